@@ -1,0 +1,57 @@
+//! What went wrong on our side, told to the person who must act.
+//!
+//! Used by every program. A `Fault` is ours: a file, a system call, a setting.
+//! What a peer did wrong is a `Refusal` and never a `Fault`, so that the one
+//! coarse answer of the wire and the clear words of the log cannot be mixed up.
+//! Never put a secret, or unescaped bytes of a peer, into a fault.
+
+use std::fmt;
+use std::path::Path;
+
+/// One sentence for the administrator: `file:line: what is wrong; what was
+/// probably meant`, as far as each is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault(String);
+
+impl Fault {
+    /// A fault in plain words.
+    pub fn new(words: impl Into<String>) -> Self {
+        Self(words.into())
+    }
+
+    /// A fault in a file, where the line is known (1 is the first).
+    pub fn at(file: &Path, line: usize, words: impl fmt::Display) -> Self {
+        Self(format!("{}:{line}: {words}", file.display()))
+    }
+
+    /// A fault about a file as a whole.
+    pub fn of(file: &Path, words: impl fmt::Display) -> Self {
+        Self(format!("{}: {words}", file.display()))
+    }
+
+    /// The same fault with what was being done put before it.
+    #[must_use]
+    pub fn while_doing(self, what: impl fmt::Display) -> Self {
+        Self(format!("{what}: {}", self.0))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl From<std::io::Error> for Fault {
+    fn from(e: std::io::Error) -> Self {
+        Self(e.to_string())
+    }
+}
+
+impl From<nix::errno::Errno> for Fault {
+    fn from(e: nix::errno::Errno) -> Self {
+        Self(std::io::Error::from(e).to_string())
+    }
+}

@@ -1,0 +1,25 @@
+//! The rooms of cosserver. Arrows point down this list and never up:
+//! `gate`, `monitor`, `relay` are the daemon's processes; `client` and `admin`
+//! are the other two programs; `credential`, `policy` and `service` are what
+//! the monitor decides with; `channel` carries the typed questions between our
+//! own processes; `wire` is the language spoken with peers; `config` is the
+//! administrator's files; `sys`, `log`, `secret` and `fault` are the ground.
+//!
+//! A newcomer starts with `gate/connection.rs` (the stranger's side) and
+//! `monitor/answer.rs` (the verdict), which tell the whole story.
+
+pub mod admin;
+pub mod channel;
+pub mod client;
+pub mod config;
+pub mod credential;
+pub mod fault;
+pub mod gate;
+pub mod log;
+pub mod monitor;
+pub mod policy;
+pub mod relay;
+pub mod secret;
+pub mod service;
+pub mod sys;
+pub mod wire;

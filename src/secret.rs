@@ -1,0 +1,162 @@
+//! Secrets and public keys as values: 32 bytes that are wiped when dropped,
+//! that nobody can print, and that compare in constant time.
+//!
+//! Used by the monitor, the client and `cosadm`. The gate never sees this room.
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::fault::Fault;
+
+/// A secret of 32 bytes: a private key, a cookie, a traffic key. It has no
+/// `Debug` and no `Display`, compares in constant time, and is wiped on drop.
+#[derive(Clone)]
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// Takes the bytes over; the caller's copy is the caller's to wipe.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// 32 bytes from the kernel's generator.
+    ///
+    /// # Errors
+    /// The kernel gave no random bytes.
+    pub fn random() -> Result<Self, Fault> {
+        random().map(Self)
+    }
+
+    /// The bytes, for the one call that needs them.
+    pub const fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Whether both are the same, in a time that does not depend on where
+    /// they differ.
+    pub fn same(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+
+    /// Reads 64 hexadecimal digits.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        from_hex(text).map(Self)
+    }
+
+    /// The secret as 64 hexadecimal digits, wiped when dropped: for the file
+    /// or the invitation card it is kept in, never for a log.
+    pub fn to_hex(&self) -> Zeroizing<String> {
+        Zeroizing::new(to_hex(&self.0))
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// An X25519 public key (RFC 7748), 32 bytes. Not a secret.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PublicKey(pub [u8; 32]);
+
+impl PublicKey {
+    /// Reads 64 hexadecimal digits.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        from_hex(text).map(Self)
+    }
+
+    /// The key as 64 lower-case hexadecimal digits.
+    pub fn to_hex(&self) -> String {
+        to_hex(&self.0)
+    }
+}
+
+/// An X25519 private key with its public half, computed once.
+#[derive(Clone)]
+pub struct KeyPair {
+    /// The private half.
+    pub private: Secret,
+    /// The public half.
+    pub public: PublicKey,
+}
+
+impl KeyPair {
+    /// The pair of a private key.
+    pub fn of(private: Secret) -> Self {
+        let dalek = x25519_dalek::StaticSecret::from(*private.expose());
+        let public = PublicKey(*x25519_dalek::PublicKey::from(&dalek).as_bytes());
+        Self { private, public }
+    }
+
+    /// A new pair.
+    ///
+    /// # Errors
+    /// The kernel gave no random bytes.
+    pub fn random() -> Result<Self, Fault> {
+        Secret::random().map(Self::of)
+    }
+}
+
+/// `N` random bytes from the kernel's generator.
+///
+/// # Errors
+/// The kernel gave no random bytes.
+pub fn random<const N: usize>() -> Result<[u8; N], Fault> {
+    let mut bytes = [0; N];
+    SysRng.try_fill_bytes(&mut bytes).map_err(|e| Fault::new(format!("no random bytes: {e}")))?;
+    Ok(bytes)
+}
+
+/// Whether two byte strings are the same, in constant time for their length.
+pub fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+    a.ct_eq(b).into()
+}
+
+/// Lower-case hexadecimal digits of some bytes.
+pub fn to_hex(bytes: &[u8]) -> String {
+    let digit = |n: u8| char::from_digit(u32::from(n), 16).unwrap_or('0');
+    bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
+}
+
+fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let mut out = [0_u8; 32];
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    for (slot, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
+        let value = |d: Option<&u8>| {
+            d.and_then(|d| char::from(*d).to_digit(16)).and_then(|d| u8::try_from(d).ok())
+        };
+        *slot = value(pair.first())? << 4 | value(pair.get(1))?;
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_there_and_back() {
+        let s = Secret::random().unwrap();
+        assert!(Secret::from_hex(&s.to_hex()).unwrap().same(&s));
+        assert!(Secret::from_hex("00").is_none());
+        assert!(Secret::from_hex(&"zz".repeat(32)).is_none());
+        assert!(Secret::from_hex(&"é".repeat(32)).is_none());
+    }
+
+    #[test]
+    fn the_public_half_is_rfc_7748s() {
+        // RFC 7748, section 5.2: one iteration of X25519 from k = u = 9.
+        let mut nine = [0; 32];
+        nine[0] = 9;
+        assert_eq!(
+            KeyPair::of(Secret::new(nine)).public.to_hex(),
+            "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079"
+        );
+    }
+}
