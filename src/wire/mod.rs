@@ -1,1 +1,47 @@
-//! To come.
+//! The language spoken with peers: records, suites, messages, streams, limits.
+//!
+//! Used by every process and by the client; `docs/PROTOCOL.md` is its prose.
+//! This room is pure: bytes in, values or bytes out. It does no I/O, reads no
+//! clock, and sees no other room but `secret` and `fault`.
+//!
+//! In the order of a connection: `hello` and `server_hello` in the clear,
+//! `noise` around `opening` (mechanism, request, proof), `answer` (accepted, to
+//! be continued, denied), then `seal` and `stream` for the data.
+#![deny(
+    clippy::arithmetic_side_effects,
+    reason = "lengths here come from peers"
+)]
+#![forbid(unsafe_code)]
+
+pub mod answer;
+pub mod cbor;
+pub mod hello;
+pub mod limits;
+pub mod noise;
+pub mod opening;
+pub mod proof;
+pub mod record;
+pub mod request;
+pub mod seal;
+pub mod stream;
+
+use std::fmt;
+
+/// Bytes that are not what the protocol says they must be, with the reason for
+/// the log. It never reaches the peer, and holds no byte of the peer's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed(pub &'static str);
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+impl From<minicbor::decode::Error> for Malformed {
+    fn from(_: minicbor::decode::Error) -> Self {
+        Self("CBOR of another shape than the message has")
+    }
+}

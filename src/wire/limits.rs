@@ -1,0 +1,74 @@
+//! Every number of the protocol, in one place, with its reason.
+
+/// Bytes of a record's length field (big-endian).
+pub const LENGTH_BYTES: usize = 2;
+
+/// Largest record body once a connection is accepted: what 16 bits can say.
+pub const RECORD_BODY: usize = 65_535;
+
+/// Largest record body before AuthAccept (seed 001: 4096 bytes): a stranger
+/// cannot make us hold more than this.
+pub const GREETING_BODY: usize = 4_096;
+
+/// Largest body of the two hellos, which need some 60 bytes: what the monitor
+/// keeps of each greeted stranger.
+pub const HELLO_BODY: usize = 256;
+
+/// Suites that a Hello may offer.
+pub const SUITES_OFFERED: usize = 8;
+
+/// Bytes of an AEAD tag.
+pub const TAG: usize = 16;
+
+/// Bytes of the nonce that the monitor draws for each connection.
+pub const NONCE: usize = 32;
+
+/// Bytes of the random reference that a refusal carries.
+pub const REFERENCE: usize = 8;
+
+/// Bytes before the payload in a data record: type and stream.
+pub const DATA_HEADER: usize = 2;
+
+/// Largest payload of one data record: 65,535 less header and tag.
+pub const DATA_PAYLOAD: usize = RECORD_BODY - DATA_HEADER - TAG;
+
+/// Bytes that a stream may carry before its reader has granted more.
+pub const CREDIT: u32 = 1 << 20;
+
+/// Most credit that may be outstanding on a stream; a grant beyond it is a
+/// fault of the peer.
+pub const CREDIT_MAX: u32 = 1 << 24;
+
+/// Records under one key; Noise's rekey follows. Far below what AES-GCM bears.
+pub const RECORDS_PER_KEY: u64 = 1 << 20;
+
+/// Longest command (the CBOR of its argument vector), bytes: the kernel takes
+/// no argument over 128 KiB. One that does not fit the ClientHello follows it.
+pub const COMMAND: usize = 131_072;
+
+/// Longest command that the ClientHello itself may carry, bytes. The rest of
+/// the 4,096 is room for names, keys, environment and proof.
+pub const COMMAND_IN_HELLO: usize = 2_560;
+
+/// Payload of one record that carries the rest of a long command: a greeting
+/// body less envelope and tag.
+pub const COMMAND_PIECE: usize = GREETING_BODY - 5 - TAG;
+
+/// Most arguments in a command.
+pub const ARGUMENTS: usize = 16_384;
+
+/// Longest host or user name, bytes.
+pub const NAME: usize = 255;
+
+/// Environment variables a request may pass, and the bytes of each name and value.
+pub const VARIABLES: usize = 32;
+/// Bytes of a variable's name.
+pub const VARIABLE_NAME: usize = 64;
+/// Bytes of a variable's value.
+pub const VARIABLE_VALUE: usize = 256;
+
+/// Deepest nesting of CBOR in any message.
+pub const CBOR_DEPTH: usize = 8;
+
+/// Bytes of the text that says why a job could not be started.
+pub const NOT_STARTED_TEXT: usize = 255;

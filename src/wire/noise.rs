@@ -1,0 +1,278 @@
+//! The handshake: `Noise_IK_25519_{AESGCM|ChaChaPoly}_SHA256` by `snow`, its
+//! prologue binding every byte that was said in the clear.
+//!
+//! Run by the monitor (responder) and by the client (initiator).
+
+use snow::params::{CipherChoice, DHChoice, HashChoice};
+use snow::resolvers::{CryptoResolver, DefaultResolver, FallbackResolver, RingResolver};
+use snow::types::{Cipher, Dh, Hash, Random};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::hello::Suite;
+use super::{Malformed, limits};
+use crate::secret::{KeyPair, PublicKey, Secret};
+
+const LABEL: &[u8] = b"cosserver v1";
+const BROKEN: Malformed = Malformed("the handshake failed: other keys, or changed bytes");
+
+fn prologue(hello: &[u8], server_hello: &[u8]) -> Vec<u8> {
+    [LABEL, hello, server_hello].concat()
+}
+
+fn builder<'a>(
+    suite: Suite,
+    own: &'a KeyPair,
+    prologue: &'a [u8],
+) -> Result<snow::Builder<'a>, Malformed> {
+    let name = match suite {
+        Suite::AesGcm => "Noise_IK_25519_AESGCM_SHA256",
+        Suite::ChaChaPoly => "Noise_IK_25519_ChaChaPoly_SHA256",
+    };
+    let params = name.parse().map_err(|_| BROKEN)?;
+    let fallback = FallbackResolver::new(Box::new(RingResolver), Box::new(DefaultResolver));
+    let resolver = Resolver {
+        own: own.clone(),
+        fallback,
+    };
+    snow::Builder::with_resolver(params, Box::new(resolver))
+        .local_private_key(own.private.expose())
+        .and_then(|b| b.prologue(prologue))
+        .map_err(|_| BROKEN)
+}
+
+/// The client's side, before message 1 is made.
+pub struct Initiator(Suite, snow::HandshakeState);
+
+impl Initiator {
+    /// Begins a handshake with the host whose public key is `host`, after the
+    /// two hellos (whole records).
+    ///
+    /// # Errors
+    /// A key that cannot be used.
+    pub fn new(
+        suite: Suite,
+        own: &KeyPair,
+        host: &PublicKey,
+        hello: &[u8],
+        server_hello: &[u8],
+    ) -> Result<Self, Malformed> {
+        builder(suite, own, &prologue(hello, server_hello))?
+            .remote_public_key(&host.0)
+            .and_then(snow::Builder::build_initiator)
+            .map(|state| Self(suite, state))
+            .map_err(|_| BROKEN)
+    }
+
+    /// Message 1 around the opening.
+    ///
+    /// # Errors
+    /// The payload is too long, or no random bytes were to be had.
+    pub fn message_1(&mut self, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
+        write(&mut self.1, payload)
+    }
+
+    /// Opens message 2; its payload is the answer.
+    ///
+    /// # Errors
+    /// It was not made by the host that we called.
+    pub fn read_2(mut self, message: &[u8]) -> Result<(Zeroizing<Vec<u8>>, Keys), Malformed> {
+        let payload = read(&mut self.1, message)?;
+        Ok((payload, keys(self.0, self.1)))
+    }
+}
+
+/// The server's side after message 1 was opened, before message 2 is made.
+pub struct Responder(Suite, snow::HandshakeState);
+
+/// What message 1 brought.
+pub struct Opened {
+    /// The machine key that the handshake has proven.
+    pub machine: PublicKey,
+    /// The opening's bytes.
+    pub payload: Zeroizing<Vec<u8>>,
+    /// For the answer.
+    pub responder: Responder,
+}
+
+impl Responder {
+    /// Opens message 1 after the two hellos (whole records).
+    ///
+    /// # Errors
+    /// It was made for another host, or a byte of it or of the hellos was changed.
+    pub fn open(
+        suite: Suite,
+        own: &KeyPair,
+        hello: &[u8],
+        server_hello: &[u8],
+        message_1: &[u8],
+    ) -> Result<Opened, Malformed> {
+        let mut state = builder(suite, own, &prologue(hello, server_hello))?
+            .build_responder()
+            .map_err(|_| BROKEN)?;
+        let payload = read(&mut state, message_1)?;
+        let machine = state
+            .get_remote_static()
+            .and_then(|k| k.try_into().ok())
+            .ok_or(BROKEN)?;
+        Ok(Opened {
+            machine: PublicKey(machine),
+            payload,
+            responder: Self(suite, state),
+        })
+    }
+
+    /// Message 2 around an answer.
+    ///
+    /// # Errors
+    /// No random bytes were to be had.
+    pub fn message_2(mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
+        let message = write(&mut self.1, payload)?;
+        Ok((message, keys(self.0, self.1)))
+    }
+}
+
+fn write(state: &mut snow::HandshakeState, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let mut message = vec![0; limits::GREETING_BODY];
+    let n = state
+        .write_message(payload, &mut message)
+        .map_err(|_| Malformed("a payload too long for its message"))?;
+    message.truncate(n);
+    Ok(message)
+}
+
+fn read(state: &mut snow::HandshakeState, message: &[u8]) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+    let mut payload = Zeroizing::new(vec![0; message.len()]);
+    let n = state
+        .read_message(message, &mut payload)
+        .map_err(|_| BROKEN)?;
+    payload.truncate(n);
+    Ok(payload)
+}
+
+/// The keys of a connection: both directions, each with its counter.
+pub struct Keys {
+    /// The suite, which says the cipher.
+    pub suite: Suite,
+    /// Client to server.
+    pub to_server: Direction,
+    /// Server to client.
+    pub to_client: Direction,
+}
+
+/// One direction's key and counter.
+pub struct Direction {
+    /// The key; wiped when dropped.
+    pub key: Secret,
+    /// Records sealed so far, which is the next record's Noise nonce.
+    pub counter: u64,
+}
+
+fn keys(suite: Suite, mut state: snow::HandshakeState) -> Keys {
+    let (mut a, mut b) = state.dangerously_get_raw_split();
+    let direction = |key: [u8; 32]| Direction {
+        key: Secret::new(key),
+        counter: 0,
+    };
+    let keys = Keys {
+        suite,
+        to_server: direction(a),
+        to_client: direction(b),
+    };
+    a.zeroize();
+    b.zeroize();
+    keys
+}
+
+/// snow's own primitives, but for a Diffie-Hellman that knows its public half:
+/// snow would compute the long-term key's anew for every handshake.
+struct Resolver {
+    own: KeyPair,
+    fallback: FallbackResolver,
+}
+
+impl CryptoResolver for Resolver {
+    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
+        self.fallback.resolve_rng()
+    }
+
+    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
+        match choice {
+            DHChoice::Curve25519 => Some(Box::new(X25519 {
+                pair: self.own.clone(),
+                known: self.own.clone(),
+            })),
+            _ => None,
+        }
+    }
+
+    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
+        self.fallback.resolve_hash(choice)
+    }
+
+    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
+        self.fallback.resolve_cipher(choice)
+    }
+}
+
+struct X25519 {
+    pair: KeyPair,
+    known: KeyPair,
+}
+
+impl Dh for X25519 {
+    fn name(&self) -> &'static str {
+        "25519"
+    }
+
+    fn pub_len(&self) -> usize {
+        32
+    }
+
+    fn priv_len(&self) -> usize {
+        32
+    }
+
+    fn set(&mut self, private: &[u8]) {
+        // snow hands over what `builder` gave it: 32 bytes.
+        let Ok(bytes) = <[u8; 32]>::try_from(private) else {
+            return;
+        };
+        let private = Secret::new(bytes);
+        self.pair = if private.same(&self.known.private) {
+            self.known.clone()
+        } else {
+            KeyPair::of(private)
+        };
+    }
+
+    fn generate(&mut self, rng: &mut dyn Random) -> Result<(), snow::Error> {
+        let mut private = Zeroizing::new([0_u8; 32]);
+        rng.try_fill_bytes(private.as_mut_slice())?;
+        self.pair = KeyPair::of(Secret::new(*private));
+        Ok(())
+    }
+
+    fn pubkey(&self) -> &[u8] {
+        &self.pair.public.0
+    }
+
+    fn privkey(&self) -> &[u8] {
+        self.pair.private.expose()
+    }
+
+    fn dh(&self, public: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
+        let public = public
+            .get(..32)
+            .and_then(|p| p.try_into().ok())
+            .ok_or(snow::Error::Dh)?;
+        let shared = Zeroizing::new(x25519_dalek::x25519(*self.pair.private.expose(), public));
+        // A key of low order would give zeros, whoever holds the private half.
+        if crate::secret::same_bytes(shared.as_slice(), &[0; 32]) {
+            return Err(snow::Error::Dh);
+        }
+        out.get_mut(..32)
+            .ok_or(snow::Error::Dh)?
+            .copy_from_slice(shared.as_slice());
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! The hash of seed 000: the monitor's nonce hashed with the request, under a
+//! key that only the two hosts have.
+//!
+//! `K = HKDF-SHA-256(salt = none, ikm = cookie, info = "cosserver hash v1")`, then
+//! HMAC-SHA-256 under `K` over label, both names, both public keys, nonce and
+//! the request's exact bytes, each with its length (32 bits, big-endian) before it.
+
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use super::{Malformed, limits};
+use crate::secret::{PublicKey, Secret, same_bytes};
+
+/// What a proof is about.
+#[derive(Clone, Copy)]
+pub struct Claim<'a> {
+    /// The calling host's name.
+    pub caller: &'a str,
+    /// The server host's name.
+    pub server: &'a str,
+    /// The calling machine's public key, as the handshake has proven it.
+    pub caller_key: &'a PublicKey,
+    /// The server host's public key.
+    pub server_key: &'a PublicKey,
+    /// The nonce of this connection.
+    pub nonce: &'a [u8; limits::NONCE],
+    /// The request's exact bytes.
+    pub request: &'a [u8],
+}
+
+/// Whose proof it is; each side has a label of its own, so that neither can
+/// send the other's back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The calling host's proof, in the ClientHello.
+    Client,
+    /// The server's, in AuthAccept.
+    Server,
+}
+
+impl Side {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Client => "cosserver hash v1 client",
+            Self::Server => "cosserver hash v1 server",
+        }
+    }
+}
+
+/// The proof of one side, 32 bytes.
+///
+/// # Errors
+/// None that a claim can cause.
+pub fn make(cookie: &Secret, side: Side, claim: &Claim<'_>) -> Result<[u8; 32], Malformed> {
+    let mut key = Zeroizing::new([0_u8; 32]);
+    Hkdf::<Sha256>::new(None, cookie.expose())
+        .expand(b"cosserver hash v1", key.as_mut_slice())
+        .map_err(|_| Malformed("a key that cannot be derived"))?;
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key.as_slice())
+        .map_err(|_| Malformed("a key that cannot be used"))?;
+    let parts: [&[u8]; 7] = [
+        side.label().as_bytes(),
+        claim.caller.as_bytes(),
+        claim.server.as_bytes(),
+        &claim.caller_key.0,
+        &claim.server_key.0,
+        claim.nonce,
+        claim.request,
+    ];
+    for part in parts {
+        let length = u32::try_from(part.len()).map_err(|_| Malformed("a claim too long"))?;
+        mac.update(&length.to_be_bytes());
+        mac.update(part);
+    }
+    Ok(mac.finalize().into_bytes().into())
+}
+
+/// Whether a proof is right, in constant time.
+pub fn verify(cookie: &Secret, side: Side, claim: &Claim<'_>, proof: &[u8; 32]) -> bool {
+    make(cookie, side, claim).is_ok_and(|right| same_bytes(&right, proof))
+}

@@ -1,0 +1,221 @@
+//! The request: what the client wants to have done, as the proof covers it.
+//!
+//! Only the service `exec` exists so far. The request's bytes are kept as they
+//! came, because the proof is over these bytes and no others.
+
+use sha2::{Digest, Sha256};
+
+use super::{Malformed, cbor, limits};
+
+/// A command: the argument vector as the client was given it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// The words themselves, at least one.
+    Words(Vec<Vec<u8>>),
+    /// A command too long for the ClientHello: SHA-256 of its encoding, which
+    /// follows in records of its own, and the encoding's length in bytes.
+    Follows {
+        /// SHA-256 of the encoded words.
+        digest: [u8; 32],
+        /// Length of the encoded words, bytes, at most [`limits::COMMAND`].
+        length: u32,
+    },
+}
+
+/// A request to run a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The remote user; the caller's own name where the client names none.
+    pub user: String,
+    /// The name of the user who calls, as the calling host says it.
+    pub caller_user: String,
+    /// What to run.
+    pub command: Command,
+    /// Variables to pass, name and value.
+    pub environment: Vec<(String, Vec<u8>)>,
+}
+
+/// The name of the service in the request.
+pub const EXEC: &str = "exec";
+
+impl Request {
+    /// The request's bytes.
+    ///
+    /// # Errors
+    /// A field is longer than the protocol allows.
+    pub fn encode(&self) -> Result<Vec<u8>, Malformed> {
+        let bytes = cbor::write(|e| {
+            let long = matches!(self.command, Command::Follows { .. });
+            e.map(match (self.environment.is_empty(), long) {
+                (true, false) => 4,
+                (false, false) | (true, true) => 5,
+                (false, true) => 6,
+            })?;
+            e.u8(1)?
+                .str(EXEC)?
+                .u8(2)?
+                .str(&self.user)?
+                .u8(3)?
+                .str(&self.caller_user)?;
+            if let Command::Words(words) = &self.command {
+                e.u8(4)?;
+                put_words(e, words)?;
+            }
+            if !self.environment.is_empty() {
+                e.u8(5)?.array(cbor::len(self.environment.len()))?;
+                for (name, value) in &self.environment {
+                    e.array(2)?.str(name)?.bytes(value)?;
+                }
+            }
+            if let Command::Follows { digest, length } = &self.command {
+                e.u8(6)?.bytes(digest)?.u8(7)?.u32(*length)?;
+            }
+            Ok(())
+        })?;
+        Self::decode(&bytes)?;
+        Ok(bytes)
+    }
+
+    /// Parses a request's bytes.
+    ///
+    /// # Errors
+    /// Anything but a canonical request for a service that exists, each field
+    /// within its limit.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let (mut service, mut user, mut caller_user) = (None, None, None);
+        let (mut words, mut digest, mut length) = (None, None, None);
+        let mut environment = Vec::new();
+        cbor::each_pair(bytes, |key, d| {
+            match key {
+                1 => service = Some(d.str()?),
+                2 => user = Some(name(d.str()?)?),
+                3 => caller_user = Some(name(d.str()?)?),
+                4 => words = Some(get_words(d)?),
+                5 => environment = variables(d)?,
+                6 => digest = d.bytes()?.try_into().ok(),
+                7 => length = Some(d.u32()?),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        if service != Some(EXEC) {
+            return Err(Malformed("a request for a service that does not exist"));
+        }
+        let command = match (words, digest, length) {
+            (Some(words), None, None) => Command::Words(words),
+            (None, Some(digest), Some(length)) if fits(length) => {
+                Command::Follows { digest, length }
+            }
+            _ => return Err(Malformed("a request without a command, or one too long")),
+        };
+        Ok(Self {
+            user: user.ok_or(Malformed("a request without a user"))?,
+            caller_user: caller_user.ok_or(Malformed("a request without its caller"))?,
+            command,
+            environment,
+        })
+    }
+}
+
+fn fits(length: u32) -> bool {
+    usize::try_from(length).is_ok_and(|n| n > 0 && n <= limits::COMMAND)
+}
+
+/// Encodes the words of a command, for one that follows the ClientHello.
+///
+/// # Errors
+/// More words or bytes than a command may have.
+pub fn encode_words(words: &[Vec<u8>]) -> Result<Vec<u8>, Malformed> {
+    let bytes = cbor::write(|e| put_words(e, words))?;
+    if words.is_empty() || words.len() > limits::ARGUMENTS || bytes.len() > limits::COMMAND {
+        return Err(Malformed("the command is longer than the protocol allows"));
+    }
+    Ok(bytes)
+}
+
+/// Parses the words of a command that followed the ClientHello, and checks
+/// that it is the one that the proof was about.
+///
+/// # Errors
+/// Another digest, or anything but canonical words.
+pub fn decode_words(bytes: &[u8], digest: &[u8; 32]) -> Result<Vec<Vec<u8>>, Malformed> {
+    if Sha256::digest(bytes).as_slice() != digest {
+        return Err(Malformed("a command that is not the one that was proven"));
+    }
+    cbor::check(bytes)?;
+    get_words(&mut minicbor::Decoder::new(bytes))
+}
+
+/// The command as a request carries it: its words where they fit the
+/// ClientHello, else their digest; and then the encoding that must follow.
+///
+/// # Errors
+/// More words or bytes than a command may have.
+pub fn pack_words(words: Vec<Vec<u8>>) -> Result<(Command, Option<Vec<u8>>), Malformed> {
+    let bytes = encode_words(&words)?;
+    if bytes.len() <= limits::COMMAND_IN_HELLO {
+        return Ok((Command::Words(words), None));
+    }
+    let length = u32::try_from(bytes.len()).map_err(|_| Malformed("a command too long"))?;
+    Ok((
+        Command::Follows {
+            digest: Sha256::digest(&bytes).into(),
+            length,
+        },
+        Some(bytes),
+    ))
+}
+
+fn put_words(
+    e: &mut cbor::Out,
+    words: &[Vec<u8>],
+) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
+    e.array(cbor::len(words.len()))?;
+    for w in words {
+        e.bytes(w)?;
+    }
+    Ok(())
+}
+
+fn get_words(d: &mut minicbor::Decoder<'_>) -> Result<Vec<Vec<u8>>, Malformed> {
+    let mut words = Vec::new();
+    for _ in 0..cbor::array(d, limits::ARGUMENTS)? {
+        let word = d.bytes()?;
+        if word.contains(&0) {
+            return Err(Malformed("a NUL byte in a command"));
+        }
+        words.push(word.to_vec());
+    }
+    if words.is_empty() {
+        Err(Malformed("an empty command"))
+    } else {
+        Ok(words)
+    }
+}
+
+fn name(text: &str) -> Result<String, Malformed> {
+    if text.is_empty() || text.len() > limits::NAME {
+        return Err(Malformed("a name that is empty or too long"));
+    }
+    Ok(text.to_owned())
+}
+
+fn variables(d: &mut minicbor::Decoder<'_>) -> Result<Vec<(String, Vec<u8>)>, Malformed> {
+    let mut all = Vec::new();
+    for _ in 0..cbor::array(d, limits::VARIABLES)? {
+        if cbor::array(d, 2)? != 2 {
+            return Err(Malformed("a variable that is not a name and a value"));
+        }
+        let (name, value) = (d.str()?, d.bytes()?);
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let digit_first = name.bytes().next().is_none_or(|b| b.is_ascii_digit());
+        if !plain || digit_first || name.len() > limits::VARIABLE_NAME {
+            return Err(Malformed("a variable's name that no shell would take"));
+        }
+        if value.len() > limits::VARIABLE_VALUE || value.contains(&0) {
+            return Err(Malformed("a variable's value too long, or with a NUL byte"));
+        }
+        all.push((name.to_owned(), value.to_vec()));
+    }
+    Ok(all)
+}
