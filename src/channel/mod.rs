@@ -1,1 +1,138 @@
-//! To come.
+//! The typed questions between our own processes, and the descriptors that go
+//! with them.
+//!
+//! Used by monitor, gate and relay. A message is one datagram of a Unix socket;
+//! what comes from gate or relay is parsed as strictly as what comes from a
+//! stranger, because a stranger may have taken them over.
+
+pub mod cell;
+mod fields;
+pub mod gate;
+pub mod relay;
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use zeroize::Zeroizing;
+
+use crate::fault::Fault;
+use crate::sys::passing;
+
+/// Longest message, bytes: a ClientHello of 4,096 with its hellos, a few
+/// thousand addresses.
+pub const MESSAGE: usize = 65_536;
+
+/// Most messages that may wait for a process of ours that does not read.
+/// Beyond it that process is taken for dead.
+const WAITING: usize = 65_536;
+
+/// One end of a channel.
+pub struct Channel {
+    socket: OwnedFd,
+    waiting: VecDeque<(Zeroizing<Vec<u8>>, Vec<OwnedFd>)>,
+}
+
+/// What a receive brought.
+pub enum Incoming {
+    /// A message and its descriptors.
+    Message(Zeroizing<Vec<u8>>, Vec<OwnedFd>),
+    /// Nothing at the moment.
+    Nothing,
+    /// The other process is gone.
+    Gone,
+}
+
+impl Channel {
+    /// A channel over one end of [`passing::pair`].
+    pub const fn new(socket: OwnedFd) -> Self {
+        Self { socket, waiting: VecDeque::new() }
+    }
+
+    /// Both ends of a new channel.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn pair() -> Result<(Self, OwnedFd), Fault> {
+        let (ours, theirs) = passing::pair()?;
+        Ok((Self::new(ours), theirs))
+    }
+
+    /// Sends a message now, or keeps it until [`Self::flush`].
+    ///
+    /// # Errors
+    /// The other process is gone, or has not read for very long.
+    pub fn send(&mut self, message: Vec<u8>, fds: Vec<OwnedFd>) -> Result<(), Fault> {
+        let message = Zeroizing::new(message);
+        self.flush()?;
+        if self.waiting.is_empty() && self.try_send(&message, &fds)? {
+            return Ok(());
+        }
+        if self.waiting.len() >= WAITING {
+            return Err(Fault::new("a process of ours does not read its messages"));
+        }
+        self.waiting.push_back((message, fds));
+        Ok(())
+    }
+
+    /// Sends what waits, as far as the other side takes it.
+    ///
+    /// # Errors
+    /// The other process is gone.
+    pub fn flush(&mut self) -> Result<(), Fault> {
+        while let Some((message, fds)) = self.waiting.front() {
+            if !self.try_send(message, fds)? {
+                break;
+            }
+            self.waiting.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Whether messages wait for the other side to read.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    fn try_send(&self, message: &[u8], fds: &[OwnedFd]) -> Result<bool, Fault> {
+        let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        match passing::send(self.socket.as_fd(), message, &borrowed) {
+            Ok(()) => Ok(true),
+            Err(Errno::EAGAIN | Errno::ENOBUFS) => Ok(false),
+            Err(e) => Err(Fault::from(e).while_doing("sending to a process of ours")),
+        }
+    }
+
+    /// Waits until a message is there, or the other process gone.
+    pub fn wait(&self) {
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    }
+
+    /// Receives one message, if there is one.
+    ///
+    /// # Errors
+    /// The socket failed, or the message was longer than any may be.
+    pub fn receive(&self, buffer: &mut [u8]) -> Result<Incoming, Fault> {
+        match passing::receive(self.socket.as_fd(), buffer) {
+            Ok(r) if r.length == 0 => Ok(Incoming::Gone),
+            Ok(r) if r.truncated => Err(Fault::new("a message that is too long")),
+            Ok(r) => {
+                let bytes = buffer.get_mut(..r.length).unwrap_or_default();
+                let message = Zeroizing::new(bytes.to_vec());
+                zeroize::Zeroize::zeroize(bytes);
+                Ok(Incoming::Message(message, r.fds))
+            }
+            Err(Errno::EAGAIN) => Ok(Incoming::Nothing),
+            Err(Errno::ECONNRESET) => Ok(Incoming::Gone),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

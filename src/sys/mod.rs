@@ -1,1 +1,15 @@
-//! To come.
+//! The ground: what only the operating system can do, behind safe faces.
+//!
+//! All `unsafe` of the project is here, in small files, each block with its
+//! reason. Nothing here decides anything about a peer.
+#![allow(unsafe_code, reason = "this is the one room where it is allowed")]
+
+pub mod account;
+pub mod job;
+pub mod memory;
+pub mod passing;
+pub mod pidfd;
+pub mod process;
+pub mod sandbox;
+pub mod signals;
+pub mod socket;

@@ -1,0 +1,59 @@
+//! The first exchange on every channel: the monitor says where the cell is, the
+//! process goes in, lets the walls down, and says which stand. Until then it
+//! reads nothing else.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::fields::{Reader, Writer};
+use super::{Channel, Incoming};
+use crate::fault::Fault;
+use crate::sys::sandbox::{self, Cell, Role, Walls};
+
+const ORDER: u8 = 100;
+const REPORT: u8 = 101;
+
+/// The monitor's order. `None`: there is no cell, because this is not root.
+pub fn order(cell: Option<&Cell>) -> Vec<u8> {
+    match cell {
+        None => Writer::new(ORDER).done(),
+        Some(c) => Writer::new(ORDER)
+            .number(c.uid.into())
+            .number(c.gid.into())
+            .bytes(c.root.as_os_str().as_bytes())
+            .done(),
+    }
+}
+
+fn parse_order(message: &[u8]) -> Option<Option<Cell>> {
+    let (ORDER, mut r) = Reader::new(message)? else { return None };
+    if r.is_done() {
+        return Some(None);
+    }
+    let (uid, gid) = (r.number()?, r.number()?);
+    let root = PathBuf::from(std::ffi::OsStr::from_bytes(r.bytes()?));
+    r.done(Some(Cell { uid, gid, root }))
+}
+
+/// Which walls a process has reported; `None`: that was no report.
+pub fn parse_report(message: &[u8]) -> Option<Walls> {
+    let (REPORT, mut r) = Reader::new(message)? else { return None };
+    let [chroot, landlock, seccomp] = r.array::<3>()?.map(|b| b != 0);
+    r.done(Walls { chroot, landlock, seccomp })
+}
+
+/// The process's side: waits for the order, goes in, and reports.
+///
+/// # Errors
+/// No order came, or a wall could not be put up: the process must end.
+pub fn enter(role: Role, channel: &mut Channel) -> Result<(), Fault> {
+    let mut buffer = vec![0; 4096];
+    channel.wait();
+    let Incoming::Message(message, _) = channel.receive(&mut buffer)? else {
+        return Err(Fault::new("no order where the cell is"));
+    };
+    let cell = parse_order(&message).ok_or_else(|| Fault::new("an order that is none"))?;
+    let w = sandbox::enter(role, cell.as_ref())?;
+    let walls = [w.chroot, w.landlock, w.seccomp].map(u8::from);
+    channel.send(Writer::new(REPORT).bytes(&walls).done(), Vec::new())
+}

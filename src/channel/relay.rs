@@ -1,0 +1,178 @@
+//! What monitor and relay say to each other about sessions.
+//!
+//! On the relay's channel come whole sessions with their descriptors. Each
+//! session has a channel of its own besides, between the monitor and the thread
+//! that serves it, so that a thread can speak for no session but its own.
+
+use zeroize::Zeroizing;
+
+use super::fields::{Reader, Writer};
+use crate::secret::Secret;
+use crate::wire::hello::Suite;
+use crate::wire::noise::{Direction, Keys};
+use crate::wire::stream::{End, Signal};
+
+/// A proven connection, for the relay. The descriptors with it, in this order:
+/// the peer's socket, the session's own channel, and our ends of the job's
+/// stdin, stdout and stderr.
+pub struct Session {
+    /// The record that accepts the connection: the first to be sent.
+    pub answer: Vec<u8>,
+    /// Keys and counters.
+    pub keys: Keys,
+    /// How long, once the command has ended, its outputs must have been quiet
+    /// if others still hold them. Milliseconds.
+    pub linger: u32,
+}
+
+/// Descriptors that come with a session.
+pub const SESSION_DESCRIPTORS: usize = 5;
+
+impl Session {
+    /// The message's bytes. They hold keys: whoever sends them wipes them.
+    pub fn encode(&self) -> Vec<u8> {
+        Writer::sized(1, self.answer.len() + 256)
+            .bytes(&self.answer)
+            .number(self.keys.suite.number().into())
+            .bytes(self.keys.to_server.key.expose())
+            .number(self.keys.to_server.counter)
+            .bytes(self.keys.to_client.key.expose())
+            .number(self.keys.to_client.counter)
+            .number(self.linger.into())
+            .done()
+    }
+
+    /// Parses a message; `None`: it is none.
+    pub fn decode(message: &[u8]) -> Option<Self> {
+        let (1, mut r) = Reader::new(message)? else { return None };
+        let answer = r.bytes()?.to_vec();
+        let suite: u32 = r.number()?;
+        let suite = [Suite::AesGcm, Suite::ChaChaPoly].into_iter().find(|s| s.number() == suite)?;
+        let mut direction = || {
+            let key = Zeroizing::new(r.array::<32>()?);
+            Some(Direction { key: Secret::new(*key), counter: r.number()? })
+        };
+        let (to_server, to_client) = (direction()?, direction()?);
+        let linger = r.number()?;
+        r.done(Self { answer, keys: Keys { suite, to_server, to_client }, linger })
+    }
+}
+
+/// Monitor to the thread of a session.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// The command has ended.
+    Ended(End),
+}
+
+impl News {
+    /// The message's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let Self::Ended(end) = self;
+        match end {
+            End::Exited(n) => Writer::new(1).number((*n).into()).done(),
+            End::Killed(n) => Writer::new(2).number((*n).into()).done(),
+            End::NotStarted(why) => Writer::new(3).bytes(why.as_bytes()).done(),
+        }
+    }
+
+    /// Parses a message; `None`: it is none.
+    pub fn decode(message: &[u8]) -> Option<Self> {
+        let (kind, mut r) = Reader::new(message)?;
+        let end = match kind {
+            1 => End::Exited(r.number()?),
+            2 => End::Killed(r.number()?),
+            3 => End::NotStarted(String::from_utf8(r.bytes()?.to_vec()).ok()?),
+            _ => return None,
+        };
+        r.done(Self::Ended(end))
+    }
+}
+
+/// The thread of a session to the monitor. The end of this channel is the end
+/// of the session.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Word {
+    /// The client sends the job a signal.
+    Signal(Signal),
+    /// The session is over: how, and the bytes that the client sent and got.
+    Over(Closing, u64, u64),
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// The job's end was told to the client.
+    Told = 1,
+    /// The client hung up before.
+    ClientGone = 2,
+    /// The client broke the protocol, or somebody changed a record.
+    Violation = 3,
+}
+
+impl Closing {
+    /// The stable name in the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Told => "done",
+            Self::ClientGone => "client-gone",
+            Self::Violation => "violation",
+        }
+    }
+}
+
+impl Word {
+    /// The message's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Signal(s) => Writer::new(1).number(s.byte().into()).done(),
+            Self::Over(how, sent, got) => {
+                Writer::new(2).number(*how as u64).number(*sent).number(*got).done()
+            }
+        }
+    }
+
+    /// Parses a message; `None`: it is none.
+    pub fn decode(message: &[u8]) -> Option<Self> {
+        let (kind, mut r) = Reader::new(message)?;
+        let word = match kind {
+            1 => Self::Signal(Signal::of(r.number()?)?),
+            2 => {
+                let how: u64 = r.number()?;
+                let all = [Closing::Told, Closing::ClientGone, Closing::Violation];
+                let how = all.into_iter().find(|c| *c as u64 == how)?;
+                Self::Over(how, r.number()?, r.number()?)
+            }
+            _ => return None,
+        };
+        r.done(word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_news_and_words_there_and_back() {
+        let direction = |n, counter| Direction { key: Secret::new([n; 32]), counter };
+        let keys = Keys {
+            suite: Suite::ChaChaPoly,
+            to_server: direction(1, 2),
+            to_client: direction(3, 4),
+        };
+        let s = Session { answer: b"record".to_vec(), keys, linger: 2000 };
+        let back = Session::decode(&s.encode()).unwrap();
+        assert_eq!((back.answer, back.linger), (s.answer, 2000));
+        assert!(back.keys.to_client.key.same(&Secret::new([3; 32])));
+        assert_eq!(back.keys.to_client.counter, 4);
+        for end in [End::Exited(255), End::Killed(9), End::NotStarted("no".into())] {
+            let news = News::Ended(end);
+            assert_eq!(News::decode(&news.encode()), Some(news));
+        }
+        for word in [Word::Signal(Signal::Quit), Word::Over(Closing::Told, 1, u64::MAX)] {
+            assert_eq!(Word::decode(&word.encode()), Some(word));
+        }
+        assert_eq!(Word::decode(&[1, 0, 0, 0, 0, 0, 0, 0, 9]), None);
+    }
+}

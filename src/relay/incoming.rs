@@ -1,0 +1,192 @@
+//! From the peer: records are read into one buffer, opened where they lie, and
+//! the job's input is written from there. What the job does not take at once
+//! waits in a backlog, which credit bounds.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::uio::writev;
+use nix::unistd::{read, write};
+
+use crate::wire::Malformed;
+use crate::wire::limits::{LENGTH_BYTES, RECORD_BODY};
+use crate::wire::record;
+use crate::wire::seal::Opener;
+use crate::wire::stream::{Message, Signal, Stream};
+
+/// The buffer of a session that has little to say, bytes.
+const SMALL: usize = 1024;
+/// The buffer of a busy one: four full records and the beginning of a fifth.
+const LARGE: usize = 5 * (LENGTH_BYTES + RECORD_BODY);
+
+/// What the peer said besides data.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// It reads this output no more.
+    Reset(Stream),
+    /// It takes so many more bytes of this output.
+    Credit(Stream, u32),
+    /// A signal for the job.
+    Signal(Signal),
+}
+
+/// What came with one read.
+pub(super) struct Came {
+    /// In the order in which it was said.
+    pub(super) said: Vec<Said>,
+    /// Bytes of data.
+    pub(super) bytes: usize,
+    /// The peer has hung up.
+    pub(super) gone: bool,
+}
+
+/// Records from the peer.
+pub(super) struct Incoming {
+    opener: Opener,
+    buffer: Vec<u8>,
+    filled: usize,
+    backlog: VecDeque<u8>,
+    ended: bool,
+}
+
+impl Incoming {
+    pub(super) const fn new(opener: Opener) -> Self {
+        Self { opener, buffer: Vec::new(), filled: 0, backlog: VecDeque::new(), ended: false }
+    }
+
+    /// Whether a large buffer is held.
+    pub(super) fn holds_buffer(&self) -> bool {
+        self.buffer.len() > SMALL
+    }
+
+    /// Gives the buffers back, as far as nothing is in them.
+    pub(super) fn give_back(&mut self) {
+        if self.filled == 0 {
+            self.buffer = Vec::new();
+        }
+        if self.backlog.is_empty() {
+            self.backlog = VecDeque::new();
+        }
+    }
+
+    /// Whether the job has still to take some of its input.
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// Whether the client's input is at its end and all of it was taken.
+    pub(super) fn is_drained(&self) -> bool {
+        self.ended && self.backlog.is_empty()
+    }
+
+    /// Throws the job's input away: nobody reads it.
+    pub(super) fn forget_backlog(&mut self) {
+        self.backlog = VecDeque::new();
+    }
+
+    /// Reads once from the socket and opens every record that is whole. Data
+    /// goes to `job`, as far as it takes it; `None`: the job reads no more.
+    ///
+    /// # Errors
+    /// The peer breaks the protocol, or a record was changed.
+    pub(super) fn read(
+        &mut self,
+        socket: &OwnedFd,
+        job: Option<&OwnedFd>,
+    ) -> Result<Came, Malformed> {
+        let mut came = Came { said: Vec::new(), bytes: 0, gone: false };
+        if self.buffer.is_empty() {
+            self.buffer.resize(SMALL, 0);
+        } else if self.filled == self.buffer.len() {
+            self.buffer.resize(LARGE, 0);
+        }
+        match read(socket, self.buffer.get_mut(self.filled..).unwrap_or_default()) {
+            Ok(0) => came.gone = true,
+            Ok(n) => self.filled += n,
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(_) => came.gone = true,
+        }
+        let (data, whole) = self.open_records(&mut came)?;
+        came.bytes = data.iter().map(ExactSizeIterator::len).sum();
+        if let Some(job) = job {
+            self.pass_on(job, &data);
+        }
+        self.buffer.copy_within(whole..self.filled, 0);
+        self.filled -= whole;
+        Ok(came)
+    }
+
+    /// Opens the whole records in the buffer: where their data lies, and how many
+    /// bytes they are.
+    fn open_records(&mut self, came: &mut Came) -> Result<(Vec<Range<usize>>, usize), Malformed> {
+        let mut data = Vec::new();
+        let mut at = 0;
+        while let Some(head) = self.buffer.get(at..self.filled).and_then(<[u8]>::first_chunk) {
+            let length = record::body_length(*head, RECORD_BODY)?;
+            let start = at + LENGTH_BYTES;
+            if start + length > self.filled {
+                break;
+            }
+            let body = self.buffer.get_mut(start..start + length).unwrap_or_default();
+            let text = self.opener.open(body)?;
+            let n = text.len();
+            match Message::parse(text)? {
+                Message::Data(Stream::Main, payload) if !self.ended => {
+                    data.push(start + n - payload.len()..start + n);
+                }
+                Message::Eof(Stream::Main) if !self.ended => self.ended = true,
+                Message::Reset(s) => came.said.push(Said::Reset(s)),
+                Message::Credit(s, n) => came.said.push(Said::Credit(s, n)),
+                Message::Signal(s) => came.said.push(Said::Signal(s)),
+                Message::Data(..) | Message::Eof(_) => {
+                    return Err(Malformed("data on a stream that is at its end"));
+                }
+                Message::End(_) => return Err(Malformed("a client that says how the job ended")),
+            }
+            at = start + length;
+        }
+        Ok((data, at))
+    }
+
+    /// Writes data to the job; what it does not take joins the backlog.
+    fn pass_on(&mut self, job: &OwnedFd, data: &[Range<usize>]) {
+        let mut taken = 0;
+        if self.backlog.is_empty() && !data.is_empty() {
+            let parts: Vec<IoSlice<'_>> = data
+                .iter()
+                .map(|r| IoSlice::new(self.buffer.get(r.clone()).unwrap_or_default()))
+                .collect();
+            taken = writev(job.as_fd(), &parts).unwrap_or(0);
+        }
+        for r in data {
+            let skip = taken.min(r.len());
+            taken -= skip;
+            let rest = self.buffer.get(r.start + skip..r.end).unwrap_or_default();
+            self.backlog.extend(rest);
+        }
+    }
+
+    /// Writes the backlog to the job, as far as it takes it.
+    ///
+    /// # Errors
+    /// The job reads no more.
+    pub(super) fn flush_backlog(&mut self, job: &OwnedFd) -> Result<(), Errno> {
+        while !self.backlog.is_empty() {
+            let (part, _) = self.backlog.as_slices();
+            match write(job, part) {
+                Ok(n) => drop(self.backlog.drain(..n)),
+                Err(Errno::EAGAIN | Errno::EINTR) => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that wait for the job.
+    pub(super) fn backlog(&self) -> usize {
+        self.backlog.len()
+    }
+}

@@ -1,0 +1,397 @@
+//! One session: a thread that serves both directions of one connection, with
+//! descriptors that do not block and a poll.
+//!
+//! It ends when the job's end has been told, when the peer is gone, or when the
+//! monitor says so by closing the session's channel.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Shutdown, shutdown};
+
+use super::incoming::{Incoming, Said};
+use super::outgoing::{Filled, Outgoing};
+use crate::channel::relay::{Closing, News, SESSION_DESCRIPTORS, Session, Word};
+use crate::channel::{self, Channel};
+use crate::wire::Malformed;
+use crate::wire::seal::{Opener, Sealer};
+use crate::wire::stream::{Allowance, End, Message, Stream, Window};
+
+/// How long the big buffers are kept after the last byte.
+const KEEP_BUFFERS: Duration = Duration::from_millis(500);
+/// How long a client that was told the end may take to hang up.
+const FAREWELL: Duration = Duration::from_secs(10);
+/// A read this long means a busy pipe, which is then made larger.
+const BUSY: usize = 60 * 1024;
+/// What a busy pipe is made to hold: the kernel's limit for ordinary users.
+const LARGE_PIPE: libc::c_int = 1 << 20;
+
+/// One of the job's outputs.
+struct Output {
+    stream: Stream,
+    pipe: Option<OwnedFd>,
+    allowance: Allowance,
+    large: bool,
+}
+
+/// A session while it is served.
+pub(super) struct Serving {
+    socket: OwnedFd,
+    monitor: Channel,
+    stdin: Option<OwnedFd>,
+    stdin_large: bool,
+    outputs: [Output; 2],
+    incoming: Incoming,
+    outgoing: Outgoing,
+    window: Window,
+    linger: Duration,
+    end: Option<End>,
+    told: bool,
+    last_output: Instant,
+    sent: u64,
+    got: u64,
+}
+
+/// Why a session stops before the job's end was told.
+enum Stop {
+    Gone,
+    Violation,
+    Dismissed,
+}
+
+impl From<Malformed> for Stop {
+    fn from(_: Malformed) -> Self {
+        Self::Violation
+    }
+}
+
+impl From<Errno> for Stop {
+    fn from(_: Errno) -> Self {
+        Self::Gone
+    }
+}
+
+impl Serving {
+    /// Takes the session's descriptors over, in the channel's order.
+    ///
+    /// # Errors
+    /// The keys cannot be used.
+    pub(super) fn new(
+        session: &Session,
+        fds: [OwnedFd; SESSION_DESCRIPTORS],
+    ) -> Result<Self, Malformed> {
+        let [socket, own_channel, stdin, stdout, stderr] = fds;
+        let suite = session.keys.suite;
+        let sealer = Sealer::new(suite, &session.keys.to_client)?;
+        let opener = Opener::new(suite, &session.keys.to_server)?;
+        let output = |stream, pipe| Output {
+            stream,
+            pipe: Some(pipe),
+            allowance: Allowance::default(),
+            large: false,
+        };
+        Ok(Self {
+            socket,
+            monitor: Channel::new(own_channel),
+            stdin: Some(stdin),
+            stdin_large: false,
+            outputs: [output(Stream::Main, stdout), output(Stream::Error, stderr)],
+            incoming: Incoming::new(opener),
+            outgoing: Outgoing::new(sealer, session.answer.clone()),
+            window: Window::default(),
+            linger: Duration::from_millis(session.linger.into()),
+            end: None,
+            told: false,
+            last_output: Instant::now(),
+            sent: 0,
+            got: 0,
+        })
+    }
+
+    /// The thread's whole life.
+    pub(super) fn run(mut self) {
+        let how = match self.serve() {
+            Ok(()) => Closing::Told,
+            Err(Stop::Gone) => Closing::ClientGone,
+            Err(Stop::Violation) => Closing::Violation,
+            Err(Stop::Dismissed) => return,
+        };
+        let word = Word::Over(how, self.sent, self.got);
+        let _ = self.monitor.send(word.encode(), Vec::new());
+        let socket = self.socket;
+        // The monitor sees the end now; the client may take a moment longer.
+        drop((self.monitor, self.stdin, self.outputs, self.incoming, self.outgoing));
+        if how == Closing::Told {
+            farewell(&socket);
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), Stop> {
+        loop {
+            self.outgoing.flush(&self.socket)?;
+            self.tell_end()?;
+            if self.told && self.outgoing.is_empty() {
+                return Ok(());
+            }
+            let ready = self.wait()?;
+            if ready.news {
+                self.hear()?;
+            }
+            if ready.socket {
+                self.read_peer()?;
+            }
+            if ready.stdin {
+                self.feed_job()?;
+            }
+            for which in [0, 1] {
+                if ready.outputs.get(which) == Some(&true) {
+                    self.read_job(which)?;
+                }
+            }
+        }
+    }
+
+    /// Waits until something can be done.
+    fn wait(&mut self) -> Result<Ready, Stop> {
+        let idle = !self.outgoing.holds_buffer() && !self.incoming.holds_buffer();
+        let mut timeout = PollTimeout::NONE;
+        if !idle {
+            timeout = PollTimeout::try_from(KEEP_BUFFERS).unwrap_or(PollTimeout::MAX);
+        }
+        if let Some(left) = self.linger_left() {
+            timeout = PollTimeout::try_from(left.min(KEEP_BUFFERS)).unwrap_or(PollTimeout::ZERO);
+        }
+        let socket_events = if self.outgoing.is_empty() {
+            PollFlags::POLLIN
+        } else {
+            PollFlags::POLLIN | PollFlags::POLLOUT
+        };
+        let stdin_events = if self.incoming.has_backlog() {
+            PollFlags::POLLOUT
+        } else {
+            PollFlags::empty()
+        };
+        let mut fds = Vec::with_capacity(5);
+        fds.push(PollFd::new(self.monitor.as_fd(), PollFlags::POLLIN));
+        fds.push(PollFd::new(self.socket.as_fd(), socket_events));
+        let stdin_at = add(&mut fds, self.stdin.as_ref().map(AsFd::as_fd), stdin_events);
+        let can_send = self.outgoing.is_empty();
+        let mut outputs_at = [None; 2];
+        for (output, at) in self.outputs.iter().zip(&mut outputs_at) {
+            if can_send && output.allowance.left() > 0 {
+                let pipe = output.pipe.as_ref().map(AsFd::as_fd);
+                *at = add(&mut fds, pipe, PollFlags::POLLIN);
+            }
+        }
+        let n = match poll(&mut fds, timeout) {
+            Ok(n) => n,
+            Err(Errno::EINTR) => 0,
+            Err(_) => return Err(Stop::Gone),
+        };
+        let happened = |at: Option<usize>| {
+            at.and_then(|at| fds.get(at)?.revents()).is_some_and(|r| !r.is_empty())
+        };
+        let ready = Ready {
+            news: happened(Some(0)),
+            socket: happened(Some(1)),
+            stdin: happened(stdin_at),
+            outputs: outputs_at.map(happened),
+        };
+        if n == 0 {
+            self.outgoing.give_back();
+            self.incoming.give_back();
+        }
+        Ok(ready)
+    }
+
+    fn hear(&mut self) -> Result<(), Stop> {
+        let mut buffer = [0; 512];
+        match self.monitor.receive(&mut buffer) {
+            Ok(channel::Incoming::Message(message, _)) => {
+                let News::Ended(end) = News::decode(&message).ok_or(Stop::Dismissed)?;
+                self.end = Some(end);
+                self.last_output = Instant::now();
+                Ok(())
+            }
+            Ok(channel::Incoming::Nothing) => Ok(()),
+            Ok(channel::Incoming::Gone) | Err(_) => Err(Stop::Dismissed),
+        }
+    }
+
+    fn read_peer(&mut self) -> Result<(), Stop> {
+        let waited = self.incoming.backlog();
+        let came = self.incoming.read(&self.socket, self.stdin.as_ref())?;
+        self.sent = self.sent.saturating_add(came.bytes.try_into().unwrap_or(u64::MAX));
+        self.window.received(came.bytes)?;
+        for said in came.said {
+            match said {
+                Said::Signal(s) => {
+                    let _ = self.monitor.send(Word::Signal(s).encode(), Vec::new());
+                }
+                Said::Credit(stream, bytes) => self.output(stream).allowance.granted(bytes)?,
+                Said::Reset(stream) => self.output(stream).pipe = None,
+            }
+        }
+        if self.stdin.is_some() {
+            self.grant((waited + came.bytes).saturating_sub(self.incoming.backlog()))?;
+            if self.incoming.has_backlog() {
+                self.widen_stdin();
+            }
+            self.feed_job()?;
+        }
+        if came.gone { Err(Stop::Gone) } else { Ok(()) }
+    }
+
+    fn output(&mut self, stream: Stream) -> &mut Output {
+        let [main, error] = &mut self.outputs;
+        match stream {
+            Stream::Main => main,
+            Stream::Error => error,
+        }
+    }
+
+    /// Writes what waits for the job; closes its input at the end of it.
+    fn feed_job(&mut self) -> Result<(), Stop> {
+        let Some(stdin) = &self.stdin else { return Ok(()) };
+        let before = self.incoming.backlog();
+        let gone = self.incoming.flush_backlog(stdin).is_err() || reader_is_gone(stdin);
+        let taken = before.saturating_sub(self.incoming.backlog());
+        if gone {
+            self.stdin = None;
+            self.incoming.forget_backlog();
+            if !self.incoming.is_drained() {
+                self.outgoing.add(&Message::Reset(Stream::Main))?;
+            }
+            return Ok(());
+        }
+        if self.incoming.is_drained() {
+            self.stdin = None;
+        }
+        self.grant(taken)
+    }
+
+    fn grant(&mut self, bytes: usize) -> Result<(), Stop> {
+        if let Some(grant) = self.window.consumed(bytes) {
+            self.outgoing.add(&Message::Credit(Stream::Main, grant))?;
+        }
+        Ok(())
+    }
+
+    fn widen_stdin(&mut self) {
+        if let (Some(pipe), false) = (&self.stdin, self.stdin_large) {
+            self.stdin_large = true;
+            widen(pipe);
+        }
+    }
+
+    /// Reads one of the job's outputs and sends it on.
+    fn read_job(&mut self, which: usize) -> Result<(), Stop> {
+        let Some(output) = self.outputs.get_mut(which) else { return Ok(()) };
+        let Some(pipe) = &output.pipe else { return Ok(()) };
+        if !self.outgoing.is_empty() || output.allowance.left() == 0 {
+            return Ok(());
+        }
+        match self.outgoing.fill(pipe, output.stream, output.allowance.left())? {
+            Filled::Nothing => return Ok(()),
+            Filled::Bytes(n) => {
+                output.allowance.spend(n);
+                self.got = self.got.saturating_add(n.try_into().unwrap_or(u64::MAX));
+                self.last_output = Instant::now();
+                if n >= BUSY && !output.large {
+                    output.large = true;
+                    widen(pipe);
+                }
+            }
+            Filled::End => {
+                output.pipe = None;
+                self.outgoing.add(&Message::Eof(output.stream))?;
+            }
+        }
+        self.outgoing.flush(&self.socket)?;
+        Ok(())
+    }
+
+    /// Tells the client the job's end, once the command has ended and its outputs
+    /// are at their end or, where others still hold them, quiet.
+    fn tell_end(&mut self) -> Result<(), Stop> {
+        let quiet = self.linger_left().is_some_and(|left| left.is_zero());
+        let over = self.outputs.iter().all(|o| o.pipe.is_none()) || quiet;
+        if self.told || !over || !self.outgoing.is_empty() {
+            return Ok(());
+        }
+        let Some(end) = self.end.take() else { return Ok(()) };
+        self.told = true;
+        self.outgoing.add(&Message::End(end))?;
+        self.outgoing.flush(&self.socket)?;
+        Ok(())
+    }
+
+    /// How long outputs that others hold must still be quiet. `None`: the command
+    /// runs, or there is nothing to wait for, or the client does not read.
+    fn linger_left(&self) -> Option<Duration> {
+        self.end.as_ref()?;
+        let blocked = |o: &Output| o.pipe.is_some() && o.allowance.left() == 0;
+        if !self.outgoing.is_empty() || self.outputs.iter().any(blocked) {
+            return None;
+        }
+        Some(self.linger.saturating_sub(self.last_output.elapsed()))
+    }
+}
+
+/// What a poll found.
+struct Ready {
+    news: bool,
+    socket: bool,
+    stdin: bool,
+    outputs: [bool; 2],
+}
+
+fn add<'a>(
+    fds: &mut Vec<PollFd<'a>>,
+    fd: Option<BorrowedFd<'a>>,
+    events: PollFlags,
+) -> Option<usize> {
+    fds.push(PollFd::new(fd?, events));
+    Some(fds.len() - 1)
+}
+
+fn reader_is_gone(pipe: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
+}
+
+fn widen(pipe: &OwnedFd) {
+    #[cfg(target_os = "linux")]
+    let _ = nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETPIPE_SZ(LARGE_PIPE));
+    #[cfg(not(target_os = "linux"))]
+    let _ = pipe;
+}
+
+/// Lets the client read the last record before the socket goes: to close it
+/// with bytes unread would reset the connection.
+fn farewell(socket: &OwnedFd) {
+    use std::os::fd::AsRawFd;
+    let _ = shutdown(socket.as_raw_fd(), Shutdown::Write);
+    let until = Instant::now() + FAREWELL;
+    let mut bytes = [0; 512];
+    loop {
+        match nix::unistd::read(socket, &mut bytes) {
+            Ok(0) => return,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                let left = until.saturating_duration_since(Instant::now());
+                let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+                let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+                if poll(&mut fds, timeout) == Ok(0) {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+        if Instant::now() >= until {
+            return;
+        }
+    }
+}

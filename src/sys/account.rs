@@ -1,0 +1,147 @@
+//! Accounts: who a user is, asked of NSS in a child of its own, because a
+//! directory server may take its time and the monitor has none.
+
+use std::ffi::CString;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use nix::fcntl::OFlag;
+use nix::unistd::{ForkResult, Pid, User, fork, getgrouplist, pipe2};
+
+/// What running as a user takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The name, as the system writes it.
+    pub name: String,
+    /// User number.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// All groups, the primary one among them.
+    pub groups: Vec<u32>,
+    /// Home folder.
+    pub home: PathBuf,
+    /// Login shell; `/bin/sh` where none is named.
+    pub shell: PathBuf,
+}
+
+/// Longest answer of a look-up, bytes.
+pub const ANSWER: usize = 64 * 1024;
+
+/// Looks the user up here and now. May block.
+pub fn look_up(name: &str) -> Option<Account> {
+    let user = User::from_name(name).ok().flatten()?;
+    let c_name = CString::new(user.name.as_str()).ok()?;
+    let groups = getgrouplist(&c_name, user.gid).ok()?;
+    let shell = if user.shell.as_os_str().is_empty() { "/bin/sh".into() } else { user.shell };
+    Some(Account {
+        name: user.name,
+        uid: user.uid.as_raw(),
+        gid: user.gid.as_raw(),
+        groups: groups.iter().map(|g| g.as_raw()).collect(),
+        home: user.dir,
+        shell,
+    })
+}
+
+/// The user of this process. May block.
+pub fn own() -> Option<Account> {
+    let user = User::from_uid(nix::unistd::geteuid()).ok().flatten()?;
+    look_up(&user.name)
+}
+
+/// A piece of work done in a child process, which writes what it found into a
+/// pipe and ends.
+pub struct Helper {
+    /// The child, to be reaped, or killed when it takes too long.
+    pub pid: Pid,
+    /// Where its answer comes, nonblocking; at its end the answer is whole.
+    pub answer: OwnedFd,
+}
+
+/// Runs `work` in a child. Only for a process with a single thread.
+///
+/// # Errors
+/// No process or descriptor was to be had.
+pub fn in_child(work: impl FnOnce() -> Vec<u8>) -> nix::Result<Helper> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    // SAFETY: this process has one thread, so the child is as whole as its parent.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => {
+            drop(write);
+            super::socket::set_nonblocking(&read).map_err(|_| nix::errno::Errno::EBADF)?;
+            Ok(Helper { pid: child, answer: read })
+        }
+        ForkResult::Child => {
+            drop(read);
+            super::job::default_signals();
+            let _ = std::io::Write::write_all(&mut std::fs::File::from(write), &work());
+            // SAFETY: ends the child without running what its parent would run at exit.
+            unsafe { libc::_exit(0) }
+        }
+    }
+}
+
+impl Account {
+    /// The account as bytes, for the pipe.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        use std::os::unix::ffi::OsStrExt;
+        let groups: Vec<String> = self.groups.iter().map(u32::to_string).collect();
+        let head = format!("{}\0{}\0{}\0{}\0", self.name, self.uid, self.gid, groups.join(","));
+        let paths = [self.home.as_os_str().as_bytes(), self.shell.as_os_str().as_bytes()];
+        [head.as_bytes(), &paths.join(&0)].concat()
+    }
+
+    /// The account that [`Self::to_bytes`] wrote.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        use std::os::unix::ffi::OsStrExt;
+        let parts: Vec<&[u8]> = bytes.split(|b| *b == 0).collect();
+        let [name, uid, gid, groups, home, shell] = parts.as_slice() else { return None };
+        let number = |b: &[u8]| std::str::from_utf8(b).ok()?.parse::<u32>().ok();
+        let path = |b: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(b));
+        Some(Self {
+            name: std::str::from_utf8(name).ok()?.to_owned(),
+            uid: number(uid)?,
+            gid: number(gid)?,
+            groups: groups.split(|b| *b == b',').map(number).collect::<Option<_>>()?,
+            home: path(home),
+            shell: path(shell),
+        })
+    }
+}
+
+/// Reads what has come of a helper's answer. `Ok(true)`: it is whole.
+///
+/// # Errors
+/// The pipe is broken, or the answer longer than [`ANSWER`].
+pub fn read_answer(from: &OwnedFd, into: &mut Vec<u8>) -> std::io::Result<bool> {
+    let mut file = std::fs::File::from(from.try_clone()?);
+    let mut bytes = [0; 4096];
+    loop {
+        match file.read(&mut bytes) {
+            Ok(0) => return Ok(true),
+            Ok(n) => into.extend_from_slice(bytes.get(..n).unwrap_or_default()),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(false),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+        if into.len() > ANSWER {
+            return Err(std::io::Error::other("a helper's answer is too long"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_survives_the_pipe() {
+        let root = look_up("root").unwrap();
+        assert_eq!(root.uid, 0);
+        assert_eq!(Account::from_bytes(&root.to_bytes()), Some(root));
+        assert_eq!(Account::from_bytes(b"x\0y"), None);
+        assert!(look_up("no-such-user-here").is_none());
+    }
+}

@@ -1,0 +1,154 @@
+//! Our own processes: starting the program anew in another role, waiting for
+//! children, signalling process groups.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{Pid, fork, ForkResult};
+
+/// The descriptor on which a process of ours finds its channel.
+pub const CHANNEL: i32 = 3;
+
+/// Starts this very program again under another name, with one descriptor, its
+/// channel, as number 3, stderr kept, nothing else of ours and no environment.
+/// A fork alone would take the monitor's secrets along.
+///
+/// # Errors
+/// No process was to be had.
+pub fn again(name: &str, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
+    let own = own_program();
+    let argv0 = CString::new(name).map_err(|_| Errno::EINVAL)?;
+    let argv = [argv0.as_ptr(), std::ptr::null()];
+    let environment: [*const libc::c_char; 1] = [std::ptr::null()];
+    // SAFETY: this process has one thread; the child makes system calls only.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            super::job::default_signals();
+            // SAFETY: duplicates onto number 3, which is then kept over exec.
+            unsafe { libc::dup2(channel.as_raw_fd(), CHANNEL) };
+            if channel.as_raw_fd() == CHANNEL {
+                // SAFETY: it stands there already: only keep it over exec.
+                unsafe { libc::fcntl(CHANNEL, libc::F_SETFD, 0) };
+            }
+            null_onto_stdin_and_stdout();
+            // SAFETY: both arrays end with a null pointer, and what they point to lives.
+            unsafe { libc::execve(own.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
+            // SAFETY: ends the child without running what its parent would run at exit.
+            unsafe { libc::_exit(127) }
+        }
+    }
+}
+
+fn null_onto_stdin_and_stdout() {
+    // SAFETY: the string ends with NUL.
+    let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+    for number in [0, 1] {
+        // SAFETY: duplicates onto the standard numbers.
+        unsafe { libc::dup2(null, number) };
+    }
+    if null > CHANNEL {
+        // SAFETY: opened above, and used no more.
+        unsafe { libc::close(null) };
+    }
+}
+
+/// This program's own file: the running one, even if another has taken its path.
+fn own_program() -> CString {
+    let path = if cfg!(target_os = "linux") {
+        "/proc/self/exe".into()
+    } else {
+        std::env::current_exe().unwrap_or_default()
+    };
+    CString::new(OsStr::as_bytes(path.as_os_str())).unwrap_or_default()
+}
+
+/// How a child ended, if it has; it stays unreaped, so that neither its number
+/// nor its process group can become another's.
+pub fn ended(pid: Pid) -> Option<WaitStatus> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    match waitid(Id::Pid(pid), flags) {
+        Ok(s @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) => Some(s),
+        // Reaped by nobody but us; if it is gone all the same, it has ended.
+        Err(Errno::ECHILD) => Some(WaitStatus::Exited(pid, 255)),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// Reaps a child that has ended. `false`: it has not.
+pub fn reap(pid: Pid) -> bool {
+    !matches!(waitpid(pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive) | Err(Errno::EINTR))
+}
+
+/// Signals a whole process group, whose leader has not been reaped.
+pub fn signal_group(leader: Pid, signal: Signal) {
+    // The group may be gone, or not yet made: the leader is there in any case.
+    if killpg(leader, signal).is_err() {
+        let _ = kill(leader, signal);
+    }
+}
+
+/// Signals one child of ours.
+pub fn signal(pid: Pid, signal: Signal) {
+    let _ = kill(pid, signal);
+}
+
+/// Takes as many descriptors as the system allows us; returns the limits that
+/// were in force, which a job gets back.
+pub fn raise_descriptors() -> Option<(u64, u64)> {
+    let before = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, before.1, before.1);
+    Some(before)
+}
+
+/// The name that `ps` and `/proc` show for this process, at most 15 bytes.
+pub fn set_name(name: &str) {
+    #[cfg(target_os = "linux")]
+    if let Ok(name) = CString::new(name) {
+        // SAFETY: the string ends with NUL; the kernel copies it.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = name;
+}
+
+/// Goes into the background: the parent waits until the child has said that it
+/// is ready, or has failed, and then exits with that. Returns in the child,
+/// with the descriptor to say it on (one byte, then closed).
+///
+/// # Errors
+/// No process was to be had.
+pub fn to_background() -> nix::Result<OwnedFd> {
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    // SAFETY: this process has one thread, so the child is as whole as its parent.
+    match unsafe { fork() }? {
+        ForkResult::Parent { .. } => {
+            drop(write);
+            let mut byte = [0];
+            let ready = nix::unistd::read(&read, &mut byte) == Ok(1);
+            // SAFETY: the child goes on with everything; the parent has nothing to clean up.
+            unsafe { libc::_exit(i32::from(!ready)) }
+        }
+        ForkResult::Child => {
+            drop(read);
+            nix::unistd::setsid()?;
+            null_onto_stdin_and_stdout();
+            Ok(write)
+        }
+    }
+}
+
+/// No core file and no tracing by others: this process holds secrets.
+pub fn keep_private() {
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    #[cfg(target_os = "linux")]
+    // SAFETY: sets a number of this process.
+    unsafe {
+        libc::prctl(libc::PR_SET_DUMPABLE, 0)
+    };
+}

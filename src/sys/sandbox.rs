@@ -1,0 +1,211 @@
+//! The walls around gate and relay: another user, an empty root, no new
+//! privileges, no files (landlock), few system calls (seccomp).
+//!
+//! Where the kernel lacks landlock or seccomp the process goes on without, and
+//! its report says so. Where it has them and they fail, that is an error.
+
+use std::io;
+
+/// Which process is to be walled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// One thread, one event loop.
+    Gate,
+    /// Threads that move bytes.
+    Relay,
+}
+
+/// Which walls stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Walls {
+    /// Another user and an empty root (only root can).
+    pub chroot: bool,
+    /// No file can be opened.
+    pub landlock: bool,
+    /// Only the system calls of the role.
+    pub seccomp: bool,
+}
+
+/// Whom the process becomes, and where its root will be. Only for root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    /// User number.
+    pub uid: u32,
+    /// Group number.
+    pub gid: u32,
+    /// The new root: an empty folder that nobody else can write to.
+    pub root: std::path::PathBuf,
+}
+
+/// Goes into the cell (if this is root) and lets the walls down behind.
+///
+/// # Errors
+/// A wall that the system has could not be put up.
+pub fn enter(role: Role, cell: Option<&Cell>) -> io::Result<Walls> {
+    let mut walls = Walls::default();
+    if let Some(cell) = cell {
+        use nix::unistd::{Gid, Uid, chdir, chroot, setgroups, setresgid, setresuid};
+        chdir(&cell.root)?;
+        chroot(".")?;
+        let (uid, gid) = (Uid::from_raw(cell.uid), Gid::from_raw(cell.gid));
+        setgroups(&[gid])?;
+        setresgid(gid, gid, gid)?;
+        setresuid(uid, uid, uid)?;
+        walls.chroot = true;
+    }
+    system::seal(role, &mut walls)?;
+    Ok(walls)
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use std::collections::BTreeMap;
+    use std::io;
+
+    use landlock::{
+        ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr,
+        RulesetStatus, Scope,
+    };
+    use seccompiler::{
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+        SeccompRule, TargetArch, apply_filter,
+    };
+
+    use super::{Role, Walls};
+
+    pub(super) fn seal(role: Role, walls: &mut Walls) -> io::Result<()> {
+        nix::sys::prctl::set_no_new_privs()?;
+        walls.landlock = no_files()?;
+        walls.seccomp = few_calls(role)?;
+        Ok(())
+    }
+
+    fn no_files() -> io::Result<bool> {
+        let abi = ABI::V6;
+        let status = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(abi))
+            .and_then(|r| r.handle_access(AccessNet::from_all(abi)))
+            .and_then(|r| r.scope(Scope::from_all(abi)))
+            .and_then(|r| r.create())
+            .and_then(|r| r.restrict_self())
+            .map_err(io::Error::other)?;
+        Ok(status.ruleset != RulesetStatus::NotEnforced)
+    }
+
+    fn few_calls(role: Role) -> io::Result<bool> {
+        let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else { return Ok(false) };
+        let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+        for call in BOTH.iter().chain(match role {
+            Role::Gate => GATE,
+            Role::Relay => RELAY,
+        }) {
+            rules.insert(*call, Vec::new());
+        }
+        if role == Role::Relay {
+            // Threads and nothing else: a process of its own has no CLONE_VM.
+            rules.insert(libc::SYS_clone, vec![thread_only()?]);
+        }
+        let filter = SeccompFilter::new(
+            rules,
+            SeccompAction::KillProcess,
+            SeccompAction::Allow,
+            arch,
+        );
+        let mut program: BpfProgram =
+            filter.and_then(TryInto::try_into).map_err(io::Error::other)?;
+        if role == Role::Relay {
+            without_clone3(&mut program);
+        }
+        match apply_filter(&program) {
+            Ok(()) => Ok(true),
+            Err(seccompiler::Error::Prctl(e)) if e.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+            Err(e) => Err(io::Error::other(e)),
+        }
+    }
+
+    fn thread_only() -> io::Result<SeccompRule> {
+        let flag = u64::from(libc::CLONE_THREAD.unsigned_abs());
+        let masked = SeccompCmpOp::MaskedEq(flag);
+        SeccompCondition::new(0, SeccompCmpArgLen::Qword, masked, flag)
+            .and_then(|c| SeccompRule::new(vec![c]))
+            .map_err(io::Error::other)
+    }
+
+    /// clone3 hides its flags behind a pointer that no filter can read: it is
+    /// answered with ENOSYS, and the C library takes clone instead. Put after the
+    /// filter's check of the architecture, before its list.
+    fn without_clone3(program: &mut BpfProgram) {
+        let Ok(number) = u32::try_from(libc::SYS_clone3) else { return };
+        let load = bpf(0x20, 0, 0, 0);
+        let compare = bpf(0x15, 0, 1, number);
+        let refuse = bpf(0x06, 0, 0, 0x0005_0000 | libc::ENOSYS.unsigned_abs());
+        for (at, instruction) in [load, compare, refuse].into_iter().enumerate() {
+            program.insert(ARCHITECTURE_CHECK + at, instruction);
+        }
+    }
+
+    /// Instructions of seccompiler's own check of the architecture.
+    const ARCHITECTURE_CHECK: usize = 3;
+
+    fn bpf(code: u16, jt: u8, jf: u8, k: u32) -> seccompiler::sock_filter {
+        seccompiler::sock_filter { code, jt, jf, k }
+    }
+
+    const BOTH: &[i64] = &[
+        libc::SYS_read,
+        libc::SYS_write,
+        libc::SYS_close,
+        libc::SYS_recvmsg,
+        libc::SYS_sendmsg,
+        libc::SYS_recvfrom,
+        libc::SYS_sendto,
+        libc::SYS_shutdown,
+        libc::SYS_mmap,
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_madvise,
+        libc::SYS_brk,
+        libc::SYS_mprotect,
+        libc::SYS_futex,
+        libc::SYS_getrandom,
+        libc::SYS_clock_gettime,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_sigaltstack,
+        libc::SYS_restart_syscall,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+        libc::SYS_fcntl,
+    ];
+
+    const GATE: &[i64] = &[
+        libc::SYS_accept4,
+        libc::SYS_setsockopt,
+        libc::SYS_getpeername,
+        libc::SYS_epoll_ctl,
+        libc::SYS_epoll_pwait,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_epoll_wait,
+    ];
+
+    const RELAY: &[i64] = &[
+        libc::SYS_readv,
+        libc::SYS_writev,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_poll,
+        libc::SYS_ppoll,
+        libc::SYS_set_robust_list,
+        libc::SYS_rseq,
+        libc::SYS_sched_getaffinity,
+        libc::SYS_gettid,
+        libc::SYS_prctl,
+    ];
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    pub(super) fn seal(_: super::Role, _: &mut super::Walls) -> std::io::Result<()> {
+        Ok(())
+    }
+}
