@@ -99,9 +99,7 @@ fn become_job(
         // SAFETY: the structure lives for the call.
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
     }
-    if let Some(user) = &program.user
-        && let Err(e) = become_user(user)
-    {
+    if let Some(Err(e)) = program.user.as_ref().map(become_user) {
         return e;
     }
     die_with(parent);
@@ -184,13 +182,16 @@ fn complain(path: &CStr, errno: Errno) -> libc::c_int {
     if errno == Errno::ENOENT { 127 } else { 126 }
 }
 
-const fn reason(errno: Errno) -> &'static CStr {
-    match errno {
-        Errno::ENOENT => c"no such file",
-        Errno::EACCES | Errno::EPERM => c"permission denied",
-        Errno::ENOEXEC => c"not a program",
-        Errno::E2BIG => c"the command or its environment is too long",
-        Errno::EAGAIN | Errno::ENOMEM => c"no resources left",
-        _ => c"it cannot be executed",
-    }
+fn reason(errno: Errno) -> &'static CStr {
+    const KNOWN: [(Errno, &CStr); 7] = [
+        (Errno::ENOENT, c"no such file"),
+        (Errno::EACCES, c"permission denied"),
+        (Errno::EPERM, c"permission denied"),
+        (Errno::ENOEXEC, c"not a program"),
+        (Errno::E2BIG, c"the command or its environment is too long"),
+        (Errno::EAGAIN, c"no resources left"),
+        (Errno::ENOMEM, c"no resources left"),
+    ];
+    let known = KNOWN.iter().find(|(e, _)| *e == errno);
+    known.map_or(c"it cannot be executed", |(_, words)| *words)
 }

@@ -56,10 +56,9 @@ impl Signals {
             match read(&self.read, &mut bytes) {
                 Ok(0) | Err(_) => return all,
                 Ok(n) => {
-                    let (numbers, _) = bytes.get(..n).unwrap_or_default().as_chunks::<4>();
-                    for number in numbers {
-                        all.extend(Signal::try_from(i32::from_ne_bytes(*number)));
-                    }
+                    let came = bytes.get(..n).unwrap_or_default().chunks_exact(4);
+                    let numbers = came.filter_map(|b| b.try_into().ok().map(i32::from_ne_bytes));
+                    all.extend(numbers.filter_map(|n| Signal::try_from(n).ok()));
                 }
             }
         }
