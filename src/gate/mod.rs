@@ -1,1 +1,86 @@
-//! To come.
+//! The gate: all strangers, however many, in one event loop.
+//!
+//! Runs as `_cosserver` in an empty root. It owns the strangers' sockets, their
+//! deadlines and their sources' penalties. It holds no key, opens no message,
+//! and can start nothing; it must never block on a peer.
+
+mod connection;
+mod hall;
+mod sources;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::channel::gate::Order;
+use crate::channel::{self, Channel, Incoming, cell};
+use crate::fault::Fault;
+use crate::sys::process::CHANNEL;
+use crate::sys::sandbox::Role;
+use crate::sys::{memory, process, signals, socket};
+use hall::Hall;
+
+/// The channel to the monitor. Listeners follow, then connections.
+const MONITOR: Token = Token(0);
+
+/// The gate's life: into the cell, then the loop. It ends when the monitor does.
+pub fn main() -> ExitCode {
+    process::set_name("cos: gate");
+    process::keep_private();
+    memory::keep_small();
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn serve() -> Result<(), Fault> {
+    let mut monitor = Channel::new(socket::inherited(CHANNEL)?);
+    signals::ignore_sigpipe()?;
+    // The poll is made before the walls are up.
+    let mut poll = Poll::new()?;
+    let registry = poll.registry().try_clone()?;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&monitor));
+    registry.register(&mut SourceFd(&fd), MONITOR, Interest::READABLE | Interest::WRITABLE)?;
+    cell::enter(Role::Gate, &mut monitor)?;
+
+    let mut hall = Hall::new(monitor, registry);
+    let mut events = Events::with_capacity(1024);
+    let mut buffer = vec![0; channel::MESSAGE];
+    loop {
+        let timeout = hall.next_deadline().map(|d| d.saturating_duration_since(Instant::now()));
+        match poll.poll(&mut events, timeout) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            other => other?,
+        }
+        let now = Instant::now();
+        for event in &events {
+            match event.token() {
+                MONITOR => {
+                    if !take_orders(&mut hall, &mut buffer, now)? {
+                        return Ok(());
+                    }
+                }
+                token => hall.ready(token, now)?,
+            }
+        }
+        hall.pass_deadlines(now)?;
+    }
+}
+
+/// Takes the monitor's orders. `false`: it is gone.
+fn take_orders(hall: &mut Hall, buffer: &mut [u8], now: Instant) -> Result<bool, Fault> {
+    hall.monitor.flush()?;
+    loop {
+        match hall.monitor.receive(buffer)? {
+            Incoming::Message(message, fds) => {
+                let order = Order::decode(&message);
+                hall.obey(order.ok_or_else(|| Fault::new("an order that is none"))?, fds, now)?;
+            }
+            Incoming::Nothing => return Ok(true),
+            Incoming::Gone => return Ok(false),
+        }
+    }
+}

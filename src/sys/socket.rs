@@ -82,6 +82,13 @@ pub fn is_stream(fd: BorrowedFd<'_>) -> bool {
     getsockopt(&fd, sockopt::SockType).is_ok_and(|t| t == SockType::Stream)
 }
 
+/// Whether bytes wait to be read; they stay where they are.
+pub fn has_bytes(fd: BorrowedFd<'_>) -> bool {
+    use nix::sys::socket::{MsgFlags, recv};
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    matches!(recv(fd.as_raw_fd(), &mut [0], flags), Ok(n) if n > 0)
+}
+
 /// Descriptor `number`, which this process was started with, as ours: taken
 /// once, closed on exec from now on.
 ///

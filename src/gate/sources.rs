@@ -1,0 +1,244 @@
+//! Who holds how many slots: strangers by source, the oldest of the greediest
+//! source, and the penalties that shrink a source to a single slot.
+//!
+//! A source is an IPv4 address or an IPv6 /64. Penalties are OpenSSH's: seconds
+//! that add up, up to a maximum, and work from a minimum on.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::channel::gate::{Connection, Limits};
+
+/// Slots that a host which HOSTINFO lists keeps whatever its neighbours do.
+const RESERVED: usize = 64;
+
+/// Most sources whose penalties are remembered; beyond it those that end first
+/// are forgotten.
+const PENALISED: usize = 65_536;
+
+/// A source: an address, or the first half of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Source(u64, bool);
+
+impl Source {
+    pub(super) fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(a) => Self(u64::from(u32::from(a)), false),
+            IpAddr::V6(a) => {
+                let half = u128::from(a) >> 64;
+                Self(u64::try_from(half).unwrap_or_default(), true)
+            }
+        }
+    }
+}
+
+/// Addresses whose slots are reserved.
+#[derive(Default)]
+pub(super) struct Listed {
+    hosts: HashSet<IpAddr>,
+    networks: Vec<(IpAddr, u8)>,
+}
+
+impl Listed {
+    pub(super) fn add(&mut self, ip: IpAddr, prefix: u8) {
+        if prefix == if ip.is_ipv4() { 32 } else { 128 } {
+            self.hosts.insert(ip);
+        } else {
+            self.networks.push((ip, prefix));
+        }
+    }
+
+    fn has(&self, ip: IpAddr) -> bool {
+        self.hosts.contains(&ip) || self.networks.iter().any(|(n, prefix)| within(ip, *n, *prefix))
+    }
+}
+
+fn within(ip: IpAddr, network: IpAddr, prefix: u8) -> bool {
+    let prefix = u32::from(prefix);
+    match (ip, network) {
+        (IpAddr::V4(a), IpAddr::V4(n)) => {
+            (u32::from(a) ^ u32::from(n)).checked_shr(32_u32.saturating_sub(prefix)).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(a), IpAddr::V6(n)) => {
+            (u128::from(a) ^ u128::from(n)).checked_shr(128_u32.saturating_sub(prefix)).unwrap_or(0)
+                == 0
+        }
+        _ => false,
+    }
+}
+
+/// Slots and penalties of all sources.
+#[derive(Default)]
+pub(super) struct Sources {
+    by_source: HashMap<Source, BTreeSet<Connection>>,
+    greediest: BTreeSet<(usize, Source)>,
+    total: usize,
+    penalties: HashMap<Source, Instant>,
+    ends: BTreeMap<(Instant, Source), ()>,
+    pub(super) listed: Listed,
+}
+
+impl Sources {
+    /// Strangers in all.
+    #[cfg(test)]
+    pub(super) fn total(&self) -> usize {
+        self.total
+    }
+
+    /// How many slots a source has now.
+    pub(super) fn slots(&self, ip: IpAddr, limits: &Limits, now: Instant) -> usize {
+        let normal = usize::try_from(limits.silent_per_source).unwrap_or(usize::MAX);
+        if self.listed.has(ip.to_canonical()) {
+            return normal.max(RESERVED);
+        }
+        if self.is_penalised(Source::of(ip), limits, now) { 1 } else { normal }
+    }
+
+    /// How many connections of this source hold a slot.
+    pub(super) fn held(&self, ip: IpAddr) -> usize {
+        self.by_source.get(&Source::of(ip)).map_or(0, BTreeSet::len)
+    }
+
+    /// Whether there are as many strangers as there may be.
+    pub(super) fn is_full(&self, limits: &Limits) -> bool {
+        self.total >= usize::try_from(limits.silent).unwrap_or(usize::MAX)
+    }
+
+    /// Takes a slot.
+    pub(super) fn enter(&mut self, ip: IpAddr, connection: Connection) {
+        let source = Source::of(ip);
+        let held = self.by_source.entry(source).or_default();
+        self.greediest.remove(&(held.len(), source));
+        if held.insert(connection) {
+            self.total += 1;
+        }
+        self.greediest.insert((held.len(), source));
+    }
+
+    /// Gives a slot back.
+    pub(super) fn leave(&mut self, ip: IpAddr, connection: Connection) {
+        let source = Source::of(ip);
+        let Some(held) = self.by_source.get_mut(&source) else { return };
+        self.greediest.remove(&(held.len(), source));
+        if held.remove(&connection) {
+            self.total = self.total.saturating_sub(1);
+        }
+        if held.is_empty() {
+            self.by_source.remove(&source);
+        } else {
+            self.greediest.insert((held.len(), source));
+        }
+    }
+
+    /// The connections of a source, the oldest first.
+    pub(super) fn of(&self, ip: IpAddr) -> impl Iterator<Item = Connection> + '_ {
+        self.by_source.get(&Source::of(ip)).into_iter().flatten().copied()
+    }
+
+    /// All connections, those of the greediest sources first, each source's oldest
+    /// first.
+    pub(super) fn by_greed(&self) -> impl Iterator<Item = Connection> + '_ {
+        self.greediest.iter().rev().flat_map(|(_, s)| self.by_source.get(s).into_iter().flatten().copied())
+    }
+
+    /// Adds to a source's penalty.
+    pub(super) fn punish(&mut self, ip: IpAddr, seconds: u32, limits: &Limits, now: Instant) {
+        if seconds == 0 {
+            return;
+        }
+        let source = Source::of(ip);
+        let before = self.penalties.remove(&source);
+        if let Some(end) = before {
+            self.ends.remove(&(end, source));
+        }
+        let most = now + Duration::from_secs(limits.penalty_max.into());
+        let from = before.filter(|end| *end > now).unwrap_or(now);
+        let end = (from + Duration::from_secs(seconds.into())).min(most);
+        self.penalties.insert(source, end);
+        self.ends.insert((end, source), ());
+        if self.penalties.len() > PENALISED {
+            self.forget_first();
+        }
+    }
+
+    /// Forgets penalties that are over.
+    pub(super) fn forgive(&mut self, now: Instant) {
+        while self.ends.first_key_value().is_some_and(|((end, _), ())| *end <= now) {
+            self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        if let Some(((_, source), ())) = self.ends.pop_first() {
+            self.penalties.remove(&source);
+        }
+    }
+
+    fn is_penalised(&self, source: Source, limits: &Limits, now: Instant) -> bool {
+        let min = Duration::from_secs(limits.penalty_min.into());
+        self.penalties.get(&source).is_some_and(|end| end.saturating_duration_since(now) >= min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits {
+            hello: 10,
+            handshake: 20,
+            refusal: 2,
+            silent: 4,
+            silent_per_source: 3,
+            keep_alive: 60,
+            penalty_silent: 10,
+            penalty_malformed: 10,
+            penalty_min: 15,
+            penalty_max: 600,
+        }
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_oldest_of_the_greediest_goes_first() {
+        let mut s = Sources::default();
+        for (from, c) in [("192.0.2.1", 1), ("192.0.2.2", 2), ("192.0.2.2", 3), ("192.0.2.2", 4)] {
+            s.enter(ip(from), c);
+        }
+        assert!(s.is_full(&limits()));
+        assert_eq!(s.by_greed().next(), Some(2));
+        s.leave(ip("192.0.2.2"), 2);
+        s.leave(ip("192.0.2.2"), 2);
+        assert_eq!((s.total(), s.held(ip("192.0.2.2"))), (3, 2));
+        assert_eq!(s.by_greed().collect::<Vec<_>>(), [3, 4, 1]);
+    }
+
+    #[test]
+    fn a_penalised_source_keeps_one_slot_and_a_listed_one_all() {
+        let (mut s, l, now) = (Sources::default(), limits(), Instant::now());
+        let (a, neighbour) = (ip("2001:db8::1"), ip("2001:db8::ffff"));
+        s.punish(a, 10, &l, now);
+        assert_eq!(s.slots(a, &l, now), 3);
+        s.punish(a, 10, &l, now);
+        assert_eq!(s.slots(a, &l, now), 1);
+        assert_eq!(s.slots(neighbour, &l, now), 1, "the whole /64 is one source");
+        assert_eq!(s.slots(ip("2001:db8:0:1::1"), &l, now), 3);
+        s.listed.add(a, 128);
+        assert_eq!(s.slots(a, &l, now), RESERVED);
+        s.listed.add(ip("2001:db8::"), 32);
+        assert_eq!(s.slots(neighbour, &l, now), RESERVED);
+        let later = now + Duration::from_secs(21);
+        s.forgive(later);
+        assert!(s.penalties.is_empty() && s.ends.is_empty());
+        for _ in 0..100 {
+            s.punish(a, 100, &l, now);
+        }
+        s.forgive(now + Duration::from_secs(601));
+        assert!(s.penalties.is_empty(), "a penalty never lasts longer than the maximum");
+    }
+}
