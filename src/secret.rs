@@ -106,7 +106,9 @@ impl KeyPair {
 /// The kernel gave no random bytes.
 pub fn random<const N: usize>() -> Result<[u8; N], Fault> {
     let mut bytes = [0; N];
-    SysRng.try_fill_bytes(&mut bytes).map_err(|e| Fault::new(format!("no random bytes: {e}")))?;
+    SysRng
+        .try_fill_bytes(&mut bytes)
+        .map_err(|e| Fault::new(format!("no random bytes: {e}")))?;
     Ok(bytes)
 }
 
@@ -118,7 +120,10 @@ pub fn same_bytes(a: &[u8], b: &[u8]) -> bool {
 /// Lower-case hexadecimal digits of some bytes.
 pub fn to_hex(bytes: &[u8]) -> String {
     let digit = |n: u8| char::from_digit(u32::from(n), 16).unwrap_or('0');
-    bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
+    bytes
+        .iter()
+        .flat_map(|b| [digit(b >> 4), digit(b & 15)])
+        .collect()
 }
 
 fn from_hex(text: &str) -> Option<[u8; 32]> {
@@ -129,7 +134,8 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
     }
     for (slot, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
         let value = |d: Option<&u8>| {
-            d.and_then(|d| char::from(*d).to_digit(16)).and_then(|d| u8::try_from(d).ok())
+            d.and_then(|d| char::from(*d).to_digit(16))
+                .and_then(|d| u8::try_from(d).ok())
         };
         *slot = value(pair.first())? << 4 | value(pair.get(1))?;
     }
