@@ -1,0 +1,213 @@
+//! The host table, `hostinfo`: one host a line, `name method options…`. It is
+//! read both ways: who may ask this host, and how this host reaches that one.
+//!
+//! The monitor reads it whole, the client looks for its one host
+//! ([`find`]), `cosadm` shows and edits it. Nothing is resolved here.
+//!
+//! - A mistake costs its host alone: the host is not in the table, and the
+//!   fault names the line. A host on two lines is on none.
+//! - Words are separated by blanks and may be quoted with `'…'` or `"…"`,
+//!   inside which nothing but the same quote has a meaning. `#` at the start of
+//!   a word begins a comment. A line is a line: nothing continues it.
+//! - A line of more than 8 KiB costs its host; it is never read as two.
+//! - A file that is missing, not to be trusted or longer than 16 MiB is a
+//!   fault as a whole, and then there is no table.
+
+mod entry;
+mod line;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+pub use entry::{Addresses, Entry, Method, OPTIONS, OptionName};
+pub use line::{LINE_MAX, is_plain, quote, words};
+
+use super::name::HostName;
+use super::place::Place;
+use super::secure::Kind;
+use super::words::quoted;
+use crate::fault::Fault;
+
+/// The longest host table that is read, in bytes: 100,000 hosts with pinned
+/// keys have some 14 MB.
+pub const FILE_MAX: usize = 16 * 1024 * 1024;
+
+/// The host table.
+#[derive(Debug, Default)]
+pub struct HostTable {
+    entries: Vec<Entry>,
+    by_name: HashMap<HostName, usize>,
+    faults: Vec<Fault>,
+}
+
+impl HostTable {
+    /// Reads the table of a place with care.
+    ///
+    /// # Errors
+    /// The file is missing, not to be trusted, too long or unreadable: then
+    /// every host is denied.
+    pub fn load(place: &Place) -> Result<Self, Fault> {
+        Ok(Self::parse_bytes(&content(place)?, &place.hostinfo()))
+    }
+
+    /// The table that a text gives; the file is named in faults.
+    pub fn parse(text: &str, file: &Path) -> Self {
+        Self::parse_bytes(text.as_bytes(), file)
+    }
+
+    /// The same for bytes: a line that is not UTF-8 costs its host alone.
+    pub fn parse_bytes(text: &[u8], file: &Path) -> Self {
+        let mut table = Self::default();
+        // Where each name was first seen, on a right line or a wrong one.
+        let mut lines: HashMap<HostName, usize> = HashMap::new();
+        let mut denied: Vec<HostName> = Vec::new();
+        for (number, line) in numbered(text) {
+            let name = named(line);
+            if let Some(name) = &name {
+                if let Some(first) = lines.get(name) {
+                    let words = format!(
+                        "{name} is on line {first} already; neither line counts until one is removed"
+                    );
+                    table.faults.push(Fault::at(file, number, words));
+                    denied.push(name.clone());
+                    continue;
+                }
+                lines.insert(name.clone(), number);
+            }
+            match Entry::parse(line, number) {
+                Ok(Some(entry)) => table.entries.push(entry),
+                Ok(None) => {}
+                Err(fault) => table.faults.push(at(file, number, name.as_ref(), &fault)),
+            }
+        }
+        if !denied.is_empty() {
+            let denied: std::collections::HashSet<HostName> = denied.into_iter().collect();
+            table.entries.retain(|entry| !denied.contains(&entry.name));
+        }
+        table.by_name = table
+            .entries
+            .iter()
+            .enumerate()
+            .map(|(i, entry)| (entry.name.clone(), i))
+            .collect();
+        table
+    }
+
+    /// The entry of a host, if it has a right one.
+    pub fn get(&self, name: &HostName) -> Option<&Entry> {
+        self.by_name.get(name).and_then(|i| self.entries.get(*i))
+    }
+
+    /// Every mistake, in the order of the lines, each with file and line.
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// Every right entry, in the order of the lines.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+}
+
+/// Looks for one host without reading the other lines closely: what a client
+/// needs of a long table in a short time. `None`: no line is the host's.
+///
+/// # Errors
+/// As [`HostTable::load`]; or the host's own line is wrong, or there are two.
+pub fn find(place: &Place, host: &HostName) -> Result<Option<Entry>, Fault> {
+    find_in(&content(place)?, &place.hostinfo(), host)
+}
+
+/// The same in a text.
+///
+/// # Errors
+/// The host's own line is wrong, or there are two.
+pub fn find_in(text: &[u8], file: &Path, host: &HostName) -> Result<Option<Entry>, Fault> {
+    let mut found: Option<(usize, &[u8])> = None;
+    for (number, line) in numbered(text) {
+        if !may_name(line, host) || named(line).as_ref() != Some(host) {
+            continue;
+        }
+        if let Some((first, _)) = found {
+            let words = format!(
+                "{host} is on line {first} already; neither line counts until one is removed"
+            );
+            return Err(Fault::at(file, number, words));
+        }
+        found = Some((number, line));
+    }
+    let Some((number, line)) = found else {
+        return Ok(None);
+    };
+    Entry::parse(line, number).map_err(|fault| at(file, number, Some(host), &fault))
+}
+
+/// The file's content, opened with care.
+fn content(place: &Place) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    let file = place.hostinfo();
+    place
+        .read_if_there(&file, Kind::Policy, FILE_MAX)?
+        .ok_or_else(|| Fault::of(&file, "there is no host table; `cosadm init` makes one"))
+}
+
+/// The lines with their numbers; 1 is the first. A carriage return before the
+/// end of a line belongs to the end.
+fn numbered(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let lines = text
+        .split(|b| *b == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    (1..).zip(lines)
+}
+
+/// The host that a line is about, also when the rest of it is wrong.
+pub(crate) fn named(line: &[u8]) -> Option<HostName> {
+    let line = line.get(..line.len().min(LINE_MAX))?;
+    let line = line.trim_ascii_start();
+    let end = line
+        .iter()
+        .position(|b| matches!(b, b' ' | b'\t'))
+        .unwrap_or(line.len());
+    let word: Vec<u8> = line
+        .get(..end)?
+        .iter()
+        .copied()
+        .filter(|b| !matches!(b, b'"' | b'\''))
+        .collect();
+    HostName::parse(std::str::from_utf8(&word).ok()?).ok()
+}
+
+/// A cheap first look: whether a line can be the host's at all.
+fn may_name(line: &[u8], host: &HostName) -> bool {
+    if matches!(line.first(), Some(b' ' | b'\t')) {
+        return true;
+    }
+    let word = line
+        .split(|b| matches!(b, b' ' | b'\t'))
+        .next()
+        .unwrap_or_default();
+    word.eq_ignore_ascii_case(host.as_str().as_bytes())
+        || word.iter().any(|b| matches!(b, b'"' | b'\''))
+}
+
+fn at(file: &Path, number: usize, name: Option<&HostName>, fault: &Fault) -> Fault {
+    match name {
+        Some(name) => Fault::at(file, number, format!("{name} is denied: {fault}")),
+        None => Fault::at(file, number, fault),
+    }
+}
+
+/// A fault about an option's value, with the option's name before it.
+pub(crate) fn about(option: &str, why: impl std::fmt::Display) -> Fault {
+    Fault::new(format!("{option}=: {why}"))
+}
+
+/// A fault about a word that should have been one of a few.
+pub(crate) fn unknown(what: &str, word: &str, hint: &str) -> Fault {
+    Fault::new(format!("unknown {what} {}{hint}", quoted(word)))
+}
+
+#[cfg(test)]
+#[path = "hostinfo_tests.rs"]
+mod tests;

@@ -1,0 +1,372 @@
+//! One line of the host table, read. Pure.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::line;
+use super::{about, unknown};
+use crate::config::address::Network;
+use crate::config::command::CommandPattern;
+use crate::config::name::{HostName, UserName};
+use crate::config::words::{did_you_mean, quoted};
+use crate::fault::Fault;
+use crate::secret::PublicKey;
+
+/// One host of the table.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name here.
+    pub name: HostName,
+    /// The line that says so; 1 is the first.
+    pub line: usize,
+    /// How this host reaches it.
+    pub method: Method,
+    /// From where it may ask, and where it is dialled (`addr=`).
+    pub addresses: Addresses,
+    /// The users its commands may run as here (`run-as=`); none: it may ask
+    /// nothing.
+    pub run_as: Vec<UserName>,
+    /// The commands it may run here (`commands=`); `None`: any.
+    pub commands: Option<Vec<CommandPattern>>,
+    /// The only machine key it may have (`machine-key=`).
+    pub machine_key: Option<PublicKey>,
+    /// Variables it may pass beside `LANG`, `LC_*` and `GIT_PROTOCOL`
+    /// (`accept-env=`).
+    pub accept_env: Vec<String>,
+    /// The TCP port at which it is dialled (`port=`).
+    pub port: Option<u16>,
+    /// The name by which it knows this host (`as=`).
+    pub as_name: Option<HostName>,
+    /// The name it has for itself, where that is another (`server=`).
+    pub server: Option<HostName>,
+    /// The user to be there, where the caller names none (`user=`).
+    pub user: Option<UserName>,
+}
+
+/// How this host reaches another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Method {
+    /// By this program.
+    Cos,
+    /// By `ssh`.
+    Ssh,
+    /// By `rsh`.
+    Rsh,
+}
+
+impl Method {
+    const ALL: [Self; 3] = [Self::Cos, Self::Ssh, Self::Rsh];
+
+    /// The method as the table writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cos => "cos",
+            Self::Ssh => "ssh",
+            Self::Rsh => "rsh",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The addresses of a host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Addresses {
+    /// Those that `addr=` lists, in that order.
+    Listed(Vec<Network>),
+    /// Those that its name resolves to.
+    ByName,
+}
+
+impl Addresses {
+    /// Whether a listed address or network contains the peer's; `None` when
+    /// the name must be resolved to know.
+    pub fn contains(&self, peer: IpAddr) -> Option<bool> {
+        match self {
+            Self::Listed(networks) => Some(networks.iter().any(|n| n.contains(peer))),
+            Self::ByName => None,
+        }
+    }
+
+    /// The listed plain addresses, in order: where the host is dialled. None:
+    /// its name is resolved.
+    pub fn plain(&self) -> Vec<IpAddr> {
+        match self {
+            Self::Listed(networks) => networks.iter().filter_map(Network::single).collect(),
+            Self::ByName => Vec::new(),
+        }
+    }
+}
+
+/// An option of a line.
+#[derive(Debug)]
+pub struct OptionName {
+    /// Its name, before the `=`.
+    pub name: &'static str,
+    /// What its value looks like.
+    pub value: &'static str,
+    /// What it means, in a line.
+    pub meaning: &'static str,
+    /// Whether it may stand on a line more than once.
+    pub repeats: bool,
+    set: fn(&mut Entry, &str) -> Result<(), Fault>,
+}
+
+/// Every option that a line may have.
+pub const OPTIONS: &[OptionName] = &[
+    OptionName {
+        name: "addr",
+        value: "192.0.2.1,10.0.0.0/8,…",
+        meaning: "from where the host may ask; the plain addresses, in order, are where it is dialled",
+        repeats: false,
+        set: |e, v| {
+            let networks = list(v, Network::parse)?;
+            e.addresses = Addresses::Listed(networks);
+            Ok(())
+        },
+    },
+    OptionName {
+        name: "port",
+        value: "9002",
+        meaning: "the TCP port at which it is dialled",
+        repeats: false,
+        set: |e, v| {
+            let port = v
+                .parse()
+                .ok()
+                .filter(|p| *p != 0 && v.bytes().all(|b| b.is_ascii_digit()));
+            e.port =
+                Some(port.ok_or_else(|| {
+                    Fault::new(format!("{} is no port from 1 to 65535", quoted(v)))
+                })?);
+            Ok(())
+        },
+    },
+    OptionName {
+        name: "as",
+        value: "NAME",
+        meaning: "the name by which that host knows this one",
+        repeats: false,
+        set: |e, v| {
+            e.as_name = Some(HostName::parse(v)?);
+            Ok(())
+        },
+    },
+    OptionName {
+        name: "server",
+        value: "NAME",
+        meaning: "the name that the host has for itself, where it is another",
+        repeats: false,
+        set: |e, v| {
+            e.server = Some(HostName::parse(v)?);
+            Ok(())
+        },
+    },
+    OptionName {
+        name: "user",
+        value: "USER",
+        meaning: "the user to be there, where the caller names none",
+        repeats: false,
+        set: |e, v| {
+            e.user = Some(UserName::parse(v)?);
+            Ok(())
+        },
+    },
+    OptionName {
+        name: "run-as",
+        value: "USER,…",
+        meaning: "the users its commands may run as here; without it, it may ask nothing",
+        repeats: false,
+        set: |e, v| {
+            e.run_as = list(v, UserName::parse)?;
+            Ok(())
+        },
+    },
+    OptionName {
+        name: "commands",
+        value: "\"/path argument…\"",
+        meaning: "a command it may run here: a path and a pattern for each argument; without it, any",
+        repeats: true,
+        set: |e, v| {
+            e.commands
+                .get_or_insert_default()
+                .push(CommandPattern::parse(v)?);
+            Ok(())
+        },
+    },
+    OptionName {
+        name: "machine-key",
+        value: "HEX64",
+        meaning: "the only machine key that the host may have",
+        repeats: false,
+        set: |e, v| {
+            let key = PublicKey::from_hex(v).ok_or_else(|| {
+                Fault::new(format!(
+                    "a key is 64 hexadecimal digits, and this has {} characters",
+                    v.chars().count()
+                ))
+            });
+            e.machine_key = Some(key?);
+            Ok(())
+        },
+    },
+    OptionName {
+        name: "accept-env",
+        value: "NAME,…",
+        meaning: "variables it may pass, beside LANG, LC_* and GIT_PROTOCOL",
+        repeats: false,
+        set: |e, v| {
+            e.accept_env = list(v, variable)?;
+            Ok(())
+        },
+    },
+];
+
+impl Entry {
+    /// Reads a line without its end; `None` for a blank one or a comment. The
+    /// number is what [`Entry::line`] will say.
+    ///
+    /// # Errors
+    /// What is wrong with the line, without file and number.
+    pub fn parse(line: &[u8], number: usize) -> Result<Option<Self>, Fault> {
+        let words = line::words(line)?;
+        let mut words = words.iter();
+        let Some(name) = words.next() else {
+            return Ok(None);
+        };
+        if let Some(option) = OPTIONS
+            .iter()
+            .find(|o| name.split_once('=').is_some_and(|(key, _)| key == o.name))
+        {
+            return Err(Fault::new(format!(
+                "a line begins with a host's name, not with {}=",
+                option.name
+            )));
+        }
+        let name = HostName::parse(name)?;
+        let Some(method) = words.next() else {
+            return Err(Fault::new("after the name comes a method: cos, ssh or rsh"));
+        };
+        let Some(method) = Method::ALL.into_iter().find(|m| m.as_str() == method) else {
+            let hint = did_you_mean(method, Method::ALL.iter().map(|m| m.as_str()));
+            let known = if hint.is_empty() {
+                "; the methods are cos, ssh and rsh"
+            } else {
+                &hint
+            };
+            return Err(unknown("method", method, known));
+        };
+        let mut entry = Self {
+            name,
+            line: number,
+            method,
+            addresses: Addresses::ByName,
+            run_as: Vec::new(),
+            commands: None,
+            machine_key: None,
+            accept_env: Vec::new(),
+            port: None,
+            as_name: None,
+            server: None,
+            user: None,
+        };
+        let mut seen: Vec<&str> = Vec::new();
+        for word in words {
+            let names = || OPTIONS.iter().map(|o| o.name);
+            let Some((key, value)) = word.split_once('=') else {
+                let hint = if names().any(|name| name == word) {
+                    format!("; write {word}=…")
+                } else {
+                    did_you_mean(word, names())
+                };
+                return Err(Fault::new(format!(
+                    "options are written key=value, and {} has no ={hint}",
+                    quoted(word)
+                )));
+            };
+            let Some(option) = OPTIONS.iter().find(|o| o.name == key) else {
+                return Err(unknown("option", key, &did_you_mean(key, names())));
+            };
+            if !option.repeats && seen.contains(&option.name) {
+                return Err(about(option.name, "it stands on the line twice"));
+            }
+            seen.push(option.name);
+            (option.set)(&mut entry, value).map_err(|why| about(option.name, why))?;
+        }
+        Ok(Some(entry))
+    }
+
+    /// Whether the host may ask for commands as that user.
+    pub fn may_run_as(&self, user: &UserName) -> bool {
+        self.run_as.contains(user)
+    }
+
+    /// Whether the host may run that argument vector, the program first.
+    pub fn may_run(&self, argv: &[Vec<u8>]) -> bool {
+        self.commands
+            .as_ref()
+            .is_none_or(|commands| commands.iter().any(|c| c.allows(argv)))
+    }
+
+    /// Whether the host may pass a variable of that name: `LANG`, `LC_*`,
+    /// `GIT_PROTOCOL` and what `accept-env=` lists.
+    pub fn may_pass(&self, variable: &str) -> bool {
+        let locale = variable.strip_prefix("LC_").is_some_and(|rest| {
+            !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        });
+        locale
+            || matches!(variable, "LANG" | "GIT_PROTOCOL")
+            || self.accept_env.iter().any(|v| v == variable)
+    }
+
+    /// The name that the host has for itself: `server=`, else its name here.
+    pub fn server_name(&self) -> &HostName {
+        self.server.as_ref().unwrap_or(&self.name)
+    }
+}
+
+/// Items with commas between them: at least one, none empty, none twice.
+fn list<T: PartialEq>(
+    value: &str,
+    parse: impl Fn(&str) -> Result<T, Fault>,
+) -> Result<Vec<T>, Fault> {
+    let mut items = Vec::new();
+    for item in value.split(',') {
+        if item.is_empty() {
+            return Err(Fault::new(
+                "something is missing before, between or after the commas",
+            ));
+        }
+        let item_read = parse(item)?;
+        if items.contains(&item_read) {
+            return Err(Fault::new(format!("{} is in it twice", quoted(item))));
+        }
+        items.push(item_read);
+    }
+    Ok(items)
+}
+
+/// The name of a variable that a peer may be allowed to set.
+fn variable(name: &str) -> Result<String, Fault> {
+    let wrong = |why: &str| Err(Fault::new(format!("{} {why}", quoted(name))));
+    let right = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    if !name.bytes().all(right) || name.bytes().next().is_none_or(|b| b.is_ascii_digit()) {
+        return wrong("is no name of a variable: letters, digits and _ only, and no wildcards");
+    }
+    if matches!(
+        name,
+        "HOME" | "USER" | "LOGNAME" | "SHELL" | "COS_HOST" | "COS_USER"
+    ) {
+        return wrong("is set by cosserver itself and cannot be passed");
+    }
+    if name.starts_with("LD_") {
+        return wrong(
+            "makes the loader run other code, so that run-as= and commands= would mean nothing",
+        );
+    }
+    Ok(name.to_owned())
+}

@@ -1,0 +1,131 @@
+//! The words of a line of the host table, and how a value is quoted. Pure.
+
+use crate::fault::Fault;
+
+/// The longest line, in bytes without its end.
+pub const LINE_MAX: usize = 8 * 1024;
+
+/// The words of a line without their quotes, up to a comment; none for a
+/// blank line.
+///
+/// # Errors
+/// The line is too long, is not UTF-8, has a control character or a quote
+/// without an end.
+pub fn words(line: &[u8]) -> Result<Vec<String>, Fault> {
+    if line.len() > LINE_MAX {
+        return Err(Fault::new(format!(
+            "the line has {} bytes; {LINE_MAX} are the most",
+            line.len()
+        )));
+    }
+    let line = std::str::from_utf8(line).map_err(|_| Fault::new("the line is not UTF-8 text"))?;
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote: Option<char> = None;
+    for c in line.chars() {
+        if c.is_control() && c != '\t' {
+            return Err(Fault::new(format!(
+                "the line has a control character, {}",
+                c.escape_unicode()
+            )));
+        }
+        match (quote, c) {
+            (Some(q), c) if q == c => quote = None,
+            (Some(_), c) => word.get_or_insert_default().push(c),
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, ' ' | '\t') => words.extend(word.take()),
+            (None, '#') if word.is_none() => break,
+            (None, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    if let Some(quote) = quote {
+        return Err(Fault::new(format!(
+            "a {quote} is opened and not closed on this line"
+        )));
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+/// Whether a value needs no quotes on a line.
+pub fn is_plain(value: &str) -> bool {
+    !value.is_empty() && !value.starts_with('#') && !value.contains([' ', '\t', '"', '\''])
+}
+
+/// A value as it is written on a line: bare where it can be, else quoted, in
+/// pieces when it has both kinds of quotes.
+pub fn quote(value: &str) -> String {
+    if is_plain(value) {
+        return value.to_owned();
+    }
+    if !value.contains('"') {
+        return format!("\"{value}\"");
+    }
+    if !value.contains('\'') {
+        return format!("'{value}'");
+    }
+    value
+        .split('"')
+        .map(|piece| format!("\"{piece}\""))
+        .collect::<Vec<_>>()
+        .join("'\"'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is(line: &str, expected: &[&str]) {
+        assert_eq!(words(line.as_bytes()).unwrap(), expected, "{line:?}");
+    }
+
+    #[test]
+    fn words_quotes_and_comments() {
+        is("", &[]);
+        is(" \t ", &[]);
+        is("# a b", &[]);
+        is("  # a b", &[]);
+        is("a b\tc", &["a", "b", "c"]);
+        is("a b#c #d", &["a", "b#c"]);
+        is(
+            "a commands=\"/bin/df -h *\" x",
+            &["a", "commands=/bin/df -h *", "x"],
+        );
+        is("a 'b \"c\" # d'", &["a", "b \"c\" # d"]);
+        is("a ''", &["a", ""]);
+        is("\"a\"'b'c", &["abc"]);
+        is("a\\ b", &["a\\", "b"]);
+        for bad in ["a \"b", "a 'b", "a 'b\"", "a\0", "a\x1b", "a\rb", "a\u{85}"] {
+            assert!(words(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        assert!(words(b"a \xff").is_err());
+        assert!(words(&[b'a'; LINE_MAX]).is_ok());
+        assert!(words(&[b'a'; LINE_MAX + 1]).is_err());
+    }
+
+    #[test]
+    fn what_is_quoted_is_read_back() {
+        for value in [
+            "a",
+            "",
+            "#",
+            "a b",
+            "it's",
+            "say \"x\"",
+            "'\"' \"'\"",
+            "\"",
+            "'",
+            "a#b",
+            "\t",
+        ] {
+            assert_eq!(
+                words(format!("k {}", quote(value)).as_bytes()).unwrap(),
+                ["k", value],
+                "{value:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,316 @@
+use std::path::Path;
+use std::time::Instant;
+
+use super::*;
+use crate::config::scratch::{Numbers, Scratch};
+
+const FILE: &str = "/S/hostinfo";
+
+fn table(text: &str) -> HostTable {
+    HostTable::parse(text, Path::new(FILE))
+}
+
+fn host(name: &str) -> HostName {
+    HostName::parse(name).unwrap()
+}
+
+fn fault(line: &str) -> String {
+    let table = table(line);
+    assert!(table.entries().is_empty(), "{line:?} was taken");
+    assert_eq!(table.faults().len(), 1, "{line:?}");
+    table.faults()[0].to_string()
+}
+
+#[test]
+fn a_whole_line() {
+    let key = "ab".repeat(32);
+    let table = table("# the park\n\nHostA\tcos  addr=192.0.2.1 \\\n");
+    assert_eq!(table.entries().len(), 0, "a backslash continues nothing");
+
+    let table = self::table(&format!(
+        "HostA cos addr=192.0.2.1,10.0.0.0/8 port=9102 as=hostb server=real user=jo run-as=root,operator \
+         commands=\"/usr/bin/df -h *\" 'commands=/bin/true' machine-key={key} accept-env=TZ,EDITOR # x\r\nb ssh\nc rsh"
+    ));
+    assert!(table.faults().is_empty(), "{:?}", table.faults());
+    let a = table.get(&host("hosta")).unwrap();
+    assert_eq!(
+        (a.name.as_str(), a.line, a.method, a.port),
+        ("hosta", 1, Method::Cos, Some(9102))
+    );
+    assert_eq!(
+        a.addresses.plain(),
+        ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]
+    );
+    assert_eq!(
+        a.addresses.contains("10.1.1.1".parse().unwrap()),
+        Some(true)
+    );
+    assert_eq!(
+        a.addresses.contains("::ffff:10.1.1.1".parse().unwrap()),
+        Some(true)
+    );
+    assert_eq!(
+        a.addresses.contains("11.1.1.1".parse().unwrap()),
+        Some(false)
+    );
+    assert_eq!(
+        a.run_as.iter().map(|u| u.as_str()).collect::<Vec<_>>(),
+        ["root", "operator"]
+    );
+    assert_eq!(a.server_name().as_str(), "real");
+    assert_eq!(a.as_name, Some(host("hostb")));
+    assert_eq!(a.machine_key.unwrap().to_hex(), key);
+    assert!(a.may_run(&[b"/bin/true".to_vec()]));
+    assert!(a.may_run(&[b"/usr/bin/df".to_vec(), b"-h".to_vec(), b"/".to_vec()]));
+    assert!(!a.may_run(&[b"/bin/sh".to_vec()]));
+    for (name, may) in [
+        ("TZ", true),
+        ("LANG", true),
+        ("LC_ALL", true),
+        ("GIT_PROTOCOL", true),
+        ("PATH", false),
+    ] {
+        assert_eq!(a.may_pass(name), may, "{name}");
+    }
+    assert!(!a.may_pass("LC_") && !a.may_pass("LC_A=B") && !a.may_pass(""));
+
+    let b = table.get(&host("B")).unwrap();
+    assert_eq!(
+        (b.line, b.method, &b.addresses),
+        (2, Method::Ssh, &Addresses::ByName)
+    );
+    assert!(
+        b.run_as.is_empty() && b.may_run(&[b"/bin/sh".to_vec()]) && !b.may_run_as(&a.run_as[0])
+    );
+    assert_eq!(b.addresses.contains("192.0.2.1".parse().unwrap()), None);
+    assert!(table.get(&host("d")).is_none());
+}
+
+#[test]
+fn mistakes_name_the_line_and_what_was_meant() {
+    for (line, words) in [
+        ("a", "after the name comes a method"),
+        ("a coss", "unknown method \"coss\"; did you mean \"cos\"?"),
+        ("a telnet", "the methods are cos, ssh and rsh"),
+        (
+            "a cos adr=1.2.3.4",
+            "unknown option \"adr\"; did you mean \"addr\"?",
+        ),
+        (
+            "a cos run_as=root",
+            "unknown option \"run_as\"; did you mean \"run-as\"?",
+        ),
+        (
+            "a cos Addr=1.2.3.4",
+            "unknown option \"Addr\"; did you mean \"addr\"?",
+        ),
+        ("a cos root", "options are written key=value"),
+        ("a cos port", "write port=…"),
+        ("a cos port=0", "port=: \"0\" is no port"),
+        ("a cos port=+1", "is no port"),
+        ("a cos port=70000", "is no port"),
+        ("a cos port=", "is no port"),
+        ("a cos port=1 port=1", "port=: it stands on the line twice"),
+        ("a cos addr=", "something is missing"),
+        ("a cos addr=1.2.3.4,", "something is missing"),
+        ("a cos addr=1.2.3.4,1.2.3.4", "\"1.2.3.4\" is in it twice"),
+        ("a cos addr=10.1.1.1/8", "did you mean 10.0.0.0/8?"),
+        ("a cos addr=other.example", "names are not looked up"),
+        ("a cos run-as=", "something is missing"),
+        ("a cos run-as=-froot", "begins with -"),
+        ("a cos run-as=\"jo hn\"", "is no user name"),
+        ("a cos commands=df", "must begin with the absolute path"),
+        ("a cos commands=/bin/df -h", "\"-h\" has no ="),
+        (
+            "a cos machine-key=abc",
+            "64 hexadecimal digits, and this has 3",
+        ),
+        ("a cos accept-env=LC_*", "no wildcards"),
+        ("a cos accept-env=LD_PRELOAD", "loader"),
+        ("a cos accept-env=COS_HOST", "set by cosserver itself"),
+        ("a cos as=../x", "as=: \"../x\" is no host name"),
+        ("a cos commands=\"/bin/df", "opened and not closed"),
+        (
+            "addr=1.2.3.4 cos",
+            "a line begins with a host's name, not with addr=",
+        ),
+        ("a/b cos", "\"a/b\" is no host name"),
+        ("a cos \x07", "control character"),
+    ] {
+        let told = fault(line);
+        assert!(
+            told.starts_with("/S/hostinfo:1: ") && told.contains(words),
+            "{line:?} gave {told:?}"
+        );
+        assert_eq!(told.lines().count(), 1);
+    }
+    assert!(fault("a cos adr=1").starts_with("/S/hostinfo:1: a is denied: "));
+}
+
+#[test]
+fn a_mistake_costs_its_host_alone() {
+    let table = HostTable::parse_bytes(
+        b"a cos\nb cos prot=1\n\xff\xfe cos\nc cos user=\xff\nd cos",
+        Path::new(FILE),
+    );
+    assert_eq!(
+        table
+            .entries()
+            .iter()
+            .map(|e| e.name.as_str())
+            .collect::<Vec<_>>(),
+        ["a", "d"]
+    );
+    let told: Vec<String> = table.faults().iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[0].starts_with("/S/hostinfo:2: b is denied"));
+    assert!(told[1].starts_with("/S/hostinfo:3: "));
+    assert!(told[2].starts_with("/S/hostinfo:4: c is denied: the line is not UTF-8"));
+}
+
+#[test]
+fn a_host_on_two_lines_is_on_none() {
+    for text in [
+        "a cos\nb cos\nA ssh\n",
+        "a cos\nb cos\na zzz\n",
+        "a zzz\nb cos\na cos\n",
+        "a cos\nb cos\n'a' cos \"\n",
+        "a cos\nb cos\na \x07cos\n",
+        "a cos\nb cos\na cos\na cos\n",
+    ] {
+        let table = table(text);
+        assert!(table.get(&host("a")).is_none(), "{text:?}");
+        assert!(table.get(&host("b")).is_some(), "{text:?}");
+        assert!(
+            table
+                .faults()
+                .iter()
+                .any(|f| f.to_string().contains("a is on line 1 already")),
+            "{text:?}"
+        );
+        assert!(
+            find_in(text.as_bytes(), Path::new(FILE), &host("a")).is_err(),
+            "{text:?}"
+        );
+        assert_eq!(
+            find_in(text.as_bytes(), Path::new(FILE), &host("B"))
+                .unwrap()
+                .unwrap()
+                .line,
+            2
+        );
+        assert!(
+            find_in(text.as_bytes(), Path::new(FILE), &host("c"))
+                .unwrap()
+                .is_none()
+        );
+    }
+}
+
+#[test]
+fn an_overlong_line_is_never_two() {
+    let long = format!("a cos user=x {}b cos", " ".repeat(LINE_MAX));
+    let table = table(&format!("{long}\nc cos\n"));
+    assert_eq!(table.entries().len(), 1);
+    assert!(table.get(&host("c")).is_some());
+    assert!(table.faults()[0].to_string().contains("8192 are the most"));
+    // It still counts as a line of its host.
+    let table = self::table(&format!("{long}\na cos\n"));
+    assert!(table.get(&host("a")).is_none());
+}
+
+#[test]
+fn a_file_that_is_not_to_be_trusted_is_no_table() {
+    let scratch = Scratch::new();
+    let place = scratch.place();
+    assert!(
+        HostTable::load(&place)
+            .unwrap_err()
+            .to_string()
+            .contains("no host table")
+    );
+    assert!(find(&place, &host("a")).is_err());
+    scratch.file("hostinfo", "a cos\n", 0o644);
+    assert_eq!(HostTable::load(&place).unwrap().entries().len(), 1);
+    assert!(find(&place, &host("a")).unwrap().is_some());
+    scratch.file("hostinfo", "a cos\n", 0o664);
+    assert!(HostTable::load(&place).is_err() && find(&place, &host("a")).is_err());
+    scratch.file("hostinfo", "a cos\n".repeat(FILE_MAX / 6 + 1), 0o644);
+    assert!(
+        HostTable::load(&place)
+            .unwrap_err()
+            .to_string()
+            .contains("are the most that are read")
+    );
+    if nix::unistd::geteuid().is_root() {
+        let file = scratch.file("hostinfo", "a cos\n", 0o644);
+        std::os::unix::fs::chown(&file, Some(12345), None).unwrap();
+        assert!(HostTable::load(&place).is_err());
+    }
+}
+
+#[test]
+#[allow(
+    clippy::print_stderr,
+    reason = "the figures are for whoever runs it with --nocapture"
+)]
+fn a_hundred_thousand_hosts() {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for i in 0..100_000_u32 {
+        let [_, b, c, d] = i.to_be_bytes();
+        writeln!(
+            text,
+            "host{i} cos addr=10.{b}.{c}.{d} run-as=root machine-key={}",
+            "0f".repeat(32)
+        )
+        .unwrap();
+    }
+    assert!(text.len() < FILE_MAX);
+    let began = Instant::now();
+    let table = table(&text);
+    let read = began.elapsed();
+    assert_eq!(table.entries().len(), 100_000);
+    assert_eq!(table.get(&host("HOST99999")).unwrap().line, 100_000);
+    let began = Instant::now();
+    let one = find_in(text.as_bytes(), Path::new(FILE), &host("host99999"))
+        .unwrap()
+        .unwrap();
+    assert_eq!(one.line, 100_000);
+    eprintln!("read {read:?}, one looked up {:?}", began.elapsed());
+}
+
+#[test]
+fn mutants_end_with_an_answer() {
+    let key = "ab".repeat(32);
+    let seeds = [
+        format!(
+            "hosta cos addr=127.0.0.1,::1 port=9002 run-as=root machine-key={key}\nhostb ssh user=jo # x\n"
+        ),
+        "hosta cos addr=10.0.0.0/8,2001:db8::/32 commands=\"/bin/df -h *\" commands='/bin/x ...'\n\
+         hostb rsh accept-env=TZ,A_B as=hosta server=real\n"
+            .to_owned(),
+        "a cos\nb cos\nc cos\n".to_owned(),
+    ];
+    let mut numbers = Numbers(42);
+    let (mut right, mut wrong) = (0_u64, 0_u64);
+    for round in 0..270_000 {
+        let text = numbers.mutate(seeds[round % seeds.len()].as_bytes());
+        let table = HostTable::parse_bytes(&text, Path::new(FILE));
+        right += u64::from(table.faults().is_empty());
+        wrong += u64::from(!table.faults().is_empty());
+        // Every name is in the table or denied the same way by both readers.
+        for name in ["a", "hosta", "hostb"] {
+            let one = find_in(&text, Path::new(FILE), &host(name))
+                .ok()
+                .flatten()
+                .map(|e| e.line);
+            assert_eq!(
+                one,
+                table.get(&host(name)).map(|e| e.line),
+                "{name} {text:?}"
+            );
+        }
+    }
+    assert!(right > 1000 && wrong > 1000, "{right} right, {wrong} wrong");
+}

@@ -1,0 +1,128 @@
+//! The two private keys, `host.key` (the server's) and `machine.key` (the
+//! client's): each a file of one line, `x25519-private HEX64`, that nobody else
+//! may read. And how a key is shown to people.
+//!
+//! The monitor reads the one, the client the other; `cosadm init` makes both.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::place::Place;
+use super::secure::{self, Created, Kind};
+use crate::fault::Fault;
+use crate::secret::{KeyPair, PublicKey, Secret, to_hex};
+
+const FILE_MAX: usize = 4096;
+const WORD: &str = "x25519-private";
+
+/// The host's key pair, by which its clients know it.
+///
+/// # Errors
+/// The file is missing, not to be trusted or wrong.
+pub fn load_host_key(place: &Place) -> Result<KeyPair, Fault> {
+    load(place, &place.host_key())
+}
+
+/// The machine's (or the user's) key pair, by which servers know it.
+///
+/// # Errors
+/// The file is missing, not to be trusted or wrong.
+pub fn load_machine_key(place: &Place) -> Result<KeyPair, Fault> {
+    load(place, &place.machine_key())
+}
+
+/// Makes a new key file, unless there is one.
+///
+/// # Errors
+/// The file could not be written.
+pub fn create(file: &Path) -> Result<Created, Fault> {
+    let pair = KeyPair::random()?;
+    // Reserved in full, so that the text never moves and leaves a copy.
+    let mut text = Zeroizing::new(String::with_capacity(128));
+    text.push_str(WORD);
+    text.push(' ');
+    text.push_str(&pair.private.to_hex());
+    text.push('\n');
+    secure::create_new(file, text.as_bytes(), 0o600)
+}
+
+/// A key as people compare it: the first 32 hexadecimal digits of its SHA-256.
+pub fn fingerprint(key: &PublicKey) -> String {
+    to_hex(&Sha256::digest(key.0)).chars().take(32).collect()
+}
+
+fn load(place: &Place, file: &Path) -> Result<KeyPair, Fault> {
+    let bytes = place
+        .read_if_there(file, Kind::Secret, FILE_MAX)?
+        .ok_or_else(|| Fault::of(file, "there is no key; `cosadm init` makes one"))?;
+    let wrong = || {
+        Fault::of(
+            file,
+            format!("its one line must be \"{WORD}\" and 64 hexadecimal digits"),
+        )
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|_| wrong())?;
+    let hex = text
+        .trim()
+        .strip_prefix(WORD)
+        .filter(|rest| rest.starts_with(' '));
+    hex.map(str::trim)
+        .and_then(Secret::from_hex)
+        .map(KeyPair::of)
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::scratch::Scratch;
+
+    #[test]
+    fn made_once_and_read() {
+        let scratch = Scratch::new();
+        let place = scratch.place();
+        assert!(
+            load_host_key(&place)
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("cosadm init")
+        );
+        assert_eq!(create(&place.host_key()).unwrap(), Created::New);
+        let pair = load_host_key(&place).unwrap();
+        assert_eq!(create(&place.host_key()).unwrap(), Created::There);
+        assert_eq!(load_host_key(&place).unwrap().public, pair.public);
+        create(&place.machine_key()).unwrap();
+        assert_ne!(load_machine_key(&place).unwrap().public, pair.public);
+        assert_eq!(fingerprint(&pair.public).len(), 32);
+    }
+
+    #[test]
+    fn wrong_files() {
+        let scratch = Scratch::new();
+        let place = scratch.place();
+        let hex = "0a".repeat(32);
+        let take = |content: &str, mode| {
+            scratch.file("host.key", content, mode);
+            load_host_key(&place).map(|_| ()).map_err(|e| e.to_string())
+        };
+        assert_eq!(take(&format!("x25519-private {hex}\n"), 0o600), Ok(()));
+        assert_eq!(take(&format!("x25519-private {hex}"), 0o400), Ok(()));
+        for (content, mode) in [
+            (format!("x25519-private {hex}\n"), 0o644),
+            (format!("x25519-private{hex}\n"), 0o600),
+            (format!("x25519-public {hex}\n"), 0o600),
+            (format!("x25519-private {hex}0\n"), 0o600),
+            (format!("x25519-private {hex}\nmore\n"), 0o600),
+            (String::new(), 0o600),
+        ] {
+            let told = take(&content, mode).unwrap_err();
+            assert!(
+                told.contains("host.key") && !told.contains("0a0a"),
+                "{told}"
+            );
+        }
+    }
+}

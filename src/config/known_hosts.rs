@@ -1,0 +1,216 @@
+//! The client's pins, `known_hosts`: lines `NAME HEX64`, `#` comments. Several
+//! lines may pin several keys for one name. What is pinned is the host's
+//! public key under the name that the host table here gives it.
+//!
+//! The client reads it; `cosadm host join` and `remove` change it.
+
+use std::path::Path;
+
+use super::name::HostName;
+use super::place::Place;
+use super::secure::{self, Kind};
+use super::words::quoted;
+use crate::fault::Fault;
+use crate::secret::PublicKey;
+
+const FILE_MAX: usize = 16 * 1024 * 1024;
+
+/// One pin.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pin {
+    /// The host.
+    pub name: HostName,
+    /// Its public key.
+    pub key: PublicKey,
+    /// The line that says so; 1 is the first.
+    pub line: usize,
+}
+
+/// The keys pinned for a host; none when the file or the host is missing.
+///
+/// # Errors
+/// The file is not to be trusted or unreadable, or a line of this host is
+/// wrong.
+pub fn pins(place: &Place, host: &HostName) -> Result<Vec<PublicKey>, Fault> {
+    let file = place.known_hosts();
+    let Some(bytes) = place.read_if_there(&file, Kind::Policy, FILE_MAX)? else {
+        return Ok(Vec::new());
+    };
+    let mut keys = Vec::new();
+    for (number, line) in numbered(&bytes) {
+        if first_word(line).eq_ignore_ascii_case(host.as_str().as_bytes()) {
+            keys.extend(parse_line(line, number, &file)?.map(|pin| pin.key));
+        }
+    }
+    Ok(keys)
+}
+
+/// Every pin, and a fault for every wrong line.
+///
+/// # Errors
+/// The file is not to be trusted or unreadable.
+pub fn load(place: &Place) -> Result<(Vec<Pin>, Vec<Fault>), Fault> {
+    let file = place.known_hosts();
+    let bytes = place
+        .read_if_there(&file, Kind::Policy, FILE_MAX)?
+        .unwrap_or_default();
+    Ok(parse(&bytes, &file))
+}
+
+/// Adds a pin, unless it is there; whether it was added.
+///
+/// # Errors
+/// The file is not to be trusted or could not be written.
+pub fn pin(place: &Place, host: &HostName, key: &PublicKey) -> Result<bool, Fault> {
+    if pins(place, host)?.contains(key) {
+        return Ok(false);
+    }
+    edit(place, |text| {
+        if !text.is_empty() && !text.ends_with(b"\n") {
+            text.push(b'\n');
+        }
+        text.extend_from_slice(format!("{host} {}\n", key.to_hex()).as_bytes());
+        true
+    })
+}
+
+/// Removes every pin of a host; whether there was one.
+///
+/// # Errors
+/// The file is not to be trusted or could not be written.
+pub fn unpin(place: &Place, host: &HostName) -> Result<bool, Fault> {
+    edit(place, |text| {
+        let lines: Vec<&[u8]> = text.split_inclusive(|b| *b == b'\n').collect();
+        let about = |line: &&&[u8]| first_word(line).eq_ignore_ascii_case(host.as_str().as_bytes());
+        let kept: Vec<u8> = lines
+            .iter()
+            .filter(|line| !about(line))
+            .copied()
+            .flatten()
+            .copied()
+            .collect();
+        let changed = kept.len() != text.len();
+        *text = kept;
+        changed
+    })
+}
+
+fn edit(place: &Place, change: impl FnOnce(&mut Vec<u8>) -> bool) -> Result<bool, Fault> {
+    let file = place.known_hosts();
+    let mut text = place
+        .read_if_there(&file, Kind::Policy, FILE_MAX)?
+        .map_or_else(Vec::new, |t| t.to_vec());
+    if !change(&mut text) {
+        return Ok(false);
+    }
+    secure::replace(&file, &text, 0o644)?;
+    Ok(true)
+}
+
+fn parse(bytes: &[u8], file: &Path) -> (Vec<Pin>, Vec<Fault>) {
+    let (mut pins, mut faults) = (Vec::new(), Vec::new());
+    for (number, line) in numbered(bytes) {
+        match parse_line(line, number, file) {
+            Ok(pin) => pins.extend(pin),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    (pins, faults)
+}
+
+fn parse_line(line: &[u8], number: usize, file: &Path) -> Result<Option<Pin>, Fault> {
+    let wrong = |why: String| Fault::at(file, number, why);
+    let text = std::str::from_utf8(line).map_err(|_| wrong("it is not UTF-8 text".into()))?;
+    let mut words = text.split_ascii_whitespace();
+    let Some(name) = words.next().filter(|word| !word.starts_with('#')) else {
+        return Ok(None);
+    };
+    let name = HostName::parse(name).map_err(|e| wrong(e.to_string()))?;
+    let key = words.next().unwrap_or("");
+    let key = PublicKey::from_hex(key).ok_or_else(|| {
+        wrong(format!(
+            "after {name} comes a key of 64 hexadecimal digits, not {}",
+            quoted(key)
+        ))
+    })?;
+    match words.next() {
+        Some(word) if !word.starts_with('#') => Err(wrong(format!(
+            "after the key comes nothing, not {}",
+            quoted(word)
+        ))),
+        Some(_) | None => Ok(Some(Pin {
+            name,
+            key,
+            line: number,
+        })),
+    }
+}
+
+fn numbered(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    (1..).zip(bytes.split(|b| *b == b'\n'))
+}
+
+fn first_word(line: &[u8]) -> &[u8] {
+    let line = line.trim_ascii();
+    line.split(u8::is_ascii_whitespace)
+        .next()
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::scratch::Scratch;
+
+    #[test]
+    fn pinning() {
+        let scratch = Scratch::new();
+        let place = scratch.place();
+        let [a, b] = ["hosta", "hostb"].map(|n| HostName::parse(n).unwrap());
+        let [one, two] = [PublicKey([1; 32]), PublicKey([2; 32])];
+        assert_eq!(pins(&place, &a).unwrap(), []);
+        assert!(!unpin(&place, &a).unwrap());
+        assert!(pin(&place, &a, &one).unwrap());
+        assert!(!pin(&place, &a, &one).unwrap());
+        pin(&place, &a, &two).unwrap();
+        pin(&place, &b, &two).unwrap();
+        assert_eq!(pins(&place, &a).unwrap(), [one, two]);
+        assert!(unpin(&place, &a).unwrap());
+        assert_eq!(pins(&place, &a).unwrap(), []);
+        assert_eq!(pins(&place, &b).unwrap(), [two]);
+    }
+
+    #[test]
+    fn comments_stay_and_a_wrong_line_costs_its_host_alone() {
+        let scratch = Scratch::new();
+        let place = scratch.place();
+        let [a, b, c] = ["hosta", "hostb", "hostc"].map(|n| HostName::parse(n).unwrap());
+        let key = PublicKey([3; 32]);
+        let hex = key.to_hex();
+        let text =
+            format!("# mine\n\n HostA {hex} # x\r\nhostb 12\nø\nhostc {hex} y\nhosta-2 {hex}");
+        scratch.file("known_hosts", text, 0o644);
+        assert_eq!(pins(&place, &a).unwrap(), [key]);
+        assert!(
+            pins(&place, &b)
+                .unwrap_err()
+                .to_string()
+                .contains("known_hosts:4: after hostb comes a key")
+        );
+        assert!(
+            pins(&place, &c)
+                .unwrap_err()
+                .to_string()
+                .contains("known_hosts:6: after the key comes nothing")
+        );
+        let (all, faults) = load(&place).unwrap();
+        assert_eq!((all.len(), faults.len()), (2, 3), "{faults:?}");
+        unpin(&place, &a).unwrap();
+        pin(&place, &a, &key).unwrap();
+        let text = std::fs::read(place.known_hosts()).unwrap();
+        assert!(text.starts_with(b"# mine\n\nhostb 12\n"));
+        assert!(text.ends_with(format!("hosta-2 {hex}\nhosta {hex}\n").as_bytes()));
+        scratch.file("known_hosts", "", 0o666);
+        assert!(pins(&place, &a).is_err() && pin(&place, &a, &key).is_err());
+    }
+}

@@ -1,0 +1,160 @@
+//! The client machine keys that were recorded with the first cookie proof of
+//! their host: `state/machines/NAME`, one line `x25519-public HEX64`. After it,
+//! the same cookie from another machine is refused, until `cosadm host rotate`
+//! forgets the key.
+//!
+//! The monitor reads and records; `cosadm` shows and forgets.
+
+use super::name::HostName;
+use super::place::Place;
+use super::secure::{self, Created, Kind};
+use crate::fault::Fault;
+use crate::secret::PublicKey;
+
+const FILE_MAX: usize = 4096;
+const WORD: &str = "x25519-public";
+/// How often to look again when the record is being forgotten meanwhile.
+const TRIES: usize = 8;
+
+/// What recording a key came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Recorded {
+    /// There was none; now it is this one.
+    New,
+    /// This one was recorded already.
+    Same,
+    /// Another one is recorded: the machine is not the one that was first.
+    Other,
+}
+
+/// The key recorded for a host, if there is one.
+///
+/// # Errors
+/// The file is not to be trusted or wrong: the host is denied.
+pub fn recorded(place: &Place, host: &HostName) -> Result<Option<PublicKey>, Fault> {
+    let file = place.recorded_machine(host);
+    let Some(bytes) = place.read_if_there(&file, Kind::Policy, FILE_MAX)? else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(&bytes)
+        .ok()
+        .map(str::trim)
+        .and_then(|text| text.strip_prefix(WORD));
+    let key = text
+        .filter(|rest| rest.starts_with(' '))
+        .and_then(|rest| PublicKey::from_hex(rest.trim()));
+    let words = format!(
+        "its one line must be \"{WORD}\" and 64 hexadecimal digits; `cosadm host rotate {host}` removes it"
+    );
+    key.map(Some).ok_or_else(|| Fault::of(&file, words))
+}
+
+/// Records a key for a host, unless one is recorded: of two that race, one is
+/// recorded and the other is told which it was.
+///
+/// # Errors
+/// What is recorded is not to be trusted or wrong, or nothing could be
+/// written: the host is denied.
+pub fn record(place: &Place, host: &HostName, key: PublicKey) -> Result<Recorded, Fault> {
+    let folder = place.machines();
+    for _ in 0..TRIES {
+        if let Some(first) = recorded(place, host)? {
+            return Ok(if first == key {
+                Recorded::Same
+            } else {
+                Recorded::Other
+            });
+        }
+        secure::make_folder(&place.state, 0o700)?;
+        secure::make_folder(&folder, 0o700)?;
+        let line = format!("{WORD} {}\n", key.to_hex());
+        if secure::create_new(&place.recorded_machine(host), line.as_bytes(), 0o600)?
+            == Created::New
+        {
+            return Ok(Recorded::New);
+        }
+    }
+    Err(Fault::of(
+        &place.recorded_machine(host),
+        "it comes and goes; nothing was recorded",
+    ))
+}
+
+/// Forgets the key recorded for a host; whether there was one.
+///
+/// # Errors
+/// The system refused.
+pub fn forget(place: &Place, host: &HostName) -> Result<bool, Fault> {
+    secure::remove(&place.recorded_machine(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+    use crate::config::scratch::Scratch;
+
+    #[test]
+    fn the_first_is_recorded() {
+        let scratch = Scratch::new();
+        let place = scratch.place();
+        let host = HostName::parse("hosta").unwrap();
+        let [one, two] = [PublicKey([1; 32]), PublicKey([2; 32])];
+        assert_eq!(recorded(&place, &host).unwrap(), None);
+        assert!(!forget(&place, &host).unwrap());
+        assert_eq!(record(&place, &host, one).unwrap(), Recorded::New);
+        assert_eq!(record(&place, &host, one).unwrap(), Recorded::Same);
+        assert_eq!(record(&place, &host, two).unwrap(), Recorded::Other);
+        assert_eq!(recorded(&place, &host).unwrap(), Some(one));
+        assert!(forget(&place, &host).unwrap());
+        assert_eq!(record(&place, &host, two).unwrap(), Recorded::New);
+    }
+
+    #[test]
+    fn of_two_that_race_one_is_recorded() {
+        let scratch = Scratch::new();
+        let place = scratch.place();
+        for round in 0..50_u8 {
+            let host = HostName::parse(&format!("h{round}")).unwrap();
+            let start = Barrier::new(2);
+            let race = |n: u8| {
+                start.wait();
+                record(&place, &host, PublicKey([n; 32])).unwrap()
+            };
+            let (one, two) = std::thread::scope(|s| {
+                let one = s.spawn(|| race(1));
+                let two = s.spawn(|| race(2));
+                (one.join().unwrap(), two.join().unwrap())
+            });
+            let first = recorded(&place, &host).unwrap().unwrap();
+            match first.0[0] {
+                1 => assert_eq!((one, two), (Recorded::New, Recorded::Other)),
+                _ => assert_eq!((one, two), (Recorded::Other, Recorded::New)),
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_record_denies() {
+        let scratch = Scratch::new();
+        let place = scratch.place();
+        let host = HostName::parse("hosta").unwrap();
+        let line = format!("x25519-public {}\n", "01".repeat(32));
+        for (content, mode) in [
+            (line.as_str(), 0o666),
+            ("", 0o600),
+            ("x25519-public 12", 0o600),
+            (&line[1..], 0o600),
+        ] {
+            scratch.file("state/machines/hosta", content, mode);
+            assert!(recorded(&place, &host).is_err());
+            assert!(record(&place, &host, PublicKey([1; 32])).is_err());
+        }
+        scratch.file("state/machines/hosta", &line, 0o600);
+        assert_eq!(
+            record(&place, &host, PublicKey([1; 32])).unwrap(),
+            Recorded::Same
+        );
+    }
+}

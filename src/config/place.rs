@@ -1,0 +1,236 @@
+//! Where the files are: one configuration folder, and the state and run
+//! folders that belong to it. Used by every program; reads nothing itself.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::unistd::geteuid;
+use zeroize::Zeroizing;
+
+use super::name::HostName;
+use super::secure::{Checker, Kind};
+use crate::fault::Fault;
+
+/// The configuration folder of the system.
+pub const SYSTEM: &str = "/etc/cosserver";
+const SYSTEM_STATE: &str = "/var/lib/cosserver";
+const SYSTEM_RUN: &str = "/run/cosserver";
+const SETTINGS: &str = "cosserver.toml";
+
+/// A configuration folder with the state and run folders that belong to it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The configuration folder, absolute.
+    pub dir: PathBuf,
+    /// What must outlive a reboot: recorded machine keys.
+    pub state: PathBuf,
+    /// What a reboot may take away.
+    pub run: PathBuf,
+    /// Whether it is `/etc/cosserver`; any other folder is somebody's own.
+    pub system: bool,
+    settings: PathBuf,
+    checked: Option<Arc<Checker>>,
+}
+
+impl Place {
+    /// The place of a settings file: its parent folder.
+    pub fn of_file(toml: &Path) -> Self {
+        let toml = absolute(toml);
+        let dir = toml.parent().unwrap_or(Path::new("/")).to_owned();
+        Self {
+            settings: toml,
+            ..Self::of_dir(&dir)
+        }
+    }
+
+    /// The place of a configuration folder.
+    pub fn of_dir(dir: &Path) -> Self {
+        let dir = absolute(dir);
+        let system = dir == Path::new(SYSTEM);
+        let (state, run) = if system {
+            (PathBuf::from(SYSTEM_STATE), PathBuf::from(SYSTEM_RUN))
+        } else {
+            (dir.join("state"), dir.join("run"))
+        };
+        Self {
+            settings: dir.join(SETTINGS),
+            dir,
+            state,
+            run,
+            system,
+            checked: None,
+        }
+    }
+
+    /// The caller's place: the folder given (`-C`), else that of
+    /// `COS_CONFIG_DIR`, else for root `/etc/cosserver`, else
+    /// `$XDG_CONFIG_HOME/cosserver`, else `~/.config/cosserver`.
+    ///
+    /// # Errors
+    /// None of these is known: an ordinary user without `HOME`.
+    pub fn of_caller(given: Option<&Path>) -> Result<Self, Fault> {
+        let variable = |name: &str| {
+            env::var_os(name)
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from)
+        };
+        // Relative folders are ignored, as the XDG specification asks.
+        let home = || variable("XDG_CONFIG_HOME").filter(|p| p.is_absolute());
+        let own = || home().or_else(|| variable("HOME").map(|home| home.join(".config")));
+        let dir = if let Some(dir) = given {
+            dir.to_owned()
+        } else if let Some(dir) = variable("COS_CONFIG_DIR") {
+            dir
+        } else if geteuid().is_root() {
+            PathBuf::from(SYSTEM)
+        } else if let Some(config) = own() {
+            config.join("cosserver")
+        } else {
+            return Err(Fault::new(
+                "no configuration folder: HOME is not set; give one with -C DIR",
+            ));
+        };
+        Ok(Self::of_dir(&dir))
+    }
+
+    /// The same place for a program that reads its files once and ends: a
+    /// folder that was found trustworthy is not looked at again. The daemon
+    /// does not use it, since a folder's mode may change while it runs.
+    #[must_use]
+    pub fn once(self) -> Self {
+        Self {
+            checked: Some(Arc::new(Checker::new())),
+            ..self
+        }
+    }
+
+    /// `cosserver.toml`, or the file that was given in its place.
+    pub fn settings(&self) -> PathBuf {
+        self.settings.clone()
+    }
+
+    /// The host table.
+    pub fn hostinfo(&self) -> PathBuf {
+        self.dir.join("hostinfo")
+    }
+
+    /// The host's private key, by which the server is known.
+    pub fn host_key(&self) -> PathBuf {
+        self.dir.join("host.key")
+    }
+
+    /// The machine's (or the user's) private key, by which the client is known.
+    pub fn machine_key(&self) -> PathBuf {
+        self.dir.join("machine.key")
+    }
+
+    /// The client's pins.
+    pub fn known_hosts(&self) -> PathBuf {
+        self.dir.join("known_hosts")
+    }
+
+    /// The folder of cookies.
+    pub fn cookies(&self) -> PathBuf {
+        self.dir.join("cookies")
+    }
+
+    /// The cookies by which that host asks us.
+    pub fn cookie_in(&self, host: &HostName) -> PathBuf {
+        self.cookies().join(format!("{host}.in"))
+    }
+
+    /// The cookies by which we ask that host.
+    pub fn cookie_out(&self, host: &HostName) -> PathBuf {
+        self.cookies().join(format!("{host}.out"))
+    }
+
+    /// The folder of machine keys recorded with a first cookie proof.
+    pub fn machines(&self) -> PathBuf {
+        self.state.join("machines")
+    }
+
+    /// The machine key recorded for that host.
+    pub fn recorded_machine(&self, host: &HostName) -> PathBuf {
+        self.machines().join(host.as_str())
+    }
+
+    /// The file that `cosadm` holds a lock on while it changes the others.
+    pub fn lock(&self) -> PathBuf {
+        self.dir.join(".lock")
+    }
+
+    /// Reads a file of this place with care; see [`Checker::read_if_there`].
+    ///
+    /// # Errors
+    /// The file, or a folder above it, is not to be trusted, or cannot be read.
+    pub fn read_if_there(
+        &self,
+        path: &Path,
+        kind: Kind,
+        limit: usize,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
+        match &self.checked {
+            Some(checker) => checker.read_if_there(path, kind, limit),
+            None => Checker::new().read_if_there(path, kind, limit),
+        }
+    }
+
+    /// The same for a file that must be there.
+    ///
+    /// # Errors
+    /// The same, or the file is missing.
+    pub fn read(&self, path: &Path, kind: Kind, limit: usize) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        self.read_if_there(path, kind, limit)?
+            .ok_or_else(|| Fault::of(path, "there is no such file"))
+    }
+}
+
+/// The path from the root; where the working folder is gone, as it is, and
+/// opening it will say so. `.` is left out, `..` is kept.
+fn absolute(path: &Path) -> PathBuf {
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_folders_and_ones_own() {
+        let system = Place::of_file(Path::new("/etc/cosserver/cosserver.toml"));
+        assert!(system.system);
+        assert_eq!(system.state, Path::new("/var/lib/cosserver"));
+        assert_eq!(system.run, Path::new("/run/cosserver"));
+        assert!(Place::of_dir(Path::new("/etc/./cosserver/")).system);
+
+        let own = Place::of_file(Path::new("/home/jo/S/my.toml"));
+        assert!(!own.system);
+        assert_eq!(own.settings(), Path::new("/home/jo/S/my.toml"));
+        assert_eq!(own.state, Path::new("/home/jo/S/state"));
+        let host = HostName::parse("HostA").unwrap();
+        assert_eq!(
+            own.cookie_in(&host),
+            Path::new("/home/jo/S/cookies/hosta.in")
+        );
+        assert_eq!(
+            own.recorded_machine(&host),
+            Path::new("/home/jo/S/state/machines/hosta")
+        );
+    }
+
+    #[test]
+    fn a_relative_file_is_made_absolute() {
+        let here = env::current_dir().unwrap();
+        assert_eq!(Place::of_file(Path::new("cosserver.toml")).dir, here);
+        assert_eq!(
+            Place::of_caller(Some(Path::new("S"))).unwrap().dir,
+            here.join("S")
+        );
+    }
+}

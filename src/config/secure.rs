@@ -1,0 +1,449 @@
+//! Opening the administrator's files with care, and writing them so that
+//! nothing half-written is ever seen. Used by every program that reads them.
+//!
+//! A file counts only when nobody but root and the effective user could have
+//! written it, or put another in its place: it and every folder above it are
+//! owned by one of the two and not writable by group or others. A sticky
+//! folder (`/tmp`) may be, since in it nobody can replace what is another's.
+//! A secret must not be readable by group or others either. The check walks
+//! from `/` downwards, so that what was checked cannot be changed behind it,
+//! and the file itself is judged by its open descriptor.
+//!
+//! Symbolic links are followed by that same walk: a link, its folder and every
+//! folder on the way to its target must be as trustworthy as the rest. The
+//! last open refuses a link, so none can slip in between.
+//!
+//! Only regular files are read, opened so that a FIFO or a device cannot make
+//! us wait, and never more bytes than the caller's limit.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::unistd::geteuid;
+use zeroize::Zeroizing;
+
+use crate::fault::Fault;
+use crate::secret;
+
+/// How many symbolic links one path may lead through; the kernel's number.
+const LINKS: usize = 40;
+const GROUP_WRITES: u32 = 0o020;
+const OTHERS_WRITE: u32 = 0o002;
+const STICKY: u32 = 0o1000;
+
+/// What a file is, which says who may read it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A key or a cookie: nobody else may read it.
+    Secret,
+    /// Settings, the host table, pins: everybody may read it.
+    Policy,
+}
+
+/// Whether a new file could be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Created {
+    /// It was made.
+    New,
+    /// There was one already, which was left as it is.
+    There,
+}
+
+/// Reads a file with care.
+///
+/// # Errors
+/// It is missing, not a regular file, longer than `limit` bytes, unreadable,
+/// or it or a folder above it can be changed by others.
+pub fn read(path: &Path, kind: Kind, limit: usize) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    read_if_there(path, kind, limit)?.ok_or_else(|| Fault::of(path, "there is no such file"))
+}
+
+/// The same, where the file may be missing: `None`.
+///
+/// # Errors
+/// As [`read`], but for a missing file.
+pub fn read_if_there(
+    path: &Path,
+    kind: Kind,
+    limit: usize,
+) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
+    Checker::new().read_if_there(path, kind, limit)
+}
+
+/// Remembers which folders were found trustworthy, so that a program that
+/// reads five files of one folder looks at the folders above it once.
+#[derive(Debug, Default)]
+pub struct Checker {
+    /// Folder as it was named → folder as it is reached without links.
+    folders: Mutex<HashMap<PathBuf, PathBuf>>,
+}
+
+impl Checker {
+    /// One that has seen nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads a file with care; `None` when it, or a folder above it, is missing.
+    ///
+    /// # Errors
+    /// As [`read`], but for a missing file.
+    pub fn read_if_there(
+        &self,
+        path: &Path,
+        kind: Kind,
+        limit: usize,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
+        let Some((mut file, about)) = self.open(path)? else {
+            return Ok(None);
+        };
+        judge_file(&about, geteuid().as_raw(), kind).map_err(|why| why.told(path))?;
+        let size = usize::try_from(about.len()).unwrap_or(usize::MAX);
+        if size > limit {
+            return Err(Fault::of(
+                path,
+                format!("it is {size} bytes long; {limit} are the most that are read"),
+            ));
+        }
+        // One byte more than the size shows whether it grew meanwhile. The
+        // buffer never moves, so that no copy of a secret is left behind.
+        let mut bytes = Zeroizing::new(vec![0; size + 1]);
+        let mut filled = 0;
+        while let Some(room) = bytes.get_mut(filled..).filter(|room| !room.is_empty()) {
+            match file.read(room) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(Fault::of(path, e)),
+            }
+        }
+        if filled > size {
+            return Err(Fault::of(path, "it grew while it was read; try again"));
+        }
+        bytes.truncate(filled);
+        Ok(Some(bytes))
+    }
+
+    /// Opens the file that a path leads to, over trustworthy folders alone.
+    fn open(&self, path: &Path) -> Result<Option<(File, Metadata)>, Fault> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Fault::of(path, "it is no file"));
+        };
+        let Some(folder) = self.folder(parent).map_err(|why| why.told(path))? else {
+            return Ok(None);
+        };
+        let mut target = folder.join(name);
+        for _ in 0..2 {
+            let opened = OpenOptions::new()
+                .read(true)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+                .open(&target);
+            match opened {
+                Ok(file) => {
+                    let about = file.metadata().map_err(|e| Fault::of(path, e))?;
+                    return Ok(Some((file, about)));
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+                // A link: walk it with the same care, then open its target.
+                Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
+                    match walk(&target, geteuid().as_raw()).map_err(|why| why.told(path))? {
+                        Some(real) => target = real,
+                        None => return Ok(None),
+                    }
+                }
+                Err(e) => return Err(Fault::of(path, e)),
+            }
+        }
+        Err(Fault::of(path, "it changed while it was opened; try again"))
+    }
+
+    /// The folder without links, when it and all above it are trustworthy.
+    fn folder(&self, folder: &Path) -> Result<Option<PathBuf>, Unsafe> {
+        let mut seen = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(real) = seen.get(folder) {
+            return Ok(Some(real.clone()));
+        }
+        let real = walk(
+            &std::path::absolute(folder).map_err(Unsafe::Io)?,
+            geteuid().as_raw(),
+        )?;
+        if let Some(real) = &real {
+            seen.insert(folder.to_owned(), real.clone());
+        }
+        Ok(real)
+    }
+}
+
+/// Whether a folder, and every folder above it, is one in which nobody but
+/// root and the effective user can put or replace files; the folder without
+/// symbolic links.
+///
+/// # Errors
+/// It is missing, or others can write it or one above it.
+pub fn check_folder(folder: &Path) -> Result<PathBuf, Fault> {
+    let missing = || Fault::of(folder, "there is no such folder");
+    Checker::new()
+        .folder(folder)
+        .map_err(|why| why.told(folder))?
+        .ok_or_else(missing)
+}
+
+/// Why a file is not to be trusted: which file or folder, and what is wrong.
+enum Unsafe {
+    Folder(PathBuf, String),
+    File(String),
+    Io(std::io::Error),
+}
+
+impl Unsafe {
+    fn told(self, path: &Path) -> Fault {
+        match self {
+            Self::Folder(folder, why) if folder == path => Fault::of(path, format!("it {why}")),
+            Self::Folder(folder, why) => Fault::of(
+                path,
+                format!("not trusted, since {} {why}", folder.display()),
+            ),
+            Self::File(why) => Fault::of(path, why),
+            Self::Io(e) => Fault::of(path, e),
+        }
+    }
+}
+
+/// Walks an absolute path from the root, link by link, and returns it without
+/// links; `None` when something on it is missing.
+fn walk(path: &Path, me: u32) -> Result<Option<PathBuf>, Unsafe> {
+    let mut done = PathBuf::from("/");
+    let mut links = 0;
+    let mut ahead: Vec<OsString> = Vec::new();
+    let push = |ahead: &mut Vec<OsString>, path: &Path| {
+        for part in path.components().rev() {
+            match part {
+                Component::Normal(name) => ahead.push(name.to_owned()),
+                Component::ParentDir => ahead.push("..".into()),
+                Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+            }
+        }
+    };
+    push(&mut ahead, path);
+    let root = fs::symlink_metadata(&done).map_err(Unsafe::Io)?;
+    judge_folder(&root, me).map_err(|why| Unsafe::Folder(done.clone(), why))?;
+    while let Some(name) = ahead.pop() {
+        if name == ".." {
+            done.pop();
+            continue;
+        }
+        let next = done.join(&name);
+        let about = match fs::symlink_metadata(&next) {
+            Ok(about) => about,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Unsafe::Folder(next, format!("cannot be looked at: {e}"))),
+        };
+        if about.is_symlink() {
+            judge_owner(&about, me).map_err(|why| Unsafe::Folder(next.clone(), why))?;
+            links += 1;
+            if links > LINKS {
+                return Err(Unsafe::Folder(
+                    next,
+                    "leads through too many symbolic links".into(),
+                ));
+            }
+            let target = fs::read_link(&next).map_err(Unsafe::Io)?;
+            if target.is_absolute() {
+                done = PathBuf::from("/");
+            }
+            push(&mut ahead, &target);
+        } else if about.is_dir() {
+            judge_folder(&about, me).map_err(|why| Unsafe::Folder(next.clone(), why))?;
+            done = next;
+        } else if ahead.is_empty() {
+            return Ok(Some(next)); // the file at the end, judged when open
+        } else {
+            return Err(Unsafe::Folder(next, "is no folder".into()));
+        }
+    }
+    Ok(Some(done))
+}
+
+fn judge_owner(about: &Metadata, me: u32) -> Result<(), String> {
+    if about.uid() == 0 || about.uid() == me {
+        return Ok(());
+    }
+    let whom = if me == 0 {
+        "root".to_owned()
+    } else {
+        format!("root or user {me}")
+    };
+    Err(format!("is owned by user {}, not by {whom}", about.uid()))
+}
+
+fn judge_folder(about: &Metadata, me: u32) -> Result<(), String> {
+    judge_owner(about, me)?;
+    let mode = about.mode() & 0o7777;
+    if mode & (GROUP_WRITES | OTHERS_WRITE) != 0 && mode & STICKY == 0 {
+        return Err(writable(mode));
+    }
+    Ok(())
+}
+
+fn judge_file(about: &Metadata, me: u32, kind: Kind) -> Result<(), Unsafe> {
+    let mode = about.mode() & 0o7777;
+    if !about.is_file() {
+        return Err(Unsafe::File("it is no regular file".into()));
+    }
+    judge_owner(about, me).map_err(|why| Unsafe::File(format!("it {why}")))?;
+    if mode & (GROUP_WRITES | OTHERS_WRITE) != 0 {
+        return Err(Unsafe::File(format!("it {}", writable(mode))));
+    }
+    if kind == Kind::Secret && mode & 0o077 != 0 {
+        return Err(Unsafe::File(format!(
+            "it is a secret and others can read it (mode {mode:04o}); chmod 600 makes it safe, but consider it known"
+        )));
+    }
+    Ok(())
+}
+
+fn writable(mode: u32) -> String {
+    let whom = if mode & OTHERS_WRITE != 0 {
+        "everybody"
+    } else {
+        "its group"
+    };
+    format!("can be written by {whom} (mode {mode:04o}); chmod go-w makes it safe")
+}
+
+/// Makes a file with all of its content at once, unless there is one of that
+/// name: of two that race, one makes it and the other is told so.
+///
+/// # Errors
+/// The folder is not to be trusted, or the system refused, for example
+/// because the disk is full; then there is no file.
+pub fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<Created, Fault> {
+    let (folder, target) = writing(path, false)?;
+    let draft = Draft::write(&folder, content, mode).map_err(|e| not_written(path, e))?;
+    match fs::hard_link(&draft.0, &target) {
+        Ok(()) => {}
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(Created::There),
+        Err(e) => return Err(not_written(path, e)),
+    }
+    drop(draft);
+    sync_folder(&folder).map_err(|e| not_written(path, e))?;
+    Ok(Created::New)
+}
+
+/// Makes a file or puts another in its place, at once: whoever opens it sees
+/// the old one or the new one whole. A symbolic link stays, and its target is
+/// replaced.
+///
+/// # Errors
+/// As [`create_new`]; then the old file is as it was.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
+    let (folder, target) = writing(path, true)?;
+    let draft = Draft::write(&folder, content, mode).map_err(|e| not_written(path, e))?;
+    fs::rename(&draft.0, &target).map_err(|e| not_written(path, e))?;
+    sync_folder(&folder).map_err(|e| not_written(path, e))
+}
+
+/// Removes a file; whether there was one.
+///
+/// # Errors
+/// The system refused.
+pub fn remove(path: &Path) -> Result<bool, Fault> {
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(Fault::of(path, format!("not removed: {e}"))),
+    }
+    if let Some(folder) = path.parent() {
+        sync_folder(folder).map_err(|e| Fault::of(path, e))?;
+    }
+    Ok(true)
+}
+
+/// Makes a folder of that mode, where there is none, in a trustworthy one.
+///
+/// # Errors
+/// The folder above is missing or not to be trusted, or the system refused.
+pub fn make_folder(path: &Path, mode: u32) -> Result<Created, Fault> {
+    let parent = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    check_folder(parent)?;
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            return check_folder(path).map(|_| Created::There);
+        }
+        Err(e) => return Err(Fault::of(path, format!("not made: {e}"))),
+    }
+    // The umask may have taken bits away.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| Fault::of(path, e))?;
+    Ok(Created::New)
+}
+
+/// Where to write: the trustworthy folder, and the file in it. When the file
+/// is to be replaced, links at the end of the path are followed.
+fn writing(path: &Path, follow: bool) -> Result<(PathBuf, PathBuf), Fault> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Fault::of(path, "it is no file"));
+    };
+    let folder = check_folder(parent)?;
+    let target = folder.join(name);
+    if !follow {
+        return Ok((folder, target));
+    }
+    let target = walk(&target, geteuid().as_raw())
+        .map_err(|why| why.told(path))?
+        .unwrap_or(target);
+    let folder = target.parent().map_or(folder, Path::to_owned);
+    Ok((folder, target))
+}
+
+fn not_written(path: &Path, e: std::io::Error) -> Fault {
+    Fault::of(path, format!("not written, and nothing was changed: {e}"))
+}
+
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        // Some file systems have no way to sync a folder.
+        Err(e) if e.raw_os_error() == Some(Errno::EINVAL as i32) => Ok(()),
+        other => other,
+    }
+}
+
+/// A whole file under a name of its own, gone when dropped.
+struct Draft(PathBuf);
+
+impl Draft {
+    fn write(folder: &Path, content: &[u8], mode: u32) -> std::io::Result<Self> {
+        let number = secret::random::<8>().map_err(std::io::Error::other)?;
+        let path = folder.join(format!(".cosserver-{}.tmp", secret::to_hex(&number)));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        let draft = Self(path);
+        file.write_all(content)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.sync_all()?;
+        Ok(draft)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // After a rename it is gone already.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+#[path = "secure_tests.rs"]
+mod tests;

@@ -1,0 +1,237 @@
+//! `cosserver.toml`: the daemon's settings. One table, [`KEYS`], says what
+//! keys there are; it drives the reading, `cosserver -T`, the commented file
+//! that `cosadm init` writes, and the check of the manual page.
+//!
+//! Read by the monitor when it starts and at SIGHUP, and by `cosadm`. A file
+//! with a mistake is a fault as a whole, and the daemon keeps what it had.
+
+mod keys;
+mod reading;
+mod services;
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+pub use keys::{KEYS, Key, TABLES};
+pub use services::default_port;
+
+use super::address::Network;
+use super::name::{HostName, UserName};
+use super::place::Place;
+use super::secure::Kind;
+use crate::fault::Fault;
+
+/// The longest settings file that is read, in bytes.
+const FILE_MAX: usize = 256 * 1024;
+
+/// All settings of the daemon.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The name by which this host is known to others.
+    pub name: HostName,
+    /// The addresses to listen on.
+    pub listen: Vec<IpAddr>,
+    /// The TCP port to listen on; 0 lets the system choose one.
+    pub port: u16,
+    /// Whether the file says the port (it may not: then it is what
+    /// `/etc/services` says for `cosserver`, or 9002).
+    pub port_given: bool,
+    /// How long strangers may take and how many there may be.
+    pub limits: Limits,
+    /// What a source pays for failures.
+    pub penalties: Penalties,
+    /// How commands run.
+    pub exec: Exec,
+    /// The daemon itself.
+    pub daemon: Daemon,
+}
+
+/// `[limits]`: how long strangers may take, and how many there may be.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// From accepting a connection to its whole hello.
+    pub hello: Duration,
+    /// From the hello to a whole handshake with its request.
+    pub handshake: Duration,
+    /// Connections without a proof, in all.
+    pub silent: usize,
+    /// Connections without a proof from one source (IPv6: one /64).
+    pub silent_per_source: usize,
+    /// Of the silent connections, how many are kept for addresses that
+    /// `hostinfo` lists.
+    pub reserved: usize,
+    /// Refused connections that wait for their answer.
+    pub refusals: usize,
+    /// Commands that run at the same time.
+    pub sessions: usize,
+}
+
+/// `[penalties]`: for how long a source is kept small after a failure, as
+/// OpenSSH's `PerSourcePenalties` has it.
+#[derive(Clone, Debug, Default)]
+pub struct Penalties {
+    /// After a wrong proof.
+    pub authfail: Duration,
+    /// After a connection that ended, or broke the protocol, without a proof.
+    pub noauth: Duration,
+    /// After a connection that let a deadline pass.
+    pub grace_exceeded: Duration,
+    /// The most that a source can collect.
+    pub max: Duration,
+    /// What must have been collected before it counts.
+    pub min: Duration,
+    /// How many sources are remembered, for IPv4 and for IPv6 each.
+    pub sources: usize,
+    /// Addresses and networks that are never penalised.
+    pub exempt: Vec<Network>,
+}
+
+/// `[exec]`: how commands run.
+#[derive(Clone, Debug, Default)]
+pub struct Exec {
+    /// `PATH` of the commands.
+    pub path: String,
+    /// How long the outputs of a command that has ended may stay quiet, while
+    /// a child of it holds them open, before the session ends.
+    pub linger: Duration,
+    /// From SIGHUP to SIGKILL when the client is gone.
+    pub hup_to_kill: Duration,
+}
+
+/// `[daemon]`: the daemon itself.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// How long running commands may go on after SIGTERM.
+    pub grace: Duration,
+    /// How often a peer that says nothing is asked whether it is there.
+    pub keep_alive: Duration,
+    /// Refusals are answered at a multiple of this after the request.
+    pub refusal_interval: Duration,
+    /// The account of the processes that speak with the network.
+    pub user: UserName,
+}
+
+impl Settings {
+    /// Reads a settings file with care.
+    ///
+    /// # Errors
+    /// The file is missing, not to be trusted or not readable, or has a
+    /// mistake; the fault names the line and what was probably meant.
+    pub fn load(file: &Path) -> Result<Self, Fault> {
+        let place = Place::of_file(file);
+        let Some(bytes) = place.read_if_there(file, Kind::Policy, FILE_MAX)? else {
+            return Err(Fault::of(
+                file,
+                "there is no such file; `cosadm init` makes one",
+            ));
+        };
+        let text = std::str::from_utf8(&bytes).map_err(|e| {
+            let line = bytes
+                .iter()
+                .take(e.valid_up_to())
+                .filter(|b| **b == b'\n')
+                .count()
+                + 1;
+            Fault::at(file, line, "it is not UTF-8 text")
+        })?;
+        Self::parse(text, &place)
+    }
+
+    /// The settings that a text gives for a place; the place's settings file
+    /// is named in faults.
+    ///
+    /// # Errors
+    /// The text has a mistake.
+    pub fn parse(text: &str, place: &Place) -> Result<Self, Fault> {
+        let mut settings = Self::unset(place)?;
+        reading::apply(
+            &mut settings,
+            &keys::defaults(),
+            Path::new("the table of defaults"),
+        )?;
+        let file = place.settings();
+        let given = reading::apply(&mut settings, text, &file)?;
+        settings.port_given = given.contains(&("", "port"));
+        if !settings.port_given {
+            settings.port = default_port();
+        }
+        if !given.contains(&("", "name")) {
+            settings.name =
+                own_name().map_err(|e| Fault::of(&file, format!("{e}; set name = \"…\"")))?;
+        }
+        settings.agree().map_err(|why| Fault::of(&file, why))?;
+        Ok(settings)
+    }
+
+    /// Every key with the value in force, as a valid settings file.
+    pub fn print(&self) -> String {
+        let mut out = String::new();
+        for table in TABLES {
+            if !table.name.is_empty() {
+                let _ = writeln!(out, "\n[{}]", table.name);
+            }
+            for key in KEYS.iter().filter(|key| key.table == table.name) {
+                let _ = writeln!(out, "{} = {}", key.name, key.value(self));
+            }
+        }
+        out
+    }
+
+    /// The commented file that `cosadm init` writes: every key with its
+    /// meaning and its default, commented out.
+    pub fn template() -> String {
+        keys::template()
+    }
+
+    /// What the two tables of defaults, the key table and the place, leave open.
+    fn unset(place: &Place) -> Result<Self, Fault> {
+        let any = |a: &str| a.parse::<IpAddr>().map_err(|e| Fault::new(e.to_string()));
+        let listen = if place.system {
+            [any("0.0.0.0")?, any("::")?]
+        } else {
+            [any("127.0.0.1")?, any("::1")?]
+        };
+        Ok(Self {
+            name: HostName::parse("localhost")?,
+            listen: listen.to_vec(),
+            port: 0,
+            port_given: false,
+            limits: Limits::default(),
+            penalties: Penalties::default(),
+            exec: Exec::default(),
+            daemon: Daemon {
+                grace: Duration::ZERO,
+                keep_alive: Duration::ZERO,
+                refusal_interval: Duration::ZERO,
+                user: UserName::parse("nobody")?,
+            },
+        })
+    }
+
+    /// Settings that are each right but do not go together.
+    fn agree(&self) -> Result<(), String> {
+        let limits = &self.limits;
+        if limits.reserved >= limits.silent {
+            return Err(format!(
+                "in [limits], reserved = {} must be less than silent = {}",
+                limits.reserved, limits.silent
+            ));
+        }
+        if self.penalties.min > self.penalties.max {
+            return Err("in [penalties], min must not be more than max".into());
+        }
+        Ok(())
+    }
+}
+
+/// The machine's own name.
+fn own_name() -> Result<HostName, Fault> {
+    let name = nix::unistd::gethostname()?;
+    HostName::parse(&name.to_string_lossy()).map_err(|e| e.while_doing("the machine's own name"))
+}
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

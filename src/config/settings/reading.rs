@@ -1,0 +1,231 @@
+//! Reading a settings text against the table of keys.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::Settings;
+use super::keys::{KEYS, Key, Slot, TABLES};
+use crate::config::address::Network;
+use crate::config::name::{HostName, UserName};
+use crate::config::words::{did_you_mean, nearest, quoted};
+use crate::fault::Fault;
+
+/// A mistake and where in the text it begins.
+type Mistake = (usize, String);
+
+/// Puts what the text says into the settings; the table and name of each key
+/// that it gave.
+pub(super) fn apply(
+    settings: &mut Settings,
+    text: &str,
+    file: &Path,
+) -> Result<Vec<(&'static str, &'static str)>, Fault> {
+    let told = |(at, words): Mistake| Fault::at(file, line_of(text, at), words);
+    let document = DeTable::parse(text).map_err(|e| told(syntax(&e, text)))?;
+    let mut given = Vec::new();
+    let mut mistakes: Vec<Mistake> = Vec::new();
+    for (key, value) in document.get_ref() {
+        let name: &str = key.get_ref();
+        let table = TABLES.iter().find(|t| t.name == name && !name.is_empty());
+        match (table, value.get_ref().as_table()) {
+            (Some(table), Some(inner)) => {
+                for (key, value) in inner {
+                    one(settings, table.name, key, value, &mut given, &mut mistakes);
+                }
+            }
+            (Some(_), None) => mistakes.push((
+                key.span().start,
+                format!("{name} is a table, not a key; write [{name}] on a line of its own and its keys below"),
+            )),
+            (None, Some(_)) if find("", name).is_none() => {
+                let tables = TABLES.iter().map(|t| t.name).filter(|t| !t.is_empty());
+                let hint = nearest(name, tables).map_or_else(String::new, |t| format!("; did you mean [{t}]?"));
+                mistakes.push((key.span().start, format!("unknown table [{}]{hint}", name.escape_debug())));
+            }
+            (None, _) => one(settings, "", key, value, &mut given, &mut mistakes),
+        }
+    }
+    match mistakes.into_iter().min_by_key(|(at, _)| *at) {
+        Some(first) => Err(told(first)),
+        None => Ok(given),
+    }
+}
+
+/// One key: found, checked and set, or a mistake.
+fn one<'i>(
+    settings: &mut Settings,
+    table: &str,
+    key: &Spanned<std::borrow::Cow<'i, str>>,
+    value: &Spanned<DeValue<'i>>,
+    given: &mut Vec<(&'static str, &'static str)>,
+    mistakes: &mut Vec<Mistake>,
+) {
+    let name: &str = key.get_ref();
+    let Some(known) = find(table, name) else {
+        mistakes.push((key.span().start, unknown(table, name)));
+        return;
+    };
+    match set(settings, known, value.get_ref()) {
+        Ok(()) => given.push((known.table, known.name)),
+        Err(Wrong::Type) => {
+            let is = value.get_ref().type_str();
+            mistakes.push((
+                value.span().start,
+                format!("{name} must be {}, and this is {}", known.bounds(), a(is)),
+            ));
+        }
+        Err(Wrong::Range) => {
+            mistakes.push((
+                value.span().start,
+                format!("{name} must be {}", known.bounds()),
+            ));
+        }
+        Err(Wrong::Words(words)) => mistakes.push((value.span().start, format!("{name}: {words}"))),
+    }
+}
+
+fn find(table: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter()
+        .find(|key| key.table == table && key.name == name)
+}
+
+/// An unknown key: it may belong to another table, or be a slip.
+fn unknown(table: &str, name: &str) -> String {
+    let place = |table: &str| {
+        if table.is_empty() {
+            "before the first [table]".to_owned()
+        } else {
+            format!("in [{table}]")
+        }
+    };
+    let told = format!("unknown key {} {}", quoted(name), place(table));
+    if let Some(elsewhere) = KEYS.iter().find(|key| key.name == name) {
+        return format!("{told}; it belongs {}", place(elsewhere.table));
+    }
+    let here = did_you_mean(
+        name,
+        KEYS.iter()
+            .filter(|key| key.table == table)
+            .map(|key| key.name),
+    );
+    if !here.is_empty() {
+        return told + &here;
+    }
+    match nearest(name, KEYS.iter().map(|key| key.name))
+        .and_then(|near| KEYS.iter().find(|key| key.name == near))
+    {
+        Some(key) => format!(
+            "{told}; did you mean \"{}\"? It belongs {}",
+            key.name,
+            place(key.table)
+        ),
+        None => told,
+    }
+}
+
+enum Wrong {
+    Type,
+    Range,
+    Words(String),
+}
+
+impl From<Fault> for Wrong {
+    fn from(fault: Fault) -> Self {
+        Self::Words(fault.to_string())
+    }
+}
+
+fn set(settings: &mut Settings, key: &Key, value: &DeValue<'_>) -> Result<(), Wrong> {
+    match key.slot {
+        Slot::Seconds(at, least, most) => {
+            *at(settings) = Duration::from_secs(number(value, least, most)?)
+        }
+        Slot::Count(at, least, most) => {
+            *at(settings) =
+                usize::try_from(number(value, least, most)?).map_err(|_| Wrong::Range)?;
+        }
+        Slot::Port(at) => {
+            *at(settings) =
+                u16::try_from(number(value, 0, u16::MAX.into())?).map_err(|_| Wrong::Range)?;
+        }
+        Slot::Host(at) => *at(settings) = HostName::parse(text(value)?)?,
+        Slot::User(at) => *at(settings) = UserName::parse(text(value)?)?,
+        Slot::Folders(at) => {
+            let folders = text(value)?;
+            if !folders.split(':').all(|f| f.starts_with('/')) || folders.contains(char::is_control)
+            {
+                return Err(Wrong::Words(
+                    "every folder in it must be absolute: an empty or relative one would run what lies about".into(),
+                ));
+            }
+            folders.clone_into(at(settings));
+        }
+        Slot::Addresses(at) => {
+            let parse = |item: &str| {
+                let address: Result<IpAddr, _> = item.parse();
+                address.map_err(|_| Wrong::Words(format!("{} is no address", quoted(item))))
+            };
+            let list = list(value, parse)?;
+            if list.is_empty() {
+                return Err(Wrong::Words("at least one address is needed".into()));
+            }
+            *at(settings) = list;
+        }
+        Slot::Networks(at) => *at(settings) = list(value, |item| Ok(Network::parse(item)?))?,
+    }
+    Ok(())
+}
+
+fn number(value: &DeValue<'_>, least: u64, most: u64) -> Result<u64, Wrong> {
+    let integer = value.as_integer().ok_or(Wrong::Type)?;
+    let number =
+        u64::from_str_radix(integer.as_str(), integer.radix()).map_err(|_| Wrong::Range)?;
+    if (least..=most).contains(&number) {
+        Ok(number)
+    } else {
+        Err(Wrong::Range)
+    }
+}
+
+fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Wrong> {
+    value.as_str().ok_or(Wrong::Type)
+}
+
+fn list<T>(value: &DeValue<'_>, parse: impl Fn(&str) -> Result<T, Wrong>) -> Result<Vec<T>, Wrong> {
+    let array = value.as_array().ok_or(Wrong::Type)?;
+    array
+        .iter()
+        .map(|item| parse(text(item.get_ref())?))
+        .collect()
+}
+
+/// What the TOML reader found wrong, in one line.
+fn syntax(error: &toml::de::Error, text: &str) -> Mistake {
+    let at = error
+        .span()
+        .unwrap_or(Range {
+            start: text.len(),
+            end: text.len(),
+        })
+        .start;
+    (at, error.message().lines().collect::<Vec<_>>().join(", "))
+}
+
+/// The line of a place in the text; 1 is the first.
+fn line_of(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|b| *b == b'\n').count() + 1
+}
+
+fn a(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    };
+    format!("{article} {noun}")
+}

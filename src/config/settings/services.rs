@@ -1,0 +1,82 @@
+//! The port that `/etc/services` gives to `cosserver`. The file is read
+//! plainly, without the name service, so that neither a slow directory nor a
+//! library is on the way of a command.
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+
+/// The port where nothing else is said.
+const PORT: u16 = 9002;
+const SERVICE: &str = "cosserver";
+const FILE: &str = "/etc/services";
+/// The longest services file that is read, in bytes; the longest that are
+/// shipped have some 700,000.
+const FILE_MAX: u64 = 2 * 1024 * 1024;
+
+/// The TCP port of `cosserver` in `/etc/services`, else 9002.
+pub fn default_port() -> u16 {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(FILE)?;
+        let mut bytes = Vec::new();
+        if file.metadata()?.is_file() {
+            file.take(FILE_MAX).read_to_end(&mut bytes)?;
+        }
+        Ok(bytes)
+    };
+    read().ok().and_then(|bytes| find(&bytes)).unwrap_or(PORT)
+}
+
+/// `name port/protocol alias…`, with comments after `#`.
+fn find(text: &[u8]) -> Option<u16> {
+    for line in text.split(|b| *b == b'\n') {
+        let Ok(line) = std::str::from_utf8(line) else {
+            continue;
+        };
+        let mut words = line
+            .split('#')
+            .next()
+            .unwrap_or("")
+            .split_ascii_whitespace();
+        let (Some(name), Some(port)) = (words.next(), words.next()) else {
+            continue;
+        };
+        let Some((port, "tcp")) = port.split_once('/') else {
+            continue;
+        };
+        if name == SERVICE || words.any(|alias| alias == SERVICE) {
+            match port.parse() {
+                Ok(0) | Err(_) => {}
+                Ok(port) => return Some(port),
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_services_file() {
+        assert_eq!(
+            find(b"ssh 22/tcp\ncosserver\t9102/tcp # ours\n"),
+            Some(9102)
+        );
+        assert_eq!(find(b"cos 9103/tcp x cosserver"), Some(9103));
+        assert_eq!(
+            find(b"cosserver 9102/udp\n#cosserver 1/tcp\nx 2/tcp # cosserver\n"),
+            None
+        );
+        assert_eq!(
+            find(b"cosserver 0/tcp\ncosserver 99999/tcp\ncosserver\ncosserver 5/tcp"),
+            Some(5)
+        );
+        assert_eq!(find(b"\xff\xfe\ncosserver 7/tcp"), Some(7));
+        assert_eq!(find(b""), None);
+    }
+}

@@ -1,0 +1,244 @@
+use super::*;
+use crate::config::scratch::{Numbers, Scratch};
+
+fn place() -> Place {
+    Place::of_file(Path::new("/home/jo/S/cosserver.toml"))
+}
+
+fn parse(text: &str) -> Result<Settings, Fault> {
+    Settings::parse(text, &place())
+}
+
+fn told(text: &str) -> String {
+    parse(text).expect_err("it was taken").to_string()
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    let s = parse("name = \"hostb\"").unwrap();
+    assert_eq!(s.limits.hello, Duration::from_secs(10));
+    assert_eq!(s.limits.silent, 16384);
+    assert_eq!(s.daemon.user.as_str(), "_cosserver");
+    assert_eq!(
+        s.listen,
+        [
+            "127.0.0.1".parse::<IpAddr>().unwrap(),
+            "::1".parse::<IpAddr>().unwrap()
+        ]
+    );
+    assert!(!s.port_given);
+    let system = Settings::parse(
+        "name = \"hostb\"",
+        &Place::of_dir(Path::new("/etc/cosserver")),
+    )
+    .unwrap();
+    assert!(system.listen.iter().all(IpAddr::is_unspecified));
+}
+
+#[test]
+fn every_key_can_be_printed_and_read_back() {
+    let text = "name = \"HostB\"\nport = 1\nlisten = [\"192.0.2.1\"]\n[penalties]\nexempt = [\"10.0.0.0/8\", \"::1\"]\n\
+                [daemon]\nuser = 'a\"\\b'\n[exec]\npath = \"/bin\"";
+    let printed = parse(text).unwrap().print();
+    let again = parse(&printed).unwrap();
+    assert_eq!(again.print(), printed);
+    assert_eq!(again.name.as_str(), "hostb");
+    assert_eq!(again.daemon.user.as_str(), "a\"\\b");
+    for key in KEYS {
+        assert!(
+            printed.contains(&format!("\n{} = ", key.name)) || printed.starts_with(key.name),
+            "{}",
+            key.name
+        );
+    }
+}
+
+#[test]
+fn the_template_says_every_default() {
+    let template = Settings::template();
+    parse(&format!("name = \"x\"\n{template}")).unwrap();
+    // With the # of every key taken away it is still a right file.
+    let bare: String = template
+        .lines()
+        .map(|l| {
+            l.strip_prefix('#')
+                .filter(|r| !r.starts_with(' '))
+                .unwrap_or(l)
+        })
+        .fold(String::new(), |mut out, line| {
+            out.push_str(line);
+            out.push('\n');
+            out
+        });
+    let mut system = Settings::parse(&bare, &Place::of_dir(Path::new("/etc/cosserver"))).unwrap();
+    let plain = Settings::parse("", &Place::of_dir(Path::new("/etc/cosserver"))).unwrap();
+    system.name = plain.name.clone();
+    system.port = plain.port;
+    assert_eq!(system.print(), plain.print());
+}
+
+#[test]
+fn keys_are_named_once_and_explained() {
+    for (i, key) in KEYS.iter().enumerate() {
+        assert!(
+            KEYS[..i]
+                .iter()
+                .all(|k| (k.table, k.name) != (key.table, key.name))
+        );
+        assert!(
+            key.meaning.ends_with('.') && key.meaning.len() < 110,
+            "{}",
+            key.name
+        );
+        assert!(TABLES.iter().any(|t| t.name == key.table));
+    }
+}
+
+#[test]
+fn mistakes_name_the_line_and_what_was_meant() {
+    let file = "/home/jo/S/cosserver.toml";
+    for (text, words) in [
+        (
+            "\nprot = 1",
+            ":2: unknown key \"prot\" before the first [table]; did you mean \"port\"?",
+        ),
+        (
+            "[limits]\nprot = 1",
+            ":2: unknown key \"prot\" in [limits]; did you mean \"port\"? It belongs before",
+        ),
+        (
+            "[limits]\nhelo = 1",
+            ":2: unknown key \"helo\" in [limits]; did you mean \"hello\"?",
+        ),
+        (
+            "hello = 1",
+            ":1: unknown key \"hello\" before the first [table]; it belongs in [limits]",
+        ),
+        (
+            "[limit]\nhello = 1",
+            ":1: unknown table [limit]; did you mean [limits]?",
+        ),
+        ("[zzzzzzzzzzz]", ":1: unknown table [zzzzzzzzzzz]"),
+        ("limits = 1", ":1: limits is a table"),
+        (
+            "port = \"9002\"",
+            ":1: port must be a port from 0 to 65535, and this is a string",
+        ),
+        ("port = 65536", ":1: port must be a port"),
+        ("port = -1", ":1: port must be a port"),
+        (
+            "port = 99999999999999999999999999",
+            ":1: port must be a port",
+        ),
+        (
+            "[limits]\n\nhello = 0",
+            ":3: hello must be whole seconds from 1 to 86400",
+        ),
+        (
+            "[limits]\nhello = 1.5",
+            ":2: hello must be whole seconds from 1 to 86400, and this is a float",
+        ),
+        ("[limits]\nhello = [1]", "this is an array"),
+        ("port = 1\nport = 2", ":2: "),
+        ("[limits]\nhello = 1\n[limits]\n", ":3: "),
+        ("name = \"a b\"", ":1: name: \"a b\" is no host name"),
+        ("listen = []", "at least one address"),
+        ("listen = [\"hostb\"]", "\"hostb\" is no address"),
+        ("listen = [1]", "listen must be addresses"),
+        (
+            "[penalties]\nexempt = [\"10.0.0.1/8\"]",
+            "did you mean 10.0.0.0/8?",
+        ),
+        (
+            "[exec]\npath = \"/bin:\"",
+            "every folder in it must be absolute",
+        ),
+        (
+            "[exec]\npath = \"/bin:bin\"",
+            "every folder in it must be absolute",
+        ),
+        ("[daemon]\nuser = \"-x\"", "begins with -"),
+        (
+            "[limits]\nsilent = 10\nreserved = 10",
+            "reserved = 10 must be less than silent = 10",
+        ),
+        ("[penalties]\nmin = 700", "min must not be more than max"),
+        ("port = ", ":1: "),
+        ("\n\n= 3", ":3: "),
+        ("[[limits]]\nhello = 1", "limits is a table"),
+        (
+            "port.x = 1",
+            "port must be a port from 0 to 65535, and this is a table",
+        ),
+    ] {
+        let told = told(text);
+        assert!(
+            told.starts_with(file) && told.contains(words),
+            "{text:?} gave {told:?}"
+        );
+        assert_eq!(told.lines().count(), 1, "{told:?}");
+    }
+    // The first mistake of several is told.
+    assert!(told("[zz]\nx=1\n[exec]\nq=1\n[limits]\ny=1").contains(":1:"));
+}
+
+#[test]
+fn other_ways_to_write_numbers() {
+    assert_eq!(parse("port = 0x2710").unwrap().port, 10000);
+    assert_eq!(parse("port = 10_000").unwrap().port, 10000);
+    assert_eq!(parse("port = +7").unwrap().port, 7);
+}
+
+#[test]
+fn files() {
+    let scratch = Scratch::new();
+    let file = scratch.file("cosserver.toml", "name = \"x\"\n", 0o644);
+    assert_eq!(Settings::load(&file).unwrap().name.as_str(), "x");
+    scratch.file("cosserver.toml", b"port = 1\n#\xff\n", 0o644);
+    assert!(
+        Settings::load(&file)
+            .unwrap_err()
+            .to_string()
+            .ends_with("cosserver.toml:2: it is not UTF-8 text")
+    );
+    scratch.file("cosserver.toml", "", 0o666);
+    assert!(
+        Settings::load(&file)
+            .unwrap_err()
+            .to_string()
+            .contains("can be written by everybody")
+    );
+    scratch.file("cosserver.toml", "#".repeat(FILE_MAX + 1), 0o644);
+    assert!(Settings::load(&file).is_err());
+    std::fs::remove_file(&file).unwrap();
+    assert!(
+        Settings::load(&file)
+            .unwrap_err()
+            .to_string()
+            .contains("cosadm init")
+    );
+}
+
+#[test]
+fn deep_and_mutated_files_end_with_an_answer() {
+    for deep in [
+        "[".repeat(100_000),
+        "a=".to_owned() + &"[".repeat(100_000),
+        "a.".repeat(100_000) + "b=1",
+    ] {
+        assert!(parse(&deep).is_err());
+    }
+    let seed = format!("name = \"x\"\n{}", parse("name = \"x\"").unwrap().print());
+    let mut numbers = Numbers(1);
+    let mut taken = 0;
+    for _ in 0..20_000 {
+        let text = numbers.mutate(seed.as_bytes());
+        if let Ok(text) = String::from_utf8(text) {
+            taken += usize::from(parse(&text).is_ok());
+        }
+    }
+    assert!(
+        taken > 0,
+        "no mutant was a right file: the test does not reach the values"
+    );
+}
