@@ -1,1 +1,227 @@
-//! To come.
+//! The log: one line a decision, a stable event name and `key=value` pairs.
+//!
+//! Written by the monitor alone, to syslog (authpriv) or, with `-e`, to stderr.
+//! A peer's bytes are escaped; a log that does not take a line loses it, counts
+//! it, and never stops the daemon.
+
+use std::fmt::{self, Display, Write as _};
+use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use syslog::{Facility, LogFormat, Logger, Severity};
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Something the administrator must act on.
+    Error,
+    /// A refusal, a fault that was survived.
+    Warning,
+    /// A decision.
+    Info,
+    /// For `-d`.
+    Debug,
+}
+
+/// Lines a second beyond which strangers' noise is only counted.
+const NOISE: u32 = 100;
+
+/// Where lines go.
+enum Sink {
+    Stderr,
+    Syslog(Box<Logger<Syslog, Line>>),
+}
+
+/// The log of one process.
+pub struct Log {
+    sink: Sink,
+    most: Level,
+    noise: u32,
+    second: Instant,
+    suppressed: u64,
+}
+
+impl Log {
+    /// A log to stderr.
+    pub fn stderr(most: Level) -> Self {
+        Self::new(Sink::Stderr, most)
+    }
+
+    /// A log to syslog, connected when there is something to say.
+    pub fn syslog(most: Level) -> Self {
+        let pid = std::process::id();
+        let logger = Logger::new(Syslog::default(), Line { pid });
+        Self::new(Sink::Syslog(Box::new(logger)), most)
+    }
+
+    fn new(sink: Sink, most: Level) -> Self {
+        Self { sink, most, noise: 0, second: Instant::now(), suppressed: 0 }
+    }
+
+    /// Logs one event.
+    pub fn say(&mut self, level: Level, event: &str, pairs: &[(&str, &dyn Display)]) {
+        if level > self.most {
+            return;
+        }
+        let mut line = String::from(event);
+        for (key, value) in pairs {
+            let _ = write!(line, " {key}={}", Escaped(&value.to_string()));
+        }
+        self.write(level, &line);
+    }
+
+    /// Logs what strangers can cause as often as they like: so many lines a
+    /// second, the rest is counted.
+    pub fn say_noise(&mut self, level: Level, event: &str, pairs: &[(&str, &dyn Display)]) {
+        if self.second.elapsed() >= Duration::from_secs(1) {
+            self.second = Instant::now();
+            self.noise = 0;
+            if self.suppressed > 0 {
+                let n = std::mem::take(&mut self.suppressed);
+                self.say(Level::Warning, "suppressed", &[("lines", &n)]);
+            }
+        }
+        if self.noise >= NOISE {
+            self.suppressed = self.suppressed.saturating_add(1);
+            return;
+        }
+        self.noise += 1;
+        self.say(level, event, pairs);
+    }
+
+    /// A line as it is, for what is said before the daemon runs.
+    pub fn line(&mut self, level: Level, words: impl Display) {
+        if level <= self.most {
+            self.write(level, &words.to_string());
+        }
+    }
+
+    fn write(&mut self, level: Level, line: &str) {
+        match &mut self.sink {
+            Sink::Stderr => drop(writeln!(io::stderr(), "{line}")),
+            Sink::Syslog(logger) => {
+                let _ = match level {
+                    Level::Error => logger.err(line),
+                    Level::Warning => logger.warning(line),
+                    Level::Info => logger.info(line),
+                    Level::Debug => logger.debug(line),
+                };
+            }
+        }
+    }
+}
+
+/// A value with everything escaped that could be taken for another field, or
+/// another line.
+struct Escaped<'a>(&'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '=');
+        if !self.0.is_empty() && self.0.chars().all(plain) {
+            return f.write_str(self.0);
+        }
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                ' '..='~' => f.write_char(c)?,
+                c if c.is_alphanumeric() => f.write_char(c)?,
+                c => write!(f, "\\u{{{:x}}}", u32::from(c))?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+/// The line that a local syslog daemon takes: priority, program, process. It
+/// knows the time and the host itself, and the crate's own formatters panic
+/// where the local time cannot be told.
+struct Line {
+    pid: u32,
+}
+
+impl LogFormat<&str> for Line {
+    fn format<W: Write>(&self, w: &mut W, severity: Severity, line: &str) -> syslog::Result<()> {
+        let priority = Facility::LOG_AUTHPRIV as u32 | severity as u32;
+        let text = format!("<{priority}>cosserver[{}]: {line}", self.pid);
+        // One datagram, one line.
+        w.write_all(text.as_bytes()).map_err(syslog::Error::Write)
+    }
+}
+
+/// Syslog's socket: never blocks, connects again after an error, counts what
+/// it had to drop.
+#[derive(Default)]
+struct Syslog {
+    socket: Option<UnixDatagram>,
+    tried: Option<Instant>,
+    dropped: u64,
+}
+
+/// Where syslog daemons listen: Linux, the BSDs, macOS.
+const SOCKETS: [&str; 3] = ["/dev/log", "/var/run/log", "/var/run/syslog"];
+
+impl Syslog {
+    fn connect(&mut self) -> Option<&UnixDatagram> {
+        if self.socket.is_none() {
+            if self.tried.is_some_and(|t| t.elapsed() < Duration::from_secs(1)) {
+                return None;
+            }
+            self.tried = Some(Instant::now());
+            let socket = UnixDatagram::unbound().ok()?;
+            socket.set_nonblocking(true).ok()?;
+            SOCKETS.iter().find(|path| socket.connect(path).is_ok())?;
+            self.socket = Some(socket);
+        }
+        self.socket.as_ref()
+    }
+
+    fn send(&mut self, line: &[u8]) -> bool {
+        match self.connect().map(|s| s.send(line)) {
+            Some(Ok(_)) => true,
+            Some(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => false,
+            Some(Err(_)) => {
+                // The daemon was started anew: connect again, once, now.
+                (self.socket, self.tried) = (None, None);
+                self.connect().is_some_and(|s| s.send(line).is_ok())
+            }
+            None => false,
+        }
+    }
+}
+
+impl Write for Syslog {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.dropped > 0 {
+            let note = format!("<{}>cosserver: dropped lines={}", 10 << 3 | 4, self.dropped);
+            if self.send(note.as_bytes()) {
+                self.dropped = 0;
+            }
+        }
+        if !self.send(line) {
+            self.dropped = self.dropped.saturating_add(1);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_cannot_pose_as_another_field_or_line() {
+        let show = |s: &str| Escaped(s).to_string();
+        assert_eq!(show("hosta"), "hosta");
+        assert_eq!(show(""), "\"\"");
+        assert_eq!(show("a b=c"), "\"a b=c\"");
+        assert_eq!(show("x\ny\u{1b}[0m"), "\"x\\u{a}y\\u{1b}[0m\"");
+        assert_eq!(show("q\"\\"), "\"q\\\"\\\\\"");
+    }
+}

@@ -22,6 +22,8 @@ pub enum Question<'a> {
     Sealed(Connection, &'a [u8]),
     /// A connection that the monitor knows is over.
     Gone(Connection),
+    /// Nobody is left, and nobody can come: there are no listeners.
+    Empty,
     /// A stranger was turned away by the gate itself: for the log.
     TurnedAway(Complaint, IpAddr),
 }
@@ -75,6 +77,7 @@ impl<'a> Question<'a> {
             Self::ClientHello(c, r) => Writer::new(2).number(*c).bytes(r).done(),
             Self::Sealed(c, r) => Writer::new(3).number(*c).bytes(r).done(),
             Self::Gone(c) => Writer::new(4).number(*c).done(),
+            Self::Empty => Writer::new(6).done(),
             Self::TurnedAway(why, from) => {
                 Writer::new(5).number(*why as u64).bytes(&ip_bytes(*from)).done()
             }
@@ -94,6 +97,7 @@ impl<'a> Question<'a> {
                 let why = Complaint::ALL.into_iter().find(|c| *c as u64 == why)?;
                 Self::TurnedAway(why, ip(r.bytes()?)?)
             }
+            6 => Self::Empty,
             _ => return None,
         };
         r.done(question)
@@ -105,9 +109,9 @@ impl<'a> Question<'a> {
 pub enum Order<'a> {
     /// The limits to keep from now on. The first message to a gate.
     Limits(Limits),
-    /// Networks that HOSTINFO lists, whose slots are reserved: address and
-    /// prefix length. `true`: these are the first, forget what was said before.
-    Reserve(bool, Vec<(IpAddr, u8)>),
+    /// Networks of one list, as address and prefix length. `true`: these are the
+    /// first, forget what was said before.
+    Networks(List, bool, Vec<(IpAddr, u8)>),
     /// Accept from these listening sockets, which come with the message.
     Listen,
     /// Accept no more.
@@ -126,6 +130,15 @@ pub enum Order<'a> {
     Deny(Connection, Reference, u32),
 }
 
+/// Which list of networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum List {
+    /// HOSTINFO lists them: slots are reserved for them.
+    Listed = 0,
+    /// They are never penalised.
+    Exempt = 1,
+}
+
 /// The limits that the gate keeps. Times in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -139,6 +152,10 @@ pub struct Limits {
     pub silent: u32,
     /// Strangers of one source.
     pub silent_per_source: u32,
+    /// Of all strangers, how many must be of sources that HOSTINFO lists.
+    pub reserved: u32,
+    /// Refusals that may be parked.
+    pub refusals: u32,
     /// Probe of a silent peer.
     pub keep_alive: u32,
     /// Penalty of a stranger who said nothing.
@@ -149,6 +166,8 @@ pub struct Limits {
     pub penalty_min: u32,
     /// Most that penalties can add up to.
     pub penalty_max: u32,
+    /// Sources whose penalties are remembered.
+    pub penalty_sources: u32,
 }
 
 impl<'a> Order<'a> {
@@ -158,8 +177,8 @@ impl<'a> Order<'a> {
             Self::Limits(l) => {
                 l.fields().into_iter().fold(Writer::new(1), |w, n| w.number(n.into())).done()
             }
-            Self::Reserve(first, networks) => {
-                let w = Writer::new(2).number(u64::from(*first));
+            Self::Networks(list, first, networks) => {
+                let w = Writer::new(2).number(*list as u64).number(u64::from(*first));
                 let put = |w: Writer, (ip, n): &(IpAddr, u8)| {
                     w.bytes(&ip_bytes(*ip)).number(u64::from(*n))
                 };
@@ -184,12 +203,17 @@ impl<'a> Order<'a> {
         let order = match kind {
             1 => Self::Limits(Limits::from_fields(&mut r)?),
             2 => {
+                let list = match r.number::<u8>()? {
+                    0 => List::Listed,
+                    1 => List::Exempt,
+                    _ => return None,
+                };
                 let first = r.number::<u8>()? != 0;
                 let mut networks = Vec::new();
                 while !r.is_done() {
                     networks.push((ip(r.bytes()?)?, r.number()?));
                 }
-                Self::Reserve(first, networks)
+                Self::Networks(list, first, networks)
             }
             3 => Self::Listen,
             4 => Self::StopListening,
@@ -206,18 +230,21 @@ impl<'a> Order<'a> {
 }
 
 impl Limits {
-    const fn fields(&self) -> [u32; 10] {
+    const fn fields(&self) -> [u32; 13] {
         [
             self.hello,
             self.handshake,
             self.refusal,
             self.silent,
             self.silent_per_source,
+            self.reserved,
+            self.refusals,
             self.keep_alive,
             self.penalty_silent,
             self.penalty_malformed,
             self.penalty_min,
             self.penalty_max,
+            self.penalty_sources,
         ]
     }
 
@@ -228,11 +255,14 @@ impl Limits {
             refusal: r.number()?,
             silent: r.number()?,
             silent_per_source: r.number()?,
+            reserved: r.number()?,
+            refusals: r.number()?,
             keep_alive: r.number()?,
             penalty_silent: r.number()?,
             penalty_malformed: r.number()?,
             penalty_min: r.number()?,
             penalty_max: r.number()?,
+            penalty_sources: r.number()?,
         })
     }
 }
@@ -261,6 +291,7 @@ mod tests {
             Question::ClientHello(u64::MAX, b""),
             Question::Sealed(3, b"x"),
             Question::Gone(4),
+            Question::Empty,
             Question::TurnedAway(Complaint::Crowd, from),
         ];
         for q in questions {
@@ -270,7 +301,7 @@ mod tests {
             assert_eq!(Question::decode(&[&bytes[..], &[0]].concat()), None);
         }
         let orders = [
-            Order::Reserve(true, vec![(from, 64), ("192.0.2.1".parse().unwrap(), 32)]),
+            Order::Networks(List::Listed, true, vec![(from, 64), ("192.0.2.1".parse().unwrap(), 32)]),
             Order::Listen,
             Order::ServerHello(6, b"record"),
             Order::Deny(7, Reference([9; 8]), 5),

@@ -77,6 +77,11 @@ impl Network {
         (self.prefix == width(self.base)).then_some(self.base)
     }
 
+    /// Its first address and how many leading bits count.
+    pub fn parts(&self) -> (IpAddr, u8) {
+        (self.base, u8::try_from(self.prefix).unwrap_or(u8::MAX))
+    }
+
     /// An address in it to try a route to: itself, or a network's first one.
     pub fn first(&self) -> IpAddr {
         if self.single().is_some() {

@@ -1,1 +1,88 @@
-//! To come.
+//! Who calls: from the hellos over the opened handshake to the proof.
+//!
+//! Run by the monitor. The values carry the order: [`Greeted`] → [`Opened`] →
+//! [`Proven`]. Each is made by the step before it and consumed by the next, so
+//! that no step can be left out or done twice; the nonce goes with them and is
+//! gone with the first verification, right or wrong.
+
+pub mod hash;
+
+use crate::refusal::{Cause, Refusal};
+use crate::secret::{self, KeyPair, PublicKey};
+use crate::fault::Fault;
+use crate::wire::hello::{Hello, ServerHello, Suite, VERSION};
+use crate::wire::limits;
+use crate::wire::noise::Responder;
+use crate::wire::record::{self, Kind};
+use crate::wire::Malformed;
+use zeroize::Zeroizing;
+
+pub use hash::Proven;
+
+/// A stranger who has said Hello, and the nonce that was drawn for him.
+pub struct Greeted {
+    hello: Vec<u8>,
+    server_hello: Vec<u8>,
+    suite: Suite,
+    nonce: [u8; limits::NONCE],
+}
+
+/// Why a Hello was not answered.
+pub enum NotGreeted {
+    /// It is no Hello.
+    Malformed(Malformed),
+    /// We cannot.
+    Fault(Fault),
+}
+
+impl Greeted {
+    /// Answers a Hello record: draws the nonce and makes the ServerHello.
+    ///
+    /// # Errors
+    /// The record is no Hello, or there were no random bytes.
+    pub fn new(record: &[u8], host: &KeyPair) -> Result<Self, NotGreeted> {
+        let hello = Hello::parse(record).map_err(NotGreeted::Malformed)?;
+        let nonce = secret::random().map_err(NotGreeted::Fault)?;
+        let suite = hello.suites.first().copied().unwrap_or(Suite::ChaChaPoly);
+        let server_hello = ServerHello {
+            version: hello.version.min(VERSION),
+            suite,
+            nonce,
+            greeting_limit: u32::try_from(limits::GREETING_BODY).unwrap_or(u32::MAX),
+            host_key: hello.wants_host_key.then_some(host.public),
+        };
+        let server_hello = server_hello.compose().map_err(NotGreeted::Malformed)?;
+        Ok(Self { hello: record.to_vec(), server_hello, suite, nonce })
+    }
+
+    /// The ServerHello record.
+    pub fn server_hello(&self) -> &[u8] {
+        &self.server_hello
+    }
+
+    /// Opens the ClientHello record with the host's key.
+    ///
+    /// # Errors
+    /// It was made for another host or another connection, or was changed.
+    pub fn open(self, record: &[u8], host: &KeyPair) -> Result<Opened, Refusal> {
+        let refuse = |m: Malformed| Refusal::new(Cause::Handshake, m);
+        let message = record::parse(record, &[Kind::ClientHello]).map_err(refuse)?.content;
+        let opened = Responder::open(self.suite, host, &self.hello, &self.server_hello, message);
+        let opened = opened.map_err(refuse)?;
+        Ok(Opened {
+            machine: opened.machine,
+            payload: opened.payload,
+            responder: opened.responder,
+            nonce: self.nonce,
+        })
+    }
+}
+
+/// A stranger whose handshake opened: his machine key is known, and nothing
+/// else is believed yet.
+pub struct Opened {
+    machine: PublicKey,
+    payload: Zeroizing<Vec<u8>>,
+    responder: Responder,
+    nonce: [u8; limits::NONCE],
+}

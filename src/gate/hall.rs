@@ -10,9 +10,9 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use super::connection::{Came, Stage, Stranger};
-use super::sources::Sources;
+use super::sources::{Networks, Sources};
 use crate::channel::Channel;
-use crate::channel::gate::{Complaint, Connection, Limits, Order, Question};
+use crate::channel::gate::{Complaint, Connection, Limits, List, Order, Question};
 use crate::fault::Fault;
 use crate::sys::socket;
 use crate::wire::answer::{self, Reference};
@@ -23,9 +23,6 @@ const FIRST_CONNECTION: usize = 64;
 
 /// Connections accepted in one go, so that the others get their turn.
 const AT_ONCE: usize = 64;
-
-/// Most refusals that may be parked; beyond it the connection is just closed.
-const PARKED: usize = 4096;
 
 /// So many strangers at once leave memory behind that is worth giving back.
 const CROWD: usize = 256;
@@ -127,10 +124,10 @@ impl Hall {
             };
             self.turn_out(oldest, Complaint::Crowd, now)?;
         }
-        if self.sources.is_full(limits) {
+        if self.sources.is_full(from, limits) {
             self.evict_greediest(now)?;
         }
-        if self.sources.is_full(limits) {
+        if self.sources.is_full(from, limits) {
             return self.ask(&Question::TurnedAway(Complaint::NoSlot, from), Vec::new());
         }
         let _ = socket::prepare(socket.as_fd(), limits.keep_alive);
@@ -227,12 +224,16 @@ impl Hall {
     ) -> Result<(), Fault> {
         match order {
             Order::Limits(limits) => self.limits = Some(limits),
-            Order::Reserve(first, networks) => {
+            Order::Networks(list, first, networks) => {
+                let list = match list {
+                    List::Listed => &mut self.sources.listed,
+                    List::Exempt => &mut self.sources.exempt,
+                };
                 if first {
-                    self.sources.listed = super::sources::Listed::default();
+                    *list = Networks::default();
                 }
                 for (ip, prefix) in networks {
-                    self.sources.listed.add(ip, prefix);
+                    list.add(ip, prefix);
                 }
             }
             Order::Listen => self.listen(fds)?,
@@ -302,8 +303,10 @@ impl Hall {
         stranger.known = false;
         let from = stranger.from;
         self.sources.punish(from, penalty, &limits, now);
+        // Beyond the limit the connection is just closed.
+        let most = usize::try_from(limits.refusals).unwrap_or(usize::MAX);
         let record = answer::compose_denied(reference);
-        let Some(record) = record.ok().filter(|_| self.parked < PARKED) else {
+        let Some(record) = record.ok().filter(|_| self.parked < most) else {
             return self.forget(connection);
         };
         let Some(stranger) = self.strangers.get_mut(&connection) else { return Ok(()) };
@@ -389,6 +392,9 @@ impl Hall {
         }
         if stranger.known {
             self.ask(&Question::Gone(connection), Vec::new())?;
+        }
+        if self.strangers.is_empty() && self.listeners.is_empty() {
+            self.ask(&Question::Empty, Vec::new())?;
         }
         Ok(())
     }

@@ -13,10 +13,6 @@ use crate::channel::gate::{Connection, Limits};
 /// Slots that a host which HOSTINFO lists keeps whatever its neighbours do.
 const RESERVED: usize = 64;
 
-/// Most sources whose penalties are remembered; beyond it those that end first
-/// are forgotten.
-const PENALISED: usize = 65_536;
-
 /// A source: an address, or the first half of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Source(u64, bool);
@@ -33,14 +29,14 @@ impl Source {
     }
 }
 
-/// Addresses whose slots are reserved.
+/// A list of addresses and networks.
 #[derive(Default)]
-pub(super) struct Listed {
+pub(super) struct Networks {
     hosts: HashSet<IpAddr>,
     networks: Vec<(IpAddr, u8)>,
 }
 
-impl Listed {
+impl Networks {
     pub(super) fn add(&mut self, ip: IpAddr, prefix: u8) {
         if prefix == if ip.is_ipv4() { 32 } else { 128 } {
             self.hosts.insert(ip);
@@ -76,7 +72,10 @@ pub(super) struct Sources {
     total: usize,
     penalties: HashMap<Source, Instant>,
     ends: BTreeMap<(Instant, Source), ()>,
-    pub(super) listed: Listed,
+    /// HOSTINFO lists them: slots are reserved for them.
+    pub(super) listed: Networks,
+    /// They are never penalised.
+    pub(super) exempt: Networks,
 }
 
 impl Sources {
@@ -100,9 +99,11 @@ impl Sources {
         self.by_source.get(&Source::of(ip)).map_or(0, BTreeSet::len)
     }
 
-    /// Whether there are as many strangers as there may be.
-    pub(super) fn is_full(&self, limits: &Limits) -> bool {
-        self.total >= usize::try_from(limits.silent).unwrap_or(usize::MAX)
+    /// Whether there are as many strangers as there may be when one more comes
+    /// from here: the last slots are for sources that HOSTINFO lists.
+    pub(super) fn is_full(&self, ip: IpAddr, limits: &Limits) -> bool {
+        let reserved = if self.listed.has(ip.to_canonical()) { 0 } else { limits.reserved };
+        self.total >= usize::try_from(limits.silent.saturating_sub(reserved)).unwrap_or(usize::MAX)
     }
 
     /// Takes a slot.
@@ -144,7 +145,7 @@ impl Sources {
 
     /// Adds to a source's penalty.
     pub(super) fn punish(&mut self, ip: IpAddr, seconds: u32, limits: &Limits, now: Instant) {
-        if seconds == 0 {
+        if seconds == 0 || self.exempt.has(ip.to_canonical()) {
             return;
         }
         let source = Source::of(ip);
@@ -157,7 +158,8 @@ impl Sources {
         let end = (from + Duration::from_secs(seconds.into())).min(most);
         self.penalties.insert(source, end);
         self.ends.insert((end, source), ());
-        if self.penalties.len() > PENALISED {
+        // Those that end first are forgotten first.
+        while self.penalties.len() > usize::try_from(limits.penalty_sources).unwrap_or(usize::MAX) {
             self.forget_first();
         }
     }
@@ -192,11 +194,14 @@ mod tests {
             refusal: 2,
             silent: 4,
             silent_per_source: 3,
+            reserved: 1,
+            refusals: 10,
             keep_alive: 60,
             penalty_silent: 10,
             penalty_malformed: 10,
             penalty_min: 15,
             penalty_max: 600,
+            penalty_sources: 100,
         }
     }
 
@@ -210,7 +215,12 @@ mod tests {
         for (from, c) in [("192.0.2.1", 1), ("192.0.2.2", 2), ("192.0.2.2", 3), ("192.0.2.2", 4)] {
             s.enter(ip(from), c);
         }
-        assert!(s.is_full(&limits()));
+        assert!(s.is_full(ip("192.0.2.1"), &limits()));
+        s.leave(ip("192.0.2.2"), 4);
+        assert!(s.is_full(ip("192.0.2.3"), &limits()), "the last slot is reserved");
+        s.listed.add(ip("192.0.2.3"), 32);
+        assert!(!s.is_full(ip("192.0.2.3"), &limits()));
+        s.enter(ip("192.0.2.2"), 4);
         assert_eq!(s.by_greed().next(), Some(2));
         s.leave(ip("192.0.2.2"), 2);
         s.leave(ip("192.0.2.2"), 2);
@@ -235,6 +245,9 @@ mod tests {
         let later = now + Duration::from_secs(21);
         s.forgive(later);
         assert!(s.penalties.is_empty() && s.ends.is_empty());
+        s.exempt.add(ip("198.51.100.1"), 32);
+        s.punish(ip("198.51.100.1"), 100, &l, now);
+        assert!(s.penalties.is_empty());
         for _ in 0..100 {
             s.punish(a, 100, &l, now);
         }

@@ -1,1 +1,3 @@
-//! To come.
+//! What a granted request starts. Run by the monitor.
+
+pub mod exec;

@@ -26,8 +26,8 @@ pub struct Account {
     pub shell: PathBuf,
 }
 
-/// Longest answer of a look-up, bytes.
-pub const ANSWER: usize = 64 * 1024;
+/// Longest answer of a helper, bytes: the addresses of a hundred thousand hosts.
+pub const ANSWER: usize = 16 * 1024 * 1024;
 
 /// Looks the user up here and now. May block.
 pub fn look_up(name: &str) -> Option<Account> {
@@ -58,6 +58,14 @@ pub struct Helper {
     pub pid: Pid,
     /// Where its answer comes, nonblocking; at its end the answer is whole.
     pub answer: OwnedFd,
+}
+
+impl Helper {
+    /// Ends the child, if it has not ended, and reaps it.
+    pub fn end(self) {
+        super::process::signal(self.pid, nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::wait::waitpid(self.pid, None);
+    }
 }
 
 /// Runs `work` in a child. Only for a process with a single thread.

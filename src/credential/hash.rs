@@ -1,0 +1,196 @@
+//! The mechanism `hash` (seed 000): the caller is a host of HOSTINFO, calls from
+//! its address with its machine key, and has hashed our nonce with its request
+//! under a cookie that only the two of us have.
+
+use std::net::IpAddr;
+
+use super::Opened;
+use crate::config::cookie;
+use crate::config::hostinfo::{Addresses, Entry, HostTable};
+use crate::config::machines::{self, Recorded};
+use crate::config::name::HostName;
+use crate::config::place::Place;
+use crate::refusal::{Cause, Refusal};
+use crate::secret::{PublicKey, Secret};
+use crate::wire::noise::{Keys, Responder};
+use crate::wire::opening::Opening;
+use crate::wire::proof::{self, Claim, Side};
+use crate::wire::request::{self, Command, Request};
+use crate::wire::{Malformed, answer::Answer};
+
+/// What the proof is held against.
+pub struct Against<'a> {
+    /// The host table.
+    pub table: &'a HostTable,
+    /// The addresses that a host's name has; `None`: not known (yet).
+    pub resolved: &'a dyn Fn(&HostName) -> Option<Vec<IpAddr>>,
+    /// Where cookies and recorded keys lie.
+    pub place: &'a Place,
+    /// Our own name, as invitations say it.
+    pub name: &'a HostName,
+    /// Our own public key.
+    pub host_key: &'a PublicKey,
+    /// The address at the other end of the socket, asked of the kernel.
+    pub peer: IpAddr,
+}
+
+/// A proven caller with the request that the proof covers.
+pub struct Proven {
+    caller: Entry,
+    peer: IpAddr,
+    request: Request,
+    server_proof: [u8; 32],
+    responder: Option<Responder>,
+    newly_recorded: bool,
+}
+
+impl Proven {
+    /// The host that calls.
+    pub const fn caller(&self) -> &Entry {
+        &self.caller
+    }
+
+    /// The address it calls from.
+    pub const fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// What it asks for.
+    pub const fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Whether its machine key was recorded just now, with its first proof.
+    pub const fn is_newly_recorded(&self) -> bool {
+        self.newly_recorded
+    }
+
+    /// The answer that accepts, our own proof in it.
+    ///
+    /// # Errors
+    /// None that a proof can cause.
+    pub fn acceptance(&self) -> Result<Vec<u8>, Malformed> {
+        Answer::Accept { proof: self.server_proof }.encode()
+    }
+
+    /// Message 2 around an answer, and the keys. Once.
+    ///
+    /// # Errors
+    /// It was made before, or there were no random bytes.
+    pub fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
+        let responder = self.responder.take().ok_or(Malformed("message 2 is made once"))?;
+        responder.message_2(payload)
+    }
+
+    /// The same caller with the command that followed, once it has come whole.
+    ///
+    /// # Errors
+    /// It is not the command that the proof was about.
+    pub fn with_command(mut self, encoding: &[u8]) -> Result<Self, Refusal> {
+        if let Command::Follows { digest, .. } = &self.request.command {
+            let words = request::decode_words(encoding, digest).map_err(not_a_request)?;
+            self.request.command = Command::Words(words);
+        }
+        Ok(self)
+    }
+}
+
+fn not_a_request(m: Malformed) -> Refusal {
+    Refusal::new(Cause::Handshake, m)
+}
+
+/// Holds an opened handshake against HOSTINFO, address, key and cookie.
+///
+/// # Errors
+/// Whatever is wrong, for the log.
+pub fn prove(opened: Opened, against: &Against<'_>) -> Result<Proven, Refusal> {
+    let opening = Opening::decode(&opened.payload).map_err(not_a_request)?;
+    let server = HostName::parse(&opening.server).ok();
+    if server.as_ref() != Some(against.name) {
+        let words = format!("it calls {:?}, and this host is {}", opening.server, against.name);
+        return Err(Refusal::new(Cause::ServerName, words));
+    }
+    let caller = HostName::parse(&opening.caller)
+        .map_err(|e| Refusal::new(Cause::UnknownHost, e))?;
+    let entry = against.table.get(&caller).ok_or_else(|| {
+        Refusal::new(Cause::UnknownHost, format!("{caller} has no right line in hostinfo"))
+    })?;
+    let claim = Claim {
+        caller: &opening.caller,
+        server: &opening.server,
+        caller_key: &opened.machine,
+        server_key: against.host_key,
+        nonce: &opened.nonce,
+        request: opening.request,
+    };
+    check_address(entry, against)?;
+    check_key(entry, &opened.machine, against.place)?;
+    let cookie = right_cookie(&caller, &claim, &opening.proof, against.place)?;
+    let recorded = machines::record(against.place, &caller, opened.machine)
+        .map_err(|e| Refusal::new(Cause::MachineKey, e))?;
+    if recorded == Recorded::Other {
+        return Err(other_key(&caller, "another machine was first"));
+    }
+    let request = Request::decode(opening.request).map_err(not_a_request)?;
+    let server_proof = proof::make(&cookie, Side::Server, &claim).map_err(not_a_request)?;
+    Ok(Proven {
+        caller: entry.clone(),
+        peer: against.peer,
+        request,
+        server_proof,
+        responder: Some(opened.responder),
+        newly_recorded: recorded == Recorded::New,
+    })
+}
+
+fn check_address(entry: &Entry, against: &Against<'_>) -> Result<(), Refusal> {
+    let name = &entry.name;
+    let is_its_own = match (&entry.addresses, entry.addresses.contains(against.peer)) {
+        (Addresses::Listed(_), contains) => contains == Some(true),
+        (Addresses::ByName, _) => {
+            let resolved = (against.resolved)(name).ok_or_else(|| {
+                let words = format!("the name {name} does not resolve, or has not yet");
+                Refusal::new(Cause::Address, words)
+            })?;
+            resolved.contains(&against.peer)
+        }
+    };
+    if is_its_own {
+        return Ok(());
+    }
+    let words = format!("{} is no address of {name}", against.peer);
+    Err(Refusal::new(Cause::Address, words))
+}
+
+fn check_key(entry: &Entry, machine: &PublicKey, place: &Place) -> Result<(), Refusal> {
+    if entry.machine_key.is_some_and(|pinned| pinned != *machine) {
+        return Err(other_key(&entry.name, "hostinfo pins another"));
+    }
+    match machines::recorded(place, &entry.name) {
+        Ok(Some(first)) if first != *machine => Err(other_key(&entry.name, "another was first")),
+        Ok(_) => Ok(()),
+        Err(e) => Err(Refusal::new(Cause::MachineKey, e)),
+    }
+}
+
+fn other_key(host: &HostName, why: &str) -> Refusal {
+    let words = format!(
+        "not the machine key of {host}: {why}; after a change of machine, `cosadm host rotate {host}`"
+    );
+    Refusal::new(Cause::MachineKey, words)
+}
+
+/// The cookie under which the proof is right. Read anew each time: no cookie
+/// stays in the monitor's memory, and one that was removed counts no more.
+fn right_cookie(
+    caller: &HostName,
+    claim: &Claim<'_>,
+    proof: &[u8; 32],
+    place: &Place,
+) -> Result<Secret, Refusal> {
+    let cookies = cookie::load_in(place, caller).map_err(|e| Refusal::new(Cause::NoCookie, e))?;
+    let right = |c: &Secret| proof::verify(c, Side::Client, claim, proof);
+    cookies.into_iter().find(right).ok_or_else(|| {
+        Refusal::new(Cause::Proof, format!("the hash of {caller} is wrong: another cookie"))
+    })
+}

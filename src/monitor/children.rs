@@ -1,0 +1,119 @@
+//! The gate and the relay as the monitor sees them: started anew when they die,
+//! with a back-off, and told what they must know.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::channel::{Channel, Incoming, cell};
+use crate::fault::Fault;
+use crate::sys::process;
+use crate::sys::sandbox::{Cell, Role, Walls};
+
+/// One that lives this long was no failed start.
+const LIVED: Duration = Duration::from_secs(10);
+/// First and longest pause before the next start, after one that did not live.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long a new one may take until its walls stand.
+const STARTING: i32 = 10_000;
+
+/// A process of ours.
+pub(super) struct Child {
+    role: Role,
+    pid: Option<Pid>,
+    channel: Option<Channel>,
+    started: Instant,
+    failures: u32,
+}
+
+impl Child {
+    /// One that is still to be started.
+    pub(super) fn new(role: Role) -> Self {
+        Self { role, pid: None, channel: None, started: Instant::now(), failures: 0 }
+    }
+
+    /// Its name in the log.
+    pub(super) const fn name(&self) -> &'static str {
+        match self.role {
+            Role::Gate => "gate",
+            Role::Relay => "relay",
+        }
+    }
+
+    /// Starts it and waits until its walls stand.
+    ///
+    /// # Errors
+    /// No process or descriptor was to be had, or it died at once.
+    pub(super) fn start(&mut self, into: Option<&Cell>) -> Result<Walls, Fault> {
+        self.started = Instant::now();
+        let (mut ours, theirs) = Channel::pair()?;
+        let argv0 = match self.role {
+            Role::Gate => "cosserver: gate",
+            Role::Relay => "cosserver: relay",
+        };
+        self.pid = Some(process::again(argv0, theirs.as_fd())?);
+        drop(theirs);
+        ours.send(cell::order(into), Vec::new())?;
+        let walls = wait_for_report(&ours).map_err(|e| e.while_doing(format!("the {}", self.name())))?;
+        self.channel = Some(ours);
+        Ok(walls)
+    }
+
+    /// Its channel, while it lives.
+    pub(super) const fn channel(&self) -> Option<&Channel> {
+        self.channel.as_ref()
+    }
+
+    /// Sends it a message. `false`: it is dead, or must be taken for dead.
+    pub(super) fn send(&mut self, message: Vec<u8>, fds: Vec<std::os::fd::OwnedFd>) -> bool {
+        self.channel.as_mut().is_some_and(|c| c.send(message, fds).is_ok())
+    }
+
+    /// Sends what waits for it.
+    pub(super) fn flush(&mut self) -> bool {
+        self.channel.as_mut().is_none_or(|c| c.flush().is_ok())
+    }
+
+    /// Makes sure that it is dead. Its number, to be reaped; and when the next
+    /// may be started.
+    pub(super) fn bury(&mut self, now: Instant) -> (Option<Pid>, Instant) {
+        self.channel = None;
+        let pid = self.pid.take();
+        if let Some(pid) = pid {
+            process::signal(pid, Signal::SIGKILL);
+        }
+        if now.saturating_duration_since(self.started) >= LIVED {
+            self.failures = 0;
+            return (pid, now);
+        }
+        let pause = PAUSE.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST_PAUSE);
+        let first = self.failures == 0;
+        self.failures = self.failures.saturating_add(1).min(16);
+        (pid, if first { now } else { now + pause })
+    }
+}
+
+fn wait_for_report(channel: &Channel) -> Result<Walls, Fault> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let timeout = PollTimeout::try_from(STARTING).unwrap_or(PollTimeout::MAX);
+    let mut buffer = [0; 1024];
+    loop {
+        let mut fds = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Ok(0) => return Err(Fault::new("it did not start in time")),
+            Err(e) => return Err(e.into()),
+            Ok(_) => match channel.receive(&mut buffer)? {
+                Incoming::Message(message, _) => {
+                    let walls = cell::parse_report(&message);
+                    return walls.ok_or_else(|| Fault::new("it reported something else"));
+                }
+                Incoming::Nothing => {}
+                Incoming::Gone => return Err(Fault::new("it died before its walls stood")),
+            },
+        }
+    }
+}

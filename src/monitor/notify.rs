@@ -1,0 +1,60 @@
+//! systemd's two conversations, spoken directly: NOTIFY_SOCKET (sd_notify(3))
+//! and LISTEN_FDS (sd_listen_fds(3)). No libsystemd (lesson of xz).
+
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use crate::fault::Fault;
+use crate::sys::socket;
+
+/// The way to the service manager, if there is one.
+pub(super) struct Manager(Option<OsString>);
+
+impl Manager {
+    /// As the environment says.
+    pub(super) fn from_environment() -> Self {
+        Self(std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty()))
+    }
+
+    /// Tells the manager a state. What it does not take is lost.
+    pub(super) fn tell(&self, state: &str) {
+        let Some(path) = &self.0 else { return };
+        let Ok(socket) = UnixDatagram::unbound() else { return };
+        let _ = socket.set_nonblocking(true);
+        let _ = match path.as_bytes().strip_prefix(b"@") {
+            #[cfg(target_os = "linux")]
+            Some(name) => {
+                use std::os::linux::net::SocketAddrExt;
+                SocketAddr::from_abstract_name(name)
+                    .and_then(|a| socket.send_to_addr(state.as_bytes(), &a))
+            }
+            _ => SocketAddr::from_pathname(path)
+                .and_then(|a| socket.send_to_addr(state.as_bytes(), &a)),
+        };
+    }
+}
+
+/// The listening sockets that the service manager has opened for us.
+///
+/// # Errors
+/// It says that there are some, and one is none.
+pub(super) fn inherited_listeners() -> Result<Vec<TcpListener>, Fault> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<i32>().ok());
+    if number("LISTEN_PID") != i32::try_from(std::process::id()).ok() {
+        return Ok(Vec::new());
+    }
+    let count = number("LISTEN_FDS").unwrap_or(0).clamp(0, 16);
+    let take = |fd| {
+        let fd = socket::inherited(fd).map_err(Fault::from)?;
+        socket::set_nonblocking(&fd).map_err(Fault::from)?;
+        let listener = TcpListener::from(fd);
+        listener.local_addr().map_err(Fault::from)?;
+        Ok(listener)
+    };
+    (3..3 + count)
+        .map(take)
+        .collect::<Result<Vec<_>, Fault>>()
+        .map_err(|e| e.while_doing("LISTEN_FDS: a socket of the service manager"))
+}

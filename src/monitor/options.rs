@@ -1,0 +1,134 @@
+//! The daemon's command line. Flags follow sshd where sshd has one.
+
+use std::path::PathBuf;
+
+use getopts::{Options, ParsingStyle};
+
+use crate::fault::Fault;
+
+/// One flag: letter, name of its value if it has one, meaning.
+pub type Flag = (&'static str, Option<&'static str>, &'static str);
+
+/// Every flag, once: parser, `--help` and the documents' check read it.
+pub const FLAGS: &[Flag] = &[
+    ("D", None, "stay in the foreground"),
+    ("d", None, "debug: -D and -e, and every step in the log"),
+    ("e", None, "log to stderr instead of syslog"),
+    ("f", Some("FILE"), "configuration file; its folder holds the others"),
+    ("i", None, "serve the one connection on descriptor 0 (inetd)"),
+    ("p", Some("PORT"), "listen on this port; 0 picks one"),
+    ("t", None, "test the configuration and exit"),
+    ("T", None, "print the effective configuration and exit"),
+    ("h", None, "this help"),
+    ("V", None, "the version"),
+];
+
+/// What the daemon is asked to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Serve.
+    Serve,
+    /// Test the configuration.
+    Test,
+    /// Print the effective configuration.
+    Print,
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// The command line, parsed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// What to do.
+    pub task: Task,
+    /// Stay in the foreground.
+    pub foreground: bool,
+    /// Log to stderr.
+    pub stderr: bool,
+    /// Log every step.
+    pub debug: bool,
+    /// One connection on descriptor 0.
+    pub inetd: bool,
+    /// The configuration file.
+    pub file: PathBuf,
+    /// The port, if it was given.
+    pub port: Option<u16>,
+}
+
+fn options() -> Options {
+    let mut options = Options::new();
+    options.parsing_style(ParsingStyle::StopAtFirstFree);
+    for (letter, value, meaning) in FLAGS {
+        let long = match *letter {
+            "h" => "help",
+            "V" => "version",
+            _ => "",
+        };
+        match value {
+            Some(value) => options.optopt(letter, long, meaning, value),
+            None => options.optflag(letter, long, meaning),
+        };
+    }
+    options
+}
+
+/// The help.
+pub fn help() -> String {
+    let brief = "usage: cosserver [-DdeitT] [-f FILE] [-p PORT]\n\n\
+        The remote execution daemon. See cosserver(8).";
+    options().usage(brief)
+}
+
+/// Parses the command line, without the program's name.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse(words: &[String]) -> Result<Asked, Fault> {
+    let m = options().parse(words).map_err(|e| Fault::new(e.to_string()))?;
+    if let Some(word) = m.free.first() {
+        return Err(Fault::new(format!("{word}: the daemon takes no words, only flags")));
+    }
+    let wrong = |p: String| Fault::new(format!("-p {p}: a port is a number from 0 to 65535"));
+    let port = m.opt_str("p").map(|p| p.parse().map_err(|_| wrong(p))).transpose()?;
+    let task = match () {
+        () if m.opt_present("h") => Task::Help,
+        () if m.opt_present("V") => Task::Version,
+        () if m.opt_present("T") => Task::Print,
+        () if m.opt_present("t") => Task::Test,
+        () => Task::Serve,
+    };
+    let debug = m.opt_present("d");
+    let given = m.opt_str("f").map(PathBuf::from);
+    let default = || Ok::<_, Fault>(crate::config::place::Place::of_caller(None)?.settings());
+    Ok(Asked {
+        task,
+        foreground: debug || m.opt_present("D"),
+        stderr: debug || m.opt_present("e"),
+        debug,
+        inetd: m.opt_present("i"),
+        file: given.map_or_else(default, Ok)?,
+        port,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &str) -> Result<Asked, Fault> {
+        parse(&words.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn flags_alone_and_together() {
+        let a = parsed("-De -f /x/cosserver.toml -p 0").unwrap();
+        assert_eq!((a.foreground, a.stderr, a.debug, a.port), (true, true, false, Some(0)));
+        assert_eq!(parsed("-t -f x").unwrap().task, Task::Test);
+        assert!(parsed("-d -f x").unwrap().stderr);
+        for wrong in ["-p x", "-p 65536", "-z", "start", "-f"] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+}

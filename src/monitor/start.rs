@@ -1,0 +1,286 @@
+//! From the command line to a daemon that serves. The parent, where there is
+//! one, exits only when that has succeeded.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::ExitCode;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll};
+use nix::sys::signal::Signal;
+use nix::unistd::{Group, User, geteuid};
+
+use super::accounts::Accounts;
+use super::children::Child;
+use super::hosts::Hosts;
+use super::notify::{self, Manager};
+use super::options::{self, Asked, Task};
+use super::sessions::Sessions;
+use super::{Monitor, Which, token};
+use crate::channel::gate::Order;
+use crate::config::keys;
+use crate::config::place::Place;
+use crate::config::secure;
+use crate::config::settings::Settings;
+use crate::fault::Fault;
+use crate::log::{Level, Log};
+use crate::sys::sandbox::{Cell, Role};
+use crate::sys::signals::Signals;
+use crate::sys::{account, memory, process, signals, socket};
+
+/// Exit code for a command line that is wrong, as sshd has none and most have.
+const USAGE: u8 = 2;
+
+/// How often a port that the system chose for one address is tried for the others.
+const PORT_TRIES: usize = 16;
+
+/// What starting came to.
+pub(super) enum Started {
+    /// A daemon, ready to serve.
+    Serving(Box<Monitor>),
+    /// Nothing is left to do.
+    Done(ExitCode),
+}
+
+pub(super) fn start() -> Started {
+    let words: Vec<String> =
+        std::env::args_os().skip(1).map(|w| w.to_string_lossy().into_owned()).collect();
+    let asked = match options::parse(&words) {
+        Ok(asked) => asked,
+        Err(e) => {
+            complain(&e);
+            complain(&"try cosserver --help");
+            return Started::Done(ExitCode::from(USAGE));
+        }
+    };
+    match asked.task {
+        Task::Help => Started::Done(print(&options::help())),
+        Task::Version => {
+            Started::Done(print(concat!("cosserver ", env!("CARGO_PKG_VERSION"), "\n")))
+        }
+        Task::Print => Started::Done(print_settings(&asked)),
+        Task::Test => Started::Done(test(&asked)),
+        Task::Serve => match serve(&asked) {
+            Ok(monitor) => Started::Serving(Box::new(monitor)),
+            Err(e) => {
+                complain(&e);
+                Started::Done(ExitCode::FAILURE)
+            }
+        },
+    }
+}
+
+fn complain(what: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "cosserver: {what}");
+}
+
+fn print(text: &str) -> ExitCode {
+    let written = std::io::stdout().write_all(text.as_bytes());
+    if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn settings(asked: &Asked) -> Result<Settings, Fault> {
+    let mut settings = Settings::load(&asked.file)?;
+    if let Some(port) = asked.port {
+        settings.port = port;
+    }
+    Ok(settings)
+}
+
+fn print_settings(asked: &Asked) -> ExitCode {
+    match settings(asked) {
+        Ok(settings) => print(&settings.print()),
+        Err(e) => {
+            complain(&e);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `-t`: everything that starting would read, and every fault in it.
+fn test(asked: &Asked) -> ExitCode {
+    let place = Place::of_file(&asked.file);
+    let mut faults = Vec::new();
+    faults.extend(settings(asked).err());
+    faults.extend(keys::load_host_key(&place).err());
+    match crate::config::hostinfo::HostTable::load(&place) {
+        Ok(table) => faults.extend(table.faults().iter().cloned()),
+        Err(e) => faults.push(e),
+    }
+    for fault in &faults {
+        complain(fault);
+    }
+    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn serve(asked: &Asked) -> Result<Monitor, Fault> {
+    process::keep_private();
+    memory::keep_small();
+    let place = Place::of_file(&asked.file);
+    let settings = settings(asked)?;
+    let host = keys::load_host_key(&place)?;
+    let cell = cell(&place, &settings)?;
+    let own = if geteuid().is_root() { None } else { Some(own_account()?) };
+    let listeners = if asked.inetd { Vec::new() } else { listeners(&settings)? };
+    let ready = if asked.foreground || asked.inetd { None } else { Some(process::to_background()?) };
+
+    let level = if asked.debug { Level::Debug } else { Level::Info };
+    let mut log = if asked.stderr { Log::stderr(level) } else { Log::syslog(level) };
+    if let Some(Cell { uid, .. }) = cell {
+        warn_about_account(&mut log, &settings, uid);
+    }
+    signals::ignore_sigpipe()?;
+    let caught = [Signal::SIGCHLD, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT];
+    let signals = Signals::catch(&caught)?;
+    let poll = Poll::new()?;
+    let fd = signals.as_fd().as_raw_fd();
+    poll.registry().register(&mut SourceFd(&fd), token::SIGNALS, Interest::READABLE)?;
+    let mut monitor = Monitor {
+        hosts: Hosts::load(&place),
+        place,
+        settings,
+        host,
+        log,
+        manager: Manager::from_environment(),
+        poll,
+        signals,
+        cell,
+        files: process::raise_descriptors(),
+        listeners,
+        gate: Child::new(Role::Gate),
+        relay: Child::new(Role::Relay),
+        restart: [None, None],
+        corpses: Vec::new(),
+        accounts: Accounts::new(own),
+        strangers: HashMap::new(),
+        pending: HashMap::new(),
+        sessions: Sessions::default(),
+        inetd: asked.inetd,
+        gate_is_empty: false,
+        stopping: None,
+        hung_up: false,
+    };
+    monitor.start_child(Which::Relay)?;
+    monitor.start_child(Which::Gate)?;
+    monitor.hosts_are_new();
+    if asked.inetd {
+        monitor.adopt()?;
+    } else {
+        monitor.announce(ready)?;
+    }
+    Ok(monitor)
+}
+
+impl Monitor {
+    /// Says that it is ready: to the log, the pid file, the parent, the manager.
+    fn announce(&mut self, ready: Option<OwnedFd>) -> Result<(), Fault> {
+        let pid = format!("{}\n", std::process::id());
+        secure::replace(&pid_file(&self.place), pid.as_bytes(), 0o644)?;
+        for listener in &self.listeners {
+            let address = listener.local_addr()?;
+            self.log.line(Level::Info, format_args!("listening on {address}"));
+        }
+        if let Some(ready) = ready {
+            let _ = nix::unistd::write(&ready, &[1]);
+        }
+        self.manager.tell("READY=1");
+        Ok(())
+    }
+
+    /// inetd: the connection on descriptor 0, as if the gate had accepted it.
+    fn adopt(&mut self) -> Result<(), Fault> {
+        let socket = socket::inherited(0)?;
+        socket::peer(socket.as_fd())
+            .map_err(|e| Fault::from(e).while_doing("-i: descriptor 0 is no TCP connection"))?;
+        socket::set_nonblocking(&socket)?;
+        if !self.gate.send(Order::Adopt.encode(), vec![socket]) {
+            return Err(Fault::new("the gate died at once"));
+        }
+        Ok(())
+    }
+}
+
+fn pid_file(place: &Place) -> std::path::PathBuf {
+    place.run.join("cosserver.pid")
+}
+
+pub(super) fn remove_pid_file(place: &Place, inetd: bool) {
+    if !inetd {
+        let _ = std::fs::remove_file(pid_file(place));
+    }
+}
+
+/// The service manager's sockets, or ours: the same port on every address.
+fn listeners(settings: &Settings) -> Result<Vec<TcpListener>, Fault> {
+    let inherited = notify::inherited_listeners()?;
+    if !inherited.is_empty() {
+        return Ok(inherited);
+    }
+    let mut last = Fault::new("there is no address to listen on");
+    for _ in 0..PORT_TRIES {
+        match listen_on_all(settings) {
+            Err(e) if settings.port == 0 => last = e,
+            other => return other,
+        }
+    }
+    Err(last)
+}
+
+fn listen_on_all(settings: &Settings) -> Result<Vec<TcpListener>, Fault> {
+    let mut port = settings.port;
+    let mut all = Vec::new();
+    for ip in &settings.listen {
+        let address = SocketAddr::new(*ip, port);
+        match socket::listener(address) {
+            Ok(listener) => {
+                port = listener.local_addr()?.port();
+                all.push(listener);
+            }
+            // A host without IPv6, or without this address for now.
+            Err(e) if ip.is_ipv6() && no_such_address(&e) && settings.listen.len() > 1 => {}
+            Err(e) => {
+                return Err(Fault::from(e).while_doing(format!("listening on {address}")));
+            }
+        }
+    }
+    if all.is_empty() { Err(Fault::new("there is no address to listen on")) } else { Ok(all) }
+}
+
+fn no_such_address(e: &std::io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+}
+
+/// Where gate and relay live, and as whom. Only for root.
+fn cell(place: &Place, settings: &Settings) -> Result<Option<Cell>, Fault> {
+    secure::make_folder(&place.state, if place.system { 0o755 } else { 0o700 })?;
+    secure::make_folder(&place.machines(), 0o700)?;
+    secure::make_folder(&place.run, 0o755)?;
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    let root = place.run.join("empty");
+    secure::make_folder(&root, 0o755)?;
+    let wanted = settings.daemon.user.as_str();
+    let user = User::from_name(wanted)?.map_or_else(|| User::from_name("nobody"), |u| Ok(Some(u)))?;
+    let user = user.filter(|u| !u.uid.is_root());
+    let user = user.ok_or_else(|| {
+        Fault::new(format!("there is neither a user {wanted} nor nobody for gate and relay"))
+    })?;
+    let gid = Group::from_gid(user.gid)?.map_or(user.gid, |g| g.gid);
+    Ok(Some(Cell { uid: user.uid.as_raw(), gid: gid.as_raw(), root }))
+}
+
+fn warn_about_account(log: &mut Log, settings: &Settings, uid: u32) {
+    let wanted = settings.daemon.user.as_str();
+    let is_wanted = User::from_name(wanted).ok().flatten().is_some_and(|u| u.uid.as_raw() == uid);
+    if !is_wanted {
+        let why = format!("there is no user {wanted}; gate and relay run as nobody");
+        log.say(Level::Warning, "account", &[("why", &why)]);
+    }
+}
+
+fn own_account() -> Result<account::Account, Fault> {
+    account::own().ok_or_else(|| Fault::new("this process's user is not in the user database"))
+}

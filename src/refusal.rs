@@ -1,0 +1,119 @@
+//! Why a peer was refused: its fault, or the administrator's wish. The wire says
+//! `denied` and a reference; the log has the cause and the words.
+//!
+//! Used by the monitor's rooms alone.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+
+/// The stable names of causes, as the log has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The handshake does not open, or the request is no request.
+    Handshake,
+    /// The caller took us for another host.
+    ServerName,
+    /// The caller is not in HOSTINFO, or its line is wrong.
+    UnknownHost,
+    /// HOSTINFO cannot be read, or is not to be trusted.
+    NoHostinfo,
+    /// It calls from an address that is not its own.
+    Address,
+    /// Another machine key than the one that is pinned or recorded.
+    MachineKey,
+    /// There is no cookie for it, or the file is not to be trusted.
+    NoCookie,
+    /// The hash is wrong.
+    Proof,
+    /// It may not be this user.
+    User,
+    /// It may not run this command.
+    Command,
+    /// The user does not exist, or could not be looked up in time.
+    Account,
+    /// There are as many sessions as there may be.
+    Busy,
+    /// The system could not start the job.
+    System,
+}
+
+impl Cause {
+    /// Every cause, for the documents' check.
+    pub const ALL: [Self; 13] = [
+        Self::Handshake,
+        Self::ServerName,
+        Self::UnknownHost,
+        Self::NoHostinfo,
+        Self::Address,
+        Self::MachineKey,
+        Self::NoCookie,
+        Self::Proof,
+        Self::User,
+        Self::Command,
+        Self::Account,
+        Self::Busy,
+        Self::System,
+    ];
+
+    /// The name in the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::ServerName => "server-name",
+            Self::UnknownHost => "unknown-host",
+            Self::NoHostinfo => "no-hostinfo",
+            Self::Address => "address",
+            Self::MachineKey => "machine-key",
+            Self::NoCookie => "no-cookie",
+            Self::Proof => "proof",
+            Self::User => "user",
+            Self::Command => "command",
+            Self::Account => "account",
+            Self::Busy => "busy",
+            Self::System => "system",
+        }
+    }
+
+    /// Whether the source is to be penalised: it has not proven who it is.
+    pub const fn is_unproven(self) -> bool {
+        match self {
+            Self::Handshake
+            | Self::ServerName
+            | Self::UnknownHost
+            | Self::Address
+            | Self::MachineKey
+            | Self::Proof => true,
+            Self::NoHostinfo
+            | Self::NoCookie
+            | Self::User
+            | Self::Command
+            | Self::Account
+            | Self::Busy
+            | Self::System => false,
+        }
+    }
+}
+
+/// A refusal with its words for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The cause.
+    pub cause: Cause,
+    /// What the administrator may want to know. No secret, no key.
+    pub words: String,
+    /// Who was refused, once that is known.
+    pub peer: Option<IpAddr>,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(cause: Cause, words: impl Display) -> Self {
+        Self { cause, words: words.to_string(), peer: None }
+    }
+
+    /// The same refusal, of this peer.
+    #[must_use]
+    pub fn of(self, peer: IpAddr) -> Self {
+        Self { peer: Some(peer), ..self }
+    }
+}

@@ -1,0 +1,124 @@
+//! The service `exec` (seed 000): a command in a session and process group of its
+//! own, its three streams in pipes.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::unistd::{Pid, pipe2};
+
+use crate::policy::{Exec, Form, Granted};
+use crate::refusal::{Cause, Refusal};
+use crate::sys::account::Account;
+use crate::sys::job::{self, Ends, Identity, Program};
+use crate::sys::socket;
+
+/// What the daemon gives to every job.
+pub struct Setting<'a> {
+    /// `PATH` (`[exec] path`).
+    pub path: &'a str,
+    /// Whether this daemon is root, and becomes the user.
+    pub becomes_user: bool,
+    /// The limits on open files that the daemon was started with.
+    pub files: Option<(u64, u64)>,
+}
+
+/// A job that runs: its leader's number, and our ends of its pipes.
+pub struct Running {
+    /// The leader of its process group and session.
+    pub pid: Pid,
+    /// We write what it reads.
+    pub stdin: OwnedFd,
+    /// We read what it writes.
+    pub stdout: OwnedFd,
+    /// We read its errors.
+    pub stderr: OwnedFd,
+}
+
+/// Starts a granted command as its user.
+///
+/// # Errors
+/// No descriptors or processes are left, or a word of it is none.
+pub fn start(
+    granted: &Granted<Exec>,
+    account: &Account,
+    setting: &Setting<'_>,
+) -> Result<Running, Refusal> {
+    let failed = |e: nix::errno::Errno| Refusal::new(Cause::System, e);
+    let program = program(granted, account, setting)?;
+    let (job_stdin, stdin) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let (stdout, job_stdout) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let (stderr, job_stderr) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let ends = Ends {
+        stdin: job_stdin.as_fd(),
+        stdout: job_stdout.as_fd(),
+        stderr: job_stderr.as_fd(),
+    };
+    let pid = job::start(&program, ends, setting.files).map_err(failed)?;
+    // Ours alone are set so: the job's ends are other descriptions.
+    for ours in [&stdin, &stdout, &stderr] {
+        socket::set_nonblocking(ours).map_err(|e| Refusal::new(Cause::System, e))?;
+    }
+    Ok(Running { pid, stdin, stdout, stderr })
+}
+
+fn program(
+    granted: &Granted<Exec>,
+    account: &Account,
+    setting: &Setting<'_>,
+) -> Result<Program, Refusal> {
+    let exec = granted.service();
+    let (path, argv) = match &exec.form {
+        Form::Shell(command) => {
+            let shell = account.shell.as_os_str().as_bytes();
+            let name = Path::new(&account.shell).file_name().map_or(shell, OsStr::as_bytes);
+            (string(shell)?, vec![string(name)?, string(b"-c")?, string(command)?])
+        }
+        Form::Direct(words) => {
+            let argv = words.iter().map(|w| string(w)).collect::<Result<Vec<_>, _>>()?;
+            let path = argv.first().cloned();
+            (path.ok_or_else(|| Refusal::new(Cause::Command, "an empty command"))?, argv)
+        }
+    };
+    Ok(Program {
+        path,
+        argv,
+        environment: environment(granted, account, setting)?,
+        folder: string(account.home.as_os_str().as_bytes())?,
+        user: setting.becomes_user.then(|| Identity {
+            uid: account.uid,
+            gid: account.gid,
+            groups: account.groups.clone(),
+        }),
+    })
+}
+
+fn environment(
+    granted: &Granted<Exec>,
+    account: &Account,
+    setting: &Setting<'_>,
+) -> Result<Vec<CString>, Refusal> {
+    let proven = granted.proven();
+    let own: [(&str, &[u8]); 7] = [
+        ("HOME", account.home.as_os_str().as_bytes()),
+        ("USER", account.name.as_bytes()),
+        ("LOGNAME", account.name.as_bytes()),
+        ("SHELL", account.shell.as_os_str().as_bytes()),
+        ("PATH", setting.path.as_bytes()),
+        ("COS_HOST", proven.caller().name.as_str().as_bytes()),
+        ("COS_USER", proven.request().caller_user.as_bytes()),
+    ];
+    let passed = granted.service().environment.iter().map(|(n, v)| (n.as_str(), v.as_slice()));
+    // What the daemon sets cannot be passed over it.
+    let passed = passed.filter(|(n, _)| own.iter().all(|(o, _)| o != n));
+    own.into_iter()
+        .chain(passed)
+        .map(|(name, value)| string(&[name.as_bytes(), b"=", value].concat()))
+        .collect()
+}
+
+fn string(bytes: &[u8]) -> Result<CString, Refusal> {
+    CString::new(bytes).map_err(|_| Refusal::new(Cause::Command, "a NUL byte in the command"))
+}
