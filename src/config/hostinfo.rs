@@ -22,7 +22,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 pub use entry::{Addresses, Entry, Method, OPTIONS, OptionName};
-pub use line::{LINE_MAX, is_plain, quote, words};
+pub use line::{LINE_MAX, Word, quote, words};
 
 use super::name::HostName;
 use super::place::Place;

@@ -16,20 +16,22 @@
 //! Only regular files are read, opened so that a FIFO or a device cannot make
 //! us wait, and never more bytes than the caller's limit.
 
+mod writing;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use nix::errno::Errno;
 use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
+pub use writing::{Created, DRAFT, create_new, make_folder, mode_of, remove, replace};
+
 use crate::fault::Fault;
-use crate::secret;
 
 /// How many symbolic links one path may lead through; the kernel's number.
 const LINKS: usize = 40;
@@ -44,15 +46,6 @@ pub enum Kind {
     Secret,
     /// Settings, the host table, pins: everybody may read it.
     Policy,
-}
-
-/// Whether a new file could be made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Created {
-    /// It was made.
-    New,
-    /// There was one already, which was left as it is.
-    There,
 }
 
 /// Reads a file with care.
@@ -315,133 +308,6 @@ fn writable(mode: u32) -> String {
         "its group"
     };
     format!("can be written by {whom} (mode {mode:04o}); chmod go-w makes it safe")
-}
-
-/// Makes a file with all of its content at once, unless there is one of that
-/// name: of two that race, one makes it and the other is told so.
-///
-/// # Errors
-/// The folder is not to be trusted, or the system refused, for example
-/// because the disk is full; then there is no file.
-pub fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<Created, Fault> {
-    let (folder, target) = writing(path, false)?;
-    let draft = Draft::write(&folder, content, mode).map_err(|e| not_written(path, e))?;
-    match fs::hard_link(&draft.0, &target) {
-        Ok(()) => {}
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(Created::There),
-        Err(e) => return Err(not_written(path, e)),
-    }
-    drop(draft);
-    sync_folder(&folder).map_err(|e| not_written(path, e))?;
-    Ok(Created::New)
-}
-
-/// Makes a file or puts another in its place, at once: whoever opens it sees
-/// the old one or the new one whole. A symbolic link stays, and its target is
-/// replaced.
-///
-/// # Errors
-/// As [`create_new`]; then the old file is as it was.
-pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
-    let (folder, target) = writing(path, true)?;
-    let draft = Draft::write(&folder, content, mode).map_err(|e| not_written(path, e))?;
-    fs::rename(&draft.0, &target).map_err(|e| not_written(path, e))?;
-    sync_folder(&folder).map_err(|e| not_written(path, e))
-}
-
-/// Removes a file; whether there was one.
-///
-/// # Errors
-/// The system refused.
-pub fn remove(path: &Path) -> Result<bool, Fault> {
-    match fs::remove_file(path) {
-        Ok(()) => {}
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
-        Err(e) => return Err(Fault::of(path, format!("not removed: {e}"))),
-    }
-    if let Some(folder) = path.parent() {
-        sync_folder(folder).map_err(|e| Fault::of(path, e))?;
-    }
-    Ok(true)
-}
-
-/// Makes a folder of that mode, where there is none, in a trustworthy one.
-///
-/// # Errors
-/// The folder above is missing or not to be trusted, or the system refused.
-pub fn make_folder(path: &Path, mode: u32) -> Result<Created, Fault> {
-    let parent = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    check_folder(parent)?;
-    match fs::DirBuilder::new().mode(mode).create(path) {
-        Ok(()) => {}
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            return check_folder(path).map(|_| Created::There);
-        }
-        Err(e) => return Err(Fault::of(path, format!("not made: {e}"))),
-    }
-    // The umask may have taken bits away.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| Fault::of(path, e))?;
-    Ok(Created::New)
-}
-
-/// Where to write: the trustworthy folder, and the file in it. When the file
-/// is to be replaced, links at the end of the path are followed.
-fn writing(path: &Path, follow: bool) -> Result<(PathBuf, PathBuf), Fault> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Fault::of(path, "it is no file"));
-    };
-    let folder = check_folder(parent)?;
-    let target = folder.join(name);
-    if !follow {
-        return Ok((folder, target));
-    }
-    let target = walk(&target, geteuid().as_raw())
-        .map_err(|why| why.told(path))?
-        .unwrap_or(target);
-    let folder = target.parent().map_or(folder, Path::to_owned);
-    Ok((folder, target))
-}
-
-fn not_written(path: &Path, e: std::io::Error) -> Fault {
-    Fault::of(path, format!("not written, and nothing was changed: {e}"))
-}
-
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    match File::open(folder)?.sync_all() {
-        // Some file systems have no way to sync a folder.
-        Err(e) if e.raw_os_error() == Some(Errno::EINVAL as i32) => Ok(()),
-        other => other,
-    }
-}
-
-/// A whole file under a name of its own, gone when dropped.
-struct Draft(PathBuf);
-
-impl Draft {
-    fn write(folder: &Path, content: &[u8], mode: u32) -> std::io::Result<Self> {
-        let number = secret::random::<8>().map_err(std::io::Error::other)?;
-        let path = folder.join(format!(".cosserver-{}.tmp", secret::to_hex(&number)));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)?;
-        let draft = Self(path);
-        file.write_all(content)?;
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.sync_all()?;
-        Ok(draft)
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // After a rename it is gone already.
-        let _ = fs::remove_file(&self.0);
-    }
 }
 
 #[cfg(test)]

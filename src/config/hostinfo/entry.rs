@@ -234,7 +234,7 @@ impl Entry {
     /// What is wrong with the line, without file and number.
     pub fn parse(line: &[u8], number: usize) -> Result<Option<Self>, Fault> {
         let words = line::words(line)?;
-        let mut words = words.iter();
+        let mut words = words.iter().map(|word| word.text.as_str());
         let Some(name) = words.next() else {
             return Ok(None);
         };

@@ -1,9 +1,20 @@
 //! The words of a line of the host table, and how a value is quoted. Pure.
 
+use std::ops::Range;
+
 use crate::fault::Fault;
 
 /// The longest line, in bytes without its end.
 pub const LINE_MAX: usize = 8 * 1024;
+
+/// A word of a line, and the bytes of the line that it stands on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Word {
+    /// The word without its quotes.
+    pub text: String,
+    /// Where it stands, with its quotes.
+    pub span: Range<usize>,
+}
 
 /// The words of a line without their quotes, up to a comment; none for a
 /// blank line.
@@ -11,7 +22,7 @@ pub const LINE_MAX: usize = 8 * 1024;
 /// # Errors
 /// The line is too long, is not UTF-8, has a control character or a quote
 /// without an end.
-pub fn words(line: &[u8]) -> Result<Vec<String>, Fault> {
+pub fn words(line: &[u8]) -> Result<Vec<Word>, Fault> {
     if line.len() > LINE_MAX {
         return Err(Fault::new(format!(
             "the line has {} bytes; {LINE_MAX} are the most",
@@ -20,25 +31,31 @@ pub fn words(line: &[u8]) -> Result<Vec<String>, Fault> {
     }
     let line = std::str::from_utf8(line).map_err(|_| Fault::new("the line is not UTF-8 text"))?;
     let mut words = Vec::new();
-    let mut word: Option<String> = None;
+    let mut word: Option<Word> = None;
     let mut quote: Option<char> = None;
-    for c in line.chars() {
+    for (at, c) in line.char_indices() {
         if c.is_control() && c != '\t' {
             return Err(Fault::new(format!(
                 "the line has a control character, {}",
                 c.escape_unicode()
             )));
         }
-        match (quote, c) {
-            (Some(q), c) if q == c => quote = None,
-            (Some(_), c) => word.get_or_insert_default().push(c),
-            (None, '"' | '\'') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None, ' ' | '\t') => words.extend(word.take()),
-            (None, '#') if word.is_none() => break,
-            (None, c) => word.get_or_insert_default().push(c),
+        if quote.is_none() && matches!(c, ' ' | '\t') {
+            words.extend(word.take());
+            continue;
+        }
+        if c == '#' && word.is_none() {
+            break;
+        }
+        let word = word.get_or_insert_with(|| Word {
+            text: String::new(),
+            span: at..at,
+        });
+        word.span.end = at + c.len_utf8();
+        match quote {
+            Some(q) if q == c => quote = None,
+            None if matches!(c, '"' | '\'') => quote = Some(c),
+            Some(_) | None => word.text.push(c),
         }
     }
     if let Some(quote) = quote {
@@ -78,8 +95,16 @@ pub fn quote(value: &str) -> String {
 mod tests {
     use super::*;
 
+    fn texts(line: &str) -> Vec<String> {
+        words(line.as_bytes())
+            .unwrap()
+            .into_iter()
+            .map(|word| word.text)
+            .collect()
+    }
+
     fn is(line: &str, expected: &[&str]) {
-        assert_eq!(words(line.as_bytes()).unwrap(), expected, "{line:?}");
+        assert_eq!(texts(line), expected, "{line:?}");
     }
 
     #[test]
@@ -107,6 +132,17 @@ mod tests {
     }
 
     #[test]
+    fn where_words_stand() {
+        let line = " a  b=\"c d\"'e' # é";
+        let spans: Vec<&str> = words(line.as_bytes())
+            .unwrap()
+            .into_iter()
+            .map(|w| &line[w.span])
+            .collect();
+        assert_eq!(spans, ["a", "b=\"c d\"'e'"]);
+    }
+
+    #[test]
     fn what_is_quoted_is_read_back() {
         for value in [
             "a",
@@ -122,7 +158,7 @@ mod tests {
             "\t",
         ] {
             assert_eq!(
-                words(format!("k {}", quote(value)).as_bytes()).unwrap(),
+                texts(&format!("k {}", quote(value))),
                 ["k", value],
                 "{value:?}"
             );
