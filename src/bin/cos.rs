@@ -1,2 +1,5 @@
-//! To come.
-fn main() {}
+//! The client, `cos` and `cosrsh`: see [`cosserver::client`].
+
+fn main() -> std::process::ExitCode {
+    cosserver::client::main()
+}

@@ -103,7 +103,12 @@ pub(super) enum Came {
 
 impl Stranger {
     /// A connection that was just accepted.
-    pub(super) const fn new(socket: OwnedFd, from: IpAddr, now: Instant, deadline: Instant) -> Self {
+    pub(super) const fn new(
+        socket: OwnedFd,
+        from: IpAddr,
+        now: Instant,
+        deadline: Instant,
+    ) -> Self {
         Self {
             socket,
             from,
@@ -137,7 +142,9 @@ impl Stranger {
     /// Reads on: never beyond the end of the one record that is due, so that what
     /// a peer sends too early stays in the kernel.
     pub(super) fn read(&mut self) -> Came {
-        let Some(due) = self.stage.due() else { return self.read_undue() };
+        let Some(due) = self.stage.due() else {
+            return self.read_undue();
+        };
         loop {
             let want = match self.partial.first_chunk::<LENGTH_BYTES>() {
                 None => LENGTH_BYTES,
@@ -152,7 +159,10 @@ impl Stranger {
             }
             self.partial.reserve_exact(want - have);
             self.partial.resize(want, 0);
-            let got = read(&self.socket, self.partial.get_mut(have..).unwrap_or_default());
+            let got = read(
+                &self.socket,
+                self.partial.get_mut(have..).unwrap_or_default(),
+            );
             self.partial.truncate(have + *got.as_ref().unwrap_or(&0));
             match got {
                 Ok(0) => return Came::Left,

@@ -82,9 +82,13 @@ impl Hall {
 
     /// Accepts who is waiting. Without descriptors it pauses, and says nothing.
     fn accept(&mut self, which: usize, now: Instant) -> Result<(), Fault> {
-        let Some(limits) = self.limits else { return Ok(()) };
+        let Some(limits) = self.limits else {
+            return Ok(());
+        };
         for _ in 0..AT_ONCE {
-            let Some(listener) = self.listeners.get(which) else { return Ok(()) };
+            let Some(listener) = self.listeners.get(which) else {
+                return Ok(());
+            };
             match listener.accept() {
                 Ok((stream, peer)) => {
                     let socket = OwnedFd::from(stream);
@@ -93,7 +97,12 @@ impl Hall {
                     }
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                Err(e) if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)) => {
+                Err(e)
+                    if matches!(
+                        e.raw_os_error(),
+                        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
+                    ) =>
+                {
                     // The oldest stranger makes room; the rest wait in the backlog.
                     self.evict_greediest(now)?;
                     self.paused = Some(now + Duration::from_millis(100));
@@ -137,7 +146,8 @@ impl Hall {
         self.register(&socket, connection)?;
         self.sources.enter(from, connection);
         self.deadlines.insert((deadline, connection));
-        self.strangers.insert(connection, Stranger::new(socket, from, now, deadline));
+        self.strangers
+            .insert(connection, Stranger::new(socket, from, now, deadline));
         self.crowd = self.crowd.max(self.strangers.len());
         self.stranger_is_ready(connection, now)
     }
@@ -145,12 +155,15 @@ impl Hall {
     fn register(&self, socket: &OwnedFd, connection: Connection) -> Result<(), Fault> {
         let token = Token(usize::try_from(connection).unwrap_or(usize::MAX));
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.registry.register(&mut SourceFd(&socket.as_raw_fd()), token, interest)?;
+        self.registry
+            .register(&mut SourceFd(&socket.as_raw_fd()), token, interest)?;
         Ok(())
     }
 
     fn may_go(&self, connection: Connection) -> bool {
-        self.strangers.get(&connection).is_some_and(|s| s.stage.may_be_evicted())
+        self.strangers
+            .get(&connection)
+            .is_some_and(|s| s.stage.may_be_evicted())
     }
 
     fn evict_greediest(&mut self, now: Instant) -> Result<(), Fault> {
@@ -162,7 +175,9 @@ impl Hall {
     }
 
     fn stranger_is_ready(&mut self, connection: Connection, now: Instant) -> Result<(), Fault> {
-        let Some(stranger) = self.strangers.get_mut(&connection) else { return Ok(()) };
+        let Some(stranger) = self.strangers.get_mut(&connection) else {
+            return Ok(());
+        };
         if !stranger.flush() {
             return self.forget(connection);
         }
@@ -178,8 +193,15 @@ impl Hall {
     }
 
     /// Carries a record to the monitor, unopened.
-    fn ask_about(&mut self, connection: Connection, record: &[u8], now: Instant) -> Result<(), Fault> {
-        let Some(stranger) = self.strangers.get_mut(&connection) else { return Ok(()) };
+    fn ask_about(
+        &mut self,
+        connection: Connection,
+        record: &[u8],
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let Some(stranger) = self.strangers.get_mut(&connection) else {
+            return Ok(());
+        };
         let stage = std::mem::replace(&mut stranger.stage, Stage::Asking);
         stranger.known = true;
         match stage {
@@ -239,7 +261,9 @@ impl Hall {
             Order::Listen => self.listen(fds)?,
             Order::StopListening => self.listeners.clear(),
             Order::Adopt => self.adopt(fds, now)?,
-            Order::ServerHello(c, record) => self.send_and_expect(c, record, Stage::Greeted, now)?,
+            Order::ServerHello(c, record) => {
+                self.send_and_expect(c, record, Stage::Greeted, now)?
+            }
             Order::Continue(c, record) => self.send_and_expect(c, record, Stage::Asked, now)?,
             Order::Taken(c) | Order::Close(c) => {
                 if let Some(s) = self.strangers.get_mut(&c) {
@@ -257,14 +281,17 @@ impl Hall {
             let listener = TcpListener::from(fd);
             let token = Token(self.listeners.len() + 1);
             let fd = listener.as_raw_fd();
-            self.registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+            self.registry
+                .register(&mut SourceFd(&fd), token, Interest::READABLE)?;
             self.listeners.push(listener);
         }
         Ok(())
     }
 
     fn adopt(&mut self, fds: Vec<OwnedFd>, now: Instant) -> Result<(), Fault> {
-        let Some(limits) = self.limits else { return Ok(()) };
+        let Some(limits) = self.limits else {
+            return Ok(());
+        };
         for socket in fds {
             let from = socket::peer(socket.as_fd())?.ip();
             self.take_in(socket, from, &limits, now)?;
@@ -279,14 +306,21 @@ impl Hall {
         stage: Stage,
         now: Instant,
     ) -> Result<(), Fault> {
-        let Some(limits) = self.limits else { return Ok(()) };
-        let Some(stranger) = self.strangers.get_mut(&connection) else { return Ok(()) };
+        let Some(limits) = self.limits else {
+            return Ok(());
+        };
+        let Some(stranger) = self.strangers.get_mut(&connection) else {
+            return Ok(());
+        };
         if stage == Stage::Greeted && stranger.spoke_early() {
             return self.turn_out(connection, Complaint::Malformed, now);
         }
         stranger.stage = stage;
         stranger.unsent = record.to_vec();
-        self.postpone(connection, now + Duration::from_secs(limits.handshake.into()));
+        self.postpone(
+            connection,
+            now + Duration::from_secs(limits.handshake.into()),
+        );
         self.stranger_is_ready(connection, now)
     }
 
@@ -298,8 +332,12 @@ impl Hall {
         penalty: u32,
         now: Instant,
     ) -> Result<(), Fault> {
-        let Some(limits) = self.limits else { return Ok(()) };
-        let Some(stranger) = self.strangers.get_mut(&connection) else { return Ok(()) };
+        let Some(limits) = self.limits else {
+            return Ok(());
+        };
+        let Some(stranger) = self.strangers.get_mut(&connection) else {
+            return Ok(());
+        };
         stranger.known = false;
         let from = stranger.from;
         self.sources.punish(from, penalty, &limits, now);
@@ -309,7 +347,9 @@ impl Hall {
         let Some(record) = record.ok().filter(|_| self.parked < most) else {
             return self.forget(connection);
         };
-        let Some(stranger) = self.strangers.get_mut(&connection) else { return Ok(()) };
+        let Some(stranger) = self.strangers.get_mut(&connection) else {
+            return Ok(());
+        };
         stranger.stage = Stage::Parked;
         stranger.unsent = Vec::new();
         self.parked += 1;
@@ -347,7 +387,9 @@ impl Hall {
     fn send_refusal(&mut self, connection: Connection, now: Instant) -> Result<(), Fault> {
         self.parked = self.parked.saturating_sub(1);
         self.postpone(connection, now + FAREWELL);
-        let Some(stranger) = self.strangers.get_mut(&connection) else { return Ok(()) };
+        let Some(stranger) = self.strangers.get_mut(&connection) else {
+            return Ok(());
+        };
         stranger.stage = Stage::Leaving;
         if !stranger.say_refusal() {
             return self.forget(connection);
@@ -362,7 +404,9 @@ impl Hall {
         complaint: Complaint,
         now: Instant,
     ) -> Result<(), Fault> {
-        let Some(stranger) = self.strangers.get(&connection) else { return Ok(()) };
+        let Some(stranger) = self.strangers.get(&connection) else {
+            return Ok(());
+        };
         let from = stranger.from;
         if let Some(limits) = self.limits {
             let seconds = match complaint {
@@ -378,13 +422,17 @@ impl Hall {
 
     /// Closes a connection, and tells the monitor if it knows it.
     fn forget(&mut self, connection: Connection) -> Result<(), Fault> {
-        let Some(stranger) = self.strangers.remove(&connection) else { return Ok(()) };
+        let Some(stranger) = self.strangers.remove(&connection) else {
+            return Ok(());
+        };
         self.deadlines.remove(&(stranger.deadline, connection));
         self.sources.leave(stranger.from, connection);
         if stranger.stage == Stage::Parked {
             self.parked = self.parked.saturating_sub(1);
         }
-        let _ = self.registry.deregister(&mut SourceFd(&stranger.socket.as_raw_fd()));
+        let _ = self
+            .registry
+            .deregister(&mut SourceFd(&stranger.socket.as_raw_fd()));
         if self.strangers.is_empty() && self.crowd >= CROWD {
             self.crowd = 0;
             self.strangers.shrink_to_fit();

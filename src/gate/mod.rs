@@ -43,14 +43,20 @@ fn serve() -> Result<(), Fault> {
     let mut poll = Poll::new()?;
     let registry = poll.registry().try_clone()?;
     let fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&monitor));
-    registry.register(&mut SourceFd(&fd), MONITOR, Interest::READABLE | Interest::WRITABLE)?;
+    registry.register(
+        &mut SourceFd(&fd),
+        MONITOR,
+        Interest::READABLE | Interest::WRITABLE,
+    )?;
     cell::enter(Role::Gate, &mut monitor)?;
 
     let mut hall = Hall::new(monitor, registry);
     let mut events = Events::with_capacity(1024);
     let mut buffer = vec![0; channel::MESSAGE];
     loop {
-        let timeout = hall.next_deadline().map(|d| d.saturating_duration_since(Instant::now()));
+        let timeout = hall
+            .next_deadline()
+            .map(|d| d.saturating_duration_since(Instant::now()));
         match poll.poll(&mut events, timeout) {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             other => other?,
@@ -77,7 +83,11 @@ fn take_orders(hall: &mut Hall, buffer: &mut [u8], now: Instant) -> Result<bool,
         match hall.monitor.receive(buffer)? {
             Incoming::Message(message, fds) => {
                 let order = Order::decode(&message);
-                hall.obey(order.ok_or_else(|| Fault::new("an order that is none"))?, fds, now)?;
+                hall.obey(
+                    order.ok_or_else(|| Fault::new("an order that is none"))?,
+                    fds,
+                    now,
+                )?;
             }
             Incoming::Nothing => return Ok(true),
             Incoming::Gone => return Ok(false),

@@ -46,7 +46,11 @@ impl Networks {
     }
 
     fn has(&self, ip: IpAddr) -> bool {
-        self.hosts.contains(&ip) || self.networks.iter().any(|(n, prefix)| within(ip, *n, *prefix))
+        self.hosts.contains(&ip)
+            || self
+                .networks
+                .iter()
+                .any(|(n, prefix)| within(ip, *n, *prefix))
     }
 }
 
@@ -54,10 +58,15 @@ fn within(ip: IpAddr, network: IpAddr, prefix: u8) -> bool {
     let prefix = u32::from(prefix);
     match (ip, network) {
         (IpAddr::V4(a), IpAddr::V4(n)) => {
-            (u32::from(a) ^ u32::from(n)).checked_shr(32_u32.saturating_sub(prefix)).unwrap_or(0) == 0
+            (u32::from(a) ^ u32::from(n))
+                .checked_shr(32_u32.saturating_sub(prefix))
+                .unwrap_or(0)
+                == 0
         }
         (IpAddr::V6(a), IpAddr::V6(n)) => {
-            (u128::from(a) ^ u128::from(n)).checked_shr(128_u32.saturating_sub(prefix)).unwrap_or(0)
+            (u128::from(a) ^ u128::from(n))
+                .checked_shr(128_u32.saturating_sub(prefix))
+                .unwrap_or(0)
                 == 0
         }
         _ => false,
@@ -91,7 +100,11 @@ impl Sources {
         if self.listed.has(ip.to_canonical()) {
             return normal.max(RESERVED);
         }
-        if self.is_penalised(Source::of(ip), limits, now) { 1 } else { normal }
+        if self.is_penalised(Source::of(ip), limits, now) {
+            1
+        } else {
+            normal
+        }
     }
 
     /// How many connections of this source hold a slot.
@@ -120,7 +133,9 @@ impl Sources {
     /// Gives a slot back.
     pub(super) fn leave(&mut self, ip: IpAddr, connection: Connection) {
         let source = Source::of(ip);
-        let Some(held) = self.by_source.get_mut(&source) else { return };
+        let Some(held) = self.by_source.get_mut(&source) else {
+            return;
+        };
         self.greediest.remove(&(held.len(), source));
         if held.remove(&connection) {
             self.total = self.total.saturating_sub(1);
@@ -134,13 +149,20 @@ impl Sources {
 
     /// The connections of a source, the oldest first.
     pub(super) fn of(&self, ip: IpAddr) -> impl Iterator<Item = Connection> + '_ {
-        self.by_source.get(&Source::of(ip)).into_iter().flatten().copied()
+        self.by_source
+            .get(&Source::of(ip))
+            .into_iter()
+            .flatten()
+            .copied()
     }
 
     /// All connections, those of the greediest sources first, each source's oldest
     /// first.
     pub(super) fn by_greed(&self) -> impl Iterator<Item = Connection> + '_ {
-        self.greediest.iter().rev().flat_map(|(_, s)| self.by_source.get(s).into_iter().flatten().copied())
+        self.greediest
+            .iter()
+            .rev()
+            .flat_map(|(_, s)| self.by_source.get(s).into_iter().flatten().copied())
     }
 
     /// Adds to a source's penalty.
@@ -166,7 +188,11 @@ impl Sources {
 
     /// Forgets penalties that are over.
     pub(super) fn forgive(&mut self, now: Instant) {
-        while self.ends.first_key_value().is_some_and(|((end, _), ())| *end <= now) {
+        while self
+            .ends
+            .first_key_value()
+            .is_some_and(|((end, _), ())| *end <= now)
+        {
             self.forget_first();
         }
     }
@@ -179,7 +205,9 @@ impl Sources {
 
     fn is_penalised(&self, source: Source, limits: &Limits, now: Instant) -> bool {
         let min = Duration::from_secs(limits.penalty_min.into());
-        self.penalties.get(&source).is_some_and(|end| end.saturating_duration_since(now) >= min)
+        self.penalties
+            .get(&source)
+            .is_some_and(|end| end.saturating_duration_since(now) >= min)
     }
 }
 
@@ -212,7 +240,12 @@ mod tests {
     #[test]
     fn the_oldest_of_the_greediest_goes_first() {
         let mut s = Sources::default();
-        for (from, c) in [("192.0.2.1", 1), ("192.0.2.2", 2), ("192.0.2.2", 3), ("192.0.2.2", 4)] {
+        for (from, c) in [
+            ("192.0.2.1", 1),
+            ("192.0.2.2", 2),
+            ("192.0.2.2", 3),
+            ("192.0.2.2", 4),
+        ] {
             s.enter(ip(from), c);
         }
         assert!(s.is_full(ip("192.0.2.1"), &limits()));
@@ -236,7 +269,11 @@ mod tests {
         assert_eq!(s.slots(a, &l, now), 3);
         s.punish(a, 10, &l, now);
         assert_eq!(s.slots(a, &l, now), 1);
-        assert_eq!(s.slots(neighbour, &l, now), 1, "the whole /64 is one source");
+        assert_eq!(
+            s.slots(neighbour, &l, now),
+            1,
+            "the whole /64 is one source"
+        );
         assert_eq!(s.slots(ip("2001:db8:0:1::1"), &l, now), 3);
         s.listed.add(a, 128);
         assert_eq!(s.slots(a, &l, now), RESERVED);
@@ -252,6 +289,9 @@ mod tests {
             s.punish(a, 100, &l, now);
         }
         s.forgive(now + Duration::from_secs(601));
-        assert!(s.penalties.is_empty(), "a penalty never lasts longer than the maximum");
+        assert!(
+            s.penalties.is_empty(),
+            "a penalty never lasts longer than the maximum"
+        );
     }
 }

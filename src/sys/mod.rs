@@ -5,6 +5,8 @@
 #![allow(unsafe_code, reason = "this is the one room where it is allowed")]
 
 pub mod account;
+pub mod client_exec;
+pub mod client_signals;
 pub mod job;
 pub mod memory;
 pub mod passing;

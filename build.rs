@@ -1,0 +1,67 @@
+//! Links libgcc into the programs, so that they need no library beyond libc.
+//!
+//! Rust's standard library asks the linker for `libgcc_s`, the shared half of
+//! the compiler's own library. We put a linker script of that name first in the
+//! search path, and it names the static halves. Where the compiler has no
+//! static `libgcc_eh`, or the target is another than Linux with glibc, nothing
+//! is done and the programs need `libgcc_s.so.1`, as any Rust program does.
+//! A library lost that way costs megabytes of nothing but a slower start, so
+//! failing here never fails the build.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a build script asks the compiler where its library is; it is no part of the programs"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+fn main() {
+    say("cargo:rerun-if-changed=build.rs");
+    say("cargo:rerun-if-env-changed=CC");
+    let (os, abi) = (
+        variable("CARGO_CFG_TARGET_OS"),
+        variable("CARGO_CFG_TARGET_ENV"),
+    );
+    // A cross build's compiler is not ours to guess.
+    let native = variable("HOST") == variable("TARGET");
+    if os != "linux" || abi != "gnu" || !native {
+        return;
+    }
+    let Some(out) = env::var_os("OUT_DIR").map(PathBuf::from) else {
+        return;
+    };
+    if let (Some(eh), Some(gcc)) = (library("libgcc_eh.a"), library("libgcc.a")) {
+        let script = format!("GROUP ( \"{}\" \"{}\" )\n", eh.display(), gcc.display());
+        if fs::write(out.join("libgcc_s.so"), script).is_ok() {
+            say(&format!("cargo:rustc-link-search=native={}", out.display()));
+        }
+    }
+}
+
+/// Where the compiler has one of its libraries, if it has it at all: it prints
+/// the bare name where it has not.
+fn library(name: &str) -> Option<PathBuf> {
+    let cc = env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let output = Command::new(cc)
+        .arg(format!("-print-file-name={name}"))
+        .output()
+        .ok()?;
+    let path = String::from_utf8(output.stdout).ok()?;
+    let path = Path::new(path.trim());
+    let plain = !path.to_str()?.contains(['"', '\n']);
+    (path.is_absolute() && path.is_file() && plain).then(|| path.to_owned())
+}
+
+fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_default()
+}
+
+/// How a build script talks to cargo.
+#[allow(
+    clippy::print_stdout,
+    reason = "cargo reads a build script's standard output"
+)]
+fn say(line: &str) {
+    println!("{line}");
+}

@@ -1,0 +1,376 @@
+//! The command line of `cos` and of its rsh face, parsed into what it asks for.
+//! Pure: run by the client before anything else; it reads no file.
+//!
+//! Flags may stand before the host and after it, up to the first word of the
+//! command or `--`, as ssh and the BSD rsh take them. The command's words are
+//! kept as they are, byte for byte, and never quoted again.
+
+use std::ffi::{OsStr, OsString};
+use std::num::NonZeroU16;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use getopts::{Fail, Matches};
+
+use super::flags::{self, Flag, Rule};
+use crate::config::name::UserName;
+use crate::fault::Fault;
+
+/// How long connecting to one address may take, unless told otherwise.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Run a command on a host.
+    Run(Box<Call>),
+    /// Print this text (help, version).
+    Tell(String),
+    /// Exit with status 0 at once: git asks whether we take ssh's flags.
+    Probe,
+}
+
+/// A command to run on a host.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The host as it was written, without a user before it.
+    pub host: String,
+    /// The remote user, where one was given.
+    pub user: Option<UserName>,
+    /// The port, where one was given.
+    pub port: Option<NonZeroU16>,
+    /// Whether standard input is left alone.
+    pub no_input: bool,
+    /// The only family of addresses to use, where one was given.
+    pub family: Option<Family>,
+    /// Whether to tell each step.
+    pub verbose: bool,
+    /// The configuration folder, where one was given.
+    pub folder: Option<PathBuf>,
+    /// How long connecting to one address may take.
+    pub connect_timeout: Duration,
+    /// The command's words, at least one; any bytes but NUL.
+    pub words: Vec<Vec<u8>>,
+    /// An ssh subsystem is meant by the words.
+    pub subsystem: bool,
+    /// Flags that mean nothing to us but something to ssh, as ssh takes them.
+    pub for_ssh: Vec<String>,
+}
+
+/// A family of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4
+    V4,
+    /// IPv6
+    V6,
+}
+
+/// Whose command line it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Face {
+    /// `cos`, with subcommands.
+    Cos,
+    /// rsh's: the program was called `cosrsh` or `rsh`.
+    Rsh,
+}
+
+impl Face {
+    /// The face of a program's name, argv[0].
+    pub fn of(program: &OsStr) -> Self {
+        match Path::new(program).file_name().map(OsStr::as_bytes) {
+            Some(b"cosrsh" | b"rsh") => Self::Rsh,
+            _ => Self::Cos,
+        }
+    }
+
+    const fn usage(self) -> &'static str {
+        match self {
+            Self::Cos => {
+                "usage: cos [-C DIR] [-v] run [FLAG]... [USER@]HOST [FLAG]... [--] COMMAND..."
+            }
+            Self::Rsh => "usage: cosrsh [FLAG]... [USER@]HOST [FLAG]... [--] COMMAND...",
+        }
+    }
+}
+
+/// Parses a command line; the first word is the program's name.
+///
+/// # Errors
+/// What is wrong with it, and what was probably meant.
+pub fn parse(argv: &[OsString]) -> Result<Wish, Fault> {
+    let (program, rest) = argv
+        .split_first()
+        .map_or((OsStr::new("cos"), argv), |(p, rest)| (p.as_os_str(), rest));
+    match Face::of(program) {
+        Face::Rsh => parse_run(Face::Rsh, Draft::default(), rest),
+        Face::Cos => parse_cos(rest),
+    }
+}
+
+fn parse_cos(args: &[OsString]) -> Result<Wish, Fault> {
+    let mut draft = Draft::default();
+    let rest = draft.take(Face::Cos, flags::COS, args)?.rest;
+    if let Some(tell) = draft.tell.take() {
+        return Ok(tell);
+    }
+    match rest.split_first() {
+        Some((word, rest)) if word == "run" => parse_run(Face::Cos, draft, rest),
+        Some((word, _)) => Err(Fault::new(format!(
+            "{word:?} is no subcommand; did you mean \"cos run {}\"?",
+            word.to_string_lossy()
+        ))),
+        None => Err(Fault::new(Face::Cos.usage())),
+    }
+}
+
+fn parse_run(face: Face, mut draft: Draft, args: &[OsString]) -> Result<Wish, Fault> {
+    let before = draft.take(face, flags::RUN, args)?;
+    let (host, words) = match before.rest.split_first() {
+        // After "--" before the host nothing is a flag any more, as in ssh.
+        Some((host, rest)) if before.terminated => (Some(host), rest),
+        Some((host, rest)) => (Some(host), draft.take(face, flags::RUN, rest)?.rest),
+        None => (None, before.rest),
+    };
+    match (draft.tell.take(), host) {
+        (Some(tell), _) => Ok(tell),
+        (None, Some(host)) => draft.call(host, words).map(|c| Wish::Run(Box::new(c))),
+        (None, None) => Err(Fault::new(face.usage())),
+    }
+}
+
+/// What has been read of a command line so far.
+#[derive(Default)]
+struct Draft {
+    tell: Option<Wish>,
+    user: Option<UserName>,
+    port: Option<NonZeroU16>,
+    set_user: Option<UserName>,
+    set_port: Option<NonZeroU16>,
+    no_input: bool,
+    v4: bool,
+    v6: bool,
+    verbose: bool,
+    folder: Option<PathBuf>,
+    connect_timeout: Option<Duration>,
+    subsystem: bool,
+    for_ssh: Vec<String>,
+}
+
+/// What follows the flags that were read, and whether `--` ended them.
+struct Taken<'a> {
+    rest: &'a [OsString],
+    terminated: bool,
+}
+
+impl Draft {
+    fn take<'a>(
+        &mut self,
+        face: Face,
+        table: &[Flag],
+        args: &'a [OsString],
+    ) -> Result<Taken<'a>, Fault> {
+        // getopts takes text alone. What follows the flags is taken from `args`
+        // itself, so bytes that are no text go through unharmed.
+        let found = flags::parser(table)
+            .parse(args.iter().map(|a| a.to_string_lossy().into_owned()))
+            .map_err(|e| wrong_flag(&e, face))?;
+        for flag in table {
+            if found.opt_count(flag.name()) > 0 {
+                self.apply(face, flag, &found)?;
+            }
+        }
+        let start = args.len().saturating_sub(found.free.len());
+        Ok(Taken {
+            rest: args.get(start..).unwrap_or_default(),
+            terminated: found.free_trailing_start() == Some(0),
+        })
+    }
+
+    fn apply(&mut self, face: Face, flag: &Flag, found: &Matches) -> Result<(), Fault> {
+        let values = found.opt_strs(flag.name());
+        let last = values.last().map(String::as_str).unwrap_or_default();
+        match flag.rule {
+            Rule::User => self.user = Some(user(last, "-l")?),
+            Rule::Port => self.port = Some(port(last, "-p")?),
+            Rule::NoInput => self.no_input = true,
+            Rule::V4 => self.v4 = true,
+            Rule::V6 => self.v6 = true,
+            Rule::Verbose => self.verbose = true,
+            Rule::Setting => {
+                for setting in &values {
+                    self.set(setting)?;
+                    self.for_ssh.push(format!("-o{setting}"));
+                }
+            }
+            Rule::Probe => self.tell = Some(Wish::Probe),
+            Rule::Subsystem => self.subsystem = true,
+            Rule::ForSsh if flag.value.is_empty() => self.for_ssh.push(format!("-{}", flag.letter)),
+            Rule::ForSsh => self.for_ssh.push(format!("-{}{last}", flag.letter)),
+            Rule::PassedOver => {}
+            Rule::Folder => self.folder = Some(folder(last)?),
+            Rule::Help => self.tell = Some(Wish::Tell(help(face))),
+            Rule::Version => {
+                self.tell = Some(Wish::Tell(
+                    concat!("cos ", env!("CARGO_PKG_VERSION"), "\n").to_owned(),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// An option in ssh's form. What we do not know is passed over, as the
+    /// tools that send it expect.
+    fn set(&mut self, setting: &str) -> Result<(), Fault> {
+        let Some((key, value)) = setting.split_once(['=', ' ']) else {
+            return Err(Fault::new(format!(
+                "-o {setting:?} is not of the form KEY=VALUE"
+            )));
+        };
+        let value = value.trim_matches([' ', '=', '"']);
+        match key.trim().to_ascii_lowercase().as_str() {
+            "connecttimeout" => self.connect_timeout = seconds(value)?,
+            "user" => self.set_user = Some(user(value, "-o User=")?),
+            "port" => self.set_port = Some(port(value, "-o Port=")?),
+            // We never ask anybody anything: every mode is batch mode.
+            "batchmode" if !matches!(value, "yes" | "no" | "true" | "false") => {
+                return Err(Fault::new(format!(
+                    "-o BatchMode={value}: neither yes nor no"
+                )));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn call(self, host: &OsStr, words: &[OsString]) -> Result<Call, Fault> {
+        let Some(host) = host.to_str() else {
+            return Err(Fault::new(format!("{host:?} is no host name")));
+        };
+        let (at, host) = match host.rsplit_once('@') {
+            Some((at, host)) => (Some(user(at, "before @")?), host),
+            None => (None, host),
+        };
+        let family = match (self.v4, self.v6) {
+            (false, false) => None,
+            (true, false) => Some(Family::V4),
+            (false, true) => Some(Family::V6),
+            (true, true) => return Err(Fault::new("-4 and -6 leave no address; give one of them")),
+        };
+        if host.is_empty() {
+            return Err(Fault::new("the host has no name"));
+        }
+        if words.is_empty() {
+            return Err(Fault::new(format!(
+                "no command for {host}; a terminal on it is not what this program gives"
+            )));
+        }
+        Ok(Call {
+            host: host.to_owned(),
+            user: self.user.or(at).or(self.set_user),
+            port: self.port.or(self.set_port),
+            no_input: self.no_input,
+            family,
+            verbose: self.verbose,
+            folder: self.folder,
+            connect_timeout: self.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+            words: words.iter().map(|w| w.as_bytes().to_vec()).collect(),
+            subsystem: self.subsystem,
+            for_ssh: self.for_ssh,
+        })
+    }
+}
+
+/// A folder that getopts could not read as text has its replacement sign in it.
+fn folder(text: &str) -> Result<PathBuf, Fault> {
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(Fault::new(
+            "-C takes a folder's name in UTF-8; give another one in COS_CONFIG_DIR",
+        ));
+    }
+    Ok(text.into())
+}
+
+fn user(text: &str, whence: &str) -> Result<UserName, Fault> {
+    UserName::parse(text).map_err(|e| e.while_doing(whence))
+}
+
+fn port(text: &str, whence: &str) -> Result<NonZeroU16, Fault> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|_| digits)
+        .ok_or_else(|| Fault::new(format!("{whence} {text:?} is no port; give 1 to 65535")))
+}
+
+/// A time as ssh takes it: seconds, or a number with s, m or h; none and 0 are
+/// the default.
+fn seconds(text: &str) -> Result<Option<Duration>, Fault> {
+    let (digits, unit) = match text.char_indices().next_back() {
+        Some((i, 's' | 'S')) => (text.get(..i), 1),
+        Some((i, 'm' | 'M')) => (text.get(..i), 60),
+        Some((i, 'h' | 'H')) => (text.get(..i), 3600),
+        _ => (Some(text), 1),
+    };
+    if text == "none" {
+        return Ok(None);
+    }
+    let number: Option<u32> = digits.and_then(|d| d.parse().ok());
+    let seconds = number
+        .map(|n| u64::from(n).saturating_mul(unit))
+        .ok_or_else(|| {
+            Fault::new(format!(
+                "-o ConnectTimeout={text}: neither a number of seconds nor none"
+            ))
+        })?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+fn wrong_flag(fail: &Fail, face: Face) -> Fault {
+    let help = match face {
+        Face::Cos => "cos --help",
+        Face::Rsh => "cosrsh --help",
+    };
+    let dashed = |name: &str| match name.chars().count() {
+        1 => format!("-{name}"),
+        _ => format!("--{name}"),
+    };
+    let words = match fail {
+        Fail::ArgumentMissing(name) => format!("{} needs a value", dashed(name)),
+        Fail::UnrecognizedOption(name) if name == "C" => {
+            "-C DIR stands before run; cosrsh takes the folder from COS_CONFIG_DIR".to_owned()
+        }
+        Fail::UnrecognizedOption(name) => format!("{} is not known", dashed(name)),
+        Fail::UnexpectedArgument(name) => format!("{} takes no value", dashed(name)),
+        Fail::OptionMissing(name) | Fail::OptionDuplicated(name) => dashed(name),
+    };
+    Fault::new(format!("{words}; \"{help}\" lists the flags"))
+}
+
+fn help(face: Face) -> String {
+    let folder = match face {
+        Face::Cos => [
+            "Before run:\n",
+            &flags::help(flags::COS),
+            "Around the host:\n",
+        ]
+        .concat(),
+        Face::Rsh => "The configuration folder is that of COS_CONFIG_DIR.\n".to_owned(),
+    };
+    [
+        face.usage(),
+        "\nRuns a command on another host: its output, its errors and its exit status arrive here.\n",
+        &folder,
+        &flags::help(flags::RUN),
+        "SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command. Where the host has said nothing for 5\n\
+         seconds after one of them, the next one ends this program, and the host hangs the command up.\n\
+         Exit status: the command's; 128 + n when signal n ended it; 255 and a line on standard error\n\
+         for what failed here.\n",
+    ]
+    .concat()
+}
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;

@@ -1,0 +1,410 @@
+//! The command lines that tools send (found by logging argv), each verbatim.
+
+use super::*;
+
+fn parsed(line: &[&str]) -> Result<Wish, Fault> {
+    let argv: Vec<OsString> = line.iter().map(OsString::from).collect();
+    parse(&argv)
+}
+
+fn call(line: &[&str]) -> Call {
+    match parsed(line) {
+        Ok(Wish::Run(call)) => *call,
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+fn complaint(line: &[&str]) -> String {
+    match parsed(line) {
+        Err(fault) => fault.to_string(),
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+/// Host, user, port and words of a call that is otherwise plain.
+fn gist(line: &[&str]) -> (String, String, u16, Vec<String>) {
+    let call = call(line);
+    let user = call.user.as_ref().map_or("", |u| u.as_str()).to_owned();
+    let port = call.port.map_or(0, NonZeroU16::get);
+    let words = call
+        .words
+        .into_iter()
+        .map(|w| String::from_utf8(w).unwrap());
+    (call.host, user, port, words.collect())
+}
+
+fn is(line: &[&str], host: &str, user: &str, port: u16, words: &[&str]) {
+    let (h, u, p, w) = gist(line);
+    assert_eq!((h.as_str(), u.as_str(), p), (host, user, port), "{line:?}");
+    assert_eq!(w, words, "{line:?}");
+}
+
+#[test]
+fn rsync() {
+    let server = [
+        "rsync",
+        "--server",
+        "-vlogDtpre.iLsfxCIvu",
+        ".",
+        "dst\\ dir/",
+    ];
+    is(
+        &[&["cosrsh", "-p", "2222", "-l", "jo", "hostb"], &server[..]].concat(),
+        "hostb",
+        "jo",
+        2222,
+        &server,
+    );
+    is(
+        &[&["cosrsh", "hostb"], &server[..]].concat(),
+        "hostb",
+        "",
+        0,
+        &server,
+    );
+    is(
+        &[&["cosrsh", "-l", "jo", "2001:db8::1"], &server[..]].concat(),
+        "2001:db8::1",
+        "jo",
+        0,
+        &server,
+    );
+}
+
+#[test]
+fn git() {
+    assert_eq!(
+        parsed(&[
+            "cosrsh",
+            "-G",
+            "-o",
+            "SendEnv=GIT_PROTOCOL",
+            "-p",
+            "9002",
+            "hostb"
+        ])
+        .unwrap(),
+        Wish::Probe
+    );
+    assert_eq!(parsed(&["cosrsh", "-G", "hostb"]).unwrap(), Wish::Probe);
+    let line = [
+        "cosrsh",
+        "-o",
+        "SendEnv=GIT_PROTOCOL",
+        "-p",
+        "9002",
+        "git@hostb",
+        "git-upload-pack '/p'",
+    ];
+    is(&line, "hostb", "git", 9002, &["git-upload-pack '/p'"]);
+    is(
+        &["cosrsh", "-4", "git@hostb", "git-upload-pack '/p'"],
+        "hostb",
+        "git",
+        0,
+        &["git-upload-pack '/p'"],
+    );
+}
+
+#[test]
+fn gnu_tar_and_rmt() {
+    is(
+        &["cosrsh", "hostb", "-l", "jo", "/etc/rmt"],
+        "hostb",
+        "jo",
+        0,
+        &["/etc/rmt"],
+    );
+    is(
+        &["cosrsh", "hostb", "/etc/rmt"],
+        "hostb",
+        "",
+        0,
+        &["/etc/rmt"],
+    );
+}
+
+#[test]
+fn pdsh() {
+    let line = [
+        "cosrsh",
+        "-oConnectTimeout=10",
+        "-2",
+        "-a",
+        "-x",
+        "-l",
+        "jo",
+        "hostb",
+        "uptime",
+        "-p",
+    ];
+    is(&line, "hostb", "jo", 0, &["uptime", "-p"]);
+    let line = [
+        "cosrsh",
+        "-oConnectTimeout=3",
+        "-2",
+        "-a",
+        "-x",
+        "-ljo",
+        "hostb",
+        "uptime",
+    ];
+    assert_eq!(call(&line).connect_timeout, Duration::from_secs(3));
+}
+
+#[test]
+fn gnu_parallel() {
+    let perl = [
+        "exec",
+        "perl",
+        "-e",
+        "@GNU_Parallel=split/_/,\"use_IPC::Open3\";",
+    ];
+    is(
+        &[&["cosrsh", "-l", "jo", "hostb", "--"], &perl[..]].concat(),
+        "hostb",
+        "jo",
+        0,
+        &perl,
+    );
+    is(
+        &[&["cosrsh", "hostb", "--"], &perl[..]].concat(),
+        "hostb",
+        "",
+        0,
+        &perl,
+    );
+}
+
+#[test]
+fn scp() {
+    let line = [
+        "cosrsh",
+        "-x",
+        "-oForwardAgent=no",
+        "-oPermitLocalCommand=no",
+        "-l",
+        "jo",
+        "--",
+        "hostb",
+        "scp -t dir",
+    ];
+    is(&line, "hostb", "jo", 0, &["scp -t dir"]);
+    // As in ssh, nothing is a flag after "--", not even behind the host.
+    is(
+        &["cosrsh", "--", "hostb", "-l", "--", "x"],
+        "hostb",
+        "",
+        0,
+        &["-l", "--", "x"],
+    );
+}
+
+#[test]
+fn borg_restic_and_open_mpi() {
+    is(
+        &["cosrsh", "-p", "9400", "jo@hostb", "borg", "serve"],
+        "hostb",
+        "jo",
+        9400,
+        &["borg", "serve"],
+    );
+    let restic = call(&["cosrsh", "hostb", "-l", "jo", "-s", "sftp"]);
+    assert!(restic.subsystem);
+    is(
+        &["cosrsh", "jo@hostb", "orted", "-mca", "ess", "env"],
+        "hostb",
+        "jo",
+        0,
+        &["orted", "-mca", "ess", "env"],
+    );
+    is(
+        &["cosrsh", "hostb", "echo $SHELL"],
+        "hostb",
+        "",
+        0,
+        &["echo $SHELL"],
+    );
+}
+
+#[test]
+fn everything_that_is_passed_over() {
+    let line = [
+        "cosrsh",
+        "-x",
+        "-X",
+        "-a",
+        "-A",
+        "-2",
+        "-q",
+        "-T",
+        "-e",
+        "none",
+        "-8",
+        "-L",
+        "-d",
+        "-o",
+        "A=b",
+        "-oC=d",
+        "-oBatchMode=yes",
+        "hostb",
+        "-x8eq",
+        "-Tn",
+        "-v",
+        "cmd",
+        "-x",
+    ];
+    is(&line, "hostb", "", 0, &["cmd", "-x"]);
+    let call = call(&line);
+    assert!(call.no_input && call.verbose);
+    assert_eq!(
+        call.for_ssh.concat(),
+        "-oA=b-oC=d-oBatchMode=yes-x-X-a-A-q-T-enone-T-x-eq".replace("-T-x-eq", "-x-T-eq")
+    );
+}
+
+#[test]
+fn words_are_kept_as_they_are() {
+    is(
+        &["cosrsh", "hostb", "a  b", "", "$x", "'q'", "--", "-n"],
+        "hostb",
+        "",
+        0,
+        &["a  b", "", "$x", "'q'", "--", "-n"],
+    );
+    is(&["cosrsh", "hostb", ""], "hostb", "", 0, &[""]);
+    let argv = [
+        OsString::from("cosrsh"),
+        "hostb".into(),
+        "-n".into(),
+        OsStr::from_bytes(b"\xff\xfe -n").into(),
+    ];
+    let Ok(Wish::Run(call)) = parse(&argv) else {
+        panic!("not taken")
+    };
+    assert_eq!(call.words, [b"\xff\xfe -n".to_vec()]);
+}
+
+#[test]
+fn users() {
+    assert_eq!(
+        gist(&["cosrsh", "jo@example.org@hostb", "x"]).1,
+        "jo@example.org"
+    );
+    // What is nearest to the command counts, and -l above all.
+    assert_eq!(gist(&["cosrsh", "-l", "a", "b@hostb", "x"]).1, "a");
+    assert_eq!(gist(&["cosrsh", "-l", "a", "hostb", "-l", "b", "x"]).1, "b");
+    assert_eq!(gist(&["cosrsh", "-oUser=a", "b@hostb", "x"]).1, "b");
+    assert_eq!(gist(&["cosrsh", "-oUser=a", "hostb", "x"]).1, "a");
+    assert!(complaint(&["cosrsh", "-l", "-froot", "hostb", "x"]).contains("-l: "));
+    assert!(complaint(&["cosrsh", "@hostb", "x"]).contains("before @"));
+}
+
+#[test]
+fn ports() {
+    assert_eq!(gist(&["cosrsh", "-p1", "hostb", "x"]).2, 1);
+    assert_eq!(gist(&["cosrsh", "-oPort=7", "hostb", "x"]).2, 7);
+    assert_eq!(
+        gist(&["cosrsh", "hostb", "-p", "65535", "-oPort=7", "x"]).2,
+        65535
+    );
+    for bad in ["0", "65536", "-1", "+1", "", "ssh", " 1"] {
+        let told = complaint(&["cosrsh", "-p", bad, "hostb", "x"]);
+        assert!(told.contains("give 1 to 65535"), "{told}");
+    }
+}
+
+#[test]
+fn settings() {
+    let timeout = |setting: &str| call(&["cosrsh", "-o", setting, "hostb", "x"]).connect_timeout;
+    assert_eq!(timeout("connecttimeout=2m"), Duration::from_secs(120));
+    assert_eq!(timeout("ConnectTimeout 7"), Duration::from_secs(7));
+    assert_eq!(timeout("ConnectTimeout=0"), CONNECT_TIMEOUT);
+    assert_eq!(timeout("ConnectTimeout=none"), CONNECT_TIMEOUT);
+    assert_eq!(timeout("StrictHostKeyChecking=no"), CONNECT_TIMEOUT);
+    for bad in [
+        "ConnectTimeout=soon",
+        "ConnectTimeout=",
+        "BatchMode=maybe",
+        "nonsense",
+    ] {
+        complaint(&["cosrsh", "-o", bad, "hostb", "x"]);
+    }
+}
+
+#[test]
+fn families() {
+    assert_eq!(
+        call(&["cosrsh", "-4", "hostb", "x"]).family,
+        Some(Family::V4)
+    );
+    assert_eq!(
+        call(&["cosrsh", "hostb", "-6", "x"]).family,
+        Some(Family::V6)
+    );
+    assert!(complaint(&["cosrsh", "-4", "hostb", "-6", "x"]).contains("leave no address"));
+}
+
+#[test]
+fn the_faces() {
+    let run = call(&[
+        "/usr/bin/cos",
+        "-C",
+        "A",
+        "-v",
+        "run",
+        "-p",
+        "5",
+        "-l",
+        "jo",
+        "hostb",
+        "-n",
+        "x",
+    ]);
+    assert_eq!(run.folder, Some("A".into()));
+    assert!(run.verbose && run.no_input);
+    is(
+        &["cos", "run", "hostb", "run", "-C"],
+        "hostb",
+        "",
+        0,
+        &["run", "-C"],
+    );
+    is(
+        &["/usr/local/bin/rsh", "hostb", "x"],
+        "hostb",
+        "",
+        0,
+        &["x"],
+    );
+    assert!(complaint(&["cos", "hostb", "x"]).contains("did you mean \"cos run hostb\"?"));
+    assert!(complaint(&["cos"]).starts_with("usage: cos "));
+    assert!(complaint(&["cosrsh"]).starts_with("usage: cosrsh "));
+    assert!(complaint(&["cosrsh", "-C", "A", "hostb", "x"]).contains("COS_CONFIG_DIR"));
+    assert!(complaint(&["cosrsh", "hostb"]).starts_with("no command for hostb"));
+    assert!(complaint(&["cosrsh", "-Z", "hostb", "x"]).contains("-Z is not known"));
+    assert!(complaint(&["cosrsh", "hostb", "-l"]).contains("-l needs a value"));
+    assert!(complaint(&["cosrsh", "--nonsense"]).contains("--nonsense is not known"));
+}
+
+#[test]
+fn help_and_version() {
+    for line in [
+        &["cos", "--help"][..],
+        &["cos", "run", "--help"],
+        &["cosrsh", "--help"],
+    ] {
+        let Wish::Tell(text) = parsed(line).unwrap() else {
+            panic!("{line:?}")
+        };
+        // Every flag of the table is in it.
+        for f in flags::RUN {
+            assert!(text.contains(&format!("-{}", f.name())), "{}", f.name());
+        }
+        assert!(text.lines().all(|l| l.len() < 120), "{text}");
+    }
+    let Wish::Tell(text) = parsed(&["cosrsh", "--version"]).unwrap() else {
+        panic!()
+    };
+    assert_eq!(text, format!("cos {}\n", env!("CARGO_PKG_VERSION")));
+}

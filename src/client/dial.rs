@@ -1,0 +1,234 @@
+//! Connecting: the addresses of a host in their order, each with its time, and
+//! the Hello sent as soon as one of them answers. Run by the client.
+//!
+//! Connecting is begun before anything else is read, so that the network and
+//! the server work while we read our keys.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
+
+use super::inbox::is_for_later;
+use crate::fault::Fault;
+use crate::sys::socket::prepare;
+
+/// After so many seconds of silence the system asks whether the server is
+/// still there; a host that has gone down is noticed after twice that.
+const KEEP_ALIVE: u32 = 60;
+
+/// A connection that is being made.
+pub struct Dialing<'a> {
+    hello: &'a [u8],
+    timeout: Duration,
+    left: std::slice::Iter<'a, SocketAddr>,
+    attempt: Option<Attempt>,
+    failures: Vec<String>,
+}
+
+/// A connection that has been made, with the Hello sent.
+pub struct Dialed {
+    /// The socket; nonblocking.
+    pub socket: TcpStream,
+    /// Where it leads.
+    pub address: SocketAddr,
+}
+
+struct Attempt {
+    socket: TcpStream,
+    address: SocketAddr,
+    until: Instant,
+    greeted: bool,
+}
+
+impl<'a> Dialing<'a> {
+    /// Begins to connect to the first address that does not fail at once.
+    pub fn begin(addresses: &'a [SocketAddr], timeout: Duration, hello: &'a [u8]) -> Self {
+        let left = addresses.iter();
+        let mut dialing = Self {
+            hello,
+            timeout,
+            left,
+            attempt: None,
+            failures: Vec::new(),
+        };
+        dialing.go_on();
+        dialing
+    }
+
+    /// Waits until the connection stands, trying one address after the other.
+    ///
+    /// # Errors
+    /// Nobody answered at any of them; the fault says why for each.
+    pub fn finish(mut self) -> Result<Dialed, Fault> {
+        while let Some(mut attempt) = self.attempt.take() {
+            match attempt.finish(self.hello) {
+                Ok(()) => {
+                    return Ok(Dialed {
+                        socket: attempt.socket,
+                        address: attempt.address,
+                    });
+                }
+                Err(e) => self.note(attempt.address, &e),
+            }
+            self.go_on();
+        }
+        Err(Fault::new(self.failures.join("; ")))
+    }
+
+    fn go_on(&mut self) {
+        while self.attempt.is_none() {
+            let Some(address) = self.left.next() else {
+                return;
+            };
+            match Attempt::begin(*address, self.timeout, self.hello) {
+                Ok(attempt) => self.attempt = Some(attempt),
+                Err(e) => self.note(*address, &e),
+            }
+        }
+    }
+
+    fn note(&mut self, address: SocketAddr, e: &io::Error) {
+        let words = if e.kind() == io::ErrorKind::ConnectionRefused {
+            "connection refused; is cosserver running there, and is this its port?".to_owned()
+        } else if e.kind() == io::ErrorKind::TimedOut {
+            let seconds = self.timeout.as_secs();
+            format!("no answer within {seconds} s; is the host up?")
+        } else {
+            plainly(e)
+        };
+        self.failures.push(format!("{address}: {words}"));
+    }
+}
+
+impl Attempt {
+    fn begin(address: SocketAddr, timeout: Duration, hello: &[u8]) -> io::Result<Self> {
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::Inet,
+            SocketAddr::V6(_) => AddressFamily::Inet6,
+        };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket(family, SockType::Stream, flags, None)?;
+        prepare(fd.as_fd(), KEEP_ALIVE)?;
+        match connect(fd.as_raw_fd(), &SockaddrStorage::from(address)) {
+            Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let now = Instant::now();
+        let until = now.checked_add(timeout).unwrap_or(now);
+        let mut attempt = Self {
+            socket: fd.into(),
+            address,
+            until,
+            greeted: false,
+        };
+        attempt.greet(hello)?;
+        Ok(attempt)
+    }
+
+    /// Sends the Hello, if the connection stands. It is shorter than any
+    /// socket's empty buffer.
+    fn greet(&mut self, hello: &[u8]) -> io::Result<()> {
+        if self.greeted {
+            return Ok(());
+        }
+        match self.socket.write(hello) {
+            Ok(n) if n == hello.len() => self.greeted = true,
+            Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
+            // Linux says so of a socket that is still connecting.
+            Err(e) if is_for_later(&e) || e.kind() == io::ErrorKind::NotConnected => {}
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, hello: &[u8]) -> io::Result<()> {
+        while !self.greeted {
+            wait_for(&self.socket, PollFlags::POLLOUT, self.until)?;
+            if let Some(e) = self.socket.take_error()? {
+                return Err(e);
+            }
+            self.greet(hello)?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a socket is ready for one of these, or something happened to it.
+///
+/// # Errors
+/// `TimedOut` where nothing happened until then.
+pub fn wait_for(socket: &TcpStream, events: PollFlags, until: Instant) -> io::Result<()> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        // A whole millisecond at least, so that no wait becomes a busy one.
+        let timeout = PollTimeout::try_from(left.saturating_add(Duration::from_millis(1)))
+            .unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(socket.as_fd(), events)], timeout) {
+            Ok(0) if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// What the system says of an error, without its number.
+pub fn plainly(e: &io::Error) -> String {
+    let number = e.raw_os_error().map(Errno::from_raw);
+    number.map_or_else(|| e.to_string(), |n| n.desc().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn the_next_address_is_tried_when_one_refuses() {
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = listener.local_addr().unwrap();
+        let addresses = [closed, open];
+        let dialed = Dialing::begin(&addresses, Duration::from_secs(60), b"hello")
+            .finish()
+            .unwrap();
+        assert_eq!(dialed.address, open);
+        let mut got = [0; 5];
+        listener.accept().unwrap().0.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"hello");
+    }
+
+    #[test]
+    fn every_address_is_named_when_all_fail() {
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let addresses = [closed, closed];
+        let e = Dialing::begin(&addresses, Duration::from_secs(60), b"")
+            .finish()
+            .err()
+            .unwrap();
+        let told = e.to_string();
+        assert_eq!(told.matches(&closed.to_string()).count(), 2, "{told}");
+        assert!(told.contains("is cosserver running there"), "{told}");
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let e = wait_for(&one, PollFlags::POLLIN, Instant::now()).unwrap_err();
+        assert_eq!(e.kind(), io::ErrorKind::TimedOut);
+    }
+}

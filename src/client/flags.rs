@@ -1,0 +1,184 @@
+//! Every flag of `cos run` and `cosrsh`, each in one line that feeds the parser
+//! and `--help`. Pure: run by the client before anything else.
+//!
+//! Beside rsh's own flags stand those that the tools of the ecosystem send
+//! because they take the program for ssh: they mean nothing here and are passed
+//! over, or handed to ssh where the host table says `method=ssh`.
+
+use getopts::{Options, ParsingStyle};
+
+/// What a flag does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// The remote user.
+    User,
+    /// The port.
+    Port,
+    /// No standard input.
+    NoInput,
+    /// IPv4 alone.
+    V4,
+    /// IPv6 alone.
+    V6,
+    /// Tell each step.
+    Verbose,
+    /// An option in ssh's form, `Key=Value`.
+    Setting,
+    /// git's question whether we understand ssh's flags.
+    Probe,
+    /// ssh's subsystems, which we have not.
+    Subsystem,
+    /// Taken and passed over; ssh would know it.
+    ForSsh,
+    /// Taken and passed over; ssh would take it for something else, or refuse it.
+    PassedOver,
+    /// The configuration folder.
+    Folder,
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// One flag: its letter or long name, its value's name (empty where it takes
+/// none), its line of help.
+pub(super) struct Flag {
+    pub(super) letter: &'static str,
+    pub(super) long: &'static str,
+    pub(super) value: &'static str,
+    pub(super) rule: Rule,
+    pub(super) help: &'static str,
+}
+
+const fn flag(letter: &'static str, value: &'static str, rule: Rule, help: &'static str) -> Flag {
+    Flag {
+        letter,
+        long: "",
+        value,
+        rule,
+        help,
+    }
+}
+
+const fn long(name: &'static str, rule: Rule, help: &'static str) -> Flag {
+    Flag {
+        letter: "",
+        long: name,
+        value: "",
+        rule,
+        help,
+    }
+}
+
+const VERBOSE: Flag = flag("v", "", Rule::Verbose, "tell each step on standard error");
+const HELP: Flag = long("help", Rule::Help, "print this help");
+const VERSION: Flag = long("version", Rule::Version, "print the version");
+
+/// The flags around a host: those of `cos run` and of `cosrsh`.
+pub(super) const RUN: &[Flag] = &[
+    flag(
+        "l",
+        "USER",
+        Rule::User,
+        "run as this user there; also USER@HOST",
+    ),
+    flag(
+        "p",
+        "PORT",
+        Rule::Port,
+        "the port; without it the host table's, that of cosserver in /etc/services, or 9002",
+    ),
+    flag("n", "", Rule::NoInput, "no standard input: its end at once"),
+    flag("4", "", Rule::V4, "IPv4 addresses alone"),
+    flag("6", "", Rule::V6, "IPv6 addresses alone"),
+    VERBOSE,
+    flag(
+        "o",
+        "KEY=VALUE",
+        Rule::Setting,
+        "ConnectTimeout (seconds for each address), User and Port as in ssh; others are passed over",
+    ),
+    flag("G", "", Rule::Probe, "exit with status 0 (git asks so)"),
+    flag(
+        "s",
+        "",
+        Rule::Subsystem,
+        "an ssh subsystem: with method=ssh alone",
+    ),
+    HELP,
+    VERSION,
+    flag("x", "", Rule::ForSsh, ""),
+    flag("X", "", Rule::ForSsh, ""),
+    flag("a", "", Rule::ForSsh, ""),
+    flag("A", "", Rule::ForSsh, ""),
+    flag("q", "", Rule::ForSsh, ""),
+    flag("T", "", Rule::ForSsh, ""),
+    flag("e", "CHAR", Rule::ForSsh, ""),
+    flag("2", "", Rule::PassedOver, ""),
+    flag("8", "", Rule::PassedOver, ""),
+    flag("L", "", Rule::PassedOver, ""),
+    flag("d", "", Rule::PassedOver, ""),
+];
+
+/// The flags of `cos` before its subcommand.
+pub(super) const COS: &[Flag] = &[
+    flag(
+        "C",
+        "DIR",
+        Rule::Folder,
+        "the configuration folder; without it that of COS_CONFIG_DIR, /etc/cosserver for root, else ~/.config/cosserver",
+    ),
+    VERBOSE,
+    HELP,
+    VERSION,
+];
+
+impl Flag {
+    /// The flag's name for getopts.
+    pub(super) const fn name(&self) -> &'static str {
+        if self.letter.is_empty() {
+            self.long
+        } else {
+            self.letter
+        }
+    }
+}
+
+/// A parser for a table, which stops at the first word that is no flag.
+pub(super) fn parser(table: &[Flag]) -> Options {
+    let mut options = Options::new();
+    options.parsing_style(ParsingStyle::StopAtFirstFree);
+    for f in table {
+        if f.value.is_empty() {
+            options.optflagmulti(f.letter, f.long, f.help);
+        } else {
+            options.optmulti(f.letter, f.long, f.help, f.value);
+        }
+    }
+    options
+}
+
+/// A table's lines of help; flags that are passed over share the last one.
+pub(super) fn help(table: &[Flag]) -> String {
+    let mut text = String::new();
+    let mut over = Vec::new();
+    for f in table {
+        let dash = if f.letter.is_empty() { "--" } else { "-" };
+        let shown = [
+            dash,
+            f.name(),
+            if f.value.is_empty() { "" } else { " " },
+            f.value,
+        ]
+        .concat();
+        if matches!(f.rule, Rule::ForSsh | Rule::PassedOver) {
+            over.push(shown);
+        } else {
+            text.push_str(&["  ", &shown, "\n        ", f.help, "\n"].concat());
+        }
+    }
+    if !over.is_empty() {
+        text.push_str(&["  ", &over.join(", "), "\n        taken and passed over\n"].concat());
+    }
+    text
+}

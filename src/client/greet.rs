@@ -1,0 +1,342 @@
+//! From a connection to an accepted command: hello, proof, answer. Run by the
+//! client; each step takes the value that the one before it returned.
+//!
+//! [`Dialed`] → [`Greeted`] (the server's hello) → [`Answer`]: [`Accepted`],
+//! with the server's own proof checked, or denied.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use nix::poll::PollFlags;
+
+use super::dial::{Dialed, plainly, wait_for};
+use super::inbox::{Came, Inbox, is_for_later};
+use crate::fault::Fault;
+use crate::secret::{KeyPair, PublicKey, Secret};
+use crate::wire::answer::{self, Reference};
+use crate::wire::hello::{Hello, ServerHello, Suite, VERSION};
+use crate::wire::limits::{COMMAND_PIECE, LENGTH_BYTES};
+use crate::wire::noise::Initiator;
+use crate::wire::opening::Opening;
+use crate::wire::proof::{self, Claim, Side};
+use crate::wire::record::{self, Envelope, Kind};
+use crate::wire::seal::{Opener, Sealer};
+use crate::wire::{Malformed, answer as wire_answer};
+
+/// How long a server may take to say hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// How long it may take to answer. A refusal waits for the server's next two
+/// seconds; a name service that the server must ask may take longer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Our first message, and its bytes.
+pub struct OurHello {
+    hello: Hello,
+    record: Vec<u8>,
+}
+
+impl OurHello {
+    /// The Hello of this program on this machine.
+    ///
+    /// # Errors
+    /// None that can happen.
+    pub fn new() -> Result<Self, Fault> {
+        let suites = Suite::preferred().to_vec();
+        let hello = Hello {
+            version: VERSION,
+            suites,
+            wants_host_key: false,
+        };
+        let record = hello.compose().map_err(ours)?;
+        Ok(Self { hello, record })
+    }
+
+    /// The whole record.
+    pub fn record(&self) -> &[u8] {
+        &self.record
+    }
+}
+
+/// Who we are to a host, and how we know it.
+#[derive(Clone, Copy)]
+pub struct Credentials<'a> {
+    /// The name by which it knows us.
+    pub caller: &'a str,
+    /// The name that it has for itself.
+    pub server: &'a str,
+    /// Our machine key.
+    pub machine: &'a KeyPair,
+    /// Its public key.
+    pub pin: &'a PublicKey,
+    /// The secret that only we two have.
+    pub cookie: &'a Secret,
+}
+
+/// What we ask of a host: the request's bytes, and the command where it is too
+/// long for them.
+pub struct Question {
+    /// The request.
+    pub request: Vec<u8>,
+    /// The encoding of the command's words, where it must follow.
+    pub follows: Option<Vec<u8>>,
+}
+
+/// A connection whose server has said hello.
+pub struct Greeted<'a> {
+    line: Line,
+    ours: &'a OurHello,
+    theirs: ServerHello,
+    their_record: Vec<u8>,
+}
+
+/// A command that the server has accepted.
+pub struct Accepted {
+    /// The connection, nonblocking.
+    pub socket: TcpStream,
+    /// What has come with the answer is in it.
+    pub inbox: Inbox,
+    /// For what we send.
+    pub sealer: Sealer,
+    /// For what the server sends.
+    pub opener: Opener,
+}
+
+/// What the server says to a question.
+pub enum Answer {
+    /// Yes.
+    Accepted(Box<Accepted>),
+    /// No; its log has the reason under this reference.
+    Denied(Reference),
+}
+
+impl<'a> Greeted<'a> {
+    /// Waits for the server's hello.
+    ///
+    /// # Errors
+    /// None came in time, or something else.
+    pub fn wait(dialed: Dialed, ours: &'a OurHello) -> Result<Self, Fault> {
+        let mut line = Line {
+            socket: dialed.socket,
+            address: dialed.address,
+            inbox: Inbox::default(),
+        };
+        let record = line.receive(Kind::ServerHello, HELLO_WITHIN)?;
+        let their_record = line.inbox.bytes(record).to_vec();
+        let theirs = ServerHello::parse(&their_record, &ours.hello)
+            .map_err(|e| line.stranger(&format!("{e}")))?;
+        Ok(Self {
+            line,
+            ours,
+            theirs,
+            their_record,
+        })
+    }
+
+    /// The suite of the connection, for the curious.
+    pub const fn suite(&self) -> Suite {
+        self.theirs.suite
+    }
+
+    /// Proves who we are and asks; waits for the answer and checks it.
+    ///
+    /// # Errors
+    /// No answer, or none that the host we mean can have given.
+    pub fn ask(self, who: Credentials<'_>, question: &Question) -> Result<Answer, Fault> {
+        let Self {
+            mut line,
+            ours: our_hello,
+            theirs,
+            their_record,
+        } = self;
+        let claim = Claim {
+            caller: who.caller,
+            server: who.server,
+            caller_key: &who.machine.public,
+            server_key: who.pin,
+            nonce: &theirs.nonce,
+            request: &question.request,
+        };
+        let proof = proof::make(who.cookie, Side::Client, &claim).map_err(ours)?;
+        let opening = Opening {
+            caller: who.caller.to_owned(),
+            server: who.server.to_owned(),
+            request: &question.request,
+            proof,
+        };
+        let hello = &our_hello.record;
+        let mut noise = Initiator::new(theirs.suite, who.machine, who.pin, hello, &their_record)
+            .map_err(ours)?;
+        let message = noise
+            .message_1(&opening.encode().map_err(ours)?)
+            .map_err(ours)?;
+        let record = record::compose(Kind::ClientHello, &message).map_err(ours)?;
+        let most = usize::try_from(theirs.greeting_limit).unwrap_or(usize::MAX);
+        if record.len().saturating_sub(LENGTH_BYTES) > most {
+            return Err(Fault::new(format!(
+                "it takes no request of more than {most} bytes"
+            )));
+        }
+        line.send(&record)?;
+
+        let record = line.receive(Kind::Answer, ANSWER_WITHIN)?;
+        let content = match line.envelope(record.clone(), Kind::Answer)? {
+            Said::Denied(reference) => return Ok(Answer::Denied(reference)),
+            Said::Due(content) => content,
+        };
+        let (payload, keys) = noise.read_2(content).map_err(theirs_is_wrong)?;
+        let mut sealer = Sealer::new(keys.suite, &keys.to_server).map_err(ours)?;
+        let mut opener = Opener::new(keys.suite, &keys.to_client).map_err(ours)?;
+        let mut answer = wire_answer::Answer::decode(&payload).map_err(theirs_is_wrong)?;
+        if let (answer::Answer::SendCommand, Some(rest)) = (answer, &question.follows) {
+            for piece in rest.chunks(COMMAND_PIECE) {
+                line.send_sealed(&mut sealer, piece)?;
+            }
+            let record = line.receive(Kind::Sealed, ANSWER_WITHIN)?;
+            let mut sealed = match line.envelope(record, Kind::Sealed)? {
+                Said::Denied(reference) => return Ok(Answer::Denied(reference)),
+                Said::Due(content) => content.to_vec(),
+            };
+            let text = opener.open(&mut sealed).map_err(theirs_is_wrong)?;
+            answer = wire_answer::Answer::decode(text).map_err(theirs_is_wrong)?;
+        } else if question.follows.is_some() {
+            return Err(theirs_is_wrong(Malformed(
+                "it accepted a command before it had it",
+            )));
+        }
+        let answer::Answer::Accept { proof } = answer else {
+            return Err(theirs_is_wrong(Malformed(
+                "it asks for a command that it has",
+            )));
+        };
+        if !proof::verify(who.cookie, Side::Server, &claim, &proof) {
+            return Err(theirs_is_wrong(Malformed(
+                "its proof is not that of our cookie",
+            )));
+        }
+        let Line { socket, inbox, .. } = line;
+        Ok(Answer::Accepted(Box::new(Accepted {
+            socket,
+            inbox,
+            sealer,
+            opener,
+        })))
+    }
+}
+
+/// What a record of the greeting says.
+enum Said<'a> {
+    Due(&'a [u8]),
+    Denied(Reference),
+}
+
+/// A connection before it is accepted.
+struct Line {
+    socket: TcpStream,
+    address: SocketAddr,
+    inbox: Inbox,
+}
+
+impl Line {
+    /// Waits for a record that may be one of this kind.
+    fn receive(&mut self, due: Kind, within: Duration) -> Result<Range<usize>, Fault> {
+        let until = Instant::now()
+            .checked_add(within)
+            .unwrap_or_else(Instant::now);
+        loop {
+            match self.inbox.next(record::limit_of(due)) {
+                Ok(Some(record)) => return Ok(record),
+                Ok(None) => {}
+                Err(e) => return Err(self.stranger(&e.to_string())),
+            }
+            wait_for(&self.socket, PollFlags::POLLIN, until).map_err(|e| {
+                if e.kind() == std::io::ErrorKind::TimedOut {
+                    self.silent(due, within)
+                } else {
+                    Fault::from(e)
+                }
+            })?;
+            match self.inbox.fill(&mut self.socket) {
+                Ok(Came::Bytes(_) | Came::Nothing) => {}
+                Ok(Came::Closed) => return Err(self.hung_up(due, "closed the connection")),
+                Err(e) => return Err(self.hung_up(due, &plainly(&e))),
+            }
+        }
+    }
+
+    /// Reads a record's envelope: what is due, or a refusal where one may come.
+    fn envelope(&self, record: Range<usize>, due: Kind) -> Result<Said<'_>, Fault> {
+        let bytes = self.inbox.bytes(record);
+        let Envelope { kind, content } =
+            record::parse(bytes, &[due, Kind::Denied]).map_err(theirs_is_wrong)?;
+        if kind == Kind::Denied {
+            return answer::parse_denied(content)
+                .map(Said::Denied)
+                .map_err(theirs_is_wrong);
+        }
+        Ok(Said::Due(content))
+    }
+
+    fn send_sealed(&mut self, sealer: &mut Sealer, text: &[u8]) -> Result<(), Fault> {
+        let mut content = text.to_vec();
+        let tag = sealer.seal(&mut content).map_err(ours)?;
+        content.extend_from_slice(&tag);
+        self.send(&record::compose(Kind::Sealed, &content).map_err(ours)?)
+    }
+
+    fn send(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
+        let until = Instant::now()
+            .checked_add(ANSWER_WITHIN)
+            .unwrap_or_else(Instant::now);
+        while !bytes.is_empty() {
+            match self.socket.write(bytes) {
+                Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+                Err(e) if is_for_later(&e) => {
+                    wait_for(&self.socket, PollFlags::POLLOUT, until).map_err(|_| {
+                        Fault::new(format!("{} takes no more of the request", self.address))
+                    })?;
+                }
+                Err(e) => return Err(self.hung_up(Kind::Answer, &plainly(&e))),
+            }
+        }
+        Ok(())
+    }
+
+    fn stranger(&self, why: &str) -> Fault {
+        Fault::new(format!(
+            "what answers at {} does not speak cosserver's protocol ({why}); is this its port?",
+            self.address
+        ))
+    }
+
+    fn silent(&self, due: Kind, within: Duration) -> Fault {
+        let what = if due == Kind::ServerHello {
+            "the connection stands, but no hello came"
+        } else {
+            "no answer to the request came"
+        };
+        let (address, seconds) = (self.address, within.as_secs());
+        Fault::new(format!("{address}: {what} within {seconds} s"))
+    }
+
+    fn hung_up(&self, due: Kind, how: &str) -> Fault {
+        let hint = if due == Kind::ServerHello {
+            "before it said hello; it may be full of strangers, or keep this address out for a while"
+        } else {
+            "instead of answering; its log says why"
+        };
+        Fault::new(format!("{}: {how} {hint}", self.address))
+    }
+}
+
+/// A fault of our own, which no peer can cause.
+fn ours(e: Malformed) -> Fault {
+    Fault::new(e.to_string())
+}
+
+fn theirs_is_wrong(e: Malformed) -> Fault {
+    Fault::new(format!(
+        "the answer is not one of the host whose key is pinned ({e})"
+    ))
+}

@@ -1,0 +1,93 @@
+//! What is asked of a host: the command's words as they are, the user there,
+//! who calls, and the few variables that go along. Run by the client.
+
+use std::env;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
+use nix::unistd::{User, getuid};
+
+use super::args::Call;
+use super::greet::Question;
+use crate::config::hostinfo::Entry;
+use crate::fault::Fault;
+use crate::wire::limits::{COMMAND, VARIABLE_NAME, VARIABLE_VALUE, VARIABLES};
+use crate::wire::request::{self, Request};
+
+/// Composes the request of a call.
+///
+/// # Errors
+/// The command is longer than a request may be, or the caller has no name.
+pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
+    let caller_user = caller()?;
+    let user = call.user.as_ref().or(entry.user.as_ref());
+    let user = user.map_or(caller_user.as_str(), |u| u.as_str()).to_owned();
+    let (command, follows) = request::pack_words(call.words.clone()).map_err(|e| {
+        Fault::new(format!(
+            "{e} ({COMMAND} bytes in all); send the rest on standard input"
+        ))
+    })?;
+    let request = Request {
+        user,
+        caller_user,
+        command,
+        environment: passed_on(env::vars_os()),
+    };
+    let request = request.encode().map_err(|e| Fault::new(e.to_string()))?;
+    Ok(Question { request, follows })
+}
+
+/// The name of the user who calls. Root's is known without asking.
+fn caller() -> Result<String, Fault> {
+    let uid = getuid();
+    if uid.is_root() {
+        return Ok("root".to_owned());
+    }
+    match User::from_uid(uid) {
+        Ok(Some(user)) => Ok(user.name),
+        Ok(None) => Err(Fault::new(format!(
+            "user {uid} of this machine has no name"
+        ))),
+        Err(e) => Err(Fault::from(e).while_doing(format!("the name of user {uid}"))),
+    }
+}
+
+/// The variables that a server takes, as far as they fit a request: locale, and
+/// git's protocol.
+fn passed_on(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(String, Vec<u8>)> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    all.filter_map(|(name, value)| {
+        let (name, value) = (name.into_string().ok()?, value.as_bytes());
+        let passed = name == "LANG" || name == "GIT_PROTOCOL" || name.starts_with("LC_");
+        let fits = name.len() <= VARIABLE_NAME && value.len() <= VARIABLE_VALUE;
+        (passed && fits && !value.is_empty() && name.bytes().all(plain))
+            .then(|| (name, value.to_vec()))
+    })
+    .take(VARIABLES)
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locale_and_gits_protocol_go_along_and_no_more() {
+        let long = "v".repeat(257);
+        let all = [
+            ("LANG", "de_DE.UTF-8"),
+            ("LC_ALL", ""),
+            ("LC_TIME", "C"),
+            ("LC_X-Y", "z"),
+            ("LC_LONG", &long),
+            ("LANGUAGE", "de"),
+            ("GIT_PROTOCOL", "version=2"),
+            ("HOME", "/root"),
+        ];
+        let all = all.iter().map(|(n, v)| (n.into(), v.into()));
+        let names: Vec<String> = passed_on(all).into_iter().map(|(n, _)| n).collect();
+        assert_eq!(names, ["LANG", "LC_TIME", "GIT_PROTOCOL"]);
+        let many = (0..100).map(|n| (format!("LC_{n}").into(), "C".into()));
+        assert_eq!(passed_on(many).len(), VARIABLES);
+    }
+}

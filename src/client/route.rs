@@ -1,0 +1,206 @@
+//! Where a host is and how it is reached: its line of the host table, its
+//! addresses, its port. Run by the client, which asks a name service only where
+//! the line has no address.
+
+use std::fs;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::Path;
+
+use super::args::{Call, Family};
+use crate::config::hostinfo::{self, Entry, HostTable};
+use crate::config::name::HostName;
+use crate::config::place::Place;
+use crate::fault::Fault;
+
+/// The port where nothing says otherwise.
+pub const PORT: u16 = 9002;
+/// What is read of the list of services, bytes: twenty times Debian's.
+const SERVICES_MAX: u64 = 256 * 1024;
+
+/// A host's line, and the one address that was asked for where the command
+/// line gave an address for the host.
+pub struct Route {
+    /// The line.
+    pub entry: Entry,
+    address: Option<IpAddr>,
+}
+
+/// Looks a host up, by name or by address.
+///
+/// # Errors
+/// The table is not there or not to be trusted, the host is not in it, or its
+/// line is wrong.
+pub fn find(place: &Place, host: &str) -> Result<Route, Fault> {
+    let address = literal(host);
+    if address.is_none_or(|a| a.is_ipv4()) {
+        let name = HostName::parse(host)?;
+        if let Some(entry) = hostinfo::find(place, &name)? {
+            return Ok(Route {
+                entry,
+                address: None,
+            });
+        }
+    }
+    if let Some(address) = address {
+        let table = HostTable::load(place)?;
+        let here = |e: &&Entry| e.addresses.plain().contains(&address);
+        if let Some(entry) = table.entries().iter().find(here) {
+            return Ok(Route {
+                entry: entry.clone(),
+                address: Some(address),
+            });
+        }
+    }
+    let words = "this host is not in it; `cosadm host join` adds it from an invitation that its administrator makes";
+    Err(Fault::of(&place.hostinfo(), words))
+}
+
+/// An address, with or without brackets; IPv4 always as IPv4.
+fn literal(host: &str) -> Option<IpAddr> {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
+    bare.parse::<IpAddr>().ok().map(|a| a.to_canonical())
+}
+
+impl Route {
+    /// Where to connect, in this order.
+    ///
+    /// # Errors
+    /// The name does not resolve, or there is no address of the family asked for.
+    pub fn addresses(&self, call: &Call) -> Result<Vec<SocketAddr>, Fault> {
+        let port = call.port.map(u16::from).or(self.entry.port);
+        let port = port.unwrap_or_else(|| service(Path::new("/etc/services")).unwrap_or(PORT));
+        let mut all: Vec<SocketAddr> = match self.address {
+            Some(address) => vec![SocketAddr::new(address, port)],
+            None => self
+                .entry
+                .addresses
+                .plain()
+                .into_iter()
+                .map(|a| SocketAddr::new(a, port))
+                .collect(),
+        };
+        if all.is_empty() {
+            let name = self.entry.name.as_str();
+            let found = (name, port).to_socket_addrs().map_err(|e| {
+                Fault::new(format!(
+                    "its line in hostinfo has no addr=, and its name does not resolve: {e}"
+                ))
+            })?;
+            all = found.collect();
+        }
+        let family = call.family;
+        all.retain(|a| family.is_none_or(|f| (f == Family::V4) == a.is_ipv4()));
+        if all.is_empty() {
+            return Err(Fault::new(
+                "it has no address of the family that was asked for",
+            ));
+        }
+        Ok(all)
+    }
+}
+
+/// The TCP port that a list of services has for `cosserver`.
+fn service(file: &Path) -> Option<u16> {
+    let mut text = Vec::new();
+    fs::File::open(file)
+        .ok()?
+        .take(SERVICES_MAX)
+        .read_to_end(&mut text)
+        .ok()?;
+    String::from_utf8_lossy(&text).lines().find_map(|line| {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_ascii_whitespace();
+        let (name, port) = (words.next()?, words.next()?);
+        if name != "cosserver" && !words.any(|alias| alias == "cosserver") {
+            return None;
+        }
+        port.strip_suffix("/tcp")?.parse().ok().filter(|p| *p != 0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::args::{self, Wish};
+    use crate::config::scratch::Scratch;
+
+    fn call(line: &[&str]) -> Call {
+        let argv: Vec<_> = line.iter().map(std::ffi::OsString::from).collect();
+        let wish = args::parse(&argv).unwrap();
+        let Wish::Run(call) = wish else {
+            panic!("{wish:?}");
+        };
+        *call
+    }
+
+    fn dialled(route: &Route, line: &[&str]) -> Vec<String> {
+        let all = route.addresses(&call(line)).unwrap();
+        all.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn by_name_and_by_address() {
+        let scratch = Scratch::new();
+        let place = scratch.place();
+        let table = "hostb cos addr=192.0.2.1,2001:db8::1,10.0.0.0/8 port=7000\n192.0.2.9 cos addr=192.0.2.10\nwrong nonsense\n";
+        scratch.file("hostinfo", table, 0o644);
+
+        let route = find(&place, "HostB").unwrap();
+        let all = ["192.0.2.1:7000", "[2001:db8::1]:7000"];
+        assert_eq!(dialled(&route, &["cosrsh", "x", "y"]), all);
+        assert_eq!(dialled(&route, &["cosrsh", "-4", "x", "y"]), &all[..1]);
+        assert_eq!(
+            dialled(&route, &["cosrsh", "-6", "-p", "1", "x", "y"]),
+            ["[2001:db8::1]:1"]
+        );
+
+        let route = find(&place, "2001:db8::1").unwrap();
+        assert_eq!(route.entry.name.as_str(), "hostb");
+        assert_eq!(dialled(&route, &["cosrsh", "x", "y"]), &all[1..]);
+        assert!(route.addresses(&call(&["cosrsh", "-4", "x", "y"])).is_err());
+        assert_eq!(
+            find(&place, "[2001:db8::1]").unwrap().entry.name.as_str(),
+            "hostb"
+        );
+        assert_eq!(
+            find(&place, "192.0.2.1").unwrap().entry.name.as_str(),
+            "hostb"
+        );
+        // A name that looks like an address is a name first.
+        assert_eq!(
+            find(&place, "192.0.2.9").unwrap().entry.name.as_str(),
+            "192.0.2.9"
+        );
+
+        for unknown in ["hostc", "192.0.2.2", "2001:db8::2"] {
+            let told = find(&place, unknown).err().unwrap().to_string();
+            assert!(
+                told.contains("hostinfo: ") && told.contains("cosadm host join"),
+                "{told}"
+            );
+        }
+        assert!(find(&place, "-x").is_err());
+        let told = find(&place, "wrong").err().unwrap().to_string();
+        assert!(told.contains("hostinfo:3: "), "{told}");
+    }
+
+    #[test]
+    fn the_port_of_the_list_of_services() {
+        let scratch = Scratch::new();
+        let file = scratch.file(
+            "services",
+            "# cosserver 1/tcp\nssh 22/tcp\ncosserver 3/udp\ncosserver\t9400/tcp # ours\n",
+            0o644,
+        );
+        assert_eq!(service(&file), Some(9400));
+        let file = scratch.file("services", "x 22/tcp y cosserver\n", 0o644);
+        assert_eq!(service(&file), Some(22));
+        let file = scratch.file("services", "ssh 22/tcp\n", 0o644);
+        assert_eq!(service(&file), None);
+        assert_eq!(service(Path::new("/nowhere")), None);
+    }
+}

@@ -1,0 +1,66 @@
+//! What the client says for itself: `-v` steps, and the one line of a failure.
+//! Run by the client alone. Standard error belongs to the remote command, so
+//! without `-v` and without a failure nothing is said, and standard output is
+//! never written to.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Speaks on standard error, each line in one write.
+pub struct Voice {
+    verbose: bool,
+    begun: Instant,
+}
+
+impl Voice {
+    /// A voice that tells steps where `verbose` asks for them.
+    pub fn new(verbose: bool) -> Self {
+        Self {
+            verbose,
+            begun: Instant::now(),
+        }
+    }
+
+    /// Tells a step with the milliseconds since the start, where `-v` asks for
+    /// it. A step that would have to wait for a reader is left out: telling it
+    /// must never hold up signals or data.
+    pub fn step(&self, words: impl FnOnce() -> String) {
+        if !self.verbose {
+            return;
+        }
+        let stderr = io::stderr();
+        let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+        if poll(&mut ready, PollTimeout::ZERO) == Ok(1) {
+            let ms = self.begun.elapsed().as_micros();
+            let (whole, part) = (ms / 1000, ms % 1000);
+            line(&format!("cos: {whole}.{part:03} ms: {}", words()));
+        }
+    }
+}
+
+/// The one line of a failure: `cos: HOST: what is wrong`. Control characters
+/// are shown as `?`: part of it may be another host's words.
+pub fn complain(host: Option<&str>, words: &str) {
+    let host = host.map_or_else(String::new, |h| format!("{h}: "));
+    line(&format!("cos: {host}{words}"));
+}
+
+/// Writes to standard output what was asked for by `--help` or `--version`.
+pub fn tell(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+fn line(words: &str) {
+    let mut line: String = words
+        .chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect();
+    line.push('\n');
+    // Where nobody reads our errors there is nobody to tell that to.
+    let _ = io::stderr().write_all(line.as_bytes());
+}

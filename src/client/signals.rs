@@ -1,0 +1,60 @@
+//! Signals for the remote command: they arrive as events on a descriptor, and
+//! no handler runs. Run by the client, once the command has been accepted;
+//! before that a signal ends the client as it would end any program, and the
+//! server hangs up whatever it may have started.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::signal::{SigSet, Signal as Kind};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::sys::client_signals::is_ignored;
+use crate::wire::stream::Signal;
+
+const FORWARDED: [Kind; 4] = [Kind::SIGHUP, Kind::SIGINT, Kind::SIGQUIT, Kind::SIGTERM];
+
+/// The signals that are caught; dropping it gives them back to their default.
+pub struct Signals {
+    descriptor: SignalFd,
+    before: SigSet,
+}
+
+impl Signals {
+    /// Catches HUP, INT, QUIT and TERM from now on, but for those that are
+    /// ignored (by nohup, or in a shell's background): they stay so.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn catch() -> io::Result<Self> {
+        let mut caught = SigSet::empty();
+        for kind in FORWARDED.into_iter().filter(|k| !is_ignored(*k)) {
+            caught.add(kind);
+        }
+        let before = SigSet::thread_get_mask()?;
+        caught.thread_block()?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        Ok(Self {
+            descriptor: SignalFd::with_flags(&caught, flags)?,
+            before,
+        })
+    }
+
+    /// The next signal that has come, if there is one.
+    pub fn next(&self) -> Option<Signal> {
+        let came = self.descriptor.read_signal().ok()??;
+        u8::try_from(came.ssi_signo).ok().and_then(Signal::of)
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        let _ = self.before.thread_set_mask();
+    }
+}

@@ -1,0 +1,265 @@
+//! Standard input, output and error, used so that none of them can hold the
+//! others up. Run by the client's pump.
+//!
+//! The three descriptors are shared with other programs (a shell, a pipeline),
+//! so they are never made nonblocking. A pipe or a terminal is opened again
+//! through `/proc/self/fd`, which gives a description of our own that may be; a
+//! socket has calls that do not block; a file never blocks for long. Where a
+//! pipe cannot be opened again, it is asked first and given so little at a time
+//! that it will not block.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recvmsg, sendmsg};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::uio::{readv, writev};
+use nix::unistd::{dup2_stdin, dup2_stdout, isatty};
+
+/// What a pipe that says it has room takes without blocking (POSIX's PIPE_BUF
+/// on Linux, bytes).
+const SURE: usize = 4096;
+
+/// Parts that one call may gather (POSIX's IOV_MAX on Linux).
+const PARTS: usize = 1024;
+
+/// How a descriptor is used without blocking.
+enum Way {
+    /// A file, or a device that is no terminal: it does not block for long.
+    Plain,
+    /// A description of our own of the same pipe or terminal, nonblocking.
+    Own(OwnedFd),
+    /// A socket: each call says that it must not block.
+    Socket,
+    /// Ask first, then a little at a time.
+    Shared,
+}
+
+impl Way {
+    fn of(fd: BorrowedFd<'_>, access: OFlag) -> Self {
+        let Ok(stat) = fstat(fd) else {
+            return Self::Shared;
+        };
+        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        if kind == SFlag::S_IFSOCK {
+            return Self::Socket;
+        }
+        let terminal = kind == SFlag::S_IFCHR && isatty(fd) == Ok(true);
+        if kind != SFlag::S_IFIFO && !terminal {
+            return Self::Plain;
+        }
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let flags = access | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+        open(path.as_str(), flags, Mode::empty()).map_or(Self::Shared, Self::Own)
+    }
+}
+
+/// Standard input.
+pub struct Input {
+    stdin: io::Stdin,
+    way: Option<Way>,
+}
+
+impl Default for Input {
+    /// Standard input, untouched yet.
+    fn default() -> Self {
+        Self {
+            stdin: io::stdin(),
+            way: None,
+        }
+    }
+}
+
+impl Input {
+    /// Reads once into these parts, without blocking; 0 is the end.
+    ///
+    /// # Errors
+    /// `WouldBlock` where nothing is there; what the system says.
+    pub fn read(&mut self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let fd = self.stdin.as_fd();
+        let way = self.way.get_or_insert_with(|| Way::of(fd, OFlag::O_RDONLY));
+        let read = match way {
+            Way::Plain => readv(fd, parts),
+            Way::Own(own) => readv(own, parts),
+            Way::Socket => {
+                recvmsg::<()>(fd.as_raw_fd(), parts, None, MsgFlags::MSG_DONTWAIT).map(|m| m.bytes)
+            }
+            Way::Shared if !is_ready(fd, PollFlags::POLLIN) => Err(Errno::EAGAIN),
+            Way::Shared => readv(fd, parts),
+        };
+        match read {
+            // A terminal that is not ours to read now has nothing to say.
+            Err(Errno::EIO) if isatty(fd) == Ok(true) => Ok(0),
+            other => other.map_err(io::Error::from),
+        }
+    }
+
+    /// Lets go of standard input, so that whoever writes to it learns that
+    /// nobody reads it any more.
+    pub fn release(self) {
+        if let Ok(null) = open(
+            "/dev/null",
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        ) {
+            let _ = dup2_stdin(null);
+        }
+    }
+}
+
+impl AsFd for Input {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stdin.as_fd()
+    }
+}
+
+/// Which output it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// Standard output or standard error, with what waits for its reader.
+pub struct Output {
+    which: Which,
+    stdout: io::Stdout,
+    stderr: io::Stderr,
+    way: Option<Way>,
+    backlog: VecDeque<u8>,
+}
+
+impl Output {
+    /// An output, untouched yet.
+    pub fn new(which: Which) -> Self {
+        let (stdout, stderr) = (io::stdout(), io::stderr());
+        Self {
+            which,
+            stdout,
+            stderr,
+            way: None,
+            backlog: VecDeque::new(),
+        }
+    }
+
+    /// Whether bytes wait for the reader.
+    pub fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// Forgets what waits: the reader is gone.
+    pub fn forget(&mut self) {
+        self.backlog = VecDeque::new();
+    }
+
+    /// Writes these parts as far as the reader takes them now; the rest waits,
+    /// behind what waits already. The number of bytes written.
+    ///
+    /// # Errors
+    /// The output failed; `BrokenPipe` where its reader is gone.
+    pub fn put(&mut self, parts: &mut [IoSlice<'_>]) -> io::Result<usize> {
+        let mut rest = parts;
+        let mut written = 0_usize;
+        if self.backlog.is_empty() {
+            written = self.write_all(&mut rest)?;
+        }
+        for part in rest.iter() {
+            self.backlog.extend(part.iter());
+        }
+        Ok(written)
+    }
+
+    /// Writes what waits as far as the reader takes it now. The number of
+    /// bytes written.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn drain(&mut self) -> io::Result<usize> {
+        let backlog = std::mem::take(&mut self.backlog);
+        let (one, two) = backlog.as_slices();
+        let mut parts = [IoSlice::new(one), IoSlice::new(two)];
+        let written = self.write_all(&mut parts.as_mut_slice())?;
+        self.backlog = backlog;
+        self.backlog.drain(..written.min(self.backlog.len()));
+        if self.backlog.is_empty() {
+            self.backlog = VecDeque::new();
+        }
+        Ok(written)
+    }
+
+    /// Writes until the reader takes no more; `parts` are what is left.
+    fn write_all(&mut self, parts: &mut &mut [IoSlice<'_>]) -> io::Result<usize> {
+        let mut written = 0_usize;
+        IoSlice::advance_slices(parts, 0);
+        while !parts.is_empty() {
+            let batch = parts.get(..PARTS.min(parts.len())).unwrap_or_default();
+            let asked: usize = batch.iter().map(|p| p.len()).sum();
+            match self.write_once(batch) {
+                Ok(n) => {
+                    IoSlice::advance_slices(parts, n);
+                    written = written.saturating_add(n);
+                    if n < asked && !matches!(self.way, Some(Way::Plain)) {
+                        break;
+                    }
+                }
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(written)
+    }
+
+    fn write_once(&mut self, parts: &[IoSlice<'_>]) -> nix::Result<usize> {
+        let fd = match self.which {
+            Which::Out => self.stdout.as_fd(),
+            Which::Err => self.stderr.as_fd(),
+        };
+        let way = self.way.get_or_insert_with(|| Way::of(fd, OFlag::O_WRONLY));
+        match way {
+            Way::Plain => writev(fd, parts),
+            Way::Own(own) => writev(own, parts),
+            Way::Socket => {
+                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+                sendmsg::<()>(fd.as_raw_fd(), parts, &[], flags, None)
+            }
+            Way::Shared if !is_ready(fd, PollFlags::POLLOUT) => Err(Errno::EAGAIN),
+            Way::Shared => {
+                let first = parts.iter().find(|p| !p.is_empty()).map_or(&[][..], |p| p);
+                nix::unistd::write(fd, first.get(..SURE).unwrap_or(first))
+            }
+        }
+    }
+
+    /// Lets go of standard output, so that its reader sees the end of it while
+    /// the command goes on. Standard error stays: we may have to speak there.
+    pub fn release(&mut self) {
+        self.way = Some(Way::Plain);
+        if self.which == Which::Err {
+            return;
+        }
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        if let Ok(null) = open("/dev/null", flags, Mode::empty()) {
+            let _ = dup2_stdout(null);
+        }
+    }
+}
+
+impl AsFd for Output {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self.which {
+            Which::Out => self.stdout.as_fd(),
+            Which::Err => self.stderr.as_fd(),
+        }
+    }
+}
+
+fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
+    poll(&mut [PollFd::new(fd, events)], PollTimeout::ZERO).is_ok_and(|n| n > 0)
+}
