@@ -18,7 +18,7 @@ from noise.connection import Keypair, NoiseConnection
 VERSION = 1
 MAGIC = b"COSs"
 HELLO, SERVER_HELLO, CLIENT_HELLO, ANSWER, DENIED, SEALED = range(1, 7)
-SUITES = {1: "Noise_IK_25519_AESGCM_SHA256", 2: "Noise_IK_25519_ChaChaPoly_SHA256"}
+SUITES = {1: b"Noise_IK_25519_AESGCM_SHA256", 2: b"Noise_IK_25519_ChaChaPoly_SHA256"}
 ACCEPT, CONTINUE = 0, 1
 DATA, EOF, RESET, CREDIT, SIGNAL, END = range(1, 7)
 EXITED, KILLED, NOT_STARTED = range(3)
@@ -95,22 +95,26 @@ def decode(data):
 
 
 def check_item(item, depth):
-    """Refuses what section 3 does; `depth` counts the arrays and maps around the item, and itself."""
+    """Refuses what section 3 does; the outermost item has depth 1."""
+    if depth > 8:
+        raise ValueError("nested too deep")
     if type(item) in (bool, bytes, str):
         return
     if type(item) is int and -(1 << 64) <= item < 1 << 64:
         return
-    if type(item) not in (list, dict) or depth > 8:
-        raise ValueError("not one of our types, or too deep")
     if type(item) is dict:
         keys = list(item)
         if any(type(key) not in (int, str) or type(key) is int and key < 0 for key in keys):
             raise ValueError("a key that is neither unsigned nor text")
         if keys != sorted(keys, key=cbor2.dumps):
             raise ValueError("keys out of order")
-        item = item.values()
-    for inner in item:
-        check_item(inner, depth + 1)
+        inner = [*keys, *item.values()]
+    elif type(item) is list:
+        inner = item
+    else:
+        raise ValueError("not one of our types")
+    for one in inner:
+        check_item(one, depth + 1)
 
 
 def decode_map(data):
