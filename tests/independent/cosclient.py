@@ -194,6 +194,8 @@ class Relay:
             self.stdin = None
         elif kind == CREDIT and second == 0 and len(rest) == 4:
             self.credit += struct.unpack(">I", rest)[0]
+            if self.credit > coswire.CREDIT_MAX:
+                raise ProtocolError("more credit than a stream may have")
         elif kind == END and (second in (EXITED, KILLED) and len(rest) == 1
                               or second == NOT_STARTED and len(rest) <= 255):
             self.end = (second, rest)
@@ -205,7 +207,8 @@ def exit_status(end):
     """Section 10."""
     how, rest = end
     if how == NOT_STARTED:
-        print("cosclient: " + rest.decode("utf-8", "replace"), file=sys.stderr)
+        text = "".join(c if c.isprintable() else "?" for c in rest.decode("utf-8", "replace"))
+        print("cosclient: not started: " + text, file=sys.stderr)
         return 255
     return rest[0] if how == EXITED else 128 + rest[0]
 

@@ -31,6 +31,7 @@ DATA_MAX = BODY_MAX - TAG - 2
 PIECE_MAX = GREETING_MAX - 5 - TAG      # 6.2
 INLINE_MAX = 2560          # the longest encoding that goes into key 4, 5.1
 WINDOW = 1 << 20           # the credit that a stream begins with, section 8
+CREDIT_MAX = 1 << 24       # the most that it may ever have
 REKEY_EVERY = 1 << 20      # messages
 
 Invitation = collections.namedtuple("Invitation", "caller server addr port host_key cookie")
@@ -126,9 +127,10 @@ def decode_map(data):
 
 
 def field(item, key, kind, length=None):
-    """The value of a key that must be there, of that type and length."""
+    """The value of a key that must be there, of that type and length; a number has 32 bits."""
     value = item.get(key)
-    if type(value) is not kind or length is not None and len(value) != length:
+    if (type(value) is not kind or length is not None and len(value) != length
+            or kind is int and not 0 <= value < 1 << 32):
         raise ProtocolError("key %d is missing or wrong" % key)
     return value
 
