@@ -43,7 +43,7 @@ impl Answer {
         cbor::each_pair(bytes, |key, d| {
             match key {
                 1 => status = Some(d.u8()?),
-                2 => proof = d.bytes()?.try_into().ok(),
+                2 => proof = Some(cbor::exactly(d)?),
                 _ => return Ok(false),
             }
             Ok(true)

@@ -52,6 +52,13 @@ pub(super) fn array(d: &mut Decoder<'_>, most: usize) -> Result<usize, Malformed
         .ok_or(Malformed("a list with more items than it may have"))
 }
 
+/// A byte string of exactly `N` bytes.
+pub(super) fn exactly<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N], Malformed> {
+    d.bytes()?
+        .try_into()
+        .map_err(|_| Malformed("a key, nonce or digest of another length"))
+}
+
 /// The length of a list, as CBOR writes it.
 pub(super) fn len(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)

@@ -174,9 +174,9 @@ impl ServerHello {
             match key {
                 1 => version = Some(d.u32()?),
                 2 => suite = Suite::of(d.u32()?),
-                3 => nonce = d.bytes()?.try_into().ok(),
+                3 => nonce = Some(cbor::exactly(d)?),
                 4 => greeting_limit = Some(d.u32()?),
-                5 => host_key = d.bytes()?.try_into().ok().map(PublicKey),
+                5 => host_key = Some(PublicKey(cbor::exactly(d)?)),
                 _ => return Ok(false),
             }
             Ok(true)

@@ -52,7 +52,7 @@ impl<'a> Opening<'a> {
                 2 => caller = Some(name(d.str()?)?),
                 3 => server = Some(name(d.str()?)?),
                 4 => request = Some(d.bytes()?),
-                5 => proof = d.bytes()?.try_into().ok(),
+                5 => proof = Some(cbor::exactly(d)?),
                 _ => return Ok(false),
             }
             Ok(true)

@@ -92,7 +92,7 @@ impl Request {
                 3 => caller_user = Some(name(d.str()?)?),
                 4 => words = Some(get_words(d)?),
                 5 => environment = variables(d)?,
-                6 => digest = d.bytes()?.try_into().ok(),
+                6 => digest = Some(cbor::exactly(d)?),
                 7 => length = Some(d.u32()?),
                 _ => return Ok(false),
             }

@@ -1,0 +1,440 @@
+#!/usr/bin/env python3
+"""Makes tests/vectors/*.json with the independent implementation.
+
+Deterministic: every key, nonce and ephemeral is SHA-256 of its name, so that
+the files can be made again and compared:
+
+    make_vectors.py            writes them
+    make_vectors.py --check    says whether they are what this program makes
+"""
+
+import hashlib
+import json
+import pathlib
+import sys
+import warnings
+
+import cbor2
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from noise.connection import Keypair, NoiseConnection
+from noise.state import CipherState
+
+import coswire as w
+
+FOLDER = pathlib.Path(__file__).resolve().parent.parent / "vectors"
+
+
+def fixed(name, size=32):
+    """Bytes that depend on the name alone."""
+    data = b"".join(hashlib.sha256(b"cosserver vectors: %s %d" % (name.encode(), i)).digest()
+                    for i in range(size // 32 + 1))
+    return data[:size]
+
+
+MACHINE, HOST, COOKIE = fixed("machine key"), fixed("host key"), fixed("cookie")
+CLIENT_EPHEMERAL, SERVER_EPHEMERAL = fixed("client ephemeral"), fixed("server ephemeral")
+NONCE = fixed("nonce")
+INVITATION = w.Invitation("hosta", "hostb", "192.0.2.1", 9002, w.public(HOST), COOKIE)
+
+
+def cbor(*pairs):
+    """A map whose pairs stand in the order given, right or wrong, twice or not."""
+    return bytes([0xA0 + len(pairs)]) + b"".join(cbor2.dumps(k) + cbor2.dumps(v) for k, v in pairs)
+
+
+def server_hello(suite, key=None):
+    pairs = [(1, 1), (2, suite), (3, NONCE), (4, 4096)]
+    return w.framed(w.SERVER_HELLO, cbor(*pairs, *([(5, key)] if key else [])))
+
+
+def bad(*named):
+    return [{"why": why, "bytes": data} for why, data in named]
+
+
+# --- one function a file ----------------------------------------------------
+
+def cbor_json():
+    """Single items, canonical or not (section 3)."""
+    good = ["00", "17", "1818", "18ff", "190100", "1a00010000", "1b0000000100000000", "1bffffffffffffffff",
+            "20", "37", "3818", "3bffffffffffffffff", "40", "4100", "5818" + "ab" * 24, "60", "6178", "62c3a9",
+            "80", "820102", "a0", "a10001", "a2010102f5", "f4", "f5",
+            "a3" "01" "00" "1818" "00" "6161" "00",         # keys: 1, 24, "a"
+            "a2" "190100" "00" "6161" "00",                 # bytewise: 256 before "a"
+            "81" * 7 + "80", "81" * 7 + "00", "a100" * 7 + "00"]
+    wrong = [
+        ("nothing", ""), ("two items", "0000"), ("number in a longer form", "1817"),
+        ("number in a longer form", "1900ff"), ("number in a longer form", "1a0000ffff"),
+        ("number in a longer form", "1b00000000ffffffff"), ("length in a longer form", "580100"),
+        ("length in a longer form", "780161"), ("count in a longer form", "980100"),
+        ("count in a longer form", "b8010000"), ("negative in a longer form", "3817"),
+        ("reserved length", "1c"), ("reserved length", "1d"), ("reserved length", "1e"), ("reserved length", "1f"),
+        ("indefinite bytes", "5f4101ff"), ("indefinite text", "7f6161ff"), ("indefinite array", "9f00ff"),
+        ("indefinite map", "bf0000ff"), ("break alone", "ff"), ("key twice", "a201000100"),
+        ("keys out of order", "a202000100"), ("keys out of order", "a2616100190100" "00"),
+        ("key of bytes", "a1410000"), ("negative key", "a12000"), ("key of bool", "a1f500"), ("array as key", "a18000"),
+        ("null", "f6"), ("undefined", "f7"), ("simple value", "e0"), ("simple value in two bytes", "f820"),
+        ("true in two bytes", "f815"), ("half float", "f90000"), ("float", "fa00000000"), ("double", "fb" + "00" * 8),
+        ("tag", "c000"), ("bignum that would fit", "c24101"), ("bignum", "c249010000000000000000"),
+        ("text that is not UTF-8", "61ff"), ("a surrogate in text", "63eda080"), ("overlong UTF-8", "62c080"),
+        ("cut number", "18"), ("cut number", "1901"), ("cut bytes", "4201"), ("cut text", "6261"), ("cut array", "8200"),
+        ("cut map", "a100"), ("array longer than memory", "9bffffffffffffffff"),
+        ("bytes longer than memory", "5bffffffffffffffff"), ("map longer than memory", "bbffffffffffffffff"),
+        ("a ninth level", "81" * 8 + "00"), ("a ninth level", "81" * 8 + "80"), ("a ninth level", "a100" * 8 + "00"),
+        ("very deep", "81" * 4000 + "00"),
+    ]
+    wrong = bad(*((why, bytes.fromhex(data)) for why, data in wrong))
+    for data in good:
+        w.decode(bytes.fromhex(data))
+    refused(w.decode, wrong)
+    return {"good": good, "bad": wrong}
+
+
+def hello_json():
+    """The Hello record (4.1)."""
+    def one(content):
+        return w.framed(w.HELLO, content)
+
+    good = [
+        {"name": "both suites", "version": 1, "suites": [1, 2], "ask_host_key": False, "record": w.hello((1, 2))},
+        {"name": "ChaChaPoly first", "version": 1, "suites": [2, 1], "ask_host_key": False, "record": w.hello((2, 1))},
+        {"name": "one suite, asks for the host key", "version": 1, "suites": [2], "ask_host_key": True,
+         "record": w.hello((2,), True)},
+    ]
+    also = [
+        {"name": "a later client, unknown suites and keys", "version": 7, "suites": [2, 1], "ask_host_key": False,
+         "record": one(cbor((1, 7), (2, [99, 2, 4294967295, 1]), (9, [b"x", "y", {"z": True}, -1])))},
+        {"name": "key 3 false", "version": 1, "suites": [1], "ask_host_key": False,
+         "record": one(cbor((1, 1), (2, [1]), (3, False)))},
+    ]
+    longest = one(cbor((1, 1), (2, [1]), (9, b"x" * 242)))
+    assert longest[:2] == b"\x01\x00"
+    also.append({"name": "256 bytes of body", "version": 1, "suites": [1], "ask_host_key": False, "record": longest})
+    both = cbor((1, 1), (2, [1, 2]))
+    record = w.hello((1, 2))
+    return {"made_and_read": good, "read": also, "bad": bad(
+        ("no body", b"\0\0"), ("cut", record[:-1]), ("length too small", b"\0\x05" + record[2:]),
+        ("wrong magic", record[:2] + b"COSS" + record[6:]), ("type 0", record[:6] + b"\0" + record[7:]),
+        ("type 2", record[:6] + b"\2" + record[7:]), ("type 3", record[:6] + b"\3" + record[7:]),
+        ("type 255", record[:6] + b"\xff" + record[7:]), ("no content", one(b"")), ("not a map", one(cbor2.dumps([1]))),
+        ("bytes behind", one(both + b"\0")), ("version 0", one(cbor((1, 0), (2, [1])))),
+        ("no version", one(cbor((2, [1])))), ("version a text", one(cbor((1, "1"), (2, [1])))),
+        ("version beyond 32 bits", one(cbor((1, 1 << 32), (2, [1])))), ("no suites", one(cbor((1, 1)))),
+        ("empty suites", one(cbor((1, 1), (2, [])))), ("none that we know", one(cbor((1, 1), (2, [3, 4])))),
+        ("nine suites", one(cbor((1, 1), (2, [1] * 9)))), ("a suite that is a text", one(cbor((1, 1), (2, ["1"])))),
+        ("a negative suite", one(cbor((1, 1), (2, [-1, 1])))), ("key 3 a number", one(cbor((1, 1), (2, [1]), (3, 1)))),
+        ("a key that is a text", one(cbor((1, 1), (2, [1]), ("x", 1)))),
+        ("keys out of order", one(cbor((2, [1]), (1, 1)))), ("key twice", one(cbor((1, 1), (1, 1), (2, [1])))),
+        ("a key with null", one(both[:1] + both[1:].replace(b"\x01\x01", b"\x01\xf6", 1))),
+        ("257 bytes of body", one(cbor((1, 1), (2, [1]), (9, b"x" * 243)))))}
+
+
+def server_hello_json():
+    """The ServerHello record (4.2), as answer to a Hello that offers both suites and asks for the key."""
+    key = w.public(HOST)
+
+    def one(*pairs):
+        return w.framed(w.SERVER_HELLO, cbor(*pairs))
+
+    base = {"version": 1, "nonce": NONCE, "limit": 4096}
+    good = [
+        {**base, "name": "AESGCM", "suite": 1, "host_key": None, "record": server_hello(1)},
+        {**base, "name": "ChaChaPoly, with the host key", "suite": 2, "host_key": key, "record": server_hello(2, key)},
+    ]
+    wrong = bad(
+        ("version 2", one((1, 2), (2, 1), (3, NONCE), (4, 4096))), ("version 0", one((1, 0), (2, 1), (3, NONCE), (4, 4096))),
+        ("no version", one((2, 1), (3, NONCE), (4, 4096))), ("suite 3", one((1, 1), (2, 3), (3, NONCE), (4, 4096))),
+        ("no suite", one((1, 1), (3, NONCE), (4, 4096))), ("no nonce", one((1, 1), (2, 1), (4, 4096))),
+        ("nonce of 31 bytes", one((1, 1), (2, 1), (3, NONCE[:31]), (4, 4096))),
+        ("nonce of 33 bytes", one((1, 1), (2, 1), (3, NONCE + b"x"), (4, 4096))),
+        ("nonce a text", one((1, 1), (2, 1), (3, "x" * 32), (4, 4096))), ("no limit", one((1, 1), (2, 1), (3, NONCE))),
+        ("host key of 31 bytes", one((1, 1), (2, 1), (3, NONCE), (4, 4096), (5, key[:31]))),
+        ("a Hello instead", w.hello()), ("cut", server_hello(1)[:-1]))
+    for item in good:
+        read = w.parse_server_hello(item["record"][7:], (1, 2), item["host_key"] is not None)
+        assert read == (item["suite"], NONCE, 4096, item["host_key"])
+
+    def read(record):
+        if w.body_length(record[:2], w.HELLO_MAX) != len(record) - 2:
+            raise w.ProtocolError("length")
+        w.parse_server_hello(w.unframe(record[2:], [w.SERVER_HELLO])[1], (1, 2), True)
+
+    refused(read, wrong)
+    return {"hello": w.hello((1, 2), True), "made_and_read": good, "bad": wrong}
+
+
+def request_json():
+    """The request (5.1)."""
+    def one(words, user="root", calling_user="alice", env=()):
+        data, later = w.request(words, user, calling_user, env)
+        return {"user": user, "calling_user": calling_user, "words": words if later is None else None,
+                "digest": hashlib.sha256(later).digest() if later else None, "length": len(later) if later else None,
+                "environment": [list(pair) for pair in env], "request": data}
+
+    env = [("LANG", b"C.UTF-8"), ("LC_ALL", b""), ("_9", b"\xff\x01")]
+    good = [
+        {"name": "one word", **one([b"uptime"])}, {"name": "words, one of them empty", **one([b"printf", b"%s", b"", b"\xff\n"])},
+        {"name": "environment", **one([b"env"], env=env)}, {"name": "names that are not ASCII", **one([b"id"], "j\u00fcrgen", "\u5f13")},
+        {"name": "an encoding of 2,560 bytes", **one([b"x" * 2556])},
+        {"name": "an encoding of 2,561 bytes goes by digest", **one([b"x" * 2557])},
+        {"name": "by digest, with environment", **one([b"x" * 3000], env=env)},
+        {"name": "names of 255 bytes", **one([b"id"], "u" * 255, "c" * 255)},
+    ]
+    assert len(cbor2.dumps([b"x" * 2556])) == 2560
+    head = ((1, "exec"), (2, "root"), (3, "alice"))
+    words = (4, [b"id"])
+    later = ((6, fixed("digest")), (7, 5000))
+
+    def pairs(count):
+        return [["V%d" % i, b""] for i in range(count)]
+
+    return {"made_and_read": good, "read": [
+        {"name": "unknown keys", **{**one([b"id"]), "request": cbor(*head, words, (9, {"a": [1]}), (70000, False))}},
+        {"name": "a length of 131,072", **{**one([b"x" * 3000]), "digest": fixed("digest"), "length": 131072,
+                                           "request": cbor(*head, (6, fixed("digest")), (7, 131072))}},
+        {"name": "32 variables", **{**one([b"id"]), "environment": pairs(32), "request": cbor(*head, words, (5, pairs(32)))}},
+        {"name": "a variable as long as may be",
+         **one([b"id"], env=[("N" * 64, b"v" * 256)])},
+    ], "bad": bad(
+        ("a key that is a text", cbor(*head, words, ("x", 1))), ("no service", cbor(head[1], head[2], words)), ("another service", cbor((1, "exek"), *head[1:], words)),
+        ("no user", cbor(head[0], head[2], words)), ("an empty user", cbor(head[0], (2, ""), head[2], words)),
+        ("a user of 256 bytes", cbor(head[0], (2, "u" * 256), head[2], words)),
+        ("a user of bytes", cbor(head[0], (2, b"root"), head[2], words)), ("no calling user", cbor(head[0], head[1], words)),
+        ("an empty calling user", cbor(head[0], head[1], (3, ""), words)), ("no command", cbor(*head)),
+        ("no word", cbor(*head, (4, []))), ("a word that is a text", cbor(*head, (4, ["id"]))),
+        ("a NUL in a word", cbor(*head, (4, [b"i\0d"]))),         ("words and digest", cbor(*head, words, *later)), ("words and a digest alone", cbor(*head, words, later[0])),
+        ("words and a length alone", cbor(*head, words, later[1])), ("a digest alone", cbor(*head, later[0])),
+        ("a length alone", cbor(*head, later[1])), ("a digest of 31 bytes", cbor(*head, (6, b"x" * 31), later[1])),
+        ("words and a digest of 31 bytes", cbor(*head, words, (6, b"x" * 31))),
+        ("a length of 0", cbor(*head, later[0], (7, 0))), ("a length of 131,073", cbor(*head, later[0], (7, 131073))),
+        ("33 variables", cbor(*head, words, (5, pairs(33)))), ("a variable of one", cbor(*head, words, (5, [["A"]]))),
+        ("a variable of three", cbor(*head, words, (5, [["A", b"", b""]]))),
+        ("a variable without a name", cbor(*head, words, (5, [["", b""]]))),
+        ("a name of 65 bytes", cbor(*head, words, (5, [["N" * 65, b""]]))),
+        ("a digit first", cbor(*head, words, (5, [["9A", b""]]))), ("a name with =", cbor(*head, words, (5, [["A=B", b""]]))),
+        ("a name with a hyphen", cbor(*head, words, (5, [["A-B", b""]]))),
+        ("a name that is not ASCII", cbor(*head, words, (5, [["\u00c4", b""]]))),
+        ("a value of 257 bytes", cbor(*head, words, (5, [["A", b"v" * 257]]))),
+        ("a value with a NUL", cbor(*head, words, (5, [["A", b"\0"]]))),
+        ("a value that is a text", cbor(*head, words, (5, [["A", "x"]]))),
+        ("bytes behind", cbor(*head, words) + b"\0"), ("not a map", cbor2.dumps([b"id"])))}
+
+
+def opening_json():
+    """The opening (section 5), and the proofs that go with it (5.2)."""
+    cases = []
+    for name, caller, server, words in (("plain", "hosta", "hostb", [b"uptime"]),
+                                        ("names that are not ASCII", "h\u00f6st", "\u5bbf\u4e3b", [b"id", b"-u"]),
+                                        ("long names", "a" * 255, "b" * 255, [b"x" * 2000])):
+        inv = INVITATION._replace(caller=caller, server=server)
+        request, _ = w.request(words, "root", "alice")
+        proofs = {side: w.proof(side, inv, w.public(MACHINE), NONCE, request) for side in ("client", "server")}
+        cases.append({"name": name, "caller": caller, "server": server, "cookie": COOKIE,
+                      "client_key": w.public(MACHINE), "host_key": w.public(HOST), "nonce": NONCE, "request": request,
+                      "k": HKDF(hashes.SHA256(), 32, None, b"cosserver hash v1").derive(COOKIE),
+                      "client_proof": proofs["client"], "server_proof": proofs["server"],
+                      "opening": w.opening(inv, request, proofs["client"])})
+    parts = ((1, "hash"), (2, "hosta"), (3, "hostb"), (4, b"\xa0"), (5, fixed("proof")))
+
+    def without(key):
+        return cbor(*(pair for pair in parts if pair[0] != key))
+
+    def with_(key, value):
+        return cbor(*((k, value if k == key else v) for k, v in parts))
+
+    wrong = bad(*(("key %d missing" % key, without(key)) for key in range(1, 6)),
+                ("another mechanism", with_(1, "none")), ("mechanism of bytes", with_(1, b"hash")),
+                ("empty caller", with_(2, "")), ("caller of 256 bytes", with_(2, "a" * 256)),
+                ("empty server", with_(3, "")), ("server of 256 bytes", with_(3, "b" * 256)),
+                ("request a map, not a byte string", with_(4, {})), ("proof of 31 bytes", with_(5, b"x" * 31)),
+                ("proof of 33 bytes", with_(5, b"x" * 33)), ("bytes behind", cbor(*parts) + b"\0"),
+                ("keys out of order", cbor(*reversed(parts))))
+    return {"good": cases, "bad": wrong}
+
+
+def responder(suite, hello, answer):
+    """The server's side of the handshake, with its fixed ephemeral."""
+    noise = NoiseConnection.from_name(w.SUITES[suite])
+    noise.set_as_responder()
+    noise.set_prologue(b"cosserver v1" + hello + answer)
+    noise.set_keypair_from_private_bytes(Keypair.STATIC, HOST)
+    noise.set_keypair_from_private_bytes(Keypair.EPHEMERAL, SERVER_EPHEMERAL)
+    noise.start_handshake()
+    return noise
+
+
+def handshake(suite, words):
+    """A whole handshake: what is common to handshake.json and long_command.json."""
+    hello, answer = w.hello((suite, 3 - suite)), server_hello(suite)
+    request, later = w.request(words, "root", "alice")
+    client_proof = w.proof("client", INVITATION, w.public(MACHINE), NONCE, request)
+    server_proof = w.proof("server", INVITATION, w.public(MACHINE), NONCE, request)
+    noise = w.start_noise(suite, hello, answer, MACHINE, w.public(HOST), CLIENT_EPHEMERAL)
+    opening = w.opening(INVITATION, request, client_proof)
+    message1 = bytes(noise.write_message(opening))
+    server = responder(suite, hello, answer)
+    assert bytes(server.read_message(message1)) == opening
+    accept = w.encode({1: w.ACCEPT, 2: server_proof})
+    payload = w.encode({1: w.CONTINUE}) if later else accept
+    message2 = bytes(server.write_message(payload))
+    read, sending, receiving = w.read_answer(noise, w.ANSWER, message2)
+    assert w.check_accept(read, server_proof) == (later is None)
+    assert sending.state.k == server.noise_protocol.cipher_state_decrypt.k
+    vector = {"suite": suite, "protocol": w.SUITES[suite].decode(), "machine_private": MACHINE, "machine_public": w.public(MACHINE),
+              "host_private": HOST, "host_public": w.public(HOST), "client_ephemeral_private": CLIENT_EPHEMERAL,
+              "server_ephemeral_private": SERVER_EPHEMERAL, "cookie": COOKIE, "caller": "hosta", "server": "hostb",
+              "hello": hello, "server_hello": answer, "prologue": b"cosserver v1" + hello + answer, "nonce": NONCE,
+              "request": request, "opening": opening, "message_1": message1,
+              "client_hello": w.framed(w.CLIENT_HELLO, message1), "client_proof": client_proof, "server_proof": server_proof,
+              "answer_payload": payload, "message_2": message2, "answer": w.framed(w.ANSWER, message2),
+              "key_to_server": sending.state.k, "key_to_client": receiving.state.k}
+    other = w.Direction(server.noise_protocol.cipher_state_encrypt)
+    assert other.state.k == receiving.state.k
+    return vector, later, accept, sending, other
+
+
+def handshake_json():
+    """Whole handshakes with keys after Split, and the first data records (5, 6.1, 8)."""
+    cases = []
+    for suite in (1, 2):
+        vector, _, _, to_server, to_client = handshake(suite, [b"uptime"])
+        vector["first_to_server"] = w.record(to_server.seal(bytes([w.DATA, 0]) + b"in"))
+        vector["first_to_client"] = w.record(to_client.seal(bytes([w.DATA, 0]) + b"out"))
+        cases.append(vector)
+    return cases
+
+
+def long_command_json():
+    """A command that follows the ClientHello (6.2)."""
+    cases = []
+    for suite in (1, 2):
+        words = [b"printf", b"%s", fixed("long word", 5000).replace(b"\0", b"0")]
+        vector, later, accept, to_server, to_client = handshake(suite, words)
+        pieces = [later[i:i + w.PIECE_MAX] for i in range(0, len(later), w.PIECE_MAX)]
+        vector.update(words=words, encoding=later, digest=hashlib.sha256(later).digest(), length=len(later), pieces=[
+            {"counter": n, "plaintext": piece, "record": w.framed(w.SEALED, to_server.seal(piece))}
+            for n, piece in enumerate(pieces)],
+            accept_plaintext=accept, accept=w.framed(w.SEALED, to_client.seal(accept)),
+            first_to_server=w.record(to_server.seal(bytes([w.EOF, 0]))),
+            first_to_client=w.record(to_client.seal(bytes([w.DATA, 0]) + b"out")))
+        cases.append(vector)
+    words = [b"id", b"-u"]
+    encoding = w.encode(words)
+
+    def entry(why, data):
+        return {"why": why, "bytes": data, "digest": hashlib.sha256(data).digest()}
+
+    return {"good": cases, "bad_encodings": [
+        {**entry("another command than the digest's", w.encode([b"id"])), "digest": hashlib.sha256(encoding).digest()},
+        entry("no word", cbor2.dumps([])), entry("a NUL", cbor2.dumps([b"i\0d"])), entry("a text", cbor2.dumps(["id"])),
+        entry("a map", cbor((1, b"id"))), entry("bytes behind", encoding + b"\0"), entry("cut", encoding[:-1]),
+        entry("a count in a longer form", b"\x98\x02" + encoding[1:]), entry("indefinite", b"\x9f" + encoding[1:] + b"\xff"),
+        entry("nothing", b"")]}
+
+
+def sealed_json():
+    """Records by key and counter, over the border where the key changes (section 8)."""
+    cases = []
+    for suite in (1, 2):
+        noise = NoiseConnection.from_name(w.SUITES[suite])
+        state = CipherState(noise.noise_protocol)
+        key = fixed("traffic key %d" % suite)
+        for start in (0, 255, (1 << 20) - 2, (1 << 21) - 1):
+            state.initialize_key(key)
+            for _ in range(start // w.REKEY_EVERY):
+                state.rekey()
+            first_key = state.k
+            state.set_nonce(start)
+            direction = w.Direction(state)
+            records = []
+            for counter in range(start, start + 4):
+                plaintext = bytes([w.DATA, 0]) + b"record %d" % counter
+                body = direction.seal(plaintext)
+                records.append({"counter": counter, "key": state.k, "plaintext": plaintext, "record": w.record(body)})
+            cases.append({"suite": suite, "initial_key": key, "key": first_key, "counter": start, "records": records})
+    return cases
+
+
+def messages_json():
+    """Every message after acceptance, as plaintext (section 8)."""
+    def one(wire_type, second, rest=b"", **fields):
+        return {**fields, "second": second, "plaintext": bytes([wire_type, second]) + rest}
+
+    good = [
+        one(w.DATA, 0, b"x", kind="data", payload=b"x"), one(w.DATA, 1, b"\0\xff", kind="data", payload=b"\0\xff"),
+        one(w.EOF, 0, kind="eof"), one(w.EOF, 1, kind="eof"), one(w.RESET, 0, kind="reset"), one(w.RESET, 1, kind="reset"),
+        one(w.CREDIT, 0, b"\0\x04\0\0", kind="credit", bytes=262144), one(w.CREDIT, 1, b"\xff" * 4, kind="credit", bytes=4294967295),
+        one(w.CREDIT, 0, b"\0\0\0\1", kind="credit", bytes=1),
+        *(one(w.SIGNAL, n, kind="signal") for n in (1, 2, 3, 15)),
+        one(w.END, 0, b"\0", kind="exited", number=0), one(w.END, 0, b"\xff", kind="exited", number=255),
+        one(w.END, 1, b"\x09", kind="killed", number=9), one(w.END, 2, b"", kind="not_started", text=""),
+        one(w.END, 2, "no such user: \u00e9".encode(), kind="not_started", text="no such user: \u00e9"),
+        one(w.END, 2, b"t" * 255, kind="not_started", text="t" * 255)]
+    wrong = [("empty", b""), *(("type alone", bytes([kind])) for kind in range(1, 7)), ("type 0", b"\0\0x"), ("type 7", b"\7\0x"),
+             ("type 255", b"\xff\0x"), ("data of 0 bytes", b"\1\0"), ("data on stream 2", b"\1\2x"), ("data on stream 255", b"\1\xffx"),
+             ("eof on stream 2", b"\2\2"), ("eof with more", b"\2\0x"), ("reset on stream 2", b"\3\2"), ("reset with more", b"\3\0x"),
+             ("credit on stream 2", b"\4\2\0\0\0\1"), ("credit of 3 bytes", b"\4\0\0\0\1"), ("credit of 5 bytes", b"\4\0\0\0\0\1\0"),
+             *(("signal %d" % n, bytes([5, n])) for n in (0, 4, 9, 14, 16, 19, 255)), ("signal with more", b"\5\1x"),
+             ("end of kind 3", b"\6\3\0"), ("exited without a status", b"\6\0"), ("exited with two", b"\6\0\0\0"),
+             ("killed without a signal", b"\6\1"), ("a text of 256 bytes", b"\6\2" + b"t" * 256), ("a text that is not UTF-8", b"\6\2\xff")]
+    return {"good": good, "bad": bad(*wrong)}
+
+
+def answer_json():
+    """Answers and Denied (sections 6 and 7)."""
+    proof = fixed("server proof")
+    good = [{"name": "AuthAccept", "proof": proof, "payload": w.encode({1: 0, 2: proof})},
+            {"name": "AuthContinue", "proof": None, "payload": w.encode({1: 1})}]
+    wrong = bad(("status 2", cbor((1, 2), (2, proof))), ("no status", cbor((2, proof))), ("no proof", cbor((1, 0))),
+                ("proof of 31 bytes", cbor((1, 0), (2, proof[:31]))), ("proof of 33 bytes", cbor((1, 0), (2, proof + b"x"))),
+                ("proof a text", cbor((1, 0), (2, "x" * 32))), ("status 256", cbor((1, 256), (2, proof))),
+                ("bytes behind", cbor((1, 0), (2, proof)) + b"\0"), ("an array", cbor2.dumps([0, proof])), ("nothing", b""))
+    refused(lambda data: w.check_accept(data, proof), wrong)
+    reference = fixed("reference", 8)
+    return {"good": good, "bad": wrong, "denied": {"reference": reference, "record": w.framed(w.DENIED, reference)},
+            "bad_denied_contents": bad(("nothing", b""), ("7 bytes", reference[:7]), ("9 bytes", reference + b"x"))}
+
+
+def refused(read, samples):
+    """This implementation refuses them too."""
+    for sample in samples:
+        try:
+            read(sample["bytes"])
+        except w.ProtocolError:
+            continue
+        raise AssertionError("not refused: " + sample["why"])
+
+
+def plain(value):
+    """Byte strings as hexadecimal digits."""
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).hex()
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return value
+
+
+FILES = [cbor_json, hello_json, server_hello_json, request_json, opening_json, handshake_json,
+         long_command_json, sealed_json, messages_json, answer_json]
+
+
+def main():
+    """Writes or checks every file."""
+    warnings.filterwarnings("ignore", "One of ephemeral keypairs")     # that is what we want here
+    stale = []
+    for make in FILES:
+        path = FOLDER / (make.__name__.replace("_json", "") + ".json")
+        text = json.dumps(plain(make()), indent=1) + "\n"
+        if "--check" not in sys.argv[1:]:
+            path.write_text(text, encoding="ascii")
+        elif not path.exists() or path.read_text(encoding="ascii") != text:
+            stale.append(path.name)
+    if stale:
+        print("not what make_vectors.py makes: " + " ".join(stale), file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

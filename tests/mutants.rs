@@ -1,0 +1,444 @@
+//! Mutated messages: 262,144 deterministic mutants of every message a peer can
+//! send. None may panic, hang or make memory grow; what is taken must be what
+//! its own encoder makes, and no mutant of a sealed record may open.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that fails says so and stops"
+)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use cosserver::secret::{KeyPair, Secret};
+use cosserver::wire::answer::{self, Answer};
+use cosserver::wire::hello::{Hello, ServerHello, Suite};
+use cosserver::wire::noise::{Direction, Initiator, Responder};
+use cosserver::wire::opening::Opening;
+use cosserver::wire::record::{self, Kind};
+use cosserver::wire::request::{self, Command, Request};
+use cosserver::wire::seal::{Opener, Sealer};
+use cosserver::wire::stream::{End, Message, Signal, Stream};
+use cosserver::wire::{cbor, limits};
+use minicbor::data::Type;
+use minicbor::{Decoder, Encoder};
+
+/// Mutants of each message type.
+const MUTANTS: u32 = 262_144;
+
+/// Most memory that any test here may ever take, KiB: the seeds, the harness,
+/// and a few messages at a time.
+const MEMORY: u64 = 64 * 1024;
+
+/// Numbers that depend on the message type's name alone (splitmix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn of(name: &str) -> Self {
+        Self(
+            name.bytes()
+                .fold(7, |n: u64, b| n.wrapping_mul(31).wrapping_add(b.into())),
+        )
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut n = self.0;
+        n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        n ^ (n >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() >> 33).unwrap() % bound.max(1)
+    }
+
+    /// One to four changes. Bytes that mean something in CBOR or in our records
+    /// come more often than others.
+    fn mutate(&mut self, seed: &[u8], other: &[u8]) -> Vec<u8> {
+        const SPICE: &[u8] = &[
+            0, 1, 2, 3, 6, 7, 0x17, 0x18, 0x19, 0x1a, 0x1b, 0x1f, 0x20, 0x3b, 0x40, 0x58, 0x5b,
+            0x5f, 0x60, 0x78, 0x7f, 0x80, 0x98, 0x9b, 0x9f, 0xa0, 0xb8, 0xbb, 0xbf, 0xc0, 0xf4,
+            0xf5, 0xf6, 0xf9, 0xff,
+        ];
+        let mut bytes = seed.to_vec();
+        for _ in 0..=self.below(4) {
+            let at = self.below(bytes.len());
+            let spice = SPICE[self.below(SPICE.len())];
+            let end = (at + 1 + self.below(16)).min(bytes.len());
+            match self.below(9) {
+                _ if bytes.is_empty() => bytes.push(spice),
+                0 => bytes[at] = spice,
+                1 => bytes[at] ^= 1 << self.below(8),
+                2 => bytes[at] = bytes[at].wrapping_add(if self.below(2) == 0 { 1 } else { 255 }),
+                3 => bytes.insert(at, spice),
+                4 => bytes.truncate(at),
+                5 => drop(bytes.drain(at..end)),
+                6 => {
+                    let piece = bytes[at..end].to_vec();
+                    let to = self.below(bytes.len());
+                    bytes.splice(to..to, piece);
+                }
+                7 => {
+                    let from = self.below(other.len());
+                    let to = (from + self.below(32)).min(other.len());
+                    bytes.splice(at..end, other[from..to].iter().copied());
+                }
+                _ => bytes.extend((0..self.below(8)).map(|_| spice)),
+            }
+        }
+        bytes
+    }
+}
+
+/// Feeds the mutants of `seeds` to `read`, which says whether it took one. Some
+/// must be taken and some refused, or the mutants would show nothing.
+fn feed(name: &str, seeds: &[Vec<u8>], read: impl Fn(&[u8]) -> bool) {
+    for seed in seeds {
+        assert!(
+            read(seed),
+            "{name}: the seed itself is refused: {seed:02x?}"
+        );
+    }
+    let taken = count(name, MUTANTS, seeds, read);
+    assert!(taken < MUTANTS, "{name}: all taken");
+    assert!(taken > 0, "{name}: none taken");
+}
+
+/// How many of so many mutants `read` takes.
+fn count(name: &str, mutants: u32, seeds: &[Vec<u8>], read: impl Fn(&[u8]) -> bool) -> u32 {
+    let mut numbers = Numbers::of(name);
+    let mut taken = 0;
+    for _ in 0..mutants {
+        let seed = &seeds[numbers.below(seeds.len())];
+        let other = &seeds[numbers.below(seeds.len())];
+        let mutant = numbers.mutate(seed, other);
+        match catch_unwind(AssertUnwindSafe(|| read(&mutant))) {
+            Ok(true) => taken += 1,
+            Ok(false) => {}
+            Err(_) => panic!("{name}: panic on {}", cosserver::secret::to_hex(&mutant)),
+        }
+    }
+    memory_stays_small(name);
+    taken
+}
+
+/// The most memory that this process ever had, as the kernel tells it.
+fn memory_stays_small(name: &str) {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
+        return;
+    };
+    let most = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let most: u64 = most
+        .unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap();
+    assert!(most < MEMORY, "{name}: memory grew to {most} KiB");
+}
+
+fn request(words: &[&[u8]]) -> Request {
+    let words = words.iter().map(|w| w.to_vec()).collect();
+    let environment = vec![
+        ("LANG".to_owned(), b"C.UTF-8".to_vec()),
+        ("LC_ALL".to_owned(), b"C".to_vec()),
+    ];
+    Request {
+        user: "root".to_owned(),
+        caller_user: "alice".to_owned(),
+        command: request::pack_words(words).unwrap().0,
+        environment,
+    }
+}
+
+fn requests() -> Vec<Vec<u8>> {
+    let words: &[&[u8]] = &[b"uptime"];
+    let several: &[&[u8]] = &[b"printf", b"%s\n", b"", b"\xff"];
+    let long: &[&[u8]] = &[&[b'x'; 3000]];
+    [words, several, long]
+        .map(|w| request(w).encode().unwrap())
+        .to_vec()
+}
+
+fn opening(request: &[u8]) -> Vec<u8> {
+    let (caller, server) = ("hosta".to_owned(), "hostb".to_owned());
+    Opening {
+        caller,
+        server,
+        request,
+        proof: [9; 32],
+    }
+    .encode()
+    .unwrap()
+}
+
+fn answers() -> Vec<Vec<u8>> {
+    [Answer::Accept { proof: [5; 32] }, Answer::SendCommand]
+        .map(|a| a.encode().unwrap())
+        .to_vec()
+}
+
+fn hello(wants_host_key: bool) -> Hello {
+    Hello {
+        version: 1,
+        suites: vec![Suite::AesGcm, Suite::ChaChaPoly],
+        wants_host_key,
+    }
+}
+
+fn server_hello(host_key: bool) -> ServerHello {
+    let key = KeyPair::of(Secret::new([3; 32])).public;
+    ServerHello {
+        version: 1,
+        suite: Suite::AesGcm,
+        nonce: [7; 32],
+        greeting_limit: 4096,
+        host_key: host_key.then_some(key),
+    }
+}
+
+fn records(contents: &[Vec<u8>], kind: Kind) -> Vec<Vec<u8>> {
+    contents
+        .iter()
+        .map(|c| record::compose(kind, c).unwrap())
+        .collect()
+}
+
+#[test]
+fn hellos() {
+    let seeds = [false, true].map(|key| hello(key).compose().unwrap());
+    feed("Hello", &seeds, |bytes| {
+        let Ok(read) = Hello::parse(bytes) else {
+            return false;
+        };
+        assert_eq!(Hello::parse(&read.compose().unwrap()), Ok(read));
+        true
+    });
+}
+
+#[test]
+fn server_hellos() {
+    let seeds = [false, true].map(|key| server_hello(key).compose().unwrap());
+    feed("ServerHello", &seeds, |bytes| {
+        let Ok(read) = ServerHello::parse(bytes, &hello(true)) else {
+            return false;
+        };
+        assert_eq!(
+            ServerHello::parse(&read.compose().unwrap(), &hello(true)),
+            Ok(read)
+        );
+        true
+    });
+}
+
+/// The whole envelope, for each kind that may be due.
+#[test]
+fn envelopes() {
+    let (contents, due) = (requests(), [Kind::ClientHello, Kind::Sealed, Kind::Answer]);
+    let seeds = due.map(|kind| records(&contents, kind)).concat();
+    feed("envelope", &seeds, |bytes| {
+        let Ok(read) = record::parse(bytes, &due) else {
+            return false;
+        };
+        assert!(bytes.len() <= limits::LENGTH_BYTES + limits::GREETING_BODY);
+        assert_eq!(record::compose(read.kind, read.content).unwrap(), bytes);
+        true
+    });
+}
+
+/// A ClientHello whose envelope is whole still has to open: no mutant does.
+#[test]
+fn client_hellos_do_not_open() {
+    let (host, machine) = (
+        KeyPair::of(Secret::new([1; 32])),
+        KeyPair::of(Secret::new([2; 32])),
+    );
+    for suite in [Suite::AesGcm, Suite::ChaChaPoly] {
+        let mut initiator = Initiator::new(suite, &machine, &host.public, b"h", b"s").unwrap();
+        let seed = initiator.message_1(&opening(&requests()[0])).unwrap();
+        let open = |bytes: &[u8]| Responder::open(suite, &host, b"h", b"s", bytes).is_ok();
+        assert!(open(&seed));
+        let seeds = [seed.clone()];
+        assert_eq!(
+            count("message 1", 2048, &seeds, |bytes| bytes != seed
+                && open(bytes)),
+            0
+        );
+    }
+}
+
+#[test]
+fn openings() {
+    let seeds: Vec<Vec<u8>> = requests().iter().map(|r| opening(r)).collect();
+    feed("Opening", &seeds, |bytes| {
+        let Ok(read) = Opening::decode(bytes) else {
+            return false;
+        };
+        assert_eq!(Opening::decode(&read.encode().unwrap()).unwrap(), read);
+        true
+    });
+}
+
+#[test]
+fn requests_in_openings() {
+    feed("Request", &requests(), |bytes| {
+        let Ok(read) = Request::decode(bytes) else {
+            return false;
+        };
+        match &read.command {
+            Command::Words(words) => {
+                assert!((1..=limits::ARGUMENTS).contains(&words.len()));
+                assert!(words.iter().all(|w| !w.contains(&0)));
+            }
+            Command::Follows { length, .. } => {
+                assert!((1..=limits::COMMAND).contains(&usize::try_from(*length).unwrap()));
+            }
+        }
+        assert_eq!(Request::decode(&read.encode().unwrap()), Ok(read));
+        true
+    });
+}
+
+#[test]
+fn long_commands() {
+    let words = |n: usize| (0..n).map(|i| vec![b'a'; i % 60]).collect::<Vec<_>>();
+    let seeds = [1, 3, 24, 100].map(|n| request::encode_words(&words(n)).unwrap());
+    feed("command", &seeds, |bytes| {
+        // As a peer can: the digest that it announced is that of what it sends.
+        let digest = <sha2::Sha256 as sha2::Digest>::digest(bytes).into();
+        let Ok(read) = request::decode_words(bytes, &digest) else {
+            return false;
+        };
+        assert_eq!(request::encode_words(&read).unwrap(), bytes);
+        true
+    });
+}
+
+#[test]
+fn answers_to_a_client() {
+    feed("Answer", &answers(), |bytes| {
+        let Ok(read) = Answer::decode(bytes) else {
+            return false;
+        };
+        assert_eq!(Answer::decode(&read.encode().unwrap()), Ok(read));
+        true
+    });
+}
+
+#[test]
+fn denied() {
+    let seeds = records(&[vec![1; 8], vec![0; 8]], Kind::Denied);
+    feed("Denied", &seeds, |bytes| {
+        let read = record::parse(bytes, &[Kind::Denied, Kind::Answer]);
+        let Ok(reference) = read.and_then(|r| answer::parse_denied(r.content)) else {
+            return false;
+        };
+        let back = answer::compose_denied(reference).unwrap();
+        assert_eq!((&back[..6], &back[7..]), (&bytes[..6], &bytes[7..]));
+        true
+    });
+}
+
+#[test]
+fn data_messages() {
+    let messages = [
+        Message::Data(Stream::Main, b"some bytes of data"),
+        Message::Data(Stream::Error, b"x"),
+        Message::Eof(Stream::Main),
+        Message::Reset(Stream::Error),
+        Message::Credit(Stream::Main, 262_144),
+        Message::Signal(Signal::Terminate),
+        Message::End(End::Exited(42)),
+        Message::End(End::Killed(9)),
+        Message::End(End::NotStarted("there is no such program".to_owned())),
+    ];
+    let seeds: Vec<Vec<u8>> = messages.iter().map(Message::compose).collect();
+    feed("data message", &seeds, |bytes| {
+        let Ok(read) = Message::parse(bytes) else {
+            return false;
+        };
+        assert_eq!(read.compose(), bytes);
+        true
+    });
+}
+
+/// No mutant of a sealed record opens, whatever its length says.
+#[test]
+fn sealed_records() {
+    for suite in [Suite::AesGcm, Suite::ChaChaPoly] {
+        let from = || Direction {
+            key: Secret::new([8; 32]),
+            counter: 5,
+        };
+        let seal = |text: &[u8]| Sealer::new(suite, &from()).unwrap().record(text).unwrap();
+        let seeds = [seal(b"\x01\x00x"), seal(&[1; 300]), seal(b"\x02\x00")];
+        let opens = |bytes: &[u8]| {
+            let Some((head, rest)) = bytes.split_first_chunk() else {
+                return false;
+            };
+            let Ok(length) = record::body_length(*head, limits::RECORD_BODY) else {
+                return false;
+            };
+            let Some(body) = rest.get(..length) else {
+                return false;
+            };
+            Opener::new(suite, &from())
+                .unwrap()
+                .open(&mut body.to_vec())
+                .is_ok()
+        };
+        assert!(seeds.iter().all(|s| opens(s)));
+        // What only goes on behind a whole record is the next record's.
+        let forged = |bytes: &[u8]| opens(bytes) && !seeds.iter().any(|s| bytes.starts_with(s));
+        assert_eq!(count("sealed record", MUTANTS, &seeds, forged), 0);
+    }
+}
+
+/// What the check of the canonical form takes, another encoder writes the same.
+#[test]
+fn canonical_cbor() {
+    let unknown = b"\xa3\x01\x82\xf5\x20\x18\x63\x61x\x61y\xa1\x62ab\x42\x00\x01";
+    let mut seeds = [
+        requests(),
+        answers(),
+        vec![unknown.to_vec(), b"\x80".to_vec()],
+    ]
+    .concat();
+    seeds.push(opening(&requests()[1]));
+    feed("CBOR", &seeds, |bytes| {
+        if cbor::check(bytes).is_err() {
+            return false;
+        }
+        let (mut decoder, mut encoder) = (Decoder::new(bytes), Encoder::new(Vec::new()));
+        again(&mut decoder, &mut encoder);
+        assert_eq!(encoder.into_writer(), bytes);
+        true
+    });
+}
+
+fn again(d: &mut Decoder<'_>, e: &mut Encoder<Vec<u8>>) {
+    use Type::{Array, Bool, Bytes, I8, I16, I32, I64, Int, Map, String, U8, U16, U32, U64};
+    let kind = d.datatype().unwrap();
+    let items = match kind {
+        Array => d.array().unwrap().unwrap(),
+        Map => d.map().unwrap().unwrap(),
+        _ => 0,
+    };
+    let written = match kind {
+        Bool => e.bool(d.bool().unwrap()),
+        U8 | U16 | U32 | U64 => e.u64(d.u64().unwrap()),
+        I8 | I16 | I32 | I64 | Int => e.int(d.int().unwrap()),
+        Bytes => e.bytes(d.bytes().unwrap()),
+        String => e.str(d.str().unwrap()),
+        Array => e.array(items),
+        Map => e.map(items),
+        _ => panic!("taken: {kind:?}"),
+    };
+    written.unwrap();
+    for _ in 0..if kind == Map { items * 2 } else { items } {
+        again(d, e);
+    }
+}

@@ -1,0 +1,563 @@
+//! The crate's wire against the vectors of `tests/vectors`, which the
+//! independent implementation in `tests/independent` made.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test that fails says so and stops"
+)]
+
+use cosserver::secret::{KeyPair, PublicKey, Secret};
+use cosserver::wire::answer::{self, Answer, Reference};
+use cosserver::wire::hello::{Hello, ServerHello, Suite};
+use cosserver::wire::noise::{Direction, Responder};
+use cosserver::wire::opening::Opening;
+use cosserver::wire::proof::{self, Claim, Side};
+use cosserver::wire::record::{self, Kind};
+use cosserver::wire::request::{self, Command, Request};
+use cosserver::wire::seal::{Opener, Sealer};
+use cosserver::wire::stream::{End, Message, Signal, Stream};
+use cosserver::wire::{cbor, limits};
+use serde_json::Value;
+
+fn load(name: &str) -> Value {
+    let path = format!("{}/tests/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_slice(&std::fs::read(&path).expect(&path)).expect(&path)
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    let items = value[key].as_array().expect(key);
+    assert!(!items.is_empty(), "{key} is empty");
+    items
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    assert_eq!(text.len() % 2, 0);
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap())
+        .collect()
+}
+
+fn bytes(value: &Value, key: &str) -> Vec<u8> {
+    unhex(text(value, key))
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key]
+        .as_str()
+        .unwrap_or_else(|| panic!("{key} of {value}"))
+}
+
+fn number(value: &Value, key: &str) -> u64 {
+    value[key]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{key} of {value}"))
+}
+
+fn array<const N: usize>(value: &Value, key: &str) -> [u8; N] {
+    bytes(value, key).try_into().expect(key)
+}
+
+fn suite(value: &Value) -> Suite {
+    suite_of(number(value, "suite"))
+}
+
+fn suite_of(number: u64) -> Suite {
+    match number {
+        1 => Suite::AesGcm,
+        2 => Suite::ChaChaPoly,
+        n => panic!("suite {n}"),
+    }
+}
+
+/// Each of the file's bad samples is refused.
+fn refuses(samples: &[Value], read: impl Fn(&[u8]) -> bool) {
+    for sample in samples {
+        assert!(!read(&bytes(sample, "bytes")), "taken: {sample}");
+    }
+}
+
+#[test]
+fn cbor_takes_the_canonical_and_refuses_the_rest() {
+    let file = load("cbor");
+    for good in list(&file, "good") {
+        let good = unhex(good.as_str().unwrap());
+        assert_eq!(cbor::check(&good), Ok(()), "{good:02x?}");
+    }
+    refuses(list(&file, "bad"), |b| cbor::check(b).is_ok());
+}
+
+fn hello_of(value: &Value) -> Hello {
+    Hello {
+        version: number(value, "version").try_into().unwrap(),
+        suites: list(value, "suites")
+            .iter()
+            .map(|s| suite_of(s.as_u64().unwrap()))
+            .collect(),
+        wants_host_key: value["ask_host_key"].as_bool().unwrap(),
+    }
+}
+
+#[test]
+fn hello() {
+    let file = load("hello");
+    for vector in list(&file, "made_and_read") {
+        let record = bytes(vector, "record");
+        assert_eq!(Hello::parse(&record), Ok(hello_of(vector)));
+        assert_eq!(hello_of(vector).compose(), Ok(record));
+    }
+    for vector in list(&file, "read") {
+        assert_eq!(Hello::parse(&bytes(vector, "record")), Ok(hello_of(vector)));
+    }
+    refuses(list(&file, "bad"), |b| Hello::parse(b).is_ok());
+}
+
+#[test]
+fn server_hello() {
+    let file = load("server_hello");
+    let hello = Hello::parse(&bytes(&file, "hello")).unwrap();
+    for vector in list(&file, "made_and_read") {
+        let record = bytes(vector, "record");
+        let expected = ServerHello {
+            version: number(vector, "version").try_into().unwrap(),
+            suite: suite(vector),
+            nonce: array(vector, "nonce"),
+            greeting_limit: number(vector, "limit").try_into().unwrap(),
+            host_key: vector["host_key"].as_str().and_then(PublicKey::from_hex),
+        };
+        assert_eq!(ServerHello::parse(&record, &hello).as_ref(), Ok(&expected));
+        assert_eq!(expected.compose(), Ok(record));
+    }
+    refuses(list(&file, "bad"), |b| {
+        ServerHello::parse(b, &hello).is_ok()
+    });
+    // A suite that this Hello did not offer.
+    let only = Hello {
+        suites: vec![Suite::AesGcm],
+        ..hello
+    };
+    let chacha = bytes(&list(&file, "made_and_read")[1], "record");
+    assert!(ServerHello::parse(&chacha, &only).is_err());
+}
+
+fn request_of(value: &Value) -> Request {
+    let command = match value["words"].as_array() {
+        Some(words) => Command::Words(words.iter().map(|w| unhex(w.as_str().unwrap())).collect()),
+        None => Command::Follows {
+            digest: array(value, "digest"),
+            length: number(value, "length").try_into().unwrap(),
+        },
+    };
+    let environment = value["environment"].as_array().unwrap().iter().map(|pair| {
+        let part = |i: usize| pair[i].as_str().unwrap();
+        (part(0).to_owned(), unhex(part(1)))
+    });
+    Request {
+        user: text(value, "user").to_owned(),
+        caller_user: text(value, "calling_user").to_owned(),
+        command,
+        environment: environment.collect(),
+    }
+}
+
+#[test]
+fn request() {
+    let file = load("request");
+    for vector in list(&file, "made_and_read") {
+        let (encoded, expected) = (bytes(vector, "request"), request_of(vector));
+        assert_eq!(Request::decode(&encoded).as_ref(), Ok(&expected));
+        assert_eq!(expected.encode(), Ok(encoded));
+    }
+    for vector in list(&file, "read") {
+        assert_eq!(
+            Request::decode(&bytes(vector, "request")),
+            Ok(request_of(vector))
+        );
+    }
+    refuses(list(&file, "bad"), |b| Request::decode(b).is_ok());
+}
+
+#[test]
+fn words_at_their_limits() {
+    let head = [
+        &[0xa4, 1, 0x64][..],
+        b"exec",
+        &[2, 0x61],
+        b"u",
+        &[3, 0x61],
+        b"c",
+        &[4],
+    ]
+    .concat();
+    let words = |n: u16| [&head[..], &[0x99], &n.to_be_bytes(), &vec![0x40; n.into()]].concat();
+    assert!(Request::decode(&words(16_384)).is_ok());
+    assert!(Request::decode(&words(16_385)).is_err());
+    // The longest encoding: 131,072 bytes, of which 6 are not the word's.
+    let longest = vec![vec![b'x'; limits::COMMAND - 6]];
+    assert_eq!(
+        request::encode_words(&longest).unwrap().len(),
+        limits::COMMAND
+    );
+    assert!(request::encode_words(&[vec![b'x'; limits::COMMAND - 5]]).is_err());
+    // 2,560 bytes go into the request, one more goes by digest.
+    assert!(
+        request::pack_words(vec![vec![b'x'; 2_556]])
+            .unwrap()
+            .1
+            .is_none()
+    );
+    assert!(
+        request::pack_words(vec![vec![b'x'; 2_557]])
+            .unwrap()
+            .1
+            .is_some()
+    );
+}
+
+#[test]
+fn opening_and_proofs() {
+    let file = load("opening");
+    for vector in list(&file, "good") {
+        let encoded = bytes(vector, "opening");
+        let opening = Opening::decode(&encoded).unwrap();
+        assert_eq!(opening.caller, text(vector, "caller"));
+        assert_eq!(opening.server, text(vector, "server"));
+        assert_eq!(opening.request, bytes(vector, "request"));
+        assert_eq!(opening.proof, array(vector, "client_proof"));
+        assert_eq!(opening.encode().as_ref(), Ok(&encoded));
+        proofs_match(vector, "client_key", "host_key");
+    }
+    refuses(list(&file, "bad"), |b| Opening::decode(b).is_ok());
+}
+
+/// Both proofs are the vector's, and neither passes for the other.
+fn proofs_match(vector: &Value, client_key: &str, host_key: &str) {
+    let cookie = Secret::new(array(vector, "cookie"));
+    let (request, nonce) = (bytes(vector, "request"), array(vector, "nonce"));
+    let claim = Claim {
+        caller: text(vector, "caller"),
+        server: text(vector, "server"),
+        caller_key: &PublicKey(array(vector, client_key)),
+        server_key: &PublicKey(array(vector, host_key)),
+        nonce: &nonce,
+        request: &request,
+    };
+    for (side, other, key) in [
+        (Side::Client, Side::Server, "client_proof"),
+        (Side::Server, Side::Client, "server_proof"),
+    ] {
+        let expected = array(vector, key);
+        assert_eq!(proof::make(&cookie, side, &claim), Ok(expected));
+        assert!(proof::verify(&cookie, side, &claim, &expected));
+        assert!(!proof::verify(&cookie, other, &claim, &expected));
+    }
+}
+
+#[test]
+fn answers_and_denied() {
+    let file = load("answer");
+    for vector in list(&file, "good") {
+        let expected = match vector["proof"].as_str() {
+            Some(_) => Answer::Accept {
+                proof: array(vector, "proof"),
+            },
+            None => Answer::SendCommand,
+        };
+        let payload = bytes(vector, "payload");
+        assert_eq!(Answer::decode(&payload), Ok(expected));
+        assert_eq!(expected.encode(), Ok(payload));
+    }
+    refuses(list(&file, "bad"), |b| Answer::decode(b).is_ok());
+    let reference = Reference(array(&file["denied"], "reference"));
+    let denied = bytes(&file["denied"], "record");
+    assert_eq!(answer::compose_denied(reference).as_ref(), Ok(&denied));
+    let content = record::parse(&denied, &[Kind::Denied]).unwrap().content;
+    assert_eq!(answer::parse_denied(content), Ok(reference));
+    refuses(list(&file, "bad_denied_contents"), |b| {
+        answer::parse_denied(b).is_ok()
+    });
+}
+
+/// The responder opens message 1 of the vector, and reads what it says.
+fn open_message_1(vector: &Value) {
+    let host = KeyPair::of(Secret::new(array(vector, "host_private")));
+    assert_eq!(host.public.0, array(vector, "host_public"));
+    let (hello, server_hello) = (bytes(vector, "hello"), bytes(vector, "server_hello"));
+    let greeting = Hello::parse(&hello).unwrap();
+    let answer = ServerHello::parse(&server_hello, &greeting).unwrap();
+    assert_eq!(answer.suite, suite(vector));
+    assert_eq!(answer.nonce, array(vector, "nonce"));
+
+    let record = bytes(vector, "client_hello");
+    let message = record::parse(&record, &[Kind::ClientHello])
+        .unwrap()
+        .content;
+    assert_eq!(message, bytes(vector, "message_1"));
+    let open = |host: &KeyPair, hello: &[u8], server_hello: &[u8], message: &[u8]| {
+        Responder::open(suite(vector), host, hello, server_hello, message)
+    };
+    let opened = open(&host, &hello, &server_hello, message).unwrap();
+    assert_eq!(opened.machine.0, array(vector, "machine_public"));
+    assert_eq!(*opened.payload, bytes(vector, "opening"));
+    let opening = Opening::decode(&opened.payload).unwrap();
+    assert_eq!(opening.request, bytes(vector, "request"));
+    assert_eq!(opening.proof, array(vector, "client_proof"));
+    proofs_match(vector, "machine_public", "host_public");
+
+    // A changed byte anywhere, or another host's key, and it does not open.
+    for (i, whole) in [&hello[..], &server_hello, message].into_iter().enumerate() {
+        for at in 0..whole.len() {
+            let mut changed = whole.to_vec();
+            changed[at] ^= 0x40;
+            let mut parts = [&hello[..], &server_hello, message];
+            parts[i] = &changed;
+            let [hello, server_hello, message] = parts;
+            assert!(
+                open(&host, hello, server_hello, message).is_err(),
+                "part {i}, byte {at}"
+            );
+        }
+    }
+    let other = KeyPair::of(Secret::new([1; 32]));
+    assert!(open(&other, &hello, &server_hello, message).is_err());
+}
+
+/// A second Noise implementation than the vectors' reaches the same bytes and
+/// keys, as initiator and as responder; the crate's own types draw their
+/// ephemeral keys at random, which no vector can hold.
+fn replay_by_snow(vector: &Value) {
+    let builder = || {
+        let params = text(vector, "protocol").parse().unwrap();
+        snow::Builder::new(params)
+    };
+    let prologue = bytes(vector, "prologue");
+    let (machine, host) = (
+        bytes(vector, "machine_private"),
+        bytes(vector, "host_private"),
+    );
+    let (host_public, mut buffer) = (bytes(vector, "host_public"), vec![0; 65_535]);
+    let (mine, theirs) = (
+        bytes(vector, "client_ephemeral_private"),
+        bytes(vector, "server_ephemeral_private"),
+    );
+    let mut initiator = builder()
+        .prologue(&prologue)
+        .and_then(|b| b.local_private_key(&machine))
+        .and_then(|b| b.remote_public_key(&host_public))
+        .unwrap()
+        .fixed_ephemeral_key_for_testing_only(&mine)
+        .build_initiator()
+        .unwrap();
+    let n = initiator
+        .write_message(&bytes(vector, "opening"), &mut buffer)
+        .unwrap();
+    assert_eq!(buffer[..n], bytes(vector, "message_1"));
+    let mut responder = builder()
+        .prologue(&prologue)
+        .and_then(|b| b.local_private_key(&host))
+        .unwrap()
+        .fixed_ephemeral_key_for_testing_only(&theirs)
+        .build_responder()
+        .unwrap();
+    responder
+        .read_message(&bytes(vector, "message_1"), &mut buffer)
+        .unwrap();
+    let n = responder
+        .write_message(&bytes(vector, "answer_payload"), &mut buffer)
+        .unwrap();
+    assert_eq!(buffer[..n], bytes(vector, "message_2"));
+    let n = initiator
+        .read_message(&bytes(vector, "message_2"), &mut buffer)
+        .unwrap();
+    assert_eq!(buffer[..n], bytes(vector, "answer_payload"));
+    let keys = (
+        array(vector, "key_to_server"),
+        array(vector, "key_to_client"),
+    );
+    assert_eq!(initiator.dangerously_get_raw_split(), keys);
+    assert_eq!(responder.dangerously_get_raw_split(), keys);
+}
+
+fn direction(vector: &Value, key: &str, counter: u64) -> Direction {
+    Direction {
+        key: Secret::new(array(vector, key)),
+        counter,
+    }
+}
+
+/// A whole record after acceptance opens to this text, and is made of it.
+fn sealed(sealer: &mut Sealer, opener: &mut Opener, text: &[u8], record: &[u8]) {
+    assert_eq!(sealer.record(text).unwrap(), record);
+    let head = [record[0], record[1]];
+    let mut body = record[2..].to_vec();
+    assert_eq!(
+        record::body_length(head, limits::RECORD_BODY),
+        Ok(body.len())
+    );
+    assert_eq!(opener.open(&mut body).unwrap(), text);
+}
+
+fn pair(vector: &Value, key: &str) -> (Sealer, Opener) {
+    let from = direction(vector, key, 0);
+    (
+        Sealer::new(suite(vector), &from).unwrap(),
+        Opener::new(suite(vector), &from).unwrap(),
+    )
+}
+
+#[test]
+fn handshake() {
+    let file = load("handshake");
+    let vectors = file.as_array().unwrap();
+    assert_eq!(vectors.len(), 2);
+    for vector in vectors {
+        open_message_1(vector);
+        replay_by_snow(vector);
+        let answer = bytes(vector, "answer");
+        let content = record::parse(&answer, &[Kind::Answer]).unwrap().content;
+        assert_eq!(content, bytes(vector, "message_2"));
+        let accept = Answer::Accept {
+            proof: array(vector, "server_proof"),
+        };
+        assert_eq!(Answer::decode(&bytes(vector, "answer_payload")), Ok(accept));
+        for (key, record, text) in [
+            ("key_to_server", "first_to_server", &b"\x01\x00in"[..]),
+            ("key_to_client", "first_to_client", b"\x01\x00out"),
+        ] {
+            let (mut sealer, mut opener) = pair(vector, key);
+            sealed(&mut sealer, &mut opener, text, &bytes(vector, record));
+        }
+    }
+}
+
+#[test]
+fn long_command() {
+    let file = load("long_command");
+    for vector in list(&file, "good") {
+        open_message_1(vector);
+        replay_by_snow(vector);
+        assert_eq!(
+            Answer::decode(&bytes(vector, "answer_payload")),
+            Ok(Answer::SendCommand)
+        );
+        let request = bytes(vector, "request");
+        let Command::Follows { digest, length } = Request::decode(&request).unwrap().command else {
+            panic!("the words are in the request");
+        };
+        assert_eq!(digest, array(vector, "digest"));
+        assert_eq!(u64::from(length), number(vector, "length"));
+
+        let words: Vec<Vec<u8>> = list(vector, "words")
+            .iter()
+            .map(|w| unhex(w.as_str().unwrap()))
+            .collect();
+        let encoding = bytes(vector, "encoding");
+        assert_eq!(request::encode_words(&words).as_ref(), Ok(&encoding));
+        assert_eq!(
+            request::decode_words(&encoding, &digest).as_ref(),
+            Ok(&words)
+        );
+        let (command, later) = request::pack_words(words).unwrap();
+        assert_eq!(command, Command::Follows { digest, length });
+        assert_eq!(later.as_ref(), Some(&encoding));
+
+        let (mut sealer, mut opener) = pair(vector, "key_to_server");
+        let mut arrived = Vec::new();
+        for piece in list(vector, "pieces") {
+            assert_eq!(opener.counter(), number(piece, "counter"));
+            let record = bytes(piece, "record");
+            let mut body = record::parse(&record, &[Kind::Sealed])
+                .unwrap()
+                .content
+                .to_vec();
+            arrived.extend_from_slice(opener.open(&mut body).unwrap());
+            let mut text = bytes(piece, "plaintext");
+            let tag = sealer.seal(&mut text).unwrap();
+            text.extend_from_slice(&tag);
+            assert_eq!(record::compose(Kind::Sealed, &text), Ok(record));
+        }
+        assert_eq!(arrived, encoding);
+        // The counters go on into the data.
+        sealed(
+            &mut sealer,
+            &mut opener,
+            b"\x02\x00",
+            &bytes(vector, "first_to_server"),
+        );
+
+        let (mut sealer, mut opener) = pair(vector, "key_to_client");
+        let accept = bytes(vector, "accept");
+        let mut body = record::parse(&accept, &[Kind::Sealed])
+            .unwrap()
+            .content
+            .to_vec();
+        let text = opener.open(&mut body).unwrap();
+        assert_eq!(text, bytes(vector, "accept_plaintext"));
+        let proof = array(vector, "server_proof");
+        assert_eq!(Answer::decode(text), Ok(Answer::Accept { proof }));
+        sealer.record(text).unwrap();
+        sealed(
+            &mut sealer,
+            &mut opener,
+            b"\x01\x00out",
+            &bytes(vector, "first_to_client"),
+        );
+    }
+    for bad in list(&file, "bad_encodings") {
+        let digest = array(bad, "digest");
+        assert!(
+            request::decode_words(&bytes(bad, "bytes"), &digest).is_err(),
+            "taken: {bad}"
+        );
+    }
+}
+
+#[test]
+fn sealed_records_over_the_border_of_a_key() {
+    for case in load("sealed").as_array().unwrap() {
+        let from = direction(case, "key", number(case, "counter"));
+        let mut sealer = Sealer::new(suite(case), &from).unwrap();
+        let mut opener = Opener::new(suite(case), &from).unwrap();
+        for record in list(case, "records") {
+            assert_eq!(sealer.counter(), number(record, "counter"));
+            let (text, whole) = (bytes(record, "plaintext"), bytes(record, "record"));
+            sealed(&mut sealer, &mut opener, &text, &whole);
+        }
+    }
+}
+
+/// What the vector says the message is.
+fn message_of<'a>(vector: &Value, payload: &'a [u8]) -> Message<'a> {
+    let second = number(vector, "second") as u8;
+    let stream = match second {
+        0 => Stream::Main,
+        _ => Stream::Error,
+    };
+    match text(vector, "kind") {
+        "data" => Message::Data(stream, payload),
+        "eof" => Message::Eof(stream),
+        "reset" => Message::Reset(stream),
+        "credit" => Message::Credit(stream, number(vector, "bytes") as u32),
+        "signal" => Message::Signal(Signal::of(second).unwrap()),
+        "exited" => Message::End(End::Exited(number(vector, "number") as u8)),
+        "killed" => Message::End(End::Killed(number(vector, "number") as u8)),
+        "not_started" => Message::End(End::NotStarted(text(vector, "text").to_owned())),
+        kind => panic!("kind {kind}"),
+    }
+}
+
+#[test]
+fn messages() {
+    let file = load("messages");
+    for vector in list(&file, "good") {
+        let plaintext = bytes(vector, "plaintext");
+        let payload = vector["payload"].as_str().map(unhex).unwrap_or_default();
+        let expected = message_of(vector, &payload);
+        assert_eq!(Message::parse(&plaintext).as_ref(), Ok(&expected));
+        assert_eq!(expected.compose(), plaintext);
+    }
+    refuses(list(&file, "bad"), |b| Message::parse(b).is_ok());
+}
