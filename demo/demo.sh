@@ -102,6 +102,7 @@ cosadm -C A host join card --name hostb >/dev/null
 title '2. The daemon, on a port that the system chooses'
 echo '  $ cosserver -D -e -f S/cosserver.toml -p 0'
 mkfifo log
+: >daemon.log
 cosserver -D -e -f S/cosserver.toml -p 0 2>log </dev/null &
 daemon=$!
 exec 3<log

@@ -26,7 +26,9 @@ pub fn order(cell: Option<&Cell>) -> Vec<u8> {
 }
 
 fn parse_order(message: &[u8]) -> Option<Option<Cell>> {
-    let (ORDER, mut r) = Reader::new(message)? else { return None };
+    let (ORDER, mut r) = Reader::new(message)? else {
+        return None;
+    };
     if r.is_done() {
         return Some(None);
     }
@@ -37,9 +39,15 @@ fn parse_order(message: &[u8]) -> Option<Option<Cell>> {
 
 /// Which walls a process has reported; `None`: that was no report.
 pub fn parse_report(message: &[u8]) -> Option<Walls> {
-    let (REPORT, mut r) = Reader::new(message)? else { return None };
+    let (REPORT, mut r) = Reader::new(message)? else {
+        return None;
+    };
     let [chroot, landlock, seccomp] = r.array::<3>()?.map(|b| b != 0);
-    r.done(Walls { chroot, landlock, seccomp })
+    r.done(Walls {
+        chroot,
+        landlock,
+        seccomp,
+    })
 }
 
 /// The process's side: waits for the order, goes in, and reports.

@@ -44,7 +44,9 @@ pub(super) struct Reader<'a>(&'a [u8]);
 impl<'a> Reader<'a> {
     /// The kind of a message, and the reader of its fields.
     pub(super) fn new(message: &'a [u8]) -> Option<(u8, Self)> {
-        message.split_first().map(|(kind, rest)| (*kind, Self(rest)))
+        message
+            .split_first()
+            .map(|(kind, rest)| (*kind, Self(rest)))
     }
 
     /// A number.

@@ -47,7 +47,10 @@ pub enum Incoming {
 impl Channel {
     /// A channel over one end of [`passing::pair`].
     pub const fn new(socket: OwnedFd) -> Self {
-        Self { socket, waiting: VecDeque::new() }
+        Self {
+            socket,
+            waiting: VecDeque::new(),
+        }
     }
 
     /// Both ends of a new channel.

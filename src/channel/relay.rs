@@ -44,17 +44,32 @@ impl Session {
 
     /// Parses a message; `None`: it is none.
     pub fn decode(message: &[u8]) -> Option<Self> {
-        let (1, mut r) = Reader::new(message)? else { return None };
+        let (1, mut r) = Reader::new(message)? else {
+            return None;
+        };
         let answer = r.bytes()?.to_vec();
         let suite: u32 = r.number()?;
-        let suite = [Suite::AesGcm, Suite::ChaChaPoly].into_iter().find(|s| s.number() == suite)?;
+        let suite = [Suite::AesGcm, Suite::ChaChaPoly]
+            .into_iter()
+            .find(|s| s.number() == suite)?;
         let mut direction = || {
             let key = Zeroizing::new(r.array::<32>()?);
-            Some(Direction { key: Secret::new(*key), counter: r.number()? })
+            Some(Direction {
+                key: Secret::new(*key),
+                counter: r.number()?,
+            })
         };
         let (to_server, to_client) = (direction()?, direction()?);
         let linger = r.number()?;
-        r.done(Self { answer, keys: Keys { suite, to_server, to_client }, linger })
+        r.done(Self {
+            answer,
+            keys: Keys {
+                suite,
+                to_server,
+                to_client,
+            },
+            linger,
+        })
     }
 }
 
@@ -126,9 +141,11 @@ impl Word {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Signal(s) => Writer::new(1).number(s.byte().into()).done(),
-            Self::Over(how, sent, got) => {
-                Writer::new(2).number(*how as u64).number(*sent).number(*got).done()
-            }
+            Self::Over(how, sent, got) => Writer::new(2)
+                .number(*how as u64)
+                .number(*sent)
+                .number(*got)
+                .done(),
         }
     }
 
@@ -155,22 +172,36 @@ mod tests {
 
     #[test]
     fn sessions_news_and_words_there_and_back() {
-        let direction = |n, counter| Direction { key: Secret::new([n; 32]), counter };
+        let direction = |n, counter| Direction {
+            key: Secret::new([n; 32]),
+            counter,
+        };
         let keys = Keys {
             suite: Suite::ChaChaPoly,
             to_server: direction(1, 2),
             to_client: direction(3, 4),
         };
-        let s = Session { answer: b"record".to_vec(), keys, linger: 2000 };
+        let s = Session {
+            answer: b"record".to_vec(),
+            keys,
+            linger: 2000,
+        };
         let back = Session::decode(&s.encode()).unwrap();
         assert_eq!((back.answer, back.linger), (s.answer, 2000));
         assert!(back.keys.to_client.key.same(&Secret::new([3; 32])));
         assert_eq!(back.keys.to_client.counter, 4);
-        for end in [End::Exited(255), End::Killed(9), End::NotStarted("no".into())] {
+        for end in [
+            End::Exited(255),
+            End::Killed(9),
+            End::NotStarted("no".into()),
+        ] {
             let news = News::Ended(end);
             assert_eq!(News::decode(&news.encode()), Some(news));
         }
-        for word in [Word::Signal(Signal::Quit), Word::Over(Closing::Told, 1, u64::MAX)] {
+        for word in [
+            Word::Signal(Signal::Quit),
+            Word::Over(Closing::Told, 1, u64::MAX),
+        ] {
             assert_eq!(Word::decode(&word.encode()), Some(word));
         }
         assert_eq!(Word::decode(&[1, 0, 0, 0, 0, 0, 0, 0, 9]), None);

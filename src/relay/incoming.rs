@@ -54,7 +54,13 @@ pub(super) struct Incoming {
 
 impl Incoming {
     pub(super) const fn new(opener: Opener) -> Self {
-        Self { opener, buffer: Vec::new(), filled: 0, backlog: VecDeque::new(), ended: false }
+        Self {
+            opener,
+            buffer: Vec::new(),
+            filled: 0,
+            backlog: VecDeque::new(),
+            ended: false,
+        }
     }
 
     /// Whether a large buffer is held.
@@ -97,13 +103,20 @@ impl Incoming {
         socket: &OwnedFd,
         job: Option<&OwnedFd>,
     ) -> Result<Came, Malformed> {
-        let mut came = Came { said: Vec::new(), bytes: 0, gone: false };
+        let mut came = Came {
+            said: Vec::new(),
+            bytes: 0,
+            gone: false,
+        };
         if self.buffer.is_empty() {
             self.buffer.resize(SMALL, 0);
         } else if self.filled == self.buffer.len() {
             self.buffer.resize(LARGE, 0);
         }
-        match read(socket, self.buffer.get_mut(self.filled..).unwrap_or_default()) {
+        match read(
+            socket,
+            self.buffer.get_mut(self.filled..).unwrap_or_default(),
+        ) {
             Ok(0) => came.gone = true,
             Ok(n) => self.filled += n,
             Err(Errno::EAGAIN | Errno::EINTR) => {}
@@ -124,13 +137,20 @@ impl Incoming {
     fn open_records(&mut self, came: &mut Came) -> Result<(Vec<Range<usize>>, usize), Malformed> {
         let mut data = Vec::new();
         let mut at = 0;
-        while let Some(head) = self.buffer.get(at..self.filled).and_then(<[u8]>::first_chunk) {
+        while let Some(head) = self
+            .buffer
+            .get(at..self.filled)
+            .and_then(<[u8]>::first_chunk)
+        {
             let length = record::body_length(*head, RECORD_BODY)?;
             let start = at + LENGTH_BYTES;
             if start + length > self.filled {
                 break;
             }
-            let body = self.buffer.get_mut(start..start + length).unwrap_or_default();
+            let body = self
+                .buffer
+                .get_mut(start..start + length)
+                .unwrap_or_default();
             let text = self.opener.open(body)?;
             let n = text.len();
             match Message::parse(text)? {

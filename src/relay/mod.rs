@@ -28,7 +28,9 @@ pub fn main() -> ExitCode {
     process::set_name("cos: relay");
     process::keep_private();
     memory::keep_small();
-    let Ok(channel) = socket::inherited(CHANNEL) else { return ExitCode::FAILURE };
+    let Ok(channel) = socket::inherited(CHANNEL) else {
+        return ExitCode::FAILURE;
+    };
     let mut channel = Channel::new(channel);
     if signals::ignore_sigpipe().is_err() || cell::enter(Role::Relay, &mut channel).is_err() {
         return ExitCode::FAILURE;
@@ -47,8 +49,16 @@ pub fn main() -> ExitCode {
 /// Gives a session its thread. A message that is none, or a thread that cannot
 /// be had, drops the descriptors, and the monitor sees the session's end.
 fn begin(message: &[u8], fds: Vec<OwnedFd>) {
-    let Some(session) = Session::decode(message) else { return };
-    let Ok(fds) = <[OwnedFd; SESSION_DESCRIPTORS]>::try_from(fds) else { return };
-    let Ok(thread) = session::Serving::new(&session, fds) else { return };
-    let _ = std::thread::Builder::new().stack_size(STACK).spawn(move || thread.run());
+    let Some(session) = Session::decode(message) else {
+        return;
+    };
+    let Ok(fds) = <[OwnedFd; SESSION_DESCRIPTORS]>::try_from(fds) else {
+        return;
+    };
+    let Ok(thread) = session::Serving::new(&session, fds) else {
+        return;
+    };
+    let _ = std::thread::Builder::new()
+        .stack_size(STACK)
+        .spawn(move || thread.run());
 }

@@ -47,7 +47,13 @@ pub(super) struct Outgoing {
 impl Outgoing {
     /// With `first`, a record that is to go before all others.
     pub(super) const fn new(sealer: Sealer, first: Vec<u8>) -> Self {
-        Self { sealer, data: Vec::new(), from: 0, to: 0, control: first }
+        Self {
+            sealer,
+            data: Vec::new(),
+            from: 0,
+            to: 0,
+            control: first,
+        }
     }
 
     /// Whether everything was sent: only then may more data be read.
@@ -116,7 +122,10 @@ impl Outgoing {
     /// The peer is gone.
     pub(super) fn flush(&mut self, socket: &OwnedFd) -> Result<(), Errno> {
         while self.from < self.to {
-            match send(socket, self.data.get(self.from..self.to).unwrap_or_default())? {
+            match send(
+                socket,
+                self.data.get(self.from..self.to).unwrap_or_default(),
+            )? {
                 0 => return Ok(()),
                 n => self.from += n,
             }
@@ -156,7 +165,9 @@ fn seal_in_place(
     let body = DATA_HEADER + n + TAG;
     let length = u16::try_from(body).map_err(|_| OUTSIDE)?.to_be_bytes();
     let place = place.get_mut(..LENGTH_BYTES + body).ok_or(OUTSIDE)?;
-    let (head, rest) = place.split_first_chunk_mut::<LENGTH_BYTES>().ok_or(OUTSIDE)?;
+    let (head, rest) = place
+        .split_first_chunk_mut::<LENGTH_BYTES>()
+        .ok_or(OUTSIDE)?;
     let (text, tag) = rest.split_at_mut_checked(DATA_HEADER + n).ok_or(OUTSIDE)?;
     *head = length;
     if let Some(kind) = text.first_chunk_mut::<DATA_HEADER>() {

@@ -122,7 +122,13 @@ impl Serving {
         let _ = self.monitor.send(word.encode(), Vec::new());
         let socket = self.socket;
         // The monitor sees the end now; the client may take a moment longer.
-        drop((self.monitor, self.stdin, self.outputs, self.incoming, self.outgoing));
+        drop((
+            self.monitor,
+            self.stdin,
+            self.outputs,
+            self.incoming,
+            self.outgoing,
+        ));
         if how == Closing::Told {
             farewell(&socket);
         }
@@ -191,7 +197,8 @@ impl Serving {
             Err(_) => return Err(Stop::Gone),
         };
         let happened = |at: Option<usize>| {
-            at.and_then(|at| fds.get(at)?.revents()).is_some_and(|r| !r.is_empty())
+            at.and_then(|at| fds.get(at)?.revents())
+                .is_some_and(|r| !r.is_empty())
         };
         let ready = Ready {
             news: happened(Some(0)),
@@ -223,7 +230,9 @@ impl Serving {
     fn read_peer(&mut self) -> Result<(), Stop> {
         let waited = self.incoming.backlog();
         let came = self.incoming.read(&self.socket, self.stdin.as_ref())?;
-        self.sent = self.sent.saturating_add(came.bytes.try_into().unwrap_or(u64::MAX));
+        self.sent = self
+            .sent
+            .saturating_add(came.bytes.try_into().unwrap_or(u64::MAX));
         self.window.received(came.bytes)?;
         for said in came.said {
             match said {
@@ -254,7 +263,9 @@ impl Serving {
 
     /// Writes what waits for the job; closes its input at the end of it.
     fn feed_job(&mut self) -> Result<(), Stop> {
-        let Some(stdin) = &self.stdin else { return Ok(()) };
+        let Some(stdin) = &self.stdin else {
+            return Ok(());
+        };
         let before = self.incoming.backlog();
         let gone = self.incoming.flush_backlog(stdin).is_err() || reader_is_gone(stdin);
         let taken = before.saturating_sub(self.incoming.backlog());
@@ -288,12 +299,19 @@ impl Serving {
 
     /// Reads one of the job's outputs and sends it on.
     fn read_job(&mut self, which: usize) -> Result<(), Stop> {
-        let Some(output) = self.outputs.get_mut(which) else { return Ok(()) };
-        let Some(pipe) = &output.pipe else { return Ok(()) };
+        let Some(output) = self.outputs.get_mut(which) else {
+            return Ok(());
+        };
+        let Some(pipe) = &output.pipe else {
+            return Ok(());
+        };
         if !self.outgoing.is_empty() || output.allowance.left() == 0 {
             return Ok(());
         }
-        match self.outgoing.fill(pipe, output.stream, output.allowance.left())? {
+        match self
+            .outgoing
+            .fill(pipe, output.stream, output.allowance.left())?
+        {
             Filled::Nothing => return Ok(()),
             Filled::Bytes(n) => {
                 output.allowance.spend(n);
@@ -321,7 +339,9 @@ impl Serving {
         if self.told || !over || !self.outgoing.is_empty() {
             return Ok(());
         }
-        let Some(end) = self.end.take() else { return Ok(()) };
+        let Some(end) = self.end.take() else {
+            return Ok(());
+        };
         self.told = true;
         self.outgoing.add(&Message::End(end))?;
         self.outgoing.flush(&self.socket)?;

@@ -34,7 +34,11 @@ pub fn look_up(name: &str) -> Option<Account> {
     let user = User::from_name(name).ok().flatten()?;
     let c_name = CString::new(user.name.as_str()).ok()?;
     let groups = getgrouplist(&c_name, user.gid).ok()?;
-    let shell = if user.shell.as_os_str().is_empty() { "/bin/sh".into() } else { user.shell };
+    let shell = if user.shell.as_os_str().is_empty() {
+        "/bin/sh".into()
+    } else {
+        user.shell
+    };
     Some(Account {
         name: user.name,
         uid: user.uid.as_raw(),
@@ -71,7 +75,10 @@ pub fn in_child(work: impl FnOnce() -> Vec<u8>) -> nix::Result<Helper> {
         ForkResult::Parent { child } => {
             drop(write);
             super::socket::set_nonblocking(&read).map_err(|_| nix::errno::Errno::EBADF)?;
-            Ok(Helper { pid: child, answer: read })
+            Ok(Helper {
+                pid: child,
+                answer: read,
+            })
         }
         ForkResult::Child => {
             drop(read);
@@ -88,8 +95,17 @@ impl Account {
     pub fn to_bytes(&self) -> Vec<u8> {
         use std::os::unix::ffi::OsStrExt;
         let groups: Vec<String> = self.groups.iter().map(u32::to_string).collect();
-        let head = format!("{}\0{}\0{}\0{}\0", self.name, self.uid, self.gid, groups.join(","));
-        let paths = [self.home.as_os_str().as_bytes(), self.shell.as_os_str().as_bytes()];
+        let head = format!(
+            "{}\0{}\0{}\0{}\0",
+            self.name,
+            self.uid,
+            self.gid,
+            groups.join(",")
+        );
+        let paths = [
+            self.home.as_os_str().as_bytes(),
+            self.shell.as_os_str().as_bytes(),
+        ];
         [head.as_bytes(), &paths.join(&0)].concat()
     }
 
@@ -97,14 +113,19 @@ impl Account {
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         use std::os::unix::ffi::OsStrExt;
         let parts: Vec<&[u8]> = bytes.split(|b| *b == 0).collect();
-        let [name, uid, gid, groups, home, shell] = parts.as_slice() else { return None };
+        let [name, uid, gid, groups, home, shell] = parts.as_slice() else {
+            return None;
+        };
         let number = |b: &[u8]| std::str::from_utf8(b).ok()?.parse::<u32>().ok();
         let path = |b: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(b));
         Some(Self {
             name: std::str::from_utf8(name).ok()?.to_owned(),
             uid: number(uid)?,
             gid: number(gid)?,
-            groups: groups.split(|b| *b == b',').map(number).collect::<Option<_>>()?,
+            groups: groups
+                .split(|b| *b == b',')
+                .map(number)
+                .collect::<Option<_>>()?,
             home: path(home),
             shell: path(shell),
         })

@@ -56,7 +56,11 @@ pub struct Ends<'a> {
 pub fn start(program: &Program, ends: Ends<'_>, files: Option<(u64, u64)>) -> nix::Result<Pid> {
     let argv = pointers(&program.argv);
     let environment = pointers(&program.environment);
-    let fds = [ends.stdin.as_raw_fd(), ends.stdout.as_raw_fd(), ends.stderr.as_raw_fd()];
+    let fds = [
+        ends.stdin.as_raw_fd(),
+        ends.stdout.as_raw_fd(),
+        ends.stderr.as_raw_fd(),
+    ];
     let parent = nix::unistd::getpid();
     // SAFETY: this process has one thread; the child makes system calls only.
     match unsafe { libc::fork() } {
@@ -72,7 +76,11 @@ pub fn start(program: &Program, ends: Ends<'_>, files: Option<(u64, u64)>) -> ni
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
-    strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+    strings
+        .iter()
+        .map(|s| s.as_ptr())
+        .chain([std::ptr::null()])
+        .collect()
 }
 
 /// Everything between fork and exec; returns only when it failed.
@@ -95,7 +103,10 @@ fn become_job(
     // SAFETY: plain system calls on this process alone.
     unsafe { libc::setsid() };
     if let Some((soft, hard)) = files {
-        let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+        let limit = libc::rlimit {
+            rlim_cur: soft,
+            rlim_max: hard,
+        };
         // SAFETY: the structure lives for the call.
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
     }

@@ -34,7 +34,13 @@ pub fn send(to: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> nix::
     let control = if raw.is_empty() { &[][..] } else { &rights[..] };
     let parts = [IoSlice::new(message)];
     loop {
-        match sendmsg::<()>(to.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None) {
+        match sendmsg::<()>(
+            to.as_raw_fd(),
+            &parts,
+            control,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        ) {
             Err(Errno::EINTR) => {}
             other => return other.map(drop),
         }
@@ -76,6 +82,12 @@ pub fn receive(from: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<Received>
             }
         }
     }
-    let truncated = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-    Ok(Received { length: message.bytes, fds, truncated })
+    let truncated = message
+        .flags
+        .intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+    Ok(Received {
+        length: message.bytes,
+        fds,
+        truncated,
+    })
 }

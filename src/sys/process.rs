@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::{Pid, fork, ForkResult};
+use nix::unistd::{ForkResult, Pid, fork};
 
 /// The descriptor on which a process of ours finds its channel.
 pub const CHANNEL: i32 = 3;
@@ -82,7 +82,10 @@ pub fn ended(pid: Pid) -> Option<WaitStatus> {
 
 /// Reaps a child that has ended. `false`: it has not.
 pub fn reap(pid: Pid) -> bool {
-    !matches!(waitpid(pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive) | Err(Errno::EINTR))
+    !matches!(
+        waitpid(pid, Some(WaitPidFlag::WNOHANG)),
+        Ok(WaitStatus::StillAlive) | Err(Errno::EINTR)
+    )
 }
 
 /// Signals a whole process group, whose leader has not been reaped.

@@ -94,7 +94,9 @@ mod system {
     }
 
     fn few_calls(role: Role) -> io::Result<bool> {
-        let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else { return Ok(false) };
+        let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
+            return Ok(false);
+        };
         let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
         for call in BOTH.iter().chain(match role {
             Role::Gate => GATE,
@@ -112,14 +114,17 @@ mod system {
             SeccompAction::Allow,
             arch,
         );
-        let mut program: BpfProgram =
-            filter.and_then(TryInto::try_into).map_err(io::Error::other)?;
+        let mut program: BpfProgram = filter
+            .and_then(TryInto::try_into)
+            .map_err(io::Error::other)?;
         if role == Role::Relay {
             without_clone3(&mut program);
         }
         match apply_filter(&program) {
             Ok(()) => Ok(true),
-            Err(seccompiler::Error::Prctl(e)) if e.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+            Err(seccompiler::Error::Prctl(e)) if e.raw_os_error() == Some(libc::EINVAL) => {
+                Ok(false)
+            }
             Err(e) => Err(io::Error::other(e)),
         }
     }
@@ -136,7 +141,9 @@ mod system {
     /// answered with ENOSYS, and the C library takes clone instead. Put after the
     /// filter's check of the architecture, before its list.
     fn without_clone3(program: &mut BpfProgram) {
-        let Ok(number) = u32::try_from(libc::SYS_clone3) else { return };
+        let Ok(number) = u32::try_from(libc::SYS_clone3) else {
+            return;
+        };
         let load = bpf(0x20, 0, 0, 0);
         let compare = bpf(0x15, 0, 1, number);
         let refuse = bpf(0x06, 0, 0, 0x0005_0000 | libc::ENOSYS.unsigned_abs());

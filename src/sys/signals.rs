@@ -18,7 +18,13 @@ extern "C" fn handler(number: libc::c_int) {
     // SAFETY: write(2) is async-signal-safe; the pipe does not block, and its
     // descriptor is never closed once it is in PIPE. A full pipe loses nothing:
     // the loop will look anyway.
-    unsafe { libc::write(PIPE.load(Ordering::Relaxed), byte.as_ptr().cast(), byte.len()) };
+    unsafe {
+        libc::write(
+            PIPE.load(Ordering::Relaxed),
+            byte.as_ptr().cast(),
+            byte.len(),
+        )
+    };
     Errno::set_raw(errno);
 }
 
@@ -38,13 +44,19 @@ impl Signals {
         if PIPE.swap(write.as_raw_fd(), Ordering::Relaxed) != -1 {
             return Err(io::Error::other("signals are caught already"));
         }
-        let action =
-            SigAction::new(SigHandler::Handler(handler), SaFlags::SA_RESTART, SigSet::empty());
+        let action = SigAction::new(
+            SigHandler::Handler(handler),
+            SaFlags::SA_RESTART,
+            SigSet::empty(),
+        );
         for s in which {
             // SAFETY: the handler only calls write(2).
             unsafe { sigaction(*s, &action) }?;
         }
-        Ok(Self { read, _write: write })
+        Ok(Self {
+            read,
+            _write: write,
+        })
     }
 
     /// The signals that have come since the last call, each at most once for

@@ -71,9 +71,15 @@ pub fn local(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
 }
 
 fn plain(address: &SockaddrStorage) -> io::Result<SocketAddr> {
-    let v4 = address.as_sockaddr_in().map(|a| SocketAddr::from(std::net::SocketAddrV4::from(*a)));
-    let v6 = address.as_sockaddr_in6().map(|a| SocketAddr::from(std::net::SocketAddrV6::from(*a)));
-    let found = v4.or(v6).ok_or_else(|| io::Error::other("not an Internet socket"))?;
+    let v4 = address
+        .as_sockaddr_in()
+        .map(|a| SocketAddr::from(std::net::SocketAddrV4::from(*a)));
+    let v6 = address
+        .as_sockaddr_in6()
+        .map(|a| SocketAddr::from(std::net::SocketAddrV6::from(*a)));
+    let found = v4
+        .or(v6)
+        .ok_or_else(|| io::Error::other("not an Internet socket"))?;
     Ok(SocketAddr::new(found.ip().to_canonical(), found.port()))
 }
 
