@@ -56,7 +56,13 @@ impl Log {
     }
 
     fn new(sink: Sink, most: Level) -> Self {
-        Self { sink, most, noise: 0, second: Instant::now(), suppressed: 0 }
+        Self {
+            sink,
+            most,
+            noise: 0,
+            second: Instant::now(),
+            suppressed: 0,
+        }
     }
 
     /// Logs one event.
@@ -166,7 +172,10 @@ const SOCKETS: [&str; 3] = ["/dev/log", "/var/run/log", "/var/run/syslog"];
 impl Syslog {
     fn connect(&mut self) -> Option<&UnixDatagram> {
         if self.socket.is_none() {
-            if self.tried.is_some_and(|t| t.elapsed() < Duration::from_secs(1)) {
+            if self
+                .tried
+                .is_some_and(|t| t.elapsed() < Duration::from_secs(1))
+            {
                 return None;
             }
             self.tried = Some(Instant::now());

@@ -65,26 +65,43 @@ pub fn grant(proven: Proven, serves: Option<&str>) -> Result<Granted<Exec>, Refu
     };
     let form = allowed_form(entry, words)?;
     let passes = |name: &str| may_pass(entry, name);
-    let environment = request.environment.iter().filter(|(n, _)| passes(n)).cloned().collect();
-    Ok(Granted { service: Exec { user, form, environment }, proven })
+    let environment = request
+        .environment
+        .iter()
+        .filter(|(n, _)| passes(n))
+        .cloned()
+        .collect();
+    Ok(Granted {
+        service: Exec {
+            user,
+            form,
+            environment,
+        },
+        proven,
+    })
 }
 
 fn allowed_user(entry: &Entry, asked: &str, serves: Option<&str>) -> Result<UserName, Refusal> {
     let refuse = |words: String| Refusal::new(Cause::User, words);
     let user = UserName::parse(asked).map_err(|e| refuse(e.to_string()))?;
     if !entry.run_as.contains(&user) {
-        return Err(refuse(format!("run-as= of {} does not name {user}", entry.name)));
+        return Err(refuse(format!(
+            "run-as= of {} does not name {user}",
+            entry.name
+        )));
     }
     match serves {
-        Some(own) if own != user.as_str() => {
-            Err(refuse(format!("this daemon runs as {own} and can be nobody else")))
-        }
+        Some(own) if own != user.as_str() => Err(refuse(format!(
+            "this daemon runs as {own} and can be nobody else"
+        ))),
         _ => Ok(user),
     }
 }
 
 fn allowed_form(entry: &Entry, words: &[Vec<u8>]) -> Result<Form, Refusal> {
-    let Some(commands) = &entry.commands else { return Ok(Form::Shell(words.join(&b' '))) };
+    let Some(commands) = &entry.commands else {
+        return Ok(Form::Shell(words.join(&b' ')));
+    };
     if commands.iter().any(|c| c.allows(words)) {
         return Ok(Form::Direct(words.to_vec()));
     }
@@ -94,7 +111,10 @@ fn allowed_form(entry: &Entry, words: &[Vec<u8>]) -> Result<Form, Refusal> {
     } else {
         ""
     };
-    let words = format!("commands= of {} does not allow {shown:?} so{hint}", entry.name);
+    let words = format!(
+        "commands= of {} does not allow {shown:?} so{hint}",
+        entry.name
+    );
     Err(Refusal::new(Cause::Command, words))
 }
 

@@ -108,12 +108,19 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal.
     pub fn new(cause: Cause, words: impl Display) -> Self {
-        Self { cause, words: words.to_string(), peer: None }
+        Self {
+            cause,
+            words: words.to_string(),
+            peer: None,
+        }
     }
 
     /// The same refusal, of this peer.
     #[must_use]
     pub fn of(self, peer: IpAddr) -> Self {
-        Self { peer: Some(peer), ..self }
+        Self {
+            peer: Some(peer),
+            ..self
+        }
     }
 }

@@ -78,9 +78,10 @@ impl<'a> Question<'a> {
             Self::Sealed(c, r) => Writer::new(3).number(*c).bytes(r).done(),
             Self::Gone(c) => Writer::new(4).number(*c).done(),
             Self::Empty => Writer::new(6).done(),
-            Self::TurnedAway(why, from) => {
-                Writer::new(5).number(*why as u64).bytes(&ip_bytes(*from)).done()
-            }
+            Self::TurnedAway(why, from) => Writer::new(5)
+                .number(*why as u64)
+                .bytes(&ip_bytes(*from))
+                .done(),
         }
     }
 
@@ -174,11 +175,15 @@ impl<'a> Order<'a> {
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Limits(l) => {
-                l.fields().into_iter().fold(Writer::new(1), |w, n| w.number(n.into())).done()
-            }
+            Self::Limits(l) => l
+                .fields()
+                .into_iter()
+                .fold(Writer::new(1), |w, n| w.number(n.into()))
+                .done(),
             Self::Networks(list, first, networks) => {
-                let w = Writer::new(2).number(*list as u64).number(u64::from(*first));
+                let w = Writer::new(2)
+                    .number(*list as u64)
+                    .number(u64::from(*first));
                 let put = |w: Writer, (ip, n): &(IpAddr, u8)| {
                     w.bytes(&ip_bytes(*ip)).number(u64::from(*n))
                 };
@@ -191,9 +196,11 @@ impl<'a> Order<'a> {
             Self::Continue(c, r) => Writer::new(7).number(*c).bytes(r).done(),
             Self::Taken(c) => Writer::new(8).number(*c).done(),
             Self::Close(c) => Writer::new(9).number(*c).done(),
-            Self::Deny(c, r, s) => {
-                Writer::new(10).number(*c).bytes(&r.0).number(u64::from(*s)).done()
-            }
+            Self::Deny(c, r, s) => Writer::new(10)
+                .number(*c)
+                .bytes(&r.0)
+                .number(u64::from(*s))
+                .done(),
         }
     }
 
@@ -276,7 +283,8 @@ fn ip_bytes(ip: IpAddr) -> Vec<u8> {
 
 fn ip(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
 }
 
 #[cfg(test)]
@@ -301,7 +309,11 @@ mod tests {
             assert_eq!(Question::decode(&[&bytes[..], &[0]].concat()), None);
         }
         let orders = [
-            Order::Networks(List::Listed, true, vec![(from, 64), ("192.0.2.1".parse().unwrap(), 32)]),
+            Order::Networks(
+                List::Listed,
+                true,
+                vec![(from, 64), ("192.0.2.1".parse().unwrap(), 32)],
+            ),
             Order::Listen,
             Order::ServerHello(6, b"record"),
             Order::Deny(7, Reference([9; 8]), 5),

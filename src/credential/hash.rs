@@ -70,7 +70,10 @@ impl Proven {
     /// # Errors
     /// None that a proof can cause.
     pub fn acceptance(&self) -> Result<Vec<u8>, Malformed> {
-        Answer::Accept { proof: self.server_proof }.encode()
+        Answer::Accept {
+            proof: self.server_proof,
+        }
+        .encode()
     }
 
     /// Message 2 around an answer, and the keys. Once.
@@ -78,7 +81,10 @@ impl Proven {
     /// # Errors
     /// It was made before, or there were no random bytes.
     pub fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
-        let responder = self.responder.take().ok_or(Malformed("message 2 is made once"))?;
+        let responder = self
+            .responder
+            .take()
+            .ok_or(Malformed("message 2 is made once"))?;
         responder.message_2(payload)
     }
 
@@ -107,13 +113,19 @@ pub fn prove(opened: Opened, against: &Against<'_>) -> Result<Proven, Refusal> {
     let opening = Opening::decode(&opened.payload).map_err(not_a_request)?;
     let server = HostName::parse(&opening.server).ok();
     if server.as_ref() != Some(against.name) {
-        let words = format!("it calls {:?}, and this host is {}", opening.server, against.name);
+        let words = format!(
+            "it calls {:?}, and this host is {}",
+            opening.server, against.name
+        );
         return Err(Refusal::new(Cause::ServerName, words));
     }
-    let caller = HostName::parse(&opening.caller)
-        .map_err(|e| Refusal::new(Cause::UnknownHost, e))?;
+    let caller =
+        HostName::parse(&opening.caller).map_err(|e| Refusal::new(Cause::UnknownHost, e))?;
     let entry = against.table.get(&caller).ok_or_else(|| {
-        Refusal::new(Cause::UnknownHost, format!("{caller} has no right line in hostinfo"))
+        Refusal::new(
+            Cause::UnknownHost,
+            format!("{caller} has no right line in hostinfo"),
+        )
     })?;
     let claim = Claim {
         caller: &opening.caller,
@@ -191,6 +203,9 @@ fn right_cookie(
     let cookies = cookie::load_in(place, caller).map_err(|e| Refusal::new(Cause::NoCookie, e))?;
     let right = |c: &Secret| proof::verify(c, Side::Client, claim, proof);
     cookies.into_iter().find(right).ok_or_else(|| {
-        Refusal::new(Cause::Proof, format!("the hash of {caller} is wrong: another cookie"))
+        Refusal::new(
+            Cause::Proof,
+            format!("the hash of {caller} is wrong: another cookie"),
+        )
     })
 }

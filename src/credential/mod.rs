@@ -7,14 +7,14 @@
 
 pub mod hash;
 
+use crate::fault::Fault;
 use crate::refusal::{Cause, Refusal};
 use crate::secret::{self, KeyPair, PublicKey};
-use crate::fault::Fault;
+use crate::wire::Malformed;
 use crate::wire::hello::{Hello, ServerHello, Suite, VERSION};
 use crate::wire::limits;
 use crate::wire::noise::Responder;
 use crate::wire::record::{self, Kind};
-use crate::wire::Malformed;
 use zeroize::Zeroizing;
 
 pub use hash::Proven;
@@ -52,7 +52,12 @@ impl Greeted {
             host_key: hello.wants_host_key.then_some(host.public),
         };
         let server_hello = server_hello.compose().map_err(NotGreeted::Malformed)?;
-        Ok(Self { hello: record.to_vec(), server_hello, suite, nonce })
+        Ok(Self {
+            hello: record.to_vec(),
+            server_hello,
+            suite,
+            nonce,
+        })
     }
 
     /// The ServerHello record.
@@ -66,7 +71,9 @@ impl Greeted {
     /// It was made for another host or another connection, or was changed.
     pub fn open(self, record: &[u8], host: &KeyPair) -> Result<Opened, Refusal> {
         let refuse = |m: Malformed| Refusal::new(Cause::Handshake, m);
-        let message = record::parse(record, &[Kind::ClientHello]).map_err(refuse)?.content;
+        let message = record::parse(record, &[Kind::ClientHello])
+            .map_err(refuse)?
+            .content;
         let opened = Responder::open(self.suite, host, &self.hello, &self.server_hello, message);
         let opened = opened.map_err(refuse)?;
         Ok(Opened {

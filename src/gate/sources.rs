@@ -115,7 +115,11 @@ impl Sources {
     /// Whether there are as many strangers as there may be when one more comes
     /// from here: the last slots are for sources that HOSTINFO lists.
     pub(super) fn is_full(&self, ip: IpAddr, limits: &Limits) -> bool {
-        let reserved = if self.listed.has(ip.to_canonical()) { 0 } else { limits.reserved };
+        let reserved = if self.listed.has(ip.to_canonical()) {
+            0
+        } else {
+            limits.reserved
+        };
         self.total >= usize::try_from(limits.silent.saturating_sub(reserved)).unwrap_or(usize::MAX)
     }
 
@@ -250,7 +254,10 @@ mod tests {
         }
         assert!(s.is_full(ip("192.0.2.1"), &limits()));
         s.leave(ip("192.0.2.2"), 4);
-        assert!(s.is_full(ip("192.0.2.3"), &limits()), "the last slot is reserved");
+        assert!(
+            s.is_full(ip("192.0.2.3"), &limits()),
+            "the last slot is reserved"
+        );
         s.listed.add(ip("192.0.2.3"), 32);
         assert!(!s.is_full(ip("192.0.2.3"), &limits()));
         s.enter(ip("192.0.2.2"), 4);

@@ -73,10 +73,17 @@ impl Accounts {
         if self.helpers.len() >= AT_ONCE {
             return Found::Busy;
         }
-        let work = || account::look_up(name).map(|a| a.to_bytes()).unwrap_or_default();
-        let Ok(helper) = account::in_child(work) else { return Found::Busy };
+        let work = || {
+            account::look_up(name)
+                .map(|a| a.to_bytes())
+                .unwrap_or_default()
+        };
+        let Ok(helper) = account::in_child(work) else {
+            return Found::Busy;
+        };
         self.next += 1;
-        self.helpers.insert(self.next, (helper, Vec::new(), now + LOOKING));
+        self.helpers
+            .insert(self.next, (helper, Vec::new(), now + LOOKING));
         Found::Looking(self.next)
     }
 
@@ -112,7 +119,8 @@ impl Accounts {
             self.known.clear();
         }
         if let Some(account) = &account {
-            self.known.insert(account.name.clone(), (account.clone(), now + FRESH));
+            self.known
+                .insert(account.name.clone(), (account.clone(), now + FRESH));
         }
         Some(account)
     }

@@ -124,7 +124,8 @@ impl Monitor {
         match Greeted::new(record, &self.host) {
             Ok(greeted) => {
                 let order = Order::ServerHello(c, greeted.server_hello()).encode();
-                self.strangers.insert(c, Stranger::Greeted(Box::new(greeted)));
+                self.strangers
+                    .insert(c, Stranger::Greeted(Box::new(greeted)));
                 self.tell_gate(order);
             }
             Err(NotGreeted::Malformed(m)) => self.close(c, m.0),
@@ -163,18 +164,28 @@ impl Monitor {
 
     fn prove(&mut self, opened: Opened, peer: std::net::IpAddr) -> Result<Proven, Refusal> {
         self.refresh_hosts();
-        let table = self.hosts.table().map_err(|e| Refusal::new(Cause::NoHostinfo, e))?;
-        let proven = hash::prove(opened, &Against {
-            table,
-            resolved: &|name| self.hosts.addresses_of(name),
-            place: &self.place,
-            name: &self.settings.name,
-            host_key: &self.host.public,
-            peer,
-        })?;
+        let table = self
+            .hosts
+            .table()
+            .map_err(|e| Refusal::new(Cause::NoHostinfo, e))?;
+        let proven = hash::prove(
+            opened,
+            &Against {
+                table,
+                resolved: &|name| self.hosts.addresses_of(name),
+                place: &self.place,
+                name: &self.settings.name,
+                host_key: &self.host.public,
+                peer,
+            },
+        )?;
         if proven.is_newly_recorded() {
             let host = &proven.caller().name;
-            self.log.say(Level::Info, "machine-recorded", &[("host", host), ("peer", &peer)]);
+            self.log.say(
+                Level::Info,
+                "machine-recorded",
+                &[("host", host), ("peer", &peer)],
+            );
         }
         Ok(proven)
     }
@@ -191,9 +202,21 @@ impl Monitor {
         let record = record::compose(Kind::Answer, &message)?;
         let sealer = Sealer::new(keys.suite, &keys.to_client)?;
         let opener = Opener::new(keys.suite, &keys.to_server)?;
-        let length = usize::try_from(length).unwrap_or(usize::MAX).min(limits::COMMAND);
-        let talk = Talk { keys, sealer, opener };
-        let asked = Asked { proven, socket, talk, encoding: Vec::new(), length };
+        let length = usize::try_from(length)
+            .unwrap_or(usize::MAX)
+            .min(limits::COMMAND);
+        let talk = Talk {
+            keys,
+            sealer,
+            opener,
+        };
+        let asked = Asked {
+            proven,
+            socket,
+            talk,
+            encoding: Vec::new(),
+            length,
+        };
         self.strangers.insert(c, Stranger::Asked(Box::new(asked)));
         self.tell_gate(Order::Continue(c, &record).encode());
         Ok(())
@@ -214,7 +237,13 @@ impl Monitor {
             self.strangers.insert(c, Stranger::Asked(asked));
             return Ok(());
         }
-        let Asked { proven, socket, mut talk, encoding, .. } = *asked;
+        let Asked {
+            proven,
+            socket,
+            mut talk,
+            encoding,
+            ..
+        } = *asked;
         let peer = proven.peer();
         let proven = proven.with_command(&encoding).map_err(|r| r.of(peer))?;
         talk.keys.to_server.counter = talk.opener.counter();
@@ -231,13 +260,19 @@ impl Monitor {
         now: Instant,
     ) -> Result<(), Halt> {
         let from = proven.peer();
-        let granted =
-            policy::grant(proven, self.accounts.serves()).map_err(|r| r.of(from))?;
+        let granted = policy::grant(proven, self.accounts.serves()).map_err(|r| r.of(from))?;
         if self.sessions.len() >= self.settings.limits.sessions {
-            return Err(Refusal::new(Cause::Busy, "too many sessions").of(from).into());
+            return Err(Refusal::new(Cause::Busy, "too many sessions")
+                .of(from)
+                .into());
         }
         let user = granted.service().user.clone();
-        let pending = Pending { connection, granted, socket, acceptance };
+        let pending = Pending {
+            connection,
+            granted,
+            socket,
+            acceptance,
+        };
         match self.accounts.find(user.as_str(), now) {
             Found::Account(account) => self.start(pending, &account, now),
             Found::Looking(which) => {
@@ -246,16 +281,20 @@ impl Monitor {
                 self.pending.insert(which, pending);
                 Ok(())
             }
-            Found::Busy => {
-                Err(Refusal::new(Cause::Busy, "too many account look-ups").of(from).into())
-            }
+            Found::Busy => Err(Refusal::new(Cause::Busy, "too many account look-ups")
+                .of(from)
+                .into()),
         }
     }
 
     /// A look-up has something to say.
     pub(super) fn account_found(&mut self, which: LookUp, now: Instant) {
-        let Some(found) = self.accounts.hear(which, now) else { return };
-        let Some(pending) = self.pending.remove(&which) else { return };
+        let Some(found) = self.accounts.hear(which, now) else {
+            return;
+        };
+        let Some(pending) = self.pending.remove(&which) else {
+            return;
+        };
         let connection = pending.connection;
         self.strangers.remove(&connection);
         let outcome = match found {
@@ -263,7 +302,9 @@ impl Monitor {
             None => {
                 let user = &pending.granted.service().user;
                 let words = format!("there is no user {user}, or it was not found in time");
-                Err(Refusal::new(Cause::Account, words).of(pending.granted.proven().peer()).into())
+                Err(Refusal::new(Cause::Account, words)
+                    .of(pending.granted.proven().peer())
+                    .into())
             }
         };
         self.conclude(connection, outcome);
@@ -309,15 +350,25 @@ impl Monitor {
             peer: proven.peer(),
         };
         let linger = u32::try_from(self.settings.exec.linger.as_millis()).unwrap_or(u32::MAX);
-        let session = Session { answer, keys, linger };
+        let session = Session {
+            answer,
+            keys,
+            linger,
+        };
         let pair = Channel::pair();
         let added = pair.and_then(|(ours, theirs)| {
-            self.sessions.add(self.poll.registry(), whose, running.pid, ours, now)?;
+            self.sessions
+                .add(self.poll.registry(), whose, running.pid, ours, now)?;
             Ok(theirs)
         });
         match added {
             Ok(theirs) => {
-                let Running { stdin, stdout, stderr, .. } = running;
+                let Running {
+                    stdin,
+                    stdout,
+                    stderr,
+                    ..
+                } = running;
                 let fds = vec![pending.socket, theirs, stdin, stdout, stderr];
                 // Should the relay be dead, the descriptors go, and the session's
                 // channel ends: the job is hung up by the same path as always.
@@ -340,14 +391,18 @@ impl Monitor {
             Command::Follows { .. } => String::new(),
         };
         let peer = proven.peer();
-        self.log.say(Level::Info, "exec", &[
-            ("session", &id),
-            ("host", host),
-            ("peer", &peer),
-            ("user", &account.name),
-            ("caller", caller),
-            ("command", &command),
-        ]);
+        self.log.say(
+            Level::Info,
+            "exec",
+            &[
+                ("session", &id),
+                ("host", host),
+                ("peer", &peer),
+                ("user", &account.name),
+                ("caller", caller),
+                ("command", &command),
+            ],
+        );
     }
 
     /// What a walk came to that did not end in a running job.
@@ -364,22 +419,36 @@ impl Monitor {
         let Ok(reference) = secret::random().map(Reference) else {
             return self.close(c, "no random bytes");
         };
-        let peer = refusal.peer.map_or_else(|| "?".to_owned(), |p| p.to_string());
-        self.log.say_noise(Level::Warning, "denied", &[
-            ("ref", &reference.to_hex()),
-            ("peer", &peer),
-            ("cause", &refusal.cause.name()),
-            ("why", &refusal.words),
-        ]);
+        let peer = refusal
+            .peer
+            .map_or_else(|| "?".to_owned(), |p| p.to_string());
+        self.log.say_noise(
+            Level::Warning,
+            "denied",
+            &[
+                ("ref", &reference.to_hex()),
+                ("peer", &peer),
+                ("cause", &refusal.cause.name()),
+                ("why", &refusal.words),
+            ],
+        );
         let penalty = &self.settings.penalties.authfail;
-        let seconds = if refusal.cause.is_unproven() { penalty.as_secs() } else { 0 };
+        let seconds = if refusal.cause.is_unproven() {
+            penalty.as_secs()
+        } else {
+            0
+        };
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
         self.tell_gate(Order::Deny(c, reference, seconds).encode());
     }
 
     fn close(&mut self, c: Connection, why: &str) {
         self.strangers.remove(&c);
-        self.log.say_noise(Level::Warning, "closed", &[("cause", &"malformed"), ("why", &why)]);
+        self.log.say_noise(
+            Level::Warning,
+            "closed",
+            &[("cause", &"malformed"), ("why", &why)],
+        );
         self.tell_gate(Order::Close(c).encode());
     }
 
@@ -397,7 +466,10 @@ impl Monitor {
             let fd = helper.answer.as_raw_fd();
             let interest = mio::Interest::READABLE;
             let token = token::look_up(which);
-            let _ = self.poll.registry().register(&mut SourceFd(&fd), token, interest);
+            let _ = self
+                .poll
+                .registry()
+                .register(&mut SourceFd(&fd), token, interest);
         }
     }
 }

@@ -32,7 +32,13 @@ pub(super) struct Child {
 impl Child {
     /// One that is still to be started.
     pub(super) fn new(role: Role) -> Self {
-        Self { role, pid: None, channel: None, started: Instant::now(), failures: 0 }
+        Self {
+            role,
+            pid: None,
+            channel: None,
+            started: Instant::now(),
+            failures: 0,
+        }
     }
 
     /// Its name in the log.
@@ -57,7 +63,8 @@ impl Child {
         self.pid = Some(process::again(argv0, theirs.as_fd())?);
         drop(theirs);
         ours.send(cell::order(into), Vec::new())?;
-        let walls = wait_for_report(&ours).map_err(|e| e.while_doing(format!("the {}", self.name())))?;
+        let walls =
+            wait_for_report(&ours).map_err(|e| e.while_doing(format!("the {}", self.name())))?;
         self.channel = Some(ours);
         Ok(walls)
     }
@@ -69,7 +76,9 @@ impl Child {
 
     /// Sends it a message. `false`: it is dead, or must be taken for dead.
     pub(super) fn send(&mut self, message: Vec<u8>, fds: Vec<std::os::fd::OwnedFd>) -> bool {
-        self.channel.as_mut().is_some_and(|c| c.send(message, fds).is_ok())
+        self.channel
+            .as_mut()
+            .is_some_and(|c| c.send(message, fds).is_ok())
     }
 
     /// Sends what waits for it.
@@ -89,7 +98,9 @@ impl Child {
             self.failures = 0;
             return (pid, now);
         }
-        let pause = PAUSE.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST_PAUSE);
+        let pause = PAUSE
+            .saturating_mul(2_u32.saturating_pow(self.failures))
+            .min(LONGEST_PAUSE);
         let first = self.failures == 0;
         self.failures = self.failures.saturating_add(1).min(16);
         (pid, if first { now } else { now + pause })

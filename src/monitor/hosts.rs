@@ -24,7 +24,17 @@ type Stamp = Option<(u64, u64, i64, i64, i64, i64, u64, u32, u32)>;
 fn stamp(path: &Path) -> Stamp {
     let m = std::fs::metadata(path).ok()?;
     let (size, mode, owner) = (m.size(), m.mode(), m.uid());
-    Some((m.dev(), m.ino(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec(), size, mode, owner))
+    Some((
+        m.dev(),
+        m.ino(),
+        m.mtime(),
+        m.mtime_nsec(),
+        m.ctime(),
+        m.ctime_nsec(),
+        size,
+        mode,
+        owner,
+    ))
 }
 
 /// The host table and what its names resolve to.
@@ -127,7 +137,9 @@ impl Hosts {
 
     /// Reads on what the helper says. `true`: the addresses are new.
     pub(super) fn hear_helper(&mut self, now: Instant) -> bool {
-        let Some((helper, answer, until)) = &mut self.helper else { return false };
+        let Some((helper, answer, until)) = &mut self.helper else {
+            return false;
+        };
         let whole = account::read_answer(&helper.answer, answer);
         match whole {
             Ok(false) if now < *until => false,
@@ -160,7 +172,9 @@ fn look_up_all(names: &[HostName]) -> Vec<u8> {
                 while let Some(name) =
                     names.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
                 {
-                    let Ok(found) = (name.as_str(), 0).to_socket_addrs() else { continue };
+                    let Ok(found) = (name.as_str(), 0).to_socket_addrs() else {
+                        continue;
+                    };
                     let mut line = name.to_string();
                     for a in found {
                         line = format!("{line} {}", a.ip().to_canonical());
@@ -179,7 +193,10 @@ fn parse(answer: &[u8]) -> HashMap<HostName, Vec<IpAddr>> {
     let text = String::from_utf8_lossy(answer);
     let parse_line = |line: &str| {
         let (name, addresses) = line.split_once(' ')?;
-        let addresses = addresses.split(' ').filter_map(|a| a.parse().ok()).collect();
+        let addresses = addresses
+            .split(' ')
+            .filter_map(|a| a.parse().ok())
+            .collect();
         Some((HostName::parse(name).ok()?, addresses))
     };
     text.lines().filter_map(parse_line).collect()

@@ -102,7 +102,9 @@ impl Monitor {
             if self.is_over() {
                 return self.finish();
             }
-            let timeout = self.next_deadline().map(|d| d.saturating_duration_since(now));
+            let timeout = self
+                .next_deadline()
+                .map(|d| d.saturating_duration_since(now));
             if let Err(e) = self.poll.poll(&mut events, timeout) {
                 if e.kind() != std::io::ErrorKind::Interrupted {
                     self.log.say(Level::Error, "fault", &[("why", &e)]);
@@ -138,7 +140,9 @@ impl Monitor {
             return self.lost(Which::Gate, now);
         }
         loop {
-            let Some(channel) = self.gate.channel() else { return };
+            let Some(channel) = self.gate.channel() else {
+                return;
+            };
             match channel.receive(buffer) {
                 Ok(Incoming::Message(message, fds)) => match Question::decode(&message) {
                     Some(question) => self.answer(&question, fds, now),
@@ -212,14 +216,20 @@ impl Monitor {
         if let Some(channel) = child.channel() {
             let fd = channel.as_fd().as_raw_fd();
             let both = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().register(&mut SourceFd(&fd), token, both)?;
+            self.poll
+                .registry()
+                .register(&mut SourceFd(&fd), token, both)?;
         }
-        self.log.say(Level::Info, "started", &[
-            ("process", &name),
-            ("chroot", &walls.chroot),
-            ("landlock", &walls.landlock),
-            ("seccomp", &walls.seccomp),
-        ]);
+        self.log.say(
+            Level::Info,
+            "started",
+            &[
+                ("process", &name),
+                ("chroot", &walls.chroot),
+                ("landlock", &walls.landlock),
+                ("seccomp", &walls.seccomp),
+            ],
+        );
         if which == Which::Gate {
             self.brief_gate();
         }
@@ -231,8 +241,11 @@ impl Monitor {
         self.gate_is_empty = false;
         self.tell_gate(Order::Limits(self.limits()).encode());
         self.send_networks();
-        let copies: Result<Vec<OwnedFd>, _> =
-            self.listeners.iter().map(|l| l.try_clone().map(OwnedFd::from)).collect();
+        let copies: Result<Vec<OwnedFd>, _> = self
+            .listeners
+            .iter()
+            .map(|l| l.try_clone().map(OwnedFd::from))
+            .collect();
         match copies {
             Ok(copies) if !copies.is_empty() => {
                 if !self.gate.send(Order::Listen.encode(), copies) {
@@ -245,8 +258,17 @@ impl Monitor {
     }
 
     fn send_networks(&mut self) {
-        let exempt = self.settings.penalties.exempt.iter().map(|n| n.parts()).collect();
-        for (list, networks) in [(List::Listed, self.hosts.networks()), (List::Exempt, exempt)] {
+        let exempt = self
+            .settings
+            .penalties
+            .exempt
+            .iter()
+            .map(|n| n.parts())
+            .collect();
+        for (list, networks) in [
+            (List::Listed, self.hosts.networks()),
+            (List::Exempt, exempt),
+        ] {
             self.tell_gate(Order::Networks(list, true, Vec::new()).encode());
             for part in networks.chunks(NETWORKS) {
                 self.tell_gate(Order::Networks(list, false, part.to_vec()).encode());
@@ -290,7 +312,8 @@ impl Monitor {
                 let hosts = table.entries().len();
                 self.log.say(Level::Info, "hostinfo", &[("hosts", &hosts)]);
                 for fault in table.faults() {
-                    self.log.say(Level::Warning, "hostinfo", &[("fault", fault)]);
+                    self.log
+                        .say(Level::Warning, "hostinfo", &[("fault", fault)]);
                 }
             }
             Err(e) => self.log.say(Level::Error, "hostinfo", &[("fault", e)]),
@@ -298,14 +321,18 @@ impl Monitor {
         if let Some(helper) = self.hosts.helper() {
             let fd = helper.answer.as_raw_fd();
             let names = token::NAMES;
-            let _ = self.poll.registry().register(&mut SourceFd(&fd), names, Interest::READABLE);
+            let _ = self
+                .poll
+                .registry()
+                .register(&mut SourceFd(&fd), names, Interest::READABLE);
         }
         self.send_networks();
     }
 
     fn hear_names(&mut self, now: Instant) {
         if self.hosts.hear_helper(now) {
-            self.log.say(Level::Info, "hostinfo", &[("names", &"resolved")]);
+            self.log
+                .say(Level::Info, "hostinfo", &[("names", &"resolved")]);
             self.send_networks();
         }
     }
@@ -344,7 +371,11 @@ impl Monitor {
                 self.hosts_are_new();
             }
             Err(e) => {
-                self.log.say(Level::Error, "not-reloaded", &[("why", &e), ("kept", &"the old configuration")]);
+                self.log.say(
+                    Level::Error,
+                    "not-reloaded",
+                    &[("why", &e), ("kept", &"the old configuration")],
+                );
             }
         }
         self.manager.tell("READY=1");
@@ -358,7 +389,8 @@ impl Monitor {
         }
         self.manager.tell("STOPPING=1");
         let sessions = self.sessions.len();
-        self.log.say(Level::Info, "stopping", &[("sessions", &sessions)]);
+        self.log
+            .say(Level::Info, "stopping", &[("sessions", &sessions)]);
         self.stopping = Some(now + self.settings.daemon.grace);
         self.listeners.clear();
         self.tell_gate(Order::StopListening.encode());
@@ -401,7 +433,8 @@ impl Monitor {
         }
         if self.stopping.is_some_and(|at| at <= now) && !self.hung_up {
             self.hung_up = true;
-            self.sessions.hang_up_all(self.settings.exec.hup_to_kill, now);
+            self.sessions
+                .hang_up_all(self.settings.exec.hup_to_kill, now);
         }
     }
 
@@ -429,17 +462,21 @@ impl Monitor {
             Some(End::Killed(n)) => format!("signal-{n}"),
             Some(End::NotStarted(_)) | None => "unknown".to_owned(),
         };
-        self.log.say(Level::Info, "end", &[
-            ("session", &f.id),
-            ("host", &f.whose.host),
-            ("peer", &f.whose.peer),
-            ("user", &f.whose.user),
-            ("how", &f.how),
-            ("status", &status),
-            ("ms", &f.lasted.as_millis()),
-            ("in", &f.sent),
-            ("out", &f.got),
-        ]);
+        self.log.say(
+            Level::Info,
+            "end",
+            &[
+                ("session", &f.id),
+                ("host", &f.whose.host),
+                ("peer", &f.whose.peer),
+                ("user", &f.whose.user),
+                ("how", &f.how),
+                ("status", &status),
+                ("ms", &f.lasted.as_millis()),
+                ("in", &f.sent),
+                ("out", &f.got),
+            ],
+        );
     }
 
     fn is_over(&self) -> bool {
@@ -461,4 +498,3 @@ impl Monitor {
         ExitCode::SUCCESS
     }
 }
-

@@ -21,7 +21,9 @@ impl Manager {
     /// Tells the manager a state. What it does not take is lost.
     pub(super) fn tell(&self, state: &str) {
         let Some(path) = &self.0 else { return };
-        let Ok(socket) = UnixDatagram::unbound() else { return };
+        let Ok(socket) = UnixDatagram::unbound() else {
+            return;
+        };
         let _ = socket.set_nonblocking(true);
         let _ = match path.as_bytes().strip_prefix(b"@") {
             #[cfg(target_os = "linux")]

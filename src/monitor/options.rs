@@ -14,8 +14,16 @@ pub const FLAGS: &[Flag] = &[
     ("D", None, "stay in the foreground"),
     ("d", None, "debug: -D and -e, and every step in the log"),
     ("e", None, "log to stderr instead of syslog"),
-    ("f", Some("FILE"), "configuration file; its folder holds the others"),
-    ("i", None, "serve the one connection on descriptor 0 (inetd)"),
+    (
+        "f",
+        Some("FILE"),
+        "configuration file; its folder holds the others",
+    ),
+    (
+        "i",
+        None,
+        "serve the one connection on descriptor 0 (inetd)",
+    ),
     ("p", Some("PORT"), "listen on this port; 0 picks one"),
     ("t", None, "test the configuration and exit"),
     ("T", None, "print the effective configuration and exit"),
@@ -86,12 +94,19 @@ pub fn help() -> String {
 /// # Errors
 /// What is wrong with it.
 pub fn parse(words: &[String]) -> Result<Asked, Fault> {
-    let m = options().parse(words).map_err(|e| Fault::new(e.to_string()))?;
+    let m = options()
+        .parse(words)
+        .map_err(|e| Fault::new(e.to_string()))?;
     if let Some(word) = m.free.first() {
-        return Err(Fault::new(format!("{word}: the daemon takes no words, only flags")));
+        return Err(Fault::new(format!(
+            "{word}: the daemon takes no words, only flags"
+        )));
     }
     let wrong = |p: String| Fault::new(format!("-p {p}: a port is a number from 0 to 65535"));
-    let port = m.opt_str("p").map(|p| p.parse().map_err(|_| wrong(p))).transpose()?;
+    let port = m
+        .opt_str("p")
+        .map(|p| p.parse().map_err(|_| wrong(p)))
+        .transpose()?;
     let task = match () {
         () if m.opt_present("h") => Task::Help,
         () if m.opt_present("V") => Task::Version,
@@ -118,13 +133,21 @@ mod tests {
     use super::*;
 
     fn parsed(words: &str) -> Result<Asked, Fault> {
-        parse(&words.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        parse(
+            &words
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
     fn flags_alone_and_together() {
         let a = parsed("-De -f /x/cosserver.toml -p 0").unwrap();
-        assert_eq!((a.foreground, a.stderr, a.debug, a.port), (true, true, false, Some(0)));
+        assert_eq!(
+            (a.foreground, a.stderr, a.debug, a.port),
+            (true, true, false, Some(0))
+        );
         assert_eq!(parsed("-t -f x").unwrap().task, Task::Test);
         assert!(parsed("-d -f x").unwrap().stderr);
         for wrong in ["-p x", "-p 65536", "-z", "start", "-f"] {

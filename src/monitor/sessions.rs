@@ -154,25 +154,39 @@ impl Sessions {
                 let _ = channel.send(News::Ended(end).encode(), Vec::new());
             }
         }
-        if session.killed { self.finish(id, now) } else { None }
+        if session.killed {
+            self.finish(id, now)
+        } else {
+            None
+        }
     }
 
     /// Every job, where the system tells of none in particular.
     pub(super) fn unwatched(&self) -> Vec<u64> {
         let unwatched = |s: &Session| s.pidfd.is_none() && (s.end.is_none() || s.killed);
-        self.all.iter().filter(|(_, s)| unwatched(s)).map(|(id, _)| *id).collect()
+        self.all
+            .iter()
+            .filter(|(_, s)| unwatched(s))
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// When the next group must be killed.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.hanging.iter().filter_map(|id| self.all.get(id)?.kill_at).min()
+        self.hanging
+            .iter()
+            .filter_map(|id| self.all.get(id)?.kill_at)
+            .min()
     }
 
     /// Kills the groups whose grace is over; the sessions that are finished by it.
     pub(super) fn kill_late(&mut self, now: Instant) -> Vec<Finished> {
         let kill_at = |id: &u64| self.all.get(id).and_then(|s| s.kill_at);
-        let (late, rest) =
-            self.hanging.iter().copied().partition(|id| kill_at(id).is_none_or(|at| at <= now));
+        let (late, rest) = self
+            .hanging
+            .iter()
+            .copied()
+            .partition(|id| kill_at(id).is_none_or(|at| at <= now));
         self.hanging = rest;
         let late: Vec<u64> = late;
         let mut finished = Vec::new();

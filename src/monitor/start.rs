@@ -45,8 +45,10 @@ pub(super) enum Started {
 }
 
 pub(super) fn start() -> Started {
-    let words: Vec<String> =
-        std::env::args_os().skip(1).map(|w| w.to_string_lossy().into_owned()).collect();
+    let words: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|w| w.to_string_lossy().into_owned())
+        .collect();
     let asked = match options::parse(&words) {
         Ok(asked) => asked,
         Err(e) => {
@@ -57,9 +59,11 @@ pub(super) fn start() -> Started {
     };
     match asked.task {
         Task::Help => Started::Done(print(&options::help())),
-        Task::Version => {
-            Started::Done(print(concat!("cosserver ", env!("CARGO_PKG_VERSION"), "\n")))
-        }
+        Task::Version => Started::Done(print(concat!(
+            "cosserver ",
+            env!("CARGO_PKG_VERSION"),
+            "\n"
+        ))),
         Task::Print => Started::Done(print_settings(&asked)),
         Task::Test => Started::Done(test(&asked)),
         Task::Serve => match serve(&asked) {
@@ -78,7 +82,11 @@ fn complain(what: &dyn std::fmt::Display) {
 
 fn print(text: &str) -> ExitCode {
     let written = std::io::stdout().write_all(text.as_bytes());
-    if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if written.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn settings(asked: &Asked) -> Result<Settings, Fault> {
@@ -112,7 +120,11 @@ fn test(asked: &Asked) -> ExitCode {
     for fault in &faults {
         complain(fault);
     }
-    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if faults.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn serve(asked: &Asked) -> Result<Monitor, Fault> {
@@ -122,21 +134,47 @@ fn serve(asked: &Asked) -> Result<Monitor, Fault> {
     let settings = settings(asked)?;
     let host = keys::load_host_key(&place)?;
     let cell = cell(&place, &settings)?;
-    let own = if geteuid().is_root() { None } else { Some(own_account()?) };
-    let listeners = if asked.inetd { Vec::new() } else { listeners(&settings)? };
-    let ready = if asked.foreground || asked.inetd { None } else { Some(process::to_background()?) };
+    let own = if geteuid().is_root() {
+        None
+    } else {
+        Some(own_account()?)
+    };
+    let listeners = if asked.inetd {
+        Vec::new()
+    } else {
+        listeners(&settings)?
+    };
+    let ready = if asked.foreground || asked.inetd {
+        None
+    } else {
+        Some(process::to_background()?)
+    };
 
-    let level = if asked.debug { Level::Debug } else { Level::Info };
-    let mut log = if asked.stderr { Log::stderr(level) } else { Log::syslog(level) };
+    let level = if asked.debug {
+        Level::Debug
+    } else {
+        Level::Info
+    };
+    let mut log = if asked.stderr {
+        Log::stderr(level)
+    } else {
+        Log::syslog(level)
+    };
     if let Some(Cell { uid, .. }) = cell {
         warn_about_account(&mut log, &settings, uid);
     }
     signals::ignore_sigpipe()?;
-    let caught = [Signal::SIGCHLD, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT];
+    let caught = [
+        Signal::SIGCHLD,
+        Signal::SIGHUP,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+    ];
     let signals = Signals::catch(&caught)?;
     let poll = Poll::new()?;
     let fd = signals.as_fd().as_raw_fd();
-    poll.registry().register(&mut SourceFd(&fd), token::SIGNALS, Interest::READABLE)?;
+    poll.registry()
+        .register(&mut SourceFd(&fd), token::SIGNALS, Interest::READABLE)?;
     let mut monitor = Monitor {
         hosts: Hosts::load(&place),
         place,
@@ -180,7 +218,8 @@ impl Monitor {
         secure::replace(&pid_file(&self.place), pid.as_bytes(), 0o644)?;
         for listener in &self.listeners {
             let address = listener.local_addr()?;
-            self.log.line(Level::Info, format_args!("listening on {address}"));
+            self.log
+                .line(Level::Info, format_args!("listening on {address}"));
         }
         if let Some(ready) = ready {
             let _ = nix::unistd::write(&ready, &[1]);
@@ -245,11 +284,18 @@ fn listen_on_all(settings: &Settings) -> Result<Vec<TcpListener>, Fault> {
             }
         }
     }
-    if all.is_empty() { Err(Fault::new("there is no address to listen on")) } else { Ok(all) }
+    if all.is_empty() {
+        Err(Fault::new("there is no address to listen on"))
+    } else {
+        Ok(all)
+    }
 }
 
 fn no_such_address(e: &std::io::Error) -> bool {
-    matches!(e.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+    matches!(
+        e.raw_os_error(),
+        Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)
+    )
 }
 
 /// Where gate and relay live, and as whom. Only for root.
@@ -263,18 +309,28 @@ fn cell(place: &Place, settings: &Settings) -> Result<Option<Cell>, Fault> {
     let root = place.run.join("empty");
     secure::make_folder(&root, 0o755)?;
     let wanted = settings.daemon.user.as_str();
-    let user = User::from_name(wanted)?.map_or_else(|| User::from_name("nobody"), |u| Ok(Some(u)))?;
+    let user =
+        User::from_name(wanted)?.map_or_else(|| User::from_name("nobody"), |u| Ok(Some(u)))?;
     let user = user.filter(|u| !u.uid.is_root());
     let user = user.ok_or_else(|| {
-        Fault::new(format!("there is neither a user {wanted} nor nobody for gate and relay"))
+        Fault::new(format!(
+            "there is neither a user {wanted} nor nobody for gate and relay"
+        ))
     })?;
     let gid = Group::from_gid(user.gid)?.map_or(user.gid, |g| g.gid);
-    Ok(Some(Cell { uid: user.uid.as_raw(), gid: gid.as_raw(), root }))
+    Ok(Some(Cell {
+        uid: user.uid.as_raw(),
+        gid: gid.as_raw(),
+        root,
+    }))
 }
 
 fn warn_about_account(log: &mut Log, settings: &Settings, uid: u32) {
     let wanted = settings.daemon.user.as_str();
-    let is_wanted = User::from_name(wanted).ok().flatten().is_some_and(|u| u.uid.as_raw() == uid);
+    let is_wanted = User::from_name(wanted)
+        .ok()
+        .flatten()
+        .is_some_and(|u| u.uid.as_raw() == uid);
     if !is_wanted {
         let why = format!("there is no user {wanted}; gate and relay run as nobody");
         log.say(Level::Warning, "account", &[("why", &why)]);

@@ -61,7 +61,12 @@ pub fn start(
     for ours in [&stdin, &stdout, &stderr] {
         socket::set_nonblocking(ours).map_err(|e| Refusal::new(Cause::System, e))?;
     }
-    Ok(Running { pid, stdin, stdout, stderr })
+    Ok(Running {
+        pid,
+        stdin,
+        stdout,
+        stderr,
+    })
 }
 
 fn program(
@@ -73,13 +78,24 @@ fn program(
     let (path, argv) = match &exec.form {
         Form::Shell(command) => {
             let shell = account.shell.as_os_str().as_bytes();
-            let name = Path::new(&account.shell).file_name().map_or(shell, OsStr::as_bytes);
-            (string(shell)?, vec![string(name)?, string(b"-c")?, string(command)?])
+            let name = Path::new(&account.shell)
+                .file_name()
+                .map_or(shell, OsStr::as_bytes);
+            (
+                string(shell)?,
+                vec![string(name)?, string(b"-c")?, string(command)?],
+            )
         }
         Form::Direct(words) => {
-            let argv = words.iter().map(|w| string(w)).collect::<Result<Vec<_>, _>>()?;
+            let argv = words
+                .iter()
+                .map(|w| string(w))
+                .collect::<Result<Vec<_>, _>>()?;
             let path = argv.first().cloned();
-            (path.ok_or_else(|| Refusal::new(Cause::Command, "an empty command"))?, argv)
+            (
+                path.ok_or_else(|| Refusal::new(Cause::Command, "an empty command"))?,
+                argv,
+            )
         }
     };
     Ok(Program {
@@ -110,7 +126,11 @@ fn environment(
         ("COS_HOST", proven.caller().name.as_str().as_bytes()),
         ("COS_USER", proven.request().caller_user.as_bytes()),
     ];
-    let passed = granted.service().environment.iter().map(|(n, v)| (n.as_str(), v.as_slice()));
+    let passed = granted
+        .service()
+        .environment
+        .iter()
+        .map(|(n, v)| (n.as_str(), v.as_slice()));
     // What the daemon sets cannot be passed over it.
     let passed = passed.filter(|(n, _)| own.iter().all(|(o, _)| o != n));
     own.into_iter()
