@@ -130,6 +130,7 @@ fn test(asked: &Asked) -> ExitCode {
 fn serve(asked: &Asked) -> Result<Monitor, Fault> {
     process::keep_private();
     memory::keep_small();
+    signals::all_default();
     let place = Place::of_file(&asked.file);
     let settings = settings(asked)?;
     let host = keys::load_host_key(&place)?;

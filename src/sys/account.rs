@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
-use nix::unistd::{ForkResult, Pid, User, fork, getgrouplist, pipe2};
+use nix::unistd::{Pid, User, getgrouplist, pipe2};
 
 /// What running as a user takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,24 +78,16 @@ impl Helper {
 /// No process or descriptor was to be had.
 pub fn in_child(work: impl FnOnce() -> Vec<u8>) -> nix::Result<Helper> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-    // SAFETY: this process has one thread, so the child is as whole as its parent.
-    match unsafe { fork() }? {
-        ForkResult::Parent { child } => {
-            drop(write);
-            super::socket::set_nonblocking(&read).map_err(|_| nix::errno::Errno::EBADF)?;
-            Ok(Helper {
-                pid: child,
-                answer: read,
-            })
-        }
-        ForkResult::Child => {
-            drop(read);
-            super::job::default_signals();
-            let _ = std::io::Write::write_all(&mut std::fs::File::from(write), &work());
-            // SAFETY: ends the child without running what its parent would run at exit.
-            unsafe { libc::_exit(0) }
-        }
+    if let Some(pid) = super::job::fork_quietly()? {
+        drop(write);
+        super::socket::set_nonblocking(&read).map_err(|_| nix::errno::Errno::EBADF)?;
+        return Ok(Helper { pid, answer: read });
     }
+    drop(read);
+    super::job::default_signals();
+    let _ = std::io::Write::write_all(&mut std::fs::File::from(write), &work());
+    // SAFETY: ends the child without running what its parent would run at exit.
+    unsafe { libc::_exit(0) }
 }
 
 impl Account {

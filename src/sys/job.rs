@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::Pid;
 
 /// A program, its arguments and where it runs, ready for execve(2).
@@ -62,17 +62,13 @@ pub fn start(program: &Program, ends: Ends<'_>, files: Option<(u64, u64)>) -> ni
         ends.stderr.as_raw_fd(),
     ];
     let parent = nix::unistd::getpid();
-    // SAFETY: this process has one thread; the child makes system calls only.
-    match unsafe { libc::fork() } {
-        -1 => Err(Errno::last()),
-        0 => {
-            let errno = become_job(program, &argv, &environment, fds, files, parent);
-            let status = complain(&program.path, errno);
-            // SAFETY: ends the child without running what its parent would run at exit.
-            unsafe { libc::_exit(status) }
-        }
-        pid => Ok(Pid::from_raw(pid)),
+    if let Some(pid) = fork_quietly()? {
+        return Ok(pid);
     }
+    let errno = become_job(program, &argv, &environment, fds, files, parent);
+    let status = complain(&program.path, errno);
+    // SAFETY: ends the child without running what its parent would run at exit.
+    unsafe { libc::_exit(status) }
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
@@ -156,15 +152,35 @@ fn die_with(parent: Pid) {
     let _ = parent;
 }
 
-/// Every signal at its default and none blocked, as a command expects.
+/// Every signal that we have changed at its default, and none blocked.
 pub(super) fn default_signals() {
-    for s in Signal::iterator() {
-        if !matches!(s, Signal::SIGKILL | Signal::SIGSTOP) {
-            // SAFETY: the default action runs no code of ours.
-            unsafe { libc::signal(s as libc::c_int, libc::SIG_DFL) };
-        }
+    for s in CHANGED {
+        // SAFETY: the default action runs no code of ours.
+        unsafe { libc::signal(s as libc::c_int, libc::SIG_DFL) };
     }
-    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+    let _ = SigSet::empty().thread_set_mask();
+}
+
+/// The signals that this program catches or ignores.
+const CHANGED: [Signal; 5] = [
+    Signal::SIGPIPE,
+    Signal::SIGCHLD,
+    Signal::SIGHUP,
+    Signal::SIGTERM,
+    Signal::SIGINT,
+];
+
+/// Forks with every signal blocked: a signal that came to the child before its
+/// handlers are gone would be taken for one to the parent, whose pipe they share.
+/// The child unblocks them with [`default_signals`].
+pub(super) fn fork_quietly() -> nix::Result<Option<Pid>> {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    // SAFETY: this process has one thread, so the child is as whole as its parent.
+    let pid = Errno::result(unsafe { libc::fork() });
+    if pid != Ok(0) {
+        before.thread_set_mask()?;
+    }
+    pid.map(|pid| (pid != 0).then(|| Pid::from_raw(pid)))
 }
 
 /// Closes every descriptor but the first three.

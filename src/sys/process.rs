@@ -25,24 +25,21 @@ pub fn again(name: &str, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
     let argv0 = CString::new(name).map_err(|_| Errno::EINVAL)?;
     let argv = [argv0.as_ptr(), std::ptr::null()];
     let environment: [*const libc::c_char; 1] = [std::ptr::null()];
-    // SAFETY: this process has one thread; the child makes system calls only.
-    match unsafe { fork() }? {
-        ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => {
-            super::job::default_signals();
-            // SAFETY: duplicates onto number 3, which is then kept over exec.
-            unsafe { libc::dup2(channel.as_raw_fd(), CHANNEL) };
-            if channel.as_raw_fd() == CHANNEL {
-                // SAFETY: it stands there already: only keep it over exec.
-                unsafe { libc::fcntl(CHANNEL, libc::F_SETFD, 0) };
-            }
-            null_onto_stdin_and_stdout();
-            // SAFETY: both arrays end with a null pointer, and what they point to lives.
-            unsafe { libc::execve(own.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
-            // SAFETY: ends the child without running what its parent would run at exit.
-            unsafe { libc::_exit(127) }
-        }
+    if let Some(child) = super::job::fork_quietly()? {
+        return Ok(child);
     }
+    super::job::default_signals();
+    // SAFETY: duplicates onto number 3, which is then kept over exec.
+    unsafe { libc::dup2(channel.as_raw_fd(), CHANNEL) };
+    if channel.as_raw_fd() == CHANNEL {
+        // SAFETY: it stands there already: only keep it over exec.
+        unsafe { libc::fcntl(CHANNEL, libc::F_SETFD, 0) };
+    }
+    null_onto_stdin_and_stdout();
+    // SAFETY: both arrays end with a null pointer, and what they point to lives.
+    unsafe { libc::execve(own.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
+    // SAFETY: ends the child without running what its parent would run at exit.
+    unsafe { libc::_exit(127) }
 }
 
 fn null_onto_stdin_and_stdout() {

@@ -179,6 +179,7 @@ mod system {
         libc::SYS_clock_gettime,
         libc::SYS_rt_sigreturn,
         libc::SYS_rt_sigprocmask,
+        libc::SYS_rt_sigaction,
         libc::SYS_sigaltstack,
         libc::SYS_restart_syscall,
         libc::SYS_exit,

@@ -83,6 +83,18 @@ impl std::os::fd::AsFd for Signals {
     }
 }
 
+/// Every signal at its default and none blocked, whatever this process was
+/// started with (nohup, a shell's trap): what it starts must not inherit that.
+pub fn all_default() {
+    for s in Signal::iterator() {
+        if !matches!(s, Signal::SIGKILL | Signal::SIGSTOP) {
+            // SAFETY: the default action runs no code of ours.
+            unsafe { libc::signal(s as libc::c_int, libc::SIG_DFL) };
+        }
+    }
+    let _ = SigSet::empty().thread_set_mask();
+}
+
 /// Writes to a closed pipe or socket become errors instead of ending us.
 ///
 /// # Errors
