@@ -32,6 +32,8 @@ impl Scratch {
     pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
         let path = self.0.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // A file that nobody may write cannot be written again.
+        let _ = fs::remove_file(&path);
         fs::write(&path, content).unwrap();
         chmod(&path, mode);
         path
