@@ -17,7 +17,8 @@ use super::flags::{self, Flag, Rule};
 use crate::config::name::UserName;
 use crate::fault::Fault;
 
-/// How long connecting to one address may take, unless told otherwise.
+/// How long connecting to one address may take, and then the server's hello,
+/// unless told otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the command line asks for.
@@ -48,7 +49,7 @@ pub struct Call {
     pub verbose: bool,
     /// The configuration folder, where one was given.
     pub folder: Option<PathBuf>,
-    /// How long connecting to one address may take.
+    /// How long connecting to one address may take, and then the server's hello.
     pub connect_timeout: Duration,
     /// The command's words, at least one; any bytes but NUL.
     pub words: Vec<Vec<u8>>,

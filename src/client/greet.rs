@@ -25,8 +25,6 @@ use crate::wire::record::{self, Envelope, Kind};
 use crate::wire::seal::{Opener, Sealer};
 use crate::wire::{Malformed, answer as wire_answer};
 
-/// How long a server may take to say hello.
-const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// How long it may take to answer. A refusal waits for the server's next two
 /// seconds; a name service that the server must ask may take longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -112,17 +110,17 @@ pub enum Answer {
 }
 
 impl<'a> Greeted<'a> {
-    /// Waits for the server's hello.
+    /// Waits for the server's hello, at most so long.
     ///
     /// # Errors
     /// None came in time, or something else.
-    pub fn wait(dialed: Dialed, ours: &'a OurHello) -> Result<Self, Fault> {
+    pub fn wait(dialed: Dialed, ours: &'a OurHello, within: Duration) -> Result<Self, Fault> {
         let mut line = Line {
             socket: dialed.socket,
             address: dialed.address,
             inbox: Inbox::default(),
         };
-        let record = line.receive(Kind::ServerHello, HELLO_WITHIN)?;
+        let record = line.receive(Kind::ServerHello, within)?;
         let their_record = line.inbox.bytes(record).to_vec();
         let theirs = ServerHello::parse(&their_record, &ours.hello)
             .map_err(|e| line.stranger(&format!("{e}")))?;

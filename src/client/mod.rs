@@ -120,7 +120,7 @@ fn connect(call: &Call, place: &Place, route: &Route, voice: &Voice) -> Result<A
     for who in own.pairs().take(ATTEMPTS) {
         let dialed = dialing.take().unwrap_or_else(dial).finish()?;
         voice.step(|| format!("connected to {}", dialed.address));
-        let greeted = Greeted::wait(dialed, &hello)?;
+        let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
         voice.step(|| format!("hello, suite {:?}", greeted.suite()));
         match greeted.ask(who, &question)? {
             Answer::Accepted(accepted) => {

@@ -9,7 +9,7 @@
 //! the input come through whatever happens to the output.
 
 use std::io::{self, IoSlice};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -119,6 +119,7 @@ impl Pump {
                     .take()
                     .map_or_else(|| end.ok_or_else(|| Fault::new("")), Err);
             }
+            self.hang_up_after_the_end();
             self.release_outputs();
             let ready = self.wait()?;
             if ready.signal {
@@ -137,6 +138,14 @@ impl Pump {
                     self.serve_output(at, ready)?;
                 }
             }
+        }
+    }
+
+    /// The server need not wait until our output's reader has taken the rest.
+    fn hang_up_after_the_end(&mut self) {
+        if self.end.is_some() && !self.deaf {
+            self.deaf = true;
+            let _ = self.socket.shutdown(Shutdown::Both);
         }
     }
 

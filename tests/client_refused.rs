@@ -1,0 +1,342 @@
+//! The real `cos` against a host that refuses it, breaks the protocol or is
+//! not there: status 255, one line that says what is wrong, no hang, no panic.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the tests start the real program, as a shell would"
+)]
+
+#[cfg(test)]
+mod client_host;
+
+use std::io::Write;
+
+use client_host::{Host, Said, Session, complaint, finish, gone, raw};
+use cosserver::secret::{KeyPair, Secret};
+use cosserver::wire::answer::Answer;
+use cosserver::wire::hello::Suite;
+use cosserver::wire::limits::{CREDIT, DATA_PAYLOAD};
+use cosserver::wire::stream::{End, Message, Signal, Stream};
+
+#[test]
+fn denied() {
+    let host = Host::new();
+    let told = complaint(&host, |h| h.take().greet().hear().deny());
+    assert_eq!(
+        told,
+        "denied (reference abababababababab); the log of hostb says why"
+    );
+}
+
+#[test]
+fn a_second_cookie_is_tried() {
+    let host = Host::new();
+    let newer = Secret::random().unwrap();
+    host.cookies(&[newer, host.cookie.clone()]);
+    let child = host.cosrsh(&["hostb", "x"]).spawn().unwrap();
+    let first = host
+        .take()
+        .greet()
+        .try_hear()
+        .unwrap_or_else(|_| panic!("not for this host"));
+    assert!(!first.proven);
+    first.deny();
+    host.accept().end(End::Exited(6));
+    let ended = finish(child);
+    assert_eq!((ended.status, ended.err.as_str()), (Some(6), ""));
+}
+
+#[test]
+fn the_newest_pin_first_then_the_older_ones() {
+    let host = Host::new();
+    let old = host.key.clone();
+    host.pin(&KeyPair::random().unwrap().public);
+    let child = host.cosrsh(&["hostb", "x"]).spawn().unwrap();
+    let Err(mut stranger) = host.take().greet().try_hear() else {
+        panic!("the old pin first")
+    };
+    client_host::deny(&mut stranger.socket);
+    host.accept().end(End::Exited(6));
+    assert_eq!(finish(child).status, Some(6));
+
+    // One key more than may be tried: it ends.
+    for _ in 0..4 {
+        host.pin(&KeyPair::random().unwrap().public);
+    }
+    let told = complaint(&host, |h| {
+        for _ in 0..4 {
+            let Err(mut stranger) = h.take().greet().try_hear() else {
+                panic!("an old pin")
+            };
+            client_host::deny(&mut stranger.socket);
+        }
+    });
+    assert!(told.starts_with("denied"), "{told}");
+    drop(old);
+}
+
+#[test]
+fn what_is_missing_is_named_with_its_file() {
+    let host = Host::new();
+    let told = |change: &dyn Fn()| {
+        change();
+        let ended = finish(host.cosrsh(&["hostb", "x"]).spawn().unwrap());
+        assert_eq!(ended.status, Some(255));
+        ended.err
+    };
+    let err = told(&|| std::fs::remove_file(host.place.known_hosts()).unwrap());
+    assert!(
+        err.contains("known_hosts: no key is pinned for hostb"),
+        "{err}"
+    );
+    let err = told(&|| std::fs::remove_file(host.folder.join("cookies/hostb.out")).unwrap());
+    assert!(err.contains("hostb.out: there is no cookie"), "{err}");
+    let err = told(&|| host.table("hosta cos\n"));
+    assert!(
+        err.contains("hostinfo: ") && err.contains("cosadm host join"),
+        "{err}"
+    );
+    let err = told(&|| std::fs::remove_file(host.place.hostinfo()).unwrap());
+    assert!(err.contains("hostinfo: "), "{err}");
+}
+
+#[test]
+fn nobody_listens() {
+    let host = Host::new();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let ended = finish(
+        host.cosrsh(&["-p", &closed.to_string(), "hostb", "x"])
+            .spawn()
+            .unwrap(),
+    );
+    assert_eq!(ended.status, Some(255));
+    assert!(
+        ended
+            .err
+            .contains("connection refused; is cosserver running there"),
+        "{}",
+        ended.err
+    );
+}
+
+#[test]
+fn subsystems_are_not_ours() {
+    let host = Host::new();
+    let ended = finish(host.cosrsh(&["hostb", "-s", "sftp"]).spawn().unwrap());
+    assert_eq!(ended.status, Some(255));
+    assert!(ended.err.contains("no subsystems"), "{}", ended.err);
+}
+
+#[test]
+fn another_service_answers() {
+    let host = Host::new();
+    let answers: [&[u8]; 6] = [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        &[0, 0],
+        &[0, 9, b'C', b'O', b'S', b's', 2, 0xa0, 0xa0, 0xa0, 0xa0],
+        &[0, 6, b'C', b'O', b'S', b's', 1, 0xa0],
+        &[0, 6, b'c', b'o', b's', b's', 2, 0xa0],
+    ];
+    for answer in answers {
+        let told = complaint(&host, |h| {
+            let mut connection = h.take();
+            connection.socket.write_all(answer).unwrap();
+            // Until the client has hung up.
+            let _ = std::io::copy(&mut connection.socket, &mut std::io::sink());
+        });
+        assert!(
+            told.contains("does not speak cosserver's protocol"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_hello_that_does_not_come_has_its_time() {
+    let host = Host::new();
+    let child = host
+        .cosrsh(&["-oConnectTimeout=1", "hostb", "x"])
+        .spawn()
+        .unwrap();
+    let connection = host.take();
+    let ended = finish(child);
+    assert_eq!(ended.status, Some(255));
+    assert!(
+        ended.err.contains("no hello came within 1 s"),
+        "{}",
+        ended.err
+    );
+    drop(connection);
+}
+
+#[test]
+fn a_connection_that_is_cut() {
+    let host = Host::new();
+    let told = complaint(&host, |h| drop(h.take()));
+    assert!(told.contains("before it said hello"), "{told}");
+    let told = complaint(&host, |h| drop(h.take().greet().hear()));
+    assert!(told.contains("instead of answering"), "{told}");
+    let told = complaint(&host, |h| {
+        let mut session = h.accept();
+        session.expect(&Said::Eof);
+        session.say(&Message::Data(Stream::Error, b""));
+    });
+    assert!(!told.is_empty());
+    // In the middle of a record, and between two.
+    for cut in [0, 1, 10] {
+        let told = complaint(&host, |h| {
+            let mut session = h.accept();
+            session.expect(&Said::Eof);
+            let record = session
+                .sealer
+                .record(&Message::End(End::Exited(0)).compose())
+                .unwrap();
+            session.socket.write_all(&record[..cut]).unwrap();
+        });
+        assert!(told.contains("before the command's end"), "{told}");
+    }
+}
+
+#[test]
+fn a_hello_that_offers_what_we_did_not() {
+    let host = Host::new();
+    let told = complaint(&host, |h| {
+        drop(h.take().greet_with(|hello| hello.version = 2))
+    });
+    assert!(told.contains("version"), "{told}");
+    let told = complaint(&host, |h| {
+        h.take()
+            .greet_with(|hello| hello.greeting_limit = 100)
+            .try_hear_nothing();
+    });
+    assert!(told.contains("no request of more than 100 bytes"), "{told}");
+    // Either suite is taken, since both were offered.
+    for suite in [Suite::AesGcm, Suite::ChaChaPoly] {
+        let child = host.cosrsh(&["hostb", "x"]).spawn().unwrap();
+        host.take()
+            .greet_with(|hello| hello.suite = suite)
+            .hear()
+            .accept()
+            .end(End::Exited(8));
+        assert_eq!(finish(child).status, Some(8));
+    }
+}
+
+#[test]
+fn an_answer_that_is_not_the_hosts() {
+    let host = Host::new();
+    let told = complaint(&host, |h| {
+        let asked = h.take().greet().hear();
+        let (mut socket, _, record) = asked.answer(&Answer::Accept { proof: [7; 32] });
+        socket.write_all(&record).unwrap();
+        gone(&mut socket);
+    });
+    assert!(told.contains("proof"), "{told}");
+    let told = complaint(&host, |h| {
+        let asked = h.take().greet().hear();
+        let proof = asked.our_proof;
+        let (mut socket, _, mut record) = asked.answer(&Answer::Accept { proof });
+        let last = record.len() - 1;
+        record[last] ^= 1;
+        socket.write_all(&record).unwrap();
+        gone(&mut socket);
+    });
+    assert!(
+        told.contains("not one of the host whose key is pinned"),
+        "{told}"
+    );
+    let told = complaint(&host, |h| {
+        let (mut socket, _, record) = h.take().greet().hear().answer(&Answer::SendCommand);
+        socket.write_all(&record).unwrap();
+        gone(&mut socket);
+    });
+    assert!(told.contains("asks for a command"), "{told}");
+}
+
+/// What a host that has been taken over might say after it accepted.
+#[test]
+fn a_server_that_breaks_the_protocol() {
+    type Fault = fn(&mut Session);
+    let faults: &[(&str, Fault)] = &[
+        ("a record that was changed", |s| {
+            let mut record = s
+                .sealer
+                .record(&Message::Eof(Stream::Main).compose())
+                .unwrap();
+            record[5] ^= 1;
+            s.socket.write_all(&record).unwrap();
+        }),
+        ("noise", |s| {
+            let _ = s.socket.write_all(&[0x55; 100_000]);
+        }),
+        ("a record of no length", |s| {
+            s.socket.write_all(&[0, 0]).unwrap()
+        }),
+        ("a record shorter than its tag", |s| {
+            s.socket.write_all(&[0, 3, 1, 2, 3]).unwrap()
+        }),
+        ("data beyond the credit", |s| {
+            let mut left = usize::try_from(CREDIT).unwrap() + 1;
+            // Standard output is a pipe that nobody reads yet: nothing is granted
+            // beyond what the pipe holds, and the client keeps count.
+            while left > 0 {
+                let n = left.min(DATA_PAYLOAD);
+                s.say(&Message::Data(Stream::Error, &vec![b'e'; n]));
+                s.say(&Message::Data(Stream::Main, &vec![b'o'; n]));
+                left -= n;
+            }
+        }),
+        ("more credit than may be", |s| {
+            s.say(&Message::Credit(Stream::Main, 16 << 20))
+        }),
+        ("credit for a stream that we do not send", |s| {
+            s.say(&Message::Credit(Stream::Error, 1))
+        }),
+        ("a reset of a stream that we do not send", |s| {
+            s.say(&Message::Reset(Stream::Error))
+        }),
+        ("a signal", |s| s.say(&Message::Signal(Signal::Interrupt))),
+        ("an end twice", |s| {
+            s.say(&Message::Eof(Stream::Main));
+            s.say(&Message::Eof(Stream::Main));
+        }),
+        ("data after the end", |s| {
+            s.say(&Message::Eof(Stream::Main));
+            s.say(&Message::Data(Stream::Main, b"late"));
+        }),
+        ("an unknown type", |s| raw(s, &[9, 0])),
+        ("an unknown stream", |s| raw(s, &[1, 2, 65])),
+        ("data without data", |s| raw(s, &[1, 0])),
+        ("an empty text", |s| raw(s, &[])),
+        ("an end of unknown form", |s| raw(s, &[6, 7, 0])),
+        ("an end with a reason that is no text", |s| {
+            raw(s, &[6, 2, 0xff])
+        }),
+    ];
+    let host = Host::new();
+    for (what, fault) in faults {
+        let child = host.cosrsh(&["hostb", "x"]).spawn().unwrap();
+        let mut session = host.accept();
+        session.expect(&Said::Eof);
+        fault(&mut session);
+        // Nothing but its hanging up, with the credit for what was read before.
+        while let Some(said) = session.hear() {
+            assert!(matches!(said, Said::Credit(..)), "{what}: {said:?}");
+        }
+        let ended = finish(child);
+        assert_eq!(ended.status, Some(255), "{what}: {:?}", ended.err);
+        assert!(
+            ended.err.ends_with('\n') && !ended.err.contains("panicked"),
+            "{what}"
+        );
+        let last = ended.err.rsplit("cos: hostb: ").next().unwrap();
+        assert!(
+            last.starts_with("it broke the protocol: "),
+            "{what}: {last}"
+        );
+    }
+}
