@@ -234,17 +234,32 @@ def key_argument(text):
     return key
 
 
+def invitation_of(args):
+    """The invitation: from the card of section 1, where options do not say otherwise."""
+    card = {}
+    if args.card:
+        with open(args.card, encoding="ascii") as file:
+            card = dict(line.strip().split(": ", 1) for line in file if ": " in line)
+    return coswire.Invitation(
+        args.caller or card.get("caller", ""), args.server or card.get("server", ""),
+        args.addr or card.get("addr", "127.0.0.1").split(",")[0],
+        args.port or int(card.get("port", 9002)),
+        args.host_key or bytes.fromhex(card.get("key", "")),
+        args.cookie or bytes.fromhex(card.get("cookie", "")))
+
+
 def main():
     """The command line."""
     user = os.environ.get("USER", "root")
     parser = argparse.ArgumentParser(description="run a command on a cosserver host")
-    parser.add_argument("--addr", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=9002)
-    parser.add_argument("--caller", default="", help="this host's name on the invitation")
-    parser.add_argument("--server", default="", help="the server's name on the invitation")
-    parser.add_argument("--host-key", type=key_argument, default=b"")
-    parser.add_argument("--machine-key", type=key_argument, default=b"")
-    parser.add_argument("--cookie", type=key_argument, default=b"")
+    parser.add_argument("--card", metavar="FILE", help="the invitation; or its lines as options:")
+    parser.add_argument("--caller", help="this host's name")
+    parser.add_argument("--server", help="the server's name")
+    parser.add_argument("--addr")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--host-key", type=key_argument, metavar="HEX")
+    parser.add_argument("--cookie", type=key_argument, metavar="HEX", help="HEX or FILE; others can see a HEX")
+    parser.add_argument("--machine-key", type=key_argument, default=b"", metavar="FILE")
     parser.add_argument("--user", default=user, help="the user to run as")
     parser.add_argument("--suite", type=int, choices=[1, 2], help="offer this one alone")
     parser.add_argument("--env", action="append", default=[], metavar="K=V")
@@ -252,9 +267,8 @@ def main():
     parser.add_argument("words", nargs="*")
     args = parser.parse_args()
     suites = (args.suite,) if args.suite else (1, 2)
-    invitation = coswire.Invitation(args.caller, args.server, args.addr, args.port,
-                            args.host_key, args.cookie)
     try:
+        invitation = invitation_of(args)
         with connect(invitation) as sock:
             if args.ask_host_key:
                 sock.sendall(coswire.hello(suites, True))

@@ -1,0 +1,25 @@
+//! What our own processes say to each other: a gate or relay that was taken
+//! over may send the monitor anything.
+#![no_main]
+
+use cosserver::channel::gate::{Order, Question};
+use cosserver::channel::relay::{News, Session, Word};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Some(read) = Question::decode(bytes) {
+        assert_eq!(Question::decode(&read.encode()), Some(read));
+    }
+    if let Some(read) = Order::decode(bytes) {
+        assert_eq!(Order::decode(&read.encode()), Some(read));
+    }
+    if let Some(read) = Word::decode(bytes) {
+        assert_eq!(Word::decode(&read.encode()), Some(read));
+    }
+    if let Some(read) = News::decode(bytes) {
+        assert_eq!(News::decode(&read.encode()), Some(read));
+    }
+    if let Some(read) = Session::decode(bytes) {
+        assert!(Session::decode(&read.encode()).is_some());
+    }
+});

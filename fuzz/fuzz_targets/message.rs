@@ -1,0 +1,11 @@
+//! What an opened record says after AuthAccept.
+#![no_main]
+
+use cosserver::wire::stream::Message;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(read) = Message::parse(bytes) {
+        assert_eq!(read.compose(), bytes);
+    }
+});
