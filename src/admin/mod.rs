@@ -1,1 +1,57 @@
-//! To come.
+//! `cosadm`, the administrator's program: it makes the configuration folder,
+//! invites hosts and joins them, and says whether everything is right.
+//!
+//! It runs as root for `/etc/cosserver`, or as an ordinary user in a folder of
+//! one's own. It speaks with no peer and starts no process. What it changes it
+//! changes whole and under a lock; it never overwrites a key.
+//!
+//! `commands` is the one table of subcommands and flags, `init`, `invite`,
+//! `join`, `hosts` and `check` are what they do; `edit` changes the text of
+//! the host table, `reach` finds the addresses of a card, `out` and `json`
+//! write.
+
+mod check;
+mod commands;
+mod edit;
+mod help;
+mod hosts;
+mod init;
+mod invite;
+mod join;
+mod json;
+mod out;
+mod reach;
+
+use std::process::ExitCode;
+
+use commands::Parsed;
+use out::{Failure, Out};
+
+/// Runs `cosadm` with the arguments of this process.
+///
+/// Exit codes: 0 done, 1 failed or a problem was found, 2 the command line is
+/// wrong.
+pub fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let mut out = Out::new();
+    let done = match commands::parse(&arguments) {
+        Ok(Parsed::Help(text)) => out.say(&text),
+        Ok(Parsed::Run(command, call)) => {
+            out.verbose(call.given("v"));
+            (command.run)(&call, &out)
+        }
+        Err(failure) => Err(failure),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(words)) => {
+            out.tell(words);
+            ExitCode::from(2)
+        }
+        Err(Failure::Found) => ExitCode::FAILURE,
+        Err(Failure::Fault(fault)) => {
+            out.tell(fault);
+            ExitCode::FAILURE
+        }
+    }
+}

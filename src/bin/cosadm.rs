@@ -1,2 +1,5 @@
-//! To come.
-fn main() {}
+//! `cosadm`(8), the administrator's program.
+
+fn main() -> std::process::ExitCode {
+    cosserver::admin::main()
+}

@@ -162,10 +162,12 @@ impl Checker {
         if let Some(real) = seen.get(folder) {
             return Ok(Some(real.clone()));
         }
-        let real = walk(
-            &std::path::absolute(folder).map_err(Unsafe::Io)?,
-            geteuid().as_raw(),
-        )?;
+        let me = geteuid().as_raw();
+        let above = folder.parent().and_then(|above| seen.get(above));
+        let real = match (above, folder.file_name()) {
+            (Some(above), Some(name)) => walk_on(above.clone(), Path::new(name), me)?,
+            _ => walk(&std::path::absolute(folder).map_err(Unsafe::Io)?, me)?,
+        };
         if let Some(real) = &real {
             seen.insert(folder.to_owned(), real.clone());
         }
@@ -211,7 +213,14 @@ impl Unsafe {
 /// Walks an absolute path from the root, link by link, and returns it without
 /// links; `None` when something on it is missing.
 fn walk(path: &Path, me: u32) -> Result<Option<PathBuf>, Unsafe> {
-    let mut done = PathBuf::from("/");
+    let root = PathBuf::from("/");
+    let about = fs::symlink_metadata(&root).map_err(Unsafe::Io)?;
+    judge_folder(&about, me).map_err(|why| Unsafe::Folder(root.clone(), why))?;
+    walk_on(root, path, me)
+}
+
+/// The same from a folder that was found trustworthy, itself without links.
+fn walk_on(mut done: PathBuf, path: &Path, me: u32) -> Result<Option<PathBuf>, Unsafe> {
     let mut links = 0;
     let mut ahead: Vec<OsString> = Vec::new();
     let push = |ahead: &mut Vec<OsString>, path: &Path| {
@@ -224,8 +233,6 @@ fn walk(path: &Path, me: u32) -> Result<Option<PathBuf>, Unsafe> {
         }
     };
     push(&mut ahead, path);
-    let root = fs::symlink_metadata(&done).map_err(Unsafe::Io)?;
-    judge_folder(&root, me).map_err(|why| Unsafe::Folder(done.clone(), why))?;
     while let Some(name) = ahead.pop() {
         if name == ".." {
             done.pop();

@@ -236,4 +236,15 @@ fn a_checker_looks_once() {
             .read_if_there(&file, Kind::Policy, 5)
             .is_err()
     );
+    // A folder below one that was seen is looked at alone.
+    let below = scratch.file("a/b/g", "x", 0o600);
+    assert!(
+        checker
+            .read_if_there(&below, Kind::Secret, 5)
+            .unwrap()
+            .is_some()
+    );
+    let open = scratch.file("a/c/g", "x", 0o600);
+    chmod(&scratch.path().join("a/c"), 0o777);
+    assert!(checker.read_if_there(&open, Kind::Secret, 5).is_err());
 }

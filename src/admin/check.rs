@@ -1,0 +1,421 @@
+//! `cosadm check`: every file with its owner and mode, every key and every
+//! host, what each means, and what is wrong. It changes nothing.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::unistd::{Uid, User, geteuid};
+
+use super::commands::Call;
+use super::hosts::{Known, meaning};
+use super::invite::joined;
+use super::json::Json;
+use super::out::{Failure, Out};
+use super::reach::resolve;
+use crate::config::hostinfo::{Addresses, Entry, HostTable, Method};
+use crate::config::name::HostName;
+use crate::config::place::Place;
+use crate::config::secure::{self, DRAFT};
+use crate::config::settings::Settings;
+use crate::config::{keys, known_hosts};
+use crate::fault::Fault;
+use crate::secret::KeyPair;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    /// As it should be.
+    Right,
+    /// Worth knowing, and no harm.
+    Note,
+    /// Something does not work, or is not safe.
+    Problem,
+}
+
+impl Level {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Right => "ok",
+            Self::Note => "note",
+            Self::Problem => "problem",
+        }
+    }
+}
+
+/// One line of the report.
+struct Finding {
+    level: Level,
+    about: String,
+    words: String,
+}
+
+struct Report<'a> {
+    place: &'a Place,
+    findings: Vec<Finding>,
+}
+
+/// Checks a place and reports.
+pub(super) fn check(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let mut report = Report {
+        place: &place,
+        findings: Vec::new(),
+    };
+    report.folders();
+    report.settings();
+    report.keys();
+    report.hosts();
+    report.pins();
+    let problems = report
+        .findings
+        .iter()
+        .filter(|f| f.level == Level::Problem)
+        .count();
+    out.say(&if call.given("json") {
+        report.json(problems)
+    } else {
+        report.text(problems)
+    })?;
+    if problems == 0 {
+        Ok(())
+    } else {
+        Err(Failure::Found)
+    }
+}
+
+impl Report<'_> {
+    fn add(&mut self, level: Level, about: impl ToString, words: impl ToString) {
+        self.findings.push(Finding {
+            level,
+            about: about.to_string(),
+            words: words.to_string(),
+        });
+    }
+
+    /// A file or folder that is as it should be: its mode, owner and meaning.
+    fn right(&mut self, path: &Path, words: impl std::fmt::Display) {
+        self.add(
+            Level::Right,
+            path.display(),
+            format!("{}{words}", mode_and_owner(path)),
+        );
+    }
+
+    /// A fault about a file; the fault names it itself where it can.
+    fn wrong(&mut self, path: &Path, fault: &Fault) {
+        let told = fault.to_string();
+        let prefix = format!("{}: ", path.display());
+        let words = told.strip_prefix(&prefix).unwrap_or(&told);
+        self.add(Level::Problem, path.display(), words);
+    }
+
+    fn folders(&mut self) {
+        let place = self.place;
+        let private = [
+            (place.cookies(), "cookies"),
+            (place.machines(), "machine keys recorded with a first proof"),
+        ];
+        for (path, words) in [
+            (place.dir.clone(), "the configuration folder"),
+            (place.state.clone(), "state"),
+        ] {
+            match secure::check_folder(&path) {
+                Ok(_) => self.right(&path, words),
+                Err(fault) => self.wrong(&path, &fault),
+            }
+        }
+        for (path, words) in private {
+            match secure::check_folder(&path) {
+                Ok(_) if mode(&path).is_some_and(|mode| mode & 0o077 != 0) => {
+                    self.add(
+                        Level::Problem,
+                        path.display(),
+                        "others can look into it; chmod 700 makes it safe",
+                    );
+                }
+                Ok(_) => self.right(&path, words),
+                Err(fault) => self.wrong(&path, &fault),
+            }
+        }
+        for folder in [place.dir.clone(), place.cookies(), place.machines()] {
+            for name in
+                names(&folder).filter(|name| name.starts_with(DRAFT.0) && name.ends_with(DRAFT.1))
+            {
+                let words = "left over from a write that was cut short; it may be removed";
+                self.add(Level::Note, folder.join(name).display(), words);
+            }
+        }
+    }
+
+    fn settings(&mut self) {
+        let file = self.place.settings();
+        match Settings::load(&file) {
+            Ok(s) => {
+                let listen = joined(&s.listen).replace(',', ", ");
+                self.right(
+                    &file,
+                    format!(
+                        "this host is {}, listening on {listen}, port {}",
+                        s.name, s.port
+                    ),
+                );
+            }
+            Err(fault) => self.wrong(&file, &fault),
+        }
+    }
+
+    fn keys(&mut self) {
+        let host = self.key(
+            &self.place.host_key(),
+            "by which clients know this host",
+            keys::load_host_key,
+        );
+        let machine = self.key(
+            &self.place.machine_key(),
+            "by which servers know this machine",
+            keys::load_machine_key,
+        );
+        if host.is_some() && host == machine {
+            let words = "the same key as host.key; remove it, and `cosadm init` makes another";
+            self.add(Level::Problem, self.place.machine_key().display(), words);
+        }
+    }
+
+    fn key(
+        &mut self,
+        file: &Path,
+        what: &str,
+        load: fn(&Place) -> Result<KeyPair, Fault>,
+    ) -> Option<String> {
+        match load(self.place) {
+            Ok(pair) => {
+                let (key, print) = (pair.public.to_hex(), keys::fingerprint(&pair.public));
+                self.right(
+                    file,
+                    format!("the key {what}: public {key}, fingerprint {print}"),
+                );
+                Some(key)
+            }
+            Err(fault) => {
+                self.wrong(file, &fault);
+                None
+            }
+        }
+    }
+
+    fn hosts(&mut self) {
+        let file = self.place.hostinfo();
+        let table = match HostTable::load(self.place) {
+            Ok(table) => table,
+            Err(fault) => {
+                self.wrong(&file, &fault);
+                return;
+            }
+        };
+        let (right, wrong) = (table.entries().len(), table.faults().len());
+        self.right(
+            &file,
+            format!("the host table: {right} right, {wrong} wrong"),
+        );
+        for fault in table.faults() {
+            self.wrong(&file, fault);
+        }
+        for entry in table.entries() {
+            self.host(entry);
+        }
+        self.strays(&table);
+    }
+
+    /// One host: what its line means, and what does not go together.
+    fn host(&mut self, entry: &Entry) {
+        let known = Known::of(self.place, &entry.name);
+        let about = format!("host {}", entry.name);
+        let mut problems: Vec<String> = known.faults().iter().map(ToString::to_string).collect();
+        let name = &entry.name;
+        let live = |cookies: &Result<usize, Fault>| matches!(cookies, Ok(count) if *count > 0);
+        if !entry.run_as.is_empty() {
+            if matches!(known.cookies_in, Ok(0)) {
+                problems.push(format!(
+                    "it has run-as= and no cookie, so it is denied; `cosadm host remove {name}` and invite it"
+                ));
+            }
+            problems.extend(
+                entry
+                    .run_as
+                    .iter()
+                    .filter_map(|user| wrong_user(user.as_str())),
+            );
+            if entry.addresses == Addresses::ByName {
+                problems.extend(resolve(name).err().map(|fault| fault.to_string()));
+            }
+        }
+        if entry.method == Method::Cos {
+            let pinned = known.pins.as_ref().is_ok_and(|pins| !pins.is_empty());
+            match (live(&known.cookies_out), pinned) {
+                (true, false) => problems
+                    .push("there is a cookie to ask it with, and no key is pinned for it".into()),
+                (false, true) => problems
+                    .push("a key is pinned for it, and there is no cookie to ask it with".into()),
+                (true, true) if entry.as_name.is_none() => {
+                    problems.push("as= is missing: by which name does it know this host?".into());
+                }
+                (true, true) | (false, false) => {}
+            }
+        }
+        if let (Some(pinned), Ok(Some(recorded))) = (&entry.machine_key, &known.recorded) {
+            if pinned != recorded {
+                problems.push(format!("machine-key= is another than the recorded one; `cosadm host rotate {name}` forgets that"));
+            }
+        }
+        if entry.run_as.is_empty() && live(&known.cookies_in) {
+            let words =
+                "it has a cookie to ask this host with, and no run-as=, so it may ask nothing";
+            self.add(Level::Note, &about, words);
+        }
+        if matches!(known.cookies_in, Ok(2)) {
+            let words = format!(
+                "two cookies are live; `cosadm host rotate {name} --finish` drops the older one"
+            );
+            self.add(Level::Note, &about, words);
+        }
+        for command in entry.commands.iter().flatten() {
+            let text = command.to_string();
+            let program = text.split_ascii_whitespace().next().unwrap_or("");
+            if !program.contains('\\') && !Path::new(program).exists() {
+                self.add(
+                    Level::Note,
+                    &about,
+                    format!("it may run {program}, which is not on this machine"),
+                );
+            }
+        }
+        if problems.is_empty() {
+            self.add(Level::Right, about, meaning(entry, &known));
+            return;
+        }
+        for problem in problems {
+            self.add(Level::Problem, &about, problem);
+        }
+    }
+
+    /// Cookies and recorded keys of hosts that the table does not have.
+    fn strays(&mut self, table: &HostTable) {
+        let has = |name: &str| HostName::parse(name).is_ok_and(|host| table.get(&host).is_some());
+        let mut strays = Vec::new();
+        for folder in [self.place.cookies(), self.place.machines()] {
+            let cookies = folder == self.place.cookies();
+            for name in names(&folder).filter(|name| !name.starts_with('.')) {
+                let host = name
+                    .strip_suffix(".in")
+                    .or_else(|| name.strip_suffix(".out"));
+                let host = if cookies { host } else { Some(name.as_str()) };
+                if !host.is_some_and(has) {
+                    strays.push(folder.join(name));
+                }
+            }
+        }
+        for path in strays {
+            self.add(
+                Level::Note,
+                path.display(),
+                "it belongs to no right line of the host table",
+            );
+        }
+    }
+
+    fn pins(&mut self) {
+        let file = self.place.known_hosts();
+        if !file.exists() {
+            self.add(Level::Right, file.display(), "not there: no host is joined");
+            return;
+        }
+        match known_hosts::load(self.place) {
+            Ok((pins, faults)) => {
+                self.right(
+                    &file,
+                    format!("keys pinned for other hosts: {}", pins.len()),
+                );
+                for fault in &faults {
+                    self.wrong(&file, fault);
+                }
+            }
+            Err(fault) => self.wrong(&file, &fault),
+        }
+    }
+
+    fn text(&self, problems: usize) -> String {
+        let mut text = String::new();
+        for finding in &self.findings {
+            let _ = writeln!(
+                text,
+                "{:<8} {}: {}",
+                finding.level.word(),
+                finding.about,
+                finding.words
+            );
+        }
+        let end = match problems {
+            0 => "no problem".to_owned(),
+            1 => "1 problem".to_owned(),
+            count => format!("{count} problems"),
+        };
+        let _ = writeln!(text, "{end}");
+        text
+    }
+
+    fn json(&self, problems: usize) -> String {
+        let findings = self.findings.iter().map(|finding| {
+            Json::Object(vec![
+                ("level", Json::text(finding.level.word())),
+                ("about", Json::text(&finding.about)),
+                ("words", Json::text(&finding.words)),
+            ])
+        });
+        let value = Json::Object(vec![
+            ("ok", Json::Bool(problems == 0)),
+            ("problems", Json::count(problems)),
+            ("findings", Json::List(findings.collect())),
+        ]);
+        format!("{value}\n")
+    }
+}
+
+/// Why commands could not run as that user.
+fn wrong_user(name: &str) -> Option<String> {
+    let me = geteuid();
+    match User::from_name(name) {
+        Ok(Some(user)) if !me.is_root() && user.uid != me => Some(format!(
+            "run-as={name}: a cosserver that you start can run commands as you alone"
+        )),
+        Ok(Some(_)) => None,
+        Ok(None) => Some(format!(
+            "run-as={name}: there is no such user on this machine"
+        )),
+        Err(e) => Some(format!("run-as={name}: {}", std::io::Error::from(e))),
+    }
+}
+
+fn mode(path: &Path) -> Option<u32> {
+    fs::metadata(path).ok().map(|about| about.mode() & 0o7777)
+}
+
+/// `0600 root, `, or nothing where it is gone.
+fn mode_and_owner(path: &Path) -> String {
+    let Ok(about) = fs::metadata(path) else {
+        return String::new();
+    };
+    let owner = User::from_uid(Uid::from_raw(about.uid())).ok().flatten();
+    let owner = owner.map_or_else(|| about.uid().to_string(), |user| user.name);
+    format!("{:04o} {owner}, ", about.mode() & 0o7777)
+}
+
+/// The names in a folder, in order; none where it cannot be read.
+fn names(folder: &Path) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names.into_iter()
+}

@@ -1,0 +1,471 @@
+//! The table of subcommands and flags, which parses the command line; `help`
+//! writes every `--help` from it.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use getopts::{Fail, Matches, Options, ParsingStyle};
+
+use super::help::{help, overview};
+use super::out::{Failure, Out};
+use super::{check, hosts, init, invite, join};
+use crate::config::place::Place;
+use crate::config::words::did_you_mean;
+
+/// A subcommand.
+pub(super) struct Command {
+    /// The words that name it.
+    pub(super) words: &'static [&'static str],
+    /// What stands after them, as the help shows it; one word an operand.
+    pub(super) operands: &'static str,
+    pub(super) flags: &'static [Flag],
+    /// What it does, in a line.
+    pub(super) meaning: &'static str,
+    /// What more there is to say, in the help of this command.
+    pub(super) more: &'static str,
+    pub(super) run: fn(&Call, &Out) -> Result<(), Failure>,
+}
+
+/// A flag.
+pub(super) struct Flag {
+    pub(super) short: &'static str,
+    pub(super) long: &'static str,
+    /// What its value looks like; empty where it has none.
+    pub(super) value: &'static str,
+    pub(super) repeats: bool,
+    pub(super) meaning: &'static str,
+}
+
+const fn flag(
+    long: &'static str,
+    value: &'static str,
+    repeats: bool,
+    meaning: &'static str,
+) -> Flag {
+    Flag {
+        short: "",
+        long,
+        value,
+        repeats,
+        meaning,
+    }
+}
+
+/// The flags that every command has, before it or after it.
+pub(super) const GLOBAL: &[Flag] = &[
+    Flag {
+        short: "C",
+        long: "",
+        value: "DIR",
+        repeats: false,
+        meaning: "the configuration folder; else COS_CONFIG_DIR, else /etc/cosserver or one's own",
+    },
+    Flag {
+        short: "v",
+        long: "",
+        value: "",
+        repeats: false,
+        meaning: "tell more",
+    },
+    Flag {
+        short: "h",
+        long: "help",
+        value: "",
+        repeats: false,
+        meaning: "this help",
+    },
+];
+
+const JSON: Flag = flag("json", "", false, "write JSON, for scripts");
+const CARD_PORT: Flag = flag(
+    "port",
+    "N",
+    false,
+    "the port on the card, where it is not the configured one",
+);
+
+/// Every subcommand, in the order of the help.
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        words: &["init"],
+        operands: "",
+        flags: &[],
+        meaning: "make the configuration folder with its keys and files",
+        more: "Nothing that is there is overwritten: a second run adds what is missing.",
+        run: init::init,
+    },
+    Command {
+        words: &["host", "invite"],
+        operands: "NAME",
+        flags: &[
+            flag(
+                "addr",
+                "A",
+                true,
+                "an address or network from which NAME may ask; without it, those of its name",
+            ),
+            flag(
+                "run-as",
+                "U,…",
+                true,
+                "the users its commands may run as; an ordinary user's default is himself",
+            ),
+            CARD_PORT,
+        ],
+        meaning: "let NAME run commands here; prints the invitation card",
+        more: "The card holds a secret: carry it to NAME by a safe way (scp, paper), and there run\n\
+               `cosadm host join FILE`. Restrict what NAME may run with commands= in hostinfo.",
+        run: invite::invite,
+    },
+    Command {
+        words: &["host", "join"],
+        operands: "FILE",
+        flags: &[
+            flag(
+                "name",
+                "NAME",
+                false,
+                "the host's name here; without it, the name on the card",
+            ),
+            flag(
+                "addr",
+                "A",
+                true,
+                "an address to dial, where it is not the one on the card",
+            ),
+            flag(
+                "port",
+                "N",
+                false,
+                "the port to dial, where it is not the one on the card",
+            ),
+            flag(
+                "replace-key",
+                "",
+                false,
+                "pin the key on the card in place of another that is pinned",
+            ),
+        ],
+        meaning: "install an invitation card, so that this host can run commands there",
+        more: "FILE may be - for standard input. It grants the other host nothing here.",
+        run: join::join,
+    },
+    Command {
+        words: &["host", "list"],
+        operands: "",
+        flags: &[JSON],
+        meaning: "list the hosts of the host table",
+        more: "",
+        run: hosts::list,
+    },
+    Command {
+        words: &["host", "show"],
+        operands: "NAME",
+        flags: &[JSON],
+        meaning: "show what is known of NAME",
+        more: "",
+        run: hosts::show,
+    },
+    Command {
+        words: &["host", "rotate"],
+        operands: "NAME",
+        flags: &[
+            CARD_PORT,
+            flag(
+                "finish",
+                "",
+                false,
+                "drop the older cookie, once NAME has joined with the new card",
+            ),
+        ],
+        meaning: "give NAME a new cookie; prints a new invitation card",
+        more: "The older cookie stays good until --finish, and the recorded machine key of NAME is\n\
+               forgotten: the next machine that proves a cookie is recorded.",
+        run: invite::rotate,
+    },
+    Command {
+        words: &["host", "remove"],
+        operands: "NAME",
+        flags: &[],
+        meaning: "remove NAME: its line, cookies, recorded machine key and pins",
+        more: "",
+        run: hosts::remove,
+    },
+    Command {
+        words: &["check"],
+        operands: "",
+        flags: &[JSON],
+        meaning: "check every file, owner, mode, key and host, and say what each means",
+        more: "Exits with 1 if there is a problem.",
+        run: check::check,
+    },
+];
+
+/// What a command line asks for.
+pub(super) enum Parsed {
+    /// A help text.
+    Help(String),
+    /// A command.
+    Run(&'static Command, Call),
+}
+
+/// A command's operands and flags.
+pub(super) struct Call {
+    matches: Matches,
+    before: Matches,
+    operands: Vec<String>,
+}
+
+impl Call {
+    /// Whether a flag was given, before the command or after it.
+    pub(super) fn given(&self, name: &str) -> bool {
+        self.matches.opt_present(name)
+            || (self.before.opt_defined(name) && self.before.opt_present(name))
+    }
+
+    /// The value of a flag.
+    pub(super) fn value(&self, name: &str) -> Option<String> {
+        let before = || {
+            self.before
+                .opt_defined(name)
+                .then(|| self.before.opt_str(name))
+                .flatten()
+        };
+        self.matches.opt_str(name).or_else(before)
+    }
+
+    /// Every value of a flag that repeats.
+    pub(super) fn values(&self, name: &str) -> Vec<String> {
+        self.matches.opt_strs(name)
+    }
+
+    /// An operand; the table says how many there are.
+    pub(super) fn operand(&self, number: usize) -> &str {
+        self.operands.get(number).map_or("", String::as_str)
+    }
+
+    /// The configuration folder that the command is about.
+    pub(super) fn place(&self) -> Result<Place, Failure> {
+        Ok(Place::of_caller(self.value("C").as_deref().map(Path::new))?)
+    }
+
+    /// The value of `--port`.
+    pub(super) fn port(&self) -> Result<Option<u16>, Failure> {
+        let Some(text) = self.value("port") else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(port) if port != 0 => Ok(Some(port)),
+            Ok(_) | Err(_) => Err(Failure::Usage(format!(
+                "--port: {text:?} is no port from 1 to 65535"
+            ))),
+        }
+    }
+}
+
+/// Finds the command of a command line and reads its flags.
+pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
+    let before = options(GLOBAL)
+        .parsing_style(ParsingStyle::StopAtFirstFree)
+        .parse(arguments)
+        .map_err(|fail| usage(&fail, GLOBAL, "cosadm"))?;
+    if before.free.is_empty() {
+        return if before.opt_present("h") {
+            Ok(Parsed::Help(overview()))
+        } else {
+            Err(Failure::Usage(
+                "what is to be done? `cosadm --help` lists the commands".into(),
+            ))
+        };
+    }
+    let Some(command) = COMMANDS.iter().find(|c| starts_with(&before.free, c.words)) else {
+        if before.opt_present("h")
+            || before
+                .free
+                .iter()
+                .any(|word| word == "--help" || word == "-h")
+        {
+            return Ok(Parsed::Help(overview()));
+        }
+        return Err(Failure::Usage(unknown(&before.free)));
+    };
+    let name = format!("cosadm {}", command.words.join(" "));
+    let flags = || GLOBAL.iter().chain(command.flags);
+    let rest = before.free.iter().skip(command.words.len());
+    let matches = options(flags())
+        .parse(rest)
+        .map_err(|fail| usage(&fail, flags(), &name))?;
+    if matches.opt_present("h") || before.opt_present("h") {
+        return Ok(Parsed::Help(help(command)));
+    }
+    let operands = matches.free.clone();
+    let wanted = command.operands.split_whitespace().count();
+    if operands.len() != wanted {
+        let expected = if wanted == 0 {
+            "no operand".to_owned()
+        } else {
+            command.operands.to_owned()
+        };
+        let line = format!(
+            "{name} takes {expected}, and here are {}; see `{name} --help`",
+            operands.len()
+        );
+        return Err(Failure::Usage(line));
+    }
+    Ok(Parsed::Run(
+        command,
+        Call {
+            matches,
+            before,
+            operands,
+        },
+    ))
+}
+
+fn starts_with(free: &[String], words: &[&str]) -> bool {
+    free.len() >= words.len() && words.iter().zip(free).all(|(word, given)| word == given)
+}
+
+/// A command that does not exist, with the nearest that does.
+fn unknown(free: &[String]) -> String {
+    let given: Vec<&str> = free.iter().map(String::as_str).take(2).collect();
+    let names: Vec<String> = COMMANDS.iter().map(|c| c.words.join(" ")).collect();
+    let both = did_you_mean(&given.join(" "), names.iter().map(String::as_str));
+    let first = given.first().copied().unwrap_or("");
+    if !both.is_empty() {
+        return format!("unknown command {:?}{both}", given.join(" "));
+    }
+    let below: Vec<&str> = COMMANDS
+        .iter()
+        .filter(|c| c.words.len() > 1 && c.words.first() == Some(&first))
+        .filter_map(|c| c.words.get(1))
+        .copied()
+        .collect();
+    if below.is_empty() {
+        format!(
+            "unknown command {first:?}{}",
+            did_you_mean(
+                first,
+                COMMANDS.iter().filter_map(|c| c.words.first().copied())
+            )
+        )
+    } else {
+        let second = given.get(1).copied().unwrap_or("");
+        format!(
+            "after {first} comes one of {}{}",
+            below.join(", "),
+            did_you_mean(second, below.iter().copied())
+        )
+    }
+}
+
+fn options<'a>(flags: impl IntoIterator<Item = &'a Flag>) -> Options {
+    let mut options = Options::new();
+    for flag in flags {
+        match (flag.value, flag.repeats) {
+            ("", _) => options.optflag(flag.short, flag.long, flag.meaning),
+            (value, false) => options.optopt(flag.short, flag.long, flag.meaning, value),
+            (value, true) => options.optmulti(flag.short, flag.long, flag.meaning, value),
+        };
+    }
+    options
+}
+
+fn usage<'a>(fail: &Fail, flags: impl IntoIterator<Item = &'a Flag>, name: &str) -> Failure {
+    let words = match fail {
+        Fail::UnrecognizedOption(flag) => {
+            let longs = flags
+                .into_iter()
+                .map(|f| f.long)
+                .filter(|long| !long.is_empty());
+            let dashes = if flag.chars().count() == 1 { "-" } else { "--" };
+            format!("unknown flag {dashes}{flag}{}", did_you_mean(flag, longs))
+        }
+        Fail::ArgumentMissing(_)
+        | Fail::OptionMissing(_)
+        | Fail::OptionDuplicated(_)
+        | Fail::UnexpectedArgument(_) => fail.to_string(),
+    };
+    Failure::Usage(format!("{words} (see `{name} --help`)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(line: &str) -> String {
+        let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        match parse(&arguments) {
+            Err(Failure::Usage(words)) => words,
+            Ok(Parsed::Help(text)) => text,
+            _ => panic!("{line} was taken"),
+        }
+    }
+
+    fn call(line: &str) -> Call {
+        let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        match parse(&arguments) {
+            Ok(Parsed::Run(_, call)) => call,
+            _ => panic!("{line} was not taken"),
+        }
+    }
+
+    #[test]
+    fn command_lines() {
+        let call = self::call("-C S host invite hosta --addr 127.0.0.1 --addr=::1 --run-as root");
+        assert_eq!(call.operand(0), "hosta");
+        assert_eq!(call.value("C").as_deref(), Some("S"));
+        assert_eq!(call.values("addr"), ["127.0.0.1", "::1"]);
+        let call = self::call("host show -C T x --json -v");
+        assert!(call.given("json") && call.given("v"));
+        assert_eq!(
+            (call.operand(0), call.value("C").as_deref()),
+            ("x", Some("T"))
+        );
+        assert!(self::call("-v check").given("v"));
+    }
+
+    #[test]
+    fn mistakes() {
+        for (line, words) in [
+            ("", "what is to be done?"),
+            ("chekc", "did you mean \"check\"?"),
+            (
+                "host",
+                "after host comes one of invite, join, list, show, rotate, remove",
+            ),
+            ("host ivnite x", "did you mean \"host invite\"?"),
+            ("host show", "takes NAME, and here are 0"),
+            ("check x", "takes no operand, and here are 1"),
+            (
+                "host join f --nmae x",
+                "unknown flag --nmae; did you mean \"name\"?",
+            ),
+            ("host join f --name", "Argument to option 'name' missing"),
+            ("check --json --json", "given more than once"),
+            ("-x check", "unknown flag -x"),
+        ] {
+            assert!(told(line).contains(words), "{line:?} gave {:?}", told(line));
+        }
+        assert!(call("host rotate x --port 0").port().is_err());
+    }
+
+    #[test]
+    fn every_command_and_flag_is_in_the_help() {
+        let text = told("--help");
+        for command in COMMANDS {
+            assert!(text.contains(&format!("  {}", command.words.join(" "))));
+            let help = told(&format!("{} --help", command.words.join(" ")));
+            for flag in command.flags {
+                assert!(help.contains(&format!("  --{}", flag.long)), "{help}");
+            }
+            assert!(
+                help.lines()
+                    .chain(text.lines())
+                    .all(|line| line.chars().count() <= 110),
+                "{help}"
+            );
+        }
+        assert!(told("host --help").starts_with("usage: cosadm"));
+    }
+}

@@ -1,0 +1,278 @@
+//! Changing the text of the host table: one line added, one option of a line
+//! changed, the lines of one host removed, and everything else left as it is.
+//! Under a lock, so that of two `cosadm` neither loses the other's line.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::config::hostinfo::{self, Entry, FILE_MAX, quote, words};
+use crate::config::name::HostName;
+use crate::config::place::Place;
+use crate::config::secure::{self, Kind};
+use crate::fault::Fault;
+
+/// The lock that whoever changes the files of a place holds; let go when
+/// dropped, or when the process ends.
+pub(super) struct Lock {
+    _held: Flock<File>,
+}
+
+impl Lock {
+    /// Waits until nobody else changes the files of the place.
+    pub(super) fn take(place: &Place) -> Result<Self, Fault> {
+        if !place.dir.exists() {
+            return Err(Fault::of(
+                &place.dir,
+                "there is no such folder; `cosadm init` makes it",
+            ));
+        }
+        secure::check_folder(&place.dir)?;
+        let path = place.lock();
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(&path)
+            .map_err(|e| Fault::of(&path, e))?;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusive) {
+                Ok(held) => return Ok(Self { _held: held }),
+                Err((again, Errno::EINTR)) => file = again,
+                Err((_, e)) => return Err(Fault::of(&path, std::io::Error::from(e))),
+            }
+        }
+    }
+}
+
+/// What is done with an option of a line.
+pub(super) enum Change {
+    Set(String),
+    Remove,
+}
+
+/// The text of a host table, to be changed while a [`Lock`] is held.
+pub(super) struct Text {
+    file: PathBuf,
+    /// Each line with its end.
+    lines: Vec<Vec<u8>>,
+}
+
+impl Text {
+    pub(super) fn read(place: &Place, _: &Lock) -> Result<Self, Fault> {
+        let file = place.hostinfo();
+        let bytes = place
+            .read_if_there(&file, Kind::Policy, FILE_MAX)?
+            .ok_or_else(|| Fault::of(&file, "there is no host table; `cosadm init` makes one"))?;
+        Ok(Self {
+            file,
+            lines: bytes
+                .split_inclusive(|b| *b == b'\n')
+                .map(<[u8]>::to_vec)
+                .collect(),
+        })
+    }
+
+    /// The entry of a host.
+    ///
+    /// # Errors
+    /// Its line is wrong, or there are two.
+    pub(super) fn find(&self, host: &HostName) -> Result<Option<Entry>, Fault> {
+        hostinfo::find_in(&self.bytes(), &self.file, host)
+    }
+
+    /// Adds a line at the end.
+    pub(super) fn add(&mut self, host: &HostName, options: &[(&str, String)]) {
+        if let Some(last) = self.lines.last_mut().filter(|last| !last.ends_with(b"\n")) {
+            last.push(b'\n');
+        }
+        let mut line = format!("{host} cos");
+        for (name, value) in options {
+            line.push_str(&format!(" {name}={}", quote(value)));
+        }
+        line.push('\n');
+        self.lines.push(line.into_bytes());
+    }
+
+    /// Changes the method and options of a host's one line, and leaves its
+    /// other words, blanks and comment as they are.
+    pub(super) fn change(
+        &mut self,
+        host: &HostName,
+        changes: &[(&str, Change)],
+    ) -> Result<(), Fault> {
+        let missing = || Fault::of(&self.file, format!("{host} is not in it"));
+        let line = self
+            .lines
+            .iter_mut()
+            .find(|line| named(line).as_ref() == Some(host))
+            .ok_or_else(missing)?;
+        set_word(line, 1, "cos")?;
+        for (name, change) in changes {
+            set_option(line, name, change)?;
+        }
+        Ok(())
+    }
+
+    /// Removes every line of a host, right or wrong; how many there were.
+    pub(super) fn remove(&mut self, host: &HostName) -> usize {
+        let before = self.lines.len();
+        self.lines.retain(|line| named(line).as_ref() != Some(host));
+        before - self.lines.len()
+    }
+
+    /// Writes the table. `host` is whom the change was about: if its line
+    /// would be wrong, nothing is written.
+    pub(super) fn save(&self, host: &HostName, _: &Lock) -> Result<(), Fault> {
+        let bytes = self.bytes();
+        hostinfo::find_in(&bytes, &self.file, host)
+            .map_err(|e| e.while_doing("nothing was changed"))?;
+        if bytes.len() > FILE_MAX {
+            return Err(Fault::of(
+                &self.file,
+                format!("it would be longer than {FILE_MAX} bytes; nothing was changed"),
+            ));
+        }
+        secure::replace(&self.file, &bytes, secure::mode_of(&self.file, 0o644))
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.lines.concat()
+    }
+}
+
+/// The host that a line is about, also when the rest of the line is wrong.
+fn named(line: &[u8]) -> Option<HostName> {
+    hostinfo::named(bare(line))
+}
+
+/// A line without its end.
+fn bare(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+fn set_word(line: &mut Vec<u8>, number: usize, text: &str) -> Result<(), Fault> {
+    if let Some(word) = words(bare(line))?
+        .get(number)
+        .filter(|word| word.text != text)
+    {
+        line.splice(word.span.clone(), text.bytes());
+    }
+    Ok(())
+}
+
+fn set_option(line: &mut Vec<u8>, name: &str, change: &Change) -> Result<(), Fault> {
+    let words = words(bare(line))?;
+    let is = |text: &str| text.split_once('=').is_some_and(|(key, _)| key == name);
+    let old = words
+        .iter()
+        .find(|word| is(&word.text))
+        .map(|word| word.span.clone());
+    let end = words.last().map_or(0, |word| word.span.end);
+    match (change, old) {
+        (Change::Set(value), Some(span)) => {
+            line.splice(span, format!("{name}={}", quote(value)).into_bytes());
+        }
+        (Change::Set(value), None) => {
+            line.splice(end..end, format!(" {name}={}", quote(value)).into_bytes());
+        }
+        (Change::Remove, Some(span)) => {
+            // With the blank before it; the name and the method stand before.
+            line.splice(span.start.saturating_sub(1)..span.end, []);
+        }
+        (Change::Remove, None) => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::scratch::Scratch;
+
+    fn host(name: &str) -> HostName {
+        HostName::parse(name).unwrap()
+    }
+
+    fn edited(before: &str, edit: impl FnOnce(&mut Text)) -> String {
+        let scratch = Scratch::new();
+        let place = scratch.place();
+        scratch.file("hostinfo", before, 0o640);
+        let lock = Lock::take(&place).unwrap();
+        let mut text = Text::read(&place, &lock).unwrap();
+        edit(&mut text);
+        text.save(&host("a"), &lock).unwrap();
+        assert_eq!(secure::mode_of(&place.hostinfo(), 0), 0o640);
+        std::fs::read_to_string(place.hostinfo()).unwrap()
+    }
+
+    #[test]
+    fn adding_keeps_what_is_there() {
+        let options = [
+            ("addr", "::1".to_owned()),
+            ("commands", "/bin/df -h".to_owned()),
+        ];
+        assert_eq!(
+            edited("# mine\n\nb ssh # x", |t| t.add(&host("a"), &options)),
+            "# mine\n\nb ssh # x\na cos addr=::1 commands=\"/bin/df -h\"\n"
+        );
+    }
+
+    #[test]
+    fn changing_keeps_the_rest_of_the_line() {
+        let set = |value: &str| Change::Set(value.to_owned());
+        let changes = [
+            ("port", set("7")),
+            ("as", set("x")),
+            ("server", Change::Remove),
+            ("user", Change::Remove),
+        ];
+        assert_eq!(
+            edited(
+                "# 1\r\nA\t ssh  port='9' commands=\"/bin/x # y\" server=z   # mine\r\nb cos\n",
+                |t| {
+                    t.change(&host("a"), &changes).unwrap();
+                }
+            ),
+            "# 1\r\nA\t cos  port=7 commands=\"/bin/x # y\" as=x   # mine\r\nb cos\n"
+        );
+        assert_eq!(
+            edited("a cos", |t| t.change(&host("a"), &changes[..1]).unwrap()),
+            "a cos port=7"
+        );
+    }
+
+    #[test]
+    fn removing_takes_wrong_lines_too() {
+        assert_eq!(
+            edited("x cos\na cos\n 'a' zzz\na \"\nab cos", |t| assert_eq!(
+                t.remove(&host("a")),
+                3
+            )),
+            "x cos\nab cos"
+        );
+    }
+
+    #[test]
+    fn a_wrong_line_is_not_saved() {
+        let scratch = Scratch::new();
+        let place = scratch.place();
+        scratch.file("hostinfo", "a cos\n", 0o644);
+        let lock = Lock::take(&place).unwrap();
+        let mut text = Text::read(&place, &lock).unwrap();
+        text.add(&host("a"), &[]);
+        assert!(
+            text.save(&host("a"), &lock)
+                .unwrap_err()
+                .to_string()
+                .starts_with("nothing was changed: ")
+        );
+        assert_eq!(std::fs::read(place.hostinfo()).unwrap(), b"a cos\n");
+    }
+}

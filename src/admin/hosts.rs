@@ -1,0 +1,290 @@
+//! `cosadm host list`, `show` and `remove`.
+
+use std::fmt::Write as _;
+
+use super::commands::Call;
+use super::edit::{Lock, Text};
+use super::invite::{from, joined};
+use super::json::Json;
+use super::out::{Failure, Out};
+use crate::config::hostinfo::{Addresses, Entry, HostTable};
+use crate::config::name::HostName;
+use crate::config::place::Place;
+use crate::config::{cookie, keys, known_hosts, machines, secure};
+use crate::fault::Fault;
+use crate::secret::PublicKey;
+
+/// What is known of a host beside its line.
+pub(super) struct Known {
+    /// How many cookies by which it may ask us are live.
+    pub(super) cookies_in: Result<usize, Fault>,
+    /// How many by which we ask it.
+    pub(super) cookies_out: Result<usize, Fault>,
+    /// The machine key recorded for it.
+    pub(super) recorded: Result<Option<PublicKey>, Fault>,
+    /// The keys pinned for it.
+    pub(super) pins: Result<Vec<PublicKey>, Fault>,
+}
+
+impl Known {
+    pub(super) fn of(place: &Place, host: &HostName) -> Self {
+        let count = |file| cookie::load(place, file).map(|cookies| cookies.map_or(0, |c| c.len()));
+        Self {
+            cookies_in: count(&place.cookie_in(host)),
+            cookies_out: count(&place.cookie_out(host)),
+            recorded: machines::recorded(place, host),
+            pins: known_hosts::pins(place, host),
+        }
+    }
+
+    /// What is wrong with the files of the host.
+    pub(super) fn faults(&self) -> Vec<&Fault> {
+        let faults = [
+            self.cookies_in.as_ref().err(),
+            self.cookies_out.as_ref().err(),
+            self.recorded.as_ref().err(),
+            self.pins.as_ref().err(),
+        ];
+        faults.into_iter().flatten().collect()
+    }
+}
+
+/// What a line means, in sentences.
+pub(super) fn meaning(entry: &Entry, known: &Known) -> String {
+    let mut text = if entry.run_as.is_empty() {
+        "it may ask this host nothing".to_owned()
+    } else {
+        let what = entry.commands.as_ref().map_or_else(
+            || "any command".to_owned(),
+            |list| {
+                list.iter()
+                    .map(|c| format!("`{c}`"))
+                    .collect::<Vec<_>>()
+                    .join(" or ")
+            },
+        );
+        let users = joined(&entry.run_as).replace(',', " or ");
+        format!(
+            "it may run {what} here as {users}, from {}",
+            from(&entry.addresses, &entry.name)
+        )
+    };
+    if let Ok(Some(key)) = &known.recorded {
+        let _ = write!(text, ", with the machine key {}", keys::fingerprint(key));
+    } else if let Some(key) = &entry.machine_key {
+        let _ = write!(
+            text,
+            ", with the machine key {} alone",
+            keys::fingerprint(key)
+        );
+    }
+    if matches!(known.cookies_out, Ok(0)) && entry.method.as_str() == "cos" {
+        text.push_str("; this host does not ask it");
+        return text;
+    }
+    let plain = entry.addresses.plain();
+    let at = if plain.is_empty() {
+        format!("the name {}", entry.server_name())
+    } else {
+        joined(&plain).replace(',', ", ")
+    };
+    let port = entry
+        .port
+        .map(|port| format!(", port {port}"))
+        .unwrap_or_default();
+    let _ = write!(
+        text,
+        "; this host asks it by {} at {at}{port}",
+        entry.method
+    );
+    if let Some(name) = &entry.as_name {
+        let _ = write!(text, " under the name {name}");
+    }
+    if let Some(user) = &entry.user {
+        let _ = write!(text, " as {user}");
+    }
+    text
+}
+
+/// Lists the hosts.
+pub(super) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let table = HostTable::load(&place)?;
+    let hosts = || {
+        table
+            .entries()
+            .iter()
+            .map(|entry| (entry, Known::of(&place, &entry.name)))
+    };
+    if call.given("json") {
+        let value = Json::Object(vec![
+            (
+                "hosts",
+                Json::List(hosts().map(|(entry, known)| json(entry, &known)).collect()),
+            ),
+            ("faults", Json::texts(table.faults())),
+        ]);
+        return out.say(&format!("{value}\n"));
+    }
+    table.faults().iter().for_each(|fault| out.tell(fault));
+    let mut text = String::new();
+    let width = table
+        .entries()
+        .iter()
+        .map(|e| e.name.as_str().len())
+        .max()
+        .unwrap_or(0);
+    for (entry, known) in hosts() {
+        let _ = writeln!(text, "{:width$}  {}", entry.name, meaning(entry, &known));
+    }
+    out.say(&text)
+}
+
+/// Shows one host.
+pub(super) fn show(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let host = HostName::parse(call.operand(0))?;
+    let entry = crate::config::hostinfo::find(&place, &host)?;
+    let entry =
+        entry.ok_or_else(|| Fault::of(&place.hostinfo(), format!("{host} is not in it")))?;
+    let known = Known::of(&place, &host);
+    if call.given("json") {
+        return out.say(&format!("{}\n", json(&entry, &known)));
+    }
+    let mut text = format!(
+        "{host} (line {} of {}): {}.\n",
+        entry.line,
+        place.hostinfo().display(),
+        meaning(&entry, &known)
+    );
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(text, "  {name:<24} {value}");
+    };
+    let count = |cookies: &Result<usize, Fault>| match cookies {
+        Ok(count) => count.to_string(),
+        Err(fault) => fault.to_string(),
+    };
+    row("cookies, it asks us", count(&known.cookies_in));
+    row("cookies, we ask it", count(&known.cookies_out));
+    match &known.recorded {
+        Ok(Some(key)) => row("recorded machine key", key.to_hex()),
+        Ok(None) => row("recorded machine key", "none yet".into()),
+        Err(fault) => row("recorded machine key", fault.to_string()),
+    }
+    match &known.pins {
+        Ok(pins) => pins.iter().for_each(|key| {
+            row(
+                "pinned key",
+                format!("{}, fingerprint {}", key.to_hex(), keys::fingerprint(key)),
+            )
+        }),
+        Err(fault) => row("pinned key", fault.to_string()),
+    }
+    for command in entry.commands.iter().flatten() {
+        row("it may run", command.to_string());
+    }
+    out.say(&text)
+}
+
+/// Removes a host: its lines, cookies, recorded key and pins.
+pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let host = HostName::parse(call.operand(0))?;
+    let lock = Lock::take(&place)?;
+    let mut text = Text::read(&place, &lock)?;
+    let lines = text.remove(&host);
+    if lines > 0 {
+        text.save(&host, &lock)?;
+    }
+    let mut removed: Vec<&str> = (lines > 0).then_some("its line").into_iter().collect();
+    // What cannot be removed does not keep the rest.
+    let mut failed = None;
+    let steps: [(&str, Result<bool, Fault>); 4] = [
+        (
+            "the cookies by which it asks this host",
+            secure::remove(&place.cookie_in(&host)),
+        ),
+        (
+            "the cookies by which this host asks it",
+            secure::remove(&place.cookie_out(&host)),
+        ),
+        ("its recorded machine key", machines::forget(&place, &host)),
+        ("its pinned keys", known_hosts::unpin(&place, &host)),
+    ];
+    for (what, done) in steps {
+        match done {
+            Ok(true) => removed.push(what),
+            Ok(false) => {}
+            Err(fault) => failed = Some(fault),
+        }
+    }
+    if !removed.is_empty() {
+        out.tell(format!("{host}: removed {}", removed.join(", ")));
+        out.tell("send a running cosserver SIGHUP, so that it reads the host table again");
+    }
+    match failed {
+        Some(fault) => Err(fault.into()),
+        None if removed.is_empty() => {
+            Err(Fault::of(&place.hostinfo(), format!("{host} is not in it")).into())
+        }
+        None => Ok(()),
+    }
+}
+
+/// A host as JSON.
+fn json(entry: &Entry, known: &Known) -> Json {
+    let key = |key: &PublicKey| Json::text(key.to_hex());
+    let count = |cookies: &Result<usize, Fault>| {
+        cookies
+            .as_ref()
+            .map_or(Json::Null, |count| Json::count(*count))
+    };
+    let addresses = match &entry.addresses {
+        Addresses::Listed(networks) => Json::texts(networks),
+        Addresses::ByName => Json::Null,
+    };
+    Json::Object(vec![
+        ("name", Json::text(&entry.name)),
+        ("line", Json::count(entry.line)),
+        ("method", Json::text(entry.method)),
+        ("addresses", addresses),
+        (
+            "port",
+            entry
+                .port
+                .map_or(Json::Null, |port| Json::Number(port.into())),
+        ),
+        ("as", Json::maybe(entry.as_name.as_ref())),
+        ("server", Json::text(entry.server_name())),
+        ("user", Json::maybe(entry.user.as_ref())),
+        ("run_as", Json::texts(&entry.run_as)),
+        (
+            "commands",
+            entry.commands.as_ref().map_or(Json::Null, Json::texts),
+        ),
+        ("accept_env", Json::texts(&entry.accept_env)),
+        (
+            "machine_key",
+            entry.machine_key.as_ref().map_or(Json::Null, key),
+        ),
+        (
+            "recorded_machine_key",
+            known
+                .recorded
+                .as_ref()
+                .ok()
+                .and_then(Option::as_ref)
+                .map_or(Json::Null, key),
+        ),
+        ("cookies_in", count(&known.cookies_in)),
+        ("cookies_out", count(&known.cookies_out)),
+        (
+            "pins",
+            known.pins.as_ref().map_or(Json::Null, |pins| {
+                Json::List(pins.iter().map(key).collect())
+            }),
+        ),
+        ("faults", Json::texts(known.faults())),
+        ("meaning", Json::text(meaning(entry, known))),
+    ])
+}

@@ -1,0 +1,137 @@
+//! `cosadm init`: makes the configuration folder with its keys and files, or
+//! what is missing of them.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::commands::Call;
+use super::edit::Lock;
+use super::out::{Failure, Out};
+use crate::config::hostinfo::OPTIONS;
+use crate::config::keys;
+use crate::config::place::Place;
+use crate::config::secure::{self, Created};
+use crate::config::settings::Settings;
+use crate::fault::Fault;
+
+/// Makes what is missing, and says what was there.
+pub(super) fn init(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let folder_mode = if place.system { 0o755 } else { 0o700 };
+    let mut report = String::new();
+    let mut note = |path: &Path, created: Created, what: &str| {
+        let word = match created {
+            Created::New => "made",
+            Created::There => "there",
+        };
+        let _ = writeln!(report, "{word:<6} {:<40} {what}", path.display());
+        created
+    };
+    note(
+        &place.dir,
+        make_folders(&place.dir, folder_mode)?,
+        "the configuration folder",
+    );
+    let _lock = Lock::take(&place)?;
+
+    let file = |path: PathBuf, text: String| -> Result<(PathBuf, Created), Fault> {
+        let created = secure::create_new(&path, text.as_bytes(), 0o644)?;
+        Ok((path, created))
+    };
+    let (path, created) = file(place.settings(), Settings::template())?;
+    note(&path, created, "the daemon's settings");
+    let (path, created) = file(place.hostinfo(), hostinfo_template())?;
+    note(&path, created, "the host table");
+    note(
+        &place.host_key(),
+        keys::create(&place.host_key())?,
+        "this host's private key",
+    );
+    note(
+        &place.machine_key(),
+        keys::create(&place.machine_key())?,
+        "this machine's private key",
+    );
+    note(
+        &place.cookies(),
+        secure::make_folder(&place.cookies(), 0o700)?,
+        "cookies",
+    );
+    note(&place.state, make_folders(&place.state, 0o700)?, "state");
+    note(
+        &place.machines(),
+        secure::make_folder(&place.machines(), 0o700)?,
+        "recorded machine keys",
+    );
+    out.say(&(report + &next(&place)))
+}
+
+/// Makes a folder and those above it that are missing.
+fn make_folders(path: &Path, mode: u32) -> Result<Created, Fault> {
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|folder| !folder.exists())
+        .collect();
+    let mut created = Created::There;
+    for folder in missing.into_iter().rev() {
+        created = secure::make_folder(folder, mode)?;
+    }
+    secure::check_folder(path)?;
+    Ok(created)
+}
+
+fn next(place: &Place) -> String {
+    let dir = if place.system {
+        String::new()
+    } else {
+        format!(" -C {}", place.dir.display())
+    };
+    format!(
+        "\nNext: to let a host run commands here:  cosadm{dir} host invite NAME --addr A --run-as USER > card\n      \
+         to run commands on a host:         cosadm{dir} host join card   (the card that it made)\n"
+    )
+}
+
+fn hostinfo_template() -> String {
+    let mut text = String::from(
+        "# The host table of cosserver(8), one host a line: name method options\n\
+         #\n\
+         # `cosadm host invite` and `cosadm host join` write lines here; edit them as you like.\n\
+         # The method, cos, ssh or rsh, is how this host reaches that one. Values with blanks are\n\
+         # quoted. A line with a mistake costs its host alone; `cosadm check` tells.\n\
+         #\n",
+    );
+    for option in OPTIONS {
+        let _ = writeln!(
+            text,
+            "# {:<34} {}",
+            format!("{}={}", option.name, option.value),
+            option.meaning
+        );
+    }
+    text.push_str(
+        "#\n# hosta cos addr=192.0.2.1 run-as=root,operator commands=\"/usr/bin/df -h *\"\n",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::hostinfo::HostTable;
+
+    #[test]
+    fn the_template_is_a_right_empty_table() {
+        let text = hostinfo_template();
+        let table = HostTable::parse(&text, Path::new("hostinfo"));
+        assert!(table.entries().is_empty() && table.faults().is_empty());
+        // Its example is right as well.
+        let example = text.lines().last().unwrap().trim_start_matches("# ");
+        assert_eq!(
+            HostTable::parse(example, Path::new("hostinfo"))
+                .entries()
+                .len(),
+            1
+        );
+    }
+}

@@ -1,0 +1,262 @@
+//! `cosadm host invite` and `cosadm host rotate`: a cookie for a host that may
+//! ask this one, and the card that carries it there.
+
+use nix::unistd::{Uid, User, geteuid};
+
+use super::commands::Call;
+use super::edit::{Change, Lock, Text};
+use super::out::{Failure, Out};
+use super::reach::reach;
+use crate::config::address::Network;
+use crate::config::card::Card;
+use crate::config::hostinfo::{Addresses, Entry};
+use crate::config::name::{HostName, UserName};
+use crate::config::place::Place;
+use crate::config::settings::Settings;
+use crate::config::{cookie, keys, machines, secure};
+use crate::fault::Fault;
+use crate::secret::Secret;
+
+/// Lets a host run commands here and prints its card.
+pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let host = HostName::parse(call.operand(0))?;
+    let run_as = run_as(call, &host, out)?;
+    let networks = networks(&call.values("addr"))?;
+    let lock = Lock::take(&place)?;
+    let mut text = Text::read(&place, &lock)?;
+    let entry = text.find(&host)?;
+    if let Some(entry) = entry
+        .as_ref()
+        .filter(|e| !e.run_as.is_empty() || place.cookie_in(&host).exists())
+    {
+        return Err(Fault::at(
+            &place.hostinfo(),
+            entry.line,
+            format!(
+                "{host} is invited already; `cosadm host rotate {host}` gives it a new cookie, \
+                 `cosadm host remove {host}` removes it"
+            ),
+        )
+        .into());
+    }
+    let listed = if networks.is_empty() {
+        None
+    } else {
+        Some(joined(&networks))
+    };
+    let addresses = match (&listed, &entry) {
+        (Some(_), _) => Addresses::Listed(networks),
+        (None, Some(entry)) => entry.addresses.clone(),
+        (None, None) => Addresses::ByName,
+    };
+    let draft = Draft::make(&place, &host, &addresses, call.port()?, out)?;
+
+    // The line comes last: until it is there, the host is denied.
+    cookie::write_in(&place, &host, std::slice::from_ref(&draft.card.cookie))?;
+    machines::forget(&place, &host)?;
+    if entry.is_some() {
+        // A line that `join` wrote, which lets nobody in so far.
+        let mut changes = vec![("run-as", Change::Set(joined(&run_as)))];
+        changes.extend(listed.map(|list| ("addr", Change::Set(list))));
+        text.change(&host, &changes)?;
+    } else {
+        let mut options: Vec<(&str, String)> =
+            listed.map(|list| ("addr", list)).into_iter().collect();
+        options.push(("run-as", joined(&run_as)));
+        text.add(&host, &options);
+    }
+    if let Err(fault) = text.save(&host, &lock) {
+        secure::remove(&place.cookie_in(&host))?;
+        return Err(fault.into());
+    }
+    drop(lock);
+    let users = joined(&run_as);
+    out.tell(format!(
+        "{host} may run commands here as {users}, from {}",
+        from(&addresses, &host)
+    ));
+    out.tell("send a running cosserver SIGHUP, so that it reads the host table again");
+    draft.hand_over(&host, out)?;
+    Ok(())
+}
+
+/// Gives a host a new cookie beside its old one and prints a new card; or,
+/// with `--finish`, drops the old one.
+pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let host = HostName::parse(call.operand(0))?;
+    let lock = Lock::take(&place)?;
+    let entry = Text::read(&place, &lock)?.find(&host)?;
+    let entry: Entry = entry.ok_or_else(|| {
+        Fault::of(
+            &place.hostinfo(),
+            format!("{host} is not in it; `cosadm host invite {host}` invites it"),
+        )
+    })?;
+    let mut cookies = cookie::load_in(&place, &host)?;
+    if call.given("finish") {
+        if call.value("port").is_some() {
+            return Err(Failure::Usage(
+                "--finish prints no card, so --port has no meaning".into(),
+            ));
+        }
+        let before = cookies.len();
+        cookies.truncate(1);
+        cookie::write_in(&place, &host, &cookies)?;
+        let told = if before > 1 {
+            "its older cookie is dropped"
+        } else {
+            "it has one cookie already; nothing was changed"
+        };
+        out.tell(format!("{host}: {told}"));
+        return Ok(());
+    }
+    let draft = Draft::make(&place, &host, &entry.addresses, call.port()?, out)?;
+    if cookies.len() == cookie::LIVE_MAX {
+        out.tell(format!("{host}: the older of its two cookies is dropped"));
+    }
+    cookies.insert(0, draft.card.cookie.clone());
+    cookies.truncate(cookie::LIVE_MAX);
+    cookie::write_in(&place, &host, &cookies)?;
+    let forgotten = machines::forget(&place, &host)?;
+    drop(lock);
+    draft.hand_over(&host, out)?;
+    if forgotten {
+        out.tell(format!("{host}: its recorded machine key is forgotten; the next machine with a cookie is recorded"));
+    }
+    out.tell(format!(
+        "the older cookie stays good; once {host} has joined: cosadm host rotate {host} --finish"
+    ));
+    Ok(())
+}
+
+/// A card that is not handed over yet.
+struct Draft {
+    card: Card,
+    warning: Option<String>,
+}
+
+impl Draft {
+    fn make(
+        place: &Place,
+        host: &HostName,
+        addresses: &Addresses,
+        port: Option<u16>,
+        out: &Out,
+    ) -> Result<Self, Failure> {
+        let settings = Settings::load(&place.settings())?;
+        let port = port.unwrap_or(settings.port);
+        if port == 0 {
+            let words =
+                "port = 0 lets the system choose a port, so the card must be told it: --port N";
+            return Err(Fault::of(&place.settings(), words).into());
+        }
+        let reach = reach(&settings, host, addresses)?;
+        let card = Card {
+            caller: host.clone(),
+            server: settings.name,
+            addresses: reach.addresses,
+            port,
+            key: keys::load_host_key(place)?.public,
+            cookie: Secret::random()?,
+        };
+        out.detail(format!(
+            "this host is {}, at {}, port {port}",
+            card.server,
+            joined(&card.addresses)
+        ));
+        Ok(Self {
+            card,
+            warning: reach.warning,
+        })
+    }
+
+    /// Prints the card, and nothing else, to standard output.
+    fn hand_over(&self, host: &HostName, out: &Out) -> Result<(), Failure> {
+        if let Err(failure) = out.say(&self.card.print()) {
+            out.tell(format!(
+                "the card was not written; `cosadm host rotate {host}` prints another"
+            ));
+            return Err(failure);
+        }
+        if let Some(warning) = &self.warning {
+            out.tell(warning);
+        }
+        out.tell(format!("the card holds a secret: carry it to {host} by a safe way, and there: cosadm host join FILE"));
+        Ok(())
+    }
+}
+
+/// The users of `--run-as`; without it, an ordinary user himself.
+fn run_as(call: &Call, host: &HostName, out: &Out) -> Result<Vec<UserName>, Failure> {
+    let me = geteuid();
+    let mut users: Vec<UserName> = Vec::new();
+    for name in call
+        .values("run-as")
+        .iter()
+        .flat_map(|list| list.split(','))
+    {
+        let name = UserName::parse(name).map_err(|e| e.while_doing("--run-as"))?;
+        if !users.contains(&name) {
+            users.push(name);
+        }
+    }
+    if users.is_empty() {
+        if me.is_root() {
+            let words = format!(
+                "--run-as is missing: as which users may {host} run commands? For example --run-as root"
+            );
+            return Err(Failure::Usage(words));
+        }
+        users.push(own_name(me)?);
+    }
+    for user in &users {
+        match User::from_name(user.as_str()) {
+            Ok(Some(account)) if !me.is_root() && account.uid != me => {
+                let words = format!(
+                    "--run-as {user}: a cosserver that you start can run commands as you alone"
+                );
+                return Err(Fault::new(words).into());
+            }
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => out.tell(format!("there is no user {user} on this machine (yet)")),
+        }
+    }
+    Ok(users)
+}
+
+fn own_name(me: Uid) -> Result<UserName, Fault> {
+    let account = User::from_uid(me)?
+        .ok_or_else(|| Fault::new(format!("user {me} has no name; give --run-as")))?;
+    UserName::parse(&account.name)
+}
+
+/// The values of `--addr`, each one or several with commas.
+pub(super) fn networks(values: &[String]) -> Result<Vec<Network>, Fault> {
+    let mut networks: Vec<Network> = Vec::new();
+    for text in values.iter().flat_map(|list| list.split(',')) {
+        let network = Network::parse(text).map_err(|e| e.while_doing("--addr"))?;
+        if !networks.contains(&network) {
+            networks.push(network);
+        }
+    }
+    Ok(networks)
+}
+
+/// Items with commas between them.
+pub(super) fn joined<T: ToString>(items: &[T]) -> String {
+    items
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// From where a host may ask, in words.
+pub(super) fn from(addresses: &Addresses, host: &HostName) -> String {
+    match addresses {
+        Addresses::Listed(networks) => joined(networks).replace(',', ", "),
+        Addresses::ByName => format!("the addresses of the name {host}"),
+    }
+}

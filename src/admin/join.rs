@@ -1,0 +1,196 @@
+//! `cosadm host join`: installs the card that another host's administrator
+//! made, so that this host can run commands there. It grants nothing here.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::net::IpAddr;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::commands::Call;
+use super::edit::{Change, Lock, Text};
+use super::invite::{joined, networks};
+use super::out::{Failure, Out};
+use crate::config::card::{Card, TEXT_MAX};
+use crate::config::hostinfo::{Addresses, Entry, Method};
+use crate::config::name::HostName;
+use crate::config::place::Place;
+use crate::config::{cookie, keys, known_hosts};
+use crate::fault::Fault;
+
+/// Installs a card.
+pub(super) fn join(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let file = call.operand(0);
+    let card = Card::parse(&read(file)?).map_err(|e| Fault::of(Path::new(file), e))?;
+    let name = call
+        .value("name")
+        .map(|name| HostName::parse(&name))
+        .transpose()?;
+    let name = name.unwrap_or_else(|| card.server.clone());
+    let dialled = dialled(call)?;
+    let lock = Lock::take(&place)?;
+    let mut text = Text::read(&place, &lock)?;
+    let entry = text.find(&name)?;
+    let replaces = pin_fits(&place, &name, &card, call.given("replace-key"))?;
+
+    let server = (card.server != name).then(|| card.server.to_string());
+    match &entry {
+        Some(entry) => {
+            let changes = changes(entry, &card, server, &dialled, call.port()?, out);
+            text.change(&name, &changes)?;
+        }
+        None => {
+            let addresses = if dialled.is_empty() {
+                joined(&card.addresses)
+            } else {
+                joined(&dialled)
+            };
+            let port = call.port()?.unwrap_or(card.port);
+            let mut options = vec![
+                ("addr", addresses),
+                ("port", port.to_string()),
+                ("as", card.caller.to_string()),
+            ];
+            options.extend(server.map(|server| ("server", server)));
+            text.add(&name, &options);
+        }
+    }
+    // The line comes last: until it is there, the host is not known.
+    if replaces {
+        known_hosts::unpin(&place, &name)?;
+    }
+    known_hosts::pin(&place, &name, &card.key)?;
+    cookie::write_out(&place, &name, std::slice::from_ref(&card.cookie))?;
+    text.save(&name, &lock)?;
+    drop(lock);
+    out.tell(format!(
+        "{name} is joined; it knows this host as {}",
+        card.caller
+    ));
+    out.detail(format!(
+        "its key is {}, fingerprint {}",
+        card.key.to_hex(),
+        keys::fingerprint(&card.key)
+    ));
+    let dir = if place.system {
+        String::new()
+    } else {
+        format!(" -C {}", place.dir.display())
+    };
+    out.tell(format!(
+        "try: cos{dir} run {name} true   (and remove the card: it holds the secret)"
+    ));
+    Ok(())
+}
+
+/// What changes on a line that is there already: what the card alone can know
+/// is set, what a flag names is set, what is missing is added, and everything
+/// else was written by hand and stays.
+fn changes(
+    entry: &Entry,
+    card: &Card,
+    server: Option<String>,
+    dialled: &[IpAddr],
+    port: Option<u16>,
+    out: &Out,
+) -> Vec<(&'static str, Change)> {
+    let name = &entry.name;
+    if entry.method != Method::Cos {
+        out.tell(format!(
+            "{name}: its method was {}, and is cos now",
+            entry.method
+        ));
+    }
+    let mut changes = vec![
+        ("as", Change::Set(card.caller.to_string())),
+        ("server", server.map_or(Change::Remove, Change::Set)),
+    ];
+    match (port, entry.port) {
+        (Some(port), _) => changes.push(("port", Change::Set(port.to_string()))),
+        (None, None) => changes.push(("port", Change::Set(card.port.to_string()))),
+        (None, Some(port)) if port != card.port => {
+            out.tell(format!(
+                "{name}: port={port} stays, though the card says {}; --port changes it",
+                card.port
+            ));
+        }
+        (None, Some(_)) => {}
+    }
+    match &entry.addresses {
+        _ if !dialled.is_empty() => changes.push(("addr", Change::Set(joined(dialled)))),
+        // Listing addresses would also narrow from where the host may ask.
+        Addresses::ByName if entry.run_as.is_empty() => {
+            changes.push(("addr", Change::Set(joined(&card.addresses))));
+        }
+        Addresses::ByName => {}
+        Addresses::Listed(_)
+            if card
+                .addresses
+                .iter()
+                .any(|a| entry.addresses.contains(*a) == Some(true)) => {}
+        Addresses::Listed(listed) => {
+            let (listed, given) = (joined(listed), joined(&card.addresses));
+            out.tell(format!(
+                "{name}: addr={listed} stays, though the card says {given}; --addr changes it"
+            ));
+        }
+    }
+    changes
+}
+
+/// Whether the card's key takes the place of another that is pinned.
+fn pin_fits(place: &Place, name: &HostName, card: &Card, replace: bool) -> Result<bool, Fault> {
+    let pins = known_hosts::pins(place, name)?;
+    let Some(other) = pins.first().filter(|_| !pins.contains(&card.key)) else {
+        return Ok(false);
+    };
+    if replace {
+        return Ok(true);
+    }
+    Err(Fault::of(
+        &place.known_hosts(),
+        format!(
+            "another key is pinned for {name}: fingerprint {}, and on the card is {}. Either the host has a new key, \
+             or the card is of another host or forged. Ask its administrator (`cosadm check` there shows it); \
+             --replace-key takes the new one, --name gives the host another name",
+            keys::fingerprint(other),
+            keys::fingerprint(&card.key)
+        ),
+    ))
+}
+
+/// The addresses of `--addr`: to be dialled, so no networks.
+fn dialled(call: &Call) -> Result<Vec<IpAddr>, Fault> {
+    let single = |network: crate::config::address::Network| {
+        let words = format!("--addr: {network} is a network, and nobody can dial that");
+        network.single().ok_or_else(|| Fault::new(words))
+    };
+    networks(&call.values("addr"))?
+        .into_iter()
+        .map(single)
+        .collect()
+}
+
+/// Reads the card's file, or standard input for `-`; no more than a card can be.
+fn read(file: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    let wrong = |e: std::io::Error| Fault::of(Path::new(file), e);
+    let mut source: Box<dyn Read> = if file == "-" {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(File::open(file).map_err(wrong)?)
+    };
+    let mut bytes = Zeroizing::new(vec![0; TEXT_MAX + 1]);
+    let mut filled = 0;
+    while let Some(room) = bytes.get_mut(filled..).filter(|room| !room.is_empty()) {
+        match source.read(room) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(wrong(e)),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}

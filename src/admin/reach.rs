@@ -1,0 +1,184 @@
+//! Which addresses stand on an invitation: those at which the host that is
+//! invited will probably reach this one.
+
+use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+
+use crate::config::address::Network;
+use crate::config::card::ADDRESSES_MAX;
+use crate::config::hostinfo::Addresses;
+use crate::config::name::HostName;
+use crate::config::settings::Settings;
+use crate::fault::Fault;
+
+/// The addresses for a card, and whether the daemon probably listens where
+/// the host will look.
+pub(super) struct Reach {
+    pub(super) addresses: Vec<IpAddr>,
+    /// What the administrator should know about them.
+    pub(super) warning: Option<String>,
+}
+
+/// The configured addresses, where the daemon listens on particular ones; else
+/// those by which this machine reaches the host.
+pub(super) fn reach(
+    settings: &Settings,
+    host: &HostName,
+    addresses: &Addresses,
+) -> Result<Reach, Fault> {
+    let targets = targets(host, addresses)?;
+    let (any, particular): (Vec<IpAddr>, Vec<IpAddr>) =
+        settings.listen.iter().partition(|a| a.is_unspecified());
+    let sources = || targets.iter().filter_map(|target| source(*target));
+    let mut found: Vec<IpAddr> = Vec::new();
+    let mut add = |address: IpAddr| {
+        if !found.contains(&address) && found.len() < ADDRESSES_MAX {
+            found.push(address);
+        }
+    };
+    // Of particular addresses, those that suit one of the targets.
+    let suits = |listen: &IpAddr, target: &IpAddr| {
+        listen.is_ipv4() == target.is_ipv4() && listen.is_loopback() == target.is_loopback()
+    };
+    particular
+        .iter()
+        .filter(|listen| targets.iter().any(|target| suits(listen, target)))
+        .for_each(|a| add(*a));
+    // `::` is taken for IPv4 as well: where it is not, 0.0.0.0 stands beside it.
+    let reaches = |source: &IpAddr| any.iter().any(|any| any.is_ipv6() || source.is_ipv4());
+    sources().filter(reaches).for_each(&mut add);
+    if !found.is_empty() {
+        return Ok(Reach {
+            addresses: found,
+            warning: None,
+        });
+    }
+    if any.is_empty() {
+        let listen = particular
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
+        let warning = format!(
+            "the daemon listens on {listen} alone, where {host} will hardly reach it; set listen in cosserver.toml"
+        );
+        let addresses = particular.into_iter().take(ADDRESSES_MAX).collect();
+        return Ok(Reach {
+            addresses,
+            warning: Some(warning),
+        });
+    }
+    Err(Fault::new(format!(
+        "no address of this machine is known by which {host} could reach it; set listen in cosserver.toml to one"
+    )))
+}
+
+/// The addresses of the host: the listed ones, a network by its first
+/// address; else those of its name.
+fn targets(host: &HostName, addresses: &Addresses) -> Result<Vec<IpAddr>, Fault> {
+    match addresses {
+        Addresses::Listed(networks) => Ok(networks.iter().map(Network::first).collect()),
+        Addresses::ByName => resolve(host),
+    }
+}
+
+/// The addresses of a host's name.
+pub(super) fn resolve(host: &HostName) -> Result<Vec<IpAddr>, Fault> {
+    let wrong = |why: String| {
+        Fault::new(format!(
+            "{host} does not resolve ({why}); list its addresses with addr="
+        ))
+    };
+    let found: Vec<IpAddr> = (host.as_str(), 0)
+        .to_socket_addrs()
+        .map_err(|e| wrong(e.to_string()))?
+        .map(|a| a.ip().to_canonical())
+        .collect();
+    if found.is_empty() {
+        Err(wrong("it has no address".into()))
+    } else {
+        Ok(found)
+    }
+}
+
+/// The address from which this machine sends to that one: the kernel's choice
+/// when a UDP socket is connected, which sends nothing.
+fn source(target: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = if target.is_ipv4() {
+        [0; 4].into()
+    } else {
+        [0_u16; 8].into()
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((target, 9)).ok()?;
+    let source = socket.local_addr().ok()?.ip().to_canonical();
+    (!source.is_unspecified()).then_some(source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::place::Place;
+    use std::path::Path;
+
+    fn found(listen: &str, addresses: &[&str]) -> (Vec<String>, bool) {
+        let place = Place::of_dir(Path::new("/S"));
+        let settings =
+            Settings::parse(&format!("name = \"x\"\nlisten = {listen}"), &place).unwrap();
+        let listed = Addresses::Listed(
+            addresses
+                .iter()
+                .map(|a| Network::parse(a).unwrap())
+                .collect(),
+        );
+        let reach = reach(&settings, &HostName::parse("hosta").unwrap(), &listed).unwrap();
+        (
+            reach.addresses.iter().map(ToString::to_string).collect(),
+            reach.warning.is_some(),
+        )
+    }
+
+    #[test]
+    fn loopback_for_loopback() {
+        assert_eq!(
+            found("[\"127.0.0.1\", \"::1\"]", &["127.0.0.1"]),
+            (vec!["127.0.0.1".into()], false)
+        );
+        assert_eq!(
+            found("[\"0.0.0.0\", \"::\"]", &["127.0.0.1"]),
+            (vec!["127.0.0.1".into()], false)
+        );
+        assert_eq!(
+            found("[\"::\"]", &["127.0.0.0/8"]),
+            (vec!["127.0.0.1".into()], false)
+        );
+    }
+
+    #[test]
+    fn configured_addresses_that_suit() {
+        let listen = "[\"192.0.2.9\", \"2001:db8::9\", \"127.0.0.1\"]";
+        assert_eq!(
+            found(listen, &["192.0.2.1"]),
+            (vec!["192.0.2.9".into()], false)
+        );
+        assert_eq!(
+            found(listen, &["10.0.0.0/8"]),
+            (vec!["192.0.2.9".into()], false)
+        );
+        assert_eq!(
+            found(listen, &["2001:db8::/32"]),
+            (vec!["2001:db8::9".into()], false)
+        );
+        assert_eq!(
+            found(listen, &["127.0.0.1", "192.0.2.1"]),
+            (vec!["192.0.2.9".into(), "127.0.0.1".into()], false)
+        );
+    }
+
+    #[test]
+    fn an_address_that_will_hardly_do_is_told() {
+        assert_eq!(
+            found("[\"127.0.0.1\"]", &["192.0.2.1"]),
+            (vec!["127.0.0.1".into()], true)
+        );
+    }
+}
