@@ -1,0 +1,77 @@
+use super::*;
+
+fn told(line: &str) -> String {
+    let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+    match parse(&arguments) {
+        Err(Failure::Usage(words)) => words,
+        Ok(Parsed::Help(text)) => text,
+        _ => panic!("{line} was taken"),
+    }
+}
+
+fn call(line: &str) -> Call {
+    let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+    match parse(&arguments) {
+        Ok(Parsed::Run(_, call)) => call,
+        _ => panic!("{line} was not taken"),
+    }
+}
+
+#[test]
+fn command_lines() {
+    let call = self::call("-C S host invite hosta --addr 127.0.0.1 --addr=::1 --run-as root");
+    assert_eq!(call.operand(0), "hosta");
+    assert_eq!(call.value("C").as_deref(), Some("S"));
+    assert_eq!(call.values("addr"), ["127.0.0.1", "::1"]);
+    let call = self::call("host show -C T x --json -v");
+    assert!(call.given("json") && call.given("v"));
+    assert_eq!(
+        (call.operand(0), call.value("C").as_deref()),
+        ("x", Some("T"))
+    );
+    assert!(self::call("-v check").given("v"));
+}
+
+#[test]
+fn mistakes() {
+    for (line, words) in [
+        ("", "what is to be done?"),
+        ("chekc", "did you mean \"check\"?"),
+        (
+            "host",
+            "after host comes one of invite, join, list, show, rotate, remove",
+        ),
+        ("host ivnite x", "did you mean \"host invite\"?"),
+        ("host show", "takes NAME, and here are 0"),
+        ("check x", "takes no operand, and here are 1"),
+        (
+            "host join f --nmae x",
+            "unknown flag --nmae; did you mean \"name\"?",
+        ),
+        ("host join f --name", "Argument to option 'name' missing"),
+        ("check --json --json", "given more than once"),
+        ("-x check", "unknown flag -x"),
+    ] {
+        assert!(told(line).contains(words), "{line:?} gave {:?}", told(line));
+    }
+    assert!(call("host rotate x --port 0").port().is_err());
+}
+
+#[test]
+fn every_command_and_flag_is_in_the_help() {
+    let text = told("--help");
+    for command in COMMANDS {
+        assert!(text.contains(&format!("  {}", command.words.join(" "))));
+        let help = told(&format!("{} --help", command.words.join(" ")));
+        for flag in command.flags {
+            assert!(help.contains(&format!("  --{}", flag.long)), "{help}");
+        }
+        assert!(
+            help.lines()
+                .chain(text.lines())
+                .all(|line| line.chars().count() <= 110),
+            "{help}"
+        );
+    }
+    assert!(told("host --help").starts_with("usage: cosadm"));
+}
