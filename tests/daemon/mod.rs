@@ -1,0 +1,328 @@
+//! A real daemon with folders of its own, for the integration tests: made by
+//! `cosadm` as an administrator would, listening on a port that the system
+//! chose, stopped by its pid.
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::missing_panics_doc,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before the test is a failure.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub const COSSERVER: &str = env!("CARGO_BIN_EXE_cosserver");
+pub const COS: &str = env!("CARGO_BIN_EXE_cos");
+pub const COSADM: &str = env!("CARGO_BIN_EXE_cosadm");
+
+/// Whether this test run is root: only then are there a cell and other users.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// The user that runs the tests.
+pub fn me() -> String {
+    nix::unistd::User::from_uid(nix::unistd::geteuid())
+        .unwrap()
+        .unwrap()
+        .name
+}
+
+/// Whether the long counts are asked for (`make soak`).
+pub fn long() -> bool {
+    std::env::var_os("COS_LONG").is_some()
+}
+
+/// A private folder, gone with the value.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("cos-test-{}-{n}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Default for Folder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Lines that a process has written, and a way to wait for one.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<(Mutex<Vec<String>>, Condvar)>);
+
+impl Lines {
+    /// Collects what comes, until its end.
+    pub fn collect(from: impl std::io::Read + Send + 'static) -> Self {
+        let lines = Self::default();
+        let copy = lines.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(from).lines().map_while(Result::ok) {
+                copy.0.0.lock().unwrap().push(line);
+                copy.0.1.notify_all();
+            }
+        });
+        lines
+    }
+
+    /// All lines so far.
+    pub fn all(&self) -> Vec<String> {
+        self.0.0.lock().unwrap().clone()
+    }
+
+    /// Waits for a line from number `from` on for which `wanted` holds; its
+    /// number and itself.
+    pub fn wait_from(&self, from: usize, wanted: impl Fn(&str) -> bool) -> (usize, String) {
+        let until = Instant::now() + PATIENCE;
+        let mut lines = self.0.0.lock().unwrap();
+        loop {
+            let found = lines.iter().enumerate().skip(from).find(|(_, l)| wanted(l));
+            if let Some((n, line)) = found {
+                return (n, line.clone());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero(),
+                "the line did not come; the log:\n{}",
+                lines.join("\n")
+            );
+            lines = self.0.1.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    /// Waits for a line that contains `part`.
+    pub fn wait(&self, part: &str) -> String {
+        self.wait_from(0, |l| l.contains(part)).1
+    }
+
+    /// How many lines contain `part`.
+    pub fn count(&self, part: &str) -> usize {
+        self.all().iter().filter(|l| l.contains(part)).count()
+    }
+}
+
+/// Runs a command to its end and takes its output.
+pub fn run(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+/// Runs a command that must succeed; its stdout.
+pub fn must(command: &mut Command) -> Vec<u8> {
+    let out = run(command);
+    assert!(out.status.success(), "{command:?}: {out:?}");
+    out.stdout
+}
+
+/// A server folder, a client folder that is joined to it as `hostb`, and the
+/// daemon that serves the one for the other.
+pub struct Daemon {
+    pub folder: Folder,
+    pub log: Lines,
+    pub port: u16,
+    pub child: Child,
+}
+
+impl Daemon {
+    /// With the defaults.
+    pub fn start() -> Self {
+        Self::start_with("", "")
+    }
+
+    /// With further lines in `cosserver.toml`, and further options for the
+    /// caller's line in `hostinfo`.
+    pub fn start_with(settings: &str, options: &str) -> Self {
+        let folder = prepare(settings, options);
+        Self::start_in(folder, &[])
+    }
+
+    /// In folders that [`prepare`] made, with further flags.
+    pub fn start_in(folder: Folder, flags: &[&str]) -> Self {
+        let mut child = Command::new(COSSERVER)
+            .args(["-D", "-e", "-p", "0", "-f"])
+            .arg(folder.path("S/cosserver.toml"))
+            .args(flags)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Lines::collect(child.stderr.take().unwrap());
+        let line = log.wait("listening on 127.0.0.1:");
+        let port = line.rsplit(':').next().unwrap().parse().unwrap();
+        Self {
+            folder,
+            log,
+            port,
+            child,
+        }
+    }
+
+    pub fn server(&self) -> PathBuf {
+        self.folder.path("S")
+    }
+
+    pub fn client(&self) -> PathBuf {
+        self.folder.path("A")
+    }
+
+    /// `cos -C A run -p PORT hostb WORDS…`
+    pub fn cos(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(COS);
+        command.arg("-C").arg(self.client());
+        command
+            .args(["run", "-p", &self.port.to_string(), "hostb"])
+            .args(words);
+        command
+    }
+
+    /// The output of a command that must have this status.
+    pub fn says(&self, status: i32, words: &[&str]) -> Vec<u8> {
+        let out = run(&mut self.cos(words));
+        assert_eq!(
+            out.status.code(),
+            Some(status),
+            "{words:?}: {out:?}\n{}",
+            self.log_text()
+        );
+        out.stdout
+    }
+
+    /// A command that gets `input`.
+    pub fn with_input(&self, input: &[u8], words: &[&str]) -> Output {
+        let mut child = self
+            .cos(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let out = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        out
+    }
+
+    pub fn log_text(&self) -> String {
+        self.log.all().join("\n")
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// The pid of the daemon's gate or relay.
+    pub fn process(&self, role: &str) -> i32 {
+        let wanted = format!("cosserver: {role}");
+        children(self.pid())
+            .into_iter()
+            .find(|pid| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                line.split(|b| *b == 0).next() == Some(wanted.as_bytes())
+            })
+            .unwrap_or_else(|| panic!("no {role}; {}", self.log_text()))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.pid());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let until = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < until {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The children of a process.
+pub fn children(pid: i32) -> Vec<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace()
+        .map(|p| p.parse().unwrap())
+        .collect()
+}
+
+/// Folders `S` and `A`, made and joined by `cosadm`, for a daemon that runs
+/// commands as the user of the tests.
+pub fn prepare(settings: &str, options: &str) -> Folder {
+    let folder = Folder::new();
+    let (server, client) = (folder.path("S"), folder.path("A"));
+    let adm = |dir: &Path| {
+        let mut command = Command::new(COSADM);
+        command.arg("-C").arg(dir);
+        command
+    };
+    must(adm(&server).arg("init"));
+    append(&server.join("cosserver.toml"), settings);
+    let invite = [
+        "host",
+        "invite",
+        "hosta",
+        "--addr",
+        "127.0.0.1",
+        "--addr",
+        "::1",
+        "--run-as",
+        &me(),
+    ];
+    let card = must(adm(&server).args(invite));
+    if !options.is_empty() {
+        let hostinfo = server.join("hostinfo");
+        let text = fs::read_to_string(&hostinfo).unwrap();
+        let line = text.lines().find(|l| l.starts_with("hosta ")).unwrap();
+        fs::write(&hostinfo, text.replace(line, &format!("{line} {options}"))).unwrap();
+    }
+    let file = folder.path("card");
+    fs::write(&file, card).unwrap();
+    must(adm(&client).arg("init"));
+    must(
+        adm(&client)
+            .args(["host", "join"])
+            .arg(&file)
+            .args(["--name", "hostb"]),
+    );
+    folder
+}
+
+pub fn append(file: &Path, text: &str) {
+    let mut f = fs::OpenOptions::new().append(true).open(file).unwrap();
+    f.write_all(text.as_bytes()).unwrap();
+}
