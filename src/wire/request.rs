@@ -201,7 +201,7 @@ fn name(text: &str) -> Result<String, Malformed> {
 }
 
 fn variables(d: &mut minicbor::Decoder<'_>) -> Result<Vec<(String, Vec<u8>)>, Malformed> {
-    let mut all = Vec::new();
+    let mut all: Vec<(String, Vec<u8>)> = Vec::new();
     for _ in 0..cbor::array(d, limits::VARIABLES)? {
         if cbor::array(d, 2)? != 2 {
             return Err(Malformed("a variable that is not a name and a value"));
@@ -214,6 +214,9 @@ fn variables(d: &mut minicbor::Decoder<'_>) -> Result<Vec<(String, Vec<u8>)>, Ma
         }
         if value.len() > limits::VARIABLE_VALUE || value.contains(&0) {
             return Err(Malformed("a variable's value too long, or with a NUL byte"));
+        }
+        if all.iter().any(|(n, _)| n == name) {
+            return Err(Malformed("a variable that is there twice"));
         }
         all.push((name.to_owned(), value.to_vec()));
     }
