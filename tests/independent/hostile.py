@@ -436,6 +436,15 @@ CASES["credit-to-the-brim"] = (sent((w.CREDIT, 0, struct.pack(">I", 15 << 20)), 
 CASES["both-outputs-reset"] = (sent((w.RESET, 0), (w.RESET, 1), (w.CREDIT, 1, b"\0\0\0\1"), (w.SIGNAL, 3)), "end 1 3")
 
 
+@case("end 1 15")
+def over_the_border_of_a_key(s):
+    session = Session(s)
+    while session.sealing.state.n < w.REKEY_EVERY + 4:      # grants of nothing mean nothing
+        grant = bytes([w.CREDIT, 0, 0, 0, 0, 0])
+        session.raw(b"".join(w.record(session.sealing.seal(grant)) for _ in range(4096)))
+    return session.send(w.SIGNAL, 15).outcome()
+
+
 @case("cut")
 def record_of_rubbish(s):
     return Session(s).raw(w.record(b"x" * 100)).outcome()
@@ -503,7 +512,8 @@ def main():
     parser.add_argument("--machine-key", type=key_argument, required=True)
     parser.add_argument("--user", required=True)
     parser.add_argument("cases", nargs="*", metavar="CASE")
-    parser.set_defaults(caller=None, server=None, addr=None, host_key=None, cookie=None)
+    parser.add_argument("--addr")
+    parser.set_defaults(caller=None, server=None, host_key=None, cookie=None)
     args = parser.parse_args()
     args.invitation = invitation_of(args)
     wrong = 0

@@ -207,7 +207,7 @@ def request_json():
         ("a length alone", cbor(*head, later[1])), ("a digest of 31 bytes", cbor(*head, (6, b"x" * 31), later[1])),
         ("words and a digest of 31 bytes", cbor(*head, words, (6, b"x" * 31))),
         ("a length of 0", cbor(*head, later[0], (7, 0))), ("a length of 131,073", cbor(*head, later[0], (7, 131073))),
-        ("33 variables", cbor(*head, words, (5, pairs(33)))), ("a variable of one", cbor(*head, words, (5, [["A"]]))),
+        ("a variable twice", cbor(*head, words, (5, [["A", b"1"], ["A", b"2"]]))), ("33 variables", cbor(*head, words, (5, pairs(33)))), ("a variable of one", cbor(*head, words, (5, [["A"]]))),
         ("a variable of three", cbor(*head, words, (5, [["A", b"", b""]]))),
         ("a variable without a name", cbor(*head, words, (5, [["", b""]]))),
         ("a name of 65 bytes", cbor(*head, words, (5, [["N" * 65, b""]]))),

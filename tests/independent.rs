@@ -1,0 +1,290 @@
+//! The independent client of `tests/independent`, written from the protocol's
+//! page alone, against the real daemon: what it asks for is done, and what it
+//! does wrong is refused as the page says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use daemon::{Daemon, me};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The folder of the Python programs.
+fn here() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/independent")
+}
+
+/// A Python with the packages of `requirements.txt`, made once.
+fn python() -> Command {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    let python = PYTHON.get_or_init(|| {
+        let out = daemon::must(&mut Command::new(here().join("venv.sh")));
+        PathBuf::from(String::from_utf8(out).unwrap().trim_end())
+    });
+    let mut command = Command::new(python);
+    command.arg("-B");
+    command
+}
+
+/// One of the programs, with what it needs to reach the daemon.
+fn program(d: &Daemon, name: &str) -> Command {
+    let mut command = python();
+    command
+        .arg(here().join(name))
+        .arg("--card")
+        .arg(d.folder.path("card"));
+    command.args([
+        "--port",
+        &d.port.to_string(),
+        "--user",
+        &me(),
+        "--machine-key",
+    ]);
+    command.arg(d.client().join("machine.key"));
+    command
+}
+
+/// `cosclient.py` with these options and this command.
+fn client(d: &Daemon, options: &[&str], words: &[&str]) -> Command {
+    let mut command = program(d, "cosclient.py");
+    command
+        .args(["--addr", "127.0.0.1"])
+        .args(options)
+        .arg("--")
+        .args(words);
+    command
+}
+
+fn runs(d: &Daemon, options: &[&str], words: &[&str]) -> (i32, String, String) {
+    let out = daemon::run(&mut client(d, options, words));
+    said(&out)
+}
+
+fn said(out: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        out.status.code().unwrap_or(-1),
+        text(&out.stdout),
+        text(&out.stderr),
+    )
+}
+
+fn said_is(said: (i32, String, String), status: i32, stdout: &str, stderr: &str) {
+    assert_eq!(said, (status, stdout.to_owned(), stderr.to_owned()));
+}
+
+#[test]
+fn the_vectors_are_what_the_generator_makes() {
+    daemon::must(python().arg(here().join("make_vectors.py")).arg("--check"));
+}
+
+#[test]
+fn a_command_runs_with_either_suite() {
+    let d = Daemon::start();
+    for suite in ["1", "2"] {
+        let words = ["echo out; echo err >&2; exit 42"];
+        said_is(runs(&d, &["--suite", suite], &words), 42, "out\n", "err\n");
+    }
+    said_is(runs(&d, &[], &["kill -KILL $$"]), 137, "", "");
+    said_is(runs(&d, &[], &["exit 255"]), 255, "", "");
+    // Words are joined by single spaces; input is at its end.
+    said_is(runs(&d, &[], &["cat;", "echo", "a  b"]), 0, "a b\n", "");
+}
+
+#[test]
+fn variables_pass_as_the_page_says() {
+    let d = Daemon::start();
+    let options = [
+        "--env",
+        "LC_TIME=C",
+        "--env",
+        "GIT_PROTOCOL=version=2",
+        "--env",
+        "OTHER=x",
+    ];
+    let words = ["echo $LC_TIME,$GIT_PROTOCOL,$OTHER,$COS_HOST"];
+    said_is(runs(&d, &options, &words), 0, "C,version=2,,hosta\n", "");
+}
+
+#[test]
+fn a_long_command_follows_its_digest() {
+    let d = Daemon::start();
+    for length in [2_500, 2_700, 4_075, 8_150, 100_000] {
+        let command = format!("echo {} | wc -c", "x".repeat(length));
+        said_is(
+            runs(&d, &[], &[&command]),
+            0,
+            &format!("{}\n", length + 1),
+            "",
+        );
+    }
+}
+
+#[test]
+fn bytes_go_there_and_back_and_half_close_is_carried() {
+    let d = Daemon::start();
+    // More than all the credit and all the pipes hold, and every byte value.
+    let bytes: Vec<u8> = (0..12_000_000_u32)
+        .map(|i| (i % 251 ^ i >> 16) as u8)
+        .collect();
+    let mut child = client(&d, &[], &["cat; echo end >&2"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, copy) = (child.stdin.take().unwrap(), bytes.clone());
+    let writer = std::thread::spawn(move || stdin.write_all(&copy));
+    let out = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert_eq!(out.status.code(), Some(0), "{}", d.log_text());
+    assert!(out.stdout == bytes, "{} bytes came back", out.stdout.len());
+    assert_eq!(out.stderr, b"end\n");
+}
+
+#[test]
+fn a_reader_that_is_gone_stops_the_writer() {
+    let d = Daemon::start();
+    let mut child = client(&d, &[], &["yes"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 2];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    assert_eq!(
+        child.wait().unwrap().code(),
+        Some(128 + 13),
+        "yes gets SIGPIPE"
+    );
+    // And a job that closes its input stops a client that would send for ever.
+    let mut endless = client(&d, &[], &["exec <&-; exit 3"]);
+    let zeros = std::fs::File::open("/dev/zero").unwrap();
+    assert_eq!(endless.stdin(zeros).status().unwrap().code(), Some(3));
+}
+
+#[test]
+fn signals_reach_the_job() {
+    let d = Daemon::start();
+    for (signal, name) in [
+        (Signal::SIGHUP, "HUP"),
+        (Signal::SIGINT, "INT"),
+        (Signal::SIGQUIT, "QUIT"),
+        (Signal::SIGTERM, "TERM"),
+    ] {
+        let job = format!("trap 'echo got; exit 7' {name}; echo ready; while :; do read x; done");
+        let mut child = client(&d, &[], &[&job])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "ready");
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), "got", "{name}");
+        assert_eq!(child.wait().unwrap().code(), Some(7), "{name}");
+    }
+}
+
+#[test]
+fn the_host_key_is_told_to_who_asks() {
+    let d = Daemon::start();
+    let card = std::fs::read_to_string(d.folder.path("card")).unwrap();
+    let key = card.lines().find_map(|l| l.strip_prefix("key: ")).unwrap();
+    said_is(
+        runs(&d, &["--ask-host-key"], &[]),
+        0,
+        &format!("{key}\n"),
+        "",
+    );
+}
+
+#[test]
+fn a_refusal_is_status_255_and_the_reference_of_the_log() {
+    let d = Daemon::start();
+    let (status, stdout, stderr) = runs(&d, &["--cookie", &"c0".repeat(32)], &["echo no"]);
+    assert_eq!((status, &*stdout), (255, ""));
+    let reference = stderr
+        .trim_end()
+        .strip_prefix("cosclient: denied, reference ");
+    d.log.wait(&format!("denied ref={}", reference.unwrap()));
+}
+
+/// Why the log says that a case of `hostile.py` was refused.
+const CAUSES: [(&str, &[&str]); 5] = [
+    (
+        "handshake",
+        &[
+            "client-hello-of-rubbish",
+            "changed-byte",
+            "replayed-client-hello",
+            "hello-changed-on-the-way",
+            "another-suite",
+            "another-host-key",
+            "opening-of-rubbish",
+            "request-not-canonical",
+            "request-of-another-service",
+            "request-with-nul",
+            "empty-command",
+            "another-long-command",
+            "long-command-too-long",
+            "empty-piece",
+            "piece-that-does-not-open",
+        ],
+    ),
+    (
+        "proof",
+        &[
+            "nonce-of-another-connection",
+            "wrong-cookie",
+            "server-label",
+        ],
+    ),
+    ("unknown-host", &["unknown-caller", "caller-no-name"]),
+    ("user", &["user-not-allowed", "user-like-an-option"]),
+    ("server-name", &["another-server"]),
+];
+
+#[test]
+fn clients_that_do_not_keep_to_the_protocol_are_refused() {
+    let d = Daemon::start();
+    // The machine's key is recorded with its first proof.
+    said_is(runs(&d, &[], &["true"]), 0, "", "");
+    let mut hostile = program(&d, "hostile.py");
+    let out = daemon::run(hostile.args(["--addr", "127.0.0.1"]));
+    let (status, stdout, stderr) = said(&out);
+    assert_eq!(status, 0, "{stderr}{stdout}{}", d.log_text());
+    let mut denied = 0;
+    for line in stdout.lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [case, outcome, reference] = fields[..] else {
+            panic!("{line}")
+        };
+        if outcome != "denied" {
+            continue;
+        }
+        denied += 1;
+        // The log has each refusal once, with its reason.
+        let named = d.log.wait(&format!("denied ref={reference} "));
+        assert_eq!(d.log.count(reference), 1, "{named}");
+        let cause = CAUSES.iter().find(|(_, cases)| cases.contains(&case));
+        let cause = cause.map_or("machine-key", |(cause, _)| cause);
+        assert!(
+            named.contains(&format!("cause={cause} ")),
+            "{case}: {named}"
+        );
+    }
+    assert!(denied > 20, "{stdout}");
+    // Whatever they did, the next caller is served.
+    said_is(runs(&d, &[], &["echo still here"]), 0, "still here\n", "");
+}
