@@ -136,7 +136,7 @@ fn bytes_go_there_and_back_and_half_close_is_carried() {
     let d = Daemon::start();
     // More than all the credit and all the pipes hold, and every byte value.
     let bytes: Vec<u8> = (0..12_000_000_u32)
-        .map(|i| (i % 251 ^ i >> 16) as u8)
+        .map(|i| ((i % 251) ^ (i >> 16)).to_le_bytes()[0])
         .collect();
     let mut child = client(&d, &[], &["cat; echo end >&2"])
         .stdin(Stdio::piped())

@@ -10,9 +10,16 @@ fn read(record: &[u8]) {
         assert_eq!(Hello::parse(&read.compose().unwrap()), Ok(read));
     }
     let suites = vec![Suite::AesGcm, Suite::ChaChaPoly];
-    let hello = Hello { version: 1, suites, wants_host_key: true };
+    let hello = Hello {
+        version: 1,
+        suites,
+        wants_host_key: true,
+    };
     if let Ok(read) = ServerHello::parse(record, &hello) {
-        assert_eq!(ServerHello::parse(&read.compose().unwrap(), &hello), Ok(read));
+        assert_eq!(
+            ServerHello::parse(&read.compose().unwrap(), &hello),
+            Ok(read)
+        );
     }
 }
 

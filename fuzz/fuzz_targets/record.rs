@@ -4,13 +4,22 @@
 use cosserver::wire::record::{self, Kind};
 use libfuzzer_sys::fuzz_target;
 
-const KINDS: [Kind; 6] =
-    [Kind::Hello, Kind::ServerHello, Kind::ClientHello, Kind::Answer, Kind::Denied, Kind::Sealed];
+const KINDS: [Kind; 6] = [
+    Kind::Hello,
+    Kind::ServerHello,
+    Kind::ClientHello,
+    Kind::Answer,
+    Kind::Denied,
+    Kind::Sealed,
+];
 
 fuzz_target!(|bytes: &[u8]| {
     for due in KINDS {
         if let Ok(read) = record::parse(bytes, &[due]) {
-            assert_eq!(record::compose(read.kind, read.content).as_deref(), Ok(bytes));
+            assert_eq!(
+                record::compose(read.kind, read.content).as_deref(),
+                Ok(bytes)
+            );
         }
     }
 });
