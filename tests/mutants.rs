@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use cosserver::secret::{KeyPair, Secret};
 use cosserver::wire::answer::{self, Answer};
 use cosserver::wire::hello::{Hello, ServerHello, Suite};
-use cosserver::wire::noise::{Direction, Initiator, Responder};
+use cosserver::wire::noise::{Direction, Initiator, Prepared, Responder};
 use cosserver::wire::opening::Opening;
 use cosserver::wire::record::{self, Kind};
 use cosserver::wire::request::{self, Command, Request};
@@ -257,9 +257,19 @@ fn client_hellos_do_not_open() {
         KeyPair::of(Secret::new([2; 32])),
     );
     for suite in [Suite::AesGcm, Suite::ChaChaPoly] {
-        let mut initiator = Initiator::new(suite, &machine, &host.public, b"h", b"s").unwrap();
+        let mut initiator = Initiator::new(
+            suite,
+            &machine,
+            &host.public,
+            b"h",
+            b"s",
+            Prepared::default(),
+        )
+        .unwrap();
         let seed = initiator.message_1(&opening(&requests()[0])).unwrap();
-        let open = |bytes: &[u8]| Responder::open(suite, &host, b"h", b"s", bytes).is_ok();
+        let open = |bytes: &[u8]| {
+            Responder::open(suite, &host, b"h", b"s", bytes, Prepared::default()).is_ok()
+        };
         assert!(open(&seed));
         let seeds = [seed.clone()];
         assert_eq!(

@@ -12,7 +12,7 @@
 use cosserver::secret::{KeyPair, PublicKey, Secret};
 use cosserver::wire::answer::{self, Answer, Reference};
 use cosserver::wire::hello::{Hello, ServerHello, Suite};
-use cosserver::wire::noise::{Direction, Responder};
+use cosserver::wire::noise::{Direction, Prepared, Responder};
 use cosserver::wire::opening::Opening;
 use cosserver::wire::proof::{self, Claim, Side};
 use cosserver::wire::record::{self, Kind};
@@ -297,7 +297,14 @@ fn open_message_1(vector: &Value) {
         .content;
     assert_eq!(message, bytes(vector, "message_1"));
     let open = |host: &KeyPair, hello: &[u8], server_hello: &[u8], message: &[u8]| {
-        Responder::open(suite(vector), host, hello, server_hello, message)
+        Responder::open(
+            suite(vector),
+            host,
+            hello,
+            server_hello,
+            message,
+            Prepared::default(),
+        )
     };
     let opened = open(&host, &hello, &server_hello, message).unwrap();
     assert_eq!(opened.machine.0, array(vector, "machine_public"));

@@ -18,7 +18,7 @@ use crate::secret::{KeyPair, PublicKey, Secret};
 use crate::wire::answer::{self, Reference};
 use crate::wire::hello::{Hello, ServerHello, Suite, VERSION};
 use crate::wire::limits::{COMMAND_PIECE, LENGTH_BYTES};
-use crate::wire::noise::Initiator;
+use crate::wire::noise::{Initiator, Prepared};
 use crate::wire::opening::Opening;
 use crate::wire::proof::{self, Claim, Side};
 use crate::wire::record::{self, Envelope, Kind};
@@ -141,7 +141,12 @@ impl<'a> Greeted<'a> {
     ///
     /// # Errors
     /// No answer, or none that the host we mean can have given.
-    pub fn ask(self, who: Credentials<'_>, question: &Question) -> Result<Answer, Fault> {
+    pub fn ask(
+        self,
+        who: Credentials<'_>,
+        question: &Question,
+        prepared: Prepared,
+    ) -> Result<Answer, Fault> {
         let Self {
             mut line,
             ours: our_hello,
@@ -164,8 +169,15 @@ impl<'a> Greeted<'a> {
             proof,
         };
         let hello = &our_hello.record;
-        let mut noise = Initiator::new(theirs.suite, who.machine, who.pin, hello, &their_record)
-            .map_err(ours)?;
+        let mut noise = Initiator::new(
+            theirs.suite,
+            who.machine,
+            who.pin,
+            hello,
+            &their_record,
+            prepared,
+        )
+        .map_err(ours)?;
         let message = noise
             .message_1(&opening.encode().map_err(ours)?)
             .map_err(ours)?;

@@ -43,6 +43,7 @@ use crate::config::place::Place;
 use crate::config::{cookie, keys, known_hosts};
 use crate::fault::Fault;
 use crate::secret::{KeyPair, PublicKey, Secret};
+use crate::wire::noise::Prepared;
 use crate::wire::stream::End;
 
 /// What a shell script sees when we failed ourselves.
@@ -120,9 +121,12 @@ fn connect(call: &Call, place: &Place, route: &Route, voice: &Voice) -> Result<A
     for who in own.pairs().take(ATTEMPTS) {
         let dialed = dialing.take().unwrap_or_else(dial).finish()?;
         voice.step(|| format!("connected to {}", dialed.address));
+        // Most of the handshake's arithmetic, while the ServerHello is on its way.
+        let prepared = Prepared::for_initiator(who.machine, who.pin)
+            .map_err(|m| Fault::of(&place.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
         voice.step(|| format!("hello, suite {:?}", greeted.suite()));
-        match greeted.ask(who, &question)? {
+        match greeted.ask(who, &question, prepared)? {
             Answer::Accepted(accepted) => {
                 voice.step(|| format!("accepted by {} as {}", who.server, who.caller));
                 return Ok(*accepted);

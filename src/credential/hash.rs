@@ -41,6 +41,7 @@ pub struct Proven {
     request: Request,
     server_proof: [u8; 32],
     responder: Option<Responder>,
+    machine: PublicKey,
     newly_recorded: bool,
 }
 
@@ -53,6 +54,11 @@ impl Proven {
     /// The address it calls from.
     pub const fn peer(&self) -> IpAddr {
         self.peer
+    }
+
+    /// Its machine key.
+    pub const fn machine(&self) -> &PublicKey {
+        &self.machine
     }
 
     /// What it asks for.
@@ -136,13 +142,9 @@ pub fn prove(opened: Opened, against: &Against<'_>) -> Result<Proven, Refusal> {
         request: opening.request,
     };
     check_address(entry, against)?;
-    check_key(entry, &opened.machine, against.place)?;
+    let known = known_key(entry, &opened.machine, against.place)?;
     let cookie = right_cookie(&caller, &claim, &opening.proof, against.place)?;
-    let recorded = machines::record(against.place, &caller, opened.machine)
-        .map_err(|e| Refusal::new(Cause::MachineKey, e))?;
-    if recorded == Recorded::Other {
-        return Err(other_key(&caller, "another machine was first"));
-    }
+    let newly_recorded = !known && record_key(&caller, opened.machine, against.place)?;
     let request = Request::decode(opening.request).map_err(not_a_request)?;
     let server_proof = proof::make(&cookie, Side::Server, &claim).map_err(not_a_request)?;
     Ok(Proven {
@@ -151,7 +153,8 @@ pub fn prove(opened: Opened, against: &Against<'_>) -> Result<Proven, Refusal> {
         request,
         server_proof,
         responder: Some(opened.responder),
-        newly_recorded: recorded == Recorded::New,
+        machine: opened.machine,
+        newly_recorded,
     })
 }
 
@@ -174,13 +177,23 @@ fn check_address(entry: &Entry, against: &Against<'_>) -> Result<(), Refusal> {
     Err(Refusal::new(Cause::Address, words))
 }
 
-fn check_key(entry: &Entry, machine: &PublicKey, place: &Place) -> Result<(), Refusal> {
+/// Whether this machine key is the one that is recorded; `false`: none is yet.
+fn known_key(entry: &Entry, machine: &PublicKey, place: &Place) -> Result<bool, Refusal> {
     if entry.machine_key.is_some_and(|pinned| pinned != *machine) {
         return Err(other_key(&entry.name, "hostinfo pins another"));
     }
     match machines::recorded(place, &entry.name) {
         Ok(Some(first)) if first != *machine => Err(other_key(&entry.name, "another was first")),
-        Ok(_) => Ok(()),
+        Ok(recorded) => Ok(recorded.is_some()),
+        Err(e) => Err(Refusal::new(Cause::MachineKey, e)),
+    }
+}
+
+/// Records the key of a host's first proof. Of two that race, one is the first.
+fn record_key(host: &HostName, machine: PublicKey, place: &Place) -> Result<bool, Refusal> {
+    match machines::record(place, host, machine) {
+        Ok(Recorded::Other) => Err(other_key(host, "another machine was first")),
+        Ok(recorded) => Ok(recorded == Recorded::New),
         Err(e) => Err(Refusal::new(Cause::MachineKey, e)),
     }
 }

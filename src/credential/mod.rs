@@ -13,7 +13,7 @@ use crate::secret::{self, KeyPair, PublicKey};
 use crate::wire::Malformed;
 use crate::wire::hello::{Hello, ServerHello, Suite, VERSION};
 use crate::wire::limits;
-use crate::wire::noise::Responder;
+use crate::wire::noise::{Prepared, Responder};
 use crate::wire::record::{self, Kind};
 use zeroize::Zeroizing;
 
@@ -69,12 +69,24 @@ impl Greeted {
     ///
     /// # Errors
     /// It was made for another host or another connection, or was changed.
-    pub fn open(self, record: &[u8], host: &KeyPair) -> Result<Opened, Refusal> {
+    pub fn open(
+        self,
+        record: &[u8],
+        host: &KeyPair,
+        prepared: Prepared,
+    ) -> Result<Opened, Refusal> {
         let refuse = |m: Malformed| Refusal::new(Cause::Handshake, m);
         let message = record::parse(record, &[Kind::ClientHello])
             .map_err(refuse)?
             .content;
-        let opened = Responder::open(self.suite, host, &self.hello, &self.server_hello, message);
+        let opened = Responder::open(
+            self.suite,
+            host,
+            &self.hello,
+            &self.server_hello,
+            message,
+            prepared,
+        );
         let opened = opened.map_err(refuse)?;
         Ok(Opened {
             machine: opened.machine,

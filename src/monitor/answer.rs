@@ -153,8 +153,10 @@ impl Monitor {
         if socket::has_bytes(socket.as_fd()) {
             return Err(Halt::Closed("bytes behind a ClientHello"));
         }
-        let host = self.host.clone();
-        let opened = greeted.open(record, &host).map_err(|r| r.of(peer.ip()))?;
+        let prepared = self.stock.take();
+        let opened = greeted
+            .open(record, &self.host, prepared)
+            .map_err(|r| r.of(peer.ip()))?;
         let proven = self.prove(opened, peer.ip()).map_err(|r| r.of(peer.ip()))?;
         if let Command::Follows { length, .. } = proven.request().command {
             return self.ask_for_command(c, proven, socket, length);
@@ -179,6 +181,7 @@ impl Monitor {
                 peer,
             },
         )?;
+        self.stock.proven(&self.host.public, proven.machine());
         if proven.is_newly_recorded() {
             let host = &proven.caller().name;
             self.log.say(

@@ -13,6 +13,7 @@ mod notify;
 pub mod options;
 mod sessions;
 mod start;
+mod stock;
 mod token;
 
 use std::collections::HashMap;
@@ -42,6 +43,7 @@ use children::Child;
 use hosts::{Hosts, Refreshed};
 use notify::Manager;
 use sessions::{Finished, Sessions};
+use stock::Stock;
 use token::Whose;
 
 /// Networks in one message to the gate.
@@ -70,6 +72,7 @@ struct Monitor {
     strangers: HashMap<Connection, Stranger>,
     pending: HashMap<LookUp, Pending>,
     sessions: Sessions,
+    stock: Stock,
     /// Serving the one connection of inetd.
     inetd: bool,
     gate_is_empty: bool,
@@ -102,6 +105,7 @@ impl Monitor {
             if self.is_over() {
                 return self.finish();
             }
+            self.stock.fill(&self.host);
             let timeout = self
                 .next_deadline()
                 .map(|d| d.saturating_duration_since(now));

@@ -196,6 +196,7 @@ fn serve(asked: &Asked) -> Result<Monitor, Fault> {
         strangers: HashMap::new(),
         pending: HashMap::new(),
         sessions: Sessions::default(),
+        stock: super::stock::Stock::default(),
         inetd: asked.inetd,
         gate_is_empty: false,
         stopping: None,

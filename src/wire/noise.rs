@@ -3,6 +3,9 @@
 //!
 //! Run by the monitor (responder) and by the client (initiator).
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::{CryptoResolver, DefaultResolver, FallbackResolver, RingResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
@@ -19,10 +22,82 @@ fn prologue(hello: &[u8], server_hello: &[u8]) -> Vec<u8> {
     [LABEL, hello, server_hello].concat()
 }
 
+/// What of a handshake's arithmetic was done beforehand: nothing, an ephemeral
+/// pair for one handshake, shared secrets. Diffie-Hellman takes most of a
+/// handshake's time, and these do not depend on what the peer will say.
+#[derive(Default)]
+pub struct Prepared {
+    ephemeral: Option<KeyPair>,
+    shared: Arc<SharedSecrets>,
+}
+
+impl Prepared {
+    /// An ephemeral pair, and secrets that were computed before.
+    pub const fn new(ephemeral: Option<KeyPair>, shared: Arc<SharedSecrets>) -> Self {
+        Self { ephemeral, shared }
+    }
+
+    /// All that an initiator can do before the hellos are exchanged.
+    ///
+    /// # Errors
+    /// No random bytes were to be had, or the host's key is of low order.
+    pub fn for_initiator(own: &KeyPair, host: &PublicKey) -> Result<Self, Malformed> {
+        let ephemeral = KeyPair::random().map_err(|_| BROKEN)?;
+        let mut shared = SharedSecrets::default();
+        for pair in [&ephemeral, own] {
+            shared.add(pair, host)?;
+        }
+        Ok(Self {
+            ephemeral: Some(ephemeral),
+            shared: Arc::new(shared),
+        })
+    }
+}
+
+/// Secrets that pairs of keys share, by both public keys.
+#[derive(Clone, Default)]
+pub struct SharedSecrets(HashMap<(PublicKey, PublicKey), Secret>);
+
+impl SharedSecrets {
+    /// Computes one and keeps it.
+    ///
+    /// # Errors
+    /// The peer's key is of low order.
+    pub fn add(&mut self, own: &KeyPair, theirs: &PublicKey) -> Result<(), Malformed> {
+        self.0
+            .insert((own.public, *theirs), agree(own, theirs).ok_or(BROKEN)?);
+        Ok(())
+    }
+
+    /// Whether this one is kept.
+    pub fn has(&self, own: &PublicKey, theirs: &PublicKey) -> bool {
+        self.0.contains_key(&(*own, *theirs))
+    }
+
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// X25519 (RFC 7748). `None`: the peer's key is of low order, and would give
+/// zeros whoever holds the private half.
+fn agree(own: &KeyPair, theirs: &PublicKey) -> Option<Secret> {
+    let bytes = Zeroizing::new(x25519_dalek::x25519(*own.private.expose(), theirs.0));
+    let zeros = crate::secret::same_bytes(bytes.as_slice(), &[0; 32]);
+    (!zeros).then(|| Secret::new(*bytes))
+}
+
 fn builder<'a>(
     suite: Suite,
     own: &'a KeyPair,
     prologue: &'a [u8],
+    prepared: Prepared,
 ) -> Result<snow::Builder<'a>, Malformed> {
     let name = match suite {
         Suite::AesGcm => "Noise_IK_25519_AESGCM_SHA256",
@@ -32,6 +107,8 @@ fn builder<'a>(
     let fallback = FallbackResolver::new(Box::new(RingResolver), Box::new(DefaultResolver));
     let resolver = Resolver {
         own: own.clone(),
+        ephemeral: prepared.ephemeral,
+        shared: prepared.shared,
         fallback,
     };
     snow::Builder::with_resolver(params, Box::new(resolver))
@@ -55,8 +132,9 @@ impl Initiator {
         host: &PublicKey,
         hello: &[u8],
         server_hello: &[u8],
+        prepared: Prepared,
     ) -> Result<Self, Malformed> {
-        builder(suite, own, &prologue(hello, server_hello))?
+        builder(suite, own, &prologue(hello, server_hello), prepared)?
             .remote_public_key(&host.0)
             .and_then(snow::Builder::build_initiator)
             .map(|state| Self(suite, state))
@@ -105,8 +183,9 @@ impl Responder {
         hello: &[u8],
         server_hello: &[u8],
         message_1: &[u8],
+        prepared: Prepared,
     ) -> Result<Opened, Malformed> {
-        let mut state = builder(suite, own, &prologue(hello, server_hello))?
+        let mut state = builder(suite, own, &prologue(hello, server_hello), prepared)?
             .build_responder()
             .map_err(|_| BROKEN)?;
         let payload = read(&mut state, message_1)?;
@@ -183,10 +262,13 @@ fn keys(suite: Suite, mut state: snow::HandshakeState) -> Keys {
     keys
 }
 
-/// snow's own primitives, but for a Diffie-Hellman that knows its public half:
-/// snow would compute the long-term key's anew for every handshake.
+/// snow's own primitives, but for a Diffie-Hellman that knows what was computed
+/// before: our own public half, which snow would compute anew for every
+/// handshake, and what is [`Prepared`].
 struct Resolver {
     own: KeyPair,
+    ephemeral: Option<KeyPair>,
+    shared: Arc<SharedSecrets>,
     fallback: FallbackResolver,
 }
 
@@ -197,9 +279,13 @@ impl CryptoResolver for Resolver {
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
         match choice {
+            // snow asks for the long-term key's first, then for the ephemeral's:
+            // which is which shows in the call that follows, `set` or `generate`.
             DHChoice::Curve25519 => Some(Box::new(X25519 {
                 pair: self.own.clone(),
                 known: self.own.clone(),
+                next: self.ephemeral.clone(),
+                shared: Arc::clone(&self.shared),
             })),
             _ => None,
         }
@@ -217,6 +303,8 @@ impl CryptoResolver for Resolver {
 struct X25519 {
     pair: KeyPair,
     known: KeyPair,
+    next: Option<KeyPair>,
+    shared: Arc<SharedSecrets>,
 }
 
 impl Dh for X25519 {
@@ -246,6 +334,10 @@ impl Dh for X25519 {
     }
 
     fn generate(&mut self, rng: &mut dyn Random) -> Result<(), snow::Error> {
+        if let Some(prepared) = self.next.take() {
+            self.pair = prepared;
+            return Ok(());
+        }
         let mut private = Zeroizing::new([0_u8; 32]);
         rng.try_fill_bytes(private.as_mut_slice())?;
         self.pair = KeyPair::of(Secret::new(*private));
@@ -261,18 +353,15 @@ impl Dh for X25519 {
     }
 
     fn dh(&self, public: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
-        let public = public
-            .get(..32)
-            .and_then(|p| p.try_into().ok())
+        let theirs = public.get(..32).and_then(|p| p.try_into().ok());
+        let theirs = PublicKey(theirs.ok_or(snow::Error::Dh)?);
+        let known = self.shared.0.get(&(self.pair.public, theirs)).cloned();
+        let shared = known
+            .or_else(|| agree(&self.pair, &theirs))
             .ok_or(snow::Error::Dh)?;
-        let shared = Zeroizing::new(x25519_dalek::x25519(*self.pair.private.expose(), public));
-        // A key of low order would give zeros, whoever holds the private half.
-        if crate::secret::same_bytes(shared.as_slice(), &[0; 32]) {
-            return Err(snow::Error::Dh);
-        }
         out.get_mut(..32)
             .ok_or(snow::Error::Dh)?
-            .copy_from_slice(shared.as_slice());
+            .copy_from_slice(shared.expose());
         Ok(())
     }
 }

@@ -156,16 +156,27 @@ impl Opener {
 mod tests {
     use super::*;
     use crate::secret::{KeyPair, Secret};
-    use crate::wire::noise::{Initiator, Responder};
+    use crate::wire::noise::{Initiator, Prepared, Responder};
 
     #[test]
     fn both_sides_of_a_handshake_reach_the_same_keys() {
         for suite in [Suite::AesGcm, Suite::ChaChaPoly] {
             let (host, machine) = (KeyPair::random().unwrap(), KeyPair::random().unwrap());
-            let mut i = Initiator::new(suite, &machine, &host.public, b"one", b"two").unwrap();
+            let mut i = Initiator::new(
+                suite,
+                &machine,
+                &host.public,
+                b"one",
+                b"two",
+                Prepared::default(),
+            )
+            .unwrap();
             let one = i.message_1(b"request").unwrap();
-            assert!(Responder::open(suite, &host, b"one", b"twO", &one).is_err());
-            let opened = Responder::open(suite, &host, b"one", b"two", &one).unwrap();
+            assert!(
+                Responder::open(suite, &host, b"one", b"twO", &one, Prepared::default()).is_err()
+            );
+            let opened =
+                Responder::open(suite, &host, b"one", b"two", &one, Prepared::default()).unwrap();
             assert_eq!(opened.machine, machine.public);
             assert_eq!(*opened.payload, b"request");
             let (two, server) = opened.responder.message_2(b"answer").unwrap();

@@ -28,7 +28,7 @@ use cosserver::secret::{KeyPair, PublicKey, Secret, random};
 use cosserver::wire::answer::{self, Answer, Reference};
 use cosserver::wire::hello::{Hello, ServerHello};
 use cosserver::wire::limits::LENGTH_BYTES;
-use cosserver::wire::noise::{Keys, Responder};
+use cosserver::wire::noise::{Keys, Prepared, Responder};
 use cosserver::wire::opening::Opening;
 use cosserver::wire::proof::{self, Claim, Side};
 use cosserver::wire::record::{self, Kind};
@@ -224,6 +224,7 @@ impl Greeted {
             &self.hello_record,
             &self.our_record,
             message,
+            Prepared::default(),
         );
         let Ok(opened) = opened else {
             return Err(self.connection);

@@ -1,0 +1,49 @@
+//! The handshake's arithmetic that can be done beforehand: an ephemeral pair in
+//! stock, and the secrets that the host's key shares with machines that have
+//! proven themselves. Diffie-Hellman is most of what an exec costs the monitor.
+
+use std::sync::Arc;
+
+use crate::secret::{KeyPair, PublicKey};
+use crate::wire::noise::{Prepared, SharedSecrets};
+
+/// Machines whose shared secret is kept. One that never proved itself is not.
+const KEPT: usize = 1024;
+
+/// What is in stock.
+#[derive(Default)]
+pub(super) struct Stock {
+    ephemeral: Option<KeyPair>,
+    shared: Arc<SharedSecrets>,
+    /// The machine that proved itself last and is not in stock yet.
+    owed: Option<PublicKey>,
+}
+
+impl Stock {
+    /// What there is for the next handshake. The ephemeral pair leaves the stock.
+    pub(super) fn take(&mut self) -> Prepared {
+        Prepared::new(self.ephemeral.take(), Arc::clone(&self.shared))
+    }
+
+    /// Takes note of a machine that has proven itself.
+    pub(super) fn proven(&mut self, host: &PublicKey, machine: &PublicKey) {
+        if !self.shared.has(host, machine) {
+            self.owed = Some(*machine);
+        }
+    }
+
+    /// Fills the stock up, when there is nothing else to do.
+    pub(super) fn fill(&mut self, host: &KeyPair) {
+        if self.ephemeral.is_none() {
+            self.ephemeral = KeyPair::random().ok();
+        }
+        if let Some(machine) = self.owed.take() {
+            let shared = Arc::make_mut(&mut self.shared);
+            if shared.len() >= KEPT {
+                *shared = SharedSecrets::default();
+            }
+            // A key of low order has proven nothing.
+            let _ = shared.add(host, &machine);
+        }
+    }
+}
