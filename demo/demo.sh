@@ -41,18 +41,31 @@ else
 fi
 
 daemon=
+wrong=0
 cleanup() {
 	if [ -n "$daemon" ]; then
 		kill "$daemon" 2>/dev/null || true
 		wait "$daemon" 2>/dev/null || true
 		daemon=
+		cat <&3 >>daemon.log
 	fi
+}
+# The end: what there is to say, and the exit status.
+finish() {
+	cleanup
+	if [ $wrong -ne 0 ]; then
+		printf '\nThe daemon'\''s log, %s:\n' "$dir/daemon.log"
+		tail -n 40 daemon.log | sed 's/^/    /'
+		printf '\n%sdemo: %s of it was not as it should be%s\n' "$bad" $wrong "$plain"
+		exit 1
+	fi
+	printf '\n%sdemo: all as it should be%s (what it made is in %s)\n' "$good" "$plain" "$dir"
+	exit 0
 }
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-wrong=0
 title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 ok() { printf '  %sok%s    %s\n' "$good" "$plain" "$*"; }
 no() {
@@ -107,9 +120,8 @@ cosserver -D -e -f S/cosserver.toml -p 0 2>log </dev/null &
 daemon=$!
 exec 3<log
 if ! await 'listening on 127.0.0.1:'; then
-	cat daemon.log
 	no 'the daemon ended before it listened'
-	exit 1
+	finish
 fi
 port=${line##*127.0.0.1:}
 port=${port%%[!0-9]*}
@@ -120,6 +132,8 @@ show cos -C A run -p "$port" hostb 'echo out; echo err >&2; exit 42'
 same 'stdout is stdout' out "$(cat out)"
 same 'stderr is stderr' err "$(cat err)"
 same 'the status is the command'\''s' 42 "$status"
+
+[ $wrong -eq 0 ] || finish # the rest would only fail too
 
 title '4. Standard input is piped through'
 echo '  $ tar -cf - src | cos run hostb '\''tar -xf -'\'' (into another folder)'
@@ -218,8 +232,4 @@ daemon=
 cat <&3 >>daemon.log
 same 'SIGTERM ends it, status 0' 0 "$code"
 
-if [ $wrong -ne 0 ]; then
-	printf '\n%sdemo: %s things were not as they should be%s; the log is %s\n' "$bad" $wrong "$plain" "$dir/daemon.log"
-	exit 1
-fi
-printf '\n%sdemo: all as it should be%s (what it made is in %s)\n' "$good" "$plain" "$dir"
+finish
