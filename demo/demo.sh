@@ -103,14 +103,24 @@ await() {
 	return 1
 }
 
+# The administrator's program: what it says is shown where asked for.
+cosadm_says() { # ARGUMENT...; results go to standard output
+	if ! cosadm "$@" 2>said; then
+		sed 's/^/    /' said >&2
+		exit 1
+	fi
+}
+
 title '1. A server folder S, a client folder A, and the two commands that make trust between them'
-cosadm -C S init >/dev/null
-cosadm -C A init >/dev/null
+cosadm_says -C S init >/dev/null
+cosadm_says -C A init >/dev/null
 echo "  \$ cosadm -C S host invite hosta --addr 127.0.0.1 --run-as $me > card"
-cosadm -C S host invite hosta --addr 127.0.0.1 --run-as "$me" >card
+cosadm_says -C S host invite hosta --addr 127.0.0.1 --run-as "$me" >card
+sed 's/^/    /' said
 echo '  (carry the card to the client by a safe way: scp, paper)'
 echo '  $ cosadm -C A host join card --name hostb'
-cosadm -C A host join card --name hostb >/dev/null
+cosadm_says -C A host join card --name hostb >/dev/null
+sed 's/^/    /' said
 
 title '2. The daemon, on a port that the system chooses'
 echo '  $ cosserver -D -e -f S/cosserver.toml -p 0'
@@ -210,15 +220,15 @@ refused 'wrong cookie'
 title '10. The right cookie on another machine is refused'
 cp -R A thief
 rm thief/machine.key
-cosadm -C thief init >/dev/null
+cosadm_says -C thief init >/dev/null
 show cos -C thief run -p "$port" hostb true
 refused 'stolen cookie'
 
 title '11. A stranger is refused: a host that knows this one'\''s key, but is in no table'
-cosadm -C S host invite hostx --addr 127.0.0.1 --run-as "$me" >cardx
-cosadm -C X init >/dev/null
-cosadm -C X host join cardx --name hostb >/dev/null
-cosadm -C S host remove hostx >/dev/null
+cosadm_says -C S host invite hostx --addr 127.0.0.1 --run-as "$me" >cardx
+cosadm_says -C X init >/dev/null
+cosadm_says -C X host join cardx --name hostb >/dev/null
+cosadm_says -C S host remove hostx >/dev/null
 show cos -C X run -p "$port" hostb true
 refused 'stranger'
 
