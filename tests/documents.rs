@@ -14,7 +14,7 @@ use std::fs;
 
 use cosserver::config::settings::KEYS;
 use cosserver::wire::limits;
-use tree::{agree, files, relative, set, text, top};
+use tree::{agree, files, relative, set, text};
 
 /// A document with its line breaks and runs of blanks made one blank.
 fn flat(path: &str) -> String {
