@@ -51,7 +51,7 @@ lint:
 
 check-docs:
 	@scripts/need test
-	scripts/cargo test --test documents
+	scripts/cargo test --test documents --test manual --test house
 
 fuzz:
 	@scripts/fuzz $(SECONDS)

@@ -41,18 +41,31 @@ else
 fi
 
 daemon=
+wrong=0
 cleanup() {
 	if [ -n "$daemon" ]; then
 		kill "$daemon" 2>/dev/null || true
 		wait "$daemon" 2>/dev/null || true
 		daemon=
+		cat <&3 >>daemon.log
 	fi
+}
+# The end: what there is to say, and the exit status.
+finish() {
+	cleanup
+	if [ $wrong -ne 0 ]; then
+		printf '\nThe daemon'\''s log, %s:\n' "$dir/daemon.log"
+		tail -n 40 daemon.log | sed 's/^/    /'
+		printf '\n%sdemo: %s of it was not as it should be%s\n' "$bad" $wrong "$plain"
+		exit 1
+	fi
+	printf '\n%sdemo: all as it should be%s (what it made is in %s)\n' "$good" "$plain" "$dir"
+	exit 0
 }
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-wrong=0
 title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 ok() { printf '  %sok%s    %s\n' "$good" "$plain" "$*"; }
 no() {
@@ -90,14 +103,24 @@ await() {
 	return 1
 }
 
+# The administrator's program: what it says is shown where asked for.
+cosadm_says() { # ARGUMENT...; results go to standard output
+	if ! cosadm "$@" 2>said; then
+		sed 's/^/    /' said >&2
+		exit 1
+	fi
+}
+
 title '1. A server folder S, a client folder A, and the two commands that make trust between them'
-cosadm -C S init >/dev/null
-cosadm -C A init >/dev/null
+cosadm_says -C S init >/dev/null
+cosadm_says -C A init >/dev/null
 echo "  \$ cosadm -C S host invite hosta --addr 127.0.0.1 --run-as $me > card"
-cosadm -C S host invite hosta --addr 127.0.0.1 --run-as "$me" >card
+cosadm_says -C S host invite hosta --addr 127.0.0.1 --run-as "$me" >card
+sed 's/^/    /' said
 echo '  (carry the card to the client by a safe way: scp, paper)'
 echo '  $ cosadm -C A host join card --name hostb'
-cosadm -C A host join card --name hostb >/dev/null
+cosadm_says -C A host join card --name hostb >/dev/null
+sed 's/^/    /' said
 
 title '2. The daemon, on a port that the system chooses'
 echo '  $ cosserver -D -e -f S/cosserver.toml -p 0'
@@ -107,9 +130,8 @@ cosserver -D -e -f S/cosserver.toml -p 0 2>log </dev/null &
 daemon=$!
 exec 3<log
 if ! await 'listening on 127.0.0.1:'; then
-	cat daemon.log
 	no 'the daemon ended before it listened'
-	exit 1
+	finish
 fi
 port=${line##*127.0.0.1:}
 port=${port%%[!0-9]*}
@@ -120,6 +142,8 @@ show cos -C A run -p "$port" hostb 'echo out; echo err >&2; exit 42'
 same 'stdout is stdout' out "$(cat out)"
 same 'stderr is stderr' err "$(cat err)"
 same 'the status is the command'\''s' 42 "$status"
+
+[ $wrong -eq 0 ] || finish # the rest would only fail too
 
 title '4. Standard input is piped through'
 echo '  $ tar -cf - src | cos run hostb '\''tar -xf -'\'' (into another folder)'
@@ -196,15 +220,15 @@ refused 'wrong cookie'
 title '10. The right cookie on another machine is refused'
 cp -R A thief
 rm thief/machine.key
-cosadm -C thief init >/dev/null
+cosadm_says -C thief init >/dev/null
 show cos -C thief run -p "$port" hostb true
 refused 'stolen cookie'
 
 title '11. A stranger is refused: a host that knows this one'\''s key, but is in no table'
-cosadm -C S host invite hostx --addr 127.0.0.1 --run-as "$me" >cardx
-cosadm -C X init >/dev/null
-cosadm -C X host join cardx --name hostb >/dev/null
-cosadm -C S host remove hostx >/dev/null
+cosadm_says -C S host invite hostx --addr 127.0.0.1 --run-as "$me" >cardx
+cosadm_says -C X init >/dev/null
+cosadm_says -C X host join cardx --name hostb >/dev/null
+cosadm_says -C S host remove hostx >/dev/null
 show cos -C X run -p "$port" hostb true
 refused 'stranger'
 
@@ -218,8 +242,4 @@ daemon=
 cat <&3 >>daemon.log
 same 'SIGTERM ends it, status 0' 0 "$code"
 
-if [ $wrong -ne 0 ]; then
-	printf '\n%sdemo: %s things were not as they should be%s; the log is %s\n' "$bad" $wrong "$plain" "$dir/daemon.log"
-	exit 1
-fi
-printf '\n%sdemo: all as it should be%s (what it made is in %s)\n' "$good" "$plain" "$dir"
+finish

@@ -1,5 +1,7 @@
 //! The files of the project, for the tests that read them.
+#![allow(dead_code, reason = "each test file uses a part")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -40,4 +42,26 @@ pub(crate) fn files() -> Vec<PathBuf> {
 /// Its path below the project's folder.
 pub(crate) fn relative(path: &Path) -> &str {
     path.strip_prefix(top()).unwrap().to_str().unwrap()
+}
+
+/// Names that are compared.
+pub(crate) type Set = BTreeSet<String>;
+
+pub(crate) fn text(path: &str) -> String {
+    fs::read_to_string(top().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+pub(crate) fn set<'a>(items: impl IntoIterator<Item = &'a str>) -> Set {
+    items.into_iter().map(str::to_owned).collect()
+}
+
+/// Fails with what is in one set alone.
+pub(crate) fn agree(code: &Set, page: &Set, what: &str) {
+    assert!(!code.is_empty(), "{what}: nothing was found in the code");
+    let unwritten: Vec<_> = code.difference(page).collect();
+    let unknown: Vec<_> = page.difference(code).collect();
+    assert!(
+        unwritten.is_empty() && unknown.is_empty(),
+        "{what}: in the code and not in the document: {unwritten:?}; in the document and not in the code: {unknown:?}"
+    );
 }

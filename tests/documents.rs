@@ -1,0 +1,320 @@
+//! The documents and the code agree: the limits and times of the protocol, the
+//! tests that guard against threats, links, versions, and what `make` makes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod tree;
+
+use std::fs;
+
+use cosserver::config::settings::KEYS;
+use cosserver::wire::limits;
+use tree::{agree, files, relative, set, text};
+
+/// A document with its line breaks and runs of blanks made one blank.
+fn flat(path: &str) -> String {
+    text(path).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+// ---- the protocol ----
+
+/// A number as the page writes it: 65,535.
+fn grouped_digits(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[test]
+fn the_limits_of_the_protocol() {
+    let page = flat("docs/PROTOCOL.md");
+    // Each constant with the sentences of the page that say it; {} is its value.
+    let said: &[(&str, u64, &[&str])] = &[
+        (
+            "LENGTH_BYTES",
+            limits::LENGTH_BYTES as u64 * 8,
+            &["a length of {} bits"],
+        ),
+        (
+            "RECORD_BODY",
+            limits::RECORD_BODY as u64,
+            &["| accepted | data | data | {} |", "| running | data | {} |"],
+        ),
+        (
+            "GREETING_BODY",
+            limits::GREETING_BODY as u64,
+            &[
+                "ClientHello ({} at most)",
+                "| greeted | ClientHello | {} |",
+                "| asked for the command | Sealed | {} |",
+            ],
+        ),
+        (
+            "HELLO_BODY",
+            limits::HELLO_BODY as u64,
+            &[
+                "Hello (body of {} bytes at most)",
+                "| accepted by TCP | Hello | {} |",
+            ],
+        ),
+        (
+            "SUITES_OFFERED",
+            limits::SUITES_OFFERED as u64,
+            &["array of 1 to {} unsigned"],
+        ),
+        (
+            "TAG",
+            limits::TAG as u64,
+            &["ciphertext and {} bytes of tag"],
+        ),
+        (
+            "NONCE",
+            limits::NONCE as u64,
+            &["| 3 | bytes, {} | the nonce"],
+        ),
+        (
+            "REFERENCE",
+            limits::REFERENCE as u64,
+            &["a reference of {} bytes", "a random reference of {} bytes"],
+        ),
+        ("DATA_HEADER", limits::DATA_HEADER as u64, &[]),
+        (
+            "DATA_PAYLOAD",
+            limits::DATA_PAYLOAD as u64,
+            &["1 to {} bytes of the stream"],
+        ),
+        (
+            "CREDIT",
+            u64::from(limits::CREDIT),
+            &["begins with {} bytes of credit"],
+        ),
+        (
+            "CREDIT_MAX",
+            u64::from(limits::CREDIT_MAX),
+            &["after which more than {} bytes could be sent"],
+        ),
+        (
+            "RECORDS_PER_KEY",
+            limits::RECORDS_PER_KEY,
+            &["multiple of {}, the direction's key is replaced"],
+        ),
+        (
+            "COMMAND",
+            limits::COMMAND as u64,
+            &["the length of that encoding in bytes, 1 to {}"],
+        ),
+        (
+            "COMMAND_IN_HELLO",
+            limits::COMMAND_IN_HELLO as u64,
+            &["longer than {} bytes"],
+        ),
+        (
+            "COMMAND_PIECE",
+            limits::COMMAND_PIECE as u64,
+            &["pieces of 1 to {} bytes"],
+        ),
+        (
+            "ARGUMENTS",
+            limits::ARGUMENTS as u64,
+            &["array of 1 to {} byte strings"],
+        ),
+        ("NAME", limits::NAME as u64, &["text, 1 to {} bytes"]),
+        (
+            "VARIABLES",
+            limits::VARIABLES as u64,
+            &["array of at most {} pairs"],
+        ),
+        (
+            "VARIABLE_NAME",
+            limits::VARIABLE_NAME as u64,
+            &["1 to {} of the ASCII letters"],
+        ),
+        (
+            "VARIABLE_VALUE",
+            limits::VARIABLE_VALUE as u64,
+            &["value (bytes, at most {}, no NUL)"],
+        ),
+        (
+            "CBOR_DEPTH",
+            limits::CBOR_DEPTH as u64,
+            &["at most {} levels: the outermost item is level 1"],
+        ),
+        (
+            "NOT_STARTED_TEXT",
+            limits::NOT_STARTED_TEXT as u64,
+            &["a text of at most {} bytes"],
+        ),
+    ];
+    for (name, value, sentences) in said {
+        for sentence in *sentences {
+            let (plain, grouped) = (
+                sentence.replace("{}", &value.to_string()),
+                sentence.replace("{}", &grouped_digits(*value)),
+            );
+            assert!(
+                page.contains(&plain) || page.contains(&grouped),
+                "PROTOCOL.md does not say {grouped:?} ({name})"
+            );
+        }
+    }
+    // DATA_HEADER is said by the layout: type, one byte, then one byte.
+    assert_eq!(limits::DATA_HEADER, 2);
+    assert!(page.contains("The plaintext is type, one byte, then one byte, then the rest"));
+
+    let source = text("src/wire/limits.rs");
+    let constants = source
+        .lines()
+        .filter_map(|l| l.strip_prefix("pub const ")?.split(':').next());
+    agree(
+        &set(constants),
+        &set(said.iter().map(|(name, ..)| *name)),
+        "the limits that this test knows",
+    );
+}
+
+#[test]
+fn the_times_of_the_protocol() {
+    let page = flat("docs/PROTOCOL.md");
+    let default = |table: &str, name: &str| {
+        KEYS.iter()
+            .find(|key| (key.table, key.name) == (table, name))
+            .unwrap()
+            .default
+    };
+    let sentences = [
+        format!(
+            "| accepted by TCP | Hello | 256 | {} s |",
+            default("limits", "hello")
+        ),
+        format!(
+            "| greeted | ClientHello | 4,096 | {} s",
+            default("limits", "handshake")
+        ),
+        format!(
+            "It leaves at the next multiple of {} seconds",
+            default("daemon", "refusal-interval")
+        ),
+        format!("KILL {} seconds later", default("exec", "hup-to-kill")),
+        format!("port {} unless told otherwise", default("", "port")),
+    ];
+    for sentence in sentences {
+        assert!(
+            page.contains(&sentence),
+            "PROTOCOL.md does not say {sentence:?}"
+        );
+    }
+    let cos = flat("docs/man/cos.1");
+    assert!(cos.contains(&format!(
+        ".Dv SIGKILL {} seconds later",
+        default("exec", "hup-to-kill")
+    )));
+    assert!(cos.contains(&format!("else {}.", default("", "port"))));
+}
+
+// ---- the other documents ----
+
+#[test]
+fn links_lead_somewhere() {
+    let mut links = 0;
+    for path in files()
+        .iter()
+        .filter(|p| p.extension().is_some_and(|e| e == "md"))
+    {
+        let text = fs::read_to_string(path).unwrap();
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split([')', '#']).next().unwrap();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            assert!(
+                path.parent().unwrap().join(target).exists(),
+                "{}: {target} is not there",
+                relative(path)
+            );
+            links += 1;
+        }
+    }
+    assert!(links > 10, "only {links} links were found");
+}
+
+#[test]
+fn guarding_tests_are_there() {
+    for document in ["docs/THREATS.md", "docs/LESSONS.md"] {
+        let mut named = 0;
+        for (number, line) in (1..).zip(text(document).lines()) {
+            let Some(guard) = line.strip_suffix(" |").and_then(|l| l.rsplit(" | ").next()) else {
+                continue;
+            };
+            assert!(
+                !guard.trim_matches([' ', '|']).is_empty()
+                    || line.contains("---")
+                    || line.contains("| |"),
+                "{document}:{number}: nothing guards this"
+            );
+            // `src/wire/hello.rs` `a_test`, `another`; `tests/x.rs` `a_third`
+            let mut file = None;
+            for word in guard.split('`').skip(1).step_by(2) {
+                if word.ends_with(".rs") || word.ends_with(".py") {
+                    file = Some(text(word));
+                } else if let Some(file) = &file {
+                    let there = file.contains(&format!("fn {word}("))
+                        || file.contains(&format!("def {word}("));
+                    assert!(there, "{document}:{number}: there is no test {word}");
+                    named += 1;
+                }
+            }
+        }
+        assert!(named > 10, "{document} names only {named} tests");
+    }
+}
+
+#[test]
+fn make_has_what_the_documents_name() {
+    let makefile = text("Makefile");
+    for document in ["README.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile"] {
+        for (at, _) in text(document).match_indices("make ") {
+            let document_text = text(document);
+            let before = document_text[..at].chars().next_back();
+            let word: String = document_text[at + 5..]
+                .chars()
+                .take_while(|c| c.is_ascii_lowercase() || *c == '-')
+                .collect();
+            if !matches!(before, Some('`' | ' '))
+                || word.is_empty()
+                || before == Some(' ') && !document_text[..at].ends_with("    ")
+            {
+                continue;
+            }
+            assert!(
+                makefile.contains(&format!("\n{word}:")),
+                "{document}: there is no `make {word}`"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_news_are_of_this_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let news = text("NEWS");
+    let first = news
+        .lines()
+        .find(|l| l.chars().next().is_some_and(|c| c.is_ascii_digit()));
+    assert_eq!(first, Some(version), "the first version in NEWS");
+    let minor = version.rsplit_once('.').unwrap().0;
+    assert!(
+        text("SECURITY.md").contains(&format!("| {minor} | yes |")),
+        "SECURITY.md does not support {minor}"
+    );
+}

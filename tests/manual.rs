@@ -1,0 +1,475 @@
+//! The manual pages and the programs agree: flags, commands, settings, host
+//! options, causes, events and exit codes; in both directions where it can be.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod tree;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use cosserver::config::hostinfo::{HostTable, OPTIONS};
+use cosserver::config::settings::{KEYS, TABLES};
+use cosserver::refusal::Cause;
+use tree::{Set, agree, files, relative, set, text, top};
+
+const COS: &str = env!("CARGO_BIN_EXE_cos");
+const COSADM: &str = env!("CARGO_BIN_EXE_cosadm");
+const COSSERVER: &str = env!("CARGO_BIN_EXE_cosserver");
+
+fn run(program: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(program);
+    command.args(arguments).env_remove("COS_CONFIG_DIR");
+    command
+        .output()
+        .unwrap_or_else(|e| panic!("{program}: {e}"))
+}
+
+/// What `--help` says; it must succeed.
+fn help(program: &str, arguments: &[&str]) -> String {
+    let output = run(program, arguments);
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        output.status
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+// ---- manual pages ----
+
+/// The lines of a page below a heading (`Sh`, `Ss`), up to the next of its kind.
+fn section(page: &str, heading: &str) -> String {
+    let text = text(&format!("docs/man/{page}"));
+    let stop = |line: &&str| {
+        !(line.starts_with(".Sh ") || line.starts_with(".Ss ") && heading.starts_with(".Ss"))
+    };
+    let mut lines = text.lines().skip_while(|line| *line != heading);
+    assert!(lines.next().is_some(), "{page} has no {heading}");
+    lines.take_while(stop).collect::<Vec<_>>().join("\n")
+}
+
+/// The flags that a line of mdoc has behind its `Fl` macros, with dashes.
+fn flags_of_line(line: &str) -> Set {
+    const MACROS: [&str; 8] = ["Ar", "Ns", "Op", "Oo", "Oc", "Cm", "Pq", "No"];
+    let mut found = Set::new();
+    let mut after_flag = false;
+    for word in line.trim_start_matches('.').split_whitespace() {
+        match word {
+            "Fl" => after_flag = true,
+            "," => {}
+            word if MACROS.contains(&word) => after_flag = false,
+            word if after_flag => {
+                found.insert(format!("-{word}"));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The flags of the items of a page's lists.
+fn item_flags(text: &str) -> Set {
+    let items = text.lines().filter(|line| line.starts_with(".It Fl"));
+    items.flat_map(flags_of_line).collect()
+}
+
+/// What stands behind `.It Cm`, up to the next macro.
+fn item_words(text: &str) -> Set {
+    let items = text.lines().filter_map(|line| line.strip_prefix(".It Cm "));
+    items
+        .map(|item| item.split_whitespace().next().unwrap().to_owned())
+        .collect()
+}
+
+/// The flags of a help text: the first words of its indented lines, up to the
+/// value or the meaning.
+fn help_flags(help: &str) -> Set {
+    let mut found = Set::new();
+    for line in help.lines().filter(|line| line.starts_with(' ')) {
+        for word in line.trim_start().split(", ") {
+            if !word.starts_with('-') {
+                break;
+            }
+            found.insert(word.split_whitespace().next().unwrap().to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn manual_pages_are_clean() {
+    let mut pages = 0;
+    for path in files()
+        .iter()
+        .filter(|p| relative(p).starts_with("docs/man/"))
+    {
+        let output = run(
+            "mandoc",
+            &["-Tlint", "-W", "warning", path.to_str().unwrap()],
+        );
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}: {said}", relative(path));
+        pages += 1;
+    }
+    assert_eq!(pages, 5);
+}
+
+#[test]
+fn manual_pages_refer_to_pages_that_are_there() {
+    let own = ["cos", "cosserver", "cosadm", "hostinfo", "cosserver.toml"];
+    for path in files()
+        .iter()
+        .filter(|p| relative(p).starts_with("docs/man/"))
+    {
+        for line in fs::read_to_string(path).unwrap().lines() {
+            let Some(reference) = line.strip_prefix(".Xr ") else {
+                continue;
+            };
+            let mut words = reference.split_whitespace();
+            let (name, number) = (words.next().unwrap(), words.next().unwrap());
+            if own.contains(&name) {
+                let page = format!("docs/man/{name}.{number}");
+                assert!(
+                    top().join(&page).exists(),
+                    "{}: {reference}: there is no {page}",
+                    relative(path)
+                );
+            }
+        }
+    }
+}
+
+// ---- flags and commands ----
+
+#[test]
+fn the_flags_of_cosserver() {
+    let page = text("docs/man/cosserver.8");
+    let code = help_flags(&help(COSSERVER, &["--help"]));
+    agree(&code, &item_flags(&page), "cosserver(8)");
+
+    let without_value: Set = code
+        .iter()
+        .filter(|f| f.len() == 2 && !matches!(&***f, "-f" | "-p"))
+        .cloned()
+        .collect();
+    agree(
+        &without_value,
+        &grouped(&section("cosserver.8", ".Sh SYNOPSIS")),
+        "SYNOPSIS of cosserver(8)",
+    );
+}
+
+#[test]
+fn the_flags_of_cos() {
+    let page = text("docs/man/cos.1");
+    let code = help_flags(&help(COS, &["run", "--help"]));
+    let over = section("cos.1", ".Sh THE COMMAND LINE OF RSH");
+    let over: Set = over
+        .lines()
+        .filter(|line| line.starts_with(".Fl"))
+        .flat_map(flags_of_line)
+        .collect();
+    let page_flags: Set = item_flags(&page).union(&over).cloned().collect();
+    agree(&code, &page_flags, "cos(1)");
+
+    let said = help(COS, &["run", "--help"]);
+    let last = said.lines().find(|line| line.contains("-x, ")).unwrap();
+    agree(
+        &help_flags(last),
+        &over,
+        "the flags that cos(1) passes over",
+    );
+}
+
+/// The flags without a value that a SYNOPSIS has in its groups: `.Op Fl abc`.
+fn grouped(synopsis: &str) -> Set {
+    let mut found = Set::new();
+    for line in synopsis
+        .lines()
+        .filter_map(|line| line.strip_prefix(".Op Fl "))
+    {
+        if !line.contains(' ') {
+            found.extend(line.chars().map(|c| format!("-{c}")));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_commands_and_flags_of_cosadm() {
+    let page = text("docs/man/cosadm.8");
+    let overview = help(COSADM, &["--help"]);
+    let global = help_flags(&overview);
+    agree(&global, &item_flags(&page), "the global flags of cosadm(8)");
+
+    // "  host invite NAME   let NAME run …": lower case words name the command.
+    let mut commands = Vec::new();
+    for line in overview
+        .lines()
+        .filter(|l| l.starts_with("  ") && !l.trim_start().starts_with('-'))
+    {
+        let (name, _) = line[2..].split_once("  ").unwrap_or((&line[2..], ""));
+        let name = name
+            .split_whitespace()
+            .take_while(|w| w.chars().all(|c| c.is_ascii_lowercase()));
+        let mut words: Vec<&str> = name.collect();
+        words.truncate(if words.first() == Some(&"host") { 2 } else { 1 });
+        commands.push(words.join(" "));
+    }
+    let items: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Cm "))
+        .collect();
+    let named = |item: &str| {
+        let words = item
+            .split_whitespace()
+            .take_while(|w| w.chars().all(|c| c.is_ascii_lowercase()));
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let written: Set = items.iter().map(|item| named(item)).collect();
+    agree(
+        &commands.iter().cloned().collect(),
+        &written,
+        "the commands of cosadm(8)",
+    );
+
+    for command in &commands {
+        let mut arguments: Vec<&str> = command.split(' ').collect();
+        arguments.push("--help");
+        let own: Set = help_flags(&help(COSADM, &arguments))
+            .difference(&global)
+            .cloned()
+            .collect();
+        let item = items.iter().find(|item| named(item) == *command).unwrap();
+        let written = flags_of_line(item);
+        assert_eq!(
+            own, written,
+            "cosadm(8), {command}: the flags of the program, and those of the page"
+        );
+    }
+}
+
+// ---- files of the administrator ----
+
+#[test]
+fn the_settings() {
+    for table in TABLES {
+        let heading = match table.name {
+            "" => ".Ss Keys before the first table".to_owned(),
+            name => format!(".Ss [{name}]"),
+        };
+        let page = section("cosserver.toml.5", &heading);
+        let keys = KEYS.iter().filter(|key| key.table == table.name);
+        agree(
+            &set(keys.clone().map(|key| key.name)),
+            &item_words(&page),
+            &heading,
+        );
+        for key in keys {
+            let item = page.split("\n.It Cm ").find(|i| {
+                i.lines().next() == Some(key.name) || i.ends_with(&format!(".It Cm {}", key.name))
+            });
+            let item = item.unwrap_or_else(|| {
+                page.split(".It Cm ")
+                    .find(|i| i.lines().next() == Some(key.name))
+                    .unwrap()
+            });
+            if key.depends.is_none() {
+                let default = match key.default.trim_matches('"') {
+                    "[]" => "none",
+                    other => other,
+                };
+                let words = item.replace("\n.Pa ", " ").replace("\n.Ql ", " ");
+                let wanted = format!("Default: {default}");
+                let there = words
+                    .lines()
+                    .any(|l| l.trim_end_matches([' ', '.']) == wanted);
+                assert!(
+                    there,
+                    "cosserver.toml(5), {}: it must say {wanted:?}",
+                    key.name
+                );
+            }
+            let seconds = item.contains("econds");
+            assert_eq!(
+                seconds,
+                key.unit == "seconds",
+                "cosserver.toml(5), {}: its unit",
+                key.name
+            );
+        }
+    }
+    let headings = text("docs/man/cosserver.toml.5")
+        .lines()
+        .filter(|l| l.starts_with(".Ss "))
+        .count();
+    assert_eq!(
+        headings,
+        TABLES.len(),
+        "cosserver.toml(5) has a table that is none"
+    );
+}
+
+#[test]
+fn the_options_of_hostinfo() {
+    let page = section("hostinfo.5", ".Ss Options");
+    agree(
+        &set(OPTIONS.iter().map(|o| o.name)),
+        &item_words(&page),
+        "the options of hostinfo(5)",
+    );
+    for option in OPTIONS {
+        let item = page
+            .split(".It Cm ")
+            .find(|i| i.starts_with(option.name))
+            .unwrap();
+        assert_eq!(
+            option.repeats,
+            item.contains("more than once"),
+            "hostinfo(5), {}: may it repeat?",
+            option.name
+        );
+    }
+}
+
+#[test]
+fn the_examples_of_hostinfo_are_right() {
+    let page = section("hostinfo.5", ".Sh EXAMPLES");
+    let example: Vec<&str> = page.lines().filter(|line| !line.starts_with('.')).collect();
+    for (name, text) in [
+        ("hostinfo(5)", example.join("\n")),
+        ("etc/hostinfo", text("etc/hostinfo")),
+    ] {
+        let table = HostTable::parse(&text, Path::new(name));
+        assert!(table.faults().is_empty(), "{}", table.faults()[0]);
+        assert_eq!(table.entries().len(), 4, "{name}");
+    }
+}
+
+// ---- what is said to people: causes, events, exit codes ----
+
+#[test]
+fn the_causes_of_refusals() {
+    let page = section("cosserver.8", ".Ss Causes of a refusal");
+    agree(
+        &set(Cause::ALL.map(Cause::name)),
+        &item_words(&page),
+        "the causes in cosserver(8)",
+    );
+    let page = section("cosserver.8", ".Sh LOG");
+    let gate = stable_names("src/channel/gate.rs", "impl Complaint");
+    let relay = stable_names("src/channel/relay.rs", "impl Closing");
+    for name in gate.union(&relay) {
+        assert!(
+            page.contains(&format!(".Ql {name} ")) || page.contains(&format!(".Ql {name}\n")),
+            "cosserver(8), LOG, does not have {name}"
+        );
+    }
+}
+
+/// The names that `fn name` of a type has for the log.
+fn stable_names(source: &str, of: &str) -> Set {
+    let text = text(source);
+    let (_, rest) = text.split_once(of).unwrap();
+    let block = rest.split("\n}\n").next().unwrap();
+    let names = block
+        .lines()
+        .filter_map(|line| line.split_once("=> \"")?.1.split('"').next());
+    let names = set(names);
+    assert!(names.len() > 2, "{source}: {of}");
+    names
+}
+
+/// The event of each call of `say` and `say_noise` in a source.
+fn events(code: &str) -> Set {
+    let mut found = Set::new();
+    for call in ["say(", "say_noise("] {
+        for (at, _) in code.match_indices(call) {
+            let rest = code[at + call.len()..].trim_start();
+            if !rest.starts_with("Level::") {
+                continue;
+            }
+            let Some((_, rest)) = rest.split_once(',') else {
+                continue;
+            };
+            if let Some(event) = rest
+                .trim_start()
+                .strip_prefix('"')
+                .and_then(|r| r.split('"').next())
+            {
+                found.insert(event.to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_events_of_the_log() {
+    let mut code = Set::new();
+    for path in files()
+        .iter()
+        .filter(|p| relative(p).starts_with("src/") && relative(p).ends_with(".rs"))
+    {
+        code.extend(events(&fs::read_to_string(path).unwrap()));
+    }
+    code.insert("listening".to_owned());
+    let page = section("cosserver.8", ".Sh LOG");
+    let events = page.split(".Ss ").next().unwrap();
+    let items = events.lines().filter_map(|line| line.strip_prefix(".It "));
+    let names = items.flat_map(|item| {
+        item.split(" , ")
+            .map(|w| w.split(' ').next().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    });
+    agree(&code, &names.collect(), "the events in cosserver(8)");
+}
+
+#[test]
+fn exit_codes_are_as_the_pages_say() {
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("documents-{}", std::process::id()));
+    let folder = folder.to_str().unwrap();
+    let missing = format!("{folder}/missing.toml");
+    let ends: [(&str, &[&str], i32, &str); 9] = [
+        (COS, &["-C", folder, "run", "hostb", "true"], 255, "cos: "),
+        (COS, &["walk"], 255, "cos: "),
+        (COS, &["--version"], 0, ""),
+        (COSADM, &["-C", folder, "check"], 1, ""),
+        (COSADM, &["chekc"], 2, "cosadm: "),
+        (COSADM, &["--help"], 0, ""),
+        (COSSERVER, &["-t", "-f", &missing], 1, "cosserver: "),
+        (COSSERVER, &["-D", "-f", &missing], 1, "cosserver: "),
+        (COSSERVER, &["-z"], 2, "cosserver: "),
+    ];
+    for (program, arguments, code, start) in ends {
+        let output = run(program, arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{program} {arguments:?}: {said}"
+        );
+        assert!(said.starts_with(start), "{program} {arguments:?}: {said}");
+    }
+    for (page, codes) in [
+        ("cos.1", &["255", "128 + n"][..]),
+        ("cosadm.8", &["0 ", "1 ", "2 "]),
+        ("cosserver.8", &["0 ", "1 ", "2 "]),
+    ] {
+        let section = section(page, ".Sh EXIT STATUS");
+        for code in codes {
+            assert!(
+                section.contains(code),
+                "{page} does not have the exit status {code}"
+            );
+        }
+    }
+}
