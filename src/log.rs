@@ -105,7 +105,8 @@ impl Log {
 
     fn write(&mut self, level: Level, line: &str) {
         match &mut self.sink {
-            Sink::Stderr => drop(writeln!(io::stderr(), "{line}")),
+            // One write, so that lines of several processes do not mix.
+            Sink::Stderr => drop(io::stderr().write_all(format!("{line}\n").as_bytes())),
             Sink::Syslog(logger) => {
                 let _ = match level {
                     Level::Error => logger.err(line),

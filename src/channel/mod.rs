@@ -9,6 +9,7 @@ pub mod cell;
 mod fields;
 pub mod gate;
 pub mod relay;
+pub mod watch;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

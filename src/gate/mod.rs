@@ -6,15 +6,16 @@
 
 mod connection;
 mod hall;
+mod parting;
 mod sources;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 
 use crate::channel::gate::Order;
+use crate::channel::watch::Watch;
 use crate::channel::{self, Channel, Incoming, cell};
 use crate::fault::Fault;
 use crate::sys::process::CHANNEL;
@@ -42,18 +43,14 @@ fn serve() -> Result<(), Fault> {
     // The poll is made before the walls are up.
     let mut poll = Poll::new()?;
     let registry = poll.registry().try_clone()?;
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&monitor));
-    registry.register(
-        &mut SourceFd(&fd),
-        MONITOR,
-        Interest::READABLE | Interest::WRITABLE,
-    )?;
+    let mut watch = Watch::new(&registry, &monitor, MONITOR)?;
     cell::enter(Role::Gate, &mut monitor)?;
 
     let mut hall = Hall::new(monitor, registry);
     let mut events = Events::with_capacity(1024);
     let mut buffer = vec![0; channel::MESSAGE];
     loop {
+        watch.update(&hall.registry, &hall.monitor)?;
         let timeout = hall
             .next_deadline()
             .map(|d| d.saturating_duration_since(Instant::now()));

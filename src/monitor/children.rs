@@ -4,9 +4,11 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use mio::{Registry, Token};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::channel::watch::Watch;
 use crate::channel::{Channel, Incoming, cell};
 use crate::fault::Fault;
 use crate::sys::process;
@@ -25,6 +27,7 @@ pub(super) struct Child {
     role: Role,
     pid: Option<Pid>,
     channel: Option<Channel>,
+    watch: Option<Watch>,
     started: Instant,
     failures: u32,
 }
@@ -36,6 +39,7 @@ impl Child {
             role,
             pid: None,
             channel: None,
+            watch: None,
             started: Instant::now(),
             failures: 0,
         }
@@ -69,6 +73,30 @@ impl Child {
         Ok(walls)
     }
 
+    /// Puts its channel into the loop.
+    ///
+    /// # Errors
+    /// The loop takes no more.
+    pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> Result<(), Fault> {
+        let watch = self
+            .channel
+            .as_ref()
+            .map(|c| Watch::new(registry, c, token));
+        self.watch = watch.transpose()?;
+        Ok(())
+    }
+
+    /// Watches for room while messages wait.
+    ///
+    /// # Errors
+    /// None that a channel in the loop has.
+    pub(super) fn update_watch(&mut self, registry: &Registry) -> Result<(), Fault> {
+        match (&mut self.watch, &self.channel) {
+            (Some(watch), Some(channel)) => watch.update(registry, channel),
+            _ => Ok(()),
+        }
+    }
+
     /// Its channel, while it lives.
     pub(super) const fn channel(&self) -> Option<&Channel> {
         self.channel.as_ref()
@@ -89,7 +117,7 @@ impl Child {
     /// Makes sure that it is dead. Its number, to be reaped; and when the next
     /// may be started.
     pub(super) fn bury(&mut self, now: Instant) -> (Option<Pid>, Instant) {
-        self.channel = None;
+        (self.channel, self.watch) = (None, None);
         let pid = self.pid.take();
         if let Some(pid) = pid {
             process::signal(pid, Signal::SIGKILL);

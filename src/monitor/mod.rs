@@ -7,8 +7,11 @@
 
 mod accounts;
 mod answer;
+mod begin;
+mod briefing;
 mod children;
 mod hosts;
+mod life;
 mod notify;
 pub mod options;
 mod sessions;
@@ -18,36 +21,29 @@ mod token;
 
 use std::collections::HashMap;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll};
-use nix::sys::signal::Signal;
+use mio::{Events, Poll};
 use nix::unistd::Pid;
 
-use crate::channel::gate::{Connection, Limits, List, Order, Question};
+use crate::channel::gate::{Connection, Question};
 use crate::channel::{self, Incoming};
 use crate::config::place::Place;
 use crate::config::settings::Settings;
 use crate::log::{Level, Log};
 use crate::secret::KeyPair;
-use crate::sys::process;
 use crate::sys::sandbox::Cell;
 use crate::sys::signals::Signals;
-use crate::wire::stream::End;
 use accounts::{Accounts, LookUp};
 use answer::{Pending, Stranger};
 use children::Child;
-use hosts::{Hosts, Refreshed};
+use hosts::Hosts;
 use notify::Manager;
-use sessions::{Finished, Sessions};
+use sessions::Sessions;
 use stock::Stock;
 use token::Whose;
-
-/// Networks in one message to the gate.
-const NETWORKS: usize = 1024;
 
 /// Everything the monitor has.
 struct Monitor {
@@ -105,6 +101,7 @@ impl Monitor {
             if self.is_over() {
                 return self.finish();
             }
+            self.update_watches(now);
             self.stock.fill(&self.host);
             let timeout = self
                 .next_deadline()
@@ -167,6 +164,20 @@ impl Monitor {
         }
     }
 
+    /// A child whose messages wait is watched for room.
+    fn update_watches(&mut self, now: Instant) {
+        for which in [Which::Gate, Which::Relay] {
+            let registry = self.poll.registry();
+            let updated = match which {
+                Which::Gate => self.gate.update_watch(registry),
+                Which::Relay => self.relay.update_watch(registry),
+            };
+            if updated.is_err() {
+                self.lost(which, now);
+            }
+        }
+    }
+
     fn tell_gate(&mut self, message: Vec<u8>) {
         if !self.gate.send(message, Vec::new()) {
             self.lost(Which::Gate, Instant::now());
@@ -217,13 +228,7 @@ impl Monitor {
         };
         let walls = child.start(cell.as_ref())?;
         let name = child.name();
-        if let Some(channel) = child.channel() {
-            let fd = channel.as_fd().as_raw_fd();
-            let both = Interest::READABLE | Interest::WRITABLE;
-            self.poll
-                .registry()
-                .register(&mut SourceFd(&fd), token, both)?;
-        }
+        child.watch(self.poll.registry(), token)?;
         self.log.say(
             Level::Info,
             "started",
@@ -238,267 +243,5 @@ impl Monitor {
             self.brief_gate();
         }
         Ok(())
-    }
-
-    /// Limits, networks, listeners.
-    fn brief_gate(&mut self) {
-        self.gate_is_empty = false;
-        self.tell_gate(Order::Limits(self.limits()).encode());
-        self.send_networks();
-        let copies: Result<Vec<OwnedFd>, _> = self
-            .listeners
-            .iter()
-            .map(|l| l.try_clone().map(OwnedFd::from))
-            .collect();
-        match copies {
-            Ok(copies) if !copies.is_empty() => {
-                if !self.gate.send(Order::Listen.encode(), copies) {
-                    self.lost(Which::Gate, Instant::now());
-                }
-            }
-            Ok(_) => {}
-            Err(e) => self.log.say(Level::Error, "fault", &[("why", &e)]),
-        }
-    }
-
-    fn send_networks(&mut self) {
-        let exempt = self
-            .settings
-            .penalties
-            .exempt
-            .iter()
-            .map(|n| n.parts())
-            .collect();
-        for (list, networks) in [
-            (List::Listed, self.hosts.networks()),
-            (List::Exempt, exempt),
-        ] {
-            self.tell_gate(Order::Networks(list, true, Vec::new()).encode());
-            for part in networks.chunks(NETWORKS) {
-                self.tell_gate(Order::Networks(list, false, part.to_vec()).encode());
-            }
-        }
-    }
-
-    fn limits(&self) -> Limits {
-        let seconds = |d: Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let (limits, penalties) = (&self.settings.limits, &self.settings.penalties);
-        Limits {
-            hello: seconds(limits.hello),
-            handshake: seconds(limits.handshake),
-            refusal: seconds(self.settings.daemon.refusal_interval),
-            silent: count(limits.silent),
-            silent_per_source: count(limits.silent_per_source),
-            reserved: count(limits.reserved),
-            refusals: count(limits.refusals),
-            keep_alive: seconds(self.settings.daemon.keep_alive),
-            penalty_silent: seconds(penalties.grace_exceeded),
-            penalty_malformed: seconds(penalties.noauth),
-            penalty_min: seconds(penalties.min),
-            penalty_max: seconds(penalties.max),
-            penalty_sources: count(penalties.sources),
-        }
-    }
-
-    // ---- HOSTINFO ----
-
-    /// Loads HOSTINFO anew if it has changed.
-    fn refresh_hosts(&mut self) {
-        if matches!(self.hosts.refresh(&self.place), Refreshed::New) {
-            self.hosts_are_new();
-        }
-    }
-
-    fn hosts_are_new(&mut self) {
-        match self.hosts.table() {
-            Ok(table) => {
-                let hosts = table.entries().len();
-                self.log.say(Level::Info, "hostinfo", &[("hosts", &hosts)]);
-                for fault in table.faults() {
-                    self.log
-                        .say(Level::Warning, "hostinfo", &[("fault", fault)]);
-                }
-            }
-            Err(e) => self.log.say(Level::Error, "hostinfo", &[("fault", e)]),
-        }
-        if let Some(helper) = self.hosts.helper() {
-            let fd = helper.answer.as_raw_fd();
-            let names = token::NAMES;
-            let _ = self
-                .poll
-                .registry()
-                .register(&mut SourceFd(&fd), names, Interest::READABLE);
-        }
-        self.send_networks();
-    }
-
-    fn hear_names(&mut self, now: Instant) {
-        if self.hosts.hear_helper(now) {
-            self.log
-                .say(Level::Info, "hostinfo", &[("names", &"resolved")]);
-            self.send_networks();
-        }
-    }
-
-    // ---- signals and time ----
-
-    fn take_signals(&mut self, now: Instant) {
-        for signal in self.signals.take() {
-            if signal == Signal::SIGHUP {
-                self.reload();
-            } else if signal == Signal::SIGCHLD {
-                self.children_ended(now);
-            } else {
-                self.stop(now);
-            }
-        }
-    }
-
-    fn children_ended(&mut self, now: Instant) {
-        self.corpses.retain(|pid| !process::reap(*pid));
-        for id in self.sessions.unwatched() {
-            let finished = self.sessions.job_ended(id, now);
-            self.log_end(finished);
-        }
-    }
-
-    /// A broken configuration keeps the old one, and says so.
-    fn reload(&mut self) {
-        self.manager.tell("RELOADING=1");
-        match Settings::load(&self.place.settings()) {
-            Ok(settings) => {
-                self.settings = settings;
-                self.hosts.reload(&self.place);
-                self.log.say(Level::Info, "reloaded", &[]);
-                self.tell_gate(Order::Limits(self.limits()).encode());
-                self.hosts_are_new();
-            }
-            Err(e) => {
-                self.log.say(
-                    Level::Error,
-                    "not-reloaded",
-                    &[("why", &e), ("kept", &"the old configuration")],
-                );
-            }
-        }
-        self.manager.tell("READY=1");
-    }
-
-    /// Accepts no more, and gives running jobs their grace. A second signal ends it.
-    fn stop(&mut self, now: Instant) {
-        if self.stopping.is_some() {
-            self.stopping = Some(now);
-            return;
-        }
-        self.manager.tell("STOPPING=1");
-        let sessions = self.sessions.len();
-        self.log
-            .say(Level::Info, "stopping", &[("sessions", &sessions)]);
-        self.stopping = Some(now + self.settings.daemon.grace);
-        self.listeners.clear();
-        self.tell_gate(Order::StopListening.encode());
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        let grace = self.stopping.filter(|_| !self.hung_up);
-        [
-            self.restart[0],
-            self.restart[1],
-            self.hosts.deadline(),
-            self.accounts.deadline(),
-            self.sessions.deadline(),
-            grace,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
-    fn pass_deadlines(&mut self, now: Instant) {
-        for which in [Which::Gate, Which::Relay] {
-            let due = self.restart.get(which as usize).copied().flatten();
-            if due.is_some_and(|at| at <= now) && self.stopping.is_none() {
-                self.start_again(which, now);
-            }
-        }
-        if self.hosts.deadline().is_some_and(|at| at <= now) {
-            self.hear_names(now);
-        }
-        if self.accounts.deadline().is_some_and(|at| at <= now) {
-            for which in self.accounts.late(now) {
-                self.account_found(which, now);
-            }
-        }
-        if self.sessions.deadline().is_some_and(|at| at <= now) {
-            for finished in self.sessions.kill_late(now) {
-                self.log_end(Some(finished));
-            }
-        }
-        if self.stopping.is_some_and(|at| at <= now) && !self.hung_up {
-            self.hung_up = true;
-            self.sessions
-                .hang_up_all(self.settings.exec.hup_to_kill, now);
-        }
-    }
-
-    fn start_again(&mut self, which: Which, now: Instant) {
-        let slot = which as usize;
-        if let Some(slot) = self.restart.get_mut(slot) {
-            *slot = None;
-        }
-        if let Err(e) = self.start_child(which) {
-            self.log.say(Level::Error, "fault", &[("why", &e)]);
-            let (pid, when) = self.child(which).bury(now);
-            self.corpses.extend(pid);
-            if let Some(slot) = self.restart.get_mut(slot) {
-                *slot = Some(when.max(now + Duration::from_millis(100)));
-            }
-        }
-    }
-
-    // ---- the end ----
-
-    fn log_end(&mut self, finished: Option<Finished>) {
-        let Some(f) = finished else { return };
-        let status = match &f.end {
-            Some(End::Exited(n)) => n.to_string(),
-            Some(End::Killed(n)) => format!("signal-{n}"),
-            Some(End::NotStarted(_)) | None => "unknown".to_owned(),
-        };
-        self.log.say(
-            Level::Info,
-            "end",
-            &[
-                ("session", &f.id),
-                ("host", &f.whose.host),
-                ("peer", &f.whose.peer),
-                ("user", &f.whose.user),
-                ("how", &f.how),
-                ("status", &status),
-                ("ms", &f.lasted.as_millis()),
-                ("in", &f.sent),
-                ("out", &f.got),
-            ],
-        );
-    }
-
-    fn is_over(&self) -> bool {
-        let idle = self.sessions.len() == 0;
-        let served = self.inetd && self.gate_is_empty && self.pending.is_empty();
-        idle && (self.stopping.is_some() || served)
-    }
-
-    fn finish(&mut self) -> ExitCode {
-        for which in [Which::Gate, Which::Relay] {
-            let (pid, _) = self.child(which).bury(Instant::now());
-            self.corpses.extend(pid);
-        }
-        for pid in std::mem::take(&mut self.corpses) {
-            let _ = nix::sys::wait::waitpid(pid, None);
-        }
-        start::remove_pid_file(&self.place, self.inetd);
-        self.log.say(Level::Info, "stopped", &[]);
-        ExitCode::SUCCESS
     }
 }

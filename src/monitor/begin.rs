@@ -1,0 +1,150 @@
+//! The last steps of the walk: the job is started, the connection accepted, and
+//! both are given to the relay.
+
+use std::time::Instant;
+
+use super::Monitor;
+use super::answer::{Acceptance, Halt, Pending};
+use super::sessions::Whose;
+use crate::channel::Channel;
+use crate::channel::gate::Order;
+use crate::channel::relay::Session;
+use crate::log::Level;
+use crate::policy::{Exec, Granted};
+use crate::service::exec::{self, Running, Setting};
+use crate::sys::account::Account;
+use crate::wire::Malformed;
+use crate::wire::noise::Keys;
+use crate::wire::record::{self, Kind};
+use crate::wire::request::Command;
+
+impl Monitor {
+    /// Starts the job, accepts the connection, and gives both to the relay.
+    pub(super) fn start(
+        &mut self,
+        mut pending: Pending,
+        account: &Account,
+        now: Instant,
+    ) -> Result<(), Halt> {
+        let setting = Setting {
+            path: &self.settings.exec.path,
+            becomes_user: self.accounts.serves().is_none(),
+            files: self.files,
+        };
+        // The job first: it starts while we do the handshake's arithmetic.
+        let running = exec::start(&pending.granted, account, &setting)
+            .map_err(|r| r.of(pending.granted.proven().peer()))?;
+        let id = self.sessions.next_id();
+        self.log_start(id, &pending.granted, account);
+        match accept(&mut pending) {
+            Ok((answer, keys)) => {
+                self.hand_over(pending, running, answer, keys, now);
+                Ok(())
+            }
+            Err(m) => {
+                crate::sys::process::signal_group(running.pid, nix::sys::signal::Signal::SIGKILL);
+                self.corpses.push(running.pid);
+                Err(m.into())
+            }
+        }
+    }
+
+    fn hand_over(
+        &mut self,
+        pending: Pending,
+        running: Running,
+        answer: Vec<u8>,
+        keys: Keys,
+        now: Instant,
+    ) {
+        let proven = pending.granted.proven();
+        let whose = Whose {
+            host: proven.caller().name.to_string(),
+            user: pending.granted.service().user.to_string(),
+            peer: proven.peer(),
+        };
+        let linger = u32::try_from(self.settings.exec.linger.as_millis()).unwrap_or(u32::MAX);
+        let session = Session {
+            answer,
+            keys,
+            linger,
+        };
+        let pair = Channel::pair();
+        let added = pair.and_then(|(ours, theirs)| {
+            self.sessions
+                .add(self.poll.registry(), whose, running.pid, ours, now)?;
+            Ok(theirs)
+        });
+        match added {
+            Ok(theirs) => {
+                let Running {
+                    stdin,
+                    stdout,
+                    stderr,
+                    ..
+                } = running;
+                let fds = vec![pending.socket, theirs, stdin, stdout, stderr];
+                // Should the relay be dead, the descriptors go, and the session's
+                // channel ends: the job is hung up by the same path as always.
+                self.tell_relay(session.encode(), fds);
+            }
+            Err(e) => {
+                self.log.say(Level::Error, "fault", &[("why", &e)]);
+                crate::sys::process::signal_group(running.pid, nix::sys::signal::Signal::SIGKILL);
+                self.corpses.push(running.pid);
+            }
+        }
+        self.tell_gate(Order::Taken(pending.connection).encode());
+    }
+
+    fn log_start(&mut self, id: u64, granted: &Granted<Exec>, account: &Account) {
+        let proven = granted.proven();
+        let (host, caller) = (&proven.caller().name, &proven.request().caller_user);
+        let command = match &proven.request().command {
+            Command::Words(words) => shown(&words.join(&b' ')),
+            Command::Follows { .. } => String::new(),
+        };
+        let peer = proven.peer();
+        self.log.say(
+            Level::Info,
+            "exec",
+            &[
+                ("session", &id),
+                ("host", host),
+                ("peer", &peer),
+                ("user", &account.name),
+                ("caller", caller),
+                ("command", &command),
+            ],
+        );
+    }
+}
+
+/// The record that accepts the connection, and its keys.
+fn accept(pending: &mut Pending) -> Result<(Vec<u8>, Keys), Malformed> {
+    let proven = pending.granted.proven_mut();
+    let payload = proven.acceptance()?;
+    match std::mem::replace(&mut pending.acceptance, Acceptance::Message2) {
+        Acceptance::Message2 => {
+            let (message, keys) = proven.message_2(&payload)?;
+            Ok((record::compose(Kind::Answer, &message)?, keys))
+        }
+        Acceptance::Talk(mut talk) => {
+            let mut text = payload;
+            let tag = talk.sealer.seal(&mut text)?;
+            text.extend_from_slice(&tag);
+            talk.keys.to_client.counter = talk.sealer.counter();
+            Ok((record::compose(Kind::Sealed, &text)?, talk.keys))
+        }
+    }
+}
+
+/// What a log shows of a command: its first 200 bytes.
+fn shown(command: &[u8]) -> String {
+    const MOST: usize = 200;
+    let mut text = String::from_utf8_lossy(command.get(..MOST).unwrap_or(command)).into_owned();
+    if command.len() > MOST {
+        text.push('…');
+    }
+    text
+}

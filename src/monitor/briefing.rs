@@ -1,0 +1,119 @@
+//! What a gate must know: its limits, whose slots are reserved, where to listen.
+//! And HOSTINFO, from which the second of these comes.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use mio::Interest;
+use mio::unix::SourceFd;
+
+use super::hosts::Refreshed;
+use super::{Monitor, Which, token};
+use crate::channel::gate::{Limits, List, Order};
+use crate::log::Level;
+
+/// Networks in one message to the gate.
+const NETWORKS: usize = 1024;
+
+impl Monitor {
+    /// Limits, networks, listeners.
+    pub(super) fn brief_gate(&mut self) {
+        self.gate_is_empty = false;
+        self.tell_gate(Order::Limits(self.limits()).encode());
+        self.send_networks();
+        let copies: Result<Vec<OwnedFd>, _> = self
+            .listeners
+            .iter()
+            .map(|l| l.try_clone().map(OwnedFd::from))
+            .collect();
+        match copies {
+            Ok(copies) if !copies.is_empty() => {
+                if !self.gate.send(Order::Listen.encode(), copies) {
+                    self.lost(Which::Gate, Instant::now());
+                }
+            }
+            Ok(_) => {}
+            Err(e) => self.log.say(Level::Error, "fault", &[("why", &e)]),
+        }
+    }
+
+    fn send_networks(&mut self) {
+        let exempt = self
+            .settings
+            .penalties
+            .exempt
+            .iter()
+            .map(|n| n.parts())
+            .collect();
+        for (list, networks) in [
+            (List::Listed, self.hosts.networks()),
+            (List::Exempt, exempt),
+        ] {
+            self.tell_gate(Order::Networks(list, true, Vec::new()).encode());
+            for part in networks.chunks(NETWORKS) {
+                self.tell_gate(Order::Networks(list, false, part.to_vec()).encode());
+            }
+        }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        let seconds = |d: Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let (limits, penalties) = (&self.settings.limits, &self.settings.penalties);
+        Limits {
+            hello: seconds(limits.hello),
+            handshake: seconds(limits.handshake),
+            refusal: seconds(self.settings.daemon.refusal_interval),
+            silent: count(limits.silent),
+            silent_per_source: count(limits.silent_per_source),
+            reserved: count(limits.reserved),
+            refusals: count(limits.refusals),
+            keep_alive: seconds(self.settings.daemon.keep_alive),
+            penalty_silent: seconds(penalties.grace_exceeded),
+            penalty_malformed: seconds(penalties.noauth),
+            penalty_min: seconds(penalties.min),
+            penalty_max: seconds(penalties.max),
+            penalty_sources: count(penalties.sources),
+        }
+    }
+
+    // ---- HOSTINFO ----
+
+    /// Loads HOSTINFO anew if it has changed.
+    pub(super) fn refresh_hosts(&mut self) {
+        if matches!(self.hosts.refresh(&self.place), Refreshed::New) {
+            self.hosts_are_new();
+        }
+    }
+
+    pub(super) fn hosts_are_new(&mut self) {
+        match self.hosts.table() {
+            Ok(table) => {
+                let hosts = table.entries().len();
+                self.log.say(Level::Info, "hostinfo", &[("hosts", &hosts)]);
+                for fault in table.faults() {
+                    self.log
+                        .say(Level::Warning, "hostinfo", &[("fault", fault)]);
+                }
+            }
+            Err(e) => self.log.say(Level::Error, "hostinfo", &[("fault", e)]),
+        }
+        if let Some(helper) = self.hosts.helper() {
+            let fd = helper.answer.as_raw_fd();
+            let names = token::NAMES;
+            let _ = self
+                .poll
+                .registry()
+                .register(&mut SourceFd(&fd), names, Interest::READABLE);
+        }
+        self.send_networks();
+    }
+
+    pub(super) fn hear_names(&mut self, now: Instant) {
+        if self.hosts.hear_helper(now) {
+            self.log
+                .say(Level::Info, "hostinfo", &[("names", &"resolved")]);
+            self.send_networks();
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The monitor's life: signals, deadlines, and the end.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::sessions::Finished;
+use super::{Monitor, Which, start};
+use crate::channel::gate::Order;
+use crate::config::settings::Settings;
+use crate::log::Level;
+use crate::sys::process;
+use crate::wire::stream::End;
+
+impl Monitor {
+    // ---- signals and time ----
+
+    pub(super) fn take_signals(&mut self, now: Instant) {
+        for signal in self.signals.take() {
+            if signal == Signal::SIGHUP {
+                self.reload();
+            } else if signal == Signal::SIGCHLD {
+                self.children_ended(now);
+            } else {
+                self.stop(now);
+            }
+        }
+    }
+
+    fn children_ended(&mut self, now: Instant) {
+        self.corpses.retain(|pid| !process::reap(*pid));
+        for id in self.sessions.unwatched() {
+            let finished = self.sessions.job_ended(id, now);
+            self.log_end(finished);
+        }
+    }
+
+    /// A broken configuration keeps the old one, and says so.
+    fn reload(&mut self) {
+        self.manager.tell("RELOADING=1");
+        match Settings::load(&self.place.settings()) {
+            Ok(settings) => {
+                self.settings = settings;
+                self.hosts.reload(&self.place);
+                self.log.say(Level::Info, "reloaded", &[]);
+                self.tell_gate(Order::Limits(self.limits()).encode());
+                self.hosts_are_new();
+            }
+            Err(e) => {
+                self.log.say(
+                    Level::Error,
+                    "not-reloaded",
+                    &[("why", &e), ("kept", &"the old configuration")],
+                );
+            }
+        }
+        self.manager.tell("READY=1");
+    }
+
+    /// Accepts no more, and gives running jobs their grace. A second signal ends it.
+    fn stop(&mut self, now: Instant) {
+        if self.stopping.is_some() {
+            self.stopping = Some(now);
+            return;
+        }
+        self.manager.tell("STOPPING=1");
+        let sessions = self.sessions.len();
+        self.log
+            .say(Level::Info, "stopping", &[("sessions", &sessions)]);
+        self.stopping = Some(now + self.settings.daemon.grace);
+        self.listeners.clear();
+        self.tell_gate(Order::StopListening.encode());
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let grace = self.stopping.filter(|_| !self.hung_up);
+        [
+            self.restart[0],
+            self.restart[1],
+            self.hosts.deadline(),
+            self.accounts.deadline(),
+            self.sessions.deadline(),
+            grace,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    pub(super) fn pass_deadlines(&mut self, now: Instant) {
+        for which in [Which::Gate, Which::Relay] {
+            let due = self.restart.get(which as usize).copied().flatten();
+            if due.is_some_and(|at| at <= now) && self.stopping.is_none() {
+                self.start_again(which, now);
+            }
+        }
+        if self.hosts.deadline().is_some_and(|at| at <= now) {
+            self.hear_names(now);
+        }
+        if self.accounts.deadline().is_some_and(|at| at <= now) {
+            for which in self.accounts.late(now) {
+                self.account_found(which, now);
+            }
+        }
+        if self.sessions.deadline().is_some_and(|at| at <= now) {
+            for finished in self.sessions.kill_late(now) {
+                self.log_end(Some(finished));
+            }
+        }
+        if self.stopping.is_some_and(|at| at <= now) && !self.hung_up {
+            self.hung_up = true;
+            self.sessions
+                .hang_up_all(self.settings.exec.hup_to_kill, now);
+        }
+    }
+
+    fn start_again(&mut self, which: Which, now: Instant) {
+        let slot = which as usize;
+        if let Some(slot) = self.restart.get_mut(slot) {
+            *slot = None;
+        }
+        if let Err(e) = self.start_child(which) {
+            self.log.say(Level::Error, "fault", &[("why", &e)]);
+            let (pid, when) = self.child(which).bury(now);
+            self.corpses.extend(pid);
+            if let Some(slot) = self.restart.get_mut(slot) {
+                *slot = Some(when.max(now + Duration::from_millis(100)));
+            }
+        }
+    }
+
+    // ---- the end ----
+
+    pub(super) fn log_end(&mut self, finished: Option<Finished>) {
+        let Some(f) = finished else { return };
+        let status = match &f.end {
+            Some(End::Exited(n)) => n.to_string(),
+            Some(End::Killed(n)) => format!("signal-{n}"),
+            Some(End::NotStarted(_)) | None => "unknown".to_owned(),
+        };
+        self.log.say(
+            Level::Info,
+            "end",
+            &[
+                ("session", &f.id),
+                ("host", &f.whose.host),
+                ("peer", &f.whose.peer),
+                ("user", &f.whose.user),
+                ("how", &f.how),
+                ("status", &status),
+                ("ms", &f.lasted.as_millis()),
+                ("in", &f.sent),
+                ("out", &f.got),
+            ],
+        );
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        let idle = self.sessions.len() == 0;
+        let served = self.inetd && self.gate_is_empty && self.pending.is_empty();
+        idle && (self.stopping.is_some() || served)
+    }
+
+    pub(super) fn finish(&mut self) -> ExitCode {
+        for which in [Which::Gate, Which::Relay] {
+            let (pid, _) = self.child(which).bury(Instant::now());
+            self.corpses.extend(pid);
+        }
+        for pid in std::mem::take(&mut self.corpses) {
+            let _ = nix::sys::wait::waitpid(pid, None);
+        }
+        start::remove_pid_file(&self.place, self.inetd);
+        self.log.say(Level::Info, "stopped", &[]);
+        ExitCode::SUCCESS
+    }
+}
