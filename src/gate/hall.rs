@@ -1,5 +1,8 @@
 //! The hall where strangers wait: accepting them, reading what is due, asking
-//! the monitor, sending what it orders, and turning out those who are late.
+//! the monitor, and turning out those who are late. What the monitor orders is
+//! done in [`orders`].
+
+mod orders;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, TcpListener};
@@ -10,12 +13,11 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use super::connection::{Came, Stage, Stranger};
-use super::sources::{Networks, Sources};
+use super::sources::Sources;
 use crate::channel::Channel;
-use crate::channel::gate::{Complaint, Connection, Limits, List, Order, Question};
+use crate::channel::gate::{Complaint, Connection, Limits, Question};
 use crate::fault::Fault;
 use crate::sys::socket;
-use crate::wire::answer::{self, Reference};
 
 /// Tokens below are the channel and the listeners; a connection's token is its
 /// number, which begins here.
@@ -45,6 +47,9 @@ pub(super) struct Hall {
     parked: usize,
     next: Connection,
     paused: Option<Instant>,
+    /// Those whose next record may have come already: they get their turn when
+    /// the others have had theirs and the monitor keeps up.
+    eager: Vec<Connection>,
     /// Most strangers at once since memory was last given back.
     crowd: usize,
 }
@@ -62,14 +67,35 @@ impl Hall {
             parked: 0,
             next: FIRST_CONNECTION as Connection,
             paused: None,
+            eager: Vec::new(),
             crowd: 0,
         }
     }
 
     /// When something must be done at the latest.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let first = self.deadlines.first().map(|(at, _)| *at);
-        [first, self.paused].into_iter().flatten().min()
+        let eager = Some(now).filter(|_| self.may_go_on());
+        [first, self.paused, eager].into_iter().flatten().min()
+    }
+
+    /// Whether somebody's next record can be carried now: a monitor that does not
+    /// keep up is given time, and tells by reading when it has it.
+    fn may_go_on(&self) -> bool {
+        !self.eager.is_empty() && !self.monitor.is_waiting()
+    }
+
+    /// One more record from each of those who may have sent it already.
+    pub(super) fn go_on(&mut self, now: Instant) -> Result<(), Fault> {
+        if self.may_go_on() {
+            for connection in std::mem::take(&mut self.eager) {
+                let stage = self.strangers.get(&connection).map(|s| s.stage);
+                if stage == Some(Stage::Asked) {
+                    self.stranger_is_ready(connection, now)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A socket is ready.
@@ -80,7 +106,8 @@ impl Hall {
         }
     }
 
-    /// Accepts who is waiting. Without descriptors it pauses, and says nothing.
+    /// Accepts who is waiting. Without descriptors the oldest stranger makes room;
+    /// where there is none it pauses.
     fn accept(&mut self, which: usize, now: Instant) -> Result<(), Fault> {
         let Some(limits) = self.limits else {
             return Ok(());
@@ -103,10 +130,10 @@ impl Hall {
                         Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
                     ) =>
                 {
-                    // The oldest stranger makes room; the rest wait in the backlog.
-                    self.evict_greediest(now)?;
-                    self.paused = Some(now + Duration::from_millis(100));
-                    return Ok(());
+                    if !self.evict_greediest(now)? {
+                        self.paused = Some(now + Duration::from_millis(100));
+                        return Ok(());
+                    }
                 }
                 // The connection was gone before we took it.
                 Err(_) => {}
@@ -136,14 +163,13 @@ impl Hall {
         if self.sources.is_full(from, limits) {
             self.evict_greediest(now)?;
         }
-        if self.sources.is_full(from, limits) {
+        let connection = self.next;
+        if self.sources.is_full(from, limits) || self.register(&socket, connection).is_err() {
             return self.ask(&Question::TurnedAway(Complaint::NoSlot, from), Vec::new());
         }
         let _ = socket::prepare(socket.as_fd(), limits.keep_alive);
-        let connection = self.next;
         self.next += 1;
         let deadline = now + Duration::from_secs(limits.hello.into());
-        self.register(&socket, connection)?;
         self.sources.enter(from, connection);
         self.deadlines.insert((deadline, connection));
         self.strangers
@@ -166,12 +192,13 @@ impl Hall {
             .is_some_and(|s| s.stage.may_be_evicted())
     }
 
-    fn evict_greediest(&mut self, now: Instant) -> Result<(), Fault> {
+    /// `false`: there is nobody who may be evicted.
+    fn evict_greediest(&mut self, now: Instant) -> Result<bool, Fault> {
         let oldest = self.sources.by_greed().find(|c| self.may_go(*c));
-        match oldest {
-            Some(oldest) => self.turn_out(oldest, Complaint::Crowd, now),
-            None => Ok(()),
+        if let Some(oldest) = oldest {
+            self.turn_out(oldest, Complaint::Crowd, now)?;
         }
+        Ok(oldest.is_some())
     }
 
     fn stranger_is_ready(&mut self, connection: Connection, now: Instant) -> Result<(), Fault> {
@@ -184,10 +211,13 @@ impl Hall {
         match stranger.read() {
             Came::Nothing => Ok(()),
             Came::Record(record) => self.ask_about(connection, &record, now),
-            Came::Left if stranger.has_spoken() && stranger.stage.due().is_some() => {
-                self.turn_out(connection, Complaint::Left, now)
+            Came::Left if stranger.stage.due().is_none() => self.forget(connection),
+            Came::Left if stranger.has_spoken() => self.turn_out(connection, Complaint::Left, now),
+            // A port scan, a probe: nothing to say in the log.
+            Came::Left => {
+                self.punish(connection, Complaint::Left, now);
+                self.forget(connection)
             }
-            Came::Left => self.forget(connection),
             Came::Malformed => self.turn_out(connection, Complaint::Malformed, now),
         }
     }
@@ -206,20 +236,29 @@ impl Hall {
         stranger.known = true;
         match stage {
             Stage::Accepted => {
+                let from = stranger.from;
                 self.postpone(connection, now + VERDICT);
-                self.ask(&Question::Hello(connection, record), Vec::new())
+                self.ask(&Question::Hello(connection, from, record), Vec::new())
             }
             Stage::Greeted => {
                 stranger.asked_at = now;
-                let copy = stranger.socket.try_clone()?;
+                let Ok(copy) = stranger.socket.try_clone() else {
+                    // No descriptors: the one who asks goes, and the others stay.
+                    return self.turn_out(connection, Complaint::Crowd, now);
+                };
                 self.postpone(connection, now + VERDICT);
                 self.ask(&Question::ClientHello(connection, record), vec![copy])
             }
             Stage::Asked => {
-                // More may come at once: the deadline stays.
-                stranger.stage = Stage::Asked;
-                self.ask(&Question::Sealed(connection, record), Vec::new())?;
-                self.stranger_is_ready(connection, now)
+                // More may have come: the deadline stays. Once all of it is there,
+                // the next byte is no longer for us.
+                if stranger.take_piece(record.len()) {
+                    stranger.stage = Stage::Asked;
+                    self.eager.push(connection);
+                } else {
+                    self.postpone(connection, now + VERDICT);
+                }
+                self.ask(&Question::Sealed(connection, record), Vec::new())
             }
             Stage::Asking | Stage::Parked | Stage::Leaving => Ok(()),
         }
@@ -235,128 +274,6 @@ impl Hall {
             s.deadline = deadline;
             self.deadlines.insert((deadline, connection));
         }
-    }
-
-    /// Does what the monitor says.
-    pub(super) fn obey(
-        &mut self,
-        order: Order<'_>,
-        fds: Vec<OwnedFd>,
-        now: Instant,
-    ) -> Result<(), Fault> {
-        match order {
-            Order::Limits(limits) => self.limits = Some(limits),
-            Order::Networks(list, first, networks) => {
-                let list = match list {
-                    List::Listed => &mut self.sources.listed,
-                    List::Exempt => &mut self.sources.exempt,
-                };
-                if first {
-                    *list = Networks::default();
-                }
-                for (ip, prefix) in networks {
-                    list.add(ip, prefix);
-                }
-            }
-            Order::Listen => self.listen(fds)?,
-            Order::StopListening => self.listeners.clear(),
-            Order::Adopt => self.adopt(fds, now)?,
-            Order::ServerHello(c, record) => {
-                self.send_and_expect(c, record, Stage::Greeted, now)?
-            }
-            Order::Continue(c, record) => self.send_and_expect(c, record, Stage::Asked, now)?,
-            Order::Taken(c) | Order::Close(c) => {
-                if let Some(s) = self.strangers.get_mut(&c) {
-                    s.known = false;
-                }
-                self.forget(c)?;
-            }
-            Order::Deny(c, reference, penalty) => self.park(c, reference, penalty, now)?,
-        }
-        Ok(())
-    }
-
-    fn listen(&mut self, fds: Vec<OwnedFd>) -> Result<(), Fault> {
-        for fd in fds {
-            let listener = TcpListener::from(fd);
-            let token = Token(self.listeners.len() + 1);
-            let fd = listener.as_raw_fd();
-            self.registry
-                .register(&mut SourceFd(&fd), token, Interest::READABLE)?;
-            self.listeners.push(listener);
-        }
-        Ok(())
-    }
-
-    fn adopt(&mut self, fds: Vec<OwnedFd>, now: Instant) -> Result<(), Fault> {
-        let Some(limits) = self.limits else {
-            return Ok(());
-        };
-        for socket in fds {
-            let from = socket::peer(socket.as_fd())?.ip();
-            self.take_in(socket, from, &limits, now)?;
-        }
-        Ok(())
-    }
-
-    fn send_and_expect(
-        &mut self,
-        connection: Connection,
-        record: &[u8],
-        stage: Stage,
-        now: Instant,
-    ) -> Result<(), Fault> {
-        let Some(limits) = self.limits else {
-            return Ok(());
-        };
-        let Some(stranger) = self.strangers.get_mut(&connection) else {
-            return Ok(());
-        };
-        if stage == Stage::Greeted && stranger.spoke_early() {
-            return self.turn_out(connection, Complaint::Malformed, now);
-        }
-        stranger.stage = stage;
-        stranger.unsent = record.to_vec();
-        self.postpone(
-            connection,
-            now + Duration::from_secs(limits.handshake.into()),
-        );
-        self.stranger_is_ready(connection, now)
-    }
-
-    /// Parks a refusal until the next multiple of the interval after the request.
-    fn park(
-        &mut self,
-        connection: Connection,
-        reference: Reference,
-        penalty: u32,
-        now: Instant,
-    ) -> Result<(), Fault> {
-        let Some(limits) = self.limits else {
-            return Ok(());
-        };
-        let Some(stranger) = self.strangers.get_mut(&connection) else {
-            return Ok(());
-        };
-        stranger.known = false;
-        let from = stranger.from;
-        self.sources.punish(from, penalty, &limits, now);
-        // Beyond the limit the connection is just closed.
-        let most = usize::try_from(limits.refusals).unwrap_or(usize::MAX);
-        let record = answer::compose_denied(reference);
-        let Some(record) = record.ok().filter(|_| self.parked < most) else {
-            return self.forget(connection);
-        };
-        let Some(stranger) = self.strangers.get_mut(&connection) else {
-            return Ok(());
-        };
-        stranger.stage = Stage::Parked;
-        stranger.unsent = Vec::new();
-        self.parked += 1;
-        let leaves = leaves_at(stranger.asked_at, now, limits.refusal);
-        stranger.set_refusal(record);
-        self.postpone(connection, leaves);
-        Ok(())
     }
 
     /// Turns out who is late, and sends the refusals whose time has come.
@@ -394,7 +311,8 @@ impl Hall {
         if !stranger.say_refusal() {
             return self.forget(connection);
         }
-        Ok(())
+        // It may have hung up meanwhile, and an edge comes once.
+        self.stranger_is_ready(connection, now)
     }
 
     /// Closes a connection for the peer's own fault, with the penalty for it.
@@ -408,16 +326,22 @@ impl Hall {
             return Ok(());
         };
         let from = stranger.from;
-        if let Some(limits) = self.limits {
-            let seconds = match complaint {
-                Complaint::Malformed => limits.penalty_malformed,
-                Complaint::SilentHello | Complaint::SilentHandshake => limits.penalty_silent,
-                Complaint::Left | Complaint::Crowd | Complaint::NoSlot => 0,
-            };
-            self.sources.punish(from, seconds, &limits, now);
-        }
+        self.punish(connection, complaint, now);
         self.ask(&Question::TurnedAway(complaint, from), Vec::new())?;
         self.forget(connection)
+    }
+
+    /// Adds what a complaint costs to the penalty of a connection's source.
+    fn punish(&mut self, connection: Connection, complaint: Complaint, now: Instant) {
+        let Some((limits, stranger)) = self.limits.zip(self.strangers.get(&connection)) else {
+            return;
+        };
+        let seconds = match complaint {
+            Complaint::Malformed | Complaint::Left => limits.penalty_malformed,
+            Complaint::SilentHello | Complaint::SilentHandshake => limits.penalty_silent,
+            Complaint::Crowd | Complaint::NoSlot => 0,
+        };
+        self.sources.punish(stranger.from, seconds, &limits, now);
     }
 
     /// Closes a connection, and tells the monitor if it knows it.
@@ -446,14 +370,4 @@ impl Hall {
         }
         Ok(())
     }
-}
-
-/// The next multiple of the interval after the request that has not passed.
-fn leaves_at(asked: Instant, now: Instant, interval: u32) -> Instant {
-    let interval = Duration::from_secs(interval.max(1).into());
-    let mut at = asked + interval;
-    while at < now {
-        at += interval;
-    }
-    at
 }

@@ -54,9 +54,10 @@ fn serve() -> Result<(), Fault> {
     let mut events = Events::with_capacity(1024);
     let mut buffer = vec![0; channel::MESSAGE];
     loop {
+        let now = Instant::now();
         let timeout = hall
-            .next_deadline()
-            .map(|d| d.saturating_duration_since(Instant::now()));
+            .next_deadline(now)
+            .map(|d| d.saturating_duration_since(now));
         match poll.poll(&mut events, timeout) {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             other => other?,
@@ -72,6 +73,7 @@ fn serve() -> Result<(), Fault> {
                 token => hall.ready(token, now)?,
             }
         }
+        hall.go_on(now)?;
         hall.pass_deadlines(now)?;
     }
 }

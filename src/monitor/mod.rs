@@ -44,6 +44,9 @@ use notify::Manager;
 use sessions::{Finished, Sessions};
 use token::Whose;
 
+/// Questions of the gate answered in one go.
+const AT_ONCE: usize = 256;
+
 /// Networks in one message to the gate.
 const NETWORKS: usize = 1024;
 
@@ -68,7 +71,8 @@ struct Monitor {
     hosts: Hosts,
     accounts: Accounts,
     strangers: HashMap<Connection, Stranger>,
-    pending: HashMap<LookUp, Pending>,
+    /// Those who wait for an account.
+    pending: HashMap<LookUp, Vec<Pending>>,
     sessions: Sessions,
     /// Serving the one connection of inetd.
     inetd: bool,
@@ -121,7 +125,8 @@ impl Monitor {
                     Whose::LookUp(which) => self.account_found(which, now),
                     Whose::Session(id) => {
                         let kill_after = self.settings.exec.hup_to_kill;
-                        let finished = self.sessions.hear(id, kill_after, now);
+                        let registry = self.poll.registry();
+                        let finished = self.sessions.hear(registry, id, kill_after, now);
                         self.log_end(finished);
                     }
                     Whose::Job(id) => {
@@ -139,7 +144,7 @@ impl Monitor {
         if !self.gate.flush() {
             return self.lost(Which::Gate, now);
         }
-        loop {
+        for _ in 0..AT_ONCE {
             let Some(channel) = self.gate.channel() else {
                 return;
             };
@@ -150,6 +155,16 @@ impl Monitor {
                 },
                 Ok(Incoming::Nothing) => return,
                 Ok(Incoming::Gone) | Err(_) => return self.lost(Which::Gate, now),
+            }
+        }
+        // A gate that never stops asking does not keep the others from their turn.
+        if let Some(channel) = self.gate.channel() {
+            let fd = channel.as_fd().as_raw_fd();
+            let both = Interest::READABLE | Interest::WRITABLE;
+            let registry = self.poll.registry();
+            let again = registry.reregister(&mut SourceFd(&fd), token::GATE, both);
+            if again.is_err() {
+                self.lost(Which::Gate, now);
             }
         }
     }
@@ -184,6 +199,8 @@ impl Monitor {
         let (pid, when) = child.bury(now);
         let name = child.name();
         self.corpses.extend(pid);
+        // One that died by itself sends no other signal that it has ended.
+        self.corpses.retain(|pid| !process::reap(*pid));
         if which == Which::Gate {
             self.strangers.clear();
             self.pending.clear();
@@ -361,7 +378,7 @@ impl Monitor {
 
     /// A broken configuration keeps the old one, and says so.
     fn reload(&mut self) {
-        self.manager.tell("RELOADING=1");
+        self.manager.tell(&notify::reloading());
         match Settings::load(&self.place.settings()) {
             Ok(settings) => {
                 self.settings = settings;
