@@ -6,6 +6,7 @@
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,8 @@ const NOISE: u32 = 100;
 
 /// Where lines go.
 enum Sink {
-    Stderr,
+    /// And how many lines it has not taken.
+    Stderr(u64),
     Syslog(Box<Logger<Syslog, Line>>),
 }
 
@@ -45,7 +47,7 @@ pub struct Log {
 impl Log {
     /// A log to stderr.
     pub fn stderr(most: Level) -> Self {
-        Self::new(Sink::Stderr, most)
+        Self::new(Sink::Stderr(0), most)
     }
 
     /// A log to syslog, connected when there is something to say.
@@ -105,8 +107,7 @@ impl Log {
 
     fn write(&mut self, level: Level, line: &str) {
         match &mut self.sink {
-            // One write, so that lines of several processes do not mix.
-            Sink::Stderr => drop(io::stderr().write_all(format!("{line}\n").as_bytes())),
+            Sink::Stderr(lost) => to_stderr(line, lost),
             Sink::Syslog(logger) => {
                 let _ = match level {
                     Level::Error => logger.err(line),
@@ -117,6 +118,25 @@ impl Log {
             }
         }
     }
+}
+
+/// One write for a line, and only where it does not wait: a pipe that nobody
+/// reads must not stop the daemon. A pipe that is ready takes PIPE_BUF bytes.
+fn to_stderr(line: &str, lost: &mut u64) {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    const MOST: usize = 4096 - 64;
+    let stderr = io::stderr();
+    let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut fds, PollTimeout::ZERO) == Ok(0) {
+        *lost = lost.saturating_add(1);
+        return;
+    }
+    let line = String::from_utf8_lossy(line.as_bytes().get(..MOST).unwrap_or(line.as_bytes()));
+    let text = match std::mem::take(lost) {
+        0 => format!("{line}\n"),
+        n => format!("dropped lines={n}\n{line}\n"),
+    };
+    let _ = stderr.lock().write_all(text.as_bytes());
 }
 
 /// A value with everything escaped that could be taken for another field, or

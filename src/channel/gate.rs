@@ -14,8 +14,8 @@ pub type Connection = u64;
 /// Gate to monitor.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Question<'a> {
-    /// A whole Hello record came in.
-    Hello(Connection, &'a [u8]),
+    /// A whole Hello record came in. The address is for the log alone.
+    Hello(Connection, IpAddr, &'a [u8]),
     /// A whole ClientHello record came in. With it: a copy of the socket.
     ClientHello(Connection, &'a [u8]),
     /// A whole Sealed record came in, after AuthContinue.
@@ -73,7 +73,11 @@ impl<'a> Question<'a> {
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Hello(c, r) => Writer::new(1).number(*c).bytes(r).done(),
+            Self::Hello(c, from, r) => Writer::new(1)
+                .number(*c)
+                .bytes(&ip_bytes(*from))
+                .bytes(r)
+                .done(),
             Self::ClientHello(c, r) => Writer::new(2).number(*c).bytes(r).done(),
             Self::Sealed(c, r) => Writer::new(3).number(*c).bytes(r).done(),
             Self::Gone(c) => Writer::new(4).number(*c).done(),
@@ -89,7 +93,7 @@ impl<'a> Question<'a> {
     pub fn decode(message: &'a [u8]) -> Option<Self> {
         let (kind, mut r) = Reader::new(message)?;
         let question = match kind {
-            1 => Self::Hello(r.number()?, r.bytes()?),
+            1 => Self::Hello(r.number()?, ip(r.bytes()?)?, r.bytes()?),
             2 => Self::ClientHello(r.number()?, r.bytes()?),
             3 => Self::Sealed(r.number()?, r.bytes()?),
             4 => Self::Gone(r.number()?),
@@ -121,11 +125,11 @@ pub enum Order<'a> {
     Adopt,
     /// Send this ServerHello record.
     ServerHello(Connection, &'a [u8]),
-    /// Send this record; Sealed records may come then.
-    Continue(Connection, &'a [u8]),
+    /// Send this record; then Sealed records come with a command of so many bytes.
+    Continue(Connection, u32, &'a [u8]),
     /// The relay has it: forget it.
     Taken(Connection),
-    /// Close it without a word.
+    /// Close it without a word; it did not speak the protocol.
     Close(Connection),
     /// Refuse it when its time has come; and the source's penalty, seconds.
     Deny(Connection, Reference, u32),
@@ -193,7 +197,11 @@ impl<'a> Order<'a> {
             Self::StopListening => Writer::new(4).done(),
             Self::Adopt => Writer::new(5).done(),
             Self::ServerHello(c, r) => Writer::new(6).number(*c).bytes(r).done(),
-            Self::Continue(c, r) => Writer::new(7).number(*c).bytes(r).done(),
+            Self::Continue(c, n, r) => Writer::new(7)
+                .number(*c)
+                .number(u64::from(*n))
+                .bytes(r)
+                .done(),
             Self::Taken(c) => Writer::new(8).number(*c).done(),
             Self::Close(c) => Writer::new(9).number(*c).done(),
             Self::Deny(c, r, s) => Writer::new(10)
@@ -226,7 +234,7 @@ impl<'a> Order<'a> {
             4 => Self::StopListening,
             5 => Self::Adopt,
             6 => Self::ServerHello(r.number()?, r.bytes()?),
-            7 => Self::Continue(r.number()?, r.bytes()?),
+            7 => Self::Continue(r.number()?, r.number()?, r.bytes()?),
             8 => Self::Taken(r.number()?),
             9 => Self::Close(r.number()?),
             10 => Self::Deny(r.number()?, Reference(r.array()?), r.number()?),
@@ -295,7 +303,7 @@ mod tests {
     fn questions_and_orders_there_and_back() {
         let from = "2001:db8::1".parse().unwrap();
         let questions = [
-            Question::Hello(1, b"record"),
+            Question::Hello(1, from, b"record"),
             Question::ClientHello(u64::MAX, b""),
             Question::Sealed(3, b"x"),
             Question::Gone(4),

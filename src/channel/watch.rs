@@ -36,15 +36,25 @@ impl Watch {
     /// # Errors
     /// None that a channel in the loop has.
     pub fn update(&mut self, registry: &Registry, channel: &Channel) -> Result<(), Fault> {
-        if channel.is_waiting() != self.for_room {
-            self.for_room = channel.is_waiting();
-            let mut interest = Interest::READABLE;
-            if self.for_room {
-                interest |= Interest::WRITABLE;
-            }
-            let fd = channel.as_fd().as_raw_fd();
-            registry.reregister(&mut SourceFd(&fd), self.token, interest)?;
+        if channel.is_waiting() == self.for_room {
+            return Ok(());
         }
+        self.for_room = channel.is_waiting();
+        self.renew(registry, channel)
+    }
+
+    /// Watches it anew: what is there now is reported again.
+    ///
+    /// # Errors
+    /// None that a channel in the loop has.
+    pub fn renew(&mut self, registry: &Registry, channel: &Channel) -> Result<(), Fault> {
+        let interest = if self.for_room {
+            Interest::READABLE | Interest::WRITABLE
+        } else {
+            Interest::READABLE
+        };
+        let fd = channel.as_fd().as_raw_fd();
+        registry.reregister(&mut SourceFd(&fd), self.token, interest)?;
         Ok(())
     }
 }

@@ -18,8 +18,8 @@ use nix::errno::Errno;
 
 use crate::channel::gate::Complaint;
 use crate::sys::socket;
-use crate::wire::limits::LENGTH_BYTES;
-use crate::wire::record::{self, Kind};
+use crate::wire::limits::{LENGTH_BYTES, TAG};
+use crate::wire::record::{self, ENVELOPE, Kind};
 
 /// Where a stranger stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,8 @@ pub(super) struct Stranger {
     pub(super) unsent: Vec<u8>,
     /// The refusal, until its time has come.
     refusal: Vec<u8>,
+    /// Bytes of a long command that have still to come.
+    command: u32,
 }
 
 /// What a readable socket came to.
@@ -119,12 +121,28 @@ impl Stranger {
             partial: Vec::new(),
             unsent: Vec::new(),
             refusal: Vec::new(),
+            command: 0,
         }
     }
 
     /// Keeps a refusal until its time has come.
     pub(super) fn set_refusal(&mut self, record: Vec<u8>) {
         self.refusal = record;
+    }
+
+    /// A command of so many bytes is to follow in pieces.
+    pub(super) fn expect_command(&mut self, length: u32) {
+        self.command = length;
+    }
+
+    /// Counts a piece by the length of its record, which is all that can be seen of
+    /// it. `false`: it was the last; what comes next is for whoever gets the
+    /// connection.
+    pub(super) fn take_piece(&mut self, record: usize) -> bool {
+        let piece = record.saturating_sub(LENGTH_BYTES + ENVELOPE + TAG);
+        let piece = u32::try_from(piece).unwrap_or(u32::MAX);
+        self.command = self.command.saturating_sub(piece);
+        self.command > 0
     }
 
     /// Sends the refusal and nothing after it. `false`: the peer is gone.

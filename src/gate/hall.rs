@@ -1,5 +1,8 @@
 //! The hall where strangers wait: accepting them, reading what is due, asking
-//! the monitor, sending what it orders, and turning out those who are late.
+//! the monitor, and turning out those who are late. What the monitor orders is
+//! done in [`orders`].
+
+mod orders;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, TcpListener};
@@ -10,9 +13,10 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use super::connection::{Came, Stage, Stranger};
-use super::sources::{Networks, Sources};
+use super::sources::Sources;
 use crate::channel::Channel;
-use crate::channel::gate::{Complaint, Connection, Limits, List, Order, Question};
+use crate::channel::gate::{Complaint, Connection, Limits, Question};
+use crate::channel::watch::Watch;
 use crate::fault::Fault;
 use crate::sys::socket;
 
@@ -23,23 +27,32 @@ const FIRST_CONNECTION: usize = 64;
 /// Connections accepted in one go, so that the others get their turn.
 const AT_ONCE: usize = 64;
 
+/// So many strangers at once leave memory behind that is worth giving back.
+const CROWD: usize = 256;
+
+/// How long a refused peer may take to read its refusal.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// How long the monitor may take for a verdict: beyond any limit of its own.
 const VERDICT: Duration = Duration::from_secs(60);
 
 /// All strangers, and the way to the monitor.
 pub(super) struct Hall {
     pub(super) monitor: Channel,
-    pub(super) registry: Registry,
-    pub(super) listeners: Vec<TcpListener>,
-    pub(super) limits: Option<Limits>,
-    pub(super) strangers: HashMap<Connection, Stranger>,
-    pub(super) deadlines: BTreeSet<(Instant, Connection)>,
-    pub(super) sources: Sources,
-    pub(super) parked: usize,
+    registry: Registry,
+    listeners: Vec<TcpListener>,
+    limits: Option<Limits>,
+    strangers: HashMap<Connection, Stranger>,
+    deadlines: BTreeSet<(Instant, Connection)>,
+    sources: Sources,
+    parked: usize,
     next: Connection,
-    pub(super) paused: Option<Instant>,
+    paused: Option<Instant>,
+    /// Those whose next record may have come already: they get their turn when
+    /// the others have had theirs and the monitor keeps up.
+    eager: Vec<Connection>,
     /// Most strangers at once since memory was last given back.
-    pub(super) crowd: usize,
+    crowd: usize,
 }
 
 impl Hall {
@@ -55,14 +68,40 @@ impl Hall {
             parked: 0,
             next: FIRST_CONNECTION as Connection,
             paused: None,
+            eager: Vec::new(),
             crowd: 0,
         }
     }
 
     /// When something must be done at the latest.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let first = self.deadlines.first().map(|(at, _)| *at);
-        [first, self.paused].into_iter().flatten().min()
+        let eager = Some(now).filter(|_| self.may_go_on());
+        [first, self.paused, eager].into_iter().flatten().min()
+    }
+
+    /// Watches the monitor for room while messages wait for it.
+    pub(super) fn update(&self, watch: &mut Watch) -> Result<(), Fault> {
+        watch.update(&self.registry, &self.monitor)
+    }
+
+    /// Whether somebody's next record can be carried now: a monitor that does not
+    /// keep up is given time, and tells by reading when it has it.
+    fn may_go_on(&self) -> bool {
+        !self.eager.is_empty() && !self.monitor.is_waiting()
+    }
+
+    /// One more record from each of those who may have sent it already.
+    pub(super) fn go_on(&mut self, now: Instant) -> Result<(), Fault> {
+        if self.may_go_on() {
+            for connection in std::mem::take(&mut self.eager) {
+                let stage = self.strangers.get(&connection).map(|s| s.stage);
+                if stage == Some(Stage::Asked) {
+                    self.stranger_is_ready(connection, now)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A socket is ready.
@@ -73,8 +112,9 @@ impl Hall {
         }
     }
 
-    /// Accepts who is waiting. Without descriptors it pauses, and says nothing.
-    pub(super) fn accept(&mut self, which: usize, now: Instant) -> Result<(), Fault> {
+    /// Accepts who is waiting. Without descriptors the oldest stranger makes room;
+    /// where there is none it pauses.
+    fn accept(&mut self, which: usize, now: Instant) -> Result<(), Fault> {
         let Some(limits) = self.limits else {
             return Ok(());
         };
@@ -96,10 +136,10 @@ impl Hall {
                         Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
                     ) =>
                 {
-                    // The oldest stranger makes room; the rest wait in the backlog.
-                    self.evict_greediest(now)?;
-                    self.paused = Some(now + Duration::from_millis(100));
-                    return Ok(());
+                    if !self.evict_greediest(now)? {
+                        self.paused = Some(now + Duration::from_millis(100));
+                        return Ok(());
+                    }
                 }
                 // The connection was gone before we took it.
                 Err(_) => {}
@@ -129,14 +169,13 @@ impl Hall {
         if self.sources.is_full(from, limits) {
             self.evict_greediest(now)?;
         }
-        if self.sources.is_full(from, limits) {
+        let connection = self.next;
+        if self.sources.is_full(from, limits) || self.register(&socket, connection).is_err() {
             return self.ask(&Question::TurnedAway(Complaint::NoSlot, from), Vec::new());
         }
         let _ = socket::prepare(socket.as_fd(), limits.keep_alive);
-        let connection = self.next;
         self.next += 1;
         let deadline = now + Duration::from_secs(limits.hello.into());
-        self.register(&socket, connection)?;
         self.sources.enter(from, connection);
         self.deadlines.insert((deadline, connection));
         self.strangers
@@ -161,12 +200,13 @@ impl Hall {
             .is_some_and(|s| s.stage.may_be_evicted())
     }
 
-    fn evict_greediest(&mut self, now: Instant) -> Result<(), Fault> {
+    /// `false`: there is nobody who may be evicted.
+    fn evict_greediest(&mut self, now: Instant) -> Result<bool, Fault> {
         let oldest = self.sources.by_greed().find(|c| self.may_go(*c));
-        match oldest {
-            Some(oldest) => self.turn_out(oldest, Complaint::Crowd, now),
-            None => Ok(()),
+        if let Some(oldest) = oldest {
+            self.turn_out(oldest, Complaint::Crowd, now)?;
         }
+        Ok(oldest.is_some())
     }
 
     fn stranger_is_ready(&mut self, connection: Connection, now: Instant) -> Result<(), Fault> {
@@ -179,10 +219,13 @@ impl Hall {
         match stranger.read() {
             Came::Nothing => Ok(()),
             Came::Record(record) => self.ask_about(connection, &record, now),
-            Came::Left if stranger.has_spoken() && stranger.stage.due().is_some() => {
-                self.turn_out(connection, Complaint::Left, now)
+            Came::Left if stranger.stage.due().is_none() => self.forget(connection),
+            Came::Left if stranger.has_spoken() => self.turn_out(connection, Complaint::Left, now),
+            // A port scan, a probe: nothing to say in the log.
+            Came::Left => {
+                self.punish(connection, Complaint::Left, now);
+                self.forget(connection)
             }
-            Came::Left => self.forget(connection),
             Came::Malformed => self.turn_out(connection, Complaint::Malformed, now),
         }
     }
@@ -201,30 +244,39 @@ impl Hall {
         stranger.known = true;
         match stage {
             Stage::Accepted => {
+                let from = stranger.from;
                 self.postpone(connection, now + VERDICT);
-                self.ask(&Question::Hello(connection, record), Vec::new())
+                self.ask(&Question::Hello(connection, from, record), Vec::new())
             }
             Stage::Greeted => {
                 stranger.asked_at = now;
-                let copy = stranger.socket.try_clone()?;
+                let Ok(copy) = stranger.socket.try_clone() else {
+                    // No descriptors: the one who asks goes, and the others stay.
+                    return self.turn_out(connection, Complaint::Crowd, now);
+                };
                 self.postpone(connection, now + VERDICT);
                 self.ask(&Question::ClientHello(connection, record), vec![copy])
             }
             Stage::Asked => {
-                // More may come at once: the deadline stays.
-                stranger.stage = Stage::Asked;
-                self.ask(&Question::Sealed(connection, record), Vec::new())?;
-                self.stranger_is_ready(connection, now)
+                // More may have come: the deadline stays. Once all of it is there,
+                // the next byte is no longer for us.
+                if stranger.take_piece(record.len()) {
+                    stranger.stage = Stage::Asked;
+                    self.eager.push(connection);
+                } else {
+                    self.postpone(connection, now + VERDICT);
+                }
+                self.ask(&Question::Sealed(connection, record), Vec::new())
             }
             Stage::Asking | Stage::Parked | Stage::Leaving => Ok(()),
         }
     }
 
-    pub(super) fn ask(&mut self, question: &Question<'_>, fds: Vec<OwnedFd>) -> Result<(), Fault> {
+    fn ask(&mut self, question: &Question<'_>, fds: Vec<OwnedFd>) -> Result<(), Fault> {
         self.monitor.send(question.encode(), fds)
     }
 
-    pub(super) fn postpone(&mut self, connection: Connection, deadline: Instant) {
+    fn postpone(&mut self, connection: Connection, deadline: Instant) {
         if let Some(s) = self.strangers.get_mut(&connection) {
             self.deadlines.remove(&(s.deadline, connection));
             s.deadline = deadline;
@@ -232,90 +284,98 @@ impl Hall {
         }
     }
 
-    /// Does what the monitor says.
-    pub(super) fn obey(
-        &mut self,
-        order: Order<'_>,
-        fds: Vec<OwnedFd>,
-        now: Instant,
-    ) -> Result<(), Fault> {
-        match order {
-            Order::Limits(limits) => self.limits = Some(limits),
-            Order::Networks(list, first, networks) => {
-                let list = match list {
-                    List::Listed => &mut self.sources.listed,
-                    List::Exempt => &mut self.sources.exempt,
-                };
-                if first {
-                    *list = Networks::default();
-                }
-                for (ip, prefix) in networks {
-                    list.add(ip, prefix);
-                }
+    /// Turns out who is late, and sends the refusals whose time has come.
+    pub(super) fn pass_deadlines(&mut self, now: Instant) -> Result<(), Fault> {
+        if self.paused.is_some_and(|at| at <= now) {
+            self.paused = None;
+            for which in 0..self.listeners.len() {
+                self.accept(which, now)?;
             }
-            Order::Listen => self.listen(fds)?,
-            Order::StopListening => self.listeners.clear(),
-            Order::Adopt => self.adopt(fds, now)?,
-            Order::ServerHello(c, record) => {
-                self.send_and_expect(c, record, Stage::Greeted, now)?
+        }
+        while let Some((at, connection)) = self.deadlines.first().copied() {
+            if at > now {
+                break;
             }
-            Order::Continue(c, record) => self.send_and_expect(c, record, Stage::Asked, now)?,
-            Order::Taken(c) | Order::Close(c) => {
-                if let Some(s) = self.strangers.get_mut(&c) {
-                    s.known = false;
-                }
-                self.forget(c)?;
+            let stage = self.strangers.get(&connection).map(|s| s.stage);
+            match stage {
+                Some(Stage::Parked) => self.send_refusal(connection, now)?,
+                Some(stage) => match stage.when_late() {
+                    Some(complaint) => self.turn_out(connection, complaint, now)?,
+                    None => self.forget(connection)?,
+                },
+                None => drop(self.deadlines.remove(&(at, connection))),
             }
-            Order::Deny(c, reference, penalty) => self.park(c, reference, penalty, now)?,
         }
         Ok(())
     }
 
-    fn listen(&mut self, fds: Vec<OwnedFd>) -> Result<(), Fault> {
-        for fd in fds {
-            let listener = TcpListener::from(fd);
-            let token = Token(self.listeners.len() + 1);
-            let fd = listener.as_raw_fd();
-            self.registry
-                .register(&mut SourceFd(&fd), token, Interest::READABLE)?;
-            self.listeners.push(listener);
-        }
-        Ok(())
-    }
-
-    fn adopt(&mut self, fds: Vec<OwnedFd>, now: Instant) -> Result<(), Fault> {
-        let Some(limits) = self.limits else {
-            return Ok(());
-        };
-        for socket in fds {
-            let from = socket::peer(socket.as_fd())?.ip();
-            self.take_in(socket, from, &limits, now)?;
-        }
-        Ok(())
-    }
-
-    fn send_and_expect(
-        &mut self,
-        connection: Connection,
-        record: &[u8],
-        stage: Stage,
-        now: Instant,
-    ) -> Result<(), Fault> {
-        let Some(limits) = self.limits else {
-            return Ok(());
-        };
+    fn send_refusal(&mut self, connection: Connection, now: Instant) -> Result<(), Fault> {
+        self.parked = self.parked.saturating_sub(1);
+        self.postpone(connection, now + FAREWELL);
         let Some(stranger) = self.strangers.get_mut(&connection) else {
             return Ok(());
         };
-        if stage == Stage::Greeted && stranger.spoke_early() {
-            return self.turn_out(connection, Complaint::Malformed, now);
+        stranger.stage = Stage::Leaving;
+        if !stranger.say_refusal() {
+            return self.forget(connection);
         }
-        stranger.stage = stage;
-        stranger.unsent = record.to_vec();
-        self.postpone(
-            connection,
-            now + Duration::from_secs(limits.handshake.into()),
-        );
+        // It may have hung up meanwhile, and an edge comes once.
         self.stranger_is_ready(connection, now)
+    }
+
+    /// Closes a connection for the peer's own fault, with the penalty for it.
+    fn turn_out(
+        &mut self,
+        connection: Connection,
+        complaint: Complaint,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let Some(stranger) = self.strangers.get(&connection) else {
+            return Ok(());
+        };
+        let from = stranger.from;
+        self.punish(connection, complaint, now);
+        self.ask(&Question::TurnedAway(complaint, from), Vec::new())?;
+        self.forget(connection)
+    }
+
+    /// Adds what a complaint costs to the penalty of a connection's source.
+    fn punish(&mut self, connection: Connection, complaint: Complaint, now: Instant) {
+        let Some((limits, stranger)) = self.limits.zip(self.strangers.get(&connection)) else {
+            return;
+        };
+        let seconds = match complaint {
+            Complaint::Malformed | Complaint::Left => limits.penalty_malformed,
+            Complaint::SilentHello | Complaint::SilentHandshake => limits.penalty_silent,
+            Complaint::Crowd | Complaint::NoSlot => 0,
+        };
+        self.sources.punish(stranger.from, seconds, &limits, now);
+    }
+
+    /// Closes a connection, and tells the monitor if it knows it.
+    fn forget(&mut self, connection: Connection) -> Result<(), Fault> {
+        let Some(stranger) = self.strangers.remove(&connection) else {
+            return Ok(());
+        };
+        self.deadlines.remove(&(stranger.deadline, connection));
+        self.sources.leave(stranger.from, connection);
+        if stranger.stage == Stage::Parked {
+            self.parked = self.parked.saturating_sub(1);
+        }
+        let _ = self
+            .registry
+            .deregister(&mut SourceFd(&stranger.socket.as_raw_fd()));
+        if self.strangers.is_empty() && self.crowd >= CROWD {
+            self.crowd = 0;
+            self.strangers.shrink_to_fit();
+            crate::sys::memory::trim();
+        }
+        if stranger.known {
+            self.ask(&Question::Gone(connection), Vec::new())?;
+        }
+        if self.strangers.is_empty() && self.listeners.is_empty() {
+            self.ask(&Question::Empty, Vec::new())?;
+        }
+        Ok(())
     }
 }

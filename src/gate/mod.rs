@@ -6,7 +6,6 @@
 
 mod connection;
 mod hall;
-mod parting;
 mod sources;
 
 use std::process::ExitCode;
@@ -50,10 +49,11 @@ fn serve() -> Result<(), Fault> {
     let mut events = Events::with_capacity(1024);
     let mut buffer = vec![0; channel::MESSAGE];
     loop {
-        watch.update(&hall.registry, &hall.monitor)?;
+        hall.update(&mut watch)?;
+        let now = Instant::now();
         let timeout = hall
-            .next_deadline()
-            .map(|d| d.saturating_duration_since(Instant::now()));
+            .next_deadline(now)
+            .map(|d| d.saturating_duration_since(now));
         match poll.poll(&mut events, timeout) {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             other => other?,
@@ -69,6 +69,7 @@ fn serve() -> Result<(), Fault> {
                 token => hall.ready(token, now)?,
             }
         }
+        hall.go_on(now)?;
         hall.pass_deadlines(now)?;
     }
 }

@@ -25,8 +25,16 @@ pub(super) struct Accounts {
     own: Option<Account>,
     known: HashMap<String, (Account, Instant)>,
     files: [Option<(i64, i64, u64, u64)>; 3],
-    helpers: HashMap<LookUp, (Helper, Vec<u8>, Instant)>,
+    helpers: HashMap<LookUp, Looking>,
     next: LookUp,
+}
+
+/// A look-up under way: whose, by which child, what it has said, its limit.
+struct Looking {
+    name: String,
+    helper: Helper,
+    answer: Vec<u8>,
+    until: Instant,
 }
 
 /// What is known of a user.
@@ -70,6 +78,10 @@ impl Accounts {
             Some((account, until)) if *until > now => return Found::Account(account.clone()),
             _ => {}
         }
+        // One look-up serves all who ask for the same user meanwhile.
+        if let Some((which, _)) = self.helpers.iter().find(|(_, l)| l.name == name) {
+            return Found::Looking(*which);
+        }
         if self.helpers.len() >= AT_ONCE {
             return Found::Busy;
         }
@@ -82,38 +94,44 @@ impl Accounts {
             return Found::Busy;
         };
         self.next += 1;
-        self.helpers
-            .insert(self.next, (helper, Vec::new(), now + LOOKING));
+        let looking = Looking {
+            name: name.to_owned(),
+            helper,
+            answer: Vec::new(),
+            until: now + LOOKING,
+        };
+        self.helpers.insert(self.next, looking);
         Found::Looking(self.next)
     }
 
     /// The helper of a look-up, to wait for.
     pub(super) fn helper(&self, which: LookUp) -> Option<&Helper> {
-        self.helpers.get(&which).map(|(h, ..)| h)
+        self.helpers.get(&which).map(|l| &l.helper)
     }
 
     /// When the next look-up must be done.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.helpers.values().map(|(.., until)| *until).min()
+        self.helpers.values().map(|l| l.until).min()
     }
 
     /// Look-ups that are late.
     pub(super) fn late(&self, now: Instant) -> Vec<LookUp> {
-        let late = self.helpers.iter().filter(|(_, (.., until))| *until <= now);
+        let late = self.helpers.iter().filter(|(_, l)| l.until <= now);
         late.map(|(which, _)| *which).collect()
     }
 
     /// Reads on what a helper says. `None`: not yet; then the account, if there
     /// is one.
     pub(super) fn hear(&mut self, which: LookUp, now: Instant) -> Option<Option<Account>> {
-        let (helper, answer, until) = self.helpers.get_mut(&which)?;
-        let account = match account::read_answer(&helper.answer, answer) {
-            Ok(false) if now < *until => return None,
+        let looking = self.helpers.get_mut(&which)?;
+        let answer = &mut looking.answer;
+        let account = match account::read_answer(&looking.helper.answer, answer) {
+            Ok(false) if now < looking.until => return None,
             Ok(true) => Account::from_bytes(answer),
             Ok(false) | Err(_) => None,
         };
-        if let Some((helper, ..)) = self.helpers.remove(&which) {
-            helper.end();
+        if let Some(looking) = self.helpers.remove(&which) {
+            looking.helper.end();
         }
         if self.known.len() >= KEPT {
             self.known.clear();

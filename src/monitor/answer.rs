@@ -4,6 +4,7 @@
 //! `Greeted` → `Opened` → `Proven` → (the rest of a long command) → `Granted` →
 //! (the account) → `Running` → the relay.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
@@ -70,8 +71,8 @@ pub(super) struct Pending {
 pub(super) enum Halt {
     /// Refused: the peer hears `denied`, the log why.
     Refused(Refusal),
-    /// Something that must not be answered at all.
-    Closed(&'static str),
+    /// Something that must not be answered at all; and whose it is, if known.
+    Closed(&'static str, Option<IpAddr>),
 }
 
 impl From<Refusal> for Halt {
@@ -90,7 +91,7 @@ impl Monitor {
     /// Answers one question of the gate.
     pub(super) fn answer(&mut self, question: &Question<'_>, fds: Vec<OwnedFd>, now: Instant) {
         match *question {
-            Question::Hello(c, record) => self.greet(c, record),
+            Question::Hello(c, from, record) => self.greet(c, from, record),
             Question::ClientHello(c, record) => {
                 let socket = fds.into_iter().next();
                 let outcome = self.decide(c, record, socket, now);
@@ -111,10 +112,11 @@ impl Monitor {
     }
 
     /// Hello: a nonce is drawn, and nothing else happens.
-    fn greet(&mut self, c: Connection, record: &[u8]) {
+    fn greet(&mut self, c: Connection, from: IpAddr, record: &[u8]) {
         let full = self.strangers.len() >= self.settings.limits.silent.saturating_mul(2);
         if full || self.strangers.contains_key(&c) {
-            return self.close(c, "a gate that greets twice, or too many");
+            self.forget(c);
+            return self.close(c, "a gate that greets twice, or too many", Some(from));
         }
         match Greeted::new(record, &self.host) {
             Ok(greeted) => {
@@ -123,10 +125,10 @@ impl Monitor {
                     .insert(c, Stranger::Greeted(Box::new(greeted)));
                 self.tell_gate(order);
             }
-            Err(NotGreeted::Malformed(m)) => self.close(c, m.0),
+            Err(NotGreeted::Malformed(m)) => self.close(c, m.0, Some(from)),
             Err(NotGreeted::Fault(e)) => {
                 self.log.say(Level::Error, "fault", &[("why", &e)]);
-                self.close(c, "no random bytes");
+                self.close(c, "no random bytes", Some(from));
             }
         }
     }
@@ -140,13 +142,14 @@ impl Monitor {
         now: Instant,
     ) -> Result<(), Halt> {
         let Some(Stranger::Greeted(greeted)) = self.strangers.remove(&c) else {
-            return Err(Halt::Closed("a ClientHello out of turn"));
+            return Err(Halt::Closed("a ClientHello out of turn", None));
         };
         let socket = socket.filter(|s| socket::is_stream(s.as_fd()));
-        let socket = socket.ok_or(Halt::Closed("a ClientHello without its socket"))?;
-        let peer = socket::peer(socket.as_fd()).map_err(|_| Halt::Closed("the peer has left"))?;
+        let socket = socket.ok_or(Halt::Closed("a ClientHello without its socket", None))?;
+        let peer = socket::peer(socket.as_fd());
+        let peer = peer.map_err(|_| Halt::Closed("the peer has left", None))?;
         if socket::has_bytes(socket.as_fd()) {
-            return Err(Halt::Closed("bytes behind a ClientHello"));
+            return Err(Halt::Closed("bytes behind a ClientHello", Some(peer.ip())));
         }
         let prepared = self.stock.take();
         let opened = greeted
@@ -159,7 +162,7 @@ impl Monitor {
         self.grant(c, proven, socket, Acceptance::Message2, now)
     }
 
-    fn prove(&mut self, opened: Opened, peer: std::net::IpAddr) -> Result<Proven, Refusal> {
+    fn prove(&mut self, opened: Opened, peer: IpAddr) -> Result<Proven, Refusal> {
         self.refresh_hosts();
         let table = self
             .hosts
@@ -202,6 +205,7 @@ impl Monitor {
         let record = record::compose(Kind::Answer, &message)?;
         let sealer = Sealer::new(keys.suite, &keys.to_client)?;
         let opener = Opener::new(keys.suite, &keys.to_server)?;
+        let order = Order::Continue(c, length, &record).encode();
         let length = usize::try_from(length)
             .unwrap_or(usize::MAX)
             .min(limits::COMMAND);
@@ -218,24 +222,33 @@ impl Monitor {
             length,
         };
         self.strangers.insert(c, Stranger::Asked(Box::new(asked)));
-        self.tell_gate(Order::Continue(c, &record).encode());
+        self.tell_gate(order);
         Ok(())
     }
 
     /// A piece of a long command; with the last one the walk goes on.
     fn take_piece(&mut self, c: Connection, record: &[u8], now: Instant) -> Result<(), Halt> {
-        let Some(Stranger::Asked(mut asked)) = self.strangers.remove(&c) else {
-            return Err(Halt::Closed("a piece of a command out of turn"));
+        let stranger = self.strangers.remove(&c);
+        let Some(Stranger::Asked(mut asked)) = stranger else {
+            // It was on its way when its connection was refused.
+            self.strangers.extend(stranger.map(|s| (c, s)));
+            return Ok(());
         };
-        let mut body = record::parse(record, &[Kind::Sealed])?.content.to_vec();
-        let piece = asked.talk.opener.open(&mut body)?;
+        let peer = asked.proven.peer();
+        let refuse = |m: Malformed| Refusal::new(Cause::Handshake, m).of(peer);
+        let envelope = record::parse(record, &[Kind::Sealed]).map_err(refuse)?;
+        let mut body = envelope.content.to_vec();
+        let piece = asked.talk.opener.open(&mut body).map_err(refuse)?;
         asked.encoding.extend_from_slice(piece);
         if piece.is_empty() || asked.encoding.len() > asked.length {
-            return Err(Malformed("a command of another length than was said").into());
+            return Err(refuse(Malformed("a command of another length than was said")).into());
         }
         if asked.encoding.len() < asked.length {
             self.strangers.insert(c, Stranger::Asked(asked));
             return Ok(());
+        }
+        if socket::has_bytes(asked.socket.as_fd()) {
+            return Err(Halt::Closed("bytes behind a command", Some(peer)));
         }
         let Asked {
             proven,
@@ -244,7 +257,6 @@ impl Monitor {
             encoding,
             ..
         } = *asked;
-        let peer = proven.peer();
         let proven = proven.with_command(&encoding).map_err(|r| r.of(peer))?;
         talk.keys.to_server.counter = talk.opener.counter();
         self.grant(c, proven, socket, Acceptance::Talk(Box::new(talk)), now)
@@ -261,10 +273,8 @@ impl Monitor {
     ) -> Result<(), Halt> {
         let from = proven.peer();
         let granted = policy::grant(proven, self.accounts.serves()).map_err(|r| r.of(from))?;
-        if self.sessions.len() >= self.settings.limits.sessions {
-            return Err(Refusal::new(Cause::Busy, "too many sessions")
-                .of(from)
-                .into());
+        if let Some(why) = self.cannot_start() {
+            return Err(Refusal::new(Cause::Busy, why).of(from).into());
         }
         let user = granted.service().user.clone();
         let pending = Pending {
@@ -278,7 +288,7 @@ impl Monitor {
             Found::Looking(which) => {
                 self.watch_look_up(which);
                 self.strangers.insert(connection, Stranger::Waiting(which));
-                self.pending.insert(which, pending);
+                self.pending.entry(which).or_default().push(pending);
                 Ok(())
             }
             Found::Busy => Err(Refusal::new(Cause::Busy, "too many account look-ups")
@@ -287,34 +297,49 @@ impl Monitor {
         }
     }
 
+    /// Why no job may be started now, if so.
+    fn cannot_start(&self) -> Option<&'static str> {
+        if self.sessions.len() >= self.settings.limits.sessions {
+            return Some("too many sessions");
+        }
+        // Who was greeted before SIGTERM is a newcomer all the same.
+        if self.stopping.is_some() {
+            return Some("the daemon is stopping");
+        }
+        // A command that nobody can serve must not even begin.
+        if self.relay.channel().is_none() {
+            return Some("the relay is dead, and not yet started anew");
+        }
+        None
+    }
+
     /// A look-up has something to say.
     pub(super) fn account_found(&mut self, which: LookUp, now: Instant) {
         let Some(found) = self.accounts.hear(which, now) else {
             return;
         };
-        let Some(pending) = self.pending.remove(&which) else {
-            return;
-        };
-        let connection = pending.connection;
-        self.strangers.remove(&connection);
-        let outcome = match found {
-            Some(account) => self.start(pending, &account, now),
-            None => {
-                let user = &pending.granted.service().user;
-                let words = format!("there is no user {user}, or it was not found in time");
-                Err(Refusal::new(Cause::Account, words)
-                    .of(pending.granted.proven().peer())
-                    .into())
-            }
-        };
-        self.conclude(connection, outcome);
+        for pending in self.pending.remove(&which).unwrap_or_default() {
+            let connection = pending.connection;
+            self.strangers.remove(&connection);
+            let peer = pending.granted.proven().peer();
+            let outcome = match (&found, self.cannot_start()) {
+                (_, Some(why)) => Err(Refusal::new(Cause::Busy, why).of(peer).into()),
+                (Some(account), None) => self.start(pending, account, now),
+                (None, None) => {
+                    let user = &pending.granted.service().user;
+                    let words = format!("there is no user {user}, or it was not found in time");
+                    Err(Refusal::new(Cause::Account, words).of(peer).into())
+                }
+            };
+            self.conclude(connection, outcome);
+        }
     }
 
     /// What a walk came to that did not end in a running job.
     fn conclude(&mut self, c: Connection, outcome: Result<(), Halt>) {
         match outcome {
             Ok(()) => {}
-            Err(Halt::Closed(why)) => self.close(c, why),
+            Err(Halt::Closed(why, peer)) => self.close(c, why, peer),
             Err(Halt::Refused(refusal)) => self.refuse(c, &refusal),
         }
     }
@@ -322,11 +347,9 @@ impl Monitor {
     fn refuse(&mut self, c: Connection, refusal: &Refusal) {
         self.strangers.remove(&c);
         let Ok(reference) = secret::random().map(Reference) else {
-            return self.close(c, "no random bytes");
+            return self.close(c, "no random bytes", refusal.peer);
         };
-        let peer = refusal
-            .peer
-            .map_or_else(|| "?".to_owned(), |p| p.to_string());
+        let peer = shown_peer(refusal.peer);
         self.log.say_noise(
             Level::Warning,
             "denied",
@@ -347,20 +370,23 @@ impl Monitor {
         self.tell_gate(Order::Deny(c, reference, seconds).encode());
     }
 
-    fn close(&mut self, c: Connection, why: &str) {
+    fn close(&mut self, c: Connection, why: &str, peer: Option<IpAddr>) {
         self.strangers.remove(&c);
+        let peer = shown_peer(peer);
         self.log.say_noise(
             Level::Warning,
-            "closed",
-            &[("cause", &"malformed"), ("why", &why)],
+            "turned-away",
+            &[("peer", &peer), ("cause", &"malformed"), ("why", &why)],
         );
         self.tell_gate(Order::Close(c).encode());
     }
 
     fn forget(&mut self, c: Connection) {
         if let Some(Stranger::Waiting(which)) = self.strangers.remove(&c) {
-            // The look-up goes on, for the next who asks.
-            self.pending.remove(&which);
+            // The look-up goes on, for the others and the next who ask.
+            if let Some(waiting) = self.pending.get_mut(&which) {
+                waiting.retain(|p| p.connection != c);
+            }
         }
     }
 
@@ -377,4 +403,8 @@ impl Monitor {
                 .register(&mut SourceFd(&fd), token, interest);
         }
     }
+}
+
+fn shown_peer(peer: Option<IpAddr>) -> String {
+    peer.map_or_else(|| "?".to_owned(), |p| p.to_string())
 }

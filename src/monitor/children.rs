@@ -86,6 +86,17 @@ impl Child {
         Ok(())
     }
 
+    /// Has what is still unread reported again: an edge comes once.
+    ///
+    /// # Errors
+    /// None that a channel in the loop has.
+    pub(super) fn look_again(&mut self, registry: &Registry) -> Result<(), Fault> {
+        match (&mut self.watch, &self.channel) {
+            (Some(watch), Some(channel)) => watch.renew(registry, channel),
+            _ => Ok(()),
+        }
+    }
+
     /// Watches for room while messages wait.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::sessions::Finished;
-use super::{Monitor, Which, start};
+use super::{Monitor, Which, notify, start};
 use crate::channel::gate::Order;
 use crate::config::settings::Settings;
 use crate::log::Level;
@@ -38,7 +38,7 @@ impl Monitor {
 
     /// A broken configuration keeps the old one, and says so.
     fn reload(&mut self) {
-        self.manager.tell("RELOADING=1");
+        self.manager.tell(&notify::reloading());
         match Settings::load(&self.place.settings()) {
             Ok(settings) => {
                 self.settings = settings;

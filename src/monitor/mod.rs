@@ -34,6 +34,7 @@ use crate::config::place::Place;
 use crate::config::settings::Settings;
 use crate::log::{Level, Log};
 use crate::secret::KeyPair;
+use crate::sys::process;
 use crate::sys::sandbox::Cell;
 use crate::sys::signals::Signals;
 use accounts::{Accounts, LookUp};
@@ -44,6 +45,9 @@ use notify::Manager;
 use sessions::Sessions;
 use stock::Stock;
 use token::Whose;
+
+/// Questions of the gate answered in one go.
+const AT_ONCE: usize = 256;
 
 /// Everything the monitor has.
 struct Monitor {
@@ -66,7 +70,8 @@ struct Monitor {
     hosts: Hosts,
     accounts: Accounts,
     strangers: HashMap<Connection, Stranger>,
-    pending: HashMap<LookUp, Pending>,
+    /// Those who wait for an account.
+    pending: HashMap<LookUp, Vec<Pending>>,
     sessions: Sessions,
     stock: Stock,
     /// Serving the one connection of inetd.
@@ -122,7 +127,8 @@ impl Monitor {
                     Whose::LookUp(which) => self.account_found(which, now),
                     Whose::Session(id) => {
                         let kill_after = self.settings.exec.hup_to_kill;
-                        let finished = self.sessions.hear(id, kill_after, now);
+                        let registry = self.poll.registry();
+                        let finished = self.sessions.hear(registry, id, kill_after, now);
                         self.log_end(finished);
                     }
                     Whose::Job(id) => {
@@ -140,7 +146,7 @@ impl Monitor {
         if !self.gate.flush() {
             return self.lost(Which::Gate, now);
         }
-        loop {
+        for _ in 0..AT_ONCE {
             let Some(channel) = self.gate.channel() else {
                 return;
             };
@@ -152,6 +158,10 @@ impl Monitor {
                 Ok(Incoming::Nothing) => return,
                 Ok(Incoming::Gone) | Err(_) => return self.lost(Which::Gate, now),
             }
+        }
+        // A gate that never stops asking does not keep the others from their turn.
+        if self.gate.look_again(self.poll.registry()).is_err() {
+            self.lost(Which::Gate, now);
         }
     }
 
@@ -199,6 +209,8 @@ impl Monitor {
         let (pid, when) = child.bury(now);
         let name = child.name();
         self.corpses.extend(pid);
+        // One that died by itself sends no other signal that it has ended.
+        self.corpses.retain(|pid| !process::reap(*pid));
         if which == Which::Gate {
             self.strangers.clear();
             self.pending.clear();

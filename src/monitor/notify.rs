@@ -38,6 +38,16 @@ impl Manager {
     }
 }
 
+/// What sd_notify(3) wants said before a reload: the state, and the monotonic
+/// clock's microseconds at its beginning.
+pub(super) fn reloading() -> String {
+    use nix::time::{ClockId, clock_gettime};
+    let micros = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |t| {
+        i128::from(t.tv_sec()) * 1_000_000 + i128::from(t.tv_nsec()) / 1000
+    });
+    format!("RELOADING=1\nMONOTONIC_USEC={micros}")
+}
+
 /// The listening sockets that the service manager has opened for us.
 ///
 /// # Errors
@@ -51,6 +61,9 @@ pub(super) fn inherited_listeners() -> Result<Vec<TcpListener>, Fault> {
     let take = |fd| {
         let fd = socket::inherited(fd).map_err(Fault::from)?;
         socket::set_nonblocking(&fd).map_err(Fault::from)?;
+        if !socket::listens(&fd) {
+            return Err(Fault::new("it does not listen (Accept=yes wants -i)"));
+        }
         let listener = TcpListener::from(fd);
         listener.local_addr().map_err(Fault::from)?;
         Ok(listener)

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -20,6 +20,9 @@ use crate::channel::{Channel, Incoming};
 use crate::fault::Fault;
 use crate::sys::{pidfd, process};
 use crate::wire::stream::{self, End};
+
+/// Words of one session heard in one go.
+const AT_ONCE: usize = 16;
 
 /// Whose session it is, for the log.
 #[derive(Debug, Clone)]
@@ -87,7 +90,7 @@ impl Sessions {
     ) -> Result<(), Fault> {
         let id = self.next;
         self.next += 1;
-        let fd = std::os::fd::AsFd::as_fd(&channel).as_raw_fd();
+        let fd = channel.as_fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), token::session(id), Interest::READABLE)?;
         let pidfd = pidfd::open(pid);
         if let Some(fd) = &pidfd {
@@ -110,10 +113,17 @@ impl Sessions {
     }
 
     /// Hears what a session's thread says. The session, if it is over.
-    pub(super) fn hear(&mut self, id: u64, kill_after: Duration, now: Instant) -> Option<Finished> {
+    pub(super) fn hear(
+        &mut self,
+        registry: &Registry,
+        id: u64,
+        kill_after: Duration,
+        now: Instant,
+    ) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
         let mut buffer = [0; 256];
-        while let Some(channel) = &session.channel {
+        for _ in 0..AT_ONCE {
+            let channel = session.channel.as_ref()?;
             match channel.receive(&mut buffer) {
                 Ok(Incoming::Message(message, _)) => match Word::decode(&message) {
                     Some(Word::Signal(s)) => process::signal_group(session.pid, signal(s)),
@@ -123,6 +133,14 @@ impl Sessions {
                 Ok(Incoming::Nothing) => return None,
                 Ok(Incoming::Gone) | Err(_) => return self.close(id, kill_after, now),
             }
+        }
+        // A client that never stops sending signals does not keep the others from
+        // their turn.
+        let fd = session.channel.as_ref()?.as_fd().as_raw_fd();
+        let token = token::session(id);
+        let again = registry.reregister(&mut SourceFd(&fd), token, Interest::READABLE);
+        if again.is_err() {
+            return self.close(id, kill_after, now);
         }
         None
     }

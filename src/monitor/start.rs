@@ -66,13 +66,17 @@ pub(super) fn start() -> Started {
         ))),
         Task::Print => Started::Done(print_settings(&asked)),
         Task::Test => Started::Done(test(&asked)),
-        Task::Serve => match serve(&asked) {
-            Ok(monitor) => Started::Serving(Box::new(monitor)),
-            Err(e) => {
-                complain(&e);
-                Started::Done(ExitCode::FAILURE)
+        Task::Serve => {
+            let mut hushed = None;
+            match serve(&asked, &mut hushed) {
+                Ok(monitor) => Started::Serving(Box::new(monitor)),
+                Err(e) => {
+                    hushed.iter().for_each(process::Hushed::undo);
+                    complain(&e);
+                    Started::Done(ExitCode::FAILURE)
+                }
             }
-        },
+        }
     }
 }
 
@@ -127,7 +131,7 @@ fn test(asked: &Asked) -> ExitCode {
     }
 }
 
-fn serve(asked: &Asked) -> Result<Monitor, Fault> {
+fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor, Fault> {
     process::keep_private();
     memory::keep_small();
     signals::all_default();
@@ -150,6 +154,10 @@ fn serve(asked: &Asked) -> Result<Monitor, Fault> {
     } else {
         Some(process::to_background()?)
     };
+    let connection = if asked.inetd { Some(adopted()?) } else { None };
+    if connection.is_some() || (ready.is_some() && !asked.stderr) {
+        *hushed = Some(process::hush(asked.stderr)?);
+    }
 
     let level = if asked.debug {
         Level::Debug
@@ -205,12 +213,15 @@ fn serve(asked: &Asked) -> Result<Monitor, Fault> {
     monitor.start_child(Which::Relay)?;
     monitor.start_child(Which::Gate)?;
     monitor.hosts_are_new();
-    if asked.inetd {
-        monitor.adopt()?;
+    let Some(socket) = connection else {
+        return monitor.announce(ready).map(|()| monitor);
+    };
+    // As if the gate had accepted it.
+    if monitor.gate.send(Order::Adopt.encode(), vec![socket]) {
+        Ok(monitor)
     } else {
-        monitor.announce(ready)?;
+        Err(Fault::new("the gate died at once"))
     }
-    Ok(monitor)
 }
 
 impl Monitor {
@@ -229,18 +240,15 @@ impl Monitor {
         self.manager.tell("READY=1");
         Ok(())
     }
+}
 
-    /// inetd: the connection on descriptor 0, as if the gate had accepted it.
-    fn adopt(&mut self) -> Result<(), Fault> {
-        let socket = socket::inherited(0)?;
-        socket::peer(socket.as_fd())
-            .map_err(|e| Fault::from(e).while_doing("-i: descriptor 0 is no TCP connection"))?;
-        socket::set_nonblocking(&socket)?;
-        if !self.gate.send(Order::Adopt.encode(), vec![socket]) {
-            return Err(Fault::new("the gate died at once"));
-        }
-        Ok(())
-    }
+/// inetd: the connection on descriptor 0.
+fn adopted() -> Result<OwnedFd, Fault> {
+    let socket = socket::inherited(0)?;
+    socket::peer(socket.as_fd())
+        .map_err(|e| Fault::from(e).while_doing("-i: descriptor 0 is no TCP connection"))?;
+    socket::set_nonblocking(&socket)?;
+    Ok(socket)
 }
 
 fn pid_file(place: &Place) -> std::path::PathBuf {

@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
@@ -72,20 +72,32 @@ impl Helper {
     }
 }
 
-/// Runs `work` in a child. Only for a process with a single thread.
+/// The number at which a helper has the pipe for its answer.
+const ANSWERS: i32 = 3;
+
+/// Runs `work` in a child, which has nothing of ours open but the standard
+/// descriptors and the pipe: a look-up that takes long must not hold a listening
+/// socket or a session's channel. Only for a process with a single thread.
 ///
 /// # Errors
 /// No process or descriptor was to be had.
 pub fn in_child(work: impl FnOnce() -> Vec<u8>) -> nix::Result<Helper> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    let parent = nix::unistd::getpid();
     if let Some(pid) = super::job::fork_quietly()? {
         drop(write);
         super::socket::set_nonblocking(&read).map_err(|_| nix::errno::Errno::EBADF)?;
         return Ok(Helper { pid, answer: read });
     }
-    drop(read);
     super::job::default_signals();
-    let _ = std::io::Write::write_all(&mut std::fs::File::from(write), &work());
+    super::job::die_with(parent);
+    // SAFETY: whatever had the number is used no more in this process.
+    if unsafe { libc::dup2(write.as_raw_fd(), ANSWERS) } == ANSWERS {
+        super::job::close_from(ANSWERS + 1);
+        // SAFETY: the number is ours, as the call above said.
+        let pipe = unsafe { OwnedFd::from_raw_fd(ANSWERS) };
+        let _ = std::io::Write::write_all(&mut std::fs::File::from(pipe), &work());
+    }
     // SAFETY: ends the child without running what its parent would run at exit.
     unsafe { libc::_exit(0) }
 }

@@ -95,7 +95,7 @@ fn become_job(
             return Errno::last();
         }
     }
-    close_from_3();
+    close_from(3);
     // SAFETY: plain system calls on this process alone.
     unsafe { libc::setsid() };
     if let Some((soft, hard)) = files {
@@ -137,7 +137,7 @@ fn become_user(user: &Identity) -> Result<(), Errno> {
 
 /// SIGHUP for this process when its parent dies (Linux; elsewhere the closed
 /// pipes must do).
-fn die_with(parent: Pid) {
+pub(super) fn die_with(parent: Pid) {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: sets a number of this process.
@@ -183,18 +183,18 @@ pub(super) fn fork_quietly() -> nix::Result<Option<Pid>> {
     pid.map(|pid| (pid != 0).then(|| Pid::from_raw(pid)))
 }
 
-/// Closes every descriptor but the first three.
-pub(super) fn close_from_3() {
+/// Closes every descriptor from this number on.
+pub(super) fn close_from(first: RawFd) {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: nothing in this process uses a descriptor after this.
-        if unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) } == 0 {
+        if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0_u32) } == 0 {
             return;
         }
     }
     // SAFETY: asks a number of this process.
     let most = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) };
-    for fd in 3..i32::try_from(most).unwrap_or(1024).clamp(64, 65_536) {
+    for fd in first..i32::try_from(most).unwrap_or(1024).clamp(64, 65_536) {
         // SAFETY: as above.
         unsafe { libc::close(fd) };
     }

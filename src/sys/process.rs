@@ -143,6 +143,33 @@ pub fn to_background() -> nix::Result<OwnedFd> {
     }
 }
 
+/// What stderr was before [`hush`].
+pub struct Hushed(OwnedFd);
+
+/// Points stdin, stdout and, unless `stderr` is to stay, stderr to nothing: a
+/// daemon in the background must not keep the terminal or the pipe of whoever
+/// started it, nor inetd's connection. What it starts inherits that.
+///
+/// # Errors
+/// No descriptors are left.
+pub fn hush(stderr: bool) -> std::io::Result<Hushed> {
+    let before = super::socket::inherited(2)?;
+    null_onto_stdin_and_stdout();
+    if !stderr {
+        // SAFETY: duplicates onto a standard number.
+        unsafe { libc::dup2(1, 2) };
+    }
+    Ok(Hushed(before))
+}
+
+impl Hushed {
+    /// Puts stderr back, to complain on it.
+    pub fn undo(&self) {
+        // SAFETY: duplicates onto a standard number.
+        unsafe { libc::dup2(self.0.as_raw_fd(), 2) };
+    }
+}
+
 /// No core file and no tracing by others: this process holds secrets.
 pub fn keep_private() {
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);

@@ -88,6 +88,11 @@ pub fn is_stream(fd: BorrowedFd<'_>) -> bool {
     getsockopt(&fd, sockopt::SockType).is_ok_and(|t| t == SockType::Stream)
 }
 
+/// Whether this is a listening socket: accept(2) on another fails for ever.
+pub fn listens(fd: impl AsFd) -> bool {
+    getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false)
+}
+
 /// Whether bytes wait to be read; they stay where they are.
 pub fn has_bytes(fd: BorrowedFd<'_>) -> bool {
     use nix::sys::socket::{MsgFlags, recv};

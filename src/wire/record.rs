@@ -7,6 +7,9 @@ use super::{Malformed, limits};
 /// The first four bytes of every body before AuthAccept.
 pub const MAGIC: [u8; 4] = *b"COSs";
 
+/// Bytes of magic and type, before the content.
+pub const ENVELOPE: usize = 5;
+
 /// What a record before AuthAccept is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

@@ -12,6 +12,11 @@
     reason = "a test panics where something is not as it should be, and starts programs"
 )]
 
+pub mod hostile;
+pub mod look;
+
+pub use look::*;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,164 @@
+//! What the monitor orders, done: listening, answers sent, refusals parked,
+//! connections forgotten.
+
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::Hall;
+use crate::channel::gate::{Complaint, Connection, List, Order};
+use crate::fault::Fault;
+use crate::gate::connection::Stage;
+use crate::gate::sources::Networks;
+use crate::sys::socket;
+use crate::wire::answer::{self, Reference};
+
+impl Hall {
+    /// Does what the monitor says.
+    pub(in crate::gate) fn obey(
+        &mut self,
+        order: Order<'_>,
+        fds: Vec<OwnedFd>,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        match order {
+            Order::Limits(limits) => self.limits = Some(limits),
+            Order::Networks(list, first, networks) => {
+                let list = match list {
+                    List::Listed => &mut self.sources.listed,
+                    List::Exempt => &mut self.sources.exempt,
+                };
+                if first {
+                    *list = Networks::default();
+                }
+                for (ip, prefix) in networks {
+                    list.add(ip, prefix);
+                }
+            }
+            Order::Listen => self.listen(fds)?,
+            Order::StopListening => self.listeners.clear(),
+            Order::Adopt => self.adopt(fds, now)?,
+            Order::ServerHello(c, record) => {
+                self.send_and_expect(c, record, Stage::Greeted, now)?
+            }
+            Order::Continue(c, length, record) => {
+                if let Some(s) = self.strangers.get_mut(&c) {
+                    s.expect_command(length);
+                }
+                self.send_and_expect(c, record, Stage::Asked, now)?;
+            }
+            Order::Taken(c) => self.dismiss(c)?,
+            Order::Close(c) => {
+                self.punish(c, Complaint::Malformed, now);
+                self.dismiss(c)?;
+            }
+            Order::Deny(c, reference, penalty) => self.park(c, reference, penalty, now)?,
+        }
+        Ok(())
+    }
+
+    /// Forgets a connection that the monitor has done with.
+    fn dismiss(&mut self, connection: Connection) -> Result<(), Fault> {
+        if let Some(s) = self.strangers.get_mut(&connection) {
+            s.known = false;
+        }
+        self.forget(connection)
+    }
+
+    fn listen(&mut self, fds: Vec<OwnedFd>) -> Result<(), Fault> {
+        for fd in fds {
+            let listener = TcpListener::from(fd);
+            let token = Token(self.listeners.len() + 1);
+            let fd = listener.as_raw_fd();
+            self.registry
+                .register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+            self.listeners.push(listener);
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, fds: Vec<OwnedFd>, now: Instant) -> Result<(), Fault> {
+        let Some(limits) = self.limits else {
+            return Ok(());
+        };
+        for socket in fds {
+            let from = socket::peer(socket.as_fd())?.ip();
+            self.take_in(socket, from, &limits, now)?;
+        }
+        Ok(())
+    }
+
+    fn send_and_expect(
+        &mut self,
+        connection: Connection,
+        record: &[u8],
+        stage: Stage,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let Some(limits) = self.limits else {
+            return Ok(());
+        };
+        let Some(stranger) = self.strangers.get_mut(&connection) else {
+            return Ok(());
+        };
+        if stage == Stage::Greeted && stranger.spoke_early() {
+            return self.turn_out(connection, Complaint::Malformed, now);
+        }
+        stranger.stage = stage;
+        stranger.unsent = record.to_vec();
+        self.postpone(
+            connection,
+            now + Duration::from_secs(limits.handshake.into()),
+        );
+        self.stranger_is_ready(connection, now)
+    }
+
+    /// Parks a refusal until the next multiple of the interval after the request.
+    fn park(
+        &mut self,
+        connection: Connection,
+        reference: Reference,
+        penalty: u32,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let Some(limits) = self.limits else {
+            return Ok(());
+        };
+        let Some(stranger) = self.strangers.get_mut(&connection) else {
+            return Ok(());
+        };
+        stranger.known = false;
+        let from = stranger.from;
+        self.sources.punish(from, penalty, &limits, now);
+        // Beyond the limit the connection is just closed.
+        let most = usize::try_from(limits.refusals).unwrap_or(usize::MAX);
+        let record = answer::compose_denied(reference);
+        let Some(record) = record.ok().filter(|_| self.parked < most) else {
+            return self.forget(connection);
+        };
+        let Some(stranger) = self.strangers.get_mut(&connection) else {
+            return Ok(());
+        };
+        stranger.stage = Stage::Parked;
+        stranger.unsent = Vec::new();
+        self.parked += 1;
+        let leaves = leaves_at(stranger.asked_at, now, limits.refusal);
+        stranger.set_refusal(record);
+        self.postpone(connection, leaves);
+        // It may have hung up, or spoken on, while the monitor decided.
+        self.stranger_is_ready(connection, now)
+    }
+}
+
+/// The next multiple of the interval after the request that has not passed.
+fn leaves_at(asked: Instant, now: Instant, interval: u32) -> Instant {
+    let interval = Duration::from_secs(interval.max(1).into());
+    let mut at = asked + interval;
+    while at < now {
+        at += interval;
+    }
+    at
+}

@@ -1,0 +1,552 @@
+//! Strangers: everything that is refused is refused within its limit, logged
+//! once with peer and reason, and starts nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test panics where something is not as it should be"
+)]
+
+mod daemon;
+
+use std::time::Duration;
+
+use cosserver::secret::{KeyPair, Secret};
+use cosserver::wire::hello::{Hello, Suite};
+use cosserver::wire::limits::{COMMAND_PIECE, GREETING_BODY, HELLO_BODY};
+use cosserver::wire::record::{self, Kind};
+use cosserver::wire::request::Command;
+use cosserver::wire::seal::Sealer;
+use daemon::Daemon;
+use daemon::hostile::{Caller, Stranger, hello, timed};
+
+/// Deadlines and refusals of a second, and no penalty that would turn the
+/// stranger's next try away.
+const QUICK: &str = "limits.hello = 1\nlimits.handshake = 1\ndaemon.refusal-interval = 1\n";
+
+/// What the log says of the next stranger that is turned away, from line `from` on.
+fn turned_away(d: &Daemon, from: usize, cause: &str) {
+    let (at, line) = d.log.wait_from(from, |l| l.starts_with("turned-away "));
+    assert!(
+        line.contains("peer=127.0.0.1") && line.contains(&format!("cause={cause}")),
+        "{line}"
+    );
+    let again = d.log.all()[at + 1..].to_vec();
+    assert!(
+        !again.iter().any(|l| l.contains("turned-away")),
+        "said twice: {again:?}"
+    );
+}
+
+/// A record with this length, magic and type, and content.
+fn raw(length: u16, magic: &[u8; 4], kind: u8, content: &[u8]) -> Vec<u8> {
+    [&length.to_be_bytes()[..], magic, &[kind], content].concat()
+}
+
+#[test]
+fn garbage_before_the_hello_is_closed_without_an_answer_and_logged_once() {
+    let d = Daemon::start_as(QUICK, "");
+    let good = hello();
+    let content = &good[7..];
+    let n = (good.len() - 2) as u16;
+    let too_long = (HELLO_BODY + 1) as u16;
+    let unknown = Hello {
+        version: 1,
+        suites: vec![],
+        wants_host_key: false,
+    };
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("HTTP", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
+        ("SSH", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()),
+        ("wrong magic", raw(n, b"COSx", 1, content)),
+        ("unknown type", raw(n, b"COSs", 9, content)),
+        ("ClientHello out of turn", raw(n, b"COSs", 3, content)),
+        ("Denied out of turn", raw(13, b"COSs", 5, &[0; 8])),
+        ("zero length", raw(0, b"COSs", 1, content)),
+        (
+            "one byte over",
+            raw(too_long, b"COSs", 1, &[0; HELLO_BODY - 4]),
+        ),
+        ("the longest length", raw(u16::MAX, b"COSs", 1, content)),
+        ("no content", raw(5, b"COSs", 1, b"")),
+        ("no CBOR", raw(9, b"COSs", 1, b"\xff\xff\xff\xff")),
+        ("no suite", unknown.compose().unwrap()),
+        ("a byte behind", [&good[..], b"x"].concat()),
+        ("a second Hello", [&good[..], &good[..]].concat()),
+        ("zeros", vec![0; 4096]),
+        (
+            "noise",
+            (0..4096_u32).map(|i| (i * 7 + 129) as u8).collect(),
+        ),
+    ];
+    for (what, bytes) in cases {
+        let from = d.log.all().len();
+        let mut s = Stranger::connect(d.port);
+        s.send(&bytes);
+        let ((), took) = timed(|| s.closed());
+        assert!(took < Duration::from_millis(900), "{what}: {took:?}");
+        turned_away(&d, from, "malformed");
+    }
+    d.says(0, &["true"]);
+}
+
+#[test]
+fn garbage_after_the_hello_is_closed_without_an_answer_and_logged_once() {
+    let d = Daemon::start_as(QUICK, "");
+    let caller = Caller::of(&d);
+    let marker = d.folder.path("started");
+    let command = format!("touch {}", marker.display());
+    type Make = fn(&[u8]) -> Vec<u8>;
+    let cases: [(&str, Make); 8] = [
+        ("Hello again", |_| hello()),
+        ("Sealed out of turn", |b| [&b[..6], &[6], &b[7..]].concat()),
+        ("Answer", |b| [&b[..6], &[4], &b[7..]].concat()),
+        ("wrong magic", |b| [&b[..2], b"cOSs", &b[6..]].concat()),
+        ("zero length", |_| vec![0, 0]),
+        ("one byte over", |_| {
+            raw(
+                (GREETING_BODY + 1) as u16,
+                b"COSs",
+                3,
+                &[0; GREETING_BODY - 4],
+            )
+        }),
+        ("a byte behind", |b| [b, b"x"].concat()),
+        ("a record behind", |b| [b, b].concat()),
+    ];
+    for (what, make) in cases {
+        let mut s = Stranger::connect(d.port);
+        let greeting = s.greet();
+        let from = d.log.all().len();
+        let good = caller.client_hello(&greeting, &caller.request(&command)).0;
+        s.send(&make(&good));
+        let ((), took) = timed(|| s.closed());
+        assert!(took < Duration::from_millis(900), "{what}: {took:?}");
+        turned_away(&d, from, "malformed");
+    }
+    d.says(0, &["true"]);
+    assert!(!marker.exists(), "something was started");
+}
+
+#[test]
+fn silence_ends_at_its_deadline_without_thread_or_process() {
+    let d = Daemon::start_as(QUICK, "");
+    let gate = d.process("gate");
+    let (threads, processes) = (daemon::status(gate, "Threads"), daemon::children(d.pid()));
+    let half = |s: &mut Stranger, bytes: &[u8]| s.send(&bytes[..bytes.len() / 2]);
+    type Say = dyn Fn(&mut Stranger);
+    let cases: [(&str, &str, Box<Say>); 5] = [
+        ("nothing at all", "no-hello", Box::new(|_| ())),
+        ("half a length", "no-hello", Box::new(|s| s.send(&[0]))),
+        (
+            "half a Hello",
+            "no-hello",
+            Box::new(move |s| half(s, &hello())),
+        ),
+        ("a Hello", "no-handshake", Box::new(|s| drop(s.greet()))),
+        (
+            "half a ClientHello",
+            "no-handshake",
+            Box::new(|s| {
+                drop(s.greet());
+                s.send(&raw(200, b"COSs", 3, &[1; 100]));
+            }),
+        ),
+    ];
+    for (what, cause, say) in cases {
+        let from = d.log.all().len();
+        let mut s = Stranger::connect(d.port);
+        let ((), took) = timed(|| {
+            say(&mut s);
+            assert_eq!(daemon::status(gate, "Threads"), threads, "{what}");
+            assert_eq!(daemon::children(d.pid()), processes, "{what}");
+            s.closed();
+        });
+        assert!(took > Duration::from_millis(900), "{what}: {took:?}");
+        assert!(took < Duration::from_millis(2500), "{what}: {took:?}");
+        turned_away(&d, from, cause);
+    }
+}
+
+#[test]
+fn a_byte_at_a_time_does_not_move_the_deadline() {
+    let d = Daemon::start_as(QUICK, "");
+    let mut s = Stranger::connect(d.port);
+    // The pace is the read's time-out; the last byte is never sent.
+    let pace = Duration::from_millis(80);
+    s.socket.set_read_timeout(Some(pace)).unwrap();
+    let bytes = hello();
+    let ((), took) = timed(|| {
+        for byte in &bytes[..bytes.len() - 1] {
+            s.send(&[*byte]);
+            match std::io::Read::read(&mut s.socket, &mut [0]) {
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                _ => return,
+            }
+        }
+        s.socket.set_read_timeout(Some(daemon::PATIENCE)).unwrap();
+        s.closed();
+    });
+    assert!(took < Duration::from_millis(2500), "{took:?}");
+    d.log.wait("cause=no-hello");
+}
+
+#[test]
+fn who_hangs_up_in_the_middle_is_logged_once_and_costs_nothing() {
+    let d = Daemon::start_as(QUICK, "");
+    let gate = d.process("gate");
+    let open = daemon::descriptors(gate);
+    for middle in ["length", "hello", "greeted", "client-hello"] {
+        let from = d.log.all().len();
+        let mut s = Stranger::connect(d.port);
+        match middle {
+            "length" => s.send(&[0]),
+            "hello" => s.send(&hello()[..9]),
+            "greeted" => drop(s.greet()),
+            _ => {
+                drop(s.greet());
+                s.send(&raw(200, b"COSs", 3, &[1; 50]));
+            }
+        }
+        drop(s);
+        turned_away(&d, from, "left");
+    }
+    daemon::until("descriptors are back", || daemon::descriptors(gate) == open);
+}
+
+/// Every refusal: the same bytes but for the reference, at a multiple of the
+/// interval, with its cause in the log and nothing started.
+#[test]
+fn every_refusal_is_the_same_and_comes_at_the_same_time() {
+    let d = Daemon::start_as("", "commands=\"/bin/echo *\"");
+    let caller = Caller::of(&d);
+    let marker = d.folder.path("started");
+    let touch = format!("touch {}", marker.display());
+    let stranger = |change: fn(&mut Caller)| {
+        let mut c = caller.clone();
+        change(&mut c);
+        c
+    };
+    // The machine's key is recorded by a proof that is right.
+    let mut first = Stranger::connect(d.port);
+    let greeting = first.greet();
+    let words = Command::Words(vec![b"/bin/echo".to_vec(), b"x".to_vec()]);
+    let (bytes, noise) = caller.client_hello(&greeting, &caller.request_of(words.clone()));
+    first.send(&bytes);
+    assert_eq!(first.session(noise).finish().0, b"x\n");
+
+    let cases: Vec<(&str, Caller)> = vec![
+        ("unknown-host", stranger(|c| c.name = "hostz".into())),
+        ("unknown-host", stranger(|c| c.name = "no such name".into())),
+        ("server-name", stranger(|c| c.server = "elsewhere".into())),
+        ("proof", stranger(|c| c.cookie = Secret::random().unwrap())),
+        (
+            "machine-key",
+            stranger(|c| c.machine = KeyPair::random().unwrap()),
+        ),
+        (
+            "handshake",
+            stranger(|c| c.host = KeyPair::random().unwrap().public),
+        ),
+        ("user", stranger(|c| c.user = "daemon".into())),
+        ("user", stranger(|c| c.user = "-froot".into())),
+        ("command", stranger(|_| ())),
+    ];
+    std::thread::scope(|scope| {
+        for (cause, c) in &cases {
+            let (d, touch) = (&d, &touch);
+            scope.spawn(move || {
+                let mut s = c.ask(d.port, touch);
+                let (reference, took) = timed(|| s.denied());
+                let line = d.log.wait(&format!("ref={reference}"));
+                assert!(line.starts_with("denied "), "{line}");
+                assert!(line.contains(&format!("cause={cause}")), "{cause}: {line}");
+                assert!(line.contains("peer=127.0.0.1"), "{line}");
+                assert_eq!(d.log.count(&reference), 1);
+                assert!(
+                    took > Duration::from_millis(1950) && took < Duration::from_millis(2900),
+                    "{cause}: {took:?}"
+                );
+            });
+        }
+        // Another address than its own, though all else is right.
+        scope.spawn(|| {
+            let mut s = Stranger::from_address("127.9.9.9".parse().unwrap(), d.port);
+            let greeting = s.greet();
+            s.send(&caller.client_hello(&greeting, &caller.request_of(words)).0);
+            let (reference, took) = timed(|| s.denied());
+            let line = d.log.wait(&format!("ref={reference}"));
+            assert!(
+                line.contains("cause=address") && line.contains("peer=127.9.9.9"),
+                "{line}"
+            );
+            assert!(took > Duration::from_millis(1950), "{took:?}");
+        });
+    });
+    assert!(!marker.exists(), "something was started");
+    assert_eq!(d.log.count("exec session="), 1);
+}
+
+/// A byte changed at every position: of the Hello on its way (the server sees
+/// another than the client sent), of the ServerHello, of the ClientHello.
+#[test]
+fn a_changed_byte_anywhere_is_refused() {
+    let d = Daemon::start_as(QUICK, "");
+    let caller = Caller::of(&d);
+    let marker = d.folder.path("started");
+    let request = caller.request(&format!("touch {}", marker.display()));
+    let mut waiting = Vec::new();
+    let mut closed = 0;
+    let step = if daemon::long() { 1 } else { 3 };
+    let mut probe = Stranger::connect(d.port);
+    let sample = probe.greet();
+    let length = caller.client_hello(&sample, &request).0.len();
+    drop(probe);
+
+    for at in 0..hello().len() {
+        let mut s = Stranger::connect(d.port);
+        let mut changed = hello();
+        changed[at] ^= 1;
+        s.send(&changed);
+        s.socket
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        // Many a changed Hello is still one; then the handshake must fail.
+        let Some(server_hello) = s.record() else {
+            closed += 1;
+            continue;
+        };
+        let mut greeting = sample.clone();
+        greeting.server_hello = server_hello;
+        if Hello::parse(&greeting.hello).is_ok() {
+            s.send(&caller.client_hello(&greeting, &request).0);
+            waiting.push(s);
+        }
+    }
+    assert!(closed > 0 && !waiting.is_empty(), "{closed} closed");
+    for at in 0..sample.server_hello.len() {
+        let mut s = Stranger::connect(d.port);
+        let mut greeting = s.greet();
+        greeting.server_hello[at] ^= 1;
+        let parsed = Hello::parse(&greeting.hello).unwrap();
+        let sane = cosserver::wire::hello::ServerHello::parse(&greeting.server_hello, &parsed);
+        if sane.is_ok() {
+            s.send(&caller.client_hello(&greeting, &request).0);
+            waiting.push(s);
+        }
+    }
+    for at in (7..length).step_by(step) {
+        let mut s = Stranger::connect(d.port);
+        let greeting = s.greet();
+        let mut bytes = caller.client_hello(&greeting, &request).0;
+        bytes[at] ^= 1 << (at % 8);
+        s.send(&bytes);
+        waiting.push(s);
+    }
+    assert!(waiting.len() > 100, "{}", waiting.len());
+    for s in &mut waiting {
+        s.denied();
+    }
+    assert!(!marker.exists(), "something was started");
+    assert_eq!(d.log.count("exec session="), 0);
+    d.says(0, &["true"]);
+}
+
+/// A good ClientHello, recorded, and sent again: on its own connection, on
+/// others, many at once, and to the daemon that is started anew.
+#[test]
+fn a_replayed_handshake_starts_nothing() {
+    let mut d = Daemon::start_as(&format!("{QUICK}limits.silent-per-source = 5000\n"), "");
+    let caller = Caller::of(&d);
+    let marker = d.folder.path("count");
+    let request = caller.request(&format!("echo x >> {}", marker.display()));
+    let mut s = Stranger::connect(d.port);
+    let greeting = s.greet();
+    let (recorded, noise) = caller.client_hello(&greeting, &request);
+    s.send(&recorded);
+    let mut session = s.session(noise);
+    session.finish();
+    // On the connection of the session: it is no record of it.
+    session.stranger.send(&recorded);
+    session.stranger.rest();
+
+    let count = if daemon::long() { 5000 } else { 600 };
+    let replay = |port| {
+        let mut s = Stranger::connect(port);
+        s.greet();
+        s.send(&recorded);
+        s
+    };
+    let burst = |port| {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut all: Vec<_> = (0..count / 4).map(|_| replay(port)).collect();
+                    all.iter_mut().for_each(|s| drop(s.denied()));
+                });
+            }
+        });
+    };
+    burst(d.port);
+    // While legitimate calls come in between, each with its own nonce.
+    for _ in 0..3 {
+        d.says(0, &["true"]);
+    }
+    // A daemon that is started anew has drawn other nonces.
+    d.signal(nix::sys::signal::Signal::SIGTERM);
+    d.child.wait().unwrap();
+    let folder = std::mem::take(&mut d.folder);
+    drop(d);
+    let d = Daemon::start_in(folder, &[]);
+    replay(d.port).denied();
+    let text = std::fs::read_to_string(&marker).unwrap();
+    assert_eq!(text, "x\n", "a replay was run");
+    assert!(d.log.wait("denied ").contains("cause=handshake"));
+}
+
+/// The nonce is consumed by the first verification, right or wrong.
+#[test]
+fn a_nonce_serves_one_try() {
+    let d = Daemon::start_as(QUICK, "");
+    let caller = Caller::of(&d);
+    let mut thief = caller.clone();
+    thief.cookie = Secret::random().unwrap();
+    let mut s = Stranger::connect(d.port);
+    let greeting = s.greet();
+    s.send(&thief.client_hello(&greeting, &thief.request("true")).0);
+    d.log.wait("cause=proof");
+    // The right one comes too late, also before the refusal has left.
+    s.send(&caller.client_hello(&greeting, &caller.request("true")).0);
+    s.closed();
+    // And on another connection it was drawn for nobody.
+    let mut other = Stranger::connect(d.port);
+    other.greet();
+    other.send(&caller.client_hello(&greeting, &caller.request("true")).0);
+    other.denied();
+    assert_eq!(d.log.count("exec session="), 0);
+}
+
+fn long_words(marker: &std::path::Path) -> Vec<Vec<u8>> {
+    let filler = "x".repeat(100_000);
+    vec![format!("touch {}; : {filler}", marker.display()).into_bytes()]
+}
+
+/// A long command in the smallest pieces that there are, all sent at once: they
+/// are more than the gate may hold, and it must carry them in its own time.
+#[test]
+fn a_long_command_in_pieces_of_one_byte_is_no_burden() {
+    let d = Daemon::start_as("", "");
+    let caller = Caller::of(&d);
+    let gate = d.process("gate");
+    let marker = d.folder.path("started");
+    let (mut s, keys, rest) = caller.announces(d.port, &long_words(&marker));
+    let mut sealer = Sealer::new(keys.suite, &keys.to_server).unwrap();
+    let mut all = Vec::new();
+    for byte in &rest {
+        let mut piece = vec![*byte];
+        let tag = sealer.seal(&mut piece).unwrap();
+        piece.extend_from_slice(&tag);
+        all.extend_from_slice(&record::compose(Kind::Sealed, &piece).unwrap());
+    }
+    s.send(&all);
+    let answer = s.record().expect("the pieces were not taken");
+    assert!(record::parse(&answer, &[Kind::Sealed]).is_ok());
+    assert_eq!(d.process("gate"), gate, "the gate did not live through it");
+    daemon::until("the command ran", || marker.exists());
+}
+
+/// What is wrong with the pieces of a long command is refused, and starts nothing.
+#[test]
+fn a_long_command_that_is_another_is_refused() {
+    let d = Daemon::start_as(QUICK, "");
+    let caller = Caller::of(&d);
+    let marker = d.folder.path("started");
+    let words = long_words(&marker);
+    let gate = d.process("gate");
+    for wrong in [
+        "changed", "shuffled", "empty", "unsealed", "behind", "silent",
+    ] {
+        let (mut s, keys, mut rest) = caller.announces(d.port, &words);
+        let mut sealer = Sealer::new(keys.suite, &keys.to_server).unwrap();
+        let mut seal = |piece: &[u8]| {
+            let mut text = piece.to_vec();
+            let tag = sealer.seal(&mut text).unwrap();
+            text.extend_from_slice(&tag);
+            record::compose(Kind::Sealed, &text).unwrap()
+        };
+        if wrong == "changed" {
+            *rest.last_mut().unwrap() ^= 1;
+        }
+        let mut pieces: Vec<Vec<u8>> = rest.chunks(COMMAND_PIECE).map(&mut seal).collect();
+        match wrong {
+            "shuffled" => pieces.swap(0, 1),
+            "empty" => pieces = vec![seal(b"")],
+            "unsealed" => pieces = vec![record::compose(Kind::Sealed, &[7; 64]).unwrap()],
+            "behind" => pieces.last_mut().unwrap().extend_from_slice(b"x"),
+            "silent" => pieces.truncate(3),
+            _ => {}
+        }
+        let from = d.log.all().len();
+        // The first alone where the rest would come after its refusal.
+        let send = if wrong == "shuffled" {
+            &pieces[..1]
+        } else {
+            &pieces[..]
+        };
+        s.send(&send.concat());
+        match wrong {
+            "behind" => {
+                s.closed();
+                turned_away(&d, from, "malformed");
+            }
+            "silent" => {
+                s.closed();
+                turned_away(&d, from, "no-handshake");
+            }
+            _ => {
+                let reference = s.denied();
+                let line = d.log.wait(&reference);
+                assert!(
+                    line.contains("cause=handshake") && line.contains("peer=127.0.0.1"),
+                    "{line}"
+                );
+            }
+        }
+    }
+    assert!(!marker.exists(), "something was started");
+    assert_eq!(d.process("gate"), gate);
+    d.says(0, &["true"]);
+}
+
+#[test]
+fn an_unknown_suite_is_passed_over_and_none_is_without_encryption() {
+    let d = Daemon::start_as(QUICK, "");
+    // Version 7, suites 99 and 2: the connection is version 1 with suite 2.
+    let mut s = Stranger::connect(d.port);
+    s.send(&raw(
+        12,
+        b"COSs",
+        1,
+        b"\xa2\x01\x07\x02\x82\x18\x63\x02"[..].get(..7).unwrap(),
+    ));
+    s.closed();
+    let mut s = Stranger::connect(d.port);
+    let content = b"\xa2\x01\x07\x02\x82\x18\x63\x02";
+    s.send(&raw(5 + content.len() as u16, b"COSs", 1, content));
+    let answer = s.record().unwrap();
+    let offered = Hello {
+        version: 7,
+        suites: vec![Suite::ChaChaPoly],
+        wants_host_key: false,
+    };
+    let server = cosserver::wire::hello::ServerHello::parse(&answer, &offered).unwrap();
+    assert_eq!((server.version, server.suite), (1, Suite::ChaChaPoly));
+    assert!(server.host_key.is_none(), "nobody asked for it");
+    for alone in [0_u8, 3, 23] {
+        let mut s = Stranger::connect(d.port);
+        s.send(&raw(10, b"COSs", 1, &[0xa2, 1, 1, 2, 0x81, alone][..]).split_off(0));
+        s.closed();
+    }
+}

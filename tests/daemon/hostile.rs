@@ -1,0 +1,323 @@
+//! A client that keeps to the protocol only as far as the test wants: it speaks
+//! records by hand, from any address of the loopback network.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use cosserver::config::name::HostName;
+use cosserver::config::place::Place;
+use cosserver::config::{cookie, hostinfo, keys, known_hosts};
+use cosserver::secret::{KeyPair, PublicKey, Secret};
+use cosserver::wire::answer::{self, Answer};
+use cosserver::wire::hello::{Hello, ServerHello, Suite};
+use cosserver::wire::noise::{Initiator, Keys};
+use cosserver::wire::opening::Opening;
+use cosserver::wire::proof::{self, Claim, Side};
+use cosserver::wire::record::{self, Kind};
+use cosserver::wire::request::{self, Command, Request};
+use cosserver::wire::seal::{Opener, Sealer};
+use cosserver::wire::stream::{End, Message, Stream};
+use nix::sys::socket as sys;
+
+use super::{Daemon, PATIENCE};
+
+/// The host `hosta` as its folder has it: change a field, and it is a thief, a
+/// stranger or a liar.
+#[derive(Clone)]
+pub struct Caller {
+    pub name: String,
+    pub server: String,
+    pub machine: KeyPair,
+    pub cookie: Secret,
+    pub host: PublicKey,
+    pub user: String,
+}
+
+impl Caller {
+    pub fn of(d: &Daemon) -> Self {
+        let place = Place::of_dir(&d.client());
+        let hostb = HostName::parse("hostb").unwrap();
+        let entry = hostinfo::find(&place, &hostb).unwrap().unwrap();
+        Self {
+            name: "hosta".into(),
+            server: entry.server_name().to_string(),
+            machine: keys::load_machine_key(&place).unwrap(),
+            cookie: cookie::load_out(&place, &hostb).unwrap()[0].clone(),
+            host: known_hosts::pins(&place, &hostb).unwrap()[0],
+            user: super::me(),
+        }
+    }
+
+    /// A request for a shell command.
+    pub fn request(&self, command: &str) -> Vec<u8> {
+        self.request_of(Command::Words(vec![command.into()]))
+    }
+
+    pub fn request_of(&self, command: Command) -> Vec<u8> {
+        let request = Request {
+            user: self.user.clone(),
+            caller_user: "tester".into(),
+            command,
+            environment: Vec::new(),
+        };
+        request.encode().unwrap()
+    }
+
+    /// The ClientHello record for a greeting, and what opens its answer.
+    pub fn client_hello(&self, greeting: &Greeting, request: &[u8]) -> (Vec<u8>, Initiator) {
+        let hello = Hello::parse(&greeting.hello).unwrap();
+        let server_hello = ServerHello::parse(&greeting.server_hello, &hello).unwrap();
+        let claim = Claim {
+            caller: &self.name,
+            server: &self.server,
+            caller_key: &self.machine.public,
+            server_key: &self.host,
+            nonce: &server_hello.nonce,
+            request,
+        };
+        let opening = Opening {
+            caller: self.name.clone(),
+            server: self.server.clone(),
+            request,
+            proof: proof::make(&self.cookie, Side::Client, &claim).unwrap(),
+        };
+        let mut noise = Initiator::new(
+            server_hello.suite,
+            &self.machine,
+            &self.host,
+            &greeting.hello,
+            &greeting.server_hello,
+        )
+        .unwrap();
+        let message = noise.message_1(&opening.encode().unwrap()).unwrap();
+        (record::compose(Kind::ClientHello, &message).unwrap(), noise)
+    }
+
+    /// Greets and asks for a command; the connection, whatever the answer will be.
+    pub fn ask(&self, port: u16, command: &str) -> Stranger {
+        let mut s = Stranger::connect(port);
+        let greeting = s.greet();
+        s.send(&self.client_hello(&greeting, &self.request(command)).0);
+        s
+    }
+
+    /// Greets, asks for a command and is accepted.
+    pub fn accepted(&self, port: u16, command: &str) -> Session {
+        let mut s = Stranger::connect(port);
+        let greeting = s.greet();
+        let (hello, noise) = self.client_hello(&greeting, &self.request(command));
+        s.send(&hello);
+        s.session(noise)
+    }
+
+    /// Greets and announces a long command; the answer's keys.
+    pub fn announces(&self, port: u16, words: &[Vec<u8>]) -> (Stranger, Keys, Vec<u8>) {
+        let (command, rest) = request::pack_words(words.to_vec()).unwrap();
+        let mut s = Stranger::connect(port);
+        let greeting = s.greet();
+        let (hello, noise) = self.client_hello(&greeting, &self.request_of(command));
+        s.send(&hello);
+        let record = s.record().expect("no AuthContinue");
+        let content = record::parse(&record, &[Kind::Answer]).unwrap().content;
+        let (payload, keys) = noise.read_2(content).unwrap();
+        assert_eq!(Answer::decode(&payload).unwrap(), Answer::SendCommand);
+        (s, keys, rest.unwrap())
+    }
+}
+
+/// Both hellos, whole records.
+#[derive(Clone)]
+pub struct Greeting {
+    pub hello: Vec<u8>,
+    pub server_hello: Vec<u8>,
+}
+
+/// A Hello as the real client sends it.
+pub fn hello() -> Vec<u8> {
+    let hello = Hello {
+        version: 1,
+        suites: Suite::preferred().to_vec(),
+        wants_host_key: false,
+    };
+    hello.compose().unwrap()
+}
+
+/// One connection.
+pub struct Stranger {
+    pub socket: TcpStream,
+}
+
+impl Stranger {
+    pub fn connect(port: u16) -> Self {
+        Self::from_address("127.0.0.1".parse().unwrap(), port)
+    }
+
+    /// From this address of the loopback network to the same family's loopback.
+    pub fn from_address(from: IpAddr, port: u16) -> Self {
+        Self::try_from_address(from, port).unwrap()
+    }
+
+    pub fn try_from_address(from: IpAddr, port: u16) -> nix::Result<Self> {
+        let (family, to): (_, IpAddr) = if from.is_ipv4() {
+            (sys::AddressFamily::Inet, "127.0.0.1".parse().unwrap())
+        } else {
+            (sys::AddressFamily::Inet6, "::1".parse().unwrap())
+        };
+        let fd = sys::socket(
+            family,
+            sys::SockType::Stream,
+            sys::SockFlag::SOCK_CLOEXEC,
+            None,
+        )?;
+        let address = |ip, port| sys::SockaddrStorage::from(SocketAddr::new(ip, port));
+        // A bound address takes one of its own 28,000 ports only when connected.
+        let late = nix::sys::socket::sockopt::IpBindAddressNoPort;
+        if from.is_ipv4() {
+            sys::setsockopt(&fd, late, &true)?;
+        }
+        sys::bind(fd.as_raw_fd(), &address(from, 0))?;
+        sys::connect(fd.as_raw_fd(), &address(to, port))?;
+        let socket = TcpStream::from(fd);
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        Ok(Self { socket })
+    }
+
+    /// Sends; a connection that is closed meanwhile is no surprise here.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let _ = self.socket.write_all(bytes);
+    }
+
+    pub fn greet(&mut self) -> Greeting {
+        let hello = hello();
+        self.send(&hello);
+        let server_hello = self.record().expect("no ServerHello");
+        Greeting {
+            hello,
+            server_hello,
+        }
+    }
+
+    /// The next record, whole with its length; `None` when the connection ends
+    /// before it.
+    pub fn record(&mut self) -> Option<Vec<u8>> {
+        let mut record = vec![0; 2];
+        self.exactly(&mut record)?;
+        let body = usize::from(u16::from_be_bytes([record[0], record[1]]));
+        record.resize(2 + body, 0);
+        self.exactly(&mut record[2..])?;
+        Some(record)
+    }
+
+    fn exactly(&mut self, into: &mut [u8]) -> Option<()> {
+        match self.socket.read_exact(into) {
+            Ok(()) => Some(()),
+            Err(e) if is_end(&e) => None,
+            Err(e) => panic!("neither bytes nor an end came: {e}"),
+        }
+    }
+
+    /// Waits for the end of the connection; the bytes that came before it.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self.socket.read_to_end(&mut bytes) {
+            Ok(_) => bytes,
+            Err(e) if is_end(&e) => bytes,
+            Err(e) => panic!("the connection did not end: {e}"),
+        }
+    }
+
+    /// Must be closed without a byte.
+    pub fn closed(&mut self) {
+        assert_eq!(self.rest(), b"", "an answer to garbage");
+    }
+
+    /// Must be denied; the reference as the log has it.
+    pub fn denied(&mut self) -> String {
+        let record = self.rest();
+        let head = [0, 13, b'C', b'O', b'S', b's', 5];
+        assert!(
+            record.len() == 15 && record.starts_with(&head),
+            "{record:?} is no refusal"
+        );
+        let content = record::parse(&record, &[Kind::Denied]).unwrap().content;
+        answer::parse_denied(content).unwrap().to_hex()
+    }
+
+    /// Must be accepted.
+    pub fn session(mut self, noise: Initiator) -> Session {
+        let record = self.record().expect("no answer");
+        let content = record::parse(&record, &[Kind::Answer]).unwrap().content;
+        let (payload, keys) = noise.read_2(content).unwrap();
+        assert!(matches!(
+            Answer::decode(&payload).unwrap(),
+            Answer::Accept { .. }
+        ));
+        Session {
+            sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
+            opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
+            stranger: self,
+        }
+    }
+}
+
+/// Whether a socket's error is the end of its connection.
+fn is_end(e: &std::io::Error) -> bool {
+    matches!(
+        e.kind(),
+        ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::BrokenPipe
+            | ErrorKind::ConnectionAborted
+    )
+}
+
+/// An accepted connection.
+pub struct Session {
+    pub stranger: Stranger,
+    pub sealer: Sealer,
+    pub opener: Opener,
+}
+
+impl Session {
+    pub fn send(&mut self, message: &Message<'_>) {
+        let record = self.sealer.record(&message.compose()).unwrap();
+        self.stranger.send(&record);
+    }
+
+    /// Reads to the end: standard output, and how the job ended. `None`: the
+    /// connection was cut.
+    pub fn finish(&mut self) -> (Vec<u8>, Option<End>) {
+        let mut output = Vec::new();
+        while let Some(mut record) = self.stranger.record() {
+            let text = self.opener.open(&mut record[2..]).unwrap();
+            match Message::parse(text).unwrap() {
+                Message::Data(Stream::Main, bytes) => output.extend_from_slice(bytes),
+                Message::End(end) => return (output, Some(end)),
+                _ => {}
+            }
+        }
+        (output, None)
+    }
+
+    /// Reads output until it ends with this.
+    pub fn until(&mut self, wanted: &[u8]) {
+        let mut output = Vec::new();
+        while !output.ends_with(wanted) {
+            let mut record = self.stranger.record().expect("the session was cut");
+            let text = self.opener.open(&mut record[2..]).unwrap();
+            if let Message::Data(Stream::Main, bytes) = Message::parse(text).unwrap() {
+                output.extend_from_slice(bytes);
+            }
+        }
+    }
+}
+
+/// How long something took.
+pub fn timed<T>(f: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    let value = f();
+    (value, start.elapsed())
+}
