@@ -128,6 +128,8 @@ fn test(asked: &Asked) -> ExitCode {
 }
 
 fn serve(asked: &Asked) -> Result<Monitor, Fault> {
+    let inherited = process::Limits::now();
+    process::raise_descriptors();
     process::keep_private();
     memory::keep_small();
     signals::all_default();
@@ -186,7 +188,7 @@ fn serve(asked: &Asked) -> Result<Monitor, Fault> {
         poll,
         signals,
         cell,
-        files: process::raise_descriptors(),
+        inherited,
         listeners,
         gate: Child::new(Role::Gate),
         relay: Child::new(Role::Relay),

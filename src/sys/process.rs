@@ -98,12 +98,31 @@ pub fn signal(pid: Pid, signal: Signal) {
     let _ = kill(pid, signal);
 }
 
-/// Takes as many descriptors as the system allows us; returns the limits that
-/// were in force, which a job gets back.
-pub fn raise_descriptors() -> Option<(u64, u64)> {
-    let before = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
-    let _ = setrlimit(Resource::RLIMIT_NOFILE, before.1, before.1);
-    Some(before)
+/// The limits that this program changes for itself, as it was started with
+/// them: soft and hard. A job gets them back.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// Open files.
+    pub files: Option<(u64, u64)>,
+    /// The size of a core file.
+    pub core: Option<(u64, u64)>,
+}
+
+impl Limits {
+    /// Those in force now.
+    pub fn now() -> Self {
+        Self {
+            files: getrlimit(Resource::RLIMIT_NOFILE).ok(),
+            core: getrlimit(Resource::RLIMIT_CORE).ok(),
+        }
+    }
+}
+
+/// Takes as many descriptors as the system allows us.
+pub fn raise_descriptors() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 /// The name that `ps` and `/proc` show for this process, at most 15 bytes.
@@ -143,9 +162,12 @@ pub fn to_background() -> nix::Result<OwnedFd> {
     }
 }
 
-/// No core file and no tracing by others: this process holds secrets.
+/// No core file and no tracing by others: this process holds secrets. The hard
+/// limit stays, or an ordinary user could not give it back to a job.
 pub fn keep_private() {
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
+        let _ = setrlimit(Resource::RLIMIT_CORE, 0, hard);
+    }
     #[cfg(target_os = "linux")]
     // SAFETY: sets a number of this process.
     unsafe {
