@@ -56,6 +56,11 @@ impl Session {
         }
     }
 
+    /// The error lines of a client whose other streams the test holds itself.
+    pub fn errors_of(child: &mut Child) -> Lines {
+        Lines::collect(child.stderr.take().unwrap())
+    }
+
     /// Gives the command a line.
     pub fn say(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().unwrap();
