@@ -1,17 +1,40 @@
-//! The main job against the real daemon: streams, statuses, signals.
+//! The main job against the real daemon: what a command is started with, and
+//! what its caller learns of its end.
 #![allow(
     clippy::unwrap_used,
-    reason = "a test panics where something is not as it should be"
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test panics where something is not as it should be, starts programs, and says what it leaves out"
 )]
 
 mod daemon;
 
-use daemon::Daemon;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use daemon::{COS, COSSERVER, Daemon, is_root, me, must, run};
+use nix::unistd::{Uid, User};
+
+/// Refusals that come soon.
+const SOON: &str = "[daemon]\nrefusal-interval = 1\n";
+
+fn own_account() -> User {
+    User::from_uid(Uid::effective()).unwrap().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
 
 #[test]
 fn output_errors_and_status_arrive_apart() {
     let d = Daemon::start();
-    let out = daemon::run(&mut d.cos(&["echo out; echo err >&2; exit 42"]));
+    let out = run(&mut d.cos(&["echo out; echo err >&2; exit 42"]));
     assert_eq!(out.stdout, b"out\n");
     assert_eq!(out.stderr, b"err\n");
     assert_eq!(out.status.code(), Some(42));
@@ -20,4 +43,409 @@ fn output_errors_and_status_arrive_apart() {
         line.contains("status=42") && line.contains("how=done"),
         "{line}"
     );
+}
+
+#[test]
+fn all_256_exit_statuses() {
+    let d = Daemon::start();
+    let next = AtomicI32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                loop {
+                    let status = next.fetch_add(1, Ordering::Relaxed);
+                    if status > 255 {
+                        return;
+                    }
+                    let out = run(&mut d.cos(&["exit", &status.to_string()]));
+                    let expected = (Some(status), &b""[..], &b""[..]);
+                    assert_eq!(
+                        (out.status.code(), &*out.stdout, &*out.stderr),
+                        expected,
+                        "{}",
+                        d.log_text()
+                    );
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn the_words_are_joined_by_single_spaces_and_never_quoted() {
+    let d = Daemon::start();
+    let said = |words: &[&str]| text(&d.says(0, words));
+    assert_eq!(said(&["echo", "a  b", "", "c"]), "a b c\n");
+    assert_eq!(said(&["printf", "'%s|'", "'a  b'", "$((6*7))"]), "a  b|42|");
+    assert_eq!(said(&["echo a; echo b"]), "a\nb\n");
+    assert_eq!(said(&["cat <<E\nline 1\n'2'\nE"]), "line 1\n'2'\n");
+    // Bytes that are no text.
+    let word = OsString::from_vec(b"printf %s \xff\xfe\x80".to_vec());
+    assert_eq!(must(d.cos(&[]).arg(word)), b"\xff\xfe\x80");
+}
+
+#[test]
+fn the_environment_is_exactly_what_it_should_be() {
+    let d = Daemon::start_with("", "accept-env=DEPLOY_TAG");
+    // The environment that the shell was started with, before it adds its own.
+    let words = ["cat /proc/$$/environ; true"];
+    let mut command = d.cos(&words);
+    command.env_clear().envs([
+        ("LANG", "C.UTF-8"),
+        ("LC_TIME", "de_DE.UTF-8"),
+        ("LC_ALL", "C"),
+        ("GIT_PROTOCOL", "version=2"),
+        ("HOME", "/elsewhere"),
+        ("PATH", "/elsewhere"),
+        ("LD_PRELOAD_NOT", "x"),
+        ("COS_HOST", "forged"),
+        ("IFS", "x"),
+        ("SECRET", "s"),
+    ]);
+    let out = must(&mut command);
+    let mut got: Vec<String> = out
+        .split(|b| *b == 0)
+        .filter(|v| !v.is_empty())
+        .map(text)
+        .collect();
+    got.sort();
+    let own = own_account();
+    let mut expected = vec![
+        format!("HOME={}", own.dir.display()),
+        format!("USER={}", own.name),
+        format!("LOGNAME={}", own.name),
+        format!("SHELL={}", own.shell.display()),
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+        "COS_HOST=hosta".to_owned(),
+        format!("COS_USER={}", own.name),
+        "LANG=C.UTF-8".to_owned(),
+        "LC_TIME=de_DE.UTF-8".to_owned(),
+        "LC_ALL=C".to_owned(),
+        "GIT_PROTOCOL=version=2".to_owned(),
+    ];
+    expected.sort();
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn the_path_is_the_configured_one() {
+    let d = Daemon::start_with("[exec]\npath = \"/opt/x/bin:/usr/bin:/bin\"\n", "");
+    assert_eq!(d.says(0, &["echo $PATH"]), b"/opt/x/bin:/usr/bin:/bin\n");
+}
+
+/// The value of a line of `/proc/PID/status`.
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    let line = status.lines().find(|l| l.starts_with(name)).unwrap();
+    line.split_once(':').unwrap().1.trim()
+}
+
+#[test]
+fn a_job_starts_from_a_clean_slate() {
+    // A daemon that was itself started with signals ignored and blocked.
+    let folder = daemon::prepare("", "");
+    let mut dirty = Command::new("sh");
+    dirty.args([
+        "-c",
+        "trap '' QUIT USR1 TSTP PIPE 40 64; umask 077; exec \"$@\"",
+    ]);
+    dirty.args(["sh", COSSERVER]);
+    let d = Daemon::start_by(dirty, folder, &[]);
+
+    let status = text(&d.says(0, &["exec cat /proc/self/status"]));
+    // 32 and 33 are glibc's own: no program can change them by its means.
+    let own_of_libc = 3_u64 << 31;
+    for mask in ["SigBlk", "SigIgn", "SigPnd", "ShdPnd"] {
+        let bits = u64::from_str_radix(field(&status, mask), 16).unwrap();
+        assert_eq!(bits & !own_of_libc, 0, "{mask}\n{status}");
+    }
+    assert_eq!(field(&status, "Umask"), "0022");
+    let own = own_account();
+    let numbers = |n: u32| [n; 4].map(|n| n.to_string()).join("\t");
+    assert_eq!(field(&status, "Uid"), numbers(own.uid.as_raw()));
+    assert_eq!(field(&status, "Gid"), numbers(own.gid.as_raw()));
+
+    assert_eq!(
+        text(&d.says(0, &["pwd"])).trim_end(),
+        fs::canonicalize(&own.dir)
+            .unwrap_or("/".into())
+            .to_str()
+            .unwrap()
+    );
+    assert_eq!(
+        d.says(0, &["ls /proc/$$/fd; true"]),
+        b"0\n1\n2\n",
+        "open descriptors"
+    );
+    let kinds = text(&d.says(0, &["readlink /proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/fd/2"]));
+    assert_eq!(
+        kinds.lines().filter(|l| l.starts_with("pipe:")).count(),
+        3,
+        "{kinds}"
+    );
+
+    // pid (name) state ppid pgrp session tty_nr
+    let stat = text(&d.says(0, &["echo $$; cat /proc/$$/stat; true"]));
+    let (pid, stat) = stat.split_once('\n').unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit_once(") ")
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    assert_eq!(fields[2..5], [pid, pid, "0"], "pgrp, session, terminal");
+    assert_ne!(run(&mut d.cos(&["true </dev/tty"])).status.code(), Some(0));
+}
+
+#[test]
+fn a_job_has_the_limits_that_the_daemon_was_started_with() {
+    let limits = "ulimit -n; ulimit -Hn; ulimit -c; ulimit -Hc";
+    let before = "ulimit -Sc 0; ulimit -Hn 3000; ulimit -Sn 1000; ulimit -Hc 4096; ";
+    let folder = daemon::prepare("", "");
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("{before} exec \"$@\""), "sh", COSSERVER]);
+    let d = Daemon::start_by(limited, folder, &[]);
+    let here = must(Command::new("sh").args(["-c", &format!("{before} {limits}")]));
+    let there = d.says(0, &["sh", "-c", &format!("'{limits}'")]);
+    assert_eq!(text(&there), text(&here));
+}
+
+#[test]
+fn long_commands_arrive_and_too_long_ones_are_refused_here() {
+    let d = Daemon::start();
+    // Around what a greeting carries, around a piece, and the most there can be:
+    // 131,072 bytes of encoding are a word of 131,066.
+    for length in [2_540, 2_560, 4_000, 4_100, 100_000, 131_066] {
+        let head = "printf %s \"${#x}\" #";
+        let word = format!("{head}{}", "y".repeat(length - head.len()));
+        assert_eq!(d.says(0, &[&word]), b"0", "{length}");
+    }
+    let pad = "z".repeat(99_000);
+    let out = d.says(0, &[&format!("x={pad}; echo ${{#x}}")]);
+    assert_eq!(out, b"99000\n");
+
+    let too_long = "y".repeat(131_067);
+    let out = run(&mut d.cos(&[&too_long]));
+    assert_eq!(out.status.code(), Some(255));
+    let said = text(&out.stderr);
+    assert!(
+        said.starts_with("cos: hostb: ")
+            && said.contains("131072 bytes")
+            && said.contains("standard input")
+            && said.lines().count() == 1,
+        "{said}"
+    );
+}
+
+#[test]
+fn a_command_that_is_not_there_is_127_and_says_so() {
+    let d = Daemon::start();
+    let out = run(&mut d.cos(&["/nonexistent/program", "x"]));
+    assert_eq!(out.status.code(), Some(127));
+    let said = text(&out.stderr);
+    assert!(said.contains("/nonexistent/program"), "{said}");
+}
+
+#[test]
+fn allowed_commands_run_without_a_shell_and_no_others() {
+    let d = Daemon::start_with(
+        SOON,
+        "commands='/bin/echo *' commands='/bin/cat /proc/self/cmdline' commands=/nonexistent/x commands=/etc/passwd",
+    );
+    for literal in ["$HOME", "a;id", "`id`", "*", "a|b>c&", "'q' \"r\"", "~"] {
+        let out = d.says(0, &["/bin/echo", literal]);
+        assert_eq!(text(&out), format!("{literal}\n"));
+    }
+    assert_eq!(
+        d.says(0, &["/bin/cat", "/proc/self/cmdline"]),
+        b"/bin/cat\0/proc/self/cmdline\0"
+    );
+    let denied: [&[&str]; 6] = [
+        &["/bin/echo"],
+        &["/bin/echo a"],
+        &["/bin/echo", "a", "b"],
+        &["/bin/echo", "-n"],
+        &["id"],
+        &["/bin/sh", "-c", "id"],
+    ];
+    std::thread::scope(|scope| {
+        for words in denied {
+            let d = &d;
+            scope.spawn(move || assert_denied(d, words, "command"));
+        }
+    });
+    // What is allowed and cannot be executed says so as a shell would.
+    for (path, status, why) in [
+        ("/nonexistent/x", 127, "no such file"),
+        ("/etc/passwd", 126, "permission denied"),
+    ] {
+        let out = run(&mut d.cos(&[path]));
+        let said = (out.status.code(), text(&out.stderr));
+        assert_eq!(said, (Some(status), format!("cosserver: {path}: {why}\n")));
+    }
+}
+
+/// The caller hears `denied` and a reference, and the log has the cause.
+fn assert_denied(d: &Daemon, words: &[&str], cause: &str) {
+    denied_as(d, &mut d.cos(words), cause);
+}
+
+fn denied_as(d: &Daemon, command: &mut Command, cause: &str) {
+    let out = run(command);
+    let said = text(&out.stderr);
+    assert_eq!(
+        (out.status.code(), out.stdout.len()),
+        (Some(255), 0),
+        "{said}"
+    );
+    assert!(said.starts_with("cos: hostb: denied (reference "), "{said}");
+    let reference = said.split(['(', ')', ' ']).find(|w| w.len() == 16).unwrap();
+    let line = d.log.wait(&format!("ref={reference}"));
+    assert!(
+        line.contains(&format!("cause={cause}")) && line.contains("peer=127.0.0.1"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_user_who_is_not_listed_is_denied() {
+    let d = Daemon::start_with(SOON, "");
+    let as_user = |user: &str| {
+        let mut command = Command::new(COS);
+        let port = d.port.to_string();
+        command.arg("-C").arg(d.client());
+        command.args(["run", "-p", &port, "-l", user, "hostb", "id"]);
+        command
+    };
+    let other = if me() == "daemon" { "bin" } else { "daemon" };
+    std::thread::scope(|scope| {
+        for user in [other, "no-such-user"] {
+            let (d, mut command) = (&d, as_user(user));
+            scope.spawn(move || denied_as(d, &mut command, "user"));
+        }
+    });
+    assert_eq!(d.log.count(" exec "), 0, "{}", d.log_text());
+}
+
+/// A second account as this machine has it, and one with a shell, two groups
+/// and a home of its own where the kernel lets root show the daemon another
+/// `/etc/passwd`.
+#[test]
+fn a_job_is_its_user_and_nobody_else() {
+    if !is_root() {
+        eprintln!("left out: only root becomes another user");
+        return;
+    }
+    let folder = daemon::prepare("", "");
+    let hostinfo = folder.path("S/hostinfo");
+    let table = fs::read_to_string(&hostinfo).unwrap();
+    fs::write(
+        &hostinfo,
+        table.replace(
+            "\nhosta cos addr=127.0.0.1,::1 run-as=root",
+            "\nhosta cos addr=127.0.0.1,::1 run-as=root,nobody,cosjob,gone",
+        ),
+    )
+    .unwrap();
+    let home = folder.path("home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(40001), Some(40002)).unwrap();
+    fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o755)).unwrap();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let home_name = home.to_str().unwrap();
+    let passwd = format!(
+        "{passwd}cosjob:x:40001:40002::{home_name}:/bin/sh\ngone:x:40003:40003::/nonexistent:/nonexistent/sh\n"
+    );
+    let group = fs::read_to_string("/etc/group").unwrap();
+    let group = format!("{group}cosjob:x:40002:\nmore:x:40004:cosjob\nother:x:40005:root\n");
+    fs::write(folder.path("passwd"), passwd).unwrap();
+    fs::write(folder.path("group"), group).unwrap();
+    let script = "mount --bind \"$1/passwd\" /etc/passwd && mount --bind \"$1/group\" /etc/group";
+    let may = Command::new("unshare")
+        .args(["-m", "sh", "-c", script, "sh"])
+        .arg(&folder.0)
+        .output();
+    if !may.as_ref().is_ok_and(|out| out.status.success()) {
+        eprintln!("left out: this root may not mount: {may:?}");
+        return;
+    }
+    let mut other = Command::new("unshare");
+    other.args(["-m", "sh", "-c"]);
+    other.arg(format!("{script} && shift && exec \"$@\""));
+    other.arg("sh").arg(&folder.0).arg(COSSERVER);
+    let d = Daemon::start_by(other, folder, &[]);
+    let as_user = |user: &str, words: &str| {
+        let mut command = Command::new(COS);
+        let port = d.port.to_string();
+        command.arg("-C").arg(d.client());
+        command.args(["run", "-p", &port, "-l", user, "hostb", words]);
+        let out = run(&mut command);
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+
+    let script = "cat /proc/$$/status; echo \"$HOME $USER $LOGNAME $SHELL $COS_USER\"; pwd; touch mine; stat -c '%u %g %a' mine; cat /etc/shadow";
+    let (status, out, err) = as_user("cosjob", script);
+    assert_eq!(status, Some(1), "{err}");
+    assert!(err.contains("ermission denied"), "{err}");
+    assert_eq!(field(&out, "Uid"), "40001\t40001\t40001\t40001");
+    assert_eq!(field(&out, "Gid"), "40002\t40002\t40002\t40002");
+    let mut groups: Vec<&str> = field(&out, "Groups").split_whitespace().collect();
+    groups.sort_unstable();
+    assert_eq!(groups, ["40002", "40004"]);
+    for capabilities in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(field(&out, capabilities), "0000000000000000");
+    }
+    let rest: Vec<&str> = out.lines().rev().take(3).collect();
+    assert_eq!(
+        rest,
+        [
+            "40001 40002 644",
+            home.to_str().unwrap(),
+            &format!("{} cosjob cosjob /bin/sh root", home.display()),
+        ]
+    );
+
+    // A shell that is not there; a home that is not there.
+    let (status, out, err) = as_user("gone", "id");
+    assert_eq!((status, &*out), (Some(127), ""));
+    assert_eq!(err, "cosserver: /nonexistent/sh: no such file\n");
+    let line = d
+        .log
+        .wait_from(0, |l| l.contains("exec ") && l.contains("user=cosjob"));
+    assert!(line.1.contains("caller=root"), "{}", line.1);
+}
+
+#[test]
+fn another_user_of_this_machine_by_an_allowed_command() {
+    if !is_root() {
+        eprintln!("left out: only root becomes another user");
+        return;
+    }
+    let folder = daemon::prepare(
+        "",
+        "commands='/usr/bin/id -G' commands='/usr/bin/id -u' commands=/bin/pwd",
+    );
+    let hostinfo = folder.path("S/hostinfo");
+    let table = fs::read_to_string(&hostinfo).unwrap();
+    fs::write(&hostinfo, table.replace(" run-as=root", " run-as=nobody")).unwrap();
+    let d = Daemon::start_in(folder, &[]);
+    let nobody = User::from_name("nobody").unwrap().unwrap();
+    let says = |words: &[&str]| {
+        let mut command = Command::new(COS);
+        let port = d.port.to_string();
+        command.arg("-C").arg(d.client());
+        command
+            .args(["run", "-p", &port, "nobody@hostb"])
+            .args(words);
+        text(&must(&mut command)).trim_end().to_owned()
+    };
+    assert_eq!(says(&["/usr/bin/id", "-u"]), nobody.uid.to_string());
+    let groups = text(&must(Command::new("id").args(["-G", "nobody"])));
+    assert_eq!(says(&["/usr/bin/id", "-G"]), groups.trim_end());
+    // Its home is not there: it starts in the root folder.
+    let expected = if nobody.dir.is_dir() {
+        nobody.dir.to_str().unwrap()
+    } else {
+        "/"
+    };
+    assert_eq!(says(&["/bin/pwd"]), expected);
 }

@@ -29,7 +29,7 @@ impl Monitor {
         let setting = Setting {
             path: &self.settings.exec.path,
             becomes_user: self.accounts.serves().is_none(),
-            files: self.files,
+            limits: self.inherited,
         };
         // The job first: it starts while we do the handshake's arithmetic.
         let running = exec::start(&pending.granted, account, &setting)

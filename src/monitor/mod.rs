@@ -59,8 +59,8 @@ struct Monitor {
     poll: Poll,
     signals: Signals,
     cell: Option<Cell>,
-    /// Limits on open files that a job gets back.
-    files: Option<(u64, u64)>,
+    /// The limits that a job gets back.
+    inherited: process::Limits,
     listeners: Vec<TcpListener>,
     gate: Child,
     relay: Child,

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::token;
 use crate::channel::relay::{Closing, News, Word};
 use crate::channel::{Channel, Incoming};
 use crate::fault::Fault;
+use crate::sys::process::Ended;
 use crate::sys::{pidfd, process};
 use crate::wire::stream::{self, End};
 
@@ -260,13 +260,9 @@ const fn signal(s: stream::Signal) -> Signal {
     }
 }
 
-fn end_of(status: WaitStatus) -> End {
-    // `process::ended` returns these two alone.
-    if let WaitStatus::Signaled(_, s, _) = status {
-        End::Killed(u8::try_from(s as i32).unwrap_or(127))
-    } else if let WaitStatus::Exited(_, n) = status {
-        End::Exited(u8::try_from(n & 0xff).unwrap_or(255))
-    } else {
-        End::Exited(255)
+fn end_of(ended: Ended) -> End {
+    match ended {
+        Ended::Killed(n) => End::Killed(u8::try_from(n).unwrap_or(127)),
+        Ended::Exited(n) => End::Exited(u8::try_from(n & 0xff).unwrap_or(255)),
     }
 }

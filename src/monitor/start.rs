@@ -132,6 +132,8 @@ fn test(asked: &Asked) -> ExitCode {
 }
 
 fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor, Fault> {
+    let inherited = process::Limits::now();
+    process::raise_descriptors();
     process::keep_private();
     memory::keep_small();
     signals::all_default();
@@ -194,7 +196,7 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
         poll,
         signals,
         cell,
-        files: process::raise_descriptors(),
+        inherited,
         listeners,
         gate: Child::new(Role::Gate),
         relay: Child::new(Role::Relay),

@@ -49,7 +49,9 @@ pub(super) struct Serving {
     linger: Duration,
     end: Option<End>,
     told: bool,
-    last_output: Instant,
+    /// Since when all outputs that are still held have been listened to in vain,
+    /// once the command has ended.
+    quiet_since: Option<Instant>,
     sent: u64,
     got: u64,
 }
@@ -104,7 +106,7 @@ impl Serving {
             linger: Duration::from_millis(session.linger.into()),
             end: None,
             told: false,
-            last_output: Instant::now(),
+            quiet_since: None,
             sent: 0,
             got: 0,
         })
@@ -191,6 +193,9 @@ impl Serving {
                 *at = add(&mut fds, pipe, PollFlags::POLLIN);
             }
         }
+        let mut outputs = self.outputs.iter().zip(outputs_at);
+        let listening = outputs.all(|(o, at)| o.pipe.is_none() || at.is_some());
+        let before = (listening && self.end.is_some()).then(Instant::now);
         let n = match poll(&mut fds, timeout) {
             Ok(n) => n,
             Err(Errno::EINTR) => 0,
@@ -206,6 +211,10 @@ impl Serving {
             stdin: happened(stdin_at),
             outputs: outputs_at.map(happened),
         };
+        // Time in which the client took nothing, so that we did not listen, is no quiet.
+        self.quiet_since = before
+            .filter(|_| ready.outputs == [false; 2])
+            .map(|now| self.quiet_since.unwrap_or(now));
         if n == 0 {
             self.outgoing.give_back();
             self.incoming.give_back();
@@ -219,7 +228,6 @@ impl Serving {
             Ok(channel::Incoming::Message(message, _)) => {
                 let News::Ended(end) = News::decode(&message).ok_or(Stop::Dismissed)?;
                 self.end = Some(end);
-                self.last_output = Instant::now();
                 Ok(())
             }
             Ok(channel::Incoming::Nothing) => Ok(()),
@@ -316,7 +324,6 @@ impl Serving {
             Filled::Bytes(n) => {
                 output.allowance.spend(n);
                 self.got = self.got.saturating_add(n.try_into().unwrap_or(u64::MAX));
-                self.last_output = Instant::now();
                 if n >= BUSY && !output.large {
                     output.large = true;
                     widen(pipe);
@@ -334,7 +341,7 @@ impl Serving {
     /// Tells the client the job's end, once the command has ended and its outputs
     /// are at their end or, where others still hold them, quiet.
     fn tell_end(&mut self) -> Result<(), Stop> {
-        let quiet = self.linger_left().is_some_and(|left| left.is_zero());
+        let quiet = self.quiet_since.is_some_and(|s| s.elapsed() >= self.linger);
         let over = self.outputs.iter().all(|o| o.pipe.is_none()) || quiet;
         if self.told || !over || !self.outgoing.is_empty() {
             return Ok(());
@@ -356,7 +363,8 @@ impl Serving {
         if !self.outgoing.is_empty() || self.outputs.iter().any(blocked) {
             return None;
         }
-        Some(self.linger.saturating_sub(self.last_output.elapsed()))
+        let quiet = self.quiet_since.map_or(Duration::ZERO, |s| s.elapsed());
+        Some(self.linger.saturating_sub(quiet))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::policy::{Exec, Form, Granted};
 use crate::refusal::{Cause, Refusal};
 use crate::sys::account::Account;
 use crate::sys::job::{self, Ends, Identity, Program};
+use crate::sys::process::Limits;
 use crate::sys::socket;
 
 /// What the daemon gives to every job.
@@ -21,8 +22,8 @@ pub struct Setting<'a> {
     pub path: &'a str,
     /// Whether this daemon is root, and becomes the user.
     pub becomes_user: bool,
-    /// The limits on open files that the daemon was started with.
-    pub files: Option<(u64, u64)>,
+    /// The limits that the daemon was started with.
+    pub limits: Limits,
 }
 
 /// A job that runs: its leader's number, and our ends of its pipes.
@@ -56,7 +57,7 @@ pub fn start(
         stdout: job_stdout.as_fd(),
         stderr: job_stderr.as_fd(),
     };
-    let pid = job::start(&program, ends, setting.files).map_err(failed)?;
+    let pid = job::start(&program, ends, setting.limits).map_err(failed)?;
     // Ours alone are set so: the job's ends are other descriptions.
     for ours in [&stdin, &stdout, &stderr] {
         socket::set_nonblocking(ours).map_err(|e| Refusal::new(Cause::System, e))?;

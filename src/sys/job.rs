@@ -11,6 +11,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::Pid;
 
+use super::process::Limits;
+
 /// A program, its arguments and where it runs, ready for execve(2).
 pub struct Program {
     /// The file to execute.
@@ -47,13 +49,13 @@ pub struct Ends<'a> {
 }
 
 /// Starts the program in a session and process group of its own, with the
-/// signals, mask (022) and descriptors that a command expects, and hung up by
+/// signals, mask (022), limits and descriptors that a command expects, and hung up by
 /// the kernel should this process die. A program that cannot be executed says
 /// so on its stderr and exits 127 (126 where it may not be), as a shell does.
 ///
 /// # Errors
 /// No process was to be had.
-pub fn start(program: &Program, ends: Ends<'_>, files: Option<(u64, u64)>) -> nix::Result<Pid> {
+pub fn start(program: &Program, ends: Ends<'_>, limits: Limits) -> nix::Result<Pid> {
     let argv = pointers(&program.argv);
     let environment = pointers(&program.environment);
     let fds = [
@@ -65,7 +67,7 @@ pub fn start(program: &Program, ends: Ends<'_>, files: Option<(u64, u64)>) -> ni
     if let Some(pid) = fork_quietly()? {
         return Ok(pid);
     }
-    let errno = become_job(program, &argv, &environment, fds, files, parent);
+    let errno = become_job(program, &argv, &environment, fds, limits, parent);
     let status = complain(&program.path, errno);
     // SAFETY: ends the child without running what its parent would run at exit.
     unsafe { libc::_exit(status) }
@@ -85,7 +87,7 @@ fn become_job(
     argv: &[*const libc::c_char],
     environment: &[*const libc::c_char],
     fds: [RawFd; 3],
-    files: Option<(u64, u64)>,
+    limits: Limits,
     parent: Pid,
 ) -> Errno {
     default_signals();
@@ -98,13 +100,17 @@ fn become_job(
     close_from(3);
     // SAFETY: plain system calls on this process alone.
     unsafe { libc::setsid() };
-    if let Some((soft, hard)) = files {
+    for (which, limit) in [
+        (libc::RLIMIT_NOFILE, limits.files),
+        (libc::RLIMIT_CORE, limits.core),
+    ] {
+        let Some((soft, hard)) = limit else { continue };
         let limit = libc::rlimit {
             rlim_cur: soft,
             rlim_max: hard,
         };
         // SAFETY: the structure lives for the call.
-        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+        unsafe { libc::setrlimit(which, &raw const limit) };
     }
     if let Some(Err(e)) = program.user.as_ref().map(become_user) {
         return e;

@@ -107,6 +107,10 @@ fn descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
     while let Some(message) = unsafe { at.as_ref() } {
         // SAFETY: a sum, nothing is read.
         let head = unsafe { libc::CMSG_LEN(0) } as usize;
+        #[allow(
+            clippy::unnecessary_cast,
+            reason = "it has 32 bits in other C libraries"
+        )]
         let bytes = (message.cmsg_len as usize).saturating_sub(head);
         if message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == libc::SCM_RIGHTS {
             // SAFETY: the address of the data of a whole control message.

@@ -2,13 +2,14 @@
 //! children, signalling process groups.
 
 use std::ffi::{CString, OsStr};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
 /// The descriptor on which a process of ours finds its channel.
@@ -65,15 +66,40 @@ fn own_program() -> CString {
     CString::new(OsStr::as_bytes(path.as_os_str())).unwrap_or_default()
 }
 
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It exited with this status.
+    Exited(i32),
+    /// This signal ended it, which may be a real-time one.
+    Killed(i32),
+}
+
 /// How a child ended, if it has; it stays unreaped, so that neither its number
-/// nor its process group can become another's.
-pub fn ended(pid: Pid) -> Option<WaitStatus> {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    match waitid(Id::Pid(pid), flags) {
-        Ok(s @ (WaitStatus::Exited(..) | WaitStatus::Signaled(..))) => Some(s),
+/// nor its process group can become another's. By the raw call: nix's has no
+/// answer where a real-time signal was the cause.
+pub fn ended(pid: Pid) -> Option<Ended> {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    let id = libc::id_t::try_from(pid.as_raw()).ok()?;
+    let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: the structure is large enough and lives for the call.
+    let done = unsafe { libc::waitid(libc::P_PID, id, info.as_mut_ptr(), flags) };
+    if done != 0 {
         // Reaped by nobody but us; if it is gone all the same, it has ended.
-        Err(Errno::ECHILD) => Some(WaitStatus::Exited(pid, 255)),
-        Ok(_) | Err(_) => None,
+        return (Errno::last() == Errno::ECHILD).then_some(Ended::Exited(255));
+    }
+    // SAFETY: every bit pattern is one, and it was zeroed.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: after waitid the fields of a child's signal are valid, or still zero.
+    if unsafe { info.si_pid() } == 0 {
+        return None;
+    }
+    // SAFETY: as above.
+    let status = unsafe { info.si_status() };
+    match info.si_code {
+        libc::CLD_EXITED => Some(Ended::Exited(status)),
+        libc::CLD_KILLED | libc::CLD_DUMPED => Some(Ended::Killed(status)),
+        _ => None,
     }
 }
 
@@ -98,12 +124,31 @@ pub fn signal(pid: Pid, signal: Signal) {
     let _ = kill(pid, signal);
 }
 
-/// Takes as many descriptors as the system allows us; returns the limits that
-/// were in force, which a job gets back.
-pub fn raise_descriptors() -> Option<(u64, u64)> {
-    let before = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
-    let _ = setrlimit(Resource::RLIMIT_NOFILE, before.1, before.1);
-    Some(before)
+/// The limits that this program changes for itself, as it was started with
+/// them: soft and hard. A job gets them back.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// Open files.
+    pub files: Option<(u64, u64)>,
+    /// The size of a core file.
+    pub core: Option<(u64, u64)>,
+}
+
+impl Limits {
+    /// Those in force now.
+    pub fn now() -> Self {
+        Self {
+            files: getrlimit(Resource::RLIMIT_NOFILE).ok(),
+            core: getrlimit(Resource::RLIMIT_CORE).ok(),
+        }
+    }
+}
+
+/// Takes as many descriptors as the system allows us.
+pub fn raise_descriptors() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 /// The name that `ps` and `/proc` show for this process, at most 15 bytes.
@@ -170,9 +215,12 @@ impl Hushed {
     }
 }
 
-/// No core file and no tracing by others: this process holds secrets.
+/// No core file and no tracing by others: this process holds secrets. The hard
+/// limit stays, or an ordinary user could not give it back to a job.
 pub fn keep_private() {
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
+        let _ = setrlimit(Resource::RLIMIT_CORE, 0, hard);
+    }
     #[cfg(target_os = "linux")]
     // SAFETY: sets a number of this process.
     unsafe {

@@ -10,6 +10,9 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{pipe2, read};
 
+/// The last signal's number, the real-time ones counted (Linux).
+const LAST: libc::c_int = 64;
+
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
 extern "C" fn handler(number: libc::c_int) {
@@ -86,11 +89,10 @@ impl std::os::fd::AsFd for Signals {
 /// Every signal at its default and none blocked, whatever this process was
 /// started with (nohup, a shell's trap): what it starts must not inherit that.
 pub fn all_default() {
-    for s in Signal::iterator() {
-        if !matches!(s, Signal::SIGKILL | Signal::SIGSTOP) {
-            // SAFETY: the default action runs no code of ours.
-            unsafe { libc::signal(s as libc::c_int, libc::SIG_DFL) };
-        }
+    for s in 1..=LAST {
+        // SAFETY: the default action runs no code of ours. Those that cannot be
+        // changed (KILL, STOP, the C library's own) are refused.
+        unsafe { libc::signal(s, libc::SIG_DFL) };
     }
     let _ = SigSet::empty().thread_set_mask();
 }

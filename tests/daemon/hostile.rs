@@ -12,7 +12,7 @@ use cosserver::config::{cookie, hostinfo, keys, known_hosts};
 use cosserver::secret::{KeyPair, PublicKey, Secret};
 use cosserver::wire::answer::{self, Answer};
 use cosserver::wire::hello::{Hello, ServerHello, Suite};
-use cosserver::wire::noise::{Initiator, Keys};
+use cosserver::wire::noise::{Initiator, Keys, Prepared};
 use cosserver::wire::opening::Opening;
 use cosserver::wire::proof::{self, Claim, Side};
 use cosserver::wire::record::{self, Kind};
@@ -89,6 +89,7 @@ impl Caller {
             &self.host,
             &greeting.hello,
             &greeting.server_hello,
+            Prepared::default(),
         )
         .unwrap();
         let message = noise.message_1(&opening.encode().unwrap()).unwrap();

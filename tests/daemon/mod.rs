@@ -9,12 +9,16 @@
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::missing_panics_doc,
+    clippy::wildcard_enum_match_arm,
     reason = "a test panics where something is not as it should be, and starts programs"
 )]
 
 pub mod hostile;
 pub mod look;
 
+pub mod session;
+
+#[allow(unused_imports, reason = "each test file uses a part")]
 pub use look::*;
 
 use std::fs;
@@ -86,15 +90,22 @@ pub struct Lines(Arc<(Mutex<Vec<String>>, Condvar)>);
 impl Lines {
     /// Collects what comes, until its end.
     pub fn collect(from: impl std::io::Read + Send + 'static) -> Self {
+        Self::collect_to_end(from).0
+    }
+
+    /// The same, with the thread that collects, which ends when all has come.
+    pub fn collect_to_end(
+        from: impl std::io::Read + Send + 'static,
+    ) -> (Self, std::thread::JoinHandle<()>) {
         let lines = Self::default();
         let copy = lines.clone();
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             for line in BufReader::new(from).lines().map_while(Result::ok) {
                 copy.0.0.lock().unwrap().push(line);
                 copy.0.1.notify_all();
             }
         });
-        lines
+        (lines, thread)
     }
 
     /// All lines so far.
@@ -169,7 +180,12 @@ impl Daemon {
 
     /// In folders that [`prepare`] made, with further flags.
     pub fn start_in(folder: Folder, flags: &[&str]) -> Self {
-        let mut child = Command::new(COSSERVER)
+        Self::start_by(Command::new(COSSERVER), folder, flags)
+    }
+
+    /// By a command that becomes the daemon, given its flags.
+    pub fn start_by(mut command: Command, folder: Folder, flags: &[&str]) -> Self {
+        let mut child = command
             .args(["-D", "-e", "-p", "0", "-f"])
             .arg(folder.path("S/cosserver.toml"))
             .args(flags)
@@ -204,6 +220,36 @@ impl Daemon {
             .args(["run", "-p", &self.port.to_string(), "hostb"])
             .args(words);
         command
+    }
+
+    /// `cosrsh WORDS…` as a tool calls it: the folder by the environment, the
+    /// port by the host table. After [`Self::install_cosrsh`].
+    pub fn cosrsh(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.folder.path("bin/cosrsh"));
+        command.env("COS_CONFIG_DIR", self.client()).args(words);
+        command
+    }
+
+    /// Links `bin/cosrsh`, and writes the daemon's port into the client's host
+    /// table, as it would stand there for a daemon with a port of its own.
+    pub fn install_cosrsh(&self) {
+        fs::create_dir(self.folder.path("bin")).unwrap();
+        std::os::unix::fs::symlink(COS, self.folder.path("bin/cosrsh")).unwrap();
+        let hostinfo = self.client().join("hostinfo");
+        let text = fs::read_to_string(&hostinfo).unwrap();
+        let line = text.lines().find(|l| l.starts_with("hostb ")).unwrap();
+        let words: Vec<String> = line
+            .split(' ')
+            .filter(|w| !w.starts_with("port="))
+            .map(str::to_owned)
+            .chain([format!("port={}", self.port)])
+            .collect();
+        fs::write(&hostinfo, text.replace(line, &words.join(" "))).unwrap();
+    }
+
+    /// Starts `cos -C A run hostb WORDS…`, to look on while it runs.
+    pub fn session(&self, words: &[&str]) -> session::Session {
+        session::Session::spawn(&mut self.cos(words))
     }
 
     /// The output of a command that must have this status.
@@ -296,7 +342,7 @@ pub fn prepare(settings: &str, options: &str) -> Folder {
         command
     };
     must(adm(&server).arg("init"));
-    append(&server.join("cosserver.toml"), settings);
+    settle(&server.join("cosserver.toml"), settings);
     let invite = [
         "host",
         "invite",
@@ -325,6 +371,23 @@ pub fn prepare(settings: &str, options: &str) -> Folder {
             .args(["--name", "hostb"]),
     );
     folder
+}
+
+/// Writes further lines into a settings file that has all its tables already:
+/// those under a `[table]` of `settings` behind that table's line there.
+pub fn settle(file: &Path, settings: &str) {
+    let mut text = fs::read_to_string(file).unwrap();
+    let (mut at, mut top) = (0, String::new());
+    for line in settings.lines() {
+        if line.starts_with('[') {
+            at = text.find(&format!("\n{line}\n")).unwrap() + line.len() + 2;
+        } else if at == 0 {
+            top.push_str(&format!("{line}\n"));
+        } else {
+            text.insert_str(at, &format!("{line}\n"));
+        }
+    }
+    fs::write(file, top + &text).unwrap();
 }
 
 pub fn append(file: &Path, text: &str) {

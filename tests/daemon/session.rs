@@ -1,0 +1,263 @@
+//! A client that runs while the test looks on, and what a test waits for:
+//! lines, the end of a process, a pipe with a name. Nothing here waits for
+//! longer than [`PATIENCE`].
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cosserver::sys::pidfd;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{Lines, PATIENCE};
+
+/// A client that runs: its input in the test's hands, its outputs as lines.
+pub struct Session {
+    pub child: Child,
+    pub stdin: Option<ChildStdin>,
+    pub out: Lines,
+    pub err: Lines,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// How a client ended, and all that it wrote.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub status: Option<i32>,
+    pub out: Vec<String>,
+    pub err: Vec<String>,
+}
+
+impl Session {
+    /// Starts a client with pipes for all three streams.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (out, one) = Lines::collect_to_end(child.stdout.take().unwrap());
+        let (err, two) = Lines::collect_to_end(child.stderr.take().unwrap());
+        Self {
+            stdin: child.stdin.take(),
+            child,
+            out,
+            err,
+            readers: vec![one, two],
+        }
+    }
+
+    /// The error lines of a client whose other streams the test holds itself.
+    pub fn errors_of(child: &mut Child) -> Lines {
+        Lines::collect(child.stderr.take().unwrap())
+    }
+
+    /// Gives the command a line.
+    pub fn say(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().unwrap();
+        stdin.write_all(line.as_bytes()).unwrap();
+        stdin.write_all(b"\n").unwrap();
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    /// Sends the client a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Waits for the client's end, with its input as it is.
+    pub fn finish(mut self) -> Ended {
+        let status = wait(&mut self.child);
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        Ended {
+            status: status.code(),
+            out: self.out.all(),
+            err: self.err.all(),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for a child's end. One that takes too long is killed, and the test fails.
+pub fn wait(child: &mut Child) -> ExitStatus {
+    let pid = i32::try_from(child.id()).unwrap();
+    if !ends(pid) {
+        child.kill().unwrap();
+        panic!("process {pid} did not end: {:?}", child.wait());
+    }
+    child.wait().unwrap()
+}
+
+/// Whether a process ends within the time that a test has.
+pub fn ends(pid: i32) -> bool {
+    let Some(watch) = pidfd::open(Pid::from_raw(pid)) else {
+        return true;
+    };
+    becomes(&watch, PollFlags::POLLIN, PATIENCE)
+}
+
+/// Whether a process is there, and is no zombie.
+pub fn lives(pid: i32) -> bool {
+    state(pid).is_some_and(|s| s != 'Z')
+}
+
+/// The letter that `/proc` has for a process's state.
+pub fn state(pid: i32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Waits until a condition holds for which the system has no event.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < until, "it did not come about: {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// Whether a descriptor becomes ready in time.
+fn becomes(fd: &impl AsFd, events: PollFlags, within: Duration) -> bool {
+    let until = Instant::now() + within;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::new(fd.as_fd(), events)];
+        match poll(&mut fds, PollTimeout::try_from(left).unwrap()) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
+/// What a status is to a shell: 128 and the signal where one ended it.
+pub fn as_shell(status: ExitStatus) -> Option<i32> {
+    status.code().or_else(|| status.signal().map(|n| 128 + n))
+}
+
+/// A pipe with a name, by which a job and its test tell each other things
+/// besides the three streams.
+pub struct Fifo {
+    pub path: PathBuf,
+    read: File,
+}
+
+impl Fifo {
+    pub fn new(path: PathBuf) -> Self {
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let mut options = OpenOptions::new();
+        let read = options.read(true).custom_flags(nonblocking());
+        let read = read.open(&path).unwrap();
+        Self { path, read }
+    }
+
+    /// The path, for a command line.
+    pub fn name(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+
+    /// Waits until something has been written, and takes it.
+    pub fn hear(&mut self) -> String {
+        assert!(becomes(&self.read, PollFlags::POLLIN, PATIENCE), "nothing");
+        let mut bytes = [0; 4096];
+        let n = self.read.read(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..n]).into_owned()
+    }
+
+    /// Waits until nobody holds it for writing any more, who did; all that was
+    /// written.
+    pub fn hear_all(&mut self) -> String {
+        let mut all = Vec::new();
+        loop {
+            assert!(
+                becomes(&self.read, PollFlags::POLLIN, PATIENCE),
+                "it is still held"
+            );
+            let mut bytes = [0; 4096];
+            match self.read.read(&mut bytes).unwrap() {
+                0 => return String::from_utf8(all).unwrap(),
+                n => all.extend_from_slice(&bytes[..n]),
+            }
+        }
+    }
+}
+
+/// A gate with a name at which a job waits (`read x <PATH`) until the test opens it.
+pub struct Gate {
+    pub path: PathBuf,
+    both: File,
+}
+
+impl Gate {
+    pub fn new(path: PathBuf) -> Self {
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let both = OpenOptions::new().read(true).write(true).open(&path);
+        Self {
+            path,
+            both: both.unwrap(),
+        }
+    }
+
+    /// The path, for a command line.
+    pub fn name(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+
+    /// Lets one through.
+    pub fn open(&mut self) {
+        self.both.write_all(b"go\n").unwrap();
+    }
+}
+
+fn nonblocking() -> i32 {
+    nix::fcntl::OFlag::O_NONBLOCK.bits()
+}
+
+/// A pipe of our own: its reading and its writing end.
+pub fn pipe() -> (OwnedFd, OwnedFd) {
+    nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap()
+}
+
+/// The open descriptors of a process.
+pub fn descriptors(pid: i32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count()
+}
+
+/// A number that `/proc/PID/status` has under a name.
+pub fn status_number(pid: i32, name: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find(|l| l.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// A program by its name, on the path of the tests.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap();
+    std::env::split_paths(&path)
+        .chain([Path::new("/usr/sbin").into(), Path::new("/sbin").into()])
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}

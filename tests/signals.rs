@@ -1,0 +1,257 @@
+//! Signals, both ways, and a client that is gone: against the real daemon.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use daemon::session::{self, Fifo, Session, ends, eventually, lives, state};
+use daemon::{Daemon, run};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A job whose client is gone is killed one second after its hang-up.
+const KILL_SOON: &str = "[exec]\nhup-to-kill = 1\n";
+
+/// Signals that end no process by default.
+const HARMLESS: [i32; 8] = [17, 18, 19, 20, 21, 22, 23, 28];
+
+#[test]
+fn every_signal_as_the_cause_of_death() {
+    let d = Daemon::start();
+    let next = AtomicI32::new(1);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n > 64 {
+                        return;
+                    }
+                    // 32 and 33 are the C library's own, and no shell sends them.
+                    if HARMLESS.contains(&n) || n == 32 || n == 33 {
+                        continue;
+                    }
+                    let mut job =
+                        d.session(&["exec", "sh", "-c", "'ulimit -c 0; echo $$; read x'"]);
+                    let pid: i32 = job.out.wait("").parse().unwrap();
+                    must_kill(pid, n);
+                    job.stdin.take();
+                    let ended = job.finish();
+                    assert_eq!(ended.status, Some(128 + n), "{}", d.log_text());
+                    let line = d.log.wait(&format!("status=signal-{n} "));
+                    assert!(line.contains("how=done"), "{line}");
+                }
+            });
+        }
+    });
+}
+
+/// By kill(1), which knows the real-time signals too.
+fn must_kill(pid: i32, n: i32) {
+    daemon::must(Command::new("kill").args([&format!("-{n}"), &pid.to_string()]));
+}
+
+#[test]
+fn the_clients_signals_reach_the_whole_remote_group() {
+    let d = Daemon::start();
+    let d = &d;
+    std::thread::scope(|scope| {
+        for (signal, name) in [
+            (Signal::SIGINT, "INT"),
+            (Signal::SIGTERM, "TERM"),
+            (Signal::SIGHUP, "HUP"),
+            (Signal::SIGQUIT, "QUIT"),
+        ] {
+            scope.spawn(move || {
+                // A shell that waits for another one in the foreground: both hear it.
+                let child = format!("trap \"echo child; exit 3\" {name}; echo ready; read x");
+                let script = format!("trap 'echo parent' {name}; sh -c '{child}'; exit 7");
+                let job = d.session(&[&script]);
+                job.out.wait("ready");
+                job.signal(signal);
+                let ended = job.finish();
+                assert_eq!(
+                    ended.out,
+                    ["ready", "child", "parent"],
+                    "{name} {:?}",
+                    ended.err
+                );
+                assert_eq!(ended.status, Some(7), "{name}");
+
+                // And by default it ends the command, which the caller learns.
+                let job = d.session(&["exec sh -c 'ulimit -c 0; echo ready; read x'"]);
+                job.out.wait("ready");
+                job.signal(signal);
+                assert_eq!(job.finish().status, Some(128 + signal as i32), "{name}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_signal_that_the_client_ignores_stays_ignored() {
+    let d = Daemon::start();
+    let cos = d.cos(&["echo ready; read x; echo $x"]);
+    let mut nohup = Command::new("sh");
+    nohup.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
+    nohup.arg(cos.get_program()).args(cos.get_args());
+    let mut job = Session::spawn(&mut nohup);
+    job.out.wait("ready");
+    job.signal(Signal::SIGHUP);
+    job.say("still there");
+    let ended = job.finish();
+    assert_eq!(ended.out, ["ready", "still there"]);
+    assert_eq!(ended.status, Some(0));
+}
+
+#[test]
+fn a_client_that_is_killed_takes_its_job_along() {
+    let d = Daemon::start_with(KILL_SOON, "");
+    let mut fifo = Fifo::new(d.folder.path("fifo"));
+    let script = format!(
+        "exec 9>{} 2>/dev/null; trap 'echo hup >&9; exit' HUP; echo $$; sleep 1000 & wait",
+        fifo.name()
+    );
+    let job = d.session(&[&script]);
+    let leader: i32 = job.out.wait("").parse().unwrap();
+    job.signal(Signal::SIGKILL);
+    assert_eq!(
+        fifo.hear_all(),
+        "hup\n",
+        "the group is hung up, and it is gone"
+    );
+    assert!(ends(leader));
+    let line = d.log.wait("end session=");
+    assert!(line.contains("how=client-gone"), "{line}");
+}
+
+#[test]
+fn a_job_that_ignores_the_hang_up_is_killed_and_what_escaped_lives_on() {
+    let d = Daemon::start_with(KILL_SOON, "");
+    let mut fifo = Fifo::new(d.folder.path("fifo"));
+    let escape = "import os; os.setsid(); print(os.getpid(), flush=True); os.execlp(\"sleep\", \"sleep\", \"1000\")";
+    let script = format!(
+        "trap '' HUP; python3 -c '{escape}' & exec 9>{}; echo ready; sleep 1000 & sleep 1000; sleep 1000",
+        fifo.name()
+    );
+    let job = d.session(&[&script]);
+    job.out.wait("ready");
+    let (_, escaped) = job.out.wait_from(0, |l| l.parse::<i32>().is_ok());
+    let escaped: i32 = escaped.parse().unwrap();
+    job.signal(Signal::SIGKILL);
+    assert_eq!(fifo.hear_all(), "", "everything in the group is gone");
+    let line = d.log.wait("end session=");
+    let there = lives(escaped);
+    kill(Pid::from_raw(escaped), Signal::SIGKILL).unwrap();
+    assert!(there, "what left the group is not ours to kill");
+    assert!(
+        line.contains("how=client-gone") && line.contains("status=signal-9"),
+        "{line}"
+    );
+    let ms = line.split("ms=").nth(1).unwrap().split(' ').next().unwrap();
+    assert!(
+        ms.parse::<u64>().unwrap() >= 1000,
+        "not before the grace: {line}"
+    );
+}
+
+#[test]
+fn a_job_has_its_whole_grace_to_end_by_itself() {
+    // Longer than the test may take: the job must not be killed at all.
+    let d = Daemon::start_with("[exec]\nhup-to-kill = 1000\n", "");
+    let mut fifo = Fifo::new(d.folder.path("fifo"));
+    let mut gate = session::Gate::new(d.folder.path("gate"));
+    let script = format!(
+        "exec 9>{} 2>/dev/null; trap 'echo hup >&9; read x <{}; echo tidied >&9; exit' HUP; echo ready; sleep 1000 & wait",
+        fifo.name(),
+        gate.name()
+    );
+    let job = d.session(&[&script]);
+    job.out.wait("ready");
+    job.signal(Signal::SIGKILL);
+    assert_eq!(fifo.hear(), "hup\n");
+    gate.open();
+    assert_eq!(fifo.hear_all(), "tidied\n");
+    // It would wait out the grace for what else may be in the group.
+    d.signal(Signal::SIGKILL);
+}
+
+#[test]
+fn a_signal_arrives_although_nobody_reads_the_output() {
+    let d = Daemon::start();
+    let (read, write) = session::pipe();
+    let mut command =
+        d.cos(&["trap 'echo trapped >&2; exit 9' TERM; echo $$ >&2; yes; echo never >&2"]);
+    command
+        .stdin(Stdio::null())
+        .stdout(write)
+        .stderr(Stdio::piped());
+    let mut client = command.spawn().unwrap();
+    drop(command);
+    let err = daemon::session::Session::errors_of(&mut client);
+    let shell: i32 = err.wait("").parse().unwrap();
+    // The flood stands: credit, pipes and buffers are full.
+    let child = || daemon::children(shell).first().copied();
+    eventually("the command writes", || child().is_some());
+    let yes = child().unwrap();
+    let mut before = (0, 0);
+    let mut same = 0;
+    eventually("the flood stands", || {
+        let now = (written(yes), 1);
+        same = if now == before && now.0 > (1 << 20) && state(yes) == Some('S') {
+            same + 1
+        } else {
+            0
+        };
+        before = now;
+        same > 20
+    });
+    kill(
+        Pid::from_raw(i32::try_from(client.id()).unwrap()),
+        Signal::SIGTERM,
+    )
+    .unwrap();
+    err.wait("trapped");
+    assert!(ends(yes) && ends(shell), "both got it");
+    // What had been written before still arrives, and then the status.
+    let mut all = Vec::new();
+    std::io::Read::read_to_end(&mut std::fs::File::from(read), &mut all).unwrap();
+    assert!(all.len() > (1 << 20) && all.iter().all(|b| b"y\n".contains(b)));
+    assert_eq!(session::wait(&mut client).code(), Some(9));
+    assert_eq!(err.count("never"), 0);
+}
+
+/// Bytes that a process has written so far.
+fn written(pid: i32) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    let line = io.lines().find(|l| l.starts_with("wchar:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_job_that_is_killed_while_its_output_waits_loses_none_of_it() {
+    let d = Daemon::start_with("[exec]\nlinger = 0\n", "");
+    let (read, write) = session::pipe();
+    let mut command = d.cos(&["echo $$ >&2; seq 1 150000; kill -9 $$"]);
+    command
+        .stdin(Stdio::null())
+        .stdout(write)
+        .stderr(Stdio::piped());
+    let mut client = command.spawn().unwrap();
+    drop(command);
+    let err = daemon::session::Session::errors_of(&mut client);
+    let leader: i32 = err.wait("").parse().unwrap();
+    assert!(ends(leader), "the job is dead before anybody reads");
+    let mut all = Vec::new();
+    std::io::Read::read_to_end(&mut std::fs::File::from(read), &mut all).unwrap();
+    let expected = run(Command::new("seq").args(["1", "150000"])).stdout;
+    assert!(all == expected, "{} of {} bytes", all.len(), expected.len());
+    assert_eq!(session::wait(&mut client).code(), Some(137));
+}
