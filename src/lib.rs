@@ -3,7 +3,7 @@
 //! are the other two programs; `credential`, `policy` and `service` are what
 //! the monitor decides with; `channel` carries the typed questions between our
 //! own processes; `wire` is the language spoken with peers; `config` is the
-//! administrator's files; `sys`, `log`, `secret`, `refusal` and `fault` are the ground.
+//! administrator's files; `sys`, `log`, `curve`, `secret`, `refusal` and `fault` are the ground.
 //!
 //! A newcomer starts with `gate/connection.rs` (the stranger's side) and
 //! `monitor/answer.rs` (the verdict), which tell the whole story.
@@ -13,6 +13,7 @@ pub mod channel;
 pub mod client;
 pub mod config;
 pub mod credential;
+pub mod curve;
 pub mod fault;
 pub mod gate;
 pub mod log;

@@ -86,8 +86,7 @@ pub struct KeyPair {
 impl KeyPair {
     /// The pair of a private key.
     pub fn of(private: Secret) -> Self {
-        let dalek = x25519_dalek::StaticSecret::from(*private.expose());
-        let public = PublicKey(*x25519_dalek::PublicKey::from(&dalek).as_bytes());
+        let public = PublicKey(crate::curve::public(private.expose()));
         Self { private, public }
     }
 

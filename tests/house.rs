@@ -24,10 +24,11 @@ const LINES: usize = 450;
 const ARROWS: &[(&str, &str)] = &[
     ("fault", ""),
     ("refusal", ""),
-    ("secret", "fault sys"),
+    ("curve", ""),
+    ("secret", "curve fault sys"),
     ("sys", "fault secret log"),
     ("log", "fault sys"),
-    ("wire", "secret fault"),
+    ("wire", "curve secret fault"),
     ("channel", "wire sys log secret fault"),
     ("config", "wire sys log secret fault"),
     ("gate", "channel wire sys log fault"),

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use snow::params::{CipherChoice, DHChoice, HashChoice};
-use snow::resolvers::{CryptoResolver, DefaultResolver, FallbackResolver, RingResolver};
+use snow::resolvers::{CryptoResolver, RingResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -85,12 +85,9 @@ impl SharedSecrets {
     }
 }
 
-/// X25519 (RFC 7748). `None`: the peer's key is of low order, and would give
-/// zeros whoever holds the private half.
+/// The secret of two keys. `None`: theirs is of low order.
 fn agree(own: &KeyPair, theirs: &PublicKey) -> Option<Secret> {
-    let bytes = Zeroizing::new(x25519_dalek::x25519(*own.private.expose(), theirs.0));
-    let zeros = crate::secret::same_bytes(bytes.as_slice(), &[0; 32]);
-    (!zeros).then(|| Secret::new(*bytes))
+    crate::curve::agree(own.private.expose(), &theirs.0).map(|shared| Secret::new(*shared))
 }
 
 fn builder<'a>(
@@ -104,12 +101,10 @@ fn builder<'a>(
         Suite::ChaChaPoly => "Noise_IK_25519_ChaChaPoly_SHA256",
     };
     let params = name.parse().map_err(|_| BROKEN)?;
-    let fallback = FallbackResolver::new(Box::new(RingResolver), Box::new(DefaultResolver));
     let resolver = Resolver {
         own: own.clone(),
         ephemeral: prepared.ephemeral,
         shared: prepared.shared,
-        fallback,
     };
     snow::Builder::with_resolver(params, Box::new(resolver))
         .local_private_key(own.private.expose())
@@ -269,12 +264,11 @@ struct Resolver {
     own: KeyPair,
     ephemeral: Option<KeyPair>,
     shared: Arc<SharedSecrets>,
-    fallback: FallbackResolver,
 }
 
 impl CryptoResolver for Resolver {
     fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        self.fallback.resolve_rng()
+        RingResolver.resolve_rng()
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
@@ -292,11 +286,11 @@ impl CryptoResolver for Resolver {
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
-        self.fallback.resolve_hash(choice)
+        RingResolver.resolve_hash(choice)
     }
 
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
-        self.fallback.resolve_cipher(choice)
+        RingResolver.resolve_cipher(choice)
     }
 }
 
