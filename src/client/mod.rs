@@ -109,9 +109,12 @@ fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
 /// the host accepts one.
 fn connect(call: &Call, place: &Place, route: &Route, voice: &Voice) -> Result<Accepted, Fault> {
     let addresses = route.addresses(call)?;
+    let dial = || Dialing::begin(&addresses, call.connect_timeout);
+    let mut first = dial();
+    // To ask the processor what it can takes a while on a virtual machine.
     let hello = OurHello::new()?;
-    let dial = || Dialing::begin(&addresses, call.connect_timeout, hello.record());
-    let mut dialing = Some(dial());
+    first.greet(hello.record());
+    let mut dialing = Some(first);
     voice.step(|| format!("connecting to {addresses:?}"));
 
     // The network and the server work while we read our keys.
@@ -119,7 +122,7 @@ fn connect(call: &Call, place: &Place, route: &Route, voice: &Voice) -> Result<A
     let question = request::compose(call, &route.entry)?;
     let mut denied = None;
     for who in own.pairs().take(ATTEMPTS) {
-        let dialed = dialing.take().unwrap_or_else(dial).finish()?;
+        let dialed = dialing.take().unwrap_or_else(dial).finish(hello.record())?;
         voice.step(|| format!("connected to {}", dialed.address));
         // Most of the handshake's arithmetic, while the ServerHello is on its way.
         let prepared = Prepared::for_initiator(who.machine, who.pin)

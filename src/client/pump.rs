@@ -12,7 +12,7 @@ use std::io::IoSlice;
 use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,7 +21,7 @@ use super::dial::plainly;
 use super::greet::Accepted;
 use super::inbox::{Came, Inbox, is_for_later};
 use super::outbox::Outbox;
-use super::signals::Signals;
+use super::signals::{Hearing, Signals};
 use super::sink::{Sink, Upshot};
 use super::stdio::Input;
 use crate::fault::Fault;
@@ -29,10 +29,6 @@ use crate::wire::Malformed;
 use crate::wire::limits::{LENGTH_BYTES, RECORD_BODY};
 use crate::wire::seal::Opener;
 use crate::wire::stream::{Allowance, End, Message, Signal, Stream};
-
-/// A signal that comes so long after another one, and nothing from the server
-/// in between, ends the client: there is nobody who would take it.
-const UNHEARD: Duration = Duration::from_secs(5);
 
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,8 +52,7 @@ struct Pump {
     allowance: Allowance,
     sinks: [Sink; 2],
     signals: Signals,
-    /// When a signal was sent, as long as nothing has come from the server since.
-    unheard: Option<Instant>,
+    hearing: Hearing,
     end: Option<End>,
     /// What failed here, told once the command has ended.
     trouble: Option<Fault>,
@@ -80,7 +75,7 @@ pub fn carry(accepted: Accepted, no_input: bool) -> Result<Ended, Fault> {
         allowance: Allowance::default(),
         sinks: [Sink::new(Stream::Main), Sink::new(Stream::Error)],
         signals: Signals::catch()?,
-        unheard: None,
+        hearing: Hearing::default(),
         end: None,
         trouble: None,
     };
@@ -175,7 +170,7 @@ impl Pump {
     fn receive(&mut self) -> Result<(), Fault> {
         match self.inbox.fill(&mut self.socket) {
             Ok(Came::Bytes(_)) => {
-                self.unheard = None;
+                self.hearing.heard();
                 self.take_in()
             }
             Ok(Came::Nothing) => Ok(()),
@@ -295,12 +290,11 @@ impl Pump {
             if self.end.is_some() {
                 return Ok(Some(Ended::Stopped(signal)));
             }
-            if self.unheard.is_some_and(|since| since.elapsed() >= UNHEARD) {
+            if !self.hearing.may_send(Instant::now()) {
                 return Err(Fault::new(
                     "it has said nothing since the last signal; it hangs the command up when it sees that we are gone",
                 ));
             }
-            self.unheard.get_or_insert_with(Instant::now);
             self.say(&Message::Signal(signal))?;
         }
         Ok(None)
