@@ -12,12 +12,12 @@ use std::io;
 
 /// Defines the program's entry, which calls a function without arguments whose
 /// result is the exit status. The file must have
-/// `#![cfg_attr(all(target_os = "linux", target_env = "gnu"), no_main)]`.
+/// `#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]`.
 #[macro_export]
 macro_rules! client_main {
     ($run:path) => {
         /// C's `main`.
-        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        #[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
         #[allow(unsafe_code, reason = "the C library calls it by this name")]
         // SAFETY: no other function of the program is called `main`.
         #[unsafe(no_mangle)]
@@ -28,7 +28,7 @@ macro_rules! client_main {
             i32::from($run())
         }
 
-        #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+        #[cfg(not(all(target_os = "linux", target_env = "gnu", not(test))))]
         fn main() -> std::process::ExitCode {
             std::process::ExitCode::from($run())
         }
