@@ -1,5 +1,4 @@
 //! The client, `cos` and `cosrsh`: see [`cosserver::client`].
+#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
 
-fn main() -> std::process::ExitCode {
-    cosserver::client::main()
-}
+cosserver::client_main!(cosserver::client::main);

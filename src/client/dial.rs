@@ -1,8 +1,8 @@
 //! Connecting: the addresses of a host in their order, each with its time, and
 //! the Hello sent as soon as one of them answers. Run by the client.
 //!
-//! Connecting is begun before anything else is read, so that the network and
-//! the server work while we read our keys.
+//! Connecting is begun before anything else is done, so that the network and
+//! the server work while we see what we can and read our keys.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,7 +23,6 @@ const KEEP_ALIVE: u32 = 60;
 
 /// A connection that is being made.
 pub struct Dialing<'a> {
-    hello: &'a [u8],
     timeout: Duration,
     left: std::slice::Iter<'a, SocketAddr>,
     attempt: Option<Attempt>,
@@ -47,10 +46,9 @@ struct Attempt {
 
 impl<'a> Dialing<'a> {
     /// Begins to connect to the first address that does not fail at once.
-    pub fn begin(addresses: &'a [SocketAddr], timeout: Duration, hello: &'a [u8]) -> Self {
+    pub fn begin(addresses: &'a [SocketAddr], timeout: Duration) -> Self {
         let left = addresses.iter();
         let mut dialing = Self {
-            hello,
             timeout,
             left,
             attempt: None,
@@ -60,13 +58,27 @@ impl<'a> Dialing<'a> {
         dialing
     }
 
-    /// Waits until the connection stands, trying one address after the other.
+    /// Sends the Hello, if the connection stands already.
+    pub fn greet(&mut self, hello: &[u8]) {
+        if let Some(mut attempt) = self.attempt.take() {
+            match attempt.greet(hello) {
+                Ok(()) => self.attempt = Some(attempt),
+                Err(e) => {
+                    self.note(attempt.address, &e);
+                    self.go_on();
+                }
+            }
+        }
+    }
+
+    /// Waits until the connection stands, trying one address after the other,
+    /// and sends the Hello.
     ///
     /// # Errors
     /// Nobody answered at any of them; the fault says why for each.
-    pub fn finish(mut self) -> Result<Dialed, Fault> {
+    pub fn finish(mut self, hello: &[u8]) -> Result<Dialed, Fault> {
         while let Some(mut attempt) = self.attempt.take() {
-            match attempt.finish(self.hello) {
+            match attempt.finish(hello) {
                 Ok(()) => {
                     return Ok(Dialed {
                         socket: attempt.socket,
@@ -85,7 +97,7 @@ impl<'a> Dialing<'a> {
             let Some(address) = self.left.next() else {
                 return;
             };
-            match Attempt::begin(*address, self.timeout, self.hello) {
+            match Attempt::begin(*address, self.timeout) {
                 Ok(attempt) => self.attempt = Some(attempt),
                 Err(e) => self.note(*address, &e),
             }
@@ -106,7 +118,7 @@ impl<'a> Dialing<'a> {
 }
 
 impl Attempt {
-    fn begin(address: SocketAddr, timeout: Duration, hello: &[u8]) -> io::Result<Self> {
+    fn begin(address: SocketAddr, timeout: Duration) -> io::Result<Self> {
         let family = match address {
             SocketAddr::V4(_) => AddressFamily::Inet,
             SocketAddr::V6(_) => AddressFamily::Inet6,
@@ -120,14 +132,12 @@ impl Attempt {
         }
         let now = Instant::now();
         let until = now.checked_add(timeout).unwrap_or(now);
-        let mut attempt = Self {
+        Ok(Self {
             socket: fd.into(),
             address,
             until,
             greeted: false,
-        };
-        attempt.greet(hello)?;
-        Ok(attempt)
+        })
     }
 
     /// Sends the Hello, if the connection stands. It is shorter than any
@@ -199,9 +209,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let open = listener.local_addr().unwrap();
         let addresses = [closed, open];
-        let dialed = Dialing::begin(&addresses, Duration::from_secs(60), b"hello")
-            .finish()
-            .unwrap();
+        let mut dialing = Dialing::begin(&addresses, Duration::from_secs(60));
+        dialing.greet(b"hello");
+        let dialed = dialing.finish(b"hello").unwrap();
         assert_eq!(dialed.address, open);
         let mut got = [0; 5];
         listener.accept().unwrap().0.read_exact(&mut got).unwrap();
@@ -215,10 +225,8 @@ mod tests {
             .local_addr()
             .unwrap();
         let addresses = [closed, closed];
-        let e = Dialing::begin(&addresses, Duration::from_secs(60), b"")
-            .finish()
-            .err()
-            .unwrap();
+        let dialing = Dialing::begin(&addresses, Duration::from_secs(60));
+        let e = dialing.finish(b"").err().unwrap();
         let told = e.to_string();
         assert_eq!(told.matches(&closed.to_string()).count(), 2, "{told}");
         assert!(told.contains("is cosserver running there"), "{told}");

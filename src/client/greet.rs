@@ -264,7 +264,7 @@ impl Line {
                 if e.kind() == std::io::ErrorKind::TimedOut {
                     self.silent(due, within)
                 } else {
-                    Fault::from(e)
+                    Fault::new(plainly(&e))
                 }
             })?;
             match self.inbox.fill(&mut self.socket) {

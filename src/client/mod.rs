@@ -8,7 +8,7 @@
 //! In the order of a run: `args` (with `flags`) reads the command line, `route`
 //! finds the host, `elsewhere` gives way to ssh or rsh where the table says so,
 //! `dial` connects, `request` composes what is asked, `greet` proves and asks,
-//! `pump` carries it to its end with `inbox`, `outbox`, `stdio` and `signals`;
+//! `pump` carries it to its end with `inbox`, `outbox`, `sink`, `stdio` and `signals`;
 //! `say` is its voice.
 #![forbid(unsafe_code)]
 
@@ -24,11 +24,11 @@ pub mod request;
 pub mod route;
 pub mod say;
 pub mod signals;
+pub mod sink;
 pub mod stdio;
 
 use std::env;
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use args::{Call, Wish};
 use dial::Dialing;
@@ -55,29 +55,29 @@ const KILLED: u8 = 128;
 /// that is live, the likeliest first. A refusal takes two seconds.
 const ATTEMPTS: usize = 4;
 
-/// The whole program.
-pub fn main() -> ExitCode {
+/// The whole program, to its exit status.
+pub fn main() -> u8 {
     let argv: Vec<OsString> = env::args_os().collect();
     match args::parse(&argv) {
         Ok(Wish::Run(call)) => run(&call),
-        Ok(Wish::Probe) => ExitCode::SUCCESS,
-        Ok(Wish::Tell(text)) if say::tell(&text).is_ok() => ExitCode::SUCCESS,
-        Ok(Wish::Tell(_)) => ExitCode::from(FAILED),
+        Ok(Wish::Probe) => 0,
+        Ok(Wish::Tell(text)) if say::tell(&text).is_ok() => 0,
+        Ok(Wish::Tell(_)) => FAILED,
         Err(fault) => {
             say::complain(None, &fault.to_string());
-            ExitCode::from(FAILED)
+            FAILED
         }
     }
 }
 
-fn run(call: &Call) -> ExitCode {
+fn run(call: &Call) -> u8 {
     let voice = Voice::new(call.verbose);
     let status = walk(call, &voice).unwrap_or_else(|fault| {
         say::complain(Some(&call.host), &fault.to_string());
         FAILED
     });
     voice.step(|| format!("exit status {status}"));
-    ExitCode::from(status)
+    status
 }
 
 /// The walk of a run, to the status that it exits with.
@@ -109,9 +109,12 @@ fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
 /// the host accepts one.
 fn connect(call: &Call, place: &Place, route: &Route, voice: &Voice) -> Result<Accepted, Fault> {
     let addresses = route.addresses(call)?;
+    let dial = || Dialing::begin(&addresses, call.connect_timeout);
+    let mut first = dial();
+    // To ask the processor what it can takes a while on a virtual machine.
     let hello = OurHello::new()?;
-    let dial = || Dialing::begin(&addresses, call.connect_timeout, hello.record());
-    let mut dialing = Some(dial());
+    first.greet(hello.record());
+    let mut dialing = Some(first);
     voice.step(|| format!("connecting to {addresses:?}"));
 
     // The network and the server work while we read our keys.
@@ -119,7 +122,7 @@ fn connect(call: &Call, place: &Place, route: &Route, voice: &Voice) -> Result<A
     let question = request::compose(call, &route.entry)?;
     let mut denied = None;
     for who in own.pairs().take(ATTEMPTS) {
-        let dialed = dialing.take().unwrap_or_else(dial).finish()?;
+        let dialed = dialing.take().unwrap_or_else(dial).finish(hello.record())?;
         voice.step(|| format!("connected to {}", dialed.address));
         // Most of the handshake's arithmetic, while the ServerHello is on its way.
         let prepared = Prepared::for_initiator(who.machine, who.pin)

@@ -8,29 +8,27 @@
 //! which the stream's credit bounds, so that signals, errors and the credit for
 //! the input come through whatever happens to the output.
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::dial::plainly;
 use super::greet::Accepted;
-use super::inbox::{Came, Inbox};
+use super::inbox::{Came, Inbox, is_for_later};
 use super::outbox::Outbox;
-use super::signals::Signals;
-use super::stdio::{Input, Output, Which};
+use super::signals::{Hearing, Signals};
+use super::sink::{Sink, Upshot};
+use super::stdio::Input;
 use crate::fault::Fault;
 use crate::wire::Malformed;
-use crate::wire::limits::RECORD_BODY;
+use crate::wire::limits::{LENGTH_BYTES, RECORD_BODY};
 use crate::wire::seal::Opener;
-use crate::wire::stream::{Allowance, End, Message, Signal, Stream, Window};
-
-/// A signal that comes so long after another one, and nothing from the server
-/// in between, ends the client: there is nobody who would take it.
-const UNHEARD: Duration = Duration::from_secs(5);
+use crate::wire::stream::{Allowance, End, Message, Signal, Stream};
 
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,17 +39,6 @@ pub enum Ended {
     Stopped(Signal),
 }
 
-/// One of the command's outputs.
-struct Sink {
-    stream: Stream,
-    output: Output,
-    window: Window,
-    /// The server has said that nothing more comes.
-    ended: bool,
-    /// Nobody reads it here any more, and the server was told, or it is over.
-    closed: bool,
-}
-
 struct Pump {
     socket: TcpStream,
     inbox: Inbox,
@@ -60,11 +47,12 @@ struct Pump {
     /// The server takes no more; what it still says is read.
     deaf: bool,
     input: Option<Input>,
+    /// Input that the command reads no more.
+    unread: Option<Input>,
     allowance: Allowance,
     sinks: [Sink; 2],
     signals: Signals,
-    /// When a signal was sent, as long as nothing has come from the server since.
-    unheard: Option<Instant>,
+    hearing: Hearing,
     end: Option<End>,
     /// What failed here, told once the command has ended.
     trouble: Option<Fault>,
@@ -76,13 +64,6 @@ struct Pump {
 /// The connection failed, the server broke the protocol, or standard input or
 /// output failed.
 pub fn carry(accepted: Accepted, no_input: bool) -> Result<Ended, Fault> {
-    let sink = |stream, which| Sink {
-        stream,
-        output: Output::new(which),
-        window: Window::default(),
-        ended: false,
-        closed: false,
-    };
     let mut pump = Pump {
         socket: accepted.socket,
         inbox: accepted.inbox,
@@ -90,13 +71,11 @@ pub fn carry(accepted: Accepted, no_input: bool) -> Result<Ended, Fault> {
         outbox: Outbox::new(accepted.sealer),
         deaf: false,
         input: (!no_input).then(Input::default),
+        unread: None,
         allowance: Allowance::default(),
-        sinks: [
-            sink(Stream::Main, Which::Out),
-            sink(Stream::Error, Which::Err),
-        ],
+        sinks: [Sink::new(Stream::Main), Sink::new(Stream::Error)],
         signals: Signals::catch()?,
-        unheard: None,
+        hearing: Hearing::default(),
         end: None,
         trouble: None,
     };
@@ -112,15 +91,13 @@ impl Pump {
         self.take_in()?;
         loop {
             self.flush();
-            if self.end.is_some() && !self.sinks.iter().any(|s| s.output.has_backlog()) {
-                let end = self.end.take().map(Ended::Told);
-                return self
-                    .trouble
-                    .take()
-                    .map_or_else(|| end.ok_or_else(|| Fault::new("")), Err);
+            if !self.sinks.iter().any(Sink::has_backlog) {
+                if let Some(end) = self.end.take() {
+                    return self.trouble.take().map_or(Ok(Ended::Told(end)), Err);
+                }
             }
             self.hang_up_after_the_end();
-            self.release_outputs();
+            self.let_go();
             let ready = self.wait()?;
             if ready.signal {
                 if let Some(ended) = self.forward_signals()? {
@@ -134,8 +111,9 @@ impl Pump {
                 self.read_input()?;
             }
             for (at, ready) in ready.outputs.into_iter().enumerate() {
-                if !ready.is_empty() {
-                    self.serve_output(at, ready)?;
+                if let Some(sink) = self.sinks.get_mut(at).filter(|_| !ready.is_empty()) {
+                    let upshot = sink.serve(ready);
+                    self.follow(upshot)?;
                 }
             }
         }
@@ -164,15 +142,10 @@ impl Pump {
         });
         let input = self.input.as_ref().filter(|_| self.may_read_input());
         let input = input.map(|i| add(&mut fds, i.as_fd(), PollFlags::POLLIN));
-        let outputs = self.sinks.each_ref().map(|s| {
-            let events = match (s.closed, s.output.has_backlog()) {
-                (true, _) => return None,
-                (false, true) => PollFlags::POLLOUT,
-                // Whether its reader is gone is told without being asked for.
-                (false, false) => PollFlags::empty(),
-            };
-            Some(add(&mut fds, s.output.as_fd(), events))
-        });
+        let outputs = self
+            .sinks
+            .each_ref()
+            .map(|s| s.interest().map(|events| add(&mut fds, s.as_fd(), events)));
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(Fault::from(e).while_doing("poll")),
@@ -197,14 +170,14 @@ impl Pump {
     fn receive(&mut self) -> Result<(), Fault> {
         match self.inbox.fill(&mut self.socket) {
             Ok(Came::Bytes(_)) => {
-                self.unheard = None;
+                self.hearing.heard();
                 self.take_in()
             }
             Ok(Came::Nothing) => Ok(()),
             Ok(Came::Closed) => Err(Fault::new(
                 "the connection was closed before the command's end; the command is hung up",
             )),
-            Err(e) => Err(Fault::from(e).while_doing("the connection broke")),
+            Err(e) => Err(Fault::new(plainly(&e)).while_doing("the connection broke")),
         }
     }
 
@@ -218,15 +191,11 @@ impl Pump {
             let body = self.inbox.body(record.clone());
             let text = self.opener.open(body).map_err(broken)?;
             // A record's text lies behind its length field, its payload at the text's end.
-            let end = record
-                .start
-                .saturating_add(crate::wire::limits::LENGTH_BYTES + text.len());
+            let end = record.start.saturating_add(LENGTH_BYTES + text.len());
             let said = match Message::parse(text).map_err(broken)? {
                 Message::Data(stream, payload) => {
                     let payload = payload.len();
-                    let sink = self.sink(stream);
-                    sink.take_note(payload).map_err(broken)?;
-                    if !sink.closed {
+                    if self.sink(stream).take_note(payload).map_err(broken)? {
                         data.push((stream, end.saturating_sub(payload)..end));
                     }
                     continue;
@@ -254,18 +223,8 @@ impl Pump {
 
     fn obey(&mut self, said: Said) -> Result<(), Fault> {
         match said {
-            Said::Eof(stream) => {
-                let sink = self.sink(stream);
-                if sink.ended {
-                    return Err(broken(Malformed("a stream that ended twice")));
-                }
-                sink.ended = true;
-            }
-            Said::Reset => {
-                if let Some(input) = self.input.take() {
-                    input.release();
-                }
-            }
+            Said::Eof(stream) => self.sink(stream).end().map_err(broken)?,
+            Said::Reset => self.unread = self.input.take().or_else(|| self.unread.take()),
             Said::Credit(bytes) => self.allowance.granted(bytes).map_err(broken)?,
             Said::End(end) => self.end = Some(end),
         }
@@ -283,69 +242,25 @@ impl Pump {
             Stream::Main => main,
             Stream::Error => error,
         };
-        if sink.closed {
-            return Ok(());
-        }
-        let written = sink.output.put(&mut parts);
-        self.written(stream, written)
+        let upshot = sink.put(&mut parts);
+        self.follow(upshot)
     }
 
-    fn serve_output(&mut self, at: usize, ready: PollFlags) -> Result<(), Fault> {
-        let Some(sink) = self.sinks.get_mut(at) else {
-            return Ok(());
-        };
-        let stream = sink.stream;
-        if sink.output.has_backlog() {
-            let written = sink.output.drain();
-            return self.written(stream, written);
+    fn follow(&mut self, upshot: Upshot) -> Result<(), Fault> {
+        if self.trouble.is_none() {
+            self.trouble = upshot.fault;
         }
-        if ready.intersects(PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL) {
-            return self.written(stream, Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        Ok(())
+        upshot.say.map_or(Ok(()), |message| self.say(&message))
     }
 
-    /// Grants what an output's reader has taken; or, where the output failed,
-    /// tells the server that it is read no more.
-    fn written(&mut self, stream: Stream, written: io::Result<usize>) -> Result<(), Fault> {
-        let sink = self.sink(stream);
-        match written {
-            Ok(bytes) => match sink.window.consumed(bytes) {
-                Some(grant) if !sink.ended => self.say(&Message::Credit(stream, grant)),
-                Some(_) | None => Ok(()),
-            },
-            Err(e) => {
-                sink.output.forget();
-                sink.closed = true;
-                let ended = sink.ended;
-                if !matches!(
-                    e.kind(),
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                ) {
-                    let which = match stream {
-                        Stream::Main => "standard output",
-                        Stream::Error => "standard error",
-                    };
-                    self.trouble
-                        .get_or_insert(Fault::from(e).while_doing(which));
-                }
-                if ended {
-                    Ok(())
-                } else {
-                    self.say(&Message::Reset(stream))
-                }
-            }
+    /// Lets the readers of outputs that have ended see it, and the writer of an
+    /// input that the command reads no more. Not before we wait: mostly the
+    /// command's end comes together with those.
+    fn let_go(&mut self) {
+        if let Some(input) = self.unread.take() {
+            input.release();
         }
-    }
-
-    /// Lets the readers of outputs that have ended see it.
-    fn release_outputs(&mut self) {
-        for sink in &mut self.sinks {
-            if sink.ended && !sink.closed && !sink.output.has_backlog() {
-                sink.output.release();
-                sink.closed = true;
-            }
-        }
+        self.sinks.iter_mut().for_each(Sink::let_go);
     }
 
     fn read_input(&mut self) -> Result<(), Fault> {
@@ -362,9 +277,9 @@ impl Pump {
                 self.allowance.spend(bytes);
                 Ok(())
             }
-            Err(e) if super::inbox::is_for_later(&e) => Ok(()),
+            Err(e) if is_for_later(&e) => Ok(()),
             // To end the input here would tell the command that it had it all.
-            Err(e) => Err(Fault::from(e).while_doing("standard input")),
+            Err(e) => Err(Fault::new(plainly(&e)).while_doing("standard input")),
         }
     }
 
@@ -375,12 +290,11 @@ impl Pump {
             if self.end.is_some() {
                 return Ok(Some(Ended::Stopped(signal)));
             }
-            if self.unheard.is_some_and(|since| since.elapsed() >= UNHEARD) {
+            if !self.hearing.may_send(Instant::now()) {
                 return Err(Fault::new(
                     "it has said nothing since the last signal; it hangs the command up when it sees that we are gone",
                 ));
             }
-            self.unheard.get_or_insert_with(Instant::now);
             self.say(&Message::Signal(signal))?;
         }
         Ok(None)
@@ -408,15 +322,6 @@ impl Pump {
             Stream::Main => main,
             Stream::Error => error,
         }
-    }
-}
-
-impl Sink {
-    fn take_note(&mut self, bytes: usize) -> Result<(), Malformed> {
-        if self.ended {
-            return Err(Malformed("data on a stream that is at its end"));
-        }
-        self.window.received(bytes)
     }
 }
 

@@ -2,21 +2,14 @@
 //! addresses, its port. Run by the client, which asks a name service only where
 //! the line has no address.
 
-use std::fs;
-use std::io::Read;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::Path;
 
 use super::args::{Call, Family};
 use crate::config::hostinfo::{self, Entry, HostTable};
 use crate::config::name::HostName;
 use crate::config::place::Place;
+use crate::config::settings::default_port;
 use crate::fault::Fault;
-
-/// The port where nothing says otherwise.
-pub const PORT: u16 = 9002;
-/// What is read of the list of services, bytes: twenty times Debian's.
-const SERVICES_MAX: u64 = 256 * 1024;
 
 /// A host's line, and the one address that was asked for where the command
 /// line gave an address for the host.
@@ -72,7 +65,7 @@ impl Route {
     /// The name does not resolve, or there is no address of the family asked for.
     pub fn addresses(&self, call: &Call) -> Result<Vec<SocketAddr>, Fault> {
         let port = call.port.map(u16::from).or(self.entry.port);
-        let port = port.unwrap_or_else(|| service(Path::new("/etc/services")).unwrap_or(PORT));
+        let port = port.unwrap_or_else(default_port);
         let mut all: Vec<SocketAddr> = match self.address {
             Some(address) => vec![SocketAddr::new(address, port)],
             None => self
@@ -101,25 +94,6 @@ impl Route {
         }
         Ok(all)
     }
-}
-
-/// The TCP port that a list of services has for `cosserver`.
-fn service(file: &Path) -> Option<u16> {
-    let mut text = Vec::new();
-    fs::File::open(file)
-        .ok()?
-        .take(SERVICES_MAX)
-        .read_to_end(&mut text)
-        .ok()?;
-    String::from_utf8_lossy(&text).lines().find_map(|line| {
-        let line = line.split('#').next().unwrap_or_default();
-        let mut words = line.split_ascii_whitespace();
-        let (name, port) = (words.next()?, words.next()?);
-        if name != "cosserver" && !words.any(|alias| alias == "cosserver") {
-            return None;
-        }
-        port.strip_suffix("/tcp")?.parse().ok().filter(|p| *p != 0)
-    })
 }
 
 #[cfg(test)]
@@ -186,21 +160,5 @@ mod tests {
         assert!(find(&place, "-x").is_err());
         let told = find(&place, "wrong").err().unwrap().to_string();
         assert!(told.contains("hostinfo:3: "), "{told}");
-    }
-
-    #[test]
-    fn the_port_of_the_list_of_services() {
-        let scratch = Scratch::new();
-        let file = scratch.file(
-            "services",
-            "# cosserver 1/tcp\nssh 22/tcp\ncosserver 3/udp\ncosserver\t9400/tcp # ours\n",
-            0o644,
-        );
-        assert_eq!(service(&file), Some(9400));
-        let file = scratch.file("services", "x 22/tcp y cosserver\n", 0o644);
-        assert_eq!(service(&file), Some(22));
-        let file = scratch.file("services", "ssh 22/tcp\n", 0o644);
-        assert_eq!(service(&file), None);
-        assert_eq!(service(Path::new("/nowhere")), None);
     }
 }

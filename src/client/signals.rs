@@ -5,12 +5,17 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal as Kind};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::sys::client_signals::is_ignored;
 use crate::wire::stream::Signal;
+
+/// A signal that comes so long after another one, with nothing from the server
+/// in between, is not sent any more: there is nobody who would take it.
+const UNHEARD: Duration = Duration::from_secs(5);
 
 const FORWARDED: [Kind; 4] = [Kind::SIGHUP, Kind::SIGINT, Kind::SIGQUIT, Kind::SIGTERM];
 
@@ -56,5 +61,43 @@ impl AsFd for Signals {
 impl Drop for Signals {
     fn drop(&mut self) {
         let _ = self.before.thread_set_mask();
+    }
+}
+
+/// Whether the server still takes signals, so that a user can always get away.
+#[derive(Debug, Default)]
+pub struct Hearing(Option<Instant>);
+
+impl Hearing {
+    /// Takes note that the server has said something.
+    pub fn heard(&mut self) {
+        self.0 = None;
+    }
+
+    /// Takes note of a signal that comes now; whether to send it. If not, the
+    /// server has been silent since an earlier one for too long.
+    #[must_use]
+    pub fn may_send(&mut self, now: Instant) -> bool {
+        let first = *self.0.get_or_insert(now);
+        now.saturating_duration_since(first) < UNHEARD
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_server_gets_signals_for_five_seconds() {
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let mut hearing = Hearing::default();
+        assert!(hearing.may_send(at(0)));
+        assert!(hearing.may_send(at(4_999)));
+        assert!(!hearing.may_send(at(5_000)));
+        // One that speaks gets them for ever.
+        hearing.heard();
+        assert!(hearing.may_send(at(60_000)));
+        assert!(hearing.may_send(at(61_000)));
     }
 }

@@ -7,6 +7,7 @@
 pub mod account;
 pub mod client_exec;
 pub mod client_signals;
+pub mod client_start;
 pub mod job;
 pub mod memory;
 pub mod passing;

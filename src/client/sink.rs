@@ -1,0 +1,152 @@
+//! One of the command's outputs on its way to our own: how much may still come,
+//! what waits for its reader, and whether anybody reads it at all. Run by the
+//! client's pump, which says to the server what a sink gives it to say.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::poll::PollFlags;
+
+use super::dial::plainly;
+use super::stdio::{Output, Which};
+use crate::fault::Fault;
+use crate::wire::Malformed;
+use crate::wire::stream::{Message, Stream, Window};
+
+/// An output of the command.
+pub struct Sink {
+    stream: Stream,
+    output: Output,
+    window: Window,
+    /// The server has said that nothing more comes.
+    ended: bool,
+    /// Nobody reads it here any more, and the server was told, or it is over.
+    closed: bool,
+}
+
+/// What is to be done about a sink.
+#[derive(Default)]
+pub struct Upshot {
+    /// What to say to the server.
+    pub say: Option<Message<'static>>,
+    /// What failed here, to be told once the command has ended.
+    pub fault: Option<Fault>,
+}
+
+impl Sink {
+    /// Of a stream, to the output of ours that it is for.
+    pub fn new(stream: Stream) -> Self {
+        let which = match stream {
+            Stream::Main => Which::Out,
+            Stream::Error => Which::Err,
+        };
+        Self {
+            stream,
+            output: Output::new(which),
+            window: Window::default(),
+            ended: false,
+            closed: false,
+        }
+    }
+
+    /// Takes note of data that has come; whether anybody wants it.
+    ///
+    /// # Errors
+    /// The server had no credit for it, or had said that nothing more comes.
+    pub fn take_note(&mut self, bytes: usize) -> Result<bool, Malformed> {
+        if self.ended {
+            return Err(Malformed("data on a stream that is at its end"));
+        }
+        self.window.received(bytes)?;
+        Ok(!self.closed)
+    }
+
+    /// Takes note that nothing more comes.
+    ///
+    /// # Errors
+    /// That was said before.
+    pub fn end(&mut self) -> Result<(), Malformed> {
+        if self.ended {
+            return Err(Malformed("a stream that ended twice"));
+        }
+        self.ended = true;
+        Ok(())
+    }
+
+    /// Whether bytes wait for the reader.
+    pub fn has_backlog(&self) -> bool {
+        self.output.has_backlog()
+    }
+
+    /// What to poll the output for; `None`: leave it alone. Whether its reader
+    /// is gone is told without being asked for.
+    pub fn interest(&self) -> Option<PollFlags> {
+        match (self.closed, self.has_backlog()) {
+            (true, _) => None,
+            (false, true) => Some(PollFlags::POLLOUT),
+            (false, false) => Some(PollFlags::empty()),
+        }
+    }
+
+    /// Writes data that has come.
+    pub fn put(&mut self, parts: &mut [IoSlice<'_>]) -> Upshot {
+        if self.closed {
+            return Upshot::default();
+        }
+        let written = self.output.put(parts);
+        self.account(written)
+    }
+
+    /// Does what a poll has found the output ready for.
+    pub fn serve(&mut self, ready: PollFlags) -> Upshot {
+        let gone = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+        let written = if self.has_backlog() {
+            self.output.drain()
+        } else if ready.intersects(gone) {
+            Err(io::ErrorKind::BrokenPipe.into())
+        } else {
+            Ok(0)
+        };
+        self.account(written)
+    }
+
+    /// Grants what the reader has taken; or, where the output failed, tells the
+    /// server that it is read no more.
+    fn account(&mut self, written: io::Result<usize>) -> Upshot {
+        let mut upshot = Upshot::default();
+        match written {
+            Ok(bytes) => {
+                let grant = self.window.consumed(bytes).filter(|_| !self.ended);
+                upshot.say = grant.map(|n| Message::Credit(self.stream, n));
+            }
+            Err(e) => {
+                self.output.forget();
+                self.closed = true;
+                upshot.say = (!self.ended).then_some(Message::Reset(self.stream));
+                let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
+                if !gone.contains(&e.kind()) {
+                    let which = match self.stream {
+                        Stream::Main => "standard output",
+                        Stream::Error => "standard error",
+                    };
+                    upshot.fault = Some(Fault::new(plainly(&e)).while_doing(which));
+                }
+            }
+        }
+        upshot
+    }
+
+    /// Lets the reader of an output that has ended see it.
+    pub fn let_go(&mut self) {
+        if self.ended && !self.closed && !self.has_backlog() {
+            self.output.release();
+            self.closed = true;
+        }
+    }
+}
+
+impl AsFd for Sink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.output.as_fd()
+    }
+}
