@@ -12,10 +12,11 @@
 mod daemon;
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use daemon::{Daemon, append, is_root, me};
@@ -381,4 +382,60 @@ fn a_neighbour_cannot_lock_a_listed_host_out() {
         .collect();
     d.says(0, &["true"]);
     drop(crowd);
+}
+
+#[test]
+fn a_gate_that_dies_is_replaced_and_jobs_do_not_notice() {
+    let d = Daemon::start();
+    let mut job = d.cos(&["echo up; read line; echo $line"]);
+    let mut job = job
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(job.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+
+    kill(d.process("gate"));
+    d.log.wait("lost process=gate");
+    d.says(0, &["true"]);
+    job.stdin
+        .take()
+        .unwrap()
+        .write_all(b"still here\n")
+        .unwrap();
+    line.clear();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "still here\n");
+    assert!(job.wait().unwrap().success());
+}
+
+#[test]
+fn a_relay_that_dies_is_replaced_and_its_jobs_are_hung_up() {
+    let d = Daemon::start();
+    let mut job = d.cos(&["echo up; exec sleep 1000"]);
+    let mut job = job
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(job.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "up\n");
+
+    kill(d.process("relay"));
+    d.log.wait("lost process=relay");
+    let end = d.log.wait("end session=0 ");
+    assert!(end.contains("how=cut"), "{end}");
+    assert_eq!(job.wait().unwrap().code(), Some(255));
+    d.says(0, &["true"]);
+}
+
+fn kill(pid: i32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
 }
