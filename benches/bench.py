@@ -52,7 +52,7 @@ ROWS = {
     "held": ("sessions held of 100", "{}", False),
     "held_pss": ("PSS a held session, KiB", "{:.0f}", True),
     "held_procs": ("server processes a session", "{:.0f}", False),
-    "flood_kept": ("{silent} idle connections: held after 10 s", "{}", False),
+    "flood_kept": ("{silent} silent connections: held once all are open", "{}", False),
     "flood_pending": ("  lost to a full backlog", "{}", False),
     "flood_dropped": ("  dropped by the server by then", "{}", False),
     "flood_procs": ("  server processes added", "{}", False),
@@ -60,6 +60,8 @@ ROWS = {
     "flood_pss": ("  server PSS added, KiB", "{:.0f}", False),
     "flood_served": ("  legitimate execs served of 5", "{}", False),
     "flood_exec": ("  their latency, ms", "{:.2f}", False),
+    "flood_p99": ("  p99 of 100 more, ms", "{:.2f}", False),
+    "flood_quiet": ("  latency before the flood, ms", "{:.2f}", False),
     "flood_half_gone_s": ("  half of all dropped after, s", "{:.0f}", False),
     "flood_all_gone_s": ("  all dropped after, s", "{:.0f}", False),
     "flood_left": ("  still there at the end", "{}", False),
@@ -167,6 +169,8 @@ def main():
     tests = o.tests.split(",") if o.tests else list(TESTS)
     for name in [c for c in chosen if c not in peers] + [t for t in tests if t not in TESTS]:
         parser.error(f"no such peer or test: {name}")
+    # A shell's background job ignores SIGINT, and so would the clients.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # and so clean up
     own_network()
     doc.update(machine=machine(), silent=o.silent)

@@ -1,6 +1,6 @@
-//! What `docs/THREATS.md` says that nobody can do, tried on the real daemon:
-//! wrong files, wrong addresses, commands that are not allowed, the walls
-//! around gate and relay, and strangers who say nothing.
+//! Policy that cannot be believed denies, on the real daemon: wrong files,
+//! wrong lines, wrong addresses, a broken configuration; and neighbours who
+//! misbehave shut no known host out.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -12,40 +12,29 @@
 mod daemon;
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use daemon::{Daemon, append, is_root, me};
+use daemon::{Daemon, append, me};
 use nix::sys::signal::Signal;
 
 /// Makes something of a daemon's files wrong.
 type Spoil = fn(&Daemon);
 
-/// Runs a command, which must be refused for this cause; what the client said
-/// without the reference, and how long it took.
-fn refused(d: &Daemon, cause: &str, words: &[&str]) -> (String, Duration) {
-    let begin = Instant::now();
+/// Runs a command, which must be refused for this cause.
+fn refused(d: &Daemon, cause: &str, words: &[&str]) {
     let out = daemon::run(&mut d.cos(words));
-    let took = begin.elapsed();
     let said = String::from_utf8(out.stderr).unwrap();
-    assert_eq!(
-        (out.status.code(), out.stdout.len()),
-        (Some(255), 0),
-        "{said}{}",
-        d.log_text()
-    );
-    let (before, rest) = said
+    let told = || format!("{said}{}", d.log_text());
+    assert_eq!(out.status.code(), Some(255), "{}", told());
+    let (_, rest) = said
         .split_once("(reference ")
-        .unwrap_or_else(|| panic!("{said}{}", d.log_text()));
-    let (reference, after) = rest.split_once(')').unwrap();
-    assert_eq!(reference.len(), 16, "{said}");
+        .unwrap_or_else(|| panic!("{}", told()));
+    let (reference, _) = rest.split_once(')').unwrap();
     let line = d.log.wait(&format!("denied ref={reference} "));
     assert!(line.contains(&format!(" cause={cause} ")), "{line}");
-    assert_eq!(d.log.count(reference), 1, "one line for a refusal");
-    (format!("{before}{after}"), took)
 }
 
 fn mode(path: &Path, mode: u32) {
@@ -62,60 +51,26 @@ fn edit_hosta(d: &Daemon, from: &str, to: &str) {
 }
 
 #[test]
-fn every_cause_looks_the_same_and_takes_its_time() {
-    let spoil: [(&str, Spoil, &[&str]); 5] = [
-        (
-            "address",
-            |d| edit_hosta(d, "addr=127.0.0.1,::1", "addr=192.0.2.1"),
-            &["true"],
-        ),
-        (
-            "unknown-host",
-            |d| edit_hosta(d, "hosta ", "hostx "),
-            &["true"],
-        ),
-        ("user", |_| {}, &["-l", "nosuchuser", "true"]),
-        (
-            "command",
-            |d| edit_hosta(d, "hosta cos", "hosta cos commands=/bin/false"),
-            &["true"],
-        ),
-        (
-            "proof",
-            |d| {
-                let file = d.client().join("cookies/hostb.out");
-                let cookie = fs::read_to_string(&file).unwrap();
-                let turned: String = cookie
-                    .chars()
-                    .map(|c| if c == '0' { '1' } else { c })
-                    .map(|c| if c == 'a' { 'b' } else { c })
-                    .collect();
-                assert_ne!(cookie, turned, "a cookie without 0 and a");
-                fs::write(&file, turned).unwrap();
-            },
-            &["true"],
-        ),
-    ];
-    let said: Vec<(&str, (String, Duration))> = std::thread::scope(|scope| {
-        let runs: Vec<_> = spoil
-            .iter()
-            .map(|(cause, spoil, words)| {
-                scope.spawn(move || {
-                    let d = Daemon::start();
-                    spoil(&d);
-                    (*cause, refused(&d, cause, words))
-                })
-            })
-            .collect();
-        runs.into_iter().map(|run| run.join().unwrap()).collect()
+fn an_address_that_is_not_listed_is_refused() {
+    let d = Daemon::start();
+    d.says(0, &["true"]);
+    edit_hosta(&d, "addr=127.0.0.1,::1", "addr=192.0.2.1,2001:db8::/32");
+    refused(&d, "address", &["true"]);
+    edit_hosta(&d, "addr=192.0.2.1,2001:db8::/32", "addr=127.0.0.0/8");
+    d.says(0, &["true"]);
+}
+
+#[test]
+fn a_newline_and_a_way_out_of_a_folder_beat_no_allow_list() {
+    let d = Daemon::start_with("", "\"commands=/bin/echo *\"");
+    let line = "a\nid";
+    assert_eq!(d.says(0, &["/bin/echo", line]), b"a\nid\n");
+    std::thread::scope(|scope| {
+        for words in [["/bin/echo", "../x"], ["/bin/echo\nid", "a"]] {
+            let d = &d;
+            scope.spawn(move || refused(d, "command", &words));
+        }
     });
-    for (cause, (words, took)) in &said {
-        assert_eq!(*words, said[0].1.0, "{cause}");
-        assert!(
-            *took >= Duration::from_secs(2),
-            "{cause}: after {took:?} already"
-        );
-    }
 }
 
 #[test]
@@ -165,34 +120,6 @@ fn a_wrong_line_and_a_name_that_does_not_resolve_cost_their_hosts_alone() {
 }
 
 #[test]
-fn an_allow_list_knows_no_shell() {
-    let d = Daemon::start_with("", "\"commands=/bin/echo *\"");
-    for word in [
-        "a; id", "$(id)", "`id`", "a\nid", "a && id", "a | id", ">x", "'", "*",
-    ] {
-        assert_eq!(
-            d.says(0, &["/bin/echo", word]),
-            format!("{word}\n").into_bytes(),
-            "{word:?}"
-        );
-    }
-    let denied: [&[&str]; 6] = [
-        &["/bin/echo"],
-        &["/bin/echo", "a", "b"],
-        &["/bin/echo a"],
-        &["/bin/sh", "-c", "/bin/echo a"],
-        &["/bin/echo", "-n"],
-        &["/bin/echo", "../x"],
-    ];
-    std::thread::scope(|scope| {
-        for words in denied {
-            let d = &d;
-            scope.spawn(move || refused(d, "command", words));
-        }
-    });
-}
-
-#[test]
 fn a_broken_configuration_keeps_the_old_one() {
     let d = Daemon::start();
     let file = d.server().join("cosserver.toml");
@@ -208,123 +135,6 @@ fn a_broken_configuration_keeps_the_old_one() {
     d.says(0, &["true"]);
 }
 
-/// A field of /proc/PID/status.
-fn status(pid: i32, field: &str) -> String {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text
-        .lines()
-        .find_map(|l| l.strip_prefix(&format!("{field}:")));
-    line.unwrap_or_else(|| panic!("no {field}"))
-        .trim()
-        .to_owned()
-}
-
-#[test]
-fn gate_and_relay_stand_behind_walls() {
-    let d = Daemon::start();
-    d.says(0, &["true"]);
-    for role in ["gate", "relay"] {
-        let pid = d.process(role);
-        assert_eq!(status(pid, "NoNewPrivs"), "1", "{role}");
-        assert_eq!(status(pid, "Seccomp"), "2", "{role}");
-        assert_eq!(
-            status(pid, "CapEff").trim_start_matches('0'),
-            "",
-            "{role} has capabilities"
-        );
-        d.log.wait(&format!(
-            "started process={role} chroot={} landlock=",
-            is_root()
-        ));
-        if is_root() {
-            let uids = status(pid, "Uid");
-            assert!(
-                !uids.split_whitespace().any(|uid| uid == "0"),
-                "{role}: {uids}"
-            );
-            assert!(
-                !status(pid, "Groups")
-                    .split_whitespace()
-                    .any(|gid| gid == "0"),
-                "{role}"
-            );
-            let root = fs::read_link(format!("/proc/{pid}/root")).unwrap();
-            assert_eq!(root, d.server().join("run/empty"), "{role}");
-            assert_eq!(
-                fs::read_dir(&root).unwrap().count(),
-                0,
-                "{role}: its root is not empty"
-            );
-            assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o022, 0);
-            for fd in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
-                let to = fs::read_link(fd.unwrap().path()).unwrap();
-                let name = to.to_string_lossy().into_owned();
-                let plain = name.starts_with('/') && name != "/dev/null";
-                assert!(!plain, "{role} holds {name}");
-            }
-        }
-    }
-}
-
-/// Whether some bytes are in a process's memory.
-fn remembers(pid: i32, wanted: &[u8]) -> bool {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let mut memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
-    for line in maps.lines() {
-        let mut words = line.split_whitespace();
-        let (range, rights) = (words.next().unwrap(), words.next().unwrap());
-        if !rights.starts_with("rw") {
-            continue;
-        }
-        let (from, to) = range.split_once('-').unwrap();
-        let (from, to) = (
-            u64::from_str_radix(from, 16).unwrap(),
-            u64::from_str_radix(to, 16).unwrap(),
-        );
-        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
-        memory.seek(SeekFrom::Start(from)).unwrap();
-        // What cannot be read (a guard page) has nothing in it.
-        let read = memory.read(&mut bytes).unwrap_or(0);
-        if bytes[..read].windows(wanted.len()).any(|w| w == wanted) {
-            return true;
-        }
-    }
-    false
-}
-
-/// The first 64 hexadecimal digits of a file, as bytes.
-fn secret(file: &Path) -> Vec<u8> {
-    let text = fs::read_to_string(file).unwrap();
-    let digits = text
-        .split(|c: char| !c.is_ascii_hexdigit())
-        .find(|word| word.len() == 64)
-        .unwrap();
-    (0..32)
-        .map(|i| u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).unwrap())
-        .collect()
-}
-
-/// As root, since nobody else may look into another process here.
-#[test]
-fn gate_and_relay_know_no_secret() {
-    if !is_root() {
-        return;
-    }
-    let d = Daemon::start();
-    d.says(0, &["true"]);
-    let host = secret(&d.server().join("host.key"));
-    let cookie = secret(&d.server().join("cookies/hosta.in"));
-    assert!(
-        remembers(d.pid(), &host),
-        "the monitor has the host key: else this test could not fail"
-    );
-    for role in ["gate", "relay"] {
-        let pid = d.process(role);
-        assert!(!remembers(pid, &host), "{role} has the host key");
-        assert!(!remembers(pid, &cookie), "{role} has a cookie");
-    }
-}
-
 /// A daemon whose settings have other values than the template's, which has
 /// each as `#key = default`.
 fn with_settings(changes: &[(&str, &str)]) -> Daemon {
@@ -337,26 +147,6 @@ fn with_settings(changes: &[(&str, &str)]) -> Daemon {
     }
     fs::write(&file, text).unwrap();
     Daemon::start_in(folder, &[])
-}
-
-#[test]
-fn strangers_who_say_nothing_cost_no_thread_and_go() {
-    let d = with_settings(&[("#hello = 10", "hello = 2")]);
-    d.says(0, &["true"]);
-    let processes = daemon::children(d.pid());
-    let mut strangers: Vec<TcpStream> = (0..100)
-        .map(|_| TcpStream::connect(("127.0.0.1", d.port)).unwrap())
-        .collect();
-    // The gate takes them in their order: whoever is served came after them.
-    d.says(0, &["true"]);
-    assert_eq!(status(d.process("gate"), "Threads"), "1");
-    assert_eq!(processes, daemon::children(d.pid()));
-    for stranger in &mut strangers {
-        stranger.set_read_timeout(Some(daemon::PATIENCE)).unwrap();
-        // Closed at the deadline, and without a word.
-        assert!(matches!(stranger.read(&mut [0; 16]), Ok(0) | Err(_)));
-    }
-    d.log.wait("turned-away peer=127.0.0.1 cause=no-hello");
 }
 
 #[test]

@@ -249,3 +249,33 @@ fn nothing_is_left_undone_and_nothing_names_a_machine() {
         }
     }
 }
+
+#[test]
+fn secrets_are_compared_in_constant_time() {
+    let text = fs::read_to_string(tree::top().join("src/secret.rs")).unwrap();
+    for name in ["Secret", "KeyPair"] {
+        let (before, _) = text.split_once(&format!("pub struct {name}")).unwrap();
+        let derived = before.rsplit("\n\n").next().unwrap().lines();
+        let derived: String = derived
+            .filter(|line| line.starts_with("#[derive"))
+            .collect();
+        for bad in ["Debug", "PartialEq", "Display", "Hash", "Copy"] {
+            assert!(!derived.contains(bad), "{name} derives {bad}");
+            let by_hand = format!("{bad} for {name} ");
+            for path in sources() {
+                assert!(
+                    !code(&path).contains(&by_hand),
+                    "{}: {by_hand}",
+                    relative(&path)
+                );
+            }
+        }
+    }
+    let proof = fs::read_to_string(tree::top().join("src/wire/proof.rs")).unwrap();
+    let (_, verify) = proof.split_once("pub fn verify(").unwrap();
+    let body = verify.split("\n}").next().unwrap();
+    assert!(
+        body.contains("same_bytes(") && !body.contains("=="),
+        "{body}"
+    );
+}
