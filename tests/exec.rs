@@ -323,7 +323,7 @@ fn a_user_who_is_not_listed_is_denied() {
             scope.spawn(move || denied_as(d, &mut command, "user"));
         }
     });
-    assert_eq!(d.log.count(" exec "), 0, "{}", d.log_text());
+    assert_eq!(d.log.count("exec session="), 0, "{}", d.log_text());
 }
 
 /// A second account as this machine has it, and one with a shell, two groups

@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -148,6 +149,28 @@ fn becomes(fd: &impl AsFd, events: PollFlags, within: Duration) -> bool {
             Err(nix::errno::Errno::EINTR) => {}
             Err(e) => panic!("{e}"),
         }
+    }
+}
+
+/// What another thread will have found out.
+pub struct Later<T>(Receiver<T>);
+
+/// Finds something out in another thread, which may block.
+pub fn later<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Later<T> {
+    let (tell, hear) = channel();
+    std::thread::spawn(move || tell.send(work()));
+    Later(hear)
+}
+
+impl<T> Later<T> {
+    /// Waits for it; the test fails if it does not come.
+    pub fn get(&self) -> T {
+        let patience = if super::long() {
+            20 * PATIENCE
+        } else {
+            PATIENCE
+        };
+        self.0.recv_timeout(patience).unwrap()
     }
 }
 

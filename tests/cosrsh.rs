@@ -1,0 +1,391 @@
+//! rsh's command line, as the tools of the ecosystem send it, against the real
+//! daemon: each argument vector verbatim, and what the remote program was
+//! given. And one host table for a mixed park.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use daemon::{Daemon, Folder, me, must, run};
+
+/// A program that says its name and its arguments, each in brackets, and
+/// copies its input.
+const ECHOING: &str =
+    "#!/bin/sh\nprintf '%s' \"${0##*/}\"\nfor a; do printf '[%s]' \"$a\"; done\necho\nexec cat\n";
+
+fn install(folder: &Path, name: &str, text: &str) {
+    let file = folder.join(name);
+    fs::write(&file, text).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A daemon whose commands find echoing programs under the names of the real ones.
+fn daemon_with_tools() -> Daemon {
+    let tools = Folder::new();
+    let path = format!("[exec]\npath = \"{}:/usr/bin:/bin\"\n", tools.0.display());
+    let d = Daemon::start_with(&path, "");
+    let to = d.folder.path("tools");
+    fs::rename(&tools.0, &to).unwrap();
+    // The folder that the path names is a link now, gone with the daemon's.
+    std::os::unix::fs::symlink(&to, &tools.0).unwrap();
+    for name in [
+        "rsync",
+        "git-upload-pack",
+        "git-receive-pack",
+        "scp",
+        "borg",
+        "rmt",
+        "orted",
+    ] {
+        install(&to, name, ECHOING);
+    }
+    let link = tools.0.clone();
+    std::mem::forget(tools);
+    fs::write(d.folder.path("link"), link.to_str().unwrap()).unwrap();
+    d.install_cosrsh();
+    d
+}
+
+fn said(d: &Daemon, words: &[&str]) -> String {
+    let out = run(&mut d.cosrsh(words));
+    assert_eq!(
+        (out.status.code(), &*out.stderr),
+        (Some(0), &b""[..]),
+        "{words:?}"
+    );
+    String::from_utf8(out.stdout).unwrap()
+}
+
+#[test]
+fn each_tools_command_line() {
+    let me = me();
+    let me = me.as_str();
+    let d = daemon_with_tools();
+    let port = d.port.to_string();
+    let port = port.as_str();
+    let at = format!("{me}@hostb");
+    let at = at.as_str();
+    let lines: &[(&str, &[&str], &str)] = &[
+        (
+            "rsync",
+            &[
+                "hostb",
+                "rsync",
+                "--server",
+                "-vlogDtpre.iLsfxCIvu",
+                ".",
+                "dir/",
+            ],
+            "rsync[--server][-vlogDtpre.iLsfxCIvu][.][dir/]",
+        ),
+        (
+            "rsync, user and port, a name with a space as it escapes it",
+            &[
+                "-p",
+                port,
+                "-l",
+                me,
+                "hostb",
+                "rsync",
+                "--server",
+                "--sender",
+                "-e.LsfxCIvu",
+                ".",
+                "a\\ b/",
+            ],
+            "rsync[--server][--sender][-e.LsfxCIvu][.][a b/]",
+        ),
+        (
+            "rsync, IPv4 address",
+            &["127.0.0.1", "rsync", "--server", ".", "d"],
+            "rsync[--server][.][d]",
+        ),
+        (
+            "rsync, IPv6 address without brackets",
+            &["-6", "::1", "rsync", "--server", ".", "d"],
+            "rsync[--server][.][d]",
+        ),
+        (
+            "git",
+            &[
+                "-o",
+                "SendEnv=GIT_PROTOCOL",
+                "-p",
+                port,
+                at,
+                "git-upload-pack '/srv/a b.git'",
+            ],
+            "git-upload-pack[/srv/a b.git]",
+        ),
+        (
+            "git push",
+            &[at, "git-receive-pack '/p'"],
+            "git-receive-pack[/p]",
+        ),
+        (
+            "tar, user after the host",
+            &["hostb", "-l", me, "rmt"],
+            "rmt",
+        ),
+        (
+            "pdsh -R ssh",
+            &[
+                "-oConnectTimeout=10",
+                "-2",
+                "-a",
+                "-x",
+                "-l",
+                me,
+                "hostb",
+                "echo",
+                "a  b",
+            ],
+            "a b",
+        ),
+        (
+            "parallel",
+            &["-l", me, "hostb", "--", "exec", "rsync", "-x", "--", "y"],
+            "rsync[-x][--][y]",
+        ),
+        (
+            "scp -O",
+            &[
+                "-x",
+                "-oForwardAgent=no",
+                "-oClearAllForwardings=yes",
+                "-l",
+                me,
+                "--",
+                "hostb",
+                "scp -t dir",
+            ],
+            "scp[-t][dir]",
+        ),
+        (
+            "borg",
+            &["-p", port, at, "borg", "serve", "--umask=077"],
+            "borg[serve][--umask=077]",
+        ),
+        (
+            "Open MPI",
+            &["-x", at, "orted", "-mca", "ess", "env"],
+            "orted[-mca][ess][env]",
+        ),
+        (
+            "flags up to the command alone",
+            &["-n", "hostb", "-4", "-q", "rsync", "-n", "-l", "x"],
+            "rsync[-n][-l][x]",
+        ),
+        (
+            "BSD rsh",
+            &["-8", "-L", "-d", "-e", "c", "-n", "hostb", "echo x"],
+            "x",
+        ),
+        (
+            "Ansible",
+            &[
+                "-o",
+                "BatchMode=yes",
+                "-T",
+                "hostb",
+                "/bin/sh -c 'echo \"a  b\"'",
+            ],
+            "a  b",
+        ),
+    ];
+    for (tool, words, expected) in lines {
+        assert_eq!(said(&d, words).trim_end(), *expected, "{tool}: {words:?}");
+    }
+    remove_link(&d);
+}
+
+fn remove_link(d: &Daemon) {
+    fs::remove_file(fs::read_to_string(d.folder.path("link")).unwrap()).unwrap();
+}
+
+#[test]
+fn open_mpi_asks_for_the_shell_and_git_for_our_flags() {
+    let d = Daemon::start();
+    d.install_cosrsh();
+    let shell = nix::unistd::User::from_uid(nix::unistd::geteuid())
+        .unwrap()
+        .unwrap()
+        .shell;
+    let out = said(&d, &["hostb", "echo $SHELL"]);
+    assert_eq!(out.trim_end(), shell.to_str().unwrap());
+    // The probe answers by its status, and calls nobody.
+    assert_eq!(
+        said(
+            &d,
+            &["-G", "-o", "SendEnv=GIT_PROTOCOL", "-p", "1", "nowhere"]
+        ),
+        ""
+    );
+    assert_eq!(d.log.count("exec session="), 1);
+}
+
+#[test]
+fn the_environment_names_the_folder() {
+    let d = Daemon::start();
+    d.install_cosrsh();
+    let out = must(&mut d.cosrsh(&["hostb", "uptime"]));
+    assert!(String::from_utf8(out).unwrap().contains("load average"));
+    // Nothing but the environment does: rsync's RSYNC_RSH and git's GIT_SSH have no flag for it.
+    let elsewhere = Folder::new();
+    let mut command = d.cosrsh(&["hostb", "uptime"]);
+    let out = run(command.env("COS_CONFIG_DIR", &elsewhere.0));
+    assert_eq!(out.status.code(), Some(255));
+    assert!(
+        String::from_utf8(out.stderr)
+            .unwrap()
+            .starts_with("cos: hostb: ")
+    );
+}
+
+#[test]
+fn the_output_is_the_commands_alone_whatever_the_client_tells() {
+    let d = Daemon::start();
+    d.install_cosrsh();
+    let out = run(&mut d.cosrsh(&["-v", "hostb", "printf out; printf err >&2; exit 3"]));
+    assert_eq!((out.status.code(), &*out.stdout), (Some(3), &b"out"[..]));
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        said.contains("err") && said.contains("connect") && said.contains("exit status 3"),
+        "{said}"
+    );
+    let out = run(&mut d.cosrsh(&["hostb", "printf out; printf err >&2; exit 3"]));
+    assert_eq!((&*out.stdout, &*out.stderr), (&b"out"[..], &b"err"[..]));
+}
+
+#[test]
+fn what_cannot_be_had_fails_cleanly() {
+    let d = Daemon::start();
+    d.install_cosrsh();
+    let cases: [(&[&str], &str); 5] = [
+        (&["-s", "hostb", "sftp"], "no subsystems"),
+        (&["hostb"], "no command"),
+        (&["nowhere", "true"], "cosadm host join"),
+        (&["-p", "x", "hostb", "true"], "port"),
+        (&["-l", "-f", "hostb", "true"], "-l"),
+    ];
+    for (words, part) in cases {
+        let out = run(&mut d.cosrsh(words));
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(
+            (out.status.code(), out.stdout.len()),
+            (Some(255), 0),
+            "{words:?} {said}"
+        );
+        assert!(
+            said.starts_with("cos: ") && said.contains(part) && said.lines().count() == 1,
+            "{words:?} {said}"
+        );
+    }
+    assert_eq!(d.log.count("exec session="), 0);
+}
+
+#[test]
+fn nobody_listens_there() {
+    let mut d = Daemon::start();
+    d.install_cosrsh();
+    d.child.kill().unwrap();
+    d.child.wait().unwrap();
+    let out = run(&mut d.cosrsh(&["hostb", "true"]));
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(255));
+    assert!(
+        said.starts_with("cos: hostb: ") && said.contains("refused"),
+        "{said}"
+    );
+}
+
+#[test]
+fn one_table_serves_a_mixed_park() {
+    let d = Daemon::start();
+    d.install_cosrsh();
+    let fakes = d.folder.path("fakes");
+    fs::create_dir(&fakes).unwrap();
+    for name in ["ssh", "rsh"] {
+        install(
+            &fakes,
+            name,
+            &format!("{ECHOING}exit 42\n").replace("exec cat", "cat"),
+        );
+    }
+    daemon::append(
+        &d.client().join("hostinfo"),
+        "bysecure ssh port=2222 user=op\nbyold rsh\n",
+    );
+    let by = |words: &[&str], input: &str| {
+        let path = format!("{}:{}", fakes.display(), std::env::var("PATH").unwrap());
+        let mut command = d.cosrsh(words);
+        command.env("PATH", path);
+        let file = d.folder.path("input");
+        fs::write(&file, input).unwrap();
+        command.stdin(fs::File::open(file).unwrap());
+        let out = command.output().unwrap();
+        let said = String::from_utf8(out.stdout).unwrap();
+        (
+            out.status.code(),
+            said,
+            String::from_utf8(out.stderr).unwrap(),
+        )
+    };
+    let (status, said, err) = by(
+        &["-x", "-oX=y", "bysecure", "echo", "a  b", "$x"],
+        "input\n",
+    );
+    assert_eq!(
+        (status, &*said, &*err),
+        (
+            Some(42),
+            "ssh[-oX=y][-x][-l][op][-p][2222][--][bysecure][echo][a  b][$x]\ninput\n",
+            ""
+        )
+    );
+    let (status, said, err) = by(&["-n", "-l", "jo", "byold", "uptime"], "");
+    assert_eq!(
+        (status, &*said, &*err),
+        (Some(42), "rsh[-n][-l][jo][byold][uptime]\n", "")
+    );
+    // The host that is ours is reached as always, by the same table.
+    let (status, said, _) = by(&["hostb", "cat"], "to ours\n");
+    assert_eq!((status, &*said), (Some(0), "to ours\n"));
+    // Where there is no such program, it says so.
+    let mut command = d.cosrsh(&["bysecure", "true"]);
+    let out = run(command.env("PATH", "/nonexistent"));
+    assert_eq!(out.status.code(), Some(255));
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(said.contains("method=ssh"), "{said}");
+}
+
+#[test]
+fn a_shell_that_calls_it_gets_the_status_and_the_streams() {
+    let d = Daemon::start();
+    d.install_cosrsh();
+    let script = "printf 'b\\na\\n' | cosrsh hostb sort | tr '\\n' ,; \
+                  cosrsh hostb 'exit 3' || echo \"not $?\"; \
+                  x=$(cosrsh hostb echo in; cosrsh -n hostb cat); echo \"$x\"; \
+                  printf '1\\n2\\n' | while read n; do cosrsh -n hostb echo \"host $n\"; done";
+    let path = format!(
+        "{}:{}",
+        d.folder.path("bin").display(),
+        std::env::var("PATH").unwrap()
+    );
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", script])
+        .env("PATH", path)
+        .env("COS_CONFIG_DIR", d.client());
+    let out = String::from_utf8(must(&mut shell)).unwrap();
+    assert_eq!(out, "a,b,not 3\nin\nhost 1\nhost 2\n");
+}

@@ -1,0 +1,329 @@
+//! The real tools over `cosrsh` against the real daemon, and their results byte
+//! for byte. `scripts/need test` installs them; where one is missing the test
+//! says so, and fails in CI.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test panics where something is not as it should be, starts programs, and says what it leaves out"
+)]
+
+mod daemon;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use daemon::session::on_path;
+use daemon::{Daemon, long, me, must};
+
+/// Whether the tools are there. Where they are not, CI fails.
+fn have(tools: &[&str]) -> bool {
+    for tool in tools {
+        if on_path(tool).is_none() {
+            let ci = std::env::var("CI").is_ok_and(|v| v == "true");
+            assert!(!ci, "{tool} is missing: scripts/need test installs it");
+            eprintln!("left out: {tool} is missing: scripts/need test installs it");
+            return false;
+        }
+    }
+    true
+}
+
+/// A daemon that is reached by `cosrsh` on the path.
+fn start() -> Daemon {
+    let d = Daemon::start();
+    d.install_cosrsh();
+    d
+}
+
+/// A tool with `cosrsh` on its path, which finds its folder by the environment.
+fn tool(d: &Daemon, program: &str) -> Command {
+    let mut command = Command::new(on_path(program).unwrap());
+    let path = format!(
+        "{}:{}",
+        d.folder.path("bin").display(),
+        std::env::var("PATH").unwrap()
+    );
+    command
+        .env("PATH", path)
+        .env("COS_CONFIG_DIR", d.client())
+        .env("LC_ALL", "C");
+    command.current_dir(&d.folder.0);
+    command
+}
+
+/// Everything below a folder: kind, mode, time, and content or target.
+fn everything(top: &Path) -> BTreeMap<PathBuf, (u32, i64, Vec<u8>)> {
+    fn walk(top: &Path, folder: &Path, all: &mut BTreeMap<PathBuf, (u32, i64, Vec<u8>)>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let about = fs::symlink_metadata(&path).unwrap();
+            let content = if about.is_symlink() {
+                fs::read_link(&path)
+                    .unwrap()
+                    .into_os_string()
+                    .into_encoded_bytes()
+            } else if about.is_dir() {
+                walk(top, &path, all);
+                Vec::new()
+            } else {
+                fs::read(&path).unwrap()
+            };
+            let name = path.strip_prefix(top).unwrap().to_owned();
+            all.insert(name, (about.mode(), about.mtime(), content));
+        }
+    }
+    let mut all = BTreeMap::new();
+    walk(top, top, &mut all);
+    all
+}
+
+/// A tree of so many files of all kinds, the first of them large.
+fn grow(top: &Path, files: usize) {
+    for n in 0..files {
+        let folder = top.join(format!("d{}", n % 100));
+        if n < 100 {
+            fs::create_dir_all(&folder).unwrap();
+        }
+        let text = format!("{n}\n").repeat(n % 17);
+        fs::write(folder.join(format!("f {n}")), text).unwrap();
+    }
+    let large: Vec<u8> = (0..1_500_000_u32).flat_map(u32::to_le_bytes).collect();
+    fs::write(top.join("large"), large).unwrap();
+    fs::write(top.join("it's \"named\" $so; \\n"), "x").unwrap();
+    fs::set_permissions(top.join("large"), fs::Permissions::from_mode(0o751)).unwrap();
+    symlink("large", top.join("link")).unwrap();
+    fs::create_dir(top.join("empty")).unwrap();
+}
+
+#[test]
+fn rsync_both_ways_of_ten_thousand_files() {
+    if !have(&["rsync"]) {
+        return;
+    }
+    let d = start();
+    let [here, there, back] = ["here", "there", "back"].map(|n| d.folder.path(n));
+    grow(&here, 10_000);
+    let rsync = |from: &str, to: &str| {
+        let mut command = tool(&d, "rsync");
+        command.args(["-a", "--itemize-changes", "-e", "cosrsh", from, to]);
+        String::from_utf8(must(&mut command)).unwrap()
+    };
+    let remote = |path: &Path| format!("hostb:{}/", path.display());
+    let local = |path: &Path| format!("{}/", path.display());
+    let all = everything(&here);
+    assert!(all.len() > 10_100);
+    let told = rsync(&local(&here), &remote(&there));
+    assert!(told.lines().count() > 10_000);
+    assert!(everything(&there) == all, "what was pushed differs");
+    assert_eq!(
+        rsync(&local(&here), &remote(&there)),
+        "",
+        "nothing is left to do"
+    );
+    rsync(&remote(&there), &local(&back));
+    assert!(everything(&back) == all, "what was pulled differs");
+    // One byte of many, by difference; with a user and the environment's shell.
+    let mut large = fs::read(there.join("large")).unwrap();
+    large[3_000_000] ^= 1;
+    fs::write(there.join("large"), &large).unwrap();
+    let mut command = tool(&d, "rsync");
+    let from = format!("{}@{}", me(), remote(&there));
+    command
+        .env("RSYNC_RSH", "cosrsh")
+        .args(["-rlc", &from, &local(&back)]);
+    must(&mut command);
+    assert!(fs::read(back.join("large")).unwrap() == large);
+}
+
+#[test]
+fn git_clone_fetch_and_push() {
+    if !have(&["git"]) {
+        return;
+    }
+    let d = start();
+    let git = |folder: &Path, words: &[&str]| {
+        let mut command = tool(&d, "git");
+        command
+            .env("GIT_SSH", "cosrsh")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_SYSTEM", "/dev/null")
+            .envs([("GIT_AUTHOR_NAME", "a"), ("GIT_AUTHOR_EMAIL", "a@b")])
+            .envs([("GIT_COMMITTER_NAME", "a"), ("GIT_COMMITTER_EMAIL", "a@b")])
+            .current_dir(folder)
+            .args(["-c", "protocol.version=2", "-c", "init.defaultBranch=main"])
+            .args(words);
+        String::from_utf8(must(&mut command)).unwrap()
+    };
+    let [work, bare, clone] = ["work", "bare it's.git", "clone"].map(|n| d.folder.path(n));
+    grow(&work, 500);
+    git(&work, &["init", "-q"]);
+    git(&work, &["add", "."]);
+    git(&work, &["commit", "-q", "-m", "one"]);
+    git(
+        &d.folder.0,
+        &["clone", "-q", "--bare", "work", bare.to_str().unwrap()],
+    );
+
+    let url = format!("hostb:{}", bare.display());
+    git(&d.folder.0, &["clone", "-q", &url, clone.to_str().unwrap()]);
+    git(&clone, &["fsck", "--strict"]);
+    let head = |folder: &Path| git(folder, &["rev-parse", "main^{tree}"]);
+    assert_eq!(head(&clone), head(&work));
+
+    fs::write(clone.join("new"), "x".repeat(3_000_000)).unwrap();
+    git(&clone, &["add", "."]);
+    git(&clone, &["commit", "-q", "-m", "two"]);
+    git(&clone, &["push", "-q", "origin", "main"]);
+    assert_eq!(head(&bare), head(&clone));
+    git(&bare, &["fsck", "--strict"]);
+
+    let url = format!("ssh://{}@hostb:{}{}", me(), d.port, bare.display());
+    git(
+        &work,
+        &["-c", "core.sshCommand=cosrsh", "pull", "-q", &url, "main"],
+    );
+    assert_eq!(head(&work), head(&clone));
+    assert_eq!(fs::read(work.join("new")).unwrap().len(), 3_000_000);
+}
+
+#[test]
+fn tar_to_and_from_a_remote_archive() {
+    if !have(&["tar", "rmt"]) {
+        return;
+    }
+    let d = start();
+    let [here, back] = ["here", "back"].map(|n| d.folder.path(n));
+    grow(&here, 300);
+    fs::create_dir(&back).unwrap();
+    let rmt = format!("--rmt-command={}", on_path("rmt").unwrap().display());
+    let rsh = format!("--rsh-command={}", d.folder.path("bin/cosrsh").display());
+    let file = d.folder.path("archive.tar");
+    // tar looks the host up itself before it calls anybody, so the test names an address.
+    for archive in [
+        format!("127.0.0.1:{}", file.display()),
+        format!("{}@127.0.0.1:{}", me(), file.display()),
+    ] {
+        let tar = |words: &[&str]| {
+            let mut command = tool(&d, "tar");
+            must(command.args([&rsh, &rmt, "-f", &archive]).args(words))
+        };
+        tar(&["-c", "-C", here.to_str().unwrap(), "."]);
+        assert!(fs::metadata(&file).unwrap().len() > 6_000_000);
+        // The archive is a whole one for a tar that reads it here, too.
+        let here_listed = must(tool(&d, "tar").arg("-tf").arg(&file));
+        assert_eq!(tar(&["-t"]), here_listed);
+        tar(&["-x", "-C", back.to_str().unwrap()]);
+        assert!(everything(&back) == everything(&here));
+        fs::remove_dir_all(&back).unwrap();
+        fs::create_dir(&back).unwrap();
+    }
+}
+
+#[test]
+fn pdsh_with_any_program() {
+    if !have(&["pdsh"]) {
+        return;
+    }
+    let d = start();
+    let mut pdsh = tool(&d, "pdsh");
+    pdsh.args([
+        "-R",
+        "exec",
+        "-w",
+        "hostb,127.0.0.1",
+        "cosrsh",
+        "-l",
+        "%u",
+        "%h",
+        "echo $((6*7)); echo e >&2; seq 1 3",
+    ]);
+    let out = daemon::run(&mut pdsh);
+    assert!(out.status.success(), "{out:?}");
+    let text = String::from_utf8(out.stdout).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    let expected = [
+        "127.0.0.1: 1",
+        "127.0.0.1: 2",
+        "127.0.0.1: 3",
+        "127.0.0.1: 42",
+        "hostb: 1",
+        "hostb: 2",
+        "hostb: 3",
+        "hostb: 42",
+    ];
+    assert_eq!(lines, expected);
+    let err = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(
+        err.lines().filter(|l| l.ends_with(": e")).count(),
+        2,
+        "{err}"
+    );
+}
+
+#[test]
+fn parallel_over_remote_hosts() {
+    if !have(&["parallel"]) {
+        return;
+    }
+    let d = start();
+    let count = if long() { 1000 } else { 24 };
+    let mut parallel = tool(&d, "parallel");
+    // A home of its own: it keeps notes there.
+    parallel
+        .env("HOME", &d.folder.0)
+        .env("PARALLEL_HOME", d.folder.path("notes"));
+    fs::create_dir(d.folder.path("notes")).unwrap();
+    parallel.args([
+        "--will-cite",
+        "--keep-order",
+        "--ssh",
+        "cosrsh",
+        "-S",
+        "8/hostb",
+    ]);
+    parallel.arg("echo {} $((6*7)) 'it'\\''s'; test {} -ne 3");
+    parallel.arg(":::").args((1..=count).map(|n| n.to_string()));
+    let out = daemon::run(&mut parallel);
+    // Its status is the number of jobs that failed.
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    let expected: String = (1..=count).map(|n| format!("{n} 42 it's\n")).collect();
+    assert_eq!(String::from_utf8(out.stdout).unwrap(), expected);
+    assert!(d.log.count("exec session=") >= count);
+
+    // Files carried there and back, and the input distributed.
+    let mut parallel = tool(&d, "parallel");
+    parallel
+        .env("HOME", &d.folder.0)
+        .env("PARALLEL_HOME", d.folder.path("notes"));
+    parallel.args([
+        "--will-cite",
+        "--ssh",
+        "cosrsh",
+        "-S",
+        "2/hostb",
+        "--pipe",
+        "--block",
+        "1M",
+        "wc -l",
+    ]);
+    let numbers = d.folder.path("numbers");
+    fs::write(&numbers, must(Command::new("seq").args(["1", "500000"]))).unwrap();
+    let out = parallel
+        .stdin(fs::File::open(numbers).unwrap())
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{out:?}");
+    let sum: u64 = String::from_utf8(out.stdout)
+        .unwrap()
+        .lines()
+        .map(|l| l.trim().parse::<u64>().unwrap())
+        .sum();
+    assert_eq!(sum, 500_000);
+}
