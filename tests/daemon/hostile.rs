@@ -37,7 +37,12 @@ pub struct Caller {
 
 impl Caller {
     pub fn of(d: &Daemon) -> Self {
-        let place = Place::of_dir(&d.client());
+        Self::in_folder(&d.client())
+    }
+
+    /// The same of a client's folder.
+    pub fn in_folder(folder: &std::path::Path) -> Self {
+        let place = Place::of_dir(folder);
         let hostb = HostName::parse("hostb").unwrap();
         let entry = hostinfo::find(&place, &hostb).unwrap().unwrap();
         Self {
