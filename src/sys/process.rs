@@ -37,6 +37,8 @@ pub fn again(name: &str, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
         unsafe { libc::fcntl(CHANNEL, libc::F_SETFD, 0) };
     }
     null_onto_stdin_and_stdout();
+    // Not what the daemon itself was started with either.
+    super::job::close_from(CHANNEL + 1);
     // SAFETY: both arrays end with a null pointer, and what they point to lives.
     unsafe { libc::execve(own.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
     // SAFETY: ends the child without running what its parent would run at exit.

@@ -37,7 +37,12 @@ pub struct Caller {
 
 impl Caller {
     pub fn of(d: &Daemon) -> Self {
-        let place = Place::of_dir(&d.client());
+        Self::in_folder(&d.client())
+    }
+
+    /// The same of a client's folder.
+    pub fn in_folder(folder: &std::path::Path) -> Self {
+        let place = Place::of_dir(folder);
         let hostb = HostName::parse("hostb").unwrap();
         let entry = hostinfo::find(&place, &hostb).unwrap().unwrap();
         Self {
@@ -98,17 +103,31 @@ impl Caller {
 
     /// Greets and asks for a command; the connection, whatever the answer will be.
     pub fn ask(&self, port: u16, command: &str) -> Stranger {
+        self.ask_for(port, Command::Words(vec![command.into()]))
+    }
+
+    /// The same for words of which each is one.
+    pub fn ask_for(&self, port: u16, command: Command) -> Stranger {
         let mut s = Stranger::connect(port);
         let greeting = s.greet();
-        s.send(&self.client_hello(&greeting, &self.request(command)).0);
+        s.send(&self.client_hello(&greeting, &self.request_of(command)).0);
         s
     }
 
     /// Greets, asks for a command and is accepted.
     pub fn accepted(&self, port: u16, command: &str) -> Session {
-        let mut s = Stranger::connect(port);
+        self.accepted_for(port, Command::Words(vec![command.into()]))
+    }
+
+    /// The same for words of which each is one.
+    pub fn accepted_for(&self, port: u16, command: Command) -> Session {
+        self.accepted_on(Stranger::connect(port), command)
+    }
+
+    /// The same on a connection that is there.
+    pub fn accepted_on(&self, mut s: Stranger, command: Command) -> Session {
         let greeting = s.greet();
-        let (hello, noise) = self.client_hello(&greeting, &self.request(command));
+        let (hello, noise) = self.client_hello(&greeting, &self.request_of(command));
         s.send(&hello);
         s.session(noise)
     }

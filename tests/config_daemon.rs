@@ -1,0 +1,290 @@
+//! The daemon's configuration: tested, printed, loaded anew; the host table,
+//! cookies and machine keys while it runs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+
+use std::fs;
+use std::process::{Command, Output};
+
+use cosserver::config::place::Place;
+use cosserver::config::settings::Settings;
+use cosserver::secret::KeyPair;
+use cosserver::wire::stream::End;
+use daemon::hostile::{Caller, Stranger, timed};
+use daemon::{COSADM, Daemon, Folder, append, me};
+use nix::sys::signal::Signal;
+
+fn flag(flag: &str, folder: &Folder) -> Output {
+    let mut command = daemon::cosserver();
+    daemon::run(
+        command
+            .arg(flag)
+            .arg("-f")
+            .arg(folder.path("S/cosserver.toml")),
+    )
+}
+
+fn adm(d: &Daemon, words: &[&str]) -> Vec<u8> {
+    daemon::must(Command::new(COSADM).arg("-C").arg(d.server()).args(words))
+}
+
+#[test]
+fn t_finds_every_mistake_and_names_file_line_and_what_was_meant() {
+    let folder = daemon::configured("limits.hello = 7\n", "");
+    let good = flag("-t", &folder);
+    assert!(good.status.success() && good.stderr.is_empty(), "{good:?}");
+    let toml = folder.path("S/cosserver.toml");
+    let hostinfo = folder.path("S/hostinfo");
+    let table = fs::read_to_string(&hostinfo).unwrap();
+    let lines = table.lines().count();
+    let cases: [(&str, &str, &[&str]); 6] = [
+        (
+            "limits.helo = 7\n",
+            "",
+            &["cosserver.toml:1: ", "helo", "hello"],
+        ),
+        (
+            "\nlimits.hello = \"7\"\n",
+            "",
+            &["cosserver.toml:2: ", "hello"],
+        ),
+        (
+            "limits.hello = 0\n",
+            "",
+            &["cosserver.toml:1: ", "hello", "1"],
+        ),
+        ("port = 70000\n", "", &["cosserver.toml:1: ", "port"]),
+        ("[limits\n", "", &["cosserver.toml:1: "]),
+        (
+            "",
+            "hostz cos run-ass=root\n",
+            &["hostinfo:", "hostz", "run-ass", "run-as"],
+        ),
+    ];
+    for (settings, line, words) in cases {
+        fs::write(&toml, settings).unwrap();
+        fs::write(&hostinfo, format!("{table}{line}")).unwrap();
+        let out = flag("-t", &folder);
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(1), "{settings}{line}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{word} is not in: {said}");
+        }
+        if !line.is_empty() {
+            assert!(
+                said.contains(&format!("hostinfo:{}: ", lines + 1)),
+                "{said}"
+            );
+        }
+        // A daemon does not start with broken settings, and says why.
+        if line.is_empty() {
+            let mut command = daemon::cosserver();
+            let out = daemon::run(command.args(["-D", "-e", "-p", "0", "-f"]).arg(&toml));
+            assert_eq!(out.status.code(), Some(1));
+            assert!(String::from_utf8(out.stderr).unwrap().contains(words[0]));
+        }
+    }
+    for missing in ["S/host.key", "S/cosserver.toml"] {
+        fs::write(&toml, "").unwrap();
+        fs::write(&hostinfo, &table).unwrap();
+        let aside = folder.path("aside");
+        fs::rename(folder.path(missing), &aside).unwrap();
+        let out = flag("-t", &folder);
+        assert_eq!(out.status.code(), Some(1), "{missing}: {out:?}");
+        fs::rename(&aside, folder.path(missing)).unwrap();
+    }
+    // What is wrong with the command line is another status.
+    let out = daemon::run(daemon::cosserver().arg("--nonsense"));
+    assert_eq!(out.status.code(), Some(2));
+}
+
+#[test]
+fn what_t_prints_is_a_configuration_that_says_the_same() {
+    let given = "name = \"here\"\nlimits.hello = 7\npenalties.exempt = [\"10.0.0.0/8\"]\n";
+    let folder = daemon::configured(given, "");
+    let printed = flag("-T", &folder);
+    assert!(printed.status.success());
+    let text = String::from_utf8(printed.stdout).unwrap();
+    for line in [
+        "name = \"here\"",
+        "hello = 7",
+        "handshake = 20",
+        "exempt = [\"10.0.0.0/8\"]",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+    fs::write(folder.path("S/cosserver.toml"), &text).unwrap();
+    let again = flag("-T", &folder);
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), text);
+    let place = Place::of_dir(&folder.path("S"));
+    assert_eq!(Settings::parse(&text, &place).unwrap().print(), text);
+    assert!(flag("-t", &folder).status.success());
+}
+
+#[test]
+fn sighup_applies_new_limits_and_a_broken_file_keeps_the_old_ones() {
+    let d = Daemon::start_as("limits.hello = 20\n", "");
+    let toml = d.server().join("cosserver.toml");
+    let mut session = Caller::of(&d).accepted(d.port, "echo here; cat");
+    session.until(b"here\n");
+    fs::write(&toml, "limits.hello = 1\n").unwrap();
+    d.signal(Signal::SIGHUP);
+    d.log.wait_from(0, |l| l == "reloaded");
+    d.says(0, &["true"]);
+    let ((), took) = timed(|| Stranger::connect(d.port).closed());
+    assert!(took.as_secs() < 10, "{took:?}");
+    fs::write(&toml, "limits.hello = 20\nlimits.handshaek = 1\n").unwrap();
+    let lines = d.log.all().len();
+    d.signal(Signal::SIGHUP);
+    let (_, line) = d.log.wait_from(lines, |l| l.starts_with("not-reloaded "));
+    for word in ["cosserver.toml:2", "handshaek", "handshake"] {
+        assert!(line.contains(word), "{line}");
+    }
+    let ((), took) = timed(|| Stranger::connect(d.port).closed());
+    assert!(took.as_secs() < 10, "{took:?}: the old limit is not kept");
+    session.send(&cosserver::wire::stream::Message::Eof(
+        cosserver::wire::stream::Stream::Main,
+    ));
+    assert_eq!(session.finish().1, Some(End::Exited(0)));
+}
+
+/// What the administrator changes counts from the next connection on.
+#[test]
+fn the_host_table_is_read_anew_when_it_changes() {
+    let d = Daemon::start_as("daemon.refusal-interval = 1\n", "");
+    let caller = Caller::of(&d);
+    let hostinfo = d.server().join("hostinfo");
+    let text = fs::read_to_string(&hostinfo).unwrap();
+    let is_denied = |cause: &str| {
+        let reference = caller.ask(d.port, "true").denied();
+        let line = d.log.wait(&reference);
+        assert!(line.contains(&format!("cause={cause}")), "{line}");
+    };
+    let is_served = || {
+        let end = caller.accepted(d.port, "true").finish().1;
+        assert_eq!(end, Some(End::Exited(0)));
+    };
+    is_served();
+    fs::write(&hostinfo, text.replace("hosta ", "hostx ")).unwrap();
+    is_denied("unknown-host");
+    // Replaced whole, as editors do.
+    let draft = d.server().join("draft");
+    fs::write(&draft, &text).unwrap();
+    fs::rename(&draft, &hostinfo).unwrap();
+    is_served();
+    adm(&d, &["host", "remove", "hosta"]);
+    is_denied("unknown-host");
+    fs::write(&hostinfo, &text).unwrap();
+    is_denied("no-cookie");
+}
+
+/// Two cookies are live while they are rotated; the recorded machine is forgotten.
+#[test]
+fn a_rotated_cookie_lives_beside_the_old_one_until_finish() {
+    let d = Daemon::start_as("daemon.refusal-interval = 1\n", "");
+    let old = Caller::of(&d);
+    let served = |c: &Caller| {
+        let end = c.accepted(d.port, "true").finish().1;
+        assert_eq!(end, Some(End::Exited(0)));
+    };
+    let denied = |c: &Caller, cause: &str| {
+        let line = d.log.wait(&c.ask(d.port, "true").denied());
+        assert!(line.contains(&format!("cause={cause}")), "{line}");
+    };
+    served(&old);
+    assert_eq!(d.log.count("machine-recorded"), 1);
+    // The same cookie on a second machine.
+    let mut other = old.clone();
+    other.machine = KeyPair::random().unwrap();
+    denied(&other, "machine-key");
+    let card = String::from_utf8(adm(&d, &["host", "rotate", "hosta"])).unwrap();
+    let cookie = card
+        .lines()
+        .find_map(|l| l.strip_prefix("cookie: "))
+        .unwrap();
+    let mut new = old.clone();
+    new.cookie = cosserver::secret::Secret::from_hex(cookie.trim()).unwrap();
+    assert!(!new.cookie.same(&old.cookie));
+    // Rotation forgot the machine: whoever proves it first is recorded.
+    new.machine = other.machine.clone();
+    served(&new);
+    denied(&old, "machine-key");
+    let mut both = old.clone();
+    both.machine = other.machine.clone();
+    served(&both);
+    adm(&d, &["host", "rotate", "hosta", "--finish"]);
+    // Finishing may forget the machine again; the old cookie counts no more.
+    served(&new);
+    denied(&both, "proof");
+}
+
+/// A state folder that nothing can be written to: the first proof is refused,
+/// and says why; a machine that is recorded already is served.
+#[test]
+fn a_machine_that_cannot_be_recorded_is_refused() {
+    let d = Daemon::start_as("daemon.refusal-interval = 1\n", "");
+    let caller = Caller::of(&d);
+    // Root writes in spite of a mode: a file in the folder's place stops it.
+    let machines = d.server().join("state/machines");
+    fs::remove_dir(&machines).unwrap();
+    fs::write(&machines, "").unwrap();
+    let line = d.log.wait(&caller.ask(d.port, "true").denied());
+    assert!(line.contains("machines"), "{line}");
+    assert_eq!(d.log.count("exec session="), 0);
+    fs::remove_file(&machines).unwrap();
+    assert_eq!(
+        caller.accepted(d.port, "true").finish().1,
+        Some(End::Exited(0))
+    );
+}
+
+/// A name that no name server answers for costs its own host, and its time is
+/// nobody else's.
+#[test]
+fn a_name_that_does_not_resolve_delays_nobody() {
+    let folder = daemon::configured("daemon.refusal-interval = 1\n", "");
+    let more: String = (0..40)
+        .map(|n| format!("h{n}.invalid cos run-as={}\n", me()))
+        .collect();
+    append(&folder.path("S/hostinfo"), &more);
+    let d = Daemon::start_in(folder, &[]);
+    let ((), took) = timed(|| drop(d.says(0, &["true"])));
+    assert!(took.as_secs() < 5, "{took:?}");
+    let mut other = Caller::of(&d);
+    other.name = "h7.invalid".into();
+    let line = d.log.wait(&other.ask(d.port, "true").denied());
+    assert!(
+        line.contains("cause=address") && line.contains("resolve"),
+        "{line}"
+    );
+}
+
+/// A host without `addr=` calls from an address of its name.
+#[test]
+fn a_name_that_resolves_is_its_hosts_address() {
+    let d = Daemon::start_as("daemon.refusal-interval = 1\n", "");
+    let mut caller = Caller::of(&d);
+    let table = d.server().join("hostinfo");
+    append(&table, &format!("localhost cos run-as={}\n", me()));
+    let from = d.server().join("cookies/hosta.in");
+    fs::copy(&from, d.server().join("cookies/localhost.in")).unwrap();
+    d.signal(Signal::SIGHUP);
+    d.log.wait("names=resolved");
+    caller.name = "localhost".into();
+    assert_eq!(
+        caller.accepted(d.port, "true").finish().1,
+        Some(End::Exited(0))
+    );
+    let mut elsewhere = Stranger::from_address("127.9.9.9".parse().unwrap(), d.port);
+    let greeting = elsewhere.greet();
+    elsewhere.send(&caller.client_hello(&greeting, &caller.request("true")).0);
+    assert!(d.log.wait(&elsewhere.denied()).contains("cause=address"));
+}

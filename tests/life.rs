@@ -1,0 +1,340 @@
+//! The daemon's life: how it starts, under inetd and systemd and alone, and how
+//! it stops.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+
+use std::fs;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, Command as Start, Stdio};
+use std::time::Duration;
+
+use cosserver::wire::request::Command;
+use cosserver::wire::stream::{End, Message, Stream};
+use daemon::hostile::{Caller, Stranger, timed};
+use daemon::{COS, COSSERVER, Daemon, Folder, Lines, PATIENCE, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A job that says that it runs, and marks its hang-up.
+fn hangs_up(marker: &Path) -> String {
+    format!(
+        "trap '' PIPE; trap 'touch {}; exit' HUP; echo ready; while :; do sleep 1; done",
+        marker.display()
+    )
+}
+
+#[test]
+fn sigterm_lets_running_jobs_end_within_their_grace() {
+    let mut d = Daemon::start_as("daemon.grace = 20\ndaemon.refusal-interval = 1\n", "");
+    let caller = Caller::of(&d);
+    let marker = d.folder.path("late");
+    let mut session = caller.accepted(d.port, "echo ready; cat");
+    session.until(b"ready\n");
+    let mut greeted = Stranger::connect(d.port);
+    let greeting = greeted.greet();
+    d.signal(Signal::SIGTERM);
+    assert!(d.log.wait("stopping ").contains("sessions=1"));
+    // No newcomer: not by the port, and not by a greeting from before.
+    until("the port is closed", || {
+        Stranger::try_from_address("127.0.0.1".parse().unwrap(), d.port).is_err()
+    });
+    let touch = caller.request(&format!("touch {}", marker.display()));
+    greeted.send(&caller.client_hello(&greeting, &touch).0);
+    assert!(d.log.wait(&greeted.denied()).contains("stopping"));
+    session.send(&Message::Data(Stream::Main, b"still here\n"));
+    session.until(b"still here\n");
+    session.send(&Message::Eof(Stream::Main));
+    assert_eq!(session.finish().1, Some(End::Exited(0)));
+    drop(session);
+    assert!(d.child.wait().unwrap().success());
+    assert!(!marker.exists(), "something was started");
+    assert!(!d.server().join("run/cosserver.pid").exists());
+}
+
+#[test]
+fn after_the_grace_jobs_are_hung_up_and_then_killed() {
+    let settings = "daemon.grace = 1\nexec.hup-to-kill = 1\n";
+    let mut d = Daemon::start_as(settings, "");
+    let caller = Caller::of(&d);
+    let marker = d.folder.path("hung-up");
+    let mut session = caller.accepted(d.port, &hangs_up(&marker));
+    session.until(b"ready\n");
+    let mut deaf = caller.accepted(d.port, "trap '' HUP; echo deaf; while :; do sleep 1; done");
+    deaf.until(b"deaf\n");
+    let (status, took) = timed(|| {
+        d.signal(Signal::SIGTERM);
+        d.child.wait().unwrap()
+    });
+    assert!(status.success());
+    assert!(
+        took > Duration::from_millis(1900) && took < Duration::from_secs(8),
+        "{took:?}"
+    );
+    assert!(marker.exists());
+    assert_eq!(d.log.count("end session="), 2);
+    assert!(d.log_text().contains("status=signal-9"));
+}
+
+#[test]
+fn a_second_sigterm_does_not_wait_for_the_grace() {
+    let mut d = Daemon::start_as("daemon.grace = 600\nexec.hup-to-kill = 1\n", "");
+    let marker = d.folder.path("hung-up");
+    let mut session = Caller::of(&d).accepted(d.port, &hangs_up(&marker));
+    session.until(b"ready\n");
+    d.signal(Signal::SIGTERM);
+    d.log.wait("stopping ");
+    let (status, took) = timed(|| {
+        d.signal(Signal::SIGTERM);
+        d.child.wait().unwrap()
+    });
+    assert!(
+        status.success() && took < Duration::from_secs(8),
+        "{took:?}"
+    );
+    assert!(marker.exists());
+}
+
+#[test]
+fn an_idle_daemon_ends_at_once() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut d = Daemon::start();
+        let _silent = Stranger::connect(d.port);
+        let ((), took) = timed(|| {
+            d.signal(signal);
+            assert!(d.child.wait().unwrap().success());
+        });
+        assert!(took < Duration::from_secs(3), "{took:?}");
+    }
+}
+
+// ---- inetd ----
+
+/// A daemon of one connection, and the connection's other end.
+fn inetd(folder: &Folder) -> (Child, Lines, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    let mut child = Start::new(COSSERVER)
+        .args(["-i", "-e", "-f"])
+        .arg(folder.path("S/cosserver.toml"))
+        .stdin(OwnedFd::from(ours.try_clone().unwrap()))
+        .stdout(OwnedFd::from(ours))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = Lines::collect(child.stderr.take().unwrap());
+    theirs.set_read_timeout(Some(PATIENCE)).unwrap();
+    (child, log, theirs)
+}
+
+#[test]
+fn i_serves_the_one_connection_and_ends() {
+    let folder = daemon::configured(
+        "limits.hello = 1\nlimits.handshake = 1\ndaemon.refusal-interval = 1\n",
+        "",
+    );
+    let caller = Caller::in_folder(&folder.path("A"));
+    let words = |text: &str| Command::Words(vec![text.into()]);
+
+    let (mut child, log, socket) = inetd(&folder);
+    let mut session = caller.accepted_on(Stranger { socket }, words("cat; exit 7"));
+    session.send(&Message::Data(Stream::Main, b"one\n"));
+    session.send(&Message::Eof(Stream::Main));
+    assert_eq!(session.finish(), (b"one\n".to_vec(), Some(End::Exited(7))));
+    // The connection is not held open by what inetd gave besides.
+    assert_eq!(session.stranger.rest(), b"");
+    drop(session);
+    assert!(child.wait().unwrap().success());
+    assert!(log.wait("end session=0").contains("status=7"));
+
+    let (mut child, log, socket) = inetd(&folder);
+    let mut liar = caller.clone();
+    liar.name = "hostz".into();
+    let mut s = Stranger { socket };
+    let greeting = s.greet();
+    s.send(&liar.client_hello(&greeting, &liar.request("true")).0);
+    assert!(log.wait(&s.denied()).contains("cause=unknown-host"));
+    drop(s);
+    assert!(child.wait().unwrap().success());
+
+    for first in [
+        &b""[..],
+        b"GET / HTTP/1.0\r\n\r\n",
+        &daemon::hostile::hello()[..4],
+    ] {
+        let (mut child, _log, socket) = inetd(&folder);
+        let mut s = Stranger { socket };
+        s.send(first);
+        s.closed();
+        assert!(child.wait().unwrap().success());
+    }
+    // Hung up at once; and a descriptor 0 that is no connection.
+    let (mut child, _log, socket) = inetd(&folder);
+    drop(socket);
+    assert!(child.wait().unwrap().success());
+    let mut command = daemon::cosserver();
+    let out = daemon::run(
+        command
+            .args(["-i", "-e", "-f"])
+            .arg(folder.path("S/cosserver.toml")),
+    );
+    assert_eq!(out.status.code(), Some(1));
+    assert!(
+        String::from_utf8(out.stderr)
+            .unwrap()
+            .contains("descriptor 0")
+    );
+}
+
+// ---- systemd ----
+
+#[test]
+fn the_service_manager_is_told() {
+    let folder = daemon::configured("", "");
+    let path = folder.path("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hear = || {
+        let mut bytes = [0; 512];
+        let n = manager.recv(&mut bytes).unwrap();
+        String::from_utf8(bytes[..n].to_vec()).unwrap()
+    };
+    let mut command = daemon::cosserver();
+    command.env("NOTIFY_SOCKET", &path);
+    let mut d = Daemon::start_through(command, folder);
+    assert_eq!(hear(), "READY=1");
+    d.signal(Signal::SIGHUP);
+    let reloading = hear();
+    let (state, clock) = reloading.split_once('\n').unwrap();
+    assert_eq!(state, "RELOADING=1");
+    let micros: u64 = clock
+        .strip_prefix("MONOTONIC_USEC=")
+        .unwrap()
+        .parse()
+        .unwrap();
+    let uptime = fs::read_to_string("/proc/uptime").unwrap();
+    let seconds: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+    assert!(micros > 0 && micros < (seconds as u64 + 3600) * 1_000_000);
+    assert_eq!(hear(), "READY=1");
+    // The jobs do not hear of it.
+    assert_eq!(d.says(0, &["echo ${NOTIFY_SOCKET:-none}"]), b"none\n");
+    d.signal(Signal::SIGTERM);
+    assert_eq!(hear(), "STOPPING=1");
+    d.child.wait().unwrap();
+}
+
+/// A shell that puts a socket at descriptor 3, and says that it is for the daemon.
+fn with_listen_fds(folder: &Folder, socket: OwnedFd) -> Start {
+    let mut command = Start::new("/bin/sh");
+    command
+        .args([
+            "-c",
+            "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" -D -e -f \"$1\"",
+        ])
+        .arg(COSSERVER)
+        .arg(folder.path("S/cosserver.toml"))
+        .stdin(socket)
+        .stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn a_socket_of_the_service_manager_is_listened_on() {
+    let folder = daemon::configured("", "");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut child = with_listen_fds(&folder, listener.into()).spawn().unwrap();
+    let log = Lines::collect(child.stderr.take().unwrap());
+    log.wait(&format!("listening on 127.0.0.1:{port}"));
+    assert_eq!(log.count("listening on "), 1);
+    let mut d = Daemon {
+        folder,
+        log,
+        port,
+        child,
+    };
+    assert_eq!(d.says(0, &["echo served"]), b"served\n");
+    d.signal(Signal::SIGTERM);
+    assert!(d.child.wait().unwrap().success());
+
+    // One that does not listen is a mistake, and no busy loop.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let out = with_listen_fds(&d.folder, connected.into())
+        .output()
+        .unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(
+        String::from_utf8(out.stderr)
+            .unwrap()
+            .contains("LISTEN_FDS")
+    );
+}
+
+// ---- alone ----
+
+/// Without -D the parent returns when the daemon listens, keeps nothing of its
+/// starter's, and the pid file says whom to stop.
+#[test]
+fn in_the_background_the_parent_ends_when_it_listens() {
+    let folder = daemon::configured("daemon.refusal-interval = 1\n", "");
+    let port = {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let mut command = daemon::cosserver();
+    command.args(["-p", &port.to_string(), "-f"]);
+    command.arg(folder.path("S/cosserver.toml"));
+    // To the end of its output: nothing may keep the pipes.
+    let (out, _) = timed(|| daemon::run(&mut command));
+    assert!(out.status.success(), "{out:?}");
+    let text = fs::read_to_string(folder.path("S/run/cosserver.pid")).unwrap();
+    let pid: i32 = text.trim().parse().unwrap();
+    let out = daemon::run(Start::new(COS).arg("-C").arg(folder.path("A")).args([
+        "run",
+        "-p",
+        &port.to_string(),
+        "hostb",
+        "echo served",
+    ]));
+    // The port is a given one: a second daemon cannot have it, and says so.
+    let second = daemon::run(&mut command);
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    until("it has ended", || {
+        !Path::new(&format!("/proc/{pid}")).exists()
+            || daemon::status(pid, "State").starts_with('Z')
+    });
+    assert_eq!(out.stdout, b"served\n", "{out:?}");
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(
+        said.contains(&format!("127.0.0.1:{port}")) && said.contains("in use"),
+        "{said}"
+    );
+    assert!(!folder.path("S/run/cosserver.pid").exists());
+}
+
+#[test]
+fn a_port_of_the_systems_choice_is_the_same_on_every_address() {
+    let d = Daemon::start();
+    let v4 = d.log.wait("listening on 127.0.0.1:");
+    let v6 = d.log.wait("listening on [::1]:");
+    assert_eq!(v4.rsplit(':').next(), v6.rsplit(':').next());
+    let mut answer = Vec::new();
+    let mut s = Stranger::from_address("::1".parse().unwrap(), d.port).socket;
+    std::io::Write::write_all(&mut s, b"x\0").unwrap();
+    let _ = s.read_to_end(&mut answer);
+    assert!(answer.is_empty());
+}

@@ -1,0 +1,400 @@
+//! Deaths and shortages: gate, relay and monitor killed at any time; too few
+//! descriptors, too few processes. What can go on goes on, and nothing leaks.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command as Start;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use cosserver::wire::request::Command;
+use cosserver::wire::stream::{End, Message, Stream};
+use daemon::hostile::{Caller, Stranger, timed};
+use daemon::{Daemon, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+fn kill_9(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
+
+fn lives(pid: i32) -> bool {
+    !matches!(
+        daemon::status(pid, "State").chars().next(),
+        None | Some('Z')
+    )
+}
+
+/// A job that says when it runs, and marks it when it is hung up.
+fn hangs_up(marker: &Path) -> String {
+    format!(
+        "trap '' PIPE; trap 'touch {}; exit' HUP; echo ready; while :; do sleep 1; done",
+        marker.display()
+    )
+}
+
+/// No child but gate and relay, and none of them a zombie.
+fn settled(d: &Daemon) {
+    until("gate and relay alone are left", || {
+        let children = daemon::children(d.pid());
+        children.len() == 2 && children.iter().all(|c| lives(*c))
+    });
+}
+
+#[test]
+fn a_gate_killed_under_load_is_replaced_and_no_session_notices() {
+    let d = Daemon::start();
+    let caller = Caller::of(&d);
+    let mut session = caller.accepted(d.port, "cat");
+    session.send(&Message::Data(Stream::Main, b"before\n"));
+    session.until(b"before\n");
+    let stop = AtomicBool::new(false);
+    let served = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let out = daemon::run(&mut d.cos(&["echo served"]));
+                    // Who stood in the gate when it died is told so; nobody hangs.
+                    assert!(matches!(out.status.code(), Some(0 | 255)), "{out:?}");
+                    if out.stdout == b"served\n" {
+                        served.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        until("there is load", || served.load(Ordering::Relaxed) > 5);
+        let lines = d.log.all().len();
+        kill_9(d.process("gate"));
+        let start = Instant::now();
+        d.log
+            .wait_from(lines, |l| l.starts_with("started process=gate"));
+        d.log.wait_from(lines, |l| l.starts_with("end session="));
+        let took = start.elapsed();
+        let before = served.load(Ordering::Relaxed);
+        until("they are served again", || {
+            served.load(Ordering::Relaxed) > before + 3
+        });
+        stop.store(true, Ordering::Relaxed);
+        assert!(
+            took < Duration::from_secs(1),
+            "a new one served after {took:?}"
+        );
+    });
+    session.send(&Message::Data(Stream::Main, b"after\n"));
+    session.until(b"after\n");
+    session.send(&Message::Eof(Stream::Main));
+    assert_eq!(session.finish().1, Some(End::Exited(0)));
+    settled(&d);
+}
+
+#[test]
+fn a_relay_that_is_killed_takes_its_jobs_along_and_a_new_one_serves() {
+    let d = Daemon::start();
+    let caller = Caller::of(&d);
+    let marker = d.folder.path("hung-up");
+    let mut session = caller.accepted(d.port, &hangs_up(&marker));
+    session.until(b"ready\n");
+    let lines = d.log.all().len();
+    kill_9(d.process("relay"));
+    assert_eq!(session.finish().1, None, "cut, not ended");
+    d.log
+        .wait_from(lines, |l| l.starts_with("started process=relay"));
+    until("the job is hung up", || marker.exists());
+    let (_, line) = d.log.wait_from(lines, |l| l.starts_with("end session=0"));
+    assert!(line.contains("how=cut"), "{line}");
+    assert_eq!(d.says(0, &["echo", "again"]), b"again\n");
+    settled(&d);
+}
+
+/// Between a relay's death and the next one nothing is started that nobody serves.
+#[test]
+fn without_a_relay_no_command_begins() {
+    let d = Daemon::start_as("daemon.refusal-interval = 1\n", "");
+    let caller = Caller::of(&d);
+    let marker = d.folder.path("begun");
+    // Each death doubles the pause before the next start.
+    for _ in 0..4 {
+        let lines = d.log.all().len();
+        kill_9(d.process("relay"));
+        d.log
+            .wait_from(lines, |l| l.starts_with("started process=relay"));
+    }
+    let lines = d.log.all().len();
+    kill_9(d.process("relay"));
+    d.log.wait_from(lines, |l| l == "lost process=relay");
+    let mut s = caller.ask(d.port, &format!("touch {}", marker.display()));
+    let reference = s.denied();
+    let line = d.log.wait(&reference);
+    assert!(
+        line.contains("cause=busy") && line.contains("relay"),
+        "{line}"
+    );
+    assert!(!marker.exists());
+    d.log
+        .wait_from(lines, |l| l.starts_with("started process=relay"));
+    d.says(0, &["true"]);
+}
+
+#[test]
+fn a_monitor_that_is_killed_takes_all_along() {
+    let mut d = Daemon::start();
+    let caller = Caller::of(&d);
+    let marker = d.folder.path("hung-up");
+    let mut session = caller.accepted(d.port, &hangs_up(&marker));
+    session.until(b"ready\n");
+    let mut waiting = Stranger::connect(d.port);
+    waiting.greet();
+    let all = daemon::children(d.pid());
+    assert_eq!(all.len(), 3);
+    kill_9(d.pid());
+    d.child.wait().unwrap();
+    until("gate, relay and job end", || all.iter().all(|c| !lives(*c)));
+    until("the job is hung up", || marker.exists());
+    assert_eq!(session.finish().1, None);
+    waiting.closed();
+}
+
+#[test]
+fn repeated_deaths_are_met_with_longer_pauses_and_leave_no_zombie() {
+    let d = Daemon::start();
+    let mut pauses = Vec::new();
+    for _ in 0..5 {
+        let lines = d.log.all().len();
+        kill_9(d.process("gate"));
+        let ((), took) = timed(|| {
+            d.log
+                .wait_from(lines, |l| l.starts_with("started process=gate"));
+        });
+        pauses.push(took);
+    }
+    assert!(pauses[0] < Duration::from_millis(700), "{pauses:?}");
+    assert!(pauses[4] > Duration::from_millis(800), "{pauses:?}");
+    settled(&d);
+    // Connections that came meanwhile waited in the kernel.
+    kill_9(d.process("gate"));
+    d.says(0, &["true"]);
+}
+
+/// A log that nobody reads does not stop the daemon.
+#[test]
+fn a_full_pipe_behind_stderr_stops_nothing() {
+    let folder = daemon::configured("daemon.refusal-interval = 1\n", "");
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    let mut child = daemon::cosserver()
+        .args(["-D", "-e", "-p", "0", "-f"])
+        .arg(folder.path("S/cosserver.toml"))
+        .stderr(write)
+        .spawn()
+        .unwrap();
+    let mut first = Vec::new();
+    while !first.ends_with(b"\n") || !String::from_utf8_lossy(&first).contains("[::1]") {
+        let mut byte = [0];
+        assert_eq!(nix::unistd::read(&read, &mut byte).unwrap(), 1);
+        first.push(byte[0]);
+        if String::from_utf8_lossy(&first).contains("listening on 127.0.0.1")
+            && first.ends_with(b"\n")
+        {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&first).into_owned();
+    let line = text
+        .lines()
+        .find(|l| l.contains("listening on 127.0.0.1:"))
+        .unwrap();
+    let port: u16 = line.rsplit(':').next().unwrap().parse().unwrap();
+    let cos = |words: &str| {
+        let mut command = Start::new(daemon::COS);
+        command.arg("-C").arg(folder.path("A"));
+        command.args(["run", "-p", &port.to_string(), "hostb", words]);
+        daemon::run(&mut command)
+    };
+    // Two lines a command, each with its first 200 bytes: more than a pipe holds.
+    let long = format!("true {}", "x".repeat(400));
+    for _ in 0..250 {
+        let out = cos(&long);
+        assert!(out.status.success(), "{out:?}");
+    }
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    let until_then = Instant::now() + daemon::PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < until_then, "it does not end");
+        std::thread::yield_now();
+    }
+    let waiting = {
+        let mut n = 0_i32;
+        let mut bytes = vec![0; 1 << 20];
+        n += i32::try_from(nix::unistd::read(&read, &mut bytes).unwrap()).unwrap();
+        n
+    };
+    assert!(waiting > 60_000, "the pipe was not full: {waiting}");
+}
+
+/// Few descriptors and many connections: the daemon lives, serves whom it can,
+/// and has all back afterwards.
+#[test]
+fn too_few_descriptors_cost_no_process() {
+    let folder = daemon::configured("limits.hello = 2\ndaemon.refusal-interval = 1\n", "");
+    let mut command = Start::new("prlimit");
+    command.args(["--nofile=40:40", daemon::COSSERVER]);
+    let d = Daemon::start_through(command, folder);
+    let caller = Caller::of(&d);
+    let (gate, relay) = (d.process("gate"), d.process("relay"));
+    let open = [gate, relay, d.pid()].map(daemon::descriptors);
+    let mut silent: Vec<Stranger> = (0..100).map(|_| Stranger::connect(d.port)).collect();
+    // A stranger who asks when the gate has no descriptor left to hand over.
+    let mut asks: Vec<Stranger> = (0..10).map(|_| Stranger::connect(d.port)).collect();
+    for s in &mut asks {
+        s.send(&daemon::hostile::hello());
+    }
+    // Those who were evicted, or were late, are told by the end of the connection.
+    silent.iter_mut().for_each(|s| s.closed());
+    for s in &mut asks {
+        s.rest();
+    }
+    assert_eq!(d.says(0, &["echo", "served"]), b"served\n");
+    // More sessions than the relay has descriptors for: some are cut or refused,
+    // those that run go on.
+    let mut first = caller.accepted(d.port, "cat");
+    first.send(&Message::Data(Stream::Main, b"first\n"));
+    first.until(b"first\n");
+    let mut others: Vec<Stranger> = (0..12).map(|_| caller.ask(d.port, "cat")).collect();
+    for s in &mut others {
+        // Each has an answer or an end.
+        s.record();
+    }
+    first.send(&Message::Data(Stream::Main, b"still\n"));
+    first.until(b"still\n");
+    drop(others);
+    first.send(&Message::Eof(Stream::Main));
+    assert_eq!(first.finish().1, Some(End::Exited(0)));
+    drop(first);
+    drop((silent, asks));
+    assert_eq!((d.process("gate"), d.process("relay")), (gate, relay));
+    until("descriptors are back", || {
+        [gate, relay, d.pid()].map(daemon::descriptors) <= open
+    });
+    assert_eq!(d.says(0, &["echo", "again"]), b"again\n");
+}
+
+/// An ordinary user's daemon, with folders of its own.
+fn ordinary() -> Option<(daemon::Folder, Start)> {
+    if !daemon::is_root() {
+        return None;
+    }
+    // Its shell may be nologin: programs alone.
+    let programs = "commands=\"/usr/bin/id -u\" commands=/bin/true";
+    let folder = daemon::configured("daemon.refusal-interval = 1\n", programs);
+    let hostinfo = folder.path("S/hostinfo");
+    let text = fs::read_to_string(&hostinfo).unwrap();
+    fs::write(&hostinfo, text.replace("run-as=root", "run-as=nobody")).unwrap();
+    let chown = ["-R", "65534:65534"];
+    daemon::must(Start::new("chown").args(chown).arg(folder.path("S")));
+    // In a folder of ours, to which the way is open.
+    let copy = folder.path("cosserver");
+    fs::copy(daemon::COSSERVER, &copy).unwrap();
+    let mut command = Start::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    Some((folder, command))
+}
+
+/// As an ordinary user it serves that user alone, in the same processes.
+#[test]
+fn an_ordinary_user_is_served_alone() {
+    let Some((folder, mut command)) = ordinary() else {
+        return;
+    };
+    command.arg(folder.path("cosserver"));
+    let d = Daemon::start_through(command, folder);
+    let mut caller = Caller::of(&d);
+    let id = Command::Words(vec![b"/usr/bin/id".to_vec(), b"-u".to_vec()]);
+    let root = caller.ask_for(d.port, id.clone()).denied();
+    assert!(d.log.wait(&root).contains("cause=user"));
+    caller.user = "nobody".into();
+    let (output, end) = caller.accepted_for(d.port, id).finish();
+    assert_eq!((output, end), (b"65534\n".to_vec(), Some(End::Exited(0))));
+    for pid in [d.pid(), d.process("gate"), d.process("relay")] {
+        assert_eq!(daemon::status(pid, "Uid"), "65534\t65534\t65534\t65534");
+        // Not dumpable: what /proc shows of it is root's alone.
+        use std::os::unix::fs::MetadataExt;
+        let about = fs::metadata(format!("/proc/{pid}/environ")).unwrap();
+        assert_eq!(about.uid(), 0, "others of this user can read its memory");
+    }
+    let line = d.log.wait("started process=gate");
+    assert!(
+        line.contains("chroot=false") && line.contains("seccomp=true"),
+        "{line}"
+    );
+    assert_eq!(daemon::status(d.process("gate"), "Seccomp"), "2");
+}
+
+/// No process to be had: denied with the cause, and served again afterwards.
+#[test]
+fn too_few_processes_are_a_refusal_and_no_death() {
+    let Some((folder, mut command)) = ordinary() else {
+        return;
+    };
+    command.arg(folder.path("cosserver"));
+    let d = Daemon::start_through(command, folder);
+    let mut caller = Caller::of(&d);
+    caller.user = "nobody".into();
+    let program = Command::Words(vec![b"/bin/true".to_vec()]);
+    caller.accepted_for(d.port, program.clone()).finish();
+    let limit = |n: &str| {
+        let mut command = Start::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.args(["prlimit", "--pid", &d.pid().to_string()]);
+        daemon::must(command.arg(format!("--nproc={n}")));
+    };
+    limit("1:1000");
+    let reference = caller.ask_for(d.port, program.clone()).denied();
+    let line = d.log.wait(&reference);
+    assert!(line.contains("cause=system"), "{line}");
+    limit("1000:1000");
+    let (_, end) = caller.accepted_for(d.port, program).finish();
+    assert_eq!(end, Some(End::Exited(0)));
+    settled(&d);
+}
+
+/// A look-up that takes its time holds nothing of the daemon's: not the port,
+/// not the channels.
+#[test]
+fn a_slow_look_up_does_not_outlive_the_monitor() {
+    let folder = daemon::configured("", "");
+    // A name that no answer comes for, where there is no name server to say no.
+    let hostinfo = folder.path("S/hostinfo");
+    daemon::append(&hostinfo, "slow.invalid cos run-as=root\n");
+    let mut d = Daemon::start_in(folder, &[]);
+    let all = daemon::children(d.pid());
+    for pid in &all {
+        if fs::read(format!("/proc/{pid}/cmdline"))
+            .unwrap_or_default()
+            .starts_with(b"cosserver: ")
+        {
+            continue;
+        }
+        // The helper, if it is still there: its pipe and the standard ones.
+        assert!(
+            daemon::descriptors(*pid) <= 6,
+            "{}",
+            daemon::descriptors(*pid)
+        );
+    }
+    d.says(0, &["true"]);
+    kill_9(d.pid());
+    d.child.wait().unwrap();
+    until("all have ended", || all.iter().all(|c| !lives(*c)));
+    std::net::TcpListener::bind(("127.0.0.1", d.port)).unwrap();
+}

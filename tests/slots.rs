@@ -1,0 +1,239 @@
+//! Who holds how many slots: caps in all and by source, penalties, reserved
+//! slots, and a crowd of the silent that keeps nobody from being served.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test panics where something is not as it should be"
+)]
+
+mod daemon;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use daemon::hostile::{Caller, Stranger};
+use daemon::{Daemon, until};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A stranger of that source who was greeted, and so holds a slot.
+fn held(d: &Daemon, from: &str) -> Stranger {
+    let mut s = Stranger::from_address(ip(from), d.port);
+    s.greet();
+    s
+}
+
+/// Whether this connection is still held: nothing has come, and no end.
+fn is_held(s: &mut Stranger) -> bool {
+    s.socket.set_nonblocking(true).unwrap();
+    let got = std::io::Read::read(&mut s.socket, &mut [0]);
+    s.socket.set_nonblocking(false).unwrap();
+    matches!(got, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// Says garbage from there and is turned away, which costs the penalty `noauth`.
+fn garbage(d: &Daemon, from: &str) {
+    let mut s = Stranger::from_address(ip(from), d.port);
+    s.send(b"GET / HTTP/1.0\r\n\r\n");
+    s.closed();
+}
+
+#[test]
+fn a_source_has_so_many_slots_and_its_oldest_makes_room() {
+    let d = Daemon::start_as("limits.silent-per-source = 3\n", "");
+    let mut all: Vec<Stranger> = (0..3).map(|_| held(&d, "127.7.7.7")).collect();
+    let mut neighbour = held(&d, "127.7.7.8");
+    let mut fourth = held(&d, "127.7.7.7");
+    all.remove(0).closed();
+    let line = d.log.wait("turned-away ");
+    assert!(
+        line.contains("peer=127.7.7.7") && line.contains("cause=crowd"),
+        "{line}"
+    );
+    assert!(all.iter_mut().all(is_held) && is_held(&mut fourth) && is_held(&mut neighbour));
+}
+
+#[test]
+fn a_penalised_source_has_one_slot_a_listed_or_exempt_one_all() {
+    let d = Daemon::start_as(
+        "limits.silent-per-source = 5\n\
+         penalties.noauth = 100\npenalties.min = 150\npenalties.exempt = [\"127.8.0.0/16\"]\n",
+        "",
+    );
+    // 100 seconds are less than the 150 from which on it counts.
+    garbage(&d, "127.7.7.7");
+    let mut first = held(&d, "127.7.7.7");
+    let mut second = held(&d, "127.7.7.7");
+    assert!(is_held(&mut first) && is_held(&mut second));
+    drop((first, second));
+    garbage(&d, "127.7.7.7");
+    let mut first = held(&d, "127.7.7.7");
+    assert!(is_held(&mut first));
+    let mut second = held(&d, "127.7.7.7");
+    first.closed();
+    assert!(is_held(&mut second), "never none");
+    // Another source has its own, and a listed and an exempt one keep theirs.
+    for from in ["127.7.7.8", "127.0.0.1", "127.8.1.1"] {
+        if from != "127.7.7.8" {
+            (0..4).for_each(|_| garbage(&d, from));
+        }
+        let mut all: Vec<Stranger> = (0..4).map(|_| held(&d, from)).collect();
+        assert!(all.iter_mut().all(is_held), "{from}");
+    }
+    d.says(0, &["true"]);
+}
+
+#[test]
+fn wrong_proofs_and_silence_are_penalised_too() {
+    let d = Daemon::start_as(
+        "limits.hello = 1\ndaemon.refusal-interval = 1\n\
+         penalties.authfail = 100\npenalties.grace-exceeded = 100\npenalties.min = 50\n",
+        "",
+    );
+    let caller = Caller::of(&d);
+    let one_slot = |from: &str| {
+        let mut first = held(&d, from);
+        let second = held(&d, from);
+        first.closed();
+        drop(second);
+    };
+    // Refused at an address that is not its own.
+    let mut s = Stranger::from_address(ip("127.7.7.7"), d.port);
+    let greeting = s.greet();
+    s.send(&caller.client_hello(&greeting, &caller.request("true")).0);
+    s.denied();
+    one_slot("127.7.7.7");
+    // Silent beyond the deadline.
+    let mut s = Stranger::from_address(ip("127.7.7.8"), d.port);
+    s.closed();
+    one_slot("127.7.7.8");
+    // Gone without a proof.
+    let d = Daemon::start_as("penalties.noauth = 100\npenalties.min = 50\n", "");
+    drop(Stranger::from_address(ip("127.7.7.9"), d.port));
+    until("the penalty is there", || {
+        let mut first = held(&d, "127.7.7.9");
+        let _second = held(&d, "127.7.7.9");
+        !is_held(&mut first)
+    });
+}
+
+#[test]
+fn ipv6_is_served_and_counted() {
+    let d = Daemon::start_as("limits.silent-per-source = 3\n", "");
+    d.log.wait("listening on [::1]:");
+    let caller = Caller::of(&d);
+    let s = Stranger::from_address(ip("::1"), d.port);
+    let words = cosserver::wire::request::Command::Words(vec![b"echo six".to_vec()]);
+    assert_eq!(caller.accepted_on(s, words).finish().0, b"six\n");
+    // Listed, it has its own slots; another would have three.
+    let mut all: Vec<Stranger> = (0..4).map(|_| held(&d, "::1")).collect();
+    assert!(all.iter_mut().all(is_held));
+    garbage(&d, "::1");
+    assert!(d.log.wait("cause=malformed").contains("peer=::1"));
+}
+
+#[test]
+fn in_all_the_oldest_of_the_greediest_makes_room() {
+    let d = Daemon::start_as("limits.silent = 20\nlimits.reserved = 4\n", "");
+    let caller = Caller::of(&d);
+    let mut small: Vec<Stranger> = (1..=6).map(|n| held(&d, &format!("127.1.0.{n}"))).collect();
+    let mut greedy: Vec<Stranger> = (0..10).map(|_| held(&d, "127.2.0.1")).collect();
+    // 16 of 20: the last four are for those whom hostinfo lists.
+    let mut next: Vec<Stranger> = (7..=10)
+        .map(|n| held(&d, &format!("127.1.0.{n}")))
+        .collect();
+    for oldest in &mut greedy[..4] {
+        oldest.closed();
+    }
+    assert!(greedy[4..].iter_mut().all(is_held));
+    assert!(small.iter_mut().chain(&mut next).all(is_held));
+    let mut listed: Vec<Stranger> = (0..3).map(|_| held(&d, "127.0.0.1")).collect();
+    assert!(
+        greedy[4..].iter_mut().all(is_held),
+        "the reserved slots took them"
+    );
+    assert_eq!(caller.accepted(d.port, "echo in").finish().0, b"in\n");
+    assert!(listed.iter_mut().all(is_held));
+}
+
+/// From a thousand sources, each within its cap: legitimate commands are served
+/// all the while, and the descriptors are back afterwards.
+#[test]
+fn a_crowd_of_the_silent_keeps_nobody_out() {
+    let d = Daemon::start_as("limits.hello = 3\nlimits.handshake = 3\n", "");
+    let gate = d.process("gate");
+    d.says(0, &["true"]);
+    let open = daemon::descriptors(gate);
+    let count: u32 = if daemon::long() { 10_000 } else { 1500 };
+    let threads = daemon::status(gate, "Threads");
+    let children = daemon::children(d.pid()).len();
+    let mut crowd: Vec<Stranger> = (0..count)
+        .map(|n| {
+            let from = Ipv4Addr::from(0x7f05_0001 + n % 1000);
+            Stranger::from_address(from.into(), d.port)
+        })
+        .collect();
+    for (n, s) in crowd.iter_mut().enumerate() {
+        if n % 2 == 0 {
+            s.send(&daemon::hostile::hello());
+        }
+    }
+    for _ in 0..5 {
+        assert_eq!(d.says(0, &["echo", "served"]), b"served\n");
+    }
+    assert_eq!(daemon::status(gate, "Threads"), threads);
+    assert_eq!(daemon::children(d.pid()).len(), children);
+    for s in &mut crowd {
+        s.rest();
+    }
+    drop(crowd);
+    until("descriptors are back", || daemon::descriptors(gate) <= open);
+    d.says(0, &["true"]);
+}
+
+/// More refused at once than there is room for: the rest is closed without a word.
+#[test]
+fn refusals_that_wait_are_bounded() {
+    let d = Daemon::start_as("limits.refusals = 5\ndaemon.refusal-interval = 2\n", "");
+    let mut caller = Caller::of(&d);
+    caller.name = "stranger".into();
+    let mut all: Vec<Stranger> = (0..12).map(|_| caller.ask(d.port, "true")).collect();
+    let lengths: Vec<usize> = all.iter_mut().map(|s| s.rest().len()).collect();
+    assert_eq!(
+        lengths.iter().filter(|n| **n == 15).count(),
+        5,
+        "{lengths:?}"
+    );
+    assert_eq!(
+        lengths.iter().filter(|n| **n == 0).count(),
+        7,
+        "{lengths:?}"
+    );
+    assert_eq!(d.log.count("cause=unknown-host"), 12);
+}
+
+/// Noise beyond a hundred lines a second is counted, and what matters is said.
+#[test]
+fn a_flood_does_not_fill_the_log() {
+    let d = Daemon::start_as("limits.silent-per-source = 5000\n", "");
+    for _ in 0..400 {
+        let mut s = Stranger::connect(d.port);
+        s.send(b"GET / HTTP/1.0\r\n\r\n");
+        s.closed();
+    }
+    d.says(0, &["true"]);
+    let before = d.log.count("turned-away");
+    assert!(before < 400, "{before} lines");
+    d.log.wait("exec session=");
+    // The count is told with the next line of noise, a second later.
+    until("the rest is counted", || {
+        let mut s = Stranger::connect(d.port);
+        s.send(b"x");
+        s.send(&[0; 8]);
+        s.rest();
+        d.log.count("suppressed lines=") > 0
+    });
+}
