@@ -220,7 +220,7 @@ pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
     }
     if !removed.is_empty() {
         out.tell(format!("{host}: removed {}", removed.join(", ")));
-        out.tell("send a running cosserver SIGHUP, so that it reads the host table again");
+        out.tell("a running cosserver sees it at the next request");
     }
     match failed {
         Some(fault) => Err(fault.into()),

@@ -76,7 +76,7 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
         "{host} may run commands here as {users}, from {}",
         from(&addresses, &host)
     ));
-    out.tell("send a running cosserver SIGHUP, so that it reads the host table again");
+    out.tell("a running cosserver sees it at the next request");
     draft.hand_over(&host, out)?;
     Ok(())
 }

@@ -312,7 +312,7 @@ fn no_such_address(e: &std::io::Error) -> bool {
 
 /// Where gate and relay live, and as whom. Only for root.
 fn cell(place: &Place, settings: &Settings) -> Result<Option<Cell>, Fault> {
-    secure::make_folder(&place.state, if place.system { 0o755 } else { 0o700 })?;
+    secure::make_folder(&place.state, 0o700)?;
     secure::make_folder(&place.machines(), 0o700)?;
     secure::make_folder(&place.run, 0o755)?;
     if !geteuid().is_root() {
