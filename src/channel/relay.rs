@@ -16,7 +16,8 @@ use crate::wire::stream::{End, Signal};
 /// the peer's socket, the session's own channel, and our ends of the job's
 /// stdin, stdout and stderr.
 pub struct Session {
-    /// The record that accepts the connection: the first to be sent.
+    /// What has still to be sent of the record that accepts the connection:
+    /// nothing, as a rule.
     pub answer: Vec<u8>,
     /// Keys and counters.
     pub keys: Keys,

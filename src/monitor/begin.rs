@@ -1,6 +1,7 @@
 //! The last steps of the walk: the job is started, the connection accepted, and
 //! both are given to the relay.
 
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::Monitor;
@@ -13,6 +14,7 @@ use crate::log::Level;
 use crate::policy::{Exec, Granted};
 use crate::service::exec::{self, Running, Setting};
 use crate::sys::account::Account;
+use crate::sys::socket;
 use crate::wire::Malformed;
 use crate::wire::noise::Keys;
 use crate::wire::record::{self, Kind};
@@ -38,6 +40,8 @@ impl Monitor {
         self.log_start(id, &pending.granted, account);
         match accept(&mut pending) {
             Ok((answer, keys)) => {
+                // Sent from here, so that the client works while the relay begins.
+                let answer = socket::send_now(pending.socket.as_fd(), answer);
                 self.hand_over(pending, running, answer, keys, now);
                 Ok(())
             }

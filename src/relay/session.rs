@@ -153,10 +153,15 @@ impl Serving {
             if ready.stdin {
                 self.feed_job()?;
             }
-            for which in [0, 1] {
+            let mut ended = [None; 2];
+            for (which, end) in ended.iter_mut().enumerate() {
                 if ready.outputs.get(which) == Some(&true) {
-                    self.read_job(which)?;
+                    *end = self.read_job(which)?;
                 }
+            }
+            // Both outputs of a command end together: their ends go as one.
+            for stream in ended.into_iter().flatten() {
+                self.outgoing.add(&Message::Eof(stream))?;
             }
         }
     }
@@ -305,22 +310,22 @@ impl Serving {
         }
     }
 
-    /// Reads one of the job's outputs and sends it on.
-    fn read_job(&mut self, which: usize) -> Result<(), Stop> {
+    /// Reads one of the job's outputs, to be sent on. The stream, if it has ended.
+    fn read_job(&mut self, which: usize) -> Result<Option<Stream>, Stop> {
         let Some(output) = self.outputs.get_mut(which) else {
-            return Ok(());
+            return Ok(None);
         };
         let Some(pipe) = &output.pipe else {
-            return Ok(());
+            return Ok(None);
         };
         if !self.outgoing.is_empty() || output.allowance.left() == 0 {
-            return Ok(());
+            return Ok(None);
         }
         match self
             .outgoing
             .fill(pipe, output.stream, output.allowance.left())?
         {
-            Filled::Nothing => return Ok(()),
+            Filled::Nothing => return Ok(None),
             Filled::Bytes(n) => {
                 output.allowance.spend(n);
                 self.got = self.got.saturating_add(n.try_into().unwrap_or(u64::MAX));
@@ -331,11 +336,10 @@ impl Serving {
             }
             Filled::End => {
                 output.pipe = None;
-                self.outgoing.add(&Message::Eof(output.stream))?;
+                return Ok(Some(output.stream));
             }
         }
-        self.outgoing.flush(&self.socket)?;
-        Ok(())
+        Ok(None)
     }
 
     /// Tells the client the job's end, once the command has ended and its outputs

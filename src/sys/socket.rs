@@ -100,6 +100,14 @@ pub fn has_bytes(fd: BorrowedFd<'_>) -> bool {
     matches!(recv(fd.as_raw_fd(), &mut [0], flags), Ok(n) if n > 0)
 }
 
+/// Sends what a nonblocking socket takes at once; what it did not take. A peer
+/// that is gone is found out by whoever sends the rest, or reads.
+pub fn send_now(fd: BorrowedFd<'_>, mut bytes: Vec<u8>) -> Vec<u8> {
+    let sent = nix::unistd::write(fd, &bytes).unwrap_or(0);
+    bytes.drain(..sent);
+    bytes
+}
+
 /// Descriptor `number`, which this process was started with, as ours: taken
 /// once, closed on exec from now on.
 ///
