@@ -88,8 +88,11 @@ fn the_words_are_joined_by_single_spaces_and_never_quoted() {
 fn the_environment_is_exactly_what_it_should_be() {
     let d = Daemon::start_with("", "accept-env=DEPLOY_TAG");
     // The environment that the shell was started with, before it adds its own.
-    let words = ["cat /proc/$$/environ; true"];
-    let mut command = d.cos(&words);
+    let mut command = Command::new(COS);
+    let port = d.port.to_string();
+    command.arg("-C").arg(d.client());
+    command.args(["run", "-p", &port, "-oSendEnv=DEPLOY_TAG SECRET", "hostb"]);
+    command.arg("cat /proc/$$/environ; true");
     command.env_clear().envs([
         ("LANG", "C.UTF-8"),
         ("LC_TIME", "de_DE.UTF-8"),
@@ -101,6 +104,7 @@ fn the_environment_is_exactly_what_it_should_be() {
         ("COS_HOST", "forged"),
         ("IFS", "x"),
         ("SECRET", "s"),
+        ("DEPLOY_TAG", "v1 = x"),
     ]);
     let out = must(&mut command);
     let mut got: Vec<String> = out
@@ -122,6 +126,8 @@ fn the_environment_is_exactly_what_it_should_be() {
         "LC_TIME=de_DE.UTF-8".to_owned(),
         "LC_ALL=C".to_owned(),
         "GIT_PROTOCOL=version=2".to_owned(),
+        // Asked for and allowed; SECRET was asked for alone.
+        "DEPLOY_TAG=v1 = x".to_owned(),
     ];
     expected.sort();
     assert_eq!(got, expected);

@@ -30,7 +30,7 @@ use nix::unistd::Pid;
 /// A job that says that it runs, and marks its hang-up.
 fn hangs_up(marker: &Path) -> String {
     format!(
-        "trap '' PIPE; trap 'touch {}; exit' HUP; echo ready; while :; do sleep 0.1; done",
+        "trap '' PIPE; trap 'touch {}; exit' HUP; echo ready; while :; do sleep 1; done",
         marker.display()
     )
 }

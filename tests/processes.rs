@@ -39,7 +39,7 @@ fn lives(pid: i32) -> bool {
 /// A job that says when it runs, and marks it when it is hung up.
 fn hangs_up(marker: &Path) -> String {
     format!(
-        "trap '' PIPE; trap 'touch {}; exit' HUP; echo ready; while :; do sleep 0.1; done",
+        "trap '' PIPE; trap 'touch {}; exit' HUP; echo ready; while :; do sleep 1; done",
         marker.display()
     )
 }

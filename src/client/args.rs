@@ -51,6 +51,8 @@ pub struct Call {
     pub folder: Option<PathBuf>,
     /// How long connecting to one address may take, and then the server's hello.
     pub connect_timeout: Duration,
+    /// Variables to pass besides those that always go along, by their whole names.
+    pub send_env: Vec<String>,
     /// The command's words, at least one; any bytes but NUL.
     pub words: Vec<Vec<u8>>,
     /// An ssh subsystem is meant by the words.
@@ -156,6 +158,7 @@ struct Draft {
     folder: Option<PathBuf>,
     connect_timeout: Option<Duration>,
     subsystem: bool,
+    send_env: Vec<String>,
     for_ssh: Vec<String>,
 }
 
@@ -234,6 +237,9 @@ impl Draft {
             "connecttimeout" => self.connect_timeout = seconds(value)?,
             "user" => self.set_user = Some(user(value, "-o User=")?),
             "port" => self.set_port = Some(port(value, "-o Port=")?),
+            "sendenv" => self
+                .send_env
+                .extend(value.split_ascii_whitespace().map(str::to_owned)),
             // We never ask anybody anything: every mode is batch mode.
             "batchmode" if !matches!(value, "yes" | "no" | "true" | "false") => {
                 return Err(Fault::new(format!(
@@ -278,6 +284,7 @@ impl Draft {
             connect_timeout: self.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
             words: words.iter().map(|w| w.as_bytes().to_vec()).collect(),
             subsystem: self.subsystem,
+            send_env: self.send_env,
             for_ssh: self.for_ssh,
         })
     }

@@ -388,6 +388,14 @@ fn the_faces() {
 }
 
 #[test]
+fn variables_to_send() {
+    let line = ["cosrsh", "-o", "SendEnv=GIT_PROTOCOL", "hostb"];
+    let line = [&line[..], &["-oSendEnv=A B", "-o", "sendenv C", "x"]].concat();
+    assert_eq!(call(&line).send_env, ["GIT_PROTOCOL", "A", "B", "C"]);
+    assert_eq!(call(&["cosrsh", "hostb", "x"]).send_env, [""; 0]);
+}
+
+#[test]
 fn help_and_version() {
     for line in [
         &["cos", "--help"][..],

@@ -96,7 +96,7 @@ pub(super) const RUN: &[Flag] = &[
         "o",
         "KEY=VALUE",
         Rule::Setting,
-        "ConnectTimeout (10 s), User and Port as in ssh; others are passed over",
+        "ConnectTimeout (10 s), User, Port and SendEnv as in ssh; others are passed over",
     ),
     flag("G", "", Rule::Probe, "exit with status 0 (git asks so)"),
     flag(

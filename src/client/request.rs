@@ -31,7 +31,7 @@ pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
         user,
         caller_user,
         command,
-        environment: passed_on(env::vars_os()),
+        environment: passed_on(env::vars_os(), &call.send_env),
     };
     let request = request.encode().map_err(|e| Fault::new(e.to_string()))?;
     Ok(Question { request, follows })
@@ -52,13 +52,18 @@ fn caller() -> Result<String, Fault> {
     }
 }
 
-/// The variables that a server takes, as far as they fit a request: locale, and
-/// git's protocol.
-fn passed_on(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(String, Vec<u8>)> {
+/// The variables that go along, as far as they fit a request: locale, git's
+/// protocol, and those that were asked for, which the server passes over unless
+/// its table allows them.
+fn passed_on(
+    all: impl Iterator<Item = (OsString, OsString)>,
+    asked_for: &[String],
+) -> Vec<(String, Vec<u8>)> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     all.filter_map(|(name, value)| {
         let (name, value) = (name.into_string().ok()?, value.as_bytes());
         let passed = name == "LANG" || name == "GIT_PROTOCOL" || name.starts_with("LC_");
+        let passed = passed || asked_for.contains(&name);
         let fits = name.len() <= VARIABLE_NAME && value.len() <= VARIABLE_VALUE;
         (passed && fits && !value.is_empty() && name.bytes().all(plain))
             .then(|| (name, value.to_vec()))
@@ -83,11 +88,18 @@ mod tests {
             ("LANGUAGE", "de"),
             ("GIT_PROTOCOL", "version=2"),
             ("HOME", "/root"),
+            ("TAG", "1"),
         ];
-        let all = all.iter().map(|(n, v)| (n.into(), v.into()));
-        let names: Vec<String> = passed_on(all).into_iter().map(|(n, _)| n).collect();
-        assert_eq!(names, ["LANG", "LC_TIME", "GIT_PROTOCOL"]);
+        let names = |asked_for: &[&str]| -> Vec<String> {
+            let all = all.iter().map(|(n, v)| (n.into(), v.into()));
+            let asked_for: Vec<String> = asked_for.iter().map(|n| (*n).to_owned()).collect();
+            let passed = passed_on(all, &asked_for);
+            passed.into_iter().map(|(n, _)| n).collect()
+        };
+        assert_eq!(names(&[]), ["LANG", "LC_TIME", "GIT_PROTOCOL"]);
+        let more = ["TAG", "LANG", "TA*", "NONE"];
+        assert_eq!(names(&more), ["LANG", "LC_TIME", "GIT_PROTOCOL", "TAG"]);
         let many = (0..100).map(|n| (format!("LC_{n}").into(), "C".into()));
-        assert_eq!(passed_on(many).len(), VARIABLES);
+        assert_eq!(passed_on(many, &[]).len(), VARIABLES);
     }
 }

@@ -1,0 +1,131 @@
+//! After much work the daemon's processes are what they were: descriptors,
+//! threads, children and memory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use daemon::session::{self, Session, eventually};
+use daemon::{Daemon, children, long, run};
+
+/// What a process holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Holds {
+    descriptors: usize,
+    threads: u64,
+    children: usize,
+}
+
+fn holds(pid: i32) -> Holds {
+    Holds {
+        descriptors: session::descriptors(pid),
+        threads: session::status_number(pid, "Threads"),
+        children: children(pid).len(),
+    }
+}
+
+/// Memory of its own that a process has in use, KiB.
+fn memory(pid: i32) -> u64 {
+    session::status_number(pid, "RssAnon")
+}
+
+/// Does `work` once to warm up and once more, and holds every process of the
+/// daemon to what it held between; its memory may grow by `most` KiB.
+fn comes_back(d: &Daemon, most: u64, mut work: impl FnMut()) {
+    let all = [
+        ("monitor", d.pid()),
+        ("gate", d.process("gate")),
+        ("relay", d.process("relay")),
+    ];
+    let at_first = all.map(|(_, pid)| holds(pid));
+    let is_as_at_first = || {
+        for ((name, pid), before) in all.iter().zip(at_first) {
+            let what = format!("the {name} is again at {before:?}");
+            eventually(&what, || holds(*pid) == before);
+        }
+        all.map(|(_, pid)| memory(pid))
+    };
+    work();
+    let before = is_as_at_first();
+    work();
+    let after = is_as_at_first();
+    for (((name, _), before), after) in all.iter().zip(before).zip(after) {
+        assert!(after <= before + most, "{name}: {before} KiB, then {after}");
+    }
+    assert_eq!(d.log.count("lost process="), 0);
+}
+
+#[test]
+fn after_many_commands() {
+    let d = Daemon::start();
+    let count = if long() { 100_000 } else { 300 };
+    comes_back(&d, 512, || {
+        let left = AtomicUsize::new(count);
+        let d = &d;
+        let take = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while let Ok(n) = take() {
+                        let status = i32::try_from(n % 256).unwrap();
+                        // Now and then one that is long in the asking, or writes much.
+                        let words = match n % 10 {
+                            0 => format!("exit {status} #{}", "x".repeat(20_000)),
+                            1 => format!("seq 1 30000; exit {status}"),
+                            _ => format!("exit {status}"),
+                        };
+                        let out = run(&mut d.cos(&[&words]));
+                        assert_eq!(out.status.code(), Some(status), "{out:?}");
+                    }
+                });
+            }
+        });
+    });
+    eventually("the log has them all", || {
+        d.log.count("end session=") == 2 * count
+    });
+}
+
+#[test]
+fn after_many_held_sessions() {
+    let d = Daemon::start_with("[exec]\nhup-to-kill = 0\n", "");
+    let count = if long() { 1_000 } else { 50 };
+    comes_back(&d, 1024, || {
+        let mut all: Vec<Session> = (0..count)
+            .map(|_| d.session(&["echo ready; read x; seq 1 20000; exit 9"]))
+            .collect();
+        for job in &all {
+            job.out.wait("ready");
+        }
+        // Half of them end well, the others are killed.
+        for (n, mut job) in all.drain(..).enumerate() {
+            if n % 2 == 0 {
+                job.say("go");
+                let ended = job.finish();
+                assert_eq!((ended.status, ended.out.len()), (Some(9), 20_001));
+            }
+        }
+    });
+}
+
+#[test]
+fn after_many_refusals() {
+    let settings = "[daemon]\nrefusal-interval = 1\n[penalties]\nauthfail = 0\n";
+    let d = Daemon::start_with(settings, "commands=/bin/true");
+    let count = if long() { 2_000 } else { 60 };
+    comes_back(&d, 512, || {
+        let mut all: Vec<Session> = (0..count).map(|_| d.session(&["/bin/false"])).collect();
+        for job in all.drain(..) {
+            assert_eq!(job.finish().status, Some(255));
+        }
+    });
+    eventually("the log has them all", || {
+        d.log.count("cause=command") == 2 * count
+    });
+}
