@@ -62,6 +62,8 @@ pub(super) struct Sessions {
     all: HashMap<u64, Session>,
     /// Those that were hung up and may have to be killed.
     hanging: Vec<u64>,
+    /// Whether some job had no pidfd.
+    blind: bool,
     next: u64,
 }
 
@@ -93,6 +95,7 @@ impl Sessions {
         let fd = channel.as_fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), token::session(id), Interest::READABLE)?;
         let pidfd = pidfd::open(pid);
+        self.blind |= pidfd.is_none();
         if let Some(fd) = &pidfd {
             let job = token::job(id);
             registry.register(&mut SourceFd(&fd.as_raw_fd()), job, Interest::READABLE)?;
@@ -179,8 +182,12 @@ impl Sessions {
         }
     }
 
-    /// Every job, where the system tells of none in particular.
+    /// Every job that the system does not tell of in particular: none, where it
+    /// has pidfds.
     pub(super) fn unwatched(&self) -> Vec<u64> {
+        if !self.blind {
+            return Vec::new();
+        }
         let unwatched = |s: &Session| s.pidfd.is_none() && (s.end.is_none() || s.killed);
         self.all
             .iter()

@@ -96,7 +96,11 @@ impl Outgoing {
         of: Stream,
         most: usize,
     ) -> Result<Filled, Malformed> {
-        self.data.resize(RECORDS * RECORD, 0);
+        if self.data.is_empty() {
+            // Fresh zero pages from the kernel: only those that are read into are
+            // ever touched. To resize would write them all.
+            self.data = vec![0; RECORDS * RECORD];
+        }
         let got = match read_into_places(output, &mut self.data, most) {
             Ok(0) => return Ok(Filled::End),
             Ok(n) => n,
