@@ -27,7 +27,7 @@ help:
 	@echo 'make test        all tests; as root also those that need root'
 	@echo 'make soak        the tests with their long counts'
 	@echo 'make bench       measure, beside the peers that are installed (root)'
-	@echo 'make fuzz        cargo-fuzz over every target, SECONDS=60 each'
+	@echo 'make fuzz        every fuzz target, SECONDS=60 each'
 	@echo 'make lint        format, clippy, shell scripts, man pages'
 	@echo 'make check-docs  do documents and code agree?'
 	@echo 'make install     into DESTDIR=, PREFIX=/usr/local; uninstall takes it away'
