@@ -16,6 +16,8 @@
     clippy::cast_possible_truncation,
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
     unsafe_code,
     reason = "a test panics where something is not as it should be, and takes what an attacker would"
 )]

@@ -398,3 +398,51 @@ fn a_slow_look_up_does_not_outlive_the_monitor() {
     until("all have ended", || all.iter().all(|c| !lives(*c)));
     std::net::TcpListener::bind(("127.0.0.1", d.port)).unwrap();
 }
+
+/// Many at once, and the first that this daemon sees: one look-up of the account
+/// serves them all, one machine key is recorded, and none is refused.
+#[test]
+fn many_first_requests_at_once_are_all_served() {
+    let d = Daemon::start();
+    let caller = Caller::of(&d);
+    let ready = std::sync::Barrier::new(40);
+    std::thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| {
+                let mut s = Stranger::connect(d.port);
+                let greeting = s.greet();
+                let (hello, noise) = caller.client_hello(&greeting, &caller.request("echo x"));
+                ready.wait();
+                s.send(&hello);
+                assert_eq!(s.session(noise).finish().0, b"x\n");
+            });
+        }
+    });
+    assert_eq!(d.log.count("machine-recorded"), 1);
+    assert_eq!(d.log.count("denied"), 0);
+    settled(&d);
+}
+
+/// A proven client that never stops signalling its job keeps nobody waiting.
+#[test]
+fn a_flood_of_signals_does_not_stop_the_monitor() {
+    use cosserver::wire::stream::Signal as Wish;
+    let d = Daemon::start();
+    let caller = Caller::of(&d);
+    let mut session = caller.accepted(d.port, "trap '' INT; echo ready; cat");
+    session.until(b"ready\n");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                session.send(&Message::Signal(Wish::Interrupt));
+            }
+        });
+        for _ in 0..10 {
+            assert_eq!(d.says(0, &["echo served"]), b"served\n");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    session.send(&Message::Eof(Stream::Main));
+    assert_eq!(session.finish().1, Some(End::Exited(0)));
+}

@@ -4,7 +4,7 @@
 //! A source is an IPv4 address or an IPv6 /64. Penalties are OpenSSH's: seconds
 //! that add up, up to a maximum, and work from a minimum on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,9 @@ pub(super) struct Sources {
     greediest: BTreeSet<(usize, Source)>,
     total: usize,
     penalties: HashMap<Source, Instant>,
-    ends: BTreeMap<(Instant, Source), ()>,
+    /// When they end, of IPv4 and of IPv6: who has a whole IPv6 network to call
+    /// from cannot push the others out of memory.
+    ends: [BTreeSet<(Instant, Source)>; 2],
     /// HOSTINFO lists them: slots are reserved for them.
     pub(super) listed: Networks,
     /// They are never penalised.
@@ -176,34 +178,32 @@ impl Sources {
         }
         let source = Source::of(ip);
         let before = self.penalties.remove(&source);
+        let [v4, v6] = &mut self.ends;
+        let ends = if source.1 { v6 } else { v4 };
         if let Some(end) = before {
-            self.ends.remove(&(end, source));
+            ends.remove(&(end, source));
         }
         let most = now + Duration::from_secs(limits.penalty_max.into());
         let from = before.filter(|end| *end > now).unwrap_or(now);
         let end = (from + Duration::from_secs(seconds.into())).min(most);
         self.penalties.insert(source, end);
-        self.ends.insert((end, source), ());
+        ends.insert((end, source));
         // Those that end first are forgotten first.
-        while self.penalties.len() > usize::try_from(limits.penalty_sources).unwrap_or(usize::MAX) {
-            self.forget_first();
+        while ends.len() > usize::try_from(limits.penalty_sources).unwrap_or(usize::MAX) {
+            if let Some((_, first)) = ends.pop_first() {
+                self.penalties.remove(&first);
+            }
         }
     }
 
     /// Forgets penalties that are over.
     pub(super) fn forgive(&mut self, now: Instant) {
-        while self
-            .ends
-            .first_key_value()
-            .is_some_and(|((end, _), ())| *end <= now)
-        {
-            self.forget_first();
-        }
-    }
-
-    fn forget_first(&mut self) {
-        if let Some(((_, source), ())) = self.ends.pop_first() {
-            self.penalties.remove(&source);
+        for ends in &mut self.ends {
+            while ends.first().is_some_and(|(end, _)| *end <= now) {
+                if let Some((_, source)) = ends.pop_first() {
+                    self.penalties.remove(&source);
+                }
+            }
         }
     }
 
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(s.slots(neighbour, &l, now), RESERVED);
         let later = now + Duration::from_secs(21);
         s.forgive(later);
-        assert!(s.penalties.is_empty() && s.ends.is_empty());
+        assert!(s.penalties.is_empty() && s.ends.iter().all(BTreeSet::is_empty));
         s.exempt.add(ip("198.51.100.1"), 32);
         s.punish(ip("198.51.100.1"), 100, &l, now);
         assert!(s.penalties.is_empty());
@@ -300,5 +300,16 @@ mod tests {
             s.penalties.is_empty(),
             "a penalty never lasts longer than the maximum"
         );
+    }
+
+    #[test]
+    fn many_ipv6_networks_do_not_push_an_ipv4_penalty_out_of_memory() {
+        let (mut s, l, now) = (Sources::default(), limits(), Instant::now());
+        s.punish(ip("192.0.2.1"), 20, &l, now);
+        for n in 0..1000 {
+            s.punish(ip(&format!("2001:db8:{n:x}::1")), 600, &l, now);
+        }
+        assert_eq!(s.slots(ip("192.0.2.1"), &l, now), 1);
+        assert_eq!(s.penalties.len(), 1 + 100);
     }
 }

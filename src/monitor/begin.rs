@@ -1,7 +1,7 @@
 //! The last steps of the walk: the job is started, the connection accepted, and
 //! both are given to the relay.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use super::Monitor;
@@ -12,6 +12,7 @@ use crate::channel::gate::Order;
 use crate::channel::relay::Session;
 use crate::log::Level;
 use crate::policy::{Exec, Granted};
+use crate::refusal::{Cause, Refusal};
 use crate::service::exec::{self, Running, Setting};
 use crate::sys::account::Account;
 use crate::sys::socket;
@@ -33,16 +34,17 @@ impl Monitor {
             becomes_user: self.accounts.serves().is_none(),
             limits: self.inherited,
         };
+        let peer = pending.granted.proven().peer();
+        let pair = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
         // The job first: it starts while we do the handshake's arithmetic.
-        let running = exec::start(&pending.granted, account, &setting)
-            .map_err(|r| r.of(pending.granted.proven().peer()))?;
+        let running = exec::start(&pending.granted, account, &setting).map_err(|r| r.of(peer))?;
         let id = self.sessions.next_id();
         self.log_start(id, &pending.granted, account);
         match accept(&mut pending) {
             Ok((answer, keys)) => {
                 // Sent from here, so that the client works while the relay begins.
                 let answer = socket::send_now(pending.socket.as_fd(), answer);
-                self.hand_over(pending, running, answer, keys, now);
+                self.hand_over(pending, running, pair, answer, keys, now);
                 Ok(())
             }
             Err(m) => {
@@ -57,6 +59,7 @@ impl Monitor {
         &mut self,
         pending: Pending,
         running: Running,
+        (ours, theirs): (Channel, OwnedFd),
         answer: Vec<u8>,
         keys: Keys,
         now: Instant,
@@ -73,14 +76,9 @@ impl Monitor {
             keys,
             linger,
         };
-        let pair = Channel::pair();
-        let added = pair.and_then(|(ours, theirs)| {
-            self.sessions
-                .add(self.poll.registry(), whose, running.pid, ours, now)?;
-            Ok(theirs)
-        });
-        match added {
-            Ok(theirs) => {
+        let registry = self.poll.registry();
+        match self.sessions.add(registry, whose, running.pid, ours, now) {
+            Ok(()) => {
                 let Running {
                     stdin,
                     stdout,
