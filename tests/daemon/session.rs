@@ -262,11 +262,11 @@ pub fn pipe() -> (OwnedFd, OwnedFd) {
     nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap()
 }
 
-/// The open descriptors of a process.
-pub fn descriptors(pid: i32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd"))
-        .unwrap()
-        .count()
+/// The open descriptors of a process. `None`: they are not for our eyes, as
+/// those of a process that keeps itself private are root's alone.
+pub fn descriptors(pid: i32) -> Option<usize> {
+    let folder = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    Some(folder.count())
 }
 
 /// A number that `/proc/PID/status` has under a name.
