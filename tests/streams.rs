@@ -361,9 +361,11 @@ fn a_job_may_close_its_descriptors_and_go_on() {
     assert!(client.try_wait().unwrap().is_none());
     // Nobody reads what it is given any more: the writer learns it.
     let mut stdin = client.stdin.take().unwrap();
-    let block = [0; 65_536];
-    let error = (0..1000).find_map(|_| stdin.write_all(&block).err());
-    assert_eq!(error.unwrap().kind(), std::io::ErrorKind::BrokenPipe);
+    let error = later(move || {
+        let block = [0; 65_536];
+        (0..1000).find_map(|_| stdin.write_all(&block).err())
+    });
+    assert_eq!(error.get().unwrap().kind(), std::io::ErrorKind::BrokenPipe);
     assert!(client.try_wait().unwrap().is_none());
     gate.open();
     assert_eq!(session::wait(&mut client).code(), Some(3));
