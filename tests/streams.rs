@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use daemon::session::{self, Fifo, Gate, Later, Session, as_shell, ends, later, lives};
+use daemon::session::{self, Fifo, Gate, Later, Patient, Session, as_shell, ends, later, lives};
 use daemon::{Daemon, long, must, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -213,7 +213,7 @@ fn output_passes_errors_that_nobody_reads_and_the_other_way_round() {
         } else {
             (err, out)
         };
-        let mut lines = BufReader::new(File::from(first));
+        let mut lines = BufReader::new(Patient(File::from(first)));
         let mut got = Vec::new();
         while !got.ends_with(b"done\n") {
             assert_ne!(lines.read_until(b'e', &mut got).unwrap(), 0);
@@ -317,11 +317,11 @@ fn two_hundred_commands_started_side_by_side() {
 fn a_client_killed_mid_stream_leaves_nothing_behind() {
     let d = Daemon::start_with("[exec]\nhup-to-kill = 0\n", "");
     let mut client = piped(&mut d.cos(&["echo $$ >&2; exec cat"]));
-    let mut err = BufReader::new(client.stderr.take().unwrap());
+    let mut err = BufReader::new(Patient(client.stderr.take().unwrap()));
     let mut pid = String::new();
     err.read_line(&mut pid).unwrap();
     let mut stdin = client.stdin.take().unwrap();
-    let mut out = client.stdout.take().unwrap();
+    let mut out = Patient(client.stdout.take().unwrap());
     let writer = later(move || {
         let block = [b'x'; 65_536];
         while stdin.write_all(&block).is_ok() {}
@@ -351,10 +351,7 @@ fn a_job_may_close_its_descriptors_and_go_on() {
     assert_eq!(fifo.hear(), "closed\n");
     // The output is at its end for its reader while the command runs.
     let mut out = String::new();
-    client
-        .stdout
-        .take()
-        .unwrap()
+    Patient(client.stdout.take().unwrap())
         .read_to_string(&mut out)
         .unwrap();
     assert_eq!(out, "out\n");
@@ -456,7 +453,7 @@ fn a_job_that_never_reads_its_input_and_waits() {
     let mut gate = Gate::new(d.folder.path("gate"));
     let script = format!("echo ready; read x <{}; exit 7", gate.name());
     let mut client = piped(&mut d.cos(&[&script]));
-    let mut out = BufReader::new(client.stdout.take().unwrap());
+    let mut out = BufReader::new(Patient(client.stdout.take().unwrap()));
     let mut line = String::new();
     out.read_line(&mut line).unwrap();
     let mut stdin = client.stdin.take().unwrap();
@@ -500,7 +497,7 @@ fn an_output_that_is_closed_ends_its_command() {
     let began = Instant::now();
     // `cos run hostb yes | head -1`
     let mut client = piped(&mut d.cos(&["exec yes"]));
-    let mut out = BufReader::new(client.stdout.take().unwrap());
+    let mut out = BufReader::new(Patient(client.stdout.take().unwrap()));
     let mut line = String::new();
     out.read_line(&mut line).unwrap();
     drop(out);
@@ -514,7 +511,7 @@ fn an_output_that_is_closed_ends_its_command() {
                  print(\"ready\", flush=True); p.poll(); print(\"gone\", file=sys.stderr)";
     let script = format!("python3 -c '{waits}'; exec sh -c 'echo more; echo no >&2'");
     let mut client = piped(&mut d.cos(&[&script]));
-    let mut out = BufReader::new(client.stdout.take().unwrap());
+    let mut out = BufReader::new(Patient(client.stdout.take().unwrap()));
     line.clear();
     out.read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");

@@ -174,6 +174,17 @@ impl<T> Later<T> {
     }
 }
 
+/// Something to read from that must have something to say, or an end, in time.
+pub struct Patient<F>(pub F);
+
+impl<F: Read + AsFd> Read for Patient<F> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let ready = becomes(&self.0, PollFlags::POLLIN, PATIENCE);
+        assert!(ready, "nothing came, and no end");
+        self.0.read(into)
+    }
+}
+
 /// What a status is to a shell: 128 and the signal where one ended it.
 pub fn as_shell(status: ExitStatus) -> Option<i32> {
     status.code().or_else(|| status.signal().map(|n| 128 + n))
