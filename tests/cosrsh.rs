@@ -28,15 +28,11 @@ fn install(folder: &Path, name: &str, text: &str) {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// A daemon whose commands find echoing programs under the names of the real ones.
-fn daemon_with_tools() -> Daemon {
+/// A daemon whose commands find echoing programs under the names of the real
+/// ones, and the folder that these are in.
+fn daemon_with_tools() -> (Daemon, Folder) {
     let tools = Folder::new();
     let path = format!("[exec]\npath = \"{}:/usr/bin:/bin\"\n", tools.0.display());
-    let d = Daemon::start_with(&path, "");
-    let to = d.folder.path("tools");
-    fs::rename(&tools.0, &to).unwrap();
-    // The folder that the path names is a link now, gone with the daemon's.
-    std::os::unix::fs::symlink(&to, &tools.0).unwrap();
     for name in [
         "rsync",
         "git-upload-pack",
@@ -46,13 +42,11 @@ fn daemon_with_tools() -> Daemon {
         "rmt",
         "orted",
     ] {
-        install(&to, name, ECHOING);
+        install(&tools.0, name, ECHOING);
     }
-    let link = tools.0.clone();
-    std::mem::forget(tools);
-    fs::write(d.folder.path("link"), link.to_str().unwrap()).unwrap();
+    let d = Daemon::start_with(&path, "");
     d.install_cosrsh();
-    d
+    (d, tools)
 }
 
 fn said(d: &Daemon, words: &[&str]) -> String {
@@ -69,7 +63,7 @@ fn said(d: &Daemon, words: &[&str]) -> String {
 fn each_tools_command_line() {
     let me = me();
     let me = me.as_str();
-    let d = daemon_with_tools();
+    let (d, _tools) = daemon_with_tools();
     let port = d.port.to_string();
     let port = port.as_str();
     let at = format!("{me}@hostb");
@@ -205,11 +199,6 @@ fn each_tools_command_line() {
     for (tool, words, expected) in lines {
         assert_eq!(said(&d, words).trim_end(), *expected, "{tool}: {words:?}");
     }
-    remove_link(&d);
-}
-
-fn remove_link(d: &Daemon) {
-    fs::remove_file(fs::read_to_string(d.folder.path("link")).unwrap()).unwrap();
 }
 
 #[test]

@@ -17,7 +17,7 @@ use daemon::{Daemon, children, long, run};
 /// What a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Holds {
-    descriptors: usize,
+    descriptors: Option<usize>,
     threads: u64,
     children: usize,
 }

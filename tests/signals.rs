@@ -8,10 +8,12 @@
 
 mod daemon;
 
+use std::fs::File;
+use std::io::Read;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use daemon::session::{self, Fifo, Session, ends, eventually, lives, state};
+use daemon::session::{self, Fifo, Patient, Session, ends, eventually, lives, state};
 use daemon::{Daemon, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -222,7 +224,7 @@ fn a_signal_arrives_although_nobody_reads_the_output() {
     assert!(ends(yes) && ends(shell), "both got it");
     // What had been written before still arrives, and then the status.
     let mut all = Vec::new();
-    std::io::Read::read_to_end(&mut std::fs::File::from(read), &mut all).unwrap();
+    Patient(File::from(read)).read_to_end(&mut all).unwrap();
     assert!(all.len() > (1 << 20) && all.iter().all(|b| b"y\n".contains(b)));
     assert_eq!(session::wait(&mut client).code(), Some(9));
     assert_eq!(err.count("never"), 0);
@@ -250,7 +252,7 @@ fn a_job_that_is_killed_while_its_output_waits_loses_none_of_it() {
     let leader: i32 = err.wait("").parse().unwrap();
     assert!(ends(leader), "the job is dead before anybody reads");
     let mut all = Vec::new();
-    std::io::Read::read_to_end(&mut std::fs::File::from(read), &mut all).unwrap();
+    Patient(File::from(read)).read_to_end(&mut all).unwrap();
     let expected = run(Command::new("seq").args(["1", "150000"])).stdout;
     assert!(all == expected, "{} of {} bytes", all.len(), expected.len());
     assert_eq!(session::wait(&mut client).code(), Some(137));

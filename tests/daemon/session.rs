@@ -174,6 +174,17 @@ impl<T> Later<T> {
     }
 }
 
+/// Something to read from that must have something to say, or an end, in time.
+pub struct Patient<F>(pub F);
+
+impl<F: Read + AsFd> Read for Patient<F> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let ready = becomes(&self.0, PollFlags::POLLIN, PATIENCE);
+        assert!(ready, "nothing came, and no end");
+        self.0.read(into)
+    }
+}
+
 /// What a status is to a shell: 128 and the signal where one ended it.
 pub fn as_shell(status: ExitStatus) -> Option<i32> {
     status.code().or_else(|| status.signal().map(|n| 128 + n))
@@ -262,11 +273,11 @@ pub fn pipe() -> (OwnedFd, OwnedFd) {
     nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap()
 }
 
-/// The open descriptors of a process.
-pub fn descriptors(pid: i32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd"))
-        .unwrap()
-        .count()
+/// The open descriptors of a process. `None`: they are not for our eyes, as
+/// those of a process that keeps itself private are root's alone.
+pub fn descriptors(pid: i32) -> Option<usize> {
+    let folder = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    Some(folder.count())
 }
 
 /// A number that `/proc/PID/status` has under a name.
