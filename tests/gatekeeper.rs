@@ -11,8 +11,6 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    clippy::disallowed_methods,
-    clippy::wildcard_enum_match_arm,
     clippy::cast_possible_truncation,
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,
