@@ -27,10 +27,11 @@ use daemon::{COS, COSSERVER, Daemon, Folder, Lines, PATIENCE, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// A job that says that it runs, and marks its hang-up.
+/// A job that says that it runs, and marks its hang-up. It starts no process
+/// meanwhile: a shell may lose a signal that comes while it does.
 fn hangs_up(marker: &Path) -> String {
     format!(
-        "trap '' PIPE; trap 'touch {}; exit' HUP; echo ready; while :; do sleep 1; done",
+        "trap '' PIPE; trap 'touch {}; exit' HUP; echo ready; while :; do read x; done",
         marker.display()
     )
 }
@@ -104,6 +105,24 @@ fn a_second_sigterm_does_not_wait_for_the_grace() {
         "{took:?}"
     );
     assert!(marker.exists());
+}
+
+/// A job that has ended by itself holds nothing up: its client is told, and the
+/// daemon does not wait for a process to kill.
+#[test]
+fn a_session_that_is_over_does_not_delay_the_end() {
+    for _ in 0..5 {
+        let mut d = Daemon::start_as("exec.hup-to-kill = 60\n", "");
+        let mut session = Caller::of(&d).accepted(d.port, "echo x; exit 3");
+        assert_eq!(session.finish().1, Some(End::Exited(3)));
+        let ((), took) = timed(|| {
+            d.signal(Signal::SIGTERM);
+            d.signal(Signal::SIGTERM);
+            assert!(d.child.wait().unwrap().success());
+        });
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert!(d.log.wait("end session=0").contains("how=done status=3"));
+    }
 }
 
 #[test]

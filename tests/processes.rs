@@ -36,10 +36,11 @@ fn lives(pid: i32) -> bool {
     )
 }
 
-/// A job that says when it runs, and marks it when it is hung up.
+/// A job that says when it runs, and marks it when it is hung up. It starts no
+/// process meanwhile: a shell may lose a signal that comes while it does.
 fn hangs_up(marker: &Path) -> String {
     format!(
-        "trap '' PIPE; trap 'touch {}; exit' HUP; echo ready; while :; do sleep 1; done",
+        "trap '' PIPE; trap 'touch {}; exit' HUP; echo ready; while :; do read x; done",
         marker.display()
     )
 }
@@ -246,7 +247,8 @@ fn a_full_pipe_behind_stderr_stops_nothing() {
 /// and has all back afterwards.
 #[test]
 fn too_few_descriptors_cost_no_process() {
-    let folder = daemon::configured("limits.hello = 2\ndaemon.refusal-interval = 1\n", "");
+    let settings = "limits.hello = 2\ndaemon.refusal-interval = 1\nexec.hup-to-kill = 1\n";
+    let folder = daemon::configured(settings, "");
     let mut command = Start::new("prlimit");
     command.args(["--nofile=40:40", daemon::COSSERVER]);
     let d = Daemon::start_through(command, folder);

@@ -13,6 +13,7 @@ pub mod watch;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -97,6 +98,20 @@ impl Channel {
     /// Whether messages wait for the other side to read.
     pub fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// Sends what waits, for at most so long. For a process with a thread to
+    /// spare.
+    pub fn settle(&mut self, limit: Duration) {
+        let until = Instant::now() + limit;
+        while self.flush().is_ok() && self.is_waiting() {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLOUT)];
+            if left.is_zero() || poll(&mut fds, timeout) == Ok(0) {
+                return;
+            }
+        }
     }
 
     fn try_send(&self, message: &[u8], fds: &[OwnedFd]) -> Result<bool, Fault> {

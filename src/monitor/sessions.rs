@@ -227,9 +227,16 @@ impl Sessions {
 
     /// Hangs every job up.
     pub(super) fn hang_up_all(&mut self, kill_after: Duration, now: Instant) {
+        let all: Vec<u64> = self.all.keys().copied().collect();
+        for id in all {
+            let _ = self.job_ended(id, now);
+        }
         for (id, session) in &mut self.all {
             if session.kill_at.is_none() && !session.killed {
-                session.channel = None;
+                // A client whose job has ended may hear the rest of it meanwhile.
+                if session.end.is_none() {
+                    session.channel = None;
+                }
                 process::signal_group(session.pid, Signal::SIGHUP);
                 session.kill_at = Some(now + kill_after);
                 self.hanging.push(*id);

@@ -28,6 +28,9 @@ const BUSY: usize = 60 * 1024;
 /// What a busy pipe is made to hold: the kernel's limit for ordinary users.
 const LARGE_PIPE: libc::c_int = 1 << 20;
 
+/// How long the last word of a session may wait for a busy monitor.
+const LAST_WORD: Duration = Duration::from_secs(5);
+
 /// One of the job's outputs.
 struct Output {
     stream: Stream,
@@ -121,7 +124,9 @@ impl Serving {
             Err(Stop::Dismissed) => return,
         };
         let word = Word::Over(how, self.sent, self.got);
-        let _ = self.monitor.send(word.encode(), Vec::new());
+        if self.monitor.send(word.encode(), Vec::new()).is_ok() {
+            self.monitor.settle(LAST_WORD);
+        }
         let socket = self.socket;
         // The monitor sees the end now; the client may take a moment longer.
         drop((
@@ -187,7 +192,11 @@ impl Serving {
             PollFlags::empty()
         };
         let mut fds = Vec::with_capacity(5);
-        fds.push(PollFd::new(self.monitor.as_fd(), PollFlags::POLLIN));
+        let mut news_events = PollFlags::POLLIN;
+        if self.monitor.is_waiting() {
+            news_events |= PollFlags::POLLOUT;
+        }
+        fds.push(PollFd::new(self.monitor.as_fd(), news_events));
         fds.push(PollFd::new(self.socket.as_fd(), socket_events));
         let stdin_at = add(&mut fds, self.stdin.as_ref().map(AsFd::as_fd), stdin_events);
         let can_send = self.outgoing.is_empty();
@@ -229,6 +238,7 @@ impl Serving {
 
     fn hear(&mut self) -> Result<(), Stop> {
         let mut buffer = [0; 512];
+        let _ = self.monitor.flush();
         match self.monitor.receive(&mut buffer) {
             Ok(channel::Incoming::Message(message, _)) => {
                 let News::Ended(end) = News::decode(&message).ok_or(Stop::Dismissed)?;
@@ -250,7 +260,10 @@ impl Serving {
         for said in came.said {
             match said {
                 Said::Signal(s) => {
-                    let _ = self.monitor.send(Word::Signal(s).encode(), Vec::new());
+                    // Signals that come faster than the monitor hears them are one.
+                    if !self.monitor.is_waiting() {
+                        let _ = self.monitor.send(Word::Signal(s).encode(), Vec::new());
+                    }
                 }
                 Said::Credit(stream, bytes) => self.output(stream).allowance.granted(bytes)?,
                 Said::Reset(stream) => self.output(stream).pipe = None,
