@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use daemon::session::{self, Fifo, Patient, Session, ends, eventually, lives, state};
 use daemon::{Daemon, run};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 /// A job whose client is gone is killed one second after its hang-up.
@@ -171,17 +171,18 @@ fn a_job_has_its_whole_grace_to_end_by_itself() {
     let mut fifo = Fifo::new(d.folder.path("fifo"));
     let mut gate = session::Gate::new(d.folder.path("gate"));
     let script = format!(
-        "exec 9>{} 2>/dev/null; trap 'echo hup >&9; read x <{}; echo tidied >&9; exit' HUP; echo ready; sleep 1000 & wait",
+        "exec 9>{} 2>/dev/null; trap 'echo hup >&9; read x <{}; echo tidied >&9; exit' HUP; echo $$; sleep 1000 9>&- & wait",
         fifo.name(),
         gate.name()
     );
     let job = d.session(&[&script]);
-    job.out.wait("ready");
+    let leader: i32 = job.out.wait("").parse().unwrap();
     job.signal(Signal::SIGKILL);
     assert_eq!(fifo.hear(), "hup\n");
     gate.open();
     assert_eq!(fifo.hear_all(), "tidied\n");
-    // It would wait out the grace for what else may be in the group.
+    // The daemon would wait out the grace for what else may be in the group.
+    killpg(Pid::from_raw(leader), Signal::SIGKILL).unwrap();
     d.signal(Signal::SIGKILL);
 }
 
