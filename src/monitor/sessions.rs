@@ -17,6 +17,7 @@ use super::token;
 use crate::channel::relay::{Closing, News, Word};
 use crate::channel::{Channel, Incoming};
 use crate::fault::Fault;
+use crate::sys::memory::Crowd;
 use crate::sys::process::Ended;
 use crate::sys::{pidfd, process};
 use crate::wire::stream::{self, End};
@@ -64,6 +65,7 @@ pub(super) struct Sessions {
     hanging: Vec<u64>,
     /// Whether some job had no pidfd.
     blind: bool,
+    crowd: Crowd,
     next: u64,
 }
 
@@ -112,6 +114,7 @@ impl Sessions {
             killed: false,
         };
         self.all.insert(id, session);
+        self.crowd.enter();
         Ok(())
     }
 
@@ -250,6 +253,7 @@ impl Sessions {
         if self.all.is_empty() {
             self.all.shrink_to(64);
         }
+        self.crowd.leave();
         let (how, sent, got) = session
             .over
             .map_or(("cut", 0, 0), |(how, sent, got)| (how.name(), sent, got));

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use crate::channel::relay::{SESSION_DESCRIPTORS, Session};
 use crate::channel::{self, Channel, Incoming, cell};
+use crate::sys::memory::Crowd;
 use crate::sys::process::CHANNEL;
 use crate::sys::sandbox::Role;
 use crate::sys::{memory, process, signals, socket};
@@ -21,6 +22,9 @@ use crate::sys::{memory, process, signals, socket};
 /// Stack of a session's thread, bytes: four times what a debug build was seen
 /// to use.
 const STACK: usize = 256 * 1024;
+
+/// The sessions that are served.
+static CROWD: Crowd = Crowd::new();
 
 /// The relay's life: into the cell, then a thread for every session that comes.
 /// It ends when the monitor does.
@@ -58,7 +62,14 @@ fn begin(message: &[u8], fds: Vec<OwnedFd>) {
     let Ok(thread) = session::Serving::new(&session, fds) else {
         return;
     };
-    let _ = std::thread::Builder::new()
+    CROWD.enter();
+    let begun = std::thread::Builder::new()
         .stack_size(STACK)
-        .spawn(move || thread.run());
+        .spawn(move || {
+            thread.run();
+            CROWD.leave();
+        });
+    if begun.is_err() {
+        CROWD.leave();
+    }
 }

@@ -23,3 +23,48 @@ pub fn trim() {
         libc::malloc_trim(0)
     };
 }
+
+/// How much of ended threads' stacks the C library keeps for the next ones, in
+/// the environment of a program that is being started: a handful. It would keep
+/// 40 MiB, that is of every thread that has ever run some pages.
+pub(super) const FEW_STACKS: &std::ffi::CStr =
+    c"GLIBC_TUNABLES=glibc.pthread.stack_cache_size=2097152";
+
+/// Counts how many there are of something that takes memory, and says when a
+/// crowd of them has left and the memory is worth giving back.
+#[derive(Debug, Default)]
+pub struct Crowd {
+    now: std::sync::atomic::AtomicUsize,
+    most: std::sync::atomic::AtomicUsize,
+}
+
+impl Crowd {
+    /// So many at once leave memory behind that is worth giving back.
+    const WORTH: usize = 64;
+
+    /// A count of none.
+    pub const fn new() -> Self {
+        use std::sync::atomic::AtomicUsize;
+        Self {
+            now: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+        }
+    }
+
+    /// One more.
+    pub fn enter(&self) {
+        use std::sync::atomic::Ordering;
+        let now = self.now.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        self.most.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// One less. When the last of a crowd leaves, memory goes back to the system.
+    pub fn leave(&self) {
+        use std::sync::atomic::Ordering;
+        if self.now.fetch_sub(1, Ordering::Relaxed) == 1
+            && self.most.swap(0, Ordering::Relaxed) >= Self::WORTH
+        {
+            trim();
+        }
+    }
+}

@@ -16,7 +16,8 @@ use nix::unistd::{ForkResult, Pid, fork};
 pub const CHANNEL: i32 = 3;
 
 /// Starts this very program again under another name, with one descriptor, its
-/// channel, as number 3, stderr kept, nothing else of ours and no environment.
+/// channel, as number 3, stderr kept, nothing else of ours and no environment but what
+/// its allocator is told.
 /// A fork alone would take the monitor's secrets along.
 ///
 /// # Errors
@@ -25,7 +26,7 @@ pub fn again(name: &str, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
     let own = own_program();
     let argv0 = CString::new(name).map_err(|_| Errno::EINVAL)?;
     let argv = [argv0.as_ptr(), std::ptr::null()];
-    let environment: [*const libc::c_char; 1] = [std::ptr::null()];
+    let environment = [super::memory::FEW_STACKS.as_ptr(), std::ptr::null()];
     if let Some(child) = super::job::fork_quietly()? {
         return Ok(child);
     }
