@@ -160,11 +160,9 @@ fn arrows_point_down() {
         }
         // Nobody climbs out of a room by way of `super`.
         let depth = relative(&path).split('/').count() - 1 - usize::from(path.ends_with("mod.rs"));
-        assert!(
-            !code.contains(&"super::".repeat(depth)),
-            "{} climbs out of {room}",
-            relative(&path)
-        );
+        if code.contains(&"super::".repeat(depth)) {
+            wrong.push(format!("{}: climbs out of {room}", relative(&path)));
+        }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
     let gone: Vec<_> = ARROWS
