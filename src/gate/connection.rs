@@ -58,10 +58,10 @@ impl Stage {
         }
     }
 
-    /// Whether such a connection may be closed to make room: it holds a slot
-    /// and we wait for the peer.
+    /// Whether such a connection may be closed to make room: it holds a slot,
+    /// and we wait for the peer, be it only to hang up.
     pub(super) const fn may_be_evicted(self) -> bool {
-        self.due().is_some()
+        self.due().is_some() || matches!(self, Self::Leaving)
     }
 }
 

@@ -333,6 +333,10 @@ impl Hall {
         let Some(stranger) = self.strangers.get(&connection) else {
             return Ok(());
         };
+        if stranger.stage == Stage::Leaving {
+            // It was refused, and the log has it.
+            return self.forget(connection);
+        }
         let from = stranger.from;
         self.punish(connection, complaint, now);
         self.ask(&Question::TurnedAway(complaint, from), Vec::new())?;
