@@ -92,6 +92,15 @@ impl Cause {
             | Self::System => false,
         }
     }
+
+    /// Whether the caller had proven who it is before this came up: its
+    /// administrator will look for the reason, and no stranger can cause it.
+    pub const fn is_after_proof(self) -> bool {
+        matches!(
+            self,
+            Self::User | Self::Command | Self::Account | Self::Busy | Self::System
+        )
+    }
 }
 
 /// A refusal with its words for the log.

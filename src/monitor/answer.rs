@@ -350,16 +350,17 @@ impl Monitor {
             return self.close(c, "no random bytes", refusal.peer);
         };
         let peer = shown_peer(refusal.peer);
-        self.log.say_noise(
-            Level::Warning,
-            "denied",
-            &[
-                ("ref", &reference.to_hex()),
-                ("peer", &peer),
-                ("cause", &refusal.cause.name()),
-                ("why", &refusal.words),
-            ],
-        );
+        let pairs: [(&str, &dyn std::fmt::Display); 4] = [
+            ("ref", &reference.to_hex()),
+            ("peer", &peer),
+            ("cause", &refusal.cause.name()),
+            ("why", &refusal.words),
+        ];
+        if refusal.cause.is_after_proof() {
+            self.log.say(Level::Warning, "denied", &pairs);
+        } else {
+            self.log.say_noise(Level::Warning, "denied", &pairs);
+        }
         let penalty = &self.settings.penalties.authfail;
         let seconds = if refusal.cause.is_unproven() {
             penalty.as_secs()
