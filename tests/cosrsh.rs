@@ -5,7 +5,8 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
+    clippy::print_stderr,
+    reason = "a test panics where something is not as it should be, starts programs, and says what it leaves out"
 )]
 
 mod daemon;
@@ -197,7 +198,12 @@ fn each_tools_command_line() {
             "a  b",
         ),
     ];
+    let ipv6 = d.log.count("listening on [::1]:") > 0;
     for (tool, words, expected) in lines {
+        if words.contains(&"::1") && !ipv6 {
+            eprintln!("left out: this machine has no IPv6");
+            continue;
+        }
         assert_eq!(said(&d, words).trim_end(), *expected, "{tool}: {words:?}");
     }
 }
