@@ -1,4 +1,5 @@
-//! Links libgcc into the programs, so that they need no library beyond libc.
+//! Says how jobs are started here, and links libgcc into the programs, so that
+//! they need no library beyond libc.
 //!
 //! Rust's standard library asks the linker for `libgcc_s`, the shared half of
 //! the compiler's own library. We put a linker script of that name first in the
@@ -23,6 +24,10 @@ fn main() {
         variable("CARGO_CFG_TARGET_OS"),
         variable("CARGO_CFG_TARGET_ENV"),
     );
+    say("cargo:rustc-check-cfg=cfg(direct_calls)");
+    if os == "linux" && has_direct_calls() {
+        say("cargo:rustc-cfg=direct_calls");
+    }
     // A cross build's compiler is not ours to guess.
     let native = variable("HOST") == variable("TARGET");
     if os != "linux" || abi != "gnu" || !native {
@@ -37,6 +42,15 @@ fn main() {
             say(&format!("cargo:rustc-link-search=native={}", out.display()));
         }
     }
+}
+
+/// Where a job's child makes its system calls itself (`src/sys/job/calls.rs`): the
+/// architectures of Linux that `Cargo.toml` takes `syscalls` for, whose calls
+/// have the same arguments.
+fn has_direct_calls() -> bool {
+    let arch = variable("CARGO_CFG_TARGET_ARCH");
+    let same = ["x86_64", "aarch64", "riscv64"].contains(&arch.as_str());
+    same && variable("CARGO_CFG_TARGET_POINTER_WIDTH") == "64"
 }
 
 /// Where the compiler has one of its libraries, if it has it at all: it prints

@@ -37,7 +37,8 @@ impl Monitor {
         let peer = pending.granted.proven().peer();
         let pair = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
         // The job first: it starts while we do the handshake's arithmetic.
-        let running = exec::start(&pending.granted, account, &setting).map_err(|r| r.of(peer))?;
+        let running = exec::start(&pending.granted, account, &setting, &mut self.starter)
+            .map_err(|r| r.of(peer))?;
         let id = self.sessions.next_id();
         self.log_start(id, &pending.granted, account);
         match accept(&mut pending) {

@@ -34,6 +34,7 @@ use crate::config::place::Place;
 use crate::config::settings::Settings;
 use crate::log::{Level, Log};
 use crate::secret::KeyPair;
+use crate::sys::job::Starter;
 use crate::sys::process;
 use crate::sys::sandbox::Cell;
 use crate::sys::signals::Signals;
@@ -73,6 +74,8 @@ struct Monitor {
     /// Those who wait for an account.
     pending: HashMap<LookUp, Vec<Pending>>,
     sessions: Sessions,
+    /// What starts jobs.
+    starter: Starter,
     stock: Stock,
     /// Serving the one connection of inetd.
     inetd: bool,

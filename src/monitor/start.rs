@@ -26,6 +26,7 @@ use crate::config::secure;
 use crate::config::settings::Settings;
 use crate::fault::Fault;
 use crate::log::{Level, Log};
+use crate::sys::job::Starter;
 use crate::sys::sandbox::{Cell, Role};
 use crate::sys::signals::Signals;
 use crate::sys::{account, memory, process, signals, socket};
@@ -206,6 +207,7 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
         strangers: HashMap::new(),
         pending: HashMap::new(),
         sessions: Sessions::default(),
+        starter: Starter::default(),
         stock: super::stock::Stock::default(),
         inetd: asked.inetd,
         gate_is_empty: false,

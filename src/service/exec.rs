@@ -12,7 +12,7 @@ use nix::unistd::{Pid, pipe2};
 use crate::policy::{Exec, Form, Granted};
 use crate::refusal::{Cause, Refusal};
 use crate::sys::account::Account;
-use crate::sys::job::{self, Ends, Identity, Program};
+use crate::sys::job::{Ends, Identity, Program, Starter};
 use crate::sys::process::Limits;
 use crate::sys::socket;
 
@@ -46,6 +46,7 @@ pub fn start(
     granted: &Granted<Exec>,
     account: &Account,
     setting: &Setting<'_>,
+    starter: &mut Starter,
 ) -> Result<Running, Refusal> {
     let failed = |e: nix::errno::Errno| Refusal::new(Cause::System, e);
     let program = program(granted, account, setting)?;
@@ -57,7 +58,7 @@ pub fn start(
         stdout: job_stdout.as_fd(),
         stderr: job_stderr.as_fd(),
     };
-    let pid = job::start(&program, ends, setting.limits).map_err(failed)?;
+    let pid = starter.job(program, ends, setting.limits).map_err(failed)?;
     // Ours alone are set so: the job's ends are other descriptions.
     for ours in [&stdin, &stdout, &stderr] {
         socket::set_nonblocking(ours).map_err(|e| Refusal::new(Cause::System, e))?;

@@ -90,7 +90,7 @@ pub fn in_child(work: impl FnOnce() -> Vec<u8>) -> nix::Result<Helper> {
         return Ok(Helper { pid, answer: read });
     }
     super::job::default_signals();
-    super::job::die_with(parent);
+    super::job::die_with(parent.as_raw());
     // SAFETY: whatever had the number is used no more in this process.
     if unsafe { libc::dup2(write.as_raw_fd(), ANSWERS) } == ANSWERS {
         super::job::close_from(ANSWERS + 1);

@@ -1,0 +1,309 @@
+//! The system calls that a child makes between its start and exec.
+//!
+//! On Linux they go straight to the kernel: a child that shares its parent's
+//! memory must not write the parent's `errno`, as the library's calls do when
+//! they fail. Elsewhere the child is a fork, and the library's calls serve.
+//! Nothing here allocates, locks or can panic.
+
+#[cfg(direct_calls)]
+pub(in crate::sys) use direct::*;
+#[cfg(not(direct_calls))]
+pub(in crate::sys) use library::*;
+
+#[cfg(direct_calls)]
+mod direct {
+    use std::ffi::{CStr, c_char};
+    use std::os::fd::RawFd;
+
+    use nix::errno::Errno;
+    use nix::sys::resource::Resource;
+    use nix::sys::signal::Signal;
+    use syscalls::{Sysno, syscall5};
+
+    /// One system call, its arguments as the kernel takes them.
+    ///
+    /// # Safety
+    /// As the call's own manual page says.
+    unsafe fn call(number: Sysno, arguments: [usize; 5]) -> Result<usize, Errno> {
+        let [a, b, c, d, e] = arguments;
+        // SAFETY: the caller's promise.
+        let outcome = unsafe { syscall5(number, a, b, c, d, e) };
+        outcome.map_err(|failed| Errno::from_raw(failed.into_raw()))
+    }
+
+    /// A number as the kernel takes it: of a signed one the low half counts.
+    fn word(number: i32) -> usize {
+        usize::try_from(number).unwrap_or(usize::MAX)
+    }
+
+    /// dup2(2): onto another number.
+    pub(in crate::sys) fn duplicate(from: RawFd, onto: RawFd) -> Result<(), Errno> {
+        // SAFETY: changes this process's table of descriptors alone.
+        unsafe { call(Sysno::dup3, [word(from), word(onto), 0, 0, 0]) }.map(drop)
+    }
+
+    /// Closes every descriptor from this number on.
+    pub(in crate::sys) fn close_range(first: RawFd) -> Result<(), Errno> {
+        let last = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
+        // SAFETY: nothing in this process uses a descriptor after this.
+        unsafe { call(Sysno::close_range, [word(first), last, 0, 0, 0]) }.map(drop)
+    }
+
+    /// close(2).
+    pub(in crate::sys) fn close(fd: RawFd) {
+        // SAFETY: as above.
+        let _ = unsafe { call(Sysno::close, [word(fd), 0, 0, 0, 0]) };
+    }
+
+    /// setsid(2).
+    pub(in crate::sys) fn new_session() {
+        // SAFETY: takes nothing.
+        let _ = unsafe { call(Sysno::setsid, [0; 5]) };
+    }
+
+    /// setrlimit(2).
+    pub(in crate::sys) fn limit(which: Resource, soft: u64, hard: u64) {
+        let limit = [soft, hard];
+        let arguments = [0, which as usize, limit.as_ptr() as usize, 0, 0];
+        // SAFETY: the kernel's structure is these two numbers; it lives for the call.
+        let _ = unsafe { call(Sysno::prlimit64, arguments) };
+    }
+
+    /// setgroups(2).
+    pub(in crate::sys) fn groups(groups: &[u32]) -> Result<(), Errno> {
+        let at = groups.as_ptr() as usize;
+        // SAFETY: the slice lives for the call.
+        unsafe { call(Sysno::setgroups, [groups.len(), at, 0, 0, 0]) }.map(drop)
+    }
+
+    /// setresgid(2), all three.
+    pub(in crate::sys) fn group(gid: u32) -> Result<(), Errno> {
+        let gid = usize::try_from(gid).unwrap_or(usize::MAX);
+        // SAFETY: takes numbers.
+        unsafe { call(Sysno::setresgid, [gid, gid, gid, 0, 0]) }.map(drop)
+    }
+
+    /// setresuid(2), all three. This process's memory is closed to the user's other
+    /// processes before and after: the kernel would set what `fs.suid_dumpable` says.
+    pub(in crate::sys) fn user(uid: u32) -> Result<(), Errno> {
+        let uid = usize::try_from(uid).unwrap_or(usize::MAX);
+        // SAFETY: takes numbers.
+        let outcome = unsafe { call(Sysno::setresuid, [uid, uid, uid, 0, 0]) };
+        process_option(libc::PR_SET_DUMPABLE, 0);
+        outcome.map(drop)
+    }
+
+    /// SIGHUP for this process when its parent dies.
+    pub(in crate::sys) fn die_with_parent() {
+        process_option(libc::PR_SET_PDEATHSIG, libc::SIGHUP);
+    }
+
+    fn process_option(option: i32, value: i32) {
+        // SAFETY: sets a number of this process.
+        let _ = unsafe { call(Sysno::prctl, [word(option), word(value), 0, 0, 0]) };
+    }
+
+    /// getppid(2).
+    pub(in crate::sys) fn parent() -> i32 {
+        // SAFETY: takes nothing.
+        let parent = unsafe { call(Sysno::getppid, [0; 5]) };
+        parent.ok().and_then(|p| i32::try_from(p).ok()).unwrap_or(0)
+    }
+
+    /// umask(2).
+    pub(in crate::sys) fn mask(mask: u16) {
+        // SAFETY: takes a number.
+        let _ = unsafe { call(Sysno::umask, [usize::from(mask), 0, 0, 0, 0]) };
+    }
+
+    /// chdir(2).
+    pub(in crate::sys) fn enter(folder: &CStr) -> Result<(), Errno> {
+        // SAFETY: the string ends with NUL.
+        unsafe { call(Sysno::chdir, [folder.as_ptr() as usize, 0, 0, 0, 0]) }.map(drop)
+    }
+
+    /// execve(2). Returns only when it failed.
+    ///
+    /// # Safety
+    /// Both arrays end with a null pointer, and what they point to lives.
+    pub(in crate::sys) unsafe fn execute(
+        path: &CStr,
+        argv: *const *const c_char,
+        environment: *const *const c_char,
+    ) -> Errno {
+        let (argv, environment) = (argv as usize, environment as usize);
+        let path = path.as_ptr() as usize;
+        // SAFETY: the caller's promise, and the string ends with NUL.
+        let outcome = unsafe { call(Sysno::execve, [path, argv, environment, 0, 0]) };
+        outcome.err().unwrap_or(Errno::UnknownErrno)
+    }
+
+    /// The default action for a signal.
+    pub(in crate::sys) fn default_action(signal: Signal) {
+        // The kernel's sigaction: whatever its fields' order, zeros are SIG_DFL,
+        // no flag and an empty mask.
+        let zeros = [0_u64; 4];
+        let arguments = [word(signal as i32), zeros.as_ptr() as usize, 0, SIGNALS, 0];
+        // SAFETY: the structure lives for the call; the default runs no code of ours.
+        let _ = unsafe { call(Sysno::rt_sigaction, arguments) };
+    }
+
+    /// Blocks no signal.
+    pub(in crate::sys) fn unblock() {
+        let none = [0_u8; SIGNALS];
+        let how = word(libc::SIG_SETMASK);
+        let arguments = [how, none.as_ptr() as usize, 0, SIGNALS, 0];
+        // SAFETY: the set lives for the call.
+        let _ = unsafe { call(Sysno::rt_sigprocmask, arguments) };
+    }
+
+    /// The kernel's set of signals, bytes.
+    const SIGNALS: usize = 8;
+
+    /// write(2); what cannot be written is lost.
+    pub(in crate::sys) fn write(fd: RawFd, bytes: &[u8]) {
+        let at = bytes.as_ptr() as usize;
+        // SAFETY: the bytes live for the call.
+        let _ = unsafe { call(Sysno::write, [word(fd), at, bytes.len(), 0, 0]) };
+    }
+
+    /// _exit(2): without running what the parent would run at exit.
+    pub(in crate::sys) fn exit(status: i32) -> ! {
+        loop {
+            // SAFETY: ends this process.
+            let _ = unsafe { call(Sysno::exit_group, [word(status), 0, 0, 0, 0]) };
+        }
+    }
+}
+
+#[cfg(not(direct_calls))]
+mod library {
+    use std::ffi::{CStr, c_char};
+    use std::os::fd::RawFd;
+
+    use nix::errno::Errno;
+    use nix::sys::resource::{Resource, setrlimit};
+    use nix::sys::signal::Signal;
+
+    /// dup2(2): onto another number.
+    pub(in crate::sys) fn duplicate(from: RawFd, onto: RawFd) -> Result<(), Errno> {
+        // SAFETY: changes this process's table of descriptors alone.
+        Errno::result(unsafe { libc::dup2(from, onto) }).map(drop)
+    }
+
+    /// Closes every descriptor from this number on.
+    pub(in crate::sys) fn close_range(first: RawFd) -> Result<(), Errno> {
+        #[cfg(target_os = "linux")]
+        // SAFETY: nothing in this process uses a descriptor after this.
+        return Errno::result(unsafe {
+            libc::syscall(libc::SYS_close_range, first, u32::MAX, 0_u32)
+        })
+        .map(drop);
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = first;
+            Err(Errno::ENOSYS)
+        }
+    }
+
+    /// close(2).
+    pub(in crate::sys) fn close(fd: RawFd) {
+        // SAFETY: as above.
+        unsafe { libc::close(fd) };
+    }
+
+    /// setsid(2).
+    pub(in crate::sys) fn new_session() {
+        // SAFETY: takes nothing.
+        unsafe { libc::setsid() };
+    }
+
+    /// setrlimit(2).
+    pub(in crate::sys) fn limit(which: Resource, soft: u64, hard: u64) {
+        let _ = setrlimit(which, soft, hard);
+    }
+
+    /// setgroups(2).
+    pub(in crate::sys) fn groups(groups: &[u32]) -> Result<(), Errno> {
+        // SAFETY: the slice lives for the call.
+        let outcome = unsafe { libc::setgroups(groups.len() as _, groups.as_ptr()) };
+        Errno::result(outcome).map(drop)
+    }
+
+    /// setresgid(2), all three.
+    pub(in crate::sys) fn group(gid: u32) -> Result<(), Errno> {
+        // SAFETY: takes numbers.
+        Errno::result(unsafe { libc::setresgid(gid, gid, gid) }).map(drop)
+    }
+
+    /// setresuid(2), all three.
+    pub(in crate::sys) fn user(uid: u32) -> Result<(), Errno> {
+        // SAFETY: takes numbers.
+        Errno::result(unsafe { libc::setresuid(uid, uid, uid) }).map(drop)
+    }
+
+    /// SIGHUP for this process when its parent dies (Linux; elsewhere the closed
+    /// pipes must do).
+    pub(in crate::sys) fn die_with_parent() {
+        #[cfg(target_os = "linux")]
+        // SAFETY: sets a number of this process.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGHUP)
+        };
+    }
+
+    /// getppid(2).
+    pub(in crate::sys) fn parent() -> i32 {
+        // SAFETY: takes nothing.
+        unsafe { libc::getppid() }
+    }
+
+    /// umask(2).
+    pub(in crate::sys) fn mask(mask: u16) {
+        // SAFETY: takes a number.
+        unsafe { libc::umask(mask.into()) };
+    }
+
+    /// chdir(2).
+    pub(in crate::sys) fn enter(folder: &CStr) -> Result<(), Errno> {
+        // SAFETY: the string ends with NUL.
+        Errno::result(unsafe { libc::chdir(folder.as_ptr()) }).map(drop)
+    }
+
+    /// execve(2). Returns only when it failed.
+    ///
+    /// # Safety
+    /// Both arrays end with a null pointer, and what they point to lives.
+    pub(in crate::sys) unsafe fn execute(
+        path: &CStr,
+        argv: *const *const c_char,
+        environment: *const *const c_char,
+    ) -> Errno {
+        // SAFETY: the caller's promise, and the string ends with NUL.
+        unsafe { libc::execve(path.as_ptr(), argv, environment) };
+        Errno::last()
+    }
+
+    /// The default action for a signal.
+    pub(in crate::sys) fn default_action(signal: Signal) {
+        // SAFETY: the default runs no code of ours.
+        unsafe { libc::signal(signal as libc::c_int, libc::SIG_DFL) };
+    }
+
+    /// Blocks no signal.
+    pub(in crate::sys) fn unblock() {
+        let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+    }
+
+    /// write(2); what cannot be written is lost.
+    pub(in crate::sys) fn write(fd: RawFd, bytes: &[u8]) {
+        // SAFETY: the bytes live for the call.
+        unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+    }
+
+    /// _exit(2): without running what the parent would run at exit.
+    pub(in crate::sys) fn exit(status: i32) -> ! {
+        // SAFETY: ends this process.
+        unsafe { libc::_exit(status) }
+    }
+}

@@ -1,0 +1,127 @@
+//! A job's child between its start and exec.
+//!
+//! Run in the child, which may share its parent's memory: it makes system calls
+//! only, by [`super::calls`], and changes nothing of the parent's but its own stack.
+
+use std::ffi::CStr;
+use std::os::fd::RawFd;
+
+use nix::errno::Errno;
+use nix::sys::resource::Resource;
+use nix::sys::signal::Signal;
+
+use super::calls;
+use super::{Identity, Plan};
+
+/// Becomes the program, or says on its stderr why not and exits: 127 where it
+/// is missing, 126 where it may not be executed, as a shell does.
+pub(super) fn run(plan: &Plan) -> ! {
+    let errno = become_job(plan);
+    calls::exit(complain(&plan.program.path, errno))
+}
+
+/// Returns only when it failed.
+fn become_job(plan: &Plan) -> Errno {
+    let program = &plan.program;
+    default_actions();
+    for (fd, number) in plan.fds.into_iter().zip(0..) {
+        // The sources are above 2.
+        if let Err(e) = calls::duplicate(fd, number) {
+            return e;
+        }
+    }
+    close_from(3);
+    calls::new_session();
+    for (which, limit) in [
+        (Resource::RLIMIT_NOFILE, plan.limits.files),
+        (Resource::RLIMIT_CORE, plan.limits.core),
+    ] {
+        if let Some((soft, hard)) = limit {
+            calls::limit(which, soft, hard);
+        }
+    }
+    if let Some(Err(e)) = program.user.as_ref().map(become_user) {
+        return e;
+    }
+    die_with(plan.parent.as_raw());
+    calls::mask(0o022);
+    if calls::enter(&program.folder).is_err() {
+        let _ = calls::enter(c"/");
+    }
+    // From here on the user can end this process, but no longer by a signal whose
+    // core file would take everybody along who shares the memory: see `calls::user`.
+    calls::unblock();
+    // SAFETY: the plan's arrays end with a null pointer and point into the plan.
+    unsafe { calls::execute(&program.path, plan.argv.as_ptr(), plan.environment.as_ptr()) }
+}
+
+/// Groups, group, user: in this order, and each checked.
+fn become_user(user: &Identity) -> Result<(), Errno> {
+    calls::groups(&user.groups)?;
+    calls::group(user.gid)?;
+    calls::user(user.uid)
+}
+
+/// SIGHUP for this process when its parent dies.
+pub(in crate::sys) fn die_with(parent: i32) {
+    calls::die_with_parent();
+    if cfg!(target_os = "linux") && calls::parent() != parent {
+        // It died before the line above.
+        calls::exit(129);
+    }
+}
+
+/// Every signal that the daemon catches or ignores at its default.
+fn default_actions() {
+    for signal in CHANGED {
+        calls::default_action(signal);
+    }
+}
+
+/// Every signal that the daemon has changed at its default, and none blocked.
+pub(in crate::sys) fn default_signals() {
+    default_actions();
+    calls::unblock();
+}
+
+/// The signals that this program catches or ignores.
+const CHANGED: [Signal; 5] = [
+    Signal::SIGPIPE,
+    Signal::SIGCHLD,
+    Signal::SIGHUP,
+    Signal::SIGTERM,
+    Signal::SIGINT,
+];
+
+/// Closes every descriptor from this number on.
+pub(in crate::sys) fn close_from(first: RawFd) {
+    if calls::close_range(first).is_ok() {
+        return;
+    }
+    // SAFETY: asks a number of this process, and cannot fail in a way that matters.
+    let most = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) };
+    for fd in first..i32::try_from(most).unwrap_or(1024).clamp(64, 65_536) {
+        calls::close(fd);
+    }
+}
+
+fn complain(path: &CStr, errno: Errno) -> i32 {
+    for part in [c"cosserver: ", path, c": ", reason(errno), c"\n"] {
+        calls::write(2, part.to_bytes());
+    }
+    if errno == Errno::ENOENT { 127 } else { 126 }
+}
+
+fn reason(errno: Errno) -> &'static CStr {
+    const KNOWN: [(Errno, &CStr); 7] = [
+        (Errno::ENOENT, c"no such file"),
+        (Errno::EACCES, c"permission denied"),
+        (Errno::EPERM, c"permission denied"),
+        (Errno::ENOEXEC, c"not a program"),
+        (Errno::E2BIG, c"the command or its environment is too long"),
+        (Errno::EAGAIN, c"no resources left"),
+        (Errno::ENOMEM, c"no resources left"),
+    ];
+    let known = KNOWN.iter().find(|(e, _)| *e == errno);
+    known.map_or(c"it cannot be executed", |(_, words)| *words)
+}

@@ -1,0 +1,195 @@
+//! How a job's child comes to be: by clone(2), sharing its parent's memory until
+//! exec, or where that is not to be had by fork(2).
+//!
+//! Run by the monitor, which has one thread. A fork copies the monitor's tables of
+//! pages, and each page that either writes afterwards: a fifth of a millisecond
+//! for a command. vfork(2) copies nothing but stops the monitor until the child
+//! has executed its program, which a slow home folder or the user's own SIGSTOP can
+//! put off for ever. So the child shares the memory (CLONE_VM) and the monitor goes on:
+//!
+//! - the child has a stack of its own, and the plan that it carries out is lent
+//!   to it: neither is touched before the kernel has said, by clearing the
+//!   word that CLONE_CHILD_CLEARTID names, that the child has executed its program or ended;
+//! - it makes raw system calls only, so it never writes the monitor's `errno`;
+//! - its memory cannot be read or traced by the user that it becomes, because the
+//!   monitor's cannot (PR_SET_DUMPABLE), and signals that would make a core
+//!   file stay blocked until that holds for the user's process as well.
+
+#[cfg(direct_calls)]
+pub use shared::Starter;
+
+#[cfg(not(direct_calls))]
+pub use forked::Starter;
+
+#[cfg(direct_calls)]
+mod shared {
+    use std::ffi::c_void;
+    use std::ptr::{NonNull, null_mut};
+    use std::sync::atomic::{AtomicI32, Ordering};
+
+    use nix::errno::Errno;
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+    use nix::sys::signal::{SigSet, SigmaskHow};
+    use nix::unistd::Pid;
+
+    use crate::sys::job::{Plan, child};
+
+    /// Starts jobs, and keeps what is lent to the children that have not yet executed.
+    #[derive(Default)]
+    pub struct Starter {
+        lent: Vec<NonNull<Lent>>,
+        spare: Vec<Stack>,
+    }
+
+    /// What a child uses of our memory.
+    struct Lent {
+        /// Not zero while the child uses it; the kernel clears it.
+        in_use: AtomicI32,
+        plan: Plan,
+        stack: Stack,
+    }
+
+    impl Starter {
+        /// Stacks that are kept for the next children.
+        const SPARE: usize = 2;
+
+        /// Starts a child that carries the plan out.
+        ///
+        /// # Errors
+        /// No process, or no memory for its stack.
+        pub(in crate::sys::job) fn start(&mut self, plan: Plan) -> nix::Result<Pid> {
+            self.take_back();
+            let stack = match self.spare.pop() {
+                Some(stack) => stack,
+                None => Stack::new()?,
+            };
+            let top = stack.top();
+            let lent = Box::new(Lent {
+                in_use: AtomicI32::new(1),
+                plan,
+                stack,
+            });
+            // From here on it is the child's: no Rust reference of ours to it is left.
+            let lent = NonNull::from(Box::leak(lent));
+            let flags = libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
+            // SAFETY: `lent` is a whole Lent; only the word's address is taken.
+            let word = unsafe { &raw mut (*lent.as_ptr()).in_use };
+            // A signal that came to the child before its handlers are gone would be
+            // taken for one to the parent, whose pipe they share.
+            let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+            // SAFETY: the stack is the child's alone and lives, as the plan does, until
+            // the word is cleared; the child makes system calls only and never returns.
+            let pid = unsafe {
+                libc::clone(
+                    enter,
+                    top,
+                    flags,
+                    lent.as_ptr().cast(),
+                    null_mut::<c_void>(),
+                    null_mut::<c_void>(),
+                    word,
+                )
+            };
+            let pid = Errno::result(pid);
+            if let Ok(before) = before {
+                let _ = before.thread_set_mask();
+            }
+            if pid.is_err() {
+                // SAFETY: there is no child, so it is ours alone.
+                unsafe { lent.as_ref() }.in_use.store(0, Ordering::Release);
+            }
+            self.lent.push(lent);
+            pid.map(Pid::from_raw)
+        }
+
+        /// Takes back what children that have executed or ended no longer use.
+        fn take_back(&mut self) {
+            let spare = &mut self.spare;
+            self.lent.retain(|lent| {
+                // SAFETY: it lives until it is freed below, and the word is atomic.
+                let in_use = unsafe { lent.as_ref() }.in_use.load(Ordering::Acquire);
+                if in_use == 0 {
+                    // SAFETY: made by Box::leak, and the child uses it no more.
+                    let lent = unsafe { Box::from_raw(lent.as_ptr()) };
+                    if spare.len() < Self::SPARE {
+                        spare.push(lent.stack);
+                    }
+                }
+                in_use != 0
+            });
+        }
+
+        /// How many children have not yet executed their program.
+        #[cfg(test)]
+        pub(in crate::sys::job) fn beginning(&mut self) -> usize {
+            self.take_back();
+            self.lent.len()
+        }
+    }
+
+    /// The child's first function, on its own stack.
+    extern "C" fn enter(lent: *mut c_void) -> libc::c_int {
+        // SAFETY: what `start` gave; the parent only reads the word in it meanwhile.
+        let plan = unsafe { &(*lent.cast::<Lent>()).plan };
+        child::run(plan)
+    }
+
+    /// A child's stack, with a page below that nothing may touch.
+    struct Stack(NonNull<c_void>);
+
+    impl Stack {
+        /// Bytes, the guard included: sixteen times what a debug build was seen to use.
+        const SIZE: usize = 64 * 1024;
+
+        /// The guard: the largest page of the systems that this is built for.
+        const GUARD: usize = 16 * 1024;
+
+        fn new() -> nix::Result<Self> {
+            let size = std::num::NonZeroUsize::new(Self::SIZE).ok_or(Errno::EINVAL)?;
+            let use_of_it = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+            let kind = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK;
+            // SAFETY: a new mapping, which nothing else knows.
+            let stack = Self(unsafe { mmap_anonymous(None, size, use_of_it, kind) }?);
+            // SAFETY: its first part, which is used for nothing.
+            unsafe { mprotect(stack.0, Self::GUARD, ProtFlags::PROT_NONE) }?;
+            Ok(stack)
+        }
+
+        /// Where it begins: stacks grow down.
+        fn top(&self) -> *mut c_void {
+            // SAFETY: one past the mapping's last byte.
+            unsafe { self.0.byte_add(Self::SIZE) }.as_ptr()
+        }
+    }
+
+    impl Drop for Stack {
+        fn drop(&mut self) {
+            // SAFETY: the mapping of `new`, and no child is on it: it would be lent.
+            let _ = unsafe { munmap(self.0, Self::SIZE) };
+        }
+    }
+}
+
+#[cfg(not(direct_calls))]
+mod forked {
+    use nix::unistd::Pid;
+
+    use crate::sys::job::{Plan, child, fork_quietly};
+
+    /// Starts jobs.
+    #[derive(Default)]
+    pub struct Starter;
+
+    impl Starter {
+        /// Starts a child that carries the plan out.
+        ///
+        /// # Errors
+        /// No process was to be had.
+        pub(in crate::sys::job) fn start(&mut self, plan: Plan) -> nix::Result<Pid> {
+            match fork_quietly()? {
+                Some(pid) => Ok(pid),
+                None => child::run(&plan),
+            }
+        }
+    }
+}
