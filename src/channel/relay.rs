@@ -26,6 +26,10 @@ pub struct Session {
     pub linger: u32,
 }
 
+/// Longest message of a session, bytes: the rest of a record that accepts, which
+/// is no longer than a greeting, and keys.
+pub const SESSION_MESSAGE: usize = 2 * crate::wire::limits::GREETING_BODY;
+
 /// Descriptors that come with a session.
 pub const SESSION_DESCRIPTORS: usize = 5;
 

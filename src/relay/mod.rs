@@ -7,27 +7,17 @@
 
 mod incoming;
 mod outgoing;
+mod pool;
 mod session;
 
-use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
-use crate::channel::relay::{SESSION_DESCRIPTORS, Session};
-use crate::channel::{self, Channel, Incoming, cell};
-use crate::sys::memory::Crowd;
+use crate::channel::{Channel, cell};
 use crate::sys::process::CHANNEL;
 use crate::sys::sandbox::Role;
 use crate::sys::{memory, process, signals, socket};
 
-/// Stack of a session's thread, bytes: four times what a debug build was seen
-/// to use.
-const STACK: usize = 256 * 1024;
-
-/// The sessions that are served.
-static CROWD: Crowd = Crowd::new();
-
-/// The relay's life: into the cell, then a thread for every session that comes.
-/// It ends when the monitor does.
+/// The relay's life: into the cell, then sessions until the monitor is gone.
 pub fn main() -> ExitCode {
     process::set_name("cos: relay");
     process::keep_private();
@@ -35,41 +25,15 @@ pub fn main() -> ExitCode {
     let Ok(channel) = socket::inherited(CHANNEL) else {
         return ExitCode::FAILURE;
     };
+    if socket::block_for(&channel, pool::PATIENCE).is_err() {
+        return ExitCode::FAILURE;
+    }
     let mut channel = Channel::new(channel);
     if signals::ignore_sigpipe().is_err() || cell::enter(Role::Relay, &mut channel).is_err() {
         return ExitCode::FAILURE;
     }
-    let mut buffer = vec![0; channel::MESSAGE];
-    loop {
-        match channel.receive(&mut buffer) {
-            Ok(Incoming::Message(message, fds)) => begin(&message, fds),
-            Ok(Incoming::Nothing) => channel.wait(),
-            Ok(Incoming::Gone) => return ExitCode::SUCCESS,
-            Err(_) => return ExitCode::FAILURE,
-        }
-    }
-}
-
-/// Gives a session its thread. A message that is none, or a thread that cannot
-/// be had, drops the descriptors, and the monitor sees the session's end.
-fn begin(message: &[u8], fds: Vec<OwnedFd>) {
-    let Some(session) = Session::decode(message) else {
-        return;
-    };
-    let Ok(fds) = <[OwnedFd; SESSION_DESCRIPTORS]>::try_from(fds) else {
-        return;
-    };
-    let Ok(thread) = session::Serving::new(&session, fds) else {
-        return;
-    };
-    CROWD.enter();
-    let begun = std::thread::Builder::new()
-        .stack_size(STACK)
-        .spawn(move || {
-            thread.run();
-            CROWD.leave();
-        });
-    if begun.is_err() {
-        CROWD.leave();
+    match pool::Pool::run(channel) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }

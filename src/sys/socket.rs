@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::sys::socket::sockopt;
 use nix::sys::socket::{
@@ -127,6 +128,21 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
         unsafe { libc::close(number) };
     }
     Ok(copy)
+}
+
+/// Lets receives on a socket block, each for at most so long: then `EAGAIN`.
+///
+/// # Errors
+/// None that an open socket has.
+pub fn block_for(socket: &OwnedFd, limit: Duration) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::sys::socket::{setsockopt, sockopt};
+    use nix::sys::time::{TimeVal, TimeValLike};
+    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+    fcntl(socket, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    let limit = TimeVal::milliseconds(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+    setsockopt(socket, sockopt::ReceiveTimeout, &limit)?;
+    Ok(())
 }
 
 /// Sets a descriptor nonblocking.
