@@ -168,8 +168,15 @@ impl Checker {
             (Some(above), Some(name)) => walk_on(above.clone(), Path::new(name), me)?,
             _ => walk(&std::path::absolute(folder).map_err(Unsafe::Io)?, me)?,
         };
-        if let Some(real) = &real {
-            seen.insert(folder.to_owned(), real.clone());
+        match &real {
+            // Without links every folder above it was walked over as well.
+            Some(real) if real == folder => {
+                for above in folder.ancestors() {
+                    seen.insert(above.to_owned(), above.to_owned());
+                }
+            }
+            Some(real) => drop(seen.insert(folder.to_owned(), real.clone())),
+            None => {}
         }
         Ok(real)
     }

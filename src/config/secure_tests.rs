@@ -236,6 +236,23 @@ fn a_checker_looks_once() {
             .read_if_there(&file, Kind::Policy, 5)
             .is_err()
     );
+    // So is one beside it, since those above both were seen.
+    let beside = scratch.file("a/d/e/g", "x", 0o600);
+    let next = scratch.file("a/d/h/g", "x", 0o600);
+    let other = Checker::new();
+    chmod(&scratch.path().join("a"), 0o755);
+    let reads = |file: &Path| other.read_if_there(file, Kind::Secret, 5).is_ok();
+    assert!(reads(&beside));
+    chmod(&scratch.path().join("a/d"), 0o777);
+    assert!(reads(&next));
+    chmod(&scratch.path().join("a/d/h"), 0o777);
+    assert!(
+        Checker::new()
+            .read_if_there(&next, Kind::Secret, 5)
+            .is_err()
+    );
+    chmod(&scratch.path().join("a/d"), 0o755);
+    chmod(&scratch.path().join("a"), 0o777);
     // A folder below one that was seen is looked at alone.
     let below = scratch.file("a/b/g", "x", 0o600);
     assert!(

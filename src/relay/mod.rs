@@ -7,6 +7,7 @@
 
 mod incoming;
 mod outgoing;
+mod pipe;
 mod pool;
 mod session;
 

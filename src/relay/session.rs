@@ -13,6 +13,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use super::incoming::{Incoming, Said};
 use super::outgoing::{Filled, Outgoing};
+use super::pipe::{is_at_its_end, reader_is_gone, widen};
 use crate::channel::relay::{Closing, News, SESSION_DESCRIPTORS, Session, Word};
 use crate::channel::{self, Channel};
 use crate::wire::Malformed;
@@ -25,9 +26,6 @@ const KEEP_BUFFERS: Duration = Duration::from_millis(500);
 const FAREWELL: Duration = Duration::from_secs(10);
 /// A read this long means a busy pipe, which is then made larger.
 const BUSY: usize = 60 * 1024;
-/// What a busy pipe is made to hold: the kernel's limit for ordinary users.
-const LARGE_PIPE: libc::c_int = 1 << 20;
-
 /// How long the last word of a session may wait for a busy monitor.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
@@ -160,7 +158,9 @@ impl Serving {
             }
             let mut ended = [None; 2];
             for (which, end) in ended.iter_mut().enumerate() {
-                if ready.outputs.get(which) == Some(&true) {
+                if ready.ended.get(which) == Some(&true) {
+                    *end = self.output_ended(which);
+                } else if ready.outputs.get(which) == Some(&true) {
                     *end = self.read_job(which)?;
                 }
             }
@@ -224,6 +224,7 @@ impl Serving {
             socket: happened(Some(1)),
             stdin: happened(stdin_at),
             outputs: outputs_at.map(happened),
+            ended: outputs_at.map(|at| at.is_some_and(|at| is_at_its_end(&fds, at))),
         };
         // Time in which the client took nothing, so that we did not listen, is no quiet.
         self.quiet_since = before
@@ -347,12 +348,16 @@ impl Serving {
                     widen(pipe);
                 }
             }
-            Filled::End => {
-                output.pipe = None;
-                return Ok(Some(output.stream));
-            }
+            Filled::End => return Ok(self.output_ended(which)),
         }
         Ok(None)
+    }
+
+    /// One of the job's outputs is at its end; its stream.
+    fn output_ended(&mut self, which: usize) -> Option<Stream> {
+        let output = self.outputs.get_mut(which)?;
+        output.pipe = None;
+        Some(output.stream)
     }
 
     /// Tells the client the job's end, once the command has ended and its outputs
@@ -391,6 +396,8 @@ struct Ready {
     socket: bool,
     stdin: bool,
     outputs: [bool; 2],
+    /// Outputs that are certainly at their end: they need not be read for it.
+    ended: [bool; 2],
 }
 
 fn add<'a>(
@@ -400,18 +407,6 @@ fn add<'a>(
 ) -> Option<usize> {
     fds.push(PollFd::new(fd?, events));
     Some(fds.len() - 1)
-}
-
-fn reader_is_gone(pipe: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
-}
-
-fn widen(pipe: &OwnedFd) {
-    #[cfg(target_os = "linux")]
-    let _ = nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETPIPE_SZ(LARGE_PIPE));
-    #[cfg(not(target_os = "linux"))]
-    let _ = pipe;
 }
 
 /// Lets the client read the last record before the socket goes: to close it
