@@ -53,18 +53,21 @@ fn the_file_of_a_card_is_its_owners_alone() {
     let told = into(&s, &file, &rotate);
     assert_eq!(mode(&file), 0o600);
     assert!(!told.contains("standard output"), "{told}");
-    // A pipe is nobody else's, and a device keeps its mode.
+    // What is no file keeps its mode. A pipe of our own shows it: were this wrong,
+    // root would close a device such as /dev/null to everybody.
     let told = text(&s.run(&rotate).stderr);
     assert!(!told.contains("standard output"), "{told}");
-    let null = mode(Path::new("/dev/null"));
-    let sink = File::options().write(true).open("/dev/null").unwrap();
-    let child = s
-        .command(&rotate)
-        .stdout(sink)
-        .stderr(Stdio::piped())
-        .spawn();
-    assert!(child.unwrap().wait_with_output().unwrap().status.success());
-    assert_eq!(mode(Path::new("/dev/null")), null);
+    let pipe = scratch.0.join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::empty()).unwrap();
+    chmod(&pipe, 0o644);
+    let both = File::options().read(true).write(true).open(&pipe).unwrap();
+    let mut command = s.command(&rotate);
+    let child = command.stdout(both).stderr(Stdio::piped()).spawn().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let told = text(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(!told.contains("standard output"), "{told}");
+    assert_eq!(mode(&pipe), 0o644);
     if geteuid().is_root() {
         // Another user's file: he can read it whatever its mode.
         chown(&file, Some(65534), None).unwrap();
