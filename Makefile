@@ -17,7 +17,11 @@ MAN8 = cosserver.8 cosadm.8
 PAGES = README.md NEWS SECURITY.md LICENSE docs/PROTOCOL.md docs/DESIGN.md docs/THREATS.md docs/LESSONS.md
 EXAMPLES = etc/services etc/inetd.conf etc/xinetd etc/hostinfo
 
-.PHONY: all help build demo test soak lint check-docs fuzz bench install uninstall clean
+# Copies a text, FROM TO, in which our programs have the folders that they are
+# installed in; the commands' PATH, which it may name as well, is another matter.
+COPY = copy() { rm -f "$$2" && sed -e 's|/usr/local/sbin/cos|$(SBINDIR)/cos|g' -e 's|/usr/local/bin/cos|$(BINDIR)/cos|g' "$$1" >"$$2" && chmod 644 "$$2"; }; copy
+
+.PHONY: all help build demo demo-user test soak lint check-docs fuzz bench install uninstall clean
 
 all: build
 
@@ -37,8 +41,12 @@ build:
 	@scripts/need build
 	scripts/cargo build --release --bins
 
-demo: build
+# Who cannot run it hears so before the long build.
+demo: demo-user build
 	@demo/demo.sh
+
+demo-user:
+	@demo/demo.sh --check
 
 test:
 	@scripts/test
@@ -69,12 +77,12 @@ install:
 	install -m 755 "$(PROGRAMS)/cos" "$(DESTDIR)$(BINDIR)/cos"
 	ln -sf cos "$(DESTDIR)$(BINDIR)/cosrsh"
 	install -m 755 "$(PROGRAMS)/cosserver" "$(PROGRAMS)/cosadm" "$(DESTDIR)$(SBINDIR)"
-	for page in $(MAN1); do install -m 644 docs/man/$$page "$(DESTDIR)$(MANDIR)/man1/$$page" || exit 1; done
+	for page in $(MAN1); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man1/$$page" || exit 1; done
 	ln -sf cos.1 "$(DESTDIR)$(MANDIR)/man1/cosrsh.1"
-	for page in $(MAN5); do install -m 644 docs/man/$$page "$(DESTDIR)$(MANDIR)/man5/$$page" || exit 1; done
-	for page in $(MAN8); do install -m 644 docs/man/$$page "$(DESTDIR)$(MANDIR)/man8/$$page" || exit 1; done
+	for page in $(MAN5); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man5/$$page" || exit 1; done
+	for page in $(MAN8); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man8/$$page" || exit 1; done
 	install -m 644 $(PAGES) "$(DESTDIR)$(DOCDIR)"
-	install -m 644 $(EXAMPLES) "$(DESTDIR)$(DOCDIR)/examples"
+	for file in $(EXAMPLES); do $(COPY) $$file "$(DESTDIR)$(DOCDIR)/examples/$${file##*/}" || exit 1; done
 	@test -n "$(DESTDIR)" || getent passwd _cosserver >/dev/null || \
 		echo 'install: make the account that the network processes run as:' \
 		'useradd --system --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin _cosserver'

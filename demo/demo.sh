@@ -3,10 +3,30 @@
 # server's and a client's, and real commands between them over loopback.
 # Everything that is shown is also checked; the exit status is 0 only if all of
 # it was as it should be. `make demo` builds the programs first.
+#   --check       only says whether this user can run it
 #   COS_BIN_DIR   where the programs are (target/release)
 #   COS_DEMO_DIR  where the configurations go (target/demo); made anew each time
 set -eu
 cd "$(dirname "$0")/.."
+
+# The daemon runs commands by the shell of the user who starts it, so there must
+# be both.
+uid=$(id -u)
+entry=$(getent passwd "$uid" 2>/dev/null || grep "^[^:]*:[^:]*:$uid:" /etc/passwd || true)
+if [ -z "$entry" ]; then
+	echo "demo: user number $uid has no name here (no entry in the user database), and a daemon runs" >&2
+	echo "demo: commands as a user of this machine. Run it as a user whom 'id -un' can name, or as root." >&2
+	exit 1
+fi
+shell=${entry##*:}
+case ${shell##*/} in
+nologin | false)
+	echo "demo: the shell of ${entry%%:*} is $shell, which runs no commands, so a daemon of that user cannot" >&2
+	echo "demo: either. Run it as a user with a shell: your own, or root." >&2
+	exit 1
+	;;
+esac
+if [ "${1:-}" = --check ]; then exit 0; fi
 
 # A demo that hangs is a failure too.
 if [ -z "${COS_DEMO_TIMED:-}" ]; then

@@ -60,10 +60,7 @@ pub fn grant(proven: Proven, serves: Option<&str>) -> Result<Granted<Exec>, Refu
     let entry = proven.caller();
     let request = proven.request();
     let user = allowed_user(entry, &request.user, serves)?;
-    let Command::Words(words) = &request.command else {
-        return Err(Refusal::new(Cause::Command, "the command has not come"));
-    };
-    let form = allowed_form(entry, words)?;
+    let form = allowed_form(entry, &request.command)?;
     let passes = |name: &str| may_pass(entry, name);
     let environment = request
         .environment
@@ -98,22 +95,26 @@ fn allowed_user(entry: &Entry, asked: &str, serves: Option<&str>) -> Result<User
     }
 }
 
-fn allowed_form(entry: &Entry, words: &[Vec<u8>]) -> Result<Form, Refusal> {
+fn allowed_form(entry: &Entry, command: &Command) -> Result<Form, Refusal> {
+    let Command::Words(words) = command else {
+        return Err(Refusal::new(Cause::Command, "the command has not come"));
+    };
     let Some(commands) = &entry.commands else {
         return Ok(Form::Shell(words.join(&b' ')));
     };
     if commands.iter().any(|c| c.allows(words)) {
-        return Ok(Form::Direct(words.to_vec()));
+        return Ok(Form::Direct(words.clone()));
     }
-    let shown = String::from_utf8_lossy(words.first().map_or(b"", Vec::as_slice)).into_owned();
-    let hint = if words.len() == 1 && shown.contains(' ') {
-        "; it came as one word with spaces in it, and commands= needs the words apart"
-    } else {
-        ""
+    let hint = match words.as_slice() {
+        [word] if word.contains(&b' ') => {
+            ", which came as one word with spaces in it, and commands= needs the words apart"
+        }
+        _ => "",
     };
     let words = format!(
-        "commands= of {} does not allow {shown:?} so{hint}",
-        entry.name
+        "commands= of {} does not allow this command{hint}: {}",
+        entry.name,
+        command.shown()
     );
     Err(Refusal::new(Cause::Command, words))
 }

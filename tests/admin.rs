@@ -28,6 +28,8 @@ use cosserver::config::{cookie, keys, known_hosts};
 use cosserver::secret::PublicKey;
 use nix::unistd::{User, geteuid};
 
+#[path = "admin/told.rs"]
+mod told;
 #[path = "admin/trouble.rs"]
 mod trouble;
 

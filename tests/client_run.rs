@@ -602,7 +602,10 @@ fn ssh_and_rsh_take_our_place() {
     let say = "#!/bin/sh\nprintf '%s|' \"${0##*/}\" \"$@\"\nexit 3\n";
     script(&host.folder, "ssh", say);
     script(&host.folder, "rsh", say);
-    host.table("hostc ssh port=22\nhostd rsh\n");
+    host.table(
+        "hostc ssh port=22\nhostd rsh\n\
+         hoste ssh addr=10.0.0.0/8,192.0.2.1,2001:db8::1 port=2222\nhostf rsh addr=192.0.2.2,192.0.2.3\n",
+    );
     let run = |words: &[&str]| {
         let mut command = host.cosrsh(words);
         finish(
@@ -620,6 +623,22 @@ fn ssh_and_rsh_take_our_place() {
     assert_eq!(ended.status, Some(3));
     let ended = run(&["hostd", "uptime"]);
     assert_eq!(String::from_utf8_lossy(&ended.out), "rsh|hostd|uptime|");
+
+    // Where the line lists addresses, the first of them is dialled.
+    let said = |words: &[&str]| String::from_utf8(run(words).out).unwrap();
+    assert_eq!(
+        said(&["hoste", "x"]),
+        "ssh|-p|2222|-oHostName=192.0.2.1|-oHostKeyAlias=[hoste]:2222|--|hoste|x|"
+    );
+    assert_eq!(
+        said(&["-p22", "-6", "hoste", "x"]),
+        "ssh|-6|-p|22|-oHostName=2001:db8::1|-oHostKeyAlias=hoste|--|hoste|x|"
+    );
+    assert_eq!(said(&["hostf", "x"]), "rsh|192.0.2.2|x|");
+    assert_eq!(said(&["192.0.2.3", "x"]), "rsh|192.0.2.3|x|");
+    let ended = run(&["-6", "hostf", "x"]);
+    assert_eq!((ended.status, ended.out.len()), (Some(255), 0));
+    assert!(ended.err.contains("no address of the family"), "{ended:?}");
 
     // SIGPIPE is what it was, though Rust programs ignore it.
     script(

@@ -38,7 +38,8 @@ fn adm(d: &Daemon, words: &[&str]) -> Vec<u8> {
 
 #[test]
 fn t_finds_every_mistake_and_names_file_line_and_what_was_meant() {
-    let folder = daemon::configured("limits.hello = 7\n", "");
+    // An account that is there, so that nothing is warned of.
+    let folder = daemon::configured("limits.hello = 7\ndaemon.user = \"nobody\"\n", "");
     let good = flag("-t", &folder);
     assert!(good.status.success() && good.stderr.is_empty(), "{good:?}");
     let toml = folder.path("S/cosserver.toml");
@@ -104,6 +105,50 @@ fn t_finds_every_mistake_and_names_file_line_and_what_was_meant() {
     // What is wrong with the command line is another status.
     let out = daemon::run(daemon::cosserver().arg("--nonsense"));
     assert_eq!(out.status.code(), Some(2));
+}
+
+/// A daemon that root starts serves without the account: that is no mistake.
+#[test]
+fn t_warns_of_a_missing_account_and_does_not_fail() {
+    let folder = daemon::configured("daemon.user = \"no-such-user-here\"\n", "");
+    for which in ["-t", "-T"] {
+        let out = flag(which, &folder);
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.success(), "{which}: {said}");
+        if !daemon::is_root() {
+            assert_eq!(said, "", "only root's daemon becomes another user");
+            continue;
+        }
+        assert!(
+            said.starts_with("cosserver: warning: user no-such-user-here: ")
+                && said.ends_with("/usr/sbin/nologin no-such-user-here\n")
+                && said.contains("useradd --system ")
+                && said.lines().count() == 1,
+            "{which}: {said}"
+        );
+    }
+}
+
+#[test]
+fn f_with_a_folder_says_which_file_was_meant() {
+    let folder = daemon::configured("", "");
+    let server = folder.path("S");
+    let says = |words: &[&str]| {
+        let mut command = daemon::cosserver();
+        let out = daemon::run(command.args(words).arg("-f").arg(&server));
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{words:?}: {said}");
+        assert!(said.contains("this is a folder"), "{said}");
+        said
+    };
+    let meant = format!("; -f {}/cosserver.toml is what", server.display());
+    for words in [["-t"].as_slice(), &["-T"], &["-D", "-e", "-p", "0"]] {
+        let said = says(words);
+        assert!(said.contains(&meant), "{said}");
+    }
+    fs::remove_file(server.join("cosserver.toml")).unwrap();
+    let said = says(&["-t"]);
+    assert!(said.contains("there is no cosserver.toml in it"), "{said}");
 }
 
 #[test]

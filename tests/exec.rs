@@ -290,12 +290,43 @@ fn allowed_commands_run_without_a_shell_and_no_others() {
     }
 }
 
+#[test]
+fn the_log_shows_a_command_that_is_not_allowed() {
+    let d = Daemon::start_with(SOON, "commands='/bin/echo *'");
+    let long = "x".repeat(300);
+    let cases: [(&[&str], String); 3] = [
+        (
+            &["/bin/rm", "-rf", "/srv/x"],
+            "does not allow this command: /bin/rm -rf /srv/x\"".into(),
+        ),
+        (
+            &["/bin/echo a"],
+            "came as one word with spaces in it, and commands= needs the words apart: /bin/echo a\"".into(),
+        ),
+        (
+            &["/bin/id", &long],
+            format!("this command: /bin/id {}…", &long[..200 - 8]),
+        ),
+    ];
+    std::thread::scope(|scope| {
+        for (words, shown) in &cases {
+            let d = &d;
+            scope.spawn(move || {
+                let line = denied_as(d, &mut d.cos(words), "command");
+                let line = line.replace("\\u{2026}", "…");
+                assert!(line.contains(shown), "{line}");
+            });
+        }
+    });
+}
+
 /// The caller hears `denied` and a reference, and the log has the cause.
 fn assert_denied(d: &Daemon, words: &[&str], cause: &str) {
     denied_as(d, &mut d.cos(words), cause);
 }
 
-fn denied_as(d: &Daemon, command: &mut Command, cause: &str) {
+/// The same; the line of the log.
+fn denied_as(d: &Daemon, command: &mut Command, cause: &str) -> String {
     let out = run(command);
     let said = text(&out.stderr);
     assert_eq!(
@@ -310,6 +341,7 @@ fn denied_as(d: &Daemon, command: &mut Command, cause: &str) {
         line.contains(&format!("cause={cause}")) && line.contains("peer=127.0.0.1"),
         "{line}"
     );
+    line
 }
 
 #[test]

@@ -120,6 +120,26 @@ fn install_puts_everything_in_its_place_and_uninstall_takes_it_away() {
             );
         }
         assert!(at("share/doc/cosserver/PROTOCOL.md").exists());
+        // What may be copied from there names the programs where they are.
+        for (text, program) in [
+            ("doc/cosserver/examples/inetd.conf", "sbin/cosserver"),
+            ("doc/cosserver/examples/xinetd", "sbin/cosserver"),
+            ("man/man8/cosserver.8", "sbin/cosserver"),
+            ("man/man1/cos.1", "bin/cosrsh"),
+        ] {
+            let file = at("share").join(text);
+            assert_eq!(
+                fs::metadata(&file).unwrap().permissions().mode() & 0o7777,
+                0o644,
+                "{text}"
+            );
+            let words = fs::read_to_string(file).unwrap();
+            assert!(words.contains(&format!("/opt/cos/{program}")), "{text}");
+            assert!(!words.contains("/usr/local/"), "{text}");
+        }
+        // The default PATH of the commands is the same wherever this is installed.
+        let page = fs::read_to_string(at("share/man/man5/cosserver.toml.5")).unwrap();
+        assert_eq!(page, tree::text("docs/man/cosserver.toml.5"));
         assert!(
             !dest.join("etc").exists(),
             "the administrator's folder is not touched"
@@ -155,6 +175,48 @@ fn the_programs_need_no_library_but_libc() {
             assert!(known, "{program} needs {name}");
         }
     }
+}
+
+#[test]
+fn the_demo_says_who_cannot_run_it() {
+    use std::os::unix::process::CommandExt;
+    let user = |field: usize, of: &str| {
+        let said = run(Command::new("getent").args(["passwd", of]));
+        let line = String::from_utf8(said.stdout).unwrap();
+        line.trim_end().split(':').nth(field).map(str::to_owned)
+    };
+    // Where every user may read it, whoever has the project.
+    let dir = std::env::temp_dir().join(format!("cosserver-demo-{}", std::process::id()));
+    fs::create_dir_all(dir.join("demo")).unwrap();
+    for folder in [&dir, &dir.join("demo")] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let demo = dir.join("demo/demo.sh");
+    fs::copy(top().join("demo/demo.sh"), &demo).unwrap();
+    let (nameless, nobody) = (3_999_999_999_u32, 65_534_u32);
+    let cases = [
+        (nameless, "user number 3999999999 has no name here", true),
+        (
+            nobody,
+            "which runs no commands",
+            user(6, "65534").is_some_and(|s| s.ends_with("nologin") || s.ends_with("false")),
+        ),
+    ];
+    for (uid, words, is_so) in cases {
+        if !nix::unistd::geteuid().is_root() || !is_so {
+            continue;
+        }
+        // As `make demo` asks before it builds.
+        let output = run(Command::new(&demo).arg("--check").uid(uid).gid(uid));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(words), "{said}");
+        assert!(
+            said.lines().all(|line| line.starts_with("demo: ")),
+            "{said}"
+        );
+    }
+    fs::remove_dir_all(dir).unwrap();
 }
 
 #[test]

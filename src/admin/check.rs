@@ -9,11 +9,11 @@ use std::path::Path;
 use nix::unistd::{Uid, User, geteuid};
 
 use super::commands::Call;
-use super::hosts::{Known, meaning};
+use super::hosts::{Known, at_odds, meaning};
 use super::invite::joined;
 use super::json::Json;
 use super::out::{Failure, Out};
-use super::reach::resolve;
+use super::reach::{BY_LINE, resolve};
 use crate::config::hostinfo::{Addresses, Entry, HostTable, Method};
 use crate::config::name::HostName;
 use crate::config::place::Place;
@@ -29,6 +29,8 @@ enum Level {
     Right,
     /// Worth knowing, and no harm.
     Note,
+    /// It works, and not as well as it should.
+    Warning,
     /// Something does not work, or is not safe.
     Problem,
 }
@@ -38,6 +40,7 @@ impl Level {
         match self {
             Self::Right => "ok",
             Self::Note => "note",
+            Self::Warning => "warning",
             Self::Problem => "problem",
         }
     }
@@ -160,6 +163,9 @@ impl Report<'_> {
                         s.name, s.port
                     ),
                 );
+                if let Some(words) = s.daemon.lacks_its_user() {
+                    self.add(Level::Warning, format!("user {}", s.daemon.user), words);
+                }
             }
             Err(fault) => self.wrong(&file, &fault),
         }
@@ -232,14 +238,10 @@ impl Report<'_> {
         let known = Known::of(self.place, &entry.name);
         let about = format!("host {}", entry.name);
         let mut problems: Vec<String> = known.faults().iter().map(ToString::to_string).collect();
+        problems.extend(at_odds(entry, &known));
         let name = &entry.name;
         let live = |cookies: &Result<usize, Fault>| matches!(cookies, Ok(count) if *count > 0);
         if !entry.run_as.is_empty() {
-            if matches!(known.cookies_in, Ok(0)) {
-                problems.push(format!(
-                    "it has run-as= and no cookie, so it is denied; `cosadm host remove {name}` and invite it"
-                ));
-            }
             problems.extend(
                 entry
                     .run_as
@@ -247,7 +249,7 @@ impl Report<'_> {
                     .filter_map(|user| wrong_user(user.as_str())),
             );
             if entry.addresses == Addresses::ByName {
-                problems.extend(resolve(name).err().map(|fault| fault.to_string()));
+                problems.extend(resolve(name, BY_LINE).err().map(|fault| fault.to_string()));
             }
         }
         if entry.method == Method::Cos {
@@ -261,11 +263,6 @@ impl Report<'_> {
                     problems.push("as= is missing: by which name does it know this host?".into());
                 }
                 (true, true) | (false, false) => {}
-            }
-        }
-        if let (Some(pinned), Ok(Some(recorded))) = (&entry.machine_key, &known.recorded) {
-            if pinned != recorded {
-                problems.push(format!("machine-key= is another than the recorded one; `cosadm host rotate {name}` forgets that"));
             }
         }
         if entry.run_as.is_empty() && live(&known.cookies_in) {

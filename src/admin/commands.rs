@@ -68,6 +68,13 @@ pub(super) const GLOBAL: &[Flag] = &[
         meaning: "tell more",
     },
     Flag {
+        short: "V",
+        long: "version",
+        value: "",
+        repeats: false,
+        meaning: "the version",
+    },
+    Flag {
         short: "h",
         long: "help",
         value: "",
@@ -203,8 +210,8 @@ pub(super) const COMMANDS: &[Command] = &[
 
 /// What a command line asks for.
 pub(super) enum Parsed {
-    /// A help text.
-    Help(String),
+    /// A text: the help, the version.
+    Tell(String),
     /// A command.
     Run(&'static Command, Call),
 }
@@ -269,9 +276,12 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
         .parsing_style(ParsingStyle::StopAtFirstFree)
         .parse(arguments)
         .map_err(|fail| usage(&fail, GLOBAL, "cosadm"))?;
+    if before.opt_present("V") {
+        return Ok(version());
+    }
     if before.free.is_empty() {
         return if before.opt_present("h") {
-            Ok(Parsed::Help(overview()))
+            Ok(Parsed::Tell(overview()))
         } else {
             Err(Failure::Usage(
                 "what is to be done? `cosadm --help` lists the commands".into(),
@@ -285,7 +295,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
                 .iter()
                 .any(|word| word == "--help" || word == "-h")
         {
-            return Ok(Parsed::Help(overview()));
+            return Ok(Parsed::Tell(overview()));
         }
         return Err(Failure::Usage(unknown(&before.free)));
     };
@@ -296,20 +306,14 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
         .parse(rest)
         .map_err(|fail| usage(&fail, flags(), &name))?;
     if matches.opt_present("h") || before.opt_present("h") {
-        return Ok(Parsed::Help(help(command)));
+        return Ok(Parsed::Tell(help(command)));
+    }
+    if matches.opt_present("V") {
+        return Ok(version());
     }
     let operands = matches.free.clone();
-    let wanted = command.operands.split_whitespace().count();
-    if operands.len() != wanted {
-        let expected = if wanted == 0 {
-            "no operand".to_owned()
-        } else {
-            command.operands.to_owned()
-        };
-        let line = format!(
-            "{name} takes {expected}, and here are {}; see `{name} --help`",
-            operands.len()
-        );
+    if let Some(wrong) = wrong_operands(command.operands, &operands) {
+        let line = format!("{name} {wrong}; see `{name} --help`");
         return Err(Failure::Usage(line));
     }
     Ok(Parsed::Run(
@@ -320,6 +324,29 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
             operands,
         },
     ))
+}
+
+fn version() -> Parsed {
+    Parsed::Tell(concat!("cosadm ", env!("CARGO_PKG_VERSION"), "\n").to_owned())
+}
+
+/// What is wrong with the words behind a command, where the table says which
+/// it takes.
+fn wrong_operands(wanted: &str, given: &[String]) -> Option<String> {
+    let mut given = given.iter();
+    let missing: Vec<&str> = wanted
+        .split_whitespace()
+        .filter(|_| given.next().is_none())
+        .collect();
+    if !missing.is_empty() {
+        return Some(format!("needs {}", missing.join(" ")));
+    }
+    let extra = given.next()?;
+    Some(if wanted.is_empty() {
+        format!("takes options alone, and {extra:?} is none")
+    } else {
+        format!("takes {wanted} alone, and {extra:?} is one word too many")
+    })
 }
 
 fn starts_with(free: &[String], words: &[&str]) -> bool {

@@ -4,7 +4,7 @@ fn told(line: &str) -> String {
     let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
     match parse(&arguments) {
         Err(Failure::Usage(words)) => words,
-        Ok(Parsed::Help(text)) => text,
+        Ok(Parsed::Tell(text)) => text,
         _ => panic!("{line} was taken"),
     }
 }
@@ -42,8 +42,13 @@ fn mistakes() {
             "after host comes one of invite, join, list, show, rotate, remove",
         ),
         ("host ivnite x", "did you mean \"host invite\"?"),
-        ("host show", "takes NAME, and here are 0"),
-        ("check x", "takes no operand, and here are 1"),
+        ("host show", "cosadm host show needs NAME; see `cosadm"),
+        ("host invite --addr ::1", "cosadm host invite needs NAME; "),
+        (
+            "host show x y",
+            "takes NAME alone, and \"y\" is one word too many",
+        ),
+        ("check x", "takes options alone, and \"x\" is none"),
         (
             "host join f --nmae x",
             "unknown flag --nmae; did you mean \"name\"?",
@@ -72,6 +77,10 @@ fn every_command_and_flag_is_in_the_help() {
                 .all(|line| line.chars().count() <= 110),
             "{help}"
         );
+    }
+    for line in ["-V", "--version", "check --version", "-V nonsense"] {
+        let version = concat!("cosadm ", env!("CARGO_PKG_VERSION"), "\n");
+        assert_eq!(told(line), version, "{line}");
     }
     assert!(told("host --help").starts_with("usage: cosadm"));
 }

@@ -6,7 +6,7 @@ use super::commands::Call;
 use super::edit::{Lock, Text};
 use super::invite::{from, joined};
 use super::json::Json;
-use super::out::{Failure, Out};
+use super::out::{Failure, Out, option_c};
 use crate::config::hostinfo::{Addresses, Entry, HostTable};
 use crate::config::name::HostName;
 use crate::config::place::Place;
@@ -49,10 +49,44 @@ impl Known {
     }
 }
 
+/// Why a host's line and what is recorded for it do not go together, so that it
+/// is denied.
+pub(super) fn at_odds(entry: &Entry, known: &Known) -> Option<String> {
+    let name = &entry.name;
+    if !entry.run_as.is_empty() && matches!(known.cookies_in, Ok(0)) {
+        return Some(format!(
+            "it has run-as= and no cookie, so it is denied; `cosadm host remove {name}` and invite it"
+        ));
+    }
+    match (&entry.machine_key, &known.recorded) {
+        (Some(only), Ok(Some(recorded))) if only != recorded => Some(format!(
+            "machine-key= is another than the recorded one, so it is denied; `cosadm host rotate {name}` forgets that"
+        )),
+        (Some(_) | None, _) => None,
+    }
+}
+
+/// Why a host is denied that its line would let in.
+fn denied(entry: &Entry, known: &Known) -> Option<String> {
+    if entry.run_as.is_empty() {
+        return None;
+    }
+    let files = [
+        known.cookies_in.as_ref().err(),
+        known.recorded.as_ref().err(),
+    ];
+    let unreadable = files.into_iter().flatten().next();
+    unreadable
+        .map(|fault| format!("it is denied: {fault}"))
+        .or_else(|| at_odds(entry, known))
+}
+
 /// What a line means, in sentences.
 pub(super) fn meaning(entry: &Entry, known: &Known) -> String {
     let mut text = if entry.run_as.is_empty() {
         "it may ask this host nothing".to_owned()
+    } else if let Some(why) = denied(entry, known) {
+        why
     } else {
         let what = entry.commands.as_ref().map_or_else(
             || "any command".to_owned(),
@@ -127,6 +161,14 @@ pub(super) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
         return out.say(&format!("{value}\n"));
     }
     table.faults().iter().for_each(|fault| out.tell(fault));
+    if table.entries().is_empty() && table.faults().is_empty() {
+        let dir = option_c(&place);
+        out.tell(format!(
+            "no host is in {}; `cosadm{dir} host invite NAME` lets one run commands here, \
+             `cosadm{dir} host join FILE` takes the invitation of one that this host asks",
+            place.hostinfo().display()
+        ));
+    }
     let mut text = String::new();
     let width = table
         .entries()
@@ -285,6 +327,7 @@ fn json(entry: &Entry, known: &Known) -> Json {
             }),
         ),
         ("faults", Json::texts(known.faults())),
+        ("denied", Json::maybe(denied(entry, known))),
         ("meaning", Json::text(meaning(entry, known))),
     ])
 }

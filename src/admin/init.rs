@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::commands::Call;
 use super::edit::Lock;
-use super::out::{Failure, Out};
+use super::out::{Failure, Out, option_c};
 use crate::config::hostinfo::OPTIONS;
 use crate::config::keys;
 use crate::config::place::Place;
@@ -81,11 +81,7 @@ fn make_folders(path: &Path, mode: u32) -> Result<Created, Fault> {
 }
 
 fn next(place: &Place) -> String {
-    let dir = if place.system {
-        String::new()
-    } else {
-        format!(" -C {}", place.dir.display())
-    };
+    let dir = option_c(place);
     format!(
         "\nNext: to let a host run commands here:  cosadm{dir} host invite NAME --addr A --run-as USER > card\n      \
          to run commands on a host:         cosadm{dir} host join card   (the card that it made)\n"

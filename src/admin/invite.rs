@@ -5,8 +5,8 @@ use nix::unistd::{Uid, User, geteuid};
 
 use super::commands::Call;
 use super::edit::{Change, Lock, Text};
-use super::out::{Failure, Out};
-use super::reach::reach;
+use super::out::{Failure, Out, option_c};
+use super::reach::{BY_LINE, reach};
 use crate::config::address::Network;
 use crate::config::card::Card;
 use crate::config::hostinfo::{Addresses, Entry};
@@ -50,7 +50,8 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
         (None, Some(entry)) => entry.addresses.clone(),
         (None, None) => Addresses::ByName,
     };
-    let draft = Draft::make(&place, &host, &addresses, call.port()?, out)?;
+    let hint = format!("say with --addr from which address or network {host} will ask");
+    let draft = Draft::make(&place, &host, &addresses, (call.port()?, &hint), out)?;
 
     // The line comes last: until it is there, the host is denied.
     cookie::write_in(&place, &host, std::slice::from_ref(&draft.card.cookie))?;
@@ -112,7 +113,13 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
         out.tell(format!("{host}: {told}"));
         return Ok(());
     }
-    let draft = Draft::make(&place, &host, &entry.addresses, call.port()?, out)?;
+    let draft = Draft::make(
+        &place,
+        &host,
+        &entry.addresses,
+        (call.port()?, BY_LINE),
+        out,
+    )?;
     if cookies.len() == cookie::LIVE_MAX {
         out.tell(format!("{host}: the older of its two cookies is dropped"));
     }
@@ -126,7 +133,8 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
         out.tell(format!("{host}: its recorded machine key is forgotten; the next machine with a cookie is recorded"));
     }
     out.tell(format!(
-        "the older cookie stays good; once {host} has joined: cosadm host rotate {host} --finish"
+        "the older cookie stays good; once {host} has joined: cosadm{} host rotate {host} --finish",
+        option_c(&place)
     ));
     Ok(())
 }
@@ -138,11 +146,14 @@ struct Draft {
 }
 
 impl Draft {
+    /// A card with a new cookie. `port`: the one to put on it, where it is not
+    /// the configured one; `hint`: what to do where the host's name does not
+    /// resolve.
     fn make(
         place: &Place,
         host: &HostName,
         addresses: &Addresses,
-        port: Option<u16>,
+        (port, hint): (Option<u16>, &str),
         out: &Out,
     ) -> Result<Self, Failure> {
         let settings = Settings::load(&place.settings())?;
@@ -152,7 +163,7 @@ impl Draft {
                 "port = 0 lets the system choose a port, so the card must be told it: --port N";
             return Err(Fault::of(&place.settings(), words).into());
         }
-        let reach = reach(&settings, host, addresses)?;
+        let reach = reach(&settings, host, addresses, hint)?;
         let card = Card {
             caller: host.clone(),
             server: settings.name,
@@ -174,7 +185,7 @@ impl Draft {
 
     /// Prints the card, and nothing else, to standard output.
     fn hand_over(&self, host: &HostName, out: &Out) -> Result<(), Failure> {
-        if let Err(failure) = out.say(&self.card.print()) {
+        if let Err(failure) = out.say_secret(&self.card.print()) {
             out.tell(format!(
                 "the card was not written; `cosadm host rotate {host}` prints another"
             ));

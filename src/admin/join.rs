@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::commands::Call;
 use super::edit::{Change, Lock, Text};
 use super::invite::{joined, networks};
-use super::out::{Failure, Out};
+use super::out::{Failure, Out, option_c, shell_word};
 use crate::config::card::{Card, TEXT_MAX};
 use crate::config::hostinfo::{Addresses, Entry, Method};
 use crate::config::name::HostName;
@@ -24,6 +24,7 @@ pub(super) fn join(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
     let file = call.operand(0);
     let card = Card::parse(&read(file)?).map_err(|e| Fault::of(Path::new(file), e))?;
+    not_our_own(&place, file, &card)?;
     let name = call
         .value("name")
         .map(|name| HostName::parse(&name))
@@ -36,10 +37,12 @@ pub(super) fn join(call: &Call, out: &Out) -> Result<(), Failure> {
     let replaces = pin_fits(&place, &name, &card, call.given("replace-key"))?;
 
     let server = (card.server != name).then(|| card.server.to_string());
+    let mut kept = Kept::default();
     match &entry {
         Some(entry) => {
-            let changes = changes(entry, &card, server, &dialled, call.port()?, out);
+            let (changes, kept_so) = changes(entry, &card, server, &dialled, call.port()?, out);
             text.change(&name, &changes)?;
+            kept = kept_so;
         }
         None => {
             let addresses = if dialled.is_empty() {
@@ -74,20 +77,58 @@ pub(super) fn join(call: &Call, out: &Out) -> Result<(), Failure> {
         card.key.to_hex(),
         keys::fingerprint(&card.key)
     ));
-    let dir = if place.system {
-        String::new()
-    } else {
-        format!(" -C {}", place.dir.display())
-    };
-    out.tell(format!(
-        "try: cos{dir} run {name} true   (and remove the card: it holds the secret)"
-    ));
+    let dir = option_c(&place);
+    let attempt = format!("cos{dir} run {name} true");
+    match kept.flags() {
+        None => out.tell(format!(
+            "try: {attempt}   (and remove the card: it holds the secret)"
+        )),
+        Some(flags) => {
+            let file = shell_word(file);
+            out.tell(format!(
+                "try: {attempt}   (where it does not get through, this takes what the card says: \
+                 cosadm{dir} host join {file} --name {name}{flags})"
+            ));
+            out.tell("remove the card when it does: it holds the secret");
+        }
+    }
     Ok(())
+}
+
+/// What a line says that is there already, and the card says otherwise.
+#[derive(Default)]
+struct Kept {
+    port: Option<u16>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Kept {
+    /// The flags that take what the card says; `None` where nothing was kept.
+    fn flags(&self) -> Option<String> {
+        let address = self.addresses.iter().map(|a| format!(" --addr {a}"));
+        let port = self.port.iter().map(|port| format!(" --port {port}"));
+        let flags: String = address.chain(port).collect();
+        (!flags.is_empty()).then_some(flags)
+    }
+}
+
+/// A card that the folder's own host made is for another host. Where there is no
+/// host key to tell by, this folder has made no card.
+fn not_our_own(place: &Place, file: &str, card: &Card) -> Result<(), Fault> {
+    if !keys::load_host_key(place).is_ok_and(|own| own.public == card.key) {
+        return Ok(());
+    }
+    let words = format!(
+        "this card was made here, by the host whose key is {}, for {} to join: carry it there",
+        place.host_key().display(),
+        card.caller
+    );
+    Err(Fault::of(Path::new(file), words))
 }
 
 /// What changes on a line that is there already: what the card alone can know
 /// is set, what a flag names is set, what is missing is added, and everything
-/// else was written by hand and stays.
+/// else stays, since it may have been written by hand; that is told.
 fn changes(
     entry: &Entry,
     card: &Card,
@@ -95,24 +136,30 @@ fn changes(
     dialled: &[IpAddr],
     port: Option<u16>,
     out: &Out,
-) -> Vec<(&'static str, Change)> {
+) -> (Vec<(&'static str, Change)>, Kept) {
     let name = &entry.name;
+    let mut kept = Kept::default();
+    let mut old_port = entry.port;
     if entry.method != Method::Cos {
+        // Its port was the other program's.
+        old_port = None;
         out.tell(format!(
-            "{name}: its method was {}, and is cos now",
-            entry.method
+            "{name}: its method was {}, and is cos now, at port {}",
+            entry.method,
+            port.unwrap_or(card.port)
         ));
     }
     let mut changes = vec![
         ("as", Change::Set(card.caller.to_string())),
         ("server", server.map_or(Change::Remove, Change::Set)),
     ];
-    match (port, entry.port) {
+    match (port, old_port) {
         (Some(port), _) => changes.push(("port", Change::Set(port.to_string()))),
         (None, None) => changes.push(("port", Change::Set(card.port.to_string()))),
         (None, Some(port)) if port != card.port => {
+            kept.port = Some(card.port);
             out.tell(format!(
-                "{name}: port={port} stays, though the card says {}; --port changes it",
+                "{name}: port={port} stays, though the card says {}",
                 card.port
             ));
         }
@@ -132,12 +179,13 @@ fn changes(
                 .any(|a| entry.addresses.contains(*a) == Some(true)) => {}
         Addresses::Listed(listed) => {
             let (listed, given) = (joined(listed), joined(&card.addresses));
+            kept.addresses.clone_from(&card.addresses);
             out.tell(format!(
-                "{name}: addr={listed} stays, though the card says {given}; --addr changes it"
+                "{name}: addr={listed} stays, though the card says {given}"
             ));
         }
     }
-    changes
+    (changes, kept)
 }
 
 /// Whether the card's key takes the place of another that is pinned.

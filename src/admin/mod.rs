@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let mut out = Out::new();
     let done = match commands::parse(&arguments) {
-        Ok(Parsed::Help(text)) => out.say(&text),
+        Ok(Parsed::Tell(text)) => out.say(&text),
         Ok(Parsed::Run(command, call)) => {
             out.verbose(call.given("v"));
             (command.run)(&call, &out)

@@ -2,8 +2,14 @@
 //! standard error as `cosadm: …`. A closed pipe is an error, not a panic.
 
 use std::fmt::Display;
+use std::fs::{File, Permissions};
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use nix::unistd::geteuid;
+
+use crate::config::place::Place;
 use crate::fault::Fault;
 
 /// Why a command did not end well.
@@ -44,6 +50,25 @@ impl Out {
         written.map_err(|e| Fault::new(format!("standard output: {e}")).into())
     }
 
+    /// A secret result, whole, to standard output. Where that is a file that
+    /// others may open, as the shell makes one, its mode becomes 0600 first;
+    /// where it cannot, standard error says so, since the result is wanted all
+    /// the same.
+    pub(super) fn say_secret(&self, text: &str) -> Result<(), Failure> {
+        match close_to_others() {
+            Ok(None) => {}
+            Ok(Some(mode)) => self.tell(format!(
+                "standard output is a file that others could open (mode {mode:04o}); it is mode 0600 now"
+            )),
+            Err(why) => self.tell(format!(
+                "standard output is a file that others can open, and that cannot be changed ({why}): \
+                 whoever reads the secret in it can ask in that host's name. Remove the file, and write \
+                 the next one where you alone can read it (umask 077)"
+            )),
+        }
+        self.say(text)
+    }
+
     /// A message to standard error; where that is gone, nobody is left to tell.
     pub(super) fn tell(&self, words: impl Display) {
         let line = format!("cosadm: {words}\n");
@@ -55,5 +80,61 @@ impl Out {
         if self.verbose {
             self.tell(words);
         }
+    }
+}
+
+/// The bits of a mode that are for others than the owner.
+const OTHERS: u32 = 0o077;
+
+/// Takes the file that is standard output away from others. `Ok(None)`: it is
+/// no file, or the owner's alone already; else the mode that it had.
+fn close_to_others() -> Result<Option<u32>, Fault> {
+    let file = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    let about = file.metadata()?;
+    let owner = about.uid();
+    let alone = about.mode() & OTHERS == 0;
+    if !about.is_file() || (alone && owner == geteuid().as_raw()) {
+        return Ok(None);
+    }
+    if owner != geteuid().as_raw() {
+        return Err(Fault::new(format!("it belongs to user {owner}")));
+    }
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    // Some file systems say yes and do nothing.
+    if file.metadata()?.mode() & OTHERS != 0 {
+        return Err(Fault::new("its file system has no modes"));
+    }
+    Ok(Some(about.mode() & 0o7777))
+}
+
+/// The way to a configuration folder in a command that is suggested: ` -C DIR`,
+/// or nothing for the system's.
+pub(super) fn option_c(place: &Place) -> String {
+    if place.system {
+        String::new()
+    } else {
+        format!(" -C {}", shell_word(&place.dir.display().to_string()))
+    }
+}
+
+/// A word as a shell takes it.
+pub(super) fn shell_word(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"%+,-./:=@_".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_for_a_shell() {
+        assert_eq!(shell_word("/etc/cos-1"), "/etc/cos-1");
+        assert_eq!(shell_word(""), "''");
+        assert_eq!(shell_word("it's $x"), r"'it'\''s $x'");
     }
 }

@@ -19,13 +19,19 @@ pub(super) struct Reach {
 }
 
 /// The configured addresses, where the daemon listens on particular ones; else
-/// those by which this machine reaches the host.
+/// those by which this machine reaches the host. `hint` says how the host's
+/// addresses are given, where its name does not resolve.
 pub(super) fn reach(
     settings: &Settings,
     host: &HostName,
     addresses: &Addresses,
+    hint: &str,
 ) -> Result<Reach, Fault> {
-    let targets = targets(host, addresses)?;
+    let targets = match addresses {
+        // A network by its first address.
+        Addresses::Listed(networks) => networks.iter().map(Network::first).collect(),
+        Addresses::ByName => resolve(host, hint)?,
+    };
     let (any, particular): (Vec<IpAddr>, Vec<IpAddr>) =
         settings.listen.iter().partition(|a| a.is_unspecified());
     let sources = || targets.iter().filter_map(|target| source(*target));
@@ -72,22 +78,12 @@ pub(super) fn reach(
     )))
 }
 
-/// The addresses of the host: the listed ones, a network by its first
-/// address; else those of its name.
-fn targets(host: &HostName, addresses: &Addresses) -> Result<Vec<IpAddr>, Fault> {
-    match addresses {
-        Addresses::Listed(networks) => Ok(networks.iter().map(Network::first).collect()),
-        Addresses::ByName => resolve(host),
-    }
-}
+/// How the addresses of a host are given that has a line in the table.
+pub(super) const BY_LINE: &str = "list its addresses with addr= on its line in hostinfo";
 
-/// The addresses of a host's name.
-pub(super) fn resolve(host: &HostName) -> Result<Vec<IpAddr>, Fault> {
-    let wrong = |why: String| {
-        Fault::new(format!(
-            "{host} does not resolve ({why}); list its addresses with addr="
-        ))
-    };
+/// The addresses of a host's name; `hint` says what to do where it has none.
+pub(super) fn resolve(host: &HostName, hint: &str) -> Result<Vec<IpAddr>, Fault> {
+    let wrong = |why: String| Fault::new(format!("{host} does not resolve ({why}); {hint}"));
     let found: Vec<IpAddr> = (host.as_str(), 0)
         .to_socket_addrs()
         .map_err(|e| wrong(e.to_string()))?
@@ -130,7 +126,7 @@ mod tests {
                 .map(|a| Network::parse(a).unwrap())
                 .collect(),
         );
-        let reach = reach(&settings, &HostName::parse("hosta").unwrap(), &listed).unwrap();
+        let reach = reach(&settings, &HostName::parse("hosta").unwrap(), &listed, "").unwrap();
         (
             reach.addresses.iter().map(ToString::to_string).collect(),
             reach.warning.is_some(),

@@ -9,13 +9,26 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::args::{Call, Family};
-use crate::config::hostinfo::{Entry, Method};
+use super::route::Route;
+use crate::config::hostinfo::Method;
 use crate::fault::Fault;
 use crate::sys::client_exec;
 
+/// The port that ssh has, where nobody names one.
+const SSH_PORT: u16 = 22;
+
 /// The argument vector of the other program, its name first.
-pub fn command_line(call: &Call, entry: &Entry) -> Vec<OsString> {
+///
+/// Where the line lists addresses, the first one is dialled. ssh is told it
+/// beside the name, so that the sections of its own configuration and the host
+/// keys that it knows stay those of the name; rsh has no words for that.
+///
+/// # Errors
+/// No listed address is of the family that was asked for.
+pub fn command_line(call: &Call, route: &Route) -> Result<Vec<OsString>, Fault> {
+    let entry = &route.entry;
     let ssh = entry.method == Method::Ssh;
+    let address = route.first_listed(call)?;
     let mut words: Vec<OsString> = vec![entry.method.as_str().into()];
     match call.family {
         Some(Family::V4) => words.push("-4".into()),
@@ -37,20 +50,40 @@ pub fn command_line(call: &Call, entry: &Entry) -> Vec<OsString> {
     if let Some(user) = call.user.as_ref().or(entry.user.as_ref()) {
         words.extend(["-l".into(), user.as_str().into()]);
     }
-    if let Some(port) = call.port.map(u16::from).or(entry.port) {
+    let port = call.port.map(u16::from).or(entry.port);
+    if let Some(port) = port {
         words.extend(["-p".into(), port.to_string().into()]);
     }
+    let name = entry.name.as_str();
+    let host = match address {
+        None => call.host.clone(),
+        Some(address) if ssh => {
+            // As ssh itself writes a host in known_hosts.
+            let key_of = match port {
+                None | Some(SSH_PORT) => name.to_owned(),
+                Some(port) => format!("[{name}]:{port}"),
+            };
+            words.push(format!("-oHostName={address}").into());
+            words.push(format!("-oHostKeyAlias={key_of}").into());
+            name.to_owned()
+        }
+        Some(address) => address.to_string(),
+    };
     if ssh {
         words.push("--".into());
     }
-    words.push(call.host.as_str().into());
+    words.push(host.into());
     words.extend(call.words.iter().map(|w| OsString::from_vec(w.clone())));
-    words
+    Ok(words)
 }
 
 /// Becomes the other program. It returns only where that failed.
-pub fn become_program(call: &Call, entry: &Entry) -> Fault {
-    let words = command_line(call, entry);
+pub fn become_program(call: &Call, route: &Route) -> Fault {
+    let entry = &route.entry;
+    let words = match command_line(call, route) {
+        Ok(words) => words,
+        Err(fault) => return fault,
+    };
     let Some((name, rest)) = words.split_first() else {
         return Fault::new("no program to start");
     };
@@ -94,18 +127,30 @@ fn is_this_program(program: &Path) -> bool {
 mod tests {
     use super::*;
     use crate::client::args::{self, Wish};
+    use crate::client::route;
+    use crate::config::scratch::Scratch;
 
-    fn told(line: &[&str], entry: &str) -> Vec<String> {
+    fn parsed(line: &[&str]) -> Call {
         let argv: Vec<OsString> = line.iter().map(OsString::from).collect();
         let Wish::Run(call) = args::parse(&argv).unwrap() else {
             panic!("no run: {line:?}");
         };
-        let entry = Entry::parse(entry.as_bytes(), 1).unwrap().unwrap();
-        let words = command_line(&call, &entry);
-        words
-            .into_iter()
-            .map(|w| w.into_string().unwrap())
-            .collect()
+        *call
+    }
+
+    /// The words, where the table has this line alone.
+    fn told(line: &[&str], entry: &str) -> Vec<String> {
+        let (call, route) = found(line, entry);
+        let words = command_line(&call, &route).unwrap().into_iter();
+        words.map(|w| w.into_string().unwrap()).collect()
+    }
+
+    fn found(line: &[&str], entry: &str) -> (Call, Route) {
+        let scratch = Scratch::new();
+        scratch.file("hostinfo", entry, 0o644);
+        let call = parsed(line);
+        let route = route::find(&scratch.place(), &call.host).unwrap();
+        (call, route)
     }
 
     #[test]
@@ -141,10 +186,58 @@ mod tests {
         );
         assert_eq!(
             told(
-                &["cosrsh", "-6", "::1", "-s", "-n", "sftp"],
-                "hostb ssh user=op"
+                &["cosrsh", "-6", "HostB", "-s", "-n", "sftp"],
+                "hostb ssh user=op addr=10.0.0.0/8"
             ),
-            ["ssh", "-6", "-n", "-s", "-l", "op", "--", "::1", "sftp"]
+            ["ssh", "-6", "-n", "-s", "-l", "op", "--", "HostB", "sftp"]
+        );
+    }
+
+    #[test]
+    fn the_first_listed_address_is_dialled_under_the_hosts_name() {
+        let listed = "hostb ssh addr=10.0.0.0/8,192.0.2.1,2001:db8::1,192.0.2.2";
+        let by = |address: &str, key_of: &str| {
+            [
+                format!("-oHostName={address}"),
+                format!("-oHostKeyAlias={key_of}"),
+                "--".into(),
+                "hostb".into(),
+                "x".into(),
+            ]
+        };
+        let words = |line: &[&str], entry: &str| {
+            let all = told(line, entry);
+            all[all.len() - 5..].to_vec()
+        };
+        assert_eq!(
+            words(&["cosrsh", "hostb", "x"], listed),
+            by("192.0.2.1", "hostb")
+        );
+        assert_eq!(
+            words(&["cosrsh", "-6", "hostb", "x"], listed),
+            by("2001:db8::1", "hostb")
+        );
+        // Of several addresses, the one that was asked for.
+        assert_eq!(
+            words(&["cosrsh", "192.0.2.2", "x"], listed),
+            by("192.0.2.2", "hostb")
+        );
+        let entry = "hostb ssh addr=192.0.2.1 port=2222";
+        assert_eq!(
+            words(&["cosrsh", "hostb", "x"], entry),
+            by("192.0.2.1", "[hostb]:2222")
+        );
+        assert_eq!(
+            words(&["cosrsh", "-p", "22", "hostb", "x"], entry),
+            by("192.0.2.1", "hostb")
+        );
+        let (call, route) = found(&["cosrsh", "-6", "hostb", "x"], entry);
+        assert!(command_line(&call, &route).is_err());
+
+        let entry = "hostb rsh addr=192.0.2.1,192.0.2.2";
+        assert_eq!(
+            told(&["cosrsh", "hostb", "x"], entry),
+            ["rsh", "192.0.2.1", "x"]
         );
     }
 

@@ -86,7 +86,7 @@ fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
     let route = route::find(&place, &call.host)?;
     if route.entry.method != Method::Cos {
         voice.step(|| format!("{} is reached by {}", call.host, route.entry.method));
-        return Err(elsewhere::become_program(call, &route.entry));
+        return Err(elsewhere::become_program(call, &route));
     }
     if call.subsystem {
         return Err(Fault::new(

@@ -59,6 +59,23 @@ fn literal(host: &str) -> Option<IpAddr> {
 }
 
 impl Route {
+    /// The address for a program that dials a single one: that which the command
+    /// line gave for the host, else the first of the line's plain addresses that
+    /// is of the family asked for. `None`: the line has none.
+    ///
+    /// # Errors
+    /// None of its addresses is of that family.
+    pub fn first_listed(&self, call: &Call) -> Result<Option<IpAddr>, Fault> {
+        let listed = self
+            .address
+            .map_or_else(|| self.entry.addresses.plain(), |address| vec![address]);
+        let first = listed.iter().find(|a| suits(call.family, a));
+        if first.is_none() && !listed.is_empty() {
+            return Err(no_such_family());
+        }
+        Ok(first.copied())
+    }
+
     /// Where to connect, in this order.
     ///
     /// # Errors
@@ -85,15 +102,20 @@ impl Route {
             })?;
             all = found.collect();
         }
-        let family = call.family;
-        all.retain(|a| family.is_none_or(|f| (f == Family::V4) == a.is_ipv4()));
+        all.retain(|a| suits(call.family, &a.ip()));
         if all.is_empty() {
-            return Err(Fault::new(
-                "it has no address of the family that was asked for",
-            ));
+            return Err(no_such_family());
         }
         Ok(all)
     }
+}
+
+fn suits(family: Option<Family>, address: &IpAddr) -> bool {
+    family.is_none_or(|f| (f == Family::V4) == address.is_ipv4())
+}
+
+fn no_such_family() -> Fault {
+    Fault::new("it has no address of the family that was asked for")
 }
 
 #[cfg(test)]

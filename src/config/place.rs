@@ -16,7 +16,8 @@ use crate::fault::Fault;
 pub const SYSTEM: &str = "/etc/cosserver";
 const SYSTEM_STATE: &str = "/var/lib/cosserver";
 const SYSTEM_RUN: &str = "/run/cosserver";
-const SETTINGS: &str = "cosserver.toml";
+/// The settings file in a configuration folder.
+pub const SETTINGS: &str = "cosserver.toml";
 
 /// A configuration folder with the state and run folders that belong to it.
 #[derive(Clone, Debug)]

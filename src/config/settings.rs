@@ -14,6 +14,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::unistd::{User, geteuid};
+
 pub use keys::{KEYS, Key, TABLES};
 pub use services::default_port;
 
@@ -111,6 +113,23 @@ pub struct Daemon {
     pub refusal_interval: Duration,
     /// The account of the processes that speak with the network.
     pub user: UserName,
+}
+
+impl Daemon {
+    /// What is to be done where the account for the processes that speak with
+    /// the network is missing; `None` where it is there, or where this is not
+    /// root, who alone needs it. Asks the user database, so it may block.
+    pub fn lacks_its_user(&self) -> Option<String> {
+        let user = &self.user;
+        if !geteuid().is_root() || !matches!(User::from_name(user.as_str()), Ok(None)) {
+            return None;
+        }
+        Some(format!(
+            "there is no such user, so the daemon's processes that speak with the network run as nobody, \
+             beside whatever else does; this makes it: useradd --system --no-create-home \
+             --home-dir /nonexistent --shell /usr/sbin/nologin {user}"
+        ))
+    }
 }
 
 impl Settings {

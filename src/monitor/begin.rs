@@ -19,7 +19,6 @@ use crate::sys::socket;
 use crate::wire::Malformed;
 use crate::wire::noise::Keys;
 use crate::wire::record::{self, Kind};
-use crate::wire::request::Command;
 
 impl Monitor {
     /// Starts the job, accepts the connection, and gives both to the relay.
@@ -103,10 +102,7 @@ impl Monitor {
     fn log_start(&mut self, id: u64, granted: &Granted<Exec>, account: &Account) {
         let proven = granted.proven();
         let (host, caller) = (&proven.caller().name, &proven.request().caller_user);
-        let command = match &proven.request().command {
-            Command::Words(words) => shown(&words.join(&b' ')),
-            Command::Follows { .. } => String::new(),
-        };
+        let command = proven.request().command.shown();
         let peer = proven.peer();
         self.log.say(
             Level::Info,
@@ -140,14 +136,4 @@ fn accept(pending: &mut Pending) -> Result<(Vec<u8>, Keys), Malformed> {
             Ok((record::compose(Kind::Sealed, &text)?, talk.keys))
         }
     }
-}
-
-/// What a log shows of a command: its first 200 bytes.
-fn shown(command: &[u8]) -> String {
-    const MOST: usize = 200;
-    let mut text = String::from_utf8_lossy(command.get(..MOST).unwrap_or(command)).into_owned();
-    if command.len() > MOST {
-        text.push('…');
-    }
-    text
 }

@@ -1,9 +1,10 @@
 //! The daemon's command line. Flags follow sshd where sshd has one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use getopts::{Options, ParsingStyle};
 
+use crate::config::place::SETTINGS;
 use crate::fault::Fault;
 
 /// One flag: letter, name of its value if it has one, meaning.
@@ -116,6 +117,9 @@ pub fn parse(words: &[String]) -> Result<Asked, Fault> {
     };
     let debug = m.opt_present("d");
     let given = m.opt_str("f").map(PathBuf::from);
+    if let Some(folder) = given.as_ref().filter(|f| f.is_dir()) {
+        return Err(no_file(folder));
+    }
     let default = || Ok::<_, Fault>(crate::config::place::Place::of_caller(None)?.settings());
     Ok(Asked {
         task,
@@ -126,6 +130,20 @@ pub fn parse(words: &[String]) -> Result<Asked, Fault> {
         file: given.map_or_else(default, Ok)?,
         port,
     })
+}
+
+/// What to say where `-f` names a folder, as `cosadm -C` takes one.
+fn no_file(folder: &Path) -> Fault {
+    let file = folder.join(SETTINGS);
+    let meant = if file.is_file() {
+        format!("; -f {} is what was probably meant", file.display())
+    } else {
+        format!(", and there is no {SETTINGS} in it; `cosadm init` makes one")
+    };
+    Fault::new(format!(
+        "-f {}: -f takes the settings file, and this is a folder{meant}",
+        folder.display()
+    ))
 }
 
 #[cfg(test)]

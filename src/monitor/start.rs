@@ -104,7 +104,10 @@ fn settings(asked: &Asked) -> Result<Settings, Fault> {
 
 fn print_settings(asked: &Asked) -> ExitCode {
     match settings(asked) {
-        Ok(settings) => print(&settings.print()),
+        Ok(settings) => {
+            warn_of_user(&settings);
+            print(&settings.print())
+        }
         Err(e) => {
             complain(&e);
             ExitCode::FAILURE
@@ -112,11 +115,22 @@ fn print_settings(asked: &Asked) -> ExitCode {
     }
 }
 
+/// Not a mistake: the daemon serves without that account.
+fn warn_of_user(settings: &Settings) {
+    let daemon = &settings.daemon;
+    if let Some(words) = daemon.lacks_its_user() {
+        complain(&format_args!("warning: user {}: {words}", daemon.user));
+    }
+}
+
 /// `-t`: everything that starting would read, and every fault in it.
 fn test(asked: &Asked) -> ExitCode {
     let place = Place::of_file(&asked.file);
     let mut faults = Vec::new();
-    faults.extend(settings(asked).err());
+    match settings(asked) {
+        Ok(settings) => warn_of_user(&settings),
+        Err(e) => faults.push(e),
+    }
     faults.extend(keys::load_host_key(&place).err());
     match crate::config::hostinfo::HostTable::load(&place) {
         Ok(table) => faults.extend(table.faults().iter().cloned()),

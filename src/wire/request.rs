@@ -22,6 +22,23 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// What a log shows of it: the words with single spaces between them, the
+    /// first 200 bytes. Whoever writes it escapes it.
+    pub fn shown(&self) -> String {
+        const MOST: usize = 200;
+        let Self::Words(words) = self else {
+            return String::new();
+        };
+        let line = words.join(&b' ');
+        let mut text = String::from_utf8_lossy(line.get(..MOST).unwrap_or(&line)).into_owned();
+        if line.len() > MOST {
+            text.push('…');
+        }
+        text
+    }
+}
+
 /// A request to run a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {

@@ -23,7 +23,11 @@ fn mistakes_on_the_command_line() {
     for (code, arguments, words) in [
         (2, vec![], "--help"),
         (2, vec!["hots", "list"], "did you mean \"host list\"?"),
-        (2, vec!["host", "invite"], "takes NAME"),
+        (
+            2,
+            vec!["host", "invite"],
+            "cosadm host invite needs NAME; see",
+        ),
         (
             2,
             vec!["host", "invite", "x", "--adr", "::1"],

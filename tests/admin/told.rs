@@ -1,0 +1,278 @@
+//! What `cosadm` tells whoever has not read the manual: what a line comes to,
+//! what was kept, what to do next. A command that it suggests is one that works.
+
+use std::fs::{self, File};
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use cosserver::config::card::Card;
+use nix::unistd::geteuid;
+
+use super::{COSADM, Folder, Scratch, chmod, content, me, mode, text};
+
+/// Invites or rotates with a file as standard output; what is told.
+fn into(folder: &Folder, file: &Path, arguments: &[&str]) -> String {
+    let stdout = File::options().write(true).open(file).unwrap();
+    stdout.set_len(0).unwrap();
+    let mut command = folder.command(arguments);
+    let child = command
+        .stdout(stdout)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let told = text(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(Card::parse(&fs::read(file).unwrap()).is_ok());
+    told
+}
+
+#[test]
+fn the_file_of_a_card_is_its_owners_alone() {
+    let scratch = Scratch::new();
+    let s = scratch.init("S");
+    let file = scratch.0.join("card");
+    fs::write(&file, "").unwrap();
+    let rotate = ["host", "rotate", "hosta"];
+    for (arguments, before) in [
+        (
+            ["host", "invite", "hosta", "--addr=::1", "--run-as", &me()].as_slice(),
+            0o644,
+        ),
+        (&rotate, 0o604),
+        (&rotate, 0o660),
+    ] {
+        chmod(&file, before);
+        let told = into(&s, &file, arguments);
+        assert_eq!(mode(&file), 0o600);
+        let words = format!("(mode {before:04o}); it is mode 0600 now");
+        assert!(told.contains(&words), "{told}");
+    }
+    // What is private already stays as it is.
+    let told = into(&s, &file, &rotate);
+    assert_eq!(mode(&file), 0o600);
+    assert!(!told.contains("standard output"), "{told}");
+    // What is no file keeps its mode. A pipe of our own shows it: were this wrong,
+    // root would close a device such as /dev/null to everybody.
+    let told = text(&s.run(&rotate).stderr);
+    assert!(!told.contains("standard output"), "{told}");
+    let pipe = scratch.0.join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::empty()).unwrap();
+    chmod(&pipe, 0o644);
+    let both = File::options().read(true).write(true).open(&pipe).unwrap();
+    let mut command = s.command(&rotate);
+    let child = command.stdout(both).stderr(Stdio::piped()).spawn().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let told = text(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(!told.contains("standard output"), "{told}");
+    assert_eq!(mode(&pipe), 0o644);
+    if geteuid().is_root() {
+        // Another user's file: he can read it whatever its mode.
+        chown(&file, Some(65534), None).unwrap();
+        for private in [0o600, 0o644] {
+            chmod(&file, private);
+            let told = into(&s, &file, &rotate);
+            assert_eq!(mode(&file), private);
+            let words = "that cannot be changed (it belongs to user 65534)";
+            assert!(told.contains(words) && told.contains("umask 077"), "{told}");
+        }
+    }
+}
+
+/// Runs a command line that was suggested, as a shell would.
+fn suggested(told: &str, before: &str, scratch: &Scratch) -> Output {
+    let (_, line) = told
+        .split_once(before)
+        .unwrap_or_else(|| panic!("no {before:?} in {told}"));
+    let line = line.lines().next().unwrap().trim_end_matches(')');
+    assert!(line.starts_with("cosadm "), "{line}");
+    let path = Path::new(COSADM).parent().unwrap();
+    Command::new("/bin/sh")
+        .args(["-c", line])
+        .env("PATH", path)
+        .current_dir(&scratch.0)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_new_card_with_another_port_or_address_says_what_is_kept() {
+    let scratch = Scratch::new();
+    let (s, a) = (scratch.init("S"), scratch.init("it's A"));
+    let to_b = ["--name", "hostb"];
+    let joined = a.join(&s.invite("hosta"), &to_b);
+    let told = text(&joined.stderr);
+    assert!(told.contains(" run hostb true   (and remove"), "{told}");
+
+    fs::write(s.place().settings(), "listen = [\"127.0.0.2\"]\n").unwrap();
+    let card = s.good(&["host", "rotate", "hosta", "--port", "9102"]);
+    let file = scratch.0.join("a card");
+    fs::write(&file, &card).unwrap();
+    let arguments = ["host", "join", file.to_str().unwrap(), "--name", "hostb"];
+    let told = text(&a.run(&arguments).stderr);
+    for words in [
+        "hostb: port=9002 stays, though the card says 9102\n",
+        "hostb: addr=127.0.0.1 stays, though the card says 127.0.0.2\n",
+        "where it does not get through",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let line = |port: u16, address: &str| {
+        let entry = a.entry("hostb");
+        assert_eq!(entry.port, Some(port), "{:?}", a.lines());
+        assert_eq!(entry.addresses.plain()[0].to_string(), address);
+        assert_eq!(a.lines().len(), 1);
+    };
+    line(9002, "127.0.0.1");
+    let done = suggested(&told, "what the card says: ", &scratch);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    line(9102, "127.0.0.2");
+    assert!(!text(&done.stderr).contains("stays"));
+    assert!(text(&done.stderr).contains(" run hostb true   (and remove"));
+
+    // The server's own suggestion finds its folder as well.
+    let told = text(&s.run(&["host", "rotate", "hosta"]).stderr);
+    let done = suggested(&told, "once hosta has joined: ", &scratch);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+}
+
+#[test]
+fn the_port_of_another_program_is_not_ours() {
+    let scratch = Scratch::new();
+    let (s, a) = (scratch.init("S"), scratch.init("A"));
+    a.append("hostb ssh addr=127.0.0.1 port=22 user=jo\n");
+    let joined = a.join(&s.invite("hosta"), &["--name", "hostb"]);
+    let told = text(&joined.stderr);
+    let words = "hostb: its method was ssh, and is cos now, at port 9002";
+    assert!(joined.status.success() && told.contains(words), "{told}");
+    let entry = a.entry("hostb");
+    assert_eq!(entry.port, Some(9002));
+    assert_eq!(entry.user.unwrap().as_str(), "jo");
+}
+
+#[test]
+fn a_folder_does_not_join_itself() {
+    let scratch = Scratch::new();
+    let (s, a) = (scratch.init("S"), scratch.init("A"));
+    let card = s.invite("hosta");
+    let before = content(&s.0);
+    for arguments in [&["--name", "hostb"], ["--replace-key"].as_slice()] {
+        let refused = s.join(&card, arguments);
+        let told = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{told}");
+        assert!(told.contains("made here") && told.contains("for hosta to join"));
+        assert_eq!(content(&s.0), before);
+    }
+    // A folder without a host key has made no card.
+    fs::remove_file(a.place().host_key()).unwrap();
+    assert!(a.join(&card, &[]).status.success());
+}
+
+#[test]
+fn a_list_says_who_is_denied_and_what_to_do_with_none() {
+    let scratch = Scratch::new();
+    let s = scratch.init("S");
+    let empty = s.run(&["host", "list"]);
+    let told = text(&empty.stderr);
+    assert!(empty.status.success() && empty.stdout.is_empty());
+    for words in ["no host is in ", "host invite NAME", "host join FILE"] {
+        assert!(told.contains(words), "{told}");
+    }
+    let json = s.run(&["host", "list", "--json"]);
+    assert_eq!(text(&json.stdout), "{\"hosts\":[],\"faults\":[]}\n");
+    assert!(json.stderr.is_empty(), "{}", text(&json.stderr));
+
+    s.invite("hosta");
+    s.append("hostb ssh\n");
+    assert!(!s.good(&["host", "list"]).contains("denied"));
+    let json = || s.good(&["host", "list", "--json"]);
+    assert_eq!(json().matches("\"denied\":null").count(), 2);
+    let cookie = s.place().cookie_in(&super::host("hosta"));
+    let spoils: [(&str, &dyn Fn()); 2] = [
+        ("it is denied: ", &|| chmod(&cookie, 0o644)),
+        (
+            "no cookie, so it is denied; `cosadm host remove hosta`",
+            &|| fs::remove_file(&cookie).unwrap(),
+        ),
+    ];
+    for (words, spoil) in spoils {
+        spoil();
+        let listed = s.good(&["host", "list"]);
+        assert!(
+            listed.contains(words) && !listed.contains("any command"),
+            "{listed}"
+        );
+        let json = json();
+        assert!(
+            json.contains(&format!("\"denied\":\"{words}"))
+                || json.contains(&format!("\"denied\":\"it has run-as= and {words}")),
+            "{json}"
+        );
+        let checked = text(&s.run(&["check"]).stdout);
+        assert!(checked.contains("problem  host hosta: "), "{checked}");
+    }
+}
+
+#[test]
+fn a_name_that_does_not_resolve_says_how_addresses_are_given() {
+    let scratch = Scratch::new();
+    let s = scratch.init("S");
+    let before = s.table();
+    let name = "nowhere.invalid";
+    let told = s.bad(1, &["host", "invite", name, "--run-as", &me()]);
+    assert!(
+        told.contains("does not resolve") && told.contains("with --addr "),
+        "{told}"
+    );
+    assert_eq!(s.table(), before);
+    // Later it is the line that says so.
+    s.invite(name);
+    fs::write(
+        s.place().hostinfo(),
+        s.table().replace(" addr=127.0.0.1", ""),
+    )
+    .unwrap();
+    let told = s.bad(1, &["host", "rotate", name]);
+    assert!(told.contains("with addr= on its line"), "{told}");
+}
+
+#[test]
+fn check_warns_of_an_account_that_is_missing() {
+    let scratch = Scratch::new();
+    let s = scratch.init("S");
+    let says = |user: &str| {
+        let settings = format!("daemon.user = \"{user}\"\n");
+        fs::write(s.place().settings(), settings).unwrap();
+        let told = s.good(&["check"]);
+        assert!(told.ends_with("\nno problem\n"), "{told}");
+        told
+    };
+    let told = says("no-such-user-here");
+    let warned = told.lines().find(|line| line.starts_with("warning "));
+    if geteuid().is_root() {
+        let warned = warned.unwrap();
+        assert!(
+            warned.starts_with("warning  user no-such-user-here: there is no such user")
+                && warned.contains("useradd --system ")
+                && warned.ends_with(" no-such-user-here"),
+            "{warned}"
+        );
+        assert!(s.good(&["check", "--json"]).contains("\"warning\""));
+    } else {
+        assert_eq!(warned, None, "only root's daemon becomes another user");
+    }
+    assert!(!says("nobody").contains("warning "));
+}
+
+#[test]
+fn the_version() {
+    let scratch = Scratch::new();
+    for flag in ["-V", "--version"] {
+        let none = Folder(scratch.0.join("none"));
+        let version = concat!("cosadm ", env!("CARGO_PKG_VERSION"), "\n");
+        assert_eq!(none.good(&[flag]), version);
+        assert_eq!(none.good(&["host", "list", flag]), version);
+    }
+}
