@@ -254,6 +254,7 @@ impl Sessions {
             self.all.shrink_to(64);
         }
         self.crowd.leave();
+        self.crowd.tidy();
         let (how, sent, got) = session
             .over
             .map_or(("cut", 0, 0), |(how, sent, got)| (how.name(), sent, got));

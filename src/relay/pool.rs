@@ -85,8 +85,16 @@ impl Pool {
                         return;
                     }
                 }
-                Some(Incoming::Nothing) if self.leave(0) => return,
-                Some(Incoming::Nothing) => self.channel.wait(),
+                Some(Incoming::Nothing) => {
+                    let goes = self.leave(0);
+                    if self.waiting.load(Ordering::Relaxed) == 1 {
+                        self.serving.tidy();
+                    }
+                    if goes {
+                        return;
+                    }
+                    self.channel.wait();
+                }
                 Some(Incoming::Gone) | None => {
                     self.orphaned.store(true, Ordering::Release);
                     return self.main.unpark();
@@ -107,11 +115,9 @@ impl Pool {
         true
     }
 
-    /// Waits for a session. In a frame of its own, so that a thread that serves
-    /// does not keep the buffer.
-    #[inline(never)]
+    /// Waits for a session. A thread that serves does not keep the buffer.
     fn receive(&self) -> Option<Incoming> {
-        self.channel.receive(&mut [0; SESSION_MESSAGE]).ok()
+        self.channel.receive(&mut vec![0; SESSION_MESSAGE]).ok()
     }
 
     /// This thread waits no more, if more than so many others do.

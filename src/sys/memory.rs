@@ -58,12 +58,22 @@ impl Crowd {
         self.most.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// One less. When the last of a crowd leaves, memory goes back to the system.
+    /// One less.
     pub fn leave(&self) {
         use std::sync::atomic::Ordering;
-        if self.now.fetch_sub(1, Ordering::Relaxed) == 1
-            && self.most.swap(0, Ordering::Relaxed) >= Self::WORTH
-        {
+        self.now.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Gives memory back to the system, if most of a crowd have left. To be called
+    /// when what they used is free.
+    pub fn tidy(&self) {
+        use std::sync::atomic::Ordering;
+        let (now, most) = (
+            self.now.load(Ordering::Relaxed),
+            self.most.load(Ordering::Relaxed),
+        );
+        if most >= Self::WORTH && now <= most / 8 {
+            self.most.store(now, Ordering::Relaxed);
             trim();
         }
     }
