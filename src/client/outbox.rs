@@ -10,14 +10,9 @@ use std::net::TcpStream;
 
 use super::inbox::is_for_later;
 use crate::wire::Malformed;
-use crate::wire::limits::{DATA_HEADER, DATA_PAYLOAD, LENGTH_BYTES, RECORD_BODY, TAG};
+use crate::wire::batch::Batch;
 use crate::wire::seal::Sealer;
-use crate::wire::stream::{DATA, Message, Stream};
-
-/// Records that one read of standard input can fill.
-const SLOTS: usize = 4;
-const SLOT: usize = LENGTH_BYTES + RECORD_BODY;
-const HEAD: usize = LENGTH_BYTES + DATA_HEADER;
+use crate::wire::stream::{Message, Stream};
 
 /// Short records that may wait for a server that reads nothing. An honest one
 /// cannot make us say so much.
@@ -26,9 +21,7 @@ const SHORT: usize = 64 * 1024;
 /// Sealed records on their way.
 pub struct Outbox {
     sealer: Sealer,
-    slots: Vec<u8>,
-    from: usize,
-    to: usize,
+    data: Batch,
     short: Vec<u8>,
 }
 
@@ -37,16 +30,14 @@ impl Outbox {
     pub const fn new(sealer: Sealer) -> Self {
         Self {
             sealer,
-            slots: Vec::new(),
-            from: 0,
-            to: 0,
+            data: Batch::new(),
             short: Vec::new(),
         }
     }
 
     /// Whether everything has been given to the socket.
     pub fn is_empty(&self) -> bool {
-        self.from == self.to && self.short.is_empty()
+        self.data.is_sent() && self.short.is_empty()
     }
 
     /// Adds a record that is not data.
@@ -76,32 +67,10 @@ impl Outbox {
         if !self.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        if self.slots.is_empty() {
-            self.slots = vec![0; SLOTS * SLOT];
-        }
-        let mut left = most;
-        let mut parts: Vec<IoSliceMut<'_>> = Vec::with_capacity(SLOTS);
-        for slot in self.slots.chunks_exact_mut(SLOT) {
-            let n = left.min(DATA_PAYLOAD);
-            left = left.saturating_sub(n);
-            if n > 0 {
-                parts.push(IoSliceMut::new(
-                    slot.get_mut(HEAD..HEAD + n).unwrap_or_default(),
-                ));
-            }
-        }
-        let got = read(&mut parts)?;
-        (self.from, self.to) = (0, 0);
-        let mut left = got;
-        for slot in self.slots.chunks_exact_mut(SLOT) {
-            let n = left.min(DATA_PAYLOAD);
-            if n == 0 {
-                break;
-            }
-            left = left.saturating_sub(n);
-            let length = seal(&mut self.sealer, slot, n).map_err(io::Error::other)?;
-            self.to = self.to.saturating_add(length);
-        }
+        let got = self.data.read(most, read)?;
+        self.data
+            .seal(&mut self.sealer, Stream::Main, got)
+            .map_err(io::Error::other)?;
         Ok(got)
     }
 
@@ -111,7 +80,7 @@ impl Outbox {
     /// The connection failed.
     pub fn flush(&mut self, socket: &mut TcpStream) -> io::Result<()> {
         while !self.is_empty() {
-            let data = self.slots.get(self.from..self.to).unwrap_or_default();
+            let data = self.data.unsent();
             let parts = [IoSlice::new(data), IoSlice::new(&self.short)];
             let sent = match socket.write_vectored(&parts) {
                 Ok(n) => n,
@@ -119,29 +88,12 @@ impl Outbox {
                 Err(e) => return Err(e),
             };
             let of_data = sent.min(data.len());
-            self.from = self.from.saturating_add(of_data);
+            self.data.sent(of_data);
             self.short
                 .drain(..sent.saturating_sub(of_data).min(self.short.len()));
         }
         Ok(())
     }
-}
-
-/// Makes a record of the `n` bytes of payload that lie in their slot; its length.
-fn seal(sealer: &mut Sealer, slot: &mut [u8], n: usize) -> Result<usize, Malformed> {
-    const OUTSIDE: Malformed = Malformed("a record that does not fit its place");
-    let text = DATA_HEADER.saturating_add(n);
-    let body = text.saturating_add(TAG);
-    let length = u16::try_from(body).map_err(|_| OUTSIDE)?;
-    let (head, rest) = slot
-        .split_first_chunk_mut::<LENGTH_BYTES>()
-        .ok_or(OUTSIDE)?;
-    let (text, rest) = rest.split_at_mut_checked(text).ok_or(OUTSIDE)?;
-    *head = length.to_be_bytes();
-    *text.first_chunk_mut::<DATA_HEADER>().ok_or(OUTSIDE)? = [DATA, Stream::Main.byte()];
-    let tag = sealer.seal(text)?;
-    *rest.first_chunk_mut::<TAG>().ok_or(OUTSIDE)? = tag;
-    Ok(body.saturating_add(LENGTH_BYTES))
 }
 
 #[cfg(test)]
@@ -152,6 +104,7 @@ mod tests {
     use super::*;
     use crate::secret::Secret;
     use crate::wire::hello::Suite;
+    use crate::wire::limits::DATA_PAYLOAD;
     use crate::wire::noise::Direction;
     use crate::wire::seal::Opener;
 

@@ -1,7 +1,6 @@
 //! Towards the peer: the job's output is read straight into the places where
 //! its records will lie, sealed there, and written with one call.
 
-use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -9,14 +8,9 @@ use nix::sys::uio::readv;
 use nix::unistd::write;
 
 use crate::wire::Malformed;
-use crate::wire::limits::{DATA_HEADER, DATA_PAYLOAD, LENGTH_BYTES, RECORD_BODY, TAG};
+use crate::wire::batch::Batch;
 use crate::wire::seal::Sealer;
-use crate::wire::stream::{self, Message, Stream};
-
-/// Records that one read can fill: 256 KiB, what a busy pipe gives at once.
-const RECORDS: usize = 4;
-const RECORD: usize = LENGTH_BYTES + RECORD_BODY;
-const HEAD: usize = LENGTH_BYTES + DATA_HEADER;
+use crate::wire::stream::{Message, Stream};
 
 /// Control records that may wait for a peer who does not read: far more than
 /// an honest one can cause.
@@ -35,11 +29,8 @@ pub(super) enum Filled {
 /// Sealed records on their way to the peer.
 pub(super) struct Outgoing {
     sealer: Sealer,
-    /// Data records; empty while there is nothing to send, given back when idle.
-    data: Vec<u8>,
-    /// Which part of `data` has still to be sent.
-    from: usize,
-    to: usize,
+    /// Data records; their memory is given back when idle.
+    data: Batch,
     /// Records sealed after those in `data`.
     control: Vec<u8>,
 }
@@ -49,28 +40,24 @@ impl Outgoing {
     pub(super) const fn new(sealer: Sealer, first: Vec<u8>) -> Self {
         Self {
             sealer,
-            data: Vec::new(),
-            from: 0,
-            to: 0,
+            data: Batch::new(),
             control: first,
         }
     }
 
     /// Whether everything was sent: only then may more data be read.
     pub(super) fn is_empty(&self) -> bool {
-        self.from == self.to && self.control.is_empty()
+        self.data.is_sent() && self.control.is_empty()
     }
 
     /// Whether the big buffer is held.
     pub(super) fn holds_buffer(&self) -> bool {
-        !self.data.is_empty()
+        self.data.holds_memory()
     }
 
     /// Gives the big buffer back, if nothing is in it.
     pub(super) fn give_back(&mut self) {
-        if self.from == self.to {
-            self.data = Vec::new();
-        }
+        self.data.give_back();
     }
 
     /// Adds a record that is not data.
@@ -96,27 +83,14 @@ impl Outgoing {
         of: Stream,
         most: usize,
     ) -> Result<Filled, Malformed> {
-        if self.data.is_empty() {
-            // Fresh zero pages from the kernel: only those that are read into are
-            // ever touched. To resize would write them all.
-            self.data = vec![0; RECORDS * RECORD];
-        }
-        let got = match read_into_places(output, &mut self.data, most) {
+        let came = self.data.read(most, |parts| readv(output.as_fd(), parts));
+        let got = match came {
             Ok(0) => return Ok(Filled::End),
             Ok(n) => n,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Filled::Nothing),
             Err(_) => return Ok(Filled::End),
         };
-        (self.from, self.to) = (0, 0);
-        let mut left = got;
-        for place in self.data.chunks_exact_mut(RECORD) {
-            let n = left.min(DATA_PAYLOAD);
-            if n == 0 {
-                break;
-            }
-            self.to += seal_in_place(&mut self.sealer, place, of, n)?;
-            left -= n;
-        }
+        self.data.seal(&mut self.sealer, of, got)?;
         Ok(Filled::Bytes(got))
     }
 
@@ -125,13 +99,10 @@ impl Outgoing {
     /// # Errors
     /// The peer is gone.
     pub(super) fn flush(&mut self, socket: &OwnedFd) -> Result<(), Errno> {
-        while self.from < self.to {
-            match send(
-                socket,
-                self.data.get(self.from..self.to).unwrap_or_default(),
-            )? {
+        while !self.data.is_sent() {
+            match send(socket, self.data.unsent())? {
                 0 => return Ok(()),
-                n => self.from += n,
+                n => self.data.sent(n),
             }
         }
         while !self.control.is_empty() {
@@ -145,40 +116,6 @@ impl Outgoing {
         }
         Ok(())
     }
-}
-
-fn read_into_places(output: &OwnedFd, places: &mut [u8], most: usize) -> nix::Result<usize> {
-    let mut left = most;
-    let mut parts: [IoSliceMut<'_>; RECORDS] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
-    for (place, part) in places.chunks_exact_mut(RECORD).zip(&mut parts) {
-        let n = left.min(DATA_PAYLOAD);
-        *part = IoSliceMut::new(place.get_mut(HEAD..HEAD + n).unwrap_or_default());
-        left -= n;
-    }
-    readv(output.as_fd(), &mut parts)
-}
-
-/// Seals `n` bytes of payload that lie in their place; the record's whole length.
-fn seal_in_place(
-    sealer: &mut Sealer,
-    place: &mut [u8],
-    of: Stream,
-    n: usize,
-) -> Result<usize, Malformed> {
-    const OUTSIDE: Malformed = Malformed("a record that does not fit its place");
-    let body = DATA_HEADER + n + TAG;
-    let length = u16::try_from(body).map_err(|_| OUTSIDE)?.to_be_bytes();
-    let place = place.get_mut(..LENGTH_BYTES + body).ok_or(OUTSIDE)?;
-    let (head, rest) = place
-        .split_first_chunk_mut::<LENGTH_BYTES>()
-        .ok_or(OUTSIDE)?;
-    let (text, tag) = rest.split_at_mut_checked(DATA_HEADER + n).ok_or(OUTSIDE)?;
-    *head = length;
-    if let Some(kind) = text.first_chunk_mut::<DATA_HEADER>() {
-        *kind = [stream::DATA, of.byte()];
-    }
-    tag.copy_from_slice(&sealer.seal(text)?);
-    Ok(LENGTH_BYTES + body)
 }
 
 fn send(socket: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {

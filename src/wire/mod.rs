@@ -6,7 +6,7 @@
 //!
 //! In the order of a connection: `hello` and `server_hello` in the clear,
 //! `noise` around `opening` (mechanism, request, proof), `answer` (accepted, to
-//! be continued, denied), then `seal` and `stream` for the data.
+//! be continued, denied), then `seal`, `stream` and `batch` for the data.
 #![deny(
     clippy::arithmetic_side_effects,
     reason = "lengths here come from peers"
@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod batch;
 pub mod cbor;
 pub mod hello;
 pub mod limits;

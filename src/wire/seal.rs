@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::hello::Suite;
 use super::noise::Direction;
+use super::stream::{self, Stream};
 use super::{Malformed, limits};
 
 const UNUSABLE: Malformed = Malformed("a traffic key that cannot be used");
@@ -114,6 +115,34 @@ impl Sealer {
         let tag = self.seal(inside)?;
         record.extend_from_slice(&tag);
         Ok(record)
+    }
+
+    /// Makes a data record of the `n` bytes of payload that lie in their place,
+    /// behind room for length and header; the record's whole length.
+    ///
+    /// # Errors
+    /// The place is too small, or the counter is at its end.
+    pub fn data_in_place(
+        &mut self,
+        place: &mut [u8],
+        of: Stream,
+        n: usize,
+    ) -> Result<usize, Malformed> {
+        const OUTSIDE: Malformed = Malformed("a record that does not fit its place");
+        let text = limits::DATA_HEADER.saturating_add(n);
+        let body = text.saturating_add(limits::TAG);
+        let length = u16::try_from(body).map_err(|_| OUTSIDE)?.to_be_bytes();
+        let (head, rest) = place
+            .split_first_chunk_mut::<{ limits::LENGTH_BYTES }>()
+            .ok_or(OUTSIDE)?;
+        let (text, rest) = rest.split_at_mut_checked(text).ok_or(OUTSIDE)?;
+        let tag = rest.first_chunk_mut::<{ limits::TAG }>().ok_or(OUTSIDE)?;
+        *head = length;
+        *text
+            .first_chunk_mut::<{ limits::DATA_HEADER }>()
+            .ok_or(OUTSIDE)? = [stream::DATA, of.byte()];
+        *tag = self.seal(text)?;
+        Ok(body.saturating_add(limits::LENGTH_BYTES))
     }
 
     /// How many records have been sealed.
