@@ -98,10 +98,8 @@ impl Hall {
         stage: Stage,
         now: Instant,
     ) -> Result<(), Fault> {
-        let Some(limits) = self.limits else {
-            return Ok(());
-        };
-        let Some(stranger) = self.strangers.get_mut(&connection) else {
+        let found = self.limits.zip(self.strangers.get_mut(&connection));
+        let Some((limits, stranger)) = found else {
             return Ok(());
         };
         if stage == Stage::Greeted && stranger.spoke_early() {
@@ -124,23 +122,17 @@ impl Hall {
         penalty: u32,
         now: Instant,
     ) -> Result<(), Fault> {
-        let Some(limits) = self.limits else {
-            return Ok(());
-        };
-        let Some(stranger) = self.strangers.get_mut(&connection) else {
+        let found = self.limits.zip(self.strangers.get_mut(&connection));
+        let Some((limits, stranger)) = found else {
             return Ok(());
         };
         stranger.known = false;
-        let from = stranger.from;
-        self.sources.punish(from, penalty, &limits, now);
+        self.sources.punish(stranger.from, penalty, &limits, now);
         // Beyond the limit the connection is just closed.
         let most = usize::try_from(limits.refusals).unwrap_or(usize::MAX);
         let record = answer::compose_denied(reference);
         let Some(record) = record.ok().filter(|_| self.parked < most) else {
             return self.forget(connection);
-        };
-        let Some(stranger) = self.strangers.get_mut(&connection) else {
-            return Ok(());
         };
         stranger.stage = Stage::Parked;
         stranger.unsent = Vec::new();
