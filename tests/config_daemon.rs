@@ -282,7 +282,10 @@ fn a_machine_that_cannot_be_recorded_is_refused() {
     fs::remove_dir(&machines).unwrap();
     fs::write(&machines, "").unwrap();
     let line = d.log.wait(&caller.ask(d.port, "true").denied());
-    assert!(line.contains("machines"), "{line}");
+    assert!(
+        line.contains("cause=system") && line.contains("machines"),
+        "{line}"
+    );
     assert_eq!(d.log.count("exec session="), 0);
     fs::remove_file(&machines).unwrap();
     assert_eq!(

@@ -194,7 +194,8 @@ fn record_key(host: &HostName, machine: PublicKey, place: &Place) -> Result<bool
     match machines::record(place, host, machine) {
         Ok(Recorded::Other) => Err(other_key(host, "another machine was first")),
         Ok(recorded) => Ok(recorded == Recorded::New),
-        Err(e) => Err(Refusal::new(Cause::MachineKey, e)),
+        // The caller has proven itself: what failed is ours.
+        Err(e) => Err(Refusal::new(Cause::System, e)),
     }
 }
 
