@@ -300,8 +300,14 @@ fn the_settings() {
             let seconds = item.contains("econds");
             assert_eq!(
                 seconds,
-                key.unit == "seconds",
+                key.unit() == "seconds",
                 "cosserver.toml(5), {}: its unit",
+                key.name
+            );
+            assert_eq!(
+                item.contains("takes a restart"),
+                key.at_start,
+                "cosserver.toml(5), {}: does it count at SIGHUP?",
                 key.name
             );
         }

@@ -8,6 +8,7 @@
 mod keys;
 mod reading;
 mod services;
+mod writing;
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -167,7 +168,7 @@ impl Settings {
         let mut settings = Self::unset(place)?;
         reading::apply(
             &mut settings,
-            &keys::defaults(),
+            &writing::defaults(),
             Path::new("the table of defaults"),
         )?;
         let file = place.settings();
@@ -182,6 +183,17 @@ impl Settings {
         }
         settings.agree().map_err(|why| Fault::of(&file, why))?;
         Ok(settings)
+    }
+
+    /// Takes back what counts only when the daemon starts, to what it started
+    /// with; the keys whose values were others.
+    pub fn keep_from_start(&mut self, started: &Self) -> Vec<&'static Key> {
+        let other = |key: &&Key| key.at_start && key.value(self) != key.value(started);
+        let changed = KEYS.iter().filter(other).collect();
+        self.listen.clone_from(&started.listen);
+        self.port = started.port;
+        self.daemon.user.clone_from(&started.daemon.user);
+        changed
     }
 
     /// Every key with the value in force, as a valid settings file.
@@ -201,7 +213,7 @@ impl Settings {
     /// The commented file that `cosadm init` writes: every key with its
     /// meaning and its default, commented out.
     pub fn template() -> String {
-        keys::template()
+        writing::template()
     }
 
     /// What the two tables of defaults, the key table and the place, leave open.

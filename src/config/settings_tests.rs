@@ -95,6 +95,26 @@ fn keys_are_named_once_and_explained() {
 }
 
 #[test]
+fn what_counts_at_the_start_alone_is_kept() {
+    let started = parse("name = \"x\"\nport = 1\nlisten = [\"192.0.2.1\"]").unwrap();
+    let text =
+        "name = \"y\"\nport = 2\nlisten = [\"192.0.2.2\"]\n[daemon]\nuser = \"z\"\ngrace = 7";
+    let mut now = parse(text).unwrap();
+    let in_vain = now.keep_from_start(&started);
+    assert!(
+        in_vain
+            .iter()
+            .map(|key| key.name)
+            .eq(["listen", "port", "user"])
+    );
+    for key in KEYS {
+        let kept = key.value(&now) == key.value(&started);
+        assert_eq!(kept, !["name", "grace"].contains(&key.name), "{}", key.name);
+    }
+    assert!(now.keep_from_start(&started).is_empty());
+}
+
+#[test]
 fn mistakes_name_the_line_and_what_was_meant() {
     let file = "/home/jo/S/cosserver.toml";
     for (text, words) in [

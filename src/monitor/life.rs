@@ -8,7 +8,6 @@ use nix::sys::signal::Signal;
 use super::sessions::Finished;
 use super::{Monitor, Which, notify, start};
 use crate::channel::gate::Order;
-use crate::config::settings::Settings;
 use crate::log::Level;
 use crate::sys::process;
 use crate::wire::stream::End;
@@ -39,11 +38,21 @@ impl Monitor {
     /// A broken configuration keeps the old one, and says so.
     fn reload(&mut self) {
         self.manager.tell(&notify::reloading());
-        match Settings::load(&self.place.settings()) {
-            Ok(settings) => {
+        match start::settings(&self.place.settings(), self.port) {
+            Ok(mut settings) => {
+                let in_vain = settings.keep_from_start(&self.settings);
                 self.settings = settings;
                 self.hosts.reload(&self.place);
                 self.log.say(Level::Info, "reloaded", &[]);
+                for key in in_vain {
+                    let kept = key.value(&self.settings);
+                    let pairs: [(&str, &dyn std::fmt::Display); 3] = [
+                        ("key", &key.name),
+                        ("kept", &kept),
+                        ("why", &"a change of it takes a restart"),
+                    ];
+                    self.log.say(Level::Warning, "needs-restart", &pairs);
+                }
                 self.tell_gate(Order::Limits(self.limits()).encode());
                 self.hosts_are_new();
             }

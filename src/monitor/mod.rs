@@ -54,6 +54,8 @@ const AT_ONCE: usize = 256;
 struct Monitor {
     place: Place,
     settings: Settings,
+    /// The command line's port, which goes before that of the settings.
+    port: Option<u16>,
     host: KeyPair,
     log: Log,
     manager: Manager,

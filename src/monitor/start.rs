@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 
 use mio::unix::SourceFd;
@@ -94,16 +95,17 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-fn settings(asked: &Asked) -> Result<Settings, Fault> {
-    let mut settings = Settings::load(&asked.file)?;
-    if let Some(port) = asked.port {
+/// The settings of a file, with the command line's port where it gives one.
+pub(super) fn settings(file: &Path, port: Option<u16>) -> Result<Settings, Fault> {
+    let mut settings = Settings::load(file)?;
+    if let Some(port) = port {
         settings.port = port;
     }
     Ok(settings)
 }
 
 fn print_settings(asked: &Asked) -> ExitCode {
-    match settings(asked) {
+    match settings(&asked.file, asked.port) {
         Ok(settings) => {
             warn_of_user(&settings);
             print(&settings.print())
@@ -127,7 +129,7 @@ fn warn_of_user(settings: &Settings) {
 fn test(asked: &Asked) -> ExitCode {
     let place = Place::of_file(&asked.file);
     let mut faults = Vec::new();
-    match settings(asked) {
+    match settings(&asked.file, asked.port) {
         Ok(settings) => warn_of_user(&settings),
         Err(e) => faults.push(e),
     }
@@ -153,7 +155,7 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
     memory::keep_small();
     signals::all_default();
     let place = Place::of_file(&asked.file);
-    let settings = settings(asked)?;
+    let settings = settings(&asked.file, asked.port)?;
     let host = keys::load_host_key(&place)?;
     let cell = cell(&place, &settings)?;
     let own = if geteuid().is_root() {
@@ -205,6 +207,7 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
         hosts: Hosts::load(&place),
         place,
         settings,
+        port: asked.port,
         host,
         log,
         manager: Manager::from_environment(),

@@ -1,7 +1,6 @@
 //! The one table of settings: name, type, bounds, default, unit and meaning
 //! of every key of `cosserver.toml`.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -29,8 +28,8 @@ pub struct Key {
     pub default: &'static str,
     /// In which words the default is told when it depends on the machine.
     pub depends: Option<&'static str>,
-    /// The unit of its value; empty where it has none.
-    pub unit: &'static str,
+    /// Whether it counts only when the daemon starts, and not at SIGHUP.
+    pub at_start: bool,
     /// What it means, in a line.
     pub meaning: &'static str,
     pub(super) slot: Slot,
@@ -87,257 +86,214 @@ pub const TABLES: &[Table] = &[
 /// Every key of the settings file, in the order in which they are written.
 pub const KEYS: &[Key] = &[
     Key {
-        table: "",
-        name: "name",
-        default: "\"hostb\"",
         depends: Some("the machine's own name"),
-        unit: "",
-        meaning: "The name by which this host is known to others; it stands on its invitations.",
-        slot: Slot::Host(|s| &mut s.name),
+        ..key(
+            "",
+            "name",
+            "\"hostb\"",
+            "The name by which this host is known to others; it stands on its invitations.",
+            Slot::Host(|s| &mut s.name),
+        )
     },
     Key {
-        table: "",
-        name: "listen",
-        default: "[\"0.0.0.0\", \"::\"]",
         depends: Some("every address in /etc/cosserver, loopback in a folder of one's own"),
-        unit: "",
-        meaning: "The addresses to listen on.",
-        slot: Slot::Addresses(|s| &mut s.listen),
+        at_start: true,
+        ..key(
+            "",
+            "listen",
+            "[\"0.0.0.0\", \"::\"]",
+            "The addresses to listen on.",
+            Slot::Addresses(|s| &mut s.listen),
+        )
     },
     Key {
-        table: "",
-        name: "port",
-        default: "9002",
         depends: Some("what /etc/services says for cosserver, else 9002"),
-        unit: "",
-        meaning: "The TCP port to listen on; 0 lets the system choose.",
-        slot: Slot::Port(|s| &mut s.port),
+        at_start: true,
+        ..key(
+            "",
+            "port",
+            "9002",
+            "The TCP port to listen on; 0 lets the system choose.",
+            Slot::Port(|s| &mut s.port),
+        )
     },
-    seconds(
+    key(
         "limits",
         "hello",
         "10",
-        (1, DAY),
         "From a new connection to its whole hello.",
-        |s| &mut s.limits.hello,
+        Slot::Seconds(|s| &mut s.limits.hello, 1, DAY),
     ),
-    seconds(
+    key(
         "limits",
         "handshake",
         "20",
-        (1, DAY),
         "From the hello to the whole handshake with its request.",
-        |s| &mut s.limits.handshake,
+        Slot::Seconds(|s| &mut s.limits.handshake, 1, DAY),
     ),
-    count(
+    key(
         "limits",
         "silent",
         "16384",
-        (2, MANY),
         "Connections without a proof, in all.",
-        |s| &mut s.limits.silent,
+        Slot::Count(|s| &mut s.limits.silent, 2, MANY),
     ),
-    count(
+    key(
         "limits",
         "silent-per-source",
         "1024",
-        (1, MANY),
         "Connections without a proof from one source; in IPv6 a source is a /64.",
-        |s| &mut s.limits.silent_per_source,
+        Slot::Count(|s| &mut s.limits.silent_per_source, 1, MANY),
     ),
-    count(
+    key(
         "limits",
         "reserved",
         "1024",
-        (0, MANY),
         "Of the silent connections, how many are kept for addresses that hostinfo lists.",
-        |s| &mut s.limits.reserved,
+        Slot::Count(|s| &mut s.limits.reserved, 0, MANY),
     ),
-    count(
+    key(
         "limits",
         "refusals",
         "4096",
-        (1, MANY),
         "Refused connections that wait for their answer.",
-        |s| &mut s.limits.refusals,
+        Slot::Count(|s| &mut s.limits.refusals, 1, MANY),
     ),
-    count(
+    key(
         "limits",
         "sessions",
         "4096",
-        (1, MANY),
         "Commands that run at the same time.",
-        |s| &mut s.limits.sessions,
+        Slot::Count(|s| &mut s.limits.sessions, 1, MANY),
     ),
-    seconds(
+    key(
         "penalties",
         "authfail",
         "5",
-        (0, DAY),
         "After a wrong proof.",
-        |s| &mut s.penalties.authfail,
+        Slot::Seconds(|s| &mut s.penalties.authfail, 0, DAY),
     ),
-    seconds(
+    key(
         "penalties",
         "noauth",
         "1",
-        (0, DAY),
         "After a connection that ended, or broke the protocol, without a proof.",
-        |s| &mut s.penalties.noauth,
+        Slot::Seconds(|s| &mut s.penalties.noauth, 0, DAY),
     ),
-    seconds(
+    key(
         "penalties",
         "grace-exceeded",
         "10",
-        (0, DAY),
         "After a connection that let a deadline pass.",
-        |s| &mut s.penalties.grace_exceeded,
+        Slot::Seconds(|s| &mut s.penalties.grace_exceeded, 0, DAY),
     ),
-    seconds(
+    key(
         "penalties",
         "max",
         "600",
-        (0, DAY),
         "The most that a source can collect.",
-        |s| &mut s.penalties.max,
+        Slot::Seconds(|s| &mut s.penalties.max, 0, DAY),
     ),
-    seconds(
+    key(
         "penalties",
         "min",
         "15",
-        (0, DAY),
         "What a source must have collected before it counts.",
-        |s| &mut s.penalties.min,
+        Slot::Seconds(|s| &mut s.penalties.min, 0, DAY),
     ),
-    count(
+    key(
         "penalties",
         "sources",
         "65536",
-        (1, MANY),
         "How many sources are remembered, for IPv4 and for IPv6 each.",
-        |s| &mut s.penalties.sources,
+        Slot::Count(|s| &mut s.penalties.sources, 1, MANY),
     ),
-    Key {
-        table: "penalties",
-        name: "exempt",
-        default: "[]",
-        depends: None,
-        unit: "",
-        meaning: "Addresses and networks that are never penalised.",
-        slot: Slot::Networks(|s| &mut s.penalties.exempt),
-    },
-    Key {
-        table: "exec",
-        name: "path",
-        default: "\"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\"",
-        depends: None,
-        unit: "",
-        meaning: "PATH of the commands.",
-        slot: Slot::Folders(|s| &mut s.exec.path),
-    },
-    seconds(
+    key(
+        "penalties",
+        "exempt",
+        "[]",
+        "Addresses and networks that are never penalised.",
+        Slot::Networks(|s| &mut s.penalties.exempt),
+    ),
+    key(
+        "exec",
+        "path",
+        "\"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\"",
+        "PATH of the commands.",
+        Slot::Folders(|s| &mut s.exec.path),
+    ),
+    key(
         "exec",
         "linger",
         "2",
-        (0, DAY),
         "How long the outputs of a command that has ended may stay quiet while a child of it holds them open.",
-        |s| &mut s.exec.linger,
+        Slot::Seconds(|s| &mut s.exec.linger, 0, DAY),
     ),
-    seconds(
+    key(
         "exec",
         "hup-to-kill",
         "5",
-        (0, DAY),
         "From SIGHUP to SIGKILL when the client is gone.",
-        |s| &mut s.exec.hup_to_kill,
+        Slot::Seconds(|s| &mut s.exec.hup_to_kill, 0, DAY),
     ),
-    seconds(
+    key(
         "daemon",
         "grace",
         "30",
-        (0, DAY),
         "How long running commands may go on after SIGTERM.",
-        |s| &mut s.daemon.grace,
+        Slot::Seconds(|s| &mut s.daemon.grace, 0, DAY),
     ),
-    seconds(
+    key(
         "daemon",
         "keep-alive",
         "60",
-        (1, DAY),
         "How often a peer that says nothing is asked whether it is there.",
-        |s| &mut s.daemon.keep_alive,
+        Slot::Seconds(|s| &mut s.daemon.keep_alive, 1, DAY),
     ),
-    seconds(
+    key(
         "daemon",
         "refusal-interval",
         "2",
-        (1, 60),
         "Refusals are answered at a multiple of this after the request, whatever their cause.",
-        |s| &mut s.daemon.refusal_interval,
+        Slot::Seconds(|s| &mut s.daemon.refusal_interval, 1, 60),
     ),
     Key {
-        table: "daemon",
-        name: "user",
-        default: "\"_cosserver\"",
-        depends: None,
-        unit: "",
-        meaning: "The account of the processes that speak with the network, when started by root.",
-        slot: Slot::User(|s| &mut s.daemon.user),
+        at_start: true,
+        ..key(
+            "daemon",
+            "user",
+            "\"_cosserver\"",
+            "The account of the processes that speak with the network, when started by root.",
+            Slot::User(|s| &mut s.daemon.user),
+        )
     },
 ];
 
-const fn seconds(
+const fn key(
     table: &'static str,
     name: &'static str,
     default: &'static str,
-    range: (u64, u64),
     meaning: &'static str,
-    at: fn(&mut Settings) -> &mut Duration,
+    slot: Slot,
 ) -> Key {
     Key {
         table,
         name,
         default,
         depends: None,
-        unit: "seconds",
+        at_start: false,
         meaning,
-        slot: Slot::Seconds(at, range.0, range.1),
-    }
-}
-
-const fn count(
-    table: &'static str,
-    name: &'static str,
-    default: &'static str,
-    range: (u64, u64),
-    meaning: &'static str,
-    at: fn(&mut Settings) -> &mut usize,
-) -> Key {
-    Key {
-        table,
-        name,
-        default,
-        depends: None,
-        unit: "",
-        meaning,
-        slot: Slot::Count(at, range.0, range.1),
+        slot,
     }
 }
 
 impl Key {
-    /// The value in force, as TOML.
-    pub fn value(&self, settings: &Settings) -> String {
-        let mut copy = settings.clone();
-        let s = &mut copy;
-        match self.slot {
-            Slot::Seconds(at, ..) => at(s).as_secs().to_string(),
-            Slot::Count(at, ..) => at(s).to_string(),
-            Slot::Port(at) => at(s).to_string(),
-            Slot::Host(at) => string(at(s).as_str()),
-            Slot::User(at) => string(at(s).as_str()),
-            Slot::Folders(at) => string(at(s)),
-            Slot::Addresses(at) => array(at(s).iter().map(ToString::to_string)),
-            Slot::Networks(at) => array(at(s).iter().map(ToString::to_string)),
+    /// The unit of its value; empty where it has none.
+    pub const fn unit(&self) -> &'static str {
+        if matches!(self.slot, Slot::Seconds(..)) {
+            "seconds"
+        } else {
+            ""
         }
     }
 
@@ -358,77 +314,4 @@ impl Key {
             }
         }
     }
-}
-
-/// The defaults that do not depend on the machine, as a settings file.
-pub(super) fn defaults() -> String {
-    let mut out = String::new();
-    for table in TABLES {
-        if !table.name.is_empty() {
-            let _ = writeln!(out, "[{}]", table.name);
-        }
-        for key in KEYS
-            .iter()
-            .filter(|key| key.table == table.name && key.depends.is_none())
-        {
-            let _ = writeln!(out, "{} = {}", key.name, key.default);
-        }
-    }
-    out
-}
-
-pub(super) fn template() -> String {
-    let mut out = String::from(
-        "# Settings of cosserver(8). Every key stands here with its default; take the # away to\n\
-         # change one. `cosserver -t` checks this file, `cosserver -T` prints what is in force.\n",
-    );
-    for table in TABLES {
-        let _ = write!(out, "\n# {}\n", table.meaning);
-        if !table.name.is_empty() {
-            let _ = writeln!(out, "[{}]", table.name);
-        }
-        for key in KEYS.iter().filter(|key| key.table == table.name) {
-            let unit = if key.unit.is_empty() {
-                String::new()
-            } else {
-                format!(" In {}.", key.unit)
-            };
-            let depends = key
-                .depends
-                .map(|words| format!(" Default: {words}."))
-                .unwrap_or_default();
-            let _ = writeln!(
-                out,
-                "# {}{unit}{depends}\n#{} = {}",
-                key.meaning, key.name, key.default
-            );
-        }
-    }
-    out
-}
-
-/// A TOML basic string.
-fn string(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => {
-                let _ = write!(out, "\\u{:04X}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
-fn array(items: impl Iterator<Item = String>) -> String {
-    format!(
-        "[{}]",
-        items
-            .map(|item| string(&item))
-            .collect::<Vec<_>>()
-            .join(", ")
-    )
 }

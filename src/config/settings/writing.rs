@@ -1,0 +1,103 @@
+//! Settings as text: a key's value in force, the defaults, and the commented
+//! file that `cosadm init` writes. The other way is `reading`.
+
+use std::fmt::Write as _;
+
+use super::Settings;
+use super::keys::{KEYS, Key, Slot, TABLES};
+
+impl Key {
+    /// The value in force, as TOML.
+    pub fn value(&self, settings: &Settings) -> String {
+        let mut copy = settings.clone();
+        let s = &mut copy;
+        match self.slot {
+            Slot::Seconds(at, ..) => at(s).as_secs().to_string(),
+            Slot::Count(at, ..) => at(s).to_string(),
+            Slot::Port(at) => at(s).to_string(),
+            Slot::Host(at) => string(at(s).as_str()),
+            Slot::User(at) => string(at(s).as_str()),
+            Slot::Folders(at) => string(at(s)),
+            Slot::Addresses(at) => array(at(s).iter().map(ToString::to_string)),
+            Slot::Networks(at) => array(at(s).iter().map(ToString::to_string)),
+        }
+    }
+}
+
+/// The defaults that do not depend on the machine, as a settings file.
+pub(super) fn defaults() -> String {
+    let mut out = String::new();
+    for table in TABLES {
+        if !table.name.is_empty() {
+            let _ = writeln!(out, "[{}]", table.name);
+        }
+        for key in KEYS
+            .iter()
+            .filter(|key| key.table == table.name && key.depends.is_none())
+        {
+            let _ = writeln!(out, "{} = {}", key.name, key.default);
+        }
+    }
+    out
+}
+
+/// The commented file that `cosadm init` writes.
+pub(super) fn template() -> String {
+    let mut out = String::from(
+        "# Settings of cosserver(8). Every key stands here with its default; take the # away to\n\
+         # change one. `cosserver -t` checks this file, `cosserver -T` prints what is in force.\n",
+    );
+    for table in TABLES {
+        let _ = write!(out, "\n# {}\n", table.meaning);
+        if !table.name.is_empty() {
+            let _ = writeln!(out, "[{}]", table.name);
+        }
+        for key in KEYS.iter().filter(|key| key.table == table.name) {
+            let unit = match key.unit() {
+                "" => String::new(),
+                unit => format!(" In {unit}."),
+            };
+            let depends = key
+                .depends
+                .map(|words| format!(" Default: {words}."))
+                .unwrap_or_default();
+            let at_start = if key.at_start {
+                " A change of it takes a restart."
+            } else {
+                ""
+            };
+            let _ = writeln!(
+                out,
+                "# {}{unit}{depends}{at_start}\n#{} = {}",
+                key.meaning, key.name, key.default
+            );
+        }
+    }
+    out
+}
+
+/// A TOML basic string.
+fn string(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04X}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn array(items: impl Iterator<Item = String>) -> String {
+    format!(
+        "[{}]",
+        items
+            .map(|item| string(&item))
+            .collect::<Vec<_>>()
+            .join(", ")
+    )
+}
