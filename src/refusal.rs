@@ -33,7 +33,7 @@ pub enum Cause {
     Account,
     /// There are as many sessions as there may be.
     Busy,
-    /// The system could not start the job, or record a first proof's machine key.
+    /// The system could not start the job, or read or write a recorded machine key.
     System,
 }
 

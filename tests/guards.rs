@@ -87,7 +87,7 @@ fn a_missing_broken_or_unsafe_file_denies() {
         ("no-cookie", |d| {
             fs::write(d.server().join("cookies/hosta.in"), "rubbish\n").unwrap()
         }),
-        ("machine-key", |d| {
+        ("system", |d| {
             fs::write(d.server().join("state/machines/hosta"), "rubbish\n").unwrap()
         }),
     ];

@@ -10,6 +10,7 @@ use crate::config::hostinfo::{Addresses, Entry, HostTable};
 use crate::config::machines::{self, Recorded};
 use crate::config::name::HostName;
 use crate::config::place::Place;
+use crate::fault::Fault;
 use crate::refusal::{Cause, Refusal};
 use crate::secret::{PublicKey, Secret};
 use crate::wire::noise::{Keys, Responder};
@@ -142,9 +143,10 @@ pub fn prove(opened: Opened, against: &Against<'_>) -> Result<Proven, Refusal> {
         request: opening.request,
     };
     check_address(entry, against)?;
-    let known = known_key(entry, &opened.machine, against.place)?;
+    let recorded = machines::recorded(against.place, &caller);
+    check_key(entry, &opened.machine, &recorded)?;
     let cookie = right_cookie(&caller, &claim, &opening.proof, against.place)?;
-    let newly_recorded = !known && record_key(&caller, opened.machine, against.place)?;
+    let newly_recorded = record_key(&caller, opened.machine, recorded, against.place)?;
     let request = Request::decode(opening.request).map_err(not_a_request)?;
     let server_proof = proof::make(&cookie, Side::Server, &claim).map_err(not_a_request)?;
     Ok(Proven {
@@ -177,24 +179,37 @@ fn check_address(entry: &Entry, against: &Against<'_>) -> Result<(), Refusal> {
     Err(Refusal::new(Cause::Address, words))
 }
 
-/// Whether this machine key is the one that is recorded; `false`: none is yet.
-fn known_key(entry: &Entry, machine: &PublicKey, place: &Place) -> Result<bool, Refusal> {
+/// Whether this machine key may be the caller's: another is neither pinned nor
+/// recorded. What could not be read is told only to who has proven himself.
+fn check_key(
+    entry: &Entry,
+    machine: &PublicKey,
+    recorded: &Result<Option<PublicKey>, Fault>,
+) -> Result<(), Refusal> {
     if entry.machine_key.is_some_and(|pinned| pinned != *machine) {
         return Err(other_key(&entry.name, "hostinfo pins another"));
     }
-    match machines::recorded(place, &entry.name) {
-        Ok(Some(first)) if first != *machine => Err(other_key(&entry.name, "another was first")),
-        Ok(recorded) => Ok(recorded.is_some()),
-        Err(e) => Err(Refusal::new(Cause::MachineKey, e)),
+    match recorded {
+        Ok(Some(first)) if first != machine => Err(other_key(&entry.name, "another was first")),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
-/// Records the key of a host's first proof. Of two that race, one is the first.
-fn record_key(host: &HostName, machine: PublicKey, place: &Place) -> Result<bool, Refusal> {
-    match machines::record(place, host, machine) {
+/// Records the key of a host's first proof; whether it was that. Of two that race,
+/// one is the first. The caller is proven: what fails is our own.
+fn record_key(
+    host: &HostName,
+    machine: PublicKey,
+    recorded: Result<Option<PublicKey>, Fault>,
+    place: &Place,
+) -> Result<bool, Refusal> {
+    let recorded = recorded.and_then(|known| match known {
+        Some(_) => Ok(Recorded::Same),
+        None => machines::record(place, host, machine),
+    });
+    match recorded {
         Ok(Recorded::Other) => Err(other_key(host, "another machine was first")),
         Ok(recorded) => Ok(recorded == Recorded::New),
-        // The caller has proven itself: what failed is ours.
         Err(e) => Err(Refusal::new(Cause::System, e)),
     }
 }
