@@ -201,6 +201,43 @@ fn sighup_applies_new_limits_and_a_broken_file_keeps_the_old_ones() {
     assert_eq!(session.finish().1, Some(End::Exited(0)));
 }
 
+/// What counts at the start alone is not taken, and not in silence.
+#[test]
+fn sighup_names_the_keys_that_take_a_restart() {
+    let d = Daemon::start_as("port = 7\nlisten = [\"127.0.0.1\"]\n", "");
+    let toml = d.server().join("cosserver.toml");
+    // The port was given on the command line: that of the file is none's.
+    fs::write(
+        &toml,
+        "port = 8\nlisten = [\"127.0.0.2\"]\ndaemon.user = \"daemon\"\n",
+    )
+    .unwrap();
+    // The second time too: what is in force is still another.
+    for _ in 0..2 {
+        let lines = d.log.all().len();
+        d.signal(Signal::SIGHUP);
+        let needs = |part: &str| {
+            let wanted = |l: &str| l.starts_with("needs-restart ") && l.contains(part);
+            d.log.wait_from(lines, wanted).1
+        };
+        let listen = needs("key=listen");
+        assert!(
+            listen.contains("127.0.0.1") && listen.contains("restart"),
+            "{listen}"
+        );
+        assert!(needs("key=user").contains("_cosserver"));
+        d.says(0, &["true"]);
+    }
+    assert_eq!(d.log.count("key=port"), 0);
+    // Back at what is in force there is nothing to say.
+    fs::write(&toml, "listen = [\"127.0.0.1\"]\n").unwrap();
+    let lines = d.log.all().len();
+    d.signal(Signal::SIGHUP);
+    d.log.wait_from(lines, |l| l == "reloaded");
+    d.says(0, &["true"]);
+    assert_eq!(d.log.count("needs-restart"), 4);
+}
+
 /// What the administrator changes counts from the next connection on.
 #[test]
 fn the_host_table_is_read_anew_when_it_changes() {

@@ -13,8 +13,10 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use cosserver::sys::pidfd;
 use daemon::session::{self, Fifo, Patient, Session, ends, eventually, lives, state};
 use daemon::{Daemon, run};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
@@ -181,9 +183,57 @@ fn a_job_has_its_whole_grace_to_end_by_itself() {
     assert_eq!(fifo.hear(), "hup\n");
     gate.open();
     assert_eq!(fifo.hear_all(), "tidied\n");
-    // The daemon would wait out the grace for what else may be in the group.
-    killpg(Pid::from_raw(leader), Signal::SIGKILL).unwrap();
-    d.signal(Signal::SIGKILL);
+    if !groups_outlive_their_leaders() {
+        // The daemon waits out the grace for what else may be in the group.
+        killpg(Pid::from_raw(leader), Signal::SIGKILL).unwrap();
+        d.signal(Signal::SIGKILL);
+        return;
+    }
+    let line = d.log.wait("end session=");
+    assert!(line.contains("how=client-gone status=0"), "{line}");
+}
+
+/// Whether this system can tell of a group without its leader (Linux 6.9).
+fn groups_outlive_their_leaders() -> bool {
+    let group = pidfd::open(nix::unistd::getpid()).unwrap();
+    matches!(
+        pidfd::signal_group(&group, None),
+        Ok(()) | Err(Errno::ESRCH)
+    )
+}
+
+/// A session whose client is gone keeps its slot while anybody is left of its job,
+/// and no longer.
+#[test]
+fn the_last_of_a_job_frees_its_slot() {
+    if !groups_outlive_their_leaders() {
+        return;
+    }
+    let settings =
+        "[exec]\nhup-to-kill = 1000\n[limits]\nsessions = 1\n[daemon]\nrefusal-interval = 1\n";
+    let d = Daemon::start_with(settings, "");
+    let mut gate = session::Gate::new(d.folder.path("gate"));
+    // The leader ends of the hang-up; the one that it waits for does not.
+    let stays = format!("trap \"\" HUP; echo stays; read x <{}", gate.name());
+    let job = d.session(&[&format!("sh -c '{stays}' & echo $$; wait")]);
+    let (_, leader) = job.out.wait_from(0, |l| l.parse::<i32>().is_ok());
+    job.out.wait("stays");
+    job.signal(Signal::SIGKILL);
+    let leader: i32 = leader.parse().unwrap();
+    eventually("the leader has ended and was reaped", || {
+        state(leader).is_none()
+    });
+    let refused = d.session(&["true"]).finish();
+    assert_eq!(refused.status, Some(255), "{refused:?}");
+    assert!(d.log.wait("denied ").contains("cause=busy"));
+    assert_eq!(d.log.count("end session="), 0);
+    gate.open();
+    let line = d.log.wait("end session=0");
+    assert!(
+        line.contains("how=client-gone") && line.contains("status=signal-1"),
+        "{line}"
+    );
+    assert_eq!(d.session(&["true"]).finish().status, Some(0));
 }
 
 #[test]

@@ -113,14 +113,16 @@ impl Monitor {
             }
         }
         if self.sessions.deadline().is_some_and(|at| at <= now) {
-            for finished in self.sessions.kill_late(now) {
+            for finished in self.sessions.tend_hung(now) {
                 self.log_end(Some(finished));
             }
         }
         if self.stopping.is_some_and(|at| at <= now) && !self.hung_up {
             self.hung_up = true;
-            self.sessions
-                .hang_up_all(self.settings.exec.hup_to_kill, now);
+            let kill_after = self.settings.exec.hup_to_kill;
+            for finished in self.sessions.hang_up_all(kill_after, now) {
+                self.log_end(Some(finished));
+            }
         }
     }
 

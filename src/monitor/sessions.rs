@@ -1,7 +1,9 @@
 //! The jobs that run, and how each ends.
 //!
 //! A job's leader stays unreaped until its session is over, so that its process
-//! group cannot become another's while it may still have to be signalled.
+//! group cannot become another's while it may still have to be signalled. Only
+//! where a descriptor stands for the group is the leader of a job that was hung
+//! up reaped before: as long as it is there, nobody can tell whether it is alone.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -39,11 +42,51 @@ struct Session {
     since: Instant,
     pid: Pid,
     pidfd: Option<OwnedFd>,
+    /// Its number may be another's by now: only `pidfd` counts.
+    reaped: bool,
     channel: Option<Channel>,
     end: Option<End>,
     over: Option<(Closing, u64, u64)>,
-    kill_at: Option<Instant>,
+    hung: Option<Hung>,
     killed: bool,
+}
+
+/// A job that was hung up, and what comes next.
+#[derive(Clone, Copy)]
+struct Hung {
+    /// When what is left of its group is killed.
+    kill_at: Instant,
+    /// When to look whether anything is left; at the latest then.
+    look_at: Instant,
+    /// How long to wait before the next look.
+    pause: Duration,
+}
+
+/// First and longest pause between two looks at a group that was hung up.
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Session {
+    /// Signals the whole process group.
+    fn signal(&self, signal: Signal) {
+        match &self.pidfd {
+            Some(group) if self.reaped => drop(pidfd::signal_group(group, Some(signal))),
+            _ => process::signal_group(self.pid, signal),
+        }
+    }
+
+    /// Whether nobody is left of a job that has ended and is told to nobody: its
+    /// grace is for nobody then. `false` also where the system cannot tell.
+    fn is_gone(&mut self) -> bool {
+        let (Some(group), Some(_), None) = (&self.pidfd, &self.end, &self.channel) else {
+            return false;
+        };
+        if !self.reaped {
+            // A zombie counts, so this must succeed where there is such a call.
+            self.reaped = pidfd::signal_group(group, None).is_ok() && process::reap(self.pid);
+        }
+        self.reaped && pidfd::signal_group(group, None) == Err(Errno::ESRCH)
+    }
 }
 
 /// A session that is over, for the log.
@@ -107,10 +150,11 @@ impl Sessions {
             since: now,
             pid,
             pidfd,
+            reaped: false,
             channel: Some(channel),
             end: None,
             over: None,
-            kill_at: None,
+            hung: None,
             killed: false,
         };
         self.all.insert(id, session);
@@ -132,7 +176,7 @@ impl Sessions {
             let channel = session.channel.as_ref()?;
             match channel.receive(&mut buffer) {
                 Ok(Incoming::Message(message, _)) => match Word::decode(&message) {
-                    Some(Word::Signal(s)) => process::signal_group(session.pid, signal(s)),
+                    Some(Word::Signal(s)) => session.signal(signal(s)),
                     Some(Word::Over(how, sent, got)) => session.over = Some((how, sent, got)),
                     None => return self.close(id, kill_after, now),
                 },
@@ -159,20 +203,49 @@ impl Sessions {
         if matches!(session.over, Some((Closing::Told, ..))) && session.end.is_some() {
             return self.finish(id, now);
         }
-        process::signal_group(session.pid, Signal::SIGHUP);
-        session.kill_at = Some(now + kill_after);
-        self.hanging.push(id);
+        self.hang_up(id, kill_after, now);
+        self.look(id, now)
+    }
+
+    /// Hangs a job up, to be killed after a grace.
+    fn hang_up(&mut self, id: u64, kill_after: Duration, now: Instant) {
+        let Some(session) = self.all.get_mut(&id) else {
+            return;
+        };
+        session.signal(Signal::SIGHUP);
+        let kill_at = now + kill_after;
+        let hung = Hung {
+            kill_at,
+            look_at: kill_at,
+            pause: PAUSE,
+        };
+        if session.hung.replace(hung).is_none() {
+            self.hanging.push(id);
+        }
+    }
+
+    /// Looks whether a job that was hung up has left nobody behind: then its
+    /// session is over. Once its leader has ended nothing tells of the others,
+    /// so it will be looked at again.
+    fn look(&mut self, id: u64, now: Instant) -> Option<Finished> {
+        let session = self.all.get_mut(&id)?;
+        session.hung?;
+        if session.is_gone() {
+            return self.finish(id, now);
+        }
+        if let Some(hung) = session.hung.as_mut().filter(|_| session.reaped) {
+            hung.look_at = hung.kill_at.min(now + hung.pause);
+            hung.pause = LONGEST_PAUSE.min(hung.pause.saturating_mul(2));
+        }
         None
     }
 
     /// A job may have ended: tell its client. The session, if that was all.
     pub(super) fn job_ended(&mut self, id: u64, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
-        let status = process::ended(session.pid)?;
         if session.end.is_none() {
-            let end = end_of(status);
+            let end = end_of(process::ended(session.pid)?);
             session.end = Some(end.clone());
-            session.pidfd = None;
             if let Some(channel) = &mut session.channel {
                 // Should it fail, the thread is gone, and its channel's end comes.
                 let _ = channel.send(News::Ended(end).encode(), Vec::new());
@@ -181,7 +254,7 @@ impl Sessions {
         if session.killed {
             self.finish(id, now)
         } else {
-            None
+            self.look(id, now)
         }
     }
 
@@ -199,57 +272,64 @@ impl Sessions {
             .collect()
     }
 
-    /// When the next group must be killed.
+    /// When the next group must be looked at, or killed.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.hanging
             .iter()
-            .filter_map(|id| self.all.get(id)?.kill_at)
+            .filter_map(|id| Some(self.all.get(id)?.hung?.look_at))
             .min()
     }
 
-    /// Kills the groups whose grace is over; the sessions that are finished by it.
-    pub(super) fn kill_late(&mut self, now: Instant) -> Vec<Finished> {
-        let kill_at = |id: &u64| self.all.get(id).and_then(|s| s.kill_at);
-        let (late, rest) = self
-            .hanging
-            .iter()
-            .copied()
-            .partition(|id| kill_at(id).is_none_or(|at| at <= now));
-        self.hanging = rest;
-        let late: Vec<u64> = late;
+    /// Looks at the groups whose time has come, and kills those whose grace is
+    /// over; the sessions that are finished by it.
+    pub(super) fn tend_hung(&mut self, now: Instant) -> Vec<Finished> {
+        let hung = |id: &u64| Some((*id, self.all.get(id)?.hung?));
+        let all = self.hanging.iter().filter_map(hung);
+        let due: Vec<(u64, Hung)> = all.filter(|(_, h)| h.look_at <= now).collect();
         let mut finished = Vec::new();
-        for id in late {
+        for (id, hung) in due {
+            if hung.kill_at > now {
+                finished.extend(self.look(id, now));
+                continue;
+            }
+            self.hanging.retain(|other| *other != id);
             if let Some(session) = self.all.get_mut(&id) {
-                process::signal_group(session.pid, Signal::SIGKILL);
-                (session.kill_at, session.killed) = (None, true);
+                session.signal(Signal::SIGKILL);
+                (session.hung, session.killed) = (None, true);
             }
             finished.extend(self.job_ended(id, now));
         }
         finished
     }
 
-    /// Hangs every job up.
-    pub(super) fn hang_up_all(&mut self, kill_after: Duration, now: Instant) {
+    /// Hangs every job up; the sessions that are finished by it.
+    pub(super) fn hang_up_all(&mut self, kill_after: Duration, now: Instant) -> Vec<Finished> {
         let all: Vec<u64> = self.all.keys().copied().collect();
+        let mut finished = Vec::new();
         for id in all {
-            let _ = self.job_ended(id, now);
-        }
-        for (id, session) in &mut self.all {
-            if session.kill_at.is_none() && !session.killed {
+            finished.extend(self.job_ended(id, now));
+            let Some(session) = self.all.get_mut(&id) else {
+                continue;
+            };
+            if session.hung.is_none() && !session.killed {
                 // A client whose job has ended may hear the rest of it meanwhile.
                 if session.end.is_none() {
                     session.channel = None;
                 }
-                process::signal_group(session.pid, Signal::SIGHUP);
-                session.kill_at = Some(now + kill_after);
-                self.hanging.push(*id);
+                self.hang_up(id, kill_after, now);
             }
         }
+        finished
     }
 
     fn finish(&mut self, id: u64, now: Instant) -> Option<Finished> {
         let session = self.all.remove(&id)?;
-        process::reap(session.pid);
+        if !session.reaped {
+            process::reap(session.pid);
+        }
+        if session.hung.is_some() {
+            self.hanging.retain(|other| *other != id);
+        }
         if self.all.is_empty() {
             self.all.shrink_to(64);
         }

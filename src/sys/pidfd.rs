@@ -1,8 +1,12 @@
 //! A descriptor that becomes readable when a process has ended: pidfd (Linux
 //! 5.3). Where there is none the monitor looks at all its jobs on SIGCHLD.
+//! And the process group that such a process leads, for as long as anybody is
+//! in it (Linux 6.9).
 
 use std::os::fd::OwnedFd;
 
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 /// The descriptor of a child that has not been reaped, closed on exec.
@@ -21,4 +25,76 @@ pub fn open(pid: Pid) -> Option<OwnedFd> {
 #[cfg(not(target_os = "linux"))]
 pub fn open(_: Pid) -> Option<OwnedFd> {
     None
+}
+
+/// Signals the process group that a process leads, or has led: unlike its
+/// number, its descriptor can become nobody else's, also once it was reaped.
+/// `None` sends nothing and asks only whether anybody is there; a leader that
+/// was not reaped is.
+///
+/// # Errors
+/// ESRCH: nobody is in the group any more. Another: the system has no such
+/// thing, or what is left may not be signalled.
+#[cfg(target_os = "linux")]
+pub fn signal_group(leader: &OwnedFd, signal: Option<Signal>) -> nix::Result<()> {
+    use std::os::fd::AsRawFd;
+    /// `PIDFD_SIGNAL_PROCESS_GROUP`: libc does not have it yet.
+    const GROUP: libc::c_uint = 1 << 2;
+    let number = signal.map_or(0, |s| s as libc::c_int);
+    let nothing = std::ptr::null::<libc::siginfo_t>();
+    let fd = leader.as_raw_fd();
+    // SAFETY: without a siginfo_t the call touches no memory of ours.
+    let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, nothing, GROUP) };
+    Errno::result(done).map(drop)
+}
+
+/// An error: this system has no such thing.
+#[cfg(not(target_os = "linux"))]
+pub fn signal_group(_: &OwnedFd, _: Option<Signal>) -> nix::Result<()> {
+    Err(Errno::ENOSYS)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a process group has to be made of something"
+)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_group_is_there_until_its_last_member_has_ended() {
+        let mut leader = Command::new("/bin/sh")
+            .args(["-c", "exec 3<&0; cat <&3 & exit"])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = leader.stdin.take();
+        let mut stdout = leader.stdout.take().unwrap();
+        let group = open(Pid::from_raw(i32::try_from(leader.id()).unwrap())).unwrap();
+        assert!(leader.wait().unwrap().success());
+        match signal_group(&group, None) {
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => return,
+            there => assert_eq!(there, Ok(())),
+        }
+        drop(stdin);
+        stdout.read_to_end(&mut Vec::new()).unwrap();
+        // Whoever inherits the last member has still to reap it.
+        let end = Instant::now() + Duration::from_secs(30);
+        while signal_group(&group, None) != Err(Errno::ESRCH) {
+            assert!(Instant::now() < end, "it does not become empty");
+            std::thread::yield_now();
+        }
+        assert_eq!(
+            signal_group(&group, Some(Signal::SIGKILL)),
+            Err(Errno::ESRCH)
+        );
+    }
 }
