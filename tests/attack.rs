@@ -197,7 +197,7 @@ fn a_byte_at_a_time_does_not_move_the_deadline() {
 fn who_hangs_up_in_the_middle_is_logged_once_and_costs_nothing() {
     let d = Daemon::start_as(QUICK, "");
     let gate = d.process("gate");
-    let open = daemon::descriptors(gate);
+    let open = d.gate_at_rest();
     for middle in ["length", "hello", "greeted", "client-hello"] {
         let from = d.log.all().len();
         let mut s = Stranger::connect(d.port);

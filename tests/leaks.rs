@@ -11,20 +11,20 @@ mod daemon;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use daemon::session::{self, Session, eventually};
-use daemon::{Daemon, children, long, run};
+use daemon::session::{self, Session};
+use daemon::{Daemon, children, descriptors, long, run, until};
 
 /// What a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Holds {
-    descriptors: Option<usize>,
+    descriptors: usize,
     threads: u64,
     children: usize,
 }
 
 fn holds(pid: i32) -> Holds {
     Holds {
-        descriptors: session::descriptors(pid),
+        descriptors: descriptors(pid),
         threads: session::status_number(pid, "Threads"),
         children: children(pid).len(),
     }
@@ -47,6 +47,7 @@ struct Counts {
 fn comes_back(d: &Daemon, most: u64, counts: Counts, work: impl Fn(usize)) {
     // The clients are this process's, three descriptors each.
     cosserver::sys::process::raise_descriptors();
+    d.gate_at_rest();
     let all = [
         ("monitor", d.pid()),
         ("gate", d.process("gate")),
@@ -56,7 +57,7 @@ fn comes_back(d: &Daemon, most: u64, counts: Counts, work: impl Fn(usize)) {
     let is_as_at_first = || {
         for ((name, pid), before) in all.iter().zip(at_first) {
             let what = format!("the {name} is again at {before:?}");
-            eventually(&what, || holds(*pid) == before);
+            until(&what, || holds(*pid) == before);
         }
         all.map(|(_, pid)| memory(pid))
     };
@@ -100,7 +101,7 @@ fn after_many_commands() {
             }
         });
     });
-    eventually("the log has them all", || {
+    until("the log has them all", || {
         d.log.count("end session=") == first + then
     });
 }
@@ -147,7 +148,7 @@ fn after_many_refusals() {
         }
     });
     // More in a second than it writes of strangers' noise.
-    eventually("the log has them all", || {
+    until("the log has them all", || {
         d.log.count("cause=command") == 2 * count
     });
 }

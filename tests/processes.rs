@@ -13,7 +13,8 @@
 mod daemon;
 
 use std::fs;
-use std::path::Path;
+use std::io::Read;
+use std::os::fd::AsFd;
 use std::process::Command as Start;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -21,28 +22,15 @@ use std::time::{Duration, Instant};
 use cosserver::wire::request::Command;
 use cosserver::wire::stream::{End, Message, Stream};
 use daemon::hostile::{Caller, Stranger, timed};
-use daemon::{Daemon, until};
+use daemon::session::{Patient, lives};
+use daemon::{Daemon, hangs_up, until};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 fn kill_9(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-}
-
-fn lives(pid: i32) -> bool {
-    !matches!(
-        daemon::status(pid, "State").chars().next(),
-        None | Some('Z')
-    )
-}
-
-/// A job that says when it runs, and marks it when it is hung up. It starts no
-/// process meanwhile: a shell may lose a signal that comes while it does.
-fn hangs_up(marker: &Path) -> String {
-    format!(
-        "trap '' PIPE; trap 'touch {}; exit' HUP; echo ready; while :; do read x; done",
-        marker.display()
-    )
 }
 
 /// No child but gate and relay, and none of them a zombie.
@@ -188,59 +176,70 @@ fn repeated_deaths_are_met_with_longer_pauses_and_leave_no_zombie() {
     d.says(0, &["true"]);
 }
 
-/// A log that nobody reads does not stop the daemon.
+/// A log that nobody reads does not stop the daemon, and tells afterwards how much
+/// of it is lost.
 #[test]
 fn a_full_pipe_behind_stderr_stops_nothing() {
     let folder = daemon::configured("daemon.refusal-interval = 1\n", "");
-    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
-    let mut child = daemon::cosserver()
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+    // What the kernel gives to a user who has many pipes: it is full soon.
+    fcntl(&write, FcntlArg::F_SETPIPE_SZ(8192)).unwrap();
+    let child = daemon::cosserver()
         .args(["-D", "-e", "-p", "0", "-f"])
         .arg(folder.path("S/cosserver.toml"))
-        .stderr(write)
+        .stderr(write.try_clone().unwrap())
         .spawn()
         .unwrap();
-    let mut first = Vec::new();
-    while !first.ends_with(b"\n") || !String::from_utf8_lossy(&first).contains("[::1]") {
-        let mut byte = [0];
-        assert_eq!(nix::unistd::read(&read, &mut byte).unwrap(), 1);
-        first.push(byte[0]);
-        if String::from_utf8_lossy(&first).contains("listening on 127.0.0.1")
-            && first.ends_with(b"\n")
-        {
-            break;
-        }
-    }
-    let text = String::from_utf8_lossy(&first).into_owned();
-    let line = text
-        .lines()
-        .find(|l| l.contains("listening on 127.0.0.1:"))
-        .unwrap();
-    let port: u16 = line.rsplit(':').next().unwrap().parse().unwrap();
-    let cos = |words: &str| {
-        let mut command = Start::new(daemon::COS);
-        command.arg("-C").arg(folder.path("A"));
-        command.args(["run", "-p", &port.to_string(), "hostb", words]);
-        daemon::run(&mut command)
+    let mut d = Daemon {
+        folder,
+        log: daemon::Lines::default(),
+        port: 0,
+        child,
     };
-    // Two lines a command, each with its first 200 bytes: more than a pipe holds.
+    let mut read = Patient(fs::File::from(read));
+    let mut hear = || {
+        let mut bytes = vec![0; 1 << 16];
+        let n = read.read(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..n]).into_owned()
+    };
+    let port = |log: &str| {
+        let (_, rest) = log.split_once("listening on 127.0.0.1:")?;
+        rest.split_once('\n')?.0.parse().ok()
+    };
+    let mut log = String::new();
+    while port(&log).is_none() {
+        log += &hear();
+    }
+    d.port = port(&log).unwrap();
+    // What a writer would be told: that there is room for a line, or not.
+    let is_full = || {
+        let mut fds = [PollFd::new(write.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut fds, PollTimeout::ZERO).unwrap() == 0
+    };
+    // Two lines a command, each with its first 200 bytes.
     let long = format!("true {}", "x".repeat(400));
-    for _ in 0..250 {
-        let out = cos(&long);
-        assert!(out.status.success(), "{out:?}");
+    until("the pipe is full", || {
+        d.says(0, &[&long]);
+        is_full()
+    });
+    for _ in 0..20 {
+        d.says(0, &[&long]);
     }
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
-    let until_then = Instant::now() + daemon::PATIENCE;
-    while child.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < until_then, "it does not end");
-        std::thread::yield_now();
-    }
-    let waiting = {
-        let mut n = 0_i32;
-        let mut bytes = vec![0; 1 << 20];
-        n += i32::try_from(nix::unistd::read(&read, &mut bytes).unwrap()).unwrap();
-        n
-    };
-    assert!(waiting > 50_000, "the pipe was not full: {waiting}");
+    assert!(is_full(), "somebody has read it");
+    // Read at last, it goes on, with the number of lines that it had no room for.
+    let before = hear();
+    assert!(!before.contains("dropped lines="), "{before}");
+    d.says(0, &["true"]);
+    let after = hear();
+    let lost = after.lines().next().unwrap().strip_prefix("dropped lines=");
+    assert!(lost.unwrap().parse::<u32>().unwrap() > 30, "{after}");
+    // And full once more, it ends as it should.
+    until("the pipe is full again", || {
+        d.says(0, &[&long]);
+        is_full()
+    });
+    d.signal(Signal::SIGTERM);
+    assert!(daemon::session::wait(&mut d.child).success());
 }
 
 /// Few descriptors and many connections: the daemon lives, serves whom it can,
@@ -251,9 +250,10 @@ fn too_few_descriptors_cost_no_process() {
     let folder = daemon::configured(settings, "");
     let mut command = Start::new("prlimit");
     command.args(["--nofile=40:40", daemon::COSSERVER]);
-    let d = Daemon::start_through(command, folder);
+    let d = Daemon::start_by(command, folder, &[]);
     let caller = Caller::of(&d);
     let (gate, relay) = (d.process("gate"), d.process("relay"));
+    d.gate_at_rest();
     let open = [gate, relay, d.pid()].map(daemon::descriptors);
     let mut silent: Vec<Stranger> = (0..100).map(|_| Stranger::connect(d.port)).collect();
     // A stranger who asks when the gate has no descriptor left to hand over.
@@ -319,7 +319,7 @@ fn an_ordinary_user_is_served_alone() {
         return;
     };
     command.arg(folder.path("cosserver"));
-    let d = Daemon::start_through(command, folder);
+    let d = Daemon::start_by(command, folder, &[]);
     let mut caller = Caller::of(&d);
     let id = Command::Words(vec![b"/usr/bin/id".to_vec(), b"-u".to_vec()]);
     let root = caller.ask_for(d.port, id.clone()).denied();
@@ -349,7 +349,7 @@ fn too_few_processes_are_a_refusal_and_no_death() {
         return;
     };
     command.arg(folder.path("cosserver"));
-    let d = Daemon::start_through(command, folder);
+    let d = Daemon::start_by(command, folder, &[]);
     let mut caller = Caller::of(&d);
     caller.user = "nobody".into();
     let program = Command::Words(vec![b"/bin/true".to_vec()]);

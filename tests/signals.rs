@@ -10,12 +10,12 @@ mod daemon;
 
 use std::fs::File;
 use std::io::Read;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use cosserver::sys::pidfd;
-use daemon::session::{self, Fifo, Patient, Session, ends, eventually, lives, state};
-use daemon::{Daemon, run};
+use daemon::session::{self, Fifo, Patient, Session, ends, lives, state};
+use daemon::{Daemon, run, until};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -220,7 +220,7 @@ fn the_last_of_a_job_frees_its_slot() {
     job.out.wait("stays");
     job.signal(Signal::SIGKILL);
     let leader: i32 = leader.parse().unwrap();
-    eventually("the leader has ended and was reaped", || {
+    until("the leader has ended and was reaped", || {
         state(leader).is_none()
     });
     let refused = d.session(&["true"]).finish();
@@ -240,23 +240,17 @@ fn the_last_of_a_job_frees_its_slot() {
 fn a_signal_arrives_although_nobody_reads_the_output() {
     let d = Daemon::start();
     let (read, write) = session::pipe();
-    let mut command =
+    let command =
         d.cos(&["trap 'echo trapped >&2; exit 9' TERM; echo $$ >&2; yes; echo never >&2"]);
-    command
-        .stdin(Stdio::null())
-        .stdout(write)
-        .stderr(Stdio::piped());
-    let mut client = command.spawn().unwrap();
-    drop(command);
-    let err = daemon::session::Session::errors_of(&mut client);
+    let (mut client, err) = session::start_onto(command, write);
     let shell: i32 = err.wait("").parse().unwrap();
     // The flood stands: credit, pipes and buffers are full.
     let child = || daemon::children(shell).first().copied();
-    eventually("the command writes", || child().is_some());
+    until("the command writes", || child().is_some());
     let yes = child().unwrap();
     let mut before = (0, 0);
     let mut same = 0;
-    eventually("the flood stands", || {
+    until("the flood stands", || {
         let now = (written(yes), 1);
         same = if now == before && now.0 > (1 << 20) && state(yes) == Some('S') {
             same + 1
@@ -292,14 +286,8 @@ fn written(pid: i32) -> u64 {
 fn a_job_that_is_killed_while_its_output_waits_loses_none_of_it() {
     let d = Daemon::start_with("[exec]\nlinger = 0\n", "");
     let (read, write) = session::pipe();
-    let mut command = d.cos(&["echo $$ >&2; seq 1 150000; kill -9 $$"]);
-    command
-        .stdin(Stdio::null())
-        .stdout(write)
-        .stderr(Stdio::piped());
-    let mut client = command.spawn().unwrap();
-    drop(command);
-    let err = daemon::session::Session::errors_of(&mut client);
+    let command = d.cos(&["echo $$ >&2; seq 1 150000; kill -9 $$"]);
+    let (mut client, err) = session::start_onto(command, write);
     let leader: i32 = err.wait("").parse().unwrap();
     assert!(ends(leader), "the job is dead before anybody reads");
     let mut all = Vec::new();

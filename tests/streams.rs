@@ -417,14 +417,8 @@ fn a_reader_that_pauses_longer_than_the_linger_loses_nothing() {
     let file = d.folder.path("file");
     let expected = counted(200_000)[..(1 << 20) + 40_000].to_vec();
     std::fs::write(&file, &expected).unwrap();
-    let mut command = d.cos(&["echo $$ >&2; cat", file.to_str().unwrap()]);
-    command
-        .stdin(Stdio::null())
-        .stdout(write)
-        .stderr(Stdio::piped());
-    let mut client = command.spawn().unwrap();
-    drop(command);
-    let err = Session::errors_of(&mut client);
+    let command = d.cos(&["echo $$ >&2; cat", file.to_str().unwrap()]);
+    let (mut client, err) = session::start_onto(command, write);
     let leader: i32 = err.wait("").parse().unwrap();
     // The command has written everything into the pipes, and is gone; for one
     // and a half lingers nobody reads.

@@ -1,10 +1,12 @@
 //! A look at the daemon from outside: its settings set, its processes watched.
 
 use std::fs;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use super::{COSSERVER, Daemon, Folder, Lines, PATIENCE, prepare};
+use super::hostile::Stranger;
+use super::{COSSERVER, Daemon, Folder, PATIENCE, prepare};
 
 impl Daemon {
     /// With these settings alone in `cosserver.toml`.
@@ -12,24 +14,18 @@ impl Daemon {
         Self::start_in(configured(settings, options), &[])
     }
 
-    /// By a command that becomes the daemon (`setpriv … cosserver`), given its
-    /// flags.
-    pub fn start_through(mut command: Command, folder: Folder) -> Self {
-        command
-            .args(["-D", "-e", "-p", "0", "-f"])
-            .arg(folder.path("S/cosserver.toml"))
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let log = Lines::collect(child.stderr.take().unwrap());
-        let line = log.wait("listening on 127.0.0.1:");
-        let port = line.rsplit(':').next().unwrap().parse().unwrap();
-        Self {
-            folder,
-            log,
-            port,
-            child,
-        }
+    /// How many descriptors the gate has open when nobody is connected. Asked while
+    /// it holds one who was greeted: before that it may not even listen yet.
+    pub fn gate_at_rest(&self) -> usize {
+        let gate = self.process("gate");
+        let lines = self.log.all().len();
+        let mut held = Stranger::connect(self.port);
+        held.greet();
+        let open = descriptors(gate).saturating_sub(1);
+        drop(held);
+        self.log.wait_from(lines, |l| l.contains("cause=left"));
+        until("the gate is at rest", || descriptors(gate) <= open);
+        open
     }
 }
 
@@ -45,13 +41,25 @@ pub fn configured(settings: &str, options: &str) -> Folder {
     folder
 }
 
+/// A job that says that it runs, and marks its hang-up. It starts no process
+/// meanwhile, since a shell may lose a signal that comes while it does; and it waits
+/// at a pipe of its own, for its input ends before it is hung up.
+pub fn hangs_up(marker: &Path) -> String {
+    let marker = marker.display();
+    format!(
+        "trap '' PIPE; trap ': >{marker}; exit' HUP; mkfifo {marker}.idle; exec 8<>{marker}.idle; \
+         echo ready; while :; do read x <&8; done"
+    )
+}
+
 /// Waits until something is so; for what has no event of its own, such as a
 /// process of another's that ends.
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < end, "it did not come about: {what}");
-        std::thread::yield_now();
+        // Whoever is waited for may want the processor.
+        std::thread::park_timeout(Duration::from_millis(2));
     }
 }
 

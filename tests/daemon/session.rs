@@ -57,11 +57,6 @@ impl Session {
         }
     }
 
-    /// The error lines of a client whose other streams the test holds itself.
-    pub fn errors_of(child: &mut Child) -> Lines {
-        Lines::collect(child.stderr.take().unwrap())
-    }
-
     /// Gives the command a line.
     pub fn say(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().unwrap();
@@ -90,6 +85,15 @@ impl Session {
             err: self.err.all(),
         }
     }
+}
+
+/// Starts a client without input whose output goes to this pipe; and its error
+/// lines.
+pub fn start_onto(mut command: Command, out: OwnedFd) -> (Child, Lines) {
+    command.stdin(Stdio::null()).stdout(out);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let err = Lines::collect(child.stderr.take().unwrap());
+    (child, err)
 }
 
 impl Drop for Session {
@@ -126,15 +130,6 @@ pub fn lives(pid: i32) -> bool {
 pub fn state(pid: i32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
-}
-
-/// Waits until a condition holds for which the system has no event.
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < until, "it did not come about: {what}");
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
 }
 
 /// Whether a descriptor becomes ready in time.
@@ -273,18 +268,10 @@ pub fn pipe() -> (OwnedFd, OwnedFd) {
     nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap()
 }
 
-/// The open descriptors of a process. `None`: they are not for our eyes, as
-/// those of a process that keeps itself private are root's alone.
-pub fn descriptors(pid: i32) -> Option<usize> {
-    let folder = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    Some(folder.count())
-}
-
 /// A number that `/proc/PID/status` has under a name.
 pub fn status_number(pid: i32, name: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text.lines().find(|l| l.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    let status = super::status(pid, name);
+    status.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 /// A program by its name, on the path of the tests.
