@@ -32,7 +32,7 @@ fn a_second_cookie_is_tried() {
     let host = Host::new();
     let newer = Secret::random().unwrap();
     host.cookies(&[newer, host.cookie.clone()]);
-    let child = host.cosrsh(&["hostb", "x"]).spawn().unwrap();
+    let child = host.start(&["hostb", "x"]);
     let first = host
         .take()
         .greet()
@@ -50,7 +50,7 @@ fn the_newest_pin_first_then_the_older_ones() {
     let host = Host::new();
     let old = host.key.clone();
     host.pin(&KeyPair::random().unwrap().public);
-    let child = host.cosrsh(&["hostb", "x"]).spawn().unwrap();
+    let child = host.start(&["hostb", "x"]);
     let Err(mut stranger) = host.take().greet().try_hear() else {
         panic!("the old pin first")
     };
@@ -79,7 +79,7 @@ fn what_is_missing_is_named_with_its_file() {
     let host = Host::new();
     let told = |change: &dyn Fn()| {
         change();
-        let ended = finish(host.cosrsh(&["hostb", "x"]).spawn().unwrap());
+        let ended = finish(host.start(&["hostb", "x"]));
         assert_eq!(ended.status, Some(255));
         ended.err
     };
@@ -107,11 +107,7 @@ fn nobody_listens() {
         .local_addr()
         .unwrap()
         .port();
-    let ended = finish(
-        host.cosrsh(&["-p", &closed.to_string(), "hostb", "x"])
-            .spawn()
-            .unwrap(),
-    );
+    let ended = finish(host.start(&["-p", &closed.to_string(), "hostb", "x"]));
     assert_eq!(ended.status, Some(255));
     assert!(
         ended
@@ -125,7 +121,7 @@ fn nobody_listens() {
 #[test]
 fn subsystems_are_not_ours() {
     let host = Host::new();
-    let ended = finish(host.cosrsh(&["hostb", "-s", "sftp"]).spawn().unwrap());
+    let ended = finish(host.start(&["hostb", "-s", "sftp"]));
     assert_eq!(ended.status, Some(255));
     assert!(ended.err.contains("no subsystems"), "{}", ended.err);
 }
@@ -158,10 +154,7 @@ fn another_service_answers() {
 #[test]
 fn a_hello_that_does_not_come_has_its_time() {
     let host = Host::new();
-    let child = host
-        .cosrsh(&["-oConnectTimeout=1", "hostb", "x"])
-        .spawn()
-        .unwrap();
+    let child = host.start(&["-oConnectTimeout=1", "hostb", "x"]);
     let connection = host.take();
     let ended = finish(child);
     assert_eq!(ended.status, Some(255));
@@ -216,7 +209,7 @@ fn a_hello_that_offers_what_we_did_not() {
     assert!(told.contains("no request of more than 100 bytes"), "{told}");
     // Either suite is taken, since both were offered.
     for suite in [Suite::AesGcm, Suite::ChaChaPoly] {
-        let child = host.cosrsh(&["hostb", "x"]).spawn().unwrap();
+        let child = host.start(&["hostb", "x"]);
         host.take()
             .greet_with(|hello| hello.suite = suite)
             .hear()
@@ -319,7 +312,7 @@ fn a_server_that_breaks_the_protocol() {
     ];
     let host = Host::new();
     for (what, fault) in faults {
-        let child = host.cosrsh(&["hostb", "x"]).spawn().unwrap();
+        let child = host.start(&["hostb", "x"]);
         let mut session = host.accept();
         session.expect(&Said::Eof);
         fault(&mut session);

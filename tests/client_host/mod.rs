@@ -110,6 +110,17 @@ impl Host {
         command
     }
 
+    /// `cosrsh` with these words, started.
+    pub fn start(&self, words: &[&str]) -> Child {
+        self.cosrsh(words).spawn().unwrap()
+    }
+
+    /// The same with its input in the test's hands.
+    pub fn start_with_input(&self, words: &[&str]) -> Child {
+        let mut command = self.cosrsh(words);
+        command.stdin(Stdio::piped()).spawn().unwrap()
+    }
+
     /// A shell with this command line, the folder given by the environment.
     pub fn shell(&self, line: &str) -> Command {
         let mut command = Command::new("/bin/sh");
@@ -420,6 +431,14 @@ pub fn finish(child: Child) -> Ended {
     }
 }
 
+/// Ends a session with status 0; the client must end with it.
+pub fn ends_well(session: Session, child: Child) -> Ended {
+    session.end(End::Exited(0));
+    let ended = finish(child);
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    ended
+}
+
 pub fn send_signal(child: &Child, signal: nix::sys::signal::Signal) {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     nix::sys::signal::kill(pid, signal).unwrap();
@@ -449,7 +468,7 @@ pub fn script(folder: &Path, name: &str, text: &str) -> PathBuf {
 
 /// Calls `hostb` and lets the host do something; the line that the client says.
 pub fn complaint(host: &Host, serve: impl FnOnce(&Host)) -> String {
-    let child = host.cosrsh(&["hostb", "x"]).spawn().unwrap();
+    let child = host.start(&["hostb", "x"]);
     serve(host);
     let ended = finish(child);
     assert_eq!(ended.status, Some(255), "{ended:?}");
