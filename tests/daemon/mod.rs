@@ -9,6 +9,7 @@
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::missing_panics_doc,
+    clippy::print_stderr,
     clippy::wildcard_enum_match_arm,
     reason = "a test panics where something is not as it should be, and starts programs"
 )]
@@ -39,6 +40,14 @@ pub const COSADM: &str = env!("CARGO_BIN_EXE_cosadm");
 /// Whether this test run is root: only then are there a cell and other users.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+/// The same, said where it is not so: the test has nothing to do then.
+pub fn needs_root() -> bool {
+    if !is_root() {
+        eprintln!("not root: passed over");
+    }
+    is_root()
 }
 
 /// The user that runs the tests.

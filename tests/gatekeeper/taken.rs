@@ -1,0 +1,173 @@
+//! The gate's place, taken: its end of the channel to the monitor in the test's
+//! hands.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+
+use cosserver::channel::gate::{Connection, Order, Question};
+use cosserver::channel::{Channel, Incoming};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{SockType, getsockopt, sockopt};
+use nix::unistd::Pid;
+
+use super::daemon::hostile::{Greeting, Stranger, hello};
+use super::daemon::{self, Daemon, PATIENCE};
+
+/// Copies of a process's sockets of one type and family.
+pub fn sockets_of(pid: i32, wanted: SockType, family: libc::c_int) -> Vec<OwnedFd> {
+    let handle = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    assert!(handle >= 0, "pidfd_open");
+    let handle = unsafe { OwnedFd::from_raw_fd(handle as i32) };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+        let number: i32 = entry
+            .unwrap()
+            .file_name()
+            .to_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let raw = std::os::fd::AsRawFd::as_raw_fd(&handle);
+        let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, raw, number, 0) };
+        if copy < 0 {
+            continue;
+        }
+        let copy = unsafe { OwnedFd::from_raw_fd(copy as i32) };
+        let mut domain: libc::c_int = 0;
+        let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+        let raw = std::os::fd::AsRawFd::as_raw_fd(&copy);
+        let asked = unsafe {
+            libc::getsockopt(
+                raw,
+                libc::SOL_SOCKET,
+                libc::SO_DOMAIN,
+                (&raw mut domain).cast(),
+                &raw mut length,
+            )
+        };
+        let kind = getsockopt(&copy, sockopt::SockType);
+        if asked == 0 && domain == family && kind == Ok(wanted) {
+            found.push(copy);
+        }
+    }
+    found
+}
+
+/// The gate's place, taken.
+pub struct Taken {
+    pub channel: Channel,
+    /// Strangers who come to us instead.
+    listener: TcpListener,
+    next: Connection,
+}
+
+impl Taken {
+    pub fn from(d: &Daemon) -> Self {
+        // By then it has heard all that the monitor said before.
+        d.gate_at_rest();
+        let gate = d.process("gate");
+        kill(Pid::from_raw(gate), Signal::SIGSTOP).unwrap();
+        daemon::until("the gate stands still", || {
+            daemon::status(gate, "State").starts_with('T')
+        });
+        let mut ends = sockets_of(gate, SockType::SeqPacket, libc::AF_UNIX);
+        assert_eq!(ends.len(), 1, "the gate's one channel");
+        Self {
+            channel: Channel::new(ends.remove(0)),
+            listener: TcpListener::bind("127.0.0.1:0").unwrap(),
+            next: 1 << 40,
+        }
+    }
+
+    pub fn ask(&mut self, question: &Question<'_>, fds: Vec<OwnedFd>) {
+        self.channel.send(question.encode(), fds).unwrap();
+    }
+
+    /// The monitor's next order but for what concerns no connection.
+    pub fn order(&self) -> Vec<u8> {
+        let mut buffer = vec![0; cosserver::channel::MESSAGE];
+        loop {
+            let mut fds = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
+            let timeout = PollTimeout::try_from(PATIENCE).unwrap();
+            assert_eq!(poll(&mut fds, timeout), Ok(1), "the monitor says nothing");
+            match self.channel.receive(&mut buffer).unwrap() {
+                Incoming::Message(message, _) => match Order::decode(&message) {
+                    Some(Order::Networks(..) | Order::Limits(_)) => {}
+                    Some(_) => return message.to_vec(),
+                    None => panic!("no order: {message:?}"),
+                },
+                Incoming::Nothing => {}
+                Incoming::Gone => panic!("the monitor has given the gate up"),
+            }
+        }
+    }
+
+    /// Waits until the monitor has given this gate up.
+    pub fn given_up(&self) {
+        let mut buffer = vec![0; cosserver::channel::MESSAGE];
+        daemon::until("the monitor gives this gate up", || {
+            matches!(
+                self.channel.receive(&mut buffer),
+                Ok(Incoming::Gone) | Err(_)
+            )
+        });
+    }
+
+    /// A connection with both its ends: ours as if it had been accepted.
+    pub fn stranger(&self, from: &str) -> (TcpStream, OwnedFd) {
+        let port = self.listener.local_addr().unwrap().port();
+        let theirs = Stranger::from_address(from.parse().unwrap(), port).socket;
+        let (ours, _) = self.listener.accept().unwrap();
+        (theirs, ours.into())
+    }
+
+    /// Has the monitor decide on a ClientHello that came from an address; the peer.
+    pub fn submit(&mut self, c: Connection, bytes: &[u8], from: &str) -> TcpStream {
+        let (peer, socket) = self.stranger(from);
+        self.ask(&Question::ClientHello(c, bytes), vec![socket]);
+        peer
+    }
+
+    /// Has the monitor draw a nonce.
+    pub fn greet(&mut self) -> (Connection, Greeting) {
+        self.next += 1;
+        let c = self.next;
+        let hello = hello();
+        self.ask(&Question::Hello(c, [127, 0, 0, 1].into(), &hello), vec![]);
+        let order = self.order();
+        let Some(Order::ServerHello(to, record)) = Order::decode(&order) else {
+            panic!("no ServerHello: {:?}", Order::decode(&order));
+        };
+        assert_eq!(to, c);
+        let server_hello = record.to_vec();
+        (
+            c,
+            Greeting {
+                hello,
+                server_hello,
+            },
+        )
+    }
+
+    /// The monitor must close this connection.
+    pub fn closed(&self, c: Connection, what: &str) {
+        assert_eq!(
+            Order::decode(&self.order()),
+            Some(Order::Close(c)),
+            "{what}"
+        );
+    }
+
+    /// The monitor must refuse this connection, for this cause.
+    pub fn denied(&self, d: &Daemon, c: Connection, cause: &str) {
+        let order = self.order();
+        let Some(Order::Deny(to, reference, _)) = Order::decode(&order) else {
+            panic!("{cause}: {:?}", Order::decode(&order));
+        };
+        assert_eq!(to, c);
+        let line = d.log.wait(&reference.to_hex());
+        assert!(line.contains(&format!("cause={cause}")), "{line}");
+    }
+}

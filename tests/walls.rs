@@ -1,0 +1,215 @@
+//! The walls around the gate and the relay: no privilege, no secret, no file, and
+//! an end to whoever runs against them.
+//!
+//! Needs root, for another process's memory and for a cell; as an ordinary user
+//! most of these tests say so and pass.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::undocumented_unsafe_blocks,
+    clippy::multiple_unsafe_ops_per_block,
+    clippy::wildcard_enum_match_arm,
+    unsafe_code,
+    reason = "a test panics where something is not as it should be, and does what an attacker would"
+)]
+
+mod daemon;
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+
+use cosserver::config::keys;
+use cosserver::config::place::Place;
+use daemon::hostile::Caller;
+use daemon::{Daemon, needs_root};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+
+/// Whether a process's memory or environment has these bytes.
+fn has(pid: i32, wanted: &[u8]) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+    if environment.windows(wanted.len()).any(|w| w == wanted) {
+        return true;
+    }
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let mut memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    for line in maps.lines() {
+        let mut fields = line.split_whitespace();
+        let (range, mode) = (fields.next().unwrap(), fields.next().unwrap());
+        let (from, to) = range.split_once('-').unwrap();
+        let from = u64::from_str_radix(from, 16).unwrap();
+        let length = u64::from_str_radix(to, 16).unwrap() - from;
+        if !mode.starts_with('r') || line.ends_with("[vvar]") || line.ends_with("[vsyscall]") {
+            continue;
+        }
+        let mut bytes = vec![0; length as usize];
+        if memory.seek(SeekFrom::Start(from)).is_ok() && memory.read_exact(&mut bytes).is_ok() {
+            let mut rest = &bytes[..];
+            while let Some(at) = rest.iter().position(|b| *b == wanted[0]) {
+                rest = &rest[at..];
+                if rest.starts_with(wanted) {
+                    return true;
+                }
+                rest = &rest[1..];
+            }
+        }
+    }
+    false
+}
+
+#[test]
+fn gate_and_relay_hold_no_secret() {
+    if !needs_root() {
+        return;
+    }
+    let d = Daemon::start();
+    let caller = Caller::of(&d);
+    let secret = ["said", "in", "the", "request"].join("-");
+    let mut session = caller.accepted(d.port, &format!("echo ok; cat; : {secret}"));
+    session.until(b"ok\n");
+    caller.ask(d.port, "true").rest();
+    let host = keys::load_host_key(&Place::of_dir(&d.server())).unwrap();
+    let (gate, relay) = (d.process("gate"), d.process("relay"));
+    assert!(
+        has(d.pid(), host.private.expose()),
+        "the search finds nothing"
+    );
+    for (name, pid) in [("gate", gate), ("relay", relay)] {
+        assert!(!has(pid, host.private.expose()), "{name} has the host key");
+        assert!(!has(pid, caller.cookie.expose()), "{name} has a cookie");
+        assert!(
+            !has(pid, caller.cookie.to_hex().as_bytes()),
+            "{name} has a cookie"
+        );
+        assert!(!has(pid, secret.as_bytes()), "{name} has the request");
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+        // What its allocator is told, and nothing of ours.
+        let told: &[u8] = b"GLIBC_TUNABLES=glibc.pthread.stack_cache_size=2097152\0";
+        assert_eq!(environment, told, "{name} has another environment");
+    }
+    assert!(
+        !has(d.pid(), caller.cookie.expose()),
+        "the monitor keeps a cookie"
+    );
+}
+
+#[test]
+fn gate_and_relay_have_no_privilege_and_no_way_out() {
+    if !needs_root() {
+        return;
+    }
+    let d = Daemon::start();
+    let empty = fs::canonicalize(d.server().join("run/empty")).unwrap();
+    assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
+    for name in ["gate", "relay"] {
+        let pid = d.process(name);
+        let says = |key: &str| daemon::status(pid, key);
+        assert_eq!(says("Seccomp"), "2", "{name}");
+        assert_eq!(says("NoNewPrivs"), "1", "{name}");
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(says(set), "0000000000000000", "{name} {set}");
+        }
+        for ids in ["Uid", "Gid"] {
+            let of: Vec<String> = says(ids).split_whitespace().map(str::to_owned).collect();
+            assert!(
+                of.len() == 4 && of.iter().all(|n| *n == of[0] && n != "0"),
+                "{name}: {of:?}"
+            );
+        }
+        assert!(
+            !says("Groups").split_whitespace().any(|g| g == "0"),
+            "{name}"
+        );
+        assert_eq!(
+            fs::read_link(format!("/proc/{pid}/root")).unwrap(),
+            empty,
+            "{name}"
+        );
+        assert_eq!(says("TracerPid"), "0");
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let core = limits.lines().find(|l| l.starts_with("Max core")).unwrap();
+        assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+        // Sockets, the poll and its waker, /dev/null and the log: no file, no folder.
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+            let entry = entry.unwrap();
+            let to = fs::read_link(entry.path()).unwrap();
+            let to = to.to_str().unwrap();
+            let number = entry.file_name();
+            let plain = ["socket:", "anon_inode:[eventpoll]", "/dev/null"];
+            assert!(
+                plain.iter().any(|p| to.starts_with(p)) || number == "2",
+                "{name} has {to}"
+            );
+        }
+        let line = d.log.wait(&format!("started process={name}"));
+        assert!(
+            line.contains("chroot=true") && line.contains("seccomp=true"),
+            "{line}"
+        );
+        let lsm = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+        if lsm.contains("landlock") {
+            assert!(line.contains("landlock=true"), "{line}");
+        }
+    }
+}
+
+/// The walls themselves: each of these calls ends the process that makes it.
+#[test]
+fn the_walls_end_who_runs_against_them() {
+    use cosserver::sys::sandbox::{Role, enter};
+    type Call = fn() -> libc::c_long;
+    let calls: [(&str, Call); 9] = [
+        ("open", || unsafe {
+            libc::c_long::from(libc::open(c"/etc/passwd".as_ptr(), libc::O_RDONLY))
+        }),
+        ("socket", || unsafe {
+            libc::c_long::from(libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0))
+        }),
+        ("fork", || unsafe {
+            libc::syscall(libc::SYS_clone, 17, 0, 0, 0, 0)
+        }),
+        ("execve", || unsafe {
+            let argv = [c"/bin/true".as_ptr(), std::ptr::null()];
+            libc::c_long::from(libc::execve(argv[0], argv.as_ptr(), argv.as_ptr()))
+        }),
+        ("kill", || unsafe { libc::c_long::from(libc::kill(1, 0)) }),
+        ("ptrace", || unsafe {
+            libc::syscall(libc::SYS_ptrace, 0, 0, 0, 0)
+        }),
+        ("setuid", || unsafe { libc::c_long::from(libc::setuid(0)) }),
+        ("chroot", || unsafe {
+            libc::c_long::from(libc::chroot(c"/".as_ptr()))
+        }),
+        ("unlink", || unsafe {
+            libc::c_long::from(libc::unlink(c"/nothing".as_ptr()))
+        }),
+    ];
+    for role in [Role::Gate, Role::Relay] {
+        for (name, call) in calls {
+            let child = match unsafe { fork() }.unwrap() {
+                ForkResult::Child => {
+                    let walls = enter(role, None);
+                    let code = match walls {
+                        Ok(w) if w.seccomp => {
+                            call();
+                            1
+                        }
+                        Ok(_) => 2,
+                        Err(_) => 3,
+                    };
+                    unsafe { libc::_exit(code) }
+                }
+                ForkResult::Parent { child } => child,
+            };
+            match waitpid(child, None).unwrap() {
+                WaitStatus::Signaled(_, Signal::SIGSYS, _) => {}
+                WaitStatus::Exited(_, 2) => eprintln!("no seccomp here"),
+                other => panic!("{role:?}: {name}: {other:?}"),
+            }
+        }
+    }
+}
