@@ -37,7 +37,19 @@ def case(expected):
     return register
 
 
-class Stranger:
+class Connection:
+    """What can be said on any connection."""
+
+    def say(self, data):
+        """Sends bytes; a server that has closed already is looked at later."""
+        try:
+            self.sock.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        return self
+
+
+class Stranger(Connection):
     """A connection before acceptance."""
 
     def __init__(self, setting):
@@ -66,14 +78,6 @@ class Stranger:
         self.noise = w.start_noise(changes.get("suite", self.server.suite), changes.get("hello", self.hello),
                                    changes.get("server_hello", self.server_hello), machine, inv.host_key)
         return w.framed(w.CLIENT_HELLO, bytes(self.noise.write_message(opening)))
-
-    def say(self, data):
-        """Sends bytes; a server that has closed already is looked at later."""
-        try:
-            self.sock.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        return self
 
     def outcome(self):
         """What the server does: "closed", "denied" with its reference, or what it says."""
@@ -106,7 +110,7 @@ class Stranger:
         return sealing
 
 
-class Session:
+class Session(Connection):
     """An accepted connection with a job that does nothing."""
 
     def __init__(self, setting):
@@ -130,15 +134,7 @@ class Session:
 
     def send(self, kind, second, rest=b""):
         """One message."""
-        return self.raw(w.record(self.sealing.seal(bytes([kind, second]) + rest)))
-
-    def raw(self, data):
-        """Bytes as they are."""
-        try:
-            self.sock.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        return self
+        return self.say(w.record(self.sealing.seal(bytes([kind, second]) + rest)))
 
     def outcome(self):
         """"cut" when the server closes without End and the job ends."""
@@ -441,29 +437,29 @@ def over_the_border_of_a_key(s):
     session = Session(s)
     while session.sealing.state.n < w.REKEY_EVERY + 4:      # grants of nothing mean nothing
         grant = bytes([w.CREDIT, 0, 0, 0, 0, 0])
-        session.raw(b"".join(w.record(session.sealing.seal(grant)) for _ in range(4096)))
+        session.say(b"".join(w.record(session.sealing.seal(grant)) for _ in range(4096)))
     return session.send(w.SIGNAL, 15).outcome()
 
 
 @case("cut")
 def record_of_rubbish(s):
-    return Session(s).raw(w.record(b"x" * 100)).outcome()
+    return Session(s).say(w.record(b"x" * 100)).outcome()
 
 
 @case("cut")
 def record_shorter_than_a_tag(s):
-    return Session(s).raw(w.record(b"x" * 15)).outcome()
+    return Session(s).say(w.record(b"x" * 15)).outcome()
 
 
 @case("cut")
 def record_without_body(s):
-    return Session(s).raw(b"\0\0").outcome()
+    return Session(s).say(b"\0\0").outcome()
 
 
 @case("cut")
 def plaintext_of_one_byte(s):
     session = Session(s)
-    return session.raw(w.record(session.sealing.seal(b"\x01"))).outcome()
+    return session.say(w.record(session.sealing.seal(b"\x01"))).outcome()
 
 
 @case("cut")
@@ -471,13 +467,13 @@ def changed_record(s):
     session = Session(s)
     record = bytearray(w.record(session.sealing.seal(b"\x01\x00abc")))
     record[-1] ^= 1
-    return session.raw(bytes(record)).outcome()
+    return session.say(bytes(record)).outcome()
 
 
 @case("cut")
 def replayed_record(s):
     session = Session(s)
-    return session.raw(w.record(session.sealing.seal(b"\x01\x00abc")) * 2).outcome()
+    return session.say(w.record(session.sealing.seal(b"\x01\x00abc")) * 2).outcome()
 
 
 @case("cut")
