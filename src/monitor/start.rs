@@ -7,11 +7,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use nix::sys::signal::Signal;
-use nix::unistd::{Group, User, geteuid};
+use nix::unistd::geteuid;
 
 use super::accounts::Accounts;
 use super::children::Child;
@@ -27,6 +28,7 @@ use crate::config::secure;
 use crate::config::settings::Settings;
 use crate::fault::Fault;
 use crate::log::{Level, Log};
+use crate::sys::account::Account;
 use crate::sys::job::Starter;
 use crate::sys::sandbox::{Cell, Role};
 use crate::sys::signals::Signals;
@@ -34,6 +36,12 @@ use crate::sys::{account, memory, process, signals, socket};
 
 /// Exit code for a command line that is wrong, as sshd has none and most have.
 const USAGE: u8 = 2;
+
+/// Who gate and relay are where their own account is missing.
+const NOBODY: &str = "nobody";
+
+/// How long the user database may take to answer at the start.
+const LOOKING: Duration = Duration::from_secs(30);
 
 /// How often a port that the system chose for one address is tried for the others.
 const PORT_TRIES: usize = 16;
@@ -157,7 +165,7 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
     let place = Place::of_file(&asked.file);
     let settings = settings(&asked.file, asked.port)?;
     let host = keys::load_host_key(&place)?;
-    let cell = cell(&place, &settings)?;
+    let (cell, in_its_place) = cell(&place, &settings)?.unzip();
     let own = if geteuid().is_root() {
         None
     } else {
@@ -188,8 +196,8 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
     } else {
         Log::syslog(level)
     };
-    if let Some(Cell { uid, .. }) = cell {
-        warn_about_account(&mut log, &settings, uid);
+    if in_its_place == Some(true) {
+        warn_about_account(&mut log, &settings);
     }
     signals::ignore_sigpipe()?;
     let caught = [
@@ -329,8 +337,9 @@ fn no_such_address(e: &std::io::Error) -> bool {
     )
 }
 
-/// Where gate and relay live, and as whom. Only for root.
-fn cell(place: &Place, settings: &Settings) -> Result<Option<Cell>, Fault> {
+/// Where gate and relay live, and as whom, and whether that is not who was
+/// wanted. Only for root.
+fn cell(place: &Place, settings: &Settings) -> Result<Option<(Cell, bool)>, Fault> {
     secure::make_folder(&place.state, 0o700)?;
     secure::make_folder(&place.machines(), 0o700)?;
     secure::make_folder(&place.run, 0o755)?;
@@ -340,34 +349,33 @@ fn cell(place: &Place, settings: &Settings) -> Result<Option<Cell>, Fault> {
     let root = place.run.join("empty");
     secure::make_folder(&root, 0o755)?;
     let wanted = settings.daemon.user.as_str();
-    let user =
-        User::from_name(wanted)?.map_or_else(|| User::from_name("nobody"), |u| Ok(Some(u)))?;
-    let user = user.filter(|u| !u.uid.is_root());
+    let user = account(|| account::look_up(wanted).or_else(|| account::look_up(NOBODY)))?;
+    let user = user.filter(|u| u.uid != 0);
     let user = user.ok_or_else(|| {
         Fault::new(format!(
-            "there is neither a user {wanted} nor nobody for gate and relay"
+            "there is neither a user {wanted} nor {NOBODY} for gate and relay"
         ))
     })?;
-    let gid = Group::from_gid(user.gid)?.map_or(user.gid, |g| g.gid);
-    Ok(Some(Cell {
-        uid: user.uid.as_raw(),
-        gid: gid.as_raw(),
+    let cell = Cell {
+        uid: user.uid,
+        gid: user.gid,
         root,
-    }))
+    };
+    Ok(Some((cell, user.name == NOBODY && wanted != NOBODY)))
 }
 
-fn warn_about_account(log: &mut Log, settings: &Settings, uid: u32) {
+/// An account, which a child looks up: what NSS loads would stay in the monitor.
+fn account(look: impl FnOnce() -> Option<Account>) -> Result<Option<Account>, Fault> {
+    account::ask(look, LOOKING).map_err(|e| Fault::from(e).while_doing("asking the user database"))
+}
+
+fn warn_about_account(log: &mut Log, settings: &Settings) {
     let wanted = settings.daemon.user.as_str();
-    let is_wanted = User::from_name(wanted)
-        .ok()
-        .flatten()
-        .is_some_and(|u| u.uid.as_raw() == uid);
-    if !is_wanted {
-        let why = format!("there is no user {wanted}; gate and relay run as nobody");
-        log.say(Level::Warning, "account", &[("why", &why)]);
-    }
+    let why = format!("there is no user {wanted}; gate and relay run as {NOBODY}");
+    log.say(Level::Warning, "account", &[("why", &why)]);
 }
 
-fn own_account() -> Result<account::Account, Fault> {
-    account::own().ok_or_else(|| Fault::new("this process's user is not in the user database"))
+fn own_account() -> Result<Account, Fault> {
+    let own = account(account::own)?;
+    own.ok_or_else(|| Fault::new("this process's user is not in the user database"))
 }

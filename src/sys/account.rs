@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::io::Read;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
@@ -102,6 +102,39 @@ pub fn in_child(work: impl FnOnce() -> Vec<u8>) -> nix::Result<Helper> {
     unsafe { libc::_exit(0) }
 }
 
+/// Has a child look an account up, and waits for it: at most so long. For the
+/// start of a process that is to stay small and knows its secrets alone: what NSS
+/// loads and does then ends with the child.
+///
+/// # Errors
+/// No child was to be had, or it did not answer in time.
+pub fn ask(
+    look: impl FnOnce() -> Option<Account>,
+    limit: std::time::Duration,
+) -> std::io::Result<Option<Account>> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let until = std::time::Instant::now() + limit;
+    let helper = in_child(|| look().map(|a| a.to_bytes()).unwrap_or_default())?;
+    let mut answer = Vec::new();
+    let heard = loop {
+        match read_answer(&helper.answer, &mut answer) {
+            Ok(false) => {}
+            other => break other,
+        }
+        let left = until.saturating_duration_since(std::time::Instant::now());
+        if left.is_zero() {
+            break Err(std::io::ErrorKind::TimedOut.into());
+        }
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let _ = poll(
+            &mut [PollFd::new(helper.answer.as_fd(), PollFlags::POLLIN)],
+            timeout,
+        );
+    };
+    helper.end();
+    heard.map(|_| Account::from_bytes(&answer))
+}
+
 impl Account {
     /// The account as bytes, for the pipe.
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -176,5 +209,22 @@ mod tests {
         assert_eq!(Account::from_bytes(&root.to_bytes()), Some(root));
         assert_eq!(Account::from_bytes(b"x\0y"), None);
         assert!(look_up("no-such-user-here").is_none());
+    }
+
+    #[test]
+    fn a_child_that_does_not_answer_is_waited_for_no_longer_than_said() {
+        let limit = std::time::Duration::from_millis(50);
+        let silent = ask(
+            || {
+                loop {
+                    std::thread::park();
+                }
+            },
+            limit,
+        );
+        assert_eq!(silent.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+        let day = std::time::Duration::from_secs(86_400);
+        assert_eq!(ask(|| look_up("root"), day).unwrap().unwrap().uid, 0);
+        assert_eq!(ask(|| None, day).unwrap(), None);
     }
 }
