@@ -1,7 +1,8 @@
 //! Children of a process that goes on while they begin.
 #![allow(
     clippy::unwrap_used,
-    reason = "a test panics where something is not as it should be"
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
 )]
 
 use std::fs::File;
@@ -103,31 +104,107 @@ fn nothing_stays_lent_to_children_that_have_begun() {
     }
 }
 
-/// A child that cannot go on to its program (here: nobody reads its complaint)
-/// stops nobody else: with vfork this process would wait for it.
+/// A child of this process that has not begun its program, and goes on only when
+/// its complaint is read: that the program is missing.
+#[cfg(direct_calls)]
+struct Stuck {
+    starter: Starter,
+    pid: Pid,
+    complaints: File,
+}
+
+#[cfg(direct_calls)]
+impl Stuck {
+    fn start(user: Option<Identity>) -> Self {
+        use nix::fcntl::{FcntlArg, fcntl};
+        let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        let mut filler = File::from(write);
+        while filler.write(&[b'x'; 4096]).is_ok() {}
+        fcntl(&filler, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        let ends = Ends {
+            stdin: filler.as_fd(),
+            stdout: filler.as_fd(),
+            stderr: filler.as_fd(),
+        };
+        let mut starter = Starter::default();
+        let program = Program { user, ..missing() };
+        let pid = starter.job(program, ends, Limits::default()).unwrap();
+        assert_eq!(starter.beginning(), 1);
+        Self {
+            starter,
+            pid,
+            complaints: File::from(read),
+        }
+    }
+
+    fn let_go(mut self) {
+        let mut said = Vec::new();
+        self.complaints.read_to_end(&mut said).unwrap();
+        assert!(said.ends_with(b"xcosserver: /nowhere: no such file\n"));
+        let ended = waitpid(self.pid, None).unwrap();
+        assert_eq!(ended, WaitStatus::Exited(self.pid, 127));
+        assert_eq!(self.starter.beginning(), 0);
+    }
+}
+
+/// A child that cannot go on to its program stops nobody else: with vfork this
+/// process would wait for it.
 #[cfg(direct_calls)]
 #[test]
 fn a_child_that_does_not_begin_stops_nobody() {
-    let mut starter = Starter::default();
-    let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
-    let mut filler = File::from(write.try_clone().unwrap());
-    nix::fcntl::fcntl(&filler, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-    while filler.write(&[b'x'; 4096]).is_ok() {}
-    nix::fcntl::fcntl(&filler, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty())).unwrap();
-    drop(filler);
-    let ends = Ends {
-        stdin: write.as_fd(),
-        stdout: write.as_fd(),
-        stderr: write.as_fd(),
+    let mut stuck = Stuck::start(None);
+    assert_eq!(outcome(&mut stuck.starter, "/bin/true", &["true"]).1, 0);
+    assert_eq!(stuck.starter.beginning(), 1);
+    stuck.let_go();
+}
+
+/// The user whom the child has become may stop and end it, and that is all: the
+/// memory that it shares with this process is closed to him.
+#[cfg(direct_calls)]
+#[test]
+fn the_memory_that_a_child_shares_is_closed_to_its_user() {
+    use nix::sys::signal::{Signal, kill};
+    use std::os::unix::process::CommandExt;
+    const SOMEBODY: u32 = 54_321;
+    if !nix::unistd::geteuid().is_root() {
+        return say_skipped();
+    }
+    let stuck = Stuck::start(Some(Identity {
+        uid: SOMEBODY,
+        gid: SOMEBODY,
+        groups: vec![SOMEBODY],
+    }));
+    let pid = stuck.pid;
+    let status = format!("/proc/{pid}/status");
+    let has = |what: &str| std::fs::read_to_string(&status).unwrap().contains(what);
+    while !has(&format!("Uid:\t{SOMEBODY}")) {
+        std::thread::yield_now();
+    }
+    let as_somebody = |script: &str| {
+        let mut sh = std::process::Command::new("/bin/sh");
+        sh.args(["-c", script]).uid(SOMEBODY).gid(SOMEBODY);
+        sh.output().unwrap().status.success()
     };
-    let pid = starter.job(missing(), ends, Limits::default()).unwrap();
-    assert_eq!(starter.beginning(), 1);
-    assert_eq!(outcome(&mut starter, "/bin/true", &["true"]).1, 0);
-    assert_eq!(starter.beginning(), 1);
-    drop(write);
-    let mut said = Vec::new();
-    File::from(read).read_to_end(&mut said).unwrap();
-    assert!(said.ends_with(b"xcosserver: /nowhere: no such file\n"));
-    assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 127));
-    assert_eq!(starter.beginning(), 0);
+    for file in ["mem", "maps", "environ", "fd/0", "auxv"] {
+        let read = format!("head -c1 /proc/{pid}/{file}");
+        assert!(!as_somebody(&read), "{file}");
+    }
+    assert!(as_somebody("head -c1 /proc/$$/maps"));
+    assert!(as_somebody(&format!("kill -STOP {pid}")));
+    while !has("State:\tT") {
+        std::thread::yield_now();
+    }
+    assert_eq!(
+        outcome(&mut Starter::default(), "/bin/true", &["true"]).1,
+        0
+    );
+    kill(pid, Signal::SIGCONT).unwrap();
+    stuck.let_go();
+}
+
+#[cfg(direct_calls)]
+#[allow(clippy::print_stderr, reason = "who runs the tests is to know")]
+fn say_skipped() {
+    eprintln!("skipped: it needs root: sudo make test");
 }
