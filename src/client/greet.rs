@@ -327,7 +327,12 @@ impl Line {
             "no answer to the request came"
         };
         let (address, seconds) = (self.address, within.as_secs());
-        Fault::new(format!("{address}: {what} within {seconds} s"))
+        let hint = if due == Kind::ServerHello {
+            "; is this its port?"
+        } else {
+            ""
+        };
+        Fault::new(format!("{address}: {what} within {seconds} s{hint}"))
     }
 
     fn hung_up(&self, due: Kind, how: &str) -> Fault {

@@ -78,7 +78,8 @@ impl Place {
         };
         // Relative folders are ignored, as the XDG specification asks.
         let home = || variable("XDG_CONFIG_HOME").filter(|p| p.is_absolute());
-        let own = || home().or_else(|| variable("HOME").map(|home| home.join(".config")));
+        let user = || variable("HOME").filter(|p| p.is_absolute());
+        let own = || home().or_else(|| user().map(|home| home.join(".config")));
         let dir = if let Some(dir) = given {
             dir.to_owned()
         } else if let Some(dir) = variable("COS_CONFIG_DIR") {

@@ -88,6 +88,11 @@ impl From<Malformed> for Halt {
 }
 
 impl Monitor {
+    /// A step of the walk, for `-d`.
+    pub(super) fn step(&mut self, what: &str, pairs: &[(&str, &dyn std::fmt::Display)]) {
+        self.log.say(Level::Debug, what, pairs);
+    }
+
     /// Answers one question of the gate.
     pub(super) fn answer(&mut self, question: &Question<'_>, fds: Vec<OwnedFd>, now: Instant) {
         match *question {
@@ -120,6 +125,7 @@ impl Monitor {
         }
         match Greeted::new(record, &self.host) {
             Ok(greeted) => {
+                self.step("hello", &[("connection", &c), ("peer", &from)]);
                 let order = Order::ServerHello(c, greeted.server_hello()).encode();
                 self.strangers
                     .insert(c, Stranger::Greeted(Box::new(greeted)));
@@ -155,7 +161,10 @@ impl Monitor {
         let opened = greeted
             .open(record, &self.host, prepared)
             .map_err(|r| r.of(peer.ip()))?;
+        self.step("opened", &[("connection", &c), ("peer", &peer)]);
         let proven = self.prove(opened, peer.ip()).map_err(|r| r.of(peer.ip()))?;
+        let host = &proven.caller().name;
+        self.step("proven", &[("connection", &c), ("host", host)]);
         if let Command::Follows { length, .. } = proven.request().command {
             return self.ask_for_command(c, proven, socket, length);
         }
@@ -206,6 +215,7 @@ impl Monitor {
         let sealer = Sealer::new(keys.suite, &keys.to_client)?;
         let opener = Opener::new(keys.suite, &keys.to_server)?;
         let order = Order::Continue(c, length, &record).encode();
+        self.step("long-command", &[("connection", &c), ("length", &length)]);
         let length = usize::try_from(length)
             .unwrap_or(usize::MAX)
             .min(limits::COMMAND);
@@ -277,6 +287,7 @@ impl Monitor {
             return Err(Refusal::new(Cause::Busy, why).of(from).into());
         }
         let user = granted.service().user.clone();
+        self.step("granted", &[("connection", &connection), ("user", &user)]);
         let pending = Pending {
             connection,
             granted,
@@ -286,6 +297,7 @@ impl Monitor {
         match self.accounts.find(user.as_str(), now) {
             Found::Account(account) => self.start(pending, &account, now),
             Found::Looking(which) => {
+                self.step("look-up", &[("connection", &connection), ("user", &user)]);
                 self.watch_look_up(which);
                 self.strangers.insert(connection, Stranger::Waiting(which));
                 self.pending.entry(which).or_default().push(pending);

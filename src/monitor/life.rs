@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use super::sessions::Finished;
 use super::{Monitor, Which, notify, start};
 use crate::channel::gate::Order;
+use crate::config::keys;
 use crate::log::Level;
 use crate::sys::process;
 use crate::wire::stream::End;
@@ -53,6 +54,7 @@ impl Monitor {
                     ];
                     self.log.say(Level::Warning, "needs-restart", &pairs);
                 }
+                self.warn_of_another_key();
                 self.tell_gate(Order::Limits(self.limits()).encode());
                 self.hosts_are_new();
             }
@@ -65,6 +67,22 @@ impl Monitor {
             }
         }
         self.manager.tell("READY=1");
+    }
+
+    /// The host's key is read at the start alone: the sessions that run, and the
+    /// handshakes that are under way, were begun with it.
+    fn warn_of_another_key(&mut self) {
+        let why: String = match keys::load_host_key(&self.place) {
+            Ok(key) if key.public == self.host.public => return,
+            Ok(_) => "a change of it takes a restart".into(),
+            Err(e) => e.to_string(),
+        };
+        let pairs: [(&str, &dyn std::fmt::Display); 3] = [
+            ("key", &"host.key"),
+            ("kept", &"the one that was there at the start"),
+            ("why", &why),
+        ];
+        self.log.say(Level::Warning, "needs-restart", &pairs);
     }
 
     /// Accepts no more, and gives running jobs their grace. A second signal ends it.
@@ -181,7 +199,7 @@ impl Monitor {
         for pid in std::mem::take(&mut self.corpses) {
             let _ = nix::sys::wait::waitpid(pid, None);
         }
-        start::remove_pid_file(&self.place, self.inetd);
+        start::remove_pid_file(&self.place, self.pid_lock.is_some());
         self.log.say(Level::Info, "stopped", &[]);
         ExitCode::SUCCESS
     }

@@ -12,6 +12,7 @@ mod briefing;
 mod children;
 mod hosts;
 mod life;
+mod listen;
 mod notify;
 pub mod options;
 mod sessions;
@@ -76,6 +77,8 @@ struct Monitor {
     /// Those who wait for an account.
     pending: HashMap<LookUp, Vec<Pending>>,
     sessions: Sessions,
+    /// Held while the pid file is ours.
+    pid_lock: Option<nix::fcntl::Flock<std::fs::File>>,
     /// What starts jobs.
     starter: Starter,
     stock: Stock,

@@ -116,11 +116,17 @@ pub fn parse(words: &[String]) -> Result<Asked, Fault> {
         () => Task::Serve,
     };
     let debug = m.opt_present("d");
-    let given = m.opt_str("f").map(PathBuf::from);
+    let whole = |f: String| std::path::absolute(&f).unwrap_or_else(|_| f.into());
+    let given = m.opt_str("f").map(whole);
     if let Some(folder) = given.as_ref().filter(|f| f.is_dir()) {
         return Err(no_file(folder));
     }
-    let default = || Ok::<_, Fault>(crate::config::place::Place::of_caller(None)?.settings());
+    let default = || {
+        let place = crate::config::place::Place::of_caller(None);
+        let place =
+            place.map_err(|_| Fault::new("HOME is not set; name the settings with -f FILE"))?;
+        Ok::<_, Fault>(place.settings())
+    };
     Ok(Asked {
         task,
         foreground: debug || m.opt_present("D"),

@@ -3,26 +3,29 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
 use super::accounts::Accounts;
 use super::children::Child;
 use super::hosts::Hosts;
-use super::notify::{self, Manager};
+use super::listen::{adopted, listeners};
+use super::notify::Manager;
 use super::options::{self, Asked, Task};
 use super::sessions::Sessions;
 use super::{Monitor, Which, token};
 use crate::channel::gate::Order;
 use crate::config::keys;
+use crate::config::name::UserName;
 use crate::config::place::Place;
 use crate::config::secure;
 use crate::config::settings::Settings;
@@ -43,9 +46,6 @@ const NOBODY: &str = "nobody";
 /// How long the user database may take to answer at the start.
 const LOOKING: Duration = Duration::from_secs(30);
 
-/// How often a port that the system chose for one address is tried for the others.
-const PORT_TRIES: usize = 16;
-
 /// What starting came to.
 pub(super) enum Started {
     /// A daemon, ready to serve.
@@ -60,7 +60,10 @@ pub(super) fn start() -> Started {
         .map(|w| w.to_string_lossy().into_owned())
         .collect();
     let asked = match options::parse(&words) {
-        Ok(asked) => asked,
+        Ok(asked) => Asked {
+            stderr: asked.stderr && !stderr_is_the_peers(),
+            ..asked
+        },
         Err(e) => {
             complain(&e);
             complain(&"try cosserver --help");
@@ -90,16 +93,29 @@ pub(super) fn start() -> Started {
     }
 }
 
+/// To whoever started us: on standard error, or in the log where that is a
+/// stranger's connection.
 fn complain(what: &dyn std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "cosserver: {what}");
+    if stderr_is_the_peers() {
+        Log::syslog(Level::Error).line(Level::Error, what);
+    } else {
+        let _ = writeln!(std::io::stderr(), "cosserver: {what}");
+    }
+}
+
+/// inetd makes the connection standard error as well: what is wrong here is not
+/// for the peer to read.
+fn stderr_is_the_peers() -> bool {
+    socket::peer(std::io::stderr().as_fd()).is_ok()
 }
 
 fn print(text: &str) -> ExitCode {
-    let written = std::io::stdout().write_all(text.as_bytes());
-    if written.is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            complain(&format_args!("standard output: {e}"));
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -133,12 +149,28 @@ fn warn_of_user(settings: &Settings) {
     }
 }
 
+/// Root by any name is no account for the processes that strangers talk to.
+fn cannot_be(user: &UserName) -> Option<Fault> {
+    let account = account::look_up(user.as_str())?;
+    (geteuid().is_root() && account.uid == 0).then(|| is_root(user))
+}
+
+fn is_root(user: &UserName) -> Fault {
+    Fault::new(format!(
+        "[daemon] user = \"{user}\": that is root, and gate and relay must have no privileges; \
+         _cosserver is what was probably meant"
+    ))
+}
+
 /// `-t`: everything that starting would read, and every fault in it.
 fn test(asked: &Asked) -> ExitCode {
     let place = Place::of_file(&asked.file);
     let mut faults = Vec::new();
     match settings(&asked.file, asked.port) {
-        Ok(settings) => warn_of_user(&settings),
+        Ok(settings) => {
+            warn_of_user(&settings);
+            faults.extend(cannot_be(&settings.daemon.user));
+        }
         Err(e) => faults.push(e),
     }
     faults.extend(keys::load_host_key(&place).err());
@@ -235,6 +267,7 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
         starter: Starter::default(),
         stock: super::stock::Stock::default(),
         inetd: asked.inetd,
+        pid_lock: None,
         gate_is_empty: false,
         stopping: None,
         hung_up: false,
@@ -256,8 +289,7 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
 impl Monitor {
     /// Says that it is ready: to the log, the pid file, the parent, the manager.
     fn announce(&mut self, ready: Option<OwnedFd>) -> Result<(), Fault> {
-        let pid = format!("{}\n", std::process::id());
-        secure::replace(&pid_file(&self.place), pid.as_bytes(), 0o644)?;
+        self.take_pid_file()?;
         for listener in &self.listeners {
             let address = listener.local_addr()?;
             self.log
@@ -271,70 +303,45 @@ impl Monitor {
     }
 }
 
-/// inetd: the connection on descriptor 0.
-fn adopted() -> Result<OwnedFd, Fault> {
-    let socket = socket::inherited(0)?;
-    socket::peer(socket.as_fd())
-        .map_err(|e| Fault::from(e).while_doing("-i: descriptor 0 is no TCP connection"))?;
-    socket::set_nonblocking(&socket)?;
-    Ok(socket)
+impl Monitor {
+    /// Writes the pid file, unless another daemon that runs on this folder has it.
+    fn take_pid_file(&mut self) -> Result<(), Fault> {
+        let lock = self.place.run.join("cosserver.lock");
+        let taken = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(&lock)
+            .map_err(|e| Fault::of(&lock, e))?;
+        let file = pid_file(&self.place);
+        match Flock::lock(taken, FlockArg::LockExclusiveNonblock) {
+            Ok(taken) => {
+                let pid = format!("{}\n", std::process::id());
+                secure::replace(&file, pid.as_bytes(), 0o644)?;
+                self.pid_lock = Some(taken);
+            }
+            Err(_) => self.log.say(
+                Level::Warning,
+                "no-pid-file",
+                &[
+                    ("file", &file.display()),
+                    ("why", &"another daemon runs on this folder"),
+                ],
+            ),
+        }
+        Ok(())
+    }
 }
 
 fn pid_file(place: &Place) -> std::path::PathBuf {
     place.run.join("cosserver.pid")
 }
 
-pub(super) fn remove_pid_file(place: &Place, inetd: bool) {
-    if !inetd {
+pub(super) fn remove_pid_file(place: &Place, is_ours: bool) {
+    if is_ours {
         let _ = std::fs::remove_file(pid_file(place));
     }
-}
-
-/// The service manager's sockets, or ours: the same port on every address.
-fn listeners(settings: &Settings) -> Result<Vec<TcpListener>, Fault> {
-    let inherited = notify::inherited_listeners()?;
-    if !inherited.is_empty() {
-        return Ok(inherited);
-    }
-    let mut last = Fault::new("there is no address to listen on");
-    for _ in 0..PORT_TRIES {
-        match listen_on_all(settings) {
-            Err(e) if settings.port == 0 => last = e,
-            other => return other,
-        }
-    }
-    Err(last)
-}
-
-fn listen_on_all(settings: &Settings) -> Result<Vec<TcpListener>, Fault> {
-    let mut port = settings.port;
-    let mut all = Vec::new();
-    for ip in &settings.listen {
-        let address = SocketAddr::new(*ip, port);
-        match socket::listener(address) {
-            Ok(listener) => {
-                port = listener.local_addr()?.port();
-                all.push(listener);
-            }
-            // A host without IPv6, or without this address for now.
-            Err(e) if ip.is_ipv6() && no_such_address(&e) && settings.listen.len() > 1 => {}
-            Err(e) => {
-                return Err(Fault::from(e).while_doing(format!("listening on {address}")));
-            }
-        }
-    }
-    if all.is_empty() {
-        Err(Fault::new("there is no address to listen on"))
-    } else {
-        Ok(all)
-    }
-}
-
-fn no_such_address(e: &std::io::Error) -> bool {
-    matches!(
-        e.raw_os_error(),
-        Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)
-    )
 }
 
 /// Where gate and relay live, and as whom, and whether that is not who was
@@ -350,7 +357,9 @@ fn cell(place: &Place, settings: &Settings) -> Result<Option<(Cell, bool)>, Faul
     secure::make_folder(&root, 0o755)?;
     let wanted = settings.daemon.user.as_str();
     let user = account(|| account::look_up(wanted).or_else(|| account::look_up(NOBODY)))?;
-    let user = user.filter(|u| u.uid != 0);
+    if user.as_ref().is_some_and(|u| u.uid == 0) {
+        return Err(is_root(&settings.daemon.user));
+    }
     let user = user.ok_or_else(|| {
         Fault::new(format!(
             "there is neither a user {wanted} nor {NOBODY} for gate and relay"

@@ -1,0 +1,169 @@
+//! How the daemon starts, and what it says where it cannot.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+
+use std::fs;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output, Stdio};
+
+use daemon::{COSADM, Daemon, run};
+use nix::sys::signal::Signal;
+
+/// What the daemon says to a stranger whose connection inetd made its standard
+/// input, output and error.
+fn by_inetd(settings: &std::path::Path, flags: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut stranger = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let connection = OwnedFd::from(listener.accept().unwrap().0);
+    let copy = || Stdio::from(connection.try_clone().unwrap());
+    let mut daemon = daemon::cosserver();
+    daemon.args([flags, "-f"]).arg(settings);
+    daemon.stdin(copy()).stdout(copy()).stderr(copy());
+    let mut child = daemon.spawn().unwrap();
+    drop((daemon, connection));
+    let ended = child.wait().unwrap();
+    assert!(!ended.success());
+    let mut heard = String::new();
+    stranger.read_to_string(&mut heard).unwrap();
+    heard
+}
+
+/// Regression: a missing file or a readable key was told to whoever connected.
+#[test]
+fn a_fault_under_inetd_is_not_told_to_the_peer() {
+    let folder = daemon::configured("", "");
+    let toml = folder.path("S/cosserver.toml");
+    for flags in ["-i", "-ie"] {
+        assert_eq!(by_inetd(&folder.path("S/missing.toml"), flags), "");
+    }
+    let key = folder.path("S/host.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(by_inetd(&toml, "-i"), "");
+    assert_eq!(by_inetd(&toml, "-iz"), "");
+}
+
+fn said(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+/// Regression: a bare file name after -f was "an empty path".
+#[test]
+fn a_settings_file_is_found_from_where_one_stands() {
+    let folder = daemon::configured("daemon.user = \"nobody\"\n", "");
+    let mut command = daemon::cosserver();
+    command.current_dir(folder.path("S"));
+    let out = run(command.args(["-t", "-f", "cosserver.toml"]));
+    assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
+}
+
+#[test]
+fn without_a_home_f_is_named() {
+    if daemon::is_root() {
+        return; // root's settings are the system's
+    }
+    for home in ["", "relative"] {
+        let mut command = daemon::cosserver();
+        command.env_remove("XDG_CONFIG_HOME").env("HOME", home);
+        let out = run(command.arg("-t"));
+        assert!(said(&out).contains("with -f FILE"), "{out:?}");
+    }
+}
+
+/// Regression: -t found nothing, and starting said that root does not exist.
+#[test]
+fn root_is_no_account_for_gate_and_relay() {
+    if daemon::needs_root() {
+        return;
+    }
+    let folder = daemon::configured("daemon.user = \"root\"\n", "");
+    for flags in [["-t", "-e"], ["-D", "-e"]] {
+        let mut command = daemon::cosserver();
+        command.args(flags).arg("-f");
+        let out = run(command.arg(folder.path("S/cosserver.toml")));
+        assert_eq!(out.status.code(), Some(1));
+        assert!(said(&out).contains("that is root"), "{out:?}");
+    }
+}
+
+#[test]
+fn output_that_cannot_be_written_is_named() {
+    let folder = daemon::configured("", "");
+    for flag in ["-T", "--help", "-V"] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = daemon::cosserver();
+        command
+            .arg(flag)
+            .arg("-f")
+            .arg(folder.path("S/cosserver.toml"));
+        let out = command.stdout(full).output().unwrap();
+        assert_eq!(out.status.code(), Some(1), "{flag}");
+        assert!(
+            said(&out).contains("cosserver: standard output: "),
+            "{flag}"
+        );
+    }
+}
+
+/// Regression: a second daemon took the first one's pid file, and took it away.
+#[test]
+fn a_second_daemon_leaves_the_pid_file_alone() {
+    let first = Daemon::start();
+    let file = first.server().join("run/cosserver.pid");
+    let pid = fs::read_to_string(&file).unwrap();
+    assert_eq!(pid, format!("{}\n", first.pid()));
+    let mut command = daemon::cosserver();
+    command.args(["-D", "-e", "-p", "0", "-f"]);
+    command.arg(first.server().join("cosserver.toml"));
+    command.stderr(Stdio::piped());
+    let mut second = command.spawn().unwrap();
+    let log = daemon::Lines::collect(second.stderr.take().unwrap());
+    log.wait("no-pid-file file=");
+    log.wait("listening on ");
+    assert_eq!(fs::read_to_string(&file).unwrap(), pid);
+    let number = i32::try_from(second.id()).unwrap();
+    cosserver::sys::process::signal(nix::unistd::Pid::from_raw(number), Signal::SIGTERM);
+    assert!(second.wait().unwrap().success());
+    assert_eq!(fs::read_to_string(&file).unwrap(), pid);
+    first.signal(Signal::SIGTERM);
+    first.log.wait("stopped");
+    daemon::until("the pid file is gone", || !file.exists());
+}
+
+/// Regression: a key that was made anew served nobody, and nothing said so.
+#[test]
+fn another_host_key_at_a_sighup_takes_a_restart_and_the_log_says_so() {
+    let d = Daemon::start();
+    d.signal(Signal::SIGHUP);
+    d.log.wait("reloaded");
+    assert_eq!(d.log.count("key=host.key"), 0);
+    fs::remove_file(d.server().join("host.key")).unwrap();
+    daemon::must(Command::new(COSADM).arg("-C").arg(d.server()).arg("init"));
+    d.signal(Signal::SIGHUP);
+    d.log.wait("needs-restart key=host.key");
+    assert_eq!(d.says(0, &["echo on"]), b"on\n");
+}
+
+/// Regression: -d logged nothing that -e does not.
+#[test]
+fn d_logs_every_step_of_a_request() {
+    let d = Daemon::start_in(daemon::configured("", ""), &["-d"]);
+    d.says(0, &["true"]);
+    for step in ["hello", "opened", "proven", "granted"] {
+        d.log.wait(&format!("{step} connection="));
+    }
+    let plain = Daemon::start();
+    plain.says(0, &["true"]);
+    plain.log.wait("end session=");
+    assert_eq!(plain.log.count("proven connection="), 0);
+}
