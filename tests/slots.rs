@@ -220,6 +220,22 @@ fn refusals_that_wait_are_bounded() {
 }
 
 /// Noise beyond a hundred lines a second is counted, and what matters is said.
+/// Regression: refusals that wait for their time held every slot of their source,
+/// and a known host behind the same address was turned away.
+#[test]
+fn refusals_that_wait_make_room_for_a_neighbour() {
+    let d = Daemon::start_as(
+        "daemon.refusal-interval = 60\nlimits.silent-per-source = 3\npenalties.authfail = 0\n",
+        "",
+    );
+    let mut caller = Caller::of(&d);
+    caller.name = "stranger".into();
+    let refused: Vec<Stranger> = (0..3).map(|_| caller.ask(d.port, "true")).collect();
+    until("all are refused", || d.log.count("denied ref=") == 3);
+    d.says(0, &["true"]);
+    drop(refused);
+}
+
 #[test]
 fn a_flood_does_not_fill_the_log() {
     let d = Daemon::start_as("limits.silent-per-source = 5000\n", "");

@@ -59,9 +59,10 @@ impl Stage {
     }
 
     /// Whether such a connection may be closed to make room: it holds a slot,
-    /// and we wait for the peer, be it only to hang up.
+    /// and we wait for the peer, be it only to hang up, or have refused it. What
+    /// waits for the monitor's word goes on.
     pub(super) const fn may_be_evicted(self) -> bool {
-        self.due().is_some() || matches!(self, Self::Leaving)
+        !matches!(self, Self::Asking)
     }
 }
 

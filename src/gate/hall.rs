@@ -333,7 +333,7 @@ impl Hall {
         let Some(stranger) = self.strangers.get(&connection) else {
             return Ok(());
         };
-        if stranger.stage == Stage::Leaving {
+        if matches!(stranger.stage, Stage::Parked | Stage::Leaving) {
             // It was refused, and the log has it.
             return self.forget(connection);
         }

@@ -94,6 +94,9 @@ pub fn in_child(work: impl FnOnce() -> Vec<u8>) -> nix::Result<Helper> {
     // SAFETY: whatever had the number is used no more in this process.
     if unsafe { libc::dup2(write.as_raw_fd(), ANSWERS) } == ANSWERS {
         super::job::close_from(ANSWERS + 1);
+        // What a module of NSS might start must not keep the answer from its end.
+        // SAFETY: sets a flag of a descriptor of this process.
+        unsafe { libc::fcntl(ANSWERS, libc::F_SETFD, libc::FD_CLOEXEC) };
         // SAFETY: the number is ours, as the call above said.
         let pipe = unsafe { OwnedFd::from_raw_fd(ANSWERS) };
         let _ = std::io::Write::write_all(&mut std::fs::File::from(pipe), &work());

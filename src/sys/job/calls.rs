@@ -83,8 +83,9 @@ mod direct {
         unsafe { call(Sysno::setresgid, [gid, gid, gid, 0, 0]) }.map(drop)
     }
 
-    /// setresuid(2), all three. This process's memory is closed to the user's other
-    /// processes before and after: the kernel would set what `fs.suid_dumpable` says.
+    /// setresuid(2), all three. The kernel sets PR_SET_DUMPABLE to what
+    /// `fs.suid_dumpable` says; for a fork, whose own memory holds a copy of our
+    /// secrets, it is closed again at once.
     pub(in crate::sys) fn user(uid: u32) -> Result<(), Errno> {
         let uid = usize::try_from(uid).unwrap_or(usize::MAX);
         // SAFETY: takes numbers.

@@ -48,8 +48,6 @@ fn become_job(plan: &Plan) -> Errno {
     if calls::enter(&program.folder).is_err() {
         let _ = calls::enter(c"/");
     }
-    // From here on the user can end this process, but no longer by a signal whose
-    // core file would take everybody along who shares the memory: see `calls::user`.
     calls::unblock();
     // SAFETY: the plan's arrays end with a null pointer and point into the plan.
     unsafe { calls::execute(&program.path, plan.argv.as_ptr(), plan.environment.as_ptr()) }

@@ -11,15 +11,27 @@
 //!   to it: neither is touched before the kernel has said, by clearing the
 //!   word that CLONE_CHILD_CLEARTID names, that the child has executed its program or ended;
 //! - it makes raw system calls only, so it never writes the monitor's `errno`;
-//! - its memory cannot be read or traced by the user that it becomes, because the
-//!   monitor's cannot (PR_SET_DUMPABLE), and signals that would make a core
-//!   file stay blocked until that holds for the user's process as well.
+//! - its memory cannot be read, traced or dumped by the user that it becomes,
+//!   because nobody's can whose PR_SET_DUMPABLE is 0. A change of user sets that to
+//!   what `fs.suid_dumpable` says, for all who share the memory: where that is not 0
+//!   (systemd-coredump and apport set 2), jobs of other users are forked after all.
 
 #[cfg(direct_calls)]
 pub use shared::Starter;
 
 #[cfg(not(direct_calls))]
 pub use forked::Starter;
+
+/// By fork(2): the child has a copy of everything.
+fn fork(plan: &super::Plan) -> nix::Result<nix::unistd::Pid> {
+    match super::fork_quietly()? {
+        Some(pid) => Ok(pid),
+        None => super::child::run(plan),
+    }
+}
+
+#[cfg(all(test, direct_calls))]
+pub(super) use shared::keeps_closed;
 
 #[cfg(direct_calls)]
 mod shared {
@@ -32,7 +44,7 @@ mod shared {
     use nix::sys::signal::{SigSet, SigmaskHow};
     use nix::unistd::Pid;
 
-    use crate::sys::job::{Plan, child};
+    use crate::sys::job::{Identity, Plan, child};
 
     /// Starts jobs, and keeps what is lent to the children that have not yet executed.
     #[derive(Default)]
@@ -59,6 +71,9 @@ mod shared {
         /// No process, or no memory for its stack.
         pub(in crate::sys::job) fn start(&mut self, plan: Plan) -> nix::Result<Pid> {
             self.take_back();
+            if plan.program.user.as_ref().is_some_and(opens_memory) {
+                return super::fork(&plan);
+            }
             let stack = match self.spare.pop() {
                 Some(stack) => stack,
                 None => Stack::new()?,
@@ -127,6 +142,18 @@ mod shared {
         }
     }
 
+    /// Whether becoming this user would open the memory of all who share it. Asked
+    /// each time: it may be set while we run.
+    fn opens_memory(user: &Identity) -> bool {
+        let changes = (user.uid, user.gid) != (0, 0);
+        changes && !keeps_closed(std::fs::read("/proc/sys/fs/suid_dumpable").ok().as_deref())
+    }
+
+    /// What `fs.suid_dumpable` must be for a child of another user to share memory.
+    pub(in crate::sys::job) fn keeps_closed(setting: Option<&[u8]>) -> bool {
+        setting.is_some_and(|s| s.trim_ascii() == b"0")
+    }
+
     /// The child's first function, on its own stack.
     extern "C" fn enter(lent: *mut c_void) -> libc::c_int {
         // SAFETY: what `start` gave; the parent only reads the word in it meanwhile.
@@ -174,7 +201,7 @@ mod shared {
 mod forked {
     use nix::unistd::Pid;
 
-    use crate::sys::job::{Plan, child, fork_quietly};
+    use crate::sys::job::Plan;
 
     /// Starts jobs.
     #[derive(Default)]
@@ -186,10 +213,7 @@ mod forked {
         /// # Errors
         /// No process was to be had.
         pub(in crate::sys::job) fn start(&mut self, plan: Plan) -> nix::Result<Pid> {
-            match fork_quietly()? {
-                Some(pid) => Ok(pid),
-                None => child::run(&plan),
-            }
+            super::fork(&plan)
         }
     }
 }

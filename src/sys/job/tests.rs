@@ -91,6 +91,17 @@ fn a_program_that_cannot_be_executed_says_so() {
     assert_eq!(folder, ("cosserver: /usr: permission denied\n".into(), 126));
 }
 
+/// Anything but 0 would open the memory that a child of another user shares.
+#[cfg(direct_calls)]
+#[test]
+fn memory_is_shared_only_where_it_stays_closed() {
+    assert!(start::keeps_closed(Some(b"0\n")));
+    for other in [&b"1\n"[..], b"2\n", b"", b"00\n"] {
+        assert!(!start::keeps_closed(Some(other)));
+    }
+    assert!(!start::keeps_closed(None));
+}
+
 /// What is lent to a child comes back when it has executed its program: a
 /// thousand in a row leave nothing lent.
 #[cfg(direct_calls)]
