@@ -8,7 +8,7 @@ use getopts::{Fail, Matches, Options, ParsingStyle};
 
 use super::help::{help, overview};
 use super::out::{Failure, Out};
-use super::{check, hosts, init, invite, join};
+use super::{check, hosts, init, invite, join, rotate};
 use crate::config::place::Place;
 use crate::config::words::did_you_mean;
 
@@ -179,6 +179,12 @@ pub(super) const COMMANDS: &[Command] = &[
         flags: &[
             CARD_PORT,
             flag(
+                "again",
+                "",
+                false,
+                "where two cookies are live, replace the newer one: its card is lost",
+            ),
+            flag(
                 "finish",
                 "",
                 false,
@@ -186,9 +192,10 @@ pub(super) const COMMANDS: &[Command] = &[
             ),
         ],
         meaning: "give NAME a new cookie; prints a new invitation card",
-        more: "The older cookie stays good until --finish, and the recorded machine key of NAME is\n\
-               forgotten: the next machine that proves a cookie is recorded.",
-        run: invite::rotate,
+        more: "The older cookie stays good until --finish, which shuts NAME out where it has not joined\n\
+               with the new card. The recorded machine key of NAME is forgotten: the next machine that\n\
+               proves a cookie is recorded. Where NAME has a line and no cookie, it gets one.",
+        run: rotate::rotate,
     },
     Command {
         words: &["host", "remove"],

@@ -13,6 +13,7 @@ use crate::config::hostinfo::{self, Entry, FILE_MAX, quote, words};
 use crate::config::name::HostName;
 use crate::config::place::Place;
 use crate::config::secure::{self, Kind};
+use crate::config::words::cosadm;
 use crate::fault::Fault;
 
 /// The lock that whoever changes the files of a place holds; let go when
@@ -24,11 +25,10 @@ pub(super) struct Lock {
 impl Lock {
     /// Waits until nobody else changes the files of the place.
     pub(super) fn take(place: &Place) -> Result<Self, Fault> {
-        if !place.dir.exists() {
-            return Err(Fault::of(
-                &place.dir,
-                "there is no such folder; `cosadm init` makes it",
-            ));
+        if matches!(place.dir.try_exists(), Ok(false)) {
+            let init = cosadm(place, "init");
+            let words = format!("there is no such folder; {init} makes it");
+            return Err(Fault::of(&place.dir, words));
         }
         secure::check_folder(&place.dir)?;
         let path = place.lock();
@@ -68,7 +68,15 @@ impl Text {
         let file = place.hostinfo();
         let bytes = place
             .read_if_there(&file, Kind::Policy, FILE_MAX)?
-            .ok_or_else(|| Fault::of(&file, "there is no host table; `cosadm init` makes one"))?;
+            .ok_or_else(|| {
+                Fault::of(
+                    &file,
+                    format!(
+                        "there is no host table; {} makes one",
+                        cosadm(place, "init")
+                    ),
+                )
+            })?;
         Ok(Self {
             file,
             lines: bytes

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use super::commands::Call;
 use super::edit::Lock;
-use super::out::{Failure, Out, option_c};
+use super::out::{Failure, Out};
 use crate::config::hostinfo::OPTIONS;
 use crate::config::keys;
 use crate::config::place::Place;
 use crate::config::secure::{self, Created};
 use crate::config::settings::Settings;
+use crate::config::words::option_c;
 use crate::fault::Fault;
 
 /// Makes what is missing, and says what was there.

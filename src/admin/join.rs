@@ -11,11 +11,12 @@ use zeroize::Zeroizing;
 use super::commands::Call;
 use super::edit::{Change, Lock, Text};
 use super::invite::{joined, networks};
-use super::out::{Failure, Out, option_c, shell_word};
+use super::out::{Failure, Out};
 use crate::config::card::{Card, TEXT_MAX};
 use crate::config::hostinfo::{Addresses, Entry, Method};
 use crate::config::name::HostName;
 use crate::config::place::Place;
+use crate::config::words::{option_c, shell_word};
 use crate::config::{cookie, keys, known_hosts};
 use crate::fault::Fault;
 

@@ -6,7 +6,7 @@
 //! changes whole and under a lock; it never overwrites a key.
 //!
 //! `commands` is the one table of subcommands and flags, `init`, `invite`,
-//! `join`, `hosts` and `check` are what they do; `edit` changes the text of
+//! `rotate`, `join`, `hosts` and `check` are what they do; `edit` changes the text of
 //! the host table, `reach` finds the addresses of a card, `out` and `json`
 //! write.
 
@@ -21,6 +21,7 @@ mod join;
 mod json;
 mod out;
 mod reach;
+mod rotate;
 
 use std::process::ExitCode;
 
