@@ -295,7 +295,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
             ))
         };
     }
-    let Some(command) = COMMANDS.iter().find(|c| starts_with(&before.free, c.words)) else {
+    let Some((command, rest)) = COMMANDS.iter().find_map(|c| behind(&before.free, c)) else {
         if before.opt_present("h")
             || before
                 .free
@@ -308,7 +308,6 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
     };
     let name = format!("cosadm {}", command.words.join(" "));
     let flags = || GLOBAL.iter().chain(command.flags);
-    let rest = before.free.iter().skip(command.words.len());
     let matches = options(flags())
         .parse(rest)
         .map_err(|fail| usage(&fail, flags(), &name))?;
@@ -356,16 +355,43 @@ fn wrong_operands(wanted: &str, given: &[String]) -> Option<String> {
     })
 }
 
-fn starts_with(free: &[String], words: &[&str]) -> bool {
-    free.len() >= words.len() && words.iter().zip(free).all(|(word, given)| word == given)
+/// The command with what stands behind its words, where these are they. Its
+/// flags may stand between its words as well.
+fn behind(free: &[String], command: &'static Command) -> Option<(&'static Command, Vec<String>)> {
+    let (first, more) = command.words.split_first()?;
+    let (given, free) = free.split_first()?;
+    if given != first {
+        return None;
+    }
+    let Some(second) = more.first() else {
+        return Some((command, free.to_vec()));
+    };
+    let flags_alone = |between: &[String]| {
+        let parsed = options(GLOBAL.iter().chain(command.flags)).parse(between);
+        parsed.is_ok_and(|matches| matches.free.is_empty())
+    };
+    (0..free.len()).find_map(|at| {
+        let (between, rest) = free.split_at_checked(at)?;
+        let (word, rest) = rest.split_first()?;
+        (word == second && flags_alone(between)).then(|| (command, [between, rest].concat()))
+    })
 }
 
 /// A command that does not exist, with the nearest that does.
 fn unknown(free: &[String]) -> String {
-    let given: Vec<&str> = free.iter().map(String::as_str).take(2).collect();
+    // A flag between the words is not one of them.
+    let words = free.iter().filter(|word| !word.starts_with('-'));
+    let given: Vec<&str> = words.map(String::as_str).take(2).collect();
     let names: Vec<String> = COMMANDS.iter().map(|c| c.words.join(" ")).collect();
     let both = did_you_mean(&given.join(" "), names.iter().map(String::as_str));
     let first = given.first().copied().unwrap_or("");
+    if let [flag, ..] = free.get(1..).unwrap_or_default()
+        && flag.starts_with('-')
+        && names.contains(&given.join(" "))
+    {
+        let name = given.join(" ");
+        return format!("{flag} is no flag of `cosadm {name}`; see `cosadm {name} --help`");
+    }
     if !both.is_empty() {
         return format!("unknown command {:?}{both}", given.join(" "));
     }
@@ -412,6 +438,15 @@ fn usage<'a>(fail: &Fail, flags: impl IntoIterator<Item = &'a Flag>, name: &str)
                 .into_iter()
                 .map(|f| f.long)
                 .filter(|long| !long.is_empty());
+            // One of a command, before it.
+            if name == "cosadm"
+                && COMMANDS
+                    .iter()
+                    .any(|c| c.flags.iter().any(|f| f.long == *flag))
+            {
+                let words = format!("--{flag} stands behind the command; see `cosadm --help`");
+                return Failure::Usage(words);
+            }
             let dashes = if flag.chars().count() == 1 { "-" } else { "--" };
             format!("unknown flag {dashes}{flag}{}", did_you_mean(flag, longs))
         }

@@ -246,14 +246,11 @@ pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
     let host = HostName::parse(call.operand(0))?;
     let lock = Lock::take(&place)?;
     let mut text = Text::read(&place, &lock)?;
-    let lines = text.remove(&host);
-    if lines > 0 {
-        text.save(&host, &lock)?;
-    }
-    let mut removed: Vec<&str> = (lines > 0).then_some("its line").into_iter().collect();
-    // What cannot be removed does not keep the rest.
-    let mut failed = None;
-    let steps: [(&str, Result<bool, Fault>); 4] = [
+    text.remove(&host);
+    // The cookies go first: that needs no room on a full disk, and without them
+    // the trust is gone whatever stays. What cannot be removed does not keep
+    // the rest.
+    let steps: [(&str, Result<bool, Fault>); 5] = [
         (
             "the cookies by which it asks this host",
             secure::remove(&place.cookie_in(&host)),
@@ -263,20 +260,26 @@ pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
             secure::remove(&place.cookie_out(&host)),
         ),
         ("its recorded machine key", machines::forget(&place, &host)),
+        ("its line", text.save_if_changed(&host, &lock)),
         ("its pinned keys", known_hosts::unpin(&place, &host)),
     ];
+    let (mut removed, mut failed) = (Vec::new(), Vec::new());
     for (what, done) in steps {
         match done {
             Ok(true) => removed.push(what),
             Ok(false) => {}
-            Err(fault) => failed = Some(fault),
+            Err(fault) => {
+                failed.push(fault.while_doing(format_args!("{host}: {what} not removed")))
+            }
         }
     }
     if !removed.is_empty() {
         out.tell(format!("{host}: removed {}", removed.join(", ")));
         out.tell("a running cosserver sees it at the next request");
     }
-    match failed {
+    let last = failed.pop();
+    failed.iter().for_each(|fault| out.tell(fault));
+    match last {
         Some(fault) => Err(fault.into()),
         None if removed.is_empty() => {
             Err(Fault::of(&place.hostinfo(), format!("{host} is not in it")).into())
