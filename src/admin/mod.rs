@@ -6,10 +6,9 @@
 //! changes whole and under a lock; it never overwrites a key.
 //!
 //! `table` is the one table of subcommands and flags, by which `commands` reads
-//! the command line and `help` is written; `init`, `invite`,
-//! `rotate`, `join`, `hosts` and `check` are what they do; `edit` changes the text of
-//! the host table, `reach` finds the addresses of a card, `out` and `json`
-//! write.
+//! the command line and `help` writes every help; `init`, `invite`, `rotate`,
+//! `join`, `hosts` and `check` are what they do; `edit` changes the text of the
+//! host table, `reach` finds the addresses of a card, `out` and `json` write.
 
 mod check;
 mod commands;
