@@ -132,6 +132,7 @@ cosadm_says() { # ARGUMENT...; results go to standard output
 }
 
 title '1. A server folder S, a client folder A, and the two commands that make trust between them'
+echo '  $ cosadm -C S init; cosadm -C A init'
 cosadm_says -C S init >/dev/null
 cosadm_says -C A init >/dev/null
 echo "  \$ cosadm -C S host invite hosta --addr 127.0.0.1 --run-as $me > card"

@@ -28,6 +28,8 @@ use cosserver::config::{cookie, keys, known_hosts};
 use cosserver::secret::PublicKey;
 use nix::unistd::{User, geteuid};
 
+#[path = "admin/rotated.rs"]
+mod rotated;
 #[path = "admin/told.rs"]
 mod told;
 #[path = "admin/trouble.rs"]
@@ -377,7 +379,7 @@ fn an_existing_host_is_not_invited_again() {
             &me(),
         ],
     );
-    assert!(told.contains("cosadm host rotate hosta"));
+    assert!(told.contains(" host rotate hosta` gives it"));
     assert_eq!(content(&s.0), before);
 }
 
@@ -425,7 +427,7 @@ fn rotating() {
     assert_eq!(live().len(), 1);
     // Never more than two.
     s.good(&["host", "rotate", "hosta"]);
-    s.good(&["host", "rotate", "hosta"]);
+    s.good(&["host", "rotate", "hosta", "--again"]);
     assert_eq!(live().len(), 2);
 }
 

@@ -92,7 +92,7 @@ fn what_is_missing_is_named_with_its_file() {
     assert!(err.contains("hostb.out: there is no cookie"), "{err}");
     let err = told(&|| host.table("hosta cos\n"));
     assert!(
-        err.contains("hostinfo: ") && err.contains("cosadm host join"),
+        err.contains("hostinfo: ") && err.contains(" host join FILE`"),
         "{err}"
     );
     let err = told(&|| std::fs::remove_file(host.place.hostinfo()).unwrap());

@@ -269,7 +269,7 @@ fn what_cannot_be_had_fails_cleanly() {
     let cases: [(&[&str], &str); 5] = [
         (&["-s", "hostb", "sftp"], "no subsystems"),
         (&["hostb"], "no command"),
-        (&["nowhere", "true"], "cosadm host join"),
+        (&["nowhere", "true"], " host join FILE`"),
         (&["-p", "x", "hostb", "true"], "port"),
         (&["-l", "-f", "hostb", "true"], "-l"),
     ];

@@ -19,6 +19,7 @@ use crate::config::name::HostName;
 use crate::config::place::Place;
 use crate::config::secure::{self, DRAFT};
 use crate::config::settings::Settings;
+use crate::config::words::cosadm;
 use crate::config::{keys, known_hosts};
 use crate::fault::Fault;
 use crate::secret::KeyPair;
@@ -108,9 +109,17 @@ impl Report<'_> {
     /// A fault about a file; the fault names it itself where it can.
     fn wrong(&mut self, path: &Path, fault: &Fault) {
         let told = fault.to_string();
-        let prefix = format!("{}: ", path.display());
-        let words = told.strip_prefix(&prefix).unwrap_or(&told);
-        self.add(Level::Problem, path.display(), words);
+        let (about, words) = match told.strip_prefix(&path.display().to_string()) {
+            // With the line, where the fault has one.
+            Some(rest) => match rest.split_once(": ") {
+                Some((line, words)) if line.is_empty() || line.starts_with(':') => {
+                    (format!("{}{line}", path.display()), words)
+                }
+                _ => (path.display().to_string(), told.as_str()),
+            },
+            None => (path.display().to_string(), told.as_str()),
+        };
+        self.add(Level::Problem, about, words);
     }
 
     fn folders(&mut self) {
@@ -183,7 +192,10 @@ impl Report<'_> {
             keys::load_machine_key,
         );
         if host.is_some() && host == machine {
-            let words = "the same key as host.key; remove it, and `cosadm init` makes another";
+            let words = format!(
+                "the same key as host.key; remove it, and {} makes another",
+                cosadm(self.place, "init")
+            );
             self.add(Level::Problem, self.place.machine_key().display(), words);
         }
     }
@@ -238,7 +250,7 @@ impl Report<'_> {
         let known = Known::of(self.place, &entry.name);
         let about = format!("host {}", entry.name);
         let mut problems: Vec<String> = known.faults().iter().map(ToString::to_string).collect();
-        problems.extend(at_odds(entry, &known));
+        problems.extend(at_odds(self.place, entry, &known));
         let name = &entry.name;
         let live = |cookies: &Result<usize, Fault>| matches!(cookies, Ok(count) if *count > 0);
         if !entry.run_as.is_empty() {
@@ -272,14 +284,15 @@ impl Report<'_> {
         }
         if matches!(known.cookies_in, Ok(2)) {
             let words = format!(
-                "two cookies are live; `cosadm host rotate {name} --finish` drops the older one"
+                "two cookies are live; once it has joined with the last card, {} drops the older one",
+                cosadm(self.place, format_args!("host rotate {name} --finish"))
             );
             self.add(Level::Note, &about, words);
         }
         for command in entry.commands.iter().flatten() {
             let text = command.to_string();
             let program = text.split_ascii_whitespace().next().unwrap_or("");
-            if !program.contains('\\') && !Path::new(program).exists() {
+            if !program.contains('\\') && matches!(Path::new(program).try_exists(), Ok(false)) {
                 self.add(
                     Level::Note,
                     &about,
@@ -288,7 +301,7 @@ impl Report<'_> {
             }
         }
         if problems.is_empty() {
-            self.add(Level::Right, about, meaning(entry, &known));
+            self.add(Level::Right, about, meaning(self.place, entry, &known));
             return;
         }
         for problem in problems {
@@ -323,7 +336,8 @@ impl Report<'_> {
 
     fn pins(&mut self) {
         let file = self.place.known_hosts();
-        if !file.exists() {
+        // What may not be looked at is not missing: reading it says why.
+        if matches!(file.try_exists(), Ok(false)) {
             self.add(Level::Right, file.display(), "not there: no host is joined");
             return;
         }

@@ -1,5 +1,4 @@
-//! The table of subcommands and flags, which parses the command line; `help`
-//! writes every `--help` from it.
+//! Reads the command line by the table of subcommands and flags.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -7,206 +6,10 @@ use std::path::Path;
 use getopts::{Fail, Matches, Options, ParsingStyle};
 
 use super::help::{help, overview};
-use super::out::{Failure, Out};
-use super::{check, hosts, init, invite, join};
+use super::out::Failure;
+use super::table::{COMMANDS, Command, Flag, GLOBAL};
 use crate::config::place::Place;
 use crate::config::words::did_you_mean;
-
-/// A subcommand.
-pub(super) struct Command {
-    /// The words that name it.
-    pub(super) words: &'static [&'static str],
-    /// What stands after them, as the help shows it; one word an operand.
-    pub(super) operands: &'static str,
-    pub(super) flags: &'static [Flag],
-    /// What it does, in a line.
-    pub(super) meaning: &'static str,
-    /// What more there is to say, in the help of this command.
-    pub(super) more: &'static str,
-    pub(super) run: fn(&Call, &Out) -> Result<(), Failure>,
-}
-
-/// A flag.
-pub(super) struct Flag {
-    pub(super) short: &'static str,
-    pub(super) long: &'static str,
-    /// What its value looks like; empty where it has none.
-    pub(super) value: &'static str,
-    pub(super) repeats: bool,
-    pub(super) meaning: &'static str,
-}
-
-const fn flag(
-    long: &'static str,
-    value: &'static str,
-    repeats: bool,
-    meaning: &'static str,
-) -> Flag {
-    Flag {
-        short: "",
-        long,
-        value,
-        repeats,
-        meaning,
-    }
-}
-
-/// The flags that every command has, before it or after it.
-pub(super) const GLOBAL: &[Flag] = &[
-    Flag {
-        short: "C",
-        long: "",
-        value: "DIR",
-        repeats: false,
-        meaning: "the configuration folder; else COS_CONFIG_DIR, else /etc/cosserver or one's own",
-    },
-    Flag {
-        short: "v",
-        long: "",
-        value: "",
-        repeats: false,
-        meaning: "tell more",
-    },
-    Flag {
-        short: "V",
-        long: "version",
-        value: "",
-        repeats: false,
-        meaning: "the version",
-    },
-    Flag {
-        short: "h",
-        long: "help",
-        value: "",
-        repeats: false,
-        meaning: "this help",
-    },
-];
-
-const JSON: Flag = flag("json", "", false, "write JSON, for scripts");
-const CARD_PORT: Flag = flag(
-    "port",
-    "N",
-    false,
-    "the port on the card, where it is not the configured one",
-);
-
-/// Every subcommand, in the order of the help.
-pub(super) const COMMANDS: &[Command] = &[
-    Command {
-        words: &["init"],
-        operands: "",
-        flags: &[],
-        meaning: "make the configuration folder with its keys and files",
-        more: "Nothing that is there is overwritten: a second run adds what is missing.",
-        run: init::init,
-    },
-    Command {
-        words: &["host", "invite"],
-        operands: "NAME",
-        flags: &[
-            flag(
-                "addr",
-                "A",
-                true,
-                "an address or network from which NAME may ask; without it, those of its name",
-            ),
-            flag(
-                "run-as",
-                "U,…",
-                true,
-                "the users its commands may run as; an ordinary user's default is himself",
-            ),
-            CARD_PORT,
-        ],
-        meaning: "let NAME run commands here; prints the invitation card",
-        more: "The card holds a secret: carry it to NAME by a safe way (scp, paper), and there run\n\
-               `cosadm host join FILE`. Restrict what NAME may run with commands= in hostinfo.",
-        run: invite::invite,
-    },
-    Command {
-        words: &["host", "join"],
-        operands: "FILE",
-        flags: &[
-            flag(
-                "name",
-                "NAME",
-                false,
-                "the host's name here; without it, the name on the card",
-            ),
-            flag(
-                "addr",
-                "A",
-                true,
-                "an address to dial, where it is not the one on the card",
-            ),
-            flag(
-                "port",
-                "N",
-                false,
-                "the port to dial, where it is not the one on the card",
-            ),
-            flag(
-                "replace-key",
-                "",
-                false,
-                "pin the key on the card in place of another that is pinned",
-            ),
-        ],
-        meaning: "install an invitation card, so that this host can run commands there",
-        more: "FILE may be - for standard input. It grants the other host nothing here.",
-        run: join::join,
-    },
-    Command {
-        words: &["host", "list"],
-        operands: "",
-        flags: &[JSON],
-        meaning: "list the hosts of the host table",
-        more: "",
-        run: hosts::list,
-    },
-    Command {
-        words: &["host", "show"],
-        operands: "NAME",
-        flags: &[JSON],
-        meaning: "show what is known of NAME",
-        more: "",
-        run: hosts::show,
-    },
-    Command {
-        words: &["host", "rotate"],
-        operands: "NAME",
-        flags: &[
-            CARD_PORT,
-            flag(
-                "finish",
-                "",
-                false,
-                "drop the older cookie, once NAME has joined with the new card",
-            ),
-        ],
-        meaning: "give NAME a new cookie; prints a new invitation card",
-        more: "The older cookie stays good until --finish, and the recorded machine key of NAME is\n\
-               forgotten: the next machine that proves a cookie is recorded.",
-        run: invite::rotate,
-    },
-    Command {
-        words: &["host", "remove"],
-        operands: "NAME",
-        flags: &[],
-        meaning: "remove NAME: its line, cookies, recorded machine key and pins",
-        more: "",
-        run: hosts::remove,
-    },
-    Command {
-        words: &["check"],
-        operands: "",
-        flags: &[JSON],
-        meaning: "check every file, owner, mode, key and host, and say what each means",
-        more: "Exits with 1 if there is a problem.",
-        run: check::check,
-    },
-];
 
 /// What a command line asks for.
 pub(super) enum Parsed {
@@ -288,7 +91,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
             ))
         };
     }
-    let Some(command) = COMMANDS.iter().find(|c| starts_with(&before.free, c.words)) else {
+    let Some((command, rest)) = COMMANDS.iter().find_map(|c| behind(&before.free, c)) else {
         if before.opt_present("h")
             || before
                 .free
@@ -301,7 +104,6 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
     };
     let name = format!("cosadm {}", command.words.join(" "));
     let flags = || GLOBAL.iter().chain(command.flags);
-    let rest = before.free.iter().skip(command.words.len());
     let matches = options(flags())
         .parse(rest)
         .map_err(|fail| usage(&fail, flags(), &name))?;
@@ -349,16 +151,43 @@ fn wrong_operands(wanted: &str, given: &[String]) -> Option<String> {
     })
 }
 
-fn starts_with(free: &[String], words: &[&str]) -> bool {
-    free.len() >= words.len() && words.iter().zip(free).all(|(word, given)| word == given)
+/// The command with what stands behind its words, where these are they. Its
+/// flags may stand between its words as well.
+fn behind(free: &[String], command: &'static Command) -> Option<(&'static Command, Vec<String>)> {
+    let (first, more) = command.words.split_first()?;
+    let (given, free) = free.split_first()?;
+    if given != first {
+        return None;
+    }
+    let Some(second) = more.first() else {
+        return Some((command, free.to_vec()));
+    };
+    let flags_alone = |between: &[String]| {
+        let parsed = options(GLOBAL.iter().chain(command.flags)).parse(between);
+        parsed.is_ok_and(|matches| matches.free.is_empty())
+    };
+    (0..free.len()).find_map(|at| {
+        let (between, rest) = free.split_at_checked(at)?;
+        let (word, rest) = rest.split_first()?;
+        (word == second && flags_alone(between)).then(|| (command, [between, rest].concat()))
+    })
 }
 
 /// A command that does not exist, with the nearest that does.
 fn unknown(free: &[String]) -> String {
-    let given: Vec<&str> = free.iter().map(String::as_str).take(2).collect();
+    // A flag between the words is not one of them.
+    let words = free.iter().filter(|word| !word.starts_with('-'));
+    let given: Vec<&str> = words.map(String::as_str).take(2).collect();
     let names: Vec<String> = COMMANDS.iter().map(|c| c.words.join(" ")).collect();
     let both = did_you_mean(&given.join(" "), names.iter().map(String::as_str));
     let first = given.first().copied().unwrap_or("");
+    if let [flag, ..] = free.get(1..).unwrap_or_default()
+        && flag.starts_with('-')
+        && names.contains(&given.join(" "))
+    {
+        let name = given.join(" ");
+        return format!("{flag} is no flag of `cosadm {name}`; see `cosadm {name} --help`");
+    }
     if !both.is_empty() {
         return format!("unknown command {:?}{both}", given.join(" "));
     }
@@ -405,6 +234,15 @@ fn usage<'a>(fail: &Fail, flags: impl IntoIterator<Item = &'a Flag>, name: &str)
                 .into_iter()
                 .map(|f| f.long)
                 .filter(|long| !long.is_empty());
+            // One of a command, before it.
+            if name == "cosadm"
+                && COMMANDS
+                    .iter()
+                    .any(|c| c.flags.iter().any(|f| f.long == *flag))
+            {
+                let words = format!("--{flag} stands behind the command; see `cosadm --help`");
+                return Failure::Usage(words);
+            }
             let dashes = if flag.chars().count() == 1 { "-" } else { "--" };
             format!("unknown flag {dashes}{flag}{}", did_you_mean(flag, longs))
         }

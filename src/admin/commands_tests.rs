@@ -30,6 +30,12 @@ fn command_lines() {
         ("x", Some("T"))
     );
     assert!(self::call("-v check").given("v"));
+    // Flags may stand between the words of a command.
+    let call = self::call("host --json -C list list -v");
+    assert!(call.given("json") && call.given("v"));
+    assert_eq!(call.value("C").as_deref(), Some("list"));
+    let call = self::call("host --addr ::1 invite --run-as root hosta");
+    assert_eq!((call.operand(0), call.values("addr").len()), ("hosta", 1));
 }
 
 #[test]
@@ -56,6 +62,16 @@ fn mistakes() {
         ("host join f --name", "Argument to option 'name' missing"),
         ("check --json --json", "given more than once"),
         ("-x check", "unknown flag -x"),
+        (
+            "--json host list",
+            "--json stands behind the command; see `cosadm",
+        ),
+        (
+            "host --jsn list",
+            "--jsn is no flag of `cosadm host list`; see `cosadm host list --help`",
+        ),
+        ("host --json", "after host comes one of invite, "),
+        ("host --json lits", "did you mean \"host list\"?"),
     ] {
         assert!(told(line).contains(words), "{line:?} gave {:?}", told(line));
     }

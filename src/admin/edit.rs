@@ -8,11 +8,13 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use zeroize::Zeroizing;
 
 use crate::config::hostinfo::{self, Entry, FILE_MAX, quote, words};
 use crate::config::name::HostName;
 use crate::config::place::Place;
 use crate::config::secure::{self, Kind};
+use crate::config::words::cosadm;
 use crate::fault::Fault;
 
 /// The lock that whoever changes the files of a place holds; let go when
@@ -24,11 +26,10 @@ pub(super) struct Lock {
 impl Lock {
     /// Waits until nobody else changes the files of the place.
     pub(super) fn take(place: &Place) -> Result<Self, Fault> {
-        if !place.dir.exists() {
-            return Err(Fault::of(
-                &place.dir,
-                "there is no such folder; `cosadm init` makes it",
-            ));
+        if matches!(place.dir.try_exists(), Ok(false)) {
+            let init = cosadm(place, "init");
+            let words = format!("there is no such folder; {init} makes it");
+            return Err(Fault::of(&place.dir, words));
         }
         secure::check_folder(&place.dir)?;
         let path = place.lock();
@@ -59,6 +60,8 @@ pub(super) enum Change {
 /// The text of a host table, to be changed while a [`Lock`] is held.
 pub(super) struct Text {
     file: PathBuf,
+    /// What the file has.
+    before: Zeroizing<Vec<u8>>,
     /// Each line with its end.
     lines: Vec<Vec<u8>>,
 }
@@ -68,13 +71,22 @@ impl Text {
         let file = place.hostinfo();
         let bytes = place
             .read_if_there(&file, Kind::Policy, FILE_MAX)?
-            .ok_or_else(|| Fault::of(&file, "there is no host table; `cosadm init` makes one"))?;
+            .ok_or_else(|| {
+                Fault::of(
+                    &file,
+                    format!(
+                        "there is no host table; {} makes one",
+                        cosadm(place, "init")
+                    ),
+                )
+            })?;
         Ok(Self {
             file,
             lines: bytes
                 .split_inclusive(|b| *b == b'\n')
                 .map(<[u8]>::to_vec)
                 .collect(),
+            before: bytes,
         })
     }
 
@@ -119,11 +131,9 @@ impl Text {
         Ok(())
     }
 
-    /// Removes every line of a host, right or wrong; how many there were.
-    pub(super) fn remove(&mut self, host: &HostName) -> usize {
-        let before = self.lines.len();
+    /// Removes every line of a host, right or wrong.
+    pub(super) fn remove(&mut self, host: &HostName) {
         self.lines.retain(|line| named(line).as_ref() != Some(host));
-        before - self.lines.len()
     }
 
     /// Writes the table. `host` is whom the change was about: if its line
@@ -139,6 +149,15 @@ impl Text {
             ));
         }
         secure::replace(&self.file, &bytes, secure::mode_of(&self.file, 0o644))
+    }
+
+    /// The same, where the table is another than the file has; whether it is.
+    pub(super) fn save_if_changed(&self, host: &HostName, lock: &Lock) -> Result<bool, Fault> {
+        if self.bytes() == **self.before {
+            return Ok(false);
+        }
+        self.save(host, lock)?;
+        Ok(true)
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -251,10 +270,8 @@ mod tests {
     #[test]
     fn removing_takes_wrong_lines_too() {
         assert_eq!(
-            edited("x cos\na cos\n 'a' zzz\na \"\nab cos", |t| assert_eq!(
-                t.remove(&host("a")),
-                3
-            )),
+            edited("x cos\na cos\n 'a' zzz\na \"\nab cos", |t| t
+                .remove(&host("a"))),
             "x cos\nab cos"
         );
     }

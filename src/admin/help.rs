@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::commands::{COMMANDS, Command, Flag, GLOBAL};
+use super::table::{COMMANDS, Command, Flag, GLOBAL};
 
 pub(super) fn overview() -> String {
     let mut text = String::from("usage: cosadm [-C DIR] [-v] COMMAND\n\n");

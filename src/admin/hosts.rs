@@ -6,10 +6,11 @@ use super::commands::Call;
 use super::edit::{Lock, Text};
 use super::invite::{from, joined};
 use super::json::Json;
-use super::out::{Failure, Out, option_c};
+use super::out::{Failure, Out};
 use crate::config::hostinfo::{Addresses, Entry, HostTable};
 use crate::config::name::HostName;
 use crate::config::place::Place;
+use crate::config::words::{cosadm, option_c};
 use crate::config::{cookie, keys, known_hosts, machines, secure};
 use crate::fault::Fault;
 use crate::secret::PublicKey;
@@ -51,23 +52,25 @@ impl Known {
 
 /// Why a host's line and what is recorded for it do not go together, so that it
 /// is denied.
-pub(super) fn at_odds(entry: &Entry, known: &Known) -> Option<String> {
-    let name = &entry.name;
+pub(super) fn at_odds(place: &Place, entry: &Entry, known: &Known) -> Option<String> {
+    let rotate = || cosadm(place, format_args!("host rotate {}", entry.name));
     if !entry.run_as.is_empty() && matches!(known.cookies_in, Ok(0)) {
         return Some(format!(
-            "it has run-as= and no cookie, so it is denied; `cosadm host remove {name}` and invite it"
+            "it has run-as= and no cookie, so it is denied; {} makes one",
+            rotate()
         ));
     }
     match (&entry.machine_key, &known.recorded) {
         (Some(only), Ok(Some(recorded))) if only != recorded => Some(format!(
-            "machine-key= is another than the recorded one, so it is denied; `cosadm host rotate {name}` forgets that"
+            "machine-key= is another than the recorded one, so it is denied; {} forgets that",
+            rotate()
         )),
         (Some(_) | None, _) => None,
     }
 }
 
 /// Why a host is denied that its line would let in.
-fn denied(entry: &Entry, known: &Known) -> Option<String> {
+fn denied(place: &Place, entry: &Entry, known: &Known) -> Option<String> {
     if entry.run_as.is_empty() {
         return None;
     }
@@ -78,14 +81,14 @@ fn denied(entry: &Entry, known: &Known) -> Option<String> {
     let unreadable = files.into_iter().flatten().next();
     unreadable
         .map(|fault| format!("it is denied: {fault}"))
-        .or_else(|| at_odds(entry, known))
+        .or_else(|| at_odds(place, entry, known))
 }
 
 /// What a line means, in sentences.
-pub(super) fn meaning(entry: &Entry, known: &Known) -> String {
+pub(super) fn meaning(place: &Place, entry: &Entry, known: &Known) -> String {
     let mut text = if entry.run_as.is_empty() {
         "it may ask this host nothing".to_owned()
-    } else if let Some(why) = denied(entry, known) {
+    } else if let Some(why) = denied(place, entry, known) {
         why
     } else {
         let what = entry.commands.as_ref().map_or_else(
@@ -154,7 +157,11 @@ pub(super) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
         let value = Json::Object(vec![
             (
                 "hosts",
-                Json::List(hosts().map(|(entry, known)| json(entry, &known)).collect()),
+                Json::List(
+                    hosts()
+                        .map(|(entry, known)| json(&place, entry, &known))
+                        .collect(),
+                ),
             ),
             ("faults", Json::texts(table.faults())),
         ]);
@@ -177,7 +184,12 @@ pub(super) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
         .max()
         .unwrap_or(0);
     for (entry, known) in hosts() {
-        let _ = writeln!(text, "{:width$}  {}", entry.name, meaning(entry, &known));
+        let _ = writeln!(
+            text,
+            "{:width$}  {}",
+            entry.name,
+            meaning(&place, entry, &known)
+        );
     }
     out.say(&text)
 }
@@ -191,13 +203,13 @@ pub(super) fn show(call: &Call, out: &Out) -> Result<(), Failure> {
         entry.ok_or_else(|| Fault::of(&place.hostinfo(), format!("{host} is not in it")))?;
     let known = Known::of(&place, &host);
     if call.given("json") {
-        return out.say(&format!("{}\n", json(&entry, &known)));
+        return out.say(&format!("{}\n", json(&place, &entry, &known)));
     }
     let mut text = format!(
         "{host} (line {} of {}): {}.\n",
         entry.line,
         place.hostinfo().display(),
-        meaning(&entry, &known)
+        meaning(&place, &entry, &known)
     );
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<24} {value}");
@@ -234,14 +246,11 @@ pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
     let host = HostName::parse(call.operand(0))?;
     let lock = Lock::take(&place)?;
     let mut text = Text::read(&place, &lock)?;
-    let lines = text.remove(&host);
-    if lines > 0 {
-        text.save(&host, &lock)?;
-    }
-    let mut removed: Vec<&str> = (lines > 0).then_some("its line").into_iter().collect();
-    // What cannot be removed does not keep the rest.
-    let mut failed = None;
-    let steps: [(&str, Result<bool, Fault>); 4] = [
+    text.remove(&host);
+    // The cookies go first: that needs no room on a full disk, and without them
+    // the trust is gone whatever stays. What cannot be removed does not keep
+    // the rest.
+    let steps: [(&str, Result<bool, Fault>); 5] = [
         (
             "the cookies by which it asks this host",
             secure::remove(&place.cookie_in(&host)),
@@ -251,20 +260,26 @@ pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
             secure::remove(&place.cookie_out(&host)),
         ),
         ("its recorded machine key", machines::forget(&place, &host)),
+        ("its line", text.save_if_changed(&host, &lock)),
         ("its pinned keys", known_hosts::unpin(&place, &host)),
     ];
+    let (mut removed, mut failed) = (Vec::new(), Vec::new());
     for (what, done) in steps {
         match done {
             Ok(true) => removed.push(what),
             Ok(false) => {}
-            Err(fault) => failed = Some(fault),
+            Err(fault) => {
+                failed.push(fault.while_doing(format_args!("{host}: {what} not removed")))
+            }
         }
     }
     if !removed.is_empty() {
         out.tell(format!("{host}: removed {}", removed.join(", ")));
         out.tell("a running cosserver sees it at the next request");
     }
-    match failed {
+    let last = failed.pop();
+    failed.iter().for_each(|fault| out.tell(fault));
+    match last {
         Some(fault) => Err(fault.into()),
         None if removed.is_empty() => {
             Err(Fault::of(&place.hostinfo(), format!("{host} is not in it")).into())
@@ -274,7 +289,7 @@ pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
 }
 
 /// A host as JSON.
-fn json(entry: &Entry, known: &Known) -> Json {
+fn json(place: &Place, entry: &Entry, known: &Known) -> Json {
     let key = |key: &PublicKey| Json::text(key.to_hex());
     let count = |cookies: &Result<usize, Fault>| {
         cookies
@@ -327,7 +342,7 @@ fn json(entry: &Entry, known: &Known) -> Json {
             }),
         ),
         ("faults", Json::texts(known.faults())),
-        ("denied", Json::maybe(denied(entry, known))),
-        ("meaning", Json::text(meaning(entry, known))),
+        ("denied", Json::maybe(denied(place, entry, known))),
+        ("meaning", Json::text(meaning(place, entry, known))),
     ])
 }

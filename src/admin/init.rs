@@ -6,19 +6,38 @@ use std::path::{Path, PathBuf};
 
 use super::commands::Call;
 use super::edit::Lock;
-use super::out::{Failure, Out, option_c};
+use super::out::{Failure, Out};
 use crate::config::hostinfo::OPTIONS;
 use crate::config::keys;
 use crate::config::place::Place;
 use crate::config::secure::{self, Created};
 use crate::config::settings::Settings;
+use crate::config::words::{cosadm, option_c};
 use crate::fault::Fault;
 
 /// Makes what is missing, and says what was there.
 pub(super) fn init(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
-    let folder_mode = if place.system { 0o755 } else { 0o700 };
     let mut report = String::new();
+    match make(&place, &mut report) {
+        Ok(()) => out.say(&(report + &next(&place))),
+        Err(fault) if report.is_empty() => Err(fault.into()),
+        Err(fault) => {
+            // What was made is right, so it stays.
+            report.lines().for_each(|line| out.tell(line));
+            let again = cosadm(&place, "init");
+            Err(fault
+                .while_doing(format_args!(
+                    "not everything was made ({again} makes the rest, once this is mended)"
+                ))
+                .into())
+        }
+    }
+}
+
+/// Makes what is missing, with a line for each thing.
+fn make(place: &Place, report: &mut String) -> Result<(), Fault> {
+    let folder_mode = if place.system { 0o755 } else { 0o700 };
     let mut note = |path: &Path, created: Created, what: &str| {
         let word = match created {
             Created::New => "made",
@@ -32,7 +51,7 @@ pub(super) fn init(call: &Call, out: &Out) -> Result<(), Failure> {
         make_folders(&place.dir, folder_mode)?,
         "the configuration folder",
     );
-    let _lock = Lock::take(&place)?;
+    let _lock = Lock::take(place)?;
 
     let file = |path: PathBuf, text: String| -> Result<(PathBuf, Created), Fault> {
         let created = secure::create_new(&path, text.as_bytes(), 0o644)?;
@@ -63,7 +82,7 @@ pub(super) fn init(call: &Call, out: &Out) -> Result<(), Failure> {
         secure::make_folder(&place.machines(), 0o700)?,
         "recorded machine keys",
     );
-    out.say(&(report + &next(&place)))
+    Ok(())
 }
 
 /// Makes a folder and those above it that are missing.

@@ -1,18 +1,19 @@
-//! `cosadm host invite` and `cosadm host rotate`: a cookie for a host that may
-//! ask this one, and the card that carries it there.
+//! `cosadm host invite`: lets a host ask this one, and prints the card that
+//! carries its cookie there. `rotate` prints cards too, by the same draft.
 
 use nix::unistd::{Uid, User, geteuid};
 
 use super::commands::Call;
 use super::edit::{Change, Lock, Text};
-use super::out::{Failure, Out, option_c};
-use super::reach::{BY_LINE, reach};
+use super::out::{Failure, Out};
+use super::reach::reach;
 use crate::config::address::Network;
 use crate::config::card::Card;
-use crate::config::hostinfo::{Addresses, Entry};
+use crate::config::hostinfo::Addresses;
 use crate::config::name::{HostName, UserName};
 use crate::config::place::Place;
 use crate::config::settings::Settings;
+use crate::config::words::cosadm;
 use crate::config::{cookie, keys, machines, secure};
 use crate::fault::Fault;
 use crate::secret::Secret;
@@ -23,6 +24,7 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
     let host = HostName::parse(call.operand(0))?;
     let run_as = run_as(call, &host, out)?;
     let networks = networks(&call.values("addr"))?;
+    out.takes_secrets()?;
     let lock = Lock::take(&place)?;
     let mut text = Text::read(&place, &lock)?;
     let entry = text.find(&host)?;
@@ -34,8 +36,9 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
             &place.hostinfo(),
             entry.line,
             format!(
-                "{host} is invited already; `cosadm host rotate {host}` gives it a new cookie, \
-                 `cosadm host remove {host}` removes it"
+                "{host} is invited already; {} gives it a new cookie, {} removes it",
+                cosadm(&place, format_args!("host rotate {host}")),
+                cosadm(&place, format_args!("host remove {host}"))
             ),
         )
         .into());
@@ -71,77 +74,25 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
         secure::remove(&place.cookie_in(&host))?;
         return Err(fault.into());
     }
-    drop(lock);
     let users = joined(&run_as);
     out.tell(format!(
         "{host} may run commands here as {users}, from {}",
         from(&addresses, &host)
     ));
     out.tell("a running cosserver sees it at the next request");
-    draft.hand_over(&host, out)?;
-    Ok(())
-}
-
-/// Gives a host a new cookie beside its old one and prints a new card; or,
-/// with `--finish`, drops the old one.
-pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
-    let host = HostName::parse(call.operand(0))?;
-    let lock = Lock::take(&place)?;
-    let entry = Text::read(&place, &lock)?.find(&host)?;
-    let entry: Entry = entry.ok_or_else(|| {
-        Fault::of(
-            &place.hostinfo(),
-            format!("{host} is not in it; `cosadm host invite {host}` invites it"),
-        )
-    })?;
-    let mut cookies = cookie::load_in(&place, &host)?;
-    if call.given("finish") {
-        if call.value("port").is_some() {
-            return Err(Failure::Usage(
-                "--finish prints no card, so --port has no meaning".into(),
-            ));
+    draft.hand_over(out, || {
+        // A half-written card may be anywhere: its cookie counts no more.
+        let rotate = cosadm(&place, format_args!("host rotate {host}"));
+        match secure::remove(&place.cookie_in(&host)) {
+            Ok(_) => format!("its cookie is withdrawn; {rotate} prints another"),
+            Err(fault) => format!("its cookie stays ({fault}); {rotate} prints another"),
         }
-        let before = cookies.len();
-        cookies.truncate(1);
-        cookie::write_in(&place, &host, &cookies)?;
-        let told = if before > 1 {
-            "its older cookie is dropped"
-        } else {
-            "it has one cookie already; nothing was changed"
-        };
-        out.tell(format!("{host}: {told}"));
-        return Ok(());
-    }
-    let draft = Draft::make(
-        &place,
-        &host,
-        &entry.addresses,
-        (call.port()?, BY_LINE),
-        out,
-    )?;
-    if cookies.len() == cookie::LIVE_MAX {
-        out.tell(format!("{host}: the older of its two cookies is dropped"));
-    }
-    cookies.insert(0, draft.card.cookie.clone());
-    cookies.truncate(cookie::LIVE_MAX);
-    cookie::write_in(&place, &host, &cookies)?;
-    let forgotten = machines::forget(&place, &host)?;
-    drop(lock);
-    draft.hand_over(&host, out)?;
-    if forgotten {
-        out.tell(format!("{host}: its recorded machine key is forgotten; the next machine with a cookie is recorded"));
-    }
-    out.tell(format!(
-        "the older cookie stays good; once {host} has joined: cosadm{} host rotate {host} --finish",
-        option_c(&place)
-    ));
-    Ok(())
+    })
 }
 
 /// A card that is not handed over yet.
-struct Draft {
-    card: Card,
+pub(super) struct Draft {
+    pub(super) card: Card,
     warning: Option<String>,
 }
 
@@ -149,7 +100,7 @@ impl Draft {
     /// A card with a new cookie. `port`: the one to put on it, where it is not
     /// the configured one; `hint`: what to do where the host's name does not
     /// resolve.
-    fn make(
+    pub(super) fn make(
         place: &Place,
         host: &HostName,
         addresses: &Addresses,
@@ -183,18 +134,24 @@ impl Draft {
         })
     }
 
-    /// Prints the card, and nothing else, to standard output.
-    fn hand_over(&self, host: &HostName, out: &Out) -> Result<(), Failure> {
+    /// Prints the card, and nothing else, to standard output. Where that fails,
+    /// `withdraw` takes the card's cookie back and says what came of it.
+    pub(super) fn hand_over(
+        &self,
+        out: &Out,
+        withdraw: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
         if let Err(failure) = out.say_secret(&self.card.print()) {
-            out.tell(format!(
-                "the card was not written; `cosadm host rotate {host}` prints another"
-            ));
+            out.tell(format!("the card was not written, and {}", withdraw()));
             return Err(failure);
         }
         if let Some(warning) = &self.warning {
             out.tell(warning);
         }
-        out.tell(format!("the card holds a secret: carry it to {host} by a safe way, and there: cosadm host join FILE"));
+        let host = &self.card.caller;
+        out.tell(format!(
+            "the card holds a secret: carry it to {host} by a safe way, and there: cosadm host join FILE"
+        ));
         Ok(())
     }
 }

@@ -11,11 +11,12 @@ use zeroize::Zeroizing;
 use super::commands::Call;
 use super::edit::{Change, Lock, Text};
 use super::invite::{joined, networks};
-use super::out::{Failure, Out, option_c, shell_word};
+use super::out::{Failure, Out};
 use crate::config::card::{Card, TEXT_MAX};
 use crate::config::hostinfo::{Addresses, Entry, Method};
 use crate::config::name::HostName;
 use crate::config::place::Place;
+use crate::config::words::{option_c, shell_word};
 use crate::config::{cookie, keys, known_hosts};
 use crate::fault::Fault;
 
@@ -64,14 +65,31 @@ pub(super) fn join(call: &Call, out: &Out) -> Result<(), Failure> {
     if replaces {
         known_hosts::unpin(&place, &name)?;
     }
-    known_hosts::pin(&place, &name, &card.key)?;
-    cookie::write_out(&place, &name, std::slice::from_ref(&card.cookie))?;
-    text.save(&name, &lock)?;
+    let pinned = known_hosts::pin(&place, &name, &card.key)?;
+    let before = cookie::load(&place, &place.cookie_out(&name));
+    let had = before.as_ref().ok().and_then(Option::as_ref);
+    let same = had.is_some_and(|had| matches!(&**had, [one] if one.same(&card.cookie)));
+    if !same {
+        cookie::write_out(&place, &name, std::slice::from_ref(&card.cookie))?;
+    }
+    let lined = text.save_if_changed(&name, &lock)?;
     drop(lock);
-    out.tell(format!(
-        "{name} is joined; it knows this host as {}",
-        card.caller
-    ));
+    if same && !pinned && !lined {
+        out.tell(format!(
+            "{name}: this card was joined already; nothing was changed"
+        ));
+    } else {
+        out.tell(format!(
+            "{name} is joined; it knows this host as {}",
+            card.caller
+        ));
+    }
+    if !same && before.as_ref().is_ok_and(Option::is_some) {
+        out.tell(format!(
+            "{name}: the cookie on the card takes the place of another; a card has no date, so where \
+             this is the older one, join the newer one again"
+        ));
+    }
     out.detail(format!(
         "its key is {}, fingerprint {}",
         card.key.to_hex(),

@@ -5,10 +5,10 @@
 //! one's own. It speaks with no peer and starts no process. What it changes it
 //! changes whole and under a lock; it never overwrites a key.
 //!
-//! `commands` is the one table of subcommands and flags, `init`, `invite`,
-//! `join`, `hosts` and `check` are what they do; `edit` changes the text of
-//! the host table, `reach` finds the addresses of a card, `out` and `json`
-//! write.
+//! `table` is the one table of subcommands and flags, by which `commands` reads
+//! the command line and `help` writes every help; `init`, `invite`, `rotate`,
+//! `join`, `hosts` and `check` are what they do; `edit` changes the text of the
+//! host table, `reach` finds the addresses of a card, `out` and `json` write.
 
 mod check;
 mod commands;
@@ -21,6 +21,8 @@ mod join;
 mod json;
 mod out;
 mod reach;
+mod rotate;
+mod table;
 
 use std::process::ExitCode;
 

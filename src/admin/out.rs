@@ -5,11 +5,10 @@ use std::fmt::Display;
 use std::fs::{File, Permissions};
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
 use nix::unistd::geteuid;
 
-use crate::config::place::Place;
 use crate::fault::Fault;
 
 /// Why a command did not end well.
@@ -48,6 +47,25 @@ impl Out {
             .write_all(text.as_bytes())
             .and_then(|()| stdout.flush());
         written.map_err(|e| Fault::new(format!("standard output: {e}")).into())
+    }
+
+    /// Whether a secret result can be kept, which is asked before it is made.
+    /// A standard output that was closed is `/dev/null` by now, since the
+    /// runtime opens that in its place.
+    pub(super) fn takes_secrets(&self) -> Result<(), Failure> {
+        let stdout = File::from(
+            std::io::stdout()
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(Fault::from)?,
+        );
+        let about = stdout.metadata().map_err(Fault::from)?;
+        let is_null = std::fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == about.rdev());
+        if about.file_type().is_char_device() && is_null {
+            let words = "standard output is closed or is /dev/null, and the card would be lost; nothing was changed";
+            return Err(Fault::new(words).into());
+        }
+        Ok(())
     }
 
     /// A secret result, whole, to standard output. Where that is a file that
@@ -105,36 +123,4 @@ fn close_to_others() -> Result<Option<u32>, Fault> {
         return Err(Fault::new("its file system has no modes"));
     }
     Ok(Some(about.mode() & 0o7777))
-}
-
-/// The way to a configuration folder in a command that is suggested: ` -C DIR`,
-/// or nothing for the system's.
-pub(super) fn option_c(place: &Place) -> String {
-    if place.system {
-        String::new()
-    } else {
-        format!(" -C {}", shell_word(&place.dir.display().to_string()))
-    }
-}
-
-/// A word as a shell takes it.
-pub(super) fn shell_word(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"%+,-./:=@_".contains(&b);
-    if !text.is_empty() && text.bytes().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_for_a_shell() {
-        assert_eq!(shell_word("/etc/cos-1"), "/etc/cos-1");
-        assert_eq!(shell_word(""), "''");
-        assert_eq!(shell_word("it's $x"), r"'it'\''s $x'");
-    }
 }

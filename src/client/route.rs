@@ -5,10 +5,11 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use super::args::{Call, Family};
-use crate::config::hostinfo::{self, Entry, HostTable};
+use crate::config::hostinfo::{self, Addresses, Entry, HostTable};
 use crate::config::name::HostName;
 use crate::config::place::Place;
 use crate::config::settings::default_port;
+use crate::config::words::cosadm;
 use crate::fault::Fault;
 
 /// A host's line, and the one address that was asked for where the command
@@ -45,7 +46,10 @@ pub fn find(place: &Place, host: &str) -> Result<Route, Fault> {
             });
         }
     }
-    let words = "this host is not in it; `cosadm host join` adds it from an invitation that its administrator makes";
+    let words = format!(
+        "this host is not in it; {} adds it from an invitation that its administrator makes",
+        cosadm(place, "host join FILE")
+    );
     Err(Fault::of(&place.hostinfo(), words))
 }
 
@@ -96,8 +100,12 @@ impl Route {
         if all.is_empty() {
             let name = self.entry.name.as_str();
             let found = (name, port).to_socket_addrs().map_err(|e| {
+                let has = match &self.entry.addresses {
+                    Addresses::ByName => "no addr=",
+                    Addresses::Listed(_) => "networks alone in addr=, which nobody can dial",
+                };
                 Fault::new(format!(
-                    "its line in hostinfo has no addr=, and its name does not resolve: {e}"
+                    "its line in hostinfo has {has}, and its name does not resolve: {e}"
                 ))
             })?;
             all = found.collect();
@@ -175,12 +183,24 @@ mod tests {
         for unknown in ["hostc", "192.0.2.2", "2001:db8::2"] {
             let told = find(&place, unknown).err().unwrap().to_string();
             assert!(
-                told.contains("hostinfo: ") && told.contains("cosadm host join"),
+                told.contains("hostinfo: ") && told.contains(&cosadm(&place, "host join FILE")),
                 "{told}"
             );
         }
         assert!(find(&place, "-x").is_err());
+        // A network is an addr= and nothing to dial.
+        let table = "nowhere.invalid cos addr=10.0.0.0/8\nno.invalid cos\n";
+        scratch.file("hostinfo", table, 0o644);
+        for (name, words) in [
+            ("nowhere.invalid", "has networks alone in addr="),
+            ("no.invalid", "has no addr=,"),
+        ] {
+            let route = find(&place, name).unwrap();
+            let told = route.addresses(&call(&["cosrsh", "x", "y"])).unwrap_err();
+            assert!(told.to_string().contains(words), "{told}");
+        }
+        scratch.file("hostinfo", "\nwrong nonsense\n", 0o644);
         let told = find(&place, "wrong").err().unwrap().to_string();
-        assert!(told.contains("hostinfo:3: "), "{told}");
+        assert!(told.contains("hostinfo:2: "), "{told}");
     }
 }

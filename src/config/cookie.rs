@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::name::HostName;
 use super::place::Place;
 use super::secure::{self, Kind};
+use super::words::cosadm;
 use crate::fault::Fault;
 use crate::secret::Secret;
 
@@ -25,7 +26,10 @@ const FILE_MAX: usize = 4096;
 /// There is none, or the file is not to be trusted or wrong: it is denied.
 pub fn load_in(place: &Place, host: &HostName) -> Result<Vec<Secret>, Fault> {
     load(place, &place.cookie_in(host))?.ok_or_else(|| {
-        let words = format!("there is no cookie, so {host} cannot ask this host; `cosadm host invite {host}` makes one");
+        let words = format!(
+            "there is no cookie, so {host} cannot ask this host; {} makes one",
+            cosadm(place, format_args!("host rotate {host}"))
+        );
         Fault::of(&place.cookie_in(host), words)
     })
 }
@@ -37,7 +41,8 @@ pub fn load_in(place: &Place, host: &HostName) -> Result<Vec<Secret>, Fault> {
 pub fn load_out(place: &Place, host: &HostName) -> Result<Vec<Secret>, Fault> {
     load(place, &place.cookie_out(host))?.ok_or_else(|| {
         let words = format!(
-            "there is no cookie for {host}; `cosadm host join` installs one from its invitation"
+            "there is no cookie for {host}; {} installs one from its invitation",
+            cosadm(place, "host join FILE")
         );
         Fault::of(&place.cookie_out(host), words)
     })
@@ -135,14 +140,14 @@ mod tests {
                 .err()
                 .unwrap()
                 .to_string()
-                .contains("cosadm host invite hosta")
+                .contains(&cosadm(&place, "host rotate hosta"))
         );
         assert!(
             load_out(&place, &host)
                 .err()
                 .unwrap()
                 .to_string()
-                .contains("cosadm host join")
+                .contains(&cosadm(&place, "host join FILE"))
         );
         write_in(&place, &host, &[a.clone(), b.clone()]).unwrap();
         write_out(&place, &host, std::slice::from_ref(&c)).unwrap();

@@ -27,7 +27,7 @@ pub use line::{LINE_MAX, Word, quote, words};
 use super::name::HostName;
 use super::place::Place;
 use super::secure::Kind;
-use super::words::quoted;
+use super::words::{cosadm, quoted};
 use crate::fault::Fault;
 
 /// The longest host table that is read, in bytes: 100,000 hosts with pinned
@@ -149,7 +149,15 @@ fn content(place: &Place) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let file = place.hostinfo();
     place
         .read_if_there(&file, Kind::Policy, FILE_MAX)?
-        .ok_or_else(|| Fault::of(&file, "there is no host table; `cosadm init` makes one"))
+        .ok_or_else(|| {
+            Fault::of(
+                &file,
+                format!(
+                    "there is no host table; {} makes one",
+                    cosadm(place, "init")
+                ),
+            )
+        })
 }
 
 /// The lines with their numbers; 1 is the first. A carriage return before the

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::place::Place;
 use super::secure::{self, Created, Kind};
+use super::words::cosadm;
 use crate::fault::Fault;
 use crate::secret::{KeyPair, PublicKey, Secret, to_hex};
 
@@ -56,7 +57,12 @@ pub fn fingerprint(key: &PublicKey) -> String {
 fn load(place: &Place, file: &Path) -> Result<KeyPair, Fault> {
     let bytes = place
         .read_if_there(file, Kind::Secret, FILE_MAX)?
-        .ok_or_else(|| Fault::of(file, "there is no key; `cosadm init` makes one"))?;
+        .ok_or_else(|| {
+            Fault::of(
+                file,
+                format!("there is no key; {} makes one", cosadm(place, "init")),
+            )
+        })?;
     let wrong = || {
         Fault::of(
             file,
@@ -88,7 +94,7 @@ mod tests {
                 .err()
                 .unwrap()
                 .to_string()
-                .contains("cosadm init")
+                .contains(&cosadm(&place, "init"))
         );
         assert_eq!(create(&place.host_key()).unwrap(), Created::New);
         let pair = load_host_key(&place).unwrap();

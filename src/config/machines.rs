@@ -8,6 +8,7 @@
 use super::name::HostName;
 use super::place::Place;
 use super::secure::{self, Created, Kind};
+use super::words::cosadm;
 use crate::fault::Fault;
 use crate::secret::PublicKey;
 
@@ -44,7 +45,8 @@ pub fn recorded(place: &Place, host: &HostName) -> Result<Option<PublicKey>, Fau
         .filter(|rest| rest.starts_with(' '))
         .and_then(|rest| PublicKey::from_hex(rest.trim()));
     let words = format!(
-        "its one line must be \"{WORD}\" and 64 hexadecimal digits; `cosadm host rotate {host}` removes it"
+        "its one line must be \"{WORD}\" and 64 hexadecimal digits; {} removes it",
+        cosadm(place, format_args!("host rotate {host}"))
     );
     key.map(Some).ok_or_else(|| Fault::of(&file, words))
 }

@@ -24,6 +24,7 @@ use super::address::Network;
 use super::name::{HostName, UserName};
 use super::place::Place;
 use super::secure::Kind;
+use super::words::cosadm;
 use crate::fault::Fault;
 
 /// The longest settings file that is read, in bytes.
@@ -144,7 +145,10 @@ impl Settings {
         let Some(bytes) = place.read_if_there(file, Kind::Policy, FILE_MAX)? else {
             return Err(Fault::of(
                 file,
-                "there is no such file; `cosadm init` makes one",
+                format!(
+                    "there is no such file; {} makes one",
+                    cosadm(&place, "init")
+                ),
             ));
         };
         let text = std::str::from_utf8(&bytes).map_err(|e| {

@@ -235,7 +235,7 @@ fn files() {
         Settings::load(&file)
             .unwrap_err()
             .to_string()
-            .contains("cosadm init")
+            .contains(" init` makes one")
     );
 }
 

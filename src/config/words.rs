@@ -1,5 +1,10 @@
 //! Words for people: what was typed, quoted safely, and what was probably
-//! meant. Used wherever a file of the administrator is found wrong. Pure.
+//! meant, and which command helps. Used wherever a file of the administrator is
+//! found wrong. Pure.
+
+use std::fmt::Display;
+
+use super::place::Place;
 
 /// The longest piece of somebody's typing that a message repeats, in
 /// characters.
@@ -45,6 +50,32 @@ pub fn nearest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Op
 /// `; did you mean "…"?`, or nothing.
 pub fn did_you_mean<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> String {
     nearest(word, options).map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"))
+}
+
+/// A command of `cosadm` about that place, in backquotes, to be typed as it is:
+/// it names the configuration folder, unless that is the system's.
+pub fn cosadm(place: &Place, words: impl Display) -> String {
+    format!("`cosadm{} {words}`", option_c(place))
+}
+
+/// The way to a configuration folder in a command that is suggested: ` -C DIR`,
+/// or nothing for the system's.
+pub fn option_c(place: &Place) -> String {
+    if place.system {
+        String::new()
+    } else {
+        format!(" -C {}", shell_word(&place.dir.display().to_string()))
+    }
+}
+
+/// A word as a shell takes it.
+pub fn shell_word(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"%+,-./:=@_".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 /// How many letters must be put in, left out, changed or swapped with their
@@ -112,5 +143,20 @@ mod tests {
         assert_eq!(quoted("a'b"), "\"a'b\"");
         assert_eq!(quoted("a\nb\x1b[0m\""), "\"a\\nb\\u{1b}[0m\\\"\"");
         assert!(quoted(&"x".repeat(1000)).len() < 80);
+    }
+
+    #[test]
+    fn words_for_a_shell() {
+        assert_eq!(shell_word("/etc/cos-1"), "/etc/cos-1");
+        assert_eq!(shell_word(""), "''");
+        assert_eq!(shell_word("it's $x"), r"'it'\''s $x'");
+    }
+
+    #[test]
+    fn a_command_names_the_folder_that_it_is_about() {
+        use std::path::Path;
+        let of = |dir: &str| cosadm(&Place::of_dir(Path::new(dir)), "init");
+        assert_eq!(of("/etc/cosserver"), "`cosadm init`");
+        assert_eq!(of("/home/jo/my S"), "`cosadm -C '/home/jo/my S' init`");
     }
 }

@@ -34,7 +34,8 @@ fn the_file_of_a_card_is_its_owners_alone() {
     let s = scratch.init("S");
     let file = scratch.0.join("card");
     fs::write(&file, "").unwrap();
-    let rotate = ["host", "rotate", "hosta"];
+    // Each card but the first replaces the one before.
+    let rotate = ["host", "rotate", "hosta", "--again"];
     for (arguments, before) in [
         (
             ["host", "invite", "hosta", "--addr=::1", "--run-as", &me()].as_slice(),
@@ -133,7 +134,7 @@ fn a_new_card_with_another_port_or_address_says_what_is_kept() {
     assert!(text(&done.stderr).contains(" run hostb true   (and remove"));
 
     // The server's own suggestion finds its folder as well.
-    let told = text(&s.run(&["host", "rotate", "hosta"]).stderr);
+    let told = text(&s.run(&["host", "rotate", "hosta", "--again"]).stderr);
     let done = suggested(&told, "once hosta has joined: ", &scratch);
     assert!(done.status.success(), "{}", text(&done.stderr));
 }
@@ -192,10 +193,9 @@ fn a_list_says_who_is_denied_and_what_to_do_with_none() {
     let cookie = s.place().cookie_in(&super::host("hosta"));
     let spoils: [(&str, &dyn Fn()); 2] = [
         ("it is denied: ", &|| chmod(&cookie, 0o644)),
-        (
-            "no cookie, so it is denied; `cosadm host remove hosta`",
-            &|| fs::remove_file(&cookie).unwrap(),
-        ),
+        ("no cookie, so it is denied; `cosadm -C ", &|| {
+            fs::remove_file(&cookie).unwrap()
+        }),
     ];
     for (words, spoil) in spoils {
         spoil();

@@ -61,7 +61,7 @@ fn mistakes_on_the_command_line() {
         ),
         (1, vec!["host", "show", "x"], "x is not in it"),
         (1, vec!["host", "remove", "x"], "x is not in it"),
-        (1, vec!["host", "rotate", "x"], "cosadm host invite x"),
+        (1, vec!["host", "rotate", "x"], " host invite x` invites it"),
         (1, vec!["host", "join", "/nowhere"], "/nowhere: "),
         (1, vec!["host", "join", "-"], "there is no invitation in it"),
     ] {
@@ -82,7 +82,7 @@ fn mistakes_on_the_command_line() {
         &["host", "rotate", "x"],
         &["host", "remove", "x"],
     ] {
-        assert!(none.bad(1, command).contains("cosadm init"));
+        assert!(none.bad(1, command).contains(" init` makes "));
     }
     assert!(!none.0.exists());
 }
@@ -204,6 +204,15 @@ fn check_finds_what_is_wrong() {
                 .any(|line| line.starts_with("problem") && line.contains(words)),
             "{words}: {told}"
         );
+        // No line names its file twice.
+        for line in told.lines() {
+            let file = line.split_ascii_whitespace().nth(1).unwrap_or("");
+            let file = file.trim_end_matches(|c: char| c == ':' || c.is_ascii_digit());
+            assert!(
+                !file.starts_with('/') || line.matches(&format!("{file}:")).count() == 1,
+                "{line}"
+            );
+        }
         let json = text(&s.run(&["check", "--json"]).stdout);
         assert!(json.starts_with("{\"ok\":false,\"problems\":"), "{json}");
     }
@@ -258,7 +267,7 @@ fn output_that_nobody_takes_is_an_error_and_no_panic() {
                 "{told}"
             );
             assert_eq!(
-                told.contains("prints another"),
+                told.contains("the card was not written, and its cookie is withdrawn: "),
                 arguments.contains(&"rotate"),
                 "{told}"
             );
@@ -331,6 +340,17 @@ fn an_ordinary_user_in_his_own_folder() {
     ]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("as you alone"));
+    // What he may not look at is not missing.
+    let s = scratch.init("S");
+    fs::write(s.place().known_hosts(), "").unwrap();
+    let checked = run(&["-C", s.0.to_str().unwrap(), "check"]);
+    let told = text(&checked.stdout);
+    assert_eq!(checked.status.code(), Some(1), "{told}");
+    let line = format!("problem  {}: ", s.place().known_hosts().display());
+    assert!(
+        told.contains(&line) && !told.contains("no host is joined"),
+        "{told}"
+    );
     // Root does not trust a folder that an ordinary user could change under it.
     assert!(
         folder
@@ -340,21 +360,28 @@ fn an_ordinary_user_in_his_own_folder() {
 }
 
 /// A disk of 64 KiB that this one shell and its children alone see, filled
-/// before two commands that must change nothing.
+/// before commands that must change nothing, or take trust back all the same.
 const FULL_DISK: &str = r#"
     mount -t tmpfs -o size=64k,mode=0700 tmpfs "$DIR" || exit 99
     cd "$DIR" && "$COSADM" -C S init >/dev/null || exit 10
     invite() { "$COSADM" -C S host invite "$1" --addr 127.0.0.1 --run-as root; }
     state() { cat S/hostinfo S/cookies/* | sha256sum; ls -A S S/*; }
-    invite hosta >/dev/null || exit 11
+    card=$(invite hosta) || exit 11
+    # Longer than the block that the cookie leaves.
+    head -c 9000 /dev/zero | tr '\0' '#' >>S/hostinfo
     before=$(state)
     cat /dev/zero >filler && exit 12
     invite hostb && exit 13
     "$COSADM" -C S host rotate hosta && exit 14
     test "$before" = "$(state)" || exit 15
+    "$COSADM" -C T init && exit 16
+    "$COSADM" -C S host remove hosta && exit 17
+    test -e S/cookies/hosta.in && exit 18
+    grep -q ^hosta S/hostinfo || exit 19
     rm filler
-    invite hostb >/dev/null || exit 16
-    "$COSADM" -C S host remove hosta || exit 17
+    card=$(invite hostb) || exit 20
+    "$COSADM" -C T init >/dev/null || exit 21
+    "$COSADM" -C S host remove hosta || exit 22
     invite hosta
 "#;
 
@@ -378,10 +405,18 @@ fn a_full_disk_leaves_the_old_files() {
     }
     assert_eq!(output.status.code(), Some(0), "{told}");
     assert_eq!(
-        told.matches("nothing was changed: No space left on device")
+        told.matches("not written, so it is as it was: No space left on device")
             .count(),
-        2,
+        4,
         "{told}"
     );
+    for words in [
+        "hosta: removed the cookies by which it asks this host\n",
+        "hosta: its line not removed: ",
+        "cosadm: made   ",
+        "not everything was made (`cosadm -C ",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
     assert_eq!(text(&output.stdout).matches("caller: ").count(), 1);
 }

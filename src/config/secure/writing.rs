@@ -116,7 +116,7 @@ fn writing(path: &Path, follow: bool) -> Result<(PathBuf, PathBuf), Fault> {
 }
 
 fn not_written(path: &Path, e: std::io::Error) -> Fault {
-    Fault::of(path, format!("not written, and nothing was changed: {e}"))
+    Fault::of(path, format!("not written, so it is as it was: {e}"))
 }
 
 fn sync_folder(folder: &Path) -> std::io::Result<()> {

@@ -1,0 +1,209 @@
+//! The table of subcommands and flags: `commands` reads a command line by it,
+//! `help` writes every `--help` from it.
+
+use super::commands::Call;
+use super::out::{Failure, Out};
+use super::{check, hosts, init, invite, join, rotate};
+
+/// A subcommand.
+pub(super) struct Command {
+    /// The words that name it.
+    pub(super) words: &'static [&'static str],
+    /// What stands after them, as the help shows it; one word an operand.
+    pub(super) operands: &'static str,
+    pub(super) flags: &'static [Flag],
+    /// What it does, in a line.
+    pub(super) meaning: &'static str,
+    /// What more there is to say, in the help of this command.
+    pub(super) more: &'static str,
+    pub(super) run: fn(&Call, &Out) -> Result<(), Failure>,
+}
+
+/// A flag.
+pub(super) struct Flag {
+    pub(super) short: &'static str,
+    pub(super) long: &'static str,
+    /// What its value looks like; empty where it has none.
+    pub(super) value: &'static str,
+    pub(super) repeats: bool,
+    pub(super) meaning: &'static str,
+}
+
+const fn flag(
+    long: &'static str,
+    value: &'static str,
+    repeats: bool,
+    meaning: &'static str,
+) -> Flag {
+    Flag {
+        short: "",
+        long,
+        value,
+        repeats,
+        meaning,
+    }
+}
+
+/// The flags that every command has, before it or after it.
+pub(super) const GLOBAL: &[Flag] = &[
+    Flag {
+        short: "C",
+        long: "",
+        value: "DIR",
+        repeats: false,
+        meaning: "the configuration folder; else COS_CONFIG_DIR, else /etc/cosserver or one's own",
+    },
+    Flag {
+        short: "v",
+        long: "",
+        value: "",
+        repeats: false,
+        meaning: "tell more",
+    },
+    Flag {
+        short: "V",
+        long: "version",
+        value: "",
+        repeats: false,
+        meaning: "the version",
+    },
+    Flag {
+        short: "h",
+        long: "help",
+        value: "",
+        repeats: false,
+        meaning: "this help",
+    },
+];
+
+const JSON: Flag = flag("json", "", false, "write JSON, for scripts");
+const CARD_PORT: Flag = flag(
+    "port",
+    "N",
+    false,
+    "the port on the card, where it is not the configured one",
+);
+
+/// Every subcommand, in the order of the help.
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        words: &["init"],
+        operands: "",
+        flags: &[],
+        meaning: "make the configuration folder with its keys and files",
+        more: "Nothing that is there is overwritten: a second run adds what is missing.",
+        run: init::init,
+    },
+    Command {
+        words: &["host", "invite"],
+        operands: "NAME",
+        flags: &[
+            flag(
+                "addr",
+                "A",
+                true,
+                "an address or network from which NAME may ask; without it, those of its name",
+            ),
+            flag(
+                "run-as",
+                "U,…",
+                true,
+                "the users its commands may run as; an ordinary user's default is himself",
+            ),
+            CARD_PORT,
+        ],
+        meaning: "let NAME run commands here; prints the invitation card",
+        more: "The card holds a secret: carry it to NAME by a safe way (scp, paper), and there run\n\
+               `cosadm host join FILE`. Restrict what NAME may run with commands= in hostinfo.",
+        run: invite::invite,
+    },
+    Command {
+        words: &["host", "join"],
+        operands: "FILE",
+        flags: &[
+            flag(
+                "name",
+                "NAME",
+                false,
+                "the host's name here; without it, the name on the card",
+            ),
+            flag(
+                "addr",
+                "A",
+                true,
+                "an address to dial, where it is not the one on the card",
+            ),
+            flag(
+                "port",
+                "N",
+                false,
+                "the port to dial, where it is not the one on the card",
+            ),
+            flag(
+                "replace-key",
+                "",
+                false,
+                "pin the key on the card in place of another that is pinned",
+            ),
+        ],
+        meaning: "install an invitation card, so that this host can run commands there",
+        more: "FILE may be - for standard input. It grants the other host nothing here.",
+        run: join::join,
+    },
+    Command {
+        words: &["host", "list"],
+        operands: "",
+        flags: &[JSON],
+        meaning: "list the hosts of the host table",
+        more: "",
+        run: hosts::list,
+    },
+    Command {
+        words: &["host", "show"],
+        operands: "NAME",
+        flags: &[JSON],
+        meaning: "show what is known of NAME",
+        more: "",
+        run: hosts::show,
+    },
+    Command {
+        words: &["host", "rotate"],
+        operands: "NAME",
+        flags: &[
+            CARD_PORT,
+            flag(
+                "again",
+                "",
+                false,
+                "where two cookies are live, replace the newer one: its card is lost",
+            ),
+            flag(
+                "finish",
+                "",
+                false,
+                "drop the older cookie, once NAME has joined with the new card",
+            ),
+        ],
+        meaning: "give NAME a new cookie; prints a new invitation card",
+        more: "The older cookie stays good until --finish, which shuts NAME out where it has not joined\n\
+               with the new card. The recorded machine key of NAME is forgotten: the next machine that\n\
+               proves a cookie is recorded. Where NAME has a line and no cookie, it gets one.",
+        run: rotate::rotate,
+    },
+    Command {
+        words: &["host", "remove"],
+        operands: "NAME",
+        flags: &[],
+        meaning: "remove NAME: its line, cookies, recorded machine key and pins",
+        more: "",
+        run: hosts::remove,
+    },
+    Command {
+        words: &["check"],
+        operands: "",
+        flags: &[JSON],
+        meaning: "check every file, owner, mode, key and host, and say what each means",
+        more: "Exits with 1 if there is a problem.",
+        run: check::check,
+    },
+];
