@@ -7,6 +7,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::geteuid;
 
 use crate::fault::Fault;
@@ -59,6 +60,11 @@ impl Out {
                 .try_clone_to_owned()
                 .map_err(Fault::from)?,
         );
+        let flags = fcntl(&stdout, FcntlArg::F_GETFL).map_err(Fault::from)?;
+        if flags & libc::O_ACCMODE == libc::O_RDONLY {
+            let words = "standard output is open for reading alone; nothing was changed";
+            return Err(Fault::new(words).into());
+        }
         let about = stdout.metadata().map_err(Fault::from)?;
         let is_null = std::fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == about.rdev());
         if about.file_type().is_char_device() && is_null {

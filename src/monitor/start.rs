@@ -228,6 +228,10 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
     } else {
         Log::syslog(level)
     };
+    if std::process::id() == 1 {
+        let why = "this is process 1, and reaps none but its own: start it under an init";
+        log.say(Level::Warning, "fault", &[("why", &why)]);
+    }
     if in_its_place == Some(true) {
         warn_about_account(&mut log, &settings);
     }

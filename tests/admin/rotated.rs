@@ -148,6 +148,11 @@ fn a_line_without_a_cookie_gets_one() {
     assert!(told.contains(&said(&s, "host invite hostb")), "{told}");
 }
 
+fn mode(file: &std::path::Path) -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(file).unwrap().mode() & 0o7777
+}
+
 #[test]
 fn no_card_is_made_where_it_would_be_lost() {
     let scratch = Scratch::new();
@@ -157,16 +162,18 @@ fn no_card_is_made_where_it_would_be_lost() {
     let me = me();
     let invite = ["host", "invite", "hostb", "--addr=::1", "--run-as", &me];
     for arguments in [ROTATE, &invite] {
-        for sink in ["&-", "/dev/null"] {
-            let script = format!("exec \"$0\" \"$@\" >{sink}");
+        for sink in [">&-", ">/dev/null", "1<hostinfo"] {
+            let script = format!("exec \"$0\" \"$@\" {sink}");
             let mut command = std::process::Command::new("/bin/sh");
             command.args(["-c", &script, COSADM, "-C"]).arg(&s.0);
-            let output = command.args(arguments).output().unwrap();
+            let output = command.current_dir(&s.0).args(arguments).output().unwrap();
             let told = text(&output.stderr);
             assert_eq!(output.status.code(), Some(1), "{sink}: {told}");
-            assert!(told.contains("the card would be lost"), "{told}");
+            assert!(told.contains("nothing was changed"), "{told}");
             assert_eq!(content(&s.0), before);
         }
+        // A program's mode, for one, which a careless 1< would have changed.
+        assert_eq!(mode(&s.0.join("hostinfo")), 0o644);
     }
 }
 
