@@ -172,10 +172,10 @@ fn a_job_has_its_whole_grace_to_end_by_itself() {
     let d = Daemon::start_with("[exec]\nhup-to-kill = 1000\n", "");
     let mut fifo = Fifo::new(d.folder.path("fifo"));
     let mut gate = session::Gate::new(d.folder.path("gate"));
-    // It waits for its child, which would count until the system's first process
-    // has reaped it.
+    // Its child is there before the hang-up, and is waited for: else it would count
+    // until the system's first process has reaped it.
     let script = format!(
-        "exec 9>{} 2>/dev/null; trap 'echo hup >&9; read x <{}; wait; echo tidied >&9; exit' HUP; echo $$; sleep 1000 9>&- & wait",
+        "exec 9>{} 2>/dev/null; trap 'echo hup >&9; read x <{}; wait; echo tidied >&9; exit 0' HUP; sleep 1000 9>&- & echo $$; wait",
         fifo.name(),
         gate.name()
     );
