@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::config::hostinfo::{self, Entry, FILE_MAX, quote, words};
 use crate::config::name::HostName;
 use crate::config::place::Place;
-use crate::config::secure::{self, Kind};
+use crate::config::secure;
 use crate::config::words::cosadm;
 use crate::fault::Fault;
 
@@ -69,17 +69,7 @@ pub(super) struct Text {
 impl Text {
     pub(super) fn read(place: &Place, _: &Lock) -> Result<Self, Fault> {
         let file = place.hostinfo();
-        let bytes = place
-            .read_if_there(&file, Kind::Policy, FILE_MAX)?
-            .ok_or_else(|| {
-                Fault::of(
-                    &file,
-                    format!(
-                        "there is no host table; {} makes one",
-                        cosadm(place, "init")
-                    ),
-                )
-            })?;
+        let bytes = hostinfo::content(place)?;
         Ok(Self {
             file,
             lines: bytes

@@ -145,7 +145,10 @@ pub fn find_in(text: &[u8], file: &Path, host: &HostName) -> Result<Option<Entry
 }
 
 /// The file's content, opened with care.
-fn content(place: &Place) -> Result<Zeroizing<Vec<u8>>, Fault> {
+///
+/// # Errors
+/// It is missing, not to be trusted, or too long.
+pub fn content(place: &Place) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let file = place.hostinfo();
     place
         .read_if_there(&file, Kind::Policy, FILE_MAX)?

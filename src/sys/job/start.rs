@@ -2,7 +2,7 @@
 //! exec, or where that is not to be had by fork(2).
 //!
 //! Run by the monitor, which has one thread. A fork copies the monitor's tables of
-//! pages, and each page that either writes afterwards: a fifth of a millisecond
+//! pages, and each page that either writes afterwards: some 0.4 ms of processor time
 //! for a command. vfork(2) copies nothing but stops the monitor until the child
 //! has executed its program, which a slow home folder or the user's own SIGSTOP can
 //! put off for ever. So the child shares the memory (CLONE_VM) and the monitor goes on:
