@@ -16,9 +16,9 @@ use cosserver::secret::{KeyPair, Secret};
 use cosserver::wire::answer::{self, Answer};
 use cosserver::wire::hello::{Hello, ServerHello, Suite};
 use cosserver::wire::noise::{Direction, Initiator, Prepared, Responder};
-use cosserver::wire::opening::Opening;
+use cosserver::wire::opening::{Credential, Hosts, Opening};
 use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::{self, Command, Request};
+use cosserver::wire::request::{self, Command, Request, Service};
 use cosserver::wire::seal::{Opener, Sealer};
 use cosserver::wire::stream::{End, Message, Signal, Stream};
 use cosserver::wire::{cbor, limits};
@@ -147,6 +147,7 @@ fn request(words: &[&[u8]]) -> Request {
         ("LC_ALL".to_owned(), b"C".to_vec()),
     ];
     Request {
+        service: Service::Exec,
         user: "root".to_owned(),
         caller_user: "alice".to_owned(),
         command: request::pack_words(words).unwrap().0,
@@ -165,18 +166,21 @@ fn requests() -> Vec<Vec<u8>> {
 
 fn opening(request: &[u8]) -> Vec<u8> {
     let (caller, server) = ("hosta".to_owned(), "hostb".to_owned());
+    let proof = [9; 32];
     Opening {
-        caller,
-        server,
         request,
-        proof: [9; 32],
+        credential: Credential::Hash(Hosts {
+            caller,
+            server,
+            proof,
+        }),
     }
     .encode()
     .unwrap()
 }
 
 fn answers() -> Vec<Vec<u8>> {
-    [Answer::Accept { proof: [5; 32] }, Answer::SendCommand]
+    [Answer::accept([5; 32]), Answer::SendCommand]
         .map(|a| a.encode().unwrap())
         .to_vec()
 }

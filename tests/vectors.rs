@@ -16,7 +16,7 @@ use cosserver::wire::noise::{Direction, Prepared, Responder};
 use cosserver::wire::opening::Opening;
 use cosserver::wire::proof::{self, Claim, Side};
 use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::{self, Command, Request};
+use cosserver::wire::request::{self, Command, Request, Service};
 use cosserver::wire::seal::{Opener, Sealer};
 use cosserver::wire::stream::{End, Message, Signal, Stream};
 use cosserver::wire::{cbor, limits};
@@ -156,6 +156,7 @@ fn request_of(value: &Value) -> Request {
         (part(0).to_owned(), unhex(part(1)))
     });
     Request {
+        service: Service::Exec,
         user: text(value, "user").to_owned(),
         caller_user: text(value, "calling_user").to_owned(),
         command,
@@ -223,10 +224,11 @@ fn opening_and_proofs() {
     for vector in list(&file, "good") {
         let encoded = bytes(vector, "opening");
         let opening = Opening::decode(&encoded).unwrap();
-        assert_eq!(opening.caller, text(vector, "caller"));
-        assert_eq!(opening.server, text(vector, "server"));
+        let hosts = opening.credential.hosts().unwrap();
+        assert_eq!(hosts.caller, text(vector, "caller"));
+        assert_eq!(hosts.server, text(vector, "server"));
         assert_eq!(opening.request, bytes(vector, "request"));
-        assert_eq!(opening.proof, array(vector, "client_proof"));
+        assert_eq!(hosts.proof, array(vector, "client_proof"));
         assert_eq!(opening.encode().as_ref(), Ok(&encoded));
         proofs_match(vector, "client_key", "host_key");
     }
@@ -244,6 +246,7 @@ fn proofs_match(vector: &Value, client_key: &str, host_key: &str) {
         server_key: &PublicKey(array(vector, host_key)),
         nonce: &nonce,
         request: &request,
+        voucher: None,
     };
     for (side, other, key) in [
         (Side::Client, Side::Server, "client_proof"),
@@ -261,13 +264,11 @@ fn answers_and_denied() {
     let file = load("answer");
     for vector in list(&file, "good") {
         let expected = match vector["proof"].as_str() {
-            Some(_) => Answer::Accept {
-                proof: array(vector, "proof"),
-            },
+            Some(_) => Answer::accept(array(vector, "proof")),
             None => Answer::SendCommand,
         };
         let payload = bytes(vector, "payload");
-        assert_eq!(Answer::decode(&payload), Ok(expected));
+        assert_eq!(Answer::decode(&payload).as_ref(), Ok(&expected));
         assert_eq!(expected.encode(), Ok(payload));
     }
     refuses(list(&file, "bad"), |b| Answer::decode(b).is_ok());
@@ -311,7 +312,8 @@ fn open_message_1(vector: &Value) {
     assert_eq!(*opened.payload, bytes(vector, "opening"));
     let opening = Opening::decode(&opened.payload).unwrap();
     assert_eq!(opening.request, bytes(vector, "request"));
-    assert_eq!(opening.proof, array(vector, "client_proof"));
+    let hosts = opening.credential.hosts().unwrap();
+    assert_eq!(hosts.proof, array(vector, "client_proof"));
     proofs_match(vector, "machine_public", "host_public");
 
     // A changed byte anywhere, or another host's key, and it does not open.
@@ -426,9 +428,7 @@ fn handshake() {
         let answer = bytes(vector, "answer");
         let content = record::parse(&answer, &[Kind::Answer]).unwrap().content;
         assert_eq!(content, bytes(vector, "message_2"));
-        let accept = Answer::Accept {
-            proof: array(vector, "server_proof"),
-        };
+        let accept = Answer::accept(array(vector, "server_proof"));
         assert_eq!(Answer::decode(&bytes(vector, "answer_payload")), Ok(accept));
         for (key, record, text) in [
             ("key_to_server", "first_to_server", &b"\x01\x00in"[..]),
@@ -504,7 +504,7 @@ fn long_command() {
         let text = opener.open(&mut body).unwrap();
         assert_eq!(text, bytes(vector, "accept_plaintext"));
         let proof = array(vector, "server_proof");
-        assert_eq!(Answer::decode(text), Ok(Answer::Accept { proof }));
+        assert_eq!(Answer::decode(text), Ok(Answer::accept(proof)));
         sealer.record(text).unwrap();
         sealed(
             &mut sealer,

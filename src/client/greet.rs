@@ -19,7 +19,7 @@ use crate::wire::answer::{self, Reference};
 use crate::wire::hello::{Hello, ServerHello, Suite, VERSION};
 use crate::wire::limits::{COMMAND_PIECE, LENGTH_BYTES};
 use crate::wire::noise::{Initiator, Prepared};
-use crate::wire::opening::Opening;
+use crate::wire::opening::{Credential, Hosts, Opening};
 use crate::wire::proof::{self, Claim, Side};
 use crate::wire::record::{self, Envelope, Kind};
 use crate::wire::seal::{Opener, Sealer};
@@ -160,13 +160,16 @@ impl<'a> Greeted<'a> {
             server_key: who.pin,
             nonce: &theirs.nonce,
             request: &question.request,
+            voucher: None,
         };
         let proof = proof::make(who.cookie, Side::Client, &claim).map_err(ours)?;
         let opening = Opening {
-            caller: who.caller.to_owned(),
-            server: who.server.to_owned(),
             request: &question.request,
-            proof,
+            credential: Credential::Hash(Hosts {
+                caller: who.caller.to_owned(),
+                server: who.server.to_owned(),
+                proof,
+            }),
         };
         let hello = &our_hello.record;
         let mut noise = Initiator::new(
@@ -199,7 +202,7 @@ impl<'a> Greeted<'a> {
         let mut sealer = Sealer::new(keys.suite, &keys.to_server).map_err(ours)?;
         let mut opener = Opener::new(keys.suite, &keys.to_client).map_err(ours)?;
         let mut answer = wire_answer::Answer::decode(&payload).map_err(theirs_is_wrong)?;
-        if let (answer::Answer::SendCommand, Some(rest)) = (answer, &question.follows) {
+        if let (answer::Answer::SendCommand, Some(rest)) = (&answer, &question.follows) {
             for piece in rest.chunks(COMMAND_PIECE) {
                 line.send_sealed(&mut sealer, piece)?;
             }
@@ -215,9 +218,12 @@ impl<'a> Greeted<'a> {
                 "it accepted a command before it had it",
             )));
         }
-        let answer::Answer::Accept { proof } = answer else {
+        let answer::Answer::Accept {
+            proof: Some(proof), ..
+        } = answer
+        else {
             return Err(theirs_is_wrong(Malformed(
-                "it asks for a command that it has",
+                "it asks for what it has, or proves nothing",
             )));
         };
         if !proof::verify(who.cookie, Side::Server, &claim, &proof) {

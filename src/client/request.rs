@@ -12,7 +12,7 @@ use super::greet::Question;
 use crate::config::hostinfo::Entry;
 use crate::fault::Fault;
 use crate::wire::limits::{COMMAND, VARIABLE_NAME, VARIABLE_VALUE, VARIABLES};
-use crate::wire::request::{self, Request};
+use crate::wire::request::{self, Request, Service};
 
 /// Composes the request of a call.
 ///
@@ -28,6 +28,7 @@ pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
         ))
     })?;
     let request = Request {
+        service: Service::Exec,
         user,
         caller_user,
         command,

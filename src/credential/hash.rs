@@ -1,6 +1,7 @@
 //! The mechanism `hash` (seed 000): the caller is a host of HOSTINFO, calls from
 //! its address with its machine key, and has hashed our nonce with its request
-//! under a cookie that only the two of us have.
+//! under a cookie that only the two of us have. And `vouch`: the same, where a user of
+//! that host calls with a key of his own, and its signer has made the hash.
 
 use std::net::IpAddr;
 
@@ -14,8 +15,8 @@ use crate::fault::Fault;
 use crate::refusal::{Cause, Refusal};
 use crate::secret::{PublicKey, Secret};
 use crate::wire::noise::{Keys, Responder};
-use crate::wire::opening::Opening;
-use crate::wire::proof::{self, Claim, Side};
+use crate::wire::opening::{Credential, Opening};
+use crate::wire::proof::{self, Claim, Side, Voucher};
 use crate::wire::request::{self, Command, Request};
 use crate::wire::{Malformed, answer::Answer};
 
@@ -31,6 +32,8 @@ pub struct Against<'a> {
     pub name: &'a HostName,
     /// Our own public key.
     pub host_key: &'a PublicKey,
+    /// The secret that our key shares with another; `None`: that key is of low order.
+    pub shared: &'a dyn Fn(&PublicKey) -> Option<Secret>,
     /// The address at the other end of the socket, asked of the kernel.
     pub peer: IpAddr,
 }
@@ -43,6 +46,7 @@ pub struct Proven {
     server_proof: [u8; 32],
     responder: Option<Responder>,
     machine: PublicKey,
+    vouched: bool,
     newly_recorded: bool,
 }
 
@@ -62,6 +66,12 @@ impl Proven {
         &self.machine
     }
 
+    /// Whether its signer speaks for one of its users, whose name the request has; else
+    /// it is the host itself that asks.
+    pub const fn is_vouched(&self) -> bool {
+        self.vouched
+    }
+
     /// What it asks for.
     pub const fn request(&self) -> &Request {
         &self.request
@@ -77,10 +87,7 @@ impl Proven {
     /// # Errors
     /// None that a proof can cause.
     pub fn acceptance(&self) -> Result<Vec<u8>, Malformed> {
-        Answer::Accept {
-            proof: self.server_proof,
-        }
-        .encode()
+        Answer::accept(self.server_proof).encode()
     }
 
     /// Message 2 around an answer, and the keys. Once.
@@ -118,35 +125,47 @@ fn not_a_request(m: Malformed) -> Refusal {
 /// Whatever is wrong, for the log.
 pub fn prove(opened: Opened, against: &Against<'_>) -> Result<Proven, Refusal> {
     let opening = Opening::decode(&opened.payload).map_err(not_a_request)?;
-    let server = HostName::parse(&opening.server).ok();
+    let (hosts, voucher) = match opening.credential {
+        Credential::Hash(hosts) => (hosts, None),
+        Credential::Vouch(hosts, machine) => (hosts, Some(machine)),
+        Credential::Password => return Err(not_a_request(Malformed("no host asks"))),
+    };
+    let server = HostName::parse(&hosts.server).ok();
     if server.as_ref() != Some(against.name) {
         let words = format!(
             "it calls {:?}, and this host is {}",
-            opening.server, against.name
+            hosts.server, against.name
         );
         return Err(Refusal::new(Cause::ServerName, words));
     }
-    let caller =
-        HostName::parse(&opening.caller).map_err(|e| Refusal::new(Cause::UnknownHost, e))?;
+    let caller = HostName::parse(&hosts.caller).map_err(|e| Refusal::new(Cause::UnknownHost, e))?;
     let entry = against.table.get(&caller).ok_or_else(|| {
         Refusal::new(
             Cause::UnknownHost,
             format!("{caller} has no right line in hostinfo"),
         )
     })?;
+    check_address(entry, against)?;
+    let machine = voucher.unwrap_or(opened.machine);
+    let recorded = machines::recorded(against.place, &caller);
+    check_key(entry, &machine, &recorded)?;
+    let weak = || not_a_request(Malformed("a machine key of low order"));
+    let shared = voucher.map(|key| (against.shared)(&key).ok_or_else(weak));
+    let shared = shared.transpose()?;
     let claim = Claim {
-        caller: &opening.caller,
-        server: &opening.server,
+        caller: &hosts.caller,
+        server: &hosts.server,
         caller_key: &opened.machine,
         server_key: against.host_key,
         nonce: &opened.nonce,
         request: opening.request,
+        voucher: shared.as_ref().map(|shared| Voucher {
+            machine: &machine,
+            shared,
+        }),
     };
-    check_address(entry, against)?;
-    let recorded = machines::recorded(against.place, &caller);
-    check_key(entry, &opened.machine, &recorded)?;
-    let cookie = right_cookie(&caller, &claim, &opening.proof, against.place)?;
-    let newly_recorded = record_key(&caller, opened.machine, recorded, against.place)?;
+    let cookie = right_cookie(&caller, &claim, &hosts.proof, against.place)?;
+    let newly_recorded = record_key(&caller, machine, recorded, against.place)?;
     let request = Request::decode(opening.request).map_err(not_a_request)?;
     let server_proof = proof::make(&cookie, Side::Server, &claim).map_err(not_a_request)?;
     Ok(Proven {
@@ -155,7 +174,8 @@ pub fn prove(opened: Opened, against: &Against<'_>) -> Result<Proven, Refusal> {
         request,
         server_proof,
         responder: Some(opened.responder),
-        machine: opened.machine,
+        machine,
+        vouched: voucher.is_some(),
         newly_recorded,
     })
 }

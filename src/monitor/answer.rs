@@ -187,6 +187,7 @@ impl Monitor {
                 place: &place,
                 name: &self.settings.name,
                 host_key: &self.host.public,
+                shared: &|machine| self.stock.agree(&self.host, machine),
                 peer,
             },
         )?;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::secret::{KeyPair, PublicKey};
+use crate::secret::{KeyPair, PublicKey, Secret};
 use crate::wire::noise::{Prepared, SharedSecrets};
 
 /// Machines whose shared secret is kept. One that never proved itself is not.
@@ -23,6 +23,12 @@ impl Stock {
     /// What there is for the next handshake. The ephemeral pair leaves the stock.
     pub(super) fn take(&mut self) -> Prepared {
         Prepared::new(self.ephemeral.take(), Arc::clone(&self.shared))
+    }
+
+    /// The secret that the host's key shares with a machine's: known, or computed
+    /// now. `None`: that key is of low order.
+    pub(super) fn agree(&self, host: &KeyPair, machine: &PublicKey) -> Option<Secret> {
+        self.shared.agree(host, machine)
     }
 
     /// Takes note of a machine that has proven itself.

@@ -1,25 +1,40 @@
 //! What the server answers to a ClientHello: AuthAccept or AuthContinue inside
 //! Noise, or Denied in the clear, which says nothing but a random reference.
 
+use super::prompt::{self, Text};
 use super::record::{self, Kind};
 use super::{Malformed, cbor, limits};
 
 /// An answer as the client reads it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// AuthAccept: the connection is accepted; the server's own proof.
+    /// AuthAccept: the connection is accepted.
     Accept {
-        /// HMAC-SHA-256 under the server's label, see [`super::proof`].
-        proof: [u8; 32],
+        /// The server's own proof where the client has given one: HMAC-SHA-256
+        /// under the server's label, see [`super::proof`].
+        proof: Option<[u8; 32]>,
+        /// What there is to be told, at a login.
+        texts: Vec<Text>,
     },
     /// AuthContinue: the server waits for the rest of the command.
     SendCommand,
+    /// AuthContinue: the server waits for the answers to these prompts.
+    Prompts(Vec<Text>),
 }
 
 const ACCEPT: u8 = 0;
 const SEND_COMMAND: u8 = 1;
+const PROMPTS: u8 = 2;
 
 impl Answer {
+    /// The answer that accepts a host's request.
+    pub const fn accept(proof: [u8; 32]) -> Self {
+        Self::Accept {
+            proof: Some(proof),
+            texts: Vec::new(),
+        }
+    }
+
     /// The answer's bytes, the payload of a Noise message.
     ///
     /// # Errors
@@ -27,8 +42,24 @@ impl Answer {
     pub fn encode(&self) -> Result<Vec<u8>, Malformed> {
         cbor::write(|e| {
             match self {
-                Self::Accept { proof } => e.map(2)?.u8(1)?.u8(ACCEPT)?.u8(2)?.bytes(proof)?,
-                Self::SendCommand => e.map(1)?.u8(1)?.u8(SEND_COMMAND)?,
+                Self::Accept { proof, texts } => {
+                    let fields = 1_u64.saturating_add(proof.is_some().into());
+                    e.map(fields.saturating_add((!texts.is_empty()).into()))?;
+                    e.u8(1)?.u8(ACCEPT)?;
+                    if let Some(proof) = proof {
+                        e.u8(2)?.bytes(proof)?;
+                    }
+                    if !texts.is_empty() {
+                        prompt::put(e.u8(3)?, texts)?;
+                    }
+                }
+                Self::SendCommand => {
+                    e.map(1)?.u8(1)?.u8(SEND_COMMAND)?;
+                }
+                Self::Prompts(texts) => {
+                    e.map(2)?.u8(1)?.u8(PROMPTS)?;
+                    prompt::put(e.u8(3)?, texts)?;
+                }
             };
             Ok(())
         })
@@ -39,20 +70,25 @@ impl Answer {
     /// # Errors
     /// Anything but a canonical answer.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let (mut status, mut proof) = (None, None);
+        let (mut status, mut proof, mut texts) = (None, None, Vec::new());
         cbor::each_pair(bytes, |key, d| {
             match key {
                 1 => status = Some(d.u8()?),
                 2 => proof = Some(cbor::exactly(d)?),
+                3 => texts = prompt::get(d)?,
                 _ => return Ok(false),
             }
             Ok(true)
         })?;
-        match (status, proof) {
-            (Some(ACCEPT), Some(proof)) => Ok(Self::Accept { proof }),
-            (Some(SEND_COMMAND), _) => Ok(Self::SendCommand),
+        match status {
+            Some(ACCEPT) if texts.iter().any(|t| t.style.is_prompt()) => Err(Malformed(
+                "an answer that accepts and asks at the same time",
+            )),
+            Some(ACCEPT) => Ok(Self::Accept { proof, texts }),
+            Some(SEND_COMMAND) => Ok(Self::SendCommand),
+            Some(PROMPTS) if texts.iter().any(|t| t.style.is_prompt()) => Ok(Self::Prompts(texts)),
             _ => Err(Malformed(
-                "an answer of unknown status, or without its proof",
+                "an answer of unknown status, or without its prompt",
             )),
         }
     }

@@ -67,6 +67,18 @@ pub const VARIABLE_NAME: usize = 64;
 /// Bytes of a variable's value.
 pub const VARIABLE_VALUE: usize = 256;
 
+/// Texts and prompts in one message: as many as PAM hands over at once.
+pub const PROMPTS: usize = 32;
+/// Bytes of one of them (PAM_MAX_MSG_SIZE).
+pub const PROMPT: usize = 512;
+/// Bytes of all texts of one message together: with their heads they fit a record.
+pub const PROMPTS_BYTES: usize = 3_584;
+/// Bytes of an answer to a prompt (PAM_MAX_RESP_SIZE, less its NUL).
+pub const REPLY: usize = 511;
+/// Messages with prompts in one login; a PAM stack that asks more often than this is
+/// one that never ends.
+pub const ROUNDS: usize = 32;
+
 /// Deepest nesting of CBOR in any message.
 pub const CBOR_DEPTH: usize = 8;
 

@@ -6,7 +6,7 @@
 //!
 //! In the order of a connection: `hello` and `server_hello` in the clear,
 //! `noise` around `opening` (mechanism, request, proof), `answer` (accepted, to
-//! be continued, denied), then `seal`, `stream` and `batch` for the data.
+//! be continued, denied) with `prompt`, then `seal`, `stream` and `batch` for the data.
 #![deny(
     clippy::arithmetic_side_effects,
     reason = "lengths here come from peers"
@@ -20,6 +20,7 @@ pub mod hello;
 pub mod limits;
 pub mod noise;
 pub mod opening;
+pub mod prompt;
 pub mod proof;
 pub mod record;
 pub mod request;

@@ -69,6 +69,13 @@ impl SharedSecrets {
         Ok(())
     }
 
+    /// The secret of two keys: the one that is kept, or computed now. `None`: theirs
+    /// is of low order.
+    pub fn agree(&self, own: &KeyPair, theirs: &PublicKey) -> Option<Secret> {
+        let known = self.0.get(&(own.public, *theirs)).cloned();
+        known.or_else(|| agree(own, theirs))
+    }
+
     /// Whether this one is kept.
     pub fn has(&self, own: &PublicKey, theirs: &PublicKey) -> bool {
         self.0.contains_key(&(*own, *theirs))

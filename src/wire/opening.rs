@@ -1,22 +1,56 @@
 //! The opening: the payload of Noise message 1, which only the host can read.
-//! Who calls whom, by which mechanism, the request's exact bytes, the proof.
+//! By which mechanism somebody asks, with what to prove it, and the request's
+//! exact bytes.
 
 use super::{Malformed, cbor, limits};
+use crate::secret::PublicKey;
 
-/// The mechanism of this version: a hash under a cookie (seeds 000 and 001).
+/// A hash under a cookie, by whoever may read it (seeds 000 and 001).
 pub const HASH: &str = "hash";
+/// The same for an ordinary user, by the signer of his host.
+pub const VOUCH: &str = "vouch";
+/// What PAM asks: the answers come later, when the host has proven itself.
+pub const PASSWORD: &str = "password";
 
 /// The payload of the ClientHello.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opening<'a> {
+    /// The request, exactly as a proof covers it.
+    pub request: &'a [u8],
+    /// By what its sender will be believed.
+    pub credential: Credential,
+}
+
+/// The mechanism, and what it needs beforehand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// A host asks, and has the cookie.
+    Hash(Hosts),
+    /// A user of a host asks; his host's signer vouches for his name.
+    Vouch(Hosts, PublicKey),
+    /// Somebody asks who will be asked for a password.
+    Password,
+}
+
+/// Who calls whom, and the proof.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hosts {
     /// The name under which the host knows the caller.
     pub caller: String,
     /// The host's own name, as it stood on the invitation.
     pub server: String,
-    /// The request, exactly as the proof covers it.
-    pub request: &'a [u8],
-    /// The proof: HMAC-SHA-256 of what [`super::proof`] says.
+    /// HMAC-SHA-256 of what [`super::proof`] says.
     pub proof: [u8; 32],
+}
+
+impl Credential {
+    /// Who calls whom, where a host asks.
+    pub const fn hosts(&self) -> Option<&Hosts> {
+        match self {
+            Self::Hash(hosts) | Self::Vouch(hosts, _) => Some(hosts),
+            Self::Password => None,
+        }
+    }
 }
 
 impl<'a> Opening<'a> {
@@ -26,15 +60,29 @@ impl<'a> Opening<'a> {
     /// None that the fields can cause; a payload too long fails later, where
     /// the record is made.
     pub fn encode(&self) -> Result<Vec<u8>, Malformed> {
+        let (mechanism, machine) = match &self.credential {
+            Credential::Hash(_) => (HASH, None),
+            Credential::Vouch(_, machine) => (VOUCH, Some(machine)),
+            Credential::Password => (PASSWORD, None),
+        };
+        let hosts = self.credential.hosts();
+        let fields = match (hosts, machine) {
+            (None, _) => 2,
+            (Some(_), None) => 5,
+            (Some(_), Some(_)) => 6,
+        };
         cbor::write(|e| {
-            e.map(5)?
-                .u8(1)?
-                .str(HASH)?
-                .u8(2)?
-                .str(&self.caller)?
-                .u8(3)?
-                .str(&self.server)?;
-            e.u8(4)?.bytes(self.request)?.u8(5)?.bytes(&self.proof)?;
+            e.map(fields)?.u8(1)?.str(mechanism)?;
+            if let Some(hosts) = hosts {
+                e.u8(2)?.str(&hosts.caller)?.u8(3)?.str(&hosts.server)?;
+            }
+            e.u8(4)?.bytes(self.request)?;
+            if let Some(hosts) = hosts {
+                e.u8(5)?.bytes(&hosts.proof)?;
+            }
+            if let Some(machine) = machine {
+                e.u8(6)?.bytes(&machine.0)?;
+            }
             Ok(())
         })
     }
@@ -45,7 +93,7 @@ impl<'a> Opening<'a> {
     /// Anything but a canonical opening of a mechanism that exists.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (mut mechanism, mut caller, mut server) = (None, None, None);
-        let (mut request, mut proof) = (None, None);
+        let (mut request, mut proof, mut machine) = (None, None, None);
         cbor::each_pair(bytes, |key, d| {
             match key {
                 1 => mechanism = Some(d.str()?),
@@ -53,18 +101,30 @@ impl<'a> Opening<'a> {
                 3 => server = Some(name(d.str()?)?),
                 4 => request = Some(d.bytes()?),
                 5 => proof = Some(cbor::exactly(d)?),
+                6 => machine = Some(PublicKey(cbor::exactly(d)?)),
                 _ => return Ok(false),
             }
             Ok(true)
         })?;
-        if mechanism != Some(HASH) {
-            return Err(Malformed("a mechanism that does not exist"));
-        }
+        let hosts = || {
+            Ok::<_, Malformed>(Hosts {
+                caller: caller.ok_or(Malformed("an opening without a caller"))?,
+                server: server.ok_or(Malformed("an opening without a server"))?,
+                proof: proof.ok_or(Malformed("an opening without a proof"))?,
+            })
+        };
+        let credential = match mechanism {
+            Some(HASH) => Credential::Hash(hosts()?),
+            Some(VOUCH) => {
+                let machine = machine.ok_or(Malformed("an opening without its host's key"))?;
+                Credential::Vouch(hosts()?, machine)
+            }
+            Some(PASSWORD) => Credential::Password,
+            _ => return Err(Malformed("a mechanism that does not exist")),
+        };
         Ok(Self {
-            caller: caller.ok_or(Malformed("an opening without a caller"))?,
-            server: server.ok_or(Malformed("an opening without a server"))?,
             request: request.ok_or(Malformed("an opening without a request"))?,
-            proof: proof.ok_or(Malformed("an opening without a proof"))?,
+            credential,
         })
     }
 }

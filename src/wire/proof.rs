@@ -4,6 +4,11 @@
 //! `K = HKDF-SHA-256(salt = none, ikm = cookie, info = "cosserver hash v1")`, then
 //! HMAC-SHA-256 under `K` over label, both names, both public keys, nonce and
 //! the request's exact bytes, each with its length (32 bits, big-endian) before it.
+//!
+//! Where a host's signer vouches for a user, the user's own key is the caller's in
+//! this, labels and info say `vouch`, the salt is the secret that his host's machine
+//! key shares with the server's, and that machine key stands behind the caller's: one
+//! hash shows cookie and machine key both.
 
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
@@ -28,6 +33,17 @@ pub struct Claim<'a> {
     pub nonce: &'a [u8; limits::NONCE],
     /// The request's exact bytes.
     pub request: &'a [u8],
+    /// Who vouches for the caller, if he is a user of the calling host.
+    pub voucher: Option<Voucher<'a>>,
+}
+
+/// The machine that vouches for one of its users.
+#[derive(Clone, Copy)]
+pub struct Voucher<'a> {
+    /// Its public machine key.
+    pub machine: &'a PublicKey,
+    /// The secret that this key and the server's share (X25519).
+    pub shared: &'a Secret,
 }
 
 /// Whose proof it is; each side has a label of its own, so that neither can
@@ -41,10 +57,12 @@ pub enum Side {
 }
 
 impl Side {
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Client => "cosserver hash v1 client",
-            Self::Server => "cosserver hash v1 server",
+    const fn label(self, vouched: bool) -> &'static str {
+        match (self, vouched) {
+            (Self::Client, false) => "cosserver hash v1 client",
+            (Self::Server, false) => "cosserver hash v1 server",
+            (Self::Client, true) => "cosserver vouch v1 client",
+            (Self::Server, true) => "cosserver vouch v1 server",
         }
     }
 }
@@ -55,21 +73,24 @@ impl Side {
 /// None that a claim can cause.
 pub fn make(cookie: &Secret, side: Side, claim: &Claim<'_>) -> Result<[u8; 32], Malformed> {
     let mut key = Zeroizing::new([0_u8; 32]);
-    Hkdf::<Sha256>::new(None, cookie.expose())
-        .expand(b"cosserver hash v1", key.as_mut_slice())
+    let (salt, info): (Option<&[u8]>, &[u8]) = match &claim.voucher {
+        None => (None, b"cosserver hash v1"),
+        Some(voucher) => (Some(voucher.shared.expose()), b"cosserver vouch v1"),
+    };
+    Hkdf::<Sha256>::new(salt, cookie.expose())
+        .expand(info, key.as_mut_slice())
         .map_err(|_| Malformed("a key that cannot be derived"))?;
     let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key.as_slice())
         .map_err(|_| Malformed("a key that cannot be used"))?;
-    let parts: [&[u8]; 7] = [
-        side.label().as_bytes(),
+    let voucher = claim.voucher.as_ref().map(|v| v.machine.0.as_slice());
+    let parts = [
+        side.label(voucher.is_some()).as_bytes(),
         claim.caller.as_bytes(),
         claim.server.as_bytes(),
         &claim.caller_key.0,
-        &claim.server_key.0,
-        claim.nonce,
-        claim.request,
     ];
-    for part in parts {
+    let rest = [&claim.server_key.0, claim.nonce.as_slice(), claim.request];
+    for part in parts.into_iter().chain(voucher).chain(rest) {
         let length = u32::try_from(part.len()).map_err(|_| Malformed("a claim too long"))?;
         mac.update(&length.to_be_bytes());
         mac.update(part);

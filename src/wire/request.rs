@@ -1,7 +1,7 @@
 //! The request: what the client wants to have done, as the proof covers it.
 //!
-//! Only the service `exec` exists so far. The request's bytes are kept as they
-//! came, because the proof is over these bytes and no others.
+//! The request's bytes are kept as they came, because the proof is over these
+//! bytes and no others.
 
 use sha2::{Digest, Sha256};
 
@@ -39,9 +39,32 @@ impl Command {
     }
 }
 
-/// A request to run a command.
+/// What is asked for (seed 000).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Service {
+    /// A command, its streams and its status.
+    Exec,
+    /// An application of the server's table: the first word is its name.
+    Gui(Gui),
+}
+
+/// Where an application is to be displayed, and whether it goes on alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gui {
+    /// `GUI_HOST`: an address or a host's name; `None`: the address that the
+    /// connection comes from.
+    pub host: Option<String>,
+    /// `GUI_PORT`.
+    pub port: u16,
+    /// Whether it is left running by itself.
+    pub detach: bool,
+}
+
+/// A request for a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
+    /// What is asked for.
+    pub service: Service,
     /// The remote user; the caller's own name where the client names none.
     pub user: String,
     /// The name of the user who calls, as the calling host says it.
@@ -52,8 +75,10 @@ pub struct Request {
     pub environment: Vec<(String, Vec<u8>)>,
 }
 
-/// The name of the service in the request.
+/// The names of the services in the request.
 pub const EXEC: &str = "exec";
+/// An application.
+pub const GUI: &str = "gui";
 
 impl Request {
     /// The request's bytes.
@@ -61,15 +86,23 @@ impl Request {
     /// # Errors
     /// A field is longer than the protocol allows.
     pub fn encode(&self) -> Result<Vec<u8>, Malformed> {
+        let gui = match &self.service {
+            Service::Exec => None,
+            Service::Gui(gui) => Some(gui),
+        };
+        let long = matches!(self.command, Command::Follows { .. });
+        let optional = [
+            !self.environment.is_empty(),
+            long,
+            gui.is_some(),
+            gui.is_some_and(|g| g.host.is_some()),
+            gui.is_some_and(|g| g.detach),
+        ];
+        let fields = cbor::len(optional.into_iter().filter(|there| *there).count());
         let bytes = cbor::write(|e| {
-            let long = matches!(self.command, Command::Follows { .. });
-            e.map(match (self.environment.is_empty(), long) {
-                (true, false) => 4,
-                (false, false) | (true, true) => 5,
-                (false, true) => 6,
-            })?;
+            e.map(fields.saturating_add(4))?;
             e.u8(1)?
-                .str(EXEC)?
+                .str(if gui.is_some() { GUI } else { EXEC })?
                 .u8(2)?
                 .str(&self.user)?
                 .u8(3)?
@@ -87,6 +120,15 @@ impl Request {
             if let Command::Follows { digest, length } = &self.command {
                 e.u8(6)?.bytes(digest)?.u8(7)?.u32(*length)?;
             }
+            if let Some(gui) = gui {
+                if let Some(host) = &gui.host {
+                    e.u8(8)?.str(host)?;
+                }
+                e.u8(9)?.u16(gui.port)?;
+                if gui.detach {
+                    e.u8(10)?.bool(true)?;
+                }
+            }
             Ok(())
         })?;
         Self::decode(&bytes)?;
@@ -102,6 +144,7 @@ impl Request {
         let (mut service, mut user, mut caller_user) = (None, None, None);
         let (mut words, mut digest, mut length) = (None, None, None);
         let mut environment = Vec::new();
+        let (mut host, mut port, mut detach) = (None, None, false);
         cbor::each_pair(bytes, |key, d| {
             match key {
                 1 => service = Some(d.str()?),
@@ -111,13 +154,19 @@ impl Request {
                 5 => environment = variables(d)?,
                 6 => digest = Some(cbor::exactly(d)?),
                 7 => length = Some(d.u32()?),
+                8 => host = Some(display_host(d.str()?)?),
+                9 => port = Some(d.u16()?),
+                10 => detach = d.bool()?,
                 _ => return Ok(false),
             }
             Ok(true)
         })?;
-        if service != Some(EXEC) {
-            return Err(Malformed("a request for a service that does not exist"));
-        }
+        let service = match (service, port) {
+            (Some(EXEC), _) => Service::Exec,
+            (Some(GUI), Some(port)) if port > 0 => Service::Gui(Gui { host, port, detach }),
+            (Some(GUI), _) => return Err(Malformed("an application without a display")),
+            _ => return Err(Malformed("a request for a service that does not exist")),
+        };
         let command = match (words, digest, length) {
             (Some(words), None, None) => Command::Words(words),
             (None, Some(digest), Some(length)) if fits(length) => {
@@ -125,7 +174,14 @@ impl Request {
             }
             _ => return Err(Malformed("a request without a command, or one too long")),
         };
+        let follows = matches!(command, Command::Follows { .. });
+        if follows && matches!(service, Service::Gui(_)) {
+            return Err(Malformed(
+                "an application's words must come with its request",
+            ));
+        }
         Ok(Self {
+            service,
             user: user.ok_or(Malformed("a request without a user"))?,
             caller_user: caller_user.ok_or(Malformed("a request without its caller"))?,
             command,
@@ -215,6 +271,16 @@ fn name(text: &str) -> Result<String, Malformed> {
         return Err(Malformed("a name that is empty or too long"));
     }
     Ok(text.to_owned())
+}
+
+/// What `GUI_HOST` may be: an address or a host's name, nothing that a program
+/// could take for something else.
+fn display_host(text: &str) -> Result<String, Malformed> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'_' | b'%');
+    if text.starts_with('-') || !text.bytes().all(plain) {
+        return Err(Malformed("a display that is no address and no host's name"));
+    }
+    name(text)
 }
 
 fn variables(d: &mut minicbor::Decoder<'_>) -> Result<Vec<(String, Vec<u8>)>, Malformed> {

@@ -241,17 +241,19 @@ impl Greeted {
             return Err(self.connection);
         };
         let opening = Opening::decode(&opened.payload).unwrap();
+        let hosts = opening.credential.hosts().unwrap();
         let claim = Claim {
-            caller: &opening.caller,
-            server: &opening.server,
+            caller: &hosts.caller,
+            server: &hosts.server,
             caller_key: &opened.machine,
             server_key: &key.public,
             nonce: &self.ours.nonce,
             request: opening.request,
+            voucher: None,
         };
-        let proven = proof::verify(cookie, Side::Client, &claim, &opening.proof);
+        let proven = proof::verify(cookie, Side::Client, &claim, &hosts.proof);
         let our_proof = proof::make(cookie, Side::Server, &claim).unwrap();
-        let (caller, server) = (opening.caller.clone(), opening.server.clone());
+        let (caller, server) = (hosts.caller.clone(), hosts.server.clone());
         let request = Request::decode(opening.request).unwrap();
         let socket = self.connection.socket;
         Ok(Asked {
@@ -290,7 +292,7 @@ impl Asked {
     /// AuthAccept and these bytes behind it in one write.
     pub fn accept_with(self, behind: &[u8]) -> Session {
         let proof = self.our_proof;
-        let (mut socket, keys, mut record) = self.answer(&Answer::Accept { proof });
+        let (mut socket, keys, mut record) = self.answer(&Answer::accept(proof));
         record.extend_from_slice(behind);
         socket.write_all(&record).unwrap();
         Session::new(socket, &keys)

@@ -13,10 +13,10 @@ use cosserver::secret::{KeyPair, PublicKey, Secret};
 use cosserver::wire::answer::{self, Answer};
 use cosserver::wire::hello::{Hello, ServerHello, Suite};
 use cosserver::wire::noise::{Initiator, Keys, Prepared};
-use cosserver::wire::opening::Opening;
+use cosserver::wire::opening::{Credential, Hosts, Opening};
 use cosserver::wire::proof::{self, Claim, Side};
 use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::{self, Command, Request};
+use cosserver::wire::request::{self, Command, Request, Service};
 use cosserver::wire::seal::{Opener, Sealer};
 use cosserver::wire::stream::{End, Message, Stream};
 use nix::sys::socket as sys;
@@ -62,6 +62,7 @@ impl Caller {
 
     pub fn request_of(&self, command: Command) -> Vec<u8> {
         let request = Request {
+            service: Service::Exec,
             user: self.user.clone(),
             caller_user: "tester".into(),
             command,
@@ -81,12 +82,15 @@ impl Caller {
             server_key: &self.host,
             nonce: &server_hello.nonce,
             request,
+            voucher: None,
         };
         let opening = Opening {
-            caller: self.name.clone(),
-            server: self.server.clone(),
             request,
-            proof: proof::make(&self.cookie, Side::Client, &claim).unwrap(),
+            credential: Credential::Hash(Hosts {
+                caller: self.name.clone(),
+                server: self.server.clone(),
+                proof: proof::make(&self.cookie, Side::Client, &claim).unwrap(),
+            }),
         };
         let mut noise = Initiator::new(
             server_hello.suite,

@@ -1,0 +1,242 @@
+//! The conversation of a login: what the server asks and tells, and what the
+//! client answers (RFC 4256 has the same for SSH; the styles are those of PAM).
+//!
+//! Both travel sealed between client and monitor, after the host has proven
+//! itself, so that neither gate nor relay can read an answer.
+
+use std::convert::Infallible;
+
+use zeroize::Zeroizing;
+
+use super::{Malformed, cbor, limits};
+
+/// How a text is meant: the message styles of PAM (pam_conv(3)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// A prompt; the answer is not to be seen.
+    Hidden = 1,
+    /// A prompt; the answer may be seen.
+    Shown = 2,
+    /// Something to know.
+    Info = 3,
+    /// Something that went wrong.
+    Error = 4,
+}
+
+impl Style {
+    const ALL: [Self; 4] = [Self::Hidden, Self::Shown, Self::Info, Self::Error];
+
+    /// Whether an answer is expected.
+    pub const fn is_prompt(self) -> bool {
+        matches!(self, Self::Hidden | Self::Shown)
+    }
+
+    /// Its number on the wire.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The style of this number.
+    pub fn of(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.number() == number)
+    }
+}
+
+/// One text: a prompt, or something to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    /// How it is meant.
+    pub style: Style,
+    /// The words, at most [`limits::PROMPT`] bytes. A terminal must not be given its
+    /// control characters.
+    pub words: String,
+}
+
+/// Cuts texts to what one message may carry: the first [`limits::PROMPTS`], and of
+/// each the first [`limits::PROMPT`] bytes; together at most
+/// [`limits::PROMPTS_BYTES`].
+pub fn fit(texts: Vec<Text>) -> Vec<Text> {
+    let mut room = limits::PROMPTS_BYTES;
+    let mut cut = |mut text: Text| {
+        let most = limits::PROMPT.min(room);
+        if text.words.len() > most {
+            let end = (0..=most).rev().find(|n| text.words.is_char_boundary(*n));
+            text.words.truncate(end.unwrap_or(0));
+        }
+        room = room.saturating_sub(text.words.len());
+        text
+    };
+    let mut fitting = texts;
+    fitting.truncate(limits::PROMPTS);
+    fitting.into_iter().map(&mut cut).collect()
+}
+
+pub(super) fn put(
+    e: &mut cbor::Out,
+    texts: &[Text],
+) -> Result<(), minicbor::encode::Error<Infallible>> {
+    e.array(cbor::len(texts.len()))?;
+    for text in texts {
+        e.array(2)?.u8(text.style.number())?.str(&text.words)?;
+    }
+    Ok(())
+}
+
+pub(super) fn get(d: &mut minicbor::Decoder<'_>) -> Result<Vec<Text>, Malformed> {
+    let mut texts = Vec::new();
+    for _ in 0..cbor::array(d, limits::PROMPTS)? {
+        if cbor::array(d, 2)? != 2 {
+            return Err(Malformed("a prompt that is not a style and a text"));
+        }
+        let style =
+            Style::of(d.u8()?).ok_or(Malformed("a prompt of a style that does not exist"))?;
+        let words = d.str()?;
+        if words.len() > limits::PROMPT {
+            return Err(Malformed("a prompt that is too long"));
+        }
+        texts.push(Text {
+            style,
+            words: words.to_owned(),
+        });
+    }
+    Ok(texts)
+}
+
+/// The answers to the prompts of one message, in their order. Wiped when dropped.
+pub struct Answers(Vec<Zeroizing<Vec<u8>>>);
+
+impl Answers {
+    /// These answers.
+    ///
+    /// # Errors
+    /// One is longer than PAM takes, or has a NUL byte in it.
+    pub fn new(answers: Vec<Zeroizing<Vec<u8>>>) -> Result<Self, Malformed> {
+        if answers.len() > limits::PROMPTS {
+            return Err(Malformed("more answers than there can be prompts"));
+        }
+        if answers
+            .iter()
+            .any(|a| a.len() > limits::REPLY || a.contains(&0))
+        {
+            return Err(Malformed("an answer too long, or with a NUL byte"));
+        }
+        Ok(Self(answers))
+    }
+
+    /// The answers.
+    pub fn all(&self) -> &[Zeroizing<Vec<u8>>] {
+        &self.0
+    }
+
+    /// The bytes of the message that carries them.
+    ///
+    /// # Errors
+    /// None that answers can cause.
+    pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+        let most = self.0.iter().map(|a| a.len().saturating_add(3));
+        // It never moves while it is written, so that no copy is left behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(most.sum::<usize>().saturating_add(8)));
+        let mut e = minicbor::Encoder::new(&mut *bytes);
+        let mut write = || -> Result<(), minicbor::encode::Error<Infallible>> {
+            e.map(1)?.u8(1)?.array(cbor::len(self.0.len()))?;
+            for answer in &self.0 {
+                e.bytes(answer)?;
+            }
+            Ok(())
+        };
+        write().map_err(|_| Malformed("answers that cannot be encoded"))?;
+        Ok(bytes)
+    }
+
+    /// Parses the message; exactly so many answers are expected.
+    ///
+    /// # Errors
+    /// Anything but canonical answers of that number.
+    pub fn decode(bytes: &[u8], expected: usize) -> Result<Self, Malformed> {
+        let mut answers = None;
+        cbor::each_pair(bytes, |key, d| {
+            if key != 1 {
+                return Ok(false);
+            }
+            let mut all = Vec::new();
+            for _ in 0..cbor::array(d, limits::PROMPTS)? {
+                all.push(Zeroizing::new(d.bytes()?.to_vec()));
+            }
+            answers = Some(all);
+            Ok(true)
+        })?;
+        let answers = Self::new(answers.ok_or(Malformed("a message without answers"))?)?;
+        if answers.0.len() != expected {
+            return Err(Malformed("more or fewer answers than there were prompts"));
+        }
+        Ok(answers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::answer::Answer;
+
+    fn text(style: Style, words: &str) -> Text {
+        Text {
+            style,
+            words: words.into(),
+        }
+    }
+
+    #[test]
+    fn prompts_and_answers_there_and_back() {
+        let prompts = vec![
+            text(Style::Error, "expired"),
+            text(Style::Hidden, "New password: "),
+            text(Style::Shown, "Code: "),
+        ];
+        let message = Answer::Prompts(prompts);
+        assert_eq!(Answer::decode(&message.encode().unwrap()), Ok(message));
+        let accept = Answer::Accept {
+            proof: None,
+            texts: vec![text(Style::Info, "welcome")],
+        };
+        assert_eq!(Answer::decode(&accept.encode().unwrap()), Ok(accept));
+
+        let answers = [b"secret".to_vec(), Vec::new()].map(Zeroizing::new);
+        let bytes = Answers::new(answers.to_vec()).unwrap().encode().unwrap();
+        let back = Answers::decode(&bytes, 2).unwrap();
+        assert_eq!(back.all(), &answers);
+        assert!(Answers::decode(&bytes, 1).is_err());
+        assert!(Answers::decode(&bytes, 3).is_err());
+    }
+
+    #[test]
+    fn what_is_no_conversation_is_refused() {
+        // Prompts without a prompt; acceptance with one.
+        let told = vec![text(Style::Info, "x")];
+        assert!(Answer::decode(&Answer::Prompts(told).encode().unwrap()).is_err());
+        let asks = Answer::Accept {
+            proof: None,
+            texts: vec![text(Style::Hidden, "x")],
+        };
+        assert!(Answer::decode(&asks.encode().unwrap()).is_err());
+        for bad in [vec![0; limits::REPLY + 1], vec![b'a', 0]] {
+            assert!(Answers::new(vec![Zeroizing::new(bad)]).is_err());
+        }
+        let many = vec![Zeroizing::new(Vec::new()); limits::PROMPTS + 1];
+        assert!(Answers::new(many).is_err());
+    }
+
+    #[test]
+    fn texts_are_cut_to_what_a_message_carries() {
+        let long = text(Style::Info, &"ü".repeat(limits::PROMPT));
+        let cut = fit(vec![long; limits::PROMPTS + 8]);
+        assert_eq!(cut.len(), limits::PROMPTS);
+        let bytes: usize = cut.iter().map(|t| t.words.len()).sum();
+        assert!(bytes <= limits::PROMPTS_BYTES);
+        let message = Answer::Accept {
+            proof: Some([0; 32]),
+            texts: cut,
+        };
+        let room = limits::GREETING_BODY - 5 - 48 - limits::TAG;
+        assert!(message.encode().unwrap().len() <= room);
+    }
+}
