@@ -1,5 +1,5 @@
 //! The rooms of cosserver. Arrows point down this list and never up:
-//! `gate`, `monitor`, `relay` are the daemon's processes; `client` and `admin`
+//! `gate`, `monitor`, `relay`, `login` are the daemon's processes; `client` and `admin`
 //! are the other two programs; `credential`, `policy` and `service` are what
 //! the monitor decides with; `channel` carries the typed questions between our
 //! own processes; `wire` is the language spoken with peers; `config` is the
@@ -17,6 +17,7 @@ pub mod curve;
 pub mod fault;
 pub mod gate;
 pub mod log;
+pub mod login;
 pub mod monitor;
 pub mod policy;
 pub mod refusal;

@@ -8,6 +8,7 @@
 pub mod cell;
 mod fields;
 pub mod gate;
+pub mod login;
 pub mod relay;
 pub mod watch;
 

@@ -16,6 +16,9 @@ use crate::sys::job::{Ends, Identity, Program, Starter};
 use crate::sys::process::Limits;
 use crate::sys::socket;
 
+/// A command's file mode creation mask, as rshd and sshd have it.
+const MASK: u16 = 0o022;
+
 /// What the daemon gives to every job.
 pub struct Setting<'a> {
     /// `PATH` (`[exec] path`).
@@ -105,6 +108,7 @@ fn program(
         argv,
         environment: environment(granted, account, setting)?,
         folder: string(account.home.as_os_str().as_bytes())?,
+        mask: MASK,
         user: setting.becomes_user.then(|| Identity {
             uid: account.uid,
             gid: account.gid,

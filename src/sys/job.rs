@@ -32,6 +32,8 @@ pub struct Program {
     pub environment: Vec<CString>,
     /// The folder it starts in; `/` where that cannot be entered.
     pub folder: CString,
+    /// Its file mode creation mask.
+    pub mask: u16,
     /// Whom it runs as; `None`: as this process does.
     pub user: Option<Identity>,
 }
@@ -72,7 +74,7 @@ struct Plan {
 
 impl Starter {
     /// Starts the program in a session and process group of its own, with the
-    /// signals, mask (022), limits and descriptors that a command expects, and hung up
+    /// signals, mask, limits and descriptors that a command expects, and hung up
     /// by the kernel should this process die. A program that cannot be executed says
     /// so on its stderr and exits 127 (126 where it may not be), as a shell does.
     ///

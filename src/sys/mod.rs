@@ -10,6 +10,7 @@ pub mod client_signals;
 pub mod client_start;
 pub mod job;
 pub mod memory;
+pub mod pam;
 pub mod passing;
 pub mod pidfd;
 pub mod process;

@@ -129,7 +129,7 @@ pub fn signal(pid: Pid, signal: Signal) {
 
 /// The limits that this program changes for itself, as it was started with
 /// them: soft and hard. A job gets them back.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Open files.
     pub files: Option<(u64, u64)>,
@@ -143,6 +143,18 @@ impl Limits {
         Self {
             files: getrlimit(Resource::RLIMIT_NOFILE).ok(),
             core: getrlimit(Resource::RLIMIT_CORE).ok(),
+        }
+    }
+}
+
+/// Puts limits back as they were.
+pub fn restore(limits: &Limits) {
+    for (which, limit) in [
+        (Resource::RLIMIT_NOFILE, limits.files),
+        (Resource::RLIMIT_CORE, limits.core),
+    ] {
+        if let Some((soft, hard)) = limit {
+            let _ = setrlimit(which, soft, hard);
         }
     }
 }

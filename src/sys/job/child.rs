@@ -44,7 +44,7 @@ fn become_job(plan: &Plan) -> Errno {
         return e;
     }
     die_with(plan.parent.as_raw());
-    calls::mask(0o022);
+    calls::mask(program.mask);
     if calls::enter(&program.folder).is_err() {
         let _ = calls::enter(c"/");
     }

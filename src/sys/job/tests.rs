@@ -23,6 +23,7 @@ fn outcome(starter: &mut Starter, path: &str, argv: &[&str]) -> (String, i32) {
         argv: argv.iter().copied().map(string).collect(),
         environment: vec![string("NAME=value")],
         folder: string("/usr"),
+        mask: 0o022,
         user: None,
     };
     let nothing = OwnedFd::from(File::open("/dev/null").unwrap());
@@ -58,6 +59,7 @@ fn missing() -> Program {
         argv: vec![c"nowhere".into()],
         environment: Vec::new(),
         folder: c"/not/there/either".into(),
+        mask: 0o022,
         user: None,
     }
 }

@@ -1,0 +1,216 @@
+//! The application: started as the user, waited for, hung up should the monitor be
+//! gone. Run by the login worker, its parent.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Pid, getgroups};
+
+use super::Line;
+use super::conversation::Held;
+use crate::channel::login::{LAUNCH_DESCRIPTORS, Launch, Order, Started, Word};
+use crate::fault::Fault;
+use crate::sys::account::Account;
+use crate::sys::job::{Ends, Identity, Program, Starter};
+use crate::sys::pam::Pam;
+use crate::sys::process::{self, Ended, Limits};
+use crate::sys::signals::Signals;
+use crate::wire::prompt::fit;
+
+/// From HUP to KILL, for an application whose monitor is gone.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// An application that runs.
+pub(super) struct Application {
+    pid: Pid,
+    signals: Signals,
+    started: Option<Started>,
+    /// When it is killed, once it was hung up.
+    kill_at: Option<Instant>,
+}
+
+impl Application {
+    /// Starts it, with the session open.
+    pub(super) fn start(
+        launch: &Launch,
+        account: &Account,
+        fds: [OwnedFd; LAUNCH_DESCRIPTORS],
+        pam: &mut Pam,
+        held: &Held,
+    ) -> Result<Self, Fault> {
+        let signals = Signals::catch(&[
+            Signal::SIGCHLD,
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+        ])?;
+        let variables = pam.environment();
+        let program = program(launch, account, &variables)?;
+        let [stdin, stdout, stderr] = &fds;
+        let ends = Ends {
+            stdin: stdin.as_fd(),
+            stdout: stdout.as_fd(),
+            stderr: stderr.as_fd(),
+        };
+        // The limits are those of the session now, and stay.
+        let pid = Starter::default().job(program, ends, Limits::default())?;
+        let started = Started {
+            pid: pid.as_raw(),
+            texts: fit(std::mem::take(&mut *held.borrow_mut())),
+            variables,
+        };
+        Ok(Self {
+            pid,
+            signals,
+            started: Some(started),
+            kill_at: None,
+        })
+    }
+
+    /// Says that it runs, waits for its end and says that too; reaps it when the
+    /// monitor has heard it.
+    pub(super) fn attend(mut self, line: &Line) -> Result<(), Fault> {
+        let mut orphaned = self
+            .started
+            .take()
+            .is_some_and(|started| line.say(&Word::Running(started)).is_err());
+        let mut told = false;
+        loop {
+            if orphaned {
+                self.hang_up();
+            }
+            if let Some(ended) = process::ended(self.pid) {
+                if !told && !orphaned {
+                    told = true;
+                    orphaned = line.say(&word_of(ended)).is_err();
+                }
+                if orphaned {
+                    process::reap(self.pid);
+                    return Ok(());
+                }
+            }
+            self.wait(line, orphaned);
+            if self.signals.take().into_iter().any(|s| s != Signal::SIGCHLD) {
+                self.hang_up();
+            }
+            if self.kill_at.is_some_and(|at| at <= Instant::now()) {
+                process::signal_group(self.pid, Signal::SIGKILL);
+                self.kill_at = None;
+            }
+            if !orphaned {
+                match line.try_next() {
+                    Ok(Some((Order::Reap, _))) if told => {
+                        process::reap(self.pid);
+                        return Ok(());
+                    }
+                    Ok(Some(_)) | Err(_) => orphaned = true,
+                    Ok(None) => {}
+                }
+            }
+        }
+    }
+
+    /// Hangs it up, once; to be killed after a grace.
+    fn hang_up(&mut self) {
+        if self.kill_at.is_none() {
+            process::signal_group(self.pid, Signal::SIGHUP);
+            self.kill_at = Some(Instant::now() + GRACE);
+        }
+    }
+
+    fn wait(&self, line: &Line, orphaned: bool) {
+        let channel = line.0.borrow();
+        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        if !orphaned {
+            fds.push(PollFd::new(channel.as_fd(), PollFlags::POLLIN));
+        }
+        let left = self
+            .kill_at
+            .map(|at| at.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        let _ = poll(&mut fds, timeout);
+    }
+}
+
+fn word_of(ended: Ended) -> Word {
+    match ended {
+        Ended::Exited(n) => Word::Exited(u8::try_from(n & 0xff).unwrap_or(255)),
+        Ended::Killed(n) => Word::Killed(u8::try_from(n).unwrap_or(127)),
+    }
+}
+
+fn program(launch: &Launch, account: &Account, variables: &[CString]) -> Result<Program, Fault> {
+    let user = if launch.becomes_user {
+        Some(Identity {
+            uid: account.uid,
+            gid: account.gid,
+            // With what the credentials have added.
+            groups: getgroups()?.iter().map(|g| g.as_raw()).collect(),
+        })
+    } else {
+        None
+    };
+    let folder = CString::new(account.home.as_os_str().as_bytes());
+    Ok(Program {
+        path: launch.path.clone(),
+        argv: launch.argv.clone(),
+        environment: environment(launch, variables),
+        folder: folder.map_err(|_| Fault::new("a NUL byte in the home folder's name"))?,
+        mask: current_mask(),
+        user,
+    })
+}
+
+/// The mask that the session has set. To read it is to set it.
+fn current_mask() -> u16 {
+    let mask = umask(Mode::from_bits_truncate(0o077));
+    umask(mask);
+    u16::try_from(mask.bits()).unwrap_or(0o077)
+}
+
+/// One value for each name: ours that are fixed, else PAM's, else our defaults.
+fn environment(launch: &Launch, variables: &[CString]) -> Vec<CString> {
+    let mut all: BTreeMap<Vec<u8>, CString> = BTreeMap::new();
+    for variable in launch.defaults.iter().chain(variables).chain(&launch.fixed) {
+        if let Some(name) = name_of(variable) {
+            all.insert(name.to_vec(), variable.clone());
+        }
+    }
+    all.into_values().collect()
+}
+
+fn name_of(variable: &CStr) -> Option<&[u8]> {
+    let bytes = variable.to_bytes();
+    let end = bytes.iter().position(|b| *b == b'=').filter(|n| *n > 0)?;
+    bytes.get(..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_fixed_goes_before_pam_and_pam_before_the_defaults() {
+        let strings = |all: &[&str]| all.iter().map(|s| CString::new(*s).unwrap()).collect();
+        let launch = Launch {
+            path: c"/x".into(),
+            argv: Vec::new(),
+            defaults: strings(&["PATH=/default", "LANG=C"]),
+            fixed: strings(&["HOME=/home/a", "GUI_PORT=9003"]),
+            becomes_user: true,
+        };
+        let variables: Vec<CString> = strings(&["PATH=/pam", "HOME=/evil", "=x", "none"]);
+        let all = environment(&launch, &variables);
+        let expected: Vec<CString> =
+            strings(&["GUI_PORT=9003", "HOME=/home/a", "LANG=C", "PATH=/pam"]);
+        assert_eq!(all, expected);
+    }
+}

@@ -1,0 +1,86 @@
+//! The login worker: one transaction of PAM, from pam_start to pam_end, and the
+//! application that came of it.
+//!
+//! Runs as root, a program of its own with one thread, one for each login. It owns the
+//! PAM handle and is the application's parent; it outlives the application, to
+//! close the session. It must never decide who may start what, or speak with
+//! anybody but the monitor.
+//!
+//! In the order of a login: `conversation` carries PAM's questions to the monitor,
+//! `transaction` takes PAM through its stages, `application` starts what the monitor
+//! has granted and waits for its end.
+#![forbid(unsafe_code)]
+
+mod application;
+mod conversation;
+mod transaction;
+
+use std::cell::RefCell;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use crate::channel::login::{Order, Word};
+use crate::channel::{self, Channel, Incoming};
+use crate::fault::Fault;
+use crate::sys::process::CHANNEL;
+use crate::sys::{process, signals, socket};
+
+/// PAM's service: the file in `/etc/pam.d`.
+pub const SERVICE: &str = "cosserver";
+
+/// The worker's life.
+pub fn main() -> ExitCode {
+    process::set_name("cos: login");
+    process::keep_private();
+    signals::all_default();
+    let Ok(channel) = socket::inherited(CHANNEL) else {
+        return ExitCode::FAILURE;
+    };
+    let line = Line::new(Channel::new(channel));
+    if signals::ignore_sigpipe().is_err() {
+        return ExitCode::FAILURE;
+    }
+    match transaction::run(&line) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The line to the monitor, shared with PAM's conversation.
+#[derive(Clone)]
+struct Line(Rc<RefCell<Channel>>);
+
+impl Line {
+    fn new(channel: Channel) -> Self {
+        Self(Rc::new(RefCell::new(channel)))
+    }
+
+    fn say(&self, word: &Word) -> Result<(), Fault> {
+        self.0.borrow_mut().send(word.encode(), Vec::new())
+    }
+
+    /// The next order and what comes with it; waits for it.
+    ///
+    /// # Errors
+    /// The monitor is gone, or dismisses us.
+    fn next(&self) -> Result<(Order, Vec<std::os::fd::OwnedFd>), Fault> {
+        loop {
+            if let Some(order) = self.try_next()? {
+                return Ok(order);
+            }
+            self.0.borrow().wait();
+        }
+    }
+
+    /// The next order, if one has come.
+    fn try_next(&self) -> Result<Option<(Order, Vec<std::os::fd::OwnedFd>)>, Fault> {
+        let mut buffer = vec![0; channel::MESSAGE];
+        match self.0.borrow().receive(&mut buffer)? {
+            Incoming::Message(message, fds) => Order::decode(&message)
+                .map(|order| Some((order, fds)))
+                .ok_or_else(|| Fault::new("an order that is none")),
+            Incoming::Nothing => Ok(None),
+            Incoming::Gone => Err(Fault::new("the monitor has done with us")),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The stages of a login in PAM's order: authenticate, account, an expired password
+//! changed, credentials, session; then the application; then session and credentials
+//! closed. Run by the login worker, top to bottom.
+
+use std::rc::Rc;
+
+use nix::unistd::{Gid, Group, setgroups};
+
+use super::application::Application;
+use super::conversation::{Conversation, Held};
+use super::{Line, SERVICE};
+use crate::channel::login::{Begin, Known, Launch, Order, Task, Word};
+use crate::fault::Fault;
+use crate::sys::account::{self, Account};
+use crate::sys::pam::{self, Failure, Item, Pam, Standing};
+use crate::sys::process;
+
+/// What PAM_TTY says: there is no terminal, and some modules want one named.
+const TERMINAL: &str = "cosserver";
+
+/// A login, from the first order to the last word.
+///
+/// # Errors
+/// The monitor is gone, or has dismissed us.
+pub(super) fn run(line: &Line) -> Result<(), Fault> {
+    let (Order::Begin(begin), _) = line.next()? else {
+        return Err(Fault::new("the first order was another"));
+    };
+    let held = Held::default();
+    let outcome = log_in(line, &begin, &held);
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(Stop::Refused(f)) => line.say(&Word::Refused(f.code, f.words)),
+        Err(Stop::Over(fault)) => Err(fault),
+    }
+}
+
+/// Why it goes no further.
+enum Stop {
+    /// PAM said no: the monitor is to hear it.
+    Refused(Failure),
+    /// The monitor is gone.
+    Over(Fault),
+}
+
+impl From<Failure> for Stop {
+    fn from(f: Failure) -> Self {
+        Self::Refused(f)
+    }
+}
+
+impl From<Fault> for Stop {
+    fn from(f: Fault) -> Self {
+        Self::Over(f)
+    }
+}
+
+fn refused(words: impl ToString) -> Stop {
+    Stop::Refused(Failure {
+        code: 0,
+        words: words.to_string(),
+    })
+}
+
+fn log_in(line: &Line, begin: &Begin, held: &Held) -> Result<(), Stop> {
+    let mut pam = begin_transaction(line, begin, held)?;
+    match &begin.task {
+        Task::Authenticate => pam.authenticate()?,
+        Task::Trust => {}
+        Task::CloseOnly(variables) => {
+            for variable in variables {
+                pam.put(variable)?;
+            }
+            close(&mut pam);
+            return Ok(());
+        }
+    }
+    if pam.account()? == Standing::PasswordExpired {
+        pam.change_expired()?;
+    }
+    let account = pam.user().and_then(|name| account::look_up(&name));
+    let account = account.ok_or_else(|| refused("the user that PAM names does not exist"))?;
+    line.say(&Word::Known(Known {
+        groups: groups_among(&account, &begin.groups),
+        account: account.clone(),
+    }))?;
+
+    let (order, fds) = line.next()?;
+    let Order::Launch(launch) = order else {
+        return Err(Fault::new("an order out of turn").into());
+    };
+    let fds = fds
+        .try_into()
+        .map_err(|_| Fault::new("an application without its three descriptors"))?;
+    open(&mut pam, begin, &account, &launch)?;
+    let application = Application::start(&launch, &account, fds, &mut pam, held);
+    let ended = match application {
+        Ok(application) => application.attend(line),
+        Err(e) => {
+            close(&mut pam);
+            return Err(refused(e));
+        }
+    };
+    close(&mut pam);
+    ended.map_err(Stop::from)
+}
+
+fn begin_transaction(line: &Line, begin: &Begin, held: &Held) -> Result<Pam, Stop> {
+    let string = |text: &str| pam::string(text).ok_or_else(|| refused("a NUL byte in a name"));
+    let conversation = Conversation::new(line.clone(), Rc::clone(held));
+    let (service, user) = (string(SERVICE)?, string(&begin.user)?);
+    let mut pam = Pam::start(&service, &user, Box::new(conversation))?;
+    for (item, value) in [
+        (Item::RemoteHost, begin.remote_host.as_str()),
+        (Item::RemoteUser, &begin.remote_user),
+        (Item::Terminal, TERMINAL),
+    ] {
+        pam.set(item, &string(value)?)?;
+    }
+    Ok(pam)
+}
+
+/// Which of these groups the user is in.
+fn groups_among(account: &Account, names: &[String]) -> Vec<String> {
+    let is_in = |name: &&String| match Group::from_name(name) {
+        Ok(Some(group)) => account.groups.contains(&group.gid.as_raw()),
+        Ok(None) | Err(_) => false,
+    };
+    names.iter().filter(is_in).cloned().collect()
+}
+
+/// Credentials and session. The user's groups come first, because credentials may
+/// add to them (pam_setcred(3)); and the limits that the daemon was started with,
+/// because the session may set others.
+fn open(pam: &mut Pam, begin: &Begin, account: &Account, launch: &Launch) -> Result<(), Stop> {
+    if launch.becomes_user {
+        let groups: Vec<Gid> = account.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+        setgroups(&groups).map_err(refused)?;
+    }
+    process::restore(&begin.limits);
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    pam.establish_credentials()?;
+    if let Err(failure) = pam.open_session() {
+        let _ = pam.delete_credentials();
+        return Err(failure.into());
+    }
+    Ok(())
+}
+
+/// Session and credentials closed, each whatever the other says.
+fn close(pam: &mut Pam) {
+    let _ = pam.close_session();
+    let _ = pam.delete_credentials();
+}
