@@ -1,17 +1,85 @@
 //! What a proven caller may do: a pure function of its line in HOSTINFO and its
 //! request. Nothing here reads a file or asks the system.
 
+use std::net::IpAddr;
+
+use crate::config::applications::{Applications, Who};
 use crate::config::hostinfo::Entry;
 use crate::config::name::UserName;
-use crate::credential::Proven;
+use crate::credential::{Person, Proven};
 use crate::refusal::{Cause, Refusal};
-use crate::wire::request::Command;
+use crate::sys::account::Account;
+use crate::wire::Malformed;
+use crate::wire::noise::Keys;
+use crate::wire::request::{Command, Request, Service};
 
-/// A request that policy has granted. Only [`grant`] makes one, only from a
-/// [`Proven`] caller.
-pub struct Granted<S> {
+/// A request that policy has granted, to whom. Only [`grant`] and [`grant_application`]
+/// make one: a command only from a [`Proven`] host.
+pub struct Granted<S, W = Proven> {
     service: S,
-    proven: Proven,
+    to: W,
+}
+
+/// Who may start an application: a host that has proven itself, or a person whom PAM
+/// has believed.
+pub enum Caller {
+    /// Remote GUI login: a host of HOSTINFO asks, for this account.
+    Host(Box<Proven>, Account),
+    /// PC login.
+    Person(Box<Person>),
+}
+
+impl Caller {
+    /// What is asked for.
+    pub const fn request(&self) -> &Request {
+        match self {
+            Self::Host(proven, _) => proven.request(),
+            Self::Person(person) => person.request(),
+        }
+    }
+
+    /// Whom the application runs as.
+    pub const fn account(&self) -> &Account {
+        match self {
+            Self::Host(_, account) => account,
+            Self::Person(person) => person.account(),
+        }
+    }
+
+    /// The address that the call comes from.
+    pub const fn peer(&self) -> IpAddr {
+        match self {
+            Self::Host(proven, _) => proven.peer(),
+            Self::Person(person) => person.peer(),
+        }
+    }
+
+    /// Our own proof for it, where it has given one.
+    pub const fn server_proof(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Host(proven, _) => Some(proven.server_proof()),
+            Self::Person(_) => None,
+        }
+    }
+
+    /// Message 2 around an answer, and the keys, where it was not yet made.
+    ///
+    /// # Errors
+    /// It was made before, or there were no random bytes.
+    pub fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
+        match self {
+            Self::Host(proven, _) => proven.message_2(payload),
+            Self::Person(person) => person.message_2(payload),
+        }
+    }
+
+    /// The host that asks, where one does.
+    pub const fn host(&self) -> Option<&Entry> {
+        match self {
+            Self::Host(proven, _) => Some(proven.caller()),
+            Self::Person(_) => None,
+        }
+    }
 }
 
 /// The service `exec`: which command, as whom, with which variables.
@@ -34,21 +102,123 @@ pub enum Form {
     Direct(Vec<Vec<u8>>),
 }
 
-impl<S> Granted<S> {
+impl<S, W> Granted<S, W> {
     /// What was granted.
     pub const fn service(&self) -> &S {
         &self.service
     }
 
     /// To whom.
-    pub const fn proven(&self) -> &Proven {
-        &self.proven
+    pub const fn to(&self) -> &W {
+        &self.to
     }
 
     /// To whom, for the answer.
-    pub const fn proven_mut(&mut self) -> &mut Proven {
-        &mut self.proven
+    pub const fn to_mut(&mut self) -> &mut W {
+        &mut self.to
     }
+}
+
+impl<S> Granted<S> {
+    /// To which host.
+    pub const fn proven(&self) -> &Proven {
+        &self.to
+    }
+
+    /// To which host, for the answer.
+    pub const fn proven_mut(&mut self) -> &mut Proven {
+        &mut self.to
+    }
+}
+
+/// The service `gui`: an application of the table, and where it is to be displayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gui {
+    /// Its name in the table.
+    pub name: String,
+    /// The program and all its arguments.
+    pub argv: Vec<Vec<u8>>,
+    /// Variables that the table gives it.
+    pub own: Vec<(String, String)>,
+    /// Variables that the caller passes on.
+    pub passed: Vec<(String, Vec<u8>)>,
+    /// `GUI_HOST`.
+    pub host: String,
+    /// `GUI_PORT`.
+    pub port: u16,
+    /// Whether it is left running by itself.
+    pub detach: bool,
+}
+
+/// Decides which application a caller may start. `groups`: those of the table's that
+/// his account is in. `serves`: the only user that this daemon can be.
+///
+/// # Errors
+/// The application is not there, or not for him, or not for his way in.
+pub fn grant_application(
+    to: Caller,
+    groups: &[String],
+    table: &Applications,
+    serves: Option<&str>,
+) -> Result<Granted<Gui, Caller>, Refusal> {
+    let request = to.request();
+    let cause = match &to {
+        Caller::Host(..) => Cause::Application,
+        Caller::Person(_) => Cause::Login,
+    };
+    let refuse = |words: String| Refusal::new(cause, words);
+    let (Service::Gui(display), Command::Words(words)) = (&request.service, &request.command)
+    else {
+        return Err(refuse("it asks for no application".into()));
+    };
+    let Some((name, arguments)) = words.split_first() else {
+        return Err(refuse("it names no application".into()));
+    };
+    let name = String::from_utf8_lossy(name).into_owned();
+    let user = &to.account().name;
+    let Some(application) = table.get(&name) else {
+        return Err(refuse(format!("{user} asks for {name:?}, and there is no [gui.{name}]")));
+    };
+    let is_for = |who: &Who| match who {
+        Who::Everybody => true,
+        Who::User(named) => named.as_str() == user,
+        Who::Group(group) => groups.iter().any(|g| g == group.as_str()),
+    };
+    if !application.users.iter().any(is_for) {
+        return Err(refuse(format!("users of [gui.{name}] does not name {user}")));
+    }
+    if !application.remote && to.host().is_some() {
+        let words = format!("[gui.{name}] has no remote = true: {user} must give a password");
+        return Err(refuse(words));
+    }
+    if !application.arguments && !arguments.is_empty() {
+        return Err(refuse(format!("[gui.{name}] has no arguments = true")));
+    }
+    if let Some(own) = serves.filter(|own| *own != user) {
+        return Err(refuse(format!("this daemon runs as {own} and cannot be {user}")));
+    }
+    let own = application.command.iter().map(|w| w.as_bytes().to_vec());
+    let passes = |n: &str| to.host().map_or_else(|| is_locale(n), |entry| may_pass(entry, n));
+    let passed = request.environment.iter().filter(|(n, _)| passes(n));
+    let service = Gui {
+        argv: own.chain(arguments.iter().cloned()).collect(),
+        own: application.environment.clone().into_iter().collect(),
+        passed: passed.cloned().collect(),
+        host: display.host.clone().unwrap_or_else(|| to.peer().to_string()),
+        port: display.port,
+        detach: display.detach,
+        name,
+    };
+    Ok(Granted { service, to })
+}
+
+/// As whom a proven host's request for an application would run, before its account has
+/// been looked up.
+///
+/// # Errors
+/// The user is not allowed to this host.
+pub fn user_of(proven: &Proven, serves: Option<&str>) -> Result<UserName, Refusal> {
+    allowed_user(proven.caller(), &proven.request().user, serves)
 }
 
 /// Decides on a proven caller's request. `serves`: the only user that this
@@ -59,6 +229,9 @@ impl<S> Granted<S> {
 pub fn grant(proven: Proven, serves: Option<&str>) -> Result<Granted<Exec>, Refusal> {
     let entry = proven.caller();
     let request = proven.request();
+    if request.service != Service::Exec {
+        return Err(Refusal::new(Cause::Command, "it asks for no command"));
+    }
     let user = allowed_user(entry, &request.user, serves)?;
     let form = allowed_form(entry, &request.command)?;
     let passes = |name: &str| may_pass(entry, name);
@@ -74,7 +247,7 @@ pub fn grant(proven: Proven, serves: Option<&str>) -> Result<Granted<Exec>, Refu
             form,
             environment,
         },
-        proven,
+        to: proven,
     })
 }
 
@@ -121,8 +294,9 @@ fn allowed_form(entry: &Entry, command: &Command) -> Result<Form, Refusal> {
 
 /// LANG, LC_* and GIT_PROTOCOL, and what the host's line names besides.
 fn may_pass(entry: &Entry, name: &str) -> bool {
-    name == "LANG"
-        || name == "GIT_PROTOCOL"
-        || name.starts_with("LC_")
-        || entry.accept_env.iter().any(|n| n == name)
+    is_locale(name) || name == "GIT_PROTOCOL" || entry.accept_env.iter().any(|n| n == name)
+}
+
+fn is_locale(name: &str) -> bool {
+    name == "LANG" || name.starts_with("LC_")
 }

@@ -31,6 +31,10 @@ pub enum Cause {
     Command,
     /// The user does not exist, or could not be looked up in time.
     Account,
+    /// PAM said no, or he may not start that application.
+    Login,
+    /// A proven host's user may not start that application, or it is not there.
+    Application,
     /// There are as many sessions as there may be.
     Busy,
     /// The system could not start the job, or read or write a recorded machine key.
@@ -39,7 +43,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, for the documents' check.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Handshake,
         Self::ServerName,
         Self::UnknownHost,
@@ -51,6 +55,8 @@ impl Cause {
         Self::User,
         Self::Command,
         Self::Account,
+        Self::Login,
+        Self::Application,
         Self::Busy,
         Self::System,
     ];
@@ -69,6 +75,8 @@ impl Cause {
             Self::User => "user",
             Self::Command => "command",
             Self::Account => "account",
+            Self::Login => "login",
+            Self::Application => "application",
             Self::Busy => "busy",
             Self::System => "system",
         }
@@ -82,12 +90,14 @@ impl Cause {
             | Self::UnknownHost
             | Self::Address
             | Self::MachineKey
-            | Self::Proof => true,
+            | Self::Proof
+            | Self::Login => true,
             Self::NoHostinfo
             | Self::NoCookie
             | Self::User
             | Self::Command
             | Self::Account
+            | Self::Application
             | Self::Busy
             | Self::System => false,
         }
@@ -98,7 +108,12 @@ impl Cause {
     pub const fn is_after_proof(self) -> bool {
         matches!(
             self,
-            Self::User | Self::Command | Self::Account | Self::Busy | Self::System
+            Self::User
+                | Self::Command
+                | Self::Account
+                | Self::Application
+                | Self::Busy
+                | Self::System
         )
     }
 }

@@ -44,16 +44,19 @@ pub enum Complaint {
     Crowd = 5,
     /// Its source had no slot left.
     NoSlot = 6,
+    /// No answer to a prompt within its deadline.
+    SilentLogin = 7,
 }
 
 impl Complaint {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Malformed,
         Self::SilentHello,
         Self::SilentHandshake,
         Self::Left,
         Self::Crowd,
         Self::NoSlot,
+        Self::SilentLogin,
     ];
 
     /// The stable name in the log.
@@ -65,6 +68,7 @@ impl Complaint {
             Self::Left => "left",
             Self::Crowd => "crowd",
             Self::NoSlot => "no-slot",
+            Self::SilentLogin => "no-answer",
         }
     }
 }
@@ -127,6 +131,8 @@ pub enum Order<'a> {
     ServerHello(Connection, &'a [u8]),
     /// Send this record; then Sealed records come with a command of so many bytes.
     Continue(Connection, u32, &'a [u8]),
+    /// Send this record, a prompt; one Sealed record is due within so many seconds.
+    Prompt(Connection, u32, &'a [u8]),
     /// The relay has it: forget it.
     Taken(Connection),
     /// Close it without a word; it did not speak the protocol.
@@ -202,6 +208,11 @@ impl<'a> Order<'a> {
                 .number(u64::from(*n))
                 .bytes(r)
                 .done(),
+            Self::Prompt(c, n, r) => Writer::new(11)
+                .number(*c)
+                .number(u64::from(*n))
+                .bytes(r)
+                .done(),
             Self::Taken(c) => Writer::new(8).number(*c).done(),
             Self::Close(c) => Writer::new(9).number(*c).done(),
             Self::Deny(c, r, s) => Writer::new(10)
@@ -235,6 +246,7 @@ impl<'a> Order<'a> {
             5 => Self::Adopt,
             6 => Self::ServerHello(r.number()?, r.bytes()?),
             7 => Self::Continue(r.number()?, r.number()?, r.bytes()?),
+            11 => Self::Prompt(r.number()?, r.number()?, r.bytes()?),
             8 => Self::Taken(r.number()?),
             9 => Self::Close(r.number()?),
             10 => Self::Deny(r.number()?, Reference(r.array()?), r.number()?),

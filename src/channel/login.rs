@@ -73,6 +73,8 @@ pub struct Launch {
     pub fixed: Vec<CString>,
     /// Whether to become the user: the daemon is root.
     pub becomes_user: bool,
+    /// Whether it is left running by itself, also when the monitor is gone.
+    pub detach: bool,
 }
 
 /// Worker to monitor.
@@ -142,6 +144,7 @@ impl Order {
                 let w = put_strings(w, &l.defaults);
                 put_strings(w, &l.fixed)
                     .number(l.becomes_user.into())
+                    .number(l.detach.into())
                     .done()
             }
             Self::Reap => Writer::new(4).done(),
@@ -186,6 +189,7 @@ impl Order {
                 defaults: strings(&mut r)?,
                 fixed: strings(&mut r)?,
                 becomes_user: r.number::<u8>()? != 0,
+                detach: r.number::<u8>()? != 0,
             }),
             4 => Self::Reap,
             _ => return None,
@@ -331,6 +335,7 @@ mod tests {
             defaults: strings(&["PATH=/bin"]),
             fixed: strings(&["GUI_PORT=9003"]),
             becomes_user: true,
+            detach: true,
         });
         for order in [
             begin(Task::Authenticate),

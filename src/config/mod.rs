@@ -14,6 +14,7 @@
 //! is the invitation that carries them from one host to another.
 
 pub mod address;
+pub mod applications;
 pub mod card;
 pub mod command;
 pub mod cookie;

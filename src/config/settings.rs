@@ -21,6 +21,7 @@ pub use keys::{KEYS, Key, TABLES};
 pub use services::default_port;
 
 use super::address::Network;
+use super::applications::Applications;
 use super::name::{HostName, UserName};
 use super::place::Place;
 use super::secure::Kind;
@@ -48,6 +49,10 @@ pub struct Settings {
     pub penalties: Penalties,
     /// How commands run.
     pub exec: Exec,
+    /// How people log in.
+    pub login: Login,
+    /// The applications that a login may start.
+    pub gui: Applications,
     /// The daemon itself.
     pub daemon: Daemon,
 }
@@ -102,6 +107,19 @@ pub struct Exec {
     pub linger: Duration,
     /// From SIGHUP to SIGKILL when the client is gone.
     pub hup_to_kill: Duration,
+}
+
+/// `[login]`: how people log in.
+#[derive(Clone, Debug, Default)]
+pub struct Login {
+    /// From the request to the last answer.
+    pub time: Duration,
+    /// What PAM may take between two questions.
+    pub check: Duration,
+    /// Logins that PAM checks at the same time.
+    pub checks: usize,
+    /// Logins that are under way, in all.
+    pub waiting: usize,
 }
 
 /// `[daemon]`: the daemon itself.
@@ -211,6 +229,7 @@ impl Settings {
                 let _ = writeln!(out, "{} = {}", key.name, key.value(self));
             }
         }
+        writing::applications(&mut out, &self.gui);
         out
     }
 
@@ -236,6 +255,8 @@ impl Settings {
             limits: Limits::default(),
             penalties: Penalties::default(),
             exec: Exec::default(),
+            login: Login::default(),
+            gui: Applications::default(),
             daemon: Daemon {
                 grace: Duration::ZERO,
                 keep_alive: Duration::ZERO,

@@ -90,6 +90,11 @@ impl Proven {
         Answer::accept(self.server_proof).encode()
     }
 
+    /// Our own proof.
+    pub const fn server_proof(&self) -> [u8; 32] {
+        self.server_proof
+    }
+
     /// Message 2 around an answer, and the keys. Once.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! gone with the first verification, right or wrong.
 
 pub mod hash;
+pub mod password;
 
 use crate::fault::Fault;
 use crate::refusal::{Cause, Refusal};
@@ -14,10 +15,12 @@ use crate::wire::Malformed;
 use crate::wire::hello::{Hello, ServerHello, Suite, VERSION};
 use crate::wire::limits;
 use crate::wire::noise::{Prepared, Responder};
+use crate::wire::opening::{Credential, Opening};
 use crate::wire::record::{self, Kind};
 use zeroize::Zeroizing;
 
 pub use hash::Proven;
+pub use password::{Claimant, Person};
 
 /// A stranger who has said Hello, and the nonce that was drawn for him.
 pub struct Greeted {
@@ -94,6 +97,18 @@ impl Greeted {
             responder: opened.responder,
             nonce: self.nonce,
         })
+    }
+}
+
+impl Opened {
+    /// Whether he is to be asked for a password, and shows nothing now.
+    ///
+    /// # Errors
+    /// What he sent is no opening.
+    pub fn is_to_be_asked(&self) -> Result<bool, Refusal> {
+        let opening = Opening::decode(&self.payload);
+        let opening = opening.map_err(|m| Refusal::new(Cause::Handshake, m))?;
+        Ok(opening.credential == Credential::Password)
     }
 }
 

@@ -4,6 +4,7 @@
 //! accepted ─ Hello ─► asks the monitor ─ ServerHello ─► greeted ─ ClientHello ─► asks the monitor ─► the relay has it
 //!                                                                     ▲                 ├─► asked for more ─ Sealed ─┐
 //!                                                                     │                 │         ▲──────────────────┘
+//!                                                                     │                 ├─► prompted ─ Sealed ─► asks the monitor
 //!                                                                     │                 └─► refused: parked, Denied, closed
 //! ```
 //!
@@ -30,6 +31,8 @@ pub(super) enum Stage {
     Greeted,
     /// The rest of a long command is due.
     Asked,
+    /// The answers to a prompt are due.
+    Prompted,
     /// The monitor decides; nothing is due from the peer.
     Asking,
     /// Refused; the answer leaves at its time.
@@ -44,7 +47,7 @@ impl Stage {
         match self {
             Self::Accepted => Some(Kind::Hello),
             Self::Greeted => Some(Kind::ClientHello),
-            Self::Asked => Some(Kind::Sealed),
+            Self::Asked | Self::Prompted => Some(Kind::Sealed),
             Self::Asking | Self::Parked | Self::Leaving => None,
         }
     }
@@ -54,6 +57,7 @@ impl Stage {
         match self {
             Self::Accepted => Some(Complaint::SilentHello),
             Self::Greeted | Self::Asked => Some(Complaint::SilentHandshake),
+            Self::Prompted => Some(Complaint::SilentLogin),
             Self::Asking | Self::Parked | Self::Leaving => None,
         }
     }

@@ -34,7 +34,7 @@ const CROWD: usize = 256;
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How long the monitor may take for a verdict: beyond any limit of its own.
-const VERDICT: Duration = Duration::from_secs(60);
+const VERDICT: Duration = Duration::from_secs(180);
 
 /// All strangers, and the way to the monitor.
 pub(super) struct Hall {
@@ -268,6 +268,13 @@ impl Hall {
                 }
                 self.ask(&Question::Sealed(connection, record), Vec::new())
             }
+            Stage::Prompted => {
+                // The refusal of a login leaves at a multiple of the interval after its
+                // last answer.
+                stranger.asked_at = now;
+                self.postpone(connection, now + VERDICT);
+                self.ask(&Question::Sealed(connection, record), Vec::new())
+            }
             Stage::Asking | Stage::Parked | Stage::Leaving => Ok(()),
         }
     }
@@ -350,7 +357,9 @@ impl Hall {
         };
         let seconds = match complaint {
             Complaint::Malformed | Complaint::Left => limits.penalty_malformed,
-            Complaint::SilentHello | Complaint::SilentHandshake => limits.penalty_silent,
+            Complaint::SilentHello | Complaint::SilentHandshake | Complaint::SilentLogin => {
+                limits.penalty_silent
+            }
             Complaint::Crowd | Complaint::NoSlot => 0,
         };
         self.sources.punish(stranger.from, seconds, &limits, now);

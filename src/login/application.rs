@@ -31,6 +31,8 @@ pub(super) struct Application {
     pid: Pid,
     signals: Signals,
     started: Option<Started>,
+    /// It goes on without the monitor.
+    detached: bool,
     /// When it is killed, once it was hung up.
     kill_at: Option<Instant>,
 }
@@ -69,6 +71,7 @@ impl Application {
             pid,
             signals,
             started: Some(started),
+            detached: launch.detach,
             kill_at: None,
         })
     }
@@ -82,7 +85,7 @@ impl Application {
             .is_some_and(|started| line.say(&Word::Running(started)).is_err());
         let mut told = false;
         loop {
-            if orphaned {
+            if orphaned && !self.detached {
                 self.hang_up();
             }
             if let Some(ended) = process::ended(self.pid) {
@@ -206,6 +209,7 @@ mod tests {
             defaults: strings(&["PATH=/default", "LANG=C"]),
             fixed: strings(&["HOME=/home/a", "GUI_PORT=9003"]),
             becomes_user: true,
+            detach: false,
         };
         let variables: Vec<CString> = strings(&["PATH=/pam", "HOME=/evil", "=x", "none"]);
         let all = environment(&launch, &variables);

@@ -9,10 +9,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use super::accounts::{Found, LookUp};
+use super::logins::{LoginId, Who};
 use super::{Monitor, token};
 use crate::channel::gate::{Connection, Order, Question};
 use crate::credential::hash::{self, Against};
-use crate::credential::{Greeted, NotGreeted, Opened, Proven};
+use crate::credential::{Claimant, Greeted, NotGreeted, Opened, Proven};
 use crate::log::Level;
 use crate::policy::{self, Exec, Granted};
 use crate::refusal::{Cause, Refusal};
@@ -21,7 +22,7 @@ use crate::sys::socket;
 use crate::wire::answer::{Answer, Reference};
 use crate::wire::noise::Keys;
 use crate::wire::record::{self, Kind};
-use crate::wire::request::Command;
+use crate::wire::request::{Command, Service};
 use crate::wire::seal::{Opener, Sealer};
 use crate::wire::{Malformed, limits};
 
@@ -33,6 +34,8 @@ pub(super) enum Stranger {
     Asked(Box<Asked>),
     /// Granted; the account is being looked up.
     Waiting(LookUp),
+    /// Asked for an application; PAM has its turn, or he is prompted.
+    LoggingIn(LoginId),
 }
 
 /// A proven caller whose command is still coming.
@@ -48,7 +51,33 @@ pub(super) struct Asked {
 pub(super) struct Talk {
     pub(super) keys: Keys,
     pub(super) sealer: Sealer,
-    opener: Opener,
+    pub(super) opener: Opener,
+}
+
+impl Talk {
+    /// A conversation with the keys of message 2.
+    pub(super) fn new(keys: Keys) -> Result<Self, Malformed> {
+        Ok(Self {
+            sealer: Sealer::new(keys.suite, &keys.to_client)?,
+            opener: Opener::new(keys.suite, &keys.to_server)?,
+            keys,
+        })
+    }
+
+    /// The record that carries this to the peer.
+    pub(super) fn seal(&mut self, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
+        let mut text = payload.to_vec();
+        let tag = self.sealer.seal(&mut text)?;
+        text.extend_from_slice(&tag);
+        record::compose(Kind::Sealed, &text)
+    }
+
+    /// The keys with their counters, for whoever goes on with them.
+    pub(super) fn into_keys(mut self) -> Keys {
+        self.keys.to_client.counter = self.sealer.counter();
+        self.keys.to_server.counter = self.opener.counter();
+        self.keys
+    }
 }
 
 /// How the connection will be told that it is accepted.
@@ -162,9 +191,18 @@ impl Monitor {
             .open(record, &self.host, prepared)
             .map_err(|r| r.of(peer.ip()))?;
         self.step("opened", &[("connection", &c), ("peer", &peer)]);
+        if opened.is_to_be_asked().map_err(|r| r.of(peer.ip()))? {
+            let claimant = Claimant::new(opened, peer.ip())?;
+            return self.begin_login(c, Who::Claimant(Box::new(claimant)), socket, now);
+        }
         let proven = self.prove(opened, peer.ip()).map_err(|r| r.of(peer.ip()))?;
         let host = &proven.caller().name;
         self.step("proven", &[("connection", &c), ("host", host)]);
+        if let Service::Gui(_) = proven.request().service {
+            let user = policy::user_of(&proven, self.accounts.serves());
+            user.map_err(|r| r.of(peer.ip()))?;
+            return self.begin_login(c, Who::Host(Box::new(proven)), socket, now);
+        }
         if let Command::Follows { length, .. } = proven.request().command {
             return self.ask_for_command(c, proven, socket, length);
         }
@@ -213,18 +251,12 @@ impl Monitor {
     ) -> Result<(), Halt> {
         let (message, keys) = proven.message_2(&Answer::SendCommand.encode()?)?;
         let record = record::compose(Kind::Answer, &message)?;
-        let sealer = Sealer::new(keys.suite, &keys.to_client)?;
-        let opener = Opener::new(keys.suite, &keys.to_server)?;
         let order = Order::Continue(c, length, &record).encode();
         self.step("long-command", &[("connection", &c), ("length", &length)]);
         let length = usize::try_from(length)
             .unwrap_or(usize::MAX)
             .min(limits::COMMAND);
-        let talk = Talk {
-            keys,
-            sealer,
-            opener,
-        };
+        let talk = Talk::new(keys)?;
         let asked = Asked {
             proven,
             socket,
@@ -240,6 +272,10 @@ impl Monitor {
     /// A piece of a long command; with the last one the walk goes on.
     fn take_piece(&mut self, c: Connection, record: &[u8], now: Instant) -> Result<(), Halt> {
         let stranger = self.strangers.remove(&c);
+        if let Some(Stranger::LoggingIn(id)) = stranger {
+            self.strangers.insert(c, Stranger::LoggingIn(id));
+            return self.take_answers(id, record, now);
+        }
         let Some(Stranger::Asked(mut asked)) = stranger else {
             // It was on its way when its connection was refused.
             self.strangers.extend(stranger.map(|s| (c, s)));
@@ -264,12 +300,11 @@ impl Monitor {
         let Asked {
             proven,
             socket,
-            mut talk,
+            talk,
             encoding,
             ..
         } = *asked;
         let proven = proven.with_command(&encoding).map_err(|r| r.of(peer))?;
-        talk.keys.to_server.counter = talk.opener.counter();
         self.grant(c, proven, socket, Acceptance::Talk(Box::new(talk)), now)
     }
 
@@ -311,7 +346,7 @@ impl Monitor {
     }
 
     /// Why no job may be started now, if so.
-    fn cannot_start(&self) -> Option<&'static str> {
+    pub(super) fn cannot_start(&self) -> Option<&'static str> {
         if self.sessions.len() >= self.settings.limits.sessions {
             return Some("too many sessions");
         }
@@ -357,8 +392,8 @@ impl Monitor {
         }
     }
 
-    fn refuse(&mut self, c: Connection, refusal: &Refusal) {
-        self.strangers.remove(&c);
+    pub(super) fn refuse(&mut self, c: Connection, refusal: &Refusal) {
+        self.leave_login(c);
         let Ok(reference) = secret::random().map(Reference) else {
             return self.close(c, "no random bytes", refusal.peer);
         };
@@ -385,7 +420,7 @@ impl Monitor {
     }
 
     fn close(&mut self, c: Connection, why: &str, peer: Option<IpAddr>) {
-        self.strangers.remove(&c);
+        self.leave_login(c);
         let peer = shown_peer(peer);
         self.log.say_noise(
             Level::Warning,
@@ -396,11 +431,22 @@ impl Monitor {
     }
 
     fn forget(&mut self, c: Connection) {
-        if let Some(Stranger::Waiting(which)) = self.strangers.remove(&c) {
+        match self.strangers.remove(&c) {
             // The look-up goes on, for the others and the next who ask.
-            if let Some(waiting) = self.pending.get_mut(&which) {
-                waiting.retain(|p| p.connection != c);
+            Some(Stranger::Waiting(which)) => {
+                if let Some(waiting) = self.pending.get_mut(&which) {
+                    waiting.retain(|p| p.connection != c);
+                }
             }
+            Some(Stranger::LoggingIn(id)) => self.abandon_login(id),
+            Some(Stranger::Greeted(_) | Stranger::Asked(_)) | None => {}
+        }
+    }
+
+    /// Forgets a stranger who is refused or closed, and his login with him.
+    fn leave_login(&mut self, c: Connection) {
+        if let Some(Stranger::LoggingIn(id)) = self.strangers.remove(&c) {
+            self.abandon_login(id);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Monitor;
 use super::answer::{Acceptance, Halt, Pending};
-use super::sessions::Whose;
+use super::sessions::{Leader, Whose};
 use crate::channel::Channel;
 use crate::channel::gate::Order;
 use crate::channel::relay::Session;
@@ -77,7 +77,7 @@ impl Monitor {
             linger,
         };
         let registry = self.poll.registry();
-        match self.sessions.add(registry, whose, running.pid, ours, now) {
+        match self.sessions.add(registry, whose, Leader::Ours(running.pid), ours, now) {
             Ok(()) => {
                 let Running {
                     stdin,
@@ -128,12 +128,6 @@ fn accept(pending: &mut Pending) -> Result<(Vec<u8>, Keys), Malformed> {
             let (message, keys) = proven.message_2(&payload)?;
             Ok((record::compose(Kind::Answer, &message)?, keys))
         }
-        Acceptance::Talk(mut talk) => {
-            let mut text = payload;
-            let tag = talk.sealer.seal(&mut text)?;
-            text.extend_from_slice(&tag);
-            talk.keys.to_client.counter = talk.sealer.counter();
-            Ok((record::compose(Kind::Sealed, &text)?, talk.keys))
-        }
+        Acceptance::Talk(mut talk) => Ok((talk.seal(&payload)?, talk.into_keys())),
     }
 }

@@ -108,6 +108,7 @@ impl Monitor {
             self.hosts.deadline(),
             self.accounts.deadline(),
             self.sessions.deadline(),
+            self.logins.deadline(),
             grace,
         ]
         .into_iter()
@@ -134,6 +135,9 @@ impl Monitor {
             for finished in self.sessions.tend_hung(now) {
                 self.log_end(Some(finished));
             }
+        }
+        if self.logins.deadline().is_some_and(|at| at <= now) {
+            self.tend_logins(now);
         }
         if self.stopping.is_some_and(|at| at <= now) && !self.hung_up {
             self.hung_up = true;
@@ -186,7 +190,7 @@ impl Monitor {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        let idle = self.sessions.len() == 0;
+        let idle = self.sessions.len() == 0 && !self.logins.is_busy();
         let served = self.inetd && self.gate_is_empty && self.pending.is_empty();
         idle && (self.stopping.is_some() || served)
     }

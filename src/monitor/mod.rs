@@ -13,6 +13,8 @@ mod children;
 mod hosts;
 mod life;
 mod listen;
+mod login;
+mod logins;
 mod notify;
 pub mod options;
 mod sessions;
@@ -42,6 +44,7 @@ use crate::sys::signals::Signals;
 use accounts::{Accounts, LookUp};
 use answer::{Pending, Stranger};
 use children::Child;
+use logins::Logins;
 use hosts::Hosts;
 use notify::Manager;
 use sessions::Sessions;
@@ -77,6 +80,7 @@ struct Monitor {
     /// Those who wait for an account.
     pending: HashMap<LookUp, Vec<Pending>>,
     sessions: Sessions,
+    logins: Logins,
     /// Held while the pid file is ours.
     pid_lock: Option<nix::fcntl::Flock<std::fs::File>>,
     /// What starts jobs.
@@ -139,6 +143,7 @@ impl Monitor {
                         let finished = self.sessions.hear(registry, id, kill_after, now);
                         self.log_end(finished);
                     }
+                    Whose::Login(id) => self.hear_worker(id, &mut buffer, now),
                     Whose::Job(id) => {
                         let finished = self.sessions.job_ended(id, now);
                         self.log_end(finished);

@@ -36,11 +36,31 @@ pub(super) struct Whose {
     pub(super) peer: IpAddr,
 }
 
+/// Who leads the processes of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leader {
+    /// A child of ours.
+    Ours(Pid),
+    /// A login worker's child: the worker tells its end, and reaps it afterwards.
+    Workers(Pid),
+    /// Nobody: what was started goes on by itself.
+    Nobody,
+}
+
+impl Leader {
+    const fn pid(self) -> Option<Pid> {
+        match self {
+            Self::Ours(pid) | Self::Workers(pid) => Some(pid),
+            Self::Nobody => None,
+        }
+    }
+}
+
 /// One session.
 struct Session {
     whose: Whose,
     since: Instant,
-    pid: Pid,
+    leader: Leader,
     pidfd: Option<OwnedFd>,
     /// Its number may be another's by now: only `pidfd` counts.
     reaped: bool,
@@ -71,7 +91,21 @@ impl Session {
     fn signal(&self, signal: Signal) {
         match &self.pidfd {
             Some(group) if self.reaped => drop(pidfd::signal_group(group, Some(signal))),
-            _ => process::signal_group(self.pid, signal),
+            None if self.reaped => {}
+            _ => {
+                if let Some(pid) = self.leader.pid() {
+                    process::signal_group(pid, signal);
+                }
+            }
+        }
+    }
+
+    /// Tells its client how it ended.
+    fn tell(&mut self, end: End) {
+        self.end = Some(end.clone());
+        if let Some(channel) = &mut self.channel {
+            // Should it fail, the thread is gone, and its channel's end comes.
+            let _ = channel.send(News::Ended(end).encode(), Vec::new());
         }
     }
 
@@ -81,9 +115,9 @@ impl Session {
         let (Some(group), Some(_), None) = (&self.pidfd, &self.end, &self.channel) else {
             return false;
         };
-        if !self.reaped {
+        if let (false, Leader::Ours(pid)) = (self.reaped, self.leader) {
             // A zombie counts, so this must succeed where there is such a call.
-            self.reaped = pidfd::signal_group(group, None).is_ok() && process::reap(self.pid);
+            self.reaped = pidfd::signal_group(group, None).is_ok() && process::reap(pid);
         }
         self.reaped && pidfd::signal_group(group, None) == Err(Errno::ESRCH)
     }
@@ -131,7 +165,7 @@ impl Sessions {
         &mut self,
         registry: &Registry,
         whose: Whose,
-        pid: Pid,
+        leader: Leader,
         channel: Channel,
         now: Instant,
     ) -> Result<(), Fault> {
@@ -139,16 +173,18 @@ impl Sessions {
         self.next += 1;
         let fd = channel.as_fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), token::session(id), Interest::READABLE)?;
-        let pidfd = pidfd::open(pid);
-        self.blind |= pidfd.is_none();
-        if let Some(fd) = &pidfd {
-            let job = token::job(id);
-            registry.register(&mut SourceFd(&fd.as_raw_fd()), job, Interest::READABLE)?;
+        let pidfd = leader.pid().and_then(pidfd::open);
+        if let Leader::Ours(_) = leader {
+            self.blind |= pidfd.is_none();
+            if let Some(fd) = &pidfd {
+                let job = token::job(id);
+                registry.register(&mut SourceFd(&fd.as_raw_fd()), job, Interest::READABLE)?;
+            }
         }
         let session = Session {
             whose,
             since: now,
-            pid,
+            leader,
             pidfd,
             reaped: false,
             channel: Some(channel),
@@ -243,14 +279,43 @@ impl Sessions {
     /// A job may have ended: tell its client. The session, if that was all.
     pub(super) fn job_ended(&mut self, id: u64, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
-        if session.end.is_none() {
-            let end = end_of(process::ended(session.pid)?);
-            session.end = Some(end.clone());
-            if let Some(channel) = &mut session.channel {
-                // Should it fail, the thread is gone, and its channel's end comes.
-                let _ = channel.send(News::Ended(end).encode(), Vec::new());
-            }
+        if let (None, Leader::Ours(pid)) = (&session.end, session.leader) {
+            let end = end_of(process::ended(pid)?);
+            session.tell(end);
         }
+        self.after_the_end(id, now)
+    }
+
+    /// What a login worker started has ended so, and will be reaped. The session, if
+    /// that was all.
+    pub(super) fn told(&mut self, id: u64, end: End, now: Instant) -> Option<Finished> {
+        let session = self.all.get_mut(&id)?;
+        session.reaped = session.leader != Leader::Nobody;
+        if session.end.is_none() {
+            session.tell(end);
+        }
+        self.after_the_end(id, now)
+    }
+
+    /// A login worker is dead, and what it started is hung up.
+    pub(super) fn orphaned(
+        &mut self,
+        id: u64,
+        kill_after: Duration,
+        now: Instant,
+    ) -> Option<Finished> {
+        let session = self.all.get_mut(&id)?;
+        session.signal(Signal::SIGHUP);
+        // Whoever reaps it now does not ask us.
+        session.reaped = true;
+        session.tell(End::NotStarted("its login worker died".into()));
+        self.hang_up(id, kill_after, now);
+        self.look(id, now)
+    }
+
+    fn after_the_end(&mut self, id: u64, now: Instant) -> Option<Finished> {
+        let session = self.all.get_mut(&id)?;
+        session.end.as_ref()?;
         if session.killed {
             self.finish(id, now)
         } else {
@@ -264,7 +329,8 @@ impl Sessions {
         if !self.blind {
             return Vec::new();
         }
-        let unwatched = |s: &Session| s.pidfd.is_none() && (s.end.is_none() || s.killed);
+        let ours = |s: &Session| matches!(s.leader, Leader::Ours(_));
+        let unwatched = |s: &Session| s.pidfd.is_none() && (s.end.is_none() || s.killed) && ours(s);
         self.all
             .iter()
             .filter(|(_, s)| unwatched(s))
@@ -324,8 +390,8 @@ impl Sessions {
 
     fn finish(&mut self, id: u64, now: Instant) -> Option<Finished> {
         let session = self.all.remove(&id)?;
-        if !session.reaped {
-            process::reap(session.pid);
+        if let (false, Leader::Ours(pid)) = (session.reaped, session.leader) {
+            process::reap(pid);
         }
         if session.hung.is_some() {
             self.hanging.retain(|other| *other != id);

@@ -3,6 +3,7 @@
 use mio::Token;
 
 use super::accounts::LookUp;
+use super::logins::LoginId;
 
 pub(super) const SIGNALS: Token = Token(0);
 pub(super) const GATE: Token = Token(1);
@@ -22,6 +23,8 @@ pub(super) enum Whose {
     Session(u64),
     /// The job of a session.
     Job(u64),
+    /// The worker of a login.
+    Login(LoginId),
 }
 
 pub(super) fn session(id: u64) -> Token {
@@ -34,6 +37,10 @@ pub(super) fn job(id: u64) -> Token {
 
 pub(super) fn look_up(which: LookUp) -> Token {
     Token(number(which).saturating_mul(4).saturating_add(6))
+}
+
+pub(super) fn login(id: LoginId) -> Token {
+    Token(number(id).saturating_mul(4).saturating_add(7))
 }
 
 fn number(id: u64) -> usize {
@@ -49,6 +56,7 @@ pub(super) fn whose(token: Token) -> Whose {
         (NAMES, _) => Whose::Names,
         (_, 0) => Whose::Session(id),
         (_, 1) => Whose::Job(id),
-        (_, _) => Whose::LookUp(id),
+        (_, 2) => Whose::LookUp(id),
+        (_, _) => Whose::Login(id),
     }
 }

@@ -1,7 +1,7 @@
 //! Our own processes: starting the program anew in another role, waiting for
 //! children, signalling process groups.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -23,7 +23,26 @@ pub const CHANNEL: i32 = 3;
 /// # Errors
 /// No process was to be had.
 pub fn again(name: &str, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
-    let own = own_program();
+    start(&own_program(), name, channel)
+}
+
+/// Starts a login worker in the same way: a program of its own beside this one, so
+/// that PAM's library is in no other process.
+///
+/// # Errors
+/// No process was to be had.
+pub fn login_worker(channel: BorrowedFd<'_>) -> nix::Result<Pid> {
+    start(&login_program(), "cosserver: login", channel)
+}
+
+/// The login worker's file.
+pub fn login_program() -> CString {
+    let own = std::env::current_exe().unwrap_or_default();
+    let path = own.with_file_name("cosserver-login");
+    CString::new(OsStr::as_bytes(path.as_os_str())).unwrap_or_default()
+}
+
+fn start(own: &CStr, name: &str, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
     let argv0 = CString::new(name).map_err(|_| Errno::EINVAL)?;
     let argv = [argv0.as_ptr(), std::ptr::null()];
     let environment = [super::memory::FEW_STACKS.as_ptr(), std::ptr::null()];

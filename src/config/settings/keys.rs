@@ -78,6 +78,10 @@ pub const TABLES: &[Table] = &[
         meaning: "How commands run.",
     },
     Table {
+        name: "login",
+        meaning: "How people log in, with what PAM asks.",
+    },
+    Table {
         name: "daemon",
         meaning: "The daemon itself.",
     },
@@ -235,6 +239,34 @@ pub const KEYS: &[Key] = &[
         "5",
         "From SIGHUP to SIGKILL when the client is gone.",
         Slot::Seconds(|s| &mut s.exec.hup_to_kill, 0, DAY),
+    ),
+    key(
+        "login",
+        "time",
+        "120",
+        "From the request to the last answer.",
+        Slot::Seconds(|s| &mut s.login.time, 1, DAY),
+    ),
+    key(
+        "login",
+        "check",
+        "30",
+        "What PAM may take between two questions; a module that takes longer is taken for hung.",
+        Slot::Seconds(|s| &mut s.login.check, 1, 100),
+    ),
+    key(
+        "login",
+        "checks",
+        "4",
+        "Logins that PAM checks at the same time; the others wait for their turn.",
+        Slot::Count(|s| &mut s.login.checks, 1, 256),
+    ),
+    key(
+        "login",
+        "waiting",
+        "64",
+        "Logins that are under way, in all, those that wait for an answer among them.",
+        Slot::Count(|s| &mut s.login.waiting, 1, 4096),
     ),
     key(
         "daemon",

@@ -11,9 +11,13 @@ use toml::de::{DeTable, DeValue};
 use super::Settings;
 use super::keys::{KEYS, Key, Slot, TABLES};
 use crate::config::address::Network;
+use crate::config::applications::Applications;
 use crate::config::name::{HostName, UserName};
 use crate::config::words::{did_you_mean, nearest, quoted};
 use crate::fault::Fault;
+
+/// The table of applications.
+const GUI: &str = "gui";
 
 /// A mistake and where in the text it begins.
 type Mistake = (usize, String);
@@ -31,6 +35,10 @@ pub(super) fn apply(
     let mut mistakes: Vec<Mistake> = Vec::new();
     for (key, value) in document.get_ref() {
         let name: &str = key.get_ref();
+        if let (GUI, Some(inner)) = (name, value.get_ref().as_table()) {
+            settings.gui = Applications::read(inner, &mut mistakes);
+            continue;
+        }
         let table = TABLES.iter().find(|t| t.name == name && !name.is_empty());
         match (table, value.get_ref().as_table()) {
             (Some(table), Some(inner)) => {
@@ -43,7 +51,7 @@ pub(super) fn apply(
                 format!("{name} is a table, not a key; write [{name}] on a line of its own and its keys below"),
             )),
             (None, Some(_)) if find("", name).is_none() => {
-                let tables = TABLES.iter().map(|t| t.name).filter(|t| !t.is_empty());
+                let tables = TABLES.iter().map(|t| t.name).chain([GUI]).filter(|t| !t.is_empty());
                 let hint = nearest(name, tables).map_or_else(String::new, |t| format!("; did you mean [{t}]?"));
                 mistakes.push((key.span().start, format!("unknown table [{}]{hint}", name.escape_debug())));
             }

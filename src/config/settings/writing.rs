@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::Settings;
 use super::keys::{KEYS, Key, Slot, TABLES};
+use crate::config::applications::Applications;
 
 impl Key {
     /// The value in force, as TOML.
@@ -74,6 +75,30 @@ pub(super) fn template() -> String {
         }
     }
     out
+}
+
+/// The applications, as a settings file has them.
+pub(super) fn applications(out: &mut String, all: &Applications) {
+    for (name, a) in all.all() {
+        let _ = writeln!(out, "\n[gui.{}]", quoted_key(name));
+        let _ = writeln!(out, "command = {}", array(a.command.iter().cloned()));
+        let users = array(a.users.iter().map(ToString::to_string));
+        let _ = writeln!(out, "users = {users}");
+        let _ = writeln!(out, "arguments = {}\nremote = {}", a.arguments, a.remote);
+        let pairs = a.environment.iter();
+        let pairs: Vec<String> = pairs.map(|(n, v)| format!("{n} = {}", string(v))).collect();
+        let _ = writeln!(out, "environment = {{ {} }}", pairs.join(", "));
+    }
+}
+
+/// A key of TOML, in quotes where it needs them.
+fn quoted_key(name: &str) -> String {
+    let bare = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    if name.bytes().all(bare) {
+        name.to_owned()
+    } else {
+        string(name)
+    }
 }
 
 /// A TOML basic string.

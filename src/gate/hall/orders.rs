@@ -42,13 +42,17 @@ impl Hall {
             Order::StopListening => self.listeners.clear(),
             Order::Adopt => self.adopt(fds, now)?,
             Order::ServerHello(c, record) => {
-                self.send_and_expect(c, record, Stage::Greeted, now)?
+                self.send_and_expect(c, record, Stage::Greeted, None, now)?
             }
             Order::Continue(c, length, record) => {
                 if let Some(s) = self.strangers.get_mut(&c) {
                     s.expect_command(length);
                 }
-                self.send_and_expect(c, record, Stage::Asked, now)?;
+                self.send_and_expect(c, record, Stage::Asked, None, now)?;
+            }
+            Order::Prompt(c, seconds, record) => {
+                let within = Duration::from_secs(seconds.into());
+                self.send_and_expect(c, record, Stage::Prompted, Some(within), now)?;
             }
             Order::Taken(c) => self.dismiss(c)?,
             Order::Close(c) => {
@@ -96,21 +100,20 @@ impl Hall {
         connection: Connection,
         record: &[u8],
         stage: Stage,
+        within: Option<Duration>,
         now: Instant,
     ) -> Result<(), Fault> {
         let found = self.limits.zip(self.strangers.get_mut(&connection));
         let Some((limits, stranger)) = found else {
             return Ok(());
         };
-        if stage == Stage::Greeted && stranger.spoke_early() {
+        if stage != Stage::Asked && stranger.spoke_early() {
             return self.turn_out(connection, Complaint::Malformed, now);
         }
         stranger.stage = stage;
         stranger.unsent = record.to_vec();
-        self.postpone(
-            connection,
-            now + Duration::from_secs(limits.handshake.into()),
-        );
+        let within = within.unwrap_or(Duration::from_secs(limits.handshake.into()));
+        self.postpone(connection, now + within);
         self.stranger_is_ready(connection, now)
     }
 

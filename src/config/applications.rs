@@ -1,0 +1,257 @@
+//! The applications that a login may start: the tables `[gui.NAME]` of
+//! `cosserver.toml`. Read by the monitor and by `cosadm`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::name::UserName;
+use super::words::{did_you_mean, quoted};
+use crate::fault::Fault;
+
+/// A mistake and where in the text it begins.
+pub(super) type Mistake = (usize, String);
+
+/// One key of a `[gui.NAME]` table, for the documents' check.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What it may be, and what it is where it is not given.
+    pub bounds: &'static str,
+    /// What it means, in a line.
+    pub meaning: &'static str,
+}
+
+/// Every key of a `[gui.NAME]` table.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "command",
+        bounds: "a list of words, the first an absolute path; it must be given",
+        meaning: "The program and its arguments, run without a shell.",
+    },
+    Key {
+        name: "users",
+        bounds: "a list of user names and @groups, or \"*\" for everybody; default []: nobody",
+        meaning: "Who may start it.",
+    },
+    Key {
+        name: "arguments",
+        bounds: "true or false; default false",
+        meaning: "Whether the caller may add arguments.",
+    },
+    Key {
+        name: "remote",
+        bounds: "true or false; default false",
+        meaning: "Whether remote GUI login may start it: a host of hostinfo asks, without a password.",
+    },
+    Key {
+        name: "environment",
+        bounds: "a table of names and texts; default {}",
+        meaning: "Variables that it gets besides.",
+    },
+];
+
+/// The longest name of an application, bytes.
+const NAME: usize = 64;
+
+/// Variables that the daemon sets itself, and what would change a program before it
+/// begins.
+const RESERVED: [&str; 6] = ["HOME", "USER", "LOGNAME", "SHELL", "GUI_HOST", "GUI_PORT"];
+
+/// An application of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Application {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Who may start it.
+    pub users: Vec<Who>,
+    /// Whether the caller may add arguments.
+    pub arguments: bool,
+    /// Whether remote GUI login may start it.
+    pub remote: bool,
+    /// Variables that it gets besides.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// One item of `users`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// Everybody.
+    Everybody,
+    /// This user.
+    User(UserName),
+    /// Every member of this group.
+    Group(UserName),
+}
+
+impl Who {
+    fn parse(text: &str) -> Result<Self, Fault> {
+        match text.strip_prefix('@') {
+            _ if text == "*" => Ok(Self::Everybody),
+            Some(group) => UserName::parse(group).map(Self::Group),
+            None => UserName::parse(text).map(Self::User),
+        }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everybody => f.write_str("*"),
+            Self::User(user) => f.write_str(user.as_str()),
+            Self::Group(group) => write!(f, "@{}", group.as_str()),
+        }
+    }
+}
+
+/// All applications, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applications(BTreeMap<String, Application>);
+
+impl Applications {
+    /// The application of this name.
+    pub fn get(&self, name: &str) -> Option<&Application> {
+        self.0.get(name)
+    }
+
+    /// All of them, by name.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Application)> {
+        self.0.iter().map(|(name, a)| (name.as_str(), a))
+    }
+
+    /// The groups that some application names.
+    pub fn groups(&self) -> Vec<String> {
+        let mut all: Vec<String> = self
+            .0
+            .values()
+            .flat_map(|a| &a.users)
+            .filter_map(|who| match who {
+                Who::Group(group) => Some(group.to_string()),
+                Who::Everybody | Who::User(_) => None,
+            })
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Reads the table `gui`, whose tables are the applications.
+    pub(super) fn read(table: &DeTable<'_>, mistakes: &mut Vec<Mistake>) -> Self {
+        let mut all = BTreeMap::new();
+        for (name, value) in table {
+            let at = name.span().start;
+            let text: &str = name.get_ref();
+            if let Err(why) = check_name(text) {
+                mistakes.push((at, why));
+                continue;
+            }
+            let Some(inner) = value.get_ref().as_table() else {
+                mistakes.push((
+                    at,
+                    format!("{text} must be a table of its own: write [gui.{text}]"),
+                ));
+                continue;
+            };
+            match read_one(inner, at) {
+                Ok(application) => drop(all.insert(text.to_owned(), application)),
+                Err(mistake) => mistakes.push(mistake),
+            }
+        }
+        Self(all)
+    }
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'+');
+    if name.is_empty() || name.len() > NAME || name.starts_with('-') || !name.bytes().all(plain) {
+        return Err(format!(
+            "{} is no application's name: at most {NAME} letters, digits and . _ - +, no - first",
+            quoted(name)
+        ));
+    }
+    Ok(())
+}
+
+fn read_one(table: &DeTable<'_>, at: usize) -> Result<Application, Mistake> {
+    let mut application = Application {
+        command: Vec::new(),
+        users: Vec::new(),
+        arguments: false,
+        remote: false,
+        environment: BTreeMap::new(),
+    };
+    for (key, value) in table {
+        let name: &str = key.get_ref();
+        let wrong = |words: String| (value.span().start, format!("{name}: {words}"));
+        let known = KEYS.iter().find(|k| k.name == name);
+        let Some(known) = known else {
+            let hint = did_you_mean(name, KEYS.iter().map(|k| k.name));
+            let words = format!("unknown key {} of an application{hint}", quoted(name));
+            return Err((key.span().start, words));
+        };
+        let must_be = || wrong(format!("it must be {}", known.bounds));
+        match name {
+            "command" => application.command = command(value).map_err(wrong)?.ok_or_else(must_be)?,
+            "users" => {
+                let texts = texts(value).ok_or_else(must_be)?;
+                let users: Result<_, _> = texts.iter().map(|t| Who::parse(t)).collect();
+                application.users = users.map_err(|e| wrong(e.to_string()))?;
+            }
+            "arguments" => application.arguments = value.get_ref().as_bool().ok_or_else(must_be)?,
+            "remote" => application.remote = value.get_ref().as_bool().ok_or_else(must_be)?,
+            _ => application.environment = environment(value).map_err(wrong)?.ok_or_else(must_be)?,
+        }
+    }
+    if application.command.is_empty() {
+        return Err((at, "an application needs a command = [\"/path\", …]".into()));
+    }
+    Ok(application)
+}
+
+fn texts(value: &Spanned<DeValue<'_>>) -> Option<Vec<String>> {
+    let array = value.get_ref().as_array()?;
+    array
+        .iter()
+        .map(|item| item.get_ref().as_str().map(str::to_owned))
+        .collect()
+}
+
+fn command(value: &Spanned<DeValue<'_>>) -> Result<Option<Vec<String>>, String> {
+    let Some(words) = texts(value) else {
+        return Ok(None);
+    };
+    match words.first() {
+        Some(path) if path.starts_with('/') => {}
+        Some(path) => return Err(format!("{} is no absolute path", quoted(path))),
+        None => return Ok(None),
+    }
+    if words.iter().any(|w| w.contains('\0')) {
+        return Err("a NUL byte in it".into());
+    }
+    Ok(Some(words))
+}
+
+fn environment(value: &Spanned<DeValue<'_>>) -> Result<Option<BTreeMap<String, String>>, String> {
+    let Some(table) = value.get_ref().as_table() else {
+        return Ok(None);
+    };
+    let mut all = BTreeMap::new();
+    for (name, value) in table {
+        let name: &str = name.get_ref();
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        if !name.bytes().all(plain) || name.starts_with(|c: char| c.is_ascii_digit()) {
+            return Err(format!("{} is no variable's name", quoted(name)));
+        }
+        if RESERVED.contains(&name) {
+            return Err(format!("{name} is set by the daemon itself"));
+        }
+        let Some(text) = value.get_ref().as_str().filter(|t| !t.contains('\0')) else {
+            return Err(format!("{name} must be a text in quotes"));
+        };
+        all.insert(name.to_owned(), text.to_owned());
+    }
+    Ok(Some(all))
+}

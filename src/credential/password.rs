@@ -1,0 +1,116 @@
+//! The mechanism `password` (seed 000): somebody at a PC wants to be a user of this
+//! host, and PAM asks him for what proves it. Run by the monitor; PAM itself runs in
+//! a login worker.
+//!
+//! [`Claimant`] → (the worker's word) → [`Person`].
+
+use std::net::IpAddr;
+
+use super::Opened;
+use crate::refusal::{Cause, Refusal};
+use crate::sys::account::Account;
+use crate::wire::Malformed;
+use crate::wire::noise::{Keys, Responder};
+use crate::wire::opening::{Credential, Opening};
+use crate::wire::request::{Request, Service};
+
+/// Somebody who says that he is a user, and has shown nothing yet.
+pub struct Claimant {
+    peer: IpAddr,
+    request: Request,
+    responder: Option<Responder>,
+}
+
+/// A user of this host, whom PAM has believed. Only [`Claimant::believed`] makes one.
+pub struct Person {
+    peer: IpAddr,
+    request: Request,
+    responder: Option<Responder>,
+    account: Account,
+}
+
+impl Claimant {
+    /// What an opened handshake asks for, where its mechanism is `password`.
+    ///
+    /// # Errors
+    /// It is no request for an application.
+    pub fn new(opened: Opened, peer: IpAddr) -> Result<Self, Refusal> {
+        let refuse = |m: Malformed| Refusal::new(Cause::Handshake, m).of(peer);
+        let opening = Opening::decode(&opened.payload).map_err(refuse)?;
+        let request = Request::decode(opening.request).map_err(refuse)?;
+        let is_gui = matches!(request.service, Service::Gui(_));
+        if opening.credential != Credential::Password || !is_gui {
+            return Err(refuse(Malformed("a password is for an application alone")));
+        }
+        Ok(Self {
+            peer,
+            request,
+            responder: Some(opened.responder),
+        })
+    }
+
+    /// What he asks for.
+    pub const fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The address he calls from.
+    pub const fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// Message 2 around an answer, and the keys. Once.
+    ///
+    /// # Errors
+    /// It was made before, or there were no random bytes.
+    pub fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
+        message_2(&mut self.responder, payload)
+    }
+
+    /// PAM believes him: who he is is what PAM says, not what he said.
+    pub fn believed(self, account: Account) -> Person {
+        Person {
+            peer: self.peer,
+            request: self.request,
+            responder: self.responder,
+            account,
+        }
+    }
+}
+
+impl Person {
+    /// Who he is.
+    pub const fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// What he asks for.
+    pub const fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The address he calls from.
+    pub const fn peer(&self) -> IpAddr {
+        self.peer
+    }
+}
+
+impl Person {
+    /// Message 2, where PAM has asked for nothing before. Once.
+    ///
+    /// # Errors
+    /// It was made before, or there were no random bytes.
+    pub fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
+        message_2(&mut self.responder, payload)
+    }
+}
+
+fn message_2(
+    responder: &mut Option<Responder>,
+    payload: &[u8],
+) -> Result<(Vec<u8>, Keys), Malformed> {
+    let responder = responder.take();
+    responder
+        .ok_or(Malformed("message 2 is made once"))?
+        .message_2(payload)
+}

@@ -1,0 +1,274 @@
+//! The logins under way and their workers: who waits for his turn with PAM, who is
+//! asked, what runs. What is decided about them stands in [`super::login`].
+//!
+//! A worker that waits for a person's answer takes no turn: so many may wait, few
+//! may check at the same time, because a check costs a core and some 20 MB.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::answer::Talk;
+use super::token;
+use crate::channel::Channel;
+use crate::channel::gate::Connection;
+use crate::channel::login::{Begin, Launch, Order};
+use crate::credential::{Claimant, Proven};
+use crate::fault::Fault;
+use crate::policy::{Caller, Granted, Gui};
+use crate::sys::process;
+
+/// A login's number; a number is never used twice.
+pub(super) type LoginId = u64;
+
+/// Who logs in.
+pub(super) enum Who {
+    /// Somebody whom PAM is to ask.
+    Claimant(Box<Claimant>),
+    /// A host that has proven itself asks for one of its users.
+    Host(Box<Proven>),
+}
+
+/// Where a login stands.
+pub(super) enum Stage {
+    /// It waits for its turn, to tell its worker this.
+    Queued(Order),
+    /// PAM works.
+    Checking,
+    /// So many answers are due from the peer.
+    Prompted(usize),
+    /// The application is being started; our ends of its pipes, unless it is left alone.
+    Launching(Box<Granted<Gui, Caller>>, Option<[OwnedFd; 3]>),
+    /// It runs, in this session; PAM's variables, for whoever must close the PAM session.
+    Running(u64, Vec<CString>),
+    /// It runs by itself; the same, and its leader.
+    Detached(Pid, Vec<CString>),
+    /// It is over; the worker closes the PAM session and ends.
+    Over,
+}
+
+/// One login.
+pub(super) struct Login {
+    /// The gate's connection, until it is accepted or refused.
+    pub(super) connection: Option<Connection>,
+    pub(super) peer: IpAddr,
+    /// Whether it only closes what another has left open.
+    heir: bool,
+    /// Until it is known who he is.
+    pub(super) who: Option<Who>,
+    pub(super) socket: Option<OwnedFd>,
+    /// Once message 2 is out.
+    pub(super) talk: Option<Box<Talk>>,
+    pub(super) stage: Stage,
+    /// When the whole login must be done.
+    pub(super) until: Instant,
+    /// When the worker must have said something.
+    pub(super) late: Option<Instant>,
+    pub(super) begin: Begin,
+    worker: Option<Worker>,
+}
+
+struct Worker {
+    pid: Pid,
+    channel: Channel,
+}
+
+impl Login {
+    pub(super) const fn new(
+        connection: Connection,
+        peer: IpAddr,
+        who: Who,
+        socket: OwnedFd,
+        begin: Begin,
+        until: Instant,
+    ) -> Self {
+        Self {
+            connection: Some(connection),
+            peer,
+            heir: false,
+            who: Some(who),
+            socket: Some(socket),
+            talk: None,
+            stage: Stage::Checking,
+            until,
+            late: None,
+            begin,
+            worker: None,
+        }
+    }
+
+    /// Nobody's login: its worker closes what another has left open, and ends.
+    pub(super) const fn heir(peer: IpAddr, begin: Begin, until: Instant) -> Self {
+        Self {
+            connection: None,
+            peer,
+            heir: true,
+            who: None,
+            socket: None,
+            talk: None,
+            stage: Stage::Checking,
+            until,
+            late: None,
+            begin,
+            worker: None,
+        }
+    }
+
+    /// Whether it only closes what another has left open.
+    pub(super) const fn is_heir(&self) -> bool {
+        self.heir
+    }
+
+    /// The worker's channel, while it lives.
+    pub(super) fn channel(&self) -> Option<&Channel> {
+        self.worker.as_ref().map(|w| &w.channel)
+    }
+
+    /// Tells the worker something. `false`: it is dead.
+    pub(super) fn tell(&mut self, order: &Order, fds: Vec<OwnedFd>) -> bool {
+        let worker = self.worker.as_mut();
+        worker.is_some_and(|w| w.channel.send(order.encode(), fds).is_ok())
+    }
+
+    /// Starts what was granted.
+    pub(super) fn launch(&mut self, launch: Launch, fds: [OwnedFd; 3]) -> bool {
+        self.tell(&Order::Launch(launch), fds.into())
+    }
+
+    /// Whether it is still to be decided.
+    pub(super) const fn is_under_way(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Queued(_) | Stage::Checking | Stage::Prompted(_) | Stage::Launching(..)
+        )
+    }
+
+    const fn takes_a_turn(&self) -> bool {
+        matches!(self.stage, Stage::Checking | Stage::Launching(..))
+    }
+}
+
+/// All logins.
+#[derive(Default)]
+pub(super) struct Logins {
+    all: BTreeMap<LoginId, Login>,
+    next: LoginId,
+}
+
+impl Logins {
+    /// How many are still to be decided.
+    pub(super) fn under_way(&self) -> usize {
+        self.all.values().filter(|l| l.is_under_way()).count()
+    }
+
+    /// Takes a login that waits for its turn.
+    pub(super) fn add(&mut self, mut login: Login) -> LoginId {
+        let id = self.next;
+        self.next += 1;
+        login.stage = Stage::Queued(Order::Begin(login.begin.clone()));
+        self.all.insert(id, login);
+        id
+    }
+
+    /// A login.
+    pub(super) fn get(&mut self, id: LoginId) -> Option<&mut Login> {
+        self.all.get_mut(&id)
+    }
+
+    /// Forgets a login and its worker, whose number is left to be reaped.
+    pub(super) fn remove(&mut self, id: LoginId) -> Option<(Login, Option<Pid>)> {
+        let login = self.all.remove(&id)?;
+        let pid = login.worker.as_ref().map(|w| w.pid);
+        Some((login, pid))
+    }
+
+    /// Kills a login's worker: its channel's end comes as its last event.
+    pub(super) fn kill(&self, id: LoginId) {
+        if let Some(worker) = self.all.get(&id).and_then(|l| l.worker.as_ref()) {
+            process::signal(worker.pid, Signal::SIGKILL);
+        }
+    }
+
+    /// The login that waits longest, of the source that has the fewest turns now.
+    fn next_in_turn(&self) -> Option<LoginId> {
+        let turns = |peer: IpAddr| {
+            let same = |l: &&Login| l.takes_a_turn() && l.peer == peer;
+            self.all.values().filter(same).count()
+        };
+        let queued = self.all.iter();
+        let queued = queued.filter(|(_, l)| matches!(l.stage, Stage::Queued(_)));
+        queued.min_by_key(|(id, l)| (turns(l.peer), **id)).map(|(id, _)| *id)
+    }
+
+    /// Gives the next one his turn, if there is one to be had: his worker is started, or
+    /// told to go on. What failed is told, with whose it was.
+    pub(super) fn give_turn(
+        &mut self,
+        registry: &Registry,
+        most: usize,
+        check: Duration,
+        now: Instant,
+    ) -> Option<(LoginId, Result<(), Fault>)> {
+        let busy = self.all.values().filter(|l| l.takes_a_turn()).count();
+        if busy >= most {
+            return None;
+        }
+        let id = self.next_in_turn()?;
+        let login = self.all.get_mut(&id)?;
+        let Stage::Queued(order) = std::mem::replace(&mut login.stage, Stage::Checking) else {
+            return None;
+        };
+        login.late = Some(now + check);
+        Some((id, login.begin_turn(registry, id, &order)))
+    }
+
+    /// When something must be done at the latest.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let late = self.all.values().filter_map(|l| l.late);
+        let waiting = self.all.values().filter(|l| matches!(l.stage, Stage::Queued(_)));
+        late.chain(waiting.map(|l| l.until)).min()
+    }
+
+    /// Those whose time is over.
+    pub(super) fn late(&self, now: Instant) -> Vec<LoginId> {
+        let is_late = |l: &Login| {
+            let waits = matches!(l.stage, Stage::Queued(_));
+            l.late.is_some_and(|at| at <= now) || (waits && l.until <= now)
+        };
+        let late = self.all.iter().filter(|(_, l)| is_late(l));
+        late.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether something is being started. (What runs is a session, what runs by
+    /// itself needs nobody, and a worker closes its PAM session alone.)
+    pub(super) fn is_busy(&self) -> bool {
+        let launching = |l: &Login| matches!(l.stage, Stage::Launching(..));
+        self.all.values().any(launching)
+    }
+}
+
+impl Login {
+    fn begin_turn(&mut self, registry: &Registry, id: LoginId, order: &Order) -> Result<(), Fault> {
+        if self.worker.is_none() {
+            let (channel, theirs) = Channel::pair()?;
+            let fd = channel.as_fd().as_raw_fd();
+            let pid = process::login_worker(theirs.as_fd())?;
+            let token = token::login(id);
+            let watched = registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
+            self.worker = Some(Worker { pid, channel });
+            watched?;
+        }
+        if self.tell(order, Vec::new()) {
+            Ok(())
+        } else {
+            Err(Fault::new("the login worker died"))
+        }
+    }
+}
