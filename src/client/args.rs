@@ -26,6 +26,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum Wish {
     /// Run a command on a host.
     Run(Box<Call>),
+    /// Log in to a host and start an application there.
+    Gui(Box<Call>),
     /// Print this text (help, version).
     Tell(String),
     /// Exit with status 0 at once: git asks whether we take ssh's flags.
@@ -59,6 +61,47 @@ pub struct Call {
     pub subsystem: bool,
     /// Flags that mean nothing to us but something to ssh, as ssh takes them.
     pub for_ssh: Vec<String>,
+    /// Where an application is to be displayed, where that was said.
+    pub display: Option<Display>,
+    /// The descriptor that has the answers to prompts, where one was given.
+    pub password_fd: Option<i32>,
+    /// Whether the application is left running by itself.
+    pub detach: bool,
+    /// Whether no person is to be asked.
+    pub batch: bool,
+}
+
+/// `--display`: GUI_HOST, where it was said, and GUI_PORT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Display {
+    /// An address or a name; `None`: the address that we come from.
+    pub host: Option<String>,
+    /// The port.
+    pub port: NonZeroU16,
+}
+
+impl Display {
+    /// `HOST:PORT`, `[ADDRESS]:PORT` or `:PORT`.
+    ///
+    /// # Errors
+    /// It has no port.
+    pub fn parse(text: &str) -> Result<Self, Fault> {
+        let wrong = || {
+            Fault::new(format!(
+                "{text:?} is no display; give HOST:PORT, [ADDRESS]:PORT or :PORT"
+            ))
+        };
+        let (host, digits) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        if inner.is_none() && host.contains(':') {
+            return Err(wrong());
+        }
+        let host = inner.unwrap_or(host);
+        Ok(Self {
+            host: (!host.is_empty()).then(|| host.to_owned()),
+            port: port(digits, "--display")?,
+        })
+    }
 }
 
 /// A family of addresses.
@@ -77,6 +120,8 @@ pub enum Face {
     Cos,
     /// rsh's: the program was called `cosrsh` or `rsh`.
     Rsh,
+    /// `cos gui`.
+    Gui,
 }
 
 impl Face {
@@ -93,6 +138,9 @@ impl Face {
             Self::Cos => {
                 "usage: cos [-C DIR] [-v] run [FLAG]... [USER@]HOST [FLAG]... [--] COMMAND..."
             }
+            Self::Gui => {
+                "usage: cos [-C DIR] [-v] gui [FLAG]... [USER@]HOST [FLAG]... [--] APPLICATION [ARGUMENT]..."
+            }
             Self::Rsh => "usage: cosrsh [FLAG]... [USER@]HOST [FLAG]... [--] COMMAND...",
         }
     }
@@ -108,7 +156,7 @@ pub fn parse(argv: &[OsString]) -> Result<Wish, Fault> {
         .map_or((OsStr::new("cos"), argv), |(p, rest)| (p.as_os_str(), rest));
     match Face::of(program) {
         Face::Rsh => parse_run(Face::Rsh, Draft::default(), rest),
-        Face::Cos => parse_cos(rest),
+        Face::Cos | Face::Gui => parse_cos(rest),
     }
 }
 
@@ -120,6 +168,7 @@ fn parse_cos(args: &[OsString]) -> Result<Wish, Fault> {
     }
     match rest.split_first() {
         Some((word, rest)) if word == "run" => parse_run(Face::Cos, draft, rest),
+        Some((word, rest)) if word == "gui" => parse_run(Face::Gui, draft, rest),
         Some((word, _)) => Err(Fault::new(format!(
             "{word:?} is no subcommand; did you mean \"cos run {}\"?",
             word.to_string_lossy()
@@ -129,16 +178,26 @@ fn parse_cos(args: &[OsString]) -> Result<Wish, Fault> {
 }
 
 fn parse_run(face: Face, mut draft: Draft, args: &[OsString]) -> Result<Wish, Fault> {
-    let before = draft.take(face, flags::RUN, args)?;
+    let table = match face {
+        Face::Gui => flags::GUI,
+        Face::Cos | Face::Rsh => flags::RUN,
+    };
+    let before = draft.take(face, table, args)?;
     let (host, words) = match before.rest.split_first() {
         // After "--" before the host nothing is a flag any more, as in ssh.
         Some((host, rest)) if before.terminated => (Some(host), rest),
-        Some((host, rest)) => (Some(host), draft.take(face, flags::RUN, rest)?.rest),
+        Some((host, rest)) => (Some(host), draft.take(face, table, rest)?.rest),
         None => (None, before.rest),
     };
     match (draft.tell.take(), host) {
         (Some(tell), _) => Ok(tell),
-        (None, Some(host)) => draft.call(host, words).map(|c| Wish::Run(Box::new(c))),
+        (None, Some(host)) => {
+            let call = Box::new(draft.call(host, words)?);
+            Ok(match face {
+                Face::Gui => Wish::Gui(call),
+                Face::Cos | Face::Rsh => Wish::Run(call),
+            })
+        }
         (None, None) => Err(Fault::new(face.usage())),
     }
 }
@@ -160,6 +219,10 @@ struct Draft {
     subsystem: bool,
     send_env: Vec<String>,
     for_ssh: Vec<String>,
+    display: Option<Display>,
+    password_fd: Option<i32>,
+    detach: bool,
+    batch: bool,
 }
 
 /// What follows the flags that were read, and whether `--` ended them.
@@ -208,6 +271,9 @@ impl Draft {
                     self.for_ssh.push(format!("-o{setting}"));
                 }
             }
+            Rule::Display => self.display = Some(Display::parse(last)?),
+            Rule::PasswordFd => self.password_fd = Some(descriptor(last)?),
+            Rule::Detach => self.detach = true,
             Rule::Probe => self.tell = Some(Wish::Probe),
             Rule::Subsystem => self.subsystem = true,
             Rule::ForSsh if flag.value.is_empty() => self.for_ssh.push(format!("-{}", flag.letter)),
@@ -240,12 +306,16 @@ impl Draft {
             "sendenv" => self
                 .send_env
                 .extend(value.split_ascii_whitespace().map(str::to_owned)),
-            // We never ask anybody anything: every mode is batch mode.
-            "batchmode" if !matches!(value, "yes" | "no" | "true" | "false") => {
-                return Err(Fault::new(format!(
-                    "-o BatchMode={value}: neither yes nor no"
-                )));
-            }
+            // `cos run` never asks anybody anything.
+            "batchmode" => match value {
+                "yes" | "true" => self.batch = true,
+                "no" | "false" => self.batch = false,
+                _ => {
+                    return Err(Fault::new(format!(
+                        "-o BatchMode={value}: neither yes nor no"
+                    )));
+                }
+            },
             _ => {}
         }
         Ok(())
@@ -286,6 +356,10 @@ impl Draft {
             subsystem: self.subsystem,
             send_env: self.send_env,
             for_ssh: self.for_ssh,
+            display: self.display,
+            password_fd: self.password_fd,
+            detach: self.detach,
+            batch: self.batch,
         })
     }
 }
@@ -302,6 +376,13 @@ fn folder(text: &str) -> Result<PathBuf, Fault> {
 
 fn user(text: &str, whence: &str) -> Result<UserName, Fault> {
     UserName::parse(text).map_err(|e| e.while_doing(whence))
+}
+
+/// A descriptor's number: not standard output, which is the application's.
+fn descriptor(text: &str) -> Result<i32, Fault> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let number = text.parse().ok().filter(|n| digits && *n != 1 && *n != 2);
+    number.ok_or_else(|| Fault::new(format!("--password-fd {text:?} is no descriptor to read from")))
 }
 
 fn port(text: &str, whence: &str) -> Result<NonZeroU16, Fault> {
@@ -338,6 +419,7 @@ fn seconds(text: &str) -> Result<Option<Duration>, Fault> {
 fn wrong_flag(fail: &Fail, face: Face) -> Fault {
     let help = match face {
         Face::Cos => "cos --help",
+        Face::Gui => "cos gui --help",
         Face::Rsh => "cosrsh --help",
     };
     let dashed = |name: &str| match name.chars().count() {
@@ -358,19 +440,38 @@ fn wrong_flag(fail: &Fail, face: Face) -> Fault {
 
 fn help(face: Face) -> String {
     let folder = match face {
-        Face::Cos => [
-            "Before run:\n",
+        Face::Cos | Face::Gui => [
+            "Before the subcommand:\n",
             &flags::help(flags::COS),
             "Around the host:\n",
         ]
         .concat(),
         Face::Rsh => "The configuration folder is that of COS_CONFIG_DIR.\n".to_owned(),
     };
+    let (what, table) = match face {
+        Face::Cos => (
+            "Runs a command on another host: its output, its errors and its exit status arrive here.\n\
+             \"cos gui --help\" tells how to start an application there.\n",
+            flags::RUN,
+        ),
+        Face::Rsh => (
+            "Runs a command on another host: its output, its errors and its exit status arrive here.\n",
+            flags::RUN,
+        ),
+        Face::Gui => (
+            "Logs in to another host and starts an application there, which displays here: it gets\n\
+             GUI_HOST and GUI_PORT. Questions are answered from --password-fd, by the program that\n\
+             COS_ASKPASS names, or at the terminal. Inside such an application (GUI_HOST and GUI_PORT\n\
+             are set) a host of the host table is asked without a password.\n",
+            flags::GUI,
+        ),
+    };
     [
         face.usage(),
-        "\nRuns a command on another host: its output, its errors and its exit status arrive here.\n",
+        "\n",
+        what,
         &folder,
-        &flags::help(flags::RUN),
+        &flags::help(table),
         "SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command. Where the host has said nothing for 5\n\
          seconds after one of them, the next one ends this program, and the host hangs the command up.\n\
          Exit status: the command's; 128 + n when signal n ended it; 255 and a line on standard error\n\

@@ -32,6 +32,12 @@ pub(super) enum Rule {
     ForSsh,
     /// Taken and passed over; ssh would take it for something else, or refuse it.
     PassedOver,
+    /// Where an application is displayed.
+    Display,
+    /// The descriptor that has the answers.
+    PasswordFd,
+    /// Leave the application running.
+    Detach,
     /// The configuration folder.
     Folder,
     /// Print the help.
@@ -65,6 +71,16 @@ const fn long(name: &'static str, rule: Rule, help: &'static str) -> Flag {
         letter: "",
         long: name,
         value: "",
+        rule,
+        help,
+    }
+}
+
+const fn valued(name: &'static str, value: &'static str, rule: Rule, help: &'static str) -> Flag {
+    Flag {
+        letter: "",
+        long: name,
+        value,
         rule,
         help,
     }
@@ -118,6 +134,42 @@ pub(super) const RUN: &[Flag] = &[
     flag("8", "", Rule::PassedOver, ""),
     flag("L", "", Rule::PassedOver, ""),
     flag("d", "", Rule::PassedOver, ""),
+];
+
+/// The flags around the host of `cos gui`.
+pub(super) const GUI: &[Flag] = &[
+    flag("l", "USER", Rule::User, "log in as this user; also USER@HOST"),
+    flag(
+        "p",
+        "PORT",
+        Rule::Port,
+        "the port; without it the host table's, that of cosserver in /etc/services, or 9002",
+    ),
+    valued(
+        "display",
+        "[HOST]:PORT",
+        Rule::Display,
+        "GUI_HOST and GUI_PORT; without it those of this application, else this machine and 9003",
+    ),
+    valued(
+        "password-fd",
+        "N",
+        Rule::PasswordFd,
+        "read the answers from descriptor N, a line each",
+    ),
+    long("detach", Rule::Detach, "leave the application running by itself"),
+    flag("n", "", Rule::NoInput, "no standard input: its end at once"),
+    flag("4", "", Rule::V4, "IPv4 addresses alone"),
+    flag("6", "", Rule::V6, "IPv6 addresses alone"),
+    VERBOSE,
+    flag(
+        "o",
+        "KEY=VALUE",
+        Rule::Setting,
+        "ConnectTimeout (10 s), User, Port and BatchMode as in ssh; others are passed over",
+    ),
+    HELP,
+    VERSION,
 ];
 
 /// The flags of `cos` before its subcommand.

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
+use super::asker::{self, Asker};
 use super::dial::{Dialed, plainly, wait_for};
 use super::inbox::{Came, Inbox, is_for_later};
 use crate::fault::Fault;
-use crate::secret::{KeyPair, PublicKey, Secret};
+use crate::secret::{KeyPair, PublicKey, Secret, same_bytes};
 use crate::wire::answer::{self, Reference};
 use crate::wire::hello::{Hello, ServerHello, Suite, VERSION};
 use crate::wire::limits::{COMMAND_PIECE, LENGTH_BYTES};
@@ -29,6 +30,9 @@ use crate::wire::{Malformed, answer as wire_answer};
 /// seconds; a name service that the server must ask may take longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
+/// The same at a login, whose answers wait for their turn with PAM.
+const VERDICT_WITHIN: Duration = Duration::from_secs(180);
+
 /// Our first message, and its bytes.
 pub struct OurHello {
     hello: Hello,
@@ -41,11 +45,19 @@ impl OurHello {
     /// # Errors
     /// None that can happen.
     pub fn new() -> Result<Self, Fault> {
+        Self::asking(false)
+    }
+
+    /// The same, which asks for the host's public key too.
+    ///
+    /// # Errors
+    /// None that can happen.
+    pub fn asking(wants_host_key: bool) -> Result<Self, Fault> {
         let suites = Suite::preferred().to_vec();
         let hello = Hello {
             version: VERSION,
             suites,
-            wants_host_key: false,
+            wants_host_key,
         };
         let record = hello.compose().map_err(ours)?;
         Ok(Self { hello, record })
@@ -70,6 +82,25 @@ pub struct Credentials<'a> {
     pub pin: &'a PublicKey,
     /// The secret that only we two have.
     pub cookie: &'a Secret,
+}
+
+/// By what a host is to believe us.
+#[derive(Clone, Copy)]
+pub enum Means<'a> {
+    /// The hash under the cookie that only we two have.
+    Hash(Credentials<'a>),
+    /// What it asks, once it has proven to have this public key. Our own key is the
+    /// first.
+    Password(&'a KeyPair, &'a PublicKey),
+}
+
+impl<'a> Means<'a> {
+    const fn keys(&self) -> (&'a KeyPair, &'a PublicKey) {
+        match self {
+            Self::Hash(who) => (who.machine, who.pin),
+            Self::Password(machine, pin) => (machine, pin),
+        }
+    }
 }
 
 /// What we ask of a host: the request's bytes, and the command where it is too
@@ -137,45 +168,64 @@ impl<'a> Greeted<'a> {
         self.theirs.suite
     }
 
-    /// Proves who we are and asks; waits for the answer and checks it.
+    /// The host's public key, as it says itself: it has proven nothing yet.
+    pub const fn host_key(&self) -> Option<&PublicKey> {
+        self.theirs.host_key.as_ref()
+    }
+
+    /// Proves who we are and asks; waits for the answer and checks it. Prompts go to the
+    /// asker.
     ///
     /// # Errors
     /// No answer, or none that the host we mean can have given.
     pub fn ask(
         self,
-        who: Credentials<'_>,
+        means: Means<'_>,
         question: &Question,
         prepared: Prepared,
+        mut asker: Option<&mut Asker>,
     ) -> Result<Answer, Fault> {
+        let (machine, pin) = means.keys();
         let Self {
             mut line,
             ours: our_hello,
             theirs,
             their_record,
         } = self;
-        let claim = Claim {
-            caller: who.caller,
-            server: who.server,
-            caller_key: &who.machine.public,
-            server_key: who.pin,
-            nonce: &theirs.nonce,
-            request: &question.request,
-            voucher: None,
+        let claim = |who: &Credentials<'_>| {
+            let claim = Claim {
+                caller: who.caller,
+                server: who.server,
+                caller_key: &machine.public,
+                server_key: pin,
+                nonce: &theirs.nonce,
+                request: &question.request,
+                voucher: None,
+            };
+            let proof = |side| proof::make(who.cookie, side, &claim).map_err(ours);
+            Ok::<_, Fault>((proof(Side::Client)?, proof(Side::Server)?))
         };
-        let proof = proof::make(who.cookie, Side::Client, &claim).map_err(ours)?;
+        let (credential, expected) = match &means {
+            Means::Hash(who) => {
+                let (ours, theirs) = claim(who)?;
+                let hosts = Hosts {
+                    caller: who.caller.to_owned(),
+                    server: who.server.to_owned(),
+                    proof: ours,
+                };
+                (Credential::Hash(hosts), Some(theirs))
+            }
+            Means::Password(..) => (Credential::Password, None),
+        };
         let opening = Opening {
             request: &question.request,
-            credential: Credential::Hash(Hosts {
-                caller: who.caller.to_owned(),
-                server: who.server.to_owned(),
-                proof,
-            }),
+            credential,
         };
         let hello = &our_hello.record;
         let mut noise = Initiator::new(
             theirs.suite,
-            who.machine,
-            who.pin,
+            machine,
+            pin,
             hello,
             &their_record,
             prepared,
@@ -193,7 +243,8 @@ impl<'a> Greeted<'a> {
         }
         line.send(&record)?;
 
-        let record = line.receive(Kind::Answer, ANSWER_WITHIN)?;
+        let within = asker.as_ref().map_or(ANSWER_WITHIN, |_| VERDICT_WITHIN);
+        let record = line.receive(Kind::Answer, within)?;
         let content = match line.envelope(record.clone(), Kind::Answer)? {
             Said::Denied(reference) => return Ok(Answer::Denied(reference)),
             Said::Due(content) => content,
@@ -202,31 +253,45 @@ impl<'a> Greeted<'a> {
         let mut sealer = Sealer::new(keys.suite, &keys.to_server).map_err(ours)?;
         let mut opener = Opener::new(keys.suite, &keys.to_client).map_err(ours)?;
         let mut answer = wire_answer::Answer::decode(&payload).map_err(theirs_is_wrong)?;
-        if let (answer::Answer::SendCommand, Some(rest)) = (&answer, &question.follows) {
-            for piece in rest.chunks(COMMAND_PIECE) {
-                line.send_sealed(&mut sealer, piece)?;
+        let mut follows = question.follows.as_ref();
+        let proof = loop {
+            match (&answer, &mut asker, follows.take()) {
+                (wire_answer::Answer::SendCommand, _, Some(rest)) => {
+                    for piece in rest.chunks(COMMAND_PIECE) {
+                        line.send_sealed(&mut sealer, piece)?;
+                    }
+                }
+                (wire_answer::Answer::Prompts(texts), Some(asker), None) => {
+                    let answers = asker.answer(texts)?.encode().map_err(ours)?;
+                    line.send_sealed(&mut sealer, &answers)?;
+                }
+                (wire_answer::Answer::Accept { proof, texts }, asker, None) => {
+                    if asker.is_some() {
+                        texts.iter().for_each(asker::tell);
+                    }
+                    break *proof;
+                }
+                _ => {
+                    return Err(theirs_is_wrong(Malformed(
+                        "it asks for what it has, or accepted what it had not",
+                    )));
+                }
             }
-            let record = line.receive(Kind::Sealed, ANSWER_WITHIN)?;
+            let within = asker.as_ref().map_or(ANSWER_WITHIN, |_| VERDICT_WITHIN);
+            let record = line.receive(Kind::Sealed, within)?;
             let mut sealed = match line.envelope(record, Kind::Sealed)? {
                 Said::Denied(reference) => return Ok(Answer::Denied(reference)),
                 Said::Due(content) => content.to_vec(),
             };
             let text = opener.open(&mut sealed).map_err(theirs_is_wrong)?;
             answer = wire_answer::Answer::decode(text).map_err(theirs_is_wrong)?;
-        } else if question.follows.is_some() {
-            return Err(theirs_is_wrong(Malformed(
-                "it accepted a command before it had it",
-            )));
-        }
-        let answer::Answer::Accept {
-            proof: Some(proof), ..
-        } = answer
-        else {
-            return Err(theirs_is_wrong(Malformed(
-                "it asks for what it has, or proves nothing",
-            )));
         };
-        if !proof::verify(who.cookie, Side::Server, &claim, &proof) {
+        let right = match (expected, proof) {
+            (Some(expected), Some(proof)) => same_bytes(&expected, &proof),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if !right {
             return Err(theirs_is_wrong(Malformed(
                 "its proof is not that of our cookie",
             )));

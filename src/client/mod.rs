@@ -13,10 +13,12 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod asker;
 pub mod dial;
 pub mod elsewhere;
 mod flags;
 pub mod greet;
+mod gui;
 pub mod inbox;
 pub mod outbox;
 pub mod pump;
@@ -32,7 +34,7 @@ use std::ffi::OsString;
 
 use args::{Call, Wish};
 use dial::Dialing;
-use greet::{Accepted, Answer, Credentials, Greeted, OurHello};
+use greet::{Accepted, Answer, Credentials, Greeted, Means, OurHello};
 use pump::Ended;
 use route::Route;
 use say::Voice;
@@ -43,6 +45,7 @@ use crate::config::place::Place;
 use crate::config::{cookie, keys, known_hosts};
 use crate::fault::Fault;
 use crate::secret::{KeyPair, PublicKey, Secret};
+use crate::wire::answer::Reference;
 use crate::wire::noise::Prepared;
 use crate::wire::stream::End;
 
@@ -59,7 +62,8 @@ const ATTEMPTS: usize = 4;
 pub fn main() -> u8 {
     let argv: Vec<OsString> = env::args_os().collect();
     match args::parse(&argv) {
-        Ok(Wish::Run(call)) => run(&call),
+        Ok(Wish::Run(call)) => run(&call, walk),
+        Ok(Wish::Gui(call)) => run(&call, gui::walk),
         Ok(Wish::Probe) => 0,
         Ok(Wish::Tell(text)) if say::tell(&text).is_ok() => 0,
         Ok(Wish::Tell(_)) => FAILED,
@@ -70,7 +74,7 @@ pub fn main() -> u8 {
     }
 }
 
-fn run(call: &Call) -> u8 {
+fn run(call: &Call, walk: impl Fn(&Call, &Voice) -> Result<u8, Fault>) -> u8 {
     let voice = Voice::new(call.verbose);
     let status = walk(call, &voice).unwrap_or_else(|fault| {
         say::complain(Some(&call.host), &fault.to_string());
@@ -94,7 +98,12 @@ fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
         ));
     }
     let accepted = connect(call, &place, &route, voice)?;
-    match pump::carry(accepted, call.no_input)? {
+    outcome(pump::carry(accepted, call.no_input)?, voice)
+}
+
+/// The status to exit with.
+fn outcome(ended: Ended, voice: &Voice) -> Result<u8, Fault> {
+    match ended {
         Ended::Told(End::Exited(status)) => Ok(status),
         Ended::Told(End::Killed(signal)) => {
             voice.step(|| format!("signal {signal} ended the command"));
@@ -120,8 +129,8 @@ fn connect(call: &Call, place: &Place, route: &Route, voice: &Voice) -> Result<A
     // The network and the server work while we read our keys.
     let own = Own::load(place, route)?;
     let question = request::compose(call, &route.entry)?;
-    let mut denied = None;
-    for who in own.pairs().take(ATTEMPTS) {
+    let mut refused = None;
+    for who in own.attempts() {
         let dialed = dialing.take().unwrap_or_else(dial).finish(hello.record())?;
         voice.step(|| format!("connected to {}", dialed.address));
         // Most of the handshake's arithmetic, while the ServerHello is on its way.
@@ -129,25 +138,28 @@ fn connect(call: &Call, place: &Place, route: &Route, voice: &Voice) -> Result<A
             .map_err(|m| Fault::of(&place.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
         voice.step(|| format!("hello, suite {:?}", greeted.suite()));
-        match greeted.ask(who, &question, prepared)? {
+        match greeted.ask(Means::Hash(who), &question, prepared, None)? {
             Answer::Accepted(accepted) => {
                 voice.step(|| format!("accepted by {} as {}", who.server, who.caller));
                 return Ok(*accepted);
             }
             Answer::Denied(reference) => {
                 voice.step(|| format!("denied, reference {}", reference.to_hex()));
-                denied = Some(reference);
+                refused = Some(reference);
             }
         }
     }
-    Err(match denied {
-        Some(reference) => Fault::new(format!(
-            "denied (reference {}); the log of {} says why",
-            reference.to_hex(),
-            call.host
-        )),
-        None => own.nothing_pinned(place, route),
-    })
+    Err(refused.map_or_else(
+        || own.nothing_pinned(place, route),
+        |reference| denied(&call.host, reference),
+    ))
+}
+
+fn denied(host: &str, reference: Reference) -> Fault {
+    Fault::new(format!(
+        "denied (reference {}); the log of {host} says why",
+        reference.to_hex()
+    ))
 }
 
 /// What we have to prove ourselves to a host with.
@@ -183,6 +195,11 @@ impl Own {
                 cookie,
             })
         })
+    }
+
+    /// Those that one run tries.
+    fn attempts(&self) -> impl Iterator<Item = Credentials<'_>> {
+        self.pairs().take(ATTEMPTS)
     }
 
     fn nothing_pinned(&self, place: &Place, route: &Route) -> Fault {

@@ -7,12 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::unistd::{User, getuid};
 
-use super::args::Call;
+use super::args::{Call, Display};
 use super::greet::Question;
 use crate::config::hostinfo::Entry;
 use crate::fault::Fault;
 use crate::wire::limits::{COMMAND, VARIABLE_NAME, VARIABLE_VALUE, VARIABLES};
-use crate::wire::request::{self, Request, Service};
+use crate::wire::request::{self, Command, Gui, Request, Service};
 
 /// Composes the request of a call.
 ///
@@ -36,6 +36,32 @@ pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
     };
     let request = request.encode().map_err(|e| Fault::new(e.to_string()))?;
     Ok(Question { request, follows })
+}
+
+/// Composes the request for an application: its name and arguments, and its display.
+///
+/// # Errors
+/// They are longer than a request may be, or the caller has no name.
+pub fn compose_gui(call: &Call, entry: &Entry, display: &Display) -> Result<Question, Fault> {
+    let caller_user = caller()?;
+    let user = call.user.as_ref().or(entry.user.as_ref());
+    let user = user.map_or(caller_user.as_str(), |u| u.as_str()).to_owned();
+    let request = Request {
+        service: Service::Gui(Gui {
+            host: display.host.clone(),
+            port: display.port.get(),
+            detach: call.detach,
+        }),
+        user,
+        caller_user,
+        command: Command::Words(call.words.clone()),
+        environment: passed_on(env::vars_os(), &call.send_env),
+    };
+    let request = request.encode().map_err(|e| Fault::new(e.to_string()))?;
+    Ok(Question {
+        request,
+        follows: None,
+    })
 }
 
 /// The name of the user who calls. Root's is known without asking.

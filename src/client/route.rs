@@ -53,6 +53,26 @@ pub fn find(place: &Place, host: &str) -> Result<Route, Fault> {
     Err(Fault::of(&place.hostinfo(), words))
 }
 
+/// Looks a host up that need not be in the table: a person who logs in may name any.
+///
+/// # Errors
+/// The table is not to be trusted, the host's line is wrong, or its name is none.
+pub fn find_any(place: &Place, host: &str) -> Result<(Route, bool), Fault> {
+    if place.hostinfo().exists() {
+        if let Ok(route) = find(place, host) {
+            return Ok((route, true));
+        }
+    }
+    let address = literal(host);
+    let name = match address {
+        // Keys are pinned under the address then; a name may have no colons.
+        Some(address) => address.to_string().replace(':', "-"),
+        None => host.to_owned(),
+    };
+    let entry = Entry::named(HostName::parse(&name)?);
+    Ok((Route { entry, address }, false))
+}
+
 /// An address, with or without brackets; IPv4 always as IPv4.
 fn literal(host: &str) -> Option<IpAddr> {
     let bare = host

@@ -55,7 +55,8 @@ pub fn tell(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-fn line(words: &str) {
+/// One line on standard error.
+pub fn line(words: &str) {
     let mut line: String = words
         .chars()
         .map(|c| if c.is_control() { '?' } else { c })

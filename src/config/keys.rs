@@ -34,6 +34,24 @@ pub fn load_machine_key(place: &Place) -> Result<KeyPair, Fault> {
     load(place, &place.machine_key())
 }
 
+/// The caller's own key pair, made where there is none yet: its folder with it.
+///
+/// # Errors
+/// The file or its folder cannot be made, is not to be trusted, or is wrong.
+pub fn own_machine_key(place: &Place) -> Result<KeyPair, Fault> {
+    use std::os::unix::fs::DirBuilderExt;
+    let file = place.machine_key();
+    if !file.exists() {
+        let made = std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&place.dir);
+        made.map_err(|e| Fault::of(&place.dir, e))?;
+        create(&file)?;
+    }
+    load_machine_key(place)
+}
+
 /// Makes a new key file, unless there is one.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ pub mod account;
 pub mod client_exec;
 pub mod client_signals;
 pub mod client_start;
+pub mod client_terminal;
 pub mod job;
 pub mod memory;
 pub mod pam;

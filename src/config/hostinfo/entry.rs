@@ -43,6 +43,26 @@ pub struct Entry {
     pub user: Option<UserName>,
 }
 
+impl Entry {
+    /// A host of which nothing is known but its name.
+    pub const fn named(name: HostName) -> Self {
+        Self {
+            name,
+            line: 0,
+            method: Method::Cos,
+            addresses: Addresses::ByName,
+            run_as: Vec::new(),
+            commands: None,
+            machine_key: None,
+            accept_env: Vec::new(),
+            port: None,
+            as_name: None,
+            server: None,
+            user: None,
+        }
+    }
+}
+
 /// How this host reaches another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Method {

@@ -1,0 +1,138 @@
+//! Who answers a prompt: a descriptor (`--password-fd`), a program (`COS_ASKPASS`), the
+//! person at the terminal. Run by the client.
+
+use std::env;
+use std::fs::File;
+use std::io;
+
+use zeroize::Zeroizing;
+
+use crate::fault::Fault;
+use crate::sys::client_terminal::{self, Terminal};
+use crate::wire::Malformed;
+use crate::wire::limits::REPLY;
+use crate::wire::prompt::{Answers, Style, Text};
+
+/// Answers prompts.
+pub struct Asker {
+    from: Source,
+    /// Nobody is asked by himself: what there is no answer for fails.
+    batch: bool,
+}
+
+enum Source {
+    Descriptor(File, i32),
+    Anybody,
+}
+
+impl Asker {
+    /// Whoever the caller has named. `batch`: no person is to be asked.
+    ///
+    /// # Errors
+    /// There is no such descriptor.
+    pub fn new(password_fd: Option<i32>, batch: bool) -> Result<Self, Fault> {
+        let from = match password_fd {
+            None => Source::Anybody,
+            Some(number) => {
+                let file = client_terminal::answers(number);
+                let file = file.map_err(|e| {
+                    Fault::new(format!("--password-fd {number}: it is not open ({e})"))
+                })?;
+                Source::Descriptor(file, number)
+            }
+        };
+        Ok(Self { from, batch })
+    }
+
+    /// The answers to the prompts among these texts.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn answer(&mut self, texts: &[Text]) -> Result<Answers, Fault> {
+        let mut answers = Vec::new();
+        for text in texts {
+            if text.style.is_prompt() {
+                answers.push(self.one(text)?);
+            } else {
+                tell(text);
+            }
+        }
+        Answers::new(answers).map_err(|m: Malformed| Fault::new(m.to_string()))
+    }
+
+    fn one(&mut self, text: &Text) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        let prompt = shown(&text.words);
+        let failed = |who: &str, e: &io::Error| {
+            let why = match e.kind() {
+                io::ErrorKind::UnexpectedEof => "there is no answer left".to_owned(),
+                io::ErrorKind::Interrupted => "interrupted".to_owned(),
+                _ => e.to_string(),
+            };
+            Fault::new(format!("{who}, asked {:?}: {why}", prompt.trim_end()))
+        };
+        if let Source::Descriptor(file, number) = &mut self.from {
+            let who = format!("descriptor {number}");
+            return client_terminal::read_line(file, REPLY).map_err(|e| failed(&who, &e));
+        }
+        if let Some(program) = env::var_os("COS_ASKPASS").filter(|p| !p.is_empty()) {
+            let answer = client_terminal::by_program(&program, &prompt, REPLY);
+            return answer.map_err(|e| failed(&format!("{}", program.to_string_lossy()), &e));
+        }
+        let mut terminal = self.terminal(&prompt)?;
+        let asked = terminal.tell(&prompt).and_then(|()| match text.style {
+            Style::Shown => terminal.line(REPLY),
+            Style::Hidden | Style::Info | Style::Error => terminal.hidden_line(REPLY),
+        });
+        asked.map_err(|e| failed("the terminal", &e))
+    }
+
+    fn terminal(&self, prompt: &str) -> Result<Terminal, Fault> {
+        let nobody = || {
+            Fault::new(format!(
+                "it asks {:?}, and there is nobody to answer; give --password-fd N, or a program in COS_ASKPASS",
+                prompt.trim_end()
+            ))
+        };
+        if self.batch {
+            return Err(nobody());
+        }
+        Terminal::open().map_err(|_| nobody())
+    }
+
+    /// Asks for yes or no at the terminal, never a program and never in batch.
+    ///
+    /// # Errors
+    /// There is nobody to ask.
+    pub fn confirm(&self, question: &str) -> Result<bool, Fault> {
+        let interactive = !self.batch && matches!(self.from, Source::Anybody);
+        let terminal = interactive.then(Terminal::open).and_then(Result::ok);
+        let Some(mut terminal) = terminal else {
+            return Err(Fault::new("there is no terminal to ask at"));
+        };
+        loop {
+            let asked = terminal.tell(question).and_then(|()| terminal.line(REPLY));
+            let line = asked.map_err(|e| Fault::new(e.to_string()))?;
+            match line.as_slice() {
+                b"yes" => return Ok(true),
+                b"no" | b"" => return Ok(false),
+                _ => terminal
+                    .tell("Please say yes or no.\n")
+                    .map_err(|e| Fault::new(e.to_string()))?,
+            }
+        }
+    }
+}
+
+/// What a host has to tell: on the terminal, where there is one, never on standard
+/// output.
+pub fn tell(text: &Text) {
+    super::say::line(&shown(&text.words));
+}
+
+/// Another host's words, without what could steer a terminal.
+fn shown(words: &str) -> String {
+    words
+        .chars()
+        .map(|c| if c.is_control() && c != '\n' { '?' } else { c })
+        .collect()
+}

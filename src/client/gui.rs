@@ -1,0 +1,193 @@
+//! `cos gui`: logs in to a host and starts an application there. Run by the client.
+//!
+//! The host proves itself first, by a key that is pinned or that a person has agreed
+//! to; then its questions are answered. Inside an application that was started so, a
+//! host of the table is asked by hash instead, without a password.
+
+use std::env;
+use std::num::NonZeroU16;
+
+use super::args::{Call, Display};
+use super::asker::Asker;
+use super::dial::Dialing;
+use super::greet::{Accepted, Answer, Greeted, Means, OurHello, Question};
+use super::route::{self, Route};
+use super::say::Voice;
+use super::{Own, denied, outcome, pump, request};
+use crate::config::hostinfo::Method;
+use crate::config::place::Place;
+use crate::config::{cookie, keys, known_hosts};
+use crate::fault::Fault;
+use crate::secret::PublicKey;
+use crate::wire::noise::Prepared;
+
+/// Where a PC listens for its applications (seed 000).
+const DISPLAY_PORT: NonZeroU16 = NonZeroU16::new(9003).unwrap();
+
+/// The walk of a login, to the status that it exits with.
+///
+/// # Errors
+/// What failed here, in a sentence.
+pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
+    let place = Place::of_caller(call.folder.as_deref())?.once();
+    let (route, in_table) = route::find_any(&place, &call.host)?;
+    if route.entry.method != Method::Cos {
+        return Err(Fault::new(format!(
+            "it is reached by {}, which starts no application",
+            route.entry.method
+        )));
+    }
+    let (display, inherited) = display(call)?;
+    let mut asker = Asker::new(call.password_fd, call.batch)?;
+    let question = request::compose_gui(call, &route.entry, &display)?;
+    // Remote GUI login: we are such an application ourselves, and have a cookie.
+    let by_hash = inherited && in_table && cookie::load_out(&place, &route.entry.name).is_ok();
+    let accepted = if by_hash {
+        voice.step(|| "remote GUI login, by hash".to_owned());
+        by_cookie(call, &place, &route, &question, &mut asker, voice)?
+    } else {
+        by_password(call, &place, &route, &question, &mut asker, voice)?
+    };
+    outcome(pump::carry(accepted, call.no_input)?, voice)
+}
+
+/// Where it is to be displayed: as the command line says, as our own display is, or
+/// here. And whether it is our own display's.
+fn display(call: &Call) -> Result<(Display, bool), Fault> {
+    let host = env::var("GUI_HOST").ok().filter(|h| !h.is_empty());
+    let port = env::var("GUI_PORT").ok().filter(|p| !p.is_empty());
+    let ours = match (host, port) {
+        (Some(host), Some(port)) => {
+            let port = port.parse().map_err(|_| {
+                Fault::new(format!("GUI_PORT={port:?} is no port; unset it, or give --display"))
+            })?;
+            Some(Display {
+                host: Some(host),
+                port,
+            })
+        }
+        _ => None,
+    };
+    let inherited = ours.is_some();
+    let here = || Display {
+        host: None,
+        port: DISPLAY_PORT,
+    };
+    let display = call.display.clone().or(ours).unwrap_or_else(here);
+    Ok((display, inherited))
+}
+
+fn by_cookie(
+    call: &Call,
+    place: &Place,
+    route: &Route,
+    question: &Question,
+    asker: &mut Asker,
+    voice: &Voice,
+) -> Result<Accepted, Fault> {
+    let addresses = route.addresses(call)?;
+    let own = Own::load(place, route)?;
+    let hello = OurHello::new()?;
+    let mut reference = None;
+    for who in own.attempts() {
+        let mut dialing = Dialing::begin(&addresses, call.connect_timeout);
+        dialing.greet(hello.record());
+        let dialed = dialing.finish(hello.record())?;
+        let prepared = Prepared::for_initiator(who.machine, who.pin)
+            .map_err(|m| Fault::of(&place.known_hosts(), m))?;
+        let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
+        match greeted.ask(Means::Hash(who), question, prepared, Some(asker))? {
+            Answer::Accepted(accepted) => return Ok(*accepted),
+            Answer::Denied(denied) => reference = Some(denied),
+        }
+    }
+    voice.step(|| "no cookie was accepted".to_owned());
+    Err(reference.map_or_else(
+        || own.nothing_pinned(place, route),
+        |r| denied(&call.host, r),
+    ))
+}
+
+fn by_password(
+    call: &Call,
+    place: &Place,
+    route: &Route,
+    question: &Question,
+    asker: &mut Asker,
+    voice: &Voice,
+) -> Result<Accepted, Fault> {
+    let addresses = route.addresses(call)?;
+    let hello = OurHello::asking(true)?;
+    let mut dialing = Dialing::begin(&addresses, call.connect_timeout);
+    dialing.greet(hello.record());
+    voice.step(|| format!("connecting to {addresses:?}"));
+    let machine = keys::own_machine_key(place)?;
+    let dialed = dialing.finish(hello.record())?;
+    voice.step(|| format!("connected to {}", dialed.address));
+    let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
+    let key = greeted.host_key().copied();
+    let key = key.ok_or_else(|| Fault::new("it does not show its key"))?;
+    let pins = known_hosts::pins(place, &route.entry.name)?;
+    let is_new = check_key(call, place, route, &key, &pins, asker)?;
+    let prepared = Prepared::for_initiator(&machine, &key)
+        .map_err(|m| Fault::new(format!("the key that it shows is none: {m}")))?;
+    match greeted.ask(Means::Password(&machine, &key), question, prepared, Some(asker))? {
+        Answer::Accepted(accepted) => {
+            if is_new {
+                voice.step(|| "its key is pinned from now on".to_owned());
+            }
+            Ok(*accepted)
+        }
+        Answer::Denied(reference) => Err(denied(&call.host, reference)),
+    }
+}
+
+/// Whether the key that a host shows is the one that is pinned. One that is not pinned
+/// is asked about, and pinned; a changed one stops everything. Whether it is new.
+fn check_key(
+    call: &Call,
+    place: &Place,
+    route: &Route,
+    key: &PublicKey,
+    pins: &[PublicKey],
+    asker: &Asker,
+) -> Result<bool, Fault> {
+    let (name, file) = (&route.entry.name, place.known_hosts());
+    if pins.contains(key) {
+        return Ok(false);
+    }
+    if let Some(pinned) = pins.first() {
+        return Err(Fault::of(
+            &file,
+            format!(
+                "THE KEY OF {name} HAS CHANGED: it shows {}, and {} is pinned; somebody may be in between. \
+                 Nothing was sent. If its administrator says that the key is new, take the line of {name} out",
+                keys::fingerprint(key),
+                keys::fingerprint(pinned)
+            ),
+        ));
+    }
+    let question = format!(
+        "The key of {} is not known here. It shows\n  {}\n\
+         which its administrator can compare with what `cosadm check` prints there.\n\
+         Is it right, and to be pinned? (yes/no) ",
+        call.host,
+        keys::fingerprint(key)
+    );
+    let agreed = asker.confirm(&question).map_err(|e| {
+        Fault::of(
+            &file,
+            format!(
+                "no key is pinned for {name}, which shows {} (fingerprint {}): {e}; log in once at a terminal, \
+                 or add the line \"{name} {}\"",
+                key.to_hex(),
+                keys::fingerprint(key),
+                key.to_hex()
+            ),
+        )
+    })?;
+    if !agreed {
+        return Err(Fault::new("its key was not agreed to; nothing was sent"));
+    }
+    known_hosts::pin(place, name, key)
+}

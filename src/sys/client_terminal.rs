@@ -1,0 +1,164 @@
+//! Asking a person: the terminal without its echo, or a program that asks. Run by the
+//! client alone.
+
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::process::{Command, Stdio};
+
+use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
+
+/// The terminal of this session, whatever standard input and output are.
+pub struct Terminal(std::fs::File);
+
+/// Puts a terminal's settings back.
+struct Restored<'a>(&'a std::fs::File, Termios);
+
+impl Drop for Restored<'_> {
+    fn drop(&mut self) {
+        let _ = tcsetattr(self.0.as_fd(), SetArg::TCSADRAIN, &self.1);
+    }
+}
+
+/// Control characters that a hidden line is edited with.
+const INTERRUPT: u8 = 3;
+const END: u8 = 4;
+const BACKSPACE: u8 = 8;
+const KILL: u8 = 21;
+const DELETE: u8 = 127;
+
+impl Terminal {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn open() -> io::Result<Self> {
+        let file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/tty")?;
+        Ok(Self(file))
+    }
+
+    /// Writes words.
+    ///
+    /// # Errors
+    /// The terminal is gone.
+    pub fn tell(&mut self, words: &str) -> io::Result<()> {
+        self.0.write_all(words.as_bytes())?;
+        self.0.flush()
+    }
+
+    /// Reads a line of at most so many bytes, which may be seen.
+    ///
+    /// # Errors
+    /// The terminal is gone, or the line too long.
+    pub fn line(&mut self, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+        read_line(&mut self.0, most)
+    }
+
+    /// Reads a line that is not shown. Signals cannot leave the terminal without its
+    /// echo, because its own keys do not make any meanwhile: an interrupt is an error.
+    ///
+    /// # Errors
+    /// The terminal is gone, the line too long, or the person interrupted it.
+    pub fn hidden_line(&mut self, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+        let before = tcgetattr(self.0.as_fd())?;
+        let mut quiet = before.clone();
+        quiet.local_flags &= !(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
+        for (which, value) in [
+            (SpecialCharacterIndices::VMIN, 1),
+            (SpecialCharacterIndices::VTIME, 0),
+        ] {
+            if let Some(slot) = quiet.control_chars.get_mut(which as usize) {
+                *slot = value;
+            }
+        }
+        tcsetattr(self.0.as_fd(), SetArg::TCSAFLUSH, &quiet)?;
+        let restored = Restored(&self.0, before);
+        // It never moves while it grows, so that no copy is left behind.
+        let mut line = Zeroizing::new(Vec::with_capacity(most.saturating_add(1)));
+        let outcome = loop {
+            let mut byte = Zeroizing::new([0]);
+            match (&*restored.0).read(byte.as_mut_slice()) {
+                Ok(0) => break Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => break Err(e),
+            }
+            match byte[0] {
+                b'\n' | b'\r' => break Ok(()),
+                END if line.is_empty() => break Err(io::ErrorKind::UnexpectedEof.into()),
+                INTERRUPT => break Err(io::ErrorKind::Interrupted.into()),
+                BACKSPACE | DELETE => drop(line.pop()),
+                KILL => line.clear(),
+                END => {}
+                byte if line.len() < most => line.push(byte),
+                _ => break Err(io::Error::other("the answer is too long")),
+            }
+        };
+        let _ = (&*restored.0).write_all(b"\n");
+        outcome.map(|()| line)
+    }
+}
+
+/// A descriptor that this program was started with, to read answers from.
+///
+/// # Errors
+/// There is none of that number.
+pub fn answers(number: i32) -> io::Result<std::fs::File> {
+    // SAFETY: asks the kernel whether the number stands for anything.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the caller was told the number on its command line, and owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) }.into())
+}
+
+/// Reads one line, byte by byte, so that the next reader finds the next line.
+///
+/// # Errors
+/// It is too long, or there is none.
+pub fn read_line(from: &mut impl Read, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut line = Zeroizing::new(Vec::with_capacity(most.saturating_add(1)));
+    loop {
+        let mut byte = Zeroizing::new([0]);
+        match from.read(byte.as_mut_slice()) {
+            Ok(0) if line.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) => return Ok(line),
+            Ok(_) if byte[0] == b'\n' => return Ok(line),
+            Ok(_) if line.len() >= most => return Err(io::Error::other("the answer is too long")),
+            Ok(_) => line.push(byte[0]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Has a program ask: it gets the prompt as its argument, and its first line is the
+/// answer, as ssh's SSH_ASKPASS has it.
+///
+/// # Errors
+/// It cannot be started, failed, or said nothing.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is the one place where the client starts another program"
+)]
+pub fn by_program(program: &OsStr, prompt: &str, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut child = Command::new(program)
+        .arg(prompt)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let line = match child.stdout.take() {
+        Some(mut stdout) => read_line(&mut stdout, most),
+        None => Err(io::ErrorKind::BrokenPipe.into()),
+    };
+    let status = child.wait()?;
+    if status.success() {
+        line
+    } else {
+        Err(io::Error::other(format!("{status}")))
+    }
+}
