@@ -300,6 +300,22 @@ fn make_has_what_the_documents_name() {
     assert!(named > 10, "only {named} were found");
 }
 
+/// Under inetd nothing of ours bounds the number of connections.
+#[test]
+fn xinetd_is_told_how_many_there_may_be() {
+    let example = text("etc/xinetd");
+    for (key, words) in [("instances", 1), ("per_source", 1), ("cps", 2)] {
+        let line = example
+            .lines()
+            .find_map(|l| l.trim().strip_prefix(key)?.trim_start().strip_prefix('='));
+        let numbers: Vec<&str> = line.unwrap().split_whitespace().collect();
+        assert!(
+            numbers.len() == words && numbers.iter().all(|n| n.parse::<u32>().is_ok()),
+            "etc/xinetd, {key}: {numbers:?}"
+        );
+    }
+}
+
 #[test]
 fn the_news_are_of_this_version() {
     let version = env!("CARGO_PKG_VERSION");
