@@ -183,6 +183,16 @@ fn the_limits_of_the_protocol() {
     );
 }
 
+/// The seconds of a constant that is no setting, as its source has them.
+fn seconds(source: &str, constant: &str) -> String {
+    let text = text(source);
+    let start = format!("const {constant}: Duration = Duration::from_secs(");
+    let (_, rest) = text
+        .split_once(&start)
+        .unwrap_or_else(|| panic!("{source} has no {constant} in seconds"));
+    rest.split(')').next().unwrap().to_owned()
+}
+
 #[test]
 fn the_times_of_the_protocol() {
     let page = flat("docs/PROTOCOL.md");
@@ -204,6 +214,18 @@ fn the_times_of_the_protocol() {
         format!(
             "It leaves at the next multiple of {} seconds",
             default("daemon", "refusal-interval")
+        ),
+        format!(
+            "| asked for the command | Sealed | 4,096 | {} s from its AuthContinue",
+            default("limits", "handshake")
+        ),
+        format!(
+            "| ended | the client to close | – | {} s | closed |",
+            seconds("src/relay/session.rs", "FAREWELL")
+        ),
+        format!(
+            "a client SHOULD give up after some {} seconds without the answer",
+            seconds("src/client/greet.rs", "ANSWER_WITHIN")
         ),
         format!("KILL {} seconds later", default("exec", "hup-to-kill")),
         format!("port {} unless told otherwise", default("", "port")),
