@@ -32,7 +32,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("channel", "wire sys log secret fault"),
     ("config", "wire sys log secret fault"),
     ("gate", "channel wire sys log fault"),
-    ("relay", "channel wire sys log secret fault"),
+    ("relay", "channel wire sys log fault"),
     ("credential", "config wire sys log secret refusal fault"),
     ("policy", "credential config wire secret refusal fault"),
     (
