@@ -14,7 +14,7 @@ use std::fs;
 
 use cosserver::config::settings::KEYS;
 use cosserver::wire::limits;
-use tree::{agree, files, relative, set, text};
+use tree::{Set, agree, files, relative, set, text};
 
 /// A document with its line breaks and runs of blanks made one blank.
 fn flat(path: &str) -> String {
@@ -320,6 +320,26 @@ fn make_has_what_the_documents_name() {
         }
     }
     assert!(named > 10, "only {named} were found");
+}
+
+#[test]
+fn the_fuzz_targets_are_those_that_are_built_and_told_of() {
+    let sources = files().into_iter().filter_map(|path| {
+        let name = relative(&path).strip_prefix("fuzz/fuzz_targets/")?;
+        Some(name.strip_suffix(".rs")?.to_owned())
+    });
+    let sources: Set = sources.collect();
+    let built = text("fuzz/Cargo.toml");
+    let built = built.lines().filter_map(|line| {
+        let name = line.strip_prefix("name = \"")?.strip_suffix('"')?;
+        (name != "cosserver-fuzz").then_some(name)
+    });
+    agree(&sources, &set(built), "fuzz/Cargo.toml");
+    let told = text("fuzz/README.md");
+    let told = told
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    agree(&sources, &set(told), "fuzz/README.md");
 }
 
 /// Under inetd nothing of ours bounds the number of connections.
