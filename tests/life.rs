@@ -303,18 +303,19 @@ fn a_socket_of_the_service_manager_is_listened_on() {
 #[test]
 fn in_the_background_the_parent_ends_when_it_listens() {
     let folder = daemon::configured("daemon.refusal-interval = 1\n", "");
-    let port = {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port()
+    let on_port = |port: u16| {
+        let mut command = daemon::cosserver();
+        command.args(["-p", &port.to_string(), "-f"]);
+        command.arg(folder.path("S/cosserver.toml"));
+        command
     };
-    let mut command = daemon::cosserver();
-    command.args(["-p", &port.to_string(), "-f"]);
-    command.arg(folder.path("S/cosserver.toml"));
     // To the end of its output: nothing may keep the pipes.
-    let (out, _) = timed(|| daemon::run(&mut command));
+    let (out, _) = timed(|| daemon::run(&mut on_port(0)));
     assert!(out.status.success(), "{out:?}");
     let text = fs::read_to_string(folder.path("S/run/cosserver.pid")).unwrap();
     let pid: i32 = text.trim().parse().unwrap();
+    // It tells its port to the system's log alone.
+    let port = daemon::listening_port(pid);
     let out = daemon::run(Start::new(COS).arg("-C").arg(folder.path("A")).args([
         "run",
         "-p",
@@ -323,7 +324,7 @@ fn in_the_background_the_parent_ends_when_it_listens() {
         "echo served",
     ]));
     // The port is a given one: a second daemon cannot have it, and says so.
-    let second = daemon::run(&mut command);
+    let second = daemon::run(&mut on_port(port));
     kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
     until("it has ended", || {
         !Path::new(&format!("/proc/{pid}")).exists()

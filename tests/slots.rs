@@ -219,7 +219,6 @@ fn refusals_that_wait_are_bounded() {
     assert_eq!(d.log.count("cause=unknown-host"), 12);
 }
 
-/// Noise beyond a hundred lines a second is counted, and what matters is said.
 /// Regression: refusals that wait for their time held every slot of their source,
 /// and a known host behind the same address was turned away.
 #[test]
@@ -236,6 +235,7 @@ fn refusals_that_wait_make_room_for_a_neighbour() {
     drop(refused);
 }
 
+/// Noise beyond a hundred lines a second is counted, and what matters is said.
 #[test]
 fn a_flood_does_not_fill_the_log() {
     let d = Daemon::start_as("limits.silent-per-source = 5000\n", "");

@@ -48,8 +48,8 @@ impl Monitor {
                 Ok(())
             }
             Err(m) => {
-                crate::sys::process::signal_group(running.pid, nix::sys::signal::Signal::SIGKILL);
-                self.corpses.push(running.pid);
+                crate::sys::process::signal_group(running.pid(), nix::sys::signal::Signal::SIGKILL);
+                self.corpses.push(running.pid());
                 Err(m.into())
             }
         }
@@ -77,14 +77,9 @@ impl Monitor {
             linger,
         };
         let registry = self.poll.registry();
-        match self.sessions.add(registry, whose, running.pid, ours, now) {
+        match self.sessions.add(registry, whose, running.pid(), ours, now) {
             Ok(()) => {
-                let Running {
-                    stdin,
-                    stdout,
-                    stderr,
-                    ..
-                } = running;
+                let [stdin, stdout, stderr] = running.into_pipes();
                 let fds = vec![pending.socket, theirs, stdin, stdout, stderr];
                 // Should the relay be dead, the descriptors go, and the session's
                 // channel ends: the job is hung up by the same path as always.
@@ -92,8 +87,8 @@ impl Monitor {
             }
             Err(e) => {
                 self.log.say(Level::Error, "fault", &[("why", &e)]);
-                crate::sys::process::signal_group(running.pid, nix::sys::signal::Signal::SIGKILL);
-                self.corpses.push(running.pid);
+                crate::sys::process::signal_group(running.pid(), nix::sys::signal::Signal::SIGKILL);
+                self.corpses.push(running.pid());
             }
         }
         self.tell_gate(Order::Taken(pending.connection).encode());

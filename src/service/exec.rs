@@ -28,14 +28,22 @@ pub struct Setting<'a> {
 
 /// A job that runs: its leader's number, and our ends of its pipes.
 pub struct Running {
+    pid: Pid,
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl Running {
     /// The leader of its process group and session.
-    pub pid: Pid,
-    /// We write what it reads.
-    pub stdin: OwnedFd,
-    /// We read what it writes.
-    pub stdout: OwnedFd,
-    /// We read its errors.
-    pub stderr: OwnedFd,
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Our ends of its pipes: what it reads, what it writes, its errors.
+    pub fn into_pipes(self) -> [OwnedFd; 3] {
+        [self.stdin, self.stdout, self.stderr]
+    }
 }
 
 /// Starts a granted command as its user.

@@ -1,5 +1,9 @@
 //! The gate's place, taken: its end of the channel to the monitor in the test's
 //! hands.
+#![allow(
+    unreachable_pub,
+    reason = "what the test program uses of it, as of the other helpers"
+)]
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
