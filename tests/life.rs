@@ -24,6 +24,7 @@ use std::time::Duration;
 use cosserver::wire::request::Command;
 use cosserver::wire::stream::{End, Message, Stream};
 use daemon::hostile::{Caller, Stranger, timed};
+use daemon::session::later;
 use daemon::{COS, COSSERVER, Daemon, Folder, Lines, PATIENCE, hangs_up, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -414,24 +415,44 @@ fn a_socket_for_another_process_is_not_listened_on() {
 
 // ---- alone ----
 
+/// The port of whoever listens on an IPv4 address, as the system tells.
+fn port_listened_on(address: std::net::Ipv4Addr) -> Option<u16> {
+    let wanted = format!("{:08X}", u32::from_ne_bytes(address.octets()));
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (ip, port) = fields.next()?.split_once(':')?;
+        let is_listening = fields.nth(1)? == "0A";
+        (ip == wanted && is_listening).then(|| u16::from_str_radix(port, 16).unwrap())
+    })
+}
+
 /// Without -D the parent returns when the daemon listens, keeps nothing of its
 /// starter's, and the pid file says whom to stop.
 #[test]
 fn in_the_background_the_parent_ends_when_it_listens() {
-    let folder = daemon::configured("daemon.refusal-interval = 1\n", "");
-    let on_port = |port: u16| {
+    // An address of this test's alone, by which its port is found.
+    let [high, low] = [std::process::id() >> 8, std::process::id()].map(|n| n.to_le_bytes()[0]);
+    let address = std::net::Ipv4Addr::new(127, 28, high, low);
+    let settings = format!("listen = [\"{address}\"]\ndaemon.refusal-interval = 1\n");
+    let folder = daemon::configured(&settings, "");
+    let table = folder.path("A/hostinfo");
+    let hosts = fs::read_to_string(&table).unwrap();
+    let to_it = hosts.replace("addr=127.0.0.1,::1", &format!("addr={address}"));
+    assert_ne!(to_it, hosts);
+    fs::write(&table, to_it).unwrap();
+    let start = |port: u16| {
         let mut command = daemon::cosserver();
         command.args(["-p", &port.to_string(), "-f"]);
         command.arg(folder.path("S/cosserver.toml"));
-        command
+        // To the end of its output: nothing may keep the pipes.
+        later(move || daemon::run(&mut command)).get()
     };
-    // To the end of its output: nothing may keep the pipes.
-    let (out, _) = timed(|| daemon::run(&mut on_port(0)));
+    let out = start(0);
     assert!(out.status.success(), "{out:?}");
     let text = fs::read_to_string(folder.path("S/run/cosserver.pid")).unwrap();
     let pid: i32 = text.trim().parse().unwrap();
-    // It tells its port to the system's log alone.
-    let port = daemon::listening_port(pid);
+    let port = port_listened_on(address).unwrap();
     let out = daemon::run(Start::new(COS).arg("-C").arg(folder.path("A")).args([
         "run",
         "-p",
@@ -439,8 +460,8 @@ fn in_the_background_the_parent_ends_when_it_listens() {
         "hostb",
         "echo served",
     ]));
-    // The port is a given one: a second daemon cannot have it, and says so.
-    let second = daemon::run(&mut on_port(port));
+    // A second daemon cannot have the same port, and says so.
+    let second = start(port);
     kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
     until("it has ended", || {
         !Path::new(&format!("/proc/{pid}")).exists()
@@ -450,7 +471,7 @@ fn in_the_background_the_parent_ends_when_it_listens() {
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8(second.stderr).unwrap();
     assert!(
-        said.contains(&format!("127.0.0.1:{port}")) && said.contains("in use"),
+        said.contains(&format!("{address}:{port}")) && said.contains("in use"),
         "{said}"
     );
     assert!(!folder.path("S/run/cosserver.pid").exists());
