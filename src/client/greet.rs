@@ -119,6 +119,7 @@ impl<'a> Greeted<'a> {
             socket: dialed.socket,
             address: dialed.address,
             inbox: Inbox::default(),
+            answer_within: ANSWER_WITHIN,
         };
         let record = line.receive(Kind::ServerHello, within)?;
         let their_record = line.inbox.bytes(record).to_vec();
@@ -190,7 +191,7 @@ impl<'a> Greeted<'a> {
         }
         line.send(&record)?;
 
-        let record = line.receive(Kind::Answer, ANSWER_WITHIN)?;
+        let record = line.receive(Kind::Answer, line.answer_within)?;
         let content = match line.envelope(record.clone(), Kind::Answer)? {
             Said::Denied(reference) => return Ok(Answer::Denied(reference)),
             Said::Due(content) => content,
@@ -203,7 +204,7 @@ impl<'a> Greeted<'a> {
             for piece in rest.chunks(COMMAND_PIECE) {
                 line.send_sealed(&mut sealer, piece)?;
             }
-            let record = line.receive(Kind::Sealed, ANSWER_WITHIN)?;
+            let record = line.receive(Kind::Sealed, line.answer_within)?;
             let mut sealed = match line.envelope(record, Kind::Sealed)? {
                 Said::Denied(reference) => return Ok(Answer::Denied(reference)),
                 Said::Due(content) => content.to_vec(),
@@ -246,6 +247,8 @@ struct Line {
     socket: TcpStream,
     address: SocketAddr,
     inbox: Inbox,
+    /// How long the host may take for an answer, and to take a record.
+    answer_within: Duration,
 }
 
 impl Line {
@@ -297,7 +300,7 @@ impl Line {
 
     fn send(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
         let until = Instant::now()
-            .checked_add(ANSWER_WITHIN)
+            .checked_add(self.answer_within)
             .unwrap_or_else(Instant::now);
         while !bytes.is_empty() {
             match self.socket.write(bytes) {
@@ -355,3 +358,7 @@ fn theirs_is_wrong(e: Malformed) -> Fault {
         "the answer is not one of the host whose key is pinned ({e})"
     ))
 }
+
+#[cfg(test)]
+#[path = "greet_tests.rs"]
+mod tests;

@@ -155,3 +155,40 @@ pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_has_no_delay_and_a_probe_after_so_long() {
+        let listener = listener("127.0.0.1:0".parse().unwrap()).unwrap();
+        let connect = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let set = |keep_alive| {
+            let socket = connect();
+            assert_eq!(getsockopt(&socket, sockopt::TcpNoDelay), Ok(false));
+            assert_eq!(getsockopt(&socket, sockopt::KeepAlive), Ok(false));
+            prepare(socket.as_fd(), keep_alive).unwrap();
+            assert_eq!(getsockopt(&socket, sockopt::TcpNoDelay), Ok(true));
+            socket
+        };
+        assert_eq!(getsockopt(&set(0), sockopt::KeepAlive), Ok(false));
+        for (keep_alive, between) in [(60, 15), (1, 1)] {
+            let socket = set(keep_alive);
+            assert_eq!(getsockopt(&socket, sockopt::KeepAlive), Ok(true));
+            #[cfg(target_os = "linux")]
+            {
+                assert_eq!(getsockopt(&socket, sockopt::TcpKeepIdle), Ok(keep_alive));
+                assert_eq!(getsockopt(&socket, sockopt::TcpKeepInterval), Ok(between));
+                assert_eq!(getsockopt(&socket, sockopt::TcpKeepCount), Ok(4));
+            }
+            #[cfg(not(target_os = "linux"))]
+            let _ = between;
+        }
+        // No TCP socket, no connection of ours.
+        let (other, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(prepare(other.as_fd(), 60).is_err());
+    }
+}

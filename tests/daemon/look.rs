@@ -76,25 +76,3 @@ pub fn status(pid: i32, key: &str) -> String {
 pub fn descriptors(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
-
-/// The port on which a process listens, as the kernel tells it.
-pub fn listening_port(pid: i32) -> u16 {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let targets = entries.filter_map(|e| fs::read_link(e.ok()?.path()).ok());
-    let own: Vec<String> = targets
-        .filter_map(|t| {
-            let number = t.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
-            Some(number.to_owned())
-        })
-        .collect();
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    // Number, local address, remote address, state (0A: listens) and, as the
-    // tenth, the socket's number.
-    let port = table.lines().find_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let (_, port) = words.get(1)?.split_once(':')?;
-        let is_it = words.get(3) == Some(&"0A") && own.iter().any(|n| Some(&&**n) == words.get(9));
-        is_it.then(|| u16::from_str_radix(port, 16).unwrap())
-    });
-    port.unwrap_or_else(|| panic!("process {pid} does not listen"))
-}
