@@ -16,8 +16,9 @@ use nix::unistd::{ForkResult, Pid, fork};
 pub const CHANNEL: i32 = 3;
 
 /// Starts this very program again under another name, with one descriptor, its
-/// channel, as number 3, stderr kept, nothing else of ours and no environment but what
-/// its allocator is told.
+/// channel, as number 3, stderr kept until it calls [`quiet`], nothing else of ours and
+/// no environment but what its allocator is told; in a session of its own, so that what
+/// a terminal sends to the monitor's group (Ctrl-C) is for the monitor to judge.
 /// A fork alone would take the monitor's secrets along.
 ///
 /// # Errors
@@ -57,6 +58,13 @@ fn null_onto_stdin_and_stdout() {
         // SAFETY: opened above, and used no more.
         unsafe { libc::close(null) };
     }
+}
+
+/// Points stderr to nothing, where stdout points already: a process of ours that
+/// was taken over is to write no line into the monitor's log.
+pub fn quiet() {
+    // SAFETY: duplicates onto a standard number.
+    unsafe { libc::dup2(1, 2) };
 }
 
 /// This program's own file: the running one, even if another has taken its path.
@@ -204,8 +212,7 @@ pub fn hush(stderr: bool) -> std::io::Result<Hushed> {
     let before = super::socket::inherited(2)?;
     null_onto_stdin_and_stdout();
     if !stderr {
-        // SAFETY: duplicates onto a standard number.
-        unsafe { libc::dup2(1, 2) };
+        quiet();
     }
     Ok(Hushed(before))
 }
