@@ -54,3 +54,40 @@ fn gate_and_relay_are_closed_to_their_user_and_cannot_write_the_log() {
         }
     }
 }
+
+/// Ctrl-C in the terminal of `cosserver -D`: the monitor alone decides what it means,
+/// and the commands that run have their grace.
+#[test]
+fn a_signal_to_the_whole_group_leaves_the_commands_their_grace() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let folder = daemon::configured("", "");
+        let mut go = Gate::new(folder.path("go"));
+        let mut command = daemon::cosserver();
+        command.process_group(0);
+        let mut d = Daemon::start_by(command, folder, &[]);
+        let session = d.session(&[&format!("echo ready; read x <{}; echo over", go.name())]);
+        session.out.wait("ready");
+        killpg(Pid::from_raw(d.pid()), signal).unwrap();
+        d.log.wait("stopping sessions=1");
+        go.open();
+        let ended = session.finish();
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        assert_eq!(ended.out, ["ready", "over"]);
+        assert!(daemon::session::wait(&mut d.child).success());
+    }
+}
+
+/// The same signals sent to gate and relay themselves.
+#[test]
+fn gate_and_relay_end_by_no_signal_that_is_meant_for_the_daemon() {
+    let d = Daemon::start();
+    let both = ["gate", "relay"].map(|name| d.process(name));
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
+        for pid in both {
+            kill(Pid::from_raw(pid), signal).unwrap();
+        }
+        d.says(0, &["true"]);
+    }
+    assert!(both.into_iter().all(lives));
+    assert_eq!(d.log.count("lost process="), 0);
+}

@@ -30,7 +30,7 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let mut channel = Channel::new(channel);
-    if signals::ignore_sigpipe().is_err() || cell::enter(Role::Relay, &mut channel).is_err() {
+    if signals::leave_to_the_monitor().is_err() || cell::enter(Role::Relay, &mut channel).is_err() {
         return ExitCode::FAILURE;
     }
     match pool::Pool::run(channel) {

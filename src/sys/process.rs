@@ -32,6 +32,8 @@ pub fn again(name: &str, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
         return Ok(child);
     }
     super::job::default_signals();
+    // SAFETY: takes nothing, and fails for no child that was just made.
+    unsafe { libc::setsid() };
     // SAFETY: duplicates onto number 3, which is then kept over exec.
     unsafe { libc::dup2(channel.as_raw_fd(), CHANNEL) };
     if channel.as_raw_fd() == CHANNEL {
