@@ -36,6 +36,13 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::socket::{Shutdown, SockType, shutdown};
 use nix::unistd::Pid;
 
+/// Processor time that a process has had, in the kernel's ticks of 10 ms.
+fn ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
 /// Not dumpable: what /proc shows of them is root's alone, and no other process of
 /// their user can trace them. And their standard error is not the monitor's log.
 #[test]
@@ -90,4 +97,46 @@ fn gate_and_relay_end_by_no_signal_that_is_meant_for_the_daemon() {
     }
     assert!(both.into_iter().all(lives));
     assert_eq!(d.log.count("lost process="), 0);
+}
+
+/// A gate that is to be started anew later, when the daemon stops: nobody waits for
+/// that moment any more.
+#[test]
+fn a_daemon_that_stops_during_a_back_off_does_not_spin() {
+    let folder = daemon::configured("", "");
+    let mut go = Gate::new(folder.path("go"));
+    let mut said = Fifo::new(folder.path("said"));
+    let mut d = Daemon::start_in(folder, &[]);
+    // Longer than the gate's last pause, and then time in which nothing is to be done.
+    let script = format!(
+        "exec 8>{}; echo ready >&8; read x <{1}; sleep 1; echo due >&8; sleep 2; \
+         echo later >&8; read x <{1}",
+        said.name(),
+        go.name()
+    );
+    let session = d.session(&[&script]);
+    said.hear();
+    for _ in 0..3 {
+        let lines = d.log.all().len();
+        kill(Pid::from_raw(d.process("gate")), Signal::SIGKILL).unwrap();
+        d.log
+            .wait_from(lines, |l| l.starts_with("started process=gate"));
+    }
+    // The fourth death in a row: a pause of 0.8 s.
+    let lines = d.log.all().len();
+    kill(Pid::from_raw(d.process("gate")), Signal::SIGKILL).unwrap();
+    d.log
+        .wait_from(lines, |l| l.starts_with("lost process=gate"));
+    d.signal(Signal::SIGTERM);
+    d.log.wait("stopping sessions=1");
+    assert_eq!(d.log.count("started process=gate"), 4, "too late to tell");
+    go.open();
+    said.hear();
+    let before = ticks(d.pid());
+    said.hear();
+    let took = ticks(d.pid()) - before;
+    go.open();
+    assert_eq!(session.finish().status, Some(0));
+    assert!(daemon::session::wait(&mut d.child).success());
+    assert!(took < 10, "the monitor took {took} ticks to wait");
 }

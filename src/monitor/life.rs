@@ -96,6 +96,8 @@ impl Monitor {
         self.log
             .say(Level::Info, "stopping", &[("sessions", &sessions)]);
         self.stopping = Some(now + self.settings.daemon.grace);
+        // Nobody is started any more, so nobody's time is waited for.
+        self.restart = [None, None];
         self.listeners.clear();
         self.tell_gate(Order::StopListening.encode());
     }
