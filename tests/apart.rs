@@ -140,3 +140,69 @@ fn a_daemon_that_stops_during_a_back_off_does_not_spin() {
     assert!(daemon::session::wait(&mut d.child).success());
     assert!(took < 10, "the monitor took {took} ticks to wait");
 }
+
+/// How often these bytes are in a process's memory.
+fn copies(pid: i32, wanted: &[u8]) -> usize {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let mut memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let mut found = 0;
+    for line in maps.lines() {
+        let mut fields = line.split_whitespace();
+        let (range, mode) = (fields.next().unwrap(), fields.next().unwrap());
+        let (from, to) = range.split_once('-').unwrap();
+        let from = u64::from_str_radix(from, 16).unwrap();
+        let length = u64::from_str_radix(to, 16).unwrap() - from;
+        if !mode.starts_with('r') || line.ends_with("[vvar]") || line.ends_with("[vsyscall]") {
+            continue;
+        }
+        let mut bytes = vec![0; length as usize];
+        if memory.seek(SeekFrom::Start(from)).is_err() || memory.read_exact(&mut bytes).is_err() {
+            continue;
+        }
+        let mut at = 0;
+        while let Some(n) = bytes[at..].iter().position(|b| *b == wanted[0]) {
+            at += n;
+            found += usize::from(bytes[at..].starts_with(wanted));
+            at += 1;
+        }
+    }
+    found
+}
+
+/// While a session lives its thread keeps the ciphers, and neither the message that
+/// brought the keys nor what was read from it; and when it is over, nothing.
+#[test]
+fn the_relay_keeps_a_sessions_keys_once() {
+    if !needs_root() {
+        return;
+    }
+    let d = Daemon::start();
+    let caller = Caller::of(&d);
+    let mut s = Stranger::connect(d.port);
+    let greeting = s.greet();
+    let command = Command::Words(vec!["echo ready; read x".into()]);
+    let (hello, noise) = caller.client_hello(&greeting, &caller.request_of(command));
+    s.send(&hello);
+    let answer = s.record().unwrap();
+    let content = record::parse(&answer, &[Kind::Answer]).unwrap().content;
+    let keys = noise.read_2(content).unwrap().1;
+    let mut session = Session {
+        sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
+        opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
+        stranger: s,
+    };
+    // Its thread serves: the job's output has come.
+    session.until(b"ready\n");
+    let relay = d.process("relay");
+    let both = [&keys.to_server.key, &keys.to_client.key];
+    for key in both {
+        let found = copies(relay, key.expose());
+        assert_eq!(found, 1, "copies of a raw key");
+    }
+    session.send(&Message::Eof(Stream::Main));
+    assert_eq!(session.finish().1, Some(End::Exited(1)));
+    drop(session);
+    for key in both {
+        until("none is left", || copies(relay, key.expose()) == 0);
+    }
+}
