@@ -157,10 +157,12 @@ impl Limits {
     }
 }
 
-/// Takes as many descriptors as the system allows us.
+/// Takes as many descriptors as the system allows us, a million at most: where there
+/// is no close_range(2) each is closed by its number.
 pub fn raise_descriptors() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        let most = libc::rlim_t::try_from(super::job::DESCRIPTORS).unwrap_or(hard);
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(most), hard);
     }
 }
 

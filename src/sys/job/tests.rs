@@ -91,6 +91,27 @@ fn a_program_that_cannot_be_executed_says_so() {
     assert_eq!(folder, ("cosserver: /usr: permission denied\n".into(), 126));
 }
 
+/// Without close_range(2) every number is closed up to the limit, however high: where
+/// the limit lets a number be that high.
+#[test]
+fn high_numbers_are_closed_one_by_one_too() {
+    const HIGH: i32 = 70_000;
+    let (_, hard) =
+        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    if hard <= 70_000 {
+        return;
+    }
+    let Some(pid) = fork_quietly().unwrap() else {
+        calls::limit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard);
+        let there = calls::duplicate(2, HIGH).is_ok();
+        child::close_each(3);
+        // SAFETY: asks for a flag of a number.
+        let closed = unsafe { libc::fcntl(HIGH, libc::F_GETFD) } < 0;
+        calls::exit(i32::from(!there || !closed))
+    };
+    assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+}
+
 /// Anything but 0 would open the memory that a child of another user shares.
 #[cfg(direct_calls)]
 #[test]
