@@ -235,6 +235,47 @@ fn the_memory_that_a_child_shares_is_closed_to_its_user() {
     stuck.let_go();
 }
 
+/// With `fs.suid_dumpable` = 1 a change of user opens the memory to that user, until
+/// the child closes it: in that moment it is closed to him all the same. The child
+/// is a fork here, stopped in the middle of it.
+#[cfg(direct_calls)]
+#[test]
+fn the_moment_in_which_a_change_of_user_opens_the_memory_is_closed_too() {
+    use std::os::unix::process::CommandExt;
+    const SOMEBODY: u32 = 54_322;
+    if !nix::unistd::geteuid().is_root() {
+        return say_skipped();
+    }
+    let (hear, tell) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let (wait, go) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let Some(pid) = fork_quietly().unwrap() else {
+        // Should this test fail, the child sees the end of it.
+        calls::close(go.as_raw_fd());
+        let groups = calls::groups(&[SOMEBODY]).and_then(|()| calls::group(SOMEBODY));
+        let changed = groups.and_then(|()| calls::become_user(SOMEBODY));
+        // What the kernel would do here.
+        calls::process_option(libc::PR_SET_DUMPABLE, 1);
+        calls::write(tell.as_raw_fd(), &[u8::from(changed.is_ok())]);
+        let _ = nix::unistd::read(&wait, &mut [0]);
+        calls::exit(i32::from(calls::user(SOMEBODY).is_err()))
+    };
+    let mut changed = [0];
+    File::from(hear).read_exact(&mut changed).unwrap();
+    assert_eq!(changed, [1]);
+    let as_somebody = |script: &str| {
+        let mut sh = std::process::Command::new("/bin/sh");
+        sh.args(["-c", script]).uid(SOMEBODY).gid(SOMEBODY);
+        sh.output().unwrap().status.success()
+    };
+    assert!(as_somebody("head -c1 /proc/$$/maps"));
+    for file in ["maps", "environ", "auxv"] {
+        let read = format!("head -c1 /proc/{pid}/{file}");
+        assert!(!as_somebody(&read), "{file}");
+    }
+    File::from(go).write_all(&[1]).unwrap();
+    assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+}
+
 #[cfg(direct_calls)]
 #[allow(clippy::print_stderr, reason = "who runs the tests is to know")]
 fn say_skipped() {
