@@ -141,6 +141,19 @@ fn a_daemon_that_stops_during_a_back_off_does_not_spin() {
     assert!(took < 10, "the monitor took {took} ticks to wait");
 }
 
+/// More listening sockets than one message to the gate can carry.
+#[test]
+fn every_one_of_many_addresses_is_listened_on() {
+    let all: Vec<String> = (1..=40).map(|n| format!("127.0.0.{n}")).collect();
+    let d = Daemon::start_as(&format!("listen = {all:?}\n"), "");
+    for address in &all {
+        let socket = TcpStream::connect((address.as_str(), d.port)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Stranger { socket }.greet();
+    }
+    assert_eq!(d.log.count("fault"), 0);
+}
+
 /// How often these bytes are in a process's memory.
 fn copies(pid: i32, wanted: &[u8]) -> usize {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();

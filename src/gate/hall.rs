@@ -22,7 +22,7 @@ use crate::sys::socket;
 
 /// Tokens below are the channel and the listeners; a connection's token is its
 /// number, which begins here.
-const FIRST_CONNECTION: usize = 64;
+const FIRST_CONNECTION: usize = socket::LISTENERS + 1;
 
 /// Connections accepted in one go, so that the others get their turn.
 const AT_ONCE: usize = 64;

@@ -14,6 +14,10 @@ use nix::sys::socket::{
 /// Connections that may wait to be accepted; the kernel's own limit caps it.
 const BACKLOG: i32 = 4096;
 
+/// Most listening sockets of a daemon: far more addresses than hosts have, and their
+/// events need numbers of their own.
+pub const LISTENERS: usize = 63;
+
 /// A nonblocking listening socket on one address; IPv6 takes no IPv4.
 ///
 /// # Errors
