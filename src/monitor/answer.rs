@@ -327,7 +327,7 @@ impl Monitor {
 
     /// A look-up has something to say.
     pub(super) fn account_found(&mut self, which: LookUp, now: Instant) {
-        let Some(found) = self.accounts.hear(which, now) else {
+        let Some(found) = self.accounts.hear(which, now, &mut self.corpses) else {
             return;
         };
         for pending in self.pending.remove(&which).unwrap_or_default() {

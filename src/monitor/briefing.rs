@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mio::Interest;
 use mio::unix::SourceFd;
 
-use super::hosts::Refreshed;
+use super::hosts::{Names, Refreshed};
 use super::{Monitor, Which, token};
 use crate::channel::gate::{Limits, List, Order};
 use crate::fault::Fault;
@@ -88,7 +88,10 @@ impl Monitor {
 
     /// Loads HOSTINFO anew if it has changed.
     pub(super) fn refresh_hosts(&mut self) {
-        if matches!(self.hosts.refresh(&self.place), Refreshed::New) {
+        if matches!(
+            self.hosts.refresh(&self.place, &mut self.corpses),
+            Refreshed::New
+        ) {
             self.hosts_are_new();
         }
     }
@@ -117,10 +120,18 @@ impl Monitor {
     }
 
     pub(super) fn hear_names(&mut self, now: Instant) {
-        if self.hosts.hear_helper(now) {
-            self.log
-                .say(Level::Info, "hostinfo", &[("names", &"resolved")]);
-            self.send_networks();
+        match self.hosts.hear_helper(now, &mut self.corpses) {
+            Names::Same => {}
+            Names::New => {
+                self.log
+                    .say(Level::Info, "hostinfo", &[("names", &"resolved")]);
+                self.send_networks();
+            }
+            Names::Lost => {
+                let why = "the look-up of the names did not come to its end; \
+                           the addresses that were known stay";
+                self.log.say(Level::Warning, "hostinfo", &[("fault", &why)]);
+            }
         }
     }
 }
