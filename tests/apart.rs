@@ -219,3 +219,35 @@ fn the_relay_keeps_a_sessions_keys_once() {
         until("none is left", || copies(relay, key.expose()) == 0);
     }
 }
+
+/// A client that was told the end of its command and does not hang up is waited for,
+/// but not by as many threads as there are such clients.
+#[test]
+fn clients_that_do_not_hang_up_hold_a_bounded_number_of_threads() {
+    const CLIENTS: usize = 340;
+    let d = Daemon::start();
+    let caller = Caller::of(&d);
+    d.says(0, &["true"]);
+    let held: Vec<_> = std::thread::scope(|scope| {
+        let some: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let one = || {
+                        let mut session = caller.accepted(d.port, "true");
+                        assert_eq!(session.finish().1, Some(End::Exited(0)));
+                        session
+                    };
+                    (0..CLIENTS / 4).map(|_| one()).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        some.into_iter().flat_map(|t| t.join().unwrap()).collect()
+    });
+    assert_eq!(held.len(), CLIENTS);
+    let relay = d.process("relay");
+    let threads = fs::read_dir(format!("/proc/{relay}/task")).unwrap().count();
+    assert!(
+        threads <= 300,
+        "{threads} threads for sessions that are over"
+    );
+}

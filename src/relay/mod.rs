@@ -5,6 +5,7 @@
 //! ends that the monitor gave it. It must never decide anything, open a file,
 //! or speak for another session than the thread's own.
 
+mod farewell;
 mod incoming;
 mod outgoing;
 mod pipe;

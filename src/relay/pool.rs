@@ -35,6 +35,8 @@ pub(super) struct Pool {
     /// Threads that wait, or are about to.
     waiting: AtomicUsize,
     serving: Crowd,
+    /// Threads whose session is over but for the client, who is to hang up.
+    parting: AtomicUsize,
     /// The monitor is gone, and the main thread is told so.
     orphaned: AtomicBool,
     main: Thread,
@@ -50,6 +52,7 @@ impl Pool {
             channel,
             waiting: AtomicUsize::new(0),
             serving: Crowd::new(),
+            parting: AtomicUsize::new(0),
             orphaned: AtomicBool::new(false),
             main: std::thread::current(),
         });
@@ -138,7 +141,7 @@ impl Pool {
         wipe_stack();
         if let Some(serving) = serving {
             self.serving.enter();
-            serving.run();
+            serving.run(&self.parting);
             self.serving.leave();
         }
     }
