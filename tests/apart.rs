@@ -251,3 +251,26 @@ fn clients_that_do_not_hang_up_hold_a_bounded_number_of_threads() {
         "{threads} threads for sessions that are over"
     );
 }
+
+/// `LC_` is no category, and not passed as if it were one.
+#[test]
+fn a_bare_lc_is_not_passed() {
+    let d = Daemon::start();
+    let caller = Caller::of(&d);
+    let variable = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    let request = Request {
+        user: caller.user.clone(),
+        caller_user: "tester".into(),
+        command: Command::Words(vec!["env | grep ^LC_; true".into()]),
+        environment: vec![variable("LC_", "no"), variable("LC_TIME", "C")],
+    };
+    let mut s = Stranger::connect(d.port);
+    let greeting = s.greet();
+    let (hello, noise) = caller.client_hello(&greeting, &request.encode().unwrap());
+    s.send(&hello);
+    let (output, end) = s.session(noise).finish();
+    assert_eq!(
+        (output, end),
+        (b"LC_TIME=C\n".to_vec(), Some(End::Exited(0)))
+    );
+}

@@ -314,3 +314,24 @@ fn mutants_end_with_an_answer() {
     }
     assert!(right > 1000 && wrong > 1000, "{right} right, {wrong} wrong");
 }
+
+/// What is accepted must also do something; and what would make an interpreter run
+/// other code is refused.
+#[test]
+fn variables_that_would_be_set_in_vain_or_run_other_code_are_refused() {
+    for set in ["PATH", "HOME", "SHELL"] {
+        let told = fault(&format!("a cos accept-env={set}"));
+        assert!(told.contains("is set by cosserver itself"), "{told}");
+    }
+    for other in [
+        "BASH_ENV",
+        "ENV",
+        "PERL5OPT",
+        "PYTHONPATH",
+        "LD_AUDIT",
+        "PS4",
+    ] {
+        let told = fault(&format!("a cos accept-env=TZ,{other}"));
+        assert!(told.contains("run other code"), "{told}");
+    }
+}

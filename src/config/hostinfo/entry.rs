@@ -359,14 +359,37 @@ fn variable(name: &str) -> Result<String, Fault> {
     }
     if matches!(
         name,
-        "HOME" | "USER" | "LOGNAME" | "SHELL" | "COS_HOST" | "COS_USER"
+        "HOME" | "USER" | "LOGNAME" | "SHELL" | "PATH" | "COS_HOST" | "COS_USER"
     ) {
         return wrong("is set by cosserver itself and cannot be passed");
     }
-    if name.starts_with("LD_") {
+    if name.starts_with("LD_") || RUNS_OTHER_CODE.contains(&name) {
         return wrong(
-            "makes the loader run other code, so that run-as= and commands= would mean nothing",
+            "makes the loader, a shell or an interpreter run other code, so that run-as= and commands= would mean nothing",
         );
     }
     Ok(name.to_owned())
 }
+
+/// What the common shells and interpreters, and the C library, run or load because a
+/// variable says so. Others have more: hostinfo(5) says that it is not all.
+const RUNS_OTHER_CODE: &[&str] = &[
+    "BASHOPTS",
+    "BASH_ENV",
+    "ENV",
+    "GCONV_PATH",
+    "IFS",
+    "NODE_OPTIONS",
+    "PERL5DB",
+    "PERL5LIB",
+    "PERL5OPT",
+    "PERLLIB",
+    "PS4",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONSTARTUP",
+    "RUBYLIB",
+    "RUBYOPT",
+    "SHELLOPTS",
+    "ZDOTDIR",
+];
