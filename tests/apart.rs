@@ -141,6 +141,36 @@ fn a_daemon_that_stops_during_a_back_off_does_not_spin() {
     assert!(took < 10, "the monitor took {took} ticks to wait");
 }
 
+/// A listening socket that no longer listens is tried now and then, not all the time.
+#[test]
+fn a_listener_that_fails_for_good_does_not_make_the_gate_spin() {
+    if !needs_root() {
+        return;
+    }
+    let folder = daemon::configured("", "");
+    let mut go = Gate::new(folder.path("go"));
+    let mut said = Fifo::new(folder.path("said"));
+    let d = Daemon::start_in(folder, &[]);
+    let script = format!(
+        "read x <{}; sleep 2; echo later >{}",
+        go.name(),
+        said.name()
+    );
+    let session = d.session(&[&script]);
+    d.log.wait("exec session=0");
+    let gate = d.process("gate");
+    let mut ours = taken::sockets_of(d.pid(), SockType::Stream, libc::AF_INET);
+    ours.retain(|socket| cosserver::sys::socket::listens(socket));
+    assert_eq!(ours.len(), 1);
+    shutdown(ours[0].as_raw_fd(), Shutdown::Both).unwrap();
+    let before = ticks(gate);
+    go.open();
+    said.hear();
+    let took = ticks(gate) - before;
+    assert!(took < 20, "the gate took {took} ticks to wait");
+    assert_eq!(session.finish().status, Some(0));
+}
+
 /// More listening sockets than one message to the gate can carry.
 #[test]
 fn every_one_of_many_addresses_is_listened_on() {
