@@ -304,3 +304,20 @@ fn a_bare_lc_is_not_passed() {
         (b"LC_TIME=C\n".to_vec(), Some(End::Exited(0)))
     );
 }
+
+/// A daemon in the background holds no file system on which it was started.
+#[test]
+fn a_daemon_in_the_background_stands_in_the_root() {
+    let folder = daemon::configured("", "");
+    let mut command = daemon::cosserver();
+    command.current_dir(folder.path("S"));
+    command.args(["-p", "0", "-f", "cosserver.toml"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    assert!(command.stderr(Stdio::null()).status().unwrap().success());
+    let pid = fs::read_to_string(folder.path("S/run/cosserver.pid")).unwrap();
+    let pid: i32 = pid.trim().parse().unwrap();
+    let stands = fs::read_link(format!("/proc/{pid}/cwd"));
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    until("it has ended", || !lives(pid));
+    assert_eq!(stands.unwrap().to_str(), Some("/"));
+}

@@ -197,6 +197,8 @@ pub fn to_background() -> nix::Result<OwnedFd> {
         ForkResult::Child => {
             drop(read);
             nix::unistd::setsid()?;
+            // No file system is to be kept busy: every path of ours is absolute.
+            nix::unistd::chdir("/")?;
             null_onto_stdin_and_stdout();
             Ok(write)
         }
