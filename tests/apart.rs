@@ -305,6 +305,25 @@ fn a_bare_lc_is_not_passed() {
     );
 }
 
+/// PROTOCOL.md, 8: a grant for a stream that has ended means nothing, however much.
+#[test]
+fn credit_for_a_stream_that_has_ended_means_nothing() {
+    let d = Daemon::start();
+    let mut session = Caller::of(&d).accepted(d.port, "exec 2>&-; read x; echo over");
+    loop {
+        let mut record = session.stranger.record().expect("the session was cut");
+        let text = session.opener.open(&mut record[2..]).unwrap();
+        if Message::parse(text).unwrap() == Message::Eof(Stream::Error) {
+            break;
+        }
+    }
+    for _ in 0..3 {
+        session.send(&Message::Credit(Stream::Error, 16_000_000));
+    }
+    session.send(&Message::Data(Stream::Main, b"go\n"));
+    assert_eq!(session.finish(), (b"over\n".to_vec(), Some(End::Exited(0))));
+}
+
 /// A daemon in the background holds no file system on which it was started.
 #[test]
 fn a_daemon_in_the_background_stands_in_the_root() {

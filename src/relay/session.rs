@@ -266,7 +266,13 @@ impl Serving {
                         let _ = self.monitor.send(Word::Signal(s).encode(), Vec::new());
                     }
                 }
-                Said::Credit(stream, bytes) => self.output(stream).allowance.granted(bytes)?,
+                Said::Credit(stream, bytes) => {
+                    let output = self.output(stream);
+                    // For a stream that has ended it means nothing.
+                    if output.pipe.is_some() {
+                        output.allowance.granted(bytes)?;
+                    }
+                }
                 Said::Reset(stream) => self.output(stream).pipe = None,
             }
         }
