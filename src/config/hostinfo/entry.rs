@@ -8,7 +8,7 @@ use super::{about, unknown};
 use crate::config::address::Network;
 use crate::config::command::CommandPattern;
 use crate::config::name::{HostName, UserName};
-use crate::config::words::{did_you_mean, quoted};
+use crate::config::words::{self, did_you_mean, quoted};
 use crate::fault::Fault;
 use crate::secret::PublicKey;
 
@@ -135,14 +135,8 @@ pub const OPTIONS: &[OptionName] = &[
         meaning: "the TCP port at which it is dialled",
         repeats: false,
         set: |e, v| {
-            let port = v
-                .parse()
-                .ok()
-                .filter(|p| *p != 0 && v.bytes().all(|b| b.is_ascii_digit()));
-            e.port =
-                Some(port.ok_or_else(|| {
-                    Fault::new(format!("{} is no port from 1 to 65535", quoted(v)))
-                })?);
+            let wrong = || Fault::new(format!("{} is no port from 1 to 65535", quoted(v)));
+            e.port = Some(words::port(v).ok_or_else(wrong)?.get());
             Ok(())
         },
     },
