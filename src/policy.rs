@@ -61,11 +61,10 @@ pub fn grant(proven: Proven, serves: Option<&str>) -> Result<Granted<Exec>, Refu
     let request = proven.request();
     let user = allowed_user(entry, &request.user, serves)?;
     let form = allowed_form(entry, &request.command)?;
-    let passes = |name: &str| may_pass(entry, name);
     let environment = request
         .environment
         .iter()
-        .filter(|(n, _)| passes(n))
+        .filter(|(n, _)| entry.may_pass(n))
         .cloned()
         .collect();
     Ok(Granted {
@@ -81,7 +80,7 @@ pub fn grant(proven: Proven, serves: Option<&str>) -> Result<Granted<Exec>, Refu
 fn allowed_user(entry: &Entry, asked: &str, serves: Option<&str>) -> Result<UserName, Refusal> {
     let refuse = |words: String| Refusal::new(Cause::User, words);
     let user = UserName::parse(asked).map_err(|e| refuse(e.to_string()))?;
-    if !entry.run_as.contains(&user) {
+    if !entry.may_run_as(&user) {
         return Err(refuse(format!(
             "run-as= of {} does not name {user}",
             entry.name
@@ -99,10 +98,10 @@ fn allowed_form(entry: &Entry, command: &Command) -> Result<Form, Refusal> {
     let Command::Words(words) = command else {
         return Err(Refusal::new(Cause::Command, "the command has not come"));
     };
-    let Some(commands) = &entry.commands else {
+    if entry.commands.is_none() {
         return Ok(Form::Shell(words.join(&b' ')));
-    };
-    if commands.iter().any(|c| c.allows(words)) {
+    }
+    if entry.may_run(words) {
         return Ok(Form::Direct(words.clone()));
     }
     let hint = match words.as_slice() {
@@ -117,12 +116,4 @@ fn allowed_form(entry: &Entry, command: &Command) -> Result<Form, Refusal> {
         command.shown()
     );
     Err(Refusal::new(Cause::Command, words))
-}
-
-/// LANG, LC_* and GIT_PROTOCOL, and what the host's line names besides.
-fn may_pass(entry: &Entry, name: &str) -> bool {
-    name == "LANG"
-        || name == "GIT_PROTOCOL"
-        || name.starts_with("LC_")
-        || entry.accept_env.iter().any(|n| n == name)
 }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 /// The stable names of causes, as the log has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// The handshake does not open, or the request is no request.
+    /// The handshake does not open, or what is in it is no opening.
     Handshake,
     /// The caller took us for another host.
     ServerName,
@@ -25,6 +25,9 @@ pub enum Cause {
     NoCookie,
     /// The hash is wrong.
     Proof,
+    /// The caller is proven, but what it asks for is no request, or what follows is
+    /// not the command that it announced.
+    Request,
     /// It may not be this user.
     User,
     /// It may not run this command.
@@ -39,7 +42,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, for the documents' check.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Handshake,
         Self::ServerName,
         Self::UnknownHost,
@@ -48,6 +51,7 @@ impl Cause {
         Self::MachineKey,
         Self::NoCookie,
         Self::Proof,
+        Self::Request,
         Self::User,
         Self::Command,
         Self::Account,
@@ -66,6 +70,7 @@ impl Cause {
             Self::MachineKey => "machine-key",
             Self::NoCookie => "no-cookie",
             Self::Proof => "proof",
+            Self::Request => "request",
             Self::User => "user",
             Self::Command => "command",
             Self::Account => "account",
@@ -85,6 +90,7 @@ impl Cause {
             | Self::Proof => true,
             Self::NoHostinfo
             | Self::NoCookie
+            | Self::Request
             | Self::User
             | Self::Command
             | Self::Account
@@ -98,7 +104,7 @@ impl Cause {
     pub const fn is_after_proof(self) -> bool {
         matches!(
             self,
-            Self::User | Self::Command | Self::Account | Self::Busy | Self::System
+            Self::Request | Self::User | Self::Command | Self::Account | Self::Busy | Self::System
         )
     }
 }

@@ -516,7 +516,7 @@ fn a_long_command_that_is_another_is_refused() {
                 let reference = s.denied();
                 let line = d.log.wait(&reference);
                 assert!(
-                    line.contains("cause=handshake") && line.contains("peer=127.0.0.1"),
+                    line.contains("cause=request") && line.contains("peer=127.0.0.1"),
                     "{line}"
                 );
             }

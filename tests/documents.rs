@@ -221,7 +221,7 @@ fn the_times_of_the_protocol() {
         ),
         format!(
             "| ended | the client to close | – | {} s | closed |",
-            seconds("src/relay/session.rs", "FAREWELL")
+            seconds("src/relay/farewell.rs", "FAREWELL")
         ),
         format!(
             "a client SHOULD give up after some {} seconds without the answer",

@@ -375,7 +375,7 @@ fn the_examples_of_hostinfo_are_right() {
         ("hostinfo(5)", example.join("\n")),
         ("etc/hostinfo", text("etc/hostinfo")),
     ] {
-        let table = HostTable::parse(&text, Path::new(name));
+        let table = HostTable::parse(text.as_bytes(), Path::new(name));
         assert!(table.faults().is_empty(), "{}", table.faults()[0]);
         assert_eq!(table.entries().len(), 4, "{name}");
     }

@@ -109,7 +109,7 @@ impl Proven {
 }
 
 fn not_a_request(m: Malformed) -> Refusal {
-    Refusal::new(Cause::Handshake, m)
+    Refusal::new(Cause::Request, m)
 }
 
 /// Holds an opened handshake against HOSTINFO, address, key and cookie.
@@ -117,7 +117,8 @@ fn not_a_request(m: Malformed) -> Refusal {
 /// # Errors
 /// Whatever is wrong, for the log.
 pub fn prove(opened: Opened, against: &Against<'_>) -> Result<Proven, Refusal> {
-    let opening = Opening::decode(&opened.payload).map_err(not_a_request)?;
+    let opening =
+        Opening::decode(&opened.payload).map_err(|m| Refusal::new(Cause::Handshake, m))?;
     let server = HostName::parse(&opening.server).ok();
     if server.as_ref() != Some(against.name) {
         let words = format!(

@@ -118,12 +118,8 @@ impl Sessions {
         self.all.len()
     }
 
-    /// The number that the next session will have.
-    pub(super) const fn next_id(&self) -> u64 {
-        self.next
-    }
-
-    /// Takes a job that runs, and our end of its session's channel.
+    /// Takes a job that runs, and our end of its session's channel; the session's
+    /// number, which no other has had.
     ///
     /// # Errors
     /// It cannot be watched.
@@ -134,7 +130,7 @@ impl Sessions {
         pid: Pid,
         channel: Channel,
         now: Instant,
-    ) -> Result<(), Fault> {
+    ) -> Result<u64, Fault> {
         let id = self.next;
         self.next += 1;
         let fd = channel.as_fd().as_raw_fd();
@@ -159,7 +155,7 @@ impl Sessions {
         };
         self.all.insert(id, session);
         self.crowd.enter();
-        Ok(())
+        Ok(id)
     }
 
     /// Hears what a session's thread says. The session, if it is over.

@@ -66,11 +66,12 @@ pub fn start(
         stdout: job_stdout.as_fd(),
         stderr: job_stderr.as_fd(),
     };
-    let pid = starter.job(program, ends, setting.limits).map_err(failed)?;
-    // Ours alone are set so: the job's ends are other descriptions.
+    // Ours alone are set so: the job's ends are other descriptions. Nothing may fail
+    // once there is a job, or nobody would know of it.
     for ours in [&stdin, &stdout, &stderr] {
         socket::set_nonblocking(ours).map_err(|e| Refusal::new(Cause::System, e))?;
     }
+    let pid = starter.job(program, ends, setting.limits).map_err(failed)?;
     Ok(Running {
         pid,
         stdin,
