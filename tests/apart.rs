@@ -2,6 +2,7 @@
 //! what hits one of them: signals, a back-off, a broken listener, crowds.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
