@@ -60,8 +60,9 @@ ROWS = {
     "flood_pss": ("  server PSS added, KiB", "{:.0f}", False),
     "flood_served": ("  legitimate execs served of 5", "{}", False),
     "flood_exec": ("  their latency, ms", "{:.2f}", False),
+    "flood_quiet": ("  their latency before the flood, ms", "{:.2f}", False),
     "flood_p99": ("  p99 of 100 more, ms", "{:.2f}", False),
-    "flood_quiet": ("  latency before the flood, ms", "{:.2f}", False),
+    "flood_quiet_p99": ("  p99 of 100 before the flood, ms", "{:.2f}", False),
     "flood_half_gone_s": ("  half of all dropped after, s", "{:.0f}", False),
     "flood_all_gone_s": ("  all dropped after, s", "{:.0f}", False),
     "flood_left": ("  still there at the end", "{}", False),
@@ -143,7 +144,8 @@ def arguments():
     a.add_argument("--peers", help="only these, with commas between them")
     a.add_argument("--peer-file", action="append", default=[], help="more peers, TOML; peer.toml is an example")
     a.add_argument("--tests", help="of: " + ",".join(TESTS))
-    a.add_argument("--silent", type=int, default=1000, help="connections of the flood (%(default)s)")
+    a.add_argument("--silent", type=int, default=10000,
+                   help="connections of the flood (%(default)s); some peers start a process for each")
     a.add_argument("--ref", default="ref-auth", help="the peer the ratios are taken to (%(default)s)")
     a.add_argument("--json", help="keep the figures in this file, and add to what it has")
     a.add_argument("--report", action="store_true", help="only print the table of --json")

@@ -11,6 +11,7 @@ SOURCES = {
     "record": [("hello", "record bytes"), ("server_hello", "record bytes"), ("answer", "record"),
                ("handshake", "hello server_hello client_hello answer"), ("long_command", "record")],
     "hello": [("hello", "record bytes"), ("server_hello", "record bytes")],
+    "message_1": [("handshake", "client_hello"), ("opening", "opening bytes")],
     "opening": [("opening", "opening bytes"), ("request", "request bytes"), ("long_command", "encoding bytes")],
     "answer": [("answer", "payload bytes reference")],
     "message": [("messages", "plaintext bytes")],

@@ -8,6 +8,7 @@ use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use syslog::{Facility, LogFormat, Logger, Severity};
@@ -52,8 +53,12 @@ impl Log {
 
     /// A log to syslog, connected when there is something to say.
     pub fn syslog(most: Level) -> Self {
+        Self::syslog_at(SOCKETS.map(PathBuf::from).to_vec(), most)
+    }
+
+    fn syslog_at(sockets: Vec<PathBuf>, most: Level) -> Self {
         let pid = std::process::id();
-        let logger = Logger::new(Syslog::default(), Line { pid });
+        let logger = Logger::new(Syslog::at(sockets), Line { pid });
         Self::new(Sink::Syslog(Box::new(logger)), most)
     }
 
@@ -180,8 +185,9 @@ impl LogFormat<&str> for Line {
 
 /// Syslog's socket: never blocks, connects again after an error, counts what
 /// it had to drop.
-#[derive(Default)]
 struct Syslog {
+    /// Where a daemon may listen; the first that answers is taken.
+    sockets: Vec<PathBuf>,
     socket: Option<UnixDatagram>,
     tried: Option<Instant>,
     dropped: u64,
@@ -190,19 +196,29 @@ struct Syslog {
 /// Where syslog daemons listen: Linux, the BSDs, macOS.
 const SOCKETS: [&str; 3] = ["/dev/log", "/var/run/log", "/var/run/syslog"];
 
+/// How long a daemon that was not there is left in peace.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 impl Syslog {
+    const fn at(sockets: Vec<PathBuf>) -> Self {
+        Self {
+            sockets,
+            socket: None,
+            tried: None,
+            dropped: 0,
+        }
+    }
+
     fn connect(&mut self) -> Option<&UnixDatagram> {
         if self.socket.is_none() {
-            if self
-                .tried
-                .is_some_and(|t| t.elapsed() < Duration::from_secs(1))
-            {
+            if self.tried.is_some_and(|t| t.elapsed() < AGAIN_AFTER) {
                 return None;
             }
             self.tried = Some(Instant::now());
             let socket = UnixDatagram::unbound().ok()?;
             socket.set_nonblocking(true).ok()?;
-            SOCKETS.iter().find(|path| socket.connect(path).is_ok())?;
+            let mut sockets = self.sockets.iter();
+            sockets.find(|path| socket.connect(path).is_ok())?;
             self.socket = Some(socket);
         }
         self.socket.as_ref()
@@ -242,16 +258,4 @@ impl Write for Syslog {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_cannot_pose_as_another_field_or_line() {
-        let show = |s: &str| Escaped(s).to_string();
-        assert_eq!(show("hosta"), "hosta");
-        assert_eq!(show(""), "\"\"");
-        assert_eq!(show("a b=c"), "\"a b=c\"");
-        assert_eq!(show("x\ny\u{1b}[0m"), "\"x\\u{a}y\\u{1b}[0m\"");
-        assert_eq!(show("q\"\\"), "\"q\\\"\\\\\"");
-    }
-}
+mod tests;

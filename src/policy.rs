@@ -198,7 +198,7 @@ pub fn grant_application(
         return Err(refuse(format!("this daemon runs as {own} and cannot be {user}")));
     }
     let own = application.command.iter().map(|w| w.as_bytes().to_vec());
-    let passes = |n: &str| to.host().map_or_else(|| is_locale(n), |entry| may_pass(entry, n));
+    let passes = |n: &str| to.host().map_or_else(|| is_locale(n), |entry| entry.may_pass(n));
     let passed = request.environment.iter().filter(|(n, _)| passes(n));
     let service = Gui {
         argv: own.chain(arguments.iter().cloned()).collect(),
@@ -234,11 +234,10 @@ pub fn grant(proven: Proven, serves: Option<&str>) -> Result<Granted<Exec>, Refu
     }
     let user = allowed_user(entry, &request.user, serves)?;
     let form = allowed_form(entry, &request.command)?;
-    let passes = |name: &str| may_pass(entry, name);
     let environment = request
         .environment
         .iter()
-        .filter(|(n, _)| passes(n))
+        .filter(|(n, _)| entry.may_pass(n))
         .cloned()
         .collect();
     Ok(Granted {
@@ -254,7 +253,7 @@ pub fn grant(proven: Proven, serves: Option<&str>) -> Result<Granted<Exec>, Refu
 fn allowed_user(entry: &Entry, asked: &str, serves: Option<&str>) -> Result<UserName, Refusal> {
     let refuse = |words: String| Refusal::new(Cause::User, words);
     let user = UserName::parse(asked).map_err(|e| refuse(e.to_string()))?;
-    if !entry.run_as.contains(&user) {
+    if !entry.may_run_as(&user) {
         return Err(refuse(format!(
             "run-as= of {} does not name {user}",
             entry.name
@@ -272,10 +271,10 @@ fn allowed_form(entry: &Entry, command: &Command) -> Result<Form, Refusal> {
     let Command::Words(words) = command else {
         return Err(Refusal::new(Cause::Command, "the command has not come"));
     };
-    let Some(commands) = &entry.commands else {
+    if entry.commands.is_none() {
         return Ok(Form::Shell(words.join(&b' ')));
-    };
-    if commands.iter().any(|c| c.allows(words)) {
+    }
+    if entry.may_run(words) {
         return Ok(Form::Direct(words.clone()));
     }
     let hint = match words.as_slice() {
@@ -290,11 +289,6 @@ fn allowed_form(entry: &Entry, command: &Command) -> Result<Form, Refusal> {
         command.shown()
     );
     Err(Refusal::new(Cause::Command, words))
-}
-
-/// LANG, LC_* and GIT_PROTOCOL, and what the host's line names besides.
-fn may_pass(entry: &Entry, name: &str) -> bool {
-    is_locale(name) || name == "GIT_PROTOCOL" || entry.accept_env.iter().any(|n| n == name)
 }
 
 fn is_locale(name: &str) -> bool {

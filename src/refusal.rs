@@ -9,7 +9,7 @@ use std::net::IpAddr;
 /// The stable names of causes, as the log has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// The handshake does not open, or the request is no request.
+    /// The handshake does not open, or what is in it is no opening.
     Handshake,
     /// The caller took us for another host.
     ServerName,
@@ -25,6 +25,9 @@ pub enum Cause {
     NoCookie,
     /// The hash is wrong.
     Proof,
+    /// The caller is proven, but what it asks for is no request, or what follows is
+    /// not the command that it announced.
+    Request,
     /// It may not be this user.
     User,
     /// It may not run this command.
@@ -43,7 +46,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, for the documents' check.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Handshake,
         Self::ServerName,
         Self::UnknownHost,
@@ -52,6 +55,7 @@ impl Cause {
         Self::MachineKey,
         Self::NoCookie,
         Self::Proof,
+        Self::Request,
         Self::User,
         Self::Command,
         Self::Account,
@@ -72,6 +76,7 @@ impl Cause {
             Self::MachineKey => "machine-key",
             Self::NoCookie => "no-cookie",
             Self::Proof => "proof",
+            Self::Request => "request",
             Self::User => "user",
             Self::Command => "command",
             Self::Account => "account",
@@ -94,6 +99,7 @@ impl Cause {
             | Self::Login => true,
             Self::NoHostinfo
             | Self::NoCookie
+            | Self::Request
             | Self::User
             | Self::Command
             | Self::Account
@@ -108,7 +114,8 @@ impl Cause {
     pub const fn is_after_proof(self) -> bool {
         matches!(
             self,
-            Self::User
+            Self::Request
+                | Self::User
                 | Self::Command
                 | Self::Account
                 | Self::Application

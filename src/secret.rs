@@ -154,6 +154,29 @@ mod tests {
         assert!(Secret::from_hex(&"é".repeat(32)).is_none());
     }
 
+    /// Where a secret was, its bytes are gone with it: this process's own memory
+    /// is looked at there, in a place that is still ours.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_dropped_secret_is_wiped() {
+        use std::os::unix::fs::FileExt;
+        let bytes: [u8; 32] = random().unwrap();
+        let mut place = Box::new(Some(Secret::new(bytes)));
+        let at = std::ptr::from_ref(place.as_ref().as_ref().unwrap()).addr();
+        let memory = std::fs::File::open("/proc/self/mem").unwrap();
+        let there = |place: &Option<Secret>| {
+            std::hint::black_box(place);
+            let mut found = [0_u8; 32];
+            memory
+                .read_exact_at(&mut found, u64::try_from(at).unwrap())
+                .unwrap();
+            found
+        };
+        assert!(there(&place) == bytes, "it is not where it was looked for");
+        *place = None;
+        assert_eq!(there(&place), [0; 32]);
+    }
+
     #[test]
     fn the_public_half_is_rfc_7748s() {
         // RFC 7748, section 5.2: one iteration of X25519 from k = u = 9.

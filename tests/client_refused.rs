@@ -283,9 +283,6 @@ fn a_server_that_breaks_the_protocol() {
                 left -= n;
             }
         }),
-        ("more credit than may be", |s| {
-            s.say(&Message::Credit(Stream::Main, 16 << 20))
-        }),
         ("credit for a stream that we do not send", |s| {
             s.say(&Message::Credit(Stream::Error, 1))
         }),
@@ -332,4 +329,32 @@ fn a_server_that_breaks_the_protocol() {
             "{what}: {last}"
         );
     }
+}
+
+/// A stream that goes on may not be granted too much; one that has ended is granted
+/// nothing, whatever is said.
+#[test]
+fn more_credit_than_may_be_counts_while_there_is_input() {
+    let host = Host::new();
+    let mut child = host.start_with_input(&["hostb", "x"]);
+    let input = child.stdin.take();
+    let mut session = host.accept();
+    session.say(&Message::Credit(Stream::Main, 16 << 20));
+    assert!(session.hear().is_none());
+    drop(input);
+    let ended = finish(child);
+    assert_eq!(ended.status, Some(255), "{:?}", ended.err);
+    assert!(
+        ended.err.contains("it broke the protocol: "),
+        "{}",
+        ended.err
+    );
+
+    let child = host.start(&["hostb", "x"]);
+    let mut session = host.accept();
+    session.expect(&Said::Eof);
+    session.say(&Message::Credit(Stream::Main, 16 << 20));
+    session.say(&Message::End(End::Exited(5)));
+    assert!(session.hear().is_none());
+    assert_eq!(finish(child).status, Some(5));
 }

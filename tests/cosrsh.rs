@@ -187,7 +187,7 @@ fn each_tools_command_line() {
             "x",
         ),
         (
-            "Ansible",
+            "options apart from their values, and a quoted command",
             &[
                 "-o",
                 "BatchMode=yes",

@@ -14,7 +14,7 @@ use std::fs;
 
 use cosserver::config::settings::KEYS;
 use cosserver::wire::limits;
-use tree::{agree, files, relative, set, text};
+use tree::{Set, agree, files, relative, set, text};
 
 /// A document with its line breaks and runs of blanks made one blank.
 fn flat(path: &str) -> String {
@@ -183,6 +183,16 @@ fn the_limits_of_the_protocol() {
     );
 }
 
+/// The seconds of a constant that is no setting, as its source has them.
+fn seconds(source: &str, constant: &str) -> String {
+    let text = text(source);
+    let start = format!("const {constant}: Duration = Duration::from_secs(");
+    let (_, rest) = text
+        .split_once(&start)
+        .unwrap_or_else(|| panic!("{source} has no {constant} in seconds"));
+    rest.split(')').next().unwrap().to_owned()
+}
+
 #[test]
 fn the_times_of_the_protocol() {
     let page = flat("docs/PROTOCOL.md");
@@ -204,6 +214,18 @@ fn the_times_of_the_protocol() {
         format!(
             "It leaves at the next multiple of {} seconds",
             default("daemon", "refusal-interval")
+        ),
+        format!(
+            "| asked for the command | Sealed | 4,096 | {} s from its AuthContinue",
+            default("limits", "handshake")
+        ),
+        format!(
+            "| ended | the client to close | – | {} s | closed |",
+            seconds("src/relay/farewell.rs", "FAREWELL")
+        ),
+        format!(
+            "a client SHOULD give up after some {} seconds without the answer",
+            seconds("src/client/greet.rs", "ANSWER_WITHIN")
         ),
         format!("KILL {} seconds later", default("exec", "hup-to-kill")),
         format!("port {} unless told otherwise", default("", "port")),
@@ -298,6 +320,42 @@ fn make_has_what_the_documents_name() {
         }
     }
     assert!(named > 10, "only {named} were found");
+}
+
+#[test]
+fn the_fuzz_targets_are_those_that_are_built_and_told_of() {
+    let sources = files().into_iter().filter_map(|path| {
+        let name = relative(&path).strip_prefix("fuzz/fuzz_targets/")?;
+        Some(name.strip_suffix(".rs")?.to_owned())
+    });
+    let sources: Set = sources.collect();
+    let built = text("fuzz/Cargo.toml");
+    let built = built.lines().filter_map(|line| {
+        let name = line.strip_prefix("name = \"")?.strip_suffix('"')?;
+        (name != "cosserver-fuzz").then_some(name)
+    });
+    agree(&sources, &set(built), "fuzz/Cargo.toml");
+    let told = text("fuzz/README.md");
+    let told = told
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    agree(&sources, &set(told), "fuzz/README.md");
+}
+
+/// Under inetd nothing of ours bounds the number of connections.
+#[test]
+fn xinetd_is_told_how_many_there_may_be() {
+    let example = text("etc/xinetd");
+    for (key, words) in [("instances", 1), ("per_source", 1), ("cps", 2)] {
+        let line = example
+            .lines()
+            .find_map(|l| l.trim().strip_prefix(key)?.trim_start().strip_prefix('='));
+        let numbers: Vec<&str> = line.unwrap().split_whitespace().collect();
+        assert!(
+            numbers.len() == words && numbers.iter().all(|n| n.parse::<u32>().is_ok()),
+            "etc/xinetd, {key}: {numbers:?}"
+        );
+    }
 }
 
 #[test]

@@ -33,11 +33,12 @@ use cosserver::config::cookie;
 use cosserver::config::name::HostName;
 use cosserver::config::place::Place;
 use cosserver::secret::Secret;
+use cosserver::wire::hello::{Hello, ServerHello};
 use cosserver::wire::request::{self, Command};
 use cosserver::wire::stream::{Message, Stream};
-use daemon::hostile::{Caller, Stranger, hello};
+use daemon::hostile::{Caller, Greeting, Stranger, hello};
 use daemon::{Daemon, PATIENCE, needs_root};
-use nix::sys::socket::{SockType, sockopt};
+use nix::sys::socket::{SockType, getsockopt, sockopt};
 use taken::{Taken, sockets_of};
 
 /// A daemon, a caller whom it knows, and what that caller would start if it were
@@ -116,7 +117,7 @@ fn a_clienthello_needs_its_own_hello_its_own_nonce_and_its_own_socket() {
     let _peer = gate.submit(c, &good, "127.0.0.1");
     gate.closed(c, "after a second Hello");
 
-    // The nonce of one connection on another; a Hello that the client did not send.
+    // The nonce of one connection on another.
     let (_, stale) = gate.greet();
     let (c, _) = gate.greet();
     let old = caller.client_hello(&stale, &request).0;
@@ -154,6 +155,134 @@ fn a_clienthello_needs_its_own_hello_its_own_nonce_and_its_own_socket() {
     gate.denied(d, c, "proof");
 
     scene.started_nothing();
+}
+
+/// A handshake that was right, asked again by a gate that kept its bytes and a copy
+/// of its socket: its nonce was used up, and another's does not fit.
+#[test]
+fn a_handshake_that_succeeded_is_worth_nothing_again() {
+    let Some(scene) = Scene::set("") else {
+        return;
+    };
+    let (d, caller) = (&scene.d, &scene.caller);
+    let count = d.folder.path("count");
+    let mut gate = Taken::from(d);
+    let (c, greeting) = gate.greet();
+    let request = caller.request(&format!("echo x >>{}", count.display()));
+    let (bytes, noise) = caller.client_hello(&greeting, &request);
+    let (peer, socket) = gate.stranger("127.0.0.1");
+    let copy = socket.try_clone().unwrap();
+    gate.ask(&Question::ClientHello(c, &bytes), vec![socket]);
+    gate.taken(c);
+    let mut session = Stranger { socket: peer }.session(noise);
+    assert!(session.finish().1.is_some());
+
+    // Under its own number, with the socket of then and with another.
+    gate.ask(&Question::ClientHello(c, &bytes), vec![copy]);
+    gate.closed(c, "the same again");
+    let _peer = gate.submit(c, &bytes, "127.0.0.1");
+    gate.closed(c, "the same on another socket");
+    // Under a new greeting, and under one that has its number once more.
+    let (new, _) = gate.greet();
+    let _peer = gate.submit(new, &bytes, "127.0.0.1");
+    gate.denied(d, new, "handshake");
+    gate.greet_as(c, &greeting.hello).expect("a ServerHello");
+    let _peer = gate.submit(c, &bytes, "127.0.0.1");
+    gate.denied(d, c, "handshake");
+    assert_eq!(d.log.count("exec session="), 1);
+    assert_eq!(fs::read(&count).unwrap(), b"x\n");
+}
+
+/// The gate changes what passes through it, a byte at a time: the Hello that it
+/// tells the monitor, the ServerHello that it tells the client, the ClientHello.
+#[test]
+fn a_byte_that_the_gate_changes_is_found_out() {
+    let Some(scene) = Scene::set("") else {
+        return;
+    };
+    let (d, caller) = (&scene.d, &scene.caller);
+    let request = caller.request(&scene.command);
+    let mut gate = Taken::from(d);
+    let sent = hello();
+    let mut denied = [0; 2];
+
+    for at in 0..sent.len() {
+        let mut told = sent.clone();
+        told[at] ^= 1;
+        let c = gate.number();
+        let Some(server_hello) = gate.greet_as(c, &told) else {
+            continue;
+        };
+        let seen = Greeting {
+            hello: sent.clone(),
+            server_hello,
+        };
+        let bytes = caller.client_hello(&seen, &request).0;
+        let _peer = gate.submit(c, &bytes, "127.0.0.1");
+        gate.refused(c, "another Hello");
+        denied[0] += 1;
+    }
+    let (_, sample) = gate.greet();
+    let parsed = Hello::parse(&sent).unwrap();
+    for at in 0..sample.server_hello.len() {
+        let (c, mut seen) = gate.greet();
+        seen.server_hello[at] ^= 1;
+        if ServerHello::parse(&seen.server_hello, &parsed).is_err() {
+            gate.ask(&Question::Gone(c), vec![]);
+            continue;
+        }
+        let bytes = caller.client_hello(&seen, &request).0;
+        let _peer = gate.submit(c, &bytes, "127.0.0.1");
+        gate.refused(c, "another ServerHello");
+        denied[1] += 1;
+    }
+    let length = caller.client_hello(&sample, &request).0.len();
+    for at in 0..length {
+        let (c, greeting) = gate.greet();
+        let mut bytes = caller.client_hello(&greeting, &request).0;
+        bytes[at] ^= 1 << (at % 8);
+        let _peer = gate.submit(c, &bytes, "127.0.0.1");
+        gate.refused(c, "another ClientHello");
+    }
+    // Of both hellos some changes leave a hello; of those none goes unnoticed.
+    assert!(denied[0] > 1 && denied[1] >= 32, "{denied:?}");
+    // The log has as many as it writes of strangers' noise.
+    let all = d.log.count("denied ref=");
+    assert!(all > 0 && d.log.count(" cause=handshake ") == all);
+    scene.started_nothing();
+}
+
+/// No delay and a probe of a silent peer, on both sides of a connection, while it
+/// waits in the gate and while it runs.
+#[test]
+fn a_connection_has_no_delay_and_is_probed_on_both_sides() {
+    let Some(scene) = Scene::set("daemon.keep-alive = 44\n") else {
+        return;
+    };
+    let d = &scene.d;
+    // A process's connected sockets; their settings.
+    let of = |pid: i32| -> Vec<(bool, bool, u32)> {
+        let connected = |s: &OwnedFd| cosserver::sys::socket::peer(s.as_fd()).is_ok();
+        let told = |s: OwnedFd| {
+            (
+                getsockopt(&s, sockopt::TcpNoDelay).unwrap(),
+                getsockopt(&s, sockopt::KeepAlive).unwrap(),
+                getsockopt(&s, sockopt::TcpKeepIdle).unwrap(),
+            )
+        };
+        let all = sockets_of(pid, SockType::Stream, libc::AF_INET);
+        all.into_iter().filter(connected).map(told).collect()
+    };
+    let mut held = Stranger::connect(d.port);
+    held.greet();
+    assert_eq!(of(d.process("gate")), [(true, true, 44)]);
+    drop(held);
+    let mut job = d.session(&["echo ready; read x"]);
+    job.out.wait("ready");
+    assert_eq!(of(d.process("relay")), [(true, true, 44)]);
+    assert_eq!(of(job.pid()), [(true, true, 60)]);
+    job.say("go");
+    assert_eq!(job.finish().status, Some(0));
 }
 
 #[test]
@@ -308,10 +437,7 @@ fn questions_out_of_turn_start_nothing_and_the_monitor_goes_on() {
     let (bytes, noise) = caller.client_hello(&greeting, &caller.request_of(words));
     assert!(!scene.marker.exists(), "something was started");
     gate.ask(&Question::ClientHello(c, &bytes), vec![socket]);
-    let mut order = gate.order();
-    while !matches!(Order::decode(&order), Some(Order::Taken(_))) {
-        order = gate.order();
-    }
+    gate.taken(c);
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
     let stranger = Stranger {
         socket: peer.try_clone().unwrap(),

@@ -14,6 +14,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use cosserver::secret::KeyPair;
+use daemon::hostile::Caller;
 use daemon::{Daemon, append, me};
 
 /// Makes something of a daemon's files wrong.
@@ -54,6 +56,27 @@ fn an_address_that_is_not_listed_is_refused() {
     refused(&d, "address", &["true"]);
     edit_hosta(&d, "addr=192.0.2.1,2001:db8::/32", "addr=127.0.0.0/8");
     d.says(0, &["true"]);
+}
+
+/// The administrator has said which machine it is: with the right cookie, and
+/// although no key was recorded yet, another is refused and leaves no trace.
+#[test]
+fn a_pinned_machine_key_beats_the_first_to_come() {
+    let d = Daemon::start_with("[daemon]\nrefusal-interval = 1\n", "");
+    let ours = Caller::of(&d).machine.public.to_hex();
+    let other = KeyPair::random().unwrap().public.to_hex();
+    let (run_as, pin) = (" run-as=", format!(" machine-key={other} run-as="));
+    edit_hosta(&d, run_as, &pin);
+    refused(&d, "machine-key", &["true"]);
+    let recorded = d.server().join("state/machines/hosta");
+    assert!(!recorded.exists(), "the refused machine was recorded");
+    assert_eq!(d.log.count("machine-recorded"), 0);
+    // The pin alone was in the way; and it still is once a key is recorded.
+    edit_hosta(&d, &other, &ours);
+    d.says(0, &["true"]);
+    assert!(fs::read_to_string(&recorded).unwrap().contains(&ours));
+    edit_hosta(&d, &ours, &other);
+    refused(&d, "machine-key", &["true"]);
 }
 
 #[test]

@@ -32,7 +32,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("channel", "wire sys log secret fault"),
     ("config", "wire sys log secret fault"),
     ("gate", "channel wire sys log fault"),
-    ("relay", "channel wire sys log secret fault"),
+    ("relay", "channel wire sys log fault"),
     ("credential", "config wire sys log secret refusal fault"),
     ("policy", "credential config wire secret refusal fault"),
     (
@@ -248,27 +248,169 @@ fn nothing_is_left_undone_and_nothing_names_a_machine() {
     }
 }
 
+/// A struct or enum of the project's.
+struct Type {
+    path: PathBuf,
+    name: String,
+    /// The attributes before it.
+    attributes: String,
+    /// What it holds: the types of its fields.
+    fields: String,
+}
+
+/// Every struct and enum of a source.
+fn types(path: &Path) -> Vec<Type> {
+    let code = code(path);
+    let mut found = Vec::new();
+    for (at, _) in code
+        .match_indices("struct ")
+        .chain(code.match_indices("enum "))
+    {
+        let (before, rest) = code.split_at(at);
+        let line = before.rsplit('\n').next().unwrap();
+        if !line.is_empty() && !line.starts_with("pub") {
+            continue;
+        }
+        let (_, rest) = rest.split_once(' ').unwrap();
+        // To the `;` of a tuple, or to the brace that closes the first.
+        let (mut depth, mut end) = (0, rest.len());
+        for (i, c) in rest.char_indices() {
+            depth += i32::from("{([".contains(c)) - i32::from("})]".contains(c));
+            if depth == 0 && (c == ';' || c == '}') {
+                end = i;
+                break;
+            }
+        }
+        let name = first_word(rest);
+        let body = &rest[name.len()..end];
+        // Names of variants are no types.
+        let fields = if code[at..].starts_with("enum") {
+            body.split(['(', '{'])
+                .skip(2)
+                .map(|held| held.split([')', '}']).next().unwrap())
+                .collect::<Vec<_>>()
+                .join(" ")
+        } else {
+            body.to_owned()
+        };
+        found.push(Type {
+            path: path.to_owned(),
+            name,
+            attributes: before.rsplit("\n\n").next().unwrap().to_owned(),
+            fields,
+        });
+    }
+    found
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_')
+}
+
+/// Whatever holds a secret, itself or in what it holds, can be neither printed
+/// nor compared but by what the secret itself has for it.
 #[test]
-fn secrets_are_compared_in_constant_time() {
-    let text = fs::read_to_string(tree::top().join("src/secret.rs")).unwrap();
-    for name in ["Secret", "KeyPair"] {
-        let (before, _) = text.split_once(&format!("pub struct {name}")).unwrap();
-        let derived = before.rsplit("\n\n").next().unwrap().lines();
-        let derived: String = derived
-            .filter(|line| line.starts_with("#[derive"))
+fn who_holds_a_secret_cannot_print_or_compare_it() {
+    // Ours, and those of the libraries.
+    let by_itself = ["Secret", "Zeroizing", "LessSafeKey", "HandshakeState"];
+    let all: Vec<Type> = sources().iter().flat_map(|p| types(p)).collect();
+    let mut secret: Vec<bool> = all.iter().map(|t| t.name == "Secret").collect();
+    // Of several types of one name the nearest is meant.
+    let holds = |word: &str, path: &Path, secret: &[bool]| {
+        let named = || (0..all.len()).filter(|i| all[*i].name == word);
+        let in_file = named().find(|i| all[*i].path == path);
+        let in_room = named().find(|i| room(&all[*i].path) == room(path));
+        let nearest = in_file.or(in_room).or(named().next());
+        by_itself.contains(&word) || nearest.is_some_and(|i| secret[i])
+    };
+    loop {
+        let found = |t: &Type| words(&t.fields).any(|w| holds(w, &t.path, &secret));
+        let next: Vec<bool> = (0..all.len())
+            .map(|i| secret[i] || found(&all[i]))
             .collect();
-        for bad in ["Debug", "PartialEq", "Display", "Hash", "Copy"] {
-            assert!(!derived.contains(bad), "{name} derives {bad}");
-            let by_hand = format!("{bad} for {name} ");
-            for path in sources() {
-                assert!(
-                    !code(&path).contains(&by_hand),
-                    "{}: {by_hand}",
-                    relative(&path)
-                );
+        if next == secret {
+            break;
+        }
+        secret = next;
+    }
+    for (source, name) in [
+        ("src/secret.rs", "KeyPair"),
+        ("src/wire/noise.rs", "Keys"),
+        ("src/wire/noise.rs", "Direction"),
+        ("src/wire/noise.rs", "Opened"),
+        ("src/wire/noise.rs", "Prepared"),
+        ("src/wire/seal.rs", "Sealer"),
+        ("src/wire/seal.rs", "Opener"),
+        ("src/config/card.rs", "Card"),
+        ("src/credential/mod.rs", "Opened"),
+        ("src/channel/relay.rs", "Session"),
+    ] {
+        let there = |i: &usize| relative(&all[*i].path) == source && all[*i].name == name;
+        let at = (0..all.len()).find(there).unwrap();
+        assert!(
+            secret[at],
+            "{source}: {name} was not found to hold a secret"
+        );
+    }
+    let mut wrong = Vec::new();
+    let bad = ["Debug", "PartialEq", "Display", "Hash"];
+    for t in (0..all.len()).filter(|i| secret[*i]).map(|i| &all[i]) {
+        let derived = t.attributes.split("#[derive(").skip(1);
+        let derived: Vec<&str> = derived
+            .flat_map(|d| words(d.split(")]").next().unwrap()))
+            .collect();
+        for bad in bad.iter().filter(|bad| derived.contains(bad)) {
+            wrong.push(format!("{}: {} derives {bad}", relative(&t.path), t.name));
+        }
+    }
+    for path in sources() {
+        let code = code(&path);
+        for line in code.lines().filter(|line| line.starts_with("impl")) {
+            let Some((of, whom)) = line.split_once(" for ") else {
+                continue;
+            };
+            let of = words(of).filter(|w| !w.is_empty()).last().unwrap();
+            let whom = words(whom).next().unwrap();
+            if bad.contains(&of) && holds(whom, &path, &secret) {
+                wrong.push(format!("{}: {line}", relative(&path)));
             }
         }
     }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_walk_can_be_made_by_nobody_else() {
+    let named = |page: &str| {
+        let text = tree::text(page);
+        let line = text
+            .lines()
+            .find(|l| l.starts_with('`') && l.contains(" → `"));
+        let names = line.unwrap().split('`').skip(1).step_by(2);
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let walk = named("CONTRIBUTING.md");
+    assert_eq!(walk, named("docs/DESIGN.md"), "the walk in DESIGN.md");
+    assert!(walk.len() > 3, "{walk:?}");
+    let rooms = ["credential", "policy", "service"];
+    let all: Vec<Type> = sources()
+        .iter()
+        .filter(|p| rooms.contains(&&*room(p)))
+        .flat_map(|p| types(p))
+        .collect();
+    for name in walk {
+        let of_it = all.iter().filter(|t| t.name == name);
+        let bodies: Vec<&str> = of_it.map(|t| &*t.fields).collect();
+        assert_eq!(bodies.len(), 1, "{name}");
+        assert!(
+            !words(bodies[0]).any(|w| w == "pub"),
+            "a field of {name} is not private"
+        );
+    }
+}
+
+#[test]
+fn secrets_are_compared_in_constant_time() {
     let proof = fs::read_to_string(tree::top().join("src/wire/proof.rs")).unwrap();
     let (_, verify) = proof.split_once("pub fn verify(").unwrap();
     let body = verify.split("\n}").next().unwrap();

@@ -15,7 +15,8 @@ use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::{Child, Command as Start, Stdio};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use cosserver::wire::request::Command;
 use cosserver::wire::stream::{End, Message, Stream};
 use daemon::hostile::{Caller, Stranger, timed};
+use daemon::session::later;
 use daemon::{COS, COSSERVER, Daemon, Folder, Lines, PATIENCE, hangs_up, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -211,6 +213,78 @@ fn i_serves_the_one_connection_and_ends() {
     );
 }
 
+/// As inetd starts it: all three standard descriptors are the connection.
+fn inetd_alone(flags: &str, folder: &Folder) -> (Child, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    let child = Start::new(COSSERVER)
+        .args([flags, "-f"])
+        .arg(folder.path("S/cosserver.toml"))
+        .stdin(OwnedFd::from(ours.try_clone().unwrap()))
+        .stdout(OwnedFd::from(ours.try_clone().unwrap()))
+        .stderr(OwnedFd::from(ours))
+        .spawn()
+        .unwrap();
+    theirs.set_read_timeout(Some(PATIENCE)).unwrap();
+    (child, theirs)
+}
+
+/// Nothing but the protocol reaches the peer, whatever the flags: no log, no
+/// complaint, and nothing of what a job says at its own standard error.
+#[test]
+fn inetds_connection_carries_the_protocol_alone() {
+    let folder = daemon::configured("daemon.refusal-interval = 1\n", "");
+    let caller = Caller::in_folder(&folder.path("A"));
+    let command = Command::Words(vec![b"echo noise >&2; echo ready; cat; exit 7".to_vec()]);
+    for flags in ["-i", "-ie", "-id"] {
+        let (mut child, socket) = inetd_alone(flags, &folder);
+        let mut session = caller.accepted_on(Stranger { socket }, command.clone());
+        session.until(b"ready\n");
+        // Nobody holds the connection by a standard descriptor.
+        let monitor = i32::try_from(child.id()).unwrap();
+        let names = daemon::children(monitor);
+        for pid in [monitor].iter().chain(&names) {
+            for number in 0..3 {
+                let to = fs::read_link(format!("/proc/{pid}/fd/{number}"));
+                let is_hushed = to.is_ok_and(|to| {
+                    to == Path::new("/dev/null") || to.to_string_lossy().starts_with("pipe:")
+                });
+                assert!(is_hushed || !daemon::is_root(), "{flags}: {pid}: {number}");
+            }
+        }
+        session.send(&Message::Data(Stream::Main, b"one\n"));
+        session.send(&Message::Eof(Stream::Main));
+        assert_eq!(session.finish(), (b"one\n".to_vec(), Some(End::Exited(7))));
+        assert_eq!(session.stranger.rest(), b"", "{flags}");
+        drop(session);
+        assert!(child.wait().unwrap().success());
+
+        // One who is refused, and one who is turned away.
+        let (mut child, socket) = inetd_alone(flags, &folder);
+        let mut liar = caller.clone();
+        liar.name = "hostz".into();
+        let mut s = Stranger { socket };
+        let greeting = s.greet();
+        s.send(&liar.client_hello(&greeting, &liar.request("true")).0);
+        s.denied();
+        drop(s);
+        assert!(child.wait().unwrap().success());
+        let (mut child, socket) = inetd_alone(flags, &folder);
+        let mut s = Stranger { socket };
+        s.send(b"GET / HTTP/1.0\r\n\r\n");
+        s.closed();
+        assert!(child.wait().unwrap().success());
+    }
+    // What is wrong with the settings or the flags is not for the peer to read.
+    fs::write(folder.path("S/cosserver.toml"), "limits.helo = 7\n").unwrap();
+    for (flags, status) in [("-i", 1), ("-ie", 1), ("-iz", 2)] {
+        let (mut child, socket) = inetd_alone(flags, &folder);
+        Stranger { socket }.closed();
+        assert_eq!(child.wait().unwrap().code(), Some(status), "{flags}");
+    }
+}
+
 // ---- systemd ----
 
 #[test]
@@ -248,14 +322,31 @@ fn the_service_manager_is_told() {
     d.child.wait().unwrap();
 }
 
-/// A shell that puts a socket at descriptor 3, and says that it is for the daemon.
-fn with_listen_fds(folder: &Folder, socket: OwnedFd) -> Start {
+/// The manager's socket may be one without a file.
+#[test]
+fn the_service_manager_is_told_at_a_name_without_a_file() {
+    let folder = daemon::configured("", "");
+    let name = format!("cosserver-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let manager = UnixDatagram::bind_addr(&address).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = daemon::cosserver();
+    command.env("NOTIFY_SOCKET", format!("@{name}"));
+    let _d = Daemon::start_by(command, folder, &[]);
+    let mut bytes = [0; 512];
+    let n = manager.recv(&mut bytes).unwrap();
+    assert_eq!(&bytes[..n], b"READY=1");
+}
+
+/// A shell that puts a socket at descriptor 3, and says that it is for the process
+/// of this number, a word of the shell's: `$$` is the daemon.
+fn with_listen_fds(of: &str, folder: &Folder, socket: OwnedFd) -> Start {
+    let run = format!(
+        "exec 3<&0 </dev/null; LISTEN_PID={of} LISTEN_FDS=1 exec \"$0\" -D -e -p 0 -f \"$1\""
+    );
     let mut command = Start::new("/bin/sh");
     command
-        .args([
-            "-c",
-            "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" -D -e -f \"$1\"",
-        ])
+        .args(["-c", &run])
         .arg(COSSERVER)
         .arg(folder.path("S/cosserver.toml"))
         .stdin(socket)
@@ -268,7 +359,9 @@ fn a_socket_of_the_service_manager_is_listened_on() {
     let folder = daemon::configured("", "");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let mut child = with_listen_fds(&folder, listener.into()).spawn().unwrap();
+    let mut child = with_listen_fds("$$", &folder, listener.into())
+        .spawn()
+        .unwrap();
     let log = Lines::collect(child.stderr.take().unwrap());
     log.wait(&format!("listening on 127.0.0.1:{port}"));
     assert_eq!(log.count("listening on "), 1);
@@ -285,7 +378,7 @@ fn a_socket_of_the_service_manager_is_listened_on() {
     // One that does not listen is a mistake, and no busy loop.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let out = with_listen_fds(&d.folder, connected.into())
+    let out = with_listen_fds("$$", &d.folder, connected.into())
         .output()
         .unwrap();
     assert_eq!(out.status.code(), Some(1));
@@ -296,25 +389,70 @@ fn a_socket_of_the_service_manager_is_listened_on() {
     );
 }
 
+/// A socket for another process, whose environment we have, is not for us.
+#[test]
+fn a_socket_for_another_process_is_not_listened_on() {
+    for other in ["1", "$PPID", ""] {
+        let folder = daemon::configured("", "");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let theirs = listener.local_addr().unwrap().to_string();
+        let mut child = with_listen_fds(other, &folder, listener.into())
+            .spawn()
+            .unwrap();
+        let log = Lines::collect(child.stderr.take().unwrap());
+        let line = log.wait("listening on 127.0.0.1:");
+        let port = line.rsplit(':').next().unwrap().parse().unwrap();
+        let d = Daemon {
+            folder,
+            log,
+            port,
+            child,
+        };
+        assert_eq!(d.says(0, &["echo served"]), b"served\n");
+        assert_eq!(d.log.count(&theirs), 0, "LISTEN_PID={other}");
+    }
+}
+
 // ---- alone ----
+
+/// The port of whoever listens on an IPv4 address, as the system tells.
+fn port_listened_on(address: std::net::Ipv4Addr) -> Option<u16> {
+    let wanted = format!("{:08X}", u32::from_ne_bytes(address.octets()));
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (ip, port) = fields.next()?.split_once(':')?;
+        let is_listening = fields.nth(1)? == "0A";
+        (ip == wanted && is_listening).then(|| u16::from_str_radix(port, 16).unwrap())
+    })
+}
 
 /// Without -D the parent returns when the daemon listens, keeps nothing of its
 /// starter's, and the pid file says whom to stop.
 #[test]
 fn in_the_background_the_parent_ends_when_it_listens() {
-    let folder = daemon::configured("daemon.refusal-interval = 1\n", "");
-    let port = {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port()
+    // An address of this test's alone, by which its port is found.
+    let [high, low] = [std::process::id() >> 8, std::process::id()].map(|n| n.to_le_bytes()[0]);
+    let address = std::net::Ipv4Addr::new(127, 28, high, low);
+    let settings = format!("listen = [\"{address}\"]\ndaemon.refusal-interval = 1\n");
+    let folder = daemon::configured(&settings, "");
+    let table = folder.path("A/hostinfo");
+    let hosts = fs::read_to_string(&table).unwrap();
+    let to_it = hosts.replace("addr=127.0.0.1,::1", &format!("addr={address}"));
+    assert_ne!(to_it, hosts);
+    fs::write(&table, to_it).unwrap();
+    let start = |port: u16| {
+        let mut command = daemon::cosserver();
+        command.args(["-p", &port.to_string(), "-f"]);
+        command.arg(folder.path("S/cosserver.toml"));
+        // To the end of its output: nothing may keep the pipes.
+        later(move || daemon::run(&mut command)).get()
     };
-    let mut command = daemon::cosserver();
-    command.args(["-p", &port.to_string(), "-f"]);
-    command.arg(folder.path("S/cosserver.toml"));
-    // To the end of its output: nothing may keep the pipes.
-    let (out, _) = timed(|| daemon::run(&mut command));
+    let out = start(0);
     assert!(out.status.success(), "{out:?}");
     let text = fs::read_to_string(folder.path("S/run/cosserver.pid")).unwrap();
     let pid: i32 = text.trim().parse().unwrap();
+    let port = port_listened_on(address).unwrap();
     let out = daemon::run(Start::new(COS).arg("-C").arg(folder.path("A")).args([
         "run",
         "-p",
@@ -322,8 +460,8 @@ fn in_the_background_the_parent_ends_when_it_listens() {
         "hostb",
         "echo served",
     ]));
-    // The port is a given one: a second daemon cannot have it, and says so.
-    let second = daemon::run(&mut command);
+    // A second daemon cannot have the same port, and says so.
+    let second = start(port);
     kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
     until("it has ended", || {
         !Path::new(&format!("/proc/{pid}")).exists()
@@ -333,7 +471,7 @@ fn in_the_background_the_parent_ends_when_it_listens() {
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8(second.stderr).unwrap();
     assert!(
-        said.contains(&format!("127.0.0.1:{port}")) && said.contains("in use"),
+        said.contains(&format!("{address}:{port}")) && said.contains("in use"),
         "{said}"
     );
     assert!(!folder.path("S/run/cosserver.pid").exists());

@@ -188,6 +188,28 @@ fn the_flags_of_cos() {
     );
 }
 
+/// The keys of `-o` that the program reads, each named by the page.
+#[test]
+fn the_options_in_the_form_of_ssh() {
+    let source = text("src/client/args.rs");
+    let (_, set) = source.split_once("fn set(").unwrap();
+    let keys = set.split("\n    }\n").next().unwrap().lines();
+    // `"key" => …`, `"key" if … =>`
+    let keys = keys.filter_map(|line| line.trim().strip_prefix('"')?.split_once('"'));
+    let keys = keys
+        .filter(|(_, rest)| rest.contains("=>"))
+        .map(|(key, _)| key);
+    let page = text("docs/man/cos.1");
+    let (_, item) = page.split_once(".It Fl o Ar key").unwrap();
+    let item = item.split("\n.It ").next().unwrap();
+    let named: Set = item
+        .lines()
+        .filter_map(|line| line.strip_prefix(".Cm "))
+        .map(|line| line.split(' ').next().unwrap().to_ascii_lowercase())
+        .collect();
+    agree(&keys.map(str::to_owned).collect(), &named, "-o of cos(1)");
+}
+
 /// The flags without a value that a SYNOPSIS has in its groups: `.Op Fl abc`.
 fn grouped(synopsis: &str) -> Set {
     let mut found = Set::new();
@@ -353,7 +375,7 @@ fn the_examples_of_hostinfo_are_right() {
         ("hostinfo(5)", example.join("\n")),
         ("etc/hostinfo", text("etc/hostinfo")),
     ] {
-        let table = HostTable::parse(&text, Path::new(name));
+        let table = HostTable::parse(text.as_bytes(), Path::new(name));
         assert!(table.faults().is_empty(), "{}", table.faults()[0]);
         assert_eq!(table.entries().len(), 4, "{name}");
     }

@@ -41,9 +41,24 @@ fn settled(d: &Daemon) {
     });
 }
 
+/// How many descriptors the monitor has open while nobody is connected.
+fn monitor_at_rest(d: &Daemon) -> usize {
+    d.gate_at_rest();
+    daemon::descriptors(d.pid())
+}
+
+/// Settled, and the monitor holds as many descriptors as at first.
+fn settled_at(d: &Daemon, at_rest: usize) {
+    settled(d);
+    until("the monitor's descriptors are what they were", || {
+        daemon::descriptors(d.pid()) == at_rest
+    });
+}
+
 #[test]
 fn a_gate_killed_under_load_is_replaced_and_no_session_notices() {
     let d = Daemon::start();
+    let at_rest = monitor_at_rest(&d);
     let caller = Caller::of(&d);
     let mut session = caller.accepted(d.port, "cat");
     session.send(&Message::Data(Stream::Main, b"before\n"));
@@ -85,12 +100,13 @@ fn a_gate_killed_under_load_is_replaced_and_no_session_notices() {
     session.until(b"after\n");
     session.send(&Message::Eof(Stream::Main));
     assert_eq!(session.finish().1, Some(End::Exited(0)));
-    settled(&d);
+    settled_at(&d, at_rest);
 }
 
 #[test]
 fn a_relay_that_is_killed_takes_its_jobs_along_and_a_new_one_serves() {
     let d = Daemon::start();
+    let at_rest = monitor_at_rest(&d);
     let caller = Caller::of(&d);
     let marker = d.folder.path("hung-up");
     let mut session = caller.accepted(d.port, &hangs_up(&marker));
@@ -104,7 +120,7 @@ fn a_relay_that_is_killed_takes_its_jobs_along_and_a_new_one_serves() {
     let (_, line) = d.log.wait_from(lines, |l| l.starts_with("end session=0"));
     assert!(line.contains("how=cut"), "{line}");
     assert_eq!(d.says(0, &["echo", "again"]), b"again\n");
-    settled(&d);
+    settled_at(&d, at_rest);
 }
 
 /// Between a relay's death and the next one nothing is started that nobody serves.
@@ -113,6 +129,7 @@ fn without_a_relay_no_command_begins() {
     let d = Daemon::start_as("daemon.refusal-interval = 1\n", "");
     let caller = Caller::of(&d);
     let marker = d.folder.path("begun");
+    let at_rest = monitor_at_rest(&d);
     // Each death doubles the pause before the next start.
     for _ in 0..4 {
         let lines = d.log.all().len();
@@ -134,6 +151,7 @@ fn without_a_relay_no_command_begins() {
     d.log
         .wait_from(lines, |l| l.starts_with("started process=relay"));
     d.says(0, &["true"]);
+    settled_at(&d, at_rest);
 }
 
 #[test]
@@ -158,6 +176,7 @@ fn a_monitor_that_is_killed_takes_all_along() {
 #[test]
 fn repeated_deaths_are_met_with_longer_pauses_and_leave_no_zombie() {
     let d = Daemon::start();
+    let at_rest = monitor_at_rest(&d);
     let mut pauses = Vec::new();
     for _ in 0..5 {
         let lines = d.log.all().len();
@@ -170,10 +189,11 @@ fn repeated_deaths_are_met_with_longer_pauses_and_leave_no_zombie() {
     }
     assert!(pauses[0] < Duration::from_millis(700), "{pauses:?}");
     assert!(pauses[4] > Duration::from_millis(800), "{pauses:?}");
-    settled(&d);
+    settled_at(&d, at_rest);
     // Connections that came meanwhile waited in the kernel.
     kill_9(d.process("gate"));
     d.says(0, &["true"]);
+    settled_at(&d, at_rest);
 }
 
 /// A log that nobody reads does not stop the daemon, and tells afterwards how much

@@ -173,9 +173,11 @@ fn a_job_has_its_whole_grace_to_end_by_itself() {
     let mut fifo = Fifo::new(d.folder.path("fifo"));
     let mut gate = session::Gate::new(d.folder.path("gate"));
     // Its child is there before the hang-up, and is waited for: else it would count
-    // until the system's first process has reaped it.
+    // until the system's first process has reaped it. It is a program by then: what
+    // a shell has only just forked may still have the shell's handlers, which lose
+    // the hang-up.
     let script = format!(
-        "exec 9>{} 2>/dev/null; trap 'echo hup >&9; read x <{}; wait; echo tidied >&9; exit 0' HUP; sleep 1000 9>&- & echo $$; wait",
+        "exec 9>{} 2>/dev/null; trap 'echo hup >&9; read x <{}; wait; echo tidied >&9; exit 0' HUP; sh -c 'echo $PPID; exec sleep 1000' 9>&- & wait",
         fifo.name(),
         gate.name()
     );

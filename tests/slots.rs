@@ -12,6 +12,7 @@ mod daemon;
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use cosserver::wire::stream::{End, Message, Stream};
 use daemon::hostile::{Caller, Stranger};
 use daemon::{Daemon, until};
 
@@ -219,7 +220,6 @@ fn refusals_that_wait_are_bounded() {
     assert_eq!(d.log.count("cause=unknown-host"), 12);
 }
 
-/// Noise beyond a hundred lines a second is counted, and what matters is said.
 /// Regression: refusals that wait for their time held every slot of their source,
 /// and a known host behind the same address was turned away.
 #[test]
@@ -236,6 +236,7 @@ fn refusals_that_wait_make_room_for_a_neighbour() {
     drop(refused);
 }
 
+/// Noise beyond a hundred lines a second is counted, and what matters is said.
 #[test]
 fn a_flood_does_not_fill_the_log() {
     let d = Daemon::start_as("limits.silent-per-source = 5000\n", "");
@@ -256,4 +257,28 @@ fn a_flood_does_not_fill_the_log() {
         s.rest();
         d.log.count("suppressed lines=") > 0
     });
+}
+
+#[test]
+fn so_many_sessions_run_at_once_and_one_more_when_one_has_ended() {
+    let d = Daemon::start_as("limits.sessions = 2\ndaemon.refusal-interval = 1\n", "");
+    let caller = Caller::of(&d);
+    let run = || {
+        let mut session = caller.accepted(d.port, "echo runs; cat");
+        session.until(b"runs\n");
+        session
+    };
+    let (mut first, _second) = (run(), run());
+    let marker = d.folder.path("started");
+    let third = format!("touch {}", marker.display());
+    let reference = caller.ask(d.port, &third).denied();
+    let line = d.log.wait(&reference);
+    assert!(line.contains("cause=busy"), "{line}");
+    assert!(!marker.exists(), "it was started all the same");
+    first.send(&Message::Eof(Stream::Main));
+    assert_eq!(first.finish().1, Some(End::Exited(0)));
+    d.log.wait("end session=");
+    let (_, end) = caller.accepted(d.port, &third).finish();
+    assert_eq!(end, Some(End::Exited(0)));
+    assert!(marker.exists());
 }

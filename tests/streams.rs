@@ -114,6 +114,29 @@ fn counted(to: u32) -> Vec<u8> {
     must(Command::new("seq").args(["1", &to.to_string()]))
 }
 
+/// More than any number of 32 bits counts, each way, where the long counts are asked for.
+#[test]
+fn more_than_4_gib_in_one_session() {
+    const MUCH: u64 = 5 << 30;
+    if !long() {
+        return;
+    }
+    let d = Daemon::start();
+    let mut client = piped(&mut d.cos(&["cat"]));
+    let mut stdin = client.stdin.take().unwrap();
+    let writer = later(move || {
+        let mut zeros = std::io::repeat(0).take(MUCH);
+        std::io::copy(&mut zeros, &mut stdin).unwrap()
+    });
+    let mut stdout = client.stdout.take().unwrap();
+    let read = later(move || std::io::copy(&mut stdout, &mut std::io::sink()).unwrap());
+    assert_eq!((read.get(), writer.get()), (MUCH, MUCH));
+    assert_eq!(session::wait(&mut client).code(), Some(0));
+    let line = d.log.wait("end session=");
+    let count = |key: &str| line.contains(&format!(" {key}={MUCH}"));
+    assert!(count("in") && count("out"), "{line}");
+}
+
 #[test]
 fn both_ways_at_once_by_checksum() {
     let d = Daemon::start();

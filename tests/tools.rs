@@ -4,7 +4,8 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
+    clippy::print_stderr,
+    reason = "a test panics where something is not as it should be, starts programs, and says what it leaves out"
 )]
 
 mod tree;
@@ -59,6 +60,193 @@ fn shell_scripts_are_clean() {
         );
     }
     assert!(seen >= 6, "only {seen} scripts were found");
+}
+
+/// A machine of `scripts/need`'s: a folder that is its whole PATH, but for the
+/// two of the system that the script adds.
+struct Machine(PathBuf);
+
+impl Machine {
+    /// With a Rust that is new enough and with apt-get, but whose compiler does
+    /// not link. What apt-get is told is kept in `told`; to install mends the
+    /// compiler, if it can.
+    fn new(name: &str, user: u32, installs: bool) -> Self {
+        let machine = Self(folder(name));
+        let here = machine.0.display();
+        for tool in ["sh", "sed", "sort", "dirname", "chmod", "rm", "cp"] {
+            let real = std::env::split_paths("/usr/bin:/bin").map(|d| d.join(tool));
+            let real = real.into_iter().find(|p| p.exists()).unwrap();
+            std::os::unix::fs::symlink(real, machine.0.join(tool)).unwrap();
+        }
+        machine.has("id", &format!("echo {user}"));
+        machine.has("make", "");
+        machine.has("cc", &format!("[ -e {here}/mended ]"));
+        machine.has("cargo", "echo cargo 1.999.0");
+        machine.has("rustc", "echo rustc 1.999.0");
+        machine.has("dpkg", "");
+        machine.has("apt-cache", "");
+        let install = if installs {
+            format!(": >{here}/mended")
+        } else {
+            "exit 100".to_owned()
+        };
+        machine.has(
+            "apt-get",
+            &format!(
+                "echo \"$*\" >>{here}/told\n[ \"$1\" = update ] && exit\n\
+                 cp {here}/policy-rc.d {here}/policy-seen\n{install}"
+            ),
+        );
+        machine
+    }
+
+    fn has(&self, program: &str, script: &str) {
+        let path = self.0.join(program);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Runs the script: its exit status, what it said, and what apt-get was told.
+    fn needs(&self) -> (Option<i32>, String, String) {
+        let output = run(Command::new("scripts/need")
+            .arg("build")
+            .env("PATH", &self.0)
+            .env("HOME", &self.0)
+            .env("NEED_POLICY", self.0.join("policy-rc.d")));
+        let said = String::from_utf8(output.stdout).unwrap();
+        let told = fs::read_to_string(self.0.join("told")).unwrap_or_default();
+        (output.status.code(), said, told)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn who_may_not_install_is_told_the_exact_command() {
+    let machine = Machine::new("need-user", 1000, true);
+    let (status, said, told) = machine.needs();
+    assert_eq!(status, Some(3), "{said}");
+    let command = "\n  sudo sh -c 'apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev";
+    assert!(said.contains("missing: a C compiler"), "{said}");
+    assert!(said.contains(command), "{said}");
+    assert_eq!(told, "", "it was not root and called apt-get");
+
+    // An old Rust, and a package that brings a newer one: the same command has it.
+    machine.has("rustc", "echo rustc 1.50.0");
+    machine.has("apt-cache", "echo '  Candidate: 1.999.0'");
+    let (status, said, _) = machine.needs();
+    assert_eq!(status, Some(3), "{said}");
+    assert!(said.contains(" cargo rustc'\n"), "{said}");
+    // And no package that does.
+    machine.has("apt-cache", "");
+    let (status, said, _) = machine.needs();
+    assert_eq!(status, Some(3), "{said}");
+    assert!(said.contains("https://rustup.rs"), "{said}");
+
+    // Elsewhere there is no such command.
+    fs::remove_file(machine.0.join("apt-get")).unwrap();
+    let (status, said, _) = machine.needs();
+    assert_eq!(status, Some(3), "{said}");
+    assert!(said.contains("your own package manager"), "{said}");
+}
+
+#[test]
+fn root_gets_installed_what_is_missing_and_no_service_is_started() {
+    let machine = Machine::new("need-root", 0, true);
+    let (status, said, told) = machine.needs();
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.ends_with("need: build: all there now\n"), "{said}");
+    let told: Vec<&str> = told.lines().collect();
+    assert!(
+        told.len() == 2 && told[0].starts_with("update "),
+        "{told:?}"
+    );
+    assert!(
+        told[1].starts_with("install -y --no-install-recommends --no-remove "),
+        "{told:?}"
+    );
+    assert!(told[1].contains(" gcc libc6-dev"), "{told:?}");
+    let policy = fs::read_to_string(machine.0.join("policy-seen")).unwrap();
+    assert_eq!(policy, "#!/bin/sh\nexit 101\n");
+    assert!(!machine.0.join("policy-rc.d").exists(), "left behind");
+    // All there: nothing is done.
+    assert_eq!(machine.needs().1, "need: build: all there\n");
+
+    let machine = Machine::new("need-fails", 0, false);
+    let (status, said, _) = machine.needs();
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("could not install: "), "{said}");
+    assert!(!machine.0.join("policy-rc.d").exists(), "left behind");
+}
+
+#[test]
+fn ci_runs_the_linters_and_the_tests_and_lets_no_tool_be_missing() {
+    let script = tree::text(".ci/run");
+    let lines: Vec<&str> = script.lines().filter(|l| !l.starts_with('#')).collect();
+    let at = |line: &str| lines.iter().position(|l| *l == line);
+    let steps = [
+        "export CI=true",
+        "scripts/need test",
+        "make lint",
+        "make test",
+    ]
+    .map(at);
+    assert!(
+        steps.is_sorted() && steps.iter().all(Option::is_some),
+        "{script}"
+    );
+}
+
+#[test]
+fn programs_in_python_are_python() {
+    let scripts: Vec<PathBuf> = files()
+        .into_iter()
+        .filter(|p| p.extension().is_some_and(|e| e == "py"))
+        .collect();
+    assert!(scripts.len() > 6, "only {} were found", scripts.len());
+    // Compiled and thrown away: nothing is written beside them.
+    let code = "import sys\nfor p in sys.argv[1:]: compile(open(p, 'rb').read(), p, 'exec')";
+    well(
+        Command::new("python3")
+            .args(["-W", "error", "-c", code])
+            .args(scripts),
+    );
+}
+
+#[test]
+fn the_bench_says_what_it_can_and_prints_what_was_measured() {
+    if !run(Command::new("python3").args(["-c", "import tomllib"]))
+        .status
+        .success()
+    {
+        eprintln!("left out: the bench wants python3.11");
+        return;
+    }
+    let bench = || Command::new("benches/bench.py");
+    let said = well(bench().arg("--help"));
+    assert!(said.contains("connections of the flood (10000)"), "{said}");
+    let dir = folder("bench");
+    let kept = dir.join("figures.json");
+    let figures = r#"{"machine": "a machine", "silent": 10000, "peers": {
+        "cosserver": {"exec_p50": 3.0, "idle_pss": 2000, "flood_kept": 10000, "flood_p99": 5.0, "flood_quiet_p99": 4.0},
+        "ref-auth": {"exec_p50": 2.0, "idle_pss": 1000}}}"#;
+    fs::write(&kept, figures).unwrap();
+    let said = well(bench().args(["--report", "--json"]).arg(&kept));
+    for line in [
+        "|  | cosserver | ref-auth |",
+        "| exec latency p50, ms | 3.00 (1.50) | 2.00 |",
+        "| server idle PSS, KiB | 2000 (2.00) | 1000 |",
+        "| 10000 silent connections: held once all are open | 10000 | - |",
+        "| &nbsp;&nbsp;p99 of 100 more, ms | 5.00 | - |",
+        "| &nbsp;&nbsp;p99 of 100 before the flood, ms | 4.00 | - |",
+    ] {
+        assert!(said.lines().any(|l| l == line), "{line}\n{said}");
+    }
+    fs::remove_dir_all(dir).unwrap();
 }
 
 /// The folder of the programs that these tests were built with.

@@ -7,7 +7,7 @@ use cosserver::config::hostinfo::HostTable;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let table = HostTable::parse_bytes(bytes, Path::new("hostinfo"));
+    let table = HostTable::parse(bytes, Path::new("hostinfo"));
     for entry in table.entries() {
         assert!(table.get(&entry.name).is_some());
     }

@@ -9,7 +9,7 @@ use super::help::{help, overview};
 use super::out::Failure;
 use super::table::{COMMANDS, Command, Flag, GLOBAL};
 use crate::config::place::Place;
-use crate::config::words::did_you_mean;
+use crate::config::words::{self, did_you_mean};
 
 /// What a command line asks for.
 pub(super) enum Parsed {
@@ -64,12 +64,8 @@ impl Call {
         let Some(text) = self.value("port") else {
             return Ok(None);
         };
-        match text.parse() {
-            Ok(port) if port != 0 => Ok(Some(port)),
-            Ok(_) | Err(_) => Err(Failure::Usage(format!(
-                "--port: {text:?} is no port from 1 to 65535"
-            ))),
-        }
+        let wrong = || Failure::Usage(format!("--port: {text:?} is no port from 1 to 65535"));
+        Ok(Some(words::port(&text).ok_or_else(wrong)?.get()))
     }
 }
 

@@ -138,12 +138,12 @@ mod tests {
     #[test]
     fn the_template_is_a_right_empty_table() {
         let text = hostinfo_template();
-        let table = HostTable::parse(&text, Path::new("hostinfo"));
+        let table = HostTable::parse(text.as_bytes(), Path::new("hostinfo"));
         assert!(table.entries().is_empty() && table.faults().is_empty());
         // Its example is right as well.
         let example = text.lines().last().unwrap().trim_start_matches("# ");
         assert_eq!(
-            HostTable::parse(example, Path::new("hostinfo"))
+            HostTable::parse(example.as_bytes(), Path::new("hostinfo"))
                 .entries()
                 .len(),
             1

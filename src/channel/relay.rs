@@ -53,10 +53,7 @@ impl Session {
             return None;
         };
         let answer = r.bytes()?.to_vec();
-        let suite: u32 = r.number()?;
-        let suite = [Suite::AesGcm, Suite::ChaChaPoly]
-            .into_iter()
-            .find(|s| s.number() == suite)?;
+        let suite = Suite::of(r.number()?)?;
         let mut direction = || {
             let key = Zeroizing::new(r.array::<32>()?);
             Some(Direction {

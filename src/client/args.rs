@@ -15,6 +15,7 @@ use getopts::{Fail, Matches};
 
 use super::flags::{self, Flag, Rule};
 use crate::config::name::UserName;
+use crate::config::words;
 use crate::fault::Fault;
 
 /// How long connecting to one address may take, and then the server's hello,
@@ -386,10 +387,7 @@ fn descriptor(text: &str) -> Result<i32, Fault> {
 }
 
 fn port(text: &str, whence: &str) -> Result<NonZeroU16, Fault> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|_| digits)
+    words::port(text)
         .ok_or_else(|| Fault::new(format!("{whence} {text:?} is no port; give 1 to 65535")))
 }
 

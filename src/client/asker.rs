@@ -125,7 +125,7 @@ impl Asker {
 
 /// What a host has to tell: on the terminal, where there is one, never on standard
 /// output.
-pub fn tell(text: &Text) {
+pub(super) fn tell(text: &Text) {
     super::say::line(&shown(&text.words));
 }
 

@@ -150,6 +150,7 @@ impl<'a> Greeted<'a> {
             socket: dialed.socket,
             address: dialed.address,
             inbox: Inbox::default(),
+            answer_within: ANSWER_WITHIN,
         };
         let record = line.receive(Kind::ServerHello, within)?;
         let their_record = line.inbox.bytes(record).to_vec();
@@ -243,7 +244,7 @@ impl<'a> Greeted<'a> {
         }
         line.send(&record)?;
 
-        let within = asker.as_ref().map_or(ANSWER_WITHIN, |_| VERDICT_WITHIN);
+        let within = line.within(asker.is_some());
         let record = line.receive(Kind::Answer, within)?;
         let content = match line.envelope(record.clone(), Kind::Answer)? {
             Said::Denied(reference) => return Ok(Answer::Denied(reference)),
@@ -277,7 +278,7 @@ impl<'a> Greeted<'a> {
                     )));
                 }
             }
-            let within = asker.as_ref().map_or(ANSWER_WITHIN, |_| VERDICT_WITHIN);
+            let within = line.within(asker.is_some());
             let record = line.receive(Kind::Sealed, within)?;
             let mut sealed = match line.envelope(record, Kind::Sealed)? {
                 Said::Denied(reference) => return Ok(Answer::Denied(reference)),
@@ -317,9 +318,20 @@ struct Line {
     socket: TcpStream,
     address: SocketAddr,
     inbox: Inbox,
+    /// How long the host may take for an answer, and to take a record.
+    answer_within: Duration,
 }
 
 impl Line {
+    /// How long an answer may take: at a login it waits for its turn with PAM.
+    fn within(&self, login: bool) -> Duration {
+        if login {
+            VERDICT_WITHIN.max(self.answer_within)
+        } else {
+            self.answer_within
+        }
+    }
+
     /// Waits for a record that may be one of this kind.
     fn receive(&mut self, due: Kind, within: Duration) -> Result<Range<usize>, Fault> {
         let until = Instant::now()
@@ -368,7 +380,7 @@ impl Line {
 
     fn send(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
         let until = Instant::now()
-            .checked_add(ANSWER_WITHIN)
+            .checked_add(self.answer_within)
             .unwrap_or_else(Instant::now);
         while !bytes.is_empty() {
             match self.socket.write(bytes) {
@@ -426,3 +438,7 @@ fn theirs_is_wrong(e: Malformed) -> Fault {
         "the answer is not one of the host whose key is pinned ({e})"
     ))
 }
+
+#[cfg(test)]
+#[path = "greet_tests.rs"]
+mod tests;

@@ -95,7 +95,8 @@ impl Inbox {
     }
 
     /// Whether the server has said the beginning of something.
-    pub fn has_part(&self) -> bool {
+    #[cfg(test)]
+    fn has_part(&self) -> bool {
         self.start < self.end
     }
 }

@@ -213,8 +213,5 @@ impl Own {
 
 /// This machine's own name, for a line that has no `as=`.
 fn own_name() -> Result<HostName, Fault> {
-    let name = nix::unistd::gethostname()?;
-    HostName::parse(&name.to_string_lossy()).map_err(|e| {
-        e.while_doing("the host's line has no as=, and this machine's name will not do")
-    })
+    HostName::of_this_machine().map_err(|e| e.while_doing("the host's line has no as="))
 }

@@ -225,7 +225,11 @@ impl Pump {
         match said {
             Said::Eof(stream) => self.sink(stream).end().map_err(broken)?,
             Said::Reset => self.unread = self.input.take().or_else(|| self.unread.take()),
-            Said::Credit(bytes) => self.allowance.granted(bytes).map_err(broken)?,
+            // A grant for input that has ended means nothing.
+            Said::Credit(bytes) if self.input.is_some() => {
+                self.allowance.granted(bytes).map_err(broken)?;
+            }
+            Said::Credit(_) => {}
             Said::End(end) => self.end = Some(end),
         }
         Ok(())

@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::name::HostName;
-use super::words::{did_you_mean, quoted};
+use super::words::{self, did_you_mean, quoted};
 use crate::fault::Fault;
 use crate::secret::{PublicKey, Secret, to_hex};
 
@@ -163,12 +163,14 @@ impl Card {
             caller: HostName::parse(caller.1).map_err(|e| on(caller.0, e))?,
             server: HostName::parse(server.1).map_err(|e| on(server.0, e))?,
             addresses: self::addresses(addresses.1).map_err(|e| on(addresses.0, e))?,
-            port: self::port(port.1).ok_or_else(|| {
-                on(
-                    port.0,
-                    format!("{} is no port from 1 to 65535", quoted(port.1)),
-                )
-            })?,
+            port: words::port(port.1)
+                .ok_or_else(|| {
+                    on(
+                        port.0,
+                        format!("{} is no port from 1 to 65535", quoted(port.1)),
+                    )
+                })?
+                .get(),
             key: PublicKey::from_hex(key.1).ok_or_else(|| on(key.0, digits(key.1)))?,
             cookie: Secret::from_hex(cookie.1).ok_or_else(|| on(cookie.0, digits(cookie.1)))?,
         };
@@ -229,11 +231,6 @@ fn addresses(value: &str) -> Result<Vec<IpAddr>, Fault> {
         addresses.push(address);
     }
     Ok(addresses)
-}
-
-fn port(value: &str) -> Option<u16> {
-    let plain = value.len() <= 5 && value.bytes().all(|b| b.is_ascii_digit());
-    value.parse().ok().filter(|port| plain && *port != 0)
 }
 
 /// What is wrong with a key or a cookie, without telling it.

@@ -27,7 +27,7 @@ pub use line::{LINE_MAX, Word, quote, words};
 use super::name::HostName;
 use super::place::Place;
 use super::secure::Kind;
-use super::words::{cosadm, quoted};
+use super::words::{cosadm, numbered, quoted};
 use crate::fault::Fault;
 
 /// The longest host table that is read, in bytes: 100,000 hosts with pinned
@@ -49,16 +49,12 @@ impl HostTable {
     /// The file is missing, not to be trusted, too long or unreadable: then
     /// every host is denied.
     pub fn load(place: &Place) -> Result<Self, Fault> {
-        Ok(Self::parse_bytes(&content(place)?, &place.hostinfo()))
+        Ok(Self::parse(&content(place)?, &place.hostinfo()))
     }
 
-    /// The table that a text gives; the file is named in faults.
-    pub fn parse(text: &str, file: &Path) -> Self {
-        Self::parse_bytes(text.as_bytes(), file)
-    }
-
-    /// The same for bytes: a line that is not UTF-8 costs its host alone.
-    pub fn parse_bytes(text: &[u8], file: &Path) -> Self {
+    /// The table that a text gives; the file is named in faults. A line that is not
+    /// UTF-8 costs its host alone.
+    pub fn parse(text: &[u8], file: &Path) -> Self {
         let mut table = Self::default();
         // Where each name was first seen, on a right line or a wrong one.
         let mut lines: HashMap<HostName, usize> = HashMap::new();
@@ -161,15 +157,6 @@ pub fn content(place: &Place) -> Result<Zeroizing<Vec<u8>>, Fault> {
                 ),
             )
         })
-}
-
-/// The lines with their numbers; 1 is the first. A carriage return before the
-/// end of a line belongs to the end.
-fn numbered(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let lines = text
-        .split(|b| *b == b'\n')
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    (1..).zip(lines)
 }
 
 /// The host that a line is about, also when the rest of it is wrong.

@@ -7,7 +7,7 @@ use crate::config::scratch::{Numbers, Scratch};
 const FILE: &str = "/S/hostinfo";
 
 fn table(text: &str) -> HostTable {
-    HostTable::parse(text, Path::new(FILE))
+    HostTable::parse(text.as_bytes(), Path::new(FILE))
 }
 
 fn host(name: &str) -> HostName {
@@ -149,7 +149,7 @@ fn mistakes_name_the_line_and_what_was_meant() {
 
 #[test]
 fn a_mistake_costs_its_host_alone() {
-    let table = HostTable::parse_bytes(
+    let table = HostTable::parse(
         b"a cos\nb cos prot=1\n\xff\xfe cos\nc cos user=\xff\nd cos",
         Path::new(FILE),
     );
@@ -296,7 +296,7 @@ fn mutants_end_with_an_answer() {
     let (mut right, mut wrong) = (0_u64, 0_u64);
     for round in 0..270_000 {
         let text = numbers.mutate(seeds[round % seeds.len()].as_bytes());
-        let table = HostTable::parse_bytes(&text, Path::new(FILE));
+        let table = HostTable::parse(&text, Path::new(FILE));
         right += u64::from(table.faults().is_empty());
         wrong += u64::from(!table.faults().is_empty());
         // Every name is in the table or denied the same way by both readers.
@@ -313,4 +313,25 @@ fn mutants_end_with_an_answer() {
         }
     }
     assert!(right > 1000 && wrong > 1000, "{right} right, {wrong} wrong");
+}
+
+/// What is accepted must also do something; and what would make an interpreter run
+/// other code is refused.
+#[test]
+fn variables_that_would_be_set_in_vain_or_run_other_code_are_refused() {
+    for set in ["PATH", "HOME", "SHELL"] {
+        let told = fault(&format!("a cos accept-env={set}"));
+        assert!(told.contains("is set by cosserver itself"), "{told}");
+    }
+    for other in [
+        "BASH_ENV",
+        "ENV",
+        "PERL5OPT",
+        "PYTHONPATH",
+        "LD_AUDIT",
+        "PS4",
+    ] {
+        let told = fault(&format!("a cos accept-env=TZ,{other}"));
+        assert!(told.contains("run other code"), "{told}");
+    }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::name::HostName;
 use super::place::Place;
 use super::secure::{self, Kind};
-use super::words::quoted;
+use super::words::{numbered, quoted};
 use crate::fault::Fault;
 use crate::secret::PublicKey;
 
@@ -144,10 +144,6 @@ fn parse_line(line: &[u8], number: usize, file: &Path) -> Result<Option<Pin>, Fa
             line: number,
         })),
     }
-}
-
-fn numbered(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    (1..).zip(bytes.split(|b| *b == b'\n'))
 }
 
 fn first_word(line: &[u8]) -> &[u8] {

@@ -3,8 +3,8 @@
 //!
 //! The monitor reads all of them, the client its own half, and `cosadm` reads
 //! and writes them. The gate and the relay never come here. Nothing in this
-//! room listens, connects, starts a process or asks a name service, and
-//! whatever is missing, unreadable or writable by others is a
+//! room listens, connects, starts a process or asks a name service (but that `-t` and
+//! `-T` want to know whether the daemon's own user is there), and whatever is missing, unreadable or writable by others is a
 //! [`Fault`](crate::fault::Fault), never a permission.
 //!
 //! From the ground up: `place` says where the files are, `secure` opens them,

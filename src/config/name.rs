@@ -1,6 +1,6 @@
 //! Names of hosts and of users, checked once where they come in, so that
 //! nothing after it has to ask whether a name is safe in a path, an argument
-//! or a log line. Pure; used by every program that reads the host table.
+//! or a log line. Pure, but for the machine's own name; used by every program that reads the host table.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -21,6 +21,15 @@ pub const USER_MAX: usize = 255;
 pub struct HostName(String);
 
 impl HostName {
+    /// The name that this machine has for itself, whole (gethostname(2)).
+    ///
+    /// # Errors
+    /// It has none, or one that is no host name.
+    pub fn of_this_machine() -> Result<Self, Fault> {
+        let name = nix::unistd::gethostname()?;
+        Self::parse(&name.to_string_lossy()).map_err(|e| e.while_doing("the machine's own name"))
+    }
+
     /// Checks a name and puts it into lower case.
     ///
     /// # Errors

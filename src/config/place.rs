@@ -96,9 +96,9 @@ impl Place {
         Ok(Self::of_dir(&dir))
     }
 
-    /// The same place for a program that reads its files once and ends: a
-    /// folder that was found trustworthy is not looked at again. The daemon
-    /// does not use it, since a folder's mode may change while it runs.
+    /// The same place for a program that reads its files once and ends, or for one
+    /// proof: a folder that was found trustworthy is not looked at again. The daemon
+    /// keeps none for longer, since a folder's mode may change while it runs.
     #[must_use]
     pub fn once(self) -> Self {
         Self {

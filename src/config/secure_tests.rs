@@ -265,3 +265,31 @@ fn a_checker_looks_once() {
     chmod(&scratch.path().join("a/c"), 0o777);
     assert!(checker.read_if_there(&open, Kind::Secret, 5).is_err());
 }
+
+/// When only the folder could not be synced the file is there: it must not be said
+/// that nothing was written. Root can open every folder: for it there is no such case.
+#[test]
+fn a_folder_that_is_not_synced_is_told_as_that() {
+    if nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let file = scratch.file("f", "old", 0o600);
+    let told = |fault: Fault| fault.to_string();
+    chmod(scratch.path(), 0o300);
+    let replaced = replace(&file, b"new", 0o600).map_err(told);
+    let made = create_new(&scratch.path().join("g"), b"g", 0o600).map_err(told);
+    let removed = remove(&scratch.path().join("g")).map_err(told);
+    chmod(scratch.path(), 0o700);
+    for (outcome, words) in [
+        (replaced.err(), "written, but its folder was not synced"),
+        (made.err(), "written, but its folder was not synced"),
+        (removed.err(), "removed, but its folder was not synced"),
+    ] {
+        assert!(
+            outcome.as_ref().is_some_and(|o| o.contains(words)),
+            "{outcome:?}"
+        );
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), b"new");
+}

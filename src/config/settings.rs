@@ -200,8 +200,8 @@ impl Settings {
             settings.port = default_port();
         }
         if !given.contains(&("", "name")) {
-            settings.name =
-                own_name().map_err(|e| Fault::of(&file, format!("{e}; set name = \"…\"")))?;
+            settings.name = HostName::of_this_machine()
+                .map_err(|e| Fault::of(&file, format!("{e}; set name = \"…\"")))?;
         }
         settings.agree().map_err(|why| Fault::of(&file, why))?;
         Ok(settings)
@@ -280,12 +280,6 @@ impl Settings {
         }
         Ok(())
     }
-}
-
-/// The machine's own name.
-fn own_name() -> Result<HostName, Fault> {
-    let name = nix::unistd::gethostname()?;
-    HostName::parse(&name.to_string_lossy()).map_err(|e| e.while_doing("the machine's own name"))
 }
 
 #[cfg(test)]

@@ -262,3 +262,15 @@ fn deep_and_mutated_files_end_with_an_answer() {
         "no mutant was a right file: the test does not reach the values"
     );
 }
+
+/// More listeners than the gate has numbers for would be accepted from by nobody.
+#[test]
+fn no_more_addresses_than_the_gate_can_listen_on() {
+    let of = |n: usize| {
+        let list: Vec<String> = (1..=n).map(|i| format!("\"127.0.0.{i}\"")).collect();
+        parse(&format!("name = \"x\"\nlisten = [{}]", list.join(", ")))
+    };
+    assert_eq!(of(63).unwrap().listen.len(), 63);
+    let told = of(64).unwrap_err().to_string();
+    assert!(told.contains(":2: listen: 63 addresses at most"), "{told}");
+}

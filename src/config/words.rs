@@ -3,6 +3,7 @@
 //! found wrong. Pure.
 
 use std::fmt::Display;
+use std::num::NonZeroU16;
 
 use super::place::Place;
 
@@ -50,6 +51,21 @@ pub fn nearest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Op
 /// `; did you mean "…"?`, or nothing.
 pub fn did_you_mean<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> String {
     nearest(word, options).map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"))
+}
+
+/// A TCP port, from 1 to 65535, in plain digits.
+pub fn port(text: &str) -> Option<NonZeroU16> {
+    let plain = text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| plain)
+}
+
+/// The lines of a text with their numbers; 1 is the first. A carriage return before
+/// the end of a line belongs to the end.
+pub(crate) fn numbered(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let lines = text
+        .split(|b| *b == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    (1..).zip(lines)
 }
 
 /// A command of `cosadm` about that place, in backquotes, to be typed as it is:

@@ -121,7 +121,7 @@ impl Proven {
 }
 
 fn not_a_request(m: Malformed) -> Refusal {
-    Refusal::new(Cause::Handshake, m)
+    Refusal::new(Cause::Request, m)
 }
 
 /// Holds an opened handshake against HOSTINFO, address, key and cookie.
@@ -129,11 +129,14 @@ fn not_a_request(m: Malformed) -> Refusal {
 /// # Errors
 /// Whatever is wrong, for the log.
 pub fn prove(opened: Opened, against: &Against<'_>) -> Result<Proven, Refusal> {
-    let opening = Opening::decode(&opened.payload).map_err(not_a_request)?;
+    let opening =
+        Opening::decode(&opened.payload).map_err(|m| Refusal::new(Cause::Handshake, m))?;
     let (hosts, voucher) = match opening.credential {
         Credential::Hash(hosts) => (hosts, None),
         Credential::Vouch(hosts, machine) => (hosts, Some(machine)),
-        Credential::Password => return Err(not_a_request(Malformed("no host asks"))),
+        Credential::Password => {
+            return Err(Refusal::new(Cause::Handshake, Malformed("no host asks")));
+        }
     };
     let server = HostName::parse(&hosts.server).ok();
     if server.as_ref() != Some(against.name) {
@@ -154,7 +157,7 @@ pub fn prove(opened: Opened, against: &Against<'_>) -> Result<Proven, Refusal> {
     let machine = voucher.unwrap_or(opened.machine);
     let recorded = machines::recorded(against.place, &caller);
     check_key(entry, &machine, &recorded)?;
-    let weak = || not_a_request(Malformed("a machine key of low order"));
+    let weak = || Refusal::new(Cause::Handshake, Malformed("a machine key of low order"));
     let shared = voucher.map(|key| (against.shared)(&key).ok_or_else(weak));
     let shared = shared.transpose()?;
     let claim = Claim {

@@ -22,13 +22,16 @@ use crate::sys::socket;
 
 /// Tokens below are the channel and the listeners; a connection's token is its
 /// number, which begins here.
-const FIRST_CONNECTION: usize = 64;
+const FIRST_CONNECTION: usize = socket::LISTENERS + 1;
 
 /// Connections accepted in one go, so that the others get their turn.
 const AT_ONCE: usize = 64;
 
 /// So many strangers at once leave memory behind that is worth giving back.
 const CROWD: usize = 256;
+
+/// How long nobody is accepted after an error that may well come again at once.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a refused peer may take to read its refusal.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -130,19 +133,17 @@ impl Hall {
                     }
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                Err(e)
-                    if matches!(
+                Err(e) if is_of_one_connection(&e) => {}
+                Err(e) => {
+                    let short = matches!(
                         e.raw_os_error(),
                         Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
-                    ) =>
-                {
-                    if !self.evict_greediest(now)? {
-                        self.paused = Some(now + Duration::from_millis(100));
+                    );
+                    if !short || !self.evict_greediest(now)? {
+                        self.paused = Some(now + PAUSE);
                         return Ok(());
                     }
                 }
-                // The connection was gone before we took it.
-                Err(_) => {}
             }
         }
         // More may be waiting, and an edge comes once.
@@ -391,4 +392,28 @@ impl Hall {
         }
         Ok(())
     }
+}
+
+/// Whether an error of accept(2) is about the connection that it would have given:
+/// it was gone, or its network is, before we took it. The next may be right.
+fn is_of_one_connection(e: &std::io::Error) -> bool {
+    #[cfg(target_os = "linux")]
+    if e.raw_os_error() == Some(libc::ENONET) {
+        return true;
+    }
+    matches!(
+        e.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EINTR
+                | libc::ENETDOWN
+                | libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+                | libc::ETIMEDOUT
+        )
+    )
 }

@@ -38,7 +38,7 @@ pub fn main() -> ExitCode {
 
 fn serve() -> Result<(), Fault> {
     let mut monitor = Channel::new(socket::inherited(CHANNEL)?);
-    signals::ignore_sigpipe()?;
+    signals::leave_to_the_monitor()?;
     // The poll is made before the walls are up.
     let mut poll = Poll::new()?;
     let registry = poll.registry().try_clone()?;

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
+
 use crate::sys::account::{self, Account, Helper};
 
 /// How long an account from a directory server may be stale.
@@ -121,8 +123,13 @@ impl Accounts {
     }
 
     /// Reads on what a helper says. `None`: not yet; then the account, if there
-    /// is one.
-    pub(super) fn hear(&mut self, which: LookUp, now: Instant) -> Option<Option<Account>> {
+    /// is one. A helper that is still to be reaped joins `corpses`.
+    pub(super) fn hear(
+        &mut self,
+        which: LookUp,
+        now: Instant,
+        corpses: &mut Vec<Pid>,
+    ) -> Option<Option<Account>> {
         let looking = self.helpers.get_mut(&which)?;
         let answer = &mut looking.answer;
         let account = match account::read_answer(&looking.helper.answer, answer) {
@@ -130,15 +137,15 @@ impl Accounts {
             Ok(true) => Account::from_bytes(answer),
             Ok(false) | Err(_) => None,
         };
-        if let Some(looking) = self.helpers.remove(&which) {
-            looking.helper.end();
-        }
+        let looking = self.helpers.remove(&which)?;
+        corpses.extend(looking.helper.end());
         if self.known.len() >= KEPT {
             self.known.clear();
         }
         if let Some(account) = &account {
+            // By the name that was asked for: a directory may know it by another.
             self.known
-                .insert(account.name.clone(), (account.clone(), now + FRESH));
+                .insert(looking.name, (account.clone(), now + FRESH));
         }
         Some(account)
     }
@@ -150,4 +157,37 @@ fn stamps() -> [Option<(i64, i64, u64, u64)>; 3] {
         let m = std::fs::metadata(file).ok()?;
         Some((m.mtime(), m.mtime_nsec(), m.ino(), m.size()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory that answers `DOMAIN\\jo` with `jo` is asked once, not each time.
+    #[test]
+    fn an_account_is_kept_under_the_name_that_was_asked_for() {
+        let root = account::look_up("root").unwrap();
+        let helper = account::in_child(|| root.to_bytes()).unwrap();
+        let mut accounts = Accounts::new(None);
+        let now = Instant::now();
+        let looking = Looking {
+            name: "alias".into(),
+            helper,
+            answer: Vec::new(),
+            until: now + LOOKING,
+        };
+        accounts.helpers.insert(1, looking);
+        let mut corpses = Vec::new();
+        let found = loop {
+            match accounts.hear(1, now, &mut corpses) {
+                Some(found) => break found,
+                None => std::thread::yield_now(),
+            }
+        };
+        assert_eq!(found.as_ref(), Some(&root));
+        assert!(matches!(accounts.find("alias", now), Found::Account(a) if a == root));
+        for pid in corpses {
+            let _ = nix::sys::wait::waitpid(pid, None);
+        }
+    }
 }

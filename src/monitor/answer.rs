@@ -112,7 +112,8 @@ impl From<Refusal> for Halt {
 
 impl From<Malformed> for Halt {
     fn from(m: Malformed) -> Self {
-        Self::Refused(Refusal::new(Cause::Handshake, m))
+        // Only our own answers to proven callers are made by way of this.
+        Self::Refused(Refusal::new(Cause::System, m))
     }
 }
 
@@ -282,7 +283,7 @@ impl Monitor {
             return Ok(());
         };
         let peer = asked.proven.peer();
-        let refuse = |m: Malformed| Refusal::new(Cause::Handshake, m).of(peer);
+        let refuse = |m: Malformed| Refusal::new(Cause::Request, m).of(peer);
         let envelope = record::parse(record, &[Kind::Sealed]).map_err(refuse)?;
         let mut body = envelope.content.to_vec();
         let piece = asked.talk.opener.open(&mut body).map_err(refuse)?;
@@ -363,7 +364,7 @@ impl Monitor {
 
     /// A look-up has something to say.
     pub(super) fn account_found(&mut self, which: LookUp, now: Instant) {
-        let Some(found) = self.accounts.hear(which, now) else {
+        let Some(found) = self.accounts.hear(which, now, &mut self.corpses) else {
             return;
         };
         for pending in self.pending.remove(&which).unwrap_or_default() {

@@ -1,8 +1,11 @@
 //! The last steps of the walk: the job is started, the connection accepted, and
 //! both are given to the relay.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use super::Monitor;
 use super::answer::{Acceptance, Halt, Pending};
@@ -13,9 +16,9 @@ use crate::channel::relay::Session;
 use crate::log::Level;
 use crate::policy::{Exec, Granted};
 use crate::refusal::{Cause, Refusal};
-use crate::service::exec::{self, Running, Setting};
+use crate::service::exec::{self, Setting};
 use crate::sys::account::Account;
-use crate::sys::socket;
+use crate::sys::{process, socket};
 use crate::wire::Malformed;
 use crate::wire::noise::Keys;
 use crate::wire::record::{self, Kind};
@@ -38,32 +41,16 @@ impl Monitor {
         // The job first: it starts while we do the handshake's arithmetic.
         let running = exec::start(&pending.granted, account, &setting, &mut self.starter)
             .map_err(|r| r.of(peer))?;
-        let id = self.sessions.next_id();
-        self.log_start(id, &pending.granted, account);
-        match accept(&mut pending) {
-            Ok((answer, keys)) => {
-                // Sent from here, so that the client works while the relay begins.
-                let answer = socket::send_now(pending.socket.as_fd(), answer);
-                self.hand_over(pending, running, pair, answer, keys, now);
-                Ok(())
-            }
+        let (answer, keys) = match accept(&mut pending) {
+            Ok(accepted) => accepted,
             Err(m) => {
-                crate::sys::process::signal_group(running.pid, nix::sys::signal::Signal::SIGKILL);
-                self.corpses.push(running.pid);
-                Err(m.into())
+                self.kill(running.pid());
+                return Err(m.into());
             }
-        }
-    }
-
-    fn hand_over(
-        &mut self,
-        pending: Pending,
-        running: Running,
-        (ours, theirs): (Channel, OwnedFd),
-        answer: Vec<u8>,
-        keys: Keys,
-        now: Instant,
-    ) {
+        };
+        // Sent from here, so that the client works while the relay begins.
+        let answer = socket::send_now(pending.socket.as_fd(), answer);
+        let (ours, theirs) = pair;
         let proven = pending.granted.proven();
         let whose = Whose {
             host: proven.caller().name.to_string(),
@@ -77,26 +64,30 @@ impl Monitor {
             linger,
         };
         let registry = self.poll.registry();
-        match self.sessions.add(registry, whose, Leader::Ours(running.pid), ours, now) {
-            Ok(()) => {
-                let Running {
-                    stdin,
-                    stdout,
-                    stderr,
-                    ..
-                } = running;
+        let leader = Leader::Ours(running.pid());
+        match self.sessions.add(registry, whose, leader, ours, now) {
+            Ok(id) => {
+                self.log_start(id, &pending.granted, account);
+                let [stdin, stdout, stderr] = running.into_pipes();
                 let fds = vec![pending.socket, theirs, stdin, stdout, stderr];
                 // Should the relay be dead, the descriptors go, and the session's
                 // channel ends: the job is hung up by the same path as always.
                 self.tell_relay(session.encode(), fds);
             }
             Err(e) => {
+                let e = e.while_doing("a command was killed at once");
                 self.log.say(Level::Error, "fault", &[("why", &e)]);
-                crate::sys::process::signal_group(running.pid, nix::sys::signal::Signal::SIGKILL);
-                self.corpses.push(running.pid);
+                self.kill(running.pid());
             }
         }
         self.tell_gate(Order::Taken(pending.connection).encode());
+        Ok(())
+    }
+
+    /// Ends a job that no session has.
+    fn kill(&mut self, leader: Pid) {
+        process::signal_group(leader, Signal::SIGKILL);
+        self.corpses.push(leader);
     }
 
     fn log_start(&mut self, id: u64, granted: &Granted<Exec>, account: &Account) {

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use mio::Interest;
 use mio::unix::SourceFd;
 
-use super::hosts::Refreshed;
+use super::hosts::{Names, Refreshed};
 use super::{Monitor, Which, token};
 use crate::channel::gate::{Limits, List, Order};
+use crate::fault::Fault;
 use crate::log::Level;
+use crate::sys::passing;
 
 /// Networks in one message to the gate.
 const NETWORKS: usize = 1024;
@@ -21,20 +23,25 @@ impl Monitor {
         self.gate_is_empty = false;
         self.tell_gate(Order::Limits(self.limits()).encode());
         self.send_networks();
-        let copies: Result<Vec<OwnedFd>, _> = self
-            .listeners
-            .iter()
-            .map(|l| l.try_clone().map(OwnedFd::from))
-            .collect();
-        match copies {
-            Ok(copies) if !copies.is_empty() => {
-                if !self.gate.send(Order::Listen.encode(), copies) {
-                    self.lost(Which::Gate, Instant::now());
-                }
-            }
-            Ok(_) => {}
-            Err(e) => self.log.say(Level::Error, "fault", &[("why", &e)]),
+        if let Err(e) = self.send_listeners() {
+            // A gate that does not listen everywhere is none: a new one will.
+            self.log.say(Level::Error, "fault", &[("why", &e)]);
+            self.lost(Which::Gate, Instant::now());
         }
+    }
+
+    /// As many with each message as one can carry.
+    fn send_listeners(&mut self) -> Result<(), Fault> {
+        for part in self.listeners.chunks(passing::DESCRIPTORS) {
+            let copies: std::io::Result<Vec<OwnedFd>> = part
+                .iter()
+                .map(|l| l.try_clone().map(OwnedFd::from))
+                .collect();
+            if !self.gate.send(Order::Listen.encode(), copies?) {
+                return Err(Fault::new("the gate takes no listening sockets"));
+            }
+        }
+        Ok(())
     }
 
     fn send_networks(&mut self) {
@@ -81,7 +88,10 @@ impl Monitor {
 
     /// Loads HOSTINFO anew if it has changed.
     pub(super) fn refresh_hosts(&mut self) {
-        if matches!(self.hosts.refresh(&self.place), Refreshed::New) {
+        if matches!(
+            self.hosts.refresh(&self.place, &mut self.corpses),
+            Refreshed::New
+        ) {
             self.hosts_are_new();
         }
     }
@@ -110,10 +120,18 @@ impl Monitor {
     }
 
     pub(super) fn hear_names(&mut self, now: Instant) {
-        if self.hosts.hear_helper(now) {
-            self.log
-                .say(Level::Info, "hostinfo", &[("names", &"resolved")]);
-            self.send_networks();
+        match self.hosts.hear_helper(now, &mut self.corpses) {
+            Names::Same => {}
+            Names::New => {
+                self.log
+                    .say(Level::Info, "hostinfo", &[("names", &"resolved")]);
+                self.send_networks();
+            }
+            Names::Lost => {
+                let why = "the look-up of the names did not come to its end; \
+                           the addresses that were known stay";
+                self.log.say(Level::Warning, "hostinfo", &[("fault", &why)]);
+            }
         }
     }
 }

@@ -19,8 +19,9 @@ const LIVED: Duration = Duration::from_secs(10);
 /// First and longest pause before the next start, after one that did not live.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long a new one may take until its walls stand.
-const STARTING: i32 = 10_000;
+/// How long a new one may take until its walls stand: it needs some milliseconds, and
+/// the monitor waits.
+const STARTING: Duration = Duration::from_secs(3);
 
 /// A process of ours.
 pub(super) struct Child {
@@ -67,8 +68,8 @@ impl Child {
         self.pid = Some(process::again(argv0, theirs.as_fd())?);
         drop(theirs);
         ours.send(cell::order(into), Vec::new())?;
-        let walls =
-            wait_for_report(&ours).map_err(|e| e.while_doing(format!("the {}", self.name())))?;
+        let walls = wait_for_report(&ours, STARTING)
+            .map_err(|e| e.while_doing(format!("the {}", self.name())))?;
         self.channel = Some(ours);
         Ok(walls)
     }
@@ -146,11 +147,13 @@ impl Child {
     }
 }
 
-fn wait_for_report(channel: &Channel) -> Result<Walls, Fault> {
+fn wait_for_report(channel: &Channel, limit: Duration) -> Result<Walls, Fault> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let timeout = PollTimeout::try_from(STARTING).unwrap_or(PollTimeout::MAX);
+    let until = Instant::now() + limit;
     let mut buffer = [0; 1024];
     loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {
             Err(nix::errno::Errno::EINTR) => {}

@@ -43,7 +43,7 @@ impl Monitor {
             Ok(mut settings) => {
                 let in_vain = settings.keep_from_start(&self.settings);
                 self.settings = settings;
-                self.hosts.reload(&self.place);
+                self.hosts.reload(&self.place, &mut self.corpses);
                 self.log.say(Level::Info, "reloaded", &[]);
                 for key in in_vain {
                     let kept = key.value(&self.settings);
@@ -96,6 +96,8 @@ impl Monitor {
         self.log
             .say(Level::Info, "stopping", &[("sessions", &sessions)]);
         self.stopping = Some(now + self.settings.daemon.grace);
+        // Nobody is started any more, so nobody's time is waited for.
+        self.restart = [None, None];
         self.listeners.clear();
         self.tell_gate(Order::StopListening.encode());
     }
@@ -198,10 +200,9 @@ impl Monitor {
     pub(super) fn finish(&mut self) -> ExitCode {
         for which in [Which::Gate, Which::Relay] {
             let (pid, _) = self.child(which).bury(Instant::now());
-            self.corpses.extend(pid);
-        }
-        for pid in std::mem::take(&mut self.corpses) {
-            let _ = nix::sys::wait::waitpid(pid, None);
+            if let Some(pid) = pid {
+                let _ = nix::sys::wait::waitpid(pid, None);
+            }
         }
         start::remove_pid_file(&self.place, self.pid_lock.is_some());
         self.log.say(Level::Info, "stopped", &[]);

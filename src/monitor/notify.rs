@@ -57,7 +57,11 @@ pub(super) fn inherited_listeners() -> Result<Vec<TcpListener>, Fault> {
     if number("LISTEN_PID") != i32::try_from(std::process::id()).ok() {
         return Ok(Vec::new());
     }
-    let count = number("LISTEN_FDS").unwrap_or(0).clamp(0, 16);
+    let count = number("LISTEN_FDS").unwrap_or(0).max(0);
+    if usize::try_from(count).is_ok_and(|n| n > socket::LISTENERS) {
+        let words = format!("LISTEN_FDS={count}: {} sockets at most", socket::LISTENERS);
+        return Err(Fault::new(words));
+    }
     let take = |fd| {
         let fd = socket::inherited(fd).map_err(Fault::from)?;
         socket::set_nonblocking(&fd).map_err(Fault::from)?;

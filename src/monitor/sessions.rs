@@ -157,7 +157,8 @@ impl Sessions {
         self.next
     }
 
-    /// Takes a job that runs, and our end of its session's channel.
+    /// Takes a job that runs, and our end of its session's channel; the session's
+    /// number, which no other has had.
     ///
     /// # Errors
     /// It cannot be watched.
@@ -168,7 +169,7 @@ impl Sessions {
         leader: Leader,
         channel: Channel,
         now: Instant,
-    ) -> Result<(), Fault> {
+    ) -> Result<u64, Fault> {
         let id = self.next;
         self.next += 1;
         let fd = channel.as_fd().as_raw_fd();
@@ -195,7 +196,7 @@ impl Sessions {
         };
         self.all.insert(id, session);
         self.crowd.enter();
-        Ok(())
+        Ok(id)
     }
 
     /// Hears what a session's thread says. The session, if it is over.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
@@ -326,17 +327,24 @@ impl Monitor {
                 secure::replace(&file, pid.as_bytes(), 0o644)?;
                 self.pid_lock = Some(taken);
             }
-            Err(_) => self.log.say(
-                Level::Warning,
-                "no-pid-file",
-                &[
-                    ("file", &file.display()),
-                    ("why", &"another daemon runs on this folder"),
-                ],
-            ),
+            Err((_, e)) => {
+                let why = why_not_locked(&lock, e);
+                let pairs: [(&str, &dyn std::fmt::Display); 2] =
+                    [("file", &file.display()), ("why", &why)];
+                self.log.say(Level::Warning, "no-pid-file", &pairs);
+            }
         }
         Ok(())
     }
+}
+
+fn why_not_locked(lock: &Path, e: Errno) -> String {
+    if e == Errno::EWOULDBLOCK {
+        return "another daemon runs on this folder".into();
+    }
+    Fault::from(e)
+        .while_doing(format_args!("locking {}", lock.display()))
+        .to_string()
 }
 
 fn pid_file(place: &Place) -> std::path::PathBuf {
@@ -392,4 +400,22 @@ fn warn_about_account(log: &mut Log, settings: &Settings) {
 fn own_account() -> Result<Account, Fault> {
     let own = account(account::own)?;
     own.ok_or_else(|| Fault::new("this process's user is not in the user database"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file system that cannot lock is not another daemon.
+    #[test]
+    fn only_a_lock_that_is_held_means_another_daemon() {
+        let lock = Path::new("/run/cosserver/cosserver.lock");
+        let held = why_not_locked(lock, Errno::EWOULDBLOCK);
+        assert_eq!(held, "another daemon runs on this folder");
+        let other = why_not_locked(lock, Errno::ENOLCK);
+        assert_eq!(
+            other,
+            "locking /run/cosserver/cosserver.lock: No locks available (os error 37)"
+        );
+    }
 }

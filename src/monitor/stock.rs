@@ -38,7 +38,8 @@ impl Stock {
         }
     }
 
-    /// Fills the stock up, when there is nothing else to do.
+    /// Fills the stock up: before each wait, so that what has just been answered did
+    /// not wait for it.
     pub(super) fn fill(&mut self, host: &KeyPair) {
         if self.ephemeral.is_none() {
             self.ephemeral = KeyPair::random().ok();

@@ -9,8 +9,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::uio::writev;
-use nix::unistd::{read, write};
+use nix::unistd::write;
 
+use crate::sys::socket;
 use crate::wire::Malformed;
 use crate::wire::limits::{LENGTH_BYTES, RECORD_BODY};
 use crate::wire::record;
@@ -100,7 +101,7 @@ impl Incoming {
     /// The peer breaks the protocol, or a record was changed.
     pub(super) fn read(
         &mut self,
-        socket: &OwnedFd,
+        connection: &OwnedFd,
         job: Option<&OwnedFd>,
     ) -> Result<Came, Malformed> {
         let mut came = Came {
@@ -113,10 +114,8 @@ impl Incoming {
         } else if self.filled == self.buffer.len() {
             self.buffer.resize(LARGE, 0);
         }
-        match read(
-            socket,
-            self.buffer.get_mut(self.filled..).unwrap_or_default(),
-        ) {
+        let room = self.buffer.get_mut(self.filled..).unwrap_or_default();
+        match socket::receive(connection.as_fd(), room) {
             Ok(0) => came.gone = true,
             Ok(n) => self.filled += n,
             Err(Errno::EAGAIN | Errno::EINTR) => {}

@@ -5,6 +5,7 @@
 //! ends that the monitor gave it. It must never decide anything, open a file,
 //! or speak for another session than the thread's own.
 
+mod farewell;
 mod incoming;
 mod outgoing;
 mod pipe;
@@ -30,7 +31,7 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let mut channel = Channel::new(channel);
-    if signals::ignore_sigpipe().is_err() || cell::enter(Role::Relay, &mut channel).is_err() {
+    if signals::leave_to_the_monitor().is_err() || cell::enter(Role::Relay, &mut channel).is_err() {
         return ExitCode::FAILURE;
     }
     match pool::Pool::run(channel) {

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::uio::readv;
-use nix::unistd::write;
 
+use crate::sys::socket;
 use crate::wire::Malformed;
 use crate::wire::batch::Batch;
 use crate::wire::seal::Sealer;
@@ -118,8 +118,8 @@ impl Outgoing {
     }
 }
 
-fn send(socket: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {
-    match write(socket, bytes) {
+fn send(to: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {
+    match socket::send(to.as_fd(), bytes) {
         Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
         other => other,
     }

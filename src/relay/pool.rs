@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{Builder, Thread};
 use std::time::Duration;
 
+use zeroize::{Zeroize, Zeroizing};
+
 use super::session::Serving;
 use crate::channel::relay::{SESSION_DESCRIPTORS, SESSION_MESSAGE, Session};
 use crate::channel::{Channel, Incoming};
@@ -33,6 +35,8 @@ pub(super) struct Pool {
     /// Threads that wait, or are about to.
     waiting: AtomicUsize,
     serving: Crowd,
+    /// Threads whose session is over but for the client, who is to hang up.
+    parting: AtomicUsize,
     /// The monitor is gone, and the main thread is told so.
     orphaned: AtomicBool,
     main: Thread,
@@ -48,6 +52,7 @@ impl Pool {
             channel,
             waiting: AtomicUsize::new(0),
             serving: Crowd::new(),
+            parting: AtomicUsize::new(0),
             orphaned: AtomicBool::new(false),
             main: std::thread::current(),
         });
@@ -79,7 +84,7 @@ impl Pool {
                     if !self.hand_over_waiting() {
                         continue;
                     }
-                    self.serve(&message, fds);
+                    self.serve(message, fds);
                     self.waiting.fetch_add(1, Ordering::Relaxed);
                     if self.leave(WAITING) {
                         return;
@@ -130,17 +135,31 @@ impl Pool {
 
     /// Serves a session. A message that is none drops the descriptors, and the
     /// monitor sees the session's end.
-    fn serve(&self, message: &[u8], fds: Vec<OwnedFd>) {
-        let Some(session) = Session::decode(message) else {
-            return;
-        };
-        let Ok(fds) = <[OwnedFd; SESSION_DESCRIPTORS]>::try_from(fds) else {
-            return;
-        };
-        if let Ok(serving) = Serving::new(&session, fds) {
+    fn serve(&self, message: Zeroizing<Vec<u8>>, fds: Vec<OwnedFd>) {
+        let serving = prepare(message, fds);
+        // What it left of the keys on this stack lives as long as the session.
+        wipe_stack();
+        if let Some(serving) = serving {
             self.serving.enter();
-            serving.run();
+            serving.run(&self.parting);
             self.serving.leave();
         }
     }
+}
+
+/// A session from its message, which is gone then, as all is that was read from it but
+/// the ciphers: they alone keep the keys while the session lives.
+#[inline(never)]
+fn prepare(message: Zeroizing<Vec<u8>>, fds: Vec<OwnedFd>) -> Option<Serving> {
+    let session = Session::decode(&message)?;
+    let fds = <[OwnedFd; SESSION_DESCRIPTORS]>::try_from(fds).ok()?;
+    Serving::new(&session, fds).ok()
+}
+
+/// Overwrites the part of the stack that [`prepare`] has used.
+#[inline(never)]
+fn wipe_stack() {
+    /// Bytes: a debug build was seen to use six thousand.
+    const USED: usize = 8 * 1024;
+    [0_u8; USED].zeroize();
 }

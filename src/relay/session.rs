@@ -5,12 +5,13 @@
 //! monitor says so by closing the session's channel.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{Shutdown, shutdown};
 
+use super::farewell::farewell;
 use super::incoming::{Incoming, Said};
 use super::outgoing::{Filled, Outgoing};
 use super::pipe::{is_at_its_end, reader_is_gone, widen};
@@ -22,8 +23,6 @@ use crate::wire::stream::{Allowance, End, Message, Stream, Window};
 
 /// How long the big buffers are kept after the last byte.
 const KEEP_BUFFERS: Duration = Duration::from_millis(500);
-/// How long a client that was told the end may take to hang up.
-const FAREWELL: Duration = Duration::from_secs(10);
 /// A read this long means a busy pipe, which is then made larger.
 const BUSY: usize = 60 * 1024;
 /// How long the last word of a session may wait for a busy monitor.
@@ -113,8 +112,9 @@ impl Serving {
         })
     }
 
-    /// The thread's whole life.
-    pub(super) fn run(mut self) {
+    /// The thread's whole life. `parting` counts the threads that wait for a client to
+    /// hang up: to the monitor these sessions are over, so no limit of its own holds.
+    pub(super) fn run(mut self, parting: &AtomicUsize) {
         let how = match self.serve() {
             Ok(()) => Closing::Told,
             Err(Stop::Gone) => Closing::ClientGone,
@@ -135,7 +135,7 @@ impl Serving {
             self.outgoing,
         ));
         if how == Closing::Told {
-            farewell(&socket);
+            farewell(&socket, parting);
         }
     }
 
@@ -266,7 +266,13 @@ impl Serving {
                         let _ = self.monitor.send(Word::Signal(s).encode(), Vec::new());
                     }
                 }
-                Said::Credit(stream, bytes) => self.output(stream).allowance.granted(bytes)?,
+                Said::Credit(stream, bytes) => {
+                    let output = self.output(stream);
+                    // For a stream that has ended it means nothing.
+                    if output.pipe.is_some() {
+                        output.allowance.granted(bytes)?;
+                    }
+                }
                 Said::Reset(stream) => self.output(stream).pipe = None,
             }
         }
@@ -407,31 +413,4 @@ fn add<'a>(
 ) -> Option<usize> {
     fds.push(PollFd::new(fd?, events));
     Some(fds.len() - 1)
-}
-
-/// Lets the client read the last record before the socket goes: to close it
-/// with bytes unread would reset the connection.
-fn farewell(socket: &OwnedFd) {
-    use std::os::fd::AsRawFd;
-    let _ = shutdown(socket.as_raw_fd(), Shutdown::Write);
-    let until = Instant::now() + FAREWELL;
-    let mut bytes = [0; 512];
-    loop {
-        match nix::unistd::read(socket, &mut bytes) {
-            Ok(0) => return,
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => {
-                let left = until.saturating_duration_since(Instant::now());
-                let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-                let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-                if poll(&mut fds, timeout) == Ok(0) {
-                    return;
-                }
-            }
-            Err(_) => return,
-        }
-        if Instant::now() >= until {
-            return;
-        }
-    }
 }

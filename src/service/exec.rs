@@ -31,14 +31,22 @@ pub struct Setting<'a> {
 
 /// A job that runs: its leader's number, and our ends of its pipes.
 pub struct Running {
+    pid: Pid,
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl Running {
     /// The leader of its process group and session.
-    pub pid: Pid,
-    /// We write what it reads.
-    pub stdin: OwnedFd,
-    /// We read what it writes.
-    pub stdout: OwnedFd,
-    /// We read its errors.
-    pub stderr: OwnedFd,
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Our ends of its pipes: what it reads, what it writes, its errors.
+    pub fn into_pipes(self) -> [OwnedFd; 3] {
+        [self.stdin, self.stdout, self.stderr]
+    }
 }
 
 /// Starts a granted command as its user.
@@ -61,11 +69,12 @@ pub fn start(
         stdout: job_stdout.as_fd(),
         stderr: job_stderr.as_fd(),
     };
-    let pid = starter.job(program, ends, setting.limits).map_err(failed)?;
-    // Ours alone are set so: the job's ends are other descriptions.
+    // Ours alone are set so: the job's ends are other descriptions. Nothing may fail
+    // once there is a job, or nobody would know of it.
     for ours in [&stdin, &stdout, &stderr] {
         socket::set_nonblocking(ours).map_err(|e| Refusal::new(Cause::System, e))?;
     }
+    let pid = starter.job(program, ends, setting.limits).map_err(failed)?;
     Ok(Running {
         pid,
         stdin,

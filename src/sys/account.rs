@@ -65,10 +65,12 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Ends the child, if it has not ended, and reaps it.
-    pub fn end(self) {
+    /// Ends the child, if it has not ended. Its number, if it is still to be reaped:
+    /// one that waits for a file server may take its time even to be killed.
+    #[must_use]
+    pub fn end(self) -> Option<Pid> {
         super::process::signal(self.pid, nix::sys::signal::Signal::SIGKILL);
-        let _ = nix::sys::wait::waitpid(self.pid, None);
+        (!super::process::reap(self.pid)).then_some(self.pid)
     }
 }
 
@@ -134,7 +136,10 @@ pub fn ask(
             timeout,
         );
     };
-    helper.end();
+    // One that did not answer is left to whoever reaps after us: nothing starts then.
+    if let (Some(pid), true) = (helper.end(), heard.is_ok()) {
+        let _ = nix::sys::wait::waitpid(pid, None);
+    }
     heard.map(|_| Account::from_bytes(&answer))
 }
 

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::Pid;
 
-pub(super) use child::{close_from, default_signals, die_with};
+pub(super) use child::{DESCRIPTORS, close_from, default_signals, die_with};
 pub use start::Starter;
 
 use super::process::Limits;

@@ -9,8 +9,8 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
 
-/// Most descriptors in one message: a listener for each address, or what a
-/// session needs.
+/// Most descriptors in one message: some of the listeners, or what a session
+/// needs.
 pub const DESCRIPTORS: usize = 16;
 
 /// A connected pair, nonblocking and closed on exec.

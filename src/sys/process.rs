@@ -16,8 +16,9 @@ use nix::unistd::{ForkResult, Pid, fork};
 pub const CHANNEL: i32 = 3;
 
 /// Starts this very program again under another name, with one descriptor, its
-/// channel, as number 3, stderr kept, nothing else of ours and no environment but what
-/// its allocator is told.
+/// channel, as number 3, stderr kept until it calls [`quiet`], nothing else of ours and
+/// no environment but what its allocator is told; in a session of its own, so that what
+/// a terminal sends to the monitor's group (Ctrl-C) is for the monitor to judge.
 /// A fork alone would take the monitor's secrets along.
 ///
 /// # Errors
@@ -50,6 +51,8 @@ fn start(own: &CStr, name: &str, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
         return Ok(child);
     }
     super::job::default_signals();
+    // SAFETY: takes nothing, and fails for no child that was just made.
+    unsafe { libc::setsid() };
     // SAFETY: duplicates onto number 3, which is then kept over exec.
     unsafe { libc::dup2(channel.as_raw_fd(), CHANNEL) };
     if channel.as_raw_fd() == CHANNEL {
@@ -76,6 +79,13 @@ fn null_onto_stdin_and_stdout() {
         // SAFETY: opened above, and used no more.
         unsafe { libc::close(null) };
     }
+}
+
+/// Points stderr to nothing, where stdout points already: a process of ours that
+/// was taken over is to write no line into the monitor's log.
+pub fn quiet() {
+    // SAFETY: duplicates onto a standard number.
+    unsafe { libc::dup2(1, 2) };
 }
 
 /// This program's own file: the running one, even if another has taken its path.
@@ -178,10 +188,12 @@ pub fn restore(limits: &Limits) {
     }
 }
 
-/// Takes as many descriptors as the system allows us.
+/// Takes as many descriptors as the system allows us, a million at most: where there
+/// is no close_range(2) each is closed by its number.
 pub fn raise_descriptors() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        let most = libc::rlim_t::try_from(super::job::DESCRIPTORS).unwrap_or(hard);
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(most), hard);
     }
 }
 
@@ -216,6 +228,8 @@ pub fn to_background() -> nix::Result<OwnedFd> {
         ForkResult::Child => {
             drop(read);
             nix::unistd::setsid()?;
+            // No file system is to be kept busy: every path of ours is absolute.
+            nix::unistd::chdir("/")?;
             null_onto_stdin_and_stdout();
             Ok(write)
         }
@@ -235,8 +249,7 @@ pub fn hush(stderr: bool) -> std::io::Result<Hushed> {
     let before = super::socket::inherited(2)?;
     null_onto_stdin_and_stdout();
     if !stderr {
-        // SAFETY: duplicates onto a standard number.
-        unsafe { libc::dup2(1, 2) };
+        quiet();
     }
     Ok(Hushed(before))
 }

@@ -51,6 +51,8 @@ pub fn enter(role: Role, cell: Option<&Cell>) -> io::Result<Walls> {
         setgroups(&[gid])?;
         setresgid(gid, gid, gid)?;
         setresuid(uid, uid, uid)?;
+        // The change of user has put back what `fs.suid_dumpable` says.
+        super::process::keep_private();
         walls.chroot = true;
     }
     system::seal(role, &mut walls)?;

@@ -102,8 +102,29 @@ pub fn all_default() {
 /// # Errors
 /// None that a valid signal has.
 pub fn ignore_sigpipe() -> io::Result<()> {
+    ignore(&[Signal::SIGPIPE])
+}
+
+/// The same for gate and relay, which no signal that is meant for the daemon
+/// ends either: they end when their channel to the monitor does, and the jobs
+/// have their grace until then.
+///
+/// # Errors
+/// None that a valid signal has.
+pub fn leave_to_the_monitor() -> io::Result<()> {
+    ignore(&[
+        Signal::SIGPIPE,
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGTERM,
+    ])
+}
+
+fn ignore(which: &[Signal]) -> io::Result<()> {
     let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    // SAFETY: ignoring a signal runs no code of ours.
-    unsafe { sigaction(Signal::SIGPIPE, &action) }?;
+    for signal in which {
+        // SAFETY: ignoring a signal runs no code of ours.
+        unsafe { sigaction(*signal, &action) }?;
+    }
     Ok(())
 }

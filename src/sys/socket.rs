@@ -14,6 +14,10 @@ use nix::sys::socket::{
 /// Connections that may wait to be accepted; the kernel's own limit caps it.
 const BACKLOG: i32 = 4096;
 
+/// Most listening sockets of a daemon: far more addresses than hosts have, and their
+/// events need numbers of their own.
+pub const LISTENERS: usize = 63;
+
 /// A nonblocking listening socket on one address; IPv6 takes no IPv4.
 ///
 /// # Errors
@@ -101,12 +105,33 @@ pub fn has_bytes(fd: BorrowedFd<'_>) -> bool {
     matches!(recv(fd.as_raw_fd(), &mut [0], flags), Ok(n) if n > 0)
 }
 
-/// Sends what a nonblocking socket takes at once; what it did not take. A peer
-/// that is gone is found out by whoever sends the rest, or reads.
+/// Sends what a socket takes at once; what it did not take. A peer that is gone
+/// is found out by whoever sends the rest, or reads.
 pub fn send_now(fd: BorrowedFd<'_>, mut bytes: Vec<u8>) -> Vec<u8> {
-    let sent = nix::unistd::write(fd, &bytes).unwrap_or(0);
+    let sent = send(fd, &bytes).unwrap_or(0);
     bytes.drain(..sent);
     bytes
+}
+
+/// Sends as much as a socket takes at once. Whether it blocks is a property that
+/// it shares with every copy of it, the gate's among them: here it never does.
+///
+/// # Errors
+/// `EAGAIN` where it takes nothing now; anything else when the peer is gone.
+pub fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize> {
+    use nix::sys::socket::{MsgFlags, send};
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    send(fd.as_raw_fd(), bytes, flags)
+}
+
+/// Reads what has come, without waiting for it, whatever the copies of the socket
+/// say. Zero bytes: the peer has hung up.
+///
+/// # Errors
+/// `EAGAIN` where nothing has come; anything else when the connection is broken.
+pub fn receive(fd: BorrowedFd<'_>, into: &mut [u8]) -> nix::Result<usize> {
+    use nix::sys::socket::{MsgFlags, recv};
+    recv(fd.as_raw_fd(), into, MsgFlags::MSG_DONTWAIT)
 }
 
 /// Descriptor `number`, which this process was started with, as ours: taken
@@ -154,4 +179,64 @@ pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
     fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::sync::mpsc::channel;
+
+    use nix::sys::socket::{AddressFamily, socketpair};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_has_no_delay_and_a_probe_after_so_long() {
+        let listener = listener("127.0.0.1:0".parse().unwrap()).unwrap();
+        let connect = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let set = |keep_alive| {
+            let socket = connect();
+            assert_eq!(getsockopt(&socket, sockopt::TcpNoDelay), Ok(false));
+            assert_eq!(getsockopt(&socket, sockopt::KeepAlive), Ok(false));
+            prepare(socket.as_fd(), keep_alive).unwrap();
+            assert_eq!(getsockopt(&socket, sockopt::TcpNoDelay), Ok(true));
+            socket
+        };
+        assert_eq!(getsockopt(&set(0), sockopt::KeepAlive), Ok(false));
+        for (keep_alive, between) in [(60, 15), (1, 1)] {
+            let socket = set(keep_alive);
+            assert_eq!(getsockopt(&socket, sockopt::KeepAlive), Ok(true));
+            #[cfg(target_os = "linux")]
+            {
+                assert_eq!(getsockopt(&socket, sockopt::TcpKeepIdle), Ok(keep_alive));
+                assert_eq!(getsockopt(&socket, sockopt::TcpKeepInterval), Ok(between));
+                assert_eq!(getsockopt(&socket, sockopt::TcpKeepCount), Ok(4));
+            }
+            #[cfg(not(target_os = "linux"))]
+            let _ = between;
+        }
+        // No TCP socket, no connection of ours.
+        let (other, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(prepare(other.as_fd(), 60).is_err());
+    }
+
+    /// A gate that was taken over can make its copy of a connection block, and
+    /// fill it: that must not stop the monitor, or a session's thread.
+    #[test]
+    fn a_copy_that_blocks_stops_neither_sending_nor_receiving() {
+        let kind = SockType::Stream;
+        let (ours, _theirs) =
+            socketpair(AddressFamily::Unix, kind, None, SockFlag::empty()).unwrap();
+        let now = nix::sys::socket::MsgFlags::MSG_DONTWAIT;
+        while nix::sys::socket::send(ours.as_raw_fd(), &[0; 4096], now).is_ok() {}
+        let (tell, hear) = channel();
+        std::thread::spawn(move || {
+            let left = send_now(ours.as_fd(), vec![1; 100]);
+            let nothing = receive(ours.as_fd(), &mut [0; 8]);
+            let _ = tell.send((left, nothing));
+        });
+        let (left, nothing) = hear.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(left, vec![1; 100]);
+        assert_eq!(nothing, Err(nix::errno::Errno::EAGAIN));
+    }
 }

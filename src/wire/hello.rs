@@ -25,7 +25,8 @@ impl Suite {
         self as u32
     }
 
-    fn of(number: u32) -> Option<Self> {
+    /// The suite of a number on the wire; `None`: it is none of ours.
+    pub fn of(number: u32) -> Option<Self> {
         [Self::AesGcm, Self::ChaChaPoly]
             .into_iter()
             .find(|s| s.number() == number)

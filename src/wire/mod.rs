@@ -2,9 +2,9 @@
 //!
 //! Used by every process and by the client; `docs/PROTOCOL.md` is its prose.
 //! This room is pure: bytes in, values or bytes out. It does no I/O, reads no
-//! clock, and sees no other room but `secret` and `fault`.
+//! clock, and sees no other room but `secret` and `curve`.
 //!
-//! In the order of a connection: `hello` and `server_hello` in the clear,
+//! In the order of a connection: `hello` (the client's and the server's) in the clear,
 //! `noise` around `opening` (mechanism, request, proof), `answer` (accepted, to
 //! be continued, denied) with `prompt`, then `seal`, `stream` and `batch` for the data.
 #![deny(

@@ -16,18 +16,44 @@ use super::{Malformed, limits};
 const UNUSABLE: Malformed = Malformed("a traffic key that cannot be used");
 const FORGED: Malformed = Malformed("a record that was changed, or not the one that is due");
 
-struct State {
+/// A key as `ring` has it. It stays where it was made, because a value that moves
+/// leaves copies behind.
+struct Cipher {
     suite: Suite,
-    key: LessSafeKey,
+    key: Box<LessSafeKey>,
+}
+
+impl Cipher {
+    fn new(suite: Suite, bytes: &[u8; 32]) -> Result<Self, Malformed> {
+        let algorithm = match suite {
+            Suite::AesGcm => &AES_256_GCM,
+            Suite::ChaChaPoly => &CHACHA20_POLY1305,
+        };
+        let key = UnboundKey::new(algorithm, bytes).map_err(|_| UNUSABLE)?;
+        let key = Box::new(LessSafeKey::new(key));
+        Ok(Self { suite, key })
+    }
+}
+
+impl Drop for Cipher {
+    /// `ring` does not wipe its keys: another takes the place of this one.
+    fn drop(&mut self) {
+        let algorithm = self.key.algorithm();
+        if let Ok(nothing) = UnboundKey::new(algorithm, &[0; 32]) {
+            *self.key = LessSafeKey::new(nothing);
+        }
+    }
+}
+
+struct State {
+    cipher: Cipher,
     counter: u64,
 }
 
 impl State {
     fn new(suite: Suite, direction: &Direction) -> Result<Self, Malformed> {
-        let key = key(suite, direction.key.expose())?;
         Ok(Self {
-            suite,
-            key,
+            cipher: Cipher::new(suite, direction.key.expose())?,
             counter: direction.counter,
         })
     }
@@ -37,7 +63,7 @@ impl State {
         if self.counter != 0 && self.counter.checked_rem(limits::RECORDS_PER_KEY) == Some(0) {
             self.rekey()?;
         }
-        let nonce = nonce(self.suite, self.counter);
+        let nonce = nonce(self.cipher.suite, self.counter);
         self.counter = self.counter.checked_add(1).ok_or(UNUSABLE)?;
         Ok(nonce)
     }
@@ -45,24 +71,15 @@ impl State {
     /// Noise section 4.2: the first 32 bytes of 32 zeros sealed under nonce 2^64-1.
     fn rekey(&mut self) -> Result<(), Malformed> {
         let mut new = Zeroizing::new([0_u8; 32]);
-        let last = nonce(self.suite, u64::MAX);
+        let last = nonce(self.cipher.suite, u64::MAX);
         let _tag = self
+            .cipher
             .key
             .seal_in_place_separate_tag(last, Aad::empty(), new.as_mut_slice())
             .map_err(|_| UNUSABLE)?;
-        self.key = key(self.suite, &new)?;
+        self.cipher = Cipher::new(self.cipher.suite, &new)?;
         Ok(())
     }
-}
-
-fn key(suite: Suite, bytes: &[u8; 32]) -> Result<LessSafeKey, Malformed> {
-    let algorithm = match suite {
-        Suite::AesGcm => &AES_256_GCM,
-        Suite::ChaChaPoly => &CHACHA20_POLY1305,
-    };
-    UnboundKey::new(algorithm, bytes)
-        .map(LessSafeKey::new)
-        .map_err(|_| UNUSABLE)
 }
 
 /// Noise section 12: AESGCM counts big-endian, ChaChaPoly little-endian, both
@@ -95,6 +112,7 @@ impl Sealer {
         let nonce = self.0.next()?;
         let tag = self
             .0
+            .cipher
             .key
             .seal_in_place_separate_tag(nonce, Aad::empty(), text)
             .map_err(|_| UNUSABLE)?;
@@ -170,6 +188,7 @@ impl Opener {
     pub fn open<'a>(&mut self, body: &'a mut [u8]) -> Result<&'a mut [u8], Malformed> {
         let nonce = self.0.next()?;
         self.0
+            .cipher
             .key
             .open_in_place(nonce, Aad::empty(), body)
             .map_err(|_| FORGED)

@@ -3,7 +3,8 @@
 
 #![allow(
     dead_code,
-    reason = "each test program uses the part of it that it needs"
+    unreachable_pub,
+    reason = "a module of several test programs, of which each uses a part"
 )]
 #![allow(
     clippy::disallowed_methods,

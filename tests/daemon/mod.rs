@@ -1,7 +1,11 @@
 //! A real daemon with folders of its own, for the integration tests: made by
 //! `cosadm` as an administrator would, listening on a port that the system
 //! chose, stopped by its pid.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several test programs, of which each uses a part"
+)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,9 @@
 //! The gate's place, taken: its end of the channel to the monitor in the test's
 //! hands.
+#![allow(
+    unreachable_pub,
+    reason = "what the test program uses of it, as of the other helpers"
+)]
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -130,18 +134,16 @@ impl Taken {
         peer
     }
 
+    /// The number of a new connection.
+    pub const fn number(&mut self) -> Connection {
+        self.next += 1;
+        self.next
+    }
+
     /// Has the monitor draw a nonce.
     pub fn greet(&mut self) -> (Connection, Greeting) {
-        self.next += 1;
-        let c = self.next;
-        let hello = hello();
-        self.ask(&Question::Hello(c, [127, 0, 0, 1].into(), &hello), vec![]);
-        let order = self.order();
-        let Some(Order::ServerHello(to, record)) = Order::decode(&order) else {
-            panic!("no ServerHello: {:?}", Order::decode(&order));
-        };
-        assert_eq!(to, c);
-        let server_hello = record.to_vec();
+        let (c, hello) = (self.number(), hello());
+        let server_hello = self.greet_as(c, &hello).expect("no ServerHello");
         (
             c,
             Greeting {
@@ -149,6 +151,22 @@ impl Taken {
                 server_hello,
             },
         )
+    }
+
+    /// Has the monitor answer these bytes as a connection's Hello; `None`: it
+    /// closes the connection instead.
+    pub fn greet_as(&mut self, c: Connection, hello: &[u8]) -> Option<Vec<u8>> {
+        self.ask(&Question::Hello(c, [127, 0, 0, 1].into(), hello), vec![]);
+        match Order::decode(&self.order()) {
+            Some(Order::ServerHello(to, record)) if to == c => Some(record.to_vec()),
+            Some(Order::Close(which)) if which == c => None,
+            other => panic!("no ServerHello: {other:?}"),
+        }
+    }
+
+    /// Waits until the monitor has given this connection to the relay.
+    pub fn taken(&self, c: Connection) {
+        while Order::decode(&self.order()) != Some(Order::Taken(c)) {}
     }
 
     /// The monitor must close this connection.
@@ -160,14 +178,19 @@ impl Taken {
         );
     }
 
-    /// The monitor must refuse this connection, for this cause.
-    pub fn denied(&self, d: &Daemon, c: Connection, cause: &str) {
+    /// The monitor must refuse this connection; the reference, as the log has it.
+    pub fn refused(&self, c: Connection, what: &str) -> String {
         let order = self.order();
         let Some(Order::Deny(to, reference, _)) = Order::decode(&order) else {
-            panic!("{cause}: {:?}", Order::decode(&order));
+            panic!("{what}: {:?}", Order::decode(&order));
         };
         assert_eq!(to, c);
-        let line = d.log.wait(&reference.to_hex());
+        reference.to_hex()
+    }
+
+    /// The monitor must refuse this connection, for this cause.
+    pub fn denied(&self, d: &Daemon, c: Connection, cause: &str) {
+        let line = d.log.wait(&self.refused(c, cause));
         assert!(line.contains(&format!("cause={cause}")), "{line}");
     }
 }

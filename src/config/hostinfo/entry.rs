@@ -8,7 +8,7 @@ use super::{about, unknown};
 use crate::config::address::Network;
 use crate::config::command::CommandPattern;
 use crate::config::name::{HostName, UserName};
-use crate::config::words::{did_you_mean, quoted};
+use crate::config::words::{self, did_you_mean, quoted};
 use crate::fault::Fault;
 use crate::secret::PublicKey;
 
@@ -155,14 +155,8 @@ pub const OPTIONS: &[OptionName] = &[
         meaning: "the TCP port at which it is dialled",
         repeats: false,
         set: |e, v| {
-            let port = v
-                .parse()
-                .ok()
-                .filter(|p| *p != 0 && v.bytes().all(|b| b.is_ascii_digit()));
-            e.port =
-                Some(port.ok_or_else(|| {
-                    Fault::new(format!("{} is no port from 1 to 65535", quoted(v)))
-                })?);
+            let wrong = || Fault::new(format!("{} is no port from 1 to 65535", quoted(v)));
+            e.port = Some(words::port(v).ok_or_else(wrong)?.get());
             Ok(())
         },
     },
@@ -379,14 +373,37 @@ fn variable(name: &str) -> Result<String, Fault> {
     }
     if matches!(
         name,
-        "HOME" | "USER" | "LOGNAME" | "SHELL" | "COS_HOST" | "COS_USER"
+        "HOME" | "USER" | "LOGNAME" | "SHELL" | "PATH" | "COS_HOST" | "COS_USER"
     ) {
         return wrong("is set by cosserver itself and cannot be passed");
     }
-    if name.starts_with("LD_") {
+    if name.starts_with("LD_") || RUNS_OTHER_CODE.contains(&name) {
         return wrong(
-            "makes the loader run other code, so that run-as= and commands= would mean nothing",
+            "makes the loader, a shell or an interpreter run other code, so that run-as= and commands= would mean nothing",
         );
     }
     Ok(name.to_owned())
 }
+
+/// What the common shells and interpreters, and the C library, run or load because a
+/// variable says so. Others have more: hostinfo(5) says that it is not all.
+const RUNS_OTHER_CODE: &[&str] = &[
+    "BASHOPTS",
+    "BASH_ENV",
+    "ENV",
+    "GCONV_PATH",
+    "IFS",
+    "NODE_OPTIONS",
+    "PERL5DB",
+    "PERL5LIB",
+    "PERL5OPT",
+    "PERLLIB",
+    "PS4",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONSTARTUP",
+    "RUBYLIB",
+    "RUBYOPT",
+    "SHELLOPTS",
+    "ZDOTDIR",
+];

@@ -68,7 +68,7 @@ pub fn words(line: &[u8]) -> Result<Vec<Word>, Fault> {
 }
 
 /// Whether a value needs no quotes on a line.
-pub fn is_plain(value: &str) -> bool {
+pub(super) fn is_plain(value: &str) -> bool {
     !value.is_empty() && !value.starts_with('#') && !value.contains([' ', '\t', '"', '\''])
 }
 

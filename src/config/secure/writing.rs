@@ -32,7 +32,8 @@ pub enum Created {
 ///
 /// # Errors
 /// The folder is not to be trusted, or the system refused, for example
-/// because the disk is full; then there is no file.
+/// because the disk is full; then there is no file, unless the fault says that it
+/// was written but not synced.
 pub fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<Created, Fault> {
     let (folder, target) = writing(path, false)?;
     let draft = Draft::write(&folder, content, mode).map_err(|e| not_written(path, e))?;
@@ -42,7 +43,7 @@ pub fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<Created, Fau
         Err(e) => return Err(not_written(path, e)),
     }
     drop(draft);
-    sync_folder(&folder).map_err(|e| not_written(path, e))?;
+    sync_folder(&folder).map_err(|e| not_synced(path, e))?;
     Ok(Created::New)
 }
 
@@ -51,12 +52,12 @@ pub fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<Created, Fau
 /// replaced.
 ///
 /// # Errors
-/// As [`create_new`]; then the old file is as it was.
+/// As [`create_new`]; then the old file is as it was, with the same exception.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
     let (folder, target) = writing(path, true)?;
     let draft = Draft::write(&folder, content, mode).map_err(|e| not_written(path, e))?;
     fs::rename(&draft.0, &target).map_err(|e| not_written(path, e))?;
-    sync_folder(&folder).map_err(|e| not_written(path, e))
+    sync_folder(&folder).map_err(|e| not_synced(path, e))
 }
 
 /// Removes a file; whether there was one.
@@ -70,7 +71,11 @@ pub fn remove(path: &Path) -> Result<bool, Fault> {
         Err(e) => return Err(Fault::of(path, format!("not removed: {e}"))),
     }
     if let Some(folder) = path.parent() {
-        sync_folder(folder).map_err(|e| Fault::of(path, e))?;
+        sync_folder(folder).map_err(|e| {
+            let words =
+                format!("removed, but its folder was not synced, so a crash may undo it: {e}");
+            Fault::of(path, words)
+        })?;
     }
     Ok(true)
 }
@@ -117,6 +122,11 @@ fn writing(path: &Path, follow: bool) -> Result<(PathBuf, PathBuf), Fault> {
 
 fn not_written(path: &Path, e: std::io::Error) -> Fault {
     Fault::of(path, format!("not written, so it is as it was: {e}"))
+}
+
+fn not_synced(path: &Path, e: std::io::Error) -> Fault {
+    let words = format!("written, but its folder was not synced, so a crash may undo it: {e}");
+    Fault::of(path, words)
 }
 
 fn sync_folder(folder: &Path) -> std::io::Result<()> {

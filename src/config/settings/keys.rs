@@ -106,7 +106,7 @@ pub const KEYS: &[Key] = &[
             "",
             "listen",
             "[\"0.0.0.0\", \"::\"]",
-            "The addresses to listen on.",
+            "The addresses to listen on, 63 at most.",
             Slot::Addresses(|s| &mut s.listen),
         )
     },

@@ -15,6 +15,7 @@ use crate::config::applications::Applications;
 use crate::config::name::{HostName, UserName};
 use crate::config::words::{did_you_mean, nearest, quoted};
 use crate::fault::Fault;
+use crate::sys::socket::LISTENERS;
 
 /// The table of applications.
 const GUI: &str = "gui";
@@ -181,6 +182,12 @@ fn set(settings: &mut Settings, key: &Key, value: &DeValue<'_>) -> Result<(), Wr
             let list = list(value, parse)?;
             if list.is_empty() {
                 return Err(Wrong::Words("at least one address is needed".into()));
+            }
+            if list.len() > LISTENERS {
+                let words = format!(
+                    "{LISTENERS} addresses at most; 0.0.0.0 and :: are all that the host has"
+                );
+                return Err(Wrong::Words(words));
             }
             *at(settings) = list;
         }

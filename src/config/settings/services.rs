@@ -5,6 +5,7 @@
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 /// The port where nothing else is said.
 const PORT: u16 = 9002;
@@ -16,11 +17,16 @@ const FILE_MAX: u64 = 2 * 1024 * 1024;
 
 /// The TCP port of `cosserver` in `/etc/services`, else 9002.
 pub fn default_port() -> u16 {
+    port_of(Path::new(FILE))
+}
+
+/// What a file says; one that is missing, or is no file, says nothing.
+fn port_of(file: &Path) -> u16 {
     let read = || -> std::io::Result<Vec<u8>> {
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(FILE)?;
+            .open(file)?;
         let mut bytes = Vec::new();
         if file.metadata()?.is_file() {
             file.take(FILE_MAX).read_to_end(&mut bytes)?;
@@ -60,6 +66,31 @@ fn find(text: &[u8]) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::scratch::Scratch;
+
+    #[test]
+    fn the_port_is_what_the_file_says_else_9002() {
+        let scratch = Scratch::new();
+        let said = |text: &[u8]| port_of(&scratch.file("services", text, 0o644));
+        assert_eq!(said(b"ssh 22/tcp\ncosserver 9102/tcp\n"), 9102);
+        assert_eq!(said(b"ssh 22/tcp\n"), 9002);
+        assert_eq!(said(b""), 9002);
+        // No more than so much of it is read.
+        let mut long = vec![b'\n'; usize::try_from(FILE_MAX).unwrap()];
+        long.extend_from_slice(b"cosserver 9102/tcp\n");
+        assert_eq!(said(&long), 9002);
+        assert_eq!(said(&long[1000..]), 9102);
+        assert_eq!(port_of(&scratch.path().join("none")), 9002);
+        // What is no file is neither waited for nor read.
+        let fifo = scratch.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let (tell, hear) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(port_of(&fifo)));
+        let said = hear.recv_timeout(std::time::Duration::from_secs(30));
+        assert_eq!(said, Ok(9002));
+        assert_eq!(port_of(scratch.path()), 9002);
+        assert_eq!(default_port(), port_of(Path::new("/etc/services")));
+    }
 
     #[test]
     fn lines_of_a_services_file() {

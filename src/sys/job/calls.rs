@@ -87,11 +87,34 @@ mod direct {
     /// `fs.suid_dumpable` says; for a fork, whose own memory holds a copy of our
     /// secrets, it is closed again at once.
     pub(in crate::sys) fn user(uid: u32) -> Result<(), Errno> {
+        let outcome = become_user(uid);
+        process_option(libc::PR_SET_DUMPABLE, 0);
+        process_option(libc::PR_SET_KEEPCAPS, 0);
+        if uid == 0 {
+            return outcome;
+        }
+        outcome.and_then(|()| no_capabilities())
+    }
+
+    /// The change of user alone. The capabilities stay (idle): whoever has not the
+    /// same may neither trace this process nor read its memory, not even in the
+    /// moment in which `fs.suid_dumpable` = 1 lets its user.
+    pub(in crate::sys::job) fn become_user(uid: u32) -> Result<(), Errno> {
+        process_option(libc::PR_SET_KEEPCAPS, 1);
         let uid = usize::try_from(uid).unwrap_or(usize::MAX);
         // SAFETY: takes numbers.
-        let outcome = unsafe { call(Sysno::setresuid, [uid, uid, uid, 0, 0]) };
-        process_option(libc::PR_SET_DUMPABLE, 0);
-        outcome.map(drop)
+        unsafe { call(Sysno::setresuid, [uid, uid, uid, 0, 0]) }.map(drop)
+    }
+
+    /// capset(2), to none at all.
+    fn no_capabilities() -> Result<(), Errno> {
+        // _LINUX_CAPABILITY_VERSION_3, and this process.
+        let header = [0x2008_0522_u32, 0];
+        // Effective, permitted and inheritable, twice 32 of each.
+        let none = [0_u32; 6];
+        let arguments = [header.as_ptr() as usize, none.as_ptr() as usize, 0, 0, 0];
+        // SAFETY: both structures are these numbers, and live for the call.
+        unsafe { call(Sysno::capset, arguments) }.map(drop)
     }
 
     /// SIGHUP for this process when its parent dies.
@@ -99,7 +122,8 @@ mod direct {
         process_option(libc::PR_SET_PDEATHSIG, libc::SIGHUP);
     }
 
-    fn process_option(option: i32, value: i32) {
+    /// prctl(2) with one number.
+    pub(in crate::sys::job) fn process_option(option: i32, value: i32) {
         // SAFETY: sets a number of this process.
         let _ = unsafe { call(Sysno::prctl, [word(option), word(value), 0, 0, 0]) };
     }
@@ -237,10 +261,23 @@ mod library {
         Errno::result(unsafe { libc::setresgid(gid, gid, gid) }).map(drop)
     }
 
-    /// setresuid(2), all three.
+    /// setresuid(2), all three. On Linux the capabilities stay, idle, until this
+    /// fork's copy of our memory is closed to the user that it becomes.
     pub(in crate::sys) fn user(uid: u32) -> Result<(), Errno> {
+        #[cfg(target_os = "linux")]
+        // SAFETY: sets a number of this process.
+        unsafe {
+            libc::prctl(libc::PR_SET_KEEPCAPS, 1)
+        };
         // SAFETY: takes numbers.
-        Errno::result(unsafe { libc::setresuid(uid, uid, uid) }).map(drop)
+        let outcome = Errno::result(unsafe { libc::setresuid(uid, uid, uid) }).map(drop);
+        #[cfg(target_os = "linux")]
+        // SAFETY: as above, twice; exec takes what capabilities are left.
+        unsafe {
+            libc::prctl(libc::PR_SET_DUMPABLE, 0);
+            libc::prctl(libc::PR_SET_KEEPCAPS, 0)
+        };
+        outcome
     }
 
     /// SIGHUP for this process when its parent dies (Linux; elsewhere the closed

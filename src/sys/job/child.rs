@@ -91,14 +91,25 @@ const CHANGED: [Signal; 5] = [
     Signal::SIGINT,
 ];
 
+/// No process of ours takes more descriptors than these, whatever the system would
+/// allow (a thousand million, some): each may have to be closed by its number.
+pub(in crate::sys) const DESCRIPTORS: i32 = 1 << 20;
+
 /// Closes every descriptor from this number on.
 pub(in crate::sys) fn close_from(first: RawFd) {
     if calls::close_range(first).is_ok() {
         return;
     }
+    close_each(first);
+}
+
+/// The same for a kernel without close_range(2): every number up to the limit, which
+/// [`super::super::process::raise_descriptors`] keeps within what can be counted.
+pub(super) fn close_each(first: RawFd) {
     // SAFETY: asks a number of this process, and cannot fail in a way that matters.
     let most = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) };
-    for fd in first..i32::try_from(most).unwrap_or(1024).clamp(64, 65_536) {
+    let most = i32::try_from(most).unwrap_or(DESCRIPTORS);
+    for fd in first..most.clamp(64, DESCRIPTORS) {
         calls::close(fd);
     }
 }

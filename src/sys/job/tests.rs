@@ -93,6 +93,27 @@ fn a_program_that_cannot_be_executed_says_so() {
     assert_eq!(folder, ("cosserver: /usr: permission denied\n".into(), 126));
 }
 
+/// Without close_range(2) every number is closed up to the limit, however high: where
+/// the limit lets a number be that high.
+#[test]
+fn high_numbers_are_closed_one_by_one_too() {
+    const HIGH: i32 = 70_000;
+    let (_, hard) =
+        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    if hard <= 70_000 {
+        return;
+    }
+    let Some(pid) = fork_quietly().unwrap() else {
+        calls::limit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard);
+        let there = calls::duplicate(2, HIGH).is_ok();
+        child::close_each(3);
+        // SAFETY: asks for a flag of a number.
+        let closed = unsafe { libc::fcntl(HIGH, libc::F_GETFD) } < 0;
+        calls::exit(i32::from(!there || !closed))
+    };
+    assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+}
+
 /// Anything but 0 would open the memory that a child of another user shares.
 #[cfg(direct_calls)]
 #[test]
@@ -214,6 +235,47 @@ fn the_memory_that_a_child_shares_is_closed_to_its_user() {
     );
     kill(pid, Signal::SIGCONT).unwrap();
     stuck.let_go();
+}
+
+/// With `fs.suid_dumpable` = 1 a change of user opens the memory to that user, until
+/// the child closes it: in that moment it is closed to him all the same. The child
+/// is a fork here, stopped in the middle of it.
+#[cfg(direct_calls)]
+#[test]
+fn the_moment_in_which_a_change_of_user_opens_the_memory_is_closed_too() {
+    use std::os::unix::process::CommandExt;
+    const SOMEBODY: u32 = 54_322;
+    if !nix::unistd::geteuid().is_root() {
+        return say_skipped();
+    }
+    let (hear, tell) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let (wait, go) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let Some(pid) = fork_quietly().unwrap() else {
+        // Should this test fail, the child sees the end of it.
+        calls::close(go.as_raw_fd());
+        let groups = calls::groups(&[SOMEBODY]).and_then(|()| calls::group(SOMEBODY));
+        let changed = groups.and_then(|()| calls::become_user(SOMEBODY));
+        // What the kernel would do here.
+        calls::process_option(libc::PR_SET_DUMPABLE, 1);
+        calls::write(tell.as_raw_fd(), &[u8::from(changed.is_ok())]);
+        let _ = nix::unistd::read(&wait, &mut [0]);
+        calls::exit(i32::from(calls::user(SOMEBODY).is_err()))
+    };
+    let mut changed = [0];
+    File::from(hear).read_exact(&mut changed).unwrap();
+    assert_eq!(changed, [1]);
+    let as_somebody = |script: &str| {
+        let mut sh = std::process::Command::new("/bin/sh");
+        sh.args(["-c", script]).uid(SOMEBODY).gid(SOMEBODY);
+        sh.output().unwrap().status.success()
+    };
+    assert!(as_somebody("head -c1 /proc/$$/maps"));
+    for file in ["maps", "environ", "auxv"] {
+        let read = format!("head -c1 /proc/{pid}/{file}");
+        assert!(!as_somebody(&read), "{file}");
+    }
+    File::from(go).write_all(&[1]).unwrap();
+    assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
 }
 
 #[cfg(direct_calls)]

@@ -1,0 +1,126 @@
+//! Tests of the greeting's times: a host that said hello, and then nothing more.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::sync::mpsc::channel;
+
+use nix::sys::socket::{setsockopt, sockopt};
+
+use super::*;
+use crate::wire::limits::GREETING_BODY;
+use crate::wire::noise::Responder;
+
+/// What the client waits for here, in place of half a minute.
+const WITHIN: Duration = Duration::from_secs(1);
+
+/// How long anything may take before the test is a failure.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How far a host goes before it falls silent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// It has the ClientHello.
+    Asked,
+    /// It has the command that it asked for.
+    Told,
+    /// It asked for the command, and reads nothing of it.
+    Deaf,
+}
+
+/// The next record of a client.
+fn hear(socket: &mut TcpStream) -> Vec<u8> {
+    let mut record = vec![0; LENGTH_BYTES];
+    socket.read_exact(&mut record).unwrap();
+    let body = usize::from(u16::from_be_bytes([record[0], record[1]]));
+    record.resize(LENGTH_BYTES + body, 0);
+    socket.read_exact(&mut record[LENGTH_BYTES..]).unwrap();
+    record
+}
+
+/// A host up to where it falls silent; the connection, still open.
+fn host(listener: &TcpListener, key: &KeyPair, until: Until) -> TcpStream {
+    let (mut socket, _) = listener.accept().unwrap();
+    let hello = hear(&mut socket);
+    let server_hello = ServerHello {
+        version: VERSION,
+        suite: Suite::preferred()[0],
+        nonce: [7; 32],
+        greeting_limit: u32::try_from(GREETING_BODY).unwrap(),
+        host_key: None,
+    };
+    let suite = server_hello.suite;
+    let server_hello = server_hello.compose().unwrap();
+    socket.write_all(&server_hello).unwrap();
+    let record = hear(&mut socket);
+    if until == Until::Asked {
+        return socket;
+    }
+    let message = record::parse(&record, &[Kind::ClientHello]).unwrap();
+    let prepared = Prepared::default();
+    let opened = Responder::open(suite, key, &hello, &server_hello, message.content, prepared);
+    let asks = wire_answer::Answer::SendCommand.encode().unwrap();
+    let (message, _keys) = opened.unwrap().responder.message_2(&asks).unwrap();
+    let record = record::compose(Kind::Answer, &message).unwrap();
+    socket.write_all(&record).unwrap();
+    if until == Until::Told {
+        hear(&mut socket);
+    }
+    socket
+}
+
+/// Asks such a host to run a command of that many bytes; what the client says of it.
+fn ask(until: Until, command: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    setsockopt(&listener, sockopt::RcvBuf, &4096).unwrap();
+    let (host_key, machine) = (KeyPair::random().unwrap(), KeyPair::random().unwrap());
+    let pin = host_key.public;
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        let ours = OurHello::new().unwrap();
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        setsockopt(&socket.as_fd(), sockopt::SndBuf, &4096).unwrap();
+        (&socket).write_all(ours.record()).unwrap();
+        let mut greeted = Greeted::wait(Dialed { socket, address }, &ours, PATIENCE).unwrap();
+        assert_eq!(greeted.line.answer_within, ANSWER_WITHIN);
+        greeted.line.answer_within = WITHIN;
+        let who = Credentials {
+            caller: "hosta",
+            server: "hostb",
+            machine: &machine,
+            pin: &pin,
+            cookie: &Secret::random().unwrap(),
+        };
+        let question = Question {
+            request: b"request".to_vec(),
+            follows: (until != Until::Asked).then(|| vec![b'x'; command]),
+        };
+        let answer = greeted.ask(who, &question, Prepared::default());
+        tell.send(answer.err().map(|e| e.to_string())).unwrap();
+    });
+    let held = host(&listener, &host_key, until);
+    let said = told.recv_timeout(PATIENCE).expect("it waits for ever");
+    drop(held);
+    said.expect("nobody has accepted it")
+        .replace(&address.to_string(), "HOST")
+}
+
+#[test]
+fn an_answer_that_does_not_come_has_its_time() {
+    let said = ask(Until::Asked, 0);
+    assert_eq!(said, "HOST: no answer to the request came within 1 s");
+}
+
+#[test]
+fn an_answer_after_the_command_has_its_time_too() {
+    let said = ask(Until::Told, COMMAND_PIECE);
+    assert_eq!(said, "HOST: no answer to the request came within 1 s");
+}
+
+#[test]
+fn a_host_that_takes_nothing_of_the_command_has_its_time() {
+    let said = ask(Until::Deaf, 1 << 20);
+    assert_eq!(said, "HOST takes no more of the request");
+}

@@ -1,0 +1,158 @@
+//! Tests of the log: what a value may look like, and a syslog daemon that is
+//! there, full, gone and started anew.
+
+use std::sync::mpsc::channel;
+
+use super::*;
+use crate::config::scratch::Scratch;
+
+/// How long anything may take before the test is a failure.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_value_cannot_pose_as_another_field_or_line() {
+    let show = |s: &str| Escaped(s).to_string();
+    assert_eq!(show("hosta"), "hosta");
+    assert_eq!(show(""), "\"\"");
+    assert_eq!(show("a b=c"), "\"a b=c\"");
+    assert_eq!(show("x\ny\u{1b}[0m"), "\"x\\u{a}y\\u{1b}[0m\"");
+    assert_eq!(show("q\"\\"), "\"q\\\"\\\\\"");
+}
+
+/// A syslog daemon: its socket, and what comes.
+struct Daemon {
+    path: PathBuf,
+    socket: UnixDatagram,
+}
+
+impl Daemon {
+    fn start(path: PathBuf) -> Self {
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { path, socket }
+    }
+
+    /// Ends it; where its socket was.
+    fn stop(self) -> PathBuf {
+        std::fs::remove_file(&self.path).unwrap();
+        self.path
+    }
+
+    /// The next datagram.
+    fn hear(&self) -> String {
+        let mut bytes = [0; 4096];
+        let n = self.socket.recv(&mut bytes).unwrap();
+        String::from_utf8(bytes[..n].to_vec()).unwrap()
+    }
+
+    fn has_heard_all(&self) {
+        self.socket.set_nonblocking(true).unwrap();
+        let e = self.socket.recv(&mut [0; 16]).unwrap_err();
+        assert_eq!(e.kind(), io::ErrorKind::WouldBlock);
+        self.socket.set_nonblocking(false).unwrap();
+    }
+}
+
+/// Lets the time pass in which a daemon that was not there is left in peace.
+fn later(syslog: &mut Syslog) {
+    syslog.tried = syslog.tried.and_then(|at| at.checked_sub(AGAIN_AFTER));
+}
+
+#[test]
+fn one_line_is_one_datagram_with_its_priority_and_our_number() {
+    let scratch = Scratch::new();
+    let daemon = Daemon::start(scratch.path().join("log"));
+    let nobody = scratch.path().join("nobody");
+    let sockets = vec![nobody, daemon.path.clone()];
+    let mut log = Log::syslog_at(sockets, Level::Debug);
+    let us = format!("cosserver[{}]", std::process::id());
+    // authpriv is 10 times 8; err, warning, info and debug are 3, 4, 6 and 7.
+    for (level, priority) in [
+        (Level::Error, 83),
+        (Level::Warning, 84),
+        (Level::Info, 86),
+        (Level::Debug, 87),
+    ] {
+        log.say(level, "denied", &[("host", &"a\n<0>b"), ("n", &7)]);
+        let said = daemon.hear();
+        assert_eq!(
+            said,
+            format!("<{priority}>{us}: denied host=\"a\\u{{a}}<0>b\" n=7")
+        );
+    }
+    log.line(Level::Info, "listening on 127.0.0.1:9002");
+    assert_eq!(
+        daemon.hear(),
+        format!("<86>{us}: listening on 127.0.0.1:9002")
+    );
+    let mut log = Log::syslog_at(vec![daemon.path.clone()], Level::Info);
+    log.say(Level::Debug, "denied", &[]);
+    daemon.has_heard_all();
+}
+
+#[test]
+fn a_syslog_daemon_that_was_started_anew_loses_no_line() {
+    let scratch = Scratch::new();
+    let daemon = Daemon::start(scratch.path().join("log"));
+    let mut log = Log::syslog_at(vec![daemon.path.clone()], Level::Info);
+    for n in 0..3 {
+        log.say(Level::Info, "end", &[("session", &n)]);
+        assert!(daemon.hear().ends_with(&format!(": end session={n}")));
+    }
+    let daemon = Daemon::start(daemon.stop());
+    log.say(Level::Info, "stopped", &[]);
+    assert!(daemon.hear().ends_with(": stopped"));
+    daemon.has_heard_all();
+}
+
+#[test]
+fn lines_without_a_syslog_daemon_are_counted() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("log");
+    let mut syslog = Syslog::at(vec![path.clone()]);
+    for line in [&b"one"[..], b"two"] {
+        assert_eq!(syslog.write(line).unwrap(), 3, "the line is done with");
+    }
+    let daemon = Daemon::start(path);
+    // It is asked for once a second, and not at every line.
+    syslog.write_all(b"three").unwrap();
+    assert_eq!(syslog.dropped, 3);
+    later(&mut syslog);
+    syslog.write_all(b"four").unwrap();
+    assert_eq!(daemon.hear(), "<84>cosserver: dropped lines=3");
+    assert_eq!(daemon.hear(), "four");
+    // It goes away, and comes back.
+    let path = daemon.stop();
+    syslog.write_all(b"five").unwrap();
+    let daemon = Daemon::start(path);
+    later(&mut syslog);
+    syslog.write_all(b"six").unwrap();
+    assert_eq!(daemon.hear(), "<84>cosserver: dropped lines=1");
+    assert_eq!(daemon.hear(), "six");
+    daemon.has_heard_all();
+}
+
+#[test]
+fn a_syslog_daemon_that_takes_nothing_stops_nobody() {
+    let scratch = Scratch::new();
+    let daemon = Daemon::start(scratch.path().join("log"));
+    let mut syslog = Syslog::at(vec![daemon.path.clone()]);
+    let (tell, hear) = channel();
+    std::thread::spawn(move || {
+        let mut sent = 0_u32;
+        while syslog.dropped < 5 {
+            syslog.write_all(b"line").unwrap();
+            sent += 1;
+        }
+        tell.send((syslog, sent)).unwrap();
+    });
+    let (mut syslog, sent) = hear.recv_timeout(PATIENCE).expect("it waits for room");
+    for _ in 0..sent - 5 {
+        assert_eq!(daemon.hear(), "line");
+    }
+    daemon.has_heard_all();
+    syslog.write_all(b"last").unwrap();
+    assert_eq!(daemon.hear(), "<84>cosserver: dropped lines=5");
+    assert_eq!(daemon.hear(), "last");
+    assert_eq!(syslog.dropped, 0);
+}
