@@ -8,6 +8,10 @@ SBINDIR  = $(PREFIX)/sbin
 MANDIR   = $(PREFIX)/share/man
 DOCDIR   = $(PREFIX)/share/doc/cosserver
 DESTDIR  =
+# Whose files go where this machine's init looks for them, and whose PAM file:
+# sysv, systemd, openrc, bsd, runit or none; debian, redhat, plain or none.
+INIT     =
+PAM      =
 # Where the built programs lie.
 PROGRAMS = $${CARGO_TARGET_DIR:-target}/release
 
@@ -15,11 +19,16 @@ MAN1 = cos.1
 MAN5 = cosserver.toml.5 hostinfo.5
 MAN8 = cosserver.8 cosadm.8
 PAGES = README.md NEWS SECURITY.md LICENSE docs/PROTOCOL.md docs/DESIGN.md docs/THREATS.md docs/LESSONS.md
-EXAMPLES = etc/services etc/inetd.conf etc/xinetd etc/hostinfo
 
-# Copies a text, FROM TO, in which our programs have the folders that they are
+# Copies a text, FROM TO, in which our files have the folders that they are
 # installed in; the commands' PATH, which it may name as well, is another matter.
-COPY = copy() { rm -f "$$2" && sed -e 's|/usr/local/sbin/cos|$(SBINDIR)/cos|g' -e 's|/usr/local/bin/cos|$(BINDIR)/cos|g' "$$1" >"$$2" && chmod 644 "$$2"; }; copy
+COPY = copy() { rm -f "$$2" && sed -e 's|/usr/local/sbin/cos|$(SBINDIR)/cos|g' -e 's|/usr/local/bin/cos|$(BINDIR)/cos|g' \
+	-e 's|/usr/local/share/doc/cosserver|$(DOCDIR)|g' -e 's|/usr/local/lib/cosserver|$(PREFIX)/lib/cosserver|g' \
+	"$$1" >"$$2" && chmod 644 "$$2"; }; copy
+
+# The rest of installing: init, PAM, the account, examples.
+PLACE = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BINDIR="$(BINDIR)" SBINDIR="$(SBINDIR)" \
+	DOCDIR="$(DOCDIR)" INIT="$(INIT)" PAM="$(PAM)" scripts/place
 
 .PHONY: all help build demo demo-user test soak lint check-docs fuzz bench install uninstall clean
 
@@ -34,7 +43,8 @@ help:
 	@echo 'make fuzz        every fuzz target, SECONDS=60 each'
 	@echo 'make lint        format, clippy, shell scripts, man pages'
 	@echo 'make check-docs  do documents and code agree?'
-	@echo 'make install     into DESTDIR=, PREFIX=/usr/local; uninstall takes it away'
+	@echo 'make install     into DESTDIR=, PREFIX=/usr/local, for INIT=sysv|systemd|openrc|bsd|runit|none'
+	@echo 'make uninstall   take that away; what was changed is kept'
 	@echo 'make clean       remove what was built'
 
 build:
@@ -69,10 +79,10 @@ bench: build
 
 # Nothing is built here, so that root may install what another user built.
 # Files of the administrator, in /etc/cosserver, are made by `cosadm init` and
-# never touched by this.
+# never touched by this; those for init and PAM are kept where they were changed.
 install:
 	@test -x "$(PROGRAMS)/cosserver" || { echo 'install: nothing built yet: run make first' >&2; exit 1; }
-	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(SBINDIR)" "$(DESTDIR)$(DOCDIR)/examples" \
+	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(SBINDIR)" "$(DESTDIR)$(DOCDIR)" \
 		"$(DESTDIR)$(MANDIR)/man1" "$(DESTDIR)$(MANDIR)/man5" "$(DESTDIR)$(MANDIR)/man8"
 	install -m 755 "$(PROGRAMS)/cos" "$(DESTDIR)$(BINDIR)/cos"
 	ln -sf cos "$(DESTDIR)$(BINDIR)/cosrsh"
@@ -82,10 +92,7 @@ install:
 	for page in $(MAN5); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man5/$$page" || exit 1; done
 	for page in $(MAN8); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man8/$$page" || exit 1; done
 	install -m 644 $(PAGES) "$(DESTDIR)$(DOCDIR)"
-	for file in $(EXAMPLES); do $(COPY) $$file "$(DESTDIR)$(DOCDIR)/examples/$${file##*/}" || exit 1; done
-	@test -n "$(DESTDIR)" || getent passwd _cosserver >/dev/null || \
-		echo 'install: make the account that the network processes run as:' \
-		'useradd --system --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin _cosserver'
+	@$(PLACE) install
 
 uninstall:
 	rm -f "$(DESTDIR)$(BINDIR)/cos" "$(DESTDIR)$(BINDIR)/cosrsh" \
@@ -95,8 +102,8 @@ uninstall:
 	for page in $(MAN5); do rm -f "$(DESTDIR)$(MANDIR)/man5/$$page"; done
 	for page in $(MAN8); do rm -f "$(DESTDIR)$(MANDIR)/man8/$$page"; done
 	for page in $(PAGES); do rm -f "$(DESTDIR)$(DOCDIR)/$${page##*/}"; done
-	for file in $(EXAMPLES); do rm -f "$(DESTDIR)$(DOCDIR)/examples/$${file##*/}"; done
-	-rmdir "$(DESTDIR)$(DOCDIR)/examples" "$(DESTDIR)$(DOCDIR)"
+	@$(PLACE) uninstall
+	-rmdir "$(DESTDIR)$(DOCDIR)"
 
 clean:
 	scripts/cargo clean

@@ -329,7 +329,7 @@ fn install_puts_everything_in_its_place_and_uninstall_takes_it_away() {
         let page = fs::read_to_string(at("share/man/man5/cosserver.toml.5")).unwrap();
         assert_eq!(page, tree::text("docs/man/cosserver.toml.5"));
         assert!(
-            !dest.join("etc").exists(),
+            !dest.join("etc/cosserver").exists(),
             "the administrator's folder is not touched"
         );
     }

@@ -1,0 +1,26 @@
+//! The daemon under the inits and inetds that it is for, each really started, in a
+//! machine of the test's own; and what `make install` puts there.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+mod machine;
+
+#[path = "init/fail2ban.rs"]
+mod fail2ban;
+#[path = "init/inetd.rs"]
+mod inetd;
+#[path = "init/install.rs"]
+mod install;
+#[path = "init/supervised.rs"]
+mod supervised;
+#[path = "init/sysv.rs"]
+mod sysv;
+#[path = "init/texts.rs"]
+mod texts;

@@ -1,0 +1,307 @@
+//! A machine of the test's own: the files of this one, of which every change is lost
+//! at the end (an overlay), a loopback network, processes, `/dev` and `/run` of its own.
+//! What is installed and started in it touches nothing outside. Root alone can make one.
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::missing_panics_doc,
+    clippy::print_stderr,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Instant;
+
+use crate::daemon::{self, Folder, Lines, PATIENCE};
+
+/// The folder of the project.
+pub(crate) fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The folder of the programs that these tests were built with.
+pub(crate) fn programs() -> &'static Path {
+    Path::new(daemon::COSSERVER).parent().unwrap()
+}
+
+/// What `scripts/need` has unpacked for the tests: inetds, runit, OpenRC, fail2ban.
+pub(crate) fn tools() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tools/root")
+}
+
+/// One of these programs. Where it is not there, its test has nothing to do, and says
+/// so; CI fails.
+pub(crate) fn tool(path: &str) -> Option<PathBuf> {
+    let found = Some(tools().join(path)).filter(|p| p.exists());
+    if found.is_none() {
+        let ci = std::env::var("CI").is_ok_and(|v| v == "true");
+        assert!(!ci, "no {path}: scripts/need test unpacks it");
+        eprintln!("passed over: no {path}: scripts/need test unpacks it");
+    }
+    found
+}
+
+/// A program of systemd's: the one that is installed, else the one that was unpacked
+/// with its libraries. It may run here or in a machine.
+pub(crate) fn of_systemd(name: &str) -> Option<Command> {
+    if let Some(installed) = daemon::session::on_path(name) {
+        return Some(Command::new(installed));
+    }
+    let mut command = Command::new(tool(&format!("usr/bin/{name}"))?);
+    let mut libraries = Vec::new();
+    for folder in ["lib", "usr/lib"] {
+        for entry in fs::read_dir(tools().join(folder)).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            libraries.push(path.join("systemd"));
+            libraries.push(path);
+        }
+    }
+    command.env("LD_LIBRARY_PATH", std::env::join_paths(libraries).unwrap());
+    Some(command)
+}
+
+/// The machine, up to its first process, which reaps whatever ends.
+const BOOT: &str = r#"
+set -e
+here=$1 top=$2 programs=$3
+mount -t tmpfs -o mode=755 machine "$here"
+mkdir "$here/upper" "$here/work" "$here/root"
+mount -t overlay -o "lowerdir=/,upperdir=$here/upper,workdir=$here/work" machine "$here/root"
+cd "$here/root"
+for folder in tmp run var/tmp; do mount -t tmpfs machine $folder; done
+chmod 1777 tmp var/tmp
+mount -t proc proc proc
+mount -t tmpfs -o mode=755 machine dev
+mkdir dev/shm
+for device in null zero full random urandom tty; do
+	: >dev/$device
+	mount --bind /dev/$device dev/$device
+done
+ln -s /proc/self/fd dev/fd
+for folder in "$top" "$programs"; do
+	mkdir -p ".$folder"
+	mount --bind "$folder" ".$folder"
+done
+rm -rf etc/cosserver var/lib/cosserver etc/init.d/cosserver etc/pam.d/cosserver usr/local/lib/cosserver
+ip link set lo up
+hostname hostb
+exec chroot . python3 -c '
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+print("up", flush=True)
+while True:
+    signal.sigwait([signal.SIGCHLD])
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+'
+"#;
+
+/// The machine; all of it ends with the value.
+pub(crate) struct Machine {
+    boot: Child,
+    first: i32,
+    _folder: Folder,
+}
+
+impl Machine {
+    /// A machine, or none, and a word why, where this user cannot make one.
+    pub(crate) fn start() -> Option<Self> {
+        if !daemon::needs_root() {
+            return None;
+        }
+        let folder = Folder::new();
+        let flags = "--mount --net --pid --uts --ipc --fork --kill-child";
+        let mut boot = Command::new("unshare")
+            .args(flags.split(' '))
+            .args(["sh", "-c", BOOT, "sh"])
+            .args([&folder.0, top(), programs()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut out = BufReader::new(boot.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        if line != "up\n" {
+            let out = boot.wait_with_output().unwrap();
+            let why = String::from_utf8_lossy(&out.stderr);
+            eprintln!("no machine can be made here: passed over: {why}");
+            return None;
+        }
+        let first = daemon::children(i32::try_from(boot.id()).unwrap())[0];
+        Some(Self {
+            boot,
+            first,
+            _folder: folder,
+        })
+    }
+
+    /// A machine with cosserver installed for this init, its folder made, and a client,
+    /// root's, that may run commands there as `hostb`.
+    pub(crate) fn with_cosserver(init: &str) -> Option<Self> {
+        let machine = Self::start()?;
+        machine.make(&format!("install INIT={init}"));
+        machine.must(
+            "cosadm init
+             cosadm host invite hosta --addr 127.0.0.1 --addr ::1 --run-as root >/root/card
+             cosadm -C /root/A init
+             cosadm -C /root/A host join /root/card --name hostb
+             cat /etc/cosserver/cosserver.toml >/root/toml
+             { echo 'listen = [\"127.0.0.1\", \"::1\"]'; cat /root/toml; } >/etc/cosserver/cosserver.toml",
+        );
+        Some(machine)
+    }
+
+    /// `make` in the project's folder, what it says included.
+    pub(crate) fn make(&self, what: &str) -> String {
+        let (top, programs) = (top().display(), programs().display());
+        self.must(&format!(
+            "make --no-print-directory -s -C '{top}' PROGRAMS='{programs}' {what} 2>&1"
+        ))
+    }
+
+    /// A path in the machine, as seen from outside.
+    pub(crate) fn path(&self, inside: &str) -> PathBuf {
+        Path::new(&format!("/proc/{}/root", self.first)).join(inside.trim_start_matches('/'))
+    }
+
+    pub(crate) fn text(&self, inside: &str) -> String {
+        fs::read_to_string(self.path(inside)).unwrap_or_else(|e| panic!("{inside}: {e}"))
+    }
+
+    /// What the machine's programs send to syslog, with its priority in front; must be
+    /// called before they start.
+    pub(crate) fn syslog(&self) -> Lines {
+        Lines::collect(Datagrams(
+            UnixDatagram::bind(self.path("/dev/log")).unwrap(),
+        ))
+    }
+
+    /// A shell in the machine that will run this.
+    pub(crate) fn shell(&self, script: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["-t", &self.first.to_string()])
+            .args(["-m", "-n", "-p", "-u", "-i", "-r", "-w"])
+            .args(["sh", "-c", script])
+            .env_clear()
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
+            .env("HOME", "/root")
+            .env("COS_CONFIG_DIR_A", "/root/A")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs this to its end.
+    pub(crate) fn sh(&self, script: &str) -> Output {
+        self.shell(script).output().unwrap()
+    }
+
+    /// Runs this, which must end with this status; all it said.
+    pub(crate) fn ends(&self, status: i32, script: &str) -> String {
+        let out = self.sh(script);
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        );
+        assert_eq!(out.status.code(), Some(status), "{script}: {said}");
+        said
+    }
+
+    /// Runs this, each line of which must succeed.
+    pub(crate) fn must(&self, script: &str) -> String {
+        self.ends(0, &format!("set -e\n{script}"))
+    }
+
+    /// Puts an unpacked package's files where they would be if it were installed.
+    pub(crate) fn install_tools(&self) {
+        let root = tools();
+        self.must(&format!(
+            "tar -C '{}' -cf - . | tar -C / --keep-directory-symlink -xf -",
+            root.display()
+        ));
+    }
+
+    /// `cosrsh hostb WORDS…`, as root's scripts call it.
+    pub(crate) fn cosrsh(&self, words: &str) -> Output {
+        self.sh(&format!("COS_CONFIG_DIR=/root/A cosrsh hostb {words}"))
+    }
+
+    /// Commands with output, input and an exit status go to the machine's daemon and back.
+    pub(crate) fn serves(&self) {
+        let out = self.cosrsh("'echo out; echo err >&2; exit 3'");
+        assert_eq!(out.status.code(), Some(3), "{out:?}");
+        assert_eq!((&*out.stdout, &*out.stderr), (&b"out\n"[..], &b"err\n"[..]));
+        let back = self.must("echo in | COS_CONFIG_DIR=/root/A cosrsh hostb cat");
+        assert_eq!(back, "in\n");
+        assert_eq!(self.cosrsh("true").status.code(), Some(0));
+    }
+
+    /// The command lines of the machine's processes that have this word in them, without
+    /// those of the commands by which it is asked.
+    pub(crate) fn running(&self, word: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.path("/proc")).unwrap().flatten() {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(word) {
+                found.push(format!("{} {line}", entry.file_name().to_string_lossy()));
+            }
+        }
+        found
+    }
+
+    /// Waits until something is so.
+    pub(crate) fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
+        daemon::until(what, || is_so(self));
+    }
+
+    /// The number in the pid file.
+    pub(crate) fn pid(&self) -> i32 {
+        self.text("/run/cosserver/cosserver.pid")
+            .trim()
+            .parse()
+            .unwrap()
+    }
+}
+
+/// What comes to a socket of datagrams, a line each.
+struct Datagrams(UnixDatagram);
+
+impl Read for Datagrams {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let most = into.len() - 1;
+        let n = self.0.recv(&mut into[..most])?;
+        into[n] = b'\n';
+        Ok(n + 1)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.boot.kill();
+        let _ = self.boot.wait();
+        // Its first process takes all others along; the folder is free when it is gone.
+        let end = Instant::now() + PATIENCE;
+        while Path::new(&format!("/proc/{}/root/etc", self.first)).exists() && Instant::now() < end
+        {
+            std::thread::yield_now();
+        }
+    }
+}
