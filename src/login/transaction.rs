@@ -8,11 +8,12 @@ use nix::unistd::{Gid, Group, setgroups};
 
 use super::application::Application;
 use super::conversation::{Conversation, Held};
-use super::{Line, SERVICE};
+use super::Line;
 use crate::channel::login::{Begin, Known, Launch, Order, Task, Word};
 use crate::fault::Fault;
 use crate::sys::account::{self, Account};
 use crate::sys::pam::{self, Failure, Item, Pam, Standing};
+use crate::sys::pam_files::SERVICE;
 use crate::sys::process;
 
 /// What PAM_TTY says: there is no terminal, and some modules want one named.

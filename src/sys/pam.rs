@@ -6,19 +6,9 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use pam::ffi;
 use zeroize::Zeroizing;
-
-/// Where PAM looks for a service's stack, besides the one file for all of them.
-const FOLDERS: [&str; 3] = ["/etc/pam.d", "/usr/lib/pam.d", "/usr/share/pam.d"];
-
-/// Whether a service has a stack of its own. Without one PAM falls through to
-/// `other`, which may let people in.
-pub fn has_service(service: &str) -> bool {
-    FOLDERS.iter().any(|f| Path::new(f).join(service).is_file())
-}
 
 /// One message of a conversation: PAM's style, and its words.
 pub struct Message {
