@@ -188,6 +188,8 @@ impl Monitor {
         let granted =
             policy::grant_application(caller, &known.groups, &self.settings.gui, serves)
                 .map_err(|r| r.of(peer))?;
+        // A module may have made him another, whose session it is then.
+        login.begin.user.clone_from(&granted.to().account().name);
         let application = gui::prepare(&granted, &self.settings.exec.path)?;
         let detach = granted.service().detach;
         let streams = gui::Streams::new(detach)?;
@@ -391,7 +393,11 @@ impl Monitor {
             return;
         };
         let (connection, peer) = (login.connection.take(), login.peer);
-        if login.late.is_some() {
+        let works = login.late.is_some();
+        // It is in the midst of opening the PAM session.
+        let left_open = (works && matches!(login.stage, Stage::Launching(..)))
+            .then(|| login.begin.clone());
+        if works {
             self.logins.kill(id);
         }
         if let Some((_, pid)) = self.logins.remove(id) {
@@ -399,6 +405,9 @@ impl Monitor {
         }
         if let Some(connection) = connection {
             self.refuse(connection, &Refusal::new(cause, words).of(peer));
+        }
+        if let Some(begin) = left_open {
+            self.close_pam_session(peer, begin, Vec::new(), Instant::now());
         }
     }
 
