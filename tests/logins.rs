@@ -14,6 +14,16 @@ mod login;
 
 #[path = "login/asked.rs"]
 mod asked;
+#[path = "login/client.rs"]
+mod client;
+#[path = "login/display.rs"]
+mod display;
+#[path = "login/ends.rs"]
+mod ends;
+#[path = "login/inside.rs"]
+mod inside;
+#[path = "login/tables.rs"]
+mod tables;
 #[path = "login/trouble.rs"]
 mod trouble;
 

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -324,7 +324,7 @@ pub fn reference(line: &str) -> String {
 
 /// Starts a client with its input closed, to look on.
 pub fn look_on(command: &mut Command) -> Session {
-    let mut session = Session::spawn(command.stdin(Stdio::null()));
+    let mut session = Session::spawn(command);
     drop(session.stdin.take());
     session
 }

@@ -98,7 +98,10 @@ int pam_sm_setcred(pam_handle_t *pam, int flags, int argc, const char **argv)
 
 int pam_sm_acct_mgmt(pam_handle_t *pam, int flags, int argc, const char **argv)
 {
+    const char *name = argument(argc, argv, "rename");
     (void)flags;
+    if (name != NULL && pam_set_item(pam, PAM_USER, name) != PAM_SUCCESS)
+        return PAM_AUTH_ERR;
     return tell(pam, argc, argv);
 }
 

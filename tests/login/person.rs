@@ -1,5 +1,6 @@
 //! Somebody who logs in by hand: each record is seen as it comes.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use cosserver::secret::{KeyPair, PublicKey};
@@ -21,6 +22,8 @@ pub struct Person {
     machine: KeyPair,
     host: PublicKey,
     port: u16,
+    /// The address he comes from.
+    pub from: IpAddr,
     pub user: String,
     pub application: String,
 }
@@ -53,6 +56,7 @@ impl Person {
             machine: caller.machine,
             host: caller.host,
             port: d.port,
+            from: IpAddr::V4(Ipv4Addr::LOCALHOST),
             user: user.into(),
             application: application.into(),
         }
@@ -60,7 +64,7 @@ impl Person {
 
     /// Asks, and takes the first prompts.
     pub fn ask(&self) -> Talk {
-        let mut stranger = Stranger::connect(self.port);
+        let mut stranger = Stranger::from_address(self.from, self.port);
         let greeting = stranger.greet();
         let hello = Hello::parse(&greeting.hello).unwrap();
         let theirs = ServerHello::parse(&greeting.server_hello, &hello).unwrap();

@@ -147,3 +147,24 @@ fn without_a_service_file_applications_are_refused_at_the_start() {
     let out = daemon::run(daemon::cosserver().arg("-t").arg("-f").arg(toml));
     assert!(out.status.success(), "{out:?}");
 }
+
+#[test]
+fn only_so_many_logins_are_under_way_and_one_who_leaves_makes_room() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\nwaiting = 3\n[daemon]\nrefusal-interval = 1\n",
+        ..Plan::default()
+    }
+    .start();
+    let alice = Person::new(&l.d, "alice", "hello");
+    let mut asked: Vec<_> = (0..3).map(|_| alice.ask()).collect();
+    let ended = l.alice(&["hello"]);
+    assert_eq!(ended.status, Some(255), "{ended:?}");
+    let line = l.d.log.wait("too many logins under way");
+    assert!(line.contains(&crate::login::reference(&ended.err[0])), "{line}");
+    drop(asked.pop());
+    until("there is room", || l.alice(&["hello"]).status == Some(0));
+    assert_eq!(asked.len(), 2);
+}
