@@ -85,7 +85,7 @@ fn no_cause_of_a_refusal_shows_in_its_time() {
         ..Plan::default()
     }
     .start();
-    let each = if daemon::long() { 1000 } else { 100 };
+    let each: usize = if daemon::long() { 1000 } else { 100 };
     let rounds = each.div_ceil(STRANGERS);
     let samples: Mutex<BTreeMap<&str, Vec<f64>>> = Mutex::default();
     std::thread::scope(|threads| {

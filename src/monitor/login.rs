@@ -82,8 +82,9 @@ impl Monitor {
     /// A login's worker has something to say.
     pub(super) fn hear_worker(&mut self, id: LoginId, buffer: &mut [u8], now: Instant) {
         loop {
+            // Refused just now: its turn is another's.
             let Some(login) = self.logins.get(id) else {
-                return;
+                break;
             };
             match login.channel().map(|c| c.receive(buffer)) {
                 Some(Ok(Incoming::Message(message, _))) => match Word::decode(&message) {
@@ -423,6 +424,7 @@ impl Monitor {
             if let Some((_, pid)) = self.logins.remove(id) {
                 self.corpses.extend(pid);
             }
+            self.give_turns(Instant::now());
         }
     }
 

@@ -134,8 +134,9 @@ impl Talk {
         let mut content = Answers::new(answers.collect()).unwrap().encode().unwrap();
         let tag = self.sealer.seal(&mut content).unwrap();
         content.extend_from_slice(&tag);
-        self.stranger.send(&record::compose(Kind::Sealed, &content).unwrap());
+        let record = record::compose(Kind::Sealed, &content).unwrap();
         self.answered = Instant::now();
+        self.stranger.send(&record);
         let record = self.stranger.record().expect("neither yes nor no");
         let after = self.answered.elapsed();
         self.shape.push(shape(&record));

@@ -168,3 +168,27 @@ fn only_so_many_logins_are_under_way_and_one_who_leaves_makes_room() {
     until("there is room", || l.alice(&["hello"]).status == Some(0));
     assert_eq!(asked.len(), 2);
 }
+
+#[test]
+fn the_turn_of_one_that_hangs_is_anothers() {
+    if !needs_root() {
+        return;
+    }
+    // Only bob's login hangs, and it has the only turn.
+    let unless = "auth [success=1 default=ignore] pam_succeed_if.so quiet user != bob";
+    let plan = Plan {
+        settings: "[login]\nchecks = 1\ncheck = 1\n",
+        ..Plan::around(&format!("{unless}\nauth required BARE hang"), "")
+    };
+    let l = Logins {
+        d: daemon::Daemon::start_in(plan.folder(), &["-d"]),
+    };
+    let bob = crate::login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"]));
+    l.d.log.wait("user=bob");
+    let alice = crate::login::look_on(&mut l.gui("alice", "secret\n", &[], &["hello"]));
+    l.d.log.wait("user=alice");
+    assert_eq!(children(l.d.pid()).len(), 3, "gate, relay, and one worker");
+    let ended = alice.finish();
+    assert_eq!(bob.finish().status, Some(255));
+    assert_eq!((ended.status, ended.out), (Some(0), vec!["hello".to_owned()]), "{:?}", ended.err);
+}
