@@ -6,7 +6,6 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
-    clippy::print_stderr,
     reason = "a test panics where something is not as it should be, and starts programs"
 )]
 
@@ -14,12 +13,18 @@ mod daemon;
 mod login;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use daemon::needs_root;
 use login::person::{Person, Said};
 use login::{DEBIANS, Logins, PASSWORD, Plan, WRONG};
+
+/// Says a figure where it is seen, also when the test passes.
+macro_rules! say {
+    ($($words:tt)*) => { writeln!(std::io::stderr(), $($words)*).unwrap() };
+}
 
 /// One test at a time: each needs the machine for itself.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -59,7 +64,9 @@ fn order(stranger: usize, round: usize) -> Vec<usize> {
     let mut state = (stranger * 7919 + round + 1) as u64;
     let mut order: Vec<usize> = (0..CAUSES.len()).collect();
     for i in (1..order.len()).rev() {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         order.swap(i, (state >> 33) as usize % (i + 1));
     }
     order
@@ -99,7 +106,10 @@ fn no_cause_of_a_refusal_shows_in_its_time() {
                         let (shape, after) = person.refused(answer);
                         assert_eq!((shape.len(), shape[1]), (2, (15, 5)));
                         let mut samples = samples.lock().unwrap();
-                        samples.entry(name).or_default().push(after.as_secs_f64() * 1e6);
+                        samples
+                            .entry(name)
+                            .or_default()
+                            .push(after.as_secs_f64() * 1e6);
                     }
                 }
             });
@@ -119,10 +129,10 @@ fn no_cause_of_a_refusal_shows_in_its_time() {
     }
     for name in &names {
         let mut all = samples[name].clone();
-        eprintln!("{name}: median {:.0} µs of {}", median(&mut all), all.len());
+        say!("{name}: median {:.0} µs of {}", median(&mut all), all.len());
     }
     let (t, a, b) = worst;
-    eprintln!("five causes of refusals: largest |t| {t:.2} ({a}, {b}); 4.5 is the most");
+    say!("five causes of refusals: largest |t| {t:.2} ({a}, {b}); 4.5 is the most");
     assert!(t <= 4.5, "{a} and {b} are told apart: |t| {t:.2}");
 }
 
@@ -170,11 +180,17 @@ fn a_right_login_is_served_while_32_wrong_ones_are_refused() {
             for guesser in guessers {
                 let (shape, after) = guesser.join().unwrap();
                 assert_eq!(shape[1], (15, 5));
-                assert!(after > Duration::from_millis(1980), "it came after {after:?}");
+                assert!(
+                    after > Duration::from_millis(1980),
+                    "it came after {after:?}"
+                );
             }
         });
     }
     let (quiet, busy) = (median(&mut quiet), median(&mut busy));
-    eprintln!("a right login: quiet {quiet:.0} ms, with 32 wrong ones at once {busy:.0} ms");
-    assert!(busy <= 3.0 * quiet, "quiet {quiet:.0} ms, and then {busy:.0} ms");
+    say!("a right login: quiet {quiet:.0} ms, with 32 wrong ones at once {busy:.0} ms");
+    assert!(
+        busy <= 3.0 * quiet,
+        "quiet {quiet:.0} ms, and then {busy:.0} ms"
+    );
 }

@@ -22,6 +22,8 @@ mod display;
 mod ends;
 #[path = "login/inside.rs"]
 mod inside;
+#[path = "login/own.rs"]
+mod own;
 #[path = "login/tables.rs"]
 mod tables;
 #[path = "login/trouble.rs"]
@@ -40,7 +42,9 @@ fn a_right_password_gets_in() {
     l.all_closed(1);
     let notes = l.notes();
     assert!(
-        notes.iter().all(|n| n.contains("user=alice rhost=127.0.0.1 tty=cosserver tag=")),
+        notes
+            .iter()
+            .all(|n| n.contains("user=alice rhost=127.0.0.1 tty=cosserver tag=")),
         "{notes:?}"
     );
     // PAM opens and closes in one and the same process, with its variables.
@@ -48,7 +52,12 @@ fn a_right_password_gets_in() {
     assert!(notes.iter().all(|n| end(n) == end(&notes[0])), "{notes:?}");
     assert!(end(&notes[0]).starts_with("mine "));
     let line = l.d.log.wait("login session=");
-    for part in ["user=alice", "application=hello", "display=127.0.0.1:9003", "detached=false"] {
+    for part in [
+        "user=alice",
+        "application=hello",
+        "display=127.0.0.1:9003",
+        "detached=false",
+    ] {
         assert!(line.contains(part), "{part}: {line}");
     }
 }
@@ -63,17 +72,31 @@ fn whoever_must_not_get_in_is_refused_and_the_log_says_why() {
     let right = format!("{PASSWORD}\n");
     for (user, answers, application, why) in [
         ("alice", &wrong, "hello", "Authentication failure"),
-        ("nobodyhere", &right, "hello", "User not known to the underlying authentication module"),
+        (
+            "nobodyhere",
+            &right,
+            "hello",
+            "User not known to the underlying authentication module",
+        ),
         ("locked", &right, "hello", "Authentication failure"),
         ("expired", &right, "hello", "User account has expired"),
         ("empty", &"\n".to_owned(), "hello", "Authentication failure"),
         ("empty", &right, "hello", "Authentication failure"),
         ("alice", &right, "nothing", "there is no [gui.nothing]"),
-        ("bob", &right, "show", "users of [gui.show] does not name bob"),
+        (
+            "bob",
+            &right,
+            "show",
+            "users of [gui.show] does not name bob",
+        ),
         ("root", &right, "hello", "Authentication failure"),
     ] {
         let line = l.refused(user, answers, &[application]);
         assert!(line.contains(why), "{user} {application}: {line}");
     }
-    assert_eq!(l.notes(), Vec::<String>::new(), "a session for somebody refused");
+    assert_eq!(
+        l.notes(),
+        Vec::<String>::new(),
+        "a session for somebody refused"
+    );
 }

@@ -92,7 +92,10 @@ fn a_second_factor_is_asked_for_with_echo_or_without() {
         let alice = Person::new(&l.d, "alice", "hello");
         let talk = alice.ask();
         let styles: Vec<_> = talk.texts.iter().map(|t| t.style).collect();
-        assert_eq!((styles, talk.words()), (vec![Style::Hidden], vec!["Password: "]));
+        assert_eq!(
+            (styles, talk.words()),
+            (vec![Style::Hidden], vec!["Password: "])
+        );
         let talk = prompted(talk.answer(&[PASSWORD]));
         assert_eq!((talk.texts[0].style, talk.words()), (style, vec!["Code: "]));
         assert_eq!(accepted(talk.answer(&["4711"])), Vec::<String>::new());
@@ -104,13 +107,22 @@ fn a_second_factor_is_asked_for_with_echo_or_without() {
             at_a_multiple(after);
             seen.push(shape);
         }
-        assert!(seen.iter().all(|s| *s == seen[0] && s.len() == 3), "{seen:?}");
+        assert!(
+            seen.iter().all(|s| *s == seen[0] && s.len() == 3),
+            "{seen:?}"
+        );
         // And by the real client, which takes a line for each.
         let right = l.ended(&mut l.gui("alice", "secret\n4711\n", &[], &["hello"]));
-        assert_eq!((right.status, right.out), (Some(0), vec!["hello".to_owned()]));
+        assert_eq!(
+            (right.status, right.out),
+            (Some(0), vec!["hello".to_owned()])
+        );
         let short = l.ended(&mut l.gui("alice", "secret\n", &[], &["hello"]));
         assert_eq!(short.status, Some(255), "{short:?}");
-        assert!(short.err.concat().contains("there is no answer left"), "{short:?}");
+        assert!(
+            short.err.concat().contains("there is no answer left"),
+            "{short:?}"
+        );
     }
 }
 
@@ -128,7 +140,11 @@ fn an_expired_password_is_changed_on_the_spot_and_the_new_one_is_good() {
     let refused = loop {
         let new = talk.words().concat().contains("ew password");
         news += usize::from(new);
-        let answer = if new { format!("Different-{news}-pw") } else { PASSWORD.to_owned() };
+        let answer = if new {
+            format!("Different-{news}-pw")
+        } else {
+            PASSWORD.to_owned()
+        };
         match talk.answer(&[&answer]) {
             Said::Prompts(next) => talk = next,
             other => break denied(other),
@@ -146,7 +162,11 @@ fn an_expired_password_is_changed_on_the_spot_and_the_new_one_is_good() {
             other => break drop(accepted(other)),
         }
     }
-    assert_eq!(asked.iter().filter(|a| **a == "Quite-an0ther").count(), 2, "{asked:?}");
+    assert_eq!(
+        asked.iter().filter(|a| **a == "Quite-an0ther").count(),
+        2,
+        "{asked:?}"
+    );
     let out = l.ended(&mut l.gui("stale", "Quite-an0ther\n", &[], &["hello"]));
     assert_eq!((out.status, out.out), (Some(0), vec!["hello".to_owned()]));
     let line = l.refused("stale", "secret\n", &["hello"]);
@@ -200,7 +220,10 @@ fn what_a_module_tells_comes_with_the_next_prompt_or_with_success_and_to_no_stra
     let ended = l.ended(&mut l.gui("alice", "secret\n", &[], &["hello"]));
     assert_eq!(ended.out, ["hello"]);
     let err = ended.err.join("\n");
-    assert!(err.contains("an error text?[2J") && err.contains("an information text"), "{err}");
+    assert!(
+        err.contains("an error text?[2J") && err.contains("an information text"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -245,6 +268,11 @@ fn many_prompts_are_put_until_it_is_too_many() {
         let answers = format!("secret\n{}", "4711\n".repeat(more));
         let ended = look_on(&mut l.gui("alice", &answers, &[], &["hello"])).finish();
         let expected = if is_in { Some(0) } else { Some(255) };
-        assert_eq!(ended.status, expected, "{more}: {ended:?}\n{}", l.log_text());
+        assert_eq!(
+            ended.status,
+            expected,
+            "{more}: {ended:?}\n{}",
+            l.log_text()
+        );
     }
 }

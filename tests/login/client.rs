@@ -24,7 +24,10 @@ impl Seat {
     fn take(command: &Command) -> Self {
         let ends = nix::pty::openpty(None, None).unwrap();
         let mut setsid = Command::new("setsid");
-        setsid.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        setsid
+            .arg("--ctty")
+            .arg(command.get_program())
+            .args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => setsid.env(name, value),
@@ -32,7 +35,10 @@ impl Seat {
             };
         }
         // Standard input is the terminal, so that it becomes the session's.
-        setsid.stdin(ends.slave).stdout(Stdio::piped()).stderr(Stdio::piped());
+        setsid
+            .stdin(ends.slave)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let client = Session::of(setsid.spawn().unwrap());
         Self {
             terminal: ends.master.into(),
@@ -67,10 +73,15 @@ impl Seat {
 
     /// The client's end; its echo is on again.
     fn ends(self) -> crate::daemon::session::Ended {
-        let Self { terminal, client, .. } = self;
+        let Self {
+            terminal, client, ..
+        } = self;
         let ended = client.finish();
         let settings = tcgetattr(terminal.as_fd()).unwrap();
-        assert!(settings.local_flags.contains(LocalFlags::ECHO), "no echo: {ended:?}");
+        assert!(
+            settings.local_flags.contains(LocalFlags::ECHO),
+            "no echo: {ended:?}"
+        );
         ended
     }
 }
@@ -102,7 +113,12 @@ fn at_a_terminal_the_password_is_asked_for_and_not_shown() {
     seat.sees("4711");
     assert!(!seat.seen.contains("secre"), "{:?}", seat.seen);
     let ended = seat.ends();
-    assert_eq!((ended.status, ended.out), (Some(0), vec!["hello".to_owned()]), "{:?}", ended.err);
+    assert_eq!(
+        (ended.status, ended.out),
+        (Some(0), vec!["hello".to_owned()]),
+        "{:?}",
+        ended.err
+    );
     assert_eq!(ended.err, Vec::<String>::new());
 }
 
@@ -119,7 +135,10 @@ fn an_interrupt_at_the_password_leaves_the_terminal_as_it_was() {
         let ended = seat.ends();
         assert_eq!(ended.status, Some(255), "{ended:?}");
         let err = ended.err.join("\n");
-        assert!(err.contains("interrupted") || err.contains("no answer left"), "{err}");
+        assert!(
+            err.contains("interrupted") || err.contains("no answer left"),
+            "{err}"
+        );
     }
     assert_eq!(l.notes(), Vec::<String>::new());
 }
@@ -133,7 +152,10 @@ fn a_key_that_is_not_pinned_is_asked_about_and_pinned() {
     let known_hosts = l.d.client().join("known_hosts");
     let before = fs::read_to_string(&known_hosts).unwrap();
     let check = crate::daemon::run(
-        Command::new(crate::daemon::COSADM).arg("-C").arg(l.d.server()).arg("check"),
+        Command::new(crate::daemon::COSADM)
+            .arg("-C")
+            .arg(l.d.server())
+            .arg("check"),
     );
     let check = String::from_utf8(check.stdout).unwrap();
     // By its address it is another host to the client, once the table does not have it.
@@ -141,7 +163,10 @@ fn a_key_that_is_not_pinned_is_asked_about_and_pinned() {
     let mut seat = Seat::take(&asks(&l, &[], "127.0.0.1"));
     seat.sees("(yes/no) ");
     let fingerprint = seat.seen.lines().nth(1).unwrap().trim().to_owned();
-    assert!(fingerprint.len() > 16 && check.contains(&fingerprint), "{fingerprint}: {check}");
+    assert!(
+        fingerprint.len() > 16 && check.contains(&fingerprint),
+        "{fingerprint}: {check}"
+    );
     seat.types(b"maybe\n");
     seat.sees("Please say yes or no.");
     seat.types(b"no\n");
@@ -149,7 +174,12 @@ fn a_key_that_is_not_pinned_is_asked_about_and_pinned() {
     assert_eq!(ended.status, Some(255), "{ended:?}");
     assert!(ended.err.concat().contains("nothing was sent"), "{ended:?}");
     l.d.log.wait("cause=left");
-    assert_eq!((l.d.log.count("denied"), l.d.log.count("login ")), (0, 0), "{}", l.log_text());
+    assert_eq!(
+        (l.d.log.count("denied"), l.d.log.count("login ")),
+        (0, 0),
+        "{}",
+        l.log_text()
+    );
     assert_eq!(fs::read_to_string(&known_hosts).unwrap(), before);
     // Nobody is asked in batch, or where a descriptor answers; the key is named.
     for flags in [&["-o", "BatchMode=yes"][..], &["--password-fd", "0"]] {
@@ -157,7 +187,10 @@ fn a_key_that_is_not_pinned_is_asked_about_and_pinned() {
         let ended = seat.ends();
         assert_eq!(ended.status, Some(255), "{ended:?}");
         let err = ended.err.concat();
-        assert!(err.contains(&fingerprint) && err.contains("known_hosts"), "{err}");
+        assert!(
+            err.contains(&fingerprint) && err.contains("known_hosts"),
+            "{err}"
+        );
         assert_eq!(fs::read_to_string(&known_hosts).unwrap(), before);
     }
     let mut seat = Seat::take(&asks(&l, &[], "127.0.0.1"));
@@ -168,7 +201,10 @@ fn a_key_that_is_not_pinned_is_asked_about_and_pinned() {
     assert_eq!(seat.ends().out, ["hello"]);
     let after = fs::read_to_string(&known_hosts).unwrap();
     let added = after.strip_prefix(&before).unwrap();
-    assert!(added.starts_with("127.0.0.1 ") && added.lines().count() == 1, "{after}");
+    assert!(
+        added.starts_with("127.0.0.1 ") && added.lines().count() == 1,
+        "{after}"
+    );
     // From now on it is known.
     let mut seat = Seat::take(&asks(&l, &[], "127.0.0.1"));
     seat.sees("Password: ");
@@ -195,10 +231,18 @@ fn a_changed_key_stops_everything() {
         let ended = seat.ends();
         assert_eq!((ended.status, ended.out.len()), (Some(255), 0), "{ended:?}");
         let err = ended.err.concat();
-        assert!(err.contains("HAS CHANGED") && err.contains("Nothing was sent"), "{err}");
+        assert!(
+            err.contains("HAS CHANGED") && err.contains("Nothing was sent"),
+            "{err}"
+        );
     }
     l.d.log.wait_from(lines, |l| l.contains("cause=left"));
-    assert_eq!((l.d.log.count("denied"), l.d.log.count("login ")), (0, 0), "{}", l.log_text());
+    assert_eq!(
+        (l.d.log.count("denied"), l.d.log.count("login ")),
+        (0, 0),
+        "{}",
+        l.log_text()
+    );
     assert_eq!(fs::read(&known_hosts).unwrap(), before);
 }
 
@@ -214,7 +258,10 @@ fn a_program_answers_where_cos_askpass_names_one() {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         file
     };
-    let good = script("good", "case $1 in 'Password: ') echo secret;; 'Code: ') echo 4711;; esac");
+    let good = script(
+        "good",
+        "case $1 in 'Password: ') echo secret;; 'Code: ') echo 4711;; esac",
+    );
     let bad = script("bad", "echo secret; exit 1");
     let run = |flags: &[&str], program: &std::path::Path| {
         l.ended(asks(&l, flags, "hostb").env("COS_ASKPASS", program))
@@ -222,12 +269,20 @@ fn a_program_answers_where_cos_askpass_names_one() {
     // Also in batch: no person is asked.
     for flags in [&[][..], &["-o", "BatchMode=yes"]] {
         let ended = run(flags, &good);
-        assert_eq!((ended.status, ended.out), (Some(0), vec!["hello".to_owned()]), "{:?}", ended.err);
+        assert_eq!(
+            (ended.status, ended.out),
+            (Some(0), vec!["hello".to_owned()]),
+            "{:?}",
+            ended.err
+        );
     }
     for program in [&bad, &l.d.folder.path("missing")] {
         let ended = run(&[], program);
         assert_eq!((ended.status, ended.out.len()), (Some(255), 0), "{ended:?}");
-        assert!(ended.err.concat().contains(program.to_str().unwrap()), "{ended:?}");
+        assert!(
+            ended.err.concat().contains(program.to_str().unwrap()),
+            "{ended:?}"
+        );
     }
 }
 
@@ -240,7 +295,10 @@ fn where_nobody_can_answer_it_says_what_would() {
     // No terminal; and one, in batch.
     let mut alone = Command::new("setsid");
     let command = asks(&l, &[], "hostb");
-    alone.arg("--wait").arg(command.get_program()).args(command.get_args());
+    alone
+        .arg("--wait")
+        .arg(command.get_program())
+        .args(command.get_args());
     alone.env_remove("COS_ASKPASS");
     let ended = l.ended(&mut alone);
     let batch = Seat::take(&asks(&l, &["-o", "BatchMode=yes"], "hostb")).ends();
@@ -253,7 +311,13 @@ fn where_nobody_can_answer_it_says_what_would() {
     }
     let closed = l.ended(&mut asks(&l, &["--password-fd", "77"], "hostb"));
     assert_eq!(closed.status, Some(255));
-    assert!(closed.err.concat().contains("--password-fd 77: it is not open"), "{closed:?}");
+    assert!(
+        closed
+            .err
+            .concat()
+            .contains("--password-fd 77: it is not open"),
+        "{closed:?}"
+    );
     let line = "x".repeat(600);
     let long = l.ended(&mut l.gui("alice", &format!("{line}\n"), &[], &["hello"]));
     assert_eq!(long.status, Some(255));
@@ -271,7 +335,10 @@ fn answers_on_standard_input_leave_the_rest_of_it_to_the_application() {
     }
     .start();
     let mut command = Command::new(COS);
-    command.arg("-C").arg(l.d.client()).args(["gui", "--password-fd", "0"]);
+    command
+        .arg("-C")
+        .arg(l.d.client())
+        .args(["gui", "--password-fd", "0"]);
     command.args(["-p", &l.d.port.to_string(), "-l", "alice", "hostb", "cat"]);
     command.env_remove("GUI_HOST").env_remove("GUI_PORT");
     let mut session = Session::spawn(&mut command);
@@ -279,5 +346,10 @@ fn answers_on_standard_input_leave_the_rest_of_it_to_the_application() {
     session.say("for the application");
     drop(session.stdin.take());
     let ended = session.finish();
-    assert_eq!((ended.status, ended.out), (Some(0), vec!["for the application".to_owned()]), "{:?}", ended.err);
+    assert_eq!(
+        (ended.status, ended.out),
+        (Some(0), vec!["for the application".to_owned()]),
+        "{:?}",
+        ended.err
+    );
 }

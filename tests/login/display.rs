@@ -79,15 +79,26 @@ fn gui_host_and_gui_port_are_the_pcs_or_what_display_says() {
     }
     for display in ["9103", ":0", ":99999", "pc:x", "2001:db8::7:"] {
         let ended = l.ended(&mut l.gui("alice", "secret\n", &["--display", display], &["display"]));
-        assert_eq!((ended.status, ended.out.len()), (Some(255), 0), "{display}: {ended:?}");
+        assert_eq!(
+            (ended.status, ended.out.len()),
+            (Some(255), 0),
+            "{display}: {ended:?}"
+        );
     }
 }
 
 /// `cos gui` as an application inside runs it: GUI_HOST and GUI_PORT are set.
 fn inside(l: &Logins, flags: &[&str], words: &[&str]) -> Command {
     let mut command = Command::new(COS);
-    command.arg("-C").arg(l.d.client()).args(["gui", "-p", &l.d.port.to_string()]);
-    command.args(["-o", "BatchMode=yes"]).args(flags).arg("hostb").args(words);
+    command
+        .arg("-C")
+        .arg(l.d.client())
+        .args(["gui", "-p", &l.d.port.to_string()]);
+    command
+        .args(["-o", "BatchMode=yes"])
+        .args(flags)
+        .arg("hostb")
+        .args(words);
     command.env("GUI_HOST", "192.0.2.9").env("GUI_PORT", "9444");
     command.env_remove("COS_ASKPASS");
     command
@@ -101,15 +112,29 @@ fn inside_an_application_a_host_is_asked_by_hash_and_displays_on_the_same_pc() {
     let l = start();
     let hostinfo = l.d.server().join("hostinfo");
     let text = fs::read_to_string(&hostinfo).unwrap();
-    fs::write(&hostinfo, text.replace("run-as=root", "run-as=root,alice,bob,expired")).unwrap();
+    fs::write(
+        &hostinfo,
+        text.replace("run-as=root", "run-as=root,alice,bob,expired"),
+    )
+    .unwrap();
     l.d.signal(nix::sys::signal::Signal::SIGHUP);
     l.d.log.wait("reloaded");
 
     let run = |flags: &[&str], words: &[&str]| l.ended(&mut inside(&l, flags, words));
     let ended = run(&[], &["who"]);
-    assert_eq!(ended.out, ["root", "hosta root 192.0.2.9 9444"], "{ended:?}\n{}", l.log_text());
+    assert_eq!(
+        ended.out,
+        ["root", "hosta root 192.0.2.9 9444"],
+        "{ended:?}\n{}",
+        l.log_text()
+    );
     let ended = run(&["-l", "alice"], &["who"]);
-    assert_eq!(ended.out, ["alice", "hosta root 192.0.2.9 9444"], "{ended:?}\n{}", l.log_text());
+    assert_eq!(
+        ended.out,
+        ["alice", "hosta root 192.0.2.9 9444"],
+        "{ended:?}\n{}",
+        l.log_text()
+    );
     // PAM opened a session for each, and asked nobody.
     l.all_closed(2);
 
@@ -123,9 +148,17 @@ fn inside_an_application_a_host_is_asked_by_hash_and_displays_on_the_same_pc() {
     // Only what is marked for it, for whom the table and the host's line name.
     refused(&["-l", "alice"], &["here"], "has no remote = true");
     refused(&["-l", "bob"], &["who"], "does not name bob");
-    refused(&["-l", "locked"], &["who"], "run-as= of hosta does not name locked");
+    refused(
+        &["-l", "locked"],
+        &["who"],
+        "run-as= of hosta does not name locked",
+    );
     refused(&["-l", "alice"], &["/bin/sh"], "there is no [gui./bin/sh]");
-    refused(&["-l", "alice"], &["who", "more"], "has no arguments = true");
+    refused(
+        &["-l", "alice"],
+        &["who", "more"],
+        "has no arguments = true",
+    );
     // A host vouches for who somebody is, not for his account.
     refused(&["-l", "expired"], &["display"], "User account has expired");
     l.all_closed(2);
@@ -136,7 +169,10 @@ fn by_hash_a_module_makes_nobody_another() {
     if !needs_root() {
         return;
     }
-    let stack = crate::login::STACK.replace("account required", "account required BARE rename=bob\naccount required");
+    let stack = crate::login::STACK.replace(
+        "account required",
+        "account required BARE rename=bob\naccount required",
+    );
     let l = Plan {
         applications: APPLICATIONS,
         ..Plan::stack(&stack)
@@ -161,12 +197,20 @@ fn a_host_without_a_cookie_asks_for_the_password_and_the_display_is_inherited() 
     let ended = l.ended(&mut command);
     assert_eq!(ended.out, ["192.0.2.9 9444"], "{ended:?}");
     // What was said goes before what was inherited.
-    let mut command = l.gui("alice", "secret\n", &["--display", "192.0.2.7:9103"], &["display"]);
+    let mut command = l.gui(
+        "alice",
+        "secret\n",
+        &["--display", "192.0.2.7:9103"],
+        &["display"],
+    );
     command.env("GUI_HOST", "192.0.2.9").env("GUI_PORT", "9444");
     assert_eq!(l.ended(&mut command).out, ["192.0.2.7 9103"]);
     let mut command = l.gui("alice", "secret\n", &[], &["display"]);
     let ended = l.ended(command.env("GUI_HOST", "192.0.2.9").env("GUI_PORT", "x"));
-    assert!(ended.err.concat().contains("GUI_PORT=\"x\" is no port"), "{ended:?}");
+    assert!(
+        ended.err.concat().contains("GUI_PORT=\"x\" is no port"),
+        "{ended:?}"
+    );
 }
 
 #[test]

@@ -78,7 +78,9 @@ fn the_gate_is_killed_while_somebody_is_asked() {
     drop(talk);
     assert_eq!(l.notes(), Vec::<String>::new());
     until("there is a gate again", || {
-        l.ended(&mut l.gui("alice", "secret\n", &[], &["hello"])).status == Some(0)
+        l.ended(&mut l.gui("alice", "secret\n", &[], &["hello"]))
+            .status
+            == Some(0)
     });
 }
 
@@ -116,7 +118,12 @@ fn the_worker_is_killed_and_an_heir_closes_the_session() {
         assert_eq!(session.finish().status, Some(255));
         l.all_closed(1);
         let notes = l.notes();
-        let of = |n: &str| (n.split("pid=").nth(1).unwrap().to_owned(), n.contains("user=alice "));
+        let of = |n: &str| {
+            (
+                n.split("pid=").nth(1).unwrap().to_owned(),
+                n.contains("user=alice "),
+            )
+        };
         let (opened, closed) = (of(&notes[1]), of(&notes[2]));
         assert!(opened.0 != closed.0, "{notes:?}");
         assert!(opened.1 && closed.1, "{notes:?}");
@@ -189,7 +196,9 @@ fn detached(l: &Logins) -> i32 {
     let file = l.d.folder.path("home/alice/pid");
     let mut pid = None;
     until("it runs", || {
-        pid = std::fs::read_to_string(&file).ok().and_then(|t| t.trim().parse().ok());
+        pid = std::fs::read_to_string(&file)
+            .ok()
+            .and_then(|t| t.trim().parse().ok());
         pid.is_some()
     });
     pid.unwrap()
@@ -223,7 +232,12 @@ fn detached_it_goes_on_without_client_and_daemon() {
         l.d.log.wait("detached=true");
         l.d.log.wait("end session=");
         assert!(lives(pid));
-        assert_eq!((l.noted("opened"), l.noted("closed")), (1, 0), "{:?}", l.notes());
+        assert_eq!(
+            (l.noted("opened"), l.noted("closed")),
+            (1, 0),
+            "{:?}",
+            l.notes()
+        );
         match end {
             "application" => {}
             "daemon" => {
@@ -280,9 +294,16 @@ users = [\"*\"]
         ..Plan::default()
     }
     .start();
-    for (n, (name, status)) in [("missing", 127), ("forbidden", 126)].into_iter().enumerate() {
+    for (n, (name, status)) in [("missing", 127), ("forbidden", 126)]
+        .into_iter()
+        .enumerate()
+    {
         let ended = l.alice(&[name]);
-        assert_eq!((ended.status, ended.out.len()), (Some(status), 0), "{ended:?}");
+        assert_eq!(
+            (ended.status, ended.out.len()),
+            (Some(status), 0),
+            "{ended:?}"
+        );
         assert_eq!(ended.err.len(), 1, "{ended:?}");
         l.all_closed(n + 1);
     }

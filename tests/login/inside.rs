@@ -36,8 +36,12 @@ fn plan(stack: &str) -> Plan {
 
 /// A line of `/proc/self/status`.
 fn of<'a>(lines: &'a [String], name: &str) -> Vec<&'a str> {
-    let line = lines.iter().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("no {name}: {lines:?}")).split_whitespace().collect()
+    let line = lines
+        .iter()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name}: {lines:?}"))
+        .split_whitespace()
+        .collect()
 }
 
 /// Soft and hard limit, from `/proc/self/limits`.
@@ -66,10 +70,16 @@ fn it_is_the_user_with_his_groups_and_nothing_more() {
     let mut groups = of(&status, "Groups");
     groups.retain(|g| *g != "3001");
     assert_eq!(groups, [STAFF.to_string(), GAMES.to_string()]);
-    for name in ["CapPrm", "CapEff", "CapInh", "CapAmb", "SigBlk", "SigIgn", "SigCgt"] {
+    for name in [
+        "CapPrm", "CapEff", "CapInh", "CapAmb", "SigBlk", "SigIgn", "SigCgt",
+    ] {
         let value = u64::from_str_radix(of(&status, name)[0], 16).unwrap();
         // Signals 32 and 33 are the C library's own.
-        let value = if name.starts_with("Sig") { value & !(3 << 31) } else { value };
+        let value = if name.starts_with("Sig") {
+            value & !(3 << 31)
+        } else {
+            value
+        };
         assert_eq!(value, 0, "{name}: {status:?}");
     }
     for name in ["NoNewPrivs", "Seccomp", "TracerPid"] {
@@ -82,7 +92,10 @@ fn it_is_the_user_with_his_groups_and_nothing_more() {
     assert_eq!((stat[2], stat[3], stat[4]), (pid, pid, "0"), "{stat:?}");
     // Somebody else has none of alice's groups.
     let bob = l.ended(&mut l.gui("bob", "secret\n", &[], &["look"]));
-    assert!(of(&bob.out, "Groups").iter().all(|g| *g == "3002"), "{bob:?}");
+    assert!(
+        of(&bob.out, "Groups").iter().all(|g| *g == "3002"),
+        "{bob:?}"
+    );
 }
 
 #[test]
@@ -91,7 +104,13 @@ fn its_environment_is_pams_under_what_is_fixed() {
         return;
     }
     let sets = |variable: &str| format!("auth optional BARE env={variable}\n");
-    let stack = [STACK.to_owned(), sets("HOME=/evil"), sets("GUI_PORT=1"), sets("SHELL=/evil")].concat();
+    let stack = [
+        STACK.to_owned(),
+        sets("HOME=/evil"),
+        sets("GUI_PORT=1"),
+        sets("SHELL=/evil"),
+    ]
+    .concat();
     let mut env = Command::new("env");
     env.args(["OF_THE_DAEMON=1", "LD_LIBRARY_PATH=/nowhere"]);
     let l = plan(&stack).start_by(env);
@@ -116,10 +135,16 @@ fn its_environment_is_pams_under_what_is_fixed() {
     assert_eq!(pairs(&ended.out), BTreeMap::from(usual), "{ended:?}");
     // The locale goes along, and no more; the table adds, and goes before PAM.
     let mut cos = l.gui("alice", "secret\n", &[], &["extra"]);
-    cos.env("LANG", "C.UTF-8").env_remove("LC_ALL").env_remove("LC_TIME");
+    cos.env("LANG", "C.UTF-8")
+        .env_remove("LC_ALL")
+        .env_remove("LC_TIME");
     let ended = l.ended(&mut cos.env("GIT_PROTOCOL", "version=2"));
     let mut more = BTreeMap::from(usual);
-    more.extend([("LANG", "C.UTF-8"), ("PATH", "/own"), ("THEME", "dark blue")]);
+    more.extend([
+        ("LANG", "C.UTF-8"),
+        ("PATH", "/own"),
+        ("THEME", "dark blue"),
+    ]);
     assert_eq!(pairs(&ended.out), more, "{ended:?}");
     drop(l);
     // PAM's PATH and LANG go before the default's and the client's.
@@ -146,14 +171,20 @@ fn its_limits_are_those_of_the_session_and_never_the_daemons_own() {
     let pair = |soft: &str, hard: &str| (soft.to_owned(), hard.to_owned());
     let l = plan(STACK).start_by(started());
     let status = l.alice_says(&["look"]);
-    assert_eq!((files(&status), core(&status)), (pair("200", "4096"), pair("8192", "16384")));
+    assert_eq!(
+        (files(&status), core(&status)),
+        (pair("200", "4096"), pair("8192", "16384"))
+    );
     drop(l);
     let stack = format!("{STACK}session required pam_limits.so conf=FOLDER/limits.conf\n");
     let l = plan(&stack).start_by(started());
     let conf = "alice soft nofile 222\nalice hard nofile 333\nalice - core 0\nalice - nproc 555\n";
     fs::write(l.d.folder.path("limits.conf"), conf).unwrap();
     let status = l.alice_says(&["look"]);
-    assert_eq!((files(&status), core(&status)), (pair("222", "333"), pair("0", "0")));
+    assert_eq!(
+        (files(&status), core(&status)),
+        (pair("222", "333"), pair("0", "0"))
+    );
     assert_eq!(limit(&status, "Max processes"), pair("555", "555"));
     // The same daemon's next is another user's, who has no line there.
     let bob = l.ended(&mut l.gui("bob", "secret\n", &[], &["look"]));
@@ -173,7 +204,10 @@ fn its_folder_mask_descriptors_and_terminal() {
         let fds: Vec<&String> = out.iter().filter(|l| l.contains(" -> ")).collect();
         assert_eq!(fds.len(), 3, "{out:?}");
         assert!(fds.iter().all(|l| l.contains("-> pipe:")), "{out:?}");
-        assert!(out.iter().any(|l| l.contains("/dev/tty")), "it has a terminal: {out:?}");
+        assert!(
+            out.iter().any(|l| l.contains("/dev/tty")),
+            "it has a terminal: {out:?}"
+        );
     };
     shows(&l, "0022", home.to_str().unwrap());
     // A home that is not there, or not to be entered, is no reason to refuse.
@@ -191,15 +225,22 @@ fn its_input_outputs_and_status_are_carried_until_it_ends() {
         return;
     }
     let l = plan(STACK).start();
-    let mut session = crate::daemon::session::Session::spawn(&mut l.gui("alice", "secret\n", &[], &["ends"]));
+    let mut session =
+        crate::daemon::session::Session::spawn(&mut l.gui("alice", "secret\n", &[], &["ends"]));
     session.say("there");
     session.out.wait("there");
     session.say("and back");
     drop(session.stdin.take());
     let ended = session.finish();
     assert_eq!(ended.status, Some(7), "{ended:?}");
-    assert_eq!((ended.out.join(" "), ended.err), ("there and back".into(), vec!["err".to_owned()]));
+    assert_eq!(
+        (ended.out.join(" "), ended.err),
+        ("there and back".into(), vec!["err".to_owned()])
+    );
     l.all_closed(1);
     let line = l.d.log.wait("end session=");
-    assert!(line.contains("user=alice") && line.contains("status=7"), "{line}");
+    assert!(
+        line.contains("user=alice") && line.contains("status=7"),
+        "{line}"
+    );
 }

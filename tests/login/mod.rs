@@ -186,7 +186,13 @@ fn make_etc(etc: &Path, folder: &Folder, hash: &str) {
         fs::create_dir(made).unwrap();
         fs::set_permissions(made, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    for name in ["alternatives", "ld.so.cache", "ld.so.conf", "login.defs", "hosts"] {
+    for name in [
+        "alternatives",
+        "ld.so.cache",
+        "ld.so.conf",
+        "login.defs",
+        "hosts",
+    ] {
         if Path::new("/etc").join(name).exists() {
             let mut cp = Command::new("cp");
             must(cp.arg("-a").arg(Path::new("/etc").join(name)).arg(etc));
@@ -294,7 +300,10 @@ impl Logins {
     /// How many of the notes begin with this word.
     pub fn noted(&self, word: &str) -> usize {
         let lines = self.notes();
-        lines.iter().filter(|l| l.split(' ').next() == Some(word)).count()
+        lines
+            .iter()
+            .filter(|l| l.split(' ').next() == Some(word))
+            .count()
     }
 
     /// Waits until so many sessions have been closed, and sees that all that was opened
@@ -319,7 +328,10 @@ impl Logins {
 pub fn reference(line: &str) -> String {
     let is_hex = |w: &&str| w.len() == 16 && w.bytes().all(|b| b.is_ascii_hexdigit());
     let mut words = line.split(|c: char| !c.is_ascii_alphanumeric());
-    words.find(is_hex).unwrap_or_else(|| panic!("no reference: {line}")).to_owned()
+    words
+        .find(is_hex)
+        .unwrap_or_else(|| panic!("no reference: {line}"))
+        .to_owned()
 }
 
 /// Starts a client with its input closed, to look on.

@@ -130,7 +130,9 @@ impl Talk {
 
     /// Answers, and takes what comes then.
     pub fn answer(mut self, answers: &[&str]) -> Said {
-        let answers = answers.iter().map(|a| Zeroizing::new(a.as_bytes().to_vec()));
+        let answers = answers
+            .iter()
+            .map(|a| Zeroizing::new(a.as_bytes().to_vec()));
         let mut content = Answers::new(answers.collect()).unwrap().encode().unwrap();
         let tag = self.sealer.seal(&mut content).unwrap();
         content.extend_from_slice(&tag);

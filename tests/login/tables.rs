@@ -60,7 +60,10 @@ fn users_and_groups_and_words() {
         }
     }
     let line = l.refused("alice", "secret\n", &["named", "more"]);
-    assert!(line.contains("[gui.named] has no arguments = true"), "{line}");
+    assert!(
+        line.contains("[gui.named] has no arguments = true"),
+        "{line}"
+    );
     // No shell sees them.
     let words = ["a b", "$HOME", "*", ";id", "", "-x"];
     let mut all = vec!["words"];
@@ -84,14 +87,26 @@ fn mistakes_in_a_table_name_file_line_and_the_nearest_key() {
     let line = before.lines().count() + 2;
     for (text, parts) in [
         ("comand = [\"/x\"]", &["\"comand\"", "command"][..]),
-        ("command = [\"/x\"]; users = 1", &["users", "list of user names"]),
+        (
+            "command = [\"/x\"]; users = 1",
+            &["users", "list of user names"],
+        ),
         ("command = [\"/x\"]; user = [\"a\"]", &["\"user\"", "users"]),
         ("command = [\"x\"]", &["command", "no absolute path"]),
         ("command = \"/x\"", &["command", "a list of words"]),
-        ("command = [\"/x\"]; remote = \"yes\"", &["remote", "true or false"]),
+        (
+            "command = [\"/x\"]; remote = \"yes\"",
+            &["remote", "true or false"],
+        ),
         ("command = [\"/x\"]; users = [\"-f\"]", &["users"]),
-        ("command = [\"/x\"]; environment = { HOME = \"/x\" }", &["HOME is set by the daemon"]),
-        ("command = [\"/x\"]; environment = { \"A=B\" = \"x\" }", &["no variable's name"]),
+        (
+            "command = [\"/x\"]; environment = { HOME = \"/x\" }",
+            &["HOME is set by the daemon"],
+        ),
+        (
+            "command = [\"/x\"]; environment = { \"A=B\" = \"x\" }",
+            &["no variable's name"],
+        ),
     ] {
         let table = format!("[gui.x]\n{}\n", text.replace("; ", "\n"));
         fs::write(&toml, format!("{before}{table}")).unwrap();
@@ -99,14 +114,25 @@ fn mistakes_in_a_table_name_file_line_and_the_nearest_key() {
         let said = String::from_utf8(out.stderr).unwrap();
         assert_eq!(out.status.code(), Some(1), "{text}: {said}");
         let at = line + text.matches("; ").count();
-        for part in parts.iter().copied().chain([&*format!("cosserver.toml:{at}: ")]) {
+        for part in parts
+            .iter()
+            .copied()
+            .chain([&*format!("cosserver.toml:{at}: ")])
+        {
             assert!(said.contains(part), "{text}: {part}: {said}");
         }
     }
-    for table in ["[gui.x]\n", "[gui]\nx = 1\n", "[gui.\"a b\"]\ncommand = [\"/x\"]\n"] {
+    for table in [
+        "[gui.x]\n",
+        "[gui]\nx = 1\n",
+        "[gui.\"a b\"]\ncommand = [\"/x\"]\n",
+    ] {
         fs::write(&toml, format!("{before}{table}")).unwrap();
         let out = daemon::run(daemon::cosserver().arg("-t").arg("-f").arg(&toml));
         let said = String::from_utf8(out.stderr).unwrap();
-        assert!(!out.status.success() && said.contains("cosserver.toml:"), "{table}: {said}");
+        assert!(
+            !out.status.success() && said.contains("cosserver.toml:"),
+            "{table}: {said}"
+        );
     }
 }

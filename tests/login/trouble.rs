@@ -39,7 +39,10 @@ fn a_module_that_hangs_is_killed_in_time() {
         return;
     }
     // After the password, and before anything is asked.
-    for (before, after) in [("", "auth required BARE hang"), ("auth required BARE hang", "")] {
+    for (before, after) in [
+        ("", "auth required BARE hang"),
+        ("auth required BARE hang", ""),
+    ] {
         let l = plan(Plan::around(before, after));
         let line = l.refused("alice", "secret\n", &["hello"]);
         assert!(line.contains("PAM did not answer in time"), "{line}");
@@ -58,9 +61,13 @@ fn a_module_that_crashes_costs_that_login_alone() {
     if !needs_root() {
         return;
     }
-    for (before, after) in [("", "auth required BARE crash"), ("auth required BARE crash", "")] {
+    for (before, after) in [
+        ("", "auth required BARE crash"),
+        ("auth required BARE crash", ""),
+    ] {
         let l = plan(Plan::around(before, after));
-        let mut other = daemon::session::Session::spawn(&mut l.d.cos(&["echo on; read x; echo $x"]));
+        let mut other =
+            daemon::session::Session::spawn(&mut l.d.cos(&["echo on; read x; echo $x"]));
         other.out.wait("on");
         let line = l.refused("alice", "secret\n", &["hello"]);
         assert!(line.contains("the login worker died"), "{line}");
@@ -91,7 +98,9 @@ fn credentials_are_taken_back_where_the_session_could_not_be_opened() {
         let l = plan(Plan::stack(&stack));
         let line = l.refused("alice", "secret\n", &["hello"]);
         assert!(line.contains(why), "{line}");
-        until("the credentials are taken back", || l.noted("cred-deleted") > 0);
+        until("the credentials are taken back", || {
+            l.noted("cred-deleted") > 0
+        });
         assert_eq!(l.noted("cred-established"), 1, "{how}: {:?}", l.notes());
         assert_eq!(l.noted("cred-deleted"), 1, "{how}: {:?}", l.notes());
         assert_eq!(l.noted("opened"), 0, "{how}: {:?}", l.notes());
@@ -112,9 +121,7 @@ fn without_a_service_file_applications_are_refused_at_the_start() {
                session required pam_permit.so\n";
     fs::write(folder.path("etc/pam.d/other"), lax).unwrap();
     let stack = fs::read(&service).unwrap();
-    let run = |flags: &[&str]| {
-        daemon::run(daemon::cosserver().args(flags).arg("-f").arg(&toml))
-    };
+    let run = |flags: &[&str]| daemon::run(daemon::cosserver().args(flags).arg("-f").arg(&toml));
     let good = run(&["-t"]);
     assert!(good.status.success(), "{good:?}");
     fs::remove_file(&service).unwrap();
@@ -122,7 +129,10 @@ fn without_a_service_file_applications_are_refused_at_the_start() {
         let bad = run(flags);
         let said = String::from_utf8(bad.stderr).unwrap();
         assert_eq!(bad.status.code(), Some(1), "{flags:?}: {said}");
-        assert!(said.contains("/etc/pam.d/cosserver") && said.contains("[gui.hello]"), "{said}");
+        assert!(
+            said.contains("/etc/pam.d/cosserver") && said.contains("[gui.hello]"),
+            "{said}"
+        );
     }
     // A daemon that runs keeps its old settings, and lets nobody in by `other` either.
     fs::write(&service, stack).unwrap();
@@ -163,7 +173,10 @@ fn only_so_many_logins_are_under_way_and_one_who_leaves_makes_room() {
     let ended = l.alice(&["hello"]);
     assert_eq!(ended.status, Some(255), "{ended:?}");
     let line = l.d.log.wait("too many logins under way");
-    assert!(line.contains(&crate::login::reference(&ended.err[0])), "{line}");
+    assert!(
+        line.contains(&crate::login::reference(&ended.err[0])),
+        "{line}"
+    );
     drop(asked.pop());
     until("there is room", || l.alice(&["hello"]).status == Some(0));
     assert_eq!(asked.len(), 2);
@@ -190,5 +203,10 @@ fn the_turn_of_one_that_hangs_is_anothers() {
     assert_eq!(children(l.d.pid()).len(), 3, "gate, relay, and one worker");
     let ended = alice.finish();
     assert_eq!(bob.finish().status, Some(255));
-    assert_eq!((ended.status, ended.out), (Some(0), vec!["hello".to_owned()]), "{:?}", ended.err);
+    assert_eq!(
+        (ended.status, ended.out),
+        (Some(0), vec!["hello".to_owned()]),
+        "{:?}",
+        ended.err
+    );
 }
