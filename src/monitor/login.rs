@@ -81,11 +81,8 @@ impl Monitor {
 
     /// A login's worker has something to say.
     pub(super) fn hear_worker(&mut self, id: LoginId, buffer: &mut [u8], now: Instant) {
-        loop {
-            // Refused just now: its turn is another's.
-            let Some(login) = self.logins.get(id) else {
-                break;
-            };
+        // Until it was refused: its turn is another's then.
+        while let Some(login) = self.logins.get(id) {
             match login.channel().map(|c| c.receive(buffer)) {
                 Some(Ok(Incoming::Message(message, _))) => match Word::decode(&message) {
                     Some(word) => self.obey_worker(id, word, now),

@@ -16,7 +16,7 @@ fn usual(shape: &[(usize, u8)]) {
 
 fn prompted(said: Said) -> Talk {
     match said {
-        Said::Prompts(talk) => talk,
+        Said::Prompts(talk) => *talk,
         Said::Accepted(texts) => panic!("accepted: {texts:?}"),
         Said::Denied(shape, _) => panic!("denied: {shape:?}"),
     }
@@ -146,8 +146,8 @@ fn an_expired_password_is_changed_on_the_spot_and_the_new_one_is_good() {
             PASSWORD.to_owned()
         };
         match talk.answer(&[&answer]) {
-            Said::Prompts(next) => talk = next,
-            other => break denied(other),
+            Said::Prompts(next) => talk = *next,
+            other @ (Said::Accepted(_) | Said::Denied(..)) => break denied(other),
         }
     };
     assert_eq!(refused.0.last(), Some(&(15, 5)));
@@ -158,8 +158,8 @@ fn an_expired_password_is_changed_on_the_spot_and_the_new_one_is_good() {
         let new = talk.words().concat().contains("ew password");
         asked.push(if new { "Quite-an0ther" } else { PASSWORD });
         match talk.answer(&[asked[asked.len() - 1]]) {
-            Said::Prompts(next) => talk = next,
-            other => break drop(accepted(other)),
+            Said::Prompts(next) => talk = *next,
+            other @ (Said::Accepted(_) | Said::Denied(..)) => break drop(accepted(other)),
         }
     }
     assert_eq!(

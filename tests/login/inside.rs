@@ -138,7 +138,7 @@ fn its_environment_is_pams_under_what_is_fixed() {
     cos.env("LANG", "C.UTF-8")
         .env_remove("LC_ALL")
         .env_remove("LC_TIME");
-    let ended = l.ended(&mut cos.env("GIT_PROTOCOL", "version=2"));
+    let ended = l.ended(cos.env("GIT_PROTOCOL", "version=2"));
     let mut more = BTreeMap::from(usual);
     more.extend([
         ("LANG", "C.UTF-8"),

@@ -43,7 +43,7 @@ pub struct Talk {
 
 /// What came after answers.
 pub enum Said {
-    Prompts(Talk),
+    Prompts(Box<Talk>),
     Accepted(Vec<Text>),
     /// The shape of all records, and how long after the last answers the refusal came.
     Denied(Vec<(usize, u8)>, Duration),
@@ -150,7 +150,7 @@ impl Talk {
         let mut sealed = envelope.content.to_vec();
         let text = self.opener.open(&mut sealed).unwrap();
         match Answer::decode(text).unwrap() {
-            Answer::Prompts(texts) => Said::Prompts(Self { texts, ..self }),
+            Answer::Prompts(texts) => Said::Prompts(Box::new(Self { texts, ..self })),
             Answer::Accept { texts, .. } => Said::Accepted(texts),
             Answer::SendCommand => panic!("it asks for a command"),
         }
