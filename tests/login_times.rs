@@ -155,42 +155,59 @@ fn a_right_login_is_served_while_32_wrong_ones_are_refused() {
     }
     .start();
     let rounds = if daemon::long() { 25 } else { 7 };
-    let mut quiet: Vec<f64> = (0..rounds).map(|_| right(&l)).collect();
-    let mut busy = Vec::new();
-    for _ in 0..rounds {
-        let start = Barrier::new(33);
-        std::thread::scope(|threads| {
-            let guessers: Vec<_> = (0..32)
-                .map(|_| {
-                    let mut person = Person::new(&l.d, "alice", "hello");
-                    person.from = "127.0.0.2".parse().unwrap();
-                    let start = &start;
-                    threads.spawn(move || {
-                        let talk = person.ask();
-                        start.wait();
-                        match talk.answer(&[WRONG]) {
-                            Said::Denied(shape, after) => (shape, after),
-                            Said::Prompts(_) | Said::Accepted(_) => panic!("not refused"),
-                        }
-                    })
-                })
-                .collect();
-            start.wait();
-            busy.push(right(&l));
-            for guesser in guessers {
-                let (shape, after) = guesser.join().unwrap();
-                assert_eq!(shape[1], (15, 5));
-                assert!(
-                    after > Duration::from_millis(1980),
-                    "it came after {after:?}"
-                );
-            }
-        });
+    // Whatever else the machine does makes it worse, never better: a second look, and a
+    // third, before it is believed.
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let mut quiet: Vec<f64> = (0..rounds).map(|_| right(&l)).collect();
+        let mut busy: Vec<f64> = (0..rounds).map(|_| among_wrong_ones(&l)).collect();
+        let (quiet, busy) = (median(&mut quiet), median(&mut busy));
+        say!("a right login: quiet {quiet:.0} ms, with 32 wrong ones at once {busy:.0} ms");
+        if busy <= 3.0 * quiet {
+            return;
+        }
+        seen.push((quiet, busy));
     }
-    let (quiet, busy) = (median(&mut quiet), median(&mut busy));
-    say!("a right login: quiet {quiet:.0} ms, with 32 wrong ones at once {busy:.0} ms");
-    assert!(
-        busy <= 3.0 * quiet,
-        "quiet {quiet:.0} ms, and then {busy:.0} ms"
-    );
+    panic!("more than 3 times the quiet time: {seen:?}");
+}
+
+/// The same while 32 wrong ones, from another address, are checked and refused.
+fn among_wrong_ones(l: &Logins) -> f64 {
+    let start = Barrier::new(33);
+    let line = l.d.log.all().len();
+    std::thread::scope(|threads| {
+        let guesses = |_| {
+            let mut person = Person::new(&l.d, "alice", "hello");
+            person.from = "127.0.0.2".parse().unwrap();
+            let start = &start;
+            threads.spawn(move || {
+                let talk = person.ask();
+                start.wait();
+                match talk.answer(&[WRONG]) {
+                    Said::Denied(shape, after) => (shape, after),
+                    Said::Prompts(_) | Said::Accepted(_) => panic!("not refused"),
+                }
+            })
+        };
+        let guessers: Vec<_> = (0..32).map(guesses).collect();
+        start.wait();
+        let took = right(l);
+        for guesser in guessers {
+            let (shape, after) = guesser.join().unwrap();
+            assert_eq!(shape[1], (15, 5));
+            assert!(
+                after > Duration::from_millis(1980),
+                "it came after {after:?}"
+            );
+        }
+        // However slow the machine is: it did not wait for all of them.
+        let (at, _) = l.d.log.wait_from(line, |l| l.starts_with("login session="));
+        let log = l.d.log.all();
+        let before = log[line..at]
+            .iter()
+            .filter(|l| l.starts_with("denied "))
+            .count();
+        assert!(before <= 20, "{before} of 32 went before it");
+        took
+    })
 }

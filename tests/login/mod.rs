@@ -152,7 +152,9 @@ thread_local! {
 /// This thread's own view of the mounts, with another `/etc`.
 fn enter(etc: &Path) {
     let none = None::<&str>;
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    unshare(CloneFlags::CLONE_NEWNS).expect(
+        "no mount namespace: these tests need CAP_SYS_ADMIN, as a container's root may lack",
+    );
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
     mount(none, "/", none, private, none).unwrap();
     mount(Some(etc), "/etc", none, MsFlags::MS_BIND, none).unwrap();
