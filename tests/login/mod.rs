@@ -1,7 +1,11 @@
 //! Real PAM with accounts of the tests' own: each test's thread gets a mount namespace
 //! with another `/etc`, which whatever it starts sees too, and the machine's files
 //! stay as they are. For root alone.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several test programs, of which each uses a part"
+)]
 
 pub mod person;
 
