@@ -86,7 +86,7 @@ install:
 		"$(DESTDIR)$(MANDIR)/man1" "$(DESTDIR)$(MANDIR)/man5" "$(DESTDIR)$(MANDIR)/man8"
 	install -m 755 "$(PROGRAMS)/cos" "$(DESTDIR)$(BINDIR)/cos"
 	ln -sf cos "$(DESTDIR)$(BINDIR)/cosrsh"
-	install -m 755 "$(PROGRAMS)/cosserver" "$(PROGRAMS)/cosadm" "$(DESTDIR)$(SBINDIR)"
+	install -m 755 "$(PROGRAMS)/cosserver" "$(PROGRAMS)/cosserver-login" "$(PROGRAMS)/cosadm" "$(DESTDIR)$(SBINDIR)"
 	for page in $(MAN1); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man1/$$page" || exit 1; done
 	ln -sf cos.1 "$(DESTDIR)$(MANDIR)/man1/cosrsh.1"
 	for page in $(MAN5); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man5/$$page" || exit 1; done
@@ -96,7 +96,7 @@ install:
 
 uninstall:
 	rm -f "$(DESTDIR)$(BINDIR)/cos" "$(DESTDIR)$(BINDIR)/cosrsh" \
-		"$(DESTDIR)$(SBINDIR)/cosserver" "$(DESTDIR)$(SBINDIR)/cosadm" \
+		"$(DESTDIR)$(SBINDIR)/cosserver" "$(DESTDIR)$(SBINDIR)/cosserver-login" "$(DESTDIR)$(SBINDIR)/cosadm" \
 		"$(DESTDIR)$(MANDIR)/man1/cosrsh.1"
 	for page in $(MAN1); do rm -f "$(DESTDIR)$(MANDIR)/man1/$$page"; done
 	for page in $(MAN5); do rm -f "$(DESTDIR)$(MANDIR)/man5/$$page"; done

@@ -63,10 +63,12 @@ impl Asker {
     fn one(&mut self, text: &Text) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let prompt = shown(&text.words);
         let failed = |who: &str, e: &io::Error| {
-            let why = match e.kind() {
-                io::ErrorKind::UnexpectedEof => "there is no answer left".to_owned(),
-                io::ErrorKind::Interrupted => "interrupted".to_owned(),
-                _ => e.to_string(),
+            let why = if e.kind() == io::ErrorKind::UnexpectedEof {
+                "there is no answer left".to_owned()
+            } else if e.kind() == io::ErrorKind::Interrupted {
+                "interrupted".to_owned()
+            } else {
+                e.to_string()
             };
             Fault::new(format!("{who}, asked {:?}: {why}", prompt.trim_end()))
         };

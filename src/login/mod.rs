@@ -25,9 +25,6 @@ use crate::fault::Fault;
 use crate::sys::process::CHANNEL;
 use crate::sys::{process, signals, socket};
 
-/// PAM's service: the file in `/etc/pam.d`.
-pub const SERVICE: &str = "cosserver";
-
 /// The worker's life.
 pub fn main() -> ExitCode {
     process::set_name("cos: login");

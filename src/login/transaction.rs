@@ -8,11 +8,12 @@ use nix::unistd::{Gid, Group, setgroups};
 
 use super::application::Application;
 use super::conversation::{Conversation, Held};
-use super::{Line, SERVICE};
+use super::Line;
 use crate::channel::login::{Begin, Known, Launch, Order, Task, Word};
 use crate::fault::Fault;
 use crate::sys::account::{self, Account};
 use crate::sys::pam::{self, Failure, Item, Pam, Standing};
+use crate::sys::pam_files::{self, SERVICE};
 use crate::sys::process;
 
 /// What PAM_TTY says: there is no terminal, and some modules want one named.
@@ -106,6 +107,10 @@ fn log_in(line: &Line, begin: &Begin, held: &Held) -> Result<(), Stop> {
 }
 
 fn begin_transaction(line: &Line, begin: &Begin, held: &Held) -> Result<Pam, Stop> {
+    if !pam_files::has_service() {
+        let words = format!("there is no /etc/pam.d/{SERVICE}, and PAM would ask `other`");
+        return Err(refused(words));
+    }
     let string = |text: &str| pam::string(text).ok_or_else(|| refused("a NUL byte in a name"));
     let conversation = Conversation::new(line.clone(), Rc::clone(held));
     let (service, user) = (string(SERVICE)?, string(&begin.user)?);

@@ -39,7 +39,9 @@ impl Monitor {
     /// A broken configuration keeps the old one, and says so.
     fn reload(&mut self) {
         self.manager.tell(&notify::reloading());
-        match start::settings(&self.place.settings(), self.port) {
+        let read = start::settings(&self.place.settings(), self.port)
+            .and_then(|settings| start::can_log_in(&settings).map(|()| settings));
+        match read {
             Ok(mut settings) => {
                 let in_vain = settings.keep_from_start(&self.settings);
                 self.settings = settings;

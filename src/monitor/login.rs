@@ -81,10 +81,8 @@ impl Monitor {
 
     /// A login's worker has something to say.
     pub(super) fn hear_worker(&mut self, id: LoginId, buffer: &mut [u8], now: Instant) {
-        loop {
-            let Some(login) = self.logins.get(id) else {
-                return;
-            };
+        // Until it was refused: its turn is another's then.
+        while let Some(login) = self.logins.get(id) {
             match login.channel().map(|c| c.receive(buffer)) {
                 Some(Ok(Incoming::Message(message, _))) => match Word::decode(&message) {
                     Some(word) => self.obey_worker(id, word, now),
@@ -188,6 +186,8 @@ impl Monitor {
         let granted =
             policy::grant_application(caller, &known.groups, &self.settings.gui, serves)
                 .map_err(|r| r.of(peer))?;
+        // A module may have made him another, whose session it is then.
+        login.begin.user.clone_from(&granted.to().account().name);
         let application = gui::prepare(&granted, &self.settings.exec.path)?;
         let detach = granted.service().detach;
         let streams = gui::Streams::new(detach)?;
@@ -391,7 +391,11 @@ impl Monitor {
             return;
         };
         let (connection, peer) = (login.connection.take(), login.peer);
-        if login.late.is_some() {
+        let works = login.late.is_some();
+        // It is in the midst of opening the PAM session.
+        let left_open = (works && matches!(login.stage, Stage::Launching(..)))
+            .then(|| login.begin.clone());
+        if works {
             self.logins.kill(id);
         }
         if let Some((_, pid)) = self.logins.remove(id) {
@@ -399,6 +403,9 @@ impl Monitor {
         }
         if let Some(connection) = connection {
             self.refuse(connection, &Refusal::new(cause, words).of(peer));
+        }
+        if let Some(begin) = left_open {
+            self.close_pam_session(peer, begin, Vec::new(), Instant::now());
         }
     }
 
@@ -414,6 +421,7 @@ impl Monitor {
             if let Some((_, pid)) = self.logins.remove(id) {
                 self.corpses.extend(pid);
             }
+            self.give_turns(Instant::now());
         }
     }
 

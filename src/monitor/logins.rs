@@ -196,15 +196,19 @@ impl Logins {
         }
     }
 
-    /// The login that waits longest, of the source that has the fewest turns now.
-    fn next_in_turn(&self) -> Option<LoginId> {
+    /// The login that waits longest, of the source that has the fewest turns now. The
+    /// last turn is for none that has all the others: whoever guesses from one place
+    /// makes nobody else wait.
+    fn next_in_turn(&self, most: usize) -> Option<LoginId> {
+        let for_one = most.saturating_sub(1).max(1);
         let turns = |peer: IpAddr| {
             let same = |l: &&Login| l.takes_a_turn() && l.peer == peer;
             self.all.values().filter(same).count()
         };
         let queued = self.all.iter();
         let queued = queued.filter(|(_, l)| matches!(l.stage, Stage::Queued(_)));
-        queued.min_by_key(|(id, l)| (turns(l.peer), **id)).map(|(id, _)| *id)
+        let first = queued.map(|(id, l)| (turns(l.peer), *id)).min();
+        first.filter(|(turns, _)| *turns < for_one).map(|(_, id)| id)
     }
 
     /// Gives the next one his turn, if there is one to be had: his worker is started, or
@@ -220,7 +224,7 @@ impl Logins {
         if busy >= most {
             return None;
         }
-        let id = self.next_in_turn()?;
+        let id = self.next_in_turn(most)?;
         let login = self.all.get_mut(&id)?;
         let Stage::Queued(order) = std::mem::replace(&mut login.stage, Stage::Checking) else {
             return None;

@@ -225,7 +225,11 @@ impl Monitor {
         // One that died by itself sends no other signal that it has ended.
         self.corpses.retain(|pid| !process::reap(*pid));
         if which == Which::Gate {
-            self.strangers.clear();
+            for (_, stranger) in std::mem::take(&mut self.strangers) {
+                if let answer::Stranger::LoggingIn(login) = stranger {
+                    self.abandon_login(login);
+                }
+            }
             self.pending.clear();
             self.gate_is_empty = true;
         }

@@ -36,7 +36,7 @@ use crate::sys::account::Account;
 use crate::sys::job::Starter;
 use crate::sys::sandbox::{Cell, Role};
 use crate::sys::signals::Signals;
-use crate::sys::{account, memory, process, signals, socket};
+use crate::sys::{account, memory, pam_files, process, signals, socket};
 
 /// Exit code for a command line that is wrong, as sshd has none and most have.
 const USAGE: u8 = 2;
@@ -163,6 +163,22 @@ fn is_root(user: &UserName) -> Fault {
     ))
 }
 
+/// Whether people can log in, where there is an application to log in for: without a
+/// stack of its own PAM would ask `other`, which may let people in.
+pub(super) fn can_log_in(settings: &Settings) -> Result<(), Fault> {
+    let Some((name, _)) = settings.gui.all().next() else {
+        return Ok(());
+    };
+    if pam_files::has_service() {
+        return Ok(());
+    }
+    Err(Fault::new(format!(
+        "there is a [gui.{name}], and no /etc/pam.d/{service} that says how people log in; \
+         etc/pam.d of the sources has one for each family of systems",
+        service = pam_files::SERVICE
+    )))
+}
+
 /// `-t`: everything that starting would read, and every fault in it.
 fn test(asked: &Asked) -> ExitCode {
     let place = Place::of_file(&asked.file);
@@ -171,6 +187,7 @@ fn test(asked: &Asked) -> ExitCode {
         Ok(settings) => {
             warn_of_user(&settings);
             faults.extend(cannot_be(&settings.daemon.user));
+            faults.extend(can_log_in(&settings).err());
         }
         Err(e) => faults.push(e),
     }
@@ -197,6 +214,7 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
     signals::all_default();
     let place = Place::of_file(&asked.file);
     let settings = settings(&asked.file, asked.port)?;
+    can_log_in(&settings)?;
     let host = keys::load_host_key(&place)?;
     let (cell, in_its_place) = cell(&place, &settings)?.unzip();
     let own = if geteuid().is_root() {

@@ -80,14 +80,14 @@ impl Terminal {
         // It never moves while it grows, so that no copy is left behind.
         let mut line = Zeroizing::new(Vec::with_capacity(most.saturating_add(1)));
         let outcome = loop {
-            let mut byte = Zeroizing::new([0]);
-            match (&*restored.0).read(byte.as_mut_slice()) {
+            let mut byte = Zeroizing::new(0);
+            match (&*restored.0).read(std::slice::from_mut(&mut *byte)) {
                 Ok(0) => break Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => break Err(e),
             }
-            match byte[0] {
+            match *byte {
                 b'\n' | b'\r' => break Ok(()),
                 END if line.is_empty() => break Err(io::ErrorKind::UnexpectedEof.into()),
                 INTERRUPT => break Err(io::ErrorKind::Interrupted.into()),
@@ -123,13 +123,13 @@ pub fn answers(number: i32) -> io::Result<std::fs::File> {
 pub fn read_line(from: &mut impl Read, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut line = Zeroizing::new(Vec::with_capacity(most.saturating_add(1)));
     loop {
-        let mut byte = Zeroizing::new([0]);
-        match from.read(byte.as_mut_slice()) {
+        let mut byte = Zeroizing::new(0);
+        match from.read(std::slice::from_mut(&mut *byte)) {
             Ok(0) if line.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(0) => return Ok(line),
-            Ok(_) if byte[0] == b'\n' => return Ok(line),
+            Ok(_) if *byte == b'\n' => return Ok(line),
             Ok(_) if line.len() >= most => return Err(io::Error::other("the answer is too long")),
-            Ok(_) => line.push(byte[0]),
+            Ok(_) => line.push(*byte),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }

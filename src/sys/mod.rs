@@ -12,6 +12,7 @@ pub mod client_terminal;
 pub mod job;
 pub mod memory;
 pub mod pam;
+pub mod pam_files;
 pub mod passing;
 pub mod pidfd;
 pub mod process;

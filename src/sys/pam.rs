@@ -6,19 +6,9 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use pam::ffi;
 use zeroize::Zeroizing;
-
-/// Where PAM looks for a service's stack, besides the one file for all of them.
-const FOLDERS: [&str; 3] = ["/etc/pam.d", "/usr/lib/pam.d", "/usr/share/pam.d"];
-
-/// Whether a service has a stack of its own. Without one PAM falls through to
-/// `other`, which may let people in.
-pub fn has_service(service: &str) -> bool {
-    FOLDERS.iter().any(|f| Path::new(f).join(service).is_file())
-}
 
 /// One message of a conversation: PAM's style, and its words.
 pub struct Message {
@@ -327,7 +317,9 @@ extern "C" fn talk(
     let mut all = Vec::new();
     for i in 0..count {
         // SAFETY: an array of so many pointers (Linux-PAM and OpenPAM).
-        let message = unsafe { *messages.add(i) };
+        let at = unsafe { messages.add(i) };
+        // SAFETY: within it.
+        let message = unsafe { *at };
         let Some(message) = read_message(message) else {
             return ffi::PAM_CONV_ERR;
         };
@@ -388,7 +380,9 @@ fn make_replies(prompts: &[bool], answers: &[Reply]) -> Option<*mut ffi::pam_res
             return None;
         };
         // SAFETY: within the array.
-        let reply = unsafe { &mut *made.add(i) };
+        let at = unsafe { made.add(i) };
+        // SAFETY: zeroed memory is a reply, and nobody else's yet.
+        let reply = unsafe { &mut *at };
         reply.resp = copy;
     }
     Some(made)
@@ -410,7 +404,9 @@ fn copy_of(answer: &[u8]) -> Option<*mut c_char> {
 fn free_replies(made: *mut ffi::pam_response, count: usize) {
     for i in 0..count {
         // SAFETY: within the array.
-        let reply = unsafe { &mut *made.add(i) };
+        let at = unsafe { made.add(i) };
+        // SAFETY: zeroed memory is a reply, and nobody else's yet.
+        let reply = unsafe { &mut *at };
         if !reply.resp.is_null() {
             // SAFETY: a string of ours, which ends with NUL.
             let length = unsafe { libc::strlen(reply.resp) };

@@ -40,12 +40,12 @@ pub struct Ended {
 impl Session {
     /// Starts a client with pipes for all three streams.
     pub fn spawn(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let all = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self::of(all.stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// One that was started with pipes for its outputs.
+    pub fn of(mut child: Child) -> Self {
         let (out, one) = Lines::collect_to_end(child.stdout.take().unwrap());
         let (err, two) = Lines::collect_to_end(child.stderr.take().unwrap());
         Self {

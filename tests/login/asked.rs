@@ -1,0 +1,278 @@
+//! What PAM asks and tells, and what comes through to whom.
+
+use std::time::Duration;
+
+use cosserver::wire::prompt::Style;
+
+use crate::daemon::needs_root;
+use crate::login::person::{Person, Said, Talk};
+use crate::login::{Logins, PASSWORD, Plan, WRONG, look_on};
+
+/// One record that asks, and one that denies: what everybody sees who is refused.
+fn usual(shape: &[(usize, u8)]) {
+    assert_eq!(shape.len(), 2, "{shape:?}");
+    assert_eq!(shape[1], (15, 5), "{shape:?}");
+}
+
+fn prompted(said: Said) -> Talk {
+    match said {
+        Said::Prompts(talk) => *talk,
+        Said::Accepted(texts) => panic!("accepted: {texts:?}"),
+        Said::Denied(shape, _) => panic!("denied: {shape:?}"),
+    }
+}
+
+fn accepted(said: Said) -> Vec<String> {
+    match said {
+        Said::Accepted(texts) => texts.into_iter().map(|t| t.words).collect(),
+        Said::Prompts(talk) => panic!("asked again: {:?}", talk.texts),
+        Said::Denied(shape, _) => panic!("denied: {shape:?}"),
+    }
+}
+
+fn denied(said: Said) -> (Vec<(usize, u8)>, Duration) {
+    match said {
+        Said::Denied(shape, after) => (shape, after),
+        Said::Prompts(talk) => panic!("asked again: {:?}", talk.texts),
+        Said::Accepted(texts) => panic!("accepted: {texts:?}"),
+    }
+}
+
+/// Shortly after a multiple of the interval, which is a second in these tests.
+fn at_a_multiple(after: Duration) {
+    let phase = after.as_millis() % 1000;
+    assert!(
+        after > Duration::from_millis(980) && !(500..980).contains(&phase),
+        "it came after {after:?}"
+    );
+}
+
+const QUICK: &str = "[daemon]\nrefusal-interval = 1\n";
+
+#[test]
+fn every_refusal_is_the_same_bytes_at_a_multiple_of_the_interval_after_the_last_answer() {
+    if !needs_root() {
+        return;
+    }
+    let plan = Plan {
+        settings: QUICK,
+        ..Plan::default()
+    };
+    let l = plan.start();
+    let mut shapes = Vec::new();
+    for (user, application, answer) in [
+        ("alice", "hello", WRONG),
+        ("alice", "hello", ""),
+        ("nobodyhere", "hello", PASSWORD),
+        ("locked", "hello", PASSWORD),
+        ("expired", "hello", PASSWORD),
+        ("empty", "hello", ""),
+        ("alice", "nothing", PASSWORD),
+        ("bob", "show", PASSWORD),
+    ] {
+        let (shape, after) = Person::new(&l.d, user, application).refused(answer);
+        usual(&shape);
+        at_a_multiple(after);
+        shapes.push(shape);
+    }
+    assert!(shapes.iter().all(|s| *s == shapes[0]), "{shapes:?}");
+}
+
+#[test]
+fn a_second_factor_is_asked_for_with_echo_or_without() {
+    if !needs_root() {
+        return;
+    }
+    for (argument, style) in [("ask", Style::Shown), ("hush", Style::Hidden)] {
+        let plan = Plan {
+            settings: QUICK,
+            ..Plan::around("", &format!("auth required BARE {argument}"))
+        };
+        let l = plan.start();
+        let alice = Person::new(&l.d, "alice", "hello");
+        let talk = alice.ask();
+        let styles: Vec<_> = talk.texts.iter().map(|t| t.style).collect();
+        assert_eq!(
+            (styles, talk.words()),
+            (vec![Style::Hidden], vec!["Password: "])
+        );
+        let talk = prompted(talk.answer(&[PASSWORD]));
+        assert_eq!((talk.texts[0].style, talk.words()), (style, vec!["Code: "]));
+        assert_eq!(accepted(talk.answer(&["4711"])), Vec::<String>::new());
+        // Whoever has one of the two wrong is told so at the end alone, and not which.
+        let mut seen = Vec::new();
+        for (password, code) in [(PASSWORD, "4712"), (WRONG, "4711"), (WRONG, "4712")] {
+            let talk = prompted(alice.ask().answer(&[password]));
+            let (shape, after) = denied(talk.answer(&[code]));
+            at_a_multiple(after);
+            seen.push(shape);
+        }
+        assert!(
+            seen.iter().all(|s| *s == seen[0] && s.len() == 3),
+            "{seen:?}"
+        );
+        // And by the real client, which takes a line for each.
+        let right = l.ended(&mut l.gui("alice", "secret\n4711\n", &[], &["hello"]));
+        assert_eq!(
+            (right.status, right.out),
+            (Some(0), vec!["hello".to_owned()])
+        );
+        let short = l.ended(&mut l.gui("alice", "secret\n", &[], &["hello"]));
+        assert_eq!(short.status, Some(255), "{short:?}");
+        assert!(
+            short.err.concat().contains("there is no answer left"),
+            "{short:?}"
+        );
+    }
+}
+
+#[test]
+fn an_expired_password_is_changed_on_the_spot_and_the_new_one_is_good() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let stale = Person::new(&l.d, "stale", "hello");
+    // Two that differ are not taken; the old one goes on.
+    let (mut talk, mut news) = (prompted(stale.ask().answer(&[PASSWORD])), 0);
+    let told = talk.words().concat();
+    assert!(told.contains("required to change your password"), "{told}");
+    let refused = loop {
+        let new = talk.words().concat().contains("ew password");
+        news += usize::from(new);
+        let answer = if new {
+            format!("Different-{news}-pw")
+        } else {
+            PASSWORD.to_owned()
+        };
+        match talk.answer(&[&answer]) {
+            Said::Prompts(next) => talk = *next,
+            other @ (Said::Accepted(_) | Said::Denied(..)) => break denied(other),
+        }
+    };
+    assert_eq!(refused.0.last(), Some(&(15, 5)));
+    // And by the client: the old one, as often as it is asked for, and the new one twice.
+    let mut talk = prompted(stale.ask().answer(&[PASSWORD]));
+    let mut asked = vec!["secret"];
+    loop {
+        let new = talk.words().concat().contains("ew password");
+        asked.push(if new { "Quite-an0ther" } else { PASSWORD });
+        match talk.answer(&[asked[asked.len() - 1]]) {
+            Said::Prompts(next) => talk = *next,
+            other @ (Said::Accepted(_) | Said::Denied(..)) => break drop(accepted(other)),
+        }
+    }
+    assert_eq!(
+        asked.iter().filter(|a| **a == "Quite-an0ther").count(),
+        2,
+        "{asked:?}"
+    );
+    let out = l.ended(&mut l.gui("stale", "Quite-an0ther\n", &[], &["hello"]));
+    assert_eq!((out.status, out.out), (Some(0), vec!["hello".to_owned()]));
+    let line = l.refused("stale", "secret\n", &["hello"]);
+    assert!(line.contains("Authentication failure"), "{line}");
+}
+
+#[test]
+fn what_a_module_tells_comes_with_the_next_prompt_or_with_success_and_to_no_stranger() {
+    if !needs_root() {
+        return;
+    }
+    let texts = ["an error text\u{1b}[2J", "an information text"];
+    // Before a prompt: with it.
+    let plan = Plan {
+        settings: QUICK,
+        ..Plan::around("auth required BARE tell", "")
+    };
+    let l = plan.start();
+    let talk = Person::new(&l.d, "alice", "hello").ask();
+    assert_eq!(talk.words(), [texts[0], texts[1], "Password: "]);
+    let styles: Vec<_> = talk.texts.iter().map(|t| t.style).collect();
+    assert_eq!(styles, [Style::Error, Style::Info, Style::Hidden]);
+    assert_eq!(accepted(talk.answer(&[PASSWORD])), Vec::<String>::new());
+    drop(l);
+    // After it, and from account and session: with success, and not with a refusal.
+    let stack = crate::login::STACK.replace(
+        "account required pam_unix.so",
+        "account optional BARE tell\naccount required pam_unix.so",
+    );
+    let l = Plan {
+        settings: QUICK,
+        ..Plan::stack(&format!("{stack}session optional BARE tell\n"))
+    }
+    .start();
+    let alice = Person::new(&l.d, "alice", "hello");
+    let told = accepted(alice.ask().answer(&[PASSWORD]));
+    assert_eq!(told, [texts, texts].concat());
+    for (user, application, answer) in [
+        ("alice", "hello", WRONG),
+        // These get as far as the account stage, where the module tells.
+        ("expired", "hello", PASSWORD),
+        ("alice", "nothing", PASSWORD),
+    ] {
+        let (shape, after) = Person::new(&l.d, user, application).refused(answer);
+        usual(&shape);
+        at_a_multiple(after);
+        let line = l.refused(user, &format!("{answer}\n"), &[application]);
+        assert!(!line.contains("text"), "{line}");
+    }
+    // The client shows them, without what could steer a terminal, beside the output.
+    let ended = l.ended(&mut l.gui("alice", "secret\n", &[], &["hello"]));
+    assert_eq!(ended.out, ["hello"]);
+    let err = ended.err.join("\n");
+    assert!(
+        err.contains("an error text?[2J") && err.contains("an information text"),
+        "{err}"
+    );
+}
+
+#[test]
+fn whoever_a_module_has_renamed_runs_as_the_one_he_was_made() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan::around("auth required BARE rename=alice", "").start();
+    let run = |user: &str, answer: &str| {
+        l.ended(&mut l.gui(user, &format!("{answer}\n"), &[], &["show"]))
+    };
+    // Neither has an account of his own that counts.
+    for user in ["al", "bob"] {
+        let ended = run(user, PASSWORD);
+        assert_eq!(ended.status, Some(0), "{ended:?}\n{}", l.log_text());
+        assert_eq!(ended.out[0], "alice");
+        for line in ["USER=alice", "LOGNAME=alice"] {
+            assert!(ended.out.iter().any(|l| l == line), "{ended:?}");
+        }
+    }
+    assert_eq!(run("al", WRONG).status, Some(255));
+    assert!(l.d.log.count("user=alice") >= 2, "{}", l.log_text());
+    l.all_closed(2);
+    drop(l);
+    // Made somebody who has no account, nobody gets in.
+    let stack = "auth required BARE rename=ghost\naccount required pam_permit.so\n";
+    let l = Plan::stack(stack).start();
+    let line = l.refused("alice", "", &["hello"]);
+    assert!(line.contains("does not exist"), "{line}");
+}
+
+#[test]
+fn many_prompts_are_put_until_it_is_too_many() {
+    if !needs_root() {
+        return;
+    }
+    // pam_unix's and so many more: the last is one too many.
+    let rounds = cosserver::wire::limits::ROUNDS;
+    for (more, is_in) in [(rounds - 1, true), (rounds, false)] {
+        let asks = "auth required BARE ask\n".repeat(more);
+        let l = Plan::around("", &asks).start();
+        let answers = format!("secret\n{}", "4711\n".repeat(more));
+        let ended = look_on(&mut l.gui("alice", &answers, &[], &["hello"])).finish();
+        let expected = if is_in { Some(0) } else { Some(255) };
+        assert_eq!(
+            ended.status,
+            expected,
+            "{more}: {ended:?}\n{}",
+            l.log_text()
+        );
+    }
+}

@@ -1,0 +1,355 @@
+//! `cos gui`: who answers its prompts, whom it trusts, and what it never sends.
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+use cosserver::secret::KeyPair;
+use nix::sys::termios::{LocalFlags, tcgetattr};
+
+use crate::daemon::session::{Patient, Session};
+use crate::daemon::{COS, needs_root, until};
+use crate::login::{Logins, Plan};
+
+/// A client at a terminal of its own.
+struct Seat {
+    terminal: fs::File,
+    seen: String,
+    client: Session,
+}
+
+impl Seat {
+    fn take(command: &Command) -> Self {
+        let ends = nix::pty::openpty(None, None).unwrap();
+        let mut setsid = Command::new("setsid");
+        setsid
+            .arg("--ctty")
+            .arg(command.get_program())
+            .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => setsid.env(name, value),
+                None => setsid.env_remove(name),
+            };
+        }
+        // Standard input is the terminal, so that it becomes the session's.
+        setsid
+            .stdin(ends.slave)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let client = Session::of(setsid.spawn().unwrap());
+        Self {
+            terminal: ends.master.into(),
+            seen: String::new(),
+            client,
+        }
+    }
+
+    /// Waits until the screen shows this.
+    fn sees(&mut self, what: &str) {
+        while !self.seen.contains(what) {
+            let mut bytes = [0; 512];
+            let n = std::io::Read::read(&mut Patient(&self.terminal), &mut bytes).unwrap();
+            self.seen += &String::from_utf8_lossy(&bytes[..n]);
+        }
+    }
+
+    fn echoes(&self) -> bool {
+        let settings = tcgetattr(self.terminal.as_fd()).unwrap();
+        settings.local_flags.contains(LocalFlags::ECHO)
+    }
+
+    /// Types once nothing is shown of it.
+    fn types_unseen(&mut self, keys: &[u8]) {
+        until("the echo is off", || !self.echoes());
+        self.terminal.write_all(keys).unwrap();
+    }
+
+    fn types(&mut self, keys: &[u8]) {
+        self.terminal.write_all(keys).unwrap();
+    }
+
+    /// The client's end; its echo is on again.
+    fn ends(self) -> crate::daemon::session::Ended {
+        let Self {
+            terminal, client, ..
+        } = self;
+        let ended = client.finish();
+        let settings = tcgetattr(terminal.as_fd()).unwrap();
+        assert!(
+            settings.local_flags.contains(LocalFlags::ECHO),
+            "no echo: {ended:?}"
+        );
+        ended
+    }
+}
+
+/// `cos -C A gui FLAGS… -p PORT -l alice HOST hello`, with nobody to answer but a person.
+fn asks(l: &Logins, flags: &[&str], host: &str) -> Command {
+    let mut command = Command::new(COS);
+    command.arg("-C").arg(l.d.client()).arg("gui").args(flags);
+    command.args(["-p", &l.d.port.to_string(), "-l", "alice", host, "hello"]);
+    for name in ["GUI_HOST", "GUI_PORT", "COS_ASKPASS"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+#[test]
+fn at_a_terminal_the_password_is_asked_for_and_not_shown() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan::around("", "auth required BARE ask").start();
+    let mut seat = Seat::take(&asks(&l, &[], "hostb"));
+    seat.sees("Password: ");
+    // A mistake is taken back.
+    seat.types_unseen(b"secrex\x7ft\r");
+    seat.sees("Code: ");
+    until("the echo is on", || seat.echoes());
+    seat.types(b"4711\n");
+    seat.sees("4711");
+    assert!(!seat.seen.contains("secre"), "{:?}", seat.seen);
+    let ended = seat.ends();
+    assert_eq!(
+        (ended.status, ended.out),
+        (Some(0), vec!["hello".to_owned()]),
+        "{:?}",
+        ended.err
+    );
+    assert_eq!(ended.err, Vec::<String>::new());
+}
+
+#[test]
+fn an_interrupt_at_the_password_leaves_the_terminal_as_it_was() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    for keys in [&b"sec\x03"[..], b"\x04"] {
+        let mut seat = Seat::take(&asks(&l, &[], "hostb"));
+        seat.sees("Password: ");
+        seat.types_unseen(keys);
+        let ended = seat.ends();
+        assert_eq!(ended.status, Some(255), "{ended:?}");
+        let err = ended.err.join("\n");
+        assert!(
+            err.contains("interrupted") || err.contains("no answer left"),
+            "{err}"
+        );
+    }
+    assert_eq!(l.notes(), Vec::<String>::new());
+}
+
+#[test]
+fn a_key_that_is_not_pinned_is_asked_about_and_pinned() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let known_hosts = l.d.client().join("known_hosts");
+    let before = fs::read_to_string(&known_hosts).unwrap();
+    let check = crate::daemon::run(
+        Command::new(crate::daemon::COSADM)
+            .arg("-C")
+            .arg(l.d.server())
+            .arg("check"),
+    );
+    let check = String::from_utf8(check.stdout).unwrap();
+    // By its address it is another host to the client, once the table does not have it.
+    fs::remove_file(l.d.client().join("hostinfo")).unwrap();
+    let mut seat = Seat::take(&asks(&l, &[], "127.0.0.1"));
+    seat.sees("(yes/no) ");
+    let fingerprint = seat.seen.lines().nth(1).unwrap().trim().to_owned();
+    assert!(
+        fingerprint.len() > 16 && check.contains(&fingerprint),
+        "{fingerprint}: {check}"
+    );
+    seat.types(b"maybe\n");
+    seat.sees("Please say yes or no.");
+    seat.types(b"no\n");
+    let ended = seat.ends();
+    assert_eq!(ended.status, Some(255), "{ended:?}");
+    assert!(ended.err.concat().contains("nothing was sent"), "{ended:?}");
+    l.d.log.wait("cause=left");
+    assert_eq!(
+        (l.d.log.count("denied"), l.d.log.count("login ")),
+        (0, 0),
+        "{}",
+        l.log_text()
+    );
+    assert_eq!(fs::read_to_string(&known_hosts).unwrap(), before);
+    // Nobody is asked in batch, or where a descriptor answers; the key is named.
+    for flags in [&["-o", "BatchMode=yes"][..], &["--password-fd", "0"]] {
+        let seat = Seat::take(&asks(&l, flags, "127.0.0.1"));
+        let ended = seat.ends();
+        assert_eq!(ended.status, Some(255), "{ended:?}");
+        let err = ended.err.concat();
+        assert!(
+            err.contains(&fingerprint) && err.contains("known_hosts"),
+            "{err}"
+        );
+        assert_eq!(fs::read_to_string(&known_hosts).unwrap(), before);
+    }
+    let mut seat = Seat::take(&asks(&l, &[], "127.0.0.1"));
+    seat.sees("(yes/no) ");
+    seat.types(b"yes\n");
+    seat.sees("Password: ");
+    seat.types_unseen(b"secret\n");
+    assert_eq!(seat.ends().out, ["hello"]);
+    let after = fs::read_to_string(&known_hosts).unwrap();
+    let added = after.strip_prefix(&before).unwrap();
+    assert!(
+        added.starts_with("127.0.0.1 ") && added.lines().count() == 1,
+        "{after}"
+    );
+    // From now on it is known.
+    let mut seat = Seat::take(&asks(&l, &[], "127.0.0.1"));
+    seat.sees("Password: ");
+    assert!(!seat.seen.contains("yes/no"), "{}", seat.seen);
+    seat.types_unseen(b"secret\n");
+    assert_eq!(seat.ends().out, ["hello"]);
+}
+
+#[test]
+fn a_changed_key_stops_everything() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let known_hosts = l.d.client().join("known_hosts");
+    let other = KeyPair::random().unwrap().public.to_hex();
+    fs::write(&known_hosts, format!("hostb {other}\n")).unwrap();
+    let before = fs::read(&known_hosts).unwrap();
+    let lines = l.d.log.all().len();
+    let by_descriptor = l.gui("alice", "secret\n", &[], &["hello"]);
+    for command in [asks(&l, &[], "hostb"), by_descriptor] {
+        let mut seat = Seat::take(&command);
+        seat.seen.clear();
+        let ended = seat.ends();
+        assert_eq!((ended.status, ended.out.len()), (Some(255), 0), "{ended:?}");
+        let err = ended.err.concat();
+        assert!(
+            err.contains("HAS CHANGED") && err.contains("Nothing was sent"),
+            "{err}"
+        );
+    }
+    l.d.log.wait_from(lines, |l| l.contains("cause=left"));
+    assert_eq!(
+        (l.d.log.count("denied"), l.d.log.count("login ")),
+        (0, 0),
+        "{}",
+        l.log_text()
+    );
+    assert_eq!(fs::read(&known_hosts).unwrap(), before);
+}
+
+#[test]
+fn a_program_answers_where_cos_askpass_names_one() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan::around("", "auth required BARE ask").start();
+    let script = |name: &str, text: &str| {
+        let file = l.d.folder.path(name);
+        fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        file
+    };
+    let good = script(
+        "good",
+        "case $1 in 'Password: ') echo secret;; 'Code: ') echo 4711;; esac",
+    );
+    let bad = script("bad", "echo secret; exit 1");
+    let run = |flags: &[&str], program: &std::path::Path| {
+        l.ended(asks(&l, flags, "hostb").env("COS_ASKPASS", program))
+    };
+    // Also in batch: no person is asked.
+    for flags in [&[][..], &["-o", "BatchMode=yes"]] {
+        let ended = run(flags, &good);
+        assert_eq!(
+            (ended.status, ended.out),
+            (Some(0), vec!["hello".to_owned()]),
+            "{:?}",
+            ended.err
+        );
+    }
+    for program in [&bad, &l.d.folder.path("missing")] {
+        let ended = run(&[], program);
+        assert_eq!((ended.status, ended.out.len()), (Some(255), 0), "{ended:?}");
+        assert!(
+            ended.err.concat().contains(program.to_str().unwrap()),
+            "{ended:?}"
+        );
+    }
+}
+
+#[test]
+fn where_nobody_can_answer_it_says_what_would() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    // No terminal; and one, in batch.
+    let mut alone = Command::new("setsid");
+    let command = asks(&l, &[], "hostb");
+    alone
+        .arg("--wait")
+        .arg(command.get_program())
+        .args(command.get_args());
+    alone.env_remove("COS_ASKPASS");
+    let ended = l.ended(&mut alone);
+    let batch = Seat::take(&asks(&l, &["-o", "BatchMode=yes"], "hostb")).ends();
+    for ended in [ended, batch] {
+        assert_eq!((ended.status, ended.out.len()), (Some(255), 0), "{ended:?}");
+        let err = ended.err.concat();
+        for part in ["Password:", "--password-fd", "COS_ASKPASS"] {
+            assert!(err.contains(part), "{err}");
+        }
+    }
+    let closed = l.ended(&mut asks(&l, &["--password-fd", "77"], "hostb"));
+    assert_eq!(closed.status, Some(255));
+    assert!(
+        closed
+            .err
+            .concat()
+            .contains("--password-fd 77: it is not open"),
+        "{closed:?}"
+    );
+    let line = "x".repeat(600);
+    let long = l.ended(&mut l.gui("alice", &format!("{line}\n"), &[], &["hello"]));
+    assert_eq!(long.status, Some(255));
+    assert!(long.err.concat().contains("too long"), "{long:?}");
+}
+
+#[test]
+fn answers_on_standard_input_leave_the_rest_of_it_to_the_application() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        applications: "[gui.cat]\ncommand = [\"/bin/cat\"]\nusers = [\"*\"]\n",
+        ..Plan::default()
+    }
+    .start();
+    let mut command = Command::new(COS);
+    command
+        .arg("-C")
+        .arg(l.d.client())
+        .args(["gui", "--password-fd", "0"]);
+    command.args(["-p", &l.d.port.to_string(), "-l", "alice", "hostb", "cat"]);
+    command.env_remove("GUI_HOST").env_remove("GUI_PORT");
+    let mut session = Session::spawn(&mut command);
+    session.say("secret");
+    session.say("for the application");
+    drop(session.stdin.take());
+    let ended = session.finish();
+    assert_eq!(
+        (ended.status, ended.out),
+        (Some(0), vec!["for the application".to_owned()]),
+        "{:?}",
+        ended.err
+    );
+}

@@ -1,0 +1,338 @@
+//! However a login ends, PAM's session and credentials are closed, once.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::daemon::session::{Session, ends, lives};
+use crate::daemon::{needs_root, until};
+use crate::login::{Logins, Plan, STACK, look_on};
+
+/// Alice's application, which runs; its number.
+fn runs(l: &Logins) -> (Session, i32) {
+    let mut session = Session::spawn(&mut l.gui("alice", "secret\n", &[], &["stay"]));
+    let (_, line) = session.out.wait_from(0, |_| true);
+    drop(session.stdin.take());
+    assert_eq!((l.noted("opened"), l.noted("closed")), (1, 0));
+    (session, line.parse().unwrap())
+}
+
+fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+/// Kills it.
+fn slay(pid: i32) {
+    signal(pid, Signal::SIGKILL);
+}
+
+#[test]
+fn the_application_is_killed() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let (session, pid) = runs(&l);
+    slay(pid);
+    assert_eq!(session.finish().status, Some(128 + 9));
+    l.all_closed(1);
+}
+
+#[test]
+fn the_client_vanishes() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let (session, pid) = runs(&l);
+    session.signal(Signal::SIGKILL);
+    assert!(ends(pid), "it was not hung up");
+    l.all_closed(1);
+}
+
+#[test]
+fn the_gate_is_killed_and_the_application_stays() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let (session, pid) = runs(&l);
+    slay(l.d.process("gate"));
+    l.d.log.wait("process=gate");
+    assert!(lives(pid));
+    assert_eq!(l.noted("closed"), 0, "{:?}", l.notes());
+    signal(pid, Signal::SIGTERM);
+    assert_eq!(session.finish().status, Some(128 + 15));
+    l.all_closed(1);
+}
+
+#[test]
+fn the_gate_is_killed_while_somebody_is_asked() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let talk = crate::login::person::Person::new(&l.d, "alice", "hello").ask();
+    let worker = l.d.process("login");
+    slay(l.d.process("gate"));
+    assert!(ends(worker), "its worker goes on");
+    drop(talk);
+    assert_eq!(l.notes(), Vec::<String>::new());
+    until("there is a gate again", || {
+        l.ended(&mut l.gui("alice", "secret\n", &[], &["hello"]))
+            .status
+            == Some(0)
+    });
+}
+
+#[test]
+fn the_relay_is_killed() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let (session, pid) = runs(&l);
+    slay(l.d.process("relay"));
+    assert!(ends(pid), "it was not hung up");
+    assert_eq!(session.finish().status, Some(255));
+    l.all_closed(1);
+}
+
+#[test]
+fn the_worker_is_killed_and_an_heir_closes_the_session() {
+    if !needs_root() {
+        return;
+    }
+    // The heir closes it for the user that a module has made, with PAM's variables.
+    for stack in [
+        STACK.to_owned(),
+        format!("auth required BARE rename=alice\n{STACK}"),
+    ] {
+        let renamed = stack != STACK;
+        let l = Plan::stack(&stack).start();
+        let user = if renamed { "al" } else { "alice" };
+        let mut session = Session::spawn(&mut l.gui(user, "secret\n", &[], &["stay"]));
+        let (_, line) = session.out.wait_from(0, |_| true);
+        drop(session.stdin.take());
+        slay(l.d.process("login"));
+        assert!(ends(line.parse().unwrap()), "it was not hung up");
+        assert_eq!(session.finish().status, Some(255));
+        l.all_closed(1);
+        let notes = l.notes();
+        let of = |n: &str| {
+            (
+                n.split("pid=").nth(1).unwrap().to_owned(),
+                n.contains("user=alice "),
+            )
+        };
+        let (opened, closed) = (of(&notes[1]), of(&notes[2]));
+        assert!(opened.0 != closed.0, "{notes:?}");
+        assert!(opened.1 && closed.1, "{notes:?}");
+        assert!(notes.iter().all(|n| n.contains("tag=mine")), "{notes:?}");
+        l.d.log.wait("lost process=login");
+    }
+}
+
+#[test]
+fn the_daemon_is_killed() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let (session, pid) = runs(&l);
+    slay(l.d.pid());
+    assert!(ends(pid), "it was not hung up");
+    assert_eq!(session.finish().status, Some(255));
+    l.all_closed(1);
+}
+
+#[test]
+fn the_daemon_is_stopped_and_waits_for_it() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let (session, pid) = runs(&l);
+    l.d.signal(Signal::SIGTERM);
+    l.d.log.wait("stopping");
+    assert!(lives(pid));
+    slay(pid);
+    assert_eq!(session.finish().status, Some(128 + 9));
+    assert!(ends(l.d.pid()));
+    l.all_closed(1);
+}
+
+#[test]
+fn an_application_that_ignores_the_hang_up_is_killed_after_a_grace() {
+    if !needs_root() {
+        return;
+    }
+    for by_daemon in [false, true] {
+        let l = Plan {
+            settings: "[exec]\nhup-to-kill = 1\n",
+            applications: "
+[gui.stubborn]
+command = [\"/bin/sh\", \"-c\", \"trap '' HUP; echo $$; exec sleep 600\"]
+users = [\"*\"]
+",
+            ..Plan::default()
+        }
+        .start();
+        let session = look_on(&mut l.gui("alice", "secret\n", &[], &["stubborn"]));
+        let pid = session.out.wait_from(0, |_| true).1.parse().unwrap();
+        if by_daemon {
+            slay(l.d.pid());
+        } else {
+            session.signal(Signal::SIGKILL);
+        }
+        assert!(ends(pid), "it goes on");
+        l.all_closed(1);
+    }
+}
+
+/// A detached application's number, once it runs.
+fn detached(l: &Logins) -> i32 {
+    let ended = l.ended(&mut l.gui("alice", "secret\n", &["--detach"], &["alone"]));
+    assert_eq!((ended.status, ended.out.len()), (Some(0), 0), "{ended:?}");
+    let file = l.d.folder.path("home/alice/pid");
+    let mut pid = None;
+    until("it runs", || {
+        pid = std::fs::read_to_string(&file)
+            .ok()
+            .and_then(|t| t.trim().parse().ok());
+        pid.is_some()
+    });
+    pid.unwrap()
+}
+
+const ALONE: &str = "
+[gui.alone]
+command = [\"/bin/sh\", \"-c\", \"readlink /proc/$$/fd/* >fds; echo $$ >new; mv new pid; exec sleep 600\"]
+users = [\"*\"]
+";
+
+fn alone() -> Plan {
+    Plan {
+        applications: ALONE,
+        ..Plan::default()
+    }
+}
+
+#[test]
+fn detached_it_goes_on_without_client_and_daemon() {
+    if !needs_root() {
+        return;
+    }
+    for end in ["application", "daemon", "worker", "relay"] {
+        let l = alone().start();
+        let pid = detached(&l);
+        let fds = std::fs::read_to_string(l.d.folder.path("home/alice/fds")).unwrap();
+        let mut names: Vec<&str> = fds.lines().collect();
+        names.retain(|n| !n.ends_with("/fds"));
+        assert!(names.iter().all(|n| *n == "/dev/null"), "{fds}");
+        l.d.log.wait("detached=true");
+        l.d.log.wait("end session=");
+        assert!(lives(pid));
+        assert_eq!(
+            (l.noted("opened"), l.noted("closed")),
+            (1, 0),
+            "{:?}",
+            l.notes()
+        );
+        match end {
+            "application" => {}
+            "daemon" => {
+                slay(l.d.pid());
+                assert!(ends(l.d.pid()));
+                assert!(lives(pid));
+            }
+            "relay" => {
+                slay(l.d.process("relay"));
+                l.d.log.wait("process=relay");
+                assert!(lives(pid));
+            }
+            _ => {
+                // Nobody would close its session after it: it goes with its worker.
+                slay(l.d.process("login"));
+                assert!(ends(pid));
+            }
+        }
+        if lives(pid) {
+            slay(pid);
+        }
+        l.all_closed(1);
+    }
+}
+
+#[test]
+fn whoever_leaves_in_the_middle_leaves_nothing_behind() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    // Asked for his password, he hangs up.
+    let talk = crate::login::person::Person::new(&l.d, "alice", "hello").ask();
+    let worker = l.d.process("login");
+    drop(talk);
+    assert!(ends(worker), "its worker goes on");
+    assert_eq!(l.notes(), Vec::<String>::new());
+}
+
+#[test]
+fn what_cannot_be_executed_says_so_and_closes_its_session() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        applications: "
+[gui.missing]
+command = [\"/nonexistent/program\"]
+users = [\"*\"]
+[gui.forbidden]
+command = [\"/etc/passwd\"]
+users = [\"*\"]
+",
+        ..Plan::default()
+    }
+    .start();
+    for (n, (name, status)) in [("missing", 127), ("forbidden", 126)]
+        .into_iter()
+        .enumerate()
+    {
+        let ended = l.alice(&[name]);
+        assert_eq!(
+            (ended.status, ended.out.len()),
+            (Some(status), 0),
+            "{ended:?}"
+        );
+        assert_eq!(ended.err.len(), 1, "{ended:?}");
+        l.all_closed(n + 1);
+    }
+}
+
+#[test]
+fn eight_at_the_same_time_are_eight_sessions() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let mut all: Vec<Session> = (0..8)
+        .map(|_| look_on(&mut l.gui("alice", "secret\n", &[], &["stay"])))
+        .collect();
+    let pids: Vec<i32> = all
+        .iter()
+        .map(|s| s.out.wait_from(0, |_| true).1.parse().unwrap())
+        .collect();
+    assert_eq!((l.noted("opened"), l.noted("closed")), (8, 0));
+    for pid in pids {
+        slay(pid);
+    }
+    for session in all.drain(..) {
+        assert_eq!(session.finish().status, Some(128 + 9));
+    }
+    l.all_closed(8);
+    // And nobody of the daemon's is a zombie.
+    until("no worker is left", || {
+        let pids = crate::daemon::children(l.d.pid());
+        pids.len() == 2
+    });
+}

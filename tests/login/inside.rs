@@ -1,0 +1,246 @@
+//! What an application finds, told by itself.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+
+use crate::daemon::needs_root;
+use crate::login::{GAMES, Logins, Plan, STACK, STAFF};
+
+/// What the kernel says of the application, which is the very program that asks.
+const LOOK: &str = "
+[gui.look]
+command = [\"/bin/cat\", \"/proc/self/status\", \"/proc/self/limits\", \"/proc/self/stat\"]
+users = [\"*\"]
+[gui.env]
+command = [\"/usr/bin/env\"]
+users = [\"*\"]
+[gui.extra]
+command = [\"/usr/bin/env\"]
+users = [\"*\"]
+environment = { THEME = \"dark blue\", PATH = \"/own\" }
+[gui.shell]
+command = [\"/bin/sh\", \"-c\", \"umask; pwd; ls -l /proc/$$/fd; (: </dev/tty) 2>&1; ls -id /proc/self/ns/mnt\"]
+users = [\"*\"]
+[gui.ends]
+command = [\"/bin/sh\", \"-c\", \"cat; echo err >&2; exit 7\"]
+users = [\"*\"]
+";
+
+fn plan(stack: &str) -> Plan {
+    Plan {
+        applications: LOOK,
+        ..Plan::stack(stack)
+    }
+}
+
+/// A line of `/proc/self/status`.
+fn of<'a>(lines: &'a [String], name: &str) -> Vec<&'a str> {
+    let line = lines
+        .iter()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name}: {lines:?}"))
+        .split_whitespace()
+        .collect()
+}
+
+/// Soft and hard limit, from `/proc/self/limits`.
+fn limit(lines: &[String], name: &str) -> (String, String) {
+    let line = lines.iter().find_map(|l| l.strip_prefix(name)).unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    (words[0].into(), words[1].into())
+}
+
+fn pairs(lines: &[String]) -> BTreeMap<&str, &str> {
+    lines.iter().map(|l| l.split_once('=').unwrap()).collect()
+}
+
+#[test]
+fn it_is_the_user_with_his_groups_and_nothing_more() {
+    if !needs_root() {
+        return;
+    }
+    let l = plan(&format!("{STACK}auth optional pam_group.so\n")).start();
+    // pam_group's, which pam_setcred adds.
+    let line = "cosserver; *; alice; Al0000-2400; games2\n";
+    fs::write(l.d.folder.path("etc/security/group.conf"), line).unwrap();
+    let status = l.alice_says(&["look"]);
+    assert_eq!(of(&status, "Uid"), ["3001"; 4]);
+    assert_eq!(of(&status, "Gid"), ["3001"; 4]);
+    let mut groups = of(&status, "Groups");
+    groups.retain(|g| *g != "3001");
+    assert_eq!(groups, [STAFF.to_string(), GAMES.to_string()]);
+    for name in [
+        "CapPrm", "CapEff", "CapInh", "CapAmb", "SigBlk", "SigIgn", "SigCgt",
+    ] {
+        let value = u64::from_str_radix(of(&status, name)[0], 16).unwrap();
+        // Signals 32 and 33 are the C library's own.
+        let value = if name.starts_with("Sig") {
+            value & !(3 << 31)
+        } else {
+            value
+        };
+        assert_eq!(value, 0, "{name}: {status:?}");
+    }
+    for name in ["NoNewPrivs", "Seccomp", "TracerPid"] {
+        assert_eq!(of(&status, name), ["0"], "{name}");
+    }
+    // Its own session and group, and no terminal.
+    let stat = status.last().unwrap().rsplit_once(") ").unwrap().1;
+    let stat: Vec<&str> = stat.split(' ').collect();
+    let pid = of(&status, "Pid")[0];
+    assert_eq!((stat[2], stat[3], stat[4]), (pid, pid, "0"), "{stat:?}");
+    // Somebody else has none of alice's groups.
+    let bob = l.ended(&mut l.gui("bob", "secret\n", &[], &["look"]));
+    assert!(
+        of(&bob.out, "Groups").iter().all(|g| *g == "3002"),
+        "{bob:?}"
+    );
+}
+
+#[test]
+fn its_environment_is_pams_under_what_is_fixed() {
+    if !needs_root() {
+        return;
+    }
+    let sets = |variable: &str| format!("auth optional BARE env={variable}\n");
+    let stack = [
+        STACK.to_owned(),
+        sets("HOME=/evil"),
+        sets("GUI_PORT=1"),
+        sets("SHELL=/evil"),
+    ]
+    .concat();
+    let mut env = Command::new("env");
+    env.args(["OF_THE_DAEMON=1", "LD_LIBRARY_PATH=/nowhere"]);
+    let l = plan(&stack).start_by(env);
+    let home = l.d.folder.path("home/alice").display().to_string();
+    let default = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let usual = [
+        ("GUI_HOST", "127.0.0.1"),
+        ("GUI_PORT", "9003"),
+        ("HOME", &*home),
+        ("LOGNAME", "alice"),
+        ("PATH", default),
+        ("SHELL", "/bin/sh"),
+        ("TAG", "mine"),
+        ("USER", "alice"),
+    ];
+    let mut cos = l.gui("alice", "secret\n", &[], &["env"]);
+    for name in ["LANG", "LC_ALL", "LC_TIME", "GIT_PROTOCOL"] {
+        cos.env_remove(name);
+    }
+    cos.env("OF_THE_CLIENT", "1");
+    let ended = l.ended(&mut cos);
+    assert_eq!(pairs(&ended.out), BTreeMap::from(usual), "{ended:?}");
+    // The locale goes along, and no more; the table adds, and goes before PAM.
+    let mut cos = l.gui("alice", "secret\n", &[], &["extra"]);
+    cos.env("LANG", "C.UTF-8")
+        .env_remove("LC_ALL")
+        .env_remove("LC_TIME");
+    let ended = l.ended(cos.env("GIT_PROTOCOL", "version=2"));
+    let mut more = BTreeMap::from(usual);
+    more.extend([
+        ("LANG", "C.UTF-8"),
+        ("PATH", "/own"),
+        ("THEME", "dark blue"),
+    ]);
+    assert_eq!(pairs(&ended.out), more, "{ended:?}");
+    drop(l);
+    // PAM's PATH and LANG go before the default's and the client's.
+    let stack = [STACK.to_owned(), sets("PATH=/pam"), sets("LANG=pam")].concat();
+    let l = plan(&stack).start();
+    let mut cos = l.gui("alice", "secret\n", &[], &["env"]);
+    let ended = l.ended(cos.env("LANG", "C.UTF-8"));
+    let pairs = pairs(&ended.out);
+    assert_eq!((pairs["PATH"], pairs["LANG"]), ("/pam", "pam"));
+}
+
+#[test]
+fn its_limits_are_those_of_the_session_and_never_the_daemons_own() {
+    if !needs_root() {
+        return;
+    }
+    let started = || {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--nofile=200:4096", "--core=8192:16384"]);
+        prlimit
+    };
+    let files = |status: &[String]| limit(status, "Max open files");
+    let core = |status: &[String]| limit(status, "Max core file size");
+    let pair = |soft: &str, hard: &str| (soft.to_owned(), hard.to_owned());
+    let l = plan(STACK).start_by(started());
+    let status = l.alice_says(&["look"]);
+    assert_eq!(
+        (files(&status), core(&status)),
+        (pair("200", "4096"), pair("8192", "16384"))
+    );
+    drop(l);
+    let stack = format!("{STACK}session required pam_limits.so conf=FOLDER/limits.conf\n");
+    let l = plan(&stack).start_by(started());
+    let conf = "alice soft nofile 222\nalice hard nofile 333\nalice - core 0\nalice - nproc 555\n";
+    fs::write(l.d.folder.path("limits.conf"), conf).unwrap();
+    let status = l.alice_says(&["look"]);
+    assert_eq!(
+        (files(&status), core(&status)),
+        (pair("222", "333"), pair("0", "0"))
+    );
+    assert_eq!(limit(&status, "Max processes"), pair("555", "555"));
+    // The same daemon's next is another user's, who has no line there.
+    let bob = l.ended(&mut l.gui("bob", "secret\n", &[], &["look"]));
+    assert_eq!(files(&bob.out), pair("200", "4096"));
+}
+
+#[test]
+fn its_folder_mask_descriptors_and_terminal() {
+    if !needs_root() {
+        return;
+    }
+    let l = plan(STACK).start();
+    let home = l.d.folder.path("home/alice");
+    let shows = |l: &Logins, mask: &str, folder: &str| {
+        let out = l.alice_says(&["shell"]);
+        assert_eq!((&*out[0], &*out[1]), (mask, folder), "{out:?}");
+        let fds: Vec<&String> = out.iter().filter(|l| l.contains(" -> ")).collect();
+        assert_eq!(fds.len(), 3, "{out:?}");
+        assert!(fds.iter().all(|l| l.contains("-> pipe:")), "{out:?}");
+        assert!(
+            out.iter().any(|l| l.contains("/dev/tty")),
+            "it has a terminal: {out:?}"
+        );
+    };
+    shows(&l, "0022", home.to_str().unwrap());
+    // A home that is not there, or not to be entered, is no reason to refuse.
+    fs::remove_dir(&home).unwrap();
+    shows(&l, "0022", "/");
+    drop(l);
+    let stack = format!("{STACK}session optional pam_umask.so umask=0027\n");
+    let l = plan(&stack).start();
+    shows(&l, "0027", l.d.folder.path("home/alice").to_str().unwrap());
+}
+
+#[test]
+fn its_input_outputs_and_status_are_carried_until_it_ends() {
+    if !needs_root() {
+        return;
+    }
+    let l = plan(STACK).start();
+    let mut session =
+        crate::daemon::session::Session::spawn(&mut l.gui("alice", "secret\n", &[], &["ends"]));
+    session.say("there");
+    session.out.wait("there");
+    session.say("and back");
+    drop(session.stdin.take());
+    let ended = session.finish();
+    assert_eq!(ended.status, Some(7), "{ended:?}");
+    assert_eq!(
+        (ended.out.join(" "), ended.err),
+        ("there and back".into(), vec!["err".to_owned()])
+    );
+    l.all_closed(1);
+    let line = l.d.log.wait("end session=");
+    assert!(
+        line.contains("user=alice") && line.contains("status=7"),
+        "{line}"
+    );
+}

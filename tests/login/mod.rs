@@ -1,0 +1,348 @@
+//! Real PAM with accounts of the tests' own: each test's thread gets a mount namespace
+//! with another `/etc`, which whatever it starts sees too, and the machine's files
+//! stay as they are. For root alone.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several test programs, of which each uses a part"
+)]
+
+pub mod person;
+
+use std::cell::Cell;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::daemon::session::{Ended, Session};
+use crate::daemon::{COS, Daemon, Folder, must, until};
+
+/// The password of every account, and of none.
+pub const PASSWORD: &str = "secret";
+pub const WRONG: &str = "wrong";
+
+/// The password's hash, made cheaply, and as Debian makes it.
+const CHEAP: &str = "$6$rounds=1000$cosserver$tJquyk4bKGj/gO9ljdi6bo6esro/ZJYw/X8ySLiBcSMfq3mg1c8yJLoCl2pRMV9qUZn7AVf9LRkXaA2dn.uv//";
+pub const DEBIANS: &str =
+    "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$GmcwIgvdUC9qLWcKCi6gklUa1dM3ziD43YxYNURLKy0";
+
+/// The accounts: name, number, what stands before the hash in shadow, instead of
+/// `last change` and in `expires`.
+const ACCOUNTS: &[(&str, u32, &str, &str, &str)] = &[
+    ("alice", 3001, "", "20000", ""),
+    ("bob", 3002, "", "20000", ""),
+    ("locked", 3003, "!", "20000", ""),
+    ("expired", 3004, "", "20000", "1"),
+    // To be changed at once.
+    ("stale", 3005, "", "0", ""),
+];
+
+/// What alice is in besides her own group.
+pub const STAFF: u32 = 3100;
+/// What pam_group adds.
+pub const GAMES: u32 = 3200;
+
+/// A daemon with accounts, and what it needs to be asked.
+pub struct Logins {
+    pub d: Daemon,
+}
+
+/// How the accounts, the stack and the settings are to be.
+pub struct Plan {
+    /// The lines of `pam.d/cosserver`; `MODULE` stands for our module's path and its log,
+    /// `BARE` for its path alone, `FOLDER` for the test's folder.
+    pub stack: String,
+    /// Further lines of `cosserver.toml`, under tables of its own.
+    pub settings: &'static str,
+    /// The tables of applications; `FOLDER` stands for the test's folder.
+    pub applications: &'static str,
+    /// The password's hash.
+    pub hash: &'static str,
+}
+
+/// pam_unix and nothing more, but for the counting of sessions.
+pub const STACK: &str = "\
+auth required pam_unix.so
+auth optional MODULE env=TAG=mine
+account required pam_unix.so
+password required pam_unix.so sha512 rounds=1000
+session required pam_unix.so
+session required MODULE
+";
+
+/// Applications that most tests do with.
+pub const APPLICATIONS: &str = "
+[gui.hello]
+command = [\"/bin/echo\", \"hello\"]
+users = [\"*\"]
+[gui.show]
+command = [\"/bin/sh\", \"-c\", \"id -un; id; env | sort\"]
+users = [\"alice\"]
+[gui.stay]
+command = [\"/bin/sh\", \"-c\", \"echo $$; exec sleep 600\"]
+users = [\"*\"]
+";
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            stack: STACK.into(),
+            settings: "",
+            applications: APPLICATIONS,
+            hash: CHEAP,
+        }
+    }
+}
+
+impl Plan {
+    pub fn stack(stack: &str) -> Self {
+        Self {
+            stack: stack.into(),
+            ..Self::default()
+        }
+    }
+
+    /// A stack as usual, with lines before and after those of pam_unix's `auth`.
+    pub fn around(before: &str, after: &str) -> Self {
+        let auth = "auth required pam_unix.so\n";
+        Self::stack(&STACK.replace(auth, &format!("{before}\n{auth}{after}\n")))
+    }
+
+    /// Folders, accounts and settings, with this thread in the midst of them.
+    pub fn folder(&self) -> Folder {
+        leave();
+        let settings = format!("[penalties]\nauthfail = 0\nnoauth = 0\n{}", self.settings);
+        let folder = crate::daemon::prepare(&settings, "");
+        let here = folder.0.display().to_string();
+        let bare = compile(&folder).display().to_string();
+        let module = format!("{bare} log={}", log(&folder).display());
+        let applications = self.applications.replace("FOLDER", &here);
+        crate::daemon::append(&folder.path("S/cosserver.toml"), &applications);
+        let etc = folder.path("etc");
+        make_etc(&etc, &folder, self.hash);
+        let stack = self.stack.replace("MODULE", &module).replace("BARE", &bare);
+        fs::write(etc.join("pam.d/cosserver"), stack.replace("FOLDER", &here)).unwrap();
+        // Users look into their homes, and nowhere else.
+        fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o711)).unwrap();
+        enter(&etc);
+        folder
+    }
+
+    pub fn start(&self) -> Logins {
+        Logins {
+            d: Daemon::start_in(self.folder(), &[]),
+        }
+    }
+
+    /// The daemon is started by this command, which becomes it.
+    pub fn start_by(&self, mut command: Command) -> Logins {
+        let folder = self.folder();
+        command.arg(crate::daemon::COSSERVER);
+        Logins {
+            d: Daemon::start_by(command, folder, &[]),
+        }
+    }
+}
+
+thread_local! {
+    /// Whether this thread sees another `/etc`.
+    static ENTERED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// This thread's own view of the mounts, with another `/etc`.
+fn enter(etc: &Path) {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS).expect(
+        "no mount namespace: these tests need CAP_SYS_ADMIN, as a container's root may lack",
+    );
+    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    mount(none, "/", none, private, none).unwrap();
+    mount(Some(etc), "/etc", none, MsFlags::MS_BIND, none).unwrap();
+    ENTERED.set(true);
+}
+
+/// The machine's own `/etc` again, for a test that has another to come.
+fn leave() {
+    if ENTERED.replace(false) {
+        umount2("/etc", MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+fn compile(folder: &Folder) -> PathBuf {
+    let module = folder.path("pam_double.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/login/module.c");
+    let mut cc = Command::new("cc");
+    cc.args(["-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]);
+    must(cc.arg(&module).arg(source).arg("-lpam"));
+    module
+}
+
+fn log(folder: &Folder) -> PathBuf {
+    folder.path("pam.log")
+}
+
+/// Accounts of our own, and of the machine's files what programs need to start.
+fn make_etc(etc: &Path, folder: &Folder, hash: &str) {
+    let home = folder.path("home");
+    for made in [etc, &etc.join("pam.d"), &etc.join("security"), &home] {
+        fs::create_dir(made).unwrap();
+        fs::set_permissions(made, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for name in [
+        "alternatives",
+        "ld.so.cache",
+        "ld.so.conf",
+        "login.defs",
+        "hosts",
+    ] {
+        if Path::new("/etc").join(name).exists() {
+            let mut cp = Command::new("cp");
+            must(cp.arg("-a").arg(Path::new("/etc").join(name)).arg(etc));
+        }
+    }
+    let mut passwd = "root:x:0:0:root:/root:/bin/sh\n\
+        nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n\
+        _cosserver:x:990:990::/nonexistent:/usr/sbin/nologin\n\
+        empty:x:3006:3006::/:/bin/sh\n"
+        .to_owned();
+    let mut shadow = "root:*:20000:0:99999:7:::\nempty::20000:0:99999:7:::\n".to_owned();
+    let mut group = format!(
+        "root:x:0:\nnogroup:x:65534:\n_cosserver:x:990:\nshadow:x:42:\nempty:x:3006:\n\
+         staff2:x:{STAFF}:alice\ngames2:x:{GAMES}:\n"
+    );
+    for (name, number, before, changed, expires) in ACCOUNTS {
+        let own = home.join(name);
+        fs::create_dir(&own).unwrap();
+        std::os::unix::fs::chown(&own, Some(*number), Some(*number)).unwrap();
+        let own = own.display();
+        passwd += &format!("{name}:x:{number}:{number}::{own}:/bin/sh\n");
+        shadow += &format!("{name}:{before}{hash}:{changed}:0:99999:7::{expires}:\n");
+        group += &format!("{name}:x:{number}:\n");
+    }
+    let sources = "passwd: files\ngroup: files\nshadow: files\nhosts: files\n";
+    for (name, text) in [
+        ("passwd", &*passwd),
+        ("group", &group),
+        ("shadow", &shadow),
+        ("nsswitch.conf", sources),
+        ("environment", ""),
+        ("pam.d/other", "auth required pam_deny.so\n"),
+    ] {
+        fs::write(etc.join(name), text).unwrap();
+    }
+    fs::set_permissions(etc.join("shadow"), fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+impl Logins {
+    /// With everything as usual.
+    pub fn start() -> Self {
+        Plan::default().start()
+    }
+
+    pub fn log_text(&self) -> String {
+        self.d.log_text()
+    }
+
+    /// `cos -C A gui [FLAGS…] -p PORT -l USER hostb WORDS…`, answered from
+    /// descriptor 3, where these lines wait.
+    pub fn gui(&self, user: &str, answers: &str, flags: &[&str], words: &[&str]) -> Command {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let file = self.d.folder.path(&format!("answers-{n}"));
+        fs::write(&file, answers).unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "f=$1; shift; exec \"$@\" 3<\"$f\"", "sh"]);
+        command.arg(file).arg(COS).arg("-C").arg(self.d.client());
+        command.args(["gui", "--password-fd", "3"]).args(flags);
+        command.args(["-p", &self.d.port.to_string(), "-l", user, "hostb"]);
+        command.args(words);
+        for name in ["GUI_HOST", "GUI_PORT", "COS_ASKPASS"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Runs an application of alice's to its end.
+    pub fn alice(&self, words: &[&str]) -> Ended {
+        self.ended(&mut self.gui("alice", "secret\n", &[], words))
+    }
+
+    /// The same, and its output, where it must have succeeded.
+    pub fn alice_says(&self, words: &[&str]) -> Vec<String> {
+        let ended = self.alice(words);
+        assert_eq!(ended.status, Some(0), "{ended:?}\n{}", self.log_text());
+        ended.out
+    }
+
+    /// Runs a client to its end, with no input.
+    pub fn ended(&self, command: &mut Command) -> Ended {
+        let mut session = Session::spawn(command);
+        drop(session.stdin.take());
+        session.finish()
+    }
+
+    /// A client whose login must be refused; why, as the log has it.
+    pub fn refused(&self, user: &str, answers: &str, words: &[&str]) -> String {
+        let ended = self.ended(&mut self.gui(user, answers, &[], words));
+        assert_eq!(ended.status, Some(255), "{ended:?}\n{}", self.log_text());
+        assert_eq!(ended.out, Vec::<String>::new());
+        assert_eq!(ended.err.len(), 1, "{ended:?}");
+        let reference = reference(&ended.err[0]);
+        let line = self.d.log.wait(&format!("ref={reference}"));
+        assert!(line.contains("cause=login"), "{line}");
+        line
+    }
+
+    /// What our module has written so far.
+    pub fn notes(&self) -> Vec<String> {
+        let text = fs::read_to_string(log(&self.d.folder)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// How many of the notes begin with this word.
+    pub fn noted(&self, word: &str) -> usize {
+        let lines = self.notes();
+        lines
+            .iter()
+            .filter(|l| l.split(' ').next() == Some(word))
+            .count()
+    }
+
+    /// Waits until so many sessions have been closed, and sees that all that was opened
+    /// and established was closed and deleted exactly once, in order.
+    pub fn all_closed(&self, sessions: usize) {
+        until("the sessions are closed", || {
+            self.noted("cred-deleted") >= sessions
+        });
+        let notes = self.notes().join("\n");
+        for word in ["cred-established", "opened", "closed", "cred-deleted"] {
+            assert_eq!(self.noted(word), sessions, "{word}: {notes}");
+        }
+        if sessions == 1 {
+            let words: Vec<_> = notes.lines().filter_map(|l| l.split(' ').next()).collect();
+            let order = ["cred-established", "opened", "closed", "cred-deleted"];
+            assert_eq!(words, order, "{notes}");
+        }
+    }
+}
+
+/// The reference in a client's complaint.
+pub fn reference(line: &str) -> String {
+    let is_hex = |w: &&str| w.len() == 16 && w.bytes().all(|b| b.is_ascii_hexdigit());
+    let mut words = line.split(|c: char| !c.is_ascii_alphanumeric());
+    words
+        .find(is_hex)
+        .unwrap_or_else(|| panic!("no reference: {line}"))
+        .to_owned()
+}
+
+/// Starts a client with its input closed, to look on.
+pub fn look_on(command: &mut Command) -> Session {
+    let mut session = Session::spawn(command);
+    drop(session.stdin.take());
+    session
+}

@@ -1,0 +1,163 @@
+//! Somebody who logs in by hand: each record is seen as it comes.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use cosserver::secret::{KeyPair, PublicKey};
+use cosserver::wire::answer::Answer;
+use cosserver::wire::hello::{Hello, ServerHello};
+use cosserver::wire::noise::{Initiator, Prepared};
+use cosserver::wire::opening::{Credential, Opening};
+use cosserver::wire::prompt::{Answers, Text};
+use cosserver::wire::record::{self, Kind};
+use cosserver::wire::request::{Command, Gui, Request, Service};
+use cosserver::wire::seal::{Opener, Sealer};
+use zeroize::Zeroizing;
+
+use crate::daemon::hostile::{Caller, Stranger};
+
+/// Who asks whom for what.
+#[derive(Clone)]
+pub struct Person {
+    machine: KeyPair,
+    host: PublicKey,
+    port: u16,
+    /// The address he comes from.
+    pub from: IpAddr,
+    pub user: String,
+    pub application: String,
+}
+
+/// A login under way: the prompts have come.
+pub struct Talk {
+    stranger: Stranger,
+    sealer: Sealer,
+    opener: Opener,
+    /// What was asked and told last.
+    pub texts: Vec<Text>,
+    /// Length and kind of each record since the ServerHello.
+    pub shape: Vec<(usize, u8)>,
+    /// When the last answers were sent.
+    pub answered: Instant,
+}
+
+/// What came after answers.
+pub enum Said {
+    Prompts(Box<Talk>),
+    Accepted(Vec<Text>),
+    /// The shape of all records, and how long after the last answers the refusal came.
+    Denied(Vec<(usize, u8)>, Duration),
+}
+
+impl Person {
+    pub fn new(d: &crate::daemon::Daemon, user: &str, application: &str) -> Self {
+        let caller = Caller::of(d);
+        Self {
+            machine: caller.machine,
+            host: caller.host,
+            port: d.port,
+            from: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            user: user.into(),
+            application: application.into(),
+        }
+    }
+
+    /// Asks, and takes the first prompts.
+    pub fn ask(&self) -> Talk {
+        let mut stranger = Stranger::from_address(self.from, self.port);
+        let greeting = stranger.greet();
+        let hello = Hello::parse(&greeting.hello).unwrap();
+        let theirs = ServerHello::parse(&greeting.server_hello, &hello).unwrap();
+        let request = Request {
+            service: Service::Gui(Gui {
+                host: None,
+                port: 9003,
+                detach: false,
+            }),
+            user: self.user.clone(),
+            caller_user: "tester".into(),
+            command: Command::Words(vec![self.application.clone().into()]),
+            environment: Vec::new(),
+        };
+        let request = request.encode().unwrap();
+        let opening = Opening {
+            request: &request,
+            credential: Credential::Password,
+        };
+        let mut noise = Initiator::new(
+            theirs.suite,
+            &self.machine,
+            &self.host,
+            &greeting.hello,
+            &greeting.server_hello,
+            Prepared::default(),
+        )
+        .unwrap();
+        let message = noise.message_1(&opening.encode().unwrap()).unwrap();
+        stranger.send(&record::compose(Kind::ClientHello, &message).unwrap());
+        let answer = stranger.record().expect("no prompts");
+        let shape = vec![shape(&answer)];
+        let content = record::parse(&answer, &[Kind::Answer]).unwrap().content;
+        let (payload, keys) = noise.read_2(content).unwrap();
+        let Answer::Prompts(texts) = Answer::decode(&payload).unwrap() else {
+            panic!("no prompts");
+        };
+        Talk {
+            stranger,
+            sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
+            opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
+            texts,
+            shape,
+            answered: Instant::now(),
+        }
+    }
+
+    /// Asks, answers once, and must be refused.
+    pub fn refused(&self, answer: &str) -> (Vec<(usize, u8)>, Duration) {
+        match self.ask().answer(&[answer]) {
+            Said::Denied(shape, after) => (shape, after),
+            Said::Prompts(_) => panic!("{} is asked again", self.user),
+            Said::Accepted(_) => panic!("{} is accepted", self.user),
+        }
+    }
+}
+
+impl Talk {
+    /// The words of what was asked and told last.
+    pub fn words(&self) -> Vec<&str> {
+        self.texts.iter().map(|t| &*t.words).collect()
+    }
+
+    /// Answers, and takes what comes then.
+    pub fn answer(mut self, answers: &[&str]) -> Said {
+        let answers = answers
+            .iter()
+            .map(|a| Zeroizing::new(a.as_bytes().to_vec()));
+        let mut content = Answers::new(answers.collect()).unwrap().encode().unwrap();
+        let tag = self.sealer.seal(&mut content).unwrap();
+        content.extend_from_slice(&tag);
+        let record = record::compose(Kind::Sealed, &content).unwrap();
+        self.answered = Instant::now();
+        self.stranger.send(&record);
+        let record = self.stranger.record().expect("neither yes nor no");
+        let after = self.answered.elapsed();
+        self.shape.push(shape(&record));
+        let envelope = record::parse(&record, &[Kind::Sealed, Kind::Denied]).unwrap();
+        if envelope.kind == Kind::Denied {
+            assert_eq!(self.stranger.rest(), b"", "more than a refusal");
+            return Said::Denied(self.shape, after);
+        }
+        let mut sealed = envelope.content.to_vec();
+        let text = self.opener.open(&mut sealed).unwrap();
+        match Answer::decode(text).unwrap() {
+            Answer::Prompts(texts) => Said::Prompts(Box::new(Self { texts, ..self })),
+            Answer::Accept { texts, .. } => Said::Accepted(texts),
+            Answer::SendCommand => panic!("it asks for a command"),
+        }
+    }
+}
+
+/// A record's length and kind.
+fn shape(record: &[u8]) -> (usize, u8) {
+    (record.len(), record[6])
+}

@@ -1,0 +1,212 @@
+//! Modules that hang, crash or refuse, and PAM without a file for us.
+
+use std::fs;
+
+use crate::daemon::{self, children, needs_root, until};
+use crate::login::person::Person;
+use crate::login::{Logins, PASSWORD, Plan};
+
+const SHORT: &str = "[login]\ncheck = 1\n[daemon]\nrefusal-interval = 1\n";
+
+fn plan(stack: Plan) -> Logins {
+    Plan {
+        settings: SHORT,
+        ..stack
+    }
+    .start()
+}
+
+/// No worker is left, and whoever comes next is served by the same daemon.
+fn nothing_is_left(l: &Logins) {
+    let is_worker = |pid: i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.starts_with(b"cosserver: login")
+    };
+    until("no worker is left", || {
+        !children(l.d.pid()).into_iter().any(is_worker)
+    });
+    fs::write(
+        l.d.folder.path("etc/pam.d/cosserver"),
+        "auth required pam_unix.so\naccount required pam_unix.so\nsession required pam_unix.so\n",
+    )
+    .unwrap();
+    assert_eq!(l.alice_says(&["hello"]), ["hello"]);
+}
+
+#[test]
+fn a_module_that_hangs_is_killed_in_time() {
+    if !needs_root() {
+        return;
+    }
+    // After the password, and before anything is asked.
+    for (before, after) in [
+        ("", "auth required BARE hang"),
+        ("auth required BARE hang", ""),
+    ] {
+        let l = plan(Plan::around(before, after));
+        let line = l.refused("alice", "secret\n", &["hello"]);
+        assert!(line.contains("PAM did not answer in time"), "{line}");
+        if before.is_empty() {
+            let (shape, after) = Person::new(&l.d, "alice", "hello").refused(PASSWORD);
+            assert_eq!((shape.len(), shape[1]), (2, (15, 5)));
+            let phase = after.as_millis() % 1000;
+            assert!(!(500..980).contains(&phase), "it came after {after:?}");
+        }
+        nothing_is_left(&l);
+    }
+}
+
+#[test]
+fn a_module_that_crashes_costs_that_login_alone() {
+    if !needs_root() {
+        return;
+    }
+    for (before, after) in [
+        ("", "auth required BARE crash"),
+        ("auth required BARE crash", ""),
+    ] {
+        let l = plan(Plan::around(before, after));
+        let mut other =
+            daemon::session::Session::spawn(&mut l.d.cos(&["echo on; read x; echo $x"]));
+        other.out.wait("on");
+        let line = l.refused("alice", "secret\n", &["hello"]);
+        assert!(line.contains("the login worker died"), "{line}");
+        if before.is_empty() {
+            let (shape, _) = Person::new(&l.d, "alice", "hello").refused(PASSWORD);
+            assert_eq!((shape.len(), shape[1]), (2, (15, 5)));
+        }
+        nothing_is_left(&l);
+        other.say("still there");
+        assert_eq!(other.finish().out, ["on", "still there"]);
+    }
+}
+
+#[test]
+fn credentials_are_taken_back_where_the_session_could_not_be_opened() {
+    if !needs_root() {
+        return;
+    }
+    for (how, why) in [
+        ("fail=open", "PAM"),
+        ("crash=open", "the login worker died"),
+        ("hang=open", "PAM did not answer in time"),
+    ] {
+        let stack = crate::login::STACK.replace(
+            "session required MODULE",
+            &format!("session required MODULE {how}"),
+        );
+        let l = plan(Plan::stack(&stack));
+        let line = l.refused("alice", "secret\n", &["hello"]);
+        assert!(line.contains(why), "{line}");
+        until("the credentials are taken back", || {
+            l.noted("cred-deleted") > 0
+        });
+        assert_eq!(l.noted("cred-established"), 1, "{how}: {:?}", l.notes());
+        assert_eq!(l.noted("cred-deleted"), 1, "{how}: {:?}", l.notes());
+        assert_eq!(l.noted("opened"), 0, "{how}: {:?}", l.notes());
+        nothing_is_left(&l);
+    }
+}
+
+#[test]
+fn without_a_service_file_applications_are_refused_at_the_start() {
+    if !needs_root() {
+        return;
+    }
+    let folder = Plan::default().folder();
+    let toml = folder.path("S/cosserver.toml");
+    let service = folder.path("etc/pam.d/cosserver");
+    // As lax as they come: PAM would ask this one.
+    let lax = "auth required pam_permit.so\naccount required pam_permit.so\n\
+               session required pam_permit.so\n";
+    fs::write(folder.path("etc/pam.d/other"), lax).unwrap();
+    let stack = fs::read(&service).unwrap();
+    let run = |flags: &[&str]| daemon::run(daemon::cosserver().args(flags).arg("-f").arg(&toml));
+    let good = run(&["-t"]);
+    assert!(good.status.success(), "{good:?}");
+    fs::remove_file(&service).unwrap();
+    for flags in [&["-t"][..], &["-D", "-e", "-p", "0"]] {
+        let bad = run(flags);
+        let said = String::from_utf8(bad.stderr).unwrap();
+        assert_eq!(bad.status.code(), Some(1), "{flags:?}: {said}");
+        assert!(
+            said.contains("/etc/pam.d/cosserver") && said.contains("[gui.hello]"),
+            "{said}"
+        );
+    }
+    // A daemon that runs keeps its old settings, and lets nobody in by `other` either.
+    fs::write(&service, stack).unwrap();
+    let l = Logins {
+        d: daemon::Daemon::start_in(folder, &[]),
+    };
+    fs::remove_file(&service).unwrap();
+    let line = l.refused("alice", "secret\n", &["hello"]);
+    assert!(line.contains("no /etc/pam.d/cosserver"), "{line}");
+    l.d.signal(nix::sys::signal::Signal::SIGHUP);
+    let line = l.d.log.wait("not-reloaded");
+    assert!(line.contains("/etc/pam.d/cosserver"), "{line}");
+    drop(l);
+    // Where there is no application, nobody logs in: no file is needed.
+    let none = Plan {
+        applications: "",
+        ..Plan::default()
+    };
+    let folder = none.folder();
+    fs::remove_file(folder.path("etc/pam.d/cosserver")).unwrap();
+    let toml = folder.path("S/cosserver.toml");
+    let out = daemon::run(daemon::cosserver().arg("-t").arg("-f").arg(toml));
+    assert!(out.status.success(), "{out:?}");
+}
+
+#[test]
+fn only_so_many_logins_are_under_way_and_one_who_leaves_makes_room() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\nwaiting = 3\n[daemon]\nrefusal-interval = 1\n",
+        ..Plan::default()
+    }
+    .start();
+    let alice = Person::new(&l.d, "alice", "hello");
+    let mut asked: Vec<_> = (0..3).map(|_| alice.ask()).collect();
+    let ended = l.alice(&["hello"]);
+    assert_eq!(ended.status, Some(255), "{ended:?}");
+    let line = l.d.log.wait("too many logins under way");
+    assert!(
+        line.contains(&crate::login::reference(&ended.err[0])),
+        "{line}"
+    );
+    drop(asked.pop());
+    until("there is room", || l.alice(&["hello"]).status == Some(0));
+    assert_eq!(asked.len(), 2);
+}
+
+#[test]
+fn the_turn_of_one_that_hangs_is_anothers() {
+    if !needs_root() {
+        return;
+    }
+    // Only bob's login hangs, and it has the only turn.
+    let unless = "auth [success=1 default=ignore] pam_succeed_if.so quiet user != bob";
+    let plan = Plan {
+        settings: "[login]\nchecks = 1\ncheck = 1\n",
+        ..Plan::around(&format!("{unless}\nauth required BARE hang"), "")
+    };
+    let l = Logins {
+        d: daemon::Daemon::start_in(plan.folder(), &["-d"]),
+    };
+    let bob = crate::login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"]));
+    l.d.log.wait("user=bob");
+    let alice = crate::login::look_on(&mut l.gui("alice", "secret\n", &[], &["hello"]));
+    l.d.log.wait("user=alice");
+    assert_eq!(children(l.d.pid()).len(), 3, "gate, relay, and one worker");
+    let ended = alice.finish();
+    assert_eq!(bob.finish().status, Some(255));
+    assert_eq!(
+        (ended.status, ended.out),
+        (Some(0), vec!["hello".to_owned()]),
+        "{:?}",
+        ended.err
+    );
+}

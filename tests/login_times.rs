@@ -1,0 +1,213 @@
+//! What the time of an answer tells, and who waits for whom, with passwords hashed as
+//! Debian hashes them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+mod login;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::{Barrier, Mutex};
+use std::time::{Duration, Instant};
+
+use daemon::needs_root;
+use login::person::{Person, Said};
+use login::{DEBIANS, Logins, PASSWORD, Plan, WRONG};
+
+/// Says a figure where it is seen, also when the test passes.
+macro_rules! say {
+    ($($words:tt)*) => { writeln!(std::io::stderr(), $($words)*).unwrap() };
+}
+
+/// One test at a time: each needs the machine for itself.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// The causes of refusals: a name, who asks for what, and the answer.
+const CAUSES: [(&str, &str, &str, &str); 5] = [
+    ("wrong password", "alice", "hello", WRONG),
+    ("unknown user", "nobodyhere", "hello", PASSWORD),
+    ("locked account", "locked", "hello", PASSWORD),
+    ("expired account", "expired", "hello", PASSWORD),
+    ("no such application", "alice", "nothing", PASSWORD),
+];
+
+/// Strangers who log in at the same time.
+const STRANGERS: usize = 16;
+
+/// Welch's t of two samples.
+fn welch(a: &[f64], b: &[f64]) -> f64 {
+    let moments = |x: &[f64]| {
+        let n = x.len() as f64;
+        let mean = x.iter().sum::<f64>() / n;
+        let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        (mean, variance / n)
+    };
+    let ((mean_a, error_a), (mean_b, error_b)) = (moments(a), moments(b));
+    (mean_a - mean_b) / (error_a + error_b).sqrt()
+}
+
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// The numbers from 0 to below 5 in an order that looks random; no two rounds of all
+/// strangers go the same way.
+fn order(stranger: usize, round: usize) -> Vec<usize> {
+    let mut state = (stranger * 7919 + round + 1) as u64;
+    let mut order: Vec<usize> = (0..CAUSES.len()).collect();
+    for i in (1..order.len()).rev() {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        order.swap(i, (state >> 33) as usize % (i + 1));
+    }
+    order
+}
+
+#[test]
+fn welch_tells_two_samples_apart() {
+    let near: Vec<f64> = (0..100).map(|n| f64::from(n % 10)).collect();
+    let far: Vec<f64> = near.iter().map(|v| v + 3.0).collect();
+    assert!(welch(&near, &near).abs() < 1e-9);
+    assert!(welch(&near, &far) < -4.5);
+}
+
+#[test]
+fn no_cause_of_a_refusal_shows_in_its_time() {
+    if !needs_root() {
+        return;
+    }
+    let _alone = ALONE.lock();
+    let l = Plan {
+        settings: "[daemon]\nrefusal-interval = 1\n",
+        hash: DEBIANS,
+        ..Plan::default()
+    }
+    .start();
+    let each: usize = if daemon::long() { 1000 } else { 100 };
+    let rounds = each.div_ceil(STRANGERS);
+    let samples: Mutex<BTreeMap<&str, Vec<f64>>> = Mutex::default();
+    std::thread::scope(|threads| {
+        for stranger in 0..STRANGERS {
+            let (l, samples) = (&l, &samples);
+            threads.spawn(move || {
+                for round in 0..rounds {
+                    for n in order(stranger, round) {
+                        let (name, user, application, answer) = CAUSES[n];
+                        let person = Person::new(&l.d, user, application);
+                        let (shape, after) = person.refused(answer);
+                        assert_eq!((shape.len(), shape[1]), (2, (15, 5)));
+                        let mut samples = samples.lock().unwrap();
+                        samples
+                            .entry(name)
+                            .or_default()
+                            .push(after.as_secs_f64() * 1e6);
+                    }
+                }
+            });
+        }
+    });
+    let samples = samples.into_inner().unwrap();
+    let names: Vec<&str> = samples.keys().copied().collect();
+    let mut worst = (0.0, "", "");
+    for (i, a) in names.iter().enumerate() {
+        assert!(samples[a].len() >= each);
+        for b in &names[i + 1..] {
+            let t = welch(&samples[a], &samples[b]).abs();
+            if t > worst.0 {
+                worst = (t, a, b);
+            }
+        }
+    }
+    for name in &names {
+        let mut all = samples[name].clone();
+        say!("{name}: median {:.0} µs of {}", median(&mut all), all.len());
+    }
+    let (t, a, b) = worst;
+    say!("five causes of refusals: largest |t| {t:.2} ({a}, {b}); 4.5 is the most");
+    assert!(t <= 4.5, "{a} and {b} are told apart: |t| {t:.2}");
+}
+
+/// How long the real client takes for a right login, in milliseconds.
+fn right(l: &Logins) -> f64 {
+    let begun = Instant::now();
+    assert_eq!(l.alice_says(&["hello"]), ["hello"]);
+    begun.elapsed().as_secs_f64() * 1e3
+}
+
+#[test]
+fn a_right_login_is_served_while_32_wrong_ones_are_refused() {
+    if !needs_root() {
+        return;
+    }
+    let _alone = ALONE.lock();
+    let l = Plan {
+        hash: DEBIANS,
+        ..Plan::default()
+    }
+    .start();
+    let rounds = if daemon::long() { 25 } else { 7 };
+    // Whatever else the machine does makes it worse, never better: a second look, and a
+    // third, before it is believed.
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let mut quiet: Vec<f64> = (0..rounds).map(|_| right(&l)).collect();
+        let mut busy: Vec<f64> = (0..rounds).map(|_| among_wrong_ones(&l)).collect();
+        let (quiet, busy) = (median(&mut quiet), median(&mut busy));
+        say!("a right login: quiet {quiet:.0} ms, with 32 wrong ones at once {busy:.0} ms");
+        if busy <= 3.0 * quiet {
+            return;
+        }
+        seen.push((quiet, busy));
+    }
+    panic!("more than 3 times the quiet time: {seen:?}");
+}
+
+/// The same while 32 wrong ones, from another address, are checked and refused.
+fn among_wrong_ones(l: &Logins) -> f64 {
+    let start = Barrier::new(33);
+    let line = l.d.log.all().len();
+    std::thread::scope(|threads| {
+        let guesses = |_| {
+            let mut person = Person::new(&l.d, "alice", "hello");
+            person.from = "127.0.0.2".parse().unwrap();
+            let start = &start;
+            threads.spawn(move || {
+                let talk = person.ask();
+                start.wait();
+                match talk.answer(&[WRONG]) {
+                    Said::Denied(shape, after) => (shape, after),
+                    Said::Prompts(_) | Said::Accepted(_) => panic!("not refused"),
+                }
+            })
+        };
+        let guessers: Vec<_> = (0..32).map(guesses).collect();
+        start.wait();
+        let took = right(l);
+        for guesser in guessers {
+            let (shape, after) = guesser.join().unwrap();
+            assert_eq!(shape[1], (15, 5));
+            assert!(
+                after > Duration::from_millis(1980),
+                "it came after {after:?}"
+            );
+        }
+        // However slow the machine is: it did not wait for all of them.
+        let (at, _) = l.d.log.wait_from(line, |l| l.starts_with("login session="));
+        let log = l.d.log.all();
+        let before = log[line..at]
+            .iter()
+            .filter(|l| l.starts_with("denied "))
+            .count();
+        assert!(before <= 20, "{before} of 32 went before it");
+        took
+    })
+}
