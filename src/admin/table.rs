@@ -110,6 +110,12 @@ pub(super) const COMMANDS: &[Command] = &[
                 true,
                 "the users its commands may run as; an ordinary user's default is himself",
             ),
+            flag(
+                "users",
+                "U,T:H,…",
+                false,
+                "which of its users may be whom here; without it, each himself and never root; -: nobody",
+            ),
             CARD_PORT,
         ],
         meaning: "let NAME run commands here; prints the invitation card",

@@ -201,8 +201,9 @@ impl Monitor {
         self.step("proven", &[("connection", &c), ("host", host)]);
         if let Service::Gui(_) = proven.request().service {
             let user = policy::user_of(&proven, self.accounts.serves());
-            user.map_err(|r| r.of(peer.ip()))?;
-            return self.begin_login(c, Who::Host(Box::new(proven)), socket, now);
+            let user = user.map_err(|r| r.of(peer.ip()))?;
+            let who = Who::Host(Box::new(proven), user);
+            return self.begin_login(c, who, socket, now);
         }
         if let Command::Follows { length, .. } = proven.request().command {
             return self.ask_for_command(c, proven, socket, length);

@@ -37,6 +37,7 @@ impl Monitor {
             limits: self.inherited,
         };
         let peer = pending.granted.proven().peer();
+        crate::policy::check_account(pending.granted.proven(), account).map_err(|r| r.of(peer))?;
         let pair = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
         // The job first: it starts while we do the handshake's arithmetic.
         let running = exec::start(&pending.granted, account, &setting, &mut self.starter)

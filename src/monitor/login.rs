@@ -38,12 +38,15 @@ impl Monitor {
         socket: OwnedFd,
         now: Instant,
     ) -> Result<(), Halt> {
-        let (peer, request, task) = match &who {
-            Who::Claimant(c) => (c.peer(), c.request(), Task::Authenticate),
-            Who::Host(p) => (p.peer(), p.request(), Task::Trust),
+        let (peer, request, user, task) = match &who {
+            Who::Claimant(c) => {
+                let request = c.request();
+                (c.peer(), request, request.user.clone(), Task::Authenticate)
+            }
+            Who::Host(p, user) => (p.peer(), p.request(), user.to_string(), Task::Trust),
         };
         let begin = Begin {
-            user: request.user.clone(),
+            user,
             remote_host: peer.to_string(),
             remote_user: request.caller_user.clone(),
             task,
@@ -180,7 +183,11 @@ impl Monitor {
             Some(Who::Claimant(claimant)) => {
                 Caller::Person(Box::new(claimant.believed(known.account)))
             }
-            Some(Who::Host(proven)) => Caller::Host(proven, same_user(&login.begin, known.account)?),
+            Some(Who::Host(proven, _)) => {
+                let account = same_user(&login.begin, known.account)?;
+                policy::check_account(&proven, &account).map_err(|r| r.of(peer))?;
+                Caller::Host(proven, account)
+            }
             None => return Err(Halt::Closed("a worker that knows somebody twice", Some(peer))),
         };
         let granted =
@@ -460,7 +467,7 @@ impl Login {
         }
         let made = match &mut self.who {
             Some(Who::Claimant(claimant)) => claimant.message_2(payload),
-            Some(Who::Host(proven)) => proven.message_2(payload),
+            Some(Who::Host(proven, _)) => proven.message_2(payload),
             None => Err(Malformed("message 2 of nobody")),
         };
         let (message, keys) = made?;

@@ -20,6 +20,7 @@ use super::token;
 use crate::channel::Channel;
 use crate::channel::gate::Connection;
 use crate::channel::login::{Begin, Launch, Order};
+use crate::config::name::UserName;
 use crate::credential::{Claimant, Proven};
 use crate::fault::Fault;
 use crate::policy::{Caller, Granted, Gui};
@@ -32,8 +33,8 @@ pub(super) type LoginId = u64;
 pub(super) enum Who {
     /// Somebody whom PAM is to ask.
     Claimant(Box<Claimant>),
-    /// A host that has proven itself asks for one of its users.
-    Host(Box<Proven>),
+    /// A host that has proven itself asks, for this user.
+    Host(Box<Proven>, UserName),
 }
 
 /// Where a login stands.
