@@ -368,6 +368,7 @@ impl Monitor {
         let Some(found) = self.accounts.hear(which, now, &mut self.corpses) else {
             return;
         };
+        self.caller_found(which, found.as_ref());
         for pending in self.pending.remove(&which).unwrap_or_default() {
             let connection = pending.connection;
             self.strangers.remove(&connection);
@@ -452,7 +453,7 @@ impl Monitor {
         }
     }
 
-    fn watch_look_up(&mut self, which: LookUp) {
+    pub(super) fn watch_look_up(&mut self, which: LookUp) {
         use mio::unix::SourceFd;
         use std::os::fd::AsRawFd;
         if let Some(helper) = self.accounts.helper(which) {

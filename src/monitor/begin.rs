@@ -57,6 +57,8 @@ impl Monitor {
             host: proven.caller().name.to_string(),
             user: pending.granted.service().user.to_string(),
             peer: proven.peer(),
+            caller: proven.request().caller_user.clone(),
+            service: crate::wire::request::EXEC.to_owned(),
         };
         let linger = u32::try_from(self.settings.exec.linger.as_millis()).unwrap_or(u32::MAX);
         let session = Session {

@@ -10,7 +10,7 @@ use nix::unistd::{Pid, pipe2};
 
 use super::Monitor;
 use super::answer::{Halt, Stranger, Talk};
-use super::logins::{Login, LoginId, Stage, Who};
+use super::logins::{Alone, Login, LoginId, Stage, Who};
 use super::sessions::{Leader, Whose};
 use crate::channel::gate::{Connection, Order};
 use crate::channel::login::{self as worker, Begin, Known, Launch, Started, Task, Word};
@@ -228,6 +228,7 @@ impl Monitor {
         let detach = granted.service().detach;
         let session = self.sessions.next_id();
         login.stage = if detach {
+            login.alone = Some(Alone::new(session, whose(&granted)));
             Stage::Detached(pid, started.variables)
         } else {
             Stage::Running(session, started.variables)
@@ -281,14 +282,8 @@ impl Monitor {
             keys,
             linger,
         };
-        let to = granted.to();
-        let whose = Whose {
-            host: to.host().map_or_else(String::new, |h| h.name.to_string()),
-            user: to.account().name.clone(),
-            peer: to.peer(),
-        };
         let registry = self.poll.registry();
-        self.sessions.add(registry, whose, leader, ours, now)?;
+        self.sessions.add(registry, whose(granted), leader, ours, now)?;
         self.tell_relay(session.encode(), vec![socket, theirs, stdin, stdout, stderr]);
         Ok(())
     }
@@ -437,7 +432,20 @@ impl Monitor {
         for id in self.logins.late(now) {
             self.refuse_login(id, Cause::Login, "PAM did not answer in time: does a module hang?");
         }
+        self.logins.tend_detached(now);
         self.give_turns(now);
+    }
+}
+
+/// Whose session it is.
+fn whose(granted: &Granted<Gui, Caller>) -> Whose {
+    let to = granted.to();
+    Whose {
+        host: to.host().map_or_else(String::new, |h| h.name.to_string()),
+        user: to.account().name.clone(),
+        peer: to.peer(),
+        caller: to.request().caller_user.clone(),
+        service: format!("gui {}", granted.service().name),
     }
 }
 

@@ -4,6 +4,8 @@
 //! A worker that waits for a person's answer takes no turn: so many may wait, few
 //! may check at the same time, because a check costs a core and some 20 MB.
 
+mod alone;
+
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::net::IpAddr;
@@ -25,6 +27,8 @@ use crate::credential::{Claimant, Proven};
 use crate::fault::Fault;
 use crate::policy::{Caller, Granted, Gui};
 use crate::sys::process;
+
+pub(super) use alone::Alone;
 
 /// A login's number; a number is never used twice.
 pub(super) type LoginId = u64;
@@ -73,6 +77,8 @@ pub(super) struct Login {
     /// When the worker must have said something.
     pub(super) late: Option<Instant>,
     pub(super) begin: Begin,
+    /// Of what goes on by itself.
+    pub(super) alone: Option<Alone>,
     worker: Option<Worker>,
 }
 
@@ -101,6 +107,7 @@ impl Login {
             until,
             late: None,
             begin,
+            alone: None,
             worker: None,
         }
     }
@@ -118,6 +125,7 @@ impl Login {
             until,
             late: None,
             begin,
+            alone: None,
             worker: None,
         }
     }
@@ -238,7 +246,8 @@ impl Logins {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let late = self.all.values().filter_map(|l| l.late);
         let waiting = self.all.values().filter(|l| matches!(l.stage, Stage::Queued(_)));
-        late.chain(waiting.map(|l| l.until)).min()
+        let alone = self.all.values().filter_map(Login::kill_at);
+        late.chain(waiting.map(|l| l.until)).chain(alone).min()
     }
 
     /// Those whose time is over.
