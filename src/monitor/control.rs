@@ -37,6 +37,15 @@ pub(super) const fn control() -> Control {
 }
 
 impl Monitor {
+    /// Opens the sockets of this machine. Without them the daemon serves all the same.
+    pub(super) fn open_sockets(&mut self) {
+        for opened in [self.open_desk(), self.open_control()] {
+            if let Err(why) = opened {
+                self.log.say(Level::Error, "no-socket", &[("why", &why)]);
+            }
+        }
+    }
+
     /// Opens the socket, to whoever this daemon is, and root.
     pub(super) fn open_control(&mut self) -> Result<(), Fault> {
         let path = self.place.control();

@@ -333,15 +333,6 @@ impl Monitor {
 }
 
 impl Monitor {
-    /// Opens the sockets of this machine. Without them the daemon serves all the same.
-    fn open_sockets(&mut self) {
-        for opened in [self.open_desk(), self.open_control()] {
-            if let Err(why) = opened {
-                self.log.say(Level::Error, "no-socket", &[("why", &why)]);
-            }
-        }
-    }
-
     /// Writes the pid file, unless another daemon that runs on this folder has it.
     fn take_pid_file(&mut self) -> Result<(), Fault> {
         let lock = self.place.run.join("cosserver.lock");
