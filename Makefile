@@ -12,6 +12,9 @@ DESTDIR  =
 # sysv, systemd, openrc, bsd, runit or none; debian, redhat, plain or none.
 INIT     =
 PAM      =
+# SIGNER=setuid installs cos-sign too, set-uid root: for a host that runs no daemon
+# and whose ordinary users are to ask other hosts.
+SIGNER   =
 # Where the built programs lie.
 PROGRAMS = $${CARGO_TARGET_DIR:-target}/release
 
@@ -44,6 +47,7 @@ help:
 	@echo 'make lint        format, clippy, shell scripts, man pages'
 	@echo 'make check-docs  do documents and code agree?'
 	@echo 'make install     into DESTDIR=, PREFIX=/usr/local, for INIT=sysv|systemd|openrc|bsd|runit|none'
+	@echo '                 and with SIGNER=setuid also cos-sign, set-uid root'
 	@echo 'make uninstall   take that away; what was changed is kept'
 	@echo 'make clean       remove what was built'
 
@@ -87,6 +91,7 @@ install:
 	install -m 755 "$(PROGRAMS)/cos" "$(DESTDIR)$(BINDIR)/cos"
 	ln -sf cos "$(DESTDIR)$(BINDIR)/cosrsh"
 	install -m 755 "$(PROGRAMS)/cosserver" "$(PROGRAMS)/cosserver-login" "$(PROGRAMS)/cosadm" "$(DESTDIR)$(SBINDIR)"
+	test "$(SIGNER)" != setuid || install -m 4755 "$(PROGRAMS)/cos-sign" "$(DESTDIR)$(BINDIR)/cos-sign"
 	for page in $(MAN1); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man1/$$page" || exit 1; done
 	ln -sf cos.1 "$(DESTDIR)$(MANDIR)/man1/cosrsh.1"
 	for page in $(MAN5); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man5/$$page" || exit 1; done
@@ -95,7 +100,7 @@ install:
 	@$(PLACE) install
 
 uninstall:
-	rm -f "$(DESTDIR)$(BINDIR)/cos" "$(DESTDIR)$(BINDIR)/cosrsh" \
+	rm -f "$(DESTDIR)$(BINDIR)/cos" "$(DESTDIR)$(BINDIR)/cosrsh" "$(DESTDIR)$(BINDIR)/cos-sign" \
 		"$(DESTDIR)$(SBINDIR)/cosserver" "$(DESTDIR)$(SBINDIR)/cosserver-login" "$(DESTDIR)$(SBINDIR)/cosadm" \
 		"$(DESTDIR)$(MANDIR)/man1/cosrsh.1"
 	for page in $(MAN1); do rm -f "$(DESTDIR)$(MANDIR)/man1/$$page"; done

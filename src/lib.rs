@@ -1,7 +1,7 @@
 //! The rooms of cosserver. Arrows point down this list and never up:
 //! `gate`, `monitor`, `relay`, `login` are the daemon's processes; `client` and `admin`
 //! are the other two programs; `credential`, `policy` and `service` are what
-//! the monitor decides with; `channel` carries the typed questions between our
+//! the monitor decides with; `signer` vouches for this host's users to others; `channel` carries the typed questions between our
 //! own processes; `wire` is the language spoken with peers; `config` is the
 //! administrator's files; `sys`, `log`, `curve`, `secret`, `refusal` and `fault` are the ground.
 //!
@@ -24,5 +24,6 @@ pub mod refusal;
 pub mod relay;
 pub mod secret;
 pub mod service;
+pub mod signer;
 pub mod sys;
 pub mod wire;

@@ -218,7 +218,21 @@ pub fn grant_application(
 /// # Errors
 /// The user is not allowed to this host.
 pub fn user_of(proven: &Proven, serves: Option<&str>) -> Result<UserName, Refusal> {
-    allowed_user(proven.caller(), &proven.request().user, serves)
+    allowed_user(proven, serves)
+}
+
+/// Whether a proven caller may be this account, once it has been looked up: whoever a
+/// host's signer vouches for is root by no other name either, unless that name is given.
+///
+/// # Errors
+/// It is root's.
+pub fn check_account(proven: &Proven, account: &Account) -> Result<(), Refusal> {
+    let entry = proven.caller();
+    if !proven.is_vouched() || account.uid != 0 || entry.users.name_their_users() {
+        return Ok(());
+    }
+    let words = format!("{} is root here, and users= of {} does not name him", account.name, entry.name);
+    Err(Refusal::new(Cause::User, words))
 }
 
 /// Decides on a proven caller's request. `serves`: the only user that this
@@ -232,7 +246,7 @@ pub fn grant(proven: Proven, serves: Option<&str>) -> Result<Granted<Exec>, Refu
     if request.service != Service::Exec {
         return Err(Refusal::new(Cause::Command, "it asks for no command"));
     }
-    let user = allowed_user(entry, &request.user, serves)?;
+    let user = allowed_user(&proven, serves)?;
     let form = allowed_form(entry, &request.command)?;
     let environment = request
         .environment
@@ -250,15 +264,25 @@ pub fn grant(proven: Proven, serves: Option<&str>) -> Result<Granted<Exec>, Refu
     })
 }
 
-fn allowed_user(entry: &Entry, asked: &str, serves: Option<&str>) -> Result<UserName, Refusal> {
+/// As whom it would run: for a host that asks itself, whom `run-as=` names; for one of
+/// its users, as `users=` has it.
+fn allowed_user(proven: &Proven, serves: Option<&str>) -> Result<UserName, Refusal> {
     let refuse = |words: String| Refusal::new(Cause::User, words);
-    let user = UserName::parse(asked).map_err(|e| refuse(e.to_string()))?;
-    if !entry.may_run_as(&user) {
-        return Err(refuse(format!(
-            "run-as= of {} does not name {user}",
-            entry.name
-        )));
-    }
+    let name = |text: &str| UserName::parse(text).map_err(|e| refuse(e.to_string()));
+    let (entry, request) = (proven.caller(), proven.request());
+    let asked = name(&request.user)?;
+    let user = if proven.is_vouched() {
+        let caller = name(&request.caller_user)?;
+        let user = entry.user_for(&caller, &asked);
+        user.ok_or_else(|| {
+            let words = format!("users= of {} does not let {caller} be {asked}", entry.name);
+            refuse(words)
+        })?
+    } else if entry.may_run_as(&asked) {
+        asked
+    } else {
+        return Err(refuse(format!("run-as= of {} does not name {asked}", entry.name)));
+    };
     match serves {
         Some(own) if own != user.as_str() => Err(refuse(format!(
             "this daemon runs as {own} and can be nobody else"

@@ -27,7 +27,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::{Command, Request};
+use cosserver::wire::request::{Command, Request, Service};
 use cosserver::wire::seal::{Opener, Sealer};
 use cosserver::wire::stream::{End, Message, Stream};
 use daemon::hostile::{Caller, Session, Stranger};
@@ -290,6 +290,7 @@ fn a_bare_lc_is_not_passed() {
     let caller = Caller::of(&d);
     let variable = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
     let request = Request {
+        service: Service::Exec,
         user: caller.user.clone(),
         caller_user: "tester".into(),
         command: Command::Words(vec!["env | grep ^LC_; true".into()]),

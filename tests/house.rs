@@ -35,6 +35,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("relay", "channel wire sys log fault"),
     ("credential", "config wire sys log secret refusal fault"),
     ("login", "channel wire sys fault"),
+    ("signer", "config curve wire sys log secret fault"),
     ("policy", "credential config wire secret refusal fault"),
     (
         "service",
@@ -42,10 +43,10 @@ const ARROWS: &[(&str, &str)] = &[
     ),
     (
         "monitor",
-        "service policy credential config channel wire sys log secret refusal fault",
+        "service policy credential signer config channel wire sys log secret refusal fault",
     ),
-    ("client", "config wire sys log secret fault"),
-    ("admin", "config wire sys log secret fault"),
+    ("client", "signer config wire sys log secret fault"),
+    ("admin", "config channel wire sys log secret fault"),
 ];
 
 fn sources() -> Vec<PathBuf> {

@@ -13,8 +13,8 @@ use cosserver::secret::{KeyPair, PublicKey, Secret};
 use cosserver::wire::answer::{self, Answer, Reference};
 use cosserver::wire::hello::{Hello, ServerHello, Suite};
 use cosserver::wire::noise::{Direction, Prepared, Responder};
-use cosserver::wire::opening::Opening;
-use cosserver::wire::proof::{self, Claim, Side};
+use cosserver::wire::opening::{Credential, Opening};
+use cosserver::wire::proof::{self, Claim, Side, Voucher};
 use cosserver::wire::record::{self, Kind};
 use cosserver::wire::request::{self, Command, Request, Service};
 use cosserver::wire::seal::{Opener, Sealer};
@@ -257,6 +257,48 @@ fn proofs_match(vector: &Value, client_key: &str, host_key: &str) {
         assert!(proof::verify(&cookie, side, &claim, &expected));
         assert!(!proof::verify(&cookie, other, &claim, &expected));
     }
+}
+
+#[test]
+fn vouched_openings_and_their_proofs() {
+    let file = load("vouch");
+    for vector in list(&file, "good") {
+        let encoded = bytes(vector, "opening");
+        let opening = Opening::decode(&encoded).unwrap();
+        assert_eq!(opening.encode().as_ref(), Ok(&encoded));
+        let machine = PublicKey(array(vector, "machine_key"));
+        assert!(matches!(opening.credential, Credential::Vouch(_, key) if key == machine));
+        // Either side computes the same secret.
+        let agree = |private: &str, public: &str| {
+            let shared = cosserver::curve::agree(&array(vector, private), &array(vector, public));
+            Secret::new(*shared.unwrap())
+        };
+        let shared = agree("machine_private", "host_key");
+        assert!(shared.same(&agree("host_private", "machine_key")));
+        let (request, nonce) = (bytes(vector, "request"), array(vector, "nonce"));
+        assert_eq!(opening.request, request);
+        let claim = Claim {
+            caller: text(vector, "caller"),
+            server: text(vector, "server"),
+            caller_key: &PublicKey(array(vector, "client_key")),
+            server_key: &PublicKey(array(vector, "host_key")),
+            nonce: &nonce,
+            request: &request,
+            voucher: Some(Voucher {
+                machine: &machine,
+                shared: &shared,
+            }),
+        };
+        let cookie = Secret::new(array(vector, "cookie"));
+        let made = |side| proof::make(&cookie, side, &claim);
+        assert_eq!(made(Side::Client), Ok(array(vector, "client_proof")));
+        assert_eq!(made(Side::Server), Ok(array(vector, "server_proof")));
+        assert_eq!(
+            opening.credential.hosts().unwrap().proof,
+            array(vector, "client_proof")
+        );
+    }
+    refuses(list(&file, "bad"), |b| Opening::decode(b).is_ok());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::invite::joined;
 use super::json::Json;
 use super::out::{Failure, Out};
 use super::reach::{BY_LINE, resolve};
-use crate::config::hostinfo::{Addresses, Entry, HostTable, Method};
+use crate::config::hostinfo::{Addresses, Entry, HostTable, Method, Users};
 use crate::config::name::HostName;
 use crate::config::place::Place;
 use crate::config::secure::{self, DRAFT};
@@ -253,13 +253,13 @@ impl Report<'_> {
         problems.extend(at_odds(self.place, entry, &known));
         let name = &entry.name;
         let live = |cookies: &Result<usize, Fault>| matches!(cookies, Ok(count) if *count > 0);
-        if !entry.run_as.is_empty() {
-            problems.extend(
-                entry
-                    .run_as
-                    .iter()
-                    .filter_map(|user| wrong_user(user.as_str())),
-            );
+        if entry.may_ask() {
+            let named = match &entry.users {
+                Users::Pairs(pairs) => pairs.iter().map(|p| &p.here).collect(),
+                Users::SameName => Vec::new(),
+            };
+            let users = entry.run_as.iter().chain(named);
+            problems.extend(users.filter_map(|user| wrong_user(user.as_str())));
             if entry.addresses == Addresses::ByName {
                 problems.extend(resolve(name, BY_LINE).err().map(|fault| fault.to_string()));
             }
@@ -277,9 +277,8 @@ impl Report<'_> {
                 (true, true) | (false, false) => {}
             }
         }
-        if entry.run_as.is_empty() && live(&known.cookies_in) {
-            let words =
-                "it has a cookie to ask this host with, and no run-as=, so it may ask nothing";
+        if !entry.may_ask() && live(&known.cookies_in) {
+            let words = "it has a cookie to ask this host with, and neither run-as= nor users=, so it may ask nothing";
             self.add(Level::Note, &about, words);
         }
         if matches!(known.cookies_in, Ok(2)) {

@@ -7,7 +7,7 @@ use super::edit::{Lock, Text};
 use super::invite::{from, joined};
 use super::json::Json;
 use super::out::{Failure, Out};
-use crate::config::hostinfo::{Addresses, Entry, HostTable};
+use crate::config::hostinfo::{Addresses, Entry, HostTable, UserPair, Users};
 use crate::config::name::HostName;
 use crate::config::place::Place;
 use crate::config::words::{cosadm, option_c};
@@ -54,9 +54,14 @@ impl Known {
 /// is denied.
 pub(super) fn at_odds(place: &Place, entry: &Entry, known: &Known) -> Option<String> {
     let rotate = || cosadm(place, format_args!("host rotate {}", entry.name));
-    if !entry.run_as.is_empty() && matches!(known.cookies_in, Ok(0)) {
+    if entry.may_ask() && matches!(known.cookies_in, Ok(0)) {
+        let option = if entry.run_as.is_empty() {
+            "users="
+        } else {
+            "run-as="
+        };
         return Some(format!(
-            "it has run-as= and no cookie, so it is denied; {} makes one",
+            "it has {option} and no cookie, so it is denied; {} makes one",
             rotate()
         ));
     }
@@ -71,7 +76,7 @@ pub(super) fn at_odds(place: &Place, entry: &Entry, known: &Known) -> Option<Str
 
 /// Why a host is denied that its line would let in.
 fn denied(place: &Place, entry: &Entry, known: &Known) -> Option<String> {
-    if entry.run_as.is_empty() {
+    if !entry.may_ask() {
         return None;
     }
     let files = [
@@ -86,7 +91,7 @@ fn denied(place: &Place, entry: &Entry, known: &Known) -> Option<String> {
 
 /// What a line means, in sentences.
 pub(super) fn meaning(place: &Place, entry: &Entry, known: &Known) -> String {
-    let mut text = if entry.run_as.is_empty() {
+    let mut text = if !entry.may_ask() {
         "it may ask this host nothing".to_owned()
     } else if let Some(why) = denied(place, entry, known) {
         why
@@ -101,10 +106,12 @@ pub(super) fn meaning(place: &Place, entry: &Entry, known: &Known) -> String {
             },
         );
         let users = joined(&entry.run_as).replace(',', " or ");
-        format!(
-            "it may run {what} here as {users}, from {}",
-            from(&entry.addresses, &entry.name)
-        )
+        let (from, its) = (from(&entry.addresses, &entry.name), its_users(&entry.users));
+        if users.is_empty() {
+            format!("{its} may run {what} here, from {from}")
+        } else {
+            format!("it may run {what} here as {users}, from {from}; {its}")
+        }
     };
     if let Ok(Some(key)) = &known.recorded {
         let _ = write!(text, ", with the machine key {}", keys::fingerprint(key));
@@ -141,6 +148,21 @@ pub(super) fn meaning(place: &Place, entry: &Entry, known: &Known) -> String {
         let _ = write!(text, " as {user}");
     }
     text
+}
+
+/// Which of a host's users may be whom here, in words.
+pub(super) fn its_users(users: &Users) -> String {
+    match users {
+        Users::SameName => {
+            "its users each as the user of the same name here, never root".to_owned()
+        }
+        Users::Pairs(pairs) if pairs.is_empty() => "none of its users".to_owned(),
+        Users::Pairs(pairs) => {
+            let one = |p: &UserPair| format!("{} as {}", p.there, p.here);
+            let all: Vec<String> = pairs.iter().map(one).collect();
+            format!("of its users {}", all.join(", "))
+        }
+    }
 }
 
 /// Lists the hosts.
@@ -315,6 +337,13 @@ fn json(place: &Place, entry: &Entry, known: &Known) -> Json {
         ("server", Json::text(entry.server_name())),
         ("user", Json::maybe(entry.user.as_ref())),
         ("run_as", Json::texts(&entry.run_as)),
+        (
+            "users",
+            match &entry.users {
+                Users::SameName => Json::Null,
+                Users::Pairs(pairs) => Json::texts(pairs),
+            },
+        ),
         (
             "commands",
             entry.commands.as_ref().map_or(Json::Null, Json::texts),

@@ -5,11 +5,12 @@ use nix::unistd::{Uid, User, geteuid};
 
 use super::commands::Call;
 use super::edit::{Change, Lock, Text};
+use super::hosts::its_users;
 use super::out::{Failure, Out};
 use super::reach::reach;
 use crate::config::address::Network;
 use crate::config::card::Card;
-use crate::config::hostinfo::Addresses;
+use crate::config::hostinfo::{Addresses, Users};
 use crate::config::name::{HostName, UserName};
 use crate::config::place::Place;
 use crate::config::settings::Settings;
@@ -22,7 +23,10 @@ use crate::secret::Secret;
 pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
     let host = HostName::parse(call.operand(0))?;
-    let run_as = run_as(call, &host, out)?;
+    let users = call.value("users");
+    let users = users.map(|list| Users::parse(&list)).transpose();
+    let users = users.map_err(|e| e.while_doing("--users"))?;
+    let run_as = run_as(call, &host, users.is_some(), out)?;
     let networks = networks(&call.values("addr"))?;
     out.takes_secrets()?;
     let lock = Lock::take(&place)?;
@@ -30,7 +34,7 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
     let entry = text.find(&host)?;
     if let Some(entry) = entry
         .as_ref()
-        .filter(|e| !e.run_as.is_empty() || place.cookie_in(&host).exists())
+        .filter(|e| e.may_ask() || place.cookie_in(&host).exists())
     {
         return Err(Fault::at(
             &place.hostinfo(),
@@ -61,24 +65,28 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
     machines::forget(&place, &host)?;
     if entry.is_some() {
         // A line that `join` wrote, which lets nobody in so far.
-        let mut changes = vec![("run-as", Change::Set(joined(&run_as)))];
+        let mut changes = Vec::new();
+        changes.extend(given(&run_as).map(|list| ("run-as", Change::Set(list))));
+        changes.extend(users.iter().map(|u| ("users", Change::Set(u.to_string()))));
         changes.extend(listed.map(|list| ("addr", Change::Set(list))));
         text.change(&host, &changes)?;
     } else {
         let mut options: Vec<(&str, String)> =
             listed.map(|list| ("addr", list)).into_iter().collect();
-        options.push(("run-as", joined(&run_as)));
+        options.extend(given(&run_as).map(|list| ("run-as", list)));
+        options.extend(users.iter().map(|u| ("users", u.to_string())));
         text.add(&host, &options);
     }
     if let Err(fault) = text.save(&host, &lock) {
         secure::remove(&place.cookie_in(&host))?;
         return Err(fault.into());
     }
-    let users = joined(&run_as);
-    out.tell(format!(
-        "{host} may run commands here as {users}, from {}",
-        from(&addresses, &host)
-    ));
+    let from = from(&addresses, &host);
+    let its = its_users(&users.unwrap_or(Users::SameName));
+    out.tell(match given(&run_as) {
+        Some(own) => format!("{host} may run commands here as {own}, from {from}; {its}"),
+        None => format!("{host} asks nothing for itself; {its}, from {from}"),
+    });
     out.tell("a running cosserver sees it at the next request");
     draft.hand_over(out, || {
         // A half-written card may be anywhere: its cookie counts no more.
@@ -156,8 +164,19 @@ impl Draft {
     }
 }
 
-/// The users of `--run-as`; without it, an ordinary user himself.
-fn run_as(call: &Call, host: &HostName, out: &Out) -> Result<Vec<UserName>, Failure> {
+/// A list that is to stand on a line, if there is anything in it.
+fn given(users: &[UserName]) -> Option<String> {
+    (!users.is_empty()).then(|| joined(users))
+}
+
+/// The users of `--run-as`; without it, an ordinary user himself, and nobody where its
+/// users alone are to be let in.
+fn run_as(
+    call: &Call,
+    host: &HostName,
+    without: bool,
+    out: &Out,
+) -> Result<Vec<UserName>, Failure> {
     let me = geteuid();
     let mut users: Vec<UserName> = Vec::new();
     for name in call
@@ -170,10 +189,10 @@ fn run_as(call: &Call, host: &HostName, out: &Out) -> Result<Vec<UserName>, Fail
             users.push(name);
         }
     }
-    if users.is_empty() {
+    if users.is_empty() && !(without && me.is_root()) {
         if me.is_root() {
             let words = format!(
-                "--run-as is missing: as which users may {host} run commands? For example --run-as root"
+                "--run-as is missing: as which users may {host} run commands? For example --run-as root, or --users for its users alone"
             );
             return Err(Failure::Usage(words));
         }

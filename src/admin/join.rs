@@ -186,7 +186,7 @@ fn changes(
     match &entry.addresses {
         _ if !dialled.is_empty() => changes.push(("addr", Change::Set(joined(dialled)))),
         // Listing addresses would also narrow from where the host may ask.
-        Addresses::ByName if entry.run_as.is_empty() => {
+        Addresses::ByName if !entry.may_ask() => {
             changes.push(("addr", Change::Set(joined(&card.addresses))));
         }
         Addresses::ByName => {}

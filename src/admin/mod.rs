@@ -2,13 +2,14 @@
 //! invites hosts and joins them, and says whether everything is right.
 //!
 //! It runs as root for `/etc/cosserver`, or as an ordinary user in a folder of
-//! one's own. It speaks with no peer and starts no process. What it changes it
+//! one's own. It speaks with no peer but the daemon of its folder, and starts no process. What it changes it
 //! changes whole and under a lock; it never overwrites a key.
 //!
 //! `table` is the one table of subcommands and flags, by which `commands` reads
 //! the command line and `help` writes every help; `init`, `invite`, `rotate`,
 //! `join`, `hosts` and `check` are what they do; `edit` changes the text of the
-//! host table, `reach` finds the addresses of a card, `out` and `json` write.
+//! host table, `reach` finds the addresses of a card, `who` asks the running daemon,
+//! `out` and `json` write.
 
 mod check;
 mod commands;
@@ -23,6 +24,7 @@ mod out;
 mod reach;
 mod rotate;
 mod table;
+mod who;
 
 use std::process::ExitCode;
 

@@ -42,9 +42,11 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
         return Ok(finished(&place, &host, out)?);
     }
     let before = cookie::load(&place, &place.cookie_in(&host))?.unwrap_or_default();
-    if before.is_empty() && entry.run_as.is_empty() {
+    if before.is_empty() && !entry.may_ask() {
         let invite = cosadm(&place, format_args!("host invite {host}"));
-        let words = format!("{host} may ask this host nothing: no run-as=; {invite} lets it");
+        let words = format!(
+            "{host} may ask this host nothing: neither run-as= nor users=; {invite} lets it"
+        );
         return Err(Fault::at(&place.hostinfo(), entry.line, words).into());
     }
     if before.len() == cookie::LIVE_MAX && !call.given("again") {

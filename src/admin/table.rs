@@ -3,7 +3,7 @@
 
 use super::commands::Call;
 use super::out::{Failure, Out};
-use super::{check, hosts, init, invite, join, rotate};
+use super::{check, hosts, init, invite, join, rotate, who};
 
 /// A subcommand.
 pub(super) struct Command {
@@ -110,6 +110,12 @@ pub(super) const COMMANDS: &[Command] = &[
                 true,
                 "the users its commands may run as; an ordinary user's default is himself",
             ),
+            flag(
+                "users",
+                "U,T:H,…",
+                false,
+                "which of its users may be whom here; without it, each himself and never root; -: nobody",
+            ),
             CARD_PORT,
         ],
         meaning: "let NAME run commands here; prints the invitation card",
@@ -197,6 +203,22 @@ pub(super) const COMMANDS: &[Command] = &[
         meaning: "remove NAME: its line, cookies, recorded machine key and pins",
         more: "",
         run: hosts::remove,
+    },
+    Command {
+        words: &["who"],
+        operands: "",
+        flags: &[JSON],
+        meaning: "show who is on: sessions, and applications that go on by themselves",
+        more: "For root, or for whose daemon it is. IN and OUT are bytes that the client has sent and got.",
+        run: who::who,
+    },
+    Command {
+        words: &["kill"],
+        operands: "ID",
+        flags: &[],
+        meaning: "hang up session ID, as `who` shows it",
+        more: "Its processes get SIGHUP, and SIGKILL after hup-to-kill. Exits with 1 if there is no such session.",
+        run: who::kill,
     },
     Command {
         words: &["check"],

@@ -1,11 +1,12 @@
 //! The typed questions between our own processes, and the descriptors that go
 //! with them.
 //!
-//! Used by monitor, gate and relay. A message is one datagram of a Unix socket;
+//! Used by monitor, gate, relay, the login workers and `cosadm`. A message is one datagram of a Unix socket;
 //! what comes from gate or relay is parsed as strictly as what comes from a
 //! stranger, because a stranger may have taken them over.
 
 pub mod cell;
+pub mod control;
 mod fields;
 pub mod gate;
 pub mod login;

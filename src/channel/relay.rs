@@ -80,12 +80,17 @@ impl Session {
 pub enum News {
     /// The command has ended.
     Ended(End),
+    /// How many bytes went through it so far?
+    Count,
 }
 
 impl News {
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let Self::Ended(end) = self;
+        let end = match self {
+            Self::Ended(end) => end,
+            Self::Count => return Writer::new(4).done(),
+        };
         match end {
             End::Exited(n) => Writer::new(1).number((*n).into()).done(),
             End::Killed(n) => Writer::new(2).number((*n).into()).done(),
@@ -100,6 +105,7 @@ impl News {
             1 => End::Exited(r.number()?),
             2 => End::Killed(r.number()?),
             3 => End::NotStarted(String::from_utf8(r.bytes()?.to_vec()).ok()?),
+            4 => return r.done(Self::Count),
             _ => return None,
         };
         r.done(Self::Ended(end))
@@ -114,6 +120,8 @@ pub enum Word {
     Signal(Signal),
     /// The session is over: how, and the bytes that the client sent and got.
     Over(Closing, u64, u64),
+    /// So many bytes the client has sent and got so far.
+    Count(u64, u64),
 }
 
 /// How a session ended.
@@ -148,6 +156,7 @@ impl Word {
                 .number(*sent)
                 .number(*got)
                 .done(),
+            Self::Count(sent, got) => Writer::new(3).number(*sent).number(*got).done(),
         }
     }
 
@@ -162,6 +171,7 @@ impl Word {
                 let how = all.into_iter().find(|c| *c as u64 == how)?;
                 Self::Over(how, r.number()?, r.number()?)
             }
+            3 => Self::Count(r.number()?, r.number()?),
             _ => return None,
         };
         r.done(word)
@@ -200,9 +210,11 @@ mod tests {
             let news = News::Ended(end);
             assert_eq!(News::decode(&news.encode()), Some(news));
         }
+        assert_eq!(News::decode(&News::Count.encode()), Some(News::Count));
         for word in [
             Word::Signal(Signal::Quit),
             Word::Over(Closing::Told, 1, u64::MAX),
+            Word::Count(3, 4),
         ] {
             assert_eq!(Word::decode(&word.encode()), Some(word));
         }

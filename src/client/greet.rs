@@ -14,14 +14,14 @@ use nix::poll::PollFlags;
 use super::asker::{self, Asker};
 use super::dial::{Dialed, plainly, wait_for};
 use super::inbox::{Came, Inbox, is_for_later};
+use super::means::{Means, Question};
 use crate::fault::Fault;
-use crate::secret::{KeyPair, PublicKey, Secret, same_bytes};
+use crate::secret::{PublicKey, same_bytes};
 use crate::wire::answer::{self, Reference};
 use crate::wire::hello::{Hello, ServerHello, Suite, VERSION};
 use crate::wire::limits::{COMMAND_PIECE, LENGTH_BYTES};
 use crate::wire::noise::{Initiator, Prepared};
-use crate::wire::opening::{Credential, Hosts, Opening};
-use crate::wire::proof::{self, Claim, Side};
+use crate::wire::opening::Opening;
 use crate::wire::record::{self, Envelope, Kind};
 use crate::wire::seal::{Opener, Sealer};
 use crate::wire::{Malformed, answer as wire_answer};
@@ -67,49 +67,6 @@ impl OurHello {
     pub fn record(&self) -> &[u8] {
         &self.record
     }
-}
-
-/// Who we are to a host, and how we know it.
-#[derive(Clone, Copy)]
-pub struct Credentials<'a> {
-    /// The name by which it knows us.
-    pub caller: &'a str,
-    /// The name that it has for itself.
-    pub server: &'a str,
-    /// Our machine key.
-    pub machine: &'a KeyPair,
-    /// Its public key.
-    pub pin: &'a PublicKey,
-    /// The secret that only we two have.
-    pub cookie: &'a Secret,
-}
-
-/// By what a host is to believe us.
-#[derive(Clone, Copy)]
-pub enum Means<'a> {
-    /// The hash under the cookie that only we two have.
-    Hash(Credentials<'a>),
-    /// What it asks, once it has proven to have this public key. Our own key is the
-    /// first.
-    Password(&'a KeyPair, &'a PublicKey),
-}
-
-impl<'a> Means<'a> {
-    const fn keys(&self) -> (&'a KeyPair, &'a PublicKey) {
-        match self {
-            Self::Hash(who) => (who.machine, who.pin),
-            Self::Password(machine, pin) => (machine, pin),
-        }
-    }
-}
-
-/// What we ask of a host: the request's bytes, and the command where it is too
-/// long for them.
-pub struct Question {
-    /// The request.
-    pub request: Vec<u8>,
-    /// The encoding of the command's words, where it must follow.
-    pub follows: Option<Vec<u8>>,
 }
 
 /// A connection whose server has said hello.
@@ -193,34 +150,11 @@ impl<'a> Greeted<'a> {
             theirs,
             their_record,
         } = self;
-        let claim = |who: &Credentials<'_>| {
-            let claim = Claim {
-                caller: who.caller,
-                server: who.server,
-                caller_key: &machine.public,
-                server_key: pin,
-                nonce: &theirs.nonce,
-                request: &question.request,
-                voucher: None,
-            };
-            let proof = |side| proof::make(who.cookie, side, &claim).map_err(ours);
-            Ok::<_, Fault>((proof(Side::Client)?, proof(Side::Server)?))
-        };
-        let (credential, expected) = match &means {
-            Means::Hash(who) => {
-                let (ours, theirs) = claim(who)?;
-                let hosts = Hosts {
-                    caller: who.caller.to_owned(),
-                    server: who.server.to_owned(),
-                    proof: ours,
-                };
-                (Credential::Hash(hosts), Some(theirs))
-            }
-            Means::Password(..) => (Credential::Password, None),
-        };
+        let shown = means.show(question, &theirs.nonce)?;
+        let expected = shown.expected;
         let opening = Opening {
-            request: &question.request,
-            credential,
+            request: &shown.request,
+            credential: shown.credential,
         };
         let hello = &our_hello.record;
         let mut noise = Initiator::new(

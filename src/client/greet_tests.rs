@@ -8,8 +8,11 @@ use std::sync::mpsc::channel;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::*;
+use crate::client::means::Credentials;
+use crate::secret::{KeyPair, Secret};
 use crate::wire::limits::GREETING_BODY;
 use crate::wire::noise::Responder;
+use crate::wire::request::{Command, Request, Service};
 
 /// What the client waits for here, in place of half a minute.
 const WITHIN: Duration = Duration::from_secs(1);
@@ -94,10 +97,17 @@ fn ask(until: Until, command: usize) -> String {
             cookie: &Secret::random().unwrap(),
         };
         let question = Question {
+            asked: Request {
+                service: Service::Exec,
+                user: "root".into(),
+                caller_user: "root".into(),
+                command: Command::Words(vec![b"true".to_vec()]),
+                environment: Vec::new(),
+            },
             request: b"request".to_vec(),
             follows: (until != Until::Asked).then(|| vec![b'x'; command]),
         };
-        let answer = greeted.ask(who, &question, Prepared::default());
+        let answer = greeted.ask(Means::Hash(who), &question, Prepared::default(), None);
         tell.send(answer.err().map(|e| e.to_string())).unwrap();
     });
     let held = host(&listener, &host_key, until);

@@ -10,9 +10,11 @@ use std::num::NonZeroU16;
 use super::args::{Call, Display};
 use super::asker::Asker;
 use super::dial::Dialing;
-use super::greet::{Accepted, Answer, Greeted, Means, OurHello, Question};
-use super::route::{self, Route};
+use super::greet::{Accepted, Answer, Greeted, OurHello};
+use super::means::{Means, Question};
+use super::route::{self, Places, Route};
 use super::say::Voice;
+use super::signer::Desk;
 use super::{Own, denied, outcome, pump, request};
 use crate::config::hostinfo::Method;
 use crate::config::place::Place;
@@ -29,8 +31,7 @@ const DISPLAY_PORT: NonZeroU16 = NonZeroU16::new(9003).unwrap();
 /// # Errors
 /// What failed here, in a sentence.
 pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
-    let place = Place::of_caller(call.folder.as_deref())?.once();
-    let (route, in_table) = route::find_any(&place, &call.host)?;
+    let (places, route, in_table) = route::find_any(call)?;
     if route.entry.method != Method::Cos {
         return Err(Fault::new(format!(
             "it is reached by {}, which starts no application",
@@ -40,13 +41,18 @@ pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
     let (display, inherited) = display(call)?;
     let mut asker = Asker::new(call.password_fd, call.batch)?;
     let question = request::compose_gui(call, &route.entry, &display)?;
-    // Remote GUI login: we are such an application ourselves, and have a cookie.
-    let by_hash = inherited && in_table && cookie::load_out(&place, &route.entry.name).is_ok();
-    let accepted = if by_hash {
+    // Remote GUI login: we are such an application ourselves, and have a cookie, or a
+    // signer that has.
+    let place = &places.table;
+    let has = || match place.is_anothers() {
+        true => Desk::is_there(place),
+        false => cookie::load_out(place, &route.entry.name).is_ok(),
+    };
+    let accepted = if inherited && in_table && has() {
         voice.step(|| "remote GUI login, by hash".to_owned());
-        by_cookie(call, &place, &route, &question, &mut asker, voice)?
+        by_cookie(call, &places, &route, &question, &mut asker, voice)?
     } else {
-        by_password(call, &place, &route, &question, &mut asker, voice)?
+        by_password(call, &places, &route, &question, &mut asker, voice)?
     };
     outcome(pump::carry(accepted, call.no_input)?, voice)
 }
@@ -79,24 +85,26 @@ fn display(call: &Call) -> Result<(Display, bool), Fault> {
 
 fn by_cookie(
     call: &Call,
-    place: &Place,
+    places: &Places,
     route: &Route,
     question: &Question,
     asker: &mut Asker,
     voice: &Voice,
 ) -> Result<Accepted, Fault> {
     let addresses = route.addresses(call)?;
-    let own = Own::load(place, route)?;
+    let place = &places.table;
+    let own = Own::load(places, route)?;
     let hello = OurHello::new()?;
     let mut reference = None;
-    for who in own.attempts() {
+    for means in own.attempts().filter(|m| !m.is_in_vain()) {
+        let (key, pin) = means.keys();
         let mut dialing = Dialing::begin(&addresses, call.connect_timeout);
         dialing.greet(hello.record());
         let dialed = dialing.finish(hello.record())?;
-        let prepared = Prepared::for_initiator(who.machine, who.pin)
+        let prepared = Prepared::for_initiator(key, pin)
             .map_err(|m| Fault::of(&place.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
-        match greeted.ask(Means::Hash(who), question, prepared, Some(asker))? {
+        match greeted.ask(means, question, prepared, Some(asker))? {
             Answer::Accepted(accepted) => return Ok(*accepted),
             Answer::Denied(denied) => reference = Some(denied),
         }
@@ -110,7 +118,7 @@ fn by_cookie(
 
 fn by_password(
     call: &Call,
-    place: &Place,
+    places: &Places,
     route: &Route,
     question: &Question,
     asker: &mut Asker,
@@ -121,13 +129,17 @@ fn by_password(
     let mut dialing = Dialing::begin(&addresses, call.connect_timeout);
     dialing.greet(hello.record());
     voice.step(|| format!("connecting to {addresses:?}"));
-    let machine = keys::own_machine_key(place)?;
+    let machine = keys::own_machine_key(&places.own)?;
     let dialed = dialing.finish(hello.record())?;
     voice.step(|| format!("connected to {}", dialed.address));
     let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
     let key = greeted.host_key().copied();
     let key = key.ok_or_else(|| Fault::new("it does not show its key"))?;
-    let pins = known_hosts::pins(place, &route.entry.name)?;
+    let place = &places.own;
+    let mut pins = known_hosts::pins(&places.table, &route.entry.name)?;
+    if places.table.dir != place.dir {
+        pins.extend(known_hosts::pins(place, &route.entry.name)?);
+    }
     let is_new = check_key(call, place, route, &key, &pins, asker)?;
     let prepared = Prepared::for_initiator(&machine, &key)
         .map_err(|m| Fault::new(format!("the key that it shows is none: {m}")))?;

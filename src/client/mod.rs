@@ -7,7 +7,8 @@
 //!
 //! In the order of a run: `args` (with `flags`) reads the command line, `route`
 //! finds the host, `elsewhere` gives way to ssh or rsh where the table says so,
-//! `dial` connects, `request` composes what is asked, `greet` proves and asks,
+//! `dial` connects, `request` composes what is asked, `means` proves who we are (by
+//! `signer`, for an ordinary user), `greet` asks,
 //! `pump` carries it to its end with `inbox`, `outbox`, `sink`, `stdio` and `signals`;
 //! `say` is its voice.
 #![forbid(unsafe_code)]
@@ -20,12 +21,14 @@ mod flags;
 pub mod greet;
 mod gui;
 pub mod inbox;
+pub mod means;
 pub mod outbox;
 pub mod pump;
 pub mod request;
 pub mod route;
 pub mod say;
 pub mod signals;
+pub mod signer;
 pub mod sink;
 pub mod stdio;
 
@@ -34,10 +37,12 @@ use std::ffi::OsString;
 
 use args::{Call, Wish};
 use dial::Dialing;
-use greet::{Accepted, Answer, Credentials, Greeted, Means, OurHello};
+use greet::{Accepted, Answer, Greeted, OurHello};
+use means::{Credentials, Means};
 use pump::Ended;
-use route::Route;
+use route::{Places, Route};
 use say::Voice;
+use signer::Desk;
 
 use crate::config::hostinfo::Method;
 use crate::config::name::HostName;
@@ -45,6 +50,7 @@ use crate::config::place::Place;
 use crate::config::{cookie, keys, known_hosts};
 use crate::fault::Fault;
 use crate::secret::{KeyPair, PublicKey, Secret};
+use crate::signer as signing;
 use crate::wire::answer::Reference;
 use crate::wire::noise::Prepared;
 use crate::wire::stream::End;
@@ -86,8 +92,7 @@ fn run(call: &Call, walk: impl Fn(&Call, &Voice) -> Result<u8, Fault>) -> u8 {
 
 /// The walk of a run, to the status that it exits with.
 fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
-    let place = Place::of_caller(call.folder.as_deref())?.once();
-    let route = route::find(&place, &call.host)?;
+    let (places, route) = route::locate(call)?;
     if route.entry.method != Method::Cos {
         voice.step(|| format!("{} is reached by {}", call.host, route.entry.method));
         return Err(elsewhere::become_program(call, &route));
@@ -97,7 +102,7 @@ fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
             "-s: there are no subsystems here; give the command itself, as in `cosrsh HOST /usr/lib/sftp-server`",
         ));
     }
-    let accepted = connect(call, &place, &route, voice)?;
+    let accepted = connect(call, &places, &route, voice)?;
     outcome(pump::carry(accepted, call.no_input)?, voice)
 }
 
@@ -116,7 +121,7 @@ fn outcome(ended: Ended, voice: &Voice) -> Result<u8, Fault> {
 
 /// Connects and asks, with each pair of a pinned key and a live cookie until
 /// the host accepts one.
-fn connect(call: &Call, place: &Place, route: &Route, voice: &Voice) -> Result<Accepted, Fault> {
+fn connect(call: &Call, places: &Places, route: &Route, voice: &Voice) -> Result<Accepted, Fault> {
     let addresses = route.addresses(call)?;
     let dial = || Dialing::begin(&addresses, call.connect_timeout);
     let mut first = dial();
@@ -127,20 +132,22 @@ fn connect(call: &Call, place: &Place, route: &Route, voice: &Voice) -> Result<A
     voice.step(|| format!("connecting to {addresses:?}"));
 
     // The network and the server work while we read our keys.
-    let own = Own::load(place, route)?;
+    let place = &places.table;
+    let own = Own::load(places, route)?;
     let question = request::compose(call, &route.entry)?;
     let mut refused = None;
-    for who in own.attempts() {
+    for means in own.attempts().filter(|m| !m.is_in_vain()) {
+        let (key, pin) = means.keys();
         let dialed = dialing.take().unwrap_or_else(dial).finish(hello.record())?;
         voice.step(|| format!("connected to {}", dialed.address));
         // Most of the handshake's arithmetic, while the ServerHello is on its way.
-        let prepared = Prepared::for_initiator(who.machine, who.pin)
-            .map_err(|m| Fault::of(&place.known_hosts(), m))?;
+        let prepared =
+            Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&place.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
         voice.step(|| format!("hello, suite {:?}", greeted.suite()));
-        match greeted.ask(Means::Hash(who), &question, prepared, None)? {
+        match greeted.ask(means, &question, prepared, None)? {
             Answer::Accepted(accepted) => {
-                voice.step(|| format!("accepted by {} as {}", who.server, who.caller));
+                voice.step(|| own.accepted());
                 return Ok(*accepted);
             }
             Answer::Denied(reference) => {
@@ -166,40 +173,73 @@ fn denied(host: &str, reference: Reference) -> Fault {
 struct Own {
     caller: HostName,
     server: HostName,
-    machine: KeyPair,
     pins: Vec<PublicKey>,
-    cookies: Vec<Secret>,
+    secrets: Secrets,
+}
+
+/// Whose secrets they are.
+enum Secrets {
+    /// Ours: the machine's key, and the cookies.
+    Ours(KeyPair, Vec<Secret>),
+    /// Our host's, whose signer uses them for us.
+    Hosts(Desk),
 }
 
 impl Own {
-    fn load(place: &Place, route: &Route) -> Result<Self, Fault> {
-        let entry = &route.entry;
+    fn load(places: &Places, route: &Route) -> Result<Self, Fault> {
+        let (place, entry) = (&places.table, &route.entry);
+        let secrets = if place.is_anothers() {
+            // The host knows us by what our signer says: any key will do for a user who
+            // has no folder to keep one in.
+            let key = keys::own_machine_key(&places.own).or_else(|_| KeyPair::random())?;
+            Secrets::Hosts(Desk::new(place, &entry.name, key))
+        } else {
+            let cookies = cookie::load_out(place, &entry.name)?;
+            Secrets::Ours(keys::load_machine_key(place)?, cookies)
+        };
         Ok(Self {
-            caller: entry.as_name.clone().map_or_else(own_name, Ok)?,
-            server: entry.server.as_ref().unwrap_or(&entry.name).clone(),
+            caller: signing::caller_name(entry)?,
+            server: entry.server_name().clone(),
             pins: known_hosts::pins(place, &entry.name)?,
-            cookies: cookie::load_out(place, &entry.name)?,
-            machine: keys::load_machine_key(place)?,
+            secrets,
         })
     }
 
     /// Each pinned key with each cookie; of both the newest first. The newest
     /// pin is the last line of its file, the newest cookie the first.
-    fn pairs(&self) -> impl Iterator<Item = Credentials<'_>> {
-        self.pins.iter().rev().flat_map(move |pin| {
-            self.cookies.iter().map(move |cookie| Credentials {
+    fn pairs(&self) -> impl Iterator<Item = Means<'_>> {
+        let cookies = match &self.secrets {
+            Secrets::Ours(_, cookies) => cookies.len(),
+            Secrets::Hosts(_) => cookie::LIVE_MAX,
+        };
+        let pins = self.pins.iter().rev();
+        pins.flat_map(move |pin| (0..cookies).filter_map(move |n| self.means(pin, n)))
+    }
+
+    fn means<'a>(&'a self, pin: &'a PublicKey, number: usize) -> Option<Means<'a>> {
+        match &self.secrets {
+            Secrets::Ours(machine, cookies) => Some(Means::Hash(Credentials {
                 caller: self.caller.as_str(),
                 server: self.server.as_str(),
-                machine: &self.machine,
+                machine,
                 pin,
-                cookie,
-            })
-        })
+                cookie: cookies.get(number)?,
+            })),
+            Secrets::Hosts(desk) => Some(Means::Vouch(desk, pin, u8::try_from(number).ok()?)),
+        }
     }
 
     /// Those that one run tries.
-    fn attempts(&self) -> impl Iterator<Item = Credentials<'_>> {
+    fn attempts(&self) -> impl Iterator<Item = Means<'_>> {
         self.pairs().take(ATTEMPTS)
+    }
+
+    fn accepted(&self) -> String {
+        let how = match self.secrets {
+            Secrets::Ours(..) => "",
+            Secrets::Hosts(_) => ", which vouches for us",
+        };
+        format!("accepted by {} as {}{how}", self.server, self.caller)
     }
 
     fn nothing_pinned(&self, place: &Place, route: &Route) -> Fault {
@@ -209,9 +249,4 @@ impl Own {
         );
         Fault::of(&place.known_hosts(), words)
     }
-}
-
-/// This machine's own name, for a line that has no `as=`.
-fn own_name() -> Result<HostName, Fault> {
-    HostName::of_this_machine().map_err(|e| e.while_doing("the host's line has no as="))
 }

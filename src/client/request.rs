@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use nix::unistd::{User, getuid};
 
 use super::args::{Call, Display};
-use super::greet::Question;
+use super::means::Question;
 use crate::config::hostinfo::Entry;
 use crate::fault::Fault;
 use crate::wire::limits::{COMMAND, VARIABLE_NAME, VARIABLE_VALUE, VARIABLES};
@@ -34,8 +34,7 @@ pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
         command,
         environment: passed_on(env::vars_os(), &call.send_env),
     };
-    let request = request.encode().map_err(|e| Fault::new(e.to_string()))?;
-    Ok(Question { request, follows })
+    question(request, follows)
 }
 
 /// Composes the request for an application: its name and arguments, and its display.
@@ -57,10 +56,15 @@ pub fn compose_gui(call: &Call, entry: &Entry, display: &Display) -> Result<Ques
         command: Command::Words(call.words.clone()),
         environment: passed_on(env::vars_os(), &call.send_env),
     };
-    let request = request.encode().map_err(|e| Fault::new(e.to_string()))?;
+    question(request, None)
+}
+
+fn question(asked: Request, follows: Option<Vec<u8>>) -> Result<Question, Fault> {
+    let request = asked.encode().map_err(|e| Fault::new(e.to_string()))?;
     Ok(Question {
+        asked,
         request,
-        follows: None,
+        follows,
     })
 }
 

@@ -3,11 +3,12 @@
 //! the line has no address.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::Path;
 
 use super::args::{Call, Family};
 use crate::config::hostinfo::{self, Addresses, Entry, HostTable};
 use crate::config::name::HostName;
-use crate::config::place::Place;
+use crate::config::place::{Place, SYSTEM};
 use crate::config::settings::default_port;
 use crate::config::words::cosadm;
 use crate::fault::Fault;
@@ -20,47 +21,128 @@ pub struct Route {
     address: Option<IpAddr>,
 }
 
-/// Looks a host up, by name or by address.
+/// The places that a call is about.
+pub struct Places {
+    /// Where the host stands in the table.
+    pub table: Place,
+    /// The caller's own, for his own key and pins: mostly the same.
+    pub own: Place,
+}
+
+impl Places {
+    /// The places of a call, as far as they are known without looking for its host.
+    ///
+    /// # Errors
+    /// There is no configuration folder.
+    pub fn of(call: &Call) -> Result<Self, Fault> {
+        let named = call.folder.as_deref();
+        let table = Place::of_caller(named)?.once();
+        let own = if table.is_anothers() {
+            Place::of_user()?.once()
+        } else {
+            table.clone()
+        };
+        Ok(Self { table, own })
+    }
+
+    /// The system's, with the caller's own: an ordinary user who names no folder, and has
+    /// no such host in his own table, asks in his machine's name.
+    fn of_system(&self, call: &Call) -> Option<Self> {
+        let system = Place::of_dir(Path::new(SYSTEM)).once();
+        let may = !Place::is_named(call.folder.as_deref()) && !self.table.system;
+        (may && system.hostinfo().exists()).then(|| Self {
+            table: system,
+            own: self.own.clone(),
+        })
+    }
+}
+
+/// Looks a call's host up, by name or by address: in the caller's table, else in the
+/// system's.
 ///
 /// # Errors
 /// The table is not there or not to be trusted, the host is not in it, or its
 /// line is wrong.
+pub fn locate(call: &Call) -> Result<(Places, Route), Fault> {
+    let own = Places::of(call)?;
+    let system = own.of_system(call);
+    if own.table.hostinfo().exists() || system.is_none() {
+        if let Some(route) = look_for(&own.table, &call.host)? {
+            return Ok((own, route));
+        }
+    }
+    let Some(system) = system else {
+        return Err(not_there(&own.table));
+    };
+    match look_for(&system.table, &call.host)? {
+        Some(route) => Ok((system, route)),
+        None => Err(Fault::of(
+            &system.table.hostinfo(),
+            format!(
+                "this host is in neither it nor {}; root adds it here, or you there, by `cosadm host join FILE`, \
+                     from an invitation that its administrator makes",
+                own.table.hostinfo().display()
+            ),
+        )),
+    }
+}
+
+/// Looks a host up in one table.
+///
+/// # Errors
+/// As [`locate`].
 pub fn find(place: &Place, host: &str) -> Result<Route, Fault> {
+    look_for(place, host)?.ok_or_else(|| not_there(place))
+}
+
+fn not_there(place: &Place) -> Fault {
+    let words = format!(
+        "this host is not in it; {} adds it from an invitation that its administrator makes",
+        cosadm(place, "host join FILE")
+    );
+    Fault::of(&place.hostinfo(), words)
+}
+
+fn look_for(place: &Place, host: &str) -> Result<Option<Route>, Fault> {
     let address = literal(host);
     if address.is_none_or(|a| a.is_ipv4()) {
         let name = HostName::parse(host)?;
         if let Some(entry) = hostinfo::find(place, &name)? {
-            return Ok(Route {
+            return Ok(Some(Route {
                 entry,
                 address: None,
-            });
+            }));
         }
     }
     if let Some(address) = address {
         let table = HostTable::load(place)?;
         let here = |e: &&Entry| e.addresses.plain().contains(&address);
         if let Some(entry) = table.entries().iter().find(here) {
-            return Ok(Route {
+            return Ok(Some(Route {
                 entry: entry.clone(),
                 address: Some(address),
-            });
+            }));
         }
     }
-    let words = format!(
-        "this host is not in it; {} adds it from an invitation that its administrator makes",
-        cosadm(place, "host join FILE")
-    );
-    Err(Fault::of(&place.hostinfo(), words))
+    Ok(None)
 }
 
 /// Looks a host up that need not be in the table: a person who logs in may name any.
 ///
 /// # Errors
 /// The table is not to be trusted, the host's line is wrong, or its name is none.
-pub fn find_any(place: &Place, host: &str) -> Result<(Route, bool), Fault> {
-    if place.hostinfo().exists() {
-        if let Ok(route) = find(place, host) {
-            return Ok((route, true));
+pub fn find_any(call: &Call) -> Result<(Places, Route, bool), Fault> {
+    let (own, host) = (Places::of(call)?, call.host.as_str());
+    let system = own.of_system(call);
+    for places in [Some(&own), system.as_ref()].into_iter().flatten() {
+        if places.table.hostinfo().exists() {
+            if let Ok(route) = find(&places.table, host) {
+                let places = Places {
+                    table: places.table.clone(),
+                    own: own.own.clone(),
+                };
+                return Ok((places, route, true));
+            }
         }
     }
     let address = literal(host);
@@ -70,7 +152,7 @@ pub fn find_any(place: &Place, host: &str) -> Result<(Route, bool), Fault> {
         None => host.to_owned(),
     };
     let entry = Entry::named(HostName::parse(&name)?);
-    Ok((Route { entry, address }, false))
+    Ok((own, Route { entry, address }, false))
 }
 
 /// An address, with or without brackets; IPv4 always as IPv4.

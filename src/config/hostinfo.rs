@@ -15,6 +15,7 @@
 
 mod entry;
 mod line;
+mod users;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,6 +24,7 @@ use zeroize::Zeroizing;
 
 pub use entry::{Addresses, Entry, Method, OPTIONS, OptionName};
 pub use line::{LINE_MAX, Word, quote, words};
+pub use users::{UserPair, Users};
 
 use super::name::HostName;
 use super::place::Place;

@@ -1,5 +1,5 @@
 //! Where the files are: one configuration folder, and the state and run
-//! folders that belong to it. Used by every program; reads nothing itself.
+//! folders that belong to it. Used by every program; reads no file itself.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -71,29 +71,45 @@ impl Place {
     /// # Errors
     /// None of these is known: an ordinary user without `HOME`.
     pub fn of_caller(given: Option<&Path>) -> Result<Self, Fault> {
-        let variable = |name: &str| {
-            env::var_os(name)
-                .filter(|v| !v.is_empty())
-                .map(PathBuf::from)
-        };
+        let named = || variable("COS_CONFIG_DIR");
+        match given.map(Path::to_owned).or_else(named) {
+            Some(dir) => Ok(Self::of_dir(&dir)),
+            None => Self::of_user(),
+        }
+    }
+
+    /// The caller's own place, whichever was named: for root `/etc/cosserver`, else
+    /// `$XDG_CONFIG_HOME/cosserver`, else `~/.config/cosserver`.
+    ///
+    /// # Errors
+    /// An ordinary user without `HOME`.
+    pub fn of_user() -> Result<Self, Fault> {
         // Relative folders are ignored, as the XDG specification asks.
         let home = || variable("XDG_CONFIG_HOME").filter(|p| p.is_absolute());
         let user = || variable("HOME").filter(|p| p.is_absolute());
         let own = || home().or_else(|| user().map(|home| home.join(".config")));
-        let dir = if let Some(dir) = given {
-            dir.to_owned()
-        } else if let Some(dir) = variable("COS_CONFIG_DIR") {
-            dir
-        } else if geteuid().is_root() {
-            PathBuf::from(SYSTEM)
-        } else if let Some(config) = own() {
-            config.join("cosserver")
-        } else {
-            return Err(Fault::new(
-                "no configuration folder: HOME is not set; give one with -C DIR",
-            ));
-        };
-        Ok(Self::of_dir(&dir))
+        if geteuid().is_root() {
+            return Ok(Self::of_dir(Path::new(SYSTEM)));
+        }
+        let config = own().ok_or_else(|| {
+            Fault::new("no configuration folder: HOME is not set; give one with -C DIR")
+        })?;
+        Ok(Self::of_dir(&config.join("cosserver")))
+    }
+
+    /// Whether the folder was named by whoever calls, and is not merely where he has
+    /// his own.
+    pub fn is_named(given: Option<&Path>) -> bool {
+        given.is_some() || variable("COS_CONFIG_DIR").is_some()
+    }
+
+    /// Whether the folder belongs to another user, whose secrets are not ours to read.
+    /// Root may read everybody's.
+    pub fn is_anothers(&self) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let owner = std::fs::metadata(&self.dir).map(|about| about.uid());
+        let me = geteuid();
+        !me.is_root() && owner.is_ok_and(|uid| uid != me.as_raw())
     }
 
     /// The same place for a program that reads its files once and ends, or for one
@@ -157,6 +173,16 @@ impl Place {
         self.machines().join(host.as_str())
     }
 
+    /// Where the daemon listens for users who want it to vouch for them.
+    pub fn signer(&self) -> PathBuf {
+        self.run.join("sign")
+    }
+
+    /// Where the daemon listens for its administrator.
+    pub fn control(&self) -> PathBuf {
+        self.run.join("control")
+    }
+
     /// The file that `cosadm` holds a lock on while it changes the others.
     pub fn lock(&self) -> PathBuf {
         self.dir.join(".lock")
@@ -186,6 +212,11 @@ impl Place {
         self.read_if_there(path, kind, limit)?
             .ok_or_else(|| Fault::of(path, "there is no such file"))
     }
+}
+
+fn variable(name: &str) -> Option<PathBuf> {
+    let value = env::var_os(name).filter(|v| !v.is_empty());
+    value.map(PathBuf::from)
 }
 
 /// The path from the root; where the working folder is gone, as it is, and

@@ -26,6 +26,8 @@ pub(super) struct Accounts {
     /// The only account there is, when this is not root.
     own: Option<Account>,
     known: HashMap<String, (Account, Instant)>,
+    /// The names behind numbers.
+    names: HashMap<u32, (String, Instant)>,
     files: [Option<(i64, i64, u64, u64)>; 3],
     helpers: HashMap<LookUp, Looking>,
     next: LookUp,
@@ -33,10 +35,17 @@ pub(super) struct Accounts {
 
 /// A look-up under way: whose, by which child, what it has said, its limit.
 struct Looking {
-    name: String,
+    whom: Whom,
     helper: Helper,
     answer: Vec<u8>,
     until: Instant,
+}
+
+/// Who is looked up.
+#[derive(PartialEq, Eq)]
+enum Whom {
+    Name(String),
+    Number(u32),
 }
 
 /// What is known of a user.
@@ -55,6 +64,7 @@ impl Accounts {
         Self {
             own,
             known: HashMap::new(),
+            names: HashMap::new(),
             files: stamps(),
             helpers: HashMap::new(),
             next: 0,
@@ -71,33 +81,64 @@ impl Accounts {
         if let Some(own) = self.own.as_ref().filter(|a| a.name == name) {
             return Found::Account(own.clone());
         }
-        let files = stamps();
-        if files != self.files {
-            self.files = files;
-            self.known.clear();
-        }
+        self.forget_changed();
         match self.known.get(name) {
             Some((account, until)) if *until > now => return Found::Account(account.clone()),
             _ => {}
         }
+        let whom = Whom::Name(name.to_owned());
+        self.look_up(whom, AT_ONCE, now, || account::look_up(name))
+    }
+
+    /// Looks up whose number that is. These look-ups leave half of the helpers to those
+    /// who come from outside.
+    pub(super) fn find_number(&mut self, uid: u32, now: Instant) -> Found {
+        if let Some(own) = self.own.as_ref().filter(|a| a.uid == uid) {
+            return Found::Account(own.clone());
+        }
+        self.forget_changed();
+        let name = self.names.get(&uid).filter(|(_, until)| *until > now);
+        match name.and_then(|(name, _)| self.known.get(name)) {
+            Some((account, until)) if *until > now && account.uid == uid => {
+                return Found::Account(account.clone());
+            }
+            _ => {}
+        }
+        self.look_up(Whom::Number(uid), AT_ONCE / 2, now, || {
+            account::of_number(uid)
+        })
+    }
+
+    fn forget_changed(&mut self) {
+        let files = stamps();
+        if files != self.files {
+            self.files = files;
+            self.known.clear();
+            self.names.clear();
+        }
+    }
+
+    fn look_up(
+        &mut self,
+        whom: Whom,
+        most: usize,
+        now: Instant,
+        look: impl FnOnce() -> Option<Account>,
+    ) -> Found {
         // One look-up serves all who ask for the same user meanwhile.
-        if let Some((which, _)) = self.helpers.iter().find(|(_, l)| l.name == name) {
+        if let Some((which, _)) = self.helpers.iter().find(|(_, l)| l.whom == whom) {
             return Found::Looking(*which);
         }
-        if self.helpers.len() >= AT_ONCE {
+        if self.helpers.len() >= most {
             return Found::Busy;
         }
-        let work = || {
-            account::look_up(name)
-                .map(|a| a.to_bytes())
-                .unwrap_or_default()
-        };
+        let work = || look().map(|a| a.to_bytes()).unwrap_or_default();
         let Ok(helper) = account::in_child(work) else {
             return Found::Busy;
         };
         self.next += 1;
         let looking = Looking {
-            name: name.to_owned(),
+            whom,
             helper,
             answer: Vec::new(),
             until: now + LOOKING,
@@ -139,13 +180,20 @@ impl Accounts {
         };
         let looking = self.helpers.remove(&which)?;
         corpses.extend(looking.helper.end());
-        if self.known.len() >= KEPT {
+        if self.known.len() >= KEPT || self.names.len() >= KEPT {
             self.known.clear();
+            self.names.clear();
         }
         if let Some(account) = &account {
             // By the name that was asked for: a directory may know it by another.
-            self.known
-                .insert(looking.name, (account.clone(), now + FRESH));
+            let name = match looking.whom {
+                Whom::Name(name) => name,
+                Whom::Number(uid) => {
+                    self.names.insert(uid, (account.name.clone(), now + FRESH));
+                    account.name.clone()
+                }
+            };
+            self.known.insert(name, (account.clone(), now + FRESH));
         }
         Some(account)
     }
@@ -171,7 +219,7 @@ mod tests {
         let mut accounts = Accounts::new(None);
         let now = Instant::now();
         let looking = Looking {
-            name: "alias".into(),
+            whom: Whom::Name("alias".into()),
             helper,
             answer: Vec::new(),
             until: now + LOOKING,

@@ -201,8 +201,9 @@ impl Monitor {
         self.step("proven", &[("connection", &c), ("host", host)]);
         if let Service::Gui(_) = proven.request().service {
             let user = policy::user_of(&proven, self.accounts.serves());
-            user.map_err(|r| r.of(peer.ip()))?;
-            return self.begin_login(c, Who::Host(Box::new(proven)), socket, now);
+            let user = user.map_err(|r| r.of(peer.ip()))?;
+            let who = Who::Host(Box::new(proven), user);
+            return self.begin_login(c, who, socket, now);
         }
         if let Command::Follows { length, .. } = proven.request().command {
             return self.ask_for_command(c, proven, socket, length);
@@ -367,6 +368,7 @@ impl Monitor {
         let Some(found) = self.accounts.hear(which, now, &mut self.corpses) else {
             return;
         };
+        self.caller_found(which, found.as_ref());
         for pending in self.pending.remove(&which).unwrap_or_default() {
             let connection = pending.connection;
             self.strangers.remove(&connection);
@@ -451,7 +453,7 @@ impl Monitor {
         }
     }
 
-    fn watch_look_up(&mut self, which: LookUp) {
+    pub(super) fn watch_look_up(&mut self, which: LookUp) {
         use mio::unix::SourceFd;
         use std::os::fd::AsRawFd;
         if let Some(helper) = self.accounts.helper(which) {

@@ -37,6 +37,7 @@ impl Monitor {
             limits: self.inherited,
         };
         let peer = pending.granted.proven().peer();
+        crate::policy::check_account(pending.granted.proven(), account).map_err(|r| r.of(peer))?;
         let pair = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
         // The job first: it starts while we do the handshake's arithmetic.
         let running = exec::start(&pending.granted, account, &setting, &mut self.starter)
@@ -56,6 +57,8 @@ impl Monitor {
             host: proven.caller().name.to_string(),
             user: pending.granted.service().user.to_string(),
             peer: proven.peer(),
+            caller: proven.request().caller_user.clone(),
+            service: crate::wire::request::EXEC.to_owned(),
         };
         let linger = u32::try_from(self.settings.exec.linger.as_millis()).unwrap_or(u32::MAX);
         let session = Session {

@@ -111,7 +111,7 @@ impl Hosts {
     /// The hosts that may ask for anything at all.
     fn callers(&self) -> impl Iterator<Item = &Entry> {
         let all = self.table.iter().flat_map(HostTable::entries);
-        all.filter(|e| !e.run_as.is_empty())
+        all.filter(|e| e.may_ask())
     }
 
     /// Every address and network that may call, with its prefix length.

@@ -113,6 +113,8 @@ impl Monitor {
             self.accounts.deadline(),
             self.sessions.deadline(),
             self.logins.deadline(),
+            self.desk.deadline(),
+            self.control_deadline(),
             grace,
         ]
         .into_iter()
@@ -142,6 +144,13 @@ impl Monitor {
         }
         if self.logins.deadline().is_some_and(|at| at <= now) {
             self.tend_logins(now);
+        }
+        if self.desk.deadline().is_some_and(|at| at <= now) {
+            self.desk.tend(now);
+        }
+        if self.control_deadline().is_some_and(|at| at <= now) {
+            self.tell_who(now);
+            self.control.tend(now);
         }
         if self.stopping.is_some_and(|at| at <= now) && !self.hung_up {
             self.hung_up = true;
@@ -206,6 +215,8 @@ impl Monitor {
                 let _ = nix::sys::wait::waitpid(pid, None);
             }
         }
+        self.desk.close();
+        self.control.close();
         start::remove_pid_file(&self.place, self.pid_lock.is_some());
         self.log.say(Level::Info, "stopped", &[]);
         ExitCode::SUCCESS

@@ -10,7 +10,7 @@ use nix::unistd::{Pid, pipe2};
 
 use super::Monitor;
 use super::answer::{Halt, Stranger, Talk};
-use super::logins::{Login, LoginId, Stage, Who};
+use super::logins::{Alone, Login, LoginId, Stage, Who};
 use super::sessions::{Leader, Whose};
 use crate::channel::gate::{Connection, Order};
 use crate::channel::login::{self as worker, Begin, Known, Launch, Started, Task, Word};
@@ -38,12 +38,15 @@ impl Monitor {
         socket: OwnedFd,
         now: Instant,
     ) -> Result<(), Halt> {
-        let (peer, request, task) = match &who {
-            Who::Claimant(c) => (c.peer(), c.request(), Task::Authenticate),
-            Who::Host(p) => (p.peer(), p.request(), Task::Trust),
+        let (peer, request, user, task) = match &who {
+            Who::Claimant(c) => {
+                let request = c.request();
+                (c.peer(), request, request.user.clone(), Task::Authenticate)
+            }
+            Who::Host(p, user) => (p.peer(), p.request(), user.to_string(), Task::Trust),
         };
         let begin = Begin {
-            user: request.user.clone(),
+            user,
             remote_host: peer.to_string(),
             remote_user: request.caller_user.clone(),
             task,
@@ -180,7 +183,11 @@ impl Monitor {
             Some(Who::Claimant(claimant)) => {
                 Caller::Person(Box::new(claimant.believed(known.account)))
             }
-            Some(Who::Host(proven)) => Caller::Host(proven, same_user(&login.begin, known.account)?),
+            Some(Who::Host(proven, _)) => {
+                let account = same_user(&login.begin, known.account)?;
+                policy::check_account(&proven, &account).map_err(|r| r.of(peer))?;
+                Caller::Host(proven, account)
+            }
             None => return Err(Halt::Closed("a worker that knows somebody twice", Some(peer))),
         };
         let granted =
@@ -221,6 +228,7 @@ impl Monitor {
         let detach = granted.service().detach;
         let session = self.sessions.next_id();
         login.stage = if detach {
+            login.alone = Some(Alone::new(session, whose(&granted)));
             Stage::Detached(pid, started.variables)
         } else {
             Stage::Running(session, started.variables)
@@ -274,14 +282,8 @@ impl Monitor {
             keys,
             linger,
         };
-        let to = granted.to();
-        let whose = Whose {
-            host: to.host().map_or_else(String::new, |h| h.name.to_string()),
-            user: to.account().name.clone(),
-            peer: to.peer(),
-        };
         let registry = self.poll.registry();
-        self.sessions.add(registry, whose, leader, ours, now)?;
+        self.sessions.add(registry, whose(granted), leader, ours, now)?;
         self.tell_relay(session.encode(), vec![socket, theirs, stdin, stdout, stderr]);
         Ok(())
     }
@@ -430,7 +432,20 @@ impl Monitor {
         for id in self.logins.late(now) {
             self.refuse_login(id, Cause::Login, "PAM did not answer in time: does a module hang?");
         }
+        self.logins.tend_detached(now);
         self.give_turns(now);
+    }
+}
+
+/// Whose session it is.
+fn whose(granted: &Granted<Gui, Caller>) -> Whose {
+    let to = granted.to();
+    Whose {
+        host: to.host().map_or_else(String::new, |h| h.name.to_string()),
+        user: to.account().name.clone(),
+        peer: to.peer(),
+        caller: to.request().caller_user.clone(),
+        service: format!("gui {}", granted.service().name),
     }
 }
 
@@ -460,7 +475,7 @@ impl Login {
         }
         let made = match &mut self.who {
             Some(Who::Claimant(claimant)) => claimant.message_2(payload),
-            Some(Who::Host(proven)) => proven.message_2(payload),
+            Some(Who::Host(proven, _)) => proven.message_2(payload),
             None => Err(Malformed("message 2 of nobody")),
         };
         let (message, keys) = made?;

@@ -4,6 +4,8 @@
 //! A worker that waits for a person's answer takes no turn: so many may wait, few
 //! may check at the same time, because a check costs a core and some 20 MB.
 
+mod alone;
+
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::net::IpAddr;
@@ -20,10 +22,13 @@ use super::token;
 use crate::channel::Channel;
 use crate::channel::gate::Connection;
 use crate::channel::login::{Begin, Launch, Order};
+use crate::config::name::UserName;
 use crate::credential::{Claimant, Proven};
 use crate::fault::Fault;
 use crate::policy::{Caller, Granted, Gui};
 use crate::sys::process;
+
+pub(super) use alone::Alone;
 
 /// A login's number; a number is never used twice.
 pub(super) type LoginId = u64;
@@ -32,8 +37,8 @@ pub(super) type LoginId = u64;
 pub(super) enum Who {
     /// Somebody whom PAM is to ask.
     Claimant(Box<Claimant>),
-    /// A host that has proven itself asks for one of its users.
-    Host(Box<Proven>),
+    /// A host that has proven itself asks, for this user.
+    Host(Box<Proven>, UserName),
 }
 
 /// Where a login stands.
@@ -72,6 +77,8 @@ pub(super) struct Login {
     /// When the worker must have said something.
     pub(super) late: Option<Instant>,
     pub(super) begin: Begin,
+    /// Of what goes on by itself.
+    pub(super) alone: Option<Alone>,
     worker: Option<Worker>,
 }
 
@@ -100,6 +107,7 @@ impl Login {
             until,
             late: None,
             begin,
+            alone: None,
             worker: None,
         }
     }
@@ -117,6 +125,7 @@ impl Login {
             until,
             late: None,
             begin,
+            alone: None,
             worker: None,
         }
     }
@@ -237,7 +246,8 @@ impl Logins {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let late = self.all.values().filter_map(|l| l.late);
         let waiting = self.all.values().filter(|l| matches!(l.stage, Stage::Queued(_)));
-        late.chain(waiting.map(|l| l.until)).min()
+        let alone = self.all.values().filter_map(Login::kill_at);
+        late.chain(waiting.map(|l| l.until)).chain(alone).min()
     }
 
     /// Those whose time is over.

@@ -9,7 +9,9 @@ mod accounts;
 mod answer;
 mod begin;
 mod briefing;
+mod callers;
 mod children;
+mod control;
 mod hosts;
 mod life;
 mod listen;
@@ -18,6 +20,7 @@ mod logins;
 mod notify;
 pub mod options;
 mod sessions;
+mod signing;
 mod start;
 mod stock;
 mod token;
@@ -81,6 +84,10 @@ struct Monitor {
     pending: HashMap<LookUp, Vec<Pending>>,
     sessions: Sessions,
     logins: Logins,
+    /// Where users of this host have their requests signed.
+    desk: signing::Desk,
+    /// Where the administrator asks who is on.
+    control: control::Control,
     /// Held while the pid file is ours.
     pid_lock: Option<nix::fcntl::Flock<std::fs::File>>,
     /// What starts jobs.
@@ -142,8 +149,14 @@ impl Monitor {
                         let registry = self.poll.registry();
                         let finished = self.sessions.hear(registry, id, kill_after, now);
                         self.log_end(finished);
+                        self.tell_who(now);
                     }
                     Whose::Login(id) => self.hear_worker(id, &mut buffer, now),
+                    Whose::Sign => self.take_calls_to_sign(now),
+                    Whose::WantsSignature(id) => self.hear_caller(id, now),
+                    Whose::Control => self.take_administrators(now),
+                    Whose::Administers(id) => self.hear_administrator(id, now),
+                    Whose::Nobody => {}
                     Whose::Job(id) => {
                         let finished = self.sessions.job_ended(id, now);
                         self.log_end(finished);

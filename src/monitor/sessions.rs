@@ -5,10 +5,12 @@
 //! where a descriptor stands for the group is the leader of a job that was hung
 //! up reaped before: as long as it is there, nobody can tell whether it is alone.
 
+pub(super) mod who;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
@@ -34,6 +36,10 @@ pub(super) struct Whose {
     pub(super) host: String,
     pub(super) user: String,
     pub(super) peer: IpAddr,
+    /// Who called there, as his host says.
+    pub(super) caller: String,
+    /// `exec`, or `gui` and the application.
+    pub(super) service: String,
 }
 
 /// Who leads the processes of a session.
@@ -48,7 +54,7 @@ pub(super) enum Leader {
 }
 
 impl Leader {
-    const fn pid(self) -> Option<Pid> {
+    pub(super) const fn pid(self) -> Option<Pid> {
         match self {
             Self::Ours(pid) | Self::Workers(pid) => Some(pid),
             Self::Nobody => None,
@@ -60,6 +66,9 @@ impl Leader {
 struct Session {
     whose: Whose,
     since: Instant,
+    began: SystemTime,
+    /// Bytes sent and got, as its thread counted them when it was asked last.
+    counted: Option<(u64, u64)>,
     leader: Leader,
     pidfd: Option<OwnedFd>,
     /// Its number may be another's by now: only `pidfd` counts.
@@ -185,6 +194,8 @@ impl Sessions {
         let session = Session {
             whose,
             since: now,
+            began: SystemTime::now(),
+            counted: None,
             leader,
             pidfd,
             reaped: false,
@@ -215,6 +226,7 @@ impl Sessions {
                 Ok(Incoming::Message(message, _)) => match Word::decode(&message) {
                     Some(Word::Signal(s)) => session.signal(signal(s)),
                     Some(Word::Over(how, sent, got)) => session.over = Some((how, sent, got)),
+                    Some(Word::Count(sent, got)) => session.counted = Some((sent, got)),
                     None => return self.close(id, kill_after, now),
                 },
                 Ok(Incoming::Nothing) => return None,

@@ -288,6 +288,8 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
         pending: HashMap::new(),
         sessions: Sessions::default(),
         logins: super::logins::Logins::default(),
+        desk: super::signing::desk(),
+        control: super::control::control(),
         starter: Starter::default(),
         stock: super::stock::Stock::default(),
         inetd: asked.inetd,
@@ -314,6 +316,9 @@ impl Monitor {
     /// Says that it is ready: to the log, the pid file, the parent, the manager.
     fn announce(&mut self, ready: Option<OwnedFd>) -> Result<(), Fault> {
         self.take_pid_file()?;
+        if self.pid_lock.is_some() {
+            self.open_sockets();
+        }
         for listener in &self.listeners {
             let address = listener.local_addr()?;
             self.log

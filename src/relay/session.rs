@@ -242,8 +242,14 @@ impl Serving {
         let _ = self.monitor.flush();
         match self.monitor.receive(&mut buffer) {
             Ok(channel::Incoming::Message(message, _)) => {
-                let News::Ended(end) = News::decode(&message).ok_or(Stop::Dismissed)?;
-                self.end = Some(end);
+                match News::decode(&message).ok_or(Stop::Dismissed)? {
+                    News::Ended(end) => self.end = Some(end),
+                    News::Count => {
+                        let word = Word::Count(self.sent, self.got);
+                        // Should it fail, the monitor is gone, and the next look shows it.
+                        let _ = self.monitor.send(word.encode(), Vec::new());
+                    }
+                }
                 Ok(())
             }
             Ok(channel::Incoming::Nothing) => Ok(()),

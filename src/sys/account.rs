@@ -51,8 +51,15 @@ pub fn look_up(name: &str) -> Option<Account> {
 
 /// The user of this process. May block.
 pub fn own() -> Option<Account> {
-    let user = User::from_uid(nix::unistd::geteuid()).ok().flatten()?;
-    look_up(&user.name)
+    of_number(nix::unistd::geteuid().as_raw())
+}
+
+/// The user of that number. May block.
+pub fn of_number(uid: u32) -> Option<Account> {
+    let user = User::from_uid(nix::unistd::Uid::from_raw(uid))
+        .ok()
+        .flatten()?;
+    look_up(&user.name).filter(|account| account.uid == uid)
 }
 
 /// A piece of work done in a child process, which writes what it found into a

@@ -155,6 +155,15 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(copy)
 }
 
+/// A descriptor that the kernel has just made for us, by a call that gives its number.
+pub(super) fn adopted(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::other("no descriptor"));
+    }
+    // SAFETY: the caller has it from the kernel, and nothing else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Lets receives on a socket block, each for at most so long: then `EAGAIN`.
 ///
 /// # Errors

@@ -14,10 +14,10 @@ use minicbor::{Decoder, Encoder, encode};
 use super::{Malformed, limits};
 
 /// What a message is written into.
-pub(super) type Out = Encoder<Vec<u8>>;
+pub(crate) type Out = Encoder<Vec<u8>>;
 
 /// Writes one message; keys are to be written in ascending order.
-pub(super) fn write(
+pub(crate) fn write(
     f: impl FnOnce(&mut Out) -> Result<(), encode::Error<Infallible>>,
 ) -> Result<Vec<u8>, Malformed> {
     let mut e = Encoder::new(Vec::new());
@@ -28,7 +28,7 @@ pub(super) fn write(
 /// Checks the canonical form of a message that is a map, then hands each key
 /// with the decoder before its value to `f`, which reads the value or, for a
 /// key that it does not know, returns false and has it skipped.
-pub(super) fn each_pair<'b>(
+pub(crate) fn each_pair<'b>(
     bytes: &'b [u8],
     mut f: impl FnMut(u64, &mut Decoder<'b>) -> Result<bool, Malformed>,
 ) -> Result<(), Malformed> {
@@ -45,7 +45,7 @@ pub(super) fn each_pair<'b>(
 }
 
 /// The length of an array that may have at most `most` items.
-pub(super) fn array(d: &mut Decoder<'_>, most: usize) -> Result<usize, Malformed> {
+pub(crate) fn array(d: &mut Decoder<'_>, most: usize) -> Result<usize, Malformed> {
     d.array()?
         .and_then(|n| usize::try_from(n).ok())
         .filter(|n| *n <= most)
@@ -53,14 +53,14 @@ pub(super) fn array(d: &mut Decoder<'_>, most: usize) -> Result<usize, Malformed
 }
 
 /// A byte string of exactly `N` bytes.
-pub(super) fn exactly<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N], Malformed> {
+pub(crate) fn exactly<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N], Malformed> {
     d.bytes()?
         .try_into()
         .map_err(|_| Malformed("a key, nonce or digest of another length"))
 }
 
 /// The length of a list, as CBOR writes it.
-pub(super) fn len(n: usize) -> u64 {
+pub(crate) fn len(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
 }
 

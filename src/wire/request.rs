@@ -112,10 +112,8 @@ impl Request {
                 put_words(e, words)?;
             }
             if !self.environment.is_empty() {
-                e.u8(5)?.array(cbor::len(self.environment.len()))?;
-                for (name, value) in &self.environment {
-                    e.array(2)?.str(name)?.bytes(value)?;
-                }
+                e.u8(5)?;
+                put_variables(e, &self.environment)?;
             }
             if let Command::Follows { digest, length } = &self.command {
                 e.u8(6)?.bytes(digest)?.u8(7)?.u32(*length)?;
@@ -239,7 +237,8 @@ pub fn pack_words(words: Vec<Vec<u8>>) -> Result<(Command, Option<Vec<u8>>), Mal
     ))
 }
 
-fn put_words(
+/// Writes the words of a command.
+pub(crate) fn put_words(
     e: &mut cbor::Out,
     words: &[Vec<u8>],
 ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
@@ -250,7 +249,20 @@ fn put_words(
     Ok(())
 }
 
-fn get_words(d: &mut minicbor::Decoder<'_>) -> Result<Vec<Vec<u8>>, Malformed> {
+/// Writes variables.
+pub(crate) fn put_variables(
+    e: &mut cbor::Out,
+    all: &[(String, Vec<u8>)],
+) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
+    e.array(cbor::len(all.len()))?;
+    for (name, value) in all {
+        e.array(2)?.str(name)?.bytes(value)?;
+    }
+    Ok(())
+}
+
+/// Reads the words of a command: at least one.
+pub(crate) fn get_words(d: &mut minicbor::Decoder<'_>) -> Result<Vec<Vec<u8>>, Malformed> {
     let mut words = Vec::new();
     for _ in 0..cbor::array(d, limits::ARGUMENTS)? {
         let word = d.bytes()?;
@@ -283,7 +295,10 @@ fn display_host(text: &str) -> Result<String, Malformed> {
     name(text)
 }
 
-fn variables(d: &mut minicbor::Decoder<'_>) -> Result<Vec<(String, Vec<u8>)>, Malformed> {
+/// Reads variables.
+pub(crate) fn variables(
+    d: &mut minicbor::Decoder<'_>,
+) -> Result<Vec<(String, Vec<u8>)>, Malformed> {
     let mut all: Vec<(String, Vec<u8>)> = Vec::new();
     for _ in 0..cbor::array(d, limits::VARIABLES)? {
         if cbor::array(d, 2)? != 2 {

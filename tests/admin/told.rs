@@ -276,3 +276,78 @@ fn the_version() {
         assert_eq!(none.good(&["host", "list", flag]), version);
     }
 }
+
+#[test]
+fn which_users_of_a_host_are_let_in_is_said() {
+    let scratch = Scratch::new();
+    let s = scratch.init("S");
+    let run_as = me();
+    let invite = |name: &str, users: &[&str]| {
+        let first = ["host", "invite", name, "--addr", "::1", "--run-as", &run_as];
+        let out = s.run(&[&first[..], users].concat());
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        text(&out.stderr)
+    };
+    let told = invite("hosta", &[]);
+    let own = "its users each as the user of the same name here, never root";
+    assert!(told.contains(own), "{told}");
+    let told = invite("hostb", &["--users", "-"]);
+    assert!(told.contains("none of its users"), "{told}");
+    let pairs = "alice,bob:operator";
+    let told = invite("hostc", &["--users", pairs]);
+    assert!(
+        told.contains("of its users alice as alice, bob as operator"),
+        "{told}"
+    );
+    let lines = s.lines();
+    for (name, option) in [
+        ("hostb", "users=-".to_owned()),
+        ("hostc", format!("users={pairs}")),
+    ] {
+        let line = lines.iter().find(|l| l.starts_with(name)).unwrap();
+        assert!(line.ends_with(&option), "{line}");
+    }
+    assert!(
+        !lines
+            .iter()
+            .any(|l| l.starts_with("hosta") && l.contains("users="))
+    );
+    let list = s.good(&["host", "list"]);
+    assert!(
+        list.contains(own) && list.contains("bob as operator"),
+        "{list}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&s.good(&["host", "show", "--json", "hostc"])).unwrap();
+    assert_eq!(json["users"], serde_json::json!(["alice", "bob:operator"]));
+    // What is no list changes nothing.
+    let before = content(&s.0);
+    let out = s.run(&[
+        "host", "invite", "hostd", "--addr", "::1", "--users", "a:b:c",
+    ]);
+    assert!(
+        !out.status.success() && text(&out.stderr).contains("--users"),
+        "{out:?}"
+    );
+    assert!(content(&s.0) == before);
+    if geteuid().is_root() {
+        // A host that asks nothing itself.
+        let out = s.run(&[
+            "host", "invite", "hoste", "--addr", "::1", "--users", "alice",
+        ]);
+        assert!(
+            text(&out.stderr).contains("hoste asks nothing for itself"),
+            "{out:?}"
+        );
+        assert!(
+            !s.lines()
+                .iter()
+                .any(|l| l.starts_with("hoste") && l.contains("run-as"))
+        );
+        let list = s.good(&["host", "list"]);
+        assert!(
+            list.contains("of its users alice as alice may run any command here"),
+            "{list}"
+        );
+    }
+}

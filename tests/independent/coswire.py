@@ -11,7 +11,7 @@ import struct
 
 import cbor2
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from noise.connection import Keypair, NoiseConnection
 
@@ -190,6 +190,23 @@ def opening(invitation, request_bytes, client_proof):
     """The payload of message 1."""
     return encode({1: "hash", 2: invitation.caller, 3: invitation.server,
                    4: request_bytes, 5: client_proof})
+
+
+def vouched_proof(side, invitation, client_key, machine_private, nonce, request_bytes):
+    """The proof of section 5.3, as the signer of the machine with that key makes it."""
+    shared = X25519PrivateKey.from_private_bytes(machine_private).exchange(
+        X25519PublicKey.from_public_bytes(invitation.host_key))
+    key = HKDF(hashes.SHA256(), 32, salt=shared, info=b"cosserver vouch v1").derive(invitation.cookie)
+    parts = [("cosserver vouch v1 " + side).encode(), invitation.caller.encode(), invitation.server.encode(),
+             client_key, public(machine_private), invitation.host_key, nonce, request_bytes]
+    covered = b"".join(struct.pack(">I", len(part)) + part for part in parts)
+    return hmac.digest(key, covered, "sha256")
+
+
+def vouched_opening(invitation, request_bytes, client_proof, machine_key):
+    """The payload of message 1, where a host vouches for its user."""
+    return encode({1: "vouch", 2: invitation.caller, 3: invitation.server,
+                   4: request_bytes, 5: client_proof, 6: machine_key})
 
 
 def start_noise(suite, hello_record, server_hello_record, machine_key, host_key, ephemeral=None):

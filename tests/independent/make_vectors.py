@@ -33,6 +33,7 @@ def fixed(name, size=32):
 
 
 MACHINE, HOST, COOKIE = fixed("machine key"), fixed("host key"), fixed("cookie")
+USER = fixed("user's key")
 CLIENT_EPHEMERAL, SERVER_EPHEMERAL = fixed("client ephemeral"), fixed("server ephemeral")
 NONCE = fixed("nonce")
 INVITATION = w.Invitation("hosta", "hostb", "192.0.2.1", 9002, w.public(HOST), COOKIE)
@@ -252,6 +253,29 @@ def opening_json():
     return {"good": cases, "bad": wrong}
 
 
+def vouch_json():
+    """A user for whom his host vouches (section 5.3)."""
+    cases = []
+    for name, caller, words in (("plain", "hosta", [b"uptime"]), ("a name that is not ASCII", "h\u00f6st", [b"id", b"-u"])):
+        inv = INVITATION._replace(caller=caller)
+        request, _ = w.request(words, "operator", "alice")
+        proofs = {side: w.vouched_proof(side, inv, w.public(USER), MACHINE, NONCE, request)
+                  for side in ("client", "server")}
+        cases.append({"name": name, "caller": caller, "server": inv.server, "cookie": COOKIE,
+                      "machine_private": MACHINE, "machine_key": w.public(MACHINE), "host_private": HOST,
+                      "client_key": w.public(USER), "host_key": w.public(HOST), "nonce": NONCE, "request": request,
+                      "client_proof": proofs["client"], "server_proof": proofs["server"],
+                      "opening": w.vouched_opening(inv, request, proofs["client"], w.public(MACHINE))})
+    parts = ((1, "vouch"), (2, "hosta"), (3, "hostb"), (4, b"\xa0"), (5, fixed("proof")), (6, w.public(MACHINE)))
+
+    def without(key):
+        return cbor(*(pair for pair in parts if pair[0] != key))
+
+    wrong = bad(*(("key %d missing" % key, without(key)) for key in range(1, 7)),
+                ("a machine key of 31 bytes", cbor(*parts[:5], (6, b"x" * 31))), ("bytes behind", cbor(*parts) + b"\0"))
+    return {"good": cases, "bad": wrong}
+
+
 def responder(suite, hello, answer):
     """The server's side of the handshake, with its fixed ephemeral."""
     noise = NoiseConnection.from_name(w.SUITES[suite])
@@ -416,7 +440,7 @@ def plain(value):
     return value
 
 
-FILES = [cbor_json, hello_json, server_hello_json, request_json, opening_json, handshake_json,
+FILES = [cbor_json, hello_json, server_hello_json, request_json, opening_json, vouch_json, handshake_json,
          long_command_json, sealed_json, messages_json, answer_json]
 
 

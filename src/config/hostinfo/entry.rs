@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::line;
+use super::users::Users;
 use super::{about, unknown};
 use crate::config::address::Network;
 use crate::config::command::CommandPattern;
@@ -26,6 +27,8 @@ pub struct Entry {
     /// The users its commands may run as here (`run-as=`); none: it may ask
     /// nothing.
     pub run_as: Vec<UserName>,
+    /// Which of its users may be whom here, where its signer vouches for them (`users=`).
+    pub users: Users,
     /// The commands it may run here (`commands=`); `None`: any.
     pub commands: Option<Vec<CommandPattern>>,
     /// The only machine key it may have (`machine-key=`).
@@ -52,6 +55,7 @@ impl Entry {
             method: Method::Cos,
             addresses: Addresses::ByName,
             run_as: Vec::new(),
+            users: Users::SameName,
             commands: None,
             machine_key: None,
             accept_env: Vec::new(),
@@ -201,6 +205,16 @@ pub const OPTIONS: &[OptionName] = &[
         },
     },
     OptionName {
+        name: "users",
+        value: "USER,THERE:HERE,…",
+        meaning: "which of its users may be whom here; without it, each himself and never root; -: nobody",
+        repeats: false,
+        set: |e, v| {
+            e.users = Users::parse(v)?;
+            Ok(())
+        },
+    },
+    OptionName {
         name: "commands",
         value: "\"/path argument…\"",
         meaning: "a command it may run here: a path and a pattern for each argument; without it, any",
@@ -280,6 +294,7 @@ impl Entry {
             method,
             addresses: Addresses::ByName,
             run_as: Vec::new(),
+            users: Users::SameName,
             commands: None,
             machine_key: None,
             accept_env: Vec::new(),
@@ -319,6 +334,21 @@ impl Entry {
         self.run_as.contains(user)
     }
 
+    /// Whether it may ask anything here at all, for itself or for its users: a line that
+    /// has neither `run-as=` nor `users=` is there for the other direction.
+    pub fn may_ask(&self) -> bool {
+        let pairs = matches!(&self.users, Users::Pairs(pairs) if !pairs.is_empty());
+        !self.run_as.is_empty() || pairs
+    }
+
+    /// Whom one of its users is here, who asks to be `asked`, and whom its signer
+    /// vouches for. `None`: nobody.
+    pub fn user_for(&self, there: &UserName, asked: &UserName) -> Option<UserName> {
+        self.may_ask()
+            .then(|| self.users.whom(there, asked))
+            .flatten()
+    }
+
     /// Whether the host may run that argument vector, the program first.
     pub fn may_run(&self, argv: &[Vec<u8>]) -> bool {
         self.commands
@@ -344,7 +374,7 @@ impl Entry {
 }
 
 /// Items with commas between them: at least one, none empty, none twice.
-fn list<T: PartialEq>(
+pub(super) fn list<T: PartialEq>(
     value: &str,
     parse: impl Fn(&str) -> Result<T, Fault>,
 ) -> Result<Vec<T>, Fault> {

@@ -1,0 +1,273 @@
+//! `cosadm who` and `cosadm kill`: asked of the running daemon, at its socket.
+
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::commands::Call;
+use super::json::Json;
+use super::out::{Failure, Out};
+use crate::channel::control::{ANSWER, Answer, On, Question};
+use crate::config::place::Place;
+use crate::config::words::quoted;
+use crate::fault::Fault;
+use crate::sys::{local, passing};
+
+/// How long the daemon may take for each message.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Shows who is on.
+pub(super) fn who(call: &Call, out: &Out) -> Result<(), Failure> {
+    let mut all = Vec::new();
+    ask(&call.place()?, Question::Who, |answer| match answer {
+        Answer::On(on) => {
+            all.push(on);
+            true
+        }
+        Answer::End | Answer::Killed(_) => false,
+    })?;
+    if call.given("json") {
+        let sessions = Json::List(all.iter().map(json).collect());
+        let value = Json::Object(vec![("sessions", sessions)]);
+        return out.say(&format!("{value}\n"));
+    }
+    out.say(&table(&all))
+}
+
+/// Hangs one up.
+pub(super) fn kill(call: &Call, out: &Out) -> Result<(), Failure> {
+    let word = call.operand(0);
+    let id: u64 = word.parse().map_err(|_| {
+        Failure::Usage(format!(
+            "{} is no number; `cosadm who` shows them",
+            quoted(word)
+        ))
+    })?;
+    let mut there = false;
+    ask(&call.place()?, Question::Kill(id), |answer| {
+        there = answer == Answer::Killed(true);
+        false
+    })?;
+    if !there {
+        let words = format!("there is no session {id}; `cosadm who` shows those that there are");
+        return Err(Fault::new(words).into());
+    }
+    out.tell(format!("session {id} is hung up"));
+    Ok(())
+}
+
+/// Asks the daemon; each answer goes to `take`, until it returns false.
+fn ask(
+    place: &Place,
+    question: Question,
+    mut take: impl FnMut(Answer) -> bool,
+) -> Result<(), Fault> {
+    let path = place.control();
+    let of = |e: std::io::Error| {
+        let is = |kind| e.kind() == kind;
+        if is(ErrorKind::NotFound) || is(ErrorKind::ConnectionRefused) {
+            let dir = place.dir.display();
+            return Fault::of(
+                &path,
+                format!("no cosserver(8) runs in the background on {dir}"),
+            );
+        }
+        if is(ErrorKind::PermissionDenied) {
+            let words = format!("{e}; this is for root, or for whose daemon it is");
+            return Fault::of(&path, words);
+        }
+        Fault::of(&path, e)
+    };
+    let socket = local::call(&path, LIMIT).map_err(of)?;
+    passing::send(socket.as_fd(), &question.encode(), &[]).map_err(|e| of(e.into()))?;
+    let mut buffer = vec![0; ANSWER];
+    loop {
+        let received = passing::receive(socket.as_fd(), &mut buffer).map_err(|e| of(e.into()))?;
+        let message = buffer.get(..received.length).filter(|m| !m.is_empty());
+        let Some(message) = message else {
+            return Err(Fault::of(&path, "the daemon hung up; its log says why"));
+        };
+        let answer = Answer::decode(message);
+        let answer = answer.ok_or_else(|| {
+            Fault::of(
+                &path,
+                "what answers there speaks otherwise: is it of another version?",
+            )
+        })?;
+        if !take(answer) {
+            return Ok(());
+        }
+    }
+}
+
+/// A table: a row a session.
+fn table(all: &[On]) -> String {
+    let mut rows = vec![
+        [
+            "ID", "USER", "FROM", "ADDRESS", "SERVICE", "SINCE", "PID", "IN", "OUT",
+        ]
+        .map(str::to_owned),
+    ];
+    for on in all {
+        let from = match (on.host.as_str(), on.caller.as_str()) {
+            ("", caller) => caller.to_owned(),
+            (host, caller) => format!("{caller}@{host}"),
+        };
+        let bytes = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
+        let detached = if on.detached { " (detached)" } else { "" };
+        rows.push([
+            on.id.to_string(),
+            on.user.clone(),
+            plain(&from),
+            on.peer.to_string(),
+            format!("{}{detached}", on.service),
+            utc(on.since),
+            if on.pid == 0 {
+                "-".to_owned()
+            } else {
+                on.pid.to_string()
+            },
+            bytes(on.bytes.map(|b| b.0)),
+            bytes(on.bytes.map(|b| b.1)),
+        ]);
+    }
+    let mut text = String::new();
+    let widths: Vec<usize> = (0..9)
+        .map(|n| {
+            rows.iter()
+                .filter_map(|r| r.get(n))
+                .map(|c| c.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+/// Seconds since 1970 as people write a time (RFC 3339), in UTC.
+fn utc(since: u64) -> String {
+    let (days, second) = (since / 86_400, since % 86_400);
+    // The days are counted from 1 March of year 0, so that a leap day ends its year.
+    let days = days.saturating_add(719_468);
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    let year = year + era * 400 + next;
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Another host's word, without what could steer a terminal.
+fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
+}
+
+fn json(on: &On) -> Json {
+    let count = |n: Option<u64>| n.map_or(Json::Null, Json::Number);
+    Json::Object(vec![
+        ("id", Json::Number(on.id)),
+        ("user", Json::text(&on.user)),
+        (
+            "host",
+            Json::maybe(Some(&on.host).filter(|h| !h.is_empty())),
+        ),
+        ("caller", Json::text(&on.caller)),
+        ("address", Json::text(on.peer)),
+        ("service", Json::text(&on.service)),
+        ("since", Json::Number(on.since)),
+        (
+            "pid",
+            if on.pid == 0 {
+                Json::Null
+            } else {
+                Json::Number(on.pid.into())
+            },
+        ),
+        ("in", count(on.bytes.map(|b| b.0))),
+        ("out", count(on.bytes.map(|b| b.1))),
+        ("detached", Json::Bool(on.detached)),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_as_date_writes_them() {
+        // date -u -d @N +%FT%TZ
+        for (since, time) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_709_251_200, "2024-03-01T00:00:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(utc(since), time);
+        }
+    }
+
+    #[test]
+    fn a_row_for_each() {
+        let on = On {
+            id: 3,
+            user: "root".into(),
+            host: "hosta".into(),
+            caller: "a\u{1b}[31m".into(),
+            peer: "192.0.2.1".parse().unwrap(),
+            service: "exec".into(),
+            since: 0,
+            pid: 0,
+            bytes: None,
+            detached: false,
+        };
+        let text = table(std::slice::from_ref(&on));
+        let row = text.lines().nth(1).unwrap();
+        assert_eq!(
+            row.split_whitespace().collect::<Vec<_>>(),
+            [
+                "3",
+                "root",
+                "a?[31m@hosta",
+                "192.0.2.1",
+                "exec",
+                "1970-01-01T00:00:00Z",
+                "-",
+                "-",
+                "-"
+            ]
+        );
+        let detached = On {
+            host: String::new(),
+            service: "gui xterm".into(),
+            bytes: Some((1, 2)),
+            pid: 9,
+            detached: true,
+            ..on
+        };
+        assert!(table(std::slice::from_ref(&detached)).contains("gui xterm (detached)"));
+        let value = json(&detached).to_string();
+        assert!(
+            value.contains(r#""host":null"#) && value.contains(r#""in":1,"out":2"#),
+            "{value}"
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! What `cosadm` asks a running daemon, and what it hears, at the socket `run/control`.
+
+use std::net::IpAddr;
+
+use super::fields::{Reader, Writer};
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// Who is on.
+    Who,
+    /// Hang this one up.
+    Kill(u64),
+}
+
+/// Longest question, bytes.
+pub const QUESTION: usize = 64;
+
+/// Longest answer, bytes: a few names and numbers.
+pub const ANSWER: usize = 4_096;
+
+/// An answer; to [`Question::Who`] there are as many as there are sessions, and an end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A session.
+    On(On),
+    /// There are no more.
+    End,
+    /// Whether there was such a session, which is hung up now.
+    Killed(bool),
+}
+
+/// A session, or an application that goes on without one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct On {
+    /// Its number, as the log has it.
+    pub id: u64,
+    /// The user that it runs as.
+    pub user: String,
+    /// The host that asked; empty: a person did.
+    pub host: String,
+    /// Who called there, as his host says.
+    pub caller: String,
+    /// From which address.
+    pub peer: IpAddr,
+    /// `exec`, or `gui` and the application's name.
+    pub service: String,
+    /// Since when, in seconds since 1970.
+    pub since: u64,
+    /// The leader of its processes.
+    pub pid: u32,
+    /// Bytes that the client has sent, and got; `None`: they could not be had in time,
+    /// or nobody is connected.
+    pub bytes: Option<(u64, u64)>,
+    /// Whether it goes on by itself.
+    pub detached: bool,
+}
+
+impl Question {
+    /// The message's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Who => Writer::new(1).done(),
+            Self::Kill(id) => Writer::new(2).number(*id).done(),
+        }
+    }
+
+    /// Parses a message; `None`: it is none.
+    pub fn decode(message: &[u8]) -> Option<Self> {
+        let (kind, mut r) = Reader::new(message)?;
+        let question = match kind {
+            1 => Self::Who,
+            2 => Self::Kill(r.number()?),
+            _ => return None,
+        };
+        r.done(question)
+    }
+}
+
+impl Answer {
+    /// The message's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::On(on) => {
+                let (sent, got) = on.bytes.unwrap_or_default();
+                Writer::new(1)
+                    .number(on.id)
+                    .bytes(on.user.as_bytes())
+                    .bytes(on.host.as_bytes())
+                    .bytes(on.caller.as_bytes())
+                    .bytes(on.peer.to_string().as_bytes())
+                    .bytes(on.service.as_bytes())
+                    .number(on.since)
+                    .number(on.pid.into())
+                    .number(on.bytes.is_some().into())
+                    .number(sent)
+                    .number(got)
+                    .number(on.detached.into())
+                    .done()
+            }
+            Self::End => Writer::new(2).done(),
+            Self::Killed(there) => Writer::new(3).number((*there).into()).done(),
+        }
+    }
+
+    /// Parses a message; `None`: it is none.
+    pub fn decode(message: &[u8]) -> Option<Self> {
+        let (kind, mut r) = Reader::new(message)?;
+        let answer = match kind {
+            1 => Self::On(on(&mut r)?),
+            2 => Self::End,
+            3 => Self::Killed(flag(&mut r)?),
+            _ => return None,
+        };
+        r.done(answer)
+    }
+}
+
+fn on(r: &mut Reader<'_>) -> Option<On> {
+    Some(On {
+        id: r.number()?,
+        user: text(r)?,
+        host: text(r)?,
+        caller: text(r)?,
+        peer: text(r)?.parse().ok()?,
+        service: text(r)?,
+        since: r.number()?,
+        pid: r.number()?,
+        bytes: {
+            let known = flag(r)?;
+            let both = (r.number()?, r.number()?);
+            known.then_some(both)
+        },
+        detached: flag(r)?,
+    })
+}
+
+fn text(r: &mut Reader<'_>) -> Option<String> {
+    String::from_utf8(r.bytes()?.to_vec()).ok()
+}
+
+fn flag(r: &mut Reader<'_>) -> Option<bool> {
+    match r.number::<u8>()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_and_answers_there_and_back() {
+        for question in [Question::Who, Question::Kill(u64::MAX)] {
+            assert_eq!(Question::decode(&question.encode()), Some(question));
+        }
+        let on = On {
+            id: 7,
+            user: "jo".into(),
+            host: String::new(),
+            caller: "pc\\jo".into(),
+            peer: "2001:db8::1".parse().unwrap(),
+            service: "gui xterm".into(),
+            since: 1_700_000_000,
+            pid: 42,
+            bytes: Some((1, 2)),
+            detached: false,
+        };
+        let alone = On {
+            bytes: None,
+            detached: true,
+            ..on.clone()
+        };
+        for answer in [
+            Answer::On(on),
+            Answer::On(alone),
+            Answer::End,
+            Answer::Killed(true),
+            Answer::Killed(false),
+        ] {
+            let bytes = answer.encode();
+            assert_eq!(Answer::decode(&bytes), Some(answer));
+            assert_eq!(Answer::decode(&[&bytes[..], &[0]].concat()), None);
+            assert_eq!(Answer::decode(&bytes[..bytes.len() - 1]), None);
+        }
+        for bytes in [&[][..], &[3], &[1, 0], &[2, 0]] {
+            assert_eq!(Question::decode(bytes), None);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! By what a host is to believe us: the hash under a cookie that we may read, what the
+//! signer of this host says for us, or what PAM asks. Run by the client.
+
+use super::signer::Desk;
+use crate::fault::Fault;
+use crate::secret::{KeyPair, PublicKey, Secret};
+use crate::wire::Malformed;
+use crate::wire::limits::NONCE;
+use crate::wire::opening::{Credential, Hosts};
+use crate::wire::proof::{self, Claim, Side};
+use crate::wire::request::Request;
+
+/// What we ask of a host.
+pub struct Question {
+    /// What is asked, in its fields.
+    pub asked: Request,
+    /// The same as the bytes that we should send ourselves.
+    pub request: Vec<u8>,
+    /// The encoding of the command's words, where it must follow.
+    pub follows: Option<Vec<u8>>,
+}
+
+/// Who we are to a host, and how we know it.
+#[derive(Clone, Copy)]
+pub struct Credentials<'a> {
+    /// The name by which it knows us.
+    pub caller: &'a str,
+    /// The name that it has for itself.
+    pub server: &'a str,
+    /// Our machine key.
+    pub machine: &'a KeyPair,
+    /// Its public key.
+    pub pin: &'a PublicKey,
+    /// The secret that only we two have.
+    pub cookie: &'a Secret,
+}
+
+/// By what a host is to believe us.
+#[derive(Clone, Copy)]
+pub enum Means<'a> {
+    /// The hash under the cookie that only we two have.
+    Hash(Credentials<'a>),
+    /// What this host's signer says for us, of the host with this public key, under the
+    /// cookie of this number.
+    Vouch(&'a Desk, &'a PublicKey, u8),
+    /// What it asks, once it has proven to have this public key. Our own key is the
+    /// first.
+    Password(&'a KeyPair, &'a PublicKey),
+}
+
+/// What the opening shows a host.
+pub(super) struct Shown {
+    /// The request's exact bytes.
+    pub(super) request: Vec<u8>,
+    /// Mechanism and proof.
+    pub(super) credential: Credential,
+    /// The proof that the host must answer with, where it has to prove itself by that.
+    pub(super) expected: Option<[u8; 32]>,
+}
+
+impl<'a> Means<'a> {
+    /// Our own key, and the host's.
+    pub const fn keys(&self) -> (&'a KeyPair, &'a PublicKey) {
+        match self {
+            Self::Hash(who) => (who.machine, who.pin),
+            Self::Vouch(desk, pin, _) => (desk.key(), pin),
+            Self::Password(machine, pin) => (machine, pin),
+        }
+    }
+
+    /// Whether it is not worth a connection: the signer has said that it has no such
+    /// cookie.
+    pub fn is_in_vain(&self) -> bool {
+        matches!(self, Self::Vouch(desk, _, which) if !desk.has(*which))
+    }
+
+    /// What to show a host that has drawn this nonce.
+    ///
+    /// # Errors
+    /// The signer refuses, or there is none.
+    pub(super) fn show(&self, question: &Question, nonce: &[u8; NONCE]) -> Result<Shown, Fault> {
+        match self {
+            Self::Hash(who) => {
+                let claim = Claim {
+                    caller: who.caller,
+                    server: who.server,
+                    caller_key: &who.machine.public,
+                    server_key: who.pin,
+                    nonce,
+                    request: &question.request,
+                    voucher: None,
+                };
+                let made = |side| proof::make(who.cookie, side, &claim).map_err(ours);
+                let hosts = Hosts {
+                    caller: who.caller.to_owned(),
+                    server: who.server.to_owned(),
+                    proof: made(Side::Client)?,
+                };
+                Ok(Shown {
+                    request: question.request.clone(),
+                    credential: Credential::Hash(hosts),
+                    expected: Some(made(Side::Server)?),
+                })
+            }
+            Self::Vouch(desk, pin, which) => {
+                let signed = desk.sign(&question.asked, pin, *which, nonce)?;
+                let hosts = Hosts {
+                    caller: signed.caller,
+                    server: signed.server,
+                    proof: signed.proof,
+                };
+                Ok(Shown {
+                    request: signed.request,
+                    credential: Credential::Vouch(hosts, signed.machine),
+                    expected: Some(signed.expected),
+                })
+            }
+            Self::Password(..) => Ok(Shown {
+                request: question.request.clone(),
+                credential: Credential::Password,
+                expected: None,
+            }),
+        }
+    }
+}
+
+/// A fault of our own, which no peer can cause.
+fn ours(e: Malformed) -> Fault {
+    Fault::new(e.to_string())
+}

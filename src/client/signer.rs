@@ -1,0 +1,150 @@
+//! The signer of this host, as its users see it: the daemon's socket or, where no
+//! daemon runs, the set-uid program `cos-sign`. Run by the client.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::cookie::LIVE_MAX;
+use crate::config::name::HostName;
+use crate::config::place::Place;
+use crate::fault::Fault;
+use crate::secret::{KeyPair, PublicKey};
+use crate::signer::fields::{Ask, MESSAGE, Reply, Signed};
+use crate::sys::{client_exec, local, passing};
+use crate::wire::limits::NONCE;
+use crate::wire::request::Request;
+
+/// The program, beside the client's own.
+const PROGRAM: &str = "cos-sign";
+/// How long the signer may take: a look-up of our name may take ten seconds.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// Where somebody signs for us.
+pub struct Desk {
+    place: Place,
+    /// The host that we want to ask.
+    host: HostName,
+    /// Our own key, for the handshake.
+    key: KeyPair,
+    /// How many cookies there are, as far as it is known.
+    cookies: Cell<u8>,
+}
+
+impl Desk {
+    /// The desk for requests to that host, of a caller with this key.
+    pub fn new(place: &Place, host: &HostName, key: KeyPair) -> Self {
+        Self {
+            place: place.clone(),
+            host: host.clone(),
+            key,
+            cookies: Cell::new(u8::try_from(LIVE_MAX).unwrap_or(1)),
+        }
+    }
+
+    /// Our own key.
+    pub const fn key(&self) -> &KeyPair {
+        &self.key
+    }
+
+    /// Whether there is a cookie of that number, as far as it is known.
+    pub fn has(&self, which: u8) -> bool {
+        which < self.cookies.get()
+    }
+
+    /// Whether there seems to be a signer at all.
+    pub fn is_there(place: &Place) -> bool {
+        place.signer().exists() || program(place).is_some()
+    }
+
+    /// Has a request signed.
+    ///
+    /// # Errors
+    /// There is no signer, or it refuses.
+    pub fn sign(
+        &self,
+        asked: &Request,
+        pin: &PublicKey,
+        which: u8,
+        nonce: &[u8; NONCE],
+    ) -> Result<Signed, Fault> {
+        let ask = Ask {
+            host: self.host.to_string(),
+            nonce: *nonce,
+            pin: *pin,
+            key: self.key.public,
+            which,
+            service: asked.service.clone(),
+            user: asked.user.clone(),
+            command: asked.command.clone(),
+            environment: asked.environment.clone(),
+        };
+        let message = ask.encode().map_err(|m| Fault::new(m.to_string()))?;
+        let reply = match self.by_socket(&message) {
+            Ok(reply) => reply,
+            Err(e) => match (program(&self.place), nobody_listens(&e)) {
+                (Some(program), true) => client_exec::ask(&program, &message, MESSAGE)
+                    .map_err(|e| Fault::of(&program, e))?,
+                (None, true) => return Err(self.no_signer()),
+                (_, false) => return Err(Fault::of(&self.place.signer(), e)),
+            },
+        };
+        let reply = Reply::decode(&reply);
+        match reply.map_err(|m| Fault::new(format!("the signer's answer is none: {m}")))? {
+            Reply::Signed(signed) => {
+                self.cookies.set(signed.cookies);
+                Ok(signed)
+            }
+            Reply::Refused(why) => Err(Fault::new(format!("this host's signer refuses: {why}"))),
+        }
+    }
+
+    fn by_socket(&self, message: &[u8]) -> io::Result<Vec<u8>> {
+        let socket = local::call(&self.place.signer(), LIMIT)?;
+        // Root's daemon, or the one that we started ourselves: nobody else may know what
+        // we ask.
+        let uid = local::user_of(&socket)?;
+        if uid != 0 && uid != nix::unistd::geteuid().as_raw() {
+            let words = format!("user {uid} listens there, and neither root nor we");
+            return Err(io::Error::other(words));
+        }
+        passing::send(socket.as_fd(), message, &[])?;
+        let mut buffer = vec![0; MESSAGE];
+        let received = passing::receive(socket.as_fd(), &mut buffer)?;
+        if received.length == 0 || received.truncated {
+            let words =
+                "the signer hung up: too many call at the same time, or it has been stopped";
+            return Err(io::Error::other(words));
+        }
+        buffer.truncate(received.length);
+        Ok(buffer)
+    }
+
+    fn no_signer(&self) -> Fault {
+        Fault::of(
+            &self.place.signer(),
+            format!(
+                "an ordinary user needs a signer to ask {}, since the cookies of {} are not his to read, and \
+                 there is none: start cosserver(8) here or, on a host that runs no daemon, install cos-sign (`make install SIGNER=setuid`)",
+                self.host,
+                self.place.dir.display()
+            ),
+        )
+    }
+}
+
+fn nobody_listens(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// The set-uid program, which knows the system's folder alone.
+fn program(place: &Place) -> Option<PathBuf> {
+    let own = std::env::current_exe().ok().filter(|_| place.system)?;
+    let program = own.with_file_name(PROGRAM);
+    program.is_file().then_some(program)
+}

@@ -1,0 +1,155 @@
+//! Which users of a host may be whom here (`users=`), where its signer vouches for
+//! them. Pure.
+
+use std::fmt;
+
+use super::entry::list;
+use crate::config::name::UserName;
+use crate::fault::Fault;
+
+/// Which users of a host may be whom here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Users {
+    /// No `users=`: each as the user of his own name, and never root.
+    SameName,
+    /// These pairs alone; none: nobody.
+    Pairs(Vec<UserPair>),
+}
+
+/// A user of the calling host, and whom he may be here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UserPair {
+    /// The user there.
+    pub there: UserName,
+    /// The user here.
+    pub here: UserName,
+}
+
+/// The user whom nobody is by his own name alone.
+const ROOT: &str = "root";
+
+impl UserPair {
+    /// Reads `alice`, or `bob:operator`.
+    ///
+    /// # Errors
+    /// One of the two is no user name.
+    pub fn parse(text: &str) -> Result<Self, Fault> {
+        let (there, here) = text.split_once(':').unwrap_or((text, text));
+        Ok(Self {
+            there: UserName::parse(there)?,
+            here: UserName::parse(here)?,
+        })
+    }
+}
+
+impl fmt::Display for UserPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.there == self.here {
+            return f.pad(self.here.as_str());
+        }
+        write!(f, "{}:{}", self.there, self.here)
+    }
+}
+
+impl fmt::Display for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SameName => Ok(()),
+            Self::Pairs(pairs) if pairs.is_empty() => f.write_str(NOBODY),
+            Self::Pairs(pairs) => {
+                for (i, pair) in pairs.iter().enumerate() {
+                    write!(f, "{}{pair}", if i == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What `users=` says for nobody at all.
+const NOBODY: &str = "-";
+
+impl Users {
+    /// Reads the value of `users=`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(value: &str) -> Result<Self, Fault> {
+        if value == NOBODY {
+            return Ok(Self::Pairs(Vec::new()));
+        }
+        list(value, UserPair::parse).map(Self::Pairs)
+    }
+
+    /// Whom a user there is here, who asks to be `asked`. He who asks to be himself,
+    /// and is named for others only, is the first of these. `None`: nobody.
+    pub fn whom(&self, there: &UserName, asked: &UserName) -> Option<UserName> {
+        match self {
+            Self::SameName => (there == asked && asked.as_str() != ROOT).then(|| asked.clone()),
+            Self::Pairs(pairs) => {
+                let mut his = pairs.iter().filter(|p| p.there == *there);
+                let named = his.clone().find(|p| p.here == *asked);
+                let first = || his.next().filter(|_| there == asked);
+                named.or_else(first).map(|p| p.here.clone())
+            }
+        }
+    }
+
+    /// Whether root may be the account behind a user here: only where that user is
+    /// named, by whatever name.
+    pub const fn name_their_users(&self) -> bool {
+        matches!(self, Self::Pairs(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whom(value: Option<&str>, there: &str, asked: &str) -> Option<String> {
+        let users = value.map_or(Users::SameName, |v| Users::parse(v).unwrap());
+        let name = |n| UserName::parse(n).unwrap();
+        users
+            .whom(&name(there), &name(asked))
+            .map(|u| u.to_string())
+    }
+
+    #[test]
+    fn without_it_each_is_himself_and_never_root() {
+        assert_eq!(whom(None, "alice", "alice").as_deref(), Some("alice"));
+        assert_eq!(whom(None, "alice", "bob"), None);
+        assert_eq!(whom(None, "alice", "root"), None);
+        assert_eq!(whom(None, "root", "root"), None);
+        assert_eq!(whom(None, "root", "alice"), None);
+    }
+
+    #[test]
+    fn pairs_and_nobody() {
+        let some = Some("alice,bob:operator,bob:backup,carol:root");
+        assert_eq!(whom(some, "alice", "alice").as_deref(), Some("alice"));
+        assert_eq!(whom(some, "alice", "operator"), None);
+        assert_eq!(whom(some, "alice", "root"), None);
+        // Who names nobody asks to be himself.
+        assert_eq!(whom(some, "bob", "bob").as_deref(), Some("operator"));
+        assert_eq!(whom(some, "bob", "backup").as_deref(), Some("backup"));
+        assert_eq!(whom(some, "bob", "root"), None);
+        assert_eq!(whom(some, "carol", "root").as_deref(), Some("root"));
+        assert_eq!(whom(some, "carol", "carol").as_deref(), Some("root"));
+        for user in ["dave", "operator", "root"] {
+            assert_eq!(whom(some, user, user), None, "{user}");
+        }
+        assert_eq!(whom(Some("-"), "alice", "alice"), None);
+    }
+
+    #[test]
+    fn written_as_it_is_read() {
+        for value in ["-", "alice", "alice,bob:operator", "bob:a,bob:b"] {
+            assert_eq!(Users::parse(value).unwrap().to_string(), value);
+        }
+        for wrong in [
+            "", ",", "a,", "a:b:c", ":a", "a:", "a,a", "-,a", "a b", "-x",
+        ] {
+            assert!(Users::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The administrator's socket, `run/control`: who is on, and hanging one up.
+//!
+//! How many bytes went through a session its thread in the relay knows, and is asked;
+//! whoever does not say so in time is shown without.
+
+use std::time::{Duration, Instant};
+
+use super::callers::{Callers, Terms};
+use super::{Monitor, token};
+use crate::channel::control::{Answer, QUESTION, Question};
+use crate::fault::Fault;
+use crate::log::Level;
+
+/// Administrators at the same time; each must take all of a long answer in this time.
+const TERMS: Terms = Terms {
+    most: 8,
+    each: 8,
+    time: Duration::from_secs(10),
+};
+
+/// How long the relay's threads may take to count.
+const COUNTING: Duration = Duration::from_millis(250);
+
+/// What one who calls waits for.
+#[derive(Default)]
+pub(super) struct Wanted {
+    /// The sessions that have still to say their count, and until when.
+    counting: Option<(Vec<u64>, Instant)>,
+}
+
+/// The administrator's desk.
+pub(super) type Control = Callers<Wanted>;
+
+/// A desk without a socket.
+pub(super) const fn control() -> Control {
+    Callers::new(TERMS, token::administers)
+}
+
+impl Monitor {
+    /// Opens the sockets of this machine. Without them the daemon serves all the same.
+    pub(super) fn open_sockets(&mut self) {
+        for opened in [self.open_desk(), self.open_control()] {
+            if let Err(why) = opened {
+                self.log.say(Level::Error, "no-socket", &[("why", &why)]);
+            }
+        }
+    }
+
+    /// Opens the socket, to whoever this daemon is, and root.
+    pub(super) fn open_control(&mut self) -> Result<(), Fault> {
+        let path = self.place.control();
+        self.control
+            .open(self.poll.registry(), (&path, 0o600), token::CONTROL)
+    }
+
+    /// The only user besides root that this daemon obeys, where it is not root's.
+    pub(super) fn own_number(&self) -> Option<u32> {
+        self.accounts
+            .serves()
+            .map(|_| nix::unistd::geteuid().as_raw())
+    }
+
+    /// An administrator calls.
+    pub(super) fn take_administrators(&mut self, now: Instant) {
+        let own = self.own_number();
+        let may = |uid| uid == 0 || own == Some(uid);
+        self.control.take(self.poll.registry(), may, now);
+    }
+
+    /// An administrator says something.
+    pub(super) fn hear_administrator(&mut self, id: u64, now: Instant) {
+        if self.control.settle(self.poll.registry(), id) {
+            return;
+        }
+        let mut buffer = [0; QUESTION];
+        let Some(message) = self.control.hear(id, &mut buffer) else {
+            return;
+        };
+        let Some(caller) = self.control.get(id).filter(|c| c.state.counting.is_none()) else {
+            return;
+        };
+        match Question::decode(&message) {
+            Some(Question::Who) => {
+                let counting = self.sessions.count_bytes();
+                caller.state.counting = Some((counting, now + COUNTING));
+                self.tell_who(now);
+            }
+            Some(Question::Kill(session)) => {
+                let uid = caller.uid;
+                let there = self.kill_session(session, uid, now);
+                let answer = Answer::Killed(there).encode();
+                self.control.answer(self.poll.registry(), id, vec![answer]);
+            }
+            None => self.control.answer(self.poll.registry(), id, Vec::new()),
+        }
+    }
+
+    /// Answers those for whom all have counted, or whose time to wait for that is over.
+    pub(super) fn tell_who(&mut self, now: Instant) {
+        let sessions = &self.sessions;
+        let done = |counting: &Option<(Vec<u64>, Instant)>| {
+            counting.as_ref().is_some_and(|(waiting, until)| {
+                *until <= now || waiting.iter().all(|id| sessions.has_counted(*id))
+            })
+        };
+        let all = self.control.iter();
+        let all = all.filter(|(_, c)| !c.is_answered() && done(&c.state.counting));
+        let all: Vec<u64> = all.map(|(id, _)| id).collect();
+        if all.is_empty() {
+            return;
+        }
+        let detached = self.logins.detached();
+        let alone: Vec<u64> = detached.iter().map(|on| on.id).collect();
+        let mut rows = self.sessions.who();
+        rows.retain(|on| !alone.contains(&on.id));
+        rows.extend(detached);
+        rows.sort_by_key(|on| on.id);
+        let mut messages: Vec<Vec<u8>> =
+            rows.into_iter().map(|on| Answer::On(on).encode()).collect();
+        messages.push(Answer::End.encode());
+        for id in all {
+            self.control
+                .answer(self.poll.registry(), id, messages.clone());
+        }
+    }
+
+    /// Hangs up a session, or an application that goes on by itself. Whether it was there.
+    fn kill_session(&mut self, session: u64, uid: u32, now: Instant) -> bool {
+        let kill_after = self.settings.exec.hup_to_kill;
+        let there = if self.logins.kill_detached(session, kill_after, now) {
+            true
+        } else {
+            let (there, finished) = self.sessions.kill(session, kill_after, now);
+            self.log_end(finished);
+            there
+        };
+        if there {
+            let pairs: [(&str, &dyn std::fmt::Display); 2] = [("session", &session), ("uid", &uid)];
+            self.log.say(Level::Info, "killed", &pairs);
+        }
+        there
+    }
+
+    /// When an administrator must have his answer.
+    pub(super) fn control_deadline(&self) -> Option<Instant> {
+        let counting = self.control.iter().filter(|(_, c)| !c.is_answered());
+        let counting = counting.filter_map(|(_, c)| Some(c.state.counting.as_ref()?.1));
+        counting.chain(self.control.deadline()).min()
+    }
+}

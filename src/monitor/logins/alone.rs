@@ -1,0 +1,97 @@
+//! Applications that go on by themselves (`--detach`): no session and no relay knows
+//! them, so their logins do.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::super::sessions::{Whose, who};
+use super::{Login, Logins, Stage};
+use crate::channel::control::On;
+use crate::sys::process;
+
+/// What is known of an application that goes on by itself.
+pub(in super::super) struct Alone {
+    /// The number of the session in which it was started.
+    session: u64,
+    whose: Whose,
+    began: SystemTime,
+    /// When it is killed, if it has been hung up.
+    kill_at: Option<Instant>,
+}
+
+impl Alone {
+    pub(in super::super) fn new(session: u64, whose: Whose) -> Self {
+        Self {
+            session,
+            whose,
+            began: SystemTime::now(),
+            kill_at: None,
+        }
+    }
+}
+
+impl Login {
+    /// The leader of an application that goes on by itself, as long as its worker has
+    /// not said that it has ended: so long its number is nobody else's.
+    fn runs_alone(&self) -> Option<(Pid, &Alone)> {
+        match (&self.stage, &self.alone) {
+            (Stage::Detached(pid, _), Some(alone)) => Some((*pid, alone)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn kill_at(&self) -> Option<Instant> {
+        self.runs_alone().and_then(|(_, alone)| alone.kill_at)
+    }
+}
+
+impl Logins {
+    /// Every application that goes on by itself.
+    pub(in super::super) fn detached(&self) -> Vec<On> {
+        let all = self.all.values().filter_map(Login::runs_alone);
+        all.map(|(pid, alone)| On {
+            detached: true,
+            ..who::on(alone.session, &alone.whose, alone.began, Some(pid), None)
+        })
+        .collect()
+    }
+
+    /// Hangs one of them up, to be killed after a grace. Whether it was there.
+    pub(in super::super) fn kill_detached(
+        &mut self,
+        session: u64,
+        kill_after: Duration,
+        now: Instant,
+    ) -> bool {
+        for login in self.all.values_mut() {
+            let Some((pid, alone)) = login.runs_alone() else {
+                continue;
+            };
+            if alone.session == session {
+                process::signal_group(pid, Signal::SIGHUP);
+                if let Some(alone) = &mut login.alone {
+                    alone.kill_at.get_or_insert(now + kill_after);
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Kills those whose grace is over.
+    pub(in super::super) fn tend_detached(&mut self, now: Instant) {
+        for login in self.all.values_mut() {
+            if login.kill_at().is_none_or(|at| at > now) {
+                continue;
+            }
+            if let Some((pid, _)) = login.runs_alone() {
+                process::signal_group(pid, Signal::SIGKILL);
+            }
+            if let Some(alone) = &mut login.alone {
+                alone.kill_at = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Who is on, and hanging one up: what the administrator asks of the sessions.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::{Finished, Sessions, Whose};
+use crate::channel::control::On;
+use crate::channel::relay::News;
+use nix::unistd::Pid;
+
+impl Sessions {
+    /// Has every session's thread count its bytes; those that will.
+    pub(in super::super) fn count_bytes(&mut self) -> Vec<u64> {
+        let mut counting = Vec::new();
+        for (id, session) in &mut self.all {
+            session.counted = None;
+            if let Some(channel) = &mut session.channel {
+                if channel.send(News::Count.encode(), Vec::new()).is_ok() {
+                    counting.push(*id);
+                }
+            }
+        }
+        counting
+    }
+
+    /// Whether a session's thread has said its count, or never will.
+    pub(in super::super) fn has_counted(&self, id: u64) -> bool {
+        let session = self.all.get(&id);
+        session.is_none_or(|s| s.counted.is_some() || s.channel.is_none())
+    }
+
+    /// Every session.
+    pub(in super::super) fn who(&self) -> Vec<On> {
+        let all = self.all.iter();
+        all.map(|(id, s)| {
+            let bytes = s.over.map(|(_, sent, got)| (sent, got)).or(s.counted);
+            on(*id, &s.whose, s.began, s.leader.pid(), bytes)
+        })
+        .collect()
+    }
+
+    /// Hangs one up, and its client with it. Whether it was there, and the session, if
+    /// that was all.
+    pub(in super::super) fn kill(
+        &mut self,
+        id: u64,
+        kill_after: Duration,
+        now: Instant,
+    ) -> (bool, Option<Finished>) {
+        let Some(session) = self.all.get_mut(&id) else {
+            return (false, None);
+        };
+        // The thread that serves it sees the end of its channel, and hangs up.
+        session.channel = None;
+        if session.hung.is_some() || session.killed {
+            return (true, None);
+        }
+        self.hang_up(id, kill_after, now);
+        (true, self.look(id, now))
+    }
+}
+
+/// A line of who is on.
+pub(in super::super) fn on(
+    id: u64,
+    whose: &Whose,
+    began: SystemTime,
+    pid: Option<Pid>,
+    bytes: Option<(u64, u64)>,
+) -> On {
+    let since = began.duration_since(UNIX_EPOCH).unwrap_or_default();
+    On {
+        id,
+        user: whose.user.clone(),
+        host: whose.host.clone(),
+        caller: whose.caller.clone(),
+        peer: whose.peer,
+        service: whose.service.clone(),
+        since: since.as_secs(),
+        pid: pid
+            .and_then(|p| u32::try_from(p.as_raw()).ok())
+            .unwrap_or(0),
+        bytes,
+        detached: false,
+    }
+}

@@ -1,0 +1,172 @@
+//! The signer's socket, `run/sign`: ordinary users ask the monitor to vouch for them
+//! to another host (mechanism `vouch`).
+//!
+//! `called` → (what he asks, in fields) → (his name, which a child looks up) → signed.
+//! Who he is the kernel says; what is signed [`crate::signer`] builds.
+
+use std::time::{Duration, Instant};
+
+use super::accounts::{Found, LookUp};
+use super::callers::{Callers, Terms};
+use super::{Monitor, token};
+use crate::config::name::{HostName, UserName};
+use crate::fault::Fault;
+use crate::log::Level;
+use crate::signer::fields::{Ask, MESSAGE, Reply, Signed};
+use crate::signer::{self, check_number};
+use crate::sys::account::Account;
+
+/// How many call at the same time, in all and of one user, and for how long: as long
+/// as a look-up of a name may take, and a little more.
+const TERMS: Terms = Terms {
+    most: 64,
+    each: 8,
+    time: Duration::from_secs(12),
+};
+
+/// What one who calls wants.
+#[derive(Default)]
+pub(super) struct Wanted {
+    ask: Option<Box<Ask>>,
+    look_up: Option<LookUp>,
+}
+
+/// The desk at which is signed.
+pub(super) type Desk = Callers<Wanted>;
+
+/// A desk without a socket.
+pub(super) const fn desk() -> Desk {
+    Callers::new(TERMS, token::wants_signature)
+}
+
+impl Monitor {
+    /// Opens the desk: to every user where this is root, else to one's own alone.
+    pub(super) fn open_desk(&mut self) -> Result<(), Fault> {
+        let mode = if self.accounts.serves().is_none() {
+            0o666
+        } else {
+            0o600
+        };
+        let path = self.place.signer();
+        self.desk
+            .open(self.poll.registry(), (&path, mode), token::SIGN)
+    }
+
+    /// Somebody calls.
+    pub(super) fn take_calls_to_sign(&mut self, now: Instant) {
+        let own = self.own_number();
+        let may = |uid| own.is_none_or(|own| uid == own || uid == 0);
+        self.desk.take(self.poll.registry(), may, now);
+    }
+
+    /// Somebody who has called says something.
+    pub(super) fn hear_caller(&mut self, id: u64, now: Instant) {
+        if self.desk.settle(self.poll.registry(), id) {
+            return;
+        }
+        let mut buffer = [0; MESSAGE];
+        let Some(message) = self.desk.hear(id, &mut buffer) else {
+            return;
+        };
+        let Some(caller) = self.desk.get(id).filter(|c| c.state.ask.is_none()) else {
+            return;
+        };
+        let uid = caller.uid;
+        let asked = Ask::decode(&message).map_err(|m| Fault::new(m.to_string()));
+        let asked = asked.and_then(|ask| check_number(uid).map(|()| ask));
+        match asked {
+            Ok(ask) => caller.state.ask = Some(Box::new(ask)),
+            Err(why) => return self.answer_caller(id, None, Err(why)),
+        }
+        match self.accounts.find_number(uid, now) {
+            Found::Account(account) => self.sign(id, Some(&account)),
+            Found::Looking(which) => {
+                self.watch_look_up(which);
+                if let Some(caller) = self.desk.get(id) {
+                    caller.state.look_up = Some(which);
+                }
+            }
+            Found::Busy => {
+                let why = Fault::new("too many users are being looked up; try again");
+                self.answer_caller(id, None, Err(why));
+            }
+        }
+    }
+
+    /// A look-up has ended: whoever waits for his name hears of it.
+    pub(super) fn caller_found(&mut self, which: LookUp, account: Option<&Account>) {
+        let waiting = self
+            .desk
+            .iter()
+            .filter(|(_, c)| c.state.look_up == Some(which));
+        let waiting: Vec<u64> = waiting.map(|(id, _)| id).collect();
+        for id in waiting {
+            self.sign(id, account);
+        }
+    }
+
+    fn sign(&mut self, id: u64, account: Option<&Account>) {
+        let Some(caller) = self.desk.get(id) else {
+            return;
+        };
+        let (uid, ask) = (caller.uid, caller.state.ask.take());
+        let Some(ask) = ask else {
+            return;
+        };
+        let account = account.filter(|a| a.uid == uid);
+        let no_name = || {
+            Fault::new(format!(
+                "user {uid} has no name, or it was not found in time"
+            ))
+        };
+        let signed = account
+            .ok_or_else(no_name)
+            .and_then(|account| UserName::parse(&account.name))
+            .and_then(|user| self.signed(&user, &ask));
+        let name = account.map(|a| a.name.clone());
+        self.answer_caller(id, Some((name, ask)), signed);
+    }
+
+    fn signed(&mut self, user: &UserName, ask: &Ask) -> Result<Signed, Fault> {
+        self.refresh_hosts();
+        let table = self.hosts.table().map_err(Clone::clone)?;
+        let host = HostName::parse(&ask.host)?;
+        let entry = table.get(&host).ok_or_else(|| {
+            let words = format!("{host} has no right line in it");
+            Fault::of(&self.place.hostinfo(), words)
+        })?;
+        signer::sign(&self.place.clone().once(), entry, user, ask)
+    }
+
+    /// Answers, and says in the log what was done for whom.
+    fn answer_caller(
+        &mut self,
+        id: u64,
+        asked: Option<(Option<String>, Box<Ask>)>,
+        signed: Result<Signed, Fault>,
+    ) {
+        let Some(uid) = self.desk.get(id).map(|c| c.uid) else {
+            return;
+        };
+        let (name, ask) = asked.unzip();
+        let user = name.flatten().unwrap_or_else(|| format!("#{uid}"));
+        let host = ask.as_ref().map_or("?", |a| a.host.as_str());
+        let reply = match signed {
+            Ok(signed) => {
+                let service = ask.as_ref().map_or("?", |a| a.service_name());
+                let pairs: [(&str, &dyn std::fmt::Display); 3] =
+                    [("user", &user), ("host", &host), ("service", &service)];
+                self.log.say(Level::Info, "signed", &pairs);
+                Reply::Signed(signed)
+            }
+            Err(why) => {
+                let pairs: [(&str, &dyn std::fmt::Display); 3] =
+                    [("user", &user), ("host", &host), ("why", &why)];
+                self.log.say_noise(Level::Warning, "not-signed", &pairs);
+                Reply::Refused(why.to_string())
+            }
+        };
+        let message = reply.encode().unwrap_or_default();
+        self.desk.answer(self.poll.registry(), id, vec![message]);
+    }
+}

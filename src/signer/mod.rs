@@ -1,0 +1,121 @@
+//! The signer: vouches to another host for a user of this one (mechanism `vouch`).
+//!
+//! An ordinary user may not read his host's cookies. He says in typed fields what he
+//! wants to ask of which host; what is signed is built here, with the name in it that
+//! the kernel has for him, and nothing else is ever signed. Run by the monitor, for
+//! whoever calls at its socket, and by the set-uid program `cos-sign`; the client
+//! knows the fields alone. It reads the secrets for each signature anew, and keeps none.
+#![forbid(unsafe_code)]
+
+pub mod fields;
+pub mod program;
+
+use crate::config::hostinfo::{Entry, Method};
+use crate::config::name::{HostName, UserName};
+use crate::config::place::Place;
+use crate::config::{cookie, keys, known_hosts};
+use crate::curve;
+use crate::fault::Fault;
+use crate::secret::Secret;
+use crate::wire::Malformed;
+use crate::wire::proof::{self, Claim, Side, Voucher};
+use crate::wire::request::Request;
+use fields::{Ask, Signed};
+
+/// The user number that the kernel shows for whoever has none here: a process of
+/// another user namespace.
+const OVERFLOW: u32 = 65_534;
+
+/// The name by which a host knows this one: `as=` of its line, else this machine's own.
+///
+/// # Errors
+/// The machine's name is no host name.
+pub fn caller_name(entry: &Entry) -> Result<HostName, Fault> {
+    if let Some(name) = &entry.as_name {
+        return Ok(name.clone());
+    }
+    HostName::of_this_machine().map_err(|e| e.while_doing("the host's line has no as="))
+}
+
+/// Whether a user of that number can be vouched for at all.
+///
+/// # Errors
+/// It may be anybody's.
+pub fn check_number(uid: u32) -> Result<(), Fault> {
+    if matches!(uid, OVERFLOW | u32::MAX) {
+        let words =
+            format!("user {uid} may be anybody (a container's user who has no number here)");
+        return Err(Fault::new(words));
+    }
+    Ok(())
+}
+
+/// Signs a request of this user, whose name the kernel's number for him has, to a host
+/// of this place's table.
+///
+/// # Errors
+/// That host is not reached so, the key is none that is pinned for it, the secrets are
+/// not there or not to be trusted, or the fields make no request.
+pub fn sign(place: &Place, entry: &Entry, user: &UserName, ask: &Ask) -> Result<Signed, Fault> {
+    let host = &entry.name;
+    if entry.method != Method::Cos {
+        return Err(Fault::new(format!("{host} is reached by {}", entry.method)));
+    }
+    if !known_hosts::pins(place, host)?.contains(&ask.pin) {
+        let words = format!("the key is none that is pinned for {host}");
+        return Err(Fault::of(&place.known_hosts(), words));
+    }
+    let cookies = cookie::load_out(place, host)?;
+    let cookie = cookies.get(usize::from(ask.which));
+    let cookie = cookie
+        .ok_or_else(|| Fault::of(&place.cookie_out(host), "there are not so many cookies"))?;
+    let machine = keys::load_machine_key(place)?;
+    let shared = curve::agree(machine.private.expose(), &ask.pin.0)
+        .map(|shared| Secret::new(*shared))
+        .ok_or_else(|| {
+            Fault::of(
+                &place.known_hosts(),
+                format!("the key of {host} is of low order"),
+            )
+        })?;
+
+    let request = Request {
+        service: ask.service.clone(),
+        user: ask.user.clone(),
+        caller_user: user.to_string(),
+        command: ask.command.clone(),
+        environment: ask.environment.clone(),
+    };
+    let request = request.encode().map_err(unfit)?;
+    let (caller, server) = (caller_name(entry)?, entry.server_name());
+    let claim = Claim {
+        caller: caller.as_str(),
+        server: server.as_str(),
+        caller_key: &ask.key,
+        server_key: &ask.pin,
+        nonce: &ask.nonce,
+        request: &request,
+        voucher: Some(Voucher {
+            machine: &machine.public,
+            shared: &shared,
+        }),
+    };
+    let made = |side| proof::make(cookie, side, &claim).map_err(unfit);
+    let (proof, expected) = (made(Side::Client)?, made(Side::Server)?);
+    Ok(Signed {
+        caller: caller.to_string(),
+        server: server.to_string(),
+        proof,
+        expected,
+        machine: machine.public,
+        cookies: u8::try_from(cookies.len()).unwrap_or(u8::MAX),
+        request,
+    })
+}
+
+fn unfit(m: Malformed) -> Fault {
+    Fault::new(m.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! `cos-sign`: one signature for whoever started it, by the system's folder alone.
+//!
+//! Installed set-uid root, where it was asked for; so everything that it was started
+//! with is an attacker's: nothing is taken from it but its standard input and output
+//! and, from the kernel, who started it.
+
+use std::fmt::Display;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::unistd::{Uid, User, geteuid, getuid};
+
+use super::fields::{Ask, MESSAGE, Reply, Signed};
+use super::{check_number, sign};
+use crate::config::hostinfo;
+use crate::config::name::{HostName, UserName};
+use crate::config::place::{Place, SYSTEM};
+use crate::fault::Fault;
+use crate::log::{Level, Log};
+use crate::sys::set_uid;
+
+/// How long one signature may take, input and look-up of the name included, seconds.
+const LIMIT: u32 = 15;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    set_uid::drop_inheritance(LIMIT);
+    let mut log = Log::syslog(Level::Info);
+    let uid = getuid();
+    let mut asked = None;
+    let signed = vouch(uid, &mut asked);
+    let (user, ask) = asked.unwrap_or_default();
+    let user = user.map_or_else(|| format!("#{uid}"), |u| u.to_string());
+    let host = ask.as_ref().map_or("?", |a| a.host.as_str());
+    let pairs =
+        |last: (&'static str, String)| [("user", user.clone()), ("host", host.to_owned()), last];
+    let reply = match signed {
+        Ok(signed) => {
+            let service = ask.as_ref().map_or("?", Ask::service_name);
+            say(
+                &mut log,
+                Level::Info,
+                "signed",
+                &pairs(("service", service.to_owned())),
+            );
+            Reply::Signed(signed)
+        }
+        Err(why) => {
+            say(
+                &mut log,
+                Level::Warning,
+                "not-signed",
+                &pairs(("why", why.to_string())),
+            );
+            Reply::Refused(why.to_string())
+        }
+    };
+    let written = reply
+        .encode()
+        .map(|bytes| std::io::stdout().write_all(&bytes));
+    ExitCode::from(u8::from(!matches!(written, Ok(Ok(())))))
+}
+
+fn say(log: &mut Log, level: Level, event: &str, pairs: &[(&str, String); 3]) {
+    let [a, b, c] = pairs;
+    let shown: [(&str, &dyn Display); 3] = [(a.0, &a.1), (b.0, &b.1), (c.0, &c.1)];
+    log.say(level, event, &shown);
+}
+
+/// Who asked for what, as far as it is known.
+type Asked = (Option<UserName>, Option<Ask>);
+
+fn vouch(uid: Uid, asked: &mut Option<Asked>) -> Result<Signed, Fault> {
+    let mut message = Vec::new();
+    let most = u64::try_from(MESSAGE).unwrap_or(u64::MAX).saturating_add(1);
+    std::io::stdin().take(most).read_to_end(&mut message)?;
+    if !geteuid().is_root() {
+        return Err(Fault::new(
+            "cos-sign is not set-uid root; `make install SIGNER=setuid` installs it so",
+        ));
+    }
+    check_number(uid.as_raw())?;
+    let ask = Ask::decode(&message).map_err(|m| Fault::new(m.to_string()))?;
+    let (_, ask) = asked.insert((None, Some(ask)));
+    let no_name = || Fault::new(format!("user {uid} has no name"));
+    let user = User::from_uid(uid)?.ok_or_else(no_name)?;
+    let user = UserName::parse(&user.name)?;
+    let place = Place::of_dir(Path::new(SYSTEM)).once();
+    let ask = ask.as_ref().ok_or_else(no_name)?;
+    let host = HostName::parse(&ask.host)?;
+    let entry = hostinfo::find(&place, &host)?
+        .ok_or_else(|| Fault::of(&place.hostinfo(), format!("{host} is not in it")))?;
+    let signed = sign(&place, &entry, &user, ask);
+    if let Some((name, _)) = asked {
+        *name = Some(user);
+    }
+    signed
+}

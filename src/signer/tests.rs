@@ -1,0 +1,307 @@
+use super::fields::{Ask, MESSAGE, Reply, Signed};
+use super::*;
+use crate::config::hostinfo;
+use crate::config::scratch::{Numbers, Scratch};
+use crate::secret::{KeyPair, PublicKey};
+use crate::wire::request::{Command, Gui, Service};
+
+/// A host `hostb` that is joined, with the server's key and cookie.
+struct Joined {
+    scratch: Scratch,
+    server: KeyPair,
+    cookie: Secret,
+}
+
+impl Joined {
+    fn new() -> Self {
+        let scratch = Scratch::new();
+        let place = scratch.place();
+        scratch.file(
+            "hostinfo",
+            "hostb cos as=hosta server=real\nhostc ssh\n",
+            0o644,
+        );
+        scratch.folder("cookies", 0o700);
+        let host = HostName::parse("hostb").unwrap();
+        let (server, cookie) = (KeyPair::random().unwrap(), Secret::random().unwrap());
+        known_hosts::pin(&place, &host, &server.public).unwrap();
+        cookie::write_out(&place, &host, std::slice::from_ref(&cookie)).unwrap();
+        keys::create(&place.machine_key()).unwrap();
+        Self {
+            scratch,
+            server,
+            cookie,
+        }
+    }
+
+    fn ask(&self) -> Ask {
+        Ask {
+            host: "hostb".into(),
+            nonce: [7; 32],
+            pin: self.server.public,
+            key: PublicKey([9; 32]),
+            which: 0,
+            service: Service::Exec,
+            user: "operator".into(),
+            command: Command::Words(vec![b"id".to_vec(), vec![0xff]]),
+            environment: vec![("LANG".into(), b"C".to_vec())],
+        }
+    }
+
+    fn sign(&self, ask: &Ask) -> Result<Signed, String> {
+        let place = self.scratch.place();
+        let host = HostName::parse(&ask.host).unwrap();
+        let entry = hostinfo::find(&place, &host).unwrap().unwrap();
+        let user = UserName::parse("alice").unwrap();
+        sign(&place, &entry, &user, ask).map_err(|e| e.to_string())
+    }
+}
+
+#[test]
+fn what_is_signed_has_the_users_name_and_proves_cookie_and_machine() {
+    let joined = Joined::new();
+    let ask = joined.ask();
+    let signed = joined.sign(&ask).unwrap();
+    assert_eq!(
+        (signed.caller.as_str(), signed.server.as_str()),
+        ("hosta", "real")
+    );
+    assert_eq!(signed.cookies, 1);
+    let request = Request::decode(&signed.request).unwrap();
+    assert_eq!(request.caller_user, "alice");
+    assert_eq!(request.user, "operator");
+    assert_eq!(
+        (&request.command, &request.service),
+        (&ask.command, &ask.service)
+    );
+    assert_eq!(request.environment, ask.environment);
+
+    // As the server verifies it: by its own private key.
+    let shared = curve::agree(joined.server.private.expose(), &signed.machine.0).unwrap();
+    let shared = Secret::new(*shared);
+    let claim = Claim {
+        caller: &signed.caller,
+        server: &signed.server,
+        caller_key: &ask.key,
+        server_key: &joined.server.public,
+        nonce: &ask.nonce,
+        request: &signed.request,
+        voucher: Some(Voucher {
+            machine: &signed.machine,
+            shared: &shared,
+        }),
+    };
+    let verify = |claim: &Claim<'_>, side, proof| proof::verify(&joined.cookie, side, claim, proof);
+    assert!(verify(&claim, Side::Client, &signed.proof));
+    assert!(verify(&claim, Side::Server, &signed.expected));
+    assert!(!verify(&claim, Side::Server, &signed.proof));
+    // It is no proof of the host itself, nor with another key, nonce or secret.
+    let another = KeyPair::random().unwrap().private;
+    for other in [
+        Claim {
+            voucher: None,
+            ..claim
+        },
+        Claim {
+            caller_key: &signed.machine,
+            ..claim
+        },
+        Claim {
+            nonce: &[8; 32],
+            ..claim
+        },
+        Claim {
+            caller: "hostx",
+            ..claim
+        },
+        Claim {
+            voucher: Some(Voucher {
+                machine: &signed.machine,
+                shared: &another,
+            }),
+            ..claim
+        },
+        Claim {
+            voucher: Some(Voucher {
+                machine: &ask.key,
+                shared: &shared,
+            }),
+            ..claim
+        },
+    ] {
+        assert!(!verify(&other, Side::Client, &signed.proof));
+    }
+}
+
+#[test]
+fn nothing_is_signed_for_a_key_that_is_not_pinned_or_a_host_that_is_not_reached_so() {
+    let joined = Joined::new();
+    let ask = joined.ask();
+    let pin = PublicKey([3; 32]);
+    let told = joined.sign(&Ask { pin, ..ask.clone() }).unwrap_err();
+    assert!(told.contains("none that is pinned for hostb"), "{told}");
+    let told = joined
+        .sign(&Ask {
+            host: "hostc".into(),
+            ..ask.clone()
+        })
+        .unwrap_err();
+    assert!(told.contains("hostc is reached by ssh"), "{told}");
+    let told = joined
+        .sign(&Ask {
+            which: 1,
+            ..ask.clone()
+        })
+        .unwrap_err();
+    assert!(told.contains("not so many cookies"), "{told}");
+    // A key of low order, even if somebody has pinned it.
+    let zeros = PublicKey([0; 32]);
+    known_hosts::pin(
+        &joined.scratch.place(),
+        &HostName::parse("hostb").unwrap(),
+        &zeros,
+    )
+    .unwrap();
+    let told = joined
+        .sign(&Ask {
+            pin: zeros,
+            ..ask.clone()
+        })
+        .unwrap_err();
+    assert!(told.contains("low order"), "{told}");
+    // Fields that make no request.
+    for wrong in [
+        Ask {
+            user: String::new(),
+            ..ask.clone()
+        },
+        Ask {
+            user: "u".repeat(256),
+            ..ask.clone()
+        },
+        Ask {
+            service: Service::Gui(Gui {
+                host: None,
+                port: 0,
+                detach: false,
+            }),
+            ..ask.clone()
+        },
+        Ask {
+            service: Service::Gui(Gui {
+                host: Some("-x".into()),
+                port: 9003,
+                detach: false,
+            }),
+            ..ask.clone()
+        },
+        Ask {
+            command: Command::Follows {
+                digest: [0; 32],
+                length: u32::MAX,
+            },
+            ..ask.clone()
+        },
+    ] {
+        assert!(joined.sign(&wrong).is_err(), "{wrong:?}");
+    }
+    // Secrets that others could read sign nothing.
+    let place = joined.scratch.place();
+    crate::config::scratch::chmod(&place.machine_key(), 0o644);
+    assert!(
+        joined
+            .sign(&ask)
+            .unwrap_err()
+            .contains("others can read it")
+    );
+}
+
+#[test]
+fn fields_there_and_back_and_nothing_else() {
+    let joined = Joined::new();
+    let exec = joined.ask();
+    let gui = Ask {
+        service: Service::Gui(Gui {
+            host: Some("192.0.2.7".into()),
+            port: 9003,
+            detach: true,
+        }),
+        ..exec.clone()
+    };
+    let here = Ask {
+        service: Service::Gui(Gui {
+            host: None,
+            port: 1,
+            detach: false,
+        }),
+        environment: Vec::new(),
+        ..exec.clone()
+    };
+    let long = Ask {
+        command: Command::Follows {
+            digest: [5; 32],
+            length: 70_000,
+        },
+        ..exec.clone()
+    };
+    for ask in [&exec, &gui, &here, &long] {
+        let bytes = ask.encode().unwrap();
+        assert_eq!(Ask::decode(&bytes).as_ref(), Ok(ask));
+        assert!(Ask::decode(&[&bytes[..], &[0]].concat()).is_err());
+        // One field more, whatever it says: a name, or bytes to be signed as they are.
+        for field in [&[15, 0x61, b'x'][..], &[0x18, 99, 0x41, 0]] {
+            let mut more = bytes.clone();
+            more[0] += 1;
+            more.extend_from_slice(field);
+            assert!(Ask::decode(&more).is_err(), "{field:?}");
+        }
+    }
+    assert!(Ask::decode(&[0; MESSAGE + 1]).is_err());
+    assert!(Ask::decode(b"sign me").is_err());
+    // An exec with an application's fields, and an application without its display.
+    let bytes = gui.encode().unwrap();
+    let at = bytes.windows(4).position(|w| w == b"\x63gui").unwrap();
+    let swapped = [&bytes[..at], b"\x64exec", &bytes[at + 4..]].concat();
+    assert!(Ask::decode(&swapped).is_err());
+
+    let signed = Signed {
+        caller: "a".into(),
+        server: "b".into(),
+        request: vec![1; 4000],
+        machine: PublicKey([1; 32]),
+        proof: [2; 32],
+        expected: [3; 32],
+        cookies: 2,
+    };
+    for reply in [Reply::Signed(signed), Reply::Refused("é".into())] {
+        let bytes = reply.encode().unwrap();
+        assert!(bytes.len() <= MESSAGE);
+        assert_eq!(Reply::decode(&bytes), Ok(reply));
+    }
+    let long = Reply::Refused("é".repeat(10_000)).encode().unwrap();
+    assert!(long.len() <= MESSAGE && Reply::decode(&long).is_ok());
+}
+
+#[test]
+fn no_bytes_make_it_panic() {
+    let seed = Joined::new().ask().encode().unwrap();
+    let mut numbers = Numbers(1);
+    for _ in 0..20_000 {
+        let bytes = numbers.mutate(&seed);
+        if let Ok(ask) = Ask::decode(&bytes) {
+            let again = ask.encode().unwrap();
+            assert_eq!(Ask::decode(&again), Ok(ask));
+        }
+        let _ = Reply::decode(&bytes);
+    }
+}
+
+#[test]
+fn nobody_in_particular_is_not_vouched_for() {
+    for uid in [65_534, u32::MAX] {
+        assert!(check_number(uid).is_err());
+    }
+    for uid in [0, 1, 1000] {
+        assert!(check_number(uid).is_ok());
+    }
+}

@@ -1,0 +1,121 @@
+//! Sockets of this machine alone, by the path of a file: messages with borders, and
+//! the kernel's word on who calls.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, socket,
+};
+use nix::sys::stat::{Mode, umask};
+
+/// Calls that may wait to be taken.
+const BACKLOG: i32 = 64;
+
+/// Listens at a path, with this mode from the first moment on: whoever may write the
+/// file may call. What was there before is removed. Only for a process with one thread.
+///
+/// # Errors
+/// The folder cannot be written, or the path is longer than such a socket's may be.
+pub fn listener(path: &Path, mode: u32) -> io::Result<OwnedFd> {
+    let address = UnixAddr::new(path)?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Ok(()) | Err(_) => {}
+    }
+    let all = Mode::S_IRWXU | Mode::S_IRWXG | Mode::S_IRWXO;
+    let mode = Mode::from_bits_truncate(libc::mode_t::try_from(mode).unwrap_or(0));
+    let before = umask(all - mode);
+    let bound = bind(fd.as_raw_fd(), &address);
+    umask(before);
+    bound?;
+    listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(fd)
+}
+
+/// Takes the next call, nonblocking; `None`: there is none.
+///
+/// # Errors
+/// No descriptor is left, or the socket does not listen.
+pub fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    match accept4(listener.as_raw_fd(), flags) {
+        Ok(fd) => super::socket::adopted(fd).map(Some),
+        Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Calls at a path. Each message sent or awaited takes at most so long.
+///
+/// # Errors
+/// Nobody listens there, or it may not be called.
+pub fn call(path: &Path, limit: Duration) -> io::Result<OwnedFd> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    use nix::sys::time::{TimeVal, TimeValLike};
+    let fd = socket(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let limit = TimeVal::milliseconds(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+    setsockopt(&fd, sockopt::SendTimeout, &limit)?;
+    setsockopt(&fd, sockopt::ReceiveTimeout, &limit)?;
+    connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(fd)
+}
+
+/// The user number of the process that called, or that listens: as it was when the
+/// connection was made.
+///
+/// # Errors
+/// The socket is none of these.
+pub fn user_of(fd: impl AsFd) -> io::Result<u32> {
+    #[cfg(target_os = "linux")]
+    {
+        use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+        Ok(getsockopt(&fd.as_fd(), PeerCredentials)?.uid())
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let (uid, _) = nix::unistd::getpeereid(fd.as_fd())?;
+        Ok(uid.as_raw())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_call_and_who_it_is() {
+        let folder = std::env::temp_dir().join(format!("cos-local-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("s");
+        let far = folder.join("s".repeat(120));
+        assert!(call(&path, Duration::from_secs(1)).is_err());
+        for mode in [0o666, 0o600] {
+            let listening = listener(&path, mode).unwrap();
+            let about = std::fs::metadata(&path).unwrap();
+            assert_eq!(about.permissions().mode() & 0o7777, mode);
+            assert!(accept(&listening).unwrap().is_none());
+            let caller = call(&path, Duration::from_secs(1)).unwrap();
+            let taken = accept(&listening).unwrap().unwrap();
+            let me = nix::unistd::geteuid().as_raw();
+            assert_eq!(
+                (user_of(&taken).unwrap(), user_of(&caller).unwrap()),
+                (me, me)
+            );
+        }
+        assert!(listener(&far, 0o600).is_err());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -1,0 +1,179 @@
+//! `cosadm who` and `cosadm kill`: who is on, with how many bytes, and hung up.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+
+use std::process::{Command, Output};
+
+use daemon::session::{Gate, ends};
+use daemon::{COSADM, Daemon, is_root, me, prepare, run, until};
+
+fn cosadm(d: &Daemon, words: &[&str]) -> Output {
+    run(Command::new(COSADM).arg("-C").arg(d.server()).args(words))
+}
+
+/// What `who --json` says.
+fn who(d: &Daemon) -> Vec<serde_json::Value> {
+    let out = cosadm(d, &["who", "--json"]);
+    assert!(out.status.success(), "{out:?}");
+    let value: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    value["sessions"].as_array().unwrap().clone()
+}
+
+#[test]
+fn a_session_is_shown_with_its_bytes_and_hung_up() {
+    let d = Daemon::start();
+    assert!(who(&d).is_empty());
+    let gate = Gate::new(d.folder.path("gate"));
+    let script = format!("echo $$; read x; echo got $x; read y <{}", gate.name());
+    let mut session = d.session(&[&script]);
+    let (_, pid) = session.out.wait_from(0, |l| !l.is_empty());
+    session.say("12345");
+    session.out.wait("got 12345");
+    let other = d.session(&["echo on; read x"]);
+    other.out.wait("on");
+
+    let all = who(&d);
+    assert_eq!(all.len(), 2, "{all:?}");
+    let one = &all[0];
+    assert_eq!(one["pid"].to_string(), pid);
+    assert_eq!(
+        (one["user"].as_str(), one["caller"].as_str()),
+        (Some(&*me()), Some(&*me()))
+    );
+    assert_eq!(
+        (one["host"].as_str(), one["address"].as_str()),
+        (Some("hosta"), Some("127.0.0.1"))
+    );
+    assert_eq!(
+        (one["service"].as_str(), one["detached"].as_bool()),
+        (Some("exec"), Some(false))
+    );
+    assert_eq!(one["in"].as_u64(), Some(6));
+    assert_eq!(
+        one["out"].as_u64(),
+        Some(u64::try_from(pid.len()).unwrap() + 1 + 10)
+    );
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let since = one["since"].as_u64().unwrap();
+    assert!(since <= now.as_secs() && since + 600 > now.as_secs());
+    let text = String::from_utf8(cosadm(&d, &["who"]).stdout).unwrap();
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(text.contains(&format!("{}@hosta", me())), "{text}");
+
+    let id = one["id"].to_string();
+    let line = d.log.wait(&format!("exec session={id} "));
+    assert!(line.contains("host=hosta"), "{line}");
+    let out = cosadm(&d, &["kill", &id]);
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    d.log.wait(&format!(
+        "killed session={id} uid={}",
+        nix::unistd::geteuid()
+    ));
+    assert!(ends(pid.parse().unwrap()), "the job was not hung up");
+    let ended = session.finish();
+    assert_eq!(ended.status, Some(255), "{ended:?}");
+    until("one is left", || who(&d).len() == 1);
+    assert_eq!(who(&d)[0]["id"], all[1]["id"]);
+
+    // It is gone, and what never was is not there either.
+    for wrong in [&*id, "999999"] {
+        let out = cosadm(&d, &["kill", wrong]);
+        assert_eq!(out.status.code(), Some(1), "{out:?}");
+        let told = String::from_utf8(out.stderr).unwrap();
+        assert!(
+            told.contains(&format!("there is no session {wrong}")),
+            "{told}"
+        );
+    }
+    for words in [
+        &["kill"][..],
+        &["kill", "x"],
+        &["kill", "-1"],
+        &["who", "x"],
+    ] {
+        assert_eq!(cosadm(&d, words).status.code(), Some(2), "{words:?}");
+    }
+    drop(other);
+    until("none is left", || who(&d).is_empty());
+}
+
+#[test]
+fn what_does_not_hear_the_hang_up_is_killed() {
+    let d = Daemon::start_with("[exec]\nhup-to-kill = 1", "");
+    let session = d.session(&["trap '' HUP; echo $$; while :; do read x </dev/zero; done"]);
+    let (_, pid) = session.out.wait_from(0, |l| !l.is_empty());
+    let id = who(&d)[0]["id"].to_string();
+    assert!(cosadm(&d, &["kill", &id]).status.success());
+    assert_eq!(session.finish().status, Some(255));
+    assert!(ends(pid.parse().unwrap()), "it was not killed");
+    until("it is gone", || who(&d).is_empty());
+}
+
+#[test]
+fn a_relay_that_does_not_answer_holds_nobody_up() {
+    let d = Daemon::start();
+    let session = d.session(&["echo on; read x"]);
+    session.out.wait("on");
+    let relay = nix::unistd::Pid::from_raw(d.process("relay"));
+    nix::sys::signal::kill(relay, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let all = who(&d);
+    nix::sys::signal::kill(relay, nix::sys::signal::Signal::SIGCONT).unwrap();
+    assert_eq!(all.len(), 1);
+    assert!(all[0]["in"].is_null() && all[0]["out"].is_null(), "{all:?}");
+    assert_eq!(who(&d)[0]["out"].as_u64(), Some(3));
+}
+
+#[test]
+fn it_is_for_root_and_for_whose_daemon_it_is() {
+    let folder = prepare("", "");
+    let place = folder.path("S");
+    // No daemon, and the words say so.
+    let out = run(Command::new(COSADM).arg("-C").arg(&place).arg("who"));
+    let told = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        out.status.code() == Some(1) && told.contains("no cosserver(8) runs"),
+        "{told}"
+    );
+    let d = Daemon::start_in(folder, &[]);
+    if !is_root() {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    for path in [d.folder.0.clone(), place.clone(), place.join("run")] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let program = d.folder.path("cosadm");
+    std::fs::copy(COSADM, &program).unwrap();
+    let as_another = |words: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=61001", "--regid=61001", "--clear-groups"])
+            .arg(&program);
+        run(command.arg("-C").arg(&place).args(words))
+    };
+    let session = d.session(&["echo on; read x"]);
+    session.out.wait("on");
+    for words in [&["who"][..], &["kill", "0"]] {
+        let out = as_another(words);
+        let told = String::from_utf8(out.stderr).unwrap();
+        assert!(
+            out.status.code() == Some(1) && told.contains("this is for root"),
+            "{told}"
+        );
+    }
+    // Were the file's mode ever wrong, the kernel's word counts all the same.
+    let socket = place.join("run/control");
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let out = as_another(&["kill", "0"]);
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    assert_eq!(who(&d).len(), 1, "{}", d.log_text());
+}
