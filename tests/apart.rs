@@ -152,6 +152,7 @@ fn a_listener_that_fails_for_good_does_not_make_the_gate_spin() {
     let mut go = Gate::new(folder.path("go"));
     let mut said = Fifo::new(folder.path("said"));
     let d = Daemon::start_in(folder, &[]);
+    // Time in which nothing is to be done: what is measured is what the gate does in it.
     let script = format!(
         "read x <{}; sleep 2; echo later >{}",
         go.name(),
