@@ -28,6 +28,7 @@ use cosserver::config::{cookie, keys, known_hosts};
 use cosserver::secret::PublicKey;
 use nix::unistd::{User, geteuid};
 
+mod program;
 #[path = "admin/rotated.rs"]
 mod rotated;
 #[path = "admin/told.rs"]

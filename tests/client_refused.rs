@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod client_host;
+mod program;
 
 use std::io::Write;
 

@@ -10,10 +10,10 @@
 )]
 
 mod daemon;
+mod program;
 
 use std::fs;
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -25,9 +25,7 @@ const ECHOING: &str =
     "#!/bin/sh\nprintf '%s' \"${0##*/}\"\nfor a; do printf '[%s]' \"$a\"; done\necho\nexec cat\n";
 
 fn install(folder: &Path, name: &str, text: &str) {
-    let file = folder.join(name);
-    fs::write(&file, text).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    program::script(&folder.join(name), text);
 }
 
 /// A daemon whose commands find echoing programs under the names of the real

@@ -11,6 +11,7 @@
 )]
 
 mod daemon;
+mod program;
 
 use std::fs;
 use std::io::Read;
@@ -326,7 +327,7 @@ fn ordinary() -> Option<(daemon::Folder, Start)> {
     daemon::must(Start::new("chown").args(chown).arg(folder.path("S")));
     // In a folder of ours, to which the way is open.
     let copy = folder.path("cosserver");
-    fs::copy(daemon::COSSERVER, &copy).unwrap();
+    program::copy(daemon::COSSERVER, &copy);
     let mut command = Start::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
     Some((folder, command))

@@ -8,6 +8,7 @@
     reason = "a test panics where something is not as it should be, starts programs, and says what it leaves out"
 )]
 
+mod program;
 mod tree;
 
 use std::fs;
@@ -102,8 +103,7 @@ impl Machine {
 
     fn has(&self, program: &str, script: &str) {
         let path = self.0.join(program);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        program::script(&path, &format!("#!/bin/sh\n{script}\n"));
     }
 
     /// Runs the script: its exit status, what it said, and what apt-get was told.

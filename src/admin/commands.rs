@@ -177,11 +177,9 @@ fn unknown(free: &[String]) -> String {
     let names: Vec<String> = COMMANDS.iter().map(|c| c.words.join(" ")).collect();
     let both = did_you_mean(&given.join(" "), names.iter().map(String::as_str));
     let first = given.first().copied().unwrap_or("");
-    if let [flag, ..] = free.get(1..).unwrap_or_default()
-        && flag.starts_with('-')
-        && names.contains(&given.join(" "))
-    {
-        let name = given.join(" ");
+    let flag = free.get(1).filter(|word| word.starts_with('-'));
+    let name = given.join(" ");
+    if let (Some(flag), true) = (flag, names.contains(&name)) {
         return format!("{flag} is no flag of `cosadm {name}`; see `cosadm {name} --help`");
     }
     if !both.is_empty() {

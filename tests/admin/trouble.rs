@@ -298,7 +298,7 @@ fn an_ordinary_user_in_his_own_folder() {
     let scratch = Scratch::new();
     chmod(&scratch.0, 0o755);
     let program = scratch.0.join("cosadm");
-    fs::copy(COSADM, &program).unwrap();
+    crate::program::copy(COSADM, &program);
     let home = scratch.0.join("home");
     fs::create_dir(&home).unwrap();
     chown(&home, Some(nobody.uid.as_raw()), Some(nobody.gid.as_raw())).unwrap();

@@ -464,8 +464,7 @@ pub fn pattern(length: usize) -> Vec<u8> {
 /// An executable file.
 pub fn script(folder: &Path, name: &str, text: &str) -> PathBuf {
     let file = folder.join(name);
-    fs::write(&file, text).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    crate::program::script(&file, text);
     file
 }
 

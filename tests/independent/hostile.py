@@ -56,6 +56,7 @@ class Stranger(Connection):
         self.setting, self.invitation, self.machine = setting, setting.invitation, setting.machine_key
         self.sock = socket.create_connection((self.invitation.addr, self.invitation.port), PATIENCE)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.asked_at = None
 
     def greet(self, hello=None):
         """Hello and ServerHello."""
@@ -77,11 +78,14 @@ class Stranger(Connection):
         opening = changes.get("opening", w.opening(inv, request, proof))
         self.noise = w.start_noise(changes.get("suite", self.server.suite), changes.get("hello", self.hello),
                                    changes.get("server_hello", self.server_hello), machine, inv.host_key)
-        return w.framed(w.CLIENT_HELLO, bytes(self.noise.write_message(opening)))
+        record = w.framed(w.CLIENT_HELLO, bytes(self.noise.write_message(opening)))
+        self.asked_at = time.monotonic()
+        return record
 
     def outcome(self):
         """What the server does: "closed", "denied" with its reference, or what it says."""
-        asked = time.monotonic()
+        # From before the ClientHello went out: the server counts from its arrival.
+        asked = self.asked_at if self.asked_at is not None else time.monotonic()
         data = b""
         try:
             while piece := self.sock.recv(65536):

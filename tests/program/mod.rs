@@ -1,0 +1,34 @@
+//! Executable files for the tests, written by a process of their own: a descriptor open
+//! for writing, which a fork in another thread has for a moment too, would make the
+//! kernel refuse to execute the file (ETXTBSY).
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(unreachable_pub, reason = "each test file has this module for itself")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A copy of a program.
+pub fn copy(from: impl AsRef<Path>, to: &Path) {
+    let done = Command::new("cp").arg(from.as_ref()).arg(to).status();
+    assert!(done.unwrap().success(), "{}", to.display());
+}
+
+/// An executable file with this text.
+pub fn script(to: &Path, text: &str) {
+    let mut child = Command::new("install")
+        .args(["-m", "755", "/dev/stdin"])
+        .arg(to)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(text.as_bytes()).unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success(), "{}", to.display());
+}
