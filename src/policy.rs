@@ -177,7 +177,9 @@ pub fn grant_application(
     let name = String::from_utf8_lossy(name).into_owned();
     let user = &to.account().name;
     let Some(application) = table.get(&name) else {
-        return Err(refuse(format!("{user} asks for {name:?}, and there is no [gui.{name}]")));
+        return Err(refuse(format!(
+            "{user} asks for {name:?}, and there is no [gui.{name}]"
+        )));
     };
     let is_for = |who: &Who| match who {
         Who::Everybody => true,
@@ -185,7 +187,9 @@ pub fn grant_application(
         Who::Group(group) => groups.iter().any(|g| g == group.as_str()),
     };
     if !application.users.iter().any(is_for) {
-        return Err(refuse(format!("users of [gui.{name}] does not name {user}")));
+        return Err(refuse(format!(
+            "users of [gui.{name}] does not name {user}"
+        )));
     }
     if !application.remote && to.host().is_some() {
         let words = format!("[gui.{name}] has no remote = true: {user} must give a password");
@@ -195,16 +199,24 @@ pub fn grant_application(
         return Err(refuse(format!("[gui.{name}] has no arguments = true")));
     }
     if let Some(own) = serves.filter(|own| *own != user) {
-        return Err(refuse(format!("this daemon runs as {own} and cannot be {user}")));
+        return Err(refuse(format!(
+            "this daemon runs as {own} and cannot be {user}"
+        )));
     }
     let own = application.command.iter().map(|w| w.as_bytes().to_vec());
-    let passes = |n: &str| to.host().map_or_else(|| is_locale(n), |entry| entry.may_pass(n));
+    let passes = |n: &str| {
+        to.host()
+            .map_or_else(|| is_locale(n), |entry| entry.may_pass(n))
+    };
     let passed = request.environment.iter().filter(|(n, _)| passes(n));
     let service = Gui {
         argv: own.chain(arguments.iter().cloned()).collect(),
         own: application.environment.clone().into_iter().collect(),
         passed: passed.cloned().collect(),
-        host: display.host.clone().unwrap_or_else(|| to.peer().to_string()),
+        host: display
+            .host
+            .clone()
+            .unwrap_or_else(|| to.peer().to_string()),
         port: display.port,
         detach: display.detach,
         name,
@@ -231,7 +243,10 @@ pub fn check_account(proven: &Proven, account: &Account) -> Result<(), Refusal> 
     if !proven.is_vouched() || account.uid != 0 || entry.users.name_their_users() {
         return Ok(());
     }
-    let words = format!("{} is root here, and users= of {} does not name him", account.name, entry.name);
+    let words = format!(
+        "{} is root here, and users= of {} does not name him",
+        account.name, entry.name
+    );
     Err(Refusal::new(Cause::User, words))
 }
 
@@ -281,7 +296,10 @@ fn allowed_user(proven: &Proven, serves: Option<&str>) -> Result<UserName, Refus
     } else if entry.may_run_as(&asked) {
         asked
     } else {
-        return Err(refuse(format!("run-as= of {} does not name {asked}", entry.name)));
+        return Err(refuse(format!(
+            "run-as= of {} does not name {asked}",
+            entry.name
+        )));
     };
     match serves {
         Some(own) if own != user.as_str() => Err(refuse(format!(

@@ -36,7 +36,8 @@ const ARROWS: &[(&str, &str)] = &[
     ("credential", "config wire sys log secret refusal fault"),
     ("login", "channel wire sys fault"),
     ("signer", "config curve wire sys log secret fault"),
-    ("policy", "credential config wire secret refusal fault"),
+    // Of `sys` the data of an account alone: see `policy_asks_the_system_nothing`.
+    ("policy", "credential config wire sys secret refusal fault"),
     (
         "service",
         "policy credential config wire sys log secret refusal fault",
@@ -175,10 +176,31 @@ fn arrows_point_down() {
 }
 
 #[test]
+fn policy_asks_the_system_nothing() {
+    let code = code(&tree::top().join("src/policy.rs"));
+    let of_sys: Vec<&str> = code.split("sys::").skip(1).collect();
+    assert_eq!(of_sys.len(), 1, "policy sees more of sys than an account");
+    assert!(of_sys.iter().all(|s| s.starts_with("account::Account;")));
+    for word in [
+        "std::fs",
+        "std::process",
+        "std::env",
+        "nix::",
+        "Instant",
+        "SystemTime",
+    ] {
+        assert!(!code.contains(word), "policy sees {word}");
+    }
+}
+
+#[test]
 fn only_main_sees_a_process() {
     for path in sources() {
         let seen = named(&code(&path), "cosserver");
-        if matches!(relative(&path), "src/main.rs" | "src/bin/cosserver-login.rs") {
+        if matches!(
+            relative(&path),
+            "src/main.rs" | "src/bin/cosserver-login.rs"
+        ) {
             continue;
         }
         for process in ["gate", "login", "monitor", "relay"] {

@@ -20,7 +20,6 @@ const ITEMS: usize = 4096;
 pub const LAUNCH_DESCRIPTORS: usize = 3;
 
 /// Monitor to worker.
-#[derive(Debug, PartialEq, Eq)]
 pub enum Order {
     /// Begin a transaction. The first message.
     Begin(Begin),
@@ -78,7 +77,6 @@ pub struct Launch {
 }
 
 /// Worker to monitor.
-#[derive(Debug, PartialEq, Eq)]
 pub enum Word {
     /// PAM asks; at least one of these is a prompt.
     Ask(Vec<Text>),
@@ -104,7 +102,7 @@ pub struct Known {
 }
 
 /// An application that runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Started {
     /// Its leader, in a process group of its own; not reaped before [`Order::Reap`].
     pub pid: i32,
@@ -253,10 +251,7 @@ fn list<T>(w: Writer, all: &[T], put: impl Fn(Writer, &T) -> Writer) -> Writer {
     all.iter().fold(w, put)
 }
 
-fn items<'a, T>(
-    r: &mut Reader<'a>,
-    get: impl Fn(&mut Reader<'a>) -> Option<T>,
-) -> Option<Vec<T>> {
+fn items<'a, T>(r: &mut Reader<'a>, get: impl Fn(&mut Reader<'a>) -> Option<T>) -> Option<Vec<T>> {
     let count: usize = r.number().filter(|n| *n <= ITEMS)?;
     (0..count).map(|_| get(r)).collect()
 }
@@ -345,7 +340,8 @@ mod tests {
             launch,
             Order::Reap,
         ] {
-            assert_eq!(Order::decode(&order.encode()), Some(order));
+            let sent = order.encode();
+            assert_eq!(Order::decode(&sent).map(|o| o.encode()), Some(sent));
         }
         let text = |style| Text {
             style,
@@ -363,14 +359,13 @@ mod tests {
             Word::Killed(9),
             Word::Refused(7, "Authentication failure".into()),
         ] {
-            assert_eq!(Word::decode(&word.encode()), Some(word));
+            let sent = word.encode();
+            assert_eq!(Word::decode(&sent).map(|w| w.encode()), Some(sent));
         }
         // Nothing to answer; a number that is nobody's alone.
-        assert_eq!(
-            Word::decode(&Word::Ask(vec![text(Style::Info)]).encode()),
-            None
-        );
+        let told = Word::Ask(vec![text(Style::Info)]);
+        assert!(Word::decode(&told.encode()).is_none());
         let init = Word::Running(Started { pid: 1, ..started });
-        assert_eq!(Word::decode(&init.encode()), None);
+        assert!(Word::decode(&init.encode()).is_none());
     }
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use getopts::{Fail, Matches};
 
 use super::flags::{self, Flag, Rule};
+use super::values::{self, Display};
 use crate::config::name::UserName;
-use crate::config::words;
 use crate::fault::Fault;
 
 /// How long connecting to one address may take, and then the server's hello,
@@ -70,39 +70,6 @@ pub struct Call {
     pub detach: bool,
     /// Whether no person is to be asked.
     pub batch: bool,
-}
-
-/// `--display`: GUI_HOST, where it was said, and GUI_PORT.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Display {
-    /// An address or a name; `None`: the address that we come from.
-    pub host: Option<String>,
-    /// The port.
-    pub port: NonZeroU16,
-}
-
-impl Display {
-    /// `HOST:PORT`, `[ADDRESS]:PORT` or `:PORT`.
-    ///
-    /// # Errors
-    /// It has no port.
-    pub fn parse(text: &str) -> Result<Self, Fault> {
-        let wrong = || {
-            Fault::new(format!(
-                "{text:?} is no display; give HOST:PORT, [ADDRESS]:PORT or :PORT"
-            ))
-        };
-        let (host, digits) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-        if inner.is_none() && host.contains(':') {
-            return Err(wrong());
-        }
-        let host = inner.unwrap_or(host);
-        Ok(Self {
-            host: (!host.is_empty()).then(|| host.to_owned()),
-            port: port(digits, "--display")?,
-        })
-    }
 }
 
 /// A family of addresses.
@@ -260,8 +227,8 @@ impl Draft {
         let values = found.opt_strs(flag.name());
         let last = values.last().map(String::as_str).unwrap_or_default();
         match flag.rule {
-            Rule::User => self.user = Some(user(last, "-l")?),
-            Rule::Port => self.port = Some(port(last, "-p")?),
+            Rule::User => self.user = Some(values::user(last, "-l")?),
+            Rule::Port => self.port = Some(values::port(last, "-p")?),
             Rule::NoInput => self.no_input = true,
             Rule::V4 => self.v4 = true,
             Rule::V6 => self.v6 = true,
@@ -273,14 +240,14 @@ impl Draft {
                 }
             }
             Rule::Display => self.display = Some(Display::parse(last)?),
-            Rule::PasswordFd => self.password_fd = Some(descriptor(last)?),
+            Rule::PasswordFd => self.password_fd = Some(values::descriptor(last)?),
             Rule::Detach => self.detach = true,
             Rule::Probe => self.tell = Some(Wish::Probe),
             Rule::Subsystem => self.subsystem = true,
             Rule::ForSsh if flag.value.is_empty() => self.for_ssh.push(format!("-{}", flag.letter)),
             Rule::ForSsh => self.for_ssh.push(format!("-{}{last}", flag.letter)),
             Rule::PassedOver => {}
-            Rule::Folder => self.folder = Some(folder(last)?),
+            Rule::Folder => self.folder = Some(values::folder(last)?),
             Rule::Help => self.tell = Some(Wish::Tell(help(face))),
             Rule::Version => {
                 self.tell = Some(Wish::Tell(
@@ -301,9 +268,9 @@ impl Draft {
         };
         let value = value.trim_matches([' ', '=', '"']);
         match key.trim().to_ascii_lowercase().as_str() {
-            "connecttimeout" => self.connect_timeout = seconds(value)?,
-            "user" => self.set_user = Some(user(value, "-o User=")?),
-            "port" => self.set_port = Some(port(value, "-o Port=")?),
+            "connecttimeout" => self.connect_timeout = values::seconds(value)?,
+            "user" => self.set_user = Some(values::user(value, "-o User=")?),
+            "port" => self.set_port = Some(values::port(value, "-o Port=")?),
             "sendenv" => self
                 .send_env
                 .extend(value.split_ascii_whitespace().map(str::to_owned)),
@@ -327,7 +294,7 @@ impl Draft {
             return Err(Fault::new(format!("{host:?} is no host name")));
         };
         let (at, host) = match host.rsplit_once('@') {
-            Some((at, host)) => (Some(user(at, "before @")?), host),
+            Some((at, host)) => (Some(values::user(at, "before @")?), host),
             None => (None, host),
         };
         let family = match (self.v4, self.v6) {
@@ -363,55 +330,6 @@ impl Draft {
             batch: self.batch,
         })
     }
-}
-
-/// A folder that getopts could not read as text has its replacement sign in it.
-fn folder(text: &str) -> Result<PathBuf, Fault> {
-    if text.contains(char::REPLACEMENT_CHARACTER) {
-        return Err(Fault::new(
-            "-C takes a folder's name in UTF-8; give another one in COS_CONFIG_DIR",
-        ));
-    }
-    Ok(text.into())
-}
-
-fn user(text: &str, whence: &str) -> Result<UserName, Fault> {
-    UserName::parse(text).map_err(|e| e.while_doing(whence))
-}
-
-/// A descriptor's number: not standard output, which is the application's.
-fn descriptor(text: &str) -> Result<i32, Fault> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    let number = text.parse().ok().filter(|n| digits && *n != 1 && *n != 2);
-    number.ok_or_else(|| Fault::new(format!("--password-fd {text:?} is no descriptor to read from")))
-}
-
-fn port(text: &str, whence: &str) -> Result<NonZeroU16, Fault> {
-    words::port(text)
-        .ok_or_else(|| Fault::new(format!("{whence} {text:?} is no port; give 1 to 65535")))
-}
-
-/// A time as ssh takes it: seconds, or a number with s, m or h; none and 0 are
-/// the default.
-fn seconds(text: &str) -> Result<Option<Duration>, Fault> {
-    let (digits, unit) = match text.char_indices().next_back() {
-        Some((i, 's' | 'S')) => (text.get(..i), 1),
-        Some((i, 'm' | 'M')) => (text.get(..i), 60),
-        Some((i, 'h' | 'H')) => (text.get(..i), 3600),
-        _ => (Some(text), 1),
-    };
-    if text == "none" {
-        return Ok(None);
-    }
-    let number: Option<u32> = digits.and_then(|d| d.parse().ok());
-    let seconds = number
-        .map(|n| u64::from(n).saturating_mul(unit))
-        .ok_or_else(|| {
-            Fault::new(format!(
-                "-o ConnectTimeout={text}: neither a number of seconds nor none"
-            ))
-        })?;
-    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
 }
 
 fn wrong_flag(fail: &Fail, face: Face) -> Fault {

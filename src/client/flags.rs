@@ -138,7 +138,12 @@ pub(super) const RUN: &[Flag] = &[
 
 /// The flags around the host of `cos gui`.
 pub(super) const GUI: &[Flag] = &[
-    flag("l", "USER", Rule::User, "log in as this user; also USER@HOST"),
+    flag(
+        "l",
+        "USER",
+        Rule::User,
+        "log in as this user; also USER@HOST",
+    ),
     flag(
         "p",
         "PORT",
@@ -157,7 +162,11 @@ pub(super) const GUI: &[Flag] = &[
         Rule::PasswordFd,
         "read the answers from descriptor N, a line each",
     ),
-    long("detach", Rule::Detach, "leave the application running by itself"),
+    long(
+        "detach",
+        Rule::Detach,
+        "leave the application running by itself",
+    ),
     flag("n", "", Rule::NoInput, "no standard input: its end at once"),
     flag("4", "", Rule::V4, "IPv4 addresses alone"),
     flag("6", "", Rule::V6, "IPv6 addresses alone"),

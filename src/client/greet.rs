@@ -157,15 +157,8 @@ impl<'a> Greeted<'a> {
             credential: shown.credential,
         };
         let hello = &our_hello.record;
-        let mut noise = Initiator::new(
-            theirs.suite,
-            machine,
-            pin,
-            hello,
-            &their_record,
-            prepared,
-        )
-        .map_err(ours)?;
+        let mut noise = Initiator::new(theirs.suite, machine, pin, hello, &their_record, prepared)
+            .map_err(ours)?;
         let message = noise
             .message_1(&opening.encode().map_err(ours)?)
             .map_err(ours)?;
@@ -206,9 +199,19 @@ impl<'a> Greeted<'a> {
                     }
                     break *proof;
                 }
-                _ => {
+                (wire_answer::Answer::SendCommand, ..) => {
                     return Err(theirs_is_wrong(Malformed(
-                        "it asks for what it has, or accepted what it had not",
+                        "it asks for a command that it has",
+                    )));
+                }
+                (wire_answer::Answer::Prompts(_), ..) => {
+                    return Err(theirs_is_wrong(Malformed(
+                        "it asks for answers out of turn",
+                    )));
+                }
+                (wire_answer::Answer::Accept { .. }, ..) => {
+                    return Err(theirs_is_wrong(Malformed(
+                        "it accepted a command that it had not",
                     )));
                 }
             }

@@ -7,7 +7,7 @@
 use std::env;
 use std::num::NonZeroU16;
 
-use super::args::{Call, Display};
+use super::args::Call;
 use super::asker::Asker;
 use super::dial::Dialing;
 use super::greet::{Accepted, Answer, Greeted, OurHello};
@@ -15,6 +15,7 @@ use super::means::{Means, Question};
 use super::route::{self, Places, Route};
 use super::say::Voice;
 use super::signer::Desk;
+use super::values::Display;
 use super::{Own, denied, outcome, pump, request};
 use crate::config::hostinfo::Method;
 use crate::config::place::Place;
@@ -65,7 +66,9 @@ fn display(call: &Call) -> Result<(Display, bool), Fault> {
     let ours = match (host, port) {
         (Some(host), Some(port)) => {
             let port = port.parse().map_err(|_| {
-                Fault::new(format!("GUI_PORT={port:?} is no port; unset it, or give --display"))
+                Fault::new(format!(
+                    "GUI_PORT={port:?} is no port; unset it, or give --display"
+                ))
             })?;
             Some(Display {
                 host: Some(host),
@@ -101,8 +104,8 @@ fn by_cookie(
         let mut dialing = Dialing::begin(&addresses, call.connect_timeout);
         dialing.greet(hello.record());
         let dialed = dialing.finish(hello.record())?;
-        let prepared = Prepared::for_initiator(key, pin)
-            .map_err(|m| Fault::of(&place.known_hosts(), m))?;
+        let prepared =
+            Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&place.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
         match greeted.ask(means, question, prepared, Some(asker))? {
             Answer::Accepted(accepted) => return Ok(*accepted),
@@ -143,7 +146,12 @@ fn by_password(
     let is_new = check_key(call, place, route, &key, &pins, asker)?;
     let prepared = Prepared::for_initiator(&machine, &key)
         .map_err(|m| Fault::new(format!("the key that it shows is none: {m}")))?;
-    match greeted.ask(Means::Password(&machine, &key), question, prepared, Some(asker))? {
+    match greeted.ask(
+        Means::Password(&machine, &key),
+        question,
+        prepared,
+        Some(asker),
+    )? {
         Answer::Accepted(accepted) => {
             if is_new {
                 voice.step(|| "its key is pinned from now on".to_owned());

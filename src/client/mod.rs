@@ -31,6 +31,7 @@ pub mod signals;
 pub mod signer;
 pub mod sink;
 pub mod stdio;
+mod values;
 
 use std::env;
 use std::ffi::OsString;

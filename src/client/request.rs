@@ -7,8 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::unistd::{User, getuid};
 
-use super::args::{Call, Display};
+use super::args::Call;
 use super::means::Question;
+use super::values::Display;
 use crate::config::hostinfo::Entry;
 use crate::fault::Fault;
 use crate::wire::limits::{COMMAND, VARIABLE_NAME, VARIABLE_VALUE, VARIABLES};

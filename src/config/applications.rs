@@ -194,7 +194,9 @@ fn read_one(table: &DeTable<'_>, at: usize) -> Result<Application, Mistake> {
         };
         let must_be = || wrong(format!("it must be {}", known.bounds));
         match name {
-            "command" => application.command = command(value).map_err(wrong)?.ok_or_else(must_be)?,
+            "command" => {
+                application.command = command(value).map_err(wrong)?.ok_or_else(must_be)?
+            }
             "users" => {
                 let texts = texts(value).ok_or_else(must_be)?;
                 let users: Result<_, _> = texts.iter().map(|t| Who::parse(t)).collect();
@@ -202,7 +204,9 @@ fn read_one(table: &DeTable<'_>, at: usize) -> Result<Application, Mistake> {
             }
             "arguments" => application.arguments = value.get_ref().as_bool().ok_or_else(must_be)?,
             "remote" => application.remote = value.get_ref().as_bool().ok_or_else(must_be)?,
-            _ => application.environment = environment(value).map_err(wrong)?.ok_or_else(must_be)?,
+            _ => {
+                application.environment = environment(value).map_err(wrong)?.ok_or_else(must_be)?
+            }
         }
     }
     if application.command.is_empty() {

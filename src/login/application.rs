@@ -99,7 +99,12 @@ impl Application {
                 }
             }
             self.wait(line, orphaned);
-            if self.signals.take().into_iter().any(|s| s != Signal::SIGCHLD) {
+            if self
+                .signals
+                .take()
+                .into_iter()
+                .any(|s| s != Signal::SIGCHLD)
+            {
                 self.hang_up();
             }
             if self.kill_at.is_some_and(|at| at <= Instant::now()) {

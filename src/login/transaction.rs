@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use nix::unistd::{Gid, Group, setgroups};
 
+use super::Line;
 use super::application::Application;
 use super::conversation::{Conversation, Held};
-use super::Line;
 use crate::channel::login::{Begin, Known, Launch, Order, Task, Word};
 use crate::fault::Fault;
 use crate::sys::account::{self, Account};

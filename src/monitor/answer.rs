@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::accounts::{Found, LookUp};
 use super::logins::{LoginId, Who};
+use super::talk::Talk;
 use super::{Monitor, token};
 use crate::channel::gate::{Connection, Order, Question};
 use crate::credential::hash::{self, Against};
@@ -20,10 +21,8 @@ use crate::refusal::{Cause, Refusal};
 use crate::secret;
 use crate::sys::socket;
 use crate::wire::answer::{Answer, Reference};
-use crate::wire::noise::Keys;
 use crate::wire::record::{self, Kind};
 use crate::wire::request::{Command, Service};
-use crate::wire::seal::{Opener, Sealer};
 use crate::wire::{Malformed, limits};
 
 /// A stranger, as far as the monitor knows him.
@@ -45,39 +44,6 @@ pub(super) struct Asked {
     talk: Talk,
     encoding: Vec<u8>,
     length: usize,
-}
-
-/// A conversation that goes on after message 2.
-pub(super) struct Talk {
-    pub(super) keys: Keys,
-    pub(super) sealer: Sealer,
-    pub(super) opener: Opener,
-}
-
-impl Talk {
-    /// A conversation with the keys of message 2.
-    pub(super) fn new(keys: Keys) -> Result<Self, Malformed> {
-        Ok(Self {
-            sealer: Sealer::new(keys.suite, &keys.to_client)?,
-            opener: Opener::new(keys.suite, &keys.to_server)?,
-            keys,
-        })
-    }
-
-    /// The record that carries this to the peer.
-    pub(super) fn seal(&mut self, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
-        let mut text = payload.to_vec();
-        let tag = self.sealer.seal(&mut text)?;
-        text.extend_from_slice(&tag);
-        record::compose(Kind::Sealed, &text)
-    }
-
-    /// The keys with their counters, for whoever goes on with them.
-    pub(super) fn into_keys(mut self) -> Keys {
-        self.keys.to_client.counter = self.sealer.counter();
-        self.keys.to_server.counter = self.opener.counter();
-        self.keys
-    }
 }
 
 /// How the connection will be told that it is accepted.

@@ -9,11 +9,12 @@ use std::time::Instant;
 use nix::unistd::{Pid, pipe2};
 
 use super::Monitor;
-use super::answer::{Halt, Stranger, Talk};
+use super::answer::{Halt, Stranger};
 use super::logins::{Alone, Login, LoginId, Stage, Who};
 use super::sessions::{Leader, Whose};
 use crate::channel::gate::{Connection, Order};
-use crate::channel::login::{self as worker, Begin, Known, Launch, Started, Task, Word};
+use crate::channel::login::Order as ToWorker;
+use crate::channel::login::{Begin, Known, Launch, Started, Task, Word};
 use crate::channel::relay::Session;
 use crate::channel::{Channel, Incoming};
 use crate::log::Level;
@@ -22,12 +23,12 @@ use crate::refusal::{Cause, Refusal};
 use crate::service::gui;
 use crate::sys::account::Account;
 use crate::sys::socket;
+use crate::wire::Malformed;
 use crate::wire::answer::Answer;
 use crate::wire::noise::Keys;
 use crate::wire::prompt::{Answers, Text};
 use crate::wire::record::{self, Kind};
 use crate::wire::stream::End;
-use crate::wire::Malformed;
 
 impl Monitor {
     /// A request for an application: it waits for its turn with PAM.
@@ -60,7 +61,10 @@ impl Monitor {
         if let Some(why) = self.cannot_start() {
             return refuse(why);
         }
-        self.step("login", &[("connection", &connection), ("user", &begin.user)]);
+        self.step(
+            "login",
+            &[("connection", &connection), ("user", &begin.user)],
+        );
         let until = now + self.settings.login.time;
         let login = Login::new(connection, peer, who, socket, begin, until);
         let id = self.logins.add(login);
@@ -70,7 +74,7 @@ impl Monitor {
     }
 
     /// Whoever waits for PAM gets his turn, as long as there are any.
-    fn give_turns(&mut self, now: Instant) {
+    pub(super) fn give_turns(&mut self, now: Instant) {
         let (most, check) = (self.settings.login.checks, self.settings.login.check);
         loop {
             let registry = self.poll.registry();
@@ -139,7 +143,10 @@ impl Monitor {
         login.stage = Stage::Prompted(prompts);
         let left = login.until.saturating_duration_since(now).as_secs().max(1);
         let seconds = u32::try_from(left).unwrap_or(u32::MAX);
-        self.step("prompt", &[("connection", &connection), ("prompts", &prompts)]);
+        self.step(
+            "prompt",
+            &[("connection", &connection), ("prompts", &prompts)],
+        );
         self.tell_gate(Order::Prompt(connection, seconds, &record).encode());
         Ok(())
     }
@@ -155,7 +162,10 @@ impl Monitor {
             return Ok(());
         };
         let (Stage::Prompted(expected), Some(talk)) = (&login.stage, &mut login.talk) else {
-            return Err(Halt::Closed("answers that nobody asked for", Some(login.peer)));
+            return Err(Halt::Closed(
+                "answers that nobody asked for",
+                Some(login.peer),
+            ));
         };
         let peer = login.peer;
         let refuse = |m: Malformed| Halt::from(Refusal::new(Cause::Handshake, m).of(peer));
@@ -163,7 +173,7 @@ impl Monitor {
         let mut body = zeroize::Zeroizing::new(envelope.content.to_vec());
         let text = talk.opener.open(&mut body).map_err(refuse)?;
         let answers = Answers::decode(text, *expected).map_err(refuse)?;
-        login.stage = Stage::Queued(worker::Order::Answers(answers.all().to_vec()));
+        login.stage = Stage::Queued(ToWorker::Answers(answers.all().to_vec()));
         self.give_turns(now);
         Ok(())
     }
@@ -188,11 +198,15 @@ impl Monitor {
                 policy::check_account(&proven, &account).map_err(|r| r.of(peer))?;
                 Caller::Host(proven, account)
             }
-            None => return Err(Halt::Closed("a worker that knows somebody twice", Some(peer))),
+            None => {
+                return Err(Halt::Closed(
+                    "a worker that knows somebody twice",
+                    Some(peer),
+                ));
+            }
         };
-        let granted =
-            policy::grant_application(caller, &known.groups, &self.settings.gui, serves)
-                .map_err(|r| r.of(peer))?;
+        let granted = policy::grant_application(caller, &known.groups, &self.settings.gui, serves)
+            .map_err(|r| r.of(peer))?;
         // A module may have made him another, whose session it is then.
         login.begin.user.clone_from(&granted.to().account().name);
         let application = gui::prepare(&granted, &self.settings.exec.path)?;
@@ -211,7 +225,9 @@ impl Monitor {
         if login.launch(launch, streams.its) {
             Ok(())
         } else {
-            Err(Refusal::new(Cause::System, "the login worker died").of(peer).into())
+            Err(Refusal::new(Cause::System, "the login worker died")
+                .of(peer)
+                .into())
         }
     }
 
@@ -243,7 +259,11 @@ impl Monitor {
         };
         self.strangers.remove(&connection);
         self.tell_gate(Order::Taken(connection).encode());
-        let leader = if detach { Leader::Nobody } else { Leader::Workers(pid) };
+        let leader = if detach {
+            Leader::Nobody
+        } else {
+            Leader::Workers(pid)
+        };
         let handed = accepted
             .map_err(|m| crate::fault::Fault::new(m.to_string()))
             .and_then(|(answer, keys)| {
@@ -260,7 +280,10 @@ impl Monitor {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "each goes to the relay, or to the table")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each goes to the relay, or to the table"
+    )]
     fn hand_login_over(
         &mut self,
         granted: &Granted<Gui, Caller>,
@@ -283,8 +306,12 @@ impl Monitor {
             linger,
         };
         let registry = self.poll.registry();
-        self.sessions.add(registry, whose(granted), leader, ours, now)?;
-        self.tell_relay(session.encode(), vec![socket, theirs, stdin, stdout, stderr]);
+        self.sessions
+            .add(registry, whose(granted), leader, ours, now)?;
+        self.tell_relay(
+            session.encode(),
+            vec![socket, theirs, stdin, stdout, stderr],
+        );
         Ok(())
     }
 
@@ -306,134 +333,6 @@ impl Monitor {
                 ("detached", &service.detach),
             ],
         );
-    }
-
-    // ---- the end ----
-
-    /// An application has ended, which its worker waits to reap.
-    fn application_ended(&mut self, id: LoginId, end: End, now: Instant) {
-        let Some(login) = self.logins.get(id) else {
-            return;
-        };
-        let stage = std::mem::replace(&mut login.stage, Stage::Over);
-        if let Stage::Running(session, _) = stage {
-            let finished = self.sessions.told(session, end, now);
-            self.log_end(finished);
-        }
-        if let Some(login) = self.logins.get(id) {
-            login.tell(&worker::Order::Reap, Vec::new());
-        }
-    }
-
-    /// A worker has ended. One that should not have leaves a PAM session open, which
-    /// another must close, and an application, which is hung up.
-    fn worker_ended(&mut self, id: LoginId, now: Instant) {
-        let words = "the login worker died";
-        let Some((mut login, pid)) = self.logins.remove(id) else {
-            return;
-        };
-        self.corpses.extend(pid);
-        self.corpses.retain(|pid| !crate::sys::process::reap(*pid));
-        if login.is_heir() {
-            return;
-        }
-        let variables = match std::mem::replace(&mut login.stage, Stage::Over) {
-            Stage::Over => return,
-            Stage::Queued(_) | Stage::Checking | Stage::Prompted(_) => None,
-            Stage::Launching(..) => Some(Vec::new()),
-            Stage::Detached(_, variables) => Some(variables),
-            Stage::Running(session, variables) => {
-                let kill_after = self.settings.exec.hup_to_kill;
-                let finished = self.sessions.orphaned(session, kill_after, now);
-                self.log_end(finished);
-                Some(variables)
-            }
-        };
-        let user = &login.begin.user;
-        self.log
-            .say(Level::Error, "lost", &[("process", &"login"), ("user", user)]);
-        if let Some(connection) = login.connection {
-            let refusal = Refusal::new(Cause::Login, words).of(login.peer);
-            self.refuse(connection, &refusal);
-        }
-        if let Some(variables) = variables {
-            self.close_pam_session(login.peer, login.begin, variables, now);
-        }
-    }
-
-    /// Has another worker close the PAM session of one that died.
-    fn close_pam_session(
-        &mut self,
-        peer: std::net::IpAddr,
-        begin: Begin,
-        variables: Vec<std::ffi::CString>,
-        now: Instant,
-    ) {
-        let begin = Begin {
-            task: Task::CloseOnly(variables),
-            ..begin
-        };
-        let until = now + self.settings.login.time;
-        self.logins.add(Login::heir(peer, begin, until));
-        self.give_turns(now);
-    }
-
-    /// Hangs up what a login has started, by ending its worker's line: the worker does
-    /// the rest.
-    fn hang_up_login(&mut self, id: LoginId) {
-        if let Some((_, pid)) = self.logins.remove(id) {
-            self.corpses.extend(pid);
-        }
-    }
-
-    /// Refuses a login. A worker that works is killed; one that waits for us, or has
-    /// said no, ends its transaction by itself when its line ends.
-    fn refuse_login(&mut self, id: LoginId, cause: Cause, words: &str) {
-        let Some(login) = self.logins.get(id) else {
-            return;
-        };
-        let (connection, peer) = (login.connection.take(), login.peer);
-        let works = login.late.is_some();
-        // It is in the midst of opening the PAM session.
-        let left_open = (works && matches!(login.stage, Stage::Launching(..)))
-            .then(|| login.begin.clone());
-        if works {
-            self.logins.kill(id);
-        }
-        if let Some((_, pid)) = self.logins.remove(id) {
-            self.corpses.extend(pid);
-        }
-        if let Some(connection) = connection {
-            self.refuse(connection, &Refusal::new(cause, words).of(peer));
-        }
-        if let Some(begin) = left_open {
-            self.close_pam_session(peer, begin, Vec::new(), Instant::now());
-        }
-    }
-
-    /// A stranger has left, or was refused, in the middle of his login.
-    pub(super) fn abandon_login(&mut self, id: LoginId) {
-        let Some(login) = self.logins.get(id) else {
-            return;
-        };
-        login.connection = None;
-        // What is being started will be hung up once its worker says that it runs.
-        if !matches!(login.stage, Stage::Launching(..)) {
-            self.logins.kill(id);
-            if let Some((_, pid)) = self.logins.remove(id) {
-                self.corpses.extend(pid);
-            }
-            self.give_turns(Instant::now());
-        }
-    }
-
-    /// Logins whose time is over.
-    pub(super) fn tend_logins(&mut self, now: Instant) {
-        for id in self.logins.late(now) {
-            self.refuse_login(id, Cause::Login, "PAM did not answer in time: does a module hang?");
-        }
-        self.logins.tend_detached(now);
-        self.give_turns(now);
     }
 }
 
@@ -465,42 +364,4 @@ fn nothing() -> Result<[OwnedFd; 3], crate::fault::Fault> {
     let (stdout, _) = pipe2(flags)?;
     let (stderr, _) = pipe2(flags)?;
     Ok([stdin, stdout, stderr])
-}
-
-impl Login {
-    /// The next record to the peer, with this answer: message 2, or a sealed one.
-    fn say(&mut self, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
-        if let Some(talk) = &mut self.talk {
-            return talk.seal(payload);
-        }
-        let made = match &mut self.who {
-            Some(Who::Claimant(claimant)) => claimant.message_2(payload),
-            Some(Who::Host(proven, _)) => proven.message_2(payload),
-            None => Err(Malformed("message 2 of nobody")),
-        };
-        let (message, keys) = made?;
-        self.talk = Some(Box::new(Talk::new(keys)?));
-        record::compose(Kind::Answer, &message)
-    }
-
-    /// The record that accepts, and the keys that the relay goes on with.
-    fn accept(
-        &mut self,
-        granted: &mut Granted<Gui, Caller>,
-        texts: Vec<Text>,
-    ) -> Result<(Vec<u8>, Keys), Malformed> {
-        let texts: Vec<Text> = texts.into_iter().filter(|t| !t.style.is_prompt()).collect();
-        let proof = granted.to().server_proof();
-        let payload = Answer::Accept { proof, texts }.encode()?;
-        match self.talk.take() {
-            None => {
-                let (message, keys) = granted.to_mut().message_2(&payload)?;
-                Ok((record::compose(Kind::Answer, &message)?, keys))
-            }
-            Some(mut talk) => {
-                let record = talk.seal(&payload)?;
-                Ok((record, talk.into_keys()))
-            }
-        }
-    }
 }

@@ -17,7 +17,7 @@ use mio::{Interest, Registry};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::answer::Talk;
+use super::talk::Talk;
 use super::token;
 use crate::channel::Channel;
 use crate::channel::gate::Connection;
@@ -217,7 +217,9 @@ impl Logins {
         let queued = self.all.iter();
         let queued = queued.filter(|(_, l)| matches!(l.stage, Stage::Queued(_)));
         let first = queued.map(|(id, l)| (turns(l.peer), *id)).min();
-        first.filter(|(turns, _)| *turns < for_one).map(|(_, id)| id)
+        first
+            .filter(|(turns, _)| *turns < for_one)
+            .map(|(_, id)| id)
     }
 
     /// Gives the next one his turn, if there is one to be had: his worker is started, or
@@ -245,7 +247,10 @@ impl Logins {
     /// When something must be done at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let late = self.all.values().filter_map(|l| l.late);
-        let waiting = self.all.values().filter(|l| matches!(l.stage, Stage::Queued(_)));
+        let waiting = self
+            .all
+            .values()
+            .filter(|l| matches!(l.stage, Stage::Queued(_)));
         let alone = self.all.values().filter_map(Login::kill_at);
         late.chain(waiting.map(|l| l.until)).chain(alone).min()
     }

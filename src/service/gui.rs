@@ -58,10 +58,7 @@ pub fn prepare(granted: &Granted<Gui, Caller>, path: &str) -> Result<Application
         fixed.push(pair(name, value.as_bytes())?);
     }
     let host = to.host().map(|h| h.name.as_str());
-    let of_host = [
-        ("COS_HOST", host),
-        ("COS_USER", host.map(|_| caller_user)),
-    ];
+    let of_host = [("COS_HOST", host), ("COS_USER", host.map(|_| caller_user))];
     let ours = [
         ("HOME", account.home.as_os_str().as_bytes()),
         ("USER", account.name.as_bytes()),
@@ -93,7 +90,11 @@ impl Streams {
         let failed = |e: nix::errno::Errno| Refusal::new(Cause::System, e);
         if detach {
             let null = || open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
-            let its = [null().map_err(failed)?, null().map_err(failed)?, null().map_err(failed)?];
+            let its = [
+                null().map_err(failed)?,
+                null().map_err(failed)?,
+                null().map_err(failed)?,
+            ];
             return Ok(Self { ours: None, its });
         }
         let (its_stdin, stdin) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;

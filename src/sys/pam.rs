@@ -113,9 +113,8 @@ impl Pam {
         let mut handle = std::ptr::null_mut();
         // SAFETY: both strings end with NUL; PAM copies them and the structure, whose
         // pointer lives until `drop`.
-        let code = unsafe {
-            ffi::pam_start(service.as_ptr(), user.as_ptr(), &conversation, &mut handle)
-        };
+        let code =
+            unsafe { ffi::pam_start(service.as_ptr(), user.as_ptr(), &conversation, &mut handle) };
         let mut pam = Self {
             handle,
             last: code,
@@ -284,7 +283,9 @@ impl Pam {
             format!("PAM error {code}")
         } else {
             // SAFETY: not null, and it ends with NUL.
-            unsafe { CStr::from_ptr(words) }.to_string_lossy().into_owned()
+            unsafe { CStr::from_ptr(words) }
+                .to_string_lossy()
+                .into_owned()
         };
         Err(Failure { code, words })
     }

@@ -1,0 +1,82 @@
+//! The monitor's own conversation with a stranger, from message 2 until the relay has
+//! the keys: the rest of a long command, or PAM's prompts and the answers to them.
+
+use super::logins::{Login, Who};
+use crate::policy::{Caller, Granted, Gui};
+use crate::wire::Malformed;
+use crate::wire::answer::Answer;
+use crate::wire::noise::Keys;
+use crate::wire::prompt::Text;
+use crate::wire::record::{self, Kind};
+use crate::wire::seal::{Opener, Sealer};
+
+/// A conversation that goes on after message 2.
+pub(super) struct Talk {
+    keys: Keys,
+    sealer: Sealer,
+    pub(super) opener: Opener,
+}
+
+impl Talk {
+    /// A conversation with the keys of message 2.
+    pub(super) fn new(keys: Keys) -> Result<Self, Malformed> {
+        Ok(Self {
+            sealer: Sealer::new(keys.suite, &keys.to_client)?,
+            opener: Opener::new(keys.suite, &keys.to_server)?,
+            keys,
+        })
+    }
+
+    /// The record that carries this to the peer.
+    pub(super) fn seal(&mut self, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
+        let mut text = payload.to_vec();
+        let tag = self.sealer.seal(&mut text)?;
+        text.extend_from_slice(&tag);
+        record::compose(Kind::Sealed, &text)
+    }
+
+    /// The keys with their counters, for whoever goes on with them.
+    pub(super) fn into_keys(mut self) -> Keys {
+        self.keys.to_client.counter = self.sealer.counter();
+        self.keys.to_server.counter = self.opener.counter();
+        self.keys
+    }
+}
+
+impl Login {
+    /// The next record to the peer, with this answer: message 2, or a sealed one.
+    pub(super) fn say(&mut self, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
+        if let Some(talk) = &mut self.talk {
+            return talk.seal(payload);
+        }
+        let made = match &mut self.who {
+            Some(Who::Claimant(claimant)) => claimant.message_2(payload),
+            Some(Who::Host(proven, _)) => proven.message_2(payload),
+            None => Err(Malformed("message 2 of nobody")),
+        };
+        let (message, keys) = made?;
+        self.talk = Some(Box::new(Talk::new(keys)?));
+        record::compose(Kind::Answer, &message)
+    }
+
+    /// The record that accepts, and the keys that the relay goes on with.
+    pub(super) fn accept(
+        &mut self,
+        granted: &mut Granted<Gui, Caller>,
+        texts: Vec<Text>,
+    ) -> Result<(Vec<u8>, Keys), Malformed> {
+        let texts: Vec<Text> = texts.into_iter().filter(|t| !t.style.is_prompt()).collect();
+        let proof = granted.to().server_proof();
+        let payload = Answer::Accept { proof, texts }.encode()?;
+        match self.talk.take() {
+            None => {
+                let (message, keys) = granted.to_mut().message_2(&payload)?;
+                Ok((record::compose(Kind::Answer, &message)?, keys))
+            }
+            Some(mut talk) => {
+                let record = talk.seal(&payload)?;
+                Ok((record, talk.into_keys()))
+            }
+        }
+    }
+}
