@@ -74,7 +74,9 @@ impl Machine {
     fn new(name: &str, user: u32, installs: bool) -> Self {
         let machine = Self(folder(name));
         let here = machine.0.display();
-        for tool in ["sh", "sed", "sort", "dirname", "chmod", "rm", "cp"] {
+        for tool in [
+            "sh", "sed", "sort", "dirname", "chmod", "rm", "cp", "find", "grep",
+        ] {
             let real = std::env::split_paths("/usr/bin:/bin").map(|d| d.join(tool));
             let real = real.into_iter().find(|p| p.exists()).unwrap();
             std::os::unix::fs::symlink(real, machine.0.join(tool)).unwrap();

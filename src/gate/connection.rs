@@ -35,6 +35,8 @@ pub(super) enum Stage {
     Prompted,
     /// The monitor decides; nothing is due from the peer.
     Asking,
+    /// PAM checks the peer's answers; nothing is due from him.
+    Checking,
     /// Refused; the answer leaves at its time.
     Parked,
     /// The refusal is out; the peer should hang up.
@@ -48,7 +50,7 @@ impl Stage {
             Self::Accepted => Some(Kind::Hello),
             Self::Greeted => Some(Kind::ClientHello),
             Self::Asked | Self::Prompted => Some(Kind::Sealed),
-            Self::Asking | Self::Parked | Self::Leaving => None,
+            Self::Asking | Self::Checking | Self::Parked | Self::Leaving => None,
         }
     }
 
@@ -58,7 +60,7 @@ impl Stage {
             Self::Accepted => Some(Complaint::SilentHello),
             Self::Greeted | Self::Asked => Some(Complaint::SilentHandshake),
             Self::Prompted => Some(Complaint::SilentLogin),
-            Self::Asking | Self::Parked | Self::Leaving => None,
+            Self::Asking | Self::Checking | Self::Parked | Self::Leaving => None,
         }
     }
 
@@ -66,7 +68,7 @@ impl Stage {
     /// and we wait for the peer, be it only to hang up, or have refused it. What
     /// waits for the monitor's word goes on.
     pub(super) const fn may_be_evicted(self) -> bool {
-        !matches!(self, Self::Asking)
+        !matches!(self, Self::Asking | Self::Checking)
     }
 }
 
@@ -206,11 +208,15 @@ impl Stranger {
     }
 
     /// While nothing is due. Until the monitor has decided nothing is read at
-    /// all, because the next byte may be the relay's; after a refusal the peer
-    /// may only hang up.
+    /// all, because the next byte may be the relay's: but who hangs up is noticed,
+    /// and keeps no turn with PAM. After a refusal the peer may only hang up.
     fn read_undue(&self) -> Came {
-        if self.stage == Stage::Asking {
-            return Came::Nothing;
+        if matches!(self.stage, Stage::Asking | Stage::Checking) {
+            return if socket::has_hung_up(self.socket.as_fd()) {
+                Came::Left
+            } else {
+                Came::Nothing
+            };
         }
         let mut bytes = [0; 64];
         match read(&self.socket, &mut bytes) {

@@ -220,6 +220,10 @@ impl Hall {
         match stranger.read() {
             Came::Nothing => Ok(()),
             Came::Record(record) => self.ask_about(connection, &record, now),
+            // Whoever guesses and does not wait for the answer has guessed all the same.
+            Came::Left if stranger.stage == Stage::Checking => {
+                self.turn_out(connection, Complaint::Left, now)
+            }
             Came::Left if stranger.stage.due().is_none() => self.forget(connection),
             Came::Left if stranger.has_spoken() => self.turn_out(connection, Complaint::Left, now),
             // A port scan, a probe: nothing to say in the log.
@@ -270,13 +274,16 @@ impl Hall {
                 self.ask(&Question::Sealed(connection, record), Vec::new())
             }
             Stage::Prompted => {
+                stranger.stage = Stage::Checking;
                 // The refusal of a login leaves at a multiple of the interval after its
                 // last answer.
                 stranger.asked_at = now;
                 self.postpone(connection, now + VERDICT);
-                self.ask(&Question::Sealed(connection, record), Vec::new())
+                self.ask(&Question::Sealed(connection, record), Vec::new())?;
+                // He may have hung up with it, and an edge comes once.
+                self.stranger_is_ready(connection, now)
             }
-            Stage::Asking | Stage::Parked | Stage::Leaving => Ok(()),
+            Stage::Asking | Stage::Checking | Stage::Parked | Stage::Leaving => Ok(()),
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! `Claimant` or `Proven` → (PAM, in a worker) → `Caller` → `Granted` → running.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use nix::unistd::{Pid, pipe2};
@@ -54,6 +54,9 @@ impl Monitor {
             groups: self.settings.gui.groups(),
             limits: self.inherited,
         };
+        if socket::has_hung_up(socket.as_fd()) {
+            return Err(Halt::Closed("the peer has left", Some(peer)));
+        }
         let refuse = |words: &str| Err(Refusal::new(Cause::Busy, words).of(peer).into());
         if self.logins.under_way() >= self.settings.login.waiting {
             return refuse("too many logins under way");
@@ -267,7 +270,7 @@ impl Monitor {
         let handed = accepted
             .map_err(|m| crate::fault::Fault::new(m.to_string()))
             .and_then(|(answer, keys)| {
-                let answer = socket::send_now(std::os::fd::AsFd::as_fd(&socket), answer);
+                let answer = socket::send_now(socket.as_fd(), answer);
                 self.hand_login_over(&granted, leader, streams, socket, answer, keys, now)
             });
         if let Err(e) = handed {

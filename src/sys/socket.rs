@@ -105,6 +105,17 @@ pub fn has_bytes(fd: BorrowedFd<'_>) -> bool {
     matches!(recv(fd.as_raw_fd(), &mut [0], flags), Ok(n) if n > 0)
 }
 
+/// Whether the peer has hung up and nothing of his waits to be read.
+pub fn has_hung_up(fd: BorrowedFd<'_>) -> bool {
+    use nix::errno::Errno;
+    use nix::sys::socket::{MsgFlags, recv};
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    match recv(fd.as_raw_fd(), &mut [0], flags) {
+        Ok(n) => n == 0,
+        Err(e) => !matches!(e, Errno::EAGAIN | Errno::EINTR),
+    }
+}
+
 /// Sends what a socket takes at once; what it did not take. A peer that is gone
 /// is found out by whoever sends the rest, or reads.
 pub fn send_now(fd: BorrowedFd<'_>, mut bytes: Vec<u8>) -> Vec<u8> {

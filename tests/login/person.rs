@@ -130,15 +130,7 @@ impl Talk {
 
     /// Answers, and takes what comes then.
     pub fn answer(mut self, answers: &[&str]) -> Said {
-        let answers = answers
-            .iter()
-            .map(|a| Zeroizing::new(a.as_bytes().to_vec()));
-        let mut content = Answers::new(answers.collect()).unwrap().encode().unwrap();
-        let tag = self.sealer.seal(&mut content).unwrap();
-        content.extend_from_slice(&tag);
-        let record = record::compose(Kind::Sealed, &content).unwrap();
-        self.answered = Instant::now();
-        self.stranger.send(&record);
+        self.send(answers);
         let record = self.stranger.record().expect("neither yes nor no");
         let after = self.answered.elapsed();
         self.shape.push(shape(&record));
@@ -154,6 +146,21 @@ impl Talk {
             Answer::Accept { texts, .. } => Said::Accepted(texts),
             Answer::SendCommand => panic!("it asks for a command"),
         }
+    }
+}
+
+impl Talk {
+    /// Answers, and waits for nothing.
+    pub fn send(&mut self, answers: &[&str]) {
+        let answers = answers
+            .iter()
+            .map(|a| Zeroizing::new(a.as_bytes().to_vec()));
+        let mut content = Answers::new(answers.collect()).unwrap().encode().unwrap();
+        let tag = self.sealer.seal(&mut content).unwrap();
+        content.extend_from_slice(&tag);
+        let record = record::compose(Kind::Sealed, &content).unwrap();
+        self.answered = Instant::now();
+        self.stranger.send(&record);
     }
 }
 

@@ -210,3 +210,35 @@ fn the_turn_of_one_that_hangs_is_anothers() {
         ended.err
     );
 }
+
+#[test]
+fn the_turn_of_one_who_leaves_is_anothers_at_once() {
+    if !needs_root() {
+        return;
+    }
+    // Only bob's login hangs, longer than a test may take, and it has the only turn.
+    let unless = "auth [success=1 default=ignore] pam_succeed_if.so quiet user != bob";
+    let hang = format!("{unless}\nauth required BARE hang");
+    // Before anything is asked, and after his answer.
+    for (before, after) in [(&*hang, ""), ("", &*hang)] {
+        let plan = Plan {
+            settings: "[login]\nchecks = 1\ncheck = 100\n",
+            ..Plan::around(before, after)
+        };
+        let l = Logins {
+            d: daemon::Daemon::start_in(plan.folder(), &["-d"]),
+        };
+        if after.is_empty() {
+            let mut bob = l.gui("bob", "secret\n", &[], &["hello"]).spawn().unwrap();
+            l.d.log.wait("user=bob");
+            bob.kill().unwrap();
+            bob.wait().unwrap();
+        } else {
+            let mut bob = Person::new(&l.d, "bob", "hello").ask();
+            bob.send(&[PASSWORD]);
+            drop(bob);
+            l.d.log.wait("cause=left");
+        }
+        assert_eq!(l.alice_says(&["hello"]), ["hello"]);
+    }
+}

@@ -74,6 +74,11 @@ pub(super) fn template() -> String {
             );
         }
     }
+    out.push_str(
+        "\n# Applications that people may start by `cos gui`, a table each; without one nobody logs\n\
+         # in. They need PAM's file, /etc/pam.d/cosserver. cosserver.toml(5) has every key.\n\
+         # [gui.xterm]\n# command = [\"/usr/bin/xterm\"]\n# users = [\"alice\", \"@staff\"]\n",
+    );
     out
 }
 
