@@ -18,8 +18,11 @@
 )]
 
 mod daemon;
+mod login;
 #[path = "gatekeeper/taken.rs"]
 mod taken;
+#[path = "login/taken_over.rs"]
+mod taken_over;
 
 use std::fs;
 use std::io::Read;

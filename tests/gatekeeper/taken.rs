@@ -121,10 +121,19 @@ impl Taken {
 
     /// A connection with both its ends: ours as if it had been accepted.
     pub fn stranger(&self, from: &str) -> (TcpStream, OwnedFd) {
-        let port = self.listener.local_addr().unwrap().port();
-        let theirs = Stranger::from_address(from.parse().unwrap(), port).socket;
+        let theirs = Stranger::from_address(from.parse().unwrap(), self.port()).socket;
         let (ours, _) = self.listener.accept().unwrap();
         (theirs, ours.into())
+    }
+
+    /// Where a client finds us in the gate's place.
+    pub fn port(&self) -> u16 {
+        self.listener.local_addr().unwrap().port()
+    }
+
+    /// The next client.
+    pub fn accept(&self) -> TcpStream {
+        self.listener.accept().unwrap().0
     }
 
     /// Has the monitor decide on a ClientHello that came from an address; the peer.

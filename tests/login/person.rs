@@ -21,7 +21,7 @@ use crate::daemon::hostile::{Caller, Stranger};
 pub struct Person {
     machine: KeyPair,
     host: PublicKey,
-    port: u16,
+    pub port: u16,
     /// The address he comes from.
     pub from: IpAddr,
     pub user: String,

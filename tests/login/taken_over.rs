@@ -1,0 +1,173 @@
+//! A gate taken over in the midst of logins: what it sees of them, and what it can do
+//! with what it carries.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::thread::JoinHandle;
+
+use cosserver::channel::gate::{Connection, Order, Question};
+
+use crate::daemon::{children, needs_root};
+use crate::login::person::{Person, Said};
+use crate::login::{Logins, PASSWORD};
+use crate::taken::Taken;
+
+/// A login that goes through our hands; its person has been prompted, and has answered.
+struct Carried {
+    c: Connection,
+    socket: TcpStream,
+    client_hello: Vec<u8>,
+    /// The answers.
+    sealed: Vec<u8>,
+    person: JoinHandle<Said>,
+    /// Every byte that went by, and what the monitor ordered.
+    seen: Vec<u8>,
+}
+
+impl Carried {
+    fn begin(l: &Logins, taken: &mut Taken, user: &str) -> Self {
+        let mut person = Person::new(&l.d, user, "hello");
+        person.port = taken.port();
+        let person = std::thread::spawn(move || person.ask().answer(&[PASSWORD]));
+        let mut socket = taken.accept();
+        let c = taken.number();
+        let hello = record(&mut socket);
+        let server_hello = taken.greet_as(c, &hello).unwrap();
+        socket.write_all(&server_hello).unwrap();
+        let client_hello = record(&mut socket);
+        let copy = OwnedFd::from(socket.try_clone().unwrap());
+        taken.ask(&Question::ClientHello(c, &client_hello), vec![copy]);
+        let order = taken.order();
+        let Some(Order::Prompt(to, _, prompt)) = Order::decode(&order) else {
+            panic!("no prompt");
+        };
+        assert_eq!(to, c);
+        socket.write_all(prompt).unwrap();
+        let sealed = record(&mut socket);
+        let seen = [&hello, &server_hello, &client_hello, &order, &sealed];
+        let seen = seen.map(Vec::as_slice).concat();
+        Self {
+            c,
+            socket,
+            client_hello,
+            sealed,
+            person,
+            seen,
+        }
+    }
+
+    /// The answers go where they belong, and he is in.
+    fn let_in(self, taken: &mut Taken) -> Vec<u8> {
+        taken.ask(&Question::Sealed(self.c, &self.sealed), vec![]);
+        let order = taken.order();
+        assert_eq!(Order::decode(&order), Some(Order::Taken(self.c)));
+        drop(self.socket);
+        assert!(matches!(self.person.join().unwrap(), Said::Accepted(_)));
+        [self.seen, order].concat()
+    }
+
+    /// He is refused, or hears nothing more.
+    fn gives_up(self) {
+        drop(self.socket);
+        assert!(self.person.join().is_err(), "his connection was cut");
+    }
+}
+
+fn record(socket: &mut TcpStream) -> Vec<u8> {
+    let mut record = vec![0; 2];
+    socket.read_exact(&mut record).unwrap();
+    let length = u16::from_be_bytes([record[0], record[1]]);
+    record.resize(2 + usize::from(length), 0);
+    socket.read_exact(&mut record[2..]).unwrap();
+    record
+}
+
+fn has(seen: &[u8], what: &str) -> bool {
+    seen.windows(what.len()).any(|w| w == what.as_bytes())
+}
+
+#[test]
+fn it_sees_no_password_no_user_and_no_application() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let mut taken = Taken::from(&l.d);
+    let seen = Carried::begin(&l, &mut taken, "alice").let_in(&mut taken);
+    for what in [PASSWORD, "alice", "hello", "Password", "tester"] {
+        assert!(!has(&seen, what), "{what} went by in the clear");
+    }
+    // What would have been found, had it been there.
+    assert!(has(&seen, "COSs"));
+}
+
+#[test]
+fn answers_count_once_and_for_their_own_connection_alone() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let mut taken = Taken::from(&l.d);
+    let alice = Carried::begin(&l, &mut taken, "alice");
+    let bob = Carried::begin(&l, &mut taken, "bob");
+    // Alice's answers as bob's: his login is over.
+    taken.ask(&Question::Sealed(bob.c, &alice.sealed), vec![]);
+    taken.denied(&l.d, bob.c, "handshake");
+    // Too late for his own.
+    taken.ask(&Question::Sealed(bob.c, &bob.sealed), vec![]);
+    let (c, sealed) = (alice.c, alice.sealed.clone());
+    alice.let_in(&mut taken);
+    bob.gives_up();
+    // Once more, for what runs: nobody hears it.
+    taken.ask(&Question::Sealed(c, &sealed), vec![]);
+    taken.greet();
+    assert_eq!(l.d.log.count("login session="), 1);
+    assert_eq!(l.noted("opened"), 1);
+
+    // Twice at once: the second are answers that nobody asked for.
+    let alice = Carried::begin(&l, &mut taken, "alice");
+    for _ in 0..2 {
+        taken.ask(&Question::Sealed(alice.c, &alice.sealed), vec![]);
+    }
+    taken.closed(alice.c, "answers that nobody asked for");
+    alice.gives_up();
+    assert_eq!(l.d.log.count("login session="), 1);
+}
+
+#[test]
+fn a_login_that_was_carried_begins_no_other() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let mut taken = Taken::from(&l.d);
+    let alice = Carried::begin(&l, &mut taken, "alice");
+    let workers = children(l.d.pid()).len();
+    // Her request under another nonce, and changed under her own: another user, another
+    // application.
+    let mut changed: Vec<Vec<u8>> = (7..alice.client_hello.len())
+        .step_by(13)
+        .map(|at| {
+            let mut bytes = alice.client_hello.clone();
+            bytes[at] ^= 1;
+            bytes
+        })
+        .collect();
+    changed.push(alice.client_hello.clone());
+    for bytes in changed {
+        let (c, _) = taken.greet();
+        let _peer = taken.submit(c, &bytes, "127.0.0.1");
+        taken.denied(&l.d, c, "handshake");
+    }
+    // And her connection's number once more.
+    let copy = OwnedFd::from(alice.socket.try_clone().unwrap());
+    taken.ask(
+        &Question::ClientHello(alice.c, &alice.client_hello),
+        vec![copy],
+    );
+    taken.closed(alice.c, "a ClientHello out of turn");
+    alice.gives_up();
+    assert!(children(l.d.pid()).len() <= workers, "another worker");
+    assert_eq!(l.d.log.count("login session="), 0);
+}
