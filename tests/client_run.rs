@@ -115,6 +115,9 @@ fn a_long_command_follows_its_digest() {
     socket
         .write_all(&record::compose(Kind::Sealed, &text).unwrap())
         .unwrap();
+    // The conversation is over: both go on under the next keys.
+    sealer.rekey().unwrap();
+    opener.rekey().unwrap();
     let mut session = client_host::Session::new(socket, &keys);
     (session.sealer, session.opener) = (sealer, opener);
     session.expect(&Said::Eof);

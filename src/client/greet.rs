@@ -182,6 +182,7 @@ impl<'a> Greeted<'a> {
         let mut opener = Opener::new(keys.suite, &keys.to_client).map_err(ours)?;
         let mut answer = wire_answer::Answer::decode(&payload).map_err(theirs_is_wrong)?;
         let mut follows = question.follows.as_ref();
+        let mut talked = false;
         let proof = loop {
             match (&answer, &mut asker, follows.take()) {
                 (wire_answer::Answer::SendCommand, _, Some(rest)) => {
@@ -223,7 +224,13 @@ impl<'a> Greeted<'a> {
             };
             let text = opener.open(&mut sealed).map_err(theirs_is_wrong)?;
             answer = wire_answer::Answer::decode(text).map_err(theirs_is_wrong)?;
+            talked = true;
         };
+        if talked {
+            // Whoever goes on there cannot read what was said until now.
+            sealer.rekey().map_err(ours)?;
+            opener.rekey().map_err(ours)?;
+        }
         let right = match (expected, proof) {
             (Some(expected), Some(proof)) => same_bytes(&expected, &proof),
             (None, None) => true,

@@ -224,7 +224,7 @@ impl Monitor {
         let length = usize::try_from(length)
             .unwrap_or(usize::MAX)
             .min(limits::COMMAND);
-        let talk = Talk::new(keys)?;
+        let talk = Talk::new(&keys)?;
         let asked = Asked {
             proven,
             socket,

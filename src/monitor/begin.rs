@@ -122,6 +122,6 @@ fn accept(pending: &mut Pending) -> Result<(Vec<u8>, Keys), Malformed> {
             let (message, keys) = proven.message_2(&payload)?;
             Ok((record::compose(Kind::Answer, &message)?, keys))
         }
-        Acceptance::Talk(mut talk) => Ok((talk.seal(&payload)?, talk.into_keys())),
+        Acceptance::Talk(mut talk) => Ok((talk.seal(&payload)?, talk.into_keys()?)),
     }
 }

@@ -5,6 +5,7 @@ use super::logins::{Login, Who};
 use crate::policy::{Caller, Granted, Gui};
 use crate::wire::Malformed;
 use crate::wire::answer::Answer;
+use crate::wire::hello::Suite;
 use crate::wire::noise::Keys;
 use crate::wire::prompt::Text;
 use crate::wire::record::{self, Kind};
@@ -12,18 +13,18 @@ use crate::wire::seal::{Opener, Sealer};
 
 /// A conversation that goes on after message 2.
 pub(super) struct Talk {
-    keys: Keys,
+    suite: Suite,
     sealer: Sealer,
     pub(super) opener: Opener,
 }
 
 impl Talk {
     /// A conversation with the keys of message 2.
-    pub(super) fn new(keys: Keys) -> Result<Self, Malformed> {
+    pub(super) fn new(keys: &Keys) -> Result<Self, Malformed> {
         Ok(Self {
             sealer: Sealer::new(keys.suite, &keys.to_client)?,
             opener: Opener::new(keys.suite, &keys.to_server)?,
-            keys,
+            suite: keys.suite,
         })
     }
 
@@ -35,11 +36,14 @@ impl Talk {
         record::compose(Kind::Sealed, &text)
     }
 
-    /// The keys with their counters, for whoever goes on with them.
-    pub(super) fn into_keys(mut self) -> Keys {
-        self.keys.to_client.counter = self.sealer.counter();
-        self.keys.to_server.counter = self.opener.counter();
-        self.keys
+    /// The next keys with the counters as they stand, for whoever goes on: what was
+    /// said here, a password perhaps, cannot be read with them.
+    pub(super) fn into_keys(self) -> Result<Keys, Malformed> {
+        Ok(Keys {
+            suite: self.suite,
+            to_client: self.sealer.successor()?,
+            to_server: self.opener.successor()?,
+        })
     }
 }
 
@@ -55,7 +59,7 @@ impl Login {
             None => Err(Malformed("message 2 of nobody")),
         };
         let (message, keys) = made?;
-        self.talk = Some(Box::new(Talk::new(keys)?));
+        self.talk = Some(Box::new(Talk::new(&keys)?));
         record::compose(Kind::Answer, &message)
     }
 
@@ -75,7 +79,7 @@ impl Login {
             }
             Some(mut talk) => {
                 let record = talk.seal(&payload)?;
-                Ok((record, talk.into_keys()))
+                Ok((record, talk.into_keys()?))
             }
         }
     }

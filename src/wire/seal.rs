@@ -12,6 +12,7 @@ use super::hello::Suite;
 use super::noise::Direction;
 use super::stream::{self, Stream};
 use super::{Malformed, limits};
+use crate::secret::Secret;
 
 const UNUSABLE: Malformed = Malformed("a traffic key that cannot be used");
 const FORGED: Malformed = Malformed("a record that was changed, or not the one that is due");
@@ -68,8 +69,13 @@ impl State {
         Ok(nonce)
     }
 
-    /// Noise section 4.2: the first 32 bytes of 32 zeros sealed under nonce 2^64-1.
     fn rekey(&mut self) -> Result<(), Malformed> {
+        self.cipher = Cipher::new(self.cipher.suite, &*self.next_key()?)?;
+        Ok(())
+    }
+
+    /// Noise section 4.2: the first 32 bytes of 32 zeros sealed under nonce 2^64-1.
+    fn next_key(&self) -> Result<Zeroizing<[u8; 32]>, Malformed> {
         let mut new = Zeroizing::new([0_u8; 32]);
         let last = nonce(self.cipher.suite, u64::MAX);
         let _tag = self
@@ -77,8 +83,15 @@ impl State {
             .key
             .seal_in_place_separate_tag(last, Aad::empty(), new.as_mut_slice())
             .map_err(|_| UNUSABLE)?;
-        self.cipher = Cipher::new(self.cipher.suite, &new)?;
-        Ok(())
+        Ok(new)
+    }
+
+    /// For whoever goes on under the next key and must not read what came before.
+    fn successor(&self) -> Result<Direction, Malformed> {
+        Ok(Direction {
+            key: Secret::new(*self.next_key()?),
+            counter: self.counter,
+        })
     }
 }
 
@@ -163,9 +176,21 @@ impl Sealer {
         Ok(body.saturating_add(limits::LENGTH_BYTES))
     }
 
-    /// How many records have been sealed.
-    pub const fn counter(&self) -> u64 {
-        self.0.counter
+    /// Changes the key, as both sides do after an AuthAccept that ends a conversation.
+    ///
+    /// # Errors
+    /// A key that cannot be used.
+    pub fn rekey(&mut self) -> Result<(), Malformed> {
+        self.0.rekey()
+    }
+
+    /// The direction as it goes on under the next key, from which this one cannot be
+    /// computed.
+    ///
+    /// # Errors
+    /// A key that cannot be used.
+    pub fn successor(&self) -> Result<Direction, Malformed> {
+        self.0.successor()
     }
 }
 
@@ -194,16 +219,28 @@ impl Opener {
             .map_err(|_| FORGED)
     }
 
-    /// How many records have been opened.
-    pub const fn counter(&self) -> u64 {
-        self.0.counter
+    /// Changes the key, as both sides do after an AuthAccept that ends a conversation.
+    ///
+    /// # Errors
+    /// A key that cannot be used.
+    pub fn rekey(&mut self) -> Result<(), Malformed> {
+        self.0.rekey()
+    }
+
+    /// The direction as it goes on under the next key, from which this one cannot be
+    /// computed.
+    ///
+    /// # Errors
+    /// A key that cannot be used.
+    pub fn successor(&self) -> Result<Direction, Malformed> {
+        self.0.successor()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::{KeyPair, Secret};
+    use crate::secret::KeyPair;
     use crate::wire::noise::{Initiator, Prepared, Responder};
 
     #[test]
@@ -241,6 +278,22 @@ mod tests {
             opener.open(&mut again[2..]).unwrap();
             assert!(opener.open(&mut replay[2..]).is_err());
         }
+    }
+
+    #[test]
+    fn a_successor_goes_on_where_a_rekey_does_and_opens_nothing_that_came_before() {
+        let from = Direction {
+            key: Secret::new([7; 32]),
+            counter: 5,
+        };
+        let mut sealer = Sealer::new(Suite::AesGcm, &from).unwrap();
+        let opener = Opener::new(Suite::AesGcm, &from).unwrap();
+        let answers = sealer.record(b"answers").unwrap();
+        let mut later = Opener::new(Suite::AesGcm, &opener.successor().unwrap()).unwrap();
+        assert!(later.open(&mut answers.clone()[2..]).is_err());
+        sealer.rekey().unwrap();
+        let mut record = sealer.record(b"x").unwrap();
+        assert_eq!(later.open(&mut record[2..]).unwrap(), b"x");
     }
 
     #[test]
