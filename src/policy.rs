@@ -177,9 +177,7 @@ pub fn grant_application(
     let name = String::from_utf8_lossy(name).into_owned();
     let user = &to.account().name;
     let Some(application) = table.get(&name) else {
-        return Err(refuse(format!(
-            "{user} asks for {name:?}, and there is no [gui.{name}]"
-        )));
+        return Err(refuse(format!("there is no [gui.{name}]")));
     };
     let is_for = |who: &Who| match who {
         Who::Everybody => true,

@@ -36,6 +36,8 @@ pub enum Cause {
     Account,
     /// PAM said no, or he may not start that application.
     Login,
+    /// PAM, or the worker in which it runs, has failed: not the caller's fault.
+    Pam,
     /// A proven host's user may not start that application, or it is not there.
     Application,
     /// There are as many sessions as there may be.
@@ -46,7 +48,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, for the documents' check.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Handshake,
         Self::ServerName,
         Self::UnknownHost,
@@ -60,6 +62,7 @@ impl Cause {
         Self::Command,
         Self::Account,
         Self::Login,
+        Self::Pam,
         Self::Application,
         Self::Busy,
         Self::System,
@@ -81,6 +84,7 @@ impl Cause {
             Self::Command => "command",
             Self::Account => "account",
             Self::Login => "login",
+            Self::Pam => "pam",
             Self::Application => "application",
             Self::Busy => "busy",
             Self::System => "system",
@@ -103,6 +107,7 @@ impl Cause {
             | Self::User
             | Self::Command
             | Self::Account
+            | Self::Pam
             | Self::Application
             | Self::Busy
             | Self::System => false,

@@ -14,6 +14,9 @@
 )]
 
 mod daemon;
+#[path = "login/left_over.rs"]
+mod left_over;
+mod login;
 #[allow(dead_code, unused_imports, reason = "each test file uses a part")]
 #[path = "gatekeeper/taken.rs"]
 mod taken;

@@ -44,7 +44,7 @@ fn a_right_password_gets_in() {
     assert!(
         notes
             .iter()
-            .all(|n| n.contains("user=alice rhost=127.0.0.1 tty=cosserver tag=")),
+            .all(|n| n.contains("user=alice rhost=127.0.0.1 tty=cosserver ruser=? tag=")),
         "{notes:?}"
     );
     // PAM opens and closes in one and the same process, with its variables.
@@ -93,6 +93,8 @@ fn whoever_must_not_get_in_is_refused_and_the_log_says_why() {
     ] {
         let line = l.refused(user, answers, &[application]);
         assert!(line.contains(why), "{user} {application}: {line}");
+        let asks = format!("why=\"{user} asks for {application}: ");
+        assert!(line.contains(&asks), "{line}");
     }
     assert_eq!(
         l.notes(),

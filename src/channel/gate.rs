@@ -137,8 +137,9 @@ pub enum Order<'a> {
     Taken(Connection),
     /// Close it without a word; it did not speak the protocol.
     Close(Connection),
-    /// Refuse it when its time has come; and the source's penalty, seconds.
-    Deny(Connection, Reference, u32),
+    /// Refuse it when its time has come; the source's penalty, seconds; and how long
+    /// ago PAM began with the check that came to this, milliseconds; 0: it had none.
+    Deny(Connection, Reference, u32, u32),
 }
 
 /// Which list of networks.
@@ -215,10 +216,11 @@ impl<'a> Order<'a> {
                 .done(),
             Self::Taken(c) => Writer::new(8).number(*c).done(),
             Self::Close(c) => Writer::new(9).number(*c).done(),
-            Self::Deny(c, r, s) => Writer::new(10)
+            Self::Deny(c, r, s, ago) => Writer::new(10)
                 .number(*c)
                 .bytes(&r.0)
                 .number(u64::from(*s))
+                .number(u64::from(*ago))
                 .done(),
         }
     }
@@ -249,7 +251,7 @@ impl<'a> Order<'a> {
             11 => Self::Prompt(r.number()?, r.number()?, r.bytes()?),
             8 => Self::Taken(r.number()?),
             9 => Self::Close(r.number()?),
-            10 => Self::Deny(r.number()?, Reference(r.array()?), r.number()?),
+            10 => Self::Deny(r.number()?, Reference(r.array()?), r.number()?, r.number()?),
             _ => return None,
         };
         r.done(order)
@@ -336,7 +338,7 @@ mod tests {
             ),
             Order::Listen,
             Order::ServerHello(6, b"record"),
-            Order::Deny(7, Reference([9; 8]), 5),
+            Order::Deny(7, Reference([9; 8]), 5, 43),
         ];
         for o in orders {
             assert_eq!(Order::decode(&o.encode()), Some(o));

@@ -38,7 +38,8 @@ pub struct Begin {
     pub user: String,
     /// The caller's address, numeric.
     pub remote_host: String,
-    /// The caller's name there.
+    /// The caller's name there, where his host has said it; else empty: modules may
+    /// let somebody in by it, and a stranger says what he likes.
     pub remote_user: String,
     /// What is to be done about him.
     pub task: Task,
@@ -90,6 +91,8 @@ pub enum Word {
     Killed(u8),
     /// No. PAM's number, and the words for the log.
     Refused(i32, String),
+    /// Neither yes nor no: what failed here, for the log.
+    Failed(String),
 }
 
 /// What a worker found out about a user.
@@ -215,6 +218,7 @@ impl Word {
                 .number(u64::try_from(*code).unwrap_or(0))
                 .bytes(words.as_bytes())
                 .done(),
+            Self::Failed(words) => Writer::new(7).bytes(words.as_bytes()).done(),
         }
     }
 
@@ -240,6 +244,7 @@ impl Word {
             4 => Self::Exited(r.number()?),
             5 => Self::Killed(r.number()?),
             6 => Self::Refused(r.number()?, text(&mut r)?),
+            7 => Self::Failed(text(&mut r)?),
             _ => return None,
         };
         r.done(word)
@@ -358,6 +363,7 @@ mod tests {
             Word::Exited(3),
             Word::Killed(9),
             Word::Refused(7, "Authentication failure".into()),
+            Word::Failed("no pam.d file".into()),
         ] {
             let sent = word.encode();
             assert_eq!(Word::decode(&sent).map(|w| w.encode()), Some(sent));

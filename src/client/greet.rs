@@ -31,7 +31,7 @@ use crate::wire::{Malformed, answer as wire_answer};
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// The same at a login, whose answers wait for their turn with PAM.
-const VERDICT_WITHIN: Duration = Duration::from_secs(180);
+const VERDICT_WITHIN: Duration = Duration::from_secs(660);
 
 /// Our first message, and its bytes.
 pub struct OurHello {

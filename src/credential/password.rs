@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use super::Opened;
+use crate::config::name::UserName;
 use crate::refusal::{Cause, Refusal};
 use crate::sys::account::Account;
 use crate::wire::Malformed;
@@ -17,6 +18,7 @@ use crate::wire::request::{Request, Service};
 /// Somebody who says that he is a user, and has shown nothing yet.
 pub struct Claimant {
     peer: IpAddr,
+    user: UserName,
     request: Request,
     responder: Option<Responder>,
 }
@@ -33,7 +35,8 @@ impl Claimant {
     /// What an opened handshake asks for, where its mechanism is `password`.
     ///
     /// # Errors
-    /// It is no request for an application.
+    /// It is no request for an application, or whom it names can be no user: PAM's
+    /// modules, and their logs, are to see names alone.
     pub fn new(opened: Opened, peer: IpAddr) -> Result<Self, Refusal> {
         let refuse = |m: Malformed| Refusal::new(Cause::Handshake, m).of(peer);
         let opening = Opening::decode(&opened.payload).map_err(refuse)?;
@@ -42,11 +45,19 @@ impl Claimant {
         if opening.credential != Credential::Password || !is_gui {
             return Err(refuse(Malformed("a password is for an application alone")));
         }
+        let user = UserName::parse(&request.user);
+        let user = user.map_err(|e| Refusal::new(Cause::Login, e).of(peer))?;
         Ok(Self {
             peer,
+            user,
             request,
             responder: Some(opened.responder),
         })
+    }
+
+    /// Who he says he is.
+    pub const fn user(&self) -> &UserName {
+        &self.user
     }
 
     /// What he asks for.

@@ -36,8 +36,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long a refused peer may take to read its refusal.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// How long the monitor may take for a verdict: beyond any limit of its own.
-const VERDICT: Duration = Duration::from_secs(180);
+/// How long the monitor may take for a verdict: beyond any limit of its own, of which
+/// `[login] time` is the longest.
+const VERDICT: Duration = Duration::from_secs(660);
 
 /// All strangers, and the way to the monitor.
 pub(super) struct Hall {

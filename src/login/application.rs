@@ -2,9 +2,11 @@
 //! gone. Run by the login worker, its parent.
 
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -52,6 +54,9 @@ impl Application {
             Signal::SIGINT,
             Signal::SIGHUP,
         ])?;
+        if launch.detach {
+            can_execute(&launch.path)?;
+        }
         let variables = pam.environment();
         let program = program(launch, account, &variables)?;
         let [stdin, stdout, stderr] = &fds;
@@ -145,6 +150,18 @@ impl Application {
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
         let _ = poll(&mut fds, timeout);
+    }
+}
+
+/// Whether there is something to execute: what is left running by itself has nobody to
+/// say it to once it is started.
+fn can_execute(path: &CStr) -> Result<(), Fault> {
+    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+    let about = std::fs::metadata(path).map_err(|e| Fault::of(path, e))?;
+    if about.is_file() && about.permissions().mode() & 0o111 != 0 {
+        Ok(())
+    } else {
+        Err(Fault::of(path, "it cannot be executed"))
     }
 }
 

@@ -29,6 +29,8 @@ use crate::sys::{process, signals, socket};
 pub fn main() -> ExitCode {
     process::set_name("cos: login");
     process::keep_private();
+    // What modules write there is nobody's log.
+    process::quiet();
     signals::all_default();
     let Ok(channel) = socket::inherited(CHANNEL) else {
         return ExitCode::FAILURE;

@@ -19,6 +19,9 @@ use crate::sys::process;
 /// What PAM_TTY says: there is no terminal, and some modules want one named.
 const TERMINAL: &str = "cosserver";
 
+/// What closing may take at the very most, seconds: as much as `[login] check` can be.
+const CLOSE_WITHIN: u32 = 100;
+
 /// A login, from the first order to the last word.
 ///
 /// # Errors
@@ -31,7 +34,9 @@ pub(super) fn run(line: &Line) -> Result<(), Fault> {
     let outcome = log_in(line, &begin, &held);
     match outcome {
         Ok(()) => Ok(()),
-        Err(Stop::Refused(f)) => line.say(&Word::Refused(f.code, f.words)),
+        Err(Stop::Refused(f)) if !f.is_ours() => line.say(&Word::Refused(f.code, f.words)),
+        Err(Stop::Refused(f)) => line.say(&Word::Failed(format!("PAM: {} ({})", f.words, f.code))),
+        Err(Stop::Failed(words)) => line.say(&Word::Failed(words)),
         Err(Stop::Over(fault)) => Err(fault),
     }
 }
@@ -40,6 +45,8 @@ pub(super) fn run(line: &Line) -> Result<(), Fault> {
 enum Stop {
     /// PAM said no: the monitor is to hear it.
     Refused(Failure),
+    /// Something failed here: the monitor is to hear that.
+    Failed(String),
     /// The monitor is gone.
     Over(Fault),
 }
@@ -56,11 +63,8 @@ impl From<Fault> for Stop {
     }
 }
 
-fn refused(words: impl ToString) -> Stop {
-    Stop::Refused(Failure {
-        code: 0,
-        words: words.to_string(),
-    })
+fn failed(words: impl ToString) -> Stop {
+    Stop::Failed(words.to_string())
 }
 
 fn log_in(line: &Line, begin: &Begin, held: &Held) -> Result<(), Stop> {
@@ -80,7 +84,7 @@ fn log_in(line: &Line, begin: &Begin, held: &Held) -> Result<(), Stop> {
         pam.change_expired()?;
     }
     let account = pam.user().and_then(|name| account::look_up(&name));
-    let account = account.ok_or_else(|| refused("the user that PAM names does not exist"))?;
+    let account = account.ok_or_else(|| failed("the user that PAM names does not exist"))?;
     line.say(&Word::Known(Known {
         groups: groups_among(&account, &begin.groups),
         account: account.clone(),
@@ -99,7 +103,7 @@ fn log_in(line: &Line, begin: &Begin, held: &Held) -> Result<(), Stop> {
         Ok(application) => application.attend(line),
         Err(e) => {
             close(&mut pam);
-            return Err(refused(e));
+            return Err(failed(e));
         }
     };
     close(&mut pam);
@@ -109,9 +113,9 @@ fn log_in(line: &Line, begin: &Begin, held: &Held) -> Result<(), Stop> {
 fn begin_transaction(line: &Line, begin: &Begin, held: &Held) -> Result<Pam, Stop> {
     if !pam_files::has_service() {
         let words = format!("there is no /etc/pam.d/{SERVICE}, and PAM would ask `other`");
-        return Err(refused(words));
+        return Err(failed(words));
     }
-    let string = |text: &str| pam::string(text).ok_or_else(|| refused("a NUL byte in a name"));
+    let string = |text: &str| pam::string(text).ok_or_else(|| failed("a NUL byte in a name"));
     let conversation = Conversation::new(line.clone(), Rc::clone(held));
     let (service, user) = (string(SERVICE)?, string(&begin.user)?);
     let mut pam = Pam::start(&service, &user, Box::new(conversation))?;
@@ -120,7 +124,9 @@ fn begin_transaction(line: &Line, begin: &Begin, held: &Held) -> Result<Pam, Sto
         (Item::RemoteUser, &begin.remote_user),
         (Item::Terminal, TERMINAL),
     ] {
-        pam.set(item, &string(value)?)?;
+        if !value.is_empty() {
+            pam.set(item, &string(value)?)?;
+        }
     }
     Ok(pam)
 }
@@ -140,20 +146,24 @@ fn groups_among(account: &Account, names: &[String]) -> Vec<String> {
 fn open(pam: &mut Pam, begin: &Begin, account: &Account, launch: &Launch) -> Result<(), Stop> {
     if launch.becomes_user {
         let groups: Vec<Gid> = account.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-        setgroups(&groups).map_err(refused)?;
+        setgroups(&groups).map_err(failed)?;
     }
     process::restore(&begin.limits);
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    pam.establish_credentials()?;
+    // He is known by now: no guess of his can come to this.
+    let says_no = |f: Failure| failed(format!("PAM: {} ({})", f.words, f.code));
+    pam.establish_credentials().map_err(says_no)?;
     if let Err(failure) = pam.open_session() {
         let _ = pam.delete_credentials();
-        return Err(failure.into());
+        return Err(says_no(failure));
     }
     Ok(())
 }
 
-/// Session and credentials closed, each whatever the other says.
+/// Session and credentials closed, each whatever the other says. The monitor ends us
+/// should a module hang; where it is gone, the kernel does.
 fn close(pam: &mut Pam) {
+    nix::unistd::alarm::set(CLOSE_WITHIN);
     let _ = pam.close_session();
     let _ = pam.delete_credentials();
 }

@@ -315,7 +315,7 @@ impl Monitor {
 
     /// Why no job may be started now, if so.
     pub(super) fn cannot_start(&self) -> Option<&'static str> {
-        if self.sessions.len() >= self.settings.limits.sessions {
+        if self.sessions.len() + self.logins.alone() >= self.settings.limits.sessions {
             return Some("too many sessions");
         }
         // Who was greeted before SIGTERM is a newcomer all the same.
@@ -362,6 +362,16 @@ impl Monitor {
     }
 
     pub(super) fn refuse(&mut self, c: Connection, refusal: &Refusal) {
+        self.refuse_checked(c, refusal, None);
+    }
+
+    /// Refuses what PAM began to check then.
+    pub(super) fn refuse_checked(
+        &mut self,
+        c: Connection,
+        refusal: &Refusal,
+        begun: Option<Instant>,
+    ) {
         self.leave_login(c);
         let Ok(reference) = secret::random().map(Reference) else {
             return self.close(c, "no random bytes", refusal.peer);
@@ -385,7 +395,9 @@ impl Monitor {
             0
         };
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-        self.tell_gate(Order::Deny(c, reference, seconds).encode());
+        let ago = begun.map_or(0, |at| at.elapsed().as_millis().max(1));
+        let ago = u32::try_from(ago).unwrap_or(u32::MAX);
+        self.tell_gate(Order::Deny(c, reference, seconds, ago).encode());
     }
 
     fn close(&mut self, c: Connection, why: &str, peer: Option<IpAddr>) {

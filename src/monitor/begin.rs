@@ -68,8 +68,9 @@ impl Monitor {
         };
         let registry = self.poll.registry();
         let leader = Leader::Ours(running.pid());
-        match self.sessions.add(registry, whose, leader, ours, now) {
-            Ok(id) => {
+        let id = self.sessions.number();
+        match self.sessions.add(registry, id, whose, leader, ours, now) {
+            Ok(()) => {
                 self.log_start(id, &pending.granted, account);
                 let [stdin, stdout, stderr] = running.into_pipes();
                 let fds = vec![pending.socket, theirs, stdin, stdout, stderr];

@@ -40,9 +40,10 @@ impl Monitor {
     fn reload(&mut self) {
         self.manager.tell(&notify::reloading());
         let read = start::settings(&self.place.settings(), self.port)
-            .and_then(|settings| start::can_log_in(&settings).map(|()| settings));
+            .and_then(|settings| Ok((start::can_log_in(&settings)?, settings)));
         match read {
-            Ok(mut settings) => {
+            Ok((program, mut settings)) => {
+                self.logins.go_on(program);
                 let in_vain = settings.keep_from_start(&self.settings);
                 self.settings = settings;
                 self.hosts.reload(&self.place, &mut self.corpses);
@@ -179,7 +180,11 @@ impl Monitor {
     // ---- the end ----
 
     pub(super) fn log_end(&mut self, finished: Option<Finished>) {
-        let Some(f) = finished else { return };
+        let Some(f) = finished.filter(|f| !f.goes_on) else {
+            return;
+        };
+        // Its worker has kept the leader until now.
+        self.logins.session_is_over(f.id, self.settings.login.check);
         let status = match &f.end {
             Some(End::Exited(n)) => n.to_string(),
             Some(End::Killed(n)) => format!("signal-{n}"),

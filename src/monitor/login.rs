@@ -10,13 +10,14 @@ use nix::unistd::{Pid, pipe2};
 
 use super::Monitor;
 use super::answer::{Halt, Stranger};
-use super::logins::{Alone, Login, LoginId, Stage, Who};
+use super::logins::{Alone, Login, LoginId, Room, Stage, Who};
 use super::sessions::{Leader, Whose};
 use crate::channel::gate::{Connection, Order};
 use crate::channel::login::Order as ToWorker;
 use crate::channel::login::{Begin, Known, Launch, Started, Task, Word};
 use crate::channel::relay::Session;
 use crate::channel::{Channel, Incoming};
+use crate::config::name::UserName;
 use crate::log::Level;
 use crate::policy::{self, Caller, Granted, Gui};
 use crate::refusal::{Cause, Refusal};
@@ -28,7 +29,11 @@ use crate::wire::answer::Answer;
 use crate::wire::noise::Keys;
 use crate::wire::prompt::{Answers, Text};
 use crate::wire::record::{self, Kind};
+use crate::wire::request::Command;
 use crate::wire::stream::End;
+
+/// So much of an application's name stands in the log, bytes.
+const NAME: usize = 64;
 
 impl Monitor {
     /// A request for an application: it waits for its turn with PAM.
@@ -39,17 +44,21 @@ impl Monitor {
         socket: OwnedFd,
         now: Instant,
     ) -> Result<(), Halt> {
-        let (peer, request, user, task) = match &who {
+        let (peer, request, user, remote_user, task) = match &who {
             Who::Claimant(c) => {
                 let request = c.request();
-                (c.peer(), request, request.user.clone(), Task::Authenticate)
+                (c.peer(), request, c.user(), "", Task::Authenticate)
             }
-            Who::Host(p, user) => (p.peer(), p.request(), user.to_string(), Task::Trust),
+            Who::Host(p, user) => {
+                let request = p.request();
+                (p.peer(), request, user, &*request.caller_user, Task::Trust)
+            }
         };
+        let asks = asks(user, &request.command);
         let begin = Begin {
-            user,
+            user: user.to_string(),
             remote_host: peer.to_string(),
-            remote_user: request.caller_user.clone(),
+            remote_user: remote_user.to_owned(),
             task,
             groups: self.settings.gui.groups(),
             limits: self.inherited,
@@ -57,19 +66,28 @@ impl Monitor {
         if socket::has_hung_up(socket.as_fd()) {
             return Err(Halt::Closed("the peer has left", Some(peer)));
         }
-        let refuse = |words: &str| Err(Refusal::new(Cause::Busy, words).of(peer).into());
-        if self.logins.under_way() >= self.settings.login.waiting {
-            return refuse("too many logins under way");
-        }
+        let refuse = |words| {
+            Err(Refusal::new(Cause::Busy, format!("{asks}{words}"))
+                .of(peer)
+                .into())
+        };
         if let Some(why) = self.cannot_start() {
             return refuse(why);
+        }
+        match self.logins.room(&who, peer, self.settings.login.waiting) {
+            Room::Free => {}
+            Room::Instead(oldest) => {
+                let words = "it was asked longest, and others wanted to log in too";
+                self.refuse_login(oldest, Cause::Busy, words);
+            }
+            Room::Full => return refuse("too many logins under way"),
         }
         self.step(
             "login",
             &[("connection", &connection), ("user", &begin.user)],
         );
         let until = now + self.settings.login.time;
-        let login = Login::new(connection, peer, who, socket, begin, until);
+        let login = Login::new(connection, peer, who, socket, begin, asks, until);
         let id = self.logins.add(login);
         self.strangers.insert(connection, Stranger::LoggingIn(id));
         self.give_turns(now);
@@ -122,6 +140,12 @@ impl Monitor {
             (Word::Refused(code, words), Stage::Checking | Stage::Launching(..)) => {
                 let words = format!("PAM: {words} ({code})");
                 return self.refuse_login(id, Cause::Login, &words);
+            }
+            (Word::Failed(words), Stage::Checking) => {
+                return self.refuse_login(id, Cause::Pam, &words);
+            }
+            (Word::Failed(words), Stage::Launching(..)) => {
+                return self.refuse_login(id, Cause::System, &words);
             }
             _ => return self.logins.kill(id),
         };
@@ -245,7 +269,7 @@ impl Monitor {
         };
         let pid = Pid::from_raw(started.pid);
         let detach = granted.service().detach;
-        let session = self.sessions.next_id();
+        let session = self.sessions.number();
         login.stage = if detach {
             login.alone = Some(Alone::new(session, whose(&granted)));
             Stage::Detached(pid, started.variables)
@@ -271,7 +295,9 @@ impl Monitor {
             .map_err(|m| crate::fault::Fault::new(m.to_string()))
             .and_then(|(answer, keys)| {
                 let answer = socket::send_now(socket.as_fd(), answer);
-                self.hand_login_over(&granted, leader, streams, socket, answer, keys, now)
+                self.hand_login_over(
+                    session, &granted, leader, streams, socket, answer, keys, now,
+                )
             });
         if let Err(e) = handed {
             self.log.say(Level::Error, "fault", &[("why", &e)]);
@@ -289,6 +315,7 @@ impl Monitor {
     )]
     fn hand_login_over(
         &mut self,
+        id: u64,
         granted: &Granted<Gui, Caller>,
         leader: Leader,
         streams: Option<[OwnedFd; 3]>,
@@ -310,7 +337,7 @@ impl Monitor {
         };
         let registry = self.poll.registry();
         self.sessions
-            .add(registry, whose(granted), leader, ours, now)?;
+            .add(registry, id, whose(granted), leader, ours, now)?;
         self.tell_relay(
             session.encode(),
             vec![socket, theirs, stdin, stdout, stderr],
@@ -337,6 +364,17 @@ impl Monitor {
             ],
         );
     }
+}
+
+/// Who asks for what, before the words of a refusal.
+fn asks(user: &UserName, command: &Command) -> String {
+    let first = match command {
+        Command::Words(words) => words.first(),
+        Command::Follows { .. } => None,
+    };
+    let application = first.map_or(&[][..], |w| w.get(..NAME).unwrap_or(w));
+    let application = String::from_utf8_lossy(application);
+    format!("{user} asks for {application}: ")
 }
 
 /// Whose session it is.

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Monitor;
-use super::logins::{Login, LoginId, Stage};
-use crate::channel::login::{Begin, Order, Task};
+use super::logins::{Late, Login, LoginId, Stage};
+use crate::channel::login::{Begin, Task};
 use crate::log::Level;
 use crate::refusal::{Cause, Refusal};
 use crate::wire::stream::End;
@@ -21,13 +21,22 @@ impl Monitor {
         let Some(login) = self.logins.get(id) else {
             return;
         };
-        let stage = std::mem::replace(&mut login.stage, Stage::Over);
-        if let Stage::Running(session, _) = stage {
-            let finished = self.sessions.told(session, end, now);
-            self.log_end(finished);
-        }
-        if let Some(login) = self.logins.get(id) {
-            login.tell(&Order::Reap, Vec::new());
+        let check = self.settings.login.check;
+        match std::mem::replace(&mut login.stage, Stage::Over) {
+            Stage::Running(session, variables) => {
+                login.stage = Stage::Ended(session, variables);
+                let finished = self.sessions.told(session, end, now);
+                self.log_end(finished);
+                // Else when the session is over: so long its group has a number alone.
+                if self.sessions.may_be_reaped(session) {
+                    self.logins.session_is_over(session, check);
+                }
+            }
+            _ => {
+                let alone = login.alone.take();
+                login.close(check);
+                self.log_end(alone.map(|a| a.finished(Some(end), now)));
+            }
         }
     }
 
@@ -45,9 +54,15 @@ impl Monitor {
         }
         let variables = match std::mem::replace(&mut login.stage, Stage::Over) {
             Stage::Over => return,
+            // What it has kept unreaped is init's now.
+            Stage::Ended(_, variables) => Some(variables),
             Stage::Queued(_) | Stage::Checking | Stage::Prompted(_) => None,
             Stage::Launching(..) => Some(Vec::new()),
-            Stage::Detached(_, variables) => Some(variables),
+            Stage::Detached(_, variables) => {
+                let alone = login.alone.take();
+                self.log_end(alone.map(|a| a.finished(None, now)));
+                Some(variables)
+            }
             Stage::Running(session, variables) => {
                 let kill_after = self.settings.exec.hup_to_kill;
                 let finished = self.sessions.orphaned(session, kill_after, now);
@@ -62,8 +77,9 @@ impl Monitor {
             &[("process", &"login"), ("user", user)],
         );
         if let Some(connection) = login.connection {
-            let refusal = Refusal::new(Cause::Login, words).of(login.peer);
-            self.refuse(connection, &refusal);
+            let words = format!("{}{words}", login.asks);
+            let refusal = Refusal::new(Cause::Pam, words).of(login.peer);
+            self.refuse_checked(connection, &refusal, login.begun);
         }
         if let Some(variables) = variables {
             self.close_pam_session(login.peer, login.begin, variables, now);
@@ -102,6 +118,7 @@ impl Monitor {
             return;
         };
         let (connection, peer) = (login.connection.take(), login.peer);
+        let (words, begun) = (format!("{}{words}", login.asks), login.begun);
         let works = login.late.is_some();
         // It is in the midst of opening the PAM session.
         let left_open =
@@ -113,10 +130,24 @@ impl Monitor {
             self.corpses.extend(pid);
         }
         if let Some(connection) = connection {
-            self.refuse(connection, &Refusal::new(cause, words).of(peer));
+            self.refuse_checked(connection, &Refusal::new(cause, words).of(peer), begun);
         }
         if let Some(begin) = left_open {
             self.close_pam_session(peer, begin, Vec::new(), Instant::now());
+        }
+    }
+
+    /// A worker that cannot close its PAM session in time is killed, and the session left
+    /// as it is: another worker would fare no better.
+    fn give_closing_up(&mut self, id: LoginId) {
+        self.logins.kill(id);
+        if let Some((login, pid)) = self.logins.remove(id) {
+            self.corpses.extend(pid);
+            let why = "PAM did not close the session in time: does a module hang?";
+            let user = &login.begin.user;
+            let pairs: [(&str, &dyn std::fmt::Display); 3] =
+                [("process", &"login"), ("user", user), ("why", &why)];
+            self.log.say(Level::Error, "lost", &pairs);
         }
     }
 
@@ -138,12 +169,24 @@ impl Monitor {
 
     /// Logins whose time is over.
     pub(super) fn tend_logins(&mut self, now: Instant) {
-        for id in self.logins.late(now) {
-            self.refuse_login(
-                id,
-                Cause::Login,
-                "PAM did not answer in time: does a module hang?",
-            );
+        for (id, late) in self.logins.late(now) {
+            let (cause, words) = match late {
+                Late::Turn => (Cause::Busy, "its turn with PAM did not come in time"),
+                Late::Answer => (Cause::Busy, "no answer came, and the gate did not say so"),
+                Late::Check if self.logins.get(id).is_some_and(|l| l.is_heir()) => {
+                    self.give_closing_up(id);
+                    continue;
+                }
+                Late::Check => (
+                    Cause::Pam,
+                    "PAM did not answer in time: does a module hang?",
+                ),
+                Late::Closing => {
+                    self.give_closing_up(id);
+                    continue;
+                }
+            };
+            self.refuse_login(id, cause, words);
         }
         self.logins.tend_detached(now);
         self.give_turns(now);

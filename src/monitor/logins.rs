@@ -5,6 +5,8 @@
 //! may check at the same time, because a check costs a core and some 20 MB.
 
 mod alone;
+mod places;
+mod times;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -26,9 +28,11 @@ use crate::config::name::UserName;
 use crate::credential::{Claimant, Proven};
 use crate::fault::Fault;
 use crate::policy::{Caller, Granted, Gui};
-use crate::sys::process;
+use crate::sys::process::{self, LoginProgram};
 
 pub(super) use alone::Alone;
+pub(super) use places::{Place, Room};
+pub(super) use times::Late;
 
 /// A login's number; a number is never used twice.
 pub(super) type LoginId = u64;
@@ -55,6 +59,8 @@ pub(super) enum Stage {
     Running(u64, Vec<CString>),
     /// It runs by itself; the same, and its leader.
     Detached(Pid, Vec<CString>),
+    /// It has ended; its worker reaps it when this session is over. The same.
+    Ended(u64, Vec<CString>),
     /// It is over; the worker closes the PAM session and ends.
     Over,
 }
@@ -64,8 +70,9 @@ pub(super) struct Login {
     /// The gate's connection, until it is accepted or refused.
     pub(super) connection: Option<Connection>,
     pub(super) peer: IpAddr,
-    /// Whether it only closes what another has left open.
-    heir: bool,
+    place: Place,
+    /// Who asks for what, for the log.
+    pub(super) asks: String,
     /// Until it is known who he is.
     pub(super) who: Option<Who>,
     pub(super) socket: Option<OwnedFd>,
@@ -76,6 +83,8 @@ pub(super) struct Login {
     pub(super) until: Instant,
     /// When the worker must have said something.
     pub(super) late: Option<Instant>,
+    /// When its last turn began.
+    pub(super) begun: Option<Instant>,
     pub(super) begin: Begin,
     /// Of what goes on by itself.
     pub(super) alone: Option<Alone>,
@@ -94,18 +103,21 @@ impl Login {
         who: Who,
         socket: OwnedFd,
         begin: Begin,
+        asks: String,
         until: Instant,
     ) -> Self {
         Self {
             connection: Some(connection),
             peer,
-            heir: false,
+            place: Place::of(&who),
+            asks,
             who: Some(who),
             socket: Some(socket),
             talk: None,
             stage: Stage::Checking,
             until,
             late: None,
+            begun: None,
             begin,
             alone: None,
             worker: None,
@@ -117,13 +129,15 @@ impl Login {
         Self {
             connection: None,
             peer,
-            heir: true,
+            place: Place::Heir,
+            asks: String::new(),
             who: None,
             socket: None,
             talk: None,
             stage: Stage::Checking,
             until,
             late: None,
+            begun: None,
             begin,
             alone: None,
             worker: None,
@@ -132,7 +146,7 @@ impl Login {
 
     /// Whether it only closes what another has left open.
     pub(super) const fn is_heir(&self) -> bool {
-        self.heir
+        matches!(self.place, Place::Heir)
     }
 
     /// The worker's channel, while it lives.
@@ -167,14 +181,24 @@ impl Login {
 /// All logins.
 #[derive(Default)]
 pub(super) struct Logins {
+    /// Where there is something to log in for.
+    program: Option<LoginProgram>,
     all: BTreeMap<LoginId, Login>,
     next: LoginId,
 }
 
 impl Logins {
-    /// How many are still to be decided.
-    pub(super) fn under_way(&self) -> usize {
-        self.all.values().filter(|l| l.is_under_way()).count()
+    /// With the program of their workers, where there is something to log in for.
+    pub(super) fn new(program: Option<LoginProgram>) -> Self {
+        Self {
+            program,
+            ..Self::default()
+        }
+    }
+
+    /// The same, once there is: the program that was open first stays, as our own does.
+    pub(super) fn go_on(&mut self, program: Option<LoginProgram>) {
+        self.program = self.program.take().or(program);
     }
 
     /// Takes a login that waits for its turn.
@@ -211,7 +235,8 @@ impl Logins {
     fn next_in_turn(&self, most: usize) -> Option<LoginId> {
         let for_one = most.saturating_sub(1).max(1);
         let turns = |peer: IpAddr| {
-            let same = |l: &&Login| l.takes_a_turn() && l.peer == peer;
+            let source = places::source(peer);
+            let same = |l: &&Login| l.takes_a_turn() && places::source(l.peer) == source;
             self.all.values().filter(same).count()
         };
         let queued = self.all.iter();
@@ -241,28 +266,11 @@ impl Logins {
             return None;
         };
         login.late = Some(now + check);
-        Some((id, login.begin_turn(registry, id, &order)))
-    }
-
-    /// When something must be done at the latest.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        let late = self.all.values().filter_map(|l| l.late);
-        let waiting = self
-            .all
-            .values()
-            .filter(|l| matches!(l.stage, Stage::Queued(_)));
-        let alone = self.all.values().filter_map(Login::kill_at);
-        late.chain(waiting.map(|l| l.until)).chain(alone).min()
-    }
-
-    /// Those whose time is over.
-    pub(super) fn late(&self, now: Instant) -> Vec<LoginId> {
-        let is_late = |l: &Login| {
-            let waits = matches!(l.stage, Stage::Queued(_));
-            l.late.is_some_and(|at| at <= now) || (waits && l.until <= now)
-        };
-        let late = self.all.iter().filter(|(_, l)| is_late(l));
-        late.map(|(id, _)| *id).collect()
+        login.begun = Some(now);
+        Some((
+            id,
+            login.begin_turn(registry, self.program.as_ref(), id, &order),
+        ))
     }
 
     /// Whether something is being started. (What runs is a session, what runs by
@@ -274,11 +282,18 @@ impl Logins {
 }
 
 impl Login {
-    fn begin_turn(&mut self, registry: &Registry, id: LoginId, order: &Order) -> Result<(), Fault> {
+    fn begin_turn(
+        &mut self,
+        registry: &Registry,
+        program: Option<&LoginProgram>,
+        id: LoginId,
+        order: &Order,
+    ) -> Result<(), Fault> {
         if self.worker.is_none() {
             let (channel, theirs) = Channel::pair()?;
             let fd = channel.as_fd().as_raw_fd();
-            let pid = process::login_worker(theirs.as_fd())?;
+            let program = program.ok_or_else(|| Fault::new("no program of login workers"))?;
+            let pid = program.start(theirs.as_fd())?;
             let token = token::login(id);
             let watched = registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
             self.worker = Some(Worker { pid, channel });

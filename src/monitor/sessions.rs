@@ -99,7 +99,15 @@ impl Session {
     /// Signals the whole process group.
     fn signal(&self, signal: Signal) {
         match &self.pidfd {
-            Some(group) if self.reaped => drop(pidfd::signal_group(group, Some(signal))),
+            Some(group) if self.reaped => {
+                if matches!(pidfd::signal_group(group, Some(signal)), Err(e) if e != Errno::ESRCH) {
+                    // Before Linux 6.9 a group has a number alone, which is its leader's
+                    // own as long as that has not ended.
+                    if let Some(pid) = self.leader.pid().filter(|_| !pidfd::has_ended(group)) {
+                        process::signal_group(pid, signal);
+                    }
+                }
+            }
             None if self.reaped => {}
             _ => {
                 if let Some(pid) = self.leader.pid() {
@@ -138,6 +146,8 @@ pub(super) struct Finished {
     pub(super) whose: Whose,
     pub(super) lasted: Duration,
     pub(super) end: Option<End>,
+    /// What was started goes on by itself: its end is another, and will be told.
+    pub(super) goes_on: bool,
     pub(super) how: &'static str,
     pub(super) sent: u64,
     pub(super) got: u64,
@@ -161,26 +171,26 @@ impl Sessions {
         self.all.len()
     }
 
-    /// The number that the next session will have.
-    pub(super) const fn next_id(&self) -> u64 {
-        self.next
+    /// A number for a session, which no other will have.
+    pub(super) const fn number(&mut self) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        id
     }
 
-    /// Takes a job that runs, and our end of its session's channel; the session's
-    /// number, which no other has had.
+    /// Takes a job that runs as the session of this number, and our end of its channel.
     ///
     /// # Errors
     /// It cannot be watched.
     pub(super) fn add(
         &mut self,
         registry: &Registry,
+        id: u64,
         whose: Whose,
         leader: Leader,
         channel: Channel,
         now: Instant,
-    ) -> Result<u64, Fault> {
-        let id = self.next;
-        self.next += 1;
+    ) -> Result<(), Fault> {
         let fd = channel.as_fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), token::session(id), Interest::READABLE)?;
         let pidfd = leader.pid().and_then(pidfd::open);
@@ -207,7 +217,7 @@ impl Sessions {
         };
         self.all.insert(id, session);
         self.crowd.enter();
-        Ok(id)
+        Ok(())
     }
 
     /// Hears what a session's thread says. The session, if it is over.
@@ -299,15 +309,25 @@ impl Sessions {
         self.after_the_end(id, now)
     }
 
-    /// What a login worker started has ended so, and will be reaped. The session, if
-    /// that was all.
+    /// What a login worker started has ended so. The session, if that was all.
     pub(super) fn told(&mut self, id: u64, end: End, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
-        session.reaped = session.leader != Leader::Nobody;
+        // The worker has it unreaped still, so this must succeed where there is such a call.
+        session.reaped = matches!(session.leader, Leader::Workers(_))
+            && session
+                .pidfd
+                .as_ref()
+                .is_some_and(|group| pidfd::signal_group(group, None).is_ok());
         if session.end.is_none() {
             session.tell(end);
         }
         self.after_the_end(id, now)
+    }
+
+    /// Whether a session's leader may be reaped by the worker whose child it is: nobody
+    /// will signal its group by its number any more.
+    pub(super) fn may_be_reaped(&self, id: u64) -> bool {
+        self.all.get(&id).is_none_or(|s| s.reaped)
     }
 
     /// A login worker is dead, and what it started is hung up.
@@ -318,7 +338,6 @@ impl Sessions {
         now: Instant,
     ) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
-        session.signal(Signal::SIGHUP);
         // Whoever reaps it now does not ask us.
         session.reaped = true;
         session.tell(End::NotStarted("its login worker died".into()));
@@ -422,6 +441,7 @@ impl Sessions {
             whose: session.whose,
             lasted: now.saturating_duration_since(session.since),
             end: session.end,
+            goes_on: session.leader == Leader::Nobody,
             how,
             sent,
             got,

@@ -34,6 +34,7 @@ use crate::fault::Fault;
 use crate::log::{Level, Log};
 use crate::sys::account::Account;
 use crate::sys::job::Starter;
+use crate::sys::process::LoginProgram;
 use crate::sys::sandbox::{Cell, Role};
 use crate::sys::signals::Signals;
 use crate::sys::{account, memory, pam_files, process, signals, socket};
@@ -165,12 +166,12 @@ fn is_root(user: &UserName) -> Fault {
 
 /// Whether people can log in, where there is an application to log in for: without a
 /// stack of its own PAM would ask `other`, which may let people in.
-pub(super) fn can_log_in(settings: &Settings) -> Result<(), Fault> {
+pub(super) fn can_log_in(settings: &Settings) -> Result<Option<LoginProgram>, Fault> {
     let Some((name, _)) = settings.gui.all().next() else {
-        return Ok(());
+        return Ok(None);
     };
     if pam_files::has_service() {
-        return Ok(());
+        return LoginProgram::open().map(Some);
     }
     Err(Fault::new(format!(
         "there is a [gui.{name}], and no /etc/pam.d/{service} that says how people log in; \
@@ -214,7 +215,7 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
     signals::all_default();
     let place = Place::of_file(&asked.file);
     let settings = settings(&asked.file, asked.port)?;
-    can_log_in(&settings)?;
+    let login_program = can_log_in(&settings)?;
     let host = keys::load_host_key(&place)?;
     let (cell, in_its_place) = cell(&place, &settings)?.unzip();
     let own = if geteuid().is_root() {
@@ -287,7 +288,7 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
         strangers: HashMap::new(),
         pending: HashMap::new(),
         sessions: Sessions::default(),
-        logins: super::logins::Logins::default(),
+        logins: super::logins::Logins::new(login_program),
         desk: super::signing::desk(),
         control: super::control::control(),
         starter: Starter::default(),

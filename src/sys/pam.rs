@@ -62,6 +62,29 @@ pub struct Failure {
     pub words: String,
 }
 
+impl Failure {
+    /// Whether it says nothing about who logs in: PAM, a module or what it asks has
+    /// failed.
+    pub const fn is_ours(&self) -> bool {
+        matches!(
+            self.code,
+            ffi::PAM_OPEN_ERR
+                | ffi::PAM_SYMBOL_ERR
+                | ffi::PAM_SERVICE_ERR
+                | ffi::PAM_SYSTEM_ERR
+                | ffi::PAM_BUF_ERR
+                | ffi::PAM_AUTHINFO_UNAVAIL
+                | ffi::PAM_NO_MODULE_DATA
+                | ffi::PAM_AUTHTOK_LOCK_BUSY
+                | ffi::PAM_TRY_AGAIN
+                | ffi::PAM_IGNORE
+                | ffi::PAM_ABORT
+                | ffi::PAM_MODULE_UNKNOWN
+                | ffi::PAM_BAD_ITEM
+        )
+    }
+}
+
 /// An item that a module may ask for (pam_set_item(3)).
 #[derive(Debug, Clone, Copy)]
 pub enum Item {

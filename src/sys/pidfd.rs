@@ -27,6 +27,15 @@ pub fn open(_: Pid) -> Option<OwnedFd> {
     None
 }
 
+/// Whether a process has ended, reaped or not.
+pub fn has_ended(process: &OwnedFd) -> bool {
+    use std::os::fd::AsFd;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO) != Ok(0)
+}
+
 /// Signals the process group that a process leads, or has led: unlike its
 /// number, its descriptor can become nobody else's, also once it was reaped.
 /// `None` sends nothing and asks only whether anybody is there; a leader that

@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
@@ -11,6 +11,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
+
+use crate::fault::Fault;
 
 /// The descriptor on which a process of ours finds its channel.
 pub const CHANNEL: i32 = 3;
@@ -24,26 +26,77 @@ pub const CHANNEL: i32 = 3;
 /// # Errors
 /// No process was to be had.
 pub fn again(name: &str, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
-    start(&own_program(), name, channel)
+    start(&own_program(), None, name, channel)
 }
 
-/// Starts a login worker in the same way: a program of its own beside this one, so
-/// that PAM's library is in no other process.
-///
-/// # Errors
-/// No process was to be had.
-pub fn login_worker(channel: BorrowedFd<'_>) -> nix::Result<Pid> {
-    start(&login_program(), "cosserver: login", channel)
+/// The login worker's program: one of its own beside this one, so that PAM's library is
+/// in no other process. Opened once, as the running program itself is: should another
+/// version take its place meanwhile, that is for the daemon that is started then.
+pub struct LoginProgram {
+    path: CString,
+    /// Where the system can execute what is open.
+    file: Option<OwnedFd>,
 }
 
-/// The login worker's file.
-pub fn login_program() -> CString {
-    let own = std::env::current_exe().unwrap_or_default();
-    let path = own.with_file_name("cosserver-login");
-    CString::new(OsStr::as_bytes(path.as_os_str())).unwrap_or_default()
+impl LoginProgram {
+    /// The one beside this program.
+    ///
+    /// # Errors
+    /// It is not there, not a program, or others could put another in its place.
+    pub fn open() -> Result<Self, Fault> {
+        use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+        use nix::sys::stat::Mode;
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let path = std::env::current_exe()?.with_file_name("cosserver-login");
+        let wrong = |e: &dyn std::fmt::Display| Fault::of(&path, e);
+        let about = std::fs::metadata(&path).map_err(|e| wrong(&e))?;
+        let mode = about.permissions().mode();
+        if !about.is_file() || mode & 0o111 == 0 {
+            return Err(wrong(
+                &"it is no program; make install puts it beside cosserver",
+            ));
+        }
+        let own = nix::unistd::geteuid().as_raw();
+        if mode & 0o022 != 0 || (about.uid() != 0 && about.uid() != own) {
+            return Err(wrong(
+                &"others can write it: chown it to root, chmod it to 755",
+            ));
+        }
+        let file = if cfg!(target_os = "linux") {
+            let flags = OFlag::from_bits_retain(libc::O_PATH) | OFlag::O_CLOEXEC;
+            let file = open(&path, flags, Mode::empty()).map_err(|e| wrong(&e))?;
+            // Above the numbers that a child of ours uses.
+            let high = fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(CHANNEL + 2))?;
+            // SAFETY: the kernel has just made this descriptor for us.
+            Some(unsafe { OwnedFd::from_raw_fd(high) })
+        } else {
+            None
+        };
+        let path = CString::new(path.as_os_str().as_bytes());
+        Ok(Self {
+            path: path.map_err(|_| Fault::new("a NUL byte in our own path"))?,
+            file,
+        })
+    }
+
+    /// Starts a login worker, as gate and relay are started.
+    ///
+    /// # Errors
+    /// No process was to be had.
+    pub fn start(&self, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
+        const OPEN: &CStr = c"/proc/self/fd/4";
+        let path = self.file.as_ref().map_or(&*self.path, |_| OPEN);
+        start(path, self.file.as_ref(), "cosserver: login", channel)
+    }
 }
 
-fn start(own: &CStr, name: &str, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
+/// `file`: what number 4 is to be while the program is executed.
+fn start(
+    own: &CStr,
+    file: Option<&OwnedFd>,
+    name: &str,
+    channel: BorrowedFd<'_>,
+) -> nix::Result<Pid> {
     let argv0 = CString::new(name).map_err(|_| Errno::EINVAL)?;
     let argv = [argv0.as_ptr(), std::ptr::null()];
     let environment = [super::memory::FEW_STACKS.as_ptr(), std::ptr::null()];
@@ -60,8 +113,14 @@ fn start(own: &CStr, name: &str, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
         unsafe { libc::fcntl(CHANNEL, libc::F_SETFD, 0) };
     }
     null_onto_stdin_and_stdout();
+    let mut last = CHANNEL;
+    if let Some(file) = file {
+        last = CHANNEL + 1;
+        // SAFETY: duplicates onto number 4, which is closed once it is executed.
+        unsafe { libc::dup3(file.as_raw_fd(), last, libc::O_CLOEXEC) };
+    }
     // Not what the daemon itself was started with either.
-    super::job::close_from(CHANNEL + 1);
+    super::job::close_from(last + 1);
     // SAFETY: both arrays end with a null pointer, and what they point to lives.
     unsafe { libc::execve(own.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
     // SAFETY: ends the child without running what its parent would run at exit.

@@ -253,6 +253,14 @@ impl Stranger {
         }
     }
 
+    /// Whether neither side has closed it.
+    pub fn is_open(&mut self) -> bool {
+        self.socket.set_nonblocking(true).unwrap();
+        let seen = self.socket.peek(&mut [0]);
+        self.socket.set_nonblocking(false).unwrap();
+        matches!(seen, Err(e) if e.kind() == ErrorKind::WouldBlock)
+    }
+
     /// Must be closed without a byte.
     pub fn closed(&mut self) {
         assert_eq!(self.rest(), b"", "an answer to garbage");

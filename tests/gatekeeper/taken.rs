@@ -190,7 +190,7 @@ impl Taken {
     /// The monitor must refuse this connection; the reference, as the log has it.
     pub fn refused(&self, c: Connection, what: &str) -> String {
         let order = self.order();
-        let Some(Order::Deny(to, reference, _)) = Order::decode(&order) else {
+        let Some(Order::Deny(to, reference, ..)) = Order::decode(&order) else {
             panic!("{what}: {:?}", Order::decode(&order));
         };
         assert_eq!(to, c);

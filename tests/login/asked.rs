@@ -251,7 +251,7 @@ fn whoever_a_module_has_renamed_runs_as_the_one_he_was_made() {
     // Made somebody who has no account, nobody gets in.
     let stack = "auth required BARE rename=ghost\naccount required pam_permit.so\n";
     let l = Plan::stack(stack).start();
-    let line = l.refused("alice", "", &["hello"]);
+    let line = l.refused_for("pam", "alice", "", &["hello"]);
     assert!(line.contains("does not exist"), "{line}");
 }
 

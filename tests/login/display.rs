@@ -87,6 +87,11 @@ fn gui_host_and_gui_port_are_the_pcs_or_what_display_says() {
     }
 }
 
+/// An application by hash, as root of the host.
+pub(crate) fn by_hash(l: &Logins, words: &[&str]) -> Command {
+    inside(l, &[], words)
+}
+
 /// `cos gui` as an application inside runs it: GUI_HOST and GUI_PORT are set.
 fn inside(l: &Logins, flags: &[&str], words: &[&str]) -> Command {
     let mut command = Command::new(COS);
@@ -135,8 +140,13 @@ fn inside_an_application_a_host_is_asked_by_hash_and_displays_on_the_same_pc() {
         "{ended:?}\n{}",
         l.log_text()
     );
-    // PAM opened a session for each, and asked nobody.
+    // PAM opened a session for each, asked nobody, and knows who asked there.
     l.all_closed(2);
+    assert!(
+        l.notes().iter().all(|n| n.contains(" ruser=root ")),
+        "{:?}",
+        l.notes()
+    );
 
     let refused = |flags: &[&str], words: &[&str], why: &str| {
         let ended = run(flags, words);

@@ -230,7 +230,7 @@ fn detached_it_goes_on_without_client_and_daemon() {
         names.retain(|n| !n.ends_with("/fds"));
         assert!(names.iter().all(|n| *n == "/dev/null"), "{fds}");
         l.d.log.wait("detached=true");
-        l.d.log.wait("end session=");
+        assert_eq!(l.d.log.count("end session="), 0, "it has not ended");
         assert!(lives(pid));
         assert_eq!(
             (l.noted("opened"), l.noted("closed")),
@@ -260,7 +260,73 @@ fn detached_it_goes_on_without_client_and_daemon() {
             slay(pid);
         }
         l.all_closed(1);
+        match end {
+            "daemon" => {}
+            "worker" => drop(l.d.log.wait("how=detached status=unknown")),
+            _ => drop(l.d.log.wait("how=detached status=signal-9")),
+        }
     }
+}
+
+/// They counted for nothing: any number could be started.
+#[test]
+fn detached_it_counts_among_the_sessions() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[limits]\nsessions = 1\n[daemon]\nrefusal-interval = 1\n",
+        ..alone()
+    }
+    .start();
+    let pid = detached(&l);
+    let line = {
+        let gui = &mut l.gui("alice", "secret\n", &["--detach"], &["alone"]);
+        assert_eq!(l.ended(gui).status, Some(255));
+        l.d.log.wait("too many sessions")
+    };
+    assert!(
+        line.contains("cause=busy why=\"alice asks for alone: "),
+        "{line}"
+    );
+    slay(pid);
+    l.d.log.wait("how=detached");
+    detached(&l);
+}
+
+/// It said nothing, and the client's status was 0.
+#[test]
+fn what_cannot_be_left_running_is_refused() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[daemon]\nrefusal-interval = 1\n",
+        applications: "
+[gui.missing]
+command = [\"/nonexistent/program\"]
+users = [\"*\"]
+[gui.forbidden]
+command = [\"/etc/passwd\"]
+users = [\"*\"]
+",
+        ..Plan::default()
+    }
+    .start();
+    for (name, path) in [
+        ("missing", "/nonexistent/program"),
+        ("forbidden", "/etc/passwd"),
+    ] {
+        let ended = l.ended(&mut l.gui("alice", "secret\n", &["--detach"], &[name]));
+        assert_eq!(ended.status, Some(255), "{ended:?}");
+        let reference = crate::login::reference(&ended.err[0]);
+        let line = l.d.log.wait(&format!("ref={reference}"));
+        assert!(
+            line.contains("cause=system") && line.contains(path),
+            "{line}"
+        );
+    }
+    l.all_closed(2);
 }
 
 #[test]

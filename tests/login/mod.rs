@@ -62,6 +62,8 @@ pub struct Plan {
     pub applications: &'static str,
     /// The password's hash.
     pub hash: &'static str,
+    /// What stands under `[penalties]`.
+    pub penalties: &'static str,
 }
 
 /// pam_unix and nothing more, but for the counting of sessions.
@@ -94,6 +96,7 @@ impl Default for Plan {
             settings: "",
             applications: APPLICATIONS,
             hash: CHEAP,
+            penalties: "authfail = 0\nnoauth = 0\n",
         }
     }
 }
@@ -115,7 +118,7 @@ impl Plan {
     /// Folders, accounts and settings, with this thread in the midst of them.
     pub fn folder(&self) -> Folder {
         leave();
-        let settings = format!("[penalties]\nauthfail = 0\nnoauth = 0\n{}", self.settings);
+        let settings = format!("[penalties]\n{}{}", self.penalties, self.settings);
         let folder = crate::daemon::prepare(&settings, "");
         let here = folder.0.display().to_string();
         let bare = compile(&folder).display().to_string();
@@ -287,13 +290,18 @@ impl Logins {
 
     /// A client whose login must be refused; why, as the log has it.
     pub fn refused(&self, user: &str, answers: &str, words: &[&str]) -> String {
+        self.refused_for("login", user, answers, words)
+    }
+
+    /// The same for another cause.
+    pub fn refused_for(&self, cause: &str, user: &str, answers: &str, words: &[&str]) -> String {
         let ended = self.ended(&mut self.gui(user, answers, &[], words));
         assert_eq!(ended.status, Some(255), "{ended:?}\n{}", self.log_text());
         assert_eq!(ended.out, Vec::<String>::new());
         assert_eq!(ended.err.len(), 1, "{ended:?}");
         let reference = reference(&ended.err[0]);
         let line = self.d.log.wait(&format!("ref={reference}"));
-        assert!(line.contains("cause=login"), "{line}");
+        assert!(line.contains(&format!("cause={cause} ")), "{line}");
         line
     }
 

@@ -4,6 +4,7 @@
  *   tell         gives an error text and an information text
  *   hang, crash  when asked to authenticate
  *   hang=open    when asked to open the session; so does crash=open
+ *   hang=close   when asked to close it
  *   fail=open    refuses to open the session
  *   rename=USER  makes USER of whoever comes
  *   env=N=V      sets a variable
@@ -29,16 +30,17 @@ static const char *argument(int argc, const char **argv, const char *name)
 /* One write: lines of several processes do not mix. */
 static void note(pam_handle_t *pam, int argc, const char **argv, const char *what)
 {
-    const char *file = argument(argc, argv, "log"), *user = NULL, *rhost = NULL, *tty = NULL;
+    const char *file = argument(argc, argv, "log"), *user = NULL, *rhost = NULL, *tty = NULL, *ruser = NULL;
     if (file == NULL)
         return;
     pam_get_user(pam, &user, NULL);
     pam_get_item(pam, PAM_RHOST, (const void **)&rhost);
     pam_get_item(pam, PAM_TTY, (const void **)&tty);
+    pam_get_item(pam, PAM_RUSER, (const void **)&ruser);
     const char *tag = pam_getenv(pam, "TAG");
     char line[512];
-    int n = snprintf(line, sizeof line, "%s user=%s rhost=%s tty=%s tag=%s pid=%d\n", what,
-        user ? user : "?", rhost ? rhost : "?", tty ? tty : "?", tag ? tag : "-", (int)getpid());
+    int n = snprintf(line, sizeof line, "%s user=%s rhost=%s tty=%s ruser=%s tag=%s pid=%d\n", what,
+        user ? user : "?", rhost ? rhost : "?", tty ? tty : "?", ruser ? ruser : "?", tag ? tag : "-", (int)getpid());
     int fd = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0 || write(fd, line, (size_t)n) != n)
         abort();
@@ -125,6 +127,7 @@ int pam_sm_open_session(pam_handle_t *pam, int flags, int argc, const char **arg
 int pam_sm_close_session(pam_handle_t *pam, int flags, int argc, const char **argv)
 {
     (void)flags;
+    hang_or_crash(argc, argv, "close");
     note(pam, argc, argv, "closed");
     return PAM_SUCCESS;
 }

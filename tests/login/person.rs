@@ -64,6 +64,26 @@ impl Person {
 
     /// Asks, and takes the first prompts.
     pub fn ask(&self) -> Talk {
+        let (mut stranger, noise) = self.request();
+        let answer = stranger.record().expect("no prompts");
+        let shape = vec![shape(&answer)];
+        let content = record::parse(&answer, &[Kind::Answer]).unwrap().content;
+        let (payload, keys) = noise.read_2(content).unwrap();
+        let Answer::Prompts(texts) = Answer::decode(&payload).unwrap() else {
+            panic!("no prompts");
+        };
+        Talk {
+            stranger,
+            sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
+            opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
+            texts,
+            shape,
+            answered: Instant::now(),
+        }
+    }
+
+    /// Asks.
+    fn request(&self) -> (Stranger, Initiator) {
         let mut stranger = Stranger::from_address(self.from, self.port);
         let greeting = stranger.greet();
         let hello = Hello::parse(&greeting.hello).unwrap();
@@ -95,21 +115,13 @@ impl Person {
         .unwrap();
         let message = noise.message_1(&opening.encode().unwrap()).unwrap();
         stranger.send(&record::compose(Kind::ClientHello, &message).unwrap());
-        let answer = stranger.record().expect("no prompts");
-        let shape = vec![shape(&answer)];
-        let content = record::parse(&answer, &[Kind::Answer]).unwrap().content;
-        let (payload, keys) = noise.read_2(content).unwrap();
-        let Answer::Prompts(texts) = Answer::decode(&payload).unwrap() else {
-            panic!("no prompts");
-        };
-        Talk {
-            stranger,
-            sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
-            opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
-            texts,
-            shape,
-            answered: Instant::now(),
-        }
+        (stranger, noise)
+    }
+
+    /// Asks, and must be refused before he is asked anything.
+    pub fn is_refused_at_once(&self) {
+        let (mut stranger, _) = self.request();
+        stranger.denied();
     }
 
     /// Asks, answers once, and must be refused.
@@ -150,6 +162,11 @@ impl Talk {
 }
 
 impl Talk {
+    /// He must be refused without having answered; the reference.
+    pub fn denied(mut self) -> String {
+        self.stranger.denied()
+    }
+
     /// Answers, and waits for nothing.
     pub fn send(&mut self, answers: &[&str]) {
         let answers = answers

@@ -8,9 +8,10 @@ use std::thread::JoinHandle;
 
 use cosserver::channel::gate::{Connection, Order, Question};
 
+use crate::daemon::session::ends;
 use crate::daemon::{children, needs_root};
 use crate::login::person::{Person, Said};
-use crate::login::{Logins, PASSWORD};
+use crate::login::{Logins, PASSWORD, Plan};
 use crate::taken::Taken;
 
 /// A login that goes through our hands; its person has been prompted, and has answered.
@@ -133,6 +134,25 @@ fn answers_count_once_and_for_their_own_connection_alone() {
     taken.closed(alice.c, "answers that nobody asked for");
     alice.gives_up();
     assert_eq!(l.d.log.count("login session="), 1);
+}
+
+/// The gate alone saw to it that answers come in time.
+#[test]
+fn it_cannot_keep_a_login_waiting_for_ever() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\ntime = 1\n",
+        ..Plan::default()
+    }
+    .start();
+    let mut taken = Taken::from(&l.d);
+    let alice = Carried::begin(&l, &mut taken, "alice");
+    let worker = l.d.process("login");
+    taken.denied(&l.d, alice.c, "busy");
+    assert!(ends(worker), "its worker goes on");
+    alice.gives_up();
 }
 
 #[test]

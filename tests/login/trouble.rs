@@ -1,6 +1,7 @@
 //! Modules that hang, crash or refuse, and PAM without a file for us.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::daemon::{self, children, needs_root, until};
 use crate::login::person::Person;
@@ -44,7 +45,7 @@ fn a_module_that_hangs_is_killed_in_time() {
         ("auth required BARE hang", ""),
     ] {
         let l = plan(Plan::around(before, after));
-        let line = l.refused("alice", "secret\n", &["hello"]);
+        let line = l.refused_for("pam", "alice", "secret\n", &["hello"]);
         assert!(line.contains("PAM did not answer in time"), "{line}");
         if before.is_empty() {
             let (shape, after) = Person::new(&l.d, "alice", "hello").refused(PASSWORD);
@@ -69,7 +70,7 @@ fn a_module_that_crashes_costs_that_login_alone() {
         let mut other =
             daemon::session::Session::spawn(&mut l.d.cos(&["echo on; read x; echo $x"]));
         other.out.wait("on");
-        let line = l.refused("alice", "secret\n", &["hello"]);
+        let line = l.refused_for("pam", "alice", "secret\n", &["hello"]);
         assert!(line.contains("the login worker died"), "{line}");
         if before.is_empty() {
             let (shape, _) = Person::new(&l.d, "alice", "hello").refused(PASSWORD);
@@ -86,17 +87,17 @@ fn credentials_are_taken_back_where_the_session_could_not_be_opened() {
     if !needs_root() {
         return;
     }
-    for (how, why) in [
-        ("fail=open", "PAM"),
-        ("crash=open", "the login worker died"),
-        ("hang=open", "PAM did not answer in time"),
+    for (how, cause, why) in [
+        ("fail=open", "system", "PAM: Cannot make/remove"),
+        ("crash=open", "pam", "the login worker died"),
+        ("hang=open", "pam", "PAM did not answer in time"),
     ] {
         let stack = crate::login::STACK.replace(
             "session required MODULE",
             &format!("session required MODULE {how}"),
         );
         let l = plan(Plan::stack(&stack));
-        let line = l.refused("alice", "secret\n", &["hello"]);
+        let line = l.refused_for(cause, "alice", "secret\n", &["hello"]);
         assert!(line.contains(why), "{line}");
         until("the credentials are taken back", || {
             l.noted("cred-deleted") > 0
@@ -134,13 +135,36 @@ fn without_a_service_file_applications_are_refused_at_the_start() {
             "{said}"
         );
     }
+    // Nor without the program of the login workers, or with one that others can write.
+    fs::write(&service, &stack).unwrap();
+    let moved = folder.path("cosserver");
+    fs::copy(daemon::COSSERVER, &moved).unwrap();
+    let worker = folder.path("cosserver-login");
+    for (mode, why) in [
+        (0, "No such file"),
+        (0o777, "others can write it"),
+        (0o644, "no program"),
+    ] {
+        if mode > 0 {
+            fs::write(&worker, "").unwrap();
+            fs::set_permissions(&worker, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let mut cosserver = std::process::Command::new(&moved);
+        let bad = daemon::run(cosserver.arg("-t").arg("-f").arg(&toml));
+        let said = String::from_utf8(bad.stderr).unwrap();
+        assert_eq!(bad.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("/cosserver-login: ") && said.contains(why),
+            "{said}"
+        );
+    }
     // A daemon that runs keeps its old settings, and lets nobody in by `other` either.
     fs::write(&service, stack).unwrap();
     let l = Logins {
         d: daemon::Daemon::start_in(folder, &[]),
     };
     fs::remove_file(&service).unwrap();
-    let line = l.refused("alice", "secret\n", &["hello"]);
+    let line = l.refused_for("pam", "alice", "secret\n", &["hello"]);
     assert!(line.contains("no /etc/pam.d/cosserver"), "{line}");
     l.d.signal(nix::sys::signal::Signal::SIGHUP);
     let line = l.d.log.wait("not-reloaded");
@@ -180,6 +204,141 @@ fn only_so_many_logins_are_under_way_and_one_who_leaves_makes_room() {
     drop(asked.pop());
     until("there is room", || l.alice(&["hello"]).status == Some(0));
     assert_eq!(asked.len(), 2);
+}
+
+/// They were places of all together: whoever took them and said nothing kept everybody
+/// out for two minutes.
+#[test]
+fn who_only_sits_at_the_prompt_keeps_nobody_out() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\nwaiting = 3\n[daemon]\nrefusal-interval = 1\n",
+        ..Plan::default()
+    }
+    .start();
+    let mut sitter = Person::new(&l.d, "bob", "hello");
+    sitter.from = "127.0.0.2".parse().unwrap();
+    let mut asked: Vec<_> = (0..3).map(|_| sitter.ask()).collect();
+    // One of another address is served, and the one that was asked longest goes.
+    assert_eq!(l.alice_says(&["hello"]), ["hello"]);
+    let line = l.d.log.wait("it was asked longest");
+    assert!(line.contains("peer=127.0.0.2 cause=busy"), "{line}");
+    let reference = asked.remove(0).denied();
+    assert!(line.contains(&reference), "{line}");
+    // Of their own there is room for no more than before.
+    asked.push(sitter.ask());
+    let mut one_too_many = sitter.clone();
+    one_too_many.user = "alice".into();
+    one_too_many.is_refused_at_once();
+    l.d.log.wait("too many logins under way");
+    // And a host that has proven itself has places of its own.
+    let alice = Person::new(&l.d, "alice", "hello");
+    asked.push(alice.ask());
+    asked.push(alice.ask());
+    let ended = l.ended(&mut crate::display::by_hash(&l, &["hello"]));
+    let words = format!("{ended:?}");
+    let line = l.d.log.wait("root asks for hello");
+    assert!(line.contains("has no remote = true"), "{words}: {line}");
+}
+
+/// How many connections a source may have that has said nothing.
+fn slots(l: &Logins, from: &str) -> usize {
+    let from = from.parse().unwrap();
+    let stranger = || daemon::hostile::Stranger::from_address(from, l.d.port);
+    let mut both = [stranger(), stranger()];
+    l.d.gate_at_rest();
+    both.iter_mut()
+        .filter_map(|s| s.is_open().then_some(()))
+        .count()
+}
+
+#[test]
+fn a_wrong_password_costs_its_source_slots_and_the_hosts_own_trouble_does_not() {
+    if !needs_root() {
+        return;
+    }
+    let plan = Plan {
+        settings: SHORT,
+        penalties: "authfail = 100\nmin = 50\nmax = 500\nnoauth = 0\ngrace-exceeded = 0\n",
+        ..Plan::default()
+    };
+    let l = plan.start();
+    let mut person = Person::new(&l.d, "alice", "hello");
+    for (from, wrong, left) in [("127.0.0.2", true, 1), ("127.0.0.3", false, 2)] {
+        if !wrong {
+            let hangs = "auth required FOLDER/pam_double.so hang\n";
+            let here = l.d.folder.0.display().to_string();
+            let service = l.d.folder.path("etc/pam.d/cosserver");
+            fs::write(service, hangs.replace("FOLDER", &here)).unwrap();
+        }
+        person.from = from.parse().unwrap();
+        assert_eq!(slots(&l, from), 2);
+        if wrong {
+            person.refused(crate::login::WRONG);
+        } else {
+            person.is_refused_at_once();
+            l.d.log.wait("cause=pam");
+        }
+        assert_eq!(slots(&l, from), left, "{from}\n{}", l.log_text());
+    }
+}
+
+#[test]
+fn who_waits_too_long_for_his_turn_is_told_that_and_no_more() {
+    if !needs_root() {
+        return;
+    }
+    let unless = "auth [success=1 default=ignore] pam_succeed_if.so quiet user != bob";
+    let l = Plan {
+        settings: "[login]\nchecks = 1\ntime = 2\n[daemon]\nrefusal-interval = 1\n",
+        ..Plan::around(&format!("{unless}\nauth required BARE hang"), "")
+    }
+    .start();
+    let bob = crate::login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"]));
+    until("bob has his turn", || children(l.d.pid()).len() == 3);
+    let line = l.refused_for("busy", "alice", "secret\n", &["hello"]);
+    assert!(line.contains("its turn with PAM did not come"), "{line}");
+    drop(bob);
+}
+
+#[test]
+fn a_module_that_hangs_when_it_closes_is_killed_in_time() {
+    if !needs_root() {
+        return;
+    }
+    let stack = crate::login::STACK.replace(
+        "session required MODULE",
+        "session required MODULE hang=close",
+    );
+    let l = plan(Plan::stack(&stack));
+    for _ in 0..3 {
+        assert_eq!(l.alice_says(&["hello"]), ["hello"]);
+    }
+    until("their workers are gone", || children(l.d.pid()).len() == 2);
+    l.d.log
+        .wait("lost process=login user=alice why=\"PAM did not close the session");
+    assert_eq!(l.d.log.count("lost process=login"), 3);
+}
+
+#[test]
+fn what_can_be_no_user_is_shown_to_no_module() {
+    if !needs_root() {
+        return;
+    }
+    let l = plan(Plan::around("auth required BARE crash", ""));
+    let mut person = Person::new(&l.d, "alice", "hello");
+    for user in ["-froot", "a b", "a\nb", "a\x1b[2Jb", "a/b"] {
+        person.user = user.into();
+        let from = l.d.log.all().len();
+        person.is_refused_at_once();
+        let (_, line) = l.d.log.wait_from(from, |l| l.starts_with("denied "));
+        // The crash would be `pam`.
+        assert!(line.contains("cause=login "), "{line}");
+        assert!(!line.contains("worker"), "{line}");
+    }
+    assert_eq!(l.d.log.count("lost process=login"), 0);
 }
 
 #[test]

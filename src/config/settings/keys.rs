@@ -245,7 +245,7 @@ pub const KEYS: &[Key] = &[
         "time",
         "120",
         "From the request to the last answer.",
-        Slot::Seconds(|s| &mut s.login.time, 1, DAY),
+        Slot::Seconds(|s| &mut s.login.time, 1, 600),
     ),
     key(
         "login",

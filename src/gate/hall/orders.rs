@@ -59,7 +59,11 @@ impl Hall {
                 self.punish(c, Complaint::Malformed, now);
                 self.dismiss(c)?;
             }
-            Order::Deny(c, reference, penalty) => self.park(c, reference, penalty, now)?,
+            Order::Deny(c, reference, penalty, ago) => {
+                let begun = now.checked_sub(Duration::from_millis(ago.into()));
+                let begun = begun.filter(|_| ago > 0);
+                self.park(c, reference, penalty, begun, now)?;
+            }
         }
         Ok(())
     }
@@ -123,6 +127,7 @@ impl Hall {
         connection: Connection,
         reference: Reference,
         penalty: u32,
+        begun: Option<Instant>,
         now: Instant,
     ) -> Result<(), Fault> {
         let found = self.limits.zip(self.strangers.get_mut(&connection));
@@ -140,7 +145,7 @@ impl Hall {
         stranger.stage = Stage::Parked;
         stranger.unsent = Vec::new();
         self.parked += 1;
-        let leaves = leaves_at(stranger.asked_at, now, limits.refusal);
+        let leaves = leaves_at(stranger.asked_at, begun, now, limits.refusal);
         stranger.set_refusal(record);
         self.postpone(connection, leaves);
         // It may have hung up, or spoken on, while the monitor decided.
@@ -148,12 +153,47 @@ impl Hall {
     }
 }
 
-/// The next multiple of the interval after the request that has not passed.
-fn leaves_at(asked: Instant, now: Instant, interval: u32) -> Instant {
+/// The first multiple of the interval after the request that has not passed and, where
+/// PAM has checked something, is half an interval at least after it began: which one it
+/// is does not depend on how long the check took, which depends on the cause.
+fn leaves_at(asked: Instant, begun: Option<Instant>, now: Instant, interval: u32) -> Instant {
     let interval = Duration::from_secs(interval.max(1).into());
+    let settled = begun.map_or(asked, |begun| begun.max(asked) + interval / 2);
+    let earliest = now.max(settled);
     let mut at = asked + interval;
-    while at < now {
+    while at < earliest {
         at += interval;
     }
     at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_a_check_took_does_not_move_its_refusal() {
+        let asked = Instant::now();
+        let at = |ms| asked + Duration::from_millis(ms);
+        let leaves = |begun, now| leaves_at(asked, Some(at(begun)), at(now), 2) - asked;
+        for (begun, now, seconds) in [
+            (0, 1, 2),
+            (0, 990, 2),
+            (990, 1_500, 2),
+            // It would have been told on this side of the multiple, or on that.
+            (1_990, 1_991, 4),
+            (1_990, 2_040, 4),
+            (2_500, 2_600, 4),
+            // Longer than any: there is nothing to be done.
+            (0, 4_100, 6),
+        ] {
+            assert_eq!(
+                leaves(begun, now),
+                Duration::from_secs(seconds),
+                "{begun} {now}"
+            );
+        }
+        // Without a check the next one, whatever was looked up.
+        assert_eq!(leaves_at(asked, None, at(1_990), 2), at(2_000));
+    }
 }

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::super::sessions::{Whose, who};
+use super::super::sessions::{Finished, Whose, who};
 use super::{Login, Logins, Stage};
 use crate::channel::control::On;
 use crate::sys::process;
+use crate::wire::stream::End;
 
 /// What is known of an application that goes on by itself.
 pub(in super::super) struct Alone {
@@ -17,6 +18,7 @@ pub(in super::super) struct Alone {
     session: u64,
     whose: Whose,
     began: SystemTime,
+    since: Instant,
     /// When it is killed, if it has been hung up.
     kill_at: Option<Instant>,
 }
@@ -27,7 +29,24 @@ impl Alone {
             session,
             whose,
             began: SystemTime::now(),
+            since: Instant::now(),
             kill_at: None,
+        }
+    }
+}
+
+impl Alone {
+    /// Its end, for the log.
+    pub(in super::super) fn finished(self, end: Option<End>, now: Instant) -> Finished {
+        Finished {
+            id: self.session,
+            whose: self.whose,
+            lasted: now.saturating_duration_since(self.since),
+            end,
+            goes_on: false,
+            how: "detached",
+            sent: 0,
+            got: 0,
         }
     }
 }
@@ -48,6 +67,11 @@ impl Login {
 }
 
 impl Logins {
+    /// How many applications go on by themselves.
+    pub(in super::super) fn alone(&self) -> usize {
+        self.all.values().filter_map(Login::runs_alone).count()
+    }
+
     /// Every application that goes on by itself.
     pub(in super::super) fn detached(&self) -> Vec<On> {
         let all = self.all.values().filter_map(Login::runs_alone);

@@ -1,0 +1,76 @@
+//! Whose logins may be under way: so many places there are, and nobody who only sits
+//! in them keeps the others out.
+
+use std::net::IpAddr;
+
+use super::{Login, LoginId, Logins, Stage, Who};
+
+/// Whose place a login takes. Hosts have as many as strangers, of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Place {
+    /// Somebody's who has still to prove himself.
+    Stranger,
+    /// That of a host that has.
+    Host,
+    /// None: it only closes what another has left open.
+    Heir,
+}
+
+impl Place {
+    pub(super) const fn of(who: &Who) -> Self {
+        match who {
+            Who::Claimant(_) => Self::Stranger,
+            Who::Host(..) => Self::Host,
+        }
+    }
+}
+
+/// Whether there is a place for one more.
+#[derive(Debug, PartialEq, Eq)]
+pub(in super::super) enum Room {
+    /// There is.
+    Free,
+    /// There is when this one goes, the oldest that is asked of the greediest source.
+    Instead(LoginId),
+    /// There is none.
+    Full,
+}
+
+impl Logins {
+    /// Whether one more of these may come from there, where there are so many places.
+    pub(in super::super) fn room(&self, who: &Who, from: IpAddr, places: usize) -> Room {
+        let place = Place::of(who);
+        let same = |l: &&Login| l.place == place && l.is_under_way();
+        if self.all.values().filter(same).count() < places {
+            return Room::Free;
+        }
+        if place == Place::Host {
+            return Room::Full;
+        }
+        let of = |from: IpAddr| {
+            let all = self.all.values().filter(same);
+            all.filter(|l| source(l.peer) == source(from)).count()
+        };
+        // Who sits and is waited for; what PAM has in hand goes on.
+        let asked = self.all.iter().filter(|(_, l)| same(l));
+        let asked = asked.filter(|(_, l)| matches!(l.stage, Stage::Prompted(_)));
+        let greediest = asked
+            .map(|(id, l)| (of(l.peer), std::cmp::Reverse(*id)))
+            .max();
+        match greediest {
+            Some((held, oldest)) if held > of(from) => Room::Instead(oldest.0),
+            _ => Room::Full,
+        }
+    }
+}
+
+/// What counts as one source: an IPv4 address, an IPv6 /64.
+pub(super) fn source(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(a) => {
+            let network = u128::from(a) >> 64 << 64;
+            std::net::Ipv6Addr::from(network).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
