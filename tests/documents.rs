@@ -58,6 +58,7 @@ fn the_limits_of_the_protocol() {
                 "ClientHello ({} at most)",
                 "| greeted | ClientHello | {} |",
                 "| asked for the command | Sealed | {} |",
+                "| prompting | Sealed | {} |",
             ],
         ),
         (
@@ -122,7 +123,7 @@ fn the_limits_of_the_protocol() {
         (
             "COMMAND_PIECE",
             limits::COMMAND_PIECE as u64,
-            &["pieces of 1 to {} bytes"],
+            &["pieces of 1 to {} bytes", "of {} bytes at most: | key"],
         ),
         (
             "ARGUMENTS",
@@ -145,6 +146,30 @@ fn the_limits_of_the_protocol() {
             limits::VARIABLE_VALUE as u64,
             &["value (bytes, at most {}, no NUL)"],
         ),
+        (
+            "PROMPTS",
+            limits::PROMPTS as u64,
+            &[
+                "array of at most {} texts, section 6.3",
+                "array of at most {} byte strings | an answer",
+            ],
+        ),
+        (
+            "PROMPT",
+            limits::PROMPT as u64,
+            &["| words | text, at most {} bytes"],
+        ),
+        (
+            "PROMPTS_BYTES",
+            limits::PROMPTS_BYTES as u64,
+            &["so that the words of one message have {} bytes at most"],
+        ),
+        (
+            "REPLY",
+            limits::REPLY as u64,
+            &["in their order; each at most {} bytes, without NUL"],
+        ),
+        ("ROUNDS", limits::ROUNDS as u64, &["It asks {} times at most"]),
         (
             "CBOR_DEPTH",
             limits::CBOR_DEPTH as u64,
@@ -226,6 +251,18 @@ fn the_times_of_the_protocol() {
         format!(
             "a client SHOULD give up after some {} seconds without the answer",
             seconds("src/client/greet.rs", "ANSWER_WITHIN")
+        ),
+        format!(
+            "once it has asked for `gui`, after some {}",
+            seconds("src/client/greet.rs", "VERDICT_WITHIN")
+        ),
+        format!(
+            "| prompting | Sealed | 4,096 | {} s from the ClientHello",
+            default("login", "time")
+        ),
+        format!(
+            "| deciding on a login | nothing | – | {} s of PAM between two questions",
+            default("login", "check")
         ),
         format!("KILL {} seconds later", default("exec", "hup-to-kill")),
         format!("port {} unless told otherwise", default("", "port")),
