@@ -13,7 +13,8 @@ SOURCES = {
     "hello": [("hello", "record bytes"), ("server_hello", "record bytes")],
     "message_1": [("handshake", "client_hello"), ("opening", "opening bytes")],
     "opening": [("opening", "opening bytes"), ("request", "request bytes"), ("long_command", "encoding bytes")],
-    "answer": [("answer", "payload bytes reference")],
+    "answer": [("answer", "payload bytes reference"), ("login", "answer_payload plaintext")],
+    "answers": [("answers", "message bytes"), ("login", "plaintext")],
     "message": [("messages", "plaintext bytes")],
     "cbor": [("cbor", "good bytes"), ("request", "request bytes"), ("opening", "opening bytes")],
 }
