@@ -169,7 +169,11 @@ fn the_limits_of_the_protocol() {
             limits::REPLY as u64,
             &["in their order; each at most {} bytes, without NUL"],
         ),
-        ("ROUNDS", limits::ROUNDS as u64, &["It asks {} times at most"]),
+        (
+            "ROUNDS",
+            limits::ROUNDS as u64,
+            &["It asks {} times at most"],
+        ),
         (
             "CBOR_DEPTH",
             limits::CBOR_DEPTH as u64,
