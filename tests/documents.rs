@@ -201,6 +201,31 @@ fn the_limits_of_the_protocol() {
     assert_eq!(limits::DATA_HEADER, 2);
     assert!(page.contains("The plaintext is type, one byte, then one byte, then the rest"));
 
+    // The manual page has the most important of them too.
+    let short = flat("docs/man/cosserver-protocol.7");
+    for (value, sentence) in [
+        (limits::GREETING_BODY as u64, "{} bytes in all at most"),
+        (limits::HELLO_BODY as u64, "and {} for the hellos"),
+        (limits::RECORD_BODY as u64, "of at most {} bytes. .Ss"),
+        (limits::NONCE as u64, "3 a nonce of {} bytes"),
+        (limits::REFERENCE as u64, "a reference of {} bytes"),
+        (limits::CBOR_DEPTH as u64, "at most {} levels deep"),
+        (
+            limits::COMMAND_PIECE as u64,
+            "in pieces of at most {} bytes",
+        ),
+        (limits::REPLY as u64, "a byte string of at most {} bytes"),
+        (u64::from(limits::CREDIT), "has {} bytes of credit"),
+        (u64::from(limits::CREDIT_MAX), "and {} at most"),
+        (limits::RECORDS_PER_KEY, "is a multiple of {}, but 0"),
+    ] {
+        let sentence = sentence.replace("{}", &value.to_string());
+        assert!(
+            short.contains(&sentence),
+            "cosserver-protocol(7) does not say {sentence:?}"
+        );
+    }
+
     let source = text("src/wire/limits.rs");
     let constants = source
         .lines()
@@ -277,7 +302,22 @@ fn the_times_of_the_protocol() {
             "PROTOCOL.md does not say {sentence:?}"
         );
     }
+    let short = flat("docs/man/cosserver-protocol.7");
+    for sentence in [
+        format!("port {} unless told otherwise", default("", "port")),
+        format!(
+            "at the next multiple of {} seconds",
+            default("daemon", "refusal-interval")
+        ),
+    ] {
+        assert!(
+            short.contains(&sentence),
+            "cosserver-protocol(7) does not say {sentence:?}"
+        );
+    }
     let cos = flat("docs/man/cos.1");
+    let reply = limits::REPLY;
+    assert!(cos.contains(&format!("An answer has at most {reply} bytes.")));
     assert!(cos.contains(&format!(
         ".Dv SIGKILL {} seconds later",
         default("exec", "hup-to-kill")
