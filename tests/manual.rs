@@ -322,6 +322,26 @@ fn the_commands_and_flags_of_cosadm() {
     }
 }
 
+/// The fields of `cosadm who --json`, each named by the page.
+#[test]
+fn the_fields_of_who_is_on() {
+    let source = text("src/admin/who.rs");
+    let (_, json) = source.split_once("fn json(").unwrap();
+    let json = json.split("\n}\n").next().unwrap();
+    // `("field", …` in one line or over several.
+    let names = json.split('(').filter_map(|part| {
+        let (name, rest) = part.trim_start().strip_prefix('"')?.split_once('"')?;
+        rest.starts_with(',').then_some(name)
+    });
+    let page = text("docs/man/cosadm.8");
+    let (_, item) = page.split_once("\n.It Cm who ").unwrap();
+    let (_, item) = item.split_once(".Ql sessions ,").unwrap();
+    let item = item.split("It is asked").next().unwrap();
+    let named = item.lines().filter_map(|line| line.strip_prefix(".Ql "));
+    let named = named.map(|line| line.split(' ').next().unwrap());
+    agree(&set(names), &set(named), "cosadm who --json");
+}
+
 // ---- files of the administrator ----
 
 #[test]
