@@ -69,6 +69,17 @@ def unknown_user(s):
 
 
 @login_case("denied")
+def user_like_an_option(s):
+    # pam_unix does not even ask for the password of such a name.
+    return refused(s, [b"hello"], display=w.Display(), password=True, user="-froot")
+
+
+@login_case("denied")
+def user_like_a_path(s):
+    return Login(s, user="../root").reply(password(s))
+
+
+@login_case("denied")
 def unknown_application(s):
     return Login(s, b"nothing").reply(password(s))
 

@@ -155,6 +155,8 @@ const CAUSES: [(&str, &[&str]); 3] = [
         &[
             "wrong-password",
             "unknown-user",
+            "user-like-an-option",
+            "user-like-a-path",
             "unknown-application",
             "application-with-a-slash",
             "application-not-in-utf-8",
