@@ -524,6 +524,15 @@ fn sealed(sealer: &mut Sealer, opener: &mut Opener, text: &[u8], record: &[u8]) 
     assert_eq!(opener.open(&mut body).unwrap(), text);
 }
 
+/// A conversation is over: both sides go on under this key.
+fn next_key(sealer: &mut Sealer, opener: &mut Opener, key: [u8; 32]) {
+    let key = Secret::new(key);
+    assert!(sealer.successor().unwrap().key.same(&key));
+    assert!(opener.successor().unwrap().key.same(&key));
+    sealer.rekey().unwrap();
+    opener.rekey().unwrap();
+}
+
 fn pair(vector: &Value, key: &str) -> (Sealer, Opener) {
     let from = direction(vector, key, 0);
     (
@@ -589,7 +598,10 @@ fn long_command() {
         let (mut sealer, mut opener) = pair(vector, "key_to_server");
         let mut arrived = Vec::new();
         for piece in list(vector, "pieces") {
-            assert_eq!(opener.counter(), number(piece, "counter"));
+            assert_eq!(
+                opener.successor().unwrap().counter,
+                number(piece, "counter")
+            );
             let record = bytes(piece, "record");
             let mut body = record::parse(&record, &[Kind::Sealed])
                 .unwrap()
@@ -602,7 +614,12 @@ fn long_command() {
             assert_eq!(record::compose(Kind::Sealed, &text), Ok(record));
         }
         assert_eq!(arrived, encoding);
-        // The counters go on into the data.
+        // The counters go on into the data, under the next keys.
+        next_key(
+            &mut sealer,
+            &mut opener,
+            array(vector, "next_key_to_server"),
+        );
         sealed(
             &mut sealer,
             &mut opener,
@@ -621,6 +638,11 @@ fn long_command() {
         let proof = array(vector, "server_proof");
         assert_eq!(Answer::decode(text), Ok(Answer::accept(proof)));
         sealer.record(text).unwrap();
+        next_key(
+            &mut sealer,
+            &mut opener,
+            array(vector, "next_key_to_client"),
+        );
         sealed(
             &mut sealer,
             &mut opener,
@@ -657,7 +679,7 @@ fn login() {
                 true => &mut to_server,
                 false => &mut to_client,
             };
-            assert_eq!(opener.counter(), number(said, "counter"));
+            assert_eq!(opener.successor().unwrap().counter, number(said, "counter"));
             let record = bytes(said, "record");
             let envelope = record::parse(&record, &[Kind::Sealed]).unwrap();
             let mut body = envelope.content.to_vec();
@@ -681,12 +703,19 @@ fn login() {
             texts: asked,
         };
         assert_eq!(last, Some(told));
-        // The counters go on into the data.
-        for (ends, key, text) in [
-            (&mut to_server, "first_to_server", &b"\x01\x00in"[..]),
-            (&mut to_client, "first_to_client", b"\x01\x00out"),
+        // The counters go on into the data, under the next keys.
+        for (ends, side, text) in [
+            (&mut to_server, "to_server", &b"\x01\x00in"[..]),
+            (&mut to_client, "to_client", b"\x01\x00out"),
         ] {
-            sealed(&mut ends.0, &mut ends.1, text, &bytes(vector, key));
+            let (sealer, opener) = ends;
+            next_key(sealer, opener, array(vector, &format!("next_key_{side}")));
+            sealed(
+                sealer,
+                opener,
+                text,
+                &bytes(vector, &format!("first_{side}")),
+            );
         }
     }
 }
@@ -698,7 +727,10 @@ fn sealed_records_over_the_border_of_a_key() {
         let mut sealer = Sealer::new(suite(case), &from).unwrap();
         let mut opener = Opener::new(suite(case), &from).unwrap();
         for record in list(case, "records") {
-            assert_eq!(sealer.counter(), number(record, "counter"));
+            assert_eq!(
+                sealer.successor().unwrap().counter,
+                number(record, "counter")
+            );
             let (text, whole) = (bytes(record, "plaintext"), bytes(record, "record"));
             sealed(&mut sealer, &mut opener, &text, &whole);
         }

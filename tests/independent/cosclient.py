@@ -76,7 +76,9 @@ def call(sock, invitation, machine_key, words, user, calling_user, env=(), suite
 
     kind, content, _ = read_framed(sock, [ANSWER, DENIED], coswire.GREETING_MAX)
     payload, sending, receiving = coswire.read_answer(noise, kind, content)
+    talked = False
     while not coswire.check_accept(payload, expected):
+        talked = True
         answer = coswire.parse_answer(payload)
         if answer.status == coswire.PROMPTS and display and asker:
             said = coswire.answers(asker(answer.texts), PADDED)
@@ -95,6 +97,9 @@ def call(sock, invitation, machine_key, words, user, calling_user, env=(), suite
     if later:
         raise ProtocolError("accepted what it has not seen")
     tell(coswire.parse_answer(payload).texts)
+    if talked:
+        sending.rekey()
+        receiving.rekey()
     return sending, receiving
 
 

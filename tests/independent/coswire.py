@@ -241,7 +241,7 @@ def start_noise(suite, hello_record, server_hello_record, machine_key, host_key,
     return noise
 
 
-# --- Sections 6.1 and 8: sealing --------------------------------------------
+# --- Sections 6.1, 6.4 and 8: sealing --------------------------------------------
 
 class Direction:
     """One direction's key and counter."""
@@ -257,6 +257,10 @@ class Direction:
         """The body of the next record."""
         self._rekey_when_due()
         return self.state.encrypt_with_ad(b"", plaintext)
+
+    def rekey(self):
+        """After a conversation, section 6.4; the counter goes on."""
+        self.state.rekey()
 
     def open(self, body):
         """The plaintext of the next record."""

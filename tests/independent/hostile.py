@@ -129,6 +129,8 @@ class Session(Connection):
             assert kind == w.SEALED
             self.sealing, self.opening = stranger.sealing, stranger.opening
             payload = self.opening.open(content)
+            self.sealing.rekey()
+            self.opening.rekey()
         assert w.check_accept(payload, stranger.expected)
         self.stream = stranger.sock.makefile("rb")
         self.sock = stranger.sock

@@ -223,6 +223,7 @@ def answers_twice_the_first_right(s):
     c.say(c.seal(w.answers([password(s)])) + c.seal(w.answers([password(s)])))
     kind, content, _ = read_framed(c.sock, [w.SEALED], w.GREETING_MAX)
     assert kind == w.SEALED and w.check_accept(c.opening.open(content), None)
+    c.opening.rekey()
     try:
         while head := c.sock.recv(2, socket.MSG_WAITALL):   # its output may come, and no End
             body = c.sock.recv(struct.unpack(">H", head)[0], socket.MSG_WAITALL)

@@ -363,6 +363,13 @@ def handshake_json():
     return cases
 
 
+def next_keys(to_server, to_client):
+    """Both keys after a conversation (6.4), which are in force from now on."""
+    to_server.rekey()
+    to_client.rekey()
+    return {"next_key_to_server": to_server.state.k, "next_key_to_client": to_client.state.k}
+
+
 def long_command_json():
     """A command that follows the ClientHello (6.2)."""
     cases = []
@@ -373,7 +380,7 @@ def long_command_json():
         vector.update(words=words, encoding=later, digest=hashlib.sha256(later).digest(), length=len(later), pieces=[
             {"counter": n, "plaintext": piece, "record": w.framed(w.SEALED, to_server.seal(piece))}
             for n, piece in enumerate(pieces)],
-            accept_plaintext=accept, accept=w.framed(w.SEALED, to_client.seal(accept)),
+            accept_plaintext=accept, accept=w.framed(w.SEALED, to_client.seal(accept)), **next_keys(to_server, to_client),
             first_to_server=w.record(to_server.seal(bytes([w.EOF, 0]))),
             first_to_client=w.record(to_client.seal(bytes([w.DATA, 0]) + b"out")))
         cases.append(vector)
@@ -412,7 +419,7 @@ def login_json():
         assert w.check_accept(accept, None)
         talk.append({"by": "server", "counter": to_client.state.n, "texts": told, "plaintext": accept,
                      "record": w.framed(w.SEALED, to_client.seal(accept))})
-        vector.update(words=[b"xterm", b"-title", b"a b"], texts=first, talk=talk,
+        vector.update(words=[b"xterm", b"-title", b"a b"], texts=first, talk=talk, **next_keys(to_server, to_client),
                       first_to_server=w.record(to_server.seal(bytes([w.DATA, 0]) + b"in")),
                       first_to_client=w.record(to_client.seal(bytes([w.DATA, 0]) + b"out")))
         cases.append(vector)
