@@ -394,7 +394,12 @@ fn answers_to_a_client() {
 
 #[test]
 fn answers_to_prompts() {
-    let seeds: [&[&[u8]]; 4] = [&[b"secret"], &[b"", b"4711"], &[&[b'x'; 300]], &[&b"a"[..]; 20]];
+    let seeds: [&[&[u8]]; 4] = [
+        &[b"secret"],
+        &[b"", b"4711"],
+        &[&[b'x'; 300]],
+        &[&b"a"[..]; 20],
+    ];
     for seed in seeds {
         let replies = seed.iter().map(|a| a.to_vec().into()).collect();
         let seeds = [Answers::new(replies).unwrap().encode().unwrap().to_vec()];
