@@ -20,6 +20,7 @@ PROGRAMS = $${CARGO_TARGET_DIR:-target}/release
 
 MAN1 = cos.1
 MAN5 = cosserver.toml.5 hostinfo.5
+MAN7 = cosserver-protocol.7
 MAN8 = cosserver.8 cosadm.8
 PAGES = README.md NEWS SECURITY.md LICENSE docs/PROTOCOL.md docs/DESIGN.md docs/THREATS.md docs/LESSONS.md
 
@@ -87,14 +88,16 @@ bench: build
 install:
 	@test -x "$(PROGRAMS)/cosserver" || { echo 'install: nothing built yet: run make first' >&2; exit 1; }
 	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(SBINDIR)" "$(DESTDIR)$(DOCDIR)" \
-		"$(DESTDIR)$(MANDIR)/man1" "$(DESTDIR)$(MANDIR)/man5" "$(DESTDIR)$(MANDIR)/man8"
+		"$(DESTDIR)$(MANDIR)/man1" "$(DESTDIR)$(MANDIR)/man5" "$(DESTDIR)$(MANDIR)/man7" "$(DESTDIR)$(MANDIR)/man8"
 	install -m 755 "$(PROGRAMS)/cos" "$(DESTDIR)$(BINDIR)/cos"
 	ln -sf cos "$(DESTDIR)$(BINDIR)/cosrsh"
 	install -m 755 "$(PROGRAMS)/cosserver" "$(PROGRAMS)/cosserver-login" "$(PROGRAMS)/cosadm" "$(DESTDIR)$(SBINDIR)"
 	test "$(SIGNER)" != setuid || install -m 4755 "$(PROGRAMS)/cos-sign" "$(DESTDIR)$(BINDIR)/cos-sign"
+	test "$(SIGNER)" != setuid || { $(COPY) docs/man/cos-sign.1 "$(DESTDIR)$(MANDIR)/man1/cos-sign.1"; }
 	for page in $(MAN1); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man1/$$page" || exit 1; done
 	ln -sf cos.1 "$(DESTDIR)$(MANDIR)/man1/cosrsh.1"
 	for page in $(MAN5); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man5/$$page" || exit 1; done
+	for page in $(MAN7); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man7/$$page" || exit 1; done
 	for page in $(MAN8); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man8/$$page" || exit 1; done
 	install -m 644 $(PAGES) "$(DESTDIR)$(DOCDIR)"
 	@$(PLACE) install
@@ -102,9 +105,10 @@ install:
 uninstall:
 	rm -f "$(DESTDIR)$(BINDIR)/cos" "$(DESTDIR)$(BINDIR)/cosrsh" "$(DESTDIR)$(BINDIR)/cos-sign" \
 		"$(DESTDIR)$(SBINDIR)/cosserver" "$(DESTDIR)$(SBINDIR)/cosserver-login" "$(DESTDIR)$(SBINDIR)/cosadm" \
-		"$(DESTDIR)$(MANDIR)/man1/cosrsh.1"
+		"$(DESTDIR)$(MANDIR)/man1/cosrsh.1" "$(DESTDIR)$(MANDIR)/man1/cos-sign.1"
 	for page in $(MAN1); do rm -f "$(DESTDIR)$(MANDIR)/man1/$$page"; done
 	for page in $(MAN5); do rm -f "$(DESTDIR)$(MANDIR)/man5/$$page"; done
+	for page in $(MAN7); do rm -f "$(DESTDIR)$(MANDIR)/man7/$$page"; done
 	for page in $(MAN8); do rm -f "$(DESTDIR)$(MANDIR)/man8/$$page"; done
 	for page in $(PAGES); do rm -f "$(DESTDIR)$(DOCDIR)/$${page##*/}"; done
 	@$(PLACE) uninstall

@@ -11,10 +11,12 @@ SOURCES = {
     "record": [("hello", "record bytes"), ("server_hello", "record bytes"), ("answer", "record"),
                ("handshake", "hello server_hello client_hello answer"), ("long_command", "record")],
     "hello": [("hello", "record bytes"), ("server_hello", "record bytes")],
-    "message_1": [("handshake", "client_hello"), ("opening", "opening bytes")],
-    "opening": [("opening", "opening bytes"), ("request", "request bytes"), ("long_command", "encoding bytes")],
-    "answer": [("answer", "payload bytes reference")],
+    "message_1": [("handshake", "client_hello"), ("login", "client_hello"), ("opening", "opening bytes")],
+    "opening": [("opening", "opening bytes"), ("vouch", "opening bytes"), ("login", "opening"), ("request", "request bytes"), ("long_command", "encoding bytes")],
+    "answer": [("answer", "payload bytes reference"), ("login", "answer_payload plaintext")],
+    "answers": [("answers", "message bytes"), ("login", "plaintext")],
     "message": [("messages", "plaintext bytes")],
+    "signer": [("request", "request bytes")],
     "cbor": [("cbor", "good bytes"), ("request", "request bytes"), ("opening", "opening bytes")],
 }
 TEXTS = {

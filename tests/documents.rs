@@ -58,6 +58,7 @@ fn the_limits_of_the_protocol() {
                 "ClientHello ({} at most)",
                 "| greeted | ClientHello | {} |",
                 "| asked for the command | Sealed | {} |",
+                "| prompting | Sealed | {} |",
             ],
         ),
         (
@@ -122,7 +123,7 @@ fn the_limits_of_the_protocol() {
         (
             "COMMAND_PIECE",
             limits::COMMAND_PIECE as u64,
-            &["pieces of 1 to {} bytes"],
+            &["pieces of 1 to {} bytes", "of {} bytes at most: | key"],
         ),
         (
             "ARGUMENTS",
@@ -144,6 +145,34 @@ fn the_limits_of_the_protocol() {
             "VARIABLE_VALUE",
             limits::VARIABLE_VALUE as u64,
             &["value (bytes, at most {}, no NUL)"],
+        ),
+        (
+            "PROMPTS",
+            limits::PROMPTS as u64,
+            &[
+                "array of at most {} texts, section 6.3",
+                "array of at most {} byte strings | an answer",
+            ],
+        ),
+        (
+            "PROMPT",
+            limits::PROMPT as u64,
+            &["| words | text, at most {} bytes"],
+        ),
+        (
+            "PROMPTS_BYTES",
+            limits::PROMPTS_BYTES as u64,
+            &["so that the words of one message have {} bytes at most"],
+        ),
+        (
+            "REPLY",
+            limits::REPLY as u64,
+            &["in their order; each at most {} bytes, without NUL"],
+        ),
+        (
+            "ROUNDS",
+            limits::ROUNDS as u64,
+            &["It asks {} times at most"],
         ),
         (
             "CBOR_DEPTH",
@@ -171,6 +200,31 @@ fn the_limits_of_the_protocol() {
     // DATA_HEADER is said by the layout: type, one byte, then one byte.
     assert_eq!(limits::DATA_HEADER, 2);
     assert!(page.contains("The plaintext is type, one byte, then one byte, then the rest"));
+
+    // The manual page has the most important of them too.
+    let short = flat("docs/man/cosserver-protocol.7");
+    for (value, sentence) in [
+        (limits::GREETING_BODY as u64, "{} bytes in all at most"),
+        (limits::HELLO_BODY as u64, "and {} for the hellos"),
+        (limits::RECORD_BODY as u64, "of at most {} bytes. .Ss"),
+        (limits::NONCE as u64, "3 a nonce of {} bytes"),
+        (limits::REFERENCE as u64, "a reference of {} bytes"),
+        (limits::CBOR_DEPTH as u64, "at most {} levels deep"),
+        (
+            limits::COMMAND_PIECE as u64,
+            "in pieces of at most {} bytes",
+        ),
+        (limits::REPLY as u64, "a byte string of at most {} bytes"),
+        (u64::from(limits::CREDIT), "has {} bytes of credit"),
+        (u64::from(limits::CREDIT_MAX), "and {} at most"),
+        (limits::RECORDS_PER_KEY, "is a multiple of {}, but 0"),
+    ] {
+        let sentence = sentence.replace("{}", &value.to_string());
+        assert!(
+            short.contains(&sentence),
+            "cosserver-protocol(7) does not say {sentence:?}"
+        );
+    }
 
     let source = text("src/wire/limits.rs");
     let constants = source
@@ -227,6 +281,18 @@ fn the_times_of_the_protocol() {
             "a client SHOULD give up after some {} seconds without the answer",
             seconds("src/client/greet.rs", "ANSWER_WITHIN")
         ),
+        format!(
+            "once it has asked for `gui`, after some {}",
+            seconds("src/client/greet.rs", "VERDICT_WITHIN")
+        ),
+        format!(
+            "| prompting | Sealed | 4,096 | {} s from the ClientHello",
+            default("login", "time")
+        ),
+        format!(
+            "| deciding on a login | nothing | – | {} s of PAM between two questions",
+            default("login", "check")
+        ),
         format!("KILL {} seconds later", default("exec", "hup-to-kill")),
         format!("port {} unless told otherwise", default("", "port")),
     ];
@@ -236,7 +302,22 @@ fn the_times_of_the_protocol() {
             "PROTOCOL.md does not say {sentence:?}"
         );
     }
+    let short = flat("docs/man/cosserver-protocol.7");
+    for sentence in [
+        format!("port {} unless told otherwise", default("", "port")),
+        format!(
+            "at the next multiple of {} seconds",
+            default("daemon", "refusal-interval")
+        ),
+    ] {
+        assert!(
+            short.contains(&sentence),
+            "cosserver-protocol(7) does not say {sentence:?}"
+        );
+    }
     let cos = flat("docs/man/cos.1");
+    let reply = limits::REPLY;
+    assert!(cos.contains(&format!("An answer has at most {reply} bytes.")));
     assert!(cos.contains(&format!(
         ".Dv SIGKILL {} seconds later",
         default("exec", "hup-to-kill")

@@ -407,11 +407,16 @@ fn who_holds_a_secret_cannot_print_or_compare_it() {
 fn the_walk_can_be_made_by_nobody_else() {
     let named = |page: &str| {
         let text = tree::text(page);
-        let line = text
+        let walks = text
             .lines()
-            .find(|l| l.starts_with('`') && l.contains(" → `"));
-        let names = line.unwrap().split('`').skip(1).step_by(2);
-        names.map(str::to_owned).collect::<Vec<_>>()
+            .filter(|l| l.starts_with('`') && l.contains(" → `"));
+        let names = |walk: &str| {
+            let names = walk.split('`').skip(1).step_by(2);
+            names.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let walks: Vec<Vec<String>> = walks.map(names).collect();
+        assert_eq!(walks.len(), 2, "{page}: a command's walk, and a login's");
+        walks.concat()
     };
     let walk = named("CONTRIBUTING.md");
     assert_eq!(walk, named("docs/DESIGN.md"), "the walk in DESIGN.md");

@@ -3,6 +3,7 @@
 //! does wrong is refused as the page says.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
@@ -10,6 +11,9 @@
 )]
 
 mod daemon;
+mod login;
+#[path = "independent/logins.rs"]
+mod logins;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;

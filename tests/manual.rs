@@ -14,8 +14,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use cosserver::config::applications;
 use cosserver::config::hostinfo::{HostTable, OPTIONS};
-use cosserver::config::settings::{KEYS, TABLES};
+use cosserver::config::place::Place;
+use cosserver::config::settings::{KEYS, Settings, TABLES};
 use cosserver::refusal::Cause;
 use tree::{Set, agree, files, relative, set, text, top};
 
@@ -118,23 +120,29 @@ fn manual_pages_are_clean() {
         assert!(output.status.success(), "{}: {said}", relative(path));
         pages += 1;
     }
-    assert_eq!(pages, 5);
+    assert_eq!(pages, 7);
 }
 
 #[test]
 fn manual_pages_refer_to_pages_that_are_there() {
-    let own = ["cos", "cosserver", "cosadm", "hostinfo", "cosserver.toml"];
-    for path in files()
+    let of_man = |p: &&std::path::PathBuf| relative(p).starts_with("docs/man/");
+    let all = files();
+    let own: Set = all
         .iter()
-        .filter(|p| relative(p).starts_with("docs/man/"))
-    {
+        .filter(of_man)
+        .map(|p| p.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    let makefile = text("Makefile");
+    for path in all.iter().filter(of_man) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(makefile.contains(name), "Makefile does not install {name}");
         for line in fs::read_to_string(path).unwrap().lines() {
             let Some(reference) = line.strip_prefix(".Xr ") else {
                 continue;
             };
             let mut words = reference.split_whitespace();
             let (name, number) = (words.next().unwrap(), words.next().unwrap());
-            if own.contains(&name) {
+            if own.contains(name) {
                 let page = format!("docs/man/{name}.{number}");
                 assert!(
                     top().join(&page).exists(),
@@ -166,10 +174,31 @@ fn the_flags_of_cosserver() {
     );
 }
 
+/// The flags of a subcommand in the SYNOPSIS of cos(1), those before it included.
+fn synopsis_of_cos(subcommand: &str) -> Set {
+    let synopsis = section("cos.1", ".Sh SYNOPSIS");
+    let mut blocks = synopsis.split(".Nm ");
+    let has = |block: &&str| block.lines().any(|l| l == format!(".Cm {subcommand}"));
+    let block = blocks.find(has).unwrap();
+    let options = block.lines().filter_map(|l| l.strip_prefix(".Op Fl "));
+    let mut found = Set::new();
+    for option in options {
+        let word = option.split(' ').next().unwrap();
+        if word.starts_with('-') || option.contains(' ') {
+            found.insert(format!("-{word}"));
+        } else {
+            found.extend(word.chars().map(|c| format!("-{c}")));
+        }
+    }
+    found
+}
+
 #[test]
 fn the_flags_of_cos() {
     let page = text("docs/man/cos.1");
-    let code = help_flags(&help(COS, &["run", "--help"]));
+    let run = help_flags(&help(COS, &["run", "--help"]));
+    let gui = help_flags(&help(COS, &["gui", "--help"]));
+    let code: Set = run.union(&gui).cloned().collect();
     let over = section("cos.1", ".Sh THE COMMAND LINE OF RSH");
     let over: Set = over
         .lines()
@@ -178,6 +207,21 @@ fn the_flags_of_cos() {
         .collect();
     let page_flags: Set = item_flags(&page).union(&over).cloned().collect();
     agree(&code, &page_flags, "cos(1)");
+    let told = set(["--help", "--version"]);
+    for (subcommand, flags) in [("run", &run), ("gui", &gui)] {
+        let flags = flags.iter().filter(|f| !told.contains(*f));
+        let flags: Set = flags.filter(|f| !over.contains(*f)).cloned().collect();
+        let what = format!("SYNOPSIS of cos {subcommand} in cos(1)");
+        agree(&flags, &synopsis_of_cos(subcommand), &what);
+    }
+    // What is gui's alone says so.
+    for flag in gui.difference(&run) {
+        let item = format!(".It Fl {}", flag.strip_prefix('-').unwrap());
+        let is = |l: &&str| *l == item || l.starts_with(&format!("{item} "));
+        let mut lines = page.lines().skip_while(|l| !is(l)).skip(1);
+        assert_eq!(lines.next(), Some("With"), "cos(1), {flag}");
+        assert_eq!(lines.next(), Some(".Cm gui :"), "cos(1), {flag}");
+    }
 
     let said = help(COS, &["run", "--help"]);
     let last = said.lines().find(|line| line.contains("-x, ")).unwrap();
@@ -194,8 +238,8 @@ fn the_options_in_the_form_of_ssh() {
     let source = text("src/client/args.rs");
     let (_, set) = source.split_once("fn set(").unwrap();
     let keys = set.split("\n    }\n").next().unwrap().lines();
-    // `"key" => …`, `"key" if … =>`
-    let keys = keys.filter_map(|line| line.trim().strip_prefix('"')?.split_once('"'));
+    // `"key" => …`, `"key" if … =>`, and not what is matched inside of one.
+    let keys = keys.filter_map(|line| line.strip_prefix("            \"")?.split_once('"'));
     let keys = keys
         .filter(|(_, rest)| rest.contains("=>"))
         .map(|(key, _)| key);
@@ -278,6 +322,26 @@ fn the_commands_and_flags_of_cosadm() {
     }
 }
 
+/// The fields of `cosadm who --json`, each named by the page.
+#[test]
+fn the_fields_of_who_is_on() {
+    let source = text("src/admin/who.rs");
+    let (_, json) = source.split_once("fn json(").unwrap();
+    let json = json.split("\n}\n").next().unwrap();
+    // `("field", …` in one line or over several.
+    let names = json.split('(').filter_map(|part| {
+        let (name, rest) = part.trim_start().strip_prefix('"')?.split_once('"')?;
+        rest.starts_with(',').then_some(name)
+    });
+    let page = text("docs/man/cosadm.8");
+    let (_, item) = page.split_once("\n.It Cm who ").unwrap();
+    let (_, item) = item.split_once(".Ql sessions ,").unwrap();
+    let item = item.split("It is asked").next().unwrap();
+    let named = item.lines().filter_map(|line| line.strip_prefix(".Ql "));
+    let named = named.map(|line| line.split(' ').next().unwrap());
+    agree(&set(names), &set(named), "cosadm who --json");
+}
+
 // ---- files of the administrator ----
 
 #[test]
@@ -340,9 +404,64 @@ fn the_settings() {
         .count();
     assert_eq!(
         headings,
-        TABLES.len(),
+        TABLES.len() + 1,
         "cosserver.toml(5) has a table that is none"
     );
+}
+
+/// The tables `[gui.NAME]`, each key with its default.
+#[test]
+fn the_settings_of_an_application() {
+    let page = section("cosserver.toml.5", ".Ss [gui.NAME]");
+    let keys = applications::KEYS;
+    agree(
+        &set(keys.iter().map(|key| key.name)),
+        &item_words(&page),
+        "[gui.NAME] of cosserver.toml(5)",
+    );
+    for key in keys {
+        let mut items = page.split(".It Cm ");
+        let item = items.find(|i| i.lines().next() == Some(key.name)).unwrap();
+        let wanted = match key.bounds.split_once("default ") {
+            Some((_, default)) => format!("Default: {}.", default.replace(": ", ", ")),
+            None => "must be given.".to_owned(),
+        };
+        let there = item.lines().any(|line| line.ends_with(&wanted));
+        assert!(
+            there,
+            "cosserver.toml(5), {}: it must say {wanted:?}",
+            key.name
+        );
+    }
+}
+
+/// What a number of `[limits]` and `[login]` may be, where the page says it.
+#[test]
+fn the_bounds_of_the_settings_for_logins() {
+    let page = section("cosserver.toml.5", ".Ss [login]");
+    for key in KEYS.iter().filter(|key| key.table == "login") {
+        let mut items = page.split(".It Cm ");
+        let item = items.find(|i| i.lines().next() == Some(key.name)).unwrap();
+        let bounds = key.bounds();
+        let (_, bounds) = bounds.split_once(" from ").unwrap();
+        // A day is no bound that anybody meets.
+        let there = bounds.ends_with("86400") || item.contains(bounds);
+        assert!(there, "cosserver.toml(5), {}: {bounds}", key.name);
+    }
+}
+
+#[test]
+fn the_examples_of_the_settings_are_right() {
+    let page = section("cosserver.toml.5", ".Sh EXAMPLES");
+    let mut examples = 0;
+    for part in page.split(".Bd -literal -offset indent\n").skip(1) {
+        let example = part.split(".Ed").next().unwrap();
+        let place = Place::of_dir(Path::new("/nonexistent"));
+        let settings = Settings::parse(example, &place);
+        assert!(settings.is_ok(), "{}: {example}", settings.unwrap_err());
+        examples += 1;
+    }
+    assert_eq!(examples, 2);
 }
 
 #[test]

@@ -19,8 +19,9 @@ use cosserver::wire::answer::{self, Answer};
 use cosserver::wire::hello::{Hello, ServerHello, Suite};
 use cosserver::wire::noise::{Direction, Initiator, Prepared, Responder};
 use cosserver::wire::opening::{Credential, Hosts, Opening};
+use cosserver::wire::prompt::{Answers, Style, Text};
 use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::{self, Command, Request, Service};
+use cosserver::wire::request::{self, Command, Gui, Request, Service};
 use cosserver::wire::seal::{Opener, Sealer};
 use cosserver::wire::stream::{End, Message, Signal, Stream};
 use cosserver::wire::{cbor, limits};
@@ -170,9 +171,18 @@ fn requests() -> Vec<Vec<u8>> {
     let words: &[&[u8]] = &[b"uptime"];
     let several: &[&[u8]] = &[b"printf", b"%s\n", b"", b"\xff"];
     let long: &[&[u8]] = &[&[b'x'; 3000]];
-    [words, several, long]
-        .map(|w| request(w).encode().unwrap())
-        .to_vec()
+    let mut all = [words, several, long].map(request).to_vec();
+    for (host, detach) in [(None, false), (Some("fe80::7%eth0"), true)] {
+        all.push(Request {
+            service: Service::Gui(Gui {
+                host: host.map(str::to_owned),
+                port: 9003,
+                detach,
+            }),
+            ..request(several)
+        });
+    }
+    all.iter().map(|r| r.encode().unwrap()).collect()
 }
 
 fn opening(request: &[u8]) -> Vec<u8> {
@@ -191,9 +201,29 @@ fn opening(request: &[u8]) -> Vec<u8> {
 }
 
 fn answers() -> Vec<Vec<u8>> {
-    [Answer::accept([5; 32]), Answer::SendCommand]
-        .map(|a| a.encode().unwrap())
-        .to_vec()
+    let text = |style, words: &str| Text {
+        style,
+        words: words.into(),
+    };
+    let told = vec![
+        text(Style::Info, "Last login: never"),
+        text(Style::Error, ""),
+    ];
+    let asked = vec![
+        text(Style::Hidden, "Password: "),
+        text(Style::Shown, "Code: "),
+    ];
+    let accept = |proof, texts| Answer::Accept { proof, texts };
+    [
+        Answer::accept([5; 32]),
+        Answer::SendCommand,
+        accept(None, told.clone()),
+        accept(Some([6; 32]), told.clone()),
+        Answer::Prompts(asked.clone()),
+        Answer::Prompts([told, asked].concat()),
+    ]
+    .map(|a| a.encode().unwrap())
+    .to_vec()
 }
 
 fn hello(wants_host_key: bool) -> Hello {
@@ -298,7 +328,15 @@ fn client_hellos_do_not_open() {
 
 #[test]
 fn openings() {
-    let seeds: Vec<Vec<u8>> = requests().iter().map(|r| opening(r)).collect();
+    let mut seeds: Vec<Vec<u8>> = requests().iter().map(|r| opening(r)).collect();
+    seeds.extend(requests().iter().map(|request| {
+        let credential = Credential::Password;
+        let opening = Opening {
+            request,
+            credential,
+        };
+        opening.encode().unwrap()
+    }));
     feed("Opening", &seeds, |bytes| {
         let Ok(read) = Opening::decode(bytes) else {
             return false;
@@ -352,6 +390,33 @@ fn answers_to_a_client() {
         assert_eq!(Answer::decode(&read.encode().unwrap()), Ok(read));
         true
     });
+}
+
+#[test]
+fn answers_to_prompts() {
+    let seeds: [&[&[u8]]; 4] = [
+        &[b"secret"],
+        &[b"", b"4711"],
+        &[&[b'x'; 300]],
+        &[&b"a"[..]; 20],
+    ];
+    for seed in seeds {
+        let replies = seed.iter().map(|a| a.to_vec().into()).collect();
+        let seeds = [Answers::new(replies).unwrap().encode().unwrap().to_vec()];
+        feed("Answers", &seeds, |bytes| {
+            let Ok(read) = Answers::decode(bytes, seed.len()) else {
+                return false;
+            };
+            assert_eq!(read.all().len(), seed.len());
+            for reply in read.all() {
+                assert!(reply.len() <= limits::REPLY && !reply.contains(&0));
+            }
+            let again = read.encode().unwrap();
+            let again = Answers::decode(&again, seed.len()).unwrap();
+            assert_eq!(again.all(), read.all());
+            true
+        });
+    }
 }
 
 #[test]

@@ -271,10 +271,11 @@ fn folder(name: &str) -> PathBuf {
 #[test]
 fn install_puts_everything_in_its_place_and_uninstall_takes_it_away() {
     let dest = folder("install");
-    let make = |what: &str| {
+    let make = |what: &[&str]| {
         let mut command = Command::new("make");
         command
-            .args(["-s", what])
+            .arg("-s")
+            .args(what)
             .arg(format!("DESTDIR={}", dest.display()))
             .arg("PREFIX=/opt/cos");
         command.arg(format!("PROGRAMS={}", programs().display()));
@@ -285,9 +286,16 @@ fn install_puts_everything_in_its_place_and_uninstall_takes_it_away() {
             .env_remove("MFLAGS");
         well(&mut command);
     };
-    for _ in 0..2 {
-        make("install");
+    // The second time for a host without a daemon, whose users ask all the same.
+    for (asked, signer) in [
+        (&["install"][..], false),
+        (&["install", "SIGNER=setuid"], true),
+    ] {
+        make(asked);
         let at = |path: &str| dest.join("opt/cos").join(path);
+        let mode = fs::metadata(at("bin/cos-sign")).map(|m| m.permissions().mode() & 0o7777);
+        assert_eq!(mode.ok(), signer.then_some(0o4755));
+        assert_eq!(at("share/man/man1/cos-sign.1").exists(), signer);
         for program in ["bin/cos", "sbin/cosserver", "sbin/cosadm"] {
             assert_eq!(
                 fs::metadata(at(program)).unwrap().permissions().mode() & 0o7777,
@@ -301,6 +309,7 @@ fn install_puts_everything_in_its_place_and_uninstall_takes_it_away() {
             "man1/cosrsh.1",
             "man5/hostinfo.5",
             "man5/cosserver.toml.5",
+            "man7/cosserver-protocol.7",
             "man8/cosserver.8",
             "man8/cosadm.8",
         ] {
@@ -314,7 +323,11 @@ fn install_puts_everything_in_its_place_and_uninstall_takes_it_away() {
         for (text, program) in [
             ("doc/cosserver/examples/inetd.conf", "sbin/cosserver"),
             ("doc/cosserver/examples/xinetd", "sbin/cosserver"),
-            ("man/man8/cosserver.8", "sbin/cosserver"),
+            ("man/man8/cosserver.8", "sbin/cosserver-login"),
+            (
+                "man/man7/cosserver-protocol.7",
+                "share/doc/cosserver/PROTOCOL.md",
+            ),
             ("man/man1/cos.1", "bin/cosrsh"),
         ] {
             let file = at("share").join(text);
@@ -335,7 +348,7 @@ fn install_puts_everything_in_its_place_and_uninstall_takes_it_away() {
             "the administrator's folder is not touched"
         );
     }
-    make("uninstall");
+    make(&["uninstall"]);
     fn left(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

@@ -14,13 +14,15 @@ use cosserver::wire::answer::{self, Answer, Reference};
 use cosserver::wire::hello::{Hello, ServerHello, Suite};
 use cosserver::wire::noise::{Direction, Prepared, Responder};
 use cosserver::wire::opening::{Credential, Opening};
+use cosserver::wire::prompt::{Answers, Style, Text};
 use cosserver::wire::proof::{self, Claim, Side, Voucher};
 use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::{self, Command, Request, Service};
+use cosserver::wire::request::{self, Command, Gui, Request, Service};
 use cosserver::wire::seal::{Opener, Sealer};
 use cosserver::wire::stream::{End, Message, Signal, Stream};
 use cosserver::wire::{cbor, limits};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 fn load(name: &str) -> Value {
     let path = format!("{}/tests/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
@@ -155,8 +157,19 @@ fn request_of(value: &Value) -> Request {
         let part = |i: usize| pair[i].as_str().unwrap();
         (part(0).to_owned(), unhex(part(1)))
     });
+    let service = match text(value, "service") {
+        "exec" => Service::Exec,
+        _ => {
+            let display = &value["display"];
+            Service::Gui(Gui {
+                host: display["host"].as_str().map(str::to_owned),
+                port: number(display, "port").try_into().unwrap(),
+                detach: display["detach"].as_bool().unwrap(),
+            })
+        }
+    };
     Request {
-        service: Service::Exec,
+        service,
         user: text(value, "user").to_owned(),
         caller_user: text(value, "calling_user").to_owned(),
         command,
@@ -232,6 +245,16 @@ fn opening_and_proofs() {
         assert_eq!(opening.encode().as_ref(), Ok(&encoded));
         proofs_match(vector, "client_key", "host_key");
     }
+    for (list_of, is_ours) in [("password", true), ("password_read", false)] {
+        for vector in list(&file, list_of) {
+            let (encoded, request) = (bytes(vector, "opening"), bytes(vector, "request"));
+            let opening = Opening::decode(&encoded).unwrap();
+            assert_eq!(opening.credential, Credential::Password);
+            assert_eq!(opening.request, request);
+            assert!(Request::decode(&request).is_ok());
+            assert_eq!(opening.encode().as_ref() == Ok(&encoded), is_ours);
+        }
+    }
     refuses(list(&file, "bad"), |b| Opening::decode(b).is_ok());
 }
 
@@ -301,17 +324,37 @@ fn vouched_openings_and_their_proofs() {
     refuses(list(&file, "bad"), |b| Opening::decode(b).is_ok());
 }
 
+fn texts_of(value: &Value) -> Vec<Text> {
+    let texts = value["texts"].as_array().unwrap().iter();
+    let text = |pair: &Value| Text {
+        style: Style::of(pair[0].as_u64().unwrap() as u8).unwrap(),
+        words: pair[1].as_str().unwrap().to_owned(),
+    };
+    texts.map(text).collect()
+}
+
+fn answer_of(value: &Value) -> Answer {
+    match number(value, "status") {
+        0 => Answer::Accept {
+            proof: value["proof"].as_str().map(|_| array(value, "proof")),
+            texts: texts_of(value),
+        },
+        1 => Answer::SendCommand,
+        _ => Answer::Prompts(texts_of(value)),
+    }
+}
+
 #[test]
 fn answers_and_denied() {
     let file = load("answer");
     for vector in list(&file, "good") {
-        let expected = match vector["proof"].as_str() {
-            Some(_) => Answer::accept(array(vector, "proof")),
-            None => Answer::SendCommand,
-        };
-        let payload = bytes(vector, "payload");
+        let (payload, expected) = (bytes(vector, "payload"), answer_of(vector));
         assert_eq!(Answer::decode(&payload).as_ref(), Ok(&expected));
         assert_eq!(expected.encode(), Ok(payload));
+    }
+    for vector in list(&file, "read") {
+        let payload = bytes(vector, "payload");
+        assert_eq!(Answer::decode(&payload), Ok(answer_of(vector)));
     }
     refuses(list(&file, "bad"), |b| Answer::decode(b).is_ok());
     let reference = Reference(array(&file["denied"], "reference"));
@@ -322,6 +365,32 @@ fn answers_and_denied() {
     refuses(list(&file, "bad_denied_contents"), |b| {
         answer::parse_denied(b).is_ok()
     });
+}
+
+fn replies_of(value: &Value) -> Vec<Zeroizing<Vec<u8>>> {
+    let replies = list(value, "answers").iter();
+    let reply = |r: &Value| Zeroizing::new(unhex(r.as_str().unwrap()));
+    replies.map(reply).collect()
+}
+
+#[test]
+fn answers_to_prompts() {
+    let file = load("answers");
+    for (list_of, is_ours) in [("made_and_read", true), ("read", false)] {
+        for vector in list(&file, list_of) {
+            let (message, replies) = (bytes(vector, "message"), replies_of(vector));
+            let read = Answers::decode(&message, replies.len()).unwrap();
+            assert_eq!(read.all(), &replies);
+            assert!(Answers::decode(&message, replies.len() + 1).is_err());
+            let made = Answers::new(replies).unwrap().encode().unwrap();
+            assert_eq!(*made == message, is_ours);
+        }
+    }
+    for sample in list(&file, "bad") {
+        let expected = number(sample, "expected") as usize;
+        let read = Answers::decode(&bytes(sample, "bytes"), expected);
+        assert!(read.is_err(), "taken: {sample}");
+    }
 }
 
 /// The responder opens message 1 of the vector, and reads what it says.
@@ -354,9 +423,13 @@ fn open_message_1(vector: &Value) {
     assert_eq!(*opened.payload, bytes(vector, "opening"));
     let opening = Opening::decode(&opened.payload).unwrap();
     assert_eq!(opening.request, bytes(vector, "request"));
-    let hosts = opening.credential.hosts().unwrap();
-    assert_eq!(hosts.proof, array(vector, "client_proof"));
-    proofs_match(vector, "machine_public", "host_public");
+    match opening.credential.hosts() {
+        Some(hosts) => {
+            assert_eq!(hosts.proof, array(vector, "client_proof"));
+            proofs_match(vector, "machine_public", "host_public");
+        }
+        None => assert_eq!(opening.credential, Credential::Password),
+    }
 
     // A changed byte anywhere, or another host's key, and it does not open.
     for (i, whole) in [&hello[..], &server_hello, message].into_iter().enumerate() {
@@ -451,6 +524,15 @@ fn sealed(sealer: &mut Sealer, opener: &mut Opener, text: &[u8], record: &[u8]) 
     assert_eq!(opener.open(&mut body).unwrap(), text);
 }
 
+/// A conversation is over: both sides go on under this key.
+fn next_key(sealer: &mut Sealer, opener: &mut Opener, key: [u8; 32]) {
+    let key = Secret::new(key);
+    assert!(sealer.successor().unwrap().key.same(&key));
+    assert!(opener.successor().unwrap().key.same(&key));
+    sealer.rekey().unwrap();
+    opener.rekey().unwrap();
+}
+
 fn pair(vector: &Value, key: &str) -> (Sealer, Opener) {
     let from = direction(vector, key, 0);
     (
@@ -516,7 +598,10 @@ fn long_command() {
         let (mut sealer, mut opener) = pair(vector, "key_to_server");
         let mut arrived = Vec::new();
         for piece in list(vector, "pieces") {
-            assert_eq!(opener.counter(), number(piece, "counter"));
+            assert_eq!(
+                opener.successor().unwrap().counter,
+                number(piece, "counter")
+            );
             let record = bytes(piece, "record");
             let mut body = record::parse(&record, &[Kind::Sealed])
                 .unwrap()
@@ -529,7 +614,12 @@ fn long_command() {
             assert_eq!(record::compose(Kind::Sealed, &text), Ok(record));
         }
         assert_eq!(arrived, encoding);
-        // The counters go on into the data.
+        // The counters go on into the data, under the next keys.
+        next_key(
+            &mut sealer,
+            &mut opener,
+            array(vector, "next_key_to_server"),
+        );
         sealed(
             &mut sealer,
             &mut opener,
@@ -548,6 +638,11 @@ fn long_command() {
         let proof = array(vector, "server_proof");
         assert_eq!(Answer::decode(text), Ok(Answer::accept(proof)));
         sealer.record(text).unwrap();
+        next_key(
+            &mut sealer,
+            &mut opener,
+            array(vector, "next_key_to_client"),
+        );
         sealed(
             &mut sealer,
             &mut opener,
@@ -565,13 +660,77 @@ fn long_command() {
 }
 
 #[test]
+fn login() {
+    for vector in load("login").as_array().unwrap() {
+        open_message_1(vector);
+        replay_by_snow(vector);
+        let request = Request::decode(&bytes(vector, "request")).unwrap();
+        assert!(matches!(request.service, Service::Gui(_)));
+        let mut asked = texts_of(vector);
+        let first = Answer::Prompts(asked.clone());
+        assert_eq!(Answer::decode(&bytes(vector, "answer_payload")), Ok(first));
+
+        let mut to_server = pair(vector, "key_to_server");
+        let mut to_client = pair(vector, "key_to_client");
+        let mut last = None;
+        for said in list(vector, "talk") {
+            let by_client = text(said, "by") == "client";
+            let (sealer, opener) = match by_client {
+                true => &mut to_server,
+                false => &mut to_client,
+            };
+            assert_eq!(opener.successor().unwrap().counter, number(said, "counter"));
+            let record = bytes(said, "record");
+            let envelope = record::parse(&record, &[Kind::Sealed]).unwrap();
+            let mut body = envelope.content.to_vec();
+            let plaintext = opener.open(&mut body).unwrap();
+            assert_eq!(plaintext, bytes(said, "plaintext"));
+            if by_client {
+                let prompts = asked.iter().filter(|t| t.style.is_prompt()).count();
+                let read = Answers::decode(plaintext, prompts).unwrap();
+                assert_eq!(read.all(), &replies_of(said));
+            } else {
+                asked = texts_of(said);
+                last = Some(Answer::decode(plaintext).unwrap());
+            }
+            let mut again = plaintext.to_vec();
+            let tag = sealer.seal(&mut again).unwrap();
+            again.extend_from_slice(&tag);
+            assert_eq!(record::compose(Kind::Sealed, &again), Ok(record));
+        }
+        let told = Answer::Accept {
+            proof: None,
+            texts: asked,
+        };
+        assert_eq!(last, Some(told));
+        // The counters go on into the data, under the next keys.
+        for (ends, side, text) in [
+            (&mut to_server, "to_server", &b"\x01\x00in"[..]),
+            (&mut to_client, "to_client", b"\x01\x00out"),
+        ] {
+            let (sealer, opener) = ends;
+            next_key(sealer, opener, array(vector, &format!("next_key_{side}")));
+            sealed(
+                sealer,
+                opener,
+                text,
+                &bytes(vector, &format!("first_{side}")),
+            );
+        }
+    }
+}
+
+#[test]
 fn sealed_records_over_the_border_of_a_key() {
     for case in load("sealed").as_array().unwrap() {
         let from = direction(case, "key", number(case, "counter"));
         let mut sealer = Sealer::new(suite(case), &from).unwrap();
         let mut opener = Opener::new(suite(case), &from).unwrap();
         for record in list(case, "records") {
-            assert_eq!(sealer.counter(), number(record, "counter"));
+            assert_eq!(
+                sealer.successor().unwrap().counter,
+                number(record, "counter")
+            );
             let (text, whole) = (bytes(record, "plaintext"), bytes(record, "record"));
             sealed(&mut sealer, &mut opener, &text, &whole);
         }

@@ -2,6 +2,7 @@
 //! over may send the monitor anything.
 #![no_main]
 
+use cosserver::channel::control;
 use cosserver::channel::gate::{Order, Question};
 use cosserver::channel::relay::{News, Session, Word};
 use libfuzzer_sys::fuzz_target;
@@ -12,6 +13,12 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Some(read) = Order::decode(bytes) {
         assert_eq!(Order::decode(&read.encode()), Some(read));
+    }
+    if let Some(read) = control::Question::decode(bytes) {
+        assert_eq!(control::Question::decode(&read.encode()), Some(read));
+    }
+    if let Some(read) = control::Answer::decode(bytes) {
+        assert!(control::Answer::decode(&read.encode()).is_some());
     }
     if let Some(read) = Word::decode(bytes) {
         assert_eq!(Word::decode(&read.encode()), Some(read));

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """A client for the cosserver protocol, written from docs/PROTOCOL.md alone.
 
-It runs one command on a server: standard input, output and error, signals and
-the exit status.  It is there to prove that the page is complete, and as an
-example to read; the messages themselves are in coswire.py.
+It runs one command on a server, or logs in and starts an application there:
+standard input, output and error, signals and the exit status.  It is there to
+prove that the page is complete, and as an example to read; the messages
+themselves are in coswire.py.
 """
 
 import argparse
@@ -18,7 +19,9 @@ import coswire
 from coswire import (ANSWER, CLIENT_HELLO, CREDIT, DATA, DENIED, END, EOF, EXITED, KILLED,
                      NOT_STARTED, RESET, SEALED, SERVER_HELLO, SIGNAL, Denied, ProtocolError)
 
-PATIENCE = 30              # seconds that this client waits for an answer
+PATIENCE = 30              # seconds that this client waits for an answer,
+LOGIN_PATIENCE = 180       # and in a login
+PADDED = 128               # bytes of answers that look alike on the wire
 
 
 def read_exactly(sock, count):
@@ -46,38 +49,78 @@ def connect(invitation):
     return sock
 
 
-def call(sock, invitation, machine_key, words, user, calling_user, env=(), suites=(1, 2)):
-    """From the Hello to AuthAccept, sections 4 to 6: (what seals, what opens)."""
+def call(sock, invitation, machine_key, words, user, calling_user, env=(), suites=(1, 2), display=None, asker=None):
+    """From the Hello to AuthAccept, sections 4 to 6: (what seals, what opens).
+
+    With a display it asks for an application; with an asker it logs in by password,
+    else it proves the cookie."""
     hello_record = coswire.hello(suites)
     sock.sendall(hello_record)
     _, content, server_record = read_framed(sock, [SERVER_HELLO], coswire.HELLO_MAX)
     server = coswire.parse_server_hello(content, suites)
 
-    request, later = coswire.request(words, user, calling_user, env)
-    proofs = {side: coswire.proof(side, invitation, coswire.public(machine_key), server.nonce, request)
-              for side in ("client", "server")}
+    request, later = coswire.request(words, user, calling_user, env, display)
+    if asker:
+        opening, expected = coswire.password_opening(request), None
+    else:
+        proof, expected = (coswire.proof(side, invitation, coswire.public(machine_key), server.nonce, request)
+                           for side in ("client", "server"))
+        opening = coswire.opening(invitation, request, proof)
     noise = coswire.start_noise(server.suite, hello_record, server_record, machine_key, invitation.host_key)
-    message1 = bytes(noise.write_message(coswire.opening(invitation, request, proofs["client"])))
+    message1 = bytes(noise.write_message(opening))
     client_hello = coswire.framed(CLIENT_HELLO, message1)
     if len(client_hello) - 2 > min(server.limit, coswire.GREETING_MAX):
         raise ValueError("names and environment are too long for a ClientHello")
+    sock.settimeout(LOGIN_PATIENCE if display else PATIENCE)
     sock.sendall(client_hello)
 
     kind, content, _ = read_framed(sock, [ANSWER, DENIED], coswire.GREETING_MAX)
     payload, sending, receiving = coswire.read_answer(noise, kind, content)
-    accepted = coswire.check_accept(payload, proofs["server"])
-    if accepted == (later is not None):
-        raise ProtocolError("an answer to another question")
-    if later:
-        for start in range(0, len(later), coswire.PIECE_MAX):
-            piece = later[start:start + coswire.PIECE_MAX]
-            sock.sendall(coswire.framed(SEALED, sending.seal(piece)))
+    talked = False
+    while not coswire.check_accept(payload, expected):
+        talked = True
+        answer = coswire.parse_answer(payload)
+        if answer.status == coswire.PROMPTS and display and asker:
+            said = coswire.answers(asker(answer.texts), PADDED)
+            sock.sendall(coswire.framed(SEALED, sending.seal(said)))
+        elif answer.status == coswire.CONTINUE and later:
+            for start in range(0, len(later), coswire.PIECE_MAX):
+                piece = later[start:start + coswire.PIECE_MAX]
+                sock.sendall(coswire.framed(SEALED, sending.seal(piece)))
+            later = None
+        else:
+            raise ProtocolError("asked for what was not to be asked")
         kind, content, _ = read_framed(sock, [SEALED, DENIED], coswire.GREETING_MAX)
         if kind == DENIED:
             raise Denied(content.hex())
-        if not coswire.check_accept(receiving.open(content), proofs["server"]):
-            raise ProtocolError("asked for the command twice")
+        payload = receiving.open(content)
+    if later:
+        raise ProtocolError("accepted what it has not seen")
+    tell(coswire.parse_answer(payload).texts)
+    if talked:
+        sending.rekey()
+        receiving.rekey()
     return sending, receiving
+
+
+def tell(texts):
+    """Shows texts, without what could steer a terminal."""
+    for _, words in texts:
+        print("".join(c if c.isprintable() or c == "\n" else "?" for c in words), file=sys.stderr)
+
+
+def answers_of(file):
+    """An asker that takes a line of a file for each prompt."""
+    def ask(texts):
+        tell(texts)
+        replies = []
+        for _ in coswire.prompts(texts):
+            line = file.readline()
+            if not line:
+                raise ValueError("no answer is left")
+            replies.append(line.removesuffix(b"\n"))
+        return replies
+    return ask
 
 
 class Output:
@@ -234,6 +277,12 @@ def key_argument(text):
     return key
 
 
+def display_of(text):
+    """HOST:PORT or :PORT."""
+    host, port = text.rsplit(":", 1)
+    return coswire.Display(host.strip("[]") or None, int(port))
+
+
 def invitation_of(args):
     """The invitation: from the card of section 1, where options do not say otherwise."""
     card = {}
@@ -251,7 +300,7 @@ def invitation_of(args):
 def main():
     """The command line."""
     user = os.environ.get("USER", "root")
-    parser = argparse.ArgumentParser(description="run a command on a cosserver host")
+    parser = argparse.ArgumentParser(description="run a command or an application on a cosserver host")
     parser.add_argument("--card", metavar="FILE", help="the invitation; or its lines as options:")
     parser.add_argument("--caller", help="this host's name")
     parser.add_argument("--server", help="the server's name")
@@ -262,6 +311,11 @@ def main():
     parser.add_argument("--machine-key", type=key_argument, default=b"", metavar="FILE")
     parser.add_argument("--user", default=user, help="the user to run as")
     parser.add_argument("--suite", type=int, choices=[1, 2], help="offer this one alone")
+    parser.add_argument("--gui", action="store_true", help="start the application that the words name")
+    parser.add_argument("--display", type=display_of, default=coswire.Display(), metavar="[HOST]:PORT")
+    parser.add_argument("--detach", action="store_true", help="it goes on by itself")
+    parser.add_argument("--answers", type=argparse.FileType("rb"), metavar="FILE",
+                        help="log in by password: a line for each prompt")
     parser.add_argument("--env", action="append", default=[], metavar="K=V")
     parser.add_argument("--ask-host-key", action="store_true", help="print it and stop")
     parser.add_argument("words", nargs="*")
@@ -277,7 +331,10 @@ def main():
                 return 0
             env = [(name, value.encode()) for name, value in (pair.split("=", 1) for pair in args.env)]
             words = [os.fsencode(word) for word in args.words]
-            directions = call(sock, invitation, args.machine_key, words, args.user, user, env, suites)
+            display = args.display._replace(detach=args.detach) if args.gui else None
+            asker = answers_of(args.answers) if args.answers else None
+            machine_key = args.machine_key or (os.urandom(32) if asker else b"")   # by password any will do
+            directions = call(sock, invitation, machine_key, words, args.user, user, env, suites, display, asker)
             return exit_status(Relay(sock, *directions).run(watch_signals()))
     except Denied as reference:
         print("cosclient: denied, reference %s" % reference, file=sys.stderr)

@@ -19,7 +19,8 @@ VERSION = 1
 MAGIC = b"COSs"
 HELLO, SERVER_HELLO, CLIENT_HELLO, ANSWER, DENIED, SEALED = range(1, 7)
 SUITES = {1: b"Noise_IK_25519_AESGCM_SHA256", 2: b"Noise_IK_25519_ChaChaPoly_SHA256"}
-ACCEPT, CONTINUE = 0, 1
+ACCEPT, CONTINUE, PROMPTS = 0, 1, 2
+HIDDEN, SHOWN, INFO, ERROR = range(1, 5)     # styles, 6.3
 DATA, EOF, RESET, CREDIT, SIGNAL, END = range(1, 7)
 EXITED, KILLED, NOT_STARTED = range(3)
 
@@ -30,12 +31,17 @@ TAG = 16
 DATA_MAX = BODY_MAX - TAG - 2
 PIECE_MAX = GREETING_MAX - 5 - TAG      # 6.2
 INLINE_MAX = 2560          # the longest encoding that goes into key 4, 5.1
+TEXTS_MAX = 32             # texts, or answers, in one message, 6.3
+TEXT_MAX = 512             # bytes of a text
+REPLY_MAX = 511            # bytes of an answer
 WINDOW = 1 << 20           # the credit that a stream begins with, section 8
 CREDIT_MAX = 1 << 24       # the most that it may ever have
 REKEY_EVERY = 1 << 20      # messages
 
 Invitation = collections.namedtuple("Invitation", "caller server addr port host_key cookie")
 ServerHello = collections.namedtuple("ServerHello", "suite nonce limit host_key")
+Display = collections.namedtuple("Display", "host port detach", defaults=(None, 9003, False))
+Answer = collections.namedtuple("Answer", "status proof texts")
 
 
 class ProtocolError(Exception):
@@ -162,18 +168,26 @@ def public(private):
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
-def request(words, user, calling_user, env=()):
-    """(the request's exact bytes, the command's encoding to send later or None), section 5.1."""
+def request(words, user, calling_user, env=(), display=None):
+    """(the request's exact bytes, the command's encoding to send later or None), section 5.1.
+
+    With a display it is for an application, whose words come with it."""
     command = list(words)
     encoding = encode(command)
-    item = {1: "exec", 2: user, 3: calling_user}
-    later = len(encoding) > INLINE_MAX
+    item = {1: "gui" if display else "exec", 2: user, 3: calling_user}
+    later = len(encoding) > INLINE_MAX and not display
     if not later:
         item[4] = command
     if env:
         item[5] = [list(pair) for pair in env]
     if later:
         item[6], item[7] = hashlib.sha256(encoding).digest(), len(encoding)
+    if display:
+        if display.host is not None:
+            item[8] = display.host
+        item[9] = display.port
+        if display.detach:
+            item[10] = True
     return encode(item), encoding if later else None
 
 
@@ -209,6 +223,11 @@ def vouched_opening(invitation, request_bytes, client_proof, machine_key):
                    4: request_bytes, 5: client_proof, 6: machine_key})
 
 
+def password_opening(request_bytes):
+    """The payload of message 1 of somebody whom the server is to ask, section 5.4."""
+    return encode({1: "password", 4: request_bytes})
+
+
 def start_noise(suite, hello_record, server_hello_record, machine_key, host_key, ephemeral=None):
     """The client's side of the handshake; a fixed ephemeral is for test vectors alone."""
     noise = NoiseConnection.from_name(SUITES[suite])
@@ -222,7 +241,7 @@ def start_noise(suite, hello_record, server_hello_record, machine_key, host_key,
     return noise
 
 
-# --- Sections 6.1 and 8: sealing --------------------------------------------
+# --- Sections 6.1, 6.4 and 8: sealing --------------------------------------------
 
 class Direction:
     """One direction's key and counter."""
@@ -238,6 +257,10 @@ class Direction:
         """The body of the next record."""
         self._rekey_when_due()
         return self.state.encrypt_with_ad(b"", plaintext)
+
+    def rekey(self):
+        """After a conversation, section 6.4; the counter goes on."""
+        self.state.rekey()
 
     def open(self, body):
         """The plaintext of the next record."""
@@ -262,12 +285,57 @@ def read_answer(noise, kind, content):
             Direction(noise.noise_protocol.cipher_state_decrypt))
 
 
-def check_accept(payload, expected_proof):
-    """True for AuthAccept with the right proof, False for AuthContinue."""
+def parse_answer(payload):
+    """The map of section 6.1: what the server says to a request."""
     item = decode_map(payload)
     status = field(item, 1, int)
-    if status == CONTINUE:
+    proof_given = field(item, 2, bytes, 32) if 2 in item else None
+    texts = [parse_text(text) for text in field(item, 3, list)] if 3 in item else []
+    asks = any(style in (HIDDEN, SHOWN) for style, _ in texts)
+    if status > PROMPTS or len(texts) > TEXTS_MAX or status == PROMPTS and not asks or status == ACCEPT and asks:
+        raise ProtocolError("an answer that is none")
+    return Answer(status, proof_given, texts)
+
+
+def parse_text(text):
+    """(style, words) of a text, section 6.3."""
+    if type(text) is not list or len(text) != 2 or [type(part) for part in text] != [int, str]:
+        raise ProtocolError("a text that is none")
+    style, words = text
+    if not HIDDEN <= style <= ERROR or len(words.encode()) > TEXT_MAX:
+        raise ProtocolError("a text that is none")
+    return style, words
+
+
+def check_accept(payload, expected_proof):
+    """True for AuthAccept with the right proof, False for AuthContinue; no proof is expected with `password`."""
+    answer = parse_answer(payload)
+    if answer.status != ACCEPT:
         return False
-    if status != ACCEPT or not hmac.compare_digest(field(item, 2, bytes, 32), expected_proof):
+    if (answer.proof is None) != (expected_proof is None) or (
+            expected_proof and not hmac.compare_digest(answer.proof, expected_proof)):
         raise ProtocolError("the server's proof is wrong")
     return True
+
+
+def prompts(texts):
+    """The texts that must be answered."""
+    return [(style, words) for style, words in texts if style in (HIDDEN, SHOWN)]
+
+
+def answers(replies, padded=0):
+    """The message of section 6.3, padded to so many bytes at least."""
+    item = {1: list(replies)}
+    short = padded - len(encode(item))
+    if short > 0:
+        item[2] = bytes(short)
+    return encode(item)
+
+
+def parse_answers(payload, expected):
+    """The replies to so many prompts."""
+    replies = field(decode_map(payload), 1, list)
+    if len(replies) != expected or len(replies) > TEXTS_MAX or any(
+            type(reply) is not bytes or len(reply) > REPLY_MAX or b"\0" in reply for reply in replies):
+        raise ProtocolError("answers that are none")
+    return replies

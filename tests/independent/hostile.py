@@ -29,10 +29,10 @@ REFUSAL = 2                # seconds, section 7
 CASES = {}
 
 
-def case(expected):
+def case(expected, cases=CASES):
     """Registers a case under its function's name."""
     def register(function):
-        CASES[function.__name__.replace("_", "-")] = (function, expected)
+        cases[function.__name__.replace("_", "-")] = (function, expected)
         return function
     return register
 
@@ -70,12 +70,14 @@ class Stranger(Connection):
         """A ClientHello record, right but for the changes."""
         inv = self.invitation._replace(**changes.get("invitation", {}))
         machine = changes.get("machine", self.machine)
-        request, self.later = w.request(words, changes.get("user", self.setting.user), "hostile")
+        request, self.later = w.request(words, changes.get("user", self.setting.user), "hostile", display=changes.get("display"))
         request = changes.get("request", request)
         nonce = changes.get("nonce", self.server.nonce)
         proof = w.proof(changes.get("side", "client"), inv, w.public(machine), nonce, request)
         self.expected = w.proof("server", inv, w.public(machine), nonce, request)
         opening = changes.get("opening", w.opening(inv, request, proof))
+        if changes.get("password"):
+            self.expected, opening = None, w.password_opening(request)
         self.noise = w.start_noise(changes.get("suite", self.server.suite), changes.get("hello", self.hello),
                                    changes.get("server_hello", self.server_hello), machine, inv.host_key)
         record = w.framed(w.CLIENT_HELLO, bytes(self.noise.write_message(opening)))
@@ -117,10 +119,18 @@ class Stranger(Connection):
 class Session(Connection):
     """An accepted connection with a job that does nothing."""
 
-    def __init__(self, setting):
-        stranger = Stranger(setting).greet()
-        stranger.say(stranger.client_hello([b"echo $$; exec sleep 1000"]))
-        payload, self.sealing, self.opening = stranger.answer()
+    def __init__(self, setting, stranger=None):
+        if stranger is None:
+            stranger = Stranger(setting).greet()
+            stranger.say(stranger.client_hello([b"echo $$; exec sleep 1000"]))
+            payload, self.sealing, self.opening = stranger.answer()
+        else:
+            kind, content, _ = read_framed(stranger.sock, [w.SEALED], w.GREETING_MAX)
+            assert kind == w.SEALED
+            self.sealing, self.opening = stranger.sealing, stranger.opening
+            payload = self.opening.open(content)
+            self.sealing.rekey()
+            self.opening.rekey()
         assert w.check_accept(payload, stranger.expected)
         self.stream = stranger.sock.makefile("rb")
         self.sock = stranger.sock
@@ -237,10 +247,10 @@ def bytes_while_refused(s):
 
 # --- a ClientHello that must be refused ---------------------------------------
 
-def refused(setting, hello=None, **changes):
+def refused(setting, *words, hello=None, **changes):
     """The outcome of a ClientHello with these changes."""
     c = Stranger(setting).greet(hello)
-    return c.say(c.client_hello(**changes)).outcome()
+    return c.say(c.client_hello(*words, **changes)).outcome()
 
 
 @case("denied")
@@ -268,7 +278,7 @@ def hello_changed_on_the_way(s):
 
 @case("denied")
 def another_suite(s):
-    return refused(s, w.hello((1, 2)), suite=2)
+    return refused(s, hello=w.hello((1, 2)), suite=2)
 
 
 @case("denied")
@@ -494,9 +504,9 @@ def half_closed(s):
     return session.outcome()
 
 
-def run(setting, name):
+def run(setting, cases, name):
     """One case: (name, outcome, reference, expected)."""
-    function, expected = CASES[name]
+    function, expected = cases[name]
     try:
         outcome, reference = function(setting)
     except Exception as error:  # pylint: disable=broad-except
@@ -504,13 +514,14 @@ def run(setting, name):
     return name, outcome, reference, expected
 
 
-def main():
+def main(cases, about):
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=about.split("\n", 1)[0])
     parser.add_argument("--card", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--machine-key", type=key_argument, required=True)
     parser.add_argument("--user", required=True)
+    parser.add_argument("--password", help="of the user, for logins")
     parser.add_argument("cases", nargs="*", metavar="CASE")
     parser.add_argument("--addr")
     parser.set_defaults(caller=None, server=None, host_key=None, cookie=None)
@@ -518,7 +529,7 @@ def main():
     args.invitation = invitation_of(args)
     wrong = 0
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        for name, outcome, reference, expected in pool.map(lambda n: run(args, n), args.cases or CASES):
+        for name, outcome, reference, expected in pool.map(lambda n: run(args, cases, n), args.cases or cases):
             print(name, outcome.replace(" ", "_"), reference, sep="\t")
             if outcome != expected:
                 wrong += 1
@@ -527,4 +538,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(CASES, __doc__))

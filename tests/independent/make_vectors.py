@@ -166,9 +166,10 @@ def server_hello_json():
 
 def request_json():
     """The request (5.1)."""
-    def one(words, user="root", calling_user="alice", env=()):
-        data, later = w.request(words, user, calling_user, env)
-        return {"user": user, "calling_user": calling_user, "words": words if later is None else None,
+    def one(words, user="root", calling_user="alice", env=(), display=None):
+        data, later = w.request(words, user, calling_user, env, display)
+        return {"service": "gui" if display else "exec", "display": display and display._asdict(),
+                "user": user, "calling_user": calling_user, "words": words if later is None else None,
                 "digest": hashlib.sha256(later).digest() if later else None, "length": len(later) if later else None,
                 "environment": [list(pair) for pair in env], "request": data}
 
@@ -180,17 +181,30 @@ def request_json():
         {"name": "an encoding of 2,561 bytes goes by digest", **one([b"x" * 2557])},
         {"name": "by digest, with environment", **one([b"x" * 3000], env=env)},
         {"name": "names of 255 bytes", **one([b"id"], "u" * 255, "c" * 255)},
+        {"name": "an application, displayed where the connection comes from", **one([b"xterm"], "alice", display=w.Display())},
+        {"name": "an application with arguments, a display and a variable, that goes on by itself",
+         **one([b"edit", b"-n", b"", b"a b"], "alice", env=env[:1], display=w.Display("192.0.2.7", 9103, True))},
+        {"name": "a display by IPv6", **one([b"xterm"], display=w.Display("fe80::7%eth0", 65535))},
+        {"name": "a display by a name of 255 bytes", **one([b"xterm"], display=w.Display("h" * 255, 1))},
+        {"name": "an application's words of 2,700 bytes", **one([b"xterm", b"x" * 2700], display=w.Display())},
     ]
     assert len(cbor2.dumps([b"x" * 2556])) == 2560
     head = ((1, "exec"), (2, "root"), (3, "alice"))
     words = (4, [b"id"])
     later = ((6, fixed("digest")), (7, 5000))
+    gui = ((1, "gui"), *head[1:], words)
+    shown = one([b"id"], display=w.Display("pc", 9003))
 
     def pairs(count):
         return [["V%d" % i, b""] for i in range(count)]
 
     return {"made_and_read": good, "read": [
-        {"name": "unknown keys", **{**one([b"id"]), "request": cbor(*head, words, (9, {"a": [1]}), (70000, False))}},
+        {"name": "unknown keys", **{**one([b"id"]), "request": cbor(*head, words, (11, {"a": [1]}), (70000, False))}},
+        {"name": "keys of gui, which mean nothing to exec",
+         **{**one([b"id"]), "request": cbor(*head, words, (8, "pc"), (9, 9003), (10, True))}},
+        {"name": "a port of 0, which means nothing to exec", **{**one([b"id"]), "request": cbor(*head, words, (9, 0))}},
+        {"name": "key 10 false", **{**shown, "request": cbor(*gui, (8, "pc"), (9, 9003), (10, False))}},
+        {"name": "an application and unknown keys", **{**shown, "request": cbor(*gui, (8, "pc"), (9, 9003), (11, [b"x"]))}},
         {"name": "a length of 131,072", **{**one([b"x" * 3000]), "digest": fixed("digest"), "length": 131072,
                                            "request": cbor(*head, (6, fixed("digest")), (7, 131072))}},
         {"name": "32 variables", **{**one([b"id"]), "environment": pairs(32), "request": cbor(*head, words, (5, pairs(32)))}},
@@ -218,6 +232,16 @@ def request_json():
         ("a value of 257 bytes", cbor(*head, words, (5, [["A", b"v" * 257]]))),
         ("a value with a NUL", cbor(*head, words, (5, [["A", b"\0"]]))),
         ("a value that is a text", cbor(*head, words, (5, [["A", "x"]]))),
+        ("an application without a display's port", cbor(*gui)), ("and with its host alone", cbor(*gui, (8, "pc"))),
+        ("a port of 0", cbor(*gui, (9, 0))), ("a port of 65,536", cbor(*gui, (9, 65536))), ("a negative port", cbor(*gui, (9, -1))),
+        ("a port that is a text", cbor(*gui, (9, "9003"))), ("an empty host", cbor(*gui, (8, ""), (9, 9003))),
+        ("a host of 256 bytes", cbor(*gui, (8, "h" * 256), (9, 9003))), ("a host with - first", cbor(*gui, (8, "-pc"), (9, 9003))),
+        ("a host with a blank", cbor(*gui, (8, "p c"), (9, 9003))), ("a host with a slash", cbor(*gui, (8, "p/c"), (9, 9003))),
+        ("a host that is not ASCII", cbor(*gui, (8, "p\u00e9"), (9, 9003))), ("a host in brackets", cbor(*gui, (8, "[::1]"), (9, 9003))),
+        ("a host with a line feed", cbor(*gui, (8, "pc\n"), (9, 9003))), ("a host of bytes", cbor(*gui, (8, b"pc"), (9, 9003))),
+        ("key 10 a number", cbor(*gui, (9, 9003), (10, 1))), ("key 10 null", cbor(*gui, (9, 9003)).replace(b"\xa5", b"\xa6", 1) + b"\x0a\xf6"),
+        ("an application that follows", cbor(*gui[:3], *later, (9, 9003))), ("an application without a name", cbor(*gui[:3], (4, []), (9, 9003))),
+        ("exec and a host of bytes", cbor(*head, words, (8, b"pc"))), ("exec and a port of 65,536", cbor(*head, words, (9, 65536))),
         ("bytes behind", cbor(*head, words) + b"\0"), ("not a map", cbor2.dumps([b"id"])))}
 
 
@@ -249,8 +273,17 @@ def opening_json():
                 ("empty server", with_(3, "")), ("server of 256 bytes", with_(3, "b" * 256)),
                 ("request a map, not a byte string", with_(4, {})), ("proof of 31 bytes", with_(5, b"x" * 31)),
                 ("proof of 33 bytes", with_(5, b"x" * 33)), ("bytes behind", cbor(*parts) + b"\0"),
-                ("keys out of order", cbor(*reversed(parts))))
-    return {"good": cases, "bad": wrong}
+                ("keys out of order", cbor(*reversed(parts))),
+                ("password without a request", cbor((1, "password"))), ("password and a request that is a map", cbor((1, "password"), (4, {}))),
+                ("password and a caller of bytes", cbor((1, "password"), (2, b"hosta"), (4, b"\xa0"))),
+                ("password and a proof of 31 bytes", cbor((1, "password"), (4, b"\xa0"), (5, b"x" * 31))),
+                ("Password", cbor((1, "Password"), (4, b"\xa0"))))
+    request, _ = w.request([b"xterm"], "alice", "al", display=w.Display())
+    password = {"request": request, "opening": w.password_opening(request)}
+    also = {"request": request, "opening": cbor((1, "password"), (2, "hosta"), (3, "hostb"), (4, request), (5, fixed("proof")),
+                                                (6, w.public(MACHINE)), (7, "x"))}
+    return {"good": cases, "password": [{"name": "plain", **password}],
+            "password_read": [{"name": "with keys that mean nothing to it", **also}], "bad": wrong}
 
 
 def vouch_json():
@@ -287,22 +320,22 @@ def responder(suite, hello, answer):
     return noise
 
 
-def handshake(suite, words):
-    """A whole handshake: what is common to handshake.json and long_command.json."""
+def handshake(suite, words, texts=None):
+    """A whole handshake: what is common to handshake.json, long_command.json and, with texts to ask, login.json."""
     hello, answer = w.hello((suite, 3 - suite)), server_hello(suite)
-    request, later = w.request(words, "root", "alice")
+    request, later = w.request(words, "root", "alice", display=w.Display("192.0.2.7", 9103) if texts else None)
     client_proof = w.proof("client", INVITATION, w.public(MACHINE), NONCE, request)
     server_proof = w.proof("server", INVITATION, w.public(MACHINE), NONCE, request)
     noise = w.start_noise(suite, hello, answer, MACHINE, w.public(HOST), CLIENT_EPHEMERAL)
-    opening = w.opening(INVITATION, request, client_proof)
+    opening = w.password_opening(request) if texts else w.opening(INVITATION, request, client_proof)
     message1 = bytes(noise.write_message(opening))
     server = responder(suite, hello, answer)
     assert bytes(server.read_message(message1)) == opening
     accept = w.encode({1: w.ACCEPT, 2: server_proof})
-    payload = w.encode({1: w.CONTINUE}) if later else accept
+    payload = w.encode({1: w.PROMPTS, 3: texts}) if texts else w.encode({1: w.CONTINUE}) if later else accept
     message2 = bytes(server.write_message(payload))
     read, sending, receiving = w.read_answer(noise, w.ANSWER, message2)
-    assert w.check_accept(read, server_proof) == (later is None)
+    assert w.check_accept(read, server_proof) == (later is None and texts is None)
     assert sending.state.k == server.noise_protocol.cipher_state_decrypt.k
     vector = {"suite": suite, "protocol": w.SUITES[suite].decode(), "machine_private": MACHINE, "machine_public": w.public(MACHINE),
               "host_private": HOST, "host_public": w.public(HOST), "client_ephemeral_private": CLIENT_EPHEMERAL,
@@ -314,6 +347,8 @@ def handshake(suite, words):
               "key_to_server": sending.state.k, "key_to_client": receiving.state.k}
     other = w.Direction(server.noise_protocol.cipher_state_encrypt)
     assert other.state.k == receiving.state.k
+    if texts:
+        del vector["client_proof"], vector["server_proof"], vector["cookie"]
     return vector, later, accept, sending, other
 
 
@@ -328,6 +363,13 @@ def handshake_json():
     return cases
 
 
+def next_keys(to_server, to_client):
+    """Both keys after a conversation (6.4), which are in force from now on."""
+    to_server.rekey()
+    to_client.rekey()
+    return {"next_key_to_server": to_server.state.k, "next_key_to_client": to_client.state.k}
+
+
 def long_command_json():
     """A command that follows the ClientHello (6.2)."""
     cases = []
@@ -338,7 +380,7 @@ def long_command_json():
         vector.update(words=words, encoding=later, digest=hashlib.sha256(later).digest(), length=len(later), pieces=[
             {"counter": n, "plaintext": piece, "record": w.framed(w.SEALED, to_server.seal(piece))}
             for n, piece in enumerate(pieces)],
-            accept_plaintext=accept, accept=w.framed(w.SEALED, to_client.seal(accept)),
+            accept_plaintext=accept, accept=w.framed(w.SEALED, to_client.seal(accept)), **next_keys(to_server, to_client),
             first_to_server=w.record(to_server.seal(bytes([w.EOF, 0]))),
             first_to_client=w.record(to_client.seal(bytes([w.DATA, 0]) + b"out")))
         cases.append(vector)
@@ -354,6 +396,63 @@ def long_command_json():
         entry("a map", cbor((1, b"id"))), entry("bytes behind", encoding + b"\0"), entry("cut", encoding[:-1]),
         entry("a count in a longer form", b"\x98\x02" + encoding[1:]), entry("indefinite", b"\x9f" + encoding[1:] + b"\xff"),
         entry("nothing", b"")]}
+
+
+def login_json():
+    """A login by password, with a second prompt, and what is told at the end (5.4, 6.3)."""
+    cases = []
+    for suite in (1, 2):
+        first = [[w.INFO, "Welcome to hostb"], [w.HIDDEN, "Password: "]]
+        vector, _, _, to_server, to_client = handshake(suite, [b"xterm", b"-title", b"a b"], first)
+        talk = []
+        for texts, replies, padded in ((first, [b"secret"], 0), ([[w.SHOWN, "Code: "], [w.ERROR, "late"], [w.HIDDEN, "PIN: "]], [b"4711", b""], 64)):
+            if talk:
+                payload = w.encode({1: w.PROMPTS, 3: texts})
+                talk.append({"by": "server", "counter": to_client.state.n, "texts": texts, "plaintext": payload,
+                             "record": w.framed(w.SEALED, to_client.seal(payload))})
+            said = w.answers(replies, padded)
+            assert w.parse_answers(said, len(w.prompts(texts))) == replies and len(said) >= padded
+            talk.append({"by": "client", "counter": to_server.state.n, "answers": replies, "plaintext": said,
+                         "record": w.framed(w.SEALED, to_server.seal(said))})
+        told = [[w.INFO, "Last login: never"]]
+        accept = w.encode({1: w.ACCEPT, 3: told})
+        assert w.check_accept(accept, None)
+        talk.append({"by": "server", "counter": to_client.state.n, "texts": told, "plaintext": accept,
+                     "record": w.framed(w.SEALED, to_client.seal(accept))})
+        vector.update(words=[b"xterm", b"-title", b"a b"], texts=first, talk=talk, **next_keys(to_server, to_client),
+                      first_to_server=w.record(to_server.seal(bytes([w.DATA, 0]) + b"in")),
+                      first_to_client=w.record(to_client.seal(bytes([w.DATA, 0]) + b"out")))
+        cases.append(vector)
+    return cases
+
+
+def answers_json():
+    """Answers to prompts (6.3)."""
+    def one(name, replies, padded=0):
+        return {"name": name, "answers": replies, "message": w.answers(replies, padded)}
+
+    good = [one("a password", [b"secret"]), one("an empty answer", [b""]), one("two, of any bytes", [b"\xff\n", b"4711"]),
+            one("as long as may be", [b"x" * 511]), one("as many as may be", [b"a"] * 32)]
+    also = [one("padded", [b"secret"], 64),
+            {"name": "unknown keys", "answers": [b"x"], "message": cbor((1, [b"x"]), (2, b""), (3, ["y"]), (900, True))}]
+
+    def wrong(why, data, expected=1):
+        return {"why": why, "expected": expected, "bytes": data}
+
+    samples = [
+        wrong("nothing", b""), wrong("an array", cbor2.dumps([b"x"])), wrong("no answers", cbor((2, b""))), wrong("one too few", w.answers([b"x"]), 2),
+        wrong("one too many", w.answers([b"x", b"y"])), wrong("none", w.answers([])), wrong("a text", cbor((1, ["x"]))),
+        wrong("bytes, no array", cbor((1, b"x"))), wrong("an array in an array", cbor((1, [[b"x"]]))), wrong("null", b"\xa1\x01\x81\xf6"),
+        wrong("512 bytes", w.answers([b"x" * 512])), wrong("a NUL", w.answers([b"x\0"])), wrong("33 answers", w.answers([b"x"] * 33), 33),
+        wrong("more than memory", b"\xa1\x01\x9b" + b"\xff" * 8), wrong("a length in a longer form", b"\xa1\x01\x81\x58\x01x"),
+        wrong("indefinite", b"\xa1\x01\x9f\x41x\xff"), wrong("answers twice", cbor((1, [b"x"]), (1, [b"x"]))),
+        wrong("keys out of order", cbor((2, b""), (1, [b"x"]))), wrong("bytes behind", w.answers([b"x"]) + b"\0"),
+        wrong("cut", w.answers([b"xyz"])[:-1]), wrong("a key that is a text", cbor((1, [b"x"]), ("1", [b"x"])))]
+    for sample in samples:
+        refused(lambda data, n=sample["expected"]: w.parse_answers(data, n), [sample])
+    for item in good + also:
+        assert w.parse_answers(item["message"], len(item["answers"])) == item["answers"]
+    return {"made_and_read": good, "read": also, "bad": samples}
 
 
 def sealed_json():
@@ -407,15 +506,40 @@ def messages_json():
 def answer_json():
     """Answers and Denied (sections 6 and 7)."""
     proof = fixed("server proof")
-    good = [{"name": "AuthAccept", "proof": proof, "payload": w.encode({1: 0, 2: proof})},
-            {"name": "AuthContinue", "proof": None, "payload": w.encode({1: 1})}]
-    wrong = bad(("status 2", cbor((1, 2), (2, proof))), ("no status", cbor((2, proof))), ("no proof", cbor((1, 0))),
+    def one(name, status, given=None, texts=(), payload=None):
+        item = {1: status, **({2: given} if given else {}), **({3: texts} if texts else {})}
+        return {"name": name, "status": status, "proof": given, "texts": list(texts), "payload": payload or w.encode(item)}
+
+    def asks(*texts):
+        return cbor((1, 2), (3, list(texts)))
+
+    ask = [w.HIDDEN, "Password: "]
+    good = [one("AuthAccept", 0, proof), one("AuthContinue: send the command", 1), one("AuthAccept of a login by password", 0),
+            one("AuthAccept, and something to know", 0, texts=[[w.INFO, "Last login: never"], [w.ERROR, ""]]),
+            one("AuthAccept with proof and text", 0, proof, [[w.INFO, "welcome"]]), one("AuthContinue: a prompt", 2, texts=[ask]),
+            one("every style", 2, texts=[[w.ERROR, "expired"], [w.INFO, "\u00fc"], ask, [w.SHOWN, "Code: "]]),
+            one("a prompt of 512 bytes", 2, texts=[[w.SHOWN, "p" * 512]]), one("32 texts", 2, texts=[[w.INFO, ""]] * 31 + [ask])]
+    also = [one("unknown keys", 0, proof, payload=cbor((1, 0), (2, proof), (4, [[b"x"]]), (70000, False))),
+            one("no texts in key 3", 0, proof, payload=cbor((1, 0), (2, proof), (3, [])))]
+    for item in good + also:
+        read = w.parse_answer(item["payload"])
+        assert read == (item["status"], item["proof"], [tuple(text) for text in item["texts"]])
+    wrong = bad(("status 2 without a text", cbor((1, 2), (2, proof))), ("status 2 without a prompt", asks([w.INFO, "x"], [w.ERROR, "y"])),
+                ("status 2 and no texts", asks()), ("status 3", cbor((1, 3), (3, [ask]))), ("AuthAccept with a prompt", cbor((1, 0), (3, [ask]))),
+                ("AuthAccept with proof and a prompt", cbor((1, 0), (2, proof), (3, [[w.INFO, "x"], ask]))),
+                ("style 0", asks(ask, [0, "x"])), ("style 5", asks(ask, [5, "x"])), ("style 257", asks(ask, [257, "x"])),
+                ("a negative style", asks(ask, [-1, "x"])), ("a style that is a text", asks(ask, ["1", "x"])), ("words of bytes", asks([w.HIDDEN, b"x"])),
+                ("a text of one", asks(ask, [w.INFO])), ("a text of three", asks(ask, [w.INFO, "x", "y"])), ("a text that is a map", asks(ask, {3: "x"})),
+                ("513 bytes", asks([w.HIDDEN, "p" * 513])), ("513 bytes in 257 letters", asks([w.HIDDEN, "p" + "\u00fc" * 256])),
+                ("33 texts", asks(*[ask] * 33)), ("texts in a map", cbor((1, 2), (3, {1: "x"}))), ("a text alone", cbor((1, 2), (3, "Password: "))),
+                ("more texts than memory", b"\xa2\x01\x02\x03\x9b" + b"\xff" * 8), ("words that are not UTF-8", asks(ask)[:-10] + b"\xff" * 10),
+                ("no status", cbor((2, proof))), ("proof of nothing", cbor((1, 0), (2, b""))),
                 ("proof of 31 bytes", cbor((1, 0), (2, proof[:31]))), ("proof of 33 bytes", cbor((1, 0), (2, proof + b"x"))),
                 ("proof a text", cbor((1, 0), (2, "x" * 32))), ("status 256", cbor((1, 256), (2, proof))),
                 ("bytes behind", cbor((1, 0), (2, proof)) + b"\0"), ("an array", cbor2.dumps([0, proof])), ("nothing", b""))
-    refused(lambda data: w.check_accept(data, proof), wrong)
+    refused(w.parse_answer, wrong)
     reference = fixed("reference", 8)
-    return {"good": good, "bad": wrong, "denied": {"reference": reference, "record": w.framed(w.DENIED, reference)},
+    return {"good": good, "read": also, "bad": wrong, "denied": {"reference": reference, "record": w.framed(w.DENIED, reference)},
             "bad_denied_contents": bad(("nothing", b""), ("7 bytes", reference[:7]), ("9 bytes", reference + b"x"))}
 
 
@@ -441,7 +565,7 @@ def plain(value):
 
 
 FILES = [cbor_json, hello_json, server_hello_json, request_json, opening_json, vouch_json, handshake_json,
-         long_command_json, sealed_json, messages_json, answer_json]
+         long_command_json, login_json, sealed_json, messages_json, answer_json, answers_json]
 
 
 def main():

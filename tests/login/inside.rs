@@ -34,6 +34,32 @@ fn plan(stack: &str) -> Plan {
     }
 }
 
+/// PAM does not bear threads, and its modules are others' programs: they are in the
+/// login's own process, which has one, and never in one that has a key or speaks with
+/// strangers.
+#[test]
+fn pam_is_in_the_logins_process_alone_which_has_one_thread() {
+    if !needs_root() {
+        return;
+    }
+    let l = plan(STACK).start();
+    let mut session =
+        crate::daemon::session::Session::spawn(&mut l.gui("alice", "secret\n", &[], &["ends"]));
+    session.say("it runs");
+    session.out.wait("it runs");
+    let has_pam = |pid: i32| {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        maps.contains("libpam") || maps.contains("pam_unix")
+    };
+    let worker = l.d.process("login");
+    assert!(has_pam(worker));
+    assert_eq!(crate::daemon::status(worker, "Threads"), "1");
+    let others = [l.d.pid(), l.d.process("gate"), l.d.process("relay")];
+    assert!(!others.into_iter().any(has_pam));
+    drop(session.stdin.take());
+    assert_eq!(session.finish().status, Some(7));
+}
+
 /// A line of `/proc/self/status`.
 fn of<'a>(lines: &'a [String], name: &str) -> Vec<&'a str> {
     let line = lines

@@ -1,0 +1,27 @@
+//! What the monitor and a login worker say to each other: modules that others wrote
+//! run inside the worker.
+#![no_main]
+
+use cosserver::channel::login::{Order, Word};
+use cosserver::wire::limits;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Some(word) = Word::decode(bytes) {
+        match &word {
+            Word::Ask(texts) => {
+                assert!(texts.len() <= limits::PROMPTS);
+                assert!(texts.iter().any(|t| t.style.is_prompt()));
+            }
+            // Zero would be a signal to whoever is in our own group, one to init.
+            Word::Running(started) => assert!(started.pid > 1),
+            Word::Known(_) | Word::Exited(_) | Word::Killed(_) | Word::Refused(..) => {}
+        }
+        let again = word.encode();
+        assert_eq!(Word::decode(&again).unwrap().encode(), again);
+    }
+    if let Some(order) = Order::decode(bytes) {
+        let again = order.encode();
+        assert_eq!(Order::decode(&again).unwrap().encode(), again);
+    }
+});

@@ -1,0 +1,17 @@
+//! What any user may send to the signer, and what a client hears of it.
+#![no_main]
+
+use cosserver::signer::fields::{Ask, MESSAGE, Reply};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(read) = Ask::decode(bytes) {
+        assert!(bytes.len() <= MESSAGE);
+        assert_eq!(Ask::decode(&read.encode().unwrap()), Ok(read));
+    }
+    if let Ok(read) = Reply::decode(bytes) {
+        // What it says may be cut once.
+        let again = read.encode().unwrap();
+        assert_eq!(Reply::decode(&again).unwrap().encode(), Ok(again));
+    }
+});
