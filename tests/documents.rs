@@ -170,6 +170,11 @@ fn the_limits_of_the_protocol() {
             &["in their order; each at most {} bytes, without NUL"],
         ),
         (
+            "ANSWERS_PADDING",
+            limits::ANSWERS_PADDING as u64,
+            &["the map is a multiple of {} bytes"],
+        ),
+        (
             "ROUNDS",
             limits::ROUNDS as u64,
             &["It asks {} times at most"],

@@ -191,7 +191,7 @@ impl<'a> Greeted<'a> {
                     }
                 }
                 (wire_answer::Answer::Prompts(texts), Some(asker), None) => {
-                    let answers = asker.answer(texts)?.encode().map_err(ours)?;
+                    let answers = asker.answer(texts)?.encode_padded().map_err(ours)?;
                     line.send_sealed(&mut sealer, &answers)?;
                 }
                 (wire_answer::Answer::Accept { proof, texts }, asker, None) => {

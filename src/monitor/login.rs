@@ -195,6 +195,13 @@ impl Monitor {
             ));
         };
         let peer = login.peer;
+        if login
+            .socket
+            .as_ref()
+            .is_some_and(|s| socket::has_bytes(s.as_fd()))
+        {
+            return Err(Halt::Closed("bytes behind answers", Some(peer)));
+        }
         let refuse = |m: Malformed| Halt::from(Refusal::new(Cause::Handshake, m).of(peer));
         let envelope = record::parse(record, &[Kind::Sealed]).map_err(refuse)?;
         let mut body = zeroize::Zeroizing::new(envelope.content.to_vec());

@@ -32,7 +32,13 @@ impl Monitor {
                     self.logins.session_is_over(session, check);
                 }
             }
-            _ => {
+            Stage::Queued(_)
+            | Stage::Checking
+            | Stage::Prompted(_)
+            | Stage::Launching(..)
+            | Stage::Detached(..)
+            | Stage::Ended(..)
+            | Stage::Over => {
                 let alone = login.alone.take();
                 login.close(check);
                 self.log_end(alone.map(|a| a.finished(Some(end), now)));

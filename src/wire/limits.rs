@@ -79,6 +79,10 @@ pub const REPLY: usize = 511;
 /// one that never ends.
 pub const ROUNDS: usize = 32;
 
+/// The message that carries answers is filled up to a multiple of so many bytes: room for
+/// a password and a filler.
+pub const ANSWERS_PADDING: usize = 512;
+
 /// Deepest nesting of CBOR in any message.
 pub const CBOR_DEPTH: usize = 8;
 

@@ -102,6 +102,19 @@ pub(super) fn get(d: &mut minicbor::Decoder<'_>) -> Result<Vec<Text>, Malformed>
     Ok(texts)
 }
 
+/// A filler's key and its length as CBOR has them, where it is of 256 bytes or more.
+const FILLER_HEAD: usize = 4;
+
+/// The shortest filler with its head: one whose length takes two bytes.
+const FILLER: usize = 256 + FILLER_HEAD;
+
+/// CBOR's head of a map of two pairs.
+const TWO_PAIRS: u8 = 0xa2;
+
+const fn zeros() -> &'static [u8] {
+    &[0; limits::COMMAND_PIECE]
+}
+
 /// The answers to the prompts of one message, in their order. Wiped when dropped.
 pub struct Answers(Vec<Zeroizing<Vec<u8>>>);
 
@@ -142,6 +155,36 @@ impl Answers {
             for answer in &self.0 {
                 e.bytes(answer)?;
             }
+            Ok(())
+        };
+        write().map_err(|_| Malformed("answers that cannot be encoded"))?;
+        Ok(bytes)
+    }
+
+    /// The same, filled up so that its length does not tell how long a password is, as far
+    /// as a record holds it.
+    ///
+    /// # Errors
+    /// As of [`Self::encode`].
+    pub fn encode_padded(&self) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+        let plain = self.encode()?;
+        let mut room = limits::ANSWERS_PADDING;
+        while room < plain.len().saturating_add(FILLER) {
+            room = room.saturating_add(limits::ANSWERS_PADDING);
+        }
+        if room > limits::COMMAND_PIECE {
+            return Ok(plain);
+        }
+        let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+        bytes.extend_from_slice(&plain);
+        // The map has one pair more.
+        if let Some(map) = bytes.first_mut() {
+            *map = TWO_PAIRS;
+        }
+        let filler = room.saturating_sub(plain.len()).saturating_sub(FILLER_HEAD);
+        let mut e = minicbor::Encoder::new(&mut *bytes);
+        let mut write = || -> Result<(), minicbor::encode::Error<Infallible>> {
+            e.u8(2)?.bytes(zeros().get(..filler).unwrap_or_default())?;
             Ok(())
         };
         write().map_err(|_| Malformed("answers that cannot be encoded"))?;
@@ -206,6 +249,26 @@ mod tests {
         assert_eq!(back.all(), &answers);
         assert!(Answers::decode(&bytes, 1).is_err());
         assert!(Answers::decode(&bytes, 3).is_err());
+    }
+
+    #[test]
+    fn padded_answers_are_as_long_whatever_the_password() {
+        let padded = |lengths: &[usize]| {
+            let all = lengths.iter().map(|n| Zeroizing::new(vec![b'x'; *n]));
+            let answers = Answers::new(all.collect()).unwrap();
+            let bytes = answers.encode_padded().unwrap();
+            assert_eq!(
+                Answers::decode(&bytes, lengths.len()).unwrap().all(),
+                answers.all()
+            );
+            bytes.len()
+        };
+        for n in 0..=200 {
+            assert_eq!(padded(&[n]), limits::ANSWERS_PADDING);
+        }
+        assert_eq!(padded(&[limits::REPLY]), 2 * limits::ANSWERS_PADDING);
+        // What a record cannot hold more of goes as it is.
+        assert!(padded(&[500; 8]) <= limits::COMMAND_PIECE);
     }
 
     #[test]
