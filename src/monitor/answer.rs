@@ -18,9 +18,8 @@ use crate::credential::{Claimant, Greeted, NotGreeted, Opened, Proven};
 use crate::log::Level;
 use crate::policy::{self, Exec, Granted};
 use crate::refusal::{Cause, Refusal};
-use crate::secret;
 use crate::sys::socket;
-use crate::wire::answer::{Answer, Reference};
+use crate::wire::answer::Answer;
 use crate::wire::record::{self, Kind};
 use crate::wire::request::{Command, Service};
 use crate::wire::{Malformed, limits};
@@ -361,76 +360,6 @@ impl Monitor {
         }
     }
 
-    pub(super) fn refuse(&mut self, c: Connection, refusal: &Refusal) {
-        self.refuse_checked(c, refusal, None);
-    }
-
-    /// Refuses what PAM began to check then.
-    pub(super) fn refuse_checked(
-        &mut self,
-        c: Connection,
-        refusal: &Refusal,
-        begun: Option<Instant>,
-    ) {
-        self.leave_login(c);
-        let Ok(reference) = secret::random().map(Reference) else {
-            return self.close(c, "no random bytes", refusal.peer);
-        };
-        let peer = shown_peer(refusal.peer);
-        let pairs: [(&str, &dyn std::fmt::Display); 4] = [
-            ("ref", &reference.to_hex()),
-            ("peer", &peer),
-            ("cause", &refusal.cause.name()),
-            ("why", &refusal.words),
-        ];
-        if refusal.cause.is_after_proof() {
-            self.log.say(Level::Warning, "denied", &pairs);
-        } else {
-            self.log.say_noise(Level::Warning, "denied", &pairs);
-        }
-        let penalty = &self.settings.penalties.authfail;
-        let seconds = if refusal.cause.is_unproven() {
-            penalty.as_secs()
-        } else {
-            0
-        };
-        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-        let ago = begun.map_or(0, |at| at.elapsed().as_millis().max(1));
-        let ago = u32::try_from(ago).unwrap_or(u32::MAX);
-        self.tell_gate(Order::Deny(c, reference, seconds, ago).encode());
-    }
-
-    fn close(&mut self, c: Connection, why: &str, peer: Option<IpAddr>) {
-        self.leave_login(c);
-        let peer = shown_peer(peer);
-        self.log.say_noise(
-            Level::Warning,
-            "turned-away",
-            &[("peer", &peer), ("cause", &"malformed"), ("why", &why)],
-        );
-        self.tell_gate(Order::Close(c).encode());
-    }
-
-    fn forget(&mut self, c: Connection) {
-        match self.strangers.remove(&c) {
-            // The look-up goes on, for the others and the next who ask.
-            Some(Stranger::Waiting(which)) => {
-                if let Some(waiting) = self.pending.get_mut(&which) {
-                    waiting.retain(|p| p.connection != c);
-                }
-            }
-            Some(Stranger::LoggingIn(id)) => self.abandon_login(id),
-            Some(Stranger::Greeted(_) | Stranger::Asked(_)) | None => {}
-        }
-    }
-
-    /// Forgets a stranger who is refused or closed, and his login with him.
-    fn leave_login(&mut self, c: Connection) {
-        if let Some(Stranger::LoggingIn(id)) = self.strangers.remove(&c) {
-            self.abandon_login(id);
-        }
-    }
-
     pub(super) fn watch_look_up(&mut self, which: LookUp) {
         use mio::unix::SourceFd;
         use std::os::fd::AsRawFd;
@@ -444,8 +373,4 @@ impl Monitor {
                 .register(&mut SourceFd(&fd), token, interest);
         }
     }
-}
-
-fn shown_peer(peer: Option<IpAddr>) -> String {
-    peer.map_or_else(|| "?".to_owned(), |p| p.to_string())
 }

@@ -20,6 +20,7 @@ mod login_end;
 mod logins;
 mod notify;
 pub mod options;
+mod refuse;
 mod sessions;
 mod signing;
 mod start;
