@@ -135,14 +135,17 @@ pub fn find_any(call: &Call) -> Result<(Places, Route, bool), Fault> {
     let (own, host) = (Places::of(call)?, call.host.as_str());
     let system = own.of_system(call);
     for places in [Some(&own), system.as_ref()].into_iter().flatten() {
-        if places.table.hostinfo().exists() {
-            if let Ok(route) = find(&places.table, host) {
-                let places = Places {
-                    table: places.table.clone(),
-                    own: own.own.clone(),
-                };
-                return Ok((places, route, true));
-            }
+        // A table that is not there has no such host; one that cannot be used may have.
+        let file = places.table.hostinfo();
+        if !file.try_exists().map_err(|e| Fault::of(&file, e))? {
+            continue;
+        }
+        if let Some(route) = look_for(&places.table, host)? {
+            let places = Places {
+                table: places.table.clone(),
+                own: own.own.clone(),
+            };
+            return Ok((places, route, true));
         }
     }
     let address = literal(host);
