@@ -4,9 +4,11 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use cosserver::secret::KeyPair;
+use nix::sys::signal::Signal;
 use nix::sys::termios::{LocalFlags, tcgetattr};
 
 use crate::daemon::session::{Patient, Session};
@@ -141,6 +143,24 @@ fn an_interrupt_at_the_password_leaves_the_terminal_as_it_was() {
         );
     }
     assert_eq!(l.notes(), Vec::<String>::new());
+}
+
+/// A closed window's HUP and `timeout cos gui …` once left it without.
+#[test]
+fn a_signal_at_the_password_gives_the_terminal_its_echo_back() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+        let mut seat = Seat::take(&asks(&l, &[], "hostb"));
+        seat.sees("Password: ");
+        seat.types_unseen(b"sec");
+        seat.client.signal(signal);
+        let status = crate::daemon::session::wait(&mut seat.client.child);
+        assert_eq!(status.signal(), Some(signal as i32), "{status}");
+        assert!(seat.echoes(), "{signal}");
+    }
 }
 
 #[test]
