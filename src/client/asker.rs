@@ -134,10 +134,12 @@ fn hidden_line(terminal: &mut Terminal) -> io::Result<Zeroizing<Vec<u8>>> {
     terminal.hidden_line(REPLY, signals.as_fd())
 }
 
-/// What a host has to tell: on the terminal, where there is one, never on standard
-/// output.
+/// What a host has to tell, line by line: on standard error, never on standard output.
 pub(super) fn tell(text: &Text) {
-    super::say::line(&shown(&text.words));
+    let words = text.words.strip_suffix('\n').unwrap_or(&text.words);
+    for line in words.split('\n') {
+        super::say::line(&shown(line.strip_suffix('\r').unwrap_or(line)));
+    }
 }
 
 /// Another host's words, without what could steer a terminal.
