@@ -936,6 +936,25 @@ enum nss_status _nss_slow_getpwnam_r(const char *name, struct passwd *p, char *b
 "#;
 
 #[test]
+fn one_users_signatures_fill_no_log() {
+    if !can() {
+        return;
+    }
+    let m = Machine::new("users=-");
+    let signing = m.daemon();
+    let message = m.ask(&[1; 32], KeyPair::random().unwrap().public);
+    let message = message.encode().unwrap();
+    let begun = std::time::Instant::now();
+    for _ in 0..200 {
+        assert!(matches!(m.says(&message), Some(Reply::Signed(_))));
+    }
+    signing.log.wait("signed user=root");
+    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
+    let lines = signing.log.count("signed user=root");
+    assert!(lines <= 10 * (seconds + 2), "{lines} in {seconds} s");
+}
+
+#[test]
 fn an_own_daemon_signs_for_its_own_user_alone() {
     let folder = prepare("", "");
     let d = Daemon::start_in(folder, &[]);

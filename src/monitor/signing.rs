@@ -177,7 +177,7 @@ impl Monitor {
                 let service = ask.as_ref().map_or("?", |a| a.service_name());
                 let pairs: [(&str, &dyn std::fmt::Display); 3] =
                     [("user", &user), ("host", &host), ("service", &service)];
-                self.log.say(Level::Info, "signed", &pairs);
+                self.log.say_of_user(uid, Level::Info, "signed", &pairs);
                 Reply::Signed(signed)
             }
             Err(why) => {
