@@ -212,6 +212,8 @@ impl Machine {
 fn inside(root: &Path, before: &[String]) -> Command {
     let mounts = "mount --bind \"$1/etc\" /etc && mount --bind \"$1/run\" /run && \
                   mount --bind \"$1/lib\" /var/lib && \
+                  { test ! -e \"$1/overflowuid\" || \
+                  mount --bind \"$1/overflowuid\" /proc/sys/kernel/overflowuid; } && \
                   shift && exec \"$@\"";
     let mut command = Command::new("unshare");
     command.args([
@@ -952,6 +954,27 @@ fn one_users_signatures_fill_no_log() {
     let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
     let lines = signing.log.count("signed user=root");
     assert!(lines <= 10 * (seconds + 2), "{lines} in {seconds} s");
+}
+
+/// The kernel's number for users who have none here may have been changed.
+#[test]
+fn whoever_has_the_number_of_the_kernel_for_nobody_is_not_signed_for() {
+    if !can() {
+        return;
+    }
+    let m = Machine::new("users=alice:root,carol:root");
+    m.install_cos_sign();
+    m.is(CAROL, &[], "root");
+    fs::write(m.path("overflowuid"), format!("{CAROL}\n")).unwrap();
+    let refused = || {
+        let out = m.id(CAROL, &[]);
+        let told = String::from_utf8(out.stderr).unwrap();
+        assert!(told.contains("may be anybody"), "{told}");
+        m.is(ALICE, &[], "root");
+    };
+    refused();
+    let _signing = m.daemon();
+    refused();
 }
 
 #[test]
