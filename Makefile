@@ -13,7 +13,8 @@ DESTDIR  =
 INIT     =
 PAM      =
 # SIGNER=setuid installs cos-sign too, set-uid root: for a host that runs no daemon
-# and whose ordinary users are to ask other hosts.
+# and whose ordinary users are to ask other hosts. SIGNER=none takes it away. Without
+# either, one that is there becomes this version's, set-uid only if it was.
 SIGNER   =
 # Where the built programs lie.
 PROGRAMS = $${CARGO_TARGET_DIR:-target}/release
@@ -29,6 +30,14 @@ PAGES = README.md NEWS SECURITY.md LICENSE docs/PROTOCOL.md docs/DESIGN.md docs/
 COPY = copy() { rm -f "$$2" && sed -e 's|/usr/local/sbin/cos|$(SBINDIR)/cos|g' -e 's|/usr/local/bin/cos|$(BINDIR)/cos|g' \
 	-e 's|/usr/local/share/doc/cosserver|$(DOCDIR)|g' -e 's|/usr/local/lib/cosserver|$(PREFIX)/lib/cosserver|g' \
 	"$$1" >"$$2" && chmod 644 "$$2"; }; copy
+
+# cos-sign as SIGNER has it.
+SIGN = sign="$(DESTDIR)$(BINDIR)/cos-sign"; case "$(SIGNER)" in \
+	setuid) install -m 4755 "$(PROGRAMS)/cos-sign" "$$sign" ;; \
+	none) rm -f "$$sign" ;; \
+	'') test ! -e "$$sign" || { mode=755; test ! -u "$$sign" || mode=4755; \
+		install -m $$mode "$(PROGRAMS)/cos-sign" "$$sign"; } ;; \
+	*) echo 'install: SIGNER=$(SIGNER): setuid or none' >&2; exit 1 ;; esac
 
 # The rest of installing: init, PAM, the account, examples.
 PLACE = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BINDIR="$(BINDIR)" SBINDIR="$(SBINDIR)" \
@@ -48,7 +57,7 @@ help:
 	@echo 'make lint        format, clippy, shell scripts, man pages'
 	@echo 'make check-docs  do documents and code agree?'
 	@echo 'make install     into DESTDIR=, PREFIX=/usr/local, for INIT=sysv|systemd|openrc|bsd|runit|none'
-	@echo '                 and with SIGNER=setuid also cos-sign, set-uid root'
+	@echo '                 and with SIGNER=setuid also cos-sign, set-uid root; SIGNER=none takes it away'
 	@echo 'make uninstall   take that away; what was changed is kept'
 	@echo 'make clean       remove what was built'
 
@@ -92,8 +101,9 @@ install:
 	install -m 755 "$(PROGRAMS)/cos" "$(DESTDIR)$(BINDIR)/cos"
 	ln -sf cos "$(DESTDIR)$(BINDIR)/cosrsh"
 	install -m 755 "$(PROGRAMS)/cosserver" "$(PROGRAMS)/cosserver-login" "$(PROGRAMS)/cosadm" "$(DESTDIR)$(SBINDIR)"
-	test "$(SIGNER)" != setuid || install -m 4755 "$(PROGRAMS)/cos-sign" "$(DESTDIR)$(BINDIR)/cos-sign"
-	test "$(SIGNER)" != setuid || { $(COPY) docs/man/cos-sign.1 "$(DESTDIR)$(MANDIR)/man1/cos-sign.1"; }
+	$(SIGN)
+	page="$(DESTDIR)$(MANDIR)/man1/cos-sign.1"; if test -e "$(DESTDIR)$(BINDIR)/cos-sign"; \
+		then $(COPY) docs/man/cos-sign.1 "$$page"; else rm -f "$$page"; fi
 	for page in $(MAN1); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man1/$$page" || exit 1; done
 	ln -sf cos.1 "$(DESTDIR)$(MANDIR)/man1/cosrsh.1"
 	for page in $(MAN5); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man5/$$page" || exit 1; done

@@ -4,6 +4,7 @@
 //! A peer's bytes are escaped; a log that does not take a line loses it, counts
 //! it, and never stops the daemon.
 
+use std::collections::HashMap;
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -28,6 +29,10 @@ pub enum Level {
 
 /// Lines a second beyond which strangers' noise is only counted.
 const NOISE: u32 = 100;
+/// Lines a second about one user of this machine beyond which they are only counted.
+const OF_ONE: u32 = 10;
+/// Users whose lines are counted at the same time.
+const USERS: usize = 1024;
 
 /// Where lines go.
 enum Sink {
@@ -40,9 +45,46 @@ enum Sink {
 pub struct Log {
     sink: Sink,
     most: Level,
-    noise: u32,
+    noise: Noise,
+    users: HashMap<u32, Noise>,
+}
+
+/// Lines of one second.
+struct Noise {
     second: Instant,
+    lines: u32,
+    /// Those that were too many, and that no line has told of yet.
     suppressed: u64,
+}
+
+impl Noise {
+    fn new() -> Self {
+        Self {
+            second: Instant::now(),
+            lines: 0,
+            suppressed: 0,
+        }
+    }
+
+    fn is_past(&self) -> bool {
+        self.second.elapsed() >= Duration::from_secs(1)
+    }
+
+    /// Whether there may be a line more, where there are so many a second; and how many
+    /// were too many in an earlier one.
+    fn may(&mut self, most: u32) -> Option<u64> {
+        let mut earlier = 0;
+        if self.is_past() {
+            (self.second, self.lines) = (Instant::now(), 0);
+            earlier = std::mem::take(&mut self.suppressed);
+        }
+        if self.lines >= most {
+            self.suppressed = self.suppressed.saturating_add(1);
+            return None;
+        }
+        self.lines += 1;
+        Some(earlier)
+    }
 }
 
 impl Log {
@@ -66,9 +108,8 @@ impl Log {
         Self {
             sink,
             most,
-            noise: 0,
-            second: Instant::now(),
-            suppressed: 0,
+            noise: Noise::new(),
+            users: HashMap::new(),
         }
     }
 
@@ -87,19 +128,38 @@ impl Log {
     /// Logs what strangers can cause as often as they like: so many lines a
     /// second, the rest is counted.
     pub fn say_noise(&mut self, level: Level, event: &str, pairs: &[(&str, &dyn Display)]) {
-        if self.second.elapsed() >= Duration::from_secs(1) {
-            self.second = Instant::now();
-            self.noise = 0;
-            if self.suppressed > 0 {
-                let n = std::mem::take(&mut self.suppressed);
-                self.say(Level::Warning, "suppressed", &[("lines", &n)]);
-            }
-        }
-        if self.noise >= NOISE {
-            self.suppressed = self.suppressed.saturating_add(1);
+        let Some(earlier) = self.noise.may(NOISE) else {
             return;
+        };
+        if earlier > 0 {
+            self.say(Level::Warning, "suppressed", &[("lines", &earlier)]);
         }
-        self.noise += 1;
+        self.say(level, event, pairs);
+    }
+
+    /// Logs what a user of this machine can cause as often as he likes: so many lines a
+    /// second about each, the rest is counted.
+    pub fn say_of_user(
+        &mut self,
+        uid: u32,
+        level: Level,
+        event: &str,
+        pairs: &[(&str, &dyn Display)],
+    ) {
+        if self.users.len() >= USERS {
+            self.users.retain(|_, n| !n.is_past());
+        }
+        // So many users at once have their lines counted together.
+        let known = self.users.len() < USERS || self.users.contains_key(&uid);
+        let whose = if known { uid } else { u32::MAX };
+        let noise = self.users.entry(whose).or_insert_with(Noise::new);
+        let Some(earlier) = noise.may(OF_ONE) else {
+            return;
+        };
+        if earlier > 0 {
+            let pairs: [(&str, &dyn Display); 2] = [("lines", &earlier), ("uid", &uid)];
+            self.say(Level::Warning, "suppressed", &pairs);
+        }
         self.say(level, event, pairs);
     }
 

@@ -331,6 +331,8 @@ fn allowed_form(entry: &Entry, command: &Command) -> Result<Form, Refusal> {
     Err(Refusal::new(Cause::Command, words))
 }
 
+/// What a person may pass; `LC_` alone is no category.
 fn is_locale(name: &str) -> bool {
-    name == "LANG" || name.starts_with("LC_")
+    let category = name.strip_prefix("LC_");
+    name == "LANG" || category.is_some_and(|category| !category.is_empty())
 }

@@ -10,6 +10,7 @@ mod client_host;
 mod program;
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 
 use client_host::{Host, Said, Session, complaint, finish, gone, raw};
 use cosserver::secret::{KeyPair, Secret};
@@ -98,6 +99,34 @@ fn what_is_missing_is_named_with_its_file() {
     );
     let err = told(&|| std::fs::remove_file(host.place.hostinfo()).unwrap());
     assert!(err.contains("hostinfo: "), "{err}");
+}
+
+/// It once passed over such a table, went by DNS and sent the password.
+#[test]
+fn cos_gui_stops_at_a_host_table_that_is_broken_or_that_others_can_write() {
+    let host = Host::new();
+    host.listener.set_nonblocking(true).unwrap();
+    let (port, file) = (host.port().to_string(), host.place.hostinfo());
+    for (text, mode, words) in [
+        ("hostb cos\n", 0o666, "hostinfo: "),
+        (
+            "# one\n127.0.0.1 coss addr=127.0.0.9\n",
+            0o644,
+            "hostinfo:2: ",
+        ),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+        let line = format!(
+            "exec {} gui --password-fd 0 -p {port} 127.0.0.1 x",
+            env!("CARGO_BIN_EXE_cos")
+        );
+        let ended = finish(host.shell(&line).spawn().unwrap());
+        assert_eq!(ended.status, Some(255), "{text}: {}", ended.err);
+        assert!(ended.err.contains(words), "{text}: {}", ended.err);
+        let called = host.listener.accept().map(|_| ()).unwrap_err();
+        assert_eq!(called.kind(), std::io::ErrorKind::WouldBlock, "{text}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@
 )]
 
 mod daemon;
+mod login;
 mod machine;
 
 #[path = "init/fail2ban.rs"]

@@ -4,9 +4,11 @@
 use std::env;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 
 use zeroize::Zeroizing;
 
+use super::signals::Signals;
 use crate::fault::Fault;
 use crate::sys::client_terminal::{self, Terminal};
 use crate::wire::Malformed;
@@ -83,7 +85,7 @@ impl Asker {
         let mut terminal = self.terminal(&prompt)?;
         let asked = terminal.tell(&prompt).and_then(|()| match text.style {
             Style::Shown => terminal.line(REPLY),
-            Style::Hidden | Style::Info | Style::Error => terminal.hidden_line(REPLY),
+            Style::Hidden | Style::Info | Style::Error => hidden_line(&mut terminal),
         });
         asked.map_err(|e| failed("the terminal", &e))
     }
@@ -125,10 +127,19 @@ impl Asker {
     }
 }
 
-/// What a host has to tell: on the terminal, where there is one, never on standard
-/// output.
+/// A line that is not shown. A signal that would end the client ends it once the
+/// terminal is as it was: it stays pending until it is no longer caught.
+fn hidden_line(terminal: &mut Terminal) -> io::Result<Zeroizing<Vec<u8>>> {
+    let signals = Signals::catch()?;
+    terminal.hidden_line(REPLY, signals.as_fd())
+}
+
+/// What a host has to tell, line by line: on standard error, never on standard output.
 pub(super) fn tell(text: &Text) {
-    super::say::line(&shown(&text.words));
+    let words = text.words.strip_suffix('\n').unwrap_or(&text.words);
+    for line in words.split('\n') {
+        super::say::line(&shown(line.strip_suffix('\r').unwrap_or(line)));
+    }
 }
 
 /// Another host's words, without what could steer a terminal.

@@ -51,7 +51,8 @@ pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
     };
     let accepted = if inherited && in_table && has() {
         voice.step(|| "remote GUI login, by hash".to_owned());
-        by_cookie(call, &places, &route, &question, &mut asker, voice)?
+        let asked = (&question, &display);
+        by_cookie(call, &places, &route, asked, &mut asker, voice)?
     } else {
         by_password(call, &places, &route, &question, &mut asker, voice)?
     };
@@ -90,7 +91,7 @@ fn by_cookie(
     call: &Call,
     places: &Places,
     route: &Route,
-    question: &Question,
+    (question, display): (&Question, &Display),
     asker: &mut Asker,
     voice: &Voice,
 ) -> Result<Accepted, Fault> {
@@ -115,8 +116,26 @@ fn by_cookie(
     voice.step(|| "no cookie was accepted".to_owned());
     Err(reference.map_or_else(
         || own.nothing_pinned(place, route),
-        |r| denied(&call.host, r),
+        |r| {
+            let denied = denied(&call.host, r);
+            Fault::new(format!("{denied}; {}", with_a_password(display)))
+        },
     ))
+}
+
+/// What somebody can do who was denied without having been asked for a password.
+fn with_a_password(display: &Display) -> String {
+    let host = display.host.as_deref().unwrap_or_default();
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    };
+    format!(
+        "inside an application (GUI_HOST and GUI_PORT are set) it is asked in this host's name; to give a \
+         password: env -u GUI_HOST -u GUI_PORT cos gui --display {host}:{} ...",
+        display.port
+    )
 }
 
 fn by_password(

@@ -135,20 +135,25 @@ pub fn find_any(call: &Call) -> Result<(Places, Route, bool), Fault> {
     let (own, host) = (Places::of(call)?, call.host.as_str());
     let system = own.of_system(call);
     for places in [Some(&own), system.as_ref()].into_iter().flatten() {
-        if places.table.hostinfo().exists() {
-            if let Ok(route) = find(&places.table, host) {
-                let places = Places {
-                    table: places.table.clone(),
-                    own: own.own.clone(),
-                };
-                return Ok((places, route, true));
-            }
+        // A table that is not there has no such host; one that cannot be used may have.
+        let file = places.table.hostinfo();
+        if !file.try_exists().map_err(|e| Fault::of(&file, e))? {
+            continue;
+        }
+        if let Some(route) = look_for(&places.table, host)? {
+            let places = Places {
+                table: places.table.clone(),
+                own: own.own.clone(),
+            };
+            return Ok((places, route, true));
         }
     }
     let address = literal(host);
     let name = match address {
-        // Keys are pinned under the address then; a name may have no colons.
-        Some(address) => address.to_string().replace(':', "-"),
+        // Keys are pinned under the address then; a name may have no colons, and not begin
+        // with what stands for one.
+        Some(IpAddr::V6(address)) => format!("ip6-{}", address.to_string().replace(':', "-")),
+        Some(IpAddr::V4(address)) => address.to_string(),
         None => host.to_owned(),
     };
     let entry = Entry::named(HostName::parse(&name)?);
@@ -304,5 +309,34 @@ mod tests {
         scratch.file("hostinfo", "\nwrong nonsense\n", 0o644);
         let told = find(&place, "wrong").err().unwrap().to_string();
         assert!(told.contains("hostinfo:2: "), "{told}");
+    }
+
+    #[test]
+    fn an_address_that_is_not_in_the_table_has_a_name_for_its_pins() {
+        let scratch = Scratch::new();
+        let folder = scratch.place().dir;
+        let folder = folder.to_str().unwrap();
+        let any = |host: &str| {
+            let argv = ["cos", "-C", folder, "gui", host, "x"].map(std::ffi::OsString::from);
+            let Ok(Wish::Gui(call)) = args::parse(&argv) else {
+                panic!("{host}");
+            };
+            let (_, route, in_table) = find_any(&call).unwrap();
+            assert!(!in_table);
+            (
+                route.entry.name.to_string(),
+                dialled(&route, &["cosrsh", "-p", "1", "x", "y"]),
+            )
+        };
+        for (host, name, address) in [
+            ("::1", "ip6---1", "[::1]:1"),
+            ("[::1]", "ip6---1", "[::1]:1"),
+            ("::", "ip6---", "[::]:1"),
+            ("2001:DB8::1", "ip6-2001-db8--1", "[2001:db8::1]:1"),
+            ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.1:1"),
+            ("192.0.2.1", "192.0.2.1", "192.0.2.1:1"),
+        ] {
+            assert_eq!(any(host), (name.to_owned(), vec![address.to_owned()]));
+        }
     }
 }

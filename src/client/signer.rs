@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::cookie::LIVE_MAX;
 use crate::config::name::HostName;
@@ -21,6 +21,11 @@ use crate::wire::request::Request;
 const PROGRAM: &str = "cos-sign";
 /// How long the signer may take: a look-up of our name may take ten seconds.
 const LIMIT: Duration = Duration::from_secs(15);
+/// How long we wait before we call again where too many called; then twice as long each
+/// time.
+const AGAIN: Duration = Duration::from_millis(20);
+/// The longest such pause.
+const AGAIN_MOST: Duration = Duration::from_millis(500);
 
 /// Where somebody signs for us.
 pub struct Desk {
@@ -82,7 +87,7 @@ impl Desk {
             environment: asked.environment.clone(),
         };
         let message = ask.encode().map_err(|m| Fault::new(m.to_string()))?;
-        let reply = match self.by_socket(&message) {
+        let reply = match self.until_signed(&message) {
             Ok(reply) => reply,
             Err(e) => match (program(&self.place), nobody_listens(&e)) {
                 (Some(program), true) => client_exec::ask(&program, &message, MESSAGE)
@@ -101,8 +106,34 @@ impl Desk {
         }
     }
 
-    fn by_socket(&self, message: &[u8]) -> io::Result<Vec<u8>> {
-        let socket = local::call(&self.place.signer(), LIMIT)?;
+    /// Calls until there is an answer: too many of us may call at the same time.
+    fn until_signed(&self, message: &[u8]) -> io::Result<Vec<u8>> {
+        let until = Instant::now() + LIMIT;
+        let mut pause = AGAIN;
+        loop {
+            // A limit of nothing would be none at all.
+            let left = until.saturating_duration_since(Instant::now()).max(AGAIN);
+            let e = match self.by_socket(message, left) {
+                Ok(reply) => return Ok(reply),
+                Err(e) => e,
+            };
+            if e.kind() == io::ErrorKind::WouldBlock {
+                return Err(io::Error::other("the signer does not answer"));
+            }
+            if !is_hang_up(&e) {
+                return Err(e);
+            }
+            if Instant::now() + pause >= until {
+                let words = "the signer hangs up: too many call at the same time";
+                return Err(io::Error::other(words));
+            }
+            std::thread::sleep(pause);
+            pause = pause.saturating_mul(2).min(AGAIN_MOST);
+        }
+    }
+
+    fn by_socket(&self, message: &[u8], limit: Duration) -> io::Result<Vec<u8>> {
+        let socket = local::call(&self.place.signer(), limit)?;
         // Root's daemon, or the one that we started ourselves: nobody else may know what
         // we ask.
         let uid = local::user_of(&socket)?;
@@ -113,10 +144,11 @@ impl Desk {
         passing::send(socket.as_fd(), message, &[])?;
         let mut buffer = vec![0; MESSAGE];
         let received = passing::receive(socket.as_fd(), &mut buffer)?;
-        if received.length == 0 || received.truncated {
-            let words =
-                "the signer hung up: too many call at the same time, or it has been stopped";
-            return Err(io::Error::other(words));
+        if received.length == 0 {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if received.truncated {
+            return Err(io::Error::other("the signer's answer is too long"));
         }
         buffer.truncate(received.length);
         Ok(buffer)
@@ -133,6 +165,14 @@ impl Desk {
             ),
         )
     }
+}
+
+/// Whether the signer hung up: we were one too many, or it has just been stopped.
+fn is_hang_up(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
 }
 
 fn nobody_listens(e: &io::Error) -> bool {

@@ -246,7 +246,8 @@ fn environment(value: &Spanned<DeValue<'_>>) -> Result<Option<BTreeMap<String, S
     for (name, value) in table {
         let name: &str = name.get_ref();
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-        if !name.bytes().all(plain) || name.starts_with(|c: char| c.is_ascii_digit()) {
+        let begins = |c: char| c.is_ascii_digit();
+        if name.is_empty() || !name.bytes().all(plain) || name.starts_with(begins) {
             return Err(format!("{} is no variable's name", quoted(name)));
         }
         if RESERVED.contains(&name) {

@@ -156,3 +156,41 @@ fn a_syslog_daemon_that_takes_nothing_stops_nobody() {
     assert_eq!(daemon.hear(), "last");
     assert_eq!(syslog.dropped, 0);
 }
+
+#[test]
+fn one_users_lines_are_bounded_and_no_other_ones() {
+    let scratch = Scratch::new();
+    let daemon = Daemon::start(scratch.path().join("log"));
+    let mut log = Log::syslog_at(vec![daemon.path.clone()], Level::Info);
+    // As if all of it came in one second.
+    let begin = |log: &mut Log, at: Instant| {
+        for noise in log.users.values_mut() {
+            noise.second = at;
+        }
+    };
+    let ahead = Instant::now() + PATIENCE;
+    let say = |log: &mut Log, uid| {
+        log.say_of_user(uid, Level::Info, "signed", &[("uid", &uid)]);
+        begin(log, ahead);
+    };
+    for _ in 0..OF_ONE + 5 {
+        say(&mut log, 1000);
+    }
+    say(&mut log, 1001);
+    for uid in [vec![1000; OF_ONE as usize], vec![1001]].concat() {
+        assert!(daemon.hear().ends_with(&format!(": signed uid={uid}")));
+    }
+    daemon.has_heard_all();
+    let second = Duration::from_secs(1);
+    begin(&mut log, Instant::now().checked_sub(second).unwrap());
+    say(&mut log, 1000);
+    assert!(daemon.hear().ends_with(": suppressed lines=5 uid=1000"));
+    assert!(daemon.hear().ends_with(": signed uid=1000"));
+    // However many there are, they take so much room and no more.
+    let many = u32::try_from(USERS).unwrap();
+    for uid in 0..2 * many {
+        log.say_of_user(uid, Level::Debug, "signed", &[]);
+        begin(&mut log, ahead);
+    }
+    assert!(log.users.len() <= USERS + 1);
+}

@@ -13,8 +13,10 @@ use crate::sys::account::{self, Account, Helper};
 const FRESH: Duration = Duration::from_secs(30);
 /// How long a look-up may take.
 const LOOKING: Duration = Duration::from_secs(10);
-/// Look-ups at the same time.
+/// Look-ups at the same time beyond which no name that comes from outside is looked up.
 const AT_ONCE: usize = 8;
+/// Look-ups of numbers at the same time: half as many, whatever comes from outside.
+const NUMBERS: usize = 4;
 /// Accounts kept.
 const KEPT: usize = 1024;
 
@@ -87,11 +89,12 @@ impl Accounts {
             _ => {}
         }
         let whom = Whom::Name(name.to_owned());
-        self.look_up(whom, AT_ONCE, now, || account::look_up(name))
+        let room = self.helpers.len() < AT_ONCE;
+        self.look_up(whom, room, now, || account::look_up(name))
     }
 
     /// Looks up whose number that is. These look-ups leave half of the helpers to those
-    /// who come from outside.
+    /// who come from outside, who in turn take none of these.
     pub(super) fn find_number(&mut self, uid: u32, now: Instant) -> Found {
         if let Some(own) = self.own.as_ref().filter(|a| a.uid == uid) {
             return Found::Account(own.clone());
@@ -104,9 +107,14 @@ impl Accounts {
             }
             _ => {}
         }
-        self.look_up(Whom::Number(uid), AT_ONCE / 2, now, || {
-            account::of_number(uid)
-        })
+        let room = self.numbers() < NUMBERS;
+        self.look_up(Whom::Number(uid), room, now, || account::of_number(uid))
+    }
+
+    /// How many numbers are being looked up.
+    pub(super) fn numbers(&self) -> usize {
+        let all = self.helpers.values();
+        all.filter(|l| matches!(l.whom, Whom::Number(_))).count()
     }
 
     fn forget_changed(&mut self) {
@@ -121,7 +129,7 @@ impl Accounts {
     fn look_up(
         &mut self,
         whom: Whom,
-        most: usize,
+        room: bool,
         now: Instant,
         look: impl FnOnce() -> Option<Account>,
     ) -> Found {
@@ -129,7 +137,7 @@ impl Accounts {
         if let Some((which, _)) = self.helpers.iter().find(|(_, l)| l.whom == whom) {
             return Found::Looking(*which);
         }
-        if self.helpers.len() >= most {
+        if !room {
             return Found::Busy;
         }
         let work = || look().map(|a| a.to_bytes()).unwrap_or_default();

@@ -1,8 +1,8 @@
 //! Those who call at a socket of this machine: so many in all and so many a user, each
-//! for so long. What they want stands with whoever listens: [`super::signing`] and
+//! for so long. So many more wait in a line until there is a place. What they want stands with whoever listens: [`super::signing`] and
 //! [`super::control`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -44,14 +44,27 @@ pub(super) struct Terms {
     pub(super) most: usize,
     /// Of one user.
     pub(super) each: usize,
-    /// How long one may take.
+    /// Further calls that may wait for a place, of all users together.
+    pub(super) line: usize,
+    /// Of one user.
+    pub(super) line_each: usize,
+    /// How long one may wait for a place, and how long he may then take.
     pub(super) time: Duration,
+}
+
+/// One who waits for a place. What he says is read when he has one.
+struct Waiting {
+    socket: OwnedFd,
+    uid: u32,
+    until: Instant,
 }
 
 /// A socket and its callers.
 pub(super) struct Callers<T> {
     listener: Option<(OwnedFd, PathBuf, Token)>,
     all: BTreeMap<u64, Caller<T>>,
+    /// In the order in which they came.
+    line: VecDeque<Waiting>,
     next: u64,
     terms: Terms,
     token: fn(u64) -> Token,
@@ -63,6 +76,7 @@ impl<T: Default> Callers<T> {
         Self {
             listener: None,
             all: BTreeMap::new(),
+            line: VecDeque::new(),
             next: 0,
             terms,
             token,
@@ -95,45 +109,70 @@ impl<T: Default> Callers<T> {
             let _ = std::fs::remove_file(path);
         }
         self.all.clear();
+        self.line.clear();
     }
 
-    /// Takes those who have called and may. Who is one too many is hung up.
+    /// Takes those who have called and may. Who is one too many waits in the line; who
+    /// would be one too many there is hung up.
     pub(super) fn take(&mut self, registry: &Registry, may: impl Fn(u32) -> bool, now: Instant) {
-        let Some((listener, _, own)) = &self.listener else {
-            return;
-        };
         for _ in 0..AT_ONCE {
+            let Some((listener, ..)) = &self.listener else {
+                return;
+            };
             let Ok(Some(socket)) = local::accept(listener) else {
                 return;
             };
-            let Ok(uid) = local::user_of(&socket) else {
+            let Some(uid) = local::user_of(&socket).ok().filter(|uid| may(*uid)) else {
                 continue;
             };
-            let his = self.all.values().filter(|c| c.uid == uid).count();
-            if !may(uid) || his >= self.terms.each || self.all.len() >= self.terms.most {
-                continue;
+            let his = self.line.iter().filter(|w| w.uid == uid).count();
+            if his == 0 && self.has_place(uid) {
+                self.let_in(registry, socket, uid, now);
+            } else if his < self.terms.line_each && self.line.len() < self.terms.line {
+                let until = now + self.terms.time;
+                self.line.push_back(Waiting { socket, uid, until });
             }
-            let token = (self.token)(self.next);
-            let fd = socket.as_raw_fd();
-            if registry
-                .register(&mut SourceFd(&fd), token, Interest::READABLE)
-                .is_err()
-            {
-                continue;
-            }
-            let caller = Caller {
-                channel: Channel::new(socket),
-                uid,
-                until: now + self.terms.time,
-                answered: false,
-                state: T::default(),
-            };
-            self.all.insert(self.next, caller);
-            self.next += 1;
         }
         // They who call without end have their next turn later.
-        let fd = listener.as_raw_fd();
-        let _ = registry.reregister(&mut SourceFd(&fd), *own, Interest::READABLE);
+        if let Some((listener, _, own)) = &self.listener {
+            let fd = listener.as_raw_fd();
+            let _ = registry.reregister(&mut SourceFd(&fd), *own, Interest::READABLE);
+        }
+    }
+
+    /// Lets in those in the line for whom there is a place now.
+    pub(super) fn admit(&mut self, registry: &Registry, now: Instant) {
+        let mut next = 0;
+        while let Some(uid) = self.line.get(next).map(|w| w.uid) {
+            if !self.has_place(uid) {
+                next += 1;
+            } else if let Some(waiting) = self.line.remove(next) {
+                self.let_in(registry, waiting.socket, uid, now);
+            }
+        }
+    }
+
+    fn has_place(&self, uid: u32) -> bool {
+        let his = self.all.values().filter(|c| c.uid == uid).count();
+        his < self.terms.each && self.all.len() < self.terms.most
+    }
+
+    fn let_in(&mut self, registry: &Registry, socket: OwnedFd, uid: u32, now: Instant) {
+        let token = (self.token)(self.next);
+        let fd = socket.as_raw_fd();
+        let registered = registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
+        if registered.is_err() {
+            return;
+        }
+        let caller = Caller {
+            channel: Channel::new(socket),
+            uid,
+            until: now + self.terms.time,
+            answered: false,
+            state: T::default(),
+        };
+        self.all.insert(self.next, caller);
+        self.next += 1;
     }
 
     /// One of them.
@@ -195,11 +234,13 @@ impl<T: Default> Callers<T> {
 
     /// When the next one is dropped.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.all.values().map(|c| c.until).min()
+        let waiting = self.line.iter().map(|w| w.until);
+        self.all.values().map(|c| c.until).chain(waiting).min()
     }
 
     /// Drops those whose time is over.
     pub(super) fn tend(&mut self, now: Instant) {
         self.all.retain(|_, c| c.until > now);
+        self.line.retain(|w| w.until > now);
     }
 }

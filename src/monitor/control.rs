@@ -15,6 +15,8 @@ use crate::log::Level;
 const TERMS: Terms = Terms {
     most: 8,
     each: 8,
+    line: 8,
+    line_each: 8,
     time: Duration::from_secs(10),
 };
 

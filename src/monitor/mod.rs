@@ -129,6 +129,8 @@ impl Monitor {
                 return self.finish();
             }
             self.update_watches(now);
+            self.desk.admit(self.poll.registry(), now);
+            self.control.admit(self.poll.registry(), now);
             self.stock.fill(&self.host);
             let timeout = self
                 .next_deadline()

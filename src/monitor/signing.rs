@@ -18,13 +18,19 @@ use crate::sys::account::Account;
 
 /// How many call at the same time, in all and of one user, and for how long: as long
 /// as a look-up of a name may take, and a little more.
+///
+/// A user's script may start as many programs side by side as it likes: they wait in
+/// the line, and whoever finds that full too calls again.
 const TERMS: Terms = Terms {
     most: 64,
     each: 8,
+    line: 256,
+    line_each: 64,
     time: Duration::from_secs(12),
 };
 
-/// What one who calls wants.
+/// What one who calls wants. With neither, he has yet to say it; without a look-up, it
+/// cannot begin before another has ended.
 #[derive(Default)]
 pub(super) struct Wanted {
     ask: Option<Box<Ask>>,
@@ -78,6 +84,11 @@ impl Monitor {
             Ok(ask) => caller.state.ask = Some(Box::new(ask)),
             Err(why) => return self.answer_caller(id, None, Err(why)),
         }
+        self.find_caller(id, uid, now);
+    }
+
+    /// Looks up who has asked, or leaves it to when another look-up ends.
+    fn find_caller(&mut self, id: u64, uid: u32, now: Instant) {
         match self.accounts.find_number(uid, now) {
             Found::Account(account) => self.sign(id, Some(&account)),
             Found::Looking(which) => {
@@ -86,14 +97,16 @@ impl Monitor {
                     caller.state.look_up = Some(which);
                 }
             }
+            Found::Busy if self.accounts.numbers() > 0 => {}
             Found::Busy => {
-                let why = Fault::new("too many users are being looked up; try again");
+                let why = Fault::new("no process is left in which to look the user up");
                 self.answer_caller(id, None, Err(why));
             }
         }
     }
 
-    /// A look-up has ended: whoever waits for his name hears of it.
+    /// A look-up has ended: whoever waits for his name hears of it, and whoever could
+    /// not be looked up may be now.
     pub(super) fn caller_found(&mut self, which: LookUp, account: Option<&Account>) {
         let waiting = self
             .desk
@@ -102,6 +115,14 @@ impl Monitor {
         let waiting: Vec<u64> = waiting.map(|(id, _)| id).collect();
         for id in waiting {
             self.sign(id, account);
+        }
+        let left = self
+            .desk
+            .iter()
+            .filter(|(_, c)| c.state.ask.is_some() && c.state.look_up.is_none());
+        let left: Vec<(u64, u32)> = left.map(|(id, c)| (id, c.uid)).collect();
+        for (id, uid) in left {
+            self.find_caller(id, uid, Instant::now());
         }
     }
 
@@ -156,7 +177,7 @@ impl Monitor {
                 let service = ask.as_ref().map_or("?", |a| a.service_name());
                 let pairs: [(&str, &dyn std::fmt::Display); 3] =
                     [("user", &user), ("host", &host), ("service", &service)];
-                self.log.say(Level::Info, "signed", &pairs);
+                self.log.say_of_user(uid, Level::Info, "signed", &pairs);
                 Reply::Signed(signed)
             }
             Err(why) => {

@@ -22,9 +22,11 @@ use crate::wire::proof::{self, Claim, Side, Voucher};
 use crate::wire::request::Request;
 use fields::{Ask, Signed};
 
-/// The user number that the kernel shows for whoever has none here: a process of
-/// another user namespace.
+/// The user number that the kernel shows for whoever has none here, a process of
+/// another user namespace, where nothing else is set.
 const OVERFLOW: u32 = 65_534;
+/// Where it is set.
+const OVERFLOW_FILE: &str = "/proc/sys/kernel/overflowuid";
 
 /// The name by which a host knows this one: `as=` of its line, else this machine's own.
 ///
@@ -42,12 +44,18 @@ pub fn caller_name(entry: &Entry) -> Result<HostName, Fault> {
 /// # Errors
 /// It may be anybody's.
 pub fn check_number(uid: u32) -> Result<(), Fault> {
-    if matches!(uid, OVERFLOW | u32::MAX) {
+    if matches!(uid, OVERFLOW | u32::MAX) || Some(uid) == overflow() {
         let words =
             format!("user {uid} may be anybody (a container's user who has no number here)");
         return Err(Fault::new(words));
     }
     Ok(())
+}
+
+/// What the kernel has been told to show, where it can be told.
+fn overflow() -> Option<u32> {
+    let text = std::fs::read_to_string(OVERFLOW_FILE).ok()?;
+    text.trim().parse().ok()
 }
 
 /// Signs a request of this user, whose name the kernel's number for him has, to a host

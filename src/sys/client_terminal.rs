@@ -3,9 +3,11 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{
     LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr,
 };
@@ -61,11 +63,16 @@ impl Terminal {
     }
 
     /// Reads a line that is not shown. Signals cannot leave the terminal without its
-    /// echo, because its own keys do not make any meanwhile: an interrupt is an error.
+    /// echo: its own keys make none meanwhile, and those of others the caller has
+    /// blocked, and knows of by `stop`. Once that can be read, the line has ended.
     ///
     /// # Errors
-    /// The terminal is gone, the line too long, or the person interrupted it.
-    pub fn hidden_line(&mut self, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    /// The terminal is gone, the line too long, or somebody interrupted it.
+    pub fn hidden_line(
+        &mut self,
+        most: usize,
+        stop: BorrowedFd<'_>,
+    ) -> io::Result<Zeroizing<Vec<u8>>> {
         let before = tcgetattr(self.0.as_fd())?;
         let mut quiet = before.clone();
         quiet.local_flags &= !(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
@@ -83,6 +90,11 @@ impl Terminal {
         let mut line = Zeroizing::new(Vec::with_capacity(most.saturating_add(1)));
         let outcome = loop {
             let mut byte = Zeroizing::new(0);
+            match typed_or_stopped(restored.0, stop) {
+                Ok(true) => {}
+                Ok(false) => break Err(io::ErrorKind::Interrupted.into()),
+                Err(e) => break Err(e),
+            }
             match (&*restored.0).read(std::slice::from_mut(&mut *byte)) {
                 Ok(0) => break Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
@@ -103,6 +115,20 @@ impl Terminal {
         let _ = (&*restored.0).write_all(b"\n");
         outcome.map(|()| line)
     }
+}
+
+/// Waits until something can be read from the terminal (true), or from `stop`.
+fn typed_or_stopped(terminal: &std::fs::File, stop: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut both = [terminal.as_fd(), stop].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    loop {
+        match poll(&mut both, PollTimeout::NONE) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let [_, stop] = both;
+    Ok(!stop.any().unwrap_or(true))
 }
 
 /// A descriptor that this program was started with, to read answers from.

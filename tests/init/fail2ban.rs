@@ -12,6 +12,8 @@ use cosserver::secret::{KeyPair, Secret};
 
 use crate::daemon::hostile::{Caller, Stranger};
 use crate::daemon::{self, Daemon, Folder};
+use crate::login::person::Person;
+use crate::login::{PASSWORD, Plan, WRONG};
 use crate::machine::{tool, tools, top};
 
 /// Whom the hostile ones would have banned.
@@ -169,12 +171,7 @@ fn strangers_faults_count_and_nobody_can_blame_another() {
     d.log.wait(&format!("turned-away peer={gone} cause=left"));
     guilty.extend([outside.to_string(), "::1".to_owned()]);
 
-    // A refused login, as it will be said.
-    let login =
-        |why: &str| format!("denied ref=0123456789abcdef peer=192.0.2.7 cause=login why={why}");
-    let mut lines = d.log.all();
-    lines.extend([login("\"wrong password for jo\""), login("x")]);
-    guilty.insert("192.0.2.7".to_owned());
+    let lines = d.log.all();
     assert!(
         lines
             .iter()
@@ -187,11 +184,54 @@ fn strangers_faults_count_and_nobody_can_blame_another() {
     assert_eq!(who, guilty);
     // Each line that counts does so in each way of writing.
     assert_eq!(counted.len() % 3, 0);
-    assert_eq!(
-        counted.len() / 3,
-        guilty.len() + 1,
-        "one each, and two logins"
-    );
+    assert_eq!(counted.len() / 3, guilty.len(), "one each");
+}
+
+/// The lines of logins are those that the daemon writes: by real PAM, for root alone.
+#[test]
+fn wrong_logins_and_silent_ones_count() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let folder = Folder::new();
+    let Some(conf) = configuration(&folder) else {
+        return;
+    };
+    let l = Plan {
+        settings: "[login]\ntime = 3\n[daemon]\nrefusal-interval = 1\n",
+        ..Plan::default()
+    }
+    .start();
+    let forged =
+        format!("x\nNov 22 06:52:06 hostb cosserver[1]: denied ref=00 peer={VICTIM} cause=proof");
+    let person = |last: u8, user: &str, application: &str| {
+        let mut person = Person::new(&l.d, user, application);
+        person.from = [127, 0, 0, last].into();
+        person
+    };
+    let application = forged.replace('\n', " ");
+    let strangers = [
+        (11, "alice", "hello", WRONG),
+        (12, "nosuchuser", "hello", WRONG),
+        (13, &*forged, "hello", WRONG),
+        (14, "alice", &*application, PASSWORD),
+        (15, "locked", "hello", PASSWORD),
+    ];
+    for (last, user, application, password) in strangers {
+        person(last, user, application).refused(password);
+    }
+    let silent = person(16, "alice", "hello").ask();
+    l.d.log.wait("turned-away peer=127.0.0.16 cause=no-answer");
+    drop(silent);
+    assert_eq!(l.alice_says(&["hello"]), ["hello"]);
+
+    let in_every_way: Vec<String> = l.d.log.all().iter().flat_map(|l| written(l)).collect();
+    let mut counted = counted(&folder, &conf, &in_every_way);
+    counted.sort_unstable();
+    let wanted: Vec<String> = (11..=16)
+        .flat_map(|last| vec![format!("127.0.0.{last}"); 3])
+        .collect();
+    assert_eq!(counted, wanted, "{}", l.log_text());
 }
 
 /// Lines that others write about us, or as if they were us.
@@ -249,8 +289,10 @@ fn the_filter_has_the_causes_of_the_code() {
         .filter(|cause| cause.is_unproven())
         .map(Cause::name)
         .collect();
-    wanted.insert("login");
+    wanted.insert(Cause::Login.name());
     assert_eq!(lists[0], wanted);
+    let counted = ["malformed", "no-hello", "no-handshake", "no-answer"];
+    assert_eq!(lists[1], BTreeSet::from(counted));
     let page = fs::read_to_string(top().join("docs/man/cosserver.8")).unwrap();
     for cause in &lists[1] {
         assert!(page.contains(&format!(".Ql {cause}")), "{cause}");

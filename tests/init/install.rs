@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -164,11 +164,17 @@ fn the_make_of_the_bsds_does_the_same() {
     let rules = tools().join("usr/share/mk");
     let bmake = [bmake.to_str().unwrap(), "-m", rules.to_str().unwrap()];
     let (one, other) = (Folder::new(), Folder::new());
-    for what in ["install", "uninstall"] {
-        let words = ["-s", what, "INIT=sysv", "PREFIX=/usr"];
+    for (what, signer) in [
+        ("install", "setuid"),
+        ("install", ""),
+        ("install", "none"),
+        ("uninstall", ""),
+    ] {
+        let signer = format!("SIGNER={signer}");
+        let words = ["-s", what, "INIT=sysv", "PREFIX=/usr", &signer];
         must(&mut make_into(&["make"], &one, &words));
         must(&mut make_into(&bmake, &other, &words));
-        assert_eq!(tree(&one.0), tree(&other.0), "{what}");
+        assert_eq!(tree(&one.0), tree(&other.0), "{what} {signer}");
     }
 }
 
@@ -269,6 +275,53 @@ fn an_administrators_changes_are_kept() {
     make_there(&machine, "uninstall");
     assert_eq!(machine.text("/root/script"), "x\n");
     machine.must(&format!("test -h {SCRIPT}"));
+}
+
+/// An old set-uid program was once left in place by the next version's `make install`.
+#[test]
+fn the_set_uid_signer_is_there_when_asked_for_and_never_of_another_version() {
+    let Some(machine) = Machine::start() else {
+        return;
+    };
+    const SIGN: &str = "/usr/local/bin/cos-sign";
+    let built = fs::read(programs().join("cos-sign")).unwrap();
+    let install = |signer: &str| machine.make(&format!("install INIT=none {signer}"));
+    // Its page comes and goes with it.
+    let there = || {
+        let page = machine.path("/usr/local/share/man/man1/cos-sign.1").exists();
+        assert_eq!(machine.path(SIGN).exists(), page);
+        page
+    };
+    let is = |mode: u32| {
+        let about = fs::metadata(machine.path(SIGN)).unwrap();
+        assert_eq!((about.mode() & 0o7777, about.uid()), (mode, 0));
+        assert!(fs::read(machine.path(SIGN)).unwrap() == built && there());
+    };
+    install("");
+    assert!(!there());
+    install("SIGNER=setuid");
+    is(0o4755);
+    // The next version, which nobody tells of it; and when it has been switched off.
+    for (mode, then) in [("4755", 0o4755), ("0755", 0o755)] {
+        machine.must(&format!("echo old >{SIGN}; chmod {mode} {SIGN}"));
+        install("");
+        is(then);
+    }
+    install("SIGNER=setuid");
+    is(0o4755);
+    machine.ends(
+        2,
+        &format!(
+            "make -s -C '{}' PROGRAMS='{}' install INIT=none SIGNER=suid 2>&1",
+            top().display(),
+            programs().display()
+        ),
+    );
+    install("SIGNER=none");
+    assert!(!there());
+    install("SIGNER=setuid");
+    machine.make("uninstall");
+    assert!(!there());
 }
 
 #[test]

@@ -226,6 +226,27 @@ fn what_a_module_tells_comes_with_the_next_prompt_or_with_success_and_to_no_stra
     );
 }
 
+/// It once came out as one line with a ? for each end of a line.
+#[test]
+fn a_text_of_several_lines_is_shown_as_several_lines() {
+    if !needs_root() {
+        return;
+    }
+    let stack = crate::login::STACK;
+    let l = Plan::stack(&format!(
+        "{stack}session optional pam_echo.so file=FOLDER/motd\n"
+    ))
+    .start();
+    let motd = "Welcome to hostb.\n\nMaintenance\x07 at noon.\n";
+    std::fs::write(l.d.folder.path("motd"), motd).unwrap();
+    let ended = l.alice(&["hello"]);
+    assert_eq!(ended.out, ["hello"], "{ended:?}\n{}", l.log_text());
+    assert_eq!(
+        ended.err,
+        ["Welcome to hostb.", "", "Maintenance? at noon."]
+    );
+}
+
 #[test]
 fn whoever_a_module_has_renamed_runs_as_the_one_he_was_made() {
     if !needs_root() {

@@ -4,9 +4,11 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use cosserver::secret::KeyPair;
+use nix::sys::signal::Signal;
 use nix::sys::termios::{LocalFlags, tcgetattr};
 
 use crate::daemon::session::{Patient, Session};
@@ -143,6 +145,24 @@ fn an_interrupt_at_the_password_leaves_the_terminal_as_it_was() {
     assert_eq!(l.notes(), Vec::<String>::new());
 }
 
+/// A closed window's HUP and `timeout cos gui …` once left it without.
+#[test]
+fn a_signal_at_the_password_gives_the_terminal_its_echo_back() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+        let mut seat = Seat::take(&asks(&l, &[], "hostb"));
+        seat.sees("Password: ");
+        seat.types_unseen(b"sec");
+        seat.client.signal(signal);
+        let status = crate::daemon::session::wait(&mut seat.client.child);
+        assert_eq!(status.signal(), Some(signal as i32), "{status}");
+        assert!(seat.echoes(), "{signal}");
+    }
+}
+
 #[test]
 fn a_key_that_is_not_pinned_is_asked_about_and_pinned() {
     if !needs_root() {
@@ -211,6 +231,42 @@ fn a_key_that_is_not_pinned_is_asked_about_and_pinned() {
     assert!(!seat.seen.contains("yes/no"), "{}", seat.seen);
     seat.types_unseen(b"secret\n");
     assert_eq!(seat.ends().out, ["hello"]);
+}
+
+/// It once passed over such a table, went by DNS and sent the password.
+#[test]
+fn a_host_table_of_the_system_that_cannot_be_used_stops_everything() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let lines = l.d.log.all().len();
+    let system = l.d.folder.path("etc/cosserver");
+    fs::create_dir(&system).unwrap();
+    let table = system.join("hostinfo");
+    // Where every user may execute it.
+    let cos = l.d.folder.path("cos");
+    crate::daemon::must(Command::new("cp").args([COS.as_ref(), cos.as_os_str()]));
+    for (text, mode, words) in [
+        ("hostx cos\n", 0o666, "/etc/cosserver/hostinfo: "),
+        ("\n127.0.0.1 coss\n", 0o644, "/etc/cosserver/hostinfo:2: "),
+    ] {
+        fs::write(&table, text).unwrap();
+        fs::set_permissions(&table, fs::Permissions::from_mode(mode)).unwrap();
+        // Ordinary users look there when their own folder does not have the host.
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=3001", "--regid=3001", "--clear-groups"]);
+        command.arg(&cos).args(["gui", "--password-fd", "0"]);
+        command.args(["-p", &l.d.port.to_string(), "127.0.0.1", "hello"]);
+        command.env("HOME", l.d.folder.path("home/alice"));
+        for name in ["GUI_HOST", "GUI_PORT", "COS_CONFIG_DIR", "XDG_CONFIG_HOME"] {
+            command.env_remove(name);
+        }
+        let ended = l.ended(&mut command);
+        assert_eq!(ended.status, Some(255), "{text}: {ended:?}");
+        assert!(ended.err.concat().contains(words), "{text}: {ended:?}");
+        assert_eq!(l.d.log.all().len(), lines, "{text}: {}", l.log_text());
+    }
 }
 
 #[test]

@@ -154,6 +154,9 @@ fn inside_an_application_a_host_is_asked_by_hash_and_displays_on_the_same_pc() {
         let reference = crate::login::reference(&ended.err[0]);
         let line = l.d.log.wait(&format!("ref={reference}"));
         assert!(line.contains(why), "{why}: {line}");
+        // Nobody was asked for a password, and the words say how to give one.
+        let way = "env -u GUI_HOST -u GUI_PORT cos gui --display 192.0.2.9:9444 ";
+        assert!(ended.err[0].contains(way), "{ended:?}");
     };
     // Only what is marked for it, for whom the table and the host's line name.
     refused(&["-l", "alice"], &["here"], "has no remote = true");
@@ -172,6 +175,10 @@ fn inside_an_application_a_host_is_asked_by_hash_and_displays_on_the_same_pc() {
     // A host vouches for who somebody is, not for his account.
     refused(&["-l", "expired"], &["display"], "User account has expired");
     l.all_closed(2);
+    // By that way a password gets in what the host's word does not.
+    let display = ["--display", "192.0.2.9:9444"];
+    let ended = l.ended(&mut l.gui("alice", "secret\n", &display, &["here"]));
+    assert_eq!(ended.out, ["hello"], "{ended:?}");
 }
 
 #[test]

@@ -270,3 +270,16 @@ fn its_input_outputs_and_status_are_carried_until_it_ends() {
         "{line}"
     );
 }
+
+#[test]
+fn a_bare_lc_is_not_passed_for_a_person_either() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let mut command = l.gui("alice", "secret\n", &[], &["show"]);
+    let ended = l.ended(command.env("LC_", "no").env("LC_TIME", "C"));
+    let passed: Vec<_> = ended.out.iter().filter(|l| l.starts_with("LC_")).collect();
+    assert!(passed.contains(&&"LC_TIME=C".to_owned()), "{ended:?}");
+    assert!(!passed.contains(&&"LC_=no".to_owned()), "{ended:?}");
+}

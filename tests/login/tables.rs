@@ -107,6 +107,11 @@ fn mistakes_in_a_table_name_file_line_and_the_nearest_key() {
             "command = [\"/x\"]; environment = { \"A=B\" = \"x\" }",
             &["no variable's name"],
         ),
+        // It was once dropped, and nobody heard of it.
+        (
+            "command = [\"/x\"]; environment = { \"\" = \"x\" }",
+            &["environment: \"\" is no variable's name"],
+        ),
     ] {
         let table = format!("[gui.x]\n{}\n", text.replace("; ", "\n"));
         fs::write(&toml, format!("{before}{table}")).unwrap();
