@@ -175,6 +175,9 @@ impl Report<'_> {
                 if let Some(words) = s.daemon.lacks_its_user() {
                     self.add(Level::Warning, format!("user {}", s.daemon.user), words);
                 }
+                if let Some(fault) = s.gui.lacks_service() {
+                    self.add(Level::Problem, file.display(), fault);
+                }
             }
             Err(fault) => self.wrong(&file, &fault),
         }

@@ -19,6 +19,8 @@ pub struct Route {
     /// The line.
     pub entry: Entry,
     address: Option<IpAddr>,
+    /// Whether the table has that line; else it is made up from a name alone.
+    listed: bool,
 }
 
 /// The places that a call is about.
@@ -111,6 +113,7 @@ fn look_for(place: &Place, host: &str) -> Result<Option<Route>, Fault> {
             return Ok(Some(Route {
                 entry,
                 address: None,
+                listed: true,
             }));
         }
     }
@@ -121,6 +124,7 @@ fn look_for(place: &Place, host: &str) -> Result<Option<Route>, Fault> {
             return Ok(Some(Route {
                 entry: entry.clone(),
                 address: Some(address),
+                listed: true,
             }));
         }
     }
@@ -157,7 +161,12 @@ pub fn find_any(call: &Call) -> Result<(Places, Route, bool), Fault> {
         None => host.to_owned(),
     };
     let entry = Entry::named(HostName::parse(&name)?);
-    Ok((own, Route { entry, address }, false))
+    let route = Route {
+        entry,
+        address,
+        listed: false,
+    };
+    Ok((own, route, false))
 }
 
 /// An address, with or without brackets; IPv4 always as IPv4.
@@ -207,6 +216,9 @@ impl Route {
         if all.is_empty() {
             let name = self.entry.name.as_str();
             let found = (name, port).to_socket_addrs().map_err(|e| {
+                if !self.listed {
+                    return Fault::new(format!("its name does not resolve: {e}"));
+                }
                 let has = match &self.entry.addresses {
                     Addresses::ByName => "no addr=",
                     Addresses::Listed(_) => "networks alone in addr=, which nobody can dial",

@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::name::UserName;
 use super::words::{did_you_mean, quoted};
 use crate::fault::Fault;
+use crate::sys::pam_files;
 
 /// A mistake and where in the text it begins.
 pub(super) type Mistake = (usize, String);
@@ -120,6 +121,17 @@ impl Applications {
     /// All of them, by name.
     pub fn all(&self) -> impl Iterator<Item = (&str, &Application)> {
         self.0.iter().map(|(name, a)| (name.as_str(), a))
+    }
+
+    /// What keeps people from logging in: without a stack of its own PAM would ask
+    /// `other`, which may let people in, so that there must be one.
+    pub fn lacks_service(&self) -> Option<Fault> {
+        let (name, _) = self.all().next().filter(|_| !pam_files::has_service())?;
+        Some(Fault::new(format!(
+            "there is a [gui.{name}], and no /etc/pam.d/{service} that says how people log in; \
+             etc/pam.d of the sources has one for each family of systems",
+            service = pam_files::SERVICE
+        )))
     }
 
     /// The groups that some application names.

@@ -37,7 +37,7 @@ use crate::sys::job::Starter;
 use crate::sys::process::LoginProgram;
 use crate::sys::sandbox::{Cell, Role};
 use crate::sys::signals::Signals;
-use crate::sys::{account, memory, pam_files, process, signals, socket};
+use crate::sys::{account, memory, process, signals, socket};
 
 /// Exit code for a command line that is wrong, as sshd has none and most have.
 const USAGE: u8 = 2;
@@ -164,20 +164,16 @@ fn is_root(user: &UserName) -> Fault {
     ))
 }
 
-/// Whether people can log in, where there is an application to log in for: without a
-/// stack of its own PAM would ask `other`, which may let people in.
+/// Whether people can log in, where there is an application to log in for; by which
+/// program.
 pub(super) fn can_log_in(settings: &Settings) -> Result<Option<LoginProgram>, Fault> {
-    let Some((name, _)) = settings.gui.all().next() else {
+    if settings.gui.all().next().is_none() {
         return Ok(None);
-    };
-    if pam_files::has_service() {
-        return LoginProgram::open().map(Some);
     }
-    Err(Fault::new(format!(
-        "there is a [gui.{name}], and no /etc/pam.d/{service} that says how people log in; \
-         etc/pam.d of the sources has one for each family of systems",
-        service = pam_files::SERVICE
-    )))
+    match settings.gui.lacks_service() {
+        Some(fault) => Err(fault),
+        None => LoginProgram::open().map(Some),
+    }
 }
 
 /// `-t`: everything that starting would read, and every fault in it.

@@ -365,6 +365,14 @@ fn where_nobody_can_answer_it_says_what_would() {
             assert!(err.contains(part), "{err}");
         }
     }
+    // A name that nobody has is in no table either.
+    let nobody = l.ended(&mut asks(&l, &[], "no-such-host.invalid"));
+    assert_eq!(nobody.status, Some(255));
+    let err = nobody.err.concat();
+    assert!(
+        err.contains("its name does not resolve") && !err.contains("hostinfo"),
+        "{err}"
+    );
     let closed = l.ended(&mut asks(&l, &["--password-fd", "77"], "hostb"));
     assert_eq!(closed.status, Some(255));
     assert!(

@@ -135,6 +135,15 @@ fn without_a_service_file_applications_are_refused_at_the_start() {
             "{said}"
         );
     }
+    let told = daemon::run(
+        std::process::Command::new(daemon::COSADM)
+            .arg("-C")
+            .arg(folder.path("S"))
+            .arg("check"),
+    );
+    let told = String::from_utf8(told.stdout).unwrap();
+    let problem = |l: &str| l.starts_with("problem") && l.contains("/etc/pam.d/cosserver");
+    assert!(told.lines().any(problem), "{told}");
     // Nor without the program of the login workers, or with one that others can write.
     fs::write(&service, &stack).unwrap();
     let moved = folder.path("cosserver");
