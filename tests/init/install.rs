@@ -288,7 +288,9 @@ fn the_set_uid_signer_is_there_when_asked_for_and_never_of_another_version() {
     let install = |signer: &str| machine.make(&format!("install INIT=none {signer}"));
     // Its page comes and goes with it.
     let there = || {
-        let page = machine.path("/usr/local/share/man/man1/cos-sign.1").exists();
+        let page = machine
+            .path("/usr/local/share/man/man1/cos-sign.1")
+            .exists();
         assert_eq!(machine.path(SIGN).exists(), page);
         page
     };
