@@ -534,10 +534,10 @@ fn stable_names(source: &str, of: &str) -> Set {
     names
 }
 
-/// The event of each call of `say` and `say_noise` in a source.
+/// The event of each call of `say`, `say_noise` and `say_of_user` in a source.
 fn events(code: &str) -> Set {
     let mut found = Set::new();
-    for call in ["say(", "say_noise("] {
+    for call in ["say(", "say_noise(", "say_of_user(uid,"] {
         for (at, _) in code.match_indices(call) {
             let rest = code[at + call.len()..].trim_start();
             if !rest.starts_with("Level::") {

@@ -10,6 +10,9 @@
 
 mod daemon;
 
+#[path = "signer/crowd.rs"]
+mod crowd;
+
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -811,149 +814,6 @@ fn the_signer_signs_nothing_else() {
     drop((idle, waiting));
     let answer = m.says(&message);
     assert!(matches!(answer, Some(Reply::Signed(_))), "{answer:?}");
-}
-
-/// Calls of a user at the signer that say nothing, until the input ends.
-const IDLE: &str = "
-import os, socket, sys
-os.setuid(int(sys.argv[1]))
-calls = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(8 + 64)]
-for call in calls:
-    call.connect('/run/cosserver/sign')
-print('called', flush=True)
-sys.stdin.read()
-";
-
-/// Of 40 side by side six once failed, with \"Connection reset by peer\".
-#[test]
-fn as_many_programs_of_one_user_as_he_likes_ask_side_by_side() {
-    if !can() {
-        return;
-    }
-    let m = Machine::new("users=alice:root");
-    let _signing = m.daemon();
-    let start = |how_many: usize| -> Vec<Session> {
-        let mut all = Vec::new();
-        for _ in 0..how_many {
-            let mut command = m.of(ALICE, "cos");
-            command.args(["run", "-v", "hostb", "/usr/bin/id", "-un"]);
-            all.push(Session::spawn(&mut command));
-        }
-        all
-    };
-    let all_are_root = |clients: Vec<Session>| {
-        for client in clients {
-            let ended = client.finish();
-            assert_eq!(ended.out, ["root"], "{ended:?}\n{}", m.server.log_text());
-        }
-    };
-    all_are_root(start(64));
-    // Where even the line is full, they call again.
-    let words = ["python3", "-c", IDLE, &ALICE.to_string()].map(str::to_owned);
-    let mut idle = Session::spawn(&mut inside(&m.path(""), &words));
-    idle.out.wait("called");
-    let clients = start(8);
-    for client in &clients {
-        client.err.wait("hello, suite");
-    }
-    drop(idle.stdin.take());
-    all_are_root(clients);
-}
-
-/// Users who are not yet known, while a directory takes its time: the fifth was once told
-/// to try again.
-#[test]
-fn many_users_who_are_looked_up_at_the_same_time_all_get_their_names() {
-    if !can() {
-        return;
-    }
-    let pairs: Vec<String> = (0..16).map(|n| format!("user{n}:root")).collect();
-    let m = Machine::new(&format!("users={}", pairs.join(",")));
-    let source = m.path("slow.c");
-    fs::write(&source, SLOW).unwrap();
-    let (library, go) = (m.path("bin/libnss_slow.so.2"), m.path("go"));
-    let mut cc = Command::new("cc");
-    cc.args(["-Wall", "-Werror", "-shared", "-fPIC", "-o"]);
-    must(cc.arg(&library).arg(&source));
-    let passwd = m.path("etc/passwd");
-    for n in 0..16 {
-        append(
-            &passwd,
-            &format!("user{n}:x:{}:100::/:/bin/sh\n", 62_000 + n),
-        );
-    }
-    let sources = "passwd: slow files\ngroup: files\nhosts: files\n";
-    fs::write(m.path("etc/nsswitch.conf"), sources).unwrap();
-    let signing = m.daemon_with(&[("LD_LIBRARY_PATH", &m.bin), ("SLOW", &go)]);
-    let clients: Vec<Session> = (0..16)
-        .map(|n| {
-            let mut command = m.of_number(62_000 + n, "cos");
-            command.args(["run", "hostb", "/usr/bin/id", "-un"]);
-            Session::spawn(&mut command)
-        })
-        .collect();
-    let pid = signing.child.id();
-    let sockets = || {
-        let all = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
-        all.filter_map(|f| fs::read_link(f.path()).ok())
-            .filter(|to| to.to_str().unwrap().starts_with("socket:"))
-            .count()
-    };
-    daemon::until("all have called", || sockets() >= 16);
-    assert_eq!(signing.log.count("signed "), 0);
-    fs::write(&go, "").unwrap();
-    for client in clients {
-        let ended = client.finish();
-        assert_eq!(ended.out, ["root"], "{ended:?}\n{:?}", signing.log.all());
-    }
-}
-
-/// A directory of accounts that knows nobody, and takes its time, where a variable says so,
-/// until that file is there.
-const SLOW: &str = r#"
-#include <nss.h>
-#include <pwd.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-static enum nss_status nobody(void)
-{
-    const char *file = getenv("SLOW");
-    while (file != NULL && access(file, F_OK) != 0)
-        usleep(1000);
-    return NSS_STATUS_NOTFOUND;
-}
-
-enum nss_status _nss_slow_getpwuid_r(uid_t uid, struct passwd *p, char *b, size_t n, int *e)
-{
-    (void)uid, (void)p, (void)b, (void)n, (void)e;
-    return nobody();
-}
-
-enum nss_status _nss_slow_getpwnam_r(const char *name, struct passwd *p, char *b, size_t n, int *e)
-{
-    (void)name, (void)p, (void)b, (void)n, (void)e;
-    return NSS_STATUS_NOTFOUND;
-}
-"#;
-
-#[test]
-fn one_users_signatures_fill_no_log() {
-    if !can() {
-        return;
-    }
-    let m = Machine::new("users=-");
-    let signing = m.daemon();
-    let message = m.ask(&[1; 32], KeyPair::random().unwrap().public);
-    let message = message.encode().unwrap();
-    let begun = std::time::Instant::now();
-    for _ in 0..200 {
-        assert!(matches!(m.says(&message), Some(Reply::Signed(_))));
-    }
-    signing.log.wait("signed user=root");
-    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
-    let lines = signing.log.count("signed user=root");
-    assert!(lines <= 10 * (seconds + 2), "{lines} in {seconds} s");
 }
 
 /// The kernel's number for users who have none here may have been changed.

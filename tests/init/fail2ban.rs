@@ -209,12 +209,12 @@ fn wrong_logins_and_silent_ones_count() {
         person.from = [127, 0, 0, last].into();
         person
     };
-    let application = forged.replace('\n', " ");
+    let user = format!("x\"peer={VICTIM}");
     let strangers = [
         (11, "alice", "hello", WRONG),
         (12, "nosuchuser", "hello", WRONG),
-        (13, &*forged, "hello", WRONG),
-        (14, "alice", &*application, PASSWORD),
+        (13, &*user, "hello", WRONG),
+        (14, "alice", &*forged, PASSWORD),
         (15, "locked", "hello", PASSWORD),
     ];
     for (last, user, application, password) in strangers {
