@@ -32,7 +32,7 @@ use crate::config::secure;
 use crate::config::settings::Settings;
 use crate::fault::Fault;
 use crate::log::{Level, Log};
-use crate::sys::account::Account;
+use crate::sys::account::{Account, Helper};
 use crate::sys::job::Starter;
 use crate::sys::sandbox::{Cell, Role};
 use crate::sys::signals::Signals;
@@ -212,6 +212,7 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
     process::keep_private();
     memory::keep_small();
     signals::all_default();
+    let begun = asked.inetd.then(|| begin(asked, hushed)).transpose()?;
     let place = Place::of_file(&asked.file);
     let settings = settings(&asked.file, asked.port)?;
     can_log_in(&settings)?;
@@ -232,8 +233,7 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
     } else {
         Some(process::to_background()?)
     };
-    let connection = if asked.inetd { Some(adopted()?) } else { None };
-    if connection.is_some() || (ready.is_some() && !asked.stderr) {
+    if ready.is_some() && !asked.stderr {
         *hushed = Some(process::hush(asked.stderr)?);
     }
 
@@ -266,6 +266,10 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
     let fd = signals.as_fd().as_raw_fd();
     poll.registry()
         .register(&mut SourceFd(&fd), token::SIGNALS, Interest::READABLE)?;
+    let (connection, gate, relay, names) = match begun {
+        Some(b) => (Some(b.connection), b.gate, b.relay, b.names),
+        None => (None, Child::new(Role::Gate), Child::new(Role::Relay), None),
+    };
     let mut monitor = Monitor {
         hosts: Hosts::load(&place),
         place,
@@ -279,11 +283,11 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
         cell,
         inherited,
         listeners,
-        gate: Child::new(Role::Gate),
-        relay: Child::new(Role::Relay),
+        gate,
+        relay,
         restart: [None, None],
         corpses: Vec::new(),
-        accounts: Accounts::new(own),
+        accounts: Accounts::new(own, names),
         strangers: HashMap::new(),
         pending: HashMap::new(),
         sessions: Sessions::default(),
@@ -298,6 +302,9 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
         stopping: None,
         hung_up: false,
     };
+    // Both at the same time, where they were launched before.
+    monitor.gate.send_in(monitor.cell.as_ref())?;
+    monitor.relay.send_in(monitor.cell.as_ref())?;
     monitor.start_child(Which::Relay)?;
     monitor.start_child(Which::Gate)?;
     monitor.hosts_are_new();
@@ -310,6 +317,33 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
     } else {
         Err(Fault::new("the gate died at once"))
     }
+}
+
+/// What is begun for inetd's one connection before anything is read.
+struct Begun {
+    connection: OwnedFd,
+    gate: Child,
+    relay: Child,
+    /// Looks the user up, once it is known who.
+    names: Option<Helper>,
+}
+
+/// The one who called waits for every process that is still to be started: they are
+/// started at once, side by side, and before there is a secret that one of them
+/// could have.
+fn begin(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Begun, Fault> {
+    let connection = adopted()?;
+    *hushed = Some(process::hush(asked.stderr)?);
+    let (mut gate, mut relay) = (Child::new(Role::Gate), Child::new(Role::Relay));
+    gate.launch()?;
+    relay.launch()?;
+    let names = geteuid().is_root().then(account::in_stock);
+    Ok(Begun {
+        connection,
+        gate,
+        relay,
+        names: names.and_then(Result::ok),
+    })
 }
 
 impl Monitor {
@@ -392,7 +426,10 @@ fn cell(place: &Place, settings: &Settings) -> Result<Option<(Cell, bool)>, Faul
     let root = place.run.join("empty");
     secure::make_folder(&root, 0o755)?;
     let wanted = settings.daemon.user.as_str();
-    let user = account(|| account::look_up(wanted).or_else(|| account::look_up(NOBODY)))?;
+    let user = match account::local(wanted) {
+        Some(user) => Some(user),
+        None => account(|| account::look_up(wanted).or_else(|| account::look_up(NOBODY)))?,
+    };
     if user.as_ref().is_some_and(|u| u.uid == 0) {
         return Err(is_root(&settings.daemon.user));
     }

@@ -19,7 +19,8 @@ pub const CHANNEL: i32 = 3;
 /// channel, as number 3, stderr kept until it calls [`quiet`], nothing else of ours and
 /// no environment but what its allocator is told; in a session of its own, so that what
 /// a terminal sends to the monitor's group (Ctrl-C) is for the monitor to judge.
-/// A fork alone would take the monitor's secrets along.
+/// A fork alone would take the monitor's secrets along. The caller waits until it has
+/// executed the program.
 ///
 /// # Errors
 /// No process was to be had.
@@ -47,25 +48,23 @@ fn start(own: &CStr, name: &str, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
     let argv0 = CString::new(name).map_err(|_| Errno::EINVAL)?;
     let argv = [argv0.as_ptr(), std::ptr::null()];
     let environment = [super::memory::FEW_STACKS.as_ptr(), std::ptr::null()];
-    if let Some(child) = super::job::fork_quietly()? {
-        return Ok(child);
-    }
-    super::job::default_signals();
-    // SAFETY: takes nothing, and fails for no child that was just made.
-    unsafe { libc::setsid() };
-    // SAFETY: duplicates onto number 3, which is then kept over exec.
-    unsafe { libc::dup2(channel.as_raw_fd(), CHANNEL) };
-    if channel.as_raw_fd() == CHANNEL {
-        // SAFETY: it stands there already: only keep it over exec.
-        unsafe { libc::fcntl(CHANNEL, libc::F_SETFD, 0) };
-    }
-    null_onto_stdin_and_stdout();
-    // Not what the daemon itself was started with either.
-    super::job::close_from(CHANNEL + 1);
-    // SAFETY: both arrays end with a null pointer, and what they point to lives.
-    unsafe { libc::execve(own.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
-    // SAFETY: ends the child without running what its parent would run at exit.
-    unsafe { libc::_exit(127) }
+    super::job::start_ours(&|| {
+        super::job::default_signals();
+        // SAFETY: takes nothing, and fails for no child that was just made.
+        unsafe { libc::setsid() };
+        // SAFETY: duplicates onto number 3, which is then kept over exec.
+        unsafe { libc::dup2(channel.as_raw_fd(), CHANNEL) };
+        if channel.as_raw_fd() == CHANNEL {
+            // SAFETY: it stands there already: only keep it over exec.
+            unsafe { libc::fcntl(CHANNEL, libc::F_SETFD, 0) };
+        }
+        null_onto_stdin_and_stdout();
+        // Not what the daemon itself was started with either.
+        super::job::close_from(CHANNEL + 1);
+        // SAFETY: both arrays end with a null pointer, and what they point to lives.
+        unsafe { libc::execve(own.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
+        127
+    })
 }
 
 fn null_onto_stdin_and_stdout() {
