@@ -57,19 +57,22 @@ impl Child {
         }
     }
 
-    /// Starts its program, which gets itself ready meanwhile and waits to be told where
-    /// its cell is.
+    /// Starts it: this program anew, or what is given, in a copy of this process. It
+    /// gets itself ready meanwhile and waits to be told where its cell is.
     ///
     /// # Errors
     /// No process or descriptor was to be had.
-    pub(super) fn launch(&mut self) -> Result<(), Fault> {
+    pub(super) fn launch(&mut self, copy: Option<fn() -> u8>) -> Result<(), Fault> {
         self.started = Instant::now();
         let (ours, theirs) = Channel::pair()?;
         let argv0 = match self.role {
             Role::Gate => "cosserver: gate",
             Role::Relay => "cosserver: relay",
         };
-        self.pid = Some(process::again(argv0, theirs.as_fd())?);
+        self.pid = Some(match copy {
+            Some(run) => process::apart(run, theirs.as_fd())?,
+            None => process::again(argv0, theirs.as_fd())?,
+        });
         self.coming = Some((ours, false));
         Ok(())
     }
@@ -92,7 +95,7 @@ impl Child {
     /// No process or descriptor was to be had, or it died at once.
     pub(super) fn start(&mut self, into: Option<&Cell>) -> Result<Walls, Fault> {
         if self.coming.is_none() {
-            self.launch()?;
+            self.launch(None)?;
         }
         self.send_in(into)?;
         let gone = || Fault::new("it is gone");

@@ -1,6 +1,5 @@
 //! The monitor's life: signals, deadlines, and the end.
 
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -208,7 +207,7 @@ impl Monitor {
         idle && (self.stopping.is_some() || served)
     }
 
-    pub(super) fn finish(&mut self) -> ExitCode {
+    pub(super) fn finish(&mut self) -> u8 {
         for which in [Which::Gate, Which::Relay] {
             let (pid, _) = self.child(which).bury(Instant::now());
             if let Some(pid) = pid {
@@ -219,6 +218,6 @@ impl Monitor {
         self.control.close();
         start::remove_pid_file(&self.place, self.pid_lock.is_some());
         self.log.say(Level::Info, "stopped", &[]);
-        ExitCode::SUCCESS
+        process::SUCCESS
     }
 }

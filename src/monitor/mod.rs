@@ -28,7 +28,6 @@ mod token;
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use mio::{Events, Poll};
@@ -100,9 +99,9 @@ struct Monitor {
     hung_up: bool,
 }
 
-/// The daemon's life, as its first process.
-pub fn main() -> ExitCode {
-    match start::start() {
+/// The daemon's life, as its first process; its exit status.
+pub fn main(apart: &process::Apart) -> u8 {
+    match start::start(apart) {
         start::Started::Serving(mut monitor) => monitor.serve(),
         start::Started::Done(code) => code,
     }
@@ -116,7 +115,7 @@ enum Which {
 }
 
 impl Monitor {
-    fn serve(&mut self) -> ExitCode {
+    fn serve(&mut self) -> u8 {
         let mut events = Events::with_capacity(256);
         let mut buffer = vec![0; channel::MESSAGE];
         loop {
@@ -133,7 +132,7 @@ impl Monitor {
             if let Err(e) = self.poll.poll(&mut events, timeout) {
                 if e.kind() != std::io::ErrorKind::Interrupted {
                     self.log.say(Level::Error, "fault", &[("why", &e)]);
-                    return ExitCode::FAILURE;
+                    return process::FAILURE;
                 }
             }
             let now = Instant::now();

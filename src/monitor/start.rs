@@ -6,7 +6,6 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -34,6 +33,7 @@ use crate::fault::Fault;
 use crate::log::{Level, Log};
 use crate::sys::account::{Account, Helper};
 use crate::sys::job::Starter;
+use crate::sys::process::Apart;
 use crate::sys::sandbox::{Cell, Role};
 use crate::sys::signals::Signals;
 use crate::sys::{account, memory, pam_files, process, signals, socket};
@@ -52,10 +52,10 @@ pub(super) enum Started {
     /// A daemon, ready to serve.
     Serving(Box<Monitor>),
     /// Nothing is left to do.
-    Done(ExitCode),
+    Done(u8),
 }
 
-pub(super) fn start() -> Started {
+pub(super) fn start(apart: &Apart) -> Started {
     let words: Vec<String> = std::env::args_os()
         .skip(1)
         .map(|w| w.to_string_lossy().into_owned())
@@ -68,7 +68,7 @@ pub(super) fn start() -> Started {
         Err(e) => {
             complain(&e);
             complain(&"try cosserver --help");
-            return Started::Done(ExitCode::from(USAGE));
+            return Started::Done(USAGE);
         }
     };
     match asked.task {
@@ -82,12 +82,12 @@ pub(super) fn start() -> Started {
         Task::Test => Started::Done(test(&asked)),
         Task::Serve => {
             let mut hushed = None;
-            match serve(&asked, &mut hushed) {
+            match serve(&asked, apart, &mut hushed) {
                 Ok(monitor) => Started::Serving(Box::new(monitor)),
                 Err(e) => {
                     hushed.iter().for_each(process::Hushed::undo);
                     complain(&e);
-                    Started::Done(ExitCode::FAILURE)
+                    Started::Done(process::FAILURE)
                 }
             }
         }
@@ -110,12 +110,12 @@ fn stderr_is_the_peers() -> bool {
     socket::peer(std::io::stderr().as_fd()).is_ok()
 }
 
-fn print(text: &str) -> ExitCode {
+fn print(text: &str) -> u8 {
     match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => process::SUCCESS,
         Err(e) => {
             complain(&format_args!("standard output: {e}"));
-            ExitCode::FAILURE
+            process::FAILURE
         }
     }
 }
@@ -129,7 +129,7 @@ pub(super) fn settings(file: &Path, port: Option<u16>) -> Result<Settings, Fault
     Ok(settings)
 }
 
-fn print_settings(asked: &Asked) -> ExitCode {
+fn print_settings(asked: &Asked) -> u8 {
     match settings(&asked.file, asked.port) {
         Ok(settings) => {
             warn_of_user(&settings);
@@ -137,7 +137,7 @@ fn print_settings(asked: &Asked) -> ExitCode {
         }
         Err(e) => {
             complain(&e);
-            ExitCode::FAILURE
+            process::FAILURE
         }
     }
 }
@@ -180,7 +180,7 @@ pub(super) fn can_log_in(settings: &Settings) -> Result<(), Fault> {
 }
 
 /// `-t`: everything that starting would read, and every fault in it.
-fn test(asked: &Asked) -> ExitCode {
+fn test(asked: &Asked) -> u8 {
     let place = Place::of_file(&asked.file);
     let mut faults = Vec::new();
     match settings(&asked.file, asked.port) {
@@ -200,19 +200,26 @@ fn test(asked: &Asked) -> ExitCode {
         complain(fault);
     }
     if faults.is_empty() {
-        ExitCode::SUCCESS
+        process::SUCCESS
     } else {
-        ExitCode::FAILURE
+        process::FAILURE
     }
 }
 
-fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor, Fault> {
+fn serve(
+    asked: &Asked,
+    apart: &Apart,
+    hushed: &mut Option<process::Hushed>,
+) -> Result<Monitor, Fault> {
     let inherited = process::Limits::now();
     process::raise_descriptors();
     process::keep_private();
     memory::keep_small();
     signals::all_default();
-    let begun = asked.inetd.then(|| begin(asked, hushed)).transpose()?;
+    let begun = asked
+        .inetd
+        .then(|| begin(asked, apart, hushed))
+        .transpose()?;
     let place = Place::of_file(&asked.file);
     let settings = settings(&asked.file, asked.port)?;
     can_log_in(&settings)?;
@@ -329,14 +336,18 @@ struct Begun {
 }
 
 /// The one who called waits for every process that is still to be started: they are
-/// started at once, side by side, and before there is a secret that one of them
-/// could have.
-fn begin(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Begun, Fault> {
+/// begun at once, side by side. Gate and relay need no program of their own: this
+/// process has read nothing yet that they must not have.
+fn begin(
+    asked: &Asked,
+    apart: &Apart,
+    hushed: &mut Option<process::Hushed>,
+) -> Result<Begun, Fault> {
     let connection = adopted()?;
     *hushed = Some(process::hush(asked.stderr)?);
     let (mut gate, mut relay) = (Child::new(Role::Gate), Child::new(Role::Relay));
-    gate.launch()?;
-    relay.launch()?;
+    gate.launch(Some(apart.gate))?;
+    relay.launch(Some(apart.relay))?;
     let names = geteuid().is_root().then(account::in_stock);
     Ok(Begun {
         connection,

@@ -7,8 +7,8 @@
 pub mod account;
 pub mod client_exec;
 pub mod client_signals;
-pub mod client_start;
 pub mod client_terminal;
+pub mod entry;
 pub mod job;
 pub mod local;
 pub mod memory;

@@ -12,6 +12,11 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
+/// The exit statuses of our processes.
+pub const SUCCESS: u8 = 0;
+/// The same of one that could not do its work.
+pub const FAILURE: u8 = 1;
+
 /// The descriptor on which a process of ours finds its channel.
 pub const CHANNEL: i32 = 3;
 
@@ -49,22 +54,54 @@ fn start(own: &CStr, name: &str, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
     let argv = [argv0.as_ptr(), std::ptr::null()];
     let environment = [super::memory::FEW_STACKS.as_ptr(), std::ptr::null()];
     super::job::start_ours(&|| {
-        super::job::default_signals();
-        // SAFETY: takes nothing, and fails for no child that was just made.
-        unsafe { libc::setsid() };
-        // SAFETY: duplicates onto number 3, which is then kept over exec.
-        unsafe { libc::dup2(channel.as_raw_fd(), CHANNEL) };
-        if channel.as_raw_fd() == CHANNEL {
-            // SAFETY: it stands there already: only keep it over exec.
-            unsafe { libc::fcntl(CHANNEL, libc::F_SETFD, 0) };
-        }
-        null_onto_stdin_and_stdout();
-        // Not what the daemon itself was started with either.
-        super::job::close_from(CHANNEL + 1);
+        settle_in(channel);
         // SAFETY: both arrays end with a null pointer, and what they point to lives.
         unsafe { libc::execve(own.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
         127
     })
+}
+
+/// What gate and relay run, to be forked where no program of their own is executed.
+pub struct Apart {
+    /// The gate's life.
+    pub gate: fn() -> u8,
+    /// The relay's.
+    pub relay: fn() -> u8,
+}
+
+/// Runs this in a copy of this process instead, in the same surroundings as
+/// [`again`]. Only for a process that has one thread and has read no secret yet: what
+/// it knows, the copy knows, and where things lie in its memory.
+///
+/// # Errors
+/// No process was to be had.
+pub fn apart(run: fn() -> u8, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
+    if let Some(child) = super::job::fork_quietly()? {
+        return Ok(child);
+    }
+    settle_in(channel);
+    // SAFETY: this process has one thread, which is in this call.
+    unsafe { libc::clearenv() };
+    let status = run();
+    // SAFETY: ends the child without running what its parent would run at exit.
+    unsafe { libc::_exit(status.into()) }
+}
+
+/// A child of ours: signals as at the start, a session of its own, its channel, no
+/// input or output, and nothing else of ours open but stderr.
+fn settle_in(channel: BorrowedFd<'_>) {
+    super::job::default_signals();
+    // SAFETY: takes nothing, and fails for no child that was just made.
+    unsafe { libc::setsid() };
+    // SAFETY: duplicates onto number 3, which is then kept over exec.
+    unsafe { libc::dup2(channel.as_raw_fd(), CHANNEL) };
+    if channel.as_raw_fd() == CHANNEL {
+        // SAFETY: it stands there already: only keep it over exec.
+        unsafe { libc::fcntl(CHANNEL, libc::F_SETFD, 0) };
+    }
+    null_onto_stdin_and_stdout();
+    // Not what the daemon itself was started with either.
+    super::job::close_from(CHANNEL + 1);
 }
 
 fn null_onto_stdin_and_stdout() {
