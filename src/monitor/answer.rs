@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::accounts::{Found, LookUp};
 use super::logins::{LoginId, Who};
 use super::{Monitor, token};
-use crate::channel::gate::{Connection, Order, Question};
+use crate::channel::gate::{Complaint, Connection, Order, Question};
 use crate::credential::hash::{self, Against};
 use crate::credential::{Claimant, Greeted, NotGreeted, Opened, Proven};
 use crate::log::Level;
@@ -141,7 +141,9 @@ impl Monitor {
             Question::TurnedAway(why, from) => {
                 let pairs: [(&str, &dyn std::fmt::Display); 2] =
                     [("peer", &from), ("cause", &why.name())];
-                self.log.say_noise(Level::Warning, "turned-away", &pairs);
+                if why != Complaint::Probe {
+                    self.log.say_noise(Level::Warning, "turned-away", &pairs);
+                }
             }
         }
     }

@@ -21,6 +21,8 @@ impl Monitor {
                 self.reload();
             } else if signal == Signal::SIGCHLD {
                 self.children_ended(now);
+            } else if signal == Signal::SIGUSR1 {
+                self.make_room();
             } else {
                 self.stop(now);
             }
@@ -203,7 +205,7 @@ impl Monitor {
 
     pub(super) fn is_over(&self) -> bool {
         let idle = self.sessions.len() == 0 && !self.logins.is_busy();
-        let served = self.inetd && self.gate_is_empty && self.pending.is_empty();
+        let served = self.inetd.is_some() && self.gate_is_empty && self.pending.is_empty();
         idle && (self.stopping.is_some() || served)
     }
 
@@ -214,6 +216,7 @@ impl Monitor {
                 let _ = nix::sys::wait::waitpid(pid, None);
             }
         }
+        self.leave_seat();
         self.desk.close();
         self.control.close();
         start::remove_pid_file(&self.place, self.pid_lock.is_some());

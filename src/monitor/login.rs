@@ -54,7 +54,7 @@ impl Monitor {
             limits: self.inherited,
         };
         let refuse = |words: &str| Err(Refusal::new(Cause::Busy, words).of(peer).into());
-        if self.logins.under_way() >= self.settings.login.waiting {
+        if !self.logins.has_room(self.settings.login.waiting) {
             return refuse("too many logins under way");
         }
         if let Some(why) = self.cannot_start() {

@@ -5,11 +5,13 @@
 //! may check at the same time, because a check costs a core and some 20 MB.
 
 mod alone;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -18,6 +20,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::answer::Talk;
+use super::table::{self, Table};
 use super::token;
 use crate::channel::Channel;
 use crate::channel::gate::Connection;
@@ -29,6 +32,7 @@ use crate::policy::{Caller, Granted, Gui};
 use crate::sys::process;
 
 pub(super) use alone::Alone;
+use shared::Shared;
 
 /// A login's number; a number is never used twice.
 pub(super) type LoginId = u64;
@@ -169,12 +173,24 @@ impl Login {
 pub(super) struct Logins {
     all: BTreeMap<LoginId, Login>,
     next: LoginId,
+    /// Under inetd: what they have of the places and turns of all monitors.
+    shared: Shared,
 }
 
 impl Logins {
     /// How many are still to be decided.
-    pub(super) fn under_way(&self) -> usize {
+    fn under_way(&self) -> usize {
         self.all.values().filter(|l| l.is_under_way()).count()
+    }
+
+    /// Places and turns are those of all monitors, from now on.
+    pub(super) fn share(&mut self, table: Option<Rc<Table>>) {
+        self.shared = Shared::new(table);
+    }
+
+    /// Whether there is a place for one more among so many.
+    pub(super) fn has_room(&mut self, most: usize) -> bool {
+        self.under_way() < most && self.shared.take_place(most)
     }
 
     /// Takes a login that waits for its turn.
@@ -184,6 +200,12 @@ impl Logins {
         login.stage = Stage::Queued(Order::Begin(login.begin.clone()));
         self.all.insert(id, login);
         id
+    }
+
+    /// Gives back what no login needs now of the places and turns of all monitors.
+    pub(super) fn hand_back(&mut self) {
+        let busy = self.all.values().filter(|l| l.takes_a_turn()).count();
+        self.shared.hand_back(busy, self.under_way());
     }
 
     /// A login.
@@ -209,7 +231,7 @@ impl Logins {
     /// last turn is for none that has all the others: whoever guesses from one place
     /// makes nobody else wait.
     fn next_in_turn(&self, most: usize) -> Option<LoginId> {
-        let for_one = most.saturating_sub(1).max(1);
+        let for_one = table::for_one(most);
         let turns = |peer: IpAddr| {
             let same = |l: &&Login| l.takes_a_turn() && l.peer == peer;
             self.all.values().filter(same).count()
@@ -229,12 +251,16 @@ impl Logins {
         check: Duration,
         now: Instant,
     ) -> Option<(LoginId, Result<(), Fault>)> {
+        self.hand_back();
         let busy = self.all.values().filter(|l| l.takes_a_turn()).count();
         if busy >= most {
             return None;
         }
         let id = self.next_in_turn(most)?;
         let login = self.all.get_mut(&id)?;
+        if !self.shared.take_turn(login.peer, most, now) {
+            return None;
+        }
         let Stage::Queued(order) = std::mem::replace(&mut login.stage, Stage::Checking) else {
             return None;
         };
@@ -247,7 +273,10 @@ impl Logins {
         let late = self.all.values().filter_map(|l| l.late);
         let waiting = self.all.values().filter(|l| matches!(l.stage, Stage::Queued(_)));
         let alone = self.all.values().filter_map(Login::kill_at);
-        late.chain(waiting.map(|l| l.until)).chain(alone).min()
+        let waits = waiting.clone().next().is_some();
+        let again = self.shared.again().filter(|_| waits);
+        let all = late.chain(waiting.map(|l| l.until)).chain(alone);
+        all.chain(again).min()
     }
 
     /// Those whose time is over.

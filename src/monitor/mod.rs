@@ -13,6 +13,7 @@ mod callers;
 mod children;
 mod control;
 mod hosts;
+mod inetd;
 mod life;
 mod listen;
 mod login;
@@ -23,6 +24,7 @@ mod sessions;
 mod signing;
 mod start;
 mod stock;
+mod table;
 mod token;
 
 use std::collections::HashMap;
@@ -93,7 +95,7 @@ struct Monitor {
     starter: Starter,
     stock: Stock,
     /// Serving the one connection of inetd.
-    inetd: bool,
+    inetd: Option<inetd::Seat>,
     gate_is_empty: bool,
     stopping: Option<Instant>,
     hung_up: bool,
@@ -177,7 +179,11 @@ impl Monitor {
             };
             match channel.receive(buffer) {
                 Ok(Incoming::Message(message, fds)) => match Question::decode(&message) {
-                    Some(question) => self.answer(&question, fds, now),
+                    Some(question) => {
+                        if self.note_question(&question) {
+                            self.answer(&question, fds, now);
+                        }
+                    }
                     None => return self.lost(Which::Gate, now),
                 },
                 Ok(Incoming::Nothing) => return,
@@ -214,6 +220,7 @@ impl Monitor {
     }
 
     fn tell_gate(&mut self, message: Vec<u8>) {
+        self.note_order(&message);
         if !self.gate.send(message, Vec::new()) {
             self.lost(Which::Gate, Instant::now());
         }
@@ -245,7 +252,10 @@ impl Monitor {
             self.pending.clear();
             self.gate_is_empty = true;
         }
-        if !self.inetd && self.stopping.is_none() {
+        if which == Which::Gate {
+            self.note_gate_is_lost();
+        }
+        if self.inetd.is_none() && self.stopping.is_none() {
             self.log.say(Level::Error, "lost", &[("process", &name)]);
             if let Some(slot) = self.restart.get_mut(which as usize) {
                 *slot = Some(when);

@@ -18,12 +18,11 @@ use nix::unistd::geteuid;
 use super::accounts::Accounts;
 use super::children::Child;
 use super::hosts::Hosts;
-use super::listen::{adopted, listeners};
+use super::listen::listeners;
 use super::notify::Manager;
 use super::options::{self, Asked, Task};
 use super::sessions::Sessions;
-use super::{Monitor, Which, token};
-use crate::channel::gate::Order;
+use super::{Monitor, Which, inetd, token};
 use crate::config::keys;
 use crate::config::name::UserName;
 use crate::config::place::Place;
@@ -31,7 +30,7 @@ use crate::config::secure;
 use crate::config::settings::Settings;
 use crate::fault::Fault;
 use crate::log::{Level, Log};
-use crate::sys::account::{Account, Helper};
+use crate::sys::account::Account;
 use crate::sys::job::Starter;
 use crate::sys::process::Apart;
 use crate::sys::sandbox::{Cell, Role};
@@ -218,7 +217,7 @@ fn serve(
     signals::all_default();
     let begun = asked
         .inetd
-        .then(|| begin(asked, apart, hushed))
+        .then(|| inetd::begin(asked, apart, hushed))
         .transpose()?;
     let place = Place::of_file(&asked.file);
     let settings = settings(&asked.file, asked.port)?;
@@ -267,14 +266,16 @@ fn serve(
         Signal::SIGHUP,
         Signal::SIGTERM,
         Signal::SIGINT,
+        // Under inetd: another monitor needs this one's slot.
+        Signal::SIGUSR1,
     ];
     let signals = Signals::catch(&caught)?;
     let poll = Poll::new()?;
     let fd = signals.as_fd().as_raw_fd();
     poll.registry()
         .register(&mut SourceFd(&fd), token::SIGNALS, Interest::READABLE)?;
-    let (connection, gate, relay, names) = match begun {
-        Some(b) => (Some(b.connection), b.gate, b.relay, b.names),
+    let (seat, gate, relay, names) = match begun {
+        Some(b) => (Some(b.seat), b.gate, b.relay, b.names),
         None => (None, Child::new(Role::Gate), Child::new(Role::Relay), None),
     };
     let mut monitor = Monitor {
@@ -303,7 +304,7 @@ fn serve(
         control: super::control::control(),
         starter: Starter::default(),
         stock: super::stock::Stock::default(),
-        inetd: asked.inetd,
+        inetd: seat,
         pid_lock: None,
         gate_is_empty: false,
         stopping: None,
@@ -315,46 +316,12 @@ fn serve(
     monitor.start_child(Which::Relay)?;
     monitor.start_child(Which::Gate)?;
     monitor.hosts_are_new();
-    let Some(socket) = connection else {
-        return monitor.announce(ready).map(|()| monitor);
-    };
-    // As if the gate had accepted it.
-    if monitor.gate.send(Order::Adopt.encode(), vec![socket]) {
-        Ok(monitor)
+    if monitor.inetd.is_some() {
+        monitor.take_seat();
     } else {
-        Err(Fault::new("the gate died at once"))
+        monitor.announce(ready)?;
     }
-}
-
-/// What is begun for inetd's one connection before anything is read.
-struct Begun {
-    connection: OwnedFd,
-    gate: Child,
-    relay: Child,
-    /// Looks the user up, once it is known who.
-    names: Option<Helper>,
-}
-
-/// The one who called waits for every process that is still to be started: they are
-/// begun at once, side by side. Gate and relay need no program of their own: this
-/// process has read nothing yet that they must not have.
-fn begin(
-    asked: &Asked,
-    apart: &Apart,
-    hushed: &mut Option<process::Hushed>,
-) -> Result<Begun, Fault> {
-    let connection = adopted()?;
-    *hushed = Some(process::hush(asked.stderr)?);
-    let (mut gate, mut relay) = (Child::new(Role::Gate), Child::new(Role::Relay));
-    gate.launch(Some(apart.gate))?;
-    relay.launch(Some(apart.relay))?;
-    let names = geteuid().is_root().then(account::in_stock);
-    Ok(Begun {
-        connection,
-        gate,
-        relay,
-        names: names.and_then(Result::ok),
-    })
+    Ok(monitor)
 }
 
 impl Monitor {

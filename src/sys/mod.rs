@@ -11,6 +11,7 @@ pub mod client_terminal;
 pub mod entry;
 pub mod job;
 pub mod local;
+pub mod locks;
 pub mod memory;
 pub mod pam;
 pub mod pam_files;
