@@ -29,7 +29,7 @@ from system import own_network, slurp
 CLONE_NEWNS = 0x00020000
 PORT = 9002
 # Pairs in one network.
-BATCH = 50
+BATCH = 40
 
 
 def own_mounts(state):
@@ -52,6 +52,12 @@ def children(pid):
     return slurp(f"/proc/{pid}/task/{pid}/children").split()
 
 
+def seconds(pid):
+    """Processor time of those whom this process has started and reaped, and theirs."""
+    fields = slurp(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+
+
 def until(what, seconds=10):
     end = time.monotonic() + seconds
     while not what():
@@ -72,8 +78,9 @@ def once(line, env):
     return float(said[0]) / 1e3, int(said[1])
 
 
-def batch(conf, calls, pairs, runs):
-    """So many pairs by one inetd, whose times are added to those of each."""
+def batch(conf, calls, pairs, runs, used):
+    """So many pairs by one inetd, whose times are added to those of each, and then as many
+    calls of each in a row, for the processor's time."""
     own_network()
     inetd = subprocess.Popen(["/usr/sbin/inetd", "-i", "-R", "60000", conf], stdin=subprocess.DEVNULL)
     try:
@@ -86,6 +93,12 @@ def batch(conf, calls, pairs, runs):
             for name in sorted(calls, reverse=pair % 2 == 1):
                 runs[name].append(once(*calls[name]))
                 until(quiet)
+        for name, call in calls.items():
+            before = seconds(inetd.pid)
+            for _ in range(pairs):
+                once(*call)
+                until(quiet)
+            used[name] += seconds(inetd.pid) - before
     finally:
         inetd.send_signal(signal.SIGTERM)
         inetd.wait()
@@ -116,9 +129,10 @@ def main():
         "rsh": (["/usr/bin/rsh-redone-rsh", "-l", USER, "127.0.0.1", "true"], {}),
     }
     runs = {name: [] for name in calls}
+    used = dict.fromkeys(calls, 0)
     left = args.pairs
     while left > 0:
-        batch(conf, calls, min(left, BATCH), runs)
+        batch(conf, calls, min(left, BATCH), runs, used)
         left -= BATCH
     medians = {}
     print(f"{args.pairs} pairs, ms from start to end of the client, both by one inetd")
@@ -127,7 +141,8 @@ def main():
         if not good:
             raise SystemExit(f"inetd: {name} never succeeded")
         medians[name] = statistics.median(good)
-        print(f"{name:8} p50 {medians[name]:6.2f}  p95 {part(good, .95):6.2f}  failed {len(all_runs) - len(good)}")
+        print(f"{name:8} p50 {medians[name]:6.2f}  p95 {part(good, .95):6.2f}  failed {len(all_runs) - len(good)}  "
+              f"server's processors {used[name] * 1e3 / args.pairs:5.2f}")
     ratio = medians["cosrsh"] / medians["rsh"]
     print(f"cosrsh takes {ratio:.2f} of rsh's time")
     return int(args.check and ratio > 1)
