@@ -1,7 +1,7 @@
 //! The rooms of cosserver. Arrows point down this list and never up:
 //! `gate`, `monitor`, `relay`, `login` are the daemon's processes; `client` and `admin`
 //! are the other two programs; `credential`, `policy` and `service` are what
-//! the monitor decides with; `signer` vouches for this host's users to others; `channel` carries the typed questions between our
+//! the monitor decides with; `signer` vouches for this host's users to others; `sources` has the rules for where strangers come from; `channel` carries the typed questions between our
 //! own processes; `wire` is the language spoken with peers; `config` is the
 //! administrator's files; `sys`, `log`, `curve`, `secret`, `refusal` and `fault` are the ground.
 //!
@@ -25,5 +25,6 @@ pub mod relay;
 pub mod secret;
 pub mod service;
 pub mod signer;
+pub mod sources;
 pub mod sys;
 pub mod wire;

@@ -1,11 +1,20 @@
 //! The daemon. Which process this is, its name says.
+#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
 
-use std::process::ExitCode;
+use cosserver::sys::process::Apart;
 
-fn main() -> ExitCode {
+cosserver::entry!(run);
+
+/// Gate and relay, for inetd's one connection, where they are forked by the monitor.
+const APART: Apart = Apart {
+    gate: cosserver::gate::main,
+    relay: cosserver::relay::main,
+};
+
+fn run() -> u8 {
     match std::env::args_os().next().as_ref().and_then(|a| a.to_str()) {
         Some("cosserver: gate") => cosserver::gate::main(),
         Some("cosserver: relay") => cosserver::relay::main(),
-        _ => cosserver::monitor::main(),
+        _ => cosserver::monitor::main(&APART),
     }
 }

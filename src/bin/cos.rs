@@ -1,4 +1,4 @@
 //! The client, `cos` and `cosrsh`: see [`cosserver::client`].
 #![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
 
-cosserver::client_main!(cosserver::client::main);
+cosserver::entry!(cosserver::client::main);

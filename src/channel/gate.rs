@@ -46,10 +46,12 @@ pub enum Complaint {
     NoSlot = 6,
     /// No answer to a prompt within its deadline.
     SilentLogin = 7,
+    /// It hung up before it had said anything.
+    Probe = 8,
 }
 
 impl Complaint {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Malformed,
         Self::SilentHello,
         Self::SilentHandshake,
@@ -57,6 +59,7 @@ impl Complaint {
         Self::Crowd,
         Self::NoSlot,
         Self::SilentLogin,
+        Self::Probe,
     ];
 
     /// The stable name in the log.
@@ -69,6 +72,7 @@ impl Complaint {
             Self::Crowd => "crowd",
             Self::NoSlot => "no-slot",
             Self::SilentLogin => "no-answer",
+            Self::Probe => "probe",
         }
     }
 }

@@ -183,6 +183,11 @@ impl Place {
         self.run.join("control")
     }
 
+    /// What inetd's many monitors know in common.
+    pub fn inetd_table(&self) -> PathBuf {
+        self.run.join("inetd.table")
+    }
+
     /// The file that `cosadm` holds a lock on while it changes the others.
     pub fn lock(&self) -> PathBuf {
         self.dir.join(".lock")

@@ -18,6 +18,7 @@ use crate::channel::Channel;
 use crate::channel::gate::{Complaint, Connection, Limits, Question};
 use crate::channel::watch::Watch;
 use crate::fault::Fault;
+use crate::sources;
 use crate::sys::socket;
 
 /// Tokens below are the channel and the listeners; a connection's token is its
@@ -227,9 +228,14 @@ impl Hall {
             }
             Came::Left if stranger.stage.due().is_none() => self.forget(connection),
             Came::Left if stranger.has_spoken() => self.turn_out(connection, Complaint::Left, now),
-            // A port scan, a probe: nothing to say in the log.
+            // A port scan: nothing to say in the log. Under inetd it is the monitor that
+            // remembers what it costs.
             Came::Left => {
-                self.punish(connection, Complaint::Left, now);
+                let from = stranger.from;
+                self.punish(connection, Complaint::Probe, now);
+                if self.listeners.is_empty() {
+                    self.ask(&Question::TurnedAway(Complaint::Probe, from), Vec::new())?;
+                }
                 self.forget(connection)
             }
             Came::Malformed => self.turn_out(connection, Complaint::Malformed, now),
@@ -364,13 +370,7 @@ impl Hall {
         let Some((limits, stranger)) = self.limits.zip(self.strangers.get(&connection)) else {
             return;
         };
-        let seconds = match complaint {
-            Complaint::Malformed | Complaint::Left => limits.penalty_malformed,
-            Complaint::SilentHello | Complaint::SilentHandshake | Complaint::SilentLogin => {
-                limits.penalty_silent
-            }
-            Complaint::Crowd | Complaint::NoSlot => 0,
-        };
+        let seconds = sources::price(complaint, &limits);
         self.sources.punish(stranger.from, seconds, &limits, now);
     }
 

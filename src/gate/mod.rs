@@ -8,7 +8,6 @@ mod connection;
 mod hall;
 mod sources;
 
-use std::process::ExitCode;
 use std::time::Instant;
 
 use mio::{Events, Poll, Token};
@@ -26,13 +25,13 @@ use hall::Hall;
 const MONITOR: Token = Token(0);
 
 /// The gate's life: into the cell, then the loop. It ends when the monitor does.
-pub fn main() -> ExitCode {
+pub fn main() -> u8 {
     process::set_name("cos: gate");
     process::keep_private();
     memory::keep_small();
     match serve() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Ok(()) => process::SUCCESS,
+        Err(_) => process::FAILURE,
     }
 }
 

@@ -1,77 +1,14 @@
 //! Who holds how many slots: strangers by source, the oldest of the greediest
 //! source, and the penalties that shrink a source to a single slot.
 //!
-//! A source is an IPv4 address or an IPv6 /64. Penalties are OpenSSH's: seconds
-//! that add up, up to a maximum, and work from a minimum on.
+//! What a source is, and what it may, [`crate::sources`] says.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::channel::gate::{Connection, Limits};
-
-/// Slots that a host which HOSTINFO lists keeps whatever its neighbours do.
-const RESERVED: usize = 64;
-
-/// A source: an address, or the first half of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Source(u64, bool);
-
-impl Source {
-    pub(super) fn of(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
-            IpAddr::V4(a) => Self(u64::from(u32::from(a)), false),
-            IpAddr::V6(a) => {
-                let half = u128::from(a) >> 64;
-                Self(u64::try_from(half).unwrap_or_default(), true)
-            }
-        }
-    }
-}
-
-/// A list of addresses and networks.
-#[derive(Default)]
-pub(super) struct Networks {
-    hosts: HashSet<IpAddr>,
-    networks: Vec<(IpAddr, u8)>,
-}
-
-impl Networks {
-    pub(super) fn add(&mut self, ip: IpAddr, prefix: u8) {
-        if prefix == if ip.is_ipv4() { 32 } else { 128 } {
-            self.hosts.insert(ip);
-        } else {
-            self.networks.push((ip, prefix));
-        }
-    }
-
-    fn has(&self, ip: IpAddr) -> bool {
-        self.hosts.contains(&ip)
-            || self
-                .networks
-                .iter()
-                .any(|(n, prefix)| within(ip, *n, *prefix))
-    }
-}
-
-fn within(ip: IpAddr, network: IpAddr, prefix: u8) -> bool {
-    let prefix = u32::from(prefix);
-    match (ip, network) {
-        (IpAddr::V4(a), IpAddr::V4(n)) => {
-            (u32::from(a) ^ u32::from(n))
-                .checked_shr(32_u32.saturating_sub(prefix))
-                .unwrap_or(0)
-                == 0
-        }
-        (IpAddr::V6(a), IpAddr::V6(n)) => {
-            (u128::from(a) ^ u128::from(n))
-                .checked_shr(128_u32.saturating_sub(prefix))
-                .unwrap_or(0)
-                == 0
-        }
-        _ => false,
-    }
-}
+use crate::sources::{self, Networks, Source};
 
 /// Slots and penalties of all sources.
 #[derive(Default)]
@@ -98,15 +35,9 @@ impl Sources {
 
     /// How many slots a source has now.
     pub(super) fn slots(&self, ip: IpAddr, limits: &Limits, now: Instant) -> usize {
-        let normal = usize::try_from(limits.silent_per_source).unwrap_or(usize::MAX);
-        if self.listed.has(ip.to_canonical()) {
-            return normal.max(RESERVED);
-        }
-        if self.is_penalised(Source::of(ip), limits, now) {
-            1
-        } else {
-            normal
-        }
+        let left = self.penalties.get(&Source::of(ip));
+        let left = left.map_or(Duration::ZERO, |end| end.saturating_duration_since(now));
+        sources::slots(self.listed.has(ip), left, limits)
     }
 
     /// How many connections of this source hold a slot.
@@ -117,12 +48,7 @@ impl Sources {
     /// Whether there are as many strangers as there may be when one more comes
     /// from here: the last slots are for sources that HOSTINFO lists.
     pub(super) fn is_full(&self, ip: IpAddr, limits: &Limits) -> bool {
-        let reserved = if self.listed.has(ip.to_canonical()) {
-            0
-        } else {
-            limits.reserved
-        };
-        self.total >= usize::try_from(limits.silent.saturating_sub(reserved)).unwrap_or(usize::MAX)
+        self.total >= sources::room(self.listed.has(ip), limits)
     }
 
     /// Takes a slot.
@@ -173,19 +99,18 @@ impl Sources {
 
     /// Adds to a source's penalty.
     pub(super) fn punish(&mut self, ip: IpAddr, seconds: u32, limits: &Limits, now: Instant) {
-        if seconds == 0 || self.exempt.has(ip.to_canonical()) {
+        if seconds == 0 || self.exempt.has(ip) {
             return;
         }
         let source = Source::of(ip);
         let before = self.penalties.remove(&source);
         let [v4, v6] = &mut self.ends;
-        let ends = if source.1 { v6 } else { v4 };
+        let ends = if source.is_v6() { v6 } else { v4 };
         if let Some(end) = before {
             ends.remove(&(end, source));
         }
-        let most = now + Duration::from_secs(limits.penalty_max.into());
-        let from = before.filter(|end| *end > now).unwrap_or(now);
-        let end = (from + Duration::from_secs(seconds.into())).min(most);
+        let left = before.map_or(Duration::ZERO, |end| end.saturating_duration_since(now));
+        let end = now + sources::after(left, seconds, limits);
         self.penalties.insert(source, end);
         ends.insert((end, source));
         // Those that end first are forgotten first.
@@ -205,13 +130,6 @@ impl Sources {
                 }
             }
         }
-    }
-
-    fn is_penalised(&self, source: Source, limits: &Limits, now: Instant) -> bool {
-        let min = Duration::from_secs(limits.penalty_min.into());
-        self.penalties
-            .get(&source)
-            .is_some_and(|end| end.saturating_duration_since(now) >= min)
     }
 }
 
@@ -283,9 +201,9 @@ mod tests {
         );
         assert_eq!(s.slots(ip("2001:db8:0:1::1"), &l, now), 3);
         s.listed.add(a, 128);
-        assert_eq!(s.slots(a, &l, now), RESERVED);
+        assert_eq!(s.slots(a, &l, now), sources::RESERVED);
         s.listed.add(ip("2001:db8::"), 32);
-        assert_eq!(s.slots(neighbour, &l, now), RESERVED);
+        assert_eq!(s.slots(neighbour, &l, now), sources::RESERVED);
         let later = now + Duration::from_secs(21);
         s.forgive(later);
         assert!(s.penalties.is_empty() && s.ends.iter().all(BTreeSet::is_empty));

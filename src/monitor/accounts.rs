@@ -33,6 +33,8 @@ pub(super) struct Accounts {
     files: [Option<(i64, i64, u64, u64)>; 3],
     helpers: HashMap<LookUp, Looking>,
     next: LookUp,
+    /// A child that waits to be told a name.
+    stock: Option<Helper>,
 }
 
 /// A look-up under way: whose, by which child, what it has said, its limit.
@@ -62,7 +64,7 @@ pub(super) enum Found {
 
 impl Accounts {
     /// For root, or for the one user that this process is.
-    pub(super) fn new(own: Option<Account>) -> Self {
+    pub(super) fn new(own: Option<Account>, stock: Option<Helper>) -> Self {
         Self {
             own,
             known: HashMap::new(),
@@ -70,6 +72,7 @@ impl Accounts {
             files: stamps(),
             helpers: HashMap::new(),
             next: 0,
+            stock,
         }
     }
 
@@ -140,8 +143,15 @@ impl Accounts {
         if !room {
             return Found::Busy;
         }
+        let ready = match (&whom, self.stock.take()) {
+            (Whom::Name(name), Some(helper)) if helper.tell(name) => Some(helper),
+            (_, unused) => {
+                self.stock = unused;
+                None
+            }
+        };
         let work = || look().map(|a| a.to_bytes()).unwrap_or_default();
-        let Ok(helper) = account::in_child(work) else {
+        let Some(helper) = ready.or_else(|| account::in_child(work).ok()) else {
             return Found::Busy;
         };
         self.next += 1;
@@ -224,7 +234,7 @@ mod tests {
     fn an_account_is_kept_under_the_name_that_was_asked_for() {
         let root = account::look_up("root").unwrap();
         let helper = account::in_child(|| root.to_bytes()).unwrap();
-        let mut accounts = Accounts::new(None);
+        let mut accounts = Accounts::new(None, None);
         let now = Instant::now();
         let looking = Looking {
             whom: Whom::Name("alias".into()),

@@ -12,7 +12,7 @@ use super::accounts::{Found, LookUp};
 use super::logins::{LoginId, Who};
 use super::talk::Talk;
 use super::{Monitor, token};
-use crate::channel::gate::{Connection, Order, Question};
+use crate::channel::gate::{Complaint, Connection, Order, Question};
 use crate::credential::hash::{self, Against};
 use crate::credential::{Claimant, Greeted, NotGreeted, Opened, Proven};
 use crate::log::Level;
@@ -106,7 +106,9 @@ impl Monitor {
             Question::TurnedAway(why, from) => {
                 let pairs: [(&str, &dyn std::fmt::Display); 2] =
                     [("peer", &from), ("cause", &why.name())];
-                self.log.say_noise(Level::Warning, "turned-away", &pairs);
+                if why != Complaint::Probe {
+                    self.log.say_noise(Level::Warning, "turned-away", &pairs);
+                }
             }
         }
     }

@@ -133,5 +133,6 @@ impl Monitor {
                 self.log.say(Level::Warning, "hostinfo", &[("fault", &why)]);
             }
         }
+        self.admit();
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Child {
     role: Role,
     pid: Option<Pid>,
     channel: Option<Channel>,
+    /// Its channel from its start until its walls stand, and whether it was told where.
+    coming: Option<(Channel, bool)>,
     watch: Option<Watch>,
     started: Instant,
     failures: u32,
@@ -40,6 +42,7 @@ impl Child {
             role,
             pid: None,
             channel: None,
+            coming: None,
             watch: None,
             started: Instant::now(),
             failures: 0,
@@ -54,20 +57,49 @@ impl Child {
         }
     }
 
-    /// Starts it and waits until its walls stand.
+    /// Starts it: this program anew, or what is given, in a copy of this process. It
+    /// gets itself ready meanwhile and waits to be told where its cell is.
     ///
     /// # Errors
-    /// No process or descriptor was to be had, or it died at once.
-    pub(super) fn start(&mut self, into: Option<&Cell>) -> Result<Walls, Fault> {
+    /// No process or descriptor was to be had.
+    pub(super) fn launch(&mut self, copy: Option<fn() -> u8>) -> Result<(), Fault> {
         self.started = Instant::now();
-        let (mut ours, theirs) = Channel::pair()?;
+        let (ours, theirs) = Channel::pair()?;
         let argv0 = match self.role {
             Role::Gate => "cosserver: gate",
             Role::Relay => "cosserver: relay",
         };
-        self.pid = Some(process::again(argv0, theirs.as_fd())?);
-        drop(theirs);
-        ours.send(cell::order(into), Vec::new())?;
+        self.pid = Some(match copy {
+            Some(run) => process::apart(run, theirs.as_fd())?,
+            None => process::again(argv0, theirs.as_fd())?,
+        });
+        self.coming = Some((ours, false));
+        Ok(())
+    }
+
+    /// Tells it where its cell is, into which it goes by itself.
+    ///
+    /// # Errors
+    /// It has died.
+    pub(super) fn send_in(&mut self, into: Option<&Cell>) -> Result<(), Fault> {
+        if let Some((channel, told @ false)) = &mut self.coming {
+            channel.send(cell::order(into), Vec::new())?;
+            *told = true;
+        }
+        Ok(())
+    }
+
+    /// Starts it, as far as that was not done before, and waits until its walls stand.
+    ///
+    /// # Errors
+    /// No process or descriptor was to be had, or it died at once.
+    pub(super) fn start(&mut self, into: Option<&Cell>) -> Result<Walls, Fault> {
+        if self.coming.is_none() {
+            self.launch(None)?;
+        }
+        self.send_in(into)?;
+        let gone = || Fault::new("it is gone");
+        let (ours, _) = self.coming.take().ok_or_else(gone)?;
         let walls = wait_for_report(&ours, STARTING)
             .map_err(|e| e.while_doing(format!("the {}", self.name())))?;
         self.channel = Some(ours);
@@ -129,7 +161,7 @@ impl Child {
     /// Makes sure that it is dead. Its number, to be reaped; and when the next
     /// may be started.
     pub(super) fn bury(&mut self, now: Instant) -> (Option<Pid>, Instant) {
-        (self.channel, self.watch) = (None, None);
+        (self.channel, self.watch, self.coming) = (None, None, None);
         let pid = self.pid.take();
         if let Some(pid) = pid {
             process::signal(pid, Signal::SIGKILL);

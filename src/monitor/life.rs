@@ -1,6 +1,5 @@
 //! The monitor's life: signals, deadlines, and the end.
 
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -22,6 +21,8 @@ impl Monitor {
                 self.reload();
             } else if signal == Signal::SIGCHLD {
                 self.children_ended(now);
+            } else if signal == Signal::SIGUSR1 {
+                self.make_room();
             } else {
                 self.stop(now);
             }
@@ -209,21 +210,22 @@ impl Monitor {
 
     pub(super) fn is_over(&self) -> bool {
         let idle = self.sessions.len() == 0 && !self.logins.is_busy();
-        let served = self.inetd && self.gate_is_empty && self.pending.is_empty();
+        let served = self.inetd.is_some() && self.gate_is_empty && self.pending.is_empty();
         idle && (self.stopping.is_some() || served)
     }
 
-    pub(super) fn finish(&mut self) -> ExitCode {
+    pub(super) fn finish(&mut self) -> u8 {
         for which in [Which::Gate, Which::Relay] {
             let (pid, _) = self.child(which).bury(Instant::now());
             if let Some(pid) = pid {
                 let _ = nix::sys::wait::waitpid(pid, None);
             }
         }
+        self.leave_seat();
         self.desk.close();
         self.control.close();
         start::remove_pid_file(&self.place, self.pid_lock.is_some());
         self.log.say(Level::Info, "stopped", &[]);
-        ExitCode::SUCCESS
+        process::SUCCESS
     }
 }

@@ -6,12 +6,14 @@
 
 mod alone;
 mod places;
+mod shared;
 mod times;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -19,6 +21,7 @@ use mio::{Interest, Registry};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::table::{self, Table};
 use super::talk::Talk;
 use super::token;
 use crate::channel::Channel;
@@ -28,10 +31,12 @@ use crate::config::name::UserName;
 use crate::credential::{Claimant, Proven};
 use crate::fault::Fault;
 use crate::policy::{Caller, Granted, Gui};
+use crate::sources::Source;
 use crate::sys::process::{self, LoginProgram};
 
 pub(super) use alone::Alone;
 pub(super) use places::{Place, Room};
+use shared::Shared;
 pub(super) use times::Late;
 
 /// A login's number; a number is never used twice.
@@ -185,6 +190,8 @@ pub(super) struct Logins {
     program: Option<LoginProgram>,
     all: BTreeMap<LoginId, Login>,
     next: LoginId,
+    /// Under inetd: what they have of the places and turns of all monitors.
+    shared: Shared,
 }
 
 impl Logins {
@@ -201,6 +208,11 @@ impl Logins {
         self.program = self.program.take().or(program);
     }
 
+    /// Places and turns are those of all monitors, from now on.
+    pub(super) fn share(&mut self, table: Option<Rc<Table>>) {
+        self.shared = Shared::new(table);
+    }
+
     /// Takes a login that waits for its turn.
     pub(super) fn add(&mut self, mut login: Login) -> LoginId {
         let id = self.next;
@@ -208,6 +220,12 @@ impl Logins {
         login.stage = Stage::Queued(Order::Begin(login.begin.clone()));
         self.all.insert(id, login);
         id
+    }
+
+    /// Gives back what no login needs now of the places and turns of all monitors.
+    pub(super) fn hand_back(&mut self) {
+        let busy = self.all.values().filter(|l| l.takes_a_turn()).count();
+        self.shared.hand_back(busy, self.under_way());
     }
 
     /// A login.
@@ -233,10 +251,10 @@ impl Logins {
     /// last turn is for none that has all the others: whoever guesses from one place
     /// makes nobody else wait.
     fn next_in_turn(&self, most: usize) -> Option<LoginId> {
-        let for_one = most.saturating_sub(1).max(1);
+        let for_one = table::for_one(most);
         let turns = |peer: IpAddr| {
-            let source = places::source(peer);
-            let same = |l: &&Login| l.takes_a_turn() && places::source(l.peer) == source;
+            let source = Source::of(peer);
+            let same = |l: &&Login| l.takes_a_turn() && Source::of(l.peer) == source;
             self.all.values().filter(same).count()
         };
         let queued = self.all.iter();
@@ -256,12 +274,16 @@ impl Logins {
         check: Duration,
         now: Instant,
     ) -> Option<(LoginId, Result<(), Fault>)> {
+        self.hand_back();
         let busy = self.all.values().filter(|l| l.takes_a_turn()).count();
         if busy >= most {
             return None;
         }
         let id = self.next_in_turn(most)?;
         let login = self.all.get_mut(&id)?;
+        if !self.shared.take_turn(login.peer, most, now) {
+            return None;
+        }
         let Stage::Queued(order) = std::mem::replace(&mut login.stage, Stage::Checking) else {
             return None;
         };

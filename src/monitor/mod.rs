@@ -13,6 +13,7 @@ mod callers;
 mod children;
 mod control;
 mod hosts;
+mod inetd;
 mod life;
 mod listen;
 mod login;
@@ -25,13 +26,13 @@ mod sessions;
 mod signing;
 mod start;
 mod stock;
+mod table;
 mod talk;
 mod token;
 
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use mio::{Events, Poll};
@@ -97,15 +98,15 @@ struct Monitor {
     starter: Starter,
     stock: Stock,
     /// Serving the one connection of inetd.
-    inetd: bool,
+    inetd: Option<inetd::Seat>,
     gate_is_empty: bool,
     stopping: Option<Instant>,
     hung_up: bool,
 }
 
-/// The daemon's life, as its first process.
-pub fn main() -> ExitCode {
-    match start::start() {
+/// The daemon's life, as its first process; its exit status.
+pub fn main(apart: &process::Apart) -> u8 {
+    match start::start(apart) {
         start::Started::Serving(mut monitor) => monitor.serve(),
         start::Started::Done(code) => code,
     }
@@ -119,7 +120,7 @@ enum Which {
 }
 
 impl Monitor {
-    fn serve(&mut self) -> ExitCode {
+    fn serve(&mut self) -> u8 {
         let mut events = Events::with_capacity(256);
         let mut buffer = vec![0; channel::MESSAGE];
         loop {
@@ -138,7 +139,7 @@ impl Monitor {
             if let Err(e) = self.poll.poll(&mut events, timeout) {
                 if e.kind() != std::io::ErrorKind::Interrupted {
                     self.log.say(Level::Error, "fault", &[("why", &e)]);
-                    return ExitCode::FAILURE;
+                    return process::FAILURE;
                 }
             }
             let now = Instant::now();
@@ -183,7 +184,11 @@ impl Monitor {
             };
             match channel.receive(buffer) {
                 Ok(Incoming::Message(message, fds)) => match Question::decode(&message) {
-                    Some(question) => self.answer(&question, fds, now),
+                    Some(question) => {
+                        if self.note_question(&question) {
+                            self.answer(&question, fds, now);
+                        }
+                    }
                     None => return self.lost(Which::Gate, now),
                 },
                 Ok(Incoming::Nothing) => return,
@@ -220,6 +225,7 @@ impl Monitor {
     }
 
     fn tell_gate(&mut self, message: Vec<u8>) {
+        self.note_order(&message);
         if !self.gate.send(message, Vec::new()) {
             self.lost(Which::Gate, Instant::now());
         }
@@ -251,7 +257,10 @@ impl Monitor {
             self.pending.clear();
             self.gate_is_empty = true;
         }
-        if !self.inetd && self.stopping.is_none() {
+        if which == Which::Gate {
+            self.note_gate_is_lost();
+        }
+        if self.inetd.is_none() && self.stopping.is_none() {
             self.log.say(Level::Error, "lost", &[("process", &name)]);
             if let Some(slot) = self.restart.get_mut(which as usize) {
                 *slot = Some(when);

@@ -6,7 +6,6 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
@@ -19,12 +18,11 @@ use nix::unistd::geteuid;
 use super::accounts::Accounts;
 use super::children::Child;
 use super::hosts::Hosts;
-use super::listen::{adopted, listeners};
+use super::listen::listeners;
 use super::notify::Manager;
 use super::options::{self, Asked, Task};
 use super::sessions::Sessions;
-use super::{Monitor, Which, token};
-use crate::channel::gate::Order;
+use super::{Monitor, Which, inetd, token};
 use crate::config::keys;
 use crate::config::name::UserName;
 use crate::config::place::Place;
@@ -34,7 +32,7 @@ use crate::fault::Fault;
 use crate::log::{Level, Log};
 use crate::sys::account::Account;
 use crate::sys::job::Starter;
-use crate::sys::process::LoginProgram;
+use crate::sys::process::{Apart, LoginProgram};
 use crate::sys::sandbox::{Cell, Role};
 use crate::sys::signals::Signals;
 use crate::sys::{account, memory, process, signals, socket};
@@ -53,10 +51,10 @@ pub(super) enum Started {
     /// A daemon, ready to serve.
     Serving(Box<Monitor>),
     /// Nothing is left to do.
-    Done(ExitCode),
+    Done(u8),
 }
 
-pub(super) fn start() -> Started {
+pub(super) fn start(apart: &Apart) -> Started {
     let words: Vec<String> = std::env::args_os()
         .skip(1)
         .map(|w| w.to_string_lossy().into_owned())
@@ -69,7 +67,7 @@ pub(super) fn start() -> Started {
         Err(e) => {
             complain(&e);
             complain(&"try cosserver --help");
-            return Started::Done(ExitCode::from(USAGE));
+            return Started::Done(USAGE);
         }
     };
     match asked.task {
@@ -83,12 +81,12 @@ pub(super) fn start() -> Started {
         Task::Test => Started::Done(test(&asked)),
         Task::Serve => {
             let mut hushed = None;
-            match serve(&asked, &mut hushed) {
+            match serve(&asked, apart, &mut hushed) {
                 Ok(monitor) => Started::Serving(Box::new(monitor)),
                 Err(e) => {
                     hushed.iter().for_each(process::Hushed::undo);
                     complain(&e);
-                    Started::Done(ExitCode::FAILURE)
+                    Started::Done(process::FAILURE)
                 }
             }
         }
@@ -111,12 +109,12 @@ fn stderr_is_the_peers() -> bool {
     socket::peer(std::io::stderr().as_fd()).is_ok()
 }
 
-fn print(text: &str) -> ExitCode {
+fn print(text: &str) -> u8 {
     match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => process::SUCCESS,
         Err(e) => {
             complain(&format_args!("standard output: {e}"));
-            ExitCode::FAILURE
+            process::FAILURE
         }
     }
 }
@@ -130,7 +128,7 @@ pub(super) fn settings(file: &Path, port: Option<u16>) -> Result<Settings, Fault
     Ok(settings)
 }
 
-fn print_settings(asked: &Asked) -> ExitCode {
+fn print_settings(asked: &Asked) -> u8 {
     match settings(&asked.file, asked.port) {
         Ok(settings) => {
             warn_of_user(&settings);
@@ -138,7 +136,7 @@ fn print_settings(asked: &Asked) -> ExitCode {
         }
         Err(e) => {
             complain(&e);
-            ExitCode::FAILURE
+            process::FAILURE
         }
     }
 }
@@ -177,7 +175,7 @@ pub(super) fn can_log_in(settings: &Settings) -> Result<Option<LoginProgram>, Fa
 }
 
 /// `-t`: everything that starting would read, and every fault in it.
-fn test(asked: &Asked) -> ExitCode {
+fn test(asked: &Asked) -> u8 {
     let place = Place::of_file(&asked.file);
     let mut faults = Vec::new();
     match settings(&asked.file, asked.port) {
@@ -197,18 +195,26 @@ fn test(asked: &Asked) -> ExitCode {
         complain(fault);
     }
     if faults.is_empty() {
-        ExitCode::SUCCESS
+        process::SUCCESS
     } else {
-        ExitCode::FAILURE
+        process::FAILURE
     }
 }
 
-fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor, Fault> {
+fn serve(
+    asked: &Asked,
+    apart: &Apart,
+    hushed: &mut Option<process::Hushed>,
+) -> Result<Monitor, Fault> {
     let inherited = process::Limits::now();
     process::raise_descriptors();
     process::keep_private();
     memory::keep_small();
     signals::all_default();
+    let begun = asked
+        .inetd
+        .then(|| inetd::begin(asked, apart, hushed))
+        .transpose()?;
     let place = Place::of_file(&asked.file);
     let settings = settings(&asked.file, asked.port)?;
     let login_program = can_log_in(&settings)?;
@@ -229,8 +235,7 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
     } else {
         Some(process::to_background()?)
     };
-    let connection = if asked.inetd { Some(adopted()?) } else { None };
-    if connection.is_some() || (ready.is_some() && !asked.stderr) {
+    if ready.is_some() && !asked.stderr {
         *hushed = Some(process::hush(asked.stderr)?);
     }
 
@@ -257,12 +262,18 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
         Signal::SIGHUP,
         Signal::SIGTERM,
         Signal::SIGINT,
+        // Under inetd: another monitor needs this one's slot.
+        Signal::SIGUSR1,
     ];
     let signals = Signals::catch(&caught)?;
     let poll = Poll::new()?;
     let fd = signals.as_fd().as_raw_fd();
     poll.registry()
         .register(&mut SourceFd(&fd), token::SIGNALS, Interest::READABLE)?;
+    let (seat, gate, relay, names) = match begun {
+        Some(b) => (Some(b.seat), b.gate, b.relay, b.names),
+        None => (None, Child::new(Role::Gate), Child::new(Role::Relay), None),
+    };
     let mut monitor = Monitor {
         hosts: Hosts::load(&place),
         place,
@@ -276,11 +287,11 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
         cell,
         inherited,
         listeners,
-        gate: Child::new(Role::Gate),
-        relay: Child::new(Role::Relay),
+        gate,
+        relay,
         restart: [None, None],
         corpses: Vec::new(),
-        accounts: Accounts::new(own),
+        accounts: Accounts::new(own, names),
         strangers: HashMap::new(),
         pending: HashMap::new(),
         sessions: Sessions::default(),
@@ -289,24 +300,24 @@ fn serve(asked: &Asked, hushed: &mut Option<process::Hushed>) -> Result<Monitor,
         control: super::control::control(),
         starter: Starter::default(),
         stock: super::stock::Stock::default(),
-        inetd: asked.inetd,
+        inetd: seat,
         pid_lock: None,
         gate_is_empty: false,
         stopping: None,
         hung_up: false,
     };
+    // Both at the same time, where they were launched before.
+    monitor.gate.send_in(monitor.cell.as_ref())?;
+    monitor.relay.send_in(monitor.cell.as_ref())?;
     monitor.start_child(Which::Relay)?;
     monitor.start_child(Which::Gate)?;
     monitor.hosts_are_new();
-    let Some(socket) = connection else {
-        return monitor.announce(ready).map(|()| monitor);
-    };
-    // As if the gate had accepted it.
-    if monitor.gate.send(Order::Adopt.encode(), vec![socket]) {
-        Ok(monitor)
+    if monitor.inetd.is_some() {
+        monitor.take_seat();
     } else {
-        Err(Fault::new("the gate died at once"))
+        monitor.announce(ready)?;
     }
+    Ok(monitor)
 }
 
 impl Monitor {
@@ -389,7 +400,10 @@ fn cell(place: &Place, settings: &Settings) -> Result<Option<(Cell, bool)>, Faul
     let root = place.run.join("empty");
     secure::make_folder(&root, 0o755)?;
     let wanted = settings.daemon.user.as_str();
-    let user = account(|| account::look_up(wanted).or_else(|| account::look_up(NOBODY)))?;
+    let user = match account::local(wanted) {
+        Some(user) => Some(user),
+        None => account(|| account::look_up(wanted).or_else(|| account::look_up(NOBODY)))?,
+    };
     if user.as_ref().is_some_and(|u| u.uid == 0) {
         return Err(is_root(&settings.daemon.user));
     }

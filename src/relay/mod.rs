@@ -12,30 +12,28 @@ mod pipe;
 mod pool;
 mod session;
 
-use std::process::ExitCode;
-
 use crate::channel::{Channel, cell};
 use crate::sys::process::CHANNEL;
 use crate::sys::sandbox::Role;
 use crate::sys::{memory, process, signals, socket};
 
 /// The relay's life: into the cell, then sessions until the monitor is gone.
-pub fn main() -> ExitCode {
+pub fn main() -> u8 {
     process::set_name("cos: relay");
     process::keep_private();
     memory::keep_small();
     let Ok(channel) = socket::inherited(CHANNEL) else {
-        return ExitCode::FAILURE;
+        return process::FAILURE;
     };
     if socket::block_for(&channel, pool::PATIENCE).is_err() {
-        return ExitCode::FAILURE;
+        return process::FAILURE;
     }
     let mut channel = Channel::new(channel);
     if signals::leave_to_the_monitor().is_err() || cell::enter(Role::Relay, &mut channel).is_err() {
-        return ExitCode::FAILURE;
+        return process::FAILURE;
     }
     match pool::Pool::run(channel) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Ok(()) => process::SUCCESS,
+        Err(_) => process::FAILURE,
     }
 }

@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 
 pub(super) use child::{DESCRIPTORS, close_from, default_signals, die_with};
 pub use start::Starter;
+pub(super) use start::start_ours;
 
 use super::process::Limits;
 

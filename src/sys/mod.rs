@@ -7,10 +7,11 @@
 pub mod account;
 pub mod client_exec;
 pub mod client_signals;
-pub mod client_start;
 pub mod client_terminal;
+pub mod entry;
 pub mod job;
 pub mod local;
+pub mod locks;
 pub mod memory;
 pub mod pam;
 pub mod pam_files;

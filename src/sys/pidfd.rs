@@ -36,6 +36,22 @@ pub fn has_ended(process: &OwnedFd) -> bool {
     poll(&mut fds, PollTimeout::ZERO) != Ok(0)
 }
 
+/// Signals one process, by the descriptor that [`open`] gave. Where there are none it is
+/// signalled by its number.
+pub fn signal(process: Option<&OwnedFd>, pid: Pid, signal: Signal) {
+    #[cfg(target_os = "linux")]
+    if let Some(process) = process {
+        use std::os::fd::AsRawFd;
+        let nothing = std::ptr::null::<libc::siginfo_t>();
+        let (fd, number) = (process.as_raw_fd(), signal as libc::c_int);
+        // SAFETY: without a siginfo_t the call touches no memory of ours.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, nothing, 0) };
+        return;
+    }
+    let _ = process;
+    let _ = nix::sys::signal::kill(pid, signal);
+}
+
 /// Signals the process group that a process leads, or has led: unlike its
 /// number, its descriptor can become nobody else's, also once it was reaped.
 /// `None` sends nothing and asks only whether anybody is there; a leader that

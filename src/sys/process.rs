@@ -14,6 +14,11 @@ use nix::unistd::{ForkResult, Pid, fork};
 
 use crate::fault::Fault;
 
+/// The exit statuses of our processes.
+pub const SUCCESS: u8 = 0;
+/// The same of one that could not do its work.
+pub const FAILURE: u8 = 1;
+
 /// The descriptor on which a process of ours finds its channel.
 pub const CHANNEL: i32 = 3;
 
@@ -21,7 +26,8 @@ pub const CHANNEL: i32 = 3;
 /// channel, as number 3, stderr kept until it calls [`quiet`], nothing else of ours and
 /// no environment but what its allocator is told; in a session of its own, so that what
 /// a terminal sends to the monitor's group (Ctrl-C) is for the monitor to judge.
-/// A fork alone would take the monitor's secrets along.
+/// A fork alone would take the monitor's secrets along. The caller waits until it has
+/// executed the program.
 ///
 /// # Errors
 /// No process was to be had.
@@ -90,7 +96,6 @@ impl LoginProgram {
     }
 }
 
-/// `file`: what number 4 is to be while the program is executed.
 fn start(
     own: &CStr,
     file: Option<&OwnedFd>,
@@ -100,9 +105,44 @@ fn start(
     let argv0 = CString::new(name).map_err(|_| Errno::EINVAL)?;
     let argv = [argv0.as_ptr(), std::ptr::null()];
     let environment = [super::memory::FEW_STACKS.as_ptr(), std::ptr::null()];
+    super::job::start_ours(&|| {
+        settle_in(channel, file);
+        // SAFETY: both arrays end with a null pointer, and what they point to lives.
+        unsafe { libc::execve(own.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
+        127
+    })
+}
+
+/// What gate and relay run, to be forked where no program of their own is executed.
+pub struct Apart {
+    /// The gate's life.
+    pub gate: fn() -> u8,
+    /// The relay's.
+    pub relay: fn() -> u8,
+}
+
+/// Runs this in a copy of this process instead, in the same surroundings as
+/// [`again`]. Only for a process that has one thread and has read no secret yet: what
+/// it knows, the copy knows, and where things lie in its memory.
+///
+/// # Errors
+/// No process was to be had.
+pub fn apart(run: fn() -> u8, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
     if let Some(child) = super::job::fork_quietly()? {
         return Ok(child);
     }
+    settle_in(channel, None);
+    // SAFETY: this process has one thread, which is in this call.
+    unsafe { libc::clearenv() };
+    let status = run();
+    // SAFETY: ends the child without running what its parent would run at exit.
+    unsafe { libc::_exit(status.into()) }
+}
+
+/// A child of ours: signals as at the start, a session of its own, its channel, no
+/// input or output, and nothing else of ours open but stderr. `file`: what number 4 is
+/// to be until a program is executed.
+fn settle_in(channel: BorrowedFd<'_>, file: Option<&OwnedFd>) {
     super::job::default_signals();
     // SAFETY: takes nothing, and fails for no child that was just made.
     unsafe { libc::setsid() };
@@ -121,10 +161,6 @@ fn start(
     }
     // Not what the daemon itself was started with either.
     super::job::close_from(last + 1);
-    // SAFETY: both arrays end with a null pointer, and what they point to lives.
-    unsafe { libc::execve(own.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
-    // SAFETY: ends the child without running what its parent would run at exit.
-    unsafe { libc::_exit(127) }
 }
 
 fn null_onto_stdin_and_stdout() {

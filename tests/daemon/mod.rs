@@ -19,6 +19,7 @@
 )]
 
 pub mod hostile;
+pub mod inetd;
 pub mod look;
 
 pub mod session;

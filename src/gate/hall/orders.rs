@@ -12,7 +12,7 @@ use super::Hall;
 use crate::channel::gate::{Complaint, Connection, List, Order};
 use crate::fault::Fault;
 use crate::gate::connection::Stage;
-use crate::gate::sources::Networks;
+use crate::sources::Networks;
 use crate::sys::socket;
 use crate::wire::answer::{self, Reference};
 

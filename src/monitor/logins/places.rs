@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use super::{Login, LoginId, Logins, Stage, Who};
+use crate::sources::Source;
 
 /// Whose place a login takes. Hosts have as many as strangers, of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +38,17 @@ pub(in super::super) enum Room {
 }
 
 impl Logins {
+    /// How many are still to be decided.
+    pub(super) fn under_way(&self) -> usize {
+        self.all.values().filter(|l| l.is_under_way()).count()
+    }
+
     /// Whether one more of these may come from there, where there are so many places.
-    pub(in super::super) fn room(&self, who: &Who, from: IpAddr, places: usize) -> Room {
+    pub(in super::super) fn room(&mut self, who: &Who, from: IpAddr, places: usize) -> Room {
         let place = Place::of(who);
+        if place == Place::Stranger && !self.shared.take_place(places) {
+            return Room::Full;
+        }
         let same = |l: &&Login| l.place == place && l.is_under_way();
         if self.all.values().filter(same).count() < places {
             return Room::Free;
@@ -49,7 +58,8 @@ impl Logins {
         }
         let of = |from: IpAddr| {
             let all = self.all.values().filter(same);
-            all.filter(|l| source(l.peer) == source(from)).count()
+            all.filter(|l| Source::of(l.peer) == Source::of(from))
+                .count()
         };
         // Who sits and is waited for; what PAM has in hand goes on.
         let asked = self.all.iter().filter(|(_, l)| same(l));
@@ -61,16 +71,5 @@ impl Logins {
             Some((held, oldest)) if held > of(from) => Room::Instead(oldest.0),
             _ => Room::Full,
         }
-    }
-}
-
-/// What counts as one source: an IPv4 address, an IPv6 /64.
-pub(super) fn source(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(a) => {
-            let network = u128::from(a) >> 64 << 64;
-            std::net::Ipv6Addr::from(network).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }

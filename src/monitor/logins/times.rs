@@ -39,8 +39,11 @@ impl Logins {
     /// When something must be done at the latest.
     pub(in super::super) fn deadline(&self) -> Option<Instant> {
         let due = self.all.values().filter_map(|l| l.due().map(|(at, _)| at));
-        due.chain(self.all.values().filter_map(Login::kill_at))
-            .min()
+        let alone = self.all.values().filter_map(Login::kill_at);
+        let queued = |l: &Login| matches!(l.stage, Stage::Queued(_));
+        let waits = self.all.values().any(queued);
+        let again = self.shared.again().filter(|_| waits);
+        due.chain(alone).chain(again).min()
     }
 
     /// Those whose time is over.

@@ -83,12 +83,13 @@ pub(in crate::sys) fn default_signals() {
 }
 
 /// The signals that this program catches or ignores.
-const CHANGED: [Signal; 5] = [
+const CHANGED: [Signal; 6] = [
     Signal::SIGPIPE,
     Signal::SIGCHLD,
     Signal::SIGHUP,
     Signal::SIGTERM,
     Signal::SIGINT,
+    Signal::SIGUSR1,
 ];
 
 /// No process of ours takes more descriptors than these, whatever the system would

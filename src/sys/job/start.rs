@@ -18,9 +18,13 @@
 
 #[cfg(direct_calls)]
 pub use shared::Starter;
+#[cfg(direct_calls)]
+pub(in crate::sys) use shared::start_ours;
 
 #[cfg(not(direct_calls))]
 pub use forked::Starter;
+#[cfg(not(direct_calls))]
+pub(in crate::sys) use forked::start_ours;
 
 /// By fork(2): the child has a copy of everything.
 fn fork(plan: &super::Plan) -> nix::Result<nix::unistd::Pid> {
@@ -142,6 +146,31 @@ mod shared {
         }
     }
 
+    /// Starts a process of ours, which executes our own program or ends, and is
+    /// waited for until it has: it shares the memory meanwhile, and the C library's
+    /// `errno`. No file of a user's is on its way, so it is waited for some 0.1 ms.
+    ///
+    /// # Errors
+    /// No process, or no memory for its stack.
+    pub(in crate::sys) fn start_ours<F: Fn() -> libc::c_int>(child: &F) -> nix::Result<Pid> {
+        extern "C" fn enter<F: Fn() -> libc::c_int>(child: *mut c_void) -> libc::c_int {
+            // SAFETY: what is given below, by a parent that waits.
+            let child = unsafe { &*child.cast::<F>() };
+            child()
+        }
+        let stack = Stack::new()?;
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        let child: *const F = child;
+        // As above: the child unblocks them when its handlers are gone.
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+        // SAFETY: the stack is the child's alone and outlives its use, since the call
+        // returns when the child has executed or ended; so does what `child` borrows.
+        let pid = unsafe { libc::clone(enter::<F>, stack.top(), flags, child.cast_mut().cast()) };
+        let pid = Errno::result(pid);
+        before.thread_set_mask()?;
+        pid.map(Pid::from_raw)
+    }
+
     /// Whether becoming this user would open the memory of all who share it. Asked
     /// each time: it may be set while we run.
     fn opens_memory(user: &Identity) -> bool {
@@ -214,6 +243,18 @@ mod forked {
         /// No process was to be had.
         pub(in crate::sys::job) fn start(&mut self, plan: Plan) -> nix::Result<Pid> {
             super::fork(&plan)
+        }
+    }
+
+    /// Starts a process of ours, which executes our own program or ends.
+    ///
+    /// # Errors
+    /// No process was to be had.
+    pub(in crate::sys) fn start_ours<F: Fn() -> libc::c_int>(child: &F) -> nix::Result<Pid> {
+        match super::super::fork_quietly()? {
+            Some(pid) => Ok(pid),
+            // SAFETY: ends the child without running what its parent would run at exit.
+            None => unsafe { libc::_exit(child()) },
         }
     }
 }

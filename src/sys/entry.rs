@@ -1,8 +1,8 @@
-//! The first thing of all in the client: C's own `main`, without what Rust's
-//! runtime does before it.
+//! The first thing of all in the client and the daemon: C's own `main`, without what
+//! Rust's runtime does before it.
 //!
 //! That runtime reads `/proc/self/maps` and sets up a handler for overflowing
-//! stacks, which takes a tenth of the time of a whole run. What it does besides
+//! stacks, which takes a tenth of the time of a client's whole run. What it does besides
 //! is done here: descriptors 0, 1 and 2 are open, so that no file or socket of
 //! ours can land on them, and SIGPIPE is ignored. The guard page below the
 //! stack is the kernel's and stays. Where the standard library does not find
@@ -14,7 +14,7 @@ use std::io;
 /// result is the exit status. The file must have
 /// `#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]`.
 #[macro_export]
-macro_rules! client_main {
+macro_rules! entry {
     ($run:path) => {
         /// C's `main`.
         #[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
@@ -22,7 +22,7 @@ macro_rules! client_main {
         // SAFETY: no other function of the program is called `main`.
         #[unsafe(no_mangle)]
         extern "C" fn main() -> i32 {
-            if $crate::sys::client_start::prepare().is_err() {
+            if $crate::sys::entry::prepare().is_err() {
                 return 255;
             }
             i32::from($run())

@@ -1,0 +1,239 @@
+//! `cosserver -i`: one connection, which inetd has accepted, by the path of every other.
+//! What many such monitors must know of each other stands in their [`Table`].
+//!
+//! Gate and relay are begun before anything is read, side by side. The connection
+//! takes a slot among those of all monitors, by the gate's own rules, and is given to the
+//! gate as if that had accepted it. What the gate makes of it, and what it is told
+//! to do, is noted here on its way: penalties, and when the slot is free.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use nix::unistd::geteuid;
+
+use super::children::Child;
+use super::listen::adopted;
+use super::options::Asked;
+use super::table::{Admission, Stranger, Table};
+use super::{Monitor, Which};
+use crate::channel::gate::{Complaint, Order, Question};
+use crate::fault::Fault;
+use crate::log::Level;
+use crate::sources::{self, Networks, Source};
+use crate::sys::account::{self, Helper};
+use crate::sys::process::{self, Apart};
+use crate::sys::sandbox::Role;
+use crate::sys::{locks, socket};
+
+/// The one connection, among those of all monitors.
+pub(super) struct Seat {
+    /// Until it is the gate's.
+    connection: Option<OwnedFd>,
+    peer: IpAddr,
+    table: Option<Rc<Table>>,
+    /// Its slot, as long as it is a stranger's.
+    slot: Option<usize>,
+}
+
+/// What is begun before anything is read.
+pub(super) struct Begun {
+    pub(super) seat: Seat,
+    pub(super) gate: Child,
+    pub(super) relay: Child,
+    /// Looks the user up, once it is known who.
+    pub(super) names: Option<Helper>,
+}
+
+/// The one who called waits for every process that is still to be started: they are
+/// begun at once, side by side. Gate and relay need no program of their own: this
+/// process has read nothing yet that they must not have.
+pub(super) fn begin(
+    asked: &Asked,
+    apart: &Apart,
+    hushed: &mut Option<process::Hushed>,
+) -> Result<Begun, Fault> {
+    let connection = adopted()?;
+    let peer = socket::peer(connection.as_fd())?.ip();
+    *hushed = Some(process::hush(asked.stderr)?);
+    let (mut gate, mut relay) = (Child::new(Role::Gate), Child::new(Role::Relay));
+    gate.launch(Some(apart.gate))?;
+    relay.launch(Some(apart.relay))?;
+    let names = geteuid().is_root().then(account::in_stock);
+    Ok(Begun {
+        seat: Seat {
+            connection: Some(connection),
+            peer,
+            table: None,
+            slot: None,
+        },
+        gate,
+        relay,
+        names: names.and_then(Result::ok),
+    })
+}
+
+impl Monitor {
+    /// Takes a slot for the connection and gives it to the gate. Where there is no table
+    /// to be had it is served all the same: what the table bounds is load, and an
+    /// administrator who must get in to free a full disk is not to be shut out by it.
+    pub(super) fn take_seat(&mut self) {
+        let Some(seat) = &mut self.inetd else { return };
+        match Table::open(&self.place.inetd_table()) {
+            Ok(table) => seat.table = Some(Rc::new(table)),
+            Err(why) => self.lose_table(&why),
+        }
+        if let Some(seat) = &self.inetd {
+            self.logins.share(seat.table.clone());
+        }
+        self.admit();
+    }
+
+    /// Decides whether the connection may stay, as far as that is known yet: while the
+    /// names of HOSTINFO are being resolved, it may still be a host's.
+    pub(super) fn admit(&mut self) {
+        let limits = self.limits();
+        let Some(seat) = self.inetd.as_mut().filter(|s| s.connection.is_some()) else {
+            return;
+        };
+        let (peer, table) = (seat.peer, seat.table.clone());
+        let listed: Networks = self.hosts.networks().into_iter().collect();
+        let source = Source::of(peer);
+        let admitted = table.map(|t| t.admit(source, listed.has(peer), &limits, locks::uptime()));
+        match admitted {
+            Some(Ok(Admission::NoSlot)) if self.hosts.helper().is_some() => return,
+            Some(Ok(Admission::NoSlot)) => return self.turn_away(Complaint::NoSlot),
+            Some(Ok(Admission::Slot(slot))) => seat.slot = Some(slot),
+            Some(Err(why)) => self.lose_table(&why),
+            None => {}
+        }
+        let connection = self.inetd.as_mut().and_then(|s| s.connection.take());
+        if let Some(connection) = connection {
+            // As if the gate had accepted it.
+            if !self.gate.send(Order::Adopt.encode(), vec![connection]) {
+                self.lost(Which::Gate, std::time::Instant::now());
+            }
+        }
+    }
+
+    /// Goes on without the table.
+    fn lose_table(&mut self, why: &dyn std::fmt::Display) {
+        if let Some(seat) = &mut self.inetd {
+            (seat.table, seat.slot) = (None, None);
+        }
+        self.logins.share(None);
+        let words = "penalties and slots of other connections are not known";
+        let pairs: [(&str, &dyn std::fmt::Display); 2] = [("why", why), ("so", &words)];
+        self.log.say(Level::Warning, "no-table", &pairs);
+    }
+
+    /// Ends without a word to the peer.
+    fn turn_away(&mut self, why: Complaint) {
+        let Some(seat) = &mut self.inetd else { return };
+        seat.connection = None;
+        let pairs: [(&str, &dyn std::fmt::Display); 2] =
+            [("peer", &seat.peer), ("cause", &why.name())];
+        self.log.say_noise(Level::Warning, "turned-away", &pairs);
+        self.leave_seat();
+        self.lost(Which::Gate, std::time::Instant::now());
+    }
+
+    /// Another monitor needs the slot. (Where it was given back meanwhile, none does.)
+    pub(super) fn make_room(&mut self) {
+        let Some(seat) = &self.inetd else { return };
+        let slot = seat.table.as_ref().zip(seat.slot);
+        if slot.is_some_and(|(table, slot)| !table.stays(slot)) {
+            self.turn_away(Complaint::Crowd);
+        }
+    }
+
+    /// `false`: another monitor has told it to go.
+    fn set_stage(&mut self, stage: Stranger) -> bool {
+        let Some(seat) = &self.inetd else { return true };
+        match (&seat.table, seat.slot) {
+            (Some(table), Some(slot)) => match table.set_stage(slot, stage) {
+                Ok(stays) => stays,
+                Err(why) => {
+                    self.lose_table(&why);
+                    true
+                }
+            },
+            _ => true,
+        }
+    }
+
+    /// Notes what a question of the gate means for the slot. `false`: it is too late, the
+    /// connection had to make room.
+    pub(super) fn note_question(&mut self, question: &Question<'_>) -> bool {
+        if self.inetd.is_none() {
+            return true;
+        }
+        match *question {
+            Question::ClientHello(..) | Question::Sealed(..) => {
+                if !self.set_stage(Stranger::Asking) {
+                    self.turn_away(Complaint::Crowd);
+                    return false;
+                }
+            }
+            Question::TurnedAway(why, _) => self.punish(sources::price(why, &self.limits())),
+            Question::Hello(..) | Question::Gone(_) | Question::Empty => {}
+        }
+        true
+    }
+
+    /// Notes what an order to the gate means for slot and penalty.
+    pub(super) fn note_order(&mut self, order: &[u8]) {
+        if self.inetd.is_none() {
+            return;
+        }
+        match Order::decode(order) {
+            // One that was told to go meanwhile will hear of it by its signal.
+            Some(Order::Continue(..) | Order::Prompt(..)) => {
+                self.set_stage(Stranger::Waiting);
+            }
+            Some(Order::Deny(_, _, seconds, _)) => {
+                self.set_stage(Stranger::Waiting);
+                self.punish(seconds);
+                self.logins.hand_back();
+            }
+            Some(Order::Close(_)) => {
+                let price = sources::price(Complaint::Malformed, &self.limits());
+                self.punish(price);
+            }
+            Some(Order::Taken(_)) => self.leave_seat(),
+            _ => {}
+        }
+    }
+
+    /// A gate that died of its stranger has not said what he did.
+    pub(super) fn note_gate_is_lost(&mut self) {
+        let is_stranger = |seat: &Seat| seat.slot.is_some() && seat.connection.is_none();
+        if self.stopping.is_none() && self.inetd.as_ref().is_some_and(is_stranger) {
+            let price = sources::price(Complaint::Malformed, &self.limits());
+            self.punish(price);
+        }
+    }
+
+    fn punish(&mut self, seconds: u32) {
+        let limits = self.limits();
+        let Some(seat) = &self.inetd else { return };
+        let exempt = self.settings.penalties.exempt.iter();
+        let exempt: Networks = exempt.map(|n| n.parts()).collect();
+        let Some(table) = seat.table.as_ref().filter(|_| !exempt.has(seat.peer)) else {
+            return;
+        };
+        let source = Source::of(seat.peer);
+        if let Err(why) = table.punish(source, seconds, &limits, locks::uptime()) {
+            self.lose_table(&why);
+        }
+    }
+
+    /// Gives the slot back: the connection is a session's, or over.
+    pub(super) fn leave_seat(&mut self) {
+        if let Some(seat) = &mut self.inetd {
+            if let (Some(table), Some(slot)) = (&seat.table, seat.slot.take()) {
+                table.leave(slot);
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What this monitor's logins have of the places and turns of all of inetd's monitors.
+//! Where there is no table they have what they want: the daemon's own limits hold.
+//!
+//! A monitor that inetd started has one login, and at its end perhaps a worker that
+//! closes what another has left open: one place and one turn serve them.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::super::table::Table;
+
+/// How long one who found no turn waits until the next try: nobody tells him.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Place and turn among those of all monitors.
+#[derive(Default)]
+pub(super) struct Shared {
+    table: Option<Rc<Table>>,
+    place: Option<usize>,
+    turn: Option<usize>,
+    /// When a turn is tried for again.
+    again: Option<Instant>,
+}
+
+impl Shared {
+    pub(super) fn new(table: Option<Rc<Table>>) -> Self {
+        Self {
+            table,
+            ..Self::default()
+        }
+    }
+
+    /// Takes a place among so many logins under way.
+    pub(super) fn take_place(&mut self, most: usize) -> bool {
+        let Some(table) = self.table.as_ref().filter(|_| self.place.is_none()) else {
+            return true;
+        };
+        // What cannot be asked bounds nothing.
+        let Ok(place) = table.take_place(most) else {
+            return true;
+        };
+        self.place = place;
+        place.is_some()
+    }
+
+    /// Takes one of so many turns with PAM.
+    pub(super) fn take_turn(&mut self, peer: IpAddr, most: usize, now: Instant) -> bool {
+        self.again = None;
+        let Some(table) = self.table.as_ref().filter(|_| self.turn.is_none()) else {
+            return true;
+        };
+        let Ok(turn) = table.take_turn(peer, most) else {
+            return true;
+        };
+        self.turn = turn;
+        if turn.is_none() {
+            self.again = Some(now + AGAIN);
+        }
+        turn.is_some()
+    }
+
+    /// Gives back what nobody here needs now.
+    pub(super) fn hand_back(&mut self, busy: usize, under_way: usize) {
+        let Some(table) = &self.table else { return };
+        if let Some(turn) = self.turn.take_if(|_| busy == 0) {
+            table.leave_turn(turn);
+        }
+        if let Some(place) = self.place.take_if(|_| under_way == 0) {
+            table.leave_place(place);
+        }
+    }
+
+    /// When a turn is tried for again.
+    pub(super) const fn again(&self) -> Option<Instant> {
+        self.again
+    }
+}

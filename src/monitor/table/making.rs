@@ -1,0 +1,142 @@
+//! Opening the table so that nobody else's file is taken for it, and making it anew.
+//!
+//! A table is made under a name of its own and then takes its place whole. Of two that
+//! race one wins: the other finds, once it has the lock, that its path leads elsewhere.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Error, ErrorKind, Result};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+
+use super::{HEADER, LENGTH, Table, WHOLE, lock};
+use crate::config::secure::DRAFT;
+use crate::secret;
+use crate::sys::locks;
+
+/// What a table begins with: that it is one, and of which making.
+const MAGIC: &[u8; 16] = b"cosserver-inetd1";
+/// What tells one boot from another, after it.
+const BOOT: usize = 16;
+/// Tries, where others make the table at the same time.
+const TRIES: usize = 16;
+
+/// This boot's own number, so that no time of an earlier one is taken for ours. Nothing
+/// where the system has none: then a time can only be too late to be true.
+pub(super) fn boot() -> [u8; BOOT] {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let mut boot = [0; BOOT];
+    for (byte, pair) in boot.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+        let pair = std::str::from_utf8(pair).unwrap_or_default();
+        *byte = u8::from_str_radix(pair, 16).unwrap_or_default();
+    }
+    boot
+}
+
+pub(super) fn open(path: &Path, boot: &[u8; BOOT]) -> Result<Table> {
+    for _ in 0..TRIES {
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path);
+        let file = match opened {
+            Ok(file) if is_ours(&file)? => file,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                make(path, boot, Place::Free)?;
+                continue;
+            }
+            // A link, a device, another's file: what it leads to is not touched.
+            Ok(_) | Err(_) => {
+                make(path, boot, Place::Taken)?;
+                continue;
+            }
+        };
+        lock(&file)?;
+        if !is_at(&file, path)? {
+            continue;
+        }
+        if is_believed(&file, boot)? {
+            locks::release(&file, WHOLE);
+            return Ok(Table { file });
+        }
+        // Those who wait for its lock will find that it is no longer there.
+        make(path, boot, Place::Taken)?;
+    }
+    Err(Error::other("it changes all the time"))
+}
+
+/// Whether nobody else can have written it.
+fn is_ours(file: &File) -> Result<bool> {
+    let about = file.metadata()?;
+    let private = about.mode() & 0o7177 == 0;
+    Ok(about.is_file() && about.uid() == geteuid().as_raw() && private)
+}
+
+/// Whether the path still leads to this file.
+fn is_at(file: &File, path: &Path) -> Result<bool> {
+    let (here, about) = (file.metadata()?, fs::symlink_metadata(path));
+    Ok(about.is_ok_and(|there| (there.dev(), there.ino()) == (here.dev(), here.ino())))
+}
+
+fn is_believed(file: &File, boot: &[u8; BOOT]) -> Result<bool> {
+    if file.metadata()?.len() != LENGTH {
+        return Ok(false);
+    }
+    let mut head = [0; MAGIC.len() + BOOT];
+    file.read_exact_at(&mut head, 0)?;
+    Ok(head.split_at(MAGIC.len()) == (MAGIC.as_slice(), boot.as_slice()))
+}
+
+/// Whether something stands where the table is to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Free,
+    Taken,
+}
+
+/// Makes an empty table. Where another was faster its one stays.
+fn make(path: &Path, boot: &[u8; BOOT], place: Place) -> Result<()> {
+    let draft = Draft::new(path)?;
+    draft.write(boot)?;
+    match place {
+        Place::Free => match fs::hard_link(&draft.0, path) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(()),
+        },
+        Place::Taken => fs::rename(&draft.0, path),
+    }
+}
+
+/// A table under a name of its own, gone when dropped.
+struct Draft(PathBuf);
+
+impl Draft {
+    fn new(path: &Path) -> Result<Self> {
+        let number = secret::random::<8>().map_err(Error::other)?;
+        let name = format!("{}{}{}", DRAFT.0, secret::to_hex(&number), DRAFT.1);
+        Ok(Self(path.with_file_name(name)))
+    }
+
+    fn write(&self, boot: &[u8; BOOT]) -> Result<()> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&self.0)?;
+        let mut head = [MAGIC.as_slice(), boot].concat();
+        head.resize(usize::try_from(HEADER).unwrap_or_default(), 0);
+        file.write_all_at(&head, 0)?;
+        // The rest takes no room until it is written.
+        file.set_len(LENGTH)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // After a rename it is gone already.
+        let _ = fs::remove_file(&self.0);
+    }
+}

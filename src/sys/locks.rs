@@ -1,0 +1,122 @@
+//! Locks on single bytes of a file, by which processes that know nothing of each other
+//! share slots: the kernel frees them when whoever holds one dies, however he dies.
+//!
+//! They are POSIX's (fcntl), because those know who holds them. They belong to a
+//! process and not to a descriptor: a child has none of its parent's, and a process
+//! that closes any descriptor of such a file loses all that it holds there. So a file
+//! with locks is opened once. Never waits.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::Pid;
+
+/// Who holds a byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// Nobody, or this process.
+    Nobody,
+    /// Another process, of that number.
+    Other(Pid),
+    /// One whose number means nothing here: it is in another namespace.
+    Elsewhere,
+}
+
+/// Locks a byte, unless another process has it. `false`: it has.
+///
+/// # Errors
+/// The file system cannot lock, or the kernel has no memory for it.
+pub fn take(file: impl AsFd, byte: u32) -> nix::Result<bool> {
+    match fcntl(file, FcntlArg::F_SETLK(&lock(libc::F_WRLCK, byte))) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Unlocks a byte.
+pub fn release(file: impl AsFd, byte: u32) {
+    let _ = fcntl(file, FcntlArg::F_SETLK(&lock(libc::F_UNLCK, byte)));
+}
+
+/// Asks who holds a byte.
+///
+/// # Errors
+/// The file system cannot lock.
+pub fn holder(file: impl AsFd, byte: u32) -> nix::Result<Holder> {
+    let mut found = lock(libc::F_WRLCK, byte);
+    fcntl(file, FcntlArg::F_GETLK(&mut found))?;
+    Ok(if i32::from(found.l_type) == libc::F_UNLCK {
+        Holder::Nobody
+    } else if found.l_pid > 0 {
+        Holder::Other(Pid::from_raw(found.l_pid))
+    } else {
+        Holder::Elsewhere
+    })
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "the constants of one system have two types, and are small"
+)]
+fn lock(kind: libc::c_int, byte: u32) -> libc::flock {
+    // SAFETY: a structure of numbers alone, for which zero is one.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_start = libc::off_t::from(i32::try_from(byte).unwrap_or(i32::MAX));
+    lock.l_len = 1;
+    lock
+}
+
+/// How long this machine has been up, sleep included: the same in all processes, and
+/// nobody can set it.
+pub fn uptime() -> Duration {
+    use nix::time::{ClockId, clock_gettime};
+    #[cfg(target_os = "linux")]
+    let clock = ClockId::CLOCK_BOOTTIME;
+    #[cfg(not(target_os = "linux"))]
+    let clock = ClockId::CLOCK_MONOTONIC;
+    clock_gettime(clock).map_or(Duration::ZERO, Duration::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_is_one_processes_until_it_dies() {
+        let path = std::env::temp_dir().join(format!("cos-locks-{}", std::process::id()));
+        let file = std::fs::File::create_new(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let (tell, hear) = std::os::unix::net::UnixStream::pair().unwrap();
+        let Some(child) = super::super::job::fork_quietly().unwrap() else {
+            super::super::job::default_signals();
+            let taken = take(&file, 7) == Ok(true);
+            let _ = nix::unistd::write(&tell, &[u8::from(taken)]);
+            loop {
+                nix::unistd::pause();
+            }
+        };
+        let mut byte = [0];
+        nix::unistd::read(&hear, &mut byte).unwrap();
+        assert_eq!(byte, [1]);
+        assert_eq!(take(&file, 7), Ok(false));
+        assert_eq!(holder(&file, 7), Ok(Holder::Other(child)));
+        assert_eq!(holder(&file, 8), Ok(Holder::Nobody));
+        assert_eq!(take(&file, 8), Ok(true));
+        assert_eq!(
+            holder(&file, 8),
+            Ok(Holder::Nobody),
+            "our own is no obstacle"
+        );
+        nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
+        nix::sys::wait::waitpid(child, None).unwrap();
+        assert_eq!(holder(&file, 7), Ok(Holder::Nobody));
+        assert_eq!(take(&file, 7), Ok(true));
+        release(&file, 7);
+        assert!(uptime() > Duration::ZERO);
+    }
+}

@@ -1,0 +1,69 @@
+//! A superserver of a few lines, which starts a daemon for each connection as inetd
+//! does: what it is given are the flags of a daemon that stands, and it says where it
+//! listens as that does. It ends those that it has started.
+
+use std::process::Command;
+
+use super::{COSSERVER, Daemon, Folder};
+
+const SERVER: &str = r#"
+import os, signal, socket, sys
+program, words = sys.argv[1], sys.argv[2:]
+flags = [w for n, w in enumerate(words) if w not in ("-D", "-p") and words[n - 1] != "-p"]
+server = socket.create_server(("127.0.0.1", 0), backlog=4096)
+running = set()
+def end(*_):
+    for pid in running:
+        try: os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError: pass
+    os._exit(0)
+def reap(*_):
+    while running:
+        pid, _ = os.waitpid(-1, os.WNOHANG)
+        if pid == 0: return
+        running.discard(pid)
+both = [signal.SIGTERM, signal.SIGCHLD]
+signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGCHLD, reap)
+print("listening on 127.0.0.1:%d" % server.getsockname()[1], file=sys.stderr, flush=True)
+while True:
+    connection, _ = server.accept()
+    signal.pthread_sigmask(signal.SIG_BLOCK, both)
+    pid = os.fork()
+    if pid == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+        os.dup2(connection.fileno(), 0)
+        os.execv(program, [program, "-i", *flags])
+    running.add(pid)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+    connection.close()
+"#;
+
+/// The command that becomes such a superserver for [`Daemon::start_by`].
+pub fn superserver() -> Command {
+    superserver_by("python3", &[])
+}
+
+/// The same by way of another program, which executes what it is given.
+pub fn superserver_by(program: &str, words: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(words);
+    if program != "python3" {
+        command.arg("python3");
+    }
+    command.args(["-c", SERVER, COSSERVER]);
+    command
+}
+
+impl Daemon {
+    /// A superserver on folders that [`super::prepare`] made, with further flags for each
+    /// daemon.
+    pub fn inetd_in(folder: Folder, flags: &[&str]) -> Self {
+        Self::start_by(superserver(), folder, flags)
+    }
+
+    /// The same with these settings alone.
+    pub fn inetd_as(settings: &str) -> Self {
+        Self::inetd_in(super::configured(settings, ""), &[])
+    }
+}

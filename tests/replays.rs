@@ -1,0 +1,256 @@
+//! What was recorded of connections that were accepted is replayed: whole handshakes, a
+//! nonce with a handshake of its own, and a signature that vouched for a user; to the
+//! same daemon, to one that was started anew, and to those that inetd starts. A
+//! hundred thousand times in `make soak`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test panics where something is not as it should be"
+)]
+
+mod daemon;
+
+use cosserver::curve;
+use cosserver::secret::{KeyPair, Secret};
+use cosserver::wire::hello::{Hello, ServerHello};
+use cosserver::wire::noise::{Initiator, Prepared};
+use cosserver::wire::opening::{Credential, Hosts, Opening};
+use cosserver::wire::proof::{self, Claim, Side, Voucher};
+use cosserver::wire::record::{self, Kind};
+use daemon::hostile::{Caller, Greeting, Stranger};
+use daemon::{Daemon, configured};
+
+const SETTINGS: &str = "limits.silent-per-source = 5000\ndaemon.refusal-interval = 1\n";
+
+/// Threads that replay, and how many connections each has at a time.
+const THREADS: usize = 4;
+const AT_ONCE: usize = 50;
+
+/// What a listener on the path has recorded, and more: a thief has the caller's keys, so
+/// that nothing but the nonce stands in his way.
+struct Recorded {
+    caller: Caller,
+    greeting: Greeting,
+    handshake: Vec<u8>,
+    request: Vec<u8>,
+    /// What the caller's signer has said about a user, for this key of his.
+    vouched: Vec<u8>,
+    user_key: KeyPair,
+    marker: std::path::PathBuf,
+}
+
+fn nonce(greeting: &Greeting) -> [u8; 32] {
+    let hello = Hello::parse(&greeting.hello).unwrap();
+    let theirs = ServerHello::parse(&greeting.server_hello, &hello).unwrap();
+    theirs.nonce
+}
+
+/// An opening in which the caller's signer vouches for its user, as it would sign it.
+fn vouch(caller: &Caller, user_key: &KeyPair, nonce: &[u8; 32], request: &[u8]) -> Vec<u8> {
+    let shared = curve::agree(caller.machine.private.expose(), &caller.host.0).unwrap();
+    let claim = Claim {
+        caller: &caller.name,
+        server: &caller.server,
+        caller_key: &user_key.public,
+        server_key: &caller.host,
+        nonce,
+        request,
+        voucher: Some(Voucher {
+            machine: &caller.machine.public,
+            shared: &Secret::new(*shared),
+        }),
+    };
+    let hosts = Hosts {
+        caller: caller.name.clone(),
+        server: caller.server.clone(),
+        proof: proof::make(&caller.cookie, Side::Client, &claim).unwrap(),
+    };
+    let opening = Opening {
+        request,
+        credential: Credential::Vouch(hosts, caller.machine.public),
+    };
+    opening.encode().unwrap()
+}
+
+/// A handshake by this key, made for this greeting, around an opening.
+fn shake(
+    caller: &Caller,
+    key: &KeyPair,
+    greeting: &Greeting,
+    opening: &[u8],
+) -> (Vec<u8>, Initiator) {
+    let hello = Hello::parse(&greeting.hello).unwrap();
+    let theirs = ServerHello::parse(&greeting.server_hello, &hello).unwrap();
+    let mut noise = Initiator::new(
+        theirs.suite,
+        key,
+        &caller.host,
+        &greeting.hello,
+        &greeting.server_hello,
+        Prepared::default(),
+    )
+    .unwrap();
+    let message = noise.message_1(opening).unwrap();
+    (record::compose(Kind::ClientHello, &message).unwrap(), noise)
+}
+
+impl Recorded {
+    /// Two connections that are accepted.
+    fn of(d: &Daemon) -> Self {
+        let caller = Caller::of(d);
+        let marker = d.folder.path("count");
+        let request = caller.request(&format!("echo x >> {}", marker.display()));
+        let mut s = Stranger::connect(d.port);
+        let greeting = s.greet();
+        let (handshake, noise) = caller.client_hello(&greeting, &request);
+        s.send(&handshake);
+        s.session(noise).finish();
+
+        let user_key = KeyPair::random().unwrap();
+        let mut s = Stranger::connect(d.port);
+        let theirs = s.greet();
+        let vouched = vouch(&caller, &user_key, &nonce(&theirs), &request);
+        let (message, noise) = shake(&caller, &user_key, &theirs, &vouched);
+        s.send(&message);
+        s.session(noise).finish();
+        let recorded = Self {
+            caller,
+            greeting,
+            handshake,
+            request,
+            vouched,
+            user_key,
+            marker,
+        };
+        recorded.was_run_twice();
+        recorded
+    }
+
+    fn was_run_twice(&self) {
+        let text = std::fs::read_to_string(&self.marker).unwrap();
+        assert_eq!(text, "x\nx\n", "a replay was run");
+    }
+
+    /// One replay of each in turn, sent; its answer is still to come.
+    fn replay(&self, n: usize, port: u16) -> Stranger {
+        let mut s = Stranger::connect(port);
+        let theirs = s.greet();
+        match n % 3 {
+            // The handshake as it was.
+            0 => s.send(&self.handshake),
+            // The nonce in a proof, the handshake around it made for this connection.
+            1 => {
+                let old = Greeting {
+                    hello: theirs.hello.clone(),
+                    server_hello: self.greeting.server_hello.clone(),
+                };
+                let claim = Claim {
+                    caller: &self.caller.name,
+                    server: &self.caller.server,
+                    caller_key: &self.caller.machine.public,
+                    server_key: &self.caller.host,
+                    nonce: &nonce(&old),
+                    request: &self.request,
+                    voucher: None,
+                };
+                let hosts = Hosts {
+                    caller: self.caller.name.clone(),
+                    server: self.caller.server.clone(),
+                    proof: proof::make(&self.caller.cookie, Side::Client, &claim).unwrap(),
+                };
+                let opening = Opening {
+                    request: &self.request,
+                    credential: Credential::Hash(hosts),
+                };
+                let opening = opening.encode().unwrap();
+                let key = &self.caller.machine;
+                s.send(&shake(&self.caller, key, &theirs, &opening).0);
+            }
+            // The signature, in the user's own new handshake.
+            _ => s.send(&shake(&self.caller, &self.user_key, &theirs, &self.vouched).0),
+        }
+        s
+    }
+
+    /// So many replays, each of which must be refused.
+    fn replay_all(&self, count: usize, port: u16) {
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                scope.spawn(move || {
+                    let mine: Vec<usize> = (thread..count).step_by(THREADS).collect();
+                    for part in mine.chunks(AT_ONCE) {
+                        let mut all: Vec<_> = part.iter().map(|n| self.replay(*n, port)).collect();
+                        all.iter_mut().for_each(|s| drop(s.denied()));
+                    }
+                });
+            }
+        });
+        self.was_run_twice();
+    }
+}
+
+fn count() -> usize {
+    if daemon::long() { 100_000 } else { 300 }
+}
+
+/// Who may vouch for whom.
+fn options() -> String {
+    format!("users=tester:{}", daemon::me())
+}
+
+/// The daemon has run nothing but what its caller asked it for, and has refused each
+/// replay for its own reason. A daemon's log has so many refusals of strangers a second,
+/// and a count of the others.
+fn refused(d: &Daemon, from: usize, each_is_logged: bool) {
+    let count = count();
+    let lines = d.log.all();
+    let causes = |cause: &str| {
+        let denied = lines
+            .iter()
+            .skip(from)
+            .filter(|l| l.contains("denied ref="));
+        denied.filter(|l| l.contains(cause)).count()
+    };
+    let (handshakes, proofs) = (causes("cause=handshake"), causes("cause=proof"));
+    if each_is_logged {
+        let wanted = (count.div_ceil(3), count - count.div_ceil(3));
+        assert_eq!((handshakes, proofs), wanted);
+    }
+    assert!(handshakes > 0 && proofs > 0, "{handshakes}, {proofs}");
+    let run = lines
+        .iter()
+        .skip(from)
+        .filter(|l| l.contains("exec session="));
+    assert_eq!(run.count(), 0);
+}
+
+#[test]
+fn nothing_recorded_is_accepted_again_also_by_a_daemon_that_was_started_anew() {
+    let mut d = Daemon::start_in(configured(SETTINGS, &options()), &[]);
+    let recorded = Recorded::of(&d);
+    let from = d.log.all().len();
+    recorded.replay_all(count(), d.port);
+    refused(&d, from, false);
+    // While its caller is served.
+    d.says(0, &["true"]);
+    d.signal(nix::sys::signal::Signal::SIGTERM);
+    d.child.wait().unwrap();
+    let folder = std::mem::take(&mut d.folder);
+    drop(d);
+    let d = Daemon::start_in(folder, &[]);
+    recorded.replay_all(count(), d.port);
+    refused(&d, 0, false);
+    d.says(0, &["true"]);
+}
+
+#[test]
+fn nothing_recorded_is_accepted_by_another_daemon_of_inetds() {
+    let d = Daemon::inetd_in(configured(SETTINGS, &options()), &[]);
+    let recorded = Recorded::of(&d);
+    let from = d.log.all().len();
+    recorded.replay_all(count(), d.port);
+    refused(&d, from, true);
+    d.says(0, &["true"]);
+}
