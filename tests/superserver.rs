@@ -391,6 +391,13 @@ fn so_many_logins_are_under_way_among_all_daemons() {
     assert!(line.contains(&login::reference(&ended.err[0])), "{line}");
     drop(asked.pop());
     until("there is room", || l.alice(&["hello"]).status == Some(0));
+    // Who comes from elsewhere has the place of one who only sits.
+    asked.push(alice.ask());
+    let mut other = alice.clone();
+    other.from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
+    let others = other.ask();
+    l.d.log.wait("it was asked longest, and others wanted to log in too");
+    drop((others, asked.pop()));
     // That of a daemon that was killed is free, too.
     let victim = daemons(&l.d).into_iter().find(|pid| {
         children(*pid)

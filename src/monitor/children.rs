@@ -22,6 +22,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a new one may take until its walls stand: it needs some milliseconds, and
 /// the monitor waits.
 const STARTING: Duration = Duration::from_secs(3);
+/// The same where nobody waits: inetd may start hundreds at the same time.
+const BEGINNING: Duration = Duration::from_secs(30);
 
 /// A process of ours.
 pub(super) struct Child {
@@ -93,7 +95,7 @@ impl Child {
         if let Some(channel) = channel.filter(|_| self.untold) {
             channel.send(cell::order(into), Vec::new())?;
             self.untold = false;
-            self.due = Some(Instant::now() + STARTING);
+            self.due = Some(Instant::now() + BEGINNING);
         }
         Ok(())
     }

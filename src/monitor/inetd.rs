@@ -13,14 +13,17 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
+use super::answer;
 use super::children::Child;
 use super::listen::adopted;
+use super::login::MADE_ROOM;
 use super::options::Asked;
 use super::table::{Admission, Stranger, Table};
 use super::{Monitor, Which};
 use crate::channel::gate::{Complaint, Order, Question};
 use crate::fault::Fault;
 use crate::log::Level;
+use crate::refusal::Cause;
 use crate::sources::{self, Networks, Source};
 use crate::sys::account::{self, Helper};
 use crate::sys::process::{self, Apart};
@@ -143,6 +146,7 @@ impl Monitor {
             [("peer", &seat.peer), ("cause", &why.name())];
         self.log.say_noise(Level::Warning, "turned-away", &pairs);
         self.leave_seat();
+        self.gate_is_empty = true;
         self.lost(Which::Gate, Instant::now());
     }
 
@@ -150,9 +154,18 @@ impl Monitor {
     pub(super) fn make_room(&mut self) {
         let Some(seat) = &self.inetd else { return };
         let slot = seat.table.as_ref().zip(seat.slot);
-        if slot.is_some_and(|(table, slot)| !table.stays(slot)) {
-            self.turn_away(Complaint::Crowd);
+        if slot.is_none_or(|(table, slot)| table.stays(slot)) {
+            return;
         }
+        let login = self.strangers.values().find_map(|s| match s {
+            answer::Stranger::LoggingIn(id) => Some(*id),
+            _ => None,
+        });
+        if let Some(id) = login {
+            self.leave_seat();
+            return self.refuse_login(id, Cause::Busy, MADE_ROOM);
+        }
+        self.turn_away(Complaint::Crowd);
     }
 
     /// `false`: another monitor has told it to go.
@@ -240,8 +253,11 @@ impl Monitor {
         }
         match Order::decode(order) {
             // One that was told to go meanwhile will hear of it by its signal.
-            Some(Order::Continue(..) | Order::Prompt(..)) => {
+            Some(Order::Continue(..)) => {
                 self.set_stage(Stranger::Waiting);
+            }
+            Some(Order::Prompt(..)) => {
+                self.set_stage(Stranger::Prompted);
             }
             Some(Order::Deny(_, _, seconds, _)) => {
                 self.set_stage(Stranger::Waiting);

@@ -257,11 +257,12 @@ impl Monitor {
 
     /// A child is dead, or must be: it is buried, and a new one will be started.
     fn lost(&mut self, which: Which, now: Instant) {
+        let is_wanted = self.inetd.is_none() || !self.gate_is_empty;
         let child = self.child(which);
         if child.channel().is_none() {
             return;
         }
-        let unwalled = child.due().is_some();
+        let unwalled = is_wanted && child.due().is_some();
         let (pid, when) = child.bury(now);
         let name = child.name();
         self.corpses.extend(pid);
