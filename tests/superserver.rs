@@ -268,6 +268,47 @@ fn what_is_no_table_is_not_believed() {
     until("each has said so", || d.log.count("no-table") == 3);
 }
 
+/// A host that HOSTINFO has by its name alone: each daemon must resolve it first, and is
+/// asked before it has.
+#[test]
+fn a_host_by_its_name_is_served() {
+    let folder = daemon::configured("", "");
+    let (server, client) = (folder.path("S"), folder.path("L"));
+    let adm = |dir: &std::path::Path, words: &[&str]| {
+        let mut command = Command::new(daemon::COSADM);
+        daemon::must(command.arg("-C").arg(dir).args(words))
+    };
+    let card = adm(
+        &server,
+        &["host", "invite", "localhost", "--run-as", &daemon::me()],
+    );
+    let file = folder.path("second-card");
+    fs::write(&file, card).unwrap();
+    adm(&client, &["init"]);
+    adm(
+        &client,
+        &[
+            "host",
+            "join",
+            &file.display().to_string(),
+            "--name",
+            "hostb",
+        ],
+    );
+    // Alone: nobody has its address listed.
+    let hostinfo = server.join("hostinfo");
+    let text = fs::read_to_string(&hostinfo).unwrap();
+    let line = text.lines().find(|l| l.starts_with("localhost ")).unwrap();
+    assert!(!line.contains("addr="), "{line}");
+    fs::write(&hostinfo, format!("{line}\n")).unwrap();
+    let d = Daemon::inetd_in(folder, &[]);
+    let mut caller = Caller::in_folder(&client);
+    caller.name = "localhost".into();
+    for _ in 0..20 {
+        assert_eq!(caller.accepted(d.port, "echo in").finish().0, b"in\n");
+    }
+}
+
 // ---- logins ----
 
 fn logins(plan: &Plan) -> Logins {
@@ -350,6 +391,13 @@ fn so_many_logins_are_under_way_among_all_daemons() {
     assert!(line.contains(&login::reference(&ended.err[0])), "{line}");
     drop(asked.pop());
     until("there is room", || l.alice(&["hello"]).status == Some(0));
+    // Who comes from elsewhere has the place of one who only sits.
+    asked.push(alice.ask());
+    let mut other = alice.clone();
+    other.from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
+    let others = other.ask();
+    l.d.log.wait("it was asked longest, and others wanted to log in too");
+    drop((others, asked.pop()));
     // That of a daemon that was killed is free, too.
     let victim = daemons(&l.d).into_iter().find(|pid| {
         children(*pid)

@@ -121,7 +121,7 @@ impl Monitor {
 
     pub(super) fn hear_names(&mut self, now: Instant) {
         match self.hosts.hear_helper(now, &mut self.corpses) {
-            Names::Same => {}
+            Names::Same => return,
             Names::New => {
                 self.log
                     .say(Level::Info, "hostinfo", &[("names", &"resolved")]);
@@ -133,6 +133,6 @@ impl Monitor {
                 self.log.say(Level::Warning, "hostinfo", &[("fault", &why)]);
             }
         }
-        self.admit();
+        self.go_on(now);
     }
 }

@@ -22,14 +22,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a new one may take until its walls stand: it needs some milliseconds, and
 /// the monitor waits.
 const STARTING: Duration = Duration::from_secs(3);
+/// The same where nobody waits: inetd may start hundreds at the same time.
+const BEGINNING: Duration = Duration::from_secs(30);
 
 /// A process of ours.
 pub(super) struct Child {
     role: Role,
     pid: Option<Pid>,
     channel: Option<Channel>,
-    /// Its channel from its start until its walls stand, and whether it was told where.
-    coming: Option<(Channel, bool)>,
+    /// Its channel from its start until its walls stand, where somebody waits for that.
+    coming: Option<Channel>,
+    /// Whether it has still to be told where its cell is.
+    untold: bool,
+    /// Until when it must have said that its walls stand, where nobody waits for that.
+    due: Option<Instant>,
     watch: Option<Watch>,
     started: Instant,
     failures: u32,
@@ -43,6 +49,8 @@ impl Child {
             pid: None,
             channel: None,
             coming: None,
+            untold: false,
+            due: None,
             watch: None,
             started: Instant::now(),
             failures: 0,
@@ -73,18 +81,21 @@ impl Child {
             Some(run) => process::apart(run, theirs.as_fd())?,
             None => process::again(argv0, theirs.as_fd())?,
         });
-        self.coming = Some((ours, false));
+        self.coming = Some(ours);
+        self.untold = true;
         Ok(())
     }
 
-    /// Tells it where its cell is, into which it goes by itself.
+    /// Tells it where its cell is, into which it goes by itself, unless it was told before.
     ///
     /// # Errors
     /// It has died.
     pub(super) fn send_in(&mut self, into: Option<&Cell>) -> Result<(), Fault> {
-        if let Some((channel, told @ false)) = &mut self.coming {
+        let channel = self.coming.as_mut().or(self.channel.as_mut());
+        if let Some(channel) = channel.filter(|_| self.untold) {
             channel.send(cell::order(into), Vec::new())?;
-            *told = true;
+            self.untold = false;
+            self.due = Some(Instant::now() + BEGINNING);
         }
         Ok(())
     }
@@ -99,11 +110,37 @@ impl Child {
         }
         self.send_in(into)?;
         let gone = || Fault::new("it is gone");
-        let (ours, _) = self.coming.take().ok_or_else(gone)?;
+        let ours = self.coming.take().ok_or_else(gone)?;
+        self.due = None;
         let walls = wait_for_report(&ours, STARTING)
             .map_err(|e| e.while_doing(format!("the {}", self.name())))?;
         self.channel = Some(ours);
         Ok(walls)
+    }
+
+    /// Takes it for started, without waiting for its walls: what it is sent once it was
+    /// told where its cell is, it reads when they stand. That they do is its first
+    /// message, which [`Self::report`] is to be given.
+    ///
+    /// # Errors
+    /// No process or descriptor was to be had.
+    pub(super) fn begin(&mut self) -> Result<(), Fault> {
+        if self.coming.is_none() {
+            self.launch(None)?;
+        }
+        self.channel = self.coming.take();
+        Ok(())
+    }
+
+    /// Until when it must have said that its walls stand, if it has not.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Takes its first message. `None`: it is no report.
+    pub(super) fn report(&mut self, message: &[u8]) -> Option<Walls> {
+        self.due = None;
+        cell::parse_report(message)
     }
 
     /// Puts its channel into the loop.
@@ -161,7 +198,7 @@ impl Child {
     /// Makes sure that it is dead. Its number, to be reaped; and when the next
     /// may be started.
     pub(super) fn bury(&mut self, now: Instant) -> (Option<Pid>, Instant) {
-        (self.channel, self.watch, self.coming) = (None, None, None);
+        (self.channel, self.watch, self.coming, self.due) = (None, None, None, None);
         let pid = self.pid.take();
         if let Some(pid) = pid {
             process::signal(pid, Signal::SIGKILL);

@@ -9,17 +9,21 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
+use super::answer;
 use super::children::Child;
 use super::listen::adopted;
+use super::login::MADE_ROOM;
 use super::options::Asked;
 use super::table::{Admission, Stranger, Table};
 use super::{Monitor, Which};
 use crate::channel::gate::{Complaint, Order, Question};
 use crate::fault::Fault;
 use crate::log::Level;
+use crate::refusal::Cause;
 use crate::sources::{self, Networks, Source};
 use crate::sys::account::{self, Helper};
 use crate::sys::process::{self, Apart};
@@ -34,7 +38,13 @@ pub(super) struct Seat {
     table: Option<Rc<Table>>,
     /// Its slot, as long as it is a stranger's.
     slot: Option<usize>,
+    /// A ClientHello that waits until the names of HOSTINFO are resolved, and how long.
+    postponed: Option<(Vec<u8>, Vec<OwnedFd>, Instant)>,
 }
+
+/// How long a caller waits for the names of HOSTINFO, of which one may be its own: longer
+/// than name servers take that answer.
+const NAMES: Duration = Duration::from_secs(5);
 
 /// What is begun before anything is read.
 pub(super) struct Begun {
@@ -58,14 +68,15 @@ pub(super) fn begin(
     *hushed = Some(process::hush(asked.stderr)?);
     let (mut gate, mut relay) = (Child::new(Role::Gate), Child::new(Role::Relay));
     gate.launch(Some(apart.gate))?;
-    relay.launch(Some(apart.relay))?;
     let names = geteuid().is_root().then(account::in_stock);
+    relay.launch(Some(apart.relay))?;
     Ok(Begun {
         seat: Seat {
             connection: Some(connection),
             peer,
             table: None,
             slot: None,
+            postponed: None,
         },
         gate,
         relay,
@@ -111,7 +122,7 @@ impl Monitor {
         if let Some(connection) = connection {
             // As if the gate had accepted it.
             if !self.gate.send(Order::Adopt.encode(), vec![connection]) {
-                self.lost(Which::Gate, std::time::Instant::now());
+                self.lost(Which::Gate, Instant::now());
             }
         }
     }
@@ -135,16 +146,26 @@ impl Monitor {
             [("peer", &seat.peer), ("cause", &why.name())];
         self.log.say_noise(Level::Warning, "turned-away", &pairs);
         self.leave_seat();
-        self.lost(Which::Gate, std::time::Instant::now());
+        self.gate_is_empty = true;
+        self.lost(Which::Gate, Instant::now());
     }
 
     /// Another monitor needs the slot. (Where it was given back meanwhile, none does.)
     pub(super) fn make_room(&mut self) {
         let Some(seat) = &self.inetd else { return };
         let slot = seat.table.as_ref().zip(seat.slot);
-        if slot.is_some_and(|(table, slot)| !table.stays(slot)) {
-            self.turn_away(Complaint::Crowd);
+        if slot.is_none_or(|(table, slot)| table.stays(slot)) {
+            return;
         }
+        let login = self.strangers.values().find_map(|s| match s {
+            answer::Stranger::LoggingIn(id) => Some(*id),
+            _ => None,
+        });
+        if let Some(id) = login {
+            self.leave_seat();
+            return self.refuse_login(id, Cause::Busy, MADE_ROOM);
+        }
+        self.turn_away(Complaint::Crowd);
     }
 
     /// `false`: another monitor has told it to go.
@@ -170,6 +191,9 @@ impl Monitor {
         }
         match *question {
             Question::ClientHello(..) | Question::Sealed(..) => {
+                // Its walls go up while the caller's proof is looked at: earlier it would
+                // keep gate and look-up from a processor, later the command from its end.
+                let _ = self.relay.send_in(self.cell.as_ref());
                 if !self.set_stage(Stranger::Asking) {
                     self.turn_away(Complaint::Crowd);
                     return false;
@@ -181,6 +205,47 @@ impl Monitor {
         true
     }
 
+    /// Keeps a ClientHello back as long as the caller may be a host that HOSTINFO has by its
+    /// name alone: a daemon that was just started does not know its address yet. Gives
+    /// back the descriptors of what is to be answered now.
+    pub(super) fn unless_postponed(
+        &mut self,
+        message: &[u8],
+        question: &Question<'_>,
+        fds: Vec<OwnedFd>,
+        now: Instant,
+    ) -> Option<Vec<OwnedFd>> {
+        let resolving = self.hosts.helper().is_some();
+        let asks = matches!(question, Question::ClientHello(..));
+        let Some(seat) = self.inetd.as_mut().filter(|_| resolving && asks) else {
+            return Some(fds);
+        };
+        let known: Networks = self.hosts.networks().into_iter().collect();
+        if known.has(seat.peer) {
+            return Some(fds);
+        }
+        seat.postponed = Some((message.to_vec(), fds, now + NAMES));
+        None
+    }
+
+    /// When a caller has waited long enough for the names.
+    pub(super) fn names_deadline(&self) -> Option<Instant> {
+        let postponed = self.inetd.as_ref()?.postponed.as_ref();
+        postponed.map(|(.., until)| *until)
+    }
+
+    /// Goes on with what had to wait for the names.
+    pub(super) fn go_on(&mut self, now: Instant) {
+        self.admit();
+        let postponed = self.inetd.as_mut().and_then(|seat| seat.postponed.take());
+        // Who has left meanwhile asks nothing more.
+        if let Some((message, fds, _)) = postponed.filter(|_| !self.strangers.is_empty()) {
+            if let Some(question) = Question::decode(&message) {
+                self.answer(&question, fds, now);
+            }
+        }
+    }
+
     /// Notes what an order to the gate means for slot and penalty.
     pub(super) fn note_order(&mut self, order: &[u8]) {
         if self.inetd.is_none() {
@@ -188,8 +253,11 @@ impl Monitor {
         }
         match Order::decode(order) {
             // One that was told to go meanwhile will hear of it by its signal.
-            Some(Order::Continue(..) | Order::Prompt(..)) => {
+            Some(Order::Continue(..)) => {
                 self.set_stage(Stranger::Waiting);
+            }
+            Some(Order::Prompt(..)) => {
+                self.set_stage(Stranger::Prompted);
             }
             Some(Order::Deny(_, _, seconds, _)) => {
                 self.set_stage(Stranger::Waiting);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::sessions::Finished;
-use super::{Monitor, Which, notify, start};
+use super::{Monitor, Which, notify, pid_file, start};
 use crate::channel::gate::Order;
 use crate::config::keys;
 use crate::log::Level;
@@ -111,7 +111,10 @@ impl Monitor {
         [
             self.restart[0],
             self.restart[1],
+            self.gate.due(),
+            self.relay.due(),
             self.hosts.deadline(),
+            self.names_deadline(),
             self.accounts.deadline(),
             self.sessions.deadline(),
             self.logins.deadline(),
@@ -130,9 +133,15 @@ impl Monitor {
             if due.is_some_and(|at| at <= now) && self.stopping.is_none() {
                 self.start_again(which, now);
             }
+            if self.child(which).due().is_some_and(|at| at <= now) {
+                self.lost(which, now);
+            }
         }
         if self.hosts.deadline().is_some_and(|at| at <= now) {
             self.hear_names(now);
+        }
+        if self.names_deadline().is_some_and(|at| at <= now) {
+            self.go_on(now);
         }
         if self.accounts.deadline().is_some_and(|at| at <= now) {
             for which in self.accounts.late(now) {
@@ -224,7 +233,7 @@ impl Monitor {
         self.leave_seat();
         self.desk.close();
         self.control.close();
-        start::remove_pid_file(&self.place, self.pid_lock.is_some());
+        pid_file::remove(&self.place, self.pid_lock.is_some());
         self.log.say(Level::Info, "stopped", &[]);
         process::SUCCESS
     }

@@ -32,6 +32,9 @@ use crate::wire::record::{self, Kind};
 use crate::wire::request::Command;
 use crate::wire::stream::End;
 
+/// Why one that was asked for its password is refused all the same.
+pub(super) const MADE_ROOM: &str = "it was asked longest, and others wanted to log in too";
+
 /// So much of an application's name stands in the log, bytes.
 const NAME: usize = 64;
 
@@ -77,8 +80,7 @@ impl Monitor {
         match self.logins.room(&who, peer, self.settings.login.waiting) {
             Room::Free => {}
             Room::Instead(oldest) => {
-                let words = "it was asked longest, and others wanted to log in too";
-                self.refuse_login(oldest, Cause::Busy, words);
+                self.refuse_login(oldest, Cause::Busy, MADE_ROOM);
             }
             Room::Full => return refuse("too many logins under way"),
         }

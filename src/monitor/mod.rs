@@ -21,6 +21,7 @@ mod login_end;
 mod logins;
 mod notify;
 pub mod options;
+mod pid_file;
 mod refuse;
 mod sessions;
 mod signing;
@@ -46,7 +47,7 @@ use crate::log::{Level, Log};
 use crate::secret::KeyPair;
 use crate::sys::job::Starter;
 use crate::sys::process;
-use crate::sys::sandbox::Cell;
+use crate::sys::sandbox::{Cell, Walls};
 use crate::sys::signals::Signals;
 use accounts::{Accounts, LookUp};
 use answer::{Pending, Stranger};
@@ -183,10 +184,18 @@ impl Monitor {
                 return;
             };
             match channel.receive(buffer) {
+                Ok(Incoming::Message(message, _)) if self.gate.due().is_some() => {
+                    if !self.reported(Which::Gate, &message) {
+                        return self.lost(Which::Gate, now);
+                    }
+                }
                 Ok(Incoming::Message(message, fds)) => match Question::decode(&message) {
                     Some(question) => {
                         if self.note_question(&question) {
-                            self.answer(&question, fds, now);
+                            let fds = self.unless_postponed(&message, &question, fds, now);
+                            if let Some(fds) = fds {
+                                self.answer(&question, fds, now);
+                            }
                         }
                     }
                     None => return self.lost(Which::Gate, now),
@@ -203,7 +212,12 @@ impl Monitor {
 
     fn hear_relay(&mut self, buffer: &mut [u8], now: Instant) {
         let alive = self.relay.flush();
-        let heard = self.relay.channel().map(|c| c.receive(buffer));
+        let mut heard = self.relay.channel().map(|c| c.receive(buffer));
+        if let (Some(Ok(Incoming::Message(message, _))), Some(_)) = (&heard, self.relay.due()) {
+            if self.reported(Which::Relay, message) {
+                heard = self.relay.channel().map(|c| c.receive(buffer));
+            }
+        }
         // The relay has nothing to say on this channel but that it is there.
         if !alive || !matches!(heard, Some(Ok(Incoming::Nothing)) | None) {
             self.lost(Which::Relay, now);
@@ -232,6 +246,10 @@ impl Monitor {
     }
 
     fn tell_relay(&mut self, message: Vec<u8>, fds: Vec<OwnedFd>) {
+        // Under inetd it may not have been.
+        if self.relay.send_in(self.cell.as_ref()).is_err() {
+            return self.lost(Which::Relay, Instant::now());
+        }
         if !self.relay.send(message, fds) {
             self.lost(Which::Relay, Instant::now());
         }
@@ -239,10 +257,12 @@ impl Monitor {
 
     /// A child is dead, or must be: it is buried, and a new one will be started.
     fn lost(&mut self, which: Which, now: Instant) {
+        let is_wanted = self.inetd.is_none() || !self.gate_is_empty;
         let child = self.child(which);
         if child.channel().is_none() {
             return;
         }
+        let unwalled = is_wanted && child.due().is_some();
         let (pid, when) = child.bury(now);
         let name = child.name();
         self.corpses.extend(pid);
@@ -259,6 +279,11 @@ impl Monitor {
         }
         if which == Which::Gate {
             self.note_gate_is_lost();
+        }
+        if unwalled {
+            let why = "it died, or was too slow, before its walls stood";
+            let pairs: [(&str, &dyn std::fmt::Display); 2] = [("process", &name), ("why", &why)];
+            self.log.say(Level::Error, "lost", &pairs);
         }
         if self.inetd.is_none() && self.stopping.is_none() {
             self.log.say(Level::Error, "lost", &[("process", &name)]);
@@ -282,9 +307,34 @@ impl Monitor {
             Which::Gate => (&mut self.gate, token::GATE),
             Which::Relay => (&mut self.relay, token::RELAY),
         };
-        let walls = child.start(cell.as_ref())?;
-        let name = child.name();
+        // Whoever called inetd waits; the others have a daemon that says whether it starts.
+        let walls = if self.inetd.is_some() {
+            child.begin()?;
+            if which == Which::Gate {
+                child.send_in(cell.as_ref())?;
+            }
+            None
+        } else {
+            Some(child.start(cell.as_ref())?)
+        };
         child.watch(self.poll.registry(), token)?;
+        if let Some(walls) = walls {
+            self.log_walls(which, walls);
+        }
+        if which == Which::Gate {
+            self.brief_gate();
+        }
+        Ok(())
+    }
+
+    /// A child has said which walls stand. `false`: it has said something else.
+    fn reported(&mut self, which: Which, message: &[u8]) -> bool {
+        let walls = self.child(which).report(message);
+        walls.map(|walls| self.log_walls(which, walls)).is_some()
+    }
+
+    fn log_walls(&mut self, which: Which, walls: Walls) {
+        let name = self.child(which).name();
         self.log.say(
             Level::Info,
             "started",
@@ -295,9 +345,5 @@ impl Monitor {
                 ("seccomp", &walls.seccomp),
             ],
         );
-        if which == Which::Gate {
-            self.brief_gate();
-        }
-        Ok(())
     }
 }

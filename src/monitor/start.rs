@@ -4,14 +4,11 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
@@ -211,15 +208,18 @@ fn serve(
     process::keep_private();
     memory::keep_small();
     signals::all_default();
-    let begun = asked
+    let mut begun = asked
         .inetd
         .then(|| inetd::begin(asked, apart, hushed))
         .transpose()?;
     let place = Place::of_file(&asked.file);
     let settings = settings(&asked.file, asked.port)?;
     let login_program = can_log_in(&settings)?;
-    let host = keys::load_host_key(&place)?;
     let (cell, in_its_place) = cell(&place, &settings)?.unzip();
+    if let Some(begun) = &mut begun {
+        begun.gate.send_in(cell.as_ref())?;
+    }
+    let host = keys::load_host_key(&place)?;
     let own = if geteuid().is_root() {
         None
     } else {
@@ -306,15 +306,15 @@ fn serve(
         stopping: None,
         hung_up: false,
     };
-    // Both at the same time, where they were launched before.
-    monitor.gate.send_in(monitor.cell.as_ref())?;
-    monitor.relay.send_in(monitor.cell.as_ref())?;
-    monitor.start_child(Which::Relay)?;
-    monitor.start_child(Which::Gate)?;
-    monitor.hosts_are_new();
     if monitor.inetd.is_some() {
+        monitor.start_child(Which::Gate)?;
+        monitor.hosts_are_new();
+        monitor.start_child(Which::Relay)?;
         monitor.take_seat();
     } else {
+        monitor.start_child(Which::Relay)?;
+        monitor.start_child(Which::Gate)?;
+        monitor.hosts_are_new();
         monitor.announce(ready)?;
     }
     Ok(monitor)
@@ -337,54 +337,6 @@ impl Monitor {
         }
         self.manager.tell("READY=1");
         Ok(())
-    }
-}
-
-impl Monitor {
-    /// Writes the pid file, unless another daemon that runs on this folder has it.
-    fn take_pid_file(&mut self) -> Result<(), Fault> {
-        let lock = self.place.run.join("cosserver.lock");
-        let taken = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&lock)
-            .map_err(|e| Fault::of(&lock, e))?;
-        let file = pid_file(&self.place);
-        match Flock::lock(taken, FlockArg::LockExclusiveNonblock) {
-            Ok(taken) => {
-                let pid = format!("{}\n", std::process::id());
-                secure::replace(&file, pid.as_bytes(), 0o644)?;
-                self.pid_lock = Some(taken);
-            }
-            Err((_, e)) => {
-                let why = why_not_locked(&lock, e);
-                let pairs: [(&str, &dyn std::fmt::Display); 2] =
-                    [("file", &file.display()), ("why", &why)];
-                self.log.say(Level::Warning, "no-pid-file", &pairs);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn why_not_locked(lock: &Path, e: Errno) -> String {
-    if e == Errno::EWOULDBLOCK {
-        return "another daemon runs on this folder".into();
-    }
-    Fault::from(e)
-        .while_doing(format_args!("locking {}", lock.display()))
-        .to_string()
-}
-
-fn pid_file(place: &Place) -> std::path::PathBuf {
-    place.run.join("cosserver.pid")
-}
-
-pub(super) fn remove_pid_file(place: &Place, is_ours: bool) {
-    if is_ours {
-        let _ = std::fs::remove_file(pid_file(place));
     }
 }
 
@@ -434,22 +386,4 @@ fn warn_about_account(log: &mut Log, settings: &Settings) {
 fn own_account() -> Result<Account, Fault> {
     let own = account(account::own)?;
     own.ok_or_else(|| Fault::new("this process's user is not in the user database"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A file system that cannot lock is not another daemon.
-    #[test]
-    fn only_a_lock_that_is_held_means_another_daemon() {
-        let lock = Path::new("/run/cosserver/cosserver.lock");
-        let held = why_not_locked(lock, Errno::EWOULDBLOCK);
-        assert_eq!(held, "another daemon runs on this folder");
-        let other = why_not_locked(lock, Errno::ENOLCK);
-        assert_eq!(
-            other,
-            "locking /run/cosserver/cosserver.lock: No locks available (os error 37)"
-        );
-    }
 }

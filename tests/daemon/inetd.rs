@@ -13,7 +13,7 @@ flags = [w for n, w in enumerate(words) if w not in ("-D", "-p") and words[n - 1
 server = socket.create_server(("127.0.0.1", 0), backlog=4096)
 running = set()
 def end(*_):
-    for pid in running:
+    for pid in list(running):
         try: os.kill(pid, signal.SIGKILL)
         except ProcessLookupError: pass
     os._exit(0)

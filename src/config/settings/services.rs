@@ -27,8 +27,11 @@ fn port_of(file: &Path) -> u16 {
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(file)?;
-        let mut bytes = Vec::new();
-        if file.metadata()?.is_file() {
+        let about = file.metadata()?;
+        let length = about.len().min(FILE_MAX);
+        // Without room to begin with it is read in small pieces.
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
+        if about.is_file() {
             file.take(FILE_MAX).read_to_end(&mut bytes)?;
         }
         Ok(bytes)

@@ -46,7 +46,7 @@ impl Logins {
     /// Whether one more of these may come from there, where there are so many places.
     pub(in super::super) fn room(&mut self, who: &Who, from: IpAddr, places: usize) -> Room {
         let place = Place::of(who);
-        if place == Place::Stranger && !self.shared.take_place(places) {
+        if place == Place::Stranger && !self.shared.take_place(from, places) {
             return Room::Full;
         }
         let same = |l: &&Login| l.place == place && l.is_under_way();

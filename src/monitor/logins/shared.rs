@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::super::table::Table;
+use crate::sources::Source;
 
 /// How long one who found no turn waits until the next try: nobody tells him.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -31,8 +32,9 @@ impl Shared {
         }
     }
 
-    /// Takes a place among so many logins under way.
-    pub(super) fn take_place(&mut self, most: usize) -> bool {
+    /// Takes a place among so many logins under way, or that of one who only sits in it: it
+    /// is free in a moment, and whoever comes next finds out whether it is.
+    pub(super) fn take_place(&mut self, from: IpAddr, most: usize) -> bool {
         let Some(table) = self.table.as_ref().filter(|_| self.place.is_none()) else {
             return true;
         };
@@ -41,7 +43,7 @@ impl Shared {
             return true;
         };
         self.place = place;
-        place.is_some()
+        place.is_some() || table.make_place(Source::of(from)).unwrap_or(true)
     }
 
     /// Takes one of so many turns with PAM.

@@ -33,6 +33,8 @@ pub(in super::super) enum Stranger {
     Asking = 2,
     /// It was told to go, and counts no more.
     Leaving = 3,
+    /// It is asked for a password: it may be turned out.
+    Prompted = 4,
 }
 
 /// One slot that is in use, or was when its monitor died.
@@ -53,6 +55,7 @@ impl Slot {
             1 => Stranger::Waiting,
             2 => Stranger::Asking,
             3 => Stranger::Leaving,
+            4 => Stranger::Prompted,
             _ => return None,
         };
         Some(Self {
@@ -154,7 +157,8 @@ impl Table {
         all.iter()
             .for_each(|s| *held.entry(s.source).or_default() += 1);
         let greed = |s: &&Slot| (held.get(&s.source), s.source, Reverse(s.since));
-        let may_go = left.iter().filter(|s| s.stage == Stranger::Waiting);
+        let waited_for = [Stranger::Waiting, Stranger::Prompted];
+        let may_go = left.iter().filter(|s| waited_for.contains(&s.stage));
         let Some(gone) = may_go.max_by_key(greed) else {
             return Ok(None);
         };
@@ -163,6 +167,32 @@ impl Table {
         evicted.push(gone.number);
         all.retain(|s| s.number != gone.number);
         Ok(Some(left.len() - 1))
+    }
+
+    /// Makes room for a login from a source where all places are taken: the oldest that is
+    /// asked of the greediest source is turned out, if that has more of them. `false`: it
+    /// has not.
+    ///
+    /// # Errors
+    /// The table cannot be written.
+    pub(in super::super) fn make_place(&self, source: Source) -> Result<bool> {
+        let evicted = self.locked(|table| {
+            let mut asked = table.strangers()?;
+            asked.retain(|s| s.stage == Stranger::Prompted);
+            let of = |source| asked.iter().filter(|s| s.source == source).count();
+            let greed = |s: &&Slot| (of(s.source), s.source, Reverse(s.since));
+            let greediest = asked.iter().max_by_key(greed);
+            let Some(gone) = greediest.filter(|s| of(s.source) > of(source)) else {
+                return Ok(None);
+            };
+            let stage = Stranger::Leaving;
+            table.write(&Slot { stage, ..*gone })?;
+            Ok(Some(gone.number))
+        })?;
+        evicted
+            .into_iter()
+            .for_each(|slot| self.tell_to_go(slot));
+        Ok(evicted.is_some())
     }
 
     /// The first slot that nobody holds.
