@@ -14,6 +14,8 @@ mod login;
 
 #[path = "login/asked.rs"]
 mod asked;
+#[path = "login/by_inetd.rs"]
+mod by_inetd;
 #[path = "login/client.rs"]
 mod client;
 #[path = "login/display.rs"]

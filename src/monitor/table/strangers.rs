@@ -189,9 +189,7 @@ impl Table {
             table.write(&Slot { stage, ..*gone })?;
             Ok(Some(gone.number))
         })?;
-        evicted
-            .into_iter()
-            .for_each(|slot| self.tell_to_go(slot));
+        evicted.into_iter().for_each(|slot| self.tell_to_go(slot));
         Ok(evicted.is_some())
     }
 
