@@ -19,7 +19,9 @@ def end(*_):
     os._exit(0)
 def reap(*_):
     while running:
-        pid, _ = os.waitpid(-1, os.WNOHANG)
+        # A second signal may come between these lines.
+        try: pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError: return
         if pid == 0: return
         running.discard(pid)
 both = [signal.SIGTERM, signal.SIGCHLD]
