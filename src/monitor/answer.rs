@@ -36,6 +36,17 @@ pub(super) enum Stranger {
     LoggingIn(LoginId),
 }
 
+impl Stranger {
+    /// His login, if he is in the midst of one.
+    pub(super) const fn login(&self) -> Option<LoginId> {
+        if let Self::LoggingIn(id) = self {
+            Some(*id)
+        } else {
+            None
+        }
+    }
+}
+
 /// A proven caller whose command is still coming.
 pub(super) struct Asked {
     proven: Proven,

@@ -157,10 +157,7 @@ impl Monitor {
         if slot.is_none_or(|(table, slot)| table.stays(slot)) {
             return;
         }
-        let login = self.strangers.values().find_map(|s| match s {
-            answer::Stranger::LoggingIn(id) => Some(*id),
-            _ => None,
-        });
+        let login = self.strangers.values().find_map(answer::Stranger::login);
         if let Some(id) = login {
             self.leave_seat();
             return self.refuse_login(id, Cause::Busy, MADE_ROOM);

@@ -249,8 +249,8 @@ impl Table {
             if highest == number + 1 {
                 let bytes = table.read_many(STRANGERS_AT, number, SIZE)?;
                 let used = bytes.chunks_exact(SIZE).enumerate();
-                let used = used.filter_map(|(n, b)| Slot::parse(n, b));
-                table.set_count(HIGHEST, used.last().map_or(0, |s| s.number + 1))?;
+                let mut used = used.filter_map(|(n, b)| Slot::parse(n, b));
+                table.set_count(HIGHEST, used.next_back().map_or(0, |s| s.number + 1))?;
             }
             Ok(())
         });

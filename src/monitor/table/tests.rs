@@ -130,7 +130,8 @@ fn a_table_that_cannot_be_believed_is_replaced() {
             .punish(source("192.0.2.1"), 100, &limits(), at(1))
             .unwrap();
     };
-    let damages: [(&str, fn(&Path)); 8] = [
+    type Damage = (&'static str, fn(&Path));
+    let damages: [Damage; 8] = [
         ("short", |p| file(p).set_len(LENGTH - 1).unwrap()),
         ("empty", |p| file(p).set_len(0).unwrap()),
         ("long", |p| file(p).set_len(LENGTH + 1).unwrap()),
