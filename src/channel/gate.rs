@@ -68,11 +68,11 @@ impl Complaint {
             Self::Malformed => "malformed",
             Self::SilentHello => "no-hello",
             Self::SilentHandshake => "no-handshake",
-            Self::Left => "left",
+            // Of the latter no line is written.
+            Self::Left | Self::Probe => "left",
             Self::Crowd => "crowd",
             Self::NoSlot => "no-slot",
             Self::SilentLogin => "no-answer",
-            Self::Probe => "probe",
         }
     }
 }
