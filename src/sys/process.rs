@@ -132,11 +132,30 @@ pub fn apart(run: fn() -> u8, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
         return Ok(child);
     }
     settle_in(channel, None);
-    // SAFETY: this process has one thread, which is in this call.
-    unsafe { libc::clearenv() };
+    forget_environment();
     let status = run();
     // SAFETY: ends the child without running what its parent would run at exit.
     unsafe { libc::_exit(status.into()) }
+}
+
+/// Wipes the environment that this process was started with.
+fn forget_environment() {
+    unsafe extern "C" {
+        static mut environ: *mut *mut libc::c_char;
+    }
+    // SAFETY: this process has one thread, which is in this call.
+    let mut next = unsafe { environ };
+    // SAFETY: an array of pointers, the last of which is null, or none.
+    while let Some(entry) = unsafe { next.as_ref() }.filter(|entry| !entry.is_null()) {
+        // SAFETY: a string of this process's own memory.
+        let length = unsafe { libc::strlen(*entry) };
+        // SAFETY: as above; nobody reads it any more.
+        unsafe { std::ptr::write_bytes(*entry, 0, length) };
+        // SAFETY: not beyond the null pointer, which this one was not.
+        next = unsafe { next.add(1) };
+    }
+    // SAFETY: as for the first.
+    unsafe { libc::clearenv() };
 }
 
 /// A child of ours: signals as at the start, a session of its own, its channel, no
