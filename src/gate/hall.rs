@@ -226,6 +226,9 @@ impl Hall {
             Came::Left if stranger.stage == Stage::Checking => {
                 self.turn_out(connection, Complaint::Left, now)
             }
+            // Its slot is its own until the refusal would have left: not to wait for it
+            // makes nobody faster.
+            Came::Left if stranger.stage == Stage::Parked => Ok(()),
             Came::Left if stranger.stage.due().is_none() => self.forget(connection),
             Came::Left if stranger.has_spoken() => self.turn_out(connection, Complaint::Left, now),
             // A port scan: nothing to say in the log. Under inetd it is the monitor that

@@ -138,7 +138,7 @@ impl Application {
     }
 
     fn wait(&self, line: &Line, orphaned: bool) {
-        let channel = line.0.borrow();
+        let channel = line.channel.borrow();
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         if !orphaned {
             fds.push(PollFd::new(channel.as_fd(), PollFlags::POLLIN));

@@ -2,7 +2,9 @@
 //! login worker.
 //!
 //! What PAM only tells is held until it asks, or until the login has succeeded:
-//! "your account has expired" must not tell a stranger more than a refusal does.
+//! "your account has expired" must not tell a stranger more than a refusal does. Once it
+//! is known who he is nobody is asked any more: a session's module that asks gets no
+//! answer, and the stack says whether that matters.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -46,7 +48,7 @@ impl Converse for Conversation {
             return Some(Vec::new());
         }
         self.rounds += 1;
-        if self.rounds > limits::ROUNDS {
+        if self.rounds > limits::ROUNDS || self.line.known.get() {
             return None;
         }
         let ask = Word::Ask(fit(std::mem::take(&mut *held)));

@@ -15,7 +15,7 @@ mod application;
 mod conversation;
 mod transaction;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -47,15 +47,25 @@ pub fn main() -> ExitCode {
 
 /// The line to the monitor, shared with PAM's conversation.
 #[derive(Clone)]
-struct Line(Rc<RefCell<Channel>>);
+struct Line {
+    channel: Rc<RefCell<Channel>>,
+    /// Whether it is known who he is: nobody is asked any more.
+    known: Rc<Cell<bool>>,
+}
 
 impl Line {
     fn new(channel: Channel) -> Self {
-        Self(Rc::new(RefCell::new(channel)))
+        Self {
+            channel: Rc::new(RefCell::new(channel)),
+            known: Rc::default(),
+        }
     }
 
     fn say(&self, word: &Word) -> Result<(), Fault> {
-        self.0.borrow_mut().send(word.encode(), Vec::new())
+        if matches!(word, Word::Known(_)) {
+            self.known.set(true);
+        }
+        self.channel.borrow_mut().send(word.encode(), Vec::new())
     }
 
     /// The next order and what comes with it; waits for it.
@@ -67,14 +77,14 @@ impl Line {
             if let Some(order) = self.try_next()? {
                 return Ok(order);
             }
-            self.0.borrow().wait();
+            self.channel.borrow().wait();
         }
     }
 
     /// The next order, if one has come.
     fn try_next(&self) -> Result<Option<(Order, Vec<std::os::fd::OwnedFd>)>, Fault> {
         let mut buffer = vec![0; channel::MESSAGE];
-        match self.0.borrow().receive(&mut buffer)? {
+        match self.channel.borrow().receive(&mut buffer)? {
             Incoming::Message(message, fds) => Order::decode(&message)
                 .map(|order| Some((order, fds)))
                 .ok_or_else(|| Fault::new("an order that is none")),

@@ -280,7 +280,7 @@ impl Monitor {
         let detach = granted.service().detach;
         let session = self.sessions.number();
         login.stage = if detach {
-            login.alone = Some(Alone::new(session, whose(&granted)));
+            login.alone = Some(Alone::new(session, whose(&granted), Some(pid)));
             Stage::Detached(pid, started.variables)
         } else {
             Stage::Running(session, started.variables)
@@ -289,8 +289,12 @@ impl Monitor {
         let (connection, socket) = (login.connection.take(), login.socket.take());
         self.log_login(session, &granted);
         let (Some(connection), Some(socket)) = (connection, socket) else {
-            // The peer has left meanwhile.
-            self.hang_up_login(id);
+            // The peer has left meanwhile. What was to be left running is.
+            if !detach {
+                self.hang_up_login(id);
+                let unseen = Alone::new(session, whose(&granted), None);
+                self.log_end(Some(unseen.finished("client-gone", None, now)));
+            }
             return Ok(());
         };
         self.strangers.remove(&connection);
@@ -310,7 +314,11 @@ impl Monitor {
             });
         if let Err(e) = handed {
             self.log.say(Level::Error, "fault", &[("why", &e)]);
-            self.hang_up_login(id);
+            if !detach {
+                self.hang_up_login(id);
+                let unseen = Alone::new(session, whose(&granted), None);
+                self.log_end(Some(unseen.finished("cut", None, now)));
+            }
         } else if detach {
             let finished = self.sessions.told(session, End::Exited(0), now);
             self.log_end(finished);

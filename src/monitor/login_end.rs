@@ -41,7 +41,7 @@ impl Monitor {
             | Stage::Over => {
                 let alone = login.alone.take();
                 login.close(check);
-                self.log_end(alone.map(|a| a.finished(Some(end), now)));
+                self.log_end(alone.map(|a| a.finished("detached", Some(end), now)));
             }
         }
     }
@@ -64,9 +64,12 @@ impl Monitor {
             Stage::Ended(_, variables) => Some(variables),
             Stage::Queued(_) | Stage::Checking | Stage::Prompted(_) => None,
             Stage::Launching(..) => Some(Vec::new()),
-            Stage::Detached(_, variables) => {
-                let alone = login.alone.take();
-                self.log_end(alone.map(|a| a.finished(None, now)));
+            Stage::Detached(pid, variables) => {
+                if let Some(alone) = login.alone.take() {
+                    let kill_at = now + self.settings.exec.hup_to_kill;
+                    let finished = self.logins.orphaned(pid, alone, kill_at, now);
+                    self.log_end(Some(finished));
+                }
                 Some(variables)
             }
             Stage::Running(session, variables) => {
@@ -85,7 +88,7 @@ impl Monitor {
         if let Some(connection) = login.connection {
             let words = format!("{}{words}", login.asks);
             let refusal = Refusal::new(Cause::Pam, words).of(login.peer);
-            self.refuse_checked(connection, &refusal, login.begun);
+            self.refuse_checked(connection, &refusal, login.checked());
         }
         if let Some(variables) = variables {
             self.close_pam_session(login.peer, login.begin, variables, now);
@@ -104,7 +107,7 @@ impl Monitor {
             task: Task::CloseOnly(variables),
             ..begin
         };
-        let until = now + self.settings.login.time;
+        let until = now + self.settings.login.check;
         self.logins.add(Login::heir(peer, begin, until));
         self.give_turns(now);
     }
@@ -124,7 +127,8 @@ impl Monitor {
             return;
         };
         let (connection, peer) = (login.connection.take(), login.peer);
-        let (words, begun) = (format!("{}{words}", login.asks), login.begun);
+        let words = format!("{}{words}", login.asks);
+        let checked = login.checked();
         let works = login.late.is_some();
         // It is in the midst of opening the PAM session.
         let left_open =
@@ -135,8 +139,13 @@ impl Monitor {
         if let Some((_, pid)) = self.logins.remove(id) {
             self.corpses.extend(pid);
         }
+        if cause == Cause::Login {
+            // He has no other turn before this is told.
+            let until = Instant::now() + self.settings.daemon.refusal_interval;
+            self.logins.has_failed(peer, until);
+        }
         if let Some(connection) = connection {
-            self.refuse_checked(connection, &Refusal::new(cause, words).of(peer), begun);
+            self.refuse_checked(connection, &Refusal::new(cause, words).of(peer), checked);
         }
         if let Some(begin) = left_open {
             self.close_pam_session(peer, begin, Vec::new(), Instant::now());
@@ -177,6 +186,10 @@ impl Monitor {
     pub(super) fn tend_logins(&mut self, now: Instant) {
         for (id, late) in self.logins.late(now) {
             let (cause, words) = match late {
+                Late::Turn if self.logins.get(id).is_some_and(|l| l.is_heir()) => {
+                    self.give_closing_up(id);
+                    continue;
+                }
                 Late::Turn => (Cause::Busy, "its turn with PAM did not come in time"),
                 Late::Answer => (Cause::Busy, "no answer came, and the gate did not say so"),
                 Late::Check if self.logins.get(id).is_some_and(|l| l.is_heir()) => {

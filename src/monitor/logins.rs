@@ -9,7 +9,7 @@ mod places;
 mod shared;
 mod times;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CString;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -21,6 +21,7 @@ use mio::{Interest, Registry};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::refuse::Checked;
 use super::table::{self, Table};
 use super::talk::Talk;
 use super::token;
@@ -35,6 +36,7 @@ use crate::sources::Source;
 use crate::sys::process::{self, LoginProgram};
 
 pub(super) use alone::Alone;
+use alone::Leftover;
 pub(super) use places::{Place, Room};
 use shared::Shared;
 pub(super) use times::Late;
@@ -154,6 +156,14 @@ impl Login {
         matches!(self.place, Place::Heir)
     }
 
+    /// What PAM has checked of it.
+    pub(super) const fn checked(&self) -> Checked {
+        Checked {
+            begun: self.begun,
+            answered: self.talk.is_some(),
+        }
+    }
+
     /// The worker's channel, while it lives.
     pub(super) fn channel(&self) -> Option<&Channel> {
         self.worker.as_ref().map(|w| &w.channel)
@@ -190,6 +200,10 @@ pub(super) struct Logins {
     program: Option<LoginProgram>,
     all: BTreeMap<LoginId, Login>,
     next: LoginId,
+    /// Sources that have guessed wrong, until they are told.
+    failed: VecDeque<(Source, Instant)>,
+    /// Applications whose worker has died, to be killed then.
+    leftovers: Vec<Leftover>,
     /// Under inetd: what they have of the places and turns of all monitors.
     shared: Shared,
 }
@@ -250,12 +264,15 @@ impl Logins {
     /// The login that waits longest, of the source that has the fewest turns now. The
     /// last turn is for none that has all the others: whoever guesses from one place
     /// makes nobody else wait.
+    /// Wrong guesses that have not been told yet count as turns: nobody guesses
+    /// faster by not waiting for the answer.
     fn next_in_turn(&self, most: usize) -> Option<LoginId> {
         let for_one = table::for_one(most);
         let turns = |peer: IpAddr| {
             let source = Source::of(peer);
             let same = |l: &&Login| l.takes_a_turn() && Source::of(l.peer) == source;
-            self.all.values().filter(same).count()
+            let failed = self.failed.iter().filter(|(s, _)| *s == source);
+            self.all.values().filter(same).count() + failed.count()
         };
         let queued = self.all.iter();
         let queued = queued.filter(|(_, l)| matches!(l.stage, Stage::Queued(_)));
@@ -275,15 +292,24 @@ impl Logins {
         now: Instant,
     ) -> Option<(LoginId, Result<(), Fault>)> {
         self.hand_back();
-        let busy = self.all.values().filter(|l| l.takes_a_turn()).count();
-        if busy >= most {
-            return None;
-        }
-        let id = self.next_in_turn(most)?;
+        self.failed.retain(|(_, until)| *until > now);
+        let heir = |(id, l): (&LoginId, &Login)| {
+            (l.is_heir() && matches!(l.stage, Stage::Queued(_))).then_some(*id)
+        };
+        // What another has left open is closed at once.
+        let id = match self.all.iter().find_map(heir) {
+            Some(heir) => heir,
+            None => {
+                let busy = self.all.values().filter(|l| l.takes_a_turn()).count();
+                let id = self.next_in_turn(most).filter(|_| busy < most)?;
+                let peer = self.all.get(&id)?.peer;
+                if !self.shared.take_turn(peer, most, now) {
+                    return None;
+                }
+                id
+            }
+        };
         let login = self.all.get_mut(&id)?;
-        if !self.shared.take_turn(login.peer, most, now) {
-            return None;
-        }
         let Stage::Queued(order) = std::mem::replace(&mut login.stage, Stage::Checking) else {
             return None;
         };
@@ -295,11 +321,19 @@ impl Logins {
         ))
     }
 
-    /// Whether something is being started. (What runs is a session, what runs by
-    /// itself needs nobody, and a worker closes its PAM session alone.)
+    /// Whether something is being started, or must still be closed or killed. (What runs is
+    /// a session, what runs by itself needs nobody, and a worker closes its PAM session
+    /// alone.)
     pub(super) fn is_busy(&self) -> bool {
-        let launching = |l: &Login| matches!(l.stage, Stage::Launching(..));
-        self.all.values().any(launching)
+        let busy = |l: &Login| l.is_heir() || matches!(l.stage, Stage::Launching(..));
+        self.all.values().any(busy) || !self.leftovers.is_empty()
+    }
+
+    /// A source has guessed wrong, and will be told then. So many are remembered.
+    pub(super) fn has_failed(&mut self, from: IpAddr, until: Instant) {
+        const MOST: usize = 4096;
+        self.failed.truncate(MOST - 1);
+        self.failed.push_front((Source::of(from), until));
     }
 }
 

@@ -8,23 +8,27 @@ use super::Monitor;
 use super::answer::Stranger;
 use crate::channel::gate::{Connection, Order};
 use crate::log::Level;
-use crate::refusal::Refusal;
+use crate::refusal::{Cause, Refusal};
 use crate::secret;
 use crate::wire::answer::Reference;
+
+/// What PAM had checked of what is refused.
+#[derive(Default)]
+pub(super) struct Checked {
+    /// When it began.
+    pub(super) begun: Option<Instant>,
+    /// Whether somebody had been asked.
+    pub(super) answered: bool,
+}
 
 impl Monitor {
     /// Refuses a request: `denied` on the wire, the cause in the log, and the penalty.
     pub(super) fn refuse(&mut self, c: Connection, refusal: &Refusal) {
-        self.refuse_checked(c, refusal, None);
+        self.refuse_checked(c, refusal, Checked::default());
     }
 
     /// Refuses what PAM began to check then.
-    pub(super) fn refuse_checked(
-        &mut self,
-        c: Connection,
-        refusal: &Refusal,
-        begun: Option<Instant>,
-    ) {
+    pub(super) fn refuse_checked(&mut self, c: Connection, refusal: &Refusal, checked: Checked) {
         self.leave_login(c);
         let Ok(reference) = secret::random().map(Reference) else {
             return self.close(c, "no random bytes", refusal.peer);
@@ -42,13 +46,18 @@ impl Monitor {
             self.log.say_noise(Level::Warning, "denied", &pairs);
         }
         let penalty = &self.settings.penalties.authfail;
-        let seconds = if refusal.cause.is_unproven() {
+        // What PAM cannot tell once somebody has answered may depend on who he says he is,
+        // and what it costs must not.
+        let guessed = refusal.cause == Cause::Pam && checked.answered;
+        let seconds = if refusal.cause.is_unproven() || guessed {
             penalty.as_secs()
         } else {
             0
         };
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-        let ago = begun.map_or(0, |at| at.elapsed().as_millis().max(1));
+        let ago = checked
+            .begun
+            .map_or(0, |at| at.elapsed().as_millis().max(1));
         let ago = u32::try_from(ago).unwrap_or(u32::MAX);
         self.tell_gate(Order::Deny(c, reference, seconds, ago).encode());
     }

@@ -87,12 +87,8 @@ impl Session {
     fn signal(&self, signal: Signal) {
         match &self.pidfd {
             Some(group) if self.reaped => {
-                if matches!(pidfd::signal_group(group, Some(signal)), Err(e) if e != Errno::ESRCH) {
-                    // Before Linux 6.9 a group has a number alone, which is its leader's
-                    // own as long as that has not ended.
-                    if let Some(pid) = self.leader.pid().filter(|_| !pidfd::has_ended(group)) {
-                        process::signal_group(pid, signal);
-                    }
+                if let Some(pid) = self.leader.pid() {
+                    pidfd::signal_led(group, pid, signal);
                 }
             }
             None if self.reaped => {}

@@ -73,6 +73,16 @@ pub fn signal_group(leader: &OwnedFd, signal: Option<Signal>) -> nix::Result<()>
     Errno::result(done).map(drop)
 }
 
+/// Signals the process group of a leader that others may have reaped. Before Linux 6.9 a
+/// group has a number alone, which is its leader's own as long as that has not ended.
+pub fn signal_led(leader: &OwnedFd, pid: Pid, signal: Signal) {
+    match signal_group(leader, Some(signal)) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(_) if has_ended(leader) => {}
+        Err(_) => super::process::signal_group(pid, signal),
+    }
+}
+
 /// An error: this system has no such thing.
 #[cfg(not(target_os = "linux"))]
 pub fn signal_group(_: &OwnedFd, _: Option<Signal>) -> nix::Result<()> {

@@ -12,8 +12,8 @@ use seccompiler::{
     SeccompRule,
 };
 
-use crate::daemon::needs_root;
 use crate::daemon::session::{Session, ends};
+use crate::daemon::{needs_root, until};
 use crate::login::{Logins, Plan};
 
 /// Its leader ends when it is hung up, another of its group does not; and one whose
@@ -21,6 +21,9 @@ use crate::login::{Logins, Plan};
 const APPLICATIONS: &str = "
 [gui.family]
 command = [\"/bin/sh\", \"-c\", \"sh -c 'trap \\\"\\\" HUP; echo $$; exec sleep 600' & wait\"]
+users = [\"*\"]
+[gui.alone]
+command = [\"/bin/sh\", \"-c\", \"trap '' HUP; echo $$ >new; mv new pid; exec sleep 600\"]
 users = [\"*\"]
 [gui.stubborn]
 command = [\"/bin/sh\", \"-c\", \"trap '' HUP; echo $$; exec sleep 600\"]
@@ -78,6 +81,20 @@ fn whoever_ignores_the_hang_up_is_killed_with_a_kernel_old_or_new() {
         kill(Pid::from_raw(l.d.process("login")), Signal::SIGKILL).unwrap();
         assert!(ends(pid), "old {old}: it outlives its worker");
         assert_eq!(session.finish().status, Some(255));
+        l.all_closed(1);
+
+        // The same where it was left running by itself.
+        let l = start(old);
+        let gui = &mut l.gui("alice", "secret\n", &["--detach"], &["alone"]);
+        assert_eq!(l.ended(gui).status, Some(0));
+        let file = l.d.folder.path("home/alice/pid");
+        until("it runs", || file.exists());
+        let pid = std::fs::read_to_string(&file).unwrap();
+        kill(Pid::from_raw(l.d.process("login")), Signal::SIGKILL).unwrap();
+        assert!(
+            ends(pid.trim().parse().unwrap()),
+            "old {old}: it outlives its worker"
+        );
         l.all_closed(1);
 
         // And what ends by itself is reaped, and its session closed.

@@ -5,6 +5,8 @@
  *   hang, crash  when asked to authenticate
  *   hang=open    when asked to open the session; so does crash=open
  *   hang=close   when asked to close it
+ *   until=FILE   opens the session once that file is there
+ *   ask=open     asks when it opens the session
  *   fail=open    refuses to open the session
  *   rename=USER  makes USER of whoever comes
  *   env=N=V      sets a variable
@@ -117,6 +119,11 @@ int pam_sm_open_session(pam_handle_t *pam, int flags, int argc, const char **arg
 {
     (void)flags;
     hang_or_crash(argc, argv, "open");
+    const char *until = argument(argc, argv, "until"), *asks = argument(argc, argv, "ask");
+    while (until != NULL && access(until, F_OK) != 0)
+        usleep(10000);
+    if (asks != NULL && strcmp(asks, "open") == 0 && ask(pam, PAM_PROMPT_ECHO_OFF) != PAM_SUCCESS)
+        return PAM_SESSION_ERR;
     const char *fail = argument(argc, argv, "fail");
     if (fail != NULL && strcmp(fail, "open") == 0)
         return PAM_SESSION_ERR;

@@ -26,6 +26,7 @@ pub struct Person {
     pub from: IpAddr,
     pub user: String,
     pub application: String,
+    pub detach: bool,
 }
 
 /// A login under way: the prompts have come.
@@ -59,6 +60,7 @@ impl Person {
             from: IpAddr::V4(Ipv4Addr::LOCALHOST),
             user: user.into(),
             application: application.into(),
+            detach: false,
         }
     }
 
@@ -92,7 +94,7 @@ impl Person {
             service: Service::Gui(Gui {
                 host: None,
                 port: 9003,
-                detach: false,
+                detach: self.detach,
             }),
             user: self.user.clone(),
             caller_user: "tester".into(),

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use cosserver::channel::gate::{Connection, Order, Question};
 
 use crate::daemon::session::ends;
-use crate::daemon::{children, needs_root};
+use crate::daemon::{children, needs_root, until};
 use crate::login::person::{Person, Said};
 use crate::login::{Logins, PASSWORD, Plan};
 use crate::taken::Taken;
@@ -28,7 +28,10 @@ struct Carried {
 
 impl Carried {
     fn begin(l: &Logins, taken: &mut Taken, user: &str) -> Self {
-        let mut person = Person::new(&l.d, user, "hello");
+        Self::begin_as(taken, Person::new(&l.d, user, "hello"))
+    }
+
+    fn begin_as(taken: &mut Taken, mut person: Person) -> Self {
         person.port = taken.port();
         let person = std::thread::spawn(move || person.ask().answer(&[PASSWORD]));
         let mut socket = taken.accept();
@@ -190,4 +193,52 @@ fn a_login_that_was_carried_begins_no_other() {
     alice.gives_up();
     assert!(children(l.d.pid()).len() <= workers, "another worker");
     assert_eq!(l.d.log.count("login session="), 0);
+}
+
+/// It ran, and nobody knew: neither the limit of sessions, nor who is on, nor the log.
+#[test]
+fn what_is_left_running_counts_also_when_its_client_has_left_too_soon() {
+    if !needs_root() {
+        return;
+    }
+    let stack = crate::login::STACK.replace(
+        "session required MODULE",
+        "session required MODULE until=FOLDER/go",
+    );
+    let l = Plan {
+        settings: "[limits]\nsessions = 1\n[daemon]\nrefusal-interval = 1\n",
+        ..Plan::stack(&stack)
+    }
+    .start();
+    let mut taken = Taken::from(&l.d);
+    let mut person = Person::new(&l.d, "alice", "stay");
+    person.detach = true;
+    let alice = Carried::begin_as(&mut taken, person);
+    taken.ask(&Question::Sealed(alice.c, &alice.sealed), vec![]);
+    until("it is being started", || l.noted("cred-established") == 1);
+    taken.ask(&Question::Gone(alice.c), vec![]);
+    // It has heard that.
+    taken.greet();
+    std::fs::write(l.d.folder.path("go"), "").unwrap();
+    alice.gives_up();
+    l.d.log.wait("detached=true");
+    let mut bob = Person::new(&l.d, "bob", "hello");
+    bob.port = taken.port();
+    let bob = std::thread::spawn(move || bob.ask());
+    let mut socket = taken.accept();
+    let c = taken.number();
+    let server_hello = taken.greet_as(c, &record(&mut socket)).unwrap();
+    socket.write_all(&server_hello).unwrap();
+    let client_hello = record(&mut socket);
+    let copy = OwnedFd::from(socket.try_clone().unwrap());
+    taken.ask(&Question::ClientHello(c, &client_hello), vec![copy]);
+    taken.denied(&l.d, c, "busy");
+    l.d.log.wait("too many sessions");
+    drop(socket);
+    assert!(bob.join().is_err(), "his connection was cut");
+    let worker = l.d.process("login");
+    let pid = children(worker)[0];
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
+    l.d.log.wait("how=detached status=signal-9");
+    l.all_closed(1);
 }

@@ -294,6 +294,73 @@ fn a_wrong_password_costs_its_source_slots_and_the_hosts_own_trouble_does_not() 
     }
 }
 
+/// Whoever went on without waiting for the refusal guessed as fast as PAM would check.
+#[test]
+fn who_does_not_wait_for_the_answer_guesses_no_faster() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[daemon]\nrefusal-interval = 60\n",
+        ..Plan::default()
+    }
+    .start();
+    let mut guesser = Person::new(&l.d, "alice", "hello");
+    guesser.from = "127.0.0.2".parse().unwrap();
+    let mut all: Vec<_> = (0..8).map(|_| guesser.ask()).collect();
+    for talk in &mut all {
+        talk.send(&[crate::login::WRONG]);
+    }
+    let failures = || l.d.log.count("PAM: Authentication failure");
+    until("three have been checked", || failures() >= 3);
+    // Of another source everybody has his turn; of this one nobody for a minute.
+    assert_eq!(l.alice_says(&["hello"]), ["hello"]);
+    assert_eq!(failures(), 3, "{}", l.log_text());
+}
+
+#[test]
+fn a_session_module_that_asks_gets_no_answer_and_harms_nobody() {
+    if !needs_root() {
+        return;
+    }
+    let asks = "session optional MODULE ask=open\n";
+    let l = plan(Plan::stack(&format!("{}{asks}", crate::login::STACK)));
+    assert_eq!(l.alice_says(&["hello"]), ["hello"]);
+    drop(l);
+    let l = plan(Plan::stack(&crate::login::STACK.replace(
+        "session required MODULE",
+        "session required MODULE ask=open",
+    )));
+    let line = l.refused_for("system", "alice", "secret\n", &["hello"]);
+    assert!(line.contains("PAM: "), "{line}");
+}
+
+/// It waited for a turn, and the daemon's end came first.
+#[test]
+fn what_a_dead_worker_left_open_is_closed_at_once_and_before_the_daemon_ends() {
+    if !needs_root() {
+        return;
+    }
+    let unless = "auth [success=1 default=ignore] pam_succeed_if.so quiet user != bob";
+    let plan = Plan {
+        settings: "[login]\nchecks = 1\n",
+        ..Plan::around(&format!("{unless}\nauth required BARE hang"), "")
+    };
+    let l = Logins {
+        d: daemon::Daemon::start_in(plan.folder(), &["-d"]),
+    };
+    let alice = crate::login::look_on(&mut l.gui("alice", "secret\n", &[], &["stay"]));
+    alice.out.wait_from(0, |_| true);
+    let worker = l.d.process("login");
+    let bob = crate::login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"]));
+    until("bob has the turn", || children(l.d.pid()).len() == 4);
+    let pid = nix::unistd::Pid::from_raw(worker);
+    nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+    l.d.signal(nix::sys::signal::SIGTERM);
+    l.all_closed(1);
+    drop((alice, bob));
+}
+
 #[test]
 fn who_waits_too_long_for_his_turn_is_told_that_and_no_more() {
     if !needs_root() {

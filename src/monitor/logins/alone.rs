@@ -1,6 +1,7 @@
 //! Applications that go on by themselves (`--detach`): no session and no relay knows
 //! them, so their logins do.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
@@ -9,7 +10,7 @@ use nix::unistd::Pid;
 use super::super::sessions::{Finished, Whose, who};
 use super::{Login, Logins, Stage};
 use crate::channel::control::On;
-use crate::sys::process;
+use crate::sys::{pidfd, process};
 use crate::wire::stream::End;
 
 /// What is known of an application that goes on by itself.
@@ -19,17 +20,20 @@ pub(in super::super) struct Alone {
     whose: Whose,
     began: SystemTime,
     since: Instant,
+    /// What stands for its leader, should its worker die.
+    group: Option<OwnedFd>,
     /// When it is killed, if it has been hung up.
     kill_at: Option<Instant>,
 }
 
 impl Alone {
-    pub(in super::super) fn new(session: u64, whose: Whose) -> Self {
+    pub(in super::super) fn new(session: u64, whose: Whose, leader: Option<Pid>) -> Self {
         Self {
             session,
             whose,
             began: SystemTime::now(),
             since: Instant::now(),
+            group: leader.and_then(pidfd::open),
             kill_at: None,
         }
     }
@@ -37,18 +41,30 @@ impl Alone {
 
 impl Alone {
     /// Its end, for the log.
-    pub(in super::super) fn finished(self, end: Option<End>, now: Instant) -> Finished {
+    pub(in super::super) fn finished(
+        self,
+        how: &'static str,
+        end: Option<End>,
+        now: Instant,
+    ) -> Finished {
         Finished {
             id: self.session,
             whose: self.whose,
             lasted: now.saturating_duration_since(self.since),
             end,
             goes_on: false,
-            how: "detached",
+            how,
             sent: 0,
             got: 0,
         }
     }
+}
+
+/// What a worker that died has left running: hung up, and killed then.
+pub(super) struct Leftover {
+    group: OwnedFd,
+    pid: Pid,
+    pub(super) kill_at: Instant,
 }
 
 impl Login {
@@ -104,8 +120,33 @@ impl Logins {
         false
     }
 
+    /// The worker of one of them has died: it is hung up, and killed then. Its end.
+    pub(in super::super) fn orphaned(
+        &mut self,
+        pid: Pid,
+        mut alone: Alone,
+        kill_at: Instant,
+        now: Instant,
+    ) -> Finished {
+        if let Some(group) = alone.group.take() {
+            pidfd::signal_led(&group, pid, Signal::SIGHUP);
+            self.leftovers.push(Leftover {
+                group,
+                pid,
+                kill_at,
+            });
+        }
+        alone.finished("detached", None, now)
+    }
+
     /// Kills those whose grace is over.
     pub(in super::super) fn tend_detached(&mut self, now: Instant) {
+        self.leftovers.retain(|left| {
+            if left.kill_at <= now {
+                pidfd::signal_led(&left.group, left.pid, Signal::SIGKILL);
+            }
+            left.kill_at > now
+        });
         for login in self.all.values_mut() {
             if login.kill_at().is_none_or(|at| at > now) {
                 continue;

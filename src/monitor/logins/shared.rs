@@ -19,6 +19,8 @@ const AGAIN: Duration = Duration::from_millis(20);
 pub(super) struct Shared {
     table: Option<Rc<Table>>,
     place: Option<usize>,
+    /// It has none yet, and others were made to give one of so many up.
+    owed: Option<usize>,
     turn: Option<usize>,
     /// When a turn is tried for again.
     again: Option<Instant>,
@@ -43,12 +45,25 @@ impl Shared {
             return true;
         };
         self.place = place;
-        place.is_some() || table.make_place(Source::of(from)).unwrap_or(true)
+        if place.is_some() {
+            return true;
+        }
+        self.owed = Some(most);
+        table.make_place(Source::of(from)).unwrap_or(true)
     }
 
     /// Takes one of so many turns with PAM.
     pub(super) fn take_turn(&mut self, peer: IpAddr, most: usize, now: Instant) -> bool {
         self.again = None;
+        // First the place of the one who was made to go.
+        if let (Some(table), Some(owed)) = (&self.table, self.owed) {
+            self.place = table.take_place(owed).unwrap_or_default();
+            if self.place.is_none() {
+                self.again = Some(now + AGAIN);
+                return false;
+            }
+            self.owed = None;
+        }
         let Some(table) = self.table.as_ref().filter(|_| self.turn.is_none()) else {
             return true;
         };

@@ -43,7 +43,10 @@ impl Logins {
         let queued = |l: &Login| matches!(l.stage, Stage::Queued(_));
         let waits = self.all.values().any(queued);
         let again = self.shared.again().filter(|_| waits);
-        due.chain(alone).chain(again).min()
+        let told = self.failed.iter().map(|(_, until)| *until);
+        let told = told.filter(|_| waits).min();
+        let left = self.leftovers.iter().map(|l| l.kill_at);
+        due.chain(alone).chain(again).chain(told).chain(left).min()
     }
 
     /// Those whose time is over.
