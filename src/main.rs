@@ -8,7 +8,7 @@ cosserver::entry!(run);
 /// Gate and relay, for inetd's one connection, where they are forked by the monitor.
 const APART: Apart = Apart {
     gate: cosserver::gate::main,
-    relay: cosserver::relay::main,
+    relay: cosserver::relay::main_alone,
 };
 
 fn run() -> u8 {

@@ -24,9 +24,11 @@ use daemon::{Daemon, configured};
 
 const SETTINGS: &str = "limits.silent-per-source = 5000\ndaemon.refusal-interval = 1\n";
 
-/// Threads that replay, and how many connections each has at a time.
+/// Threads that replay, and how many connections each has at a time: of daemons that
+/// inetd starts, each is three processes.
 const THREADS: usize = 4;
-const AT_ONCE: usize = 50;
+const AT_ONCE: usize = 500;
+const AT_ONCE_BY_INETD: usize = 50;
 
 /// What a listener on the path has recorded, and more: a thief has the caller's keys, so
 /// that nothing but the nonce stands in his way.
@@ -175,12 +177,12 @@ impl Recorded {
     }
 
     /// So many replays, each of which must be refused.
-    fn replay_all(&self, count: usize, port: u16) {
+    fn replay_all(&self, count: usize, port: u16, at_once: usize) {
         std::thread::scope(|scope| {
             for thread in 0..THREADS {
                 scope.spawn(move || {
                     let mine: Vec<usize> = (thread..count).step_by(THREADS).collect();
-                    for part in mine.chunks(AT_ONCE) {
+                    for part in mine.chunks(at_once) {
                         let mut all: Vec<_> = part.iter().map(|n| self.replay(*n, port)).collect();
                         all.iter_mut().for_each(|s| drop(s.denied()));
                     }
@@ -231,7 +233,7 @@ fn nothing_recorded_is_accepted_again_also_by_a_daemon_that_was_started_anew() {
     let mut d = Daemon::start_in(configured(SETTINGS, &options()), &[]);
     let recorded = Recorded::of(&d);
     let from = d.log.all().len();
-    recorded.replay_all(count(), d.port);
+    recorded.replay_all(count(), d.port, AT_ONCE);
     refused(&d, from, false);
     // While its caller is served.
     d.says(0, &["true"]);
@@ -240,7 +242,7 @@ fn nothing_recorded_is_accepted_again_also_by_a_daemon_that_was_started_anew() {
     let folder = std::mem::take(&mut d.folder);
     drop(d);
     let d = Daemon::start_in(folder, &[]);
-    recorded.replay_all(count(), d.port);
+    recorded.replay_all(count(), d.port, AT_ONCE);
     refused(&d, 0, false);
     d.says(0, &["true"]);
 }
@@ -250,7 +252,7 @@ fn nothing_recorded_is_accepted_by_another_daemon_of_inetds() {
     let d = Daemon::inetd_in(configured(SETTINGS, &options()), &[]);
     let recorded = Recorded::of(&d);
     let from = d.log.all().len();
-    recorded.replay_all(count(), d.port);
+    recorded.replay_all(count(), d.port, AT_ONCE_BY_INETD);
     refused(&d, from, true);
     d.says(0, &["true"]);
 }

@@ -19,21 +19,30 @@ use crate::sys::{memory, process, signals, socket};
 
 /// The relay's life: into the cell, then sessions until the monitor is gone.
 pub fn main() -> u8 {
+    let served = enter().map(pool::Pool::run);
+    match served {
+        Some(Ok(())) => process::SUCCESS,
+        Some(Err(_)) | None => process::FAILURE,
+    }
+}
+
+/// The same for the one session of a monitor that inetd started.
+pub fn main_alone() -> u8 {
+    match enter().map(pool::Pool::run_alone) {
+        Some(()) => process::SUCCESS,
+        None => process::FAILURE,
+    }
+}
+
+/// Into the cell; the channel to the monitor.
+fn enter() -> Option<Channel> {
     process::set_name("cos: relay");
     process::keep_private();
     memory::keep_small();
-    let Ok(channel) = socket::inherited(CHANNEL) else {
-        return process::FAILURE;
-    };
-    if socket::block_for(&channel, pool::PATIENCE).is_err() {
-        return process::FAILURE;
-    }
+    let channel = socket::inherited(CHANNEL).ok()?;
+    socket::block_for(&channel, pool::PATIENCE).ok()?;
     let mut channel = Channel::new(channel);
-    if signals::leave_to_the_monitor().is_err() || cell::enter(Role::Relay, &mut channel).is_err() {
-        return process::FAILURE;
-    }
-    match pool::Pool::run(channel) {
-        Ok(()) => process::SUCCESS,
-        Err(_) => process::FAILURE,
-    }
+    signals::leave_to_the_monitor().ok()?;
+    cell::enter(Role::Relay, &mut channel).ok()?;
+    Some(channel)
 }

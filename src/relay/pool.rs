@@ -48,19 +48,36 @@ impl Pool {
     /// # Errors
     /// No thread was to be had.
     pub(super) fn run(channel: Channel) -> std::io::Result<()> {
-        let pool = Arc::new(Self {
+        let pool = Arc::new(Self::new(channel));
+        pool.follow()?;
+        while !pool.orphaned.load(Ordering::Acquire) {
+            std::thread::park();
+        }
+        Ok(())
+    }
+
+    /// The same without threads, for a monitor that has one session: what ends that
+    /// session ends the relay.
+    pub(super) fn run_alone(channel: Channel) {
+        let pool = Self::new(channel);
+        loop {
+            match pool.receive() {
+                Some(Incoming::Message(message, fds)) => pool.serve(message, fds),
+                Some(Incoming::Nothing) => pool.channel.wait(),
+                Some(Incoming::Gone) | None => return,
+            }
+        }
+    }
+
+    fn new(channel: Channel) -> Self {
+        Self {
             channel,
             waiting: AtomicUsize::new(0),
             serving: Crowd::new(),
             parting: AtomicUsize::new(0),
             orphaned: AtomicBool::new(false),
             main: std::thread::current(),
-        });
-        pool.follow()?;
-        while !pool.orphaned.load(Ordering::Acquire) {
-            std::thread::park();
         }
-        Ok(())
     }
 
     /// One more thread that waits.
