@@ -15,6 +15,10 @@ use crate::channel::{Channel, Incoming};
 use crate::fault::Fault;
 use crate::sys::local;
 
+/// Whoever calls says at once what he wants: who has not by then goes first when others
+/// wait for a place.
+const SILENT: Duration = Duration::from_millis(250);
+
 /// Calls taken in one go.
 const AT_ONCE: usize = 64;
 
@@ -23,6 +27,10 @@ pub(super) struct Caller<T> {
     pub(super) channel: Channel,
     /// His number, by the kernel's word.
     pub(super) uid: u32,
+    /// When he was let in.
+    since: Instant,
+    /// Whether he has said something.
+    spoke: bool,
     /// When he is dropped.
     until: Instant,
     /// Whether all has been said to him.
@@ -128,7 +136,7 @@ impl<T: Default> Callers<T> {
             let his = self.line.iter().filter(|w| w.uid == uid).count();
             if his == 0 && self.has_place(uid) {
                 self.let_in(registry, socket, uid, now);
-            } else if his < self.terms.line_each && self.line.len() < self.terms.line {
+            } else if his < self.terms.line_each && self.has_room_in_line(his) {
                 let until = now + self.terms.time;
                 self.line.push_back(Waiting { socket, uid, until });
             }
@@ -140,8 +148,30 @@ impl<T: Default> Callers<T> {
         }
     }
 
+    /// Whether one more may stand in the line, who has so many there already: where it is
+    /// full the last of whoever has most of it goes.
+    fn has_room_in_line(&mut self, his: usize) -> bool {
+        if self.line.len() < self.terms.line {
+            return true;
+        }
+        let mut held: BTreeMap<u32, usize> = BTreeMap::new();
+        for waiting in &self.line {
+            *held.entry(waiting.uid).or_default() += 1;
+        }
+        let Some((uid, most)) = held.into_iter().max_by_key(|(_, held)| *held) else {
+            return false;
+        };
+        let last = self.line.iter().rposition(|w| w.uid == uid);
+        last.filter(|_| most > his + 1)
+            .and_then(|at| self.line.remove(at))
+            .is_some()
+    }
+
     /// Lets in those in the line for whom there is a place now.
     pub(super) fn admit(&mut self, registry: &Registry, now: Instant) {
+        if !self.line.is_empty() {
+            self.all.retain(|_, c| c.spoke || c.since + SILENT > now);
+        }
         let mut next = 0;
         while let Some(uid) = self.line.get(next).map(|w| w.uid) {
             if !self.has_place(uid) {
@@ -167,6 +197,8 @@ impl<T: Default> Callers<T> {
         let caller = Caller {
             channel: Channel::new(socket),
             uid,
+            since: now,
+            spoke: false,
             until: now + self.terms.time,
             answered: false,
             state: T::default(),
@@ -187,9 +219,12 @@ impl<T: Default> Callers<T> {
 
     /// What one says, if he has said something. Who is gone, or says too much, is dropped.
     pub(super) fn hear(&mut self, id: u64, buffer: &mut [u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let caller = self.all.get(&id)?;
+        let caller = self.all.get_mut(&id)?;
         match caller.channel.receive(buffer) {
-            Ok(Incoming::Message(message, _)) => Some(message),
+            Ok(Incoming::Message(message, _)) => {
+                caller.spoke = true;
+                Some(message)
+            }
             Ok(Incoming::Nothing) => None,
             Ok(Incoming::Gone) | Err(_) => {
                 self.all.remove(&id);
@@ -235,7 +270,13 @@ impl<T: Default> Callers<T> {
     /// When the next one is dropped.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let waiting = self.line.iter().map(|w| w.until);
-        self.all.values().map(|c| c.until).chain(waiting).min()
+        let silent = self
+            .all
+            .values()
+            .filter(|c| !c.spoke && !self.line.is_empty());
+        let silent = silent.map(|c| c.since + SILENT);
+        let all = self.all.values().map(|c| c.until);
+        all.chain(waiting).chain(silent).min()
     }
 
     /// Drops those whose time is over.

@@ -59,6 +59,30 @@ fn as_many_programs_of_one_user_as_he_likes_ask_side_by_side() {
     all_are_root(clients);
 }
 
+/// Twelve numbers, as one user may have them (subuid), took every place and said nothing.
+#[test]
+fn who_calls_and_says_nothing_keeps_nobody_else_out() {
+    if !can() {
+        return;
+    }
+    let m = Machine::new("users=alice:root");
+    let _signing = m.daemon();
+    let silent: Vec<Session> = (0..12)
+        .map(|n| {
+            let words = ["python3", "-c", IDLE, &(63_000 + n).to_string()].map(str::to_owned);
+            let idle = Session::spawn(&mut inside(&m.path(""), &words));
+            // Those who find the line full are hung up, and call no more.
+            idle.out.wait("called");
+            idle
+        })
+        .collect();
+    let mut command = m.of(ALICE, "cos");
+    command.args(["run", "hostb", "/usr/bin/id", "-un"]);
+    let ended = Session::spawn(&mut command).finish();
+    assert_eq!(ended.out, ["root"], "{ended:?}");
+    drop(silent);
+}
+
 /// Users who are not yet known, while a directory takes its time: the fifth was once told
 /// to try again.
 #[test]
