@@ -15,6 +15,14 @@ use crate::wire::Malformed;
 use crate::wire::limits::REPLY;
 use crate::wire::prompt::{Answers, Style, Text};
 
+/// How a login goes on once the host has proven its key.
+pub struct Login<'a> {
+    /// Who answers.
+    pub asker: &'a mut Asker,
+    /// What waits for the host's proof; done before anything is answered.
+    pub proven: &'a mut dyn FnMut() -> Result<(), Fault>,
+}
+
 /// Answers prompts.
 pub struct Asker {
     from: Source,
