@@ -20,18 +20,25 @@ mod seat;
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use cosserver::secret::{KeyPair, PublicKey, random};
 use cosserver::wire::answer::Answer;
 use cosserver::wire::hello::{Hello, ServerHello};
+use cosserver::wire::limits::ROUNDS;
 use cosserver::wire::noise::{Keys, Prepared, Responder};
 use cosserver::wire::prompt::{Style, Text};
 use cosserver::wire::record::{self, Kind};
+use cosserver::wire::seal::Sealer;
 
-use client_host::{Host, whole_record};
+use client_host::{Host, gone, script, whole_record};
+use daemon::session::Session;
 use daemon::{COS, until};
 use seat::Seat;
+
+/// Nothing in these tests takes so long; what hangs fails.
+const HANGS: Duration = Duration::from_secs(60);
 
 /// A host in the test's hands that has shown a key.
 struct Shown {
@@ -51,6 +58,7 @@ impl Shown {
         });
         let (mut socket, _) = came.unwrap();
         socket.set_nonblocking(false).unwrap();
+        socket.set_read_timeout(Some(HANGS)).unwrap();
         let hello = whole_record(&mut socket);
         let ours = ServerHello {
             version: 1,
@@ -142,7 +150,7 @@ fn a_key_is_pinned_once_it_is_proven_and_not_before() {
     seat.sees("(yes/no) ");
     seat.types(b"yes\n");
     let mut second = Shown::to_next(&host, &foreign);
-    client_host::gone(&mut second.socket);
+    gone(&mut second.socket);
     let ended = seat.ends();
     assert!(ended.err.concat().contains("Nothing was sent"), "{ended:?}");
     assert!(!known_hosts.exists());
@@ -159,4 +167,57 @@ fn a_key_is_pinned_once_it_is_proven_and_not_before() {
     seat.types_unseen(b"\x04");
     assert_eq!(seat.ends().status, Some(255));
     drop(held);
+}
+
+/// Asks again, in answer to an answer.
+fn asks_again(socket: &mut TcpStream, sealer: &mut Sealer, texts: &[(Style, &str)]) {
+    whole_record(socket);
+    let mut question = prompts(texts).encode().unwrap();
+    let tag = sealer.seal(&mut question).unwrap();
+    question.extend_from_slice(&tag);
+    let record = record::compose(Kind::Sealed, &question).unwrap();
+    socket.write_all(&record).unwrap();
+}
+
+#[test]
+fn a_host_that_does_not_stop_asking_is_given_up() {
+    let host = Host::new();
+    let mut command = asks_of(&host, &["--password-fd", "0"]);
+    command.stdin(Stdio::piped());
+    let mut client = Session::spawn(&mut command);
+    // One answer more than it may ask for: they do not run out.
+    for _ in 0..=ROUNDS {
+        client.say("secret");
+    }
+    let question = [(Style::Hidden, "Again: ")];
+    let shown = Shown::to_next(&host, &host.key.public);
+    let (mut socket, keys) = shown.asks(&host, &question);
+    let mut sealer = Sealer::new(keys.suite, &keys.to_client).unwrap();
+    for _ in 0..ROUNDS {
+        asks_again(&mut socket, &mut sealer, &question);
+    }
+    gone(&mut socket);
+    let ended = client.finish();
+    assert_eq!(ended.status, Some(255), "{ended:?}");
+    let err = ended.err.concat();
+    assert!(err.contains(&format!("more than {ROUNDS} times")), "{err}");
+}
+
+#[test]
+fn a_prompt_is_no_option_of_the_program_that_answers() {
+    let host = Host::new();
+    let program = script(
+        &host.folder,
+        "askpass",
+        "#!/bin/sh\nprintf '%s\\n' \"$1\" > \"$0.asked\"",
+    );
+    let mut command = asks_of(&host, &[]);
+    let mut client = Session::spawn(command.env("COS_ASKPASS", &program));
+    drop(client.stdin.take());
+    let shown = Shown::to_next(&host, &host.key.public);
+    let (mut socket, _keys) = shown.asks(&host, &[(Style::Hidden, "--help")]);
+    gone(&mut socket);
+    assert_eq!(client.finish().status, Some(255));
+    let asked = fs::read_to_string(host.folder.join("askpass.asked")).unwrap();
+    assert_eq!(asked, " --help\n");
 }

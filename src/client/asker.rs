@@ -12,15 +12,47 @@ use super::signals::Signals;
 use crate::fault::Fault;
 use crate::sys::client_terminal::{self, Terminal};
 use crate::wire::Malformed;
-use crate::wire::limits::REPLY;
+use crate::wire::limits::{REPLY, ROUNDS};
 use crate::wire::prompt::{Answers, Style, Text};
 
 /// How a login goes on once the host has proven its key.
 pub struct Login<'a> {
-    /// Who answers.
-    pub asker: &'a mut Asker,
-    /// What waits for the host's proof; done before anything is answered.
-    pub proven: &'a mut dyn FnMut() -> Result<(), Fault>,
+    asker: &'a mut Asker,
+    proven: &'a mut dyn FnMut() -> Result<(), Fault>,
+    rounds: usize,
+}
+
+impl<'a> Login<'a> {
+    /// One whose prompts this asker answers, once what waits for the host's proof is done.
+    pub fn new(asker: &'a mut Asker, proven: &'a mut dyn FnMut() -> Result<(), Fault>) -> Self {
+        Self {
+            asker,
+            proven,
+            rounds: 0,
+        }
+    }
+
+    /// Does what waits for the host's proof.
+    ///
+    /// # Errors
+    /// It failed.
+    pub fn is_proven(&mut self) -> Result<(), Fault> {
+        (self.proven)()
+    }
+
+    /// The answers to the prompts of one message.
+    ///
+    /// # Errors
+    /// Nobody answers, or the host does not stop asking.
+    pub fn answer(&mut self, texts: &[Text]) -> Result<Answers, Fault> {
+        self.rounds = self.rounds.saturating_add(1);
+        if self.rounds > ROUNDS {
+            return Err(Fault::new(format!(
+                "it asks more than {ROUNDS} times, which no login needs; it was given up"
+            )));
+        }
+        self.asker.answer(texts)
+    }
 }
 
 /// Answers prompts.
@@ -58,7 +90,7 @@ impl Asker {
     ///
     /// # Errors
     /// Nobody answers.
-    pub fn answer(&mut self, texts: &[Text]) -> Result<Answers, Fault> {
+    fn answer(&mut self, texts: &[Text]) -> Result<Answers, Fault> {
         let mut answers = Vec::new();
         for text in texts {
             if text.style.is_prompt() {
@@ -87,7 +119,10 @@ impl Asker {
             return client_terminal::read_line(file, REPLY).map_err(|e| failed(&who, &e));
         }
         if let Some(program) = env::var_os("COS_ASKPASS").filter(|p| !p.is_empty()) {
-            let answer = client_terminal::by_program(&program, &prompt, REPLY);
+            // A prompt that begins so would be an option to it.
+            let dashed = prompt.starts_with('-').then(|| format!(" {prompt}"));
+            let argument = dashed.as_ref().unwrap_or(&prompt);
+            let answer = client_terminal::by_program(&program, argument, REPLY);
             return answer.map_err(|e| failed(&format!("{}", program.to_string_lossy()), &e));
         }
         let mut terminal = self.terminal(&prompt)?;

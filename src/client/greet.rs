@@ -179,7 +179,7 @@ impl<'a> Greeted<'a> {
         };
         let (payload, keys) = noise.read_2(content).map_err(theirs_is_wrong)?;
         if let Some(login) = &mut login {
-            (login.proven)()?;
+            login.is_proven()?;
         }
         let mut sealer = Sealer::new(keys.suite, &keys.to_server).map_err(ours)?;
         let mut opener = Opener::new(keys.suite, &keys.to_client).map_err(ours)?;
@@ -194,7 +194,7 @@ impl<'a> Greeted<'a> {
                     }
                 }
                 (wire_answer::Answer::Prompts(texts), Some(login), None) => {
-                    let answers = login.asker.answer(texts)?.encode_padded().map_err(ours)?;
+                    let answers = login.answer(texts)?.encode_padded().map_err(ours)?;
                     line.send_sealed(&mut sealer, &answers)?;
                 }
                 (wire_answer::Answer::Accept { proof, texts }, login, None) => {

@@ -108,10 +108,8 @@ fn by_cookie(
         let prepared =
             Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&place.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
-        let login = Login {
-            asker,
-            proven: &mut || Ok(()),
-        };
+        let mut nothing = || Ok(());
+        let login = Login::new(asker, &mut nothing);
         match greeted.ask(means, question, prepared, Some(login))? {
             Answer::Accepted(accepted) => return Ok(*accepted),
             Answer::Denied(denied) => reference = Some(denied),
@@ -195,10 +193,7 @@ fn by_password(
         }
         Ok(())
     };
-    let login = Login {
-        asker,
-        proven: &mut pin,
-    };
+    let login = Login::new(asker, &mut pin);
     match greeted.ask(
         Means::Password(&machine, &key),
         question,
