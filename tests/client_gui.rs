@@ -30,7 +30,7 @@ use cosserver::wire::limits::ROUNDS;
 use cosserver::wire::noise::{Keys, Prepared, Responder};
 use cosserver::wire::prompt::{Style, Text};
 use cosserver::wire::record::{self, Kind};
-use cosserver::wire::seal::Sealer;
+use cosserver::wire::seal::{Opener, Sealer};
 
 use client_host::{Host, gone, script, whole_record};
 use daemon::session::Session;
@@ -220,4 +220,45 @@ fn a_prompt_is_no_option_of_the_program_that_answers() {
     assert_eq!(client.finish().status, Some(255));
     let asked = fs::read_to_string(host.folder.join("askpass.asked")).unwrap();
     assert_eq!(asked, " --help\n");
+}
+
+/// A shell's `kill -TSTP` once left it without; and the prompt was over when it went on.
+#[test]
+fn a_client_that_is_stopped_gives_the_echo_back_and_asks_again() {
+    let host = Host::new();
+    let client = asks_of(&host, &[]);
+    // Only a job of a shell is stopped so.
+    let mut shell = Command::new("sh");
+    shell.env_remove("COS_ASKPASS");
+    shell.env_remove("GUI_HOST").env_remove("GUI_PORT");
+    let script = "set -m; \"$@\"; echo stopped >/dev/tty; read x; fg >/dev/null";
+    shell.args(["-c", script, "sh"]).arg(client.get_program());
+    shell.args(client.get_args());
+    let mut seat = Seat::take(&shell);
+    let shown = Shown::to_next(&host, &host.key.public);
+    let (mut socket, keys) = shown.asks(&host, &[(Style::Hidden, "Pass\u{202e}word\u{2028}: ")]);
+    seat.sees("Pass?word?: ");
+    seat.types_unseen(b"half");
+    let shell = seat.client.pid();
+    let children = fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).unwrap();
+    let client = nix::unistd::Pid::from_raw(children.trim().parse().unwrap());
+    nix::sys::signal::kill(client, nix::sys::signal::Signal::SIGTSTP).unwrap();
+    seat.sees("stopped");
+    assert!(seat.echoes());
+    seat.seen.clear();
+    seat.types(b"\n");
+    seat.sees("Pass?word?: ");
+    seat.types_unseen(b"secret\n");
+    // What was typed before is not in the answer.
+    let record = whole_record(&mut socket);
+    let mut answers = record::parse(&record, &[Kind::Sealed])
+        .unwrap()
+        .content
+        .to_vec();
+    let mut opener = Opener::new(keys.suite, &keys.to_server).unwrap();
+    let answers = opener.open(&mut answers).unwrap();
+    let has = |words: &[u8]| answers.windows(words.len()).any(|w| w == words);
+    assert!(has(b"secret") && !has(b"half"));
+    drop(socket);
+    assert_eq!(seat.ends().status, Some(255));
 }

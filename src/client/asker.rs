@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 
 use zeroize::Zeroizing;
 
+use super::say::is_shown;
 use super::signals::Signals;
 use crate::fault::Fault;
 use crate::sys::client_terminal::{self, Terminal};
@@ -126,10 +127,10 @@ impl Asker {
             return answer.map_err(|e| failed(&format!("{}", program.to_string_lossy()), &e));
         }
         let mut terminal = self.terminal(&prompt)?;
-        let asked = terminal.tell(&prompt).and_then(|()| match text.style {
-            Style::Shown => terminal.line(REPLY),
-            Style::Hidden | Style::Info | Style::Error => hidden_line(&mut terminal),
-        });
+        let asked = match text.style {
+            Style::Shown => terminal.tell(&prompt).and_then(|()| terminal.line(REPLY)),
+            Style::Hidden | Style::Info | Style::Error => hidden_line(&mut terminal, &prompt),
+        };
         asked.map_err(|e| failed("the terminal", &e))
     }
 
@@ -170,11 +171,17 @@ impl Asker {
     }
 }
 
-/// A line that is not shown. A signal that would end the client ends it once the
-/// terminal is as it was: it stays pending until it is no longer caught.
-fn hidden_line(terminal: &mut Terminal) -> io::Result<Zeroizing<Vec<u8>>> {
-    let signals = Signals::catch()?;
-    terminal.hidden_line(REPLY, signals.as_fd())
+/// A line that is not shown. A signal that would end or stop the client does so once the
+/// terminal is as it was; when it goes on, it asks again.
+fn hidden_line(terminal: &mut Terminal, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+    loop {
+        terminal.wait_for_turn()?;
+        terminal.tell(prompt)?;
+        let signals = Signals::hold()?;
+        if let Some(line) = terminal.hidden_line(REPLY, signals.as_fd())? {
+            return Ok(line);
+        }
+    }
 }
 
 /// What a host has to tell, line by line: on standard error, never on standard output.
@@ -189,6 +196,6 @@ pub(super) fn tell(text: &Text) {
 fn shown(words: &str) -> String {
     words
         .chars()
-        .map(|c| if c.is_control() && c != '\n' { '?' } else { c })
+        .map(|c| if is_shown(c) || c == '\n' { c } else { '?' })
         .collect()
 }

@@ -81,7 +81,14 @@ fn a_signal_at_the_password_gives_the_terminal_its_echo_back() {
         return;
     }
     let l = Logins::start();
-    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGALRM,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ] {
         let mut seat = Seat::take(&asks(&l, &[], "hostb"));
         seat.sees("Password: ");
         seat.types_unseen(b"sec");
