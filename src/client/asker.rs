@@ -8,12 +8,53 @@ use std::os::fd::AsFd;
 
 use zeroize::Zeroizing;
 
+use super::say::is_shown;
 use super::signals::Signals;
 use crate::fault::Fault;
 use crate::sys::client_terminal::{self, Terminal};
 use crate::wire::Malformed;
-use crate::wire::limits::REPLY;
+use crate::wire::limits::{REPLY, ROUNDS};
 use crate::wire::prompt::{Answers, Style, Text};
+
+/// How a login goes on once the host has proven its key.
+pub struct Login<'a> {
+    asker: &'a mut Asker,
+    proven: &'a mut dyn FnMut() -> Result<(), Fault>,
+    rounds: usize,
+}
+
+impl<'a> Login<'a> {
+    /// One whose prompts this asker answers, once what waits for the host's proof is done.
+    pub fn new(asker: &'a mut Asker, proven: &'a mut dyn FnMut() -> Result<(), Fault>) -> Self {
+        Self {
+            asker,
+            proven,
+            rounds: 0,
+        }
+    }
+
+    /// Does what waits for the host's proof.
+    ///
+    /// # Errors
+    /// It failed.
+    pub fn is_proven(&mut self) -> Result<(), Fault> {
+        (self.proven)()
+    }
+
+    /// The answers to the prompts of one message.
+    ///
+    /// # Errors
+    /// Nobody answers, or the host does not stop asking.
+    pub fn answer(&mut self, texts: &[Text]) -> Result<Answers, Fault> {
+        self.rounds = self.rounds.saturating_add(1);
+        if self.rounds > ROUNDS {
+            return Err(Fault::new(format!(
+                "it asks more than {ROUNDS} times, which no login needs; it was given up"
+            )));
+        }
+        self.asker.answer(texts)
+    }
+}
 
 /// Answers prompts.
 pub struct Asker {
@@ -50,7 +91,7 @@ impl Asker {
     ///
     /// # Errors
     /// Nobody answers.
-    pub fn answer(&mut self, texts: &[Text]) -> Result<Answers, Fault> {
+    fn answer(&mut self, texts: &[Text]) -> Result<Answers, Fault> {
         let mut answers = Vec::new();
         for text in texts {
             if text.style.is_prompt() {
@@ -79,14 +120,17 @@ impl Asker {
             return client_terminal::read_line(file, REPLY).map_err(|e| failed(&who, &e));
         }
         if let Some(program) = env::var_os("COS_ASKPASS").filter(|p| !p.is_empty()) {
-            let answer = client_terminal::by_program(&program, &prompt, REPLY);
+            // A prompt that begins so would be an option to it.
+            let dashed = prompt.starts_with('-').then(|| format!(" {prompt}"));
+            let argument = dashed.as_ref().unwrap_or(&prompt);
+            let answer = client_terminal::by_program(&program, argument, REPLY);
             return answer.map_err(|e| failed(&format!("{}", program.to_string_lossy()), &e));
         }
         let mut terminal = self.terminal(&prompt)?;
-        let asked = terminal.tell(&prompt).and_then(|()| match text.style {
-            Style::Shown => terminal.line(REPLY),
-            Style::Hidden | Style::Info | Style::Error => hidden_line(&mut terminal),
-        });
+        let asked = match text.style {
+            Style::Shown => terminal.tell(&prompt).and_then(|()| terminal.line(REPLY)),
+            Style::Hidden | Style::Info | Style::Error => hidden_line(&mut terminal, &prompt),
+        };
         asked.map_err(|e| failed("the terminal", &e))
     }
 
@@ -127,11 +171,17 @@ impl Asker {
     }
 }
 
-/// A line that is not shown. A signal that would end the client ends it once the
-/// terminal is as it was: it stays pending until it is no longer caught.
-fn hidden_line(terminal: &mut Terminal) -> io::Result<Zeroizing<Vec<u8>>> {
-    let signals = Signals::catch()?;
-    terminal.hidden_line(REPLY, signals.as_fd())
+/// A line that is not shown. A signal that would end or stop the client does so once the
+/// terminal is as it was; when it goes on, it asks again.
+fn hidden_line(terminal: &mut Terminal, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+    loop {
+        terminal.wait_for_turn()?;
+        terminal.tell(prompt)?;
+        let signals = Signals::hold()?;
+        if let Some(line) = terminal.hidden_line(REPLY, signals.as_fd())? {
+            return Ok(line);
+        }
+    }
 }
 
 /// What a host has to tell, line by line: on standard error, never on standard output.
@@ -146,6 +196,6 @@ pub(super) fn tell(text: &Text) {
 fn shown(words: &str) -> String {
     words
         .chars()
-        .map(|c| if c.is_control() && c != '\n' { '?' } else { c })
+        .map(|c| if is_shown(c) || c == '\n' { c } else { '?' })
         .collect()
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
-use super::asker::{self, Asker};
+use super::asker::{self, Login};
 use super::dial::{Dialed, plainly, wait_for};
 use super::inbox::{Came, Inbox, is_for_later};
 use super::means::{Means, Question};
@@ -132,7 +132,7 @@ impl<'a> Greeted<'a> {
     }
 
     /// Proves who we are and asks; waits for the answer and checks it. Prompts go to the
-    /// asker.
+    /// asker of a login.
     ///
     /// # Errors
     /// No answer, or none that the host we mean can have given.
@@ -141,7 +141,7 @@ impl<'a> Greeted<'a> {
         means: Means<'_>,
         question: &Question,
         prepared: Prepared,
-        mut asker: Option<&mut Asker>,
+        mut login: Option<Login<'_>>,
     ) -> Result<Answer, Fault> {
         let (machine, pin) = means.keys();
         let Self {
@@ -171,31 +171,34 @@ impl<'a> Greeted<'a> {
         }
         line.send(&record)?;
 
-        let within = line.within(asker.is_some());
+        let within = line.within(login.is_some());
         let record = line.receive(Kind::Answer, within)?;
         let content = match line.envelope(record.clone(), Kind::Answer)? {
             Said::Denied(reference) => return Ok(Answer::Denied(reference)),
             Said::Due(content) => content,
         };
         let (payload, keys) = noise.read_2(content).map_err(theirs_is_wrong)?;
+        if let Some(login) = &mut login {
+            login.is_proven()?;
+        }
         let mut sealer = Sealer::new(keys.suite, &keys.to_server).map_err(ours)?;
         let mut opener = Opener::new(keys.suite, &keys.to_client).map_err(ours)?;
         let mut answer = wire_answer::Answer::decode(&payload).map_err(theirs_is_wrong)?;
         let mut follows = question.follows.as_ref();
         let mut talked = false;
         let proof = loop {
-            match (&answer, &mut asker, follows.take()) {
+            match (&answer, &mut login, follows.take()) {
                 (wire_answer::Answer::SendCommand, _, Some(rest)) => {
                     for piece in rest.chunks(COMMAND_PIECE) {
                         line.send_sealed(&mut sealer, piece)?;
                     }
                 }
-                (wire_answer::Answer::Prompts(texts), Some(asker), None) => {
-                    let answers = asker.answer(texts)?.encode_padded().map_err(ours)?;
+                (wire_answer::Answer::Prompts(texts), Some(login), None) => {
+                    let answers = login.answer(texts)?.encode_padded().map_err(ours)?;
                     line.send_sealed(&mut sealer, &answers)?;
                 }
-                (wire_answer::Answer::Accept { proof, texts }, asker, None) => {
-                    if asker.is_some() {
+                (wire_answer::Answer::Accept { proof, texts }, login, None) => {
+                    if login.is_some() {
                         texts.iter().for_each(asker::tell);
                     }
                     break *proof;
@@ -216,7 +219,7 @@ impl<'a> Greeted<'a> {
                     )));
                 }
             }
-            let within = line.within(asker.is_some());
+            let within = line.within(login.is_some());
             let record = line.receive(Kind::Sealed, within)?;
             let mut sealed = match line.envelope(record, Kind::Sealed)? {
                 Said::Denied(reference) => return Ok(Answer::Denied(reference)),

@@ -8,7 +8,7 @@ use std::env;
 use std::num::NonZeroU16;
 
 use super::args::Call;
-use super::asker::Asker;
+use super::asker::{Asker, Login};
 use super::dial::Dialing;
 use super::greet::{Accepted, Answer, Greeted, OurHello};
 use super::means::{Means, Question};
@@ -108,7 +108,9 @@ fn by_cookie(
         let prepared =
             Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&place.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
-        match greeted.ask(means, question, prepared, Some(asker))? {
+        let mut nothing = || Ok(());
+        let login = Login::new(asker, &mut nothing);
+        match greeted.ask(means, question, prepared, Some(login))? {
             Answer::Accepted(accepted) => return Ok(*accepted),
             Answer::Denied(denied) => reference = Some(denied),
         }
@@ -148,41 +150,62 @@ fn by_password(
 ) -> Result<Accepted, Fault> {
     let addresses = route.addresses(call)?;
     let hello = OurHello::asking(true)?;
-    let mut dialing = Dialing::begin(&addresses, call.connect_timeout);
-    dialing.greet(hello.record());
-    voice.step(|| format!("connecting to {addresses:?}"));
+    let greet = || -> Result<(Greeted<'_>, PublicKey), Fault> {
+        let mut dialing = Dialing::begin(&addresses, call.connect_timeout);
+        dialing.greet(hello.record());
+        voice.step(|| format!("connecting to {addresses:?}"));
+        let dialed = dialing.finish(hello.record())?;
+        voice.step(|| format!("connected to {}", dialed.address));
+        let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
+        let key = greeted.host_key().copied();
+        let key = key.ok_or_else(|| Fault::new("it does not show its key"))?;
+        Ok((greeted, key))
+    };
+    let (mut greeted, key) = greet()?;
     let machine = keys::own_machine_key(&places.own)?;
-    let dialed = dialing.finish(hello.record())?;
-    voice.step(|| format!("connected to {}", dialed.address));
-    let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
-    let key = greeted.host_key().copied();
-    let key = key.ok_or_else(|| Fault::new("it does not show its key"))?;
     let place = &places.own;
     let mut pins = known_hosts::pins(&places.table, &route.entry.name)?;
     if places.table.dir != place.dir {
         pins.extend(known_hosts::pins(place, &route.entry.name)?);
     }
-    let is_new = check_key(call, place, route, &key, &pins, asker)?;
     let prepared = Prepared::for_initiator(&machine, &key)
         .map_err(|m| Fault::new(format!("the key that it shows is none: {m}")))?;
+    let is_new = !pins.contains(&key);
+    if is_new {
+        // Comparing takes longer than the host waits for a handshake, and a place of its
+        // strangers: nobody holds it meanwhile.
+        drop(greeted);
+        check_key(call, place, route, &key, &pins, asker)?;
+        let now;
+        (greeted, now) = greet()?;
+        if now != key {
+            return Err(Fault::new(format!(
+                "it showed the key {} before, and now {}; somebody may be in between. Nothing was sent",
+                keys::fingerprint(&key),
+                keys::fingerprint(&now)
+            )));
+        }
+    }
+    // Anybody can show any key: what is pinned has been proven.
+    let mut pin = || {
+        if is_new && known_hosts::pin(place, &route.entry.name, &key)? {
+            voice.step(|| "its key is pinned from now on".to_owned());
+        }
+        Ok(())
+    };
+    let login = Login::new(asker, &mut pin);
     match greeted.ask(
         Means::Password(&machine, &key),
         question,
         prepared,
-        Some(asker),
+        Some(login),
     )? {
-        Answer::Accepted(accepted) => {
-            if is_new {
-                voice.step(|| "its key is pinned from now on".to_owned());
-            }
-            Ok(*accepted)
-        }
+        Answer::Accepted(accepted) => Ok(*accepted),
         Answer::Denied(reference) => Err(denied(&call.host, reference)),
     }
 }
 
-/// Whether the key that a host shows is the one that is pinned. One that is not pinned
-/// is asked about, and pinned; a changed one stops everything. Whether it is new.
+/// Asks about a key that is not pinned. Where another one is, everything stops.
 fn check_key(
     call: &Call,
     place: &Place,
@@ -190,11 +213,8 @@ fn check_key(
     key: &PublicKey,
     pins: &[PublicKey],
     asker: &Asker,
-) -> Result<bool, Fault> {
+) -> Result<(), Fault> {
     let (name, file) = (&route.entry.name, place.known_hosts());
-    if pins.contains(key) {
-        return Ok(false);
-    }
     if let Some(pinned) = pins.first() {
         return Err(Fault::of(
             &file,
@@ -228,5 +248,5 @@ fn check_key(
     if !agreed {
         return Err(Fault::new("its key was not agreed to; nothing was sent"));
     }
-    known_hosts::pin(place, name, key)
+    Ok(())
 }

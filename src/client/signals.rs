@@ -19,6 +19,23 @@ const UNHEARD: Duration = Duration::from_secs(5);
 
 const FORWARDED: [Kind; 4] = [Kind::SIGHUP, Kind::SIGINT, Kind::SIGQUIT, Kind::SIGTERM];
 
+/// Those that nobody can hold, that neither end nor stop a program, or that it causes by
+/// a fault of its own, which would come again for ever.
+const NOT_HELD: [Kind; 12] = [
+    Kind::SIGKILL,
+    Kind::SIGSTOP,
+    Kind::SIGCHLD,
+    Kind::SIGCONT,
+    Kind::SIGURG,
+    Kind::SIGWINCH,
+    Kind::SIGSEGV,
+    Kind::SIGBUS,
+    Kind::SIGFPE,
+    Kind::SIGILL,
+    Kind::SIGTRAP,
+    Kind::SIGSYS,
+];
+
 /// The signals that are caught; dropping it gives them back to their default.
 pub struct Signals {
     descriptor: SignalFd,
@@ -32,11 +49,25 @@ impl Signals {
     /// # Errors
     /// No descriptors are left.
     pub fn catch() -> io::Result<Self> {
+        Self::catch_of(FORWARDED.into_iter(), SigSet::thread_get_mask()?)
+    }
+
+    /// Catches those that would end or stop the client, but for its own faults. They
+    /// stay pending, and are delivered when this is dropped.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn hold() -> io::Result<Self> {
+        let before = SigSet::thread_get_mask()?;
+        let held = Kind::iterator().filter(|k| !NOT_HELD.contains(k) && !before.contains(*k));
+        Self::catch_of(held, before)
+    }
+
+    fn catch_of(kinds: impl Iterator<Item = Kind>, before: SigSet) -> io::Result<Self> {
         let mut caught = SigSet::empty();
-        for kind in FORWARDED.into_iter().filter(|k| !is_ignored(*k)) {
+        for kind in kinds.filter(|k| !is_ignored(*k)) {
             caught.add(kind);
         }
-        let before = SigSet::thread_get_mask()?;
         caught.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         Ok(Self {

@@ -62,9 +62,19 @@ impl Terminal {
         read_line(&mut self.0, most)
     }
 
+    /// Returns once this program may change the terminal's settings: one in the
+    /// background is stopped until then, as by reading.
+    ///
+    /// # Errors
+    /// The terminal is gone, or nobody could bring it to the foreground.
+    pub fn wait_for_turn(&self) -> io::Result<()> {
+        let settings = tcgetattr(self.0.as_fd())?;
+        Ok(tcsetattr(self.0.as_fd(), SetArg::TCSADRAIN, &settings)?)
+    }
+
     /// Reads a line that is not shown. Signals cannot leave the terminal without its
     /// echo: its own keys make none meanwhile, and those of others the caller has
-    /// blocked, and knows of by `stop`. Once that can be read, the line has ended.
+    /// blocked, and knows of by `stop`. Once that can be read, there is no line.
     ///
     /// # Errors
     /// The terminal is gone, the line too long, or somebody interrupted it.
@@ -72,7 +82,7 @@ impl Terminal {
         &mut self,
         most: usize,
         stop: BorrowedFd<'_>,
-    ) -> io::Result<Zeroizing<Vec<u8>>> {
+    ) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
         let before = tcgetattr(self.0.as_fd())?;
         let mut quiet = before.clone();
         quiet.local_flags &= !(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
@@ -92,7 +102,7 @@ impl Terminal {
             let mut byte = Zeroizing::new(0);
             match typed_or_stopped(restored.0, stop) {
                 Ok(true) => {}
-                Ok(false) => break Err(io::ErrorKind::Interrupted.into()),
+                Ok(false) => break Ok(false),
                 Err(e) => break Err(e),
             }
             match (&*restored.0).read(std::slice::from_mut(&mut *byte)) {
@@ -102,7 +112,7 @@ impl Terminal {
                 Err(e) => break Err(e),
             }
             match *byte {
-                b'\n' | b'\r' => break Ok(()),
+                b'\n' | b'\r' => break Ok(true),
                 END if line.is_empty() => break Err(io::ErrorKind::UnexpectedEof.into()),
                 INTERRUPT => break Err(io::ErrorKind::Interrupted.into()),
                 BACKSPACE | DELETE => drop(line.pop()),
@@ -113,7 +123,7 @@ impl Terminal {
             }
         };
         let _ = (&*restored.0).write_all(b"\n");
-        outcome.map(|()| line)
+        outcome.map(|whole| whole.then_some(line))
     }
 }
 

@@ -1,92 +1,21 @@
 //! `cos gui`: who answers its prompts, whom it trusts, and what it never sends.
 
 use std::fs;
-use std::io::Write;
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use cosserver::secret::KeyPair;
 use nix::sys::signal::Signal;
-use nix::sys::termios::{LocalFlags, tcgetattr};
 
-use crate::daemon::session::{Patient, Session};
+use crate::daemon::session::Session;
 use crate::daemon::{COS, needs_root, until};
 use crate::login::{Logins, Plan};
 
-/// A client at a terminal of its own.
-struct Seat {
-    terminal: fs::File,
-    seen: String,
-    client: Session,
-}
+#[path = "seat.rs"]
+mod seat;
 
-impl Seat {
-    fn take(command: &Command) -> Self {
-        let ends = nix::pty::openpty(None, None).unwrap();
-        let mut setsid = Command::new("setsid");
-        setsid
-            .arg("--ctty")
-            .arg(command.get_program())
-            .args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => setsid.env(name, value),
-                None => setsid.env_remove(name),
-            };
-        }
-        // Standard input is the terminal, so that it becomes the session's.
-        setsid
-            .stdin(ends.slave)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let client = Session::of(setsid.spawn().unwrap());
-        Self {
-            terminal: ends.master.into(),
-            seen: String::new(),
-            client,
-        }
-    }
-
-    /// Waits until the screen shows this.
-    fn sees(&mut self, what: &str) {
-        while !self.seen.contains(what) {
-            let mut bytes = [0; 512];
-            let n = std::io::Read::read(&mut Patient(&self.terminal), &mut bytes).unwrap();
-            self.seen += &String::from_utf8_lossy(&bytes[..n]);
-        }
-    }
-
-    fn echoes(&self) -> bool {
-        let settings = tcgetattr(self.terminal.as_fd()).unwrap();
-        settings.local_flags.contains(LocalFlags::ECHO)
-    }
-
-    /// Types once nothing is shown of it.
-    fn types_unseen(&mut self, keys: &[u8]) {
-        until("the echo is off", || !self.echoes());
-        self.terminal.write_all(keys).unwrap();
-    }
-
-    fn types(&mut self, keys: &[u8]) {
-        self.terminal.write_all(keys).unwrap();
-    }
-
-    /// The client's end; its echo is on again.
-    fn ends(self) -> crate::daemon::session::Ended {
-        let Self {
-            terminal, client, ..
-        } = self;
-        let ended = client.finish();
-        let settings = tcgetattr(terminal.as_fd()).unwrap();
-        assert!(
-            settings.local_flags.contains(LocalFlags::ECHO),
-            "no echo: {ended:?}"
-        );
-        ended
-    }
-}
+use seat::Seat;
 
 /// `cos -C A gui FLAGS… -p PORT -l alice HOST hello`, with nobody to answer but a person.
 fn asks(l: &Logins, flags: &[&str], host: &str) -> Command {
@@ -152,7 +81,14 @@ fn a_signal_at_the_password_gives_the_terminal_its_echo_back() {
         return;
     }
     let l = Logins::start();
-    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGALRM,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ] {
         let mut seat = Seat::take(&asks(&l, &[], "hostb"));
         seat.sees("Password: ");
         seat.types_unseen(b"sec");
@@ -231,6 +167,24 @@ fn a_key_that_is_not_pinned_is_asked_about_and_pinned() {
     assert!(!seat.seen.contains("yes/no"), "{}", seat.seen);
     seat.types_unseen(b"secret\n");
     assert_eq!(seat.ends().out, ["hello"]);
+}
+
+/// The host once hung up while the fingerprint was being compared, and "yes" was in vain.
+#[test]
+fn a_fingerprint_may_be_compared_for_as_long_as_it_takes() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    fs::remove_file(l.d.client().join("known_hosts")).unwrap();
+    let mut seat = Seat::take(&asks(&l, &[], "hostb"));
+    seat.sees("(yes/no) ");
+    l.d.log.wait("cause=left");
+    seat.types(b"yes\n");
+    seat.sees("Password: ");
+    seat.types_unseen(b"secret\n");
+    let ended = seat.ends();
+    assert_eq!(ended.out, ["hello"], "{ended:?}");
 }
 
 /// It once passed over such a table, went by DNS and sent the password.

@@ -1,0 +1,90 @@
+//! A client at a terminal, with the keyboard and the screen in the test's hands.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several test programs, of which each uses a part"
+)]
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+
+use nix::sys::termios::{LocalFlags, tcgetattr};
+
+use crate::daemon::session::{Patient, Session};
+use crate::daemon::until;
+
+/// A client at a terminal of its own.
+pub struct Seat {
+    terminal: fs::File,
+    pub seen: String,
+    pub client: Session,
+}
+
+impl Seat {
+    pub fn take(command: &Command) -> Self {
+        let ends = nix::pty::openpty(None, None).unwrap();
+        let mut setsid = Command::new("setsid");
+        setsid
+            .arg("--ctty")
+            .arg(command.get_program())
+            .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => setsid.env(name, value),
+                None => setsid.env_remove(name),
+            };
+        }
+        // Standard input is the terminal, so that it becomes the session's.
+        setsid
+            .stdin(ends.slave)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let client = Session::of(setsid.spawn().unwrap());
+        Self {
+            terminal: ends.master.into(),
+            seen: String::new(),
+            client,
+        }
+    }
+
+    /// Waits until the screen shows this.
+    pub fn sees(&mut self, what: &str) {
+        while !self.seen.contains(what) {
+            let mut bytes = [0; 512];
+            let n = std::io::Read::read(&mut Patient(&self.terminal), &mut bytes).unwrap();
+            self.seen += &String::from_utf8_lossy(&bytes[..n]);
+        }
+    }
+
+    pub fn echoes(&self) -> bool {
+        let settings = tcgetattr(self.terminal.as_fd()).unwrap();
+        settings.local_flags.contains(LocalFlags::ECHO)
+    }
+
+    /// Types once nothing is shown of it.
+    pub fn types_unseen(&mut self, keys: &[u8]) {
+        until("the echo is off", || !self.echoes());
+        self.terminal.write_all(keys).unwrap();
+    }
+
+    pub fn types(&mut self, keys: &[u8]) {
+        self.terminal.write_all(keys).unwrap();
+    }
+
+    /// The client's end; its echo is on again.
+    pub fn ends(self) -> crate::daemon::session::Ended {
+        let Self {
+            terminal, client, ..
+        } = self;
+        let ended = client.finish();
+        let settings = tcgetattr(terminal.as_fd()).unwrap();
+        assert!(
+            settings.local_flags.contains(LocalFlags::ECHO),
+            "no echo: {ended:?}"
+        );
+        ended
+    }
+}
