@@ -36,19 +36,18 @@ SIGN = sign="$(DESTDIR)$(BINDIR)/cos-sign"; case "$(SIGNER)" in \
 	setuid) install -m 4755 "$(PROGRAMS)/cos-sign" "$$sign" ;; \
 	none) rm -f "$$sign" ;; \
 	'') test ! -e "$$sign" || { mode=755; test ! -u "$$sign" || mode=4755; \
-		install -m $$mode "$(PROGRAMS)/cos-sign" "$$sign"; } ;; \
-	*) echo 'install: SIGNER=$(SIGNER): setuid or none' >&2; exit 1 ;; esac
+		install -m $$mode "$(PROGRAMS)/cos-sign" "$$sign"; } ;; esac
 
 # The rest of installing: init, PAM, the account, examples.
 PLACE = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BINDIR="$(BINDIR)" SBINDIR="$(SBINDIR)" \
-	DOCDIR="$(DOCDIR)" INIT="$(INIT)" PAM="$(PAM)" scripts/place
+	DOCDIR="$(DOCDIR)" INIT="$(INIT)" PAM="$(PAM)" SIGNER="$(SIGNER)" scripts/place
 
 .PHONY: all help build demo demo-user test soak lint check-docs fuzz bench install uninstall clean
 
 all: build
 
 help:
-	@echo 'make             build the three programs (target/release)'
+	@echo 'make             build the five programs (target/release)'
 	@echo 'make demo        build, then show them at work on this machine'
 	@echo 'make test        all tests; as root also those that need root'
 	@echo 'make soak        the tests with their long counts'
@@ -97,33 +96,36 @@ bench: build
 # never touched by this; those for init and PAM are kept where they were changed.
 install:
 	@test -x "$(PROGRAMS)/cosserver" || { echo 'install: nothing built yet: run make first' >&2; exit 1; }
-	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(SBINDIR)" "$(DESTDIR)$(DOCDIR)" \
+	@$(PLACE) check
+	@install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(SBINDIR)" "$(DESTDIR)$(DOCDIR)" \
 		"$(DESTDIR)$(MANDIR)/man1" "$(DESTDIR)$(MANDIR)/man5" "$(DESTDIR)$(MANDIR)/man7" "$(DESTDIR)$(MANDIR)/man8"
-	install -m 755 "$(PROGRAMS)/cos" "$(DESTDIR)$(BINDIR)/cos"
-	ln -sf cos "$(DESTDIR)$(BINDIR)/cosrsh"
-	install -m 755 "$(PROGRAMS)/cosserver" "$(PROGRAMS)/cosserver-login" "$(PROGRAMS)/cosadm" "$(DESTDIR)$(SBINDIR)"
-	$(SIGN)
-	page="$(DESTDIR)$(MANDIR)/man1/cos-sign.1"; if test -e "$(DESTDIR)$(BINDIR)/cos-sign"; \
+	@install -m 755 "$(PROGRAMS)/cos" "$(DESTDIR)$(BINDIR)/cos"
+	@ln -sf cos "$(DESTDIR)$(BINDIR)/cosrsh"
+	@install -m 755 "$(PROGRAMS)/cosserver" "$(PROGRAMS)/cosserver-login" "$(PROGRAMS)/cosadm" "$(DESTDIR)$(SBINDIR)"
+	@$(SIGN)
+	@page="$(DESTDIR)$(MANDIR)/man1/cos-sign.1"; if test -e "$(DESTDIR)$(BINDIR)/cos-sign"; \
 		then $(COPY) docs/man/cos-sign.1 "$$page"; else rm -f "$$page"; fi
-	for page in $(MAN1); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man1/$$page" || exit 1; done
-	ln -sf cos.1 "$(DESTDIR)$(MANDIR)/man1/cosrsh.1"
-	for page in $(MAN5); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man5/$$page" || exit 1; done
-	for page in $(MAN7); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man7/$$page" || exit 1; done
-	for page in $(MAN8); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man8/$$page" || exit 1; done
-	install -m 644 $(PAGES) "$(DESTDIR)$(DOCDIR)"
+	@for page in $(MAN1); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man1/$$page" || exit 1; done
+	@ln -sf cos.1 "$(DESTDIR)$(MANDIR)/man1/cosrsh.1"
+	@for page in $(MAN5); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man5/$$page" || exit 1; done
+	@for page in $(MAN7); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man7/$$page" || exit 1; done
+	@for page in $(MAN8); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man8/$$page" || exit 1; done
+	@install -m 644 $(PAGES) "$(DESTDIR)$(DOCDIR)"
+	@echo 'install: programs in $(DESTDIR)$(BINDIR) and $(DESTDIR)$(SBINDIR), manual in $(DESTDIR)$(MANDIR)'
 	@$(PLACE) install
 
 uninstall:
-	rm -f "$(DESTDIR)$(BINDIR)/cos" "$(DESTDIR)$(BINDIR)/cosrsh" "$(DESTDIR)$(BINDIR)/cos-sign" \
+	@rm -f "$(DESTDIR)$(BINDIR)/cos" "$(DESTDIR)$(BINDIR)/cosrsh" "$(DESTDIR)$(BINDIR)/cos-sign" \
 		"$(DESTDIR)$(SBINDIR)/cosserver" "$(DESTDIR)$(SBINDIR)/cosserver-login" "$(DESTDIR)$(SBINDIR)/cosadm" \
 		"$(DESTDIR)$(MANDIR)/man1/cosrsh.1" "$(DESTDIR)$(MANDIR)/man1/cos-sign.1"
-	for page in $(MAN1); do rm -f "$(DESTDIR)$(MANDIR)/man1/$$page"; done
-	for page in $(MAN5); do rm -f "$(DESTDIR)$(MANDIR)/man5/$$page"; done
-	for page in $(MAN7); do rm -f "$(DESTDIR)$(MANDIR)/man7/$$page"; done
-	for page in $(MAN8); do rm -f "$(DESTDIR)$(MANDIR)/man8/$$page"; done
-	for page in $(PAGES); do rm -f "$(DESTDIR)$(DOCDIR)/$${page##*/}"; done
+	@for page in $(MAN1); do rm -f "$(DESTDIR)$(MANDIR)/man1/$$page"; done
+	@for page in $(MAN5); do rm -f "$(DESTDIR)$(MANDIR)/man5/$$page"; done
+	@for page in $(MAN7); do rm -f "$(DESTDIR)$(MANDIR)/man7/$$page"; done
+	@for page in $(MAN8); do rm -f "$(DESTDIR)$(MANDIR)/man8/$$page"; done
+	@for page in $(PAGES); do rm -f "$(DESTDIR)$(DOCDIR)/$${page##*/}"; done
 	@$(PLACE) uninstall
-	-rmdir "$(DESTDIR)$(DOCDIR)"
+	@rmdir "$(DESTDIR)$(DOCDIR)" 2>/dev/null || :
+	@echo 'uninstall: programs, manual and examples are gone; README.md says what takes away the rest'
 
 clean:
 	scripts/cargo clean

@@ -24,6 +24,8 @@ use crate::config::{keys, known_hosts};
 use crate::fault::Fault;
 use crate::secret::KeyPair;
 
+mod logins;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
     /// As it should be.
@@ -175,9 +177,7 @@ impl Report<'_> {
                 if let Some(words) = s.daemon.lacks_its_user() {
                     self.add(Level::Warning, format!("user {}", s.daemon.user), words);
                 }
-                if let Some(fault) = s.gui.lacks_service() {
-                    self.add(Level::Problem, file.display(), fault);
-                }
+                self.logins(&s);
             }
             Err(fault) => self.wrong(&file, &fault),
         }
@@ -257,12 +257,7 @@ impl Report<'_> {
         let name = &entry.name;
         let live = |cookies: &Result<usize, Fault>| matches!(cookies, Ok(count) if *count > 0);
         if entry.may_ask() {
-            let named = match &entry.users {
-                Users::Pairs(pairs) => pairs.iter().map(|p| &p.here).collect(),
-                Users::SameName => Vec::new(),
-            };
-            let users = entry.run_as.iter().chain(named);
-            problems.extend(users.filter_map(|user| wrong_user(user.as_str())));
+            problems.extend(wrong_users(entry));
             if entry.addresses == Addresses::ByName {
                 problems.extend(resolve(name, BY_LINE).err().map(|fault| fault.to_string()));
             }
@@ -394,18 +389,36 @@ impl Report<'_> {
     }
 }
 
+/// Why commands could not run as the users of a line, each user once.
+fn wrong_users(entry: &Entry) -> Vec<String> {
+    let run_as = entry.run_as.iter();
+    let run_as = run_as.map(|user| (user, format!("run-as={user}")));
+    let pairs = match &entry.users {
+        Users::Pairs(pairs) => pairs.as_slice(),
+        Users::SameName => &[],
+    };
+    let mut seen = Vec::new();
+    run_as
+        .chain(pairs.iter().map(|p| (&p.here, format!("users={p}"))))
+        .filter(|(user, _)| {
+            let new = !seen.contains(user);
+            seen.push(user);
+            new
+        })
+        .filter_map(|(user, option)| Some(format!("{option}: {}", wrong_user(user.as_str())?)))
+        .collect()
+}
+
 /// Why commands could not run as that user.
 fn wrong_user(name: &str) -> Option<String> {
     let me = geteuid();
     match User::from_name(name) {
         Ok(Some(user)) if !me.is_root() && user.uid != me => Some(format!(
-            "run-as={name}: a cosserver that you start can run commands as you alone"
+            "{name} is another user, and a cosserver that you start can run commands as you alone"
         )),
         Ok(Some(_)) => None,
-        Ok(None) => Some(format!(
-            "run-as={name}: there is no such user on this machine"
-        )),
-        Err(e) => Some(format!("run-as={name}: {}", std::io::Error::from(e))),
+        Ok(None) => Some(format!("there is no user {name} on this machine")),
+        Err(e) => Some(format!("{name}: {}", std::io::Error::from(e))),
     }
 }
 

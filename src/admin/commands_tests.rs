@@ -43,6 +43,7 @@ fn mistakes() {
     for (line, words) in [
         ("", "what is to be done?"),
         ("chekc", "did you mean \"check\"?"),
+        ("wo", "did you mean \"who\"?"),
         (
             "host",
             "after host comes one of invite, join, list, show, rotate, remove",
@@ -76,6 +77,7 @@ fn mistakes() {
         assert!(told(line).contains(words), "{line:?} gave {:?}", told(line));
     }
     assert!(call("host rotate x --port 0").port().is_err());
+    assert_eq!(told("foo"), "unknown command \"foo\"");
 }
 
 #[test]

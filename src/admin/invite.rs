@@ -27,6 +27,16 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
     let users = users.map(|list| Users::parse(&list)).transpose();
     let users = users.map_err(|e| e.while_doing("--users"))?;
     let run_as = run_as(call, &host, users.is_some(), out)?;
+    if let Some(Users::Pairs(pairs)) = &users {
+        let mut named: Vec<&UserName> = pairs.iter().map(|pair| &pair.here).collect();
+        named.sort();
+        named.dedup();
+        for user in named.into_iter().filter(|user| !run_as.contains(user)) {
+            if !matches!(User::from_name(user.as_str()), Ok(Some(_))) {
+                out.tell(missing(user));
+            }
+        }
+    }
     let networks = networks(&call.values("addr"))?;
     out.takes_secrets()?;
     let lock = Lock::take(&place)?;
@@ -207,10 +217,14 @@ fn run_as(
                 return Err(Fault::new(words).into());
             }
             Ok(Some(_)) => {}
-            Ok(None) | Err(_) => out.tell(format!("there is no user {user} on this machine (yet)")),
+            Ok(None) | Err(_) => out.tell(missing(user)),
         }
     }
     Ok(users)
+}
+
+fn missing(user: &UserName) -> String {
+    format!("there is no user {user} on this machine (yet)")
 }
 
 fn own_name(me: Uid) -> Result<UserName, Fault> {

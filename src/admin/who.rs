@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nix::unistd::geteuid;
+
 use super::commands::Call;
 use super::json::Json;
 use super::out::{Failure, Out};
@@ -68,9 +70,15 @@ fn ask(
         let is = |kind| e.kind() == kind;
         if is(ErrorKind::NotFound) || is(ErrorKind::ConnectionRefused) {
             let dir = place.dir.display();
+            // An ordinary user's folder is his own, and he may have meant the system's.
+            let hint = if geteuid().is_root() || place.system {
+                ""
+            } else {
+                "; root sees the system's"
+            };
             return Fault::of(
                 &path,
-                format!("no cosserver(8) runs in the background on {dir}"),
+                format!("no cosserver(8) runs in the background on {dir}{hint}"),
             );
         }
         if is(ErrorKind::PermissionDenied) {
@@ -111,7 +119,8 @@ fn table(all: &[On]) -> String {
     ];
     for on in all {
         let from = match (on.host.as_str(), on.caller.as_str()) {
-            ("", caller) => caller.to_owned(),
+            // What a person says of himself, nobody has proven.
+            ("", caller) => format!("({caller})"),
             (host, caller) => format!("{caller}@{host}"),
         };
         let bytes = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
@@ -189,6 +198,7 @@ fn json(on: &On) -> Json {
             Json::maybe(Some(&on.host).filter(|h| !h.is_empty())),
         ),
         ("caller", Json::text(&on.caller)),
+        ("caller_proven", Json::Bool(!on.host.is_empty())),
         ("address", Json::text(on.peer)),
         ("service", Json::text(&on.service)),
         ("since", Json::Number(on.since)),
@@ -255,6 +265,8 @@ mod tests {
                 "-"
             ]
         );
+        let value = json(&on).to_string();
+        assert!(value.contains(r#""caller_proven":true"#), "{value}");
         let detached = On {
             host: String::new(),
             service: "gui xterm".into(),
@@ -263,10 +275,15 @@ mod tests {
             detached: true,
             ..on
         };
-        assert!(table(std::slice::from_ref(&detached)).contains("gui xterm (detached)"));
+        let text = table(std::slice::from_ref(&detached));
+        assert!(text.contains("gui xterm (detached)"));
+        // A stranger's own word.
+        assert!(text.contains("  (a?[31m)  "), "{text}");
         let value = json(&detached).to_string();
         assert!(
-            value.contains(r#""host":null"#) && value.contains(r#""in":1,"out":2"#),
+            value.contains(r#""host":null"#)
+                && value.contains(r#""caller_proven":false"#)
+                && value.contains(r#""in":1,"out":2"#),
             "{value}"
         );
     }

@@ -129,7 +129,9 @@ impl Applications {
         let (name, _) = self.all().next().filter(|_| !pam_files::has_service())?;
         Some(Fault::new(format!(
             "there is a [gui.{name}], and no /etc/pam.d/{service} that says how people log in; \
-             etc/pam.d of the sources has one for each family of systems",
+             make install puts one there, and there is one for each family of systems in \
+             /usr/local/share/doc/cosserver/examples/pam.d (DOCDIR= said where), and in etc/pam.d \
+             of the sources",
             service = pam_files::SERVICE
         )))
     }
@@ -161,6 +163,13 @@ impl Applications {
                 continue;
             }
             let Some(inner) = value.get_ref().as_table() else {
+                if KEYS.iter().any(|key| key.name == text) {
+                    let words = format!(
+                        "{text} belongs to an application, whose table is [gui.NAME]: write its name there"
+                    );
+                    mistakes.push((at, words));
+                    continue;
+                }
                 mistakes.push((
                     at,
                     format!("{text} must be a table of its own: write [gui.{text}]"),
@@ -204,13 +213,17 @@ fn read_one(table: &DeTable<'_>, at: usize) -> Result<Application, Mistake> {
             let words = format!("unknown key {} of an application{hint}", quoted(name));
             return Err((key.span().start, words));
         };
-        let must_be = || wrong(format!("it must be {}", known.bounds));
+        // What it is where it is not given, or that it must be, is another matter.
+        let bounds = known.bounds.split_once(';').map_or(known.bounds, |b| b.0);
+        let must_be = || wrong(format!("it must be {bounds}"));
         match name {
             "command" => {
                 application.command = command(value).map_err(wrong)?.ok_or_else(must_be)?
             }
             "users" => {
-                let texts = texts(value).ok_or_else(must_be)?;
+                let everybody = value.get_ref().as_str() == Some("*");
+                let everybody = everybody.then(|| vec!["*".to_owned()]);
+                let texts = everybody.or_else(|| texts(value)).ok_or_else(must_be)?;
                 let users: Result<_, _> = texts.iter().map(|t| Who::parse(t)).collect();
                 application.users = users.map_err(|e| wrong(e.to_string()))?;
             }

@@ -77,6 +77,20 @@ fn the_template_says_every_default() {
     assert_eq!(system.print(), plain.print());
 }
 
+/// What a new user takes over must be right, and find the display.
+#[test]
+fn the_template_has_an_application_that_displays_on_the_pc() {
+    let template = Settings::template();
+    let from = template.find("# [gui.xterm]").unwrap();
+    let example = template[from..].replace("# ", "");
+    let s = parse(&format!("name = \"x\"\n{example}")).unwrap();
+    let xterm = s.gui.get("xterm").unwrap();
+    assert!(
+        xterm.command[2].contains("DISPLAY=$GUI_HOST:0 "),
+        "{xterm:?}"
+    );
+}
+
 #[test]
 fn keys_are_named_once_and_explained() {
     for (i, key) in KEYS.iter().enumerate() {
@@ -159,8 +173,27 @@ fn mistakes_name_the_line_and_what_was_meant() {
             ":2: hello must be whole seconds from 1 to 86400, and this is a float",
         ),
         ("[limits]\nhello = [1]", "this is an array"),
-        ("port = 1\nport = 2", ":2: "),
-        ("[limits]\nhello = 1\n[limits]\n", ":3: "),
+        ("port = 1\nport = 2", ":2: \"port\" stands twice"),
+        (
+            "[limits]\nhello = 1\n[limits]\n",
+            ":3: [limits] stands twice",
+        ),
+        (
+            "[gui.x]\ncommand = [\"/x\"]\n [gui.x] # again\n",
+            ":3: [gui.x] stands twice",
+        ),
+        (
+            "[gui]\ncommand = [\"/x\"]",
+            ":2: command belongs to an application, whose table is [gui.NAME]",
+        ),
+        (
+            "[gui.x]\ncommand = \"/x\"",
+            ":2: command: it must be a list of words, the first an absolute path",
+        ),
+        (
+            "[gui.x]\nusers = \"alice\"",
+            ":2: users: it must be a list of user names and @groups, or \"*\" for everybody",
+        ),
         ("name = \"a b\"", ":1: name: \"a b\" is no host name"),
         ("listen = []", "at least one address"),
         ("listen = [\"hostb\"]", "\"hostb\" is no address"),
@@ -197,9 +230,23 @@ fn mistakes_name_the_line_and_what_was_meant() {
             "{text:?} gave {told:?}"
         );
         assert_eq!(told.lines().count(), 1, "{told:?}");
+        assert!(!told.contains("; it must"), "{told:?}");
     }
     // The first mistake of several is told.
     assert!(told("[zz]\nx=1\n[exec]\nq=1\n[limits]\ny=1").contains(":1:"));
+}
+
+#[test]
+fn everybody_is_a_star_with_or_without_a_list() {
+    let of = |users: &str| {
+        let text = format!("name = \"x\"\n[gui.x]\ncommand = [\"/bin/true\"]\nusers = {users}\n");
+        parse(&text).unwrap()
+    };
+    let (plain, list) = (of("\"*\""), of("[\"*\"]"));
+    assert_eq!(plain.gui, list.gui);
+    assert!(plain.print().contains("\nusers = [\"*\"]\n"));
+    // Nothing in it is written as nothing.
+    assert!(plain.print().ends_with("\nenvironment = {}\n"));
 }
 
 #[test]

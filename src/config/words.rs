@@ -40,7 +40,9 @@ pub fn nearest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Op
     for option in options {
         let away = distance(word, option);
         let enough = length.max(option.chars().count()).div_ceil(3).max(2);
-        let near = away <= enough && away < length.max(1);
+        // Of three letters two others make another word: "foo" is no slip for "who".
+        let other = away * 2 > length.max(option.chars().count());
+        let near = away <= enough && away < length.max(1) && !other;
         if near && best.is_none_or(|(least, _)| away < least) {
             best = Some((away, option));
         }
@@ -150,6 +152,8 @@ mod tests {
             Some("silent-per-source")
         );
         assert_eq!(nearest("colour", options), None);
+        assert_eq!(nearest("foo", ["who", "kill"]), None);
+        assert_eq!(nearest("woh", ["who", "kill"]), Some("who"));
         assert_eq!(nearest("", options), None);
         assert_eq!(nearest(&"p".repeat(100_000), options), None);
     }

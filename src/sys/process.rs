@@ -55,7 +55,11 @@ impl LoginProgram {
         use std::os::unix::fs::{MetadataExt, PermissionsExt};
         let path = std::env::current_exe()?.with_file_name("cosserver-login");
         let wrong = |e: &dyn std::fmt::Display| Fault::of(&path, e);
-        let about = std::fs::metadata(&path).map_err(|e| wrong(&e))?;
+        let about = std::fs::metadata(&path).map_err(|e| {
+            wrong(&format_args!(
+                "{e}; it must lie beside cosserver, where make install puts it"
+            ))
+        })?;
         let mode = about.permissions().mode();
         if !about.is_file() || mode & 0o111 == 0 {
             return Err(wrong(

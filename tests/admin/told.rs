@@ -266,6 +266,73 @@ fn check_warns_of_an_account_that_is_missing() {
     assert!(!says("nobody").contains("warning "));
 }
 
+/// What keeps people from their applications is not left for them to find out.
+#[test]
+fn check_looks_at_applications_and_what_logins_need() {
+    let scratch = Scratch::new();
+    let s = scratch.init("S");
+    assert!(!s.good(&["check"]).contains("gui"));
+    let plain = scratch.0.join("plain");
+    fs::write(&plain, "").unwrap();
+    let plain = plain.display().to_string();
+    let tables = [
+        ("right", "/bin/sh", format!("[\"{}\"]", me())),
+        ("all", "/bin/sh", "\"*\"".to_owned()),
+        ("gone", "/nowhere/xterm", "\"*\"".to_owned()),
+        ("plain", &plain, "\"*\"".to_owned()),
+        ("folder", "/bin", "\"*\"".to_owned()),
+        (
+            "ghosts",
+            "/bin/sh",
+            "[\"no-such-user\", \"@no-such-group\"]".to_owned(),
+        ),
+        ("nobody", "/bin/sh", "[]".to_owned()),
+    ]
+    .map(|(name, program, users)| {
+        format!("[gui.{name}]\ncommand = [\"{program}\"]\nusers = {users}\n")
+    });
+    fs::write(s.place().settings(), tables.concat()).unwrap();
+    let out = s.run(&["check"]);
+    let told = text(&out.stdout);
+    for line in [
+        format!("ok       [gui.right]: {} may start /bin/sh", me()),
+        "ok       [gui.all]: everybody may start /bin/sh".to_owned(),
+        "warning  [gui.gone]: command: /nowhere/xterm: No such file".to_owned(),
+        format!("warning  [gui.plain]: command: {plain} is 0"),
+        "warning  [gui.folder]: command: /bin is no file".to_owned(),
+        "warning  [gui.ghosts]: users: there is no user no-such-user on".to_owned(),
+        "warning  [gui.ghosts]: users: there is no group no-such-group on".to_owned(),
+        "warning  [gui.nobody]: users is empty, so nobody".to_owned(),
+    ] {
+        assert!(told.lines().any(|l| l.starts_with(&line)), "{line}: {told}");
+    }
+    // PAM's file and the program that runs PAM, whatever is said of them.
+    assert!(told.contains(" /etc/pam.d/cosserver: "), "{told}");
+    assert!(told.contains("/cosserver-login: "), "{told}");
+    // Warnings alone are no failure.
+    let problems = told.lines().filter(|l| l.starts_with("problem")).count();
+    assert_eq!(out.status.success(), problems == 0, "{told}");
+    assert!(
+        told.lines()
+            .filter(|l| l.starts_with("problem"))
+            .all(|l| l.contains("/etc/pam.d/cosserver")),
+        "{told}"
+    );
+}
+
+#[test]
+fn who_tells_an_ordinary_user_whose_daemon_was_asked() {
+    let scratch = Scratch::new();
+    let s = scratch.init("S");
+    let told = s.bad(1, &["who"]);
+    assert!(told.contains("no cosserver(8) runs"), "{told}");
+    assert_eq!(
+        told.contains("; root sees the system's"),
+        !geteuid().is_root(),
+        "{told}"
+    );
+}
+
 #[test]
 fn the_version() {
     let scratch = Scratch::new();
@@ -299,6 +366,9 @@ fn which_users_of_a_host_are_let_in_is_said() {
         told.contains("of its users alice as alice, bob as operator"),
         "{told}"
     );
+    let told = invite("hostf", &["--users", "bob:no-such-user,eve:no-such-user"]);
+    let missing = "there is no user no-such-user on this machine (yet)";
+    assert_eq!(told.matches(missing).count(), 1, "{told}");
     let lines = s.lines();
     for (name, option) in [
         ("hostb", "users=-".to_owned()),

@@ -173,9 +173,16 @@ const HARMS: &[Harm] = &[
     ("unknown method \"coss\"; did you mean \"cos\"?", |p| {
         fs::write(p.hostinfo(), "x coss\n").unwrap()
     }),
-    ("there is no such user", |p| {
+    ("run-as=no-such-user-here: there is no user no-such", |p| {
         fs::write(p.hostinfo(), "x cos addr=::1 run-as=no-such-user-here\n").unwrap();
     }),
+    (
+        "users=bob:no-such-user-here: there is no user no-such",
+        |p| {
+            let users = "bob:no-such-user-here,eve:no-such-user-here";
+            fs::write(p.hostinfo(), format!("x cos addr=::1 users={users}\n")).unwrap();
+        },
+    ),
     ("known_hosts:1: ", |p| {
         fs::write(p.known_hosts(), "hostb 12\n").unwrap()
     }),
@@ -204,6 +211,8 @@ fn check_finds_what_is_wrong() {
                 .any(|line| line.starts_with("problem") && line.contains(words)),
             "{words}: {told}"
         );
+        // Nobody is missing twice.
+        assert!(told.matches("there is no user").count() <= 1, "{told}");
         // No line names its file twice.
         for line in told.lines() {
             let file = line.split_ascii_whitespace().nth(1).unwrap_or("");

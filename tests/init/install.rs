@@ -146,14 +146,36 @@ fn each_init_gets_its_files_and_leaves_none_behind() {
         dest.path("usr/lib/systemd/system/cosserver.service")
             .exists()
     );
-    let out = run(&mut make_into(
-        &["make"],
-        &dest,
-        &["-s", "install", "INIT=upstart"],
-    ));
-    assert!(!out.status.success());
-    let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(said.contains("INIT=upstart: one of sysv, "), "{said}");
+    // What is not known is said before anything is put anywhere.
+    for (wrong, words) in [
+        ("INIT=upstart", "INIT=upstart: one of sysv, "),
+        ("PAM=suse", "PAM=suse: one of debian, "),
+        ("SIGNER=suid", "SIGNER=suid: setuid or none"),
+    ] {
+        let dest = Folder::new();
+        let out = run(&mut make_into(&["make"], &dest, &["install", wrong]));
+        assert!(!out.status.success());
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(said.contains(words), "{said}");
+        assert!(tree(&dest.0).is_empty(), "{wrong}");
+    }
+}
+
+/// Nobody reads thirty lines of shell for the one that says what comes next.
+#[test]
+fn it_says_what_it_does_and_not_how() {
+    let dest = Folder::new();
+    for what in ["install", "uninstall"] {
+        let out = run(&mut make_into(&["make"], &dest, &[what]));
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
+        assert!(said.lines().count() < 10, "{said}");
+        assert!(
+            said.lines()
+                .all(|line| line.starts_with(&format!("{what}: ")) || line.starts_with("make")),
+            "{said}"
+        );
+    }
 }
 
 #[test]
@@ -351,6 +373,11 @@ fn it_finds_out_what_the_machine_has() {
         assert_eq!(
             said.contains("nothing is started. "),
             !file.is_empty(),
+            "{said}"
+        );
+        assert_eq!(
+            said.contains("cosserver starts the daemon"),
+            file.is_empty(),
             "{said}"
         );
         let rest = "rm -rf /run/systemd /run/openrc /run/runit /etc/rc.subr /etc/inittab";

@@ -88,6 +88,18 @@ fn openrc_starts_and_stops_it() {
     call("reload", 0);
     log.wait(" reloaded");
     machine.serves();
+    // Nor do right settings that could not be served: there is no file for PAM.
+    let toml = machine.path("/etc/cosserver/cosserver.toml");
+    let right = std::fs::read_to_string(&toml).unwrap();
+    let gui = "[gui.x]\ncommand = [\"/bin/true\"]\nusers = [\"root\"]\n";
+    std::fs::write(&toml, format!("{right}{gui}")).unwrap();
+    machine.must("rm -f /etc/pam.d/cosserver");
+    assert!(call("reload", 1).contains("/etc/pam.d/cosserver"));
+    let out = machine.sh("rc-service --nodeps cosserver restart 2>&1");
+    let words = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(words.contains("/etc/pam.d/cosserver"), "{words}");
+    assert_eq!(machine.pid(), second);
+    std::fs::write(&toml, right).unwrap();
     // Settings with a mistake stop nothing that runs.
     machine.must("echo 'lisen = []' >>/etc/cosserver/cosserver.toml");
     assert!(call("reload", 1).contains("lisen"));

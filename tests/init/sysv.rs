@@ -136,12 +136,31 @@ fn what_cannot_be_done_has_a_status_of_its_own() {
     }
     assert_eq!(machine.pid(), pid);
     machine.serves();
+    // Nor do right settings that could not be served: there is no file for PAM.
+    machine.must("rm -f /etc/pam.d/cosserver");
+    let gui = "[gui.x]\ncommand = [\"/bin/true\"]\nusers = [\"root\"]\n";
+    fs::write(&toml, format!("{right}{gui}")).unwrap();
+    for action in ["reload", "restart", "try-restart"] {
+        assert!(call(action, 6).contains("/etc/pam.d/cosserver"), "{action}");
+    }
+    assert_eq!(machine.pid(), pid);
+    machine.serves();
+    fs::write(&toml, format!("lisen = []\n{right}")).unwrap();
     call("stop", 0);
     call("start", 6);
     // No settings, no program.
     fs::remove_file(&toml).unwrap();
     assert!(call("start", 6).contains("cosadm init"));
     fs::write(&toml, right).unwrap();
+    // A wrong line of the host table keeps nobody from starting.
+    let hosts = machine.path("/etc/cosserver/hostinfo");
+    let table = fs::read_to_string(&hosts).unwrap();
+    fs::write(&hosts, format!("{table}? ?\n")).unwrap();
+    call("start", 0);
+    assert!(call("restart", 6).contains("hostinfo"));
+    machine.serves();
+    fs::write(&hosts, table).unwrap();
+    call("stop", 0);
     // The port is another's.
     let other = "import socket as s, signal; p = s.socket(); \
                  p.setsockopt(1, 2, 1); p.bind((\"127.0.0.1\", 9002)); \

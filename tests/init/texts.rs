@@ -137,6 +137,19 @@ fn the_script_for_the_bsds_says_what_rc_subr_wants() {
         );
         assert!(said(&out).starts_with(&wanted), "{}", said(&out));
     }
+    // What would not start again is not stopped; one host's line keeps nobody from starting.
+    let hosts = folder.path("S/hostinfo");
+    let table = fs::read_to_string(&hosts).unwrap();
+    fs::write(&hosts, format!("{table}? ?\n")).unwrap();
+    assert!(call("start").status.success());
+    for action in ["reload", "restart", "configtest"] {
+        let out = call(action);
+        assert!(
+            !out.status.success() && said(&out).contains("hostinfo"),
+            "{action}"
+        );
+    }
+    fs::write(&hosts, table).unwrap();
     fs::write(&toml, "lisen = []\n").unwrap();
     for action in ["start", "reload", "restart", "configtest"] {
         let out = call(action);

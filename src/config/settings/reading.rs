@@ -228,7 +228,28 @@ fn syntax(error: &toml::de::Error, text: &str) -> Mistake {
             end: text.len(),
         })
         .start;
-    (at, error.message().lines().collect::<Vec<_>>().join(", "))
+    let message = error.message().lines().collect::<Vec<_>>().join(", ");
+    if message == "duplicate key" {
+        return (at, format!("{} stands twice", key_or_header(text, at)));
+    }
+    (at, message)
+}
+
+/// What begins at this place: a key, or the whole `[header]` that it is part of.
+fn key_or_header(text: &str, at: usize) -> String {
+    let begin = text
+        .get(..at)
+        .and_then(|before| before.rfind('\n'))
+        .map_or(0, |newline| newline + 1);
+    let line = text.get(begin..).unwrap_or("");
+    let line = line.lines().next().unwrap_or("").trim();
+    match line.split_once(if line.starts_with('[') { ']' } else { '=' }) {
+        Some((header, _)) if line.starts_with('[') => {
+            format!("[{}]", header.trim_matches('[').escape_debug())
+        }
+        Some((key, _)) => quoted(key.trim()),
+        None => quoted(line),
+    }
 }
 
 /// The line of a place in the text; 1 is the first.

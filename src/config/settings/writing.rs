@@ -77,7 +77,10 @@ pub(super) fn template() -> String {
     out.push_str(
         "\n# Applications that people may start by `cos gui`, a table each; without one nobody logs\n\
          # in. They need PAM's file, /etc/pam.d/cosserver. cosserver.toml(5) has every key.\n\
-         # [gui.xterm]\n# command = [\"/usr/bin/xterm\"]\n# users = [\"alice\", \"@staff\"]\n",
+         # The application finds the PC by GUI_HOST and GUI_PORT; one of X wants a DISPLAY.\n\
+         # [gui.xterm]\n\
+         # command = [\"/bin/sh\", \"-c\", \"DISPLAY=$GUI_HOST:0 exec /usr/bin/xterm\"]\n\
+         # users = [\"alice\", \"@staff\"]\n",
     );
     out
 }
@@ -92,7 +95,11 @@ pub(super) fn applications(out: &mut String, all: &Applications) {
         let _ = writeln!(out, "arguments = {}\nremote = {}", a.arguments, a.remote);
         let pairs = a.environment.iter();
         let pairs: Vec<String> = pairs.map(|(n, v)| format!("{n} = {}", string(v))).collect();
-        let _ = writeln!(out, "environment = {{ {} }}", pairs.join(", "));
+        let pairs = match pairs.join(", ") {
+            none if none.is_empty() => none,
+            some => format!(" {some} "),
+        };
+        let _ = writeln!(out, "environment = {{{pairs}}}");
     }
 }
 
