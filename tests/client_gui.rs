@@ -200,7 +200,10 @@ fn a_host_that_does_not_stop_asking_is_given_up() {
     let ended = client.finish();
     assert_eq!(ended.status, Some(255), "{ended:?}");
     let err = ended.err.concat();
-    assert!(err.contains(&format!("more than {ROUNDS} times")), "{err}");
+    let words = format!("asks more than {ROUNDS} times");
+    assert!(err.contains(&words), "{err}");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/man/cos.1");
+    assert!(fs::read_to_string(page).unwrap().contains(&words));
 }
 
 #[test]

@@ -141,7 +141,11 @@ fn parse_cos(args: &[OsString]) -> Result<Wish, Fault> {
             "{word:?} is no subcommand; did you mean \"cos run {}\"?",
             word.to_string_lossy()
         ))),
-        None => Err(Fault::new(Face::Cos.usage())),
+        None => Err(Fault::new(format!(
+            "{}; or {}",
+            Face::Cos.usage(),
+            Face::Gui.usage().trim_start_matches("usage: ")
+        ))),
     }
 }
 
@@ -160,7 +164,7 @@ fn parse_run(face: Face, mut draft: Draft, args: &[OsString]) -> Result<Wish, Fa
     match (draft.tell.take(), host) {
         (Some(tell), _) => Ok(tell),
         (None, Some(host)) => {
-            let call = Box::new(draft.call(host, words)?);
+            let call = Box::new(draft.call(face, host, words)?);
             Ok(match face {
                 Face::Gui => Wish::Gui(call),
                 Face::Cos | Face::Rsh => Wish::Run(call),
@@ -289,7 +293,7 @@ impl Draft {
         Ok(())
     }
 
-    fn call(self, host: &OsStr, words: &[OsString]) -> Result<Call, Fault> {
+    fn call(self, face: Face, host: &OsStr, words: &[OsString]) -> Result<Call, Fault> {
         let Some(host) = host.to_str() else {
             return Err(Fault::new(format!("{host:?} is no host name")));
         };
@@ -307,9 +311,14 @@ impl Draft {
             return Err(Fault::new("the host has no name"));
         }
         if words.is_empty() {
-            return Err(Fault::new(format!(
-                "no command for {host}; a terminal on it is not what this program gives"
-            )));
+            return Err(Fault::new(match face {
+                Face::Gui => {
+                    format!("name an application: cos gui {host} APPLICATION [ARGUMENT]...")
+                }
+                Face::Cos | Face::Rsh => format!(
+                    "no command for {host}; a terminal on it is not what this program gives"
+                ),
+            }));
         }
         Ok(Call {
             host: host.to_owned(),

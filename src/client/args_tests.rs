@@ -378,7 +378,13 @@ fn the_faces() {
         &["x"],
     );
     assert!(complaint(&["cos", "hostb", "x"]).contains("did you mean \"cos run hostb\"?"));
-    assert!(complaint(&["cos"]).starts_with("usage: cos "));
+    let bare = complaint(&["cos"]);
+    assert!(bare.starts_with("usage: cos ") && bare.contains(" run ") && bare.contains(" gui "));
+    let nothing = complaint(&["cos", "gui", "hostb"]);
+    assert_eq!(
+        nothing,
+        "name an application: cos gui hostb APPLICATION [ARGUMENT]..."
+    );
     assert!(complaint(&["cosrsh"]).starts_with("usage: cosrsh "));
     assert!(complaint(&["cosrsh", "-C", "A", "hostb", "x"]).contains("COS_CONFIG_DIR"));
     assert!(complaint(&["cosrsh", "hostb"]).starts_with("no command for hostb"));

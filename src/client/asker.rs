@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 use zeroize::Zeroizing;
 
-use super::say::is_shown;
+use super::say::{Voice, is_shown};
 use super::signals::Signals;
 use crate::fault::Fault;
 use crate::sys::client_terminal::{self, Terminal};
@@ -20,15 +20,21 @@ use crate::wire::prompt::{Answers, Style, Text};
 pub struct Login<'a> {
     asker: &'a mut Asker,
     proven: &'a mut dyn FnMut() -> Result<(), Fault>,
+    voice: &'a Voice,
     rounds: usize,
 }
 
 impl<'a> Login<'a> {
     /// One whose prompts this asker answers, once what waits for the host's proof is done.
-    pub fn new(asker: &'a mut Asker, proven: &'a mut dyn FnMut() -> Result<(), Fault>) -> Self {
+    pub fn new(
+        asker: &'a mut Asker,
+        proven: &'a mut dyn FnMut() -> Result<(), Fault>,
+        voice: &'a Voice,
+    ) -> Self {
         Self {
             asker,
             proven,
+            voice,
             rounds: 0,
         }
     }
@@ -38,6 +44,7 @@ impl<'a> Login<'a> {
     /// # Errors
     /// It failed.
     pub fn is_proven(&mut self) -> Result<(), Fault> {
+        self.voice.step(|| "the host has proven its key".to_owned());
         (self.proven)()
     }
 
@@ -52,6 +59,9 @@ impl<'a> Login<'a> {
                 "it asks more than {ROUNDS} times, which no login needs; it was given up"
             )));
         }
+        for text in texts.iter().filter(|t| t.style.is_prompt()) {
+            self.voice.step(|| format!("it asks {:?}", text.words));
+        }
         self.asker.answer(texts)
     }
 }
@@ -61,6 +71,8 @@ pub struct Asker {
     from: Source,
     /// Nobody is asked by himself: what there is no answer for fails.
     batch: bool,
+    /// Who logs in, and where: `USER@HOST`.
+    who: String,
 }
 
 enum Source {
@@ -69,22 +81,22 @@ enum Source {
 }
 
 impl Asker {
-    /// Whoever the caller has named. `batch`: no person is to be asked.
+    /// Whoever the caller has named. `batch`: no person is to be asked. `who`: who logs in
+    /// where, as `USER@HOST`; a person is told.
     ///
     /// # Errors
     /// There is no such descriptor.
-    pub fn new(password_fd: Option<i32>, batch: bool) -> Result<Self, Fault> {
+    pub fn new(password_fd: Option<i32>, batch: bool, who: String) -> Result<Self, Fault> {
         let from = match password_fd {
             None => Source::Anybody,
             Some(number) => {
                 let file = client_terminal::answers(number);
-                let file = file.map_err(|e| {
-                    Fault::new(format!("--password-fd {number}: it is not open ({e})"))
-                })?;
+                let file = file
+                    .map_err(|_| Fault::new(format!("--password-fd {number}: it is not open")))?;
                 Source::Descriptor(file, number)
             }
         };
-        Ok(Self { from, batch })
+        Ok(Self { from, batch, who })
     }
 
     /// The answers to the prompts among these texts.
@@ -127,9 +139,10 @@ impl Asker {
             return answer.map_err(|e| failed(&format!("{}", program.to_string_lossy()), &e));
         }
         let mut terminal = self.terminal(&prompt)?;
+        let words = format!("{}: {prompt}", self.who);
         let asked = match text.style {
-            Style::Shown => terminal.tell(&prompt).and_then(|()| terminal.line(REPLY)),
-            Style::Hidden | Style::Info | Style::Error => hidden_line(&mut terminal, &prompt),
+            Style::Shown => terminal.tell(&words).and_then(|()| terminal.line(REPLY)),
+            Style::Hidden | Style::Info | Style::Error => hidden_line(&mut terminal, &words),
         };
         asked.map_err(|e| failed("the terminal", &e))
     }

@@ -40,8 +40,9 @@ pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
         )));
     }
     let (display, inherited) = display(call)?;
-    let mut asker = Asker::new(call.password_fd, call.batch)?;
     let question = request::compose_gui(call, &route.entry, &display)?;
+    let who = format!("{}@{}", question.asked.user, call.host);
+    let mut asker = Asker::new(call.password_fd, call.batch, who)?;
     // Remote GUI login: we are such an application ourselves, and have a cookie, or a
     // signer that has.
     let place = &places.table;
@@ -56,6 +57,7 @@ pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
     } else {
         by_password(call, &places, &route, &question, &mut asker, voice)?
     };
+    voice.step(|| "accepted; the application is started".to_owned());
     outcome(pump::carry(accepted, call.no_input)?, voice)
 }
 
@@ -109,7 +111,7 @@ fn by_cookie(
             Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&place.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
         let mut nothing = || Ok(());
-        let login = Login::new(asker, &mut nothing);
+        let login = Login::new(asker, &mut nothing, voice);
         match greeted.ask(means, question, prepared, Some(login))? {
             Answer::Accepted(accepted) => return Ok(*accepted),
             Answer::Denied(denied) => reference = Some(denied),
@@ -171,6 +173,10 @@ fn by_password(
     let prepared = Prepared::for_initiator(&machine, &key)
         .map_err(|m| Fault::new(format!("the key that it shows is none: {m}")))?;
     let is_new = !pins.contains(&key);
+    voice.step(|| {
+        let known = if is_new { "not pinned" } else { "pinned" };
+        format!("its key is {}, {known}", keys::fingerprint(&key))
+    });
     if is_new {
         // Comparing takes longer than the host waits for a handshake, and a place of its
         // strangers: nobody holds it meanwhile.
@@ -193,7 +199,7 @@ fn by_password(
         }
         Ok(())
     };
-    let login = Login::new(asker, &mut pin);
+    let login = Login::new(asker, &mut pin, voice);
     match greeted.ask(
         Means::Password(&machine, &key),
         question,
@@ -201,7 +207,13 @@ fn by_password(
         Some(login),
     )? {
         Answer::Accepted(accepted) => Ok(*accepted),
-        Answer::Denied(reference) => Err(denied(&call.host, reference)),
+        // One text for every cause: the host does not say more, and we know no more.
+        Answer::Denied(reference) => Err(Fault::new(format!(
+            "denied (reference {}): wrong password, or no such user or application for him; \
+             the administrator of {} finds the reason in its log by that reference",
+            reference.to_hex(),
+            call.host
+        ))),
     }
 }
 
@@ -227,8 +239,8 @@ fn check_key(
         ));
     }
     let question = format!(
-        "The key of {} is not known here. It shows\n  {}\n\
-         which its administrator can compare with what `cosadm check` prints there.\n\
+        "The key of {} is not known here. It shows the fingerprint\n  {}\n\
+         Compare it: \"cosadm check\" on that host prints it as that of host.key.\n\
          Is it right, and to be pinned? (yes/no) ",
         call.host,
         keys::fingerprint(key)

@@ -78,14 +78,13 @@ pub fn locate(call: &Call) -> Result<(Places, Route), Fault> {
     };
     match look_for(&system.table, &call.host)? {
         Some(route) => Ok((system, route)),
-        None => Err(Fault::of(
-            &system.table.hostinfo(),
-            format!(
-                "this host is in neither it nor {}; root adds it here, or you there, by `cosadm host join FILE`, \
-                     from an invitation that its administrator makes",
-                own.table.hostinfo().display()
-            ),
-        )),
+        None => Err(Fault::new(format!(
+            "{} is in neither {} nor {}; you add it to the one, or root to the other, by `cosadm host join FILE`, \
+             from an invitation that its administrator makes",
+            call.host,
+            own.table.hostinfo().display(),
+            system.table.hostinfo().display()
+        ))),
     }
 }
 

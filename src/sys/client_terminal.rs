@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
@@ -197,6 +198,11 @@ pub fn by_program(program: &OsStr, prompt: &str, most: usize) -> io::Result<Zero
     if status.success() {
         line
     } else {
-        Err(io::Error::other(format!("{status}")))
+        let how = match (status.code(), status.signal()) {
+            (Some(code), _) => format!("it ended with {code}"),
+            (None, Some(signal)) => format!("signal {signal} ended it"),
+            (None, None) => status.to_string(),
+        };
+        Err(io::Error::other(format!("{how} and gave no answer")))
     }
 }

@@ -35,7 +35,7 @@ fn at_a_terminal_the_password_is_asked_for_and_not_shown() {
     }
     let l = Plan::around("", "auth required BARE ask").start();
     let mut seat = Seat::take(&asks(&l, &[], "hostb"));
-    seat.sees("Password: ");
+    seat.sees("alice@hostb: Password: ");
     // A mistake is taken back.
     seat.types_unseen(b"secrex\x7ft\r");
     seat.sees("Code: ");
@@ -119,6 +119,11 @@ fn a_key_that_is_not_pinned_is_asked_about_and_pinned() {
     let mut seat = Seat::take(&asks(&l, &[], "127.0.0.1"));
     seat.sees("(yes/no) ");
     let fingerprint = seat.seen.lines().nth(1).unwrap().trim().to_owned();
+    assert!(
+        seat.seen.contains("\"cosadm check\" on that host"),
+        "{}",
+        seat.seen
+    );
     assert!(
         fingerprint.len() > 16 && check.contains(&fingerprint),
         "{fingerprint}: {check}"
@@ -220,6 +225,20 @@ fn a_host_table_of_the_system_that_cannot_be_used_stops_everything() {
         assert!(ended.err.concat().contains(words), "{text}: {ended:?}");
         assert_eq!(l.d.log.count("peer="), 0, "{text}: {}", l.log_text());
     }
+    // And one that can be used, but has no such host.
+    fs::write(&table, "hostx cos\n").unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=3001", "--regid=3001", "--clear-groups"]);
+    command.arg(&cos).args(["run", "hosty", "true"]);
+    command.env("HOME", l.d.folder.path("home/alice"));
+    for name in ["COS_CONFIG_DIR", "XDG_CONFIG_HOME"] {
+        command.env_remove(name);
+    }
+    let err = l.ended(&mut command).err.concat();
+    let own = l.d.folder.path("home/alice/.config/cosserver/hostinfo");
+    let own = own.display();
+    let due = format!("cos: hosty: hosty is in neither {own} nor /etc/cosserver/hostinfo; ");
+    assert!(err.starts_with(&due), "{err}");
 }
 
 #[test]
@@ -285,6 +304,14 @@ fn a_program_answers_where_cos_askpass_names_one() {
             ended.err
         );
     }
+    let ended = run(&[], &bad);
+    assert!(
+        ended
+            .err
+            .concat()
+            .ends_with(": it ended with 1 and gave no answer"),
+        "{ended:?}"
+    );
     for program in [&bad, &l.d.folder.path("missing")] {
         let ended = run(&[], program);
         assert_eq!((ended.status, ended.out.len()), (Some(255), 0), "{ended:?}");
@@ -332,7 +359,7 @@ fn where_nobody_can_answer_it_says_what_would() {
         closed
             .err
             .concat()
-            .contains("--password-fd 77: it is not open"),
+            .ends_with("--password-fd 77: it is not open"),
         "{closed:?}"
     );
     let line = "x".repeat(600);
@@ -369,4 +396,50 @@ fn answers_on_standard_input_leave_the_rest_of_it_to_the_application() {
         "{:?}",
         ended.err
     );
+}
+
+#[test]
+fn a_denied_login_says_what_may_be_wrong_and_the_same_for_all() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    for (user, password, words) in [
+        ("alice", "wrong\n", "hello"),
+        ("nobody-there", "secret\n", "hello"),
+        ("alice", "secret\n", "no-such"),
+    ] {
+        let ended = l.ended(&mut l.gui(user, password, &[], &[words]));
+        let err = ended.err.concat();
+        let reference = crate::login::reference(&err);
+        let due = format!(
+            "cos: hostb: denied (reference {reference}): wrong password, or no such user or application for him; \
+             the administrator of hostb finds the reason in its log by that reference"
+        );
+        assert_eq!((ended.status, err), (Some(255), due));
+    }
+}
+
+#[test]
+fn each_step_of_a_login_is_told_where_that_is_asked_for() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let ended = l.ended(&mut l.gui("alice", "secret\n", &["-v"], &["hello"]));
+    assert_eq!(ended.out, ["hello"], "{ended:?}");
+    let err = ended.err.join("\n");
+    let mut rest = err.as_str();
+    for step in [
+        "its key is ",
+        ", pinned",
+        "it asks \"Password: \"",
+        "the application is started",
+    ] {
+        rest = rest
+            .split_once(step)
+            .unwrap_or_else(|| panic!("{step}: {err}"))
+            .1;
+    }
+    assert!(!err.contains("secret"), "{err}");
 }
