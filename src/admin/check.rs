@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::unistd::{Uid, User, geteuid};
+use nix::unistd::{Uid, User};
 
 use super::commands::Call;
 use super::hosts::{Known, at_odds, meaning};
@@ -14,7 +14,7 @@ use super::invite::joined;
 use super::json::Json;
 use super::out::{Failure, Out};
 use super::reach::{BY_LINE, resolve};
-use crate::config::hostinfo::{Addresses, Entry, HostTable, Method, Users};
+use crate::config::hostinfo::{Addresses, Entry, HostTable, Method};
 use crate::config::name::HostName;
 use crate::config::place::Place;
 use crate::config::secure::{self, DRAFT};
@@ -25,6 +25,7 @@ use crate::fault::Fault;
 use crate::secret::KeyPair;
 
 mod logins;
+mod users;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
@@ -257,7 +258,7 @@ impl Report<'_> {
         let name = &entry.name;
         let live = |cookies: &Result<usize, Fault>| matches!(cookies, Ok(count) if *count > 0);
         if entry.may_ask() {
-            problems.extend(wrong_users(entry));
+            problems.extend(users::wrong(entry));
             if entry.addresses == Addresses::ByName {
                 problems.extend(resolve(name, BY_LINE).err().map(|fault| fault.to_string()));
             }
@@ -386,39 +387,6 @@ impl Report<'_> {
             ("findings", Json::List(findings.collect())),
         ]);
         format!("{value}\n")
-    }
-}
-
-/// Why commands could not run as the users of a line, each user once.
-fn wrong_users(entry: &Entry) -> Vec<String> {
-    let run_as = entry.run_as.iter();
-    let run_as = run_as.map(|user| (user, format!("run-as={user}")));
-    let pairs = match &entry.users {
-        Users::Pairs(pairs) => pairs.as_slice(),
-        Users::SameName => &[],
-    };
-    let mut seen = Vec::new();
-    run_as
-        .chain(pairs.iter().map(|p| (&p.here, format!("users={p}"))))
-        .filter(|(user, _)| {
-            let new = !seen.contains(user);
-            seen.push(user);
-            new
-        })
-        .filter_map(|(user, option)| Some(format!("{option}: {}", wrong_user(user.as_str())?)))
-        .collect()
-}
-
-/// Why commands could not run as that user.
-fn wrong_user(name: &str) -> Option<String> {
-    let me = geteuid();
-    match User::from_name(name) {
-        Ok(Some(user)) if !me.is_root() && user.uid != me => Some(format!(
-            "{name} is another user, and a cosserver that you start can run commands as you alone"
-        )),
-        Ok(Some(_)) => None,
-        Ok(None) => Some(format!("there is no user {name} on this machine")),
-        Err(e) => Some(format!("{name}: {}", std::io::Error::from(e))),
     }
 }
 
