@@ -332,7 +332,7 @@ fn users_ask_in_their_hosts_name_by_the_daemons_socket() {
     m.is(ALICE, &[], "root");
     let out = run(m.of(ALICE, "cos").args(["run", "hosty", "id"]));
     let told = String::from_utf8(out.stderr).unwrap();
-    assert!(told.contains("is in neither it nor"), "{told}");
+    assert!(told.contains("hosty is in neither "), "{told}");
 }
 
 #[test]

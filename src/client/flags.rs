@@ -187,7 +187,7 @@ pub(super) const COS: &[Flag] = &[
         "C",
         "DIR",
         Rule::Folder,
-        "the configuration folder; without it that of COS_CONFIG_DIR, /etc/cosserver for root, else ~/.config/cosserver and then /etc/cosserver",
+        "the configuration folder; else COS_CONFIG_DIR, or /etc/cosserver for root, ~/.config/cosserver for others",
     ),
     VERBOSE,
     HELP,
