@@ -16,8 +16,11 @@ mod conversation;
 mod transaction;
 
 use std::cell::{Cell, RefCell};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::rc::Rc;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::channel::login::{Order, Word};
 use crate::channel::{self, Channel, Incoming};
@@ -29,12 +32,21 @@ use crate::sys::{process, signals, socket};
 pub fn main() -> ExitCode {
     process::set_name("cos: login");
     process::keep_private();
+    // A module that hangs would outlive the monitor. Once a session is open it is ours to
+    // close, whoever is gone.
+    process::ends_with_parent(true);
     // What modules write there is nobody's log.
     process::quiet();
     signals::all_default();
     let Ok(channel) = socket::inherited(CHANNEL) else {
         return ExitCode::FAILURE;
     };
+    // It may have ended before we said that.
+    let mut fds = [PollFd::new(channel.as_fd(), PollFlags::empty())];
+    let gone = poll(&mut fds, PollTimeout::ZERO) != Ok(0);
+    if gone {
+        return ExitCode::FAILURE;
+    }
     let line = Line::new(Channel::new(channel));
     if signals::ignore_sigpipe().is_err() {
         return ExitCode::FAILURE;

@@ -148,6 +148,7 @@ fn open(pam: &mut Pam, begin: &Begin, account: &Account, launch: &Launch) -> Res
         let groups: Vec<Gid> = account.groups.iter().map(|g| Gid::from_raw(*g)).collect();
         setgroups(&groups).map_err(failed)?;
     }
+    process::ends_with_parent(false);
     process::restore(&begin.limits);
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     // He is known by now: no guess of his can come to this.
@@ -163,6 +164,7 @@ fn open(pam: &mut Pam, begin: &Begin, account: &Account, launch: &Launch) -> Res
 /// Session and credentials closed, each whatever the other says. The monitor ends us
 /// should a module hang; where it is gone, the kernel does.
 fn close(pam: &mut Pam) {
+    process::ends_with_parent(false);
     nix::unistd::alarm::set(CLOSE_WITHIN);
     let _ = pam.close_session();
     let _ = pam.delete_credentials();

@@ -206,6 +206,18 @@ pub fn quiet() {
     unsafe { libc::dup2(1, 2) };
 }
 
+/// Has this process killed when the one that started it ends, or no longer. (Linux; else
+/// it finds out when it speaks next.)
+pub fn ends_with_parent(ends: bool) {
+    #[cfg(target_os = "linux")]
+    {
+        let signal = if ends { libc::SIGKILL } else { 0 };
+        // SAFETY: takes a number, and concerns this process alone.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
+    }
+    let _ = ends;
+}
+
 /// This program's own file: the running one, even if another has taken its path.
 fn own_program() -> CString {
     let path = if cfg!(target_os = "linux") {

@@ -145,6 +145,29 @@ fn the_daemon_is_killed() {
     l.all_closed(1);
 }
 
+/// It hung on for ever, with nobody to kill it.
+#[test]
+fn a_module_that_hangs_does_not_outlive_the_daemon() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan::around("auth required BARE hang", "").start();
+    let client = look_on(&mut l.gui("alice", "secret\n", &[], &["stay"]));
+    let mut worker = None;
+    until("its worker runs", || {
+        let is_worker = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.starts_with(b"cosserver: login")
+        };
+        let all = crate::daemon::children(l.d.pid());
+        worker = all.into_iter().find(is_worker);
+        worker.is_some()
+    });
+    slay(l.d.pid());
+    assert!(ends(worker.unwrap()), "it goes on");
+    drop(client);
+}
+
 #[test]
 fn the_daemon_is_stopped_and_waits_for_it() {
     if !needs_root() {
