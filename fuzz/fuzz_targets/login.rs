@@ -15,7 +15,11 @@ fuzz_target!(|bytes: &[u8]| {
             }
             // Zero would be a signal to whoever is in our own group, one to init.
             Word::Running(started) => assert!(started.pid > 1),
-            Word::Known(_) | Word::Exited(_) | Word::Killed(_) | Word::Refused(..) => {}
+            Word::Known(_)
+            | Word::Exited(_)
+            | Word::Killed(_)
+            | Word::Refused(..)
+            | Word::Failed(_) => {}
         }
         let again = word.encode();
         assert_eq!(Word::decode(&again).unwrap().encode(), again);
