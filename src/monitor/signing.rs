@@ -174,7 +174,7 @@ impl Monitor {
         let host = ask.as_ref().map_or("?", |a| a.host.as_str());
         let reply = match signed {
             Ok(signed) => {
-                let service = ask.as_ref().map_or("?", |a| a.service_name());
+                let service = ask.as_ref().map_or("?", |a| a.service.name());
                 let pairs: [(&str, &dyn std::fmt::Display); 3] =
                     [("user", &user), ("host", &host), ("service", &service)];
                 self.log.say_of_user(uid, Level::Info, "signed", &pairs);

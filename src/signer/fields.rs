@@ -2,7 +2,8 @@
 //! back, in the canonical CBOR of the wire. Pure.
 
 use crate::secret::PublicKey;
-use crate::wire::request::{self, Command, EXEC, GUI, Gui, Service};
+use crate::wire::request::{Command, EXEC, Service};
+use crate::wire::wanted::{Wanted, WantedFields};
 use crate::wire::{Malformed, cbor, limits};
 
 /// Longest message either way, bytes: a request fills a ClientHello (4,096) at most.
@@ -62,6 +63,9 @@ pub enum Reply {
     Refused(String),
 }
 
+/// The first key of what is wanted.
+const WANTED: u8 = 8;
+
 const UNKNOWN: Malformed = Malformed("a field that the signer does not know");
 
 impl Ask {
@@ -70,60 +74,24 @@ impl Ask {
     /// # Errors
     /// It is longer than one may be.
     pub fn encode(&self) -> Result<Vec<u8>, Malformed> {
-        let gui = match &self.service {
-            Service::Exec => None,
-            Service::Gui(gui) => Some(gui),
+        let wanted = Wanted {
+            service: &self.service,
+            command: &self.command,
+            environment: &self.environment,
         };
-        let long = matches!(self.command, Command::Follows { .. });
-        let optional = [
-            !self.environment.is_empty(),
-            long,
-            gui.is_some_and(|g| g.host.is_some()),
-            gui.is_some(),
-            gui.is_some_and(|g| g.detach),
-        ];
-        let fields = cbor::len(optional.into_iter().filter(|there| *there).count());
         let bytes = cbor::write(|e| {
-            e.map(fields.saturating_add(8))?;
+            e.map(wanted.fields().saturating_add(7))?;
             e.u8(1)?.str(&self.host)?.u8(2)?.bytes(&self.nonce)?;
             e.u8(3)?.bytes(&self.pin.0)?.u8(4)?.bytes(&self.key.0)?;
             e.u8(5)?.u8(self.which)?;
-            e.u8(6)?.str(if gui.is_some() { GUI } else { EXEC })?;
+            e.u8(6)?.str(self.service.name())?;
             e.u8(7)?.str(&self.user)?;
-            if let Command::Words(words) = &self.command {
-                e.u8(8)?;
-                request::put_words(e, words)?;
-            }
-            if !self.environment.is_empty() {
-                e.u8(9)?;
-                request::put_variables(e, &self.environment)?;
-            }
-            if let Command::Follows { digest, length } = &self.command {
-                e.u8(10)?.bytes(digest)?.u8(11)?.u32(*length)?;
-            }
-            if let Some(gui) = gui {
-                if let Some(host) = &gui.host {
-                    e.u8(12)?.str(host)?;
-                }
-                e.u8(13)?.u16(gui.port)?;
-                if gui.detach {
-                    e.u8(14)?.bool(true)?;
-                }
-            }
-            Ok(())
+            wanted.put(e, WANTED)
         })?;
         if bytes.len() > MESSAGE {
             return Err(Malformed("more than the signer takes"));
         }
         Ok(bytes)
-    }
-
-    /// The name of the service that is asked for.
-    pub const fn service_name(&self) -> &'static str {
-        match self.service {
-            Service::Exec => EXEC,
-            Service::Gui(_) => GUI,
-        }
     }
 
     /// Parses a message. Each field's own rules are those of the request that is made
@@ -133,9 +101,8 @@ impl Ask {
     /// Anything but canonical fields, all of them known.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let (mut host, mut nonce, mut pin, mut key, mut which) = (None, None, None, None, None);
-        let (mut service, mut user, mut environment) = (None, None, Vec::new());
-        let (mut words, mut digest, mut length) = (None, None, None);
-        let (mut display, mut port, mut detach) = (None, None, false);
+        let (mut service, mut user) = (None, None);
+        let mut wanted = WantedFields::default();
         if bytes.len() > MESSAGE {
             return Err(Malformed("more than the signer takes"));
         }
@@ -148,35 +115,15 @@ impl Ask {
                 5 => which = Some(d.u8()?),
                 6 => service = Some(d.str()?),
                 7 => user = Some(d.str()?.to_owned()),
-                8 => words = Some(request::get_words(d)?),
-                9 => environment = request::variables(d)?,
-                10 => digest = Some(cbor::exactly(d)?),
-                11 => length = Some(d.u32()?),
-                12 => display = Some(d.str()?.to_owned()),
-                13 => port = Some(d.u16()?),
-                14 => detach = d.bool()?,
+                _ if wanted.take(number, WANTED, d)? => {}
                 _ => return Err(UNKNOWN),
             }
             Ok(true)
         })?;
-        let service = match (service, port, &display, detach) {
-            (Some(EXEC), None, None, false) => Service::Exec,
-            (Some(GUI), Some(port), ..) => Service::Gui(Gui {
-                host: display,
-                port,
-                detach,
-            }),
-            _ => {
-                return Err(Malformed(
-                    "a service that does not exist, or another's fields",
-                ));
-            }
-        };
-        let command = match (words, digest, length) {
-            (Some(words), None, None) => Command::Words(words),
-            (None, Some(digest), Some(length)) => Command::Follows { digest, length },
-            _ => return Err(Malformed("no command, or two")),
-        };
+        if service == Some(EXEC) && wanted.has_display() {
+            return Err(Malformed("an application's fields for a command"));
+        }
+        let (service, command, environment) = wanted.of(service)?;
         Ok(Self {
             host: host.ok_or(Malformed("no host"))?,
             nonce: nonce.ok_or(Malformed("no nonce"))?,

@@ -37,7 +37,7 @@ pub fn main() -> ExitCode {
         |last: (&'static str, String)| [("user", user.clone()), ("host", host.to_owned()), last];
     let reply = match signed {
         Ok(signed) => {
-            let service = ask.as_ref().map_or("?", Ask::service_name);
+            let service = ask.as_ref().map_or("?", |a| a.service.name());
             say(
                 &mut log,
                 Level::Info,

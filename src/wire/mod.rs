@@ -26,6 +26,7 @@ pub mod record;
 pub mod request;
 pub mod seal;
 pub mod stream;
+pub(crate) mod wanted;
 
 use std::fmt;
 

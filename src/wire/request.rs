@@ -5,6 +5,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::wanted::{Wanted, WantedFields};
 use super::{Malformed, cbor, limits};
 
 /// A command: the argument vector as the client was given it.
@@ -80,57 +81,46 @@ pub const EXEC: &str = "exec";
 /// An application.
 pub const GUI: &str = "gui";
 
+impl Service {
+    /// Its name in a request.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Exec => EXEC,
+            Self::Gui(_) => GUI,
+        }
+    }
+}
+
+/// The first key of what is wanted in a request.
+const WANTED: u8 = 4;
+
 impl Request {
     /// The request's bytes.
     ///
     /// # Errors
     /// A field is longer than the protocol allows.
     pub fn encode(&self) -> Result<Vec<u8>, Malformed> {
-        let gui = match &self.service {
-            Service::Exec => None,
-            Service::Gui(gui) => Some(gui),
-        };
-        let long = matches!(self.command, Command::Follows { .. });
-        let optional = [
-            !self.environment.is_empty(),
-            long,
-            gui.is_some(),
-            gui.is_some_and(|g| g.host.is_some()),
-            gui.is_some_and(|g| g.detach),
-        ];
-        let fields = cbor::len(optional.into_iter().filter(|there| *there).count());
+        let wanted = self.wanted();
         let bytes = cbor::write(|e| {
-            e.map(fields.saturating_add(4))?;
+            e.map(wanted.fields().saturating_add(3))?;
             e.u8(1)?
-                .str(if gui.is_some() { GUI } else { EXEC })?
+                .str(self.service.name())?
                 .u8(2)?
                 .str(&self.user)?
                 .u8(3)?
                 .str(&self.caller_user)?;
-            if let Command::Words(words) = &self.command {
-                e.u8(4)?;
-                put_words(e, words)?;
-            }
-            if !self.environment.is_empty() {
-                e.u8(5)?;
-                put_variables(e, &self.environment)?;
-            }
-            if let Command::Follows { digest, length } = &self.command {
-                e.u8(6)?.bytes(digest)?.u8(7)?.u32(*length)?;
-            }
-            if let Some(gui) = gui {
-                if let Some(host) = &gui.host {
-                    e.u8(8)?.str(host)?;
-                }
-                e.u8(9)?.u16(gui.port)?;
-                if gui.detach {
-                    e.u8(10)?.bool(true)?;
-                }
-            }
-            Ok(())
+            wanted.put(e, WANTED)
         })?;
         Self::decode(&bytes)?;
         Ok(bytes)
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            service: &self.service,
+            command: &self.command,
+            environment: &self.environment,
+        }
     }
 
     /// Parses a request's bytes.
@@ -140,44 +130,18 @@ impl Request {
     /// within its limit.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let (mut service, mut user, mut caller_user) = (None, None, None);
-        let (mut words, mut digest, mut length) = (None, None, None);
-        let mut environment = Vec::new();
-        let (mut host, mut port, mut detach) = (None, None, false);
+        let mut wanted = WantedFields::default();
         cbor::each_pair(bytes, |key, d| {
             match key {
                 1 => service = Some(d.str()?),
                 2 => user = Some(name(d.str()?)?),
                 3 => caller_user = Some(name(d.str()?)?),
-                4 => words = Some(get_words(d)?),
-                5 => environment = variables(d)?,
-                6 => digest = Some(cbor::exactly(d)?),
-                7 => length = Some(d.u32()?),
-                8 => host = Some(display_host(d.str()?)?),
-                9 => port = Some(d.u16()?),
-                10 => detach = d.bool()?,
-                _ => return Ok(false),
+                _ => return wanted.take(key, WANTED, d),
             }
             Ok(true)
         })?;
-        let service = match (service, port) {
-            (Some(EXEC), _) => Service::Exec,
-            (Some(GUI), Some(port)) if port > 0 => Service::Gui(Gui { host, port, detach }),
-            (Some(GUI), _) => return Err(Malformed("an application without a display")),
-            _ => return Err(Malformed("a request for a service that does not exist")),
-        };
-        let command = match (words, digest, length) {
-            (Some(words), None, None) => Command::Words(words),
-            (None, Some(digest), Some(length)) if fits(length) => {
-                Command::Follows { digest, length }
-            }
-            _ => return Err(Malformed("a request without a command, or one too long")),
-        };
-        let follows = matches!(command, Command::Follows { .. });
-        if follows && matches!(service, Service::Gui(_)) {
-            return Err(Malformed(
-                "an application's words must come with its request",
-            ));
-        }
+        // What belongs to another service is passed over, as what is not known.
+        let (service, command, environment) = wanted.of(service)?;
         Ok(Self {
             service,
             user: user.ok_or(Malformed("a request without a user"))?,
@@ -188,7 +152,7 @@ impl Request {
     }
 }
 
-fn fits(length: u32) -> bool {
+pub(super) fn fits(length: u32) -> bool {
     usize::try_from(length).is_ok_and(|n| n > 0 && n <= limits::COMMAND)
 }
 
@@ -238,7 +202,7 @@ pub fn pack_words(words: Vec<Vec<u8>>) -> Result<(Command, Option<Vec<u8>>), Mal
 }
 
 /// Writes the words of a command.
-pub(crate) fn put_words(
+pub(super) fn put_words(
     e: &mut cbor::Out,
     words: &[Vec<u8>],
 ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
@@ -250,7 +214,7 @@ pub(crate) fn put_words(
 }
 
 /// Writes variables.
-pub(crate) fn put_variables(
+pub(super) fn put_variables(
     e: &mut cbor::Out,
     all: &[(String, Vec<u8>)],
 ) -> Result<(), minicbor::encode::Error<std::convert::Infallible>> {
@@ -262,7 +226,7 @@ pub(crate) fn put_variables(
 }
 
 /// Reads the words of a command: at least one.
-pub(crate) fn get_words(d: &mut minicbor::Decoder<'_>) -> Result<Vec<Vec<u8>>, Malformed> {
+pub(super) fn get_words(d: &mut minicbor::Decoder<'_>) -> Result<Vec<Vec<u8>>, Malformed> {
     let mut words = Vec::new();
     for _ in 0..cbor::array(d, limits::ARGUMENTS)? {
         let word = d.bytes()?;
@@ -287,7 +251,7 @@ fn name(text: &str) -> Result<String, Malformed> {
 
 /// What `GUI_HOST` may be: an address or a host's name, nothing that a program
 /// could take for something else.
-fn display_host(text: &str) -> Result<String, Malformed> {
+pub(super) fn display_host(text: &str) -> Result<String, Malformed> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'_' | b'%');
     if text.starts_with('-') || !text.bytes().all(plain) {
         return Err(Malformed("a display that is no address and no host's name"));
@@ -296,7 +260,7 @@ fn display_host(text: &str) -> Result<String, Malformed> {
 }
 
 /// Reads variables.
-pub(crate) fn variables(
+pub(super) fn variables(
     d: &mut minicbor::Decoder<'_>,
 ) -> Result<Vec<(String, Vec<u8>)>, Malformed> {
     let mut all: Vec<(String, Vec<u8>)> = Vec::new();

@@ -1,0 +1,144 @@
+//! What is wanted of a host: the fields that a request and what the signer is asked
+//! (`signer/fields.rs`) have alike, under seven keys that follow each other.
+
+use std::convert::Infallible;
+
+use minicbor::Decoder;
+use minicbor::encode::Error;
+
+use super::request::{
+    Command, EXEC, GUI, Gui, Service, display_host, fits, get_words, put_variables, put_words,
+    variables,
+};
+use super::{Malformed, cbor};
+
+/// Variables, each a name and a value.
+pub(crate) type Environment = Vec<(String, Vec<u8>)>;
+
+/// What is wanted, to be written.
+pub(crate) struct Wanted<'a> {
+    pub(crate) service: &'a Service,
+    pub(crate) command: &'a Command,
+    pub(crate) environment: &'a [(String, Vec<u8>)],
+}
+
+impl Wanted<'_> {
+    const fn gui(&self) -> Option<&Gui> {
+        match self.service {
+            Service::Exec => None,
+            Service::Gui(gui) => Some(gui),
+        }
+    }
+
+    /// How many of its keys are there.
+    pub(crate) fn fields(&self) -> u64 {
+        let gui = self.gui();
+        // The words, or digest and length.
+        let command = match self.command {
+            Command::Words(_) => 1,
+            Command::Follows { .. } => 2,
+        };
+        let optional = [
+            !self.environment.is_empty(),
+            gui.is_some(),
+            gui.is_some_and(|g| g.host.is_some()),
+            gui.is_some_and(|g| g.detach),
+        ];
+        cbor::len(optional.into_iter().filter(|there| *there).count()).saturating_add(command)
+    }
+
+    /// Writes them, the first under that key.
+    pub(crate) fn put(&self, e: &mut cbor::Out, first: u8) -> Result<(), Error<Infallible>> {
+        let key = |n: u8| first.saturating_add(n);
+        if let Command::Words(words) = self.command {
+            put_words(e.u8(key(0))?, words)?;
+        }
+        if !self.environment.is_empty() {
+            put_variables(e.u8(key(1))?, self.environment)?;
+        }
+        if let Command::Follows { digest, length } = self.command {
+            e.u8(key(2))?.bytes(digest)?.u8(key(3))?.u32(*length)?;
+        }
+        if let Some(gui) = self.gui() {
+            if let Some(host) = &gui.host {
+                e.u8(key(4))?.str(host)?;
+            }
+            e.u8(key(5))?.u16(gui.port)?;
+            if gui.detach {
+                e.u8(key(6))?.bool(true)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The same while it is read.
+#[derive(Default)]
+pub(crate) struct WantedFields {
+    words: Option<Vec<Vec<u8>>>,
+    environment: Environment,
+    digest: Option<[u8; 32]>,
+    length: Option<u32>,
+    host: Option<String>,
+    port: Option<u16>,
+    detach: bool,
+}
+
+impl WantedFields {
+    /// Takes the field of this key, where the first has that one. `false`: there is none
+    /// such.
+    pub(crate) fn take(
+        &mut self,
+        key: u64,
+        first: u8,
+        d: &mut Decoder<'_>,
+    ) -> Result<bool, Malformed> {
+        match key.checked_sub(first.into()) {
+            Some(0) => self.words = Some(get_words(d)?),
+            Some(1) => self.environment = variables(d)?,
+            Some(2) => self.digest = Some(cbor::exactly(d)?),
+            Some(3) => self.length = Some(d.u32()?),
+            Some(4) => self.host = Some(display_host(d.str()?)?),
+            Some(5) => self.port = Some(d.u16()?),
+            Some(6) => self.detach = d.bool()?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Whether there is a field of an application's alone.
+    pub(crate) const fn has_display(&self) -> bool {
+        self.host.is_some() || self.port.is_some() || self.detach
+    }
+
+    /// What is wanted of the service of that name.
+    pub(crate) fn of(
+        self,
+        service: Option<&str>,
+    ) -> Result<(Service, Command, Environment), Malformed> {
+        let service = match (service, self.port) {
+            (Some(EXEC), _) => Service::Exec,
+            (Some(GUI), Some(port)) if port > 0 => Service::Gui(Gui {
+                host: self.host,
+                port,
+                detach: self.detach,
+            }),
+            (Some(GUI), _) => return Err(Malformed("an application without a display")),
+            _ => return Err(Malformed("a request for a service that does not exist")),
+        };
+        let command = match (self.words, self.digest, self.length) {
+            (Some(words), None, None) => Command::Words(words),
+            (None, Some(digest), Some(length)) if fits(length) => {
+                Command::Follows { digest, length }
+            }
+            _ => return Err(Malformed("a request without a command, or one too long")),
+        };
+        let follows = matches!(command, Command::Follows { .. });
+        if follows && matches!(service, Service::Gui(_)) {
+            return Err(Malformed(
+                "an application's words must come with its request",
+            ));
+        }
+        Ok((service, command, self.environment))
+    }
+}
