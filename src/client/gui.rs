@@ -32,7 +32,7 @@ const DISPLAY_PORT: NonZeroU16 = NonZeroU16::new(9003).unwrap();
 /// # Errors
 /// What failed here, in a sentence.
 pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
-    let (places, route, in_table) = route::find_any(call)?;
+    let (places, route) = route::find_any(call)?;
     if route.entry.method != Method::Cos {
         return Err(Fault::new(format!(
             "it is reached by {}, which starts no application",
@@ -50,7 +50,7 @@ pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
         true => Desk::is_there(place),
         false => cookie::load_out(place, &route.entry.name).is_ok(),
     };
-    let accepted = if inherited && in_table && has() {
+    let accepted = if inherited && route.is_listed() && has() {
         voice.step(|| "remote GUI login, by hash".to_owned());
         let asked = (&question, &display);
         by_cookie(call, &places, &route, asked, &mut asker, voice)?

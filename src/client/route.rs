@@ -24,6 +24,7 @@ pub struct Route {
 }
 
 /// The places that a call is about.
+#[derive(Clone)]
 pub struct Places {
     /// Where the host stands in the table.
     pub table: Place,
@@ -67,25 +68,32 @@ impl Places {
 /// line is wrong.
 pub fn locate(call: &Call) -> Result<(Places, Route), Fault> {
     let own = Places::of(call)?;
-    let system = own.of_system(call);
-    if own.table.hostinfo().exists() || system.is_none() {
-        if let Some(route) = look_for(&own.table, &call.host)? {
-            return Ok((own, route));
+    let Some(system) = own.of_system(call) else {
+        let route = find(&own.table, &call.host)?;
+        return Ok((own, route));
+    };
+    let words = format!(
+        "{} is in neither {} nor {}; you add it to the one, or root to the other, by `cosadm host join FILE`, \
+         from an invitation that its administrator makes",
+        call.host,
+        own.table.hostinfo().display(),
+        system.table.hostinfo().display()
+    );
+    search([Some(own), Some(system)], &call.host)?.ok_or_else(|| Fault::new(words))
+}
+
+/// Looks a host up in the first of these tables that has it.
+fn search(tables: [Option<Places>; 2], host: &str) -> Result<Option<(Places, Route)>, Fault> {
+    for places in tables.into_iter().flatten() {
+        // A table that is not there has no such host; one that cannot be used may have.
+        let file = places.table.hostinfo();
+        if file.try_exists().map_err(|e| Fault::of(&file, e))? {
+            if let Some(route) = look_for(&places.table, host)? {
+                return Ok(Some((places, route)));
+            }
         }
     }
-    let Some(system) = system else {
-        return Err(not_there(&own.table));
-    };
-    match look_for(&system.table, &call.host)? {
-        Some(route) => Ok((system, route)),
-        None => Err(Fault::new(format!(
-            "{} is in neither {} nor {}; you add it to the one, or root to the other, by `cosadm host join FILE`, \
-             from an invitation that its administrator makes",
-            call.host,
-            own.table.hostinfo().display(),
-            system.table.hostinfo().display()
-        ))),
-    }
+    Ok(None)
 }
 
 /// Looks a host up in one table.
@@ -134,22 +142,11 @@ fn look_for(place: &Place, host: &str) -> Result<Option<Route>, Fault> {
 ///
 /// # Errors
 /// The table is not to be trusted, the host's line is wrong, or its name is none.
-pub fn find_any(call: &Call) -> Result<(Places, Route, bool), Fault> {
+pub fn find_any(call: &Call) -> Result<(Places, Route), Fault> {
     let (own, host) = (Places::of(call)?, call.host.as_str());
-    let system = own.of_system(call);
-    for places in [Some(&own), system.as_ref()].into_iter().flatten() {
-        // A table that is not there has no such host; one that cannot be used may have.
-        let file = places.table.hostinfo();
-        if !file.try_exists().map_err(|e| Fault::of(&file, e))? {
-            continue;
-        }
-        if let Some(route) = look_for(&places.table, host)? {
-            let places = Places {
-                table: places.table.clone(),
-                own: own.own.clone(),
-            };
-            return Ok((places, route, true));
-        }
+    let tables = [Some(own.clone()), own.of_system(call)];
+    if let Some(found) = search(tables, host)? {
+        return Ok(found);
     }
     let address = literal(host);
     let name = match address {
@@ -165,7 +162,7 @@ pub fn find_any(call: &Call) -> Result<(Places, Route, bool), Fault> {
         address,
         listed: false,
     };
-    Ok((own, route, false))
+    Ok((own, route))
 }
 
 /// An address, with or without brackets; IPv4 always as IPv4.
@@ -178,6 +175,11 @@ fn literal(host: &str) -> Option<IpAddr> {
 }
 
 impl Route {
+    /// Whether the table has that host, which is then known by more than its name.
+    pub const fn is_listed(&self) -> bool {
+        self.listed
+    }
+
     /// The address for a program that dials a single one: that which the command
     /// line gave for the host, else the first of the line's plain addresses that
     /// is of the family asked for. `None`: the line has none.
@@ -332,8 +334,8 @@ mod tests {
             let Ok(Wish::Gui(call)) = args::parse(&argv) else {
                 panic!("{host}");
             };
-            let (_, route, in_table) = find_any(&call).unwrap();
-            assert!(!in_table);
+            let (_, route) = find_any(&call).unwrap();
+            assert!(!route.is_listed());
             (
                 route.entry.name.to_string(),
                 dialled(&route, &["cosrsh", "-p", "1", "x", "y"]),
