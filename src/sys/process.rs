@@ -2,11 +2,13 @@
 //! children, signalling process groups.
 
 use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -50,16 +52,28 @@ impl LoginProgram {
     /// # Errors
     /// It is not there, not a program, or others could put another in its place.
     pub fn open() -> Result<Self, Fault> {
-        use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
-        use nix::sys::stat::Mode;
-        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        use std::fs::OpenOptions;
+        use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
         let path = std::env::current_exe()?.with_file_name("cosserver-login");
         let wrong = |e: &dyn std::fmt::Display| Fault::of(&path, e);
-        let about = std::fs::metadata(&path).map_err(|e| {
+        let missing = |e: std::io::Error| {
             wrong(&format_args!(
                 "{e}; it must lie beside cosserver, where make install puts it"
             ))
-        })?;
+        };
+        // What is judged is what will run: the open file, not what has its name then.
+        let file = if cfg!(target_os = "linux") {
+            let mut options = OpenOptions::new();
+            options.read(true).custom_flags(libc::O_PATH);
+            Some(options.open(&path).map_err(missing)?)
+        } else {
+            None
+        };
+        let about = match &file {
+            Some(file) => file.metadata(),
+            None => std::fs::metadata(&path),
+        };
+        let about = about.map_err(missing)?;
         let mode = about.permissions().mode();
         if !about.is_file() || mode & 0o111 == 0 {
             return Err(wrong(
@@ -72,16 +86,7 @@ impl LoginProgram {
                 &"others can write it: chown it to root, chmod it to 755",
             ));
         }
-        let file = if cfg!(target_os = "linux") {
-            let flags = OFlag::from_bits_retain(libc::O_PATH) | OFlag::O_CLOEXEC;
-            let file = open(&path, flags, Mode::empty()).map_err(|e| wrong(&e))?;
-            // Above the numbers that a child of ours uses.
-            let high = fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(CHANNEL + 2))?;
-            // SAFETY: the kernel has just made this descriptor for us.
-            Some(unsafe { OwnedFd::from_raw_fd(high) })
-        } else {
-            None
-        };
+        let file = file.as_ref().map(above_a_childs).transpose()?;
         let path = CString::new(path.as_os_str().as_bytes());
         Ok(Self {
             path: path.map_err(|_| Fault::new("a NUL byte in our own path"))?,
@@ -98,6 +103,13 @@ impl LoginProgram {
         let path = self.file.as_ref().map_or(&*self.path, |_| OPEN);
         start(path, self.file.as_ref(), "cosserver: login", channel)
     }
+}
+
+/// The same open file under a number above those that a child of ours uses.
+fn above_a_childs(file: &File) -> nix::Result<OwnedFd> {
+    let high = fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(CHANNEL + 2))?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(high) })
 }
 
 fn start(
