@@ -12,7 +12,7 @@ use super::json::Json;
 use super::out::{Failure, Out};
 use crate::channel::control::{ANSWER, Answer, On, Question};
 use crate::config::place::Place;
-use crate::config::words::quoted;
+use crate::config::words::{quoted, shown};
 use crate::fault::Fault;
 use crate::sys::{local, passing};
 
@@ -128,7 +128,7 @@ fn table(all: &[On]) -> String {
         rows.push([
             on.id.to_string(),
             on.user.clone(),
-            plain(&from),
+            shown(&from),
             on.peer.to_string(),
             format!("{}{detached}", on.service),
             utc(on.since),
@@ -179,13 +179,6 @@ fn utc(since: u64) -> String {
     let year = year + era * 400 + next;
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Another host's word, without what could steer a terminal.
-fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
 }
 
 fn json(on: &On) -> Json {
@@ -241,7 +234,7 @@ mod tests {
             id: 3,
             user: "root".into(),
             host: "hosta".into(),
-            caller: "a\u{1b}[31m".into(),
+            caller: "a\u{1b}[31m\u{202e}".into(),
             peer: "192.0.2.1".parse().unwrap(),
             service: "exec".into(),
             since: 0,
@@ -256,7 +249,7 @@ mod tests {
             [
                 "3",
                 "root",
-                "a?[31m@hosta",
+                "a?[31m?@hosta",
                 "192.0.2.1",
                 "exec",
                 "1970-01-01T00:00:00Z",
@@ -278,7 +271,7 @@ mod tests {
         let text = table(std::slice::from_ref(&detached));
         assert!(text.contains("gui xterm (detached)"));
         // A stranger's own word.
-        assert!(text.contains("  (a?[31m)  "), "{text}");
+        assert!(text.contains("  (a?[31m?)  "), "{text}");
         let value = json(&detached).to_string();
         assert!(
             value.contains(r#""host":null"#)

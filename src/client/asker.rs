@@ -8,8 +8,9 @@ use std::os::fd::AsFd;
 
 use zeroize::Zeroizing;
 
-use super::say::{Voice, is_shown};
+use super::say::Voice;
 use super::signals::Signals;
+use crate::config::words;
 use crate::fault::Fault;
 use crate::sys::client_terminal::{self, Terminal};
 use crate::wire::Malformed;
@@ -201,14 +202,12 @@ fn hidden_line(terminal: &mut Terminal, prompt: &str) -> io::Result<Zeroizing<Ve
 pub(super) fn tell(text: &Text) {
     let words = text.words.strip_suffix('\n').unwrap_or(&text.words);
     for line in words.split('\n') {
-        super::say::line(&shown(line.strip_suffix('\r').unwrap_or(line)));
+        super::say::line(line.strip_suffix('\r').unwrap_or(line));
     }
 }
 
-/// Another host's words, without what could steer a terminal.
+/// A prompt of more than one line, without what could steer a terminal.
 fn shown(words: &str) -> String {
-    words
-        .chars()
-        .map(|c| if is_shown(c) || c == '\n' { c } else { '?' })
-        .collect()
+    let lines: Vec<String> = words.split('\n').map(words::shown).collect();
+    lines.join("\n")
 }

@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::config::words::shown;
+
 /// Speaks on standard error, each line in one write.
 pub struct Voice {
     verbose: bool,
@@ -57,60 +59,8 @@ pub fn tell(text: &str) -> io::Result<()> {
 
 /// One line on standard error.
 pub fn line(words: &str) {
-    let mut line: String = words
-        .chars()
-        .map(|c| if is_shown(c) { c } else { '?' })
-        .collect();
+    let mut line = shown(words);
     line.push('\n');
     // Where nobody reads our errors there is nobody to tell that to.
     let _ = io::stderr().write_all(line.as_bytes());
-}
-
-/// Whether a character may be shown where another host chose it: neither one that steers
-/// a terminal, nor one that is not seen and changes what is (Unicode's Cc, Cf, Zl and Zp,
-/// and others that are ignorable).
-pub fn is_shown(c: char) -> bool {
-    !c.is_control()
-        && !matches!(
-            c,
-            '\u{ad}'
-                | '\u{34f}'
-                | '\u{600}'..='\u{605}'
-                | '\u{61c}'
-                | '\u{6dd}'
-                | '\u{70f}'
-                | '\u{890}'..='\u{891}'
-                | '\u{8e2}'
-                | '\u{115f}'..='\u{1160}'
-                | '\u{17b4}'..='\u{17b5}'
-                | '\u{180b}'..='\u{180f}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{3164}'
-                | '\u{feff}'
-                | '\u{ffa0}'
-                | '\u{fff0}'..='\u{fffb}'
-                | '\u{110bd}'
-                | '\u{110cd}'
-                | '\u{13430}'..='\u{1343f}'
-                | '\u{1bca0}'..='\u{1bca3}'
-                | '\u{1d173}'..='\u{1d17a}'
-                | '\u{e0000}'..='\u{e0fff}'
-        )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_unseen_is_shown() {
-        for c in "\0\x1b\u{7f}\u{9b}\u{ad}\u{200b}\u{200d}\u{200e}\u{2028}\u{202e}\u{2066}\u{feff}\u{e0041}".chars() {
-            assert!(!is_shown(c), "{c:?}");
-        }
-        for c in " aé\u{301}あ\u{a0}‘€😀".chars() {
-            assert!(is_shown(c), "{c:?}");
-        }
-    }
 }

@@ -29,6 +29,48 @@ pub fn quoted(text: &str) -> String {
     out
 }
 
+/// A text that another host chose, for a terminal: `?` for each character that is not to
+/// be shown.
+pub fn shown(text: &str) -> String {
+    text.chars()
+        .map(|c| if is_shown(c) { c } else { '?' })
+        .collect()
+}
+
+/// Whether a character may be shown where another host chose it: neither one that steers
+/// a terminal, nor one that is not seen and changes what is (Unicode's Cc, Cf, Zl and Zp,
+/// and others that are ignorable).
+pub fn is_shown(c: char) -> bool {
+    !c.is_control()
+        && !matches!(
+            c,
+            '\u{ad}'
+                | '\u{34f}'
+                | '\u{600}'..='\u{605}'
+                | '\u{61c}'
+                | '\u{6dd}'
+                | '\u{70f}'
+                | '\u{890}'..='\u{891}'
+                | '\u{8e2}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{110bd}'
+                | '\u{110cd}'
+                | '\u{13430}'..='\u{1343f}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
 /// The option that `word` was probably meant to be: the nearest by edit
 /// distance, if it is near enough to be a slip of the fingers.
 pub fn nearest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -131,6 +173,16 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_unseen_is_shown() {
+        for c in "\0\x1b\u{7f}\u{9b}\u{ad}\u{200b}\u{200d}\u{200e}\u{2028}\u{202e}\u{2066}\u{feff}\u{e0041}".chars() {
+            assert!(!is_shown(c), "{c:?}");
+        }
+        for c in " aé\u{301}あ\u{a0}‘€😀".chars() {
+            assert!(is_shown(c), "{c:?}");
+        }
+    }
 
     #[test]
     fn distances() {
