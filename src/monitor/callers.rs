@@ -1,6 +1,6 @@
 //! Those who call at a socket of this machine: so many in all and so many a user, each
-//! for so long. So many more wait in a line until there is a place. What they want stands with whoever listens: [`super::signing`] and
-//! [`super::control`].
+//! for so long. So many more wait in a line until there is a place. What they want stands
+//! with whoever listens: [`super::signing`] and [`super::control`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

@@ -291,9 +291,7 @@ impl Monitor {
         let (Some(connection), Some(socket)) = (connection, socket) else {
             // The peer has left meanwhile. What was to be left running is.
             if !detach {
-                self.hang_up_login(id);
-                let unseen = Alone::new(session, whose(&granted), None);
-                self.log_end(Some(unseen.finished("client-gone", None, now)));
+                self.hang_up_unseen(id, session, whose(&granted), "client-gone", now);
             }
             return Ok(());
         };
@@ -315,15 +313,27 @@ impl Monitor {
         if let Err(e) = handed {
             self.log.say(Level::Error, "fault", &[("why", &e)]);
             if !detach {
-                self.hang_up_login(id);
-                let unseen = Alone::new(session, whose(&granted), None);
-                self.log_end(Some(unseen.finished("cut", None, now)));
+                self.hang_up_unseen(id, session, whose(&granted), "cut", now);
             }
         } else if detach {
             let finished = self.sessions.told(session, End::Exited(0), now);
             self.log_end(finished);
         }
         Ok(())
+    }
+
+    /// Hangs up what runs already and has not become a session.
+    fn hang_up_unseen(
+        &mut self,
+        id: LoginId,
+        session: u64,
+        whose: Whose,
+        why: &'static str,
+        now: Instant,
+    ) {
+        self.hang_up_login(id);
+        let unseen = Alone::new(session, whose, None);
+        self.log_end(Some(unseen.finished(why, None, now)));
     }
 
     #[allow(

@@ -22,27 +22,19 @@ impl Monitor {
             return;
         };
         let check = self.settings.login.check;
-        match std::mem::replace(&mut login.stage, Stage::Over) {
-            Stage::Running(session, variables) => {
-                login.stage = Stage::Ended(session, variables);
-                let finished = self.sessions.told(session, end, now);
-                self.log_end(finished);
-                // Else when the session is over: so long its group has a number alone.
-                if self.sessions.may_be_reaped(session) {
-                    self.logins.session_is_over(session, check);
-                }
+        let stage = std::mem::replace(&mut login.stage, Stage::Over);
+        if let Stage::Running(session, variables) = stage {
+            login.stage = Stage::Ended(session, variables);
+            let finished = self.sessions.told(session, end, now);
+            self.log_end(finished);
+            // Else when the session is over: so long its group has a number alone.
+            if self.sessions.may_be_reaped(session) {
+                self.logins.session_is_over(session, check);
             }
-            Stage::Queued(_)
-            | Stage::Checking
-            | Stage::Prompted(_)
-            | Stage::Launching(..)
-            | Stage::Detached(..)
-            | Stage::Ended(..)
-            | Stage::Over => {
-                let alone = login.alone.take();
-                login.close(check);
-                self.log_end(alone.map(|a| a.finished("detached", Some(end), now)));
-            }
+        } else {
+            let alone = login.alone.take();
+            login.close(check);
+            self.log_end(alone.map(|a| a.finished("detached", Some(end), now)));
         }
     }
 
@@ -50,10 +42,9 @@ impl Monitor {
     /// another must close, and an application, which is hung up.
     pub(super) fn worker_ended(&mut self, id: LoginId, now: Instant) {
         let words = "the login worker died";
-        let Some((mut login, pid)) = self.logins.remove(id) else {
+        let Some(mut login) = self.hang_up_login(id) else {
             return;
         };
-        self.corpses.extend(pid);
         self.corpses.retain(|pid| !crate::sys::process::reap(*pid));
         if login.is_heir() {
             return;
@@ -112,12 +103,18 @@ impl Monitor {
         self.give_turns(now);
     }
 
-    /// Hangs up what a login has started, by ending its worker's line: the worker does
-    /// the rest.
-    pub(super) fn hang_up_login(&mut self, id: LoginId) {
-        if let Some((_, pid)) = self.logins.remove(id) {
-            self.corpses.extend(pid);
-        }
+    /// Forgets a login, which ends its worker's line: a worker that has started something
+    /// hangs it up, and does the rest.
+    pub(super) fn hang_up_login(&mut self, id: LoginId) -> Option<Login> {
+        let (login, pid) = self.logins.remove(id)?;
+        self.corpses.extend(pid);
+        Some(login)
+    }
+
+    /// The same without leaving its worker the time to do so.
+    fn cut_login_off(&mut self, id: LoginId) -> Option<Login> {
+        self.logins.kill(id);
+        self.hang_up_login(id)
     }
 
     /// Refuses a login. A worker that works is killed; one that waits for us, or has
@@ -134,10 +131,9 @@ impl Monitor {
         let left_open =
             (works && matches!(login.stage, Stage::Launching(..))).then(|| login.begin.clone());
         if works {
-            self.logins.kill(id);
-        }
-        if let Some((_, pid)) = self.logins.remove(id) {
-            self.corpses.extend(pid);
+            self.cut_login_off(id);
+        } else {
+            self.hang_up_login(id);
         }
         if cause == Cause::Login {
             // He has no other turn before this is told.
@@ -155,9 +151,7 @@ impl Monitor {
     /// A worker that cannot close its PAM session in time is killed, and the session left
     /// as it is: another worker would fare no better.
     fn give_closing_up(&mut self, id: LoginId) {
-        self.logins.kill(id);
-        if let Some((login, pid)) = self.logins.remove(id) {
-            self.corpses.extend(pid);
+        if let Some(login) = self.cut_login_off(id) {
             let why = "PAM did not close the session in time: does a module hang?";
             let user = &login.begin.user;
             let pairs: [(&str, &dyn std::fmt::Display); 3] =
@@ -174,10 +168,7 @@ impl Monitor {
         login.connection = None;
         // What is being started will be hung up once its worker says that it runs.
         if !matches!(login.stage, Stage::Launching(..)) {
-            self.logins.kill(id);
-            if let Some((_, pid)) = self.logins.remove(id) {
-                self.corpses.extend(pid);
-            }
+            self.cut_login_off(id);
             self.give_turns(Instant::now());
         }
     }
@@ -186,16 +177,8 @@ impl Monitor {
     pub(super) fn tend_logins(&mut self, now: Instant) {
         for (id, late) in self.logins.late(now) {
             let (cause, words) = match late {
-                Late::Turn if self.logins.get(id).is_some_and(|l| l.is_heir()) => {
-                    self.give_closing_up(id);
-                    continue;
-                }
                 Late::Turn => (Cause::Busy, "its turn with PAM did not come in time"),
                 Late::Answer => (Cause::Busy, "no answer came, and the gate did not say so"),
-                Late::Check if self.logins.get(id).is_some_and(|l| l.is_heir()) => {
-                    self.give_closing_up(id);
-                    continue;
-                }
                 Late::Check => (
                     Cause::Pam,
                     "PAM did not answer in time: does a module hang?",

@@ -23,9 +23,12 @@ pub(in super::super) enum Late {
 }
 
 impl Login {
-    /// When what is under way must be over, and what it is.
+    /// When what is under way must be over, and what it is. An heir does nothing but
+    /// close.
     fn due(&self) -> Option<(Instant, Late)> {
         match self.stage {
+            Stage::Queued(_) if self.is_heir() => Some((self.until, Late::Closing)),
+            Stage::Checking if self.is_heir() => self.late.map(|at| (at, Late::Closing)),
             Stage::Queued(_) => Some((self.until, Late::Turn)),
             Stage::Prompted(_) => Some((self.until + GATE, Late::Answer)),
             Stage::Checking | Stage::Launching(..) => self.late.map(|at| (at, Late::Check)),

@@ -9,7 +9,6 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 
 use super::{HIGHEST, STRANGER, STRANGERS, STRANGERS_AT, Table, byte, place};
 use crate::channel::gate::Limits;
@@ -162,8 +161,7 @@ impl Table {
         let Some(gone) = may_go.max_by_key(greed) else {
             return Ok(None);
         };
-        let stage = Stranger::Leaving;
-        self.write(&Slot { stage, ..*gone })?;
+        self.mark_leaving(gone)?;
         evicted.push(gone.number);
         all.retain(|s| s.number != gone.number);
         Ok(Some(left.len() - 1))
@@ -185,8 +183,7 @@ impl Table {
             let Some(gone) = greediest.filter(|s| of(s.source) > of(source)) else {
                 return Ok(None);
             };
-            let stage = Stranger::Leaving;
-            table.write(&Slot { stage, ..*gone })?;
+            table.mark_leaving(gone)?;
             Ok(Some(gone.number))
         })?;
         evicted.into_iter().for_each(|slot| self.tell_to_go(slot));
@@ -278,9 +275,15 @@ impl Table {
         if let Holder::Other(pid) = holder() {
             let process: Option<OwnedFd> = pidfd::open(pid);
             if holder() == Holder::Other(pid) {
-                signal(process.as_ref(), pid);
+                pidfd::signal(process.as_ref(), pid, Signal::SIGUSR1);
             }
         }
+    }
+
+    /// It counts no more, and is told so next.
+    fn mark_leaving(&self, slot: &Slot) -> Result<()> {
+        let stage = Stranger::Leaving;
+        self.write(&Slot { stage, ..*slot })
     }
 
     fn write(&self, slot: &Slot) -> Result<()> {
@@ -292,8 +295,4 @@ impl Table {
         self.file
             .write_all_at(&[0; SIZE], place(STRANGERS_AT, number, SIZE))
     }
-}
-
-fn signal(process: Option<&OwnedFd>, pid: Pid) {
-    pidfd::signal(process, pid, Signal::SIGUSR1);
 }
