@@ -186,6 +186,26 @@ pub struct Limits {
     pub penalty_sources: u32,
 }
 
+#[cfg(test)]
+impl Limits {
+    /// Few slots and long times, for the tests of whoever keeps them.
+    pub(crate) const FEW: Self = Self {
+        hello: 10,
+        handshake: 20,
+        refusal: 2,
+        silent: 4,
+        silent_per_source: 3,
+        reserved: 1,
+        refusals: 10,
+        keep_alive: 60,
+        penalty_silent: 10,
+        penalty_malformed: 10,
+        penalty_min: 15,
+        penalty_max: 600,
+        penalty_sources: 100,
+    };
+}
+
 impl<'a> Order<'a> {
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {

@@ -137,24 +137,6 @@ impl Sources {
 mod tests {
     use super::*;
 
-    fn limits() -> Limits {
-        Limits {
-            hello: 10,
-            handshake: 20,
-            refusal: 2,
-            silent: 4,
-            silent_per_source: 3,
-            reserved: 1,
-            refusals: 10,
-            keep_alive: 60,
-            penalty_silent: 10,
-            penalty_malformed: 10,
-            penalty_min: 15,
-            penalty_max: 600,
-            penalty_sources: 100,
-        }
-    }
-
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
@@ -170,14 +152,14 @@ mod tests {
         ] {
             s.enter(ip(from), c);
         }
-        assert!(s.is_full(ip("192.0.2.1"), &limits()));
+        assert!(s.is_full(ip("192.0.2.1"), &Limits::FEW));
         s.leave(ip("192.0.2.2"), 4);
         assert!(
-            s.is_full(ip("192.0.2.3"), &limits()),
+            s.is_full(ip("192.0.2.3"), &Limits::FEW),
             "the last slot is reserved"
         );
         s.listed.add(ip("192.0.2.3"), 32);
-        assert!(!s.is_full(ip("192.0.2.3"), &limits()));
+        assert!(!s.is_full(ip("192.0.2.3"), &Limits::FEW));
         s.enter(ip("192.0.2.2"), 4);
         assert_eq!(s.by_greed().next(), Some(2));
         s.leave(ip("192.0.2.2"), 2);
@@ -188,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_penalised_source_keeps_one_slot_and_a_listed_one_all() {
-        let (mut s, l, now) = (Sources::default(), limits(), Instant::now());
+        let (mut s, l, now) = (Sources::default(), Limits::FEW, Instant::now());
         let (a, neighbour) = (ip("2001:db8::1"), ip("2001:db8::ffff"));
         s.punish(a, 10, &l, now);
         assert_eq!(s.slots(a, &l, now), 3);
@@ -222,7 +204,7 @@ mod tests {
 
     #[test]
     fn many_ipv6_networks_do_not_push_an_ipv4_penalty_out_of_memory() {
-        let (mut s, l, now) = (Sources::default(), limits(), Instant::now());
+        let (mut s, l, now) = (Sources::default(), Limits::FEW, Instant::now());
         s.punish(ip("192.0.2.1"), 20, &l, now);
         for n in 0..1000 {
             s.punish(ip(&format!("2001:db8:{n:x}::1")), 600, &l, now);

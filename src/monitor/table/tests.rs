@@ -15,24 +15,6 @@ use crate::sys::account::{self, Helper};
 
 const BOOT: [u8; 16] = [7; 16];
 
-fn limits() -> Limits {
-    Limits {
-        hello: 10,
-        handshake: 20,
-        refusal: 2,
-        silent: 4,
-        silent_per_source: 3,
-        reserved: 1,
-        refusals: 10,
-        keep_alive: 60,
-        penalty_silent: 10,
-        penalty_malformed: 10,
-        penalty_min: 15,
-        penalty_max: 600,
-        penalty_sources: 100,
-    }
-}
-
 fn source(text: &str) -> Source {
     Source::of(text.parse().unwrap())
 }
@@ -46,7 +28,7 @@ fn open(path: &Path) -> Table {
 }
 
 fn left(table: &Table, who: &str, now: u64) -> u64 {
-    let left = table.locked(|t| t.penalty_left(source(who), &limits(), at(now)));
+    let left = table.locked(|t| t.penalty_left(source(who), &Limits::FEW, at(now)));
     left.unwrap().as_secs()
 }
 
@@ -65,13 +47,13 @@ fn penalties_add_up_end_and_are_there_for_the_next() {
         "it takes room before it is used"
     );
     table
-        .punish(source("192.0.2.1"), 10, &limits(), at(1000))
+        .punish(source("192.0.2.1"), 10, &Limits::FEW, at(1000))
         .unwrap();
     table
-        .punish(source("192.0.2.1"), 10, &limits(), at(1005))
+        .punish(source("192.0.2.1"), 10, &Limits::FEW, at(1005))
         .unwrap();
     table
-        .punish(source("2001:db8::1"), 7, &limits(), at(1005))
+        .punish(source("2001:db8::1"), 7, &Limits::FEW, at(1005))
         .unwrap();
     drop(table);
     let table = open(&path);
@@ -86,7 +68,7 @@ fn penalties_add_up_end_and_are_there_for_the_next() {
     assert_eq!(left(&table, "0.0.0.0", 1006), 0);
     for _ in 0..100 {
         table
-            .punish(source("192.0.2.1"), 100, &limits(), at(1006))
+            .punish(source("192.0.2.1"), 100, &Limits::FEW, at(1006))
             .unwrap();
     }
     assert_eq!(left(&table, "192.0.2.1", 1006), 600);
@@ -97,12 +79,12 @@ fn of_too_many_those_that_end_first_are_forgotten() {
     let scratch = Scratch::new();
     let table = open(&scratch.path().join("table"));
     table
-        .punish(source("192.0.2.1"), 300, &limits(), at(1))
+        .punish(source("192.0.2.1"), 300, &Limits::FEW, at(1))
         .unwrap();
     for n in 0..250_u64 {
         let from = source(&format!("198.51.100.{n}"));
         table
-            .punish(from, 1 + u32::try_from(n).unwrap(), &limits(), at(1))
+            .punish(from, 1 + u32::try_from(n).unwrap(), &Limits::FEW, at(1))
             .unwrap();
     }
     assert_eq!(table.count(0).unwrap(), 100);
@@ -112,7 +94,7 @@ fn of_too_many_those_that_end_first_are_forgotten() {
     // Whoever has a whole network of IPv6 to call from pushes no IPv4 out.
     for n in 0..250 {
         let from = source(&format!("2001:db8:{n:x}::1"));
-        table.punish(from, 600, &limits(), at(1)).unwrap();
+        table.punish(from, 600, &Limits::FEW, at(1)).unwrap();
     }
     assert_eq!(
         (table.count(0).unwrap(), table.count(1).unwrap()),
@@ -127,7 +109,7 @@ fn a_table_that_cannot_be_believed_is_replaced() {
     let made = |path: &Path| {
         let table = open(path);
         table
-            .punish(source("192.0.2.1"), 100, &limits(), at(1))
+            .punish(source("192.0.2.1"), 100, &Limits::FEW, at(1))
             .unwrap();
     };
     type Damage = (&'static str, fn(&Path));
@@ -226,14 +208,14 @@ fn no_content_makes_it_panic() {
         let table = open(&path);
         let now = locks::uptime();
         for who in ["192.0.2.1", "255.255.255.255", "2001:db8::1"] {
-            let held = table.locked(|t| t.penalty_left(source(who), &limits(), now));
+            let held = table.locked(|t| t.penalty_left(source(who), &Limits::FEW, now));
             assert!(held.unwrap() <= at(600), "{who}");
-            let admitted = table.admit(source(who), false, &limits(), now).unwrap();
+            let admitted = table.admit(source(who), false, &Limits::FEW, now).unwrap();
             if let Admission::Slot(slot) = admitted {
                 assert!(table.set_stage(slot, Stranger::Asking).unwrap());
                 table.leave(slot);
             }
-            table.punish(source(who), 5, &limits(), now).unwrap();
+            table.punish(source(who), 5, &Limits::FEW, now).unwrap();
             let peer: IpAddr = who.parse().unwrap();
             assert!(table.take_turn(peer, 4).unwrap().is_some());
         }
@@ -281,7 +263,7 @@ fn path(scratch: &Scratch) -> PathBuf {
 fn stranger(path: &Path, from: &str, stage: Stranger, now: u64) -> (Helper, bool) {
     let from = source(from);
     holds(path, |table| {
-        match table.admit(from, false, &limits(), at(now)).unwrap() {
+        match table.admit(from, false, &Limits::FEW, at(now)).unwrap() {
             Admission::Slot(slot) => table.set_stage(slot, stage).unwrap(),
             Admission::NoSlot => false,
         }
@@ -306,7 +288,7 @@ fn a_source_has_so_many_slots_and_one_under_penalty_one() {
     // Whatever the dead have left behind holds nothing.
     let (first, has) = stranger(&path, a, Waiting, 6);
     assert!(has);
-    table.punish(source(a), 20, &limits(), at(7)).unwrap();
+    table.punish(source(a), 20, &Limits::FEW, at(7)).unwrap();
     let (second, has) = stranger(&path, a, Waiting, 8);
     assert!(has, "under penalty it has one slot, and not none");
     assert_eq!(there(), 1, "and no more");
@@ -338,7 +320,7 @@ fn the_last_slots_are_for_those_whom_hostinfo_lists() {
     assert!(!has, "one of four is reserved");
     end(refused);
     let listed = table
-        .admit(source("192.0.2.9"), true, &limits(), at(6))
+        .admit(source("192.0.2.9"), true, &Limits::FEW, at(6))
         .unwrap();
     assert!(matches!(listed, Admission::Slot(_)));
     asking.into_iter().for_each(end);
