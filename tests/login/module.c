@@ -5,7 +5,7 @@
  *   hang, crash  when asked to authenticate
  *   hang=open    when asked to open the session; so does crash=open
  *   hang=close   when asked to close it
- *   until=FILE   opens the session once that file is there
+ *   until=FIFO   opens the session once something has been written there
  *   ask=open     asks when it opens the session
  *   fail=open    refuses to open the session
  *   rename=USER  makes USER of whoever comes
@@ -13,6 +13,7 @@
  *   log=FILE     writes a line for each session and credential, opened or closed
  */
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,15 @@ int pam_sm_setcred(pam_handle_t *pam, int flags, int argc, const char **argv)
     return PAM_SUCCESS;
 }
 
+/* Waits until somebody has written to a FIFO; what he wrote is left for others. */
+static int is_open(const char *fifo)
+{
+    struct pollfd written = {.fd = open(fifo, O_RDONLY | O_NONBLOCK | O_CLOEXEC), .events = POLLIN};
+    int ready = written.fd >= 0 && poll(&written, 1, -1) == 1;
+    close(written.fd);
+    return ready;
+}
+
 int pam_sm_acct_mgmt(pam_handle_t *pam, int flags, int argc, const char **argv)
 {
     const char *name = argument(argc, argv, "rename");
@@ -120,8 +130,8 @@ int pam_sm_open_session(pam_handle_t *pam, int flags, int argc, const char **arg
     (void)flags;
     hang_or_crash(argc, argv, "open");
     const char *until = argument(argc, argv, "until"), *asks = argument(argc, argv, "ask");
-    while (until != NULL && access(until, F_OK) != 0)
-        usleep(10000);
+    if (until != NULL && !is_open(until))
+        return PAM_SESSION_ERR;
     if (asks != NULL && strcmp(asks, "open") == 0 && ask(pam, PAM_PROMPT_ECHO_OFF) != PAM_SUCCESS)
         return PAM_SESSION_ERR;
     const char *fail = argument(argc, argv, "fail");

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use cosserver::channel::gate::{Connection, Order, Question};
 
-use crate::daemon::session::ends;
+use crate::daemon::session::{Gate, ends};
 use crate::daemon::{children, needs_root, until};
 use crate::login::person::{Person, Said};
 use crate::login::{Logins, PASSWORD, Plan};
@@ -210,6 +210,7 @@ fn what_is_left_running_counts_also_when_its_client_has_left_too_soon() {
         ..Plan::stack(&stack)
     }
     .start();
+    let mut go = Gate::new(l.d.folder.path("go"));
     let mut taken = Taken::from(&l.d);
     let mut person = Person::new(&l.d, "alice", "stay");
     person.detach = true;
@@ -219,7 +220,7 @@ fn what_is_left_running_counts_also_when_its_client_has_left_too_soon() {
     taken.ask(&Question::Gone(alice.c), vec![]);
     // It has heard that.
     taken.greet();
-    std::fs::write(l.d.folder.path("go"), "").unwrap();
+    go.open();
     alice.gives_up();
     l.d.log.wait("detached=true");
     let mut bob = Person::new(&l.d, "bob", "hello");

@@ -8,7 +8,7 @@ use std::time::Instant;
 use cosserver::secret::KeyPair;
 use cosserver::signer::fields::Reply;
 
-use crate::daemon::session::Session;
+use crate::daemon::session::{Gate, Session};
 use crate::daemon::{self, append, must};
 use crate::{ALICE, Machine, can, inside};
 
@@ -94,7 +94,8 @@ fn many_users_who_are_looked_up_at_the_same_time_all_get_their_names() {
     let m = Machine::new(&format!("users={}", pairs.join(",")));
     let source = m.path("slow.c");
     fs::write(&source, SLOW).unwrap();
-    let (library, go) = (m.path("bin/libnss_slow.so.2"), m.path("go"));
+    let library = m.path("bin/libnss_slow.so.2");
+    let mut go = Gate::new(m.path("go"));
     let mut cc = Command::new("cc");
     cc.args(["-Wall", "-Werror", "-shared", "-fPIC", "-o"]);
     must(cc.arg(&library).arg(&source));
@@ -107,7 +108,7 @@ fn many_users_who_are_looked_up_at_the_same_time_all_get_their_names() {
     }
     let sources = "passwd: slow files\ngroup: files\nhosts: files\n";
     fs::write(m.path("etc/nsswitch.conf"), sources).unwrap();
-    let signing = m.daemon_with(&[("LD_LIBRARY_PATH", &m.bin), ("SLOW", &go)]);
+    let signing = m.daemon_with(&[("LD_LIBRARY_PATH", &m.bin), ("SLOW", &go.path)]);
     let clients: Vec<Session> = (0..16)
         .map(|n| {
             let mut command = m.of_number(62_000 + n, "cos");
@@ -124,7 +125,7 @@ fn many_users_who_are_looked_up_at_the_same_time_all_get_their_names() {
     };
     daemon::until("all have called", || sockets() >= 16);
     assert_eq!(signing.log.count("signed "), 0);
-    fs::write(&go, "").unwrap();
+    go.open();
     for client in clients {
         let ended = client.finish();
         assert_eq!(ended.out, ["root"], "{ended:?}\n{:?}", signing.log.all());
@@ -132,9 +133,11 @@ fn many_users_who_are_looked_up_at_the_same_time_all_get_their_names() {
 }
 
 /// A directory of accounts that knows nobody, and takes its time, where a variable says so,
-/// until that file is there.
+/// until something is written to that FIFO.
 const SLOW: &str = r#"
+#include <fcntl.h>
 #include <nss.h>
+#include <poll.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -142,8 +145,11 @@ const SLOW: &str = r#"
 static enum nss_status nobody(void)
 {
     const char *file = getenv("SLOW");
-    while (file != NULL && access(file, F_OK) != 0)
-        usleep(1000);
+    if (file != NULL) {
+        struct pollfd written = {.fd = open(file, O_RDONLY | O_NONBLOCK), .events = POLLIN};
+        poll(&written, 1, -1);
+        close(written.fd);
+    }
     return NSS_STATUS_NOTFOUND;
 }
 
