@@ -224,6 +224,34 @@ fn a_refusal_is_status_255_and_the_reference_of_the_log() {
     d.log.wait(&format!("denied ref={}", reference.unwrap()));
 }
 
+/// Every case of such a program is refused, for its cause: that of the list it is in,
+/// else `other`.
+fn all_refused(d: &Daemon, hostile: &mut Command, causes: &[(&str, &[&str])], other: &str) {
+    let (status, stdout, stderr) = said(&daemon::run(hostile));
+    assert_eq!(status, 0, "{stderr}{stdout}{}", d.log_text());
+    let mut denied = 0;
+    for line in stdout.lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [case, outcome, reference] = fields[..] else {
+            panic!("{line}")
+        };
+        if outcome != "denied" {
+            continue;
+        }
+        denied += 1;
+        // The log has each refusal once, with its reason.
+        let named = d.log.wait(&format!("denied ref={reference} "));
+        assert_eq!(d.log.count(reference), 1, "{named}");
+        let cause = causes.iter().find(|(_, cases)| cases.contains(&case));
+        let cause = cause.map_or(other, |(cause, _)| cause);
+        assert!(
+            named.contains(&format!("cause={cause} ")),
+            "{case}: {named}"
+        );
+    }
+    assert!(denied > 20, "{stdout}");
+}
+
 /// Why the log says that a case of `hostile.py` was refused.
 const CAUSES: [(&str, &[&str]); 6] = [
     (
@@ -271,30 +299,8 @@ fn clients_that_do_not_keep_to_the_protocol_are_refused() {
     // The machine's key is recorded with its first proof.
     said_is(runs(&d, &[], &["true"]), 0, "", "");
     let mut hostile = program(&d, "hostile.py");
-    let out = daemon::run(hostile.args(["--addr", "127.0.0.1"]));
-    let (status, stdout, stderr) = said(&out);
-    assert_eq!(status, 0, "{stderr}{stdout}{}", d.log_text());
-    let mut denied = 0;
-    for line in stdout.lines() {
-        let fields: Vec<&str> = line.split('\t').collect();
-        let [case, outcome, reference] = fields[..] else {
-            panic!("{line}")
-        };
-        if outcome != "denied" {
-            continue;
-        }
-        denied += 1;
-        // The log has each refusal once, with its reason.
-        let named = d.log.wait(&format!("denied ref={reference} "));
-        assert_eq!(d.log.count(reference), 1, "{named}");
-        let cause = CAUSES.iter().find(|(_, cases)| cases.contains(&case));
-        let cause = cause.map_or("machine-key", |(cause, _)| cause);
-        assert!(
-            named.contains(&format!("cause={cause} ")),
-            "{case}: {named}"
-        );
-    }
-    assert!(denied > 20, "{stdout}");
+    hostile.args(["--addr", "127.0.0.1"]);
+    all_refused(&d, &mut hostile, &CAUSES, "machine-key");
     // Whatever they did, the next caller is served.
     said_is(runs(&d, &[], &["echo still here"]), 0, "still here\n", "");
 }

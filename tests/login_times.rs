@@ -80,18 +80,22 @@ fn welch_tells_two_samples_apart() {
     assert!(welch(&near, &far) < -4.5);
 }
 
+fn with_debians_passwords() -> Logins {
+    let plan = Plan {
+        settings: "[daemon]\nrefusal-interval = 1\n",
+        hash: DEBIANS,
+        ..Plan::default()
+    };
+    plan.start()
+}
+
 #[test]
 fn no_cause_of_a_refusal_shows_in_its_time() {
     if !needs_root() {
         return;
     }
     let _alone = ALONE.lock();
-    let l = Plan {
-        settings: "[daemon]\nrefusal-interval = 1\n",
-        hash: DEBIANS,
-        ..Plan::default()
-    }
-    .start();
+    let l = with_debians_passwords();
     let each: usize = 1000;
     let rounds = each.div_ceil(STRANGERS);
     let samples: Mutex<BTreeMap<&str, Vec<f64>>> = Mutex::default();
@@ -152,12 +156,7 @@ fn a_right_login_is_served_while_32_wrong_ones_are_refused() {
         return;
     }
     let _alone = ALONE.lock();
-    let l = Plan {
-        settings: "[daemon]\nrefusal-interval = 1\n",
-        hash: DEBIANS,
-        ..Plan::default()
-    }
-    .start();
+    let l = with_debians_passwords();
     let rounds = if daemon::long() { 25 } else { 5 };
     // Whatever else the machine does makes it worse, never better: a second look, and a
     // third, before it is believed.

@@ -22,24 +22,12 @@ fn ip(text: &str) -> IpAddr {
 
 /// A stranger of that source who was greeted, and so holds a slot.
 fn held(d: &Daemon, from: &str) -> Stranger {
-    let mut s = Stranger::from_address(ip(from), d.port);
-    s.greet();
-    s
-}
-
-/// Whether this connection is still held: nothing has come, and no end.
-fn is_held(s: &mut Stranger) -> bool {
-    s.socket.set_nonblocking(true).unwrap();
-    let got = std::io::Read::read(&mut s.socket, &mut [0]);
-    s.socket.set_nonblocking(false).unwrap();
-    matches!(got, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+    Stranger::greeted(ip(from), d.port)
 }
 
 /// Says garbage from there and is turned away, which costs the penalty `noauth`.
 fn garbage(d: &Daemon, from: &str) {
-    let mut s = Stranger::from_address(ip(from), d.port);
-    s.send(b"GET / HTTP/1.0\r\n\r\n");
-    s.closed();
+    Stranger::from_address(ip(from), d.port).says_garbage();
 }
 
 #[test]
@@ -54,7 +42,7 @@ fn a_source_has_so_many_slots_and_its_oldest_makes_room() {
         line.contains("peer=127.7.7.7") && line.contains("cause=crowd"),
         "{line}"
     );
-    assert!(all.iter_mut().all(is_held) && is_held(&mut fourth) && is_held(&mut neighbour));
+    assert!(all.iter_mut().all(Stranger::is_open) && fourth.is_open() && neighbour.is_open());
 }
 
 #[test]
@@ -68,21 +56,21 @@ fn a_penalised_source_has_one_slot_a_listed_or_exempt_one_all() {
     garbage(&d, "127.7.7.7");
     let mut first = held(&d, "127.7.7.7");
     let mut second = held(&d, "127.7.7.7");
-    assert!(is_held(&mut first) && is_held(&mut second));
+    assert!(first.is_open() && second.is_open());
     drop((first, second));
     garbage(&d, "127.7.7.7");
     let mut first = held(&d, "127.7.7.7");
-    assert!(is_held(&mut first));
+    assert!(first.is_open());
     let mut second = held(&d, "127.7.7.7");
     first.closed();
-    assert!(is_held(&mut second), "never none");
+    assert!(second.is_open(), "never none");
     // Another source has its own, and a listed and an exempt one keep theirs.
     for from in ["127.7.7.8", "127.0.0.1", "127.8.1.1"] {
         if from != "127.7.7.8" {
             (0..4).for_each(|_| garbage(&d, from));
         }
         let mut all: Vec<Stranger> = (0..4).map(|_| held(&d, from)).collect();
-        assert!(all.iter_mut().all(is_held), "{from}");
+        assert!(all.iter_mut().all(Stranger::is_open), "{from}");
     }
     d.says(0, &["true"]);
 }
@@ -117,7 +105,7 @@ fn wrong_proofs_and_silence_are_penalised_too() {
     until("the penalty is there", || {
         let mut first = held(&d, "127.7.7.9");
         let _second = held(&d, "127.7.7.9");
-        !is_held(&mut first)
+        !first.is_open()
     });
 }
 
@@ -131,7 +119,7 @@ fn ipv6_is_served_and_counted() {
     assert_eq!(caller.accepted_on(s, words).finish().0, b"six\n");
     // Listed, it has its own slots; another would have three.
     let mut all: Vec<Stranger> = (0..4).map(|_| held(&d, "::1")).collect();
-    assert!(all.iter_mut().all(is_held));
+    assert!(all.iter_mut().all(Stranger::is_open));
     garbage(&d, "::1");
     assert!(d.log.wait("cause=malformed").contains("peer=::1"));
 }
@@ -149,15 +137,15 @@ fn in_all_the_oldest_of_the_greediest_makes_room() {
     for oldest in &mut greedy[..4] {
         oldest.closed();
     }
-    assert!(greedy[4..].iter_mut().all(is_held));
-    assert!(small.iter_mut().chain(&mut next).all(is_held));
+    assert!(greedy[4..].iter_mut().all(Stranger::is_open));
+    assert!(small.iter_mut().chain(&mut next).all(Stranger::is_open));
     let mut listed: Vec<Stranger> = (0..3).map(|_| held(&d, "127.0.0.1")).collect();
     assert!(
-        greedy[4..].iter_mut().all(is_held),
+        greedy[4..].iter_mut().all(Stranger::is_open),
         "the reserved slots took them"
     );
     assert_eq!(caller.accepted(d.port, "echo in").finish().0, b"in\n");
-    assert!(listed.iter_mut().all(is_held));
+    assert!(listed.iter_mut().all(Stranger::is_open));
 }
 
 /// From a thousand sources, each within its cap: legitimate commands are served

@@ -23,7 +23,7 @@ use daemon::hostile::{Caller, Stranger};
 use daemon::inetd::superserver_by;
 use daemon::{Daemon, children, needs_root, until};
 use login::person::Person;
-use login::{Logins, Plan};
+use login::{BOB_HANGS, Logins, Plan};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -33,25 +33,13 @@ fn ip(text: &str) -> IpAddr {
 
 /// A stranger of that source who was greeted, and so holds a slot.
 fn held(d: &Daemon, from: &str) -> Stranger {
-    let mut s = Stranger::from_address(ip(from), d.port);
-    s.greet();
-    s
-}
-
-/// Whether this connection is still held: nothing has come, and no end.
-fn is_held(s: &mut Stranger) -> bool {
-    s.socket.set_nonblocking(true).unwrap();
-    let got = std::io::Read::read(&mut s.socket, &mut [0]);
-    s.socket.set_nonblocking(false).unwrap();
-    matches!(got, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+    Stranger::greeted(ip(from), d.port)
 }
 
 /// Says garbage from there and is turned away; waits until that is known to all.
 fn garbage(d: &Daemon, from: &str) {
     let before = d.log.count("turned-away");
-    let mut s = Stranger::from_address(ip(from), d.port);
-    s.send(b"GET / HTTP/1.0\r\n\r\n");
-    s.closed();
+    Stranger::from_address(ip(from), d.port).says_garbage();
     until("it is in the log", || d.log.count("turned-away") > before);
 }
 
@@ -69,7 +57,7 @@ fn has_one_slot(d: &Daemon, from: &str) {
     let mut first = held(d, from);
     let mut second = held(d, from);
     first.closed();
-    assert!(is_held(&mut second), "never none");
+    assert!(second.is_open(), "never none");
 }
 
 #[test]
@@ -80,7 +68,7 @@ fn penalties_hold_across_daemons() {
     // 100 seconds are less than the 150 from which on it counts.
     garbage(&d, "127.7.7.7");
     let mut all = [held(&d, "127.7.7.7"), held(&d, "127.7.7.7")];
-    assert!(all.iter_mut().all(is_held));
+    assert!(all.iter_mut().all(Stranger::is_open));
     // Gone without a proof counts as well, once each.
     drop(all);
     until("both are gone", || d.log.count("cause=left") == 2);
@@ -92,7 +80,7 @@ fn penalties_hold_across_daemons() {
             (0..4).for_each(|_| garbage(&d, from));
         }
         let mut all: Vec<Stranger> = (0..4).map(|_| held(&d, from)).collect();
-        assert!(all.iter_mut().all(is_held), "{from}");
+        assert!(all.iter_mut().all(Stranger::is_open), "{from}");
     }
     d.says(0, &["true"]);
     let about = fs::metadata(table(&d)).unwrap();
@@ -124,7 +112,7 @@ fn every_kind_of_failure_costs_a_penalty() {
     until("that is known", || {
         let mut first = held(&d, "127.7.7.9");
         let _second = held(&d, "127.7.7.9");
-        !is_held(&mut first)
+        !first.is_open()
     });
     // The gate dies of it.
     let mut s = held(&d, "127.7.7.10");
@@ -152,7 +140,7 @@ fn a_source_has_so_many_slots_and_its_oldest_makes_room() {
     let mut fourth = held(&d, "127.7.7.7");
     all.remove(0).closed();
     d.log.wait("turned-away peer=127.7.7.7 cause=crowd");
-    assert!(all.iter_mut().all(is_held) && is_held(&mut fourth) && is_held(&mut neighbour));
+    assert!(all.iter_mut().all(Stranger::is_open) && fourth.is_open() && neighbour.is_open());
 }
 
 #[test]
@@ -163,10 +151,13 @@ fn in_all_the_oldest_of_the_greediest_makes_room() {
     // One is reserved for whom HOSTINFO lists: the sixth of the others is one too many.
     let mut next = held(&d, "127.1.0.9");
     greedy.remove(0).closed();
-    assert!(greedy.iter_mut().chain(&mut small).all(is_held) && is_held(&mut next));
+    assert!(greedy.iter_mut().chain(&mut small).all(Stranger::is_open) && next.is_open());
     let mut listed = held(&d, "127.0.0.1");
-    assert!(greedy.iter_mut().all(is_held), "the reserved slot took it");
-    assert!(is_held(&mut listed));
+    assert!(
+        greedy.iter_mut().all(Stranger::is_open),
+        "the reserved slot took it"
+    );
+    assert!(listed.is_open());
 }
 
 /// A daemon that is killed leaves nothing behind that counts, and a session is no
@@ -187,7 +178,7 @@ fn the_slots_of_the_dead_and_of_sessions_are_free() {
     second.closed();
     let mut third = held(&d, "127.7.7.7");
     assert!(
-        is_held(&mut first) && is_held(&mut third),
+        first.is_open() && third.is_open(),
         "the dead one's slot was free"
     );
     let caller = Caller::of(&d);
@@ -198,7 +189,7 @@ fn the_slots_of_the_dead_and_of_sessions_are_free() {
         session.until(b"on\n");
     }
     assert!(
-        is_held(&mut first) && is_held(&mut third),
+        first.is_open() && third.is_open(),
         "sessions are no strangers"
     );
     assert_eq!(d.log.count("cause=crowd"), 0, "{}", d.log_text());
@@ -228,7 +219,7 @@ fn a_penalty_ends_with_the_machines_own_time() {
     drop(d);
     let d = Daemon::start_by(superserver_by("unshare", &later), folder, &[]);
     let mut both = [held(&d, "127.7.7.7"), held(&d, "127.7.7.7")];
-    assert!(both.iter_mut().all(is_held), "it never ends");
+    assert!(both.iter_mut().all(Stranger::is_open), "it never ends");
 }
 
 /// What is no table of ours is put aside, and nothing that it leads to is touched; where
@@ -241,7 +232,7 @@ fn what_is_no_table_is_not_believed() {
     fs::write(&victim, "as it was").unwrap();
     let both_are_held = |what: &str| {
         let mut both = [held(&d, "127.7.7.7"), held(&d, "127.7.7.7")];
-        assert!(both.iter_mut().all(is_held), "{what}");
+        assert!(both.iter_mut().all(Stranger::is_open), "{what}");
         // Costs what is then forgotten with the table.
         drop(both);
         until("both have ended", || daemons(&d).is_empty());
@@ -342,10 +333,9 @@ fn pam_checks_so_many_at_once_among_all_daemons() {
         return;
     }
     // Bob's logins hang: the turns of one source are one less than there are.
-    let unless = "auth [success=1 default=ignore] pam_succeed_if.so quiet user != bob";
     let l = logins(&Plan {
         settings: "[login]\nchecks = 3\ncheck = 60\n",
-        ..Plan::around(&format!("{unless}\nauth required BARE hang"), "")
+        ..Plan::around(BOB_HANGS, "")
     });
     let hanging: Vec<_> = (0..5)
         .map(|_| login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"])))

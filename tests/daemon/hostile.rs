@@ -209,6 +209,19 @@ impl Stranger {
         Ok(Self { socket })
     }
 
+    /// The same, greeted.
+    pub fn greeted(from: IpAddr, port: u16) -> Self {
+        let mut stranger = Self::from_address(from, port);
+        stranger.greet();
+        stranger
+    }
+
+    /// What is no protocol of ours; must be turned away for it.
+    pub fn says_garbage(&mut self) {
+        self.send(b"GET / HTTP/1.0\r\n\r\n");
+        self.closed();
+    }
+
     /// Sends; a connection that is closed meanwhile is no surprise here.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.socket.write_all(bytes);

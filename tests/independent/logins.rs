@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::daemon::{self, Daemon, needs_root, until};
 use crate::login::{Logins, Plan};
-use crate::{here, python, said, said_is};
+use crate::{all_refused, here, python, said, said_is};
 
 /// One of the programs, with what it needs to ask this daemon as this user.
 fn program(d: &Daemon, name: &str, user: &str) -> Command {
@@ -180,29 +180,8 @@ fn logins_that_do_not_keep_to_the_protocol_are_refused() {
     hostile
         .arg("--machine-key")
         .arg(l.d.client().join("machine.key"));
-    let out = daemon::run(hostile.args(["--password", "secret"]));
-    let (status, stdout, stderr) = said(&out);
-    assert_eq!(status, 0, "{stderr}{stdout}{}", l.log_text());
-    let mut denied = 0;
-    for line in stdout.lines() {
-        let fields: Vec<&str> = line.split('\t').collect();
-        let [case, outcome, reference] = fields[..] else {
-            panic!("{line}")
-        };
-        if outcome != "denied" {
-            continue;
-        }
-        denied += 1;
-        let named = l.d.log.wait(&format!("denied ref={reference} "));
-        assert_eq!(l.d.log.count(reference), 1, "{named}");
-        let cause = CAUSES.iter().find(|(_, cases)| cases.contains(&case));
-        let cause = cause.map_or("handshake", |(cause, _)| cause);
-        assert!(
-            named.contains(&format!("cause={cause} ")),
-            "{case}: {named}"
-        );
-    }
-    assert!(denied > 20, "{stdout}");
+    hostile.args(["--password", "secret"]);
+    all_refused(&l.d, &mut hostile, &CAUSES, "handshake");
     // Whatever they did: what was opened is closed, and the next one is served.
     let opened = l.noted("opened");
     l.all_closed(opened);

@@ -101,6 +101,10 @@ impl Default for Plan {
     }
 }
 
+/// Bob's login hangs, and his alone, where it stands around pam_unix's `auth`.
+pub const BOB_HANGS: &str =
+    "auth [success=1 default=ignore] pam_succeed_if.so quiet user != bob\nauth required BARE hang";
+
 impl Plan {
     pub fn stack(stack: &str) -> Self {
         Self {

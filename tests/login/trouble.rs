@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::daemon::{self, children, needs_root, until};
 use crate::login::person::Person;
-use crate::login::{Logins, PASSWORD, Plan};
+use crate::login::{BOB_HANGS, Logins, PASSWORD, Plan};
 
 const SHORT: &str = "[login]\ncheck = 1\n[daemon]\nrefusal-interval = 1\n";
 
@@ -341,10 +341,9 @@ fn what_a_dead_worker_left_open_is_closed_at_once_and_before_the_daemon_ends() {
     if !needs_root() {
         return;
     }
-    let unless = "auth [success=1 default=ignore] pam_succeed_if.so quiet user != bob";
     let plan = Plan {
         settings: "[login]\nchecks = 1\n",
-        ..Plan::around(&format!("{unless}\nauth required BARE hang"), "")
+        ..Plan::around(BOB_HANGS, "")
     };
     let l = Logins {
         d: daemon::Daemon::start_in(plan.folder(), &["-d"]),
@@ -366,10 +365,9 @@ fn who_waits_too_long_for_his_turn_is_told_that_and_no_more() {
     if !needs_root() {
         return;
     }
-    let unless = "auth [success=1 default=ignore] pam_succeed_if.so quiet user != bob";
     let l = Plan {
         settings: "[login]\nchecks = 1\ntime = 2\n[daemon]\nrefusal-interval = 1\n",
-        ..Plan::around(&format!("{unless}\nauth required BARE hang"), "")
+        ..Plan::around(BOB_HANGS, "")
     }
     .start();
     let bob = crate::login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"]));
@@ -425,10 +423,9 @@ fn the_turn_of_one_that_hangs_is_anothers() {
         return;
     }
     // Only bob's login hangs, and it has the only turn.
-    let unless = "auth [success=1 default=ignore] pam_succeed_if.so quiet user != bob";
     let plan = Plan {
         settings: "[login]\nchecks = 1\ncheck = 1\n",
-        ..Plan::around(&format!("{unless}\nauth required BARE hang"), "")
+        ..Plan::around(BOB_HANGS, "")
     };
     let l = Logins {
         d: daemon::Daemon::start_in(plan.folder(), &["-d"]),
@@ -454,10 +451,8 @@ fn the_turn_of_one_who_leaves_is_anothers_at_once() {
         return;
     }
     // Only bob's login hangs, longer than a test may take, and it has the only turn.
-    let unless = "auth [success=1 default=ignore] pam_succeed_if.so quiet user != bob";
-    let hang = format!("{unless}\nauth required BARE hang");
     // Before anything is asked, and after his answer.
-    for (before, after) in [(&*hang, ""), ("", &*hang)] {
+    for (before, after) in [(BOB_HANGS, ""), ("", BOB_HANGS)] {
         let plan = Plan {
             settings: "[login]\nchecks = 1\ncheck = 100\n",
             ..Plan::around(before, after)
