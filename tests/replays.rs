@@ -52,6 +52,7 @@ fn nonce(greeting: &Greeting) -> [u8; 32] {
 /// An opening in which the caller's signer vouches for its user, as it would sign it.
 fn vouch(caller: &Caller, user_key: &KeyPair, nonce: &[u8; 32], request: &[u8]) -> Vec<u8> {
     let shared = curve::agree(caller.machine.private.expose(), &caller.host.0).unwrap();
+    let shared = Secret::new(*shared);
     let claim = Claim {
         caller: &caller.name,
         server: &caller.server,
@@ -61,7 +62,7 @@ fn vouch(caller: &Caller, user_key: &KeyPair, nonce: &[u8; 32], request: &[u8]) 
         request,
         voucher: Some(Voucher {
             machine: &caller.machine.public,
-            shared: &Secret::new(*shared),
+            shared: &shared,
         }),
     };
     let hosts = Hosts {
