@@ -175,12 +175,14 @@ pub fn grant_application(
         return Err(refuse("it names no application".into()));
     };
     let name = String::from_utf8_lossy(name).into_owned();
-    let user = &to.account().name;
+    let Account {
+        name: user, uid, ..
+    } = to.account();
     let Some(application) = table.get(&name) else {
         return Err(refuse(format!("there is no [gui.{name}]")));
     };
     let is_for = |who: &Who| match who {
-        Who::Everybody => true,
+        Who::Everybody => *uid != 0,
         Who::User(named) => named.as_str() == user,
         Who::Group(group) => groups.iter().any(|g| g == group.as_str()),
     };

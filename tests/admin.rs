@@ -225,7 +225,7 @@ fn init_makes_what_is_missing_and_overwrites_nothing() {
     ] {
         assert_eq!(mode(&path), expected, "{}", path.display());
     }
-    assert!(folder.good(&["check"]).ends_with("\nno problem\n"));
+    assert!(folder.good(&["check"]).ends_with("no problem\n"));
 
     let before = content(&folder.0);
     let told = folder.good(&["init"]);

@@ -26,6 +26,8 @@ mod ends;
 mod inside;
 #[path = "login/own.rs"]
 mod own;
+#[path = "login/stack.rs"]
+mod stack;
 #[path = "login/tables.rs"]
 mod tables;
 #[path = "login/trouble.rs"]
@@ -80,8 +82,13 @@ fn whoever_must_not_get_in_is_refused_and_the_log_says_why() {
             "hello",
             "User not known to the underlying authentication module",
         ),
-        ("locked", &right, "hello", "Authentication failure"),
-        ("expired", &right, "hello", "User account has expired"),
+        ("locked", &right, "hello", "PAM: Authentication failure"),
+        (
+            "expired",
+            &right,
+            "hello",
+            "PAM: account: User account has expired",
+        ),
         ("empty", &"\n".to_owned(), "hello", "Authentication failure"),
         ("empty", &right, "hello", "Authentication failure"),
         ("alice", &right, "nothing", "there is no [gui.nothing]"),

@@ -65,8 +65,8 @@ impl Machine {
         for folder in ["etc/pam.d", "run", "lib", "home", "bin"] {
             fs::create_dir_all(root.join(folder)).unwrap();
         }
-        let stack =
-            ["auth", "account", "session"].map(|what| format!("{what} required pam_permit.so\n"));
+        let stack = ["auth", "account", "password", "session"]
+            .map(|what| format!("{what} required pam_permit.so\n"));
         fs::write(root.join("etc/pam.d/cosserver"), stack.concat()).unwrap();
         for folder in [&folder.0, &root, &root.join("run"), &root.join("home")] {
             mode(folder, 0o755);
@@ -238,15 +238,15 @@ fn inside(root: &Path, before: &[String]) -> Command {
 const APPLICATIONS: &str = "
 [gui.who]
 command = [\"/bin/sh\", \"-c\", \"id -un; echo $GUI_HOST $GUI_PORT\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 remote = true
 [gui.stay]
 command = [\"/bin/sh\", \"-c\", \"exec sleep 600\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 remote = true
 [gui.deaf]
 command = [\"/bin/sh\", \"-c\", \"trap '' HUP; : >deaf; exec sleep 600\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 remote = true
 ";
 
@@ -533,6 +533,18 @@ fn an_application_starts_another_in_its_users_name() {
     assert_eq!(ask(&["kill", &on["id"].to_string()]).status.code(), Some(0));
     assert_eq!(session.finish().status, Some(255));
     daemon::until("it is gone", || who().is_empty());
+    // Without a signer a password is asked for, and it is told why.
+    drop(signing);
+    let stack = m.server.folder.path("s/etc/pam.d/cosserver");
+    let text = fs::read_to_string(&stack).unwrap();
+    let asks = text.replace("auth required pam_permit.so", "auth required pam_unix.so");
+    fs::write(stack, asks).unwrap();
+    let out = gui(ALICE, &["-o", "BatchMode=yes", "hostb", "who"]);
+    let told = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(
+        told.contains("nobody to answer") && told.contains("needs a signer to ask hostb"),
+        "{told}"
+    );
 }
 
 // ---- misuse ----

@@ -364,12 +364,17 @@ impl Report<'_> {
                 finding.words
             );
         }
-        let end = match problems {
-            0 => "no problem".to_owned(),
-            1 => "1 problem".to_owned(),
-            count => format!("{count} problems"),
+        let warning = |f: &&Finding| matches!(f.level, Level::Warning);
+        let warnings = self.findings.iter().filter(warning).count();
+        let many = |n, what| match n {
+            0 => format!("no {what}"),
+            1 => format!("1 {what}"),
+            n => format!("{n} {what}s"),
         };
-        let _ = writeln!(text, "{end}");
+        if warnings > 0 {
+            let _ = write!(text, "{}, ", many(warnings, "warning"));
+        }
+        let _ = writeln!(text, "{}", many(problems, "problem"));
         text
     }
 

@@ -80,7 +80,7 @@ pub struct Application {
 /// One item of `users`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Who {
-    /// Everybody.
+    /// Everybody but root, who must be named.
     Everybody,
     /// This user.
     User(UserName),
@@ -123,16 +123,16 @@ impl Applications {
         self.0.iter().map(|(name, a)| (name.as_str(), a))
     }
 
-    /// What keeps people from logging in: without a stack of its own PAM would ask
+    /// What keeps people from logging in: without a whole stack of its own PAM would ask
     /// `other`, which may let people in, so that there must be one.
     pub fn lacks_service(&self) -> Option<Fault> {
-        let (name, _) = self.all().next().filter(|_| !pam_files::has_service())?;
+        let (name, _) = self.all().next()?;
+        let trouble = pam_files::judge().err()?;
         Some(Fault::new(format!(
-            "there is a [gui.{name}], and no /etc/pam.d/{service} that says how people log in; \
+            "there is a [gui.{name}], and {trouble}; \
              make install puts one there, and there is one for each family of systems in \
              /usr/local/share/doc/cosserver/examples/pam.d (DOCDIR= said where), and in etc/pam.d \
-             of the sources",
-            service = pam_files::SERVICE
+             of the sources"
         )))
     }
 
@@ -209,7 +209,11 @@ fn read_one(table: &DeTable<'_>, at: usize) -> Result<Application, Mistake> {
         let wrong = |words: String| (value.span().start, format!("{name}: {words}"));
         let known = KEYS.iter().find(|k| k.name == name);
         let Some(known) = known else {
-            let hint = did_you_mean(name, KEYS.iter().map(|k| k.name));
+            let hint = if value.get_ref().is_table() {
+                "; a name with a dot in it stands in quotes".to_owned()
+            } else {
+                did_you_mean(name, KEYS.iter().map(|k| k.name))
+            };
             let words = format!("unknown key {} of an application{hint}", quoted(name));
             return Err((key.span().start, words));
         };

@@ -80,8 +80,8 @@ fn log_in(line: &Line, begin: &Begin, held: &Held) -> Result<(), Stop> {
             return Ok(());
         }
     }
-    if pam.account()? == Standing::PasswordExpired {
-        pam.change_expired()?;
+    if pam.account().map_err(|f| f.at("account"))? == Standing::PasswordExpired {
+        pam.change_expired().map_err(|f| f.at("new password"))?;
     }
     let account = pam.user().and_then(|name| account::look_up(&name));
     let account = account.ok_or_else(|| failed("the user that PAM names does not exist"))?;
@@ -111,10 +111,7 @@ fn log_in(line: &Line, begin: &Begin, held: &Held) -> Result<(), Stop> {
 }
 
 fn begin_transaction(line: &Line, begin: &Begin, held: &Held) -> Result<Pam, Stop> {
-    if !pam_files::has_service() {
-        let words = format!("there is no /etc/pam.d/{SERVICE}, and PAM would ask `other`");
-        return Err(failed(words));
-    }
+    pam_files::judge().map_err(|trouble| failed(format!("PAM: {trouble}")))?;
     let string = |text: &str| pam::string(text).ok_or_else(|| failed("a NUL byte in a name"));
     let conversation = Conversation::new(line.clone(), Rc::clone(held));
     let (service, user) = (string(SERVICE)?, string(&begin.user)?);
@@ -153,10 +150,11 @@ fn open(pam: &mut Pam, begin: &Begin, account: &Account, launch: &Launch) -> Res
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     // He is known by now: no guess of his can come to this.
     let says_no = |f: Failure| failed(format!("PAM: {} ({})", f.words, f.code));
-    pam.establish_credentials().map_err(says_no)?;
+    pam.establish_credentials()
+        .map_err(|f| says_no(f.at("credentials")))?;
     if let Err(failure) = pam.open_session() {
         let _ = pam.delete_credentials();
-        return Err(says_no(failure));
+        return Err(says_no(failure.at("session")));
     }
     Ok(())
 }

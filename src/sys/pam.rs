@@ -65,6 +65,13 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// The same with the stage that it came from, which PAM's words do not name.
+    #[must_use]
+    pub fn at(self, stage: &str) -> Self {
+        let words = format!("{stage}: {}", self.words);
+        Self { words, ..self }
+    }
+
     /// Whether it says nothing about who logs in: PAM, a module or what it asks has
     /// failed.
     pub const fn is_ours(&self) -> bool {

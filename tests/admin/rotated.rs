@@ -141,7 +141,7 @@ fn a_line_without_a_cookie_gets_one() {
     let card = Card::parse(&output.stdout).ok().unwrap();
     assert!(live(&s).len() == 1 && live(&s)[0].same(&card.cookie));
     assert_eq!(s.lines(), lines);
-    assert!(s.good(&["check"]).ends_with("\nno problem\n"));
+    assert!(s.good(&["check"]).ends_with("no problem\n"));
     // A host that may ask nothing is to be invited.
     s.append("hostb cos addr=::1\n");
     let told = s.bad(1, &["host", "rotate", "hostb"]);

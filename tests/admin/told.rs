@@ -246,7 +246,7 @@ fn check_warns_of_an_account_that_is_missing() {
         let settings = format!("daemon.user = \"{user}\"\n");
         fs::write(s.place().settings(), settings).unwrap();
         let told = s.good(&["check"]);
-        assert!(told.ends_with("\nno problem\n"), "{told}");
+        assert!(told.ends_with("no problem\n"), "{told}");
         told
     };
     let told = says("no-such-user-here");
@@ -296,7 +296,7 @@ fn check_looks_at_applications_and_what_logins_need() {
     let told = text(&out.stdout);
     for line in [
         format!("ok       [gui.right]: {} may start /bin/sh", me()),
-        "ok       [gui.all]: everybody may start /bin/sh".to_owned(),
+        "ok       [gui.all]: everybody but root may start /bin/sh".to_owned(),
         "warning  [gui.gone]: command: /nowhere/xterm: No such file".to_owned(),
         format!("warning  [gui.plain]: command: {plain} is 0"),
         "warning  [gui.folder]: command: /bin is no file".to_owned(),
@@ -309,6 +309,9 @@ fn check_looks_at_applications_and_what_logins_need() {
     // PAM's file and the program that runs PAM, whatever is said of them.
     assert!(told.contains(" /etc/pam.d/cosserver: "), "{told}");
     assert!(told.contains("/cosserver-login: "), "{told}");
+    let count = told.lines().filter(|l| l.starts_with("warning ")).count();
+    let last = told.lines().last().unwrap();
+    assert!(last.starts_with(&format!("{count} warnings, ")), "{told}");
     // Warnings alone are no failure.
     let problems = told.lines().filter(|l| l.starts_with("problem")).count();
     assert_eq!(out.status.success(), problems == 0, "{told}");

@@ -52,21 +52,21 @@ fn start(plan: &Plan) -> Logins {
 const APPLICATIONS: &str = "
 [gui.hello]
 command = [\"/bin/echo\", \"hello\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 [gui.ends]
 command = [\"/bin/sh\", \"-c\", \"id -un; echo $GUI_HOST:$GUI_PORT; cat; echo err >&2; exit 7\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 [gui.words]
 command = [\"/usr/bin/printf\", \"<%s>\\n\"]
 arguments = true
-users = [\"*\"]
+users = [\"*\", \"root\"]
 remote = true
 [gui.alone]
 command = [\"/bin/sh\", \"-c\", \"echo $GUI_PORT >new; mv new done\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 [gui.stay]
 command = [\"/bin/sh\", \"-c\", \"echo $$; exec sleep 600\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 ";
 
 fn plan() -> Plan {

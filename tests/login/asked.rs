@@ -270,7 +270,8 @@ fn whoever_a_module_has_renamed_runs_as_the_one_he_was_made() {
     l.all_closed(2);
     drop(l);
     // Made somebody who has no account, nobody gets in.
-    let stack = "auth required BARE rename=ghost\naccount required pam_permit.so\n";
+    let stack = "auth required BARE rename=ghost\naccount required pam_permit.so\n\
+                 password required pam_deny.so\nsession required pam_deny.so\n";
     let l = Plan::stack(stack).start();
     let line = l.refused_for("pam", "alice", "", &["hello"]);
     assert!(line.contains("does not exist"), "{line}");

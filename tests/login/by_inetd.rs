@@ -12,16 +12,16 @@ const SETTINGS: &str = "[exec]\nhup-to-kill = 1\n[daemon]\nrefusal-interval = 1\
 const APPLICATIONS: &str = "
 [gui.hello]
 command = [\"/bin/echo\", \"hello\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 [gui.display]
 command = [\"/bin/sh\", \"-c\", \"echo $GUI_HOST $GUI_PORT; cat; exit 7\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 [gui.stay]
 command = [\"/bin/sh\", \"-c\", \"echo $$; exec sleep 600\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 [gui.alone]
 command = [\"/bin/sh\", \"-c\", \"echo $$ >new; mv new pid; exec sleep 600\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 ";
 
 fn start() -> Logins {

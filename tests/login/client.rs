@@ -288,7 +288,7 @@ fn a_program_answers_where_cos_askpass_names_one() {
     };
     let good = script(
         "good",
-        "case $1 in 'Password: ') echo secret;; 'Code: ') echo 4711;; esac",
+        "case $1 in 'alice@hostb: Password: ') echo secret;; *'Code: ') echo 4711;; esac",
     );
     let bad = script("bad", "echo secret; exit 1");
     let run = |flags: &[&str], program: &std::path::Path| {
@@ -374,7 +374,7 @@ fn answers_on_standard_input_leave_the_rest_of_it_to_the_application() {
         return;
     }
     let l = Plan {
-        applications: "[gui.cat]\ncommand = [\"/bin/cat\"]\nusers = [\"*\"]\n",
+        applications: "[gui.cat]\ncommand = [\"/bin/cat\"]\nusers = [\"*\", \"root\"]\n",
         ..Plan::default()
     }
     .start();

@@ -12,18 +12,18 @@ use crate::login::{Logins, Plan};
 const APPLICATIONS: &str = "
 [gui.display]
 command = [\"/bin/sh\", \"-c\", \"echo $GUI_HOST $GUI_PORT\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 remote = true
 [gui.calls]
 command = [\"/bin/bash\", \"-c\", \"exec 5<>/dev/tcp/$GUI_HOST/$GUI_PORT; echo a window >&5; read x <&5; echo $x\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 [gui.who]
 command = [\"/bin/sh\", \"-c\", \"id -un; echo $COS_HOST $COS_USER $GUI_HOST $GUI_PORT\"]
 users = [\"root\", \"alice\"]
 remote = true
 [gui.here]
 command = [\"/bin/echo\", \"hello\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 ";
 
 fn start() -> Logins {
@@ -239,7 +239,7 @@ fn an_application_runs_while_its_client_looks_on_and_a_hash_login_ends_with_it()
         applications: "
 [gui.stay]
 command = [\"/bin/sh\", \"-c\", \"echo $$; exec sleep 600\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 remote = true
 ",
         ..Plan::default()

@@ -195,7 +195,7 @@ fn an_application_that_ignores_the_hang_up_is_killed_after_a_grace() {
             applications: "
 [gui.stubborn]
 command = [\"/bin/sh\", \"-c\", \"trap '' HUP; echo $$; exec sleep 600\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 ",
             ..Plan::default()
         }
@@ -230,7 +230,7 @@ fn detached(l: &Logins) -> i32 {
 const ALONE: &str = "
 [gui.alone]
 command = [\"/bin/sh\", \"-c\", \"readlink /proc/$$/fd/* >fds; echo $$ >new; mv new pid; exec sleep 600\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 ";
 
 fn alone() -> Plan {
@@ -328,10 +328,10 @@ fn what_cannot_be_left_running_is_refused() {
         applications: "
 [gui.missing]
 command = [\"/nonexistent/program\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 [gui.forbidden]
 command = [\"/etc/passwd\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 ",
         ..Plan::default()
     }
@@ -375,10 +375,10 @@ fn what_cannot_be_executed_says_so_and_closes_its_session() {
         applications: "
 [gui.missing]
 command = [\"/nonexistent/program\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 [gui.forbidden]
 command = [\"/etc/passwd\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 ",
         ..Plan::default()
     }

@@ -80,13 +80,13 @@ session required MODULE
 pub const APPLICATIONS: &str = "
 [gui.hello]
 command = [\"/bin/echo\", \"hello\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 [gui.show]
 command = [\"/bin/sh\", \"-c\", \"id -un; id; env | sort\"]
 users = [\"alice\"]
 [gui.stay]
 command = [\"/bin/sh\", \"-c\", \"echo $$; exec sleep 600\"]
-users = [\"*\"]
+users = [\"*\", \"root\"]
 ";
 
 impl Default for Plan {

@@ -17,7 +17,7 @@ fn an_ordinary_users_daemon_logs_that_user_in_and_nobody_else() {
     let plan = Plan {
         settings: "[daemon]\nrefusal-interval = 1\n",
         stack: format!(
-            "{bob}auth required pam_unix.so\naccount sufficient pam_succeed_if.so quiet user = bob\naccount required pam_unix.so\nsession required pam_unix.so\n"
+            "{bob}auth required pam_unix.so\naccount sufficient pam_succeed_if.so quiet user = bob\naccount required pam_unix.so\npassword required pam_deny.so\nsession required pam_unix.so\n"
         ),
         ..Plan::default()
     };

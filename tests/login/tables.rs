@@ -59,6 +59,10 @@ fn users_and_groups_and_words() {
             }
         }
     }
+    // Everybody is not root, who must be named.
+    let ended = l.ended(&mut crate::display::by_hash(&l, &["everybody"]));
+    assert_eq!(ended.status, Some(255), "{ended:?}");
+    l.d.log.wait("users of [gui.everybody] does not name root");
     let line = l.refused("alice", "secret\n", &["named", "more"]);
     assert!(
         line.contains("[gui.named] has no arguments = true"),

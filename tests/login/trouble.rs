@@ -1,7 +1,6 @@
-//! Modules that hang, crash or refuse, and PAM without a file for us.
+//! Modules that hang, crash or refuse.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use crate::daemon::{self, children, needs_root, until};
 use crate::login::person::Person;
@@ -28,7 +27,8 @@ fn nothing_is_left(l: &Logins) {
     });
     fs::write(
         l.d.folder.path("etc/pam.d/cosserver"),
-        "auth required pam_unix.so\naccount required pam_unix.so\nsession required pam_unix.so\n",
+        "auth required pam_unix.so\naccount required pam_unix.so\n\
+         password required pam_deny.so\nsession required pam_unix.so\n",
     )
     .unwrap();
     assert_eq!(l.alice_says(&["hello"]), ["hello"]);
@@ -88,7 +88,7 @@ fn credentials_are_taken_back_where_the_session_could_not_be_opened() {
         return;
     }
     for (how, cause, why) in [
-        ("fail=open", "system", "PAM: Cannot make/remove"),
+        ("fail=open", "system", "PAM: session: Cannot make/remove"),
         ("crash=open", "pam", "the login worker died"),
         ("hang=open", "pam", "PAM did not answer in time"),
     ] {
@@ -107,88 +107,6 @@ fn credentials_are_taken_back_where_the_session_could_not_be_opened() {
         assert_eq!(l.noted("opened"), 0, "{how}: {:?}", l.notes());
         nothing_is_left(&l);
     }
-}
-
-#[test]
-fn without_a_service_file_applications_are_refused_at_the_start() {
-    if !needs_root() {
-        return;
-    }
-    let folder = Plan::default().folder();
-    let toml = folder.path("S/cosserver.toml");
-    let service = folder.path("etc/pam.d/cosserver");
-    // As lax as they come: PAM would ask this one.
-    let lax = "auth required pam_permit.so\naccount required pam_permit.so\n\
-               session required pam_permit.so\n";
-    fs::write(folder.path("etc/pam.d/other"), lax).unwrap();
-    let stack = fs::read(&service).unwrap();
-    let run = |flags: &[&str]| daemon::run(daemon::cosserver().args(flags).arg("-f").arg(&toml));
-    let good = run(&["-t"]);
-    assert!(good.status.success(), "{good:?}");
-    fs::remove_file(&service).unwrap();
-    for flags in [&["-t"][..], &["-D", "-e", "-p", "0"]] {
-        let bad = run(flags);
-        let said = String::from_utf8(bad.stderr).unwrap();
-        assert_eq!(bad.status.code(), Some(1), "{flags:?}: {said}");
-        assert!(
-            said.contains("/etc/pam.d/cosserver") && said.contains("[gui.hello]"),
-            "{said}"
-        );
-    }
-    let told = daemon::run(
-        std::process::Command::new(daemon::COSADM)
-            .arg("-C")
-            .arg(folder.path("S"))
-            .arg("check"),
-    );
-    let told = String::from_utf8(told.stdout).unwrap();
-    let problem = |l: &str| l.starts_with("problem") && l.contains("/etc/pam.d/cosserver");
-    assert!(told.lines().any(problem), "{told}");
-    // Nor without the program of the login workers, or with one that others can write.
-    fs::write(&service, &stack).unwrap();
-    let moved = folder.path("cosserver");
-    fs::copy(daemon::COSSERVER, &moved).unwrap();
-    let worker = folder.path("cosserver-login");
-    for (mode, why) in [
-        (0, "No such file"),
-        (0o777, "others can write it"),
-        (0o644, "no program"),
-    ] {
-        if mode > 0 {
-            fs::write(&worker, "").unwrap();
-            fs::set_permissions(&worker, fs::Permissions::from_mode(mode)).unwrap();
-        }
-        let mut cosserver = std::process::Command::new(&moved);
-        let bad = daemon::run(cosserver.arg("-t").arg("-f").arg(&toml));
-        let said = String::from_utf8(bad.stderr).unwrap();
-        assert_eq!(bad.status.code(), Some(1), "{said}");
-        assert!(
-            said.contains("/cosserver-login: ") && said.contains(why),
-            "{said}"
-        );
-    }
-    // A daemon that runs keeps its old settings, and lets nobody in by `other` either.
-    fs::write(&service, stack).unwrap();
-    let l = Logins {
-        d: daemon::Daemon::start_in(folder, &[]),
-    };
-    fs::remove_file(&service).unwrap();
-    let line = l.refused_for("pam", "alice", "secret\n", &["hello"]);
-    assert!(line.contains("no /etc/pam.d/cosserver"), "{line}");
-    l.d.signal(nix::sys::signal::Signal::SIGHUP);
-    let line = l.d.log.wait("not-reloaded");
-    assert!(line.contains("/etc/pam.d/cosserver"), "{line}");
-    drop(l);
-    // Where there is no application, nobody logs in: no file is needed.
-    let none = Plan {
-        applications: "",
-        ..Plan::default()
-    };
-    let folder = none.folder();
-    fs::remove_file(folder.path("etc/pam.d/cosserver")).unwrap();
-    let toml = folder.path("S/cosserver.toml");
-    let out = daemon::run(daemon::cosserver().arg("-t").arg("-f").arg(toml));
-    assert!(out.status.success(), "{out:?}");
 }
 
 #[test]
@@ -277,7 +195,9 @@ fn a_wrong_password_costs_its_source_slots_and_the_hosts_own_trouble_does_not() 
     let mut person = Person::new(&l.d, "alice", "hello");
     for (from, wrong, left) in [("127.0.0.2", true, 1), ("127.0.0.3", false, 2)] {
         if !wrong {
-            let hangs = "auth required FOLDER/pam_double.so hang\n";
+            let hangs = "auth required FOLDER/pam_double.so hang\n\
+                         account required pam_deny.so\npassword required pam_deny.so\n\
+                         session required pam_deny.so\n";
             let here = l.d.folder.0.display().to_string();
             let service = l.d.folder.path("etc/pam.d/cosserver");
             fs::write(service, hangs.replace("FOLDER", &here)).unwrap();

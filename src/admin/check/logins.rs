@@ -72,7 +72,7 @@ impl Report<'_> {
             };
             let words = format!(
                 "{} may start {program}{arguments}{remote}",
-                users.join(", ").replace('*', "everybody")
+                users.join(", ").replace('*', "everybody but root")
             );
             self.add(Level::Right, &about, words);
         }
