@@ -74,6 +74,8 @@ pub struct Asker {
     batch: bool,
     /// Who logs in, and where: `USER@HOST`.
     who: String,
+    /// What would have made asking needless.
+    else_by: Option<Fault>,
 }
 
 enum Source {
@@ -97,7 +99,17 @@ impl Asker {
                 Source::Descriptor(file, number)
             }
         };
-        Ok(Self { from, batch, who })
+        Ok(Self {
+            from,
+            batch,
+            who,
+            else_by: None,
+        })
+    }
+
+    /// Says what is missing for going on without a question, for when nobody answers it.
+    pub fn would_not_ask(&mut self, but: Fault) {
+        self.else_by = Some(but);
     }
 
     /// The answers to the prompts among these texts.
@@ -133,10 +145,9 @@ impl Asker {
             return client_terminal::read_line(file, REPLY).map_err(|e| failed(&who, &e));
         }
         if let Some(program) = env::var_os("COS_ASKPASS").filter(|p| !p.is_empty()) {
-            // A prompt that begins so would be an option to it.
-            let dashed = prompt.starts_with('-').then(|| format!(" {prompt}"));
-            let argument = dashed.as_ref().unwrap_or(&prompt);
-            let answer = client_terminal::by_program(&program, argument, REPLY);
+            // It begins with who logs in where, and so is no option to it.
+            let argument = format!("{}: {prompt}", self.who);
+            let answer = client_terminal::by_program(&program, &argument, REPLY);
             return answer.map_err(|e| failed(&format!("{}", program.to_string_lossy()), &e));
         }
         let mut terminal = self.terminal(&prompt)?;
@@ -150,8 +161,11 @@ impl Asker {
 
     fn terminal(&self, prompt: &str) -> Result<Terminal, Fault> {
         let nobody = || {
+            let other = self.else_by.as_ref();
+            let other =
+                other.map_or_else(String::new, |why| format!(". Without a password: {why}"));
             Fault::new(format!(
-                "it asks {:?}, and there is nobody to answer; give --password-fd N, or a program in COS_ASKPASS",
+                "it asks {:?}, and there is nobody to answer; give --password-fd N, or a program in COS_ASKPASS{other}",
                 prompt.trim_end()
             ))
         };
@@ -169,7 +183,11 @@ impl Asker {
         let interactive = !self.batch && matches!(self.from, Source::Anybody);
         let terminal = interactive.then(Terminal::open).and_then(Result::ok);
         let Some(mut terminal) = terminal else {
-            return Err(Fault::new("there is no terminal to ask at"));
+            return Err(Fault::new(if interactive {
+                "there is no terminal to ask at"
+            } else {
+                "no person is to be asked"
+            }));
         };
         loop {
             let asked = terminal.tell(question).and_then(|()| terminal.line(REPLY));

@@ -368,6 +368,8 @@ impl Line {
     fn hung_up(&self, due: Kind, how: &str) -> Fault {
         let hint = if due == Kind::ServerHello {
             "before it said hello; it may be full of strangers, or keep this address out for a while"
+        } else if due == Kind::Sealed {
+            "instead of going on: what it waited for may have come too late; its log says why"
         } else {
             "instead of answering; its log says why"
         };

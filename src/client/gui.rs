@@ -14,7 +14,7 @@ use super::greet::{Accepted, Answer, Greeted, OurHello};
 use super::means::{Means, Question};
 use super::route::{self, Places, Route};
 use super::say::Voice;
-use super::signer::Desk;
+use super::signer::{self, Desk};
 use super::values::Display;
 use super::{Own, denied, outcome, pump, request};
 use crate::config::hostinfo::Method;
@@ -55,6 +55,9 @@ pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
         let asked = (&question, &display);
         by_cookie(call, &places, &route, asked, &mut asker, voice)?
     } else {
+        if inherited && route.is_listed() && place.is_anothers() {
+            asker.would_not_ask(signer::none(place, &call.host));
+        }
         by_password(call, &places, &route, &question, &mut asker, voice)?
     };
     voice.step(|| "accepted; the application is started".to_owned());
@@ -249,7 +252,8 @@ fn check_key(
         Fault::of(
             &file,
             format!(
-                "no key is pinned for {name}, which shows {} (fingerprint {}): {e}; log in once at a terminal, \
+                "no key is pinned for {name}, which shows {} (fingerprint {}): {e}. Compare that with what \
+                 \"cosadm check\" on that host prints of host.key; then log in once at a terminal, \
                  or add the line \"{name} {}\"",
                 key.to_hex(),
                 keys::fingerprint(key),

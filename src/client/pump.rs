@@ -175,7 +175,7 @@ impl Pump {
             }
             Ok(Came::Nothing) => Ok(()),
             Ok(Came::Closed) => Err(Fault::new(
-                "the connection was closed before the command's end; the command is hung up",
+                "the connection was closed before the command's end, by the host or its administrator; the command is hung up",
             )),
             Err(e) => Err(Fault::new(plainly(&e)).while_doing("the connection broke")),
         }

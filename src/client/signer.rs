@@ -155,16 +155,20 @@ impl Desk {
     }
 
     fn no_signer(&self) -> Fault {
-        Fault::of(
-            &self.place.signer(),
-            format!(
-                "an ordinary user needs a signer to ask {}, since the cookies of {} are not his to read, and \
-                 there is none: start cosserver(8) here or, on a host that runs no daemon, install cos-sign (`make install SIGNER=setuid`)",
-                self.host,
-                self.place.dir.display()
-            ),
-        )
+        none(&self.place, self.host.as_ref())
     }
+}
+
+/// That there is no signer, by which an ordinary user would ask this host.
+pub(super) fn none(place: &Place, host: &str) -> Fault {
+    Fault::of(
+        &place.signer(),
+        format!(
+            "an ordinary user needs a signer to ask {host}, since the cookies of {} are not his to read, and \
+             there is none: start cosserver(8) here or, on a host that runs no daemon, install cos-sign (`make install SIGNER=setuid`)",
+            place.dir.display()
+        ),
+    )
 }
 
 /// Whether the signer hung up: we were one too many, or it has just been stopped.

@@ -196,7 +196,14 @@ pub fn by_program(program: &OsStr, prompt: &str, most: usize) -> io::Result<Zero
     };
     let status = child.wait()?;
     if status.success() {
-        line
+        let none = io::ErrorKind::UnexpectedEof;
+        line.map_err(|e| {
+            if e.kind() == none {
+                io::Error::other("it gave no answer")
+            } else {
+                e
+            }
+        })
     } else {
         let how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("it ended with {code}"),
