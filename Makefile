@@ -28,7 +28,7 @@ PAGES = README.md NEWS SECURITY.md LICENSE docs/PROTOCOL.md docs/DESIGN.md docs/
 # Copies a text, FROM TO, in which our files have the folders that they are
 # installed in; the commands' PATH, which it may name as well, is another matter.
 COPY = copy() { rm -f "$$2" && sed -e 's|/usr/local/sbin/cos|$(SBINDIR)/cos|g' -e 's|/usr/local/bin/cos|$(BINDIR)/cos|g' \
-	-e 's|/usr/local/share/doc/cosserver|$(DOCDIR)|g' -e 's|/usr/local/lib/cosserver|$(PREFIX)/lib/cosserver|g' \
+	-e 's|/usr/local/share/doc/cosserver|$(DOCDIR)|g' -e 's|](docs/|](|g' -e 's|/usr/local/lib/cosserver|$(PREFIX)/lib/cosserver|g' \
 	"$$1" >"$$2" && chmod 644 "$$2"; }; copy
 
 # cos-sign as SIGNER has it.
@@ -110,7 +110,7 @@ install:
 	@for page in $(MAN5); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man5/$$page" || exit 1; done
 	@for page in $(MAN7); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man7/$$page" || exit 1; done
 	@for page in $(MAN8); do $(COPY) docs/man/$$page "$(DESTDIR)$(MANDIR)/man8/$$page" || exit 1; done
-	@install -m 644 $(PAGES) "$(DESTDIR)$(DOCDIR)"
+	@for page in $(PAGES); do $(COPY) $$page "$(DESTDIR)$(DOCDIR)/$${page##*/}" || exit 1; done
 	@echo 'install: programs in $(DESTDIR)$(BINDIR) and $(DESTDIR)$(SBINDIR), manual in $(DESTDIR)$(MANDIR)'
 	@$(PLACE) install
 

@@ -125,6 +125,13 @@ fn each_init_gets_its_files_and_leaves_none_behind() {
             let name = format!("opt/cos/share/doc/cosserver/examples/{example}");
             assert!(all.contains_key(&name), "{name}");
         }
+        // Its folders are these, and the other documents lie beside it.
+        let readme = dest.0.join("opt/cos/share/doc/cosserver/README.md");
+        let readme = fs::read_to_string(readme).unwrap();
+        for part in ["](PROTOCOL.md)", "/opt/cos/share/doc/cosserver/examples"] {
+            assert!(readme.contains(part), "{part}");
+        }
+        assert!(!readme.contains("](docs/") && !readme.contains("/usr/local/share/doc"));
         must(&mut make_into(
             &["make"],
             &dest,

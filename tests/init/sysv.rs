@@ -104,6 +104,21 @@ fn a_pid_file_that_lies_is_seen_through() {
     call("start", 0);
     assert_ne!(machine.pid().to_string(), number);
     call("stop", 0);
+    // One that has ended and that nobody has asked how: in a container, for ever.
+    let dead = "cp /bin/true /run/cosserver/cosserver
+        /run/cosserver/cosserver & echo $! >/run/cosserver/cosserver.pid; exec sleep 2000";
+    let mut parent = machine.shell(dead).spawn().unwrap();
+    machine.until("it has ended", |m| {
+        let number = fs::read_to_string(&file).unwrap_or_default();
+        let state = format!("grep -q '^State:.Z' /proc/{}/status", number.trim());
+        !m.running("sleep 2000").is_empty() && m.shell(&state).status().unwrap().success()
+    });
+    call("status", 1);
+    call("start", 0);
+    call("status", 0);
+    call("stop", 0);
+    parent.kill().unwrap();
+    parent.wait().unwrap();
     // No number at all: nobody can tell.
     for text in ["", "x\n", "-1\n", "12 34\n"] {
         fs::write(&file, text).unwrap();
