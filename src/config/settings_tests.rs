@@ -179,6 +179,10 @@ fn mistakes_name_the_line_and_what_was_meant() {
             ":3: [limits] stands twice",
         ),
         (
+            "[gui.a.b]\ncommand = [\"/x\"]\n",
+            ":1: unknown key \"b\" of an application; a name with a dot in it stands in quotes",
+        ),
+        (
             "[gui.x]\ncommand = [\"/x\"]\n [gui.x] # again\n",
             ":3: [gui.x] stands twice",
         ),

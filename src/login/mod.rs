@@ -16,6 +16,7 @@ mod conversation;
 mod transaction;
 
 use std::cell::{Cell, RefCell};
+use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -30,6 +31,11 @@ use crate::sys::{process, signals, socket};
 
 /// The worker's life.
 pub fn main() -> ExitCode {
+    let Ok(channel) = socket::inherited(CHANNEL) else {
+        let _ =
+            io::stderr().write_all(b"cosserver-login: cosserver(8) starts it, and nobody else\n");
+        return ExitCode::FAILURE;
+    };
     process::set_name("cos: login");
     process::keep_private();
     // A module that hangs would outlive the monitor. Once a session is open it is ours to
@@ -38,9 +44,6 @@ pub fn main() -> ExitCode {
     // What modules write there is nobody's log.
     process::quiet();
     signals::all_default();
-    let Ok(channel) = socket::inherited(CHANNEL) else {
-        return ExitCode::FAILURE;
-    };
     // It may have ended before we said that.
     let mut fds = [PollFd::new(channel.as_fd(), PollFlags::empty())];
     let gone = poll(&mut fds, PollTimeout::ZERO) != Ok(0);

@@ -41,6 +41,9 @@ pub(super) use places::{Place, Room};
 use shared::Shared;
 pub(super) use times::Late;
 
+/// There is no program of login workers: none was needed.
+const NO_APPLICATION: &str = "there is no [gui.NAME] in cosserver.toml: add one, and reload";
+
 /// A login's number; a number is never used twice.
 pub(super) type LoginId = u64;
 
@@ -348,7 +351,7 @@ impl Login {
         if self.worker.is_none() {
             let (channel, theirs) = Channel::pair()?;
             let fd = channel.as_fd().as_raw_fd();
-            let program = program.ok_or_else(|| Fault::new("no program of login workers"))?;
+            let program = program.ok_or_else(|| Fault::new(NO_APPLICATION))?;
             let pid = program.start(theirs.as_fd())?;
             let token = token::login(id);
             let watched = registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
