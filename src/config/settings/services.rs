@@ -41,6 +41,9 @@ fn port_of(file: &Path) -> u16 {
 
 /// `name port/protocol alias…`, with comments after `#`.
 fn find(text: &[u8]) -> Option<u16> {
+    // Most have it not, and have hundreds of lines.
+    let service = SERVICE.as_bytes();
+    text.windows(service.len()).find(|w| *w == service)?;
     for line in text.split(|b| *b == b'\n') {
         let Ok(line) = std::str::from_utf8(line) else {
             continue;
