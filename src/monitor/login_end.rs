@@ -79,7 +79,11 @@ impl Monitor {
         if let Some(connection) = login.connection {
             let words = format!("{}{words}", login.asks);
             let refusal = Refusal::new(Cause::Pam, words).of(login.peer);
-            self.refuse_checked(connection, &refusal, login.checked());
+            let checked = login.checked();
+            if checked.has_guessed(Cause::Pam) {
+                self.guessed_wrong(login.peer);
+            }
+            self.refuse_checked(connection, &refusal, checked);
         }
         if let Some(variables) = variables {
             self.close_pam_session(login.peer, login.begin, variables, now);
@@ -135,10 +139,8 @@ impl Monitor {
         } else {
             self.hang_up_login(id);
         }
-        if cause == Cause::Login {
-            // He has no other turn before this is told.
-            let until = Instant::now() + self.settings.daemon.refusal_interval;
-            self.logins.has_failed(peer, until);
+        if cause == Cause::Login || checked.has_guessed(cause) {
+            self.guessed_wrong(peer);
         }
         if let Some(connection) = connection {
             self.refuse_checked(connection, &Refusal::new(cause, words).of(peer), checked);
@@ -146,6 +148,12 @@ impl Monitor {
         if let Some(begin) = left_open {
             self.close_pam_session(peer, begin, Vec::new(), Instant::now());
         }
+    }
+
+    /// He has no other turn before this is told.
+    fn guessed_wrong(&mut self, peer: IpAddr) {
+        let until = Instant::now() + self.settings.daemon.refusal_interval;
+        self.logins.has_failed(peer, until);
     }
 
     /// A worker that cannot close its PAM session in time is killed, and the session left

@@ -21,6 +21,14 @@ pub(super) struct Checked {
     pub(super) answered: bool,
 }
 
+impl Checked {
+    /// Whether a guess is refused, though PAM could not tell whether it was right: that may
+    /// depend on who he says he is, and what it costs, in penalties and turns, must not.
+    pub(super) fn has_guessed(&self, cause: Cause) -> bool {
+        cause == Cause::Pam && self.answered
+    }
+}
+
 impl Monitor {
     /// Refuses a request: `denied` on the wire, the cause in the log, and the penalty.
     pub(super) fn refuse(&mut self, c: Connection, refusal: &Refusal) {
@@ -46,10 +54,7 @@ impl Monitor {
             self.log.say_noise(Level::Warning, "denied", &pairs);
         }
         let penalty = &self.settings.penalties.authfail;
-        // What PAM cannot tell once somebody has answered may depend on who he says he is,
-        // and what it costs must not.
-        let guessed = refusal.cause == Cause::Pam && checked.answered;
-        let seconds = if refusal.cause.is_unproven() || guessed {
+        let seconds = if refusal.cause.is_unproven() || checked.has_guessed(refusal.cause) {
             penalty.as_secs()
         } else {
             0

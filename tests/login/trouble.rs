@@ -150,7 +150,7 @@ fn who_only_sits_at_the_prompt_keeps_nobody_out() {
     let mut asked: Vec<_> = (0..3).map(|_| sitter.ask()).collect();
     // One of another address is served, and the one that was asked longest goes.
     assert_eq!(l.alice_says(&["hello"]), ["hello"]);
-    let line = l.d.log.wait("it was asked longest");
+    let line = l.d.log.wait("it was there longest");
     assert!(line.contains("peer=127.0.0.2 cause=busy"), "{line}");
     let reference = asked.remove(0).denied();
     assert!(line.contains(&reference), "{line}");
@@ -393,4 +393,32 @@ fn the_turn_of_one_who_leaves_is_anothers_at_once() {
         }
         assert_eq!(l.alice_says(&["hello"]), ["hello"]);
     }
+}
+
+/// It took no turn from the next guess, so that who PAM failed for could be told from all
+/// others by how soon the next one was asked or checked.
+#[test]
+fn a_guess_that_pam_cannot_judge_takes_a_turn_as_a_wrong_one_does() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[daemon]\nrefusal-interval = 60\n",
+        ..Plan::around("", "auth required BARE crash")
+    }
+    .start();
+    let guesser = Person::new(&l.d, "alice", "hello");
+    let mut all: Vec<_> = (0..4).map(|_| guesser.ask()).collect();
+    for talk in &mut all {
+        talk.send(&[PASSWORD]);
+    }
+    let theirs = || l.d.log.count("peer=127.0.0.1 cause=pam");
+    until("three have been checked", || theirs() >= 3);
+    // Another source has its turn, after the fourth of theirs.
+    let mut other = guesser.clone();
+    other.from = "127.0.0.2".parse().unwrap();
+    let mut last = other.ask();
+    last.send(&[PASSWORD]);
+    l.d.log.wait("peer=127.0.0.2 cause=pam");
+    assert_eq!(theirs(), 3, "{}", l.log_text());
 }
