@@ -388,7 +388,7 @@ fn so_many_logins_are_under_way_among_all_daemons() {
     other.from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
     let others = other.ask();
     l.d.log
-        .wait("it was asked longest, and others wanted to log in too");
+        .wait("it was there longest, and others wanted to log in too");
     drop((others, asked.pop()));
     // That of a daemon that was killed is free, too.
     let victim = daemons(&l.d).into_iter().find(|pid| {

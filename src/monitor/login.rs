@@ -32,8 +32,8 @@ use crate::wire::record::{self, Kind};
 use crate::wire::request::Command;
 use crate::wire::stream::End;
 
-/// Why one that was asked for its password is refused all the same.
-pub(super) const MADE_ROOM: &str = "it was asked longest, and others wanted to log in too";
+/// Why one that PAM did not have in hand is refused.
+pub(super) const MADE_ROOM: &str = "it was there longest, and others wanted to log in too";
 
 /// So much of an application's name stands in the log, bytes.
 const NAME: usize = 64;

@@ -120,6 +120,11 @@ impl Person {
         (stranger, noise)
     }
 
+    /// Asks, and waits for nothing.
+    pub fn ask_only(&self) -> Stranger {
+        self.request().0
+    }
+
     /// Asks, and must be refused before he is asked anything.
     pub fn is_refused_at_once(&self) {
         let (mut stranger, _) = self.request();

@@ -395,6 +395,39 @@ fn the_turn_of_one_who_leaves_is_anothers_at_once() {
     }
 }
 
+/// Whoever filled the places with answers that waited for their turn kept everybody out,
+/// because only those who sat at the prompt made room.
+#[test]
+fn who_fills_the_places_with_wrong_guesses_keeps_nobody_out() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\nwaiting = 8\n[daemon]\nrefusal-interval = 60\n",
+        ..Plan::default()
+    }
+    .start();
+    let mut guesser = Person::new(&l.d, "bob", "hello");
+    guesser.from = "127.0.0.2".parse().unwrap();
+    let mut all: Vec<_> = (0..8).map(|_| guesser.ask()).collect();
+    for talk in &mut all {
+        talk.send(&[crate::login::WRONG]);
+    }
+    // Three are refused in a minute, and the others wait for a turn as long.
+    until("three have been checked", || {
+        l.d.log.count("PAM: Authentication failure") >= 3
+    });
+    let _more: Vec<_> = (0..3).map(|_| guesser.ask_only()).collect();
+    // One of another address is served, and one of theirs goes.
+    let mut alice = Person::new(&l.d, "alice", "hello");
+    alice.from = "127.0.0.3".parse().unwrap();
+    let said = alice.ask().answer(&[PASSWORD]);
+    assert!(matches!(said, crate::login::person::Said::Accepted(_)));
+    let line = l.d.log.wait("it was there longest");
+    assert!(line.contains("peer=127.0.0.2 cause=busy"), "{line}");
+    drop(all);
+}
+
 /// It took no turn from the next guess, so that who PAM failed for could be told from all
 /// others by how soon the next one was asked or checked.
 #[test]

@@ -31,7 +31,8 @@ impl Place {
 pub(in super::super) enum Room {
     /// There is.
     Free,
-    /// There is when this one goes, the oldest that is asked of the greediest source.
+    /// There is when this one goes, the oldest of the greediest source that PAM has not in
+    /// hand.
     Instead(LoginId),
     /// There is none.
     Full,
@@ -61,10 +62,11 @@ impl Logins {
             all.filter(|l| Source::of(l.peer) == Source::of(from))
                 .count()
         };
-        // Who sits and is waited for; what PAM has in hand goes on.
-        let asked = self.all.iter().filter(|(_, l)| same(l));
-        let asked = asked.filter(|(_, l)| matches!(l.stage, Stage::Prompted(_)));
-        let greediest = asked
+        // Who sits and is waited for, and who waits for a turn: of those whose source has
+        // guessed wrong that may be long. What PAM has in hand goes on.
+        let idle = |l: &Login| matches!(l.stage, Stage::Prompted(_) | Stage::Queued(_));
+        let waits = self.all.iter().filter(|(_, l)| same(l) && idle(l));
+        let greediest = waits
             .map(|(id, l)| (of(l.peer), std::cmp::Reverse(*id)))
             .max();
         match greediest {
