@@ -38,6 +38,8 @@ pub(super) struct Seat {
     table: Option<Rc<Table>>,
     /// Its slot, as long as it is a stranger's.
     slot: Option<usize>,
+    /// Whether its login waits for a turn with PAM, and may be turned out meanwhile.
+    waits: bool,
     /// A ClientHello that waits until the names of HOSTINFO are resolved, and how long.
     postponed: Option<(Vec<u8>, Vec<OwnedFd>, Instant)>,
 }
@@ -76,6 +78,7 @@ pub(super) fn begin(
             peer,
             table: None,
             slot: None,
+            waits: false,
             postponed: None,
         },
         gate,
@@ -240,6 +243,22 @@ impl Monitor {
             if let Some(question) = Question::decode(&message) {
                 self.answer(&question, fds, now);
             }
+        }
+    }
+
+    /// Notes whether the login waits for its turn with PAM: so long it makes room.
+    pub(super) fn note_turn(&mut self) {
+        let login = self.strangers.values().find_map(answer::Stranger::login);
+        let Some((seat, login)) = self.inetd.as_mut().zip(login) else {
+            return;
+        };
+        let waits = self.logins.is_queued(login);
+        if std::mem::replace(&mut seat.waits, waits) != waits {
+            // One that was told to go meanwhile will hear of it by its signal.
+            self.set_stage(match waits {
+                true => Stranger::Prompted,
+                false => Stranger::Asking,
+            });
         }
     }
 

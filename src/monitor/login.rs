@@ -102,7 +102,7 @@ impl Monitor {
         loop {
             let registry = self.poll.registry();
             match self.logins.give_turn(registry, most, check, now) {
-                None => return,
+                None => return self.note_turn(),
                 Some((_, Ok(()))) => {}
                 Some((id, Err(e))) => self.refuse_login(id, Cause::System, &e.to_string()),
             }

@@ -152,8 +152,8 @@ impl Monitor {
 
     /// He has no other turn before this is told.
     fn guessed_wrong(&mut self, peer: IpAddr) {
-        let until = Instant::now() + self.settings.daemon.refusal_interval;
-        self.logins.has_failed(peer, until);
+        let told_after = self.settings.daemon.refusal_interval;
+        self.logins.has_failed(peer, told_after);
     }
 
     /// A worker that cannot close its PAM session in time is killed, and the session left

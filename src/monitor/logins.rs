@@ -324,6 +324,12 @@ impl Logins {
         ))
     }
 
+    /// Whether a login waits for its turn.
+    pub(super) fn is_queued(&self, id: LoginId) -> bool {
+        let login = self.all.get(&id);
+        login.is_some_and(|l| matches!(l.stage, Stage::Queued(_)))
+    }
+
     /// Whether something is being started, or must still be closed or killed. (What runs is
     /// a session, what runs by itself needs nobody, and a worker closes its PAM session
     /// alone.)
@@ -332,9 +338,11 @@ impl Logins {
         self.all.values().any(busy) || !self.leftovers.is_empty()
     }
 
-    /// A source has guessed wrong, and will be told then. So many are remembered.
-    pub(super) fn has_failed(&mut self, from: IpAddr, until: Instant) {
+    /// A source has guessed wrong, and will be told after so long. So many are remembered.
+    pub(super) fn has_failed(&mut self, from: IpAddr, told_after: Duration) {
         const MOST: usize = 4096;
+        self.shared.has_failed(from, told_after);
+        let until = Instant::now() + told_after;
         self.failed.truncate(MOST - 1);
         self.failed.push_front((Source::of(from), until));
     }

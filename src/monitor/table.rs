@@ -10,6 +10,7 @@
 //! boot or another's is replaced. Whoever writes holds byte 0 of the locks, for
 //! microseconds; nobody waits for it longer than [`PATIENCE`].
 
+mod failures;
 mod making;
 mod penalties;
 mod strangers;
@@ -36,6 +37,8 @@ const PAUSE: Duration = Duration::from_micros(200);
 
 /// How many sources of each family can have a penalty.
 const SOURCES: usize = 65_536;
+/// How many wrong guesses of each family are remembered until they are told.
+const GUESSES: usize = 4_096;
 /// How many silent connections there can be, whatever the settings allow: each is three
 /// processes.
 const STRANGERS: usize = 16_384;
@@ -47,7 +50,12 @@ const HEADER: u64 = 64;
 const PENALTIES: [u64; 2] = [HEADER, HEADER + (SOURCES * penalties::SIZE) as u64];
 const STRANGERS_AT: u64 = PENALTIES[1] + (SOURCES * penalties::SIZE) as u64;
 const TURNS_AT: u64 = STRANGERS_AT + (STRANGERS * strangers::SIZE) as u64;
-const LENGTH: u64 = TURNS_AT + (TURNS * turns::SIZE) as u64;
+const FAILURES: [u64; 2] = [
+    FAILURES_AT,
+    FAILURES_AT + (GUESSES * penalties::SIZE) as u64,
+];
+const FAILURES_AT: u64 = TURNS_AT + (TURNS * turns::SIZE) as u64;
+const LENGTH: u64 = FAILURES[1] + (GUESSES * penalties::SIZE) as u64;
 
 /// Which byte of the locks stands for what: far beyond the file's end.
 const LOCKS: u32 = 1 << 30;
@@ -56,10 +64,12 @@ const STRANGER: u32 = LOCKS + (1 << 20);
 const TURN: u32 = LOCKS + (2 << 20);
 const WAITING: u32 = LOCKS + (3 << 20);
 
-/// Where the header's numbers stand: penalties of IPv4 and of IPv6, and the number
-/// after the highest slot of a stranger that is in use.
-const COUNTS: [u64; 3] = [40, 44, 48];
+/// Where the header's numbers stand: penalties of IPv4 and of IPv6, the number
+/// after the highest slot of a stranger that is in use, and wrong guesses of IPv4 and of
+/// IPv6.
+const COUNTS: [u64; 5] = [40, 44, 48, 52, 56];
 const HIGHEST: usize = 2;
+const GUESSED: usize = 3;
 
 /// The table, opened.
 pub(super) struct Table {
@@ -87,7 +97,11 @@ impl Table {
     fn count(&self, which: usize) -> std::io::Result<usize> {
         let at = COUNTS.get(which).copied().unwrap_or(LENGTH);
         let count = usize::try_from(u32::from_le_bytes(self.read(at)?)).unwrap_or(usize::MAX);
-        Ok(count.min(if which == HIGHEST { STRANGERS } else { SOURCES }))
+        Ok(count.min(match which {
+            HIGHEST => STRANGERS,
+            GUESSED.. => GUESSES,
+            _ => SOURCES,
+        }))
     }
 
     fn set_count(&self, which: usize, count: usize) -> std::io::Result<()> {

@@ -5,6 +5,7 @@ use nix::sys::signal::Signal;
 use crate::daemon::inetd::superserver;
 use crate::daemon::session::{Session, ends, lives};
 use crate::daemon::{Daemon, children, needs_root, until};
+use crate::login::person::{Person, Said};
 use crate::login::{Logins, Plan, WRONG};
 
 const SETTINGS: &str = "[exec]\nhup-to-kill = 1\n[daemon]\nrefusal-interval = 1\n";
@@ -123,4 +124,40 @@ fn what_is_left_running_outlives_its_daemon() {
     assert_eq!((l.noted("opened"), l.noted("closed")), (1, 0));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).unwrap();
     l.all_closed(1);
+}
+
+/// A guess whose answer nobody waited for was over at once, and so was the next one.
+#[test]
+fn who_does_not_wait_for_the_answer_guesses_no_faster_among_all_daemons() {
+    if !needs_root() {
+        return;
+    }
+    let plan = Plan {
+        settings: "[login]\nwaiting = 2\n[daemon]\nrefusal-interval = 60\n",
+        ..Plan::default()
+    };
+    let l = Logins {
+        d: Daemon::start_by(superserver(), plan.folder(), &[]),
+    };
+    let mut guesser = Person::new(&l.d, "bob", "hello");
+    guesser.from = "127.0.0.2".parse().unwrap();
+    let failures = || l.d.log.count("PAM: Authentication failure");
+    let mut all = Vec::new();
+    for n in 0..3 {
+        let mut talk = guesser.ask();
+        talk.send(&[WRONG]);
+        all.push(talk);
+        until("it has been checked", || failures() > n);
+    }
+    // Whoever guesses on waits for a turn now, and keeps nobody else out meanwhile.
+    let waiting: Vec<_> = (0..2).map(|_| guesser.ask_only()).collect();
+    until("both wait", || children(l.d.pid()).len() == 5);
+    let mut alice = Person::new(&l.d, "alice", "hello");
+    for _ in 0..2 {
+        let said = alice.ask().answer(&["secret"]);
+        assert!(matches!(said, Said::Accepted(_)));
+        alice.from = "127.0.0.3".parse().unwrap();
+    }
+    assert_eq!(failures(), 3, "{}", l.log_text());
+    drop((all, waiting));
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::super::table::Table;
 use crate::sources::Source;
+use crate::sys::locks;
 
 /// How long one who found no turn waits until the next try: nobody tells him.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -67,7 +68,7 @@ impl Shared {
         let Some(table) = self.table.as_ref().filter(|_| self.turn.is_none()) else {
             return true;
         };
-        let Ok(turn) = table.take_turn(peer, most) else {
+        let Ok(turn) = table.take_turn(peer, most, locks::uptime()) else {
             return true;
         };
         self.turn = turn;
@@ -75,6 +76,14 @@ impl Shared {
             self.again = Some(now + AGAIN);
         }
         turn.is_some()
+    }
+
+    /// A source has guessed wrong, and will be told after so long.
+    pub(super) fn has_failed(&self, from: IpAddr, told_after: Duration) {
+        if let Some(table) = &self.table {
+            // What cannot be written bounds nothing.
+            let _ = table.has_failed(Source::of(from), told_after, locks::uptime());
+        }
     }
 
     /// Gives back what nobody here needs now.

@@ -13,13 +13,13 @@ pub(super) const SIZE: usize = 16;
 
 /// One source's penalty.
 #[derive(Clone, Copy)]
-struct Penalty {
-    number: u64,
-    end: Duration,
+pub(super) struct Penalty {
+    pub(super) number: u64,
+    pub(super) end: Duration,
 }
 
 impl Penalty {
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (number, end) = bytes.split_first_chunk::<8>()?;
         let end = end.first_chunk::<8>()?;
         Some(Self {
@@ -28,7 +28,7 @@ impl Penalty {
         })
     }
 
-    fn write(&self, into: &mut Vec<u8>) {
+    pub(super) fn write(&self, into: &mut Vec<u8>) {
         let end = u64::try_from(self.end.as_nanos()).unwrap_or(u64::MAX);
         into.extend_from_slice(&self.number.to_le_bytes());
         into.extend_from_slice(&end.to_le_bytes());

@@ -32,7 +32,7 @@ pub(in super::super) enum Stranger {
     Asking = 2,
     /// It was told to go, and counts no more.
     Leaving = 3,
-    /// It is asked for a password: it may be turned out.
+    /// It is asked for a password, or waits for a turn with PAM: it may be turned out.
     Prompted = 4,
 }
 
@@ -167,8 +167,8 @@ impl Table {
         Ok(Some(left.len() - 1))
     }
 
-    /// Makes room for a login from a source where all places are taken: the oldest that is
-    /// asked of the greediest source is turned out, if that has more of them. `false`: it
+    /// Makes room for a login from a source where all places are taken: the oldest that PAM
+    /// has not in hand of the greediest source is turned out, if that has more of them. `false`: it
     /// has not.
     ///
     /// # Errors
@@ -178,7 +178,7 @@ impl Table {
             let mut asked = table.strangers()?;
             asked.retain(|s| s.stage == Stranger::Prompted);
             let of = |source| asked.iter().filter(|s| s.source == source).count();
-            let greed = |s: &&Slot| (of(s.source), s.source, Reverse(s.since));
+            let greed = |s: &&Slot| (of(s.source), Reverse(s.since));
             let greediest = asked.iter().max_by_key(greed);
             let Some(gone) = greediest.filter(|s| of(s.source) > of(source)) else {
                 return Ok(None);
@@ -284,6 +284,12 @@ impl Table {
     fn mark_leaving(&self, slot: &Slot) -> Result<()> {
         let stage = Stranger::Leaving;
         self.write(&Slot { stage, ..*slot })
+    }
+
+    /// The sources of those who count, in the order of their slots.
+    #[cfg(test)]
+    pub(super) fn strangers_left(&self) -> Result<Vec<Source>> {
+        Ok(self.strangers()?.iter().map(|s| s.source).collect())
     }
 
     fn write(&self, slot: &Slot) -> Result<()> {

@@ -217,7 +217,7 @@ fn no_content_makes_it_panic() {
             }
             table.punish(source(who), 5, &Limits::FEW, now).unwrap();
             let peer: IpAddr = who.parse().unwrap();
-            assert!(table.take_turn(peer, 4).unwrap().is_some());
+            assert!(table.take_turn(peer, 4, at(1)).unwrap().is_some());
         }
     }
 }
@@ -340,7 +340,7 @@ fn places_and_turns_are_so_many_and_those_of_the_dead_are_free() {
 
     let turn = |from: &str| {
         let from: IpAddr = from.parse().unwrap();
-        holds(&path, |t| t.take_turn(from, 3).unwrap().is_some())
+        holds(&path, |t| t.take_turn(from, 3, at(1)).unwrap().is_some())
     };
     let guesser: Vec<(Helper, bool)> = (0..3).map(|_| turn("192.0.2.1")).collect();
     assert_eq!(
@@ -360,8 +360,60 @@ fn places_and_turns_are_so_many_and_those_of_the_dead_are_free() {
     }
     assert!(
         table
-            .take_turn("192.0.2.1".parse().unwrap(), 1)
+            .take_turn("192.0.2.1".parse().unwrap(), 1, at(1))
             .unwrap()
             .is_some()
     );
+}
+
+#[test]
+fn wrong_guesses_are_turns_until_they_are_told() {
+    let scratch = Scratch::new();
+    let table = open(&path(&scratch));
+    let from: IpAddr = "192.0.2.1".parse().unwrap();
+    for _ in 0..3 {
+        table.has_failed(Source::of(from), at(2), at(10)).unwrap();
+    }
+    table
+        .has_failed(source("192.0.2.2"), at(600), at(10))
+        .unwrap();
+    assert_eq!(table.take_turn(from, 4, at(11)).unwrap(), None);
+    let turn = |from: &str, now| {
+        let turn = table.take_turn(from.parse().unwrap(), 4, at(now)).unwrap();
+        turn.inspect(|turn| table.leave_turn(*turn)).is_some()
+    };
+    assert!(turn("192.0.2.3", 11), "another's are his own");
+    assert!(turn("::c000:201", 11), "of IPv6, too");
+    assert!(turn("192.0.2.1", 12), "they have been told");
+    // Longer than any can be, or of another time: not believed.
+    let untold = |from, now| table.locked(|t| t.untold(source(from), at(now))).unwrap();
+    assert_eq!((untold("192.0.2.2", 69), untold("192.0.2.2", 70)), (1, 0));
+    assert_eq!(untold("192.0.2.2", 5), 0);
+    // Of too many those that end last are remembered, another's among them.
+    for n in 0..5000_u64 {
+        let told_after = Duration::from_millis(10_000 + n);
+        table
+            .has_failed(source("192.0.2.9"), told_after, at(20))
+            .unwrap();
+    }
+    assert_eq!(untold("192.0.2.9", 21), GUESSES - 1);
+}
+
+/// It was always the one of the highest address: whoever had it was kept out by
+/// newcomers from all over, though others had sat there longer.
+#[test]
+fn of_those_who_are_asked_the_oldest_makes_a_place() {
+    let scratch = Scratch::new();
+    let path = path(&scratch);
+    let asked = [("192.0.2.200", 3), ("192.0.2.1", 1), ("192.0.2.2", 2)];
+    let all: Vec<_> = asked
+        .iter()
+        .map(|(from, now)| stranger(&path, from, Stranger::Prompted, *now))
+        .collect();
+    assert!(all.iter().all(|(_, held)| *held));
+    let table = open(&path);
+    assert!(table.make_place(source("192.0.2.9")).unwrap());
+    let left = table.locked(Table::strangers_left).unwrap();
+    assert_eq!(left, [source("192.0.2.200"), source("192.0.2.2")]);
+    all.into_iter().for_each(|(child, _)| end(child));
 }

@@ -3,6 +3,7 @@
 use std::io::Result;
 use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use super::{TURN, TURNS, TURNS_AT, Table, WAITING, byte, place};
 use crate::sources::Source;
@@ -37,13 +38,19 @@ impl Table {
     }
 
     /// Takes one of so many turns with PAM, if there is one for this peer; its number.
+    /// What its source has guessed wrong and was not told yet counts as turns of it.
     ///
     /// # Errors
     /// The table cannot be written.
-    pub(in super::super) fn take_turn(&self, peer: IpAddr, most: usize) -> Result<Option<usize>> {
+    pub(in super::super) fn take_turn(
+        &self,
+        peer: IpAddr,
+        most: usize,
+        now: Duration,
+    ) -> Result<Option<usize>> {
         let own = compose(peer);
         self.locked(|table| {
-            let (mut same, mut free) = (0, None);
+            let (mut same, mut free) = (table.untold(Source::of(peer), now)?, None);
             for number in 0..most.min(TURNS) {
                 if locks::holder(&table.file, byte(TURN, number))? == Holder::Nobody {
                     free = free.or(Some(number));
