@@ -251,3 +251,35 @@ remote = true
     assert!(crate::daemon::session::ends(pid), "it was not hung up");
     l.all_closed(1);
 }
+
+/// Whoever sat at a prompt that a host had asked for kept all other hosts out.
+#[test]
+fn who_only_sits_at_a_hosts_prompt_keeps_no_other_host_out() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\nwaiting = 2\n[daemon]\nrefusal-interval = 1\n",
+        applications: APPLICATIONS,
+        ..Plan::default()
+    }
+    .start();
+    let hostinfo = l.d.server().join("hostinfo");
+    let text = fs::read_to_string(&hostinfo).unwrap();
+    fs::write(&hostinfo, text.replace("run-as=root", "run-as=stale,alice")).unwrap();
+    // The password has expired, and there is nobody who gives a new one.
+    let sits = ["-4", "-v", "-l", "stale", "--password-fd", "0"];
+    let sitters = [0, 1].map(|_| {
+        let sitter = Session::spawn(&mut inside(&l, &sits, &["display"]));
+        sitter.err.wait("it asks");
+        sitter
+    });
+    let ended = l.ended(&mut inside(&l, &["-6", "-l", "alice"], &["display"]));
+    assert_eq!(ended.out, ["192.0.2.9 9444"], "{ended:?}\n{}", l.log_text());
+    let line = l.d.log.wait("it was there longest");
+    assert!(line.contains("peer=127.0.0.1 cause=busy"), "{line}");
+    // Of their own there is room for no more than before.
+    let ended = l.ended(&mut inside(&l, &["-4", "-l", "alice"], &["display"]));
+    assert_eq!(ended.out, ["192.0.2.9 9444"], "{ended:?}\n{}", l.log_text());
+    drop(sitters);
+}

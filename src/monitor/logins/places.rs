@@ -54,9 +54,6 @@ impl Logins {
         if self.all.values().filter(same).count() < places {
             return Room::Free;
         }
-        if place == Place::Host {
-            return Room::Full;
-        }
         let of = |from: IpAddr| {
             let all = self.all.values().filter(same);
             all.filter(|l| Source::of(l.peer) == Source::of(from))
