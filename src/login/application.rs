@@ -16,6 +16,7 @@ use nix::unistd::{Pid, getgroups};
 
 use super::Line;
 use super::conversation::Held;
+use crate::channel::MESSAGE;
 use crate::channel::login::{LAUNCH_DESCRIPTORS, Launch, Order, Started, Word};
 use crate::fault::Fault;
 use crate::sys::account::Account;
@@ -70,7 +71,7 @@ impl Application {
         let started = Started {
             pid: pid.as_raw(),
             texts: fit(std::mem::take(&mut *held.borrow_mut())),
-            variables,
+            variables: those_told(variables),
         };
         Ok(Self {
             pid,
@@ -210,6 +211,24 @@ fn environment(launch: &Launch, variables: &[CString]) -> Vec<CString> {
         }
     }
     all.into_values().collect()
+}
+
+/// Of PAM's variables those that the monitor is told, for whoever might have to close the
+/// session: as many as a message holds. A user may set more of them (pam_env(8),
+/// `user_readenv`), and a word that could not be said would end his session.
+fn those_told(variables: Vec<CString>) -> Vec<CString> {
+    /// Bytes, each with its length before it, and how many: half of what a message has.
+    const ROOM: usize = MESSAGE / 2;
+    const MOST: usize = 2048;
+    let mut room = ROOM;
+    let mut fits = |variable: &CString| {
+        let left = room.checked_sub(variable.as_bytes().len().saturating_add(8));
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    let mut told: Vec<CString> = variables.into_iter().filter(&mut fits).collect();
+    told.truncate(MOST);
+    told
 }
 
 fn name_of(variable: &CStr) -> Option<&[u8]> {

@@ -425,3 +425,27 @@ fn eight_at_the_same_time_are_eight_sessions() {
         pids.len() == 2
     });
 }
+
+/// Its worker could not tell the monitor of them: the application, which ran, was denied,
+/// and its session closed a second time by an heir.
+#[test]
+fn more_variables_than_a_message_holds_end_no_session() {
+    if !needs_root() {
+        return;
+    }
+    let unix = "session required pam_unix.so";
+    let readenv = format!("{unix}\nsession required pam_env.so user_readenv=1");
+    let l = Plan::stack(&STACK.replace(unix, &readenv)).start();
+    std::fs::write(l.d.folder.path("etc/security/pam_env.conf"), "").unwrap();
+    let own = l.d.folder.path("home/alice/.pam_environment");
+    // Too many bytes, and too many of them.
+    for (many, length) in [(80, 980), (5000, 1)] {
+        let value = "x".repeat(length);
+        let all = (0..many).map(|n| format!("V{n} DEFAULT={value}\n"));
+        std::fs::write(&own, all.collect::<String>()).unwrap();
+        let out = l.alice_says(&["show"]);
+        let last = format!("V{}={value}", many - 1);
+        assert!(out.contains(&last), "{} lines", out.len());
+    }
+    l.all_closed(2);
+}
