@@ -183,7 +183,8 @@ impl Monitor {
             Err(why) => {
                 let pairs: [(&str, &dyn std::fmt::Display); 3] =
                     [("user", &user), ("host", &host), ("why", &why)];
-                self.log.say_noise(Level::Warning, "not-signed", &pairs);
+                self.log
+                    .say_of_user(uid, Level::Warning, "not-signed", &pairs);
                 Reply::Refused(why.to_string())
             }
         };

@@ -184,3 +184,37 @@ fn one_users_signatures_fill_no_log() {
     let lines = signing.log.count("signed user=root");
     assert!(lines <= 10 * (seconds + 2), "{lines} in {seconds} s");
 }
+
+/// Calls of a user that are no questions, one after the other.
+const RUBBISH: &str = "
+import os, socket, sys
+os.setuid(int(sys.argv[1]))
+for _ in range(400):
+    call = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    call.connect('/run/cosserver/sign')
+    try:
+        call.send(b'rubbish')
+        call.recv(8192)
+    except ConnectionError: pass
+    call.close()
+";
+
+/// They took the lines that strangers' failures have in a second: a user could have those
+/// of a friend outside, who guesses, left out of the log.
+#[test]
+fn what_a_user_has_refused_takes_no_lines_from_strangers() {
+    if !can() {
+        return;
+    }
+    let m = Machine::new("users=alice:root");
+    let signing = m.daemon();
+    let begun = Instant::now();
+    let words = ["python3", "-c", RUBBISH, &ALICE.to_string()].map(str::to_owned);
+    must(&mut inside(&m.path(""), &words));
+    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 2;
+    let lines = signing.log.count("not-signed ");
+    assert!(
+        (1..=10 * seconds).contains(&lines),
+        "{lines} lines in {seconds} s"
+    );
+}
