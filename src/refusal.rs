@@ -115,7 +115,8 @@ impl Cause {
     }
 
     /// Whether the caller had proven who it is before this came up: its
-    /// administrator will look for the reason, and no stranger can cause it.
+    /// administrator will look for the reason, and no stranger can cause it (but in a
+    /// login: [`Refusal::is_strangers`]).
     pub const fn is_after_proof(self) -> bool {
         matches!(
             self,
@@ -139,6 +140,9 @@ pub struct Refusal {
     pub words: String,
     /// Who was refused, once that is known.
     pub peer: Option<IpAddr>,
+    /// Whether it is somebody's who has proven nothing: strangers can cause it as often
+    /// as they like, whatever the cause.
+    pub is_strangers: bool,
 }
 
 impl Refusal {
@@ -148,6 +152,16 @@ impl Refusal {
             cause,
             words: words.to_string(),
             peer: None,
+            is_strangers: false,
+        }
+    }
+
+    /// The same refusal, of somebody who has proven nothing, if so.
+    #[must_use]
+    pub fn of_stranger(self, is_strangers: bool) -> Self {
+        Self {
+            is_strangers,
+            ..self
         }
     }
 

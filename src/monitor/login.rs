@@ -69,9 +69,11 @@ impl Monitor {
         if socket::has_hung_up(socket.as_fd()) {
             return Err(Halt::Closed("the peer has left", Some(peer)));
         }
+        let is_strangers = matches!(who, Who::Claimant(_));
         let refuse = |words| {
             Err(Refusal::new(Cause::Busy, format!("{asks}{words}"))
                 .of(peer)
+                .of_stranger(is_strangers)
                 .into())
         };
         if let Some(why) = self.cannot_start() {

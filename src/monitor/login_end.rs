@@ -129,7 +129,7 @@ impl Monitor {
         };
         let (connection, peer) = (login.connection.take(), login.peer);
         let words = format!("{}{words}", login.asks);
-        let checked = login.checked();
+        let (checked, is_strangers) = (login.checked(), login.is_strangers());
         let works = login.late.is_some();
         // It is in the midst of opening the PAM session.
         let left_open =
@@ -143,7 +143,8 @@ impl Monitor {
             self.guessed_wrong(peer);
         }
         if let Some(connection) = connection {
-            self.refuse_checked(connection, &Refusal::new(cause, words).of(peer), checked);
+            let refusal = Refusal::new(cause, words).of(peer);
+            self.refuse_checked(connection, &refusal.of_stranger(is_strangers), checked);
         }
         if let Some(begin) = left_open {
             self.close_pam_session(peer, begin, Vec::new(), Instant::now());

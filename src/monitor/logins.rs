@@ -159,6 +159,11 @@ impl Login {
         matches!(self.place, Place::Heir)
     }
 
+    /// Whether it is somebody's who has still to prove himself.
+    pub(super) const fn is_strangers(&self) -> bool {
+        matches!(self.who, Some(Who::Claimant(_)))
+    }
+
     /// What PAM has checked of it.
     pub(super) const fn checked(&self) -> Checked {
         Checked {

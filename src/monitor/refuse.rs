@@ -48,7 +48,7 @@ impl Monitor {
             ("cause", &refusal.cause.name()),
             ("why", &refusal.words),
         ];
-        if refusal.cause.is_after_proof() {
+        if refusal.cause.is_after_proof() && !refusal.is_strangers {
             self.log.say(Level::Warning, "denied", &pairs);
         } else {
             self.log.say_noise(Level::Warning, "denied", &pairs);

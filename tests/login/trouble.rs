@@ -455,3 +455,28 @@ fn a_guess_that_pam_cannot_judge_takes_a_turn_as_a_wrong_one_does() {
     l.d.log.wait("peer=127.0.0.2 cause=pam");
     assert_eq!(theirs(), 3, "{}", l.log_text());
 }
+
+/// No stranger was believed to cause such a line, and so each had one.
+#[test]
+fn whoever_finds_no_place_does_not_fill_the_log() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\nwaiting = 1\n",
+        ..Plan::default()
+    }
+    .start();
+    let person = Person::new(&l.d, "alice", "hello");
+    let asked = person.ask();
+    let begun = std::time::Instant::now();
+    let refused: Vec<_> = (0..1000).map(|_| person.ask_only()).collect();
+    for mut stranger in refused {
+        stranger.denied();
+    }
+    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 2;
+    let lines = l.d.log.count("too many logins under way");
+    let most = 100 * seconds;
+    assert!((1..=most).contains(&lines), "{lines} in {seconds} s");
+    drop(asked);
+}
