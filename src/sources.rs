@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::channel::gate::{Complaint, Limits};
 
@@ -127,6 +127,26 @@ pub fn after(left: Duration, seconds: u32, limits: &Limits) -> Duration {
     let most = Duration::from_secs(limits.penalty_max.into());
     left.saturating_add(Duration::from_secs(seconds.into()))
         .min(most)
+}
+
+/// When a refusal leaves: the first multiple of the interval after the request that has
+/// not passed and, where PAM has checked something, is half an interval at least after it
+/// began. Which one it is does not depend on how long the check took, which depends on
+/// the cause.
+pub fn told_at(
+    asked: Instant,
+    begun: Option<Instant>,
+    now: Instant,
+    interval: Duration,
+) -> Instant {
+    let interval = interval.max(Duration::from_secs(1));
+    let settled = begun.map_or(asked, |begun| begun.max(asked) + interval / 2);
+    let earliest = now.max(settled);
+    let mut at = asked + interval;
+    while at < earliest {
+        at += interval;
+    }
+    at
 }
 
 /// What the gate's complaint about a stranger costs his source, seconds.

@@ -211,6 +211,7 @@ impl Monitor {
         let mut body = zeroize::Zeroizing::new(envelope.content.to_vec());
         let text = talk.opener.open(&mut body).map_err(refuse)?;
         let answers = Answers::decode(text, *expected).map_err(refuse)?;
+        login.asked = now;
         login.stage = Stage::Queued(ToWorker::Answers(answers.all().to_vec()));
         self.give_turns(now);
         Ok(())

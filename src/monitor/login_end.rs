@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Monitor;
-use super::logins::{Late, Login, LoginId, Stage};
+use super::logins::{Guess, Late, Login, LoginId, Stage};
 use crate::channel::login::{Begin, Task};
 use crate::log::Level;
 use crate::refusal::{Cause, Refusal};
@@ -81,7 +81,7 @@ impl Monitor {
             let refusal = Refusal::new(Cause::Pam, words).of(login.peer);
             let checked = login.checked();
             if checked.has_guessed(Cause::Pam) {
-                self.guessed_wrong(login.peer);
+                self.guessed_wrong(login.guess());
             }
             self.refuse_checked(connection, &refusal, checked);
         }
@@ -130,6 +130,7 @@ impl Monitor {
         let (connection, peer) = (login.connection.take(), login.peer);
         let words = format!("{}{words}", login.asks);
         let (checked, is_strangers) = (login.checked(), login.is_strangers());
+        let guess = login.guess();
         let works = login.late.is_some();
         // It is in the midst of opening the PAM session.
         let left_open =
@@ -140,7 +141,7 @@ impl Monitor {
             self.hang_up_login(id);
         }
         if cause == Cause::Login || checked.has_guessed(cause) {
-            self.guessed_wrong(peer);
+            self.guessed_wrong(guess);
         }
         if let Some(connection) = connection {
             let refusal = Refusal::new(cause, words).of(peer);
@@ -151,10 +152,11 @@ impl Monitor {
         }
     }
 
-    /// He has no other turn before this is told.
-    fn guessed_wrong(&mut self, peer: IpAddr) {
-        let told_after = self.settings.daemon.refusal_interval;
-        self.logins.has_failed(peer, told_after);
+    /// He has no other turn, and keeps his place, before this is told: when either is free
+    /// again must not say how long PAM took, as it does not when he is told.
+    fn guessed_wrong(&mut self, guess: Guess) {
+        let (now, interval) = (Instant::now(), self.settings.daemon.refusal_interval);
+        self.logins.has_failed(guess, interval, now);
     }
 
     /// A worker that cannot close its PAM session in time is killed, and the session left

@@ -32,7 +32,7 @@ use crate::config::name::UserName;
 use crate::credential::{Claimant, Proven};
 use crate::fault::Fault;
 use crate::policy::{Caller, Granted, Gui};
-use crate::sources::Source;
+use crate::sources::{self, Source};
 use crate::sys::process::{self, LoginProgram};
 
 pub(super) use alone::Alone;
@@ -93,6 +93,8 @@ pub(super) struct Login {
     pub(super) until: Instant,
     /// When the worker must have said something.
     pub(super) late: Option<Instant>,
+    /// When its request came, or its last answers.
+    pub(super) asked: Instant,
     /// When its last turn began.
     pub(super) begun: Option<Instant>,
     pub(super) begin: Begin,
@@ -107,7 +109,7 @@ struct Worker {
 }
 
 impl Login {
-    pub(super) const fn new(
+    pub(super) fn new(
         connection: Connection,
         peer: IpAddr,
         who: Who,
@@ -127,6 +129,7 @@ impl Login {
             stage: Stage::Checking,
             until,
             late: None,
+            asked: Instant::now(),
             begun: None,
             begin,
             alone: None,
@@ -135,7 +138,7 @@ impl Login {
     }
 
     /// Nobody's login: its worker closes what another has left open, and ends.
-    pub(super) const fn heir(peer: IpAddr, begin: Begin, until: Instant) -> Self {
+    pub(super) fn heir(peer: IpAddr, begin: Begin, until: Instant) -> Self {
         Self {
             connection: None,
             peer,
@@ -147,6 +150,7 @@ impl Login {
             stage: Stage::Checking,
             until,
             late: None,
+            asked: Instant::now(),
             begun: None,
             begin,
             alone: None,
@@ -162,6 +166,16 @@ impl Login {
     /// Whether it is somebody's who has still to prove himself.
     pub(super) const fn is_strangers(&self) -> bool {
         matches!(self.who, Some(Who::Claimant(_)))
+    }
+
+    /// What was guessed, should it be wrong.
+    pub(super) const fn guess(&self) -> Guess {
+        Guess {
+            from: self.peer,
+            asked: self.asked,
+            begun: self.begun,
+            has_place: matches!(self.place, Place::Stranger),
+        }
     }
 
     /// What PAM has checked of it.
@@ -209,7 +223,7 @@ pub(super) struct Logins {
     all: BTreeMap<LoginId, Login>,
     next: LoginId,
     /// Sources that have guessed wrong, until they are told.
-    failed: VecDeque<(Source, Instant)>,
+    failed: VecDeque<Failed>,
     /// Applications whose worker has died, to be killed then.
     leftovers: Vec<Leftover>,
     /// Under inetd: what they have of the places and turns of all monitors.
@@ -279,7 +293,7 @@ impl Logins {
         let turns = |peer: IpAddr| {
             let source = Source::of(peer);
             let same = |l: &&Login| l.takes_a_turn() && Source::of(l.peer) == source;
-            let failed = self.failed.iter().filter(|(s, _)| *s == source);
+            let failed = self.failed.iter().filter(|f| f.source == source);
             self.all.values().filter(same).count() + failed.count()
         };
         let queued = self.all.iter();
@@ -300,7 +314,7 @@ impl Logins {
         now: Instant,
     ) -> Option<(LoginId, Result<(), Fault>)> {
         self.hand_back();
-        self.failed.retain(|(_, until)| *until > now);
+        self.failed.retain(|f| f.until > now);
         let heir = |(id, l): (&LoginId, &Login)| {
             (l.is_heir() && matches!(l.stage, Stage::Queued(_))).then_some(*id)
         };
@@ -343,14 +357,38 @@ impl Logins {
         self.all.values().any(busy) || !self.leftovers.is_empty()
     }
 
-    /// A source has guessed wrong, and will be told after so long. So many are remembered.
-    pub(super) fn has_failed(&mut self, from: IpAddr, told_after: Duration) {
+    /// A source has guessed wrong, and will be told when its refusal leaves. So many are
+    /// remembered.
+    pub(super) fn has_failed(&mut self, guess: Guess, interval: Duration, now: Instant) {
         const MOST: usize = 4096;
-        self.shared.has_failed(from, told_after);
-        let until = Instant::now() + told_after;
+        let until = sources::told_at(guess.asked, guess.begun, now, interval);
+        self.shared
+            .has_failed(guess.from, until.saturating_duration_since(now));
         self.failed.truncate(MOST - 1);
-        self.failed.push_front((Source::of(from), until));
+        self.failed.push_front(Failed {
+            source: Source::of(guess.from),
+            until,
+            has_place: guess.has_place,
+        });
     }
+}
+
+/// A guess that was wrong.
+pub(super) struct Guess {
+    from: IpAddr,
+    /// When its answers came, or its request.
+    asked: Instant,
+    /// When PAM began with them.
+    begun: Option<Instant>,
+    has_place: bool,
+}
+
+/// A wrong guess that has not been told yet.
+struct Failed {
+    source: Source,
+    until: Instant,
+    /// Whether its place is still its own.
+    has_place: bool,
 }
 
 impl Login {

@@ -418,9 +418,11 @@ fn who_fills_the_places_with_wrong_guesses_keeps_nobody_out() {
         l.d.log.count("PAM: Authentication failure") >= 3
     });
     let _more: Vec<_> = (0..3).map(|_| guesser.ask_only()).collect();
-    // One of another address is served, and one of theirs goes.
+    // One of another address is served, and one of theirs goes: first the places of those
+    // who are refused already.
     let mut alice = Person::new(&l.d, "alice", "hello");
     alice.from = "127.0.0.3".parse().unwrap();
+    let _sits: Vec<_> = (0..3).map(|_| alice.ask()).collect();
     let said = alice.ask().answer(&[PASSWORD]);
     assert!(matches!(said, crate::login::person::Said::Accepted(_)));
     let line = l.d.log.wait("it was there longest");
@@ -479,4 +481,36 @@ fn whoever_finds_no_place_does_not_fill_the_log() {
     let most = 100 * seconds;
     assert!((1..=most).contains(&lines), "{lines} in {seconds} s");
     drop(asked);
+}
+
+/// It was free again once PAM had looked: at once where there is no such user, some
+/// 40 ms later where there is one, which a second login of the same source found out.
+#[test]
+fn a_place_does_not_tell_how_long_pam_took() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\nwaiting = 4\n[daemon]\nrefusal-interval = 60\n",
+        ..Plan::default()
+    }
+    .start();
+    let bob = Person::new(&l.d, "bob", "hello");
+    let mut unknown = bob.clone();
+    unknown.user = "nobody-here".into();
+    let held = [bob.ask(), bob.ask(), bob.ask()];
+    let mut guess = unknown.ask();
+    guess.send(&[crate::login::WRONG]);
+    l.d.log.wait("nobody-here asks for hello: PAM: ");
+    // PAM is done with it, and it has not been told.
+    let late = bob.ask_only();
+    l.d.log
+        .wait("bob asks for hello: too many logins under way");
+    // Whoever comes from elsewhere has that place all the same.
+    let mut alice = Person::new(&l.d, "alice", "hello");
+    alice.from = "127.0.0.2".parse().unwrap();
+    let said = alice.ask().answer(&[PASSWORD]);
+    assert!(matches!(said, crate::login::person::Said::Accepted(_)));
+    assert_eq!(l.d.log.count("it was there longest"), 0);
+    drop((held, guess, late));
 }

@@ -12,7 +12,7 @@ use super::Hall;
 use crate::channel::gate::{Complaint, Connection, List, Order};
 use crate::fault::Fault;
 use crate::gate::connection::Stage;
-use crate::sources::Networks;
+use crate::sources::{self, Networks};
 use crate::sys::socket;
 use crate::wire::answer::{self, Reference};
 
@@ -153,18 +153,8 @@ impl Hall {
     }
 }
 
-/// The first multiple of the interval after the request that has not passed and, where
-/// PAM has checked something, is half an interval at least after it began: which one it
-/// is does not depend on how long the check took, which depends on the cause.
 fn leaves_at(asked: Instant, begun: Option<Instant>, now: Instant, interval: u32) -> Instant {
-    let interval = Duration::from_secs(interval.max(1).into());
-    let settled = begun.map_or(asked, |begun| begun.max(asked) + interval / 2);
-    let earliest = now.max(settled);
-    let mut at = asked + interval;
-    while at < earliest {
-        at += interval;
-    }
-    at
+    sources::told_at(asked, begun, now, Duration::from_secs(interval.into()))
 }
 
 #[cfg(test)]

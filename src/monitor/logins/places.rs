@@ -1,9 +1,11 @@
 //! Whose logins may be under way: so many places there are, and nobody who only sits
 //! in them keeps the others out.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
+use std::time::Instant;
 
-use super::{Login, LoginId, Logins, Stage, Who};
+use super::{Failed, Login, LoginId, Logins, Stage, Who};
 use crate::sources::Source;
 
 /// Whose place a login takes. Hosts have as many as strangers, of their own.
@@ -51,23 +53,40 @@ impl Logins {
             return Room::Full;
         }
         let same = |l: &&Login| l.place == place && l.is_under_way();
-        if self.all.values().filter(same).count() < places {
+        // Who is refused keeps his place until he is told.
+        let now = Instant::now();
+        let untold = |f: &&Failed| place == Place::Stranger && f.has_place && f.until > now;
+        let of = |source: Source| {
+            let all = self.all.values().filter(same);
+            let failed = self.failed.iter().filter(untold);
+            all.filter(|l| Source::of(l.peer) == source).count()
+                + failed.filter(|f| f.source == source).count()
+        };
+        let all = self.all.values().filter(same).count();
+        if all + self.failed.iter().filter(untold).count() < places {
             return Room::Free;
         }
-        let of = |from: IpAddr| {
-            let all = self.all.values().filter(same);
-            all.filter(|l| Source::of(l.peer) == Source::of(from))
-                .count()
-        };
         // Who sits and is waited for, and who waits for a turn: of those whose source has
         // guessed wrong that may be long. What PAM has in hand goes on.
         let idle = |l: &Login| matches!(l.stage, Stage::Prompted(_) | Stage::Queued(_));
         let waits = self.all.iter().filter(|(_, l)| same(l) && idle(l));
         let greediest = waits
-            .map(|(id, l)| (of(l.peer), std::cmp::Reverse(*id)))
+            .map(|(id, l)| (of(Source::of(l.peer)), Reverse(*id)))
             .max();
-        match greediest {
-            Some((held, oldest)) if held > of(from) => Room::Instead(oldest.0),
+        let failed = self.failed.iter().enumerate().filter(|(_, f)| untold(f));
+        let refused = failed.map(|(at, f)| (of(f.source), at)).max();
+        let own = of(Source::of(from));
+        match (greediest, refused) {
+            // The place alone: he is told all the same.
+            (greediest, Some((held, at)))
+                if held > own && greediest.is_none_or(|(most, _)| held >= most) =>
+            {
+                if let Some(failed) = self.failed.get_mut(at) {
+                    failed.has_place = false;
+                }
+                Room::Free
+            }
+            (Some((held, oldest)), _) if held > own => Room::Instead(oldest.0),
             _ => Room::Full,
         }
     }

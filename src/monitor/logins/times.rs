@@ -46,7 +46,7 @@ impl Logins {
         let queued = |l: &Login| matches!(l.stage, Stage::Queued(_));
         let waits = self.all.values().any(queued);
         let again = self.shared.again().filter(|_| waits);
-        let told = self.failed.iter().map(|(_, until)| *until);
+        let told = self.failed.iter().map(|f| f.until);
         let told = told.filter(|_| waits).min();
         let left = self.leftovers.iter().map(|l| l.kill_at);
         due.chain(alone).chain(again).chain(told).chain(left).min()
