@@ -18,6 +18,8 @@ mod asked;
 mod by_inetd;
 #[path = "login/client.rs"]
 mod client;
+#[path = "login/crowd.rs"]
+mod crowd;
 #[path = "login/display.rs"]
 mod display;
 #[path = "login/ends.rs"]

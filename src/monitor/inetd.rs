@@ -276,9 +276,12 @@ impl Monitor {
                 self.set_stage(Stranger::Prompted);
             }
             Some(Order::Deny(_, _, seconds, _)) => {
-                self.set_stage(Stranger::Waiting);
                 self.punish(seconds);
                 self.logins.hand_back();
+                self.set_stage(match self.logins.has_shared_place() {
+                    true => Stranger::Refused,
+                    false => Stranger::Waiting,
+                });
             }
             Some(Order::Close(_)) => {
                 let price = sources::price(Complaint::Malformed, &self.limits());

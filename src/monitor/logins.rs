@@ -41,6 +41,10 @@ pub(super) use places::{Place, Room};
 use shared::Shared;
 pub(super) use times::Late;
 
+/// A turn in which PAM said no is another's only so long after it began: when it is free
+/// would else tell how long PAM took, which takes longer where there is such a user.
+const REST: Duration = Duration::from_millis(100);
+
 /// There is no program of login workers: none was needed.
 const NO_APPLICATION: &str = "there is no [gui.NAME] in cosserver.toml: add one, and reload";
 
@@ -224,6 +228,8 @@ pub(super) struct Logins {
     next: LoginId,
     /// Sources that have guessed wrong, until they are told.
     failed: VecDeque<Failed>,
+    /// Turns that rest until then: see [`REST`].
+    resting: Vec<Instant>,
     /// Applications whose worker has died, to be killed then.
     leftovers: Vec<Leftover>,
     /// Under inetd: what they have of the places and turns of all monitors.
@@ -260,8 +266,17 @@ impl Logins {
 
     /// Gives back what no login needs now of the places and turns of all monitors.
     pub(super) fn hand_back(&mut self) {
-        let busy = self.all.values().filter(|l| l.takes_a_turn()).count();
-        self.shared.hand_back(busy, self.under_way());
+        let now = Instant::now();
+        self.resting.retain(|until| *until > now);
+        let untold = self.failed.iter().filter(|f| f.has_place && f.until > now);
+        let in_places = self.under_way() + untold.count();
+        self.shared.hand_back(self.busy(), in_places);
+    }
+
+    /// How many turns are taken.
+    fn busy(&self) -> usize {
+        let working = self.all.values().filter(|l| l.takes_a_turn());
+        working.count() + self.resting.len()
     }
 
     /// A login.
@@ -322,8 +337,7 @@ impl Logins {
         let id = match self.all.iter().find_map(heir) {
             Some(heir) => heir,
             None => {
-                let busy = self.all.values().filter(|l| l.takes_a_turn()).count();
-                let id = self.next_in_turn(most).filter(|_| busy < most)?;
+                let id = self.next_in_turn(most).filter(|_| self.busy() < most)?;
                 let peer = self.all.get(&id)?.peer;
                 if !self.shared.take_turn(peer, most, now) {
                     return None;
@@ -341,6 +355,11 @@ impl Logins {
             id,
             login.begin_turn(registry, self.program.as_ref(), id, &order),
         ))
+    }
+
+    /// Whether it has one of the places that all monitors share.
+    pub(super) fn has_shared_place(&self) -> bool {
+        self.shared.has_place()
     }
 
     /// Whether a login waits for its turn.
@@ -362,6 +381,8 @@ impl Logins {
     pub(super) fn has_failed(&mut self, guess: Guess, interval: Duration, now: Instant) {
         const MOST: usize = 4096;
         let until = sources::told_at(guess.asked, guess.begun, now, interval);
+        let rests = guess.begun.map(|begun| begun + REST);
+        self.resting.extend(rests.filter(|until| *until > now));
         self.shared
             .has_failed(guess.from, until.saturating_duration_since(now));
         self.failed.truncate(MOST - 1);

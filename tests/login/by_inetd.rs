@@ -133,7 +133,7 @@ fn who_does_not_wait_for_the_answer_guesses_no_faster_among_all_daemons() {
         return;
     }
     let plan = Plan {
-        settings: "[login]\nwaiting = 2\n[daemon]\nrefusal-interval = 60\n",
+        settings: "[login]\nwaiting = 5\n[daemon]\nrefusal-interval = 60\n",
         ..Plan::default()
     };
     let l = Logins {
@@ -160,4 +160,35 @@ fn who_does_not_wait_for_the_answer_guesses_no_faster_among_all_daemons() {
     }
     assert_eq!(failures(), 3, "{}", l.log_text());
     drop((all, waiting));
+}
+
+/// It was free again once PAM had looked, as with one daemon.
+#[test]
+fn a_place_does_not_tell_how_long_pam_took_among_all_daemons() {
+    if !needs_root() {
+        return;
+    }
+    let plan = Plan {
+        settings: "[login]\nwaiting = 2\n[daemon]\nrefusal-interval = 60\n",
+        ..Plan::default()
+    };
+    let l = Logins {
+        d: Daemon::start_by(superserver(), plan.folder(), &[]),
+    };
+    let bob = Person::new(&l.d, "bob", "hello");
+    let mut unknown = bob.clone();
+    unknown.user = "nobody-here".into();
+    let held = bob.ask();
+    let mut guess = unknown.ask();
+    guess.send(&[WRONG]);
+    l.d.log.wait("nobody-here asks for hello: PAM: ");
+    let late = bob.ask_only();
+    l.d.log
+        .wait("bob asks for hello: too many logins under way");
+    // Whoever comes from elsewhere has a place all the same.
+    let mut alice = Person::new(&l.d, "alice", "hello");
+    alice.from = "127.0.0.2".parse().unwrap();
+    let said = alice.ask().answer(&["secret"]);
+    assert!(matches!(said, Said::Accepted(_)));
+    drop((held, guess, late));
 }

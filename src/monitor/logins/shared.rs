@@ -97,6 +97,11 @@ impl Shared {
         }
     }
 
+    /// Whether a place is held.
+    pub(super) const fn has_place(&self) -> bool {
+        self.place.is_some()
+    }
+
     /// When a turn is tried for again.
     pub(super) const fn again(&self) -> Option<Instant> {
         self.again

@@ -49,7 +49,9 @@ impl Logins {
         let told = self.failed.iter().map(|f| f.until);
         let told = told.filter(|_| waits).min();
         let left = self.leftovers.iter().map(|l| l.kill_at);
-        due.chain(alone).chain(again).chain(told).chain(left).min()
+        let rest = self.resting.iter().copied();
+        let due = due.chain(alone).chain(again).chain(told);
+        due.chain(left).chain(rest).min()
     }
 
     /// Those whose time is over.

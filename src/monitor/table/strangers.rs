@@ -34,6 +34,8 @@ pub(in super::super) enum Stranger {
     Leaving = 3,
     /// It is asked for a password, or waits for a turn with PAM: it may be turned out.
     Prompted = 4,
+    /// It was refused, and has a place until it is told: it may be turned out.
+    Refused = 5,
 }
 
 /// One slot that is in use, or was when its monitor died.
@@ -55,6 +57,7 @@ impl Slot {
             2 => Stranger::Asking,
             3 => Stranger::Leaving,
             4 => Stranger::Prompted,
+            5 => Stranger::Refused,
             _ => return None,
         };
         Some(Self {
@@ -156,7 +159,7 @@ impl Table {
         all.iter()
             .for_each(|s| *held.entry(s.source).or_default() += 1);
         let greed = |s: &&Slot| (held.get(&s.source), s.source, Reverse(s.since));
-        let waited_for = [Stranger::Waiting, Stranger::Prompted];
+        let waited_for = [Stranger::Waiting, Stranger::Prompted, Stranger::Refused];
         let may_go = left.iter().filter(|s| waited_for.contains(&s.stage));
         let Some(gone) = may_go.max_by_key(greed) else {
             return Ok(None);
@@ -176,7 +179,7 @@ impl Table {
     pub(in super::super) fn make_place(&self, source: Source) -> Result<bool> {
         let evicted = self.locked(|table| {
             let mut asked = table.strangers()?;
-            asked.retain(|s| s.stage == Stranger::Prompted);
+            asked.retain(|s| matches!(s.stage, Stranger::Prompted | Stranger::Refused));
             let of = |source| asked.iter().filter(|s| s.source == source).count();
             let greed = |s: &&Slot| (of(s.source), Reverse(s.since));
             let greediest = asked.iter().max_by_key(greed);

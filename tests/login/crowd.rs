@@ -1,0 +1,365 @@
+//! Who waits for whom: places and turns, how long they are kept, and what that tells.
+
+use std::fs;
+
+use crate::daemon::{self, children, needs_root, until};
+use crate::login::person::Person;
+use crate::login::{BOB_HANGS, Logins, PASSWORD, Plan};
+
+#[test]
+fn only_so_many_logins_are_under_way_and_one_who_leaves_makes_room() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\nwaiting = 3\n[daemon]\nrefusal-interval = 1\n",
+        ..Plan::default()
+    }
+    .start();
+    let alice = Person::new(&l.d, "alice", "hello");
+    let mut asked: Vec<_> = (0..3).map(|_| alice.ask()).collect();
+    let ended = l.alice(&["hello"]);
+    assert_eq!(ended.status, Some(255), "{ended:?}");
+    let line = l.d.log.wait("too many logins under way");
+    assert!(
+        line.contains(&crate::login::reference(&ended.err[0])),
+        "{line}"
+    );
+    drop(asked.pop());
+    until("there is room", || l.alice(&["hello"]).status == Some(0));
+    assert_eq!(asked.len(), 2);
+}
+
+/// They were places of all together: whoever took them and said nothing kept everybody
+/// out for two minutes.
+#[test]
+fn who_only_sits_at_the_prompt_keeps_nobody_out() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\nwaiting = 3\n[daemon]\nrefusal-interval = 1\n",
+        ..Plan::default()
+    }
+    .start();
+    let mut sitter = Person::new(&l.d, "bob", "hello");
+    sitter.from = "127.0.0.2".parse().unwrap();
+    let mut asked: Vec<_> = (0..3).map(|_| sitter.ask()).collect();
+    // One of another address is served, and the one that was asked longest goes.
+    assert_eq!(l.alice_says(&["hello"]), ["hello"]);
+    let line = l.d.log.wait("it was there longest");
+    assert!(line.contains("peer=127.0.0.2 cause=busy"), "{line}");
+    let reference = asked.remove(0).denied();
+    assert!(line.contains(&reference), "{line}");
+    // Of their own there is room for no more than before.
+    asked.push(sitter.ask());
+    let mut one_too_many = sitter.clone();
+    one_too_many.user = "alice".into();
+    one_too_many.is_refused_at_once();
+    l.d.log.wait("too many logins under way");
+    // And a host that has proven itself has places of its own.
+    let alice = Person::new(&l.d, "alice", "hello");
+    asked.push(alice.ask());
+    asked.push(alice.ask());
+    let ended = l.ended(&mut crate::display::by_hash(&l, &["hello"]));
+    let words = format!("{ended:?}");
+    let line = l.d.log.wait("root asks for hello");
+    assert!(line.contains("has no remote = true"), "{words}: {line}");
+}
+
+/// How many connections a source may have that has said nothing.
+fn slots(l: &Logins, from: &str) -> usize {
+    let from = from.parse().unwrap();
+    let stranger = || daemon::hostile::Stranger::from_address(from, l.d.port);
+    let mut both = [stranger(), stranger()];
+    l.d.gate_at_rest();
+    both.iter_mut()
+        .filter_map(|s| s.is_open().then_some(()))
+        .count()
+}
+
+#[test]
+fn a_wrong_password_costs_its_source_slots_and_the_hosts_own_trouble_does_not() {
+    if !needs_root() {
+        return;
+    }
+    let plan = Plan {
+        settings: "[login]\ncheck = 1\n[daemon]\nrefusal-interval = 1\n",
+        penalties: "authfail = 100\nmin = 50\nmax = 500\nnoauth = 0\ngrace-exceeded = 0\n",
+        ..Plan::default()
+    };
+    let l = plan.start();
+    let mut person = Person::new(&l.d, "alice", "hello");
+    for (from, wrong, left) in [("127.0.0.2", true, 1), ("127.0.0.3", false, 2)] {
+        if !wrong {
+            let hangs = "auth required FOLDER/pam_double.so hang\n\
+                         account required pam_deny.so\npassword required pam_deny.so\n\
+                         session required pam_deny.so\n";
+            let here = l.d.folder.0.display().to_string();
+            let service = l.d.folder.path("etc/pam.d/cosserver");
+            fs::write(service, hangs.replace("FOLDER", &here)).unwrap();
+        }
+        person.from = from.parse().unwrap();
+        assert_eq!(slots(&l, from), 2);
+        if wrong {
+            person.refused(crate::login::WRONG);
+        } else {
+            person.is_refused_at_once();
+            l.d.log.wait("cause=pam");
+        }
+        assert_eq!(slots(&l, from), left, "{from}\n{}", l.log_text());
+    }
+}
+
+/// Whoever went on without waiting for the refusal guessed as fast as PAM would check.
+#[test]
+fn who_does_not_wait_for_the_answer_guesses_no_faster() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[daemon]\nrefusal-interval = 60\n",
+        ..Plan::default()
+    }
+    .start();
+    let mut guesser = Person::new(&l.d, "alice", "hello");
+    guesser.from = "127.0.0.2".parse().unwrap();
+    let mut all: Vec<_> = (0..8).map(|_| guesser.ask()).collect();
+    for talk in &mut all {
+        talk.send(&[crate::login::WRONG]);
+    }
+    let failures = || l.d.log.count("PAM: Authentication failure");
+    until("three have been checked", || failures() >= 3);
+    // Of another source everybody has his turn; of this one nobody for a minute.
+    assert_eq!(l.alice_says(&["hello"]), ["hello"]);
+    assert_eq!(failures(), 3, "{}", l.log_text());
+}
+
+#[test]
+fn who_waits_too_long_for_his_turn_is_told_that_and_no_more() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\nchecks = 1\ntime = 2\n[daemon]\nrefusal-interval = 1\n",
+        ..Plan::around(BOB_HANGS, "")
+    }
+    .start();
+    let bob = crate::login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"]));
+    until("bob has his turn", || children(l.d.pid()).len() == 3);
+    let line = l.refused_for("busy", "alice", "secret\n", &["hello"]);
+    assert!(line.contains("its turn with PAM did not come"), "{line}");
+    drop(bob);
+}
+
+#[test]
+fn the_turn_of_one_that_hangs_is_anothers() {
+    if !needs_root() {
+        return;
+    }
+    // Only bob's login hangs, and it has the only turn.
+    let plan = Plan {
+        settings: "[login]\nchecks = 1\ncheck = 1\n",
+        ..Plan::around(BOB_HANGS, "")
+    };
+    let l = Logins {
+        d: daemon::Daemon::start_in(plan.folder(), &["-d"]),
+    };
+    let bob = crate::login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"]));
+    l.d.log.wait("user=bob");
+    let alice = crate::login::look_on(&mut l.gui("alice", "secret\n", &[], &["hello"]));
+    l.d.log.wait("user=alice");
+    assert_eq!(children(l.d.pid()).len(), 3, "gate, relay, and one worker");
+    let ended = alice.finish();
+    assert_eq!(bob.finish().status, Some(255));
+    assert_eq!(
+        (ended.status, ended.out),
+        (Some(0), vec!["hello".to_owned()]),
+        "{:?}",
+        ended.err
+    );
+}
+
+#[test]
+fn the_turn_of_one_who_leaves_is_anothers_at_once() {
+    if !needs_root() {
+        return;
+    }
+    // Only bob's login hangs, longer than a test may take, and it has the only turn.
+    // Before anything is asked, and after his answer.
+    for (before, after) in [(BOB_HANGS, ""), ("", BOB_HANGS)] {
+        let plan = Plan {
+            settings: "[login]\nchecks = 1\ncheck = 100\n",
+            ..Plan::around(before, after)
+        };
+        let l = Logins {
+            d: daemon::Daemon::start_in(plan.folder(), &["-d"]),
+        };
+        if after.is_empty() {
+            let mut bob = l.gui("bob", "secret\n", &[], &["hello"]).spawn().unwrap();
+            l.d.log.wait("user=bob");
+            bob.kill().unwrap();
+            bob.wait().unwrap();
+        } else {
+            let mut bob = Person::new(&l.d, "bob", "hello").ask();
+            bob.send(&[PASSWORD]);
+            drop(bob);
+            l.d.log.wait("cause=left");
+        }
+        assert_eq!(l.alice_says(&["hello"]), ["hello"]);
+    }
+}
+
+/// Whoever filled the places with answers that waited for their turn kept everybody out,
+/// because only those who sat at the prompt made room.
+#[test]
+fn who_fills_the_places_with_wrong_guesses_keeps_nobody_out() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\nwaiting = 8\n[daemon]\nrefusal-interval = 60\n",
+        ..Plan::default()
+    }
+    .start();
+    let mut guesser = Person::new(&l.d, "bob", "hello");
+    guesser.from = "127.0.0.2".parse().unwrap();
+    let mut all: Vec<_> = (0..8).map(|_| guesser.ask()).collect();
+    for talk in &mut all {
+        talk.send(&[crate::login::WRONG]);
+    }
+    // Three are refused in a minute, and the others wait for a turn as long.
+    until("three have been checked", || {
+        l.d.log.count("PAM: Authentication failure") >= 3
+    });
+    let _more: Vec<_> = (0..3).map(|_| guesser.ask_only()).collect();
+    // One of another address is served, and one of theirs goes: first the places of those
+    // who are refused already.
+    let mut alice = Person::new(&l.d, "alice", "hello");
+    alice.from = "127.0.0.3".parse().unwrap();
+    let _sits: Vec<_> = (0..3).map(|_| alice.ask()).collect();
+    let said = alice.ask().answer(&[PASSWORD]);
+    assert!(matches!(said, crate::login::person::Said::Accepted(_)));
+    let line = l.d.log.wait("it was there longest");
+    assert!(line.contains("peer=127.0.0.2 cause=busy"), "{line}");
+    drop(all);
+}
+
+/// It took no turn from the next guess, so that who PAM failed for could be told from all
+/// others by how soon the next one was asked or checked.
+#[test]
+fn a_guess_that_pam_cannot_judge_takes_a_turn_as_a_wrong_one_does() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[daemon]\nrefusal-interval = 60\n",
+        ..Plan::around("", "auth required BARE crash")
+    }
+    .start();
+    let guesser = Person::new(&l.d, "alice", "hello");
+    let mut all: Vec<_> = (0..4).map(|_| guesser.ask()).collect();
+    for talk in &mut all {
+        talk.send(&[PASSWORD]);
+    }
+    let theirs = || l.d.log.count("peer=127.0.0.1 cause=pam");
+    until("three have been checked", || theirs() >= 3);
+    // Another source has its turn, after the fourth of theirs.
+    let mut other = guesser.clone();
+    other.from = "127.0.0.2".parse().unwrap();
+    let mut last = other.ask();
+    last.send(&[PASSWORD]);
+    l.d.log.wait("peer=127.0.0.2 cause=pam");
+    assert_eq!(theirs(), 3, "{}", l.log_text());
+}
+
+/// No stranger was believed to cause such a line, and so each had one.
+#[test]
+fn whoever_finds_no_place_does_not_fill_the_log() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\nwaiting = 1\n",
+        ..Plan::default()
+    }
+    .start();
+    let person = Person::new(&l.d, "alice", "hello");
+    let asked = person.ask();
+    let begun = std::time::Instant::now();
+    let refused: Vec<_> = (0..1000).map(|_| person.ask_only()).collect();
+    for mut stranger in refused {
+        stranger.denied();
+    }
+    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 2;
+    let lines = l.d.log.count("too many logins under way");
+    let most = 100 * seconds;
+    assert!((1..=most).contains(&lines), "{lines} in {seconds} s");
+    drop(asked);
+}
+
+/// It was free again once PAM had looked: at once where there is no such user, some
+/// 40 ms later where there is one, which a second login of the same source found out.
+#[test]
+fn a_place_does_not_tell_how_long_pam_took() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\nwaiting = 4\n[daemon]\nrefusal-interval = 60\n",
+        ..Plan::default()
+    }
+    .start();
+    let bob = Person::new(&l.d, "bob", "hello");
+    let mut unknown = bob.clone();
+    unknown.user = "nobody-here".into();
+    let held = [bob.ask(), bob.ask(), bob.ask()];
+    let mut guess = unknown.ask();
+    guess.send(&[crate::login::WRONG]);
+    l.d.log.wait("nobody-here asks for hello: PAM: ");
+    // PAM is done with it, and it has not been told.
+    let late = bob.ask_only();
+    l.d.log
+        .wait("bob asks for hello: too many logins under way");
+    // Whoever comes from elsewhere has that place all the same.
+    let mut alice = Person::new(&l.d, "alice", "hello");
+    alice.from = "127.0.0.2".parse().unwrap();
+    let said = alice.ask().answer(&[PASSWORD]);
+    assert!(matches!(said, crate::login::person::Said::Accepted(_)));
+    assert_eq!(l.d.log.count("it was there longest"), 0);
+    drop((held, guess, late));
+}
+
+/// A turn was another's as soon as PAM had looked, which somebody of a third source could
+/// see, who waited for it.
+#[test]
+fn a_turn_does_not_tell_how_long_pam_took() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\nchecks = 2\n[daemon]\nrefusal-interval = 60\n",
+        ..Plan::default()
+    }
+    .start();
+    let mut unknown = Person::new(&l.d, "nobody-here", "hello");
+    let mut alice = Person::new(&l.d, "alice", "hello");
+    let mut guesses = Vec::new();
+    let mut others = ["127.0.0.2", "127.0.0.3"].map(|from| {
+        unknown.from = from.parse().unwrap();
+        unknown.ask()
+    });
+    let before = std::time::Instant::now();
+    for guess in &mut others {
+        guess.send(&[crate::login::WRONG]);
+    }
+    until("both were checked", || {
+        l.d.log.count("nobody-here asks for hello: PAM: ") == 2
+    });
+    // The hash of the tests takes a moment alone.
+    alice.from = "127.0.0.4".parse().unwrap();
+    guesses.push(alice.ask());
+    let after = before.elapsed();
+    assert!(after.as_millis() >= 100, "{after:?}");
+    drop((guesses, others));
+}
