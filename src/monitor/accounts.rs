@@ -1,7 +1,9 @@
 //! Accounts as the monitor knows them: asked of NSS in a child, kept for a
 //! moment, and forgotten at once when a local account file changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,8 @@ pub(super) struct Accounts {
     known: HashMap<String, (Account, Instant)>,
     /// The names behind numbers.
     names: HashMap<u32, (String, Instant)>,
+    /// The numbers that `/etc/passwd` has, once that was asked.
+    local: Option<BTreeSet<u32>>,
     files: [Option<(i64, i64, u64, u64)>; 3],
     helpers: HashMap<LookUp, Looking>,
     next: LookUp,
@@ -69,6 +73,7 @@ impl Accounts {
             own,
             known: HashMap::new(),
             names: HashMap::new(),
+            local: None,
             files: stamps(),
             helpers: HashMap::new(),
             next: 0,
@@ -126,7 +131,16 @@ impl Accounts {
             self.files = files;
             self.known.clear();
             self.names.clear();
+            self.local = None;
         }
+    }
+
+    /// Whether `/etc/passwd` has this number, or somebody of it was found lately: a user,
+    /// and not one of the many numbers that a user may have besides (subuid(5)).
+    pub(super) fn is_somebody(&mut self, uid: u32) -> bool {
+        self.forget_changed();
+        let local = self.local.get_or_insert_with(local_numbers);
+        local.contains(&uid) || self.names.contains_key(&uid)
     }
 
     fn look_up(
@@ -217,6 +231,19 @@ impl Accounts {
     }
 }
 
+/// The numbers in `/etc/passwd`, as far as that is not longer than any should be.
+fn local_numbers() -> BTreeSet<u32> {
+    const LONGEST: u64 = 16 << 20;
+    let mut bytes = Vec::new();
+    if let Ok(file) = File::open("/etc/passwd") {
+        // What cannot be read names nobody.
+        let _ = file.take(LONGEST).read_to_end(&mut bytes);
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let numbers = text.lines().filter_map(|l| l.split(':').nth(2));
+    numbers.filter_map(|n| n.parse().ok()).collect()
+}
+
 /// What tells one state of the local account files from another.
 fn stamps() -> [Option<(i64, i64, u64, u64)>; 3] {
     ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"].map(|file| {
@@ -230,6 +257,13 @@ mod tests {
     use super::*;
 
     /// A directory that answers `DOMAIN\\jo` with `jo` is asked once, not each time.
+    #[test]
+    fn somebody_has_a_line_of_his_own() {
+        let mut accounts = Accounts::new(None, None);
+        assert!(accounts.is_somebody(0));
+        assert!(!accounts.is_somebody(4_000_000_001));
+    }
+
     #[test]
     fn an_account_is_kept_under_the_name_that_was_asked_for() {
         let root = account::look_up("root").unwrap();

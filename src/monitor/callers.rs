@@ -121,8 +121,15 @@ impl<T: Default> Callers<T> {
     }
 
     /// Takes those who have called and may. Who is one too many waits in the line; who
-    /// would be one too many there is hung up.
-    pub(super) fn take(&mut self, registry: &Registry, may: impl Fn(u32) -> bool, now: Instant) {
+    /// would be one too many there is hung up, unless he is somebody and another there is
+    /// not.
+    pub(super) fn take(
+        &mut self,
+        registry: &Registry,
+        may: impl Fn(u32) -> bool,
+        mut is_somebody: impl FnMut(u32) -> bool,
+        now: Instant,
+    ) {
         for _ in 0..AT_ONCE {
             let Some((listener, ..)) = &self.listener else {
                 return;
@@ -136,7 +143,9 @@ impl<T: Default> Callers<T> {
             let his = self.line.iter().filter(|w| w.uid == uid).count();
             if his == 0 && self.has_place(uid) {
                 self.let_in(registry, socket, uid, now);
-            } else if his < self.terms.line_each && self.has_room_in_line(his) {
+            } else if his < self.terms.line_each
+                && (self.has_room_in_line(his) || self.nobody_makes_way(uid, &mut is_somebody))
+            {
                 let until = now + self.terms.time;
                 self.line.push_back(Waiting { socket, uid, until });
             }
@@ -165,6 +174,17 @@ impl<T: Default> Callers<T> {
         last.filter(|_| most > his + 1)
             .and_then(|at| self.line.remove(at))
             .is_some()
+    }
+
+    /// Whether the last in the line who is nobody in particular has made way for one who is
+    /// somebody: a user may have thousands of numbers, and each is another's until it has a
+    /// name.
+    fn nobody_makes_way(&mut self, uid: u32, is_somebody: &mut impl FnMut(u32) -> bool) -> bool {
+        if !is_somebody(uid) {
+            return false;
+        }
+        let last = self.line.iter().rposition(|w| !is_somebody(w.uid));
+        last.and_then(|at| self.line.remove(at)).is_some()
     }
 
     /// Lets in those in the line for whom there is a place now.
@@ -283,5 +303,43 @@ impl<T: Default> Callers<T> {
     pub(super) fn tend(&mut self, now: Instant) {
         self.all.retain(|_, c| c.until > now);
         self.line.retain(|w| w.until > now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::token;
+
+    #[test]
+    fn a_line_full_of_nobodies_makes_way_for_somebody() {
+        let terms = Terms {
+            most: 1,
+            each: 1,
+            line: 3,
+            line_each: 2,
+            time: Duration::from_secs(1),
+        };
+        let mut callers: Callers<()> = Callers::new(terms, token::wants_signature);
+        let stand = |callers: &mut Callers<()>, uid| {
+            callers.line.push_back(Waiting {
+                socket: OwnedFd::from(std::fs::File::open("/dev/null").unwrap()),
+                uid,
+                until: Instant::now(),
+            });
+        };
+        for uid in [100_001, 7, 100_002] {
+            stand(&mut callers, uid);
+        }
+        let mut is_somebody = |uid| uid < 100;
+        assert!(!callers.has_room_in_line(0), "each has one");
+        assert!(!callers.nobody_makes_way(100_003, &mut is_somebody));
+        for left in [vec![100_001, 7, 8], vec![7, 8, 8]] {
+            assert!(callers.nobody_makes_way(8, &mut is_somebody));
+            stand(&mut callers, 8);
+            let uids: Vec<u32> = callers.line.iter().map(|w| w.uid).collect();
+            assert_eq!(uids, left);
+        }
+        assert!(!callers.nobody_makes_way(9, &mut is_somebody));
     }
 }

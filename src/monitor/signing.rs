@@ -62,7 +62,9 @@ impl Monitor {
     pub(super) fn take_calls_to_sign(&mut self, now: Instant) {
         let own = self.own_number();
         let may = |uid| own.is_none_or(|own| uid == own || uid == 0);
-        self.desk.take(self.poll.registry(), may, now);
+        let accounts = &mut self.accounts;
+        let is_somebody = |uid| accounts.is_somebody(uid);
+        self.desk.take(self.poll.registry(), may, is_somebody, now);
     }
 
     /// Somebody who has called says something.
