@@ -214,9 +214,11 @@ users = [\"*\", \"root\"]
 
 /// A detached application's number, once it runs.
 fn detached(l: &Logins) -> i32 {
+    let file = l.d.folder.path("home/alice/pid");
+    // That of one before.
+    let _ = std::fs::remove_file(&file);
     let ended = l.ended(&mut l.gui("alice", "secret\n", &["--detach"], &["alone"]));
     assert_eq!((ended.status, ended.out.len()), (Some(0), 0), "{ended:?}");
-    let file = l.d.folder.path("home/alice/pid");
     let mut pid = None;
     until("it runs", || {
         pid = std::fs::read_to_string(&file)
@@ -314,7 +316,8 @@ fn detached_it_counts_among_the_sessions() {
     );
     slay(pid);
     l.d.log.wait("how=detached");
-    detached(&l);
+    slay(detached(&l));
+    l.all_closed(2);
 }
 
 /// It said nothing, and the client's status was 0.
