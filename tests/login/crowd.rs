@@ -3,19 +3,44 @@
 use std::fs;
 
 use crate::daemon::{self, children, needs_root, until};
-use crate::login::person::Person;
-use crate::login::{BOB_HANGS, Logins, PASSWORD, Plan};
+use crate::login::person::{Person, Said, Talk};
+use crate::login::{BOB_HANGS, Logins, PASSWORD, Plan, WRONG};
+
+fn with(settings: &'static str) -> Logins {
+    let plan = Plan {
+        settings,
+        ..Plan::default()
+    };
+    plan.start()
+}
+
+/// Somebody who asks for an application from that address.
+fn from(l: &Logins, address: &str, user: &str) -> Person {
+    let mut person = Person::new(&l.d, user, "hello");
+    person.from = address.parse().unwrap();
+    person
+}
+
+/// Eight guesses of his at once, of which three are checked.
+fn eight_guesses(l: &Logins, guesser: &Person) -> Vec<Talk> {
+    let mut all: Vec<_> = (0..8).map(|_| guesser.ask()).collect();
+    for talk in &mut all {
+        talk.send(&[WRONG]);
+    }
+    until("three have been checked", || failures(l) >= 3);
+    all
+}
+
+fn failures(l: &Logins) -> usize {
+    l.d.log.count("PAM: Authentication failure")
+}
 
 #[test]
 fn only_so_many_logins_are_under_way_and_one_who_leaves_makes_room() {
     if !needs_root() {
         return;
     }
-    let l = Plan {
-        settings: "[login]\nwaiting = 3\n[daemon]\nrefusal-interval = 1\n",
-        ..Plan::default()
-    }
-    .start();
+    let l = with("[login]\nwaiting = 3\n[daemon]\nrefusal-interval = 1\n");
     let alice = Person::new(&l.d, "alice", "hello");
     let mut asked: Vec<_> = (0..3).map(|_| alice.ask()).collect();
     let ended = l.alice(&["hello"]);
@@ -37,13 +62,8 @@ fn who_only_sits_at_the_prompt_keeps_nobody_out() {
     if !needs_root() {
         return;
     }
-    let l = Plan {
-        settings: "[login]\nwaiting = 3\n[daemon]\nrefusal-interval = 1\n",
-        ..Plan::default()
-    }
-    .start();
-    let mut sitter = Person::new(&l.d, "bob", "hello");
-    sitter.from = "127.0.0.2".parse().unwrap();
+    let l = with("[login]\nwaiting = 3\n[daemon]\nrefusal-interval = 1\n");
+    let sitter = from(&l, "127.0.0.2", "bob");
     let mut asked: Vec<_> = (0..3).map(|_| sitter.ask()).collect();
     // One of another address is served, and the one that was asked longest goes.
     assert_eq!(l.alice_says(&["hello"]), ["hello"]);
@@ -102,7 +122,7 @@ fn a_wrong_password_costs_its_source_slots_and_the_hosts_own_trouble_does_not() 
         person.from = from.parse().unwrap();
         assert_eq!(slots(&l, from), 2);
         if wrong {
-            person.refused(crate::login::WRONG);
+            person.refused(WRONG);
         } else {
             person.is_refused_at_once();
             l.d.log.wait("cause=pam");
@@ -117,22 +137,12 @@ fn who_does_not_wait_for_the_answer_guesses_no_faster() {
     if !needs_root() {
         return;
     }
-    let l = Plan {
-        settings: "[daemon]\nrefusal-interval = 60\n",
-        ..Plan::default()
-    }
-    .start();
-    let mut guesser = Person::new(&l.d, "alice", "hello");
-    guesser.from = "127.0.0.2".parse().unwrap();
-    let mut all: Vec<_> = (0..8).map(|_| guesser.ask()).collect();
-    for talk in &mut all {
-        talk.send(&[crate::login::WRONG]);
-    }
-    let failures = || l.d.log.count("PAM: Authentication failure");
-    until("three have been checked", || failures() >= 3);
+    let l = with("[daemon]\nrefusal-interval = 60\n");
+    let guesser = from(&l, "127.0.0.2", "alice");
+    let _all = eight_guesses(&l, &guesser);
     // Of another source everybody has his turn; of this one nobody for a minute.
     assert_eq!(l.alice_says(&["hello"]), ["hello"]);
-    assert_eq!(failures(), 3, "{}", l.log_text());
+    assert_eq!(failures(&l), 3, "{}", l.log_text());
 }
 
 #[test]
@@ -217,29 +227,17 @@ fn who_fills_the_places_with_wrong_guesses_keeps_nobody_out() {
     if !needs_root() {
         return;
     }
-    let l = Plan {
-        settings: "[login]\nwaiting = 8\n[daemon]\nrefusal-interval = 60\n",
-        ..Plan::default()
-    }
-    .start();
-    let mut guesser = Person::new(&l.d, "bob", "hello");
-    guesser.from = "127.0.0.2".parse().unwrap();
-    let mut all: Vec<_> = (0..8).map(|_| guesser.ask()).collect();
-    for talk in &mut all {
-        talk.send(&[crate::login::WRONG]);
-    }
+    let l = with("[login]\nwaiting = 8\n[daemon]\nrefusal-interval = 60\n");
+    let guesser = from(&l, "127.0.0.2", "bob");
     // Three are refused in a minute, and the others wait for a turn as long.
-    until("three have been checked", || {
-        l.d.log.count("PAM: Authentication failure") >= 3
-    });
+    let all = eight_guesses(&l, &guesser);
     let _more: Vec<_> = (0..3).map(|_| guesser.ask_only()).collect();
     // One of another address is served, and one of theirs goes: first the places of those
     // who are refused already.
-    let mut alice = Person::new(&l.d, "alice", "hello");
-    alice.from = "127.0.0.3".parse().unwrap();
+    let alice = from(&l, "127.0.0.3", "alice");
     let _sits: Vec<_> = (0..3).map(|_| alice.ask()).collect();
     let said = alice.ask().answer(&[PASSWORD]);
-    assert!(matches!(said, crate::login::person::Said::Accepted(_)));
+    assert!(matches!(said, Said::Accepted(_)));
     let line = l.d.log.wait("it was there longest");
     assert!(line.contains("peer=127.0.0.2 cause=busy"), "{line}");
     drop(all);
@@ -279,11 +277,7 @@ fn whoever_finds_no_place_does_not_fill_the_log() {
     if !needs_root() {
         return;
     }
-    let l = Plan {
-        settings: "[login]\nwaiting = 1\n",
-        ..Plan::default()
-    }
-    .start();
+    let l = with("[login]\nwaiting = 1\n");
     let person = Person::new(&l.d, "alice", "hello");
     let asked = person.ask();
     let begun = std::time::Instant::now();
@@ -305,27 +299,22 @@ fn a_place_does_not_tell_how_long_pam_took() {
     if !needs_root() {
         return;
     }
-    let l = Plan {
-        settings: "[login]\nwaiting = 4\n[daemon]\nrefusal-interval = 60\n",
-        ..Plan::default()
-    }
-    .start();
+    let l = with("[login]\nwaiting = 4\n[daemon]\nrefusal-interval = 60\n");
     let bob = Person::new(&l.d, "bob", "hello");
     let mut unknown = bob.clone();
     unknown.user = "nobody-here".into();
     let held = [bob.ask(), bob.ask(), bob.ask()];
     let mut guess = unknown.ask();
-    guess.send(&[crate::login::WRONG]);
+    guess.send(&[WRONG]);
     l.d.log.wait("nobody-here asks for hello: PAM: ");
     // PAM is done with it, and it has not been told.
     let late = bob.ask_only();
     l.d.log
         .wait("bob asks for hello: too many logins under way");
     // Whoever comes from elsewhere has that place all the same.
-    let mut alice = Person::new(&l.d, "alice", "hello");
-    alice.from = "127.0.0.2".parse().unwrap();
+    let alice = from(&l, "127.0.0.2", "alice");
     let said = alice.ask().answer(&[PASSWORD]);
-    assert!(matches!(said, crate::login::person::Said::Accepted(_)));
+    assert!(matches!(said, Said::Accepted(_)));
     assert_eq!(l.d.log.count("it was there longest"), 0);
     drop((held, guess, late));
 }
@@ -337,29 +326,18 @@ fn a_turn_does_not_tell_how_long_pam_took() {
     if !needs_root() {
         return;
     }
-    let l = Plan {
-        settings: "[login]\nchecks = 2\n[daemon]\nrefusal-interval = 60\n",
-        ..Plan::default()
-    }
-    .start();
-    let mut unknown = Person::new(&l.d, "nobody-here", "hello");
-    let mut alice = Person::new(&l.d, "alice", "hello");
-    let mut guesses = Vec::new();
-    let mut others = ["127.0.0.2", "127.0.0.3"].map(|from| {
-        unknown.from = from.parse().unwrap();
-        unknown.ask()
-    });
+    let l = with("[login]\nchecks = 2\n[daemon]\nrefusal-interval = 60\n");
+    let mut others = ["127.0.0.2", "127.0.0.3"].map(|a| from(&l, a, "nobody-here").ask());
     let before = std::time::Instant::now();
     for guess in &mut others {
-        guess.send(&[crate::login::WRONG]);
+        guess.send(&[WRONG]);
     }
     until("both were checked", || {
         l.d.log.count("nobody-here asks for hello: PAM: ") == 2
     });
     // The hash of the tests takes a moment alone.
-    alice.from = "127.0.0.4".parse().unwrap();
-    guesses.push(alice.ask());
+    let guess = from(&l, "127.0.0.4", "alice").ask();
     let after = before.elapsed();
     assert!(after.as_millis() >= 100, "{after:?}");
-    drop((guesses, others));
+    drop((guess, others));
 }
