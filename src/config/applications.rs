@@ -35,7 +35,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "users",
-        bounds: "a list of user names and @groups, or \"*\" for everybody; default []: nobody",
+        bounds: "a list of user names and @groups, or \"*\" for everybody but root; default []: nobody",
         meaning: "Who may start it.",
     },
     Key {

@@ -196,7 +196,7 @@ fn mistakes_name_the_line_and_what_was_meant() {
         ),
         (
             "[gui.x]\nusers = \"alice\"",
-            ":2: users: it must be a list of user names and @groups, or \"*\" for everybody",
+            ":2: users: it must be a list of user names and @groups, or \"*\" for everybody but root",
         ),
         ("name = \"a b\"", ":1: name: \"a b\" is no host name"),
         ("listen = []", "at least one address"),

@@ -2,7 +2,8 @@
 //! user's, in his own folder), of a fixed size, gone with a reboot.
 //!
 //! Run by a monitor that inetd started. Penalties are remembered in it, and who holds a
-//! slot: of silent connections, of logins under way, of PAM's checks. A slot is a lock
+//! slot: of silent connections, of logins under way, of PAM's checks; and wrong guesses
+//! until they are told. A slot is a lock
 //! on a byte beyond the file's end ([`locks`]), so that the kernel frees it when its
 //! monitor dies; what stands in the file about a slot counts while that lock is held.
 //!
