@@ -1,6 +1,6 @@
 //! The rooms of cosserver. Arrows point down this list and never up:
 //! `gate`, `monitor`, `relay`, `login` are the daemon's processes; `client` and `admin`
-//! are the other two programs; `credential`, `policy` and `service` are what
+//! are the other two programs; `door`, `credential`, `policy` and `service` are what
 //! the monitor decides with; `signer` vouches for this host's users to others; `sources` has the rules for where strangers come from; `channel` carries the typed questions between our
 //! own processes; `wire` is the language spoken with peers; `config` is the
 //! administrator's files; `sys`, `log`, `curve`, `secret`, `refusal` and `fault` are the ground.
@@ -14,6 +14,7 @@ pub mod client;
 pub mod config;
 pub mod credential;
 pub mod curve;
+pub mod door;
 pub mod fault;
 pub mod gate;
 pub mod log;

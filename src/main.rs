@@ -15,6 +15,7 @@ fn run() -> u8 {
     match std::env::args_os().next().as_ref().and_then(|a| a.to_str()) {
         Some("cosserver: gate") => cosserver::gate::main(),
         Some("cosserver: relay") => cosserver::relay::main(),
+        Some("cosserver: door") => cosserver::door::process::main(),
         _ => cosserver::monitor::main(&APART),
     }
 }

@@ -11,6 +11,14 @@ use std::net::IpAddr;
 pub enum Cause {
     /// The handshake does not open, or what is in it is no opening.
     Handshake,
+    /// Its machine is on the exclude list of the outer door.
+    Excluded,
+    /// The doors do not know its machine, and it cannot register.
+    UnknownMachine,
+    /// The activation password is wrong, or what it answered the inner door is no name.
+    Activation,
+    /// A door could not be looked at or written: not the caller's fault.
+    Doors,
     /// The caller took us for another host.
     ServerName,
     /// The caller is not in HOSTINFO, or its line is wrong.
@@ -48,8 +56,12 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, for the documents' check.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 21] = [
         Self::Handshake,
+        Self::Excluded,
+        Self::UnknownMachine,
+        Self::Activation,
+        Self::Doors,
         Self::ServerName,
         Self::UnknownHost,
         Self::NoHostinfo,
@@ -72,6 +84,10 @@ impl Cause {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Handshake => "handshake",
+            Self::Excluded => "excluded",
+            Self::UnknownMachine => "unknown-machine",
+            Self::Activation => "activation",
+            Self::Doors => "doors",
             Self::ServerName => "server-name",
             Self::UnknownHost => "unknown-host",
             Self::NoHostinfo => "no-hostinfo",
@@ -95,13 +111,17 @@ impl Cause {
     pub const fn is_unproven(self) -> bool {
         match self {
             Self::Handshake
+            | Self::Excluded
+            | Self::UnknownMachine
+            | Self::Activation
             | Self::ServerName
             | Self::UnknownHost
             | Self::Address
             | Self::MachineKey
             | Self::Proof
             | Self::Login => true,
-            Self::NoHostinfo
+            Self::Doors
+            | Self::NoHostinfo
             | Self::NoCookie
             | Self::Request
             | Self::User

@@ -34,21 +34,28 @@ const ARROWS: &[(&str, &str)] = &[
     ("config", "wire sys log secret fault"),
     ("gate", "sources channel wire sys log fault"),
     ("relay", "channel wire sys log fault"),
-    ("credential", "config wire sys log secret refusal fault"),
+    ("door", "config channel wire sys log secret refusal fault"),
+    (
+        "credential",
+        "door config wire sys log secret refusal fault",
+    ),
     ("login", "channel wire sys fault"),
     ("signer", "config curve wire sys log secret fault"),
     // Of `sys` the data of an account alone: see `policy_asks_the_system_nothing`.
-    ("policy", "credential config wire sys secret refusal fault"),
+    (
+        "policy",
+        "credential door config wire sys secret refusal fault",
+    ),
     (
         "service",
-        "policy credential config wire sys log secret refusal fault",
+        "policy credential door config wire sys log secret refusal fault",
     ),
     (
         "monitor",
-        "service policy credential signer config sources channel wire sys log secret refusal fault",
+        "service policy credential door signer config sources channel wire sys log secret refusal fault",
     ),
     ("client", "signer config wire sys log secret fault"),
-    ("admin", "config channel wire sys log secret fault"),
+    ("admin", "door config channel wire sys log secret fault"),
 ];
 
 fn sources() -> Vec<PathBuf> {

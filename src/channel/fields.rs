@@ -3,61 +3,61 @@
 //! the last field.
 
 /// Writes fields.
-pub(super) struct Writer(Vec<u8>);
+pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
     /// A message of this kind.
-    pub(super) fn new(kind: u8) -> Self {
+    pub(crate) fn new(kind: u8) -> Self {
         Self::sized(kind, 64)
     }
 
     /// A message of this kind and at most so many bytes: it never moves while it
     /// is written, so that no copy of a key is left behind.
-    pub(super) fn sized(kind: u8, most: usize) -> Self {
+    pub(crate) fn sized(kind: u8, most: usize) -> Self {
         let mut bytes = Vec::with_capacity(most);
         bytes.push(kind);
         Self(bytes)
     }
 
     /// A number.
-    pub(super) fn number(mut self, n: u64) -> Self {
+    pub(crate) fn number(mut self, n: u64) -> Self {
         self.0.extend_from_slice(&n.to_be_bytes());
         self
     }
 
     /// A byte string.
-    pub(super) fn bytes(self, bytes: &[u8]) -> Self {
+    pub(crate) fn bytes(self, bytes: &[u8]) -> Self {
         let mut w = self.number(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         w.0.extend_from_slice(bytes);
         w
     }
 
     /// The message.
-    pub(super) fn done(self) -> Vec<u8> {
+    pub(crate) fn done(self) -> Vec<u8> {
         self.0
     }
 }
 
 /// Reads fields; each call is `None` when the field is not there.
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     /// The kind of a message, and the reader of its fields.
-    pub(super) fn new(message: &'a [u8]) -> Option<(u8, Self)> {
+    pub(crate) fn new(message: &'a [u8]) -> Option<(u8, Self)> {
         message
             .split_first()
             .map(|(kind, rest)| (*kind, Self(rest)))
     }
 
     /// A number.
-    pub(super) fn number<T: TryFrom<u64>>(&mut self) -> Option<T> {
+    pub(crate) fn number<T: TryFrom<u64>>(&mut self) -> Option<T> {
         let (n, rest) = self.0.split_first_chunk::<8>()?;
         self.0 = rest;
         T::try_from(u64::from_be_bytes(*n)).ok()
     }
 
     /// A byte string.
-    pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
         let n = self.number::<usize>()?;
         let (bytes, rest) = self.0.split_at_checked(n)?;
         self.0 = rest;
@@ -65,17 +65,17 @@ impl<'a> Reader<'a> {
     }
 
     /// A byte string of a fixed length.
-    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.bytes()?.try_into().ok()
     }
 
     /// Whether every field was read.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.0.is_empty()
     }
 
     /// `value`, if every field was read.
-    pub(super) fn done<T>(self, value: T) -> Option<T> {
+    pub(crate) fn done<T>(self, value: T) -> Option<T> {
         self.0.is_empty().then_some(value)
     }
 }

@@ -7,7 +7,7 @@
 
 pub mod cell;
 pub mod control;
-mod fields;
+pub(crate) mod fields;
 pub mod gate;
 pub mod login;
 pub mod relay;

@@ -59,6 +59,15 @@ pub fn enter(role: Role, cell: Option<&Cell>) -> io::Result<Walls> {
     Ok(walls)
 }
 
+/// Keeps this process to these folders: it can open no other file, and speak with nobody
+/// new. Whether the system has such walls (landlock).
+///
+/// # Errors
+/// A wall that the system has could not be put up.
+pub fn keep_to(folders: &[std::path::PathBuf]) -> io::Result<bool> {
+    system::keep_to(folders)
+}
+
 #[cfg(target_os = "linux")]
 mod system {
     use std::collections::BTreeMap;
@@ -66,7 +75,7 @@ mod system {
 
     use landlock::{
         ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr,
-        RulesetStatus, Scope,
+        RulesetCreatedAttr, RulesetStatus, Scope, path_beneath_rules,
     };
     use seccompiler::{
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -83,6 +92,15 @@ mod system {
     }
 
     fn no_files() -> io::Result<bool> {
+        these_files(&[])
+    }
+
+    pub(super) fn keep_to(folders: &[std::path::PathBuf]) -> io::Result<bool> {
+        nix::sys::prctl::set_no_new_privs()?;
+        these_files(folders)
+    }
+
+    fn these_files(folders: &[std::path::PathBuf]) -> io::Result<bool> {
         let abi = ABI::V6;
         let status = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
@@ -90,6 +108,7 @@ mod system {
             .and_then(|r| r.handle_access(AccessNet::from_all(abi)))
             .and_then(|r| r.scope(Scope::from_all(abi)))
             .and_then(|r| r.create())
+            .and_then(|r| r.add_rules(path_beneath_rules(folders, AccessFs::from_all(abi))))
             .and_then(|r| r.restrict_self())
             .map_err(io::Error::other)?;
         Ok(status.ruleset != RulesetStatus::NotEnforced)
@@ -217,5 +236,9 @@ mod system {
 mod system {
     pub(super) fn seal(_: super::Role, _: &mut super::Walls) -> std::io::Result<()> {
         Ok(())
+    }
+
+    pub(super) fn keep_to(_: &[std::path::PathBuf]) -> std::io::Result<bool> {
+        Ok(false)
     }
 }

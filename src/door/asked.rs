@@ -1,0 +1,238 @@
+//! What the monitor asks the door process, and what it hears. Each question has a ticket,
+//! which its answer carries.
+
+use zeroize::Zeroizing;
+
+use super::doors::Lodged;
+use super::id::{Id, Name};
+use super::outer::Level;
+use super::verdict::{Pass, Sight, Standing};
+use crate::channel::fields::{Reader, Writer};
+
+/// Longest message, bytes: a password, two names, an error's words.
+pub const MESSAGE: usize = 8_192;
+
+/// Longest error of a file that is passed on, bytes.
+const WORDS: usize = 2_048;
+
+/// A question.
+pub enum Question {
+    /// What do the doors say of this machine?
+    Look(Id),
+    /// A host has proven its cookie: its machine, its name, whether it calls from outside.
+    Introduce(Id, Name, bool),
+    /// A machine was seen.
+    Saw(Id),
+    /// A name was typed there, in build mode.
+    Register(Id, Name, bool),
+    /// An activation password was typed there; the name it has with the backdoor's.
+    Activate(Id, Zeroizing<Vec<u8>>, Name, bool),
+}
+
+/// An answer.
+pub enum Answer {
+    /// What the doors say.
+    Sight(Box<Sight>),
+    /// What registering came to.
+    Lodged(Lodged),
+    /// What was to be noted is.
+    Done,
+    /// A door could not be looked at, or written.
+    Fault(String),
+}
+
+impl Question {
+    /// The message's bytes.
+    pub fn encode(&self, ticket: u64) -> Vec<u8> {
+        let new = |kind, id: &Id| Writer::sized(kind, 1_024).number(ticket).bytes(&id.0);
+        let flag = u64::from;
+        match self {
+            Self::Look(id) => new(1, id),
+            Self::Introduce(id, name, remote) => new(2, id)
+                .bytes(name.as_str().as_bytes())
+                .number(flag(*remote)),
+            Self::Saw(id) => new(3, id),
+            Self::Register(id, name, remote) => new(4, id)
+                .bytes(name.as_str().as_bytes())
+                .number(flag(*remote)),
+            Self::Activate(id, password, name, remote) => {
+                Writer::sized(5, password.len().saturating_add(1_024))
+                    .number(ticket)
+                    .bytes(&id.0)
+                    .bytes(name.as_str().as_bytes())
+                    .number(flag(*remote))
+                    .bytes(password)
+            }
+        }
+        .done()
+    }
+
+    /// Parses a message: its ticket, and the question. `None`: it is none.
+    pub fn decode(message: &[u8]) -> Option<(u64, Self)> {
+        let (kind, mut r) = Reader::new(message)?;
+        let (ticket, id) = (r.number()?, Id(r.array()?));
+        let question = match kind {
+            1 => Self::Look(id),
+            2 => Self::Introduce(id, name(&mut r)?, flag(&mut r)?),
+            3 => Self::Saw(id),
+            4 => Self::Register(id, name(&mut r)?, flag(&mut r)?),
+            5 => {
+                let (name, remote) = (name(&mut r)?, flag(&mut r)?);
+                let password = Zeroizing::new(r.bytes()?.to_vec());
+                Self::Activate(id, password, name, remote)
+            }
+            _ => return None,
+        };
+        r.done((ticket, question))
+    }
+}
+
+impl Answer {
+    /// The message's bytes.
+    pub fn encode(&self, ticket: u64) -> Vec<u8> {
+        let new = |kind| Writer::sized(kind, 256).number(ticket);
+        let flag = u64::from;
+        match self {
+            Self::Sight(s) => {
+                let (standing, unseen) = match s.standing {
+                    Standing::Never => (0, false),
+                    Standing::Deleted => (1, false),
+                    Standing::Known { unseen } => (2, unseen),
+                };
+                new(1)
+                    .bytes(&s.id.0)
+                    .number(flag(s.excluded))
+                    .number(flag(s.included))
+                    .number(s.level.number().into())
+                    .number(standing)
+                    .number(flag(unseen))
+                    .number(flag(s.remote_only))
+                    .number(flag(s.build_mode))
+                    .number(flag(s.passwords))
+                    .bytes(s.welcome.as_bytes())
+            }
+            Self::Lodged(Lodged::Registered(pass, name)) => {
+                new(2).bytes(&pass.id().0).bytes(name.as_str().as_bytes())
+            }
+            Self::Lodged(Lodged::Wrong(why)) => new(3).bytes(why.as_bytes()),
+            Self::Done => new(4),
+            Self::Fault(words) => {
+                let end = (0..=WORDS.min(words.len())).rev();
+                let end = end.into_iter().find(|n| words.is_char_boundary(*n));
+                new(5).bytes(words.get(..end.unwrap_or(0)).unwrap_or_default().as_bytes())
+            }
+        }
+        .done()
+    }
+
+    /// Parses a message: its ticket, and the answer. `None`: it is none.
+    pub fn decode(message: &[u8]) -> Option<(u64, Self)> {
+        let (kind, mut r) = Reader::new(message)?;
+        let ticket = r.number()?;
+        let answer = match kind {
+            1 => Self::Sight(Box::new(sight(&mut r)?)),
+            2 => {
+                let pass = Pass::registered(Id(r.array()?));
+                Self::Lodged(Lodged::Registered(pass, name(&mut r)?))
+            }
+            3 => Self::Lodged(Lodged::wrong(r.bytes()?)),
+            4 => Self::Done,
+            5 => Self::Fault(text(&mut r)?),
+            _ => return None,
+        };
+        r.done((ticket, answer))
+    }
+}
+
+fn sight(r: &mut Reader<'_>) -> Option<Sight> {
+    Some(Sight {
+        id: Id(r.array()?),
+        excluded: flag(r)?,
+        included: flag(r)?,
+        level: Level::of(r.number()?)?,
+        standing: {
+            let (standing, unseen) = (r.number::<u8>()?, flag(r)?);
+            match standing {
+                0 => Standing::Never,
+                1 => Standing::Deleted,
+                2 => Standing::Known { unseen },
+                _ => return None,
+            }
+        },
+        remote_only: flag(r)?,
+        build_mode: flag(r)?,
+        passwords: flag(r)?,
+        welcome: text(r)?,
+    })
+}
+
+fn name(r: &mut Reader<'_>) -> Option<Name> {
+    Name::parse(&text(r)?).ok()
+}
+
+fn text(r: &mut Reader<'_>) -> Option<String> {
+    String::from_utf8(r.bytes()?.to_vec()).ok()
+}
+
+fn flag(r: &mut Reader<'_>) -> Option<bool> {
+    match r.number::<u8>()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_there_and_back() {
+        let id = Id([3; 16]);
+        let name = || Name::parse("Réception").unwrap();
+        let password = || Zeroizing::new(b"secret".to_vec());
+        for question in [
+            Question::Look(id),
+            Question::Introduce(id, name(), true),
+            Question::Saw(id),
+            Question::Register(id, name(), false),
+            Question::Activate(id, password(), name(), true),
+        ] {
+            let bytes = question.encode(7);
+            let (ticket, back) = Question::decode(&bytes).unwrap();
+            assert_eq!((ticket, back.encode(7)), (7, bytes.clone()));
+            assert!(Question::decode(&bytes[..bytes.len() - 1]).is_none());
+            assert!(Question::decode(&[&bytes[..], &[0]].concat()).is_none());
+        }
+    }
+
+    #[test]
+    fn answers_there_and_back() {
+        let id = Id([3; 16]);
+        let seen = Sight {
+            id,
+            excluded: false,
+            included: true,
+            level: Level::Open,
+            standing: Standing::Known { unseen: true },
+            remote_only: true,
+            build_mode: false,
+            passwords: true,
+            welcome: "Grüezi".into(),
+        };
+        let name = Name::parse("pc").unwrap();
+        for answer in [
+            Answer::Sight(Box::new(seen)),
+            Answer::Lodged(Lodged::Registered(Pass::registered(id), name)),
+            Answer::Lodged(Lodged::Wrong("the activation password is wrong")),
+            Answer::Done,
+            Answer::Fault("ü".repeat(WORDS)),
+        ] {
+            let bytes = answer.encode(9);
+            assert!(bytes.len() <= MESSAGE);
+            let (ticket, back) = Answer::decode(&bytes).unwrap();
+            assert_eq!((ticket, back.encode(9)), (9, bytes.clone()));
+            assert!(Answer::decode(&bytes[..bytes.len() - 1]).is_none());
+        }
+    }
+}

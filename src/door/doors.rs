@@ -1,0 +1,209 @@
+//! Both doors as the daemon looks at them: each question is answered by the files as they
+//! are now, so that a change counts for the next who calls, whoever made it.
+
+use std::path::PathBuf;
+
+use super::id::{Id, Name};
+use super::inner::{Inner, Settings};
+use super::outer::{Level, Looked, Outer};
+use super::verdict::{Pass, Sight, Standing};
+use crate::config::place::Place;
+use crate::config::secure;
+use crate::fault::Fault;
+
+/// What registering came to.
+pub enum Lodged {
+    /// The machine is registered, under this name.
+    Registered(Pass, Name),
+    /// The password is wrong, or it could not be registered any more.
+    Wrong(&'static str),
+}
+
+const CLOSED: &str = "the outer door was closed meanwhile";
+const ENDED: &str = "build mode was ended meanwhile";
+const WRONG: &str = "the activation password is wrong";
+
+impl Lodged {
+    /// Why not, of the words that were sent.
+    pub(super) fn wrong(words: &[u8]) -> Self {
+        let all = [CLOSED, ENDED, WRONG];
+        let why = all.into_iter().find(|why| why.as_bytes() == words);
+        Self::Wrong(why.unwrap_or(WRONG))
+    }
+}
+
+/// The doors of a host.
+pub struct Doors {
+    place: Place,
+    outer: Option<Outer>,
+    inner: Option<Inner>,
+}
+
+impl Doors {
+    /// Opens the doors of a host whose daemon starts: what was never made is made, closed
+    /// and without a machine; what is there must be sound.
+    ///
+    /// # Errors
+    /// A file cannot be made, or is not to be trusted, damaged, or newer than this program.
+    pub fn start(place: &Place) -> Result<Self, Fault> {
+        Self::make(place)?;
+        let mut doors = Self::of(place);
+        doors.outer()?.check_whole()?;
+        let folder = doors.folder()?;
+        doors.inner(folder)?.check_whole()?;
+        Ok(doors)
+    }
+
+    /// Makes the files that were never made: a closed outer door, and an inner one without
+    /// a machine. An inner door in another folder is made by the manager alone: where it is
+    /// missing, that folder is.
+    ///
+    /// # Errors
+    /// A file cannot be made.
+    pub fn make(place: &Place) -> Result<(), Fault> {
+        secure::make_folder(&place.state, 0o700)?;
+        if !Outer::path(place).exists() {
+            Outer::create(place)?;
+        }
+        let folder = Outer::open(place)?.folder()?;
+        let path = Inner::path(place, folder.as_deref());
+        if folder.is_none() && !path.exists() {
+            Inner::create(&path)?;
+        }
+        Ok(())
+    }
+
+    /// In which folder the inner door stands; `None`: in the state folder.
+    ///
+    /// # Errors
+    /// The outer door cannot be read.
+    pub fn folder(&mut self) -> Result<Option<PathBuf>, Fault> {
+        self.outer()?.folder()
+    }
+
+    /// Opens them where the daemon runs already: each file when it is needed.
+    pub fn of(place: &Place) -> Self {
+        Self {
+            place: place.clone(),
+            outer: None,
+            inner: None,
+        }
+    }
+
+    /// What both doors say of a machine.
+    ///
+    /// # Errors
+    /// A file that is needed cannot be read.
+    pub fn look(&mut self, id: Id) -> Result<Sight, Fault> {
+        let outer = self.outer()?.look(&id)?;
+        // Whoever is excluded needs no more, and what is off is not asked.
+        let asked = !outer.excluded && outer.level != Level::Off;
+        let (standing, settings, pending) = if asked {
+            self.inner(outer.folder.clone())?.look(&id)?
+        } else {
+            (Standing::Never, Settings::default(), false)
+        };
+        let Looked {
+            excluded,
+            included,
+            level,
+            folder: _,
+        } = outer;
+        Ok(Sight {
+            id,
+            excluded,
+            included,
+            level,
+            standing,
+            remote_only: settings.remote_only,
+            build_mode: settings.build_mode,
+            passwords: pending || settings.backdoor,
+            welcome: settings.welcome,
+        })
+    }
+
+    /// Registers the machine of a host that has proven its cookie.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn introduce(&mut self, id: Id, name: &Name, remote: bool) -> Result<(), Fault> {
+        self.writing(&id)?.1.introduce(&id, name, remote)?;
+        Ok(())
+    }
+
+    /// Notes that a machine was seen.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn saw(&mut self, id: Id) -> Result<(), Fault> {
+        self.writing(&id)?.1.saw(&id)
+    }
+
+    /// Registers a machine by the name that was typed there.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn register(&mut self, id: Id, name: Name, remote: bool) -> Result<Lodged, Fault> {
+        let (may, inner) = self.writing(&id)?;
+        if !may {
+            return Ok(Lodged::Wrong(CLOSED));
+        }
+        Ok(if inner.register(&id, &name, remote)? {
+            Lodged::Registered(Pass::registered(id), name)
+        } else {
+            Lodged::Wrong(ENDED)
+        })
+    }
+
+    /// Registers a machine by an activation password; by the backdoor's under the name
+    /// `otherwise`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn activate(
+        &mut self,
+        id: Id,
+        password: &[u8],
+        otherwise: &Name,
+        remote: bool,
+    ) -> Result<Lodged, Fault> {
+        let (may, inner) = self.writing(&id)?;
+        if !may {
+            return Ok(Lodged::Wrong(CLOSED));
+        }
+        let name = inner.activate(&id, password, otherwise, remote)?;
+        Ok(match name {
+            Some(name) => Lodged::Registered(Pass::registered(id), name),
+            None => Lodged::Wrong(WRONG),
+        })
+    }
+
+    /// The inner door to write in, and whether machines may register now.
+    fn writing(&mut self, id: &Id) -> Result<(bool, &mut Inner), Fault> {
+        let outer = self.outer()?.look(id)?;
+        let may = outer.level == Level::Open && !outer.excluded;
+        Ok((may, self.inner(outer.folder)?))
+    }
+
+    fn outer(&mut self) -> Result<&mut Outer, Fault> {
+        if self.outer.as_ref().is_some_and(|o| !o.is_current()) {
+            self.outer = None;
+        }
+        match &mut self.outer {
+            Some(outer) => Ok(outer),
+            closed => Ok(closed.insert(Outer::open(&self.place)?)),
+        }
+    }
+
+    fn inner(&mut self, folder: Option<PathBuf>) -> Result<&mut Inner, Fault> {
+        let path = Inner::path(&self.place, folder.as_deref());
+        let open = self.inner.take();
+        let open = open.filter(|i| i.is_current() && i.file() == path);
+        let open = open.map_or_else(|| Inner::open(&path), Ok)?;
+        Ok(self.inner.insert(open))
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,231 @@
+//! A door's file: SQLite, opened with care. A missing, foreign, damaged or newer file is
+//! an error that names it, and nothing of it is lost.
+//!
+//! Both doors keep a rollback journal: it serves on a shared folder and on a medium that
+//! cannot be written as well as on a local disk (WAL does neither), and who is killed in
+//! the midst of a write leaves a file that opens.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::unistd::geteuid;
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::config::secure::{self, Created};
+use crate::fault::Fault;
+
+/// How long one waits for another who writes.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// What a door's file holds.
+pub(super) struct Schema {
+    /// What it is, for errors.
+    pub(super) what: &'static str,
+    /// SQLite's application id: which of our files it is.
+    pub(super) application: i32,
+    /// Which form it has; a newer program may write a newer one.
+    pub(super) version: i32,
+    /// What makes its tables, one statement each.
+    pub(super) tables: &'static [&'static str],
+}
+
+/// An open file.
+pub(super) struct File {
+    pub(super) db: Connection,
+    path: PathBuf,
+    /// Which file it was when it was opened: device and number.
+    which: (u64, u64),
+}
+
+impl File {
+    /// Makes the file where there is none, with its tables. Whether it was made now.
+    pub(super) fn create(path: &Path, schema: &Schema) -> Result<Created, Fault> {
+        // Empty is a file without tables; the one who comes second finds them made.
+        let created = secure::create_new(path, b"", 0o600)?;
+        let (mut db, _) = connect(path)?;
+        let tell = |e: rusqlite::Error| told(path, schema.what, &e);
+        let t = Transaction::new(&mut db, TransactionBehavior::Immediate).map_err(tell)?;
+        if is_empty(&t).map_err(tell)? {
+            for table in schema.tables {
+                t.execute_batch(table).map_err(tell)?;
+            }
+            t.pragma_update(None, "application_id", schema.application)
+                .map_err(tell)?;
+            t.pragma_update(None, "user_version", schema.version)
+                .map_err(tell)?;
+        }
+        t.commit().map_err(tell)?;
+        Ok(created)
+    }
+
+    /// Opens a file that is there.
+    pub(super) fn open(path: &Path, schema: &Schema) -> Result<Self, Fault> {
+        let (db, which) = connect(path)?;
+        check(&db, schema).map_err(|e| match e {
+            Wrong::Is(why) => Fault::of(path, why),
+            Wrong::Sql(e) => told(path, schema.what, &e),
+        })?;
+        let path = path.to_owned();
+        Ok(Self { db, path, which })
+    }
+
+    /// Whether the file is still the one that was opened: it may have been put back from
+    /// a copy, or its folder may be gone.
+    pub(super) fn is_current(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|about| (about.dev(), about.ino()) == self.which)
+    }
+
+    /// Looks whether the whole file is sound. Takes a second for a million machines.
+    pub(super) fn check_whole(&self, schema: &Schema) -> Result<(), Fault> {
+        let tell = |e: rusqlite::Error| told(&self.path, schema.what, &e);
+        let mut found = self.db.prepare("PRAGMA quick_check(1)").map_err(tell)?;
+        let found: String = found.query_row([], |row| row.get(0)).map_err(tell)?;
+        if found == "ok" {
+            return Ok(());
+        }
+        Err(Fault::of(&self.path, damaged(schema.what, &found)))
+    }
+
+    /// What went wrong, in the administrator's words.
+    pub(super) fn fault(&self, what: &str, e: &rusqlite::Error) -> Fault {
+        told(&self.path, what, e)
+    }
+
+    /// A transaction that writes: nobody else writes meanwhile.
+    pub(super) fn write(&mut self, what: &str) -> Result<Transaction<'_>, Fault> {
+        let path = &self.path;
+        Transaction::new(&mut self.db, TransactionBehavior::Immediate)
+            .map_err(|e| told(path, what, &e))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Opens the file, if it is one that nobody else can have written.
+fn connect(path: &Path) -> Result<(Connection, (u64, u64)), Fault> {
+    let missing = || Fault::of(path, "there is no such file");
+    let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
+    let real = secure::check_folder(folder)?.join(name);
+    let about = fs::symlink_metadata(&real).map_err(|e| {
+        if e.kind() == std::io::ErrorKind::NotFound {
+            missing()
+        } else {
+            Fault::of(path, e)
+        }
+    })?;
+    if !about.is_file() {
+        return Err(Fault::of(path, "it is no plain file"));
+    }
+    if about.mode() & 0o077 != 0 {
+        return Err(Fault::of(
+            path,
+            format!("others may read or write it; chmod 600 {}", path.display()),
+        ));
+    }
+    if about.uid() != 0 && about.uid() != geteuid().as_raw() {
+        let words = format!(
+            "it belongs to user {}, not to this one or root",
+            about.uid()
+        );
+        return Err(Fault::of(path, words));
+    }
+    let tell = |e: rusqlite::Error| told(path, "this file", &e);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(&real, flags).map_err(tell)?;
+    db.busy_timeout(BUSY).map_err(tell)?;
+    // A file that somebody else made must do nothing but hold data.
+    for (setting, on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+    ] {
+        db.set_db_config(setting, on).map_err(tell)?;
+    }
+    db.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)
+        .map_err(tell)?;
+    db.set_limit(Limit::SQLITE_LIMIT_LENGTH, 1 << 20)
+        .map_err(tell)?;
+    db.execute_batch(
+        "PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA cache_size=-256;
+         PRAGMA temp_store=MEMORY; PRAGMA synchronous=EXTRA;",
+    )
+    .map_err(tell)?;
+    Ok((db, (about.dev(), about.ino())))
+}
+
+/// What is wrong with a file.
+enum Wrong {
+    Is(String),
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Wrong {
+    fn from(e: rusqlite::Error) -> Self {
+        Self::Sql(e)
+    }
+}
+
+fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
+    db.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| {
+        row.get(0)
+    })
+}
+
+/// Whether it is our file, in the form that this program knows, and nothing else in it.
+fn check(db: &Connection, schema: &Schema) -> Result<(), Wrong> {
+    let what = schema.what;
+    let number = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    if application != schema.application {
+        let words = format!("it is not {what}; if it was put here by mistake, move it away");
+        return Err(Wrong::Is(words));
+    }
+    if version > schema.version {
+        return Err(Wrong::Is(format!(
+            "it was written by a newer cosserver (form {version}, and this program knows {}); \
+             nothing was changed: install that version again",
+            schema.version
+        )));
+    }
+    let mut found =
+        db.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY rowid")?;
+    let found: Vec<String> = found
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    if found != schema.tables {
+        return Err(Wrong::Is(damaged(
+            what,
+            "its tables are not those that we made",
+        )));
+    }
+    Ok(())
+}
+
+fn damaged(what: &str, why: &str) -> String {
+    format!(
+        "{what} is damaged ({why}); nothing was changed: put a copy back, \
+         or move it away and begin anew"
+    )
+}
+
+/// SQLite's errors in the administrator's words.
+pub(super) fn told(path: &Path, what: &str, e: &rusqlite::Error) -> Fault {
+    let words = match e.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(what, &e.to_string()),
+        Some(ErrorCode::DiskFull) => "the disk is full; nothing was changed".to_owned(),
+        Some(ErrorCode::ReadOnly) => "it cannot be written; nothing was changed".to_owned(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => format!(
+            "somebody else has been writing it for {} s; nothing was changed",
+            BUSY.as_secs()
+        ),
+        _ => e.to_string(),
+    };
+    Fault::of(path, words)
+}

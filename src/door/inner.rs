@@ -1,0 +1,296 @@
+//! The inner door: `idfile.db`, the authorized machines (seed 002, IDFILE). It may stand
+//! in a folder that several hosts share; SQLite's locks keep them apart.
+//!
+//! Looked at and written by the daemon's door process, and by `cosadm`. What is done in
+//! one transaction is done whole or not at all, whoever is killed meanwhile.
+
+mod passwords;
+mod settings;
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::file::{self, File, Schema};
+use super::id::{Id, Name, Occurred};
+use super::verdict::Standing;
+use crate::config::place::Place;
+use crate::config::secure::Created;
+use crate::fault::Fault;
+pub use passwords::{Generated, Pending};
+pub use settings::{Setting, Settings, WELCOME};
+
+const WHAT: &str = "the inner door";
+
+const SCHEMA: Schema = Schema {
+    what: WHAT,
+    application: 0x434f_4944,
+    version: 1,
+    tables: &[
+        "CREATE TABLE setting (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE machine (id BLOB PRIMARY KEY, name TEXT NOT NULL, authorized INTEGER NOT NULL, remote INTEGER NOT NULL, seen INTEGER, deleted INTEGER) WITHOUT ROWID",
+        "CREATE TABLE password (hash BLOB PRIMARY KEY, selector BLOB UNIQUE, name TEXT NOT NULL UNIQUE, made INTEGER NOT NULL) WITHOUT ROWID",
+    ],
+};
+
+/// How long ago a machine was seen last before that is written again.
+const SEEN: std::time::Duration = std::time::Duration::from_secs(3_600);
+
+/// An authorized machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Machine {
+    /// Which machine.
+    pub id: Id,
+    /// Its name, or that of whoever sits at it.
+    pub name: Name,
+    /// When it was authorized.
+    pub authorized: Occurred,
+    /// Whether it registered from another host than the one whose door it was.
+    pub remote: bool,
+    /// When it was seen last, to the hour.
+    pub seen: Option<Occurred>,
+}
+
+/// The inner door, open as a file.
+pub struct Inner(File);
+
+impl Inner {
+    /// Where its file is, in this folder or in the state folder.
+    pub fn path(place: &Place, folder: Option<&Path>) -> PathBuf {
+        folder.unwrap_or(&place.state).join("idfile.db")
+    }
+
+    /// Makes the file where there is none, without a machine.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn create(path: &Path) -> Result<Created, Fault> {
+        File::create(path, &SCHEMA)
+    }
+
+    /// Opens the file.
+    ///
+    /// # Errors
+    /// It is missing, or not to be trusted, damaged, or newer than this program.
+    pub fn open(path: &Path) -> Result<Self, Fault> {
+        File::open(path, &SCHEMA).map(Self)
+    }
+
+    /// Whether the file is still the one that was opened.
+    pub fn is_current(&self) -> bool {
+        self.0.is_current()
+    }
+
+    /// Which file it is.
+    pub fn file(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Looks whether the whole file is sound.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check_whole(&self) -> Result<(), Fault> {
+        self.0.check_whole(&SCHEMA)
+    }
+
+    fn tell(&self, e: &rusqlite::Error) -> Fault {
+        self.0.fault(WHAT, e)
+    }
+
+    /// One transaction that writes.
+    fn change<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, Fault> {
+        let path = self.0.path().to_owned();
+        let tell = |e: rusqlite::Error| file::told(&path, WHAT, &e);
+        let t = self.0.write(WHAT)?;
+        let done = work(&t).map_err(tell)?;
+        t.commit().map_err(tell)?;
+        Ok(done)
+    }
+
+    // ---- the daemon's questions ----
+
+    /// What the file says of a machine, and of machines that it does not know.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn look(&mut self, id: &Id) -> Result<(Standing, Settings, bool), Fault> {
+        let path = self.0.path().to_owned();
+        let look = |db: &mut Connection| {
+            let t = db.transaction()?;
+            let pending = t
+                .prepare_cached("SELECT 1 FROM password LIMIT 1")?
+                .exists([])?;
+            Ok((standing(&t, id)?, settings::read(&t)?, pending))
+        };
+        look(&mut self.0.db).map_err(|e| file::told(&path, WHAT, &e))
+    }
+
+    /// Registers a machine that the file has never heard of: a host has proven its cookie.
+    /// `false`: it has, and is left as it is.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn introduce(&mut self, id: &Id, name: &Name, remote: bool) -> Result<bool, Fault> {
+        let now = Occurred::now().0;
+        self.change(|t| {
+            let query = "INSERT OR IGNORE INTO machine (id, name, authorized, remote, seen)
+                         VALUES (?1, ?2, ?3, ?4, ?3)";
+            Ok(t.execute(query, params![id.0, name.as_str(), now, remote])? > 0)
+        })
+    }
+
+    /// Registers a machine by the name that was typed there, in build mode. `false`: build
+    /// mode is off now.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn register(&mut self, id: &Id, name: &Name, remote: bool) -> Result<bool, Fault> {
+        self.change(|t| {
+            let allowed = settings::read(t)?.build_mode;
+            if allowed {
+                put(t, id, name, remote, true)?;
+            }
+            Ok(allowed)
+        })
+    }
+
+    /// Notes that a machine was seen, unless that was noted within the hour.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn saw(&mut self, id: &Id) -> Result<(), Fault> {
+        let now = Occurred::now().0;
+        self.change(|t| {
+            let query = "UPDATE machine SET seen = ?2 WHERE id = ?1 AND deleted IS NULL";
+            t.execute(query, params![id.0, now]).map(|_| ())
+        })
+    }
+
+    // ---- the manager's ----
+
+    /// The authorized machines in the order of their names, each given to `each`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or `each` has failed.
+    pub fn machines(
+        &self,
+        each: &mut dyn FnMut(Machine) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let query = "SELECT id, name, authorized, remote, seen FROM machine
+                     WHERE deleted IS NULL ORDER BY name COLLATE NOCASE, id";
+        let mut query = self.0.db.prepare(query).map_err(|e| self.tell(&e))?;
+        let mut rows = query.query([]).map_err(|e| self.tell(&e))?;
+        while let Some(row) = rows.next().map_err(|e| self.tell(&e))? {
+            each(machine(row).map_err(|e| self.tell(&e))?)?;
+        }
+        Ok(())
+    }
+
+    /// How many machines are authorized.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn count(&self) -> Result<u64, Fault> {
+        let query = "SELECT count(*) FROM machine WHERE deleted IS NULL";
+        let found = self.0.db.query_row(query, [], |row| row.get(0));
+        found.map_err(|e| self.tell(&e))
+    }
+
+    /// An authorized machine.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn machine(&self, id: &Id) -> Result<Option<Machine>, Fault> {
+        let query = "SELECT id, name, authorized, remote, seen FROM machine
+                     WHERE id = ?1 AND deleted IS NULL";
+        let found = self.0.db.query_row(query, [id.0], |row| machine(row));
+        found.optional().map_err(|e| self.tell(&e))
+    }
+
+    /// Authorizes a machine by the manager's word. `false`: it was, and has this name now.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn add(&mut self, id: &Id, name: &Name, remote: bool) -> Result<bool, Fault> {
+        self.change(|t| {
+            let known = matches!(standing(t, id)?, Standing::Known { .. });
+            if known {
+                let query = "UPDATE machine SET name = ?2 WHERE id = ?1";
+                t.execute(query, params![id.0, name.as_str()])?;
+            } else {
+                put(t, id, name, remote, false)?;
+            }
+            Ok(!known)
+        })
+    }
+
+    /// Gives a machine another name. `false`: there is no such machine.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn rename(&mut self, id: &Id, name: &Name) -> Result<bool, Fault> {
+        self.change(|t| {
+            let query = "UPDATE machine SET name = ?2 WHERE id = ?1 AND deleted IS NULL";
+            Ok(t.execute(query, params![id.0, name.as_str()])? > 0)
+        })
+    }
+
+    /// Deletes a machine. That it was is kept, so that a host's cookie does not bring it
+    /// back. `false`: there is no such machine.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn delete(&mut self, id: &Id) -> Result<bool, Fault> {
+        let now = Occurred::now().0;
+        self.change(|t| {
+            let query = "UPDATE machine SET deleted = ?2 WHERE id = ?1 AND deleted IS NULL";
+            Ok(t.execute(query, params![id.0, now])? > 0)
+        })
+    }
+}
+
+/// Writes a machine, also where one of this ID was deleted.
+fn put(t: &Connection, id: &Id, name: &Name, remote: bool, seen: bool) -> rusqlite::Result<()> {
+    let now = Occurred::now().0;
+    t.execute(
+        "INSERT OR REPLACE INTO machine (id, name, authorized, remote, seen)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![id.0, name.as_str(), now, remote, seen.then_some(now)],
+    )
+    .map(|_| ())
+}
+
+fn standing(db: &Connection, id: &Id) -> rusqlite::Result<Standing> {
+    let query = "SELECT deleted IS NOT NULL, seen FROM machine WHERE id = ?1";
+    let row = db.prepare_cached(query)?.query_row([id.0], |row| {
+        Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?))
+    });
+    Ok(match row.optional()? {
+        None => Standing::Never,
+        Some((true, _)) => Standing::Deleted,
+        Some((false, seen)) => Standing::Known {
+            unseen: seen.is_none_or(|at| Occurred(at).is_past(SEEN)),
+        },
+    })
+}
+
+fn machine(row: &rusqlite::Row<'_>) -> rusqlite::Result<Machine> {
+    let name: String = row.get(1)?;
+    Ok(Machine {
+        id: Id(row.get(0)?),
+        name: Name::parse(&name).map_err(|e| {
+            rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, e.into())
+        })?,
+        authorized: Occurred(row.get(2)?),
+        remote: row.get(3)?,
+        seen: row.get::<_, Option<i64>>(4)?.map(Occurred),
+    })
+}
+
+#[cfg(test)]
+#[path = "inner/tests.rs"]
+mod tests;

@@ -1,0 +1,131 @@
+//! The door process: it answers the monitor's questions by the doors' files, so that
+//! neither a slow folder nor a password's hash keeps the monitor waiting.
+//!
+//! Two of these run at most: one that looks, and one that registers, which may take a
+//! moment. One thread; as whoever the monitor is, for the files are his, but it can open
+//! no others (landlock). It must never speak with a peer, and knows no key.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::asked::{Answer, MESSAGE, Question};
+use super::doors::Doors;
+use crate::channel::fields::{Reader, Writer};
+use crate::channel::{Channel, Incoming};
+use crate::config::place::Place;
+use crate::fault::Fault;
+use crate::sys::process::CHANNEL;
+use crate::sys::{memory, process, sandbox, signals, socket};
+
+const BEGIN: u8 = 100;
+
+/// The monitor's first message: the settings' file, which tells where the doors are, and
+/// whether the daemon only starts, so that what is there must be sound.
+pub fn begin(settings: &Path, starts: bool) -> Vec<u8> {
+    Writer::new(BEGIN)
+        .bytes(settings.as_os_str().as_bytes())
+        .number(starts.into())
+        .done()
+}
+
+fn parse_begin(message: &[u8]) -> Option<(PathBuf, bool)> {
+    let (BEGIN, mut r) = Reader::new(message)? else {
+        return None;
+    };
+    let settings = PathBuf::from(OsStr::from_bytes(r.bytes()?));
+    let starts = r.number::<u8>()? == 1;
+    r.done((settings, starts))
+}
+
+/// The door process's life: until the monitor is gone, or the inner door is moved.
+pub fn main() -> u8 {
+    process::set_name("cos: door");
+    process::keep_private();
+    memory::keep_small();
+    process::ends_with_parent(true);
+    let served = serve();
+    if served.is_ok() {
+        process::SUCCESS
+    } else {
+        process::FAILURE
+    }
+}
+
+fn serve() -> Result<(), Fault> {
+    let mut channel = Channel::new(socket::inherited(CHANNEL)?);
+    signals::leave_to_the_monitor()?;
+    process::quiet();
+    let mut buffer = vec![0; MESSAGE];
+    let Some(message) = next(&mut channel, &mut buffer)? else {
+        return Ok(());
+    };
+    let (settings, starts) = parse_begin(&message).ok_or_else(|| Fault::new("no beginning"))?;
+    let place = Place::of_file(&settings);
+    let opened = if starts {
+        Doors::start(&place)
+    } else {
+        Ok(Doors::of(&place))
+    };
+    // The first answer has the ticket of nobody.
+    let mut doors = match opened {
+        Ok(doors) => doors,
+        Err(e) => {
+            channel.send(Answer::Fault(e.to_string()).encode(0), Vec::new())?;
+            return Err(e);
+        }
+    };
+    let folder = doors.folder().ok();
+    let mut folders = vec![place.state.clone()];
+    folders.extend(folder.clone().flatten());
+    sandbox::keep_to(&folders)?;
+    channel.send(Answer::Done.encode(0), Vec::new())?;
+    while let Some(message) = next(&mut channel, &mut buffer)? {
+        let Some((ticket, question)) = Question::decode(&message) else {
+            return Err(Fault::new("a question that is none"));
+        };
+        // Behind these walls it cannot look there: the monitor asks another.
+        if doors
+            .folder()
+            .is_ok_and(|now| folder.as_ref() != Some(&now))
+        {
+            return Ok(());
+        }
+        let answer = answer(&mut doors, question);
+        channel.send(answer.encode(ticket), Vec::new())?;
+    }
+    Ok(())
+}
+
+/// Answers a question by the files as they are now.
+pub fn answer(doors: &mut Doors, question: Question) -> Answer {
+    let done = match question {
+        Question::Look(id) => doors.look(id).map(|s| Answer::Sight(Box::new(s))),
+        Question::Introduce(id, name, remote) => {
+            doors.introduce(id, &name, remote).map(|()| Answer::Done)
+        }
+        Question::Saw(id) => doors.saw(id).map(|()| Answer::Done),
+        Question::Register(id, name, remote) => {
+            doors.register(id, name, remote).map(Answer::Lodged)
+        }
+        Question::Activate(id, password, name, remote) => doors
+            .activate(id, &password, &name, remote)
+            .map(Answer::Lodged),
+    };
+    done.unwrap_or_else(|e| Answer::Fault(e.to_string()))
+}
+
+/// The next message; `None`: the monitor is gone.
+fn next(
+    channel: &mut Channel,
+    buffer: &mut [u8],
+) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Fault> {
+    loop {
+        channel.wait();
+        match channel.receive(buffer)? {
+            Incoming::Message(message, _) => return Ok(Some(message)),
+            Incoming::Nothing => channel.flush()?,
+            Incoming::Gone => return Ok(None),
+        }
+    }
+}

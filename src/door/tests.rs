@@ -1,0 +1,145 @@
+//! Both doors together, as the daemon has them.
+
+use super::*;
+use crate::config::scratch::Scratch;
+use crate::door::outer::List;
+use crate::door::verdict::{Want, Way, way};
+
+fn id(n: u8) -> Id {
+    Id([n; 16])
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+/// A host whose doors were made; with a hand on each file, as `cosadm` has it.
+fn host() -> (Scratch, Doors, Outer, Inner) {
+    let scratch = Scratch::new();
+    let place = scratch.place();
+    let doors = Doors::start(&place).unwrap();
+    let outer = Outer::open(&place).unwrap();
+    let inner = Inner::open(&Inner::path(&place, None)).unwrap();
+    (scratch, doors, outer, inner)
+}
+
+#[test]
+fn out_of_the_box_nobody_is_let_in_and_nobody_asked() {
+    let (_scratch, mut doors, ..) = host();
+    let seen = doors.look(id(1)).unwrap();
+    assert_eq!(seen.level, Level::Closed);
+    assert_eq!(seen.standing, Standing::Never);
+    assert!(!seen.build_mode && !seen.passwords && seen.welcome.is_empty());
+    assert!(matches!(way(&seen, false, false), Way::Away(_)));
+}
+
+#[test]
+fn what_the_manager_changes_counts_for_the_next() {
+    let (_scratch, mut doors, mut outer, mut inner) = host();
+    outer.set_level(Level::Open).unwrap();
+    inner.add(&id(1), &name("pc"), true).unwrap();
+    let ask = |doors: &mut Doors, n| way(&doors.look(id(n)).unwrap(), false, false);
+    assert!(matches!(ask(&mut doors, 1), Way::In(_)));
+    inner.add_chosen(&name("two"), b"secret").unwrap();
+    assert_eq!(ask(&mut doors, 2), Way::Ask(Want::Activation));
+    outer.put(List::Exclude, &id(1), "pc").unwrap();
+    assert!(doors.look(id(1)).unwrap().excluded);
+    outer.delete(List::Exclude, &id(1)).unwrap();
+    assert!(inner.delete(&id(1)).unwrap() && !inner.delete(&id(1)).unwrap());
+    assert_eq!(doors.look(id(1)).unwrap().standing, Standing::Deleted);
+    assert_eq!(inner.count().unwrap(), 0);
+}
+
+#[test]
+fn a_file_that_was_put_back_is_the_one_that_counts() {
+    let (scratch, mut doors, mut outer, _) = host();
+    let path = Outer::path(&scratch.place());
+    let copy = scratch.path().join("copy");
+    std::fs::copy(&path, &copy).unwrap();
+    outer.put(List::Exclude, &id(1), "").unwrap();
+    assert!(doors.look(id(1)).unwrap().excluded);
+    std::fs::rename(&copy, &path).unwrap();
+    assert!(!doors.look(id(1)).unwrap().excluded);
+}
+
+#[test]
+fn a_door_that_is_gone_lets_nobody_in() {
+    let (scratch, mut doors, mut outer, _) = host();
+    outer.set_level(Level::Open).unwrap();
+    std::fs::remove_file(Inner::path(&scratch.place(), None)).unwrap();
+    assert!(doors.look(id(1)).is_err());
+    std::fs::remove_file(Outer::path(&scratch.place())).unwrap();
+    assert!(doors.look(id(1)).is_err());
+}
+
+#[test]
+fn closing_takes_over_whoever_is_authorized() {
+    let (_scratch, mut doors, mut outer, mut inner) = host();
+    outer.set_level(Level::Open).unwrap();
+    let close = |inner: &Inner, outer: &mut Outer| {
+        outer.close(&mut |put| inner.machines(&mut |m| put(&m.id, &m.name)))
+    };
+    let refused = close(&inner, &mut outer).unwrap_err();
+    assert!(
+        refused.to_string().contains("lock everybody out"),
+        "{refused}"
+    );
+    assert_eq!(outer.level().unwrap(), Level::Open);
+    for n in 1..=3 {
+        inner.add(&id(n), &name("pc"), true).unwrap();
+    }
+    outer.put(List::Include, &id(9), "long gone").unwrap();
+    inner.delete(&id(3)).unwrap();
+    assert_eq!(close(&inner, &mut outer).unwrap(), 2);
+    assert_eq!(outer.count(List::Include).unwrap(), 2);
+    assert!(doors.look(id(1)).unwrap().included);
+    assert!(!doors.look(id(9)).unwrap().included);
+    // A machine that is deleted now is stopped by the inner door.
+    inner.delete(&id(1)).unwrap();
+    assert!(matches!(
+        way(&doors.look(id(1)).unwrap(), false, false),
+        Way::Away(_)
+    ));
+}
+
+#[test]
+fn nobody_registers_at_a_closed_door() {
+    let (_scratch, mut doors, mut outer, mut inner) = host();
+    inner
+        .set(&[crate::door::inner::Setting::BuildMode(true)])
+        .unwrap();
+    inner.add_chosen(&name("two"), b"secret").unwrap();
+    let wrong = |lodged| matches!(lodged, Lodged::Wrong(_));
+    assert!(wrong(doors.register(id(1), name("pc"), true).unwrap()));
+    assert!(wrong(
+        doors.activate(id(1), b"secret", &name("x"), true).unwrap()
+    ));
+    assert_eq!(inner.passwords().unwrap().len(), 1);
+    outer.set_level(Level::Open).unwrap();
+    assert!(!wrong(
+        doors.activate(id(1), b"secret", &name("x"), true).unwrap()
+    ));
+    assert_eq!(inner.machine(&id(1)).unwrap().unwrap().name, name("two"));
+    assert!(inner.passwords().unwrap().is_empty());
+}
+
+#[test]
+fn an_inner_door_in_another_folder_is_shared() {
+    let (scratch, mut doors, mut outer, mut own) = host();
+    own.add(&id(1), &name("own"), false).unwrap();
+    let folder = scratch.folder("shared", 0o700);
+    outer.set_folder(Some(&folder)).unwrap();
+    // It is not made by whoever looks: its folder may not be mounted.
+    assert!(doors.look(id(1)).is_err());
+    let path = Inner::path(&scratch.place(), Some(&folder));
+    Inner::create(&path).unwrap();
+    assert_eq!(doors.look(id(1)).unwrap().standing, Standing::Never);
+    Inner::open(&path)
+        .unwrap()
+        .add(&id(1), &name("shared"), true)
+        .unwrap();
+    assert!(matches!(
+        doors.look(id(1)).unwrap().standing,
+        Standing::Known { .. }
+    ));
+}
