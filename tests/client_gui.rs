@@ -28,7 +28,7 @@ use cosserver::wire::answer::Answer;
 use cosserver::wire::hello::{Hello, ServerHello};
 use cosserver::wire::limits::ROUNDS;
 use cosserver::wire::noise::{Keys, Prepared, Responder};
-use cosserver::wire::prompt::{Style, Text};
+use cosserver::wire::prompt::{Asks, Style, Text};
 use cosserver::wire::record::{self, Kind};
 use cosserver::wire::seal::{Opener, Sealer};
 
@@ -100,7 +100,10 @@ fn prompts(texts: &[(Style, &str)]) -> Answer {
         style: *style,
         words: (*words).to_owned(),
     };
-    Answer::Prompts(texts.iter().map(text).collect())
+    Answer::Prompts {
+        by: Asks::Login,
+        texts: texts.iter().map(text).collect(),
+    }
 }
 
 /// A host that is in the table, and whose key is not pinned.

@@ -254,7 +254,7 @@ fn an_answer_that_is_not_the_hosts() {
     let host = Host::new();
     let told = complaint(&host, |h| {
         let asked = h.take().greet().hear();
-        let (mut socket, _, record) = asked.answer(&Answer::accept([7; 32]));
+        let (mut socket, _, record) = asked.answer(&Answer::accept([7; 32], Vec::new()));
         socket.write_all(&record).unwrap();
         gone(&mut socket);
     });
@@ -262,7 +262,7 @@ fn an_answer_that_is_not_the_hosts() {
     let told = complaint(&host, |h| {
         let asked = h.take().greet().hear();
         let proof = asked.our_proof;
-        let (mut socket, _, mut record) = asked.answer(&Answer::accept(proof));
+        let (mut socket, _, mut record) = asked.answer(&Answer::accept(proof, Vec::new()));
         let last = record.len() - 1;
         record[last] ^= 1;
         socket.write_all(&record).unwrap();

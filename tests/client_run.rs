@@ -109,7 +109,7 @@ fn a_long_command_follows_its_digest() {
     let words = request::decode_words(&encoding, &digest).unwrap();
     assert_eq!(words, [b"echo".to_vec(), long.into_bytes()]);
     let mut sealer = Sealer::new(keys.suite, &keys.to_client).unwrap();
-    let mut text = Answer::accept(proof).encode().unwrap();
+    let mut text = Answer::accept(proof, Vec::new()).encode().unwrap();
     let tag = sealer.seal(&mut text).unwrap();
     text.extend_from_slice(&tag);
     socket
@@ -131,7 +131,7 @@ fn output_that_comes_with_the_answer_is_not_lost() {
     let child = host.start(&["hostb", "x"]);
     let asked = host.take().greet().hear();
     let proof = asked.our_proof;
-    let (mut socket, keys, mut bytes) = asked.answer(&Answer::accept(proof));
+    let (mut socket, keys, mut bytes) = asked.answer(&Answer::accept(proof, Vec::new()));
     let mut sealer = Sealer::new(keys.suite, &keys.to_client).unwrap();
     for message in [
         Message::Data(Stream::Main, b"out"),

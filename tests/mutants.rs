@@ -19,7 +19,7 @@ use cosserver::wire::answer::{self, Answer};
 use cosserver::wire::hello::{Hello, ServerHello, Suite};
 use cosserver::wire::noise::{Direction, Initiator, Prepared, Responder};
 use cosserver::wire::opening::{Credential, Hosts, Opening};
-use cosserver::wire::prompt::{Answers, Style, Text};
+use cosserver::wire::prompt::{Answers, Asks, Style, Text};
 use cosserver::wire::record::{self, Kind};
 use cosserver::wire::request::{self, Command, Gui, Request, Service};
 use cosserver::wire::seal::{Opener, Sealer};
@@ -182,6 +182,12 @@ fn requests() -> Vec<Vec<u8>> {
             ..request(several)
         });
     }
+    all.push(Request {
+        service: Service::Enrol,
+        command: Command::Words(Vec::new()),
+        environment: Vec::new(),
+        ..request(words)
+    });
     all.iter().map(|r| r.encode().unwrap()).collect()
 }
 
@@ -213,14 +219,20 @@ fn answers() -> Vec<Vec<u8>> {
         text(Style::Hidden, "Password: "),
         text(Style::Shown, "Code: "),
     ];
+    let welcome = text(Style::Info, "Welcome");
+    let name = text(Style::Shown, "Enter Your Name: ");
+    let activation = text(Style::Hidden, "ACTIVATION password: ");
     let accept = |proof, texts| Answer::Accept { proof, texts };
+    let prompts = |by, texts| Answer::Prompts { by, texts };
     [
-        Answer::accept([5; 32]),
+        Answer::accept([5; 32], Vec::new()),
         Answer::SendCommand,
         accept(None, told.clone()),
         accept(Some([6; 32]), told.clone()),
-        Answer::Prompts(asked.clone()),
-        Answer::Prompts([told, asked].concat()),
+        prompts(Asks::Login, asked.clone()),
+        prompts(Asks::Login, [told, asked].concat()),
+        prompts(Asks::Name, vec![welcome, name]),
+        prompts(Asks::Activation, vec![activation]),
     ]
     .map(|a| a.encode().unwrap())
     .to_vec()
@@ -329,14 +341,15 @@ fn client_hellos_do_not_open() {
 #[test]
 fn openings() {
     let mut seeds: Vec<Vec<u8>> = requests().iter().map(|r| opening(r)).collect();
-    seeds.extend(requests().iter().map(|request| {
-        let credential = Credential::Password;
-        let opening = Opening {
-            request,
-            credential,
-        };
-        opening.encode().unwrap()
-    }));
+    for credential in [Credential::Password, Credential::Machine] {
+        seeds.extend(requests().iter().map(|request| {
+            let opening = Opening {
+                request,
+                credential: credential.clone(),
+            };
+            opening.encode().unwrap()
+        }));
+    }
     feed("Opening", &seeds, |bytes| {
         let Ok(read) = Opening::decode(bytes) else {
             return false;
@@ -354,7 +367,8 @@ fn requests_in_openings() {
         };
         match &read.command {
             Command::Words(words) => {
-                assert!((1..=limits::ARGUMENTS).contains(&words.len()));
+                let least = usize::from(read.service != Service::Enrol);
+                assert!((least..=limits::ARGUMENTS).contains(&words.len()));
                 assert!(words.iter().all(|w| !w.contains(&0)));
             }
             Command::Follows { length, .. } => {

@@ -14,7 +14,7 @@ use cosserver::wire::answer::{self, Answer, Reference};
 use cosserver::wire::hello::{Hello, ServerHello, Suite};
 use cosserver::wire::noise::{Direction, Prepared, Responder};
 use cosserver::wire::opening::{Credential, Opening};
-use cosserver::wire::prompt::{Answers, Style, Text};
+use cosserver::wire::prompt::{Answers, Asks, Style, Text};
 use cosserver::wire::proof::{self, Claim, Side, Voucher};
 use cosserver::wire::record::{self, Kind};
 use cosserver::wire::request::{self, Command, Gui, Request, Service};
@@ -340,7 +340,10 @@ fn answer_of(value: &Value) -> Answer {
             texts: texts_of(value),
         },
         1 => Answer::SendCommand,
-        _ => Answer::Prompts(texts_of(value)),
+        _ => Answer::Prompts {
+            by: Asks::Login,
+            texts: texts_of(value),
+        },
     }
 }
 
@@ -552,7 +555,7 @@ fn handshake() {
         let answer = bytes(vector, "answer");
         let content = record::parse(&answer, &[Kind::Answer]).unwrap().content;
         assert_eq!(content, bytes(vector, "message_2"));
-        let accept = Answer::accept(array(vector, "server_proof"));
+        let accept = Answer::accept(array(vector, "server_proof"), Vec::new());
         assert_eq!(Answer::decode(&bytes(vector, "answer_payload")), Ok(accept));
         for (key, record, text) in [
             ("key_to_server", "first_to_server", &b"\x01\x00in"[..]),
@@ -636,7 +639,7 @@ fn long_command() {
         let text = opener.open(&mut body).unwrap();
         assert_eq!(text, bytes(vector, "accept_plaintext"));
         let proof = array(vector, "server_proof");
-        assert_eq!(Answer::decode(text), Ok(Answer::accept(proof)));
+        assert_eq!(Answer::decode(text), Ok(Answer::accept(proof, Vec::new())));
         sealer.record(text).unwrap();
         next_key(
             &mut sealer,
@@ -667,7 +670,10 @@ fn login() {
         let request = Request::decode(&bytes(vector, "request")).unwrap();
         assert!(matches!(request.service, Service::Gui(_)));
         let mut asked = texts_of(vector);
-        let first = Answer::Prompts(asked.clone());
+        let first = Answer::Prompts {
+            by: Asks::Login,
+            texts: asked.clone(),
+        };
         assert_eq!(Answer::decode(&bytes(vector, "answer_payload")), Ok(first));
 
         let mut to_server = pair(vector, "key_to_server");

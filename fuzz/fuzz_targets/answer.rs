@@ -7,12 +7,16 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(read) = Answer::decode(bytes) {
-        if let Answer::Prompts(texts) = &read {
+        if let Answer::Prompts { by, texts } = &read {
             // What the monitor would make of texts like these, so that a record holds them.
             let fitting = prompt::fit(texts.clone());
             let bytes: usize = fitting.iter().map(|t| t.words.len()).sum();
             assert!(fitting.len() == texts.len() && bytes <= limits::PROMPTS_BYTES);
-            let asked = Answer::Prompts(fitting).encode().unwrap();
+            let asked = Answer::Prompts {
+                by: *by,
+                texts: fitting,
+            };
+            let asked = asked.encode().unwrap();
             assert!(asked.len() <= limits::COMMAND_PIECE);
         }
         assert_eq!(Answer::decode(&read.encode().unwrap()), Ok(read));

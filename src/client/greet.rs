@@ -22,6 +22,7 @@ use crate::wire::hello::{Hello, ServerHello, Suite, VERSION};
 use crate::wire::limits::{COMMAND_PIECE, LENGTH_BYTES};
 use crate::wire::noise::{Initiator, Prepared};
 use crate::wire::opening::Opening;
+use crate::wire::prompt::Asks;
 use crate::wire::record::{self, Envelope, Kind};
 use crate::wire::seal::{Opener, Sealer};
 use crate::wire::{Malformed, answer as wire_answer};
@@ -193,7 +194,14 @@ impl<'a> Greeted<'a> {
                         line.send_sealed(&mut sealer, piece)?;
                     }
                 }
-                (wire_answer::Answer::Prompts(texts), Some(login), None) => {
+                (
+                    wire_answer::Answer::Prompts {
+                        by: Asks::Login,
+                        texts,
+                    },
+                    Some(login),
+                    None,
+                ) => {
                     let answers = login.answer(texts)?.encode_padded().map_err(ours)?;
                     line.send_sealed(&mut sealer, &answers)?;
                 }
@@ -208,7 +216,7 @@ impl<'a> Greeted<'a> {
                         "it asks for a command that it has",
                     )));
                 }
-                (wire_answer::Answer::Prompts(_), ..) => {
+                (wire_answer::Answer::Prompts { .. }, ..) => {
                     return Err(theirs_is_wrong(Malformed(
                         "it asks for answers out of turn",
                     )));

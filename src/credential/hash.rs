@@ -16,8 +16,9 @@ use crate::refusal::{Cause, Refusal};
 use crate::secret::{PublicKey, Secret};
 use crate::wire::noise::{Keys, Responder};
 use crate::wire::opening::{Credential, Opening};
+use crate::wire::prompt::Text;
 use crate::wire::proof::{self, Claim, Side, Voucher};
-use crate::wire::request::{self, Command, Request};
+use crate::wire::request::{self, Command, Request, Service};
 use crate::wire::{Malformed, answer::Answer};
 
 /// What the proof is held against.
@@ -82,12 +83,12 @@ impl Proven {
         self.newly_recorded
     }
 
-    /// The answer that accepts, our own proof in it.
+    /// The answer that accepts, our own proof in it, with what is to be told.
     ///
     /// # Errors
     /// None that a proof can cause.
-    pub fn acceptance(&self) -> Result<Vec<u8>, Malformed> {
-        Answer::accept(self.server_proof).encode()
+    pub fn acceptance(&self, texts: Vec<Text>) -> Result<Vec<u8>, Malformed> {
+        Answer::accept(self.server_proof, texts).encode()
     }
 
     /// Our own proof.
@@ -134,7 +135,7 @@ pub fn prove(opened: Opened, against: &Against<'_>) -> Result<Proven, Refusal> {
     let (hosts, voucher) = match opening.credential {
         Credential::Hash(hosts) => (hosts, None),
         Credential::Vouch(hosts, machine) => (hosts, Some(machine)),
-        Credential::Password => {
+        Credential::Password | Credential::Machine => {
             return Err(Refusal::new(Cause::Handshake, Malformed("no host asks")));
         }
     };
@@ -175,6 +176,11 @@ pub fn prove(opened: Opened, against: &Against<'_>) -> Result<Proven, Refusal> {
     let cookie = right_cookie(&caller, &claim, &hosts.proof, against.place)?;
     let newly_recorded = record_key(&caller, machine, recorded, against.place)?;
     let request = Request::decode(opening.request).map_err(not_a_request)?;
+    if request.service == Service::Enrol {
+        return Err(not_a_request(Malformed(
+            "a machine enrols by its key alone",
+        )));
+    }
     let server_proof = proof::make(&cookie, Side::Server, &claim).map_err(not_a_request)?;
     Ok(Proven {
         caller: entry.clone(),

@@ -117,7 +117,7 @@ impl Monitor {
 /// The record that accepts the connection, and its keys.
 fn accept(pending: &mut Pending) -> Result<(Vec<u8>, Keys), Malformed> {
     let proven = pending.granted.proven_mut();
-    let payload = proven.acceptance()?;
+    let payload = proven.acceptance(Vec::new())?;
     match std::mem::replace(&mut pending.acceptance, Acceptance::Message2) {
         Acceptance::Message2 => {
             let (message, keys) = proven.message_2(&payload)?;

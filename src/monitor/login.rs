@@ -27,7 +27,7 @@ use crate::sys::socket;
 use crate::wire::Malformed;
 use crate::wire::answer::Answer;
 use crate::wire::noise::Keys;
-use crate::wire::prompt::{Answers, Text};
+use crate::wire::prompt::{Answers, Asks, Text};
 use crate::wire::record::{self, Kind};
 use crate::wire::request::Command;
 use crate::wire::stream::End;
@@ -170,7 +170,13 @@ impl Monitor {
             return Ok(());
         };
         let prompts = texts.iter().filter(|t| t.style.is_prompt()).count();
-        let record = login.say(&Answer::Prompts(texts).encode()?)?;
+        let record = login.say(
+            &Answer::Prompts {
+                by: Asks::Login,
+                texts,
+            }
+            .encode()?,
+        )?;
         login.stage = Stage::Prompted(prompts);
         let left = login.until.saturating_duration_since(now).as_secs().max(1);
         let seconds = u32::try_from(left).unwrap_or(u32::MAX);

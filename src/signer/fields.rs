@@ -66,6 +66,10 @@ pub enum Reply {
 /// The first key of what is wanted.
 const WANTED: u8 = 8;
 
+/// A machine is registered by its own key, never because somebody vouches for it.
+pub(super) const NOT_SIGNED: Malformed =
+    Malformed("a machine registers itself (cos enrol); that is not signed for it");
+
 const UNKNOWN: Malformed = Malformed("a field that the signer does not know");
 
 impl Ask {
@@ -124,6 +128,9 @@ impl Ask {
             return Err(Malformed("an application's fields for a command"));
         }
         let (service, command, environment) = wanted.of(service)?;
+        if service == Service::Enrol {
+            return Err(NOT_SIGNED);
+        }
         Ok(Self {
             host: host.ok_or(Malformed("no host"))?,
             nonce: nonce.ok_or(Malformed("no nonce"))?,

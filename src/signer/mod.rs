@@ -19,7 +19,7 @@ use crate::fault::Fault;
 use crate::secret::Secret;
 use crate::wire::Malformed;
 use crate::wire::proof::{self, Claim, Side, Voucher};
-use crate::wire::request::Request;
+use crate::wire::request::{Request, Service};
 use fields::{Ask, Signed};
 
 /// The user number that the kernel shows for whoever has none here, a process of
@@ -66,6 +66,9 @@ fn overflow() -> Option<u32> {
 /// not there or not to be trusted, or the fields make no request.
 pub fn sign(place: &Place, entry: &Entry, user: &UserName, ask: &Ask) -> Result<Signed, Fault> {
     let host = &entry.name;
+    if ask.service == Service::Enrol {
+        return Err(unfit(fields::NOT_SIGNED));
+    }
     if entry.method != Method::Cos {
         return Err(Fault::new(format!("{host} is reached by {}", entry.method)));
     }

@@ -205,6 +205,14 @@ fn nothing_is_signed_for_a_key_that_is_not_pinned_or_a_host_that_is_not_reached_
     ] {
         assert!(joined.sign(&wrong).is_err(), "{wrong:?}");
     }
+    // A machine registers itself: nobody vouches for that, asked in whatever way.
+    let enrol = Ask {
+        service: Service::Enrol,
+        ..ask.clone()
+    };
+    let told = joined.sign(&enrol).unwrap_err();
+    assert!(told.contains("a machine registers itself"), "{told}");
+    assert!(Ask::decode(&enrol.encode().unwrap()).is_err());
     // Secrets that others could read sign nothing.
     let place = joined.scratch.place();
     crate::config::scratch::chmod(&place.machine_key(), 0o644);

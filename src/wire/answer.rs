@@ -1,7 +1,7 @@
 //! What the server answers to a ClientHello: AuthAccept or AuthContinue inside
 //! Noise, or Denied in the clear, which says nothing but a random reference.
 
-use super::prompt::{self, Text};
+use super::prompt::{self, Asks, Text};
 use super::record::{self, Kind};
 use super::{Malformed, cbor, limits};
 
@@ -13,13 +13,18 @@ pub enum Answer {
         /// The server's own proof where the client has given one: HMAC-SHA-256
         /// under the server's label, see [`super::proof`].
         proof: Option<[u8; 32]>,
-        /// What there is to be told, at a login.
+        /// What there is to be told: the host's welcome, and what PAM says at a login.
         texts: Vec<Text>,
     },
     /// AuthContinue: the server waits for the rest of the command.
     SendCommand,
     /// AuthContinue: the server waits for the answers to these prompts.
-    Prompts(Vec<Text>),
+    Prompts {
+        /// Who asks: the answers are for him and nobody else.
+        by: Asks,
+        /// The prompts, and what is to be told with them.
+        texts: Vec<Text>,
+    },
 }
 
 const ACCEPT: u8 = 0;
@@ -27,11 +32,11 @@ const SEND_COMMAND: u8 = 1;
 const PROMPTS: u8 = 2;
 
 impl Answer {
-    /// The answer that accepts a host's request.
-    pub const fn accept(proof: [u8; 32]) -> Self {
+    /// The answer that accepts a host's request, with what is to be told.
+    pub const fn accept(proof: [u8; 32], texts: Vec<Text>) -> Self {
         Self::Accept {
             proof: Some(proof),
-            texts: Vec::new(),
+            texts,
         }
     }
 
@@ -56,9 +61,13 @@ impl Answer {
                 Self::SendCommand => {
                     e.map(1)?.u8(1)?.u8(SEND_COMMAND)?;
                 }
-                Self::Prompts(texts) => {
-                    e.map(2)?.u8(1)?.u8(PROMPTS)?;
-                    prompt::put(e.u8(3)?, texts)?;
+                Self::Prompts { by, texts } => {
+                    let number = by.number();
+                    e.map(2_u64.saturating_add(number.is_some().into()))?;
+                    prompt::put(e.u8(1)?.u8(PROMPTS)?.u8(3)?, texts)?;
+                    if let Some(number) = number {
+                        e.u8(4)?.u8(number)?;
+                    }
                 }
             };
             Ok(())
@@ -71,11 +80,16 @@ impl Answer {
     /// Anything but a canonical answer.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let (mut status, mut proof, mut texts) = (None, None, Vec::new());
+        let mut by = Asks::Login;
         cbor::each_pair(bytes, |key, d| {
             match key {
                 1 => status = Some(d.u8()?),
                 2 => proof = Some(cbor::exactly(d)?),
                 3 => texts = prompt::get(d)?,
+                4 => {
+                    by = Asks::of(d.u8()?)
+                        .ok_or(Malformed("prompts of somebody who does not exist"))?;
+                }
                 _ => return Ok(false),
             }
             Ok(true)
@@ -86,7 +100,7 @@ impl Answer {
             )),
             Some(ACCEPT) => Ok(Self::Accept { proof, texts }),
             Some(SEND_COMMAND) => Ok(Self::SendCommand),
-            Some(PROMPTS) if texts.iter().any(|t| t.style.is_prompt()) => Ok(Self::Prompts(texts)),
+            Some(PROMPTS) if by.may_ask(&texts) => Ok(Self::Prompts { by, texts }),
             _ => Err(Malformed(
                 "an answer of unknown status, or without its prompt",
             )),

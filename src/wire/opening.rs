@@ -11,6 +11,8 @@ pub const HASH: &str = "hash";
 pub const VOUCH: &str = "vouch";
 /// What PAM asks: the answers come later, when the host has proven itself.
 pub const PASSWORD: &str = "password";
+/// Nothing but the machine key, to be registered at the doors (seed 002).
+pub const MACHINE: &str = "machine";
 
 /// The payload of the ClientHello.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,9 @@ pub enum Credential {
     Vouch(Hosts, PublicKey),
     /// Somebody asks who will be asked for a password.
     Password,
+    /// A machine wants to be registered: the key that shook hands, and nothing else. For
+    /// the service `enrol` alone, which comes by no other mechanism.
+    Machine,
 }
 
 /// Who calls whom, and the proof.
@@ -48,7 +53,7 @@ impl Credential {
     pub const fn hosts(&self) -> Option<&Hosts> {
         match self {
             Self::Hash(hosts) | Self::Vouch(hosts, _) => Some(hosts),
-            Self::Password => None,
+            Self::Password | Self::Machine => None,
         }
     }
 }
@@ -64,6 +69,7 @@ impl<'a> Opening<'a> {
             Credential::Hash(_) => (HASH, None),
             Credential::Vouch(_, machine) => (VOUCH, Some(machine)),
             Credential::Password => (PASSWORD, None),
+            Credential::Machine => (MACHINE, None),
         };
         let hosts = self.credential.hosts();
         let fields = match (hosts, machine) {
@@ -120,6 +126,7 @@ impl<'a> Opening<'a> {
                 Credential::Vouch(hosts()?, machine)
             }
             Some(PASSWORD) => Credential::Password,
+            Some(MACHINE) => Credential::Machine,
             _ => return Err(Malformed("a mechanism that does not exist")),
         };
         Ok(Self {
@@ -134,4 +141,27 @@ fn name(text: &str) -> Result<String, Malformed> {
         return Err(Malformed("a host name that is empty or too long"));
     }
     Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_opens_with_its_request_alone() {
+        for credential in [Credential::Machine, Credential::Password] {
+            let opening = Opening {
+                request: b"request",
+                credential,
+            };
+            let bytes = opening.encode().unwrap();
+            assert_eq!(bytes.first(), Some(&0xa2), "two fields");
+            assert_eq!(Opening::decode(&bytes), Ok(opening));
+        }
+        let other = cbor::write(|e| {
+            e.map(2)?.u8(1)?.str("machines")?.u8(4)?.bytes(b"request")?;
+            Ok(())
+        });
+        assert!(Opening::decode(&other.unwrap()).is_err());
+    }
 }

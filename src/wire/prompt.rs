@@ -42,6 +42,48 @@ impl Style {
     }
 }
 
+/// Who asks for answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    /// PAM, for a login: whatever it likes.
+    Login,
+    /// The inner door, which registers whoever says his name (seed 002, build mode).
+    Name,
+    /// The inner door, which wants an activation password (seed 002).
+    Activation,
+}
+
+impl Asks {
+    /// Its number on the wire; PAM has none.
+    pub const fn number(self) -> Option<u8> {
+        match self {
+            Self::Login => None,
+            Self::Name => Some(1),
+            Self::Activation => Some(2),
+        }
+    }
+
+    /// Whoever has this number.
+    pub fn of(number: u8) -> Option<Self> {
+        [Self::Name, Self::Activation]
+            .into_iter()
+            .find(|a| a.number() == Some(number))
+    }
+
+    /// Whether it may ask so: PAM with at least one prompt; the door with one of its own
+    /// style, which stands last, behind texts to know alone.
+    pub fn may_ask(self, texts: &[Text]) -> bool {
+        let style = match self {
+            Self::Login => return texts.iter().any(|t| t.style.is_prompt()),
+            Self::Name => Style::Shown,
+            Self::Activation => Style::Hidden,
+        };
+        texts.split_last().is_some_and(|(last, before)| {
+            last.style == style && before.iter().all(|t| t.style == Style::Info)
+        })
+    }
+}
+
 /// One text: a prompt, or something to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
@@ -235,7 +277,8 @@ mod tests {
             text(Style::Hidden, "New password: "),
             text(Style::Shown, "Code: "),
         ];
-        let message = Answer::Prompts(prompts);
+        let by = Asks::Login;
+        let message = Answer::Prompts { by, texts: prompts };
         assert_eq!(Answer::decode(&message.encode().unwrap()), Ok(message));
         let accept = Answer::Accept {
             proof: None,
@@ -275,7 +318,9 @@ mod tests {
     fn what_is_no_conversation_is_refused() {
         // Prompts without a prompt; acceptance with one.
         let told = vec![text(Style::Info, "x")];
-        assert!(Answer::decode(&Answer::Prompts(told).encode().unwrap()).is_err());
+        let by = Asks::Login;
+        let none = Answer::Prompts { by, texts: told };
+        assert!(Answer::decode(&none.encode().unwrap()).is_err());
         let asks = Answer::Accept {
             proof: None,
             texts: vec![text(Style::Hidden, "x")],
@@ -289,6 +334,53 @@ mod tests {
     }
 
     #[test]
+    fn the_door_asks_one_thing_of_its_own_style() {
+        let info = || text(Style::Info, "You have not been authorized");
+        let (shown, hidden) = (text(Style::Shown, "Name: "), text(Style::Hidden, "pw: "));
+        let error = text(Style::Error, "x");
+        let asks = |by, texts: &[&Text]| {
+            let texts = texts.iter().map(|t| (*t).clone()).collect();
+            let message = Answer::Prompts { by, texts };
+            let read = Answer::decode(&message.encode().unwrap());
+            assert!(read.is_err() || read == Ok(message));
+            read.is_ok()
+        };
+        for (by, own, other) in [
+            (Asks::Name, &shown, &hidden),
+            (Asks::Activation, &hidden, &shown),
+        ] {
+            assert!(asks(by, &[own]));
+            assert!(asks(by, &[&info(), &info(), own]));
+            let bad: [&[&Text]; 7] = [
+                &[],
+                &[other],
+                &[own, own],
+                &[other, own],
+                &[own, &info()],
+                &[&error, own],
+                &[&info()],
+            ];
+            for texts in bad {
+                assert!(!asks(by, texts), "{by:?} {texts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_else_asks() {
+        for number in 0..=30 {
+            let bytes = cbor::write(|e| {
+                e.map(3)?.u8(1)?.u8(2)?.u8(3)?.array(1)?;
+                e.array(2)?.u8(2)?.str("Name: ")?;
+                e.u8(4)?.u8(number)?;
+                Ok(())
+            });
+            let is_name = Answer::decode(&bytes.unwrap()).is_ok();
+            assert_eq!(is_name, number == 1, "{number}");
+        }
+    }
+
+    #[test]
     fn texts_are_cut_to_what_a_message_carries() {
         let long = text(Style::Info, &"ü".repeat(limits::PROMPT));
         let cut = fit(vec![long; limits::PROMPTS + 8]);
@@ -297,9 +389,12 @@ mod tests {
         assert!(bytes <= limits::PROMPTS_BYTES);
         let message = Answer::Accept {
             proof: Some([0; 32]),
-            texts: cut,
+            texts: cut.clone(),
         };
         let room = limits::GREETING_BODY - 5 - 48 - limits::TAG;
+        assert!(message.encode().unwrap().len() <= room);
+        let by = Asks::Name;
+        let message = Answer::Prompts { by, texts: cut };
         assert!(message.encode().unwrap().len() <= room);
     }
 }

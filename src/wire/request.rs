@@ -11,7 +11,7 @@ use super::{Malformed, cbor, limits};
 /// A command: the argument vector as the client was given it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// The words themselves, at least one.
+    /// The words themselves, at least one where the service runs a command.
     Words(Vec<Vec<u8>>),
     /// A command too long for the ClientHello: SHA-256 of its encoding, which
     /// follows in records of its own, and the encoding's length in bytes.
@@ -47,6 +47,9 @@ pub enum Service {
     Exec,
     /// An application of the server's table: the first word is its name.
     Gui(Gui),
+    /// The machine of whoever asks is to be registered at the doors (seed 002). No
+    /// command, no variables, no display.
+    Enrol,
 }
 
 /// Where an application is to be displayed, and whether it goes on alone.
@@ -70,7 +73,7 @@ pub struct Request {
     pub user: String,
     /// The name of the user who calls, as the calling host says it.
     pub caller_user: String,
-    /// What to run.
+    /// What to run; no words for a service that runs nothing.
     pub command: Command,
     /// Variables to pass, name and value.
     pub environment: Vec<(String, Vec<u8>)>,
@@ -80,6 +83,8 @@ pub struct Request {
 pub const EXEC: &str = "exec";
 /// An application.
 pub const GUI: &str = "gui";
+/// A machine's registration.
+pub const ENROL: &str = "enrol";
 
 impl Service {
     /// Its name in a request.
@@ -87,6 +92,7 @@ impl Service {
         match self {
             Self::Exec => EXEC,
             Self::Gui(_) => GUI,
+            Self::Enrol => ENROL,
         }
     }
 }
@@ -283,4 +289,58 @@ pub(super) fn variables(
         all.push((name.to_owned(), value.to_vec()));
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enrol() -> Request {
+        Request {
+            service: Service::Enrol,
+            user: "alice".to_owned(),
+            caller_user: "alice".to_owned(),
+            command: Command::Words(Vec::new()),
+            environment: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_enrolment_is_two_names_and_nothing_else() {
+        let bytes = enrol().encode().unwrap();
+        assert_eq!(bytes.first(), Some(&0xa3), "three fields");
+        assert_eq!(Request::decode(&bytes), Ok(enrol()));
+
+        // What belongs to other services is passed over, and not written either.
+        let gui = Request {
+            service: Service::Gui(Gui {
+                host: Some("pc-17".to_owned()),
+                port: 9003,
+                detach: true,
+            }),
+            command: Command::Words(vec![b"editor".to_vec()]),
+            environment: vec![("LANG".to_owned(), b"C".to_vec())],
+            ..enrol()
+        };
+        let mut bytes = gui.encode().unwrap();
+        // Behind the map's head and the key 1: "gui" makes way for "enrol".
+        let mut written = vec![bytes[0], 1, 0x65];
+        written.extend_from_slice(b"enrol");
+        written.extend(bytes.split_off(6));
+        assert_eq!(Request::decode(&written), Ok(enrol()));
+        let full = Request {
+            service: Service::Enrol,
+            ..gui
+        };
+        assert_eq!(full.encode(), enrol().encode());
+    }
+
+    #[test]
+    fn what_runs_something_needs_words_still() {
+        let none = Request {
+            service: Service::Exec,
+            ..enrol()
+        };
+        assert!(none.encode().is_err());
+    }
 }

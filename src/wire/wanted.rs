@@ -7,8 +7,8 @@ use minicbor::Decoder;
 use minicbor::encode::Error;
 
 use super::request::{
-    Command, EXEC, GUI, Gui, Service, display_host, fits, get_words, put_variables, put_words,
-    variables,
+    Command, ENROL, EXEC, GUI, Gui, Service, display_host, fits, get_words, put_variables,
+    put_words, variables,
 };
 use super::{Malformed, cbor};
 
@@ -25,13 +25,21 @@ pub(crate) struct Wanted<'a> {
 impl Wanted<'_> {
     const fn gui(&self) -> Option<&Gui> {
         match self.service {
-            Service::Exec => None,
+            Service::Exec | Service::Enrol => None,
             Service::Gui(gui) => Some(gui),
         }
     }
 
+    /// Whether something is to be run at all.
+    const fn runs(&self) -> bool {
+        !matches!(self.service, Service::Enrol)
+    }
+
     /// How many of its keys are there.
     pub(crate) fn fields(&self) -> u64 {
+        if !self.runs() {
+            return 0;
+        }
         let gui = self.gui();
         // The words, or digest and length.
         let command = match self.command {
@@ -49,6 +57,9 @@ impl Wanted<'_> {
 
     /// Writes them, the first under that key.
     pub(crate) fn put(&self, e: &mut cbor::Out, first: u8) -> Result<(), Error<Infallible>> {
+        if !self.runs() {
+            return Ok(());
+        }
         let key = |n: u8| first.saturating_add(n);
         if let Command::Words(words) = self.command {
             put_words(e.u8(key(0))?, words)?;
@@ -123,6 +134,14 @@ impl WantedFields {
                 port,
                 detach: self.detach,
             }),
+            // It runs nothing, and what other services have is nothing to it.
+            (Some(ENROL), _) => {
+                return Ok((
+                    Service::Enrol,
+                    Command::Words(Vec::new()),
+                    Environment::new(),
+                ));
+            }
             (Some(GUI), _) => return Err(Malformed("an application without a display")),
             _ => return Err(Malformed("a request for a service that does not exist")),
         };

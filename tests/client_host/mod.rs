@@ -293,7 +293,7 @@ impl Asked {
     /// AuthAccept and these bytes behind it in one write.
     pub fn accept_with(self, behind: &[u8]) -> Session {
         let proof = self.our_proof;
-        let (mut socket, keys, mut record) = self.answer(&Answer::accept(proof));
+        let (mut socket, keys, mut record) = self.answer(&Answer::accept(proof, Vec::new()));
         record.extend_from_slice(behind);
         socket.write_all(&record).unwrap();
         Session::new(socket, &keys)

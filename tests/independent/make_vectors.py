@@ -519,7 +519,7 @@ def answer_json():
             one("AuthAccept with proof and text", 0, proof, [[w.INFO, "welcome"]]), one("AuthContinue: a prompt", 2, texts=[ask]),
             one("every style", 2, texts=[[w.ERROR, "expired"], [w.INFO, "\u00fc"], ask, [w.SHOWN, "Code: "]]),
             one("a prompt of 512 bytes", 2, texts=[[w.SHOWN, "p" * 512]]), one("32 texts", 2, texts=[[w.INFO, ""]] * 31 + [ask])]
-    also = [one("unknown keys", 0, proof, payload=cbor((1, 0), (2, proof), (4, [[b"x"]]), (70000, False))),
+    also = [one("unknown keys", 0, proof, payload=cbor((1, 0), (2, proof), (5, [[b"x"]]), (70000, False))),
             one("no texts in key 3", 0, proof, payload=cbor((1, 0), (2, proof), (3, [])))]
     for item in good + also:
         read = w.parse_answer(item["payload"])

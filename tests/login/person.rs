@@ -8,7 +8,7 @@ use cosserver::wire::answer::Answer;
 use cosserver::wire::hello::{Hello, ServerHello};
 use cosserver::wire::noise::{Initiator, Prepared};
 use cosserver::wire::opening::{Credential, Opening};
-use cosserver::wire::prompt::{Answers, Text};
+use cosserver::wire::prompt::{Answers, Asks, Text};
 use cosserver::wire::record::{self, Kind};
 use cosserver::wire::request::{Command, Gui, Request, Service};
 use cosserver::wire::seal::{Opener, Sealer};
@@ -71,7 +71,11 @@ impl Person {
         let shape = vec![shape(&answer)];
         let content = record::parse(&answer, &[Kind::Answer]).unwrap().content;
         let (payload, keys) = noise.read_2(content).unwrap();
-        let Answer::Prompts(texts) = Answer::decode(&payload).unwrap() else {
+        let Answer::Prompts {
+            by: Asks::Login,
+            texts,
+        } = Answer::decode(&payload).unwrap()
+        else {
             panic!("no prompts");
         };
         Talk {
@@ -161,7 +165,7 @@ impl Talk {
         let mut sealed = envelope.content.to_vec();
         let text = self.opener.open(&mut sealed).unwrap();
         match Answer::decode(text).unwrap() {
-            Answer::Prompts(texts) => Said::Prompts(Box::new(Self { texts, ..self })),
+            Answer::Prompts { texts, .. } => Said::Prompts(Box::new(Self { texts, ..self })),
             Answer::Accept { texts, .. } => Said::Accepted(texts),
             Answer::SendCommand => panic!("it asks for a command"),
         }
