@@ -7,6 +7,7 @@ use crate::config::applications::{Applications, Who};
 use crate::config::hostinfo::Entry;
 use crate::config::name::UserName;
 use crate::credential::{Person, Proven};
+use crate::door::{Id, Known, Machine};
 use crate::refusal::{Cause, Refusal};
 use crate::sys::account::Account;
 use crate::wire::Malformed;
@@ -24,7 +25,7 @@ pub struct Granted<S, W = Proven> {
 /// has believed.
 pub enum Caller {
     /// Remote GUI login: a host of HOSTINFO asks, for this account.
-    Host(Box<Proven>, Account),
+    Host(Known<Box<Proven>>, Account),
     /// PC login.
     Person(Box<Person>),
 }
@@ -33,7 +34,7 @@ impl Caller {
     /// What is asked for.
     pub const fn request(&self) -> &Request {
         match self {
-            Self::Host(proven, _) => proven.request(),
+            Self::Host(known, _) => known.who().request(),
             Self::Person(person) => person.request(),
         }
     }
@@ -49,7 +50,7 @@ impl Caller {
     /// The address that the call comes from.
     pub const fn peer(&self) -> IpAddr {
         match self {
-            Self::Host(proven, _) => proven.peer(),
+            Self::Host(known, _) => known.who().peer(),
             Self::Person(person) => person.peer(),
         }
     }
@@ -57,7 +58,7 @@ impl Caller {
     /// Our own proof for it, where it has given one.
     pub const fn server_proof(&self) -> Option<[u8; 32]> {
         match self {
-            Self::Host(proven, _) => Some(proven.server_proof()),
+            Self::Host(known, _) => Some(known.who().server_proof()),
             Self::Person(_) => None,
         }
     }
@@ -68,15 +69,23 @@ impl Caller {
     /// It was made before, or there were no random bytes.
     pub fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
         match self {
-            Self::Host(proven, _) => proven.message_2(payload),
+            Self::Host(known, _) => known.who_mut().message_2(payload),
             Self::Person(person) => person.message_2(payload),
+        }
+    }
+
+    /// The machines that ask: a host's and that of the user whom it vouches for.
+    pub fn machines(&self) -> Vec<Id> {
+        match self {
+            Self::Host(known, _) => known.who().machines(),
+            Self::Person(person) => vec![Id::of(person.machine())],
         }
     }
 
     /// The host that asks, where one does.
     pub const fn host(&self) -> Option<&Entry> {
         match self {
-            Self::Host(proven, _) => Some(proven.caller()),
+            Self::Host(known, _) => Some(known.who().caller()),
             Self::Person(_) => None,
         }
     }
@@ -255,7 +264,8 @@ pub fn check_account(proven: &Proven, account: &Account) -> Result<(), Refusal> 
 ///
 /// # Errors
 /// The user or the command is not allowed to this host.
-pub fn grant(proven: Proven, serves: Option<&str>) -> Result<Granted<Exec>, Refusal> {
+pub fn grant(known: Known<Proven>, serves: Option<&str>) -> Result<Granted<Exec>, Refusal> {
+    let proven = known.into_who();
     let entry = proven.caller();
     let request = proven.request();
     if request.service != Service::Exec {

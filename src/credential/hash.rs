@@ -11,6 +11,7 @@ use crate::config::hostinfo::{Addresses, Entry, HostTable};
 use crate::config::machines::{self, Recorded};
 use crate::config::name::HostName;
 use crate::config::place::Place;
+use crate::door::{Admitted, Id, Known, Machine};
 use crate::fault::Fault;
 use crate::refusal::{Cause, Refusal};
 use crate::secret::{PublicKey, Secret};
@@ -47,6 +48,7 @@ pub struct Proven {
     server_proof: [u8; 32],
     responder: Option<Responder>,
     machine: PublicKey,
+    key: PublicKey,
     vouched: bool,
     newly_recorded: bool,
 }
@@ -65,6 +67,19 @@ impl Proven {
     /// Its machine key.
     pub const fn machine(&self) -> &PublicKey {
         &self.machine
+    }
+
+    /// The key that the handshake has proven: its machine's, or that of the user whom its
+    /// signer speaks for.
+    pub const fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// The machines that ask: the host's, and that of the user whom it vouches for.
+    pub fn machines(&self) -> Vec<Id> {
+        let mut all = vec![Id::of(&self.machine)];
+        all.extend((self.key != self.machine).then(|| Id::of(&self.key)));
+        all
     }
 
     /// Whether its signer speaks for one of its users, whose name the request has; else
@@ -107,17 +122,24 @@ impl Proven {
             .ok_or(Malformed("message 2 is made once"))?;
         responder.message_2(payload)
     }
+}
 
-    /// The same caller with the command that followed, once it has come whole.
-    ///
-    /// # Errors
-    /// It is not the command that the proof was about.
-    pub fn with_command(mut self, encoding: &[u8]) -> Result<Self, Refusal> {
-        if let Command::Follows { digest, .. } = &self.request.command {
-            let words = request::decode_words(encoding, digest).map_err(not_a_request)?;
-            self.request.command = Command::Words(words);
-        }
-        Ok(self)
+/// The same caller with the command that followed, once it has come whole.
+///
+/// # Errors
+/// It is not the command that the proof was about.
+pub fn with_command(mut known: Known<Proven>, encoding: &[u8]) -> Result<Known<Proven>, Refusal> {
+    let proven = known.who_mut();
+    if let Command::Follows { digest, .. } = &proven.request.command {
+        let words = request::decode_words(encoding, digest).map_err(not_a_request)?;
+        proven.request.command = Command::Words(words);
+    }
+    Ok(known)
+}
+
+impl Machine for Proven {
+    fn machine(&self) -> &PublicKey {
+        &self.machine
     }
 }
 
@@ -129,7 +151,8 @@ fn not_a_request(m: Malformed) -> Refusal {
 ///
 /// # Errors
 /// Whatever is wrong, for the log.
-pub fn prove(opened: Opened, against: &Against<'_>) -> Result<Proven, Refusal> {
+pub fn prove(admitted: Admitted<Opened>, against: &Against<'_>) -> Result<Proven, Refusal> {
+    let opened = admitted.into_who();
     let opening =
         Opening::decode(&opened.payload).map_err(|m| Refusal::new(Cause::Handshake, m))?;
     let (hosts, voucher) = match opening.credential {
@@ -189,6 +212,7 @@ pub fn prove(opened: Opened, against: &Against<'_>) -> Result<Proven, Refusal> {
         server_proof,
         responder: Some(opened.responder),
         machine,
+        key: opened.machine,
         vouched: voucher.is_some(),
         newly_recorded,
     })

@@ -1,25 +1,29 @@
 //! Who calls: from the hellos over the opened handshake to the proof.
 //!
 //! Run by the monitor. The values carry the order: [`Greeted`] → [`Opened`] →
-//! [`Proven`]. Each is made by the step before it and consumed by the next, so
-//! that no step can be left out or done twice; the nonce goes with them and is
-//! gone with the first verification, right or wrong.
+//! `Admitted` (the outer door) → [`Proven`], [`Claimant`] or [`Newcomer`]. Each is made by
+//! the step before it and consumed by the next, so that no step can be left out or done
+//! twice; the nonce goes with them and is gone with the first verification, right or
+//! wrong.
 
 pub mod hash;
+pub mod machine;
 pub mod password;
 
+use crate::door::{Admitted, Machine};
 use crate::fault::Fault;
 use crate::refusal::{Cause, Refusal};
 use crate::secret::{self, KeyPair, PublicKey};
 use crate::wire::Malformed;
 use crate::wire::hello::{Hello, ServerHello, Suite, VERSION};
 use crate::wire::limits;
-use crate::wire::noise::{Prepared, Responder};
+use crate::wire::noise::{Keys, Prepared, Responder};
 use crate::wire::opening::{Credential, Opening};
 use crate::wire::record::{self, Kind};
 use zeroize::Zeroizing;
 
 pub use hash::Proven;
+pub use machine::Newcomer;
 pub use password::{Claimant, Person};
 
 /// A stranger who has said Hello, and the nonce that was drawn for him.
@@ -100,15 +104,35 @@ impl Greeted {
     }
 }
 
-impl Opened {
-    /// Whether he is to be asked for a password, and shows nothing now.
-    ///
-    /// # Errors
-    /// What he sent is no opening.
-    pub fn is_to_be_asked(&self) -> Result<bool, Refusal> {
-        let opening = Opening::decode(&self.payload);
-        let opening = opening.map_err(|m| Refusal::new(Cause::Handshake, m))?;
-        Ok(opening.credential == Credential::Password)
+/// What an admitted stranger shows for himself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shows {
+    /// Nothing yet: he is to be asked for a password.
+    Password,
+    /// His machine key alone.
+    Machine,
+    /// A hash, his own or his host's signer's.
+    Proof,
+}
+
+/// What somebody shows whom the outer door has let through: until then nothing of his
+/// request is decoded.
+///
+/// # Errors
+/// What he sent is no opening.
+pub fn shows(admitted: &Admitted<Opened>) -> Result<Shows, Refusal> {
+    let opening = Opening::decode(&admitted.who().payload);
+    let opening = opening.map_err(|m| Refusal::new(Cause::Handshake, m))?;
+    Ok(match opening.credential {
+        Credential::Password => Shows::Password,
+        Credential::Machine => Shows::Machine,
+        Credential::Hash(_) | Credential::Vouch(..) => Shows::Proof,
+    })
+}
+
+impl Machine for Opened {
+    fn machine(&self) -> &PublicKey {
+        &self.machine
     }
 }
 
@@ -119,4 +143,14 @@ pub struct Opened {
     payload: Zeroizing<Vec<u8>>,
     responder: Responder,
     nonce: [u8; limits::NONCE],
+}
+
+fn message_2(
+    responder: &mut Option<Responder>,
+    payload: &[u8],
+) -> Result<(Vec<u8>, Keys), Malformed> {
+    let responder = responder.take();
+    responder
+        .ok_or(Malformed("message 2 is made once"))?
+        .message_2(payload)
 }

@@ -6,9 +6,11 @@
 
 use std::net::IpAddr;
 
-use super::Opened;
+use super::{Opened, message_2};
 use crate::config::name::UserName;
+use crate::door::{Admitted, Known, Machine};
 use crate::refusal::{Cause, Refusal};
+use crate::secret::PublicKey;
 use crate::sys::account::Account;
 use crate::wire::Malformed;
 use crate::wire::noise::{Keys, Responder};
@@ -18,6 +20,7 @@ use crate::wire::request::{Request, Service};
 /// Somebody who says that he is a user, and has shown nothing yet.
 pub struct Claimant {
     peer: IpAddr,
+    machine: PublicKey,
     user: UserName,
     request: Request,
     responder: Option<Responder>,
@@ -26,6 +29,7 @@ pub struct Claimant {
 /// A user of this host, whom PAM has believed. Only [`Claimant::believed`] makes one.
 pub struct Person {
     peer: IpAddr,
+    machine: PublicKey,
     request: Request,
     responder: Option<Responder>,
     account: Account,
@@ -37,8 +41,9 @@ impl Claimant {
     /// # Errors
     /// It is no request for an application, or whom it names can be no user: PAM's
     /// modules, and their logs, are to see names alone.
-    pub fn new(opened: Opened, peer: IpAddr) -> Result<Self, Refusal> {
+    pub fn new(admitted: Admitted<Opened>, peer: IpAddr) -> Result<Self, Refusal> {
         let refuse = |m: Malformed| Refusal::new(Cause::Handshake, m).of(peer);
+        let opened = admitted.into_who();
         let opening = Opening::decode(&opened.payload).map_err(refuse)?;
         let request = Request::decode(opening.request).map_err(refuse)?;
         let is_gui = matches!(request.service, Service::Gui(_));
@@ -49,6 +54,7 @@ impl Claimant {
         let user = user.map_err(|e| Refusal::new(Cause::Login, e).of(peer))?;
         Ok(Self {
             peer,
+            machine: opened.machine,
             user,
             request,
             responder: Some(opened.responder),
@@ -78,14 +84,29 @@ impl Claimant {
         message_2(&mut self.responder, payload)
     }
 
-    /// PAM believes him: who he is is what PAM says, not what he said.
-    pub fn believed(self, account: Account) -> Person {
+    /// PAM believes him, whose machine the doors know: who he is is what PAM says, not
+    /// what he said.
+    pub fn believed(known: Known<Box<Self>>, account: Account) -> Person {
+        let claimant = *known.into_who();
         Person {
-            peer: self.peer,
-            request: self.request,
-            responder: self.responder,
+            peer: claimant.peer,
+            machine: claimant.machine,
+            request: claimant.request,
+            responder: claimant.responder,
             account,
         }
+    }
+}
+
+impl Machine for Claimant {
+    fn machine(&self) -> &PublicKey {
+        &self.machine
+    }
+}
+
+impl Machine for Person {
+    fn machine(&self) -> &PublicKey {
+        &self.machine
     }
 }
 
@@ -114,14 +135,4 @@ impl Person {
     pub fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
         message_2(&mut self.responder, payload)
     }
-}
-
-fn message_2(
-    responder: &mut Option<Responder>,
-    payload: &[u8],
-) -> Result<(Vec<u8>, Keys), Malformed> {
-    let responder = responder.take();
-    responder
-        .ok_or(Malformed("message 2 is made once"))?
-        .message_2(payload)
 }

@@ -73,6 +73,31 @@ impl Doors {
         Ok(())
     }
 
+    /// What is wrong with the doors of a host whose daemon is to start. What was never made
+    /// is not.
+    pub fn check(place: &Place) -> Vec<Fault> {
+        let path = Outer::path(place);
+        if !path.exists() {
+            let inner = Inner::path(place, None);
+            let inner = inner.exists().then(|| Inner::open(&inner));
+            let checked = inner.map(|i| i.and_then(|i| i.check_whole()));
+            return checked.and_then(Result::err).into_iter().collect();
+        }
+        let outer = Outer::open(place).and_then(|o| {
+            o.check_whole()?;
+            o.folder()
+        });
+        let inner = outer.clone().and_then(|folder| {
+            let path = Inner::path(place, folder.as_deref());
+            if folder.is_none() && !path.exists() {
+                return Ok(());
+            }
+            Inner::open(&path)?.check_whole()
+        });
+        // What the outer door says of the inner one is not said twice.
+        outer.err().or(inner.err()).into_iter().collect()
+    }
+
     /// In which folder the inner door stands; `None`: in the state folder.
     ///
     /// # Errors

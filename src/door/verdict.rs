@@ -16,6 +16,12 @@ pub trait Machine {
     fn machine(&self) -> &PublicKey;
 }
 
+impl<T: Machine> Machine for Box<T> {
+    fn machine(&self) -> &PublicKey {
+        (**self).machine()
+    }
+}
+
 /// How the inner door's file knows a machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
@@ -184,6 +190,11 @@ impl<T> Known<T> {
     /// Who it is.
     pub const fn who(&self) -> &T {
         &self.who
+    }
+
+    /// The same, to be answered.
+    pub const fn who_mut(&mut self) -> &mut T {
+        &mut self.who
     }
 
     /// The same, for the next step.

@@ -1,34 +1,38 @@
 //! The verdict: what the monitor says to each of the gate's questions. The whole
 //! walk of a request is here, top to bottom:
 //!
-//! `Greeted` → `Opened` → `Proven` → (the rest of a long command) → `Granted` →
-//! (the account) → `Running` → the relay.
+//! `Greeted` → `Opened` → (the doors, [`super::doors`]: `Admitted` → `Proven` → `Known`) →
+//! (the rest of a long command) → `Granted` → (the account) → `Running` → the relay.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use super::accounts::{Found, LookUp};
-use super::logins::{LoginId, Who};
+use super::doors::Visit;
+use super::logins::LoginId;
 use super::talk::Talk;
 use super::{Monitor, token};
 use crate::channel::gate::{Complaint, Connection, Order, Question};
 use crate::credential::hash::{self, Against};
-use crate::credential::{Claimant, Greeted, NotGreeted, Opened, Proven};
+use crate::credential::{Greeted, NotGreeted, Opened, Proven};
+use crate::door::{Admitted, Id, Known};
 use crate::log::Level;
 use crate::policy::{self, Exec, Granted};
 use crate::refusal::{Cause, Refusal};
 use crate::sys::socket;
 use crate::wire::answer::Answer;
+use crate::wire::prompt::Text;
 use crate::wire::record::{self, Kind};
-use crate::wire::request::{Command, Service};
 use crate::wire::{Malformed, limits};
 
 /// A stranger, as far as the monitor knows him.
 pub(super) enum Stranger {
     /// The ServerHello is out.
     Greeted(Box<Greeted>),
-    /// Proven; the rest of a long command is coming.
+    /// At the doors.
+    AtDoor(Box<Visit>),
+    /// Known; the rest of a long command is coming.
     Asked(Box<Asked>),
     /// Granted; the account is being looked up.
     Waiting(LookUp),
@@ -47,13 +51,21 @@ impl Stranger {
     }
 }
 
-/// A proven caller whose command is still coming.
+/// A known caller whose command is still coming.
 pub(super) struct Asked {
-    proven: Proven,
+    known: Known<Proven>,
     socket: OwnedFd,
     talk: Talk,
+    welcome: Vec<Text>,
     encoding: Vec<u8>,
     length: usize,
+}
+
+impl Asked {
+    /// The machines that ask.
+    pub(super) fn machines(&self) -> Vec<Id> {
+        self.known.who().machines()
+    }
 }
 
 /// How the connection will be told that it is accepted.
@@ -70,6 +82,8 @@ pub(super) struct Pending {
     pub(super) granted: Granted<Exec>,
     pub(super) socket: OwnedFd,
     pub(super) acceptance: Acceptance,
+    /// What is said to him when he is accepted.
+    pub(super) welcome: Vec<Text>,
 }
 
 /// What a step came to, when the walk did not end in a running job.
@@ -147,7 +161,7 @@ impl Monitor {
         }
     }
 
-    /// ClientHello: opened, proven, and granted or asked for more.
+    /// ClientHello: opened, and then it is the doors' turn.
     fn decide(
         &mut self,
         c: Connection,
@@ -170,26 +184,15 @@ impl Monitor {
             .open(record, &self.host, prepared)
             .map_err(|r| r.of(peer.ip()))?;
         self.step("opened", &[("connection", &c), ("peer", &peer)]);
-        if opened.is_to_be_asked().map_err(|r| r.of(peer.ip()))? {
-            let claimant = Claimant::new(opened, peer.ip())?;
-            return self.begin_login(c, Who::Claimant(Box::new(claimant)), socket, now);
-        }
-        let proven = self.prove(opened, peer.ip()).map_err(|r| r.of(peer.ip()))?;
-        let host = &proven.caller().name;
-        self.step("proven", &[("connection", &c), ("host", host)]);
-        if let Service::Gui(_) = proven.request().service {
-            let user = policy::user_of(&proven, self.accounts.serves());
-            let user = user.map_err(|r| r.of(peer.ip()))?;
-            let who = Who::Host(Box::new(proven), user);
-            return self.begin_login(c, who, socket, now);
-        }
-        if let Command::Follows { length, .. } = proven.request().command {
-            return self.ask_for_command(c, proven, socket, length);
-        }
-        self.grant(c, proven, socket, Acceptance::Message2, now)
+        self.arrive(c, opened, socket, peer.ip(), now)
     }
 
-    fn prove(&mut self, opened: Opened, peer: IpAddr) -> Result<Proven, Refusal> {
+    /// Holds what an admitted host shows against HOSTINFO and its cookie.
+    pub(super) fn prove(
+        &mut self,
+        admitted: Admitted<Opened>,
+        peer: IpAddr,
+    ) -> Result<Proven, Refusal> {
         self.refresh_hosts();
         let table = self
             .hosts
@@ -198,7 +201,7 @@ impl Monitor {
         // The folders above cookies and keys are looked at once for this proof.
         let place = self.place.clone().once();
         let proven = hash::prove(
-            opened,
+            admitted,
             &Against {
                 table,
                 resolved: &|name| self.hosts.addresses_of(name),
@@ -221,26 +224,37 @@ impl Monitor {
         Ok(proven)
     }
 
-    /// AuthContinue: the caller is proven, its command too long for the greeting.
-    fn ask_for_command(
+    /// AuthContinue: the caller is known, its command too long for the greeting.
+    pub(super) fn ask_for_command(
         &mut self,
         c: Connection,
-        mut proven: Proven,
+        mut known: Known<Proven>,
         socket: OwnedFd,
+        talk: Option<Box<Talk>>,
+        welcome: Vec<Text>,
         length: u32,
     ) -> Result<(), Halt> {
-        let (message, keys) = proven.message_2(&Answer::SendCommand.encode()?)?;
-        let record = record::compose(Kind::Answer, &message)?;
+        let payload = Answer::SendCommand.encode()?;
+        let (talk, record) = match talk {
+            Some(mut talk) => {
+                let record = talk.seal(&payload)?;
+                (*talk, record)
+            }
+            None => {
+                let (message, keys) = known.who_mut().message_2(&payload)?;
+                (Talk::new(&keys)?, record::compose(Kind::Answer, &message)?)
+            }
+        };
         let order = Order::Continue(c, length, &record).encode();
         self.step("long-command", &[("connection", &c), ("length", &length)]);
         let length = usize::try_from(length)
             .unwrap_or(usize::MAX)
             .min(limits::COMMAND);
-        let talk = Talk::new(&keys)?;
         let asked = Asked {
-            proven,
+            known,
             socket,
             talk,
+            welcome,
             encoding: Vec::new(),
             length,
         };
@@ -256,12 +270,15 @@ impl Monitor {
             self.strangers.insert(c, Stranger::LoggingIn(id));
             return self.take_answers(id, record, now);
         }
+        if let Some(Stranger::AtDoor(visit)) = stranger {
+            return self.take_visitors_answer(c, visit, record, now);
+        }
         let Some(Stranger::Asked(mut asked)) = stranger else {
             // It was on its way when its connection was refused.
             self.strangers.extend(stranger.map(|s| (c, s)));
             return Ok(());
         };
-        let peer = asked.proven.peer();
+        let peer = asked.known.who().peer();
         let refuse = |m: Malformed| Refusal::new(Cause::Request, m).of(peer);
         let envelope = record::parse(record, &[Kind::Sealed]).map_err(refuse)?;
         let mut body = envelope.content.to_vec();
@@ -278,27 +295,30 @@ impl Monitor {
             return Err(Halt::Closed("bytes behind a command", Some(peer)));
         }
         let Asked {
-            proven,
+            known,
             socket,
             talk,
+            welcome,
             encoding,
             ..
         } = *asked;
-        let proven = proven.with_command(&encoding).map_err(|r| r.of(peer))?;
-        self.grant(c, proven, socket, Acceptance::Talk(Box::new(talk)), now)
+        let known = hash::with_command(known, &encoding).map_err(|r| r.of(peer))?;
+        let acceptance = Acceptance::Talk(Box::new(talk));
+        self.grant(c, known, socket, acceptance, welcome, now)
     }
 
     /// Policy, then the account.
-    fn grant(
+    pub(super) fn grant(
         &mut self,
         connection: Connection,
-        proven: Proven,
+        known: Known<Proven>,
         socket: OwnedFd,
         acceptance: Acceptance,
+        welcome: Vec<Text>,
         now: Instant,
     ) -> Result<(), Halt> {
-        let from = proven.peer();
-        let granted = policy::grant(proven, self.accounts.serves()).map_err(|r| r.of(from))?;
+        let from = known.who().peer();
+        let granted = policy::grant(known, self.accounts.serves()).map_err(|r| r.of(from))?;
         if let Some(why) = self.cannot_start() {
             return Err(Refusal::new(Cause::Busy, why).of(from).into());
         }
@@ -309,6 +329,7 @@ impl Monitor {
             granted,
             socket,
             acceptance,
+            welcome,
         };
         match self.accounts.find(user.as_str(), now) {
             Found::Account(account) => self.start(pending, &account, now),
@@ -365,7 +386,7 @@ impl Monitor {
     }
 
     /// What a walk came to that did not end in a running job.
-    fn conclude(&mut self, c: Connection, outcome: Result<(), Halt>) {
+    pub(super) fn conclude(&mut self, c: Connection, outcome: Result<(), Halt>) {
         match outcome {
             Ok(()) => {}
             Err(Halt::Closed(why, peer)) => self.close(c, why, peer),

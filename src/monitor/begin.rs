@@ -59,6 +59,7 @@ impl Monitor {
             peer: proven.peer(),
             caller: proven.request().caller_user.clone(),
             service: crate::wire::request::EXEC.to_owned(),
+            machines: proven.machines(),
         };
         let linger = u32::try_from(self.settings.exec.linger.as_millis()).unwrap_or(u32::MAX);
         let session = Session {
@@ -116,8 +117,9 @@ impl Monitor {
 
 /// The record that accepts the connection, and its keys.
 fn accept(pending: &mut Pending) -> Result<(Vec<u8>, Keys), Malformed> {
+    let welcome = std::mem::take(&mut pending.welcome);
     let proven = pending.granted.proven_mut();
-    let payload = proven.acceptance(Vec::new())?;
+    let payload = proven.acceptance(welcome)?;
     match std::mem::replace(&mut pending.acceptance, Acceptance::Message2) {
         Acceptance::Message2 => {
             let (message, keys) = proven.message_2(&payload)?;

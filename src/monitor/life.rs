@@ -118,6 +118,7 @@ impl Monitor {
             self.accounts.deadline(),
             self.sessions.deadline(),
             self.logins.deadline(),
+            self.doors.deadline(),
             self.desk.deadline(),
             self.control_deadline(),
             grace,
@@ -155,6 +156,9 @@ impl Monitor {
         }
         if self.logins.deadline().is_some_and(|at| at <= now) {
             self.tend_logins(now);
+        }
+        if self.doors.deadline().is_some_and(|at| at <= now) {
+            self.tend_doors(now);
         }
         if self.desk.deadline().is_some_and(|at| at <= now) {
             self.desk.tend(now);
@@ -231,6 +235,9 @@ impl Monitor {
             }
         }
         self.leave_seat();
+        for why in self.doors.finish() {
+            self.log.say_noise(Level::Error, "doors", &[("why", &why)]);
+        }
         self.desk.close();
         self.control.close();
         pid_file::remove(&self.place, self.pid_lock.is_some());

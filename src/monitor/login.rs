@@ -12,12 +12,14 @@ use super::Monitor;
 use super::answer::{Halt, Stranger};
 use super::logins::{Alone, Login, LoginId, Room, Stage, Who};
 use super::sessions::{Leader, Whose};
+use super::talk::Talk;
 use crate::channel::gate::{Connection, Order};
 use crate::channel::login::Order as ToWorker;
 use crate::channel::login::{Begin, Known, Launch, Started, Task, Word};
 use crate::channel::relay::Session;
 use crate::channel::{Channel, Incoming};
 use crate::config::name::UserName;
+use crate::credential::Claimant;
 use crate::log::Level;
 use crate::policy::{self, Caller, Granted, Gui};
 use crate::refusal::{Cause, Refusal};
@@ -45,14 +47,18 @@ impl Monitor {
         connection: Connection,
         who: Who,
         socket: OwnedFd,
+        talk: Option<Box<Talk>>,
+        welcome: Vec<Text>,
         now: Instant,
     ) -> Result<(), Halt> {
         let (peer, request, user, remote_user, task) = match &who {
-            Who::Claimant(c) => {
+            Who::Claimant(known) => {
+                let c = known.who();
                 let request = c.request();
                 (c.peer(), request, c.user(), "", Task::Authenticate)
             }
-            Who::Host(p, user) => {
+            Who::Host(known, user) => {
+                let p = known.who();
                 let request = p.request();
                 (p.peer(), request, user, &*request.caller_user, Task::Trust)
             }
@@ -91,7 +97,8 @@ impl Monitor {
             &[("connection", &connection), ("user", &begin.user)],
         );
         let until = now + self.settings.login.time;
-        let login = Login::new(connection, peer, who, socket, begin, asks, until);
+        let mut login = Login::new(connection, peer, who, socket, begin, asks, until);
+        (login.talk, login.welcome) = (talk, welcome);
         let id = self.logins.add(login);
         self.strangers.insert(connection, Stranger::LoggingIn(id));
         self.give_turns(now);
@@ -236,12 +243,12 @@ impl Monitor {
         }
         let caller = match login.who.take() {
             Some(Who::Claimant(claimant)) => {
-                Caller::Person(Box::new(claimant.believed(known.account)))
+                Caller::Person(Box::new(Claimant::believed(claimant, known.account)))
             }
-            Some(Who::Host(proven, _)) => {
+            Some(Who::Host(host, _)) => {
                 let account = same_user(&login.begin, known.account)?;
-                policy::check_account(&proven, &account).map_err(|r| r.of(peer))?;
-                Caller::Host(proven, account)
+                policy::check_account(host.who(), &account).map_err(|r| r.of(peer))?;
+                Caller::Host(host, account)
             }
             None => {
                 return Err(Halt::Closed(
@@ -315,9 +322,9 @@ impl Monitor {
             .map_err(|m| crate::fault::Fault::new(m.to_string()))
             .and_then(|(answer, keys)| {
                 let answer = socket::send_now(socket.as_fd(), answer);
-                self.hand_login_over(
-                    session, &granted, leader, streams, socket, answer, keys, now,
-                )
+                let streams = streams.map_or_else(nothing, Ok)?;
+                let whose = whose(&granted);
+                self.hand_over(session, whose, leader, streams, socket, answer, keys, now)
             });
         if let Err(e) = handed {
             self.log.say(Level::Error, "fault", &[("why", &e)]);
@@ -349,21 +356,18 @@ impl Monitor {
         clippy::too_many_arguments,
         reason = "each goes to the relay, or to the table"
     )]
-    fn hand_login_over(
+    pub(super) fn hand_over(
         &mut self,
         id: u64,
-        granted: &Granted<Gui, Caller>,
+        whose: Whose,
         leader: Leader,
-        streams: Option<[OwnedFd; 3]>,
+        streams: [OwnedFd; 3],
         socket: OwnedFd,
         answer: Vec<u8>,
         keys: Keys,
         now: Instant,
     ) -> Result<(), crate::fault::Fault> {
-        let [stdin, stdout, stderr] = match streams {
-            Some(streams) => streams,
-            None => nothing()?,
-        };
+        let [stdin, stdout, stderr] = streams;
         let (ours, theirs) = Channel::pair()?;
         let linger = u32::try_from(self.settings.exec.linger.as_millis()).unwrap_or(u32::MAX);
         let session = Session {
@@ -372,8 +376,7 @@ impl Monitor {
             linger,
         };
         let registry = self.poll.registry();
-        self.sessions
-            .add(registry, id, whose(granted), leader, ours, now)?;
+        self.sessions.add(registry, id, whose, leader, ours, now)?;
         self.tell_relay(
             session.encode(),
             vec![socket, theirs, stdin, stdout, stderr],
@@ -422,6 +425,7 @@ fn whose(granted: &Granted<Gui, Caller>) -> Whose {
         peer: to.peer(),
         caller: to.request().caller_user.clone(),
         service: format!("gui {}", granted.service().name),
+        machines: to.machines(),
     }
 }
 
@@ -435,7 +439,7 @@ fn same_user(begin: &Begin, account: Account) -> Result<Account, Refusal> {
 }
 
 /// Pipes whose other ends are closed: nothing to read, and nobody who reads.
-fn nothing() -> Result<[OwnedFd; 3], crate::fault::Fault> {
+pub(super) fn nothing() -> Result<[OwnedFd; 3], crate::fault::Fault> {
     let flags = nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK;
     let (_, stdin) = pipe2(flags)?;
     let (stdout, _) = pipe2(flags)?;

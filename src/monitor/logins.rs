@@ -30,10 +30,12 @@ use crate::channel::gate::Connection;
 use crate::channel::login::{Begin, Launch, Order};
 use crate::config::name::UserName;
 use crate::credential::{Claimant, Proven};
+use crate::door::{Id, Known, Machine};
 use crate::fault::Fault;
 use crate::policy::{Caller, Granted, Gui};
 use crate::sources::{self, Source};
 use crate::sys::process::{self, LoginProgram};
+use crate::wire::prompt::Text;
 
 pub(super) use alone::Alone;
 use alone::Leftover;
@@ -54,9 +56,19 @@ pub(super) type LoginId = u64;
 /// Who logs in.
 pub(super) enum Who {
     /// Somebody whom PAM is to ask.
-    Claimant(Box<Claimant>),
+    Claimant(Known<Box<Claimant>>),
     /// A host that has proven itself asks, for this user.
-    Host(Box<Proven>, UserName),
+    Host(Known<Box<Proven>>, UserName),
+}
+
+impl Who {
+    /// The machines that ask.
+    fn machines(&self) -> Vec<Id> {
+        match self {
+            Self::Claimant(known) => vec![Id::of(known.who().machine())],
+            Self::Host(known, _) => known.who().machines(),
+        }
+    }
 }
 
 /// Where a login stands.
@@ -87,6 +99,10 @@ pub(super) struct Login {
     place: Place,
     /// Who asks for what, for the log.
     pub(super) asks: String,
+    /// The machines that ask.
+    machines: Vec<Id>,
+    /// What is said to him when he is accepted, beside what PAM says.
+    pub(super) welcome: Vec<Text>,
     /// Until it is known who he is.
     pub(super) who: Option<Who>,
     pub(super) socket: Option<OwnedFd>,
@@ -127,6 +143,8 @@ impl Login {
             peer,
             place: Place::of(&who),
             asks,
+            machines: who.machines(),
+            welcome: Vec::new(),
             who: Some(who),
             socket: Some(socket),
             talk: None,
@@ -148,6 +166,8 @@ impl Login {
             peer,
             place: Place::Heir,
             asks: String::new(),
+            machines: Vec::new(),
+            welcome: Vec::new(),
             who: None,
             socket: None,
             talk: None,
@@ -289,6 +309,13 @@ impl Logins {
         let login = self.all.remove(&id)?;
         let pid = login.worker.as_ref().map(|w| w.pid);
         Some((login, pid))
+    }
+
+    /// The logins of a machine that are still to be decided.
+    pub(super) fn of_machine(&self, id: Id) -> Vec<LoginId> {
+        let of = |l: &Login| l.is_under_way() && l.machines.contains(&id);
+        let all = self.all.iter().filter(|(_, l)| of(l));
+        all.map(|(id, _)| *id).collect()
     }
 
     /// Kills a login's worker: its channel's end comes as its last event.

@@ -12,6 +12,8 @@ mod briefing;
 mod callers;
 mod children;
 mod control;
+mod doors;
+mod enrol;
 mod hosts;
 mod inetd;
 mod life;
@@ -52,6 +54,7 @@ use crate::sys::signals::Signals;
 use accounts::{Accounts, LookUp};
 use answer::{Pending, Stranger};
 use children::Child;
+use doors::Desk;
 use hosts::Hosts;
 use logins::Logins;
 use notify::Manager;
@@ -89,6 +92,8 @@ struct Monitor {
     pending: HashMap<LookUp, Vec<Pending>>,
     sessions: Sessions,
     logins: Logins,
+    /// Where the doors are asked.
+    doors: Desk,
     /// Where users of this host have their requests signed.
     desk: signing::Desk,
     /// Where the administrator asks who is on.
@@ -161,6 +166,7 @@ impl Monitor {
                     Whose::Login(id) => self.hear_worker(id, &mut buffer, now),
                     Whose::Sign => self.take_calls_to_sign(now),
                     Whose::WantsSignature(id) => self.hear_caller(id, now),
+                    Whose::Door(which) => self.hear_doors(which, now),
                     Whose::Control => self.take_administrators(now),
                     Whose::Administers(id) => self.hear_administrator(id, now),
                     Whose::Nobody => {}

@@ -87,7 +87,7 @@ impl Monitor {
                 }
             }
             Some(Stranger::LoggingIn(id)) => self.abandon_login(id),
-            Some(Stranger::Greeted(_) | Stranger::Asked(_)) | None => {}
+            Some(Stranger::Greeted(_) | Stranger::AtDoor(_) | Stranger::Asked(_)) | None => {}
         }
     }
 

@@ -22,6 +22,7 @@ use nix::unistd::Pid;
 use super::token;
 use crate::channel::relay::{Closing, News, Word};
 use crate::channel::{Channel, Incoming};
+use crate::door::Id;
 use crate::fault::Fault;
 use crate::sys::memory::Crowd;
 use crate::sys::process::Ended;
@@ -42,6 +43,8 @@ pub(super) struct Whose {
     pub(super) caller: String,
     /// `exec`, or `gui` and the application.
     pub(super) service: String,
+    /// The machines that asked for it.
+    pub(super) machines: Vec<Id>,
 }
 
 /// Who leads the processes of a session.

@@ -14,6 +14,7 @@ use nix::unistd::geteuid;
 
 use super::accounts::Accounts;
 use super::children::Child;
+use super::doors::Desk;
 use super::hosts::Hosts;
 use super::listen::listeners;
 use super::notify::Manager;
@@ -25,6 +26,7 @@ use crate::config::name::UserName;
 use crate::config::place::Place;
 use crate::config::secure;
 use crate::config::settings::Settings;
+use crate::door::Doors;
 use crate::fault::Fault;
 use crate::log::{Level, Log};
 use crate::sys::account::Account;
@@ -184,6 +186,7 @@ fn test(asked: &Asked) -> u8 {
         Err(e) => faults.push(e),
     }
     faults.extend(keys::load_host_key(&place).err());
+    faults.extend(Doors::check(&place));
     match crate::config::hostinfo::HostTable::load(&place) {
         Ok(table) => faults.extend(table.faults().iter().cloned()),
         Err(e) => faults.push(e),
@@ -224,6 +227,11 @@ fn serve(
         None
     } else {
         Some(own_account()?)
+    };
+    let doors = if asked.inetd {
+        Desk::here(&place)?
+    } else {
+        Desk::apart(place.settings())?
     };
     let listeners = if asked.inetd {
         Vec::new()
@@ -296,6 +304,7 @@ fn serve(
         pending: HashMap::new(),
         sessions: Sessions::default(),
         logins: super::logins::Logins::new(login_program),
+        doors,
         desk: super::signing::desk(),
         control: super::control::control(),
         starter: Starter::default(),
@@ -312,6 +321,7 @@ fn serve(
         monitor.start_child(Which::Relay)?;
         monitor.take_seat();
     } else {
+        monitor.doors.watch(monitor.poll.registry())?;
         monitor.start_child(Which::Relay)?;
         monitor.start_child(Which::Gate)?;
         monitor.hosts_are_new();

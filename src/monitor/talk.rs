@@ -7,7 +7,7 @@ use crate::wire::Malformed;
 use crate::wire::answer::Answer;
 use crate::wire::hello::Suite;
 use crate::wire::noise::Keys;
-use crate::wire::prompt::Text;
+use crate::wire::prompt::{self, Text};
 use crate::wire::record::{self, Kind};
 use crate::wire::seal::{Opener, Sealer};
 
@@ -54,8 +54,8 @@ impl Login {
             return talk.seal(payload);
         }
         let made = match &mut self.who {
-            Some(Who::Claimant(claimant)) => claimant.message_2(payload),
-            Some(Who::Host(proven, _)) => proven.message_2(payload),
+            Some(Who::Claimant(known)) => known.who_mut().message_2(payload),
+            Some(Who::Host(known, _)) => known.who_mut().message_2(payload),
             None => Err(Malformed("message 2 of nobody")),
         };
         let (message, keys) = made?;
@@ -69,7 +69,9 @@ impl Login {
         granted: &mut Granted<Gui, Caller>,
         texts: Vec<Text>,
     ) -> Result<(Vec<u8>, Keys), Malformed> {
-        let texts: Vec<Text> = texts.into_iter().filter(|t| !t.style.is_prompt()).collect();
+        let told = texts.into_iter().filter(|t| !t.style.is_prompt());
+        let texts = std::mem::take(&mut self.welcome).into_iter().chain(told);
+        let texts = prompt::fit(texts.collect());
         let proof = granted.to().server_proof();
         let payload = Answer::Accept { proof, texts }.encode()?;
         match self.talk.take() {

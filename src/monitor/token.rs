@@ -3,6 +3,7 @@
 use mio::Token;
 
 use super::accounts::LookUp;
+use super::doors::Keeps;
 use super::logins::LoginId;
 
 pub(super) const SIGNALS: Token = Token(0);
@@ -11,6 +12,8 @@ pub(super) const RELAY: Token = Token(2);
 pub(super) const NAMES: Token = Token(3);
 pub(super) const SIGN: Token = Token(4);
 pub(super) const CONTROL: Token = Token(5);
+pub(super) const DOOR: Token = Token(6);
+pub(super) const REGISTRAR: Token = Token(7);
 
 /// The kinds of tokens that there are many of: session, job, and so on. The first so
 /// many numbers are those above.
@@ -35,6 +38,8 @@ pub(super) enum Whose {
     Sign,
     /// One who has called there.
     WantsSignature(u64),
+    /// A door process.
+    Door(Keeps),
     /// The administrator's socket.
     Control,
     /// One who has called there.
@@ -85,6 +90,8 @@ pub(super) fn whose(token: Token) -> Whose {
         (NAMES, _) => Whose::Names,
         (SIGN, _) => Whose::Sign,
         (CONTROL, _) => Whose::Control,
+        (DOOR, _) => Whose::Door(Keeps::Looks),
+        (REGISTRAR, _) => Whose::Door(Keeps::Writes),
         (_, 0) => Whose::Session(id),
         (_, 1) => Whose::Job(id),
         (_, 2) => Whose::LookUp(id),

@@ -1,0 +1,605 @@
+//! How a stranger comes through the doors, top to bottom: he arrives, the outer door is
+//! asked about his machine, he shows who he is, the inner door is asked, he may be
+//! prompted, and he is let in.
+//!
+//! `Opened` → `Admitted` → `Claimant`, `Newcomer` or `Proven` → `Known`. The files of the
+//! doors are another process's ([`desk`]); what is decided by them stands here.
+
+mod desk;
+mod keeper;
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use super::Monitor;
+use super::answer::{Acceptance, Halt, Stranger};
+use super::logins::{LoginId, Who};
+use super::talk::Talk;
+use crate::channel::gate::{Connection, Order};
+use crate::config::name::UserName;
+use crate::credential::{self, Claimant, Newcomer, Opened, Proven, Shows};
+use crate::door::asked::{Answer as Told, Question};
+use crate::door::{
+    self, Admitted, Id, Known, Lodged, Machine, Name, Pass, Sight, Standing, Want, Way,
+};
+use crate::log::Level;
+use crate::policy;
+use crate::refusal::{Cause, Refusal};
+use crate::sys::socket;
+use crate::wire::Malformed;
+use crate::wire::answer::Answer;
+use crate::wire::noise::Keys;
+use crate::wire::prompt::{Answers, Asks, Style, Text};
+use crate::wire::record::{self, Kind};
+use crate::wire::request::{Command, Service};
+
+pub(super) use desk::{Desk, Keeps, Ticket, Told as Heard};
+
+/// So many strangers may be prompted by the inner door at the same time.
+const PROMPTED: usize = 256;
+
+/// Somebody at the doors.
+pub(super) struct Visit {
+    socket: OwnedFd,
+    peer: IpAddr,
+    /// He calls from this host itself.
+    is_local: bool,
+    step: Step,
+    /// What the doors have been asked last.
+    ticket: Option<Ticket>,
+    welcome: String,
+}
+
+/// How far he has come.
+enum Step {
+    /// The doors are asked about the machine of the handshake.
+    Arrives(Opened),
+    /// The doors are asked about the machine of the host that vouches for him.
+    VouchedFor(Visitor),
+    /// He has been asked.
+    Prompted(Visitor, Want, Box<Talk>),
+    /// He is being registered.
+    Registers(Visitor, Box<Talk>),
+}
+
+/// Who wants to come in, and what he has shown.
+enum Visitor {
+    /// A host, or its user, for a command.
+    Exec(Box<Proven>),
+    /// The same for an application, as this user.
+    Gui(Box<Proven>, UserName),
+    /// Somebody who will be asked for his password.
+    Claimant(Box<Claimant>),
+    /// A machine that wants to be known.
+    Newcomer(Box<Newcomer>),
+}
+
+impl Visitor {
+    fn machine(&self) -> Id {
+        Id::of(match self {
+            Self::Exec(p) | Self::Gui(p, _) => p.machine(),
+            Self::Claimant(c) => c.machine(),
+            Self::Newcomer(n) => n.machine(),
+        })
+    }
+
+    /// The machines that an exclusion concerns.
+    fn machines(&self) -> Vec<Id> {
+        match self {
+            Self::Exec(p) | Self::Gui(p, _) => p.machines(),
+            Self::Claimant(_) | Self::Newcomer(_) => vec![self.machine()],
+        }
+    }
+
+    /// The host whose cookie was proven.
+    fn host(&self) -> Option<&Proven> {
+        match self {
+            Self::Exec(p) | Self::Gui(p, _) => Some(p),
+            Self::Claimant(_) | Self::Newcomer(_) => None,
+        }
+    }
+
+    /// Who sits there, as his machine says.
+    fn caller(&self) -> &str {
+        match self {
+            Self::Exec(p) | Self::Gui(p, _) => &p.request().caller_user,
+            Self::Claimant(c) => &c.request().caller_user,
+            Self::Newcomer(n) => n.caller_user(),
+        }
+    }
+
+    fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
+        match self {
+            Self::Exec(p) | Self::Gui(p, _) => p.message_2(payload),
+            Self::Claimant(c) => c.message_2(payload),
+            Self::Newcomer(n) => n.message_2(payload),
+        }
+    }
+}
+
+impl Visit {
+    /// Whose machines an exclusion would concern.
+    pub(super) fn machines(&self) -> Vec<Id> {
+        match &self.step {
+            Step::Arrives(opened) => vec![Id::of(opened.machine())],
+            Step::VouchedFor(v) | Step::Prompted(v, ..) | Step::Registers(v, _) => v.machines(),
+        }
+    }
+
+    /// Where he calls from.
+    pub(super) const fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// Whether he holds a prompt of the inner door.
+    pub(super) const fn is_prompted(&self) -> bool {
+        matches!(self.step, Step::Prompted(..) | Step::Registers(..))
+    }
+
+    /// Whether he has proven nothing but his key.
+    fn is_strangers(&self) -> bool {
+        match &self.step {
+            Step::Arrives(_) => true,
+            Step::VouchedFor(v) | Step::Prompted(v, ..) | Step::Registers(v, _) => {
+                v.host().is_none()
+            }
+        }
+    }
+}
+
+impl Monitor {
+    /// A handshake has opened: the doors are asked about its machine, before anything else
+    /// of it is looked at.
+    pub(super) fn arrive(
+        &mut self,
+        c: Connection,
+        opened: Opened,
+        socket: OwnedFd,
+        peer: IpAddr,
+        now: Instant,
+    ) -> Result<(), Halt> {
+        let id = Id::of(opened.machine());
+        let local = socket::local(socket.as_fd());
+        let is_local = peer.is_loopback() || local.is_ok_and(|own| own.ip() == peer);
+        let visit = Visit {
+            socket,
+            peer,
+            is_local,
+            step: Step::Arrives(opened),
+            ticket: None,
+            welcome: String::new(),
+        };
+        self.ask_doors(c, Box::new(visit), Question::Look(id), now)
+    }
+
+    /// Asks the doors about a visitor, who waits meanwhile.
+    fn ask_doors(
+        &mut self,
+        c: Connection,
+        mut visit: Box<Visit>,
+        question: Question,
+        now: Instant,
+    ) -> Result<(), Halt> {
+        let (peer, is_strangers) = (visit.peer, visit.is_strangers());
+        let trouble = |why: String| {
+            let refusal = Refusal::new(Cause::Doors, why).of(peer);
+            Halt::from(refusal.of_stranger(is_strangers))
+        };
+        match self.doors.ask(self.poll.registry(), Some(c), question, now) {
+            Ok(desk::Asked::Now(told)) => self.doors_say(c, visit, told, now),
+            Ok(desk::Asked::Later(ticket)) => {
+                visit.ticket = Some(ticket);
+                self.strangers.insert(c, Stranger::AtDoor(visit));
+                Ok(())
+            }
+            Err(e) => Err(trouble(e.to_string())),
+        }
+    }
+
+    /// The doors have answered about this connection's question.
+    fn doors_told(&mut self, c: Connection, ticket: Ticket, told: Told, now: Instant) {
+        match self.strangers.remove(&c) {
+            Some(Stranger::AtDoor(visit)) if visit.ticket == Some(ticket) => {
+                let outcome = self.doors_say(c, visit, told, now);
+                self.conclude(c, outcome);
+            }
+            // He has left meanwhile, or it is another of the same number.
+            other => self.strangers.extend(other.map(|s| (c, s))),
+        }
+    }
+
+    /// A door process has something to say.
+    pub(super) fn hear_doors(&mut self, which: Keeps, now: Instant) {
+        let registry = self.poll.registry();
+        let heard = self.doors.hear(registry, which, &mut self.corpses, now);
+        self.pass_on(heard, now);
+    }
+
+    /// What the doors should have answered by now.
+    pub(super) fn tend_doors(&mut self, now: Instant) {
+        let registry = self.poll.registry();
+        let heard = self.doors.tend(registry, &mut self.corpses, now);
+        self.pass_on(heard, now);
+    }
+
+    fn pass_on(&mut self, heard: Vec<Heard>, now: Instant) {
+        for Heard {
+            whose,
+            ticket,
+            answer,
+        } in heard
+        {
+            match (whose, answer) {
+                (Some(c), answer) => self.doors_told(c, ticket, answer, now),
+                (None, Told::Fault(why)) => {
+                    self.log.say_noise(Level::Error, "doors", &[("why", &why)]);
+                }
+                (None, Told::Sight(_) | Told::Lodged(_) | Told::Done) => {}
+            }
+        }
+    }
+
+    fn doors_say(
+        &mut self,
+        c: Connection,
+        visit: Box<Visit>,
+        told: Told,
+        now: Instant,
+    ) -> Result<(), Halt> {
+        let (peer, is_strangers) = (visit.peer, visit.is_strangers());
+        let outcome = self.go_through(c, visit, told, now);
+        outcome.map_err(|halt| match halt {
+            Halt::Refused(refusal) if refusal.peer.is_none() => {
+                Halt::Refused(refusal.of(peer).of_stranger(is_strangers))
+            }
+            other => other,
+        })
+    }
+
+    fn go_through(
+        &mut self,
+        c: Connection,
+        visit: Box<Visit>,
+        told: Told,
+        now: Instant,
+    ) -> Result<(), Halt> {
+        let Visit {
+            socket,
+            peer,
+            is_local,
+            step,
+            ticket: _,
+            welcome,
+        } = *visit;
+        let visit = |step, welcome| {
+            Box::new(Visit {
+                socket,
+                peer,
+                is_local,
+                step,
+                ticket: None,
+                welcome,
+            })
+        };
+        match (step, told) {
+            (_, Told::Fault(why)) => Err(Refusal::new(Cause::Doors, why).into()),
+            (Step::Arrives(opened), Told::Sight(sight)) => {
+                let admitted = Admitted::by(opened, &sight)?;
+                self.step("admitted", &[("connection", &c), ("machine", &sight.id)]);
+                let visitor = self.recognise(c, admitted, peer)?;
+                let machine = visitor.machine();
+                let welcome = sight.welcome.clone();
+                if machine == sight.id {
+                    let visit = visit(Step::VouchedFor(visitor), welcome);
+                    return self.at_inner_door(c, visit, &sight, now);
+                }
+                // It is the host's machine that counts where its signer vouches for a user.
+                let visit = visit(Step::VouchedFor(visitor), welcome);
+                self.ask_doors(c, visit, Question::Look(machine), now)
+            }
+            (Step::VouchedFor(visitor), Told::Sight(sight)) => {
+                if sight.excluded {
+                    let words = format!("machine {} is on the exclude list", sight.id);
+                    return Err(Refusal::new(Cause::Excluded, words).into());
+                }
+                let welcome = sight.welcome.clone();
+                let visit = visit(Step::VouchedFor(visitor), welcome);
+                self.at_inner_door(c, visit, &sight, now)
+            }
+            (Step::Registers(visitor, talk), Told::Lodged(Lodged::Registered(pass, name))) => {
+                let id = visitor.machine();
+                let pairs: [(&str, &dyn std::fmt::Display); 3] =
+                    [("machine", &id), ("name", &name), ("peer", &peer)];
+                self.log.say(Level::Info, "registered", &pairs);
+                let visit = visit(Step::Registers(visitor, talk), welcome);
+                self.let_in(c, visit, &pass, now)
+            }
+            (Step::Registers(visitor, _), Told::Lodged(Lodged::Wrong(why))) => {
+                let words = format!("machine {}: {why}", visitor.machine());
+                Err(Refusal::new(Cause::Activation, words).into())
+            }
+            (
+                Step::Arrives(_) | Step::VouchedFor(_) | Step::Prompted(..) | Step::Registers(..),
+                Told::Sight(_) | Told::Lodged(_) | Told::Done,
+            ) => Err(Refusal::new(Cause::Doors, "the door process answered out of turn").into()),
+        }
+    }
+
+    /// Who it is that the outer door has let through: what he shows is looked at now.
+    fn recognise(
+        &mut self,
+        c: Connection,
+        admitted: Admitted<Opened>,
+        peer: IpAddr,
+    ) -> Result<Visitor, Halt> {
+        match credential::shows(&admitted).map_err(|r| r.of(peer))? {
+            Shows::Password => {
+                let claimant = Claimant::new(admitted, peer)?;
+                Ok(Visitor::Claimant(Box::new(claimant)))
+            }
+            Shows::Machine => {
+                let newcomer = Newcomer::new(admitted, peer)?;
+                Ok(Visitor::Newcomer(Box::new(newcomer)))
+            }
+            Shows::Proof => {
+                let proven = self.prove(admitted, peer).map_err(|r| r.of(peer))?;
+                let host = &proven.caller().name;
+                self.step("proven", &[("connection", &c), ("host", host)]);
+                if !matches!(proven.request().service, Service::Gui(_)) {
+                    return Ok(Visitor::Exec(Box::new(proven)));
+                }
+                let user = policy::user_of(&proven, self.accounts.serves());
+                let user = user.map_err(|r| r.of(peer))?;
+                Ok(Visitor::Gui(Box::new(proven), user))
+            }
+        }
+    }
+
+    /// The inner door has been asked about his machine.
+    fn at_inner_door(
+        &mut self,
+        c: Connection,
+        visit: Box<Visit>,
+        sight: &Sight,
+        now: Instant,
+    ) -> Result<(), Halt> {
+        let Step::VouchedFor(visitor) = &visit.step else {
+            return Err(Refusal::new(Cause::Doors, "nobody is at the inner door").into());
+        };
+        match door::way(sight, visitor.host().is_some(), visit.is_local) {
+            Way::In(pass) => {
+                self.note_visit(visitor, &pass, sight, visit.is_local, now);
+                self.let_in(c, visit, &pass, now)
+            }
+            Way::Ask(want) => self.prompt_visitor(c, visit, want),
+            Way::Away(why) => {
+                let words = format!("machine {}: {why}", sight.id);
+                Err(Refusal::new(Cause::UnknownMachine, words).into())
+            }
+        }
+    }
+
+    /// What is to be written down of somebody who passes: nobody waits for that.
+    fn note_visit(
+        &mut self,
+        visitor: &Visitor,
+        pass: &Pass,
+        sight: &Sight,
+        is_local: bool,
+        now: Instant,
+    ) {
+        let id = pass.id();
+        let question = match visitor
+            .host()
+            .map(|p| Name::parse(p.caller().name.as_str()))
+        {
+            Some(Ok(name)) if pass.introduce => Question::Introduce(id, name, !is_local),
+            _ if sight.standing == (Standing::Known { unseen: true }) => Question::Saw(id),
+            _ => return,
+        };
+        if let Err(why) = self.doors.note(self.poll.registry(), question, now) {
+            self.log.say_noise(Level::Error, "doors", &[("why", &why)]);
+        }
+    }
+
+    /// An unknown machine, while the outer door is open: whoever sits there is asked.
+    fn prompt_visitor(
+        &mut self,
+        c: Connection,
+        mut visit: Box<Visit>,
+        want: Want,
+    ) -> Result<(), Halt> {
+        self.make_room_at_the_door(visit.peer)?;
+        let Step::VouchedFor(mut visitor) = visit.step else {
+            return Err(Refusal::new(Cause::Doors, "nobody is at the inner door").into());
+        };
+        let text = |style, words: &str| Text {
+            style,
+            words: words.to_owned(),
+        };
+        let (by, texts) = match want {
+            Want::Name => (
+                Asks::Name,
+                vec![
+                    text(Style::Info, "This machine is not registered here yet."),
+                    text(Style::Shown, "Enter your name: "),
+                ],
+            ),
+            Want::Activation => (
+                Asks::Activation,
+                vec![
+                    text(
+                        Style::Info,
+                        "You have not been authorized to sign on to this system.",
+                    ),
+                    text(
+                        Style::Info,
+                        "In order to do so you must enter an ACTIVATION password.",
+                    ),
+                    text(Style::Hidden, "Please enter your ACTIVATION password: "),
+                ],
+            ),
+        };
+        let payload = Answer::Prompts { by, texts }.encode()?;
+        let (message, keys) = visitor.message_2(&payload)?;
+        let talk = Box::new(Talk::new(&keys)?);
+        let record = record::compose(Kind::Answer, &message)?;
+        visit.step = Step::Prompted(visitor, want, talk);
+        visit.ticket = None;
+        let seconds = self.settings.login.time.as_secs().max(1);
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+        self.step("asked", &[("connection", &c)]);
+        self.strangers.insert(c, Stranger::AtDoor(visit));
+        self.tell_gate(Order::Prompt(c, seconds, &record).encode());
+        Ok(())
+    }
+
+    /// What was typed at the door: the machine is registered by it, or not.
+    pub(super) fn take_visitors_answer(
+        &mut self,
+        c: Connection,
+        mut visit: Box<Visit>,
+        record: &[u8],
+        now: Instant,
+    ) -> Result<(), Halt> {
+        let peer = visit.peer;
+        let Step::Prompted(visitor, want, mut talk) = visit.step else {
+            return Err(Halt::Closed("answers that nobody asked for", Some(peer)));
+        };
+        if socket::has_bytes(visit.socket.as_fd()) {
+            return Err(Halt::Closed("bytes behind answers", Some(peer)));
+        }
+        let refuse = |m: Malformed| Halt::from(Refusal::new(Cause::Handshake, m).of(peer));
+        let envelope = record::parse(record, &[Kind::Sealed]).map_err(refuse)?;
+        let mut body = zeroize::Zeroizing::new(envelope.content.to_vec());
+        let text = talk.opener.open(&mut body).map_err(refuse)?;
+        let answers = Answers::decode(text, 1).map_err(refuse)?;
+        let typed = answers.all().first().cloned().unwrap_or_default();
+        let (id, remote) = (visitor.machine(), !visit.is_local);
+        let question = match want {
+            Want::Name => {
+                let name = std::str::from_utf8(&typed).map_err(|e| e.to_string());
+                let name = name.and_then(|n| Name::parse(n).map_err(|e| e.to_string()));
+                let wrong = |why| {
+                    Refusal::new(Cause::Activation, why)
+                        .of(peer)
+                        .of_stranger(true)
+                };
+                Question::Register(id, name.map_err(wrong)?, remote)
+            }
+            Want::Activation => {
+                let shown = format!("{}@{peer}", visitor.caller());
+                let name = Name::parse(&shown).or_else(|_| Name::parse(&peer.to_string()));
+                let name = name.map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
+                Question::Activate(id, typed, name, remote)
+            }
+        };
+        visit.step = Step::Registers(visitor, talk);
+        self.ask_doors(c, visit, question, now)
+    }
+
+    /// Both doors let him in: he goes on with what he came for.
+    fn let_in(
+        &mut self,
+        c: Connection,
+        visit: Box<Visit>,
+        pass: &Pass,
+        now: Instant,
+    ) -> Result<(), Halt> {
+        let Visit {
+            socket,
+            peer,
+            step,
+            welcome,
+            ..
+        } = *visit;
+        let (visitor, talk) = match step {
+            Step::VouchedFor(visitor) => (visitor, None),
+            Step::Registers(visitor, talk) => (visitor, Some(talk)),
+            Step::Arrives(_) | Step::Prompted(..) => {
+                return Err(Refusal::new(Cause::Doors, "nobody is to be let in").into());
+            }
+        };
+        let welcome = greeting(welcome);
+        let of = |r: Refusal| r.of(peer);
+        self.step("known", &[("connection", &c), ("machine", &pass.id())]);
+        match visitor {
+            Visitor::Exec(proven) => {
+                let known = Known::by(*proven, pass).map_err(of)?;
+                if let Command::Follows { length, .. } = known.who().request().command {
+                    return self.ask_for_command(c, known, socket, talk, welcome, length);
+                }
+                let acceptance = talk.map_or(Acceptance::Message2, Acceptance::Talk);
+                self.grant(c, known, socket, acceptance, welcome, now)
+            }
+            Visitor::Gui(proven, user) => {
+                let known = Known::by(proven, pass).map_err(of)?;
+                self.begin_login(c, Who::Host(known, user), socket, talk, welcome, now)
+            }
+            Visitor::Claimant(claimant) => {
+                let known = Known::by(claimant, pass).map_err(of)?;
+                self.begin_login(c, Who::Claimant(known), socket, talk, welcome, now)
+            }
+            Visitor::Newcomer(newcomer) => {
+                let known = Known::by(newcomer, pass).map_err(of)?;
+                self.accept_newcomer(c, known, socket, talk, welcome, now)
+            }
+        }
+    }
+
+    /// One more is to be prompted: where there are too many, the one that waits longest of
+    /// the source that has most makes room.
+    fn make_room_at_the_door(&mut self, newcomer: IpAddr) -> Result<(), Halt> {
+        use crate::sources::Source;
+        let prompted = self.strangers.iter().filter_map(|(c, s)| match s {
+            Stranger::AtDoor(v) if v.is_prompted() => Some((*c, Source::of(v.peer()))),
+            _ => None,
+        });
+        let prompted: Vec<(Connection, Source)> = prompted.collect();
+        if prompted.len() < PROMPTED {
+            return Ok(());
+        }
+        let of = |source: Source| prompted.iter().filter(|(_, s)| *s == source).count();
+        let greediest = prompted
+            .iter()
+            .map(|(c, s)| (of(*s), std::cmp::Reverse(*c)))
+            .max();
+        match greediest {
+            Some((held, oldest)) if held > of(Source::of(newcomer)) => {
+                self.close(oldest.0, "others wanted to register too", None);
+                Ok(())
+            }
+            _ => Err(Refusal::new(Cause::Busy, "too many are being registered").into()),
+        }
+    }
+
+    /// Whoever of an excluded machine is at the doors or logs in is sent away.
+    pub(super) fn send_away(&mut self, id: Id) -> usize {
+        let concerned = |s: &Stranger| match s {
+            Stranger::AtDoor(visit) => visit.machines().contains(&id),
+            Stranger::Asked(asked) => asked.machines().contains(&id),
+            Stranger::Greeted(_) | Stranger::Waiting(_) | Stranger::LoggingIn(_) => false,
+        };
+        let all = self.strangers.iter().filter(|(_, s)| concerned(s));
+        let all: Vec<Connection> = all.map(|(c, _)| *c).collect();
+        let words = "its machine was excluded meanwhile";
+        for c in &all {
+            self.strangers.remove(c);
+            self.refuse(*c, &Refusal::new(Cause::Excluded, words));
+        }
+        let logins: Vec<LoginId> = self.logins.of_machine(id);
+        for login in &logins {
+            self.refuse_login(*login, Cause::Excluded, words);
+        }
+        all.len() + logins.len()
+    }
+}
+
+/// What is said to whoever is let in.
+fn greeting(welcome: String) -> Vec<Text> {
+    let style = Style::Info;
+    let welcome = Some(welcome).filter(|w| !w.is_empty());
+    let welcome = welcome.map(|words| Text { style, words });
+    welcome.into_iter().collect()
+}

@@ -1,0 +1,333 @@
+//! Where the doors are asked: at two processes of ours, one that looks and one that
+//! registers; or, under inetd, where nobody else is kept waiting, right here.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use mio::Registry;
+use nix::unistd::Pid;
+
+use super::super::token;
+use super::keeper::Keeper;
+use crate::channel::gate::Connection;
+use crate::config::place::Place;
+use crate::door::asked::{Answer, Question};
+use crate::door::{Doors, process};
+use crate::fault::Fault;
+
+/// A question's number; a number is never used twice.
+pub(in super::super) type Ticket = u64;
+
+/// How long a look at the doors may take: longer than one waits for another who writes.
+const LOOKING: Duration = Duration::from_secs(8);
+
+/// The same of what is written, behind others.
+const WRITING: Duration = Duration::from_secs(30);
+
+/// How long the process that registers stays when there is nothing to be done.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Notes that nobody waits for: beyond so many none is taken.
+const NOTES: usize = 64;
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Keeps {
+    /// It looks.
+    Looks = 0,
+    /// It registers.
+    Writes = 1,
+}
+
+/// What asking came to.
+pub(super) enum Asked {
+    /// The answer.
+    Now(Answer),
+    /// It will come, with this number.
+    Later(Ticket),
+}
+
+/// An answer, and whose it is.
+pub(in super::super) struct Told {
+    pub(in super::super) whose: Option<Connection>,
+    pub(in super::super) ticket: Ticket,
+    pub(in super::super) answer: Answer,
+}
+
+/// Where the doors are asked.
+pub(in super::super) enum Desk {
+    /// Here; and what is to be written down when the one connection is over.
+    Here(Box<Doors>, Vec<Question>),
+    /// By processes of their own.
+    Apart(Box<Apart>),
+}
+
+/// The two processes.
+pub(in super::super) struct Apart {
+    settings: PathBuf,
+    looks: Option<Keeper>,
+    writes: Option<Keeper>,
+    next: Ticket,
+}
+
+impl Desk {
+    /// For a daemon that stands: the doors are opened, and must be sound.
+    ///
+    /// # Errors
+    /// They are not, or there is no process to be had.
+    pub(in super::super) fn apart(settings: PathBuf) -> Result<Self, Fault> {
+        let looks = Some(Keeper::first(&settings)?);
+        Ok(Self::Apart(Box::new(Apart {
+            settings,
+            looks,
+            writes: None,
+            next: 1,
+        })))
+    }
+
+    /// For inetd's one connection.
+    ///
+    /// # Errors
+    /// What was never made cannot be made now.
+    pub(in super::super) fn here(place: &Place) -> Result<Self, Fault> {
+        Doors::make(place)?;
+        Ok(Self::Here(Box::new(Doors::of(place)), Vec::new()))
+    }
+
+    /// Puts what runs already into the loop.
+    ///
+    /// # Errors
+    /// The loop takes no more.
+    pub(in super::super) fn watch(&mut self, registry: &Registry) -> Result<(), Fault> {
+        match self {
+            Self::Apart(apart) => match &mut apart.looks {
+                Some(looks) => looks.watch(registry, token::DOOR),
+                None => Ok(()),
+            },
+            Self::Here(..) => Ok(()),
+        }
+    }
+
+    /// Asks.
+    ///
+    /// # Errors
+    /// There is no process to be had.
+    pub(super) fn ask(
+        &mut self,
+        registry: &Registry,
+        whose: Option<Connection>,
+        question: Question,
+        now: Instant,
+    ) -> Result<Asked, Fault> {
+        match self {
+            Self::Here(doors, _) => Ok(Asked::Now(process::answer(doors, question))),
+            Self::Apart(apart) => apart.ask(registry, whose, &question, now).map(Asked::Later),
+        }
+    }
+
+    /// Has something written down that nobody waits for.
+    ///
+    /// # Errors
+    /// There is no process to be had.
+    pub(super) fn note(
+        &mut self,
+        registry: &Registry,
+        question: Question,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        match self {
+            Self::Here(_, notes) => notes.push(question),
+            Self::Apart(apart) => {
+                let waiting = apart.writes.as_ref().map_or(0, Keeper::waiting);
+                if waiting < NOTES {
+                    apart.ask(registry, None, &question, now)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down what was left for the end; why not, where it could not be.
+    pub(in super::super) fn finish(&mut self) -> Vec<String> {
+        let mut faults = Vec::new();
+        match self {
+            Self::Here(doors, notes) => {
+                for note in std::mem::take(notes) {
+                    if let Answer::Fault(why) = process::answer(doors, note) {
+                        faults.push(why);
+                    }
+                }
+            }
+            Self::Apart(apart) => {
+                for keeper in [apart.looks.take(), apart.writes.take()]
+                    .into_iter()
+                    .flatten()
+                {
+                    let _ = nix::sys::wait::waitpid(keeper.bury(), None);
+                }
+            }
+        }
+        faults
+    }
+
+    /// One of the processes has something to say.
+    pub(in super::super) fn hear(
+        &mut self,
+        registry: &Registry,
+        which: Keeps,
+        corpses: &mut Vec<Pid>,
+        now: Instant,
+    ) -> Vec<Told> {
+        match self {
+            Self::Apart(apart) => apart.hear(registry, which, corpses, now),
+            Self::Here(..) => Vec::new(),
+        }
+    }
+
+    /// What must have been answered by now is not; and a process that is idle ends.
+    pub(in super::super) fn tend(
+        &mut self,
+        registry: &Registry,
+        corpses: &mut Vec<Pid>,
+        now: Instant,
+    ) -> Vec<Told> {
+        let Self::Apart(apart) = self else {
+            return Vec::new();
+        };
+        if apart.writes.as_ref().is_some_and(|w| w.is_idle(now)) {
+            corpses.extend(apart.writes.take().map(Keeper::bury));
+        }
+        let mut told = Vec::new();
+        for which in [Keeps::Looks, Keeps::Writes] {
+            let late = apart.keeper(which).as_ref().is_some_and(|k| k.is_late(now));
+            if late {
+                told.extend(apart.lost(registry, which, corpses, now));
+            }
+        }
+        told
+    }
+
+    /// When something is due.
+    pub(in super::super) fn deadline(&self) -> Option<Instant> {
+        let Self::Apart(apart) = self else {
+            return None;
+        };
+        let looks = apart.looks.as_ref().and_then(Keeper::due);
+        let writes = apart
+            .writes
+            .as_ref()
+            .and_then(|w| w.due().or(w.idle_until()));
+        looks.into_iter().chain(writes).min()
+    }
+}
+
+impl Apart {
+    fn keeper(&mut self, which: Keeps) -> &mut Option<Keeper> {
+        match which {
+            Keeps::Looks => &mut self.looks,
+            Keeps::Writes => &mut self.writes,
+        }
+    }
+
+    fn ask(
+        &mut self,
+        registry: &Registry,
+        whose: Option<Connection>,
+        question: &Question,
+        now: Instant,
+    ) -> Result<Ticket, Fault> {
+        let (which, within) = match question {
+            Question::Look(_) => (Keeps::Looks, LOOKING),
+            Question::Introduce(..)
+            | Question::Saw(_)
+            | Question::Register(..)
+            | Question::Activate(..) => (Keeps::Writes, WRITING),
+        };
+        let ticket = self.next;
+        self.next += 1;
+        let settings = self.settings.clone();
+        let keeper = match self.keeper(which) {
+            Some(keeper) => keeper,
+            none => none.insert(Keeper::start(registry, &settings, token_of(which))?),
+        };
+        keeper.ask(
+            ticket,
+            whose,
+            question.encode(ticket),
+            now + within,
+            now + IDLE,
+        );
+        Ok(ticket)
+    }
+
+    fn hear(
+        &mut self,
+        registry: &Registry,
+        which: Keeps,
+        corpses: &mut Vec<Pid>,
+        now: Instant,
+    ) -> Vec<Told> {
+        let mut told = Vec::new();
+        loop {
+            let Some(keeper) = self.keeper(which) else {
+                return told;
+            };
+            match keeper.hear(now + IDLE) {
+                Ok(Some(answer)) => told.extend(answer),
+                Ok(None) => return told,
+                Err(_) => {
+                    told.extend(self.lost(registry, which, corpses, now));
+                    return told;
+                }
+            }
+        }
+    }
+
+    /// A process is gone, or must be: the one that it was busy with hears so, unless the
+    /// inner door was only moved; the others are asked anew.
+    fn lost(
+        &mut self,
+        registry: &Registry,
+        which: Keeps,
+        corpses: &mut Vec<Pid>,
+        now: Instant,
+    ) -> Vec<Told> {
+        let Some(mut old) = self.keeper(which).take() else {
+            return Vec::new();
+        };
+        let mut told = Vec::new();
+        let is_late = old.is_late(now);
+        let mut waiting = old.take_waiting();
+        corpses.push(old.bury());
+        // It may have ended because the inner door was moved: each is asked once more.
+        let first_again = waiting.front().is_some_and(|a| a.again || is_late);
+        if first_again {
+            let first = waiting.pop_front();
+            told.extend(first.map(|a| a.failed("the door process has died, or was too slow")));
+        }
+        if waiting.is_empty() && which == Keeps::Writes {
+            return told;
+        }
+        match Keeper::start(registry, &self.settings, token_of(which)) {
+            Ok(mut keeper) => {
+                for mut asked in waiting {
+                    asked.again = true;
+                    keeper.ask_again(asked, now + IDLE);
+                }
+                *self.keeper(which) = Some(keeper);
+            }
+            Err(e) => {
+                let why = format!("the door process: {e}");
+                told.extend(waiting.into_iter().map(|a| a.failed(&why)));
+            }
+        }
+        told
+    }
+}
+
+const fn token_of(which: Keeps) -> mio::Token {
+    match which {
+        Keeps::Looks => token::DOOR,
+        Keeps::Writes => token::REGISTRAR,
+    }
+}

@@ -1,0 +1,212 @@
+//! One door process as the monitor sees it: what it was asked, in the order in which it
+//! will answer.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use zeroize::Zeroizing;
+
+use super::desk::{Ticket, Told};
+use crate::channel::gate::Connection;
+use crate::channel::{Channel, Incoming};
+use crate::door::asked::{Answer, MESSAGE};
+use crate::door::process as door;
+use crate::fault::Fault;
+use crate::sys::process;
+
+/// How long the first one may look whether the files are sound: a million machines take a
+/// second on a quick disk.
+const STARTING: Duration = Duration::from_secs(120);
+
+/// A question that was asked.
+pub(super) struct Asked {
+    ticket: Ticket,
+    whose: Option<Connection>,
+    question: Zeroizing<Vec<u8>>,
+    pub(super) until: Instant,
+    /// It was asked before, of a process that has ended.
+    pub(super) again: bool,
+}
+
+impl Asked {
+    /// Nobody has answered it.
+    pub(super) fn failed(self, why: &str) -> Told {
+        Told {
+            whose: self.whose,
+            ticket: self.ticket,
+            answer: Answer::Fault(why.to_owned()),
+        }
+    }
+}
+
+/// A door process.
+pub(super) struct Keeper {
+    pid: Pid,
+    channel: Channel,
+    /// Whether it has said that the doors are open.
+    began: bool,
+    waiting: VecDeque<Asked>,
+    idle_until: Option<Instant>,
+}
+
+impl Keeper {
+    fn launch(settings: &Path, starts: bool) -> Result<Self, Fault> {
+        let (mut channel, theirs) = Channel::pair()?;
+        let pid = process::again("cosserver: door", theirs.as_fd())?;
+        channel.send(door::begin(settings, starts), Vec::new())?;
+        Ok(Self {
+            pid,
+            channel,
+            began: false,
+            waiting: VecDeque::new(),
+            idle_until: None,
+        })
+    }
+
+    /// The first of a daemon that starts; waits until it has looked whether the doors are
+    /// sound.
+    ///
+    /// # Errors
+    /// They are not, or there is no process to be had.
+    pub(super) fn first(settings: &Path) -> Result<Self, Fault> {
+        let mut keeper = Self::launch(settings, true)?;
+        let until = Instant::now() + STARTING;
+        while !keeper.began {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut fds = [PollFd::new(keeper.channel.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, timeout) {
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+                Ok(0) => return Err(Fault::new("the door process did not start in time")),
+                Ok(_) => drop(keeper.hear(until)?),
+            }
+        }
+        Ok(keeper)
+    }
+
+    /// One more, for a daemon that runs: it says itself when it is ready.
+    ///
+    /// # Errors
+    /// There is no process to be had.
+    pub(super) fn start(registry: &Registry, settings: &Path, token: Token) -> Result<Self, Fault> {
+        let mut keeper = Self::launch(settings, false)?;
+        keeper.watch(registry, token)?;
+        Ok(keeper)
+    }
+
+    /// Puts its channel into the loop.
+    ///
+    /// # Errors
+    /// The loop takes no more.
+    pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> Result<(), Fault> {
+        let fd = self.channel.as_fd().as_raw_fd();
+        Ok(registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?)
+    }
+
+    /// Asks it.
+    pub(super) fn ask(
+        &mut self,
+        ticket: Ticket,
+        whose: Option<Connection>,
+        question: Vec<u8>,
+        until: Instant,
+        idle_until: Instant,
+    ) {
+        let asked = Asked {
+            ticket,
+            whose,
+            question: Zeroizing::new(question),
+            until,
+            again: false,
+        };
+        self.ask_again(asked, idle_until);
+    }
+
+    /// Asks it what another has not answered.
+    pub(super) fn ask_again(&mut self, asked: Asked, idle_until: Instant) {
+        // Should it be dead, its channel's end comes, and this is asked of the next.
+        let _ = self.channel.send(asked.question.to_vec(), Vec::new());
+        self.waiting.push_back(asked);
+        self.idle_until = Some(idle_until);
+    }
+
+    /// What it says; `None`: nothing now.
+    ///
+    /// # Errors
+    /// It is gone, or speaks out of turn, or the doors cannot be opened.
+    pub(super) fn hear(&mut self, idle_until: Instant) -> Result<Option<Vec<Told>>, Fault> {
+        let mut buffer = vec![0; MESSAGE];
+        self.channel.flush()?;
+        let message = match self.channel.receive(&mut buffer)? {
+            Incoming::Message(message, _) => message,
+            Incoming::Nothing => return Ok(None),
+            Incoming::Gone => return Err(Fault::new("the door process has died")),
+        };
+        let wrong = || Fault::new("the door process spoke out of turn");
+        let (ticket, answer) = Answer::decode(&message).ok_or_else(wrong)?;
+        if ticket == 0 && !self.began {
+            self.began = true;
+            return match answer {
+                Answer::Fault(why) if self.waiting.is_empty() => Err(Fault::new(why)),
+                // It ends now: whoever waits hears why.
+                Answer::Fault(why) => {
+                    let waiting = std::mem::take(&mut self.waiting);
+                    Ok(Some(waiting.into_iter().map(|a| a.failed(&why)).collect()))
+                }
+                Answer::Done | Answer::Sight(_) | Answer::Lodged(_) => Ok(Some(Vec::new())),
+            };
+        }
+        let asked = self.waiting.pop_front().filter(|a| a.ticket == ticket);
+        let asked = asked.ok_or_else(wrong)?;
+        self.idle_until = Some(idle_until);
+        Ok(Some(vec![Told {
+            whose: asked.whose,
+            ticket,
+            answer,
+        }]))
+    }
+
+    /// How many questions it has not answered.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Gives back what it has not answered.
+    pub(super) fn take_waiting(&mut self) -> VecDeque<Asked> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// When its next answer must be here.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.waiting.front().map(|a| a.until)
+    }
+
+    /// Whether an answer is late.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.due().is_some_and(|until| until <= now)
+    }
+
+    /// Until when it stays without a question.
+    pub(super) const fn idle_until(&self) -> Option<Instant> {
+        self.idle_until
+    }
+
+    /// Whether it has had nothing to do for long.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        self.waiting.is_empty() && self.idle_until.is_some_and(|until| until <= now)
+    }
+
+    /// Makes sure that it is dead. Its number, to be reaped.
+    pub(super) fn bury(self) -> Pid {
+        process::signal(self.pid, Signal::SIGKILL);
+        self.pid
+    }
+}
