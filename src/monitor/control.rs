@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::callers::{Callers, Terms};
 use super::{Monitor, token};
 use crate::channel::control::{Answer, QUESTION, Question};
+use crate::door::Id;
 use crate::fault::Fault;
 use crate::log::Level;
 
@@ -93,6 +94,12 @@ impl Monitor {
                 let answer = Answer::Killed(there).encode();
                 self.control.answer(self.poll.registry(), id, vec![answer]);
             }
+            Some(Question::Cut(machine)) => {
+                let uid = caller.uid;
+                let count = self.cut_off(Id(machine), uid, now);
+                let answer = Answer::Cut(count).encode();
+                self.control.answer(self.poll.registry(), id, vec![answer]);
+            }
             None => self.control.answer(self.poll.registry(), id, Vec::new()),
         }
     }
@@ -141,6 +148,23 @@ impl Monitor {
             self.log.say(Level::Info, "killed", &pairs);
         }
         there
+    }
+
+    /// Hangs up whatever a machine has here: sessions, applications that go on by
+    /// themselves, and what is still to be decided. How many these were.
+    fn cut_off(&mut self, machine: Id, uid: u32, now: Instant) -> u64 {
+        let mut all = self.sessions.of_machine(machine);
+        all.extend(self.logins.detached_of(machine));
+        all.sort_unstable();
+        all.dedup();
+        let cut = all.iter().filter(|id| self.kill_session(**id, uid, now));
+        let cut = cut.count();
+        let count = cut + self.send_away(machine);
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        let pairs: [(&str, &dyn std::fmt::Display); 3] =
+            [("machine", &machine), ("sessions", &count), ("uid", &uid)];
+        self.log.say(Level::Info, "cut", &pairs);
+        count
     }
 
     /// When an administrator must have his answer.

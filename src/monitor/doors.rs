@@ -5,8 +5,11 @@
 //! `Opened` → `Admitted` → `Claimant`, `Newcomer` or `Proven` → `Known`. The files of the
 //! doors are another process's ([`desk`]); what is decided by them stands here.
 
+mod away;
 mod desk;
 mod keeper;
+mod prompt;
+mod visit;
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,139 +17,22 @@ use std::time::Instant;
 
 use super::Monitor;
 use super::answer::{Acceptance, Halt, Stranger};
-use super::logins::{LoginId, Who};
-use super::talk::Talk;
-use crate::channel::gate::{Connection, Order};
-use crate::config::name::UserName;
-use crate::credential::{self, Claimant, Newcomer, Opened, Proven, Shows};
+use super::logins::Who;
+use crate::channel::gate::Connection;
+use crate::credential::{self, Claimant, Newcomer, Opened, Shows};
 use crate::door::asked::{Answer as Told, Question};
-use crate::door::{
-    self, Admitted, Id, Known, Lodged, Machine, Name, Pass, Sight, Standing, Want, Way,
-};
+use crate::door::{self, Admitted, Id, Known, Lodged, Machine, Name, Pass, Sight, Standing, Way};
 use crate::log::Level;
 use crate::policy;
 use crate::refusal::{Cause, Refusal};
 use crate::sys::socket;
-use crate::wire::Malformed;
-use crate::wire::answer::Answer;
-use crate::wire::noise::Keys;
-use crate::wire::prompt::{Answers, Asks, Style, Text};
-use crate::wire::record::{self, Kind};
+use crate::wire::prompt::{Style, Text};
 use crate::wire::request::{Command, Service};
 
-pub(super) use desk::{Desk, Keeps, Ticket, Told as Heard};
-
-/// So many strangers may be prompted by the inner door at the same time.
-const PROMPTED: usize = 256;
-
-/// Somebody at the doors.
-pub(super) struct Visit {
-    socket: OwnedFd,
-    peer: IpAddr,
-    /// He calls from this host itself.
-    is_local: bool,
-    step: Step,
-    /// What the doors have been asked last.
-    ticket: Option<Ticket>,
-    welcome: String,
-}
-
-/// How far he has come.
-enum Step {
-    /// The doors are asked about the machine of the handshake.
-    Arrives(Opened),
-    /// The doors are asked about the machine of the host that vouches for him.
-    VouchedFor(Visitor),
-    /// He has been asked.
-    Prompted(Visitor, Want, Box<Talk>),
-    /// He is being registered.
-    Registers(Visitor, Box<Talk>),
-}
-
-/// Who wants to come in, and what he has shown.
-enum Visitor {
-    /// A host, or its user, for a command.
-    Exec(Box<Proven>),
-    /// The same for an application, as this user.
-    Gui(Box<Proven>, UserName),
-    /// Somebody who will be asked for his password.
-    Claimant(Box<Claimant>),
-    /// A machine that wants to be known.
-    Newcomer(Box<Newcomer>),
-}
-
-impl Visitor {
-    fn machine(&self) -> Id {
-        Id::of(match self {
-            Self::Exec(p) | Self::Gui(p, _) => p.machine(),
-            Self::Claimant(c) => c.machine(),
-            Self::Newcomer(n) => n.machine(),
-        })
-    }
-
-    /// The machines that an exclusion concerns.
-    fn machines(&self) -> Vec<Id> {
-        match self {
-            Self::Exec(p) | Self::Gui(p, _) => p.machines(),
-            Self::Claimant(_) | Self::Newcomer(_) => vec![self.machine()],
-        }
-    }
-
-    /// The host whose cookie was proven.
-    fn host(&self) -> Option<&Proven> {
-        match self {
-            Self::Exec(p) | Self::Gui(p, _) => Some(p),
-            Self::Claimant(_) | Self::Newcomer(_) => None,
-        }
-    }
-
-    /// Who sits there, as his machine says.
-    fn caller(&self) -> &str {
-        match self {
-            Self::Exec(p) | Self::Gui(p, _) => &p.request().caller_user,
-            Self::Claimant(c) => &c.request().caller_user,
-            Self::Newcomer(n) => n.caller_user(),
-        }
-    }
-
-    fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
-        match self {
-            Self::Exec(p) | Self::Gui(p, _) => p.message_2(payload),
-            Self::Claimant(c) => c.message_2(payload),
-            Self::Newcomer(n) => n.message_2(payload),
-        }
-    }
-}
-
-impl Visit {
-    /// Whose machines an exclusion would concern.
-    pub(super) fn machines(&self) -> Vec<Id> {
-        match &self.step {
-            Step::Arrives(opened) => vec![Id::of(opened.machine())],
-            Step::VouchedFor(v) | Step::Prompted(v, ..) | Step::Registers(v, _) => v.machines(),
-        }
-    }
-
-    /// Where he calls from.
-    pub(super) const fn peer(&self) -> IpAddr {
-        self.peer
-    }
-
-    /// Whether he holds a prompt of the inner door.
-    pub(super) const fn is_prompted(&self) -> bool {
-        matches!(self.step, Step::Prompted(..) | Step::Registers(..))
-    }
-
-    /// Whether he has proven nothing but his key.
-    fn is_strangers(&self) -> bool {
-        match &self.step {
-            Step::Arrives(_) => true,
-            Step::VouchedFor(v) | Step::Prompted(v, ..) | Step::Registers(v, _) => {
-                v.host().is_none()
-            }
-        }
-    }
-}
+use desk::Ticket;
+pub(super) use desk::{Desk, Keeps, Told as Heard};
+pub(super) use visit::Visit;
+use visit::{Step, Visitor};
 
 impl Monitor {
     /// A handshake has opened: the doors are asked about its machine, before anything else
@@ -403,102 +289,6 @@ impl Monitor {
         }
     }
 
-    /// An unknown machine, while the outer door is open: whoever sits there is asked.
-    fn prompt_visitor(
-        &mut self,
-        c: Connection,
-        mut visit: Box<Visit>,
-        want: Want,
-    ) -> Result<(), Halt> {
-        self.make_room_at_the_door(visit.peer)?;
-        let Step::VouchedFor(mut visitor) = visit.step else {
-            return Err(Refusal::new(Cause::Doors, "nobody is at the inner door").into());
-        };
-        let text = |style, words: &str| Text {
-            style,
-            words: words.to_owned(),
-        };
-        let (by, texts) = match want {
-            Want::Name => (
-                Asks::Name,
-                vec![
-                    text(Style::Info, "This machine is not registered here yet."),
-                    text(Style::Shown, "Enter your name: "),
-                ],
-            ),
-            Want::Activation => (
-                Asks::Activation,
-                vec![
-                    text(
-                        Style::Info,
-                        "You have not been authorized to sign on to this system.",
-                    ),
-                    text(
-                        Style::Info,
-                        "In order to do so you must enter an ACTIVATION password.",
-                    ),
-                    text(Style::Hidden, "Please enter your ACTIVATION password: "),
-                ],
-            ),
-        };
-        let payload = Answer::Prompts { by, texts }.encode()?;
-        let (message, keys) = visitor.message_2(&payload)?;
-        let talk = Box::new(Talk::new(&keys)?);
-        let record = record::compose(Kind::Answer, &message)?;
-        visit.step = Step::Prompted(visitor, want, talk);
-        visit.ticket = None;
-        let seconds = self.settings.login.time.as_secs().max(1);
-        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-        self.step("asked", &[("connection", &c)]);
-        self.strangers.insert(c, Stranger::AtDoor(visit));
-        self.tell_gate(Order::Prompt(c, seconds, &record).encode());
-        Ok(())
-    }
-
-    /// What was typed at the door: the machine is registered by it, or not.
-    pub(super) fn take_visitors_answer(
-        &mut self,
-        c: Connection,
-        mut visit: Box<Visit>,
-        record: &[u8],
-        now: Instant,
-    ) -> Result<(), Halt> {
-        let peer = visit.peer;
-        let Step::Prompted(visitor, want, mut talk) = visit.step else {
-            return Err(Halt::Closed("answers that nobody asked for", Some(peer)));
-        };
-        if socket::has_bytes(visit.socket.as_fd()) {
-            return Err(Halt::Closed("bytes behind answers", Some(peer)));
-        }
-        let refuse = |m: Malformed| Halt::from(Refusal::new(Cause::Handshake, m).of(peer));
-        let envelope = record::parse(record, &[Kind::Sealed]).map_err(refuse)?;
-        let mut body = zeroize::Zeroizing::new(envelope.content.to_vec());
-        let text = talk.opener.open(&mut body).map_err(refuse)?;
-        let answers = Answers::decode(text, 1).map_err(refuse)?;
-        let typed = answers.all().first().cloned().unwrap_or_default();
-        let (id, remote) = (visitor.machine(), !visit.is_local);
-        let question = match want {
-            Want::Name => {
-                let name = std::str::from_utf8(&typed).map_err(|e| e.to_string());
-                let name = name.and_then(|n| Name::parse(n).map_err(|e| e.to_string()));
-                let wrong = |why| {
-                    Refusal::new(Cause::Activation, why)
-                        .of(peer)
-                        .of_stranger(true)
-                };
-                Question::Register(id, name.map_err(wrong)?, remote)
-            }
-            Want::Activation => {
-                let shown = format!("{}@{peer}", visitor.caller());
-                let name = Name::parse(&shown).or_else(|_| Name::parse(&peer.to_string()));
-                let name = name.map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
-                Question::Activate(id, typed, name, remote)
-            }
-        };
-        visit.step = Step::Registers(visitor, talk);
-        self.ask_doors(c, visit, question, now)
-    }
-
     /// Both doors let him in: he goes on with what he came for.
     fn let_in(
         &mut self,
@@ -546,53 +336,6 @@ impl Monitor {
                 self.accept_newcomer(c, known, socket, talk, welcome, now)
             }
         }
-    }
-
-    /// One more is to be prompted: where there are too many, the one that waits longest of
-    /// the source that has most makes room.
-    fn make_room_at_the_door(&mut self, newcomer: IpAddr) -> Result<(), Halt> {
-        use crate::sources::Source;
-        let prompted = self.strangers.iter().filter_map(|(c, s)| match s {
-            Stranger::AtDoor(v) if v.is_prompted() => Some((*c, Source::of(v.peer()))),
-            _ => None,
-        });
-        let prompted: Vec<(Connection, Source)> = prompted.collect();
-        if prompted.len() < PROMPTED {
-            return Ok(());
-        }
-        let of = |source: Source| prompted.iter().filter(|(_, s)| *s == source).count();
-        let greediest = prompted
-            .iter()
-            .map(|(c, s)| (of(*s), std::cmp::Reverse(*c)))
-            .max();
-        match greediest {
-            Some((held, oldest)) if held > of(Source::of(newcomer)) => {
-                self.close(oldest.0, "others wanted to register too", None);
-                Ok(())
-            }
-            _ => Err(Refusal::new(Cause::Busy, "too many are being registered").into()),
-        }
-    }
-
-    /// Whoever of an excluded machine is at the doors or logs in is sent away.
-    pub(super) fn send_away(&mut self, id: Id) -> usize {
-        let concerned = |s: &Stranger| match s {
-            Stranger::AtDoor(visit) => visit.machines().contains(&id),
-            Stranger::Asked(asked) => asked.machines().contains(&id),
-            Stranger::Greeted(_) | Stranger::Waiting(_) | Stranger::LoggingIn(_) => false,
-        };
-        let all = self.strangers.iter().filter(|(_, s)| concerned(s));
-        let all: Vec<Connection> = all.map(|(c, _)| *c).collect();
-        let words = "its machine was excluded meanwhile";
-        for c in &all {
-            self.strangers.remove(c);
-            self.refuse(*c, &Refusal::new(Cause::Excluded, words));
-        }
-        let logins: Vec<LoginId> = self.logins.of_machine(id);
-        for login in &logins {
-            self.refuse_login(*login, Cause::Excluded, words);
-        }
-        all.len() + logins.len()
     }
 }
 

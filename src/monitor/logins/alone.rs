@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use super::super::sessions::{Finished, Whose, who};
 use super::{Login, Logins, Stage};
 use crate::channel::control::On;
+use crate::door::Id;
 use crate::sys::{pidfd, process};
 use crate::wire::stream::End;
 
@@ -96,6 +97,13 @@ impl Logins {
             ..who::on(alone.session, &alone.whose, alone.began, Some(pid), None)
         })
         .collect()
+    }
+
+    /// Those of a machine, by the numbers of their sessions.
+    pub(in super::super) fn detached_of(&self, machine: Id) -> Vec<u64> {
+        let all = self.all.values().filter_map(Login::runs_alone);
+        let all = all.filter(|(_, alone)| alone.whose.machines.contains(&machine));
+        all.map(|(_, alone)| alone.session).collect()
     }
 
     /// Hangs one of them up, to be killed after a grace. Whether it was there.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::{Finished, Sessions, Whose};
 use crate::channel::control::On;
 use crate::channel::relay::News;
+use crate::door::Id;
 use nix::unistd::Pid;
 
 impl Sessions {
@@ -36,6 +37,13 @@ impl Sessions {
             on(*id, &s.whose, s.began, s.leader.pid(), bytes)
         })
         .collect()
+    }
+
+    /// The sessions that a machine has asked for.
+    pub(in super::super) fn of_machine(&self, id: Id) -> Vec<u64> {
+        let all = self.all.iter();
+        let all = all.filter(|(_, s)| s.whose.machines.contains(&id));
+        all.map(|(id, _)| *id).collect()
     }
 
     /// Hangs one up, and its client with it. Whether it was there, and the session, if

@@ -1,0 +1,121 @@
+//! Somebody at the doors: who he is, and how far he has come.
+
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+
+use super::desk::Ticket;
+use crate::config::name::UserName;
+use crate::credential::{Claimant, Newcomer, Opened, Proven};
+use crate::door::{Id, Machine, Want};
+use crate::monitor::talk::Talk;
+use crate::wire::Malformed;
+use crate::wire::noise::Keys;
+
+/// Somebody at the doors.
+pub(in super::super) struct Visit {
+    pub(super) socket: OwnedFd,
+    pub(super) peer: IpAddr,
+    /// He calls from this host itself.
+    pub(super) is_local: bool,
+    pub(super) step: Step,
+    /// What the doors have been asked last.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) welcome: String,
+}
+
+/// How far he has come.
+pub(super) enum Step {
+    /// The doors are asked about the machine of the handshake.
+    Arrives(Opened),
+    /// The doors are asked about the machine of the host that vouches for him.
+    VouchedFor(Visitor),
+    /// He has been asked.
+    Prompted(Visitor, Want, Box<Talk>),
+    /// He is being registered.
+    Registers(Visitor, Box<Talk>),
+}
+
+/// Who wants to come in, and what he has shown.
+pub(super) enum Visitor {
+    /// A host, or its user, for a command.
+    Exec(Box<Proven>),
+    /// The same for an application, as this user.
+    Gui(Box<Proven>, UserName),
+    /// Somebody who will be asked for his password.
+    Claimant(Box<Claimant>),
+    /// A machine that wants to be known.
+    Newcomer(Box<Newcomer>),
+}
+
+impl Visitor {
+    pub(super) fn machine(&self) -> Id {
+        Id::of(match self {
+            Self::Exec(p) | Self::Gui(p, _) => p.machine(),
+            Self::Claimant(c) => c.machine(),
+            Self::Newcomer(n) => n.machine(),
+        })
+    }
+
+    /// The machines that an exclusion concerns.
+    fn machines(&self) -> Vec<Id> {
+        match self {
+            Self::Exec(p) | Self::Gui(p, _) => p.machines(),
+            Self::Claimant(_) | Self::Newcomer(_) => vec![self.machine()],
+        }
+    }
+
+    /// The host whose cookie was proven.
+    pub(super) fn host(&self) -> Option<&Proven> {
+        match self {
+            Self::Exec(p) | Self::Gui(p, _) => Some(p),
+            Self::Claimant(_) | Self::Newcomer(_) => None,
+        }
+    }
+
+    /// Who sits there, as his machine says.
+    pub(super) fn caller(&self) -> &str {
+        match self {
+            Self::Exec(p) | Self::Gui(p, _) => &p.request().caller_user,
+            Self::Claimant(c) => &c.request().caller_user,
+            Self::Newcomer(n) => n.caller_user(),
+        }
+    }
+
+    pub(super) fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
+        match self {
+            Self::Exec(p) | Self::Gui(p, _) => p.message_2(payload),
+            Self::Claimant(c) => c.message_2(payload),
+            Self::Newcomer(n) => n.message_2(payload),
+        }
+    }
+}
+
+impl Visit {
+    /// Whose machines an exclusion would concern.
+    pub(in super::super) fn machines(&self) -> Vec<Id> {
+        match &self.step {
+            Step::Arrives(opened) => vec![Id::of(opened.machine())],
+            Step::VouchedFor(v) | Step::Prompted(v, ..) | Step::Registers(v, _) => v.machines(),
+        }
+    }
+
+    /// Where he calls from.
+    pub(super) const fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// Whether he holds a prompt of the inner door.
+    pub(super) const fn is_prompted(&self) -> bool {
+        matches!(self.step, Step::Prompted(..) | Step::Registers(..))
+    }
+
+    /// Whether he has proven nothing but his key.
+    pub(super) fn is_strangers(&self) -> bool {
+        match &self.step {
+            Step::Arrives(_) => true,
+            Step::VouchedFor(v) | Step::Prompted(v, ..) | Step::Registers(v, _) => {
+                v.host().is_none()
+            }
+        }
+    }
+}
