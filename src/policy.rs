@@ -74,6 +74,14 @@ impl Caller {
         }
     }
 
+    /// The machine that the doors know: a host's, or the person's.
+    pub fn machine(&self) -> Id {
+        Id::of(match self {
+            Self::Host(known, _) => known.who().machine(),
+            Self::Person(person) => person.machine(),
+        })
+    }
+
     /// The machines that ask: a host's and that of the user whom it vouches for.
     pub fn machines(&self) -> Vec<Id> {
         match self {

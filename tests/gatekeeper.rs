@@ -489,7 +489,7 @@ fn garbage_on_the_channel_costs_the_gate_its_place() {
     }
     assert!(!scene.marker.exists());
     // None of them is left, not even as a zombie.
-    daemon::until("two children", || daemon::children(d.pid()).len() == 2);
+    daemon::until("two children", || daemon::without_doors(d.pid()) == 2);
 }
 
 /// A gate that asks without end does not keep the monitor from the others.

@@ -12,7 +12,7 @@ mod daemon;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use daemon::session::{self, Session};
-use daemon::{Daemon, children, descriptors, long, run, until};
+use daemon::{Daemon, without_doors, descriptors, long, run, until};
 
 /// What a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ fn holds(pid: i32) -> Holds {
     Holds {
         descriptors: descriptors(pid),
         threads: session::status_number(pid, "Threads"),
-        children: children(pid).len(),
+        children: without_doors(pid),
     }
 }
 

@@ -43,62 +43,6 @@ struct Recorded {
     marker: std::path::PathBuf,
 }
 
-fn nonce(greeting: &Greeting) -> [u8; 32] {
-    let hello = Hello::parse(&greeting.hello).unwrap();
-    let theirs = ServerHello::parse(&greeting.server_hello, &hello).unwrap();
-    theirs.nonce
-}
-
-/// An opening in which the caller's signer vouches for its user, as it would sign it.
-fn vouch(caller: &Caller, user_key: &KeyPair, nonce: &[u8; 32], request: &[u8]) -> Vec<u8> {
-    let shared = curve::agree(caller.machine.private.expose(), &caller.host.0).unwrap();
-    let shared = Secret::new(*shared);
-    let claim = Claim {
-        caller: &caller.name,
-        server: &caller.server,
-        caller_key: &user_key.public,
-        server_key: &caller.host,
-        nonce,
-        request,
-        voucher: Some(Voucher {
-            machine: &caller.machine.public,
-            shared: &shared,
-        }),
-    };
-    let hosts = Hosts {
-        caller: caller.name.clone(),
-        server: caller.server.clone(),
-        proof: proof::make(&caller.cookie, Side::Client, &claim).unwrap(),
-    };
-    let opening = Opening {
-        request,
-        credential: Credential::Vouch(hosts, caller.machine.public),
-    };
-    opening.encode().unwrap()
-}
-
-/// A handshake by this key, made for this greeting, around an opening.
-fn shake(
-    caller: &Caller,
-    key: &KeyPair,
-    greeting: &Greeting,
-    opening: &[u8],
-) -> (Vec<u8>, Initiator) {
-    let hello = Hello::parse(&greeting.hello).unwrap();
-    let theirs = ServerHello::parse(&greeting.server_hello, &hello).unwrap();
-    let mut noise = Initiator::new(
-        theirs.suite,
-        key,
-        &caller.host,
-        &greeting.hello,
-        &greeting.server_hello,
-        Prepared::default(),
-    )
-    .unwrap();
-    let message = noise.message_1(opening).unwrap();
-    (record::compose(Kind::ClientHello, &message).unwrap(), noise)
-}
-
 impl Recorded {
     /// Two connections that are accepted.
     fn of(d: &Daemon) -> Self {

@@ -159,7 +159,7 @@ fn a_crowd_of_the_silent_keeps_nobody_out() {
     let count: u32 = if daemon::long() { 10_000 } else { 1500 };
     let threads = daemon::status(gate, "Threads");
     until("gate and relay alone", || {
-        daemon::children(d.pid()).len() == 2
+        daemon::without_doors(d.pid()) == 2
     });
     let mut crowd: Vec<Stranger> = (0..count)
         .map(|n| {
@@ -177,7 +177,7 @@ fn a_crowd_of_the_silent_keeps_nobody_out() {
     }
     assert_eq!(daemon::status(gate, "Threads"), threads);
     until("no process but them", || {
-        daemon::children(d.pid()).len() == 2
+        daemon::without_doors(d.pid()) == 2
     });
     for s in &mut crowd {
         s.rest();

@@ -67,6 +67,8 @@ struct Processes {
     monitor: i32,
     gate: i32,
     relay: i32,
+    /// Under inetd the monitor looks at the doors itself.
+    door: Option<i32>,
 }
 
 impl Processes {
@@ -76,6 +78,7 @@ impl Processes {
             monitor: d.pid(),
             gate: d.process("gate"),
             relay: d.process("relay"),
+            door: Some(d.process("door")),
         }
     }
 
@@ -92,6 +95,7 @@ impl Processes {
             monitor,
             gate: named("cos: gate"),
             relay: named("cos: relay"),
+            door: None,
         }
     }
 }
@@ -124,7 +128,8 @@ fn hold_no_secret(d: &Daemon, processes: fn(&Daemon) -> Processes) {
         has(p.monitor, host.private.expose()),
         "the search finds nothing"
     );
-    for (name, pid) in [("gate", p.gate), ("relay", p.relay)] {
+    let door = p.door.map(|pid| ("door", pid));
+    for (name, pid) in [("gate", p.gate), ("relay", p.relay)].into_iter().chain(door) {
         assert!(!has(pid, host.private.expose()), "{name} has the host key");
         assert!(!has(pid, caller.cookie.expose()), "{name} has a cookie");
         assert!(

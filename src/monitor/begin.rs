@@ -13,6 +13,7 @@ use super::sessions::{Leader, Whose};
 use crate::channel::Channel;
 use crate::channel::gate::Order;
 use crate::channel::relay::Session;
+use crate::door::{Id, Machine as _};
 use crate::log::Level;
 use crate::policy::{Exec, Granted};
 use crate::refusal::{Cause, Refusal};
@@ -107,6 +108,7 @@ impl Monitor {
                 ("session", &id),
                 ("host", host),
                 ("peer", &peer),
+                ("machine", &Id::of(proven.machine())),
                 ("user", &account.name),
                 ("caller", caller),
                 ("command", &command),

@@ -280,7 +280,12 @@ impl Monitor {
             .host()
             .map(|p| Name::parse(p.caller().name.as_str()))
         {
-            Some(Ok(name)) if pass.introduce => Question::Introduce(id, name, !is_local),
+            Some(Ok(name)) if pass.introduce => {
+                let pairs: [(&str, &dyn std::fmt::Display); 2] =
+                    [("machine", &id), ("host", &name)];
+                self.log.say(Level::Info, "introduced", &pairs);
+                Question::Introduce(id, name, !is_local)
+            }
             _ if sight.standing == (Standing::Known { unseen: true }) => Question::Saw(id),
             _ => return,
         };

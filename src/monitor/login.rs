@@ -395,6 +395,7 @@ impl Monitor {
                 ("session", &session),
                 ("host", &host),
                 ("peer", &to.peer()),
+                ("machine", &to.machine()),
                 ("user", &to.account().name),
                 ("caller", &to.request().caller_user),
                 ("application", &service.name),

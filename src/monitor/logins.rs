@@ -5,6 +5,7 @@
 //! may check at the same time, because a check costs a core and some 20 MB.
 
 mod alone;
+mod machines;
 mod places;
 mod shared;
 mod times;
@@ -30,7 +31,7 @@ use crate::channel::gate::Connection;
 use crate::channel::login::{Begin, Launch, Order};
 use crate::config::name::UserName;
 use crate::credential::{Claimant, Proven};
-use crate::door::{Id, Known, Machine};
+use crate::door::{Id, Known};
 use crate::fault::Fault;
 use crate::policy::{Caller, Granted, Gui};
 use crate::sources::{self, Source};
@@ -59,16 +60,6 @@ pub(super) enum Who {
     Claimant(Known<Box<Claimant>>),
     /// A host that has proven itself asks, for this user.
     Host(Known<Box<Proven>>, UserName),
-}
-
-impl Who {
-    /// The machines that ask.
-    fn machines(&self) -> Vec<Id> {
-        match self {
-            Self::Claimant(known) => vec![Id::of(known.who().machine())],
-            Self::Host(known, _) => known.who().machines(),
-        }
-    }
 }
 
 /// Where a login stands.
@@ -309,13 +300,6 @@ impl Logins {
         let login = self.all.remove(&id)?;
         let pid = login.worker.as_ref().map(|w| w.pid);
         Some((login, pid))
-    }
-
-    /// The logins of a machine that are still to be decided.
-    pub(super) fn of_machine(&self, id: Id) -> Vec<LoginId> {
-        let of = |l: &Login| l.is_under_way() && l.machines.contains(&id);
-        let all = self.all.iter().filter(|(_, l)| of(l));
-        all.map(|(id, _)| *id).collect()
     }
 
     /// Kills a login's worker: its channel's end comes as its last event.

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use cosserver::config::name::HostName;
 use cosserver::config::place::Place;
 use cosserver::config::{cookie, hostinfo, keys, known_hosts};
+use cosserver::curve;
 use cosserver::secret::{KeyPair, PublicKey, Secret};
 use cosserver::wire::answer::{self, Answer};
 use cosserver::wire::hello::{Hello, ServerHello, Suite};
 use cosserver::wire::noise::{Initiator, Keys, Prepared};
 use cosserver::wire::opening::{Credential, Hosts, Opening};
-use cosserver::wire::proof::{self, Claim, Side};
+use cosserver::wire::proof::{self, Claim, Side, Voucher};
 use cosserver::wire::record::{self, Kind};
 use cosserver::wire::request::{self, Command, Request, Service};
 use cosserver::wire::seal::{Opener, Sealer};
@@ -73,14 +74,13 @@ impl Caller {
 
     /// The ClientHello record for a greeting, and what opens its answer.
     pub fn client_hello(&self, greeting: &Greeting, request: &[u8]) -> (Vec<u8>, Initiator) {
-        let hello = Hello::parse(&greeting.hello).unwrap();
-        let server_hello = ServerHello::parse(&greeting.server_hello, &hello).unwrap();
+        let nonce = nonce(greeting);
         let claim = Claim {
             caller: &self.name,
             server: &self.server,
             caller_key: &self.machine.public,
             server_key: &self.host,
-            nonce: &server_hello.nonce,
+            nonce: &nonce,
             request,
             voucher: None,
         };
@@ -92,17 +92,7 @@ impl Caller {
                 proof: proof::make(&self.cookie, Side::Client, &claim).unwrap(),
             }),
         };
-        let mut noise = Initiator::new(
-            server_hello.suite,
-            &self.machine,
-            &self.host,
-            &greeting.hello,
-            &greeting.server_hello,
-            Prepared::default(),
-        )
-        .unwrap();
-        let message = noise.message_1(&opening.encode().unwrap()).unwrap();
-        (record::compose(Kind::ClientHello, &message).unwrap(), noise)
+        shake(self, &self.machine, greeting, &opening.encode().unwrap())
     }
 
     /// Greets and asks for a command; the connection, whatever the answer will be.
@@ -156,6 +146,63 @@ impl Caller {
 pub struct Greeting {
     pub hello: Vec<u8>,
     pub server_hello: Vec<u8>,
+}
+
+/// The nonce of a greeting.
+pub fn nonce(greeting: &Greeting) -> [u8; 32] {
+    let hello = Hello::parse(&greeting.hello).unwrap();
+    let theirs = ServerHello::parse(&greeting.server_hello, &hello).unwrap();
+    theirs.nonce
+}
+
+/// An opening in which the caller's signer vouches for its user, as it would sign it.
+pub fn vouch(caller: &Caller, user_key: &KeyPair, nonce: &[u8; 32], request: &[u8]) -> Vec<u8> {
+    let shared = curve::agree(caller.machine.private.expose(), &caller.host.0).unwrap();
+    let shared = Secret::new(*shared);
+    let claim = Claim {
+        caller: &caller.name,
+        server: &caller.server,
+        caller_key: &user_key.public,
+        server_key: &caller.host,
+        nonce,
+        request,
+        voucher: Some(Voucher {
+            machine: &caller.machine.public,
+            shared: &shared,
+        }),
+    };
+    let hosts = Hosts {
+        caller: caller.name.clone(),
+        server: caller.server.clone(),
+        proof: proof::make(&caller.cookie, Side::Client, &claim).unwrap(),
+    };
+    let opening = Opening {
+        request,
+        credential: Credential::Vouch(hosts, caller.machine.public),
+    };
+    opening.encode().unwrap()
+}
+
+/// A handshake by this key, made for this greeting, around an opening.
+pub fn shake(
+    caller: &Caller,
+    key: &KeyPair,
+    greeting: &Greeting,
+    opening: &[u8],
+) -> (Vec<u8>, Initiator) {
+    let hello = Hello::parse(&greeting.hello).unwrap();
+    let theirs = ServerHello::parse(&greeting.server_hello, &hello).unwrap();
+    let mut noise = Initiator::new(
+        theirs.suite,
+        key,
+        &caller.host,
+        &greeting.hello,
+        &greeting.server_hello,
+        Prepared::default(),
+    )
+    .unwrap();
+    let message = noise.message_1(opening).unwrap();
+    (record::compose(Kind::ClientHello, &message).unwrap(), noise)
 }
 
 /// A Hello as the real client sends it.

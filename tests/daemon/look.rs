@@ -52,6 +52,16 @@ pub fn hangs_up(marker: &Path) -> String {
     )
 }
 
+/// How many children a daemon has beside its door processes, of which one goes when there
+/// is nothing to be registered.
+pub fn without_doors(pid: i32) -> usize {
+    let is_door = |pid: &&i32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "cos: door")
+    };
+    let all = super::children(pid);
+    all.len() - all.iter().filter(is_door).count()
+}
+
 /// Waits until something is so; for what has no event of its own, such as a
 /// process of another's that ends.
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::daemon::{self, children, needs_root, until};
+use crate::daemon::{self, without_doors, needs_root, until};
 use crate::login::person::{Person, Said, Talk};
 use crate::login::{BOB_HANGS, Logins, PASSWORD, Plan, WRONG};
 
@@ -156,7 +156,7 @@ fn who_waits_too_long_for_his_turn_is_told_that_and_no_more() {
     }
     .start();
     let bob = crate::login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"]));
-    until("bob has his turn", || children(l.d.pid()).len() == 3);
+    until("bob has his turn", || without_doors(l.d.pid()) == 3);
     let line = l.refused_for("busy", "alice", "secret\n", &["hello"]);
     assert!(line.contains("its turn with PAM did not come"), "{line}");
     drop(bob);
@@ -179,7 +179,7 @@ fn the_turn_of_one_that_hangs_is_anothers() {
     l.d.log.wait("user=bob");
     let alice = crate::login::look_on(&mut l.gui("alice", "secret\n", &[], &["hello"]));
     l.d.log.wait("user=alice");
-    assert_eq!(children(l.d.pid()).len(), 3, "gate, relay, and one worker");
+    assert_eq!(without_doors(l.d.pid()), 3, "gate, relay, and one worker");
     let ended = alice.finish();
     assert_eq!(bob.finish().status, Some(255));
     assert_eq!(

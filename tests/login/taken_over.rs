@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use cosserver::channel::gate::{Connection, Order, Question};
 
 use crate::daemon::session::{Gate, ends};
-use crate::daemon::{children, needs_root, until};
+use crate::daemon::{without_doors, needs_root, until};
 use crate::login::person::{Person, Said};
 use crate::login::{Logins, PASSWORD, Plan};
 use crate::taken::Taken;
@@ -166,7 +166,7 @@ fn a_login_that_was_carried_begins_no_other() {
     let l = Logins::start();
     let mut taken = Taken::from(&l.d);
     let alice = Carried::begin(&l, &mut taken, "alice");
-    let workers = children(l.d.pid()).len();
+    let workers = without_doors(l.d.pid());
     // Her request under another nonce, and changed under her own: another user, another
     // application.
     let mut changed: Vec<Vec<u8>> = (7..alice.client_hello.len())
@@ -191,7 +191,7 @@ fn a_login_that_was_carried_begins_no_other() {
     );
     taken.closed(alice.c, "a ClientHello out of turn");
     alice.gives_up();
-    assert!(children(l.d.pid()).len() <= workers, "another worker");
+    assert!(without_doors(l.d.pid()) <= workers, "another worker");
     assert_eq!(l.d.log.count("login session="), 0);
 }
 

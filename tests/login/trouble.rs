@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::daemon::{self, children, needs_root, until};
+use crate::daemon::{self, without_doors, needs_root, until};
 use crate::login::person::Person;
 use crate::login::{BOB_HANGS, Logins, PASSWORD, Plan};
 
@@ -142,7 +142,7 @@ fn what_a_dead_worker_left_open_is_closed_at_once_and_before_the_daemon_ends() {
     alice.out.wait_from(0, |_| true);
     let worker = l.d.process("login");
     let bob = crate::login::look_on(&mut l.gui("bob", "secret\n", &[], &["hello"]));
-    until("bob has the turn", || children(l.d.pid()).len() == 4);
+    until("bob has the turn", || without_doors(l.d.pid()) == 4);
     let pid = nix::unistd::Pid::from_raw(worker);
     nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
     l.d.signal(nix::sys::signal::SIGTERM);
@@ -163,7 +163,7 @@ fn a_module_that_hangs_when_it_closes_is_killed_in_time() {
     for _ in 0..3 {
         assert_eq!(l.alice_says(&["hello"]), ["hello"]);
     }
-    until("their workers are gone", || children(l.d.pid()).len() == 2);
+    until("their workers are gone", || without_doors(l.d.pid()) == 2);
     l.d.log
         .wait("lost process=login user=alice why=\"PAM did not close the session");
     until("each is in the log", || {

@@ -1,0 +1,668 @@
+//! The doors of a real daemon: who is let in, who is asked, who is sent away, and that
+//! each change counts for the next who calls.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cosserver::config::place::Place;
+use cosserver::door::inner::Setting;
+use cosserver::door::{Doors, Id, Inner, Level, List, Name, Outer, Standing};
+use cosserver::secret::KeyPair;
+use cosserver::wire::answer::Answer;
+use cosserver::wire::noise::Initiator;
+use cosserver::wire::opening::{Credential, Opening};
+use cosserver::wire::prompt::{Answers, Asks};
+use cosserver::wire::record::{self, Kind};
+use cosserver::wire::request::{Command as Words, Gui, Request, Service};
+use cosserver::wire::seal::{Opener, Sealer};
+use daemon::hostile::{Caller, Stranger, nonce, shake, vouch};
+use daemon::{COSSERVER, Daemon, Folder, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use zeroize::Zeroizing;
+
+/// The manager's hands on both doors of a folder.
+struct Manager {
+    outer: Outer,
+    inner: Inner,
+}
+
+impl Manager {
+    fn of(server: &Path) -> Self {
+        let place = Place::of_dir(server);
+        Doors::make(&place).unwrap();
+        Self {
+            outer: Outer::open(&place).unwrap(),
+            inner: Inner::open(&Inner::path(&place, None)).unwrap(),
+        }
+    }
+
+    fn close(&mut self) {
+        let Self { outer, inner } = self;
+        let closed = outer.close(&mut |put| inner.machines(&mut |m| put(&m.id, &m.name)));
+        closed.unwrap();
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+/// A machine of its own, which calls a daemon.
+struct Machine {
+    key: KeyPair,
+    host: Caller,
+    port: u16,
+}
+
+/// What it hears at first.
+enum Heard {
+    Accepted(Vec<String>),
+    Asked(Asks, Box<Talk>),
+    Denied(String),
+}
+
+/// A conversation at the door.
+struct Talk {
+    stranger: Stranger,
+    sealer: Sealer,
+    opener: Opener,
+}
+
+impl Machine {
+    fn new(d: &Daemon) -> Self {
+        let (host, port) = (Caller::of(d), d.port);
+        let key = KeyPair::random().unwrap();
+        Self { key, host, port }
+    }
+
+    fn id(&self) -> Id {
+        Id::of(&self.key.public)
+    }
+
+    /// Sends this as the payload of its handshake.
+    fn sends(&self, payload: &[u8]) -> (Stranger, Initiator) {
+        let mut stranger = Stranger::connect(self.port);
+        let greeting = stranger.greet();
+        let (hello, noise) = shake(&self.host, &self.key, &greeting, payload);
+        stranger.send(&hello);
+        (stranger, noise)
+    }
+
+    /// Asks by this mechanism for this.
+    fn asks(&self, credential: Credential, service: Service, words: &[&str]) -> Heard {
+        let request = Request {
+            service,
+            user: "alice".into(),
+            caller_user: "tester".into(),
+            command: Words::Words(words.iter().map(|w| w.as_bytes().to_vec()).collect()),
+            environment: Vec::new(),
+        };
+        let request = request.encode().unwrap();
+        let opening = Opening {
+            request: &request,
+            credential,
+        };
+        let (mut stranger, noise) = self.sends(&opening.encode().unwrap());
+        let record = stranger.record().expect("neither yes nor no");
+        let envelope = record::parse(&record, &[Kind::Answer, Kind::Denied]).unwrap();
+        if envelope.kind == Kind::Denied {
+            return Heard::Denied(hex(envelope.content));
+        }
+        let (payload, keys) = noise.read_2(envelope.content).unwrap();
+        match Answer::decode(&payload).unwrap() {
+            Answer::Accept { texts, .. } => {
+                Heard::Accepted(texts.into_iter().map(|t| t.words).collect())
+            }
+            Answer::Prompts { by, .. } => {
+                let talk = Talk {
+                    stranger,
+                    sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
+                    opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
+                };
+                Heard::Asked(by, Box::new(talk))
+            }
+            Answer::SendCommand => panic!("it asks for a command"),
+        }
+    }
+
+    /// Wants to be known.
+    fn enrols(&self) -> Heard {
+        self.asks(Credential::Machine, Service::Enrol, &[])
+    }
+
+    /// Wants to be known, and is asked.
+    fn is_asked(&self) -> (Asks, Talk) {
+        match self.enrols() {
+            Heard::Asked(by, talk) => (by, *talk),
+            Heard::Accepted(_) => panic!("let in at once"),
+            Heard::Denied(_) => panic!("refused at once"),
+        }
+    }
+
+    /// Wants to log in.
+    fn logs_in(&self) -> Heard {
+        let (host, port, detach) = (None, 9003, false);
+        let gui = Gui { host, port, detach };
+        self.asks(Credential::Password, Service::Gui(gui), &["xterm"])
+    }
+
+    fn is_let_in(&self) -> bool {
+        matches!(self.enrols(), Heard::Accepted(_))
+    }
+
+    /// Must be refused for this cause.
+    fn is_refused(&self, d: &Daemon, cause: &str) {
+        match self.enrols() {
+            Heard::Denied(reference) => must_be(d, &reference, cause),
+            Heard::Accepted(_) | Heard::Asked(..) => panic!("it is not refused"),
+        }
+    }
+}
+
+impl Talk {
+    /// Answers; whether it is let in, else the refusal's reference.
+    fn answers(&mut self, text: &str) -> Result<Vec<String>, String> {
+        self.sends(text);
+        let record = self.stranger.record().expect("neither yes nor no");
+        let envelope = record::parse(&record, &[Kind::Sealed, Kind::Denied]).unwrap();
+        if envelope.kind == Kind::Denied {
+            return Err(hex(envelope.content));
+        }
+        let mut sealed = envelope.content.to_vec();
+        let text = self.opener.open(&mut sealed).unwrap();
+        match Answer::decode(text).unwrap() {
+            Answer::Accept { texts, .. } => Ok(texts.into_iter().map(|t| t.words).collect()),
+            Answer::Prompts { .. } | Answer::SendCommand => panic!("it is asked again"),
+        }
+    }
+
+    fn sends(&mut self, text: &str) {
+        let answers = Answers::new(vec![Zeroizing::new(text.as_bytes().to_vec())]);
+        let mut content = answers.unwrap().encode_padded().unwrap();
+        let tag = self.sealer.seal(&mut content).unwrap();
+        content.extend_from_slice(&tag);
+        let record = record::compose(Kind::Sealed, &content).unwrap();
+        self.stranger.send(&record);
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The log has this cause under that reference.
+fn must_be(d: &Daemon, reference: &str, cause: &str) {
+    let line = d.log.wait(&format!("denied ref={reference} "));
+    assert!(line.contains(&format!(" cause={cause} ")), "{line}");
+}
+
+fn start() -> (Daemon, Manager) {
+    // A refusal of one is not to slow the next one down.
+    let d = Daemon::start_with("[penalties]\nexempt = [\"127.0.0.0/8\"]\n", "");
+    let manager = Manager::of(&d.server());
+    (d, manager)
+}
+
+#[test]
+fn out_of_the_box_hosts_with_a_cookie_pass_and_nobody_else() {
+    let (d, mut m) = start();
+    let machine = Machine::new(&d);
+    machine.is_refused(&d, "unknown-machine");
+    let Heard::Denied(reference) = machine.logs_in() else {
+        panic!("an unknown machine is asked for a password");
+    };
+    must_be(&d, &reference, "unknown-machine");
+    assert_eq!(d.says(0, &["echo", "in"]), b"in\n");
+    // And is on the list by its name from now on.
+    let id = Id::of(&Caller::of(&d).machine.public);
+    until("the host is on the list", || {
+        m.inner.machine(&id).unwrap().is_some_and(|m| m.name == name("hosta"))
+    });
+    m.close();
+    assert_eq!(m.outer.count(List::Include).unwrap(), 1);
+    d.says(0, &["true"]);
+}
+
+#[test]
+fn an_excluded_machine_is_refused_before_its_request_is_decoded() {
+    let (d, mut m) = start();
+    m.outer.set_level(Level::Off).unwrap();
+    let machine = Machine::new(&d);
+    let garbage = |cause| {
+        let (mut stranger, _) = machine.sends(b"this is no opening");
+        must_be(&d, &stranger.denied(), cause);
+    };
+    garbage("handshake");
+    m.outer.put(List::Exclude, &machine.id(), "").unwrap();
+    garbage("excluded");
+    machine.is_refused(&d, "excluded");
+    m.outer.delete(List::Exclude, &machine.id()).unwrap();
+    assert!(machine.is_let_in());
+}
+
+#[test]
+fn an_excluded_host_is_refused_whatever_cookie_it_has() {
+    let (d, mut m) = start();
+    d.says(0, &["true"]);
+    let id = Id::of(&Caller::of(&d).machine.public);
+    m.outer.put(List::Exclude, &id, "hosta").unwrap();
+    d.says(255, &["true"]);
+    d.log.wait("cause=excluded");
+    m.outer.delete(List::Exclude, &id).unwrap();
+    d.says(0, &["true"]);
+}
+
+#[test]
+fn a_host_that_was_deleted_is_not_known_again_by_its_cookie() {
+    let (d, mut m) = start();
+    d.says(0, &["true"]);
+    let id = Id::of(&Caller::of(&d).machine.public);
+    until("the host is on the list", || m.inner.machine(&id).unwrap().is_some());
+    m.inner.delete(&id).unwrap();
+    d.says(255, &["true"]);
+    d.log.wait("cause=unknown-machine");
+    m.outer.set_level(Level::Open).unwrap();
+    d.says(255, &["true"]);
+    m.inner.add(&id, &name("hosta"), true).unwrap();
+    d.says(0, &["true"]);
+}
+
+#[test]
+fn a_closed_door_wants_a_machine_on_both_lists() {
+    let (d, mut m) = start();
+    let machine = Machine::new(&d);
+    m.inner.add(&machine.id(), &name("pc"), true).unwrap();
+    machine.is_refused(&d, "unknown-machine");
+    m.close();
+    assert!(machine.is_let_in());
+    m.inner.delete(&machine.id()).unwrap();
+    machine.is_refused(&d, "unknown-machine");
+    m.inner.add(&machine.id(), &name("pc"), true).unwrap();
+    m.outer.delete(List::Include, &machine.id()).unwrap();
+    machine.is_refused(&d, "unknown-machine");
+}
+
+#[test]
+fn in_build_mode_a_name_registers() {
+    let (d, mut m) = start();
+    let machine = Machine::new(&d);
+    m.inner.set(&[Setting::BuildMode(true)]).unwrap();
+    // Only while the outer door is open.
+    machine.is_refused(&d, "unknown-machine");
+    m.outer.set_level(Level::Open).unwrap();
+    let (by, mut talk) = machine.is_asked();
+    assert_eq!(by, Asks::Name);
+    assert_eq!(talk.answers("  Reception  "), Ok(vec![]));
+    assert_eq!(m.inner.machine(&machine.id()).unwrap().unwrap().name, name("Reception"));
+    d.log.wait(&format!("registered machine={} name=Reception", machine.id()));
+    assert!(machine.is_let_in());
+    for wrong in ["", " ", "a\u{1b}[2Jb", &"x".repeat(300)] {
+        let (_, mut talk) = Machine::new(&d).is_asked();
+        must_be(&d, &talk.answers(wrong).unwrap_err(), "activation");
+    }
+    assert_eq!(m.inner.count().unwrap(), 1);
+}
+
+#[test]
+fn an_activation_password_registers_once_under_the_managers_name() {
+    let (d, mut m) = start();
+    m.outer.set_level(Level::Open).unwrap();
+    let machines = [Machine::new(&d), Machine::new(&d), Machine::new(&d)];
+    machines[0].is_refused(&d, "unknown-machine");
+    m.inner.add_chosen(&name("Reception PC"), b"a chosen one").unwrap();
+    let made = m.inner.add_generated(&name("Store")).unwrap().shown();
+    let (by, mut talk) = machines[0].is_asked();
+    assert_eq!(by, Asks::Activation);
+    must_be(&d, &talk.answers("a wrong one").unwrap_err(), "activation");
+    let (_, mut talk) = machines[0].is_asked();
+    assert_eq!(talk.answers("a chosen one"), Ok(vec![]));
+    let (_, mut talk) = machines[1].is_asked();
+    must_be(&d, &talk.answers("a chosen one").unwrap_err(), "activation");
+    let (_, mut talk) = machines[1].is_asked();
+    assert_eq!(talk.answers(&made), Ok(vec![]));
+    let named = |n: usize| m.inner.machine(&machines[n].id()).unwrap().unwrap().name;
+    assert_eq!((named(0), named(1)), (name("Reception PC"), name("Store")));
+    // There is no password left that could be right.
+    machines[2].is_refused(&d, "unknown-machine");
+}
+
+#[test]
+fn the_backdoor_registers_whoever_knows_it() {
+    let (d, mut m) = start();
+    m.outer.set_level(Level::Open).unwrap();
+    m.inner.set_backdoor(Some(b"sesame")).unwrap();
+    for _ in 0..2 {
+        let machine = Machine::new(&d);
+        let (by, mut talk) = machine.is_asked();
+        assert_eq!(by, Asks::Activation);
+        assert_eq!(talk.answers("sesame"), Ok(vec![]));
+        let known = m.inner.machine(&machine.id()).unwrap().unwrap();
+        assert_eq!(known.name, name("tester@127.0.0.1"));
+        assert!(!known.remote);
+    }
+}
+
+#[test]
+fn a_door_that_closes_meanwhile_registers_nobody() {
+    let (d, mut m) = start();
+    m.outer.set_level(Level::Open).unwrap();
+    m.inner.add_chosen(&name("pc"), b"secret").unwrap();
+    let machine = Machine::new(&d);
+    let (_, mut talk) = machine.is_asked();
+    m.outer.set_level(Level::Closed).unwrap();
+    must_be(&d, &talk.answers("secret").unwrap_err(), "activation");
+    assert_eq!(m.inner.passwords().unwrap().len(), 1);
+    assert_eq!(m.inner.count().unwrap(), 0);
+}
+
+#[test]
+fn the_welcome_reaches_whoever_is_let_in() {
+    let (d, mut m) = start();
+    m.outer.set_level(Level::Open).unwrap();
+    let words = "Welcome to hostb";
+    m.inner.set(&[Setting::Welcome(words.into()), Setting::BuildMode(true)]).unwrap();
+    let machine = Machine::new(&d);
+    let (_, mut talk) = machine.is_asked();
+    assert_eq!(talk.answers("pc"), Ok(vec![words.to_owned()]));
+    let Heard::Accepted(texts) = machine.enrols() else {
+        panic!("it is not let in");
+    };
+    assert_eq!(texts, [words]);
+    // A command's output stays what it is.
+    assert_eq!(d.says(0, &["echo", "x"]), b"x\n");
+}
+
+#[test]
+fn local_machines_are_not_asked_about_where_only_remote_ones_are() {
+    let (d, mut m) = start();
+    let machine = Machine::new(&d);
+    machine.is_refused(&d, "unknown-machine");
+    m.inner.set(&[Setting::RemoteOnly(true)]).unwrap();
+    assert!(machine.is_let_in());
+    m.outer.put(List::Exclude, &machine.id(), "").unwrap();
+    machine.is_refused(&d, "excluded");
+}
+
+#[test]
+fn at_level_0_nobody_is_asked_about() {
+    let (d, mut m) = start();
+    m.outer.set_level(Level::Off).unwrap();
+    assert!(Machine::new(&d).is_let_in());
+    assert_eq!(m.inner.count().unwrap(), 0);
+}
+
+/// Where a host's signer vouches for a user, the doors look at the host's machine; but a
+/// user whose own key is excluded stays out.
+#[test]
+fn the_doors_look_at_the_machine_of_the_host_that_vouches() {
+    let (d, mut m) = start();
+    let caller = Caller::of(&d);
+    let user = KeyPair::random().unwrap();
+    let asks = || {
+        let mut stranger = Stranger::connect(d.port);
+        let greeting = stranger.greet();
+        let request = caller.request("true");
+        let opening = vouch(&caller, &user, &nonce(&greeting), &request);
+        let (hello, _) = shake(&caller, &user, &greeting, &opening);
+        stranger.send(&hello);
+        let record = stranger.record().expect("neither yes nor no");
+        let envelope = record::parse(&record, &[Kind::Answer, Kind::Denied]).unwrap();
+        (envelope.kind == Kind::Denied).then(|| hex(envelope.content))
+    };
+    // What a user may be is another matter: the doors have let him through.
+    if let Some(reference) = asks() {
+        must_be(&d, &reference, "user");
+    }
+    let (host, own) = (Id::of(&caller.machine.public), Id::of(&user.public));
+    until("the host is on the list", || m.inner.machine(&host).unwrap().is_some());
+    assert_eq!(m.inner.look(&own).unwrap().0, Standing::Never);
+    for id in [host, own] {
+        m.outer.put(List::Exclude, &id, "").unwrap();
+        must_be(&d, &asks().expect("an excluded machine is let in"), "excluded");
+        m.outer.delete(List::Exclude, &id).unwrap();
+    }
+    m.inner.delete(&host).unwrap();
+    must_be(&d, &asks().expect("a deleted machine is let in"), "unknown-machine");
+}
+
+/// A machine without a cookie gets nothing by being known.
+#[test]
+fn a_known_machine_is_no_host() {
+    let (d, mut m) = start();
+    m.outer.set_level(Level::Off).unwrap();
+    let machine = Machine::new(&d);
+    for (credential, service, words) in [
+        (Credential::Machine, Service::Exec, &["id"][..]),
+        (Credential::Password, Service::Exec, &["id"]),
+        (Credential::Password, Service::Enrol, &[]),
+    ] {
+        let Heard::Denied(reference) = machine.asks(credential, service, words) else {
+            panic!("it is not refused");
+        };
+        must_be(&d, &reference, "handshake");
+    }
+}
+
+#[test]
+fn a_session_of_a_machine_that_is_excluded_at_once_is_hung_up() {
+    let (d, mut m) = start();
+    m.outer.set_level(Level::Open).unwrap();
+    m.inner.set(&[Setting::BuildMode(true)]).unwrap();
+    let session = d.session(&["echo here; sleep 1000"]);
+    session.out.wait("here");
+    let id = Id::of(&Caller::of(&d).machine.public);
+    m.outer.put(List::Exclude, &id, "hosta").unwrap();
+    assert_eq!(cut(&d, id), 1);
+    let ended = session.finish();
+    assert!(!ended.status.success());
+    d.log.wait("how=cut");
+    // Whoever is at the door as well.
+    let machine = Machine::new(&d);
+    let (_, mut talk) = machine.is_asked();
+    assert_eq!(cut(&d, machine.id()), 1);
+    must_be(&d, &talk.stranger.denied(), "excluded");
+    assert_eq!(cut(&d, machine.id()), 0);
+}
+
+/// Asks the daemon to hang a machine up, as `cosadm exclude add --now` does.
+fn cut(d: &Daemon, id: Id) -> u64 {
+    use cosserver::channel::control::{Answer, Question};
+    use cosserver::sys::local;
+    let socket = local::connect(&d.server().join("run/control")).unwrap();
+    nix::unistd::write(&socket, &Question::Cut(id.0).encode()).unwrap();
+    let mut buffer = [0; 256];
+    let n = nix::unistd::read(&socket, &mut buffer).unwrap();
+    match Answer::decode(&buffer[..n]) {
+        Some(Answer::Cut(count)) => count,
+        other => panic!("{other:?}"),
+    }
+}
+
+// ---- the door process ----
+
+fn door_process(d: &Daemon) -> Pid {
+    Pid::from_raw(d.process("door"))
+}
+
+/// It holds the doors' files and its channel, and no socket of a stranger's; that it has no
+/// key is tests/walls.rs's.
+#[test]
+fn the_door_process_can_open_nothing_else() {
+    let (d, _m) = start();
+    d.says(0, &["true"]);
+    let pid = door_process(&d).as_raw();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let open = open.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    for path in open {
+        let text = path.display().to_string();
+        let ours = ["/sestab.db", "/idfile.db", "/dev/null", "socket:", "pipe:"];
+        assert!(ours.iter().any(|part| text.contains(part)), "{text}");
+    }
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+}
+
+#[test]
+fn a_door_process_that_dies_is_started_anew() {
+    let (d, _m) = start();
+    d.says(0, &["true"]);
+    for _ in 0..3 {
+        let old = door_process(&d);
+        kill(old, Signal::SIGKILL).unwrap();
+        d.says(0, &["true"]);
+        assert_ne!(door_process(&d), old);
+    }
+}
+
+#[test]
+fn a_door_process_that_hangs_costs_its_time_and_denies() {
+    let (d, mut m) = start();
+    d.says(0, &["true"]);
+    kill(door_process(&d), Signal::SIGSTOP).unwrap();
+    d.says(255, &["true"]);
+    d.log.wait("cause=doors");
+    d.says(0, &["true"]);
+    m.outer.set_level(Level::Off).unwrap();
+    assert!(Machine::new(&d).is_let_in());
+}
+
+#[test]
+fn a_door_that_is_damaged_while_the_daemon_runs_denies_and_says_where() {
+    let (d, m) = start();
+    d.says(0, &["true"]);
+    drop(m);
+    let path = d.server().join("state/idfile.db");
+    let good = fs::read(&path).unwrap();
+    for bad in [vec![b'x'; 8_192], Vec::new()] {
+        fs::write(&path, bad).unwrap();
+        d.says(255, &["true"]);
+        let line = d.log.wait("cause=doors");
+        assert!(line.contains("idfile.db"), "{line}");
+    }
+    fs::write(&path, &good).unwrap();
+    d.says(0, &["true"]);
+}
+
+/// The inner door is moved to another folder: the process that could not look there is
+/// another's turn.
+#[test]
+fn the_inner_door_is_moved_under_a_running_daemon() {
+    let (d, mut m) = start();
+    d.says(0, &["true"]);
+    let shared = d.folder.path("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o700)).unwrap();
+    let path = Inner::path(&Place::of_dir(&d.server()), Some(&shared));
+    Inner::create(&path).unwrap();
+    let mut inner = Inner::open(&path).unwrap();
+    m.outer.set_folder(Some(&shared)).unwrap();
+    m.outer.set_level(Level::Open).unwrap();
+    let machine = Machine::new(&d);
+    machine.is_refused(&d, "unknown-machine");
+    inner.add(&machine.id(), &name("pc"), true).unwrap();
+    assert!(machine.is_let_in());
+    inner.set(&[Setting::BuildMode(true)]).unwrap();
+    let newcomer = Machine::new(&d);
+    assert_eq!(newcomer.is_asked().1.answers("new"), Ok(vec![]));
+    assert!(matches!(inner.look(&newcomer.id()).unwrap().0, Standing::Known { .. }));
+    // Gone with its folder: nobody is let in, and nothing is made there.
+    drop(inner);
+    fs::rename(&shared, d.folder.path("away")).unwrap();
+    machine.is_refused(&d, "doors");
+    fs::rename(d.folder.path("away"), &shared).unwrap();
+    assert!(machine.is_let_in());
+}
+
+// ---- the start ----
+
+fn refuses_to_start(folder: &Folder) -> String {
+    let start = |flag: &str| {
+        let mut command = Command::new(COSSERVER);
+        command.args([flag, "-e", "-p", "0", "-f"]);
+        daemon::run(command.arg(folder.path("S/cosserver.toml")))
+    };
+    let (tested, started) = (start("-t"), start("-D"));
+    assert_eq!((tested.status.code(), started.status.code()), (Some(1), Some(1)));
+    let [tested, started] = [tested, started].map(|o| String::from_utf8(o.stderr).unwrap());
+    assert!(started.contains(tested.trim_start_matches("cosserver: ").trim()), "{tested}{started}");
+    started
+}
+
+#[test]
+fn a_daemon_whose_doors_are_not_sound_does_not_start_and_changes_nothing() {
+    let folder = daemon::prepare("", "");
+    drop(Manager::of(&folder.path("S")));
+    for file in ["sestab.db", "idfile.db"] {
+        let path: PathBuf = folder.path("S/state").join(file);
+        let good = fs::read(&path).unwrap();
+        let mut newer = good.clone();
+        newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
+        let mut torn = good.clone();
+        torn[4_096..].fill(0xff);
+        for (bad, words) in [
+            (vec![0; 100], "damaged"),
+            (torn, "damaged"),
+            (newer, "newer cosserver"),
+        ] {
+            fs::write(&path, &bad).unwrap();
+            let told = refuses_to_start(&folder);
+            assert!(told.contains(words) && told.contains(file), "{told}");
+            assert_eq!(fs::read(&path).unwrap(), bad);
+        }
+        fs::write(&path, &good).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(refuses_to_start(&folder).contains("chmod 600"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let d = Daemon::start_in(folder, &[]);
+    d.says(0, &["true"]);
+}
+
+/// What was decided yesterday counts today.
+#[test]
+fn the_doors_are_as_they_were_after_a_restart() {
+    let folder = daemon::prepare("", "");
+    let mut m = Manager::of(&folder.path("S"));
+    m.inner.add(&Id([7; 16]), &name("pc"), true).unwrap();
+    m.close();
+    m.outer.put(List::Exclude, &Id([8; 16]), "gone").unwrap();
+    drop(m);
+    let d = Daemon::start_in(folder, &[]);
+    d.says(0, &["true"]);
+    let m = Manager::of(&d.server());
+    assert_eq!(m.outer.level().unwrap(), Level::Closed);
+    assert!(m.outer.get(List::Exclude, &Id([8; 16])).unwrap().is_some());
+    assert!(m.outer.get(List::Include, &Id([7; 16])).unwrap().is_some());
+}
+
+// ---- inetd ----
+
+#[test]
+fn under_inetd_the_doors_are_the_same() {
+    let d = Daemon::inetd_as("[penalties]\nexempt = [\"127.0.0.0/8\"]\n");
+    let mut m = Manager::of(&d.server());
+    let machine = Machine::new(&d);
+    assert_eq!(d.says(0, &["echo", "in"]), b"in\n");
+    let id = Id::of(&Caller::of(&d).machine.public);
+    until("the host is on the list", || m.inner.machine(&id).unwrap().is_some());
+    assert!(matches!(machine.enrols(), Heard::Denied(_)));
+    m.outer.set_level(Level::Open).unwrap();
+    m.inner.add_chosen(&name("pc"), b"secret").unwrap();
+    let (_, mut talk) = machine.is_asked();
+    assert_eq!(talk.answers("secret"), Ok(vec![]));
+    assert!(machine.is_let_in());
+    m.outer.put(List::Exclude, &id, "hosta").unwrap();
+    d.says(255, &["true"]);
+}
