@@ -54,13 +54,14 @@ pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
     let id = keys::fingerprint(&machine.public);
     match greeted.ask(means, &question, prepared, &mut talk)? {
         Answer::Accepted(accepted) => {
-            let status = outcome(pump::carry(*accepted, true)?, voice)?;
             let words = match talk.asked() {
                 Some(_) => format!("{} has registered this machine: {id}\n", call.host),
                 None => format!("{} lets this machine in already: {id}\n", call.host),
             };
+            // What is accepted is registered; and standard output is closed with the
+            // session's, which ends at once.
             say::tell(&words)?;
-            Ok(status)
+            outcome(pump::carry(*accepted, true)?, voice)
         }
         Answer::Denied(reference) => {
             let why = talk.asked().map_or_else(|| shut(&id), refused);
