@@ -14,6 +14,7 @@ use std::time::Duration;
 use getopts::{Fail, Matches};
 
 use super::flags::{self, Flag, Rule};
+use super::help::{help, usage};
 use super::values::{self, Display};
 use crate::config::name::UserName;
 use crate::fault::Fault;
@@ -29,10 +30,23 @@ pub enum Wish {
     Run(Box<Call>),
     /// Log in to a host and start an application there.
     Gui(Box<Call>),
+    /// Have this machine registered at a host's doors.
+    Enrol(Box<Call>),
+    /// Show this machine's key.
+    ShowKey(ShowKey),
     /// Print this text (help, version).
     Tell(String),
     /// Exit with status 0 at once: git asks whether we take ssh's flags.
     Probe,
+}
+
+/// What is to be shown of this machine's own key.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ShowKey {
+    /// The configuration folder, where one was given.
+    pub folder: Option<PathBuf>,
+    /// Whether as JSON.
+    pub json: bool,
 }
 
 /// A command to run on a host.
@@ -56,7 +70,7 @@ pub struct Call {
     pub connect_timeout: Duration,
     /// Variables to pass besides those that always go along, by their whole names.
     pub send_env: Vec<String>,
-    /// The command's words, at least one; any bytes but NUL.
+    /// The command's words, any bytes but NUL: at least one, and none at a registration.
     pub words: Vec<Vec<u8>>,
     /// An ssh subsystem is meant by the words.
     pub subsystem: bool,
@@ -70,6 +84,8 @@ pub struct Call {
     pub detach: bool,
     /// Whether no person is to be asked.
     pub batch: bool,
+    /// The name to be registered by, where one was given.
+    pub name: Option<String>,
 }
 
 /// A family of addresses.
@@ -90,6 +106,10 @@ pub enum Face {
     Rsh,
     /// `cos gui`.
     Gui,
+    /// `cos enrol`.
+    Enrol,
+    /// `cos key`.
+    Key,
 }
 
 impl Face {
@@ -98,18 +118,6 @@ impl Face {
         match Path::new(program).file_name().map(OsStr::as_bytes) {
             Some(b"cosrsh" | b"rsh") => Self::Rsh,
             _ => Self::Cos,
-        }
-    }
-
-    const fn usage(self) -> &'static str {
-        match self {
-            Self::Cos => {
-                "usage: cos [-C DIR] [-v] run [FLAG]... [USER@]HOST [FLAG]... [--] COMMAND..."
-            }
-            Self::Gui => {
-                "usage: cos [-C DIR] [-v] gui [FLAG]... [USER@]HOST [FLAG]... [--] APPLICATION [ARGUMENT]..."
-            }
-            Self::Rsh => "usage: cosrsh [FLAG]... [USER@]HOST [FLAG]... [--] COMMAND...",
         }
     }
 }
@@ -124,7 +132,7 @@ pub fn parse(argv: &[OsString]) -> Result<Wish, Fault> {
         .map_or((OsStr::new("cos"), argv), |(p, rest)| (p.as_os_str(), rest));
     match Face::of(program) {
         Face::Rsh => parse_run(Face::Rsh, Draft::default(), rest),
-        Face::Cos | Face::Gui => parse_cos(rest),
+        Face::Cos | Face::Gui | Face::Enrol | Face::Key => parse_cos(rest),
     }
 }
 
@@ -137,23 +145,21 @@ fn parse_cos(args: &[OsString]) -> Result<Wish, Fault> {
     match rest.split_first() {
         Some((word, rest)) if word == "run" => parse_run(Face::Cos, draft, rest),
         Some((word, rest)) if word == "gui" => parse_run(Face::Gui, draft, rest),
+        Some((word, rest)) if word == "enrol" => parse_run(Face::Enrol, draft, rest),
+        Some((word, rest)) if word == "key" => parse_key(draft, rest),
         Some((word, _)) => Err(Fault::new(format!(
             "{word:?} is no subcommand; did you mean \"cos run {}\"?",
             word.to_string_lossy()
         ))),
         None => Err(Fault::new(format!(
-            "{}; or {}",
-            Face::Cos.usage(),
-            Face::Gui.usage().trim_start_matches("usage: ")
+            "{}; also cos gui, cos enrol and cos key",
+            usage(Face::Cos)
         ))),
     }
 }
 
 fn parse_run(face: Face, mut draft: Draft, args: &[OsString]) -> Result<Wish, Fault> {
-    let table = match face {
-        Face::Gui => flags::GUI,
-        Face::Cos | Face::Rsh => flags::RUN,
-    };
+    let table = flags::of(face);
     let before = draft.take(face, table, args)?;
     let (host, words) = match before.rest.split_first() {
         // After "--" before the host nothing is a flag any more, as in ssh.
@@ -167,11 +173,32 @@ fn parse_run(face: Face, mut draft: Draft, args: &[OsString]) -> Result<Wish, Fa
             let call = Box::new(draft.call(face, host, words)?);
             Ok(match face {
                 Face::Gui => Wish::Gui(call),
-                Face::Cos | Face::Rsh => Wish::Run(call),
+                Face::Enrol => Wish::Enrol(call),
+                Face::Cos | Face::Rsh | Face::Key => Wish::Run(call),
             })
         }
-        (None, None) => Err(Fault::new(face.usage())),
+        (None, None) => Err(Fault::new(usage(face))),
     }
+}
+
+fn parse_key(mut draft: Draft, args: &[OsString]) -> Result<Wish, Fault> {
+    let (face, table) = (Face::Key, flags::KEY);
+    let before = draft.take(face, table, args)?.rest;
+    let show = before.split_first().filter(|(word, _)| *word == "show");
+    let behind = match show {
+        Some((_, rest)) => draft.take(face, table, rest)?.rest,
+        None => before,
+    };
+    if let Some(tell) = draft.tell.take() {
+        return Ok(tell);
+    }
+    if show.is_none() || !behind.is_empty() {
+        return Err(Fault::new(usage(face)));
+    }
+    Ok(Wish::ShowKey(ShowKey {
+        folder: draft.folder,
+        json: draft.json,
+    }))
 }
 
 /// What has been read of a command line so far.
@@ -195,6 +222,8 @@ struct Draft {
     password_fd: Option<i32>,
     detach: bool,
     batch: bool,
+    name: Option<String>,
+    json: bool,
 }
 
 /// What follows the flags that were read, and whether `--` ended them.
@@ -246,6 +275,8 @@ impl Draft {
             Rule::Display => self.display = Some(Display::parse(last)?),
             Rule::PasswordFd => self.password_fd = Some(values::descriptor(last)?),
             Rule::Detach => self.detach = true,
+            Rule::Name => self.name = Some(values::machine_name(last, "--name")?),
+            Rule::Json => self.json = true,
             Rule::Probe => self.tell = Some(Wish::Probe),
             Rule::Subsystem => self.subsystem = true,
             Rule::ForSsh if flag.value.is_empty() => self.for_ssh.push(format!("-{}", flag.letter)),
@@ -278,7 +309,6 @@ impl Draft {
             "sendenv" => self
                 .send_env
                 .extend(value.split_ascii_whitespace().map(str::to_owned)),
-            // `cos run` never asks anybody anything.
             "batchmode" => match value {
                 "yes" | "true" => self.batch = true,
                 "no" | "false" => self.batch = false,
@@ -310,15 +340,23 @@ impl Draft {
         if host.is_empty() {
             return Err(Fault::new("the host has no name"));
         }
-        if words.is_empty() {
-            return Err(Fault::new(match face {
-                Face::Gui => {
-                    format!("name an application: cos gui {host} APPLICATION [ARGUMENT]...")
-                }
-                Face::Cos | Face::Rsh => format!(
-                    "no command for {host}; a terminal on it is not what this program gives"
-                ),
-            }));
+        let wrong = match face {
+            Face::Enrol if at.is_some() => Some(format!(
+                "a machine is registered, not a user: cos enrol {host}"
+            )),
+            Face::Enrol if !words.is_empty() => Some(format!(
+                "nothing is run: cos enrol {host}; \"cos enrol --help\" lists the flags"
+            )),
+            Face::Gui if words.is_empty() => Some(format!(
+                "name an application: cos gui {host} APPLICATION [ARGUMENT]..."
+            )),
+            Face::Cos | Face::Rsh if words.is_empty() => Some(format!(
+                "no command for {host}; a terminal on it is not what this program gives"
+            )),
+            Face::Cos | Face::Rsh | Face::Gui | Face::Enrol | Face::Key => None,
+        };
+        if let Some(wrong) = wrong {
+            return Err(Fault::new(wrong));
         }
         Ok(Call {
             host: host.to_owned(),
@@ -337,6 +375,7 @@ impl Draft {
             password_fd: self.password_fd,
             detach: self.detach,
             batch: self.batch,
+            name: self.name,
         })
     }
 }
@@ -345,6 +384,8 @@ fn wrong_flag(fail: &Fail, face: Face) -> Fault {
     let help = match face {
         Face::Cos => "cos --help",
         Face::Gui => "cos gui --help",
+        Face::Enrol => "cos enrol --help",
+        Face::Key => "cos key --help",
         Face::Rsh => "cosrsh --help",
     };
     let dashed = |name: &str| match name.chars().count() {
@@ -354,7 +395,8 @@ fn wrong_flag(fail: &Fail, face: Face) -> Fault {
     let words = match fail {
         Fail::ArgumentMissing(name) => format!("{} needs a value", dashed(name)),
         Fail::UnrecognizedOption(name) if name == "C" => {
-            "-C DIR stands before run; cosrsh takes the folder from COS_CONFIG_DIR".to_owned()
+            "-C DIR stands before the subcommand; cosrsh takes the folder from COS_CONFIG_DIR"
+                .to_owned()
         }
         Fail::UnrecognizedOption(name) => format!("{} is not known", dashed(name)),
         Fail::UnexpectedArgument(name) => format!("{} takes no value", dashed(name)),
@@ -363,48 +405,10 @@ fn wrong_flag(fail: &Fail, face: Face) -> Fault {
     Fault::new(format!("{words}; \"{help}\" lists the flags"))
 }
 
-fn help(face: Face) -> String {
-    let folder = match face {
-        Face::Cos | Face::Gui => [
-            "Before the subcommand:\n",
-            &flags::help(flags::COS),
-            "Around the host:\n",
-        ]
-        .concat(),
-        Face::Rsh => "The configuration folder is that of COS_CONFIG_DIR.\n".to_owned(),
-    };
-    let (what, table) = match face {
-        Face::Cos => (
-            "Runs a command on another host: its output, its errors and its exit status arrive here.\n\
-             \"cos gui --help\" tells how to start an application there.\n",
-            flags::RUN,
-        ),
-        Face::Rsh => (
-            "Runs a command on another host: its output, its errors and its exit status arrive here.\n",
-            flags::RUN,
-        ),
-        Face::Gui => (
-            "Logs in to another host and starts an application there, which displays here: it gets\n\
-             GUI_HOST and GUI_PORT. Questions are answered from --password-fd, by the program that\n\
-             COS_ASKPASS names, or at the terminal. Inside such an application (GUI_HOST and GUI_PORT\n\
-             are set) a host of the host table is asked without a password.\n",
-            flags::GUI,
-        ),
-    };
-    [
-        face.usage(),
-        "\n",
-        what,
-        &folder,
-        &flags::help(table),
-        "SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command. Where the host has said nothing for 5\n\
-         seconds after one of them, the next one ends this program, and the host hangs the command up.\n\
-         Exit status: the command's; 128 + n when signal n ended it; 255 and a line on standard error\n\
-         for what failed here.\n",
-    ]
-    .concat()
-}
-
 #[cfg(test)]
 #[path = "args_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "args_enrol_tests.rs"]
+mod enrol_tests;

@@ -8,64 +8,13 @@ use std::os::fd::AsFd;
 
 use zeroize::Zeroizing;
 
-use super::say::Voice;
 use super::signals::Signals;
 use crate::config::words;
 use crate::fault::Fault;
 use crate::sys::client_terminal::{self, Terminal};
 use crate::wire::Malformed;
-use crate::wire::limits::{REPLY, ROUNDS};
+use crate::wire::limits::REPLY;
 use crate::wire::prompt::{Answers, Style, Text};
-
-/// How a login goes on once the host has proven its key.
-pub struct Login<'a> {
-    asker: &'a mut Asker,
-    proven: &'a mut dyn FnMut() -> Result<(), Fault>,
-    voice: &'a Voice,
-    rounds: usize,
-}
-
-impl<'a> Login<'a> {
-    /// One whose prompts this asker answers, once what waits for the host's proof is done.
-    pub fn new(
-        asker: &'a mut Asker,
-        proven: &'a mut dyn FnMut() -> Result<(), Fault>,
-        voice: &'a Voice,
-    ) -> Self {
-        Self {
-            asker,
-            proven,
-            voice,
-            rounds: 0,
-        }
-    }
-
-    /// Does what waits for the host's proof.
-    ///
-    /// # Errors
-    /// It failed.
-    pub fn is_proven(&mut self) -> Result<(), Fault> {
-        self.voice.step(|| "the host has proven its key".to_owned());
-        (self.proven)()
-    }
-
-    /// The answers to the prompts of one message.
-    ///
-    /// # Errors
-    /// Nobody answers, or the host does not stop asking.
-    pub fn answer(&mut self, texts: &[Text]) -> Result<Answers, Fault> {
-        self.rounds = self.rounds.saturating_add(1);
-        if self.rounds > ROUNDS {
-            return Err(Fault::new(format!(
-                "it asks more than {ROUNDS} times, which no login needs; it was given up"
-            )));
-        }
-        for text in texts.iter().filter(|t| t.style.is_prompt()) {
-            self.voice.step(|| format!("it asks {:?}", text.words));
-        }
-        self.asker.answer(texts)
-    }
-}
 
 /// Answers prompts.
 pub struct Asker {
@@ -116,7 +65,7 @@ impl Asker {
     ///
     /// # Errors
     /// Nobody answers.
-    fn answer(&mut self, texts: &[Text]) -> Result<Answers, Fault> {
+    pub(super) fn answer(&mut self, texts: &[Text]) -> Result<Answers, Fault> {
         let mut answers = Vec::new();
         for text in texts {
             if text.style.is_prompt() {
@@ -128,17 +77,14 @@ impl Asker {
         Answers::new(answers).map_err(|m: Malformed| Fault::new(m.to_string()))
     }
 
-    fn one(&mut self, text: &Text) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    /// The answer to one prompt.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub(super) fn one(&mut self, text: &Text) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let prompt = shown(&text.words);
         let failed = |who: &str, e: &io::Error| {
-            let why = if e.kind() == io::ErrorKind::UnexpectedEof {
-                "there is no answer left".to_owned()
-            } else if e.kind() == io::ErrorKind::Interrupted {
-                "interrupted".to_owned()
-            } else {
-                e.to_string()
-            };
-            Fault::new(format!("{who}, asked {:?}: {why}", prompt.trim_end()))
+            Fault::new(format!("{who}, asked {:?}: {}", prompt.trim_end(), why(e)))
         };
         if let Source::Descriptor(file, number) = &mut self.from {
             let who = format!("descriptor {number}");
@@ -151,7 +97,7 @@ impl Asker {
             return answer.map_err(|e| failed(&format!("{}", program.to_string_lossy()), &e));
         }
         let mut terminal = self.terminal(&prompt)?;
-        let words = format!("{}: {prompt}", self.who);
+        let words = prompted(&self.who, text);
         let asked = match text.style {
             Style::Shown => terminal.tell(&words).and_then(|()| terminal.line(REPLY)),
             Style::Hidden | Style::Info | Style::Error => hidden_line(&mut terminal, &words),
@@ -175,13 +121,25 @@ impl Asker {
         Terminal::open().map_err(|_| nobody())
     }
 
+    /// Whether a person may be asked: nobody has said that none is there, or named where
+    /// the answers are.
+    pub const fn may_ask_a_person(&self) -> bool {
+        !self.batch && matches!(self.from, Source::Anybody)
+    }
+
+    /// The terminal, for what no descriptor and no program answers: none where nobody is
+    /// at it, or nobody is to be asked.
+    pub(super) fn person(&self) -> Option<Terminal> {
+        (!self.batch).then(Terminal::open).and_then(Result::ok)
+    }
+
     /// Asks for yes or no at the terminal, never a program and never in batch.
     ///
     /// # Errors
     /// There is nobody to ask.
     pub fn confirm(&self, question: &str) -> Result<bool, Fault> {
-        let interactive = !self.batch && matches!(self.from, Source::Anybody);
-        let terminal = interactive.then(Terminal::open).and_then(Result::ok);
+        let interactive = self.may_ask_a_person();
+        let terminal = interactive.then(|| self.person()).flatten();
         let Some(mut terminal) = terminal else {
             return Err(Fault::new(if interactive {
                 "there is no terminal to ask at"
@@ -205,7 +163,7 @@ impl Asker {
 
 /// A line that is not shown. A signal that would end or stop the client does so once the
 /// terminal is as it was; when it goes on, it asks again.
-fn hidden_line(terminal: &mut Terminal, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+pub(super) fn hidden_line(terminal: &mut Terminal, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
     loop {
         terminal.wait_for_turn()?;
         terminal.tell(prompt)?;
@@ -221,6 +179,22 @@ pub(super) fn tell(text: &Text) {
     let words = text.words.strip_suffix('\n').unwrap_or(&text.words);
     for line in words.split('\n') {
         super::say::line(line.strip_suffix('\r').unwrap_or(line));
+    }
+}
+
+/// A prompt for a person, who is told of whom it is.
+pub(super) fn prompted(who: &str, prompt: &Text) -> String {
+    format!("{who}: {}", shown(&prompt.words))
+}
+
+/// Why there is no answer.
+pub(super) fn why(e: &io::Error) -> String {
+    if e.kind() == io::ErrorKind::UnexpectedEof {
+        "there is no answer left".to_owned()
+    } else if e.kind() == io::ErrorKind::Interrupted {
+        "interrupted".to_owned()
+    } else {
+        e.to_string()
     }
 }
 

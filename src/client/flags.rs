@@ -1,4 +1,4 @@
-//! Every flag of `cos run` and `cosrsh`, each in one line that feeds the parser
+//! Every flag of `cos` and `cosrsh`, each in one line that feeds the parser
 //! and `--help`. Pure: run by the client before anything else.
 //!
 //! Beside rsh's own flags stand those that the tools of the ecosystem send
@@ -6,6 +6,8 @@
 //! over, or handed to ssh where the host table says `method=ssh`.
 
 use getopts::{Options, ParsingStyle};
+
+use super::args::Face;
 
 /// What a flag does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,10 @@ pub(super) enum Rule {
     PasswordFd,
     /// Leave the application running.
     Detach,
+    /// The name to be registered by.
+    Name,
+    /// As JSON.
+    Json,
     /// The configuration folder.
     Folder,
     /// Print the help.
@@ -87,6 +93,15 @@ const fn valued(name: &'static str, value: &'static str, rule: Rule, help: &'sta
 }
 
 const VERBOSE: Flag = flag("v", "", Rule::Verbose, "tell each step on standard error");
+const PORT: Flag = flag(
+    "p",
+    "PORT",
+    Rule::Port,
+    "the port; without it the host table's, that of cosserver in /etc/services, or 9002",
+);
+const NO_INPUT: Flag = flag("n", "", Rule::NoInput, "no standard input: its end at once");
+const V4: Flag = flag("4", "", Rule::V4, "IPv4 addresses alone");
+const V6: Flag = flag("6", "", Rule::V6, "IPv6 addresses alone");
 const HELP: Flag = long("help", Rule::Help, "print this help");
 const VERSION: Flag = long("version", Rule::Version, "print the version");
 
@@ -98,21 +113,16 @@ pub(super) const RUN: &[Flag] = &[
         Rule::User,
         "run as this user there; also USER@HOST",
     ),
-    flag(
-        "p",
-        "PORT",
-        Rule::Port,
-        "the port; without it the host table's, that of cosserver in /etc/services, or 9002",
-    ),
-    flag("n", "", Rule::NoInput, "no standard input: its end at once"),
-    flag("4", "", Rule::V4, "IPv4 addresses alone"),
-    flag("6", "", Rule::V6, "IPv6 addresses alone"),
+    PORT,
+    NO_INPUT,
+    V4,
+    V6,
     VERBOSE,
     flag(
         "o",
         "KEY=VALUE",
         Rule::Setting,
-        "ConnectTimeout (10 s), User, Port and SendEnv as in ssh; others are passed over",
+        "ConnectTimeout (10 s), User, Port, SendEnv and BatchMode as in ssh; others are passed over",
     ),
     flag("G", "", Rule::Probe, "exit with status 0 (git asks so)"),
     flag(
@@ -144,12 +154,7 @@ pub(super) const GUI: &[Flag] = &[
         Rule::User,
         "log in as this user; also USER@HOST",
     ),
-    flag(
-        "p",
-        "PORT",
-        Rule::Port,
-        "the port; without it the host table's, that of cosserver in /etc/services, or 9002",
-    ),
+    PORT,
     valued(
         "display",
         "[HOST]:PORT",
@@ -160,16 +165,16 @@ pub(super) const GUI: &[Flag] = &[
         "password-fd",
         "N",
         Rule::PasswordFd,
-        "read the answers from descriptor N, a line each",
+        "read the answers from descriptor N, a line each; what the doors ask is not among them",
     ),
     long(
         "detach",
         Rule::Detach,
         "leave the application running by itself",
     ),
-    flag("n", "", Rule::NoInput, "no standard input: its end at once"),
-    flag("4", "", Rule::V4, "IPv4 addresses alone"),
-    flag("6", "", Rule::V6, "IPv6 addresses alone"),
+    NO_INPUT,
+    V4,
+    V6,
     VERBOSE,
     flag(
         "o",
@@ -180,6 +185,55 @@ pub(super) const GUI: &[Flag] = &[
     HELP,
     VERSION,
 ];
+
+/// The flags around the host of `cos enrol`.
+pub(super) const ENROL: &[Flag] = &[
+    PORT,
+    valued(
+        "name",
+        "NAME",
+        Rule::Name,
+        "the name to be registered by, where the host asks for one",
+    ),
+    valued(
+        "password-fd",
+        "N",
+        Rule::PasswordFd,
+        "read the activation password from descriptor N: its first line",
+    ),
+    V4,
+    V6,
+    VERBOSE,
+    flag(
+        "o",
+        "KEY=VALUE",
+        Rule::Setting,
+        "ConnectTimeout (10 s), Port and BatchMode as in ssh; others are passed over",
+    ),
+    HELP,
+    VERSION,
+];
+
+/// The flags of `cos key`.
+pub(super) const KEY: &[Flag] = &[
+    long(
+        "json",
+        Rule::Json,
+        "as JSON: the ID, the public key and its file",
+    ),
+    HELP,
+    VERSION,
+];
+
+/// The flags of a face, around the host where there is one.
+pub(super) const fn of(face: Face) -> &'static [Flag] {
+    match face {
+        Face::Cos | Face::Rsh => RUN,
+        Face::Gui => GUI,
+        Face::Enrol => ENROL,
+        Face::Key => KEY,
+    }
+}
 
 /// The flags of `cos` before its subcommand.
 pub(super) const COS: &[Flag] = &[

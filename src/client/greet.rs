@@ -11,18 +11,18 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
-use super::asker::{self, Login};
 use super::dial::{Dialed, plainly, wait_for};
 use super::inbox::{Came, Inbox, is_for_later};
 use super::means::{Means, Question};
+use super::talk::{Talk, Unanswered};
+use crate::config::keys;
 use crate::fault::Fault;
 use crate::secret::{PublicKey, same_bytes};
 use crate::wire::answer::{self, Reference};
 use crate::wire::hello::{Hello, ServerHello, Suite, VERSION};
 use crate::wire::limits::{COMMAND_PIECE, LENGTH_BYTES};
 use crate::wire::noise::{Initiator, Prepared};
-use crate::wire::opening::Opening;
-use crate::wire::prompt::Asks;
+use crate::wire::opening::{Credential, Opening};
 use crate::wire::record::{self, Envelope, Kind};
 use crate::wire::seal::{Opener, Sealer};
 use crate::wire::{Malformed, answer as wire_answer};
@@ -132,8 +132,8 @@ impl<'a> Greeted<'a> {
         self.theirs.host_key.as_ref()
     }
 
-    /// Proves who we are and asks; waits for the answer and checks it. Prompts go to the
-    /// asker of a login.
+    /// Proves who we are and asks; waits for the answer and checks it. What the host asks
+    /// and tells meanwhile is the conversation's.
     ///
     /// # Errors
     /// No answer, or none that the host we mean can have given.
@@ -142,7 +142,7 @@ impl<'a> Greeted<'a> {
         means: Means<'_>,
         question: &Question,
         prepared: Prepared,
-        mut login: Option<Login<'_>>,
+        talk: &mut Talk<'_>,
     ) -> Result<Answer, Fault> {
         let (machine, pin) = means.keys();
         let Self {
@@ -153,6 +153,14 @@ impl<'a> Greeted<'a> {
         } = self;
         let shown = means.show(question, &theirs.nonce)?;
         let expected = shown.expected;
+        let vouched = match &shown.credential {
+            Credential::Vouch(_, host) => Some(*host),
+            Credential::Hash(_) | Credential::Password | Credential::Machine => None,
+        };
+        talk.step(|| {
+            let key = vouched.unwrap_or(machine.public);
+            format!("the ID of this machine is {}", keys::fingerprint(&key))
+        });
         let opening = Opening {
             request: &shown.request,
             credential: shown.credential,
@@ -172,62 +180,50 @@ impl<'a> Greeted<'a> {
         }
         line.send(&record)?;
 
-        let within = line.within(login.is_some());
+        let within = line.within(talk.is_login());
         let record = line.receive(Kind::Answer, within)?;
         let content = match line.envelope(record.clone(), Kind::Answer)? {
             Said::Denied(reference) => return Ok(Answer::Denied(reference)),
             Said::Due(content) => content,
         };
         let (payload, keys) = noise.read_2(content).map_err(theirs_is_wrong)?;
-        if let Some(login) = &mut login {
-            login.is_proven()?;
-        }
+        talk.is_proven()?;
         let mut sealer = Sealer::new(keys.suite, &keys.to_server).map_err(ours)?;
         let mut opener = Opener::new(keys.suite, &keys.to_client).map_err(ours)?;
         let mut answer = wire_answer::Answer::decode(&payload).map_err(theirs_is_wrong)?;
-        let mut follows = question.follows.as_ref();
+        let mut follows = question.follows.as_deref();
+        let mut sent = false;
         let mut talked = false;
-        let proof = loop {
-            match (&answer, &mut login, follows.take()) {
-                (wire_answer::Answer::SendCommand, _, Some(rest)) => {
+        let (proof, texts) = loop {
+            match answer {
+                wire_answer::Answer::SendCommand => {
+                    let rest = follows.take().ok_or_else(|| {
+                        theirs_is_wrong(Malformed("it asks for a command that it has"))
+                    })?;
                     for piece in rest.chunks(COMMAND_PIECE) {
                         line.send_sealed(&mut sealer, piece)?;
                     }
+                    sent = true;
                 }
-                (
-                    wire_answer::Answer::Prompts {
-                        by: Asks::Login,
-                        texts,
-                    },
-                    Some(login),
-                    None,
-                ) => {
-                    let answers = login.answer(texts)?.encode_padded().map_err(ours)?;
+                // Who gets a command has asked before.
+                wire_answer::Answer::Prompts { by, texts } if !sent => {
+                    let answers = talk.answer(by, &texts, vouched.is_some());
+                    let answers = answers.map_err(|e| match e {
+                        Unanswered::Fault(fault) => fault,
+                        Unanswered::OutOfTurn => out_of_turn(),
+                    })?;
+                    let answers = answers.encode_padded().map_err(ours)?;
                     line.send_sealed(&mut sealer, &answers)?;
                 }
-                (wire_answer::Answer::Accept { proof, texts }, login, None) => {
-                    if login.is_some() {
-                        texts.iter().for_each(asker::tell);
-                    }
-                    break *proof;
-                }
-                (wire_answer::Answer::SendCommand, ..) => {
-                    return Err(theirs_is_wrong(Malformed(
-                        "it asks for a command that it has",
-                    )));
-                }
-                (wire_answer::Answer::Prompts { .. }, ..) => {
-                    return Err(theirs_is_wrong(Malformed(
-                        "it asks for answers out of turn",
-                    )));
-                }
-                (wire_answer::Answer::Accept { .. }, ..) => {
+                wire_answer::Answer::Prompts { .. } => return Err(out_of_turn()),
+                wire_answer::Answer::Accept { .. } if follows.is_some() => {
                     return Err(theirs_is_wrong(Malformed(
                         "it accepted a command that it had not",
                     )));
                 }
+                wire_answer::Answer::Accept { proof, texts } => break (proof, texts),
             }
-            let within = line.within(login.is_some());
+            let within = line.within(talk.is_login());
             let record = line.receive(Kind::Sealed, within)?;
             let mut sealed = match line.envelope(record, Kind::Sealed)? {
                 Said::Denied(reference) => return Ok(Answer::Denied(reference)),
@@ -252,6 +248,7 @@ impl<'a> Greeted<'a> {
                 "its proof is not that of our cookie",
             )));
         }
+        talk.welcome(&texts);
         let Line { socket, inbox, .. } = line;
         Ok(Answer::Accepted(Box::new(Accepted {
             socket,
@@ -388,6 +385,10 @@ impl Line {
 /// A fault of our own, which no peer can cause.
 fn ours(e: Malformed) -> Fault {
     Fault::new(e.to_string())
+}
+
+fn out_of_turn() -> Fault {
+    theirs_is_wrong(Malformed("it asks for answers out of turn"))
 }
 
 fn theirs_is_wrong(e: Malformed) -> Fault {

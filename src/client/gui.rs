@@ -8,21 +8,23 @@ use std::env;
 use std::num::NonZeroU16;
 
 use super::args::Call;
-use super::asker::{Asker, Login};
+use super::asker::Asker;
 use super::dial::Dialing;
+use super::door::Door;
 use super::greet::{Accepted, Answer, Greeted, OurHello};
 use super::means::{Means, Question};
+use super::meet::{self, Met};
 use super::route::{self, Places, Route};
 use super::say::Voice;
 use super::signer::{self, Desk};
+use super::talk::Talk;
 use super::values::Display;
-use super::{Own, denied, outcome, pump, request};
+use super::{Own, denied, denied_because, outcome, pump, request};
 use crate::config::hostinfo::Method;
-use crate::config::place::Place;
-use crate::config::{cookie, keys, known_hosts};
+use crate::config::{cookie, keys};
 use crate::fault::Fault;
-use crate::secret::PublicKey;
 use crate::wire::noise::Prepared;
+use crate::wire::prompt::Asks;
 
 /// Where a PC listens for its applications (seed 000).
 const DISPLAY_PORT: NonZeroU16 = NonZeroU16::new(9003).unwrap();
@@ -113,11 +115,18 @@ fn by_cookie(
         let prepared =
             Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&place.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
-        let mut nothing = || Ok(());
-        let login = Login::new(asker, &mut nothing, voice);
-        match greeted.ask(means, question, prepared, Some(login))? {
+        let door = Door::by_the_way(&call.host, asker.may_ask_a_person());
+        let mut talk = Talk::new(voice, door).for_a_person().with_login(asker);
+        match greeted.ask(means, question, prepared, &mut talk)? {
             Answer::Accepted(accepted) => return Ok(*accepted),
-            Answer::Denied(denied) => reference = Some(denied),
+            Answer::Denied(denied) => {
+                let asked = talk.asked();
+                if let Some(by @ (Asks::Name | Asks::Activation)) = asked {
+                    let why = super::enrol::refused(by);
+                    return Err(denied_because(&call.host, denied, &why));
+                }
+                reference = Some(denied);
+            }
         }
     }
     voice.step(|| "no cookie was accepted".to_owned());
@@ -153,116 +162,40 @@ fn by_password(
     asker: &mut Asker,
     voice: &Voice,
 ) -> Result<Accepted, Fault> {
-    let addresses = route.addresses(call)?;
     let hello = OurHello::asking(true)?;
-    let greet = || -> Result<(Greeted<'_>, PublicKey), Fault> {
-        let mut dialing = Dialing::begin(&addresses, call.connect_timeout);
-        dialing.greet(hello.record());
-        voice.step(|| format!("connecting to {addresses:?}"));
-        let dialed = dialing.finish(hello.record())?;
-        voice.step(|| format!("connected to {}", dialed.address));
-        let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
-        let key = greeted.host_key().copied();
-        let key = key.ok_or_else(|| Fault::new("it does not show its key"))?;
-        Ok((greeted, key))
-    };
-    let (mut greeted, key) = greet()?;
-    let machine = keys::own_machine_key(&places.own)?;
-    let place = &places.own;
-    let mut pins = known_hosts::pins(&places.table, &route.entry.name)?;
-    if places.table.dir != place.dir {
-        pins.extend(known_hosts::pins(place, &route.entry.name)?);
-    }
-    let prepared = Prepared::for_initiator(&machine, &key)
-        .map_err(|m| Fault::new(format!("the key that it shows is none: {m}")))?;
-    let is_new = !pins.contains(&key);
-    voice.step(|| {
-        let known = if is_new { "not pinned" } else { "pinned" };
-        format!("its key is {}, {known}", keys::fingerprint(&key))
-    });
-    if is_new {
-        // Comparing takes longer than the host waits for a handshake, and a place of its
-        // strangers: nobody holds it meanwhile.
-        drop(greeted);
-        check_key(call, place, route, &key, &pins, asker)?;
-        let now;
-        (greeted, now) = greet()?;
-        if now != key {
-            return Err(Fault::new(format!(
-                "it showed the key {} before, and now {}; somebody may be in between. Nothing was sent",
-                keys::fingerprint(&key),
-                keys::fingerprint(&now)
-            )));
-        }
-    }
-    // Anybody can show any key: what is pinned has been proven.
+    let Met {
+        greeted,
+        key,
+        machine,
+        prepared,
+        is_new,
+    } = meet::meet(call, places, route, &hello, asker, voice)?;
     let mut pin = || {
-        if is_new && known_hosts::pin(place, &route.entry.name, &key)? {
-            voice.step(|| "its key is pinned from now on".to_owned());
+        if is_new {
+            return meet::pin(places, route, &key, voice);
         }
         Ok(())
     };
-    let login = Login::new(asker, &mut pin, voice);
-    match greeted.ask(
-        Means::Password(&machine, &key),
-        question,
-        prepared,
-        Some(login),
-    )? {
+    let door = Door::by_the_way(&call.host, asker.may_ask_a_person());
+    let mut talk = Talk::new(voice, door).for_a_person();
+    talk = talk.with_login(asker).once_proven(&mut pin);
+    let means = Means::Password(&machine, &key);
+    match greeted.ask(means, question, prepared, &mut talk)? {
         Answer::Accepted(accepted) => Ok(*accepted),
-        // One text for every cause: the host does not say more, and we know no more.
-        Answer::Denied(reference) => Err(Fault::new(format!(
-            "denied (reference {}): wrong password, or no such user or application for him; \
-             the administrator of {} finds the reason in its log by that reference",
-            reference.to_hex(),
-            call.host
-        ))),
+        Answer::Denied(reference) => {
+            // The host says nothing more; we know how far it was.
+            let why = match talk.asked() {
+                Some(Asks::Login) => {
+                    "wrong password, or no such user or application for him".to_owned()
+                }
+                Some(by) => super::enrol::refused(by),
+                None => format!(
+                    "it asked for no password; it may not know this machine, whose ID is {} (`cos enrol {}` registers it)",
+                    keys::fingerprint(&machine.public),
+                    call.host
+                ),
+            };
+            Err(denied_because(&call.host, reference, &why))
+        }
     }
-}
-
-/// Asks about a key that is not pinned. Where another one is, everything stops.
-fn check_key(
-    call: &Call,
-    place: &Place,
-    route: &Route,
-    key: &PublicKey,
-    pins: &[PublicKey],
-    asker: &Asker,
-) -> Result<(), Fault> {
-    let (name, file) = (&route.entry.name, place.known_hosts());
-    if let Some(pinned) = pins.first() {
-        return Err(Fault::of(
-            &file,
-            format!(
-                "THE KEY OF {name} HAS CHANGED: it shows {}, and {} is pinned; somebody may be in between. \
-                 Nothing was sent. If its administrator says that the key is new, take the line of {name} out",
-                keys::fingerprint(key),
-                keys::fingerprint(pinned)
-            ),
-        ));
-    }
-    let question = format!(
-        "The key of {} is not known here. It shows the fingerprint\n  {}\n\
-         Compare it: \"cosadm check\" on that host prints it as that of host.key.\n\
-         Is it right, and to be pinned? (yes/no) ",
-        call.host,
-        keys::fingerprint(key)
-    );
-    let agreed = asker.confirm(&question).map_err(|e| {
-        Fault::of(
-            &file,
-            format!(
-                "no key is pinned for {name}, which shows {} (fingerprint {}): {e}. Compare that with what \
-                 \"cosadm check\" on that host prints of host.key; then log in once at a terminal, \
-                 or add the line \"{name} {}\"",
-                key.to_hex(),
-                keys::fingerprint(key),
-                key.to_hex()
-            ),
-        )
-    })?;
-    if !agreed {
-        return Err(Fault::new("its key was not agreed to; nothing was sent"));
-    }
-    Ok(())
 }

@@ -46,6 +46,8 @@ pub enum Means<'a> {
     /// What it asks, once it has proven to have this public key. Our own key is the
     /// first.
     Password(&'a KeyPair, &'a PublicKey),
+    /// Our own key, the first, and nothing else: what a machine is registered by.
+    Machine(&'a KeyPair, &'a PublicKey),
 }
 
 /// What the opening shows a host.
@@ -58,13 +60,24 @@ pub(super) struct Shown {
     pub(super) expected: Option<[u8; 32]>,
 }
 
+impl Shown {
+    /// Of somebody who proves nothing but his own key.
+    fn unproven(question: &Question, credential: Credential) -> Self {
+        Self {
+            request: question.request.clone(),
+            credential,
+            expected: None,
+        }
+    }
+}
+
 impl<'a> Means<'a> {
     /// Our own key, and the host's.
     pub const fn keys(&self) -> (&'a KeyPair, &'a PublicKey) {
         match self {
             Self::Hash(who) => (who.machine, who.pin),
             Self::Vouch(desk, pin, _) => (desk.key(), pin),
-            Self::Password(machine, pin) => (machine, pin),
+            Self::Password(machine, pin) | Self::Machine(machine, pin) => (machine, pin),
         }
     }
 
@@ -115,11 +128,8 @@ impl<'a> Means<'a> {
                     expected: Some(signed.expected),
                 })
             }
-            Self::Password(..) => Ok(Shown {
-                request: question.request.clone(),
-                credential: Credential::Password,
-                expected: None,
-            }),
+            Self::Password(..) => Ok(Shown::unproven(question, Credential::Password)),
+            Self::Machine(..) => Ok(Shown::unproven(question, Credential::Machine)),
         }
     }
 }

@@ -1,14 +1,16 @@
-//! The client: `cos run` and its rsh face. It runs a command on another host,
-//! carries input, output, errors and signals, and exits with its status.
+//! The client: `cos` and its rsh face. It runs a command or an application on another
+//! host, carries input, output, errors and signals, and exits with its status; it has
+//! this machine registered there (`enrol`), and shows its key (`key`).
 //!
 //! One thread, one poll. It sees the wire and its own half of the
-//! configuration, and never the server's rooms. It writes nothing to standard
-//! output that the command has not written.
+//! configuration, and never the server's rooms. It writes nothing to a command's
+//! standard output that the command has not written.
 //!
 //! In the order of a run: `args` (with `flags`) reads the command line, `route`
 //! finds the host, `elsewhere` gives way to ssh or rsh where the table says so,
 //! `dial` connects, `request` composes what is asked, `means` proves who we are (by
-//! `signer`, for an ordinary user), `greet` asks,
+//! `signer`, for an ordinary user), `greet` asks, `talk` answers what is asked back (`door`
+//! the inner door, `asker` PAM; `meet` the host's key is agreed to),
 //! `pump` carries it to its end with `inbox`, `outbox`, `sink`, `stdio` and `signals`;
 //! `say` is its voice.
 #![forbid(unsafe_code)]
@@ -16,12 +18,17 @@
 pub mod args;
 mod asker;
 pub mod dial;
+pub mod door;
 pub mod elsewhere;
+mod enrol;
 mod flags;
 pub mod greet;
 mod gui;
+mod help;
 pub mod inbox;
+mod key;
 pub mod means;
+mod meet;
 pub mod outbox;
 pub mod pump;
 pub mod request;
@@ -31,6 +38,7 @@ pub mod signals;
 pub mod signer;
 pub mod sink;
 pub mod stdio;
+pub mod talk;
 mod values;
 
 use std::env;
@@ -38,12 +46,14 @@ use std::ffi::OsString;
 
 use args::{Call, Wish};
 use dial::Dialing;
+use door::Door;
 use greet::{Accepted, Answer, Greeted, OurHello};
 use means::{Credentials, Means};
 use pump::Ended;
 use route::{Places, Route};
 use say::Voice;
 use signer::Desk;
+use talk::Talk;
 
 use crate::config::hostinfo::Method;
 use crate::config::name::HostName;
@@ -71,6 +81,14 @@ pub fn main() -> u8 {
     match args::parse(&argv) {
         Ok(Wish::Run(call)) => run(&call, walk),
         Ok(Wish::Gui(call)) => run(&call, gui::walk),
+        Ok(Wish::Enrol(call)) => run(&call, enrol::walk),
+        Ok(Wish::ShowKey(asked)) => match key::show(&asked) {
+            Ok(()) => 0,
+            Err(fault) => {
+                say::complain(None, &fault.to_string());
+                FAILED
+            }
+        },
         Ok(Wish::Probe) => 0,
         Ok(Wish::Tell(text)) if say::tell(&text).is_ok() => 0,
         Ok(Wish::Tell(_)) => FAILED,
@@ -146,13 +164,19 @@ fn connect(call: &Call, places: &Places, route: &Route, voice: &Voice) -> Result
             Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&place.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
         voice.step(|| format!("hello, suite {:?}", greeted.suite()));
-        match greeted.ask(means, &question, prepared, None)? {
+        let mut talk = Talk::new(voice, Door::by_the_way(&call.host, !call.batch));
+        match greeted.ask(means, &question, prepared, &mut talk)? {
             Answer::Accepted(accepted) => {
                 voice.step(|| own.accepted());
                 return Ok(*accepted);
             }
             Answer::Denied(reference) => {
                 voice.step(|| format!("denied, reference {}", reference.to_hex()));
+                // The cookie was right, and a person is not asked again.
+                if let Some(by) = talk.asked() {
+                    let why = enrol::refused(by);
+                    return Err(denied_because(&call.host, reference, &why));
+                }
                 refused = Some(reference);
             }
         }
@@ -166,6 +190,15 @@ fn connect(call: &Call, places: &Places, route: &Route, voice: &Voice) -> Result
 fn denied(host: &str, reference: Reference) -> Fault {
     Fault::new(format!(
         "denied (reference {}); the log of {host} says why",
+        reference.to_hex()
+    ))
+}
+
+/// The same where the client can tell more of it than the host does.
+fn denied_because(host: &str, reference: Reference, why: &str) -> Fault {
+    // One text for every cause: the host does not say more, and we know no more.
+    Fault::new(format!(
+        "denied (reference {}): {why}; the administrator of {host} finds the reason in its log by that reference",
         reference.to_hex()
     ))
 }

@@ -60,6 +60,22 @@ pub fn compose_gui(call: &Call, entry: &Entry, display: &Display) -> Result<Ques
     question(request, None)
 }
 
+/// Composes the request to register this machine.
+///
+/// # Errors
+/// The caller has no name.
+pub fn compose_enrolment() -> Result<Question, Fault> {
+    let caller_user = caller()?;
+    let request = Request {
+        service: Service::Enrol,
+        user: caller_user.clone(),
+        caller_user,
+        command: Command::Words(Vec::new()),
+        environment: Vec::new(),
+    };
+    question(request, None)
+}
+
 fn question(asked: Request, follows: Option<Vec<u8>>) -> Result<Question, Fault> {
     let request = asked.encode().map_err(|e| Fault::new(e.to_string()))?;
     Ok(Question {

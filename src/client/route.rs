@@ -38,7 +38,14 @@ impl Places {
     /// # Errors
     /// There is no configuration folder.
     pub fn of(call: &Call) -> Result<Self, Fault> {
-        let named = call.folder.as_deref();
+        Self::of_folder(call.folder.as_deref())
+    }
+
+    /// The same for whoever has named this folder, or none.
+    ///
+    /// # Errors
+    /// There is no configuration folder.
+    pub fn of_folder(named: Option<&Path>) -> Result<Self, Fault> {
         let table = Place::of_caller(named)?.once();
         let own = if table.is_anothers() {
             Place::of_user()?.once()

@@ -1,7 +1,7 @@
 //! What the client says for itself: `-v` steps, and the one line of a failure.
 //! Run by the client alone. Standard error belongs to the remote command, so
 //! without `-v` and without a failure nothing is said, and standard output is
-//! never written to.
+//! never written to where a command has it.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -24,6 +24,11 @@ impl Voice {
             verbose,
             begun: Instant::now(),
         }
+    }
+
+    /// Whether steps are told.
+    pub const fn is_verbose(&self) -> bool {
+        self.verbose
     }
 
     /// Tells a step with the milliseconds since the start, where `-v` asks for
@@ -50,7 +55,7 @@ pub fn complain(host: Option<&str>, words: &str) {
     line(&format!("cos: {host}{words}"));
 }
 
-/// Writes to standard output what was asked for by `--help` or `--version`.
+/// Writes to standard output what was asked for: never beside a command's own.
 pub fn tell(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;

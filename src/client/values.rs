@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::name::UserName;
+use crate::config::name::{HOST_MAX, UserName};
 use crate::config::words;
 use crate::fault::Fault;
 
@@ -54,6 +54,25 @@ pub(super) fn folder(text: &str) -> Result<PathBuf, Fault> {
 
 pub(super) fn user(text: &str, whence: &str) -> Result<UserName, Fault> {
     UserName::parse(text).map_err(|e| e.while_doing(whence))
+}
+
+/// The name of a machine, for the list of those that a host lets in: 1 to 251 bytes that
+/// can be shown, without the blanks around them.
+pub(super) fn machine_name(text: &str, whence: &str) -> Result<String, Fault> {
+    let name = text.trim();
+    let why = if name.is_empty() {
+        "it is empty"
+    } else if name.len() > HOST_MAX {
+        "it is longer than 251 bytes"
+    } else if name.contains(char::REPLACEMENT_CHARACTER) {
+        "it is not UTF-8"
+    } else if !name.chars().all(words::is_shown) {
+        "it has characters that cannot be shown"
+    } else {
+        return Ok(name.to_owned());
+    };
+    let name = words::quoted(name);
+    Err(Fault::new(format!("{whence} {name} is no name: {why}")))
 }
 
 /// A descriptor's number: not standard output, which is the application's.

@@ -1,0 +1,81 @@
+//! The command lines of `cos enrol` and `cos key`.
+
+use super::tests::{complaint, parsed};
+use super::*;
+
+#[test]
+fn registrations_and_keys() {
+    let line = [
+        "cos", "-C", "A", "enrol", "-4", "hostb", "--name", " PC 17 ",
+    ];
+    let line = [&line[..], &["-p", "7000", "--password-fd", "3"]].concat();
+    let Wish::Enrol(call) = parsed(&line).unwrap() else {
+        panic!("{line:?}")
+    };
+    assert_eq!((call.host.as_str(), call.words.len()), ("hostb", 0));
+    assert_eq!(call.name.as_deref(), Some("PC 17"));
+    assert_eq!(
+        (call.password_fd, call.port.map(NonZeroU16::get)),
+        (Some(3), Some(7000))
+    );
+    let long = "x".repeat(252);
+    for (line, words) in [
+        (&["cos", "enrol"][..], "usage: cos "),
+        (
+            &["cos", "enrol", "jo@hostb"],
+            "a machine is registered, not a user",
+        ),
+        (&["cos", "enrol", "hostb", "x"], "nothing is run"),
+        (&["cos", "enrol", "-l", "jo", "hostb"], "-l is not known"),
+        (&["cos", "enrol", "--name", " ", "hostb"], "it is empty"),
+        (
+            &["cos", "enrol", "--name", &long, "hostb"],
+            "longer than 251 bytes",
+        ),
+        (
+            &["cos", "enrol", "--name", "a\u{1b}[2J", "hostb"],
+            "cannot be shown",
+        ),
+        (
+            &["cos", "enrol", "--name", "a\u{202e}b", "hostb"],
+            "cannot be shown",
+        ),
+        (
+            &["cos", "run", "--name", "x", "hostb", "x"],
+            "--name is not known",
+        ),
+        (&["cos", "key"], "usage: cos [-C DIR] key show"),
+        (&["cos", "key", "make"], "usage: cos [-C DIR] key show"),
+        (&["cos", "key", "show", "x"], "usage: cos [-C DIR] key show"),
+        (&["cos", "key", "show", "--xml"], "\"cos key --help\""),
+    ] {
+        let told = complaint(line);
+        assert!(told.contains(words), "{line:?}: {told}");
+    }
+    let shows = |json, line: &[&str]| {
+        let folder = (line[1] == "-C").then(|| "A".into());
+        assert_eq!(
+            parsed(line).unwrap(),
+            Wish::ShowKey(ShowKey { folder, json })
+        );
+    };
+    shows(false, &["cos", "key", "show"]);
+    shows(true, &["cos", "-C", "A", "key", "show", "--json"]);
+    shows(true, &["cos", "key", "--json", "show"]);
+}
+
+#[test]
+fn every_flag_is_in_the_help() {
+    for (line, table) in [
+        (&["cos", "enrol", "--help"], flags::ENROL),
+        (&["cos", "key", "--help"], flags::KEY),
+        (&["cos", "gui", "--help"], flags::GUI),
+    ] {
+        let Wish::Tell(text) = parsed(line).unwrap() else {
+            panic!("{line:?}")
+        };
+        let has = |f: &Flag| text.contains(&format!("-{}", f.name()));
+        assert!(table.iter().all(has), "{text}");
+        assert!(text.lines().all(|l| l.len() < 120), "{text}");
+    }
+}

@@ -1,0 +1,88 @@
+//! `cos enrol`: has this machine registered at the inner door of a host. Run by the
+//! client.
+//!
+//! The host proves itself first, by a key that is pinned or that a person has agreed to.
+//! Then it looks at the machine key of the handshake, and asks for a name or an
+//! activation password where it does not know it.
+
+use super::args::Call;
+use super::asker::Asker;
+use super::door::Door;
+use super::greet::{Answer, OurHello};
+use super::means::Means;
+use super::meet::{self, Met};
+use super::say::{self, Voice};
+use super::talk::Talk;
+use super::{denied_because, outcome, pump, request, route};
+use crate::config::hostinfo::Method;
+use crate::config::keys;
+use crate::fault::Fault;
+use crate::wire::prompt::Asks;
+
+/// The walk of a registration, to the status that it exits with.
+///
+/// # Errors
+/// What failed here, in a sentence.
+pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
+    let (places, route) = route::find_any(call)?;
+    if route.entry.method != Method::Cos {
+        return Err(Fault::new(format!(
+            "it is reached by {}, which knows no machines",
+            route.entry.method
+        )));
+    }
+    let question = request::compose_enrolment()?;
+    let mut asker = Asker::new(call.password_fd, call.batch, call.host.clone())?;
+    let hello = OurHello::asking(true)?;
+    let Met {
+        greeted,
+        key,
+        machine,
+        prepared,
+        is_new,
+    } = meet::meet(call, &places, &route, &hello, &asker, voice)?;
+    let mut pin = || {
+        if is_new {
+            return meet::pin(&places, &route, &key, voice);
+        }
+        Ok(())
+    };
+    let door = Door::to_enrol(&call.host, call.name.as_deref(), &mut asker);
+    let mut talk = Talk::new(voice, door).for_a_person();
+    talk = talk.once_proven(&mut pin);
+    let means = Means::Machine(&machine, &key);
+    let id = keys::fingerprint(&machine.public);
+    match greeted.ask(means, &question, prepared, &mut talk)? {
+        Answer::Accepted(accepted) => {
+            let words = match talk.asked() {
+                Some(_) => format!("{} has registered this machine: {id}\n", call.host),
+                None => format!("{} lets this machine in already: {id}\n", call.host),
+            };
+            // What is accepted is registered; and standard output is closed with the
+            // session's, which ends at once.
+            say::tell(&words)?;
+            outcome(pump::carry(*accepted, true)?, voice)
+        }
+        Answer::Denied(reference) => {
+            let why = talk.asked().map_or_else(|| shut(&id), refused);
+            Err(denied_because(&call.host, reference, &why))
+        }
+    }
+}
+
+/// Why a machine is turned away that was asked for nothing, as far as it can be known
+/// here.
+fn shut(id: &str) -> String {
+    format!(
+        "its outer door may be closed, or it registers nobody now, or keeps this machine out, whose ID is {id}"
+    )
+}
+
+/// The same for one that has answered the door.
+pub(super) fn refused(by: Asks) -> String {
+    match by {
+        Asks::Name | Asks::Login => "the name that was given did not open the door",
+        Asks::Activation => "the activation password was wrong, or has been used",
+    }
+    .to_owned()
+}

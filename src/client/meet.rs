@@ -1,0 +1,156 @@
+//! A host is met that need not be in the table: its key is pinned, or a person agrees to
+//! it. Run by the client, for a login and for a registration.
+//!
+//! Anybody can show any key: it is pinned once the handshake has proven it, and nothing
+//! was asked or answered before.
+
+use super::args::Call;
+use super::asker::Asker;
+use super::dial::Dialing;
+use super::greet::{Greeted, OurHello};
+use super::route::{Places, Route};
+use super::say::Voice;
+use crate::config::place::Place;
+use crate::config::{keys, known_hosts};
+use crate::fault::Fault;
+use crate::secret::{KeyPair, PublicKey};
+use crate::wire::noise::Prepared;
+
+/// A host that has shown a key which is believed to be its own.
+pub(super) struct Met<'a> {
+    /// The connection.
+    pub(super) greeted: Greeted<'a>,
+    /// Its key.
+    pub(super) key: PublicKey,
+    /// Our own.
+    pub(super) machine: KeyPair,
+    /// The handshake's arithmetic with both.
+    pub(super) prepared: Prepared,
+    /// Whether the key is to be pinned once it is proven.
+    pub(super) is_new: bool,
+}
+
+/// Connects to a host until it has shown a key that is pinned, or that a person agrees to.
+///
+/// # Errors
+/// It cannot be reached, nobody agrees, or another key is pinned.
+pub(super) fn meet<'a>(
+    call: &Call,
+    places: &Places,
+    route: &Route,
+    hello: &'a OurHello,
+    asker: &Asker,
+    voice: &Voice,
+) -> Result<Met<'a>, Fault> {
+    let addresses = route.addresses(call)?;
+    let greet = || -> Result<(Greeted<'a>, PublicKey), Fault> {
+        let mut dialing = Dialing::begin(&addresses, call.connect_timeout);
+        dialing.greet(hello.record());
+        voice.step(|| format!("connecting to {addresses:?}"));
+        let dialed = dialing.finish(hello.record())?;
+        voice.step(|| format!("connected to {}", dialed.address));
+        let greeted = Greeted::wait(dialed, hello, call.connect_timeout)?;
+        let key = greeted.host_key().copied();
+        let key = key.ok_or_else(|| Fault::new("it does not show its key"))?;
+        Ok((greeted, key))
+    };
+    let (mut greeted, key) = greet()?;
+    let machine = keys::own_machine_key(&places.own)?;
+    let place = &places.own;
+    let mut pins = known_hosts::pins(&places.table, &route.entry.name)?;
+    if places.table.dir != place.dir {
+        pins.extend(known_hosts::pins(place, &route.entry.name)?);
+    }
+    let prepared = Prepared::for_initiator(&machine, &key)
+        .map_err(|m| Fault::new(format!("the key that it shows is none: {m}")))?;
+    let is_new = !pins.contains(&key);
+    voice.step(|| {
+        let known = if is_new { "not pinned" } else { "pinned" };
+        format!("its key is {}, {known}", keys::fingerprint(&key))
+    });
+    if is_new {
+        // Comparing takes longer than the host waits for a handshake, and a place of its
+        // strangers: nobody holds it meanwhile.
+        drop(greeted);
+        check_key(call, place, route, &key, &pins, asker)?;
+        let now;
+        (greeted, now) = greet()?;
+        if now != key {
+            return Err(Fault::new(format!(
+                "it showed the key {} before, and now {}; somebody may be in between. Nothing was sent",
+                keys::fingerprint(&key),
+                keys::fingerprint(&now)
+            )));
+        }
+    }
+    Ok(Met {
+        greeted,
+        key,
+        machine,
+        prepared,
+        is_new,
+    })
+}
+
+/// Pins a key that has been proven.
+///
+/// # Errors
+/// The file cannot be written.
+pub(super) fn pin(
+    places: &Places,
+    route: &Route,
+    key: &PublicKey,
+    voice: &Voice,
+) -> Result<(), Fault> {
+    if known_hosts::pin(&places.own, &route.entry.name, key)? {
+        voice.step(|| "its key is pinned from now on".to_owned());
+    }
+    Ok(())
+}
+
+/// Asks about a key that is not pinned. Where another one is, everything stops.
+fn check_key(
+    call: &Call,
+    place: &Place,
+    route: &Route,
+    key: &PublicKey,
+    pins: &[PublicKey],
+    asker: &Asker,
+) -> Result<(), Fault> {
+    let (name, file) = (&route.entry.name, place.known_hosts());
+    if let Some(pinned) = pins.first() {
+        return Err(Fault::of(
+            &file,
+            format!(
+                "THE KEY OF {name} HAS CHANGED: it shows {}, and {} is pinned; somebody may be in between. \
+                 Nothing was sent. If its administrator says that the key is new, take the line of {name} out",
+                keys::fingerprint(key),
+                keys::fingerprint(pinned)
+            ),
+        ));
+    }
+    let question = format!(
+        "The key of {} is not known here. It shows the fingerprint\n  {}\n\
+         Compare it: \"cosadm check\" on that host prints it as that of host.key.\n\
+         Is it right, and to be pinned? (yes/no) ",
+        call.host,
+        keys::fingerprint(key)
+    );
+    let agreed = asker.confirm(&question).map_err(|e| {
+        Fault::of(
+            &file,
+            format!(
+                "no key is pinned for {name}, which shows {} (fingerprint {}): {e}. Compare that with what \
+                 \"cosadm check\" on that host prints of host.key; then do it once at a terminal, \
+                 or add the line \"{name} {}\"",
+                key.to_hex(),
+                keys::fingerprint(key),
+                key.to_hex()
+            ),
+        )
+    })?;
+    if !agreed {
+        return Err(Fault::new("its key was not agreed to; nothing was sent"));
+    }
+    Ok(())
+}

@@ -1,0 +1,414 @@
+//! The inner door of a real daemon and the real client: who is registered, by what, and
+//! who is turned away.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+mod login;
+#[path = "login/seat.rs"]
+mod seat;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cosserver::config::name::HostName;
+use cosserver::config::place::Place;
+use cosserver::config::{keys, known_hosts};
+use cosserver::door::inner::Setting;
+use cosserver::door::{Id, Inner, Level, List, Name, Outer};
+
+use daemon::session::{Ended, Session};
+use daemon::{COS, Daemon, Folder, needs_root};
+use login::{Logins, PASSWORD};
+use seat::Seat;
+
+const ADDRESS: &str = "127.0.0.1";
+
+/// The doors of a daemon, with the manager's hand on them.
+struct Doors {
+    outer: Outer,
+    inner: Inner,
+}
+
+impl Doors {
+    fn of(d: &Daemon, level: Level) -> Self {
+        let place = Place::of_dir(&d.server());
+        let mut outer = Outer::open(&place).unwrap();
+        outer.set_level(level).unwrap();
+        let inner = Inner::open(&Inner::path(&place, None)).unwrap();
+        Self { outer, inner }
+    }
+
+    fn set(&mut self, setting: Setting) {
+        self.inner.set(&[setting]).unwrap();
+    }
+
+    /// The names of all authorized machines.
+    fn names(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut push = |m: cosserver::door::inner::Machine| {
+            all.push(m.name.to_string());
+            Ok(())
+        };
+        self.inner.machines(&mut push).unwrap();
+        all.sort();
+        all
+    }
+}
+
+/// A machine that the daemon has never heard of: its folder, where the daemon's key is
+/// pinned, and nothing else.
+struct Machine {
+    folder: Folder,
+    port: u16,
+}
+
+impl Machine {
+    fn new(d: &Daemon) -> Self {
+        let folder = Folder::new();
+        fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o700)).unwrap();
+        let joined = Place::of_dir(&d.client());
+        let pins = known_hosts::pins(&joined, &HostName::parse("hostb").unwrap()).unwrap();
+        let own = Place::of_dir(&folder.0);
+        known_hosts::pin(&own, &HostName::parse(ADDRESS).unwrap(), &pins[0]).unwrap();
+        keys::create(&own.machine_key()).unwrap();
+        let port = d.port;
+        Self { folder, port }
+    }
+
+    fn id(&self) -> Id {
+        id_of(&self.folder.0)
+    }
+
+    /// `cos enrol FLAGS…`
+    fn enrol(&self, flags: &[&str]) -> Command {
+        enrol(&self.folder.0, self.port, ADDRESS, flags)
+    }
+
+    /// The same in a script, which gives these lines.
+    fn enrols(&self, flags: &[&str], lines: &[&str]) -> Ended {
+        ended(&self.enrol(flags), lines)
+    }
+}
+
+fn id_of(folder: &Path) -> Id {
+    let key = keys::load_machine_key(&Place::of_dir(folder)).unwrap();
+    Id::of(&key.public)
+}
+
+fn enrol(folder: &Path, port: u16, host: &str, flags: &[&str]) -> Command {
+    let mut command = Command::new(COS);
+    command.arg("-C").arg(folder).arg("enrol").args(flags);
+    command.args(["-p", &port.to_string(), host]);
+    command.env_remove("COS_ASKPASS");
+    command
+}
+
+/// How a client ends that has no terminal, and these lines on its standard input.
+fn ended(command: &Command, lines: &[&str]) -> Ended {
+    let mut alone = Command::new("setsid");
+    alone.arg("--wait").arg(command.get_program());
+    alone.args(command.get_args());
+    for name in ["COS_ASKPASS", "GUI_HOST", "GUI_PORT"] {
+        alone.env_remove(name);
+    }
+    let mut session = Session::spawn(&mut alone);
+    for line in lines {
+        session.say(line);
+    }
+    drop(session.stdin.take());
+    session.finish()
+}
+
+fn is_registered(ended: &Ended, id: Id) {
+    let words = format!("{ADDRESS} has registered this machine: {id}");
+    assert_eq!(
+        (ended.status, &ended.out),
+        (Some(0), &vec![words]),
+        "{ended:?}"
+    );
+}
+
+fn is_let_in_already(ended: &Ended, id: Id) {
+    let words = format!("{ADDRESS} lets this machine in already: {id}");
+    assert_eq!(
+        (ended.status, &ended.out),
+        (Some(0), &vec![words]),
+        "{ended:?}"
+    );
+}
+
+/// Denied, for the cause in the log, and with these words.
+fn is_denied(d: &Daemon, ended: &Ended, cause: &str, words: &str) {
+    assert_eq!((ended.status, ended.out.len()), (Some(255), 0), "{ended:?}");
+    let last = ended.err.last().unwrap();
+    assert!(last.contains(words), "{ended:?}");
+    let reference = login::reference(last);
+    let line = d.log.wait(&format!("ref={reference}"));
+    assert!(line.contains(&format!(" cause={cause} ")), "{line}");
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+/// Steps 5 to 10 of the seed, and 16.
+#[test]
+fn in_build_mode_a_name_registers() {
+    let d = Daemon::start();
+    let mut doors = Doors::of(&d, Level::Open);
+    let m = Machine::new(&d);
+    is_denied(
+        &d,
+        &m.enrols(&["--name", "PC 17"], &[]),
+        "unknown-machine",
+        "its outer door may be closed",
+    );
+    doors.set(Setting::BuildMode(true));
+    is_registered(&m.enrols(&["--name", "PC 17"], &[]), m.id());
+    let line = d.log.wait("registered machine=");
+    assert!(
+        line.contains(&m.id().to_string()) && line.contains("PC 17"),
+        "{line}"
+    );
+    // From now on it is asked nothing, in build mode or not.
+    for on in [true, false] {
+        doors.set(Setting::BuildMode(on));
+        is_let_in_already(&m.enrols(&[], &[]), m.id());
+    }
+    // A person types it.
+    doors.set(Setting::BuildMode(true));
+    let other = Machine::new(&d);
+    let mut seat = Seat::take(&other.enrol(&[]));
+    seat.sees("nter your name: ");
+    seat.types(b"Joan\n");
+    seat.sees("Correct? (Y/N) ");
+    seat.types(b"Y\n");
+    is_registered(&seat.ends(), other.id());
+    assert_eq!(doors.names(), ["Joan", "PC 17"]);
+    // And a script that gives none is no try.
+    let none = Machine::new(&d);
+    let ended = none.enrols(&["--password-fd", "0"], &["Joan"]);
+    assert!(ended.err.concat().contains("give --name NAME"), "{ended:?}");
+    assert_eq!(doors.names(), ["Joan", "PC 17"]);
+}
+
+/// Steps 18 to 23.
+#[test]
+fn a_one_time_password_registers_once_and_under_the_managers_name() {
+    let d = Daemon::start();
+    let mut doors = Doors::of(&d, Level::Open);
+    let password = doors.inner.add_generated(&name("Reception PC")).unwrap();
+    doors
+        .inner
+        .add_chosen(&name("Counter"), b"open sesame")
+        .unwrap();
+    let [one, two, three] = [(); 3].map(|()| Machine::new(&d));
+    let by = |m: &Machine, password: &str| {
+        m.enrols(&["--password-fd", "0", "--name", "me"], &[password])
+    };
+    let used = "the activation password was wrong, or has been used";
+    is_denied(&d, &by(&one, "0000-0000"), "activation", used);
+    is_registered(&by(&one, &password.shown()), one.id());
+    is_denied(&d, &by(&two, &password.shown()), "activation", used);
+    // At a terminal it is not seen.
+    let mut seat = Seat::take(&two.enrol(&[]));
+    seat.sees("ACTIVATION password: ");
+    seat.types_unseen(b"open sesame\n");
+    let seen = seat.seen.clone();
+    is_registered(&seat.ends(), two.id());
+    assert!(!seen.contains("sesame"), "{seen}");
+    assert_eq!(doors.names(), ["Counter", "Reception PC"]);
+    // The last one is gone: nobody is asked any more.
+    is_denied(
+        &d,
+        &by(&three, "open sesame"),
+        "unknown-machine",
+        "its outer door may be closed",
+    );
+    assert!(doors.inner.passwords().unwrap().is_empty());
+}
+
+/// Step 24.
+#[test]
+fn the_backdoor_registers_whoever_knows_it() {
+    let d = Daemon::start();
+    let mut doors = Doors::of(&d, Level::Open);
+    doors.inner.set_backdoor(Some(b"back door")).unwrap();
+    for n in 1..=2 {
+        let m = Machine::new(&d);
+        is_registered(&m.enrols(&["--password-fd", "0"], &["back door"]), m.id());
+        assert_eq!(doors.names().len(), n);
+    }
+    assert!(
+        doors.names().iter().all(|n| n.ends_with("@127.0.0.1")),
+        "{:?}",
+        doors.names()
+    );
+}
+
+/// While the outer door is closed, or the machine excluded, nothing is asked, whatever could
+/// be answered.
+#[test]
+fn whoever_is_kept_out_is_not_asked() {
+    let d = Daemon::start();
+    let mut doors = Doors::of(&d, Level::Closed);
+    doors.set(Setting::BuildMode(true));
+    doors.inner.set_backdoor(Some(b"back door")).unwrap();
+    let m = Machine::new(&d);
+    let tries = || m.enrols(&["--name", "PC", "--password-fd", "0"], &["back door"]);
+    is_denied(
+        &d,
+        &tries(),
+        "unknown-machine",
+        "its outer door may be closed",
+    );
+    doors.outer.put(List::Include, &m.id(), "PC").unwrap();
+    is_denied(&d, &tries(), "unknown-machine", &m.id().to_string());
+    // Both lists, and it is in.
+    doors.inner.add(&m.id(), &name("PC"), true).unwrap();
+    is_let_in_already(&tries(), m.id());
+    // Excluded, whatever else there is.
+    for level in Level::ALL {
+        doors.outer.set_level(level).unwrap();
+        doors.outer.put(List::Exclude, &m.id(), "PC").unwrap();
+        is_denied(&d, &tries(), "excluded", &m.id().to_string());
+        doors.outer.delete(List::Exclude, &m.id()).unwrap();
+    }
+    // Level 0 asks no list of machines.
+    doors.outer.set_level(Level::Off).unwrap();
+    let other = Machine::new(&d);
+    is_let_in_already(&other.enrols(&[], &[]), other.id());
+    assert_eq!(doors.names(), ["PC"]);
+}
+
+/// A host that the manager has deleted is unknown, cookie or not.
+#[test]
+fn a_deleted_host_is_asked_for_its_commands_and_registers_again() {
+    let d = Daemon::start();
+    let mut doors = Doors::of(&d, Level::Open);
+    doors.set(Setting::Welcome("Welcome to hostb".into()));
+    // By its first proof it is known, under its name.
+    let out = daemon::run(&mut d.cos(&["-v", "true"]));
+    assert!(out.status.success(), "{out:?}");
+    let err = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(err.contains("\nWelcome to hostb\n"), "{err}");
+    let id = id_of(&d.client());
+    assert!(
+        err.contains(&format!("the ID of this machine is {id}")),
+        "{err}"
+    );
+    daemon::until("it is registered", || doors.names() == ["hosta"]);
+    assert!(doors.inner.delete(&id).unwrap());
+
+    doors.set(Setting::BuildMode(true));
+    let ended_without = ended(&d.cos(&["true"]), &[]);
+    assert_eq!(ended_without.status, Some(255));
+    let said = "cos: hostb: this machine is not known to hostb; `cos enrol hostb` first";
+    assert_eq!(ended_without.err, [said]);
+    // At a terminal whoever sits there is asked, before a long command is.
+    let long = "x".repeat(5_000);
+    let mut seat = Seat::take(&d.cos(&["echo", &long]));
+    seat.sees("nter your name: ");
+    seat.types(b"hosta again\n");
+    seat.sees("Correct? (Y/N) ");
+    seat.types(b"Y\n");
+    let ended = seat.ends();
+    assert_eq!(
+        (ended.status, ended.out),
+        (Some(0), vec![long]),
+        "{:?}",
+        ended.err
+    );
+    assert_eq!(doors.names(), ["hosta again"]);
+    d.says(0, &["true"]);
+    // Or it is registered by itself.
+    assert!(doors.inner.delete(&id).unwrap());
+    let command = enrol(&d.client(), d.port, "hostb", &["--name", "third"]);
+    let ended = self::ended(&command, &[]);
+    assert_eq!(
+        ended.out,
+        [format!("hostb has registered this machine: {id}")],
+        "{ended:?}"
+    );
+    assert_eq!(ended.err, ["Welcome to hostb"]);
+    d.says(0, &["true"]);
+}
+
+/// `cos -C FOLDER gui FLAGS… -p PORT -l alice HOST hello`.
+fn gui(folder: &Path, port: u16, flags: &[&str]) -> Command {
+    let mut command = Command::new(COS);
+    command.arg("-C").arg(folder).arg("gui").args(flags);
+    command.args(["-p", &port.to_string(), "-l", "alice", ADDRESS, "hello"]);
+    for name in ["GUI_HOST", "GUI_PORT", "COS_ASKPASS"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+#[test]
+fn at_a_login_the_door_asks_first_and_a_script_is_not_asked() {
+    if !needs_root() {
+        return;
+    }
+    let l = Logins::start();
+    let d = &l.d;
+    let mut doors = Doors::of(d, Level::Open);
+    doors
+        .inner
+        .add_chosen(&name("Desk"), b"open sesame")
+        .unwrap();
+    let m = Machine::new(d);
+    let folder: &PathBuf = &m.folder.0;
+    // The login's password stays where it is.
+    let ended = ended(&gui(folder, d.port, &["--password-fd", "0"]), &[PASSWORD]);
+    let said = format!(
+        "cos: {ADDRESS}: this machine is not known to {ADDRESS}; `cos enrol {ADDRESS}` first"
+    );
+    assert_eq!((ended.status, ended.err), (Some(255), vec![said]));
+    assert_eq!(d.log.count("cause=activation"), 0);
+    let mut seat = Seat::take(&gui(folder, d.port, &[]));
+    seat.sees(&format!(
+        "{ADDRESS}: Please enter your ACTIVATION password: "
+    ));
+    seat.types_unseen(b"open sesame\n");
+    seat.sees(&format!("alice@{ADDRESS}: Password: "));
+    seat.types_unseen(format!("{PASSWORD}\n").as_bytes());
+    let ended = seat.ends();
+    assert_eq!(
+        (ended.status, ended.out),
+        (Some(0), vec!["hello".to_owned()]),
+        "{:?}",
+        ended.err
+    );
+    assert_eq!(doors.names(), ["Desk"]);
+    // From then on a script is asked for its login alone.
+    let ended = self::ended(&gui(folder, d.port, &["--password-fd", "0"]), &[PASSWORD]);
+    assert_eq!(
+        (ended.status, ended.out),
+        (Some(0), vec!["hello".to_owned()]),
+        "{:?}",
+        ended.err
+    );
+    // Closed, an unknown machine is asked for no password at all.
+    doors.outer.set_level(Level::Closed).unwrap();
+    let ended = self::ended(&gui(folder, d.port, &["--password-fd", "0"]), &[PASSWORD]);
+    is_denied(
+        d,
+        &ended,
+        "unknown-machine",
+        "it asked for no password; it may not know this machine",
+    );
+    assert!(
+        ended.err.concat().contains(&m.id().to_string()),
+        "{ended:?}"
+    );
+}
