@@ -27,7 +27,7 @@ pub(super) fn who(call: &Call, out: &Out) -> Result<(), Failure> {
             all.push(on);
             true
         }
-        Answer::End | Answer::Killed(_) => false,
+        Answer::End | Answer::Killed(_) | Answer::Cut(_) => false,
     })?;
     if call.given("json") {
         let sessions = Json::List(all.iter().map(json).collect());
@@ -59,35 +59,57 @@ pub(super) fn kill(call: &Call, out: &Out) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Hangs up whatever this machine has here: how much that was; `None`: no daemon runs
+/// that could be asked.
+pub(super) fn cut(place: &Place, machine: [u8; 16]) -> Result<Option<u64>, Fault> {
+    let mut count = 0;
+    let heard = ask_if_there(place, Question::Cut(machine), |answer| {
+        if let Answer::Cut(cut) = answer {
+            count = cut;
+        }
+        false
+    })?;
+    Ok(heard.then_some(count))
+}
+
 /// Asks the daemon; each answer goes to `take`, until it returns false.
-fn ask(
+fn ask(place: &Place, question: Question, take: impl FnMut(Answer) -> bool) -> Result<(), Fault> {
+    if ask_if_there(place, question, take)? {
+        return Ok(());
+    }
+    // An ordinary user's folder is his own, and he may have meant the system's.
+    let hint = if geteuid().is_root() || place.system {
+        ""
+    } else {
+        "; root sees the system's"
+    };
+    let dir = place.dir.display();
+    let words = format!("no cosserver(8) runs in the background on {dir}{hint}");
+    Err(Fault::of(&place.control(), words))
+}
+
+/// The same; `false`: no daemon is there.
+fn ask_if_there(
     place: &Place,
     question: Question,
     mut take: impl FnMut(Answer) -> bool,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     let path = place.control();
     let of = |e: std::io::Error| {
         let is = |kind| e.kind() == kind;
-        if is(ErrorKind::NotFound) || is(ErrorKind::ConnectionRefused) {
-            let dir = place.dir.display();
-            // An ordinary user's folder is his own, and he may have meant the system's.
-            let hint = if geteuid().is_root() || place.system {
-                ""
-            } else {
-                "; root sees the system's"
-            };
-            return Fault::of(
-                &path,
-                format!("no cosserver(8) runs in the background on {dir}{hint}"),
-            );
-        }
         if is(ErrorKind::PermissionDenied) {
             let words = format!("{e}; this is for root, or for whose daemon it is");
             return Fault::of(&path, words);
         }
         Fault::of(&path, e)
     };
-    let socket = local::call(&path, LIMIT).map_err(of)?;
+    let socket = match local::call(&path, LIMIT) {
+        Ok(socket) => socket,
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            return Ok(false);
+        }
+        Err(e) => return Err(of(e)),
+    };
     passing::send(socket.as_fd(), &question.encode(), &[]).map_err(|e| of(e.into()))?;
     let mut buffer = vec![0; ANSWER];
     loop {
@@ -104,7 +126,7 @@ fn ask(
             )
         })?;
         if !take(answer) {
-            return Ok(());
+            return Ok(true);
         }
     }
 }
@@ -162,7 +184,7 @@ fn table(all: &[On]) -> String {
 }
 
 /// Seconds since 1970 as people write a time (RFC 3339), in UTC.
-fn utc(since: u64) -> String {
+pub(super) fn utc(since: u64) -> String {
     let (days, second) = (since / 86_400, since % 86_400);
     // The days are counted from 1 March of year 0, so that a leap day ends its year.
     let days = days.saturating_add(719_468);

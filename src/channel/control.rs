@@ -11,6 +11,9 @@ pub enum Question {
     Who,
     /// Hang this one up.
     Kill(u64),
+    /// Hang up whatever the machine of this ID has here: sessions, and logins that are
+    /// under way. It was excluded.
+    Cut([u8; 16]),
 }
 
 /// Longest question, bytes.
@@ -28,6 +31,8 @@ pub enum Answer {
     End,
     /// Whether there was such a session, which is hung up now.
     Killed(bool),
+    /// How many sessions and logins of the machine there were, which are hung up now.
+    Cut(u64),
 }
 
 /// A session, or an application that goes on without one.
@@ -62,6 +67,7 @@ impl Question {
         match self {
             Self::Who => Writer::new(1).done(),
             Self::Kill(id) => Writer::new(2).number(*id).done(),
+            Self::Cut(machine) => Writer::new(3).bytes(machine).done(),
         }
     }
 
@@ -71,6 +77,7 @@ impl Question {
         let question = match kind {
             1 => Self::Who,
             2 => Self::Kill(r.number()?),
+            3 => Self::Cut(r.array()?),
             _ => return None,
         };
         r.done(question)
@@ -100,6 +107,7 @@ impl Answer {
             }
             Self::End => Writer::new(2).done(),
             Self::Killed(there) => Writer::new(3).number((*there).into()).done(),
+            Self::Cut(count) => Writer::new(4).number(*count).done(),
         }
     }
 
@@ -110,6 +118,7 @@ impl Answer {
             1 => Self::On(on(&mut r)?),
             2 => Self::End,
             3 => Self::Killed(flag(&mut r)?),
+            4 => Self::Cut(r.number()?),
             _ => return None,
         };
         r.done(answer)
@@ -153,8 +162,16 @@ mod tests {
 
     #[test]
     fn questions_and_answers_there_and_back() {
-        for question in [Question::Who, Question::Kill(u64::MAX)] {
-            assert_eq!(Question::decode(&question.encode()), Some(question));
+        for question in [
+            Question::Who,
+            Question::Kill(u64::MAX),
+            Question::Cut([0xa5; 16]),
+        ] {
+            let bytes = question.encode();
+            assert!(bytes.len() <= QUESTION);
+            assert_eq!(Question::decode(&bytes), Some(question));
+            assert_eq!(Question::decode(&[&bytes[..], &[0]].concat()), None);
+            assert_eq!(Question::decode(&bytes[..bytes.len() - 1]), None);
         }
         let on = On {
             id: 7,
@@ -179,6 +196,8 @@ mod tests {
             Answer::End,
             Answer::Killed(true),
             Answer::Killed(false),
+            Answer::Cut(0),
+            Answer::Cut(u64::MAX),
         ] {
             let bytes = answer.encode();
             assert_eq!(Answer::decode(&bytes), Some(answer));

@@ -93,7 +93,9 @@ impl Monitor {
                 let answer = Answer::Killed(there).encode();
                 self.control.answer(self.poll.registry(), id, vec![answer]);
             }
-            None => self.control.answer(self.poll.registry(), id, Vec::new()),
+            Some(Question::Cut(_)) | None => {
+                self.control.answer(self.poll.registry(), id, Vec::new());
+            }
         }
     }
 
