@@ -228,7 +228,10 @@ fn out_of_the_box_hosts_with_a_cookie_pass_and_nobody_else() {
     // And is on the list by its name from now on.
     let id = Id::of(&Caller::of(&d).machine.public);
     until("the host is on the list", || {
-        m.inner.machine(&id).unwrap().is_some_and(|m| m.name == name("hosta"))
+        m.inner
+            .machine(&id)
+            .unwrap()
+            .is_some_and(|m| m.name == name("hosta"))
     });
     m.close();
     assert_eq!(m.outer.count(List::Include).unwrap(), 1);
@@ -269,7 +272,9 @@ fn a_host_that_was_deleted_is_not_known_again_by_its_cookie() {
     let (d, mut m) = start();
     d.says(0, &["true"]);
     let id = Id::of(&Caller::of(&d).machine.public);
-    until("the host is on the list", || m.inner.machine(&id).unwrap().is_some());
+    until("the host is on the list", || {
+        m.inner.machine(&id).unwrap().is_some()
+    });
     m.inner.delete(&id).unwrap();
     d.says(255, &["true"]);
     d.log.wait("cause=unknown-machine");
@@ -305,8 +310,14 @@ fn in_build_mode_a_name_registers() {
     let (by, mut talk) = machine.is_asked();
     assert_eq!(by, Asks::Name);
     assert_eq!(talk.answers("  Reception  "), Ok(vec![]));
-    assert_eq!(m.inner.machine(&machine.id()).unwrap().unwrap().name, name("Reception"));
-    d.log.wait(&format!("registered machine={} name=Reception", machine.id()));
+    assert_eq!(
+        m.inner.machine(&machine.id()).unwrap().unwrap().name,
+        name("Reception")
+    );
+    d.log.wait(&format!(
+        "registered machine={} name=Reception",
+        machine.id()
+    ));
     assert!(machine.is_let_in());
     for wrong in ["", " ", "a\u{1b}[2Jb", &"x".repeat(300)] {
         let (_, mut talk) = Machine::new(&d).is_asked();
@@ -321,7 +332,9 @@ fn an_activation_password_registers_once_under_the_managers_name() {
     m.outer.set_level(Level::Open).unwrap();
     let machines = [Machine::new(&d), Machine::new(&d), Machine::new(&d)];
     machines[0].is_refused(&d, "unknown-machine");
-    m.inner.add_chosen(&name("Reception PC"), b"a chosen one").unwrap();
+    m.inner
+        .add_chosen(&name("Reception PC"), b"a chosen one")
+        .unwrap();
     let made = m.inner.add_generated(&name("Store")).unwrap().shown();
     let (by, mut talk) = machines[0].is_asked();
     assert_eq!(by, Asks::Activation);
@@ -372,7 +385,9 @@ fn the_welcome_reaches_whoever_is_let_in() {
     let (d, mut m) = start();
     m.outer.set_level(Level::Open).unwrap();
     let words = "Welcome to hostb";
-    m.inner.set(&[Setting::Welcome(words.into()), Setting::BuildMode(true)]).unwrap();
+    m.inner
+        .set(&[Setting::Welcome(words.into()), Setting::BuildMode(true)])
+        .unwrap();
     let machine = Machine::new(&d);
     let (_, mut talk) = machine.is_asked();
     assert_eq!(talk.answers("pc"), Ok(vec![words.to_owned()]));
@@ -426,15 +441,25 @@ fn the_doors_look_at_the_machine_of_the_host_that_vouches() {
         must_be(&d, &reference, "user");
     }
     let (host, own) = (Id::of(&caller.machine.public), Id::of(&user.public));
-    until("the host is on the list", || m.inner.machine(&host).unwrap().is_some());
+    until("the host is on the list", || {
+        m.inner.machine(&host).unwrap().is_some()
+    });
     assert_eq!(m.inner.look(&own).unwrap().0, Standing::Never);
     for id in [host, own] {
         m.outer.put(List::Exclude, &id, "").unwrap();
-        must_be(&d, &asks().expect("an excluded machine is let in"), "excluded");
+        must_be(
+            &d,
+            &asks().expect("an excluded machine is let in"),
+            "excluded",
+        );
         m.outer.delete(List::Exclude, &id).unwrap();
     }
     m.inner.delete(&host).unwrap();
-    must_be(&d, &asks().expect("a deleted machine is let in"), "unknown-machine");
+    must_be(
+        &d,
+        &asks().expect("a deleted machine is let in"),
+        "unknown-machine",
+    );
 }
 
 /// A machine without a cookie gets nothing by being known.
@@ -576,7 +601,10 @@ fn the_inner_door_is_moved_under_a_running_daemon() {
     inner.set(&[Setting::BuildMode(true)]).unwrap();
     let newcomer = Machine::new(&d);
     assert_eq!(newcomer.is_asked().1.answers("new"), Ok(vec![]));
-    assert!(matches!(inner.look(&newcomer.id()).unwrap().0, Standing::Known { .. }));
+    assert!(matches!(
+        inner.look(&newcomer.id()).unwrap().0,
+        Standing::Known { .. }
+    ));
     // Gone with its folder: nobody is let in, and nothing is made there.
     drop(inner);
     fs::rename(&shared, d.folder.path("away")).unwrap();
@@ -594,9 +622,15 @@ fn refuses_to_start(folder: &Folder) -> String {
         daemon::run(command.arg(folder.path("S/cosserver.toml")))
     };
     let (tested, started) = (start("-t"), start("-D"));
-    assert_eq!((tested.status.code(), started.status.code()), (Some(1), Some(1)));
+    assert_eq!(
+        (tested.status.code(), started.status.code()),
+        (Some(1), Some(1))
+    );
     let [tested, started] = [tested, started].map(|o| String::from_utf8(o.stderr).unwrap());
-    assert!(started.contains(tested.trim_start_matches("cosserver: ").trim()), "{tested}{started}");
+    assert!(
+        started.contains(tested.trim_start_matches("cosserver: ").trim()),
+        "{tested}{started}"
+    );
     started
 }
 
@@ -656,7 +690,9 @@ fn under_inetd_the_doors_are_the_same() {
     let machine = Machine::new(&d);
     assert_eq!(d.says(0, &["echo", "in"]), b"in\n");
     let id = Id::of(&Caller::of(&d).machine.public);
-    until("the host is on the list", || m.inner.machine(&id).unwrap().is_some());
+    until("the host is on the list", || {
+        m.inner.machine(&id).unwrap().is_some()
+    });
     assert!(matches!(machine.enrols(), Heard::Denied(_)));
     m.outer.set_level(Level::Open).unwrap();
     m.inner.add_chosen(&name("pc"), b"secret").unwrap();

@@ -12,7 +12,7 @@ mod daemon;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use daemon::session::{self, Session};
-use daemon::{Daemon, without_doors, descriptors, long, run, until};
+use daemon::{Daemon, descriptors, long, run, until, without_doors};
 
 /// What a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

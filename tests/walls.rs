@@ -129,7 +129,10 @@ fn hold_no_secret(d: &Daemon, processes: fn(&Daemon) -> Processes) {
         "the search finds nothing"
     );
     let door = p.door.map(|pid| ("door", pid));
-    for (name, pid) in [("gate", p.gate), ("relay", p.relay)].into_iter().chain(door) {
+    for (name, pid) in [("gate", p.gate), ("relay", p.relay)]
+        .into_iter()
+        .chain(door)
+    {
         assert!(!has(pid, host.private.expose()), "{name} has the host key");
         assert!(!has(pid, caller.cookie.expose()), "{name} has a cookie");
         assert!(

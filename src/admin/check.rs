@@ -24,6 +24,7 @@ use crate::config::{keys, known_hosts};
 use crate::fault::Fault;
 use crate::secret::KeyPair;
 
+mod doors;
 mod logins;
 mod users;
 
@@ -74,6 +75,7 @@ pub(super) fn check(call: &Call, out: &Out) -> Result<(), Failure> {
     report.keys();
     report.hosts();
     report.pins();
+    report.doors();
     let problems = report
         .findings
         .iter()

@@ -7,7 +7,7 @@ use getopts::{Fail, Matches, Options, ParsingStyle};
 
 use super::help::{help, overview};
 use super::out::Failure;
-use super::table::{COMMANDS, Command, Flag, GLOBAL};
+use super::table::{Command, Flag, GLOBAL, commands};
 use crate::config::place::Place;
 use crate::config::words::{self, did_you_mean};
 
@@ -17,6 +17,8 @@ pub(super) enum Parsed {
     Tell(String),
     /// A command.
     Run(&'static Command, Call),
+    /// Nothing: on a terminal, the menu.
+    Nothing(Call),
 }
 
 /// A command's operands and flags.
@@ -51,7 +53,12 @@ impl Call {
 
     /// An operand; the table says how many there are.
     pub(super) fn operand(&self, number: usize) -> &str {
-        self.operands.get(number).map_or("", String::as_str)
+        self.optional(number).unwrap_or("")
+    }
+
+    /// An operand that need not be there.
+    pub(super) fn optional(&self, number: usize) -> Option<&str> {
+        self.operands.get(number).map(String::as_str)
     }
 
     /// The configuration folder that the command is about.
@@ -82,12 +89,14 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
         return if before.opt_present("h") {
             Ok(Parsed::Tell(overview()))
         } else {
-            Err(Failure::Usage(
-                "what is to be done? `cosadm --help` lists the commands".into(),
-            ))
+            Ok(Parsed::Nothing(Call {
+                matches: before.clone(),
+                before,
+                operands: Vec::new(),
+            }))
         };
     }
-    let Some((command, rest)) = COMMANDS.iter().find_map(|c| behind(&before.free, c)) else {
+    let Some((command, rest)) = commands().find_map(|c| behind(&before.free, c)) else {
         if before.opt_present("h")
             || before
                 .free
@@ -129,12 +138,12 @@ fn version() -> Parsed {
 }
 
 /// What is wrong with the words behind a command, where the table says which
-/// it takes.
+/// it takes; what stands in brackets may be left out.
 fn wrong_operands(wanted: &str, given: &[String]) -> Option<String> {
     let mut given = given.iter();
     let missing: Vec<&str> = wanted
         .split_whitespace()
-        .filter(|_| given.next().is_none())
+        .filter(|word| given.next().is_none() && !word.starts_with('['))
         .collect();
     if !missing.is_empty() {
         return Some(format!("needs {}", missing.join(" ")));
@@ -174,7 +183,7 @@ fn unknown(free: &[String]) -> String {
     // A flag between the words is not one of them.
     let words = free.iter().filter(|word| !word.starts_with('-'));
     let given: Vec<&str> = words.map(String::as_str).take(2).collect();
-    let names: Vec<String> = COMMANDS.iter().map(|c| c.words.join(" ")).collect();
+    let names: Vec<String> = commands().map(|c| c.words.join(" ")).collect();
     let both = did_you_mean(&given.join(" "), names.iter().map(String::as_str));
     let first = given.first().copied().unwrap_or("");
     let flag = free.get(1).filter(|word| word.starts_with('-'));
@@ -185,8 +194,7 @@ fn unknown(free: &[String]) -> String {
     if !both.is_empty() {
         return format!("unknown command {:?}{both}", given.join(" "));
     }
-    let below: Vec<&str> = COMMANDS
-        .iter()
+    let below: Vec<&str> = commands()
         .filter(|c| c.words.len() > 1 && c.words.first() == Some(&first))
         .filter_map(|c| c.words.get(1))
         .copied()
@@ -194,10 +202,7 @@ fn unknown(free: &[String]) -> String {
     if below.is_empty() {
         format!(
             "unknown command {first:?}{}",
-            did_you_mean(
-                first,
-                COMMANDS.iter().filter_map(|c| c.words.first().copied())
-            )
+            did_you_mean(first, commands().filter_map(|c| c.words.first().copied()))
         )
     } else {
         let second = given.get(1).copied().unwrap_or("");
@@ -229,11 +234,7 @@ fn usage<'a>(fail: &Fail, flags: impl IntoIterator<Item = &'a Flag>, name: &str)
                 .map(|f| f.long)
                 .filter(|long| !long.is_empty());
             // One of a command, before it.
-            if name == "cosadm"
-                && COMMANDS
-                    .iter()
-                    .any(|c| c.flags.iter().any(|f| f.long == *flag))
-            {
+            if name == "cosadm" && commands().any(|c| c.flags.iter().any(|f| f.long == *flag)) {
                 let words = format!("--{flag} stands behind the command; see `cosadm --help`");
                 return Failure::Usage(words);
             }

@@ -41,7 +41,6 @@ fn command_lines() {
 #[test]
 fn mistakes() {
     for (line, words) in [
-        ("", "what is to be done?"),
         ("chekc", "did you mean \"check\"?"),
         ("wo", "did you mean \"who\"?"),
         (
@@ -78,12 +77,14 @@ fn mistakes() {
     }
     assert!(call("host rotate x --port 0").port().is_err());
     assert_eq!(told("foo"), "unknown command \"foo\"");
+    let nothing: Vec<OsString> = vec!["-C".into(), "S".into()];
+    assert!(matches!(parse(&nothing), Ok(Parsed::Nothing(call)) if call.value("C").is_some()));
 }
 
 #[test]
 fn every_command_and_flag_is_in_the_help() {
     let text = told("--help");
-    for command in COMMANDS {
+    for command in commands() {
         assert!(text.contains(&format!("  {}", command.words.join(" "))));
         let help = told(&format!("{} --help", command.words.join(" ")));
         for flag in command.flags {
@@ -95,6 +96,26 @@ fn every_command_and_flag_is_in_the_help() {
                 .all(|line| line.chars().count() <= 110),
             "{help}"
         );
+    }
+    // What stands in brackets may be left out.
+    assert_eq!(self::call("sestab list").optional(0), None);
+    assert_eq!(self::call("sestab list E").optional(0), Some("E"));
+    assert_eq!(
+        self::call("settings set backdoor-password").optional(1),
+        None
+    );
+    for (line, words) in [
+        ("settings set", "cosadm settings set needs NAME; see"),
+        (
+            "settings set a b c",
+            "takes NAME [VALUE] alone, and \"c\" is",
+        ),
+        (
+            "sestab list I E",
+            "takes [I|E] alone, and \"E\" is one word too many",
+        ),
+    ] {
+        assert!(told(line).contains(words), "{line:?} gave {:?}", told(line));
     }
     for line in ["-V", "--version", "check --version", "-V nonsense"] {
         let version = concat!("cosadm ", env!("CARGO_PKG_VERSION"), "\n");

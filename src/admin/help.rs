@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::table::{COMMANDS, Command, Flag, GLOBAL};
+use super::table::{Command, Flag, GLOBAL, commands};
 
 pub(super) fn overview() -> String {
     let mut text = String::from("usage: cosadm [-C DIR] [-v] COMMAND\n\n");
-    for command in COMMANDS {
+    for command in commands() {
         let line = format!("{} {}", command.words.join(" "), command.operands);
-        let _ = writeln!(text, "  {line:<18} {}", command.meaning);
+        let _ = writeln!(text, "  {line:<24} {}", command.meaning);
     }
     text.push('\n');
     flags_help(&mut text, GLOBAL);

@@ -13,6 +13,7 @@ use crate::config::place::Place;
 use crate::config::secure::{self, Created};
 use crate::config::settings::Settings;
 use crate::config::words::{cosadm, option_c};
+use crate::door::{Inner, Outer};
 use crate::fault::Fault;
 
 /// Makes what is missing, and says what was there.
@@ -82,6 +83,13 @@ fn make(place: &Place, report: &mut String) -> Result<(), Fault> {
         secure::make_folder(&place.machines(), 0o700)?,
         "recorded machine keys",
     );
+    let outer = Outer::path(place);
+    note(&outer, Outer::create(place)?, "the outer door");
+    // Elsewhere the manager has put it, and its folder may not be mounted now.
+    if Outer::open(place)?.folder()?.is_none() {
+        let inner = Inner::path(place, None);
+        note(&inner, Inner::create(&inner)?, "the inner door");
+    }
     Ok(())
 }
 

@@ -7,12 +7,13 @@
 //!
 //! `table` is the one table of subcommands and flags, by which `commands` reads
 //! the command line and `help` writes every help; `init`, `invite`, `rotate`,
-//! `join`, `hosts` and `check` are what they do; `edit` changes the text of the
+//! `join`, `hosts`, `doors` and `check` are what they do; `edit` changes the text of the
 //! host table, `reach` finds the addresses of a card, `who` asks the running daemon,
 //! `out` and `json` write.
 
 mod check;
 mod commands;
+mod doors;
 mod edit;
 mod help;
 mod hosts;
@@ -26,6 +27,7 @@ mod rotate;
 mod table;
 mod who;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use commands::Parsed;
@@ -44,6 +46,11 @@ pub fn main() -> ExitCode {
             out.verbose(call.given("v"));
             (command.run)(&call, &out)
         }
+        Ok(Parsed::Nothing(call)) if is_at_a_terminal() => doors::menu::run(&call, &out),
+        Ok(Parsed::Nothing(_)) => Err(Failure::Usage(
+            "what is to be done? `cosadm --help` lists the commands, and on a terminal there is a menu"
+                .to_owned(),
+        )),
         Err(failure) => Err(failure),
     };
     match done {
@@ -58,4 +65,9 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether a person types and reads.
+fn is_at_a_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }

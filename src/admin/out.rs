@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 use std::fs::{File, Permissions};
-use std::io::Write;
+use std::io::{BufWriter, StdoutLock, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
@@ -44,10 +44,13 @@ impl Out {
     /// A result, whole, to standard output.
     pub(super) fn say(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = std::io::stdout().lock();
-        let written = stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| stdout.flush());
-        written.map_err(|e| Fault::new(format!("standard output: {e}")).into())
+        let written = stdout.write_all(text.as_bytes());
+        told(written.and_then(|()| stdout.flush()))
+    }
+
+    /// A result of many parts, which need not be there all at once.
+    pub(super) fn parts(&self) -> Parts {
+        Parts(BufWriter::new(std::io::stdout().lock()))
     }
 
     /// Whether a secret result can be kept, which is asked before it is made.
@@ -68,7 +71,7 @@ impl Out {
         let about = stdout.metadata().map_err(Fault::from)?;
         let is_null = std::fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == about.rdev());
         if about.file_type().is_char_device() && is_null {
-            let words = "standard output is closed or is /dev/null, and the card would be lost; nothing was changed";
+            let words = "standard output is closed or is /dev/null, and the secret would be lost; nothing was changed";
             return Err(Fault::new(words).into());
         }
         Ok(())
@@ -86,7 +89,7 @@ impl Out {
             )),
             Err(why) => self.tell(format!(
                 "standard output is a file that others can open, and that cannot be changed ({why}): \
-                 whoever reads the secret in it can ask in that host's name. Remove the file, and write \
+                 whoever reads the secret in it can use it. Remove the file, and write \
                  the next one where you alone can read it (umask 077)"
             )),
         }
@@ -105,6 +108,24 @@ impl Out {
             self.tell(words);
         }
     }
+}
+
+/// A result that is written part by part.
+pub(super) struct Parts(BufWriter<StdoutLock<'static>>);
+
+impl Parts {
+    pub(super) fn put(&mut self, text: &str) -> Result<(), Failure> {
+        told(self.0.write_all(text.as_bytes()))
+    }
+
+    /// Writes what has not been written yet.
+    pub(super) fn end(mut self) -> Result<(), Failure> {
+        told(self.0.flush())
+    }
+}
+
+fn told(written: std::io::Result<()>) -> Result<(), Failure> {
+    written.map_err(|e| Fault::new(format!("standard output: {e}")).into())
 }
 
 /// The bits of a mode that are for others than the owner.

@@ -1,6 +1,8 @@
 //! The table of subcommands and flags: `commands` reads a command line by it,
 //! `help` writes every `--help` from it.
 
+mod doors;
+
 use super::commands::Call;
 use super::out::{Failure, Out};
 use super::{check, hosts, init, invite, join, rotate, who};
@@ -85,7 +87,11 @@ const CARD_PORT: Flag = flag(
 );
 
 /// Every subcommand, in the order of the help.
-pub(super) const COMMANDS: &[Command] = &[
+pub(super) fn commands() -> impl Iterator<Item = &'static Command> {
+    COMMANDS.iter().chain(doors::COMMANDS)
+}
+
+const COMMANDS: &[Command] = &[
     Command {
         words: &["init"],
         operands: "",

@@ -62,13 +62,10 @@ impl Doors {
     /// A file cannot be made.
     pub fn make(place: &Place) -> Result<(), Fault> {
         secure::make_folder(&place.state, 0o700)?;
-        if !Outer::path(place).exists() {
-            Outer::create(place)?;
-        }
+        Outer::create(place)?;
         let folder = Outer::open(place)?.folder()?;
-        let path = Inner::path(place, folder.as_deref());
-        if folder.is_none() && !path.exists() {
-            Inner::create(&path)?;
+        if folder.is_none() {
+            Inner::create(&Inner::path(place, None))?;
         }
         Ok(())
     }

@@ -44,7 +44,11 @@ pub(super) struct File {
 impl File {
     /// Makes the file where there is none, with its tables. Whether it was made now.
     pub(super) fn create(path: &Path, schema: &Schema) -> Result<Created, Fault> {
-        // Empty is a file without tables; the one who comes second finds them made.
+        if fs::symlink_metadata(path).is_ok_and(|about| about.len() > 0) {
+            return Ok(Created::There);
+        }
+        // Empty is a file without tables, also where its maker was killed; the one who comes
+        // second finds them made.
         let created = secure::create_new(path, b"", 0o600)?;
         let (mut db, _) = connect(path)?;
         let tell = |e: rusqlite::Error| told(path, schema.what, &e);
@@ -213,6 +217,11 @@ fn damaged(what: &str, why: &str) -> String {
         "{what} is damaged ({why}); nothing was changed: put a copy back, \
          or move it away and begin anew"
     )
+}
+
+/// A count as SQLite has it.
+pub(super) fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// SQLite's errors in the administrator's words.

@@ -30,6 +30,7 @@ const SCHEMA: Schema = Schema {
         "CREATE TABLE setting (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
         "CREATE TABLE machine (id BLOB PRIMARY KEY, name TEXT NOT NULL, authorized INTEGER NOT NULL, remote INTEGER NOT NULL, seen INTEGER, deleted INTEGER) WITHOUT ROWID",
         "CREATE TABLE password (hash BLOB PRIMARY KEY, selector BLOB UNIQUE, name TEXT NOT NULL UNIQUE, made INTEGER NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX machine_by_name ON machine (name COLLATE NOCASE, id) WHERE deleted IS NULL",
     ],
 };
 
@@ -190,6 +191,58 @@ impl Inner {
         Ok(())
     }
 
+    /// At most so many authorized machines in the order of their names: the first ones, or
+    /// those behind `after`. Nobody who writes waits between one call and the next.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn machines_after(
+        &self,
+        after: Option<&Machine>,
+        most: u32,
+    ) -> Result<Vec<Machine>, Fault> {
+        let Some(after) = after else {
+            return self.machines_from(0, most);
+        };
+        let query = "SELECT id, name, authorized, remote, seen FROM machine
+                     WHERE deleted IS NULL AND (name COLLATE NOCASE, id) > (?1, ?2)
+                     ORDER BY name COLLATE NOCASE, id LIMIT ?3";
+        self.some(query, params![after.name.as_str(), after.id.0, most])
+    }
+
+    /// At most so many authorized machines in the order of their names, without the first
+    /// `skipped`.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn machines_from(&self, skipped: u64, most: u32) -> Result<Vec<Machine>, Fault> {
+        let query = "SELECT id, name, authorized, remote, seen FROM machine
+                     WHERE deleted IS NULL
+                     ORDER BY name COLLATE NOCASE, id LIMIT ?2 OFFSET ?1";
+        self.some(query, params![file::number(skipped), most])
+    }
+
+    fn some(&self, query: &str, given: &[&dyn rusqlite::ToSql]) -> Result<Vec<Machine>, Fault> {
+        let read = || {
+            let mut query = self.0.db.prepare_cached(query)?;
+            let rows = query.query_map(given, machine)?;
+            rows.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|e| self.tell(&e))
+    }
+
+    /// Whether nothing was ever kept in it: no machine, no setting, no password.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn is_untouched(&self) -> Result<bool, Fault> {
+        let query = "SELECT NOT EXISTS (SELECT 1 FROM machine)
+                        AND NOT EXISTS (SELECT 1 FROM setting)
+                        AND NOT EXISTS (SELECT 1 FROM password)";
+        let found = self.0.db.query_row(query, [], |row| row.get(0));
+        found.map_err(|e| self.tell(&e))
+    }
+
     /// How many machines are authorized.
     ///
     /// # Errors
@@ -207,7 +260,7 @@ impl Inner {
     pub fn machine(&self, id: &Id) -> Result<Option<Machine>, Fault> {
         let query = "SELECT id, name, authorized, remote, seen FROM machine
                      WHERE id = ?1 AND deleted IS NULL";
-        let found = self.0.db.query_row(query, [id.0], |row| machine(row));
+        let found = self.0.db.query_row(query, [id.0], machine);
         found.optional().map_err(|e| self.tell(&e))
     }
 

@@ -26,6 +26,8 @@ const SCHEMA: Schema = Schema {
         "CREATE TABLE setting (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
         "CREATE TABLE include (id BLOB PRIMARY KEY, name TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID",
         "CREATE TABLE exclude (id BLOB PRIMARY KEY, name TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX include_by_name ON include (name COLLATE NOCASE, id)",
+        "CREATE INDEX exclude_by_name ON exclude (name COLLATE NOCASE, id)",
     ],
 };
 
@@ -100,6 +102,12 @@ pub struct Item {
     /// Since when it is on the list.
     pub since: Occurred,
 }
+
+/// Takes one machine.
+pub type Taking<'a> = dyn FnMut(&Id, &Name) -> Result<(), Fault> + 'a;
+
+/// Gives machines, one after the other.
+pub type Giving<'a> = dyn FnMut(&mut Taking<'_>) -> Result<(), Fault> + 'a;
 
 /// The outer door, open as a file.
 pub struct Outer(File);
@@ -216,25 +224,48 @@ impl Outer {
         look(&mut self.0.db).map_err(|e| super::file::told(&path, WHAT, &e))
     }
 
-    /// The machines on a list, in the order of their names, each given to `each`.
+    /// At most so many machines on a list in the order of their names: the first ones, or
+    /// those behind `after`. Nobody who writes waits between one call and the next.
     ///
     /// # Errors
-    /// The file cannot be read, or `each` has failed.
-    pub fn list(
+    /// The file cannot be read.
+    pub fn items_after(
         &self,
         list: List,
-        each: &mut dyn FnMut(Item) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+        after: Option<&Item>,
+        most: u32,
+    ) -> Result<Vec<Item>, Fault> {
+        let Some(after) = after else {
+            return self.items_from(list, 0, most);
+        };
         let query = format!(
-            "SELECT id, name, since FROM {} ORDER BY name COLLATE NOCASE, id",
+            "SELECT id, name, since FROM {} WHERE (name COLLATE NOCASE, id) > (?1, ?2)
+             ORDER BY name COLLATE NOCASE, id LIMIT ?3",
             list.table()
         );
-        let mut query = self.0.db.prepare(&query).map_err(|e| self.tell(&e))?;
-        let mut rows = query.query([]).map_err(|e| self.tell(&e))?;
-        while let Some(row) = rows.next().map_err(|e| self.tell(&e))? {
-            each(item(row).map_err(|e| self.tell(&e))?)?;
-        }
-        Ok(())
+        self.some(&query, params![after.name, after.id.0, most])
+    }
+
+    /// At most so many machines on a list in the order of their names, without the first
+    /// `skipped`.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn items_from(&self, list: List, skipped: u64, most: u32) -> Result<Vec<Item>, Fault> {
+        let query = format!(
+            "SELECT id, name, since FROM {} ORDER BY name COLLATE NOCASE, id LIMIT ?2 OFFSET ?1",
+            list.table()
+        );
+        self.some(&query, params![super::file::number(skipped), most])
+    }
+
+    fn some(&self, query: &str, given: &[&dyn rusqlite::ToSql]) -> Result<Vec<Item>, Fault> {
+        let read = || {
+            let mut query = self.0.db.prepare_cached(query)?;
+            let rows = query.query_map(given, item)?;
+            rows.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|e| self.tell(&e))
     }
 
     /// A machine on a list.
@@ -243,7 +274,7 @@ impl Outer {
     /// The file cannot be read.
     pub fn get(&self, list: List, id: &Id) -> Result<Option<Item>, Fault> {
         let query = format!("SELECT id, name, since FROM {} WHERE id = ?1", list.table());
-        let found = self.0.db.query_row(&query, [id.0], |row| item(row));
+        let found = self.0.db.query_row(&query, [id.0], item);
         found.optional().map_err(|e| self.tell(&e))
     }
 
@@ -292,12 +323,7 @@ impl Outer {
     /// # Errors
     /// There are none, which would lock everybody out; or the file cannot be written.
     /// Nothing has changed then.
-    pub fn close(
-        &mut self,
-        machines: &mut dyn FnMut(
-            &mut dyn FnMut(&Id, &Name) -> Result<(), Fault>,
-        ) -> Result<(), Fault>,
-    ) -> Result<u64, Fault> {
+    pub fn close(&mut self, machines: &mut Giving<'_>) -> Result<u64, Fault> {
         let path = self.0.path().to_owned();
         let tell = |e: rusqlite::Error| super::file::told(&path, WHAT, &e);
         let t = self.0.write(WHAT)?;

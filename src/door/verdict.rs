@@ -121,21 +121,28 @@ pub fn way(sight: &Sight, is_host: bool, is_local: bool) -> Way {
             Standing::Deleted => {}
         }
     }
-    match sight.level {
-        Level::Closed if is_host => Way::Away("its machine was deleted from the inner door"),
-        Level::Closed if !sight.included => {
-            Way::Away("the outer door is closed, and its machine is not included")
-        }
-        Level::Closed if !is_known => {
-            Way::Away("the outer door is closed, and the inner door does not know its machine")
-        }
-        _ if is_known => passes(false),
-        _ if sight.build_mode => Way::Ask(Want::Name),
-        _ if sight.passwords => Way::Ask(Want::Activation),
-        _ => Way::Away(
-            "the inner door does not know its machine, and there is no password by which it could register",
-        ),
+    let is_closed = sight.level == Level::Closed;
+    if is_closed && is_host {
+        return Way::Away("its machine was deleted from the inner door");
     }
+    if is_closed && !sight.included {
+        return Way::Away("the outer door is closed, and its machine is not included");
+    }
+    if is_known {
+        return passes(false);
+    }
+    if is_closed {
+        return Way::Away("the outer door is closed, and the inner door does not know its machine");
+    }
+    if sight.build_mode {
+        return Way::Ask(Want::Name);
+    }
+    if sight.passwords {
+        return Way::Ask(Want::Activation);
+    }
+    Way::Away(
+        "the inner door does not know its machine, and there is no password by which it could register",
+    )
 }
 
 /// Somebody whose machine is not excluded. Made before his request is decoded.

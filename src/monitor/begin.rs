@@ -13,7 +13,7 @@ use super::sessions::{Leader, Whose};
 use crate::channel::Channel;
 use crate::channel::gate::Order;
 use crate::channel::relay::Session;
-use crate::door::{Id, Machine as _};
+use crate::door::Id;
 use crate::log::Level;
 use crate::policy::{Exec, Granted};
 use crate::refusal::{Cause, Refusal};

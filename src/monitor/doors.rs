@@ -52,7 +52,7 @@ impl Monitor {
             socket,
             peer,
             is_local,
-            step: Step::Arrives(opened),
+            step: Step::Arrives(Box::new(opened)),
             ticket: None,
             welcome: String::new(),
         };
@@ -134,19 +134,19 @@ impl Monitor {
         now: Instant,
     ) -> Result<(), Halt> {
         let (peer, is_strangers) = (visit.peer, visit.is_strangers());
-        let outcome = self.go_through(c, visit, told, now);
+        let outcome = self.go_through(c, *visit, told, now);
         outcome.map_err(|halt| match halt {
             Halt::Refused(refusal) if refusal.peer.is_none() => {
                 Halt::Refused(refusal.of(peer).of_stranger(is_strangers))
             }
-            other => other,
+            Halt::Refused(_) | Halt::Closed(..) => halt,
         })
     }
 
     fn go_through(
         &mut self,
         c: Connection,
-        visit: Box<Visit>,
+        visit: Visit,
         told: Told,
         now: Instant,
     ) -> Result<(), Halt> {
@@ -157,7 +157,7 @@ impl Monitor {
             step,
             ticket: _,
             welcome,
-        } = *visit;
+        } = visit;
         let visit = |step, welcome| {
             Box::new(Visit {
                 socket,
@@ -171,7 +171,7 @@ impl Monitor {
         match (step, told) {
             (_, Told::Fault(why)) => Err(Refusal::new(Cause::Doors, why).into()),
             (Step::Arrives(opened), Told::Sight(sight)) => {
-                let admitted = Admitted::by(opened, &sight)?;
+                let admitted = Admitted::by(*opened, &sight)?;
                 self.step("admitted", &[("connection", &c), ("machine", &sight.id)]);
                 let visitor = self.recognise(c, admitted, peer)?;
                 let machine = visitor.machine();
@@ -199,7 +199,7 @@ impl Monitor {
                     [("machine", &id), ("name", &name), ("peer", &peer)];
                 self.log.say(Level::Info, "registered", &pairs);
                 let visit = visit(Step::Registers(visitor, talk), welcome);
-                self.let_in(c, visit, &pass, now)
+                self.let_in(c, *visit, &pass, now)
             }
             (Step::Registers(visitor, _), Told::Lodged(Lodged::Wrong(why))) => {
                 let words = format!("machine {}: {why}", visitor.machine());
@@ -256,7 +256,7 @@ impl Monitor {
         match door::way(sight, visitor.host().is_some(), visit.is_local) {
             Way::In(pass) => {
                 self.note_visit(visitor, &pass, sight, visit.is_local, now);
-                self.let_in(c, visit, &pass, now)
+                self.let_in(c, *visit, &pass, now)
             }
             Way::Ask(want) => self.prompt_visitor(c, visit, want),
             Way::Away(why) => {
@@ -298,7 +298,7 @@ impl Monitor {
     fn let_in(
         &mut self,
         c: Connection,
-        visit: Box<Visit>,
+        visit: Visit,
         pass: &Pass,
         now: Instant,
     ) -> Result<(), Halt> {
@@ -308,7 +308,7 @@ impl Monitor {
             step,
             welcome,
             ..
-        } = *visit;
+        } = visit;
         let (visitor, talk) = match step {
             Step::VouchedFor(visitor) => (visitor, None),
             Step::Registers(visitor, talk) => (visitor, Some(talk)),

@@ -1,5 +1,5 @@
 //! Asks how a signal is dealt with, which no safe call tells. Run by the client
-//! alone.
+//! and by `cosadm`.
 
 use std::mem::MaybeUninit;
 

@@ -1,9 +1,9 @@
 //! Asking a person: the terminal without its echo, or a program that asks. Run by the
-//! client alone.
+//! client, and at the terminal by `cosadm`.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
@@ -53,6 +53,19 @@ impl Terminal {
     pub fn tell(&mut self, words: &str) -> io::Result<()> {
         self.0.write_all(words.as_bytes())?;
         self.0.flush()
+    }
+
+    /// How many lines it shows; `None`: it does not say.
+    pub fn height(&self) -> Option<u16> {
+        let mut size = libc::winsize {
+            ws_row: 0,
+            ws_col: 0,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        // SAFETY: the descriptor is open, and `size` is what this request fills.
+        let done = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TIOCGWINSZ, &mut size) };
+        (done == 0 && size.ws_row > 0).then_some(size.ws_row)
     }
 
     /// Reads a line of at most so many bytes, which may be seen.

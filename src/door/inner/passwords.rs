@@ -156,6 +156,16 @@ impl Inner {
         read().map_err(|e| self.tell(&e))
     }
 
+    /// Whether there is one that nobody has used yet.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn has_passwords(&self) -> Result<bool, Fault> {
+        let query = self.0.db.prepare("SELECT 1 FROM password LIMIT 1");
+        let found = query.and_then(|mut query| query.exists([]));
+        found.map_err(|e| self.tell(&e))
+    }
+
     /// Makes a one-time password for whoever will have this name.
     ///
     /// # Errors
@@ -174,7 +184,7 @@ impl Inner {
     /// may be, or the file cannot be written.
     pub fn add_chosen(&mut self, name: &Name, password: &[u8]) -> Result<(), Fault> {
         let hash = self.hash(password)?;
-        self.add_password(name, &*hash, None)
+        self.add_password(name, &hash, None)
     }
 
     fn add_password(

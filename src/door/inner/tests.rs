@@ -158,6 +158,16 @@ fn what_is_not_right_is_left_alone() {
     }
 }
 
+/// Whoever made the file was killed before its tables: the next one makes them.
+#[test]
+fn a_file_without_tables_gets_them() {
+    let scratch = Scratch::new();
+    let path = scratch.file("idfile.db", "", 0o600);
+    assert!(Inner::open(&path).is_err());
+    Inner::create(&path).unwrap();
+    assert!(Inner::open(&path).unwrap().is_untouched().unwrap());
+}
+
 /// Who else can make the file cannot make it do anything.
 #[test]
 fn a_foreign_trigger_is_refused() {
@@ -173,4 +183,54 @@ fn a_foreign_trigger_is_refused() {
         told.contains("its tables are not those that we made"),
         "{told}"
     );
+}
+
+/// Page by page, each machine once, in the order of the names.
+#[test]
+fn machines_come_in_pages() {
+    let (_scratch, mut inner) = inner();
+    assert!(inner.is_untouched().unwrap());
+    for (n, named) in [
+        (1, "b"),
+        (2, "A"),
+        (3, "a"),
+        (4, "C"),
+        (5, "gone"),
+        (6, "a"),
+    ] {
+        inner.add(&id(n), &name(named), true).unwrap();
+    }
+    inner.delete(&id(5)).unwrap();
+    assert!(!inner.is_untouched().unwrap());
+    let expected = [id(2), id(3), id(6), id(1), id(4)];
+    for most in 1..=6 {
+        let mut found: Vec<Machine> = Vec::new();
+        loop {
+            let page = inner.machines_after(found.last(), most).unwrap();
+            let from = u64::try_from(found.len()).unwrap();
+            assert_eq!(inner.machines_from(from, most).unwrap(), page);
+            if page.is_empty() {
+                break;
+            }
+            found.extend(page);
+        }
+        assert_eq!(found.iter().map(|m| m.id).collect::<Vec<_>>(), expected);
+    }
+}
+
+/// No list is sorted in memory, or read again from its start.
+#[test]
+fn a_page_is_found_by_its_index() {
+    let (_scratch, inner) = inner();
+    let query = "EXPLAIN QUERY PLAN SELECT id, name, authorized, remote, seen FROM machine
+                 WHERE deleted IS NULL AND (name COLLATE NOCASE, id) > (?1, ?2)
+                 ORDER BY name COLLATE NOCASE, id LIMIT ?3";
+    let mut plan = inner.0.db.prepare(query).unwrap();
+    let mut rows = plan.query(params!["a", [0_u8; 16], 7]).unwrap();
+    let step: String = rows.next().unwrap().unwrap().get(3).unwrap();
+    assert!(
+        step.starts_with("SEARCH machine USING INDEX machine_by_name"),
+        "{step}"
+    );
+    assert!(rows.next().unwrap().is_none());
 }

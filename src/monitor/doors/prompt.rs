@@ -124,7 +124,11 @@ impl Monitor {
     fn make_room_at_the_door(&mut self, newcomer: IpAddr) -> Result<(), Halt> {
         let prompted = self.strangers.iter().filter_map(|(c, s)| match s {
             Stranger::AtDoor(v) if v.is_prompted() => Some((*c, Source::of(v.peer()))),
-            _ => None,
+            Stranger::Greeted(_)
+            | Stranger::AtDoor(_)
+            | Stranger::Asked(_)
+            | Stranger::Waiting(_)
+            | Stranger::LoggingIn(_) => None,
         });
         let prompted: Vec<(Connection, Source)> = prompted.collect();
         if prompted.len() < PROMPTED {

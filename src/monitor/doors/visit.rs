@@ -26,7 +26,7 @@ pub(in super::super) struct Visit {
 /// How far he has come.
 pub(super) enum Step {
     /// The doors are asked about the machine of the handshake.
-    Arrives(Opened),
+    Arrives(Box<Opened>),
     /// The doors are asked about the machine of the host that vouches for him.
     VouchedFor(Visitor),
     /// He has been asked.

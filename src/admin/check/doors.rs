@@ -1,0 +1,94 @@
+//! What `cosadm check` says of the doors: both files, and whom they let in.
+
+use super::{Level, Report};
+use crate::admin::doors::{stranger, word};
+use crate::config::words::cosadm;
+use crate::door::{self, Inner, List, Outer};
+use crate::fault::Fault;
+
+impl Report<'_> {
+    /// Both doors, and what an unknown machine meets at them.
+    pub(super) fn doors(&mut self) {
+        let path = Outer::path(self.place);
+        let Some(outer) = self.sound(&path, Outer::open(self.place), Outer::check_whole) else {
+            return;
+        };
+        let about = || {
+            let count = |list| outer.count(list);
+            let (included, excluded) = (count(List::Include)?, count(List::Exclude)?);
+            Ok((outer.level()?, included, excluded, outer.folder()?))
+        };
+        let (level, folder) = match about() {
+            Ok((level, included, excluded, folder)) => {
+                let (door, number) = (word(level), level.number());
+                self.right(
+                    &path,
+                    format!("the outer door: {door} (level {number}), {included} included, {excluded} excluded"),
+                );
+                (level, folder)
+            }
+            Err(fault) => return self.wrong(&path, &fault),
+        };
+        let path = Inner::path(self.place, folder.as_deref());
+        let Some(inner) = self.sound(&path, Inner::open(&path), Inner::check_whole) else {
+            return;
+        };
+        let about = || Ok((inner.count()?, inner.settings()?, inner.has_passwords()?));
+        match about() {
+            Ok((authorized, settings, waiting)) => {
+                self.right(&path, format!("the inner door: {authorized} authorized"));
+                let meets = stranger(level, &settings, waiting);
+                let rank = if meets.word == "refused" {
+                    Level::Right
+                } else {
+                    Level::Note
+                };
+                self.add(rank, "doors", meets.words);
+                self.risks(level, settings.build_mode, settings.backdoor);
+            }
+            Err(fault) => self.wrong(&path, &fault),
+        }
+    }
+
+    /// A door's file that is there and sound all through.
+    fn sound<T>(
+        &mut self,
+        path: &std::path::Path,
+        opened: Result<T, Fault>,
+        check: fn(&T) -> Result<(), Fault>,
+    ) -> Option<T> {
+        if matches!(path.try_exists(), Ok(false)) {
+            let init = cosadm(self.place, "init");
+            let words = format!("there is no such file, and nobody is let in; {init} makes it");
+            self.add(Level::Problem, path.display(), words);
+            return None;
+        }
+        match opened.and_then(|door| check(&door).map(|()| door)) {
+            Ok(door) => Some(door),
+            Err(fault) => {
+                self.wrong(path, &fault);
+                None
+            }
+        }
+    }
+
+    /// What makes the doors of little use.
+    fn risks(&mut self, level: door::Level, build_mode: bool, backdoor: bool) {
+        let mut warn = |words: String| self.add(Level::Warning, "doors", words);
+        match level {
+            door::Level::Off => warn(
+                "the security level is 0: the doors keep nobody out but excluded machines"
+                    .to_owned(),
+            ),
+            door::Level::Open => {
+                if build_mode {
+                    warn("the outer door is open in build mode: any machine registers itself by a name".to_owned());
+                }
+                if backdoor {
+                    warn("the outer door is open, and there is a backdoor password: whoever guesses it registers his machine".to_owned());
+                }
+            }
+            door::Level::Closed => {}
+        }
+    }
+}

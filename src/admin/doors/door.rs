@@ -1,0 +1,167 @@
+//! `cosadm door`: closing and opening the outer door, and how both doors stand.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use super::super::commands::Call;
+use super::super::json::Json;
+use super::super::out::{Failure, Out};
+use super::meets::{Meets, stranger};
+use super::{Both, done, many, word};
+use crate::config::place::Place;
+use crate::config::words::cosadm;
+use crate::door::inner::Settings;
+use crate::door::{Level, List};
+use crate::fault::Fault;
+
+/// Closes the outer door: the authorized machines become the include list.
+pub(in crate::admin) fn close(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let count = Both::open(&place)?.close().map_err(|e| {
+        // The file says nothing of how to authorize one.
+        let open = cosadm(&place, "door open");
+        let add = cosadm(&place, "machine add ID --name NAME");
+        Fault::new(format!(
+            "not closed: {e}; {add} authorizes a machine, or {open} lets one register"
+        ))
+    })?;
+    let fields = vec![
+        ("outer_door", Json::text(word(Level::Closed))),
+        ("included", Json::Number(count)),
+    ];
+    let words = format!(
+        "the outer door is closed: {} included",
+        many(count, "machine")
+    );
+    done(call, out, fields, words)
+}
+
+/// Opens the outer door: the inner one alone decides.
+pub(in crate::admin) fn open(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let mut outer = super::outer(&place)?;
+    outer.set_level(Level::Open)?;
+    let fields = vec![("outer_door", Json::text(word(Level::Open)))];
+    drop(outer);
+    done(call, out, fields, now(&place))
+}
+
+/// What the outer door is now, and what that means; for a change that is done, so that
+/// an inner door that cannot be read is told too.
+pub(super) fn now(place: &Place) -> String {
+    let known = Both::open(place).and_then(|both| {
+        let level = both.outer.level()?;
+        let settings = both.inner.settings()?;
+        let meets = stranger(level, &settings, both.inner.has_passwords()?);
+        let number = level.number();
+        let door = word(level);
+        Ok(format!(
+            "the outer door is {door} (level {number}): {}",
+            meets.words
+        ))
+    });
+    known.unwrap_or_else(|e| format!("as it is now, nobody new is let in: {e}"))
+}
+
+/// How both doors stand.
+pub(super) struct Status {
+    pub(super) level: Level,
+    pub(super) included: u64,
+    pub(super) excluded: u64,
+    pub(super) authorized: u64,
+    pub(super) waiting: u64,
+    file: PathBuf,
+    settings: Settings,
+    meets: Meets,
+}
+
+impl Status {
+    pub(super) fn of(doors: &Both) -> Result<Self, Fault> {
+        let (outer, inner) = (&doors.outer, &doors.inner);
+        let (level, settings) = (outer.level()?, inner.settings()?);
+        let waiting = u64::try_from(inner.passwords()?.len()).unwrap_or(u64::MAX);
+        Ok(Self {
+            level,
+            included: outer.count(List::Include)?,
+            excluded: outer.count(List::Exclude)?,
+            authorized: inner.count()?,
+            waiting,
+            file: inner.file().to_owned(),
+            meets: stranger(level, &settings, waiting > 0),
+            settings,
+        })
+    }
+
+    /// The outer door in a sentence.
+    pub(super) fn outer_door(&self) -> String {
+        match self.level {
+            Level::Off => {
+                "The doors are off (level 0): the exclude list alone is asked.".to_owned()
+            }
+            Level::Open => "The outer door is open (level 1).".to_owned(),
+            Level::Closed => "The outer door is closed (level 2).".to_owned(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let yes = |on| if on { "yes" } else { "no" };
+        let s = &self.settings;
+        let welcome = if s.welcome.is_empty() {
+            "none"
+        } else {
+            &s.welcome
+        };
+        let mut text = String::new();
+        for (name, value) in [
+            (
+                "outer door",
+                format!("{} (level {})", word(self.level), self.level.number()),
+            ),
+            ("included", many(self.included, "machine")),
+            ("excluded", many(self.excluded, "machine")),
+            ("inner door", self.file.display().to_string()),
+            ("authorized", many(self.authorized, "machine")),
+            ("one-time passwords", format!("{} waiting", self.waiting)),
+            ("build mode", yes(s.build_mode).to_owned()),
+            ("remote only", yes(s.remote_only).to_owned()),
+            (
+                "backdoor password",
+                (if s.backdoor { "set" } else { "none" }).to_owned(),
+            ),
+            ("welcome", welcome.to_owned()),
+        ] {
+            let _ = writeln!(text, "{name:<19} {value}");
+        }
+        let _ = writeln!(text, "{}", self.meets.words);
+        text
+    }
+
+    fn json(&self) -> Json {
+        let s = &self.settings;
+        let folder = self.file.parent().map(|f| f.display().to_string());
+        Json::Object(vec![
+            ("outer_door", Json::text(word(self.level))),
+            ("level", Json::Number(self.level.number().into())),
+            ("included", Json::Number(self.included)),
+            ("excluded", Json::Number(self.excluded)),
+            ("folder", Json::maybe(folder)),
+            ("authorized", Json::Number(self.authorized)),
+            ("one_time_passwords", Json::Number(self.waiting)),
+            ("build_mode", Json::Bool(s.build_mode)),
+            ("remote_only", Json::Bool(s.remote_only)),
+            ("backdoor_password", Json::Bool(s.backdoor)),
+            ("welcome", Json::text(&s.welcome)),
+            ("unknown", Json::text(self.meets.word)),
+            ("meaning", Json::text(&self.meets.words)),
+        ])
+    }
+}
+
+/// Shows how both doors stand.
+pub(in crate::admin) fn status(call: &Call, out: &Out) -> Result<(), Failure> {
+    let status = Status::of(&Both::open(&call.place()?)?)?;
+    if call.given("json") {
+        return out.say(&format!("{}\n", status.json()));
+    }
+    out.say(&status.text())
+}

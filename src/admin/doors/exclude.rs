@@ -1,0 +1,98 @@
+//! `cosadm exclude`: machines that the outer door keeps out for good.
+
+use super::super::commands::Call;
+use super::super::json::Json;
+use super::super::out::{Failure, Out};
+use super::super::who;
+use super::{done, id, inner, many, named, outer, rows};
+use crate::config::keys;
+use crate::config::place::Place;
+use crate::config::words::{cosadm, shown};
+use crate::door::{Id, List, Outer};
+use crate::fault::Fault;
+
+/// Lists them.
+pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
+    let outer = outer(&call.place()?)?;
+    let words = ("excluded", "no machine is excluded");
+    rows::list(out, call.given("json"), words, |after, most| {
+        outer.items_after(List::Exclude, after, most)
+    })
+}
+
+/// Excludes one, and hangs up what it has running, if asked.
+pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let id = id(call, 0)?;
+    let given = named(call)?.map(|name| name.as_str().to_owned());
+    let mut outer = outer(&place)?;
+    let name = match given {
+        Some(name) => name,
+        None => known_name(&place, &outer, &id)?,
+    };
+    let added = outer.put(List::Exclude, &id, &name)?;
+    if keys::load_machine_key(&place).is_ok_and(|pair| Id::of(&pair.public) == id) {
+        out.tell("that is the machine ID of this configuration folder itself");
+    }
+    let cut = if call.given("now") {
+        let told = who::cut(&place, id.0);
+        Some(told.map_err(|e| {
+            e.while_doing("it is excluded, but what it has running could not be hung up")
+        })?)
+    } else {
+        None
+    };
+    let called = if name.is_empty() {
+        id.to_string()
+    } else {
+        format!("{} ({id})", shown(&name))
+    };
+    let mut words = if added {
+        format!("{called} is excluded")
+    } else {
+        format!("{called} is excluded, as it was")
+    };
+    match cut {
+        None => {}
+        Some(None) => words += "; no daemon runs, so that there is nothing to hang up",
+        Some(Some(count)) => words += &format!("; {} hung up", many(count, "session or login")),
+    }
+    let mut fields = vec![
+        ("id", Json::text(id)),
+        ("name", Json::text(&name)),
+        ("added", Json::Bool(added)),
+    ];
+    fields.push(("cut", cut.flatten().map_or(Json::Null, Json::Number)));
+    done(call, out, fields, words)
+}
+
+/// The name that the exclude list or the inner door has for a machine; where neither has,
+/// or the inner door cannot be read, none: excluding must not wait for it.
+fn known_name(place: &Place, outer: &Outer, id: &Id) -> Result<String, Fault> {
+    if let Some(item) = outer.get(List::Exclude, id)? {
+        return Ok(item.name);
+    }
+    let machine = inner(place, outer).and_then(|inner| inner.machine(id));
+    let machine = machine.ok().flatten();
+    Ok(machine.map_or_else(String::new, |m| m.name.as_str().to_owned()))
+}
+
+/// Takes one off the list.
+pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let id = id(call, 0)?;
+    if !outer(&place)?.delete(List::Exclude, &id)? {
+        return Err(not_there(&place, List::Exclude, &id).into());
+    }
+    let fields = vec![("id", Json::text(id)), ("deleted", Json::Bool(true))];
+    done(call, out, fields, format!("{id} is not excluded any more"))
+}
+
+/// A machine that is not on a list.
+pub(super) fn not_there(place: &Place, list: List, id: &Id) -> Fault {
+    let (what, list) = match list {
+        List::Include => ("include", cosadm(place, "sestab list I")),
+        List::Exclude => ("exclude", cosadm(place, "exclude list")),
+    };
+    Fault::new(format!("{id} is not on the {what} list; {list} shows it"))
+}

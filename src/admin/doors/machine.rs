@@ -1,0 +1,175 @@
+//! `cosadm machine`: the authorized machines of the inner door.
+
+use super::super::commands::Call;
+use super::super::json::Json;
+use super::super::out::{Failure, Out};
+use super::{Both, done, id, named, rows};
+use crate::config::hostinfo::HostTable;
+use crate::config::machines;
+use crate::config::place::Place;
+use crate::config::words::cosadm;
+use crate::door::{Id, Level, List, Name, Outer};
+use crate::fault::Fault;
+
+/// Lists them.
+pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
+    let doors = Both::open(&call.place()?)?;
+    let words = ("machines", "no machine is authorized");
+    rows::list(out, call.given("json"), words, |after, most| {
+        doors.inner.machines_after(after, most)
+    })
+}
+
+/// Authorizes one by the manager's word.
+pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let id = id(call, 0)?;
+    let missing = || Failure::Usage("--name is missing: whose machine is it?".to_owned());
+    let name = named(call)?.ok_or_else(missing)?;
+    let mut doors = Both::open(&place)?;
+    let remote = !call.given("local");
+    let added = doors.inner.add(&id, &name, remote)?;
+    let fields = vec![
+        ("id", Json::text(id)),
+        ("name", Json::text(&name)),
+        ("added", Json::Bool(added)),
+    ];
+    let words = if added {
+        format!("{name} ({id}) is authorized")
+    } else {
+        format!("{id} was authorized, and its name is {name} now")
+    };
+    done(call, out, fields, words)?;
+    if let Some(words) = kept_out(&place, &doors.outer, &id)? {
+        out.tell(words);
+    }
+    Ok(())
+}
+
+/// Why a machine that was just authorized is not let in for all that.
+fn kept_out(place: &Place, outer: &Outer, id: &Id) -> Result<Option<String>, Fault> {
+    if outer.get(List::Exclude, id)?.is_some() {
+        let delete = cosadm(place, format_args!("exclude delete {id}"));
+        return Ok(Some(format!(
+            "it is on the exclude list, and is refused until {delete}"
+        )));
+    }
+    if outer.level()? == Level::Closed && outer.get(List::Include, id)?.is_none() {
+        let close = cosadm(place, "door close");
+        return Ok(Some(format!(
+            "the outer door is closed, and does not include it yet: {close} takes over all \
+             authorized machines"
+        )));
+    }
+    Ok(None)
+}
+
+/// Deletes one.
+pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let id = id(call, 0)?;
+    let mut doors = Both::open(&place)?;
+    let exclude = call.given("exclude");
+    let deleted = remove(&place, &mut doors, &id, exclude)?;
+    let name = &deleted.name;
+    let mut fields = vec![
+        ("id", Json::text(id)),
+        ("name", Json::text(name)),
+        ("deleted", Json::Bool(true)),
+        ("excluded", Json::Bool(exclude)),
+    ];
+    fields.push(("host", Json::maybe(deleted.host.as_ref())));
+    let words = if exclude {
+        let now = cosadm(&place, format_args!("exclude add {id} --now"));
+        format!(
+            "{name} ({id}) is deleted and on the exclude list; what it has running goes on, and {now} \
+             hangs it up"
+        )
+    } else {
+        format!("{name} ({id}) is deleted")
+    };
+    done(call, out, fields, words)?;
+    if let Some(warning) = deleted.warning {
+        out.tell(warning);
+    }
+    Ok(())
+}
+
+/// A machine that was deleted.
+pub(super) struct Deleted {
+    name: Name,
+    /// The host of the host table that it is.
+    host: Option<String>,
+    /// What is to be known of that.
+    pub(super) warning: Option<String>,
+}
+
+/// Deletes a machine and, if asked, excludes it: first that, so that whoever is killed
+/// between the two has not let it in.
+///
+/// # Errors
+/// There is no such machine, or a file cannot be written.
+pub(super) fn remove(
+    place: &Place,
+    doors: &mut Both,
+    id: &Id,
+    exclude: bool,
+) -> Result<Deleted, Fault> {
+    let none = || {
+        let list = cosadm(place, "machine list");
+        Fault::new(format!(
+            "{id} is not among the authorized machines; {list} shows them"
+        ))
+    };
+    let machine = doors.inner.machine(id)?.ok_or_else(none)?;
+    if exclude {
+        doors.outer.put(List::Exclude, id, machine.name.as_str())?;
+    }
+    if !doors.inner.delete(id)? {
+        return Err(none());
+    }
+    let host = host_of(place, id);
+    let warning = host.as_ref().map(|host| {
+        let add = if exclude {
+            cosadm(place, format_args!("exclude delete {id}"))
+        } else {
+            cosadm(place, format_args!("machine add {id} --name {host}"))
+        };
+        format!(
+            "this is the machine of host {host} in hostinfo: it is refused from now on, whatever its \
+             cookie; {add} lets it in again"
+        )
+    });
+    let name = machine.name;
+    Ok(Deleted {
+        name,
+        host,
+        warning,
+    })
+}
+
+/// The host of the host table whose recorded machine this is.
+fn host_of(place: &Place, id: &Id) -> Option<String> {
+    let table = HostTable::load(place).ok()?;
+    let is = |key: &crate::secret::PublicKey| Id::of(key) == *id;
+    let mut names = table.entries().iter().map(|entry| &entry.name);
+    let found = names.find(|name| {
+        let key = machines::recorded(place, name).ok().flatten();
+        key.as_ref().is_some_and(is)
+    });
+    found.map(ToString::to_string)
+}
+
+/// Gives one another name.
+pub(in crate::admin) fn rename(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let (id, name) = (id(call, 0)?, super::name(call.operand(1))?);
+    let mut doors = Both::open(&place)?;
+    if !doors.inner.rename(&id, &name)? {
+        let list = cosadm(&place, "machine list");
+        let words = format!("{id} is not among the authorized machines; {list} shows them");
+        return Err(Fault::new(words).into());
+    }
+    let fields = vec![("id", Json::text(id)), ("name", Json::text(&name))];
+    done(call, out, fields, format!("{id} is {name} now"))
+}

@@ -1,0 +1,116 @@
+//! Whom the doors let in, in plain words: by the same rule as the daemon decides. Pure.
+
+use crate::door::inner::Settings;
+use crate::door::{Id, Level, Sight, Standing, Want, Way, way};
+
+/// What a machine meets: a word for scripts, and words for people.
+pub(in crate::admin) struct Meets {
+    pub(in crate::admin) word: &'static str,
+    pub(in crate::admin) words: String,
+}
+
+/// What a machine that neither door knows meets, by the level and the settings;
+/// `waiting`: somebody has a one-time password still.
+pub(in crate::admin) fn stranger(level: Level, settings: &Settings, waiting: bool) -> Meets {
+    let sight = Sight {
+        id: Id([0; 16]),
+        excluded: false,
+        included: false,
+        level,
+        standing: Standing::Never,
+        remote_only: settings.remote_only,
+        build_mode: settings.build_mode,
+        passwords: waiting || settings.backdoor,
+        welcome: String::new(),
+    };
+    let Meets { word, words } = meets(&sight, false, false);
+    let mut words = format!("an unknown machine {words}");
+    if level != Level::Off {
+        words += "; a host that proves its cookie is let in, and is known from then on";
+        if settings.remote_only {
+            words += "; who calls from this host itself is not asked";
+        }
+    }
+    Meets { word, words }
+}
+
+/// What this machine meets, as a host with a cookie or as anybody, from this host itself
+/// or from elsewhere.
+pub(super) fn meets(sight: &Sight, is_host: bool, is_local: bool) -> Meets {
+    let (word, words) = match way(sight, is_host, is_local) {
+        Way::In(_) if sight.level == Level::Off => (
+            "in",
+            "is let through: at level 0 the exclude list alone is asked".to_owned(),
+        ),
+        Way::In(_) => ("in", "is let through".to_owned()),
+        Way::Ask(Want::Name) => (
+            "name",
+            "is asked for a name, and registered by it: build mode is on".to_owned(),
+        ),
+        Way::Ask(Want::Activation) => (
+            "password",
+            "is asked for an activation password, which registers it".to_owned(),
+        ),
+        Way::Away(_) if sight.standing == Standing::Never && !sight.excluded && !is_host => {
+            let why = if sight.level == Level::Closed {
+                "the outer door is closed"
+            } else {
+                "there is no password by which it could register"
+            };
+            ("refused", format!("is refused: {why}"))
+        }
+        Way::Away(why) => ("refused", format!("is refused: {why}")),
+    };
+    Meets { word, words }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_meets_what_the_rule_says() {
+        let none = Settings::default();
+        let build = Settings {
+            build_mode: true,
+            ..none.clone()
+        };
+        let backdoor = Settings {
+            backdoor: true,
+            remote_only: true,
+            ..none.clone()
+        };
+        for (level, settings, waiting, word, words) in [
+            (Level::Off, &none, false, "in", "the exclude list alone"),
+            (Level::Open, &none, false, "refused", "no password by which"),
+            (Level::Open, &none, true, "password", "activation password"),
+            (
+                Level::Open,
+                &backdoor,
+                false,
+                "password",
+                "itself is not asked",
+            ),
+            (Level::Open, &build, true, "name", "build mode is on"),
+            (
+                Level::Closed,
+                &none,
+                false,
+                "refused",
+                "outer door is closed",
+            ),
+            (
+                Level::Closed,
+                &build,
+                true,
+                "refused",
+                "outer door is closed",
+            ),
+        ] {
+            let told = stranger(level, settings, waiting);
+            assert_eq!(told.word, word, "{}", told.words);
+            assert!(told.words.contains(words), "{}", told.words);
+            assert_eq!(told.words.contains("cookie"), level != Level::Off);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! `cosadm` without a command, on a terminal: IDMAINT, the menu of seed 002. A letter and
+//! Enter choose; every choice is what a subcommand does too.
+//!
+//! It holds no file open while it waits for a person, so that it keeps nobody waiting,
+//! and shows what others have changed meanwhile. Each change is made at the end of its
+//! questions: whoever leaves before, by Ctrl-C or the end of input, has changed nothing.
+
+mod excluded;
+mod passwords;
+mod screen;
+mod settings;
+
+use screen::{Left, Pages, Screen};
+
+use super::super::commands::Call;
+use super::super::out::{Failure, Out};
+use super::door::{Status, now};
+use super::rows::{numbered, short};
+use super::{Both, is_missing, machine, many, missing, place_inner};
+use crate::config::place::Place;
+use crate::config::words::quoted;
+use crate::door::inner::Machine;
+use crate::door::{Doors, Level, Outer};
+use crate::fault::Fault;
+
+/// Runs the menu until the manager leaves it.
+pub(in crate::admin) fn run(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    if is_missing(&place.dir) {
+        return Err(missing(&place.dir, "there is no such folder", &place).into());
+    }
+    let mut screen = Screen::open()?;
+    let left = begin(&mut screen, &place).and_then(|()| main(&mut screen, &place, out));
+    match left {
+        Ok(()) | Err(Left::EndOfInput) => Ok(()),
+        Err(Left::Fault(fault)) => Err(fault.into()),
+    }
+}
+
+/// The first run asks where the inner door is to stand.
+fn begin(screen: &mut Screen, place: &Place) -> Result<(), Left> {
+    if is_missing(&Outer::path(place)) {
+        Doors::make(place)?;
+    }
+    let outer = super::outer(place)?;
+    if outer.folder()?.is_some() || !super::inner(place, &outer)?.is_untouched()? {
+        return Ok(());
+    }
+    drop(outer);
+    screen.say("The list of authorized machines is new. In which folder is it to stand?\n")?;
+    screen.say("Several hosts may share a folder; this host's own is the default.\n")?;
+    loop {
+        let prompt = format!("Folder (Enter: {}): ", place.state.display());
+        let folder = screen.ask(&prompt)?;
+        if folder.is_empty() {
+            return Ok(());
+        }
+        let moved = place_inner(place, &mut super::outer(place)?, Some(folder.as_ref()));
+        match moved {
+            Ok(moved) => {
+                let path = moved.path.display();
+                return screen.say(&format!("The inner door stands at {path} now.\n"));
+            }
+            Err(e) => screen.wrong(e)?,
+        }
+    }
+}
+
+/// The main screen, again and again.
+fn main(screen: &mut Screen, place: &Place, out: &Out) -> Result<(), Left> {
+    let mut pages = Pages::default();
+    loop {
+        let shown = list(screen, place, &mut pages)?;
+        screen.say("(D)elete user  (O)ne Time Passwords  e(X)cluded users  Admin (S)ettings")?;
+        screen.say(pages.choices())?;
+        let choice = screen.ask("\nYour choice (Enter leaves): ")?;
+        match choice.to_ascii_uppercase().as_str() {
+            "" => return leave(screen, place),
+            "D" => delete(screen, place, &shown, &pages)?,
+            "O" => passwords::screen(screen, place, out)?,
+            "X" => excluded::screen(screen, place)?,
+            "S" => settings::screen(screen, place, out)?,
+            "N" => pages.next(),
+            "P" => pages.previous(),
+            _ => screen.no_choice(&choice)?,
+        }
+    }
+}
+
+/// Shows a page of the authorized machines.
+fn list(screen: &mut Screen, place: &Place, pages: &mut Pages) -> Result<Vec<Machine>, Left> {
+    let doors = Both::open(place)?;
+    pages.of(doors.inner.count()?, screen.room());
+    let page = doors.inner.machines_from(pages.skipped(), pages.size())?;
+    drop(doors);
+    screen.say("\nAuthorized machines\n")?;
+    screen.say(&format!(
+        " Line {:<20} {:<32} {:<10} Location\n",
+        "Name", "ID", "Date"
+    ))?;
+    for (number, machine) in pages.numbers().zip(&page) {
+        screen.say(&format!(
+            "{}\n",
+            numbered(number, short(machine).trim_end())
+        ))?;
+    }
+    if page.is_empty() {
+        screen.say("      (no machine is authorized)\n")?;
+    }
+    screen.say(&pages.which())?;
+    Ok(page)
+}
+
+/// Deletes a machine, and excludes it if wanted.
+fn delete(
+    screen: &mut Screen,
+    place: &Place,
+    shown: &[Machine],
+    pages: &Pages,
+) -> Result<(), Left> {
+    let Some(line) = screen.line_to_delete()? else {
+        return Ok(());
+    };
+    // A line that was shown is what was shown, whatever the list is by now.
+    let on_screen = pages
+        .numbers()
+        .zip(shown)
+        .find(|(number, _)| *number == line);
+    let found = match on_screen {
+        Some((_, machine)) => Some(machine.clone()),
+        None => at(place, line)?,
+    };
+    let Some(found) = found else {
+        return screen.wrong(format_args!("there is no line {line}"));
+    };
+    if !screen.yes(&format!("Delete {} ({})? (Y/N) ", found.name, found.id))? {
+        return screen.say("Nothing was deleted.\n");
+    }
+    let exclude = screen.yes("Add to Exclude List? (Y/N) ")?;
+    let deleted = Both::open(place)
+        .and_then(|mut doors| machine::remove(place, &mut doors, &found.id, exclude));
+    match deleted {
+        Ok(deleted) => {
+            let how = if exclude {
+                "deleted and excluded"
+            } else {
+                "deleted"
+            };
+            screen.say(&format!("{} is {how}.\n", found.name))?;
+            match deleted.warning {
+                Some(warning) => screen.wrong(warning),
+                None => Ok(()),
+            }
+        }
+        Err(e) => screen.wrong(e),
+    }
+}
+
+/// The machine of a line that is not on the screen.
+fn at(place: &Place, line: u64) -> Result<Option<Machine>, Fault> {
+    let Some(before) = line.checked_sub(1) else {
+        return Ok(None);
+    };
+    let page = Both::open(place)?.inner.machines_from(before, 1)?;
+    Ok(page.into_iter().next())
+}
+
+/// On leaving: how the outer door stands, and whether to close it.
+fn leave(screen: &mut Screen, place: &Place) -> Result<(), Left> {
+    let status = Status::of(&Both::open(place)?)?;
+    screen.say(&format!(
+        "\n{}\n{} authorized, {} excluded.\n",
+        status.outer_door(),
+        many(status.authorized, "machine"),
+        status.excluded
+    ))?;
+    if status.waiting > 0 {
+        let waiting = many(status.waiting, "one-time password");
+        screen.say(&format!("{waiting} not used yet.\n"))?;
+    }
+    let prompt = "Close outer door? (Y closes it, N opens it, Enter leaves it as it is) ";
+    match screen.yes_or_enter(prompt)? {
+        Some(true) => {
+            if let Err(e) = Both::open(place).and_then(|mut doors| doors.close()) {
+                screen.wrong(format_args!("not closed: {e}"))?;
+            }
+        }
+        Some(false) => super::outer(place)?.set_level(Level::Open)?,
+        None => {}
+    }
+    let status = Status::of(&Both::open(place)?)?;
+    screen.say(&format!(
+        "{}\nInclude list: {}. Exclude list: {}.\n{}.\n",
+        status.outer_door(),
+        many(status.included, "machine"),
+        many(status.excluded, "machine"),
+        capital(&now(place))
+    ))
+}
+
+fn capital(words: &str) -> String {
+    let mut chars = words.chars();
+    let first = chars.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(chars).collect()
+}

@@ -1,0 +1,60 @@
+//! The machines that are excluded (seed 002, step 27).
+
+use super::screen::{Left, Pages, Screen};
+use crate::admin::doors::rows::Row;
+use crate::admin::doors::{numbered, outer};
+use crate::config::place::Place;
+use crate::config::words::shown;
+use crate::door::List;
+use crate::door::outer::Item;
+
+/// The screen, again and again.
+pub(super) fn screen(screen: &mut Screen, place: &Place) -> Result<(), Left> {
+    let mut pages = Pages::default();
+    loop {
+        let outer = outer(place)?;
+        pages.of(outer.count(List::Exclude)?, screen.room());
+        let page = outer.items_from(List::Exclude, pages.skipped(), pages.size())?;
+        drop(outer);
+        screen.say("\nExcluded users\n")?;
+        for (number, item) in pages.numbers().zip(&page) {
+            screen.say(&format!("{}\n", numbered(number, &item.text())))?;
+        }
+        if page.is_empty() {
+            screen.say("      (no machine is excluded)\n")?;
+        }
+        screen.say(&pages.which())?;
+        screen.say("(D)elete user  (A)uthorized users")?;
+        screen.say(pages.choices())?;
+        let choice = screen.ask("\nYour choice (Enter returns): ")?;
+        match choice.to_ascii_uppercase().as_str() {
+            "" | "A" => return Ok(()),
+            "D" => delete(screen, place, &page, &pages)?,
+            "N" => pages.next(),
+            "P" => pages.previous(),
+            _ => screen.no_choice(&choice)?,
+        }
+    }
+}
+
+fn delete(screen: &mut Screen, place: &Place, page: &[Item], pages: &Pages) -> Result<(), Left> {
+    let Some(line) = screen.line_to_delete()? else {
+        return Ok(());
+    };
+    let found = pages
+        .numbers()
+        .zip(page)
+        .find(|(number, _)| *number == line);
+    let Some((_, item)) = found else {
+        return screen.wrong(format_args!("there is no line {line} on this page"));
+    };
+    let (id, name) = (item.id, shown(&item.name));
+    if !screen.yes(&format!("Take {name} ({id}) off the exclude list? (Y/N) "))? {
+        return screen.say("Nothing was deleted.\n");
+    }
+    match outer(place).and_then(|mut outer| outer.delete(List::Exclude, &id)) {
+        Ok(true) => screen.say(&format!("{name} is not excluded any more.\n")),
+        Ok(false) => screen.wrong("somebody else has deleted it meanwhile"),
+        Err(e) => screen.wrong(e),
+    }
+}

@@ -1,0 +1,91 @@
+//! One-time passwords (seed 002, steps 19 to 22): who has not used his yet, adding and
+//! deleting.
+
+use super::screen::{Left, Pages, Screen};
+use crate::admin::doors::{Both, numbered, otp};
+use crate::admin::out::Out;
+use crate::config::place::Place;
+use crate::door::Name;
+use crate::door::inner::Pending;
+
+/// The screen, again and again.
+pub(super) fn screen(screen: &mut Screen, place: &Place, out: &Out) -> Result<(), Left> {
+    let mut pages = Pages::default();
+    loop {
+        let all = Both::open(place)?.inner.passwords()?;
+        pages.of(u64::try_from(all.len()).unwrap_or(u64::MAX), screen.room());
+        screen.say("\nOne Time Passwords\n")?;
+        let skipped = usize::try_from(pages.skipped()).unwrap_or(usize::MAX);
+        let size = usize::try_from(pages.size()).unwrap_or(usize::MAX);
+        let page = all.iter().skip(skipped).take(size);
+        for (number, pending) in pages.numbers().zip(page) {
+            screen.say(&format!("{}\n", numbered(number, &otp::row(pending))))?;
+        }
+        if all.is_empty() {
+            screen.say("      (none is waiting)\n")?;
+        }
+        screen.say(&pages.which())?;
+        screen.say("(A)dd password  (D)elete")?;
+        screen.say(pages.choices())?;
+        let choice = screen.ask("\nYour choice (Enter returns): ")?;
+        match choice.to_ascii_uppercase().as_str() {
+            "" => return Ok(()),
+            "A" => add(screen, place, out)?,
+            "D" => delete(screen, place, &all)?,
+            "N" => pages.next(),
+            "P" => pages.previous(),
+            _ => screen.no_choice(&choice)?,
+        }
+    }
+}
+
+fn add(screen: &mut Screen, place: &Place, out: &Out) -> Result<(), Left> {
+    let typed = screen.ask("Name: ")?;
+    if typed.is_empty() {
+        return Ok(());
+    }
+    let name = match Name::parse(&typed) {
+        Ok(name) => name,
+        Err(e) => return screen.wrong(e),
+    };
+    let password = screen.password("Password (not shown; Enter: one is made): ", &[b""])?;
+    let mut doors = Both::open(place)?;
+    if password.is_empty() {
+        return match doors.inner.add_generated(&name) {
+            Ok(made) => {
+                screen.say(&format!(
+                    "The one-time password for {name}, shown this once:\n    "
+                ))?;
+                screen.say(&made.shown())?;
+                screen.say("\n")
+            }
+            Err(e) => screen.wrong(e),
+        };
+    }
+    if let Some(weakness) = otp::weakness(&password) {
+        out.tell(weakness);
+    }
+    match doors.inner.add_chosen(&name, &password) {
+        Ok(()) => screen.say(&format!("{name} has a one-time password.\n")),
+        Err(e) => screen.wrong(e),
+    }
+}
+
+fn delete(screen: &mut Screen, place: &Place, all: &[Pending]) -> Result<(), Left> {
+    let Some(line) = screen.line_to_delete()? else {
+        return Ok(());
+    };
+    let at = line.checked_sub(1).and_then(|n| usize::try_from(n).ok());
+    let Some(pending) = at.and_then(|n| all.get(n)) else {
+        return screen.wrong(format_args!("there is no line {line}"));
+    };
+    let name = &pending.name;
+    if !screen.yes(&format!("Delete the one-time password of {name}? (Y/N) "))? {
+        return screen.say("Nothing was deleted.\n");
+    }
+    match Both::open(place).and_then(|mut doors| doors.inner.delete_password(name)) {
+        Ok(true) => screen.say(&format!("The one-time password of {name} is deleted.\n")),
+        Ok(false) => screen.wrong(format_args!("it was used or deleted meanwhile")),
+        Err(e) => screen.wrong(e),
+    }
+}

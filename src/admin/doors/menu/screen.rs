@@ -1,0 +1,220 @@
+//! The terminal of the menu: lines out, lines in, and lists by pages.
+
+use std::fmt::Display;
+use std::io;
+
+use super::quoted;
+use crate::admin::doors::many;
+use crate::admin::doors::typed::{self, Password};
+use crate::fault::Fault;
+use crate::sys::client_terminal::Terminal;
+
+/// Longest line, bytes: a terminal's own bound.
+const LINE: usize = 4_096;
+/// Lines of a screen that does not say how many it has.
+const HEIGHT: u16 = 24;
+/// Lines of a screen that a list leaves for what stands around it.
+const AROUND: u16 = 7;
+
+/// Why the menu was left before its end.
+pub(super) enum Left {
+    /// There is nobody who types any more.
+    EndOfInput,
+    /// Something is wrong that the menu cannot go on with.
+    Fault(Fault),
+}
+
+impl From<Fault> for Left {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<io::Error> for Left {
+    fn from(e: io::Error) -> Self {
+        match e.kind() {
+            io::ErrorKind::UnexpectedEof => Self::EndOfInput,
+            io::ErrorKind::Interrupted => {
+                Self::Fault(Fault::new("interrupted; nothing more was changed"))
+            }
+            _ => Self::Fault(Fault::new(format!("the terminal: {e}"))),
+        }
+    }
+}
+
+pub(super) struct Screen(Terminal);
+
+impl Screen {
+    pub(super) fn open() -> Result<Self, Fault> {
+        let terminal = Terminal::open();
+        let told = |e| Fault::new(format!("the menu needs a terminal: {e}"));
+        terminal.map(Self).map_err(told)
+    }
+
+    /// How many lines of a list there is room for.
+    pub(super) fn room(&self) -> u32 {
+        let height = self.0.height().unwrap_or(HEIGHT);
+        height.saturating_sub(AROUND).max(1).into()
+    }
+
+    pub(super) fn say(&mut self, text: &str) -> Result<(), Left> {
+        Ok(self.0.tell(text)?)
+    }
+
+    /// What went wrong with a choice; the menu goes on.
+    pub(super) fn wrong(&mut self, words: impl Display) -> Result<(), Left> {
+        self.say(&format!("  ! {words}\n"))
+    }
+
+    pub(super) fn no_choice(&mut self, choice: &str) -> Result<(), Left> {
+        self.wrong(format_args!("{} is no choice", quoted(choice)))
+    }
+
+    /// A line that is typed, without the blanks around it.
+    pub(super) fn ask(&mut self, prompt: &str) -> Result<String, Left> {
+        loop {
+            self.say(prompt)?;
+            let line = self.0.line(LINE)?;
+            match std::str::from_utf8(&line) {
+                Ok(text) => return Ok(text.trim().to_owned()),
+                Err(_) => self.wrong("that is not UTF-8")?,
+            }
+        }
+    }
+
+    /// Y or N.
+    pub(super) fn yes(&mut self, prompt: &str) -> Result<bool, Left> {
+        loop {
+            match self.yes_or_enter(prompt)? {
+                Some(yes) => return Ok(yes),
+                None => self.wrong("type Y or N")?,
+            }
+        }
+    }
+
+    /// Y, N, or Enter alone.
+    pub(super) fn yes_or_enter(&mut self, prompt: &str) -> Result<Option<bool>, Left> {
+        loop {
+            let answer = self.ask(prompt)?;
+            match answer.to_ascii_uppercase().as_str() {
+                "Y" | "YES" => return Ok(Some(true)),
+                "N" | "NO" => return Ok(Some(false)),
+                "" => return Ok(None),
+                _ => self.wrong("type Y or N")?,
+            }
+        }
+    }
+
+    /// Which line of the list is to be deleted; `None`: none after all.
+    pub(super) fn line_to_delete(&mut self) -> Result<Option<u64>, Left> {
+        loop {
+            let line = self.ask("Enter Line# to Delete: ")?;
+            if line.is_empty() {
+                return Ok(None);
+            }
+            match line.parse() {
+                Ok(number) => return Ok(Some(number)),
+                Err(_) => self.wrong(format_args!("{} is no line number", quoted(&line)))?,
+            }
+        }
+    }
+
+    /// A password, typed twice and not seen, or one of those that are none.
+    pub(super) fn password(&mut self, prompt: &str, none: &[&[u8]]) -> Result<Password, Left> {
+        loop {
+            if let Some(password) = typed::twice(&mut self.0, prompt, none)? {
+                return Ok(password);
+            }
+            self.wrong("they are not the same")?;
+        }
+    }
+}
+
+/// Which page of a list is shown. Pure.
+#[derive(Default)]
+pub(super) struct Pages {
+    page: u64,
+    size: u32,
+    total: u64,
+}
+
+impl Pages {
+    /// The list has so many rows by now, and the screen room for so many.
+    pub(super) fn of(&mut self, total: u64, size: u32) {
+        self.total = total;
+        self.size = size.max(1);
+        self.page = self.page.min(self.last());
+    }
+
+    fn last(&self) -> u64 {
+        self.total.saturating_sub(1) / u64::from(self.size.max(1))
+    }
+
+    pub(super) fn next(&mut self) {
+        self.page = (self.page + 1).min(self.last());
+    }
+
+    pub(super) fn previous(&mut self) {
+        self.page = self.page.saturating_sub(1);
+    }
+
+    /// How many rows stand before the page.
+    pub(super) fn skipped(&self) -> u64 {
+        self.page * u64::from(self.size)
+    }
+
+    /// How many rows a page has.
+    pub(super) fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// The numbers of the page's rows.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u64> + use<> {
+        self.skipped() + 1..
+    }
+
+    /// What can be chosen where there is more than a page.
+    pub(super) fn choices(&self) -> &'static str {
+        if self.last() > 0 {
+            "  (N)ext page  (P)revious page"
+        } else {
+            ""
+        }
+    }
+
+    /// Which page it is, where there is more than one.
+    pub(super) fn which(&self) -> String {
+        let (page, last) = (self.page + 1, self.last() + 1);
+        if last == 1 {
+            return String::new();
+        }
+        format!("page {page} of {last}, {}\n", many(self.total, "line"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_stay_within_the_list() {
+        let mut pages = Pages::default();
+        pages.of(0, 10);
+        assert_eq!((pages.skipped(), pages.which().as_str()), (0, ""));
+        pages.next();
+        assert_eq!(pages.skipped(), 0);
+        pages.of(21, 10);
+        pages.next();
+        pages.next();
+        pages.next();
+        assert_eq!(pages.skipped(), 20);
+        assert_eq!(pages.numbers().next(), Some(21));
+        assert_eq!(pages.which(), "page 3 of 3, 21 lines\n");
+        // Others have deleted some meanwhile.
+        pages.of(20, 10);
+        assert_eq!(pages.skipped(), 10);
+        pages.previous();
+        pages.previous();
+        assert_eq!(pages.skipped(), 0);
+    }
+}

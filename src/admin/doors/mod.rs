@@ -1,0 +1,188 @@
+//! The administrator's side of the doors: which machines may call, kept by subcommands
+//! and by a menu (seed 002: SESTAB and IDMAINT).
+//!
+//! Run by `cosadm`. `machine`, `exclude`, `otp`, `door`, `settings` and `sestab` are the
+//! subcommands, `menu` is the program on a terminal; both call the same functions.
+//! `meets` says in words whom the doors let in, and `rows` writes long lists without
+//! holding them. Each change is one transaction, done whole or not at all; no password
+//! that is kept is ever shown again.
+
+pub(super) mod door;
+pub(super) mod exclude;
+pub(super) mod machine;
+mod meets;
+pub(super) mod menu;
+pub(super) mod otp;
+mod rows;
+pub(super) mod sestab;
+pub(super) mod settings;
+mod typed;
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+pub(super) use meets::stranger;
+use rows::numbered;
+
+use super::commands::Call;
+use super::json::Json;
+use super::out::{Failure, Out};
+use super::who::utc;
+use crate::config::place::Place;
+use crate::config::secure;
+use crate::config::words::cosadm;
+use crate::door::{Id, Inner, Level, Name, Occurred, Outer};
+use crate::fault::Fault;
+
+/// Both doors of a host, open.
+struct Both {
+    outer: Outer,
+    inner: Inner,
+}
+
+impl Both {
+    fn open(place: &Place) -> Result<Self, Fault> {
+        let outer = outer(place)?;
+        let inner = inner(place, &outer)?;
+        Ok(Self { outer, inner })
+    }
+
+    /// Closes the outer door: the inner door's machines become the include list. How many
+    /// they are.
+    fn close(&mut self) -> Result<u64, Fault> {
+        let Self { outer, inner } = self;
+        outer.close(&mut |put| inner.machines(&mut |m| put(&m.id, &m.name)))
+    }
+}
+
+/// Opens the outer door.
+fn outer(place: &Place) -> Result<Outer, Fault> {
+    if matches!(place.dir.try_exists(), Ok(false)) {
+        return Err(missing(&place.dir, "there is no such folder", place));
+    }
+    let path = Outer::path(place);
+    if is_missing(&path) {
+        return Err(missing(&path, "there is no such file", place));
+    }
+    Outer::open(place)
+}
+
+/// Opens the inner door, wherever it stands.
+fn inner(place: &Place, outer: &Outer) -> Result<Inner, Fault> {
+    let folder = outer.folder()?;
+    let path = Inner::path(place, folder.as_deref());
+    if is_missing(&path) {
+        if folder.is_none() {
+            return Err(missing(&path, "there is no such file", place));
+        }
+        let words = format!(
+            "there is no such file: is its folder mounted? {} makes one there, {} goes back to the \
+             state folder",
+            cosadm(place, "settings set folder DIR"),
+            cosadm(place, "settings set folder default")
+        );
+        return Err(Fault::of(&path, words));
+    }
+    Inner::open(&path)
+}
+
+fn is_missing(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
+}
+
+fn missing(path: &Path, what: &str, place: &Place) -> Fault {
+    Fault::of(path, format!("{what}; {} makes it", cosadm(place, "init")))
+}
+
+/// Where the inner door stands from now on, and whether its file is new there.
+struct Moved {
+    path: PathBuf,
+    created: secure::Created,
+}
+
+/// Has the inner door stand in this folder, or in the state folder: the file is made
+/// where there is none, and one that is there must be sound.
+fn place_inner(place: &Place, outer: &mut Outer, folder: Option<&Path>) -> Result<Moved, Fault> {
+    let folder = folder.map(std::path::absolute).transpose()?;
+    let folder = folder.filter(|f| *f != place.state);
+    if let Some(folder) = &folder {
+        secure::check_folder(folder).map_err(|e| {
+            if is_missing(folder) {
+                e.while_doing("make it first (mkdir -m 700)")
+            } else {
+                e
+            }
+        })?;
+    }
+    let path = Inner::path(place, folder.as_deref());
+    let created = Inner::create(&path)?;
+    Inner::open(&path)?.check_whole()?;
+    outer.set_folder(folder.as_deref())?;
+    Ok(Moved { path, created })
+}
+
+/// The ID that an operand is.
+fn id(call: &Call, number: usize) -> Result<Id, Failure> {
+    Id::parse(call.operand(number)).map_err(|e| Failure::Usage(e.to_string()))
+}
+
+/// The name that a person gave.
+fn name(text: &str) -> Result<Name, Failure> {
+    Name::parse(text).map_err(|e| Failure::Usage(e.to_string()))
+}
+
+/// The name of `--name`, if it was given.
+fn named(call: &Call) -> Result<Option<Name>, Failure> {
+    let given = call.value("name");
+    given.map(|text| name(&text)).transpose()
+}
+
+/// Says what was done: for scripts on standard output, for people on standard error.
+fn done(
+    call: &Call,
+    out: &Out,
+    fields: Vec<(&'static str, Json)>,
+    words: impl Display,
+) -> Result<(), Failure> {
+    if call.given("json") {
+        return out.say(&format!("{}\n", Json::Object(fields)));
+    }
+    out.tell(words);
+    Ok(())
+}
+
+/// A time for scripts: seconds since 1970.
+fn seconds(at: Occurred) -> Json {
+    Json::Number(u64::try_from(at.0).unwrap_or(0))
+}
+
+/// A time for people, to the minute, in UTC.
+fn minute(at: Occurred) -> String {
+    let text = utc(u64::try_from(at.0).unwrap_or(0));
+    let minute = text.get(..16).unwrap_or(&text);
+    format!("{}Z", minute.replace('T', " "))
+}
+
+/// The day of a time, in UTC.
+fn day(at: Occurred) -> String {
+    let text = utc(u64::try_from(at.0).unwrap_or(0));
+    text.get(..10).unwrap_or(&text).to_owned()
+}
+
+/// The outer door in a word.
+pub(super) const fn word(level: Level) -> &'static str {
+    match level {
+        Level::Off => "off",
+        Level::Open => "open",
+        Level::Closed => "closed",
+    }
+}
+
+/// `1 machine`, `2 machines`.
+fn many(count: u64, what: &str) -> String {
+    match count {
+        0 => format!("no {what}"),
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    }
+}

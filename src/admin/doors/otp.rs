@@ -1,0 +1,129 @@
+//! `cosadm otp`: one-time passwords, by which machines register while the outer door is
+//! open.
+
+use zeroize::Zeroizing;
+
+use super::super::commands::Call;
+use super::super::json::Json;
+use super::super::out::{Failure, Out};
+use super::{Both, day, done, name, seconds, typed};
+use crate::config::place::Place;
+use crate::config::words::{cosadm, quoted};
+use crate::door::inner::Pending;
+use crate::door::{Inner, Level, Name, Outer};
+use crate::fault::Fault;
+
+/// A chosen password that is shorter is guessed soon, in characters.
+const SHORT: usize = 8;
+
+/// What is wrong with a chosen password, though it is taken.
+pub(super) fn weakness(password: &[u8]) -> Option<String> {
+    let length = String::from_utf8_lossy(password).chars().count();
+    (length < SHORT).then(|| {
+        format!("a password of fewer than {SHORT} characters is soon guessed while the outer door is open")
+    })
+}
+
+/// Makes one, or takes the one that was chosen.
+pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let name = name(call.operand(0))?;
+    let mut doors = Both::open(&place)?;
+    let Some(number) = call.value("password-fd") else {
+        made(call, out, &mut doors.inner, &name)?;
+        return hint(out, &place, &doors.outer);
+    };
+    let password = typed::of_descriptor(&number)?;
+    if let Some(weakness) = weakness(&password) {
+        out.tell(weakness);
+    }
+    doors.inner.add_chosen(&name, &password)?;
+    let fields = vec![
+        ("name", Json::text(&name)),
+        ("generated", Json::Bool(false)),
+    ];
+    done(call, out, fields, format!("{name} has a one-time password"))?;
+    hint(out, &place, &doors.outer)
+}
+
+/// Makes one and hands it over; where nobody gets it, there is none.
+fn made(call: &Call, out: &Out, inner: &mut Inner, name: &Name) -> Result<(), Failure> {
+    out.takes_secrets()?;
+    let password = inner.add_generated(name)?.shown();
+    let text = Zeroizing::new(if call.given("json") {
+        // It has digits, letters and dashes alone.
+        let name = Json::text(name);
+        format!(
+            "{{\"name\":{name},\"generated\":true,\"password\":\"{}\"}}\n",
+            *password
+        )
+    } else {
+        format!("{}\n", *password)
+    });
+    if let Err(failure) = out.say_secret(&text) {
+        let taken_back = inner.delete_password(name.as_str());
+        out.tell(match taken_back {
+            Ok(_) => "the password was not written, and is withdrawn".to_owned(),
+            Err(e) => format!("the password was not written, and could not be withdrawn: {e}"),
+        });
+        return Err(failure);
+    }
+    Ok(())
+}
+
+/// Says that a password is of no use yet.
+fn hint(out: &Out, place: &Place, outer: &Outer) -> Result<(), Failure> {
+    let words = match outer.level()? {
+        Level::Open => return Ok(()),
+        Level::Closed => "the outer door is closed: nobody can register",
+        Level::Off => "the level is 0: nobody is asked for a password",
+    };
+    let open = cosadm(place, "door open");
+    out.tell(format!("{words} until {open}"));
+    Ok(())
+}
+
+/// A one-time password that waits, in a line.
+pub(super) fn row(pending: &Pending) -> String {
+    let how = if pending.generated { "made" } else { "chosen" };
+    format!("{:<20} {} {how}", pending.name, day(pending.made))
+}
+
+/// Lists who has not used his yet.
+pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
+    let waiting = Both::open(&call.place()?)?.inner.passwords()?;
+    if call.given("json") {
+        let all = waiting.iter().map(|p| {
+            Json::Object(vec![
+                ("name", Json::text(&p.name)),
+                ("made", seconds(p.made)),
+                ("generated", Json::Bool(p.generated)),
+            ])
+        });
+        let value = Json::Object(vec![("passwords", Json::List(all.collect()))]);
+        return out.say(&format!("{value}\n"));
+    }
+    if waiting.is_empty() {
+        out.tell("no one-time password is waiting");
+    }
+    let lines = (1..).zip(&waiting);
+    let lines = lines.map(|(n, p)| format!("{}\n", super::rows::numbered(n, &row(p))));
+    out.say(&lines.collect::<String>())
+}
+
+/// Deletes one.
+pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let name = call.operand(0).trim();
+    if !Both::open(&place)?.inner.delete_password(name)? {
+        let words = format!(
+            "there is no one-time password for {}; {} shows them",
+            quoted(name),
+            cosadm(&place, "otp list")
+        );
+        return Err(Fault::new(words).into());
+    }
+    let fields = vec![("name", Json::text(name)), ("deleted", Json::Bool(true))];
+    let words = format!("the one-time password for {} is deleted", quoted(name));
+    done(call, out, fields, words)
+}

@@ -1,0 +1,258 @@
+//! `cosadm sestab`: the ten calls on the session table (seed 002), with its two lists "I"
+//! and "E".
+
+use super::super::commands::Call;
+use super::super::json::Json;
+use super::super::out::{Failure, Out};
+use super::exclude::not_there;
+use super::meets::meets;
+use super::{day, done, id, many, named, outer, rows, seconds, word};
+use crate::config::keys;
+use crate::config::place::Place;
+use crate::config::words::{cosadm, quoted, shown};
+use crate::door::{Doors, Id, Level, List, Outer, Standing};
+use crate::fault::Fault;
+
+/// Which list an operand is.
+fn which(letter: &str) -> Result<List, Failure> {
+    let wrong = || {
+        let letter = quoted(letter);
+        let words = format!("{letter} is no list: I is the include list, E the exclude list");
+        Failure::Usage(words)
+    };
+    List::of(letter).ok_or_else(wrong)
+}
+
+const fn field(list: List) -> &'static str {
+    match list {
+        List::Include => "include",
+        List::Exclude => "exclude",
+    }
+}
+
+/// Whether the list is looked at now.
+fn is_enforced(list: List, level: Level) -> bool {
+    list == List::Exclude || level == Level::Closed
+}
+
+/// Lists one list, or both.
+pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
+    let only = call.optional(0).map(which).transpose()?;
+    let outer = outer(&call.place()?)?;
+    let level = outer.level()?;
+    let lists: Vec<List> = match only {
+        Some(list) => vec![list],
+        None => vec![List::Include, List::Exclude],
+    };
+    let is_json = call.given("json");
+    let mut parts = out.parts();
+    if is_json {
+        let level = level.number();
+        parts.put(&format!("{{\"level\":{level}"))?;
+    }
+    for list in lists {
+        if is_json {
+            parts.put(&format!(",\"{}\":[", field(list)))?;
+        } else {
+            let how = if is_enforced(list, level) {
+                "enforced"
+            } else {
+                "not enforced"
+            };
+            let count = many(outer.count(list)?, "machine");
+            let letter = list.letter();
+            parts.put(&format!(
+                "{letter} ({} list, {how}): {count}\n",
+                field(list)
+            ))?;
+        }
+        rows::write(&mut parts, is_json, |after, most| {
+            outer.items_after(list, after, most)
+        })?;
+        if is_json {
+            parts.put("]")?;
+        }
+    }
+    if is_json {
+        parts.put("}\n")?;
+    }
+    parts.end()
+}
+
+/// Shows one machine on a list.
+pub(in crate::admin) fn get(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let (list, id) = (which(call.operand(0))?, id(call, 1)?);
+    let item = outer(&place)?.get(list, &id)?;
+    let item = item.ok_or_else(|| not_there(&place, list, &id))?;
+    if call.given("json") {
+        let fields = vec![
+            ("list", Json::text(list.letter())),
+            ("id", Json::text(item.id)),
+            ("name", Json::text(&item.name)),
+            ("since", seconds(item.since)),
+        ];
+        return out.say(&format!("{}\n", Json::Object(fields)));
+    }
+    let (name, since) = (shown(&item.name), day(item.since));
+    out.say(&format!("{name:<20} {id} {since}\n"))
+}
+
+/// Puts a machine on a list.
+pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let (list, id) = (which(call.operand(0))?, id(call, 1)?);
+    let mut outer = outer(&place)?;
+    let name = match named(call)? {
+        Some(name) => name.as_str().to_owned(),
+        None => outer
+            .get(list, &id)?
+            .map(|item| item.name)
+            .unwrap_or_default(),
+    };
+    let added = outer.put(list, &id, &name)?;
+    let fields = vec![
+        ("list", Json::text(list.letter())),
+        ("id", Json::text(id)),
+        ("name", Json::text(&name)),
+        ("added", Json::Bool(added)),
+    ];
+    let how = if added { "is on" } else { "was on" };
+    done(
+        call,
+        out,
+        fields,
+        format!("{id} {how} the {} list", field(list)),
+    )
+}
+
+/// Takes a machine off a list.
+pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let (list, id) = (which(call.operand(0))?, id(call, 1)?);
+    if !outer(&place)?.delete(list, &id)? {
+        return Err(not_there(&place, list, &id).into());
+    }
+    let fields = vec![
+        ("list", Json::text(list.letter())),
+        ("id", Json::text(id)),
+        ("deleted", Json::Bool(true)),
+    ];
+    done(
+        call,
+        out,
+        fields,
+        format!("{id} is off the {} list", field(list)),
+    )
+}
+
+/// Has a list enforced.
+pub(in crate::admin) fn enable(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    match which(call.operand(0))? {
+        List::Include => set_level(&place, &mut outer(&place)?, Level::Closed)?,
+        // It always is.
+        List::Exclude => drop(outer(&place)?),
+    }
+    told(call, out, &place)
+}
+
+/// Has a list enforced no more.
+pub(in crate::admin) fn disable(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    if which(call.operand(0))? == List::Exclude {
+        let words = "the exclude list is always enforced; take machines off it by `cosadm exclude delete ID`";
+        return Err(Fault::new(words).into());
+    }
+    set_level(&place, &mut outer(&place)?, Level::Open)?;
+    told(call, out, &place)
+}
+
+/// Sets the level. The include list is not enforced while it is empty.
+fn set_level(place: &Place, outer: &mut Outer, level: Level) -> Result<(), Fault> {
+    if level == Level::Closed && outer.count(List::Include)? == 0 {
+        let close = cosadm(place, "door close");
+        return Err(Fault::new(format!(
+            "the include list is empty: enforcing it would lock everybody out; {close} fills it with \
+             the authorized machines"
+        )));
+    }
+    outer.set_level(level)
+}
+
+/// Says which level there is now.
+fn told(call: &Call, out: &Out, place: &Place) -> Result<(), Failure> {
+    let level = outer(place)?.level()?;
+    let fields = vec![
+        ("level", Json::Number(level.number().into())),
+        ("outer_door", Json::text(word(level))),
+    ];
+    done(call, out, fields, super::door::now(place))
+}
+
+/// Shows or sets the security level.
+pub(in crate::admin) fn level(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let Some(given) = call.optional(0) else {
+        let level = outer(&place)?.level()?;
+        let number = level.number();
+        if call.given("json") {
+            let door = Json::text(word(level));
+            let fields = vec![("level", Json::Number(number.into())), ("outer_door", door)];
+            return out.say(&format!("{}\n", Json::Object(fields)));
+        }
+        return out.say(&format!("{number}\n"));
+    };
+    let wrong = || {
+        let given = quoted(given);
+        let words = "0 is no door, 1 the inner door alone, 2 both";
+        Failure::Usage(format!("{given} is no security level: {words}"))
+    };
+    let level = given.parse().ok().and_then(Level::of).ok_or_else(wrong)?;
+    set_level(&place, &mut outer(&place)?, level)?;
+    told(call, out, &place)
+}
+
+/// Shows a machine's ID, this machine's own if no other, and what it meets at the doors.
+pub(in crate::admin) fn inquire(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let own = keys::load_machine_key(&place).map(|pair| Id::of(&pair.public));
+    let id = match call.optional(0) {
+        Some(_) => id(call, 0)?,
+        None => own.clone()?,
+    };
+    let is_local = own.is_ok_and(|own| own == id);
+    drop(outer(&place)?);
+    let sight = Doors::of(&place).look(id)?;
+    let any = meets(&sight, false, is_local);
+    let host = meets(&sight, true, is_local);
+    // The inner door is not asked about everybody.
+    let is_asked = !sight.excluded && sight.level != Level::Off;
+    let standing = is_asked.then_some(match sight.standing {
+        Standing::Never => "unknown",
+        Standing::Deleted => "deleted",
+        Standing::Known { .. } => "authorized",
+    });
+    if call.given("json") {
+        let fields = vec![
+            ("id", Json::text(id)),
+            ("level", Json::Number(sight.level.number().into())),
+            ("included", Json::Bool(sight.included)),
+            ("excluded", Json::Bool(sight.excluded)),
+            ("standing", Json::maybe(standing)),
+            ("meets", Json::text(any.word)),
+            ("meets_as_host", Json::text(host.word)),
+            ("meaning", Json::text(&any.words)),
+        ];
+        return out.say(&format!("{}\n", Json::Object(fields)));
+    }
+    let not = |on| if on { "" } else { "not " };
+    let asked = standing.map_or_else(String::new, |s| format!(", {s} at the inner door"));
+    out.say(&format!(
+        "{id}\n{}included, {}excluded{asked}\nit {}\nas a host that proves its cookie, it {}\n",
+        not(sight.included),
+        not(sight.excluded),
+        any.words,
+        host.words,
+    ))
+}

@@ -1,0 +1,217 @@
+//! `cosadm settings`: the admin settings of the inner door, and where it stands.
+
+use std::path::Path;
+
+use super::super::commands::Call;
+use super::super::json::Json;
+use super::super::out::{Failure, Out};
+use super::{Both, done, inner, many, otp, outer, place_inner, typed};
+use crate::config::place::Place;
+use crate::config::secure::Created;
+use crate::config::words::{did_you_mean, quoted};
+use crate::door::inner::{Setting, Settings};
+use crate::door::{Inner, Outer};
+use crate::fault::Fault;
+
+/// Every name, in the order of the list.
+const NAMES: [&str; 5] = [
+    "build-mode",
+    "remote-only",
+    "backdoor-password",
+    "welcome",
+    "folder",
+];
+
+/// One of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    BuildMode,
+    RemoteOnly,
+    Backdoor,
+    Welcome,
+    Folder,
+}
+
+impl Which {
+    const ALL: [Self; 5] = [
+        Self::BuildMode,
+        Self::RemoteOnly,
+        Self::Backdoor,
+        Self::Welcome,
+        Self::Folder,
+    ];
+
+    fn of(name: &str) -> Result<Self, Failure> {
+        let found = NAMES.iter().zip(Self::ALL).find(|(n, _)| **n == name);
+        found.map(|(_, which)| which).ok_or_else(|| {
+            let near = did_you_mean(name, NAMES);
+            let names = NAMES.join(", ");
+            let name = quoted(name);
+            Failure::Usage(format!("{name} is no setting{near} (there are {names})"))
+        })
+    }
+
+    /// Its value for people, and its name and value for scripts.
+    fn value(self, settings: &Settings, inner: &Inner) -> (String, (&'static str, Json)) {
+        let yes = |on, name| {
+            let word = if on { "yes" } else { "no" };
+            (word.to_owned(), (name, Json::Bool(on)))
+        };
+        match self {
+            Self::BuildMode => yes(settings.build_mode, "build_mode"),
+            Self::RemoteOnly => yes(settings.remote_only, "remote_only"),
+            Self::Backdoor => {
+                let word = if settings.backdoor { "set" } else { "none" };
+                let json = Json::Bool(settings.backdoor);
+                (word.to_owned(), ("backdoor_password", json))
+            }
+            Self::Welcome => {
+                let text = &settings.welcome;
+                (text.clone(), ("welcome", Json::text(text)))
+            }
+            Self::Folder => {
+                let folder = inner.file().parent().unwrap_or(Path::new("/")).display();
+                (folder.to_string(), ("folder", Json::text(folder)))
+            }
+        }
+    }
+}
+
+/// Lists them.
+pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
+    let doors = Both::open(&call.place()?)?;
+    let settings = doors.inner.settings()?;
+    let values = Which::ALL.map(|which| which.value(&settings, &doors.inner));
+    if call.given("json") {
+        let fields = values.into_iter().map(|(_, json)| json);
+        return out.say(&format!("{}\n", Json::Object(fields.collect())));
+    }
+    let lines = NAMES.iter().zip(values);
+    let lines =
+        lines.map(|(name, (text, _))| format!("{:<17} {text}", name).trim_end().to_owned() + "\n");
+    out.say(&lines.collect::<String>())
+}
+
+/// Shows one.
+pub(in crate::admin) fn get(call: &Call, out: &Out) -> Result<(), Failure> {
+    let which = Which::of(call.operand(0))?;
+    let doors = Both::open(&call.place()?)?;
+    let (text, json) = which.value(&doors.inner.settings()?, &doors.inner);
+    if call.given("json") {
+        return out.say(&format!("{}\n", Json::Object(vec![json])));
+    }
+    out.say(&format!("{text}\n"))
+}
+
+/// Sets one.
+pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
+    let place = call.place()?;
+    let which = Which::of(call.operand(0))?;
+    let value = call.optional(1);
+    if which == Which::Backdoor && value.is_some() {
+        let words =
+            "a password on the command line is seen by others: it is read from standard input";
+        return Err(Failure::Usage(words.to_owned()));
+    }
+    let needed = || {
+        let words = format!("cosadm settings set {} needs VALUE", call.operand(0));
+        value.ok_or(Failure::Usage(words))
+    };
+    let words = match which {
+        Which::BuildMode => {
+            let on = yes_or_no(needed()?)?;
+            Both::open(&place)?.inner.set(&[Setting::BuildMode(on)])?;
+            super::door::now(&place)
+        }
+        Which::RemoteOnly => {
+            let on = yes_or_no(needed()?)?;
+            Both::open(&place)?.inner.set(&[Setting::RemoteOnly(on)])?;
+            super::door::now(&place)
+        }
+        Which::Welcome => {
+            let text = welcome(&place, needed()?);
+            Both::open(&place)?.inner.set(&[Setting::Welcome(text)])?;
+            "the welcome message is set".to_owned()
+        }
+        Which::Backdoor => {
+            let mut doors = Both::open(&place)?;
+            let password = typed::of_input("Backdoor password (empty: none): ")?;
+            backdoor(&mut doors.inner, &password, out)?;
+            super::door::now(&place)
+        }
+        Which::Folder => move_to(&place, needed()?)?,
+    };
+    let inner = inner(&place, &outer(&place)?)?;
+    let (_, json) = which.value(&inner.settings()?, &inner);
+    done(call, out, vec![json], words)
+}
+
+/// Sets the backdoor password, or, where it is empty, takes it away.
+pub(super) fn backdoor(inner: &mut Inner, password: &[u8], out: &Out) -> Result<(), Fault> {
+    if password.is_empty() {
+        return inner.set_backdoor(None);
+    }
+    if let Some(weakness) = otp::weakness(password) {
+        out.tell(weakness);
+    }
+    inner.set_backdoor(Some(password))
+}
+
+fn yes_or_no(value: &str) -> Result<bool, Failure> {
+    match value {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        other => {
+            let words = format!("{} is neither yes nor no", quoted(other));
+            Err(Failure::Usage(words))
+        }
+    }
+}
+
+/// The welcome message: `yes` is one that names the host, `no` none.
+pub(super) fn welcome(place: &Place, value: &str) -> String {
+    match value.trim() {
+        "yes" => default_welcome(place),
+        "no" => String::new(),
+        text => text.to_owned(),
+    }
+}
+
+/// A welcome message that names the host.
+pub(super) fn default_welcome(place: &Place) -> String {
+    let name = crate::config::settings::Settings::load(&place.settings());
+    let name = name.map_or_else(|_| "this host".to_owned(), |s| s.name.to_string());
+    format!("Welcome to {name}")
+}
+
+/// Has the inner door stand elsewhere.
+fn move_to(place: &Place, value: &str) -> Result<String, Failure> {
+    if value.is_empty() {
+        return Err(Failure::Usage("the folder has no name".to_owned()));
+    }
+    let mut outer = outer(place)?;
+    let before = machines_of(place, &outer);
+    let folder = (value != "default").then(|| Path::new(value));
+    let moved = place_inner(place, &mut outer, folder)?;
+    let path = moved.path.display();
+    let mut words = match moved.created {
+        Created::New => {
+            format!("the inner door stands at {path} now, where it was made, without a machine")
+        }
+        Created::There => format!("the inner door stands at {path} now, as it was there"),
+    };
+    if let Some((old, count)) = before.filter(|(old, count)| *old != moved.path && *count > 0) {
+        words += &format!(
+            "; {} of {} did not come along",
+            many(count, "authorized machine"),
+            old.display()
+        );
+    }
+    Ok(words)
+}
+
+/// How many machines the inner door has, where it can be read.
+fn machines_of(place: &Place, outer: &Outer) -> Option<(std::path::PathBuf, u64)> {
+    let inner = inner(place, outer).ok()?;
+    Some((inner.file().to_owned(), inner.count().ok()?))
+}

@@ -1,0 +1,135 @@
+//! What a person or a script types: passwords from a descriptor, from standard input, or
+//! from the terminal unseen.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use zeroize::Zeroizing;
+
+use super::super::out::Failure;
+use crate::fault::Fault;
+use crate::secret::same_bytes;
+use crate::sys::client_signals::is_ignored;
+use crate::sys::client_terminal::{self, Terminal};
+use crate::wire::limits::REPLY;
+
+/// A password, wiped when dropped.
+pub(super) type Password = Zeroizing<Vec<u8>>;
+
+/// The line that waits in a descriptor.
+pub(super) fn of_descriptor(number: &str) -> Result<Password, Failure> {
+    let wrong = || Failure::Usage(format!("--password-fd: {number:?} is no number"));
+    let fd: i32 = number.parse().map_err(|_| wrong())?;
+    let of = |e: &io::Error| Fault::new(format!("--password-fd {fd}: {}", said(e)));
+    let mut file = client_terminal::answers(fd).map_err(|_| {
+        let words = format!("--password-fd {fd}: it is not open");
+        Fault::new(words)
+    })?;
+    let line = client_terminal::read_line(&mut file, REPLY).map_err(|e| of(&e))?;
+    if line.is_empty() {
+        return Err(Fault::new(format!("--password-fd {fd}: its line is empty")).into());
+    }
+    Ok(line)
+}
+
+/// A password from standard input: a line of it, or, at a terminal, asked for twice
+/// and not seen. Empty: there is to be none.
+pub(super) fn of_input(prompt: &str) -> Result<Password, Fault> {
+    let told = |e: &io::Error| Fault::new(format!("standard input: {}", said(e)));
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        return client_terminal::read_line(&mut stdin.lock(), REPLY).map_err(|e| told(&e));
+    }
+    let told = |e: &io::Error| Fault::new(format!("the terminal: {}", said(e)));
+    let mut terminal = Terminal::open().map_err(|e| told(&e))?;
+    loop {
+        if let Some(password) = twice(&mut terminal, prompt, &[b""]).map_err(|e| told(&e))? {
+            return Ok(password);
+        }
+        let again = terminal.tell("They are not the same. Once more:\n");
+        again.map_err(|e| told(&e))?;
+    }
+}
+
+/// Asks for a password twice, unless it is one of those that are none; `None`: they differ.
+pub(super) fn twice(
+    terminal: &mut Terminal,
+    prompt: &str,
+    none: &[&[u8]],
+) -> io::Result<Option<Password>> {
+    let first = unseen(terminal, prompt)?;
+    if none.contains(&first.as_slice()) {
+        return Ok(Some(first));
+    }
+    let second = unseen(terminal, "The same again: ")?;
+    Ok(same_bytes(&first, &second).then_some(first))
+}
+
+/// A line that is not shown. A signal that would end or stop this program does so once
+/// the terminal is as it was; when it goes on, it asks again.
+pub(super) fn unseen(terminal: &mut Terminal, prompt: &str) -> io::Result<Password> {
+    loop {
+        terminal.wait_for_turn()?;
+        terminal.tell(prompt)?;
+        let held = Held::new()?;
+        if let Some(line) = terminal.hidden_line(REPLY, held.as_fd())? {
+            return Ok(line);
+        }
+    }
+}
+
+fn said(e: &io::Error) -> String {
+    match e.kind() {
+        io::ErrorKind::UnexpectedEof => "there is no password in it".to_owned(),
+        io::ErrorKind::Interrupted => "interrupted; nothing was changed".to_owned(),
+        _ => e.to_string(),
+    }
+}
+
+/// Signals that wait until the terminal is as it was.
+struct Held {
+    descriptor: SignalFd,
+    before: SigSet,
+}
+
+/// Those that end or stop a program and that come from outside.
+const HELD: [Signal; 8] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGTSTP,
+    Signal::SIGALRM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];
+
+impl Held {
+    fn new() -> io::Result<Self> {
+        let before = SigSet::thread_get_mask()?;
+        let mut held = SigSet::empty();
+        for signal in HELD.into_iter().filter(|s| !is_ignored(*s)) {
+            if !before.contains(signal) {
+                held.add(signal);
+            }
+        }
+        held.thread_block()?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        Ok(Self {
+            descriptor: SignalFd::with_flags(&held, flags)?,
+            before,
+        })
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.before.thread_set_mask();
+    }
+}
