@@ -198,7 +198,10 @@ fn the_flags_of_cos() {
     let page = text("docs/man/cos.1");
     let run = help_flags(&help(COS, &["run", "--help"]));
     let gui = help_flags(&help(COS, &["gui", "--help"]));
-    let code: Set = run.union(&gui).cloned().collect();
+    let enrol = help_flags(&help(COS, &["enrol", "--help"]));
+    let key = help_flags(&help(COS, &["key", "--help"]));
+    let all = [&run, &gui, &enrol, &key];
+    let code: Set = all.into_iter().flatten().cloned().collect();
     let over = section("cos.1", ".Sh THE COMMAND LINE OF RSH");
     let over: Set = over
         .lines()
@@ -208,19 +211,30 @@ fn the_flags_of_cos() {
     let page_flags: Set = item_flags(&page).union(&over).cloned().collect();
     agree(&code, &page_flags, "cos(1)");
     let told = set(["--help", "--version"]);
-    for (subcommand, flags) in [("run", &run), ("gui", &gui)] {
+    let subcommands = [
+        ("run", &run),
+        ("gui", &gui),
+        ("enrol", &enrol),
+        ("key", &key),
+    ];
+    for (subcommand, flags) in subcommands {
         let flags = flags.iter().filter(|f| !told.contains(*f));
         let flags: Set = flags.filter(|f| !over.contains(*f)).cloned().collect();
         let what = format!("SYNOPSIS of cos {subcommand} in cos(1)");
         agree(&flags, &synopsis_of_cos(subcommand), &what);
     }
-    // What is gui's alone says so.
-    for flag in gui.difference(&run) {
-        let item = format!(".It Fl {}", flag.strip_prefix('-').unwrap());
-        let is = |l: &&str| *l == item || l.starts_with(&format!("{item} "));
-        let mut lines = page.lines().skip_while(|l| !is(l)).skip(1);
-        assert_eq!(lines.next(), Some("With"), "cos(1), {flag}");
-        assert_eq!(lines.next(), Some(".Cm gui :"), "cos(1), {flag}");
+    // What is not for a command says for what it is.
+    let mut said = run.clone();
+    for (subcommand, flags) in [("gui", &gui), ("enrol", &enrol), ("key", &key)] {
+        for flag in flags.difference(&said) {
+            let item = format!(".It Fl {}", flag.strip_prefix('-').unwrap());
+            let is = |l: &&str| *l == item || l.starts_with(&format!("{item} "));
+            let mut lines = page.lines().skip_while(|l| !is(l)).skip(1);
+            assert_eq!(lines.next(), Some("With"), "cos(1), {flag}");
+            let due = format!(".Cm {subcommand} :");
+            assert_eq!(lines.next(), Some(&*due), "cos(1), {flag}");
+        }
+        said.extend(flags.iter().cloned());
     }
 
     let said = help(COS, &["run", "--help"]);

@@ -159,6 +159,7 @@ fn request_of(value: &Value) -> Request {
     });
     let service = match text(value, "service") {
         "exec" => Service::Exec,
+        "enrol" => Service::Enrol,
         _ => {
             let display = &value["display"];
             Service::Gui(Gui {
@@ -245,11 +246,16 @@ fn opening_and_proofs() {
         assert_eq!(opening.encode().as_ref(), Ok(&encoded));
         proofs_match(vector, "client_key", "host_key");
     }
-    for (list_of, is_ours) in [("password", true), ("password_read", false)] {
+    for (list_of, credential, is_ours) in [
+        ("password", Credential::Password, true),
+        ("password_read", Credential::Password, false),
+        ("machine", Credential::Machine, true),
+        ("machine_read", Credential::Machine, false),
+    ] {
         for vector in list(&file, list_of) {
             let (encoded, request) = (bytes(vector, "opening"), bytes(vector, "request"));
             let opening = Opening::decode(&encoded).unwrap();
-            assert_eq!(opening.credential, Credential::Password);
+            assert_eq!(opening.credential, credential);
             assert_eq!(opening.request, request);
             assert!(Request::decode(&request).is_ok());
             assert_eq!(opening.encode().as_ref() == Ok(&encoded), is_ours);
@@ -333,6 +339,11 @@ fn texts_of(value: &Value) -> Vec<Text> {
     texts.map(text).collect()
 }
 
+fn asks_of(value: &Value) -> Asks {
+    let number = value["by"].as_u64();
+    number.map_or(Asks::Login, |n| Asks::of(n as u8).unwrap())
+}
+
 fn answer_of(value: &Value) -> Answer {
     match number(value, "status") {
         0 => Answer::Accept {
@@ -341,7 +352,7 @@ fn answer_of(value: &Value) -> Answer {
         },
         1 => Answer::SendCommand,
         _ => Answer::Prompts {
-            by: Asks::Login,
+            by: asks_of(value),
             texts: texts_of(value),
         },
     }
@@ -431,7 +442,11 @@ fn open_message_1(vector: &Value) {
             assert_eq!(hosts.proof, array(vector, "client_proof"));
             proofs_match(vector, "machine_public", "host_public");
         }
-        None => assert_eq!(opening.credential, Credential::Password),
+        None => {
+            let is_machine = vector["machine_id"].is_string();
+            let password = [Credential::Password, Credential::Machine];
+            assert_eq!(opening.credential, password[usize::from(is_machine)]);
+        }
     }
 
     // A changed byte anywhere, or another host's key, and it does not open.
@@ -665,64 +680,86 @@ fn long_command() {
 #[test]
 fn login() {
     for vector in load("login").as_array().unwrap() {
-        open_message_1(vector);
-        replay_by_snow(vector);
         let request = Request::decode(&bytes(vector, "request")).unwrap();
         assert!(matches!(request.service, Service::Gui(_)));
-        let mut asked = texts_of(vector);
-        let first = Answer::Prompts {
-            by: Asks::Login,
-            texts: asked.clone(),
-        };
-        assert_eq!(Answer::decode(&bytes(vector, "answer_payload")), Ok(first));
+        conversation(vector, [b"\x01\x00in", b"\x01\x00out"]);
+    }
+}
 
-        let mut to_server = pair(vector, "key_to_server");
-        let mut to_client = pair(vector, "key_to_client");
-        let mut last = None;
-        for said in list(vector, "talk") {
-            let by_client = text(said, "by") == "client";
-            let (sealer, opener) = match by_client {
-                true => &mut to_server,
-                false => &mut to_client,
-            };
-            assert_eq!(opener.successor().unwrap().counter, number(said, "counter"));
-            let record = bytes(said, "record");
-            let envelope = record::parse(&record, &[Kind::Sealed]).unwrap();
-            let mut body = envelope.content.to_vec();
-            let plaintext = opener.open(&mut body).unwrap();
-            assert_eq!(plaintext, bytes(said, "plaintext"));
-            if by_client {
-                let prompts = asked.iter().filter(|t| t.style.is_prompt()).count();
-                let read = Answers::decode(plaintext, prompts).unwrap();
-                assert_eq!(read.all(), &replies_of(said));
-            } else {
-                asked = texts_of(said);
-                last = Some(Answer::decode(plaintext).unwrap());
-            }
-            let mut again = plaintext.to_vec();
-            let tag = sealer.seal(&mut again).unwrap();
-            again.extend_from_slice(&tag);
-            assert_eq!(record::compose(Kind::Sealed, &again), Ok(record));
-        }
-        let told = Answer::Accept {
-            proof: None,
-            texts: asked,
+#[test]
+fn enrol() {
+    for vector in load("enrol").as_array().unwrap() {
+        let request = Request::decode(&bytes(vector, "request")).unwrap();
+        assert_eq!(request.service, Service::Enrol);
+        let key = PublicKey(array(vector, "machine_public"));
+        assert_eq!(
+            cosserver::config::keys::fingerprint(&key),
+            text(vector, "machine_id")
+        );
+        conversation(vector, [b"\x02\x00", b"\x06\x00\x00"]);
+    }
+}
+
+/// A handshake, what is asked and answered after it, and the first records then.
+fn conversation(vector: &Value, first: [&[u8]; 2]) {
+    open_message_1(vector);
+    replay_by_snow(vector);
+    let mut asked = texts_of(vector);
+    let prompts = Answer::Prompts {
+        by: asks_of(vector),
+        texts: asked.clone(),
+    };
+    assert_eq!(
+        Answer::decode(&bytes(vector, "answer_payload")),
+        Ok(prompts)
+    );
+
+    let mut to_server = pair(vector, "key_to_server");
+    let mut to_client = pair(vector, "key_to_client");
+    let mut last = None;
+    for said in list(vector, "talk") {
+        let by_client = text(said, "by") == "client";
+        let (sealer, opener) = match by_client {
+            true => &mut to_server,
+            false => &mut to_client,
         };
-        assert_eq!(last, Some(told));
-        // The counters go on into the data, under the next keys.
-        for (ends, side, text) in [
-            (&mut to_server, "to_server", &b"\x01\x00in"[..]),
-            (&mut to_client, "to_client", b"\x01\x00out"),
-        ] {
-            let (sealer, opener) = ends;
-            next_key(sealer, opener, array(vector, &format!("next_key_{side}")));
-            sealed(
-                sealer,
-                opener,
-                text,
-                &bytes(vector, &format!("first_{side}")),
-            );
+        assert_eq!(opener.successor().unwrap().counter, number(said, "counter"));
+        let record = bytes(said, "record");
+        let envelope = record::parse(&record, &[Kind::Sealed]).unwrap();
+        let mut body = envelope.content.to_vec();
+        let plaintext = opener.open(&mut body).unwrap();
+        assert_eq!(plaintext, bytes(said, "plaintext"));
+        if by_client {
+            let expected = asked.iter().filter(|t| t.style.is_prompt()).count();
+            let read = Answers::decode(plaintext, expected).unwrap();
+            assert_eq!(read.all(), &replies_of(said));
+        } else {
+            asked = texts_of(said);
+            last = Some(Answer::decode(plaintext).unwrap());
         }
+        let mut again = plaintext.to_vec();
+        let tag = sealer.seal(&mut again).unwrap();
+        again.extend_from_slice(&tag);
+        assert_eq!(record::compose(Kind::Sealed, &again), Ok(record));
+    }
+    let told = Answer::Accept {
+        proof: None,
+        texts: asked,
+    };
+    assert_eq!(last, Some(told));
+    // The counters go on into the data, under the next keys.
+    for (ends, side, text) in [
+        (&mut to_server, "to_server", first[0]),
+        (&mut to_client, "to_client", first[1]),
+    ] {
+        let (sealer, opener) = ends;
+        next_key(sealer, opener, array(vector, &format!("next_key_{side}")));
+        sealed(
+            sealer,
+            opener,
+            text,
+            &bytes(vector, &format!("first_{side}")),
+        );
     }
 }
 

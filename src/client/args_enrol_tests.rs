@@ -44,9 +44,12 @@ fn registrations_and_keys() {
             &["cos", "run", "--name", "x", "hostb", "x"],
             "--name is not known",
         ),
-        (&["cos", "key"], "usage: cos [-C DIR] key show"),
-        (&["cos", "key", "make"], "usage: cos [-C DIR] key show"),
-        (&["cos", "key", "show", "x"], "usage: cos [-C DIR] key show"),
+        (&["cos", "key"], "usage: cos [-C DIR] [-v] key show"),
+        (&["cos", "key", "make"], "usage: cos [-C DIR] [-v] key show"),
+        (
+            &["cos", "key", "show", "x"],
+            "usage: cos [-C DIR] [-v] key show",
+        ),
         (&["cos", "key", "show", "--xml"], "\"cos key --help\""),
     ] {
         let told = complaint(line);

@@ -11,7 +11,7 @@ pub(super) const fn usage(face: Face) -> &'static str {
             "usage: cos [-C DIR] [-v] gui [FLAG]... [USER@]HOST [FLAG]... [--] APPLICATION [ARGUMENT]..."
         }
         Face::Enrol => "usage: cos [-C DIR] [-v] enrol [FLAG]... HOST [FLAG]...",
-        Face::Key => "usage: cos [-C DIR] key show [--json]",
+        Face::Key => "usage: cos [-C DIR] [-v] key show [--json]",
         Face::Rsh => "usage: cosrsh [FLAG]... [USER@]HOST [FLAG]... [--] COMMAND...",
     }
 }

@@ -20,6 +20,7 @@ MAGIC = b"COSs"
 HELLO, SERVER_HELLO, CLIENT_HELLO, ANSWER, DENIED, SEALED = range(1, 7)
 SUITES = {1: b"Noise_IK_25519_AESGCM_SHA256", 2: b"Noise_IK_25519_ChaChaPoly_SHA256"}
 ACCEPT, CONTINUE, PROMPTS = 0, 1, 2
+NAME, ACTIVATION = 1, 2                      # what the inner door asks for, 6.5
 HIDDEN, SHOWN, INFO, ERROR = range(1, 5)     # styles, 6.3
 DATA, EOF, RESET, CREDIT, SIGNAL, END = range(1, 7)
 EXITED, KILLED, NOT_STARTED = range(3)
@@ -41,7 +42,7 @@ REKEY_EVERY = 1 << 20      # messages
 Invitation = collections.namedtuple("Invitation", "caller server addr port host_key cookie")
 ServerHello = collections.namedtuple("ServerHello", "suite nonce limit host_key")
 Display = collections.namedtuple("Display", "host port detach", defaults=(None, 9003, False))
-Answer = collections.namedtuple("Answer", "status proof texts")
+Answer = collections.namedtuple("Answer", "status proof texts by")      # by: None for PAM
 
 
 class ProtocolError(Exception):
@@ -228,6 +229,21 @@ def password_opening(request_bytes):
     return encode({1: "password", 4: request_bytes})
 
 
+def enrolment(calling_user):
+    """The request of a machine that wants to be registered, section 5.5."""
+    return encode({1: "enrol", 2: calling_user, 3: calling_user})
+
+
+def machine_opening(request_bytes):
+    """The payload of its message 1."""
+    return encode({1: "machine", 4: request_bytes})
+
+
+def machine_id(machine_key):
+    """The ID of a machine, by its public key, section 1."""
+    return hashlib.sha256(machine_key).hexdigest()[:32]
+
+
 def start_noise(suite, hello_record, server_hello_record, machine_key, host_key, ephemeral=None):
     """The client's side of the handshake; a fixed ephemeral is for test vectors alone."""
     noise = NoiseConnection.from_name(SUITES[suite])
@@ -291,10 +307,16 @@ def parse_answer(payload):
     status = field(item, 1, int)
     proof_given = field(item, 2, bytes, 32) if 2 in item else None
     texts = [parse_text(text) for text in field(item, 3, list)] if 3 in item else []
-    asks = any(style in (HIDDEN, SHOWN) for style, _ in texts)
+    by = field(item, 4, int) if 4 in item else None
+    styles = [style for style, _ in texts]
+    asks = HIDDEN in styles or SHOWN in styles
     if status > PROMPTS or len(texts) > TEXTS_MAX or status == PROMPTS and not asks or status == ACCEPT and asks:
         raise ProtocolError("an answer that is none")
-    return Answer(status, proof_given, texts)
+    if by is not None and by not in (NAME, ACTIVATION):
+        raise ProtocolError("somebody asks who does not exist")
+    if by and status == PROMPTS and (styles[-1] != {NAME: SHOWN, ACTIVATION: HIDDEN}[by] or set(styles[:-1]) - {INFO}):
+        raise ProtocolError("the door asks for something else")
+    return Answer(status, proof_given, texts, by)
 
 
 def parse_text(text):

@@ -188,11 +188,14 @@ def request_json():
         {"name": "a display by a name of 255 bytes", **one([b"xterm"], display=w.Display("h" * 255, 1))},
         {"name": "an application's words of 2,700 bytes", **one([b"xterm", b"x" * 2700], display=w.Display())},
     ]
+    enrolment = {**one([b"id"], "alice"), "service": "enrol", "words": [], "request": w.enrolment("alice")}
+    good.append({"name": "a machine that wants to be registered", **enrolment})
     assert len(cbor2.dumps([b"x" * 2556])) == 2560
     head = ((1, "exec"), (2, "root"), (3, "alice"))
     words = (4, [b"id"])
     later = ((6, fixed("digest")), (7, 5000))
     gui = ((1, "gui"), *head[1:], words)
+    alice = ((1, "enrol"), (2, "alice"), (3, "alice"))
     shown = one([b"id"], display=w.Display("pc", 9003))
 
     def pairs(count):
@@ -207,6 +210,10 @@ def request_json():
         {"name": "an application and unknown keys", **{**shown, "request": cbor(*gui, (8, "pc"), (9, 9003), (11, [b"x"]))}},
         {"name": "a length of 131,072", **{**one([b"x" * 3000]), "digest": fixed("digest"), "length": 131072,
                                            "request": cbor(*head, (6, fixed("digest")), (7, 131072))}},
+        {"name": "keys of exec and gui, which mean nothing to enrol",
+         **{**enrolment, "request": cbor(*alice, words, (5, pairs(1)), *later, (8, "pc"), (9, 9003), (10, True))}},
+        {"name": "another user and a port of 0, which mean nothing to enrol",
+         **{**enrolment, "user": "root", "request": cbor(alice[0], (2, "root"), alice[2], (9, 0), (11, b""))}},
         {"name": "32 variables", **{**one([b"id"]), "environment": pairs(32), "request": cbor(*head, words, (5, pairs(32)))}},
         {"name": "a variable as long as may be",
          **one([b"id"], env=[("N" * 64, b"v" * 256)])},
@@ -232,7 +239,9 @@ def request_json():
         ("a value of 257 bytes", cbor(*head, words, (5, [["A", b"v" * 257]]))),
         ("a value with a NUL", cbor(*head, words, (5, [["A", b"\0"]]))),
         ("a value that is a text", cbor(*head, words, (5, [["A", "x"]]))),
-        ("an application without a display's port", cbor(*gui)), ("and with its host alone", cbor(*gui, (8, "pc"))),
+        ("enrol without a user", cbor(alice[0], alice[2])), ("enrol without a calling user", cbor(*alice[:2])),
+        ("enrol with no word in its words", cbor(*alice, (4, []))), ("enrol with a display like an option", cbor(*alice, (8, "-x"))),
+        ("Enrol", cbor((1, "Enrol"), *alice[1:])), ("an application without a display's port", cbor(*gui)), ("and with its host alone", cbor(*gui, (8, "pc"))),
         ("a port of 0", cbor(*gui, (9, 0))), ("a port of 65,536", cbor(*gui, (9, 65536))), ("a negative port", cbor(*gui, (9, -1))),
         ("a port that is a text", cbor(*gui, (9, "9003"))), ("an empty host", cbor(*gui, (8, ""), (9, 9003))),
         ("a host of 256 bytes", cbor(*gui, (8, "h" * 256), (9, 9003))), ("a host with - first", cbor(*gui, (8, "-pc"), (9, 9003))),
@@ -277,13 +286,19 @@ def opening_json():
                 ("password without a request", cbor((1, "password"))), ("password and a request that is a map", cbor((1, "password"), (4, {}))),
                 ("password and a caller of bytes", cbor((1, "password"), (2, b"hosta"), (4, b"\xa0"))),
                 ("password and a proof of 31 bytes", cbor((1, "password"), (4, b"\xa0"), (5, b"x" * 31))),
-                ("Password", cbor((1, "Password"), (4, b"\xa0"))))
+                ("Password", cbor((1, "Password"), (4, b"\xa0"))), ("machine without a request", cbor((1, "machine"))),
+                ("machine and a machine key of 31 bytes", cbor((1, "machine"), (4, b"\xa0"), (6, b"x" * 31))),
+                ("machines", cbor((1, "machines"), (4, b"\xa0"))))
     request, _ = w.request([b"xterm"], "alice", "al", display=w.Display())
     password = {"request": request, "opening": w.password_opening(request)}
     also = {"request": request, "opening": cbor((1, "password"), (2, "hosta"), (3, "hostb"), (4, request), (5, fixed("proof")),
                                                 (6, w.public(MACHINE)), (7, "x"))}
+    enrolment = w.enrolment("alice")
+    machine = {"request": enrolment, "opening": w.machine_opening(enrolment)}
+    more = {"request": enrolment, "opening": cbor((1, "machine"), (2, "hosta"), (4, enrolment), (5, fixed("proof")), (6, w.public(MACHINE)))}
     return {"good": cases, "password": [{"name": "plain", **password}],
-            "password_read": [{"name": "with keys that mean nothing to it", **also}], "bad": wrong}
+            "password_read": [{"name": "with keys that mean nothing to it", **also}], "machine": [{"name": "plain", **machine}],
+            "machine_read": [{"name": "with keys that mean nothing to it", **more}], "bad": wrong}
 
 
 def vouch_json():
@@ -320,19 +335,23 @@ def responder(suite, hello, answer):
     return noise
 
 
-def handshake(suite, words, texts=None):
-    """A whole handshake: what is common to handshake.json, long_command.json and, with texts to ask, login.json."""
+def handshake(suite, words, texts=None, by=None):
+    """A whole handshake: what is common to handshake.json, long_command.json and, with texts to ask, login.json and enrol.json."""
     hello, answer = w.hello((suite, 3 - suite)), server_hello(suite)
     request, later = w.request(words, "root", "alice", display=w.Display("192.0.2.7", 9103) if texts else None)
+    if by:
+        request = w.enrolment("alice")
     client_proof = w.proof("client", INVITATION, w.public(MACHINE), NONCE, request)
     server_proof = w.proof("server", INVITATION, w.public(MACHINE), NONCE, request)
     noise = w.start_noise(suite, hello, answer, MACHINE, w.public(HOST), CLIENT_EPHEMERAL)
-    opening = w.password_opening(request) if texts else w.opening(INVITATION, request, client_proof)
+    opening = w.opening(INVITATION, request, client_proof)
+    if texts:
+        opening = w.machine_opening(request) if by else w.password_opening(request)
     message1 = bytes(noise.write_message(opening))
     server = responder(suite, hello, answer)
     assert bytes(server.read_message(message1)) == opening
     accept = w.encode({1: w.ACCEPT, 2: server_proof})
-    payload = w.encode({1: w.PROMPTS, 3: texts}) if texts else w.encode({1: w.CONTINUE}) if later else accept
+    payload = w.encode({1: w.PROMPTS, 3: texts, **({4: by} if by else {})}) if texts else w.encode({1: w.CONTINUE}) if later else accept
     message2 = bytes(server.write_message(payload))
     read, sending, receiving = w.read_answer(noise, w.ANSWER, message2)
     assert w.check_accept(read, server_proof) == (later is None and texts is None)
@@ -426,6 +445,27 @@ def login_json():
     return cases
 
 
+def enrol_json():
+    """A machine is registered by what the inner door asks for (5.5, 6.5)."""
+    cases = []
+    for suite, by, texts, reply in (
+            (1, w.NAME, [[w.INFO, "This machine is not registered here yet."], [w.SHOWN, "Enter your name: "]], "Jos\u00e9".encode()),
+            (2, w.ACTIVATION, [[w.HIDDEN, "ACTIVATION password: "]], b"0000-1111")):
+        vector, _, _, to_server, to_client = handshake(suite, [], texts, by)
+        said = w.answers([reply], 512)
+        talk = [{"by": "client", "counter": to_server.state.n, "answers": [reply], "plaintext": said,
+                 "record": w.framed(w.SEALED, to_server.seal(said))}]
+        told = [[w.INFO, "Welcome to hostb"]]
+        accept = w.encode({1: w.ACCEPT, 3: told})
+        talk.append({"by": "server", "counter": to_client.state.n, "texts": told, "plaintext": accept,
+                     "record": w.framed(w.SEALED, to_client.seal(accept))})
+        vector.update(machine_id=w.machine_id(w.public(MACHINE)), by=by, texts=texts, talk=talk, **next_keys(to_server, to_client),
+                      first_to_server=w.record(to_server.seal(bytes([w.EOF, 0]))),
+                      first_to_client=w.record(to_client.seal(bytes([w.END, w.EXITED, 0]))))
+        cases.append(vector)
+    return cases
+
+
 def answers_json():
     """Answers to prompts (6.3)."""
     def one(name, replies, padded=0):
@@ -506,24 +546,29 @@ def messages_json():
 def answer_json():
     """Answers and Denied (sections 6 and 7)."""
     proof = fixed("server proof")
-    def one(name, status, given=None, texts=(), payload=None):
-        item = {1: status, **({2: given} if given else {}), **({3: texts} if texts else {})}
-        return {"name": name, "status": status, "proof": given, "texts": list(texts), "payload": payload or w.encode(item)}
+    def one(name, status, given=None, texts=(), payload=None, by=None):
+        item = {1: status, **({2: given} if given else {}), **({3: texts} if texts else {}), **({4: by} if by else {})}
+        return {"name": name, "status": status, "proof": given, "texts": list(texts), "by": by, "payload": payload or w.encode(item)}
 
-    def asks(*texts):
-        return cbor((1, 2), (3, list(texts)))
+    def asks(*texts, by=None):
+        return cbor((1, 2), (3, list(texts)), *([] if by is None else [(4, by)]))
 
     ask = [w.HIDDEN, "Password: "]
+    info, name, activation = [w.INFO, "Welcome"], [w.SHOWN, "Enter your name: "], [w.HIDDEN, "ACTIVATION password: "]
     good = [one("AuthAccept", 0, proof), one("AuthContinue: send the command", 1), one("AuthAccept of a login by password", 0),
             one("AuthAccept, and something to know", 0, texts=[[w.INFO, "Last login: never"], [w.ERROR, ""]]),
             one("AuthAccept with proof and text", 0, proof, [[w.INFO, "welcome"]]), one("AuthContinue: a prompt", 2, texts=[ask]),
             one("every style", 2, texts=[[w.ERROR, "expired"], [w.INFO, "\u00fc"], ask, [w.SHOWN, "Code: "]]),
-            one("a prompt of 512 bytes", 2, texts=[[w.SHOWN, "p" * 512]]), one("32 texts", 2, texts=[[w.INFO, ""]] * 31 + [ask])]
+            one("a prompt of 512 bytes", 2, texts=[[w.SHOWN, "p" * 512]]), one("32 texts", 2, texts=[[w.INFO, ""]] * 31 + [ask]),
+            one("the door: a name", 2, texts=[name], by=w.NAME), one("the door: a name, with a text", 2, texts=[info, name], by=w.NAME),
+            one("the door: an activation password", 2, texts=[info, info, activation], by=w.ACTIVATION)]
     also = [one("unknown keys", 0, proof, payload=cbor((1, 0), (2, proof), (5, [[b"x"]]), (70000, False))),
+            one("key 4 means nothing to AuthAccept", 0, proof, payload=cbor((1, 0), (2, proof), (4, 1))),
             one("no texts in key 3", 0, proof, payload=cbor((1, 0), (2, proof), (3, [])))]
     for item in good + also:
         read = w.parse_answer(item["payload"])
-        assert read == (item["status"], item["proof"], [tuple(text) for text in item["texts"]])
+        assert read[:3] == (item["status"], item["proof"], [tuple(text) for text in item["texts"]])
+        assert read.by == item["by"] or item["status"] == w.ACCEPT
     wrong = bad(("status 2 without a text", cbor((1, 2), (2, proof))), ("status 2 without a prompt", asks([w.INFO, "x"], [w.ERROR, "y"])),
                 ("status 2 and no texts", asks()), ("status 3", cbor((1, 3), (3, [ask]))), ("AuthAccept with a prompt", cbor((1, 0), (3, [ask]))),
                 ("AuthAccept with proof and a prompt", cbor((1, 0), (2, proof), (3, [[w.INFO, "x"], ask]))),
@@ -533,6 +578,12 @@ def answer_json():
                 ("513 bytes", asks([w.HIDDEN, "p" * 513])), ("513 bytes in 257 letters", asks([w.HIDDEN, "p" + "\u00fc" * 256])),
                 ("33 texts", asks(*[ask] * 33)), ("texts in a map", cbor((1, 2), (3, {1: "x"}))), ("a text alone", cbor((1, 2), (3, "Password: "))),
                 ("more texts than memory", b"\xa2\x01\x02\x03\x9b" + b"\xff" * 8), ("words that are not UTF-8", asks(ask)[:-10] + b"\xff" * 10),
+                ("the door: 0 asks", asks(name, by=0)), ("the door: 3 asks", asks(name, by=3)), ("the door: 257 asks", asks(name, by=257)),
+                ("the door: a text asks", asks(name, by="1")), ("the door: AuthAccept by 3", cbor((1, 0), (2, proof), (4, 3))),
+                ("the door: a name that is hidden", asks(activation, by=w.NAME)), ("the door: a password that is shown", asks(name, by=w.ACTIVATION)),
+                ("the door: two names", asks(name, name, by=w.NAME)), ("the door: a name and a password", asks(activation, name, by=w.NAME)),
+                ("the door: a text behind the prompt", asks(name, info, by=w.NAME)), ("the door: an error before it", asks([w.ERROR, "x"], name, by=w.NAME)),
+                ("the door: no prompt", asks(info, by=w.NAME)), ("the door: no texts", cbor((1, 2), (4, w.NAME))),
                 ("no status", cbor((2, proof))), ("proof of nothing", cbor((1, 0), (2, b""))),
                 ("proof of 31 bytes", cbor((1, 0), (2, proof[:31]))), ("proof of 33 bytes", cbor((1, 0), (2, proof + b"x"))),
                 ("proof a text", cbor((1, 0), (2, "x" * 32))), ("status 256", cbor((1, 256), (2, proof))),
@@ -565,7 +616,7 @@ def plain(value):
 
 
 FILES = [cbor_json, hello_json, server_hello_json, request_json, opening_json, vouch_json, handshake_json,
-         long_command_json, login_json, sealed_json, messages_json, answer_json, answers_json]
+         long_command_json, login_json, enrol_json, sealed_json, messages_json, answer_json, answers_json]
 
 
 def main():
