@@ -201,6 +201,27 @@ fn in_build_mode_a_name_registers() {
     assert_eq!(doors.names(), ["Joan", "PC 17"]);
 }
 
+/// As at a login: the host's key first, and by a person.
+#[test]
+fn a_host_whose_key_is_not_pinned_is_asked_nothing_before_somebody_agrees() {
+    let d = Daemon::start();
+    let mut doors = Doors::of(&d, Level::Open);
+    doors.set(Setting::BuildMode(true));
+    let m = Machine::new(&d);
+    let known_hosts = m.folder.path("known_hosts");
+    let pinned = fs::read_to_string(&known_hosts).unwrap();
+    fs::remove_file(&known_hosts).unwrap();
+    let ended = m.enrols(&["--name", "PC", "--password-fd", "0"], &[]);
+    assert_eq!(ended.status, Some(255), "{ended:?}");
+    assert!(ended.err.concat().contains(pinned.trim_end()), "{ended:?}");
+    let mut seat = Seat::take(&m.enrol(&["--name", "PC"]));
+    seat.sees("(yes/no) ");
+    seat.types(b"yes\n");
+    is_registered(&seat.ends(), m.id());
+    assert_eq!(fs::read_to_string(&known_hosts).unwrap(), pinned);
+    assert_eq!(doors.names(), ["PC"]);
+}
+
 /// Steps 18 to 23.
 #[test]
 fn a_one_time_password_registers_once_and_under_the_managers_name() {

@@ -11,6 +11,8 @@
 )]
 
 mod daemon;
+#[path = "independent/doors.rs"]
+mod doors;
 mod login;
 #[path = "independent/logins.rs"]
 mod logins;

@@ -49,18 +49,23 @@ def connect(invitation):
     return sock
 
 
-def call(sock, invitation, machine_key, words, user, calling_user, env=(), suites=(1, 2), display=None, asker=None):
+def call(sock, invitation, machine_key, words, user, calling_user, env=(), suites=(1, 2), display=None, asker=None,
+         door=None, enrol=False):
     """From the Hello to AuthAccept, sections 4 to 6: (what seals, what opens).
 
     With a display it asks for an application; with an asker it logs in by password,
-    else it proves the cookie."""
+    else it proves the cookie, or has its machine registered.  The door answers what the
+    inner door asks, and nobody else does."""
     hello_record = coswire.hello(suites)
     sock.sendall(hello_record)
     _, content, server_record = read_framed(sock, [SERVER_HELLO], coswire.HELLO_MAX)
     server = coswire.parse_server_hello(content, suites)
 
     request, later = coswire.request(words, user, calling_user, env, display)
-    if asker:
+    if enrol:
+        request, later = coswire.enrolment(calling_user), None
+        opening, expected = coswire.machine_opening(request), None
+    elif asker:
         opening, expected = coswire.password_opening(request), None
     else:
         proof, expected = (coswire.proof(side, invitation, coswire.public(machine_key), server.nonce, request)
@@ -78,9 +83,11 @@ def call(sock, invitation, machine_key, words, user, calling_user, env=(), suite
     payload, sending, receiving = coswire.read_answer(noise, kind, content)
     talked = False
     while not coswire.check_accept(payload, expected):
-        talked = True
         answer = coswire.parse_answer(payload)
-        if answer.status == coswire.PROMPTS and display and asker:
+        if answer.status == coswire.PROMPTS and answer.by and door is not None and not talked:
+            tell(answer.texts)
+            sock.sendall(coswire.framed(SEALED, sending.seal(coswire.answers([door], PADDED))))
+        elif answer.status == coswire.PROMPTS and not answer.by and display and asker:
             said = coswire.answers(asker(answer.texts), PADDED)
             sock.sendall(coswire.framed(SEALED, sending.seal(said)))
         elif answer.status == coswire.CONTINUE and later:
@@ -90,6 +97,7 @@ def call(sock, invitation, machine_key, words, user, calling_user, env=(), suite
             later = None
         else:
             raise ProtocolError("asked for what was not to be asked")
+        talked = True
         kind, content, _ = read_framed(sock, [SEALED, DENIED], coswire.GREETING_MAX)
         if kind == DENIED:
             raise Denied(content.hex())
@@ -316,6 +324,8 @@ def main():
     parser.add_argument("--detach", action="store_true", help="it goes on by itself")
     parser.add_argument("--answers", type=argparse.FileType("rb"), metavar="FILE",
                         help="log in by password: a line for each prompt")
+    parser.add_argument("--enrol", action="store_true", help="have this machine registered, and nothing else")
+    parser.add_argument("--door", type=os.fsencode, metavar="TEXT", help="the name or activation password for the inner door")
     parser.add_argument("--env", action="append", default=[], metavar="K=V")
     parser.add_argument("--ask-host-key", action="store_true", help="print it and stop")
     parser.add_argument("words", nargs="*")
@@ -333,8 +343,9 @@ def main():
             words = [os.fsencode(word) for word in args.words]
             display = args.display._replace(detach=args.detach) if args.gui else None
             asker = answers_of(args.answers) if args.answers else None
-            machine_key = args.machine_key or (os.urandom(32) if asker else b"")   # by password any will do
-            directions = call(sock, invitation, machine_key, words, args.user, user, env, suites, display, asker)
+            machine_key = args.machine_key or (os.urandom(32) if asker else b"")   # where the doors ask for none, any will do
+            directions = call(sock, invitation, machine_key, words, args.user, user, env, suites, display, asker,
+                              args.door, args.enrol)
             return exit_status(Relay(sock, *directions).run(watch_signals()))
     except Denied as reference:
         print("cosclient: denied, reference %s" % reference, file=sys.stderr)

@@ -522,11 +522,13 @@ def main(cases, about):
     parser.add_argument("--machine-key", type=key_argument, required=True)
     parser.add_argument("--user", required=True)
     parser.add_argument("--password", help="of the user, for logins")
+    parser.add_argument("--asks", choices=["name", "activation"], help="what the inner door asks for")
     parser.add_argument("cases", nargs="*", metavar="CASE")
     parser.add_argument("--addr")
     parser.set_defaults(caller=None, server=None, host_key=None, cookie=None)
     args = parser.parse_args()
     args.invitation = invitation_of(args)
+    cases = cases(args) if callable(cases) else cases
     wrong = 0
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         for name, outcome, reference, expected in pool.map(lambda n: run(args, cases, n), args.cases or cases):

@@ -1,0 +1,120 @@
+//! The doors by the independent client: a machine registers itself, and clients that do
+//! not keep to the protocol while they are asked.
+
+use std::fs;
+
+use cosserver::config::keys;
+use cosserver::config::place::Place;
+use cosserver::door::inner::Setting;
+use cosserver::door::{Id, Inner, Level, Outer};
+
+use crate::daemon::{self, Daemon};
+use crate::{all_refused, client, program, said, said_is};
+
+/// A daemon whose outer door is open, and its inner one.
+fn start() -> (Daemon, Inner) {
+    let d = Daemon::start_with("[penalties]\nauthfail = 0\nnoauth = 0\n", "");
+    let place = Place::of_dir(&d.server());
+    Outer::open(&place).unwrap().set_level(Level::Open).unwrap();
+    let inner = Inner::open(&Inner::path(&place, None)).unwrap();
+    (d, inner)
+}
+
+/// The client with a machine key of its own, which is made of this number.
+fn newcomer(d: &Daemon, number: u8, options: &[&str]) -> (i32, String, String) {
+    let file = d.folder.path("newcomer");
+    fs::write(&file, format!("{number:02x}").repeat(32)).unwrap();
+    let mut command = program(d, "cosclient.py");
+    // Of two keys the last one counts.
+    command.args(["--addr", "127.0.0.1", "--enrol", "--machine-key"]);
+    said(&daemon::run(command.arg(&file).args(options)))
+}
+
+const ASKS_NAME: &str = "This machine is not registered here yet.\nEnter your name: \n";
+
+#[test]
+fn a_machine_registers_itself() {
+    let (d, mut inner) = start();
+    let (status, _, stderr) = newcomer(&d, 1, &["--door", "Joan"]);
+    assert_eq!(status, 255, "{stderr}");
+    assert!(
+        stderr.starts_with("cosclient: denied, reference "),
+        "{stderr}"
+    );
+    inner
+        .set(&[Setting::BuildMode(true), Setting::Welcome("Welcome".into())])
+        .unwrap();
+    for (number, suite) in [(1, "1"), (2, "2")] {
+        let options = ["--suite", suite, "--door", "Jos\u{e9}"];
+        said_is(
+            newcomer(&d, number, &options),
+            0,
+            "",
+            &format!("{ASKS_NAME}Welcome\n"),
+        );
+        said_is(
+            newcomer(&d, number, &["--suite", suite]),
+            0,
+            "",
+            "Welcome\n",
+        );
+    }
+    inner.set(&[Setting::BuildMode(false)]).unwrap();
+    inner.set_backdoor(Some(b"open sesame")).unwrap();
+    let (status, _, stderr) = newcomer(&d, 3, &["--door", "open sesame"]);
+    assert_eq!(status, 0, "{stderr}");
+    assert_eq!(inner.count().unwrap(), 3);
+    // A host whose machine was deleted is asked for its command, a long one too.
+    let own = keys::load_machine_key(&Place::of_dir(&d.client())).unwrap();
+    for words in [&["echo", "in"][..], &["echo", "in", &" ".repeat(5_000)]] {
+        d.says(0, &["true"]);
+        daemon::until("it is registered", || {
+            inner.machine(&Id::of(&own.public)).unwrap().is_some()
+        });
+        assert!(inner.delete(&Id::of(&own.public)).unwrap());
+        let (status, _, stderr) = said(&daemon::run(&mut client(&d, &[], words)));
+        assert_eq!(status, 255, "{stderr}");
+        let out = daemon::run(&mut client(&d, &["--door", "open sesame"], words));
+        assert_eq!(said(&out).1, "in\n", "{out:?}");
+    }
+}
+
+/// Why the log says that a case was refused; the others are no handshake.
+const CAUSES: [(&str, &[&str]); 4] = [
+    (
+        "activation",
+        &[
+            "an-empty-answer",
+            "the-longest-answer",
+            "a-name-of-control-characters",
+            "a-name-of-two-lines",
+            "a-name-that-turns-what-follows",
+            "a-name-of-blanks",
+            "a-name-that-is-not-utf-8",
+            "a-name-of-252-bytes",
+            "a-wrong-password",
+            "the-right-password-and-a-blank",
+            "a-password-that-looks-made",
+        ],
+    ),
+    ("request", &["enrol-by-hash"]),
+    ("proof", &["enrol-by-a-wrong-hash"]),
+    ("machine-key", &["a-command-by-hash-of-an-unknown-machine"]),
+];
+
+#[test]
+fn newcomers_that_do_not_keep_to_the_protocol_are_refused() {
+    for asks in ["name", "activation"] {
+        let (d, mut inner) = start();
+        d.says(0, &["true"]);
+        inner.set(&[Setting::BuildMode(asks == "name")]).unwrap();
+        inner.set_backdoor(Some(b"open sesame")).unwrap();
+        let mut hostile = program(&d, "hostile_doors.py");
+        hostile.args(["--addr", "127.0.0.1", "--asks", asks]);
+        all_refused(&d, &mut hostile, &CAUSES, "handshake");
+        // Whatever they did: who answered rightly is registered, and nobody else.
+        let registered = if asks == "name" { 3 } else { 2 };
+        assert_eq!(inner.count().unwrap(), registered, "{}", d.log_text());
+        d.says(0, &["true"]);
+    }
+}
