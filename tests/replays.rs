@@ -12,14 +12,10 @@
 
 mod daemon;
 
-use cosserver::curve;
-use cosserver::secret::{KeyPair, Secret};
-use cosserver::wire::hello::{Hello, ServerHello};
-use cosserver::wire::noise::{Initiator, Prepared};
+use cosserver::secret::KeyPair;
 use cosserver::wire::opening::{Credential, Hosts, Opening};
-use cosserver::wire::proof::{self, Claim, Side, Voucher};
-use cosserver::wire::record::{self, Kind};
-use daemon::hostile::{Caller, Greeting, Stranger};
+use cosserver::wire::proof::{self, Claim, Side};
+use daemon::hostile::{Caller, Greeting, Stranger, nonce, shake, vouch};
 use daemon::{Daemon, configured};
 
 const SETTINGS: &str = "limits.silent-per-source = 5000\ndaemon.refusal-interval = 1\n";

@@ -50,7 +50,7 @@ impl File {
         // Empty is a file without tables, also where its maker was killed; the one who comes
         // second finds them made.
         let created = secure::create_new(path, b"", 0o600)?;
-        let (mut db, _) = connect(path)?;
+        let (mut db, _) = connect(path, schema.what)?;
         let tell = |e: rusqlite::Error| told(path, schema.what, &e);
         let t = Transaction::new(&mut db, TransactionBehavior::Immediate).map_err(tell)?;
         if is_empty(&t).map_err(tell)? {
@@ -68,7 +68,7 @@ impl File {
 
     /// Opens a file that is there.
     pub(super) fn open(path: &Path, schema: &Schema) -> Result<Self, Fault> {
-        let (db, which) = connect(path)?;
+        let (db, which) = connect(path, schema.what)?;
         check(&db, schema).map_err(|e| match e {
             Wrong::Is(why) => Fault::of(path, why),
             Wrong::Sql(e) => told(path, schema.what, &e),
@@ -112,7 +112,7 @@ impl File {
 }
 
 /// Opens the file, if it is one that nobody else can have written.
-fn connect(path: &Path) -> Result<(Connection, (u64, u64)), Fault> {
+fn connect(path: &Path, what: &str) -> Result<(Connection, (u64, u64)), Fault> {
     let missing = || Fault::of(path, "there is no such file");
     let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
     let real = secure::check_folder(folder)?.join(name);
@@ -139,7 +139,7 @@ fn connect(path: &Path) -> Result<(Connection, (u64, u64)), Fault> {
         );
         return Err(Fault::of(path, words));
     }
-    let tell = |e: rusqlite::Error| told(path, "this file", &e);
+    let tell = |e: rusqlite::Error| told(path, what, &e);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(&real, flags).map_err(tell)?;
     db.busy_timeout(BUSY).map_err(tell)?;

@@ -44,9 +44,13 @@ impl Session {
         Self::of(all.stderr(Stdio::piped()).spawn().unwrap())
     }
 
-    /// One that was started with pipes for its outputs.
+    /// One that was started with pipes for its outputs; where standard output is none,
+    /// nothing comes there.
     pub fn of(mut child: Child) -> Self {
-        let (out, one) = Lines::collect_to_end(child.stdout.take().unwrap());
+        let (out, one) = match child.stdout.take() {
+            Some(out) => Lines::collect_to_end(out),
+            None => Lines::collect_to_end(std::io::empty()),
+        };
         let (err, two) = Lines::collect_to_end(child.stderr.take().unwrap());
         Self {
             stdin: child.stdin.take(),

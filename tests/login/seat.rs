@@ -25,6 +25,15 @@ pub struct Seat {
 
 impl Seat {
     pub fn take(command: &Command) -> Self {
+        Self::seated(command, false)
+    }
+
+    /// The same of a program whose output is the screen as well.
+    pub fn take_whole(command: &Command) -> Self {
+        Self::seated(command, true)
+    }
+
+    fn seated(command: &Command, whole: bool) -> Self {
         let ends = nix::pty::openpty(None, None).unwrap();
         let mut setsid = Command::new("setsid");
         setsid
@@ -37,11 +46,12 @@ impl Seat {
                 None => setsid.env_remove(name),
             };
         }
+        setsid.stdout(Stdio::piped()).stderr(Stdio::piped());
+        if whole {
+            setsid.stdout(ends.slave.try_clone().unwrap());
+        }
         // Standard input is the terminal, so that it becomes the session's.
-        setsid
-            .stdin(ends.slave)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        setsid.stdin(ends.slave);
         let client = Session::of(setsid.spawn().unwrap());
         Self {
             terminal: ends.master.into(),

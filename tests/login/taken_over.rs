@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use cosserver::channel::gate::{Connection, Order, Question};
 
 use crate::daemon::session::{Gate, ends};
-use crate::daemon::{needs_root, until, without_doors};
+use crate::daemon::{children, needs_root, until, without_doors};
 use crate::login::person::{Person, Said};
 use crate::login::{Logins, PASSWORD, Plan};
 use crate::taken::Taken;

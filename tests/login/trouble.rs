@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::daemon::{self, needs_root, until, without_doors};
+use crate::daemon::{self, children, needs_root, until, without_doors};
 use crate::login::person::Person;
 use crate::login::{BOB_HANGS, Logins, PASSWORD, Plan};
 
