@@ -61,6 +61,13 @@ impl Asker {
         self.else_by = Some(but);
     }
 
+    /// What is missing for going on without a question, for the end of a sentence; nothing
+    /// where nothing is known of it.
+    pub(super) fn otherwise(&self) -> String {
+        let why = self.else_by.as_ref();
+        why.map_or_else(String::new, |why| format!(". Without a password: {why}"))
+    }
+
     /// The answers to the prompts among these texts.
     ///
     /// # Errors
@@ -107,12 +114,10 @@ impl Asker {
 
     fn terminal(&self, prompt: &str) -> Result<Terminal, Fault> {
         let nobody = || {
-            let other = self.else_by.as_ref();
-            let other =
-                other.map_or_else(String::new, |why| format!(". Without a password: {why}"));
             Fault::new(format!(
-                "it asks {:?}, and there is nobody to answer; give --password-fd N, or a program in COS_ASKPASS{other}",
-                prompt.trim_end()
+                "it asks {:?}, and there is nobody to answer; give --password-fd N, or a program in COS_ASKPASS{}",
+                prompt.trim_end(),
+                self.otherwise()
             ))
         };
         if self.batch {

@@ -177,6 +177,7 @@ fn by_password(
         Ok(())
     };
     let door = Door::by_the_way(&call.host, asker.may_ask_a_person());
+    let otherwise = asker.otherwise();
     let mut talk = Talk::new(voice, door).for_a_person();
     talk = talk.with_login(asker).once_proven(&mut pin);
     let means = Means::Password(&machine, &key);
@@ -190,7 +191,7 @@ fn by_password(
                 }
                 Some(by) => super::enrol::refused(by),
                 None => format!(
-                    "it asked for no password; it may not know this machine, whose ID is {} (`cos enrol {}` registers it)",
+                    "it asked for no password; it may not know this machine, whose ID is {} (`cos enrol {}` registers it){otherwise}",
                     keys::fingerprint(&machine.public),
                     call.host
                 ),
