@@ -300,7 +300,8 @@ fn the_commands_and_flags_of_cosadm() {
             .split_whitespace()
             .take_while(|w| w.chars().all(|c| c.is_ascii_lowercase()));
         let mut words: Vec<&str> = name.collect();
-        words.truncate(if words.first() == Some(&"host") { 2 } else { 1 });
+        let alone = ["init", "who", "kill", "check"];
+        words.truncate(if alone.contains(&words[0]) { 1 } else { 2 });
         commands.push(words.join(" "));
     }
     let items: Vec<&str> = page

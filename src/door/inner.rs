@@ -28,9 +28,9 @@ const SCHEMA: Schema = Schema {
     version: 1,
     tables: &[
         "CREATE TABLE setting (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE machine (id BLOB PRIMARY KEY, name TEXT NOT NULL, authorized INTEGER NOT NULL, remote INTEGER NOT NULL, seen INTEGER, deleted INTEGER) WITHOUT ROWID",
+        "CREATE TABLE machine (id BLOB PRIMARY KEY, name TEXT NOT NULL COLLATE NOCASE, authorized INTEGER NOT NULL, remote INTEGER NOT NULL, seen INTEGER, deleted INTEGER) WITHOUT ROWID",
         "CREATE TABLE password (hash BLOB PRIMARY KEY, selector BLOB UNIQUE, name TEXT NOT NULL UNIQUE, made INTEGER NOT NULL) WITHOUT ROWID",
-        "CREATE INDEX machine_by_name ON machine (name COLLATE NOCASE, id) WHERE deleted IS NULL",
+        "CREATE INDEX machine_by_name ON machine (name, id) WHERE deleted IS NULL",
     ],
 };
 
@@ -182,7 +182,7 @@ impl Inner {
         each: &mut dyn FnMut(Machine) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let query = "SELECT id, name, authorized, remote, seen FROM machine
-                     WHERE deleted IS NULL ORDER BY name COLLATE NOCASE, id";
+                     WHERE deleted IS NULL ORDER BY name, id";
         let mut query = self.0.db.prepare(query).map_err(|e| self.tell(&e))?;
         let mut rows = query.query([]).map_err(|e| self.tell(&e))?;
         while let Some(row) = rows.next().map_err(|e| self.tell(&e))? {
@@ -205,8 +205,8 @@ impl Inner {
             return self.machines_from(0, most);
         };
         let query = "SELECT id, name, authorized, remote, seen FROM machine
-                     WHERE deleted IS NULL AND (name COLLATE NOCASE, id) > (?1, ?2)
-                     ORDER BY name COLLATE NOCASE, id LIMIT ?3";
+                     WHERE deleted IS NULL AND (name, id) > (?1, ?2)
+                     ORDER BY name, id LIMIT ?3";
         self.some(query, params![after.name.as_str(), after.id.0, most])
     }
 
@@ -218,7 +218,7 @@ impl Inner {
     pub fn machines_from(&self, skipped: u64, most: u32) -> Result<Vec<Machine>, Fault> {
         let query = "SELECT id, name, authorized, remote, seen FROM machine
                      WHERE deleted IS NULL
-                     ORDER BY name COLLATE NOCASE, id LIMIT ?2 OFFSET ?1";
+                     ORDER BY name, id LIMIT ?2 OFFSET ?1";
         self.some(query, params![file::number(skipped), most])
     }
 

@@ -24,10 +24,10 @@ const SCHEMA: Schema = Schema {
     version: 1,
     tables: &[
         "CREATE TABLE setting (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE include (id BLOB PRIMARY KEY, name TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE exclude (id BLOB PRIMARY KEY, name TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID",
-        "CREATE INDEX include_by_name ON include (name COLLATE NOCASE, id)",
-        "CREATE INDEX exclude_by_name ON exclude (name COLLATE NOCASE, id)",
+        "CREATE TABLE include (id BLOB PRIMARY KEY, name TEXT NOT NULL COLLATE NOCASE, since INTEGER NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE exclude (id BLOB PRIMARY KEY, name TEXT NOT NULL COLLATE NOCASE, since INTEGER NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX include_by_name ON include (name, id)",
+        "CREATE INDEX exclude_by_name ON exclude (name, id)",
     ],
 };
 
@@ -239,8 +239,8 @@ impl Outer {
             return self.items_from(list, 0, most);
         };
         let query = format!(
-            "SELECT id, name, since FROM {} WHERE (name COLLATE NOCASE, id) > (?1, ?2)
-             ORDER BY name COLLATE NOCASE, id LIMIT ?3",
+            "SELECT id, name, since FROM {} WHERE (name, id) > (?1, ?2)
+             ORDER BY name, id LIMIT ?3",
             list.table()
         );
         self.some(&query, params![after.name, after.id.0, most])
@@ -253,7 +253,7 @@ impl Outer {
     /// The file cannot be read.
     pub fn items_from(&self, list: List, skipped: u64, most: u32) -> Result<Vec<Item>, Fault> {
         let query = format!(
-            "SELECT id, name, since FROM {} ORDER BY name COLLATE NOCASE, id LIMIT ?2 OFFSET ?1",
+            "SELECT id, name, since FROM {} ORDER BY name, id LIMIT ?2 OFFSET ?1",
             list.table()
         );
         self.some(&query, params![super::file::number(skipped), most])

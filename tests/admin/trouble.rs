@@ -368,10 +368,10 @@ fn an_ordinary_user_in_his_own_folder() {
     );
 }
 
-/// A disk of 64 KiB that this one shell and its children alone see, filled
+/// A disk of 192 KiB that this one shell and its children alone see, filled
 /// before commands that must change nothing, or take trust back all the same.
 const FULL_DISK: &str = r#"
-    mount -t tmpfs -o size=64k,mode=0700 tmpfs "$DIR" || exit 99
+    mount -t tmpfs -o size=192k,mode=0700 tmpfs "$DIR" || exit 99
     cd "$DIR" && "$COSADM" -C S init >/dev/null || exit 10
     invite() { "$COSADM" -C S host invite "$1" --addr 127.0.0.1 --run-as root; }
     state() { cat S/hostinfo S/cookies/* | sha256sum; ls -A S S/*; }

@@ -53,12 +53,12 @@ pub(super) fn now(place: &Place) -> String {
         let level = both.outer.level()?;
         let settings = both.inner.settings()?;
         let meets = stranger(level, &settings, both.inner.has_passwords()?);
-        let number = level.number();
-        let door = word(level);
-        Ok(format!(
-            "the outer door is {door} (level {number}): {}",
-            meets.words
-        ))
+        let what = match level {
+            Level::Off => "the level is 0",
+            Level::Open => "the outer door is open",
+            Level::Closed => "the level is 2",
+        };
+        Ok(format!("{what}: {}", meets.words))
     });
     known.unwrap_or_else(|e| format!("as it is now, nobody new is let in: {e}"))
 }

@@ -81,10 +81,13 @@ pub(super) fn unseen(terminal: &mut Terminal, prompt: &str) -> io::Result<Passwo
 }
 
 fn said(e: &io::Error) -> String {
-    match e.kind() {
-        io::ErrorKind::UnexpectedEof => "there is no password in it".to_owned(),
-        io::ErrorKind::Interrupted => "interrupted; nothing was changed".to_owned(),
-        _ => e.to_string(),
+    let is = |kind| e.kind() == kind;
+    if is(io::ErrorKind::UnexpectedEof) {
+        "there is no password in it".to_owned()
+    } else if is(io::ErrorKind::Interrupted) {
+        "interrupted; nothing was changed".to_owned()
+    } else {
+        e.to_string()
     }
 }
 

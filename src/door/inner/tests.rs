@@ -223,8 +223,8 @@ fn machines_come_in_pages() {
 fn a_page_is_found_by_its_index() {
     let (_scratch, inner) = inner();
     let query = "EXPLAIN QUERY PLAN SELECT id, name, authorized, remote, seen FROM machine
-                 WHERE deleted IS NULL AND (name COLLATE NOCASE, id) > (?1, ?2)
-                 ORDER BY name COLLATE NOCASE, id LIMIT ?3";
+                 WHERE deleted IS NULL AND (name, id) > (?1, ?2)
+                 ORDER BY name, id LIMIT ?3";
     let mut plan = inner.0.db.prepare(query).unwrap();
     let mut rows = plan.query(params!["a", [0_u8; 16], 7]).unwrap();
     let step: String = rows.next().unwrap().unwrap().get(3).unwrap();

@@ -32,12 +32,13 @@ impl From<Fault> for Left {
 
 impl From<io::Error> for Left {
     fn from(e: io::Error) -> Self {
-        match e.kind() {
-            io::ErrorKind::UnexpectedEof => Self::EndOfInput,
-            io::ErrorKind::Interrupted => {
-                Self::Fault(Fault::new("interrupted; nothing more was changed"))
-            }
-            _ => Self::Fault(Fault::new(format!("the terminal: {e}"))),
+        let is = |kind| e.kind() == kind;
+        if is(io::ErrorKind::UnexpectedEof) {
+            Self::EndOfInput
+        } else if is(io::ErrorKind::Interrupted) {
+            Self::Fault(Fault::new("interrupted; nothing more was changed"))
+        } else {
+            Self::Fault(Fault::new(format!("the terminal: {e}")))
         }
     }
 }

@@ -1,0 +1,606 @@
+//! `cosadm`'s subcommands of the doors, as an administrator or his script runs them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+#[path = "doors_admin/host.rs"]
+mod host;
+#[path = "doors_admin/trouble.rs"]
+mod trouble;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+use cosserver::config::keys;
+use cosserver::config::machines;
+use cosserver::config::name::HostName;
+use cosserver::door::{Doors, Id, Inner, Level, Name, Standing};
+use cosserver::secret::PublicKey;
+use daemon::Daemon;
+use host::{Host, text};
+
+const A: &str = "00112233445566778899aabbccddeeff";
+const B: &str = "ffeeddccbbaa99887766554433221100";
+
+fn id(text: &str) -> Id {
+    Id::parse(text).unwrap()
+}
+
+#[test]
+fn machines_are_added_listed_renamed_and_deleted() {
+    let s = Host::new();
+    assert_eq!(
+        s.json(&["machine", "list"])["machines"],
+        serde_json::json!([])
+    );
+    let added = s.json(&["machine", "add", A, "--name", "Reception PC"]);
+    assert_eq!((&added["id"], &added["added"]), (&A.into(), &true.into()));
+    // As it is shown in groups, and in capitals.
+    let grouped = format!("{} {}", &B[..16], &B[16..]).to_uppercase();
+    let told = s.tells(&["machine", "add", &grouped, "--name", "attic", "--local"]);
+    assert!(told.contains("door close` takes over"), "{told}");
+    let again = s.json(&["machine", "add", A, "--name", "Reception"]);
+    assert_eq!(
+        (&again["name"], &again["added"]),
+        (&"Reception".into(), &false.into())
+    );
+    let lines = s.good(&["machine", "list"]);
+    let lines: Vec<Vec<&str>> = lines
+        .lines()
+        .map(|l| l.split_whitespace().collect())
+        .collect();
+    assert_eq!(lines[0][..3], ["1", "attic", B]);
+    assert_eq!(lines[1][..3], ["2", "Reception", A]);
+    assert_eq!(
+        (lines[0][4], lines[1][4], lines[1][5]),
+        ("Local", "Remote", "never")
+    );
+    let rows = &s.json(&["machine", "list"])["machines"];
+    assert_eq!(
+        (&rows[0]["remote"], &rows[1]["remote"]),
+        (&false.into(), &true.into())
+    );
+    assert!(rows[0]["seen"].is_null() && rows[0]["authorized"].as_u64() > Some(1_700_000_000));
+    s.good(&["machine", "rename", A, "Front desk"]);
+    let deleted = s.json(&["machine", "delete", A]);
+    assert_eq!(deleted["name"], "Front desk");
+    assert_eq!(
+        (&deleted["excluded"], &deleted["host"]),
+        (&false.into(), &serde_json::Value::Null)
+    );
+    for command in [
+        vec!["machine", "delete", A],
+        vec!["machine", "rename", A, "x"],
+    ] {
+        assert!(s.bad(1, &command).contains("machine list` shows them"));
+    }
+    assert!(
+        s.json(&["exclude", "list"])["excluded"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    s.good(&["machine", "delete", B, "--exclude"]);
+    let excluded = &s.json(&["exclude", "list"])["excluded"];
+    assert_eq!(
+        (&excluded[0]["id"], &excluded[0]["name"]),
+        (&B.into(), &"attic".into())
+    );
+    // Who is not there is not excluded by a slip.
+    s.bad(1, &["machine", "delete", A, "--exclude"]);
+    assert_eq!(
+        s.json(&["exclude", "list"])["excluded"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    let told = s.tells(&["machine", "add", B, "--name", "attic"]);
+    assert!(told.contains("on the exclude list"), "{told}");
+}
+
+#[test]
+fn a_host_that_is_deleted_is_named() {
+    let s = Host::new();
+    let key = PublicKey([7; 32]);
+    let hosta = HostName::parse("hosta").unwrap();
+    fs::write(s.place().hostinfo(), "hosta cos addr=::1\n").unwrap();
+    machines::record(&s.place(), &hosta, key).unwrap();
+    let machine = Id::of(&key).to_string();
+    s.good(&["machine", "add", &machine, "--name", "hosta"]);
+    assert_eq!(s.json(&["machine", "delete", &machine])["host"], "hosta");
+    s.good(&["machine", "add", &machine, "--name", "hosta"]);
+    let told = s.tells(&["machine", "delete", &machine]);
+    let again = format!("machine add {machine} --name hosta` lets it in again");
+    assert!(
+        told.contains("host hosta in hostinfo") && told.contains(&again),
+        "{told}"
+    );
+}
+
+#[test]
+fn the_excluded_are_listed_and_let_go() {
+    let s = Host::new();
+    s.good(&["machine", "add", A, "--name", "Reception"]);
+    // The inner door knows the name.
+    let told = s.tells(&["exclude", "add", A, "--now"]);
+    assert!(
+        told.contains("Reception") && told.contains("no daemon runs"),
+        "{told}"
+    );
+    let added = s.json(&["exclude", "add", B, "--name", "A stranger", "--now"]);
+    assert_eq!(
+        (&added["added"], &added["cut"]),
+        (&true.into(), &serde_json::Value::Null)
+    );
+    // Once more keeps its name.
+    let added = s.json(&["exclude", "add", B]);
+    assert_eq!(
+        (&added["added"], &added["name"]),
+        (&false.into(), &"A stranger".into())
+    );
+    let lines = s.good(&["exclude", "list"]);
+    assert!(
+        lines.starts_with("    1 A stranger") && lines.contains("\n    2 Reception"),
+        "{lines}"
+    );
+    s.good(&["exclude", "delete", B]);
+    assert!(
+        s.bad(1, &["exclude", "delete", B])
+            .contains("exclude list` shows it")
+    );
+    let own = keys::load_machine_key(&s.place()).unwrap().public;
+    let told = s.tells(&["exclude", "add", &Id::of(&own).to_string()]);
+    assert!(told.contains("this configuration folder itself"), "{told}");
+}
+
+#[test]
+fn who_is_excluded_now_is_hung_up() {
+    let d = Daemon::start();
+    let s = Host::of(d.server());
+    let key = keys::load_machine_key(&Host::of(d.client()).place())
+        .unwrap()
+        .public;
+    let machine = Id::of(&key).to_string();
+    let mut session = d.session(&["echo on; read x"]);
+    session.out.wait("on");
+    assert_eq!(s.json(&["exclude", "add", B, "--now"])["cut"], 0);
+    assert_eq!(s.json(&["exclude", "add", &machine, "--now"])["cut"], 1);
+    drop(session.stdin.take());
+    assert_ne!(session.finish().status, Some(0));
+    assert_eq!(s.json(&["exclude", "add", &machine, "--now"])["cut"], 0);
+}
+
+#[test]
+fn one_time_passwords_are_made_chosen_and_deleted() {
+    let s = Host::new();
+    let out = s.run(&["otp", "add", "Reception PC"]);
+    let (password, told) = (text(&out.stdout), text(&out.stderr));
+    // Alone on standard output, so that a script can take it.
+    assert_eq!(
+        (password.len(), password.lines().count()),
+        (40, 1),
+        "{password}"
+    );
+    assert!(told.contains("nobody can register until"), "{told}");
+    let made = s.json(&["otp", "add", "Attic"]);
+    assert_eq!(
+        (&made["name"], &made["generated"]),
+        (&"Attic".into(), &true.into())
+    );
+    assert!(
+        s.bad(1, &["otp", "add", "Attic"])
+            .contains("delete it first")
+    );
+    let chosen = |name: &str, line: &str, flags: &str| {
+        let script = format!(
+            "exec \"$0\" -C \"$1\" otp add '{name}' --password-fd 7 {flags} 7<<'END'\n{line}\nmore\nEND"
+        );
+        s.shell(&script)
+    };
+    let weak = chosen("Cellar", "secret", "--json");
+    assert!(
+        weak.status.success() && text(&weak.stderr).contains("fewer than 8"),
+        "{weak:?}"
+    );
+    let weak: serde_json::Value = serde_json::from_slice(&weak.stdout).unwrap();
+    assert_eq!(
+        (&weak["generated"], &weak["password"]),
+        (&false.into(), &serde_json::Value::Null)
+    );
+    let good = chosen("Garden", "long enough", "");
+    assert!(
+        good.status.success() && !text(&good.stderr).contains("fewer"),
+        "{good:?}"
+    );
+    assert_eq!(chosen("Roof", "long enough", "").status.code(), Some(1));
+    assert_eq!(chosen("Roof", "", "").status.code(), Some(1));
+    let names = |s: &Host| -> Vec<String> {
+        let all = s.json(&["otp", "list"]);
+        let all = all["passwords"].as_array().unwrap().iter();
+        all.map(|p| p["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names(&s), ["Attic", "Cellar", "Garden", "Reception PC"]);
+    assert!(s.good(&["otp", "list"]).starts_with("    1 Attic "));
+    s.good(&["otp", "delete", "Attic"]);
+    assert!(
+        s.bad(1, &["otp", "delete", "Attic"])
+            .contains("otp list` shows them")
+    );
+    assert!(
+        s.bad(1, &["otp", "add", "x", "--password-fd", "99"])
+            .contains("is not open")
+    );
+    s.bad(2, &["otp", "add", "x", "--password-fd", "y"]);
+    // They are what the inner door takes, each once, without what a line ends with.
+    let mut inner = s.inner();
+    for (n, typed, name) in [
+        (1, password.trim_end(), "Reception PC"),
+        (2, "secret", "Cellar"),
+        (3, "long enough", "Garden"),
+    ] {
+        let name = Name::parse(name).unwrap();
+        let other = Name::parse("other").unwrap();
+        let mut activate = || inner.activate(&Id([n; 16]), typed.as_bytes(), &other, true);
+        assert_eq!(activate().unwrap(), Some(name));
+    }
+    assert!(names(&s).is_empty());
+}
+
+#[test]
+fn the_outer_door_closes_over_who_is_authorized() {
+    let s = Host::new();
+    let told = s.bad(1, &["door", "close"]);
+    assert!(
+        told.contains("lock everybody out") && told.contains("machine add ID"),
+        "{told}"
+    );
+    let told = s.tells(&["door", "open"]);
+    assert!(
+        told.contains("no password by which it could register"),
+        "{told}"
+    );
+    s.bad(1, &["door", "close"]);
+    assert_eq!(s.json(&["door", "status"])["level"], 1);
+    s.good(&["machine", "add", A, "--name", "a"]);
+    s.good(&["machine", "add", B, "--name", "b"]);
+    assert_eq!(s.json(&["door", "close"])["included"], 2);
+    s.good(&["machine", "delete", B]);
+    s.good(&["otp", "add", "Jo"]);
+    let status = s.json(&["door", "status"]);
+    for (field, value) in [
+        ("outer_door", "closed".into()),
+        ("level", 2.into()),
+        ("included", 2.into()),
+        ("excluded", 0.into()),
+        ("authorized", 1.into()),
+        ("one_time_passwords", 1.into()),
+        ("build_mode", false.into()),
+        ("backdoor_password", false.into()),
+        ("unknown", serde_json::Value::from("refused")),
+    ] {
+        assert_eq!(status[field], value, "{field}");
+    }
+    assert_eq!(status["folder"], s.place().state.to_str().unwrap());
+    s.good(&["door", "open"]);
+    assert_eq!(s.json(&["door", "status"])["unknown"], "password");
+    let words = s.good(&["door", "status"]);
+    assert!(
+        words.contains("outer door          open (level 1)"),
+        "{words}"
+    );
+    assert!(
+        words.contains("is asked for an activation password"),
+        "{words}"
+    );
+    s.good(&["settings", "set", "build-mode", "yes"]);
+    assert_eq!(s.json(&["door", "status"])["unknown"], "name");
+    s.good(&["sestab", "level", "0"]);
+    assert_eq!(s.json(&["door", "status"])["unknown"], "in");
+    assert_eq!(s.json(&["door", "close"])["included"], 1);
+}
+
+#[test]
+fn settings_are_set_and_shown() {
+    let s = Host::new();
+    let all = s.json(&["settings", "list"]);
+    assert_eq!(
+        all,
+        serde_json::json!({"build_mode": false, "remote_only": false, "backdoor_password": false,
+            "welcome": "", "folder": s.place().state})
+    );
+    s.good(&["settings", "set", "build-mode", "yes"]);
+    s.good(&["settings", "set", "remote-only", "yes"]);
+    assert_eq!(s.good(&["settings", "get", "build-mode"]), "yes\n");
+    assert_eq!(
+        s.json(&["settings", "get", "remote-only"])["remote_only"],
+        true
+    );
+    s.good(&["settings", "set", "build-mode", "no"]);
+    assert_eq!(s.good(&["settings", "get", "build-mode"]), "no\n");
+    s.good(&["settings", "set", "welcome", "yes"]);
+    assert!(
+        s.good(&["settings", "get", "welcome"])
+            .starts_with("Welcome to ")
+    );
+    s.good(&["settings", "set", "welcome", "Good morning, \"all\""]);
+    assert_eq!(
+        s.json(&["settings", "get", "welcome"])["welcome"],
+        "Good morning, \"all\""
+    );
+    for none in ["no", ""] {
+        s.good(&["settings", "set", "welcome", "x"]);
+        s.good(&["settings", "set", "welcome", none]);
+        assert_eq!(s.good(&["settings", "get", "welcome"]), "\n");
+    }
+    for (code, words) in [
+        (2, &["settings", "set", "build-mode", "maybe"][..]),
+        (2, &["settings", "set", "build-mode"]),
+        (2, &["settings", "set", "backdoor-password", "secret"]),
+        (2, &["settings", "get", "bild-mode"]),
+        (1, &["settings", "set", "welcome", "\u{1b}[2J"]),
+        (1, &["settings", "set", "backdoor-password"]),
+        (1, &["settings", "set", "folder", "/nowhere/at/all"]),
+    ] {
+        s.bad(code, words);
+    }
+    let told = s.bad(2, &["settings", "get", "bild-mode"]);
+    assert!(told.contains("did you mean \"build-mode\"?"), "{told}");
+}
+
+#[test]
+fn the_backdoor_is_read_and_never_shown() {
+    let s = Host::new();
+    let set = |line: &[u8]| {
+        let mut command = s.command(&["settings", "set", "backdoor-password", "--json"]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(line).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let done = set(b"a long backdoor\n");
+    assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+    assert_eq!(text(&done.stdout), "{\"backdoor_password\":true}\n");
+    assert_eq!(s.good(&["settings", "get", "backdoor-password"]), "set\n");
+    let shown = s.good(&["settings", "list"]) + &s.good(&["door", "status"]);
+    assert!(!shown.contains("long backdoor"), "{shown}");
+    let other = Name::parse("jo").unwrap();
+    let known = s.inner().activate(&id(A), b"a long backdoor", &other, true);
+    assert_eq!(known.unwrap(), Some(other));
+    // No line is no empty line.
+    assert_eq!(set(b"").status.code(), Some(1));
+    assert_eq!(s.good(&["settings", "get", "backdoor-password"]), "set\n");
+    assert!(text(&set(b"short\n").stderr).contains("fewer than 8"));
+    assert!(set(b"\n").status.success());
+    assert_eq!(s.good(&["settings", "get", "backdoor-password"]), "none\n");
+}
+
+#[test]
+fn the_inner_door_is_moved() {
+    let s = Host::new();
+    s.good(&["machine", "add", A, "--name", "a"]);
+    let shared = s.folder("shared", 0o700);
+    let shared = shared.to_str().unwrap();
+    let told = s.tells(&["settings", "set", "folder", shared]);
+    assert!(
+        told.contains("where it was made") && told.contains("did not come along"),
+        "{told}"
+    );
+    assert_eq!(s.good(&["settings", "get", "folder"]).trim(), shared);
+    assert_eq!(s.json(&["door", "status"])["authorized"], 0);
+    s.good(&["machine", "add", B, "--name", "b"]);
+    // Another host on the same folder.
+    let t = Host::new();
+    let told = t.tells(&["settings", "set", "folder", shared]);
+    assert!(told.contains("as it was there"), "{told}");
+    assert_eq!(t.json(&["machine", "list"])["machines"][0]["id"], B);
+    let told = t.tells(&["settings", "set", "folder", "default"]);
+    assert!(told.contains("did not come along"), "{told}");
+    assert_eq!(t.json(&["door", "status"])["authorized"], 0);
+    // One that others can write is refused, and changes nothing.
+    let open = s.folder("open", 0o777);
+    let told = s.bad(1, &["settings", "set", "folder", open.to_str().unwrap()]);
+    assert!(told.contains("can be written by everybody"), "{told}");
+    assert_eq!(s.good(&["settings", "get", "folder"]).trim(), shared);
+    assert!(fs::read_dir(&open).unwrap().next().is_none());
+    // A folder that is not mounted is named, and there is a way back.
+    fs::remove_dir_all(shared).unwrap();
+    let told = s.bad(1, &["machine", "list"]);
+    assert!(told.contains("is its folder mounted?"), "{told}");
+    s.good(&["exclude", "add", A]);
+    s.good(&["settings", "set", "folder", "default"]);
+    assert_eq!(s.json(&["machine", "list"])["machines"][0]["id"], A);
+}
+
+#[test]
+fn the_ten_calls_of_the_session_table() {
+    let s = Host::new();
+    let told = s.bad(1, &["sestab", "enable", "I"]);
+    assert!(told.contains("include list is empty"), "{told}");
+    assert!(s.bad(1, &["sestab", "level", "2"]).contains("is empty"));
+    assert_eq!(
+        s.json(&["sestab", "set", "I", A, "--name", "Reception"])["added"],
+        true
+    );
+    assert_eq!(s.json(&["sestab", "set", "I", A])["name"], "Reception");
+    assert_eq!(s.json(&["sestab", "set", "E", B])["list"], "E");
+    assert_eq!(s.json(&["sestab", "get", "I", A])["name"], "Reception");
+    assert!(s.good(&["sestab", "get", "E", B]).contains(B));
+    s.bad(1, &["sestab", "get", "E", A]);
+    let both = s.json(&["sestab", "list"]);
+    assert_eq!(
+        (&both["include"][0]["id"], &both["exclude"][0]["id"]),
+        (&A.into(), &B.into())
+    );
+    assert_eq!(both["level"], 2);
+    let one = s.json(&["sestab", "list", "E"]);
+    assert!(one["include"].is_null() && one["exclude"][0]["id"] == B);
+    let lines = s.good(&["sestab", "list"]);
+    assert!(
+        lines.starts_with("I (include list, enforced): 1 machine\n    1 Reception"),
+        "{lines}"
+    );
+    assert!(
+        lines.contains("\nE (exclude list, enforced): 1 machine\n"),
+        "{lines}"
+    );
+    assert_eq!(s.json(&["sestab", "disable", "I"])["level"], 1);
+    assert!(
+        s.good(&["sestab", "list", "I"])
+            .starts_with("I (include list, not enforced): 1")
+    );
+    assert!(
+        s.bad(1, &["sestab", "disable", "E"])
+            .contains("always enforced")
+    );
+    assert_eq!(s.json(&["sestab", "enable", "E"])["level"], 1);
+    assert_eq!(s.json(&["sestab", "enable", "I"])["level"], 2);
+    assert_eq!(s.good(&["sestab", "level"]), "2\n");
+    for (n, door) in [("0", "off"), ("1", "open"), ("2", "closed")] {
+        assert_eq!(s.json(&["sestab", "level", n])["outer_door"], door);
+        assert_eq!(s.json(&["sestab", "level"])["outer_door"], door);
+    }
+    for (code, words) in [
+        (2, &["sestab", "level", "3"][..]),
+        (2, &["sestab", "list", "X"]),
+        (2, &["sestab", "get", "I", "12"]),
+        (2, &["sestab", "get", "I"]),
+        (1, &["sestab", "delete", "I", B]),
+    ] {
+        s.bad(code, words);
+    }
+    s.good(&["sestab", "delete", "I", A]);
+    s.good(&["sestab", "delete", "E", B]);
+    assert_eq!(
+        s.json(&["sestab", "list"])["include"],
+        serde_json::json!([])
+    );
+}
+
+#[test]
+fn a_machine_is_inquired_as_the_daemon_decides() {
+    let s = Host::new();
+    let own = Id::of(&keys::load_machine_key(&s.place()).unwrap().public).to_string();
+    let seen = s.json(&["sestab", "inquire"]);
+    assert_eq!(
+        (&seen["id"], &seen["meets"]),
+        (&own.clone().into(), &"refused".into())
+    );
+    assert_eq!(
+        (&seen["standing"], &seen["meets_as_host"]),
+        (&"unknown".into(), &"in".into())
+    );
+    // It calls from this host itself.
+    s.good(&["settings", "set", "remote-only", "yes"]);
+    assert_eq!(s.json(&["sestab", "inquire"])["meets"], "in");
+    assert_eq!(s.json(&["sestab", "inquire", A])["meets"], "refused");
+    s.good(&["machine", "add", A, "--name", "a"]);
+    assert_eq!(s.json(&["sestab", "inquire", A])["meets"], "refused");
+    s.good(&["door", "close"]);
+    assert_eq!(s.json(&["sestab", "inquire", A])["meets"], "in");
+    s.good(&["machine", "delete", A]);
+    let deleted = s.json(&["sestab", "inquire", A]);
+    assert_eq!(
+        (&deleted["standing"], &deleted["meets_as_host"]),
+        (&"deleted".into(), &"refused".into())
+    );
+    s.good(&["door", "open"]);
+    s.good(&["otp", "add", "x"]);
+    assert_eq!(s.json(&["sestab", "inquire", A])["meets"], "password");
+    s.good(&["exclude", "add", A]);
+    let words = s.good(&["sestab", "inquire", A]);
+    assert!(words.contains("its machine is excluded"), "{words}");
+    assert!(s.json(&["sestab", "inquire", A])["standing"].is_null());
+    let mut doors = Doors::of(&s.place());
+    assert!(doors.look(id(A)).unwrap().excluded);
+    assert_eq!(doors.look(id(B)).unwrap().standing, Standing::Never);
+    assert_eq!(s.outer().level().unwrap(), Level::Open);
+}
+
+#[test]
+fn check_says_whom_the_doors_let_in() {
+    let s = Host::new();
+    let check = |s: &Host| text(&s.run(&["check"]).stdout);
+    let told = check(&s);
+    assert!(
+        told.contains("ok       doors: an unknown machine is refused"),
+        "{told}"
+    );
+    assert!(!told.contains("warning  doors"), "{told}");
+    s.good(&["settings", "set", "build-mode", "yes"]);
+    s.inner().set_backdoor(Some(b"a backdoor")).unwrap();
+    assert!(!check(&s).contains("warning  doors"));
+    s.good(&["door", "open"]);
+    let told = check(&s);
+    for words in ["open in build mode", "backdoor password: whoever guesses"] {
+        let line = told
+            .lines()
+            .find(|l| l.contains(words))
+            .unwrap_or_else(|| panic!("{told}"));
+        assert!(line.starts_with("warning  doors: "), "{line}");
+    }
+    assert!(
+        told.contains("note     doors: an unknown machine is asked for a name"),
+        "{told}"
+    );
+    s.good(&["sestab", "level", "0"]);
+    assert!(check(&s).contains("warning  doors: the security level is 0"));
+    assert!(s.run(&["check"]).status.success());
+}
+
+/// Whoever reads a list slowly keeps nobody from writing.
+#[test]
+fn a_list_that_nobody_reads_stops_no_writer() {
+    let s = Host::new();
+    let mut inner = s.inner();
+    let names = (0..3_000_u32).map(|n| {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        (Id(id), Name::parse(&format!("machine {n:04}")).unwrap())
+    });
+    for (id, name) in names {
+        inner.add(&id, &name, true).unwrap();
+    }
+    let mut list = s.command(&["machine", "list"]);
+    let mut list = list.stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = list.stdout.take().unwrap();
+    let mut read = vec![0; 16];
+    out.read_exact(&mut read).unwrap();
+    // More than a pipe holds is still to come.
+    s.good(&["machine", "add", A, "--name", "zzz"]);
+    out.read_to_end(&mut read).unwrap();
+    assert!(list.wait().unwrap().success());
+    let read = text(&read);
+    assert!(read.lines().count() >= 3_000, "{}", read.lines().count());
+    for (n, line) in read.lines().take(3_000).enumerate() {
+        assert!(
+            line.starts_with(&format!("{:>5} machine {n:04} ", n + 1)),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn the_inner_door_may_be_missing_where_only_the_outer_is_asked() {
+    let s = Host::new();
+    fs::remove_file(Inner::path(&s.place(), None)).unwrap();
+    let told = s.bad(1, &["machine", "list"]);
+    assert!(told.contains("idfile.db: there is no such file") && told.contains(" init` makes it"));
+    s.good(&["exclude", "add", A]);
+    s.good(&["sestab", "list"]);
+    let told = s.tells(&["door", "open"]);
+    assert!(told.contains("nobody new is let in"), "{told}");
+    assert!(s.good(&["init"]).contains("made "));
+    assert_eq!(s.json(&["exclude", "list"])["excluded"][0]["id"], A);
+}

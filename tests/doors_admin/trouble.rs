@@ -1,0 +1,247 @@
+//! What goes wrong with the doors' files: full, read-only, damaged, newer, many at once.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use cosserver::door::{Inner, List, Outer};
+
+use super::host::{Host, chmod, text};
+use super::{A, B};
+use crate::daemon::{COSADM, Folder, in_ci, needs_root, passed_over};
+
+/// A shell of its own mounts, in which nobody else sees what it mounts. `None`: this
+/// user cannot.
+fn apart(dir: &Path, script: &str) -> Option<(Option<i32>, String)> {
+    if !needs_root() {
+        return None;
+    }
+    let out = Command::new("unshare")
+        .args(["-m", "sh", "-c", script])
+        .env("DIR", dir)
+        .env("COSADM", COSADM)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let told = text(&out.stderr);
+    if out.status.code() == Some(99) || told.contains("unshare failed") {
+        assert!(!in_ci(), "nothing can be mounted here: {told}");
+        passed_over(&format!("nothing can be mounted here: {told}"));
+        return None;
+    }
+    Some((out.status.code(), text(&out.stdout) + &told))
+}
+
+/// A full disk: what is there is as it was, and all works once there is room.
+const FULL: &str = r#"
+    mount -t tmpfs -o size=256k,mode=0700 tmpfs "$DIR" || exit 99
+    cd "$DIR" && "$COSADM" -C S init >/dev/null || exit 10
+    s() { "$COSADM" -C S "$@"; }
+    A=00112233445566778899aabbccddeeff
+    s machine add $A --name a && s door open && s otp add jo >password || exit 11
+    before=$(cat S/state/*.db | sha256sum)
+    cat /dev/zero >filler 2>/dev/null && exit 12
+    s machine delete $A && exit 13
+    s machine delete $A --exclude && exit 14
+    s exclude add $A && exit 15
+    s otp delete jo && exit 16
+    s settings set build-mode yes && exit 17
+    s door close && exit 18
+    s sestab level 0 && exit 19
+    s machine list | grep -q $A || exit 20
+    s sestab list >/dev/null || exit 21
+    rm filler
+    test "$before" = "$(cat S/state/*.db | sha256sum)" || exit 22
+    ls S/state | grep journal && exit 23
+    s machine delete $A --exclude && s otp delete jo && s settings set build-mode yes || exit 24
+"#;
+
+#[test]
+fn a_full_disk_changes_nothing() {
+    let folder = Folder::new();
+    let Some((code, told)) = apart(&folder.0, FULL) else {
+        return;
+    };
+    assert_eq!(code, Some(0), "{told}");
+    let full = told
+        .matches("the disk is full; nothing was changed")
+        .count();
+    assert_eq!(full, 7, "{told}");
+}
+
+/// Files that cannot be written are read all the same.
+const READ_ONLY: &str = r#"
+    cd "$DIR" && mount --bind S S && mount -o remount,ro,bind S || exit 99
+    s() { "$COSADM" -C S "$@"; }
+    s machine list && s door status && s sestab list || exit 10
+    s sestab inquire 00112233445566778899aabbccddeeff || exit 11
+    s check >/dev/null || exit 12
+    s machine delete 00112233445566778899aabbccddeeff && exit 13
+    s exclude add 00112233445566778899aabbccddeeff && exit 14
+    s door open && exit 15
+    s settings set welcome yes && exit 16
+    exit 0
+"#;
+
+#[test]
+fn a_medium_that_cannot_be_written_is_read() {
+    let s = Host::new();
+    s.good(&["machine", "add", A, "--name", "Reception"]);
+    let folder = s.dir.parent().unwrap();
+    let Some((code, told)) = apart(folder, READ_ONLY) else {
+        return;
+    };
+    assert_eq!(code, Some(0), "{told}");
+    let refused = told
+        .matches("it cannot be written; nothing was changed")
+        .count();
+    assert_eq!(refused, 4, "{told}");
+    assert_eq!(
+        s.json(&["machine", "list"])["machines"][0]["name"],
+        "Reception"
+    );
+}
+
+/// What is done to a file, and what is told of it.
+type Harm = (&'static str, fn(&Path));
+
+const HARMS: &[Harm] = &[
+    ("damaged", |path| {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[4_096..].fill(0xff);
+        fs::write(path, bytes).unwrap();
+    }),
+    ("damaged", |path| {
+        let half = fs::metadata(path).unwrap().len() / 2;
+        fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_len(half)
+            .unwrap();
+    }),
+    ("newer cosserver", |path| {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[60..64].copy_from_slice(&9_u32.to_be_bytes());
+        fs::write(path, bytes).unwrap();
+    }),
+    ("if it was put here by mistake", |path| {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[68..72].copy_from_slice(&9_u32.to_be_bytes());
+        fs::write(path, bytes).unwrap();
+    }),
+    ("others may read or write it; chmod 600", |path| {
+        chmod(path, 0o640)
+    }),
+    ("it is no plain file", |path| {
+        fs::rename(path, path.with_extension("away")).unwrap();
+        std::os::unix::fs::symlink(path.with_extension("away"), path).unwrap();
+    }),
+    ("there is no such file", |path| {
+        fs::remove_file(path).unwrap()
+    }),
+];
+
+#[test]
+fn a_file_that_is_not_right_is_named_and_left() {
+    for (number, (words, harm)) in HARMS.iter().enumerate() {
+        for is_outer in [true, false] {
+            let s = Host::new();
+            s.good(&["machine", "add", A, "--name", "a"]);
+            s.good(&["exclude", "add", B]);
+            let path = if is_outer {
+                Outer::path(&s.place())
+            } else {
+                Inner::path(&s.place(), None)
+            };
+            harm(&path);
+            let before = fs::read(&path).ok();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let about = format!("{number} {name}: {words}");
+            for command in [
+                &["door", "close"][..],
+                &["machine", "delete", A, "--exclude"],
+                &["settings", "set", "build-mode", "yes"],
+            ] {
+                let told = s.bad(1, command);
+                assert!(
+                    told.contains(words) && told.contains(name),
+                    "{about}: {told}"
+                );
+            }
+            if is_outer {
+                assert!(s.bad(1, &["exclude", "list"]).contains(words), "{about}");
+            } else {
+                // The other door is as good as before.
+                assert_eq!(
+                    s.json(&["exclude", "list"])["excluded"][0]["id"],
+                    B,
+                    "{about}"
+                );
+            }
+            let check = s.run(&["check"]);
+            let told = text(&check.stdout);
+            assert_eq!(check.status.code(), Some(1), "{about}: {told}");
+            let problem =
+                |l: &str| l.starts_with("problem") && l.contains(words) && l.contains(name);
+            assert!(told.lines().any(problem), "{about}: {told}");
+            assert_eq!(fs::read(&path).ok(), before, "{about}");
+        }
+    }
+}
+
+#[test]
+fn eight_who_write_at_the_same_time_all_succeed() {
+    const EACH: u32 = 8;
+    let s = Host::new();
+    thread::scope(|scope| {
+        for writer in 0..8_u32 {
+            let s = &s;
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    let id = format!("{writer:016x}{n:016x}");
+                    let name = format!("machine {writer} {n}");
+                    s.good(&["machine", "add", &id, "--name", &name]);
+                    s.good(&["exclude", "add", &id]);
+                    s.good(&["otp", "add", &name]);
+                    if n % 2 == 0 {
+                        s.good(&["machine", "delete", &id]);
+                        s.good(&["door", "open"]);
+                    }
+                }
+            });
+        }
+    });
+    let all = 8 * u64::from(EACH);
+    assert_eq!(s.inner().count().unwrap(), all / 2);
+    assert_eq!(s.outer().count(List::Exclude).unwrap(), all);
+    assert_eq!(s.inner().passwords().unwrap().len() as u64, all);
+    assert!(s.run(&["check"]).status.success());
+}
+
+/// A password that nobody got is of no use, and its name is free.
+#[test]
+fn a_password_that_was_not_written_is_withdrawn() {
+    let s = Host::new();
+    for sink in ["/dev/full", "/dev/null"] {
+        let script = format!("exec \"$0\" -C \"$1\" otp add Jo >{sink}");
+        let out = s.shell(&script);
+        assert_eq!(out.status.code(), Some(1), "{out:?}");
+        let told = text(&out.stderr);
+        assert_eq!(told.contains("is withdrawn"), sink == "/dev/full", "{told}");
+        assert!(s.inner().passwords().unwrap().is_empty());
+    }
+    // In a file it is nobody else's.
+    let file = s.dir.join("password");
+    let script = format!(
+        "umask 022; exec \"$0\" -C \"$1\" otp add Jo >'{}'",
+        file.display()
+    );
+    assert!(s.shell(&script).status.success());
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(
+        fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+}
