@@ -42,28 +42,24 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Makes the file where there is none, with its tables. Whether it was made now.
+    /// Makes the file where there is none, with its tables, at once: whoever is killed
+    /// meanwhile leaves none, and who comes second finds it whole. Whether it was made now.
     pub(super) fn create(path: &Path, schema: &Schema) -> Result<Created, Fault> {
-        if fs::symlink_metadata(path).is_ok_and(|about| about.len() > 0) {
+        if fs::symlink_metadata(path).is_ok() {
             return Ok(Created::There);
         }
-        // Empty is a file without tables, also where its maker was killed; the one who comes
-        // second finds them made.
-        let created = secure::create_new(path, b"", 0o600)?;
-        let (mut db, _) = connect(path)?;
-        let tell = |e: rusqlite::Error| told(path, schema.what, &e);
-        let t = Transaction::new(&mut db, TransactionBehavior::Immediate).map_err(tell)?;
-        if is_empty(&t).map_err(tell)? {
-            for table in schema.tables {
-                t.execute_batch(table).map_err(tell)?;
-            }
-            t.pragma_update(None, "application_id", schema.application)
-                .map_err(tell)?;
-            t.pragma_update(None, "user_version", schema.version)
-                .map_err(tell)?;
+        let journal = journal(path);
+        // SQLite would play it back into the new file.
+        if journal.exists() {
+            let words = format!(
+                "there is no such file, but there is its journal, {}; nothing was changed: put \
+                 the file back, or move its journal away too",
+                journal.display()
+            );
+            return Err(Fault::of(path, words));
         }
-        t.commit().map_err(tell)?;
-        Ok(created)
+        let content = without_rows(schema).map_err(|e| told(path, schema.what, &e))?;
+        secure::create_new(path, &content, 0o600)
     }
 
     /// Opens a file that is there.
@@ -176,10 +172,22 @@ impl From<rusqlite::Error> for Wrong {
     }
 }
 
-fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
-    db.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| {
-        row.get(0)
-    })
+/// Where SQLite keeps what it needs to undo a write.
+fn journal(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-journal");
+    PathBuf::from(name)
+}
+
+/// The bytes of a file that has its tables, and nothing in them.
+fn without_rows(schema: &Schema) -> rusqlite::Result<Vec<u8>> {
+    let db = Connection::open_in_memory()?;
+    for table in schema.tables {
+        db.execute_batch(table)?;
+    }
+    db.pragma_update(None, "application_id", schema.application)?;
+    db.pragma_update(None, "user_version", schema.version)?;
+    Ok(db.serialize("main")?.to_vec())
 }
 
 /// Whether it is our file, in the form that this program knows, and nothing else in it.
