@@ -45,12 +45,14 @@ impl File {
     /// Makes the file where there is none, with its tables, at once: whoever is killed
     /// meanwhile leaves none, and who comes second finds it whole. Whether it was made now.
     pub(super) fn create(path: &Path, schema: &Schema) -> Result<Created, Fault> {
+        // In this order: a file that is being written has a journal, and is there.
+        let journal = journal(path);
+        let has_journal = journal.exists();
         if fs::symlink_metadata(path).is_ok() {
             return Ok(Created::There);
         }
-        let journal = journal(path);
         // SQLite would play it back into the new file.
-        if journal.exists() {
+        if has_journal {
             let words = format!(
                 "there is no such file, but there is its journal, {}; nothing was changed: put \
                  the file back, or move its journal away too",
