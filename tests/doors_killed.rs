@@ -28,7 +28,7 @@ use cosserver::wire::prompt::Asks;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use daemon::{Daemon, Folder, children, long, must, run};
+use daemon::{COSADM, Daemon, Folder, children, long, must, run};
 use door::{At, Heard, Machine, Manager, QUICK, name};
 
 /// Machines that are there before: more than one page of each file holds.
@@ -299,16 +299,20 @@ fn is_killed(killer: &Path, at: &Path, what: &str, n: u32, torn: bool) -> bool {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", "a_process_that_may_be_killed", "--nocapture"]);
     child.env("KILLED_WORK", what).env("KILLED_AT", at);
+    ends_by_kill(&mut child, killer, at, n, torn)
+}
+
+/// Runs this to its end or its n-th write there. Whether it was killed.
+fn ends_by_kill(child: &mut Command, killer: &Path, at: &Path, n: u32, torn: bool) -> bool {
     let there = fs::canonicalize(at).unwrap().join("state");
     child.env("KILL_IN", there).env("KILL_AT", n.to_string());
     if torn {
         child.env("KILL_TORN", "1");
     }
     let out = run(child.env("LD_PRELOAD", killer));
-    let status = out.status;
-    let signal = status.signal() == Some(Signal::SIGKILL as i32);
-    assert!(signal || status.success(), "{what}, {n}: {out:?}");
-    signal
+    let killed = out.status.signal() == Some(Signal::SIGKILL as i32);
+    assert!(killed || out.status.success(), "{child:?}: {out:?}");
+    killed
 }
 
 /// What the others start in processes of their own; by itself it has nothing to do.
@@ -380,6 +384,59 @@ fn a_change_is_made_whole_or_not_at_all() {
         "{played_back} of {kills} played back"
     );
     eprintln!("{kills} killed, {played_back} of them to be played back");
+}
+
+/// The same of the manager's own program.
+#[test]
+fn cosadm_changes_the_whole_or_nothing() {
+    let tools = Folder::new();
+    let killer = killer(&tools);
+    let template = filled();
+    let before = State::of(&template.0);
+    let (gone, new) = (id(7).to_string(), NEW.to_string());
+    let commands: &[&[&str]] = &[
+        &["otp", "add", "Reception PC"],
+        &["machine", "add", &new, "--name", "new"],
+        &["machine", "delete", &gone],
+        &["machine", "delete", &gone, "--exclude"],
+        &["exclude", "add", &new],
+        &["door", "close"],
+        &["settings", "set", "build-mode", "no"],
+    ];
+    let mut kills = 0;
+    for words in commands {
+        let cosadm = |at: &Folder| {
+            let mut cosadm = Command::new(COSADM);
+            cosadm.arg("-C").arg(&at.0).args(*words);
+            cosadm
+        };
+        let whole = copy_of(&template);
+        must(&mut cosadm(&whole));
+        let mut allowed = vec![before.clone(), State::of(&whole.0)];
+        assert_ne!(allowed[0], allowed[1], "{words:?} does nothing");
+        if words.contains(&"--exclude") {
+            // It is kept out before it is deleted.
+            let mut excluded = before.clone();
+            excluded.exclude.clone_from(&allowed[1].exclude);
+            allowed.push(excluded);
+        }
+        let mut n = 1;
+        loop {
+            let here = copy_of(&template);
+            let killed = ends_by_kill(&mut cosadm(&here), &killer, &here.0, n, n % 2 == 0);
+            let found = State::of(&here.0);
+            if !killed {
+                assert_eq!(found, allowed[1], "{words:?} was not killed");
+                break;
+            }
+            assert!(allowed.contains(&found), "{words:?}, killed at {n}");
+            serves_once(&here.0, &found);
+            kills += 1;
+            n += 1;
+        }
+        assert!(n > 4, "{words:?} was killed {} times", n - 1);
+    }
+    eprintln!("cosadm: {kills} killed");
 }
 
 /// A password is there and its machine is not registered, or it is gone and it is; and

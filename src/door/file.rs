@@ -104,6 +104,18 @@ impl File {
             .map_err(|e| told(path, what, &e))
     }
 
+    /// Whether a transaction keeps all that it writes in memory until its end, however
+    /// much it is: else, from the first page that does not fit, nobody else can read.
+    pub(super) fn keep_writes_back(&self, on: bool) -> Result<(), Fault> {
+        let pragmas = if on {
+            "PRAGMA cache_spill=OFF; PRAGMA cache_size=-1048576;"
+        } else {
+            "PRAGMA cache_size=-256; PRAGMA cache_spill=ON; PRAGMA shrink_memory;"
+        };
+        let done = self.db.execute_batch(pragmas);
+        done.map_err(|e| told(&self.path, "this file", &e))
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
