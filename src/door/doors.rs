@@ -170,10 +170,9 @@ impl Doors {
         if !may {
             return Ok(Lodged::Wrong(CLOSED));
         }
-        Ok(if inner.register(&id, &name, remote)? {
-            Lodged::Registered(Pass::registered(id), name)
-        } else {
-            Lodged::Wrong(ENDED)
+        Ok(match inner.register(&id, &name, remote)? {
+            Some(name) => Lodged::Registered(Pass::registered(id), name),
+            None => Lodged::Wrong(ENDED),
         })
     }
 

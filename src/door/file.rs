@@ -42,28 +42,26 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Makes the file where there is none, with its tables. Whether it was made now.
+    /// Makes the file where there is none, with its tables, at once: whoever is killed
+    /// meanwhile leaves none, and who comes second finds it whole. Whether it was made now.
     pub(super) fn create(path: &Path, schema: &Schema) -> Result<Created, Fault> {
-        if fs::symlink_metadata(path).is_ok_and(|about| about.len() > 0) {
+        // In this order: a file that is being written has a journal, and is there.
+        let journal = journal(path);
+        let has_journal = journal.exists();
+        if fs::symlink_metadata(path).is_ok() {
             return Ok(Created::There);
         }
-        // Empty is a file without tables, also where its maker was killed; the one who comes
-        // second finds them made.
-        let created = secure::create_new(path, b"", 0o600)?;
-        let (mut db, _) = connect(path, schema.what)?;
-        let tell = |e: rusqlite::Error| told(path, schema.what, &e);
-        let t = Transaction::new(&mut db, TransactionBehavior::Immediate).map_err(tell)?;
-        if is_empty(&t).map_err(tell)? {
-            for table in schema.tables {
-                t.execute_batch(table).map_err(tell)?;
-            }
-            t.pragma_update(None, "application_id", schema.application)
-                .map_err(tell)?;
-            t.pragma_update(None, "user_version", schema.version)
-                .map_err(tell)?;
+        // SQLite would play it back into the new file.
+        if has_journal {
+            let words = format!(
+                "there is no such file, but there is its journal, {}; nothing was changed: put \
+                 the file back, or move its journal away too",
+                journal.display()
+            );
+            return Err(Fault::of(path, words));
         }
-        t.commit().map_err(tell)?;
-        Ok(created)
+        let content = without_rows(schema).map_err(|e| told(path, schema.what, &e))?;
+        secure::create_new(path, &content, 0o600)
     }
 
     /// Opens a file that is there.
@@ -104,6 +102,18 @@ impl File {
         let path = &self.path;
         Transaction::new(&mut self.db, TransactionBehavior::Immediate)
             .map_err(|e| told(path, what, &e))
+    }
+
+    /// Whether a transaction keeps all that it writes in memory until its end, however
+    /// much it is: else, from the first page that does not fit, nobody else can read.
+    pub(super) fn keep_writes_back(&self, on: bool) -> Result<(), Fault> {
+        let pragmas = if on {
+            "PRAGMA cache_spill=OFF; PRAGMA cache_size=-1048576;"
+        } else {
+            "PRAGMA cache_size=-256; PRAGMA cache_spill=ON; PRAGMA shrink_memory;"
+        };
+        let done = self.db.execute_batch(pragmas);
+        done.map_err(|e| told(&self.path, "this file", &e))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -176,10 +186,22 @@ impl From<rusqlite::Error> for Wrong {
     }
 }
 
-fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
-    db.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| {
-        row.get(0)
-    })
+/// Where SQLite keeps what it needs to undo a write.
+fn journal(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-journal");
+    PathBuf::from(name)
+}
+
+/// The bytes of a file that has its tables, and nothing in them.
+fn without_rows(schema: &Schema) -> rusqlite::Result<Vec<u8>> {
+    let db = Connection::open_in_memory()?;
+    for table in schema.tables {
+        db.execute_batch(table)?;
+    }
+    db.pragma_update(None, "application_id", schema.application)?;
+    db.pragma_update(None, "user_version", schema.version)?;
+    Ok(db.serialize("main")?.to_vec())
 }
 
 /// Whether it is our file, in the form that this program knows, and nothing else in it.

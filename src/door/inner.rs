@@ -144,18 +144,22 @@ impl Inner {
         })
     }
 
-    /// Registers a machine by the name that was typed there, in build mode. `false`: build
+    /// Registers a machine by the name that was typed there, in build mode. The name it
+    /// has now, which is an older one where it was registered meanwhile; `None`: build
     /// mode is off now.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn register(&mut self, id: &Id, name: &Name, remote: bool) -> Result<bool, Fault> {
+    pub fn register(&mut self, id: &Id, name: &Name, remote: bool) -> Result<Option<Name>, Fault> {
         self.change(|t| {
-            let allowed = settings::read(t)?.build_mode;
-            if allowed {
-                put(t, id, name, remote, true)?;
+            if let Some(known) = known_as(t, id)? {
+                return Ok(Some(known));
             }
-            Ok(allowed)
+            if !settings::read(t)?.build_mode {
+                return Ok(None);
+            }
+            put(t, id, name, remote, true)?;
+            Ok(Some(name.clone()))
         })
     }
 
@@ -331,13 +335,25 @@ fn standing(db: &Connection, id: &Id) -> rusqlite::Result<Standing> {
     })
 }
 
+/// The name of a machine that is authorized.
+fn known_as(db: &Connection, id: &Id) -> rusqlite::Result<Option<Name>> {
+    let query = "SELECT name FROM machine WHERE id = ?1 AND deleted IS NULL";
+    let mut query = db.prepare_cached(query)?;
+    let found = query.query_row([id.0], |row| parsed(0, &row.get::<_, String>(0)?));
+    found.optional()
+}
+
+/// A name that stands in that column.
+fn parsed(column: usize, name: &str) -> rusqlite::Result<Name> {
+    use rusqlite::Error::FromSqlConversionFailure;
+    let wrong = |e: Fault| FromSqlConversionFailure(column, rusqlite::types::Type::Text, e.into());
+    Name::parse(name).map_err(wrong)
+}
+
 fn machine(row: &rusqlite::Row<'_>) -> rusqlite::Result<Machine> {
-    let name: String = row.get(1)?;
     Ok(Machine {
         id: Id(row.get(0)?),
-        name: Name::parse(&name).map_err(|e| {
-            rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, e.into())
-        })?,
+        name: parsed(1, &row.get::<_, String>(1)?)?,
         authorized: Occurred(row.get(2)?),
         remote: row.get(3)?,
         seen: row.get::<_, Option<i64>>(4)?.map(Occurred),

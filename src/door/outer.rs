@@ -324,6 +324,13 @@ impl Outer {
     /// There are none, which would lock everybody out; or the file cannot be written.
     /// Nothing has changed then.
     pub fn close(&mut self, machines: &mut Giving<'_>) -> Result<u64, Fault> {
+        self.0.keep_writes_back(true)?;
+        let count = self.take_over(machines);
+        self.0.keep_writes_back(false)?;
+        count
+    }
+
+    fn take_over(&mut self, machines: &mut Giving<'_>) -> Result<u64, Fault> {
         let path = self.0.path().to_owned();
         let tell = |e: rusqlite::Error| super::file::told(&path, WHAT, &e);
         let t = self.0.write(WHAT)?;

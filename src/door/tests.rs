@@ -102,6 +102,29 @@ fn closing_takes_over_whoever_is_authorized() {
     ));
 }
 
+/// However many machines are taken over: until the door is closed, it is looked at.
+#[test]
+fn closing_keeps_nobody_waiting() {
+    let (_scratch, mut doors, mut outer, _) = host();
+    let each = |n: u32| {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&n.wrapping_mul(0x9e37_79b9).to_be_bytes());
+        Id(id)
+    };
+    // Many times what the cache holds.
+    let count = 20_000;
+    let closed = outer.close(&mut |put| {
+        for n in 0..count {
+            put(&each(n), &name("a machine with a name of some length"))?;
+        }
+        let seen = doors.look(each(1)).unwrap();
+        assert!(!seen.included, "not yet");
+        Ok(())
+    });
+    assert_eq!(closed.unwrap(), u64::from(count));
+    assert!(doors.look(each(1)).unwrap().included);
+}
+
 #[test]
 fn nobody_registers_at_a_closed_door() {
     let (_scratch, mut doors, mut outer, mut inner) = host();

@@ -73,7 +73,7 @@ impl Monitor {
             Halt::from(refusal.of_stranger(is_strangers))
         };
         match self.doors.ask(self.poll.registry(), Some(c), question, now) {
-            Ok(desk::Asked::Now(told)) => self.doors_say(c, visit, told, now),
+            Ok(desk::Asked::Now(told)) => self.doors_say(c, *visit, told, now),
             Ok(desk::Asked::Later(ticket)) => {
                 visit.ticket = Some(ticket);
                 self.strangers.insert(c, Stranger::AtDoor(visit));
@@ -87,7 +87,7 @@ impl Monitor {
     fn doors_told(&mut self, c: Connection, ticket: Ticket, told: Told, now: Instant) {
         match self.strangers.remove(&c) {
             Some(Stranger::AtDoor(visit)) if visit.ticket == Some(ticket) => {
-                let outcome = self.doors_say(c, visit, told, now);
+                let outcome = self.doors_say(c, *visit, told, now);
                 self.conclude(c, outcome);
             }
             // He has left meanwhile, or it is another of the same number.
@@ -129,12 +129,12 @@ impl Monitor {
     fn doors_say(
         &mut self,
         c: Connection,
-        visit: Box<Visit>,
+        visit: Visit,
         told: Told,
         now: Instant,
     ) -> Result<(), Halt> {
         let (peer, is_strangers) = (visit.peer, visit.is_strangers());
-        let outcome = self.go_through(c, *visit, told, now);
+        let outcome = self.go_through(c, visit, told, now);
         outcome.map_err(|halt| match halt {
             Halt::Refused(refusal) if refusal.peer.is_none() => {
                 Halt::Refused(refusal.of(peer).of_stranger(is_strangers))

@@ -10,9 +10,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Inner, put, settings, standing};
+use super::{Inner, known_as, parsed, put, settings};
 use crate::door::id::{Id, Name, Occurred};
-use crate::door::verdict::Standing;
 use crate::fault::Fault;
 use crate::secret::{self, same_bytes};
 
@@ -269,9 +268,9 @@ impl Inner {
             None => Typed::Chosen(self.hash(password)?),
         };
         self.change(|t| {
-            // Somebody else has registered it meanwhile; its password is left to others.
-            if matches!(standing(t, id)?, Standing::Known { .. }) {
-                return Ok(Some(otherwise.clone()));
+            // It was registered meanwhile; the password is left to others.
+            if let Some(known) = known_as(t, id)? {
+                return Ok(Some(known));
             }
             let name = match take(t, &typed)? {
                 None => return Ok(None),
@@ -332,10 +331,7 @@ fn take(t: &Connection, typed: &Typed) -> rusqlite::Result<Option<Right>> {
     };
     if let Some((hash, name)) = found {
         t.execute("DELETE FROM password WHERE hash = ?1", [hash])?;
-        let name = Name::parse(&name).map_err(|e| {
-            rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, e.into())
-        })?;
-        return Ok(Some(Right::OneTime(name)));
+        return Ok(Some(Right::OneTime(parsed(1, &name)?)));
     }
     let Typed::Chosen(hash) = typed else {
         return Ok(None);

@@ -89,14 +89,38 @@ fn a_machine_that_is_known_uses_no_password_up() {
     let (_scratch, mut inner) = inner();
     inner.add(&id(1), &name("pc"), false).unwrap();
     inner.add_chosen(&name("two"), b"secret").unwrap();
-    assert!(
-        inner
-            .activate(&id(1), b"secret", &name("x"), true)
-            .unwrap()
-            .is_some()
-    );
+    let registered = inner.activate(&id(1), b"secret", &name("x"), true);
+    assert_eq!(registered.unwrap(), Some(name("pc")));
     assert_eq!(inner.passwords().unwrap().len(), 1);
     assert_eq!(inner.machine(&id(1)).unwrap().unwrap().name, name("pc"));
+}
+
+/// Whoever types a name renames no machine that the manager has named meanwhile.
+#[test]
+fn build_mode_renames_nobody() {
+    let (_scratch, mut inner) = inner();
+    let register = |inner: &mut Inner, n, as_| inner.register(&id(n), &name(as_), true).unwrap();
+    assert_eq!(register(&mut inner, 1, "jo"), None);
+    inner.set(&[Setting::BuildMode(true)]).unwrap();
+    assert_eq!(register(&mut inner, 1, "jo"), Some(name("jo")));
+    assert_eq!(register(&mut inner, 1, "joan"), Some(name("jo")));
+    inner.delete(&id(1)).unwrap();
+    assert_eq!(register(&mut inner, 1, "joan"), Some(name("joan")));
+}
+
+/// Its journal would be played back into the new file.
+#[test]
+fn a_journal_without_its_file_is_left_alone() {
+    let scratch = Scratch::new();
+    let path = scratch.path().join("idfile.db");
+    let journal = scratch.path().join("idfile.db-journal");
+    std::fs::write(&journal, "x").unwrap();
+    let told = Inner::create(&path).err().unwrap().to_string();
+    assert!(told.contains("idfile.db-journal"), "{told}");
+    assert!(journal.exists() && !path.exists());
+    std::fs::remove_file(&journal).unwrap();
+    Inner::create(&path).unwrap();
+    assert_eq!(Inner::open(&path).unwrap().count().unwrap(), 0);
 }
 
 #[test]
@@ -156,16 +180,6 @@ fn what_is_not_right_is_left_alone() {
         chmod(&path, mode);
         assert!(Inner::open(&path).is_err());
     }
-}
-
-/// Whoever made the file was killed before its tables: the next one makes them.
-#[test]
-fn a_file_without_tables_gets_them() {
-    let scratch = Scratch::new();
-    let path = scratch.file("idfile.db", "", 0o600);
-    assert!(Inner::open(&path).is_err());
-    Inner::create(&path).unwrap();
-    assert!(Inner::open(&path).unwrap().is_untouched().unwrap());
 }
 
 /// Who else can make the file cannot make it do anything.

@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Measures what the doors add to `cos run HOST true`: a host at security level 0, one
+whose doors are closed where a million machines are registered and included, and one with
+the same inner door in a shared folder, all three by turns.
+
+Runs in a network of its own where it can (root). Prints medians and the differences.
+Usage: benches/doors.py [--runs N] [--machines N] [--check]    (400, 1000000)
+"""
+
+import argparse
+import os
+import re
+import shutil
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from system import own_network
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# What the doors may add, of the time without them.
+BUDGET = 5
+
+
+class Host:
+    """A daemon with a folder of its own, and a client that is joined to it."""
+
+    def __init__(self, folder, programs, name):
+        self.programs, self.server, self.client = programs, f"{folder}/{name}-S", f"{folder}/{name}-A"
+        me = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+        self.cosadm("init")
+        card = self.cosadm("host", "invite", "hosta", "--addr", "127.0.0.1", "--run-as", me)
+        with open(f"{folder}/{name}.card", "w") as f:
+            f.write(card)
+        self.cosadm("init", place=self.client)
+        self.cosadm("host", "join", f"{folder}/{name}.card", "--name", "hostb", place=self.client)
+        own = subprocess.run([f"{programs}/cos", "-C", self.client, "key", "show"], capture_output=True, text=True, check=True)
+        self.machine = re.search("[0-9a-f]{32}", own.stdout)[0]
+        self.process = None
+
+    def cosadm(self, *words, place=None):
+        line = [f"{self.programs}/cosadm", "-C", place or self.server, *words]
+        return subprocess.run(line, capture_output=True, text=True, check=True).stdout
+
+    def start(self):
+        log = open(f"{self.server}/log", "w")
+        line = [f"{self.programs}/cosserver", "-D", "-e", "-f", f"{self.server}/cosserver.toml", "-p", "0"]
+        self.process = subprocess.Popen(line, stderr=log)
+        for _ in range(6000):
+            found = re.search(r"listening .*?:(\d+)", open(log.name).read())
+            if found:
+                self.port = found[1]
+                return
+            time.sleep(0.01)
+        raise SystemExit(f"doors.py: the daemon does not start: {open(log.name).read()}")
+
+    def stop(self):
+        if self.process:
+            self.process.terminate()
+            self.process.wait()
+
+    def line(self):
+        return [f"{self.programs}/cos", "-C", self.client, "run", "-p", self.port, "hostb", "true"]
+
+
+def ids(count):
+    """IDs in their order, far from each other."""
+    step = (1 << 128) // count
+    return ((n * step + step // 2).to_bytes(16, "big") for n in range(count))
+
+
+def fill(file, table, count):
+    """A million rows at once; the manager has a command for each."""
+    columns = {"machine": "(id, name, authorized, remote, seen) VALUES (?, ?, 1, 1, 1)",
+               "include": "(id, name, since) VALUES (?, ?, 1)"}[table]
+    db = sqlite3.connect(file)
+    with db:
+        db.executemany(f"INSERT INTO {table} {columns}", ((id_, f"machine {n}") for n, id_ in enumerate(ids(count))))
+    db.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--runs", type=int, default=400, help="commands by each host (400)")
+    parser.add_argument("--machines", type=int, default=1_000_000, help="machines that are registered (1000000)")
+    parser.add_argument("--check", action="store_true", help=f"fail if the doors add more than {BUDGET} %%")
+    args = parser.parse_args()
+    programs = os.environ.get("COS_BIN", os.path.join(os.environ.get("CARGO_TARGET_DIR", f"{TOP}/target"), "release"))
+    programs = os.path.abspath(programs)
+    if os.geteuid() == 0:
+        own_network()
+    folder = tempfile.mkdtemp(prefix="cosserver-doors-")
+    hosts = {}
+    try:
+        times = f"{folder}/times"
+        subprocess.run(["cc", "-O2", "-o", times, f"{TOP}/benches/ref/times.c"], check=True)
+        for name in ("level 0", "doors closed", "shared folder"):
+            hosts[name] = host = Host(folder, programs, name.replace(" ", "-"))
+            # The doors are made by the first who opens one.
+            host.cosadm("machine", "add", host.machine, "--name", "hosta")
+            state = f"{host.server}/state"
+            if name == "level 0":
+                host.cosadm("sestab", "level", "0")
+            else:
+                inner = state
+                if name == "shared folder":
+                    inner = f"{folder}/shared"
+                    os.mkdir(inner, 0o700)
+                    host.cosadm("settings", "set", "folder", inner)
+                    host.cosadm("machine", "add", host.machine, "--name", "hosta")
+                fill(f"{inner}/idfile.db", "machine", args.machines)
+                begun = time.monotonic()
+                host.cosadm("door", "close")
+                print(f"{name}: cosadm door close with {args.machines} machines: {time.monotonic() - begun:.1f} s")
+            begun = time.monotonic()
+            host.start()
+            print(f"{name}: the daemon listens after {time.monotonic() - begun:.2f} s")
+        runs = {name: [] for name in hosts}
+
+        def once(name, count=1):
+            said = subprocess.run([times, str(count), "1", "30", *hosts[name].line()], stdout=subprocess.PIPE, check=True, text=True)
+            rows = [row.split() for row in said.stdout.splitlines()]
+            bad = [row for row in rows if row[1] != "0"]
+            if bad:
+                raise SystemExit(f"doors.py: {name}: `cos run hostb true` ends with {bad[0][1]}")
+            return float(rows[0][0]) / 1e3
+
+        for name in hosts:
+            once(name, 10)
+        order = list(hosts)
+        for turn in range(args.runs):
+            for name in order[turn % 3:] + order[:turn % 3]:
+                runs[name].append(once(name))
+        base = statistics.median(runs["level 0"])
+        worst = 0
+        print(f"{args.runs} commands by each host by turns, ms from start to end of the client")
+        for name, all_runs in runs.items():
+            median = statistics.median(all_runs)
+            added = (median / base - 1) * 100
+            worst = max(worst, added)
+            print(f"{name:14} p50 {median:6.3f}  p95 {sorted(all_runs)[int(len(all_runs) * .95)]:6.3f}  {added:+5.1f} %")
+        return int(args.check and worst > BUDGET)
+    finally:
+        for host in hosts.values():
+            host.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,313 @@
+//! Machines in the test's hands that call at the doors, and the manager's hand on both
+//! files. Each machine has a key of its own and speaks the protocol by itself.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several test programs, of which each uses a part"
+)]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use cosserver::config::keys;
+use cosserver::config::place::Place;
+use cosserver::door::inner::Machine as Authorized;
+use cosserver::door::{Id, Inner, Level, Name, Outer};
+use cosserver::secret::{KeyPair, PublicKey};
+use cosserver::wire::answer::Answer;
+use cosserver::wire::hello::{Hello, ServerHello};
+use cosserver::wire::noise::{Initiator, Prepared};
+use cosserver::wire::opening::{Credential, Opening};
+use cosserver::wire::prompt::{Answers, Asks, Text};
+use cosserver::wire::record::{self, Kind};
+use cosserver::wire::request::{Command, Request, Service};
+use cosserver::wire::seal::{Opener, Sealer};
+use cosserver::wire::stream::End;
+use zeroize::Zeroizing;
+
+use crate::daemon::hostile::{Session, Stranger};
+use crate::daemon::{Daemon, Folder};
+
+/// Refusals leave as soon as they may, and a wrong password costs as it does by default.
+pub const QUICK: &str = "[daemon]\nrefusal-interval = 1\n";
+
+/// A name that is one.
+pub fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+/// An address of the loopback network that nobody has called from.
+pub fn fresh_address() -> IpAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    // 127.16.0.0 and on: each number once, for 15 million calls.
+    IpAddr::V4(Ipv4Addr::from(0x7f10_0000 + n % 0x00ef_ffff))
+}
+
+/// A daemon's doors, with the manager's hand on them.
+pub struct Manager {
+    pub outer: Outer,
+    pub inner: Inner,
+}
+
+impl Manager {
+    /// Of a daemon that has made its doors.
+    pub fn of(d: &Daemon) -> Self {
+        Self::in_folder(&d.server())
+    }
+
+    /// The same of its folder.
+    pub fn in_folder(server: &Path) -> Self {
+        let place = Place::of_dir(server);
+        let outer = Outer::open(&place).unwrap();
+        let folder = outer.folder().unwrap();
+        let inner = Inner::open(&Inner::path(&place, folder.as_deref())).unwrap();
+        Self { outer, inner }
+    }
+
+    /// The same, and the outer door at this level.
+    pub fn at(d: &Daemon, level: Level) -> Self {
+        let mut manager = Self::of(d);
+        manager.outer.set_level(level).unwrap();
+        manager
+    }
+
+    /// Everything that the inner door knows.
+    pub fn machines(&self) -> Vec<Authorized> {
+        machines(&self.inner)
+    }
+
+    /// Closes the outer door, as leaving IDMAINT does.
+    pub fn close(&mut self) -> u64 {
+        let Self { outer, inner } = self;
+        let closed = outer.close(&mut |put| inner.machines(&mut |m| put(&m.id, &m.name)));
+        closed.unwrap()
+    }
+}
+
+/// The authorized machines of an inner door.
+pub fn machines(inner: &Inner) -> Vec<Authorized> {
+    let mut all = Vec::new();
+    let mut push = |m| {
+        all.push(m);
+        Ok(())
+    };
+    inner.machines(&mut push).unwrap();
+    all
+}
+
+/// A folder for an inner door that several hosts share, and the door in it.
+pub fn shared_door(folder: &Folder) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let path = folder.path("shared");
+    std::fs::create_dir(&path).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    Inner::create(&path.join("idfile.db")).unwrap();
+    path
+}
+
+/// A machine with a key of its own, at an address of its own.
+#[derive(Clone)]
+pub struct Machine {
+    pub key: KeyPair,
+    pub from: IpAddr,
+}
+
+/// What a machine hears.
+pub enum Heard {
+    /// The inner door asks.
+    Asked(Box<Talk>),
+    /// It is let in, and this is said to it.
+    In(Vec<Text>),
+    /// Refused, with this reference.
+    Denied(String),
+    /// The connection was cut without a word: the daemon has died.
+    Cut,
+}
+
+/// The inner door has asked, and waits.
+pub struct Talk {
+    stranger: Stranger,
+    sealer: Sealer,
+    opener: Opener,
+    /// What it wants.
+    pub by: Asks,
+}
+
+impl Machine {
+    /// One that nobody knows.
+    pub fn new() -> Self {
+        Self {
+            key: KeyPair::random().unwrap(),
+            from: fresh_address(),
+        }
+    }
+
+    /// Its ID.
+    pub fn id(&self) -> Id {
+        Id::of(&self.key.public)
+    }
+
+    /// Greets the host that has this key, and shakes hands with this payload.
+    pub fn shakes_hands(&self, at: &At, payload: &[u8]) -> Option<(Stranger, Initiator)> {
+        let mut stranger = Stranger::try_from_address(self.from, at.port).ok()?;
+        let hello = crate::daemon::hostile::hello();
+        stranger.send(&hello);
+        let theirs = stranger.record()?;
+        let said = ServerHello::parse(&theirs, &Hello::parse(&hello).unwrap()).unwrap();
+        let mut noise = Initiator::new(
+            said.suite,
+            &self.key,
+            &at.host,
+            &hello,
+            &theirs,
+            Prepared::default(),
+        )
+        .unwrap();
+        let message = noise.message_1(payload).unwrap();
+        stranger.send(&record::compose(Kind::ClientHello, &message).unwrap());
+        Some((stranger, noise))
+    }
+
+    /// Asks to become known, and hears what comes of it.
+    pub fn calls(&self, at: &At) -> Heard {
+        let request = Request {
+            service: Service::Enrol,
+            user: "tester".into(),
+            caller_user: "tester".into(),
+            command: Command::Words(Vec::new()),
+            environment: Vec::new(),
+        };
+        let opening = Opening {
+            request: &request.encode().unwrap(),
+            credential: Credential::Machine,
+        };
+        let opening = opening.encode().unwrap();
+        let Some((mut stranger, noise)) = self.shakes_hands(at, &opening) else {
+            return Heard::Cut;
+        };
+        let Some(answer) = stranger.record() else {
+            return Heard::Cut;
+        };
+        let envelope = record::parse(&answer, &[Kind::Answer, Kind::Denied]).unwrap();
+        if envelope.kind == Kind::Denied {
+            return denied(stranger, envelope.content);
+        }
+        let (payload, keys) = noise.read_2(envelope.content).unwrap();
+        let sealer = Sealer::new(keys.suite, &keys.to_server).unwrap();
+        let opener = Opener::new(keys.suite, &keys.to_client).unwrap();
+        match Answer::decode(&payload).unwrap() {
+            Answer::Prompts { by, .. } => Heard::Asked(Box::new(Talk {
+                stranger,
+                sealer,
+                opener,
+                by,
+            })),
+            Answer::Accept { texts, .. } => is_over(stranger, sealer, opener, texts),
+            Answer::SendCommand => panic!("it asks for a command"),
+        }
+    }
+
+    /// Asks, and must be prompted for this.
+    pub fn is_asked(&self, at: &At, wanted: Asks) -> Talk {
+        match self.calls(at) {
+            Heard::Asked(talk) => {
+                assert_eq!(talk.by, wanted);
+                *talk
+            }
+            other => panic!("not asked: {other:?}"),
+        }
+    }
+
+    /// Asks, and must be let in without a word from it.
+    pub fn is_known(&self, at: &At) {
+        let heard = self.calls(at);
+        assert!(matches!(heard, Heard::In(_)), "not let in: {heard:?}");
+    }
+
+    /// Asks, and must be refused; the reference.
+    pub fn is_refused(&self, at: &At) -> String {
+        match self.calls(at) {
+            Heard::Denied(reference) => reference,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Heard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Asked(talk) => write!(f, "asked by {:?}", talk.by),
+            Self::In(texts) => write!(f, "let in: {texts:?}"),
+            Self::Denied(reference) => write!(f, "denied {reference}"),
+            Self::Cut => write!(f, "cut"),
+        }
+    }
+}
+
+/// Where to call: a daemon's port and its host's key.
+#[derive(Clone)]
+pub struct At {
+    pub port: u16,
+    pub host: PublicKey,
+}
+
+impl At {
+    /// A daemon.
+    pub fn of(d: &Daemon) -> Self {
+        let place = Place::of_dir(&d.server());
+        Self {
+            port: d.port,
+            host: keys::load_host_key(&place).unwrap().public,
+        }
+    }
+}
+
+impl Talk {
+    /// Types this, and hears what comes of it.
+    pub fn types(mut self, text: &str) -> Heard {
+        let typed = Zeroizing::new(text.as_bytes().to_vec());
+        let mut content = Answers::new(vec![typed]).unwrap().encode().unwrap();
+        let tag = self.sealer.seal(&mut content).unwrap();
+        content.extend_from_slice(&tag);
+        self.stranger
+            .send(&record::compose(Kind::Sealed, &content).unwrap());
+        let Some(answer) = self.stranger.record() else {
+            return Heard::Cut;
+        };
+        let envelope = record::parse(&answer, &[Kind::Sealed, Kind::Denied]).unwrap();
+        if envelope.kind == Kind::Denied {
+            return denied(self.stranger, envelope.content);
+        }
+        let mut sealed = envelope.content.to_vec();
+        let text = self.opener.open(&mut sealed).unwrap();
+        match Answer::decode(text).unwrap() {
+            Answer::Accept { texts, .. } => Heard::In(texts),
+            Answer::Prompts { .. } => panic!("it asks again"),
+            Answer::SendCommand => panic!("it asks for a command"),
+        }
+    }
+}
+
+fn denied(mut stranger: Stranger, content: &[u8]) -> Heard {
+    assert_eq!(stranger.rest(), b"", "more than a refusal");
+    let reference = cosserver::wire::answer::parse_denied(content).unwrap();
+    Heard::Denied(reference.to_hex())
+}
+
+/// Whoever is known has a session in which there is nothing.
+fn is_over(stranger: Stranger, sealer: Sealer, opener: Opener, texts: Vec<Text>) -> Heard {
+    let mut session = Session {
+        stranger,
+        sealer,
+        opener,
+    };
+    let (output, end) = session.finish();
+    assert!(output.is_empty(), "a session with something in it");
+    match end {
+        Some(End::Exited(0)) => Heard::In(texts),
+        Some(other) => panic!("it ended by {other:?}"),
+        None => Heard::Cut,
+    }
+}

@@ -1,0 +1,144 @@
+//! A machine that is excluded among a million: refused before anything that it asks is
+//! decoded, and its tries leave nothing behind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+mod door;
+
+use std::fs;
+
+use cosserver::config::place::Place;
+use cosserver::door::{Doors, Id, Level, List, Outer};
+
+use daemon::{Daemon, children, descriptors, long, prepare};
+use door::{At, Machine, Manager};
+
+/// How many machines are excluded.
+const MILLION: u32 = 1_000_000;
+
+/// What a process may grow by, KiB, from some hundred tries on: what its allocator keeps.
+const GROWS: u64 = 256;
+
+/// No penalties: else one slot at a time is left to a source that tries so often.
+const SETTINGS: &str = "[penalties]\nauthfail = 0\nnoauth = 0\n[daemon]\nrefusal-interval = 1\n";
+
+/// Puts a million machines on a host's exclude list, past the manager's way, which takes
+/// them one by one.
+fn exclude_a_million(place: &Place) {
+    let mut db = rusqlite::Connection::open(Outer::path(place)).unwrap();
+    let t = db.transaction().unwrap();
+    {
+        let query = "INSERT INTO exclude (id, name, since) VALUES (?1, ?2, 0)";
+        let mut put = t.prepare(query).unwrap();
+        for n in 0..MILLION {
+            let mut id = [0x33; 16];
+            // In their order, and far from each other.
+            id[..4].copy_from_slice(&(n * 4_294).to_be_bytes());
+            put.execute(rusqlite::params![id, format!("machine {n}")])
+                .unwrap();
+        }
+    }
+    t.commit().unwrap();
+}
+
+/// A process's share of memory, KiB: all of it; and what is its own, for the program's
+/// pages are shared with whatever else runs it just then.
+fn memory(pid: i32) -> (u64, u64) {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let number = |key: &str| -> u64 {
+        let line = text.lines().find_map(|l| l.strip_prefix(key)).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse().unwrap()
+    };
+    (number("Pss:"), number("Pss_Anon:"))
+}
+
+/// Tries with what is no opening, so many at a time; the reference of the last refusal.
+fn tries(at: &At, machine: &Machine, count: usize) -> String {
+    let mut last = String::new();
+    let mut left = count;
+    while left > 0 {
+        let now = left.min(500);
+        let garbage = [0xff; 300];
+        let all: Vec<_> = (0..now)
+            .map(|_| machine.shakes_hands(at, &garbage).unwrap().0)
+            .collect();
+        for mut stranger in all {
+            last = stranger.denied();
+        }
+        left -= now;
+    }
+    last
+}
+
+#[test]
+fn an_excluded_machine_is_refused_before_it_is_listened_to() {
+    cosserver::sys::process::raise_descriptors();
+    let folder = prepare(SETTINGS, "");
+    let place = Place::of_dir(&folder.path("S"));
+    Doors::make(&place).unwrap();
+    exclude_a_million(&place);
+    let d = Daemon::start_in(folder, &[]);
+    let mut m = Manager::at(&d, Level::Open);
+    let (at, excluded, other) = (At::of(&d), Machine::new(), Machine::new());
+    m.outer
+        .put(List::Exclude, &excluded.id(), "banned")
+        .unwrap();
+    assert_eq!(
+        m.outer.count(List::Exclude).unwrap(),
+        u64::from(MILLION) + 1
+    );
+    // The same bytes behind the same handshake: only who is not excluded is listened to.
+    let cause_of = |machine: &Machine| {
+        let line = d.log.wait(&tries(&at, machine, 1));
+        let (_, cause) = line.split_once("cause=").unwrap();
+        cause.split(' ').next().unwrap().to_owned()
+    };
+    assert_eq!(cause_of(&excluded), "excluded");
+    assert_eq!(cause_of(&other), "handshake");
+    let mut one_of_them = [0x33; 16];
+    one_of_them[..4].copy_from_slice(&(777_777_u32 * 4_294).to_be_bytes());
+    assert!(m.outer.look(&Id(one_of_them)).unwrap().excluded);
+
+    let mut all = vec![("monitor", d.pid()), ("gate", d.process("gate"))];
+    let doors = children(d.pid()).into_iter().filter(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.starts_with(b"cosserver: door\0")
+    });
+    all.extend(doors.map(|pid| ("door", pid)));
+    assert_eq!(all.len(), 3, "one door process looks, and none registers");
+    let holds = || -> Vec<((u64, u64), usize)> {
+        d.gate_at_rest();
+        let of = |pid| (memory(pid), descriptors(pid));
+        all.iter().map(|(_, pid)| of(*pid)).collect()
+    };
+    tries(&at, &excluded, 1_000);
+    let before = holds();
+    let count = if long() { 100_000 } else { 5_000 };
+    tries(&at, &excluded, count);
+    let after = holds();
+    for (((what, _), before), after) in all.iter().zip(&before).zip(&after) {
+        let ((all, own), (all_then, own_then)) = (before.0, after.0);
+        eprintln!(
+            "{what}: {all} KiB, its own {own}; after {count} tries {all_then}, its own {own_then}"
+        );
+        assert!(
+            own_then <= own + GROWS,
+            "{what}: {own} KiB, then {own_then}"
+        );
+        assert_eq!(before.1, after.1, "{what}: descriptors");
+    }
+    assert_eq!(cause_of(&excluded), "excluded");
+    assert_eq!(cause_of(&other), "handshake");
+    assert_eq!(d.log.count("lost process="), 0);
+    // And once it is forgiven, it is listened to.
+    m.outer.delete(List::Exclude, &excluded.id()).unwrap();
+    assert_eq!(cause_of(&excluded), "handshake");
+}

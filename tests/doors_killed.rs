@@ -1,0 +1,596 @@
+//! Whoever is killed in the midst of a write loses nothing: at each single write of each
+//! change, and at any moment while machines register with a daemon.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+mod door;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Barrier;
+use std::time::Duration;
+
+use cosserver::config::place::Place;
+use cosserver::door::inner::{Setting, Settings};
+use cosserver::door::{Doors, Id, Level, List, Lodged, Outer, Standing};
+use cosserver::wire::prompt::Asks;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use daemon::{COSADM, Daemon, Folder, children, long, must, run};
+use door::{At, Heard, Machine, Manager, QUICK, name};
+
+/// Machines that are there before: more than one page of each file holds.
+const MACHINES: u16 = 300;
+const CHOSEN: &str = "a password that the manager chose";
+const BACKDOOR: &str = "the back door's password";
+
+fn id(n: u16) -> Id {
+    let mut id = [0x5a; 16];
+    // Spread over the whole of the list.
+    id[..2].copy_from_slice(&n.wrapping_mul(0x9e37).to_be_bytes());
+    id[2..4].copy_from_slice(&n.to_be_bytes());
+    Id(id)
+}
+
+/// A machine that registers, and another.
+const NEW: Id = Id([0x77; 16]);
+const OTHER: Id = Id([0x78; 16]);
+
+/// One change: what it is called, and its transactions one after the other.
+type Work = (&'static str, &'static [fn(&Path)]);
+
+const WORKS: &[Work] = &[
+    (
+        "otp add, chosen",
+        &[|at| {
+            let inner = &mut Manager::in_folder(at).inner;
+            inner.add_chosen(&name("new"), b"another").unwrap();
+        }],
+    ),
+    (
+        "otp add, generated",
+        &[|at| {
+            drop(Manager::in_folder(at).inner.add_generated(&name("new")));
+        }],
+    ),
+    (
+        "otp delete",
+        &[|at| {
+            assert!(
+                Manager::in_folder(at)
+                    .inner
+                    .delete_password("chosen")
+                    .unwrap()
+            );
+        }],
+    ),
+    (
+        "machine add",
+        &[|at| {
+            let inner = &mut Manager::in_folder(at).inner;
+            assert!(inner.add(&NEW, &name("new"), true).unwrap());
+        }],
+    ),
+    (
+        "machine rename",
+        &[|at| {
+            let inner = &mut Manager::in_folder(at).inner;
+            assert!(inner.rename(&id(7), &name("another name")).unwrap());
+        }],
+    ),
+    (
+        "machine delete",
+        &[|at| {
+            assert!(Manager::in_folder(at).inner.delete(&id(7)).unwrap());
+        }],
+    ),
+    (
+        "machine delete --exclude",
+        &[
+            |at| {
+                let outer = &mut Manager::in_folder(at).outer;
+                assert!(outer.put(List::Exclude, &id(7), "gone").unwrap());
+            },
+            |at| {
+                assert!(Manager::in_folder(at).inner.delete(&id(7)).unwrap());
+            },
+        ],
+    ),
+    (
+        "exclude add",
+        &[|at| {
+            let outer = &mut Manager::in_folder(at).outer;
+            assert!(outer.put(List::Exclude, &NEW, "new").unwrap());
+        }],
+    ),
+    (
+        "exclude delete",
+        &[|at| {
+            let outer = &mut Manager::in_folder(at).outer;
+            assert!(outer.delete(List::Exclude, &id(1_000)).unwrap());
+        }],
+    ),
+    (
+        "door close",
+        &[|at| {
+            assert_eq!(Manager::in_folder(at).close(), u64::from(MACHINES));
+        }],
+    ),
+    (
+        "door open",
+        &[|at| {
+            Manager::in_folder(at).outer.set_level(Level::Off).unwrap();
+        }],
+    ),
+    (
+        "settings set",
+        &[|at| {
+            let all = [
+                Setting::BuildMode(false),
+                Setting::RemoteOnly(true),
+                Setting::Welcome("w".repeat(512)),
+            ];
+            Manager::in_folder(at).inner.set(&all).unwrap();
+        }],
+    ),
+    (
+        "settings set backdoor-password",
+        &[|at| {
+            let inner = &mut Manager::in_folder(at).inner;
+            inner.set_backdoor(None).unwrap();
+        }],
+    ),
+    (
+        "a host's first proof",
+        &[|at| {
+            doors(at).introduce(NEW, &name("hosta"), true).unwrap();
+        }],
+    ),
+    (
+        "a name in build mode",
+        &[|at| {
+            registered(doors(at).register(NEW, name("jo"), true).unwrap());
+        }],
+    ),
+    ("the backdoor password", &[|at| activates(at, BACKDOOR)]),
+    ("a chosen password", &[|at| activates(at, CHOSEN)]),
+    (
+        "a generated password",
+        &[|at| activates(at, &generated(at))],
+    ),
+];
+
+fn doors(at: &Path) -> Doors {
+    Doors::of(&Place::of_dir(at))
+}
+
+fn registered(lodged: Lodged) {
+    assert!(matches!(lodged, Lodged::Registered(..)));
+}
+
+fn activates(at: &Path, password: &str) {
+    registered(activate(at, NEW, password));
+}
+
+fn activate(at: &Path, id: Id, password: &str) -> Lodged {
+    let mut doors = doors(at);
+    let lodged = doors.activate(id, password.as_bytes(), &name("jo"), true);
+    lodged.unwrap()
+}
+
+/// The generated password of a folder that [`filled`] has made.
+fn generated(at: &Path) -> String {
+    fs::read_to_string(at.join("generated")).unwrap()
+}
+
+/// A configuration folder with full doors, the outer one open.
+fn filled() -> Folder {
+    let folder = empty();
+    let place = Place::of_dir(&folder.0);
+    Doors::make(&place).unwrap();
+    let mut m = Manager::in_folder(&folder.0);
+    for n in 0..MACHINES {
+        let called = format!("machine {n}");
+        m.inner.add(&id(n), &name(&called), n % 2 == 0).unwrap();
+    }
+    m.close();
+    m.outer.set_level(Level::Open).unwrap();
+    for n in 1_000..1_000 + MACHINES {
+        m.outer.put(List::Exclude, &id(n), "excluded").unwrap();
+    }
+    m.inner
+        .add_chosen(&name("chosen"), CHOSEN.as_bytes())
+        .unwrap();
+    let made = m.inner.add_generated(&name("generated")).unwrap();
+    fs::write(folder.path("generated"), made.shown().as_bytes()).unwrap();
+    m.inner.set_backdoor(Some(BACKDOOR.as_bytes())).unwrap();
+    m.inner.set(&[Setting::BuildMode(true)]).unwrap();
+    folder
+}
+
+fn empty() -> Folder {
+    let folder = Folder::new();
+    fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o700)).unwrap();
+    folder
+}
+
+/// The same folder once more.
+fn copy_of(folder: &Folder) -> Folder {
+    let copy = empty();
+    fs::copy(folder.path("generated"), copy.path("generated")).unwrap();
+    fs::create_dir(copy.path("state")).unwrap();
+    fs::set_permissions(copy.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
+    for file in ["state/sestab.db", "state/idfile.db"] {
+        fs::copy(folder.path(file), copy.path(file)).unwrap();
+    }
+    copy
+}
+
+/// All that both files hold, but for the times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct State {
+    level: Level,
+    include: Vec<(Id, String)>,
+    exclude: Vec<(Id, String)>,
+    machines: Vec<(Id, String, bool, bool)>,
+    deleted: Vec<Id>,
+    settings: Settings,
+    passwords: Vec<(String, bool)>,
+}
+
+impl State {
+    /// Of files that are sound.
+    fn of(at: &Path) -> Self {
+        let mut m = Manager::in_folder(at);
+        m.outer.check_whole().unwrap();
+        m.inner.check_whole().unwrap();
+        let list = |list| {
+            let mut all = Vec::new();
+            let mut push = |item: cosserver::door::outer::Item| {
+                all.push((item.id, item.name));
+                Ok(())
+            };
+            m.outer.list(list, &mut push).unwrap();
+            all
+        };
+        let (include, exclude) = (list(List::Include), list(List::Exclude));
+        let machines = m.machines().into_iter();
+        let machines = machines.map(|m| (m.id, m.name.to_string(), m.remote, m.seen.is_some()));
+        let passwords = m.inner.passwords().unwrap().into_iter();
+        Self {
+            level: m.outer.level().unwrap(),
+            include,
+            exclude,
+            machines: machines.collect(),
+            settings: m.inner.settings().unwrap(),
+            passwords: passwords.map(|p| (p.name, p.generated)).collect(),
+            deleted: (0..MACHINES)
+                .map(id)
+                .filter(|id| m.inner.look(id).unwrap().0 == Standing::Deleted)
+                .collect(),
+        }
+    }
+}
+
+/// The library that kills whoever has it loaded.
+fn killer(folder: &Folder) -> PathBuf {
+    let library = folder.path("killer.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/door/killer.c");
+    let mut cc = Command::new("cc");
+    cc.args(["-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]);
+    must(cc.arg(&library).arg(source).arg("-ldl"));
+    library
+}
+
+/// Has a process of its own do this work there, killed at its n-th write. Whether it was.
+fn is_killed(killer: &Path, at: &Path, what: &str, n: u32, torn: bool) -> bool {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "a_process_that_may_be_killed", "--nocapture"]);
+    child.env("KILLED_WORK", what).env("KILLED_AT", at);
+    ends_by_kill(&mut child, killer, at, n, torn)
+}
+
+/// Runs this to its end or its n-th write there. Whether it was killed.
+fn ends_by_kill(child: &mut Command, killer: &Path, at: &Path, n: u32, torn: bool) -> bool {
+    let there = fs::canonicalize(at).unwrap().join("state");
+    child.env("KILL_IN", there).env("KILL_AT", n.to_string());
+    if torn {
+        child.env("KILL_TORN", "1");
+    }
+    let out = run(child.env("LD_PRELOAD", killer));
+    let killed = out.status.signal() == Some(Signal::SIGKILL as i32);
+    assert!(killed || out.status.success(), "{child:?}: {out:?}");
+    killed
+}
+
+/// What the others start in processes of their own; by itself it has nothing to do.
+#[test]
+fn a_process_that_may_be_killed() {
+    let Some(what) = std::env::var_os("KILLED_WORK") else {
+        return;
+    };
+    let at = PathBuf::from(std::env::var_os("KILLED_AT").unwrap());
+    if what == "make" {
+        return Doors::make(&Place::of_dir(&at)).unwrap();
+    }
+    let work = WORKS.iter().find(|(name, _)| what == *name).unwrap();
+    for step in work.1 {
+        step(&at);
+    }
+}
+
+/// Whether a write of it is to be played back.
+fn is_half_written(at: &Path) -> bool {
+    let journal = |file: &str| fs::metadata(at.join(file)).is_ok_and(|m| m.len() > 0);
+    journal("state/sestab.db-journal") || journal("state/idfile.db-journal")
+}
+
+#[test]
+fn a_change_is_made_whole_or_not_at_all() {
+    let tools = Folder::new();
+    let killer = killer(&tools);
+    let template = filled();
+    let before = State::of(&template.0);
+    let (mut kills, mut played_back) = (0, 0);
+    let enough = if long() { 900 } else { 0 };
+    let mut round = 0;
+    while round == 0 || kills < enough {
+        let torn = round % 2 == 1;
+        for (what, steps) in WORKS {
+            // What may be found: what was there, and what is there after each step.
+            let whole = copy_of(&template);
+            let mut allowed = vec![before.clone()];
+            for step in *steps {
+                step(&whole.0);
+                allowed.push(State::of(&whole.0));
+            }
+            assert!(
+                allowed.windows(2).all(|w| w[0] != w[1]),
+                "{what} does nothing"
+            );
+            let mut n = 1;
+            loop {
+                let here = copy_of(&template);
+                let killed = is_killed(&killer, &here.0, what, n, torn);
+                played_back += usize::from(is_half_written(&here.0));
+                let found = State::of(&here.0);
+                if !killed {
+                    assert_eq!(Some(&found), allowed.last(), "{what} was not killed");
+                    break;
+                }
+                assert!(allowed.contains(&found), "{what}, killed at {n}: {found:?}");
+                serves_once(&here.0, &found);
+                kills += 1;
+                n += 1;
+            }
+            assert!(n > 4, "{what} was killed {} times", n - 1);
+        }
+        round += 1;
+    }
+    assert!(
+        played_back > WORKS.len(),
+        "{played_back} of {kills} played back"
+    );
+    eprintln!("{kills} killed, {played_back} of them to be played back");
+}
+
+/// The same of the manager's own program.
+#[test]
+fn cosadm_changes_the_whole_or_nothing() {
+    let tools = Folder::new();
+    let killer = killer(&tools);
+    let template = filled();
+    let before = State::of(&template.0);
+    let (gone, new) = (id(7).to_string(), NEW.to_string());
+    let commands: &[&[&str]] = &[
+        &["otp", "add", "Reception PC"],
+        &["machine", "add", &new, "--name", "new"],
+        &["machine", "delete", &gone],
+        &["machine", "delete", &gone, "--exclude"],
+        &["exclude", "add", &new],
+        &["door", "close"],
+        &["settings", "set", "build-mode", "no"],
+    ];
+    let mut kills = 0;
+    for words in commands {
+        let cosadm = |at: &Folder| {
+            let mut cosadm = Command::new(COSADM);
+            cosadm.arg("-C").arg(&at.0).args(*words);
+            cosadm
+        };
+        let whole = copy_of(&template);
+        must(&mut cosadm(&whole));
+        let mut allowed = vec![before.clone(), State::of(&whole.0)];
+        assert_ne!(allowed[0], allowed[1], "{words:?} does nothing");
+        if words.contains(&"--exclude") {
+            // It is kept out before it is deleted.
+            let mut excluded = before.clone();
+            excluded.exclude.clone_from(&allowed[1].exclude);
+            allowed.push(excluded);
+        }
+        let mut n = 1;
+        loop {
+            let here = copy_of(&template);
+            let killed = ends_by_kill(&mut cosadm(&here), &killer, &here.0, n, n % 2 == 0);
+            let found = State::of(&here.0);
+            if !killed {
+                assert_eq!(found, allowed[1], "{words:?} was not killed");
+                break;
+            }
+            assert!(allowed.contains(&found), "{words:?}, killed at {n}");
+            serves_once(&here.0, &found);
+            kills += 1;
+            n += 1;
+        }
+        assert!(n > 4, "{words:?} was killed {} times", n - 1);
+    }
+    eprintln!("cosadm: {kills} killed");
+}
+
+/// A password is there and its machine is not registered, or it is gone and it is; and
+/// it serves nobody else.
+fn serves_once(at: &Path, found: &State) {
+    let is_in = |id: Id| found.machines.iter().any(|m| m.0 == id);
+    for (called, password) in [("chosen", CHOSEN.to_owned()), ("generated", generated(at))] {
+        let is_left = found.passwords.iter().any(|p| p.0 == called);
+        let used = found.machines.iter().any(|m| m.0 == NEW && m.1 == called);
+        if !is_left && !used {
+            // The manager has deleted it.
+            assert!(!is_in(NEW));
+            continue;
+        }
+        assert_ne!(is_left, used, "{called}");
+        if found.level != Level::Open {
+            continue;
+        }
+        let first = activate(at, OTHER, &password);
+        assert_eq!(matches!(first, Lodged::Registered(..)), is_left, "{called}");
+        let last = activate(at, Id([0x79; 16]), &password);
+        assert!(matches!(last, Lodged::Wrong(_)), "{called} serves twice");
+        Manager::in_folder(at).inner.delete(&OTHER).unwrap();
+    }
+}
+
+/// A host that is started for the first time.
+#[test]
+fn doors_are_made_whole_or_not_at_all() {
+    let tools = Folder::new();
+    let killer = killer(&tools);
+    for torn in [false, true] {
+        let mut n = 1;
+        loop {
+            let here = empty();
+            let killed = is_killed(&killer, &here.0, "make", n, torn);
+            let faults = Doors::check(&Place::of_dir(&here.0));
+            assert!(faults.is_empty(), "killed at {n}: {faults:?}");
+            Doors::start(&Place::of_dir(&here.0)).unwrap();
+            let made = State::of(&here.0);
+            assert_eq!((made.level, made.machines.len()), (Level::Closed, 0));
+            if !killed {
+                break;
+            }
+            n += 1;
+        }
+        assert!(n > 4, "killed {} times", n - 1);
+    }
+}
+
+/// The door processes of a daemon.
+fn door_processes(d: &Daemon) -> Vec<i32> {
+    let is_door = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.starts_with(b"cosserver: door\0")
+    };
+    children(d.pid()).into_iter().filter(is_door).collect()
+}
+
+/// Eight machines type a password at once, and meanwhile somebody is killed: a door
+/// process by turns with the whole daemon.
+#[test]
+fn a_daemon_that_is_killed_has_registered_one_or_none() {
+    let mut d = Daemon::start_with(QUICK, "");
+    let place = Place::of_dir(&d.server());
+    let mut m = Manager::at(&d, Level::Open);
+    m.inner.add(&id(1), &name("before"), true).unwrap();
+    m.inner.add_generated(&name("nobody")).unwrap();
+    let mut registered = 1;
+    let (mut early, mut late) = (0, 0);
+    for round in 0..if long() { 200 } else { 8 } {
+        let called = name(&format!("PC {round}"));
+        let (password, most) = if round % 4 < 2 {
+            let made = m.inner.add_generated(&called).unwrap();
+            (made.shown().to_string(), 20_000)
+        } else {
+            let chosen = format!("the password of round {round}");
+            m.inner.add_chosen(&called, chosen.as_bytes()).unwrap();
+            (chosen, 150_000)
+        };
+        let random = cosserver::secret::random().unwrap();
+        let moment = Duration::from_micros(u64::from_be_bytes(random) % most);
+        let at = At::of(&d);
+        let start = Barrier::new(9);
+        let outcomes: Vec<(Machine, Heard)> = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let machine = Machine::new();
+                        let talk = machine.is_asked(&at, Asks::Activation);
+                        start.wait();
+                        let heard = talk.types(&password);
+                        (machine, heard)
+                    })
+                })
+                .collect();
+            start.wait();
+            // Any moment will do: that is what is tested.
+            std::thread::park_timeout(moment);
+            if round % 2 == 0 {
+                for pid in door_processes(&d) {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+            } else {
+                d.signal(Signal::SIGKILL);
+            }
+            all.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        if round % 2 == 1 {
+            d.child.wait().unwrap();
+            let folder = std::mem::take(&mut d.folder);
+            d = Daemon::start_in(folder, &[]);
+        }
+        Outer::open(&place).unwrap().check_whole().unwrap();
+        m = Manager::of(&d);
+        m.inner.check_whole().unwrap();
+        let told: Vec<_> = outcomes
+            .iter()
+            .filter(|(_, heard)| matches!(heard, Heard::In(_)))
+            .map(|(machine, _)| machine.id())
+            .collect();
+        let new: Vec<_> = m
+            .machines()
+            .into_iter()
+            .filter(|m| m.name == called)
+            .collect();
+        let left = m.inner.passwords().unwrap();
+        let is_left = left.iter().any(|p| p.name == called.as_str());
+        assert_eq!(new.len(), usize::from(!is_left), "round {round}: {new:?}");
+        assert!(told.len() <= new.len(), "round {round}: {told:?}");
+        if let (Some(told), Some(new)) = (told.first(), new.first()) {
+            assert_eq!(*told, new.id, "round {round}");
+        }
+        registered += new.len();
+        assert_eq!(m.machines().len(), registered, "round {round}: one is lost");
+        if is_left {
+            early += 1;
+            // It is as good as before, for one machine.
+            let at = At::of(&d);
+            let again = Machine::new();
+            let heard = again.is_asked(&at, Asks::Activation).types(&password);
+            assert!(matches!(heard, Heard::In(_)), "round {round}: {heard:?}");
+            registered += 1;
+        } else {
+            late += 1;
+            assert!(outcomes.iter().any(|(m, _)| m.id() == new[0].id));
+        }
+        let at = At::of(&d);
+        let next = Machine::new();
+        let heard = next.is_asked(&at, Asks::Activation).types(&password);
+        assert!(
+            matches!(heard, Heard::Denied(_)),
+            "round {round}: {heard:?}"
+        );
+    }
+    eprintln!("killed before it was used: {early}, after: {late}");
+}

@@ -1,0 +1,105 @@
+//! Who races for a one-time password: whatever they do, it registers one machine, under
+//! the name that the manager chose.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+mod door;
+
+use std::sync::{Barrier, Mutex};
+
+use cosserver::door::{Doors, Inner, Level, Outer};
+use cosserver::wire::prompt::Asks;
+
+use daemon::{Daemon, Folder, long, prepare};
+use door::{At, Heard, Machine, Manager, QUICK, machines, name, shared_door};
+
+/// How many race.
+const RACERS: usize = 64;
+
+/// One race: each machine is asked for a password, and then all type it at once. Whoever
+/// has won.
+fn race(at: &[At], password: &str) -> Vec<Machine> {
+    let start = Barrier::new(RACERS);
+    let won = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for n in 0..RACERS {
+            let (at, start, won) = (&at[n % at.len()], &start, &won);
+            scope.spawn(move || {
+                let machine = Machine::new();
+                let talk = machine.is_asked(at, Asks::Activation);
+                start.wait();
+                match talk.types(password) {
+                    Heard::In(_) => won.lock().unwrap().push(machine),
+                    Heard::Denied(_) => {}
+                    other => panic!("neither in nor denied: {other:?}"),
+                }
+            });
+        }
+    });
+    won.into_inner().unwrap()
+}
+
+/// So many rounds, chosen and generated passwords by turns.
+fn rounds(at: &[At], inner: &mut Inner, count: usize) {
+    // Somebody else's password keeps the door asking whatever is used up.
+    inner.add_generated(&name("nobody")).unwrap();
+    for round in 0..count {
+        let called = name(&format!("PC {round}"));
+        let password = if round % 2 == 0 {
+            inner.add_generated(&called).unwrap().shown().to_string()
+        } else {
+            let chosen = format!("the password of round {round}");
+            inner.add_chosen(&called, chosen.as_bytes()).unwrap();
+            chosen
+        };
+        let won = race(at, &password);
+        let ids: Vec<_> = won.iter().map(Machine::id).collect();
+        assert_eq!(ids.len(), 1, "round {round}: {ids:?} have won");
+        let all = machines(inner);
+        let new: Vec<_> = all.iter().filter(|m| m.name == called).collect();
+        assert_eq!(new.len(), 1, "round {round}: {new:?}");
+        assert_eq!(new[0].id, ids[0], "round {round}");
+        assert_eq!(all.len(), round + 1, "round {round}: more are registered");
+        let left = inner.passwords().unwrap();
+        let left: Vec<_> = left.iter().map(|p| &p.name).collect();
+        assert_eq!(left, ["nobody"], "round {round}");
+        won[0].is_known(&at[round % at.len()]);
+    }
+}
+
+#[test]
+fn one_of_many_gets_a_one_time_password() {
+    cosserver::sys::process::raise_descriptors();
+    let d = Daemon::start_with(QUICK, "");
+    let mut manager = Manager::at(&d, Level::Open);
+    let count = if long() { 1_000 } else { 6 };
+    rounds(&[At::of(&d)], &mut manager.inner, count);
+    d.log.wait("cause=activation");
+}
+
+#[test]
+fn one_of_many_gets_it_at_two_hosts_that_share_the_inner_door() {
+    cosserver::sys::process::raise_descriptors();
+    let folder = Folder::new();
+    let shared = shared_door(&folder);
+    let start = || {
+        let own = prepare(QUICK, "");
+        let place = cosserver::config::place::Place::of_dir(&own.path("S"));
+        Doors::make(&place).unwrap();
+        let mut outer = Outer::open(&place).unwrap();
+        outer.set_folder(Some(&shared)).unwrap();
+        outer.set_level(Level::Open).unwrap();
+        Daemon::start_in(own, &[])
+    };
+    let (one, two) = (start(), start());
+    let mut inner = Inner::open(&shared.join("idfile.db")).unwrap();
+    let count = if long() { 1_000 } else { 6 };
+    rounds(&[At::of(&one), At::of(&two)], &mut inner, count);
+}

@@ -1,0 +1,202 @@
+//! Four hosts with one inner door between them, each with an outer door of its own: what
+//! is changed at one counts at all for whoever calls next.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+mod door;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use cosserver::config::place::Place;
+use cosserver::door::inner::Setting;
+use cosserver::door::{Doors, Inner, Level, List, Outer};
+use cosserver::wire::prompt::Asks;
+
+use daemon::{Daemon, Folder, long, prepare};
+use door::{At, Heard, Machine, Manager, QUICK, name, shared_door};
+
+/// Four daemons, and the folder of their inner door.
+struct Hosts {
+    all: Vec<Daemon>,
+    at: Vec<At>,
+    inner: Inner,
+    _folder: Folder,
+}
+
+impl Hosts {
+    fn start() -> Self {
+        let folder = Folder::new();
+        let shared = shared_door(&folder);
+        let start = |_| {
+            let own = prepare(QUICK, "");
+            let place = Place::of_dir(&own.path("S"));
+            Doors::make(&place).unwrap();
+            let mut outer = Outer::open(&place).unwrap();
+            outer.set_folder(Some(&shared)).unwrap();
+            outer.set_level(Level::Open).unwrap();
+            Daemon::start_in(own, &[])
+        };
+        let all: Vec<Daemon> = (0..4).map(start).collect();
+        Self {
+            at: all.iter().map(At::of).collect(),
+            all,
+            inner: Inner::open(&shared.join("idfile.db")).unwrap(),
+            _folder: folder,
+        }
+    }
+
+    /// The manager of one of the hosts.
+    fn manager(&self, which: usize) -> Manager {
+        Manager::of(&self.all[which])
+    }
+
+    /// Refused by each host, for this cause.
+    fn refuse(&self, machine: &Machine, cause: &str) {
+        for n in 0..4 {
+            self.refused_by(n, machine, cause);
+        }
+    }
+
+    fn refused_by(&self, n: usize, machine: &Machine, cause: &str) {
+        // From elsewhere each time, for a source that is refused often is kept small.
+        let mut machine = machine.clone();
+        machine.from = door::fresh_address();
+        let reference = machine.is_refused(&self.at[n]);
+        let line = self.all[n].log.wait(&format!("ref={reference}"));
+        assert!(line.contains(&format!("cause={cause} ")), "{line}");
+    }
+
+    fn know(&self, machine: &Machine) {
+        for at in &self.at {
+            machine.is_known(at);
+        }
+    }
+}
+
+#[test]
+fn what_one_host_learns_all_know() {
+    let mut hosts = Hosts::start();
+    // Registered at one, by each of the ways.
+    let (by_name, by_password) = (Machine::new(), Machine::new());
+    hosts.refuse(&by_name, "unknown-machine");
+    let build = |hosts: &mut Hosts, on| hosts.inner.set(&[Setting::BuildMode(on)]).unwrap();
+    build(&mut hosts, true);
+    let heard = by_name.is_asked(&hosts.at[0], Asks::Name).types("PC 17");
+    assert!(matches!(heard, Heard::In(_)), "{heard:?}");
+    build(&mut hosts, false);
+    hosts.know(&by_name);
+    let made = hosts.inner.add_generated(&name("PC 18")).unwrap().shown();
+    let talk = by_password.is_asked(&hosts.at[1], Asks::Activation);
+    // Somebody at another host was asked for the same password.
+    let late = Machine::new().is_asked(&hosts.at[2], Asks::Activation);
+    let heard = talk.types(&made);
+    assert!(matches!(heard, Heard::In(_)), "{heard:?}");
+    let heard = late.types(&made);
+    assert!(matches!(heard, Heard::Denied(_)), "{heard:?}");
+    hosts.know(&by_password);
+
+    // One host closes, with those two; the others take a third in, which it does not.
+    assert_eq!(hosts.manager(3).close(), 2);
+    let third = Machine::new();
+    hosts.inner.add(&third.id(), &name("third"), true).unwrap();
+    for at in &hosts.at[..3] {
+        third.is_known(at);
+    }
+    hosts.refused_by(3, &third, "unknown-machine");
+    hosts.know(&by_name);
+
+    // One host keeps a machine out; the others do not.
+    let excluded = &mut hosts.manager(2).outer;
+    excluded.put(List::Exclude, &by_name.id(), "PC 17").unwrap();
+    hosts.refused_by(2, &by_name, "excluded");
+    by_name.is_known(&hosts.at[0]);
+
+    // Deleted through one, it is unknown to all, the closed one too.
+    assert!(hosts.manager(1).inner.delete(&by_password.id()).unwrap());
+    hosts.refuse(&by_password, "unknown-machine");
+    let words: Vec<_> = hosts.manager(0).machines();
+    let words: Vec<_> = words.iter().map(|m| m.name.as_str()).collect();
+    assert_eq!(words, ["PC 17", "third"]);
+}
+
+/// Whoever is authorized is let in by all four, whatever the manager does meanwhile to
+/// others; and whoever is not never is.
+#[test]
+fn all_serve_while_the_manager_works() {
+    let mut hosts = Hosts::start();
+    let (friend, stranger) = (Machine::new(), Machine::new());
+    hosts
+        .inner
+        .add(&friend.id(), &name("friend"), true)
+        .unwrap();
+    let changes = if long() { 2_000 } else { 120 };
+    let (done, served, denied) = (
+        AtomicBool::new(false),
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+    );
+    let managers: Vec<Manager> = (0..4).map(|n| hosts.manager(n)).collect();
+    std::thread::scope(|scope| {
+        for at in &hosts.at {
+            scope.spawn(|| {
+                let mut friend = friend.clone();
+                while !done.load(Ordering::Relaxed) {
+                    friend.from = door::fresh_address();
+                    friend.is_known(at);
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            scope.spawn(|| {
+                let mut stranger = stranger.clone();
+                while !done.load(Ordering::Relaxed) {
+                    stranger.from = door::fresh_address();
+                    match stranger.calls(at) {
+                        Heard::Denied(_) => {}
+                        // A password was pending just then.
+                        Heard::Asked(talk) => {
+                            let heard = talk.types("wrong");
+                            assert!(matches!(heard, Heard::Denied(_)), "{heard:?}");
+                        }
+                        other => panic!("a stranger is let in: {other:?}"),
+                    }
+                    denied.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let workers: Vec<_> = managers
+            .into_iter()
+            .enumerate()
+            .map(|(n, mut m)| {
+                scope.spawn(move || {
+                    for change in 0..changes {
+                        let id = Machine::new().id();
+                        let called = name(&format!("{n} {change}"));
+                        m.inner.add(&id, &called, true).unwrap();
+                        m.outer.put(List::Exclude, &id, "").unwrap();
+                        m.inner.add_generated(&called).unwrap();
+                        assert!(m.inner.delete_password(called.as_str()).unwrap());
+                        if change % 2 == 0 {
+                            assert!(m.inner.delete(&id).unwrap());
+                        }
+                    }
+                })
+            })
+            .collect();
+        let ended: Vec<_> = workers.into_iter().map(|w| w.join()).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(ended.iter().all(Result::is_ok), "a manager's change failed");
+    });
+    assert_eq!(hosts.inner.count().unwrap(), 1 + 4 * changes / 2);
+    hosts.inner.check_whole().unwrap();
+    assert!(served.into_inner() >= 4 && denied.into_inner() >= 4);
+    for d in &hosts.all {
+        assert_eq!(d.log.count("cause=doors"), 0, "{}", d.log_text());
+    }
+}
