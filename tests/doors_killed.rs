@@ -257,13 +257,8 @@ impl State {
         m.outer.check_whole().unwrap();
         m.inner.check_whole().unwrap();
         let list = |list| {
-            let mut all = Vec::new();
-            let mut push = |item: cosserver::door::outer::Item| {
-                all.push((item.id, item.name));
-                Ok(())
-            };
-            m.outer.list(list, &mut push).unwrap();
-            all
+            let all = m.outer.items_from(list, 0, 10_000).unwrap().into_iter();
+            all.map(|item| (item.id, item.name)).collect::<Vec<_>>()
         };
         let (include, exclude) = (list(List::Include), list(List::Exclude));
         let machines = m.machines().into_iter();
