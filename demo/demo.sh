@@ -253,7 +253,29 @@ cosadm_says -C S host remove hostx >/dev/null
 show cos -C X run -p "$port" hostb true
 refused 'stranger'
 
-title '12. The known host still gets in, and the daemon ends when it is told to'
+title '12. The doors: a machine that is not known registers once, while the door is open'
+show cos -C X key show
+id=$(cat out)
+show cos -C X enrol -p "$port" hostb
+refused 'the outer door is closed'
+show cosadm -C S door open
+echo "  \$ cosadm -C S otp add 'Reception PC' > password"
+cosadm_says -C S otp add 'Reception PC' >password
+show sh -c "cos -C X enrol -p $port --password-fd 3 hostb 3<password"
+same 'registered' 0 "$status"
+show cosadm -C S machine list
+case $(cat out) in
+*"Reception PC"*"$id"*) ok 'it is on the list by the name that the manager chose' ;;
+*) no 'it is not on the list' ;;
+esac
+show cosadm -C S door close
+show cos -C X enrol -p "$port" hostb
+same 'it is let in by the closed door' 0 "$status"
+show cosadm -C S exclude add "$id"
+show cos -C X enrol -p "$port" hostb
+refused 'an excluded machine'
+
+title '13. The known host still gets in, and the daemon ends when it is told to'
 show cos -C A run -p "$port" hostb 'echo still here'
 same 'still served' 'still here' "$(cat out)"
 kill "$daemon"

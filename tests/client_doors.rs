@@ -198,7 +198,7 @@ impl Called {
     }
 
     /// The client hangs up, and has said nothing more.
-    fn is_left(mut self) {
+    fn leaves(mut self) {
         let mut rest = Vec::new();
         let _ = self.socket.read_to_end(&mut rest);
         assert_eq!(rest.len(), 0, "something was sent");
@@ -373,7 +373,7 @@ fn an_activation_password_comes_from_a_descriptor_a_program_or_a_person() {
     client.say("");
     let mut called = Called::take(&host);
     called.asks_activation();
-    called.is_left();
+    called.leaves();
     failed(&client.finish(), "the activation password is empty");
 }
 
@@ -387,7 +387,7 @@ fn a_name_is_no_line_of_the_descriptor() {
         client.say("1234-5678");
         let mut called = Called::take(&host);
         called.asks_name();
-        called.is_left();
+        called.leaves();
         failed(&client.finish(), "give --name NAME");
     }
 }
@@ -452,7 +452,7 @@ fn a_script_is_not_asked_by_the_door() {
             } else {
                 called.asks_activation();
             }
-            called.is_left();
+            called.leaves();
             failed(
                 &client.finish(),
                 "this machine is not known to hostb; `cos enrol hostb` first",
@@ -468,7 +468,7 @@ fn a_script_is_not_asked_by_the_door() {
         let seat = Seat::take(&cos(&host, words));
         let mut called = Called::take(&host);
         called.asks_activation();
-        called.is_left();
+        called.leaves();
         failed(&seat.ends(), "this machine is not known to hostb");
     }
 }
@@ -542,14 +542,14 @@ fn who_asks_out_of_turn_gets_no_answer() {
     called.asks_name();
     called.answer();
     called.asks_activation();
-    called.is_left();
+    called.leaves();
     failed(&client.finish(), told);
     // PAM, where nobody logs in.
     for words in [&enrol[..], &["run", "hostb", "true"]] {
         let client = start(words);
         let mut called = Called::take(&host);
         called.asks(Asks::Login, &[(Style::Hidden, "Password: ")]);
-        called.is_left();
+        called.leaves();
         failed(&client.finish(), told);
     }
     // The door behind PAM.
@@ -558,7 +558,7 @@ fn who_asks_out_of_turn_gets_no_answer() {
     called.asks(Asks::Login, &[(Style::Hidden, "Password: ")]);
     assert_eq!(called.answer(), "secret");
     called.asks_activation();
-    called.is_left();
+    called.leaves();
     failed(&client.finish(), told);
     // The door behind a command that followed.
     let long = "x".repeat(limits::COMMAND_IN_HELLO);
@@ -567,7 +567,7 @@ fn who_asks_out_of_turn_gets_no_answer() {
     called.says(&Answer::SendCommand);
     called.hears();
     called.asks_name();
-    called.is_left();
+    called.leaves();
     seat.types(b"\n");
     failed(&seat.ends(), told);
 }
