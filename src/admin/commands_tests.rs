@@ -76,7 +76,7 @@ fn mistakes() {
         assert!(told(line).contains(words), "{line:?} gave {:?}", told(line));
     }
     assert!(call("host rotate x --port 0").port().is_err());
-    assert_eq!(told("foo"), "unknown command \"foo\"");
+    assert_eq!(told("zzz"), "unknown command \"zzz\"");
     let nothing: Vec<OsString> = vec!["-C".into(), "S".into()];
     assert!(matches!(parse(&nothing), Ok(Parsed::Nothing(call)) if call.value("C").is_some()));
 }

@@ -37,6 +37,9 @@ const SCHEMA: Schema = Schema {
 /// How long ago a machine was seen last before that is written again.
 const SEEN: std::time::Duration = std::time::Duration::from_secs(3_600);
 
+/// How many machines are read at once.
+const PAGE: u32 = 1_000;
+
 /// An authorized machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Machine {
@@ -177,7 +180,8 @@ impl Inner {
 
     // ---- the manager's ----
 
-    /// The authorized machines in the order of their names, each given to `each`.
+    /// The authorized machines in the order of their IDs, each given to `each`. Nobody who
+    /// writes waits for all of them.
     ///
     /// # Errors
     /// The file cannot be read, or `each` has failed.
@@ -186,13 +190,19 @@ impl Inner {
         each: &mut dyn FnMut(Machine) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let query = "SELECT id, name, authorized, remote, seen FROM machine
-                     WHERE deleted IS NULL ORDER BY name, id";
-        let mut query = self.0.db.prepare(query).map_err(|e| self.tell(&e))?;
-        let mut rows = query.query([]).map_err(|e| self.tell(&e))?;
-        while let Some(row) = rows.next().map_err(|e| self.tell(&e))? {
-            each(machine(row).map_err(|e| self.tell(&e))?)?;
+                     WHERE deleted IS NULL AND id > ?1 ORDER BY id LIMIT ?2";
+        // Every ID is behind the empty one.
+        let mut last = Vec::new();
+        loop {
+            let page = self.some(query, params![last, PAGE])?;
+            let Some(end) = page.last() else {
+                return Ok(());
+            };
+            last = end.id.0.to_vec();
+            for machine in page {
+                each(machine)?;
+            }
         }
-        Ok(())
     }
 
     /// At most so many authorized machines in the order of their names: the first ones, or

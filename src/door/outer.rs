@@ -18,6 +18,10 @@ use crate::fault::Fault;
 
 const WHAT: &str = "the outer door";
 
+/// How much is held while the door is closed, as SQLite writes it: 64 MiB, some half a
+/// million machines.
+const CLOSING: i32 = -65_536;
+
 const SCHEMA: Schema = Schema {
     what: WHAT,
     application: 0x434f_5345,
@@ -317,8 +321,9 @@ impl Outer {
         done.map(|n| n > 0).map_err(|e| self.tell(&e))
     }
 
-    /// Closes the outer door: the include list becomes these machines, which `each` gives
-    /// one after the other. How many they are.
+    /// Closes the outer door: the include list becomes these machines, which `machines`
+    /// gives one after the other, in the order of their IDs. How many they are. What is as
+    /// it was is not written again, so that others do not wait long for a long list.
     ///
     /// # Errors
     /// There are none, which would lock everybody out; or the file cannot be written.
@@ -333,20 +338,41 @@ impl Outer {
     fn take_over(&mut self, machines: &mut Giving<'_>) -> Result<u64, Fault> {
         let path = self.0.path().to_owned();
         let tell = |e: rusqlite::Error| super::file::told(&path, WHAT, &e);
+        // A long list that is new is held until it is written, and not spilled before.
+        self.0
+            .db
+            .pragma_update(None, "cache_size", CLOSING)
+            .map_err(tell)?;
         let t = self.0.write(WHAT)?;
-        t.execute("DELETE FROM include", []).map_err(tell)?;
         let mut count = 0;
         let since = Occurred::now().0;
+        // Every ID is behind the empty one.
+        let mut last = Vec::new();
         {
             let mut put = t
-                .prepare("INSERT OR REPLACE INTO include (id, name, since) VALUES (?1, ?2, ?3)")
+                .prepare(
+                    "INSERT INTO include (id, name, since) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (id) DO UPDATE SET name = excluded.name
+                     WHERE name <> excluded.name COLLATE BINARY",
+                )
+                .map_err(tell)?;
+            let mut drop_between = t
+                .prepare("DELETE FROM include WHERE id > ?1 AND id < ?2")
                 .map_err(tell)?;
             machines(&mut |id, name| {
+                if id.0.as_slice() <= last.as_slice() {
+                    return Err(Fault::new("the machines are not in the order of their IDs"));
+                }
                 count += 1;
-                let done = put.execute(params![id.0, name.as_str(), since]);
-                done.map(|_| ()).map_err(tell)
+                drop_between.execute(params![last, id.0]).map_err(tell)?;
+                put.execute(params![id.0, name.as_str(), since])
+                    .map_err(tell)?;
+                last = id.0.to_vec();
+                Ok(())
             })?;
         }
+        t.execute("DELETE FROM include WHERE id > ?1", [&last])
+            .map_err(tell)?;
         if count == 0 {
             return Err(Fault::new(
                 "there is no authorized machine: closing the outer door now would lock everybody out",

@@ -88,12 +88,27 @@ fn closing_takes_over_whoever_is_authorized() {
     for n in 1..=3 {
         inner.add(&id(n), &name("pc"), true).unwrap();
     }
-    outer.put(List::Include, &id(9), "long gone").unwrap();
+    for gone in [0, 9] {
+        outer.put(List::Include, &id(gone), "long gone").unwrap();
+    }
+    outer.put(List::Include, &id(2), "PC").unwrap();
     inner.delete(&id(3)).unwrap();
     assert_eq!(close(&inner, &mut outer).unwrap(), 2);
     assert_eq!(outer.count(List::Include).unwrap(), 2);
     assert!(doors.look(id(1)).unwrap().included);
     assert!(!doors.look(id(9)).unwrap().included);
+    assert!(!doors.look(id(0)).unwrap().included);
+    assert_eq!(
+        outer.get(List::Include, &id(2)).unwrap().unwrap().name,
+        "pc"
+    );
+    // Nothing is lost where the list is not as it should be.
+    let wrong = outer.close(&mut |put| {
+        put(&id(2), &name("pc"))?;
+        put(&id(1), &name("pc"))
+    });
+    assert!(wrong.is_err());
+    assert_eq!(outer.count(List::Include).unwrap(), 2);
     // A machine that is deleted now is stopped by the inner door.
     inner.delete(&id(1)).unwrap();
     assert!(matches!(
