@@ -452,7 +452,7 @@ fn what_cannot_be_opened_is_told() {
     let s = Host::new();
     fs::write(Outer::path(&s.place()), "x".repeat(9_000)).unwrap();
     let mut menu = Menu::open(&s);
-    menu.sees("state/sestab.db: this file is damaged");
+    menu.sees("state/sestab.db: the outer door is damaged");
     assert_eq!(menu.ends().0, Some(1));
     let none = Host::of(s.dir.join("none"));
     let mut menu = Menu::open(&none);
