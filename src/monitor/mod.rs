@@ -48,6 +48,7 @@ use crate::config::settings::Settings;
 use crate::log::{Level, Log};
 use crate::secret::KeyPair;
 use crate::sys::job::Starter;
+use crate::sys::memory::Crowd;
 use crate::sys::process;
 use crate::sys::sandbox::{Cell, Walls};
 use crate::sys::signals::Signals;
@@ -88,6 +89,8 @@ struct Monitor {
     hosts: Hosts,
     accounts: Accounts,
     strangers: HashMap<Connection, Stranger>,
+    /// How many there are: what a crowd of them leaves is given back.
+    crowd: Crowd,
     /// Those who wait for an account.
     pending: HashMap<LookUp, Vec<Pending>>,
     sessions: Sessions,
@@ -139,6 +142,8 @@ impl Monitor {
             self.desk.admit(self.poll.registry(), now);
             self.control.admit(self.poll.registry(), now);
             self.stock.fill(&self.host);
+            self.crowd.is(self.strangers.len());
+            self.crowd.tidy();
             let timeout = self
                 .next_deadline()
                 .map(|d| d.saturating_duration_since(now));

@@ -301,6 +301,7 @@ fn serve(
         corpses: Vec::new(),
         accounts: Accounts::new(own, names),
         strangers: HashMap::new(),
+        crowd: memory::Crowd::new(),
         pending: HashMap::new(),
         sessions: Sessions::default(),
         logins: super::logins::Logins::new(login_program),

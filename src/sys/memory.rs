@@ -64,6 +64,13 @@ impl Crowd {
         self.now.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// There are so many now.
+    pub fn is(&self, now: usize) {
+        use std::sync::atomic::Ordering;
+        self.now.store(now, Ordering::Relaxed);
+        self.most.fetch_max(now, Ordering::Relaxed);
+    }
+
     /// Gives memory back to the system, if most of a crowd have left. To be called
     /// when what they used is free.
     pub fn tidy(&self) {

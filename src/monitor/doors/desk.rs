@@ -21,8 +21,8 @@ pub(in super::super) type Ticket = u64;
 /// How long a look at the doors may take: longer than one waits for another who writes.
 const LOOKING: Duration = Duration::from_secs(8);
 
-/// The same of what is written, behind others.
-const WRITING: Duration = Duration::from_secs(30);
+/// The same of what is written, behind others: `cos` waits 30 s for an answer.
+const WRITING: Duration = Duration::from_secs(20);
 
 /// How long the process that registers stays when there is nothing to be done.
 const IDLE: Duration = Duration::from_secs(60);
