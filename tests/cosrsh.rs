@@ -294,8 +294,10 @@ fn nobody_listens_there() {
     d.child.kill().unwrap();
     d.child.wait().unwrap();
     // The gate has the listening socket too, and ends a moment after the monitor.
-    while TcpStream::connect(("127.0.0.1", d.port)).is_ok() {
-        std::thread::yield_now();
+    for address in ["127.0.0.1", "::1"] {
+        while TcpStream::connect((address, d.port)).is_ok() {
+            std::thread::yield_now();
+        }
     }
     let out = run(&mut d.cosrsh(&["hostb", "true"]));
     let said = String::from_utf8(out.stderr).unwrap();

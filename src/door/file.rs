@@ -89,7 +89,8 @@ impl File {
         if found == "ok" {
             return Ok(());
         }
-        Err(Fault::of(&self.path, damaged(schema.what, &found)))
+        let found = found.replace('\n', " ");
+        Err(Fault::of(&self.path, damaged(schema.what, found.trim())))
     }
 
     /// What went wrong, in the administrator's words.
