@@ -12,6 +12,7 @@
 mod daemon;
 
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -65,6 +66,7 @@ struct Machine {
     key: KeyPair,
     host: Caller,
     port: u16,
+    from: IpAddr,
 }
 
 /// What it hears at first.
@@ -85,7 +87,13 @@ impl Machine {
     fn new(d: &Daemon) -> Self {
         let (host, port) = (Caller::of(d), d.port);
         let key = KeyPair::random().unwrap();
-        Self { key, host, port }
+        let from = IpAddr::from([127, 0, 0, 1]);
+        Self {
+            key,
+            host,
+            port,
+            from,
+        }
     }
 
     fn id(&self) -> Id {
@@ -94,7 +102,7 @@ impl Machine {
 
     /// Sends this as the payload of its handshake.
     fn sends(&self, payload: &[u8]) -> (Stranger, Initiator) {
-        let mut stranger = Stranger::connect(self.port);
+        let mut stranger = Stranger::from_address(self.from, self.port);
         let greeting = stranger.greet();
         let (hello, noise) = shake(&self.host, &self.key, &greeting, payload);
         stranger.send(&hello);
@@ -352,6 +360,29 @@ fn an_activation_password_registers_once_under_the_managers_name() {
     assert_eq!((named(0), named(1)), (name("Reception PC"), name("Store")));
     // There is no password left that could be right.
     machines[2].is_refused(&d, "unknown-machine");
+}
+
+/// Whoever only sits at the door's prompt makes room for others, and keeps nobody out.
+#[test]
+fn who_sits_at_the_prompt_makes_room_for_another_address() {
+    let d = Daemon::start_with(
+        &format!("{SETTINGS}[limits]\nsilent-per-source = 500\n"),
+        "",
+    );
+    let mut m = Manager::of(&d.server());
+    m.outer.set_level(Level::Open).unwrap();
+    m.inner.add_chosen(&name("pc"), b"secret").unwrap();
+    let mut sitting: Vec<Talk> = (0..64).map(|_| Machine::new(&d).is_asked().1).collect();
+    // The same address has no more room.
+    Machine::new(&d).is_refused(&d, "busy");
+    let other = Machine {
+        from: IpAddr::from([127, 0, 0, 2]),
+        ..Machine::new(&d)
+    };
+    let (_, mut talk) = other.is_asked();
+    must_be(&d, &sitting[0].stranger.denied(), "busy");
+    assert_eq!(talk.answers("secret"), Ok(vec![]));
+    must_be(&d, &sitting[1].answers("secret").unwrap_err(), "activation");
 }
 
 #[test]

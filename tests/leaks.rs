@@ -12,7 +12,7 @@ mod daemon;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use daemon::session::{self, Session};
-use daemon::{Daemon, descriptors, long, run, until, without_doors};
+use daemon::{Daemon, children, descriptors, long, run, until, without_doors};
 
 /// What a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +23,10 @@ struct Holds {
 }
 
 fn holds(pid: i32) -> Holds {
+    // The process that registers comes and goes, and its channel with it.
+    let doors = children(pid).len() - without_doors(pid);
     Holds {
-        descriptors: descriptors(pid),
+        descriptors: descriptors(pid) - doors,
         threads: session::status_number(pid, "Threads"),
         children: without_doors(pid),
     }
@@ -52,6 +54,7 @@ fn comes_back(d: &Daemon, most: u64, counts: Counts, work: impl Fn(usize)) {
         ("monitor", d.pid()),
         ("gate", d.process("gate")),
         ("relay", d.process("relay")),
+        ("door", d.process("door")),
     ];
     let at_first = all.map(|(_, pid)| holds(pid));
     let is_as_at_first = || {

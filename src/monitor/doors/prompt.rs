@@ -19,8 +19,9 @@ use crate::wire::answer::Answer;
 use crate::wire::prompt::{Answers, Asks, Style, Text};
 use crate::wire::record::{self, Kind};
 
-/// So many strangers may be prompted by the inner door at the same time.
-const PROMPTED: usize = 256;
+/// So many strangers may be prompted by the inner door at the same time: each of them may
+/// answer what takes a hash to be looked up, one after the other.
+const PROMPTED: usize = 64;
 
 impl Monitor {
     /// An unknown machine, while the outer door is open: whoever sits there is asked.
@@ -120,28 +121,33 @@ impl Monitor {
     }
 
     /// One more is to be prompted: where there are too many, the one that waits longest of
-    /// the source that has most makes room.
+    /// the source that has most makes room. Who has answered is not sent away.
     fn make_room_at_the_door(&mut self, newcomer: IpAddr) -> Result<(), Halt> {
-        let prompted = self.strangers.iter().filter_map(|(c, s)| match s {
-            Stranger::AtDoor(v) if v.is_prompted() => Some((*c, Source::of(v.peer()))),
+        let at_door = self.strangers.iter().filter_map(|(c, s)| match s {
+            Stranger::AtDoor(v) => Some((*c, v)),
             Stranger::Greeted(_)
-            | Stranger::AtDoor(_)
             | Stranger::Asked(_)
             | Stranger::Waiting(_)
             | Stranger::LoggingIn(_) => None,
         });
-        let prompted: Vec<(Connection, Source)> = prompted.collect();
+        let prompted: Vec<_> = at_door.filter(|(_, v)| v.is_prompted()).collect();
         if prompted.len() < PROMPTED {
             return Ok(());
         }
-        let of = |source: Source| prompted.iter().filter(|(_, s)| *s == source).count();
-        let greediest = prompted
-            .iter()
-            .map(|(c, s)| (of(*s), std::cmp::Reverse(*c)))
-            .max();
-        match greediest {
-            Some((held, oldest)) if held > of(Source::of(newcomer)) => {
-                self.close(oldest.0, "others wanted to register too", None);
+        let of = |from: IpAddr| {
+            let source = Source::of(from);
+            let same = prompted
+                .iter()
+                .filter(|(_, v)| Source::of(v.peer) == source);
+            same.count()
+        };
+        let sit = prompted.iter().filter(|(_, v)| !v.has_answered());
+        let greediest = sit.map(|(c, v)| (of(v.peer), std::cmp::Reverse(*c), v.peer));
+        match greediest.max() {
+            Some((held, oldest, peer)) if held > of(newcomer) => {
+                let words = "it was there longest, and others wanted to register too";
+                let refusal = Refusal::new(Cause::Busy, words).of(peer);
+                self.refuse(oldest.0, &refusal.of_stranger(true));
                 Ok(())
             }
             _ => Err(Refusal::new(Cause::Busy, "too many are being registered").into()),

@@ -99,14 +99,14 @@ impl Visit {
         }
     }
 
-    /// Where he calls from.
-    pub(super) const fn peer(&self) -> IpAddr {
-        self.peer
-    }
-
     /// Whether he holds a prompt of the inner door.
     pub(super) const fn is_prompted(&self) -> bool {
         matches!(self.step, Step::Prompted(..) | Step::Registers(..))
+    }
+
+    /// Whether he has answered it.
+    pub(super) const fn has_answered(&self) -> bool {
+        matches!(self.step, Step::Registers(..))
     }
 
     /// Whether he has proven nothing but his key.
