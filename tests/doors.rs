@@ -111,14 +111,7 @@ impl Machine {
 
     /// Asks by this mechanism for this.
     fn asks(&self, credential: Credential, service: Service, words: &[&str]) -> Heard {
-        let request = Request {
-            service,
-            user: "alice".into(),
-            caller_user: "tester".into(),
-            command: Words::Words(words.iter().map(|w| w.as_bytes().to_vec()).collect()),
-            environment: Vec::new(),
-        };
-        let request = request.encode().unwrap();
+        let request = self.request(service, words);
         let opening = Opening {
             request: &request,
             credential,
@@ -149,6 +142,39 @@ impl Machine {
     /// Wants to be known.
     fn enrols(&self) -> Heard {
         self.asks(Credential::Machine, Service::Enrol, &[])
+    }
+
+    /// Wants to be known; whether it is asked. It may be turned away without a word.
+    fn tries(&self) -> Option<Talk> {
+        let mut stranger = Stranger::try_from_address(self.from, self.port).ok()?;
+        let greeting = stranger.try_greet()?;
+        let request = self.request(Service::Enrol, &[]);
+        let opening = Opening {
+            request: &request,
+            credential: Credential::Machine,
+        };
+        let payload = opening.encode().unwrap();
+        let (hello, noise) = shake(&self.host, &self.key, &greeting, &payload);
+        stranger.send(&hello);
+        let record = stranger.record()?;
+        let content = record::parse(&record, &[Kind::Answer]).ok()?.content;
+        let (_, keys) = noise.read_2(content).unwrap();
+        Some(Talk {
+            stranger,
+            sealer: Sealer::new(keys.suite, &keys.to_server).unwrap(),
+            opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
+        })
+    }
+
+    fn request(&self, service: Service, words: &[&str]) -> Vec<u8> {
+        let request = Request {
+            service,
+            user: "alice".into(),
+            caller_user: "tester".into(),
+            command: Words::Words(words.iter().map(|w| w.as_bytes().to_vec()).collect()),
+            environment: Vec::new(),
+        };
+        request.encode().unwrap()
     }
 
     /// Wants to be known, and is asked.
@@ -414,6 +440,60 @@ fn a_door_that_closes_meanwhile_registers_nobody() {
     assert_eq!(m.inner.count().unwrap(), 0);
 }
 
+/// Who writes keeps a registration waiting, and the manager closes the door meanwhile: what
+/// was decided before he did counts no more.
+#[test]
+fn a_door_that_closes_while_a_registration_waits_lets_nobody_in() {
+    let (d, mut m) = start();
+    m.outer.set_level(Level::Open).unwrap();
+    m.inner.add_chosen(&name("pc"), b"secret").unwrap();
+    let (closed, excluded) = (Machine::new(&d), Machine::new(&d));
+    for machine in [&closed, &excluded] {
+        m.outer.set_level(Level::Open).unwrap();
+        let (_, mut talk) = machine.is_asked();
+        let writer = rusqlite::Connection::open(m.inner.file()).unwrap();
+        writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+        talk.sends("secret");
+        until("it registers", || daemon::children(d.pid()).len() == 4);
+        if machine.id() == closed.id() {
+            m.outer.set_level(Level::Closed).unwrap();
+        } else {
+            m.outer.put(List::Exclude, &machine.id(), "").unwrap();
+        }
+        writer.execute_batch("ROLLBACK").unwrap();
+        must_be(&d, &talk.stranger.denied(), "activation");
+        assert!(m.inner.machine(&machine.id()).unwrap().is_none());
+        assert_eq!(m.inner.passwords().unwrap().len(), 1);
+    }
+}
+
+/// Whoever guesses and hangs up is no faster than one who waits for his refusal.
+#[test]
+fn guesses_without_waiting_for_the_answer_are_no_faster() {
+    let d = Daemon::start_with("[penalties]\nexempt = []\n", "");
+    let mut m = Manager::of(&d.server());
+    m.outer.set_level(Level::Open).unwrap();
+    m.inner.set_backdoor(Some(b"sesame")).unwrap();
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(6);
+    let mut guesses = 0;
+    while std::time::Instant::now() < end {
+        let mut machine = Machine::new(&d);
+        // No host of the table, for which slots are kept.
+        machine.from = IpAddr::from([127, 0, 0, 77]);
+        if let Some(mut talk) = machine.tries() {
+            // What is looked up is seen by what it does: it is right.
+            talk.sends("sesame");
+            guesses += 1;
+        }
+    }
+    assert!(guesses > 0, "nobody is asked");
+    let looked_up = m.inner.count().unwrap();
+    assert!(
+        (1..=20).contains(&looked_up),
+        "{looked_up} of {guesses} in 6 s"
+    );
+}
+
 #[test]
 fn the_welcome_reaches_whoever_is_let_in() {
     let (d, mut m) = start();
@@ -645,6 +725,12 @@ fn the_inner_door_is_moved_under_a_running_daemon() {
     machine.is_refused(&d, "doors");
     fs::rename(d.folder.path("away"), &shared).unwrap();
     assert!(machine.is_let_in());
+    // Another folder in its place, as one that is mounted anew.
+    let copy = d.folder.path("copy");
+    daemon::must(Command::new("cp").arg("-a").args([&shared, &copy]));
+    fs::rename(&shared, d.folder.path("old")).unwrap();
+    fs::rename(&copy, &shared).unwrap();
+    assert!(machine.is_let_in());
 }
 
 // ---- the start ----
@@ -686,6 +772,23 @@ fn a_daemon_whose_doors_are_not_sound_does_not_start_and_changes_nothing() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         refuses_to_start(&folder, &[file, "chmod 600"]);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let d = Daemon::start_in(folder, &[]);
+    d.says(0, &["true"]);
+}
+
+/// A door's file that is gone is not made anew without a word: who was excluded, or
+/// deleted, would be let in.
+#[test]
+fn a_door_that_is_gone_is_not_made_anew_without_a_word() {
+    let folder = daemon::prepare("", "");
+    drop(Manager::of(&folder.path("S")));
+    for file in ["sestab.db", "idfile.db"] {
+        let path = folder.path("S/state").join(file);
+        fs::rename(&path, folder.path("copy")).unwrap();
+        refuses_to_start(&folder, &[file, "gone", "cosadm init"]);
+        assert!(!path.exists());
+        fs::rename(folder.path("copy"), &path).unwrap();
     }
     let d = Daemon::start_in(folder, &[]);
     d.says(0, &["true"]);

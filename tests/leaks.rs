@@ -12,7 +12,7 @@ mod daemon;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use daemon::session::{self, Session};
-use daemon::{Daemon, children, descriptors, long, run, until, without_doors};
+use daemon::{Daemon, descriptors, long, run, until, without_doors};
 
 /// What a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +23,8 @@ struct Holds {
 }
 
 fn holds(pid: i32) -> Holds {
-    // The process that registers comes and goes, and its channel with it.
-    let doors = children(pid).len() - without_doors(pid);
     Holds {
-        descriptors: descriptors(pid) - doors,
+        descriptors: descriptors(pid),
         threads: session::status_number(pid, "Threads"),
         children: without_doors(pid),
     }

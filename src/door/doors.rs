@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::id::{Id, Name};
-use super::inner::{Inner, Settings};
+use super::inner::{Inner, Settings, Still};
 use super::outer::{Level, Looked, Outer};
 use super::verdict::{Pass, Sight, Standing};
 use crate::config::place::Place;
@@ -62,17 +62,40 @@ impl Doors {
     /// A file cannot be made.
     pub fn make(place: &Place) -> Result<(), Fault> {
         secure::make_folder(&place.state, 0o700)?;
+        Self::lost(place).map_or(Ok(()), Err)?;
+        // In this order: an outer door without an inner one is never left by a crash.
+        let path = Inner::path(place, None);
+        if !Outer::path(place).exists() {
+            Inner::create(&path)?;
+        }
         Outer::create(place)?;
-        let folder = Outer::open(place)?.folder()?;
-        if folder.is_none() {
-            Inner::create(&Inner::path(place, None))?;
+        if path.exists() {
+            Inner::open(&path)?.note_outer()?;
         }
         Ok(())
+    }
+
+    /// Why one of the files cannot be made anew: it was there, and what it knew is lost.
+    fn lost(place: &Place) -> Option<Fault> {
+        let (outer, inner) = (Outer::path(place), Inner::path(place, None));
+        let again =
+            "put a copy back; or, without what it knew, `cosadm init` makes a new one, closed";
+        if !outer.exists() {
+            let knew = inner.exists() && Inner::open(&inner).and_then(|i| i.had_outer()).ok()?;
+            let words = format!("the outer door is gone, and with it who is excluded: {again}");
+            return knew.then(|| Fault::of(&outer, words));
+        }
+        let is_own = Outer::open(place).and_then(|o| o.folder()).ok()?.is_none();
+        let words = format!("the inner door is gone, and with it who was deleted: {again}");
+        (is_own && !inner.exists()).then(|| Fault::of(&inner, words))
     }
 
     /// What is wrong with the doors of a host whose daemon is to start. What was never made
     /// is not.
     pub fn check(place: &Place) -> Vec<Fault> {
+        if let Some(lost) = Self::lost(place) {
+            return vec![lost];
+        }
         let path = Outer::path(place);
         if !path.exists() {
             let inner = Inner::path(place, None);
@@ -144,13 +167,12 @@ impl Doors {
         })
     }
 
-    /// Registers the machine of a host that has proven its cookie.
+    /// Registers the machine of a host that has proven its cookie. `false`: it was known.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn introduce(&mut self, id: Id, name: &Name, remote: bool) -> Result<(), Fault> {
-        self.writing(&id)?.1.introduce(&id, name, remote)?;
-        Ok(())
+    pub fn introduce(&mut self, id: Id, name: &Name, remote: bool) -> Result<bool, Fault> {
+        self.writing(&id)?.1.introduce(&id, name, remote)
     }
 
     /// Notes that a machine was seen.
@@ -166,13 +188,8 @@ impl Doors {
     /// # Errors
     /// The file cannot be written.
     pub fn register(&mut self, id: Id, name: Name, remote: bool) -> Result<Lodged, Fault> {
-        let (may, inner) = self.writing(&id)?;
-        if !may {
-            return Ok(Lodged::Wrong(CLOSED));
-        }
-        Ok(match inner.register(&id, &name, remote)? {
-            Some(name) => Lodged::Registered(Pass::registered(id), name),
-            None => Lodged::Wrong(ENDED),
+        self.lodge(id, ENDED, |inner, still| {
+            inner.register(&id, &name, remote, still)
         })
     }
 
@@ -188,21 +205,41 @@ impl Doors {
         otherwise: &Name,
         remote: bool,
     ) -> Result<Lodged, Fault> {
-        let (may, inner) = self.writing(&id)?;
-        if !may {
+        self.lodge(id, WRONG, |inner, still| {
+            inner.activate(&id, password, otherwise, remote, still)
+        })
+    }
+
+    /// Registers a machine where the outer door is open to it, also once nobody else writes
+    /// any more: hashing takes its time, and so may they.
+    fn lodge(
+        &mut self,
+        id: Id,
+        otherwise: &'static str,
+        work: impl FnOnce(&mut Inner, Still<'_>) -> Result<Option<Name>, Fault>,
+    ) -> Result<Lodged, Fault> {
+        if !self.writing(&id)?.0 {
             return Ok(Lodged::Wrong(CLOSED));
         }
-        let name = inner.activate(&id, password, otherwise, remote)?;
+        let (Some(outer), Some(inner)) = (&mut self.outer, &mut self.inner) else {
+            return Err(Fault::new("the doors are not open as files"));
+        };
+        let mut is_open = true;
+        let name = work(inner, &mut || {
+            is_open = may_register(&outer.look(&id)?);
+            Ok(is_open)
+        })?;
         Ok(match name {
             Some(name) => Lodged::Registered(Pass::registered(id), name),
-            None => Lodged::Wrong(WRONG),
+            None if is_open => Lodged::Wrong(otherwise),
+            None => Lodged::Wrong(CLOSED),
         })
     }
 
     /// The inner door to write in, and whether machines may register now.
     fn writing(&mut self, id: &Id) -> Result<(bool, &mut Inner), Fault> {
         let outer = self.outer()?.look(id)?;
-        let may = outer.level == Level::Open && !outer.excluded;
+        let may = may_register(&outer);
         Ok((may, self.inner(outer.folder)?))
     }
 
@@ -223,6 +260,10 @@ impl Doors {
         let open = open.map_or_else(|| Inner::open(&path), Ok)?;
         Ok(self.inner.insert(open))
     }
+}
+
+fn may_register(outer: &Looked) -> bool {
+    outer.level == Level::Open && !outer.excluded
 }
 
 #[cfg(test)]

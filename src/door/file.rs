@@ -150,6 +150,11 @@ fn connect(path: &Path, what: &str) -> Result<(Connection, (u64, u64)), Fault> {
         );
         return Err(Fault::of(path, words));
     }
+    // SQLite opens it as it opens the file, and would wait for whoever writes a fifo.
+    let journal = journal(&real);
+    if fs::symlink_metadata(&journal).is_ok_and(|about| !about.is_file()) {
+        return Err(Fault::of(&journal, "it is no plain file; move it away"));
+    }
     let tell = |e: rusqlite::Error| told(path, what, &e);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(&real, flags).map_err(tell)?;

@@ -55,6 +55,9 @@ pub struct Machine {
     pub seen: Option<Occurred>,
 }
 
+/// Whether a machine may register, now.
+pub type Still<'a> = &'a mut dyn FnMut() -> Result<bool, Fault>;
+
 /// The inner door, open as a file.
 pub struct Inner(File);
 
@@ -100,6 +103,24 @@ impl Inner {
 
     fn tell(&self, e: &rusqlite::Error) -> Fault {
         self.0.fault(WHAT, e)
+    }
+
+    /// One transaction that writes, if that may still be once nobody else writes. `None`: it
+    /// may not.
+    fn change_if<T>(
+        &mut self,
+        still: Still<'_>,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Option<T>>,
+    ) -> Result<Option<T>, Fault> {
+        let path = self.0.path().to_owned();
+        let tell = |e: rusqlite::Error| file::told(&path, WHAT, &e);
+        let t = self.0.write(WHAT)?;
+        if !still()? {
+            return Ok(None);
+        }
+        let done = work(&t).map_err(tell)?;
+        t.commit().map_err(tell)?;
+        Ok(done)
     }
 
     /// One transaction that writes.
@@ -153,8 +174,14 @@ impl Inner {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn register(&mut self, id: &Id, name: &Name, remote: bool) -> Result<Option<Name>, Fault> {
-        self.change(|t| {
+    pub fn register(
+        &mut self,
+        id: &Id,
+        name: &Name,
+        remote: bool,
+        still: Still<'_>,
+    ) -> Result<Option<Name>, Fault> {
+        self.change_if(still, |t| {
             if let Some(known) = known_as(t, id)? {
                 return Ok(Some(known));
             }
@@ -245,13 +272,34 @@ impl Inner {
         read().map_err(|e| self.tell(&e))
     }
 
+    /// Notes that the host of this file's folder has an outer door: where that is gone, it
+    /// is not made anew without a word.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn note_outer(&mut self) -> Result<(), Fault> {
+        if self.had_outer()? {
+            return Ok(());
+        }
+        self.change(|t| settings::write(t, "outer", &[1]))
+    }
+
+    /// Whether that was noted.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn had_outer(&self) -> Result<bool, Fault> {
+        let found = settings::get(&self.0.db, "outer").map_err(|e| self.tell(&e))?;
+        Ok(found.is_some())
+    }
+
     /// Whether nothing was ever kept in it: no machine, no setting, no password.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn is_untouched(&self) -> Result<bool, Fault> {
         let query = "SELECT NOT EXISTS (SELECT 1 FROM machine)
-                        AND NOT EXISTS (SELECT 1 FROM setting)
+                        AND NOT EXISTS (SELECT 1 FROM setting WHERE name <> 'outer')
                         AND NOT EXISTS (SELECT 1 FROM password)";
         let found = self.0.db.query_row(query, [], |row| row.get(0));
         found.map_err(|e| self.tell(&e))

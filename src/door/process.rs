@@ -7,10 +7,12 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::asked::{Answer, MESSAGE, Question};
-use super::doors::Doors;
+use super::doors::{Doors, Lodged};
+use super::verdict::Pass;
 use crate::channel::fields::{Reader, Writer};
 use crate::channel::{Channel, Incoming};
 use crate::config::place::Place;
@@ -78,17 +80,19 @@ fn serve() -> Result<(), Fault> {
     let folder = doors.folder().ok();
     let mut folders = vec![place.state.clone()];
     folders.extend(folder.clone().flatten());
+    let at_first = which(&folders);
     sandbox::keep_to(&folders)?;
     channel.send(Answer::Done.encode(0), Vec::new())?;
     while let Some(message) = next(&mut channel, &mut buffer)? {
         let Some((ticket, question)) = Question::decode(&message) else {
             return Err(Fault::new("a question that is none"));
         };
-        // Behind these walls it cannot look there: the monitor asks another.
-        if doors
+        // Behind these walls it cannot look elsewhere, nor into a folder that has come back
+        // or was mounted since: the monitor asks another.
+        let is_moved = doors
             .folder()
-            .is_ok_and(|now| folder.as_ref() != Some(&now))
-        {
+            .is_ok_and(|now| folder.as_ref() != Some(&now));
+        if is_moved || which(&folders) != at_first {
             return Ok(());
         }
         let answer = answer(&mut doors, question);
@@ -97,12 +101,28 @@ fn serve() -> Result<(), Fault> {
     Ok(())
 }
 
+/// Which folders these are now, whatever their names: device and number.
+fn which(folders: &[PathBuf]) -> Vec<Option<(u64, u64)>> {
+    let which = |folder: &PathBuf| {
+        let about = std::fs::metadata(folder).ok()?;
+        Some((about.dev(), about.ino()))
+    };
+    folders.iter().map(which).collect()
+}
+
 /// Answers a question by the files as they are now.
 pub fn answer(doors: &mut Doors, question: Question) -> Answer {
     let done = match question {
         Question::Look(id) => doors.look(id).map(|s| Answer::Sight(Box::new(s))),
         Question::Introduce(id, name, remote) => {
-            doors.introduce(id, &name, remote).map(|()| Answer::Done)
+            let introduced = doors.introduce(id, &name, remote);
+            introduced.map(|is_new| {
+                if is_new {
+                    Answer::Lodged(Lodged::Registered(Pass::registered(id), name))
+                } else {
+                    Answer::Done
+                }
+            })
         }
         Question::Saw(id) => doors.saw(id).map(|()| Answer::Done),
         Question::Register(id, name, remote) => {

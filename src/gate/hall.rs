@@ -223,9 +223,7 @@ impl Hall {
             Came::Nothing => Ok(()),
             Came::Record(record) => self.ask_about(connection, &record, now),
             // Whoever guesses and does not wait for the answer has guessed all the same.
-            Came::Left if stranger.stage == Stage::Checking => {
-                self.turn_out(connection, Complaint::Left, now)
-            }
+            Came::Left if stranger.stage == Stage::Checking => self.leaves(connection, now),
             // Its slot is its own until the refusal would have left: not to wait for it
             // makes nobody faster.
             Came::Left if stranger.stage == Stage::Parked => Ok(()),
@@ -366,6 +364,27 @@ impl Hall {
         self.punish(connection, complaint, now);
         self.ask(&Question::TurnedAway(complaint, from), Vec::new())?;
         self.forget(connection)
+    }
+
+    /// Somebody has answered, and does not wait for what it came to: the monitor hears so at
+    /// once, and his slot is his own until a refusal would have left.
+    fn leaves(&mut self, connection: Connection, now: Instant) -> Result<(), Fault> {
+        let found = self.limits.zip(self.strangers.get_mut(&connection));
+        let Some((limits, stranger)) = found else {
+            return Ok(());
+        };
+        let (from, asked_at) = (stranger.from, stranger.asked_at);
+        let most = usize::try_from(limits.refusals).unwrap_or(usize::MAX);
+        if !std::mem::take(&mut stranger.known) || self.parked >= most {
+            return self.turn_out(connection, Complaint::Left, now);
+        }
+        stranger.stage = Stage::Parked;
+        self.parked += 1;
+        let interval = Duration::from_secs(limits.refusal.into());
+        self.postpone(connection, sources::told_at(asked_at, None, now, interval));
+        self.punish(connection, Complaint::Left, now);
+        self.ask(&Question::TurnedAway(Complaint::Left, from), Vec::new())?;
+        self.ask(&Question::Gone(connection), Vec::new())
     }
 
     /// Adds what a complaint costs to the penalty of a connection's source.

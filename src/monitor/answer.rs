@@ -62,6 +62,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// The address he calls from.
+    pub(super) const fn peer(&self) -> IpAddr {
+        self.known.who().peer()
+    }
+
     /// The machines that ask.
     pub(super) fn machines(&self) -> Vec<Id> {
         self.known.who().machines()

@@ -7,6 +7,7 @@
 
 mod away;
 mod desk;
+mod guesses;
 mod keeper;
 mod prompt;
 mod visit;
@@ -19,6 +20,7 @@ use super::Monitor;
 use super::answer::{Acceptance, Halt, Stranger};
 use super::logins::Who;
 use crate::channel::gate::Connection;
+use crate::config::words;
 use crate::credential::{self, Claimant, Newcomer, Opened, Shows};
 use crate::door::asked::{Answer as Told, Question};
 use crate::door::{self, Admitted, Id, Known, Lodged, Machine, Name, Pass, Sight, Standing, Way};
@@ -31,6 +33,7 @@ use crate::wire::request::{Command, Service};
 
 use desk::Ticket;
 pub(super) use desk::{Desk, Keeps, Told as Heard};
+pub(super) use guesses::Guesses;
 pub(super) use visit::Visit;
 use visit::{Step, Visitor};
 
@@ -83,6 +86,19 @@ impl Monitor {
         }
     }
 
+    /// What was to be written down, and nobody waits for, is; or is not.
+    pub(super) fn log_note(&mut self, told: Told) {
+        match told {
+            Told::Lodged(Lodged::Registered(pass, name)) => {
+                let pairs: [(&str, &dyn std::fmt::Display); 2] =
+                    [("machine", &pass.id()), ("host", &name)];
+                self.log.say(Level::Info, "introduced", &pairs);
+            }
+            Told::Fault(why) => self.log.say_noise(Level::Error, "doors", &[("why", &why)]),
+            Told::Lodged(Lodged::Wrong(_)) | Told::Sight(_) | Told::Done => {}
+        }
+    }
+
     /// The doors have answered about this connection's question.
     fn doors_told(&mut self, c: Connection, ticket: Ticket, told: Told, now: Instant) {
         match self.strangers.remove(&c) {
@@ -91,7 +107,12 @@ impl Monitor {
                 self.conclude(c, outcome);
             }
             // He has left meanwhile, or it is another of the same number.
-            other => self.strangers.extend(other.map(|s| (c, s))),
+            other => {
+                self.strangers.extend(other.map(|s| (c, s)));
+                if let Told::Lodged(Lodged::Registered(pass, name)) = told {
+                    self.log_registered(pass.id(), &name, &"left");
+                }
+            }
         }
     }
 
@@ -118,10 +139,7 @@ impl Monitor {
         {
             match (whose, answer) {
                 (Some(c), answer) => self.doors_told(c, ticket, answer, now),
-                (None, Told::Fault(why)) => {
-                    self.log.say_noise(Level::Error, "doors", &[("why", &why)]);
-                }
-                (None, Told::Sight(_) | Told::Lodged(_) | Told::Done) => {}
+                (None, answer) => self.log_note(answer),
             }
         }
     }
@@ -194,22 +212,43 @@ impl Monitor {
                 self.at_inner_door(c, visit, &sight, now)
             }
             (Step::Registers(visitor, talk), Told::Lodged(Lodged::Registered(pass, name))) => {
-                let id = visitor.machine();
-                let pairs: [(&str, &dyn std::fmt::Display); 3] =
-                    [("machine", &id), ("name", &name), ("peer", &peer)];
-                self.log.say(Level::Info, "registered", &pairs);
-                let visit = visit(Step::Registers(visitor, talk), welcome);
-                self.let_in(c, *visit, &pass, now)
+                let id = pass.id();
+                self.log_registered(id, &name, &peer);
+                // While that took its time, the manager may have closed the door to it.
+                let visit = visit(Step::Registered(visitor, talk), welcome);
+                self.ask_doors(c, visit, Question::Look(id), now)
+            }
+            (Step::Registered(visitor, talk), Told::Sight(sight)) => {
+                let is_host = visitor.host().is_some();
+                let visit = visit(Step::Registered(visitor, talk), welcome);
+                match door::way(&sight, is_host, is_local) {
+                    Way::In(pass) => self.let_in(c, *visit, &pass, now),
+                    Way::Ask(_) | Way::Away(_) => {
+                        let words = format!("machine {}: it was kept out meanwhile", sight.id);
+                        Err(Refusal::new(Cause::UnknownMachine, words).into())
+                    }
+                }
             }
             (Step::Registers(visitor, _), Told::Lodged(Lodged::Wrong(why))) => {
                 let words = format!("machine {}: {why}", visitor.machine());
                 Err(Refusal::new(Cause::Activation, words).into())
             }
             (
-                Step::Arrives(_) | Step::VouchedFor(_) | Step::Prompted(..) | Step::Registers(..),
+                Step::Arrives(_)
+                | Step::VouchedFor(_)
+                | Step::Prompted(..)
+                | Step::Registers(..)
+                | Step::Registered(..),
                 Told::Sight(_) | Told::Lodged(_) | Told::Done,
             ) => Err(Refusal::new(Cause::Doors, "the door process answered out of turn").into()),
         }
+    }
+
+    /// A machine is on the inner door's list now, whether or not its user waits for that.
+    fn log_registered(&mut self, id: Id, name: &Name, peer: &dyn std::fmt::Display) {
+        let pairs: [(&str, &dyn std::fmt::Display); 3] =
+            [("machine", &id), ("name", name), ("peer", peer)];
+        self.log.say(Level::Info, "registered", &pairs);
     }
 
     /// Who it is that the outer door has let through: what he shows is looked at now.
@@ -260,7 +299,13 @@ impl Monitor {
             }
             Way::Ask(want) => self.prompt_visitor(c, visit, want),
             Way::Away(why) => {
-                let words = format!("machine {}: {why}", sight.id);
+                let add = format_args!("machine add {} --name NAME", sight.id);
+                let words = format!(
+                    "machine {}: {why}; {}, and {}, let it in",
+                    sight.id,
+                    words::cosadm(&self.place, add),
+                    words::cosadm(&self.place, "door close")
+                );
                 Err(Refusal::new(Cause::UnknownMachine, words).into())
             }
         }
@@ -280,12 +325,7 @@ impl Monitor {
             .host()
             .map(|p| Name::parse(p.caller().name.as_str()))
         {
-            Some(Ok(name)) if pass.introduce => {
-                let pairs: [(&str, &dyn std::fmt::Display); 2] =
-                    [("machine", &id), ("host", &name)];
-                self.log.say(Level::Info, "introduced", &pairs);
-                Question::Introduce(id, name, !is_local)
-            }
+            Some(Ok(name)) if pass.introduce => Question::Introduce(id, name, !is_local),
             _ if sight.standing == (Standing::Known { unseen: true }) => Question::Saw(id),
             _ => return,
         };
@@ -311,8 +351,8 @@ impl Monitor {
         } = visit;
         let (visitor, talk) = match step {
             Step::VouchedFor(visitor) => (visitor, None),
-            Step::Registers(visitor, talk) => (visitor, Some(talk)),
-            Step::Arrives(_) | Step::Prompted(..) => {
+            Step::Registered(visitor, talk) => (visitor, Some(talk)),
+            Step::Arrives(_) | Step::Prompted(..) | Step::Registers(..) => {
                 return Err(Refusal::new(Cause::Doors, "nobody is to be let in").into());
             }
         };

@@ -235,8 +235,8 @@ impl Monitor {
             }
         }
         self.leave_seat();
-        for why in self.doors.finish() {
-            self.log.say_noise(Level::Error, "doors", &[("why", &why)]);
+        for told in self.doors.finish() {
+            self.log_note(told);
         }
         self.desk.close();
         self.control.close();

@@ -97,6 +97,8 @@ struct Monitor {
     logins: Logins,
     /// Where the doors are asked.
     doors: Desk,
+    /// How fast activation passwords come from where.
+    guesses: doors::Guesses,
     /// Where users of this host have their requests signed.
     desk: signing::Desk,
     /// Where the administrator asks who is on.

@@ -87,7 +87,8 @@ impl Monitor {
                 }
             }
             Some(Stranger::LoggingIn(id)) => self.abandon_login(id),
-            Some(Stranger::Greeted(_) | Stranger::AtDoor(_) | Stranger::Asked(_)) | None => {}
+            Some(Stranger::AtDoor(_)) => self.doors.forget(c),
+            Some(Stranger::Greeted(_) | Stranger::Asked(_)) | None => {}
         }
     }
 

@@ -306,6 +306,7 @@ fn serve(
         sessions: Sessions::default(),
         logins: super::logins::Logins::new(login_program),
         doors,
+        guesses: super::doors::Guesses::default(),
         desk: super::signing::desk(),
         control: super::control::control(),
         starter: Starter::default(),

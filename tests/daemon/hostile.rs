@@ -275,13 +275,18 @@ impl Stranger {
     }
 
     pub fn greet(&mut self) -> Greeting {
+        self.try_greet().expect("no ServerHello")
+    }
+
+    /// The same; `None`: it is turned away.
+    pub fn try_greet(&mut self) -> Option<Greeting> {
         let hello = hello();
         self.send(&hello);
-        let server_hello = self.record().expect("no ServerHello");
-        Greeting {
+        let server_hello = self.record()?;
+        Some(Greeting {
             hello,
             server_hello,
-        }
+        })
     }
 
     /// The next record, whole with its length; `None` when the connection ends

@@ -82,7 +82,10 @@ pub fn status(pid: i32, key: &str) -> String {
     line.unwrap_or_default().trim().to_owned()
 }
 
-/// How many descriptors a process has open.
+/// How many descriptors a process has open, beside its channels to door processes, of
+/// which one comes and goes.
 pub fn descriptors(pid: i32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+    let all = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+    let doors = super::children(pid).len() - without_doors(pid);
+    all.saturating_sub(doors)
 }

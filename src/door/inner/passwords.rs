@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Inner, known_as, parsed, put, settings};
+use super::{Inner, Still, known_as, parsed, put, settings};
 use crate::door::id::{Id, Name, Occurred};
 use crate::fault::Fault;
 use crate::secret::{self, same_bytes};
@@ -182,6 +182,7 @@ impl Inner {
     /// There is one for that name, it is another's, it is empty or longer than an answer
     /// may be, or the file cannot be written.
     pub fn add_chosen(&mut self, name: &Name, password: &[u8]) -> Result<(), Fault> {
+        no_generated(password)?;
         let hash = self.hash(password)?;
         self.add_password(name, &hash, None)
     }
@@ -227,6 +228,7 @@ impl Inner {
     /// It is somebody's one-time password, empty, or longer than an answer may be, or the
     /// file cannot be written.
     pub fn set_backdoor(&mut self, password: Option<&[u8]>) -> Result<(), Fault> {
+        password.map_or(Ok(()), no_generated)?;
         let hash = password.map(|p| self.hash(p)).transpose()?;
         let taken = self.change(|t| {
             let Some(hash) = &hash else {
@@ -261,13 +263,14 @@ impl Inner {
         password: &[u8],
         otherwise: &Name,
         remote: bool,
+        still: Still<'_>,
     ) -> Result<Option<Name>, Fault> {
         let typed = match Generated::parse(password) {
             Some(generated) => Typed::Generated(generated),
             None if password.is_empty() || password.len() > LONGEST => return Ok(None),
             None => Typed::Chosen(self.hash(password)?),
         };
-        self.change(|t| {
+        self.change_if(still, |t| {
             // It was registered meanwhile; the password is left to others.
             if let Some(known) = known_as(t, id)? {
                 return Ok(Some(known));
@@ -313,6 +316,16 @@ impl Inner {
             Ok(settings::get(t, "salt")?.unwrap_or_default())
         })
     }
+}
+
+/// A password that reads like one that we make would be looked for among those alone.
+fn no_generated(password: &[u8]) -> Result<(), Fault> {
+    if Generated::parse(password).is_none() {
+        return Ok(());
+    }
+    Err(Fault::new(
+        "that reads like a password that cosadm makes by itself; choose another",
+    ))
 }
 
 /// Whether a password is right; a one-time one is erased.

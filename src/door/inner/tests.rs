@@ -24,7 +24,8 @@ fn a_one_time_password_serves_once() {
     let (_scratch, mut inner) = inner();
     let made = inner.add_generated(&name("made")).unwrap().shown();
     inner.add_chosen(&name("chosen"), b"secret").unwrap();
-    let mut activate = |n, password: &[u8]| inner.activate(&id(n), password, &name("x"), true);
+    let mut activate =
+        |n, password: &[u8]| inner.activate(&id(n), password, &name("x"), true, &mut || Ok(true));
     assert_eq!(activate(1, b"Secret").unwrap(), None);
     assert_eq!(activate(1, b"secret").unwrap(), Some(name("chosen")));
     assert_eq!(activate(2, b"secret").unwrap(), None);
@@ -44,13 +45,13 @@ fn the_backdoor_serves_until_it_is_taken_away() {
     inner.set_backdoor(Some(b"backdoor")).unwrap();
     assert!(inner.settings().unwrap().backdoor);
     for n in 1..=3 {
-        let registered = inner.activate(&id(n), b"backdoor", &name("jo"), true);
+        let registered = inner.activate(&id(n), b"backdoor", &name("jo"), true, &mut || Ok(true));
         assert_eq!(registered.unwrap(), Some(name("jo")));
     }
     inner.set_backdoor(None).unwrap();
     assert_eq!(
         inner
-            .activate(&id(4), b"backdoor", &name("jo"), true)
+            .activate(&id(4), b"backdoor", &name("jo"), true, &mut || Ok(true))
             .unwrap(),
         None
     );
@@ -89,7 +90,7 @@ fn a_machine_that_is_known_uses_no_password_up() {
     let (_scratch, mut inner) = inner();
     inner.add(&id(1), &name("pc"), false).unwrap();
     inner.add_chosen(&name("two"), b"secret").unwrap();
-    let registered = inner.activate(&id(1), b"secret", &name("x"), true);
+    let registered = inner.activate(&id(1), b"secret", &name("x"), true, &mut || Ok(true));
     assert_eq!(registered.unwrap(), Some(name("pc")));
     assert_eq!(inner.passwords().unwrap().len(), 1);
     assert_eq!(inner.machine(&id(1)).unwrap().unwrap().name, name("pc"));
@@ -99,7 +100,11 @@ fn a_machine_that_is_known_uses_no_password_up() {
 #[test]
 fn build_mode_renames_nobody() {
     let (_scratch, mut inner) = inner();
-    let register = |inner: &mut Inner, n, as_| inner.register(&id(n), &name(as_), true).unwrap();
+    let register = |inner: &mut Inner, n, as_| {
+        inner
+            .register(&id(n), &name(as_), true, &mut || Ok(true))
+            .unwrap()
+    };
     assert_eq!(register(&mut inner, 1, "jo"), None);
     inner.set(&[Setting::BuildMode(true)]).unwrap();
     assert_eq!(register(&mut inner, 1, "jo"), Some(name("jo")));

@@ -1,5 +1,7 @@
-//! A machine is excluded while it is here: whoever is at the doors, logs in, or is in a
-//! session from there is sent away (`cosadm exclude add --now`).
+//! A machine is excluded while it is here: whoever is at the doors, logs in, waits for his
+//! account, or is in a session from there is sent away (`cosadm exclude add --now`).
+
+use std::net::IpAddr;
 
 use crate::channel::gate::Connection;
 use crate::door::Id;
@@ -9,24 +11,36 @@ use crate::monitor::logins::LoginId;
 use crate::refusal::{Cause, Refusal};
 
 impl Monitor {
-    /// Whoever of an excluded machine is at the doors or logs in is sent away.
+    /// Sends away whoever of an excluded machine is still to be decided. How many.
     pub(in super::super) fn send_away(&mut self, id: Id) -> usize {
-        let concerned = |s: &Stranger| match s {
-            Stranger::AtDoor(visit) => visit.machines().contains(&id),
-            Stranger::Asked(asked) => asked.machines().contains(&id),
-            Stranger::Greeted(_) | Stranger::Waiting(_) | Stranger::LoggingIn(_) => false,
-        };
-        let all = self.strangers.iter().filter(|(_, s)| concerned(s));
-        let all: Vec<Connection> = all.map(|(c, _)| *c).collect();
+        let all = self.strangers.iter();
+        let all: Vec<(Connection, IpAddr)> = all
+            .filter_map(|(c, s)| Some((*c, self.comes_from(*c, s, id)?)))
+            .collect();
         let words = "its machine was excluded meanwhile";
-        for c in &all {
-            self.strangers.remove(c);
-            self.refuse(*c, &Refusal::new(Cause::Excluded, words));
+        for (c, peer) in &all {
+            self.forget(*c);
+            self.refuse(*c, &Refusal::new(Cause::Excluded, words).of(*peer));
         }
         let logins: Vec<LoginId> = self.logins.of_machine(id);
         for login in &logins {
             self.refuse_login(*login, Cause::Excluded, words);
         }
         all.len() + logins.len()
+    }
+
+    /// From where a stranger calls by this machine; `None`: by another, or he logs in.
+    fn comes_from(&self, c: Connection, stranger: &Stranger, id: Id) -> Option<IpAddr> {
+        match stranger {
+            Stranger::AtDoor(visit) => visit.machines().contains(&id).then_some(visit.peer),
+            Stranger::Asked(asked) => asked.machines().contains(&id).then(|| asked.peer()),
+            Stranger::Waiting(which) => {
+                let mut waiting = self.pending.get(which).into_iter().flatten();
+                let pending = waiting.find(|p| p.connection == c)?;
+                let proven = pending.granted.proven();
+                proven.machines().contains(&id).then(|| proven.peer())
+            }
+            Stranger::Greeted(_) | Stranger::LoggingIn(_) => None,
+        }
     }
 }

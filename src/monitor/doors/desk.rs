@@ -1,7 +1,7 @@
 //! Where the doors are asked: at two processes of ours, one that looks and one that
 //! registers; or, under inetd, where nobody else is kept waiting, right here.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mio::Registry;
@@ -147,16 +147,13 @@ impl Desk {
         Ok(())
     }
 
-    /// Writes down what was left for the end; why not, where it could not be.
-    pub(in super::super) fn finish(&mut self) -> Vec<String> {
-        let mut faults = Vec::new();
+    /// Writes down what was left for the end; what that came to.
+    pub(in super::super) fn finish(&mut self) -> Vec<Answer> {
+        let mut all = Vec::new();
         match self {
             Self::Here(doors, notes) => {
-                for note in std::mem::take(notes) {
-                    if let Answer::Fault(why) = process::answer(doors, note) {
-                        faults.push(why);
-                    }
-                }
+                let notes = std::mem::take(notes).into_iter();
+                all.extend(notes.map(|note| process::answer(doors, note)));
             }
             Self::Apart(apart) => {
                 for keeper in [apart.looks.take(), apart.writes.take()]
@@ -167,7 +164,7 @@ impl Desk {
                 }
             }
         }
-        faults
+        all
     }
 
     /// One of the processes has something to say.
@@ -181,6 +178,15 @@ impl Desk {
         match self {
             Self::Apart(apart) => apart.hear(registry, which, corpses, now),
             Self::Here(..) => Vec::new(),
+        }
+    }
+
+    /// Somebody has left.
+    pub(in super::super) fn forget(&mut self, connection: Connection) {
+        if let Self::Apart(apart) = self {
+            if let Some(writes) = &mut apart.writes {
+                writes.forget(connection);
+            }
         }
     }
 
@@ -248,7 +254,7 @@ impl Apart {
         let settings = self.settings.clone();
         let keeper = match self.keeper(which) {
             Some(keeper) => keeper,
-            none => none.insert(Keeper::start(registry, &settings, token_of(which))?),
+            none => none.insert(start(registry, &settings, which)?),
         };
         keeper.ask(
             ticket,
@@ -299,16 +305,20 @@ impl Apart {
         let is_late = old.is_late(now);
         let mut waiting = old.take_waiting();
         corpses.push(old.bury());
-        // It may have ended because the inner door was moved: each is asked once more.
-        let first_again = waiting.front().is_some_and(|a| a.again || is_late);
-        if first_again {
+        if is_late {
+            // Whoever keeps it keeps the others waiting as well.
+            let late = "the doors did not answer in time";
+            told.extend(waiting.drain(..).map(|a| a.failed(late)));
+        } else if waiting.front().is_some_and(|a| a.again) {
+            // Else it may have ended because the inner door was moved.
             let first = waiting.pop_front();
-            told.extend(first.map(|a| a.failed("the door process has died, or was too slow")));
+            told.extend(first.map(|a| a.failed("the door process has died, twice")));
         }
-        if waiting.is_empty() && which == Keeps::Writes {
+        // The next question starts another.
+        if waiting.is_empty() {
             return told;
         }
-        match Keeper::start(registry, &self.settings, token_of(which)) {
+        match start(registry, &self.settings, which) {
             Ok(mut keeper) => {
                 for mut asked in waiting {
                     asked.again = true;
@@ -325,9 +335,10 @@ impl Apart {
     }
 }
 
-const fn token_of(which: Keeps) -> mio::Token {
+/// One that registers is sent one thing at a time: for who has left nothing is asked then.
+fn start(registry: &Registry, settings: &Path, which: Keeps) -> Result<Keeper, Fault> {
     match which {
-        Keeps::Looks => token::DOOR,
-        Keeps::Writes => token::REGISTRAR,
+        Keeps::Looks => Keeper::start(registry, settings, token::DOOR, usize::MAX),
+        Keeps::Writes => Keeper::start(registry, settings, token::REGISTRAR, 1),
     }
 }

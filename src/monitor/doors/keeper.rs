@@ -53,11 +53,14 @@ pub(super) struct Keeper {
     /// Whether it has said that the doors are open.
     began: bool,
     waiting: VecDeque<Asked>,
+    /// How many of these it has been sent, and how many it may be sent at a time.
+    sent: usize,
+    at_a_time: usize,
     idle_until: Option<Instant>,
 }
 
 impl Keeper {
-    fn launch(settings: &Path, starts: bool) -> Result<Self, Fault> {
+    fn launch(settings: &Path, starts: bool, at_a_time: usize) -> Result<Self, Fault> {
         let (mut channel, theirs) = Channel::pair()?;
         let pid = process::again("cosserver: door", theirs.as_fd())?;
         channel.send(door::begin(settings, starts), Vec::new())?;
@@ -66,6 +69,8 @@ impl Keeper {
             channel,
             began: false,
             waiting: VecDeque::new(),
+            sent: 0,
+            at_a_time,
             idle_until: None,
         })
     }
@@ -76,7 +81,7 @@ impl Keeper {
     /// # Errors
     /// They are not, or there is no process to be had.
     pub(super) fn first(settings: &Path) -> Result<Self, Fault> {
-        let mut keeper = Self::launch(settings, true)?;
+        let mut keeper = Self::launch(settings, true, usize::MAX)?;
         let until = Instant::now() + STARTING;
         while !keeper.began {
             let left = until.saturating_duration_since(Instant::now());
@@ -96,8 +101,13 @@ impl Keeper {
     ///
     /// # Errors
     /// There is no process to be had.
-    pub(super) fn start(registry: &Registry, settings: &Path, token: Token) -> Result<Self, Fault> {
-        let mut keeper = Self::launch(settings, false)?;
+    pub(super) fn start(
+        registry: &Registry,
+        settings: &Path,
+        token: Token,
+        at_a_time: usize,
+    ) -> Result<Self, Fault> {
+        let mut keeper = Self::launch(settings, false, at_a_time)?;
         keeper.watch(registry, token)?;
         Ok(keeper)
     }
@@ -132,10 +142,31 @@ impl Keeper {
 
     /// Asks it what another has not answered.
     pub(super) fn ask_again(&mut self, asked: Asked, idle_until: Instant) {
-        // Should it be dead, its channel's end comes, and this is asked of the next.
-        let _ = self.channel.send(asked.question.to_vec(), Vec::new());
         self.waiting.push_back(asked);
         self.idle_until = Some(idle_until);
+        self.send();
+    }
+
+    /// Sends it what it may be sent now.
+    fn send(&mut self) {
+        while self.sent < self.at_a_time {
+            let Some(asked) = self.waiting.get(self.sent) else {
+                return;
+            };
+            // Should it be dead, its channel's end comes, and this is asked of the next.
+            let _ = self.channel.send(asked.question.to_vec(), Vec::new());
+            self.sent += 1;
+        }
+    }
+
+    /// Somebody has left: what he asked, and it was not sent yet, is not asked.
+    pub(super) fn forget(&mut self, connection: Connection) {
+        let mut at = 0;
+        let sent = self.sent;
+        self.waiting.retain(|asked| {
+            at += 1;
+            at <= sent || asked.whose != Some(connection)
+        });
     }
 
     /// What it says; `None`: nothing now.
@@ -158,7 +189,7 @@ impl Keeper {
                 Answer::Fault(why) if self.waiting.is_empty() => Err(Fault::new(why)),
                 // It ends now: whoever waits hears why.
                 Answer::Fault(why) => {
-                    let waiting = std::mem::take(&mut self.waiting);
+                    let waiting = self.take_waiting();
                     Ok(Some(waiting.into_iter().map(|a| a.failed(&why)).collect()))
                 }
                 Answer::Done | Answer::Sight(_) | Answer::Lodged(_) => Ok(Some(Vec::new())),
@@ -166,7 +197,9 @@ impl Keeper {
         }
         let asked = self.waiting.pop_front().filter(|a| a.ticket == ticket);
         let asked = asked.ok_or_else(wrong)?;
+        self.sent = self.sent.saturating_sub(1);
         self.idle_until = Some(idle_until);
+        self.send();
         Ok(Some(vec![Told {
             whose: asked.whose,
             ticket,
@@ -181,6 +214,7 @@ impl Keeper {
 
     /// Gives back what it has not answered.
     pub(super) fn take_waiting(&mut self) -> VecDeque<Asked> {
+        self.sent = 0;
         std::mem::take(&mut self.waiting)
     }
 

@@ -12,7 +12,7 @@ use crate::monitor::Monitor;
 use crate::monitor::answer::{Halt, Stranger};
 use crate::monitor::talk::Talk;
 use crate::refusal::{Cause, Refusal};
-use crate::sources::Source;
+use crate::sources::{Networks, Source};
 use crate::sys::socket;
 use crate::wire::Malformed;
 use crate::wire::answer::Answer;
@@ -110,6 +110,14 @@ impl Monitor {
                 Question::Register(id, name.map_err(wrong)?, remote)
             }
             Want::Activation => {
+                let interval = self.settings.daemon.refusal_interval;
+                let exempt = self.settings.penalties.exempt.iter();
+                let exempt: Networks = exempt.map(|n| n.parts()).collect();
+                if !exempt.has(peer) && !self.guesses.take(peer, interval, now) {
+                    let words = "too many activation passwords from there; it was not looked up";
+                    let refusal = Refusal::new(Cause::Busy, words).of(peer);
+                    return Err(refusal.of_stranger(true).into());
+                }
                 let shown = format!("{}@{peer}", visitor.caller());
                 let name = Name::parse(&shown).or_else(|_| Name::parse(&peer.to_string()));
                 let name = name.map_err(|e| Refusal::new(Cause::System, e).of(peer))?;

@@ -33,6 +33,8 @@ pub(super) enum Step {
     Prompted(Visitor, Want, Box<Talk>),
     /// He is being registered.
     Registers(Visitor, Box<Talk>),
+    /// He is; the doors are asked once more.
+    Registered(Visitor, Box<Talk>),
 }
 
 /// Who wants to come in, and what he has shown.
@@ -95,27 +97,34 @@ impl Visit {
     pub(in super::super) fn machines(&self) -> Vec<Id> {
         match &self.step {
             Step::Arrives(opened) => vec![Id::of(opened.machine())],
-            Step::VouchedFor(v) | Step::Prompted(v, ..) | Step::Registers(v, _) => v.machines(),
+            Step::VouchedFor(v)
+            | Step::Prompted(v, ..)
+            | Step::Registers(v, _)
+            | Step::Registered(v, _) => v.machines(),
         }
     }
 
     /// Whether he holds a prompt of the inner door.
     pub(super) const fn is_prompted(&self) -> bool {
-        matches!(self.step, Step::Prompted(..) | Step::Registers(..))
+        matches!(
+            self.step,
+            Step::Prompted(..) | Step::Registers(..) | Step::Registered(..)
+        )
     }
 
     /// Whether he has answered it.
     pub(super) const fn has_answered(&self) -> bool {
-        matches!(self.step, Step::Registers(..))
+        matches!(self.step, Step::Registers(..) | Step::Registered(..))
     }
 
     /// Whether he has proven nothing but his key.
     pub(super) fn is_strangers(&self) -> bool {
         match &self.step {
             Step::Arrives(_) => true,
-            Step::VouchedFor(v) | Step::Prompted(v, ..) | Step::Registers(v, _) => {
-                v.host().is_none()
-            }
+            Step::VouchedFor(v)
+            | Step::Prompted(v, ..)
+            | Step::Registers(v, _)
+            | Step::Registered(v, _) => v.host().is_none(),
         }
     }
 }
