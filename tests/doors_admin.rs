@@ -259,7 +259,11 @@ fn the_outer_door_closes_over_who_is_authorized() {
     let s = Host::new();
     let told = s.bad(1, &["door", "close"]);
     assert!(
-        told.contains("lock everybody out") && told.contains("machine add ID"),
+        told.contains("is closed, as it was") && told.contains("machine add ID"),
+        "{told}"
+    );
+    assert!(
+        !told.contains("not closed") && !told.contains("door open"),
         "{told}"
     );
     let told = s.tells(&["door", "open"]);
@@ -267,8 +271,24 @@ fn the_outer_door_closes_over_who_is_authorized() {
         told.contains("no password by which it could register"),
         "{told}"
     );
-    s.bad(1, &["door", "close"]);
+    let told = s.bad(1, &["door", "close"]);
+    for words in [
+        "is not closed: no machine is authorized",
+        "lock everybody out; hosts of hostinfo that prove their cookie are let in",
+        "sestab level 2` closes",
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
     assert_eq!(s.json(&["door", "status"])["level"], 1);
+    // As it was out of the box.
+    let told = s.tells(&["sestab", "level", "2"]);
+    assert!(
+        told.contains("the include list is empty: hosts of hostinfo")
+            && told.contains("nobody else"),
+        "{told}"
+    );
+    assert_eq!(s.json(&["door", "status"])["outer_door"], "closed");
+    s.good(&["door", "open"]);
     s.good(&["machine", "add", A, "--name", "a"]);
     s.good(&["machine", "add", B, "--name", "b"]);
     assert_eq!(s.json(&["door", "close"])["included"], 2);
@@ -427,8 +447,18 @@ fn the_inner_door_is_moved() {
 fn the_ten_calls_of_the_session_table() {
     let s = Host::new();
     let told = s.bad(1, &["sestab", "enable", "I"]);
-    assert!(told.contains("include list is empty"), "{told}");
-    assert!(s.bad(1, &["sestab", "level", "2"]).contains("is empty"));
+    assert!(
+        told.contains("include list is empty") && told.contains("is closed, as it was"),
+        "{told}"
+    );
+    s.good(&["sestab", "level", "1"]);
+    let told = s.bad(1, &["sestab", "enable", "I"]);
+    assert!(
+        told.contains("lock everybody out") && told.contains("sestab level 2"),
+        "{told}"
+    );
+    assert_eq!(s.good(&["sestab", "level"]), "1\n");
+    s.good(&["sestab", "level", "2"]);
     assert_eq!(
         s.json(&["sestab", "set", "I", A, "--name", "Reception"])["added"],
         true

@@ -203,7 +203,7 @@ fn the_door_is_closed_over_who_is_authorized() {
     menu.answers(CHOICE, "");
     menu.answers(CLOSE, "maybe");
     menu.answers("! type Y or N", "y");
-    menu.sees("! not closed: there is no authorized machine");
+    menu.sees("! the outer door is not closed: no machine is authorized");
     menu.sees("The outer door is open");
     assert_eq!(menu.ends().0, Some(0));
     add(&s, 1, "This one");

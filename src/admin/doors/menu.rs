@@ -181,8 +181,8 @@ fn leave(screen: &mut Screen, place: &Place) -> Result<(), Left> {
     let prompt = "Close outer door? (Y closes it, N opens it, Enter leaves it as it is) ";
     match screen.yes_or_enter(prompt)? {
         Some(true) => {
-            if let Err(e) = Both::open(place).and_then(|mut doors| doors.close()) {
-                screen.wrong(format_args!("not closed: {e}"))?;
+            if let Err(e) = Both::open(place).and_then(|mut doors| doors.close(place)) {
+                screen.wrong(e)?;
             }
         }
         Some(false) => super::outer(place)?.set_level(Level::Open)?,

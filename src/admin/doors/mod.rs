@@ -49,10 +49,35 @@ impl Both {
 
     /// Closes the outer door: the inner door's machines become the include list. How many
     /// they are.
-    fn close(&mut self) -> Result<u64, Fault> {
+    fn close(&mut self, place: &Place) -> Result<u64, Fault> {
         let Self { outer, inner } = self;
+        if inner.count()? == 0 {
+            return Err(over_nobody(place, outer.level()?));
+        }
         outer.close(&mut |put| inner.machines(&mut |m| put(&m.id, &m.name)))
     }
+}
+
+/// Whom a closed door lets in that includes nobody.
+const BUT_HOSTS: &str = "hosts of hostinfo that prove their cookie are let in all the same";
+
+/// Why the outer door is not closed over nobody.
+fn over_nobody(place: &Place, level: Level) -> Fault {
+    let add = cosadm(place, "machine add ID --name NAME");
+    let why = format!(
+        "no machine is authorized, and closing it over none would lock everybody out; {BUT_HOSTS}"
+    );
+    if level == Level::Closed {
+        let words =
+            format!("the outer door is closed, as it was: {why}. {add} authorizes a machine");
+        return Fault::new(words);
+    }
+    let otp = cosadm(place, "otp add NAME");
+    let level = cosadm(place, "sestab level 2");
+    Fault::new(format!(
+        "the outer door is not closed: {why}. {add} authorizes a machine, {otp} lets one register, and \
+         {level} closes the door over nobody"
+    ))
 }
 
 /// Opens the outer door.

@@ -6,7 +6,7 @@ use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::exclude::not_there;
 use super::meets::meets;
-use super::{day, done, id, many, named, outer, rows, seconds, word};
+use super::{BUT_HOSTS, day, done, id, many, named, outer, rows, seconds, word};
 use crate::config::keys;
 use crate::config::place::Place;
 use crate::config::words::{cosadm, quoted, shown};
@@ -150,7 +150,7 @@ pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
 pub(in crate::admin) fn enable(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
     match which(call.operand(0))? {
-        List::Include => set_level(&place, &mut outer(&place)?, Level::Closed)?,
+        List::Include => enforce(&place, &mut outer(&place)?)?,
         // It always is.
         List::Exclude => drop(outer(&place)?),
     }
@@ -164,20 +164,29 @@ pub(in crate::admin) fn disable(call: &Call, out: &Out) -> Result<(), Failure> {
         let words = "the exclude list is always enforced; take machines off it by `cosadm exclude delete ID`";
         return Err(Fault::new(words).into());
     }
-    set_level(&place, &mut outer(&place)?, Level::Open)?;
+    outer(&place)?.set_level(Level::Open)?;
     told(call, out, &place)
 }
 
-/// Sets the level. The include list is not enforced while it is empty.
-fn set_level(place: &Place, outer: &mut Outer, level: Level) -> Result<(), Fault> {
-    if level == Level::Closed && outer.count(List::Include)? == 0 {
-        let close = cosadm(place, "door close");
-        return Err(Fault::new(format!(
-            "the include list is empty: enforcing it would lock everybody out; {close} fills it with \
-             the authorized machines"
-        )));
+/// Has the include list enforced, unless it is empty.
+fn enforce(place: &Place, outer: &mut Outer) -> Result<(), Fault> {
+    if outer.count(List::Include)? > 0 {
+        return outer.set_level(Level::Closed);
     }
-    outer.set_level(level)
+    let is_closed = outer.level()? == Level::Closed;
+    let close = cosadm(place, "door close");
+    Err(Fault::new(if is_closed {
+        format!(
+            "the include list is empty, and the outer door is closed, as it was: {BUT_HOSTS}. {close} fills \
+             the list with the authorized machines"
+        )
+    } else {
+        let level = cosadm(place, "sestab level 2");
+        format!(
+            "the include list is empty: enforcing it would lock everybody out; {BUT_HOSTS}. {close} fills \
+             it with the authorized machines, and {level} closes the door over nobody"
+        )
+    }))
 }
 
 /// Says which level there is now.
@@ -209,7 +218,16 @@ pub(in crate::admin) fn level(call: &Call, out: &Out) -> Result<(), Failure> {
         Failure::Usage(format!("{given} is no security level: {words}"))
     };
     let level = given.parse().ok().and_then(Level::of).ok_or_else(wrong)?;
-    set_level(&place, &mut outer(&place)?, level)?;
+    let mut outer = outer(&place)?;
+    outer.set_level(level)?;
+    if level == Level::Closed && outer.count(List::Include)? == 0 {
+        let close = cosadm(&place, "door close");
+        out.tell(format!(
+            "the include list is empty: hosts of hostinfo that prove their cookie are let in, and nobody \
+             else, until {close} takes over authorized machines"
+        ));
+    }
+    drop(outer);
     told(call, out, &place)
 }
 

@@ -152,7 +152,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         &[JSON],
         (
             "close the outer door: only machines that are authorized now get in",
-            "The authorized machines become the include list. Refused while there is none.",
+            "The authorized machines become the include list. Refused while there is none.\n\
+             It counts for the next connection: what has been let in goes on.",
         ),
         door::close,
     ),
@@ -243,7 +244,7 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         &[JSON],
         (
             "enforce a list; for I that is level 2",
-            "E is always enforced. I is not while it is empty.",
+            "E is always enforced. It is refused for I while that is empty.",
         ),
         sestab::enable,
     ),
@@ -273,7 +274,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         &[JSON],
         (
             "show or set the security level",
-            "0: no door but the exclude list. 1: the inner door, the outer one is open. 2: both.",
+            "0: no door but the exclude list. 1: the inner door, the outer one is open. 2: both; with\n\
+             an empty include list that lets in hosts that prove their cookie, and nobody else.",
         ),
         sestab::level,
     ),
