@@ -45,8 +45,16 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         &["machine", "add"],
         "ID",
         &[
-            named("whose machine it is"),
-            flag("local", "", false, "it is this host, not another"),
+            Flag {
+                needed: true,
+                ..named("whose machine it is; it has to be given")
+            },
+            flag(
+                "local",
+                "",
+                false,
+                "list it as Local: it is this host, not another",
+            ),
             JSON,
         ],
         (
