@@ -19,6 +19,7 @@ pub(super) mod settings;
 mod typed;
 
 use std::fmt::Display;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 pub(super) use meets::stranger;
@@ -138,12 +139,28 @@ fn place_inner(place: &Place, outer: &mut Outer, folder: Option<&Path>) -> Resul
                 e
             }
         })?;
+        check_writers(folder)?;
     }
     let path = Inner::path(place, folder.as_deref());
     let created = Inner::create(&path)?;
     Inner::open(&path)?.check_whole()?;
     outer.set_folder(folder.as_deref())?;
     Ok(Moved { path, created })
+}
+
+/// That a folder is nobody else's to write. A sticky one is no better: whoever may put a
+/// file beside the inner door's may put a journal there.
+fn check_writers(folder: &Path) -> Result<(), Fault> {
+    let about = std::fs::metadata(folder).map_err(|e| Fault::of(folder, e))?;
+    let mode = about.mode() & 0o7777;
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let words = format!(
+        "others can write it (mode {mode:04o}), and could put a file beside that of the inner door; make \
+         a folder of its own (mkdir -m 700)"
+    );
+    Err(Fault::of(folder, words))
 }
 
 /// The ID that an operand is.

@@ -4,9 +4,9 @@
 use super::super::commands::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
-use super::exclude::not_there;
+use super::exclude::{known_name, not_there};
 use super::meets::meets;
-use super::{BUT_HOSTS, day, done, id, many, named, outer, rows, seconds, word};
+use super::{BUT_HOSTS, day, done, id, inner, many, named, outer, rows, seconds, word};
 use crate::config::keys;
 use crate::config::place::Place;
 use crate::config::words::{cosadm, quoted, shown};
@@ -105,10 +105,7 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
     let mut outer = outer(&place)?;
     let name = match named(call)? {
         Some(name) => name.as_str().to_owned(),
-        None => outer
-            .get(list, &id)?
-            .map(|item| item.name)
-            .unwrap_or_default(),
+        None => known_name(&place, &outer, list, &id)?,
     };
     let added = outer.put(list, &id, &name)?;
     let fields = vec![
@@ -123,7 +120,16 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
         out,
         fields,
         format!("{id} {how} the {} list", field(list)),
-    )
+    )?;
+    // An inner door that cannot be read is told by whoever needs it.
+    let known = inner(&place, &outer).and_then(|inner| inner.machine(&id));
+    if list == List::Include && matches!(known, Ok(None)) {
+        let add = cosadm(&place, format_args!("machine add {id} --name NAME"));
+        out.tell(format!(
+            "the inner door does not know that machine, and refuses it until {add}"
+        ));
+    }
+    Ok(())
 }
 
 /// Takes a machine off a list.
@@ -161,7 +167,8 @@ pub(in crate::admin) fn enable(call: &Call, out: &Out) -> Result<(), Failure> {
 pub(in crate::admin) fn disable(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
     if which(call.operand(0))? == List::Exclude {
-        let words = "the exclude list is always enforced; take machines off it by `cosadm exclude delete ID`";
+        let delete = cosadm(&place, "exclude delete ID");
+        let words = format!("the exclude list is always enforced; {delete} takes a machine off it");
         return Err(Fault::new(words).into());
     }
     outer(&place)?.set_level(Level::Open)?;
@@ -240,10 +247,17 @@ pub(in crate::admin) fn inquire(call: &Call, out: &Out) -> Result<(), Failure> {
         None => own.clone()?,
     };
     let is_local = own.is_ok_and(|own| own == id);
-    drop(outer(&place)?);
+    let outer = outer(&place)?;
+    let lists = [List::Include, List::Exclude];
+    let names = lists.map(|list| known_name(&place, &outer, list, &id));
+    let [included, excluded] = names;
+    let name = Some(included?).filter(|name| !name.is_empty());
+    let name = name.map_or(excluded, Ok)?;
+    drop(outer);
     let sight = Doors::of(&place).look(id)?;
     let any = meets(&sight, false, is_local);
     let host = meets(&sight, true, is_local);
+    let here = meets(&sight, false, true);
     // The inner door is not asked about everybody.
     let is_asked = !sight.excluded && sight.level != Level::Off;
     let standing = is_asked.then_some(match sight.standing {
@@ -254,20 +268,32 @@ pub(in crate::admin) fn inquire(call: &Call, out: &Out) -> Result<(), Failure> {
     if call.given("json") {
         let fields = vec![
             ("id", Json::text(id)),
+            ("name", Json::text(&name)),
             ("level", Json::Number(sight.level.number().into())),
             ("included", Json::Bool(sight.included)),
             ("excluded", Json::Bool(sight.excluded)),
             ("standing", Json::maybe(standing)),
             ("meets", Json::text(any.word)),
             ("meets_as_host", Json::text(host.word)),
+            ("meets_from_here", Json::text(here.word)),
             ("meaning", Json::text(&any.words)),
         ];
         return out.say(&format!("{}\n", Json::Object(fields)));
     }
     let not = |on| if on { "" } else { "not " };
     let asked = standing.map_or_else(String::new, |s| format!(", {s} at the inner door"));
+    let called = if name.is_empty() {
+        id.to_string()
+    } else {
+        format!("{id} {}", shown(&name))
+    };
+    let from_here = if here.word == "in" && sight.remote_only && sight.level != Level::Off {
+        "remote-only is on: whoever calls from this host itself is let in\n"
+    } else {
+        ""
+    };
     out.say(&format!(
-        "{id}\n{}included, {}excluded{asked}\nit {}\nas a host that proves its cookie, it {}\n",
+        "{called}\n{}included, {}excluded{asked}\nit {}\nas a host that proves its cookie, it {}\n{from_here}",
         not(sight.included),
         not(sight.excluded),
         any.words,
