@@ -37,7 +37,7 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         (
             "list the authorized machines of the inner door",
             "Line, name, ID, when it was authorized, whether it registered from this host or from\n\
-             another, and when it was seen last (UTC, to the hour).",
+             another, and when it was seen last (UTC, noted once an hour).",
         ),
         machine::list,
     ),
@@ -77,7 +77,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         ],
         (
             "delete a machine from the inner door",
-            "Unless it is excluded, it may register again while the outer door is open.",
+            "Unless it is excluded, it may register again while the outer door is open.\n\
+             It counts for the next connection: what has been let in goes on.",
         ),
         machine::delete,
     ),
@@ -110,7 +111,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         ],
         (
             "keep a machine out for good",
-            "It counts for the next connection. Where no daemon runs, --now has nothing to hang up.",
+            "It counts for the next connection: what has been let in goes on, unless --now is given.\n\
+             Where no daemon runs, --now has nothing to hang up.",
         ),
         exclude::add,
     ),
