@@ -533,6 +533,15 @@ fn the_inner_door_is_moved() {
     );
     assert!(fs::read_dir(&open).unwrap().next().is_none());
     assert_eq!(s.good(&["settings", "get", "folder"]).trim(), shared);
+    chmod(shared.as_ref(), 0o1777);
+    let check = s.run(&["check"]);
+    let told = text(&check.stdout);
+    assert!(
+        told.contains("others can write it (mode 1777)") && check.status.code() == Some(1),
+        "{told}"
+    );
+    chmod(shared.as_ref(), 0o700);
+    assert!(s.run(&["check"]).status.success());
     // A folder that is not mounted is named, and there is a way back.
     fs::remove_dir_all(shared).unwrap();
     let told = s.bad(1, &["machine", "list"]);

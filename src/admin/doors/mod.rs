@@ -150,7 +150,7 @@ fn place_inner(place: &Place, outer: &mut Outer, folder: Option<&Path>) -> Resul
 
 /// That a folder is nobody else's to write. A sticky one is no better: whoever may put a
 /// file beside the inner door's may put a journal there.
-fn check_writers(folder: &Path) -> Result<(), Fault> {
+pub(super) fn check_writers(folder: &Path) -> Result<(), Fault> {
     let about = std::fs::metadata(folder).map_err(|e| Fault::of(folder, e))?;
     let mode = about.mode() & 0o7777;
     if mode & 0o022 == 0 {
