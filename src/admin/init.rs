@@ -112,8 +112,7 @@ fn next(place: &Place) -> String {
     format!(
         "\nNext: to let a host run commands here:  cosadm{dir} host invite NAME --addr A --run-as USER > card\n      \
          to run commands on a host:         cosadm{dir} host join card   (the card that it made)\n      \
-         to let a person's PC log in here:  cosadm{dir} machine add ID --name NAME, then cosadm{dir} door close\n      \
-                                            (`cos key show` there prints its ID; the outer door is closed at first)\n"
+         to let a person's PC log in here:  cosadm{dir} machine add ID --name NAME && cosadm{dir} door close   (ID: `cos key show` there)\n"
     )
 }
 

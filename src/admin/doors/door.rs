@@ -114,14 +114,14 @@ impl Status {
     /// Which authorized machines a closed door does not let in, in a sentence.
     pub(super) fn not_taken_over(&self) -> Option<String> {
         let count = self.left_out.filter(|count| *count > 0)?;
-        let (is, it) = if count == 1 {
-            ("is", "it")
+        let (is, it, host) = if count == 1 {
+            ("is", "it", "a host that proves its")
         } else {
-            ("are", "them")
+            ("are", "them", "hosts that prove their")
         };
         Some(format!(
-            "{} {is} not on the include list: the closed door lets {it} in only as hosts that prove \
-             their cookie, and closing it again takes {it} over.",
+            "{} {is} not on the include list: the closed door lets {it} in only as {host} \
+             cookie, and closing it again takes {it} over.",
             many(count, "authorized machine")
         ))
     }

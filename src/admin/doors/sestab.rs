@@ -126,7 +126,8 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
     if list == List::Include && matches!(known, Ok(None)) {
         let add = cosadm(&place, format_args!("machine add {id} --name NAME"));
         out.tell(format!(
-            "the inner door does not know that machine, and refuses it until {add}"
+            "the inner door does not know that machine, so that the list alone does not let it in; {add} \
+             authorizes it"
         ));
     }
     Ok(())
