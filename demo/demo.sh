@@ -114,11 +114,12 @@ show() {
 	echo "    status  | $status"
 }
 
-# Reads the daemon's log up to a line that has PATTERN in it; leaves it in line.
-await() {
+# Reads the daemon's log up to a line that has WORD in it, and behind that the
+# other one where there is one; leaves it in line.
+await() { # WORD [WORD]
 	while IFS= read -r line <&3; do
 		printf '%s\n' "$line" >>daemon.log
-		case $line in *"$1"*) return 0 ;; esac
+		case $line in *"$1"*"${2-}"*) return 0 ;; esac
 	done
 	return 1
 }
@@ -216,15 +217,19 @@ done
 micros=$((($(date +%s%N) - begin) / 1000 / count))
 printf '  %s commands, one after the other: %s.%03s ms each\n' $count $((micros / 1000)) "$(printf %03d $((micros % 1000)))"
 
-refused() { # WHAT: the last show was refused, and the daemon's log says why
+refused() { # WHAT CAUSE: the last show was refused, and the daemon's log says why
 	same "$1: status 255" 255 "$status"
 	same "$1: nothing on stdout" '' "$(cat out)"
-	reference=$(sed -n 's/.*\([0-9a-f]\{16\}\).*/\1/p' err | head -n 1)
+	# 16 hexadecimal digits by themselves: those of a machine ID are more.
+	reference=$(tr -c '0-9A-Za-z' '\n' <err | grep -x '[0-9a-f]\{16\}' | head -n 1 || true)
 	if [ -z "$reference" ]; then
 		no "$1: the refusal has no reference"
-	elif await "$reference"; then
+	elif await denied "$reference"; then
 		printf '    log     | %s\n' "$line"
-		ok "$1: the daemon's log has the reference and the reason"
+		case $line in
+		*"cause=$2"*) ok "$1: the daemon's log has the reference and the reason" ;;
+		*) no "$1: the daemon's log has another reason than $2" ;;
+		esac
 	else
 		no "$1: the daemon's log does not have $reference"
 	fi
@@ -236,14 +241,14 @@ head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >guess
 sed "s/[0-9a-f]\{64\}/$(cat guess)/" A/cookies/hostb.out >wrong-cookie/cookies/hostb.out
 if cmp -s A/cookies/hostb.out wrong-cookie/cookies/hostb.out; then no 'the cookie could not be changed'; fi
 show cos -C wrong-cookie run -p "$port" hostb true
-refused 'wrong cookie'
+refused 'wrong cookie' proof
 
 title '10. The right cookie on another machine is refused'
 cp -R A thief
 rm thief/machine.key
 cosadm_says -C thief init >/dev/null
 show cos -C thief run -p "$port" hostb true
-refused 'stolen cookie'
+refused 'stolen cookie' machine-key
 
 title '11. A stranger is refused: a host that knows this one'\''s key, but is in no table'
 cosadm_says -C S host invite hostx --addr 127.0.0.1 --run-as "$me" >cardx
@@ -251,13 +256,13 @@ cosadm_says -C X init >/dev/null
 cosadm_says -C X host join cardx --name hostb >/dev/null
 cosadm_says -C S host remove hostx >/dev/null
 show cos -C X run -p "$port" hostb true
-refused 'stranger'
+refused 'stranger' unknown-host
 
 title '12. The doors: a machine that is not known registers once, while the door is open'
 show cos -C X key show
 id=$(cat out)
 show cos -C X enrol -p "$port" hostb
-refused 'the outer door is closed'
+refused 'the outer door is closed' unknown-machine
 show cosadm -C S door open
 echo "  \$ cosadm -C S otp add 'Reception PC' > password"
 cosadm_says -C S otp add 'Reception PC' >password
@@ -273,7 +278,7 @@ show cos -C X enrol -p "$port" hostb
 same 'it is let in by the closed door' 0 "$status"
 show cosadm -C S exclude add "$id"
 show cos -C X enrol -p "$port" hostb
-refused 'an excluded machine'
+refused 'an excluded machine' excluded
 
 title '13. The known host still gets in, and the daemon ends when it is told to'
 show cos -C A run -p "$port" hostb 'echo still here'

@@ -23,7 +23,7 @@ use cosserver::config::name::HostName;
 use cosserver::door::{Doors, Id, Inner, Level, Name, Standing};
 use cosserver::secret::PublicKey;
 use daemon::Daemon;
-use host::{Host, text};
+use host::{Host, chmod, text};
 
 const A: &str = "00112233445566778899aabbccddeeff";
 const B: &str = "ffeeddccbbaa99887766554433221100";
@@ -105,6 +105,30 @@ fn machines_are_added_listed_renamed_and_deleted() {
     assert!(told.contains("on the exclude list"), "{told}");
 }
 
+/// A name may be that of several machines, which the manager is told.
+#[test]
+fn who_has_a_name_already_is_told() {
+    let s = Host::new();
+    let told = s.tells(&["machine", "add", A, "--name", "attic"]);
+    assert!(!told.contains("as well"), "{told}");
+    // Once more, in other letters: it is itself.
+    let told = s.tells(&["machine", "add", A, "--name", "Attic"]);
+    assert!(!told.contains("as well"), "{told}");
+    let same = format!("another machine is called Attic as well: {A}");
+    let told = s.tells(&["machine", "add", B, "--name", "attic"]);
+    assert!(told.contains(&same), "{told}");
+    assert!(
+        !s.tells(&["machine", "rename", B, "cellar"])
+            .contains("as well")
+    );
+    assert!(s.tells(&["machine", "rename", B, "ATTIC"]).contains(&same));
+    s.good(&["machine", "delete", B]);
+    let out = s.run(&["otp", "add", "attic"]);
+    assert!(text(&out.stderr).contains(&same), "{out:?}");
+    assert_eq!(text(&out.stdout).lines().count(), 1);
+    assert!(!text(&s.run(&["otp", "add", "Atti"]).stderr).contains("as well"));
+}
+
 #[test]
 fn a_host_that_is_deleted_is_named() {
     let s = Host::new();
@@ -120,6 +144,17 @@ fn a_host_that_is_deleted_is_named() {
     let again = format!("machine add {machine} --name hosta` lets it in again");
     assert!(
         told.contains("host hosta in hostinfo") && told.contains(&again),
+        "{told}"
+    );
+    assert!(
+        told.contains("unless it registers anew while the outer door is open"),
+        "{told}"
+    );
+    s.good(&["machine", "add", &machine, "--name", "hosta"]);
+    let told = s.tells(&["machine", "delete", &machine, "--exclude"]);
+    let again = format!("machine add {machine} --name hosta` let it in again");
+    assert!(
+        told.contains(&format!("exclude delete {machine}` and ")) && told.contains(&again),
         "{told}"
     );
 }
@@ -139,6 +174,13 @@ fn the_excluded_are_listed_and_let_go() {
         (&added["added"], &added["cut"]),
         (&true.into(), &serde_json::Value::Null)
     );
+    // What is open is not hung up, which is said.
+    let told = s.tells(&["exclude", "add", B]);
+    let now = format!(
+        "goes on, and `cosadm -C {} exclude add {B} --now`",
+        s.dir.display()
+    );
+    assert!(told.contains(&now), "{told}");
     // Once more keeps its name.
     let added = s.json(&["exclude", "add", B]);
     assert_eq!(
@@ -259,7 +301,11 @@ fn the_outer_door_closes_over_who_is_authorized() {
     let s = Host::new();
     let told = s.bad(1, &["door", "close"]);
     assert!(
-        told.contains("lock everybody out") && told.contains("machine add ID"),
+        told.contains("is closed, as it was") && told.contains("machine add ID"),
+        "{told}"
+    );
+    assert!(
+        !told.contains("not closed") && !told.contains("door open"),
         "{told}"
     );
     let told = s.tells(&["door", "open"]);
@@ -267,8 +313,27 @@ fn the_outer_door_closes_over_who_is_authorized() {
         told.contains("no password by which it could register"),
         "{told}"
     );
-    s.bad(1, &["door", "close"]);
+    for words in ["otp add NAME`", "build-mode yes`", "machine add ID"] {
+        assert!(told.contains(words), "{told}");
+    }
+    let told = s.bad(1, &["door", "close"]);
+    for words in [
+        "is not closed: no machine is authorized",
+        "lock everybody out; hosts of hostinfo that prove their cookie are let in",
+        "sestab level 2` closes",
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
     assert_eq!(s.json(&["door", "status"])["level"], 1);
+    // As it was out of the box.
+    let told = s.tells(&["sestab", "level", "2"]);
+    assert!(
+        told.contains("the include list is empty: hosts of hostinfo")
+            && told.contains("nobody else"),
+        "{told}"
+    );
+    assert_eq!(s.json(&["door", "status"])["outer_door"], "closed");
+    s.good(&["door", "open"]);
     s.good(&["machine", "add", A, "--name", "a"]);
     s.good(&["machine", "add", B, "--name", "b"]);
     assert_eq!(s.json(&["door", "close"])["included"], 2);
@@ -281,6 +346,7 @@ fn the_outer_door_closes_over_who_is_authorized() {
         ("included", 2.into()),
         ("excluded", 0.into()),
         ("authorized", 1.into()),
+        ("not_included", 0.into()),
         ("one_time_passwords", 1.into()),
         ("build_mode", false.into()),
         ("backdoor_password", false.into()),
@@ -289,6 +355,22 @@ fn the_outer_door_closes_over_who_is_authorized() {
         assert_eq!(status[field], value, "{field}");
     }
     assert_eq!(status["folder"], s.place().state.to_str().unwrap());
+    // Who is authorized behind the closed door is let in once it is closed again.
+    let c = "0123456789abcdef0123456789abcdef";
+    s.good(&["machine", "add", c, "--name", "c"]);
+    assert_eq!(s.json(&["door", "status"])["not_included"], 1);
+    let words = s.good(&["door", "status"]);
+    assert!(
+        words.contains("1 authorized machine is not on the include list")
+            && words.contains("closing it again takes it over"),
+        "{words}"
+    );
+    s.good(&["door", "close"]);
+    assert!(
+        !s.good(&["door", "status"])
+            .contains("not on the include list")
+    );
+    s.good(&["machine", "delete", c]);
     s.good(&["door", "open"]);
     assert_eq!(s.json(&["door", "status"])["unknown"], "password");
     let words = s.good(&["door", "status"]);
@@ -340,6 +422,26 @@ fn settings_are_set_and_shown() {
         s.good(&["settings", "set", "welcome", none]);
         assert_eq!(s.good(&["settings", "get", "welcome"]), "\n");
     }
+    // First what was done.
+    for (name, value, words) in [
+        (
+            "build-mode",
+            "yes",
+            "build mode is on now; the level is 2: ",
+        ),
+        ("build-mode", "no", "build mode is off now; "),
+        ("remote-only", "no", "remote-only is off now; "),
+        ("remote-only", "yes", "remote-only is on now; "),
+        (
+            "welcome",
+            "Good day",
+            "the welcome message is set: Good day\n",
+        ),
+        ("welcome", "no", "there is no welcome message now\n"),
+    ] {
+        let told = s.tells(&["settings", "set", name, value]);
+        assert!(told.starts_with(&format!("cosadm: {words}")), "{told}");
+    }
     for (code, words) in [
         (2, &["settings", "set", "build-mode", "maybe"][..]),
         (2, &["settings", "set", "build-mode"]),
@@ -384,6 +486,14 @@ fn the_backdoor_is_read_and_never_shown() {
     assert!(text(&set(b"short\n").stderr).contains("fewer than 8"));
     assert!(set(b"\n").status.success());
     assert_eq!(s.good(&["settings", "get", "backdoor-password"]), "none\n");
+    for (line, words) in [
+        ("a long one", "the backdoor password is set; "),
+        ("", "there is no backdoor password now; "),
+    ] {
+        let script = format!("echo '{line}' | \"$0\" -C \"$1\" settings set backdoor-password");
+        let told = text(&s.shell(&script).stderr);
+        assert!(told.starts_with(&format!("cosadm: {words}")), "{told}");
+    }
 }
 
 #[test]
@@ -414,6 +524,24 @@ fn the_inner_door_is_moved() {
     assert!(told.contains("can be written by everybody"), "{told}");
     assert_eq!(s.good(&["settings", "get", "folder"]).trim(), shared);
     assert!(fs::read_dir(&open).unwrap().next().is_none());
+    // Sticky or not.
+    chmod(&open, 0o1777);
+    let told = s.bad(1, &["settings", "set", "folder", open.to_str().unwrap()]);
+    assert!(
+        told.contains("others can write it (mode 1777)") && told.contains("mkdir -m 700"),
+        "{told}"
+    );
+    assert!(fs::read_dir(&open).unwrap().next().is_none());
+    assert_eq!(s.good(&["settings", "get", "folder"]).trim(), shared);
+    chmod(shared.as_ref(), 0o1777);
+    let check = s.run(&["check"]);
+    let told = text(&check.stdout);
+    assert!(
+        told.contains("others can write it (mode 1777)") && check.status.code() == Some(1),
+        "{told}"
+    );
+    chmod(shared.as_ref(), 0o700);
+    assert!(s.run(&["check"]).status.success());
     // A folder that is not mounted is named, and there is a way back.
     fs::remove_dir_all(shared).unwrap();
     let told = s.bad(1, &["machine", "list"]);
@@ -427,12 +555,33 @@ fn the_inner_door_is_moved() {
 fn the_ten_calls_of_the_session_table() {
     let s = Host::new();
     let told = s.bad(1, &["sestab", "enable", "I"]);
-    assert!(told.contains("include list is empty"), "{told}");
-    assert!(s.bad(1, &["sestab", "level", "2"]).contains("is empty"));
+    assert!(
+        told.contains("include list is empty") && told.contains("is closed, as it was"),
+        "{told}"
+    );
+    s.good(&["sestab", "level", "1"]);
+    let told = s.bad(1, &["sestab", "enable", "I"]);
+    assert!(
+        told.contains("lock everybody out") && told.contains("sestab level 2"),
+        "{told}"
+    );
+    assert_eq!(s.good(&["sestab", "level"]), "1\n");
+    s.good(&["sestab", "level", "2"]);
     assert_eq!(
         s.json(&["sestab", "set", "I", A, "--name", "Reception"])["added"],
         true
     );
+    assert_eq!(s.json(&["sestab", "set", "I", A])["name"], "Reception");
+    // What the inner door does not know it refuses.
+    let told = s.tells(&["sestab", "set", "I", A]);
+    assert!(
+        told.contains("inner door does not know")
+            && told.contains(&format!("machine add {A} --name")),
+        "{told}"
+    );
+    s.good(&["machine", "add", A, "--name", "Reception"]);
+    assert!(!s.tells(&["sestab", "set", "I", A]).contains("inner door"));
+    s.good(&["sestab", "delete", "I", A]);
     assert_eq!(s.json(&["sestab", "set", "I", A])["name"], "Reception");
     assert_eq!(s.json(&["sestab", "set", "E", B])["list"], "E");
     assert_eq!(s.json(&["sestab", "get", "I", A])["name"], "Reception");
@@ -460,9 +609,11 @@ fn the_ten_calls_of_the_session_table() {
         s.good(&["sestab", "list", "I"])
             .starts_with("I (include list, not enforced): 1")
     );
+    let told = s.bad(1, &["sestab", "disable", "E"]);
+    let delete = format!("`cosadm -C {} exclude delete ID`", s.dir.display());
     assert!(
-        s.bad(1, &["sestab", "disable", "E"])
-            .contains("always enforced")
+        told.contains("always enforced") && told.contains(&delete),
+        "{told}"
     );
     assert_eq!(s.json(&["sestab", "enable", "E"])["level"], 1);
     assert_eq!(s.json(&["sestab", "enable", "I"])["level"], 2);
@@ -506,7 +657,23 @@ fn a_machine_is_inquired_as_the_daemon_decides() {
     assert_eq!(s.json(&["sestab", "inquire"])["meets"], "in");
     assert_eq!(s.json(&["sestab", "inquire", A])["meets"], "refused");
     s.good(&["machine", "add", A, "--name", "a"]);
-    assert_eq!(s.json(&["sestab", "inquire", A])["meets"], "refused");
+    let seen = s.json(&["sestab", "inquire", A]);
+    assert_eq!(
+        (&seen["meets"], &seen["meets_from_here"], &seen["name"]),
+        (&"refused".into(), &"in".into(), &"a".into())
+    );
+    let words = s.good(&["sestab", "inquire", A]);
+    assert!(
+        words.starts_with(&format!("{A} a\n"))
+            && words.contains("remote-only is on: whoever calls from this host itself is let in"),
+        "{words}"
+    );
+    s.good(&["settings", "set", "remote-only", "no"]);
+    let words = s.good(&["sestab", "inquire", B]);
+    assert!(
+        words.starts_with(&format!("{B}\n")) && !words.contains("remote-only"),
+        "{words}"
+    );
     s.good(&["door", "close"]);
     assert_eq!(s.json(&["sestab", "inquire", A])["meets"], "in");
     s.good(&["machine", "delete", A]);

@@ -203,7 +203,7 @@ fn the_door_is_closed_over_who_is_authorized() {
     menu.answers(CHOICE, "");
     menu.answers(CLOSE, "maybe");
     menu.answers("! type Y or N", "y");
-    menu.sees("! not closed: there is no authorized machine");
+    menu.sees("! the outer door is not closed: no machine is authorized");
     menu.sees("The outer door is open");
     assert_eq!(menu.ends().0, Some(0));
     add(&s, 1, "This one");
@@ -228,7 +228,13 @@ fn the_door_is_closed_over_who_is_authorized() {
     assert_eq!(menu.ends().0, Some(0));
     assert_eq!(s.outer().count(List::Include).unwrap(), 2);
     // Enter leaves it, end of input as well.
-    Menu::open(&s).leaves("");
+    add(&s, 3, "Behind it");
+    add(&s, 4, "Behind it too");
+    let mut menu = Menu::open(&s);
+    menu.answers(CHOICE, "");
+    menu.sees("2 authorized machines are not on the include list");
+    menu.answers(CLOSE, "");
+    assert_eq!(menu.ends().0, Some(0));
     let mut menu = Menu::open(&s);
     menu.answers(CHOICE, "");
     menu.sees(CLOSE);
@@ -264,6 +270,8 @@ fn users_are_deleted_and_excluded() {
     menu.answers("Delete carl (", "Y");
     menu.answers("Add to Exclude List? (Y/N) ", "Y");
     menu.sees("carl is deleted and excluded.");
+    menu.sees("What it has running goes on, and `cosadm");
+    menu.sees(&format!("exclude add {} --now` hangs it up", id(3)));
     menu.answers(CHOICE, "x");
     let list = menu.answers("Your choice (Enter returns): ", "D");
     assert!(list.contains("1 carl ") && !list.contains("bert"), "{list}");
@@ -292,11 +300,13 @@ fn one_time_passwords_are_added_and_deleted() {
     menu.answers_unseen("Password (not shown; Enter: one is made): ", "once only");
     menu.answers_unseen("The same again: ", "once only");
     menu.sees("Reception PC has a one-time password.");
+    menu.sees("! the outer door is closed: nobody can register until");
     menu.answers(returns, "a");
     menu.answers("Name: ", "Attic");
     menu.answers_unseen("Password (not shown; Enter: one is made): ", "");
     menu.sees("shown this once:");
     let list = menu.answers(returns, "a");
+    assert!(list.contains("nobody can register until"), "{list}");
     let made = list
         .lines()
         .map(str::trim)

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use getopts::{Fail, Matches, Options, ParsingStyle};
 
-use super::help::{help, overview};
+use super::help::{group, help, overview};
 use super::out::Failure;
 use super::table::{Command, Flag, GLOBAL, commands};
 use crate::config::place::Place;
@@ -96,6 +96,11 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
             }))
         };
     }
+    if let Some(("help", about)) = before.free.split_first().map(|(w, more)| (&**w, more)) {
+        let words = about.iter().filter(|w| !w.starts_with('-'));
+        let words = words.map(OsString::from);
+        return parse(&words.chain(["--help".into()]).collect::<Vec<_>>());
+    }
     let Some((command, rest)) = commands().find_map(|c| behind(&before.free, c)) else {
         if before.opt_present("h")
             || before
@@ -103,7 +108,8 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
                 .iter()
                 .any(|word| word == "--help" || word == "-h")
         {
-            return Ok(Parsed::Tell(overview()));
+            let text = before.free.first().and_then(|word| group(word));
+            return Ok(Parsed::Tell(text.unwrap_or_else(overview)));
         }
         return Err(Failure::Usage(unknown(&before.free)));
     };
@@ -191,14 +197,15 @@ fn unknown(free: &[String]) -> String {
     if let (Some(flag), true) = (flag, names.contains(&name)) {
         return format!("{flag} is no flag of `cosadm {name}`; see `cosadm {name} --help`");
     }
-    if !both.is_empty() {
-        return format!("unknown command {:?}{both}", given.join(" "));
-    }
     let below: Vec<&str> = commands()
         .filter(|c| c.words.len() > 1 && c.words.first() == Some(&first))
         .filter_map(|c| c.words.get(1))
         .copied()
         .collect();
+    // The first word alone is right where others follow it.
+    if !both.is_empty() && (given.len() > 1 || below.is_empty()) {
+        return format!("unknown command {:?}{both}", given.join(" "));
+    }
     if below.is_empty() {
         format!(
             "unknown command {first:?}{}",

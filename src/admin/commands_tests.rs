@@ -47,6 +47,11 @@ fn mistakes() {
             "host",
             "after host comes one of invite, join, list, show, rotate, remove",
         ),
+        (
+            "machine",
+            "after machine comes one of list, add, delete, rename",
+        ),
+        ("door", "after door comes one of "),
         ("host ivnite x", "did you mean \"host invite\"?"),
         ("host show", "cosadm host show needs NAME; see `cosadm"),
         ("host invite --addr ::1", "cosadm host invite needs NAME; "),
@@ -121,5 +126,20 @@ fn every_command_and_flag_is_in_the_help() {
         let version = concat!("cosadm ", env!("CARGO_PKG_VERSION"), "\n");
         assert_eq!(told(line), version, "{line}");
     }
-    assert!(told("host --help").starts_with("usage: cosadm"));
+    for group in [
+        "machine", "exclude", "otp", "door", "settings", "sestab", "host",
+    ] {
+        let help = told(&format!("{group} --help"));
+        assert!(help.starts_with(&format!("usage: cosadm [-C DIR] [-v] {group} COMMAND")));
+        for command in commands() {
+            let line = format!("  {} ", command.words.join(" "));
+            let is_of_it = command.words[0] == group;
+            assert_eq!(help.contains(&line), is_of_it, "{line}: {help}");
+        }
+        assert_eq!(told(&format!("-C S {group} -h")), help);
+        assert_eq!(told(&format!("help {group}")), help);
+    }
+    assert_eq!(told("help"), text);
+    assert_eq!(told("help door close"), told("door close --help"));
+    assert!(told("machine add --help").contains("machine add --name NAME [--local]"));
 }

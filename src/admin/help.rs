@@ -5,8 +5,19 @@ use std::fmt::Write as _;
 use super::table::{Command, Flag, GLOBAL, commands};
 
 pub(super) fn overview() -> String {
-    let mut text = String::from("usage: cosadm [-C DIR] [-v] COMMAND\n\n");
-    for command in commands() {
+    list("COMMAND", commands())
+}
+
+/// The commands that begin with this word; `None`: there are none, or it is one by itself.
+pub(super) fn group(first: &str) -> Option<String> {
+    let of_it = |c: &&Command| c.words.len() > 1 && c.words.first() == Some(&first);
+    commands().find(of_it)?;
+    Some(list(&format!("{first} COMMAND"), commands().filter(of_it)))
+}
+
+fn list<'a>(usage: &str, commands: impl Iterator<Item = &'a Command>) -> String {
+    let mut text = format!("usage: cosadm [-C DIR] [-v] {usage}\n\n");
+    for command in commands {
         let line = format!("{} {}", command.words.join(" "), command.operands);
         let _ = writeln!(text, "  {line:<24} {}", command.meaning);
     }
@@ -25,7 +36,11 @@ pub(super) fn help(command: &Command) -> String {
             format!(" {}", flag.value)
         };
         let more = if flag.repeats { "…" } else { "" };
-        let _ = write!(text, " [--{}{value}]{more}", flag.long);
+        let _ = if flag.needed {
+            write!(text, " --{}{value}{more}", flag.long)
+        } else {
+            write!(text, " [--{}{value}]{more}", flag.long)
+        };
     }
     let operands = if command.operands.is_empty() {
         String::new()

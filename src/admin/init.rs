@@ -111,7 +111,8 @@ fn next(place: &Place) -> String {
     let dir = option_c(place);
     format!(
         "\nNext: to let a host run commands here:  cosadm{dir} host invite NAME --addr A --run-as USER > card\n      \
-         to run commands on a host:         cosadm{dir} host join card   (the card that it made)\n"
+         to run commands on a host:         cosadm{dir} host join card   (the card that it made)\n      \
+         to let a person's PC log in here:  cosadm{dir} machine add ID --name NAME && cosadm{dir} door close   (ID: `cos key show` there)\n"
     )
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Flag {
     /// What its value looks like; empty where it has none.
     pub(super) value: &'static str,
     pub(super) repeats: bool,
+    /// The command does nothing without it.
+    pub(super) needed: bool,
     pub(super) meaning: &'static str,
 }
 
@@ -42,6 +44,7 @@ const fn flag(
         long,
         value,
         repeats,
+        needed: false,
         meaning,
     }
 }
@@ -53,6 +56,7 @@ pub(super) const GLOBAL: &[Flag] = &[
         long: "",
         value: "DIR",
         repeats: false,
+        needed: false,
         meaning: "the configuration folder; else COS_CONFIG_DIR, else /etc/cosserver or one's own",
     },
     Flag {
@@ -60,6 +64,7 @@ pub(super) const GLOBAL: &[Flag] = &[
         long: "",
         value: "",
         repeats: false,
+        needed: false,
         meaning: "tell more",
     },
     Flag {
@@ -67,6 +72,7 @@ pub(super) const GLOBAL: &[Flag] = &[
         long: "version",
         value: "",
         repeats: false,
+        needed: false,
         meaning: "the version",
     },
     Flag {
@@ -74,6 +80,7 @@ pub(super) const GLOBAL: &[Flag] = &[
         long: "help",
         value: "",
         repeats: false,
+        needed: false,
         meaning: "this help",
     },
 ];

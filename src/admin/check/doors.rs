@@ -1,7 +1,7 @@
 //! What `cosadm check` says of the doors: both files, and whom they let in.
 
 use super::{Level, Report};
-use crate::admin::doors::{stranger, word};
+use crate::admin::doors::{check_writers, stranger, word};
 use crate::config::words::cosadm;
 use crate::door::{self, Inner, List, Outer};
 use crate::fault::Fault;
@@ -33,6 +33,9 @@ impl Report<'_> {
         let Some(inner) = self.sound(&path, Inner::open(&path), Inner::check_whole) else {
             return;
         };
+        if let Some(Err(fault)) = path.parent().map(check_writers) {
+            self.wrong(&path, &fault);
+        }
         let about = || Ok((inner.count()?, inner.settings()?, inner.has_passwords()?));
         match about() {
             Ok((authorized, settings, waiting)) => {

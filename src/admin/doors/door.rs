@@ -7,6 +7,7 @@ use super::super::commands::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::meets::{Meets, stranger};
+use super::rows::PAGE;
 use super::{Both, done, many, word};
 use crate::config::place::Place;
 use crate::config::words::cosadm;
@@ -17,14 +18,7 @@ use crate::fault::Fault;
 /// Closes the outer door: the authorized machines become the include list.
 pub(in crate::admin) fn close(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
-    let count = Both::open(&place)?.close().map_err(|e| {
-        // The file says nothing of how to authorize one.
-        let open = cosadm(&place, "door open");
-        let add = cosadm(&place, "machine add ID --name NAME");
-        Fault::new(format!(
-            "not closed: {e}; {add} authorizes a machine, or {open} lets one register"
-        ))
-    })?;
+    let count = Both::open(&place)?.close(&place)?;
     let fields = vec![
         ("outer_door", Json::text(word(Level::Closed))),
         ("included", Json::Number(count)),
@@ -58,7 +52,16 @@ pub(super) fn now(place: &Place) -> String {
             Level::Open => "the outer door is open",
             Level::Closed => "the level is 2",
         };
-        Ok(format!("{what}: {}", meets.words))
+        let mut words = format!("{what}: {}", meets.words);
+        if level == Level::Open && meets.word == "refused" {
+            words += &format!(
+                "; {} makes a one-time password, {} has it asked for a name, and {} authorizes it without",
+                cosadm(place, "otp add NAME"),
+                cosadm(place, "settings set build-mode yes"),
+                cosadm(place, "machine add ID --name NAME")
+            );
+        }
+        Ok(words)
     });
     known.unwrap_or_else(|e| format!("as it is now, nobody new is let in: {e}"))
 }
@@ -69,6 +72,8 @@ pub(super) struct Status {
     pub(super) included: u64,
     pub(super) excluded: u64,
     pub(super) authorized: u64,
+    /// How many of those are not on the include list, while that is asked.
+    left_out: Option<u64>,
     pub(super) waiting: u64,
     file: PathBuf,
     settings: Settings,
@@ -85,6 +90,9 @@ impl Status {
             included: outer.count(List::Include)?,
             excluded: outer.count(List::Exclude)?,
             authorized: inner.count()?,
+            left_out: (level == Level::Closed)
+                .then(|| left_out(doors))
+                .transpose()?,
             waiting,
             file: inner.file().to_owned(),
             meets: stranger(level, &settings, waiting > 0),
@@ -101,6 +109,21 @@ impl Status {
             Level::Open => "The outer door is open (level 1).".to_owned(),
             Level::Closed => "The outer door is closed (level 2).".to_owned(),
         }
+    }
+
+    /// Which authorized machines a closed door does not let in, in a sentence.
+    pub(super) fn not_taken_over(&self) -> Option<String> {
+        let count = self.left_out.filter(|count| *count > 0)?;
+        let (is, it, host) = if count == 1 {
+            ("is", "it", "a host that proves its")
+        } else {
+            ("are", "them", "hosts that prove their")
+        };
+        Some(format!(
+            "{} {is} not on the include list: the closed door lets {it} in only as {host} \
+             cookie, and closing it again takes {it} over.",
+            many(count, "authorized machine")
+        ))
     }
 
     fn text(&self) -> String {
@@ -133,6 +156,9 @@ impl Status {
             let _ = writeln!(text, "{name:<19} {value}");
         }
         let _ = writeln!(text, "{}", self.meets.words);
+        if let Some(words) = self.not_taken_over() {
+            let _ = writeln!(text, "{words}");
+        }
         text
     }
 
@@ -146,6 +172,10 @@ impl Status {
             ("excluded", Json::Number(self.excluded)),
             ("folder", Json::maybe(folder)),
             ("authorized", Json::Number(self.authorized)),
+            (
+                "not_included",
+                self.left_out.map_or(Json::Null, Json::Number),
+            ),
             ("one_time_passwords", Json::Number(self.waiting)),
             ("build_mode", Json::Bool(s.build_mode)),
             ("remote_only", Json::Bool(s.remote_only)),
@@ -155,6 +185,29 @@ impl Status {
             ("meaning", Json::text(&self.meets.words)),
         ])
     }
+}
+
+/// How many authorized machines are not on the include list.
+fn left_out(doors: &Both) -> Result<u64, Fault> {
+    let mut included = Vec::new();
+    let mut last = None;
+    loop {
+        let page = doors
+            .outer
+            .items_after(List::Include, last.as_ref(), PAGE)?;
+        included.extend(page.iter().map(|item| item.id.0));
+        match page.into_iter().next_back() {
+            Some(item) => last = Some(item),
+            None => break,
+        }
+    }
+    included.sort_unstable();
+    let mut count = 0;
+    doors.inner.machines(&mut |machine| {
+        count += u64::from(included.binary_search(&machine.id.0).is_err());
+        Ok(())
+    })?;
+    Ok(count)
 }
 
 /// Shows how both doors stand.

@@ -28,7 +28,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let mut outer = outer(&place)?;
     let name = match given {
         Some(name) => name,
-        None => known_name(&place, &outer, &id)?,
+        None => known_name(&place, &outer, List::Exclude, &id)?,
     };
     let added = outer.put(List::Exclude, &id, &name)?;
     if keys::load_machine_key(&place).is_ok_and(|pair| Id::of(&pair.public) == id) {
@@ -53,7 +53,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
         format!("{called} is excluded, as it was")
     };
     match cut {
-        None => {}
+        None => words += &format!("; {}", goes_on(&place, &id)),
         Some(None) => words += "; no daemon runs, so that there is nothing to hang up",
         Some(Some(count)) => words += &format!("; {} hung up", many(count, "session or login")),
     }
@@ -66,10 +66,21 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     done(call, out, fields, words)
 }
 
-/// The name that the exclude list or the inner door has for a machine; where neither has,
-/// or the inner door cannot be read, none: excluding must not wait for it.
-fn known_name(place: &Place, outer: &Outer, id: &Id) -> Result<String, Fault> {
-    if let Some(item) = outer.get(List::Exclude, id)? {
+/// What excluding does not do by itself.
+pub(super) fn goes_on(place: &Place, id: &Id) -> String {
+    let now = cosadm(place, format_args!("exclude add {id} --now"));
+    format!("what it has running goes on, and {now} hangs it up")
+}
+
+/// The name that a list or the inner door has for a machine; where neither has, or the
+/// inner door cannot be read, none: excluding must not wait for it.
+pub(super) fn known_name(
+    place: &Place,
+    outer: &Outer,
+    list: List,
+    id: &Id,
+) -> Result<String, Fault> {
+    if let Some(item) = outer.get(list, id)? {
         return Ok(item.name);
     }
     let machine = inner(place, outer).and_then(|inner| inner.machine(id));

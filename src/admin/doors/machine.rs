@@ -3,12 +3,14 @@
 use super::super::commands::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
+use super::exclude::goes_on;
 use super::{Both, done, id, named, rows};
 use crate::config::hostinfo::HostTable;
 use crate::config::machines;
 use crate::config::place::Place;
 use crate::config::words::cosadm;
-use crate::door::{Id, Level, List, Name, Outer};
+use crate::door::inner::Machine;
+use crate::door::{Id, Inner, Level, List, Name, Occurred, Outer};
 use crate::fault::Fault;
 
 /// Lists them.
@@ -40,8 +42,33 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
         format!("{id} was authorized, and its name is {name} now")
     };
     done(call, out, fields, words)?;
+    warn_of_namesake(out, &doors.inner, &name, Some(&id))?;
     if let Some(words) = kept_out(&place, &doors.outer, &id)? {
         out.tell(words);
+    }
+    Ok(())
+}
+
+/// Says which other machine has a name, which need not be one machine's alone.
+pub(super) fn warn_of_namesake(
+    out: &Out,
+    inner: &Inner,
+    name: &Name,
+    own: Option<&Id>,
+) -> Result<(), Fault> {
+    // Before every machine of that name; the list is in the order of names, then IDs.
+    let before = Machine {
+        id: Id([0; 16]),
+        name: name.clone(),
+        authorized: Occurred(0),
+        remote: false,
+        seen: None,
+    };
+    let next = inner.machines_after(Some(&before), 2)?;
+    let same = |m: &&Machine| m.name.as_str().eq_ignore_ascii_case(name.as_str());
+    if let Some(other) = next.iter().filter(same).find(|m| Some(&m.id) != own) {
+        let (id, name) = (other.id, &other.name);
+        out.tell(format!("another machine is called {name} as well: {id}"));
     }
     Ok(())
 }
@@ -80,11 +107,8 @@ pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
     ];
     fields.push(("host", Json::maybe(deleted.host.as_ref())));
     let words = if exclude {
-        let now = cosadm(&place, format_args!("exclude add {id} --now"));
-        format!(
-            "{name} ({id}) is deleted and on the exclude list; what it has running goes on, and {now} \
-             hangs it up"
-        )
+        let goes_on = goes_on(&place, &id);
+        format!("{name} ({id}) is deleted and on the exclude list; {goes_on}")
     } else {
         format!("{name} ({id}) is deleted")
     };
@@ -130,15 +154,18 @@ pub(super) fn remove(
     }
     let host = host_of(place, id);
     let warning = host.as_ref().map(|host| {
-        let add = if exclude {
-            cosadm(place, format_args!("exclude delete {id}"))
+        let add = cosadm(place, format_args!("machine add {id} --name {host}"));
+        let what = format!(
+            "this is the machine of host {host} in hostinfo: it is refused from now on, whatever its cookie"
+        );
+        if exclude {
+            let delete = cosadm(place, format_args!("exclude delete {id}"));
+            format!("{what}; {delete} and {add} let it in again")
         } else {
-            cosadm(place, format_args!("machine add {id} --name {host}"))
-        };
-        format!(
-            "this is the machine of host {host} in hostinfo: it is refused from now on, whatever its \
-             cookie; {add} lets it in again"
-        )
+            format!(
+                "{what}, unless it registers anew while the outer door is open; {add} lets it in again"
+            )
+        }
     });
     let name = machine.name;
     Ok(Deleted {
@@ -171,5 +198,6 @@ pub(in crate::admin) fn rename(call: &Call, out: &Out) -> Result<(), Failure> {
         return Err(Fault::new(words).into());
     }
     let fields = vec![("id", Json::text(id)), ("name", Json::text(&name))];
-    done(call, out, fields, format!("{id} is {name} now"))
+    done(call, out, fields, format!("{id} is {name} now"))?;
+    Ok(warn_of_namesake(out, &doors.inner, &name, Some(&id))?)
 }

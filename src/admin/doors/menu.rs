@@ -16,7 +16,7 @@ use super::super::commands::Call;
 use super::super::out::{Failure, Out};
 use super::door::{Status, now};
 use super::rows::{numbered, short};
-use super::{Both, is_missing, machine, many, missing, place_inner};
+use super::{Both, exclude, is_missing, machine, many, missing, place_inner};
 use crate::config::place::Place;
 use crate::config::words::quoted;
 use crate::door::inner::Machine;
@@ -136,17 +136,21 @@ fn delete(
     if !screen.yes(&format!("Delete {} ({})? (Y/N) ", found.name, found.id))? {
         return screen.say("Nothing was deleted.\n");
     }
-    let exclude = screen.yes("Add to Exclude List? (Y/N) ")?;
+    let excludes = screen.yes("Add to Exclude List? (Y/N) ")?;
     let deleted = Both::open(place)
-        .and_then(|mut doors| machine::remove(place, &mut doors, &found.id, exclude));
+        .and_then(|mut doors| machine::remove(place, &mut doors, &found.id, excludes));
     match deleted {
         Ok(deleted) => {
-            let how = if exclude {
+            let how = if excludes {
                 "deleted and excluded"
             } else {
                 "deleted"
             };
             screen.say(&format!("{} is {how}.\n", found.name))?;
+            if excludes {
+                let words = exclude::goes_on(place, &found.id);
+                screen.say(&format!("{}.\n", capital(&words)))?;
+            }
             match deleted.warning {
                 Some(warning) => screen.wrong(warning),
                 None => Ok(()),
@@ -178,11 +182,14 @@ fn leave(screen: &mut Screen, place: &Place) -> Result<(), Left> {
         let waiting = many(status.waiting, "one-time password");
         screen.say(&format!("{waiting} not used yet.\n"))?;
     }
+    if let Some(words) = status.not_taken_over() {
+        screen.say(&format!("{words}\n"))?;
+    }
     let prompt = "Close outer door? (Y closes it, N opens it, Enter leaves it as it is) ";
     match screen.yes_or_enter(prompt)? {
         Some(true) => {
-            if let Err(e) = Both::open(place).and_then(|mut doors| doors.close()) {
-                screen.wrong(format_args!("not closed: {e}"))?;
+            if let Err(e) = Both::open(place).and_then(|mut doors| doors.close(place)) {
+                screen.wrong(e)?;
             }
         }
         Some(false) => super::outer(place)?.set_level(Level::Open)?,

@@ -19,6 +19,7 @@ pub(super) mod settings;
 mod typed;
 
 use std::fmt::Display;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 pub(super) use meets::stranger;
@@ -49,10 +50,35 @@ impl Both {
 
     /// Closes the outer door: the inner door's machines become the include list. How many
     /// they are.
-    fn close(&mut self) -> Result<u64, Fault> {
+    fn close(&mut self, place: &Place) -> Result<u64, Fault> {
         let Self { outer, inner } = self;
+        if inner.count()? == 0 {
+            return Err(over_nobody(place, outer.level()?));
+        }
         outer.close(&mut |put| inner.machines(&mut |m| put(&m.id, &m.name)))
     }
+}
+
+/// Whom a closed door lets in that includes nobody.
+const BUT_HOSTS: &str = "hosts of hostinfo that prove their cookie are let in all the same";
+
+/// Why the outer door is not closed over nobody.
+fn over_nobody(place: &Place, level: Level) -> Fault {
+    let add = cosadm(place, "machine add ID --name NAME");
+    let why = format!(
+        "no machine is authorized, and closing it over none would lock everybody out; {BUT_HOSTS}"
+    );
+    if level == Level::Closed {
+        let words =
+            format!("the outer door is closed, as it was: {why}. {add} authorizes a machine");
+        return Fault::new(words);
+    }
+    let otp = cosadm(place, "otp add NAME");
+    let level = cosadm(place, "sestab level 2");
+    Fault::new(format!(
+        "the outer door is not closed: {why}. {add} authorizes a machine, {otp} lets one register, and \
+         {level} closes the door over nobody"
+    ))
 }
 
 /// Opens the outer door.
@@ -113,12 +139,28 @@ fn place_inner(place: &Place, outer: &mut Outer, folder: Option<&Path>) -> Resul
                 e
             }
         })?;
+        check_writers(folder)?;
     }
     let path = Inner::path(place, folder.as_deref());
     let created = Inner::create(&path)?;
     Inner::open(&path)?.check_whole()?;
     outer.set_folder(folder.as_deref())?;
     Ok(Moved { path, created })
+}
+
+/// That a folder is nobody else's to write. A sticky one is no better: whoever may put a
+/// file beside the inner door's may put a journal there.
+pub(super) fn check_writers(folder: &Path) -> Result<(), Fault> {
+    let about = std::fs::metadata(folder).map_err(|e| Fault::of(folder, e))?;
+    let mode = about.mode() & 0o7777;
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let words = format!(
+        "others can write it (mode {mode:04o}), and could put a file beside that of the inner door; make \
+         a folder of its own (mkdir -m 700)"
+    );
+    Err(Fault::of(folder, words))
 }
 
 /// The ID that an operand is.

@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 use super::super::commands::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
+use super::machine::warn_of_namesake;
 use super::{Both, day, done, name, seconds, typed};
 use crate::config::place::Place;
 use crate::config::words::{cosadm, quoted};
@@ -29,6 +30,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
     let name = name(call.operand(0))?;
     let mut doors = Both::open(&place)?;
+    warn_of_namesake(out, &doors.inner, &name, None)?;
     let Some(number) = call.value("password-fd") else {
         made(call, out, &mut doors.inner, &name)?;
         return hint(out, &place, &doors.outer);
@@ -73,14 +75,21 @@ fn made(call: &Call, out: &Out, inner: &mut Inner, name: &Name) -> Result<(), Fa
 
 /// Says that a password is of no use yet.
 fn hint(out: &Out, place: &Place, outer: &Outer) -> Result<(), Failure> {
-    let words = match outer.level()? {
-        Level::Open => return Ok(()),
+    if let Some(words) = of_no_use(place, outer.level()?) {
+        out.tell(words);
+    }
+    Ok(())
+}
+
+/// Why a password is of no use yet.
+pub(super) fn of_no_use(place: &Place, level: Level) -> Option<String> {
+    let words = match level {
+        Level::Open => return None,
         Level::Closed => "the outer door is closed: nobody can register",
         Level::Off => "the level is 0: nobody is asked for a password",
     };
     let open = cosadm(place, "door open");
-    out.tell(format!("{words} until {open}"));
-    Ok(())
+    Some(format!("{words} until {open}"))
 }
 
 /// A one-time password that waits, in a line.

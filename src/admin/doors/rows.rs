@@ -10,7 +10,7 @@ use crate::door::outer::Item;
 use crate::fault::Fault;
 
 /// How many are read at once.
-const PAGE: u32 = 500;
+pub(super) const PAGE: u32 = 500;
 
 /// A row of a list.
 pub(super) trait Row {

@@ -4,9 +4,9 @@
 use super::super::commands::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
-use super::exclude::not_there;
+use super::exclude::{known_name, not_there};
 use super::meets::meets;
-use super::{day, done, id, many, named, outer, rows, seconds, word};
+use super::{BUT_HOSTS, day, done, id, inner, many, named, outer, rows, seconds, word};
 use crate::config::keys;
 use crate::config::place::Place;
 use crate::config::words::{cosadm, quoted, shown};
@@ -105,10 +105,7 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
     let mut outer = outer(&place)?;
     let name = match named(call)? {
         Some(name) => name.as_str().to_owned(),
-        None => outer
-            .get(list, &id)?
-            .map(|item| item.name)
-            .unwrap_or_default(),
+        None => known_name(&place, &outer, list, &id)?,
     };
     let added = outer.put(list, &id, &name)?;
     let fields = vec![
@@ -123,7 +120,17 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
         out,
         fields,
         format!("{id} {how} the {} list", field(list)),
-    )
+    )?;
+    // An inner door that cannot be read is told by whoever needs it.
+    let known = inner(&place, &outer).and_then(|inner| inner.machine(&id));
+    if list == List::Include && matches!(known, Ok(None)) {
+        let add = cosadm(&place, format_args!("machine add {id} --name NAME"));
+        out.tell(format!(
+            "the inner door does not know that machine, so that the list alone does not let it in; {add} \
+             authorizes it"
+        ));
+    }
+    Ok(())
 }
 
 /// Takes a machine off a list.
@@ -150,7 +157,7 @@ pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
 pub(in crate::admin) fn enable(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
     match which(call.operand(0))? {
-        List::Include => set_level(&place, &mut outer(&place)?, Level::Closed)?,
+        List::Include => enforce(&place, &mut outer(&place)?)?,
         // It always is.
         List::Exclude => drop(outer(&place)?),
     }
@@ -161,23 +168,33 @@ pub(in crate::admin) fn enable(call: &Call, out: &Out) -> Result<(), Failure> {
 pub(in crate::admin) fn disable(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
     if which(call.operand(0))? == List::Exclude {
-        let words = "the exclude list is always enforced; take machines off it by `cosadm exclude delete ID`";
+        let delete = cosadm(&place, "exclude delete ID");
+        let words = format!("the exclude list is always enforced; {delete} takes a machine off it");
         return Err(Fault::new(words).into());
     }
-    set_level(&place, &mut outer(&place)?, Level::Open)?;
+    outer(&place)?.set_level(Level::Open)?;
     told(call, out, &place)
 }
 
-/// Sets the level. The include list is not enforced while it is empty.
-fn set_level(place: &Place, outer: &mut Outer, level: Level) -> Result<(), Fault> {
-    if level == Level::Closed && outer.count(List::Include)? == 0 {
-        let close = cosadm(place, "door close");
-        return Err(Fault::new(format!(
-            "the include list is empty: enforcing it would lock everybody out; {close} fills it with \
-             the authorized machines"
-        )));
+/// Has the include list enforced, unless it is empty.
+fn enforce(place: &Place, outer: &mut Outer) -> Result<(), Fault> {
+    if outer.count(List::Include)? > 0 {
+        return outer.set_level(Level::Closed);
     }
-    outer.set_level(level)
+    let is_closed = outer.level()? == Level::Closed;
+    let close = cosadm(place, "door close");
+    Err(Fault::new(if is_closed {
+        format!(
+            "the include list is empty, and the outer door is closed, as it was: {BUT_HOSTS}. {close} fills \
+             the list with the authorized machines"
+        )
+    } else {
+        let level = cosadm(place, "sestab level 2");
+        format!(
+            "the include list is empty: enforcing it would lock everybody out; {BUT_HOSTS}. {close} fills \
+             it with the authorized machines, and {level} closes the door over nobody"
+        )
+    }))
 }
 
 /// Says which level there is now.
@@ -209,7 +226,16 @@ pub(in crate::admin) fn level(call: &Call, out: &Out) -> Result<(), Failure> {
         Failure::Usage(format!("{given} is no security level: {words}"))
     };
     let level = given.parse().ok().and_then(Level::of).ok_or_else(wrong)?;
-    set_level(&place, &mut outer(&place)?, level)?;
+    let mut outer = outer(&place)?;
+    outer.set_level(level)?;
+    if level == Level::Closed && outer.count(List::Include)? == 0 {
+        let close = cosadm(&place, "door close");
+        out.tell(format!(
+            "the include list is empty: hosts of hostinfo that prove their cookie are let in, and nobody \
+             else, until {close} takes over authorized machines"
+        ));
+    }
+    drop(outer);
     told(call, out, &place)
 }
 
@@ -222,10 +248,17 @@ pub(in crate::admin) fn inquire(call: &Call, out: &Out) -> Result<(), Failure> {
         None => own.clone()?,
     };
     let is_local = own.is_ok_and(|own| own == id);
-    drop(outer(&place)?);
+    let outer = outer(&place)?;
+    let lists = [List::Include, List::Exclude];
+    let names = lists.map(|list| known_name(&place, &outer, list, &id));
+    let [included, excluded] = names;
+    let name = Some(included?).filter(|name| !name.is_empty());
+    let name = name.map_or(excluded, Ok)?;
+    drop(outer);
     let sight = Doors::of(&place).look(id)?;
     let any = meets(&sight, false, is_local);
     let host = meets(&sight, true, is_local);
+    let here = meets(&sight, false, true);
     // The inner door is not asked about everybody.
     let is_asked = !sight.excluded && sight.level != Level::Off;
     let standing = is_asked.then_some(match sight.standing {
@@ -236,20 +269,32 @@ pub(in crate::admin) fn inquire(call: &Call, out: &Out) -> Result<(), Failure> {
     if call.given("json") {
         let fields = vec![
             ("id", Json::text(id)),
+            ("name", Json::text(&name)),
             ("level", Json::Number(sight.level.number().into())),
             ("included", Json::Bool(sight.included)),
             ("excluded", Json::Bool(sight.excluded)),
             ("standing", Json::maybe(standing)),
             ("meets", Json::text(any.word)),
             ("meets_as_host", Json::text(host.word)),
+            ("meets_from_here", Json::text(here.word)),
             ("meaning", Json::text(&any.words)),
         ];
         return out.say(&format!("{}\n", Json::Object(fields)));
     }
     let not = |on| if on { "" } else { "not " };
     let asked = standing.map_or_else(String::new, |s| format!(", {s} at the inner door"));
+    let called = if name.is_empty() {
+        id.to_string()
+    } else {
+        format!("{id} {}", shown(&name))
+    };
+    let from_here = if here.word == "in" && sight.remote_only && sight.level != Level::Off {
+        "remote-only is on: whoever calls from this host itself is let in\n"
+    } else {
+        ""
+    };
     out.say(&format!(
-        "{id}\n{}included, {}excluded{asked}\nit {}\nas a host that proves its cookie, it {}\n",
+        "{called}\n{}included, {}excluded{asked}\nit {}\nas a host that proves its cookie, it {}\n{from_here}",
         not(sight.included),
         not(sight.excluded),
         any.words,

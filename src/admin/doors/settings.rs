@@ -121,23 +121,35 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
         Which::BuildMode => {
             let on = yes_or_no(needed()?)?;
             Both::open(&place)?.inner.set(&[Setting::BuildMode(on)])?;
-            super::door::now(&place)
+            let is = if on { "on" } else { "off" };
+            format!("build mode is {is} now; {}", super::door::now(&place))
         }
         Which::RemoteOnly => {
             let on = yes_or_no(needed()?)?;
             Both::open(&place)?.inner.set(&[Setting::RemoteOnly(on)])?;
-            super::door::now(&place)
+            let is = if on { "on" } else { "off" };
+            format!("remote-only is {is} now; {}", super::door::now(&place))
         }
         Which::Welcome => {
             let text = welcome(&place, needed()?);
+            let words = if text.is_empty() {
+                "there is no welcome message now".to_owned()
+            } else {
+                format!("the welcome message is set: {text}")
+            };
             Both::open(&place)?.inner.set(&[Setting::Welcome(text)])?;
-            "the welcome message is set".to_owned()
+            words
         }
         Which::Backdoor => {
             let mut doors = Both::open(&place)?;
             let password = typed::of_input("Backdoor password (empty: none): ")?;
             backdoor(&mut doors.inner, &password, out)?;
-            super::door::now(&place)
+            let what = if password.is_empty() {
+                "there is no backdoor password now"
+            } else {
+                "the backdoor password is set"
+            };
+            format!("{what}; {}", super::door::now(&place))
         }
         Which::Folder => move_to(&place, needed()?)?,
     };

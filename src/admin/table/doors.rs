@@ -37,7 +37,7 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         (
             "list the authorized machines of the inner door",
             "Line, name, ID, when it was authorized, whether it registered from this host or from\n\
-             another, and when it was seen last (UTC, to the hour).",
+             another, and when it was seen last (UTC, noted once an hour).",
         ),
         machine::list,
     ),
@@ -45,8 +45,16 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         &["machine", "add"],
         "ID",
         &[
-            named("whose machine it is"),
-            flag("local", "", false, "it is this host, not another"),
+            Flag {
+                needed: true,
+                ..named("whose machine it is; it has to be given")
+            },
+            flag(
+                "local",
+                "",
+                false,
+                "list it as Local: it is this host, not another",
+            ),
             JSON,
         ],
         (
@@ -69,7 +77,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         ],
         (
             "delete a machine from the inner door",
-            "Unless it is excluded, it may register again while the outer door is open.",
+            "Unless it is excluded, it may register again while the outer door is open.\n\
+             It counts for the next connection: what has been let in goes on.",
         ),
         machine::delete,
     ),
@@ -102,7 +111,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         ],
         (
             "keep a machine out for good",
-            "It counts for the next connection. Where no daemon runs, --now has nothing to hang up.",
+            "It counts for the next connection: what has been let in goes on, unless --now is given.\n\
+             Where no daemon runs, --now has nothing to hang up.",
         ),
         exclude::add,
     ),
@@ -152,7 +162,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         &[JSON],
         (
             "close the outer door: only machines that are authorized now get in",
-            "The authorized machines become the include list. Refused while there is none.",
+            "The authorized machines become the include list. Refused while there is none.\n\
+             It counts for the next connection: what has been let in goes on.",
         ),
         door::close,
     ),
@@ -243,7 +254,7 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         &[JSON],
         (
             "enforce a list; for I that is level 2",
-            "E is always enforced. I is not while it is empty.",
+            "E is always enforced. It is refused for I while that is empty.",
         ),
         sestab::enable,
     ),
@@ -273,7 +284,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         &[JSON],
         (
             "show or set the security level",
-            "0: no door but the exclude list. 1: the inner door, the outer one is open. 2: both.",
+            "0: no door but the exclude list. 1: the inner door, the outer one is open. 2: both; with\n\
+             an empty include list that lets in hosts that prove their cookie, and nobody else.",
         ),
         sestab::level,
     ),

@@ -57,7 +57,8 @@ fn add(screen: &mut Screen, place: &Place, out: &Out) -> Result<(), Left> {
                     "The one-time password for {name}, shown this once:\n    "
                 ))?;
                 screen.say(&made.shown())?;
-                screen.say("\n")
+                screen.say("\n")?;
+                of_use(screen, place, &doors)
             }
             Err(e) => screen.wrong(e),
         };
@@ -66,8 +67,19 @@ fn add(screen: &mut Screen, place: &Place, out: &Out) -> Result<(), Left> {
         out.tell(weakness);
     }
     match doors.inner.add_chosen(&name, &password) {
-        Ok(()) => screen.say(&format!("{name} has a one-time password.\n")),
+        Ok(()) => {
+            screen.say(&format!("{name} has a one-time password.\n"))?;
+            of_use(screen, place, &doors)
+        }
         Err(e) => screen.wrong(e),
+    }
+}
+
+/// Says what keeps a new password from being of use.
+fn of_use(screen: &mut Screen, place: &Place, doors: &Both) -> Result<(), Left> {
+    match otp::of_no_use(place, doors.outer.level()?) {
+        Some(words) => screen.wrong(words),
+        None => Ok(()),
     }
 }
 
