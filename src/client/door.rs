@@ -10,16 +10,22 @@ use std::io;
 use zeroize::Zeroizing;
 
 use super::asker::{self, Asker, hidden_line, prompted};
-use super::values;
+use super::{say, values};
 use crate::fault::Fault;
 use crate::sys::client_terminal::Terminal;
 use crate::wire::Malformed;
 use crate::wire::limits::REPLY;
 use crate::wire::prompt::{Answers, Asks, Text};
 
+/// The manager has given the name with the password (seed 002, steps 18 and 24).
+const NAME_UNUSED: &str = "--name is not used: it asks for an activation password, and the name is the one \
+    that its administrator gave with it, or USER@ADDRESS with the backdoor password";
+
 /// Who answers the inner door of a host.
 pub struct Door<'a> {
     host: &'a str,
+    /// The command that has this machine registered, in backquotes.
+    enrolment: String,
     by: By<'a>,
 }
 
@@ -32,17 +38,24 @@ enum By<'a> {
 
 impl<'a> Door<'a> {
     /// That of a host that is called for something else: the person at the terminal
-    /// answers it, unless nobody `may_ask` one.
-    pub const fn by_the_way(host: &'a str, may_ask: bool) -> Self {
+    /// answers it, unless nobody `may_ask` one, who is told of that `enrolment`.
+    pub const fn by_the_way(host: &'a str, enrolment: String, may_ask: bool) -> Self {
         let by = By::Person(may_ask);
-        Self { host, by }
+        Self {
+            host,
+            enrolment,
+            by,
+        }
     }
 
     /// That of a host at which this machine is to be registered, by this name if it asks
     /// for one.
     pub const fn to_enrol(host: &'a str, name: Option<&'a str>, asker: &'a mut Asker) -> Self {
-        let by = By::Enrolment(name, asker);
-        Self { host, by }
+        Self {
+            host,
+            enrolment: String::new(),
+            by: By::Enrolment(name, asker),
+        }
     }
 
     /// The answer to its prompt, the last of these texts. `vouched`: it is the machine of
@@ -59,11 +72,11 @@ impl<'a> Door<'a> {
         let (prompt, before) = texts
             .split_last()
             .ok_or_else(|| Fault::new("it asks nothing"))?;
-        let host = self.host;
+        let (host, enrolment) = (self.host, &self.enrolment);
         let reply = match (&mut self.by, by) {
             (By::Person(may_ask), by) => {
                 let terminal = may_ask.then(Terminal::open).and_then(Result::ok);
-                let mut terminal = terminal.ok_or_else(|| unknown(host, vouched))?;
+                let mut terminal = terminal.ok_or_else(|| unknown(host, enrolment, vouched))?;
                 before.iter().for_each(asker::tell);
                 let words = prompted(host, prompt);
                 match by {
@@ -83,7 +96,10 @@ impl<'a> Door<'a> {
                 type_name(&mut terminal, &prompted(host, prompt))
                     .map_err(|e| Fault::new(format!("the terminal: {}", asker::why(&e))))?
             }
-            (By::Enrolment(_, asker), Asks::Activation | Asks::Login) => {
+            (By::Enrolment(name, asker), Asks::Activation | Asks::Login) => {
+                if name.is_some() {
+                    say::complain(Some(host), NAME_UNUSED);
+                }
                 before.iter().for_each(asker::tell);
                 asker.one(prompt)?
             }
@@ -99,7 +115,7 @@ impl<'a> Door<'a> {
 }
 
 /// What somebody can do who is not asked.
-fn unknown(host: &str, vouched: bool) -> Fault {
+fn unknown(host: &str, enrolment: &str, vouched: bool) -> Fault {
     Fault::new(if vouched {
         format!(
             "this machine is not known to {host}; root registers it there first: \
@@ -107,7 +123,7 @@ fn unknown(host: &str, vouched: bool) -> Fault {
             crate::config::place::SYSTEM
         )
     } else {
-        format!("this machine is not known to {host}; `cos enrol {host}` first")
+        format!("this machine is not known to {host}; {enrolment} first")
     })
 }
 
