@@ -520,6 +520,51 @@ fn a_person_at_a_terminal_answers_the_door_and_then_pam() {
     assert_eq!(ended.err.last().map(String::as_str), Some("welcome"));
 }
 
+/// Nobody is left at a prompt whose host has gone, whoever asks, and whatever is half typed.
+#[test]
+fn who_sits_at_a_prompt_is_told_when_the_host_hangs_up() {
+    let host = Host::new();
+    let gui = &["gui", "-l", "alice", "hostb", "hello"][..];
+    let enrol = &["enrol", "hostb"][..];
+    let closed = "closed the connection instead of going on";
+    for (words, by, style, prompt) in [
+        (gui, Asks::Login, Style::Hidden, "Password: "),
+        (gui, Asks::Login, Style::Shown, "Code: "),
+        (gui, Asks::Activation, Style::Hidden, ACTIVATION),
+        (enrol, Asks::Activation, Style::Hidden, ACTIVATION),
+        (enrol, Asks::Name, Style::Shown, NAME),
+    ] {
+        for is_denied in [false, true] {
+            let mut seat = Seat::take(&cos(&host, words));
+            let mut called = Called::take(&host);
+            called.asks(by, &[(style, prompt)]);
+            seat.sees(prompt);
+            if style == Style::Hidden {
+                seat.types_unseen(b"half");
+            } else {
+                seat.types(b"half");
+                seat.sees("half");
+            }
+            let told = if is_denied {
+                called.denies();
+                "denied (reference abababababababab) before it had an answer"
+            } else {
+                drop(called);
+                closed
+            };
+            failed(&seat.ends(), told);
+        }
+    }
+    let mut seat = Seat::take(&cos(&host, enrol));
+    let mut called = Called::take(&host);
+    called.asks_name();
+    seat.sees(NAME);
+    seat.types(b"Joan\n");
+    seat.sees("Correct? (Y/N) ");
+    drop(called);
+    failed(&seat.ends(), closed);
+}
+
 /// And before a command is asked for that follows.
 #[test]
 fn a_person_answers_the_door_for_a_command_too() {

@@ -6,15 +6,15 @@
 //! become a guess at an activation password.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use zeroize::Zeroizing;
 
-use super::asker::{self, Asker, hidden_line, prompted};
+use super::asker::{self, Asker, hidden_line, prompted, shown_line};
 use super::{say, values};
 use crate::fault::Fault;
 use crate::sys::client_terminal::Terminal;
 use crate::wire::Malformed;
-use crate::wire::limits::REPLY;
 use crate::wire::prompt::{Answers, Asks, Text};
 
 /// The manager has given the name with the password (seed 002, steps 18 and 24).
@@ -59,15 +59,16 @@ impl<'a> Door<'a> {
     }
 
     /// The answer to its prompt, the last of these texts. `vouched`: it is the machine of
-    /// this host that it does not know, by whose signer we ask.
+    /// this host that it does not know, by whose signer we ask. `line`: the connection.
     ///
     /// # Errors
-    /// Nobody answers.
+    /// Nobody answers, or the host does not wait for the person at the terminal.
     pub(super) fn answer(
         &mut self,
         by: Asks,
         texts: &[Text],
         vouched: bool,
+        line: BorrowedFd<'_>,
     ) -> Result<Answers, Fault> {
         let (prompt, before) = texts
             .split_last()
@@ -80,8 +81,8 @@ impl<'a> Door<'a> {
                 before.iter().for_each(asker::tell);
                 let words = prompted(host, prompt);
                 match by {
-                    Asks::Name => type_name(&mut terminal, &words),
-                    Asks::Activation | Asks::Login => hidden_line(&mut terminal, &words),
+                    Asks::Name => type_name(&mut terminal, &words, line),
+                    Asks::Activation | Asks::Login => hidden_line(&mut terminal, &words, line),
                 }
                 .map_err(|e| Fault::new(format!("the terminal: {}", asker::why(&e))))?
             }
@@ -93,7 +94,7 @@ impl<'a> Door<'a> {
                         "it asks for a name, and there is nobody to type one; give --name NAME",
                     )
                 })?;
-                type_name(&mut terminal, &prompted(host, prompt))
+                type_name(&mut terminal, &prompted(host, prompt), line)
                     .map_err(|e| Fault::new(format!("the terminal: {}", asker::why(&e))))?
             }
             (By::Enrolment(name, asker), Asks::Activation | Asks::Login) => {
@@ -101,7 +102,7 @@ impl<'a> Door<'a> {
                     say::complain(Some(host), NAME_UNUSED);
                 }
                 before.iter().for_each(asker::tell);
-                asker.one(prompt)?
+                asker.one(prompt, line)?
             }
         };
         // A guess that cannot be right costs the next one time.
@@ -128,13 +129,16 @@ fn unknown(host: &str, enrolment: &str, vouched: bool) -> Fault {
 }
 
 /// A name that can be one, and that whoever has typed it finds correct.
-fn type_name(terminal: &mut Terminal, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+fn type_name(
+    terminal: &mut Terminal,
+    prompt: &str,
+    line: BorrowedFd<'_>,
+) -> io::Result<Zeroizing<Vec<u8>>> {
     loop {
-        terminal.tell(prompt)?;
-        let typed = terminal.line(REPLY)?;
+        let typed = shown_line(terminal, prompt, line)?;
         match values::machine_name(&String::from_utf8_lossy(&typed), "That name") {
             Err(wrong) => terminal.tell(&format!("{wrong}\n"))?,
-            Ok(name) if is_correct(terminal)? => {
+            Ok(name) if is_correct(terminal, line)? => {
                 return Ok(Zeroizing::new(name.into_bytes()));
             }
             Ok(_) => {}
@@ -143,10 +147,9 @@ fn type_name(terminal: &mut Terminal, prompt: &str) -> io::Result<Zeroizing<Vec<
 }
 
 /// The question of the seed.
-fn is_correct(terminal: &mut Terminal) -> io::Result<bool> {
+fn is_correct(terminal: &mut Terminal, line: BorrowedFd<'_>) -> io::Result<bool> {
     loop {
-        terminal.tell("Correct? (Y/N) ")?;
-        match terminal.line(REPLY)?.as_slice() {
+        match shown_line(terminal, "Correct? (Y/N) ", line)?.as_slice() {
             b"Y" | b"y" | b"yes" => return Ok(true),
             b"N" | b"n" | b"no" => return Ok(false),
             _ => {}
