@@ -407,6 +407,25 @@ fn a_machine_that_is_turned_away_is_told_what_may_be_wrong() {
     let ended = client.finish();
     failed(&ended, &format!("{reference}its outer door may be closed"));
     failed(&ended, &id(&host));
+    let folder = host.folder.to_str().unwrap();
+    let lets_in = |ended: &Ended| {
+        failed(
+            ended,
+            "lets it in by `cosadm machine add ID --name NAME`, with `cosadm door close` where",
+        );
+        let words = format!("or opens the door for `cos -C {folder} enrol hostb`");
+        failed(ended, &words);
+    };
+    lets_in(&ended);
+    let client = Session::spawn(&mut alone(&host, &["gui", "hostb", "hello"]));
+    Called::take(&host).denies();
+    let ended = client.finish();
+    let words = format!(
+        "it may not know this machine, or keep it out, whose ID is {}",
+        id(&host)
+    );
+    failed(&ended, &words);
+    lets_in(&ended);
     for is_name in [true, false] {
         let mut client = enrol();
         client.say("1234-5678");
@@ -418,12 +437,16 @@ fn a_machine_that_is_turned_away_is_told_what_may_be_wrong() {
         }
         called.answer();
         called.denies();
+        let ended = client.finish();
+        // The name that was given is the manager's affair then.
+        let is_told = |l: &String| l.starts_with("cos: hostb: --name is not used: ");
+        assert_eq!(ended.err.iter().any(is_told), !is_name, "{ended:?}");
         let words = if is_name {
-            "the name that was given"
+            "the name was not taken: the door was closed"
         } else {
-            "the activation password was wrong"
+            "the activation password was not taken: wrong, used already"
         };
-        failed(&client.finish(), &format!("{reference}{words}"));
+        failed(&ended, &format!("{reference}{words}"));
     }
 }
 
@@ -455,7 +478,10 @@ fn a_script_is_not_asked_by_the_door() {
             called.leaves();
             failed(
                 &client.finish(),
-                "this machine is not known to hostb; `cos enrol hostb` first",
+                &format!(
+                    "this machine is not known to hostb; `cos -C {} enrol hostb` first",
+                    host.folder.display()
+                ),
             );
         }
     }
@@ -494,6 +520,51 @@ fn a_person_at_a_terminal_answers_the_door_and_then_pam() {
     assert_eq!(ended.err.last().map(String::as_str), Some("welcome"));
 }
 
+/// Nobody is left at a prompt whose host has gone, whoever asks, and whatever is half typed.
+#[test]
+fn who_sits_at_a_prompt_is_told_when_the_host_hangs_up() {
+    let host = Host::new();
+    let gui = &["gui", "-l", "alice", "hostb", "hello"][..];
+    let enrol = &["enrol", "hostb"][..];
+    let closed = "closed the connection instead of going on";
+    for (words, by, style, prompt) in [
+        (gui, Asks::Login, Style::Hidden, "Password: "),
+        (gui, Asks::Login, Style::Shown, "Code: "),
+        (gui, Asks::Activation, Style::Hidden, ACTIVATION),
+        (enrol, Asks::Activation, Style::Hidden, ACTIVATION),
+        (enrol, Asks::Name, Style::Shown, NAME),
+    ] {
+        for is_denied in [false, true] {
+            let mut seat = Seat::take(&cos(&host, words));
+            let mut called = Called::take(&host);
+            called.asks(by, &[(style, prompt)]);
+            seat.sees(prompt);
+            if style == Style::Hidden {
+                seat.types_unseen(b"half");
+            } else {
+                seat.types(b"half");
+                seat.sees("half");
+            }
+            let told = if is_denied {
+                called.denies();
+                "denied (reference abababababababab) before it had an answer"
+            } else {
+                drop(called);
+                closed
+            };
+            failed(&seat.ends(), told);
+        }
+    }
+    let mut seat = Seat::take(&cos(&host, enrol));
+    let mut called = Called::take(&host);
+    called.asks_name();
+    seat.sees(NAME);
+    seat.types(b"Joan\n");
+    seat.sees("Correct? (Y/N) ");
+    drop(called);
+    failed(&seat.ends(), closed);
+}
+
 /// And before a command is asked for that follows.
 #[test]
 fn a_person_answers_the_door_for_a_command_too() {
@@ -523,7 +594,7 @@ fn a_person_answers_the_door_for_a_command_too() {
     seat.types_unseen(b"wrong\n");
     assert_eq!(called.answer(), "wrong");
     called.denies();
-    failed(&seat.ends(), "the activation password was wrong");
+    failed(&seat.ends(), "the activation password was not taken: wrong");
 }
 
 #[test]

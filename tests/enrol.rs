@@ -236,7 +236,7 @@ fn a_one_time_password_registers_once_and_under_the_managers_name() {
     let by = |m: &Machine, password: &str| {
         m.enrols(&["--password-fd", "0", "--name", "me"], &[password])
     };
-    let used = "the activation password was wrong, or has been used";
+    let used = "the activation password was not taken: wrong, used already";
     is_denied(&d, &by(&one, "0000-0000"), "activation", used);
     is_registered(&by(&one, &password.shown()), one.id());
     is_denied(&d, &by(&two, &password.shown()), "activation", used);
@@ -333,7 +333,12 @@ fn a_deleted_host_is_asked_for_its_commands_and_registers_again() {
     doors.set(Setting::BuildMode(true));
     let ended_without = ended(&d.cos(&["true"]), &[]);
     assert_eq!(ended_without.status, Some(255));
-    let said = "cos: hostb: this machine is not known to hostb; `cos enrol hostb` first";
+    let folder = d.client();
+    let said = format!(
+        "cos: hostb: this machine is not known to hostb; `cos -C {} enrol -p {} hostb` first",
+        folder.display(),
+        d.port
+    );
     assert_eq!(ended_without.err, [said]);
     // At a terminal whoever sits there is asked, before a long command is.
     let long = "x".repeat(5_000);
@@ -392,7 +397,9 @@ fn at_a_login_the_door_asks_first_and_a_script_is_not_asked() {
     // The login's password stays where it is.
     let ended = ended(&gui(folder, d.port, &["--password-fd", "0"]), &[PASSWORD]);
     let said = format!(
-        "cos: {ADDRESS}: this machine is not known to {ADDRESS}; `cos enrol {ADDRESS}` first"
+        "cos: {ADDRESS}: this machine is not known to {ADDRESS}; `cos -C {} enrol -p {} {ADDRESS}` first",
+        folder.display(),
+        d.port
     );
     assert_eq!((ended.status, ended.err), (Some(255), vec![said]));
     assert_eq!(d.log.count("cause=activation"), 0);

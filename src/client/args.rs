@@ -17,6 +17,7 @@ use super::flags::{self, Flag, Rule};
 use super::help::{help, usage};
 use super::values::{self, Display};
 use crate::config::name::UserName;
+use crate::config::words::{did_you_mean, shell_word};
 use crate::fault::Fault;
 
 /// How long connecting to one address may take, and then the server's hello,
@@ -112,6 +113,18 @@ pub enum Face {
     Key,
 }
 
+impl Call {
+    /// The command that has this machine registered at the same host, in backquotes, to be
+    /// typed as it is: with the folder and the port that were named.
+    pub(super) fn enrolment(&self) -> String {
+        let folder = self.folder.as_ref();
+        let folder = folder.map(|f| format!(" -C {}", shell_word(&f.to_string_lossy())));
+        let port = self.port.map(|p| format!(" -p {p}"));
+        let [folder, port] = [folder, port].map(Option::unwrap_or_default);
+        format!("`cos{folder} enrol{port} {}`", shell_word(&self.host))
+    }
+}
+
 impl Face {
     /// The face of a program's name, argv[0].
     pub fn of(program: &OsStr) -> Self {
@@ -191,6 +204,16 @@ fn parse_key(mut draft: Draft, args: &[OsString]) -> Result<Wish, Fault> {
     };
     if let Some(tell) = draft.tell.take() {
         return Ok(tell);
+    }
+    if let (None, Some(word)) = (show, behind.first()) {
+        let word = word.to_string_lossy();
+        let meant = did_you_mean(&word, ["show"]);
+        let hint = if meant.is_empty() {
+            format!("; {}", usage(face))
+        } else {
+            meant
+        };
+        return Err(Fault::new(format!("cos key: {word:?} is unknown{hint}")));
     }
     if show.is_none() || !behind.is_empty() {
         return Err(Fault::new(usage(face)));
@@ -345,7 +368,7 @@ impl Draft {
                 "a machine is registered, not a user: cos enrol {host}"
             )),
             Face::Enrol if !words.is_empty() => Some(format!(
-                "nothing is run: cos enrol {host}; \"cos enrol --help\" lists the flags"
+                "enrol takes one host and no command: cos enrol {host}; \"cos enrol --help\" lists the flags"
             )),
             Face::Gui if words.is_empty() => Some(format!(
                 "name an application: cos gui {host} APPLICATION [ARGUMENT]..."

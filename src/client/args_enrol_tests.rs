@@ -25,7 +25,10 @@ fn registrations_and_keys() {
             &["cos", "enrol", "jo@hostb"],
             "a machine is registered, not a user",
         ),
-        (&["cos", "enrol", "hostb", "x"], "nothing is run"),
+        (
+            &["cos", "enrol", "hostb", "x"],
+            "enrol takes one host and no command: cos enrol hostb",
+        ),
         (&["cos", "enrol", "-l", "jo", "hostb"], "-l is not known"),
         (&["cos", "enrol", "--name", " ", "hostb"], "it is empty"),
         (
@@ -45,7 +48,14 @@ fn registrations_and_keys() {
             "--name is not known",
         ),
         (&["cos", "key"], "usage: cos [-C DIR] [-v] key show"),
-        (&["cos", "key", "make"], "usage: cos [-C DIR] [-v] key show"),
+        (
+            &["cos", "key", "make"],
+            "\"make\" is unknown; usage: cos [-C DIR] [-v] key show",
+        ),
+        (
+            &["cos", "key", "shwo", "--json"],
+            "\"shwo\" is unknown; did you mean \"show\"?",
+        ),
         (
             &["cos", "key", "show", "x"],
             "usage: cos [-C DIR] [-v] key show",
@@ -65,6 +75,22 @@ fn registrations_and_keys() {
     shows(false, &["cos", "key", "show"]);
     shows(true, &["cos", "-C", "A", "key", "show", "--json"]);
     shows(true, &["cos", "key", "--json", "show"]);
+}
+
+#[test]
+fn a_registration_is_told_as_it_is_to_be_typed() {
+    for (line, command) in [
+        (&["cos", "run", "hostb", "x"][..], "`cos enrol hostb`"),
+        (
+            &["cos", "-C", "my S", "gui", "-p", "7000", "jo@hostb", "x"],
+            "`cos -C 'my S' enrol -p 7000 hostb`",
+        ),
+    ] {
+        let (Wish::Run(call) | Wish::Gui(call)) = parsed(line).unwrap() else {
+            panic!("{line:?}")
+        };
+        assert_eq!(call.enrolment(), command);
+    }
 }
 
 #[test]

@@ -4,10 +4,11 @@
 use std::env;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use zeroize::Zeroizing;
 
+use super::dial::has_news;
 use super::signals::Signals;
 use crate::config::words;
 use crate::fault::Fault;
@@ -68,15 +69,19 @@ impl Asker {
         why.map_or_else(String::new, |why| format!(". Without a password: {why}"))
     }
 
-    /// The answers to the prompts among these texts.
+    /// The answers to the prompts among these texts. `host`: its connection.
     ///
     /// # Errors
-    /// Nobody answers.
-    pub(super) fn answer(&mut self, texts: &[Text]) -> Result<Answers, Fault> {
+    /// Nobody answers, or the host does not wait for the person at the terminal.
+    pub(super) fn answer(
+        &mut self,
+        texts: &[Text],
+        host: BorrowedFd<'_>,
+    ) -> Result<Answers, Fault> {
         let mut answers = Vec::new();
         for text in texts {
             if text.style.is_prompt() {
-                answers.push(self.one(text)?);
+                answers.push(self.one(text, host)?);
             } else {
                 tell(text);
             }
@@ -87,8 +92,12 @@ impl Asker {
     /// The answer to one prompt.
     ///
     /// # Errors
-    /// Nobody answers.
-    pub(super) fn one(&mut self, text: &Text) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    /// As [`Self::answer`].
+    pub(super) fn one(
+        &mut self,
+        text: &Text,
+        host: BorrowedFd<'_>,
+    ) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let prompt = shown(&text.words);
         let failed = |who: &str, e: &io::Error| {
             Fault::new(format!("{who}, asked {:?}: {}", prompt.trim_end(), why(e)))
@@ -106,8 +115,8 @@ impl Asker {
         let mut terminal = self.terminal(&prompt)?;
         let words = prompted(&self.who, text);
         let asked = match text.style {
-            Style::Shown => terminal.tell(&words).and_then(|()| terminal.line(REPLY)),
-            Style::Hidden | Style::Info | Style::Error => hidden_line(&mut terminal, &words),
+            Style::Shown => shown_line(&mut terminal, &words, host),
+            Style::Hidden | Style::Info | Style::Error => hidden_line(&mut terminal, &words, host),
         };
         asked.map_err(|e| failed("the terminal", &e))
     }
@@ -166,15 +175,35 @@ impl Asker {
     }
 }
 
-/// A line that is not shown. A signal that would end or stop the client does so once the
-/// terminal is as it was; when it goes on, it asks again.
-pub(super) fn hidden_line(terminal: &mut Terminal, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+/// A line that may be seen, unless the host, by its connection, does not wait for it.
+pub(super) fn shown_line(
+    terminal: &mut Terminal,
+    prompt: &str,
+    host: BorrowedFd<'_>,
+) -> io::Result<Zeroizing<Vec<u8>>> {
+    terminal.tell(prompt)?;
+    let line = terminal.line_unless(REPLY, host)?;
+    line.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
+}
+
+/// A line that is not shown, unless the host, by its connection, does not wait for it. A
+/// signal that would end or stop the client does so once the terminal is as it was; when
+/// it goes on, it asks again.
+pub(super) fn hidden_line(
+    terminal: &mut Terminal,
+    prompt: &str,
+    host: BorrowedFd<'_>,
+) -> io::Result<Zeroizing<Vec<u8>>> {
     loop {
         terminal.wait_for_turn()?;
         terminal.tell(prompt)?;
         let signals = Signals::hold()?;
-        if let Some(line) = terminal.hidden_line(REPLY, signals.as_fd())? {
+        if let Some(line) = terminal.hidden_line_unless(REPLY, &[signals.as_fd(), host])? {
             return Ok(line);
+        }
+        drop(signals);
+        if has_news(host) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -185,6 +185,12 @@ pub fn wait_for(socket: &TcpStream, events: PollFlags, until: Instant) -> io::Re
             Err(e) => return Err(e.into()),
         }
     }
+}
+
+/// Whether something can be read from a connection now, be it its end.
+pub fn has_news(socket: BorrowedFd<'_>) -> bool {
+    let mut ready = [PollFd::new(socket, PollFlags::POLLIN)];
+    matches!(poll(&mut ready, PollTimeout::ZERO), Ok(1))
 }
 
 /// What the system says of an error, without its number.

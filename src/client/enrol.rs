@@ -13,7 +13,7 @@ use super::means::Means;
 use super::meet::{self, Met};
 use super::say::{self, Voice};
 use super::talk::Talk;
-use super::{denied_because, outcome, pump, request, route};
+use super::{denied_because, denied_unasked, outcome, pump, request, route};
 use crate::config::hostinfo::Method;
 use crate::config::keys;
 use crate::fault::Fault;
@@ -63,10 +63,10 @@ pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
             say::tell(&words)?;
             outcome(pump::carry(*accepted, true)?, voice)
         }
-        Answer::Denied(reference) => {
-            let why = talk.asked().map_or_else(|| shut(&id), refused);
-            Err(denied_because(&call.host, reference, &why))
-        }
+        Answer::Denied(reference) => Err(match talk.asked() {
+            Some(by) => denied_because(&call.host, reference, refused(by)),
+            None => denied_unasked(call, reference, &shut(&id)),
+        }),
     }
 }
 
@@ -78,11 +78,16 @@ fn shut(id: &str) -> String {
     )
 }
 
-/// The same for one that has answered the door.
-pub(super) fn refused(by: Asks) -> String {
+/// The same for one that has answered the door. What was not written down is still good.
+pub(super) const fn refused(by: Asks) -> &'static str {
     match by {
-        Asks::Name | Asks::Login => "the name that was given did not open the door",
-        Asks::Activation => "the activation password was wrong, or has been used",
+        Asks::Name | Asks::Login => {
+            "the name was not taken: the door was closed, or takes names no more, or the host could not write \
+             it down"
+        }
+        Asks::Activation => {
+            "the activation password was not taken: wrong, used already, the door was closed, or the host could \
+             not write it down"
+        }
     }
-    .to_owned()
 }

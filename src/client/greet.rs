@@ -7,11 +7,12 @@
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
-use super::dial::{Dialed, plainly, wait_for};
+use super::dial::{Dialed, has_news, plainly, wait_for};
 use super::inbox::{Came, Inbox, is_for_later};
 use super::means::{Means, Question};
 use super::talk::{Talk, Unanswered};
@@ -207,9 +208,10 @@ impl<'a> Greeted<'a> {
                 }
                 // Who gets a command has asked before.
                 wire_answer::Answer::Prompts { by, texts } if !sent => {
-                    let answers = talk.answer(by, &texts, vouched.is_some());
+                    let host = line.socket.as_fd();
+                    let answers = talk.answer(by, &texts, vouched.is_some(), host);
                     let answers = answers.map_err(|e| match e {
-                        Unanswered::Fault(fault) => fault,
+                        Unanswered::Fault(fault) => line.cut_short().unwrap_or(fault),
                         Unanswered::OutOfTurn => out_of_turn(),
                     })?;
                     let answers = answers.encode_padded().map_err(ours)?;
@@ -308,6 +310,22 @@ impl Line {
                 Err(e) => return Err(self.hung_up(due, &plainly(&e))),
             }
         }
+    }
+
+    /// Why the host does not wait for an answer any more, where it does not.
+    fn cut_short(&mut self) -> Option<Fault> {
+        if !has_news(self.socket.as_fd()) {
+            return None;
+        }
+        let record = self.receive(Kind::Sealed, self.answer_within);
+        Some(match record.and_then(|r| self.envelope(r, Kind::Sealed)) {
+            Ok(Said::Due(_)) => out_of_turn(),
+            Ok(Said::Denied(reference)) => Fault::new(format!(
+                "denied (reference {}) before it had an answer; its log says why",
+                reference.to_hex()
+            )),
+            Err(fault) => fault,
+        })
     }
 
     /// Reads a record's envelope: what is due, or a refusal where one may come.

@@ -110,7 +110,7 @@ fn ask(until: Until, command: usize) -> String {
             follows: (until != Until::Asked).then(|| vec![b'x'; command]),
         };
         let voice = Voice::new(false);
-        let mut talk = Talk::new(&voice, Door::by_the_way("hostb", false));
+        let mut talk = Talk::new(&voice, Door::by_the_way("hostb", String::new(), false));
         let means = Means::Hash(who);
         let answer = greeted.ask(means, &question, Prepared::default(), &mut talk);
         tell.send(answer.err().map(|e| e.to_string())).unwrap();

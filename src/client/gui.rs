@@ -19,7 +19,7 @@ use super::say::Voice;
 use super::signer::{self, Desk};
 use super::talk::Talk;
 use super::values::Display;
-use super::{Own, denied, denied_because, outcome, pump, request};
+use super::{Own, denied, denied_because, denied_unasked, outcome, pump, request};
 use crate::config::hostinfo::Method;
 use crate::config::{cookie, keys};
 use crate::fault::Fault;
@@ -115,7 +115,7 @@ fn by_cookie(
         let prepared =
             Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&place.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
-        let door = Door::by_the_way(&call.host, asker.may_ask_a_person());
+        let door = Door::by_the_way(&call.host, call.enrolment(), asker.may_ask_a_person());
         let mut talk = Talk::new(voice, door).for_a_person().with_login(asker);
         match greeted.ask(means, question, prepared, &mut talk)? {
             Answer::Accepted(accepted) => return Ok(*accepted),
@@ -123,7 +123,7 @@ fn by_cookie(
                 let asked = talk.asked();
                 if let Some(by @ (Asks::Name | Asks::Activation)) = asked {
                     let why = super::enrol::refused(by);
-                    return Err(denied_because(&call.host, denied, &why));
+                    return Err(denied_because(&call.host, denied, why));
                 }
                 reference = Some(denied);
             }
@@ -176,7 +176,7 @@ fn by_password(
         }
         Ok(())
     };
-    let door = Door::by_the_way(&call.host, asker.may_ask_a_person());
+    let door = Door::by_the_way(&call.host, call.enrolment(), asker.may_ask_a_person());
     let otherwise = asker.otherwise();
     let mut talk = Talk::new(voice, door).for_a_person();
     talk = talk.with_login(asker).once_proven(&mut pin);
@@ -186,17 +186,18 @@ fn by_password(
         Answer::Denied(reference) => {
             // The host says nothing more; we know how far it was.
             let why = match talk.asked() {
-                Some(Asks::Login) => {
-                    "wrong password, or no such user or application for him".to_owned()
-                }
+                Some(Asks::Login) => "wrong password, or no such user or application for him",
                 Some(by) => super::enrol::refused(by),
-                None => format!(
-                    "it asked for no password; it may not know this machine, whose ID is {} (`cos enrol {}` registers it){otherwise}",
-                    keys::fingerprint(&machine.public),
-                    call.host
-                ),
+                None => {
+                    let id = keys::fingerprint(&machine.public);
+                    let why = format!(
+                        "it asked for no password; it may not know this machine, or keep it out, whose ID is {id}"
+                    );
+                    let denied = denied_unasked(call, reference, &why);
+                    return Err(Fault::new(format!("{denied}{otherwise}")));
+                }
             };
-            Err(denied_because(&call.host, reference, &why))
+            Err(denied_because(&call.host, reference, why))
         }
     }
 }

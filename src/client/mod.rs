@@ -164,7 +164,10 @@ fn connect(call: &Call, places: &Places, route: &Route, voice: &Voice) -> Result
             Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&place.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
         voice.step(|| format!("hello, suite {:?}", greeted.suite()));
-        let mut talk = Talk::new(voice, Door::by_the_way(&call.host, !call.batch));
+        let mut talk = Talk::new(
+            voice,
+            Door::by_the_way(&call.host, call.enrolment(), !call.batch),
+        );
         match greeted.ask(means, &question, prepared, &mut talk)? {
             Answer::Accepted(accepted) => {
                 voice.step(|| own.accepted());
@@ -175,7 +178,7 @@ fn connect(call: &Call, places: &Places, route: &Route, voice: &Voice) -> Result
                 // The cookie was right, and a person is not asked again.
                 if let Some(by) = talk.asked() {
                     let why = enrol::refused(by);
-                    return Err(denied_because(&call.host, reference, &why));
+                    return Err(denied_because(&call.host, reference, why));
                 }
                 refused = Some(reference);
             }
@@ -200,6 +203,17 @@ fn denied_because(host: &str, reference: Reference, why: &str) -> Fault {
     Fault::new(format!(
         "denied (reference {}): {why}; the administrator of {host} finds the reason in its log by that reference",
         reference.to_hex()
+    ))
+}
+
+/// The same for a machine that was turned away without a question: who can let it in, and
+/// how. The host alone knows which of it helps.
+fn denied_unasked(call: &Call, reference: Reference, why: &str) -> Fault {
+    let denied = denied_because(&call.host, reference, why);
+    Fault::new(format!(
+        "{denied}, and lets it in by `cosadm machine add ID --name NAME`, with `cosadm door close` where the \
+         outer door is closed, or opens the door for {}",
+        call.enrolment()
     ))
 }
 

@@ -5,6 +5,7 @@
 //! named on the wire, so that no answer reaches the wrong one.
 
 use std::io::IsTerminal;
+use std::os::fd::BorrowedFd;
 
 use super::asker::{self, Asker};
 use super::door::Door;
@@ -97,15 +98,17 @@ impl<'a> Talk<'a> {
     }
 
     /// The answers to the prompts of one message. `vouched`: this host's signer speaks
-    /// for us, and the door looks at this host's machine.
+    /// for us, and the door looks at this host's machine. `line`: the connection, which
+    /// ends the waiting for a person once something comes on it.
     ///
     /// # Errors
-    /// Nobody answers, it is not his turn, or the host does not stop asking.
+    /// Nobody answers, the host does not wait for it, it is not his turn, or the host does not stop asking.
     pub fn answer(
         &mut self,
         by: Asks,
         texts: &[Text],
         vouched: bool,
+        line: BorrowedFd<'_>,
     ) -> Result<Answers, Unanswered> {
         let first = self.asked.is_none();
         self.asked = Some(by);
@@ -119,8 +122,10 @@ impl<'a> Talk<'a> {
             self.voice.step(|| format!("it asks {:?}", text.words));
         }
         let answers = match (by, &mut self.login) {
-            (Asks::Login, Some(asker)) => asker.answer(texts),
-            (Asks::Name | Asks::Activation, _) if first => self.door.answer(by, texts, vouched),
+            (Asks::Login, Some(asker)) => asker.answer(texts, line),
+            (Asks::Name | Asks::Activation, _) if first => {
+                self.door.answer(by, texts, vouched, line)
+            }
             (Asks::Login, None) | (Asks::Name | Asks::Activation, _) => {
                 return Err(Unanswered::OutOfTurn);
             }

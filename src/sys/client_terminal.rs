@@ -76,6 +76,24 @@ impl Terminal {
         read_line(&mut self.0, most)
     }
 
+    /// The same, unless `stop` can be read before it is typed: then there is no line.
+    ///
+    /// # Errors
+    /// As [`Self::line`].
+    pub fn line_unless(
+        &mut self,
+        most: usize,
+        stop: BorrowedFd<'_>,
+    ) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+        // Waiting stops nobody who is in the background, as reading does.
+        self.wait_for_turn()?;
+        if is_typed(&self.0, &[stop])? {
+            return self.line(most).map(Some);
+        }
+        self.tell("\n")?;
+        Ok(None)
+    }
+
     /// Returns once this program may change the terminal's settings: one in the
     /// background is stopped until then, as by reading.
     ///
@@ -86,16 +104,28 @@ impl Terminal {
         Ok(tcsetattr(self.0.as_fd(), SetArg::TCSADRAIN, &settings)?)
     }
 
-    /// Reads a line that is not shown. Signals cannot leave the terminal without its
-    /// echo: its own keys make none meanwhile, and those of others the caller has
-    /// blocked, and knows of by `stop`. Once that can be read, there is no line.
+    /// [`Self::hidden_line_unless`] with one descriptor to stop by.
     ///
     /// # Errors
-    /// The terminal is gone, the line too long, or somebody interrupted it.
+    /// As there.
     pub fn hidden_line(
         &mut self,
         most: usize,
         stop: BorrowedFd<'_>,
+    ) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+        self.hidden_line_unless(most, &[stop])
+    }
+
+    /// Reads a line that is not shown. Signals cannot leave the terminal without its
+    /// echo: its own keys make none meanwhile, and those of others the caller has
+    /// blocked, and knows of by one of `stops`. Once one can be read, there is no line.
+    ///
+    /// # Errors
+    /// The terminal is gone, the line too long, or somebody interrupted it.
+    pub fn hidden_line_unless(
+        &mut self,
+        most: usize,
+        stops: &[BorrowedFd<'_>],
     ) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
         let before = tcgetattr(self.0.as_fd())?;
         let mut quiet = before.clone();
@@ -114,7 +144,7 @@ impl Terminal {
         let mut line = Zeroizing::new(Vec::with_capacity(most.saturating_add(1)));
         let outcome = loop {
             let mut byte = Zeroizing::new(0);
-            match typed_or_stopped(restored.0, stop) {
+            match is_typed(restored.0, stops) {
                 Ok(true) => {}
                 Ok(false) => break Ok(false),
                 Err(e) => break Err(e),
@@ -141,18 +171,19 @@ impl Terminal {
     }
 }
 
-/// Waits until something can be read from the terminal (true), or from `stop`.
-fn typed_or_stopped(terminal: &std::fs::File, stop: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut both = [terminal.as_fd(), stop].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+/// Waits until something can be read from the terminal (true), or from one of `stops`.
+fn is_typed(terminal: &std::fs::File, stops: &[BorrowedFd<'_>]) -> io::Result<bool> {
+    let all = stops.iter().copied().chain([terminal.as_fd()]);
+    let mut all: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     loop {
-        match poll(&mut both, PollTimeout::NONE) {
+        match poll(&mut all, PollTimeout::NONE) {
             Ok(_) => break,
             Err(Errno::EINTR) => {}
             Err(e) => return Err(e.into()),
         }
     }
-    let [_, stop] = both;
-    Ok(!stop.any().unwrap_or(true))
+    let mut stops = all.iter().take(stops.len());
+    Ok(!stops.any(|fd| fd.any().unwrap_or(true)))
 }
 
 /// A descriptor that this program was started with, to read answers from.
