@@ -290,7 +290,11 @@ fn one_time_passwords_are_made_chosen_and_deleted() {
     ] {
         let name = Name::parse(name).unwrap();
         let other = Name::parse("other").unwrap();
-        let mut activate = || inner.activate(&Id([n; 16]), typed.as_bytes(), &other, true);
+        let mut activate = || {
+            inner.activate(&Id([n; 16]), typed.as_bytes(), &other, true, &mut || {
+                Ok(true)
+            })
+        };
         assert_eq!(activate().unwrap(), Some(name));
     }
     assert!(names(&s).is_empty());
@@ -478,7 +482,9 @@ fn the_backdoor_is_read_and_never_shown() {
     let shown = s.good(&["settings", "list"]) + &s.good(&["door", "status"]);
     assert!(!shown.contains("long backdoor"), "{shown}");
     let other = Name::parse("jo").unwrap();
-    let known = s.inner().activate(&id(A), b"a long backdoor", &other, true);
+    let known = s
+        .inner()
+        .activate(&id(A), b"a long backdoor", &other, true, &mut || Ok(true));
     assert_eq!(known.unwrap(), Some(other));
     // No line is no empty line.
     assert_eq!(set(b"").status.code(), Some(1));

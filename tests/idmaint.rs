@@ -329,7 +329,10 @@ fn one_time_passwords_are_added_and_deleted() {
     menu.sees("1 one-time password not used yet.");
     assert!(!menu.seen.contains("once only"), "{}", menu.seen);
     let (attic, other) = (Name::parse("Attic").unwrap(), Name::parse("x").unwrap());
-    let activate = |typed: &str| s.inner().activate(&id(9), typed.as_bytes(), &other, true);
+    let activate = |typed: &str| {
+        s.inner()
+            .activate(&id(9), typed.as_bytes(), &other, true, &mut || Ok(true))
+    };
     assert_eq!(activate("once only").unwrap(), None);
     assert_eq!(activate(&made).unwrap(), Some(attic));
 }
@@ -367,10 +370,14 @@ fn the_backdoor_is_kept_replaced_and_taken_away() {
     assert!(now.backdoor && now.remote_only && !now.build_mode);
     // Enter keeps it.
     settings(&[""], "Y");
-    let known = s.inner().activate(&id(2), b"back door", &other, true);
+    let known = s
+        .inner()
+        .activate(&id(2), b"back door", &other, true, &mut || Ok(true));
     assert_eq!(known.unwrap(), Some(other.clone()));
     settings(&["another one", "another one"], "Y");
-    let known = s.inner().activate(&id(3), b"back door", &other, true);
+    let known = s
+        .inner()
+        .activate(&id(3), b"back door", &other, true, &mut || Ok(true));
     assert_eq!(known.unwrap(), None);
     settings(&["-"], "Y");
     assert!(!s.inner().settings().unwrap().backdoor);
