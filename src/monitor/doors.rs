@@ -299,7 +299,7 @@ impl Monitor {
             }
             Way::Ask(want) => self.prompt_visitor(c, visit, want),
             Way::Away(why) => {
-                let add = format_args!("machine add {} --name NAME", sight.id);
+                let add = format!("machine add {} --name NAME", sight.id);
                 let words = format!(
                     "machine {}: {why}; {}, and {}, let it in",
                     sight.id,
