@@ -37,6 +37,8 @@ pub struct Doors {
     place: Place,
     outer: Option<Outer>,
     inner: Option<Inner>,
+    /// In which folder the inner door was looked for last.
+    looked_in: Option<Option<PathBuf>>,
 }
 
 impl Doors {
@@ -132,7 +134,13 @@ impl Doors {
             place: place.clone(),
             outer: None,
             inner: None,
+            looked_in: None,
         }
+    }
+
+    /// In which folder the inner door was looked for last, if it was.
+    pub(super) const fn looked_in(&self) -> Option<&Option<PathBuf>> {
+        self.looked_in.as_ref()
     }
 
     /// What both doors say of a machine.
@@ -255,6 +263,7 @@ impl Doors {
 
     fn inner(&mut self, folder: Option<PathBuf>) -> Result<&mut Inner, Fault> {
         let path = Inner::path(&self.place, folder.as_deref());
+        self.looked_in = Some(folder);
         let open = self.inner.take();
         let open = open.filter(|i| i.is_current() && i.file() == path);
         let open = open.map_or_else(|| Inner::open(&path), Ok)?;

@@ -18,10 +18,6 @@ use crate::fault::Fault;
 
 const WHAT: &str = "the outer door";
 
-/// How much is held while the door is closed, as SQLite writes it: 64 MiB, some half a
-/// million machines.
-const CLOSING: i32 = -65_536;
-
 const SCHEMA: Schema = Schema {
     what: WHAT,
     application: 0x434f_5345,
@@ -338,11 +334,6 @@ impl Outer {
     fn take_over(&mut self, machines: &mut Giving<'_>) -> Result<u64, Fault> {
         let path = self.0.path().to_owned();
         let tell = |e: rusqlite::Error| super::file::told(&path, WHAT, &e);
-        // A long list that is new is held until it is written, and not spilled before.
-        self.0
-            .db
-            .pragma_update(None, "cache_size", CLOSING)
-            .map_err(tell)?;
         let t = self.0.write(WHAT)?;
         let mut count = 0;
         let since = Occurred::now().0;

@@ -87,15 +87,15 @@ fn serve() -> Result<(), Fault> {
         let Some((ticket, question)) = Question::decode(&message) else {
             return Err(Fault::new("a question that is none"));
         };
-        // Behind these walls it cannot look elsewhere, nor into a folder that has come back
-        // or was mounted since: the monitor asks another.
+        let answer = answer(&mut doors, question);
+        // Behind these walls it could not look elsewhere, nor into a folder that has come
+        // back or was mounted since: the monitor asks another.
         let is_moved = doors
-            .folder()
-            .is_ok_and(|now| folder.as_ref() != Some(&now));
+            .looked_in()
+            .is_some_and(|now| folder.as_ref() != Some(now));
         if is_moved || which(&folders) != at_first {
             return Ok(());
         }
-        let answer = answer(&mut doors, question);
         channel.send(answer.encode(ticket), Vec::new())?;
     }
     Ok(())
