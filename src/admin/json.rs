@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write};
 
+use crate::config::words;
+
 /// A JSON value.
 pub(super) enum Json {
     Null,
@@ -38,7 +40,7 @@ impl fmt::Display for Json {
             Self::Null => f.write_str("null"),
             Self::Bool(value) => write!(f, "{value}"),
             Self::Number(value) => write!(f, "{value}"),
-            Self::Text(value) => string(f, value),
+            Self::Text(value) => f.write_str(&words::json(value)),
             Self::List(items) => {
                 f.write_char('[')?;
                 for (i, item) in items.iter().enumerate() {
@@ -50,27 +52,12 @@ impl fmt::Display for Json {
                 f.write_char('{')?;
                 for (i, (name, value)) in fields.iter().enumerate() {
                     f.write_str(if i == 0 { "" } else { "," })?;
-                    string(f, name)?;
-                    write!(f, ":{value}")?;
+                    write!(f, "{}:{value}", words::json(name))?;
                 }
                 f.write_char('}')
             }
         }
     }
-}
-
-fn string(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
-    f.write_char('"')?;
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => write!(f, "\\{c}")?,
-            '\n' => f.write_str("\\n")?,
-            '\t' => f.write_str("\\t")?,
-            c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
-            c => f.write_char(c)?,
-        }
-    }
-    f.write_char('"')
 }
 
 #[cfg(test)]

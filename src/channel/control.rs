@@ -117,7 +117,7 @@ impl Answer {
         let answer = match kind {
             1 => Self::On(on(&mut r)?),
             2 => Self::End,
-            3 => Self::Killed(flag(&mut r)?),
+            3 => Self::Killed(r.flag()?),
             4 => Self::Cut(r.number()?),
             _ => return None,
         };
@@ -128,32 +128,20 @@ impl Answer {
 fn on(r: &mut Reader<'_>) -> Option<On> {
     Some(On {
         id: r.number()?,
-        user: text(r)?,
-        host: text(r)?,
-        caller: text(r)?,
-        peer: text(r)?.parse().ok()?,
-        service: text(r)?,
+        user: r.text()?,
+        host: r.text()?,
+        caller: r.text()?,
+        peer: r.text()?.parse().ok()?,
+        service: r.text()?,
         since: r.number()?,
         pid: r.number()?,
         bytes: {
-            let known = flag(r)?;
+            let known = r.flag()?;
             let both = (r.number()?, r.number()?);
             known.then_some(both)
         },
-        detached: flag(r)?,
+        detached: r.flag()?,
     })
-}
-
-fn text(r: &mut Reader<'_>) -> Option<String> {
-    String::from_utf8(r.bytes()?.to_vec()).ok()
-}
-
-fn flag(r: &mut Reader<'_>) -> Option<bool> {
-    match r.number::<u8>()? {
-        0 => Some(false),
-        1 => Some(true),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -69,6 +69,20 @@ impl<'a> Reader<'a> {
         self.bytes()?.try_into().ok()
     }
 
+    /// A text.
+    pub(crate) fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.bytes()?.to_vec()).ok()
+    }
+
+    /// Yes or no.
+    pub(crate) fn flag(&mut self) -> Option<bool> {
+        match self.number::<u8>()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
     /// Whether every field was read.
     pub(crate) fn is_done(&self) -> bool {
         self.0.is_empty()

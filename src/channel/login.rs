@@ -157,8 +157,7 @@ impl Order {
         let (kind, mut r) = Reader::new(message)?;
         let order = match kind {
             1 => {
-                let (user, remote_host, remote_user) =
-                    (text(&mut r)?, text(&mut r)?, text(&mut r)?);
+                let (user, remote_host, remote_user) = (r.text()?, r.text()?, r.text()?);
                 let task: u8 = r.number()?;
                 let variables = strings(&mut r)?;
                 let task = match task {
@@ -167,7 +166,7 @@ impl Order {
                     2 => Task::CloseOnly(variables),
                     _ => return None,
                 };
-                let groups = items(&mut r, text)?;
+                let groups = items(&mut r, Reader::text)?;
                 let limits = Limits {
                     files: limit(&mut r)?,
                     core: limit(&mut r)?,
@@ -233,7 +232,7 @@ impl Word {
             }
             2 => Self::Known(Known {
                 account: Account::from_bytes(r.bytes()?)?,
-                groups: items(&mut r, text)?,
+                groups: items(&mut r, Reader::text)?,
             }),
             3 => Self::Running(Started {
                 // Zero and one are no application's number, and to signal them would be fatal.
@@ -243,8 +242,8 @@ impl Word {
             }),
             4 => Self::Exited(r.number()?),
             5 => Self::Killed(r.number()?),
-            6 => Self::Refused(r.number()?, text(&mut r)?),
-            7 => Self::Failed(text(&mut r)?),
+            6 => Self::Refused(r.number()?, r.text()?),
+            7 => Self::Failed(r.text()?),
             _ => return None,
         };
         r.done(word)
@@ -273,10 +272,6 @@ fn string(r: &mut Reader<'_>) -> Option<CString> {
     CString::new(r.bytes()?).ok()
 }
 
-fn text(r: &mut Reader<'_>) -> Option<String> {
-    String::from_utf8(r.bytes()?.to_vec()).ok()
-}
-
 fn put_texts(w: Writer, all: &[Text]) -> Writer {
     list(w, all, |w, t| {
         w.number(t.style.number().into()).bytes(t.words.as_bytes())
@@ -287,7 +282,7 @@ fn texts(r: &mut Reader<'_>) -> Option<Vec<Text>> {
     let all = items(r, |r| {
         Some(Text {
             style: Style::of(r.number()?)?,
-            words: text(r)?,
+            words: r.text()?,
         })
     })?;
     let fits = all.len() <= limits::PROMPTS && all.iter().all(|t| t.words.len() <= limits::PROMPT);

@@ -71,6 +71,22 @@ pub fn is_shown(c: char) -> bool {
         )
 }
 
+/// A text as JSON has it, in its quotes (RFC 8259).
+pub fn json(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// The option that `word` was probably meant to be: the nearest by edit
 /// distance, if it is near enough to be a slip of the fingers.
 pub fn nearest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -73,11 +73,11 @@ impl Question {
         let (ticket, id) = (r.number()?, Id(r.array()?));
         let question = match kind {
             1 => Self::Look(id),
-            2 => Self::Introduce(id, name(&mut r)?, flag(&mut r)?),
+            2 => Self::Introduce(id, name(&mut r)?, r.flag()?),
             3 => Self::Saw(id),
-            4 => Self::Register(id, name(&mut r)?, flag(&mut r)?),
+            4 => Self::Register(id, name(&mut r)?, r.flag()?),
             5 => {
-                let (name, remote) = (name(&mut r)?, flag(&mut r)?);
+                let (name, remote) = (name(&mut r)?, r.flag()?);
                 let password = Zeroizing::new(r.bytes()?.to_vec());
                 Self::Activate(id, password, name, remote)
             }
@@ -137,7 +137,7 @@ impl Answer {
             }
             3 => Self::Lodged(Lodged::wrong(r.bytes()?)),
             4 => Self::Done,
-            5 => Self::Fault(text(&mut r)?),
+            5 => Self::Fault(r.text()?),
             _ => return None,
         };
         r.done((ticket, answer))
@@ -147,11 +147,11 @@ impl Answer {
 fn sight(r: &mut Reader<'_>) -> Option<Sight> {
     Some(Sight {
         id: Id(r.array()?),
-        excluded: flag(r)?,
-        included: flag(r)?,
+        excluded: r.flag()?,
+        included: r.flag()?,
         level: Level::of(r.number()?)?,
         standing: {
-            let (standing, unseen) = (r.number::<u8>()?, flag(r)?);
+            let (standing, unseen) = (r.number::<u8>()?, r.flag()?);
             match standing {
                 0 => Standing::Never,
                 1 => Standing::Deleted,
@@ -159,27 +159,15 @@ fn sight(r: &mut Reader<'_>) -> Option<Sight> {
                 _ => return None,
             }
         },
-        remote_only: flag(r)?,
-        build_mode: flag(r)?,
-        passwords: flag(r)?,
-        welcome: text(r)?,
+        remote_only: r.flag()?,
+        build_mode: r.flag()?,
+        passwords: r.flag()?,
+        welcome: r.text()?,
     })
 }
 
 fn name(r: &mut Reader<'_>) -> Option<Name> {
-    Name::parse(&text(r)?).ok()
-}
-
-fn text(r: &mut Reader<'_>) -> Option<String> {
-    String::from_utf8(r.bytes()?.to_vec()).ok()
-}
-
-fn flag(r: &mut Reader<'_>) -> Option<bool> {
-    match r.number::<u8>()? {
-        0 => Some(false),
-        1 => Some(true),
-        _ => None,
-    }
+    Name::parse(&r.text()?).ok()
 }
 
 #[cfg(test)]
