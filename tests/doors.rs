@@ -29,7 +29,7 @@ use cosserver::wire::record::{self, Kind};
 use cosserver::wire::request::{Command as Words, Gui, Request, Service};
 use cosserver::wire::seal::{Opener, Sealer};
 use daemon::hostile::{Caller, Stranger, nonce, shake, vouch};
-use daemon::{COSSERVER, Daemon, Folder, until};
+use daemon::{COSSERVER, Daemon, Folder, until, without_doors};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use zeroize::Zeroizing;
@@ -454,7 +454,8 @@ fn a_door_that_closes_while_a_registration_waits_lets_nobody_in() {
         let writer = rusqlite::Connection::open(m.inner.file()).unwrap();
         writer.execute_batch("BEGIN IMMEDIATE").unwrap();
         talk.sends("secret");
-        until("it registers", || daemon::children(d.pid()).len() == 4);
+        let processes = || daemon::children(d.pid()).len() - without_doors(d.pid());
+        until("it registers", || processes() == 1);
         if machine.id() == closed.id() {
             m.outer.set_level(Level::Closed).unwrap();
         } else {
@@ -465,6 +466,67 @@ fn a_door_that_closes_while_a_registration_waits_lets_nobody_in() {
         assert!(m.inner.machine(&machine.id()).unwrap().is_none());
         assert_eq!(m.inner.passwords().unwrap().len(), 1);
     }
+}
+
+/// Each costs its source what a wrong proof costs: one slot at a time is left to it.
+#[test]
+fn whoever_is_refused_at_the_doors_is_penalised() {
+    let settings =
+        "[daemon]\nrefusal-interval = 1\n[penalties]\nauthfail = 100\nmin = 50\nexempt = []\n";
+    let d = Daemon::start_with(settings, "");
+    let mut m = Manager::of(&d.server());
+    m.outer.set_level(Level::Open).unwrap();
+    let has_one_slot = |machine: &Machine| {
+        let mut first = Stranger::greeted(machine.from, d.port);
+        let _second = Stranger::greeted(machine.from, d.port);
+        first.closed();
+    };
+    let at = |n| Machine {
+        from: IpAddr::from([127, 9, 9, n]),
+        ..Machine::new(&d)
+    };
+    let unknown = at(1);
+    unknown.is_refused(&d, "unknown-machine");
+    has_one_slot(&unknown);
+    let banned = at(2);
+    m.outer.put(List::Exclude, &banned.id(), "").unwrap();
+    banned.is_refused(&d, "excluded");
+    has_one_slot(&banned);
+    m.inner.add_chosen(&name("pc"), b"secret").unwrap();
+    let guesser = at(3);
+    let (_, mut talk) = guesser.is_asked();
+    talk.sends("guessed");
+    must_be(&d, &talk.stranger.denied(), "activation");
+    has_one_slot(&guesser);
+}
+
+/// When a machine was seen last is written down, once an hour.
+#[test]
+fn a_machine_that_is_let_in_was_seen() {
+    let (d, mut m) = start();
+    m.outer.set_level(Level::Open).unwrap();
+    let machine = Machine::new(&d);
+    m.inner.add(&machine.id(), &name("pc"), true).unwrap();
+    let seen = |m: &Manager| m.inner.machine(&machine.id()).unwrap().unwrap().seen;
+    assert_eq!(seen(&m), None);
+    assert!(machine.is_let_in());
+    until("it was seen", || seen(&m).is_some());
+    let path = m.inner.file().to_owned();
+    let set = |m: &Manager, ago: u64| {
+        let db = rusqlite::Connection::open(&path).unwrap();
+        let query = format!("UPDATE machine SET seen = unixepoch() - {ago}");
+        assert!(db.execute(&query, []).unwrap() > 0);
+        seen(m)
+    };
+    let before = set(&m, 3_000);
+    assert!(machine.is_let_in());
+    // Behind this, nothing that was to be written is still to come.
+    m.inner.set(&[Setting::BuildMode(true)]).unwrap();
+    assert_eq!(Machine::new(&d).is_asked().1.answers("new"), Ok(vec![]));
+    assert_eq!(seen(&m), before);
+    let before = set(&m, 4_000);
+    assert!(machine.is_let_in());
+    until("it was seen again", || seen(&m) > before);
 }
 
 /// Whoever guesses and hangs up is no faster than one who waits for his refusal.
@@ -631,6 +693,19 @@ fn cut(d: &Daemon, id: Id) -> u64 {
 
 // ---- the door process ----
 
+/// A daemon whose inner door stands in a folder that other hosts share, which is what it
+/// asks a process of its own for. One has been asked.
+fn start_shared() -> (Daemon, Manager) {
+    let (d, mut m) = start();
+    let shared = d.folder.path("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o700)).unwrap();
+    Inner::create(&Inner::path(&Place::of_dir(&d.server()), Some(&shared))).unwrap();
+    m.outer.set_folder(Some(&shared)).unwrap();
+    d.says(0, &["true"]);
+    (d, m)
+}
+
 fn door_process(d: &Daemon) -> Pid {
     Pid::from_raw(d.process("door"))
 }
@@ -639,8 +714,7 @@ fn door_process(d: &Daemon) -> Pid {
 /// key is tests/walls.rs's.
 #[test]
 fn the_door_process_can_open_nothing_else() {
-    let (d, _m) = start();
-    d.says(0, &["true"]);
+    let (d, _m) = start_shared();
     let pid = door_process(&d).as_raw();
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let open = open.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
@@ -655,8 +729,7 @@ fn the_door_process_can_open_nothing_else() {
 
 #[test]
 fn a_door_process_that_dies_is_started_anew() {
-    let (d, _m) = start();
-    d.says(0, &["true"]);
+    let (d, _m) = start_shared();
     for _ in 0..3 {
         let old = door_process(&d);
         kill(old, Signal::SIGKILL).unwrap();
@@ -667,8 +740,7 @@ fn a_door_process_that_dies_is_started_anew() {
 
 #[test]
 fn a_door_process_that_hangs_costs_its_time_and_denies() {
-    let (d, mut m) = start();
-    d.says(0, &["true"]);
+    let (d, mut m) = start_shared();
     kill(door_process(&d), Signal::SIGSTOP).unwrap();
     d.says(255, &["true"]);
     d.log.wait("cause=doors");
@@ -731,6 +803,33 @@ fn the_inner_door_is_moved_under_a_running_daemon() {
     fs::rename(&shared, d.folder.path("old")).unwrap();
     fs::rename(&copy, &shared).unwrap();
     assert!(machine.is_let_in());
+}
+
+/// The doors of the host alone: the monitor looks by itself, and has no process for it.
+/// Only where somebody is writing has it one, which waits for him; nobody else does.
+#[test]
+fn whoever_writes_keeps_nobody_waiting_but_who_is_asked_about() {
+    let (d, mut m) = start();
+    d.says(0, &["true"]);
+    let (known, banned) = (Machine::new(&d), Machine::new(&d));
+    m.outer.set_level(Level::Open).unwrap();
+    m.inner.add(&known.id(), &name("pc"), true).unwrap();
+    m.outer.put(List::Exclude, &banned.id(), "banned").unwrap();
+    assert!(known.is_let_in());
+    let pid = d.pid();
+    let processes = || daemon::children(pid).len() - without_doors(pid);
+    // It has noted the host's first proof, and that the other machine was seen.
+    assert!(processes() <= 1, "one that writes is enough");
+    let locked = rusqlite::Connection::open(d.server().join("state/idfile.db")).unwrap();
+    locked.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| known.is_let_in());
+        until("a process waits for whoever writes", || processes() == 2);
+        banned.is_refused(&d, "excluded");
+        assert!(!waits.is_finished());
+        locked.execute_batch("COMMIT").unwrap();
+        assert!(waits.join().unwrap());
+    });
 }
 
 // ---- the start ----

@@ -18,6 +18,7 @@ use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use daemon::needs_root;
+use daemon::stats::{furthest, median, order, welch};
 use login::person::{Person, Said};
 use login::{DEBIANS, Logins, PASSWORD, Plan, WRONG};
 
@@ -40,37 +41,6 @@ const CAUSES: [(&str, &str, &str, &str); 5] = [
 
 /// Strangers who log in at the same time.
 const STRANGERS: usize = 32;
-
-/// Welch's t of two samples.
-fn welch(a: &[f64], b: &[f64]) -> f64 {
-    let moments = |x: &[f64]| {
-        let n = x.len() as f64;
-        let mean = x.iter().sum::<f64>() / n;
-        let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        (mean, variance / n)
-    };
-    let ((mean_a, error_a), (mean_b, error_b)) = (moments(a), moments(b));
-    (mean_a - mean_b) / (error_a + error_b).sqrt()
-}
-
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
-/// The numbers from 0 to below 5 in an order that looks random; no two rounds of all
-/// strangers go the same way.
-fn order(stranger: usize, round: usize) -> Vec<usize> {
-    let mut state = (stranger * 7919 + round + 1) as u64;
-    let mut order: Vec<usize> = (0..CAUSES.len()).collect();
-    for i in (1..order.len()).rev() {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        order.swap(i, (state >> 33) as usize % (i + 1));
-    }
-    order
-}
 
 #[test]
 fn welch_tells_two_samples_apart() {
@@ -105,7 +75,7 @@ fn no_cause_of_a_refusal_shows_in_its_time() {
             let own = u8::try_from(stranger + 1).unwrap();
             threads.spawn(move || {
                 for round in 0..rounds {
-                    for n in order(stranger, round) {
+                    for n in order(CAUSES.len(), stranger, round) {
                         let (name, user, application, answer) = CAUSES[n];
                         let mut person = Person::new(&l.d, user, application);
                         // Wrong guesses of one source have to wait for each other.
@@ -123,22 +93,12 @@ fn no_cause_of_a_refusal_shows_in_its_time() {
         }
     });
     let samples = samples.into_inner().unwrap();
-    let names: Vec<&str> = samples.keys().copied().collect();
-    let mut worst = (0.0, "", "");
-    for (i, a) in names.iter().enumerate() {
-        assert!(samples[a].len() >= each);
-        for b in &names[i + 1..] {
-            let t = welch(&samples[a], &samples[b]).abs();
-            if t > worst.0 {
-                worst = (t, a, b);
-            }
-        }
+    let mut samples: Vec<(&str, Vec<f64>)> = samples.into_iter().collect();
+    for (name, all) in &mut samples {
+        assert!(all.len() >= each);
+        say!("{name}: median {:.0} µs of {}", median(all), all.len());
     }
-    for name in &names {
-        let mut all = samples[name].clone();
-        say!("{name}: median {:.0} µs of {}", median(&mut all), all.len());
-    }
-    let (t, a, b) = worst;
+    let (t, a, b) = furthest(&samples);
     say!("five causes of refusals: largest |t| {t:.2} ({a}, {b}); 4.5 is the most");
     assert!(t <= 4.5, "{a} and {b} are told apart: |t| {t:.2}");
 }

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::file::Use;
 use super::id::{Id, Name};
 use super::inner::{Inner, Settings, Still};
 use super::outer::{Level, Looked, Outer};
@@ -35,6 +36,7 @@ impl Lodged {
 /// The doors of a host.
 pub struct Doors {
     place: Place,
+    to: Use,
     outer: Option<Outer>,
     inner: Option<Inner>,
     /// In which folder the inner door was looked for last.
@@ -130,8 +132,13 @@ impl Doors {
 
     /// Opens them where the daemon runs already: each file when it is needed.
     pub fn of(place: &Place) -> Self {
+        Self::to(place, Use::Work)
+    }
+
+    fn to(place: &Place, to: Use) -> Self {
         Self {
             place: place.clone(),
+            to,
             outer: None,
             inner: None,
             looked_in: None,
@@ -149,9 +156,12 @@ impl Doors {
     /// A file that is needed cannot be read.
     pub fn look(&mut self, id: Id) -> Result<Sight, Fault> {
         let outer = self.outer()?.look(&id)?;
-        // Whoever is excluded needs no more, and what is off is not asked.
-        let asked = !outer.excluded && outer.level != Level::Off;
-        let (standing, settings, pending) = if asked {
+        self.look_on(id, outer)
+    }
+
+    /// What the inner door says of it, behind the outer one.
+    fn look_on(&mut self, id: Id, outer: Looked) -> Result<Sight, Fault> {
+        let (standing, settings, pending) = if needs_inner(&outer) {
             self.inner(outer.folder.clone())?.look(&id)?
         } else {
             (Standing::Never, Settings::default(), false)
@@ -257,7 +267,7 @@ impl Doors {
         }
         match &mut self.outer {
             Some(outer) => Ok(outer),
-            closed => Ok(closed.insert(Outer::open(&self.place)?)),
+            closed => Ok(closed.insert(Outer::open_to(&self.place, self.to)?)),
         }
     }
 
@@ -266,9 +276,37 @@ impl Doors {
         self.looked_in = Some(folder);
         let open = self.inner.take();
         let open = open.filter(|i| i.is_current() && i.file() == path);
-        let open = open.map_or_else(|| Inner::open(&path), Ok)?;
+        let open = open.map_or_else(|| Inner::open_to(&path, self.to), Ok)?;
         Ok(self.inner.insert(open))
     }
+}
+
+/// The doors as somebody looks at them who must not be kept waiting.
+pub struct Glance(Doors);
+
+impl Glance {
+    /// Opens what it can.
+    pub fn of(place: &Place) -> Self {
+        let mut glance = Self(Doors::to(place, Use::Glance));
+        glance.look(Id([0; 16]));
+        glance
+    }
+
+    /// What both doors say of a machine. `None`: ask somebody who may wait, and who says
+    /// what is wrong if something is. The inner door stands where other hosts write too;
+    /// or somebody is just writing, or was killed while he did.
+    pub fn look(&mut self, id: Id) -> Option<Sight> {
+        let outer = self.0.outer().ok()?.look(&id).ok()?;
+        if needs_inner(&outer) && outer.folder.is_some() {
+            return None;
+        }
+        self.0.look_on(id, outer).ok()
+    }
+}
+
+/// Whoever is excluded needs no more, and what is off is not asked.
+fn needs_inner(outer: &Looked) -> bool {
+    !outer.excluded && outer.level != Level::Off
 }
 
 fn may_register(outer: &Looked) -> bool {

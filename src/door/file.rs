@@ -21,6 +21,16 @@ use crate::fault::Fault;
 /// How long one waits for another who writes.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// What a file is opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Use {
+    /// To look and to write: one waits for another who writes, and undoes what somebody
+    /// who was killed has left.
+    Work,
+    /// To look in passing: one never waits, and never writes.
+    Glance,
+}
+
 /// What a door's file holds.
 pub(super) struct Schema {
     /// What it is, for errors.
@@ -65,8 +75,8 @@ impl File {
     }
 
     /// Opens a file that is there.
-    pub(super) fn open(path: &Path, schema: &Schema) -> Result<Self, Fault> {
-        let (db, which) = connect(path, schema.what)?;
+    pub(super) fn open(path: &Path, schema: &Schema, to: Use) -> Result<Self, Fault> {
+        let (db, which) = connect(path, schema.what, to)?;
         check(&db, schema).map_err(|e| match e {
             Wrong::Is(why) => Fault::of(path, why),
             Wrong::Sql(e) => told(path, schema.what, &e),
@@ -123,7 +133,7 @@ impl File {
 }
 
 /// Opens the file, if it is one that nobody else can have written.
-fn connect(path: &Path, what: &str) -> Result<(Connection, (u64, u64)), Fault> {
+fn connect(path: &Path, what: &str, to: Use) -> Result<(Connection, (u64, u64)), Fault> {
     let missing = || Fault::of(path, "there is no such file");
     let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
     let real = secure::check_folder(folder)?.join(name);
@@ -156,9 +166,14 @@ fn connect(path: &Path, what: &str) -> Result<(Connection, (u64, u64)), Fault> {
         return Err(Fault::of(&journal, "it is no plain file; move it away"));
     }
     let tell = |e: rusqlite::Error| told(path, what, &e);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let (access, busy, cache) = match to {
+        Use::Work => (OpenFlags::SQLITE_OPEN_READ_WRITE, BUSY, "-256"),
+        Use::Glance => (OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO, "-64"),
+    };
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(&real, flags).map_err(tell)?;
-    db.busy_timeout(BUSY).map_err(tell)?;
+    db.busy_timeout(busy).map_err(tell)?;
+    db.pragma_update(None, "cache_size", cache).map_err(tell)?;
     // A file that somebody else made must do nothing but hold data.
     for (setting, on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
@@ -173,8 +188,8 @@ fn connect(path: &Path, what: &str) -> Result<(Connection, (u64, u64)), Fault> {
     db.set_limit(Limit::SQLITE_LIMIT_LENGTH, 1 << 20)
         .map_err(tell)?;
     db.execute_batch(
-        "PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA cache_size=-256;
-         PRAGMA temp_store=MEMORY; PRAGMA synchronous=EXTRA;",
+        "PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;
+         PRAGMA synchronous=EXTRA;",
     )
     .map_err(tell)?;
     Ok((db, (about.dev(), about.ino())))
@@ -245,6 +260,16 @@ fn damaged(what: &str, why: &str) -> String {
         "{what} is damaged ({why}); nothing was changed: put a copy back, \
          or move it away and begin anew"
     )
+}
+
+/// Gives each setting of a door.
+pub(super) fn settings(db: &Connection, mut each: impl FnMut(&str, &[u8])) -> rusqlite::Result<()> {
+    let mut query = db.prepare_cached("SELECT name, value FROM setting LIMIT 64")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        each(row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_blob()?);
+    }
+    Ok(())
 }
 
 /// A count as SQLite has it.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::file::{self, File, Schema};
+use super::file::{self, File, Schema, Use};
 use super::id::{Id, Name, Occurred};
 use super::verdict::Standing;
 use crate::config::place::Place;
@@ -80,7 +80,11 @@ impl Inner {
     /// # Errors
     /// It is missing, or not to be trusted, damaged, or newer than this program.
     pub fn open(path: &Path) -> Result<Self, Fault> {
-        File::open(path, &SCHEMA).map(Self)
+        Self::open_to(path, Use::Work)
+    }
+
+    pub(super) fn open_to(path: &Path, to: Use) -> Result<Self, Fault> {
+        File::open(path, &SCHEMA, to).map(Self)
     }
 
     /// Whether the file is still the one that was opened.

@@ -3,10 +3,11 @@
 //! The outer door, `sestab.db`, is this host's own: machines that are kept out, always,
 //! and machines that are let in while it is closed. The inner door, `idfile.db`, is the
 //! list of authorized machines, which several hosts may share. [`Doors`] is both as the
-//! daemon looks at them; `outer` and `inner` are also what `cosadm` keeps.
+//! daemon looks at them, and [`Glance`] as it does in passing; `outer` and `inner` are also
+//! what `cosadm` keeps.
 //!
-//! Run by the daemon's door process ([`process`]), or under inetd by the monitor itself,
-//! and by `cosadm`. It never decides whether somebody is let in: that is the monitor's,
+//! Run by the daemon's door process ([`process`]), by the monitor itself where that keeps
+//! nobody waiting, and by `cosadm`. It never decides whether somebody is let in: that is the monitor's,
 //! by [`Admitted`] and [`Known`].
 
 pub mod asked;
@@ -18,7 +19,7 @@ pub mod outer;
 pub mod process;
 mod verdict;
 
-pub use doors::{Doors, Lodged};
+pub use doors::{Doors, Glance, Lodged};
 pub use id::{Id, Name, Occurred};
 pub use inner::Inner;
 pub use outer::{Level, List, Outer};

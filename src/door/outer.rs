@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::file::{File, Schema};
+use super::file::{self, File, Schema, Use};
 use super::id::{Id, Name, Occurred};
 use crate::config::place::Place;
 use crate::config::secure::Created;
@@ -131,7 +131,11 @@ impl Outer {
     /// # Errors
     /// It is missing, or not to be trusted, damaged, or newer than this program.
     pub fn open(place: &Place) -> Result<Self, Fault> {
-        File::open(&Self::path(place), &SCHEMA).map(Self)
+        Self::open_to(place, Use::Work)
+    }
+
+    pub(super) fn open_to(place: &Place, to: Use) -> Result<Self, Fault> {
+        File::open(&Self::path(place), &SCHEMA, to).map(Self)
     }
 
     /// Whether the file is still the one that was opened.
@@ -158,7 +162,8 @@ impl Outer {
     /// # Errors
     /// The file cannot be read.
     pub fn level(&self) -> Result<Level, Fault> {
-        level(&self.0.db).map_err(|e| self.tell(&e))
+        let found = settings(&self.0.db).map_err(|e| self.tell(&e))?;
+        Ok(found.0)
     }
 
     /// Sets the level, and nothing else.
@@ -174,8 +179,8 @@ impl Outer {
     /// # Errors
     /// The file cannot be read.
     pub fn folder(&self) -> Result<Option<PathBuf>, Fault> {
-        let found = setting(&self.0.db, "folder").map_err(|e| self.tell(&e))?;
-        Ok(found.map(|bytes| PathBuf::from(OsStr::from_bytes(&bytes))))
+        let found = settings(&self.0.db).map_err(|e| self.tell(&e))?;
+        Ok(found.1)
     }
 
     /// Sets the folder of the inner door.
@@ -214,14 +219,15 @@ impl Outer {
         let path = self.0.path().to_owned();
         let look = |db: &mut Connection| {
             let t = db.transaction()?;
+            let (level, folder) = settings(&t)?;
             Ok(Looked {
                 excluded: is_on(&t, List::Exclude, id)?,
                 included: is_on(&t, List::Include, id)?,
-                level: level(&t)?,
-                folder: setting(&t, "folder")?.map(|b| PathBuf::from(OsStr::from_bytes(&b))),
+                level,
+                folder,
             })
         };
-        look(&mut self.0.db).map_err(|e| super::file::told(&path, WHAT, &e))
+        look(&mut self.0.db).map_err(|e| file::told(&path, WHAT, &e))
     }
 
     /// At most so many machines on a list in the order of their names: the first ones, or
@@ -256,7 +262,7 @@ impl Outer {
             "SELECT id, name, since FROM {} ORDER BY name, id LIMIT ?2 OFFSET ?1",
             list.table()
         );
-        self.some(&query, params![super::file::number(skipped), most])
+        self.some(&query, params![file::number(skipped), most])
     }
 
     fn some(&self, query: &str, given: &[&dyn rusqlite::ToSql]) -> Result<Vec<Item>, Fault> {
@@ -333,7 +339,7 @@ impl Outer {
 
     fn take_over(&mut self, machines: &mut Giving<'_>) -> Result<u64, Fault> {
         let path = self.0.path().to_owned();
-        let tell = |e: rusqlite::Error| super::file::told(&path, WHAT, &e);
+        let tell = |e: rusqlite::Error| file::told(&path, WHAT, &e);
         let t = self.0.write(WHAT)?;
         let mut count = 0;
         let since = Occurred::now().0;
@@ -400,17 +406,19 @@ fn is_on(db: &Connection, list: List, id: &Id) -> rusqlite::Result<bool> {
     db.prepare_cached(query)?.exists([id.0])
 }
 
-fn setting(db: &Connection, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {
-    db.prepare_cached("SELECT value FROM setting WHERE name = ?1")?
-        .query_row([name], |row| row.get(0))
-        .optional()
-}
-
-/// What is not there, or cannot be, closes.
-fn level(db: &Connection) -> rusqlite::Result<Level> {
-    let found = setting(db, "level")?;
-    let number = found.as_deref().and_then(<[u8]>::first).copied();
-    Ok(number.and_then(Level::of).unwrap_or(Level::Closed))
+/// The level, and in which folder the inner door stands. A level that is not there, or
+/// cannot be, closes.
+fn settings(db: &Connection) -> rusqlite::Result<(Level, Option<PathBuf>)> {
+    let (mut level, mut folder) = (Level::Closed, None);
+    file::settings(db, |name, value| match name {
+        "level" => {
+            let number = value.first().copied();
+            level = number.and_then(Level::of).unwrap_or(Level::Closed);
+        }
+        "folder" => folder = Some(PathBuf::from(OsStr::from_bytes(value))),
+        _ => {}
+    })?;
+    Ok((level, folder))
 }
 
 fn item(row: &rusqlite::Row<'_>) -> rusqlite::Result<Item> {

@@ -51,6 +51,59 @@ fn what_the_manager_changes_counts_for_the_next() {
 }
 
 #[test]
+fn who_glances_waits_for_nobody_and_writes_nothing() {
+    let (scratch, mut doors, mut outer, mut inner) = host();
+    inner.add(&id(1), &name("pc"), true).unwrap();
+    let mut glance = Glance::of(&scratch.place());
+    for n in 1..3 {
+        assert_eq!(glance.look(id(n)), doors.look(id(n)).ok());
+    }
+    // Somebody is writing.
+    let path = Inner::path(&scratch.place(), None);
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    assert_eq!(glance.look(id(1)), None);
+    other.execute_batch("ROLLBACK").unwrap();
+    assert!(glance.look(id(1)).is_some());
+    // Somebody was killed while he did: what he has written stands in the file, and in a
+    // journal what it was.
+    other
+        .execute_batch(
+            "PRAGMA cache_size=1; BEGIN IMMEDIATE; DELETE FROM machine;
+             WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n WHERE x<9999)
+             INSERT INTO machine SELECT randomblob(16), 'n' || x, 1, 1, 1, NULL FROM n;",
+        )
+        .unwrap();
+    let torn = Scratch::new();
+    for file in ["sestab.db", "idfile.db", "idfile.db-journal"] {
+        let to = torn.place().state.join(file);
+        std::fs::create_dir_all(&torn.place().state).unwrap();
+        std::fs::copy(scratch.place().state.join(file), to).unwrap();
+    }
+    drop(other);
+    let journal = torn.place().state.join("idfile.db-journal");
+    let torn_file = std::fs::read(torn.place().state.join("idfile.db")).unwrap();
+    let mut glance = Glance::of(&torn.place());
+    assert_eq!(glance.look(id(1)), None);
+    let now = std::fs::read(torn.place().state.join("idfile.db")).unwrap();
+    assert!(journal.exists() && now == torn_file);
+    let known = Standing::Known { unseen: true };
+    assert_eq!(
+        Doors::of(&torn.place()).look(id(1)).unwrap().standing,
+        known
+    );
+    assert_eq!(glance.look(id(1)).unwrap().standing, known);
+    // Where other hosts write too, it does not look at all, except who is excluded.
+    let shared = Scratch::new();
+    outer.set_folder(Some(shared.path())).unwrap();
+    Inner::create(&Inner::path(&scratch.place(), Some(shared.path()))).unwrap();
+    let mut glance = Glance::of(&scratch.place());
+    assert_eq!(glance.look(id(1)), None);
+    outer.put(List::Exclude, &id(1), "pc").unwrap();
+    assert!(glance.look(id(1)).unwrap().excluded);
+}
+
+#[test]
 fn a_file_that_was_put_back_is_the_one_that_counts() {
     let (scratch, mut doors, mut outer, _) = host();
     let path = Outer::path(&scratch.place());

@@ -231,7 +231,7 @@ fn serve(
     let doors = if asked.inetd {
         Desk::here(&place)?
     } else {
-        Desk::apart(place.settings())?
+        Desk::apart(&place)?
     };
     let listeners = if asked.inetd {
         Vec::new()
@@ -323,7 +323,6 @@ fn serve(
         monitor.start_child(Which::Relay)?;
         monitor.take_seat();
     } else {
-        monitor.doors.watch(monitor.poll.registry())?;
         monitor.start_child(Which::Relay)?;
         monitor.start_child(Which::Gate)?;
         monitor.hosts_are_new();

@@ -174,8 +174,8 @@ impl Machine {
         Some((stranger, noise))
     }
 
-    /// Asks to become known, and hears what comes of it.
-    pub fn calls(&self, at: &At) -> Heard {
+    /// The opening of one that asks to become known.
+    pub fn enrolment() -> Vec<u8> {
         let request = Request {
             service: Service::Enrol,
             user: "tester".into(),
@@ -187,8 +187,12 @@ impl Machine {
             request: &request.encode().unwrap(),
             credential: Credential::Machine,
         };
-        let opening = opening.encode().unwrap();
-        let Some((mut stranger, noise)) = self.shakes_hands(at, &opening) else {
+        opening.encode().unwrap()
+    }
+
+    /// Asks to become known, and hears what comes of it.
+    pub fn calls(&self, at: &At) -> Heard {
+        let Some((mut stranger, noise)) = self.shakes_hands(at, &Self::enrolment()) else {
             return Heard::Cut;
         };
         let Some(answer) = stranger.record() else {

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Inner;
 use crate::config::words;
+use crate::door::file;
 use crate::fault::Fault;
 
 /// Longest welcome message, bytes: it travels with the acceptance.
@@ -81,16 +82,19 @@ fn check_welcome(text: &str) -> Result<(), Fault> {
 }
 
 pub(super) fn read(db: &Connection) -> rusqlite::Result<Settings> {
-    let on = |name| get(db, name).map(|found| found.is_some_and(|v| v == [1]));
-    let welcome = get(db, "welcome")?.unwrap_or_default();
-    let welcome = String::from_utf8(welcome).unwrap_or_default();
-    Ok(Settings {
-        build_mode: on("build-mode")?,
-        remote_only: on("remote-only")?,
-        backdoor: get(db, "backdoor")?.is_some(),
-        // Another host wrote it.
-        welcome: check_welcome(&welcome).map_or_else(|_| String::new(), |()| welcome),
-    })
+    let mut all = Settings::default();
+    file::settings(db, |name, value| match name {
+        "build-mode" => all.build_mode = value == [1],
+        "remote-only" => all.remote_only = value == [1],
+        "backdoor" => all.backdoor = true,
+        "welcome" => {
+            let text = std::str::from_utf8(value).unwrap_or_default();
+            // Another host wrote it.
+            all.welcome = check_welcome(text).map_or_else(|_| String::new(), |()| text.into());
+        }
+        _ => {}
+    })?;
+    Ok(all)
 }
 
 pub(super) fn get(db: &Connection, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {

@@ -1,5 +1,6 @@
-//! Where the doors are asked: at two processes of ours, one that looks and one that
-//! registers; or, under inetd, where nobody else is kept waiting, right here.
+//! Where the doors are asked. Who stands looks by himself where that keeps nobody waiting,
+//! and else asks two processes of his, one that looks and one that registers; under inetd,
+//! where there is nobody else, it is all done right here.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use super::keeper::Keeper;
 use crate::channel::gate::Connection;
 use crate::config::place::Place;
 use crate::door::asked::{Answer, Question};
-use crate::door::{Doors, process};
+use crate::door::{Doors, Glance, process};
 use crate::fault::Fault;
 
 /// A question's number; a number is never used twice.
@@ -24,7 +25,7 @@ const LOOKING: Duration = Duration::from_secs(8);
 /// The same of what is written, behind others: `cos` waits 30 s for an answer.
 const WRITING: Duration = Duration::from_secs(20);
 
-/// How long the process that registers stays when there is nothing to be done.
+/// How long a process stays when there is nothing to be done.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Notes that nobody waits for: beyond so many none is taken.
@@ -62,9 +63,10 @@ pub(in super::super) enum Desk {
     Apart(Box<Apart>),
 }
 
-/// The two processes.
+/// Own eyes, and the two processes.
 pub(in super::super) struct Apart {
     settings: PathBuf,
+    eyes: Glance,
     looks: Option<Keeper>,
     writes: Option<Keeper>,
     next: Ticket,
@@ -75,11 +77,13 @@ impl Desk {
     ///
     /// # Errors
     /// They are not, or there is no process to be had.
-    pub(in super::super) fn apart(settings: PathBuf) -> Result<Self, Fault> {
-        let looks = Some(Keeper::first(&settings)?);
+    pub(in super::super) fn apart(place: &Place) -> Result<Self, Fault> {
+        let settings = place.settings();
+        Keeper::check(&settings)?;
         Ok(Self::Apart(Box::new(Apart {
             settings,
-            looks,
+            eyes: Glance::of(place),
+            looks: None,
             writes: None,
             next: 1,
         })))
@@ -92,20 +96,6 @@ impl Desk {
     pub(in super::super) fn here(place: &Place) -> Result<Self, Fault> {
         Doors::make(place)?;
         Ok(Self::Here(Box::new(Doors::of(place)), Vec::new()))
-    }
-
-    /// Puts what runs already into the loop.
-    ///
-    /// # Errors
-    /// The loop takes no more.
-    pub(in super::super) fn watch(&mut self, registry: &Registry) -> Result<(), Fault> {
-        match self {
-            Self::Apart(apart) => match &mut apart.looks {
-                Some(looks) => looks.watch(registry, token::DOOR),
-                None => Ok(()),
-            },
-            Self::Here(..) => Ok(()),
-        }
     }
 
     /// Asks.
@@ -121,7 +111,14 @@ impl Desk {
     ) -> Result<Asked, Fault> {
         match self {
             Self::Here(doors, _) => Ok(Asked::Now(process::answer(doors, question))),
-            Self::Apart(apart) => apart.ask(registry, whose, &question, now).map(Asked::Later),
+            Self::Apart(apart) => {
+                if let Question::Look(id) = question {
+                    if let Some(sight) = apart.eyes.look(id) {
+                        return Ok(Asked::Now(Answer::Sight(Box::new(sight))));
+                    }
+                }
+                apart.ask(registry, whose, &question, now).map(Asked::Later)
+            }
         }
     }
 
@@ -200,11 +197,11 @@ impl Desk {
         let Self::Apart(apart) = self else {
             return Vec::new();
         };
-        if apart.writes.as_ref().is_some_and(|w| w.is_idle(now)) {
-            corpses.extend(apart.writes.take().map(Keeper::bury));
-        }
         let mut told = Vec::new();
         for which in [Keeps::Looks, Keeps::Writes] {
+            if apart.keeper(which).as_ref().is_some_and(|k| k.is_idle(now)) {
+                corpses.extend(apart.keeper(which).take().map(Keeper::bury));
+            }
             let late = apart.keeper(which).as_ref().is_some_and(|k| k.is_late(now));
             if late {
                 told.extend(apart.lost(registry, which, corpses, now));
@@ -218,12 +215,8 @@ impl Desk {
         let Self::Apart(apart) = self else {
             return None;
         };
-        let looks = apart.looks.as_ref().and_then(Keeper::due);
-        let writes = apart
-            .writes
-            .as_ref()
-            .and_then(|w| w.due().or(w.idle_until()));
-        looks.into_iter().chain(writes).min()
+        let both = [&apart.looks, &apart.writes].into_iter().flatten();
+        both.filter_map(|k| k.due().or(k.idle_until())).min()
     }
 }
 

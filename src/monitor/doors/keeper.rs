@@ -10,6 +10,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use zeroize::Zeroizing;
 
@@ -21,7 +22,7 @@ use crate::door::process as door;
 use crate::fault::Fault;
 use crate::sys::process;
 
-/// How long the first one may look whether the files are sound: a million machines take a
+/// How long one may look whether the files are sound: a million machines take a
 /// second on a quick disk.
 const STARTING: Duration = Duration::from_secs(120);
 
@@ -75,29 +76,38 @@ impl Keeper {
         })
     }
 
-    /// The first of a daemon that starts; waits until it has looked whether the doors are
-    /// sound.
+    /// One for a daemon that starts: it looks whether the doors are sound, and has ended
+    /// then.
     ///
     /// # Errors
     /// They are not, or there is no process to be had.
-    pub(super) fn first(settings: &Path) -> Result<Self, Fault> {
-        let mut keeper = Self::launch(settings, true, usize::MAX)?;
-        let until = Instant::now() + STARTING;
-        while !keeper.began {
+    pub(super) fn check(settings: &Path) -> Result<(), Fault> {
+        let mut keeper = Self::launch(settings, true, 0)?;
+        let checked = keeper.wait_for_the_beginning(Instant::now() + STARTING);
+        let _ = waitpid(keeper.bury(), None);
+        checked
+    }
+
+    fn wait_for_the_beginning(&mut self, until: Instant) -> Result<(), Fault> {
+        while !self.began {
             let left = until.saturating_duration_since(Instant::now());
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            let mut fds = [PollFd::new(keeper.channel.as_fd(), PollFlags::POLLIN)];
+            let mut fds = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, timeout) {
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(e) => return Err(e.into()),
-                Ok(0) => return Err(Fault::new("the door process did not start in time")),
-                Ok(_) => drop(keeper.hear(until)?),
+                Ok(0) => {
+                    return Err(Fault::new(
+                        "whether the doors are sound is not known in time",
+                    ));
+                }
+                Ok(_) => drop(self.hear(until)?),
             }
         }
-        Ok(keeper)
+        Ok(())
     }
 
-    /// One more, for a daemon that runs: it says itself when it is ready.
+    /// One for a daemon that runs: it says itself when it is ready.
     ///
     /// # Errors
     /// There is no process to be had.
@@ -107,18 +117,10 @@ impl Keeper {
         token: Token,
         at_a_time: usize,
     ) -> Result<Self, Fault> {
-        let mut keeper = Self::launch(settings, false, at_a_time)?;
-        keeper.watch(registry, token)?;
+        let keeper = Self::launch(settings, false, at_a_time)?;
+        let fd = keeper.channel.as_fd().as_raw_fd();
+        registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
         Ok(keeper)
-    }
-
-    /// Puts its channel into the loop.
-    ///
-    /// # Errors
-    /// The loop takes no more.
-    pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> Result<(), Fault> {
-        let fd = self.channel.as_fd().as_raw_fd();
-        Ok(registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?)
     }
 
     /// Asks it.

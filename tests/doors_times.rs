@@ -1,0 +1,113 @@
+//! What the time of a refusal at the doors tells: not why.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+mod door;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use cosserver::door::{Level, List};
+
+use daemon::hostile::{Caller, Stranger};
+use daemon::stats::{furthest, median, order};
+use daemon::{Daemon, long};
+use door::{At, Machine, Manager, fresh_address};
+
+/// Strangers who call at the same time; each gets a refusal a second.
+const STRANGERS: usize = 32;
+
+/// Refused at the first door, behind it, at the second, and for what was no request.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    Excluded,
+    UnknownMachine,
+    NoOpening,
+    WrongAddress,
+}
+
+const CAUSES: [(Why, &str); 4] = [
+    (Why::Excluded, "excluded"),
+    (Why::UnknownMachine, "unknown-machine"),
+    (Why::NoOpening, "handshake"),
+    (Why::WrongAddress, "address"),
+];
+
+/// Calls, is refused for that, and how long it took from its last word to the end, µs.
+fn refused(why: Why, at: &At, banned: &Machine, caller: &Caller) -> (String, f64) {
+    let garbage = [0xff; 300];
+    let mut stranger = match why {
+        Why::Excluded => {
+            let machine = Machine {
+                from: fresh_address(),
+                ..banned.clone()
+            };
+            machine.shakes_hands(at, &garbage).unwrap().0
+        }
+        Why::UnknownMachine => {
+            let request = Machine::enrolment();
+            Machine::new().shakes_hands(at, &request).unwrap().0
+        }
+        Why::NoOpening => Machine::new().shakes_hands(at, &garbage).unwrap().0,
+        Why::WrongAddress => {
+            let mut s = Stranger::from_address(fresh_address(), at.port);
+            let greeting = s.greet();
+            s.send(&caller.client_hello(&greeting, &caller.request("true")).0);
+            s
+        }
+    };
+    let begun = Instant::now();
+    let reference = stranger.denied();
+    (reference, begun.elapsed().as_secs_f64() * 1e6)
+}
+
+#[test]
+fn no_cause_of_a_refusal_at_the_doors_shows_in_its_time() {
+    let d = Daemon::start_with(door::QUICK, "");
+    let mut m = Manager::at(&d, Level::Closed);
+    let (at, banned, caller) = (At::of(&d), Machine::new(), Caller::of(&d));
+    m.outer.put(List::Exclude, &banned.id(), "banned").unwrap();
+    for (why, cause) in CAUSES {
+        let line = d.log.wait(&refused(why, &at, &banned, &caller).0);
+        assert!(line.contains(&format!("cause={cause} ")), "{line}");
+    }
+    let each = if long() { 2_000 } else { 200 };
+    let samples: Mutex<BTreeMap<&str, Vec<f64>>> = Mutex::default();
+    std::thread::scope(|threads| {
+        for stranger in 0..STRANGERS {
+            let (at, banned, caller, samples) = (&at, &banned, &caller, &samples);
+            threads.spawn(move || {
+                for round in 0..usize::div_ceil(each, STRANGERS) {
+                    for n in order(CAUSES.len(), stranger, round) {
+                        let (why, cause) = CAUSES[n];
+                        let (_, after) = refused(why, at, banned, caller);
+                        samples
+                            .lock()
+                            .unwrap()
+                            .entry(cause)
+                            .or_default()
+                            .push(after);
+                    }
+                }
+            });
+        }
+    });
+    let samples = samples.into_inner().unwrap();
+    let mut samples: Vec<(&str, Vec<f64>)> = samples.into_iter().collect();
+    for (cause, all) in &mut samples {
+        assert!(all.len() >= each);
+        eprintln!("{cause}: median {:.0} µs of {}", median(all), all.len());
+    }
+    let (t, a, b) = furthest(&samples);
+    eprintln!("refusals at the doors: largest |t| {t:.2} ({a}, {b}); 4.5 is the most");
+    assert!(t <= 4.5, "{a} and {b} are told apart: |t| {t:.2}");
+}
