@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Measures what the doors add to `cos run HOST true`: a host at security level 0, one
 whose doors are closed where a million machines are registered and included, and one with
-the same inner door in a shared folder, all three by turns.
+the same inner door in a shared folder, all by turns; with --without, beside the programs
+of a version that has no doors yet (9b5c0c8 is the last of them).
 
 Runs in a network of its own where it can (root). Prints medians and the differences.
-Usage: benches/doors.py [--runs N] [--machines N] [--check]    (400, 1000000)
+Usage: benches/doors.py [--runs N] [--machines N] [--without FOLDER] [--check]    (400, 1000000)
 """
 
 import argparse
@@ -31,7 +32,7 @@ BUDGET = 5
 class Host:
     """A daemon with a folder of its own, and a client that is joined to it."""
 
-    def __init__(self, folder, programs, name):
+    def __init__(self, folder, programs, name, has_doors=True):
         self.programs, self.server, self.client = programs, f"{folder}/{name}-S", f"{folder}/{name}-A"
         me = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
         self.cosadm("init")
@@ -40,9 +41,12 @@ class Host:
             f.write(card)
         self.cosadm("init", place=self.client)
         self.cosadm("host", "join", f"{folder}/{name}.card", "--name", "hostb", place=self.client)
-        own = subprocess.run([f"{programs}/cos", "-C", self.client, "key", "show"], capture_output=True, text=True, check=True)
-        self.machine = re.search("[0-9a-f]{32}", own.stdout)[0]
         self.process = None
+        if has_doors:
+            own = subprocess.run([f"{programs}/cos", "-C", self.client, "key", "show"], capture_output=True, text=True, check=True)
+            self.machine = re.search("[0-9a-f]{32}", own.stdout)[0]
+            # The doors are made by the first who opens one.
+            self.cosadm("machine", "add", self.machine, "--name", "hosta")
 
     def cosadm(self, *words, place=None):
         line = [f"{self.programs}/cosadm", "-C", place or self.server, *words]
@@ -95,6 +99,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=400, help="commands by each host (400)")
     parser.add_argument("--machines", type=int, default=1_000_000, help="machines that are registered (1000000)")
+    parser.add_argument("--without", metavar="FOLDER", help="release programs of a version without doors, to compare with")
     parser.add_argument("--check", action="store_true", help=f"fail if the doors add more than {BUDGET} %%")
     args = parser.parse_args()
     programs = os.environ.get("COS_BIN", os.path.join(os.environ.get("CARGO_TARGET_DIR", f"{TOP}/target"), "release"))
@@ -108,8 +113,6 @@ def main():
         subprocess.run(["cc", "-O2", "-o", times, f"{TOP}/benches/ref/times.c"], check=True)
         for name in ("level 0", "doors closed", "shared folder"):
             hosts[name] = host = Host(folder, programs, name.replace(" ", "-"))
-            # The doors are made by the first who opens one.
-            host.cosadm("machine", "add", host.machine, "--name", "hosta")
             state = f"{host.server}/state"
             if name == "level 0":
                 host.cosadm("sestab", "level", "0")
@@ -124,6 +127,9 @@ def main():
                 begun = time.monotonic()
                 host.cosadm("door", "close")
                 print(f"{name}: cosadm door close with {args.machines} machines: {time.monotonic() - begun:.1f} s")
+        if args.without:
+            hosts["without doors"] = Host(folder, os.path.abspath(args.without), "without-doors", has_doors=False)
+        for name, host in hosts.items():
             begun = time.monotonic()
             host.start()
             print(f"{name}: the daemon listens after {time.monotonic() - begun:.2f} s")
@@ -142,9 +148,10 @@ def main():
         used = {name: -host.door_seconds() for name, host in hosts.items()}
         order = list(hosts)
         for turn in range(args.runs):
-            for name in order[turn % 3:] + order[:turn % 3]:
+            first = turn % len(order)
+            for name in order[first:] + order[:first]:
                 runs[name].append(once(name))
-        base = statistics.median(runs["level 0"])
+        base = statistics.median(runs["without doors" if args.without else "level 0"])
         worst = 0
         print(f"{args.runs} commands by each host by turns, ms from start to end of the client")
         for name, all_runs in runs.items():

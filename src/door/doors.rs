@@ -79,6 +79,18 @@ impl Doors {
         Ok(())
     }
 
+    /// Makes the files where there is no outer door yet; else whoever looks will see what
+    /// is wrong.
+    ///
+    /// # Errors
+    /// A file cannot be made.
+    pub fn make_first(place: &Place) -> Result<(), Fault> {
+        if Outer::path(place).exists() {
+            return Ok(());
+        }
+        Self::make(place)
+    }
+
     /// Why one of the files cannot be made anew: it was there, and what it knew is lost.
     fn lost(place: &Place) -> Option<Fault> {
         let (outer, inner) = (Outer::path(place), Inner::path(place, None));
@@ -148,6 +160,11 @@ impl Doors {
     /// In which folder the inner door was looked for last, if it was.
     pub(super) const fn looked_in(&self) -> Option<&Option<PathBuf>> {
         self.looked_in.as_ref()
+    }
+
+    /// Opens what will be looked at. What is wrong is said when somebody asks.
+    pub fn prepare(&mut self) {
+        let _ = self.look(Id([0; 16]));
     }
 
     /// What both doors say of a machine.
@@ -288,7 +305,7 @@ impl Glance {
     /// Opens what it can.
     pub fn of(place: &Place) -> Self {
         let mut glance = Self(Doors::to(place, Use::Glance));
-        glance.look(Id([0; 16]));
+        let _ = glance.look(Id([0; 16]));
         glance
     }
 

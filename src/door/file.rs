@@ -228,6 +228,8 @@ fn without_rows(schema: &Schema) -> rusqlite::Result<Vec<u8>> {
 /// Whether it is our file, in the form that this program knows, and nothing else in it.
 fn check(db: &Connection, schema: &Schema) -> Result<(), Wrong> {
     let what = schema.what;
+    // All of it under one lock.
+    let db = db.unchecked_transaction()?;
     let number = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let (application, version) = (number("application_id")?, number("user_version")?);
     if application != schema.application {

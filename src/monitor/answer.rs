@@ -157,6 +157,7 @@ impl Monitor {
                 self.strangers
                     .insert(c, Stranger::Greeted(Box::new(greeted)));
                 self.tell_gate(order);
+                self.doors.prepare();
             }
             Err(NotGreeted::Malformed(m)) => self.close(c, m.0, Some(from)),
             Err(NotGreeted::Fault(e)) => {

@@ -94,8 +94,16 @@ impl Desk {
     /// # Errors
     /// What was never made cannot be made now.
     pub(in super::super) fn here(place: &Place) -> Result<Self, Fault> {
-        Doors::make(place)?;
+        Doors::make_first(place)?;
         Ok(Self::Here(Box::new(Doors::of(place)), Vec::new()))
+    }
+
+    /// A question will come, when the peer has computed its part: under inetd the files
+    /// are opened meanwhile.
+    pub(in super::super) fn prepare(&mut self) {
+        if let Self::Here(doors, _) = self {
+            doors.prepare();
+        }
     }
 
     /// Asks.
