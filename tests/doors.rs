@@ -931,3 +931,48 @@ fn under_inetd_the_doors_are_the_same() {
     m.outer.put(List::Exclude, &id, "hosta").unwrap();
     d.says(255, &["true"]);
 }
+
+/// Each of inetd's daemons knows of its own connection alone: it is told to look again.
+#[test]
+fn under_inetd_a_machine_that_is_excluded_at_once_is_hung_up() {
+    let d = Daemon::inetd_as(SETTINGS);
+    let exclude = |id: Id| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cosadm"));
+        command.arg("-C").arg(d.server());
+        command.args(["exclude", "add", "--now", "--json", &id.to_string()]);
+        let out = daemon::must(&mut command);
+        String::from_utf8(out).unwrap()
+    };
+    let mut m = Manager::of(&d.server());
+    let id = Id::of(&Caller::of(&d).machine.public);
+    let said = exclude(Machine::new(&d).id());
+    assert!(said.contains(r#""cut":null,"told":0"#), "{said}");
+    let sessions: Vec<_> = (0..3)
+        .map(|n| {
+            let session = d.session(&["echo here; sleep 1000"]);
+            session.out.wait("here");
+            assert_eq!(daemon::children(d.pid()).len(), n + 1);
+            session
+        })
+        .collect();
+    // Another machine's exclusion is none of theirs.
+    let said = exclude(Machine::new(&d).id());
+    assert!(said.contains(r#""told":3"#), "{said}");
+    assert_eq!(daemon::children(d.pid()).len(), 3);
+    let said = exclude(id);
+    assert!(said.contains(r#""told":3"#), "{said}");
+    for session in sessions {
+        assert_ne!(session.finish().status, Some(0));
+    }
+    until("the daemons have ended", || {
+        daemon::children(d.pid()).is_empty()
+    });
+    assert_eq!(d.log.count("how=cut"), 3);
+    // Whoever is at the door as well.
+    m.outer.set_level(Level::Open).unwrap();
+    m.inner.add_chosen(&name("pc"), b"secret").unwrap();
+    let machine = Machine::new(&d);
+    let (_, mut talk) = machine.is_asked();
+    exclude(machine.id());
+    must_be(&d, &talk.stranger.denied(), "excluded");
+}

@@ -25,8 +25,8 @@ use door::{At, Machine, Manager};
 const MILLION: u32 = 1_000_000;
 
 /// What a process may grow by, KiB, from the first thousand tries on: what its allocator
-/// keeps when a crowd of 500 has left. Eight bytes of each of 100,000 would be more.
-const GROWS: u64 = 768;
+/// keeps when a crowd of 500 has left. Two bytes of each of 100,000 would be more.
+const GROWS: u64 = 128;
 
 /// No penalties: else one slot at a time is left to a source that tries so often.
 const SETTINGS: &str = "[penalties]\nauthfail = 0\nnoauth = 0\n[daemon]\nrefusal-interval = 1\n";

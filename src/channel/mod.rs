@@ -9,6 +9,7 @@ pub mod cell;
 pub mod control;
 pub(crate) mod fields;
 pub mod gate;
+pub mod inetd;
 pub mod login;
 pub mod relay;
 pub mod watch;

@@ -152,7 +152,7 @@ impl Monitor {
 
     /// Hangs up whatever a machine has here: sessions, applications that go on by
     /// themselves, and what is still to be decided. How many these were.
-    fn cut_off(&mut self, machine: Id, uid: u32, now: Instant) -> u64 {
+    pub(super) fn cut_off(&mut self, machine: Id, uid: u32, now: Instant) -> u64 {
         let mut all = self.sessions.of_machine(machine);
         all.extend(self.logins.detached_of(machine));
         all.sort_unstable();

@@ -70,6 +70,10 @@ impl Monitor {
         question: Question,
         now: Instant,
     ) -> Result<(), Halt> {
+        if let (Question::Look(id), Some(seat)) = (&question, &mut self.inetd) {
+            seat.machines.retain(|known| known != id);
+            seat.machines.push(*id);
+        }
         let (peer, is_strangers) = (visit.peer, visit.is_strangers());
         let trouble = |why: String| {
             let refusal = Refusal::new(Cause::Doors, why).of(peer);

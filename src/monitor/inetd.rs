@@ -21,6 +21,7 @@ use super::options::Asked;
 use super::table::{Admission, Stranger, Table};
 use super::{Monitor, Which};
 use crate::channel::gate::{Complaint, Order, Question};
+use crate::door::Id;
 use crate::fault::Fault;
 use crate::log::Level;
 use crate::refusal::Cause;
@@ -42,6 +43,8 @@ pub(super) struct Seat {
     waits: bool,
     /// A ClientHello that waits until the names of HOSTINFO are resolved, and how long.
     postponed: Option<(Vec<u8>, Vec<OwnedFd>, Instant)>,
+    /// The machines that the doors were asked about: its own, and that of its host.
+    pub(super) machines: Vec<Id>,
 }
 
 /// How long a caller waits for the names of HOSTINFO, of which one may be its own: longer
@@ -80,6 +83,7 @@ pub(super) fn begin(
             slot: None,
             waits: false,
             postponed: None,
+            machines: Vec::new(),
         },
         gate,
         relay,
@@ -94,7 +98,11 @@ impl Monitor {
     pub(super) fn take_seat(&mut self) {
         let Some(seat) = &mut self.inetd else { return };
         match Table::open(&self.place.inetd_table()) {
-            Ok(table) => seat.table = Some(Rc::new(table)),
+            Ok(table) => {
+                // Without it, it is only not found: what it serves is not less safe.
+                let _ = table.be_found();
+                seat.table = Some(Rc::new(table));
+            }
             Err(why) => self.lose_table(&why),
         }
         if let Some(seat) = &self.inetd {
@@ -151,6 +159,17 @@ impl Monitor {
         self.leave_seat();
         self.gate_is_empty = true;
         self.lost(Which::Gate, Instant::now());
+    }
+
+    /// `cosadm` has excluded a machine: whatever that has here is hung up. For a daemon that
+    /// stands, `cosadm` asks for it at its socket.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        let machines = self.inetd.as_ref().map(|seat| seat.machines.clone());
+        for id in machines.into_iter().flatten() {
+            if self.doors.is_excluded(id) {
+                self.cut_off(id, geteuid().as_raw(), now);
+            }
+        }
     }
 
     /// Another monitor needs the slot. (Where it was given back meanwhile, none does.)

@@ -17,7 +17,9 @@ impl Monitor {
 
     pub(super) fn take_signals(&mut self, now: Instant) {
         for signal in self.signals.take() {
-            if signal == Signal::SIGHUP {
+            if signal == Signal::SIGHUP && self.inetd.is_some() {
+                self.look_again(now);
+            } else if signal == Signal::SIGHUP {
                 self.reload();
             } else if signal == Signal::SIGCHLD {
                 self.children_ended(now);

@@ -24,6 +24,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::channel::inetd;
 use crate::fault::Fault;
 use crate::sys::locks;
 
@@ -84,6 +85,14 @@ impl Table {
     /// The folder cannot be written, or its file system cannot lock.
     pub(super) fn open(path: &Path) -> Result<Self, Fault> {
         making::open(path, &making::boot()).map_err(|e| Fault::of(path, e))
+    }
+
+    /// Lets `cosadm` find this monitor.
+    ///
+    /// # Errors
+    /// The file system cannot lock.
+    pub(super) fn be_found(&self) -> std::io::Result<bool> {
+        Ok(inetd::be_found(&self.file)?)
     }
 
     /// Does something while no other monitor writes.

@@ -46,15 +46,28 @@ pub fn release(file: impl AsFd, byte: u32) {
 /// # Errors
 /// The file system cannot lock.
 pub fn holder(file: impl AsFd, byte: u32) -> nix::Result<Holder> {
-    let mut found = lock(libc::F_WRLCK, byte);
+    Ok(held(file, byte, 1)?.map_or(Holder::Nobody, |(_, holder)| holder))
+}
+
+/// One of so many bytes that other processes hold, and who holds it; `None`: they hold
+/// none of these.
+///
+/// # Errors
+/// The file system cannot lock.
+pub fn held(file: impl AsFd, from: u32, count: u32) -> nix::Result<Option<(u32, Holder)>> {
+    let mut found = lock(libc::F_WRLCK, from);
+    found.l_len = libc::off_t::from(i32::try_from(count).unwrap_or(i32::MAX));
     fcntl(file, FcntlArg::F_GETLK(&mut found))?;
-    Ok(if i32::from(found.l_type) == libc::F_UNLCK {
-        Holder::Nobody
-    } else if found.l_pid > 0 {
+    if i32::from(found.l_type) == libc::F_UNLCK {
+        return Ok(None);
+    }
+    let at = u32::try_from(found.l_start).unwrap_or(from).max(from);
+    let holder = if found.l_pid > 0 {
         Holder::Other(Pid::from_raw(found.l_pid))
     } else {
         Holder::Elsewhere
-    })
+    };
+    Ok(Some((at, holder)))
 }
 
 #[allow(
@@ -106,6 +119,9 @@ mod tests {
         assert_eq!(take(&file, 7), Ok(false));
         assert_eq!(holder(&file, 7), Ok(Holder::Other(child)));
         assert_eq!(holder(&file, 8), Ok(Holder::Nobody));
+        let own = Some((7, Holder::Other(child)));
+        assert_eq!((held(&file, 0, 8), held(&file, 7, 9)), (Ok(own), Ok(own)));
+        assert_eq!((held(&file, 0, 7), held(&file, 8, 9)), (Ok(None), Ok(None)));
         assert_eq!(take(&file, 8), Ok(true));
         assert_eq!(
             holder(&file, 8),

@@ -5,6 +5,7 @@ use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::super::who;
 use super::{done, id, inner, many, named, outer, rows};
+use crate::channel::inetd;
 use crate::config::keys;
 use crate::config::place::Place;
 use crate::config::words::{cosadm, shown};
@@ -34,14 +35,16 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     if keys::load_machine_key(&place).is_ok_and(|pair| Id::of(&pair.public) == id) {
         out.tell("that is the machine ID of this configuration folder itself");
     }
-    let cut = if call.given("now") {
-        let told = who::cut(&place, id.0);
-        Some(told.map_err(|e| {
-            e.while_doing("it is excluded, but what it has running could not be hung up")
-        })?)
-    } else {
-        None
+    let hang_up = || {
+        Ok((
+            who::cut(&place, id.0)?,
+            inetd::tell_all(&place.inetd_table())?,
+        ))
     };
+    let cut = call.given("now").then(hang_up).transpose();
+    let cut = cut.map_err(|e: Fault| {
+        e.while_doing("it is excluded, but what it has running could not be hung up")
+    })?;
     let called = if name.is_empty() {
         id.to_string()
     } else {
@@ -54,15 +57,26 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     };
     match cut {
         None => words += &format!("; {}", goes_on(&place, &id)),
-        Some(None) => words += "; no daemon runs, so that there is nothing to hang up",
-        Some(Some(count)) => words += &format!("; {} hung up", many(count, "session or login")),
+        Some((None, 0)) => words += "; no daemon runs, so that there is nothing to hang up",
+        Some((count, told)) => {
+            if let Some(count) = count {
+                words += &format!("; {} hung up", many(count, "session or login"));
+            }
+            if told > 0 {
+                let daemons = many(told, "daemon");
+                words += &format!("; {daemons} of inetd's told to hang up what it has there");
+            }
+        }
     }
     let mut fields = vec![
         ("id", Json::text(id)),
         ("name", Json::text(&name)),
         ("added", Json::Bool(added)),
     ];
-    fields.push(("cut", cut.flatten().map_or(Json::Null, Json::Number)));
+    let (count, told) = cut.unzip();
+    let number = |count: Option<u64>| count.map_or(Json::Null, Json::Number);
+    fields.push(("cut", number(count.flatten())));
+    fields.push(("told", number(told)));
     done(call, out, fields, words)
 }
 

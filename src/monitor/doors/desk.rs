@@ -13,7 +13,7 @@ use super::keeper::Keeper;
 use crate::channel::gate::Connection;
 use crate::config::place::Place;
 use crate::door::asked::{Answer, Question};
-use crate::door::{Doors, Glance, process};
+use crate::door::{Doors, Glance, Id, process};
 use crate::fault::Fault;
 
 /// A question's number; a number is never used twice.
@@ -103,6 +103,14 @@ impl Desk {
     pub(in super::super) fn prepare(&mut self) {
         if let Self::Here(doors, _) = self {
             doors.prepare();
+        }
+    }
+
+    /// Under inetd: whether a machine is excluded now.
+    pub(in super::super) fn is_excluded(&mut self, id: Id) -> bool {
+        match self {
+            Self::Here(doors, _) => doors.look(id).is_ok_and(|sight| sight.excluded),
+            Self::Apart(_) => false,
         }
     }
 

@@ -1,0 +1,86 @@
+//! How `cosadm` reaches the daemons that inetd has started, which listen nowhere: each
+//! holds a byte of their common table while it lives, and by that it is found.
+//!
+//! Used by those monitors and by `cosadm`. Whoever is found gets SIGHUP and nothing else.
+
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, geteuid};
+
+use crate::fault::Fault;
+use crate::sys::locks::{self, Holder};
+use crate::sys::pidfd;
+
+/// Where the bytes of the living begin, behind all that the table itself locks
+/// (`monitor/table.rs`), and how many there are.
+const LIVES: u32 = (1 << 30) + (8 << 20);
+const ROOM: u32 = 1 << 20;
+
+/// How many bytes one looks at for a free one: process numbers differ, and only where
+/// these go beyond a million can two want the same.
+const TRIES: u32 = 16;
+
+/// Takes a byte until this process ends. `false`: there was none.
+///
+/// # Errors
+/// The file system cannot lock.
+pub fn be_found(table: &File) -> nix::Result<bool> {
+    for n in 0..TRIES {
+        let own = std::process::id().wrapping_add(n) % ROOM;
+        if locks::take(table, LIVES + own)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Tells all of them to look again whom they serve. How many they are.
+///
+/// # Errors
+/// The table is there, and cannot be opened or asked.
+pub fn tell_all(table: &Path) -> Result<u64, Fault> {
+    let nofollow = OFlag::O_NOFOLLOW.bits();
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(nofollow)
+        .open(table);
+    let file = match opened {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
+        other => other.map_err(|e| Fault::of(table, e))?,
+    };
+    let of = |e: std::io::Error| Fault::of(table, e);
+    if file.metadata().map_err(of)?.uid() != geteuid().as_raw() {
+        return Err(Fault::of(table, "it belongs to another user"));
+    }
+    let mut told = 0;
+    // The kernel names any of those that hold something there: one looks on both sides.
+    let mut left = vec![(LIVES, ROOM)];
+    while let Some((from, count)) = left.pop() {
+        let held = locks::held(&file, from, count).map_err(|e| of(e.into()))?;
+        let Some((at, holder)) = held else { continue };
+        let behind = at.saturating_add(1);
+        let before = at.saturating_sub(from);
+        let after = from.saturating_add(count).saturating_sub(behind);
+        left.extend([(from, before), (behind, after)].iter().filter(|p| p.1 > 0));
+        if let Holder::Other(pid) = holder {
+            told += u64::from(tell(&file, at, pid));
+        }
+    }
+    Ok(told)
+}
+
+/// By a descriptor of the process: between the two questions its number cannot have become
+/// another's.
+fn tell(file: &File, at: u32, pid: Pid) -> bool {
+    let process = pidfd::open(pid);
+    let is_there = locks::holder(file, at) == Ok(Holder::Other(pid));
+    if is_there {
+        pidfd::signal(process.as_ref(), pid, Signal::SIGHUP);
+    }
+    is_there
+}
