@@ -7,7 +7,6 @@ use super::super::commands::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::meets::{Meets, stranger};
-use super::rows::PAGE;
 use super::{Both, done, many, word};
 use crate::config::place::Place;
 use crate::config::words::cosadm;
@@ -190,21 +189,12 @@ impl Status {
 /// How many authorized machines are not on the include list.
 fn left_out(doors: &Both) -> Result<u64, Fault> {
     let mut included = Vec::new();
-    let mut last = None;
-    loop {
-        let page = doors
-            .outer
-            .items_after(List::Include, last.as_ref(), PAGE)?;
-        included.extend(page.iter().map(|item| item.id.0));
-        match page.into_iter().next_back() {
-            Some(item) => last = Some(item),
-            None => break,
-        }
-    }
-    included.sort_unstable();
+    doors
+        .outer
+        .ids(List::Include, &mut |id| included.push(id))?;
     let mut count = 0;
     doors.inner.machines(&mut |machine| {
-        count += u64::from(included.binary_search(&machine.id.0).is_err());
+        count += u64::from(included.binary_search(&machine.id).is_err());
         Ok(())
     })?;
     Ok(count)
