@@ -314,7 +314,9 @@ impl Inner {
     /// # Errors
     /// The file cannot be read.
     pub fn count(&self) -> Result<u64, Fault> {
-        let query = "SELECT count(*) FROM machine WHERE deleted IS NULL";
+        // By their names it would look up each.
+        // Asked otherwise, it would look each up behind the index of names.
+        let query = "SELECT count(*) - count(deleted) FROM machine";
         let found = self.0.db.query_row(query, [], |row| row.get(0));
         found.map_err(|e| self.tell(&e))
     }
