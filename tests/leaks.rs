@@ -52,7 +52,6 @@ fn comes_back(d: &Daemon, most: u64, counts: Counts, work: impl Fn(usize)) {
         ("monitor", d.pid()),
         ("gate", d.process("gate")),
         ("relay", d.process("relay")),
-        ("door", d.process("door")),
     ];
     let at_first = all.map(|(_, pid)| holds(pid));
     let is_as_at_first = || {

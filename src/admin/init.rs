@@ -13,7 +13,7 @@ use crate::config::place::Place;
 use crate::config::secure::{self, Created};
 use crate::config::settings::Settings;
 use crate::config::words::{cosadm, option_c};
-use crate::door::{Inner, Outer};
+use crate::door::{Doors, Inner, Outer};
 use crate::fault::Fault;
 
 /// Makes what is missing, and says what was there.
@@ -84,12 +84,24 @@ fn make(place: &Place, report: &mut String) -> Result<(), Fault> {
         "recorded machine keys",
     );
     let outer = Outer::path(place);
-    note(&outer, Outer::create(place)?, "the outer door");
+    let was_made = place.doors_made().exists();
+    let what = if was_made && !outer.exists() {
+        "the outer door, anew: whoever was excluded is not any more"
+    } else {
+        "the outer door"
+    };
+    note(&outer, Outer::create(place)?, what);
     // Elsewhere the manager has put it, and its folder may not be mounted now.
     if Outer::open(place)?.folder()?.is_none() {
         let inner = Inner::path(place, None);
-        note(&inner, Inner::create(&inner)?, "the inner door");
+        let what = if was_made && !inner.exists() {
+            "the inner door, anew: nobody is authorized, and whoever was deleted may come back"
+        } else {
+            "the inner door"
+        };
+        note(&inner, Inner::create(&inner)?, what);
     }
+    Doors::are_made(place)?;
     Ok(())
 }
 

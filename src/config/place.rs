@@ -178,6 +178,11 @@ impl Place {
         self.run.join("sign")
     }
 
+    /// A file that tells that the doors of this host were made.
+    pub fn doors_made(&self) -> PathBuf {
+        self.state.join("doors")
+    }
+
     /// Where the daemon listens for its administrator.
     pub fn control(&self) -> PathBuf {
         self.run.join("control")

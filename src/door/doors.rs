@@ -1,7 +1,8 @@
 //! Both doors as the daemon looks at them: each question is answered by the files as they
 //! are now, so that a change counts for the next who calls, whoever made it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::file::Use;
 use super::id::{Id, Name};
@@ -10,6 +11,7 @@ use super::outer::{Level, Looked, Outer};
 use super::verdict::{Pass, Sight, Standing};
 use crate::config::place::Place;
 use crate::config::secure;
+use crate::config::words;
 use crate::fault::Fault;
 
 /// What registering came to.
@@ -19,6 +21,17 @@ pub enum Lodged {
     /// The password is wrong, or it could not be registered any more.
     Wrong(&'static str),
 }
+
+/// What stands in the file that tells that the doors were made.
+const MADE: &[u8] =
+    b"The doors of this host were made. Without this file, lost ones would be made anew.\n";
+
+const GONE: &str = "the outer door is gone, and with it who is excluded";
+const INNER_GONE: &str =
+    "the inner door is gone, and with it who is authorized and who was deleted";
+
+/// What both doors said within this time is of one moment.
+const SOON: Duration = Duration::from_millis(100);
 
 const CLOSED: &str = "the outer door was closed meanwhile";
 const ENDED: &str = "build mode was ended meanwhile";
@@ -68,15 +81,19 @@ impl Doors {
         secure::make_folder(&place.state, 0o700)?;
         Self::lost(place).map_or(Ok(()), Err)?;
         // In this order: an outer door without an inner one is never left by a crash.
-        let path = Inner::path(place, None);
         if !Outer::path(place).exists() {
-            Inner::create(&path)?;
+            Inner::create(&Inner::path(place, None))?;
         }
         Outer::create(place)?;
-        if path.exists() {
-            Inner::open(&path)?.note_outer()?;
-        }
-        Ok(())
+        Self::are_made(place)
+    }
+
+    /// Notes that this host has its doors: lost ones are not made anew without a word.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn are_made(place: &Place) -> Result<(), Fault> {
+        secure::create_new(&place.doors_made(), MADE, 0o600).map(|_| ())
     }
 
     /// Makes the files where there is no outer door yet; else whoever looks will see what
@@ -91,19 +108,23 @@ impl Doors {
         Self::make(place)
     }
 
-    /// Why one of the files cannot be made anew: it was there, and what it knew is lost.
-    fn lost(place: &Place) -> Option<Fault> {
+    /// Why the files, or one of them, cannot be made anew: they were there, and what they
+    /// knew is lost.
+    pub fn lost(place: &Place) -> Option<Fault> {
         let (outer, inner) = (Outer::path(place), Inner::path(place, None));
-        let again =
-            "put a copy back; or, without what it knew, `cosadm init` makes a new one, closed";
+        let told = |path: &Path, what: &str| {
+            let init = words::cosadm(place, "init");
+            let words = format!(
+                "{what}: put a copy back; or, without what was known there, {init} makes a new one"
+            );
+            Some(Fault::of(path, words))
+        };
         if !outer.exists() {
-            let knew = inner.exists() && Inner::open(&inner).and_then(|i| i.had_outer()).ok()?;
-            let words = format!("the outer door is gone, and with it who is excluded: {again}");
-            return knew.then(|| Fault::of(&outer, words));
+            let was_made = place.doors_made().exists();
+            return was_made.then(|| told(&outer, GONE))?;
         }
         let is_own = Outer::open(place).and_then(|o| o.folder()).ok()?.is_none();
-        let words = format!("the inner door is gone, and with it who was deleted: {again}");
-        (is_own && !inner.exists()).then(|| Fault::of(&inner, words))
+        (is_own && !inner.exists()).then(|| told(&inner, INNER_GONE))?
     }
 
     /// What is wrong with the doors of a host whose daemon is to start. What was never made
@@ -172,6 +193,16 @@ impl Doors {
     /// # Errors
     /// A file that is needed cannot be read.
     pub fn look(&mut self, id: Id) -> Result<Sight, Fault> {
+        let begun = Instant::now();
+        let sight = self.look_once(id)?;
+        if begun.elapsed() < SOON {
+            return Ok(sight);
+        }
+        // While it waited for whoever writes in one door, the other may have changed.
+        self.look_once(id)
+    }
+
+    fn look_once(&mut self, id: Id) -> Result<Sight, Fault> {
         let outer = self.outer()?.look(&id)?;
         self.look_on(id, outer)
     }

@@ -47,8 +47,18 @@ pub(super) struct Schema {
 pub(super) struct File {
     pub(super) db: Connection,
     path: PathBuf,
-    /// Which file it was when it was opened: device and number.
-    which: (u64, u64),
+    journal: PathBuf,
+    /// Which file it was when it was opened, and of when.
+    which: Which,
+}
+
+/// A file as it is: device, number, and when it was changed last (seconds, nanoseconds).
+/// SQLite takes what it has read of a file for current as long as its header says so, and
+/// that of a copy that was put back in its place may.
+type Which = (u64, u64, i64, i64);
+
+fn which(about: &fs::Metadata) -> Which {
+    (about.dev(), about.ino(), about.ctime(), about.ctime_nsec())
 }
 
 impl File {
@@ -81,14 +91,19 @@ impl File {
             Wrong::Is(why) => Fault::of(path, why),
             Wrong::Sql(e) => told(path, schema.what, &e),
         })?;
-        let path = path.to_owned();
-        Ok(Self { db, path, which })
+        Ok(Self {
+            db,
+            path: path.to_owned(),
+            journal: journal(path),
+            which,
+        })
     }
 
-    /// Whether the file is still the one that was opened: it may have been put back from
-    /// a copy, or its folder may be gone.
+    /// Whether the file is as it was when it was opened: it may have been changed, or put
+    /// back from a copy, or its folder may be gone.
     pub(super) fn is_current(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_ok_and(|about| (about.dev(), about.ino()) == self.which)
+        fs::symlink_metadata(&self.path).is_ok_and(|about| which(&about) == self.which)
+            && is_plain_or_none(&self.journal)
     }
 
     /// Looks whether the whole file is sound. Takes a second for a million machines.
@@ -133,7 +148,7 @@ impl File {
 }
 
 /// Opens the file, if it is one that nobody else can have written.
-fn connect(path: &Path, what: &str, to: Use) -> Result<(Connection, (u64, u64)), Fault> {
+fn connect(path: &Path, what: &str, to: Use) -> Result<(Connection, Which), Fault> {
     let missing = || Fault::of(path, "there is no such file");
     let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
     let real = secure::check_folder(folder)?.join(name);
@@ -162,7 +177,7 @@ fn connect(path: &Path, what: &str, to: Use) -> Result<(Connection, (u64, u64)),
     }
     // SQLite opens it as it opens the file, and would wait for whoever writes a fifo.
     let journal = journal(&real);
-    if fs::symlink_metadata(&journal).is_ok_and(|about| !about.is_file()) {
+    if !is_plain_or_none(&journal) {
         return Err(Fault::of(&journal, "it is no plain file; move it away"));
     }
     let tell = |e: rusqlite::Error| told(path, what, &e);
@@ -192,7 +207,11 @@ fn connect(path: &Path, what: &str, to: Use) -> Result<(Connection, (u64, u64)),
          PRAGMA synchronous=EXTRA;",
     )
     .map_err(tell)?;
-    Ok((db, (about.dev(), about.ino())))
+    Ok((db, which(&about)))
+}
+
+fn is_plain_or_none(path: &Path) -> bool {
+    fs::symlink_metadata(path).map_or(true, |about| about.is_file())
 }
 
 /// What is wrong with a file.

@@ -276,34 +276,13 @@ impl Inner {
         read().map_err(|e| self.tell(&e))
     }
 
-    /// Notes that the host of this file's folder has an outer door: where that is gone, it
-    /// is not made anew without a word.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn note_outer(&mut self) -> Result<(), Fault> {
-        if self.had_outer()? {
-            return Ok(());
-        }
-        self.change(|t| settings::write(t, "outer", &[1]))
-    }
-
-    /// Whether that was noted.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn had_outer(&self) -> Result<bool, Fault> {
-        let found = settings::get(&self.0.db, "outer").map_err(|e| self.tell(&e))?;
-        Ok(found.is_some())
-    }
-
     /// Whether nothing was ever kept in it: no machine, no setting, no password.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn is_untouched(&self) -> Result<bool, Fault> {
         let query = "SELECT NOT EXISTS (SELECT 1 FROM machine)
-                        AND NOT EXISTS (SELECT 1 FROM setting WHERE name <> 'outer')
+                        AND NOT EXISTS (SELECT 1 FROM setting)
                         AND NOT EXISTS (SELECT 1 FROM password)";
         let found = self.0.db.query_row(query, [], |row| row.get(0));
         found.map_err(|e| self.tell(&e))

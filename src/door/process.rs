@@ -77,9 +77,12 @@ fn serve() -> Result<(), Fault> {
             return Err(e);
         }
     };
-    let folder = doors.folder().ok();
+    let folder = doors.folder();
+    // It has waited for that already: the first who asks hears it.
+    let mut wrong = folder.as_ref().err().map(ToString::to_string);
+    let folder = folder.ok().flatten();
     let mut folders = vec![place.state.clone()];
-    folders.extend(folder.clone().flatten());
+    folders.extend(folder.clone());
     let at_first = which(&folders);
     sandbox::keep_to(&folders)?;
     channel.send(Answer::Done.encode(0), Vec::new())?;
@@ -87,12 +90,13 @@ fn serve() -> Result<(), Fault> {
         let Some((ticket, question)) = Question::decode(&message) else {
             return Err(Fault::new("a question that is none"));
         };
-        let answer = answer(&mut doors, question);
+        let answer = match wrong.take() {
+            Some(why) => Answer::Fault(why),
+            None => answer(&mut doors, question),
+        };
         // Behind these walls it could not look elsewhere, nor into a folder that has come
         // back or was mounted since: the monitor asks another.
-        let is_moved = doors
-            .looked_in()
-            .is_some_and(|now| folder.as_ref() != Some(now));
+        let is_moved = doors.looked_in().is_some_and(|now| *now != folder);
         if is_moved || which(&folders) != at_first {
             return Ok(());
         }

@@ -62,7 +62,9 @@ fn who_glances_waits_for_nobody_and_writes_nothing() {
     let path = Inner::path(&scratch.place(), None);
     let other = rusqlite::Connection::open(&path).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let begun = std::time::Instant::now();
     assert_eq!(glance.look(id(1)), None);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(1));
     other.execute_batch("ROLLBACK").unwrap();
     assert!(glance.look(id(1)).is_some());
     // Somebody was killed while he did: what he has written stands in the file, and in a
@@ -101,6 +103,60 @@ fn who_glances_waits_for_nobody_and_writes_nothing() {
     assert_eq!(glance.look(id(1)), None);
     outer.put(List::Exclude, &id(1), "pc").unwrap();
     assert!(glance.look(id(1)).unwrap().excluded);
+}
+
+/// A copy put back into the same file, and one change more: its header says what that of
+/// the file said that was looked at.
+#[test]
+fn a_copy_in_the_same_place_is_the_one_that_counts() {
+    let (scratch, mut doors, mut outer, _) = host();
+    let mut glance = Glance::of(&scratch.place());
+    let path = Outer::path(&scratch.place());
+    let copy = std::fs::read(&path).unwrap();
+    outer.put(List::Exclude, &id(1), "").unwrap();
+    assert!(doors.look(id(1)).unwrap().excluded);
+    assert!(glance.look(id(1)).unwrap().excluded);
+    drop(outer);
+    std::fs::write(&path, copy).unwrap();
+    let mut outer = Outer::open(&scratch.place()).unwrap();
+    outer.put(List::Exclude, &id(2), "").unwrap();
+    for n in [1, 2] {
+        assert_eq!(doors.look(id(n)).unwrap().excluded, n == 2);
+        assert_eq!(glance.look(id(n)).unwrap().excluded, n == 2);
+    }
+}
+
+/// What was decided in one door while the other kept one waiting counts.
+#[test]
+fn who_had_to_wait_looks_at_both_doors_again() {
+    let (_scratch, mut doors, mut outer, mut inner) = host();
+    outer.set_level(Level::Open).unwrap();
+    inner.add(&id(1), &name("pc"), true).unwrap();
+    assert!(!doors.look(id(1)).unwrap().excluded);
+    let other = rusqlite::Connection::open(inner.file()).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    std::thread::scope(|scope| {
+        let looks = scope.spawn(|| doors.look(id(1)).unwrap());
+        // Long enough that it has looked at the outer door.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        outer.put(List::Exclude, &id(1), "").unwrap();
+        other.execute_batch("ROLLBACK").unwrap();
+        assert!(looks.join().unwrap().excluded);
+    });
+}
+
+/// Whoever opens a fifo waits for one who writes.
+#[test]
+fn a_journal_that_became_a_fifo_is_not_opened() {
+    let (scratch, mut doors, ..) = host();
+    doors.look(id(1)).unwrap();
+    let journal = scratch.place().state.join("idfile.db-journal");
+    nix::unistd::mkfifo(&journal, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let told = doors.look(id(1)).err().unwrap().to_string();
+    assert!(told.contains("no plain file"), "{told}");
+    assert_eq!(Glance::of(&scratch.place()).look(id(1)), None);
+    std::fs::remove_file(&journal).unwrap();
+    assert!(doors.look(id(1)).is_ok());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{Level, Report};
 use crate::admin::doors::{check_writers, stranger, word};
 use crate::config::words::cosadm;
-use crate::door::{self, Inner, List, Outer};
+use crate::door::{self, Doors, Inner, List, Outer};
 use crate::fault::Fault;
 
 impl Report<'_> {
@@ -61,6 +61,10 @@ impl Report<'_> {
         check: fn(&T) -> Result<(), Fault>,
     ) -> Option<T> {
         if matches!(path.try_exists(), Ok(false)) {
+            if let Some(lost) = Doors::lost(self.place) {
+                self.wrong(path, &lost);
+                return None;
+            }
             let init = cosadm(self.place, "init");
             let words = format!("there is no such file, and nobody is let in; {init} makes it");
             self.add(Level::Problem, path.display(), words);

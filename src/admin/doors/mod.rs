@@ -32,7 +32,7 @@ use super::who::utc;
 use crate::config::place::Place;
 use crate::config::secure;
 use crate::config::words::cosadm;
-use crate::door::{Id, Inner, Level, Name, Occurred, Outer};
+use crate::door::{Doors, Id, Inner, Level, Name, Occurred, Outer};
 use crate::fault::Fault;
 
 /// Both doors of a host, open.
@@ -88,7 +88,8 @@ fn outer(place: &Place) -> Result<Outer, Fault> {
     }
     let path = Outer::path(place);
     if is_missing(&path) {
-        return Err(missing(&path, "there is no such file", place));
+        let never = || missing(&path, "there is no such file", place);
+        return Err(Doors::lost(place).unwrap_or_else(never));
     }
     Outer::open(place)
 }
@@ -99,7 +100,8 @@ fn inner(place: &Place, outer: &Outer) -> Result<Inner, Fault> {
     let path = Inner::path(place, folder.as_deref());
     if is_missing(&path) {
         if folder.is_none() {
-            return Err(missing(&path, "there is no such file", place));
+            let never = || missing(&path, "there is no such file", place);
+            return Err(Doors::lost(place).unwrap_or_else(never));
         }
         let words = format!(
             "there is no such file: is its folder mounted? {} makes one there, {} goes back to the \

@@ -62,10 +62,9 @@ pub(super) struct Keeper {
 
 impl Keeper {
     fn launch(settings: &Path, starts: bool, at_a_time: usize) -> Result<Self, Fault> {
-        let (mut channel, theirs) = Channel::pair()?;
+        let (channel, theirs) = Channel::pair()?;
         let pid = process::again("cosserver: door", theirs.as_fd())?;
-        channel.send(door::begin(settings, starts), Vec::new())?;
-        Ok(Self {
+        let mut keeper = Self {
             pid,
             channel,
             began: false,
@@ -73,7 +72,17 @@ impl Keeper {
             sent: 0,
             at_a_time,
             idle_until: None,
-        })
+        };
+        match keeper
+            .channel
+            .send(door::begin(settings, starts), Vec::new())
+        {
+            Ok(()) => Ok(keeper),
+            Err(e) => {
+                let _ = waitpid(keeper.bury(), None);
+                Err(e)
+            }
+        }
     }
 
     /// One for a daemon that starts: it looks whether the doors are sound, and has ended
@@ -83,8 +92,13 @@ impl Keeper {
     /// They are not, or there is no process to be had.
     pub(super) fn check(settings: &Path) -> Result<(), Fault> {
         let mut keeper = Self::launch(settings, true, 0)?;
-        let checked = keeper.wait_for_the_beginning(Instant::now() + STARTING);
-        let _ = waitpid(keeper.bury(), None);
+        let until = Instant::now() + STARTING;
+        let checked = keeper.wait_for_the_beginning(until);
+        let pid = keeper.bury();
+        // One that hangs at its disk may not even die.
+        if Instant::now() < until {
+            let _ = waitpid(pid, None);
+        }
         checked
     }
 
