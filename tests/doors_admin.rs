@@ -769,11 +769,51 @@ fn the_inner_door_may_be_missing_where_only_the_outer_is_asked() {
     let s = Host::new();
     fs::remove_file(Inner::path(&s.place(), None)).unwrap();
     let told = s.bad(1, &["machine", "list"]);
-    assert!(told.contains("idfile.db: there is no such file") && told.contains(" init` makes it"));
+    assert!(told.contains("idfile.db: the inner door is gone"), "{told}");
+    assert!(told.contains(" init` makes a new one"), "{told}");
     s.good(&["exclude", "add", A]);
     s.good(&["sestab", "list"]);
     let told = s.tells(&["door", "open"]);
     assert!(told.contains("nobody new is let in"), "{told}");
-    assert!(s.good(&["init"]).contains("made "));
+    assert!(s.good(&["init"]).contains("anew: nobody is authorized"));
     assert_eq!(s.json(&["exclude", "list"])["excluded"][0]["id"], A);
+    // The outer one as well.
+    fs::remove_file(cosserver::door::Outer::path(&s.place())).unwrap();
+    for command in [["exclude", "list"], ["door", "status"]] {
+        let told = s.bad(1, &command);
+        assert!(told.contains("gone, and with it who is excluded"), "{told}");
+    }
+    let checked = text(&s.run(&["check"]).stdout);
+    assert!(
+        checked.contains("gone, and with it who is excluded"),
+        "{checked}"
+    );
+    assert!(s.good(&["init"]).contains("anew: whoever was excluded"));
+}
+
+/// What a command leaves undone is told, and what undoes it.
+#[test]
+fn what_is_left_to_be_done_is_told() {
+    let s = Host::new();
+    s.good(&["machine", "add", A, "--name", "a"]);
+    s.good(&["door", "close"]);
+    let told = s.tells(&["machine", "delete", A]);
+    assert!(told.contains("still on the include list"), "{told}");
+    assert!(told.contains(&format!("sestab delete I {A}")), "{told}");
+    let told = s.good(&["sestab", "inquire", A]);
+    assert!(
+        told.contains("was deleted") || told.contains("does not know its machine"),
+        "{told}"
+    );
+    s.good(&["sestab", "set", "I", B]);
+    let told = s.good(&["sestab", "inquire", B]);
+    assert!(
+        told.contains("the inner door does not know its machine"),
+        "{told}"
+    );
+    s.good(&["door", "open"]);
+    s.good(&["settings", "set", "build-mode", "yes"]);
+    let told = text(&s.run(&["otp", "add", "pc"]).stderr);
+    assert!(told.contains("build mode is on"), "{told}");
+    assert!(told.contains("settings set build-mode no"), "{told}");
 }

@@ -12,6 +12,7 @@ use crate::config::name::HostName;
 use crate::config::place::Place;
 use crate::config::words::{cosadm, option_c};
 use crate::config::{cookie, keys, known_hosts, machines, secure};
+use crate::door::{Doors, Id, Standing, Way, way};
 use crate::fault::Fault;
 use crate::secret::PublicKey;
 
@@ -87,6 +88,31 @@ fn denied(place: &Place, entry: &Entry, known: &Known) -> Option<String> {
     unreadable
         .map(|fault| format!("it is denied: {fault}"))
         .or_else(|| at_odds(place, entry, known))
+        .or_else(|| shut_out(place, known))
+}
+
+/// Whether the inner door knows a machine.
+fn is_authorized(place: &Place, id: Id) -> bool {
+    let sight = Doors::of(place).look(id);
+    sight.is_ok_and(|s| matches!(s.standing, Standing::Known { .. }))
+}
+
+/// Why the doors keep out the machine that is recorded for a host.
+fn shut_out(place: &Place, known: &Known) -> Option<String> {
+    let id = Id::of(known.recorded.as_ref().ok()?.as_ref()?);
+    let sight = Doors::of(place).look(id).ok()?;
+    let Way::Away(why) = way(&sight, true, false) else {
+        return None;
+    };
+    let remedy = if sight.excluded {
+        format!("exclude delete {id}")
+    } else {
+        format!("machine add {id} --name NAME")
+    };
+    Some(format!(
+        "it is denied by the doors: {why}; {} lets it in",
+        cosadm(place, remedy)
+    ))
 }
 
 /// What a line means, in sentences.
@@ -269,6 +295,7 @@ pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
     let lock = Lock::take(&place)?;
     let mut text = Text::read(&place, &lock)?;
     text.remove(&host);
+    let recorded = machines::recorded(&place, &host).ok().flatten();
     // The cookies go first: that needs no room on a full disk, and without them
     // the trust is gone whatever stays. What cannot be removed does not keep
     // the rest.
@@ -298,6 +325,13 @@ pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
     if !removed.is_empty() {
         out.tell(format!("{host}: removed {}", removed.join(", ")));
         out.tell("a running cosserver sees it at the next request");
+    }
+    let id = recorded.as_ref().map(Id::of);
+    if let Some(id) = id.filter(|id| is_authorized(&place, *id)) {
+        let delete = cosadm(&place, format_args!("machine delete {id}"));
+        out.tell(format!(
+            "its machine is still authorized at the doors, as any PC's may be; {delete} takes that back"
+        ));
     }
     let last = failed.pop();
     failed.iter().for_each(|fault| out.tell(fault));

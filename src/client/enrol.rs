@@ -78,8 +78,17 @@ fn shut(id: &str) -> String {
     )
 }
 
+/// The same for one who asked for more than to be known: the machine may be registered,
+/// and he refused.
+pub(super) fn refused_behind(by: Asks, call: &Call) -> String {
+    let (why, enrol) = (refused(by), call.enrolment());
+    format!(
+        "either {why}; or this machine is registered now, and what was asked for was refused: {enrol} tells which"
+    )
+}
+
 /// The same for one that has answered the door. What was not written down is still good.
-pub(super) const fn refused(by: Asks) -> &'static str {
+const fn refused(by: Asks) -> &'static str {
     match by {
         Asks::Name | Asks::Login => {
             "the name was not taken: the door was closed, or takes names no more, or the host could not write \

@@ -122,8 +122,8 @@ fn by_cookie(
             Answer::Denied(denied) => {
                 let asked = talk.asked();
                 if let Some(by @ (Asks::Name | Asks::Activation)) = asked {
-                    let why = super::enrol::refused(by);
-                    return Err(denied_because(&call.host, denied, why));
+                    let why = super::enrol::refused_behind(by, call);
+                    return Err(denied_because(&call.host, denied, &why));
                 }
                 reference = Some(denied);
             }
@@ -186,8 +186,10 @@ fn by_password(
         Answer::Denied(reference) => {
             // The host says nothing more; we know how far it was.
             let why = match talk.asked() {
-                Some(Asks::Login) => "wrong password, or no such user or application for him",
-                Some(by) => super::enrol::refused(by),
+                Some(Asks::Login) => {
+                    "wrong password, or no such user or application for him".to_owned()
+                }
+                Some(by) => super::enrol::refused_behind(by, call),
                 None => {
                     let id = keys::fingerprint(&machine.public);
                     let why = format!(
@@ -197,7 +199,7 @@ fn by_password(
                     return Err(Fault::new(format!("{denied}{otherwise}")));
                 }
             };
-            Err(denied_because(&call.host, reference, why))
+            Err(denied_because(&call.host, reference, &why))
         }
     }
 }

@@ -177,8 +177,8 @@ fn connect(call: &Call, places: &Places, route: &Route, voice: &Voice) -> Result
                 voice.step(|| format!("denied, reference {}", reference.to_hex()));
                 // The cookie was right, and a person is not asked again.
                 if let Some(by) = talk.asked() {
-                    let why = enrol::refused(by);
-                    return Err(denied_because(&call.host, reference, why));
+                    let why = enrol::refused_behind(by, call);
+                    return Err(denied_because(&call.host, reference, &why));
                 }
                 refused = Some(reference);
             }

@@ -20,6 +20,7 @@ use super::Monitor;
 use super::answer::{Acceptance, Halt, Stranger};
 use super::logins::Who;
 use crate::channel::gate::Connection;
+use crate::config::place::Place;
 use crate::config::words;
 use crate::credential::{self, Claimant, Newcomer, Opened, Shows};
 use crate::door::asked::{Answer as Told, Question};
@@ -303,13 +304,8 @@ impl Monitor {
             }
             Way::Ask(want) => self.prompt_visitor(c, visit, want),
             Way::Away(why) => {
-                let add = format!("machine add {} --name NAME", sight.id);
-                let words = format!(
-                    "machine {}: {why}; {}, and {}, let it in",
-                    sight.id,
-                    words::cosadm(&self.place, add),
-                    words::cosadm(&self.place, "door close")
-                );
+                let remedy = remedy(&self.place, sight, visitor.host().is_some());
+                let words = format!("machine {}: {why}; {remedy}", sight.id);
                 Err(Refusal::new(Cause::UnknownMachine, words).into())
             }
         }
@@ -385,6 +381,23 @@ impl Monitor {
                 self.accept_newcomer(c, known, socket, talk, welcome, now)
             }
         }
+    }
+}
+
+/// What lets a machine in that is sent away.
+fn remedy(place: &Place, sight: &Sight, is_host: bool) -> String {
+    let add = format!("machine add {} --name NAME", sight.id);
+    let (add, close) = (
+        words::cosadm(place, add),
+        words::cosadm(place, "door close"),
+    );
+    let is_known = matches!(sight.standing, Standing::Known { .. });
+    if is_host || sight.included || sight.level == door::Level::Open {
+        format!("{add} lets it in")
+    } else if is_known {
+        format!("{close} lets in whoever is authorized by then")
+    } else {
+        format!("{add}, and {close}, let it in")
     }
 }
 

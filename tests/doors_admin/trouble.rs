@@ -138,7 +138,7 @@ const HARMS: &[Harm] = &[
         fs::rename(path, path.with_extension("away")).unwrap();
         std::os::unix::fs::symlink(path.with_extension("away"), path).unwrap();
     }),
-    ("there is no such file", |path| {
+    ("is gone, and with it", |path| {
         fs::remove_file(path).unwrap()
     }),
 ];

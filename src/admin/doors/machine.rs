@@ -113,6 +113,12 @@ pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
         format!("{name} ({id}) is deleted")
     };
     done(call, out, fields, words)?;
+    if doors.outer.get(List::Include, &id)?.is_some() {
+        let delete = cosadm(&place, format_args!("sestab delete I {id}"));
+        out.tell(format!(
+            "it is still on the include list: whoever authorizes it again lets it through this closed door; {delete} takes it off"
+        ));
+    }
     if let Some(warning) = deleted.warning {
         out.tell(warning);
     }

@@ -51,7 +51,12 @@ pub(super) fn meets(sight: &Sight, is_host: bool, is_local: bool) -> Meets {
             "password",
             "is asked for an activation password, which registers it".to_owned(),
         ),
-        Way::Away(_) if sight.standing == Standing::Never && !sight.excluded && !is_host => {
+        Way::Away(_)
+            if sight.standing == Standing::Never
+                && !sight.excluded
+                && !sight.included
+                && !is_host =>
+        {
             let why = if sight.level == Level::Closed {
                 "the outer door is closed"
             } else {

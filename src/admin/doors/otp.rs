@@ -11,7 +11,7 @@ use super::{Both, day, done, name, seconds, typed};
 use crate::config::place::Place;
 use crate::config::words::{cosadm, quoted};
 use crate::door::inner::Pending;
-use crate::door::{Inner, Level, Name, Outer};
+use crate::door::{Inner, Level, Name};
 use crate::fault::Fault;
 
 /// A chosen password that is shorter is guessed soon, in characters.
@@ -33,7 +33,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     warn_of_namesake(out, &doors.inner, &name, None)?;
     let Some(number) = call.value("password-fd") else {
         made(call, out, &mut doors.inner, &name)?;
-        return hint(out, &place, &doors.outer);
+        return hint(out, &place, &doors);
     };
     let password = typed::of_descriptor(&number)?;
     if let Some(weakness) = weakness(&password) {
@@ -45,7 +45,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
         ("generated", Json::Bool(false)),
     ];
     done(call, out, fields, format!("{name} has a one-time password"))?;
-    hint(out, &place, &doors.outer)
+    hint(out, &place, &doors)
 }
 
 /// Makes one and hands it over; where nobody gets it, there is none.
@@ -74,22 +74,29 @@ fn made(call: &Call, out: &Out, inner: &mut Inner, name: &Name) -> Result<(), Fa
 }
 
 /// Says that a password is of no use yet.
-fn hint(out: &Out, place: &Place, outer: &Outer) -> Result<(), Failure> {
-    if let Some(words) = of_no_use(place, outer.level()?) {
+fn hint(out: &Out, place: &Place, doors: &Both) -> Result<(), Failure> {
+    if let Some(words) = of_no_use(place, doors)? {
         out.tell(words);
     }
     Ok(())
 }
 
 /// Why a password is of no use yet.
-pub(super) fn of_no_use(place: &Place, level: Level) -> Option<String> {
-    let words = match level {
-        Level::Open => return None,
-        Level::Closed => "the outer door is closed: nobody can register",
-        Level::Off => "the level is 0: nobody is asked for a password",
+pub(super) fn of_no_use(place: &Place, doors: &Both) -> Result<Option<String>, Fault> {
+    let build_mode = doors.inner.settings()?.build_mode;
+    let (words, until) = match doors.outer.level()? {
+        Level::Open if !build_mode => return Ok(None),
+        Level::Open => (
+            "build mode is on: an unknown machine is asked for a name, and for no password",
+            "settings set build-mode no",
+        ),
+        Level::Closed => ("the outer door is closed: nobody can register", "door open"),
+        Level::Off => (
+            "the level is 0: nobody is asked for a password",
+            "door open",
+        ),
     };
-    let open = cosadm(place, "door open");
-    Some(format!("{words} until {open}"))
+    Ok(Some(format!("{words} until {}", cosadm(place, until))))
 }
 
 /// A one-time password that waits, in a line.

@@ -8,6 +8,7 @@ use super::visit::{Step, Visit};
 use crate::channel::gate::{Connection, Order};
 use crate::door::asked::Question;
 use crate::door::{Name, Want};
+use crate::log::Level;
 use crate::monitor::Monitor;
 use crate::monitor::answer::{Halt, Stranger};
 use crate::monitor::talk::Talk;
@@ -62,6 +63,7 @@ impl Monitor {
                 ],
             ),
         };
+        let machine = visitor.machine();
         let payload = Answer::Prompts { by, texts }.encode()?;
         let (message, keys) = visitor.message_2(&payload)?;
         let talk = Box::new(Talk::new(&keys)?);
@@ -70,7 +72,16 @@ impl Monitor {
         visit.ticket = None;
         let seconds = self.settings.login.time.as_secs().max(1);
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-        self.step("asked", &[("connection", &c)]);
+        let what = match want {
+            Want::Name => "name",
+            Want::Activation => "activation",
+        };
+        let pairs: [(&str, &dyn std::fmt::Display); 3] = [
+            ("machine", &machine),
+            ("peer", &visit.peer),
+            ("want", &what),
+        ];
+        self.log.say_noise(Level::Info, "asked", &pairs);
         self.strangers.insert(c, Stranger::AtDoor(visit));
         self.tell_gate(Order::Prompt(c, seconds, &record).encode());
         Ok(())

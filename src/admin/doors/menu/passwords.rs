@@ -77,7 +77,7 @@ fn add(screen: &mut Screen, place: &Place, out: &Out) -> Result<(), Left> {
 
 /// Says what keeps a new password from being of use.
 fn of_use(screen: &mut Screen, place: &Place, doors: &Both) -> Result<(), Left> {
-    match otp::of_no_use(place, doors.outer.level()?) {
+    match otp::of_no_use(place, doors)? {
         Some(words) => screen.wrong(words),
         None => Ok(()),
     }
