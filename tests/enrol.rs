@@ -214,6 +214,17 @@ fn a_host_whose_key_is_not_pinned_is_asked_nothing_before_somebody_agrees() {
     let ended = m.enrols(&["--name", "PC", "--password-fd", "0"], &[]);
     assert_eq!(ended.status, Some(255), "{ended:?}");
     assert!(ended.err.concat().contains(pinned.trim_end()), "{ended:?}");
+    // A refusal proves no key: it is agreed to in vain.
+    doors.outer.set_level(Level::Closed).unwrap();
+    let mut seat = Seat::take(&m.enrol(&["--name", "PC"]));
+    seat.sees("(yes/no) ");
+    seat.types(b"yes\n");
+    let ended = seat.ends();
+    assert_eq!(ended.status, Some(255), "{ended:?}");
+    let told = ended.err.concat();
+    assert!(told.contains("so that it is not pinned"), "{told}");
+    assert!(!known_hosts.exists());
+    doors.outer.set_level(Level::Open).unwrap();
     let mut seat = Seat::take(&m.enrol(&["--name", "PC"]));
     seat.sees("(yes/no) ");
     seat.types(b"yes\n");

@@ -10,11 +10,10 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::geteuid;
 
 use crate::fault::Fault;
-use crate::sys::locks::{self, Holder};
-use crate::sys::pidfd;
+use crate::sys::locks;
 
 /// Where the bytes of the living begin, behind all that the table itself locks
 /// (`monitor/table.rs`), and how many there are.
@@ -44,10 +43,10 @@ pub fn be_found(table: &File) -> nix::Result<bool> {
 /// # Errors
 /// The table is there, and cannot be opened or asked.
 pub fn tell_all(table: &Path) -> Result<u64, Fault> {
-    let nofollow = OFlag::O_NOFOLLOW.bits();
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
     let opened = OpenOptions::new()
         .read(true)
-        .custom_flags(nofollow)
+        .custom_flags(flags)
         .open(table);
     let file = match opened {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
@@ -62,25 +61,12 @@ pub fn tell_all(table: &Path) -> Result<u64, Fault> {
     let mut left = vec![(LIVES, ROOM)];
     while let Some((from, count)) = left.pop() {
         let held = locks::held(&file, from, count).map_err(|e| of(e.into()))?;
-        let Some((at, holder)) = held else { continue };
+        let Some((at, _)) = held else { continue };
         let behind = at.saturating_add(1);
         let before = at.saturating_sub(from);
         let after = from.saturating_add(count).saturating_sub(behind);
         left.extend([(from, before), (behind, after)].iter().filter(|p| p.1 > 0));
-        if let Holder::Other(pid) = holder {
-            told += u64::from(tell(&file, at, pid));
-        }
+        told += u64::from(locks::signal_holder(&file, at, Signal::SIGHUP));
     }
     Ok(told)
-}
-
-/// By a descriptor of the process: between the two questions its number cannot have become
-/// another's.
-fn tell(file: &File, at: u32, pid: Pid) -> bool {
-    let process = pidfd::open(pid);
-    let is_there = locks::holder(file, at) == Ok(Holder::Other(pid));
-    if is_there {
-        pidfd::signal(process.as_ref(), pid, Signal::SIGHUP);
-    }
-    is_there
 }

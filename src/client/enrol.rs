@@ -65,16 +65,21 @@ pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
         }
         Answer::Denied(reference) => Err(match talk.asked() {
             Some(by) => denied_because(&call.host, reference, refused(by)),
-            None => denied_unasked(call, reference, &shut(&id)),
+            None => denied_unasked(call, reference, &shut(&id, is_new)),
         }),
     }
 }
 
 /// Why a machine is turned away that was asked for nothing, as far as it can be known
-/// here.
-fn shut(id: &str) -> String {
+/// here; and that a refusal, which anybody can send, has proven no key.
+fn shut(id: &str, is_new: bool) -> String {
+    let pinned = if is_new {
+        "; a refusal does not prove the key that you agreed to, so that it is not pinned"
+    } else {
+        ""
+    };
     format!(
-        "its outer door may be closed, or it registers nobody now, or keeps this machine out, whose ID is {id}"
+        "its outer door may be closed, or it registers nobody now, or keeps this machine out, whose ID is {id}{pinned}"
     )
 }
 

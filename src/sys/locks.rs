@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+
+use super::pidfd;
 
 /// Who holds a byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +71,20 @@ pub fn held(file: impl AsFd, from: u32, count: u32) -> nix::Result<Option<(u32, 
         Holder::Elsewhere
     };
     Ok(Some((at, holder)))
+}
+
+/// Signals the process that holds a byte. Whether there is one. By a descriptor of the
+/// process: between the two questions its number cannot have become another's.
+pub fn signal_holder(file: impl AsFd, byte: u32, signal: Signal) -> bool {
+    let Ok(Holder::Other(pid)) = holder(&file, byte) else {
+        return false;
+    };
+    let process = pidfd::open(pid);
+    let is_there = holder(&file, byte) == Ok(Holder::Other(pid));
+    if is_there {
+        pidfd::signal(process.as_ref(), pid, signal);
+    }
+    is_there
 }
 
 #[allow(

@@ -4,7 +4,6 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::io::Result;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
@@ -14,7 +13,6 @@ use super::{HIGHEST, STRANGER, STRANGERS, STRANGERS_AT, Table, byte, place};
 use crate::channel::gate::Limits;
 use crate::sources::{self, Source};
 use crate::sys::locks::{self, Holder};
-use crate::sys::pidfd;
 
 /// Bytes of a record: the source's number, when it came in nanoseconds, the family,
 /// where it stands, and six that say nothing.
@@ -271,16 +269,9 @@ impl Table {
         self.strangers().map(|all| all.len())
     }
 
-    /// Signals the monitor that holds a slot. By a descriptor of the process: between
-    /// the two questions that number cannot have become another's.
+    /// Signals the monitor that holds a slot.
     fn tell_to_go(&self, number: usize) {
-        let holder = || locks::holder(&self.file, byte(STRANGER, number)).unwrap_or(Holder::Nobody);
-        if let Holder::Other(pid) = holder() {
-            let process: Option<OwnedFd> = pidfd::open(pid);
-            if holder() == Holder::Other(pid) {
-                pidfd::signal(process.as_ref(), pid, Signal::SIGUSR1);
-            }
-        }
+        locks::signal_holder(&self.file, byte(STRANGER, number), Signal::SIGUSR1);
     }
 
     /// It counts no more, and is told so next.
