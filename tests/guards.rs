@@ -99,7 +99,8 @@ fn a_missing_broken_or_unsafe_file_denies() {
             fs::remove_file(d.server().join("hostinfo")).unwrap()
         }),
         ("no-hostinfo", |d| mode(&d.server().join("hostinfo"), 0o666)),
-        ("no-hostinfo", |d| mode(&d.server(), 0o777)),
+        // The doors stand below it, and are looked at before.
+        ("doors", |d| mode(&d.server(), 0o777)),
         ("unknown-host", |d| edit_hosta(d, "run-as=", "run-ass=")),
         ("no-cookie", |d| {
             fs::remove_file(d.server().join("cookies/hosta.in")).unwrap()
@@ -119,6 +120,8 @@ fn a_missing_broken_or_unsafe_file_denies() {
             scope.spawn(move || {
                 let d = Daemon::start();
                 d.says(0, &["true"]);
+                // What has changed is opened anew.
+                d.log.wait("introduced ");
                 spoil(&d);
                 refused(&d, cause, &["true"]);
             });
