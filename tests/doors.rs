@@ -794,6 +794,21 @@ fn a_door_process_that_hangs_costs_its_time_and_denies() {
     assert!(Machine::new(&d).is_let_in());
 }
 
+/// The process that is started for it waits for the outer door once, and says for which
+/// file; the next who calls when it is free again is let in.
+#[test]
+fn whoever_keeps_the_outer_door_locked_is_named_by_its_file() {
+    let (d, _m) = start();
+    d.says(0, &["true"]);
+    let locked = rusqlite::Connection::open(d.server().join("state/sestab.db")).unwrap();
+    locked.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let line = Machine::new(&d).is_refused(&d, "doors");
+    assert!(line.contains("sestab.db"), "{line}");
+    assert!(line.contains("has been writing it"), "{line}");
+    locked.execute_batch("ROLLBACK").unwrap();
+    d.says(0, &["true"]);
+}
+
 #[test]
 fn a_door_that_is_damaged_while_the_daemon_runs_denies_and_says_where() {
     let (d, m) = start();
