@@ -1,7 +1,7 @@
 //! The inner door: `idfile.db`, the authorized machines (seed 002, IDFILE). It may stand
 //! in a folder that several hosts share; SQLite's locks keep them apart.
 //!
-//! Looked at and written by the daemon's door process, and by `cosadm`. What is done in
+//! Looked at by the daemon, written by its door process, and by `cosadm`. What is done in
 //! one transaction is done whole or not at all, whoever is killed meanwhile.
 
 mod passwords;
@@ -293,7 +293,6 @@ impl Inner {
     /// # Errors
     /// The file cannot be read.
     pub fn count(&self) -> Result<u64, Fault> {
-        // By their names it would look up each.
         // Asked otherwise, it would look each up behind the index of names.
         let query = "SELECT count(*) - count(deleted) FROM machine";
         let found = self.0.db.query_row(query, [], |row| row.get(0));

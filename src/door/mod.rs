@@ -7,8 +7,8 @@
 //! what `cosadm` keeps.
 //!
 //! Run by the daemon's door process ([`process`]), by the monitor itself where that keeps
-//! nobody waiting, and by `cosadm`. It never decides whether somebody is let in: that is the monitor's,
-//! by [`Admitted`] and [`Known`].
+//! nobody waiting, and by `cosadm`. It never decides whether somebody is let in: that is
+//! the monitor's, by [`Admitted`] and [`Known`].
 
 pub mod asked;
 mod doors;

@@ -36,10 +36,9 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
         out.tell("that is the machine ID of this configuration folder itself");
     }
     let hang_up = || {
-        Ok((
-            who::cut(&place, id.0)?,
-            inetd::tell_all(&place.inetd_table())?,
-        ))
+        // What keeps one of the two from it does not keep the other.
+        let told = inetd::tell_all(&place.inetd_table());
+        Ok((who::cut(&place, id.0)?, told?))
     };
     let cut = call.given("now").then(hang_up).transpose();
     let cut = cut.map_err(|e: Fault| {

@@ -113,10 +113,10 @@ pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
         format!("{name} ({id}) is deleted")
     };
     done(call, out, fields, words)?;
-    if doors.outer.get(List::Include, &id)?.is_some() {
+    if !exclude && doors.outer.get(List::Include, &id)?.is_some() {
         let delete = cosadm(&place, format_args!("sestab delete I {id}"));
         out.tell(format!(
-            "it is still on the include list: whoever authorizes it again lets it through this closed door; {delete} takes it off"
+            "it is still on the include list: whoever authorizes it again lets it through the outer door while that is closed; {delete} takes it off"
         ));
     }
     if let Some(warning) = deleted.warning {
