@@ -211,6 +211,10 @@ fn only_main_sees_a_process() {
         ) {
             continue;
         }
+        // A part of cosserver-login itself: see the next test.
+        if relative(&path).starts_with("src/sys/pam") {
+            continue;
+        }
         for process in ["gate", "login", "monitor", "relay"] {
             assert!(
                 !seen.contains(process),
@@ -218,6 +222,39 @@ fn only_main_sees_a_process() {
                 relative(&path)
             );
         }
+    }
+}
+
+/// The library names no function of libpam, so that no linker finds a reason to link it to
+/// another program than `cosserver-login`.
+#[test]
+fn pam_is_in_the_login_worker_alone() {
+    let ours = |path: &Path| {
+        relative(path).starts_with("src/sys/pam.rs") || relative(path).starts_with("src/sys/pam/")
+    };
+    for path in sources() {
+        let code = code(&path);
+        let text = relative(&path);
+        if ours(&path) {
+            assert!(
+                named(&code, "crate").is_empty(),
+                "{text} names the library by crate::"
+            );
+            let seen = code.matches("cosserver::").count();
+            let allowed = code.matches("cosserver::login::pam::").count();
+            assert_eq!(seen, allowed, "{text} sees more than login::pam");
+            continue;
+        }
+        let includes = code.contains("sys/pam.rs");
+        assert_eq!(
+            includes,
+            text == "src/bin/cosserver-login.rs",
+            "{text}: sys/pam.rs"
+        );
+        assert!(
+            !code.contains("pam::ffi") && !code.contains("extern crate pam"),
+            "{text}: libpam"
+        );
     }
 }
 

@@ -16,12 +16,12 @@ use nix::unistd::{Pid, getgroups};
 
 use super::Line;
 use super::conversation::Held;
+use super::pam::Transaction;
 use crate::channel::MESSAGE;
 use crate::channel::login::{LAUNCH_DESCRIPTORS, Launch, Order, Started, Word};
 use crate::fault::Fault;
 use crate::sys::account::Account;
 use crate::sys::job::{Ends, Identity, Program, Starter};
-use crate::sys::pam::Pam;
 use crate::sys::process::{self, Ended, Limits};
 use crate::sys::signals::Signals;
 use crate::wire::prompt::fit;
@@ -46,7 +46,7 @@ impl Application {
         launch: &Launch,
         account: &Account,
         fds: [OwnedFd; LAUNCH_DESCRIPTORS],
-        pam: &mut Pam,
+        pam: &mut dyn Transaction,
         held: &Held,
     ) -> Result<Self, Fault> {
         let signals = Signals::catch(&[

@@ -10,8 +10,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::Line;
+use super::pam::{Converse, Message, Reply, Style as PamStyle};
 use crate::channel::login::{Order, Word};
-use crate::sys::pam::{Converse, Message, Reply, Style as PamStyle};
 use crate::wire::limits;
 use crate::wire::prompt::{Style, Text, fit};
 

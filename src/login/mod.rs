@@ -13,6 +13,7 @@
 
 mod application;
 mod conversation;
+pub mod pam;
 mod transaction;
 
 use std::cell::{Cell, RefCell};
@@ -29,8 +30,9 @@ use crate::fault::Fault;
 use crate::sys::process::CHANNEL;
 use crate::sys::{process, signals, socket};
 
-/// The worker's life.
-pub fn main() -> ExitCode {
+/// The worker's life. `start` begins PAM's transaction: the program that is linked with libpam
+/// passes it in.
+pub fn main(start: pam::Start) -> ExitCode {
     let Ok(channel) = socket::inherited(CHANNEL) else {
         let _ =
             io::stderr().write_all(b"cosserver-login: cosserver(8) starts it, and nobody else\n");
@@ -54,7 +56,7 @@ pub fn main() -> ExitCode {
     if signals::ignore_sigpipe().is_err() {
         return ExitCode::FAILURE;
     }
-    match transaction::run(&line) {
+    match transaction::run(&line, start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

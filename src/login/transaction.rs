@@ -9,10 +9,10 @@ use nix::unistd::{Gid, Group, setgroups};
 use super::Line;
 use super::application::Application;
 use super::conversation::{Conversation, Held};
+use super::pam::{self, Failure, Item, Standing, Start, Transaction};
 use crate::channel::login::{Begin, Known, Launch, Order, Task, Word};
 use crate::fault::Fault;
 use crate::sys::account::{self, Account};
-use crate::sys::pam::{self, Failure, Item, Pam, Standing};
 use crate::sys::pam_files::{self, SERVICE};
 use crate::sys::process;
 
@@ -26,15 +26,15 @@ const CLOSE_WITHIN: u32 = 100;
 ///
 /// # Errors
 /// The monitor is gone, or has dismissed us.
-pub(super) fn run(line: &Line) -> Result<(), Fault> {
+pub(super) fn run(line: &Line, start: Start) -> Result<(), Fault> {
     let (Order::Begin(begin), _) = line.next()? else {
         return Err(Fault::new("the first order was another"));
     };
     let held = Held::default();
-    let outcome = log_in(line, &begin, &held);
+    let outcome = log_in(line, &begin, &held, start);
     match outcome {
         Ok(()) => Ok(()),
-        Err(Stop::Refused(f)) if !f.is_ours() => line.say(&Word::Refused(f.code, f.words)),
+        Err(Stop::Refused(f)) if !f.is_ours => line.say(&Word::Refused(f.code, f.words)),
         Err(Stop::Refused(f)) => line.say(&Word::Failed(format!("PAM: {} ({})", f.words, f.code))),
         Err(Stop::Failed(words)) => line.say(&Word::Failed(words)),
         Err(Stop::Over(fault)) => Err(fault),
@@ -67,8 +67,8 @@ fn failed(words: impl ToString) -> Stop {
     Stop::Failed(words.to_string())
 }
 
-fn log_in(line: &Line, begin: &Begin, held: &Held) -> Result<(), Stop> {
-    let mut pam = begin_transaction(line, begin, held)?;
+fn log_in(line: &Line, begin: &Begin, held: &Held, start: Start) -> Result<(), Stop> {
+    let mut pam = begin_transaction(line, begin, held, start)?;
     match &begin.task {
         Task::Authenticate => pam.authenticate()?,
         Task::Trust => {}
@@ -76,7 +76,7 @@ fn log_in(line: &Line, begin: &Begin, held: &Held) -> Result<(), Stop> {
             for variable in variables {
                 pam.put(variable)?;
             }
-            close(&mut pam);
+            close(pam.as_mut());
             return Ok(());
         }
     }
@@ -97,25 +97,30 @@ fn log_in(line: &Line, begin: &Begin, held: &Held) -> Result<(), Stop> {
     let fds = fds
         .try_into()
         .map_err(|_| Fault::new("an application without its three descriptors"))?;
-    open(&mut pam, begin, &account, &launch)?;
-    let application = Application::start(&launch, &account, fds, &mut pam, held);
+    open(pam.as_mut(), begin, &account, &launch)?;
+    let application = Application::start(&launch, &account, fds, pam.as_mut(), held);
     let ended = match application {
         Ok(application) => application.attend(line),
         Err(e) => {
-            close(&mut pam);
+            close(pam.as_mut());
             return Err(failed(e));
         }
     };
-    close(&mut pam);
+    close(pam.as_mut());
     ended.map_err(Stop::from)
 }
 
-fn begin_transaction(line: &Line, begin: &Begin, held: &Held) -> Result<Pam, Stop> {
+fn begin_transaction(
+    line: &Line,
+    begin: &Begin,
+    held: &Held,
+    start: Start,
+) -> Result<Box<dyn Transaction>, Stop> {
     pam_files::judge().map_err(|trouble| failed(format!("PAM: {trouble}")))?;
     let string = |text: &str| pam::string(text).ok_or_else(|| failed("a NUL byte in a name"));
     let conversation = Conversation::new(line.clone(), Rc::clone(held));
     let (service, user) = (string(SERVICE)?, string(&begin.user)?);
-    let mut pam = Pam::start(&service, &user, Box::new(conversation))?;
+    let mut pam = start(&service, &user, Box::new(conversation))?;
     for (item, value) in [
         (Item::RemoteHost, begin.remote_host.as_str()),
         (Item::RemoteUser, &begin.remote_user),
@@ -140,7 +145,12 @@ fn groups_among(account: &Account, names: &[String]) -> Vec<String> {
 /// Credentials and session. The user's groups come first, because credentials may
 /// add to them (pam_setcred(3)); and the limits that the daemon was started with,
 /// because the session may set others.
-fn open(pam: &mut Pam, begin: &Begin, account: &Account, launch: &Launch) -> Result<(), Stop> {
+fn open(
+    pam: &mut dyn Transaction,
+    begin: &Begin,
+    account: &Account,
+    launch: &Launch,
+) -> Result<(), Stop> {
     if launch.becomes_user {
         let groups: Vec<Gid> = account.groups.iter().map(|g| Gid::from_raw(*g)).collect();
         setgroups(&groups).map_err(failed)?;
@@ -161,7 +171,7 @@ fn open(pam: &mut Pam, begin: &Begin, account: &Account, launch: &Launch) -> Res
 
 /// Session and credentials closed, each whatever the other says. The monitor ends us
 /// should a module hang; where it is gone, the kernel does.
-fn close(pam: &mut Pam) {
+fn close(pam: &mut dyn Transaction) {
     process::ends_with_parent(false);
     nix::unistd::alarm::set(CLOSE_WITHIN);
     let _ = pam.close_session();

@@ -1,7 +1,8 @@
 //! The ground: what only the operating system can do, behind safe faces.
 //!
 //! All `unsafe` of the project is here, in small files, each block with its
-//! reason. Nothing here decides anything about a peer.
+//! reason. Nothing here decides anything about a peer. `pam.rs` is no part of the library:
+//! `cosserver-login` alone includes it.
 #![allow(unsafe_code, reason = "this is the one room where it is allowed")]
 
 pub mod account;
@@ -13,7 +14,6 @@ pub mod job;
 pub mod local;
 pub mod locks;
 pub mod memory;
-pub mod pam;
 pub mod pam_files;
 pub mod passing;
 pub mod pidfd;
