@@ -87,7 +87,7 @@ impl Machine {
         machine.has("cargo", "echo cargo 1.999.0");
         machine.has("rustc", "echo rustc 1.999.0");
         machine.has("dpkg", "");
-        machine.has("apt-cache", "");
+        machine.has("apt-cache", OLD_RUST);
         let install = if installs {
             format!(": >{here}/mended")
         } else {
@@ -121,6 +121,9 @@ impl Machine {
     }
 }
 
+/// An apt-cache that offers all but a Rust that is new enough.
+const OLD_RUST: &str = "case $* in *cargo*|*rustc*) ;; *) echo '  Candidate: 4.3' ;; esac";
+
 impl Drop for Machine {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
@@ -144,7 +147,7 @@ fn who_may_not_install_is_told_the_exact_command() {
     assert_eq!(status, Some(3), "{said}");
     assert!(said.contains(" cargo rustc'\n"), "{said}");
     // And no package that does.
-    machine.has("apt-cache", "");
+    machine.has("apt-cache", OLD_RUST);
     let (status, said, _) = machine.needs();
     assert_eq!(status, Some(3), "{said}");
     assert!(said.contains("https://rustup.rs"), "{said}");
@@ -154,6 +157,38 @@ fn who_may_not_install_is_told_the_exact_command() {
     let (status, said, _) = machine.needs();
     assert_eq!(status, Some(3), "{said}");
     assert!(said.contains("your own package manager"), "{said}");
+}
+
+#[test]
+fn an_ordinary_user_with_empty_package_lists_hears_to_update_them_first() {
+    let machine = Machine::new("need-lists", 1000, true);
+    machine.has("rustc", "echo rustc 1.50.0");
+    machine.has("apt-cache", "");
+    let (status, said, told) = machine.needs();
+    assert_eq!(status, Some(3), "{said}");
+    assert!(said.contains("\n  sudo apt-get update\n"), "{said}");
+    // What is not known is not claimed.
+    assert!(
+        !said.contains("rustup") && !said.contains("no package"),
+        "{said}"
+    );
+    assert_eq!(told, "", "it was not root and called apt-get");
+}
+
+/// An LLVM without libclang's development link is no obstacle, and nothing asks for libclang:
+/// nothing of the build reads headers (`make demo` failed there in clang-sys).
+#[test]
+fn the_build_needs_no_libclang() {
+    for file in ["Cargo.lock", "fuzz/Cargo.lock"] {
+        let lock = tree::text(file);
+        for package in ["bindgen", "clang-sys"] {
+            assert!(
+                !lock.contains(&format!("name = \"{package}\"")),
+                "{file}: {package}"
+            );
+        }
+    }
+    assert!(!tree::text("scripts/need").contains("clang"));
 }
 
 #[test]
