@@ -227,8 +227,9 @@ fn ci_runs_the_linters_and_the_tests_and_lets_no_tool_be_missing() {
     let at = |line: &str| lines.iter().position(|l| *l == line);
     let steps = [
         "export CI=true",
-        "scripts/need test",
+        "scripts/need ci",
         "make lint",
+        "scripts/check-32bit",
         "make test",
     ]
     .map(at);

@@ -18,6 +18,7 @@ pub mod pam_files;
 pub mod passing;
 pub mod pidfd;
 pub mod process;
+mod rlimits;
 pub mod sandbox;
 pub mod set_uid;
 pub mod signals;

@@ -9,11 +9,12 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::Resource;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
+use super::rlimits;
 use crate::fault::Fault;
 
 /// The exit statuses of our processes.
@@ -312,8 +313,8 @@ impl Limits {
     /// Those in force now.
     pub fn now() -> Self {
         Self {
-            files: getrlimit(Resource::RLIMIT_NOFILE).ok(),
-            core: getrlimit(Resource::RLIMIT_CORE).ok(),
+            files: rlimits::get(Resource::RLIMIT_NOFILE).ok(),
+            core: rlimits::get(Resource::RLIMIT_CORE).ok(),
         }
     }
 }
@@ -325,7 +326,7 @@ pub fn restore(limits: &Limits) {
         (Resource::RLIMIT_CORE, limits.core),
     ] {
         if let Some((soft, hard)) = limit {
-            let _ = setrlimit(which, soft, hard);
+            let _ = rlimits::set(which, soft, hard);
         }
     }
 }
@@ -333,9 +334,9 @@ pub fn restore(limits: &Limits) {
 /// Takes as many descriptors as the system allows us, a million at most: where there
 /// is no close_range(2) each is closed by its number.
 pub fn raise_descriptors() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let most = libc::rlim_t::try_from(super::job::DESCRIPTORS).unwrap_or(hard);
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(most), hard);
+    if let Ok((_, hard)) = rlimits::get(Resource::RLIMIT_NOFILE) {
+        let most = u64::try_from(super::job::DESCRIPTORS).unwrap_or(hard);
+        let _ = rlimits::set(Resource::RLIMIT_NOFILE, hard.min(most), hard);
     }
 }
 
@@ -407,8 +408,8 @@ impl Hushed {
 /// No core file and no tracing by others: this process holds secrets. The hard
 /// limit stays, or an ordinary user could not give it back to a job.
 pub fn keep_private() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
-        let _ = setrlimit(Resource::RLIMIT_CORE, 0, hard);
+    if let Ok((_, hard)) = rlimits::get(Resource::RLIMIT_CORE) {
+        let _ = rlimits::set(Resource::RLIMIT_CORE, 0, hard);
     }
     #[cfg(target_os = "linux")]
     // SAFETY: sets a number of this process.

@@ -71,6 +71,7 @@ pub fn keep_to(folders: &[std::path::PathBuf]) -> io::Result<bool> {
 #[cfg(target_os = "linux")]
 mod system {
     use std::collections::BTreeMap;
+    use std::ffi::c_long;
     use std::io;
 
     use landlock::{
@@ -123,11 +124,11 @@ mod system {
             Role::Gate => GATE,
             Role::Relay => RELAY,
         }) {
-            rules.insert(*call, Vec::new());
+            rules.insert(number(*call), Vec::new());
         }
         if role == Role::Relay {
             // Threads and nothing else: a process of its own has no CLONE_VM.
-            rules.insert(libc::SYS_clone, vec![thread_only()?]);
+            rules.insert(number(libc::SYS_clone), vec![thread_only()?]);
         }
         let filter = SeccompFilter::new(
             rules,
@@ -148,6 +149,15 @@ mod system {
             }
             Err(e) => Err(io::Error::other(e)),
         }
+    }
+
+    /// The number of a system call as seccompiler takes it.
+    #[allow(
+        clippy::useless_conversion,
+        reason = "32 bits on 32-bit machines, 64 on others"
+    )]
+    fn number(call: c_long) -> i64 {
+        i64::from(call)
     }
 
     fn thread_only() -> io::Result<SeccompRule> {
@@ -180,7 +190,7 @@ mod system {
         seccompiler::sock_filter { code, jt, jf, k }
     }
 
-    const BOTH: &[i64] = &[
+    const BOTH: &[c_long] = &[
         libc::SYS_read,
         libc::SYS_write,
         libc::SYS_close,
@@ -208,7 +218,7 @@ mod system {
         libc::SYS_fcntl,
     ];
 
-    const GATE: &[i64] = &[
+    const GATE: &[c_long] = &[
         libc::SYS_accept4,
         libc::SYS_setsockopt,
         libc::SYS_getpeername,
@@ -218,7 +228,7 @@ mod system {
         libc::SYS_epoll_wait,
     ];
 
-    const RELAY: &[i64] = &[
+    const RELAY: &[c_long] = &[
         libc::SYS_readv,
         libc::SYS_writev,
         #[cfg(target_arch = "x86_64")]

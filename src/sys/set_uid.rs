@@ -1,8 +1,10 @@
 //! What a set-uid program does first of all: it lets go of whatever its caller has
 //! given it.
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::Resource;
 use nix::sys::stat::{Mode, umask};
+
+use super::rlimits;
 
 /// Open files that suffice for a look-up of a name and a few files.
 const FILES: u64 = 256;
@@ -24,8 +26,8 @@ pub fn drop_inheritance(seconds: u32) {
         Resource::RLIMIT_CPU,
         Resource::RLIMIT_AS,
     ] {
-        let _ = setrlimit(which, nix::libc::RLIM_INFINITY, nix::libc::RLIM_INFINITY);
+        let _ = rlimits::set(which, rlimits::UNLIMITED, rlimits::UNLIMITED);
     }
-    let _ = setrlimit(Resource::RLIMIT_NOFILE, FILES, FILES);
+    let _ = rlimits::set(Resource::RLIMIT_NOFILE, FILES, FILES);
     nix::unistd::alarm::set(seconds);
 }

@@ -41,7 +41,9 @@ fn start(old: bool) -> Logins {
     if old {
         let flags = SeccompCondition::new(3, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0);
         let rule = SeccompRule::new(vec![flags.unwrap()]).unwrap();
-        let rules = BTreeMap::from([(libc::SYS_pidfd_send_signal, vec![rule])]);
+        #[allow(clippy::useless_conversion, reason = "32 bits on 32-bit machines")]
+        let number = i64::from(libc::SYS_pidfd_send_signal);
+        let rules = BTreeMap::from([(number, vec![rule])]);
         let einval = SeccompAction::Errno(libc::EINVAL as u32);
         let arch = std::env::consts::ARCH.try_into().unwrap();
         let filter = SeccompFilter::new(rules, SeccompAction::Allow, einval, arch).unwrap();

@@ -207,7 +207,7 @@ mod library {
     use std::os::fd::RawFd;
 
     use nix::errno::Errno;
-    use nix::sys::resource::{Resource, setrlimit};
+    use nix::sys::resource::Resource;
     use nix::sys::signal::Signal;
 
     /// dup2(2): onto another number.
@@ -245,7 +245,7 @@ mod library {
 
     /// setrlimit(2).
     pub(in crate::sys) fn limit(which: Resource, soft: u64, hard: u64) {
-        let _ = setrlimit(which, soft, hard);
+        let _ = crate::sys::rlimits::set(which, soft, hard);
     }
 
     /// setgroups(2).

@@ -6,7 +6,9 @@
 )]
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
+#[cfg(direct_calls)]
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::OFlag;
@@ -98,13 +100,13 @@ fn a_program_that_cannot_be_executed_says_so() {
 #[test]
 fn high_numbers_are_closed_one_by_one_too() {
     const HIGH: i32 = 70_000;
-    let (_, hard) =
-        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    let which = nix::sys::resource::Resource::RLIMIT_NOFILE;
+    let (_, hard) = crate::sys::rlimits::get(which).unwrap();
     if hard <= 70_000 {
         return;
     }
     let Some(pid) = fork_quietly().unwrap() else {
-        calls::limit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard);
+        calls::limit(which, hard, hard);
         let there = calls::duplicate(2, HIGH).is_ok();
         child::close_each(3);
         // SAFETY: asks for a flag of a number.
