@@ -336,16 +336,17 @@ impl Daemon {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
     }
 
-    /// The pid of the daemon's gate or relay.
+    /// The pid of the daemon's gate, relay or door process. Waits for it: a door process that has
+    /// just been started may not have executed its program yet.
     pub fn process(&self, role: &str) -> i32 {
         let wanted = format!("cosserver: {role}");
-        children(self.pid())
-            .into_iter()
-            .find(|pid| {
-                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                line.split(|b| *b == 0).next() == Some(wanted.as_bytes())
-            })
-            .unwrap_or_else(|| panic!("no {role}; {}", self.log_text()))
+        let is_it = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|b| *b == 0).next() == Some(wanted.as_bytes())
+        };
+        let find = || children(self.pid()).into_iter().find(is_it);
+        until(&format!("there is a {role}"), || find().is_some());
+        find().unwrap_or_else(|| panic!("no {role}; {}", self.log_text()))
     }
 }
 
