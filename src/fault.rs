@@ -55,3 +55,25 @@ impl From<nix::errno::Errno> for Fault {
         Self(std::io::Error::from(e).to_string())
     }
 }
+
+/// The longest piece of somebody's typing that a message repeats, in
+/// characters.
+const REPEATED: usize = 64;
+
+/// Some text from a file, in quotes, with control characters escaped and cut
+/// after 64 characters, so that a message stays one readable line.
+pub fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for (count, c) in text.chars().enumerate() {
+        if count == REPEATED {
+            out.push('…');
+            break;
+        }
+        out.extend(c.escape_debug().filter(|_| c != '\''));
+        if c == '\'' {
+            out.push(c);
+        }
+    }
+    out.push('"');
+    out
+}

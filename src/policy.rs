@@ -305,8 +305,8 @@ fn allowed_user(proven: &Proven, serves: Option<&str>) -> Result<UserName, Refus
     let (entry, request) = (proven.caller(), proven.request());
     let asked = name(&request.user)?;
     let user = if proven.is_vouched() {
-        let caller = name(&request.caller_user)?;
-        let user = entry.user_for(&caller, &asked);
+        let caller = &request.caller_user;
+        let user = entry.user_for(caller, &asked);
         user.ok_or_else(|| {
             let words = format!("users= of {} does not let {caller} be {asked}", entry.name);
             refuse(words)

@@ -296,7 +296,7 @@ fn a_bare_lc_is_not_passed() {
     let request = Request {
         service: Service::Exec,
         user: caller.user.clone(),
-        caller_user: "tester".into(),
+        caller_user: "tester".parse().unwrap(),
         command: Command::Words(vec!["env | grep ^LC_; true".into()]),
         environment: vec![variable("LC_", "no"), variable("LC_TIME", "C")],
     };

@@ -19,6 +19,7 @@ use cosserver::wire::limits::{COMMAND_PIECE, GREETING_BODY, HELLO_BODY};
 use cosserver::wire::record::{self, Kind};
 use cosserver::wire::request::Command;
 use cosserver::wire::seal::Sealer;
+use cosserver::wire::stream::End;
 use daemon::Daemon;
 use daemon::hostile::{Caller, Stranger, hello, timed};
 
@@ -525,6 +526,46 @@ fn a_long_command_that_is_another_is_refused() {
     assert!(!marker.exists(), "something was started");
     assert_eq!(d.process("gate"), gate);
     each_logged_once(&d, 2);
+}
+
+#[test]
+fn a_callers_name_with_an_escape_or_a_newline_is_denied() {
+    let d = Daemon::start_as(QUICK, "");
+    let caller = Caller::of(&d);
+    let marker = d.folder.path("marker");
+    let request = caller.request(&format!("touch {}", marker.display()));
+    let at = request.windows(6).position(|w| w == b"tester").unwrap();
+    // The last is what other names are: it is let in, and so the others are not refused for
+    // anything but their characters.
+    let names = [
+        "te\u{1b}ter",
+        "te\nter",
+        "te\u{9b}er",
+        "\u{202e}ter",
+        "te ter",
+        "-ester",
+        "tes/er",
+        "teßer",
+    ];
+    for name in names {
+        let mut request = request.clone();
+        request[at..at + 6].copy_from_slice(name.as_bytes());
+        let mut s = Stranger::connect(d.port);
+        let greeting = s.greet();
+        let (hello, noise) = caller.client_hello(&greeting, &request);
+        s.send(&hello);
+        if name == "teßer" {
+            assert_eq!(s.session(noise).finish().1, Some(End::Exited(0)));
+            continue;
+        }
+        let line = d.log.wait(&s.denied());
+        assert!(
+            line.contains("cause=request") && line.contains("no user can have"),
+            "{line}"
+        );
+        assert!(!marker.exists(), "{name:?}: something was started");
+    }
+    assert!(marker.exists());
 }
 
 #[test]

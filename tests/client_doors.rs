@@ -259,7 +259,7 @@ fn a_machine_is_registered_by_the_name_of_the_command_line() {
     assert_eq!(called.credential, Credential::Machine);
     assert_eq!(called.request.service, Service::Enrol);
     assert_eq!(called.request.command, Words::Words(Vec::new()));
-    assert_eq!(called.request.user, called.request.caller_user);
+    assert_eq!(called.request.user, called.request.caller_user.as_str());
     called.asks_name();
     assert_eq!(called.answer(), "PC 17");
     called.accepts(&[(Style::Info, "Welcome, PC\u{1b}[2J 17")]);

@@ -69,7 +69,7 @@ fn the_request_is_what_the_command_line_says() {
         .unwrap()
         .unwrap()
         .name;
-    assert_eq!(asked.request.caller_user, own);
+    assert_eq!(asked.request.caller_user.as_str(), own);
     let words = [&b"a  b"[..], b"", b"$x"].map(<[u8]>::to_vec).to_vec();
     assert_eq!(asked.request.command, Command::Words(words));
     let mut variables = asked.request.environment.clone();

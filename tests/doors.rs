@@ -171,7 +171,7 @@ impl Machine {
         let request = Request {
             service,
             user: "alice".into(),
-            caller_user: "tester".into(),
+            caller_user: "tester".parse().unwrap(),
             command: Words::Words(words.iter().map(|w| w.as_bytes().to_vec()).collect()),
             environment: Vec::new(),
         };

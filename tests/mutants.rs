@@ -161,7 +161,7 @@ fn request(words: &[&[u8]]) -> Request {
     Request {
         service: Service::Exec,
         user: "root".to_owned(),
-        caller_user: "alice".to_owned(),
+        caller_user: "alice".parse().unwrap(),
         command: request::pack_words(words).unwrap().0,
         environment,
     }

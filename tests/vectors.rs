@@ -172,7 +172,7 @@ fn request_of(value: &Value) -> Request {
     Request {
         service,
         user: text(value, "user").to_owned(),
-        caller_user: text(value, "calling_user").to_owned(),
+        caller_user: text(value, "calling_user").parse().unwrap(),
         command,
         environment: environment.collect(),
     }

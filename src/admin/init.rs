@@ -49,7 +49,7 @@ fn make(place: &Place, report: &mut String) -> Result<(), Fault> {
     };
     note(
         &place.dir,
-        make_folders(&place.dir, folder_mode)?,
+        secure::make_folders(&place.dir, folder_mode)?,
         "the configuration folder",
     );
     let _lock = Lock::take(place)?;
@@ -77,7 +77,11 @@ fn make(place: &Place, report: &mut String) -> Result<(), Fault> {
         secure::make_folder(&place.cookies(), 0o700)?,
         "cookies",
     );
-    note(&place.state, make_folders(&place.state, 0o700)?, "state");
+    note(
+        &place.state,
+        secure::make_folders(&place.state, 0o700)?,
+        "state",
+    );
     note(
         &place.machines(),
         secure::make_folder(&place.machines(), 0o700)?,
@@ -103,20 +107,6 @@ fn make(place: &Place, report: &mut String) -> Result<(), Fault> {
     }
     Doors::are_made(place)?;
     Ok(())
-}
-
-/// Makes a folder and those above it that are missing.
-fn make_folders(path: &Path, mode: u32) -> Result<Created, Fault> {
-    let missing: Vec<&Path> = path
-        .ancestors()
-        .take_while(|folder| !folder.exists())
-        .collect();
-    let mut created = Created::There;
-    for folder in missing.into_iter().rev() {
-        created = secure::make_folder(folder, mode)?;
-    }
-    secure::check_folder(path)?;
-    Ok(created)
 }
 
 fn next(place: &Place) -> String {

@@ -11,6 +11,7 @@ use super::fields::{Reader, Writer};
 use crate::sys::account::Account;
 use crate::sys::process::Limits;
 use crate::wire::limits;
+use crate::wire::name::UserName;
 use crate::wire::prompt::{Style, Text};
 
 /// Items in a list: words, variables, groups.
@@ -29,6 +30,12 @@ pub enum Order {
     Launch(Launch),
     /// The application's end has been heard: reap it, and close the session.
     Reap,
+}
+
+/// Whether an account's name is one: a module of PAM or NSS may make it of what it likes, and
+/// it reaches the environment of an application, and the log.
+fn has_a_name(account: &Account) -> bool {
+    UserName::parse(&account.name).is_ok()
 }
 
 /// What a transaction is about.
@@ -231,7 +238,7 @@ impl Word {
                 Self::Ask(all)
             }
             2 => Self::Known(Known {
-                account: Account::from_bytes(r.bytes()?)?,
+                account: Account::from_bytes(r.bytes()?).filter(has_a_name)?,
                 groups: items(&mut r, Reader::text)?,
             }),
             3 => Self::Running(Started {

@@ -102,7 +102,7 @@ fn ask(until: Until, command: usize) -> String {
             asked: Request {
                 service: Service::Exec,
                 user: "root".into(),
-                caller_user: "root".into(),
+                caller_user: "root".parse().unwrap(),
                 command: Command::Words(vec![b"true".to_vec()]),
                 environment: Vec::new(),
             },

@@ -11,6 +11,7 @@ use super::args::Call;
 use super::means::Question;
 use super::values::Display;
 use crate::config::hostinfo::Entry;
+use crate::config::name::UserName;
 use crate::fault::Fault;
 use crate::wire::limits::{COMMAND, VARIABLE_NAME, VARIABLE_VALUE, VARIABLES};
 use crate::wire::request::{self, Command, Gui, Request, Service};
@@ -22,7 +23,7 @@ use crate::wire::request::{self, Command, Gui, Request, Service};
 pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
     let caller_user = caller()?;
     let user = call.user.as_ref().or(entry.user.as_ref());
-    let user = user.map_or(caller_user.as_str(), |u| u.as_str()).to_owned();
+    let user = user.unwrap_or(&caller_user).to_string();
     let (command, follows) = request::pack_words(call.words.clone()).map_err(|e| {
         Fault::new(format!(
             "{e} ({COMMAND} bytes in all); send the rest on standard input"
@@ -45,7 +46,7 @@ pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
 pub fn compose_gui(call: &Call, entry: &Entry, display: &Display) -> Result<Question, Fault> {
     let caller_user = caller()?;
     let user = call.user.as_ref().or(entry.user.as_ref());
-    let user = user.map_or(caller_user.as_str(), |u| u.as_str()).to_owned();
+    let user = user.unwrap_or(&caller_user).to_string();
     let request = Request {
         service: Service::Gui(Gui {
             host: display.host.clone(),
@@ -68,7 +69,7 @@ pub fn compose_enrolment() -> Result<Question, Fault> {
     let caller_user = caller()?;
     let request = Request {
         service: Service::Enrol,
-        user: caller_user.clone(),
+        user: caller_user.to_string(),
         caller_user,
         command: Command::Words(Vec::new()),
         environment: Vec::new(),
@@ -86,13 +87,13 @@ fn question(asked: Request, follows: Option<Vec<u8>>) -> Result<Question, Fault>
 }
 
 /// The name of the user who calls. Root's is known without asking.
-fn caller() -> Result<String, Fault> {
+fn caller() -> Result<UserName, Fault> {
     let uid = getuid();
     if uid.is_root() {
-        return Ok("root".to_owned());
+        return UserName::parse("root");
     }
     match User::from_uid(uid) {
-        Ok(Some(user)) => Ok(user.name),
+        Ok(Some(user)) => UserName::parse(&user.name),
         Ok(None) => Err(Fault::new(format!(
             "user {uid} of this machine has no name"
         ))),

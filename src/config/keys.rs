@@ -39,14 +39,9 @@ pub fn load_machine_key(place: &Place) -> Result<KeyPair, Fault> {
 /// # Errors
 /// The file or its folder cannot be made, is not to be trusted, or is wrong.
 pub fn own_machine_key(place: &Place) -> Result<KeyPair, Fault> {
-    use std::os::unix::fs::DirBuilderExt;
     let file = place.machine_key();
     if !file.exists() {
-        let made = std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&place.dir);
-        made.map_err(|e| Fault::of(&place.dir, e))?;
+        secure::make_folders(&place.dir, 0o700)?;
         create(&file)?;
     }
     load_machine_key(place)

@@ -1,4 +1,5 @@
-//! Names of hosts and of users, checked once where they come in, so that
+//! Names of hosts, checked once where they come in, and those of users, which the
+//! protocol carries too ([`crate::wire::name`]), so that
 //! nothing after it has to ask whether a name is safe in a path, an argument
 //! or a log line. Pure, but for the machine's own name; used by every program that reads the host table.
 
@@ -9,10 +10,10 @@ use std::str::FromStr;
 use super::words::quoted;
 use crate::fault::Fault;
 
+pub use crate::wire::name::UserName;
+
 /// The longest host name in bytes: a file name's 255 less `.out`.
 pub const HOST_MAX: usize = 251;
-/// The longest user name in bytes: more than any system's own limit.
-pub const USER_MAX: usize = 255;
 
 /// The name of a host: 1 to 251 of the characters `A-Z a-z 0-9 . _ -`, not
 /// beginning with `.` or `-`, kept in lower case. It is safe as a file name
@@ -65,78 +66,30 @@ impl HostName {
     }
 }
 
-/// The name of a user: 1 to 255 bytes, not beginning with `-` (it would be an
-/// option to somebody), without `/`, `:`, `,`, white space or control
-/// characters. Upper and lower case differ.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct UserName(String);
-
-impl UserName {
-    /// Checks a name.
-    ///
-    /// # Errors
-    /// What is wrong with the name.
-    pub fn parse(text: &str) -> Result<Self, Fault> {
-        let wrong = |why: &str| {
-            Err(Fault::new(format!(
-                "{} is no user name: {why}",
-                quoted(text)
-            )))
-        };
-        if text.is_empty() {
-            return wrong("it is empty");
-        }
-        if text.len() > USER_MAX {
-            return wrong("it is longer than 255 bytes");
-        }
-        if text.starts_with('-') {
-            return wrong("it begins with -");
-        }
-        if text == "." || text == ".." {
-            return wrong("it is the name of a folder");
-        }
-        if text
-            .chars()
-            .any(|c| c.is_control() || c.is_whitespace() || "/:,".contains(c))
-        {
-            return wrong("it may not have / : , blanks or control characters");
-        }
-        Ok(Self(text.to_owned()))
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
     }
+}
 
-    /// The name as it was written.
-    pub fn as_str(&self) -> &str {
+impl FromStr for HostName {
+    type Err = Fault;
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        Self::parse(text)
+    }
+}
+
+impl Borrow<str> for HostName {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }
 
-macro_rules! spoken {
-    ($name:ident) => {
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
-            }
-        }
-        impl FromStr for $name {
-            type Err = Fault;
-            fn from_str(text: &str) -> Result<Self, Fault> {
-                Self::parse(text)
-            }
-        }
-        impl Borrow<str> for $name {
-            fn borrow(&self) -> &str {
-                &self.0
-            }
-        }
-        impl AsRef<str> for $name {
-            fn as_ref(&self) -> &str {
-                &self.0
-            }
-        }
-    };
+impl AsRef<str> for HostName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
 }
-spoken!(HostName);
-spoken!(UserName);
 
 #[cfg(test)]
 mod tests {
@@ -155,35 +108,5 @@ mod tests {
             assert!(HostName::parse(bad).is_err(), "{bad:?}");
         }
         assert!(HostName::parse(&"a".repeat(252)).is_err());
-    }
-
-    #[test]
-    fn user_names() {
-        for good in [
-            "root",
-            "DOM\\jo",
-            "jo@example.org",
-            "_www",
-            "jörg",
-            &"u".repeat(255),
-        ] {
-            assert_eq!(UserName::parse(good).unwrap().as_str(), good);
-        }
-        for bad in [
-            "",
-            "-f",
-            "-froot",
-            "a b",
-            "a/b",
-            "a:b",
-            "a,b",
-            "a\n",
-            "a\u{85}",
-            "..",
-            "a\0",
-            &"u".repeat(256),
-        ] {
-            assert!(UserName::parse(bad).is_err(), "{bad:?}");
-        }
     }
 }

@@ -29,7 +29,9 @@ use std::sync::{Mutex, PoisonError};
 use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
-pub use writing::{Created, DRAFT, create_new, make_folder, mode_of, remove, replace};
+pub use writing::{
+    Created, DRAFT, create_new, make_folder, make_folders, mode_of, remove, replace,
+};
 
 use crate::fault::Fault;
 

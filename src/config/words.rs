@@ -7,27 +7,11 @@ use std::num::NonZeroU16;
 
 use super::place::Place;
 
-/// The longest piece of somebody's typing that a message repeats, in
-/// characters.
-const REPEATED: usize = 64;
+pub use crate::fault::quoted;
+pub use crate::wire::name::is_shown;
 
-/// Some text from a file, in quotes, with control characters escaped and cut
-/// after 64 characters, so that a message stays one readable line.
-pub fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for (count, c) in text.chars().enumerate() {
-        if count == REPEATED {
-            out.push('…');
-            break;
-        }
-        out.extend(c.escape_debug().filter(|_| c != '\''));
-        if c == '\'' {
-            out.push(c);
-        }
-    }
-    out.push('"');
-    out
-}
+/// The longest word, in characters, for which another is suggested.
+const REPEATED: usize = 64;
 
 /// A text that another host chose, for a terminal: `?` for each character that is not to
 /// be shown.
@@ -35,40 +19,6 @@ pub fn shown(text: &str) -> String {
     text.chars()
         .map(|c| if is_shown(c) { c } else { '?' })
         .collect()
-}
-
-/// Whether a character may be shown where another host chose it: neither one that steers
-/// a terminal, nor one that is not seen and changes what is (Unicode's Cc, Cf, Zl and Zp,
-/// and others that are ignorable).
-pub fn is_shown(c: char) -> bool {
-    !c.is_control()
-        && !matches!(
-            c,
-            '\u{ad}'
-                | '\u{34f}'
-                | '\u{600}'..='\u{605}'
-                | '\u{61c}'
-                | '\u{6dd}'
-                | '\u{70f}'
-                | '\u{890}'..='\u{891}'
-                | '\u{8e2}'
-                | '\u{115f}'..='\u{1160}'
-                | '\u{17b4}'..='\u{17b5}'
-                | '\u{180b}'..='\u{180f}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{3164}'
-                | '\u{feff}'
-                | '\u{ffa0}'
-                | '\u{fff0}'..='\u{fffb}'
-                | '\u{110bd}'
-                | '\u{110cd}'
-                | '\u{13430}'..='\u{1343f}'
-                | '\u{1bca0}'..='\u{1bca3}'
-                | '\u{1d173}'..='\u{1d17a}'
-                | '\u{e0000}'..='\u{e0fff}'
-        )
 }
 
 /// A text as JSON has it, in its quotes (RFC 8259).

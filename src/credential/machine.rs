@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use super::Opened;
+use crate::config::name::UserName;
 use crate::door::{Admitted, Machine};
 use crate::refusal::{Cause, Refusal};
 use crate::secret::PublicKey;
@@ -16,7 +17,7 @@ use crate::wire::request::{Request, Service};
 pub struct Newcomer {
     peer: IpAddr,
     machine: PublicKey,
-    caller_user: String,
+    caller_user: UserName,
     responder: Option<Responder>,
 }
 
@@ -49,7 +50,7 @@ impl Newcomer {
     }
 
     /// Who sits there, as it says.
-    pub fn caller_user(&self) -> &str {
+    pub const fn caller_user(&self) -> &UserName {
         &self.caller_user
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
+use crate::config::name::UserName;
 use crate::sys::account::{self, Account, Helper};
 
 /// How long an account from a directory server may be stale.
@@ -207,7 +208,7 @@ impl Accounts {
         let answer = &mut looking.answer;
         let account = match account::read_answer(&looking.helper.answer, answer) {
             Ok(false) if now < looking.until => return None,
-            Ok(true) => Account::from_bytes(answer),
+            Ok(true) => Account::from_bytes(answer).filter(has_a_name),
             Ok(false) | Err(_) => None,
         };
         let looking = self.helpers.remove(&which)?;
@@ -229,6 +230,12 @@ impl Accounts {
         }
         Some(account)
     }
+}
+
+/// Whether an account's name is one: a module of NSS may make it of what it likes, and it
+/// reaches a job's environment, and the log.
+fn has_a_name(account: &Account) -> bool {
+    UserName::parse(&account.name).is_ok()
 }
 
 /// The numbers in `/etc/passwd`, as far as that is not longer than any should be.
@@ -262,6 +269,14 @@ mod tests {
         let mut accounts = Accounts::new(None, None);
         assert!(accounts.is_somebody(0));
         assert!(!accounts.is_somebody(4_000_000_001));
+    }
+
+    #[test]
+    fn an_account_whose_name_no_user_can_have_is_none() {
+        let mut root = account::look_up("root").unwrap();
+        assert!(has_a_name(&root));
+        root.name = "ro\u{1b}ot".into();
+        assert!(!has_a_name(&root));
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Monitor {
             host: proven.caller().name.to_string(),
             user: pending.granted.service().user.to_string(),
             peer: proven.peer(),
-            caller: proven.request().caller_user.clone(),
+            caller: proven.request().caller_user.to_string(),
             service: crate::wire::request::EXEC.to_owned(),
             machines: proven.machines(),
         };

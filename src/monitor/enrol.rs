@@ -52,7 +52,7 @@ impl Monitor {
             host: String::new(),
             user: String::new(),
             peer,
-            caller: newcomer.caller_user().to_owned(),
+            caller: newcomer.caller_user().to_string(),
             service: ENROL.to_owned(),
             machines: vec![id],
         };

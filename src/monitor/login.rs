@@ -59,8 +59,8 @@ impl Monitor {
             }
             Who::Host(known, user) => {
                 let p = known.who();
-                let request = p.request();
-                (p.peer(), request, user, &*request.caller_user, Task::Trust)
+                let (request, caller) = (p.request(), p.request().caller_user.as_str());
+                (p.peer(), request, user, caller, Task::Trust)
             }
         };
         let asks = asks(user, &request.command);
@@ -424,7 +424,7 @@ fn whose(granted: &Granted<Gui, Caller>) -> Whose {
         host: to.host().map_or_else(String::new, |h| h.name.to_string()),
         user: to.account().name.clone(),
         peer: to.peer(),
-        caller: to.request().caller_user.clone(),
+        caller: to.request().caller_user.to_string(),
         service: format!("gui {}", granted.service().name),
         machines: to.machines(),
     }

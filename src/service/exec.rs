@@ -139,7 +139,7 @@ fn environment(
         ("SHELL", account.shell.as_os_str().as_bytes()),
         ("PATH", setting.path.as_bytes()),
         ("COS_HOST", proven.caller().name.as_str().as_bytes()),
-        ("COS_USER", proven.request().caller_user.as_bytes()),
+        ("COS_USER", proven.request().caller_user.as_str().as_bytes()),
     ];
     let passed = granted
         .service()

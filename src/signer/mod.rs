@@ -93,7 +93,7 @@ pub fn sign(place: &Place, entry: &Entry, user: &UserName, ask: &Ask) -> Result<
     let request = Request {
         service: ask.service.clone(),
         user: ask.user.clone(),
-        caller_user: user.to_string(),
+        caller_user: user.clone(),
         command: ask.command.clone(),
         environment: ask.environment.clone(),
     };

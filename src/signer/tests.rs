@@ -68,7 +68,7 @@ fn what_is_signed_has_the_users_name_and_proves_cookie_and_machine() {
     );
     assert_eq!(signed.cookies, 1);
     let request = Request::decode(&signed.request).unwrap();
-    assert_eq!(request.caller_user, "alice");
+    assert_eq!(request.caller_user.as_str(), "alice");
     assert_eq!(request.user, "operator");
     assert_eq!(
         (&request.command, &request.service),

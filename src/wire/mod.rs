@@ -2,7 +2,7 @@
 //!
 //! Used by every process and by the client; `docs/PROTOCOL.md` is its prose.
 //! This room is pure: bytes in, values or bytes out. It does no I/O, reads no
-//! clock, and sees no other room but `secret` and `curve`.
+//! clock, and sees no other room but `secret`, `curve` and `fault`.
 //!
 //! In the order of a connection: `hello` (the client's and the server's) in the clear,
 //! `noise` around `opening` (mechanism, request, proof), `answer` (accepted, to
@@ -18,6 +18,7 @@ pub mod batch;
 pub mod cbor;
 pub mod hello;
 pub mod limits;
+pub mod name;
 pub mod noise;
 pub mod opening;
 pub mod prompt;

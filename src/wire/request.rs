@@ -5,6 +5,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::name::UserName;
 use super::wanted::{Wanted, WantedFields};
 use super::{Malformed, cbor, limits};
 
@@ -72,7 +73,7 @@ pub struct Request {
     /// The remote user; the caller's own name where the client names none.
     pub user: String,
     /// The name of the user who calls, as the calling host says it.
-    pub caller_user: String,
+    pub caller_user: UserName,
     /// What to run; no words for a service that runs nothing.
     pub command: Command,
     /// Variables to pass, name and value.
@@ -114,7 +115,7 @@ impl Request {
                 .u8(2)?
                 .str(&self.user)?
                 .u8(3)?
-                .str(&self.caller_user)?;
+                .str(self.caller_user.as_str())?;
             wanted.put(e, WANTED)
         })?;
         Self::decode(&bytes)?;
@@ -141,7 +142,7 @@ impl Request {
             match key {
                 1 => service = Some(d.str()?),
                 2 => user = Some(name(d.str()?)?),
-                3 => caller_user = Some(name(d.str()?)?),
+                3 => caller_user = Some(caller(d.str()?)?),
                 _ => return wanted.take(key, WANTED, d),
             }
             Ok(true)
@@ -255,6 +256,11 @@ fn name(text: &str) -> Result<String, Malformed> {
     Ok(text.to_owned())
 }
 
+/// The name of the user who calls: it reaches the job's environment and PAM.
+fn caller(text: &str) -> Result<UserName, Malformed> {
+    UserName::parse(text).map_err(|_| Malformed("a caller's name that no user can have"))
+}
+
 /// What `GUI_HOST` may be: an address or a host's name, nothing that a program
 /// could take for something else.
 pub(super) fn display_host(text: &str) -> Result<String, Malformed> {
@@ -299,7 +305,7 @@ mod tests {
         Request {
             service: Service::Enrol,
             user: "alice".to_owned(),
-            caller_user: "alice".to_owned(),
+            caller_user: "alice".parse().unwrap(),
             command: Command::Words(Vec::new()),
             environment: Vec::new(),
         }

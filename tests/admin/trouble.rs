@@ -368,6 +368,62 @@ fn an_ordinary_user_in_his_own_folder() {
     );
 }
 
+#[test]
+fn root_makes_no_folder_through_another_users_link() {
+    let Some(nobody) = User::from_name("nobody")
+        .unwrap()
+        .filter(|_| geteuid().is_root())
+    else {
+        eprintln!("skipped: only root can give a link away");
+        return;
+    };
+    let scratch = Scratch::new();
+    let (shared, target) = (scratch.0.join("shared"), scratch.0.join("target"));
+    fs::create_dir(&shared).unwrap();
+    chmod(&shared, 0o1777);
+    fs::create_dir(&target).unwrap();
+    let link = shared.join("link");
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    std::os::unix::fs::lchown(&link, Some(nobody.uid.as_raw()), None).unwrap();
+    let open = shared.join("open");
+    fs::create_dir(&open).unwrap();
+    chmod(&open, 0o777);
+    let cos = env!("CARGO_BIN_EXE_cos");
+    for folder in [
+        link.join("a/b"),
+        link.clone(),
+        open.join("a/b"),
+        open.clone(),
+    ] {
+        let by_name = |program: &str, words: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(words).env("COS_CONFIG_DIR", &folder);
+            command
+        };
+        let by_flag = |program: &str, words: &[&str]| {
+            let mut command = Command::new(program);
+            command.arg("-C").arg(&folder).args(words);
+            command
+        };
+        for mut command in [
+            by_name(cos, &["key", "show"]),
+            by_flag(cos, &["key", "show"]),
+            by_name(COSADM, &["init"]),
+            by_flag(COSADM, &["init"]),
+        ] {
+            let out = command.stdin(Stdio::null()).output().unwrap();
+            let told = text(&out.stderr);
+            assert_ne!(out.status.code(), Some(0), "{command:?}: {told}");
+            assert!(
+                told.contains("not trusted, since ") || told.contains(": it "),
+                "{told}"
+            );
+        }
+    }
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&open).unwrap().count(), 0);
+}
+
 /// A disk of 192 KiB that this one shell and its children alone see, filled
 /// before commands that must change nothing, or take trust back all the same.
 const FULL_DISK: &str = r#"

@@ -65,7 +65,7 @@ impl Caller {
         let request = Request {
             service: Service::Exec,
             user: self.user.clone(),
-            caller_user: "tester".into(),
+            caller_user: "tester".parse().unwrap(),
             command,
             environment: Vec::new(),
         };

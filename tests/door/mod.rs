@@ -179,7 +179,7 @@ impl Machine {
         let request = Request {
             service: Service::Enrol,
             user: "tester".into(),
-            caller_user: "tester".into(),
+            caller_user: "tester".parse().unwrap(),
             command: Command::Words(Vec::new()),
             environment: Vec::new(),
         };

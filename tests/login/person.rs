@@ -101,7 +101,7 @@ impl Person {
                 detach: self.detach,
             }),
             user: self.user.clone(),
-            caller_user: "tester".into(),
+            caller_user: "tester".parse().unwrap(),
             command: Command::Words(vec![self.application.clone().into()]),
             environment: Vec::new(),
         };

@@ -102,6 +102,23 @@ pub fn make_folder(path: &Path, mode: u32) -> Result<Created, Fault> {
     Ok(Created::New)
 }
 
+/// Makes a folder and those above it that are missing, each in a trustworthy one: nothing is
+/// made below a folder, or through a link, that others could put another in the place of.
+///
+/// # Errors
+/// As [`make_folder`].
+pub fn make_folders(path: &Path, mode: u32) -> Result<Created, Fault> {
+    // A link that leads nowhere is there, and is refused as what it is.
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+    let mut created = Created::There;
+    for folder in missing.into_iter().rev() {
+        created = make_folder(folder, mode)?;
+    }
+    check_folder(path)?;
+    Ok(created)
+}
+
 /// Where to write: the trustworthy folder, and the file in it. When the file
 /// is to be replaced, links at the end of the path are followed.
 fn writing(path: &Path, follow: bool) -> Result<(PathBuf, PathBuf), Fault> {

@@ -77,9 +77,9 @@ impl Visitor {
     /// Who sits there, as his machine says.
     pub(super) fn caller(&self) -> &str {
         match self {
-            Self::Exec(p) | Self::Gui(p, _) => &p.request().caller_user,
-            Self::Claimant(c) => &c.request().caller_user,
-            Self::Newcomer(n) => n.caller_user(),
+            Self::Exec(p) | Self::Gui(p, _) => p.request().caller_user.as_str(),
+            Self::Claimant(c) => c.request().caller_user.as_str(),
+            Self::Newcomer(n) => n.caller_user().as_str(),
         }
     }
 
