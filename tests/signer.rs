@@ -336,6 +336,46 @@ fn users_ask_in_their_hosts_name_by_the_daemons_socket() {
 }
 
 #[test]
+fn home_that_is_unset_or_anothers_is_taken_from_the_user_database() {
+    if !can() {
+        return;
+    }
+    let m = Machine::new("users=alice:root");
+    m.install_cos_sign();
+    let id = ["run", "hostb", "/usr/bin/id", "-un"];
+    let etc = ["-C", "/etc/cosserver"];
+    let bobs = m.path("home/bob");
+    for before in [&[][..], &etc] {
+        for home in [None, Some(bobs.as_path()), Some(Path::new("/root"))] {
+            let mut command = m.of(ALICE, "cos");
+            command.args(before).args(id).env_remove("HOME");
+            if let Some(home) = home {
+                // As sudo -E leaves them.
+                command.env("HOME", home);
+                command.env("XDG_CONFIG_HOME", home.join(".config"));
+            }
+            let out = run(&mut command);
+            assert_eq!(out.stdout, b"root\n", "{before:?} {home:?}: {out:?}");
+        }
+    }
+    // What is hers lies in her own home folder.
+    let mut show = m.of(ALICE, "cos");
+    let out = run(show.args(["key", "show", "--json"]).env("HOME", &bobs));
+    let file = m.path("home/alice/.config/cosserver/machine.key");
+    let told = String::from_utf8(out.stdout).unwrap();
+    assert!(
+        told.contains(&format!("{:?}", file.display().to_string())),
+        "{told}"
+    );
+    assert!(!bobs.join(".config").exists());
+    // Where the database has no home folder either, the place is the system's.
+    let mut stranger = m.of_number(CAROL + 1, "cos");
+    let out = run(stranger.args(["key", "show"]).env_remove("HOME"));
+    let told = String::from_utf8(out.stderr).unwrap();
+    assert!(told.contains("/etc/cosserver/machine.key"), "{told}");
+}
+
+#[test]
 fn users_ask_by_the_set_uid_program_where_no_daemon_runs() {
     if !can() {
         return;
@@ -613,7 +653,10 @@ fn reply(socket: &OwnedFd) -> Option<Reply> {
 }
 
 fn name_in(signed: &Signed) -> String {
-    Request::decode(&signed.request).unwrap().caller_user
+    Request::decode(&signed.request)
+        .unwrap()
+        .caller_user
+        .to_string()
 }
 
 /// A connection to the server, for which something is to be signed.
@@ -720,7 +763,7 @@ fn what_was_signed_is_good_for_its_connection_alone_and_as_it_was_signed() {
     denied(v, &signed, "proof");
     // A changed request: another's name, another command.
     for change in [
-        |r: &mut Request| r.caller_user = "alice".into(),
+        |r: &mut Request| r.caller_user = "alice".parse().unwrap(),
         |r: &mut Request| r.user = "nobody".into(),
         |r: &mut Request| r.command = Words::Words(vec![b"/usr/bin/id".to_vec(), b"-u".to_vec()]),
     ] {

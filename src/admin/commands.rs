@@ -63,7 +63,7 @@ impl Call {
 
     /// The configuration folder that the command is about.
     pub(super) fn place(&self) -> Result<Place, Failure> {
-        Ok(Place::of_caller(self.value("C").as_deref().map(Path::new))?)
+        Ok(Place::of_caller(self.value("C").as_deref().map(Path::new)))
     }
 
     /// The value of `--port`.

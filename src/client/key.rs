@@ -13,7 +13,7 @@ use crate::fault::Fault;
 /// # Errors
 /// The key cannot be made, is not to be trusted, or nobody takes the output.
 pub(super) fn show(asked: &ShowKey) -> Result<(), Fault> {
-    let place = Places::of_folder(asked.folder.as_deref())?.own;
+    let place = Places::of_folder(asked.folder.as_deref()).own;
     let key = keys::own_machine_key(&place)?.public;
     let id = keys::fingerprint(&key);
     let text = if asked.json {

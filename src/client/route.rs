@@ -34,25 +34,19 @@ pub struct Places {
 
 impl Places {
     /// The places of a call, as far as they are known without looking for its host.
-    ///
-    /// # Errors
-    /// There is no configuration folder.
-    pub fn of(call: &Call) -> Result<Self, Fault> {
+    pub fn of(call: &Call) -> Self {
         Self::of_folder(call.folder.as_deref())
     }
 
-    /// The same for whoever has named this folder, or none.
-    ///
-    /// # Errors
-    /// There is no configuration folder.
-    pub fn of_folder(named: Option<&Path>) -> Result<Self, Fault> {
-        let table = Place::of_caller(named)?.once();
+    /// The same for a folder that was named, or for none.
+    pub fn of_folder(named: Option<&Path>) -> Self {
+        let table = Place::of_caller(named).once();
         let own = if table.is_anothers() {
-            Place::of_user()?.once()
+            Place::of_user().once()
         } else {
             table.clone()
         };
-        Ok(Self { table, own })
+        Self { table, own }
     }
 
     /// The system's, with the caller's own: an ordinary user who names no folder, and has
@@ -74,7 +68,7 @@ impl Places {
 /// The table is not there or not to be trusted, the host is not in it, or its
 /// line is wrong.
 pub fn locate(call: &Call) -> Result<(Places, Route), Fault> {
-    let own = Places::of(call)?;
+    let own = Places::of(call);
     let Some(system) = own.of_system(call) else {
         let route = find(&own.table, &call.host)?;
         return Ok((own, route));
@@ -150,7 +144,7 @@ fn look_for(place: &Place, host: &str) -> Result<Option<Route>, Fault> {
 /// # Errors
 /// The table is not to be trusted, the host's line is wrong, or its name is none.
 pub fn find_any(call: &Call) -> Result<(Places, Route), Fault> {
-    let (own, host) = (Places::of(call)?, call.host.as_str());
+    let (own, host) = (Places::of(call), call.host.as_str());
     let tables = [Some(own.clone()), own.of_system(call)];
     if let Some(found) = search(tables, host)? {
         return Ok(found);

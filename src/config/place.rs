@@ -1,11 +1,12 @@
 //! Where the files are: one configuration folder, and the state and run
-//! folders that belong to it. Used by every program; reads no file itself.
+//! folders that belong to it. Used by every program; reads no file itself, but may ask the
+//! user database for the caller's home folder.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::unistd::geteuid;
+use nix::unistd::{User, geteuid};
 use zeroize::Zeroizing;
 
 use super::name::HostName;
@@ -65,36 +66,32 @@ impl Place {
     }
 
     /// The caller's place: the folder given (`-C`), else that of
-    /// `COS_CONFIG_DIR`, else for root `/etc/cosserver`, else
-    /// `$XDG_CONFIG_HOME/cosserver`, else `~/.config/cosserver`.
-    ///
-    /// # Errors
-    /// None of these is known: an ordinary user without `HOME`.
-    pub fn of_caller(given: Option<&Path>) -> Result<Self, Fault> {
+    /// `COS_CONFIG_DIR`, else the user's own, as [`Self::of_user`] has it.
+    pub fn of_caller(given: Option<&Path>) -> Self {
         let named = || variable("COS_CONFIG_DIR");
         match given.map(Path::to_owned).or_else(named) {
-            Some(dir) => Ok(Self::of_dir(&dir)),
+            Some(dir) => Self::of_dir(&dir),
             None => Self::of_user(),
         }
     }
 
     /// The caller's own place, whichever was named: for root `/etc/cosserver`, else
-    /// `$XDG_CONFIG_HOME/cosserver`, else `~/.config/cosserver`.
-    ///
-    /// # Errors
-    /// An ordinary user without `HOME`.
-    pub fn of_user() -> Result<Self, Fault> {
-        // Relative folders are ignored, as the XDG specification asks.
-        let home = || variable("XDG_CONFIG_HOME").filter(|p| p.is_absolute());
-        let user = || variable("HOME").filter(|p| p.is_absolute());
-        let own = || home().or_else(|| user().map(|home| home.join(".config")));
+    /// `$XDG_CONFIG_HOME/cosserver`, else `~/.config/cosserver`. A folder of another user,
+    /// as sudo and su leave it in the environment, does not count: then the home folder is
+    /// that of the user database, and where that has none the place is the system's.
+    pub fn of_user() -> Self {
         if geteuid().is_root() {
-            return Ok(Self::of_dir(Path::new(SYSTEM)));
+            return Self::of_dir(Path::new(SYSTEM));
         }
-        let config = own().ok_or_else(|| {
-            Fault::new("no configuration folder: HOME is not set; give one with -C DIR")
-        })?;
-        Ok(Self::of_dir(&config.join("cosserver")))
+        // Relative folders are ignored, as the XDG specification asks.
+        let named = |name: &str| variable(name).filter(|p| p.is_absolute() && is_own(p));
+        let config = named("XDG_CONFIG_HOME")
+            .or_else(|| named("HOME").map(|home| home.join(".config")))
+            .or_else(|| home_of_user().map(|home| home.join(".config")));
+        match config {
+            Some(config) => Self::of_dir(&config.join("cosserver")),
+            None => Self::of_dir(Path::new(SYSTEM)),
+        }
     }
 
     /// Whether the folder was named by whoever calls, and is not merely where he has
@@ -224,6 +221,26 @@ impl Place {
     }
 }
 
+/// Whether a folder is the caller's own or, where it is missing, is to be made in one that is.
+fn is_own(folder: &Path) -> bool {
+    use std::io::ErrorKind::NotFound;
+    use std::os::unix::fs::MetadataExt;
+    for folder in folder.ancestors() {
+        match std::fs::metadata(folder) {
+            Ok(about) => return about.uid() == geteuid().as_raw(),
+            Err(e) if e.kind() == NotFound => {}
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// The home folder of this process's user, by the user database.
+fn home_of_user() -> Option<PathBuf> {
+    let user = User::from_uid(geteuid()).ok().flatten()?;
+    Some(user.dir).filter(|home| home.is_absolute())
+}
+
 fn variable(name: &str) -> Option<PathBuf> {
     let value = env::var_os(name).filter(|v| !v.is_empty());
     value.map(PathBuf::from)
@@ -271,9 +288,6 @@ mod tests {
     fn a_relative_file_is_made_absolute() {
         let here = env::current_dir().unwrap();
         assert_eq!(Place::of_file(Path::new("cosserver.toml")).dir, here);
-        assert_eq!(
-            Place::of_caller(Some(Path::new("S"))).unwrap().dir,
-            here.join("S")
-        );
+        assert_eq!(Place::of_caller(Some(Path::new("S"))).dir, here.join("S"));
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use getopts::{Options, ParsingStyle};
 
-use crate::config::place::SETTINGS;
+use crate::config::place::{Place, SETTINGS};
 use crate::fault::Fault;
 
 /// One flag: letter, name of its value if it has one, meaning.
@@ -121,19 +121,14 @@ pub fn parse(words: &[String]) -> Result<Asked, Fault> {
     if let Some(folder) = given.as_ref().filter(|f| f.is_dir()) {
         return Err(no_file(folder));
     }
-    let default = || {
-        let place = crate::config::place::Place::of_caller(None);
-        let place =
-            place.map_err(|_| Fault::new("HOME is not set; name the settings with -f FILE"))?;
-        Ok::<_, Fault>(place.settings())
-    };
+    let default = || Place::of_caller(None).settings();
     Ok(Asked {
         task,
         foreground: debug || m.opt_present("D"),
         stderr: debug || m.opt_present("e"),
         debug,
         inetd: m.opt_present("i"),
-        file: given.map_or_else(default, Ok)?,
+        file: given.unwrap_or_else(default),
         port,
     })
 }
