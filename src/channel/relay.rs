@@ -4,6 +4,9 @@
 //! session has a channel of its own besides, between the monitor and the thread
 //! that serves it, so that a thread can speak for no session but its own.
 
+use std::fmt;
+
+use nix::errno::Errno;
 use zeroize::Zeroizing;
 
 use super::fields::{Reader, Writer};
@@ -128,11 +131,13 @@ pub enum Word {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closing {
     /// The job's end was told to the client.
-    Told = 1,
+    Told,
     /// The client hung up before.
-    ClientGone = 2,
+    ClientGone,
     /// The client broke the protocol, or somebody changed a record.
-    Violation = 3,
+    Violation,
+    /// A system call on one of the session's descriptors failed.
+    Failed(Failure),
 }
 
 impl Closing {
@@ -142,7 +147,101 @@ impl Closing {
             Self::Told => "done",
             Self::ClientGone => "client-gone",
             Self::Violation => "violation",
+            Self::Failed(_) => "failed",
         }
+    }
+
+    /// What failed, if something did.
+    pub const fn failure(self) -> Option<Failure> {
+        match self {
+            Self::Failed(failure) => Some(failure),
+            Self::Told | Self::ClientGone | Self::Violation => None,
+        }
+    }
+
+    /// Its two numbers in a message: the second one is the error's.
+    fn numbers(self) -> (u64, u64) {
+        match self {
+            Self::Told => (1, 0),
+            Self::ClientGone => (2, 0),
+            Self::Violation => (3, 0),
+            Self::Failed(f) => (f.part.number(), f.errno.into()),
+        }
+    }
+
+    fn of(kind: u64, errno: u16) -> Option<Self> {
+        match (kind, errno) {
+            (1, 0) => Some(Self::Told),
+            (2, 0) => Some(Self::ClientGone),
+            (3, 0) => Some(Self::Violation),
+            (kind, errno) => {
+                let part = Part::ALL.into_iter().find(|p| p.number() == kind)?;
+                Some(Self::Failed(Failure { part, errno }))
+            }
+        }
+    }
+}
+
+/// The part of a session that a system call failed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The socket to the client.
+    Connection = 10,
+    /// The job's standard input.
+    Input = 11,
+    /// The job's standard output.
+    Output = 12,
+    /// The job's standard error.
+    Error = 13,
+    /// The thread that serves the session: waiting, or the channel to the monitor.
+    Relay = 14,
+}
+
+impl Part {
+    const ALL: [Self; 5] = [
+        Self::Connection,
+        Self::Input,
+        Self::Output,
+        Self::Error,
+        Self::Relay,
+    ];
+
+    const fn number(self) -> u64 {
+        self as u64
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Input => "standard input",
+            Self::Output => "standard output",
+            Self::Error => "standard error",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// A system call that failed and ended a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// What it failed on.
+    pub part: Part,
+    /// The error's number.
+    pub errno: u16,
+}
+
+impl Failure {
+    /// A failure with this error.
+    pub fn new(part: Part, errno: Errno) -> Self {
+        let errno = u16::try_from(errno as i32).unwrap_or(u16::MAX);
+        Self { part, errno }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errno = Errno::from_raw(self.errno.into());
+        write!(f, "{}: {}", self.part.name(), errno.desc())
     }
 }
 
@@ -151,11 +250,15 @@ impl Word {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Signal(s) => Writer::new(1).number(s.byte().into()).done(),
-            Self::Over(how, sent, got) => Writer::new(2)
-                .number(*how as u64)
-                .number(*sent)
-                .number(*got)
-                .done(),
+            Self::Over(how, sent, got) => {
+                let (kind, errno) = how.numbers();
+                Writer::new(2)
+                    .number(kind)
+                    .number(errno)
+                    .number(*sent)
+                    .number(*got)
+                    .done()
+            }
             Self::Count(sent, got) => Writer::new(3).number(*sent).number(*got).done(),
         }
     }
@@ -166,9 +269,7 @@ impl Word {
         let word = match kind {
             1 => Self::Signal(Signal::of(r.number()?)?),
             2 => {
-                let how: u64 = r.number()?;
-                let all = [Closing::Told, Closing::ClientGone, Closing::Violation];
-                let how = all.into_iter().find(|c| *c as u64 == how)?;
+                let how = Closing::of(r.number()?, r.number()?)?;
                 Self::Over(how, r.number()?, r.number()?)
             }
             3 => Self::Count(r.number()?, r.number()?),
@@ -214,6 +315,18 @@ mod tests {
         for word in [
             Word::Signal(Signal::Quit),
             Word::Over(Closing::Told, 1, u64::MAX),
+            Word::Over(Closing::ClientGone, 0, 0),
+            Word::Over(Closing::Violation, 0, 0),
+            Word::Over(
+                Closing::Failed(Failure::new(Part::Input, Errno::ENOMEM)),
+                2,
+                3,
+            ),
+            Word::Over(
+                Closing::Failed(Failure::new(Part::Relay, Errno::EBADF)),
+                2,
+                3,
+            ),
             Word::Count(3, 4),
         ] {
             assert_eq!(Word::decode(&word.encode()), Some(word));

@@ -1,5 +1,6 @@
 //! The monitor's life: signals, deadlines, and the end.
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -206,21 +207,26 @@ impl Monitor {
             Some(End::Killed(n)) => format!("signal-{n}"),
             Some(End::NotStarted(_)) | None => "unknown".to_owned(),
         };
-        self.log.say(
-            Level::Info,
-            "end",
-            &[
-                ("session", &f.id),
-                ("host", &f.whose.host),
-                ("peer", &f.whose.peer),
-                ("user", &f.whose.user),
-                ("how", &f.how),
-                ("status", &status),
-                ("ms", &f.lasted.as_millis()),
-                ("in", &f.sent),
-                ("out", &f.got),
-            ],
-        );
+        let (level, why) = match f.failure {
+            Some(failure) => (Level::Error, Some(failure.to_string())),
+            None => (Level::Info, None),
+        };
+        let ms = f.lasted.as_millis();
+        let mut pairs: Vec<(&str, &dyn Display)> = vec![
+            ("session", &f.id),
+            ("host", &f.whose.host),
+            ("peer", &f.whose.peer),
+            ("user", &f.whose.user),
+            ("how", &f.how),
+            ("status", &status),
+            ("ms", &ms),
+            ("in", &f.sent),
+            ("out", &f.got),
+        ];
+        if let Some(why) = &why {
+            pairs.push(("why", why));
+        }
+        self.log.say(level, "end", &pairs);
     }
 
     pub(super) fn is_over(&self) -> bool {

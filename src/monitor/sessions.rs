@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::token;
-use crate::channel::relay::{Closing, News, Word};
+use crate::channel::relay::{Closing, Failure, News, Word};
 use crate::channel::{Channel, Incoming};
 use crate::door::Id;
 use crate::fault::Fault;
@@ -135,6 +135,8 @@ pub(super) struct Finished {
     /// What was started goes on by itself: its end is another, and will be told.
     pub(super) goes_on: bool,
     pub(super) how: &'static str,
+    /// What failed in the relay, where that ended it.
+    pub(super) failure: Option<Failure>,
     pub(super) sent: u64,
     pub(super) got: u64,
 }
@@ -339,6 +341,7 @@ impl Sessions {
         let (how, sent, got) = session
             .over
             .map_or(("cut", 0, 0), |(how, sent, got)| (how.name(), sent, got));
+        let failure = session.over.and_then(|(how, ..)| how.failure());
         Some(Finished {
             id,
             whose: session.whose,
@@ -346,6 +349,7 @@ impl Sessions {
             end: session.end,
             goes_on: session.leader == Leader::Nobody,
             how,
+            failure,
             sent,
             got,
         })

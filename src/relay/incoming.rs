@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::sys::uio::writev;
 use nix::unistd::write;
 
+use crate::channel::relay::Part;
 use crate::sys::socket;
 use crate::wire::Malformed;
 use crate::wire::limits::{LENGTH_BYTES, RECORD_BODY};
@@ -42,6 +43,8 @@ pub(super) struct Came {
     pub(super) bytes: usize,
     /// The peer has hung up.
     pub(super) gone: bool,
+    /// Why the socket, or the job's input, cannot be used.
+    pub(super) failed: Option<(Part, Errno)>,
 }
 
 /// Records from the peer.
@@ -108,6 +111,7 @@ impl Incoming {
             said: Vec::new(),
             bytes: 0,
             gone: false,
+            failed: None,
         };
         if self.buffer.is_empty() {
             self.buffer.resize(SMALL, 0);
@@ -119,12 +123,13 @@ impl Incoming {
             Ok(0) => came.gone = true,
             Ok(n) => self.filled += n,
             Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(_) => came.gone = true,
+            Err(e) if socket::is_lost(e) => came.gone = true,
+            Err(e) => came.failed = Some((Part::Connection, e)),
         }
         let (data, whole) = self.open_records(&mut came)?;
         came.bytes = data.iter().map(ExactSizeIterator::len).sum();
-        if let Some(job) = job {
-            self.pass_on(job, &data);
+        if let Some(Err(e)) = job.map(|job| self.pass_on(job, &data)) {
+            came.failed = Some((Part::Input, e));
         }
         self.buffer.copy_within(whole..self.filled, 0);
         self.filled -= whole;
@@ -170,15 +175,23 @@ impl Incoming {
         Ok((data, at))
     }
 
-    /// Writes data to the job; what it does not take joins the backlog.
-    fn pass_on(&mut self, job: &OwnedFd, data: &[Range<usize>]) {
+    /// Writes data to the job; what it does not take joins the backlog. Where the job
+    /// reads no more, writing the backlog will show it.
+    ///
+    /// # Errors
+    /// The system failed.
+    fn pass_on(&mut self, job: &OwnedFd, data: &[Range<usize>]) -> Result<(), Errno> {
         let mut taken = 0;
         if self.backlog.is_empty() && !data.is_empty() {
             let parts: Vec<IoSlice<'_>> = data
                 .iter()
                 .map(|r| IoSlice::new(self.buffer.get(r.clone()).unwrap_or_default()))
                 .collect();
-            taken = writev(job.as_fd(), &parts).unwrap_or(0);
+            taken = match writev(job.as_fd(), &parts) {
+                Ok(n) => n,
+                Err(Errno::EAGAIN | Errno::EINTR | Errno::EPIPE) => 0,
+                Err(e) => return Err(e),
+            };
         }
         for r in data {
             let skip = taken.min(r.len());
@@ -186,12 +199,13 @@ impl Incoming {
             let rest = self.buffer.get(r.start + skip..r.end).unwrap_or_default();
             self.backlog.extend(rest);
         }
+        Ok(())
     }
 
     /// Writes the backlog to the job, as far as it takes it.
     ///
     /// # Errors
-    /// The job reads no more.
+    /// `EPIPE`: the job reads no more. Anything else: the system failed.
     pub(super) fn flush_backlog(&mut self, job: &OwnedFd) -> Result<(), Errno> {
         while !self.backlog.is_empty() {
             let (part, _) = self.backlog.as_slices();

@@ -11,6 +11,9 @@ mod outgoing;
 mod pipe;
 mod pool;
 mod session;
+mod stop;
+#[cfg(test)]
+mod tests;
 
 use crate::channel::{Channel, cell};
 use crate::sys::process::CHANNEL;

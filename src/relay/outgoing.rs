@@ -24,6 +24,8 @@ pub(super) enum Filled {
     Nothing,
     /// The output is at its end.
     End,
+    /// The output cannot be read.
+    Failed(Errno),
 }
 
 /// Sealed records on their way to the peer.
@@ -88,7 +90,8 @@ impl Outgoing {
             Ok(0) => return Ok(Filled::End),
             Ok(n) => n,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Filled::Nothing),
-            Err(_) => return Ok(Filled::End),
+            // No end: that would tell the client that it has all of the output.
+            Err(e) => return Ok(Filled::Failed(e)),
         };
         self.data.seal(&mut self.sealer, of, got)?;
         Ok(Filled::Bytes(got))
@@ -97,7 +100,7 @@ impl Outgoing {
     /// Sends what there is, as far as the socket takes it.
     ///
     /// # Errors
-    /// The peer is gone.
+    /// The connection is lost, or the system failed.
     pub(super) fn flush(&mut self, socket: &OwnedFd) -> Result<(), Errno> {
         while !self.data.is_sent() {
             match send(socket, self.data.unsent())? {

@@ -15,7 +15,8 @@ use super::farewell::farewell;
 use super::incoming::{Incoming, Said};
 use super::outgoing::{Filled, Outgoing};
 use super::pipe::{is_at_its_end, reader_is_gone, widen};
-use crate::channel::relay::{Closing, News, SESSION_DESCRIPTORS, Session, Word};
+use super::stop::Stop;
+use crate::channel::relay::{Closing, Failure, News, Part, SESSION_DESCRIPTORS, Session, Word};
 use crate::channel::{self, Channel};
 use crate::wire::Malformed;
 use crate::wire::seal::{Opener, Sealer};
@@ -54,25 +55,6 @@ pub(super) struct Serving {
     quiet_since: Option<Instant>,
     sent: u64,
     got: u64,
-}
-
-/// Why a session stops before the job's end was told.
-enum Stop {
-    Gone,
-    Violation,
-    Dismissed,
-}
-
-impl From<Malformed> for Stop {
-    fn from(_: Malformed) -> Self {
-        Self::Violation
-    }
-}
-
-impl From<Errno> for Stop {
-    fn from(_: Errno) -> Self {
-        Self::Gone
-    }
 }
 
 impl Serving {
@@ -119,8 +101,10 @@ impl Serving {
             Ok(()) => Closing::Told,
             Err(Stop::Gone) => Closing::ClientGone,
             Err(Stop::Violation) => Closing::Violation,
+            Err(Stop::Failed(failure)) => Closing::Failed(failure),
             Err(Stop::Dismissed) => return,
         };
+        let told = how == Closing::Told || how.failure().is_some_and(|f| self.tell_failure(f));
         let word = Word::Over(how, self.sent, self.got);
         if self.monitor.send(word.encode(), Vec::new()).is_ok() {
             self.monitor.settle(LAST_WORD);
@@ -134,14 +118,23 @@ impl Serving {
             self.incoming,
             self.outgoing,
         ));
-        if how == Closing::Told {
+        if told {
             farewell(&socket, parting);
         }
     }
 
+    /// Tells the client what failed here, if it takes that at once. Whether it did.
+    fn tell_failure(&mut self, failure: Failure) -> bool {
+        let end = End::NotStarted(format!("the host failed: {failure}"));
+        !self.told
+            && self.outgoing.add(&Message::End(end)).is_ok()
+            && self.outgoing.flush(&self.socket).is_ok()
+            && self.outgoing.is_empty()
+    }
+
     fn serve(&mut self) -> Result<(), Stop> {
         loop {
-            self.outgoing.flush(&self.socket)?;
+            self.flush()?;
             self.tell_end()?;
             if self.told && self.outgoing.is_empty() {
                 return Ok(());
@@ -169,6 +162,11 @@ impl Serving {
                 self.outgoing.add(&Message::Eof(stream))?;
             }
         }
+    }
+
+    /// Sends what waits for the client, as far as its socket takes it.
+    fn flush(&mut self) -> Result<(), Stop> {
+        self.outgoing.flush(&self.socket).map_err(Stop::of_socket)
     }
 
     /// Waits until something can be done.
@@ -213,7 +211,7 @@ impl Serving {
         let n = match poll(&mut fds, timeout) {
             Ok(n) => n,
             Err(Errno::EINTR) => 0,
-            Err(_) => return Err(Stop::Gone),
+            Err(e) => return Err(Stop::failed(Part::Relay, e)),
         };
         let happened = |at: Option<usize>| {
             at.and_then(|at| fds.get(at)?.revents())
@@ -260,6 +258,9 @@ impl Serving {
     fn read_peer(&mut self) -> Result<(), Stop> {
         let waited = self.incoming.backlog();
         let came = self.incoming.read(&self.socket, self.stdin.as_ref())?;
+        if let Some((part, e)) = came.failed {
+            return Err(Stop::failed(part, e));
+        }
         self.sent = self
             .sent
             .saturating_add(came.bytes.try_into().unwrap_or(u64::MAX));
@@ -306,7 +307,12 @@ impl Serving {
             return Ok(());
         };
         let before = self.incoming.backlog();
-        let gone = self.incoming.flush_backlog(stdin).is_err() || reader_is_gone(stdin);
+        let gone = match self.incoming.flush_backlog(stdin) {
+            Ok(()) => reader_is_gone(stdin),
+            Err(Errno::EPIPE) => true,
+            // To close the input here would tell the job that it has all of it.
+            Err(e) => return Err(Stop::failed(Part::Input, e)),
+        };
         let taken = before.saturating_sub(self.incoming.backlog());
         if gone {
             self.stdin = None;
@@ -361,6 +367,13 @@ impl Serving {
                 }
             }
             Filled::End => return Ok(self.output_ended(which)),
+            Filled::Failed(e) => {
+                let part = match output.stream {
+                    Stream::Main => Part::Output,
+                    Stream::Error => Part::Error,
+                };
+                return Err(Stop::failed(part, e));
+            }
         }
         Ok(None)
     }
@@ -385,8 +398,7 @@ impl Serving {
         };
         self.told = true;
         self.outgoing.add(&Message::End(end))?;
-        self.outgoing.flush(&self.socket)?;
-        Ok(())
+        self.flush()
     }
 
     /// How long outputs that others hold must still be quiet. `None`: the command

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::sockopt;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getpeername, getsockname,
@@ -107,7 +108,6 @@ pub fn has_bytes(fd: BorrowedFd<'_>) -> bool {
 
 /// Whether the peer has hung up and nothing of his waits to be read.
 pub fn has_hung_up(fd: BorrowedFd<'_>) -> bool {
-    use nix::errno::Errno;
     use nix::sys::socket::{MsgFlags, recv};
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     match recv(fd.as_raw_fd(), &mut [0], flags) {
@@ -143,6 +143,27 @@ pub fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize> {
 pub fn receive(fd: BorrowedFd<'_>, into: &mut [u8]) -> nix::Result<usize> {
     use nix::sys::socket::{MsgFlags, recv};
     recv(fd.as_raw_fd(), into, MsgFlags::MSG_DONTWAIT)
+}
+
+/// Whether an error of a connected socket says that the connection is lost, or was closed
+/// by the peer. Anything else, such as a lack of memory, is a failure of this system.
+pub const fn is_lost(e: Errno) -> bool {
+    matches!(
+        e,
+        Errno::EPIPE
+            | Errno::ECONNRESET
+            | Errno::ECONNABORTED
+            | Errno::ECONNREFUSED
+            | Errno::ENOTCONN
+            | Errno::ETIMEDOUT
+            | Errno::EHOSTUNREACH
+            | Errno::EHOSTDOWN
+            | Errno::ENETUNREACH
+            | Errno::ENETDOWN
+            | Errno::ENETRESET
+            | Errno::EPROTO
+            | Errno::ENOPROTOOPT
+    )
 }
 
 /// Descriptor `number`, which this process was started with, as ours: taken
@@ -257,6 +278,6 @@ mod tests {
         });
         let (left, nothing) = hear.recv_timeout(Duration::from_secs(30)).unwrap();
         assert_eq!(left, vec![1; 100]);
-        assert_eq!(nothing, Err(nix::errno::Errno::EAGAIN));
+        assert_eq!(nothing, Err(Errno::EAGAIN));
     }
 }

@@ -55,6 +55,7 @@ impl Alone {
             end,
             goes_on: false,
             how,
+            failure: None,
             sent: 0,
             got: 0,
         }

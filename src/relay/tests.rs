@@ -1,0 +1,167 @@
+//! A session's thread over descriptors that fail.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::unistd::pipe;
+
+use super::session::Serving;
+use crate::channel::relay::{Closing, Failure, Part, Session, Word};
+use crate::channel::{Channel, Incoming};
+use crate::secret::Secret;
+use crate::sys::socket::set_nonblocking;
+use crate::wire::hello::Suite;
+use crate::wire::noise::{Direction, Keys};
+use crate::wire::seal::{Opener, Sealer};
+use crate::wire::stream::{End, Message, Stream};
+
+const SUITE: Suite = Suite::ChaChaPoly;
+
+fn direction(n: u8) -> Direction {
+    Direction {
+        key: Secret::new([n; 32]),
+        counter: 0,
+    }
+}
+
+/// A session that is served, with the client's side and the monitor's in the test's hands.
+struct Scene {
+    client: UnixStream,
+    monitor: Channel,
+    to_server: Sealer,
+    from_server: Opener,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Scene {
+    fn with(stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> Self {
+        let (client, socket) = UnixStream::pair().unwrap();
+        let limit = Some(Duration::from_secs(30));
+        client.set_read_timeout(limit).unwrap();
+        let (monitor, channel) = Channel::pair().unwrap();
+        for fd in [&stdin, &stdout, &stderr] {
+            set_nonblocking(fd).unwrap();
+        }
+        let session = Session {
+            answer: Vec::new(),
+            keys: Keys {
+                suite: SUITE,
+                to_server: direction(1),
+                to_client: direction(2),
+            },
+            linger: 1000,
+        };
+        let fds = [socket.into(), channel, stdin, stdout, stderr];
+        let serving = Serving::new(&session, fds).unwrap();
+        Self {
+            client,
+            monitor,
+            to_server: Sealer::new(SUITE, &direction(1)).unwrap(),
+            from_server: Opener::new(SUITE, &direction(2)).unwrap(),
+            thread: std::thread::spawn(move || serving.run(&AtomicUsize::new(0))),
+        }
+    }
+
+    fn say(&mut self, message: &Message<'_>) {
+        let record = self.to_server.record(&message.compose()).unwrap();
+        self.client.write_all(&record).unwrap();
+    }
+
+    /// The end that the client is told, and how the session closed to the monitor.
+    fn ends(mut self) -> (End, Closing) {
+        let end = loop {
+            let mut head = [0; 2];
+            self.client.read_exact(&mut head).unwrap();
+            let mut body = vec![0; u16::from_be_bytes(head).into()];
+            self.client.read_exact(&mut body).unwrap();
+            let text = self.from_server.open(&mut body).unwrap();
+            if let Message::End(end) = Message::parse(text).unwrap() {
+                break end;
+            }
+        };
+        self.monitor.wait();
+        let Incoming::Message(word, _) = self.monitor.receive(&mut [0; 512]).unwrap() else {
+            panic!("no last word");
+        };
+        let Some(Word::Over(how, ..)) = Word::decode(&word) else {
+            panic!("{word:?}");
+        };
+        drop((self.client, self.monitor));
+        self.thread.join().unwrap();
+        (end, how)
+    }
+}
+
+fn failed(part: Part, errno: Errno, words: &str) -> (End, Closing) {
+    let end = End::NotStarted(format!("the host failed: {words}"));
+    (end, Closing::Failed(Failure::new(part, errno)))
+}
+
+/// A relay without memory once cut a job's input and reported status 0: any error of a
+/// write was taken for a reader that is gone.
+#[test]
+fn stdin_that_cannot_be_written_is_a_failure_and_no_reader_that_is_gone() {
+    let (out, _held) = pipe().unwrap();
+    let (err, _held_too) = pipe().unwrap();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut scene = Scene::with(full.into(), out, err);
+    scene.say(&Message::Data(Stream::Main, b"input"));
+    let wanted = failed(
+        Part::Input,
+        Errno::ENOSPC,
+        "standard input: No space left on device",
+    );
+    assert_eq!(scene.ends(), wanted);
+}
+
+#[test]
+fn an_output_that_cannot_be_read_is_a_failure_and_no_end() {
+    for (which, part, name) in [
+        (0, Part::Output, "standard output"),
+        (1, Part::Error, "standard error"),
+    ] {
+        let (_reader, stdin) = pipe().unwrap();
+        let (good, _held) = pipe().unwrap();
+        let bad: OwnedFd = File::open("/").unwrap().into();
+        let [out, err] = if which == 0 { [bad, good] } else { [good, bad] };
+        let wanted = failed(part, Errno::EISDIR, &format!("{name}: Is a directory"));
+        assert_eq!(Scene::with(stdin, out, err).ends(), wanted);
+    }
+}
+
+/// Only this one means that nobody reads.
+#[test]
+fn a_reader_that_is_gone_resets_the_input_and_the_session_goes_on() {
+    let (reader, stdin) = pipe().unwrap();
+    let (out, writer) = pipe().unwrap();
+    let (err, _held) = pipe().unwrap();
+    drop(reader);
+    let mut scene = Scene::with(stdin, out, err);
+    scene.say(&Message::Data(Stream::Main, b"input"));
+    nix::unistd::write(&writer, b"output").unwrap();
+    drop(writer);
+    let mut all = Vec::new();
+    while all.len() < 3 {
+        let mut head = [0; 2];
+        scene.client.read_exact(&mut head).unwrap();
+        let mut body = vec![0; u16::from_be_bytes(head).into()];
+        scene.client.read_exact(&mut body).unwrap();
+        let text = scene.from_server.open(&mut body).unwrap();
+        all.push(match Message::parse(text).unwrap() {
+            Message::Reset(Stream::Main) => "reset",
+            Message::Data(Stream::Main, b"output") => "output",
+            Message::Eof(Stream::Main) => "end",
+            other => panic!("{other:?}"),
+        });
+    }
+    all.sort_unstable();
+    assert_eq!(all, ["end", "output", "reset"]);
+    drop(scene.client);
+    drop(scene.monitor);
+    scene.thread.join().unwrap();
+}
