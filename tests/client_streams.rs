@@ -11,7 +11,7 @@ mod program;
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use client_host::{Host, Said, ends_well, finish, pattern, send_signal};
 use cosserver::wire::limits::{CREDIT, DATA_PAYLOAD};
@@ -222,50 +222,167 @@ fn a_reader_that_goes_resets_its_stream() {
     }
 }
 
+/// Starts the client with a fault in its system calls, as strace(1) injects them: `what` is
+/// `CALL:error=E`. `None`: this system has no strace, or lets nobody trace.
+fn faulty(host: &Host, what: &str) -> Option<Command> {
+    let probe = Command::new("strace")
+        .args(["-o", "/dev/null", "true"])
+        .stderr(Stdio::null())
+        .status();
+    if !probe.is_ok_and(|status| status.success()) {
+        assert!(std::env::var("CI").is_err(), "no strace");
+        let test = std::thread::current();
+        let line = format!("passed over: {}: no strace\n", test.name().unwrap_or("?"));
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        return None;
+    }
+    let (call, _) = what.split_once(':').unwrap();
+    let mut command = Command::new("strace");
+    command
+        .args(["-o", "/dev/null", "-e", &format!("trace={call}")])
+        .args(["-e", &format!("inject={what}")])
+        .args([env!("CARGO_BIN_EXE_cos"), "-C"])
+        .arg(&host.folder)
+        .args(["run", "hostb", "x"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Some(command)
+}
+
+/// An error of sending was once taken for a server that is gone, whose last word was then
+/// waited for, for ever.
 #[test]
-fn a_disk_that_is_full_is_our_failure() {
-    let host = Host::new();
-    let full = std::fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
-    let child = host
-        .cosrsh(&["-n", "hostb", "x"])
-        .stdout(full)
-        .spawn()
-        .unwrap();
-    let mut session = host.accept();
-    session.expect(&Said::Eof);
-    session.say(&Message::Data(Stream::Main, b"text"));
-    session.expect(&Said::Reset(Stream::Main));
-    session.end(End::Exited(0));
-    let ended = finish(child);
-    assert_eq!(ended.status, Some(255));
-    assert!(
-        ended
-            .err
-            .starts_with("cos: hostb: standard output: No space left"),
-        "{}",
-        ended.err
-    );
+fn a_send_error_ends_the_client() {
+    for (error, words) in [
+        ("ENOMEM", "sending: Out of memory"),
+        ("ENOBUFS", "sending: No buffer space available"),
+        ("EPIPE", "the connection broke: Broken pipe"),
+        ("ETIMEDOUT", "the connection broke: Connection timed out"),
+    ] {
+        let host = Host::new();
+        let Some(mut command) = faulty(&host, &format!("writev:error={error}")) else {
+            return;
+        };
+        let mut child = command.spawn().unwrap();
+        let mut session = host.accept();
+        child.stdin.as_mut().unwrap().write_all(b"input").unwrap();
+        assert_eq!(session.hear(), None, "{error}");
+        drop(session);
+        let ended = finish(child);
+        let line = format!("cos: hostb: {words}\n");
+        assert_eq!((ended.status, ended.err), (Some(255), line));
+    }
 }
 
 #[test]
-fn input_that_cannot_be_read_is_no_end_of_input() {
+fn a_read_error_is_no_end_of_input() {
     let host = Host::new();
-    let folder = std::fs::File::open(&host.folder).unwrap();
-    let child = host.cosrsh(&["hostb", "x"]).stdin(folder).spawn().unwrap();
+    let Some(mut command) = faulty(&host, "readv:error=ENOMEM") else {
+        return;
+    };
+    let child = command.stdin(Stdio::null()).spawn().unwrap();
     let mut session = host.accept();
     assert_eq!(session.hear(), None);
     let ended = finish(child);
-    assert_eq!(ended.status, Some(255));
-    assert!(
-        ended
-            .err
-            .starts_with("cos: hostb: standard input: Is a directory"),
-        "{}",
-        ended.err
-    );
+    let line = "cos: hostb: standard input: Out of memory\n".to_owned();
+    assert_eq!((ended.status, ended.err), (Some(255), line));
+    // A disk's fault: the command must not take a part of its input for all of it.
+    let Some(mut command) = faulty(&host, "readv:error=EIO") else {
+        return;
+    };
+    let file = host.folder.join("input");
+    std::fs::write(&file, b"input").unwrap();
+    let file = std::fs::File::open(file).unwrap();
+    let child = command.stdin(file).spawn().unwrap();
+    let mut session = host.accept();
+    assert_eq!(session.hear(), None);
+    let ended = finish(child);
+    let line = "cos: hostb: standard input: I/O error\n".to_owned();
+    assert_eq!((ended.status, ended.err), (Some(255), line));
+}
+
+fn dev_full() -> std::fs::File {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    full.unwrap()
+}
+
+/// It once was told only when the command had ended, which may never be.
+#[test]
+fn a_disk_that_is_full_ends_the_session() {
+    let host = Host::new();
+    let mut command = host.cosrsh(&["-n", "hostb", "x"]);
+    let child = command.stdout(dev_full()).spawn().unwrap();
+    let mut session = host.accept();
+    session.expect(&Said::Eof);
+    session.say(&Message::Data(Stream::Main, b"text"));
+    assert_eq!(session.hear(), None);
+    let ended = finish(child);
+    let line = "cos: hostb: standard output: No space left on device\n".to_owned();
+    assert_eq!((ended.status, ended.err), (Some(255), line));
+}
+
+/// As with ssh: nothing can be said there, and nothing else is wrong.
+#[test]
+fn standard_error_that_cannot_be_written_ends_alone() {
+    let host = Host::new();
+    let mut command = host.cosrsh(&["-n", "hostb", "x"]);
+    let child = command.stderr(dev_full()).spawn().unwrap();
+    let mut session = host.accept();
+    session.expect(&Said::Eof);
+    session.say(&Message::Data(Stream::Error, b"text"));
+    session.expect(&Said::Reset(Stream::Error));
+    session.say(&Message::Data(Stream::Main, b"out"));
+    session.end(End::Exited(3));
+    let ended = finish(child);
+    assert_eq!((ended.status, ended.out.as_slice()), (Some(3), &b"out"[..]));
+}
+
+/// `nohup cos run`, `0>/dev/null` and `</tmp` once ended the whole command.
+#[test]
+fn unreadable_input_ends_that_stream_alone() {
+    let host = Host::new();
+    let writable = |path: &str| std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    let (_read, write) = nix::unistd::pipe().unwrap();
+    let folder = std::fs::File::open(&host.folder).unwrap();
+    let bad = "cos: hostb: standard input: Bad file number\n";
+    for (stdin, line) in [
+        // Nobody who did this expects an input.
+        (Stdio::from(writable("/dev/null")), ""),
+        (Stdio::from(writable("/dev/zero")), bad),
+        (Stdio::from(write), bad),
+        (
+            Stdio::from(folder),
+            "cos: hostb: standard input: Is a directory\n",
+        ),
+    ] {
+        let mut command = host.cosrsh(&["hostb", "x"]);
+        let child = command.stdin(stdin).spawn().unwrap();
+        let mut session = host.accept();
+        session.expect(&Said::Eof);
+        session.say(&Message::Data(Stream::Main, b"out"));
+        session.end(End::Exited(3));
+        let ended = finish(child);
+        assert_eq!((ended.status, ended.err.as_str()), (Some(3), line));
+        assert_eq!(ended.out, b"out");
+    }
+}
+
+#[test]
+fn unwritable_output_ends_that_stream_alone() {
+    let host = Host::new();
+    let readable = std::fs::File::open("/dev/null").unwrap();
+    let mut command = host.cosrsh(&["-n", "hostb", "x"]);
+    let child = command.stdout(readable).spawn().unwrap();
+    let mut session = host.accept();
+    session.expect(&Said::Eof);
+    session.say(&Message::Data(Stream::Main, b"out"));
+    session.expect(&Said::Reset(Stream::Main));
+    session.say(&Message::Data(Stream::Error, b"err\n"));
+    session.end(End::Exited(3));
+    let ended = finish(child);
+    let lines = "cos: hostb: standard output: Bad file number\nerr\n";
+    assert_eq!((ended.status, ended.err.as_str()), (Some(3), lines));
 }
 
 #[test]

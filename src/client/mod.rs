@@ -122,7 +122,7 @@ fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
         ));
     }
     let accepted = connect(call, &places, &route, voice)?;
-    outcome(pump::carry(accepted, call.no_input)?, voice)
+    outcome(pump::carry(accepted, call.no_input, &call.host)?, voice)
 }
 
 /// The status to exit with.

@@ -8,7 +8,7 @@
 //! which the stream's credit bounds, so that signals, errors and the credit for
 //! the input come through whatever happens to the output.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,10 +21,12 @@ use super::dial::plainly;
 use super::greet::Accepted;
 use super::inbox::{Came, Inbox, is_for_later};
 use super::outbox::Outbox;
+use super::say;
 use super::signals::{Hearing, Signals};
 use super::sink::{Sink, Upshot};
-use super::stdio::Input;
+use super::stdio::{Input, is_of_the_stream};
 use crate::fault::Fault;
+use crate::sys::socket::is_lost;
 use crate::wire::Malformed;
 use crate::wire::limits::{LENGTH_BYTES, RECORD_BODY};
 use crate::wire::seal::Opener;
@@ -39,7 +41,7 @@ pub enum Ended {
     Stopped(Signal),
 }
 
-struct Pump {
+struct Pump<'a> {
     socket: TcpStream,
     inbox: Inbox,
     opener: Opener,
@@ -54,16 +56,19 @@ struct Pump {
     signals: Signals,
     hearing: Hearing,
     end: Option<End>,
-    /// What failed here, told once the command has ended.
-    trouble: Option<Fault>,
+    /// Why nothing can be sent any more.
+    lost: Option<io::Error>,
+    /// What the user is still to be told: standard error took no line when it happened.
+    notes: Vec<String>,
+    host: &'a str,
 }
 
-/// Carries an accepted connection to its end.
+/// Carries an accepted connection to this host to its end.
 ///
 /// # Errors
 /// The connection failed, the server broke the protocol, or standard input or
 /// output failed.
-pub fn carry(accepted: Accepted, no_input: bool) -> Result<Ended, Fault> {
+pub fn carry(accepted: Accepted, no_input: bool, host: &str) -> Result<Ended, Fault> {
     let mut pump = Pump {
         socket: accepted.socket,
         inbox: accepted.inbox,
@@ -77,23 +82,31 @@ pub fn carry(accepted: Accepted, no_input: bool) -> Result<Ended, Fault> {
         signals: Signals::catch()?,
         hearing: Hearing::default(),
         end: None,
-        trouble: None,
+        lost: None,
+        notes: Vec::new(),
+        host,
     };
     if no_input {
         pump.say(&Message::Eof(Stream::Main))?;
+    } else if pump.input.as_ref().is_some_and(|i| !i.is_readable()) {
+        pump.read_input()?;
     }
-    pump.run()
+    let outcome = pump.run();
+    for note in pump.notes {
+        say::complain(Some(host), &note);
+    }
+    outcome
 }
 
-impl Pump {
+impl Pump<'_> {
     fn run(&mut self) -> Result<Ended, Fault> {
         // The first records may have come together with the answer.
         self.take_in()?;
         loop {
-            self.flush();
+            self.flush()?;
             if !self.sinks.iter().any(Sink::has_backlog) {
                 if let Some(end) = self.end.take() {
-                    return self.trouble.take().map_or(Ok(Ended::Told(end)), Err);
+                    return Ok(Ended::Told(end));
                 }
             }
             self.hang_up_after_the_end();
@@ -174,10 +187,8 @@ impl Pump {
                 self.take_in()
             }
             Ok(Came::Nothing) => Ok(()),
-            Ok(Came::Closed) => Err(Fault::new(
-                "the connection was closed before the command's end, by the host or its administrator; the command is hung up",
-            )),
-            Err(e) => Err(Fault::new(plainly(&e)).while_doing("the connection broke")),
+            Ok(Came::Closed) => Err(self.lost.take().map_or_else(closed, |e| connection(&e))),
+            Err(e) => Err(connection(&e)),
         }
     }
 
@@ -251,8 +262,11 @@ impl Pump {
     }
 
     fn follow(&mut self, upshot: Upshot) -> Result<(), Fault> {
-        if self.trouble.is_none() {
-            self.trouble = upshot.fault;
+        if let Some(fault) = upshot.fault {
+            return Err(fault);
+        }
+        if let Some(note) = upshot.note {
+            self.note(note);
         }
         upshot.say.map_or(Ok(()), |message| self.say(&message))
     }
@@ -282,6 +296,11 @@ impl Pump {
                 Ok(())
             }
             Err(e) if is_for_later(&e) => Ok(()),
+            Err(e) if is_of_the_stream(input.as_fd(), &e) => {
+                self.note(format!("standard input: {}", plainly(&e)));
+                self.input = None;
+                self.say(&Message::Eof(Stream::Main))
+            }
             // To end the input here would tell the command that it had it all.
             Err(e) => Err(Fault::new(plainly(&e)).while_doing("standard input")),
         }
@@ -290,7 +309,7 @@ impl Pump {
     /// Sends on the signals that have come. Once the command has ended there is
     /// nobody to send them to, and the first one stops us.
     fn forward_signals(&mut self) -> Result<Option<Ended>, Fault> {
-        while let Some(signal) = self.signals.next() {
+        while let Some(signal) = self.signals.next()? {
             if self.end.is_some() {
                 return Ok(Some(Ended::Stopped(signal)));
             }
@@ -311,12 +330,30 @@ impl Pump {
         self.outbox.add(message).map_err(broken)
     }
 
-    /// Sends what waits. A server that takes no more may have said its last
-    /// word all the same: reading will show.
-    fn flush(&mut self) {
-        if !self.deaf && self.end.is_none() && self.outbox.flush(&mut self.socket).is_err() {
-            self.deaf = true;
-            self.input = None;
+    /// Sends what waits. A server that is gone may have said its last word all the
+    /// same: reading will show.
+    fn flush(&mut self) -> Result<(), Fault> {
+        if self.deaf || self.end.is_some() {
+            return Ok(());
+        }
+        let Err(e) = self.outbox.flush(&mut self.socket) else {
+            return Ok(());
+        };
+        if !e.raw_os_error().map(Errno::from_raw).is_some_and(is_lost) {
+            return Err(Fault::new(plainly(&e)).while_doing("sending"));
+        }
+        self.deaf = true;
+        self.input = None;
+        // A server that is there after all learns that nothing more comes, and hangs up.
+        let _ = self.socket.shutdown(Shutdown::Write);
+        self.lost = Some(e);
+        Ok(())
+    }
+
+    /// Tells the user something, at the latest at the end.
+    fn note(&mut self, words: String) {
+        if !say::complain_now(self.host, &words) {
+            self.notes.push(words);
         }
     }
 
@@ -348,6 +385,16 @@ struct Ready {
 fn add<'a>(fds: &mut Vec<PollFd<'a>>, fd: BorrowedFd<'a>, events: PollFlags) -> usize {
     fds.push(PollFd::new(fd, events));
     fds.len().saturating_sub(1)
+}
+
+fn closed() -> Fault {
+    Fault::new(
+        "the connection was closed before the command's end, by the host or its administrator; the command is hung up",
+    )
+}
+
+fn connection(e: &io::Error) -> Fault {
+    Fault::new(plainly(e)).while_doing("the connection broke")
 }
 
 fn broken(e: Malformed) -> Fault {

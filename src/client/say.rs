@@ -38,9 +38,7 @@ impl Voice {
         if !self.verbose {
             return;
         }
-        let stderr = io::stderr();
-        let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-        if poll(&mut ready, PollTimeout::ZERO) == Ok(1) {
+        if can_speak() {
             let ms = self.begun.elapsed().as_micros();
             let (whole, part) = (ms / 1000, ms % 1000);
             line(&format!("cos: {whole}.{part:03} ms: {}", words()));
@@ -53,6 +51,22 @@ impl Voice {
 pub fn complain(host: Option<&str>, words: &str) {
     let host = host.map_or_else(String::new, |h| format!("{h}: "));
     line(&format!("cos: {host}{words}"));
+}
+
+/// The same where nobody is held up by it. Whether it was said.
+pub fn complain_now(host: &str, words: &str) -> bool {
+    let said = can_speak();
+    if said {
+        complain(Some(host), words);
+    }
+    said
+}
+
+/// Whether standard error takes a line now.
+fn can_speak() -> bool {
+    let stderr = io::stderr();
+    let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut ready, PollTimeout::ZERO) == Ok(1)
 }
 
 /// Writes to standard output what was asked for: never beside a command's own.

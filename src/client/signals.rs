@@ -77,9 +77,13 @@ impl Signals {
     }
 
     /// The next signal that has come, if there is one.
-    pub fn next(&self) -> Option<Signal> {
-        let came = self.descriptor.read_signal().ok()??;
-        u8::try_from(came.ssi_signo).ok().and_then(Signal::of)
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn next(&self) -> io::Result<Option<Signal>> {
+        let came = self.descriptor.read_signal()?;
+        let number = came.and_then(|c| u8::try_from(c.ssi_signo).ok());
+        Ok(number.and_then(Signal::of))
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::poll::PollFlags;
 
 use super::dial::plainly;
-use super::stdio::{Output, Which};
+use super::stdio::{Output, Which, is_of_the_stream};
 use crate::fault::Fault;
 use crate::wire::Malformed;
 use crate::wire::stream::{Message, Stream, Window};
@@ -29,7 +29,9 @@ pub struct Sink {
 pub struct Upshot {
     /// What to say to the server.
     pub say: Option<Message<'static>>,
-    /// What failed here, to be told once the command has ended.
+    /// Why this output is at its end, where the user is to know.
+    pub note: Option<String>,
+    /// What failed here: the session cannot go on.
     pub fault: Option<Fault>,
 }
 
@@ -110,8 +112,8 @@ impl Sink {
         self.account(written)
     }
 
-    /// Grants what the reader has taken; or, where the output failed, tells the
-    /// server that it is read no more.
+    /// Grants what the reader has taken; or, where nobody reads the output or it cannot
+    /// be written to, tells the server that it is read no more.
     fn account(&mut self, written: io::Result<usize>) -> Upshot {
         let mut upshot = Upshot::default();
         match written {
@@ -124,12 +126,15 @@ impl Sink {
                 self.closed = true;
                 upshot.say = (!self.ended).then_some(Message::Reset(self.stream));
                 let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
-                if !gone.contains(&e.kind()) {
-                    let which = match self.stream {
-                        Stream::Main => "standard output",
-                        Stream::Error => "standard error",
-                    };
-                    upshot.fault = Some(Fault::new(plainly(&e)).while_doing(which));
+                // What is wrong with standard error cannot be said there; as with ssh, the
+                // command goes on without it.
+                if self.stream == Stream::Main && !gone.contains(&e.kind()) {
+                    let fault = Fault::new(plainly(&e)).while_doing("standard output");
+                    if is_of_the_stream(self.output.as_fd(), &e) {
+                        upshot.note = Some(fault.to_string());
+                    } else {
+                        upshot.fault = Some(fault);
+                    }
                 }
             }
         }

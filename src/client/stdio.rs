@@ -13,10 +13,10 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recvmsg, sendmsg};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{Mode, SFlag, fstat, stat};
 use nix::sys::uio::{readv, writev};
 use nix::unistd::{dup2_stdin, dup2_stdout, isatty};
 
@@ -45,6 +45,10 @@ impl Way {
             return Self::Shared;
         };
         let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        if !is_open_for(fd, access) {
+            // To open it again would give what we were not given: each use shall fail.
+            return Self::Plain;
+        }
         if kind == SFlag::S_IFSOCK {
             return Self::Socket;
         }
@@ -55,6 +59,28 @@ impl Way {
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let flags = access | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
         open(path.as_str(), flags, Mode::empty()).map_or(Self::Shared, Self::Own)
+    }
+}
+
+/// Whether a descriptor was opened for reading, or for writing.
+fn is_open_for(fd: BorrowedFd<'_>, access: OFlag) -> bool {
+    let Ok(flags) = fcntl(fd, FcntlArg::F_GETFL) else {
+        return false;
+    };
+    let mode = OFlag::from_bits_retain(flags) & OFlag::O_ACCMODE;
+    mode == OFlag::O_RDWR || mode == access
+}
+
+/// Whether an error of a descriptor says that it is none to read from, or to write to: not
+/// open that way, a folder, a terminal that is gone. Anything else, such as a disk's fault,
+/// is a failure: part of the data would be lost.
+pub fn is_of_the_stream(fd: BorrowedFd<'_>, e: &io::Error) -> bool {
+    match e.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EBADF | Errno::EISDIR) => true,
+        Some(Errno::EIO) => fstat(fd).is_ok_and(|stat| {
+            SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
+        }),
+        _ => false,
     }
 }
 
@@ -94,8 +120,15 @@ impl Input {
         match read {
             // A terminal that is not ours to read now has nothing to say.
             Err(Errno::EIO) if isatty(fd) == Ok(true) => Ok(0),
+            // As nohup leaves it: there was never to be an input.
+            Err(Errno::EBADF) if is_null(fd) => Ok(0),
             other => other.map_err(io::Error::from),
         }
+    }
+
+    /// Whether it was opened for reading. A poll of a pipe that was not says nothing.
+    pub fn is_readable(&self) -> bool {
+        is_open_for(self.stdin.as_fd(), OFlag::O_RDONLY)
     }
 
     /// Lets go of standard input, so that whoever writes to it learns that
@@ -257,6 +290,14 @@ impl AsFd for Output {
             Which::Out => self.stdout.as_fd(),
             Which::Err => self.stderr.as_fd(),
         }
+    }
+}
+
+/// Whether it is `/dev/null`.
+fn is_null(fd: BorrowedFd<'_>) -> bool {
+    match (fstat(fd), stat("/dev/null")) {
+        (Ok(ours), Ok(null)) => ours.st_rdev == null.st_rdev && ours.st_mode == null.st_mode,
+        _ => false,
     }
 }
 
