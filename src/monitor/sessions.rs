@@ -223,7 +223,12 @@ impl Sessions {
             match channel.receive(&mut buffer) {
                 Ok(Incoming::Message(message, _)) => match Word::decode(&message) {
                     Some(Word::Signal(s)) => session.signal(signal(s)),
-                    Some(Word::Over(how, sent, got)) => session.over = Some((how, sent, got)),
+                    Some(Word::Over(how, sent, got)) => {
+                        session.over = Some((how, sent, got));
+                        if how != Closing::Told {
+                            return self.close(id, kill_after, now);
+                        }
+                    }
                     Some(Word::Count(sent, got)) => session.counted = Some((sent, got)),
                     None => return self.close(id, kill_after, now),
                 },
@@ -242,15 +247,15 @@ impl Sessions {
         None
     }
 
-    /// A session's channel is at its end: the job has ended and its client knows
-    /// it, or it is hung up, and killed after a grace.
+    /// A session is at its end: the job has ended and its client knows it, or it is
+    /// hung up, and killed after a grace.
     fn close(&mut self, id: u64, kill_after: Duration, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
-        session.channel = None;
         if matches!(session.over, Some((Closing::Told, ..))) && session.end.is_some() {
             return self.finish(id, now);
         }
         self.hang_up(id, kill_after, now);
+        self.all.get_mut(&id)?.channel = None;
         self.look(id, now)
     }
 

@@ -1,7 +1,8 @@
-//! The end of a session that its client was told of: who hangs up first.
+//! The end of a session: of one that its client was told of, who hangs up first; of a job
+//! that is hung up, the signal before the end of its pipes.
 //!
 //! Run by the session's thread, which has nothing else of the session left. It must
-//! wait for a client neither for ever nor in any number.
+//! wait for a client neither for ever nor in any number, and for a job not for long.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
+use nix::unistd::read;
 
+use crate::channel::{Channel, Incoming};
 use crate::sys::socket;
 
 /// How long a client that was told the end may take to hang up.
@@ -33,6 +36,70 @@ pub(super) fn farewell(connection: &OwnedFd, parting: &AtomicUsize) {
     };
     wait_for_end(connection, Instant::now() + patience);
     parting.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// How long the monitor may take to send SIGHUP.
+const SIGNALLED: Duration = Duration::from_secs(5);
+
+/// How long the pipes of a job that was sent SIGHUP are kept, if it does not end before.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Closes a job's pipes once the monitor has hung it up, which it shows by closing the
+/// session's channel. Not before: a job that handles SIGHUP would die of SIGPIPE first.
+/// Not at once either: it needs a moment to handle it, and may be waiting for room in a
+/// full pipe, so what it writes meanwhile is read and thrown away.
+pub(super) fn after_the_hang_up(
+    monitor: Channel,
+    stdin: Option<OwnedFd>,
+    outputs: [Option<OwnedFd>; 2],
+) {
+    let mut monitor = Some(monitor);
+    // Pipes that the job holds still: each tells when it does no more.
+    let mut input = stdin;
+    let mut outputs: Vec<OwnedFd> = outputs.into_iter().flatten().collect();
+    let mut until = Instant::now() + SIGNALLED;
+    let mut bytes = vec![0; 16 * 1024];
+    while monitor.is_some() || input.is_some() || !outputs.is_empty() {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        let channel = monitor.as_ref().map(AsFd::as_fd);
+        let channel = channel.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let stdin = input.as_ref().map(AsFd::as_fd);
+        let stdin = stdin.map(|fd| PollFd::new(fd, PollFlags::empty()));
+        let others = outputs
+            .iter()
+            .map(|o| PollFd::new(o.as_fd(), PollFlags::POLLIN));
+        let mut fds: Vec<PollFd<'_>> = channel.into_iter().chain(stdin).chain(others).collect();
+        match poll(&mut fds, timeout) {
+            Ok(_) if left.is_zero() => return,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+        let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(false));
+        let channel_is_ready = monitor.is_some() && ready.next() == Some(true);
+        let input_is_over = input.is_some() && ready.next() == Some(true);
+        let ready: Vec<bool> = ready.collect();
+        if channel_is_ready && monitor.as_ref().is_some_and(is_at_its_end) {
+            monitor = None;
+            until = Instant::now() + PAUSE;
+        }
+        if input_is_over {
+            input = None;
+        }
+        let mut ready = ready.into_iter();
+        outputs.retain(|output| {
+            ready.next() != Some(true)
+                || matches!(
+                    read(output, &mut bytes),
+                    Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR)
+                )
+        });
+    }
+}
+
+/// Whether the monitor has closed its end; what it still says is for nobody.
+fn is_at_its_end(monitor: &Channel) -> bool {
+    matches!(monitor.receive(&mut [0; 512]), Ok(Incoming::Gone) | Err(_))
 }
 
 fn wait_for_end(connection: &OwnedFd, until: Instant) {

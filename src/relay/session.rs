@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::farewell::farewell;
+use super::farewell::{after_the_hang_up, farewell};
 use super::incoming::{Incoming, Said};
 use super::outgoing::{Filled, Outgoing};
 use super::pipe::{is_at_its_end, reader_is_gone, widen};
@@ -98,27 +98,32 @@ impl Serving {
     /// hang up: to the monitor these sessions are over, so no limit of its own holds.
     pub(super) fn run(mut self, parting: &AtomicUsize) {
         let how = match self.serve() {
-            Ok(()) => Closing::Told,
-            Err(Stop::Gone) => Closing::ClientGone,
-            Err(Stop::Violation) => Closing::Violation,
-            Err(Stop::Failed(failure)) => Closing::Failed(failure),
-            Err(Stop::Dismissed) => return,
+            Ok(()) => Some(Closing::Told),
+            Err(Stop::Gone) => Some(Closing::ClientGone),
+            Err(Stop::Violation) => Some(Closing::Violation),
+            Err(Stop::Failed(failure)) => Some(Closing::Failed(failure)),
+            Err(Stop::Dismissed) => None,
         };
-        let told = how == Closing::Told || how.failure().is_some_and(|f| self.tell_failure(f));
-        let word = Word::Over(how, self.sent, self.got);
-        if self.monitor.send(word.encode(), Vec::new()).is_ok() {
-            self.monitor.settle(LAST_WORD);
+        let is_over = how == Some(Closing::Told);
+        let failure = how.and_then(Closing::failure);
+        let told = is_over || failure.is_some_and(|f| self.tell_failure(f));
+        if let Some(how) = how {
+            let word = Word::Over(how, self.sent, self.got);
+            if self.monitor.send(word.encode(), Vec::new()).is_ok() {
+                self.monitor.settle(LAST_WORD);
+            }
         }
-        let socket = self.socket;
-        // The monitor sees the end now; the client may take a moment longer.
-        drop((
-            self.monitor,
-            self.stdin,
-            self.outputs,
-            self.incoming,
-            self.outgoing,
-        ));
-        if told {
+        // A client that hears no more sees the end at once.
+        let socket = told.then_some(self.socket);
+        drop((self.incoming, self.outgoing));
+        if is_over {
+            // The monitor sees the end now; the client may take a moment longer.
+            drop((self.monitor, self.stdin, self.outputs));
+        } else {
+            let [out, err] = self.outputs.map(|o| o.pipe);
+            after_the_hang_up(self.monitor, self.stdin, [out, err]);
+        }
+        if let Some(socket) = socket {
             farewell(&socket, parting);
         }
     }

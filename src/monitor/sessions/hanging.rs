@@ -23,7 +23,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Sessions {
-    /// Hangs a job up, to be killed after a grace.
+    /// Hangs a job up, to be killed after a grace. To be called before its channel is
+    /// closed: by that its thread knows that the signal was sent, and closes the pipes. A
+    /// job that handles SIGHUP would die of SIGPIPE otherwise.
     pub(super) fn hang_up(&mut self, id: u64, kill_after: Duration, now: Instant) {
         let Some(session) = self.all.get_mut(&id) else {
             return;
@@ -101,10 +103,11 @@ impl Sessions {
             };
             if session.hung.is_none() && !session.killed {
                 // A client whose job has ended may hear the rest of it meanwhile.
-                if session.end.is_none() {
+                let is_told = session.end.is_some();
+                self.hang_up(id, kill_after, now);
+                if let Some(session) = self.all.get_mut(&id).filter(|_| !is_told) {
                     session.channel = None;
                 }
-                self.hang_up(id, kill_after, now);
             }
         }
         finished

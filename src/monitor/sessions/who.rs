@@ -57,13 +57,16 @@ impl Sessions {
         let Some(session) = self.all.get_mut(&id) else {
             return (false, None);
         };
-        // The thread that serves it sees the end of its channel, and hangs up.
-        session.channel = None;
-        if session.hung.is_some() || session.killed {
-            return (true, None);
+        let was_hung = session.hung.is_some() || session.killed;
+        if !was_hung {
+            self.hang_up(id, kill_after, now);
         }
-        self.hang_up(id, kill_after, now);
-        (true, self.look(id, now))
+        if let Some(session) = self.all.get_mut(&id) {
+            // The thread that serves it sees the end of its channel, and hangs up.
+            session.channel = None;
+        }
+        let finished = if was_hung { None } else { self.look(id, now) };
+        (true, finished)
     }
 }
 
