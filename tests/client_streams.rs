@@ -499,3 +499,59 @@ fn descriptors_that_are_closed_at_the_start() {
         assert_eq!(ended.out, out, "{closed}");
     }
 }
+
+/// A user must always get away, with one signal where the host is dead.
+#[test]
+fn one_signal_ends_a_client_whose_host_does_not_answer() {
+    let signals = [
+        (Kill::SIGTERM, Signal::Terminate),
+        (Kill::SIGHUP, Signal::Hangup),
+        (Kill::SIGINT, Signal::Interrupt),
+    ];
+    std::thread::scope(|scope| {
+        for (kill, signal) in signals {
+            scope.spawn(move || {
+                let host = Host::new();
+                let child = host.start(&["-n", "hostb", "x"]);
+                let mut session = host.accept();
+                session.expect(&Said::Eof);
+                send_signal(&child, kill);
+                session.expect(&Said::Signal(signal));
+                assert_eq!(session.hear(), None);
+                let ended = finish(child);
+                assert_eq!(ended.status, Some(255), "{ended:?}");
+                let says_why = ended.err.contains("does not answer the signal");
+                assert!(says_why, "{ended:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_second_signal_ends_the_client_whatever_the_host_does() {
+    for (kill, signal, status) in [
+        (Kill::SIGTERM, Signal::Terminate, 143),
+        (Kill::SIGHUP, Signal::Hangup, 129),
+    ] {
+        let host = Host::new();
+        let mut child = host.start(&["-n", "hostb", "x"]);
+        let mut session = host.accept();
+        session.expect(&Said::Eof);
+        send_signal(&child, kill);
+        session.expect(&Said::Signal(signal));
+        // It answers, and never ends the command.
+        session.say(&Message::Credit(Stream::Main, 0));
+        session.say(&Message::Data(Stream::Error, b"x"));
+        let mut err = [0];
+        child.stderr.as_mut().unwrap().read_exact(&mut err).unwrap();
+        // Two that come together are one.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while child.try_wait().unwrap().is_none() {
+            assert!(std::time::Instant::now() < until, "it does not end");
+            send_signal(&child, kill);
+            std::thread::yield_now();
+        }
+        assert_eq!(session.hear(), None);
+        assert_eq!(finish(child).status, Some(status));
+    }
+}

@@ -343,3 +343,14 @@ fn a_job_that_handles_a_hang_up_is_not_killed_by_sigpipe_first() {
     );
     until("the job handles the hang-up", || file.exists());
 }
+
+/// A command may take long to end, and say nothing meanwhile: the host answers for it.
+#[test]
+fn a_command_has_time_to_handle_a_signal() {
+    let d = Daemon::start();
+    let job = d.session(&["trap 'sleep 7; exit 3' TERM; echo ready; while :; do read x; done"]);
+    job.out.wait("ready");
+    job.signal(Signal::SIGTERM);
+    let ended = job.finish();
+    assert_eq!((ended.status, ended.err.len()), (Some(3), 0), "{ended:?}");
+}

@@ -12,7 +12,7 @@ use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,7 +22,7 @@ use super::greet::Accepted;
 use super::inbox::{Came, Inbox, is_for_later};
 use super::outbox::Outbox;
 use super::say;
-use super::signals::{Hearing, Signals};
+use super::signals::{Hearing, Signals, Verdict};
 use super::sink::{Sink, Upshot};
 use super::stdio::{Input, is_of_the_stream};
 use crate::fault::Fault;
@@ -37,7 +37,8 @@ use crate::wire::stream::{Allowance, End, Message, Signal, Stream};
 pub enum Ended {
     /// The server said so.
     Told(End),
-    /// The command had ended; a signal stopped the writing of its output here.
+    /// A signal stopped us: after the command's end the writing of its output, before it
+    /// the waiting for that end.
     Stopped(Signal),
 }
 
@@ -159,7 +160,17 @@ impl Pump<'_> {
             .sinks
             .each_ref()
             .map(|s| s.interest().map(|events| add(&mut fds, s.as_fd(), events)));
-        match poll(&mut fds, PollTimeout::NONE) {
+        let mut timeout = PollTimeout::NONE;
+        if let Some((at, why)) = self.deadline() {
+            let left = at.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Fault::new(why));
+            }
+            // A whole millisecond at least, so that no wait becomes a busy one.
+            let left = left.saturating_add(Duration::from_millis(1));
+            timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        }
+        match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(Fault::from(e).while_doing("poll")),
         }
@@ -183,7 +194,7 @@ impl Pump<'_> {
     fn receive(&mut self) -> Result<(), Fault> {
         match self.inbox.fill(&mut self.socket) {
             Ok(Came::Bytes(_)) => {
-                self.hearing.heard();
+                self.hearing.heard(Instant::now());
                 self.take_in()
             }
             Ok(Came::Nothing) => Ok(()),
@@ -236,6 +247,7 @@ impl Pump<'_> {
         match said {
             Said::Eof(stream) => self.sink(stream).end().map_err(broken)?,
             Said::Reset => self.unread = self.input.take().or_else(|| self.unread.take()),
+            Said::Credit(0) => self.hearing.answered(),
             // A grant for input that has ended means nothing.
             Said::Credit(bytes) if self.input.is_some() => {
                 self.allowance.granted(bytes).map_err(broken)?;
@@ -313,14 +325,18 @@ impl Pump<'_> {
             if self.end.is_some() {
                 return Ok(Some(Ended::Stopped(signal)));
             }
-            if !self.hearing.may_send(Instant::now()) {
-                return Err(Fault::new(
-                    "it has said nothing since the last signal; it hangs the command up when it sees that we are gone",
-                ));
+            match self.hearing.take(signal, Instant::now()) {
+                Verdict::Send => self.say(&Message::Signal(signal))?,
+                Verdict::Repeated => {}
+                Verdict::Stop => return Ok(Some(Ended::Stopped(signal))),
             }
-            self.say(&Message::Signal(signal))?;
         }
         Ok(None)
+    }
+
+    /// When we give up, and why, if the command does not end before.
+    fn deadline(&self) -> Option<(Instant, &'static str)> {
+        self.hearing.deadline().filter(|_| self.end.is_none())
     }
 
     fn say(&mut self, message: &Message<'_>) -> Result<(), Fault> {

@@ -13,9 +13,16 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::sys::client_signals::is_ignored;
 use crate::wire::stream::Signal;
 
-/// A signal that comes so long after another one, with nothing from the server
-/// in between, is not sent any more: there is nobody who would take it.
+/// How long a server may be silent that has not answered a signal.
 const UNHEARD: Duration = Duration::from_secs(5);
+/// How long a command may run on after HUP or TERM.
+const UNENDED: Duration = Duration::from_secs(60);
+/// Signals of one kind that come so close together are one.
+const TOGETHER: Duration = Duration::from_millis(100);
+
+const SILENT: &str =
+    "it does not answer the signal; it hangs the command up when it sees that we are gone";
+const RUNS_ON: &str = "the command runs on 60 s after the signal; it is hung up";
 
 const FORWARDED: [Kind; 4] = [Kind::SIGHUP, Kind::SIGINT, Kind::SIGQUIT, Kind::SIGTERM];
 
@@ -99,22 +106,68 @@ impl Drop for Signals {
     }
 }
 
+/// What becomes of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is sent to the command.
+    Send,
+    /// It is the one that came just before: a program that ends its whole group, as
+    /// timeout(1) does, sends us two.
+    Repeated,
+    /// It ends the client.
+    Stop,
+}
+
 /// Whether the server still takes signals, so that a user can always get away.
 #[derive(Debug, Default)]
-pub struct Hearing(Option<Instant>);
+pub struct Hearing {
+    /// Since when the server has said nothing, where it has a signal to answer.
+    silent_since: Option<Instant>,
+    /// The first signal of those that are to end the command, and when it came.
+    ending: Option<(Signal, Instant)>,
+}
 
 impl Hearing {
     /// Takes note that the server has said something.
-    pub fn heard(&mut self) {
-        self.0 = None;
+    pub fn heard(&mut self, now: Instant) {
+        if let Some(since) = &mut self.silent_since {
+            *since = now;
+        }
     }
 
-    /// Takes note of a signal that comes now; whether to send it. If not, the
-    /// server has been silent since an earlier one for too long.
+    /// Takes note that the server has taken the signals.
+    pub const fn answered(&mut self) {
+        self.silent_since = None;
+    }
+
+    /// What becomes of a signal that comes now. INT and QUIT may come as often as the
+    /// user likes; a second HUP or TERM is the last.
     #[must_use]
-    pub fn may_send(&mut self, now: Instant) -> bool {
-        let first = *self.0.get_or_insert(now);
-        now.saturating_duration_since(first) < UNHEARD
+    pub fn take(&mut self, signal: Signal, now: Instant) -> Verdict {
+        if matches!(signal, Signal::Hangup | Signal::Terminate) {
+            match self.ending {
+                None => self.ending = Some((signal, now)),
+                Some((first, at)) if now.saturating_duration_since(at) < TOGETHER => {
+                    if first == signal {
+                        return Verdict::Repeated;
+                    }
+                }
+                Some(_) => return Verdict::Stop,
+            }
+        }
+        self.silent_since.get_or_insert(now);
+        Verdict::Send
+    }
+
+    /// When the client ends by itself, unless something happens before; and why.
+    pub fn deadline(&self) -> Option<(Instant, &'static str)> {
+        let silence = self.silent_since.and_then(|at| at.checked_add(UNHEARD));
+        let end = self.ending.and_then(|(_, at)| at.checked_add(UNENDED));
+        let silence = silence.map(|at| (at, SILENT));
+        silence
+            .into_iter()
+            .chain(end.map(|at| (at, RUNS_ON)))
+            .min_by_key(|(at, _)| *at)
     }
 }
 
@@ -122,17 +175,73 @@ impl Hearing {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     #[test]
-    fn a_silent_server_gets_signals_for_five_seconds() {
+    fn a_server_that_does_not_answer_a_signal_is_left_after_five_seconds() {
         let begin = Instant::now();
-        let at = |ms| begin + Duration::from_millis(ms);
+        for signal in [
+            Signal::Hangup,
+            Signal::Interrupt,
+            Signal::Quit,
+            Signal::Terminate,
+        ] {
+            let mut hearing = Hearing::default();
+            assert_eq!(hearing.deadline(), None);
+            assert_eq!(hearing.take(signal, begin), Verdict::Send);
+            assert_eq!(hearing.deadline(), Some((begin + UNHEARD, SILENT)));
+            // Another one gives it no more time.
+            let _ = hearing.take(Signal::Interrupt, begin + SECOND);
+            assert_eq!(hearing.deadline(), Some((begin + UNHEARD, SILENT)));
+            // Data does.
+            hearing.heard(begin + 2 * SECOND);
+            let silent = Some((begin + 2 * SECOND + UNHEARD, SILENT));
+            assert_eq!(hearing.deadline(), silent);
+        }
+    }
+
+    #[test]
+    fn a_server_that_keeps_sending_has_a_limit_too() {
+        let begin = Instant::now();
+        for signal in [Signal::Hangup, Signal::Terminate] {
+            let mut hearing = Hearing::default();
+            assert_eq!(hearing.take(signal, begin), Verdict::Send);
+            let mut at = begin;
+            while at < begin + UNENDED {
+                at += SECOND;
+                hearing.heard(at);
+            }
+            assert_eq!(hearing.deadline(), Some((begin + UNENDED, RUNS_ON)));
+            // And one that answers.
+            hearing.answered();
+            assert_eq!(hearing.deadline(), Some((begin + UNENDED, RUNS_ON)));
+        }
+        // The keyboard's signals may mean anything to the command.
         let mut hearing = Hearing::default();
-        assert!(hearing.may_send(at(0)));
-        assert!(hearing.may_send(at(4_999)));
-        assert!(!hearing.may_send(at(5_000)));
-        // One that speaks gets them for ever.
-        hearing.heard();
-        assert!(hearing.may_send(at(60_000)));
-        assert!(hearing.may_send(at(61_000)));
+        for n in 0..100 {
+            let at = begin + n * SECOND;
+            assert_eq!(hearing.take(Signal::Interrupt, at), Verdict::Send);
+            assert_eq!(hearing.take(Signal::Quit, at), Verdict::Send);
+            hearing.answered();
+            assert_eq!(hearing.deadline(), None);
+        }
+    }
+
+    #[test]
+    fn a_second_hangup_or_termination_ends_the_client() {
+        let begin = Instant::now();
+        let both = [Signal::Hangup, Signal::Terminate];
+        for (first, second) in both.into_iter().flat_map(|a| both.map(|b| (a, b))) {
+            let mut hearing = Hearing::default();
+            assert_eq!(hearing.take(first, begin), Verdict::Send);
+            hearing.answered();
+            let soon = if first == second {
+                Verdict::Repeated
+            } else {
+                Verdict::Send
+            };
+            assert_eq!(hearing.take(second, begin + TOGETHER / 2), soon);
+            assert_eq!(hearing.take(second, begin + TOGETHER), Verdict::Stop);
+        }
     }
 }

@@ -270,6 +270,11 @@ impl Serving {
             .sent
             .saturating_add(came.bytes.try_into().unwrap_or(u64::MAX));
         self.window.received(came.bytes)?;
+        let has_signal = came.said.iter().any(|s| matches!(s, Said::Signal(_)));
+        if has_signal && !self.told {
+            // Shows the client that we are there, however long its command takes.
+            self.outgoing.add(&Message::Credit(Stream::Main, 0))?;
+        }
         for said in came.said {
             match said {
                 Said::Signal(s) => {
