@@ -268,3 +268,57 @@ fn a_client_that_is_stopped_gives_the_echo_back_and_asks_again() {
     drop(socket);
     assert_eq!(seat.ends().status, Some(255));
 }
+
+/// The answers in the record that a client sends.
+fn answer(socket: &mut TcpStream, opener: &mut Opener) -> Vec<u8> {
+    let record = whole_record(socket);
+    let mut answers = record::parse(&record, &[Kind::Sealed])
+        .unwrap()
+        .content
+        .to_vec();
+    opener.open(&mut answers).unwrap().to_vec()
+}
+
+fn has(answers: &[u8], words: &[u8]) -> bool {
+    answers.windows(words.len()).any(|w| w == words)
+}
+
+/// The prompt was once shown before the echo was off: 3 of 40 logins showed the password,
+/// and then waited for it, since what was typed was thrown away.
+#[test]
+fn a_password_typed_as_soon_as_the_prompt_appears_is_taken_and_not_shown() {
+    let host = Host::new();
+    for round in 0..40 {
+        let mut seat = Seat::take(&asks_of(&host, &[]));
+        let shown = Shown::to_next(&host, &host.key.public);
+        let (mut socket, keys) = shown.asks(&host, &[(Style::Hidden, "Password: ")]);
+        seat.sees("Password: ");
+        seat.types(b"secret\n");
+        let mut opener = Opener::new(keys.suite, &keys.to_server).unwrap();
+        assert!(has(&answer(&mut socket, &mut opener), b"secret"));
+        drop(socket);
+        seat.sees("\n");
+        assert!(!seat.seen.contains("secret"), "{round}: {:?}", seat.seen);
+        assert_eq!(seat.ends().status, Some(255));
+    }
+}
+
+/// A program that answers early was left waiting: its answer was thrown away.
+#[test]
+fn a_password_typed_before_the_prompt_is_taken() {
+    let host = Host::new();
+    let mut seat = Seat::take(&asks_of(&host, &[]));
+    let shown = Shown::to_next(&host, &host.key.public);
+    seat.types(b"early\n");
+    // The terminal has it before the client asks.
+    seat.sees("early");
+    let question = [(Style::Hidden, "Password: ")];
+    let (mut socket, keys) = shown.asks(&host, &question);
+    let mut opener = Opener::new(keys.suite, &keys.to_server).unwrap();
+    assert!(has(&answer(&mut socket, &mut opener), b"early"));
+    drop(socket);
+    seat.sees("Password: ");
+    // It was shown as it was typed, by the terminal, and not again.
+    assert_eq!(seat.seen.matches("early").count(), 1, "{:?}", seat.seen);
+    assert_eq!(seat.ends().status, Some(255));
+}

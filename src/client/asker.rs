@@ -196,9 +196,9 @@ pub(super) fn hidden_line(
 ) -> io::Result<Zeroizing<Vec<u8>>> {
     loop {
         terminal.wait_for_turn()?;
-        terminal.tell(prompt)?;
         let signals = Signals::hold()?;
-        if let Some(line) = terminal.hidden_line_unless(REPLY, &[signals.as_fd(), host])? {
+        let stops = [signals.as_fd(), host];
+        if let Some(line) = terminal.hidden_line_unless(prompt, REPLY, &stops)? {
             return Ok(line);
         }
         drop(signals);

@@ -110,13 +110,15 @@ impl Terminal {
     /// As there.
     pub fn hidden_line(
         &mut self,
+        prompt: &str,
         most: usize,
         stop: BorrowedFd<'_>,
     ) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-        self.hidden_line_unless(most, &[stop])
+        self.hidden_line_unless(prompt, most, &[stop])
     }
 
-    /// Reads a line that is not shown. Signals cannot leave the terminal without its
+    /// Turns the echo off, shows the prompt, and reads a line. What was typed before the
+    /// prompt belongs to the line: a program that answers early is not left waiting. Signals cannot leave the terminal without its
     /// echo: its own keys make none meanwhile, and those of others the caller has
     /// blocked, and knows of by one of `stops`. Once one can be read, there is no line.
     ///
@@ -124,6 +126,7 @@ impl Terminal {
     /// The terminal is gone, the line too long, or somebody interrupted it.
     pub fn hidden_line_unless(
         &mut self,
+        prompt: &str,
         most: usize,
         stops: &[BorrowedFd<'_>],
     ) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
@@ -138,8 +141,11 @@ impl Terminal {
                 *slot = value;
             }
         }
-        tcsetattr(self.0.as_fd(), SetArg::TCSAFLUSH, &quiet)?;
+        // Before the prompt, or what is typed at once would be shown; and without throwing
+        // away what was typed already, or nobody would type it again.
+        tcsetattr(self.0.as_fd(), SetArg::TCSADRAIN, &quiet)?;
         let restored = Restored(&self.0, before);
+        (&*restored.0).write_all(prompt.as_bytes())?;
         // It never moves while it grows, so that no copy is left behind.
         let mut line = Zeroizing::new(Vec::with_capacity(most.saturating_add(1)));
         let outcome = loop {

@@ -72,9 +72,8 @@ pub(super) fn twice(
 pub(super) fn unseen(terminal: &mut Terminal, prompt: &str) -> io::Result<Password> {
     loop {
         terminal.wait_for_turn()?;
-        terminal.tell(prompt)?;
         let held = Held::new()?;
-        if let Some(line) = terminal.hidden_line(REPLY, held.as_fd())? {
+        if let Some(line) = terminal.hidden_line(prompt, REPLY, held.as_fd())? {
             return Ok(line);
         }
     }
