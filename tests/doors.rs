@@ -532,6 +532,47 @@ fn whoever_is_refused_at_the_doors_is_penalised() {
     has_one_slot(&guesser);
 }
 
+/// Whoever hung up before he was told paid for leaving alone, and where the door took its time
+/// no line told of his guess.
+#[test]
+fn hanging_up_hides_no_wrong_activation_password_and_no_other_refusal() {
+    let settings = "[daemon]\nrefusal-interval = 1\n[penalties]\nauthfail = 100\nnoauth = 0\n\
+        grace-exceeded = 0\nmin = 50\nexempt = []\n";
+    let d = Daemon::start_with(settings, "");
+    let mut m = Manager::of(&d.server());
+    m.outer.set_level(Level::Open).unwrap();
+    m.inner.add_chosen(&name("pc"), b"secret").unwrap();
+    let has_one_slot = |from: IpAddr| {
+        let mut first = Stranger::greeted(from, d.port);
+        let _second = Stranger::greeted(from, d.port);
+        let ((), took) = timed(|| first.closed());
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    };
+    let guesser = Machine {
+        from: IpAddr::from([127, 9, 8, 1]),
+        ..Machine::new(&d)
+    };
+    let (_, mut talk) = guesser.is_asked();
+    talk.sends("guessed");
+    drop(talk);
+    let line = d.log.wait("cause=activation");
+    assert!(
+        line.contains("denied ref=") && line.contains("peer=127.9.8.1 "),
+        "{line}"
+    );
+    has_one_slot(guesser.from);
+    // A host at an address that is not its own; it leaves with its last byte.
+    let from = IpAddr::from([127, 9, 8, 2]);
+    let caller = Caller::of(&d);
+    let mut stranger = Stranger::from_address(from, d.port);
+    let greeting = stranger.greet();
+    let (hello, _) = caller.client_hello(&greeting, &caller.request("true"));
+    stranger.send(&hello);
+    drop(stranger);
+    d.log.wait("peer=127.9.8.2 cause=address");
+    has_one_slot(from);
+}
+
 /// When a machine was seen last is written down, once an hour.
 #[test]
 fn a_machine_that_is_let_in_was_seen() {

@@ -26,6 +26,8 @@ mod display;
 mod ends;
 #[path = "login/inside.rs"]
 mod inside;
+#[path = "login/left.rs"]
+mod left;
 #[path = "login/own.rs"]
 mod own;
 #[path = "login/stack.rs"]

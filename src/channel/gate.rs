@@ -22,6 +22,9 @@ pub enum Question<'a> {
     Sealed(Connection, &'a [u8]),
     /// A connection that the monitor knows is over.
     Gone(Connection),
+    /// Its peer has hung up, or must, before the monitor has decided. What it has sent is still
+    /// to be judged, and the gate keeps its slot until the monitor says what becomes of it.
+    Left(Connection),
     /// Nobody is left, and nobody can come: there are no listeners.
     Empty,
     /// A stranger was turned away by the gate itself: for the log.
@@ -90,6 +93,7 @@ impl<'a> Question<'a> {
             Self::Sealed(c, r) => Writer::new(3).number(*c).bytes(r).done(),
             Self::Gone(c) => Writer::new(4).number(*c).done(),
             Self::Empty => Writer::new(6).done(),
+            Self::Left(c) => Writer::new(7).number(*c).done(),
             Self::TurnedAway(why, from) => Writer::new(5)
                 .number(*why as u64)
                 .bytes(&ip_bytes(*from))
@@ -111,6 +115,7 @@ impl<'a> Question<'a> {
                 Self::TurnedAway(why, ip(r.bytes()?)?)
             }
             6 => Self::Empty,
+            7 => Self::Left(r.number()?),
             _ => return None,
         };
         r.done(question)
@@ -345,6 +350,7 @@ mod tests {
             Question::ClientHello(u64::MAX, b""),
             Question::Sealed(3, b"x"),
             Question::Gone(4),
+            Question::Left(5),
             Question::Empty,
             Question::TurnedAway(Complaint::Crowd, from),
         ];

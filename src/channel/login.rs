@@ -26,6 +26,8 @@ pub enum Order {
     Begin(Begin),
     /// The answers to the prompts of the last [`Word::Ask`].
     Answers(Vec<Zeroizing<Vec<u8>>>),
+    /// There is no answer to them: whoever was asked has left. PAM goes on to its verdict.
+    NoAnswer,
     /// Open the session and start this. Its descriptors come with it.
     Launch(Launch),
     /// The application's end has been heard: reap it, and close the session.
@@ -156,6 +158,7 @@ impl Order {
                     .done()
             }
             Self::Reap => Writer::new(4).done(),
+            Self::NoAnswer => Writer::new(5).done(),
         }
     }
 
@@ -199,6 +202,7 @@ impl Order {
                 detach: r.number::<u8>()? != 0,
             }),
             4 => Self::Reap,
+            5 => Self::NoAnswer,
             _ => return None,
         };
         r.done(order)
@@ -345,6 +349,7 @@ mod tests {
             begin(Task::CloseOnly(strings(&["A=b"]))),
             Order::Answers(vec![Zeroizing::new(b"secret".to_vec())]),
             launch,
+            Order::NoAnswer,
             Order::Reap,
         ] {
             let sent = order.encode();

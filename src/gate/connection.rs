@@ -35,7 +35,7 @@ pub(super) enum Stage {
     Prompted,
     /// The monitor decides; nothing is due from the peer.
     Asking,
-    /// PAM checks the peer's answers; nothing is due from him.
+    /// The peer's answers are checked; nothing is due from it.
     Checking,
     /// Refused; the answer leaves at its time.
     Parked,
@@ -64,11 +64,9 @@ impl Stage {
         }
     }
 
-    /// Whether such a connection may be closed to make room: it holds a slot,
-    /// and we wait for the peer, be it only to hang up, or have refused it. What
-    /// waits for the monitor's word goes on.
-    pub(super) const fn may_be_evicted(self) -> bool {
-        !matches!(self, Self::Asking | Self::Checking)
+    /// Whether the monitor is to say what becomes of it.
+    pub(super) const fn awaits_verdict(self) -> bool {
+        matches!(self, Self::Asking | Self::Checking)
     }
 }
 
@@ -87,6 +85,10 @@ pub(super) struct Stranger {
     pub(super) asked_at: Instant,
     /// Whether the monitor knows this connection.
     pub(super) known: bool,
+    /// Whether it has answered a prompt.
+    pub(super) has_answered: bool,
+    /// Whether the monitor has been told that it does not wait for its verdict.
+    pub(super) has_left: bool,
     /// What has come of the record that is due.
     partial: Vec<u8>,
     /// What has still to be sent: a ServerHello, an AuthContinue, a refusal.
@@ -125,6 +127,8 @@ impl Stranger {
             deadline,
             asked_at: now,
             known: false,
+            has_answered: false,
+            has_left: false,
             partial: Vec::new(),
             unsent: Vec::new(),
             refusal: Vec::new(),
@@ -157,6 +161,19 @@ impl Stranger {
         use nix::sys::socket::{Shutdown, shutdown};
         self.unsent = std::mem::take(&mut self.refusal);
         self.flush() && shutdown(self.socket.as_raw_fd(), Shutdown::Write).is_ok()
+    }
+
+    /// Whether it may be closed to make room: it holds a slot, and we wait for the peer, be it
+    /// only to hang up, or have refused it. What waits for the monitor's verdict goes on, and so
+    /// does a login in which something was answered: to open another connection must not end it.
+    pub(super) const fn may_be_evicted(&self) -> bool {
+        match self.stage {
+            Stage::Asking | Stage::Checking => false,
+            Stage::Prompted => !self.has_answered,
+            Stage::Accepted | Stage::Greeted | Stage::Asked | Stage::Parked | Stage::Leaving => {
+                true
+            }
+        }
     }
 
     /// Whether it has begun to speak.
@@ -208,10 +225,10 @@ impl Stranger {
     }
 
     /// While nothing is due. Until the monitor has decided nothing is read at
-    /// all, because the next byte may be the relay's: but who hangs up is noticed,
-    /// and keeps no turn with PAM. After a refusal the peer may only hang up.
+    /// all, because the next byte may be the relay's: but who hangs up is noticed.
+    /// After a refusal the peer may only hang up.
     fn read_undue(&self) -> Came {
-        if matches!(self.stage, Stage::Asking | Stage::Checking) {
+        if self.stage.awaits_verdict() {
             return if socket::has_hung_up(self.socket.as_fd()) {
                 Came::Left
             } else {

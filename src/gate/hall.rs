@@ -1,7 +1,8 @@
 //! The hall where strangers wait: accepting them, reading what is due, asking
 //! the monitor, and turning out those who are late. What the monitor orders is
-//! done in [`orders`].
+//! done in [`orders`], and how a connection ends in [`leaving`].
 
+mod leaving;
 mod orders;
 
 use std::collections::{BTreeSet, HashMap};
@@ -18,7 +19,6 @@ use crate::channel::Channel;
 use crate::channel::gate::{Complaint, Connection, Limits, Question};
 use crate::channel::watch::Watch;
 use crate::fault::Fault;
-use crate::sources;
 use crate::sys::socket;
 
 /// Tokens below are the channel and the listeners; a connection's token is its
@@ -27,9 +27,6 @@ const FIRST_CONNECTION: usize = socket::LISTENERS + 1;
 
 /// Connections accepted in one go, so that the others get their turn.
 const AT_ONCE: usize = 64;
-
-/// So many strangers at once leave memory behind that is worth giving back.
-const CROWD: usize = 256;
 
 /// How long nobody is accepted after an error that may well come again at once.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -200,7 +197,7 @@ impl Hall {
     fn may_go(&self, connection: Connection) -> bool {
         self.strangers
             .get(&connection)
-            .is_some_and(|s| s.stage.may_be_evicted())
+            .is_some_and(Stranger::may_be_evicted)
     }
 
     /// `false`: there is nobody who may be evicted.
@@ -217,13 +214,16 @@ impl Hall {
             return Ok(());
         };
         if !stranger.flush() {
-            return self.forget(connection);
+            return match stranger.has_answered {
+                true => self.turn_out(connection, Complaint::Left, now),
+                false => self.forget(connection),
+            };
         }
         match stranger.read() {
             Came::Nothing => Ok(()),
             Came::Record(record) => self.ask_about(connection, &record, now),
-            // Whoever guesses and does not wait for the answer has guessed all the same.
-            Came::Left if stranger.stage == Stage::Checking => self.leaves(connection, now),
+            // What it has sent is judged all the same.
+            Came::Left if stranger.stage.awaits_verdict() => self.leaves(connection),
             // Its slot is its own until the refusal would have left: not to wait for it
             // makes nobody faster.
             Came::Left if stranger.stage == Stage::Parked => Ok(()),
@@ -283,6 +283,7 @@ impl Hall {
             }
             Stage::Prompted => {
                 stranger.stage = Stage::Checking;
+                stranger.has_answered = true;
                 // The refusal of a login leaves at a multiple of the interval after its
                 // last answer.
                 stranger.asked_at = now;
@@ -344,83 +345,6 @@ impl Hall {
         }
         // It may have hung up meanwhile, and an edge comes once.
         self.stranger_is_ready(connection, now)
-    }
-
-    /// Closes a connection for the peer's own fault, with the penalty for it.
-    fn turn_out(
-        &mut self,
-        connection: Connection,
-        complaint: Complaint,
-        now: Instant,
-    ) -> Result<(), Fault> {
-        let Some(stranger) = self.strangers.get(&connection) else {
-            return Ok(());
-        };
-        if matches!(stranger.stage, Stage::Parked | Stage::Leaving) {
-            // It was refused, and the log has it.
-            return self.forget(connection);
-        }
-        let from = stranger.from;
-        self.punish(connection, complaint, now);
-        self.ask(&Question::TurnedAway(complaint, from), Vec::new())?;
-        self.forget(connection)
-    }
-
-    /// Somebody has answered, and does not wait for what it came to: the monitor hears so at
-    /// once, and his slot is his own until a refusal would have left.
-    fn leaves(&mut self, connection: Connection, now: Instant) -> Result<(), Fault> {
-        let found = self.limits.zip(self.strangers.get_mut(&connection));
-        let Some((limits, stranger)) = found else {
-            return Ok(());
-        };
-        let (from, asked_at) = (stranger.from, stranger.asked_at);
-        let most = usize::try_from(limits.refusals).unwrap_or(usize::MAX);
-        if !std::mem::take(&mut stranger.known) || self.parked >= most {
-            return self.turn_out(connection, Complaint::Left, now);
-        }
-        stranger.stage = Stage::Parked;
-        self.parked += 1;
-        let interval = Duration::from_secs(limits.refusal.into());
-        self.postpone(connection, sources::told_at(asked_at, None, now, interval));
-        self.punish(connection, Complaint::Left, now);
-        self.ask(&Question::TurnedAway(Complaint::Left, from), Vec::new())?;
-        self.ask(&Question::Gone(connection), Vec::new())
-    }
-
-    /// Adds what a complaint costs to the penalty of a connection's source.
-    fn punish(&mut self, connection: Connection, complaint: Complaint, now: Instant) {
-        let Some((limits, stranger)) = self.limits.zip(self.strangers.get(&connection)) else {
-            return;
-        };
-        let seconds = sources::price(complaint, &limits);
-        self.sources.punish(stranger.from, seconds, &limits, now);
-    }
-
-    /// Closes a connection, and tells the monitor if it knows it.
-    fn forget(&mut self, connection: Connection) -> Result<(), Fault> {
-        let Some(stranger) = self.strangers.remove(&connection) else {
-            return Ok(());
-        };
-        self.deadlines.remove(&(stranger.deadline, connection));
-        self.sources.leave(stranger.from, connection);
-        if stranger.stage == Stage::Parked {
-            self.parked = self.parked.saturating_sub(1);
-        }
-        let _ = self
-            .registry
-            .deregister(&mut SourceFd(&stranger.socket.as_raw_fd()));
-        if self.strangers.is_empty() && self.crowd >= CROWD {
-            self.crowd = 0;
-            self.strangers.shrink_to_fit();
-            crate::sys::memory::trim();
-        }
-        if stranger.known {
-            self.ask(&Question::Gone(connection), Vec::new())?;
-        }
-        if self.strangers.is_empty() && self.listeners.is_empty() {
-            self.ask(&Question::Empty, Vec::new())?;
-        }
-        Ok(())
     }
 }
 

@@ -54,8 +54,11 @@ impl Converse for Conversation {
         let ask = Word::Ask(fit(std::mem::take(&mut *held)));
         drop(held);
         self.line.say(&ask).ok()?;
-        match self.line.next() {
+        let answer = self.line.next();
+        self.line.outlive_monitor();
+        match answer {
             Ok((Order::Answers(answers), _)) if answers.len() == prompts => Some(answers),
+            // Nobody is there who could answer: PAM goes on to its verdict without.
             _ => None,
         }
     }

@@ -21,12 +21,14 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::channel::login::{Order, Word};
 use crate::channel::{self, Channel, Incoming};
 use crate::fault::Fault;
+use crate::sys::deadline::Deadline;
 use crate::sys::process::CHANNEL;
 use crate::sys::{process, signals, socket};
 
@@ -68,19 +70,48 @@ struct Line {
     channel: Rc<RefCell<Channel>>,
     /// Whether it is known who he is: nobody is asked any more.
     known: Rc<Cell<bool>>,
+    /// When PAM must be done, where nobody else may be there to see to it.
+    deadline: Rc<RefCell<Option<Deadline>>>,
 }
+
+/// How long PAM may take where the monitor is gone: as long as `[login] check` can be.
+const ALONE: Duration = Duration::from_secs(100);
 
 impl Line {
     fn new(channel: Channel) -> Self {
         Self {
             channel: Rc::new(RefCell::new(channel)),
             known: Rc::default(),
+            deadline: Rc::default(),
         }
     }
 
+    /// PAM has an answer, or opens a session: it goes on to the end, whether or not the monitor
+    /// lives, but not for ever. A wrong guess is counted all the same.
+    fn outlive_monitor(&self) {
+        let deadline = Deadline::after(ALONE);
+        process::ends_with_parent(deadline.is_err());
+        self.deadline.replace(deadline.ok());
+    }
+
+    /// Nothing of PAM's is under way that needs a deadline.
+    fn lift_deadline(&self) {
+        self.deadline.replace(None);
+    }
+
     fn say(&self, word: &Word) -> Result<(), Fault> {
-        if matches!(word, Word::Known(_)) {
-            self.known.set(true);
+        match word {
+            Word::Known(_) => {
+                self.known.set(true);
+                self.lift_deadline();
+            }
+            // A person takes his time, which the monitor bounds.
+            Word::Ask(_) => self.lift_deadline(),
+            Word::Running(_)
+            | Word::Exited(_)
+            | Word::Killed(_)
+            | Word::Refused(..)
+            | Word::Failed(_) => {}
         }
         self.channel.borrow_mut().send(word.encode(), Vec::new())
     }

@@ -97,8 +97,11 @@ fn log_in(line: &Line, begin: &Begin, held: &Held, start: Start) -> Result<(), S
     let fds = fds
         .try_into()
         .map_err(|_| Fault::new("an application without its three descriptors"))?;
+    // What is open must be closed again, whoever is gone.
+    line.outlive_monitor();
     open(pam.as_mut(), begin, &account, &launch)?;
     let application = Application::start(&launch, &account, fds, pam.as_mut(), held);
+    line.lift_deadline();
     let ended = match application {
         Ok(application) => application.attend(line),
         Err(e) => {

@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::accounts::{Found, LookUp};
 use super::doors::Visit;
 use super::logins::LoginId;
+use super::refuse::{Checked, LEFT};
 use super::talk::Talk;
 use super::{Monitor, token};
 use crate::channel::gate::{Complaint, Connection, Order, Question};
@@ -97,6 +98,8 @@ pub(super) enum Halt {
     Refused(Refusal),
     /// Something that must not be answered at all; and whose it is, if known.
     Closed(&'static str, Option<IpAddr>),
+    /// It would have gone on, and its peer has left.
+    Left(IpAddr),
 }
 
 impl From<Refusal> for Halt {
@@ -132,6 +135,7 @@ impl Monitor {
                 self.conclude(c, outcome);
             }
             Question::Gone(c) => self.forget(c),
+            Question::Left(c) => self.hear_left(c),
             Question::Empty => self.gate_is_empty = true,
             Question::TurnedAway(why, from) => {
                 let pairs: [(&str, &dyn std::fmt::Display); 2] =
@@ -396,6 +400,7 @@ impl Monitor {
         match outcome {
             Ok(()) => {}
             Err(Halt::Closed(why, peer)) => self.close(c, why, peer),
+            Err(Halt::Left(peer)) => self.part(Some(c), peer, LEFT, &Checked::default()),
             Err(Halt::Refused(refusal)) => self.refuse(c, &refusal),
         }
     }

@@ -59,6 +59,7 @@ impl Monitor {
             step: Step::Arrives(Box::new(opened)),
             ticket: None,
             welcome: String::new(),
+            has_left: false,
         };
         self.ask_doors(c, Box::new(visit), Question::Look(id), now)
     }
@@ -162,7 +163,7 @@ impl Monitor {
             Halt::Refused(refusal) if refusal.peer.is_none() => {
                 Halt::Refused(refusal.of(peer).of_stranger(is_strangers))
             }
-            Halt::Refused(_) | Halt::Closed(..) => halt,
+            Halt::Refused(_) | Halt::Closed(..) | Halt::Left(_) => halt,
         })
     }
 
@@ -180,6 +181,7 @@ impl Monitor {
             step,
             ticket: _,
             welcome,
+            has_left,
         } = visit;
         let visit = |step, welcome| {
             Box::new(Visit {
@@ -189,6 +191,7 @@ impl Monitor {
                 step,
                 ticket: None,
                 welcome,
+                has_left,
             })
         };
         match (step, told) {
@@ -347,8 +350,12 @@ impl Monitor {
             peer,
             step,
             welcome,
+            has_left,
             ..
         } = visit;
+        if has_left {
+            return Err(Halt::Left(peer));
+        }
         let (visitor, talk) = match step {
             Step::VouchedFor(visitor) => (visitor, None),
             Step::Registered(visitor, talk) => (visitor, Some(talk)),

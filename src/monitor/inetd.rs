@@ -16,7 +16,7 @@ use nix::unistd::geteuid;
 use super::answer;
 use super::children::Child;
 use super::listen::adopted;
-use super::login::MADE_ROOM;
+use super::logins::MADE_ROOM;
 use super::options::Asked;
 use super::table::{Admission, Stranger, Table};
 use super::{Monitor, Which};
@@ -182,7 +182,7 @@ impl Monitor {
         let login = self.strangers.values().find_map(answer::Stranger::login);
         if let Some(id) = login {
             self.leave_seat();
-            return self.refuse_login(id, Cause::Busy, MADE_ROOM);
+            return self.interrupt_login(id, Cause::Busy, MADE_ROOM);
         }
         self.turn_away(Complaint::Crowd);
     }
@@ -219,7 +219,7 @@ impl Monitor {
                 }
             }
             Question::TurnedAway(why, _) => self.punish(sources::price(why, &self.limits())),
-            Question::Hello(..) | Question::Gone(_) | Question::Empty => {}
+            Question::Hello(..) | Question::Gone(_) | Question::Left(_) | Question::Empty => {}
         }
         true
     }

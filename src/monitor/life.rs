@@ -231,11 +231,14 @@ impl Monitor {
 
     pub(super) fn is_over(&self) -> bool {
         let idle = self.sessions.len() == 0 && !self.logins.is_busy();
-        let served = self.inetd.is_some() && self.gate_is_empty && self.pending.is_empty();
+        // A daemon of inetd's sees to it that its worker gets no longer than any other.
+        let nobody_is_left = self.gate_is_empty && self.pending.is_empty();
+        let served = self.inetd.is_some() && nobody_is_left && !self.logins.concludes();
         idle && (self.stopping.is_some() || served)
     }
 
     pub(super) fn finish(&mut self) -> u8 {
+        self.leave_logins();
         for which in [Which::Gate, Which::Relay] {
             let (pid, _) = self.child(which).bury(Instant::now());
             if let Some(pid) = pid {

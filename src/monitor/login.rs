@@ -10,11 +10,12 @@ use nix::unistd::{Pid, pipe2};
 
 use super::Monitor;
 use super::answer::{Halt, Stranger};
-use super::logins::{Alone, Login, LoginId, Room, Stage, Who};
+use super::login_end::ASKED_ON;
+use super::logins::{Alone, Answered, Login, LoginId, MADE_ROOM, Room, Stage, Who};
+use super::refuse::LEFT;
 use super::sessions::{Leader, Whose};
 use super::talk::Talk;
 use crate::channel::gate::{Connection, Order};
-use crate::channel::login::Order as ToWorker;
 use crate::channel::login::{Begin, Known, Launch, Started, Task, Word};
 use crate::channel::relay::Session;
 use crate::channel::{Channel, Incoming};
@@ -26,16 +27,10 @@ use crate::refusal::{Cause, Refusal};
 use crate::service::gui;
 use crate::sys::account::Account;
 use crate::sys::socket;
-use crate::wire::Malformed;
-use crate::wire::answer::Answer;
 use crate::wire::noise::Keys;
-use crate::wire::prompt::{Answers, Asks, Text};
-use crate::wire::record::{self, Kind};
+use crate::wire::prompt::Text;
 use crate::wire::request::Command;
 use crate::wire::stream::End;
-
-/// Why one that PAM did not have in hand is refused.
-pub(super) const MADE_ROOM: &str = "it was there longest, and others wanted to log in too";
 
 /// So much of an application's name stands in the log, bytes.
 const NAME: usize = 64;
@@ -73,7 +68,7 @@ impl Monitor {
             limits: self.inherited,
         };
         if socket::has_hung_up(socket.as_fd()) {
-            return Err(Halt::Closed("the peer has left", Some(peer)));
+            return Err(Halt::Left(peer));
         }
         let is_strangers = matches!(who, Who::Claimant(_));
         let refuse = |words| {
@@ -88,7 +83,7 @@ impl Monitor {
         match self.logins.room(&who, peer, self.settings.login.waiting) {
             Room::Free => {}
             Room::Instead(oldest) => {
-                self.refuse_login(oldest, Cause::Busy, MADE_ROOM);
+                self.interrupt_login(oldest, Cause::Busy, MADE_ROOM);
             }
             Room::Full => return refuse("too many logins under way"),
         }
@@ -141,8 +136,18 @@ impl Monitor {
         let Some(login) = self.logins.get(id) else {
             return;
         };
+        if matches!(login.stage, Stage::Concluding) {
+            return self.hear_conclusion(id, &word);
+        }
         login.late = None;
+        if let (Word::Known(_), Answered::Taken) = (&word, login.answers) {
+            login.answers = Answered::Judged;
+        }
         let outcome = match (word, &login.stage) {
+            (Word::Ask(_), Stage::Checking) if login.has_left => {
+                return self.interrupt_login(id, Cause::Login, ASKED_ON);
+            }
+            (Word::Known(_), Stage::Checking) if login.has_left => return self.part_login(id),
             (Word::Ask(texts), Stage::Checking) => self.prompt(id, texts, now),
             (Word::Known(known), Stage::Checking) => self.grant_login(id, known, now),
             (Word::Running(started), Stage::Launching(..)) => self.accept_login(id, started, now),
@@ -162,72 +167,12 @@ impl Monitor {
         };
         match outcome {
             Ok(()) => {}
-            Err(Halt::Refused(refusal)) => self.refuse_login(id, refusal.cause, &refusal.words),
-            Err(Halt::Closed(why, _)) => self.refuse_login(id, Cause::System, why),
-        }
-    }
-
-    /// PAM asks: the peer is prompted. A stranger who has left is asked nothing.
-    fn prompt(&mut self, id: LoginId, texts: Vec<Text>, now: Instant) -> Result<(), Halt> {
-        let Some(login) = self.logins.get(id) else {
-            return Ok(());
-        };
-        let Some(connection) = login.connection else {
-            self.logins.kill(id);
-            return Ok(());
-        };
-        let prompts = texts.iter().filter(|t| t.style.is_prompt()).count();
-        let record = login.say(
-            &Answer::Prompts {
-                by: Asks::Login,
-                texts,
+            Err(Halt::Refused(refusal)) => {
+                self.interrupt_login(id, refusal.cause, &refusal.words);
             }
-            .encode()?,
-        )?;
-        login.stage = Stage::Prompted(prompts);
-        let left = login.until.saturating_duration_since(now).as_secs().max(1);
-        let seconds = u32::try_from(left).unwrap_or(u32::MAX);
-        self.step(
-            "prompt",
-            &[("connection", &connection), ("prompts", &prompts)],
-        );
-        self.tell_gate(Order::Prompt(connection, seconds, &record).encode());
-        Ok(())
-    }
-
-    /// The peer's answers: they wait for their turn with PAM.
-    pub(super) fn take_answers(
-        &mut self,
-        id: LoginId,
-        record: &[u8],
-        now: Instant,
-    ) -> Result<(), Halt> {
-        let Some(login) = self.logins.get(id) else {
-            return Ok(());
-        };
-        let (Stage::Prompted(expected), Some(talk)) = (&login.stage, &mut login.talk) else {
-            return Err(Halt::Closed(
-                "answers that nobody asked for",
-                Some(login.peer),
-            ));
-        };
-        let peer = login.peer;
-        if login
-            .socket
-            .as_ref()
-            .is_some_and(|s| socket::has_bytes(s.as_fd()))
-        {
-            return Err(Halt::Closed("bytes behind answers", Some(peer)));
+            Err(Halt::Closed(why, _)) => self.interrupt_login(id, Cause::System, why),
+            Err(Halt::Left(_)) => self.interrupt_login(id, Cause::System, LEFT),
         }
-        let refuse = |m: Malformed| Halt::from(Refusal::new(Cause::Handshake, m).of(peer));
-        let envelope = record::parse(record, &[Kind::Sealed]).map_err(refuse)?;
-        let mut body = zeroize::Zeroizing::new(envelope.content.to_vec());
-        let text = talk.opener.open(&mut body).map_err(refuse)?;
-        let answers = Answers::decode(text, *expected).map_err(refuse)?;
-        login.asked = now;
-        login.stage = Stage::Queued(ToWorker::Answers(answers.all().to_vec()));
-        self.give_turns(now);
-        Ok(())
     }
 
     /// It is known who he is: may he start what he asks for?
@@ -303,8 +248,13 @@ impl Monitor {
         };
         let accepted = login.accept(&mut granted, started.texts);
         let (connection, socket) = (login.connection.take(), login.socket.take());
+        let socket = socket.filter(|_| !login.has_left);
         self.log_login(session, &granted);
         let (Some(connection), Some(socket)) = (connection, socket) else {
+            if let Some(connection) = connection {
+                self.strangers.remove(&connection);
+                self.tell_gate(Order::Taken(connection).encode());
+            }
             // The peer has left meanwhile. What was to be left running is.
             if !detach {
                 self.hang_up_unseen(id, session, whose(&granted), "client-gone", now);

@@ -9,11 +9,14 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Monitor;
-use super::logins::{Guess, Late, Login, LoginId, Stage};
+use super::logins::{Answered, Denial, Guess, Late, Login, LoginId, Stage};
 use crate::channel::login::{Begin, Task};
 use crate::log::Level;
-use crate::refusal::{Cause, Refusal};
+use crate::refusal::Cause;
 use crate::wire::stream::End;
+
+/// Why a login fails whose peer has answered, and left before PAM asked again.
+pub(super) const ASKED_ON: &str = "PAM asked on, and the peer had left";
 
 impl Monitor {
     /// An application has ended, which its worker waits to reap.
@@ -41,7 +44,6 @@ impl Monitor {
     /// A worker has ended. One that should not have leaves a PAM session open, which
     /// another must close, and an application, which is hung up.
     pub(super) fn worker_ended(&mut self, id: LoginId, now: Instant) {
-        let words = "the login worker died";
         let Some(mut login) = self.hang_up_login(id) else {
             return;
         };
@@ -49,11 +51,13 @@ impl Monitor {
         if login.is_heir() {
             return;
         }
+        let words = "the login worker died";
+        let denial = login.is_under_way().then(|| login.deny(Cause::Pam, words));
         let variables = match std::mem::replace(&mut login.stage, Stage::Over) {
             Stage::Over => return,
             // What it has kept unreaped is init's now.
             Stage::Ended(_, variables) => Some(variables),
-            Stage::Queued(_) | Stage::Checking | Stage::Prompted(_) => None,
+            Stage::Queued(_) | Stage::Checking | Stage::Prompted(_) | Stage::Concluding => None,
             Stage::Launching(..) => Some(Vec::new()),
             Stage::Detached(pid, variables) => {
                 if let Some(alone) = login.alone.take() {
@@ -76,14 +80,8 @@ impl Monitor {
             "lost",
             &[("process", &"login"), ("user", user)],
         );
-        if let Some(connection) = login.connection {
-            let words = format!("{}{words}", login.asks);
-            let refusal = Refusal::new(Cause::Pam, words).of(login.peer);
-            let checked = login.checked();
-            if checked.has_guessed(Cause::Pam) {
-                self.guessed_wrong(login.guess());
-            }
-            self.refuse_checked(connection, &refusal, checked);
+        if let Some(denial) = denial {
+            self.deny_login(denial);
         }
         if let Some(variables) = variables {
             self.close_pam_session(login.peer, login.begin, variables, now);
@@ -121,17 +119,14 @@ impl Monitor {
         self.hang_up_login(id)
     }
 
-    /// Refuses a login. A worker that works is killed; one that waits for us, or has
-    /// said no, ends its transaction by itself when its line ends.
+    /// Refuses a login that PAM has decided, or will not. A worker that works is killed; one that
+    /// waits for us, or has said no, ends its transaction by itself when its line ends.
     pub(super) fn refuse_login(&mut self, id: LoginId, cause: Cause, words: &str) {
         let Some(login) = self.logins.get(id) else {
             return;
         };
-        let (connection, peer) = (login.connection.take(), login.peer);
-        let words = format!("{}{words}", login.asks);
-        let (checked, is_strangers) = (login.checked(), login.is_strangers());
-        let guess = login.guess();
-        let works = login.late.is_some();
+        let denial = login.deny(cause, words);
+        let (peer, works, is_heir) = (login.peer, login.late.is_some(), login.is_heir());
         // It is in the midst of opening the PAM session.
         let left_open =
             (works && matches!(login.stage, Stage::Launching(..))).then(|| login.begin.clone());
@@ -140,16 +135,51 @@ impl Monitor {
         } else {
             self.hang_up_login(id);
         }
-        if cause == Cause::Login || checked.has_guessed(cause) {
-            self.guessed_wrong(guess);
-        }
-        if let Some(connection) = connection {
-            let refusal = Refusal::new(cause, words).of(peer);
-            self.refuse_checked(connection, &refusal.of_stranger(is_strangers), checked);
+        if !is_heir {
+            self.deny_login(denial);
         }
         if let Some(begin) = left_open {
             self.close_pam_session(peer, begin, Vec::new(), Instant::now());
         }
+    }
+
+    /// Refuses a login that PAM may not have decided yet. Where PAM has an answer already, it is
+    /// a guess like any other, and the worker takes PAM to its verdict by itself: whatever ends a
+    /// login early, a wrong guess is counted.
+    pub(super) fn interrupt_login(&mut self, id: LoginId, cause: Cause, words: &str) {
+        let check = self.settings.login.check;
+        match self.logins.get(id) {
+            Some(login) if login.is_undecided() => {
+                let mut denial = login.deny(cause, words);
+                // Whoever makes room has no place any more.
+                denial.guess.has_place &= cause != Cause::Busy;
+                login.conclude(check);
+                self.deny_login(denial);
+            }
+            Some(_) => self.refuse_login(id, cause, words),
+            None => {}
+        }
+    }
+
+    fn deny_login(&mut self, denial: Denial) {
+        if denial.is_of_guess() {
+            self.guessed_wrong(denial.guess);
+        }
+        self.refuse_checked(denial.connection, &denial.refusal, &denial.checked);
+    }
+
+    /// PAM has said yes to one who has left: it opens no session, and keeps place and slot as
+    /// long as one who was refused.
+    pub(super) fn part_login(&mut self, id: LoginId) {
+        let Some(login) = self.logins.get(id) else {
+            return;
+        };
+        let words = "PAM says yes, but the peer left before it was told";
+        let denial = login.deny(Cause::Login, words);
+        let (peer, why) = (login.peer, denial.refusal.words);
+        self.hang_up_login(id);
+        self.guessed_wrong(denial.guess);
+        self.part(denial.connection, peer, &why, &denial.checked);
     }
 
     /// He has no other turn, and keeps his place, before this is told: when either is free
@@ -159,11 +189,16 @@ impl Monitor {
         self.logins.has_failed(guess, interval, now);
     }
 
-    /// A worker that cannot close its PAM session in time is killed, and the session left
-    /// as it is: another worker would fare no better.
-    fn give_closing_up(&mut self, id: LoginId) {
+    /// A worker for which nobody waits any more, and which is not done in time, is killed. A PAM
+    /// session is left as it is: another worker would fare no better.
+    fn give_up(&mut self, id: LoginId, late: Late) {
         if let Some(login) = self.cut_login_off(id) {
-            let why = "PAM did not close the session in time: does a module hang?";
+            let why = match late {
+                Late::Closing => "PAM did not close the session in time: does a module hang?",
+                Late::Turn | Late::Answer | Late::Check | Late::Concluding => {
+                    "PAM did not decide in time: does a module hang?"
+                }
+            };
             let user = &login.begin.user;
             let pairs: [(&str, &dyn std::fmt::Display); 3] =
                 [("process", &"login"), ("user", user), ("why", &why)];
@@ -171,16 +206,40 @@ impl Monitor {
         }
     }
 
-    /// A stranger has left, or was refused, in the middle of his login.
+    /// A stranger has left, or was refused, in the middle of his login, and the gate has
+    /// forgotten him. What he has answered is judged all the same.
     pub(super) fn abandon_login(&mut self, id: LoginId) {
-        let Some(login) = self.logins.get(id) else {
-            return;
-        };
-        login.connection = None;
-        // What is being started will be hung up once its worker says that it runs.
-        if !matches!(login.stage, Stage::Launching(..)) {
+        if let Some(login) = self.logins.get(id) {
+            login.connection = None;
+        }
+        if !self.login_goes_on_without_peer(id) {
             self.cut_login_off(id);
             self.give_turns(Instant::now());
+        }
+    }
+
+    /// Whether a login whose peer has left goes on: where it has answered, to PAM's verdict; and
+    /// what is being started is hung up once its worker says that it runs.
+    pub(super) fn login_goes_on_without_peer(&mut self, id: LoginId) -> bool {
+        let Some(login) = self.logins.get(id) else {
+            return true;
+        };
+        login.has_left = true;
+        match (&login.stage, login.answers) {
+            (Stage::Queued(_) | Stage::Checking | Stage::Prompted(_), Answered::Nothing) => false,
+            (Stage::Prompted(_), _) => {
+                self.interrupt_login(id, Cause::Login, ASKED_ON);
+                true
+            }
+            _ => true,
+        }
+    }
+
+    /// The daemon ends: PAM's verdicts are still reached, by workers that outlive it.
+    pub(super) fn leave_logins(&mut self) {
+        for id in self.logins.undecided() {
+            let words = "the daemon stops, and PAM has not decided yet";
+            self.interrupt_login(id, Cause::Busy, words);
         }
     }
 
@@ -194,12 +253,16 @@ impl Monitor {
                     Cause::Pam,
                     "PAM did not answer in time: does a module hang?",
                 ),
-                Late::Closing => {
-                    self.give_closing_up(id);
+                Late::Concluding | Late::Closing => {
+                    self.give_up(id, late);
                     continue;
                 }
             };
-            self.refuse_login(id, cause, words);
+            if late == Late::Check {
+                self.refuse_login(id, cause, words);
+            } else {
+                self.interrupt_login(id, cause, words);
+            }
         }
         self.logins.tend_detached(now);
         self.give_turns(now);

@@ -5,6 +5,7 @@
 //! may check at the same time, because a check costs a core and some 20 MB.
 
 mod alone;
+mod guesses;
 mod machines;
 mod places;
 mod shared;
@@ -22,7 +23,6 @@ use mio::{Interest, Registry};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::refuse::Checked;
 use super::table::{self, Table};
 use super::talk::Talk;
 use super::token;
@@ -34,22 +34,23 @@ use crate::credential::{Claimant, Proven};
 use crate::door::{Id, Known};
 use crate::fault::Fault;
 use crate::policy::{Caller, Granted, Gui};
-use crate::sources::{self, Source};
+use crate::sources::Source;
 use crate::sys::process::{self, LoginProgram};
 use crate::wire::prompt::Text;
 
 pub(super) use alone::Alone;
 use alone::Leftover;
+use guesses::Failed;
+pub(super) use guesses::{Denial, Guess};
 pub(super) use places::{Place, Room};
 use shared::Shared;
 pub(super) use times::Late;
 
-/// A turn in which PAM said no is another's only so long after it began: when it is free
-/// would else tell how long PAM took, which takes longer where there is such a user.
-const REST: Duration = Duration::from_millis(100);
-
 /// There is no program of login workers: none was needed.
 const NO_APPLICATION: &str = "there is no [gui.NAME] in cosserver.toml: add one, and reload";
+
+/// Why one that PAM did not have in hand is refused.
+pub(super) const MADE_ROOM: &str = "it was there longest, and others wanted to log in too";
 
 /// A login's number; a number is never used twice.
 pub(super) type LoginId = u64;
@@ -70,6 +71,8 @@ pub(super) enum Stage {
     Checking,
     /// So many answers are due from the peer.
     Prompted(usize),
+    /// Its peer was refused before PAM had decided: the worker takes PAM to its verdict.
+    Concluding,
     /// The application is being started; our ends of its pipes, unless it is left alone.
     Launching(Box<Granted<Gui, Caller>>, Option<[OwnedFd; 3]>),
     /// It runs, in this session; PAM's variables, for whoever must close the PAM session.
@@ -80,6 +83,19 @@ pub(super) enum Stage {
     Ended(u64, Vec<CString>),
     /// It is over; the worker closes the PAM session and ends.
     Over,
+}
+
+/// How far the peer's answers to PAM's prompts have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// None was given.
+    Nothing,
+    /// One was, and waits for its turn.
+    Given,
+    /// PAM has one, and has not said yes or no: what ends here was a guess.
+    Taken,
+    /// PAM has said what it makes of them.
+    Judged,
 }
 
 /// One login.
@@ -108,6 +124,10 @@ pub(super) struct Login {
     pub(super) asked: Instant,
     /// When its last turn began.
     pub(super) begun: Option<Instant>,
+    /// What has become of the peer's answers to PAM.
+    pub(super) answers: Answered,
+    /// Whether its peer has left, and is not to be asked or served any more.
+    pub(super) has_left: bool,
     pub(super) begin: Begin,
     /// Of what goes on by itself.
     pub(super) alone: Option<Alone>,
@@ -144,6 +164,8 @@ impl Login {
             late: None,
             asked: Instant::now(),
             begun: None,
+            answers: Answered::Nothing,
+            has_left: false,
             begin,
             alone: None,
             worker: None,
@@ -167,6 +189,8 @@ impl Login {
             late: None,
             asked: Instant::now(),
             begun: None,
+            answers: Answered::Nothing,
+            has_left: false,
             begin,
             alone: None,
             worker: None,
@@ -181,24 +205,6 @@ impl Login {
     /// Whether it is somebody's who has still to prove himself.
     pub(super) const fn is_strangers(&self) -> bool {
         matches!(self.who, Some(Who::Claimant(_)))
-    }
-
-    /// What was guessed, should it be wrong.
-    pub(super) const fn guess(&self) -> Guess {
-        Guess {
-            from: self.peer,
-            asked: self.asked,
-            begun: self.begun,
-            has_place: matches!(self.place, Place::Stranger),
-        }
-    }
-
-    /// What PAM has checked of it.
-    pub(super) const fn checked(&self) -> Checked {
-        Checked {
-            begun: self.begun,
-            answered: self.talk.is_some(),
-        }
     }
 
     /// The worker's channel, while it lives.
@@ -217,7 +223,7 @@ impl Login {
         self.tell(&Order::Launch(launch), fds.into())
     }
 
-    /// Whether it is still to be decided.
+    /// Whether its peer is still to be told what it comes to.
     pub(super) const fn is_under_way(&self) -> bool {
         matches!(
             self.stage,
@@ -226,7 +232,10 @@ impl Login {
     }
 
     const fn takes_a_turn(&self) -> bool {
-        matches!(self.stage, Stage::Checking | Stage::Launching(..))
+        matches!(
+            self.stage,
+            Stage::Checking | Stage::Concluding | Stage::Launching(..)
+        )
     }
 }
 
@@ -239,7 +248,7 @@ pub(super) struct Logins {
     next: LoginId,
     /// Sources that have guessed wrong, until they are told.
     failed: VecDeque<Failed>,
-    /// Turns that rest until then: see [`REST`].
+    /// Turns in which PAM said no rest until then: see [`guesses`].
     resting: Vec<Instant>,
     /// Applications whose worker has died, to be killed then.
     leftovers: Vec<Leftover>,
@@ -362,6 +371,9 @@ impl Logins {
         };
         login.late = Some(now + check);
         login.begun = Some(now);
+        if login.answers == Answered::Given {
+            login.answers = Answered::Taken;
+        }
         Some((
             id,
             login.begin_turn(registry, self.program.as_ref(), id, &order),
@@ -386,41 +398,6 @@ impl Logins {
         let busy = |l: &Login| l.is_heir() || matches!(l.stage, Stage::Launching(..));
         self.all.values().any(busy) || !self.leftovers.is_empty()
     }
-
-    /// A source has guessed wrong, and will be told when its refusal leaves. So many are
-    /// remembered.
-    pub(super) fn has_failed(&mut self, guess: Guess, interval: Duration, now: Instant) {
-        const MOST: usize = 4096;
-        let until = sources::told_at(guess.asked, guess.begun, now, interval);
-        let rests = guess.begun.map(|begun| begun + REST);
-        self.resting.extend(rests.filter(|until| *until > now));
-        self.shared
-            .has_failed(guess.from, until.saturating_duration_since(now));
-        self.failed.truncate(MOST - 1);
-        self.failed.push_front(Failed {
-            source: Source::of(guess.from),
-            until,
-            has_place: guess.has_place,
-        });
-    }
-}
-
-/// A guess that was wrong.
-pub(super) struct Guess {
-    from: IpAddr,
-    /// When its answers came, or its request.
-    asked: Instant,
-    /// When PAM began with them.
-    begun: Option<Instant>,
-    has_place: bool,
-}
-
-/// A wrong guess that has not been told yet.
-struct Failed {
-    source: Source,
-    until: Instant,
-    /// Whether its place is still its own.
-    has_place: bool,
 }
 
 impl Login {

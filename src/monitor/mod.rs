@@ -19,6 +19,7 @@ mod inetd;
 mod life;
 mod listen;
 mod login;
+mod login_asked;
 mod login_end;
 mod logins;
 mod notify;

@@ -6,40 +6,55 @@ use std::time::Instant;
 
 use super::Monitor;
 use super::answer::Stranger;
-use crate::channel::gate::{Connection, Order};
+use crate::channel::gate::{Complaint, Connection, Order};
 use crate::log::Level;
-use crate::refusal::{Cause, Refusal};
+use crate::refusal::Refusal;
 use crate::secret;
+use crate::sources;
 use crate::wire::answer::Reference;
+
+/// Why one whom nothing else kept out goes no further.
+pub(super) const LEFT: &str = "the peer left before it was let in";
 
 /// What PAM had checked of what is refused.
 #[derive(Default)]
 pub(super) struct Checked {
     /// When it began.
     pub(super) begun: Option<Instant>,
-    /// Whether somebody had been asked.
-    pub(super) answered: bool,
+    /// Whether a guess is refused, though PAM has not said whether it was right: that may
+    /// depend on who he says he is, and what it costs, in penalties and turns, must not.
+    pub(super) has_guessed: bool,
 }
 
 impl Checked {
-    /// Whether a guess is refused, though PAM could not tell whether it was right: that may
-    /// depend on who he says he is, and what it costs, in penalties and turns, must not.
-    pub(super) fn has_guessed(&self, cause: Cause) -> bool {
-        cause == Cause::Pam && self.answered
+    /// How long ago PAM began, milliseconds, for the gate; 0: it did not.
+    fn ago(&self) -> u32 {
+        let ago = self.begun.map_or(0, |at| at.elapsed().as_millis().max(1));
+        u32::try_from(ago).unwrap_or(u32::MAX)
     }
 }
 
 impl Monitor {
     /// Refuses a request: `denied` on the wire, the cause in the log, and the penalty.
     pub(super) fn refuse(&mut self, c: Connection, refusal: &Refusal) {
-        self.refuse_checked(c, refusal, Checked::default());
+        self.refuse_checked(Some(c), refusal, &Checked::default());
     }
 
-    /// Refuses what PAM began to check then.
-    pub(super) fn refuse_checked(&mut self, c: Connection, refusal: &Refusal, checked: Checked) {
-        self.leave_login(c);
-        let Ok(reference) = secret::random().map(Reference) else {
-            return self.close(c, "no random bytes", refusal.peer);
+    /// Refuses what PAM began to check then. Without a connection, whose end the gate has told
+    /// of before, it is in the log all the same.
+    pub(super) fn refuse_checked(
+        &mut self,
+        c: Option<Connection>,
+        refusal: &Refusal,
+        checked: &Checked,
+    ) {
+        if let Some(c) = c {
+            self.leave_login(c);
+        }
+        let reference = match (secret::random().map(Reference), c) {
+            (Ok(reference), _) => reference,
+            (Err(_), Some(c)) => return self.close(c, "no random bytes", refusal.peer),
+            (Err(_), None) => return,
         };
         let peer = shown_peer(refusal.peer);
         let pairs: [(&str, &dyn std::fmt::Display); 4] = [
@@ -54,17 +69,47 @@ impl Monitor {
             self.log.say_noise(Level::Warning, "denied", &pairs);
         }
         let penalty = &self.settings.penalties.authfail;
-        let seconds = if refusal.cause.is_unproven() || checked.has_guessed(refusal.cause) {
+        let seconds = if refusal.cause.is_unproven() || checked.has_guessed {
             penalty.as_secs()
         } else {
             0
         };
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-        let ago = checked
-            .begun
-            .map_or(0, |at| at.elapsed().as_millis().max(1));
-        let ago = u32::try_from(ago).unwrap_or(u32::MAX);
-        self.tell_gate(Order::Deny(c, reference, seconds, ago).encode());
+        if let Some(c) = c {
+            self.tell_gate(Order::Deny(c, reference, seconds, checked.ago()).encode());
+        }
+    }
+
+    /// Closes a connection that would have been accepted, had its peer not left. Its slot is its
+    /// own as long as if it had been refused.
+    pub(super) fn part(
+        &mut self,
+        c: Option<Connection>,
+        peer: IpAddr,
+        why: &str,
+        checked: &Checked,
+    ) {
+        if let Some(c) = c {
+            self.leave_login(c);
+        }
+        self.log.say_noise(
+            Level::Warning,
+            "turned-away",
+            &[
+                ("peer", &peer),
+                ("cause", &Complaint::Left.name()),
+                ("why", &why),
+            ],
+        );
+        let price = sources::price(Complaint::Left, &self.limits());
+        match (c, secret::random().map(Reference)) {
+            // Nobody reads the refusal.
+            (Some(c), Ok(reference)) => {
+                self.tell_gate(Order::Deny(c, reference, price, checked.ago()).encode());
+            }
+            (Some(c), Err(_)) => self.tell_gate(Order::Close(c).encode()),
+            (None, _) => {}
+        }
     }
 
     pub(super) fn close(&mut self, c: Connection, why: &str, peer: Option<IpAddr>) {
@@ -90,6 +135,34 @@ impl Monitor {
             Some(Stranger::AtDoor(_)) => self.doors.forget(c),
             Some(Stranger::Greeted(_) | Stranger::Asked(_)) | None => {}
         }
+    }
+
+    /// A peer does not wait for what is being decided about it. What it has sent to be judged is
+    /// judged; anything else is over.
+    pub(super) fn hear_left(&mut self, c: Connection) {
+        self.step("left", &[("connection", &c)]);
+        match self.strangers.get_mut(&c) {
+            // It is decided, and the gate will hear of it.
+            None => return,
+            Some(Stranger::AtDoor(visit)) if visit.is_decided_without_peer() => {
+                visit.has_left = true;
+                return;
+            }
+            Some(Stranger::LoggingIn(id)) => {
+                let id = *id;
+                if self.login_goes_on_without_peer(id) {
+                    return;
+                }
+            }
+            Some(
+                Stranger::AtDoor(_)
+                | Stranger::Greeted(_)
+                | Stranger::Asked(_)
+                | Stranger::Waiting(_),
+            ) => {}
+        }
+        self.forget(c);
+        self.tell_gate(Order::Taken(c).encode());
     }
 
     /// Forgets a stranger who is refused or closed, and his login with him.

@@ -9,6 +9,7 @@ pub mod account;
 pub mod client_exec;
 pub mod client_signals;
 pub mod client_terminal;
+pub mod deadline;
 pub mod entry;
 pub mod job;
 pub mod local;

@@ -190,34 +190,46 @@ fn the_turn_of_one_that_hangs_is_anothers() {
     );
 }
 
+/// Whoever has answered keeps it to the end: `left.rs` has that.
 #[test]
-fn the_turn_of_one_who_leaves_is_anothers_at_once() {
+fn the_turn_of_one_who_leaves_unasked_is_anothers_at_once() {
     if !needs_root() {
         return;
     }
     // Only bob's login hangs, longer than a test may take, and it has the only turn.
-    // Before anything is asked, and after his answer.
-    for (before, after) in [(BOB_HANGS, ""), ("", BOB_HANGS)] {
-        let plan = Plan {
-            settings: "[login]\nchecks = 1\ncheck = 100\n",
-            ..Plan::around(before, after)
-        };
-        let l = Logins {
-            d: daemon::Daemon::start_in(plan.folder(), &["-d"]),
-        };
-        if after.is_empty() {
-            let mut bob = l.gui("bob", "secret\n", &[], &["hello"]).spawn().unwrap();
-            l.d.log.wait("user=bob");
-            bob.kill().unwrap();
-            bob.wait().unwrap();
-        } else {
-            let mut bob = Person::new(&l.d, "bob", "hello").ask();
-            bob.send(&[PASSWORD]);
-            drop(bob);
-            l.d.log.wait("cause=left");
-        }
-        assert_eq!(l.alice_says(&["hello"]), ["hello"]);
+    let plan = Plan {
+        settings: "[login]\nchecks = 1\ncheck = 100\n",
+        ..Plan::around(BOB_HANGS, "")
+    };
+    let l = Logins {
+        d: daemon::Daemon::start_in(plan.folder(), &["-d"]),
+    };
+    let mut bob = l.gui("bob", "secret\n", &[], &["hello"]).spawn().unwrap();
+    l.d.log.wait("user=bob");
+    bob.kill().unwrap();
+    bob.wait().unwrap();
+    assert_eq!(l.alice_says(&["hello"]), ["hello"]);
+}
+
+/// Whoever left before he was told paid for leaving, and not for a wrong guess.
+#[test]
+fn a_wrong_guess_costs_the_same_whether_or_not_its_peer_waits() {
+    if !needs_root() {
+        return;
     }
+    let plan = Plan {
+        settings: "[daemon]\nrefusal-interval = 1\n",
+        penalties: "authfail = 100\nmin = 50\nmax = 500\nnoauth = 0\ngrace-exceeded = 0\n",
+        ..Plan::default()
+    };
+    let l = plan.start();
+    let guesser = from(&l, "127.0.0.2", "alice");
+    assert_eq!(slots(&l, "127.0.0.2"), 2);
+    let mut talk = guesser.ask();
+    talk.send(&[WRONG]);
+    drop(talk);
+    l.d.log.wait("denied ref=");
+    assert_eq!(slots(&l, "127.0.0.2"), 1, "{}", l.log_text());
 }
 
 /// Whoever filled the places with answers that waited for their turn kept everybody out,

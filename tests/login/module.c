@@ -2,6 +2,7 @@
  *   ask          asks for a code, with echo; 4711 is right
  *   hush         the same without echo
  *   tell         gives an error text and an information text
+ *   wait=FIFO    is content once something has been written there, and says that it waits
  *   hang, crash  when asked to authenticate
  *   hang=open    when asked to open the session; so does crash=open
  *   hang=close   when asked to close it
@@ -78,11 +79,26 @@ static int tell(pam_handle_t *pam, int argc, const char **argv)
     return PAM_SUCCESS;
 }
 
+/* Waits until somebody has written to a FIFO; what he wrote is left for others. */
+static int is_open(const char *fifo)
+{
+    struct pollfd written = {.fd = open(fifo, O_RDONLY | O_NONBLOCK | O_CLOEXEC), .events = POLLIN};
+    int ready = written.fd >= 0 && poll(&written, 1, -1) == 1;
+    close(written.fd);
+    return ready;
+}
+
 int pam_sm_authenticate(pam_handle_t *pam, int flags, int argc, const char **argv)
 {
     (void)flags;
     hang_or_crash(argc, argv, "");
     tell(pam, argc, argv);
+    const char *wait = argument(argc, argv, "wait");
+    if (wait != NULL) {
+        note(pam, argc, argv, "waits");
+        if (!is_open(wait))
+            return PAM_AUTH_ERR;
+    }
     const char *name = argument(argc, argv, "rename"), *variable = argument(argc, argv, "env");
     if (name != NULL && pam_set_item(pam, PAM_USER, name) != PAM_SUCCESS)
         return PAM_AUTH_ERR;
@@ -99,15 +115,6 @@ int pam_sm_setcred(pam_handle_t *pam, int flags, int argc, const char **argv)
 {
     note(pam, argc, argv, flags & PAM_DELETE_CRED ? "cred-deleted" : "cred-established");
     return PAM_SUCCESS;
-}
-
-/* Waits until somebody has written to a FIFO; what he wrote is left for others. */
-static int is_open(const char *fifo)
-{
-    struct pollfd written = {.fd = open(fifo, O_RDONLY | O_NONBLOCK | O_CLOEXEC), .events = POLLIN};
-    int ready = written.fd >= 0 && poll(&written, 1, -1) == 1;
-    close(written.fd);
-    return ready;
 }
 
 int pam_sm_acct_mgmt(pam_handle_t *pam, int flags, int argc, const char **argv)

@@ -24,7 +24,7 @@ impl Monitor {
         }
         let logins: Vec<LoginId> = self.logins.of_machine(id);
         for login in &logins {
-            self.refuse_login(*login, Cause::Excluded, words);
+            self.interrupt_login(*login, Cause::Excluded, words);
         }
         all.len() + logins.len()
     }

@@ -21,6 +21,8 @@ pub(in super::super) struct Visit {
     /// What the doors have been asked last.
     pub(super) ticket: Option<Ticket>,
     pub(super) welcome: String,
+    /// The gate has said that he has left.
+    pub(in super::super) has_left: bool,
 }
 
 /// How far he has come.
@@ -110,6 +112,11 @@ impl Visit {
             self.step,
             Step::Prompted(..) | Step::Registers(..) | Step::Registered(..)
         )
+    }
+
+    /// Whether it is the doors' turn to decide, and nothing is due from him.
+    pub(in super::super) const fn is_decided_without_peer(&self) -> bool {
+        !matches!(self.step, Step::Prompted(..))
     }
 
     /// Whether he has answered it.

@@ -18,6 +18,8 @@ pub(in super::super) enum Late {
     Answer,
     /// PAM, or a module.
     Check,
+    /// PAM again, when nobody waited for it any more.
+    Concluding,
     /// PAM again, when it had only to close the session.
     Closing,
 }
@@ -32,6 +34,7 @@ impl Login {
             Stage::Queued(_) => Some((self.until, Late::Turn)),
             Stage::Prompted(_) => Some((self.until + GATE, Late::Answer)),
             Stage::Checking | Stage::Launching(..) => self.late.map(|at| (at, Late::Check)),
+            Stage::Concluding => self.late.map(|at| (at, Late::Concluding)),
             Stage::Over => self.late.map(|at| (at, Late::Closing)),
             Stage::Running(..) | Stage::Detached(..) | Stage::Ended(..) => None,
         }
