@@ -446,7 +446,11 @@ fn a_job_is_its_user_and_nobody_else() {
     // A shell that is not there; a home that is not there.
     let (status, out, err) = as_user("gone", "id");
     assert_eq!((status, &*out), (Some(127), ""));
-    assert_eq!(err, "cosserver: /nonexistent/sh: no such file\n");
+    assert_eq!(
+        err,
+        "cosserver: home folder /nonexistent: no such file; the command runs in /\n\
+         cosserver: /nonexistent/sh: no such file\n"
+    );
     let line = d
         .log
         .wait_from(0, |l| l.contains("exec ") && l.contains("user=cosjob"));
@@ -486,4 +490,75 @@ fn another_user_of_this_machine_by_an_allowed_command() {
         "/"
     };
     assert_eq!(says(&["/bin/pwd"]), expected);
+}
+
+/// A daemon, or inetd's, where `nobody` may have `/bin/sh` run anything.
+fn for_nobody(inetd: bool) -> Daemon {
+    let folder = daemon::prepare("", "commands='/bin/sh -c *'");
+    let hostinfo = folder.path("S/hostinfo");
+    let table = fs::read_to_string(&hostinfo).unwrap();
+    fs::write(&hostinfo, table.replace(" run-as=root", " run-as=nobody")).unwrap();
+    if inetd {
+        Daemon::inetd_in(folder, &[])
+    } else {
+        Daemon::start_in(folder, &[])
+    }
+}
+
+fn as_nobody(d: &Daemon, script: &str) -> std::process::Output {
+    let script = ["-l", "nobody", "--", "hostb", "/bin/sh", "-c", script];
+    let mut command = Command::new(COS);
+    let port = d.port.to_string();
+    command.arg("-C").arg(d.client());
+    command.args(["run", "-p", &port]).args(script);
+    let child = command.stdin(std::process::Stdio::piped());
+    let child = child.stdout(std::process::Stdio::piped());
+    let mut child = child.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"in\n").unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// Root makes the pipes, and the user opens them anew by their names.
+#[test]
+fn job_owns_its_standard_streams() {
+    if !needs_root() {
+        return;
+    }
+    for inetd in [false, true] {
+        let d = for_nobody(inetd);
+        let script = "echo err >/dev/stderr; cat /dev/stdin >/dev/stdout";
+        let out = as_nobody(&d, script);
+        assert_eq!(out.status.code(), Some(0), "inetd {inetd}: {out:?}");
+        assert_eq!(out.stdout, b"in\n", "inetd {inetd}: {out:?}");
+        assert!(out.stderr.ends_with(b"err\n"), "inetd {inetd}: {out:?}");
+        let script = "stat -L -c '%u %F %a' /dev/stdin /dev/stdout /dev/stderr";
+        let out = as_nobody(&d, script);
+        let uid = User::from_name("nobody").unwrap().unwrap().uid;
+        let line = format!("{uid} fifo 600\n");
+        assert_eq!(text(&out.stdout), line.repeat(3), "{out:?}");
+    }
+}
+
+/// The command runs in `/` then, and its caller is told.
+#[test]
+fn a_missing_home_folder_is_told() {
+    if !needs_root() {
+        return;
+    }
+    let home = User::from_name("nobody").unwrap().unwrap().dir;
+    if home.exists() {
+        daemon::passed_over("nobody has a home folder here");
+        return;
+    }
+    let told = format!(
+        "cosserver: home folder {}: no such file; the command runs in /\n",
+        home.display()
+    );
+    let d = for_nobody(false);
+    let out = as_nobody(&d, "pwd; exit 3");
+    let said = (text(&out.stdout), text(&out.stderr));
+    assert_eq!(
+        (out.status.code(), said),
+        (Some(3), ("/\n".to_owned(), told))
+    );
 }

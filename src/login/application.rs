@@ -9,10 +9,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Pid, getgroups};
+use nix::unistd::{AccessFlags, Pid, faccessat, getgroups};
 
 use super::Line;
 use super::conversation::Held;
@@ -56,12 +57,14 @@ impl Application {
             Signal::SIGHUP,
         ])?;
         if launch.detach {
-            can_execute(&launch.path)?;
+            can_execute(launch, account)?;
         }
         let variables = pam.environment();
         let program = program(launch, account, &variables)?;
         let [stdin, stdout, stderr] = &fds;
         let ends = Ends {
+            // What is left running by itself has /dev/null, which stays root's.
+            are_its_own: !launch.detach,
             stdin: stdin.as_fd(),
             stdout: stdout.as_fd(),
             stderr: stderr.as_fd(),
@@ -154,16 +157,21 @@ impl Application {
     }
 }
 
-/// Whether there is something to execute: what is left running by itself has nobody to
+/// Whether the user has something to execute: what is left running by itself has nobody to
 /// say it to once it is started.
-fn can_execute(path: &CStr) -> Result<(), Fault> {
-    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
-    let about = std::fs::metadata(path).map_err(|e| Fault::of(path, e))?;
-    if about.is_file() && about.permissions().mode() & 0o111 != 0 {
-        Ok(())
-    } else {
-        Err(Fault::of(path, "it cannot be executed"))
-    }
+fn can_execute(launch: &Launch, account: &Account) -> Result<(), Fault> {
+    let path = Path::new(OsStr::from_bytes(launch.path.to_bytes()));
+    let user = launch.becomes_user.then_some((account.uid, account.gid));
+    process::as_user(user, || {
+        let about = std::fs::metadata(path).map_err(|e| Fault::of(path, e))?;
+        let it = AtFlags::AT_EACCESS;
+        faccessat(AT_FDCWD, path, AccessFlags::X_OK, it).map_err(|e| Fault::of(path, e.desc()))?;
+        if about.is_file() && about.permissions().mode() & 0o111 != 0 {
+            Ok(())
+        } else {
+            Err(Fault::of(path, "it cannot be executed"))
+        }
+    })
 }
 
 fn word_of(ended: Ended) -> Word {

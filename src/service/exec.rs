@@ -65,6 +65,7 @@ pub fn start(
     let (stdout, job_stdout) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     let (stderr, job_stderr) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
     let ends = Ends {
+        are_its_own: true,
         stdin: job_stdin.as_fd(),
         stdout: job_stdout.as_fd(),
         stderr: job_stderr.as_fd(),

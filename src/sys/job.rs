@@ -49,9 +49,12 @@ pub struct Identity {
     pub groups: Vec<u32>,
 }
 
-/// The job's ends of its three pipes.
+/// The job's standard descriptors.
 #[derive(Clone, Copy)]
 pub struct Ends<'a> {
+    /// Whether they are pipes made for this job. The user then owns them, or it could not
+    /// open `/dev/stdin`, `/dev/stdout` and `/dev/stderr`.
+    pub are_its_own: bool,
     /// What it reads.
     pub stdin: BorrowedFd<'a>,
     /// What it writes.
@@ -67,8 +70,10 @@ struct Plan {
     argv: Vec<*const libc::c_char>,
     /// The same of its environment.
     environment: Vec<*const libc::c_char>,
-    /// Its ends of the pipes, all above 2.
+    /// Its standard descriptors, all above 2.
     fds: [RawFd; 3],
+    /// Whether the user is to own them.
+    gives_fds: bool,
     limits: Limits,
     parent: Pid,
 }
@@ -91,6 +96,7 @@ impl Starter {
                 ends.stdout.as_raw_fd(),
                 ends.stderr.as_raw_fd(),
             ],
+            gives_fds: ends.are_its_own,
             limits,
             parent: nix::unistd::getpid(),
         })

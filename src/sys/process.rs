@@ -299,6 +299,22 @@ pub fn signal(pid: Pid, signal: Signal) {
     let _ = kill(pid, signal);
 }
 
+/// Does this with the file permissions of a user and its primary group; the other groups
+/// are this process's own. `None`, and on other systems than Linux: as this process.
+pub fn as_user<T>(user: Option<(u32, u32)>, what: impl FnOnce() -> T) -> T {
+    #[cfg(target_os = "linux")]
+    if let Some((uid, gid)) = user {
+        use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+        let before = (setfsgid(Gid::from_raw(gid)), setfsuid(Uid::from_raw(uid)));
+        let outcome = what();
+        setfsuid(before.1);
+        setfsgid(before.0);
+        return outcome;
+    }
+    let _ = user;
+    what()
+}
+
 /// The limits that this program changes for itself, as it was started with
 /// them: soft and hard. A job gets them back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -283,3 +283,70 @@ fn a_bare_lc_is_not_passed_for_a_person_either() {
     assert!(passed.contains(&&"LC_TIME=C".to_owned()), "{ended:?}");
     assert!(!passed.contains(&&"LC_=no".to_owned()), "{ended:?}");
 }
+
+const OWN: &str = "
+[gui.own]
+command = [\"/bin/sh\", \"-c\", \"echo err >/dev/stderr; cat /dev/stdin >/dev/stdout\"]
+users = [\"*\"]
+[gui.hidden]
+command = [\"FOLDER/hidden\"]
+users = [\"*\"]
+";
+
+fn own() -> Plan {
+    Plan {
+        applications: OWN,
+        ..Plan::default()
+    }
+}
+
+/// Root makes the pipes, and the user opens them anew by their names.
+#[test]
+fn application_owns_its_standard_streams() {
+    if !needs_root() {
+        return;
+    }
+    for inetd in [false, true] {
+        let l = if inetd {
+            let superserver = crate::daemon::inetd::superserver();
+            let d = crate::daemon::Daemon::start_by(superserver, own().folder(), &[]);
+            Logins { d }
+        } else {
+            own().start()
+        };
+        let mut command = l.gui("alice", "secret\n", &[], &["own"]);
+        let mut session = crate::daemon::session::Session::spawn(&mut command);
+        session.say("in");
+        drop(session.stdin.take());
+        let ended = session.finish();
+        let said = (ended.status, &*ended.out, &*ended.err);
+        let expected = (Some(0), &["in".to_owned()][..], &["err".to_owned()][..]);
+        assert_eq!(said, expected, "inetd {inetd}: {}", l.log_text());
+    }
+}
+
+/// What is left running by itself has nobody to tell that it could not be executed: it is
+/// looked at before, as the user who will execute it and not as root.
+#[test]
+fn a_detached_application_that_its_user_may_not_execute_is_refused() {
+    if !needs_root() {
+        return;
+    }
+    let l = own().start();
+    let hidden = l.d.folder.path("hidden");
+    fs::write(&hidden, "#!/bin/sh\n").unwrap();
+    let mode = |mode| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(&hidden, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let detached = || l.ended(&mut l.gui("alice", "secret\n", &["--detach"], &["hidden"]));
+    mode(0o700);
+    let ended = detached();
+    assert_eq!(ended.status, Some(255), "{ended:?}");
+    let reference = crate::login::reference(&ended.err[0]);
+    let line = l.d.log.wait(&format!("ref={reference}"));
+    assert!(line.contains("ermission denied"), "{line}");
+    mode(0o711);
+    // A script must be read, but that is seen when it is executed.
+    assert_eq!(detached().status, Some(0));
+}

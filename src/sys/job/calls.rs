@@ -42,6 +42,13 @@ mod direct {
         unsafe { call(Sysno::dup3, [word(from), word(onto), 0, 0, 0]) }.map(drop)
     }
 
+    /// fchown(2): to this user and group.
+    pub(in crate::sys) fn own(fd: RawFd, uid: u32, gid: u32) {
+        let number = |id| usize::try_from(id).unwrap_or(usize::MAX);
+        // SAFETY: takes numbers.
+        let _ = unsafe { call(Sysno::fchown, [word(fd), number(uid), number(gid), 0, 0]) };
+    }
+
     /// Closes every descriptor from this number on.
     pub(in crate::sys) fn close_range(first: RawFd) -> Result<(), Errno> {
         let last = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
@@ -214,6 +221,12 @@ mod library {
     pub(in crate::sys) fn duplicate(from: RawFd, onto: RawFd) -> Result<(), Errno> {
         // SAFETY: changes this process's table of descriptors alone.
         Errno::result(unsafe { libc::dup2(from, onto) }).map(drop)
+    }
+
+    /// fchown(2): to this user and group.
+    pub(in crate::sys) fn own(fd: RawFd, uid: u32, gid: u32) {
+        // SAFETY: takes numbers.
+        unsafe { libc::fchown(fd, uid, gid) };
     }
 
     /// Closes every descriptor from this number on.

@@ -40,12 +40,26 @@ fn become_job(plan: &Plan) -> Errno {
             calls::limit(which, soft, hard);
         }
     }
+    if let (true, Some(user)) = (plan.gives_fds, &program.user) {
+        // Where this fails (a container's root without CAP_CHOWN) only the names under
+        // /dev are closed to the job: its descriptors serve it all the same.
+        for number in 0..3 {
+            calls::own(number, user.uid, user.gid);
+        }
+    }
     if let Some(Err(e)) = program.user.as_ref().map(become_user) {
         return e;
     }
     die_with(plan.parent.as_raw());
     calls::mask(program.mask);
-    if calls::enter(&program.folder).is_err() {
+    if let Err(e) = calls::enter(&program.folder) {
+        say(&[
+            c"home folder ",
+            &program.folder,
+            c": ",
+            reason(e),
+            c"; the command runs in /",
+        ]);
         let _ = calls::enter(c"/");
     }
     calls::unblock();
@@ -115,18 +129,26 @@ pub(super) fn close_each(first: RawFd) {
     }
 }
 
-fn complain(path: &CStr, errno: Errno) -> i32 {
-    for part in [c"cosserver: ", path, c": ", reason(errno), c"\n"] {
+/// Writes a line to the job's stderr.
+fn say(parts: &[&CStr]) {
+    calls::write(2, b"cosserver: ");
+    for part in parts {
         calls::write(2, part.to_bytes());
     }
+    calls::write(2, b"\n");
+}
+
+fn complain(path: &CStr, errno: Errno) -> i32 {
+    say(&[path, c": ", reason(errno)]);
     if errno == Errno::ENOENT { 127 } else { 126 }
 }
 
 fn reason(errno: Errno) -> &'static CStr {
-    const KNOWN: [(Errno, &CStr); 7] = [
+    const KNOWN: [(Errno, &CStr); 8] = [
         (Errno::ENOENT, c"no such file"),
         (Errno::EACCES, c"permission denied"),
         (Errno::EPERM, c"permission denied"),
+        (Errno::ENOTDIR, c"not a folder"),
         (Errno::ENOEXEC, c"not a program"),
         (Errno::E2BIG, c"the command or its environment is too long"),
         (Errno::EAGAIN, c"no resources left"),

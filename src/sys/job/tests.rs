@@ -31,6 +31,7 @@ fn outcome(starter: &mut Starter, path: &str, argv: &[&str]) -> (String, i32) {
     let nothing = OwnedFd::from(File::open("/dev/null").unwrap());
     let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let ends = Ends {
+        are_its_own: true,
         stdin: nothing.as_fd(),
         stdout: write.as_fd(),
         stderr: write.as_fd(),
@@ -71,6 +72,7 @@ fn missing() -> Program {
 fn errno_is_left_alone() {
     let nothing = OwnedFd::from(File::options().write(true).open("/dev/null").unwrap());
     let ends = Ends {
+        are_its_own: true,
         stdin: nothing.as_fd(),
         stdout: nothing.as_fd(),
         stderr: nothing.as_fd(),
@@ -159,6 +161,7 @@ impl Stuck {
         while filler.write(&[b'x'; 4096]).is_ok() {}
         fcntl(&filler, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
         let ends = Ends {
+            are_its_own: true,
             stdin: filler.as_fd(),
             stdout: filler.as_fd(),
             stderr: filler.as_fd(),
