@@ -354,3 +354,179 @@ fn a_command_has_time_to_handle_a_signal() {
     let ended = job.finish();
     assert_eq!((ended.status, ended.err.len()), (Some(3), 0), "{ended:?}");
 }
+
+/// The client's address and the daemon's, in networks of the test's own.
+const HERE: &str = "10.99.0.2";
+const THERE: &str = "10.99.0.1";
+/// A card that nobody has: what is sent there arrives nowhere.
+const NOBODY: &str = "02:00:00:00:00:99";
+
+/// A daemon in this thread's own network, and another network for its clients.
+struct Apart {
+    d: Daemon,
+    /// Holds the clients' network.
+    holder: std::process::Child,
+}
+
+impl Apart {
+    fn new() -> Self {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let mut holder = Command::new("unshare")
+            .args(["--net", "cat"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let network = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let pid = holder.id().to_string();
+        until("the other network is there", || {
+            network(&pid).is_some_and(|n| Some(n) != network("thread-self"))
+        });
+        let pair = format!("link add there type veth peer name here netns {pid}");
+        let out = run(Command::new("ip").args(pair.split(' ')));
+        if !out.status.success() {
+            let _ = (holder.kill(), holder.wait());
+            panic!("no veth: {out:?}");
+        }
+        for (device, address, inside) in [("there", THERE, false), ("here", HERE, true)] {
+            for words in [
+                format!("addr add {address}/24 dev {device}"),
+                format!("link set {device} up"),
+                "link set lo up".to_owned(),
+            ] {
+                daemon::must(in_network(&holder, inside, "ip").args(words.split(' ')));
+            }
+        }
+        let settings =
+            format!("listen = [\"127.0.0.1\", \"{THERE}\"]\n{KILL_SOON}[daemon]\nkeep-alive = 1\n");
+        let folder = daemon::prepare(&settings, "");
+        for (table, line, address) in [("S", "hosta ", HERE), ("A", "hostb ", THERE)] {
+            let file = folder.path(table).join("hostinfo");
+            let text = std::fs::read_to_string(&file).unwrap();
+            let text: Vec<String> = text
+                .lines()
+                .map(|l| {
+                    let words = l.split(' ').map(|w| {
+                        let is_address = l.starts_with(line) && w.starts_with("addr=");
+                        if is_address {
+                            format!("addr={address}")
+                        } else {
+                            w.to_owned()
+                        }
+                    });
+                    words.collect::<Vec<_>>().join(" ") + "\n"
+                })
+                .collect();
+            std::fs::write(&file, text.concat()).unwrap();
+        }
+        Self {
+            d: Daemon::start_in(folder, &[]),
+            holder,
+        }
+    }
+
+    /// Starts `cos run hostb WORDS…` in the other network.
+    fn session(&self, words: &[&str]) -> Session {
+        let mut command = in_network(&self.holder, true, daemon::COS);
+        command.arg("-C").arg(self.d.client());
+        command.args(["run", "-o", "ServerAliveInterval=1", "-p"]);
+        command
+            .args([&self.d.port.to_string(), "hostb"])
+            .args(words);
+        Session::spawn(&mut command)
+    }
+
+    /// Has everything lost that is sent between the two, without a word; or no more.
+    fn set_lossy(&self, lossy: bool) {
+        let change = if lossy { "replace" } else { "del" };
+        for (device, peer, inside) in [("there", HERE, false), ("here", THERE, true)] {
+            let words = format!("neigh {change} {peer} lladdr {NOBODY} dev {device} nud permanent");
+            daemon::must(in_network(&self.holder, inside, "ip").args(words.split(' ')));
+        }
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// A program in the clients' network, or in the daemon's.
+fn in_network(holder: &std::process::Child, inside: bool, program: &str) -> Command {
+    if !inside {
+        return Command::new(program);
+    }
+    let mut command = Command::new("nsenter");
+    command.args(["--net", "--target", &holder.id().to_string(), program]);
+    command
+}
+
+/// With data on its way it once took 947 s: keep-alive is for silence alone.
+#[test]
+fn a_network_that_dies_ends_both_sides_in_two_intervals() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let apart = Apart::new();
+    let all = [
+        // Nothing on its way, the host sends, the client sends.
+        "echo ready; exec sleep 1000",
+        "echo ready; while sleep 0.1; do echo; done",
+        "echo ready; exec cat >/dev/null",
+    ];
+    for (n, job) in all.into_iter().enumerate() {
+        let mut client = apart.session(&[job]);
+        client.out.wait("ready");
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let writer = client.stdin.take().filter(|_| n == 2).map(|mut stdin| {
+            let stop = std::sync::Arc::clone(&stop);
+            std::thread::spawn(move || {
+                use std::io::Write;
+                while !stop.load(Ordering::Relaxed) && stdin.write_all(&[0; 65_536]).is_ok() {}
+            })
+        });
+        apart.set_lossy(true);
+        let begin = std::time::Instant::now();
+        let ended = client.finish();
+        let line = apart.d.log.wait(&format!("end session={n} "));
+        let took = begin.elapsed();
+        stop.store(true, Ordering::Relaxed);
+        writer.map(std::thread::JoinHandle::join);
+        apart.set_lossy(false);
+        assert_eq!(ended.status, Some(255), "{job}: {ended:?}");
+        let timed_out = ended.err.concat().contains("timed out");
+        assert!(timed_out, "{job}: {:?}", ended.err);
+        assert!(line.contains("how=client-gone"), "{line}");
+        assert!(took.as_secs() < 10, "{job}: {took:?}");
+    }
+}
+
+/// The limit that ends a dead connection counts a closed window in.
+#[test]
+fn a_client_that_is_stopped_is_no_dead_one() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let apart = Apart::new();
+    let much = "echo ready; sleep 1; head -c 64000000 /dev/zero | tr '\\0' x | fold -w 1000000; echo; echo all";
+    let client = apart.session(&[much]);
+    client.out.wait("ready");
+    client.signal(Signal::SIGSTOP);
+    // Longer than either side's limit.
+    let begin = std::time::Instant::now();
+    until("three limits have passed", || {
+        begin.elapsed().as_secs() >= 6
+    });
+    assert_eq!(apart.d.log.count("end session="), 0);
+    client.signal(Signal::SIGCONT);
+    let ended = client.finish();
+    assert_eq!(
+        (ended.status, ended.err.len()),
+        (Some(0), 0),
+        "{:?}",
+        ended.err
+    );
+    assert_eq!(ended.out.last().map(String::as_str), Some("all"));
+    assert_eq!(ended.out.iter().map(String::len).sum::<usize>(), 64_000_008);
+}

@@ -69,6 +69,8 @@ pub struct Call {
     pub folder: Option<PathBuf>,
     /// How long connecting to one address may take, and then the server's hello.
     pub connect_timeout: Duration,
+    /// A host that has become unreachable is noticed within twice so many seconds (0: not).
+    pub keep_alive: u32,
     /// Variables to pass besides those that always go along, by their whole names.
     pub send_env: Vec<String>,
     /// The command's words, any bytes but NUL: at least one, and none at a registration.
@@ -238,6 +240,7 @@ struct Draft {
     verbose: bool,
     folder: Option<PathBuf>,
     connect_timeout: Option<Duration>,
+    keep_alive: Option<u32>,
     subsystem: bool,
     send_env: Vec<String>,
     for_ssh: Vec<String>,
@@ -326,7 +329,8 @@ impl Draft {
         };
         let value = value.trim_matches([' ', '=', '"']);
         match key.trim().to_ascii_lowercase().as_str() {
-            "connecttimeout" => self.connect_timeout = values::seconds(value)?,
+            "connecttimeout" => self.connect_timeout = values::seconds(value, "ConnectTimeout")?,
+            "serveraliveinterval" => self.keep_alive = Some(values::keep_alive(value)?),
             "user" => self.set_user = Some(values::user(value, "-o User=")?),
             "port" => self.set_port = Some(values::port(value, "-o Port=")?),
             "sendenv" => self
@@ -390,6 +394,7 @@ impl Draft {
             verbose: self.verbose,
             folder: self.folder,
             connect_timeout: self.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+            keep_alive: self.keep_alive.unwrap_or(values::KEEP_ALIVE),
             words: words.iter().map(|w| w.as_bytes().to_vec()).collect(),
             subsystem: self.subsystem,
             send_env: self.send_env,

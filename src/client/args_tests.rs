@@ -322,7 +322,16 @@ fn settings() {
     assert_eq!(timeout("ConnectTimeout=0"), CONNECT_TIMEOUT);
     assert_eq!(timeout("ConnectTimeout=none"), CONNECT_TIMEOUT);
     assert_eq!(timeout("StrictHostKeyChecking=no"), CONNECT_TIMEOUT);
+    let interval = |setting: &str| call(&["cosrsh", "-o", setting, "hostb", "x"]).keep_alive;
+    assert_eq!(interval("ServerAliveInterval=7"), 7);
+    assert_eq!(interval("serveraliveinterval 2m"), 120);
+    assert_eq!(interval("ServerAliveInterval=0"), 0);
+    assert_eq!(interval("ServerAliveInterval=none"), 0);
+    assert_eq!(interval("ServerAliveCountMax=1"), 60);
     for bad in [
+        "ServerAliveInterval=soon",
+        "ServerAliveInterval=-1",
+        "ServerAliveInterval=10h",
         "ConnectTimeout=soon",
         "ConnectTimeout=",
         "BatchMode=maybe",

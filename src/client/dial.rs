@@ -13,17 +13,33 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 
+use super::args::Call;
 use super::inbox::is_for_later;
 use crate::fault::Fault;
-use crate::sys::socket::prepare;
+use crate::sys::socket::{notice_loss, prepare};
 
-/// After so many seconds of silence the system asks whether the server is
-/// still there; a host that has gone down is noticed after twice that.
-const KEEP_ALIVE: u32 = 60;
+/// The times of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// How long connecting to one address may take.
+    pub connect: Duration,
+    /// A host that has become unreachable is noticed within twice so many seconds (0: not).
+    pub keep_alive: u32,
+}
+
+impl Times {
+    /// Those that the command line says.
+    pub const fn of(call: &Call) -> Self {
+        Self {
+            connect: call.connect_timeout,
+            keep_alive: call.keep_alive,
+        }
+    }
+}
 
 /// A connection that is being made.
 pub struct Dialing<'a> {
-    timeout: Duration,
+    times: Times,
     left: std::slice::Iter<'a, SocketAddr>,
     attempt: Option<Attempt>,
     failures: Vec<String>,
@@ -41,15 +57,16 @@ struct Attempt {
     socket: TcpStream,
     address: SocketAddr,
     until: Instant,
+    keep_alive: u32,
     greeted: bool,
 }
 
 impl<'a> Dialing<'a> {
     /// Begins to connect to the first address that does not fail at once.
-    pub fn begin(addresses: &'a [SocketAddr], timeout: Duration) -> Self {
+    pub fn begin(addresses: &'a [SocketAddr], times: Times) -> Self {
         let left = addresses.iter();
         let mut dialing = Self {
-            timeout,
+            times,
             left,
             attempt: None,
             failures: Vec::new(),
@@ -97,7 +114,7 @@ impl<'a> Dialing<'a> {
             let Some(address) = self.left.next() else {
                 return;
             };
-            match Attempt::begin(*address, self.timeout) {
+            match Attempt::begin(*address, self.times) {
                 Ok(attempt) => self.attempt = Some(attempt),
                 Err(e) => self.note(*address, &e),
             }
@@ -108,7 +125,7 @@ impl<'a> Dialing<'a> {
         let words = if e.kind() == io::ErrorKind::ConnectionRefused {
             "connection refused; is cosserver running there, and is this its port?".to_owned()
         } else if e.kind() == io::ErrorKind::TimedOut {
-            let seconds = self.timeout.as_secs();
+            let seconds = self.times.connect.as_secs();
             format!("no answer within {seconds} s; is the host up?")
         } else {
             plainly(e)
@@ -118,24 +135,25 @@ impl<'a> Dialing<'a> {
 }
 
 impl Attempt {
-    fn begin(address: SocketAddr, timeout: Duration) -> io::Result<Self> {
+    fn begin(address: SocketAddr, times: Times) -> io::Result<Self> {
         let family = match address {
             SocketAddr::V4(_) => AddressFamily::Inet,
             SocketAddr::V6(_) => AddressFamily::Inet6,
         };
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(family, SockType::Stream, flags, None)?;
-        prepare(fd.as_fd(), KEEP_ALIVE)?;
+        prepare(fd.as_fd())?;
         match connect(fd.as_raw_fd(), &SockaddrStorage::from(address)) {
             Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => {}
             Err(e) => return Err(e.into()),
         }
         let now = Instant::now();
-        let until = now.checked_add(timeout).unwrap_or(now);
+        let until = now.checked_add(times.connect).unwrap_or(now);
         Ok(Self {
             socket: fd.into(),
             address,
             until,
+            keep_alive: times.keep_alive,
             greeted: false,
         })
     }
@@ -147,7 +165,10 @@ impl Attempt {
             return Ok(());
         }
         match self.socket.write(hello) {
-            Ok(n) if n == hello.len() => self.greeted = true,
+            Ok(n) if n == hello.len() => {
+                self.greeted = true;
+                notice_loss(self.socket.as_fd(), self.keep_alive)?;
+            }
             Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
             // Linux says so of a socket that is still connecting.
             Err(e) if is_for_later(&e) || e.kind() == io::ErrorKind::NotConnected => {}
@@ -206,6 +227,11 @@ mod tests {
 
     use super::*;
 
+    const TIMES: Times = Times {
+        connect: Duration::from_secs(60),
+        keep_alive: 60,
+    };
+
     #[test]
     fn the_next_address_is_tried_when_one_refuses() {
         let closed = TcpListener::bind("127.0.0.1:0")
@@ -215,7 +241,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let open = listener.local_addr().unwrap();
         let addresses = [closed, open];
-        let mut dialing = Dialing::begin(&addresses, Duration::from_secs(60));
+        let mut dialing = Dialing::begin(&addresses, TIMES);
         dialing.greet(b"hello");
         let dialed = dialing.finish(b"hello").unwrap();
         assert_eq!(dialed.address, open);
@@ -231,7 +257,7 @@ mod tests {
             .local_addr()
             .unwrap();
         let addresses = [closed, closed];
-        let dialing = Dialing::begin(&addresses, Duration::from_secs(60));
+        let dialing = Dialing::begin(&addresses, TIMES);
         let e = dialing.finish(b"").err().unwrap();
         let told = e.to_string();
         assert_eq!(told.matches(&closed.to_string()).count(), 2, "{told}");

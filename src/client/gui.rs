@@ -9,7 +9,7 @@ use std::num::NonZeroU16;
 
 use super::args::Call;
 use super::asker::Asker;
-use super::dial::Dialing;
+use super::dial::{Dialing, Times};
 use super::door::Door;
 use super::greet::{Accepted, Answer, Greeted, OurHello};
 use super::means::{Means, Question};
@@ -109,7 +109,7 @@ fn by_cookie(
     let mut reference = None;
     for means in own.attempts().filter(|m| !m.is_in_vain()) {
         let (key, pin) = means.keys();
-        let mut dialing = Dialing::begin(&addresses, call.connect_timeout);
+        let mut dialing = Dialing::begin(&addresses, Times::of(call));
         dialing.greet(hello.record());
         let dialed = dialing.finish(hello.record())?;
         let prepared =

@@ -6,7 +6,7 @@
 
 use super::args::Call;
 use super::asker::Asker;
-use super::dial::Dialing;
+use super::dial::{Dialing, Times};
 use super::greet::{Greeted, OurHello};
 use super::route::{Places, Route};
 use super::say::Voice;
@@ -44,7 +44,7 @@ pub(super) fn meet<'a>(
 ) -> Result<Met<'a>, Fault> {
     let addresses = route.addresses(call)?;
     let greet = || -> Result<(Greeted<'a>, PublicKey), Fault> {
-        let mut dialing = Dialing::begin(&addresses, call.connect_timeout);
+        let mut dialing = Dialing::begin(&addresses, Times::of(call));
         dialing.greet(hello.record());
         voice.step(|| format!("connecting to {addresses:?}"));
         let dialed = dialing.finish(hello.record())?;

@@ -45,7 +45,7 @@ use std::env;
 use std::ffi::OsString;
 
 use args::{Call, Wish};
-use dial::Dialing;
+use dial::{Dialing, Times};
 use door::Door;
 use greet::{Accepted, Answer, Greeted, OurHello};
 use means::{Credentials, Means};
@@ -142,7 +142,7 @@ fn outcome(ended: Ended, voice: &Voice) -> Result<u8, Fault> {
 /// the host accepts one.
 fn connect(call: &Call, places: &Places, route: &Route, voice: &Voice) -> Result<Accepted, Fault> {
     let addresses = route.addresses(call)?;
-    let dial = || Dialing::begin(&addresses, call.connect_timeout);
+    let dial = || Dialing::begin(&addresses, Times::of(call));
     let mut first = dial();
     // To ask the processor what it can takes a while on a virtual machine.
     let hello = OurHello::new()?;

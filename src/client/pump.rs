@@ -27,6 +27,7 @@ use super::sink::{Sink, Upshot};
 use super::stdio::{Input, is_of_the_stream};
 use crate::fault::Fault;
 use crate::sys::socket::is_lost;
+use crate::sys::unsent::Unsent;
 use crate::wire::Malformed;
 use crate::wire::limits::{LENGTH_BYTES, RECORD_BODY};
 use crate::wire::seal::Opener;
@@ -42,11 +43,17 @@ pub enum Ended {
     Stopped(Signal),
 }
 
+/// How often the socket is looked at while the server has not acknowledged everything.
+const LOOK: Duration = Duration::from_millis(500);
+
 struct Pump<'a> {
     socket: TcpStream,
     inbox: Inbox,
     opener: Opener,
     outbox: Outbox,
+    unsent: Unsent,
+    /// The server may not have acknowledged all that was sent.
+    is_watched: bool,
     /// The server takes no more; what it still says is read.
     deaf: bool,
     input: Option<Input>,
@@ -75,6 +82,8 @@ pub fn carry(accepted: Accepted, no_input: bool, host: &str) -> Result<Ended, Fa
         inbox: accepted.inbox,
         opener: accepted.opener,
         outbox: Outbox::new(accepted.sealer),
+        unsent: Unsent::default(),
+        is_watched: false,
         deaf: false,
         input: (!no_input).then(Input::default),
         unread: None,
@@ -142,7 +151,7 @@ impl Pump<'_> {
     }
 
     /// Waits until something can be done.
-    fn wait(&self) -> Result<Ready, Fault> {
+    fn wait(&mut self) -> Result<Ready, Fault> {
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(5);
         fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
         let socket = self.end.is_none().then(|| {
@@ -160,17 +169,21 @@ impl Pump<'_> {
             .sinks
             .each_ref()
             .map(|s| s.interest().map(|events| add(&mut fds, s.as_fd(), events)));
-        let mut timeout = PollTimeout::NONE;
+        let mut left = self.is_watched.then_some(LOOK);
         if let Some((at, why)) = self.deadline() {
-            let left = at.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let until = at.saturating_duration_since(Instant::now());
+            if until.is_zero() {
                 return Err(Fault::new(why));
             }
             // A whole millisecond at least, so that no wait becomes a busy one.
-            let left = left.saturating_add(Duration::from_millis(1));
-            timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let until = until.saturating_add(Duration::from_millis(1));
+            left = Some(left.map_or(until, |left| left.min(until)));
         }
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
         match poll(&mut fds, timeout) {
+            Ok(0) => self.is_watched = self.is_watched && !self.unsent.look(self.socket.as_fd()),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(Fault::from(e).while_doing("poll")),
         }
@@ -352,6 +365,7 @@ impl Pump<'_> {
         if self.deaf || self.end.is_some() {
             return Ok(());
         }
+        self.is_watched |= !self.outbox.is_empty();
         let Err(e) = self.outbox.flush(&mut self.socket) else {
             return Ok(());
         };

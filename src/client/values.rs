@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::name::{HOST_MAX, UserName};
 use crate::config::words;
 use crate::fault::Fault;
+use crate::sys::socket::KEEP_ALIVE_MOST;
 
 /// `--display`: GUI_HOST, where it was said, and GUI_PORT.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,9 +92,24 @@ pub(super) fn port(text: &str, whence: &str) -> Result<NonZeroU16, Fault> {
         .ok_or_else(|| Fault::new(format!("{whence} {text:?} is no port; give 1 to 65535")))
 }
 
+/// Without `-o ServerAliveInterval`, seconds.
+pub(super) const KEEP_ALIVE: u32 = 60;
+
+/// An interval of ssh's ServerAliveInterval: none and 0 are no keep-alive.
+pub(super) fn keep_alive(text: &str) -> Result<u32, Fault> {
+    let interval = seconds(text, "ServerAliveInterval")?.unwrap_or_default();
+    let seconds = Some(interval.as_secs()).filter(|n| *n <= KEEP_ALIVE_MOST);
+    let taken = seconds.and_then(|n| u32::try_from(n).ok());
+    taken.ok_or_else(|| {
+        Fault::new(format!(
+            "-o ServerAliveInterval={text}: more than {KEEP_ALIVE_MOST} seconds"
+        ))
+    })
+}
+
 /// A time as ssh takes it: seconds, or a number with s, m or h; none and 0 are
 /// the default.
-pub(super) fn seconds(text: &str) -> Result<Option<Duration>, Fault> {
+pub(super) fn seconds(text: &str, of: &str) -> Result<Option<Duration>, Fault> {
     let (digits, unit) = match text.char_indices().next_back() {
         Some((i, 's' | 'S')) => (text.get(..i), 1),
         Some((i, 'm' | 'M')) => (text.get(..i), 60),
@@ -108,7 +124,7 @@ pub(super) fn seconds(text: &str) -> Result<Option<Duration>, Fault> {
         .map(|n| u64::from(n).saturating_mul(unit))
         .ok_or_else(|| {
             Fault::new(format!(
-                "-o ConnectTimeout={text}: neither a number of seconds nor none"
+                "-o {of}={text}: neither a number of seconds nor none"
             ))
         })?;
     Ok((seconds > 0).then(|| Duration::from_secs(seconds)))

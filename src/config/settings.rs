@@ -127,7 +127,7 @@ pub struct Login {
 pub struct Daemon {
     /// How long running commands may go on after SIGTERM.
     pub grace: Duration,
-    /// How often a peer that says nothing is asked whether it is there.
+    /// A peer that has become unreachable is noticed within twice this time.
     pub keep_alive: Duration,
     /// Refusals are answered at a multiple of this after the request.
     pub refusal_interval: Duration,

@@ -173,7 +173,8 @@ impl Hall {
         if self.sources.is_full(from, limits) || self.register(&socket, connection).is_err() {
             return self.ask(&Question::TurnedAway(Complaint::NoSlot, from), Vec::new());
         }
-        let _ = socket::prepare(socket.as_fd(), limits.keep_alive);
+        let _ = socket::prepare(socket.as_fd());
+        let _ = socket::notice_loss(socket.as_fd(), limits.keep_alive);
         self.next += 1;
         let deadline = now + Duration::from_secs(limits.hello.into());
         self.sources.enter(from, connection);

@@ -10,6 +10,7 @@ mod incoming;
 mod outgoing;
 mod pipe;
 mod pool;
+mod ready;
 mod session;
 mod stop;
 #[cfg(test)]

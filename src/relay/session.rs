@@ -4,7 +4,7 @@
 //! It ends when the job's end has been told, when the peer is gone, or when the
 //! monitor says so by closing the session's channel.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,11 @@ use super::farewell::{after_the_hang_up, farewell};
 use super::incoming::{Incoming, Said};
 use super::outgoing::{Filled, Outgoing};
 use super::pipe::{is_at_its_end, reader_is_gone, widen};
+use super::ready::{Ready, add};
 use super::stop::Stop;
 use crate::channel::relay::{Closing, Failure, News, Part, SESSION_DESCRIPTORS, Session, Word};
 use crate::channel::{self, Channel};
+use crate::sys::unsent::Unsent;
 use crate::wire::Malformed;
 use crate::wire::seal::{Opener, Sealer};
 use crate::wire::stream::{Allowance, End, Message, Stream, Window};
@@ -46,6 +48,9 @@ pub(super) struct Serving {
     outputs: [Output; 2],
     incoming: Incoming,
     outgoing: Outgoing,
+    unsent: Unsent,
+    /// The client may not have acknowledged all that was sent.
+    is_watched: bool,
     window: Window,
     linger: Duration,
     end: Option<End>,
@@ -84,6 +89,8 @@ impl Serving {
             outputs: [output(Stream::Main, stdout), output(Stream::Error, stderr)],
             incoming: Incoming::new(opener),
             outgoing: Outgoing::new(sealer, session.answer.clone()),
+            unsent: Unsent::default(),
+            is_watched: false,
             window: Window::default(),
             linger: Duration::from_millis(session.linger.into()),
             end: None,
@@ -171,6 +178,7 @@ impl Serving {
 
     /// Sends what waits for the client, as far as its socket takes it.
     fn flush(&mut self) -> Result<(), Stop> {
+        self.is_watched |= !self.outgoing.is_empty();
         self.outgoing.flush(&self.socket).map_err(Stop::of_socket)
     }
 
@@ -178,7 +186,7 @@ impl Serving {
     fn wait(&mut self) -> Result<Ready, Stop> {
         let idle = !self.outgoing.holds_buffer() && !self.incoming.holds_buffer();
         let mut timeout = PollTimeout::NONE;
-        if !idle {
+        if !idle || self.is_watched {
             timeout = PollTimeout::try_from(KEEP_BUFFERS).unwrap_or(PollTimeout::MAX);
         }
         if let Some(left) = self.linger_left() {
@@ -236,6 +244,7 @@ impl Serving {
         if n == 0 {
             self.outgoing.give_back();
             self.incoming.give_back();
+            self.is_watched = self.is_watched && !self.unsent.look(self.socket.as_fd());
         }
         Ok(ready)
     }
@@ -422,23 +431,4 @@ impl Serving {
         let quiet = self.quiet_since.map_or(Duration::ZERO, |s| s.elapsed());
         Some(self.linger.saturating_sub(quiet))
     }
-}
-
-/// What a poll found.
-struct Ready {
-    news: bool,
-    socket: bool,
-    stdin: bool,
-    outputs: [bool; 2],
-    /// Outputs that are certainly at their end: they need not be read for it.
-    ended: [bool; 2],
-}
-
-fn add<'a>(
-    fds: &mut Vec<PollFd<'a>>,
-    fd: Option<BorrowedFd<'a>>,
-    events: PollFlags,
-) -> Option<usize> {
-    fds.push(PollFd::new(fd?, events));
-    Some(fds.len() - 1)
 }

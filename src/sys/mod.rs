@@ -24,3 +24,4 @@ pub mod sandbox;
 pub mod set_uid;
 pub mod signals;
 pub mod socket;
+pub mod unsent;

@@ -129,6 +129,11 @@ mod system {
         if role == Role::Relay {
             // Threads and nothing else: a process of its own has no CLONE_VM.
             rules.insert(number(libc::SYS_clone), vec![thread_only()?]);
+            // Of a socket's options those of `unsent`, and no other.
+            let limit = tcp_option(libc::TCP_USER_TIMEOUT)?;
+            let state = tcp_option(libc::TCP_INFO)?;
+            rules.insert(number(libc::SYS_setsockopt), vec![limit.clone()]);
+            rules.insert(number(libc::SYS_getsockopt), vec![limit, state]);
         }
         let filter = SeccompFilter::new(
             rules,
@@ -165,6 +170,16 @@ mod system {
         let masked = SeccompCmpOp::MaskedEq(flag);
         SeccompCondition::new(0, SeccompCmpArgLen::Qword, masked, flag)
             .and_then(|c| SeccompRule::new(vec![c]))
+            .map_err(io::Error::other)
+    }
+
+    fn tcp_option(option: libc::c_int) -> io::Result<SeccompRule> {
+        let is = |argument, value: libc::c_int| {
+            let value = u64::from(value.unsigned_abs());
+            SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+        };
+        is(1, libc::IPPROTO_TCP)
+            .and_then(|level| SeccompRule::new(vec![level, is(2, option)?]))
             .map_err(io::Error::other)
     }
 

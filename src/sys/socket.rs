@@ -39,22 +39,39 @@ pub fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(fd))
 }
 
+/// The most seconds that the system takes as a keep-alive interval.
+pub const KEEP_ALIVE_MOST: u64 = 32_767;
+
 /// What both sides set on a connection at once: no delay for small records
-/// (Nagle meeting delayed ACKs costs OpenSSH 90 ms), and a probe of a silent
-/// peer after `keep_alive` seconds (0: none).
+/// (Nagle meeting delayed ACKs costs OpenSSH 90 ms).
 ///
 /// # Errors
 /// It is not a TCP socket.
-pub fn prepare(fd: BorrowedFd<'_>, keep_alive: u32) -> io::Result<()> {
+pub fn prepare(fd: BorrowedFd<'_>) -> io::Result<()> {
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
-    if keep_alive > 0 {
-        setsockopt(&fd, sockopt::KeepAlive, &true)?;
-        #[cfg(target_os = "linux")]
-        {
-            setsockopt(&fd, sockopt::TcpKeepIdle, &keep_alive)?;
-            setsockopt(&fd, sockopt::TcpKeepInterval, &(keep_alive / 4).max(1))?;
-            setsockopt(&fd, sockopt::TcpKeepCount, &4)?;
-        }
+    Ok(())
+}
+
+/// Has a connection end within two intervals of `keep_alive` seconds (0: not) after its
+/// peer has become unreachable: a silent peer is probed, and one that does not acknowledge
+/// data is given up. To be called once the connection stands: connecting has times of its own.
+///
+/// # Errors
+/// It is not a TCP socket.
+pub fn notice_loss(fd: BorrowedFd<'_>, keep_alive: u32) -> io::Result<()> {
+    if keep_alive == 0 {
+        return Ok(());
+    }
+    setsockopt(&fd, sockopt::KeepAlive, &true)?;
+    #[cfg(target_os = "linux")]
+    {
+        setsockopt(&fd, sockopt::TcpKeepIdle, &keep_alive)?;
+        setsockopt(&fd, sockopt::TcpKeepInterval, &(keep_alive / 4).max(1))?;
+        setsockopt(&fd, sockopt::TcpKeepCount, &4)?;
+        // Less than two intervals: the first retransmission takes its time before, and the
+        // probe that finds the limit passed comes after it.
+        let limit = keep_alive.saturating_mul(1750);
+        setsockopt(&fd, sockopt::TcpUserTimeout, &limit)?;
     }
     Ok(())
 }
@@ -239,7 +256,8 @@ mod tests {
             let socket = connect();
             assert_eq!(getsockopt(&socket, sockopt::TcpNoDelay), Ok(false));
             assert_eq!(getsockopt(&socket, sockopt::KeepAlive), Ok(false));
-            prepare(socket.as_fd(), keep_alive).unwrap();
+            prepare(socket.as_fd()).unwrap();
+            notice_loss(socket.as_fd(), keep_alive).unwrap();
             assert_eq!(getsockopt(&socket, sockopt::TcpNoDelay), Ok(true));
             socket
         };
@@ -252,13 +270,15 @@ mod tests {
                 assert_eq!(getsockopt(&socket, sockopt::TcpKeepIdle), Ok(keep_alive));
                 assert_eq!(getsockopt(&socket, sockopt::TcpKeepInterval), Ok(between));
                 assert_eq!(getsockopt(&socket, sockopt::TcpKeepCount), Ok(4));
+                let limit = getsockopt(&socket, sockopt::TcpUserTimeout);
+                assert_eq!(limit, Ok(keep_alive * 1750));
             }
             #[cfg(not(target_os = "linux"))]
             let _ = between;
         }
         // No TCP socket, no connection of ours.
         let (other, _) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(prepare(other.as_fd(), 60).is_err());
+        assert!(prepare(other.as_fd()).is_err());
     }
 
     /// A gate that was taken over can make its copy of a connection block, and

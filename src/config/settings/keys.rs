@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Settings;
 use crate::config::address::Network;
 use crate::config::name::{HostName, UserName};
+use crate::sys::socket::KEEP_ALIVE_MOST;
 
 /// A table of the settings file.
 #[derive(Debug)]
@@ -279,8 +280,8 @@ pub const KEYS: &[Key] = &[
         "daemon",
         "keep-alive",
         "60",
-        "How often a peer that says nothing is asked whether it is there.",
-        Slot::Seconds(|s| &mut s.daemon.keep_alive, 1, DAY),
+        "A peer that has become unreachable is noticed within twice this time.",
+        Slot::Seconds(|s| &mut s.daemon.keep_alive, 1, KEEP_ALIVE_MOST),
     ),
     key(
         "daemon",
