@@ -11,8 +11,8 @@ mod daemon;
 
 use std::process::{Command, Output};
 
-use daemon::session::{Gate, ends};
-use daemon::{COSADM, Daemon, is_root, me, prepare, run, until};
+use daemon::session::{Gate, ends, wait};
+use daemon::{COS, COSADM, Daemon, is_root, me, must, prepare, run, until};
 
 fn cosadm(d: &Daemon, words: &[&str]) -> Output {
     run(Command::new(COSADM).arg("-C").arg(d.server()).args(words))
@@ -176,4 +176,56 @@ fn it_is_for_root_and_for_whose_daemon_it_is() {
     let out = as_another(&["kill", "0"]);
     assert_eq!(out.status.code(), Some(1), "{out:?}");
     assert_eq!(who(&d).len(), 1, "{}", d.log_text());
+}
+
+/// The socket's file is gone while the daemon runs: that no session is hung up is no success.
+#[test]
+fn a_daemon_that_cannot_be_reached_is_not_taken_for_none() {
+    let mut d = Daemon::start();
+    let mut session = d.session(&["echo on; read x; echo got $x"]);
+    session.out.wait("on");
+    let id = must(
+        Command::new(COS)
+            .arg("-C")
+            .arg(d.client())
+            .args(["key", "show"]),
+    );
+    let id = String::from_utf8(id).unwrap();
+    let run_folder = d.server().join("run");
+    let fails = |words: &[&str]| {
+        let out = cosadm(&d, words);
+        let told = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(1), "{words:?}: {told}");
+        let pid = format!("a daemon runs here (process {})", d.pid());
+        assert!(told.contains(&pid) && told.contains("restarted"), "{told}");
+        assert!(told.lines().count() == 1, "{told}");
+    };
+    let all: [&[&str]; 3] = [
+        &["exclude", "add", id.trim(), "--now"],
+        &["who"],
+        &["kill", "1"],
+    ];
+    std::fs::remove_file(run_folder.join("control")).unwrap();
+    all.iter().for_each(|words| fails(words));
+    // A file that nobody listens at any more.
+    drop(cosserver::sys::local::listener(&run_folder.join("control"), 0o600).unwrap());
+    all.iter().for_each(|words| fails(words));
+    // The lock's file was tidied away too; the number is still there.
+    std::fs::remove_file(run_folder.join("cosserver.lock")).unwrap();
+    all.iter().for_each(|words| fails(words));
+    // The session goes on: the exclusion by itself ends none.
+    session.say("12345");
+    session.out.wait("got 12345");
+    assert_eq!(session.finish().status, Some(0));
+
+    // Where no daemon runs there is nothing to hang up, and that is success.
+    d.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(wait(&mut d.child).success());
+    let out = cosadm(&d, all[0]);
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    assert!(
+        String::from_utf8(out.stdout)
+            .unwrap()
+            .contains("no daemon runs")
+    );
 }

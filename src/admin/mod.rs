@@ -11,6 +11,7 @@
 //! host table, `reach` finds the addresses of a card, `who` asks the running daemon,
 //! `out` and `json` write.
 
+mod absent;
 mod check;
 mod commands;
 mod doors;

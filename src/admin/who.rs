@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 
+use super::absent;
 use super::commands::Call;
 use super::json::Json;
 use super::out::{Failure, Out};
@@ -106,6 +107,7 @@ fn ask_if_there(
     let socket = match local::call(&path, LIMIT) {
         Ok(socket) => socket,
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            absent::confirm(place, &e)?;
             return Ok(false);
         }
         Err(e) => return Err(of(e)),

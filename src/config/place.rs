@@ -185,6 +185,16 @@ impl Place {
         self.run.join("control")
     }
 
+    /// The file that a daemon in the background holds a lock on.
+    pub fn daemon_lock(&self) -> PathBuf {
+        self.run.join("cosserver.lock")
+    }
+
+    /// The file that has its number.
+    pub fn pid_file(&self) -> PathBuf {
+        self.run.join("cosserver.pid")
+    }
+
     /// What inetd's many monitors know in common.
     pub fn inetd_table(&self) -> PathBuf {
         self.run.join("inetd.table")

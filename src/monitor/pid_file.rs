@@ -16,7 +16,7 @@ use crate::log::Level;
 impl Monitor {
     /// Writes the pid file, unless another daemon that runs on this folder has it.
     pub(super) fn take_pid_file(&mut self) -> Result<(), Fault> {
-        let lock = self.place.run.join("cosserver.lock");
+        let lock = self.place.daemon_lock();
         let taken = std::fs::File::options()
             .create(true)
             .append(true)
@@ -24,7 +24,7 @@ impl Monitor {
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(&lock)
             .map_err(|e| Fault::of(&lock, e))?;
-        let file = pid_file(&self.place);
+        let file = self.place.pid_file();
         match Flock::lock(taken, FlockArg::LockExclusiveNonblock) {
             Ok(taken) => {
                 let pid = format!("{}\n", std::process::id());
@@ -51,14 +51,10 @@ fn why_not_locked(lock: &Path, e: Errno) -> String {
         .to_string()
 }
 
-fn pid_file(place: &Place) -> std::path::PathBuf {
-    place.run.join("cosserver.pid")
-}
-
 /// Removes it, if it is ours.
 pub(super) fn remove(place: &Place, is_ours: bool) {
     if is_ours {
-        let _ = std::fs::remove_file(pid_file(place));
+        let _ = std::fs::remove_file(place.pid_file());
     }
 }
 
