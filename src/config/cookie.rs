@@ -77,12 +77,11 @@ fn parse(bytes: &[u8], file: &Path) -> Result<Vec<Secret>, Fault> {
     for (number, line) in (1..).zip(bytes.split(|b| *b == b'\n')) {
         // Nothing of the line is told: it is a secret, or near to one.
         let wrong = |why: &str| Fault::at(file, number, why);
-        let line = std::str::from_utf8(line)
-            .map_err(|_| wrong("it is not text"))?
-            .trim();
-        if line.is_empty() || line.starts_with('#') {
+        let line = line.trim_ascii();
+        if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
+        let line = std::str::from_utf8(line).map_err(|_| wrong("it is not text"))?;
         let cookie = line
             .strip_prefix("cookie ")
             .map(str::trim)

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::name::HostName;
 use super::place::Place;
 use super::secure::{self, Kind};
-use super::words::{numbered, quoted};
+use super::words::{numbered, quoted, readable};
 use crate::fault::Fault;
 use crate::secret::PublicKey;
 
@@ -120,7 +120,13 @@ fn parse(bytes: &[u8], file: &Path) -> (Vec<Pin>, Vec<Fault>) {
 
 fn parse_line(line: &[u8], number: usize, file: &Path) -> Result<Option<Pin>, Fault> {
     let wrong = |why: String| Fault::at(file, number, why);
-    let text = std::str::from_utf8(line).map_err(|_| wrong("it is not UTF-8 text".into()))?;
+    let (text, is_whole) = readable(line);
+    let has_comment = text
+        .split_ascii_whitespace()
+        .any(|word| word.starts_with('#'));
+    if !is_whole && !has_comment {
+        return Err(wrong("it is not UTF-8 text".into()));
+    }
     let mut words = text.split_ascii_whitespace();
     let Some(name) = words.next().filter(|word| !word.starts_with('#')) else {
         return Ok(None);
@@ -208,5 +214,21 @@ mod tests {
         assert!(text.ends_with(format!("hosta-2 {hex}\nhosta {hex}\n").as_bytes()));
         scratch.file("known_hosts", "", 0o666);
         assert!(pins(&place, &a).is_err() && pin(&place, &a, &key).is_err());
+    }
+
+    #[test]
+    fn a_comment_need_not_be_utf_8() {
+        let key = "11".repeat(32);
+        let text = [
+            &b"# Schl\xfcssel\nhostb "[..],
+            key.as_bytes(),
+            b" # M\xfcller\nhostc\xfc ",
+            key.as_bytes(),
+            b"\n",
+        ];
+        let (pins, faults) = parse(&text.concat(), Path::new("known_hosts"));
+        assert_eq!(pins.iter().map(|p| p.line).collect::<Vec<_>>(), [2]);
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].to_string().contains(":3: it is not UTF-8"));
     }
 }

@@ -169,16 +169,9 @@ impl Settings {
                 ),
             ));
         };
-        let text = std::str::from_utf8(&bytes).map_err(|e| {
-            let line = bytes
-                .iter()
-                .take(e.valid_up_to())
-                .filter(|b| **b == b'\n')
-                .count()
-                + 1;
-            Fault::at(file, line, "it is not UTF-8 text")
-        })?;
-        Self::parse(text, &place)
+        let text = reading::text_of(&bytes)
+            .map_err(|line| Fault::at(file, line, "it is not UTF-8 text"))?;
+        Self::parse(&text, &place)
     }
 
     /// The settings that a text gives for a place; the place's settings file

@@ -325,3 +325,20 @@ fn no_more_addresses_than_the_gate_can_listen_on() {
     let told = of(64).unwrap_err().to_string();
     assert!(told.contains(":2: listen: 63 addresses at most"), "{told}");
 }
+
+#[test]
+fn a_comment_need_not_be_utf_8() {
+    let scratch = Scratch::new();
+    let load = |text: &[u8]| Settings::load(&scratch.file("cosserver.toml", text, 0o600));
+    let good = b"# B\xfcro\nname = \"hostb\" # f\xfcr \"uns\"\nport = 7000\n";
+    assert_eq!(load(good).unwrap().port, 7000);
+    for wrong in [
+        &b"# x\nname = \"h\xfc\"\n"[..],
+        b"# \xfc\n[exec]\npath = \"/b # \xfc\"\n",
+        b"n\xfc = 1\n",
+        b"name = \"hostb\"\n\xfc\n",
+    ] {
+        let told = load(wrong).unwrap_err().to_string();
+        assert!(told.contains("it is not UTF-8 text"), "{told}");
+    }
+}

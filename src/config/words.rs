@@ -78,6 +78,18 @@ pub(crate) fn numbered(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     (1..).zip(lines)
 }
 
+/// The beginning of a line that is UTF-8 text, and whether that is the whole line: a comment
+/// may be in any encoding, and what stands before it counts.
+pub(crate) fn readable(line: &[u8]) -> (&str, bool) {
+    match std::str::from_utf8(line) {
+        Ok(text) => (text, true),
+        Err(e) => {
+            let text = line.get(..e.valid_up_to()).unwrap_or_default();
+            (std::str::from_utf8(text).unwrap_or_default(), false)
+        }
+    }
+}
+
 /// A command of `cosadm` about that place, in backquotes, to be typed as it is:
 /// it names the configuration folder, unless that is the system's.
 pub fn cosadm(place: &Place, words: impl Display) -> String {

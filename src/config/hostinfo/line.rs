@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::config::words::readable;
 use crate::fault::Fault;
 
 /// The longest line, in bytes without its end.
@@ -20,7 +21,7 @@ pub struct Word {
 /// blank line.
 ///
 /// # Errors
-/// The line is too long, is not UTF-8, has a control character or a quote
+/// The line is too long, is not UTF-8 before its comment, has a control character or a quote
 /// without an end.
 pub fn words(line: &[u8]) -> Result<Vec<Word>, Fault> {
     if line.len() > LINE_MAX {
@@ -29,7 +30,7 @@ pub fn words(line: &[u8]) -> Result<Vec<Word>, Fault> {
             line.len()
         )));
     }
-    let line = std::str::from_utf8(line).map_err(|_| Fault::new("the line is not UTF-8 text"))?;
+    let (line, is_whole) = readable(line);
     let mut words = Vec::new();
     let mut word: Option<Word> = None;
     let mut quote: Option<char> = None;
@@ -45,7 +46,7 @@ pub fn words(line: &[u8]) -> Result<Vec<Word>, Fault> {
             continue;
         }
         if c == '#' && word.is_none() {
-            break;
+            return Ok(words);
         }
         let word = word.get_or_insert_with(|| Word {
             text: String::new(),
@@ -57,6 +58,9 @@ pub fn words(line: &[u8]) -> Result<Vec<Word>, Fault> {
             None if matches!(c, '"' | '\'') => quote = Some(c),
             Some(_) | None => word.text.push(c),
         }
+    }
+    if !is_whole {
+        return Err(Fault::new("the line is not UTF-8 text"));
     }
     if let Some(quote) = quote {
         return Err(Fault::new(format!(
@@ -162,6 +166,21 @@ mod tests {
                 ["k", value],
                 "{value:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_comment_need_not_be_utf_8() {
+        let read = words(b"hosta cos # B\xfcro").unwrap();
+        assert_eq!(read.len(), 2);
+        assert_eq!(words(b"# B\xfcro"), Ok(Vec::new()));
+        for wrong in [
+            &b"hosta cos B\xfcro"[..],
+            b"h\xfc # x",
+            b"hosta \"\xfc # x\"",
+        ] {
+            let told = words(wrong).unwrap_err().to_string();
+            assert!(told.contains("UTF-8"), "{told}");
         }
     }
 }

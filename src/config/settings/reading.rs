@@ -1,5 +1,6 @@
 //! Reading a settings text against the table of keys.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::path::Path;
@@ -22,6 +23,34 @@ const GUI: &str = "gui";
 
 /// A mistake and where in the text it begins.
 type Mistake = (usize, String);
+
+/// The text of a file. TOML is UTF-8, but a comment may be in any encoding: what is none
+/// becomes a replacement sign there.
+///
+/// # Errors
+/// It is not UTF-8 elsewhere; the first line that is not.
+pub(super) fn text_of(bytes: &[u8]) -> Result<Cow<'_, str>, usize> {
+    let e = match std::str::from_utf8(bytes) {
+        Ok(text) => return Ok(Cow::Borrowed(text)),
+        Err(e) => e,
+    };
+    // Where another sign, as long, in those places changes nothing, all are in comments.
+    let replaced = |sign: &str| -> String {
+        let chunks = bytes.utf8_chunks();
+        let text = |c: std::str::Utf8Chunk<'_>| {
+            let sign = if c.invalid().is_empty() { "" } else { sign };
+            [c.valid(), sign].concat()
+        };
+        chunks.map(text).collect()
+    };
+    let (one, other) = (replaced("\u{fffd}"), replaced("\u{fffc}"));
+    let read = |text| DeTable::parse(text).map(|table| format!("{table:?}")).ok();
+    if read(&one).is_some_and(|table| Some(table) == read(&other)) {
+        return Ok(Cow::Owned(one));
+    }
+    let before = bytes.iter().take(e.valid_up_to());
+    Err(before.filter(|b| **b == b'\n').count() + 1)
+}
 
 /// Puts what the text says into the settings; the table and name of each key
 /// that it gave.

@@ -7,6 +7,8 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use crate::config::words::readable;
+
 /// The port where nothing else is said.
 const PORT: u16 = 9002;
 const SERVICE: &str = "cosserver";
@@ -45,10 +47,8 @@ fn find(text: &[u8]) -> Option<u16> {
     let service = SERVICE.as_bytes();
     text.windows(service.len()).find(|w| *w == service)?;
     for line in text.split(|b| *b == b'\n') {
-        let Ok(line) = std::str::from_utf8(line) else {
-            continue;
-        };
-        let mut words = line
+        let mut words = readable(line)
+            .0
             .split('#')
             .next()
             .unwrap_or("")
@@ -105,6 +105,7 @@ mod tests {
             Some(9102)
         );
         assert_eq!(find(b"cos 9103/tcp x cosserver"), Some(9103));
+        assert_eq!(find(b"cosserver 9104/tcp # f\xfcr uns\n"), Some(9104));
         assert_eq!(
             find(b"cosserver 9102/udp\n#cosserver 1/tcp\nx 2/tcp # cosserver\n"),
             None
