@@ -101,24 +101,37 @@ impl Text {
         self.lines.push(line.into_bytes());
     }
 
-    /// Changes the method and options of a host's one line, and leaves its
-    /// other words, blanks and comment as they are.
+    /// Sets the method of a host's one line to `cos`, and changes options of it; its other
+    /// words, blanks and comment stay as they are.
     pub(super) fn change(
         &mut self,
         host: &HostName,
         changes: &[(&str, Change)],
     ) -> Result<(), Fault> {
-        let missing = || Fault::of(&self.file, format!("{host} is not in it"));
-        let line = self
-            .lines
-            .iter_mut()
-            .find(|line| named(line).as_ref() == Some(host))
-            .ok_or_else(missing)?;
-        set_word(line, 1, "cos")?;
+        set_word(self.line(host)?, 1, "cos")?;
+        self.change_options(host, changes)
+    }
+
+    /// The same, where the method stays as it is.
+    pub(super) fn change_options(
+        &mut self,
+        host: &HostName,
+        changes: &[(&str, Change)],
+    ) -> Result<(), Fault> {
+        let line = self.line(host)?;
         for (name, change) in changes {
             set_option(line, name, change)?;
         }
         Ok(())
+    }
+
+    /// A host's one line.
+    fn line(&mut self, host: &HostName) -> Result<&mut Vec<u8>, Fault> {
+        let missing = || Fault::of(&self.file, format!("{host} is not in it"));
+        self.lines
+            .iter_mut()
+            .find(|line| named(line).as_ref() == Some(host))
+            .ok_or_else(missing)
     }
 
     /// Removes every line of a host, right or wrong.
@@ -138,7 +151,7 @@ impl Text {
                 format!("it would be longer than {FILE_MAX} bytes; nothing was changed"),
             ));
         }
-        secure::replace(&self.file, &bytes, secure::mode_of(&self.file, 0o644))
+        secure::replace(&self.file, &bytes, 0o644)
     }
 
     /// The same, where the table is another than the file has; whether it is.
@@ -202,6 +215,8 @@ fn set_option(line: &mut Vec<u8>, name: &str, change: &Change) -> Result<(), Fau
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::config::scratch::Scratch;
 
@@ -217,7 +232,8 @@ mod tests {
         let mut text = Text::read(&place, &lock).unwrap();
         edit(&mut text);
         text.save(&host("a"), &lock).unwrap();
-        assert_eq!(secure::mode_of(&place.hostinfo(), 0), 0o640);
+        let about = std::fs::metadata(place.hostinfo()).unwrap();
+        assert_eq!(about.permissions().mode() & 0o7777, 0o640);
         std::fs::read_to_string(place.hostinfo()).unwrap()
     }
 

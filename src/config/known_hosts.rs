@@ -103,7 +103,7 @@ fn edit(place: &Place, change: impl FnOnce(&mut Vec<u8>) -> bool) -> Result<bool
     if !change(&mut text) {
         return Ok(false);
     }
-    secure::replace(&file, &text, secure::mode_of(&file, 0o644))?;
+    secure::replace(&file, &text, 0o644)?;
     Ok(true)
 }
 

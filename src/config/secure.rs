@@ -29,9 +29,7 @@ use std::sync::{Mutex, PoisonError};
 use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
-pub use writing::{
-    Created, DRAFT, create_new, make_folder, make_folders, mode_of, remove, replace,
-};
+pub use writing::{Created, DRAFT, create_new, make_folder, make_folders, remove, replace};
 
 use crate::fault::Fault;
 

@@ -201,9 +201,10 @@ fn replacing() {
     replace(&path, b"one", 0o600).unwrap();
     replace(&path, b"two", 0o644).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"two");
+    // A new mode is for a new file.
     assert_eq!(
         fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
-        0o644
+        0o600
     );
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
     assert!(remove(&path).unwrap());
@@ -292,4 +293,72 @@ fn a_folder_that_is_not_synced_is_told_as_that() {
         );
     }
     assert_eq!(std::fs::read(&file).unwrap(), b"new");
+}
+
+/// An access control list that lets user 65534 read a file of mode 0640, as the kernel has it:
+/// its version, then tag, permissions and number of each entry.
+fn list_for_nobody() -> Vec<u8> {
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    let none = u32::MAX;
+    for (tag, permissions, number) in [
+        (0x01_u16, 6_u16, none),
+        (0x02, 4, 65534),
+        (0x04, 4, none),
+        (0x10, 4, none),
+        (0x20, 0, none),
+    ] {
+        list.extend(tag.to_le_bytes());
+        list.extend(permissions.to_le_bytes());
+        list.extend(number.to_le_bytes());
+    }
+    list
+}
+
+#[test]
+fn a_replaced_file_keeps_its_group_mode_list_and_link() {
+    use crate::sys::acl::{access_list, set_access_list};
+
+    let scratch = Scratch::new();
+    scratch.folder("elsewhere", 0o700);
+    let target = scratch.file("elsewhere/hostinfo", "old", 0o640);
+    let link = scratch.path().join("hostinfo");
+    symlink("elsewhere/hostinfo", &link).unwrap();
+    let group = if geteuid().is_root() {
+        chown(&target, None, Some(4)).unwrap();
+        4
+    } else {
+        fs::metadata(&target).unwrap().gid()
+    };
+    let list = list_for_nobody();
+    let has_lists = set_access_list(&target, Some(&list)).is_ok();
+    replace(&link, b"new", 0o644).unwrap();
+    let about = fs::metadata(&target).unwrap();
+    assert_eq!(fs::read(&target).unwrap(), b"new");
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!((about.gid(), about.mode() & 0o7777), (group, 0o640));
+    let kept = access_list(&target).unwrap();
+    assert_eq!(kept, has_lists.then(|| list.clone()));
+    assert_eq!(
+        fs::read_dir(scratch.path().join("elsewhere"))
+            .unwrap()
+            .count(),
+        1
+    );
+
+    // A secret gives others nothing, whatever the old one gave them.
+    replace(&link, b"secret", 0o600).unwrap();
+    assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o600);
+    assert_eq!(access_list(&target).unwrap(), None);
+    // One that its owner may only read stays so.
+    chmod(&target, 0o400);
+    replace(&link, b"secret", 0o600).unwrap();
+    assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o400);
+
+    // A link that leads nowhere is not replaced.
+    fs::remove_file(&target).unwrap();
+    let told = replace(&link, b"new", 0o644).unwrap_err().to_string();
+    assert!(told.contains("to a file that does not exist"), "{told}");
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    let folder = scratch.folder("folder", 0o700);
+    assert!(replace(&folder, b"new", 0o644).is_err());
 }

@@ -28,6 +28,8 @@ impl Monitor {
         match Flock::lock(taken, FlockArg::LockExclusiveNonblock) {
             Ok(taken) => {
                 let pid = format!("{}\n", std::process::id());
+                // Nothing of an old one is kept.
+                secure::remove(&file)?;
                 secure::replace(&file, pid.as_bytes(), 0o644)?;
                 self.pid_lock = Some(taken);
             }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "this is the one room where it is allowed")]
 
 pub mod account;
+pub mod acl;
 pub mod client_exec;
 pub mod client_signals;
 pub mod client_terminal;

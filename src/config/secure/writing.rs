@@ -4,8 +4,8 @@
 //! and then takes its name; the folder is synced last.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -14,6 +14,10 @@ use nix::unistd::geteuid;
 use super::{check_folder, walk};
 use crate::fault::Fault;
 use crate::secret;
+use crate::sys::acl;
+
+/// The bits of a mode that are for others than the owner.
+const OTHERS: u32 = 0o077;
 
 /// How the name of a draft begins and ends; one is left only by a crash.
 pub const DRAFT: (&str, &str) = (".cosserver-", ".tmp");
@@ -51,11 +55,18 @@ pub fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<Created, Fau
 /// the old one or the new one whole. A symbolic link stays, and its target is
 /// replaced.
 ///
+/// A file that is replaced keeps its owner, group, mode and access control list. `mode` is
+/// that of a new one; where it gives nothing to others the file is a secret, and what an old
+/// one gave them is taken away.
+///
 /// # Errors
-/// As [`create_new`]; then the old file is as it was, with the same exception.
+/// As [`create_new`], or the owner, the group or the list cannot be kept; then the old file is
+/// as it was, with the same exception.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
     let (folder, target) = writing(path, true)?;
-    let draft = Draft::write(&folder, content, mode).map_err(|e| not_written(path, e))?;
+    let kept = Kept::of(&target, mode).map_err(|e| not_written(path, e))?;
+    let draft = Draft::write(&folder, content, 0o600).map_err(|e| not_written(path, e))?;
+    kept.give(&draft.0).map_err(|e| not_written(path, e))?;
     fs::rename(&draft.0, &target).map_err(|e| not_written(path, e))?;
     sync_folder(&folder).map_err(|e| not_synced(path, e))
 }
@@ -132,21 +143,97 @@ fn writing(path: &Path, follow: bool) -> Result<(PathBuf, PathBuf), Fault> {
     }
     let target = walk(&target, geteuid().as_raw())
         .map_err(|why| why.told(path))?
-        .unwrap_or(target);
+        .map_or_else(|| not_a_link(path, target), Ok)?;
     let folder = target.parent().map_or(folder, Path::to_owned);
     Ok((folder, target))
 }
 
-fn not_written(path: &Path, e: std::io::Error) -> Fault {
+/// A file that does not exist, unless a link leads to it: replacing it would replace the link.
+fn not_a_link(path: &Path, target: PathBuf) -> Result<PathBuf, Fault> {
+    if target.is_symlink() {
+        let words = "it is a symbolic link to a file that does not exist, so nothing was written";
+        return Err(Fault::of(path, words));
+    }
+    Ok(target)
+}
+
+/// What a file keeps when it is replaced.
+struct Kept {
+    /// Its group, where it exists.
+    group: Option<u32>,
+    mode: u32,
+    list: Option<Vec<u8>>,
+}
+
+impl Kept {
+    /// What the file at this path has, which is no link; `mode` is that of a new one.
+    fn of(path: &Path, mode: u32) -> io::Result<Self> {
+        let about = match fs::symlink_metadata(path) {
+            Ok(about) => about,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Ok(Self {
+                    group: None,
+                    mode,
+                    list: None,
+                });
+            }
+            Err(e) => return Err(e),
+        };
+        if !about.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        let me = geteuid();
+        // As another user's, the new file would not be trusted; as ours, it was root's.
+        if about.uid() == 0 && !me.is_root() {
+            return Err(io::Error::other(
+                "it is owned by root, and a new one would not be; root can change it",
+            ));
+        }
+        let old = about.mode() & 0o7777;
+        if mode & OTHERS == 0 && old & OTHERS != 0 {
+            return Ok(Self {
+                group: Some(about.gid()),
+                mode: old & !OTHERS,
+                list: None,
+            });
+        }
+        Ok(Self {
+            group: Some(about.gid()),
+            mode: old,
+            list: acl::access_list(path)?,
+        })
+    }
+
+    /// Gives it to the file that is to take the old one's place.
+    fn give(&self, draft: &Path) -> io::Result<()> {
+        // While its mode lets the owner read it.
+        let file = File::open(draft)?;
+        let about = file.metadata()?;
+        if let Some(group) = self.group.filter(|group| *group != about.gid()) {
+            chown(draft, None, Some(group))
+                .map_err(|e| io::Error::new(e.kind(), format!("its group cannot be kept: {e}")))?;
+        }
+        if self.group.is_some() {
+            // Its folder may have given the new file a list of its own.
+            acl::set_access_list(draft, self.list.as_deref()).map_err(|e| {
+                io::Error::new(e.kind(), format!("its access list cannot be kept: {e}"))
+            })?;
+        }
+        file.set_permissions(fs::Permissions::from_mode(self.mode))?;
+        file.sync_all()
+    }
+}
+
+fn not_written(path: &Path, e: io::Error) -> Fault {
     Fault::of(path, format!("not written, so it is as it was: {e}"))
 }
 
-fn not_synced(path: &Path, e: std::io::Error) -> Fault {
+fn not_synced(path: &Path, e: io::Error) -> Fault {
     let words = format!("written, but its folder was not synced, so a crash may undo it: {e}");
     Fault::of(path, words)
 }
 
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
+fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder)?.sync_all() {
         // Some file systems have no way to sync a folder.
         Err(e) if e.raw_os_error() == Some(Errno::EINVAL as i32) => Ok(()),
@@ -158,8 +245,8 @@ fn sync_folder(folder: &Path) -> std::io::Result<()> {
 struct Draft(PathBuf);
 
 impl Draft {
-    fn write(folder: &Path, content: &[u8], mode: u32) -> std::io::Result<Self> {
-        let number = secret::random::<8>().map_err(std::io::Error::other)?;
+    fn write(folder: &Path, content: &[u8], mode: u32) -> io::Result<Self> {
+        let number = secret::random::<8>().map_err(io::Error::other)?;
         let path = folder.join(format!("{}{}{}", DRAFT.0, secret::to_hex(&number), DRAFT.1));
         let mut file = OpenOptions::new()
             .write(true)
@@ -179,10 +266,4 @@ impl Drop for Draft {
         // After a rename it is gone already.
         let _ = fs::remove_file(&self.0);
     }
-}
-
-/// The permission bits of a file that is about to be replaced, so that it
-/// keeps them; those given, where there is none.
-pub fn mode_of(path: &Path, otherwise: u32) -> u32 {
-    fs::metadata(path).map_or(otherwise, |about| about.mode() & 0o777)
 }
