@@ -1,5 +1,7 @@
 //! How the daemon starts, and what it says where it cannot.
 #![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -11,7 +13,7 @@
 mod daemon;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -138,6 +140,82 @@ fn a_second_daemon_leaves_the_pid_file_alone() {
     first.signal(Signal::SIGTERM);
     first.log.wait("stopped");
     daemon::until("the pid file is gone", || !file.exists());
+}
+
+/// A descriptor of a lock or a pipe that the daemon's starter has open, under a high number.
+fn with_number_9(mut command: Command, write: &OwnedFd) -> Command {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::CommandExt;
+    let write = write.as_raw_fd();
+    let inherit = move || match unsafe { libc::dup2(write, 9) } {
+        9 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    unsafe { command.pre_exec(inherit) };
+    command
+}
+
+/// Waits for the end of a pipe whose only other writers are processes of a daemon.
+fn is_at_its_end(read: OwnedFd) {
+    use std::os::fd::AsFd;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let patience = PollTimeout::try_from(daemon::PATIENCE).unwrap();
+    let mut fds = [PollFd::new(read.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut fds, patience), Ok(1), "somebody has it open");
+    assert_eq!(fs::File::from(read).read(&mut [0]).unwrap(), 0);
+}
+
+/// Regression: the monitor kept what its starter had open for as long as it ran: a lock
+/// (`flock -n 9 cosserver 9>lock`) stayed locked, and a pipe's reader waited for ever.
+#[test]
+fn monitor_closes_inherited_descriptors_at_start() {
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    let command = with_number_9(daemon::cosserver(), &write);
+    let d = Daemon::start_by(command, daemon::configured("", ""), &[]);
+    drop(write);
+    is_at_its_end(read);
+    d.says(0, &["true"]);
+    // In the background as well: the port says that it serves.
+    let folder = daemon::configured("", "");
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    let mut command = with_number_9(daemon::cosserver(), &write);
+    command
+        .args(["-p", "0", "-f"])
+        .arg(folder.path("S/cosserver.toml"));
+    assert!(run(&mut command).status.success());
+    drop((command, write));
+    is_at_its_end(read);
+    let pid = fs::read_to_string(folder.path("S/run/cosserver.pid")).unwrap();
+    let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+    cosserver::sys::process::signal(pid, Signal::SIGTERM);
+    daemon::until("it has ended", || {
+        !folder.path("S/run/cosserver.pid").exists()
+    });
+}
+
+/// The same where inetd starts a daemon for a connection, which stays.
+#[test]
+fn under_inetd_inherited_descriptors_are_closed() {
+    let folder = daemon::configured("", "");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let connection = OwnedFd::from(listener.accept().unwrap().0);
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    let mut command = with_number_9(daemon::cosserver(), &write);
+    command
+        .args(["-i", "-f"])
+        .arg(folder.path("S/cosserver.toml"));
+    command.stdin(Stdio::from(connection)).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    drop((command, write));
+    is_at_its_end(read);
+    // It is there still, and answers.
+
+    peer.write_all(&daemon::hostile::hello()).unwrap();
+    assert_eq!(peer.read(&mut [0]).unwrap(), 1);
+    drop(peer);
+    child.wait().unwrap();
 }
 
 /// Regression: a key that was made anew served nobody, and nothing said so.

@@ -13,6 +13,7 @@ use crate::sys::sandbox::{self, Cell, Role, Walls};
 
 const ORDER: u8 = 100;
 const REPORT: u8 = 101;
+const FAILED: u8 = 102;
 
 /// The monitor's order. `None`: there is no cell, because this is not root.
 pub fn order(cell: Option<&Cell>) -> Vec<u8> {
@@ -21,7 +22,7 @@ pub fn order(cell: Option<&Cell>) -> Vec<u8> {
         Some(c) => Writer::new(ORDER)
             .number(c.uid.into())
             .number(c.gid.into())
-            .bytes(c.root.as_os_str().as_bytes())
+            .bytes(c.root.as_ref().map_or(&[], |r| r.as_os_str().as_bytes()))
             .done(),
     }
 }
@@ -35,26 +36,38 @@ fn parse_order(message: &[u8]) -> Option<Option<Cell>> {
     }
     let (uid, gid) = (r.number()?, r.number()?);
     let root = PathBuf::from(std::ffi::OsStr::from_bytes(r.bytes()?));
+    let root = Some(root).filter(|r| !r.as_os_str().is_empty());
     r.done(Some(Cell { uid, gid, root }))
 }
 
-/// Which walls a process has reported; `None`: that was no report.
-pub fn parse_report(message: &[u8]) -> Option<Walls> {
-    let (REPORT, mut r) = Reader::new(message)? else {
-        return None;
-    };
-    let [chroot, landlock, seccomp] = r.array::<3>()?.map(|b| b != 0);
-    r.done(Walls {
-        chroot,
-        landlock,
-        seccomp,
-    })
+/// Which walls a process has reported, or why it could not go in; `None`: that was no
+/// report.
+pub fn parse_report(message: &[u8]) -> Option<Result<Walls, Fault>> {
+    match Reader::new(message)? {
+        (REPORT, mut r) => {
+            let [chroot, landlock, seccomp] = r.array::<3>()?.map(|b| b != 0);
+            let (landlock_error, seccomp_error) = (r.number()?, r.number()?);
+            r.done(Ok(Walls {
+                chroot,
+                landlock,
+                seccomp,
+                landlock_error,
+                seccomp_error,
+            }))
+        }
+        (FAILED, mut r) => {
+            let why = Fault::new(r.text()?);
+            r.done(Err(why))
+        }
+        _ => None,
+    }
 }
 
 /// The process's side: waits for the order, goes in, and reports.
 ///
 /// # Errors
-/// No order came, or a wall could not be put up: the process must end.
+/// No order came, or a wall could not be put up, which the monitor was told: the process
+/// must end.
 pub fn enter(role: Role, channel: &mut Channel) -> Result<(), Fault> {
     let mut buffer = vec![0; 4096];
     channel.wait();
@@ -65,7 +78,20 @@ pub fn enter(role: Role, channel: &mut Channel) -> Result<(), Fault> {
     // Nothing that this process says from here on may stand among the monitor's
     // lines; the walls let nobody do this later.
     process::quiet();
-    let w = sandbox::enter(role, cell.as_ref())?;
+    let w = match sandbox::enter(role, cell.as_ref()) {
+        Ok(walls) => walls,
+        Err(e) => {
+            let words = e.to_string();
+            let failed = Writer::new(FAILED).bytes(words.as_bytes()).done();
+            channel.send(failed, Vec::new())?;
+            return Err(e);
+        }
+    };
     let walls = [w.chroot, w.landlock, w.seccomp].map(u8::from);
-    channel.send(Writer::new(REPORT).bytes(&walls).done(), Vec::new())
+    let error = |errno: i32| u64::try_from(errno).unwrap_or(0);
+    let report = Writer::new(REPORT)
+        .bytes(&walls)
+        .number(error(w.landlock_error))
+        .number(error(w.seccomp_error));
+    channel.send(report.done(), Vec::new())
 }

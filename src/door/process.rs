@@ -84,7 +84,11 @@ fn serve() -> Result<(), Fault> {
     let mut folders = vec![place.state.clone()];
     folders.extend(folder.clone());
     let at_first = which(&folders);
-    sandbox::keep_to(&folders)?;
+    if let Err(e) = sandbox::keep_to(&folders) {
+        let why = e.while_doing("the door process's sandbox");
+        channel.send(Answer::Fault(why.to_string()).encode(0), Vec::new())?;
+        return Err(why);
+    }
     channel.send(Answer::Done.encode(0), Vec::new())?;
     while let Some(message) = next(&mut channel, &mut buffer)? {
         let Some((ticket, question)) = Question::decode(&message) else {

@@ -137,8 +137,9 @@ impl Child {
         self.due
     }
 
-    /// Takes its first message. `None`: it is no report.
-    pub(super) fn report(&mut self, message: &[u8]) -> Option<Walls> {
+    /// Takes its first message: which walls stand, or why it could not go in. `None`: it is
+    /// no report.
+    pub(super) fn report(&mut self, message: &[u8]) -> Option<Result<Walls, Fault>> {
         self.due = None;
         cell::parse_report(message)
     }
@@ -231,7 +232,9 @@ fn wait_for_report(channel: &Channel, limit: Duration) -> Result<Walls, Fault> {
             Ok(_) => match channel.receive(&mut buffer)? {
                 Incoming::Message(message, _) => {
                     let walls = cell::parse_report(&message);
-                    return walls.ok_or_else(|| Fault::new("it reported something else"));
+                    let wrong = || Fault::new("it reported something else");
+                    let walls = walls.ok_or_else(wrong)?;
+                    return walls.map_err(|e| e.while_doing("its sandbox"));
                 }
                 Incoming::Nothing => {}
                 Incoming::Gone => return Err(Fault::new("it died before its walls stood")),

@@ -343,8 +343,21 @@ impl Monitor {
 
     /// A child has said which walls stand. `false`: it has said something else.
     fn reported(&mut self, which: Which, message: &[u8]) -> bool {
-        let walls = self.child(which).report(message);
-        walls.map(|walls| self.log_walls(which, walls)).is_some()
+        match self.child(which).report(message) {
+            Some(Ok(walls)) => {
+                self.log_walls(which, walls);
+                true
+            }
+            Some(Err(why)) => {
+                let name = self.child(which).name();
+                let why = why.while_doing("its sandbox");
+                let pairs: [(&str, &dyn std::fmt::Display); 2] =
+                    [("process", &name), ("why", &why)];
+                self.log.say(Level::Error, "lost", &pairs);
+                false
+            }
+            None => false,
+        }
     }
 
     fn log_walls(&mut self, which: Which, walls: Walls) {
@@ -359,5 +372,18 @@ impl Monitor {
                 ("seccomp", &walls.seccomp),
             ],
         );
+        for (protection, why) in walls.missing() {
+            self.warn_of_missing(name, protection, &why);
+        }
+    }
+
+    /// A protection is missing because the kernel, or a container's filter, refused it.
+    fn warn_of_missing(&mut self, process: &str, protection: &str, why: &dyn std::fmt::Display) {
+        let pairs: [(&str, &dyn std::fmt::Display); 3] = [
+            ("process", &process),
+            ("protection", &protection),
+            ("why", why),
+        ];
+        self.log.say(Level::Warning, "no-protection", &pairs);
     }
 }

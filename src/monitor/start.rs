@@ -34,7 +34,7 @@ use crate::sys::job::Starter;
 use crate::sys::process::{Apart, LoginProgram};
 use crate::sys::sandbox::{Cell, Role};
 use crate::sys::signals::Signals;
-use crate::sys::{account, memory, process, signals, socket};
+use crate::sys::{account, inherited, kernel, memory, process, signals, socket};
 
 /// Exit code for a command line that is wrong, as sshd has none and most have.
 const USAGE: u8 = 2;
@@ -54,6 +54,7 @@ pub(super) enum Started {
 }
 
 pub(super) fn start(apart: &Apart) -> Started {
+    inherited::close();
     let words: Vec<String> = std::env::args_os()
         .skip(1)
         .map(|w| w.to_string_lossy().into_owned())
@@ -334,6 +335,9 @@ fn serve(
 impl Monitor {
     /// Says that it is ready: to the log, the pid file, the parent, the manager.
     fn announce(&mut self, ready: Option<OwnedFd>) -> Result<(), Fault> {
+        for (protection, why) in kernel::missing() {
+            self.warn_of_missing("monitor", protection, &why);
+        }
         self.take_pid_file()?;
         if self.pid_lock.is_some() {
             self.open_sockets();
@@ -378,7 +382,7 @@ fn cell(place: &Place, settings: &Settings) -> Result<Option<(Cell, bool)>, Faul
     let cell = Cell {
         uid: user.uid,
         gid: user.gid,
-        root,
+        root: Some(root),
     };
     Ok(Some((cell, user.name == NOBODY && wanted != NOBODY)))
 }

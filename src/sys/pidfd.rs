@@ -45,8 +45,11 @@ pub fn signal(process: Option<&OwnedFd>, pid: Pid, signal: Signal) {
         let nothing = std::ptr::null::<libc::siginfo_t>();
         let (fd, number) = (process.as_raw_fd(), signal as libc::c_int);
         // SAFETY: without a siginfo_t the call touches no memory of ours.
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, nothing, 0) };
-        return;
+        let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, nothing, 0) };
+        // Where the call itself is missing or taken away the number must do.
+        if matches!(Errno::result(done), Ok(_) | Err(Errno::ESRCH)) {
+            return;
+        }
     }
     let _ = process;
     let _ = nix::sys::signal::kill(pid, signal);

@@ -1,7 +1,7 @@
 //! Our own processes: starting the program anew in another role, waiting for
 //! children, signalling process groups.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -35,7 +35,7 @@ pub const CHANNEL: i32 = 3;
 /// # Errors
 /// No process was to be had.
 pub fn again(name: &str, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
-    start(&own_program(), None, name, channel)
+    start(&super::inherited::own_program(), None, name, channel)
 }
 
 /// The login worker's program: one of its own beside this one, so that PAM's library is
@@ -55,7 +55,7 @@ impl LoginProgram {
     pub fn open() -> Result<Self, Fault> {
         use std::fs::OpenOptions;
         use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-        let path = std::env::current_exe()?.with_file_name("cosserver-login");
+        let path = super::inherited::own_path()?.with_file_name("cosserver-login");
         let wrong = |e: &dyn std::fmt::Display| Fault::of(&path, e);
         let missing = |e: std::io::Error| {
             wrong(&format_args!(
@@ -87,6 +87,9 @@ impl LoginProgram {
                 &"others can write it: chown it to root, chmod it to 755",
             ));
         }
+        // Without /proc it has no name by which it could be executed.
+        #[cfg(target_os = "linux")]
+        let file = file.filter(|_| super::inherited::has_proc());
         let file = file.as_ref().map(above_a_childs).transpose()?;
         let path = CString::new(path.as_os_str().as_bytes());
         Ok(Self {
@@ -229,16 +232,6 @@ pub fn ends_with_parent(ends: bool) {
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
     }
     let _ = ends;
-}
-
-/// This program's own file: the running one, even if another has taken its path.
-fn own_program() -> CString {
-    let path = if cfg!(target_os = "linux") {
-        "/proc/self/exe".into()
-    } else {
-        std::env::current_exe().unwrap_or_default()
-    };
-    CString::new(OsStr::as_bytes(path.as_os_str())).unwrap_or_default()
 }
 
 /// How a child ended.

@@ -1,10 +1,13 @@
 //! The walls around gate and relay: another user, an empty root, no new
 //! privileges, no files (landlock), few system calls (seccomp).
 //!
-//! Where the kernel lacks landlock or seccomp the process goes on without, and
-//! its report says so. Where it has them and they fail, that is an error.
+//! Where the kernel lacks landlock or seccomp, or a container's filter takes the system
+//! call away, the process goes on without, and its report says which and why. Where
+//! it has them and they fail, that is an error, which names the protection.
 
 use std::io;
+
+use crate::fault::Fault;
 
 /// Which process is to be walled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,41 @@ pub struct Walls {
     pub landlock: bool,
     /// Only the system calls of the role.
     pub seccomp: bool,
+    /// What the kernel answered where landlock is missing; else 0.
+    pub landlock_error: i32,
+    /// What it answered where seccomp is missing; else 0.
+    pub seccomp_error: i32,
+}
+
+impl Walls {
+    /// The protections that are missing because the kernel refused them: the name of
+    /// each, and its error.
+    pub fn missing(&self) -> impl Iterator<Item = (&'static str, io::Error)> {
+        let all = [
+            ("landlock", self.landlock_error),
+            ("seccomp", self.seccomp_error),
+        ];
+        let missing = all.into_iter().filter(|(_, error)| *error != 0);
+        missing.map(|(name, error)| (name, io::Error::from_raw_os_error(error)))
+    }
+}
+
+/// Whether an error says that the system has no such call, or not for us: no such call
+/// (ENOSYS), no such operation of it (EINVAL), switched off (EOPNOTSUPP), or taken away by
+/// a container's filter (EPERM).
+fn is_missing(error: i32) -> bool {
+    [libc::ENOSYS, libc::EINVAL, libc::EOPNOTSUPP, libc::EPERM].contains(&error)
+}
+
+/// Names the step that failed and, where the system refused it, the capability that it takes.
+fn failed(step: &str, capability: &str, e: impl Into<io::Error>) -> Fault {
+    let e = e.into();
+    let hint = if e.raw_os_error() == Some(libc::EPERM) && !capability.is_empty() {
+        format!("; it needs the capability {capability}")
+    } else {
+        String::new()
+    };
+    Fault::new(format!("{step}: {e}{hint}"))
 }
 
 /// Whom the process becomes, and where its root will be. Only for root.
@@ -33,27 +71,29 @@ pub struct Cell {
     pub uid: u32,
     /// Group number.
     pub gid: u32,
-    /// The new root: an empty folder that nobody else can write to.
-    pub root: std::path::PathBuf,
+    /// The new root: an empty folder that nobody else can write to. `None`: there is none.
+    pub root: Option<std::path::PathBuf>,
 }
 
 /// Goes into the cell (if this is root) and lets the walls down behind.
 ///
 /// # Errors
 /// A wall that the system has could not be put up.
-pub fn enter(role: Role, cell: Option<&Cell>) -> io::Result<Walls> {
+pub fn enter(role: Role, cell: Option<&Cell>) -> Result<Walls, Fault> {
     let mut walls = Walls::default();
     if let Some(cell) = cell {
         use nix::unistd::{Gid, Uid, chdir, chroot, setgroups, setresgid, setresuid};
-        chdir(&cell.root)?;
-        chroot(".")?;
+        if let Some(root) = &cell.root {
+            chdir(root).map_err(|e| failed("chroot: its folder", "", e))?;
+            chroot(".").map_err(|e| failed("chroot", "CAP_SYS_CHROOT", e))?;
+            walls.chroot = true;
+        }
         let (uid, gid) = (Uid::from_raw(cell.uid), Gid::from_raw(cell.gid));
-        setgroups(&[gid])?;
-        setresgid(gid, gid, gid)?;
-        setresuid(uid, uid, uid)?;
+        setgroups(&[gid]).map_err(|e| failed("setgroups", "CAP_SETGID", e))?;
+        setresgid(gid, gid, gid).map_err(|e| failed("setresgid", "CAP_SETGID", e))?;
+        setresuid(uid, uid, uid).map_err(|e| failed("setresuid", "CAP_SETUID", e))?;
         // The change of user has put back what `fs.suid_dumpable` says.
         super::process::keep_private();
-        walls.chroot = true;
     }
     system::seal(role, &mut walls)?;
     Ok(walls)
@@ -64,7 +104,7 @@ pub fn enter(role: Role, cell: Option<&Cell>) -> io::Result<Walls> {
 ///
 /// # Errors
 /// A wall that the system has could not be put up.
-pub fn keep_to(folders: &[std::path::PathBuf]) -> io::Result<bool> {
+pub fn keep_to(folders: &[std::path::PathBuf]) -> Result<bool, Fault> {
     system::keep_to(folders)
 }
 
@@ -72,7 +112,6 @@ pub fn keep_to(folders: &[std::path::PathBuf]) -> io::Result<bool> {
 mod system {
     use std::collections::BTreeMap;
     use std::ffi::c_long;
-    use std::io;
 
     use landlock::{
         ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr,
@@ -83,25 +122,45 @@ mod system {
         SeccompRule, TargetArch, apply_filter,
     };
 
-    use super::{Role, Walls};
+    use super::{Fault, Role, Walls, failed, is_missing};
 
-    pub(super) fn seal(role: Role, walls: &mut Walls) -> io::Result<()> {
-        nix::sys::prctl::set_no_new_privs()?;
-        walls.landlock = no_files()?;
-        walls.seccomp = few_calls(role)?;
+    pub(super) fn seal(role: Role, walls: &mut Walls) -> Result<(), Fault> {
+        no_new_privileges()?;
+        walls.landlock = these_files(&[])?;
+        if !walls.landlock {
+            walls.landlock_error = landlock_error();
+        }
+        match few_calls(role)? {
+            0 => walls.seccomp = true,
+            error => walls.seccomp_error = error,
+        }
         Ok(())
     }
 
-    fn no_files() -> io::Result<bool> {
-        these_files(&[])
+    fn no_new_privileges() -> Result<(), Fault> {
+        nix::sys::prctl::set_no_new_privs().map_err(|e| failed("no new privileges", "", e))
     }
 
-    pub(super) fn keep_to(folders: &[std::path::PathBuf]) -> io::Result<bool> {
-        nix::sys::prctl::set_no_new_privs()?;
+    pub(super) fn keep_to(folders: &[std::path::PathBuf]) -> Result<bool, Fault> {
+        no_new_privileges()?;
         these_files(folders)
     }
 
-    fn these_files(folders: &[std::path::PathBuf]) -> io::Result<bool> {
+    /// Why there is no landlock: asked as the manual page has it, for its version.
+    fn landlock_error() -> i32 {
+        const VERSION: libc::c_uint = 1;
+        let none = std::ptr::null::<libc::c_void>();
+        let call = libc::SYS_landlock_create_ruleset;
+        // SAFETY: asks for a number and touches no memory of ours.
+        let answer = unsafe { libc::syscall(call, none, 0_usize, VERSION) };
+        if answer < 0 {
+            nix::errno::Errno::last_raw()
+        } else {
+            libc::ENOSYS
+        }
+    }
+
+    fn these_files(folders: &[std::path::PathBuf]) -> Result<bool, Fault> {
         let abi = ABI::V6;
         let status = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
@@ -111,13 +170,15 @@ mod system {
             .and_then(|r| r.create())
             .and_then(|r| r.add_rules(path_beneath_rules(folders, AccessFs::from_all(abi))))
             .and_then(|r| r.restrict_self())
-            .map_err(io::Error::other)?;
+            .map_err(|e| Fault::new(format!("landlock: {e}")))?;
         Ok(status.ruleset != RulesetStatus::NotEnforced)
     }
 
-    fn few_calls(role: Role) -> io::Result<bool> {
+    /// Keeps to the calls of the role. 0, or why the kernel has no seccomp.
+    fn few_calls(role: Role) -> Result<i32, Fault> {
+        let wrong = |e: &dyn std::fmt::Display| Fault::new(format!("seccomp: {e}"));
         let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
-            return Ok(false);
+            return Ok(libc::ENOSYS);
         };
         let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
         for call in BOTH.iter().chain(match role {
@@ -141,18 +202,17 @@ mod system {
             SeccompAction::Allow,
             arch,
         );
-        let mut program: BpfProgram = filter
-            .and_then(TryInto::try_into)
-            .map_err(io::Error::other)?;
+        let mut program: BpfProgram = filter.and_then(TryInto::try_into).map_err(|e| wrong(&e))?;
         if role == Role::Relay {
             without_clone3(&mut program);
         }
         match apply_filter(&program) {
-            Ok(()) => Ok(true),
-            Err(seccompiler::Error::Prctl(e)) if e.raw_os_error() == Some(libc::EINVAL) => {
-                Ok(false)
+            Ok(()) => Ok(0),
+            Err(seccompiler::Error::Prctl(e) | seccompiler::Error::Seccomp(e)) => {
+                let error = e.raw_os_error().filter(|error| is_missing(*error));
+                error.ok_or_else(|| wrong(&e))
             }
-            Err(e) => Err(io::Error::other(e)),
+            Err(e) => Err(wrong(&e)),
         }
     }
 
@@ -165,22 +225,22 @@ mod system {
         i64::from(call)
     }
 
-    fn thread_only() -> io::Result<SeccompRule> {
+    fn thread_only() -> Result<SeccompRule, Fault> {
         let flag = u64::from(libc::CLONE_THREAD.unsigned_abs());
         let masked = SeccompCmpOp::MaskedEq(flag);
         SeccompCondition::new(0, SeccompCmpArgLen::Qword, masked, flag)
             .and_then(|c| SeccompRule::new(vec![c]))
-            .map_err(io::Error::other)
+            .map_err(|e| Fault::new(format!("seccomp: {e}")))
     }
 
-    fn tcp_option(option: libc::c_int) -> io::Result<SeccompRule> {
+    fn tcp_option(option: libc::c_int) -> Result<SeccompRule, Fault> {
         let is = |argument, value: libc::c_int| {
             let value = u64::from(value.unsigned_abs());
             SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
         };
         is(1, libc::IPPROTO_TCP)
             .and_then(|level| SeccompRule::new(vec![level, is(2, option)?]))
-            .map_err(io::Error::other)
+            .map_err(|e| Fault::new(format!("seccomp: {e}")))
     }
 
     /// clone3 hides its flags behind a pointer that no filter can read: it is
@@ -259,11 +319,11 @@ mod system {
 
 #[cfg(not(target_os = "linux"))]
 mod system {
-    pub(super) fn seal(_: super::Role, _: &mut super::Walls) -> std::io::Result<()> {
+    pub(super) fn seal(_: super::Role, _: &mut super::Walls) -> Result<(), super::Fault> {
         Ok(())
     }
 
-    pub(super) fn keep_to(_: &[std::path::PathBuf]) -> std::io::Result<bool> {
+    pub(super) fn keep_to(_: &[std::path::PathBuf]) -> Result<bool, super::Fault> {
         Ok(false)
     }
 }

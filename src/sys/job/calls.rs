@@ -56,6 +56,23 @@ mod direct {
         unsafe { call(Sysno::close_range, [word(first), last, 0, 0, 0]) }.map(drop)
     }
 
+    /// openat(2) of a folder.
+    pub(in crate::sys) fn open_folder(path: &CStr) -> Result<RawFd, Errno> {
+        let flags = word(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC);
+        // The path is absolute: the folder that it would start from does not count.
+        let arguments = [0, path.as_ptr() as usize, flags, 0, 0];
+        // SAFETY: the string ends with NUL.
+        let fd = unsafe { call(Sysno::openat, arguments) }?;
+        RawFd::try_from(fd).map_err(|_| Errno::EBADF)
+    }
+
+    /// getdents64(2): the next entries of a folder, bytes.
+    pub(in crate::sys) fn entries(folder: RawFd, into: &mut [u8]) -> Result<usize, Errno> {
+        let at = into.as_mut_ptr() as usize;
+        // SAFETY: the kernel writes no more than the slice has room for.
+        unsafe { call(Sysno::getdents64, [word(folder), at, into.len(), 0, 0]) }
+    }
+
     /// close(2).
     pub(in crate::sys) fn close(fd: RawFd) {
         // SAFETY: as above.
@@ -240,6 +257,29 @@ mod library {
         #[cfg(not(target_os = "linux"))]
         {
             let _ = first;
+            Err(Errno::ENOSYS)
+        }
+    }
+
+    /// open(2) of a folder.
+    pub(in crate::sys) fn open_folder(path: &CStr) -> Result<RawFd, Errno> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        // SAFETY: the string ends with NUL.
+        Errno::result(unsafe { libc::open(path.as_ptr(), flags) })
+    }
+
+    /// getdents64(2): the next entries of a folder, bytes.
+    pub(in crate::sys) fn entries(folder: RawFd, into: &mut [u8]) -> Result<usize, Errno> {
+        #[cfg(target_os = "linux")]
+        {
+            let (at, length) = (into.as_mut_ptr(), into.len());
+            // SAFETY: the kernel writes no more than the slice has room for.
+            let read = unsafe { libc::syscall(libc::SYS_getdents64, folder, at, length) };
+            usize::try_from(Errno::result(read)?).map_err(|_| Errno::EINVAL)
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (folder, into);
             Err(Errno::ENOSYS)
         }
     }

@@ -112,13 +112,59 @@ pub(in crate::sys) const DESCRIPTORS: i32 = 1 << 20;
 
 /// Closes every descriptor from this number on.
 pub(in crate::sys) fn close_from(first: RawFd) {
-    if calls::close_range(first).is_ok() {
+    if calls::close_range(first).is_ok() || close_listed(first) {
         return;
     }
     close_each(first);
 }
 
-/// The same for a kernel without close_range(2): every number up to the limit, which
+/// The same for a kernel without close_range(2) that has `/proc`: what is open there.
+/// Whether all is closed.
+pub(super) fn close_listed(first: RawFd) -> bool {
+    let Ok(folder) = calls::open_folder(c"/proc/self/fd") else {
+        return false;
+    };
+    let mut buffer = [0_u8; 2048];
+    let done = loop {
+        match calls::entries(folder, &mut buffer) {
+            Ok(0) => break true,
+            Ok(length) => {
+                let mut rest = buffer.get(..length).unwrap_or_default();
+                while let Some((fd, next)) = entry(rest) {
+                    if let Some(fd) = fd.filter(|fd| *fd >= first && *fd != folder) {
+                        calls::close(fd);
+                    }
+                    rest = next;
+                }
+            }
+            Err(_) => break false,
+        }
+    };
+    calls::close(folder);
+    done
+}
+
+/// The first entry of a folder as the kernel lists it: the number that is its name, if it
+/// is one, and the entries behind it.
+fn entry(bytes: &[u8]) -> Option<(Option<RawFd>, &[u8])> {
+    /// Where the entry's length and its name stand in it.
+    const LENGTH: usize = 16;
+    const NAME: usize = 19;
+    let length = bytes.get(LENGTH..)?.first_chunk::<2>()?;
+    let length = usize::from(u16::from_ne_bytes(*length));
+    let (whole, next) = bytes.split_at_checked(length)?;
+    let mut number: Option<RawFd> = None;
+    for digit in whole.get(NAME..)?.iter().take_while(|b| **b != 0) {
+        if !digit.is_ascii_digit() {
+            return Some((None, next));
+        }
+        let more = RawFd::from(digit - b'0');
+        number = Some(number.unwrap_or(0).checked_mul(10)?.checked_add(more)?);
+    }
+    Some((number, next))
+}
+
+/// The same where there is no `/proc` either: every number up to the limit, which
 /// [`super::super::process::raise_descriptors`] keeps within what can be counted.
 pub(super) fn close_each(first: RawFd) {
     // SAFETY: asks a number of this process, and cannot fail in a way that matters.

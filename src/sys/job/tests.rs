@@ -97,10 +97,18 @@ fn a_program_that_cannot_be_executed_says_so() {
     assert_eq!(folder, ("cosserver: /usr: permission denied\n".into(), 126));
 }
 
-/// Without close_range(2) every number is closed up to the limit, however high: where
-/// the limit lets a number be that high.
+/// Without close_range(2) every number is closed, by `/proc` or up to the limit, however
+/// high: where the limit lets a number be that high.
 #[test]
 fn high_numbers_are_closed_one_by_one_too() {
+    closes_high_numbers(|first| {
+        child::close_each(first);
+        true
+    });
+    closes_high_numbers(child::close_listed);
+}
+
+fn closes_high_numbers(close: fn(i32) -> bool) {
     const HIGH: i32 = 70_000;
     let which = nix::sys::resource::Resource::RLIMIT_NOFILE;
     let (_, hard) = crate::sys::rlimits::get(which).unwrap();
@@ -110,10 +118,12 @@ fn high_numbers_are_closed_one_by_one_too() {
     let Some(pid) = fork_quietly().unwrap() else {
         calls::limit(which, hard, hard);
         let there = calls::duplicate(2, HIGH).is_ok();
-        child::close_each(3);
+        let done = close(3);
         // SAFETY: asks for a flag of a number.
         let closed = unsafe { libc::fcntl(HIGH, libc::F_GETFD) } < 0;
-        calls::exit(i32::from(!there || !closed))
+        // SAFETY: as above.
+        let stays = unsafe { libc::fcntl(2, libc::F_GETFD) } >= 0;
+        calls::exit(i32::from(!there || !closed || !done || !stays))
     };
     assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
 }

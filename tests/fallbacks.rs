@@ -1,0 +1,215 @@
+//! Protections and system calls that a kernel, or a container's filter, does not have: the
+//! daemon starts, runs commands, and its log names what is missing.
+#![cfg(target_os = "linux")]
+#![allow(
+    unsafe_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::undocumented_unsafe_blocks,
+    reason = "a test panics where something is not as it should be, starts programs, and \
+              installs a filter of its own"
+)]
+
+mod daemon;
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use daemon::{COSSERVER, Daemon};
+
+/// Loads a word of what the kernel shows of a call, at this offset.
+fn load(at: u32) -> libc::sock_filter {
+    instruction(0x20, 0, 0, at)
+}
+
+/// Skips so many instructions, where the word is another than this.
+fn unless(word: u32, skip: u8) -> libc::sock_filter {
+    instruction(0x15, 0, skip, word)
+}
+
+fn answer(with: u32) -> libc::sock_filter {
+    instruction(0x06, 0, 0, with)
+}
+
+const fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code, jt, jf, k }
+}
+
+const ALLOW: u32 = 0x7fff_0000;
+
+fn errno(error: i32) -> u32 {
+    0x0005_0000 | u32::try_from(error).unwrap()
+}
+
+/// The daemon's program under a seccomp filter, which all that it starts inherits.
+fn under(mut filter: Vec<libc::sock_filter>) -> Command {
+    let mut command = Command::new(COSSERVER);
+    let length = u16::try_from(filter.len()).unwrap();
+    let install = move || {
+        let program = libc::sock_fprog {
+            len: length,
+            filter: filter.as_mut_ptr(),
+        };
+        // By prctl(2): seccomp(2) may be the call that is taken away.
+        let done = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+                | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program)
+        };
+        if done == 0 {
+            Ok(())
+        } else {
+            Err(std::io::Error::last_os_error())
+        }
+    };
+    unsafe { command.pre_exec(install) };
+    command
+}
+
+/// The daemon's program without one system call: it fails with this error.
+fn without(call: libc::c_long, error: i32) -> Command {
+    let number = u32::try_from(call).unwrap();
+    let filter = [
+        load(0),
+        unless(number, 1),
+        answer(errno(error)),
+        answer(ALLOW),
+    ];
+    under(filter.to_vec())
+}
+
+/// Starts the daemon, runs a command from end to end, and ends both; what the log says of
+/// missing protections.
+fn serves(command: Command, settings: &str) -> Vec<String> {
+    let d = Daemon::start_by(command, daemon::configured(settings, ""), &[]);
+    let echoed = d.with_input(b"in\n", &["cat; echo out; exit 7"]);
+    assert_eq!(
+        echoed.status.code(),
+        Some(7),
+        "{echoed:?}\n{}",
+        d.log_text()
+    );
+    assert_eq!(echoed.stdout, b"in\nout\n");
+    d.log.wait("end session=0");
+    let all = d.log.all().into_iter();
+    all.filter(|line| line.starts_with("no-protection "))
+        .collect()
+}
+
+const ERRORS: [i32; 3] = [libc::ENOSYS, libc::EINVAL, libc::EPERM];
+
+/// Takes a call away in every way in which it can be missing, and looks for these words.
+fn is_named(call: libc::c_long, process: &str, protection: &str) {
+    for error in ERRORS {
+        let said = serves(without(call, error), "");
+        let why = std::io::Error::from_raw_os_error(error).to_string();
+        let wanted = format!("no-protection process={process} protection={protection} why=");
+        assert!(
+            said.iter()
+                .any(|l| l.starts_with(&wanted) && l.contains(&why)),
+            "{protection}, {why}: {said:?}"
+        );
+    }
+}
+
+/// Regression: seccompiler reports seccomp(2) by another error than the one that was
+/// matched, and the daemon did not start.
+#[test]
+fn without_seccomp_the_daemon_starts_and_says_so() {
+    is_named(libc::SYS_seccomp, "gate", "seccomp");
+}
+
+#[test]
+fn without_landlock_the_daemon_starts_and_says_so() {
+    is_named(libc::SYS_landlock_create_ruleset, "gate", "landlock");
+}
+
+#[test]
+fn without_pidfd_open_jobs_are_watched_by_number() {
+    is_named(libc::SYS_pidfd_open, "monitor", "pidfd_open");
+}
+
+#[test]
+fn without_pidfd_send_signal_jobs_are_signalled_by_number() {
+    is_named(libc::SYS_pidfd_send_signal, "monitor", "pidfd_send_signal");
+}
+
+#[test]
+fn without_close_range_descriptors_are_closed_all_the_same() {
+    is_named(libc::SYS_close_range, "monitor", "close_range");
+}
+
+/// Nothing depends on these.
+#[test]
+fn without_clone3_or_memfd_create_nothing_is_missing() {
+    for call in [libc::SYS_clone3, libc::SYS_memfd_create] {
+        for error in ERRORS {
+            assert_eq!(serves(without(call, error), ""), Vec::<String>::new());
+        }
+    }
+}
+
+/// A kernel without IPv6: the other address is listened on.
+#[test]
+fn without_ipv6_the_other_address_is_served() {
+    const FAMILY: u32 = 16;
+    let socket = u32::try_from(libc::SYS_socket).unwrap();
+    let v6 = u32::try_from(libc::AF_INET6).unwrap();
+    let filter = vec![
+        load(0),
+        unless(socket, 3),
+        load(FAMILY),
+        unless(v6, 1),
+        answer(errno(libc::EAFNOSUPPORT)),
+        answer(ALLOW),
+    ];
+    let settings = "listen = [\"127.0.0.1\", \"::1\"]\n";
+    assert_eq!(serves(under(filter), settings), Vec::<String>::new());
+}
+
+/// A root without `/proc`, such as a bare chroot.
+#[test]
+fn without_proc_the_daemon_starts_and_says_so() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c"]);
+    command.args(["mount -t tmpfs none /proc && exec \"$@\"", "sh", COSSERVER]);
+    let said = serves(command, "");
+    let wanted = "no-protection process=monitor protection=/proc why=";
+    assert!(said.iter().any(|l| l.starts_with(wanted)), "{said:?}");
+}
+
+/// Regression: a capability that was missing was told in the same words as a missing
+/// protection. Root without it is told which one, and the daemon does not start.
+#[test]
+fn a_missing_capability_is_named() {
+    if !daemon::needs_root() {
+        return;
+    }
+    for (capability, step) in [
+        ("sys_chroot", "chroot"),
+        ("setgid", "setgroups"),
+        ("setuid", "setresuid"),
+    ] {
+        let folder = daemon::configured("", "");
+        let mut command = Command::new("setpriv");
+        command.arg(format!("--bounding-set=-{capability}"));
+        command.arg(format!("--inh-caps=-{capability}"));
+        command.args([COSSERVER, "-D", "-e", "-p", "0", "-f"]);
+        let out = daemon::run(command.arg(folder.path("S/cosserver.toml")));
+        assert_eq!(out.status.code(), Some(1), "{capability}: {out:?}");
+        let said = String::from_utf8_lossy(&out.stderr);
+        let needed = format!("CAP_{}", capability.to_uppercase());
+        let line = said.lines().find(|l| l.contains(&needed));
+        let line = line.unwrap_or_else(|| panic!("{capability}: {said}"));
+        assert!(
+            line.contains(&format!("{step}: Operation not permitted")),
+            "{line}"
+        );
+        assert!(line.starts_with("cosserver: "), "{line}");
+    }
+}
