@@ -142,6 +142,44 @@ fn a_second_daemon_leaves_the_pid_file_alone() {
     daemon::until("the pid file is gone", || !file.exists());
 }
 
+/// Regression: a daemon that started while another was still ending never had the pid file
+/// and the sockets.
+#[test]
+fn second_daemon_acquires_control_socket_after_first_exits() {
+    let mut first = Daemon::start();
+    let (folder, toml) = (
+        first.server().join("run"),
+        first.server().join("cosserver.toml"),
+    );
+    let mut command = daemon::cosserver();
+    command.args(["-D", "-e", "-p", "0", "-f"]).arg(toml);
+    command.stderr(Stdio::piped());
+    let mut second = command.spawn().unwrap();
+    let log = daemon::Lines::collect(second.stderr.take().unwrap());
+    log.wait("no-pid-file file=");
+    log.wait("listening on ");
+    let number = i32::try_from(second.id()).unwrap();
+    // The sockets are the first one's until it ends.
+    let server = first.server();
+    let who = || {
+        let mut command = Command::new(COSADM);
+        run(command.arg("-C").arg(&server).args(["who", "--json"]))
+    };
+    assert!(who().status.success());
+    first.signal(Signal::SIGTERM);
+    first.child.wait().unwrap();
+    log.wait("claimed file=");
+    let pid = fs::read_to_string(folder.join("cosserver.pid")).unwrap();
+    assert_eq!(pid, format!("{number}\n"));
+    assert!(folder.join("control").exists() && folder.join("sign").exists());
+    assert!(who().status.success(), "{:?}", who());
+    // It was said once, however often it was tried.
+    assert_eq!(log.count("no-pid-file"), 1);
+    cosserver::sys::process::signal(nix::unistd::Pid::from_raw(number), Signal::SIGTERM);
+    assert!(second.wait().unwrap().success());
+    assert!(!folder.join("cosserver.pid").exists());
+}
+
 /// A descriptor of a lock or a pipe that the daemon's starter has open, under a high number.
 fn with_number_9(mut command: Command, write: &OwnedFd) -> Command {
     use std::os::fd::AsRawFd;
@@ -216,6 +254,29 @@ fn under_inetd_inherited_descriptors_are_closed() {
     assert_eq!(peer.read(&mut [0]).unwrap(), 1);
     drop(peer);
     child.wait().unwrap();
+}
+
+/// A port that another program has: the daemon says so and ends, and no client mistakes
+/// that program for the host.
+#[test]
+fn squatter_on_the_port_stops_the_daemon_and_is_not_the_host() {
+    let d = Daemon::start();
+    let squatter = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = squatter.local_addr().unwrap().port();
+    let mut command = daemon::cosserver();
+    command.args(["-D", "-e", "-p", &port.to_string(), "-f"]);
+    let out = run(command.arg(d.server().join("cosserver.toml")));
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    let wanted = format!("listening on 127.0.0.1:{port}: Address already in use");
+    assert!(said(&out).contains(&wanted), "{out:?}");
+    drop(squatter);
+    // A cosserver of somebody else's on that port has another key.
+    let other = Daemon::start();
+    let mut cos = Command::new(daemon::COS);
+    cos.arg("-C").arg(d.client());
+    let out = run(cos.args(["run", "-p", &other.port.to_string(), "hostb", "true"]));
+    assert_eq!(out.status.code(), Some(255), "{out:?}");
+    assert_eq!(other.log.count("exec session="), 0);
 }
 
 /// Regression: a key that was made anew served nobody, and nothing said so.

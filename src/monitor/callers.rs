@@ -91,6 +91,11 @@ impl<T: Default> Callers<T> {
         }
     }
 
+    /// Whether it listens.
+    pub(super) const fn is_open(&self) -> bool {
+        self.listener.is_some()
+    }
+
     /// Listens at a path.
     ///
     /// # Errors

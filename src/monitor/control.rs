@@ -40,13 +40,17 @@ pub(super) const fn control() -> Control {
 }
 
 impl Monitor {
-    /// Opens the sockets of this machine. Without them the daemon serves all the same.
-    pub(super) fn open_sockets(&mut self) {
-        for opened in [self.open_desk(), self.open_control()] {
-            if let Err(why) = opened {
-                self.log.say(Level::Error, "no-socket", &[("why", &why)]);
-            }
+    /// Opens the sockets of this machine that are not open yet; why one cannot be. Without
+    /// them the daemon serves all the same.
+    pub(super) fn open_sockets(&mut self) -> Vec<Fault> {
+        let mut wrong = Vec::new();
+        if !self.desk.is_open() {
+            wrong.extend(self.open_desk().err());
         }
+        if !self.control.is_open() {
+            wrong.extend(self.open_control().err());
+        }
+        wrong
     }
 
     /// Opens the socket, to whoever this daemon is, and root.

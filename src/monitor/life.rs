@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::sessions::Finished;
-use super::{Monitor, Which, notify, pid_file, start};
+use super::{Monitor, Which, notify, start};
 use crate::channel::gate::Order;
 use crate::config::keys;
 use crate::log::Level;
@@ -105,6 +105,7 @@ impl Monitor {
         self.stopping = Some(now + self.settings.daemon.grace);
         // Nobody is started any more, so nobody's time is waited for.
         self.restart = [None, None];
+        self.claim.give_up();
         self.listeners.clear();
         self.tell_gate(Order::StopListening.encode());
     }
@@ -124,6 +125,7 @@ impl Monitor {
             self.doors.deadline(),
             self.desk.deadline(),
             self.control_deadline(),
+            self.claim.due(),
             grace,
         ]
         .into_iter()
@@ -169,6 +171,9 @@ impl Monitor {
         if self.control_deadline().is_some_and(|at| at <= now) {
             self.tell_who(now);
             self.control.tend(now);
+        }
+        if self.claim.due().is_some_and(|at| at <= now) {
+            self.claim_run_folder(now);
         }
         if self.stopping.is_some_and(|at| at <= now) && !self.hung_up {
             self.hung_up = true;
@@ -251,7 +256,7 @@ impl Monitor {
         }
         self.desk.close();
         self.control.close();
-        pid_file::remove(&self.place, self.pid_lock.is_some());
+        self.claim.remove_pid_file(&self.place);
         self.log.say(Level::Info, "stopped", &[]);
         process::SUCCESS
     }

@@ -26,6 +26,7 @@ mod notify;
 pub mod options;
 mod pid_file;
 mod refuse;
+mod run_folder;
 mod sessions;
 mod signing;
 mod start;
@@ -104,8 +105,12 @@ struct Monitor {
     desk: signing::Desk,
     /// Where the administrator asks who is on.
     control: control::Control,
-    /// Held while the pid file is ours.
-    pid_lock: Option<nix::fcntl::Flock<std::fs::File>>,
+    /// What of the run folder is ours.
+    claim: pid_file::Claim,
+    /// What the daemon has served without since its start, if anything.
+    degraded: Option<String>,
+    /// What the service manager was told last: `None`: nothing is missing.
+    status: Option<String>,
     /// What starts jobs.
     starter: Starter,
     stock: Stock,

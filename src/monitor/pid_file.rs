@@ -1,8 +1,13 @@
-//! The pid file, and the lock by which of two daemons on one folder one has it. Run by
-//! the monitor when it starts and when it ends; inetd's have none.
+//! What a daemon claims of its run folder: the lock, the pid file, and the sockets for
+//! users and administrator. Of two daemons on one folder one has them; inetd's have none.
+//!
+//! Run by the monitor when it starts, and again from its event loop until it has all of
+//! them: its predecessor may still be ending, or the file system be full.
 
+use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -13,35 +18,156 @@ use crate::config::secure;
 use crate::fault::Fault;
 use crate::log::Level;
 
-impl Monitor {
-    /// Writes the pid file, unless another daemon that runs on this folder has it.
-    pub(super) fn take_pid_file(&mut self) -> Result<(), Fault> {
-        let lock = self.place.daemon_lock();
-        let taken = std::fs::File::options()
+/// First and longest pause before what is missing is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What of the run folder is this daemon's.
+#[derive(Default)]
+pub(super) struct Claim {
+    lock: Option<Flock<File>>,
+    has_pid_file: bool,
+    /// When what is missing is tried again.
+    due: Option<Instant>,
+    pause: Duration,
+    /// What was said to be missing.
+    told: Vec<Missing>,
+}
+
+/// What of the run folder could not be had, and why.
+#[derive(Debug, PartialEq, Eq)]
+enum Missing {
+    PidFile(String),
+    Socket(String),
+}
+
+impl Claim {
+    /// When what is missing is tried again.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Tries no more.
+    pub(super) const fn give_up(&mut self) {
+        self.due = None;
+    }
+
+    /// Removes the pid file, if it is ours.
+    pub(super) fn remove_pid_file(&self, place: &Place) {
+        if self.lock.is_some() {
+            let _ = std::fs::remove_file(place.pid_file());
+        }
+    }
+
+    fn lock(&mut self, place: &Place) -> Result<(), Fault> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        // It was not made when the daemon started, or has been lost since.
+        secure::make_folder(&place.run, 0o755)?;
+        let path = place.daemon_lock();
+        let file = File::options()
             .create(true)
             .append(true)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&lock)
-            .map_err(|e| Fault::of(&lock, e))?;
-        let file = self.place.pid_file();
-        match Flock::lock(taken, FlockArg::LockExclusiveNonblock) {
-            Ok(taken) => {
-                let pid = format!("{}\n", std::process::id());
-                // Nothing of an old one is kept.
-                secure::remove(&file)?;
-                secure::replace(&file, pid.as_bytes(), 0o644)?;
-                self.pid_lock = Some(taken);
+            .open(&path)
+            .map_err(|e| Fault::of(&path, e))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => {
+                self.lock = Some(lock);
+                Ok(())
             }
-            Err((_, e)) => {
-                let why = why_not_locked(&lock, e);
-                let pairs: [(&str, &dyn std::fmt::Display); 2] =
-                    [("file", &file.display()), ("why", &why)];
-                self.log.say(Level::Warning, "no-pid-file", &pairs);
-            }
+            Err((_, e)) => Err(Fault::new(why_not_locked(&path, e))),
+        }
+    }
+
+    fn write_pid_file(&mut self, place: &Place) -> Result<(), Fault> {
+        if !self.has_pid_file {
+            let pid = format!("{}\n", std::process::id());
+            let file = place.pid_file();
+            // Nothing of an old one is kept.
+            secure::remove(&file)?;
+            secure::replace(&file, pid.as_bytes(), 0o644)?;
+            self.has_pid_file = true;
         }
         Ok(())
     }
+}
+
+impl Monitor {
+    /// Takes what is missing of the run folder, and says what is not to be had; that is
+    /// tried again later.
+    pub(super) fn claim_run_folder(&mut self, now: Instant) {
+        self.claim.due = None;
+        let wrong = self.take_what_is_missing();
+        for missing in &wrong {
+            if !self.claim.told.contains(missing) {
+                self.log_missing(missing);
+            }
+        }
+        if wrong.is_empty() {
+            if !self.claim.told.is_empty() {
+                let file = self.place.pid_file();
+                let pairs: [(&str, &dyn std::fmt::Display); 1] = [("file", &file.display())];
+                self.log.say(Level::Info, "claimed", &pairs);
+            }
+        } else {
+            let pause = self.claim.pause.saturating_mul(2);
+            self.claim.pause = pause.clamp(PAUSE, LONGEST_PAUSE);
+            self.claim.due = Some(now + self.claim.pause);
+        }
+        self.claim.told = wrong;
+        self.tell_status();
+    }
+
+    /// Without the lock nothing else is taken: it is another daemon's.
+    fn take_what_is_missing(&mut self) -> Vec<Missing> {
+        if let Err(why) = self.claim.lock(&self.place) {
+            return vec![Missing::PidFile(why.to_string())];
+        }
+        let pid_file = self.claim.write_pid_file(&self.place);
+        let pid_file = pid_file.err().map(|why| Missing::PidFile(why.to_string()));
+        let sockets = self.open_sockets().into_iter();
+        let sockets = sockets.map(|why| Missing::Socket(why.to_string()));
+        pid_file.into_iter().chain(sockets).collect()
+    }
+
+    fn log_missing(&mut self, missing: &Missing) {
+        match missing {
+            Missing::PidFile(why) => {
+                let file = self.place.pid_file();
+                let pairs: [(&str, &dyn std::fmt::Display); 2] =
+                    [("file", &file.display()), ("why", why)];
+                self.log.say(Level::Warning, "no-pid-file", &pairs);
+            }
+            Missing::Socket(why) => self.log.say(Level::Error, "no-socket", &[("why", why)]),
+        }
+    }
+
+    /// Tells the service manager what the daemon serves without, if that has changed.
+    fn tell_status(&mut self) {
+        let claim = self.claim.told.first().map(|missing| match missing {
+            Missing::PidFile(why) | Missing::Socket(why) => why.clone(),
+        });
+        let why = self.degraded.clone().or(claim);
+        if why != self.status {
+            self.manager.tell(&status(why.as_deref()));
+            self.status = why;
+        }
+    }
+}
+
+/// The state line for the service manager.
+pub(super) fn status(why: Option<&str>) -> String {
+    /// Longest reason that is passed on, characters.
+    const LONGEST: usize = 300;
+    let one_line = |c: char| if c.is_control() { ' ' } else { c };
+    let words = why.map(|why| why.chars().take(LONGEST).map(one_line).collect::<String>());
+    words.map_or_else(
+        || "STATUS=serving".to_owned(),
+        |why| format!("STATUS=degraded: {why}"),
+    )
 }
 
 fn why_not_locked(lock: &Path, e: Errno) -> String {
@@ -51,13 +177,6 @@ fn why_not_locked(lock: &Path, e: Errno) -> String {
     Fault::from(e)
         .while_doing(format_args!("locking {}", lock.display()))
         .to_string()
-}
-
-/// Removes it, if it is ours.
-pub(super) fn remove(place: &Place, is_ours: bool) {
-    if is_ours {
-        let _ = std::fs::remove_file(place.pid_file());
-    }
 }
 
 #[cfg(test)]
@@ -75,5 +194,15 @@ mod tests {
             other,
             "locking /run/cosserver/cosserver.lock: No locks available (os error 37)"
         );
+    }
+
+    /// The service manager takes one line.
+    #[test]
+    fn a_status_is_one_line_of_bounded_length() {
+        assert_eq!(status(None), "STATUS=serving");
+        let why = "two\nlines ".repeat(100);
+        let told = status(Some(&why));
+        assert!(told.starts_with("STATUS=degraded: two lines two"), "{told}");
+        assert!(told.len() < 400 && !told.contains('\n'), "{told}");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
@@ -20,11 +20,10 @@ use super::listen::listeners;
 use super::notify::Manager;
 use super::options::{self, Asked, Task};
 use super::sessions::Sessions;
-use super::{Monitor, Which, inetd, token};
+use super::{Monitor, Which, inetd, run_folder, token};
 use crate::config::keys;
 use crate::config::name::UserName;
 use crate::config::place::Place;
-use crate::config::secure;
 use crate::config::settings::Settings;
 use crate::door::Doors;
 use crate::fault::Fault;
@@ -219,7 +218,8 @@ fn serve(
     let place = Place::of_file(&asked.file);
     let settings = settings(&asked.file, asked.port)?;
     let login_program = can_log_in(&settings)?;
-    let (cell, in_its_place) = cell(&place, &settings)?.unzip();
+    let mut degraded = Vec::new();
+    let (cell, in_its_place) = cell(&place, &settings, &mut degraded)?.unzip();
     if let Some(begun) = &mut begun {
         begun.gate.send_in(cell.as_ref())?;
     }
@@ -264,6 +264,9 @@ fn serve(
     }
     if in_its_place == Some(true) {
         warn_about_account(&mut log, &settings);
+    }
+    for why in &degraded {
+        log.say(Level::Error, "degraded", &[("why", why)]);
     }
     signals::ignore_sigpipe()?;
     let caught = [
@@ -313,7 +316,9 @@ fn serve(
         starter: Starter::default(),
         stock: super::stock::Stock::default(),
         inetd: seat,
-        pid_lock: None,
+        claim: super::pid_file::Claim::default(),
+        degraded: degraded.first().map(ToString::to_string),
+        status: None,
         gate_is_empty: false,
         stopping: None,
         hung_up: false,
@@ -338,10 +343,7 @@ impl Monitor {
         for (protection, why) in kernel::missing() {
             self.warn_of_missing("monitor", protection, &why);
         }
-        self.take_pid_file()?;
-        if self.pid_lock.is_some() {
-            self.open_sockets();
-        }
+        self.claim_run_folder(Instant::now());
         for listener in &self.listeners {
             let address = listener.local_addr()?;
             self.log
@@ -357,15 +359,16 @@ impl Monitor {
 
 /// Where gate and relay live, and as whom, and whether that is not who was
 /// wanted. Only for root.
-fn cell(place: &Place, settings: &Settings) -> Result<Option<(Cell, bool)>, Fault> {
-    secure::make_folder(&place.state, 0o700)?;
-    secure::make_folder(&place.machines(), 0o700)?;
-    secure::make_folder(&place.run, 0o755)?;
+fn cell(
+    place: &Place,
+    settings: &Settings,
+    degraded: &mut Vec<Fault>,
+) -> Result<Option<(Cell, bool)>, Fault> {
+    run_folder::make(place, degraded)?;
     if !geteuid().is_root() {
         return Ok(None);
     }
-    let root = place.run.join("empty");
-    secure::make_folder(&root, 0o755)?;
+    let root = run_folder::empty_root(place, degraded)?;
     let wanted = settings.daemon.user.as_str();
     let user = match account::local(wanted) {
         Some(user) => Some(user),
@@ -382,7 +385,7 @@ fn cell(place: &Place, settings: &Settings) -> Result<Option<(Cell, bool)>, Faul
     let cell = Cell {
         uid: user.uid,
         gid: user.gid,
-        root: Some(root),
+        root,
     };
     Ok(Some((cell, user.name == NOBODY && wanted != NOBODY)))
 }
