@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use getopts::{Fail, Matches};
 
+use super::dial::ConnectTime;
 use super::flags::{self, Flag, Rule};
 use super::help::{help, usage};
 use super::values::{self, Display};
@@ -22,7 +23,7 @@ use crate::fault::Fault;
 
 /// How long connecting to one address may take, and then the server's hello,
 /// unless told otherwise.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub const CONNECT_TIMEOUT: ConnectTime = ConnectTime::Each(Duration::from_secs(10));
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,11 +68,11 @@ pub struct Call {
     pub verbose: bool,
     /// The configuration folder, where one was given.
     pub folder: Option<PathBuf>,
-    /// How long connecting to one address may take, and then the server's hello.
-    pub connect_timeout: Duration,
+    /// How long connecting may take.
+    pub connect_timeout: ConnectTime,
     /// A host that has become unreachable is noticed within twice so many seconds (0: not).
     pub keep_alive: u32,
-    /// Variables to pass besides those that always go along, by their whole names.
+    /// Variables to pass besides those that always go along, by name or by a pattern.
     pub send_env: Vec<String>,
     /// The command's words, any bytes but NUL: at least one, and none at a registration.
     pub words: Vec<Vec<u8>>,
@@ -393,7 +394,9 @@ impl Draft {
             family,
             verbose: self.verbose,
             folder: self.folder,
-            connect_timeout: self.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+            connect_timeout: self
+                .connect_timeout
+                .map_or(CONNECT_TIMEOUT, ConnectTime::Together),
             keep_alive: self.keep_alive.unwrap_or(values::KEEP_ALIVE),
             words: words.iter().map(|w| w.as_bytes().to_vec()).collect(),
             subsystem: self.subsystem,

@@ -1,5 +1,6 @@
 //! The command lines that tools send (found by logging argv), each verbatim.
 
+use super::super::dial::ConnectTime;
 use super::*;
 
 pub(super) fn parsed(line: &[&str]) -> Result<Wish, Fault> {
@@ -149,7 +150,10 @@ fn pdsh() {
         "hostb",
         "uptime",
     ];
-    assert_eq!(call(&line).connect_timeout, Duration::from_secs(3));
+    assert_eq!(
+        call(&line).connect_timeout,
+        ConnectTime::Together(Duration::from_secs(3))
+    );
 }
 
 #[test]
@@ -317,8 +321,9 @@ fn ports() {
 #[test]
 fn settings() {
     let timeout = |setting: &str| call(&["cosrsh", "-o", setting, "hostb", "x"]).connect_timeout;
-    assert_eq!(timeout("connecttimeout=2m"), Duration::from_secs(120));
-    assert_eq!(timeout("ConnectTimeout 7"), Duration::from_secs(7));
+    let seconds = |n| ConnectTime::Together(Duration::from_secs(n));
+    assert_eq!(timeout("connecttimeout=2m"), seconds(120));
+    assert_eq!(timeout("ConnectTimeout 7"), seconds(7));
     assert_eq!(timeout("ConnectTimeout=0"), CONNECT_TIMEOUT);
     assert_eq!(timeout("ConnectTimeout=none"), CONNECT_TIMEOUT);
     assert_eq!(timeout("StrictHostKeyChecking=no"), CONNECT_TIMEOUT);

@@ -21,8 +21,8 @@ use crate::sys::socket::{notice_loss, prepare};
 /// The times of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
-    /// How long connecting to one address may take.
-    pub connect: Duration,
+    /// How long connecting may take.
+    pub connect: ConnectTime,
     /// A host that has become unreachable is noticed within twice so many seconds (0: not).
     pub keep_alive: u32,
 }
@@ -35,11 +35,31 @@ impl Times {
             keep_alive: call.keep_alive,
         }
     }
+
+    /// How long one address, or the host's hello, may take by itself.
+    const fn each(&self) -> Duration {
+        match self.connect {
+            ConnectTime::Each(time) | ConnectTime::Together(time) => time,
+        }
+    }
+}
+
+/// How long connecting may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectTime {
+    /// Each address, and then the host's hello.
+    Each(Duration),
+    /// All of them together, as ssh has it: `-o ConnectTimeout`. The look-up of a name has
+    /// the resolver's own times.
+    Together(Duration),
 }
 
 /// A connection that is being made.
 pub struct Dialing<'a> {
     times: Times,
+    /// When all of it must be over, the host's hello too, where the user has said how long
+    /// it may take.
+    until: Option<Instant>,
     left: std::slice::Iter<'a, SocketAddr>,
     attempt: Option<Attempt>,
     failures: Vec<String>,
@@ -51,6 +71,28 @@ pub struct Dialed {
     pub socket: TcpStream,
     /// Where it leads.
     pub address: SocketAddr,
+    timeout: Duration,
+    until: Option<Instant>,
+}
+
+impl Dialed {
+    /// A connection that stands already.
+    #[cfg(test)]
+    pub(super) const fn of(socket: TcpStream, address: SocketAddr, timeout: Duration) -> Self {
+        Self {
+            socket,
+            address,
+            timeout,
+            until: None,
+        }
+    }
+
+    /// How long the host's hello may take.
+    pub fn time_for_hello(&self) -> Duration {
+        self.until.map_or(self.timeout, |until| {
+            until.saturating_duration_since(Instant::now())
+        })
+    }
 }
 
 struct Attempt {
@@ -62,11 +104,17 @@ struct Attempt {
 }
 
 impl<'a> Dialing<'a> {
-    /// Begins to connect to the first address that does not fail at once.
+    /// Begins to connect to the first address that does not fail at once: each has so long
+    /// or, where the user has set that time, all of them together with the host's hello.
     pub fn begin(addresses: &'a [SocketAddr], times: Times) -> Self {
         let left = addresses.iter();
+        let until = match times.connect {
+            ConnectTime::Each(_) => None,
+            ConnectTime::Together(time) => Instant::now().checked_add(time),
+        };
         let mut dialing = Self {
             times,
+            until,
             left,
             attempt: None,
             failures: Vec::new(),
@@ -100,6 +148,8 @@ impl<'a> Dialing<'a> {
                     return Ok(Dialed {
                         socket: attempt.socket,
                         address: attempt.address,
+                        timeout: self.times.each(),
+                        until: self.until,
                     });
                 }
                 Err(e) => self.note(attempt.address, &e),
@@ -114,7 +164,11 @@ impl<'a> Dialing<'a> {
             let Some(address) = self.left.next() else {
                 return;
             };
-            match Attempt::begin(*address, self.times) {
+            if self.until.is_some_and(|until| until <= Instant::now()) {
+                self.note(*address, &io::ErrorKind::TimedOut.into());
+                continue;
+            }
+            match Attempt::begin(*address, self.times, self.until) {
                 Ok(attempt) => self.attempt = Some(attempt),
                 Err(e) => self.note(*address, &e),
             }
@@ -125,7 +179,7 @@ impl<'a> Dialing<'a> {
         let words = if e.kind() == io::ErrorKind::ConnectionRefused {
             "connection refused; is cosserver running there, and is this its port?".to_owned()
         } else if e.kind() == io::ErrorKind::TimedOut {
-            let seconds = self.times.connect.as_secs();
+            let seconds = self.times.each().as_secs();
             format!("no answer within {seconds} s; is the host up?")
         } else {
             plainly(e)
@@ -135,7 +189,7 @@ impl<'a> Dialing<'a> {
 }
 
 impl Attempt {
-    fn begin(address: SocketAddr, times: Times) -> io::Result<Self> {
+    fn begin(address: SocketAddr, times: Times, until: Option<Instant>) -> io::Result<Self> {
         let family = match address {
             SocketAddr::V4(_) => AddressFamily::Inet,
             SocketAddr::V6(_) => AddressFamily::Inet6,
@@ -148,7 +202,7 @@ impl Attempt {
             Err(e) => return Err(e.into()),
         }
         let now = Instant::now();
-        let until = now.checked_add(times.connect).unwrap_or(now);
+        let until = until.unwrap_or_else(|| now.checked_add(times.each()).unwrap_or(now));
         Ok(Self {
             socket: fd.into(),
             address,
@@ -227,10 +281,14 @@ mod tests {
 
     use super::*;
 
-    const TIMES: Times = Times {
-        connect: Duration::from_secs(60),
-        keep_alive: 60,
-    };
+    const TIMES: Times = within(ConnectTime::Each(Duration::from_secs(60)));
+
+    const fn within(connect: ConnectTime) -> Times {
+        Times {
+            connect,
+            keep_alive: 60,
+        }
+    }
 
     #[test]
     fn the_next_address_is_tried_when_one_refuses() {
@@ -270,5 +328,24 @@ mod tests {
         let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let e = wait_for(&one, PollFlags::POLLIN, Instant::now()).unwrap_err();
         assert_eq!(e.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_connect_timeout_is_for_all_addresses_and_the_hello_together() {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let full = silent.local_addr().unwrap();
+        let time = Duration::from_millis(300);
+        let addresses = [full];
+        let mut dialing = Dialing::begin(&addresses, within(ConnectTime::Together(time)));
+        dialing.greet(b"hello");
+        let dialed = dialing.finish(b"hello").unwrap();
+        assert!(dialed.time_for_hello() < time);
+        let dialing = Dialing::begin(&addresses, within(ConnectTime::Each(time)));
+        assert_eq!(dialing.finish(b"hello").unwrap().time_for_hello(), time);
+        // Once the time is over no other address is tried.
+        let addresses = [full; 3];
+        let dialing = Dialing::begin(&addresses, within(ConnectTime::Together(Duration::ZERO)));
+        let told = dialing.finish(b"").err().unwrap().to_string();
+        assert_eq!(told.matches("no answer within 0 s").count(), 3, "{told}");
     }
 }

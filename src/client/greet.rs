@@ -100,11 +100,12 @@ pub enum Answer {
 }
 
 impl<'a> Greeted<'a> {
-    /// Waits for the server's hello, at most so long.
+    /// Waits for the server's hello, as long as connecting may take.
     ///
     /// # Errors
     /// None came in time, or something else.
-    pub fn wait(dialed: Dialed, ours: &'a OurHello, within: Duration) -> Result<Self, Fault> {
+    pub fn wait(dialed: Dialed, ours: &'a OurHello) -> Result<Self, Fault> {
+        let within = dialed.time_for_hello();
         let mut line = Line {
             socket: dialed.socket,
             address: dialed.address,
@@ -175,8 +176,13 @@ impl<'a> Greeted<'a> {
         let record = record::compose(Kind::ClientHello, &message).map_err(ours)?;
         let most = usize::try_from(theirs.greeting_limit).unwrap_or(usize::MAX);
         if record.len().saturating_sub(LENGTH_BYTES) > most {
+            let environment = question.asked.environment.iter();
+            let longest = environment.max_by_key(|(_, value)| value.len());
+            let longest = longest.map_or_else(String::new, |(name, value)| {
+                format!("; the longest variable is {name} ({} bytes)", value.len())
+            });
             return Err(Fault::new(format!(
-                "it takes no request of more than {most} bytes"
+                "it takes no request of more than {most} bytes{longest}"
             )));
         }
         line.send(&record)?;

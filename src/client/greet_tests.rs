@@ -88,7 +88,7 @@ fn ask(until: Until, command: usize) -> String {
         socket.set_nonblocking(true).unwrap();
         setsockopt(&socket.as_fd(), sockopt::SndBuf, &4096).unwrap();
         (&socket).write_all(ours.record()).unwrap();
-        let mut greeted = Greeted::wait(Dialed { socket, address }, &ours, PATIENCE).unwrap();
+        let mut greeted = Greeted::wait(Dialed::of(socket, address, PATIENCE), &ours).unwrap();
         assert_eq!(greeted.line.answer_within, ANSWER_WITHIN);
         greeted.line.answer_within = WITHIN;
         let who = Credentials {

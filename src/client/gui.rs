@@ -114,7 +114,7 @@ fn by_cookie(
         let dialed = dialing.finish(hello.record())?;
         let prepared =
             Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&place.known_hosts(), m))?;
-        let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
+        let greeted = Greeted::wait(dialed, &hello)?;
         let door = Door::by_the_way(&call.host, call.enrolment(), asker.may_ask_a_person());
         let mut talk = Talk::new(voice, door).for_a_person().with_login(asker);
         match greeted.ask(means, question, prepared, &mut talk)? {

@@ -49,7 +49,7 @@ pub(super) fn meet<'a>(
         voice.step(|| format!("connecting to {addresses:?}"));
         let dialed = dialing.finish(hello.record())?;
         voice.step(|| format!("connected to {}", dialed.address));
-        let greeted = Greeted::wait(dialed, hello, call.connect_timeout)?;
+        let greeted = Greeted::wait(dialed, hello)?;
         let key = greeted.host_key().copied();
         let key = key.ok_or_else(|| Fault::new("it does not show its key"))?;
         Ok((greeted, key))

@@ -162,7 +162,7 @@ fn connect(call: &Call, places: &Places, route: &Route, voice: &Voice) -> Result
         // Most of the handshake's arithmetic, while the ServerHello is on its way.
         let prepared =
             Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&place.known_hosts(), m))?;
-        let greeted = Greeted::wait(dialed, &hello, call.connect_timeout)?;
+        let greeted = Greeted::wait(dialed, &hello)?;
         voice.step(|| format!("hello, suite {:?}", greeted.suite()));
         let mut talk = Talk::new(
             voice,
