@@ -142,9 +142,9 @@ fn the_limits_of_the_protocol() {
             &["1 to {} of the ASCII letters"],
         ),
         (
-            "VARIABLE_VALUE",
-            limits::VARIABLE_VALUE as u64,
-            &["value (bytes, at most {}, no NUL)"],
+            "VARIABLES_IN_HELLO",
+            limits::VARIABLES_IN_HELLO as u64,
+            &["variables of at most {} bytes"],
         ),
         (
             "PROMPTS",

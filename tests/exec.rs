@@ -134,6 +134,80 @@ fn the_environment_is_exactly_what_it_should_be() {
 }
 
 #[test]
+fn variables_asked_for_arrive_whole_and_one_too_long_is_named() {
+    let names: Vec<String> = (0..60).map(|n| format!("V{n}")).collect();
+    let allowed = [&names[..], &["EMPTY".to_owned(), "BIG".to_owned()]].concat();
+    let d = Daemon::start_with("", &format!("accept-env={}", allowed.join(",")));
+    let asks = |big: usize, command: &str| {
+        let mut cos = Command::new(COS);
+        cos.arg("-C").arg(d.client());
+        let port = d.port.to_string();
+        cos.args([
+            "run",
+            "-p",
+            &port,
+            "-oSendEnv=V* EMPTY BIG",
+            "hostb",
+            command,
+        ]);
+        cos.env_clear().env("EMPTY", "").env("BIG", "b".repeat(big));
+        cos.envs(names.iter().map(|n| (n, n.repeat(20))));
+        run(&mut cos)
+    };
+    // Beside the command in the greeting, and behind it: more than 32, and longer than 256.
+    for big in [1, 257, 3_000, 100_000] {
+        let out = asks(big, "cat /proc/$$/environ; true");
+        assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+        let got: Vec<&[u8]> = out.stdout.split(|b| *b == 0).collect();
+        for name in &names {
+            let whole = format!("{name}={}", name.repeat(20));
+            assert!(got.contains(&whole.as_bytes()), "{name} is missing");
+        }
+        assert!(got.contains(&&b"EMPTY="[..]));
+        assert!(got.contains(&format!("BIG={}", "b".repeat(big)).as_bytes()));
+    }
+    // With a long command.
+    let out = asks(30_000, &format!(": {}; echo ${{#BIG}}", "x".repeat(60_000)));
+    assert_eq!(out.stdout, b"30000\n", "{}", text(&out.stderr));
+    // More than a message carries is said, and nothing is sent.
+    let out = asks(131_000, "true");
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(255));
+    assert!(
+        said.starts_with("cos: ")
+            && said.contains("BIG (131000 bytes)")
+            && said.lines().count() == 1,
+        "{said}"
+    );
+}
+
+#[test]
+fn standard_error_that_takes_nothing_costs_no_status_but_what_the_command_wrote_to_it() {
+    let d = Daemon::start();
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let port = d.port.to_string();
+    let asks = |words: &[&str]| {
+        let mut cos = Command::new(COS);
+        cos.arg("-C")
+            .arg(d.client())
+            .args(["run", "-p", &port])
+            .args(words);
+        cos.stderr(full()).output().unwrap()
+    };
+    // What cos itself has to say may be lost, as ssh's may.
+    let out = asks(&["-v", "hostb", "echo out; exit 7"]);
+    assert_eq!(
+        (out.status.code(), &out.stdout[..]),
+        (Some(7), &b"out\n"[..])
+    );
+    let out = asks(&["nowhere", "true"]);
+    assert_eq!(out.status.code(), Some(255));
+    // The command's errors are data: where they are lost the call has failed.
+    let out = asks(&["hostb", "echo lost >&2"]);
+    assert_eq!(out.status.code(), Some(255));
+}
+
+#[test]
 fn the_path_is_the_configured_one() {
     let d = Daemon::start_with("[exec]\npath = \"/opt/x/bin:/usr/bin:/bin\"\n", "");
     assert_eq!(d.says(0, &["echo $PATH"]), b"/opt/x/bin:/usr/bin:/bin\n");

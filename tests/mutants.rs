@@ -22,6 +22,7 @@ use cosserver::wire::opening::{Credential, Hosts, Opening};
 use cosserver::wire::prompt::{Answers, Asks, Style, Text};
 use cosserver::wire::record::{self, Kind};
 use cosserver::wire::request::{self, Command, Gui, Request, Service};
+use cosserver::wire::rest;
 use cosserver::wire::seal::{Opener, Sealer};
 use cosserver::wire::stream::{End, Message, Signal, Stream};
 use cosserver::wire::{cbor, limits};
@@ -384,15 +385,38 @@ fn requests_in_openings() {
 fn long_commands() {
     let words = |n: usize| (0..n).map(|i| vec![b'a'; i % 60]).collect::<Vec<_>>();
     let seeds = [1, 3, 24, 100].map(|n| request::encode_words(&words(n)).unwrap());
-    feed("command", &seeds, |bytes| {
-        // As a peer can: the digest that it announced is that of what it sends.
-        let digest = <sha2::Sha256 as sha2::Digest>::digest(bytes).into();
-        let Ok(read) = request::decode_words(bytes, &digest) else {
-            return false;
-        };
-        assert_eq!(request::encode_words(&read).unwrap(), bytes);
-        true
+    let with_variables = [1, 200].map(|n| {
+        let environment = vec![
+            ("A".to_owned(), vec![b'v'; 3_000]),
+            ("B".to_owned(), Vec::new()),
+        ];
+        rest::pack(words(n), environment).unwrap().follows.unwrap()
     });
+    feed(
+        "command",
+        &[&seeds[..], &with_variables].concat(),
+        |bytes| {
+            // As a peer can: the digest that it announced is that of what it sends.
+            let digest = <sha2::Sha256 as sha2::Digest>::digest(bytes).into();
+            if bytes.first().is_some_and(|b| b >> 5 == 5) {
+                let Ok((words, environment)) = rest::unpack(bytes, &digest) else {
+                    return false;
+                };
+                assert!(!words.is_empty() && words.len() <= limits::ARGUMENTS);
+                assert!(
+                    environment
+                        .iter()
+                        .all(|(n, v)| request::is_variable(n) && !v.contains(&0))
+                );
+                return true;
+            }
+            let Ok(read) = request::decode_words(bytes, &digest) else {
+                return false;
+            };
+            assert_eq!(request::encode_words(&read).unwrap(), bytes);
+            true
+        },
+    );
 }
 
 #[test]

@@ -18,6 +18,7 @@ use cosserver::wire::prompt::{Answers, Asks, Style, Text};
 use cosserver::wire::proof::{self, Claim, Side, Voucher};
 use cosserver::wire::record::{self, Kind};
 use cosserver::wire::request::{self, Command, Gui, Request, Service};
+use cosserver::wire::rest;
 use cosserver::wire::seal::{Opener, Sealer};
 use cosserver::wire::stream::{End, Message, Signal, Stream};
 use cosserver::wire::{cbor, limits};
@@ -143,6 +144,10 @@ fn server_hello() {
     };
     let chacha = bytes(&list(&file, "made_and_read")[1], "record");
     assert!(ServerHello::parse(&chacha, &only).is_err());
+}
+
+fn hex(value: &Value) -> Vec<u8> {
+    unhex(value.as_str().unwrap())
 }
 
 fn request_of(value: &Value) -> Request {
@@ -668,10 +673,31 @@ fn long_command() {
             &bytes(vector, "first_to_client"),
         );
     }
-    for bad in list(&file, "bad_encodings") {
+    for good in list(&file, "with_variables") {
+        let (encoding, digest) = (bytes(good, "encoding"), array(good, "digest"));
+        let words: Vec<_> = list(good, "words").iter().map(hex).collect();
+        let environment: Vec<_> = list(good, "environment")
+            .iter()
+            .map(|pair| (pair[0].as_str().unwrap().to_owned(), hex(&pair[1])))
+            .collect();
+        let read = rest::unpack(&encoding, &digest).unwrap();
+        assert_eq!(read, (words.clone(), environment.clone()));
+    }
+    let [first, ..] = list(&file, "with_variables") else {
+        panic!("no variables");
+    };
+    let (words, environment) =
+        rest::unpack(&bytes(first, "encoding"), &array(first, "digest")).unwrap();
+    let packed = rest::pack(words, environment).unwrap();
+    assert_eq!(packed.follows, Some(bytes(first, "encoding")));
+    let bad = [
+        list(&file, "bad_encodings"),
+        list(&file, "bad_with_variables"),
+    ];
+    for bad in bad.into_iter().flatten() {
         let digest = array(bad, "digest");
         assert!(
-            request::decode_words(&bytes(bad, "bytes"), &digest).is_err(),
+            rest::unpack(&bytes(bad, "bytes"), &digest).is_err(),
             "taken: {bad}"
         );
     }

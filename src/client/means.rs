@@ -16,7 +16,7 @@ pub struct Question {
     pub asked: Request,
     /// The same as the bytes that we should send ourselves.
     pub request: Vec<u8>,
-    /// The encoding of the command's words, where it must follow.
+    /// The encoding of the command's words, or of these and the variables, where it must follow.
     pub follows: Option<Vec<u8>>,
 }
 

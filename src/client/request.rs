@@ -12,9 +12,12 @@ use super::means::Question;
 use super::values::Display;
 use crate::config::hostinfo::Entry;
 use crate::config::name::UserName;
+use crate::config::words::quoted;
 use crate::fault::Fault;
-use crate::wire::limits::{COMMAND, VARIABLE_NAME, VARIABLE_VALUE, VARIABLES};
-use crate::wire::request::{self, Command, Gui, Request, Service};
+use crate::wire::limits::{COMMAND, GREETING_BODY, VARIABLES};
+use crate::wire::request::{Command, Gui, Request, Service, encode_words, is_variable};
+use crate::wire::rest;
+use crate::wire::wanted::Environment;
 
 /// Composes the request of a call.
 ///
@@ -24,18 +27,24 @@ pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
     let caller_user = caller()?;
     let user = call.user.as_ref().or(entry.user.as_ref());
     let user = user.unwrap_or(&caller_user).to_string();
-    let (command, follows) = request::pack_words(call.words.clone()).map_err(|e| {
+    let environment = passed_on(env::vars_os(), &call.send_env)?;
+    let longest = longest(&environment);
+    // The words by themselves first, so that it is known which of the two is too long.
+    let words = encode_words(&call.words).map_err(|e| {
         Fault::new(format!(
             "{e} ({COMMAND} bytes in all); send the rest on standard input"
         ))
     })?;
+    let packed = rest::pack(call.words.clone(), environment);
+    let packed = packed.map_err(|_| too_long(longest, COMMAND.saturating_sub(words.len())))?;
     let request = Request {
         service: Service::Exec,
         user,
         caller_user,
-        command,
-        environment: passed_on(env::vars_os(), &call.send_env),
+        command: packed.command,
+        environment: packed.environment,
     };
+    let follows = packed.follows;
     question(request, follows)
 }
 
@@ -47,6 +56,11 @@ pub fn compose_gui(call: &Call, entry: &Entry, display: &Display) -> Result<Ques
     let caller_user = caller()?;
     let user = call.user.as_ref().or(entry.user.as_ref());
     let user = user.unwrap_or(&caller_user).to_string();
+    let environment = passed_on(env::vars_os(), &call.send_env)?;
+    // What does not fit by a little is found when the message is made.
+    if rest::length_of(&environment) > GREETING_BODY {
+        return Err(too_long(longest(&environment), GREETING_BODY));
+    }
     let request = Request {
         service: Service::Gui(Gui {
             host: display.host.clone(),
@@ -56,7 +70,7 @@ pub fn compose_gui(call: &Call, entry: &Entry, display: &Display) -> Result<Ques
         user,
         caller_user,
         command: Command::Words(call.words.clone()),
-        environment: passed_on(env::vars_os(), &call.send_env),
+        environment,
     };
     question(request, None)
 }
@@ -101,24 +115,82 @@ fn caller() -> Result<UserName, Fault> {
     }
 }
 
-/// The variables that go along, as far as they fit a request: locale, git's
-/// protocol, and those that were asked for, which the server passes over unless
-/// its table allows them.
+/// The variables that go along: locale, git's protocol, and those that were asked for, by
+/// name or by a pattern as ssh takes it, which the server passes over unless its table
+/// allows them.
+///
+/// # Errors
+/// One of them cannot go along; the fault names it.
 fn passed_on(
     all: impl Iterator<Item = (OsString, OsString)>,
     asked_for: &[String],
-) -> Vec<(String, Vec<u8>)> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    all.filter_map(|(name, value)| {
-        let (name, value) = (name.into_string().ok()?, value.as_bytes());
-        let passed = name == "LANG" || name == "GIT_PROTOCOL" || name.starts_with("LC_");
-        let passed = passed || asked_for.contains(&name);
-        let fits = name.len() <= VARIABLE_NAME && value.len() <= VARIABLE_VALUE;
-        (passed && fits && !value.is_empty() && name.bytes().all(plain))
-            .then(|| (name, value.to_vec()))
-    })
-    .take(VARIABLES)
-    .collect()
+) -> Result<Environment, Fault> {
+    let mut passed = Environment::new();
+    for (name, value) in all {
+        let Ok(name) = name.into_string() else {
+            continue;
+        };
+        let by_name = asked_for.contains(&name);
+        let of_itself = name == "LANG" || name == "GIT_PROTOCOL" || name.starts_with("LC_");
+        if !by_name && !of_itself && !asked_for.iter().any(|p| matches(p, &name)) {
+            continue;
+        }
+        if !is_variable(&name) {
+            if by_name {
+                let words = "a name has letters, digits and _, at most 255";
+                return Err(Fault::new(format!(
+                    "SendEnv: {} cannot be sent: {words}",
+                    quoted(&name)
+                )));
+            }
+            continue;
+        }
+        if passed.len() == VARIABLES {
+            return Err(Fault::new(format!(
+                "SendEnv: {} cannot be sent: {VARIABLES} variables are the most",
+                quoted(&name)
+            )));
+        }
+        passed.push((name, value.as_bytes().to_vec()));
+    }
+    Ok(passed)
+}
+
+/// Whether a name is as a pattern of ssh_config(5) says: `*` stands for any characters, `?`
+/// for one.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.chars().next() {
+        None => name.is_empty(),
+        Some('*') => {
+            let rest = pattern.get(1..).unwrap_or_default().trim_start_matches('*');
+            name.char_indices()
+                .map(|(at, _)| at)
+                .chain([name.len()])
+                .any(|at| matches(rest, name.get(at..).unwrap_or_default()))
+        }
+        Some(c) => {
+            let mut names = name.chars();
+            let is_one = names.next().is_some_and(|n| c == '?' || c == n);
+            is_one
+                && matches(
+                    pattern.get(c.len_utf8()..).unwrap_or_default(),
+                    names.as_str(),
+                )
+        }
+    }
+}
+
+/// The longest variable's name, and how many bytes its value has.
+fn longest(environment: &[(String, Vec<u8>)]) -> Option<(String, usize)> {
+    let all = environment.iter().map(|(n, v)| (n.clone(), v.len()));
+    all.max_by_key(|(_, length)| *length)
+}
+
+fn too_long(longest: Option<(String, usize)>, most: usize) -> Fault {
+    let (name, length) = longest.unwrap_or_default();
+    Fault::new(format!(
+        "SendEnv: {name} ({length} bytes) cannot be sent: {most} bytes are the most for all variables of this call"
+    ))
 }
 
 #[cfg(test)]
@@ -139,16 +211,32 @@ mod tests {
             ("HOME", "/root"),
             ("TAG", "1"),
         ];
-        let names = |asked_for: &[&str]| -> Vec<String> {
+        let names = |asked_for: &[&str]| -> Result<Vec<String>, Fault> {
             let all = all.iter().map(|(n, v)| (n.into(), v.into()));
             let asked_for: Vec<String> = asked_for.iter().map(|n| (*n).to_owned()).collect();
-            let passed = passed_on(all, &asked_for);
-            passed.into_iter().map(|(n, _)| n).collect()
+            let passed = passed_on(all, &asked_for)?;
+            Ok(passed.into_iter().map(|(n, _)| n).collect())
         };
-        assert_eq!(names(&[]), ["LANG", "LC_TIME", "GIT_PROTOCOL"]);
-        let more = ["TAG", "LANG", "TA*", "NONE"];
-        assert_eq!(names(&more), ["LANG", "LC_TIME", "GIT_PROTOCOL", "TAG"]);
-        let many = (0..100).map(|n| (format!("LC_{n}").into(), "C".into()));
-        assert_eq!(passed_on(many, &[]).len(), VARIABLES);
+        let always = ["LANG", "LC_ALL", "LC_TIME", "LC_LONG", "GIT_PROTOCOL"];
+        assert_eq!(names(&[]).unwrap(), always);
+        let with_tag = [&always[..], &["TAG"]].concat();
+        for asked_for in [&["TAG", "LANG", "TAG?", "NONE"][..], &["T*G"], &["*A?"]] {
+            assert_eq!(names(asked_for).unwrap(), with_tag, "{asked_for:?}");
+        }
+        // One that has another name than a variable may have is not asked for by a pattern.
+        assert_eq!(names(&["LC_X*"]).unwrap(), always);
+        let told = names(&["LC_X-Y"]).unwrap_err().to_string();
+        assert!(told.contains("LC_X-Y"), "{told}");
+    }
+
+    #[test]
+    fn a_variable_that_cannot_be_sent_is_named() {
+        let many = |count| (0..count).map(|n| (format!("V{n}").into(), "".into()));
+        let all = ["V*".to_owned()];
+        assert_eq!(passed_on(many(VARIABLES), &all).unwrap().len(), VARIABLES);
+        let told = passed_on(many(VARIABLES + 1), &all)
+            .unwrap_err()
+            .to_string();
+        assert!(told.contains("V1024"), "{told}");
     }
 }

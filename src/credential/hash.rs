@@ -19,7 +19,8 @@ use crate::wire::noise::{Keys, Responder};
 use crate::wire::opening::{Credential, Opening};
 use crate::wire::prompt::Text;
 use crate::wire::proof::{self, Claim, Side, Voucher};
-use crate::wire::request::{self, Command, Request, Service};
+use crate::wire::request::{Command, Request, Service};
+use crate::wire::rest;
 use crate::wire::{Malformed, answer::Answer};
 
 /// What the proof is held against.
@@ -124,14 +125,21 @@ impl Proven {
     }
 }
 
-/// The same caller with the command that followed, once it has come whole.
+/// The same caller with the command that followed, and its variables, once they have come
+/// whole.
 ///
 /// # Errors
 /// It is not the command that the proof was about.
 pub fn with_command(mut known: Known<Proven>, encoding: &[u8]) -> Result<Known<Proven>, Refusal> {
     let proven = known.who_mut();
     if let Command::Follows { digest, .. } = &proven.request.command {
-        let words = request::decode_words(encoding, digest).map_err(not_a_request)?;
+        let (words, environment) = rest::unpack(encoding, digest).map_err(not_a_request)?;
+        if !environment.is_empty() {
+            if !proven.request.environment.is_empty() {
+                return Err(not_a_request(Malformed("variables in two places")));
+            }
+            proven.request.environment = environment;
+        }
         proven.request.command = Command::Words(words);
     }
     Ok(known)

@@ -42,8 +42,9 @@ pub const CREDIT_MAX: u32 = 1 << 24;
 /// Records under one key; Noise's rekey follows. Far below what AES-GCM bears.
 pub const RECORDS_PER_KEY: u64 = 1 << 20;
 
-/// Longest command (the CBOR of its argument vector), bytes: the kernel takes
-/// no argument over 128 KiB. One that does not fit the ClientHello follows it.
+/// Longest command (the CBOR of its argument vector), with its variables where they follow
+/// too, bytes: the kernel takes no argument or variable over 128 KiB. One that does not fit
+/// the ClientHello follows it.
 pub const COMMAND: usize = 131_072;
 
 /// Longest command that the ClientHello itself may carry, bytes. The rest of
@@ -60,12 +61,15 @@ pub const ARGUMENTS: usize = 16_384;
 /// Longest host or user name, bytes.
 pub const NAME: usize = 255;
 
-/// Environment variables a request may pass, and the bytes of each name and value.
-pub const VARIABLES: usize = 32;
+/// Longest encoding of the variables that may stand in the ClientHello beside a command of
+/// [`COMMAND_IN_HELLO`] bytes, whatever the names in it: longer ones follow with the command.
+pub const VARIABLES_IN_HELLO: usize = 256;
+
+/// Environment variables a request may pass: more than anybody sets. What they may have in
+/// bytes is what the message has that carries them.
+pub const VARIABLES: usize = 1_024;
 /// Bytes of a variable's name.
-pub const VARIABLE_NAME: usize = 64;
-/// Bytes of a variable's value.
-pub const VARIABLE_VALUE: usize = 256;
+pub const VARIABLE_NAME: usize = 255;
 
 /// Texts and prompts in one message: as many as PAM hands over at once.
 pub const PROMPTS: usize = 32;

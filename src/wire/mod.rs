@@ -25,6 +25,7 @@ pub mod prompt;
 pub mod proof;
 pub mod record;
 pub mod request;
+pub mod rest;
 pub mod seal;
 pub mod stream;
 pub(crate) mod wanted;

@@ -3,6 +3,8 @@
 //! The request's bytes are kept as they came, because the proof is over these
 //! bytes and no others.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest, Sha256};
 
 use super::name::UserName;
@@ -14,12 +16,13 @@ use super::{Malformed, cbor, limits};
 pub enum Command {
     /// The words themselves, at least one where the service runs a command.
     Words(Vec<Vec<u8>>),
-    /// A command too long for the ClientHello: SHA-256 of its encoding, which
-    /// follows in records of its own, and the encoding's length in bytes.
+    /// A command too long for the ClientHello, or one with variables that are
+    /// ([`super::rest`]): SHA-256 of their encoding, which follows in records of its own, and
+    /// the encoding's length in bytes.
     Follows {
-        /// SHA-256 of the encoded words.
+        /// SHA-256 of the encoding.
         digest: [u8; 32],
-        /// Length of the encoded words, bytes, at most [`limits::COMMAND`].
+        /// Length of the encoding, bytes, at most [`limits::COMMAND`].
         length: u32,
     },
 }
@@ -198,14 +201,16 @@ pub fn pack_words(words: Vec<Vec<u8>>) -> Result<(Command, Option<Vec<u8>>), Mal
     if bytes.len() <= limits::COMMAND_IN_HELLO {
         return Ok((Command::Words(words), None));
     }
+    Ok((follows(&bytes)?, Some(bytes)))
+}
+
+/// What stands in a request for what follows it.
+pub(super) fn follows(bytes: &[u8]) -> Result<Command, Malformed> {
     let length = u32::try_from(bytes.len()).map_err(|_| Malformed("a command too long"))?;
-    Ok((
-        Command::Follows {
-            digest: Sha256::digest(&bytes).into(),
-            length,
-        },
-        Some(bytes),
-    ))
+    Ok(Command::Follows {
+        digest: Sha256::digest(bytes).into(),
+        length,
+    })
 }
 
 /// Writes the words of a command.
@@ -271,25 +276,31 @@ pub(super) fn display_host(text: &str) -> Result<String, Malformed> {
     name(text)
 }
 
+/// Whether a variable may have this name: a shell takes it, and it is not too long.
+pub fn is_variable(name: &str) -> bool {
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let digit_first = name.bytes().next().is_none_or(|b| b.is_ascii_digit());
+    plain && !digit_first && name.len() <= limits::VARIABLE_NAME
+}
+
 /// Reads variables.
 pub(super) fn variables(
     d: &mut minicbor::Decoder<'_>,
 ) -> Result<Vec<(String, Vec<u8>)>, Malformed> {
     let mut all: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut names = BTreeSet::new();
     for _ in 0..cbor::array(d, limits::VARIABLES)? {
         if cbor::array(d, 2)? != 2 {
             return Err(Malformed("a variable that is not a name and a value"));
         }
         let (name, value) = (d.str()?, d.bytes()?);
-        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        let digit_first = name.bytes().next().is_none_or(|b| b.is_ascii_digit());
-        if !plain || digit_first || name.len() > limits::VARIABLE_NAME {
+        if !is_variable(name) {
             return Err(Malformed("a variable's name that no shell would take"));
         }
-        if value.len() > limits::VARIABLE_VALUE || value.contains(&0) {
-            return Err(Malformed("a variable's value too long, or with a NUL byte"));
+        if value.contains(&0) {
+            return Err(Malformed("a NUL byte in a variable's value"));
         }
-        if all.iter().any(|(n, _)| n == name) {
+        if !names.insert(name) {
             return Err(Malformed("a variable that is there twice"));
         }
         all.push((name.to_owned(), value.to_vec()));

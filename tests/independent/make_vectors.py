@@ -214,29 +214,30 @@ def request_json():
          **{**enrolment, "request": cbor(*alice, words, (5, pairs(1)), *later, (8, "pc"), (9, 9003), (10, True))}},
         {"name": "another user and a port of 0, which mean nothing to enrol",
          **{**enrolment, "user": "root", "request": cbor(alice[0], (2, "root"), alice[2], (9, 0), (11, b""))}},
-        {"name": "32 variables", **{**one([b"id"]), "environment": pairs(32), "request": cbor(*head, words, (5, pairs(32)))}},
-        {"name": "a variable as long as may be",
-         **one([b"id"], env=[("N" * 64, b"v" * 256)])},
+        {"name": "1,024 variables", **{**one([b"id"]), "environment": pairs(1024), "request": cbor(*head, words, (5, pairs(1024)))}},
+        {"name": "a long variable, and an empty one",
+         **one([b"id"], env=[("N" * 255, b"v" * 3000), ("E", b"")])},
     ], "bad": bad(
         ("a key that is a text", cbor(*head, words, ("x", 1))), ("no service", cbor(head[1], head[2], words)), ("another service", cbor((1, "exek"), *head[1:], words)),
         ("no user", cbor(head[0], head[2], words)), ("an empty user", cbor(head[0], (2, ""), head[2], words)),
         ("a user of 256 bytes", cbor(head[0], (2, "u" * 256), head[2], words)),
         ("a user of bytes", cbor(head[0], (2, b"root"), head[2], words)), ("no calling user", cbor(head[0], head[1], words)),
-        ("an empty calling user", cbor(head[0], head[1], (3, ""), words)), ("no command", cbor(*head)),
+        ("an empty calling user", cbor(head[0], head[1], (3, ""), words)),
+        *((f"a calling user that is {name!a}", cbor(head[0], head[1], (3, name), words)) for name in
+          ("a\x1b[2J", "a\n", "a\x85", "a\u202e", "a b", "a/b", "a:b", "a,b", "-a", "..")), ("no command", cbor(*head)),
         ("no word", cbor(*head, (4, []))), ("a word that is a text", cbor(*head, (4, ["id"]))),
         ("a NUL in a word", cbor(*head, (4, [b"i\0d"]))),         ("words and digest", cbor(*head, words, *later)), ("words and a digest alone", cbor(*head, words, later[0])),
         ("words and a length alone", cbor(*head, words, later[1])), ("a digest alone", cbor(*head, later[0])),
         ("a length alone", cbor(*head, later[1])), ("a digest of 31 bytes", cbor(*head, (6, b"x" * 31), later[1])),
         ("words and a digest of 31 bytes", cbor(*head, words, (6, b"x" * 31))),
         ("a length of 0", cbor(*head, later[0], (7, 0))), ("a length of 131,073", cbor(*head, later[0], (7, 131073))),
-        ("a variable twice", cbor(*head, words, (5, [["A", b"1"], ["A", b"2"]]))), ("33 variables", cbor(*head, words, (5, pairs(33)))), ("a variable of one", cbor(*head, words, (5, [["A"]]))),
+        ("a variable twice", cbor(*head, words, (5, [["A", b"1"], ["A", b"2"]]))), ("1,025 variables", cbor(*head, words, (5, pairs(1025)))), ("a variable of one", cbor(*head, words, (5, [["A"]]))),
         ("a variable of three", cbor(*head, words, (5, [["A", b"", b""]]))),
         ("a variable without a name", cbor(*head, words, (5, [["", b""]]))),
-        ("a name of 65 bytes", cbor(*head, words, (5, [["N" * 65, b""]]))),
+        ("a name of 256 bytes", cbor(*head, words, (5, [["N" * 256, b""]]))),
         ("a digit first", cbor(*head, words, (5, [["9A", b""]]))), ("a name with =", cbor(*head, words, (5, [["A=B", b""]]))),
         ("a name with a hyphen", cbor(*head, words, (5, [["A-B", b""]]))),
         ("a name that is not ASCII", cbor(*head, words, (5, [["\u00c4", b""]]))),
-        ("a value of 257 bytes", cbor(*head, words, (5, [["A", b"v" * 257]]))),
         ("a value with a NUL", cbor(*head, words, (5, [["A", b"\0"]]))),
         ("a value that is a text", cbor(*head, words, (5, [["A", "x"]]))),
         ("enrol without a user", cbor(alice[0], alice[2])), ("enrol without a calling user", cbor(*alice[:2])),
@@ -409,7 +410,19 @@ def long_command_json():
     def entry(why, data):
         return {"why": why, "bytes": data, "digest": hashlib.sha256(data).digest()}
 
-    return {"good": cases, "bad_encodings": [
+    env = [["A", b"x" * 3000], ["B", b""]]
+
+    def with_variables(data, words, environment):
+        return {"encoding": data, "digest": hashlib.sha256(data).digest(), "words": words, "environment": environment}
+
+    return {"good": cases, "with_variables": [
+        with_variables(cbor((4, words), (5, env)), words, env), with_variables(cbor((4, words)), words, []),
+        with_variables(cbor((4, words), (5, env), (6, True)), words, env),
+    ], "bad_with_variables": [
+        entry("variables alone", cbor((5, env))), entry("out of order", cbor((5, env), (4, words))),
+        entry("no word", cbor((4, []), (5, env))), entry("a variable twice", cbor((4, words), (5, [env[0], env[0]]))),
+        {**entry("another digest", cbor((4, words), (5, env))), "digest": hashlib.sha256(encoding).digest()},
+    ], "bad_encodings": [
         {**entry("another command than the digest's", w.encode([b"id"])), "digest": hashlib.sha256(encoding).digest()},
         entry("no word", cbor2.dumps([])), entry("a NUL", cbor2.dumps([b"i\0d"])), entry("a text", cbor2.dumps(["id"])),
         entry("a map", cbor((1, b"id"))), entry("bytes behind", encoding + b"\0"), entry("cut", encoding[:-1]),
