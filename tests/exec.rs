@@ -17,7 +17,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use daemon::{COS, COSSERVER, Daemon, me, must, needs_root, run};
+use daemon::{COS, COSADM, COSSERVER, Daemon, me, must, needs_root, passed_over, prepare, run};
 use nix::unistd::{Uid, User};
 
 /// Refusals that come soon.
@@ -179,6 +179,94 @@ fn variables_asked_for_arrive_whole_and_one_too_long_is_named() {
             && said.lines().count() == 1,
         "{said}"
     );
+}
+
+#[test]
+fn addresses_in_brackets_mapped_or_with_a_zone_are_addresses() {
+    let mapped = "listen = [\"[::ffff:127.0.0.1]\", \"[::1]\"]\n[penalties]\nexempt = [\"[::1]\"]";
+    let d = Daemon::start_with(mapped, "");
+    let port = d.port.to_string();
+    let says = |folder: &std::path::Path, port: &str, host: &str| {
+        let mut cos = Command::new(COS);
+        cos.arg("-C").arg(folder);
+        must(cos.args(["run", "-p", port, host, "echo here"]))
+    };
+    for host in [
+        "[127.0.0.1]",
+        "::ffff:127.0.0.1",
+        "[::ffff:127.0.0.1]",
+        "127.0.0.1",
+        "[::1]",
+        "::1",
+    ] {
+        // The card has one of the two.
+        if host.contains("127")
+            || fs::read_to_string(d.client().join("hostinfo"))
+                .unwrap()
+                .contains("::1")
+        {
+            assert_eq!(says(&d.client(), &port, host), b"here\n", "{host}");
+        }
+    }
+    // In --addr, and so in hostinfo.
+    let invite = [
+        "host",
+        "invite",
+        "hostc",
+        "--addr",
+        "[192.0.2.1]",
+        "--addr",
+        "::ffff:192.0.2.2",
+        "--addr",
+        "fe80::7%lo",
+    ];
+    must(Command::new(COSADM).arg("-C").arg(d.server()).args(invite));
+    let table = fs::read_to_string(d.server().join("hostinfo")).unwrap();
+    assert!(
+        table.contains("\nhostc cos addr=192.0.2.1,192.0.2.2,fe80::7%lo "),
+        "{table}"
+    );
+}
+
+#[test]
+fn a_host_is_reached_by_an_address_of_a_link() {
+    if !needs_root() {
+        return;
+    }
+    // The link is the loopback interface of a network of the test's own.
+    let script = "ip link set lo up && ip addr add fe80::5/64 dev lo && exec \"$@\"";
+    let own = |program: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", script, "sh", program]);
+        command
+    };
+    if !run(&mut own("true")).status.success() {
+        passed_over("no network namespace, or no ip(8)");
+        return;
+    }
+    let folder = prepare("listen = [\"127.0.0.1\", \"fe80::5%lo\"]", "");
+    for side in ["S", "A"] {
+        let file = folder.path(side).join("hostinfo");
+        let text = fs::read_to_string(&file).unwrap();
+        let line = text.lines().find(|l| l.starts_with("host")).unwrap();
+        let words = line
+            .split(' ')
+            .map(|word| match word.strip_prefix("addr=") {
+                Some(_) => "addr=fe80::5%lo".to_owned(),
+                None => word.to_owned(),
+            });
+        let changed = words.collect::<Vec<_>>().join(" ");
+        fs::write(&file, text.replace(line, &changed)).unwrap();
+    }
+    let d = Daemon::start_by(own(COSSERVER), folder, &[]);
+    let pid = d.pid().to_string();
+    for host in ["hostb", "fe80::5%lo", "[fe80::5%lo]"] {
+        let mut cos = Command::new("nsenter");
+        cos.args(["--net", "--target", &pid, COS, "-C"])
+            .arg(d.client());
+        cos.args(["run", "-p", &d.port.to_string(), host, "echo here"]);
+        assert_eq!(must(&mut cos), b"here\n", "{host}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::commands::Call;
 use super::edit::{Change, Lock, Text};
 use super::invite::{joined, networks};
 use super::out::{Failure, Out};
+use crate::config::address::{Address, Network};
 use crate::config::card::{Card, TEXT_MAX};
 use crate::config::hostinfo::{Addresses, Entry, Method};
 use crate::config::name::HostName;
@@ -151,7 +152,7 @@ fn changes(
     entry: &Entry,
     card: &Card,
     server: Option<String>,
-    dialled: &[IpAddr],
+    dialled: &[Address],
     port: Option<u16>,
     out: &Out,
 ) -> (Vec<(&'static str, Change)>, Kept) {
@@ -228,8 +229,8 @@ fn pin_fits(place: &Place, name: &HostName, card: &Card, replace: bool) -> Resul
 }
 
 /// The addresses of `--addr`: to be dialled, so no networks.
-fn dialled(call: &Call) -> Result<Vec<IpAddr>, Fault> {
-    let single = |network: crate::config::address::Network| {
+fn dialled(call: &Call) -> Result<Vec<Address>, Fault> {
+    let single = |network: Network| {
         let words = format!("--addr: {network} is a network, and nobody can dial that");
         network.single().ok_or_else(|| Fault::new(words))
     };

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
 
-use crate::config::address::Network;
+use crate::config::address::{Address, Network};
 use crate::config::card::ADDRESSES_MAX;
 use crate::config::hostinfo::Addresses;
 use crate::config::name::HostName;
@@ -32,8 +32,12 @@ pub(super) fn reach(
         Addresses::Listed(networks) => networks.iter().map(Network::first).collect(),
         Addresses::ByName => resolve(host, hint)?,
     };
-    let (any, particular): (Vec<IpAddr>, Vec<IpAddr>) =
-        settings.listen.iter().partition(|a| a.is_unspecified());
+    let (any, particular): (Vec<IpAddr>, Vec<IpAddr>) = settings
+        .listen
+        .iter()
+        .filter(|a| a.zone().is_empty())
+        .map(Address::ip)
+        .partition(IpAddr::is_unspecified);
     let sources = || targets.iter().filter_map(|target| source(*target));
     let mut found: Vec<IpAddr> = Vec::new();
     let mut add = |address: IpAddr| {

@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
 use super::args::{Call, Family};
+use super::dial::plainly;
+use crate::config::address::Address;
 use crate::config::hostinfo::{self, Addresses, Entry, HostTable};
 use crate::config::name::HostName;
 use crate::config::place::{Place, SYSTEM};
@@ -18,7 +20,7 @@ use crate::fault::Fault;
 pub struct Route {
     /// The line.
     pub entry: Entry,
-    address: Option<IpAddr>,
+    address: Option<Address>,
     /// Whether the table has that line; else it is made up from a name alone.
     listed: bool,
 }
@@ -115,8 +117,10 @@ fn not_there(place: &Place) -> Fault {
 
 fn look_for(place: &Place, host: &str) -> Result<Option<Route>, Fault> {
     let address = literal(host);
-    if address.is_none_or(|a| a.is_ipv4()) {
-        let name = HostName::parse(host)?;
+    // An IPv4 address may be a name as well; what has brackets or colons is none.
+    let name = HostName::parse(host).map(Some);
+    let name = name.or_else(|e| address.map(|_| None).ok_or(e))?;
+    if let Some(name) = name {
         if let Some(entry) = hostinfo::find(place, &name)? {
             return Ok(Some(Route {
                 entry,
@@ -153,8 +157,10 @@ pub fn find_any(call: &Call) -> Result<(Places, Route), Fault> {
     let name = match address {
         // Keys are pinned under the address then; a name may have no colons, and not begin
         // with what stands for one.
-        Some(IpAddr::V6(address)) => format!("ip6-{}", address.to_string().replace(':', "-")),
-        Some(IpAddr::V4(address)) => address.to_string(),
+        Some(a) if a.ip().is_ipv6() => {
+            format!("ip6-{}", a.to_string().replace(':', "-").replace('%', "_"))
+        }
+        Some(address) => address.to_string(),
         None => host.to_owned(),
     };
     let entry = Entry::named(HostName::parse(&name)?);
@@ -166,13 +172,9 @@ pub fn find_any(call: &Call) -> Result<(Places, Route), Fault> {
     Ok((own, route))
 }
 
-/// An address, with or without brackets; IPv4 always as IPv4.
-fn literal(host: &str) -> Option<IpAddr> {
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|h| h.strip_suffix(']'))
-        .unwrap_or(host);
-    bare.parse::<IpAddr>().ok().map(|a| a.to_canonical())
+/// An address, with or without brackets and zone; IPv4 always as IPv4.
+fn literal(host: &str) -> Option<Address> {
+    Address::parse(host).ok()
 }
 
 impl Route {
@@ -187,11 +189,11 @@ impl Route {
     ///
     /// # Errors
     /// None of its addresses is of that family.
-    pub fn first_listed(&self, call: &Call) -> Result<Option<IpAddr>, Fault> {
+    pub fn first_listed(&self, call: &Call) -> Result<Option<Address>, Fault> {
         let listed = self
             .address
             .map_or_else(|| self.entry.addresses.plain(), |address| vec![address]);
-        let first = listed.iter().find(|a| suits(call.family, a));
+        let first = listed.iter().find(|a| suits(call.family, &a.ip()));
         if first.is_none() && !listed.is_empty() {
             return Err(no_such_family());
         }
@@ -205,16 +207,14 @@ impl Route {
     pub fn addresses(&self, call: &Call) -> Result<Vec<SocketAddr>, Fault> {
         let port = call.port.map(u16::from).or(self.entry.port);
         let port = port.unwrap_or_else(default_port);
-        let mut all: Vec<SocketAddr> = match self.address {
-            Some(address) => vec![SocketAddr::new(address, port)],
-            None => self
-                .entry
-                .addresses
-                .plain()
-                .into_iter()
-                .map(|a| SocketAddr::new(a, port))
-                .collect(),
+        let plain = || self.entry.addresses.plain();
+        let listed = self.address.map_or_else(plain, |address| vec![address]);
+        let with_port = |a: Address| {
+            let address = a.with_port(port);
+            address.map_err(|e| Fault::new(format!("no interface {}: {}", a.zone(), plainly(&e))))
         };
+        let listed: Result<Vec<SocketAddr>, Fault> = listed.into_iter().map(with_port).collect();
+        let mut all = listed?;
         if all.is_empty() {
             let name = self.entry.name.as_str();
             let found = (name, port).to_socket_addrs().map_err(|e| {
@@ -229,7 +229,13 @@ impl Route {
                     "its line in hostinfo has {has}, and its name does not resolve: {e}"
                 ))
             })?;
-            all = found.collect();
+            // An address of a link keeps its zone; IPv4 is IPv4 whatever its record says.
+            all = found
+                .map(|a| match a.ip().to_canonical() {
+                    IpAddr::V4(ip) => SocketAddr::new(ip.into(), port),
+                    IpAddr::V6(_) => a,
+                })
+                .collect();
         }
         all.retain(|a| suits(call.family, &a.ip()));
         if all.is_empty() {
@@ -291,10 +297,14 @@ mod tests {
             find(&place, "[2001:db8::1]").unwrap().entry.name.as_str(),
             "hostb"
         );
-        assert_eq!(
-            find(&place, "192.0.2.1").unwrap().entry.name.as_str(),
-            "hostb"
-        );
+        for same in [
+            "192.0.2.1",
+            "[192.0.2.1]",
+            "::ffff:192.0.2.1",
+            "[::ffff:192.0.2.1]",
+        ] {
+            assert_eq!(find(&place, same).unwrap().entry.name.as_str(), "hostb");
+        }
         // A name that looks like an address is a name first.
         assert_eq!(
             find(&place, "192.0.2.9").unwrap().entry.name.as_str(),
@@ -348,6 +358,9 @@ mod tests {
             ("::", "ip6---", "[::]:1"),
             ("2001:DB8::1", "ip6-2001-db8--1", "[2001:db8::1]:1"),
             ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.1:1"),
+            ("[192.0.2.1]", "192.0.2.1", "192.0.2.1:1"),
+            ("fe80::1%7", "ip6-fe80--1_7", "[fe80::1%7]:1"),
+            ("[fe80::1%7]", "ip6-fe80--1_7", "[fe80::1%7]:1"),
             ("192.0.2.1", "192.0.2.1", "192.0.2.1:1"),
         ] {
             assert_eq!(any(host), (name.to_owned(), vec![address.to_owned()]));

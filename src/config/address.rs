@@ -1,11 +1,120 @@
-//! Addresses and networks as the host table lists them. Pure; used by the
-//! monitor for whom a host may be, and by the client for where to dial.
+//! Addresses and networks as the host table lists them. Used by the monitor for whom a
+//! host may be and where to listen, and by the client for where to dial. Pure, but for the
+//! number that the system has for a zone.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use super::words::quoted;
 use crate::fault::Fault;
+
+/// The longest name of an interface, in bytes (IFNAMSIZ less its NUL).
+const ZONE_MAX: usize = 15;
+
+/// The interface that an IPv6 address of a link belongs to, by its name here or its number.
+/// All zeros: none.
+type Zone = [u8; ZONE_MAX];
+
+/// One address: IPv4, or IPv6 that may have a zone (`fe80::1%eth0`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Address {
+    ip: IpAddr,
+    zone: Zone,
+}
+
+impl Address {
+    /// Reads `192.0.2.1`, `2001:db8::1` or `fe80::1%eth0`, with or without brackets. IPv4
+    /// written as IPv4-mapped IPv6 is IPv4.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn parse(text: &str) -> Result<Self, Fault> {
+        Self::read(text).map_err(|why| {
+            let text = quoted(text);
+            Fault::new(format!("{text} is no address: {why}"))
+        })
+    }
+
+    fn read(text: &str) -> Result<Self, &'static str> {
+        let inner = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+        let bare = inner.unwrap_or(text);
+        let (address, zone) = match bare.split_once('%') {
+            Some((address, zone)) => (address, Some(zone)),
+            None => (bare, None),
+        };
+        let ip: IpAddr = address.parse().map_err(|_| hint(text))?;
+        let ip = ip.to_canonical();
+        let Some(name) = zone else {
+            return Ok(Self::from(ip));
+        };
+        let plain = |b: u8| b.is_ascii_graphic() && !b"/,%[]\"'#".contains(&b);
+        let may_have_one = matches!(ip, IpAddr::V6(a) if is_of_a_link(a));
+        if !may_have_one || name.is_empty() || !name.bytes().all(plain) {
+            return Err(
+                "an interface after % is for an IPv6 address of a link, as in fe80::1%eth0",
+            );
+        }
+        let mut zone = [0; ZONE_MAX];
+        let room = zone.get_mut(..name.len());
+        room.ok_or("the interface's name is longer than 15 bytes")?
+            .copy_from_slice(name.as_bytes());
+        Ok(Self { ip, zone })
+    }
+
+    /// The address without its zone, as it is compared with a peer's.
+    pub const fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// The interface's name or number; empty where there is none.
+    pub fn zone(&self) -> &str {
+        let end = self.zone.iter().position(|b| *b == 0);
+        let name = self.zone.get(..end.unwrap_or(ZONE_MAX)).unwrap_or_default();
+        std::str::from_utf8(name).unwrap_or_default()
+    }
+
+    /// The address with a port, to dial it or listen on it.
+    ///
+    /// # Errors
+    /// There is no such interface.
+    pub fn with_port(&self, port: u16) -> io::Result<SocketAddr> {
+        let IpAddr::V6(ip) = self.ip else {
+            return Ok(SocketAddr::new(self.ip, port));
+        };
+        let zone = match (self.zone(), self.zone().parse()) {
+            ("", _) => 0,
+            (_, Ok(number)) => number,
+            (name, Err(_)) => nix::net::if_::if_nametoindex(name)?,
+        };
+        Ok(SocketAddrV6::new(ip, port, 0, zone).into())
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(ip: IpAddr) -> Self {
+        Self {
+            ip: ip.to_canonical(),
+            zone: [0; ZONE_MAX],
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.zone() {
+            "" => write!(f, "{}", self.ip),
+            zone => write!(f, "{}%{zone}", self.ip),
+        }
+    }
+}
+
+/// Whether an IPv6 address means a host on one link alone: of the link, or a multicast
+/// address of link or interface.
+fn is_of_a_link(a: Ipv6Addr) -> bool {
+    let [first, ..] = a.segments();
+    a.is_unicast_link_local() || (a.is_multicast() && matches!(first & 0xf, 1 | 2))
+}
 
 /// An address, or all addresses that begin with the same bits (CIDR). IPv4
 /// written as IPv4-mapped IPv6 (`::ffff:192.0.2.1`) is IPv4.
@@ -13,19 +122,24 @@ use crate::fault::Fault;
 pub struct Network {
     base: IpAddr,
     prefix: u32,
+    /// Of one address, and for dialling it alone: whether another is in it does not depend
+    /// on it.
+    zone: Zone,
 }
 
 impl Network {
     /// One address.
-    pub fn host(address: IpAddr) -> Self {
-        let base = address.to_canonical();
+    pub fn host(address: impl Into<Address>) -> Self {
+        let address = address.into();
         Self {
-            base,
-            prefix: width(base),
+            base: address.ip,
+            prefix: width(address.ip),
+            zone: address.zone,
         }
     }
 
-    /// Reads `192.0.2.1`, `10.0.0.0/8`, `2001:db8::1` or `2001:db8::/32`.
+    /// Reads `192.0.2.1`, `10.0.0.0/8`, `2001:db8::1` or `2001:db8::/32`; an address as
+    /// [`Address::parse`] does.
     ///
     /// # Errors
     /// It is neither, or bits beyond the prefix are set; the fault names the
@@ -37,12 +151,13 @@ impl Network {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
         };
+        let Some(prefix) = prefix else {
+            let one = Address::read(address).map_err(|why| wrong(why.to_owned()))?;
+            return Ok(Self::host(one));
+        };
         let given: IpAddr = address
             .parse()
             .map_err(|_| wrong(hint(address).to_owned()))?;
-        let Some(prefix) = prefix else {
-            return Ok(Self::host(given));
-        };
         let bits: u32 = prefix
             .parse()
             .ok()
@@ -61,8 +176,13 @@ impl Network {
             Some(prefix) if canonical != base => Ok(Self {
                 base: canonical,
                 prefix,
+                zone: [0; ZONE_MAX],
             }),
-            _ => Ok(Self { base, prefix: bits }),
+            _ => Ok(Self {
+                base,
+                prefix: bits,
+                zone: [0; ZONE_MAX],
+            }),
         }
     }
 
@@ -73,8 +193,11 @@ impl Network {
     }
 
     /// The address, when it is one address and not a network.
-    pub fn single(&self) -> Option<IpAddr> {
-        (self.prefix == width(self.base)).then_some(self.base)
+    pub fn single(&self) -> Option<Address> {
+        (self.prefix == width(self.base)).then_some(Address {
+            ip: self.base,
+            zone: self.zone,
+        })
     }
 
     /// Its first address and how many leading bits count.
@@ -97,6 +220,7 @@ impl Network {
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.single() {
+            // With its zone.
             Some(address) => write!(f, "{address}"),
             None => write!(f, "{}/{}", self.base, self.prefix),
         }
@@ -125,9 +249,9 @@ fn masked(address: IpAddr, prefix: u32) -> IpAddr {
 /// What is probably wrong with something that should have been an address.
 fn hint(text: &str) -> &'static str {
     if text.contains('%') {
-        "an interface after % is not supported"
+        "an interface after % is for one IPv6 address of a link, as in fe80::1%eth0"
     } else if text.starts_with('[') {
-        "write an IPv6 address without brackets"
+        "in brackets there is one address"
     } else if text.contains('*') {
         "write a network as 192.0.2.0/24"
     } else if text.bytes().any(|b| b.is_ascii_alphabetic()) && !text.contains(':') {
@@ -170,8 +294,8 @@ mod tests {
 
     #[test]
     fn one_or_many() {
-        assert_eq!(net("192.0.2.1").single(), Some(ip("192.0.2.1")));
-        assert_eq!(net("192.0.2.1/32").single(), Some(ip("192.0.2.1")));
+        assert_eq!(net("192.0.2.1").single(), Some(ip("192.0.2.1").into()));
+        assert_eq!(net("192.0.2.1/32").single(), Some(ip("192.0.2.1").into()));
         assert_eq!(net("10.0.0.0/8").single(), None);
         assert_eq!(net("10.0.0.0/8").first(), ip("10.0.0.1"));
         assert_eq!(net("2001:db8::/32").first(), ip("2001:db8::1"));
@@ -179,6 +303,39 @@ mod tests {
         assert_eq!(net("10.0.0.0/8").to_string(), "10.0.0.0/8");
         assert_eq!(net("::FFFF:192.0.2.1").to_string(), "192.0.2.1");
         assert_eq!(net("::ffff:0:0/96").to_string(), "0.0.0.0/0");
+    }
+
+    #[test]
+    fn brackets_mapped_addresses_and_zones() {
+        for (text, shown, address) in [
+            ("[127.0.0.1]", "127.0.0.1", "127.0.0.1:1"),
+            ("[::1]", "::1", "[::1]:1"),
+            ("::ffff:127.0.0.1", "127.0.0.1", "127.0.0.1:1"),
+            ("[::ffff:127.0.0.1]", "127.0.0.1", "127.0.0.1:1"),
+            ("fe80::1%7", "fe80::1%7", "[fe80::1%7]:1"),
+            ("[FE80::1%7]", "fe80::1%7", "[fe80::1%7]:1"),
+        ] {
+            let one = Address::parse(text).unwrap();
+            assert_eq!(one.to_string(), shown);
+            assert_eq!(one.with_port(1).unwrap().to_string(), address);
+            let network = net(text);
+            assert_eq!(
+                (network.to_string(), network.single()),
+                (shown.into(), Some(one))
+            );
+            assert!(network.contains(one.ip()));
+            assert_eq!(Address::parse(shown), Ok(one));
+        }
+        // The name of an interface becomes its number; there is none of this one.
+        let lo = Address::parse("fe80::1%lo").unwrap();
+        if let Ok(number) = nix::net::if_::if_nametoindex("lo") {
+            let SocketAddr::V6(lo) = lo.with_port(1).unwrap() else {
+                panic!("IPv4");
+            };
+            assert_eq!(lo.scope_id(), number);
+        }
+        let none = Address::parse("fe80::1%no-such-zone").unwrap();
+        assert!(none.with_port(1).is_err());
     }
 
     #[test]
@@ -194,8 +351,19 @@ mod tests {
             "010.0.0.1",
             "hosta",
             "1.2.3",
-            "[::1]",
-            "fe80::1%eth0",
+            "[::1",
+            "[]",
+            "[[::1]]",
+            "[10.0.0.0/8]",
+            "[::]/0",
+            "fe80::1%",
+            "fe80::1%0123456789abcdef",
+            "fe80::1%a/b",
+            "fe80::1%a,b",
+            "2001:db8::1%eth0",
+            "127.0.0.1%lo",
+            "::ffff:127.0.0.1%lo",
+            "fe80::%eth0/64",
             "10.*",
             "1.2.3.4/8/9",
         ] {

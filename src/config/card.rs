@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use super::address::Address;
 use super::name::HostName;
 use super::words::{self, did_you_mean, quoted};
 use crate::fault::Fault;
@@ -222,9 +223,15 @@ fn take<'t>(
 fn addresses(value: &str) -> Result<Vec<IpAddr>, Fault> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for item in value.split(',').map(str::trim) {
-        let address = item
-            .parse()
-            .map_err(|_| Fault::new(format!("{} is no address", quoted(item))))?;
+        let address = Address::parse(item)?;
+        if !address.zone().is_empty() {
+            let words = format!(
+                "{} is an address on a link that only one host knows",
+                quoted(item)
+            );
+            return Err(Fault::new(words));
+        }
+        let address = address.ip();
         if addresses.len() == ADDRESSES_MAX {
             return Err(Fault::new(format!("more than {ADDRESSES_MAX} addresses")));
         }

@@ -39,7 +39,7 @@ fn a_whole_line() {
     );
     assert_eq!(
         a.addresses.plain(),
-        ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]
+        [crate::config::address::Address::parse("192.0.2.1").unwrap()]
     );
     assert_eq!(
         a.addresses.contains("10.1.1.1".parse().unwrap()),

@@ -11,7 +11,6 @@ mod services;
 mod writing;
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use nix::unistd::{User, geteuid};
 pub use keys::{KEYS, Key, TABLES};
 pub use services::default_port;
 
-use super::address::Network;
+use super::address::{Address, Network};
 use super::applications::Applications;
 use super::name::{HostName, UserName};
 use super::place::Place;
@@ -37,7 +36,7 @@ pub struct Settings {
     /// The name by which this host is known to others.
     pub name: HostName,
     /// The addresses to listen on.
-    pub listen: Vec<IpAddr>,
+    pub listen: Vec<Address>,
     /// The TCP port to listen on; 0 lets the system choose one.
     pub port: u16,
     /// Whether the file says the port (it may not: then it is what
@@ -234,7 +233,7 @@ impl Settings {
 
     /// What the two tables of defaults, the key table and the place, leave open.
     fn unset(place: &Place) -> Result<Self, Fault> {
-        let any = |a: &str| a.parse::<IpAddr>().map_err(|e| Fault::new(e.to_string()));
+        let any = Address::parse;
         let listen = if place.system {
             [any("0.0.0.0")?, any("::")?]
         } else {

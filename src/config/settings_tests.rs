@@ -22,8 +22,8 @@ fn an_empty_file_is_the_defaults() {
     assert_eq!(
         s.listen,
         [
-            "127.0.0.1".parse::<IpAddr>().unwrap(),
-            "::1".parse::<IpAddr>().unwrap()
+            Address::parse("127.0.0.1").unwrap(),
+            Address::parse("::1").unwrap()
         ]
     );
     assert!(!s.port_given);
@@ -32,7 +32,7 @@ fn an_empty_file_is_the_defaults() {
         &Place::of_dir(Path::new("/etc/cosserver")),
     )
     .unwrap();
-    assert!(system.listen.iter().all(IpAddr::is_unspecified));
+    assert!(system.listen.iter().all(|a| a.ip().is_unspecified()));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Where connections come from: our own listening sockets, the service manager's,
 //! or inetd's one connection. Run by the monitor at its start; it accepts nothing.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::notify;
@@ -40,9 +40,9 @@ pub(super) fn listeners(settings: &Settings) -> Result<Vec<TcpListener>, Fault> 
 fn listen_on_all(settings: &Settings) -> Result<Vec<TcpListener>, Fault> {
     let mut port = settings.port;
     let mut all = Vec::new();
-    for ip in &settings.listen {
-        let address = SocketAddr::new(*ip, port);
-        match socket::listener(address) {
+    for listed in &settings.listen {
+        let ip = listed.ip();
+        match listed.with_port(port).and_then(socket::listener) {
             Ok(listener) => {
                 port = listener.local_addr()?.port();
                 all.push(listener);
@@ -55,7 +55,9 @@ fn listen_on_all(settings: &Settings) -> Result<Vec<TcpListener>, Fault> {
                 } else {
                     ""
                 };
-                return Err(Fault::new(format!("listening on {address}: {e}{hint}")));
+                return Err(Fault::new(format!(
+                    "listening on {listed}, port {port}: {e}{hint}"
+                )));
             }
         }
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::line;
 use super::users::Users;
 use super::{about, unknown};
-use crate::config::address::Network;
+use crate::config::address::{Address, Network};
 use crate::config::command::CommandPattern;
 use crate::config::name::{HostName, UserName};
 use crate::config::words::{self, did_you_mean, quoted};
@@ -118,7 +118,7 @@ impl Addresses {
 
     /// The listed plain addresses, in order: where the host is dialled. None:
     /// its name is resolved.
-    pub fn plain(&self) -> Vec<IpAddr> {
+    pub fn plain(&self) -> Vec<Address> {
         match self {
             Self::Listed(networks) => networks.iter().filter_map(Network::single).collect(),
             Self::ByName => Vec::new(),

@@ -1,11 +1,10 @@
 //! The one table of settings: name, type, bounds, default, unit and meaning
 //! of every key of `cosserver.toml`.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Settings;
-use crate::config::address::Network;
+use crate::config::address::{Address, Network};
 use crate::config::name::{HostName, UserName};
 use crate::sys::socket::KEEP_ALIVE_MOST;
 
@@ -52,7 +51,7 @@ pub(super) enum Slot {
     /// Absolute folders with colons between them.
     Folders(fn(&mut Settings) -> &mut String),
     /// At least one address.
-    Addresses(fn(&mut Settings) -> &mut Vec<IpAddr>),
+    Addresses(fn(&mut Settings) -> &mut Vec<Address>),
     /// Addresses and networks, or none.
     Networks(fn(&mut Settings) -> &mut Vec<Network>),
 }

@@ -1,7 +1,6 @@
 //! Reading a settings text against the table of keys.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Settings;
 use super::keys::{KEYS, Key, Slot, TABLES};
-use crate::config::address::Network;
+use crate::config::address::{Address, Network};
 use crate::config::applications::Applications;
 use crate::config::name::{HostName, UserName};
 use crate::config::words::{did_you_mean, nearest, quoted};
@@ -204,11 +203,7 @@ fn set(settings: &mut Settings, key: &Key, value: &DeValue<'_>) -> Result<(), Wr
             folders.clone_into(at(settings));
         }
         Slot::Addresses(at) => {
-            let parse = |item: &str| {
-                let address: Result<IpAddr, _> = item.parse();
-                address.map_err(|_| Wrong::Words(format!("{} is no address", quoted(item))))
-            };
-            let list = list(value, parse)?;
+            let list = list(value, |item| Ok(Address::parse(item)?))?;
             if list.is_empty() {
                 return Err(Wrong::Words("at least one address is needed".into()));
             }
