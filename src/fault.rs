@@ -9,36 +9,59 @@ use std::fmt;
 use std::path::Path;
 
 /// One sentence for the administrator: `file:line: what is wrong; what was
-/// probably meant`, as far as each is known.
+/// probably meant`, as far as each is known; and at most one remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault(String);
+pub struct Fault {
+    words: String,
+    remedy: Option<String>,
+}
 
 impl Fault {
     /// A fault in plain words.
     pub fn new(words: impl Into<String>) -> Self {
-        Self(words.into())
+        Self {
+            words: words.into(),
+            remedy: None,
+        }
     }
 
     /// A fault in a file, where the line is known (1 is the first).
     pub fn at(file: &Path, line: usize, words: impl fmt::Display) -> Self {
-        Self(format!("{}:{line}: {words}", file.display()))
+        Self::new(format!("{}:{line}: {words}", file.display()))
     }
 
     /// A fault about a file as a whole.
     pub fn of(file: &Path, words: impl fmt::Display) -> Self {
-        Self(format!("{}: {words}", file.display()))
+        Self::new(format!("{}: {words}", file.display()))
     }
 
     /// The same fault with what was being done put before it.
     #[must_use]
     pub fn while_doing(self, what: impl fmt::Display) -> Self {
-        Self(format!("{what}: {}", self.0))
+        Self {
+            words: format!("{what}: {}", self.words),
+            ..self
+        }
+    }
+
+    /// The same fault with what helps, which stands on a line of its own.
+    #[must_use]
+    pub fn with_remedy(self, remedy: impl fmt::Display) -> Self {
+        Self {
+            remedy: Some(remedy.to_string()),
+            ..self
+        }
+    }
+
+    /// What helps, where that is known.
+    pub fn remedy(&self) -> Option<&str> {
+        self.remedy.as_deref()
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.words)
     }
 }
 
@@ -46,13 +69,13 @@ impl std::error::Error for Fault {}
 
 impl From<std::io::Error> for Fault {
     fn from(e: std::io::Error) -> Self {
-        Self(e.to_string())
+        Self::new(e.to_string())
     }
 }
 
 impl From<nix::errno::Errno> for Fault {
     fn from(e: nix::errno::Errno) -> Self {
-        Self(std::io::Error::from(e).to_string())
+        Self::new(std::io::Error::from(e).to_string())
     }
 }
 

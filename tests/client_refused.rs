@@ -22,10 +22,15 @@ use cosserver::wire::stream::{End, Message, Signal, Stream};
 #[test]
 fn denied() {
     let host = Host::new();
-    let told = complaint(&host, |h| h.take().greet().hear().deny());
+    let child = host.start(&["hostb", "x"]);
+    host.take().greet().hear().deny();
+    let ended = finish(child);
+    assert_eq!((ended.status, ended.out.len()), (Some(255), 0));
     assert_eq!(
-        told,
-        "denied (reference abababababababab); the log of hostb says why"
+        ended.err,
+        "cos: hostb: access denied (reference abababababababab)\n\
+         cos: to see why, run on hostb: journalctl -t cosserver | grep abababababababab \
+         (without systemd: grep abababababababab /var/log/auth.log)\n"
     );
 }
 

@@ -496,7 +496,10 @@ fn denied_as(d: &Daemon, command: &mut Command, cause: &str) -> String {
         (Some(255), 0),
         "{said}"
     );
-    assert!(said.starts_with("cos: hostb: denied (reference "), "{said}");
+    assert!(
+        said.starts_with("cos: hostb: access denied (reference "),
+        "{said}"
+    );
     let reference = said.split(['(', ')', ' ']).find(|w| w.len() == 16).unwrap();
     let line = d.log.wait(&format!("ref={reference}"));
     assert!(

@@ -580,7 +580,7 @@ fn an_application_starts_another_in_its_users_name() {
     let asks = text.replace("auth required pam_permit.so", "auth required pam_unix.so");
     fs::write(stack, asks).unwrap();
     // The doors do not know her own machine; where there are none, there is nobody to answer.
-    for words in ["it may not know this machine", "nobody to answer"] {
+    for words in ["access denied (reference", "nobody to answer"] {
         let out = gui(ALICE, &["-o", "BatchMode=yes", "hostb", "who"]);
         let told = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(

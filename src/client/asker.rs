@@ -66,7 +66,7 @@ impl Asker {
     /// where nothing is known of it.
     pub(super) fn otherwise(&self) -> String {
         let why = self.else_by.as_ref();
-        why.map_or_else(String::new, |why| format!(". Without a password: {why}"))
+        why.map_or_else(String::new, |why| format!("; without a password: {why}"))
     }
 
     /// The answers to the prompts among these texts. `host`: its connection.

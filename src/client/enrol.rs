@@ -7,13 +7,14 @@
 
 use super::args::Call;
 use super::asker::Asker;
+use super::denied::{denied_because, denied_unasked};
 use super::door::Door;
 use super::greet::{Answer, OurHello};
 use super::means::Means;
 use super::meet::{self, Met};
 use super::say::{self, Voice};
 use super::talk::Talk;
-use super::{denied_because, denied_unasked, outcome, pump, request, route};
+use super::{outcome, pump, request, route};
 use crate::config::hostinfo::Method;
 use crate::config::keys;
 use crate::fault::Fault;
@@ -65,43 +66,33 @@ pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
         }
         Answer::Denied(reference) => Err(match talk.asked() {
             Some(by) => denied_because(&call.host, reference, refused(by)),
-            None => denied_unasked(call, reference, &shut(&id, is_new)),
+            None => denied_unasked(&call.host, reference, &id, not_pinned(is_new)),
         }),
     }
 }
 
-/// Why a machine is turned away that was asked for nothing, as far as it can be known
-/// here; and that a refusal, which anybody can send, has proven no key.
-fn shut(id: &str, is_new: bool) -> String {
-    let pinned = if is_new {
-        "; a refusal does not prove the key that you agreed to, so that it is not pinned"
+/// That the key which the user has agreed to is not pinned: anybody can send a refusal, so
+/// that it proves no key.
+pub(super) const fn not_pinned(is_new: bool) -> &'static str {
+    if is_new {
+        "; its key is not pinned, since a refusal does not prove it"
     } else {
         ""
-    };
-    format!(
-        "its outer door may be closed, or it registers nobody now, or keeps this machine out, whose ID is {id}{pinned}"
-    )
+    }
 }
 
-/// The same for one who asked for more than to be known: the machine may be registered,
-/// and he refused.
-pub(super) fn refused_behind(by: Asks, call: &Call) -> String {
-    let (why, enrol) = (refused(by), call.enrolment());
-    format!(
-        "either {why}; or this machine is registered now, and what was asked for was refused: {enrol} tells which"
-    )
-}
-
-/// The same for one that has answered the door. What was not written down is still good.
+/// Why a machine was refused that has answered the inner door.
 const fn refused(by: Asks) -> &'static str {
     match by {
-        Asks::Name | Asks::Login => {
-            "the name was not taken: the door was closed, or takes names no more, or the host could not write \
-             it down"
-        }
-        Asks::Activation => {
-            "the activation password was not taken: wrong, used already, the door was closed, or the host could \
-             not write it down"
-        }
+        Asks::Name | Asks::Login => "the name was not accepted",
+        Asks::Activation => "the activation password was not accepted",
+    }
+}
+
+/// The same for one that has asked for more: it may be registered now, and that was refused.
+pub(super) const fn refused_behind(by: Asks) -> &'static str {
+    match by {
+        Asks::Name | Asks::Login => "the name was not accepted, or the request was refused",
+        Asks::Activation => "the activation password was not accepted, or the request was refused",
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
+use super::denied::denied_because;
 use super::dial::{Dialed, has_news, plainly, wait_for};
 use super::inbox::{Came, Inbox, is_for_later};
 use super::means::{Means, Question};
@@ -326,10 +327,10 @@ impl Line {
         let record = self.receive(Kind::Sealed, self.answer_within);
         Some(match record.and_then(|r| self.envelope(r, Kind::Sealed)) {
             Ok(Said::Due(_)) => out_of_turn(),
-            Ok(Said::Denied(reference)) => Fault::new(format!(
-                "denied (reference {}) before it had an answer; its log says why",
-                reference.to_hex()
-            )),
+            Ok(Said::Denied(reference)) => {
+                let host = self.address.ip().to_string();
+                denied_because(&host, reference, "it did not wait for the answer")
+            }
             Err(fault) => fault,
         })
     }

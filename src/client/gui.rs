@@ -9,6 +9,7 @@ use std::num::NonZeroU16;
 
 use super::args::Call;
 use super::asker::Asker;
+use super::denied::{denied, denied_because, denied_unasked};
 use super::dial::{Dialing, Times};
 use super::door::Door;
 use super::greet::{Accepted, Answer, Greeted, OurHello};
@@ -19,7 +20,7 @@ use super::say::Voice;
 use super::signer::{self, Desk};
 use super::talk::Talk;
 use super::values::Display;
-use super::{Own, denied, denied_because, denied_unasked, outcome, pump, request};
+use super::{Own, enrol, outcome, pump, request};
 use crate::config::hostinfo::Method;
 use crate::config::{cookie, keys};
 use crate::fault::Fault;
@@ -122,8 +123,8 @@ fn by_cookie(
             Answer::Denied(denied) => {
                 let asked = talk.asked();
                 if let Some(by @ (Asks::Name | Asks::Activation)) = asked {
-                    let why = super::enrol::refused_behind(by, call);
-                    return Err(denied_because(&call.host, denied, &why));
+                    let why = enrol::refused_behind(by);
+                    return Err(denied_because(&call.host, denied, why));
                 }
                 reference = Some(denied);
             }
@@ -132,10 +133,7 @@ fn by_cookie(
     voice.step(|| "no cookie was accepted".to_owned());
     Err(reference.map_or_else(
         || own.nothing_pinned(place, route),
-        |r| {
-            let denied = denied(&call.host, r);
-            Fault::new(format!("{denied}; {}", with_a_password(display)))
-        },
+        |r| denied(&call.host, r).with_remedy(with_a_password(display)),
     ))
 }
 
@@ -148,8 +146,7 @@ fn with_a_password(display: &Display) -> String {
         host.to_owned()
     };
     format!(
-        "inside an application (GUI_HOST and GUI_PORT are set) it is asked in this host's name; to give a \
-         password: env -u GUI_HOST -u GUI_PORT cos gui --display {host}:{} ...",
+        "to log in with a password instead of in this host's name: env -u GUI_HOST -u GUI_PORT cos gui --display {host}:{} ...",
         display.port
     )
 }
@@ -186,20 +183,15 @@ fn by_password(
         Answer::Denied(reference) => {
             // The host says nothing more; we know how far it was.
             let why = match talk.asked() {
-                Some(Asks::Login) => {
-                    "wrong password, or no such user or application for him".to_owned()
-                }
-                Some(by) => super::enrol::refused_behind(by, call),
+                Some(Asks::Login) => "wrong password, or no such user or application",
+                Some(by) => enrol::refused_behind(by),
                 None => {
                     let id = keys::fingerprint(&machine.public);
-                    let why = format!(
-                        "it asked for no password; it may not know this machine, or keep it out, whose ID is {id}"
-                    );
-                    let denied = denied_unasked(call, reference, &why);
-                    return Err(Fault::new(format!("{denied}{otherwise}")));
+                    let note = format!("{}{otherwise}", enrol::not_pinned(is_new));
+                    return Err(denied_unasked(&call.host, reference, &id, &note));
                 }
             };
-            Err(denied_because(&call.host, reference, &why))
+            Err(denied_because(&call.host, reference, why))
         }
     }
 }

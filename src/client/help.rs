@@ -62,6 +62,10 @@ const fn ending(face: Face) -> &'static str {
     }
 }
 
+/// Where the reason of a refusal is.
+const DENIED: &str = "A refusal has a reference: on that host, journalctl -t cosserver or /var/log/auth.log has the reason\n\
+     under it.\n";
+
 /// The whole help.
 pub(super) fn help(face: Face) -> String {
     let before = match face {
@@ -81,6 +85,10 @@ pub(super) fn help(face: Face) -> String {
         &before,
         &flags::help(flags::of(face)),
         ending(face),
+        match face {
+            Face::Key => "",
+            Face::Cos | Face::Gui | Face::Enrol | Face::Rsh => DENIED,
+        },
     ]
     .concat()
 }

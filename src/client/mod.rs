@@ -11,12 +11,13 @@
 //! `dial` connects, `request` composes what is asked, `means` proves who we are (by
 //! `signer`, for an ordinary user), `greet` asks, `talk` answers what is asked back (`door`
 //! the inner door, `asker` PAM; `meet` the host's key is agreed to),
-//! `pump` carries it to its end with `inbox`, `outbox`, `sink`, `stdio` and `signals`;
+//! `denied` words a refusal, `pump` carries it to its end with `inbox`, `outbox`, `sink`, `stdio` and `signals`;
 //! `say` is its voice.
 #![forbid(unsafe_code)]
 
 pub mod args;
 mod asker;
+mod denied;
 pub mod dial;
 pub mod door;
 pub mod elsewhere;
@@ -45,6 +46,7 @@ use std::env;
 use std::ffi::OsString;
 
 use args::{Call, Wish};
+use denied::{denied, denied_because};
 use dial::{Dialing, Times};
 use door::Door;
 use greet::{Accepted, Answer, Greeted, OurHello};
@@ -62,7 +64,6 @@ use crate::config::{cookie, keys, known_hosts};
 use crate::fault::Fault;
 use crate::secret::{KeyPair, PublicKey, Secret};
 use crate::signer as signing;
-use crate::wire::answer::Reference;
 use crate::wire::noise::Prepared;
 use crate::wire::stream::End;
 
@@ -103,6 +104,9 @@ fn run(call: &Call, walk: impl Fn(&Call, &Voice) -> Result<u8, Fault>) -> u8 {
     let voice = Voice::new(call.verbose);
     let status = walk(call, &voice).unwrap_or_else(|fault| {
         say::complain(Some(&call.host), &fault.to_string());
+        if let Some(remedy) = fault.remedy() {
+            say::complain(None, remedy);
+        }
         FAILED
     });
     voice.step(|| format!("exit status {status}"));
@@ -177,8 +181,8 @@ fn connect(call: &Call, places: &Places, route: &Route, voice: &Voice) -> Result
                 voice.step(|| format!("denied, reference {}", reference.to_hex()));
                 // The cookie was right, and a person is not asked again.
                 if let Some(by) = talk.asked() {
-                    let why = enrol::refused_behind(by, call);
-                    return Err(denied_because(&call.host, reference, &why));
+                    let why = enrol::refused_behind(by);
+                    return Err(denied_because(&call.host, reference, why));
                 }
                 refused = Some(reference);
             }
@@ -187,33 +191,6 @@ fn connect(call: &Call, places: &Places, route: &Route, voice: &Voice) -> Result
     Err(refused.map_or_else(
         || own.nothing_pinned(place, route),
         |reference| denied(&call.host, reference),
-    ))
-}
-
-fn denied(host: &str, reference: Reference) -> Fault {
-    Fault::new(format!(
-        "denied (reference {}); the log of {host} says why",
-        reference.to_hex()
-    ))
-}
-
-/// The same where the client can tell more of it than the host does.
-fn denied_because(host: &str, reference: Reference, why: &str) -> Fault {
-    // One text for every cause: the host does not say more, and we know no more.
-    Fault::new(format!(
-        "denied (reference {}): {why}; the administrator of {host} finds the reason in its log by that reference",
-        reference.to_hex()
-    ))
-}
-
-/// The same for a machine that was turned away without a question: who can let it in, and
-/// how. The host alone knows which of it helps.
-fn denied_unasked(call: &Call, reference: Reference, why: &str) -> Fault {
-    let denied = denied_because(&call.host, reference, why);
-    Fault::new(format!(
-        "{denied}, and lets it in by `cosadm machine add ID --name NAME`, with `cosadm door close` where the \
-         outer door is closed, or opens the door for {}",
-        call.enrolment()
     ))
 }
 

@@ -413,8 +413,9 @@ fn a_denied_login_says_what_may_be_wrong_and_the_same_for_all() {
         let err = ended.err.concat();
         let reference = crate::login::reference(&err);
         let due = format!(
-            "cos: hostb: denied (reference {reference}): wrong password, or no such user or application for him; \
-             the administrator of hostb finds the reason in its log by that reference"
+            "cos: hostb: access denied (reference {reference}): wrong password, or no such user or application\
+             cos: to see why, run on hostb: journalctl -t cosserver | grep {reference} \
+             (without systemd: grep {reference} /var/log/auth.log)"
         );
         assert_eq!((ended.status, err), (Some(255), due));
     }
