@@ -93,7 +93,11 @@ fn every_command_and_flag_is_in_the_help() {
         assert!(text.contains(&format!("  {}", command.words.join(" "))));
         let help = told(&format!("{} --help", command.words.join(" ")));
         for flag in command.flags {
-            assert!(help.contains(&format!("  --{}", flag.long)), "{help}");
+            let name = match flag.short {
+                "" => format!("  --{}", flag.long),
+                short => format!("  -{short}, --{}", flag.long),
+            };
+            assert!(help.contains(&name), "{help}");
         }
         assert!(
             help.lines()

@@ -36,10 +36,14 @@ pub(super) fn help(command: &Command) -> String {
             format!(" {}", flag.value)
         };
         let more = if flag.repeats { "…" } else { "" };
+        let name = match flag.short {
+            "" => format!("--{}", flag.long),
+            short => format!("-{short}"),
+        };
         let _ = if flag.needed {
-            write!(text, " --{}{value}{more}", flag.long)
+            write!(text, " {name}{value}{more}")
         } else {
-            write!(text, " [--{}{value}]{more}", flag.long)
+            write!(text, " [{name}{value}]{more}")
         };
     }
     let operands = if command.operands.is_empty() {

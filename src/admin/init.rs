@@ -36,6 +36,27 @@ pub(super) fn init(call: &Call, out: &Out) -> Result<(), Failure> {
     }
 }
 
+/// Whether the folder lacks the key without which it is of no use to any command.
+///
+/// A folder that has it is never completed unasked: what else is missing there was lost.
+pub(super) fn is_needed(place: &Place) -> bool {
+    matches!(place.machine_key().try_exists(), Ok(false))
+}
+
+/// Does what `init` does for a command that needs the folder, and says so.
+///
+/// # Errors
+/// Something could not be made.
+pub(super) fn make_first(place: &Place, out: &Out) -> Result<(), Fault> {
+    let mut report = String::new();
+    let made = make(place, &mut report);
+    if made.is_ok() {
+        out.tell(format!("{} is made, with its keys", place.dir.display()));
+    }
+    report.lines().for_each(|line| out.detail(line));
+    made.map_err(|fault| fault.while_doing("the configuration folder is not complete"))
+}
+
 /// Makes what is missing, with a line for each thing.
 fn make(place: &Place, report: &mut String) -> Result<(), Fault> {
     let folder_mode = if place.system { 0o755 } else { 0o700 };
@@ -112,9 +133,9 @@ fn make(place: &Place, report: &mut String) -> Result<(), Fault> {
 fn next(place: &Place) -> String {
     let dir = option_c(place);
     format!(
-        "\nNext: to let a host run commands here:  cosadm{dir} host invite NAME --addr A --run-as USER > card\n      \
+        "\nNext: to let a host run commands here:  cosadm{dir} host invite NAME --addr A --run-as USER -o card\n      \
          to run commands on a host:         cosadm{dir} host join card   (the card that it made)\n      \
-         to let a person's PC log in here:  cosadm{dir} machine add ID --name NAME && cosadm{dir} door close   (ID: `cos key show` there)\n"
+         to let a person's PC log in here:  cosadm{dir} machine add ID --name NAME   (ID: `cos key show` there)\n"
     )
 }
 

@@ -3,102 +3,119 @@
 
 use nix::unistd::{Uid, User, geteuid};
 
+use super::card_output::{CardOutput, WrittenCard};
 use super::commands::Call;
 use super::edit::{Change, Lock, Text};
 use super::hosts::its_users;
+use super::init;
 use super::out::{Failure, Out};
 use super::reach::reach;
 use crate::config::address::Network;
 use crate::config::card::Card;
-use crate::config::hostinfo::{Addresses, Users};
+use crate::config::hostinfo::{Addresses, Entry, Users};
 use crate::config::name::{HostName, UserName};
 use crate::config::place::Place;
 use crate::config::settings::Settings;
-use crate::config::words::cosadm;
+use crate::config::words::{cosadm, shell_word};
 use crate::config::{cookie, keys, machines, secure};
 use crate::fault::Fault;
 use crate::secret::Secret;
 
-/// Lets a host run commands here and prints its card.
+/// Lets a host run commands here and writes its card.
+///
+/// For a host that is invited already it sets what the command line says, and writes the card
+/// of the live cookie once more: a repetition invalidates no card.
 pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
     let host = HostName::parse(call.operand(0))?;
     let users = call.value("users");
     let users = users.map(|list| Users::parse(&list)).transpose();
     let users = users.map_err(|e| e.while_doing("--users"))?;
-    let run_as = run_as(call, &host, users.is_some(), out)?;
-    if let Some(Users::Pairs(pairs)) = &users {
-        let mut named: Vec<&UserName> = pairs.iter().map(|pair| &pair.here).collect();
-        named.sort();
-        named.dedup();
-        for user in named.into_iter().filter(|user| !run_as.contains(user)) {
-            if !matches!(User::from_name(user.as_str()), Ok(Some(_))) {
-                out.tell(missing(user));
-            }
-        }
-    }
     let networks = networks(&call.values("addr"))?;
-    out.takes_secrets()?;
+    let output = CardOutput::of(call, out)?;
+    if init::is_needed(&place) {
+        // A wrong command line makes no folder.
+        run_as_is_clear(call, &host, users.is_some(), None)?;
+        init::make_first(&place, out)?;
+    }
     let lock = Lock::take(&place)?;
     let mut text = Text::read(&place, &lock)?;
     let entry = text.find(&host)?;
-    if let Some(entry) = entry
-        .as_ref()
-        .filter(|e| e.may_ask() || place.cookie_in(&host).exists())
-    {
-        return Err(Fault::at(
-            &place.hostinfo(),
-            entry.line,
-            format!(
-                "{host} is invited already; {} gives it a new cookie, {} removes it",
-                cosadm(&place, format_args!("host rotate {host}")),
-                cosadm(&place, format_args!("host remove {host}"))
-            ),
-        )
-        .into());
+    let run_as = run_as(call, &host, users.is_some(), entry.as_ref(), out)?;
+    if let Some(users) = &users {
+        warn_of_missing(users, &run_as, out);
     }
-    let listed = if networks.is_empty() {
-        None
-    } else {
-        Some(joined(&networks))
-    };
+    let listed = (!networks.is_empty()).then(|| joined(&networks));
     let addresses = match (&listed, &entry) {
         (Some(_), _) => Addresses::Listed(networks),
         (None, Some(entry)) => entry.addresses.clone(),
         (None, None) => Addresses::ByName,
     };
+    // The newest is that of the last card.
+    let live = match &entry {
+        Some(_) => cookie::load(&place, &place.cookie_in(&host))?,
+        None => None,
+    };
+    let live = live.and_then(|cookies| cookies.into_iter().next());
+    let is_repeated = live.is_some();
     let hint = format!("say with --addr from which address or network {host} will ask");
-    let draft = Draft::make(&place, &host, &addresses, (call.port()?, &hint), out)?;
+    let draft = Draft::make(
+        &place,
+        &host,
+        (&addresses, live),
+        (call.port()?, &hint),
+        out,
+    )?;
+    let written = output.write(&draft.card.print())?;
 
     // The line comes last: until it is there, the host is denied.
-    cookie::write_in(&place, &host, std::slice::from_ref(&draft.card.cookie))?;
-    machines::forget(&place, &host)?;
-    if entry.is_some() {
-        // A line that `join` wrote, which lets nobody in so far.
-        let mut changes = Vec::new();
-        changes.extend(given(&run_as).map(|list| ("run-as", Change::Set(list))));
-        changes.extend(users.iter().map(|u| ("users", Change::Set(u.to_string()))));
-        changes.extend(listed.map(|list| ("addr", Change::Set(list))));
-        text.change(&host, &changes)?;
+    if !is_repeated {
+        cookie::write_in(&place, &host, std::slice::from_ref(&draft.card.cookie))?;
+        machines::forget(&place, &host)?;
+    }
+    let mut options: Vec<(&'static str, String)> =
+        listed.map(|list| ("addr", list)).into_iter().collect();
+    options.extend(given(&run_as).map(|list| ("run-as", list)));
+    options.extend(users.iter().map(|u| ("users", u.to_string())));
+    let saved = if entry.is_some() {
+        let changes = options.into_iter().map(|(name, v)| (name, Change::Set(v)));
+        text.change_options(&host, &changes.collect::<Vec<_>>())
+            .and_then(|()| text.save_if_changed(&host, &lock))
     } else {
-        let mut options: Vec<(&str, String)> =
-            listed.map(|list| ("addr", list)).into_iter().collect();
-        options.extend(given(&run_as).map(|list| ("run-as", list)));
-        options.extend(users.iter().map(|u| ("users", u.to_string())));
         text.add(&host, &options);
+        text.save(&host, &lock).map(|()| true)
+    };
+    let changed = match saved {
+        Ok(changed) => changed,
+        Err(fault) if is_repeated => return Err(fault.into()),
+        Err(fault) => {
+            secure::remove(&place.cookie_in(&host))?;
+            return Err(fault.into());
+        }
+    };
+    if let Some(entry) = text.find(&host)? {
+        out.tell(terms(&entry));
     }
-    if let Err(fault) = text.save(&host, &lock) {
-        secure::remove(&place.cookie_in(&host))?;
-        return Err(fault.into());
+    if is_repeated {
+        let line = if changed {
+            "its line is changed"
+        } else {
+            "nothing is changed"
+        };
+        out.tell(format!(
+            "{host} was invited already: {line}, and this is its card once more"
+        ));
+        if machines::recorded(&place, &host).is_ok_and(|key| key.is_some()) {
+            let rotate = cosadm(&place, format_args!("host rotate {host}"));
+            out.tell(format!(
+                "the machine of {host} is recorded; {rotate} prints a card for another machine"
+            ));
+        }
     }
-    let from = from(&addresses, &host);
-    let its = its_users(&users.unwrap_or(Users::SameName));
-    out.tell(match given(&run_as) {
-        Some(own) => format!("{host} may run commands here as {own}, from {from}; {its}"),
-        None => format!("{host} asks nothing for itself; {its}, from {from}"),
-    });
-    out.tell("a running cosserver sees it at the next request");
-    draft.hand_over(out, || {
+    draft.hand_over(out, written, || {
+        if is_repeated {
+            return "its cookie stays".to_owned();
+        }
         // A half-written card may be anywhere: its cookie counts no more.
         let rotate = cosadm(&place, format_args!("host rotate {host}"));
         match secure::remove(&place.cookie_in(&host)) {
@@ -108,6 +125,32 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
     })
 }
 
+/// What a host's line allows it, in a sentence.
+fn terms(entry: &Entry) -> String {
+    let host = &entry.name;
+    let from = from(&entry.addresses, host);
+    let its = its_users(&entry.users);
+    match given(&entry.run_as) {
+        Some(own) => format!("{host} may run commands here as {own}, from {from}; {its}"),
+        None => format!("{host} asks nothing for itself; {its}, from {from}"),
+    }
+}
+
+/// Names the users of `--users` that do not exist here.
+fn warn_of_missing(users: &Users, but: &[UserName], out: &Out) {
+    let Users::Pairs(pairs) = users else {
+        return;
+    };
+    let mut named: Vec<&UserName> = pairs.iter().map(|pair| &pair.here).collect();
+    named.sort();
+    named.dedup();
+    for user in named.into_iter().filter(|user| !but.contains(user)) {
+        if !matches!(User::from_name(user.as_str()), Ok(Some(_))) {
+            out.tell(missing(user));
+        }
+    }
+}
+
 /// A card that is not handed over yet.
 pub(super) struct Draft {
     pub(super) card: Card,
@@ -115,13 +158,13 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// A card with a new cookie. `port`: the one to put on it, where it is not
+    /// A card with this cookie, or a new one. `port`: the one to put on it, where it is not
     /// the configured one; `hint`: what to do where the host's name does not
     /// resolve.
     pub(super) fn make(
         place: &Place,
         host: &HostName,
-        addresses: &Addresses,
+        (addresses, cookie): (&Addresses, Option<Secret>),
         (port, hint): (Option<u16>, &str),
         out: &Out,
     ) -> Result<Self, Failure> {
@@ -139,7 +182,7 @@ impl Draft {
             addresses: reach.addresses,
             port,
             key: keys::load_host_key(place)?.public,
-            cookie: Secret::random()?,
+            cookie: cookie.map_or_else(Secret::random, Ok)?,
         };
         out.detail(format!(
             "this host is {}, at {}, port {port}",
@@ -152,23 +195,35 @@ impl Draft {
         })
     }
 
-    /// Prints the card, and nothing else, to standard output. Where that fails,
-    /// `withdraw` takes the card's cookie back and says what came of it.
+    /// Prints the card, and nothing else, to standard output, unless it is written to a file.
+    /// Where that fails, `withdraw` takes the card's cookie back and says what came of it.
     pub(super) fn hand_over(
         &self,
         out: &Out,
+        written: WrittenCard,
         withdraw: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
-        if let Err(failure) = out.say_secret(&self.card.print()) {
-            out.tell(format!("the card was not written, and {}", withdraw()));
-            return Err(failure);
+        let file = written.keep();
+        if file.is_none() {
+            if let Err(failure) = out.say_secret(&self.card.print()) {
+                out.tell(format!("the card was not written, and {}", withdraw()));
+                return Err(failure);
+            }
         }
         if let Some(warning) = &self.warning {
             out.tell(warning);
         }
         let host = &self.card.caller;
+        let (card, name) = match &file {
+            Some(file) => {
+                let name = file.file_name().unwrap_or(file.as_os_str());
+                let name = shell_word(&name.to_string_lossy());
+                (format!("the card is in {}, and", file.display()), name)
+            }
+            None => ("the card".to_owned(), "FILE".to_owned()),
+        };
         out.tell(format!(
-            "the card holds a secret: carry it to {host} by a safe way, and there: cosadm host join FILE"
+            "{card} holds a secret: carry it to {host} by a safe way, and there: cosadm host join {name}"
         ));
         Ok(())
     }
@@ -179,14 +234,35 @@ fn given(users: &[UserName]) -> Option<String> {
     (!users.is_empty()).then(|| joined(users))
 }
 
-/// The users of `--run-as`; without it, an ordinary user himself, and nobody where its
-/// users alone are to be let in.
+/// Checks that the command line or the host's line says as whom it may run commands.
+///
+/// # Errors
+/// Neither says it, and root has no default.
+fn run_as_is_clear(
+    call: &Call,
+    host: &HostName,
+    has_users: bool,
+    entry: Option<&Entry>,
+) -> Result<(), Failure> {
+    let is_given = has_users || !call.values("run-as").is_empty();
+    if is_given || !geteuid().is_root() || entry.is_some_and(Entry::may_ask) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "--run-as is missing: as which users may {host} run commands? For example --run-as root, or --users for its users alone"
+    )))
+}
+
+/// Returns the users of `--run-as`; without it nobody, where `--users` or the host's line says
+/// who, and else an ordinary user himself.
 fn run_as(
     call: &Call,
     host: &HostName,
-    without: bool,
+    has_users: bool,
+    entry: Option<&Entry>,
     out: &Out,
 ) -> Result<Vec<UserName>, Failure> {
+    run_as_is_clear(call, host, has_users, entry)?;
     let me = geteuid();
     let mut users: Vec<UserName> = Vec::new();
     for name in call
@@ -199,13 +275,7 @@ fn run_as(
             users.push(name);
         }
     }
-    if users.is_empty() && !(without && me.is_root()) {
-        if me.is_root() {
-            let words = format!(
-                "--run-as is missing: as which users may {host} run commands? For example --run-as root, or --users for its users alone"
-            );
-            return Err(Failure::Usage(words));
-        }
+    if users.is_empty() && !me.is_root() && !entry.is_some_and(Entry::may_ask) {
         users.push(own_name(me)?);
     }
     for user in &users {

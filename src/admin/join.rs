@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::commands::Call;
 use super::edit::{Change, Lock, Text};
+use super::init;
 use super::invite::{joined, networks};
 use super::out::{Failure, Out};
 use crate::config::address::{Address, Network};
@@ -33,6 +34,9 @@ pub(super) fn join(call: &Call, out: &Out) -> Result<(), Failure> {
         .transpose()?;
     let name = name.unwrap_or_else(|| card.server.clone());
     let dialled = dialled(call)?;
+    if init::is_needed(&place) {
+        init::make_first(&place, out)?;
+    }
     let lock = Lock::take(&place)?;
     let mut text = Text::read(&place, &lock)?;
     let entry = text.find(&name)?;

@@ -8,10 +8,11 @@
 //! `table` is the one table of subcommands and flags, by which `commands` reads
 //! the command line and `help` writes every help; `init`, `invite`, `rotate`,
 //! `join`, `hosts`, `doors` and `check` are what they do; `edit` changes the text of the
-//! host table, `reach` finds the addresses of a card, `who` asks the running daemon,
+//! host table, `card_output` writes a card, `reach` finds the addresses of a card, `who` asks the running daemon,
 //! `out` and `json` write.
 
 mod absent;
+mod card_output;
 mod check;
 mod commands;
 mod doors;

@@ -5,6 +5,7 @@
 //! dropped unless the command line says which: `--finish` the older one,
 //! `--again` the newer one.
 
+use super::card_output::CardOutput;
 use super::commands::Call;
 use super::edit::{Lock, Text};
 use super::invite::Draft;
@@ -26,9 +27,12 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
     let finish = call.given("finish");
     if finish {
         card_flags_are_absent(call)?;
-    } else {
-        out.takes_secrets()?;
     }
+    let output = if finish {
+        CardOutput::Stdout
+    } else {
+        CardOutput::of(call, out)?
+    };
     let lock = Lock::take(&place)?;
     let entry = Text::read(&place, &lock)?.find(&host)?;
     let entry: Entry = entry.ok_or_else(|| {
@@ -55,16 +59,17 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
     let draft = Draft::make(
         &place,
         &host,
-        &entry.addresses,
+        (&entry.addresses, None),
         (call.port()?, BY_LINE),
         out,
     )?;
+    let written = output.write(&draft.card.print())?;
     // The oldest stays: with --again it is the one that the host asks with.
     let mut after = vec![draft.card.cookie.clone()];
     after.extend(before.last().cloned());
     cookie::write_in(&place, &host, &after)?;
     // The lock is held until the card is out, so that what was can be put back.
-    draft.hand_over(out, || withdrawn(&place, &host, &before))?;
+    draft.hand_over(out, written, || withdrawn(&place, &host, &before))?;
     let forgotten = machines::forget(&place, &host)?;
     drop(lock);
     if forgotten {
@@ -93,6 +98,7 @@ fn card_flags_are_absent(call: &Call) -> Result<(), Failure> {
     for (flag, given) in [
         ("--port", call.value("port").is_some()),
         ("--again", call.given("again")),
+        ("--output", call.value("output").is_some()),
     ] {
         if given {
             return Err(Failure::Usage(format!(

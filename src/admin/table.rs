@@ -3,6 +3,7 @@
 
 mod doors;
 
+use super::card_output::OUTPUT;
 use super::commands::Call;
 use super::out::{Failure, Out};
 use super::{check, hosts, init, invite, join, rotate, who};
@@ -33,7 +34,7 @@ pub(super) struct Flag {
     pub(super) meaning: &'static str,
 }
 
-const fn flag(
+pub(super) const fn flag(
     long: &'static str,
     value: &'static str,
     repeats: bool,
@@ -129,11 +130,14 @@ const COMMANDS: &[Command] = &[
                 false,
                 "which of its users may be whom here; without it, each himself and never root; -: nobody",
             ),
+            OUTPUT,
             CARD_PORT,
         ],
         meaning: "let NAME run commands here; prints the invitation card",
         more: "The card holds a secret: carry it to NAME by a safe way (scp, paper), and there run\n\
-               `cosadm host join FILE`. Restrict what NAME may run with commands= in hostinfo.",
+               `cosadm host join FILE`. Restrict what NAME may run with commands= in hostinfo.\n\
+               For a host that is invited already, sets what the flags say and prints its card again.\n\
+               Runs `init` first where the configuration folder is not complete.",
         run: invite::invite,
     },
     Command {
@@ -166,7 +170,8 @@ const COMMANDS: &[Command] = &[
             ),
         ],
         meaning: "install an invitation card, so that this host can run commands there",
-        more: "FILE may be - for standard input. It grants the other host nothing here.",
+        more: "FILE may be - for standard input. It grants the other host nothing here.\n\
+               Runs `init` first where the configuration folder is not complete.",
         run: join::join,
     },
     Command {
@@ -189,6 +194,7 @@ const COMMANDS: &[Command] = &[
         words: &["host", "rotate"],
         operands: "NAME",
         flags: &[
+            OUTPUT,
             CARD_PORT,
             flag(
                 "again",

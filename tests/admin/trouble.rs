@@ -77,6 +77,9 @@ fn mistakes_on_the_command_line() {
         );
     }
     let none = Folder(scratch.0.join("none"));
+    if geteuid().is_root() {
+        none.bad(2, &["host", "invite", "x", "--addr", "::1"]);
+    }
     for command in [
         ["host", "list"].as_slice(),
         &["host", "rotate", "x"],
