@@ -361,7 +361,7 @@ fn a_closed_door_wants_a_machine_on_both_lists() {
     m.outer.delete(List::Include, &machine.id()).unwrap();
     is_told(false, true);
     m.inner.delete(&machine.id()).unwrap();
-    is_told(true, true);
+    is_told(true, false);
     m.outer.set_level(Level::Open).unwrap();
     is_told(true, false);
 }

@@ -44,7 +44,10 @@ fn machines_are_added_listed_renamed_and_deleted() {
     // As it is shown in groups, and in capitals.
     let grouped = format!("{} {}", &B[..16], &B[16..]).to_uppercase();
     let told = s.tells(&["machine", "add", &grouped, "--name", "attic", "--local"]);
-    assert!(told.contains("door close` takes over"), "{told}");
+    assert!(
+        told.contains("door is closed, and includes it now"),
+        "{told}"
+    );
     let again = s.json(&["machine", "add", A, "--name", "Reception"]);
     assert_eq!(
         (&again["name"], &again["added"]),
@@ -103,6 +106,62 @@ fn machines_are_added_listed_renamed_and_deleted() {
     );
     let told = s.tells(&["machine", "add", B, "--name", "attic"]);
     assert!(told.contains("on the exclude list"), "{told}");
+}
+
+/// `machine add` is one command, also while the outer door is closed.
+#[test]
+fn a_machine_that_is_added_while_the_outer_door_is_closed_is_let_in() {
+    let s = Host::new();
+    assert_eq!(s.json(&["door", "status"])["level"], 2);
+    let added = s.json(&["machine", "add", A, "--name", "a"]);
+    assert_eq!(added["included"], true);
+    assert_eq!(s.json(&["door", "status"])["not_included"], 0);
+    let meets = s.json(&["sestab", "inquire", A]);
+    assert_eq!(
+        (&meets["included"], &meets["meets"]),
+        (&true.into(), &"in".into())
+    );
+    // Once is enough, and an open door asks for no list.
+    let again = s.json(&["machine", "add", A, "--name", "a"]);
+    assert_eq!(again["included"], false);
+    s.good(&["door", "open"]);
+    assert_eq!(
+        s.json(&["machine", "add", B, "--name", "b"])["included"],
+        false
+    );
+    assert_eq!(s.json(&["sestab", "inquire", B])["included"], false);
+}
+
+#[test]
+fn a_machine_is_named_by_its_name_where_one_alone_has_it() {
+    let s = Host::new();
+    s.good(&["machine", "add", A, "--name", "Reception PC"]);
+    s.good(&["machine", "add", B, "--name", "attic"]);
+    s.good(&["machine", "rename", "reception pc", "Attic"]);
+    // Of two with one name neither is taken, and both are listed.
+    for command in [
+        &["machine", "delete", "attic"][..],
+        &["machine", "rename", "ATTIC", "x"],
+        &["exclude", "add", "attic"],
+    ] {
+        let told = s.bad(1, command);
+        assert!(told.contains("several machines are named"), "{told}");
+        assert!(told.contains(A) && told.contains(B), "{told}");
+    }
+    s.good(&["machine", "rename", A, "Reception PC"]);
+    assert_eq!(s.json(&["machine", "delete", "Reception PC"])["id"], A);
+    let told = s.bad(1, &["machine", "delete", "Reception PC"]);
+    assert!(
+        told.contains("no authorized machine has the ID or the name"),
+        "{told}"
+    );
+    // An ID is an ID, and what can be neither is a mistake of the command line.
+    s.bad(2, &["machine", "delete", "\u{1b}x"]);
+    assert_eq!(s.json(&["exclude", "add", "attic"])["id"], B);
+    assert_eq!(
+        s.json(&["machine", "delete", "attic", "--exclude"])["id"],
+        B
+    );
 }
 
 /// A name may be that of several machines, which the manager is told.
@@ -359,9 +418,11 @@ fn the_outer_door_closes_over_who_is_authorized() {
         assert_eq!(status[field], value, "{field}");
     }
     assert_eq!(status["folder"], s.place().state.to_str().unwrap());
-    // Who is authorized behind the closed door is let in once it is closed again.
+    // A machine that is authorized while the door is open is let in once it is closed again.
     let c = "0123456789abcdef0123456789abcdef";
+    s.good(&["door", "open"]);
     s.good(&["machine", "add", c, "--name", "c"]);
+    s.good(&["sestab", "level", "2"]);
     assert_eq!(s.json(&["door", "status"])["not_included"], 1);
     let words = s.good(&["door", "status"]);
     assert!(
@@ -662,7 +723,9 @@ fn a_machine_is_inquired_as_the_daemon_decides() {
     s.good(&["settings", "set", "remote-only", "yes"]);
     assert_eq!(s.json(&["sestab", "inquire"])["meets"], "in");
     assert_eq!(s.json(&["sestab", "inquire", A])["meets"], "refused");
+    s.good(&["door", "open"]);
     s.good(&["machine", "add", A, "--name", "a"]);
+    s.good(&["sestab", "level", "2"]);
     let seen = s.json(&["sestab", "inquire", A]);
     assert_eq!(
         (&seen["meets"], &seen["meets_from_here"], &seen["name"]),

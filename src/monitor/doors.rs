@@ -399,12 +399,12 @@ fn remedy(place: &Place, sight: &Sight, is_host: bool) -> String {
         words::cosadm(place, "door close"),
     );
     let is_known = matches!(sight.standing, Standing::Known { .. });
-    if is_host || sight.included || sight.level == door::Level::Open {
-        format!("{add} lets it in")
-    } else if is_known {
+    let is_left_out = !sight.included && sight.level == door::Level::Closed;
+    if is_known && is_left_out && !is_host {
         format!("{close} lets in whoever is authorized by then")
     } else {
-        format!("{add}, and {close}, let it in")
+        // It puts the machine on the include list as well.
+        format!("{add} lets it in")
     }
 }
 

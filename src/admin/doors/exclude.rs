@@ -4,7 +4,7 @@ use super::super::commands::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::super::who;
-use super::{done, id, inner, many, named, outer, rows};
+use super::{done, id, inner, machine_id, many, named, outer, rows};
 use crate::channel::inetd;
 use crate::config::keys;
 use crate::config::place::Place;
@@ -24,9 +24,13 @@ pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
 /// Excludes one, and hangs up what it has running, if asked.
 pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
-    let id = id(call, 0)?;
     let given = named(call)?.map(|name| name.as_str().to_owned());
     let mut outer = outer(&place)?;
+    // The inner door is asked about a name alone: excluding an ID must not wait for it.
+    let id = match Id::parse(call.operand(0)) {
+        Ok(id) => id,
+        Err(_) => machine_id(&place, &inner(&place, &outer)?, (call, 0), out)?,
+    };
     let name = match given {
         Some(name) => name,
         None => known_name(&place, &outer, List::Exclude, &id)?,

@@ -4,13 +4,12 @@ use super::super::commands::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::exclude::goes_on;
-use super::{Both, done, id, named, rows};
+use super::{Both, done, id, machine_id, named, namesakes, rows};
 use crate::config::hostinfo::HostTable;
 use crate::config::machines;
 use crate::config::place::Place;
 use crate::config::words::cosadm;
-use crate::door::inner::Machine;
-use crate::door::{Id, Inner, Level, List, Name, Occurred, Outer};
+use crate::door::{Id, Inner, Level, List, Name, Outer};
 use crate::fault::Fault;
 
 /// Lists them.
@@ -31,16 +30,25 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let mut doors = Both::open(&place)?;
     let remote = !call.given("local");
     let added = doors.inner.add(&id, &name, remote)?;
+    // A closed outer door would deny it all the same.
+    let is_closed = doors.outer.level()? == Level::Closed;
+    let included = is_closed
+        && doors.outer.get(List::Include, &id)?.is_none()
+        && doors.outer.put(List::Include, &id, name.as_str())?;
     let fields = vec![
         ("id", Json::text(id)),
         ("name", Json::text(&name)),
         ("added", Json::Bool(added)),
+        ("included", Json::Bool(included)),
     ];
-    let words = if added {
+    let mut words = if added {
         format!("{name} ({id}) is authorized")
     } else {
         format!("{id} was authorized, and its name is {name} now")
     };
+    if included {
+        words += "; the outer door is closed, and includes it now";
+    }
     done(call, out, fields, words)?;
     warn_of_namesake(out, &doors.inner, &name, Some(&id))?;
     if let Some(words) = kept_out(&place, &doors.outer, &id)? {
@@ -56,17 +64,8 @@ pub(super) fn warn_of_namesake(
     name: &Name,
     own: Option<&Id>,
 ) -> Result<(), Fault> {
-    // Before every machine of that name; the list is in the order of names, then IDs.
-    let before = Machine {
-        id: Id([0; 16]),
-        name: name.clone(),
-        authorized: Occurred(0),
-        remote: false,
-        seen: None,
-    };
-    let next = inner.machines_after(Some(&before), 2)?;
-    let same = |m: &&Machine| m.name.as_str().eq_ignore_ascii_case(name.as_str());
-    if let Some(other) = next.iter().filter(same).find(|m| Some(&m.id) != own) {
+    let same = namesakes(inner, name, 2)?;
+    if let Some(other) = same.iter().find(|m| Some(&m.id) != own) {
         let (id, name) = (other.id, &other.name);
         out.tell(format!("another machine is called {name} as well: {id}"));
     }
@@ -81,21 +80,14 @@ fn kept_out(place: &Place, outer: &Outer, id: &Id) -> Result<Option<String>, Fau
             "it is on the exclude list, and is refused until {delete}"
         )));
     }
-    if outer.level()? == Level::Closed && outer.get(List::Include, id)?.is_none() {
-        let close = cosadm(place, "door close");
-        return Ok(Some(format!(
-            "the outer door is closed, and does not include it yet: {close} takes over all \
-             authorized machines"
-        )));
-    }
     Ok(None)
 }
 
 /// Deletes one.
 pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
-    let id = id(call, 0)?;
     let mut doors = Both::open(&place)?;
+    let id = machine_id(&place, &doors.inner, (call, 0), out)?;
     let exclude = call.given("exclude");
     let deleted = remove(&place, &mut doors, &id, exclude)?;
     let name = &deleted.name;
@@ -196,8 +188,9 @@ fn host_of(place: &Place, id: &Id) -> Option<String> {
 /// Gives one another name.
 pub(in crate::admin) fn rename(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
-    let (id, name) = (id(call, 0)?, super::name(call.operand(1))?);
+    let name = super::name(call.operand(1))?;
     let mut doors = Both::open(&place)?;
+    let id = machine_id(&place, &doors.inner, (call, 0), out)?;
     if !doors.inner.rename(&id, &name)? {
         let list = cosadm(&place, "machine list");
         let words = format!("{id} is not among the authorized machines; {list} shows them");

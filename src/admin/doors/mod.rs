@@ -32,6 +32,7 @@ use super::who::utc;
 use crate::config::place::Place;
 use crate::config::secure;
 use crate::config::words::cosadm;
+use crate::door::inner::Machine;
 use crate::door::{Doors, Id, Inner, Level, Name, Occurred, Outer};
 use crate::fault::Fault;
 
@@ -168,6 +169,58 @@ pub(super) fn check_writers(folder: &Path) -> Result<(), Fault> {
 /// The ID that an operand is.
 fn id(call: &Call, number: usize) -> Result<Id, Failure> {
     Id::parse(call.operand(number)).map_err(|e| Failure::Usage(e.to_string()))
+}
+
+/// How many machines of one name are listed where the name is ambiguous.
+const NAMESAKES: u32 = 20;
+
+/// The authorized machine that an operand names: by its ID, or by a name that it alone has.
+///
+/// # Errors
+/// No authorized machine has that name, or several have; they are listed.
+fn machine_id(
+    place: &Place,
+    inner: &Inner,
+    (call, number): (&Call, usize),
+    out: &Out,
+) -> Result<Id, Failure> {
+    let text = call.operand(number);
+    if let Ok(id) = Id::parse(text) {
+        return Ok(id);
+    }
+    let name = name(text)?;
+    let found = namesakes(inner, &name, NAMESAKES)?;
+    let list = cosadm(place, "machine list");
+    match found.as_slice() {
+        [one] => Ok(one.id),
+        [] => {
+            let words =
+                format!("no authorized machine has the ID or the name {text:?}; {list} shows them");
+            Err(Fault::new(words).into())
+        }
+        several => {
+            for machine in several {
+                out.tell(rows::short(machine));
+            }
+            let words = format!("several machines are named {text:?}; give the ID of one");
+            Err(Fault::new(words).into())
+        }
+    }
+}
+
+/// At most so many authorized machines that have this name, in whatever case.
+fn namesakes(inner: &Inner, name: &Name, most: u32) -> Result<Vec<Machine>, Fault> {
+    // Before every machine of that name; the list is in the order of names, then IDs.
+    let before = Machine {
+        id: Id([0; 16]),
+        name: name.clone(),
+        authorized: Occurred(0),
+        remote: false,
+        seen: None,
+    };
+    let mut found = inner.machines_after(Some(&before), most)?;
+    found.retain(|m| m.name.as_str().eq_ignore_ascii_case(name.as_str()));
+    Ok(found)
 }
 
 /// The name that a person gave.

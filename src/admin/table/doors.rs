@@ -59,13 +59,13 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         ],
         (
             "authorize a machine by its ID, as `cos key show` prints it there",
-            "While the outer door is closed, `cosadm door close` takes it over.",
+            "While the outer door is closed, the machine is put on the include list as well.",
         ),
         machine::add,
     ),
     command(
         &["machine", "delete"],
-        "ID",
+        "ID|NAME",
         &[
             flag(
                 "exclude",
@@ -78,13 +78,14 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         (
             "delete a machine from the inner door",
             "Unless it is excluded, it may register again while the outer door is open.\n\
-             It counts for the next connection: what has been let in goes on.",
+             It counts for the next connection: what has been let in goes on.\n\
+             A name that several machines have is refused, and their IDs are listed.",
         ),
         machine::delete,
     ),
     command(
         &["machine", "rename"],
-        "ID NAME",
+        "ID|NAME NEWNAME",
         &[JSON],
         ("give a machine another name", ""),
         machine::rename,
@@ -98,7 +99,7 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
     ),
     command(
         &["exclude", "add"],
-        "ID",
+        "ID|NAME",
         &[
             named("whose machine it is, where the inner door does not know"),
             flag(
@@ -112,7 +113,7 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         (
             "keep a machine out for good",
             "It counts for the next connection: what has been let in goes on, unless --now is given.\n\
-             Where no daemon runs, --now has nothing to hang up.",
+             Where no daemon runs, --now has nothing to hang up. NAME is that of an authorized machine.",
         ),
         exclude::add,
     ),
