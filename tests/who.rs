@@ -69,6 +69,12 @@ fn a_session_is_shown_with_its_bytes_and_hung_up() {
     assert_eq!(text.lines().count(), 3, "{text}");
     assert!(text.contains(&format!("{}@hosta", me())), "{text}");
 
+    // What it runs, bounded, with nothing that steers a terminal.
+    let command = one["command"].as_str().unwrap();
+    assert!(command.starts_with("echo $$; read x; "), "{command}");
+    assert_eq!(all[1]["command"], "echo on; read x");
+    assert!(text.contains("  echo on; read x\n"), "{text}");
+
     let id = one["id"].to_string();
     let line = d.log.wait(&format!("exec session={id} "));
     assert!(line.contains("host=hosta"), "{line}");
@@ -143,7 +149,18 @@ fn it_is_for_root_and_for_whose_daemon_it_is() {
         out.status.code() == Some(1) && told.contains("no cosserver(8) runs"),
         "{told}"
     );
+    let check = || {
+        let out = run(Command::new(COSADM).arg("-C").arg(&place).arg("check"));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let told = check();
+    assert!(
+        told.contains("note     daemon: no daemon runs on this folder"),
+        "{told}"
+    );
     let d = Daemon::start_in(folder, &[]);
+    let told = check();
+    assert!(told.contains("ok       daemon: it runs"), "{told}");
     if !is_root() {
         return;
     }

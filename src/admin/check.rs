@@ -24,6 +24,7 @@ use crate::config::{keys, known_hosts};
 use crate::fault::Fault;
 use crate::secret::KeyPair;
 
+mod daemon;
 mod doors;
 mod logins;
 mod users;
@@ -76,6 +77,7 @@ pub(super) fn check(call: &Call, out: &Out) -> Result<(), Failure> {
     report.hosts();
     report.pins();
     report.doors();
+    report.daemon();
     let problems = report
         .findings
         .iter()

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use nix::unistd::geteuid;
@@ -73,6 +73,14 @@ pub(super) fn cut(place: &Place, machine: [u8; 16]) -> Result<Option<u64>, Fault
     Ok(heard.then_some(count))
 }
 
+/// Whether a daemon that can be asked runs on the folder.
+///
+/// # Errors
+/// It cannot be known, for example because its socket is another user's.
+pub(super) fn is_running(place: &Place) -> Result<bool, Fault> {
+    Ok(call(place)?.is_some())
+}
+
 /// Asks the daemon; each answer goes to `take`, until it returns false.
 fn ask(place: &Place, question: Question, take: impl FnMut(Answer) -> bool) -> Result<(), Fault> {
     if ask_if_there(place, question, take)? {
@@ -89,6 +97,23 @@ fn ask(place: &Place, question: Question, take: impl FnMut(Answer) -> bool) -> R
     Err(Fault::of(&place.control(), words))
 }
 
+/// Calls the daemon at its socket; `None`: no daemon is there.
+fn call(place: &Place) -> Result<Option<OwnedFd>, Fault> {
+    let path = place.control();
+    match local::call(&path, LIMIT) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            absent::confirm(place, &e)?;
+            Ok(None)
+        }
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            let words = format!("{e}; this is for root, or for whose daemon it is");
+            Err(Fault::of(&path, words))
+        }
+        Err(e) => Err(Fault::of(&path, e)),
+    }
+}
+
 /// The same; `false`: no daemon is there.
 fn ask_if_there(
     place: &Place,
@@ -96,21 +121,9 @@ fn ask_if_there(
     mut take: impl FnMut(Answer) -> bool,
 ) -> Result<bool, Fault> {
     let path = place.control();
-    let of = |e: std::io::Error| {
-        let is = |kind| e.kind() == kind;
-        if is(ErrorKind::PermissionDenied) {
-            let words = format!("{e}; this is for root, or for whose daemon it is");
-            return Fault::of(&path, words);
-        }
-        Fault::of(&path, e)
-    };
-    let socket = match local::call(&path, LIMIT) {
-        Ok(socket) => socket,
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-            absent::confirm(place, &e)?;
-            return Ok(false);
-        }
-        Err(e) => return Err(of(e)),
+    let of = |e: std::io::Error| Fault::of(&path, e);
+    let Some(socket) = call(place)? else {
+        return Ok(false);
     };
     passing::send(socket.as_fd(), &question.encode(), &[]).map_err(|e| of(e.into()))?;
     let mut buffer = vec![0; ANSWER];
@@ -137,7 +150,7 @@ fn ask_if_there(
 fn table(all: &[On]) -> String {
     let mut rows = vec![
         [
-            "ID", "USER", "FROM", "ADDRESS", "SERVICE", "SINCE", "PID", "IN", "OUT",
+            "ID", "USER", "FROM", "ADDRESS", "SERVICE", "SINCE", "PID", "IN", "OUT", "COMMAND",
         ]
         .map(str::to_owned),
     ];
@@ -163,10 +176,15 @@ fn table(all: &[On]) -> String {
             },
             bytes(on.bytes.map(|b| b.0)),
             bytes(on.bytes.map(|b| b.1)),
+            if on.command.is_empty() {
+                "-".to_owned()
+            } else {
+                shown(&on.command)
+            },
         ]);
     }
     let mut text = String::new();
-    let widths: Vec<usize> = (0..9)
+    let widths: Vec<usize> = (0..10)
         .map(|n| {
             rows.iter()
                 .filter_map(|r| r.get(n))
@@ -230,6 +248,10 @@ fn json(on: &On) -> Json {
         ("in", count(on.bytes.map(|b| b.0))),
         ("out", count(on.bytes.map(|b| b.1))),
         ("detached", Json::Bool(on.detached)),
+        (
+            "command",
+            Json::maybe(Some(&on.command).filter(|c| !c.is_empty())),
+        ),
     ])
 }
 
@@ -265,6 +287,7 @@ mod tests {
             pid: 0,
             bytes: None,
             detached: false,
+            command: "df -h\u{1b}]0;x\u{7} …".into(),
         };
         let text = table(std::slice::from_ref(&on));
         let row = text.lines().nth(1).unwrap();
@@ -279,7 +302,10 @@ mod tests {
                 "1970-01-01T00:00:00Z",
                 "-",
                 "-",
-                "-"
+                "-",
+                "df",
+                "-h?]0;x?",
+                "…"
             ]
         );
         let value = json(&on).to_string();
@@ -290,6 +316,7 @@ mod tests {
             bytes: Some((1, 2)),
             pid: 9,
             detached: true,
+            command: String::new(),
             ..on
         };
         let text = table(std::slice::from_ref(&detached));
@@ -300,7 +327,8 @@ mod tests {
         assert!(
             value.contains(r#""host":null"#)
                 && value.contains(r#""caller_proven":false"#)
-                && value.contains(r#""in":1,"out":2"#),
+                && value.contains(r#""in":1,"out":2"#)
+                && value.contains(r#""command":null"#),
             "{value}"
         );
     }

@@ -59,6 +59,8 @@ pub struct On {
     pub bytes: Option<(u64, u64)>,
     /// Whether it goes on by itself.
     pub detached: bool,
+    /// What it runs, as the log has it: bounded, and not escaped. Empty for an application.
+    pub command: String,
 }
 
 impl Question {
@@ -103,6 +105,7 @@ impl Answer {
                     .number(sent)
                     .number(got)
                     .number(on.detached.into())
+                    .bytes(on.command.as_bytes())
                     .done()
             }
             Self::End => Writer::new(2).done(),
@@ -141,6 +144,7 @@ fn on(r: &mut Reader<'_>) -> Option<On> {
             known.then_some(both)
         },
         detached: r.flag()?,
+        command: r.text()?,
     })
 }
 
@@ -172,6 +176,7 @@ mod tests {
             pid: 42,
             bytes: Some((1, 2)),
             detached: false,
+            command: "df -h /\n".into(),
         };
         let alone = On {
             bytes: None,

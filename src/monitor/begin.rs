@@ -61,6 +61,7 @@ impl Monitor {
             caller: proven.request().caller_user.to_string(),
             service: crate::wire::request::EXEC.to_owned(),
             machines: proven.machines(),
+            command: proven.request().command.shown(),
         };
         let linger = u32::try_from(self.settings.exec.linger.as_millis()).unwrap_or(u32::MAX);
         let session = Session {

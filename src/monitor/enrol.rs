@@ -55,6 +55,7 @@ impl Monitor {
             caller: newcomer.caller_user().to_string(),
             service: ENROL.to_owned(),
             machines: vec![id],
+            command: String::new(),
         };
         // Whoever is let in can cause as many as he likes.
         self.log.say_noise(

@@ -377,6 +377,7 @@ fn whose(granted: &Granted<Gui, Caller>) -> Whose {
         caller: to.request().caller_user.to_string(),
         service: format!("gui {}", granted.service().name),
         machines: to.machines(),
+        command: String::new(),
     }
 }
 

@@ -45,6 +45,8 @@ pub(super) struct Whose {
     pub(super) service: String,
     /// The machines that asked for it.
     pub(super) machines: Vec<Id>,
+    /// What it runs, bounded; empty for an application, which `service` names.
+    pub(super) command: String,
 }
 
 /// Who leads the processes of a session.

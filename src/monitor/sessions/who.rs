@@ -92,5 +92,6 @@ pub(in super::super) fn on(
             .unwrap_or(0),
         bytes,
         detached: false,
+        command: whose.command.clone(),
     }
 }

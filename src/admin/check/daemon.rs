@@ -1,0 +1,32 @@
+//! What `cosadm check` says of the daemon: whether one runs.
+
+use super::{Level, Report};
+use crate::admin::who;
+use crate::config::words::shell_word;
+
+impl Report<'_> {
+    /// Whether a daemon serves this folder. Under inetd none stands, and a host that only
+    /// runs commands elsewhere needs none, so that its absence is no problem.
+    pub(super) fn daemon(&mut self) {
+        match who::is_running(self.place) {
+            Ok(true) => self.add(Level::Right, "daemon", "it runs"),
+            Ok(false) => {
+                let start = if self.place.system {
+                    "cosserver".to_owned()
+                } else {
+                    let settings = self.place.settings().display().to_string();
+                    format!("cosserver -f {}", shell_word(&settings))
+                };
+                let words = format!(
+                    "no daemon runs on this folder, so nobody gets in unless inetd starts one; \
+                     `{start}` starts it"
+                );
+                self.add(Level::Note, "daemon", words);
+            }
+            Err(fault) => {
+                let words = format!("whether one runs is not known: {fault}");
+                self.add(Level::Note, "daemon", words);
+            }
+        }
+    }
+}
