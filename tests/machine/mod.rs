@@ -166,6 +166,25 @@ impl Machine {
         Some(machine)
     }
 
+    /// Connects two machines by a cable of their own, at which each has its address.
+    pub(crate) fn connect(&self, here: &str, other: &Self, there: &str) {
+        let end = |address: &str| address.rsplit('.').next().unwrap().to_owned();
+        let cable = format!("cable{}-{}", end(here), end(there));
+        let pids = [self, other].map(|machine| machine.first.to_string());
+        let made = Command::new("ip")
+            .args(["link", "add", &cable, "netns", &pids[0], "type", "veth"])
+            .args(["peer", "name", &cable, "netns", &pids[1]])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        for (machine, own, peer) in [(self, here, there), (other, there, here)] {
+            machine.must(&format!(
+                "ip addr add {own} peer {peer} dev {cable}
+                 ip link set {cable} up"
+            ));
+        }
+    }
+
     /// `make` in the project's folder, what it says included.
     pub(crate) fn make(&self, what: &str) -> String {
         let (top, programs) = (top().display(), programs().display());
