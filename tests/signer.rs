@@ -12,6 +12,8 @@ mod daemon;
 
 #[path = "signer/crowd.rs"]
 mod crowd;
+#[path = "signer/descriptors.rs"]
+mod descriptors;
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -192,11 +194,17 @@ impl Machine {
 
     /// The same with these variables.
     fn daemon_with(&self, variables: &[(&str, &Path)]) -> Signing {
+        self.daemon_by(&[], variables)
+    }
+
+    /// The same by a program that starts it.
+    fn daemon_by(&self, before: &[String], variables: &[(&str, &Path)]) -> Signing {
         let settings = self.path("etc/cosserver/cosserver.toml");
         let text = fs::read_to_string(&settings).unwrap();
         assert!(!text.contains("\nlisten ="), "{text}");
         fs::write(&settings, format!("listen = [\"127.0.0.1\"]\n{text}")).unwrap();
-        let mut command = self.root(COSSERVER);
+        let words = [before, &[COSSERVER.to_owned()]].concat();
+        let mut command = inside(&self.path(""), &words);
         command.envs(variables.iter().copied());
         command.args(["-D", "-e", "-p", "0", "-f", "/etc/cosserver/cosserver.toml"]);
         let mut child = command

@@ -306,7 +306,7 @@ fn monitor_and_gate_have_one_thread() {
 fn the_walls_end_who_runs_against_them() {
     use cosserver::sys::sandbox::{Role, enter};
     type Call = fn() -> libc::c_long;
-    let calls: [(&str, Call); 9] = [
+    let calls: [(&str, Call); 10] = [
         ("open", || unsafe {
             libc::c_long::from(libc::open(c"/etc/passwd".as_ptr(), libc::O_RDONLY))
         }),
@@ -330,6 +330,16 @@ fn the_walls_end_who_runs_against_them() {
         }),
         ("unlink", || unsafe {
             libc::c_long::from(libc::unlink(c"/nothing".as_ptr()))
+        }),
+        // The monitor, which has a copy of each connection, would wait in close(2).
+        ("linger", || unsafe {
+            let on = libc::linger {
+                l_onoff: 1,
+                l_linger: 1000,
+            };
+            let (at, size) = ((&raw const on).cast(), size_of_val(&on).try_into().unwrap());
+            let set = libc::setsockopt(0, libc::SOL_SOCKET, libc::SO_LINGER, at, size);
+            libc::c_long::from(set)
         }),
     ];
     for role in [Role::Gate, Role::Relay] {

@@ -23,7 +23,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use zeroize::Zeroizing;
 
 use crate::fault::Fault;
-use crate::sys::passing;
+use crate::sys::passing::{self, Endpoint, Next};
+use crate::sys::untrusted;
 
 /// Longest message, bytes: a ClientHello of 4,096 with its hellos, a few
 /// thousand addresses.
@@ -34,8 +35,8 @@ pub const MESSAGE: usize = 65_536;
 const WAITING: usize = 65_536;
 
 /// One end of a channel.
-pub struct Channel {
-    socket: OwnedFd,
+pub struct Channel<S: Endpoint = OwnedFd> {
+    socket: S,
     waiting: VecDeque<(Zeroizing<Vec<u8>>, Vec<OwnedFd>)>,
 }
 
@@ -50,21 +51,33 @@ pub enum Incoming {
 }
 
 impl Channel {
-    /// A channel over one end of [`passing::pair`].
-    pub const fn new(socket: OwnedFd) -> Self {
-        Self {
-            socket,
-            waiting: VecDeque::new(),
-        }
-    }
-
-    /// Both ends of a new channel.
+    /// Both ends of a new channel. Ours takes no descriptors, where the kernel can refuse them.
     ///
     /// # Errors
     /// No descriptors are left.
     pub fn pair() -> Result<(Self, OwnedFd), Fault> {
         let (ours, theirs) = passing::pair()?;
+        untrusted::refuse_descriptors(&ours);
         Ok((Self::new(ours), theirs))
+    }
+
+    /// The same, where ours takes descriptors.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn receiving_pair() -> Result<(Self, OwnedFd), Fault> {
+        let (ours, theirs) = passing::pair()?;
+        Ok((Self::new(ours), theirs))
+    }
+}
+
+impl<S: Endpoint> Channel<S> {
+    /// A channel over one end of [`passing::pair`], or of a call.
+    pub const fn new(socket: S) -> Self {
+        Self {
+            socket,
+            waiting: VecDeque::new(),
+        }
     }
 
     /// Sends a message now, or keeps it until [`Self::flush`].
@@ -137,6 +150,11 @@ impl Channel {
     /// # Errors
     /// The socket failed, or the message was longer than any may be.
     pub fn receive(&self, buffer: &mut [u8]) -> Result<Incoming, Fault> {
+        match self.socket.next() {
+            Next::Message => {}
+            Next::Nothing => return Ok(Incoming::Nothing),
+            Next::Over => return Ok(Incoming::Gone),
+        }
         match passing::receive(self.socket.as_fd(), buffer) {
             Ok(r) if r.length == 0 => Ok(Incoming::Gone),
             Ok(r) if r.truncated => Err(Fault::new("a message that is too long")),
@@ -153,7 +171,7 @@ impl Channel {
     }
 }
 
-impl AsFd for Channel {
+impl<S: Endpoint> AsFd for Channel<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

@@ -3,17 +3,19 @@
 //! with whoever listens: [`super::signing`] and [`super::control`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use nix::unistd::Pid;
 use zeroize::Zeroizing;
 
 use crate::channel::{Channel, Incoming};
 use crate::fault::Fault;
 use crate::sys::local;
+use crate::sys::untrusted::{self, Listener};
 
 /// Whoever calls says at once what he wants: who has not by then goes first when others
 /// wait for a place.
@@ -22,9 +24,18 @@ const SILENT: Duration = Duration::from_millis(250);
 /// Calls taken in one go.
 const AT_ONCE: usize = 64;
 
+/// Sockets that have still to be closed by a child: beyond it no more calls are taken.
+const UNCLOSED: usize = 64;
+
+/// Children that close sockets at the same time.
+const CLOSERS: usize = 8;
+
+/// When a child that could not be started is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// One who calls.
 pub(super) struct Caller<T> {
-    pub(super) channel: Channel,
+    pub(super) channel: Channel<untrusted::Caller>,
     /// His number, by the kernel's word.
     pub(super) uid: u32,
     /// When he was let in.
@@ -62,18 +73,24 @@ pub(super) struct Terms {
 
 /// One who waits for a place. What he says is read when he has one.
 struct Waiting {
-    socket: OwnedFd,
+    socket: untrusted::Caller,
     uid: u32,
     until: Instant,
 }
 
 /// A socket and its callers.
 pub(super) struct Callers<T> {
-    listener: Option<(OwnedFd, PathBuf, Token)>,
+    listener: Option<(Listener, PathBuf, Token)>,
     all: BTreeMap<u64, Caller<T>>,
     /// In the order in which they came.
     line: VecDeque<Waiting>,
     next: u64,
+    /// No calls are taken until sockets have been closed.
+    paused: bool,
+    /// Children that close sockets.
+    closers: Vec<Pid>,
+    /// When one is to be started that could not be.
+    retry: Option<Instant>,
     terms: Terms,
     token: fn(u64) -> Token,
 }
@@ -86,6 +103,9 @@ impl<T: Default> Callers<T> {
             all: BTreeMap::new(),
             line: VecDeque::new(),
             next: 0,
+            paused: false,
+            closers: Vec::new(),
+            retry: None,
             terms,
             token,
         }
@@ -139,12 +159,16 @@ impl<T: Default> Callers<T> {
             let Some((listener, ..)) = &self.listener else {
                 return;
             };
-            let Ok(Some(socket)) = local::accept(listener) else {
+            if listener.unclosed() >= UNCLOSED {
+                self.paused = true;
                 return;
+            }
+            let socket = match listener.accept() {
+                Ok(Some(socket)) if may(socket.user()) => socket,
+                Ok(Some(_)) => continue,
+                Ok(None) | Err(_) => return,
             };
-            let Some(uid) = local::user_of(&socket).ok().filter(|uid| may(*uid)) else {
-                continue;
-            };
+            let uid = socket.user();
             let his = self.line.iter().filter(|w| w.uid == uid).count();
             if his == 0 && self.has_place(uid) {
                 self.let_in(registry, socket, uid, now);
@@ -192,6 +216,43 @@ impl<T: Default> Callers<T> {
         last.and_then(|at| self.line.remove(at)).is_some()
     }
 
+    /// Has a child close the sockets on which something was left unread, descriptors perhaps:
+    /// this process might wait in close(2). Returns the users who had called there.
+    pub(super) fn close_unread(
+        &mut self,
+        registry: &Registry,
+        unreaped: &mut Vec<Pid>,
+        now: Instant,
+    ) -> Vec<u32> {
+        let Some((listener, _, own)) = &self.listener else {
+            return Vec::new();
+        };
+        self.closers.retain(|pid| unreaped.contains(pid));
+        self.retry = self.retry.filter(|at| *at > now);
+        let waits = self.retry.is_some();
+        if listener.unclosed() == 0 || self.closers.len() >= CLOSERS || waits {
+            return Vec::new();
+        }
+        let sockets = listener.take_unclosed();
+        let users = sockets.iter().map(|(uid, _)| *uid).collect();
+        match untrusted::close_elsewhere(sockets) {
+            Ok(pid) => {
+                self.closers.push(pid);
+                unreaped.push(pid);
+            }
+            Err((_, sockets)) => {
+                listener.keep_unclosed(sockets);
+                self.retry = Some(now + AGAIN);
+                return Vec::new();
+            }
+        }
+        if std::mem::take(&mut self.paused) {
+            let fd = listener.as_raw_fd();
+            let _ = registry.reregister(&mut SourceFd(&fd), *own, Interest::READABLE);
+        }
+        users
+    }
+
     /// Lets in those in the line for whom there is a place now.
     pub(super) fn admit(&mut self, registry: &Registry, now: Instant) {
         if !self.line.is_empty() {
@@ -212,9 +273,9 @@ impl<T: Default> Callers<T> {
         his < self.terms.each && self.all.len() < self.terms.most
     }
 
-    fn let_in(&mut self, registry: &Registry, socket: OwnedFd, uid: u32, now: Instant) {
+    fn let_in(&mut self, registry: &Registry, socket: untrusted::Caller, uid: u32, now: Instant) {
         let token = (self.token)(self.next);
-        let fd = socket.as_raw_fd();
+        let fd = socket.as_fd().as_raw_fd();
         let registered = registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
         if registered.is_err() {
             return;
@@ -301,7 +362,7 @@ impl<T: Default> Callers<T> {
             .filter(|c| !c.spoke && !self.line.is_empty());
         let silent = silent.map(|c| c.since + SILENT);
         let all = self.all.values().map(|c| c.until);
-        all.chain(waiting).chain(silent).min()
+        all.chain(waiting).chain(silent).chain(self.retry).min()
     }
 
     /// Drops those whose time is over.
@@ -328,7 +389,7 @@ mod tests {
         let mut callers: Callers<()> = Callers::new(terms, token::wants_signature);
         let stand = |callers: &mut Callers<()>, uid| {
             callers.line.push_back(Waiting {
-                socket: OwnedFd::from(std::fs::File::open("/dev/null").unwrap()),
+                socket: untrusted::Caller::of(uid),
                 uid,
                 until: Instant::now(),
             });

@@ -72,10 +72,10 @@ impl Child {
     /// No process or descriptor was to be had.
     pub(super) fn launch(&mut self, copy: Option<fn() -> u8>) -> Result<(), Fault> {
         self.started = Instant::now();
-        let (ours, theirs) = Channel::pair()?;
-        let argv0 = match self.role {
-            Role::Gate => "cosserver: gate",
-            Role::Relay => "cosserver: relay",
+        let (argv0, (ours, theirs)) = match self.role {
+            // It hands over the sockets of connections.
+            Role::Gate => ("cosserver: gate", Channel::receiving_pair()?),
+            Role::Relay => ("cosserver: relay", Channel::pair()?),
         };
         self.pid = Some(match copy {
             Some(run) => process::apart(run, theirs.as_fd())?,

@@ -149,6 +149,7 @@ impl Monitor {
             self.update_watches(now);
             self.desk.admit(self.poll.registry(), now);
             self.control.admit(self.poll.registry(), now);
+            self.close_unread(now);
             self.stock.fill(&self.host);
             self.crowd.is(self.strangers.len());
             self.crowd.tidy();

@@ -67,6 +67,19 @@ impl Monitor {
         self.desk.take(self.poll.registry(), may, is_somebody, now);
     }
 
+    /// Closes the sockets of those who sent what is not received: descriptors, or more than
+    /// was asked for.
+    pub(super) fn close_unread(&mut self, now: Instant) {
+        let registry = self.poll.registry();
+        let mut users = self.desk.close_unread(registry, &mut self.corpses, now);
+        let unreaped = &mut self.corpses;
+        users.extend(self.control.close_unread(registry, unreaped, now));
+        for uid in users {
+            let pairs: [(&str, &dyn std::fmt::Display); 1] = [("uid", &uid)];
+            self.log.say_of_user(uid, Level::Warning, "unread", &pairs);
+        }
+    }
+
     /// Somebody who has called says something.
     pub(super) fn hear_caller(&mut self, id: u64, now: Instant) {
         if self.desk.settle(self.poll.registry(), id) {

@@ -4,12 +4,13 @@
 //! It ends when the job's end has been told, when the peer is gone, or when the
 //! monitor says so by closing the session's channel.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Shutdown, shutdown};
 
 use super::farewell::{after_the_hang_up, farewell};
 use super::incoming::{Incoming, Said};
@@ -120,8 +121,13 @@ impl Serving {
                 self.monitor.settle(LAST_WORD);
             }
         }
-        // A client that hears no more sees the end at once.
-        let socket = told.then_some(self.socket);
+        let socket = self.socket;
+        // Also where another process has kept a copy, which would keep it open.
+        let shut = || shutdown(socket.as_raw_fd(), Shutdown::Both);
+        if !told {
+            // A client that hears no more sees the end at once.
+            let _ = shut();
+        }
         drop((self.incoming, self.outgoing));
         if is_over {
             // The monitor sees the end now; the client may take a moment longer.
@@ -130,8 +136,9 @@ impl Serving {
             let [out, err] = self.outputs.map(|o| o.pipe);
             after_the_hang_up(self.monitor, self.stdin, [out, err]);
         }
-        if let Some(socket) = socket {
+        if told {
             farewell(&socket, parting);
+            let _ = shut();
         }
     }
 

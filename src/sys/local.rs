@@ -12,6 +12,8 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, umask};
 
+use super::untrusted::{self, Listener};
+
 /// Calls that may wait to be taken.
 const BACKLOG: i32 = 64;
 
@@ -20,10 +22,12 @@ const BACKLOG: i32 = 64;
 ///
 /// # Errors
 /// The folder cannot be written, or the path is longer than such a socket's may be.
-pub fn listener(path: &Path, mode: u32) -> io::Result<OwnedFd> {
+pub fn listener(path: &Path, mode: u32) -> io::Result<Listener> {
     let address = UnixAddr::new(path)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    // Before anybody can call: what is accepted has it from the listening socket.
+    let refuses = untrusted::refuse_descriptors(&fd);
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         Ok(()) | Err(_) => {}
@@ -35,14 +39,14 @@ pub fn listener(path: &Path, mode: u32) -> io::Result<OwnedFd> {
     umask(before);
     bound?;
     listen(&fd, Backlog::new(BACKLOG)?)?;
-    Ok(fd)
+    Ok(Listener::new(fd, refuses))
 }
 
 /// Takes the next call, nonblocking; `None`: there is none.
 ///
 /// # Errors
 /// No descriptor is left, or the socket does not listen.
-pub fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+pub(super) fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     match accept4(listener.as_raw_fd(), flags) {
         Ok(fd) => super::socket::adopted(fd).map(Some),
@@ -106,14 +110,11 @@ mod tests {
             let listening = listener(&path, mode).unwrap();
             let about = std::fs::metadata(&path).unwrap();
             assert_eq!(about.permissions().mode() & 0o7777, mode);
-            assert!(accept(&listening).unwrap().is_none());
+            assert!(listening.accept().unwrap().is_none());
             let caller = call(&path, Duration::from_secs(1)).unwrap();
-            let taken = accept(&listening).unwrap().unwrap();
+            let taken = listening.accept().unwrap().unwrap();
             let me = nix::unistd::geteuid().as_raw();
-            assert_eq!(
-                (user_of(&taken).unwrap(), user_of(&caller).unwrap()),
-                (me, me)
-            );
+            assert_eq!((taken.user(), user_of(&caller).unwrap()), (me, me));
         }
         assert!(listener(&far, 0o600).is_err());
         std::fs::remove_dir_all(folder).unwrap();

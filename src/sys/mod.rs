@@ -28,3 +28,4 @@ pub mod set_uid;
 pub mod signals;
 pub mod socket;
 pub mod unsent;
+pub mod untrusted;

@@ -2,7 +2,7 @@
 //! that keeps the borders of messages.
 
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -21,6 +21,28 @@ pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
 }
+
+/// What waits on a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// A message that may be received, or what receiving will tell.
+    Message,
+    /// Nothing at the moment.
+    Nothing,
+    /// The end, or a message that must not be received.
+    Over,
+}
+
+/// One end of a socket that keeps the borders of messages.
+pub trait Endpoint: AsFd {
+    /// Returns what waits there. Of our own processes, which send what they should,
+    /// nothing is asked before it is received.
+    fn next(&self) -> Next {
+        Next::Message
+    }
+}
+
+impl Endpoint for OwnedFd {}
 
 /// Sends one message whole, or nothing.
 ///
@@ -133,8 +155,6 @@ fn descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     fn open() -> usize {

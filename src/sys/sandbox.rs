@@ -190,11 +190,23 @@ mod system {
         if role == Role::Relay {
             // Threads and nothing else: a process of its own has no CLONE_VM.
             rules.insert(number(libc::SYS_clone), vec![thread_only()?]);
-            // Of a socket's options those of `unsent`, and no other.
-            let limit = tcp_option(libc::TCP_USER_TIMEOUT)?;
-            let state = tcp_option(libc::TCP_INFO)?;
-            rules.insert(number(libc::SYS_setsockopt), vec![limit.clone()]);
-            rules.insert(number(libc::SYS_getsockopt), vec![limit, state]);
+            // Those of `unsent`, and no others.
+            let limit = (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT);
+            let state = (libc::IPPROTO_TCP, libc::TCP_INFO);
+            rules.insert(number(libc::SYS_setsockopt), options(&[limit])?);
+            rules.insert(number(libc::SYS_getsockopt), options(&[limit, state])?);
+        } else {
+            // Those that it sets on a connection, and no others: one that it made linger would
+            // hold up the monitor, which has a copy, in close(2).
+            let set = [
+                (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+                (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+                (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+                (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+                (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+                (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+            ];
+            rules.insert(number(libc::SYS_setsockopt), options(&set)?);
         }
         let filter = SeccompFilter::new(
             rules,
@@ -233,14 +245,15 @@ mod system {
             .map_err(|e| Fault::new(format!("seccomp: {e}")))
     }
 
-    fn tcp_option(option: libc::c_int) -> Result<SeccompRule, Fault> {
-        let is = |argument, value: libc::c_int| {
-            let value = u64::from(value.unsigned_abs());
-            SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+    /// These options of a socket (level and name), for setsockopt(2) and getsockopt(2).
+    fn options(all: &[(libc::c_int, libc::c_int)]) -> Result<Vec<SeccompRule>, Fault> {
+        let is = |at, number: libc::c_int| {
+            let number = u64::from(number.unsigned_abs());
+            SeccompCondition::new(at, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, number)
         };
-        is(1, libc::IPPROTO_TCP)
-            .and_then(|level| SeccompRule::new(vec![level, is(2, option)?]))
-            .map_err(|e| Fault::new(format!("seccomp: {e}")))
+        let rule = |(level, name): &(_, _)| SeccompRule::new(vec![is(1, *level)?, is(2, *name)?]);
+        let rules = all.iter().map(rule).collect::<Result<_, _>>();
+        rules.map_err(|e| Fault::new(format!("seccomp: {e}")))
     }
 
     /// clone3 hides its flags behind a pointer that no filter can read: it is
@@ -295,7 +308,6 @@ mod system {
 
     const GATE: &[c_long] = &[
         libc::SYS_accept4,
-        libc::SYS_setsockopt,
         libc::SYS_getpeername,
         libc::SYS_epoll_ctl,
         libc::SYS_epoll_pwait,
