@@ -11,6 +11,11 @@
 mod program;
 mod tree;
 
+/// Has its own test.
+#[path = "../time/src/lib.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the crate syslog calls it")]
+mod time;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
