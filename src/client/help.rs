@@ -51,8 +51,9 @@ const fn purpose(face: Face) -> &'static str {
 const fn ending(face: Face) -> &'static str {
     match face {
         Face::Cos | Face::Gui | Face::Rsh => {
-            "SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command. Where the host has said nothing for 5\n\
-             seconds after one of them, the next one ends this program, and the host hangs the command up.\n\
+            "SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command. Where the host does not answer one of\n\
+             them for 5 seconds, this program ends, and the host hangs the command up. A second SIGTERM or\n\
+             SIGHUP ends it at once, and the first one after 60 seconds in any case.\n\
              Exit status: the command's; 128 + n when signal n ended it; 255 and a line on standard error\n\
              for what failed here.\n"
         }
