@@ -1,8 +1,9 @@
 //! The real `cos` against a host in the test's hands: what it carries from its
 //! standard input and to its outputs, whatever these are.
 #![allow(
+    clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "the tests start the real program, as a shell would"
+    reason = "a test panics where something is not as it should be, and starts programs"
 )]
 
 #[cfg(test)]
