@@ -990,30 +990,39 @@ fn a_daemon_whose_doors_are_not_sound_does_not_start_and_changes_nothing() {
 }
 
 /// A door's file that is gone is not made anew without a word: who was excluded, or
-/// deleted, would be let in.
+/// deleted, would be let in. The daemon starts, denies, and serves when the file is back.
 #[test]
 fn a_door_that_is_gone_is_not_made_anew_without_a_word() {
-    let folder = daemon::prepare("", "");
+    let mut folder = daemon::prepare("", "");
     drop(Manager::of(&folder.path("S")));
-    for file in ["sestab.db", "idfile.db"] {
-        let path = folder.path("S/state").join(file);
-        fs::rename(&path, folder.path("copy")).unwrap();
-        refuses_to_start(&folder, &[file, "gone", "cosadm", "init"]);
-        assert!(!path.exists());
-        fs::rename(folder.path("copy"), &path).unwrap();
+    let both = ["sestab.db", "idfile.db"];
+    for gone in [&both[..1], &both[1..], &both[..]] {
+        let away = |file: &str| (folder.path("S/state").join(file), folder.path(file));
+        let files: Vec<_> = gone.iter().map(|file| away(file)).collect();
+        for (path, copy) in &files {
+            fs::rename(path, copy).unwrap();
+        }
+        let words = [gone[0], "gone", "cosadm", "init"];
+        let has_all = |line: &str| words.iter().all(|word| line.contains(word));
+        let mut tested = Command::new(COSSERVER);
+        let tested = tested.arg("-tf").arg(folder.path("S/cosserver.toml"));
+        let tested = daemon::run(tested);
+        assert_eq!(tested.status.code(), Some(1));
+        let told = String::from_utf8(tested.stderr).unwrap();
+        assert!(told.lines().any(has_all), "{told}");
+        let mut d = Daemon::start_in(folder, &[]);
+        d.log
+            .wait_from(0, |l| l.starts_with("degraded why=") && has_all(l));
+        d.says(255, &["true"]);
+        d.log
+            .wait_from(0, |l| l.contains("cause=doors") && has_all(l));
+        for (path, copy) in &files {
+            assert!(!path.exists(), "it was made anew");
+            fs::rename(copy, path).unwrap();
+        }
+        assert_eq!(d.says(0, &["echo back"]), b"back\n");
+        folder = std::mem::take(&mut d.folder);
     }
-    // Both of them.
-    let files = ["sestab.db", "idfile.db"].map(|file| folder.path("S/state").join(file));
-    let copies = ["copy1", "copy2"].map(|copy| folder.path(copy));
-    for (path, copy) in files.iter().zip(&copies) {
-        fs::rename(path, copy).unwrap();
-    }
-    refuses_to_start(&folder, &["sestab.db", "gone", "cosadm", "init"]);
-    for (path, copy) in files.iter().zip(&copies) {
-        fs::rename(copy, path).unwrap();
-    }
-    let d = Daemon::start_in(folder, &[]);
-    d.says(0, &["true"]);
 }
 
 /// What was decided yesterday counts today.

@@ -470,7 +470,8 @@ fn doors_are_made_whole_or_not_at_all() {
             let killed = is_killed(&killer, &here.0, "make", n, torn);
             let faults = Doors::check(&Place::of_dir(&here.0));
             assert!(faults.is_empty(), "killed at {n}: {faults:?}");
-            Doors::start(&Place::of_dir(&here.0)).unwrap();
+            let (_, without) = Doors::start(&Place::of_dir(&here.0)).unwrap();
+            assert!(without.is_empty(), "killed at {n}: {without:?}");
             let made = State::of(&here.0);
             assert_eq!((made.level, made.machines.len()), (Level::Closed, 0));
             if !killed {

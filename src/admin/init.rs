@@ -13,6 +13,7 @@ use crate::config::place::Place;
 use crate::config::secure::{self, Created};
 use crate::config::settings::Settings;
 use crate::config::words::{cosadm, option_c};
+use crate::door::noted::Noted;
 use crate::door::{Doors, Inner, Outer};
 use crate::fault::Fault;
 
@@ -109,7 +110,7 @@ fn make(place: &Place, report: &mut String) -> Result<(), Fault> {
         "recorded machine keys",
     );
     let outer = Outer::path(place);
-    let was_made = place.doors_made().exists();
+    let was_made = place.doors_made().exists() || Noted::is_there(place);
     let what = if was_made && !outer.exists() {
         "the outer door, anew: whoever was excluded is not any more"
     } else {
@@ -127,7 +128,8 @@ fn make(place: &Place, report: &mut String) -> Result<(), Fault> {
         note(&inner, Inner::create(&inner)?, what);
     }
     Doors::are_made(place)?;
-    Ok(())
+    // Whoever calls for this takes the registry as it is, also an older copy.
+    Noted::now(place).write(place)
 }
 
 fn next(place: &Place) -> String {

@@ -23,6 +23,7 @@ mod init;
 mod invite;
 mod join;
 mod json;
+mod noted;
 mod out;
 mod reach;
 mod rotate;
@@ -46,9 +47,11 @@ pub fn main() -> ExitCode {
         Ok(Parsed::Tell(text)) => out.say(&text),
         Ok(Parsed::Run(command, call)) => {
             out.verbose(call.given("v"));
-            (command.run)(&call, &out)
+            noted::noting(&call, &out, || (command.run)(&call, &out))
         }
-        Ok(Parsed::Nothing(call)) if is_at_a_terminal() => doors::menu::run(&call, &out),
+        Ok(Parsed::Nothing(call)) if is_at_a_terminal() => {
+            noted::noting(&call, &out, || doors::menu::run(&call, &out))
+        }
         Ok(Parsed::Nothing(_)) => Err(Failure::Usage(
             "what is to be done? `cosadm --help` lists the commands, and on a terminal there is a menu"
                 .to_owned(),

@@ -180,6 +180,11 @@ impl Place {
         self.state.join("doors")
     }
 
+    /// What the configuration folder knows of the machine registry in the state folder.
+    pub fn registry_note(&self) -> PathBuf {
+        self.dir.join("registry")
+    }
+
     /// Where the daemon listens for its administrator.
     pub fn control(&self) -> PathBuf {
         self.run.join("control")

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::file::Use;
 use super::id::{Id, Name};
 use super::inner::{Inner, Settings, Still};
+use super::noted::{self, Noted};
 use super::outer::{Level, Looked, Outer};
 use super::verdict::{Pass, Sight, Standing};
 use crate::config::place::Place;
@@ -58,17 +59,45 @@ pub struct Doors {
 
 impl Doors {
     /// Opens the doors of a host whose daemon starts: what was never made is made, closed
-    /// and without a machine; what is there must be sound.
+    /// and without a machine; what is there must be sound. What the daemon starts without
+    /// is the second: a registry that is lost, or that a full or read-only file system
+    /// does not let it make, denies.
     ///
     /// # Errors
-    /// A file cannot be made, or is not to be trusted, damaged, or newer than this program.
-    pub fn start(place: &Place) -> Result<Self, Fault> {
-        Self::make(place)?;
+    /// A file is not to be trusted, damaged, or newer than this program.
+    pub fn start(place: &Place) -> Result<(Self, Vec<Fault>), Fault> {
+        let mut without: Vec<Fault> = Self::make(place).err().into_iter().collect();
         let mut doors = Self::of(place);
-        doors.outer()?.check_whole()?;
-        let folder = doors.folder()?;
-        doors.inner(folder)?.check_whole()?;
-        Ok(doors)
+        if place.state.symlink_metadata().is_ok() {
+            secure::check_folder(&place.state)?;
+        }
+        if Outer::path(place).symlink_metadata().is_ok() {
+            match doors.are_sound() {
+                Err(why) if Self::lost(place).is_none() && !is_refused(&place.state) => {
+                    return Err(why);
+                }
+                Err(why) if without.is_empty() => without.push(why),
+                Ok(()) if without.is_empty() => {
+                    match noted::compare(place) {
+                        Ok(older) => without.extend(older),
+                        Err(why) => without.push(why),
+                    }
+                    if is_refused(&place.state) {
+                        let words = "its file system is full or read-only: no machine can be \
+                                     registered, excluded or deleted";
+                        without.push(Fault::of(&place.state, words));
+                    }
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok((doors, without))
+    }
+
+    fn are_sound(&mut self) -> Result<(), Fault> {
+        self.outer()?.check_whole()?;
+        let folder = self.folder()?;
+        self.inner(folder)?.check_whole()
     }
 
     /// Makes the files that were never made: a closed outer door, and an inner one without
@@ -88,12 +117,20 @@ impl Doors {
         Self::are_made(place)
     }
 
-    /// Notes that this host has its doors: lost ones are not made anew without a word.
+    /// Notes that this host has its doors, in the state folder and in the configuration
+    /// folder: lost ones are not made anew without a word.
     ///
     /// # Errors
-    /// The file cannot be made.
+    /// A file cannot be made.
     pub fn are_made(place: &Place) -> Result<(), Fault> {
-        secure::create_new(&place.doors_made(), MADE, 0o600).map(|_| ())
+        // Not tried where it is there: a read-only file system would refuse.
+        if place.doors_made().symlink_metadata().is_err() {
+            secure::create_new(&place.doors_made(), MADE, 0o600)?;
+        }
+        if Noted::is_there(place) {
+            return Ok(());
+        }
+        Noted::now(place).write(place)
     }
 
     /// Makes the files where there is no outer door yet; else whoever looks will see what
@@ -120,7 +157,7 @@ impl Doors {
             Some(Fault::of(path, words))
         };
         if !outer.exists() {
-            let was_made = place.doors_made().exists();
+            let was_made = place.doors_made().exists() || Noted::is_there(place);
             return was_made.then(|| told(&outer, GONE))?;
         }
         let is_own = Outer::open(place).and_then(|o| o.folder()).ok()?.is_none();
@@ -315,7 +352,11 @@ impl Doors {
         }
         match &mut self.outer {
             Some(outer) => Ok(outer),
-            closed => Ok(closed.insert(Outer::open_to(&self.place, self.to)?)),
+            closed => {
+                let opened = Outer::open_to(&self.place, self.to);
+                let tell = |why| lost_or(&self.place, &Outer::path(&self.place), why);
+                Ok(closed.insert(opened.map_err(tell)?))
+            }
         }
     }
 
@@ -324,7 +365,8 @@ impl Doors {
         self.looked_in = Some(folder);
         let open = self.inner.take();
         let open = open.filter(|i| i.is_current() && i.file() == path);
-        let open = open.map_or_else(|| Inner::open_to(&path, self.to), Ok)?;
+        let open = open.map_or_else(|| Inner::open_to(&path, self.to), Ok);
+        let open = open.map_err(|why| lost_or(&self.place, &path, why))?;
         Ok(self.inner.insert(open))
     }
 }
@@ -355,6 +397,24 @@ impl Glance {
 /// Whoever is excluded needs no more, and what is off is not asked.
 fn needs_inner(outer: &Looked) -> bool {
     !outer.excluded && outer.level != Level::Off
+}
+
+/// That a file is lost, where it is missing and was made once; else why it was not opened.
+fn lost_or(place: &Place, path: &Path, why: Fault) -> Fault {
+    let is_missing = path.symlink_metadata().is_err();
+    is_missing
+        .then(|| Doors::lost(place))
+        .flatten()
+        .unwrap_or(why)
+}
+
+/// Whether the file system of a folder takes no writes: it is read-only, or full.
+fn is_refused(folder: &Path) -> bool {
+    use nix::sys::statvfs::{FsFlags, statvfs};
+    statvfs(folder).is_ok_and(|about| {
+        let is_read_only = about.flags().contains(FsFlags::ST_RDONLY);
+        is_read_only || about.blocks_available() == 0
+    })
 }
 
 fn may_register(outer: &Looked) -> bool {

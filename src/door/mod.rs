@@ -15,6 +15,7 @@ mod doors;
 mod file;
 mod id;
 pub mod inner;
+pub mod noted;
 pub mod outer;
 pub mod process;
 mod verdict;

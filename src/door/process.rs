@@ -22,6 +22,9 @@ use crate::sys::{memory, process, sandbox, signals, socket};
 
 const BEGIN: u8 = 100;
 
+/// The ticket of what the daemon starts without; no question has it.
+pub const WITHOUT: u64 = u64::MAX;
+
 /// The monitor's first message: the settings' file, which tells where the doors are, and
 /// whether the daemon only starts, so that what is there must be sound.
 pub fn begin(settings: &Path, starts: bool) -> Vec<u8> {
@@ -67,11 +70,17 @@ fn serve() -> Result<(), Fault> {
     let opened = if starts {
         Doors::start(&place)
     } else {
-        Ok(Doors::of(&place))
+        Ok((Doors::of(&place), Vec::new()))
     };
     // The first answer has the ticket of nobody.
     let mut doors = match opened {
-        Ok(doors) => doors,
+        Ok((doors, without)) => {
+            for why in without {
+                let why = Answer::Fault(why.to_string());
+                channel.send(why.encode(WITHOUT), Vec::new())?;
+            }
+            doors
+        }
         Err(e) => {
             channel.send(Answer::Fault(e.to_string()).encode(0), Vec::new())?;
             return Err(e);

@@ -17,7 +17,7 @@ fn name(text: &str) -> Name {
 fn host() -> (Scratch, Doors, Outer, Inner) {
     let scratch = Scratch::new();
     let place = scratch.place();
-    let doors = Doors::start(&place).unwrap();
+    let doors = Doors::start(&place).unwrap().0;
     let outer = Outer::open(&place).unwrap();
     let inner = Inner::open(&Inner::path(&place, None)).unwrap();
     (scratch, doors, outer, inner)

@@ -232,7 +232,9 @@ fn serve(
     let doors = if asked.inetd {
         Desk::here(&place)?
     } else {
-        Desk::apart(&place)?
+        let (desk, trouble) = Desk::apart(&place)?;
+        degraded.extend(trouble);
+        desk
     };
     let listeners = if asked.inetd {
         Vec::new()

@@ -3,12 +3,14 @@
 use super::{Level, Report};
 use crate::admin::doors::{check_writers, stranger, word};
 use crate::config::words::cosadm;
+use crate::door::noted::Noted;
 use crate::door::{self, Doors, Inner, List, Outer};
 use crate::fault::Fault;
 
 impl Report<'_> {
     /// Both doors, and what an unknown machine meets at them.
     pub(super) fn doors(&mut self) {
+        self.older_copies();
         let path = Outer::path(self.place);
         let Some(outer) = self.sound(&path, Outer::open(self.place), Outer::check_whole) else {
             return;
@@ -50,6 +52,19 @@ impl Report<'_> {
                 self.risks(level, settings.build_mode, settings.backdoor);
             }
             Err(fault) => self.wrong(&path, &fault),
+        }
+    }
+
+    /// What of the registry is older than the configuration folder knows it.
+    fn older_copies(&mut self) {
+        match Noted::read(self.place) {
+            Ok(None) => {}
+            Ok(Some(noted)) => {
+                for older in noted.is_newer_than(&Noted::now(self.place), self.place) {
+                    self.wrong(&self.place.registry_note(), &older);
+                }
+            }
+            Err(fault) => self.wrong(&self.place.registry_note(), &fault),
         }
     }
 

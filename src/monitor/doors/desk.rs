@@ -73,20 +73,22 @@ pub(in super::super) struct Apart {
 }
 
 impl Desk {
-    /// For a daemon that stands: the doors are opened, and must be sound.
+    /// For a daemon that stands: the doors are opened, and must be sound. What of them it
+    /// starts without is the second.
     ///
     /// # Errors
     /// They are not, or there is no process to be had.
-    pub(in super::super) fn apart(place: &Place) -> Result<Self, Fault> {
+    pub(in super::super) fn apart(place: &Place) -> Result<(Self, Vec<Fault>), Fault> {
         let settings = place.settings();
-        Keeper::check(&settings)?;
-        Ok(Self::Apart(Box::new(Apart {
+        let without = Keeper::check(&settings)?;
+        let desk = Self::Apart(Box::new(Apart {
             settings,
             eyes: Glance::of(place),
             looks: None,
             writes: None,
             next: 1,
-        })))
+        }));
+        Ok((desk, without))
     }
 
     /// For inetd's one connection.

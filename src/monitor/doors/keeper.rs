@@ -53,6 +53,8 @@ pub(super) struct Keeper {
     channel: Channel,
     /// Whether it has said that the doors are open.
     began: bool,
+    /// What the daemon starts without.
+    without: Vec<Fault>,
     waiting: VecDeque<Asked>,
     /// How many of these it has been sent, and how many it may be sent at a time.
     sent: usize,
@@ -68,6 +70,7 @@ impl Keeper {
             pid,
             channel,
             began: false,
+            without: Vec::new(),
             waiting: VecDeque::new(),
             sent: 0,
             at_a_time,
@@ -86,20 +89,21 @@ impl Keeper {
     }
 
     /// One for a daemon that starts: it looks whether the doors are sound, and has ended
-    /// then.
+    /// then. What of them the daemon starts without.
     ///
     /// # Errors
     /// They are not, or there is no process to be had.
-    pub(super) fn check(settings: &Path) -> Result<(), Fault> {
+    pub(super) fn check(settings: &Path) -> Result<Vec<Fault>, Fault> {
         let mut keeper = Self::launch(settings, true, 0)?;
         let until = Instant::now() + STARTING;
         let checked = keeper.wait_for_the_beginning(until);
+        let without = std::mem::take(&mut keeper.without);
         let pid = keeper.bury();
         // One that hangs at its disk may not even die.
         if Instant::now() < until {
             let _ = waitpid(pid, None);
         }
-        checked
+        checked.map(|()| without)
     }
 
     fn wait_for_the_beginning(&mut self, until: Instant) -> Result<(), Fault> {
@@ -199,6 +203,10 @@ impl Keeper {
         };
         let wrong = || Fault::new("the door process spoke out of turn");
         let (ticket, answer) = Answer::decode(&message).ok_or_else(wrong)?;
+        if let (door::WITHOUT, Answer::Fault(why), false) = (ticket, &answer, self.began) {
+            self.without.push(Fault::new(why));
+            return Ok(Some(Vec::new()));
+        }
         if ticket == 0 && !self.began {
             self.began = true;
             return match answer {

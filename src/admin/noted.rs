@@ -1,0 +1,49 @@
+//! Notes in the configuration folder what a command has changed of the machine registry,
+//! so that an older copy of it, put back later, is found.
+
+use super::commands::Call;
+use super::out::{Failure, Out};
+use crate::config::place::Place;
+use crate::door::noted::Noted;
+use crate::fault::Fault;
+
+/// Runs a command, and notes how many changes the registry has seen then, if the command has
+/// changed it. One that was an older copy before stays noted as it was.
+pub(super) fn noting(
+    call: &Call,
+    out: &Out,
+    run: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let place = call.place().ok().filter(Noted::is_there);
+    let before = place.as_ref().map(Noted::now);
+    let was_older = (place.as_ref().zip(before.as_ref())).is_none_or(|(p, now)| is_older(p, now));
+    let done = run();
+    if let Some((place, before)) = place.zip(before) {
+        if let Err(why) = note(&place, &before, was_older) {
+            out.tell(why.while_doing("not noted in the configuration folder"));
+        }
+    }
+    done
+}
+
+/// Whether the registry is an older copy, or that cannot be told.
+fn is_older(place: &Place, now: &Noted) -> bool {
+    let Ok(Some(noted)) = Noted::read(place) else {
+        return true;
+    };
+    !noted.is_newer_than(now, place).is_empty()
+}
+
+fn note(place: &Place, before: &Noted, was_older: bool) -> Result<(), Fault> {
+    let now = Noted::now(place);
+    if now == *before {
+        return Ok(());
+    }
+    let noted = Noted::read(place)?.unwrap_or_default();
+    let next = if was_older {
+        noted.at_least(&now)
+    } else {
+        noted.as_of(&now)
+    };
+    next.write(place)
+}

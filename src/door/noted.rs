@@ -1,0 +1,205 @@
+//! What the configuration folder knows of the machine registry: that there is one, and how
+//! many changes its files have seen.
+//!
+//! The registry lies in the state folder, often on a file system of its own. Should that
+//! be lost, not mounted, or put back from an old copy, the note in the configuration folder
+//! tells. SQLite counts the changes of a file in its header. Written by `cosadm` after its
+//! changes, and by the daemon's registry process when the daemon starts; never at a
+//! connection. It decides nothing by itself.
+
+use std::fmt::Write as _;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::inner::Inner;
+use super::outer::Outer;
+use crate::config::place::Place;
+use crate::config::secure::{self, Kind};
+use crate::config::words::cosadm;
+use crate::fault::Fault;
+
+/// The note's longest content, bytes: three paths and their numbers.
+const LONGEST: usize = 16 * 1024;
+
+/// Files that are noted: an inner door may have stood in several folders.
+const FILES: usize = 16;
+
+const HEAD: &str = "\
+# This host has a machine registry. Its files, and how many changes each has seen
+# (of the folder: how many keys are in it). Written by cosserver(8) and cosadm(8).
+";
+
+/// Where SQLite's header has the count of a file's changes.
+const CHANGES: u64 = 24;
+
+/// The files of the registry, and what was counted in each.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Noted(Vec<(PathBuf, u64)>);
+
+impl Noted {
+    /// Whether there is a note: this host had a registry.
+    pub fn is_there(place: &Place) -> bool {
+        place.registry_note().symlink_metadata().is_ok()
+    }
+
+    /// What is noted; `None`: nothing.
+    ///
+    /// # Errors
+    /// The note is not to be trusted, or cannot be read.
+    pub fn read(place: &Place) -> Result<Option<Self>, Fault> {
+        let path = place.registry_note();
+        let Some(bytes) = place.read_if_there(&path, Kind::Policy, LONGEST)? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let parsed = lines.filter_map(|line| {
+            let (path, count) = line.rsplit_once(' ')?;
+            Some((PathBuf::from(path), count.parse().ok()?))
+        });
+        Ok(Some(Self(parsed.collect())))
+    }
+
+    /// What there is now. A file that cannot be read is left out.
+    pub fn now(place: &Place) -> Self {
+        let outer = Outer::path(place);
+        let folder = Outer::open(place).and_then(|o| o.folder());
+        let inner = folder.map(|folder| Inner::path(place, folder.as_deref()));
+        let mut all = Vec::new();
+        for path in [Some(outer), inner.ok()].into_iter().flatten() {
+            all.extend(changes(&path).map(|count| (path, count)));
+        }
+        let keys = place.machines();
+        all.extend(recorded(&keys).map(|count| (keys, count)));
+        Self(all)
+    }
+
+    /// Writes this down, unless it is noted already.
+    ///
+    /// # Errors
+    /// The configuration folder cannot be written.
+    pub fn write(&self, place: &Place) -> Result<(), Fault> {
+        if Self::read(place)?.as_ref() == Some(self) {
+            return Ok(());
+        }
+        let mut text = HEAD.to_owned();
+        for (path, count) in &self.0 {
+            let _ = writeln!(text, "{} {count}", path.display());
+        }
+        secure::replace(&place.registry_note(), text.as_bytes(), 0o600)
+    }
+
+    /// What is older now than it was noted, in the administrator's words.
+    pub fn is_newer_than(&self, now: &Self, place: &Place) -> Vec<Fault> {
+        let init = cosadm(place, "init");
+        let older = |(path, noted): &(PathBuf, u64)| {
+            let (_, count) = now.0.iter().find(|(other, _)| other == path)?;
+            (count < noted).then(|| {
+                let words = format!(
+                    "it is an older copy ({count} changes, and {noted} are known): what was excluded \
+                     or deleted since is forgotten; {init} takes it as it is"
+                );
+                Fault::of(path, words)
+            })
+        };
+        self.0.iter().filter_map(older).collect()
+    }
+
+    /// This note with the counts of now, for a registry that is no older copy. A file that
+    /// is not there now stays noted.
+    #[must_use]
+    pub fn as_of(&self, now: &Self) -> Self {
+        self.merged(now, |_, now| now)
+    }
+
+    /// This note with the greater of both counts of each file. A file that is not there now
+    /// stays noted.
+    #[must_use]
+    pub fn at_least(&self, now: &Self) -> Self {
+        self.merged(now, u64::max)
+    }
+
+    fn merged(&self, now: &Self, pick: fn(u64, u64) -> u64) -> Self {
+        let count = |all: &Self, path: &Path| {
+            let mut all = all.0.iter();
+            all.find(|(other, _)| other == path).map(|(_, n)| *n)
+        };
+        let there = now.0.iter().map(|(path, n)| {
+            let noted = count(self, path).unwrap_or(0);
+            (path.clone(), pick(noted, *n))
+        });
+        let gone = self.0.iter().filter(|(path, _)| count(now, path).is_none());
+        let all = there.chain(gone.cloned());
+        Self(all.take(FILES).collect())
+    }
+}
+
+/// Compares the registry with the note, and brings the note up to date. What is older than
+/// it was noted.
+///
+/// # Errors
+/// The note cannot be read or written.
+pub fn compare(place: &Place) -> Result<Vec<Fault>, Fault> {
+    let now = Noted::now(place);
+    let noted = Noted::read(place)?.unwrap_or_default();
+    let older = noted.is_newer_than(&now, place);
+    noted.at_least(&now).write(place)?;
+    Ok(older)
+}
+
+/// How many changes a file of SQLite's has seen. Not to be called while this process has a
+/// transaction open: closing any descriptor of a file gives up the locks on it.
+fn changes(path: &Path) -> Option<u64> {
+    let mut file = std::fs::File::open(path).ok()?;
+    let mut count = [0; 4];
+    file.seek(SeekFrom::Start(CHANGES)).ok()?;
+    file.read_exact(&mut count).ok()?;
+    Some(u32::from_be_bytes(count).into())
+}
+
+/// How many machine keys are recorded in a folder.
+fn recorded(folder: &Path) -> Option<u64> {
+    let all = std::fs::read_dir(folder).ok()?.flatten();
+    let keys = all.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
+    u64::try_from(keys.count()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::scratch::Scratch;
+    use crate::door::{Doors, Id, List};
+
+    /// A copy that was put back is told from the file that it was made of.
+    #[test]
+    fn an_older_copy_of_the_registry_is_found() {
+        let scratch = Scratch::new();
+        let place = scratch.place();
+        assert!(!Noted::is_there(&place));
+        Doors::make(&place).unwrap();
+        assert!(Noted::is_there(&place));
+        let path = Outer::path(&place);
+        let copy = std::fs::read(&path).unwrap();
+        let exclude = |id| {
+            let mut outer = Outer::open(&place).unwrap();
+            outer.put(List::Exclude, &Id([id; 16]), "gone").unwrap();
+        };
+        exclude(7);
+        assert_eq!(compare(&place), Ok(Vec::new()));
+        std::fs::write(&path, copy).unwrap();
+        let older = compare(&place).unwrap();
+        assert_eq!(older.len(), 1);
+        assert!(older[0].to_string().contains("older copy"), "{older:?}");
+        // Saying so once changes nothing: it is said until somebody accepts it.
+        assert_eq!(compare(&place).unwrap().len(), 1);
+        Noted::now(&place).write(&place).unwrap();
+        assert_eq!(compare(&place), Ok(Vec::new()));
+        // A recorded machine key that is gone is found as well.
+        std::fs::create_dir_all(place.machines()).unwrap();
+        let key = place.machines().join("hosta");
+        std::fs::write(&key, "").unwrap();
+        assert_eq!(compare(&place), Ok(Vec::new()));
+        std::fs::remove_file(&key).unwrap();
+        assert_eq!(compare(&place).unwrap().len(), 1);
+    }
+}
