@@ -9,6 +9,7 @@
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::undocumented_unsafe_blocks,
+    clippy::multiple_unsafe_ops_per_block,
     reason = "a test panics where something is not as it should be, starts programs, and \
               installs a filter of its own"
 )]
