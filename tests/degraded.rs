@@ -195,6 +195,22 @@ fn lost_state_denies_until_it_is_back() {
         String::from_utf8_lossy(&checked.stdout).contains("gone"),
         "{checked:?}"
     );
+    // A command that makes what is missing does not make it anew either.
+    let (key, copy) = (server.join("machine.key"), d.folder.path("machine.key"));
+    fs::rename(&key, &copy).unwrap();
+    let words = [
+        "host",
+        "invite",
+        "hostc",
+        "--addr",
+        "192.0.2.1",
+        "--run-as",
+        "root",
+    ];
+    let invited = cosadm(&server, &words);
+    assert_eq!(invited.status.code(), Some(1), "{invited:?}");
+    assert!(!state.join("sestab.db").exists(), "{invited:?}");
+    fs::rename(&copy, &key).unwrap();
     // The disk is mounted: the daemon goes on as it was.
     fs::remove_dir_all(&state).unwrap();
     fs::rename(&away, &state).unwrap();

@@ -49,6 +49,8 @@ pub(super) fn is_needed(place: &Place) -> bool {
 /// # Errors
 /// Something could not be made.
 pub(super) fn make_first(place: &Place, out: &Out) -> Result<(), Fault> {
+    // That a lost registry is made anew the administrator says by `init` alone.
+    Doors::lost(place).map_or(Ok(()), Err)?;
     let mut report = String::new();
     let made = make(place, &mut report);
     if made.is_ok() {
