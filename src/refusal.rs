@@ -163,6 +163,9 @@ pub struct Refusal {
     /// Whether it is somebody's who has proven nothing: strangers can cause it as often
     /// as they like, whatever the cause.
     pub is_strangers: bool,
+    /// Whether all was looked up and computed that a proof takes: else whoever refuses does it,
+    /// so that the time tells nobody why.
+    pub is_worked_out: bool,
 }
 
 impl Refusal {
@@ -173,6 +176,7 @@ impl Refusal {
             words: words.to_string(),
             peer: None,
             is_strangers: false,
+            is_worked_out: false,
         }
     }
 
@@ -181,6 +185,15 @@ impl Refusal {
     pub fn of_stranger(self, is_strangers: bool) -> Self {
         Self {
             is_strangers,
+            ..self
+        }
+    }
+
+    /// The same refusal, after all the work that a proof takes.
+    #[must_use]
+    pub fn worked_out(self) -> Self {
+        Self {
+            is_worked_out: true,
             ..self
         }
     }

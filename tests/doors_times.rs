@@ -12,6 +12,9 @@
 mod daemon;
 mod door;
 
+#[path = "doors_times/beside.rs"]
+mod beside;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Instant;

@@ -17,7 +17,7 @@ use super::{Monitor, token};
 use crate::channel::gate::{Complaint, Connection, Order, Question};
 use crate::credential::hash::{self, Against};
 use crate::credential::{Greeted, NotGreeted, Opened, Proven};
-use crate::door::{Admitted, Id, Known};
+use crate::door::{Admitted, Id, Known, Machine as _};
 use crate::log::Level;
 use crate::policy::{self, Exec, Granted};
 use crate::refusal::{Cause, Refusal};
@@ -190,9 +190,11 @@ impl Monitor {
             return Err(Halt::Closed("bytes behind a ClientHello", Some(peer.ip())));
         }
         let prepared = self.stock.take();
-        let opened = greeted
-            .open(record, &self.host, prepared)
-            .map_err(|r| r.of(peer.ip()))?;
+        let opened = greeted.open(record, &self.host, prepared).map_err(|r| {
+            self.look_for_nobody(now);
+            r.of(peer.ip())
+        })?;
+        self.stock.opened(&self.host.public, opened.machine());
         self.step("opened", &[("connection", &c), ("peer", &peer)]);
         self.arrive(c, opened, socket, peer.ip(), now)
     }
@@ -221,7 +223,8 @@ impl Monitor {
                 shared: &|machine| self.stock.agree(&self.host, machine),
                 peer,
             },
-        )?;
+        )
+        .map_err(Refusal::worked_out)?;
         self.stock.proven(&self.host.public, proven.machine());
         if proven.is_newly_recorded() {
             let host = &proven.caller().name;

@@ -7,6 +7,9 @@ use std::time::Instant;
 use super::Monitor;
 use super::answer::Stranger;
 use crate::channel::gate::{Complaint, Connection, Order};
+use crate::credential::hash;
+use crate::door::Id;
+use crate::door::asked::Question;
 use crate::log::Level;
 use crate::refusal::Refusal;
 use crate::secret;
@@ -68,6 +71,9 @@ impl Monitor {
         } else {
             self.log.say_noise(Level::Warning, "denied", &pairs);
         }
+        if refusal.cause.is_unproven() && checked.begun.is_none() {
+            self.work_out(refusal.is_worked_out);
+        }
         let penalty = &self.settings.penalties.authfail;
         let seconds = if refusal.cause.is_unproven() || checked.has_guessed {
             penalty.as_secs()
@@ -110,6 +116,27 @@ impl Monitor {
             (Some(c), Err(_)) => self.tell_gate(Order::Close(c).encode()),
             (None, _) => {}
         }
+    }
+
+    /// Does the rest of the work that other refusals are: how long this one takes shows in
+    /// when another connection is answered.
+    fn work_out(&mut self, is_worked_out: bool) {
+        self.stock.make_up(&self.host);
+        if is_worked_out {
+            return;
+        }
+        self.refresh_hosts();
+        if let Ok(table) = self.hosts.table() {
+            let place = self.place.clone().once();
+            hash::prove_nothing(table, &place, &self.host.public);
+        }
+    }
+
+    /// Asks the doors about no machine, for a handshake that did not open.
+    pub(super) fn look_for_nobody(&mut self, now: Instant) {
+        let nobody = Question::Look(Id([0; 16]));
+        // What it is, nobody waits for.
+        let _ = self.doors.ask(self.poll.registry(), None, nobody, now);
     }
 
     pub(super) fn close(&mut self, c: Connection, why: &str, peer: Option<IpAddr>) {

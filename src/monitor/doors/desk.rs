@@ -41,7 +41,7 @@ pub(in super::super) enum Keeps {
 }
 
 /// What asking came to.
-pub(super) enum Asked {
+pub(in super::super) enum Asked {
     /// The answer.
     Now(Answer),
     /// It will come, with this number.
@@ -120,7 +120,7 @@ impl Desk {
     ///
     /// # Errors
     /// There is no process to be had.
-    pub(super) fn ask(
+    pub(in super::super) fn ask(
         &mut self,
         registry: &Registry,
         whose: Option<Connection>,

@@ -1,0 +1,186 @@
+//! What another connection's ServerHello tells of the work that a refusal was: not why.
+
+use std::time::Instant;
+
+use cosserver::door::{Level, List};
+use cosserver::secret::{KeyPair, Secret};
+
+use crate::daemon::hostile::{Caller, Stranger, hello};
+use crate::daemon::stats::{median, order};
+use crate::daemon::{Daemon, long};
+use crate::door::{Machine, Manager, fresh_address};
+
+/// How far apart the work of two causes may be, as a part of the least.
+const APART: f64 = 0.15;
+
+/// Refusals of one cause in a row.
+const BATCH: usize = 8;
+
+/// A ClientHello that is refused, and where it comes from.
+struct First {
+    cause: &'static str,
+    makes: fn(&Caller, &mut Stranger) -> Vec<u8>,
+    elsewhere: bool,
+}
+
+/// The hello of a host that differs in one thing from the right one.
+fn changed(caller: &Caller, s: &mut Stranger, change: impl FnOnce(&mut Caller)) -> Vec<u8> {
+    let greeting = s.greet();
+    let mut other = caller.clone();
+    change(&mut other);
+    other.client_hello(&greeting, &other.request("true")).0
+}
+
+/// One whose handshake opens, around what is no opening.
+fn no_opening(caller: &Caller, s: &mut Stranger) -> Vec<u8> {
+    let greeting = s.greet();
+    let key = KeyPair::random().unwrap();
+    crate::daemon::hostile::shake(caller, &key, &greeting, &[0xff; 200]).0
+}
+
+const CAUSES: [First; 8] = [
+    First {
+        cause: "unknown-host",
+        makes: |c, s| changed(c, s, |c| c.name = "hostx".into()),
+        elsewhere: false,
+    },
+    First {
+        cause: "server-name",
+        makes: |c, s| changed(c, s, |c| c.server = "hostx".into()),
+        elsewhere: false,
+    },
+    First {
+        cause: "address",
+        makes: |c, s| changed(c, s, |_| ()),
+        elsewhere: true,
+    },
+    First {
+        cause: "machine-key",
+        makes: |c, s| changed(c, s, |c| c.machine = KeyPair::random().unwrap()),
+        elsewhere: false,
+    },
+    First {
+        cause: "proof",
+        makes: |c, s| changed(c, s, |c| c.cookie = Secret::new([7; 32])),
+        elsewhere: false,
+    },
+    First {
+        cause: "excluded",
+        makes: |c, s| changed(c, s, |c| c.machine = banned()),
+        elsewhere: false,
+    },
+    First {
+        cause: "handshake",
+        makes: no_opening,
+        elsewhere: false,
+    },
+    First {
+        cause: "unopened",
+        makes: |c, s| changed(c, s, |c| c.host = KeyPair::random().unwrap().public),
+        elsewhere: false,
+    },
+];
+
+/// The key of a machine that is excluded.
+fn banned() -> KeyPair {
+    let private = Secret::new([9; 32]);
+    KeyPair::of(private)
+}
+
+/// Asks by the first connection, and greets by the second: the first, which is to stay until
+/// it was looked at, and how long the second took, µs.
+fn beside(first: &First, caller: &Caller, port: u16) -> (Stranger, f64) {
+    let from = if first.elsewhere {
+        fresh_address()
+    } else {
+        "127.0.0.1".parse().unwrap()
+    };
+    let mut one = Stranger::from_address(from, port);
+    let record = (first.makes)(caller, &mut one);
+    let mut two = Stranger::connect(port);
+    let hello = hello();
+    let begun = Instant::now();
+    one.send(&record);
+    two.send(&hello);
+    two.record().unwrap();
+    (one, begun.elapsed().as_secs_f64() * 1e6)
+}
+
+/// What the monitor has used of a processor so far, µs: other programs do not show in it.
+fn used(monitor: i32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{monitor}/schedstat")).unwrap();
+    let nanoseconds: f64 = stat.split_whitespace().next().unwrap().parse().unwrap();
+    nanoseconds / 1e3
+}
+
+/// By cause what a refusal takes of the monitor, as a quarter of the batches have it at most, and
+/// how long the other connection waits, as half of them do, µs.
+fn by_cause(d: &Daemon, caller: &Caller, rounds: usize) -> [Vec<f64>; 2] {
+    let mut work = vec![Vec::new(); CAUSES.len()];
+    let mut wait = vec![Vec::new(); CAUSES.len()];
+    for round in 0..rounds {
+        for n in order(CAUSES.len(), 0, round) {
+            let before = used(d.pid());
+            let all: Vec<_> = (0..BATCH)
+                .map(|_| beside(&CAUSES[n], caller, d.port))
+                .collect();
+            work[n].push((used(d.pid()) - before) / BATCH as f64);
+            wait[n].extend(all.iter().map(|(_, wait)| *wait));
+        }
+    }
+    // A busy machine makes many dearer, and none cheaper.
+    for work in &mut work {
+        work.sort_by(f64::total_cmp);
+        work.truncate(rounds.div_ceil(2));
+    }
+    [work, wait].map(|mut all| all.iter_mut().map(|s| median(s)).collect())
+}
+
+/// By how much the largest is above the least, of the least.
+fn apart(all: &[f64]) -> f64 {
+    let most = all.iter().copied().fold(f64::MIN, f64::max);
+    let least = all.iter().copied().fold(f64::MAX, f64::min);
+    (most - least) / least
+}
+
+/// How long another connection waited was 262 to 391 µs by cause: how long the monitor had
+/// worked on the first.
+#[test]
+fn the_work_for_a_refusal_shows_not_why_to_another_connection() {
+    let settings = "[penalties]\nexempt = [\"127.0.0.0/8\"]\n[limits]\nrefusals = 16\n\
+                    [daemon]\nrefusal-interval = 1\n";
+    let d = Daemon::start_with(settings, "");
+    let mut m = Manager::at(&d, Level::Open);
+    let caller = Caller::of(&d);
+    // Its machine key is recorded with its first proof.
+    caller.accepted(d.port, "true").finish();
+    let machine = Machine {
+        key: banned(),
+        ..Machine::new()
+    };
+    m.outer.put(List::Exclude, &machine.id(), "banned").unwrap();
+    let begun = CAUSES.iter().map(|first| beside(first, &caller, d.port).0);
+    for (first, mut stranger) in CAUSES.iter().zip(begun.collect::<Vec<_>>()) {
+        let cause = match first.cause {
+            "unopened" => "handshake",
+            cause => cause,
+        };
+        let line = d.log.wait(&stranger.denied());
+        assert!(line.contains(&format!("cause={cause} ")), "{line}");
+    }
+    let looks: &[usize] = if long() { &[500] } else { &[12, 40, 80] };
+    let mut last = 0.0;
+    for rounds in looks {
+        let [work, wait] = by_cause(&d, &caller, *rounds);
+        for ((first, work), wait) in CAUSES.iter().zip(&work).zip(&wait) {
+            let cause = first.cause;
+            eprintln!("{cause}: {work:.0} µs of the monitor, {wait:.0} µs for the other");
+        }
+        last = apart(&work);
+        eprintln!("apart: {last:.2} and {:.2} of the least", apart(&wait));
+        if last <= APART {
+            return;
+        }
+    }
+    panic!("the work is {last:.2} of the least apart");
+}
