@@ -5,16 +5,22 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test panics where something is not as it should be"
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
 )]
 
 mod daemon;
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use cosserver::config::cookie;
+use cosserver::config::name::HostName;
+use cosserver::config::place::Place;
+use cosserver::secret::KeyPair;
+use cosserver::wire::request::{Command as Words, Request, Service};
 use cosserver::wire::stream::{End, Message, Stream};
-use daemon::hostile::{Caller, Stranger};
-use daemon::{Daemon, until};
+use daemon::hostile::{self, Caller, Stranger};
+use daemon::{COSADM, Daemon, must, until};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -269,4 +275,100 @@ fn so_many_sessions_run_at_once_and_one_more_when_one_has_ended() {
     let (_, end) = caller.accepted(d.port, &third).finish();
     assert_eq!(end, Some(End::Exited(0)));
     assert!(marker.exists());
+}
+
+/// A host of its own in place of `hosta`, whom the table has with these options.
+fn another_host(d: &Daemon, name: &str, options: &str) -> Caller {
+    let mut adm = std::process::Command::new(COSADM);
+    adm.arg("-C").arg(d.server());
+    let invite = ["host", "invite", name, "--addr", "127.0.0.1", "--run-as"];
+    must(adm.args(invite).arg(daemon::me()));
+    let hostinfo = d.server().join("hostinfo");
+    let text = std::fs::read_to_string(&hostinfo).unwrap();
+    let line = text.lines().find(|l| l.starts_with(name)).unwrap();
+    let text = text.replace(line, &format!("{line} {options}"));
+    std::fs::write(&hostinfo, text).unwrap();
+    let place = Place::of_dir(&d.server());
+    let name = HostName::parse(name).unwrap();
+    Caller {
+        name: name.to_string(),
+        machine: KeyPair::random().unwrap(),
+        cookie: cookie::load_in(&place, &name).unwrap()[0].clone(),
+        ..Caller::of(d)
+    }
+}
+
+/// Asks for a command and is refused for want of a slot; what the log says.
+fn is_busy(d: &Daemon, mut stranger: Stranger) -> String {
+    let line = d.log.wait(&stranger.denied());
+    assert!(line.contains("cause=busy"), "{line}");
+    line
+}
+
+/// A command that stays until its input ends.
+const STAYS: &str = "read x";
+
+/// One known host held all sessions, and no other was served.
+#[test]
+fn no_host_and_no_user_holds_all_sessions() {
+    let settings = "[limits]\nsessions = 8\n[daemon]\nrefusal-interval = 1\n";
+    let users = format!("users=tester:{0},other:{0}", daemon::me());
+    let d = Daemon::start_with(settings, &users);
+    let hosta = Caller::of(&d);
+    // As long as no other may ask it may have all.
+    let mut all: Vec<_> = (0..8).map(|_| hosta.accepted(d.port, STAYS)).collect();
+    let line = is_busy(&d, hosta.ask(d.port, STAYS));
+    assert!(line.contains("too many sessions"), "{line}");
+    // Then no more than three quarters.
+    let hostc = another_host(&d, "hostc", "");
+    let hostd = another_host(&d, "hostd", "sessions=1");
+    all.truncate(6);
+    d.log.wait("end session=");
+    until("two have ended", || d.log.count("end session=") == 2);
+    let line = is_busy(&d, hosta.ask(d.port, STAYS));
+    assert!(
+        line.contains("hosta has 6 sessions") && line.contains("sessions-per-host"),
+        "{line}"
+    );
+    let other = hostc.accepted(d.port, STAYS);
+    // A host's own number goes before.
+    let only = hostd.accepted(d.port, STAYS);
+    drop(other);
+    until("one more has ended", || d.log.count("end session=") == 3);
+    let line = is_busy(&d, hostd.ask(d.port, STAYS));
+    assert!(line.contains("hostd has 1 sessions"), "{line}");
+    drop((only, all));
+    until("all have ended", || d.log.count("end session=") == 10);
+
+    // Of a host's six one of its users may have five.
+    let vouched = |user: &str| {
+        let mut s = Stranger::connect(d.port);
+        let greeting = s.greet();
+        let request = Request {
+            service: Service::Exec,
+            user: daemon::me(),
+            caller_user: user.into(),
+            command: Words::Words(vec![STAYS.into()]),
+            environment: Vec::new(),
+        };
+        let (key, request) = (KeyPair::random().unwrap(), request.encode().unwrap());
+        let opening = hostile::vouch(&hosta, &key, &hostile::nonce(&greeting), &request);
+        let (hello, noise) = hostile::shake(&hosta, &key, &greeting, &opening);
+        s.send(&hello);
+        (s, noise)
+    };
+    let accepted = |user: &str| {
+        let (stranger, noise) = vouched(user);
+        stranger.session(noise)
+    };
+    let all: Vec<_> = (0..5).map(|_| accepted("tester")).collect();
+    let line = is_busy(&d, vouched("tester").0);
+    assert!(
+        line.contains("tester of hosta has 5 sessions") && line.contains("sessions-per-user"),
+        "{line}"
+    );
+    let other = accepted("other");
+    let line = is_busy(&d, vouched("other").0);
+    assert!(line.contains("hosta has 6 sessions"), "{line}");
+    drop((all, other));
 }

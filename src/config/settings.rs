@@ -74,6 +74,10 @@ pub struct Limits {
     pub refusals: usize,
     /// Commands that run at the same time.
     pub sessions: usize,
+    /// Of them, those of one host; 0: a share that depends on who else may ask.
+    pub sessions_per_host: usize,
+    /// Of them, those of one user; 0: a share.
+    pub sessions_per_user: usize,
 }
 
 /// `[penalties]`: for how long a source is kept small after a failure, as

@@ -12,6 +12,7 @@ use super::accounts::{Found, LookUp};
 use super::doors::Visit;
 use super::logins::LoginId;
 use super::refuse::{Checked, LEFT};
+use super::sessions::shares::Holder;
 use super::talk::Talk;
 use super::{Monitor, token};
 use crate::channel::gate::{Complaint, Connection, Order, Question};
@@ -332,7 +333,7 @@ impl Monitor {
     ) -> Result<(), Halt> {
         let from = known.who().peer();
         let granted = policy::grant(known, self.accounts.serves()).map_err(|r| r.of(from))?;
-        if let Some(why) = self.cannot_start() {
+        if let Some(why) = self.cannot_start_for(&Holder::of(granted.proven())) {
             return Err(Refusal::new(Cause::Busy, why).of(from).into());
         }
         let user = granted.service().user.clone();
@@ -375,6 +376,12 @@ impl Monitor {
         None
     }
 
+    /// The same of those whose session it would be.
+    pub(super) fn cannot_start_for(&self, holders: &[Holder]) -> Option<String> {
+        let why = self.cannot_start().map(str::to_owned);
+        why.or_else(|| self.has_its_share(holders))
+    }
+
     /// A look-up has something to say.
     pub(super) fn account_found(&mut self, which: LookUp, now: Instant) {
         let Some(found) = self.accounts.hear(which, now, &mut self.corpses) else {
@@ -385,7 +392,8 @@ impl Monitor {
             let connection = pending.connection;
             self.strangers.remove(&connection);
             let peer = pending.granted.proven().peer();
-            let outcome = match (&found, self.cannot_start()) {
+            let holders = Holder::of(pending.granted.proven());
+            let outcome = match (&found, self.cannot_start_for(&holders)) {
                 (_, Some(why)) => Err(Refusal::new(Cause::Busy, why).of(peer).into()),
                 (Some(account), None) => self.start(pending, account, now),
                 (None, None) => {

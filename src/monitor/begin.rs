@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 
 use super::Monitor;
 use super::answer::{Acceptance, Halt, Pending};
+use super::sessions::shares::Holder;
 use super::sessions::{Leader, Whose};
 use crate::channel::Channel;
 use crate::channel::gate::Order;
@@ -62,6 +63,7 @@ impl Monitor {
             service: crate::wire::request::EXEC.to_owned(),
             machines: proven.machines(),
             command: proven.request().command.shown(),
+            holders: Holder::of(proven),
         };
         let linger = u32::try_from(self.settings.exec.linger.as_millis()).unwrap_or(u32::MAX);
         let session = Session {

@@ -56,6 +56,7 @@ impl Monitor {
             service: ENROL.to_owned(),
             machines: vec![id],
             command: String::new(),
+            holders: Vec::new(),
         };
         // Whoever is let in can cause as many as he likes.
         self.log.say_noise(

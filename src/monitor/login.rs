@@ -13,6 +13,8 @@ use super::answer::{Halt, Stranger};
 use super::login_end::ASKED_ON;
 use super::logins::{Alone, Answered, Login, LoginId, MADE_ROOM, Room, Stage, Who};
 use super::refuse::LEFT;
+use super::sessions::shares::Holder;
+use super::sessions::who::whose;
 use super::sessions::{Leader, Whose};
 use super::talk::Talk;
 use crate::channel::gate::{Connection, Order};
@@ -177,7 +179,12 @@ impl Monitor {
 
     /// It is known who he is: may he start what he asks for?
     fn grant_login(&mut self, id: LoginId, known: Known, now: Instant) -> Result<(), Halt> {
-        let cannot = self.cannot_start();
+        let holders = match self.logins.get(id).and_then(|login| login.who.as_ref()) {
+            Some(Who::Host(host, _)) => Holder::of(host.who()),
+            Some(Who::Claimant(_)) => vec![Holder::User(known.account.name.clone())],
+            None => Vec::new(),
+        };
+        let cannot = self.cannot_start_for(&holders);
         let (serves, becomes_user) = (self.accounts.serves(), self.accounts.serves().is_none());
         let Some(login) = self.logins.get(id) else {
             return Ok(());
@@ -365,20 +372,6 @@ fn asks(user: &UserName, command: &Command) -> String {
     let application = first.map_or(&[][..], |w| w.get(..NAME).unwrap_or(w));
     let application = String::from_utf8_lossy(application);
     format!("{user} asks for {application}: ")
-}
-
-/// Whose session it is.
-fn whose(granted: &Granted<Gui, Caller>) -> Whose {
-    let to = granted.to();
-    Whose {
-        host: to.host().map_or_else(String::new, |h| h.name.to_string()),
-        user: to.account().name.clone(),
-        peer: to.peer(),
-        caller: to.request().caller_user.to_string(),
-        service: format!("gui {}", granted.service().name),
-        machines: to.machines(),
-        command: String::new(),
-    }
 }
 
 /// A host's user must be who was asked for, whatever a module made of him.

@@ -6,6 +6,7 @@
 //! up reaped before: as long as it is there, nobody can tell whether it is alone.
 
 mod hanging;
+pub(super) mod shares;
 pub(super) mod who;
 
 use std::collections::HashMap;
@@ -47,6 +48,8 @@ pub(super) struct Whose {
     pub(super) machines: Vec<Id>,
     /// What it runs, bounded; empty for an application, which `service` names.
     pub(super) command: String,
+    /// Whose share of the sessions it is of.
+    pub(super) holders: Vec<shares::Holder>,
 }
 
 /// Who leads the processes of a session.
@@ -151,6 +154,8 @@ pub(super) struct Sessions {
     hanging: Vec<u64>,
     /// Whether some job had no pidfd.
     blind: bool,
+    /// How many each has of them.
+    held: HashMap<shares::Holder, usize>,
     crowd: Crowd,
     next: u64,
 }
@@ -205,6 +210,7 @@ impl Sessions {
             hung: None,
             killed: false,
         };
+        self.count_in(&session.whose);
         self.all.insert(id, session);
         self.crowd.enter();
         Ok(())
@@ -334,6 +340,7 @@ impl Sessions {
 
     fn finish(&mut self, id: u64, now: Instant) -> Option<Finished> {
         let session = self.all.remove(&id)?;
+        self.count_out(&session.whose);
         if let (false, Leader::Ours(pid)) = (session.reaped, session.leader) {
             process::reap(pid);
         }

@@ -44,6 +44,8 @@ pub struct Entry {
     pub server: Option<HostName>,
     /// The user to be there, where the caller names none (`user=`).
     pub user: Option<UserName>,
+    /// How many sessions it and its users may have here at the same time (`sessions=`).
+    pub sessions: Option<usize>,
 }
 
 impl Entry {
@@ -63,6 +65,7 @@ impl Entry {
             as_name: None,
             server: None,
             user: None,
+            sessions: None,
         }
     }
 }
@@ -252,6 +255,22 @@ pub const OPTIONS: &[OptionName] = &[
             Ok(())
         },
     },
+    OptionName {
+        name: "sessions",
+        value: "64",
+        meaning: "how many sessions it and its users may have here at the same time",
+        repeats: false,
+        set: |e, v| {
+            let wrong = || Fault::new(format!("{} is no number from 1 to 1000000", quoted(v)));
+            let number = v
+                .bytes()
+                .all(|b| b.is_ascii_digit())
+                .then(|| v.parse().ok());
+            let number = number.flatten().filter(|n| (1..=1_000_000).contains(n));
+            e.sessions = Some(number.ok_or_else(wrong)?);
+            Ok(())
+        },
+    },
 ];
 
 impl Entry {
@@ -289,19 +308,9 @@ impl Entry {
             return Err(unknown("method", method, known));
         };
         let mut entry = Self {
-            name,
             line: number,
             method,
-            addresses: Addresses::ByName,
-            run_as: Vec::new(),
-            users: Users::SameName,
-            commands: None,
-            machine_key: None,
-            accept_env: Vec::new(),
-            port: None,
-            as_name: None,
-            server: None,
-            user: None,
+            ..Self::named(name)
         };
         let mut seen: Vec<&str> = Vec::new();
         for word in words {

@@ -171,6 +171,20 @@ pub const KEYS: &[Key] = &[
         Slot::Count(|s| &mut s.limits.sessions, 1, MANY),
     ),
     key(
+        "limits",
+        "sessions-per-host",
+        "0",
+        "Of them, those of one host and its users; 0: three quarters, or all where nobody else may ask.",
+        Slot::Count(|s| &mut s.limits.sessions_per_host, 0, MANY),
+    ),
+    key(
+        "limits",
+        "sessions-per-user",
+        "0",
+        "Of them, those of one user who has logged in, or whom a host vouches for; 0: three quarters.",
+        Slot::Count(|s| &mut s.limits.sessions_per_user, 0, MANY),
+    ),
+    key(
         "penalties",
         "authfail",
         "5",

@@ -90,6 +90,12 @@ impl Logins {
         self.all.values().filter_map(Login::runs_alone).count()
     }
 
+    /// The same of those whose session this holds for.
+    pub(in super::super) fn alone_of(&self, is: impl Fn(&Whose) -> bool) -> usize {
+        let all = self.all.values().filter_map(Login::runs_alone);
+        all.filter(|(_, alone)| is(&alone.whose)).count()
+    }
+
     /// Every application that goes on by itself.
     pub(in super::super) fn detached(&self) -> Vec<On> {
         let all = self.all.values().filter_map(Login::runs_alone);

@@ -2,11 +2,31 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::shares::Holder;
 use super::{Finished, Sessions, Whose};
 use crate::channel::control::On;
 use crate::channel::relay::News;
 use crate::door::Id;
+use crate::policy::{Caller, Granted, Gui};
 use nix::unistd::Pid;
+
+/// Whose session an application is.
+pub(in super::super) fn whose(granted: &Granted<Gui, Caller>) -> Whose {
+    let to = granted.to();
+    Whose {
+        host: to.host().map_or_else(String::new, |h| h.name.to_string()),
+        user: to.account().name.clone(),
+        peer: to.peer(),
+        caller: to.request().caller_user.to_string(),
+        service: format!("gui {}", granted.service().name),
+        machines: to.machines(),
+        command: String::new(),
+        holders: match to {
+            Caller::Host(host, _) => Holder::of(host.who()),
+            Caller::Person(_) => vec![Holder::User(to.account().name.clone())],
+        },
+    }
+}
 
 impl Sessions {
     /// Has every session's thread count its bytes; those that will.
