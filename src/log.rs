@@ -4,7 +4,7 @@
 //! A peer's bytes are escaped; a log that does not take a line loses it, counts
 //! it, and never stops the daemon.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -27,6 +27,8 @@ pub enum Level {
     Debug,
 }
 
+/// The time in which lines are counted.
+const SECOND: Duration = Duration::from_secs(1);
 /// Lines a second beyond which strangers' noise is only counted.
 const NOISE: u32 = 100;
 /// Lines a second about one user of this machine beyond which they are only counted.
@@ -53,37 +55,46 @@ pub struct Log {
 struct Noise {
     second: Instant,
     lines: u32,
-    /// Those that were too many, and that no line has told of yet.
-    suppressed: u64,
+    /// Those that were too many, by their event, and that no line has told of yet.
+    suppressed: Suppressed,
 }
+
+/// How many lines of each event were left out.
+type Suppressed = BTreeMap<&'static str, u64>;
 
 impl Noise {
     fn new() -> Self {
         Self {
             second: Instant::now(),
             lines: 0,
-            suppressed: 0,
+            suppressed: Suppressed::new(),
         }
     }
 
     fn is_past(&self) -> bool {
-        self.second.elapsed() >= Duration::from_secs(1)
+        self.second.elapsed() >= SECOND
     }
 
-    /// Whether there may be a line more, where there are so many a second; and how many
-    /// were too many in an earlier one.
-    fn may(&mut self, most: u32) -> Option<u64> {
-        let mut earlier = 0;
+    /// Whether there may be a line more of this event, where there are so many a second; and
+    /// which were too many in an earlier one.
+    fn may(&mut self, event: &'static str, most: u32) -> Option<Suppressed> {
+        let mut earlier = Suppressed::new();
         if self.is_past() {
             (self.second, self.lines) = (Instant::now(), 0);
             earlier = std::mem::take(&mut self.suppressed);
         }
         if self.lines >= most {
-            self.suppressed = self.suppressed.saturating_add(1);
+            let lines = self.suppressed.entry(event).or_default();
+            *lines = lines.saturating_add(1);
             return None;
         }
         self.lines += 1;
         Some(earlier)
+    }
+
+    /// When the lines that were left out are to be told of.
+    fn due(&self) -> Option<Instant> {
+        (!self.suppressed.is_empty()).then(|| self.second + SECOND)
     }
 }
 
@@ -127,14 +138,48 @@ impl Log {
 
     /// Logs what strangers can cause as often as they like: so many lines a
     /// second, the rest is counted.
-    pub fn say_noise(&mut self, level: Level, event: &str, pairs: &[(&str, &dyn Display)]) {
-        let Some(earlier) = self.noise.may(NOISE) else {
+    pub fn say_noise(&mut self, level: Level, event: &'static str, pairs: &[(&str, &dyn Display)]) {
+        if level > self.most {
+            return;
+        }
+        let Some(earlier) = self.noise.may(event, NOISE) else {
             return;
         };
-        if earlier > 0 {
-            self.say(Level::Warning, "suppressed", &[("lines", &earlier)]);
-        }
+        self.say_suppressed(&earlier, None);
         self.say(level, event, pairs);
+    }
+
+    /// Tells of lines that were left out.
+    fn say_suppressed(&mut self, all: &Suppressed, of: Option<u32>) {
+        for (event, lines) in all {
+            let mut pairs: Vec<(&str, &dyn Display)> = vec![("event", event), ("lines", lines)];
+            if let Some(uid) = &of {
+                pairs.push(("uid", uid));
+            }
+            self.say(Level::Warning, "suppressed", &pairs);
+        }
+    }
+
+    /// When lines that were left out are to be told of, if no other line does so before.
+    pub fn deadline(&self) -> Option<Instant> {
+        let users = self.users.values().filter_map(Noise::due);
+        self.noise.due().into_iter().chain(users).min()
+    }
+
+    /// Tells of all lines that were left out, and of which none has told yet: a flood that ends
+    /// has no line behind it.
+    pub fn tell_suppressed(&mut self) {
+        let all = std::mem::take(&mut self.noise.suppressed);
+        self.say_suppressed(&all, None);
+        let mut of_users: Vec<_> = self
+            .users
+            .iter_mut()
+            .map(|(uid, noise)| (*uid, std::mem::take(&mut noise.suppressed)))
+            .collect();
+        of_users.sort_unstable_by_key(|(uid, _)| *uid);
+        for (uid, all) in of_users {
+            self.say_suppressed(&all, Some(uid));
+        }
     }
 
     /// Logs what a user of this machine can cause as often as he likes: so many lines a
@@ -143,23 +188,23 @@ impl Log {
         &mut self,
         uid: u32,
         level: Level,
-        event: &str,
+        event: &'static str,
         pairs: &[(&str, &dyn Display)],
     ) {
+        if level > self.most {
+            return;
+        }
         if self.users.len() >= USERS {
-            self.users.retain(|_, n| !n.is_past());
+            self.users.retain(|_, n| !n.is_past() || n.due().is_some());
         }
         // So many users at once have their lines counted together.
         let known = self.users.len() < USERS || self.users.contains_key(&uid);
         let whose = if known { uid } else { u32::MAX };
         let noise = self.users.entry(whose).or_insert_with(Noise::new);
-        let Some(earlier) = noise.may(OF_ONE) else {
+        let Some(earlier) = noise.may(event, OF_ONE) else {
             return;
         };
-        if earlier > 0 {
-            let pairs: [(&str, &dyn Display); 2] = [("lines", &earlier), ("uid", &uid)];
-            self.say(Level::Warning, "suppressed", &pairs);
-        }
+        self.say_suppressed(&earlier, Some(whose));
         self.say(level, event, pairs);
     }
 

@@ -184,12 +184,38 @@ fn one_users_lines_are_bounded_and_no_other_ones() {
     let second = Duration::from_secs(1);
     begin(&mut log, Instant::now().checked_sub(second).unwrap());
     say(&mut log, 1000);
-    assert!(daemon.hear().ends_with(": suppressed lines=5 uid=1000"));
+    assert!(
+        daemon
+            .hear()
+            .ends_with(": suppressed event=signed lines=5 uid=1000")
+    );
     assert!(daemon.hear().ends_with(": signed uid=1000"));
+    // A flood that ends is told of all the same.
+    for _ in 1..OF_ONE + 2 {
+        say(&mut log, 1000);
+    }
+    for _ in 1..OF_ONE {
+        assert!(daemon.hear().ends_with(": signed uid=1000"));
+    }
+    assert!(log.deadline().is_some());
+    log.tell_suppressed();
+    assert!(
+        daemon
+            .hear()
+            .ends_with(": suppressed event=signed lines=2 uid=1000")
+    );
+    assert_eq!(log.deadline(), None);
+    daemon.has_heard_all();
+    // What is not written at this level is not left out.
+    for _ in 0..2 * NOISE {
+        log.say_noise(Level::Debug, "asked", &[]);
+    }
+    assert_eq!(log.deadline(), None);
     // However many there are, they take so much room and no more.
     let many = u32::try_from(USERS).unwrap();
+    let mut log = Log::syslog_at(Vec::new(), Level::Info);
     for uid in 0..2 * many {
-        log.say_of_user(uid, Level::Debug, "signed", &[]);
+        log.say_of_user(uid, Level::Info, "signed", &[]);
         begin(&mut log, ahead);
     }
     assert!(log.users.len() <= USERS + 1);

@@ -126,6 +126,7 @@ impl Monitor {
             self.desk.deadline(),
             self.control_deadline(),
             self.claim.due(),
+            self.log.deadline(),
             grace,
         ]
         .into_iter()
@@ -148,6 +149,9 @@ impl Monitor {
         }
         if self.names_deadline().is_some_and(|at| at <= now) {
             self.go_on(now);
+        }
+        if self.log.deadline().is_some_and(|at| at <= now) {
+            self.log.tell_suppressed();
         }
         if self.accounts.deadline().is_some_and(|at| at <= now) {
             for which in self.accounts.late(now) {
@@ -257,6 +261,7 @@ impl Monitor {
         self.desk.close();
         self.control.close();
         self.claim.remove_pid_file(&self.place);
+        self.log.tell_suppressed();
         self.log.say(Level::Info, "stopped", &[]);
         process::SUCCESS
     }

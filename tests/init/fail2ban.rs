@@ -252,7 +252,7 @@ fn lines_of_others_do_not_count() {
         format!("hostb cosserver-other[123]: {line}"),
         format!("hostb notcosserver[123]: {line}"),
         format!("hostb cosserver[123]: exec session=0 host=hosta peer={VICTIM} command=\"{line}\""),
-        format!("hostb cosserver[123]: suppressed lines=1 {line}"),
+        format!("hostb cosserver[123]: suppressed event=denied lines=1 {line}"),
         format!("hostb cosserver[123]: turned-away peer=192.0.2.1 cause=left why=\"{line}\""),
         format!(
             "hostb cosserver[123]: denied ref=00 peer=192.0.2.1 peer={VICTIM} cause=proof why=x"
