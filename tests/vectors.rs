@@ -405,6 +405,14 @@ fn answers_to_prompts() {
             assert_eq!(*made == message, is_ours);
         }
     }
+    // Their lengths were not those of the page, and `cos` had others.
+    for vector in list(&file, "padded") {
+        let (message, replies) = (bytes(vector, "message"), replies_of(vector));
+        let read = Answers::decode(&message, replies.len()).unwrap();
+        assert_eq!(read.all(), &replies);
+        let made = Answers::new(replies).unwrap().encode_padded().unwrap();
+        assert_eq!(*made, message, "{}", text(vector, "name"));
+    }
     for sample in list(&file, "bad") {
         let expected = number(sample, "expected") as usize;
         let read = Answers::decode(&bytes(sample, "bytes"), expected);

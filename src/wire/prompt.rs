@@ -144,11 +144,16 @@ pub(super) fn get(d: &mut minicbor::Decoder<'_>) -> Result<Vec<Text>, Malformed>
     Ok(texts)
 }
 
-/// A filler's key and its length as CBOR has them, where it is of 256 bytes or more.
-const FILLER_HEAD: usize = 4;
-
-/// The shortest filler with its head: one whose length takes two bytes.
-const FILLER: usize = 256 + FILLER_HEAD;
+/// How long a filler is that takes so many bytes with its key and its length, as CBOR has them.
+/// `None`: there is none.
+const fn filler_of(bytes: usize) -> Option<usize> {
+    match bytes {
+        2..=25 => bytes.checked_sub(2),
+        27..=258 => bytes.checked_sub(3),
+        260.. => bytes.checked_sub(4),
+        0 | 1 | 26 | 259 => None,
+    }
+}
 
 /// CBOR's head of a map of two pairs.
 const TWO_PAIRS: u8 = 0xa2;
@@ -210,20 +215,22 @@ impl Answers {
     /// As of [`Self::encode`].
     pub fn encode_padded(&self) -> Result<Zeroizing<Vec<u8>>, Malformed> {
         let plain = self.encode()?;
-        let mut room = limits::ANSWERS_PADDING;
-        while room < plain.len().saturating_add(FILLER) {
+        let mut room = plain.len().next_multiple_of(limits::ANSWERS_PADDING);
+        let filler = loop {
+            if room == plain.len() || room > limits::COMMAND_PIECE {
+                return Ok(plain);
+            }
+            if let Some(filler) = filler_of(room.saturating_sub(plain.len())) {
+                break filler;
+            }
             room = room.saturating_add(limits::ANSWERS_PADDING);
-        }
-        if room > limits::COMMAND_PIECE {
-            return Ok(plain);
-        }
+        };
         let mut bytes = Zeroizing::new(Vec::with_capacity(room));
         bytes.extend_from_slice(&plain);
         // The map has one pair more.
         if let Some(map) = bytes.first_mut() {
             *map = TWO_PAIRS;
         }
-        let filler = room.saturating_sub(plain.len()).saturating_sub(FILLER_HEAD);
         let mut e = minicbor::Encoder::new(&mut *bytes);
         let mut write = || -> Result<(), minicbor::encode::Error<Infallible>> {
             e.u8(2)?.bytes(zeros().get(..filler).unwrap_or_default())?;
@@ -306,10 +313,14 @@ mod tests {
             );
             bytes.len()
         };
-        for n in 0..=200 {
-            assert_eq!(padded(&[n]), limits::ANSWERS_PADDING);
+        for n in 0..=247 {
+            assert_eq!(padded(&[n]), limits::ANSWERS_PADDING, "{n}");
         }
-        assert_eq!(padded(&[limits::REPLY]), 2 * limits::ANSWERS_PADDING);
+        // The longest name, and what no filler makes even.
+        assert_eq!(padded(&[251]), limits::ANSWERS_PADDING);
+        for n in [248, 480, 505, limits::REPLY] {
+            assert_eq!(padded(&[n]), 2 * limits::ANSWERS_PADDING, "{n}");
+        }
         // What a record cannot hold more of goes as it is.
         assert!(padded(&[500; 8]) <= limits::COMMAND_PIECE);
     }

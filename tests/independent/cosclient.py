@@ -21,7 +21,6 @@ from coswire import (ANSWER, CLIENT_HELLO, CREDIT, DATA, DENIED, END, EOF, EXITE
 
 PATIENCE = 30              # seconds that this client waits for an answer,
 LOGIN_PATIENCE = 180       # and in a login
-PADDED = 128               # bytes of answers that look alike on the wire
 
 
 def read_exactly(sock, count):
@@ -86,9 +85,9 @@ def call(sock, invitation, machine_key, words, user, calling_user, env=(), suite
         answer = coswire.parse_answer(payload)
         if answer.status == coswire.PROMPTS and answer.by and door is not None and not talked:
             tell(answer.texts)
-            sock.sendall(coswire.framed(SEALED, sending.seal(coswire.answers([door], PADDED))))
+            sock.sendall(coswire.framed(SEALED, sending.seal(coswire.answers([door], True))))
         elif answer.status == coswire.PROMPTS and not answer.by and display and asker:
-            said = coswire.answers(asker(answer.texts), PADDED)
+            said = coswire.answers(asker(answer.texts), True)
             sock.sendall(coswire.framed(SEALED, sending.seal(said)))
         elif answer.status == coswire.CONTINUE and later:
             for start in range(0, len(later), coswire.PIECE_MAX):

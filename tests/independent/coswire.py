@@ -35,6 +35,7 @@ INLINE_MAX = 2560          # the longest encoding that goes into key 4, 5.1
 TEXTS_MAX = 32             # texts, or answers, in one message, 6.3
 TEXT_MAX = 512             # bytes of a text
 REPLY_MAX = 511            # bytes of an answer
+PADDING = 512              # its message is a multiple of so many, 6.3
 WINDOW = 1 << 20           # the credit that a stream begins with, section 8
 CREDIT_MAX = 1 << 24       # the most that it may ever have
 REKEY_EVERY = 1 << 20      # messages
@@ -345,13 +346,18 @@ def prompts(texts):
     return [(style, words) for style, words in texts if style in (HIDDEN, SHOWN)]
 
 
-def answers(replies, padded=0):
-    """The message of section 6.3, padded to so many bytes at least."""
-    item = {1: list(replies)}
-    short = padded - len(encode(item))
-    if short > 0:
-        item[2] = bytes(short)
-    return encode(item)
+def answers(replies, padded=False):
+    """The message of section 6.3; where wanted, padded to the multiple of 512 bytes that the page says."""
+    plain = encode({1: list(replies)})
+    size = -(-len(plain) // PADDING) * PADDING
+    while padded and len(plain) < size <= PIECE_MAX:
+        for head in (2, 3, 4):      # of key 2 and the length of its zeros
+            zeros = size - len(plain) - head
+            message = encode({1: list(replies), 2: bytes(zeros)}) if zeros >= 0 else b""
+            if len(message) == size:
+                return message
+        size += PADDING
+    return plain
 
 
 def parse_answers(payload, expected):

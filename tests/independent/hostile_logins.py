@@ -55,7 +55,7 @@ def password(s):
 @login_case("end 1 15")
 def right_password(s):
     c = Login(s, b"stay")
-    return Session(s, c.say(c.seal(w.answers([password(s)], 300)))).send(w.SIGNAL, 15).outcome()
+    return Session(s, c.say(c.seal(w.answers([password(s)], True)))).send(w.SIGNAL, 15).outcome()
 
 
 @login_case("denied")

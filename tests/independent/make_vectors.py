@@ -437,13 +437,13 @@ def login_json():
         first = [[w.INFO, "Welcome to hostb"], [w.HIDDEN, "Password: "]]
         vector, _, _, to_server, to_client = handshake(suite, [b"xterm", b"-title", b"a b"], first)
         talk = []
-        for texts, replies, padded in ((first, [b"secret"], 0), ([[w.SHOWN, "Code: "], [w.ERROR, "late"], [w.HIDDEN, "PIN: "]], [b"4711", b""], 64)):
+        for texts, replies, padded in ((first, [b"secret"], False), ([[w.SHOWN, "Code: "], [w.ERROR, "late"], [w.HIDDEN, "PIN: "]], [b"4711", b""], True)):
             if talk:
                 payload = w.encode({1: w.PROMPTS, 3: texts})
                 talk.append({"by": "server", "counter": to_client.state.n, "texts": texts, "plaintext": payload,
                              "record": w.framed(w.SEALED, to_client.seal(payload))})
             said = w.answers(replies, padded)
-            assert w.parse_answers(said, len(w.prompts(texts))) == replies and len(said) >= padded
+            assert w.parse_answers(said, len(w.prompts(texts))) == replies and (not padded or len(said) % w.PADDING == 0)
             talk.append({"by": "client", "counter": to_server.state.n, "answers": replies, "plaintext": said,
                          "record": w.framed(w.SEALED, to_server.seal(said))})
         told = [[w.INFO, "Last login: never"]]
@@ -465,7 +465,7 @@ def enrol_json():
             (1, w.NAME, [[w.INFO, "This machine is not registered here yet."], [w.SHOWN, "Enter your name: "]], "Jos\u00e9".encode()),
             (2, w.ACTIVATION, [[w.HIDDEN, "ACTIVATION password: "]], b"0000-1111")):
         vector, _, _, to_server, to_client = handshake(suite, [], texts, by)
-        said = w.answers([reply], 512)
+        said = w.answers([reply], True)
         talk = [{"by": "client", "counter": to_server.state.n, "answers": [reply], "plaintext": said,
                  "record": w.framed(w.SEALED, to_server.seal(said))}]
         told = [[w.INFO, "Welcome to hostb"]]
@@ -481,12 +481,20 @@ def enrol_json():
 
 def answers_json():
     """Answers to prompts (6.3)."""
-    def one(name, replies, padded=0):
+    def one(name, replies, padded=False):
         return {"name": name, "answers": replies, "message": w.answers(replies, padded)}
 
     good = [one("a password", [b"secret"]), one("an empty answer", [b""]), one("two, of any bytes", [b"\xff\n", b"4711"]),
             one("as long as may be", [b"x" * 511]), one("as many as may be", [b"a"] * 32)]
-    also = [one("padded", [b"secret"], 64),
+    padded = [one(name, replies, True) for name, replies in (
+        ("a password", [b"secret"]), ("an empty answer", [b""]), ("a name of 251 bytes", [b"n" * 251]), ("as long as may be", [b"x" * 511]),
+        ("two", [b"4711", b""]), ("by 23 zeros", [b"x" * 481]), ("by 24 zeros", [b"x" * 479]), ("by none", [b"x" * 504]), ("a multiple already", [b"x" * 506]),
+        ("1 byte is missing", [b"x" * 505]), ("26 are missing", [b"x" * 480]), ("259 are missing", [b"x" * 248]),
+        ("more than a record holds", [b"x" * 500] * 8))]
+    for item in padded:
+        size = len(item["message"])
+        assert size % w.PADDING == 0 or size + w.PADDING > w.PIECE_MAX
+    also = [{"name": "fewer zeros", "answers": [b"secret"], "message": cbor((1, [b"secret"]), (2, bytes(3)))},
             {"name": "unknown keys", "answers": [b"x"], "message": cbor((1, [b"x"]), (2, b""), (3, ["y"]), (900, True))}]
 
     def wrong(why, data, expected=1):
@@ -503,9 +511,9 @@ def answers_json():
         wrong("cut", w.answers([b"xyz"])[:-1]), wrong("a key that is a text", cbor((1, [b"x"]), ("1", [b"x"])))]
     for sample in samples:
         refused(lambda data, n=sample["expected"]: w.parse_answers(data, n), [sample])
-    for item in good + also:
+    for item in good + padded + also:
         assert w.parse_answers(item["message"], len(item["answers"])) == item["answers"]
-    return {"made_and_read": good, "read": also, "bad": samples}
+    return {"made_and_read": good, "padded": padded, "read": also, "bad": samples}
 
 
 def sealed_json():
