@@ -39,7 +39,9 @@ impl Monitor {
             .encode()?,
         )?;
         login.stage = Stage::Prompted(prompts);
-        let left = login.until.saturating_duration_since(now).as_secs().max(1);
+        // In whole seconds, and not one less than there are.
+        let left = login.until.saturating_duration_since(now);
+        let left = left.as_millis().div_ceil(1000).max(1);
         let seconds = u32::try_from(left).unwrap_or(u32::MAX);
         self.step(
             "prompt",

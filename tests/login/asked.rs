@@ -78,6 +78,24 @@ fn every_refusal_is_the_same_bytes_at_a_multiple_of_the_interval_after_the_last_
     assert!(shapes.iter().all(|s| *s == shapes[0]), "{shapes:?}");
 }
 
+/// It was closed up to a second before: after 119 s where the page says 120.
+#[test]
+fn a_prompt_is_open_for_the_whole_time() {
+    if !needs_root() {
+        return;
+    }
+    let plan = Plan {
+        settings: "[login]\ntime = 2\n",
+        ..Plan::default()
+    };
+    let l = plan.start();
+    let begun = std::time::Instant::now();
+    Person::new(&l.d, "alice", "hello").ask().sits();
+    let open = begun.elapsed();
+    assert!(open >= Duration::from_secs(2), "{open:?}");
+    l.d.log.wait("cause=no-answer");
+}
+
 #[test]
 fn a_second_factor_is_asked_for_with_echo_or_without() {
     if !needs_root() {

@@ -173,6 +173,17 @@ impl Talk {
 }
 
 impl Talk {
+    /// He breaks the protocol, and must be refused all the same.
+    pub fn breaks_off(mut self) {
+        self.stranger.send(b"\0\x10GET / HTTP/1.0\r\n");
+        self.stranger.denied();
+    }
+
+    /// He says nothing until he is turned out.
+    pub fn sits(mut self) {
+        self.stranger.closed();
+    }
+
     /// He must be refused without having answered; the reference.
     pub fn denied(mut self) -> String {
         self.stranger.denied()
