@@ -151,18 +151,21 @@ fn leaving_at_a_further_prompt_is_a_wrong_guess() {
     if !needs_root() {
         return;
     }
-    for early in [false, true] {
+    for how in ["before it is there", "at it", "by breaking the protocol"] {
         let slow = Slow::standing(TWO_PROMPTS);
         let person = Person::new(&slow.l.d, "alice", "hello");
-        if early {
-            // He may leave before that prompt is there.
+        if how == "before it is there" {
             let mut talk = person.ask();
             talk.send(&[PASSWORD]);
         } else {
             let Said::Prompts(talk) = person.ask().answer(&[PASSWORD]) else {
                 panic!("he is not asked again");
             };
-            drop(talk);
+            if how == "at it" {
+                drop(talk);
+            } else {
+                talk.breaks_off();
+            }
         }
         let line = slow.l.d.log.wait("PAM asked on, and the peer had left");
         assert!(
