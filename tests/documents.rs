@@ -172,7 +172,7 @@ fn the_limits_of_the_protocol() {
         (
             "ANSWERS_PADDING",
             limits::ANSWERS_PADDING as u64,
-            &["the map is a multiple of {} bytes"],
+            &["the map is the smallest multiple of {} bytes"],
         ),
         (
             "ROUNDS",
@@ -335,6 +335,66 @@ fn the_times_of_the_protocol() {
 }
 
 // ---- the other documents ----
+
+/// The page had no word about the card's form and its check.
+#[test]
+fn the_card_of_the_protocol_page_is_read_and_written_as_it_stands_there() {
+    use cosserver::config::card::Card;
+    use sha2::Digest as _;
+    let page = text("docs/PROTOCOL.md");
+    let lines = page.lines().map(|l| l.strip_prefix("    "));
+    let (mut card, mut inside) = (String::new(), false);
+    for line in lines.flatten() {
+        inside |= line.starts_with("-----BEGIN COSSERVER");
+        if inside {
+            card += line;
+            card.push('\n');
+        }
+        inside &= !line.starts_with("-----END COSSERVER");
+    }
+    let read = Card::parse(card.as_bytes()).unwrap();
+    assert_eq!(*read.print(), card);
+    assert_eq!((read.addresses.len(), read.port), (2, 9002));
+    // By the page's own rule.
+    let between: Vec<&str> = card.lines().skip(1).collect();
+    let covered: String = between[..6].iter().map(|l| format!("{l}\n")).collect();
+    let sum = sha2::Sha256::digest(covered.as_bytes());
+    let digits: String = sum[..4].iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(between[6], format!("check: {digits}"));
+    // What the page says does not matter, and what it says does.
+    let loose = format!(
+        "Hello,\n\n{}\r\n\n{}bye\n",
+        "-----BEGIN COSSERVER INVITATION-----",
+        card.lines()
+            .skip(1)
+            .map(|l| match l.split_once(": ") {
+                Some((name, value)) => format!(" {} :  {} \r\n", name.to_uppercase(), value),
+                None => format!("{l}\n"),
+            })
+            .collect::<String>()
+            .replace(",2001", " , 2001")
+            .replace(":  9002", ":  09002")
+            .replace(":  hosta", ":  HostA")
+    );
+    assert_eq!(*Card::parse(loose.as_bytes()).unwrap().print(), card);
+    for wrong in [
+        card.replace("9002", "9003"),
+        card.replace("port: 9002\n", ""),
+        card.replace("port: 9002\n", "port: 9002\nport: 9002\n"),
+        card.replace("port: 9002\n", "port: 9002\nnote: x\n"),
+        card.replace("port: 9002\n", "port: 0\n"),
+        format!("{card}{card}"),
+        format!("{card}{}", " ".repeat(65_536)),
+    ] {
+        assert!(Card::parse(wrong.as_bytes()).is_err(), "{wrong:.300}");
+    }
+    assert!(page.contains("more than 65,536 bytes") && page.contains("1 to 32 IP addresses"));
+    let limits = (
+        cosserver::config::card::TEXT_MAX,
+        cosserver::config::card::ADDRESSES_MAX,
+    );
+    assert_eq!(limits, (65_536, 32));
+}
 
 #[test]
 fn links_lead_somewhere() {

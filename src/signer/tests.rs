@@ -264,6 +264,15 @@ fn fields_there_and_back_and_nothing_else() {
             assert!(Ask::decode(&more).is_err(), "{field:?}");
         }
     }
+    // Key 14 is a bool: false is as if it were not there, as in a request.
+    let mut bytes = gui.encode().unwrap();
+    assert_eq!(bytes.split_off(bytes.len() - 2), [14, 0xf5]);
+    bytes.extend_from_slice(&[14, 0xf4]);
+    let attached = Ask::decode(&bytes).unwrap();
+    assert!(matches!(
+        attached.service,
+        Service::Gui(Gui { detach: false, .. })
+    ));
     assert!(Ask::decode(&[0; MESSAGE + 1]).is_err());
     assert!(Ask::decode(b"sign me").is_err());
     // An exec with an application's fields, and an application without its display.
