@@ -190,7 +190,9 @@ impl Stuck {
     fn let_go(mut self) {
         let mut said = Vec::new();
         self.complaints.read_to_end(&mut said).unwrap();
-        assert!(said.ends_with(b"xcosserver: /nowhere: no such file\n"));
+        let complaints = b"xcosserver: home folder /not/there/either: no such file; \
+            the command runs in /\ncosserver: /nowhere: no such file\n";
+        assert!(said.ends_with(complaints));
         let ended = waitpid(self.pid, None).unwrap();
         assert_eq!(ended, WaitStatus::Exited(self.pid, 127));
         assert_eq!(self.starter.beginning(), 0);
