@@ -299,6 +299,7 @@ fn a_bare_lc_is_not_passed() {
         caller_user: "tester".parse().unwrap(),
         command: Command::Words(vec!["env | grep ^LC_; true".into()]),
         environment: vec![variable("LC_", "no"), variable("LC_TIME", "C")],
+        linger: None,
     };
     let mut s = Stranger::connect(d.port);
     let greeting = s.greet();

@@ -189,6 +189,16 @@ fn the_limits_of_the_protocol() {
             limits::NOT_STARTED_TEXT as u64,
             &["a text of at most {} bytes"],
         ),
+        (
+            "LINGER",
+            limits::LINGER.into(),
+            &["the quiet time before End (section 8), in seconds, at most {};"],
+        ),
+        (
+            "UNTIL_CLOSED",
+            limits::UNTIL_CLOSED.into(),
+            &["or {}: until the outputs are closed"],
+        ),
     ];
     for (name, value, sentences) in said {
         for sentence in *sentences {

@@ -174,6 +174,7 @@ impl Machine {
             caller_user: "tester".parse().unwrap(),
             command: Words::Words(words.iter().map(|w| w.as_bytes().to_vec()).collect()),
             environment: Vec::new(),
+            linger: None,
         };
         request.encode().unwrap()
     }

@@ -165,6 +165,7 @@ fn request(words: &[&[u8]]) -> Request {
         caller_user: "alice".parse().unwrap(),
         command: request::pack_words(words).unwrap().0,
         environment,
+        linger: Some(7),
     }
 }
 

@@ -614,6 +614,7 @@ impl Machine {
             user: "root".into(),
             command: Words::Words(vec![b"/usr/bin/id".to_vec()]),
             environment: Vec::new(),
+            linger: None,
         }
     }
 

@@ -432,6 +432,47 @@ fn a_child_that_goes_on_writing_is_heard_to_its_end() {
     assert_eq!(ended.status, Some(5));
 }
 
+/// What comes after the quiet time is lost, and the caller is told that it may be.
+#[test]
+fn output_after_the_quiet_time_is_told_as_cut_off() {
+    let d = Daemon::start_with("[exec]\nlinger = 0\n", "");
+    let mut gate = Gate::new(d.folder.path("gate"));
+    let script = format!("(read x <{}; echo late) & exit 0", gate.name());
+    let ended = d.session(&[&script]).finish();
+    gate.open();
+    assert_eq!((ended.status, ended.out), (Some(0), Vec::new()));
+    let told = [
+        "cos: hostb: output may be cut off: the command has ended, but another process holds its output open",
+        "cos: to wait until that process closes it: -o Linger=none",
+    ];
+    assert_eq!(ended.err, told);
+    // One that ends its outputs in time is told nothing.
+    let ended = d.session(&["echo all; echo err >&2"]).finish();
+    let said = (&*ended.out, &*ended.err);
+    assert_eq!(said, (&["all".to_owned()][..], &["err".to_owned()][..]));
+}
+
+/// The host's line and the caller set the quiet time, the caller last.
+#[test]
+fn the_quiet_time_is_the_callers_or_the_host_lines() {
+    let waits = |d: &Daemon, flags: &[&str], expected: &[&str]| {
+        let script = "(sleep 1.5; echo late) & exit 5";
+        let mut command = d.cos(&[]);
+        let ended = session::Session::spawn(command.args(flags).arg(script)).finish();
+        let told = usize::from(expected.is_empty()) * 2;
+        let said = (ended.status, ended.out, ended.err.len());
+        let late: Vec<String> = expected.iter().map(|s| (*s).to_owned()).collect();
+        assert_eq!(said, (Some(5), late, told), "{flags:?}");
+    };
+    let d = Daemon::start_with("[exec]\nlinger = 0\n", "");
+    waits(&d, &["-oLinger=none"], &["late"]);
+    waits(&d, &["-oLinger=1000"], &["late"]);
+    waits(&d, &[], &[]);
+    let d = Daemon::start_with("[exec]\nlinger = 0\n", "linger=none");
+    waits(&d, &[], &["late"]);
+    waits(&d, &["-o", "Linger=0"], &[]);
+}
+
 #[test]
 fn a_reader_that_pauses_longer_than_the_linger_loses_nothing() {
     let d = Daemon::start_with("[exec]\nlinger = 1\n", "");

@@ -180,6 +180,7 @@ fn request_of(value: &Value) -> Request {
         caller_user: text(value, "calling_user").parse().unwrap(),
         command,
         environment: environment.collect(),
+        linger: value["linger"].as_u64().map(|n| n.try_into().unwrap()),
     }
 }
 

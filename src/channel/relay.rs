@@ -25,7 +25,7 @@ pub struct Session {
     /// Keys and counters.
     pub keys: Keys,
     /// How long, once the command has ended, its outputs must have been quiet
-    /// if others still hold them. Milliseconds.
+    /// if others still hold them. Milliseconds; `u32::MAX`: until they are closed.
     pub linger: u32,
 }
 

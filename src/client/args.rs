@@ -11,12 +11,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use getopts::{Fail, Matches};
+use getopts::Matches;
 
 use super::dial::ConnectTime;
 use super::flags::{self, Flag, Rule};
 use super::help::{help, usage};
 use super::values::{self, Display};
+use crate::config::linger::Linger;
 use crate::config::name::UserName;
 use crate::config::words::{did_you_mean, shell_word};
 use crate::fault::Fault;
@@ -74,6 +75,8 @@ pub struct Call {
     pub keep_alive: u32,
     /// Variables to pass besides those that always go along, by name or by a pattern.
     pub send_env: Vec<String>,
+    /// The quiet time after the command's end, where one was given.
+    pub linger: Option<Linger>,
     /// The command's words, any bytes but NUL: at least one, and none at a registration.
     pub words: Vec<Vec<u8>>,
     /// An ssh subsystem is meant by the words.
@@ -242,6 +245,7 @@ struct Draft {
     folder: Option<PathBuf>,
     connect_timeout: Option<Duration>,
     keep_alive: Option<u32>,
+    linger: Option<Linger>,
     subsystem: bool,
     send_env: Vec<String>,
     for_ssh: Vec<String>,
@@ -270,7 +274,7 @@ impl Draft {
         // itself, so bytes that are no text go through unharmed.
         let found = flags::parser(table)
             .parse(args.iter().map(|a| a.to_string_lossy().into_owned()))
-            .map_err(|e| wrong_flag(&e, face))?;
+            .map_err(|e| flags::wrong(&e, face))?;
         for flag in table {
             if found.opt_count(flag.name()) > 0 {
                 self.apply(face, flag, &found)?;
@@ -295,8 +299,10 @@ impl Draft {
             Rule::Verbose => self.verbose = true,
             Rule::Setting => {
                 for setting in &values {
-                    self.set(setting)?;
-                    self.for_ssh.push(format!("-o{setting}"));
+                    // What is ours alone ssh would refuse.
+                    if self.set(setting)? {
+                        self.for_ssh.push(format!("-o{setting}"));
+                    }
                 }
             }
             Rule::Display => self.display = Some(Display::parse(last)?),
@@ -321,8 +327,8 @@ impl Draft {
     }
 
     /// An option in ssh's form. What we do not know is passed over, as the
-    /// tools that send it expect.
-    fn set(&mut self, setting: &str) -> Result<(), Fault> {
+    /// tools that send it expect. Whether ssh has it too.
+    fn set(&mut self, setting: &str) -> Result<bool, Fault> {
         let Some((key, value)) = setting.split_once(['=', ' ']) else {
             return Err(Fault::new(format!(
                 "-o {setting:?} is not of the form KEY=VALUE"
@@ -346,9 +352,14 @@ impl Draft {
                     )));
                 }
             },
+            "linger" => {
+                let linger = Linger::parse(value).map_err(|e| e.while_doing("-o Linger="))?;
+                self.linger = Some(linger);
+                return Ok(false);
+            }
             _ => {}
         }
-        Ok(())
+        Ok(true)
     }
 
     fn call(self, face: Face, host: &OsStr, words: &[OsString]) -> Result<Call, Fault> {
@@ -398,6 +409,7 @@ impl Draft {
                 .connect_timeout
                 .map_or(CONNECT_TIMEOUT, ConnectTime::Together),
             keep_alive: self.keep_alive.unwrap_or(values::KEEP_ALIVE),
+            linger: self.linger,
             words: words.iter().map(|w| w.as_bytes().to_vec()).collect(),
             subsystem: self.subsystem,
             send_env: self.send_env,
@@ -409,31 +421,6 @@ impl Draft {
             name: self.name,
         })
     }
-}
-
-fn wrong_flag(fail: &Fail, face: Face) -> Fault {
-    let help = match face {
-        Face::Cos => "cos --help",
-        Face::Gui => "cos gui --help",
-        Face::Enrol => "cos enrol --help",
-        Face::Key => "cos key --help",
-        Face::Rsh => "cosrsh --help",
-    };
-    let dashed = |name: &str| match name.chars().count() {
-        1 => format!("-{name}"),
-        _ => format!("--{name}"),
-    };
-    let words = match fail {
-        Fail::ArgumentMissing(name) => format!("{} needs a value", dashed(name)),
-        Fail::UnrecognizedOption(name) if name == "C" => {
-            "-C DIR stands before the subcommand; cosrsh takes the folder from COS_CONFIG_DIR"
-                .to_owned()
-        }
-        Fail::UnrecognizedOption(name) => format!("{} is not known", dashed(name)),
-        Fail::UnexpectedArgument(name) => format!("{} takes no value", dashed(name)),
-        Fail::OptionMissing(name) | Fail::OptionDuplicated(name) => dashed(name),
-    };
-    Fault::new(format!("{words}; \"{help}\" lists the flags"))
 }
 
 #[cfg(test)]

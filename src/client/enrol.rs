@@ -62,7 +62,7 @@ pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
             // What is accepted is registered; and standard output is closed with the
             // session's, which ends at once.
             say::tell(&words)?;
-            outcome(pump::carry(*accepted, true, &call.host)?, voice)
+            outcome(pump::carry(*accepted, true, &call.host)?, call, voice)
         }
         Answer::Denied(reference) => Err(match talk.asked() {
             Some(by) => denied_because(&call.host, reference, refused(by)),

@@ -5,9 +5,10 @@
 //! because they take the program for ssh: they mean nothing here and are passed
 //! over, or handed to ssh where the host table says `method=ssh`.
 
-use getopts::{Options, ParsingStyle};
+use getopts::{Fail, Options, ParsingStyle};
 
 use super::args::Face;
+use crate::fault::Fault;
 
 /// What a flag does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +123,7 @@ pub(super) const RUN: &[Flag] = &[
         "o",
         "KEY=VALUE",
         Rule::Setting,
-        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, SendEnv, BatchMode",
+        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, SendEnv, BatchMode; our own: Linger",
     ),
     flag("G", "", Rule::Probe, "exit with status 0 (git asks so)"),
     flag(
@@ -180,7 +181,7 @@ pub(super) const GUI: &[Flag] = &[
         "o",
         "KEY=VALUE",
         Rule::Setting,
-        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, BatchMode",
+        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, BatchMode; our own: Linger",
     ),
     HELP,
     VERSION,
@@ -296,4 +297,30 @@ pub(super) fn help(table: &[Flag]) -> String {
         text.push_str(&["  ", &over.join(", "), "\n        taken and passed over\n"].concat());
     }
     text
+}
+
+/// What is wrong with a flag, and where the flags are listed.
+pub(super) fn wrong(fail: &Fail, face: Face) -> Fault {
+    let help = match face {
+        Face::Cos => "cos --help",
+        Face::Gui => "cos gui --help",
+        Face::Enrol => "cos enrol --help",
+        Face::Key => "cos key --help",
+        Face::Rsh => "cosrsh --help",
+    };
+    let dashed = |name: &str| match name.chars().count() {
+        1 => format!("-{name}"),
+        _ => format!("--{name}"),
+    };
+    let words = match fail {
+        Fail::ArgumentMissing(name) => format!("{} needs a value", dashed(name)),
+        Fail::UnrecognizedOption(name) if name == "C" => {
+            "-C DIR stands before the subcommand; cosrsh takes the folder from COS_CONFIG_DIR"
+                .to_owned()
+        }
+        Fail::UnrecognizedOption(name) => format!("{} is not known", dashed(name)),
+        Fail::UnexpectedArgument(name) => format!("{} takes no value", dashed(name)),
+        Fail::OptionMissing(name) | Fail::OptionDuplicated(name) => dashed(name),
+    };
+    Fault::new(format!("{words}; \"{help}\" lists the flags"))
 }

@@ -105,6 +105,7 @@ fn ask(until: Until, command: usize) -> String {
                 caller_user: "root".parse().unwrap(),
                 command: Command::Words(vec![b"true".to_vec()]),
                 environment: Vec::new(),
+                linger: None,
             },
             request: b"request".to_vec(),
             follows: (until != Until::Asked).then(|| vec![b'x'; command]),

@@ -64,7 +64,11 @@ pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
         by_password(call, &places, &route, &question, &mut asker, voice)?
     };
     voice.step(|| "accepted; the application is started".to_owned());
-    outcome(pump::carry(accepted, call.no_input, &call.host)?, voice)
+    outcome(
+        pump::carry(accepted, call.no_input, &call.host)?,
+        call,
+        voice,
+    )
 }
 
 /// Where it is to be displayed: as the command line says, as our own display is, or

@@ -69,6 +69,10 @@ use crate::wire::stream::End;
 
 /// What a shell script sees when we failed ourselves.
 const FAILED: u8 = 255;
+/// The command has ended, and End came before the end of an output.
+const CUT_OFF: &str =
+    "output may be cut off: the command has ended, but another process holds its output open";
+const CUT_OFF_REMEDY: &str = "cos: to wait until that process closes it: -o Linger=none";
 /// What a shell adds to the number of a signal that ended a command.
 const KILLED: u8 = 128;
 
@@ -126,18 +130,31 @@ fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
         ));
     }
     let accepted = connect(call, &places, &route, voice)?;
-    outcome(pump::carry(accepted, call.no_input, &call.host)?, voice)
+    outcome(
+        pump::carry(accepted, call.no_input, &call.host)?,
+        call,
+        voice,
+    )
 }
 
 /// The status to exit with.
-fn outcome(ended: Ended, voice: &Voice) -> Result<u8, Fault> {
+fn outcome(ended: Ended, call: &Call, voice: &Voice) -> Result<u8, Fault> {
     match ended {
-        Ended::Told(End::Exited(status)) => Ok(status),
-        Ended::Told(End::Killed(signal)) => {
-            voice.step(|| format!("signal {signal} ended the command"));
-            Ok(KILLED.saturating_add(signal))
+        Ended::Told { end, cut_off } => {
+            let status = match end {
+                End::Exited(status) => status,
+                End::Killed(signal) => {
+                    voice.step(|| format!("signal {signal} ended the command"));
+                    KILLED.saturating_add(signal)
+                }
+                End::NotStarted(why) => return Err(Fault::new(why)),
+            };
+            if cut_off {
+                say::complain(Some(&call.host), CUT_OFF);
+                say::line(CUT_OFF_REMEDY);
+            }
+            Ok(status)
         }
-        Ended::Told(End::NotStarted(why)) => Err(Fault::new(why)),
         Ended::Stopped(signal) => Ok(KILLED.saturating_add(signal.byte())),
     }
 }

@@ -37,7 +37,12 @@ use crate::wire::stream::{Allowance, End, Message, Signal, Stream};
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The server said so.
-    Told(End),
+    Told {
+        /// How the command ended.
+        end: End,
+        /// Another process held an output open, and what it writes from now on is lost.
+        cut_off: bool,
+    },
     /// A signal stopped us: after the command's end the writing of its output, before it
     /// the waiting for that end.
     Stopped(Signal),
@@ -64,6 +69,8 @@ struct Pump<'a> {
     signals: Signals,
     hearing: Hearing,
     end: Option<End>,
+    /// The end came before that of an output.
+    cut_off: bool,
     /// Why nothing can be sent any more.
     lost: Option<io::Error>,
     /// What the user is still to be told: standard error took no line when it happened.
@@ -92,6 +99,7 @@ pub fn carry(accepted: Accepted, no_input: bool, host: &str) -> Result<Ended, Fa
         signals: Signals::catch()?,
         hearing: Hearing::default(),
         end: None,
+        cut_off: false,
         lost: None,
         notes: Vec::new(),
         host,
@@ -116,7 +124,8 @@ impl Pump<'_> {
             self.flush()?;
             if !self.sinks.iter().any(Sink::has_backlog) {
                 if let Some(end) = self.end.take() {
-                    return Ok(Ended::Told(end));
+                    let cut_off = self.cut_off;
+                    return Ok(Ended::Told { end, cut_off });
                 }
             }
             self.hang_up_after_the_end();
@@ -266,7 +275,10 @@ impl Pump<'_> {
                 self.allowance.granted(bytes).map_err(broken)?;
             }
             Said::Credit(_) => {}
-            Said::End(end) => self.end = Some(end),
+            Said::End(end) => {
+                self.cut_off = self.sinks.iter().any(Sink::is_open);
+                self.end = Some(end);
+            }
         }
         Ok(())
     }

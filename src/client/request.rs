@@ -11,10 +11,11 @@ use super::args::Call;
 use super::means::Question;
 use super::values::Display;
 use crate::config::hostinfo::Entry;
+use crate::config::linger::Linger;
 use crate::config::name::UserName;
 use crate::config::words::quoted;
 use crate::fault::Fault;
-use crate::wire::limits::{COMMAND, GREETING_BODY, VARIABLES};
+use crate::wire::limits::{COMMAND, GREETING_BODY, UNTIL_CLOSED, VARIABLES};
 use crate::wire::request::{Command, Gui, Request, Service, encode_words, is_variable};
 use crate::wire::rest;
 use crate::wire::wanted::Environment;
@@ -43,6 +44,7 @@ pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
         caller_user,
         command: packed.command,
         environment: packed.environment,
+        linger: linger(call),
     };
     let follows = packed.follows;
     question(request, follows)
@@ -71,6 +73,7 @@ pub fn compose_gui(call: &Call, entry: &Entry, display: &Display) -> Result<Ques
         caller_user,
         command: Command::Words(call.words.clone()),
         environment,
+        linger: linger(call),
     };
     question(request, None)
 }
@@ -87,8 +90,17 @@ pub fn compose_enrolment() -> Result<Question, Fault> {
         caller_user,
         command: Command::Words(Vec::new()),
         environment: Vec::new(),
+        linger: None,
     };
     question(request, None)
+}
+
+/// The quiet time that the call asks for, in the wire's seconds.
+fn linger(call: &Call) -> Option<u32> {
+    call.linger.map(|linger| match linger {
+        Linger::Seconds(seconds) => seconds,
+        Linger::UntilClosed => UNTIL_CLOSED,
+    })
 }
 
 fn question(asked: Request, follows: Option<Vec<u8>>) -> Result<Question, Fault> {

@@ -85,6 +85,7 @@ impl Desk {
             user: asked.user.clone(),
             command: asked.command.clone(),
             environment: asked.environment.clone(),
+            linger: asked.linger,
         };
         let message = ask.encode().map_err(|m| Fault::new(m.to_string()))?;
         let reply = match self.until_signed(&message) {

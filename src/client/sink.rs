@@ -75,6 +75,12 @@ impl Sink {
         Ok(())
     }
 
+    /// Whether more could have come that somebody reads here: the server has not said that
+    /// it is at its end.
+    pub const fn is_open(&self) -> bool {
+        !self.ended && !self.closed
+    }
+
     /// Whether bytes wait for the reader.
     pub fn has_backlog(&self) -> bool {
         self.output.has_backlog()

@@ -21,6 +21,7 @@ pub mod cookie;
 pub mod hostinfo;
 pub mod keys;
 pub mod known_hosts;
+pub mod linger;
 pub mod machines;
 pub mod name;
 pub mod place;

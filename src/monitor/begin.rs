@@ -14,6 +14,8 @@ use super::sessions::{Leader, Whose};
 use crate::channel::Channel;
 use crate::channel::gate::Order;
 use crate::channel::relay::Session;
+use crate::config::hostinfo::Entry;
+use crate::config::linger::Linger;
 use crate::door::Id;
 use crate::log::Level;
 use crate::policy::{Exec, Granted};
@@ -21,9 +23,10 @@ use crate::refusal::{Cause, Refusal};
 use crate::service::exec::{self, Setting};
 use crate::sys::account::Account;
 use crate::sys::{process, socket};
-use crate::wire::Malformed;
 use crate::wire::noise::Keys;
 use crate::wire::record::{self, Kind};
+use crate::wire::request::Request;
+use crate::wire::{Malformed, limits};
 
 impl Monitor {
     /// Starts the job, accepts the connection, and gives both to the relay.
@@ -65,7 +68,7 @@ impl Monitor {
             command: proven.request().command.shown(),
             holders: Holder::of(proven),
         };
-        let linger = u32::try_from(self.settings.exec.linger.as_millis()).unwrap_or(u32::MAX);
+        let linger = self.linger(Some(proven.caller()), proven.request());
         let session = Session {
             answer,
             keys,
@@ -91,6 +94,20 @@ impl Monitor {
         }
         self.tell_gate(Order::Taken(pending.connection).encode());
         Ok(())
+    }
+
+    /// The quiet time of a session, milliseconds: the request's own, else that of the host's
+    /// line, else the daemon's.
+    pub(super) fn linger(&self, host: Option<&Entry>, request: &Request) -> u32 {
+        let asked = request.linger.map(|seconds| match seconds {
+            limits::UNTIL_CLOSED => Linger::UntilClosed,
+            seconds => Linger::Seconds(seconds),
+        });
+        let of_line = || host.and_then(|entry| entry.linger);
+        asked.or_else(of_line).map_or_else(
+            || u32::try_from(self.settings.exec.linger.as_millis()).unwrap_or(u32::MAX),
+            Linger::milliseconds,
+        )
     }
 
     /// Ends a job that no session has.

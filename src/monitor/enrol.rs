@@ -10,6 +10,7 @@ use super::login;
 use super::sessions::{Leader, Whose};
 use super::talk::Talk;
 use crate::channel::gate::{Connection, Order};
+use crate::channel::relay::Session;
 use crate::credential::Newcomer;
 use crate::door::{Id, Known, Machine};
 use crate::log::Level;
@@ -78,8 +79,11 @@ impl Monitor {
                 Leader::Nobody,
                 streams,
                 socket,
-                answer,
-                keys,
+                &Session {
+                    answer,
+                    keys,
+                    linger: 0,
+                },
                 now,
             )
         });

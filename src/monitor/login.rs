@@ -29,7 +29,6 @@ use crate::refusal::{Cause, Refusal};
 use crate::service::gui;
 use crate::sys::account::Account;
 use crate::sys::socket;
-use crate::wire::noise::Keys;
 use crate::wire::prompt::Text;
 use crate::wire::request::Command;
 use crate::wire::stream::End;
@@ -256,6 +255,7 @@ impl Monitor {
         let accepted = login.accept(&mut granted, started.texts);
         let (connection, socket) = (login.connection.take(), login.socket.take());
         let socket = socket.filter(|_| !login.has_left);
+        let linger = self.linger(granted.to().host(), granted.to().request());
         self.log_login(session, &granted);
         let (Some(connection), Some(socket)) = (connection, socket) else {
             if let Some(connection) = connection {
@@ -281,7 +281,12 @@ impl Monitor {
                 let answer = socket::send_now(socket.as_fd(), answer);
                 let streams = streams.map_or_else(nothing, Ok)?;
                 let whose = whose(&granted);
-                self.hand_over(session, whose, leader, streams, socket, answer, keys, now)
+                let to_relay = Session {
+                    answer,
+                    keys,
+                    linger,
+                };
+                self.hand_over(session, whose, leader, streams, socket, &to_relay, now)
             });
         if let Err(e) = handed {
             self.log.say(Level::Error, "fault", &[("why", &e)]);
@@ -320,18 +325,11 @@ impl Monitor {
         leader: Leader,
         streams: [OwnedFd; 3],
         socket: OwnedFd,
-        answer: Vec<u8>,
-        keys: Keys,
+        session: &Session,
         now: Instant,
     ) -> Result<(), crate::fault::Fault> {
         let [stdin, stdout, stderr] = streams;
         let (ours, theirs) = Channel::pair()?;
-        let linger = u32::try_from(self.settings.exec.linger.as_millis()).unwrap_or(u32::MAX);
-        let session = Session {
-            answer,
-            keys,
-            linger,
-        };
         let registry = self.poll.registry();
         self.sessions.add(registry, id, whose, leader, ours, now)?;
         self.tell_relay(

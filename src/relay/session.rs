@@ -53,7 +53,8 @@ pub(super) struct Serving {
     /// The client may not have acknowledged all that was sent.
     is_watched: bool,
     window: Window,
-    linger: Duration,
+    /// `None`: outputs are listened to until they are closed.
+    linger: Option<Duration>,
     end: Option<End>,
     told: bool,
     /// Since when all outputs that are still held have been listened to in vain,
@@ -93,7 +94,8 @@ impl Serving {
             unsent: Unsent::default(),
             is_watched: false,
             window: Window::default(),
-            linger: Duration::from_millis(session.linger.into()),
+            linger: (session.linger != u32::MAX)
+                .then(|| Duration::from_millis(session.linger.into())),
             end: None,
             told: false,
             quiet_since: None,
@@ -414,9 +416,15 @@ impl Serving {
     /// Tells the client the job's end, once the command has ended and its outputs
     /// are at their end or, where others still hold them, quiet.
     fn tell_end(&mut self) -> Result<(), Stop> {
-        let quiet = self.quiet_since.is_some_and(|s| s.elapsed() >= self.linger);
-        let over = self.outputs.iter().all(|o| o.pipe.is_none()) || quiet;
-        if self.told || !over || !self.outgoing.is_empty() {
+        let quiet = |s: Instant| self.linger.is_some_and(|linger| s.elapsed() >= linger);
+        let quiet = self.quiet_since.is_some_and(quiet);
+        let held = self.outputs.iter().any(|o| o.pipe.is_some());
+        if self.told || (held && !quiet) || !self.outgoing.is_empty() {
+            return Ok(());
+        }
+        // What has come since the last look is not cut off.
+        if held && self.end.is_some() && self.read_what_is_left()? {
+            self.quiet_since = None;
             return Ok(());
         }
         let Some(end) = self.end.take() else {
@@ -427,15 +435,30 @@ impl Serving {
         self.flush()
     }
 
+    /// Reads the outputs that others hold once more. Whether something came, or one ended.
+    fn read_what_is_left(&mut self) -> Result<bool, Stop> {
+        let mut came = false;
+        for which in 0..self.outputs.len() {
+            let before = self.got;
+            if let Some(stream) = self.read_job(which)? {
+                self.outgoing.add(&Message::Eof(stream))?;
+                came = true;
+            }
+            came |= self.got != before;
+        }
+        Ok(came)
+    }
+
     /// How long outputs that others hold must still be quiet. `None`: the command
     /// runs, or there is nothing to wait for, or the client does not read.
     fn linger_left(&self) -> Option<Duration> {
         self.end.as_ref()?;
+        let linger = self.linger?;
         let blocked = |o: &Output| o.pipe.is_some() && o.allowance.left() == 0;
         if !self.outgoing.is_empty() || self.outputs.iter().any(blocked) {
             return None;
         }
         let quiet = self.quiet_since.map_or(Duration::ZERO, |s| s.elapsed());
-        Some(self.linger.saturating_sub(quiet))
+        Some(linger.saturating_sub(quiet))
     }
 }

@@ -33,6 +33,8 @@ pub struct Ask {
     pub command: Command,
     /// Variables to pass, name and value.
     pub environment: Vec<(String, Vec<u8>)>,
+    /// The quiet time after its end, as in the request.
+    pub linger: Option<u32>,
 }
 
 /// What was signed.
@@ -82,6 +84,7 @@ impl Ask {
             service: &self.service,
             command: &self.command,
             environment: &self.environment,
+            linger: self.linger,
         };
         let bytes = cbor::write(|e| {
             e.map(wanted.fields().saturating_add(7))?;
@@ -127,6 +130,7 @@ impl Ask {
         if service == Some(EXEC) && wanted.has_display() {
             return Err(Malformed("an application's fields for a command"));
         }
+        let linger = wanted.linger();
         let (service, command, environment) = wanted.of(service)?;
         if service == Service::Enrol {
             return Err(NOT_SIGNED);
@@ -141,6 +145,7 @@ impl Ask {
             user: user.ok_or(Malformed("no user to be"))?,
             command,
             environment,
+            linger,
         })
     }
 }

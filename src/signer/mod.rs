@@ -96,6 +96,7 @@ pub fn sign(place: &Place, entry: &Entry, user: &UserName, ask: &Ask) -> Result<
         caller_user: user.clone(),
         command: ask.command.clone(),
         environment: ask.environment.clone(),
+        linger: ask.linger,
     };
     let request = request.encode().map_err(unfit)?;
     let (caller, server) = (caller_name(entry)?, entry.server_name());

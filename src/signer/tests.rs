@@ -45,6 +45,7 @@ impl Joined {
             user: "operator".into(),
             command: Command::Words(vec![b"id".to_vec(), vec![0xff]]),
             environment: vec![("LANG".into(), b"C".to_vec())],
+            linger: Some(30),
         }
     }
 
@@ -75,6 +76,7 @@ fn what_is_signed_has_the_users_name_and_proves_cookie_and_machine() {
         (&ask.command, &ask.service)
     );
     assert_eq!(request.environment, ask.environment);
+    assert_eq!(request.linger, ask.linger);
 
     // As the server verifies it: by its own private key.
     let shared = curve::agree(joined.server.private.expose(), &signed.machine.0).unwrap();
@@ -243,6 +245,7 @@ fn fields_there_and_back_and_nothing_else() {
             detach: false,
         }),
         environment: Vec::new(),
+        linger: None,
         ..exec.clone()
     };
     let long = Ask {

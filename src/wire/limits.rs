@@ -42,6 +42,11 @@ pub const CREDIT_MAX: u32 = 1 << 24;
 /// Records under one key; Noise's rekey follows. Far below what AES-GCM bears.
 pub const RECORDS_PER_KEY: u64 = 1 << 20;
 
+/// The longest quiet time that a request may name, seconds.
+pub const LINGER: u32 = 86_400;
+/// In its place: until the outputs are closed.
+pub const UNTIL_CLOSED: u32 = u32::MAX;
+
 /// Longest command (the CBOR of its argument vector), with its variables where they follow
 /// too, bytes: the kernel takes no argument or variable over 128 KiB. One that does not fit
 /// the ClientHello follows it.

@@ -81,6 +81,10 @@ pub struct Request {
     pub command: Command,
     /// Variables to pass, name and value.
     pub environment: Vec<(String, Vec<u8>)>,
+    /// How many seconds the outputs of what has ended must be quiet, while another process
+    /// holds them open, before End; [`limits::UNTIL_CLOSED`]: until they are closed.
+    /// `None`: as the server has it.
+    pub linger: Option<u32>,
 }
 
 /// The names of the services in the request.
@@ -130,6 +134,7 @@ impl Request {
             service: &self.service,
             command: &self.command,
             environment: &self.environment,
+            linger: self.linger,
         }
     }
 
@@ -151,13 +156,16 @@ impl Request {
             Ok(true)
         })?;
         // What belongs to another service is passed over, as what is not known.
+        let linger = wanted.linger();
         let (service, command, environment) = wanted.of(service)?;
+        let linger = linger.filter(|_| service != Service::Enrol);
         Ok(Self {
             service,
             user: user.ok_or(Malformed("a request without a user"))?,
             caller_user: caller_user.ok_or(Malformed("a request without its caller"))?,
             command,
             environment,
+            linger,
         })
     }
 }
@@ -319,6 +327,7 @@ mod tests {
             caller_user: "alice".parse().unwrap(),
             command: Command::Words(Vec::new()),
             environment: Vec::new(),
+            linger: None,
         }
     }
 
@@ -337,6 +346,7 @@ mod tests {
             }),
             command: Command::Words(vec![b"editor".to_vec()]),
             environment: vec![("LANG".to_owned(), b"C".to_vec())],
+            linger: Some(5),
             ..enrol()
         };
         let mut bytes = gui.encode().unwrap();

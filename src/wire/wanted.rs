@@ -1,5 +1,5 @@
 //! What is wanted of a host: the fields that a request and what the signer is asked
-//! (`signer/fields.rs`) have alike, under seven keys that follow each other.
+//! (`signer/fields.rs`) have alike, under eight keys that follow each other.
 
 use std::convert::Infallible;
 
@@ -10,7 +10,7 @@ use super::request::{
     Command, ENROL, EXEC, GUI, Gui, Service, display_host, fits, get_words, put_variables,
     put_words, variables,
 };
-use super::{Malformed, cbor};
+use super::{Malformed, cbor, limits};
 
 /// Variables, each a name and a value.
 pub(crate) type Environment = Vec<(String, Vec<u8>)>;
@@ -20,6 +20,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) service: &'a Service,
     pub(crate) command: &'a Command,
     pub(crate) environment: &'a [(String, Vec<u8>)],
+    pub(crate) linger: Option<u32>,
 }
 
 impl Wanted<'_> {
@@ -51,6 +52,7 @@ impl Wanted<'_> {
             gui.is_some(),
             gui.is_some_and(|g| g.host.is_some()),
             gui.is_some_and(|g| g.detach),
+            self.linger.is_some(),
         ];
         cbor::len(optional.into_iter().filter(|there| *there).count()).saturating_add(command)
     }
@@ -79,6 +81,9 @@ impl Wanted<'_> {
                 e.u8(key(6))?.bool(true)?;
             }
         }
+        if let Some(seconds) = self.linger {
+            e.u8(key(7))?.u32(seconds)?;
+        }
         Ok(())
     }
 }
@@ -93,6 +98,7 @@ pub(crate) struct WantedFields {
     host: Option<String>,
     port: Option<u16>,
     detach: bool,
+    linger: Option<u32>,
 }
 
 impl WantedFields {
@@ -112,6 +118,7 @@ impl WantedFields {
             Some(4) => self.host = Some(display_host(d.str()?)?),
             Some(5) => self.port = Some(d.u16()?),
             Some(6) => self.detach = d.bool()?,
+            Some(7) => self.linger = Some(linger(d.u32()?)?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -120,6 +127,11 @@ impl WantedFields {
     /// Whether there is a field of an application's alone.
     pub(crate) const fn has_display(&self) -> bool {
         self.host.is_some() || self.port.is_some() || self.detach
+    }
+
+    /// The quiet time that is asked for.
+    pub(crate) const fn linger(&self) -> Option<u32> {
+        self.linger
     }
 
     /// What is wanted of the service of that name.
@@ -159,5 +171,12 @@ impl WantedFields {
             ));
         }
         Ok((service, command, self.environment))
+    }
+}
+
+const fn linger(seconds: u32) -> Result<u32, Malformed> {
+    match seconds {
+        0..=limits::LINGER | limits::UNTIL_CLOSED => Ok(seconds),
+        _ => Err(Malformed("a quiet time longer than a day")),
     }
 }

@@ -68,6 +68,7 @@ impl Caller {
             caller_user: "tester".parse().unwrap(),
             command,
             environment: Vec::new(),
+            linger: None,
         };
         request.encode().unwrap()
     }

@@ -182,6 +182,7 @@ impl Machine {
             caller_user: "tester".parse().unwrap(),
             command: Command::Words(Vec::new()),
             environment: Vec::new(),
+            linger: None,
         };
         let opening = Opening {
             request: &request.encode().unwrap(),

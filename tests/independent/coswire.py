@@ -170,7 +170,7 @@ def public(private):
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
-def request(words, user, calling_user, env=(), display=None):
+def request(words, user, calling_user, env=(), display=None, linger=None):
     """(the request's exact bytes, the command's encoding to send later or None), section 5.1.
 
     With a display it is for an application, whose words come with it."""
@@ -190,6 +190,8 @@ def request(words, user, calling_user, env=(), display=None):
         item[9] = display.port
         if display.detach:
             item[10] = True
+    if linger is not None:
+        item[11] = linger
     return encode(item), encoding if later else None
 
 

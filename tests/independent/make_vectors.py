@@ -166,12 +166,12 @@ def server_hello_json():
 
 def request_json():
     """The request (5.1)."""
-    def one(words, user="root", calling_user="alice", env=(), display=None):
-        data, later = w.request(words, user, calling_user, env, display)
+    def one(words, user="root", calling_user="alice", env=(), display=None, linger=None):
+        data, later = w.request(words, user, calling_user, env, display, linger)
         return {"service": "gui" if display else "exec", "display": display and display._asdict(),
                 "user": user, "calling_user": calling_user, "words": words if later is None else None,
                 "digest": hashlib.sha256(later).digest() if later else None, "length": len(later) if later else None,
-                "environment": [list(pair) for pair in env], "request": data}
+                "environment": [list(pair) for pair in env], "linger": linger, "request": data}
 
     env = [("LANG", b"C.UTF-8"), ("LC_ALL", b""), ("_9", b"\xff\x01")]
     good = [
@@ -186,6 +186,9 @@ def request_json():
          **one([b"edit", b"-n", b"", b"a b"], "alice", env=env[:1], display=w.Display("192.0.2.7", 9103, True))},
         {"name": "a display by IPv6", **one([b"xterm"], display=w.Display("fe80::7%eth0", 65535))},
         {"name": "a display by a name of 255 bytes", **one([b"xterm"], display=w.Display("h" * 255, 1))},
+        {"name": "a quiet time of 0", **one([b"id"], linger=0)},
+        {"name": "a quiet time of a day, for an application", **one([b"xterm"], display=w.Display(), linger=86400)},
+        {"name": "until the outputs are closed", **one([b"x" * 3000], env=env, linger=2**32 - 1)},
         {"name": "an application's words of 2,700 bytes", **one([b"xterm", b"x" * 2700], display=w.Display())},
     ]
     enrolment = {**one([b"id"], "alice"), "service": "enrol", "words": [], "request": w.enrolment("alice")}
@@ -202,18 +205,18 @@ def request_json():
         return [["V%d" % i, b""] for i in range(count)]
 
     return {"made_and_read": good, "read": [
-        {"name": "unknown keys", **{**one([b"id"]), "request": cbor(*head, words, (11, {"a": [1]}), (70000, False))}},
+        {"name": "unknown keys", **{**one([b"id"]), "request": cbor(*head, words, (12, {"a": [1]}), (70000, False))}},
         {"name": "keys of gui, which mean nothing to exec",
          **{**one([b"id"]), "request": cbor(*head, words, (8, "pc"), (9, 9003), (10, True))}},
         {"name": "a port of 0, which means nothing to exec", **{**one([b"id"]), "request": cbor(*head, words, (9, 0))}},
         {"name": "key 10 false", **{**shown, "request": cbor(*gui, (8, "pc"), (9, 9003), (10, False))}},
-        {"name": "an application and unknown keys", **{**shown, "request": cbor(*gui, (8, "pc"), (9, 9003), (11, [b"x"]))}},
+        {"name": "an application and unknown keys", **{**shown, "request": cbor(*gui, (8, "pc"), (9, 9003), (12, [b"x"]))}},
         {"name": "a length of 131,072", **{**one([b"x" * 3000]), "digest": fixed("digest"), "length": 131072,
                                            "request": cbor(*head, (6, fixed("digest")), (7, 131072))}},
         {"name": "keys of exec and gui, which mean nothing to enrol",
          **{**enrolment, "request": cbor(*alice, words, (5, pairs(1)), *later, (8, "pc"), (9, 9003), (10, True))}},
         {"name": "another user and a port of 0, which mean nothing to enrol",
-         **{**enrolment, "user": "root", "request": cbor(alice[0], (2, "root"), alice[2], (9, 0), (11, b""))}},
+         **{**enrolment, "user": "root", "request": cbor(alice[0], (2, "root"), alice[2], (9, 0), (11, 5), (12, b""))}},
         {"name": "1,024 variables", **{**one([b"id"]), "environment": pairs(1024), "request": cbor(*head, words, (5, pairs(1024)))}},
         {"name": "a long variable, and an empty one",
          **one([b"id"], env=[("N" * 255, b"v" * 3000), ("E", b"")])},
@@ -252,6 +255,8 @@ def request_json():
         ("key 10 a number", cbor(*gui, (9, 9003), (10, 1))), ("key 10 null", cbor(*gui, (9, 9003)).replace(b"\xa5", b"\xa6", 1) + b"\x0a\xf6"),
         ("an application that follows", cbor(*gui[:3], *later, (9, 9003))), ("an application without a name", cbor(*gui[:3], (4, []), (9, 9003))),
         ("exec and a host of bytes", cbor(*head, words, (8, b"pc"))), ("exec and a port of 65,536", cbor(*head, words, (9, 65536))),
+        ("a quiet time of a day and a second", cbor(*head, words, (11, 86401))), ("a quiet time that is negative", cbor(*head, words, (11, -1))),
+        ("a quiet time of 2^32 - 2", cbor(*head, words, (11, 2**32 - 2))), ("a quiet time that is a text", cbor(*head, words, (11, "none"))),
         ("bytes behind", cbor(*head, words) + b"\0"), ("not a map", cbor2.dumps([b"id"])))}
 
 

@@ -104,6 +104,7 @@ impl Person {
             caller_user: "tester".parse().unwrap(),
             command: Command::Words(vec![self.application.clone().into()]),
             environment: Vec::new(),
+            linger: None,
         };
         let request = request.encode().unwrap();
         let opening = Opening {

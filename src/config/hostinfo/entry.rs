@@ -8,6 +8,7 @@ use super::users::Users;
 use super::{about, unknown};
 use crate::config::address::{Address, Network};
 use crate::config::command::CommandPattern;
+use crate::config::linger::Linger;
 use crate::config::name::{HostName, UserName};
 use crate::config::words::{self, did_you_mean, quoted};
 use crate::fault::Fault;
@@ -46,6 +47,9 @@ pub struct Entry {
     pub user: Option<UserName>,
     /// How many sessions it and its users may have here at the same time (`sessions=`).
     pub sessions: Option<usize>,
+    /// The quiet time after the end of what it starts here, where its request has none
+    /// (`linger=`).
+    pub linger: Option<Linger>,
 }
 
 impl Entry {
@@ -66,6 +70,7 @@ impl Entry {
             server: None,
             user: None,
             sessions: None,
+            linger: None,
         }
     }
 }
@@ -268,6 +273,16 @@ pub const OPTIONS: &[OptionName] = &[
                 .then(|| v.parse().ok());
             let number = number.flatten().filter(|n| (1..=1_000_000).contains(n));
             e.sessions = Some(number.ok_or_else(wrong)?);
+            Ok(())
+        },
+    },
+    OptionName {
+        name: "linger",
+        value: "SECONDS",
+        meaning: "how long output must be quiet after a command's end while another process holds it; none: until it is closed",
+        repeats: false,
+        set: |e, v| {
+            e.linger = Some(Linger::parse(v)?);
             Ok(())
         },
     },
