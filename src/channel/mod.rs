@@ -130,6 +130,20 @@ impl<S: Endpoint> Channel<S> {
         }
     }
 
+    /// Sends a message and waits until the other side has taken it, for at most so long: for
+    /// a process whose loop does not watch for room.
+    ///
+    /// # Errors
+    /// The other process is gone, or has not read in time.
+    pub fn deliver(&mut self, message: Vec<u8>, limit: Duration) -> Result<(), Fault> {
+        self.send(message, Vec::new())?;
+        self.settle(limit);
+        if self.is_waiting() {
+            return Err(Fault::new("a process of ours does not read its messages"));
+        }
+        Ok(())
+    }
+
     fn try_send(&self, message: &[u8], fds: &[OwnedFd]) -> Result<bool, Fault> {
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         match passing::send(self.socket.as_fd(), message, &borrowed) {

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::asked::{Answer, MESSAGE, Question};
 use super::doors::{Doors, Lodged};
@@ -24,6 +25,9 @@ const BEGIN: u8 = 100;
 
 /// The ticket of what the daemon starts without; no question has it.
 pub const WITHOUT: u64 = u64::MAX;
+
+/// How long a busy monitor may take to hear an answer.
+const HEARING: Duration = Duration::from_secs(60);
 
 /// The monitor's first message: the settings' file, which tells where the doors are, and
 /// whether the daemon only starts, so that what is there must be sound.
@@ -77,12 +81,12 @@ fn serve() -> Result<(), Fault> {
         Ok((doors, without)) => {
             for why in without {
                 let why = Answer::Fault(why.to_string());
-                channel.send(why.encode(WITHOUT), Vec::new())?;
+                channel.deliver(why.encode(WITHOUT), HEARING)?;
             }
             doors
         }
         Err(e) => {
-            channel.send(Answer::Fault(e.to_string()).encode(0), Vec::new())?;
+            channel.deliver(Answer::Fault(e.to_string()).encode(0), HEARING)?;
             return Err(e);
         }
     };
@@ -95,10 +99,10 @@ fn serve() -> Result<(), Fault> {
     let at_first = which(&folders);
     if let Err(e) = sandbox::keep_to(&folders) {
         let why = e.while_doing("the door process's sandbox");
-        channel.send(Answer::Fault(why.to_string()).encode(0), Vec::new())?;
+        channel.deliver(Answer::Fault(why.to_string()).encode(0), HEARING)?;
         return Err(why);
     }
-    channel.send(Answer::Done.encode(0), Vec::new())?;
+    channel.deliver(Answer::Done.encode(0), HEARING)?;
     while let Some(message) = next(&mut channel, &mut buffer)? {
         let Some((ticket, question)) = Question::decode(&message) else {
             return Err(Fault::new("a question that is none"));
@@ -113,7 +117,7 @@ fn serve() -> Result<(), Fault> {
         if is_moved || which(&folders) != at_first {
             return Ok(());
         }
-        channel.send(answer.encode(ticket), Vec::new())?;
+        channel.deliver(answer.encode(ticket), HEARING)?;
     }
     Ok(())
 }

@@ -32,6 +32,9 @@ use crate::sys::deadline::Deadline;
 use crate::sys::process::CHANNEL;
 use crate::sys::{process, signals, socket};
 
+/// How long a busy monitor may take to hear a word.
+const HEARING: Duration = Duration::from_secs(60);
+
 /// The worker's life. `start` begins PAM's transaction: the program that is linked with libpam
 /// passes it in.
 pub fn main(start: pam::Start) -> ExitCode {
@@ -113,7 +116,7 @@ impl Line {
             | Word::Refused(..)
             | Word::Failed(_) => {}
         }
-        self.channel.borrow_mut().send(word.encode(), Vec::new())
+        self.channel.borrow_mut().deliver(word.encode(), HEARING)
     }
 
     /// The next order and what comes with it; waits for it.

@@ -10,23 +10,21 @@ mod machines;
 mod places;
 mod shared;
 mod times;
+mod worker;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CString;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mio::unix::SourceFd;
-use mio::{Interest, Registry};
+use mio::Registry;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::table::{self, Table};
 use super::talk::Talk;
-use super::token;
-use crate::channel::Channel;
 use crate::channel::gate::Connection;
 use crate::channel::login::{Begin, Launch, Order};
 use crate::config::name::UserName;
@@ -45,9 +43,7 @@ pub(super) use guesses::{Denial, Guess};
 pub(super) use places::{Place, Room};
 use shared::Shared;
 pub(super) use times::Late;
-
-/// There is no program of login workers: none was needed.
-const NO_APPLICATION: &str = "there is no [gui.NAME] in cosserver.toml: add one, and reload";
+use worker::Worker;
 
 /// Why one that PAM did not have in hand is refused.
 pub(super) const MADE_ROOM: &str = "it was there longest, and others wanted to log in too";
@@ -134,11 +130,6 @@ pub(super) struct Login {
     worker: Option<Worker>,
 }
 
-struct Worker {
-    pid: Pid,
-    channel: Channel,
-}
-
 impl Login {
     pub(super) fn new(
         connection: Connection,
@@ -205,17 +196,6 @@ impl Login {
     /// Whether it is somebody's who has still to prove himself.
     pub(super) const fn is_strangers(&self) -> bool {
         matches!(self.who, Some(Who::Claimant(_)))
-    }
-
-    /// The worker's channel, while it lives.
-    pub(super) fn channel(&self) -> Option<&Channel> {
-        self.worker.as_ref().map(|w| &w.channel)
-    }
-
-    /// Tells the worker something. `false`: it is dead.
-    pub(super) fn tell(&mut self, order: &Order, fds: Vec<OwnedFd>) -> bool {
-        let worker = self.worker.as_mut();
-        worker.is_some_and(|w| w.channel.send(order.encode(), fds).is_ok())
     }
 
     /// Starts what was granted.
@@ -397,31 +377,5 @@ impl Logins {
     pub(super) fn is_busy(&self) -> bool {
         let busy = |l: &Login| l.is_heir() || matches!(l.stage, Stage::Launching(..));
         self.all.values().any(busy) || !self.leftovers.is_empty()
-    }
-}
-
-impl Login {
-    fn begin_turn(
-        &mut self,
-        registry: &Registry,
-        program: Option<&LoginProgram>,
-        id: LoginId,
-        order: &Order,
-    ) -> Result<(), Fault> {
-        if self.worker.is_none() {
-            let (channel, theirs) = Channel::pair()?;
-            let fd = channel.as_fd().as_raw_fd();
-            let program = program.ok_or_else(|| Fault::new(NO_APPLICATION))?;
-            let pid = program.start(theirs.as_fd())?;
-            let token = token::login(id);
-            let watched = registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
-            self.worker = Some(Worker { pid, channel });
-            watched?;
-        }
-        if self.tell(order, Vec::new()) {
-            Ok(())
-        } else {
-            Err(Fault::new("the login worker died"))
-        }
     }
 }

@@ -244,7 +244,7 @@ impl Monitor {
         }
     }
 
-    /// A child whose messages wait is watched for room.
+    /// Whatever has messages that wait is watched for room.
     fn update_watches(&mut self, now: Instant) {
         for which in [Which::Gate, Which::Relay] {
             let registry = self.poll.registry();
@@ -256,6 +256,13 @@ impl Monitor {
                 self.lost(which, now);
             }
         }
+        let kill_after = self.settings.exec.hup_to_kill;
+        let registry = self.poll.registry();
+        for finished in self.sessions.watch_unsent(registry, kill_after, now) {
+            self.log_end(Some(finished));
+        }
+        self.logins.watch_unsent(self.poll.registry());
+        self.doors.watch_unsent(self.poll.registry());
     }
 
     fn tell_gate(&mut self, message: Vec<u8>) {

@@ -11,7 +11,7 @@ pub(super) mod who;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime};
 
 use mio::unix::SourceFd;
@@ -22,6 +22,7 @@ use nix::unistd::Pid;
 
 use super::token;
 use crate::channel::relay::{Closing, Failure, News, Word};
+use crate::channel::watch::Watch;
 use crate::channel::{Channel, Incoming};
 use crate::door::Id;
 use crate::fault::Fault;
@@ -84,6 +85,9 @@ struct Session {
     /// Its number may be another's by now: only `pidfd` counts.
     reaped: bool,
     channel: Option<Channel>,
+    watch: Watch,
+    /// Its thread was asked for its count, and has not answered yet.
+    counting: bool,
     end: Option<End>,
     over: Option<(Closing, u64, u64)>,
     hung: Option<Hung>,
@@ -108,13 +112,20 @@ impl Session {
         }
     }
 
-    /// Tells its client how it ended.
-    fn tell(&mut self, end: End) {
+    /// Tells its client how it ended. Whether that must wait until its thread reads.
+    fn tell(&mut self, end: End) -> bool {
         self.end = Some(end.clone());
-        if let Some(channel) = &mut self.channel {
-            // Should it fail, the thread is gone, and its channel's end comes.
-            let _ = channel.send(News::Ended(end).encode(), Vec::new());
-        }
+        self.send(&News::Ended(end))
+    }
+
+    /// Tells its thread something. Whether that must wait until it reads.
+    fn send(&mut self, news: &News) -> bool {
+        let Some(channel) = &mut self.channel else {
+            return false;
+        };
+        // Should it fail, the thread is gone, and its channel's end comes.
+        let _ = channel.send(news.encode(), Vec::new());
+        channel.is_waiting()
     }
 
     /// Whether nobody is left of a job that has ended and is told to nobody: its
@@ -152,6 +163,8 @@ pub(super) struct Sessions {
     all: HashMap<u64, Session>,
     /// Those that were hung up and may have to be killed.
     hanging: Vec<u64>,
+    /// Those for whose threads something began to wait since the last look.
+    unsent: Vec<u64>,
     /// Whether some job had no pidfd.
     blind: bool,
     /// How many each has of them.
@@ -186,8 +199,7 @@ impl Sessions {
         channel: Channel,
         now: Instant,
     ) -> Result<(), Fault> {
-        let fd = channel.as_fd().as_raw_fd();
-        registry.register(&mut SourceFd(&fd), token::session(id), Interest::READABLE)?;
+        let watch = Watch::new(registry, &channel, token::session(id))?;
         let pidfd = leader.pid().and_then(pidfd::open);
         if let Leader::Ours(_) = leader {
             self.blind |= pidfd.is_none();
@@ -205,6 +217,8 @@ impl Sessions {
             pidfd,
             reaped: false,
             channel: Some(channel),
+            watch,
+            counting: false,
             end: None,
             over: None,
             hung: None,
@@ -225,6 +239,12 @@ impl Sessions {
         now: Instant,
     ) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
+        let channel = session.channel.as_mut()?;
+        // Should it fail, the thread is gone; what it has said before is read first.
+        let _ = channel.flush();
+        if session.watch.update(registry, channel).is_err() {
+            return self.close(id, kill_after, now);
+        }
         let mut buffer = [0; 256];
         for _ in 0..AT_ONCE {
             let channel = session.channel.as_ref()?;
@@ -237,7 +257,9 @@ impl Sessions {
                             return self.close(id, kill_after, now);
                         }
                     }
-                    Some(Word::Count(sent, got)) => session.counted = Some((sent, got)),
+                    Some(Word::Count(sent, got)) => {
+                        (session.counted, session.counting) = (Some((sent, got)), false);
+                    }
                     None => return self.close(id, kill_after, now),
                 },
                 Ok(Incoming::Nothing) => return None,
@@ -246,13 +268,33 @@ impl Sessions {
         }
         // A client that never stops sending signals does not keep the others from
         // their turn.
-        let fd = session.channel.as_ref()?.as_fd().as_raw_fd();
-        let token = token::session(id);
-        let again = registry.reregister(&mut SourceFd(&fd), token, Interest::READABLE);
-        if again.is_err() {
+        let channel = session.channel.as_ref()?;
+        if session.watch.renew(registry, channel).is_err() {
             return self.close(id, kill_after, now);
         }
         None
+    }
+
+    /// Watches for room the channels on which something waits: it is sent when the thread
+    /// has read. The sessions that are finished by it.
+    pub(super) fn watch_unsent(
+        &mut self,
+        registry: &Registry,
+        kill_after: Duration,
+        now: Instant,
+    ) -> Vec<Finished> {
+        let mut finished = Vec::new();
+        for id in std::mem::take(&mut self.unsent) {
+            let Some(session) = self.all.get_mut(&id) else {
+                continue;
+            };
+            let channel = session.channel.as_ref();
+            let watched = channel.map(|c| session.watch.update(registry, c));
+            if watched.is_some_and(|outcome| outcome.is_err()) {
+                finished.extend(self.close(id, kill_after, now));
+            }
+        }
+        finished
     }
 
     /// A session is at its end: the job has ended and its client knows it, or it is
@@ -272,7 +314,7 @@ impl Sessions {
         let session = self.all.get_mut(&id)?;
         if let (None, Leader::Ours(pid)) = (&session.end, session.leader) {
             let end = end_of(process::ended(pid)?);
-            session.tell(end);
+            self.unsent.extend(session.tell(end).then_some(id));
         }
         self.after_the_end(id, now)
     }
@@ -287,7 +329,7 @@ impl Sessions {
                 .as_ref()
                 .is_some_and(|group| pidfd::signal_group(group, None).is_ok());
         if session.end.is_none() {
-            session.tell(end);
+            self.unsent.extend(session.tell(end).then_some(id));
         }
         self.after_the_end(id, now)
     }
@@ -308,7 +350,8 @@ impl Sessions {
         let session = self.all.get_mut(&id)?;
         // Whoever reaps it now does not ask us.
         session.reaped = true;
-        session.tell(End::NotStarted("its login worker died".into()));
+        let end = End::NotStarted("its login worker died".into());
+        self.unsent.extend(session.tell(end).then_some(id));
         self.hang_up(id, kill_after, now);
         self.look(id, now)
     }
@@ -385,3 +428,6 @@ fn end_of(ended: Ended) -> End {
         Ended::Exited(n) => End::Exited(u8::try_from(n & 0xff).unwrap_or(255)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,6 +196,15 @@ impl Desk {
         }
     }
 
+    /// Watches the processes for room while questions wait for it.
+    pub(in super::super) fn watch_unsent(&mut self, registry: &Registry) {
+        if let Self::Apart(apart) = self {
+            for keeper in [&mut apart.looks, &mut apart.writes].into_iter().flatten() {
+                keeper.watch_unsent(registry);
+            }
+        }
+    }
+
     /// Somebody has left.
     pub(in super::super) fn forget(&mut self, connection: Connection) {
         if let Self::Apart(apart) = self {

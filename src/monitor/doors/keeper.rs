@@ -2,12 +2,11 @@
 //! will answer.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
@@ -16,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::desk::{Ticket, Told};
 use crate::channel::gate::Connection;
+use crate::channel::watch::Watch;
 use crate::channel::{Channel, Incoming};
 use crate::door::asked::{Answer, MESSAGE};
 use crate::door::process as door;
@@ -51,6 +51,8 @@ impl Asked {
 pub(super) struct Keeper {
     pid: Pid,
     channel: Channel,
+    /// In the event loop, where it is.
+    watch: Option<Watch>,
     /// Whether it has said that the doors are open.
     began: bool,
     /// What the daemon starts without.
@@ -69,6 +71,7 @@ impl Keeper {
         let mut keeper = Self {
             pid,
             channel,
+            watch: None,
             began: false,
             without: Vec::new(),
             waiting: VecDeque::new(),
@@ -135,10 +138,17 @@ impl Keeper {
         token: Token,
         at_a_time: usize,
     ) -> Result<Self, Fault> {
-        let keeper = Self::launch(settings, false, at_a_time)?;
-        let fd = keeper.channel.as_fd().as_raw_fd();
-        registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        let mut keeper = Self::launch(settings, false, at_a_time)?;
+        keeper.watch = Some(Watch::new(registry, &keeper.channel, token)?);
         Ok(keeper)
+    }
+
+    /// Watches for room while questions wait for it.
+    pub(super) fn watch_unsent(&mut self, registry: &Registry) {
+        if let Some(watch) = &mut self.watch {
+            // Without it they go with its next answer, or are late.
+            let _ = watch.update(registry, &self.channel);
+        }
     }
 
     /// Asks it.

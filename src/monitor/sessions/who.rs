@@ -34,11 +34,14 @@ impl Sessions {
         let mut counting = Vec::new();
         for (id, session) in &mut self.all {
             session.counted = None;
-            if let Some(channel) = &mut session.channel {
-                if channel.send(News::Count.encode(), Vec::new()).is_ok() {
-                    counting.push(*id);
-                }
+            if session.channel.is_none() {
+                continue;
             }
+            // One that has not answered the last question yet is not asked again.
+            if !std::mem::replace(&mut session.counting, true) && session.send(&News::Count) {
+                self.unsent.push(*id);
+            }
+            counting.push(*id);
         }
         counting
     }
