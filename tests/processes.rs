@@ -476,3 +476,104 @@ fn a_flood_of_signals_does_not_stop_the_monitor() {
     session.send(&Message::Eof(Stream::Main));
     assert_eq!(session.finish().1, Some(End::Exited(0)));
 }
+
+/// A daemon, or inetd's.
+fn either(inetd: bool, command: Option<Start>) -> Daemon {
+    let folder = daemon::prepare("[exec]\nhup-to-kill = 1\n", "");
+    let program = match (inetd, command) {
+        (true, Some(mut command)) => {
+            let server = daemon::inetd::superserver();
+            command.arg(server.get_program()).args(server.get_args());
+            command
+        }
+        (true, None) => daemon::inetd::superserver(),
+        (false, Some(mut command)) => {
+            command.arg(daemon::COSSERVER);
+            command
+        }
+        (false, None) => Start::new(daemon::COSSERVER),
+    };
+    Daemon::start_by(program, folder, &[])
+}
+
+/// The monitor of the one session that there is.
+fn monitor(d: &Daemon, inetd: bool) -> i32 {
+    if inetd {
+        daemon::children(d.pid())[0]
+    } else {
+        d.pid()
+    }
+}
+
+/// The kernel tells the leader of a job alone that its parent is dead. Of its children one
+/// ends when it is hung up, and one must be killed.
+#[test]
+fn a_monitor_that_is_killed_takes_every_process_of_a_job_along() {
+    for inetd in [false, true] {
+        let mut d = either(inetd, None);
+        let script = "sleep 1000 & echo $!; (trap '' HUP; exec sleep 1000) & echo $!; echo $$; \
+                      read x; echo end; wait";
+        let mut session = d.session(&[script]);
+        session.say("all run");
+        session.out.wait("end");
+        let lines = session.out.all();
+        let all: Vec<i32> = lines[..3].iter().map(|n| n.parse().unwrap()).collect();
+        assert!(all.iter().all(|pid| lives(*pid)));
+        kill_9(monitor(&d, inetd));
+        if !inetd {
+            d.child.wait().unwrap();
+        }
+        until("every process of the job ends", || {
+            all.iter().all(|pid| !lives(*pid))
+        });
+    }
+}
+
+/// What a process has among those that the kernel ends for want of memory.
+fn oom(pid: i32) -> i32 {
+    let value = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    value.trim().parse().unwrap()
+}
+
+/// The monitor's value is the lowest, and a job's the one that the daemon was started with,
+/// however soon after the job before it comes.
+#[test]
+fn jobs_go_before_the_monitor_when_memory_runs_out() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let script = "echo $1 >/proc/self/oom_score_adj && shift && exec \"$@\"";
+    let with = |value: &str, program: &[&str]| {
+        let mut command = Start::new("/bin/sh");
+        command.args(["-c", script, "sh", value]).args(program);
+        command
+    };
+    // Without CAP_SYS_RESOURCE what was raised may be taken back, and no more.
+    let may = daemon::run(&mut with("-1000", &["true"])).status.success();
+    let (lowest, relays) = if may { (-1000, -500) } else { (0, 17) };
+    for inetd in [false, true] {
+        let d = either(inetd, Some(with("17", &[])));
+        for _ in 0..3 {
+            let mut session = d.session(&["cat /proc/self/oom_score_adj; echo $$; read x"]);
+            session.out.wait_from(1, |_| true);
+            let lines = session.out.all();
+            assert_eq!(lines[0], "17", "inetd {inetd}");
+            let monitor = monitor(&d, inetd);
+            until("the monitor is protected", || oom(monitor) == lowest);
+            assert_eq!(oom(lines[1].parse().unwrap()), 17, "inetd {inetd}");
+            if !inetd {
+                assert_eq!(
+                    (oom(d.process("gate")), oom(d.process("relay"))),
+                    (17, relays)
+                );
+            }
+            session.say("end");
+            assert_eq!(session.finish().status, Some(0));
+        }
+        // They follow each other faster than the value is lowered again.
+        for n in 0..20 {
+            let says = d.says(0, &["cat /proc/self/oom_score_adj"]);
+            assert_eq!(says, b"17\n", "inetd {inetd}, {n}");
+        }
+    }
+}

@@ -44,9 +44,11 @@ impl Monitor {
         let peer = pending.granted.proven().peer();
         crate::policy::check_account(pending.granted.proven(), account).map_err(|r| r.of(peer))?;
         let pair = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
+        self.protection.make_way(now);
         // The job first: it starts while we do the handshake's arithmetic.
         let running = exec::start(&pending.granted, account, &setting, &mut self.starter)
             .map_err(|r| r.of(peer))?;
+        self.sessions.groups_mut().enter(running.pid());
         let (answer, keys) = match accept(&mut pending) {
             Ok(accepted) => accepted,
             Err(m) => {
@@ -85,6 +87,10 @@ impl Monitor {
                 // Should the relay be dead, the descriptors go, and the session's
                 // channel ends: the job is hung up by the same path as always.
                 self.tell_relay(session.encode(), fds);
+                // Here nobody waits for it any more.
+                if self.inetd.is_some() {
+                    self.start_guard();
+                }
             }
             Err(e) => {
                 let e = e.while_doing("a command was killed at once");
@@ -113,6 +119,7 @@ impl Monitor {
     /// Ends a job that no session has.
     fn kill(&mut self, leader: Pid) {
         process::signal_group(leader, Signal::SIGKILL);
+        self.sessions.groups_mut().leave(leader);
         self.corpses.push(leader);
     }
 

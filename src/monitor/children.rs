@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use crate::channel::watch::Watch;
 use crate::channel::{Channel, Incoming, cell};
 use crate::fault::Fault;
+use crate::sys::oom::Standing;
 use crate::sys::process;
 use crate::sys::sandbox::{Cell, Role, Walls};
 
@@ -77,9 +78,13 @@ impl Child {
             Role::Gate => ("cosserver: gate", Channel::receiving_pair()?),
             Role::Relay => ("cosserver: relay", Channel::pair()?),
         };
+        let standing = match self.role {
+            Role::Gate => Standing::Original,
+            Role::Relay => Standing::Relay,
+        };
         self.pid = Some(match copy {
-            Some(run) => process::apart(run, theirs.as_fd())?,
-            None => process::again(argv0, theirs.as_fd())?,
+            Some(run) => process::apart(run, theirs.as_fd(), standing)?,
+            None => process::again(argv0, theirs.as_fd(), standing)?,
         });
         self.coming = Some(ours);
         self.untold = true;

@@ -63,6 +63,7 @@ impl Monitor {
                 }
                 self.warn_of_another_key();
                 self.tell_gate(Order::Limits(self.limits()).encode());
+                self.tell_guard();
                 self.hosts_are_new();
             }
             Err(e) => {
@@ -127,6 +128,7 @@ impl Monitor {
             self.control_deadline(),
             self.claim.due(),
             self.log.deadline(),
+            self.protection.deadline(),
             grace,
         ]
         .into_iter()
@@ -178,6 +180,9 @@ impl Monitor {
         }
         if self.claim.due().is_some_and(|at| at <= now) {
             self.claim_run_folder(now);
+        }
+        if self.protection.deadline().is_some_and(|at| at <= now) {
+            self.protection.go_on(&mut self.starter, now);
         }
         if self.stopping.is_some_and(|at| at <= now) && !self.hung_up {
             self.hung_up = true;

@@ -243,6 +243,7 @@ impl Monitor {
         let Stage::Launching(mut granted, streams) = stage else {
             return Ok(());
         };
+        self.protection.soon(now);
         let pid = Pid::from_raw(started.pid);
         let detach = granted.service().detach;
         let session = self.sessions.number();

@@ -14,6 +14,7 @@ mod children;
 mod control;
 mod doors;
 mod enrol;
+mod guard;
 mod hosts;
 mod inetd;
 mod life;
@@ -25,6 +26,7 @@ mod logins;
 mod notify;
 pub mod options;
 mod pid_file;
+mod protect;
 mod refuse;
 mod run_folder;
 mod sessions;
@@ -113,6 +115,10 @@ struct Monitor {
     status: Option<String>,
     /// What starts jobs.
     starter: Starter,
+    /// What ends the jobs should this process be killed.
+    guard: Option<guard::Guard>,
+    /// That this process is not the first to be ended for want of memory.
+    protection: protect::Protection,
     stock: Stock,
     /// Serving the one connection of inetd.
     inetd: Option<inetd::Seat>,
@@ -183,6 +189,7 @@ impl Monitor {
                     Whose::Door(which) => self.hear_doors(which, now),
                     Whose::Control => self.take_administrators(now),
                     Whose::Administers(id) => self.hear_administrator(id, now),
+                    Whose::Guard => self.guard_ended(now),
                     Whose::Nobody => {}
                     Whose::Job(id) => {
                         let finished = self.sessions.job_ended(id, now);

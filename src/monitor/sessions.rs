@@ -20,6 +20,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::guard::Groups;
 use super::token;
 use crate::channel::relay::{Closing, Failure, News, Word};
 use crate::channel::watch::Watch;
@@ -165,6 +166,8 @@ pub(super) struct Sessions {
     hanging: Vec<u64>,
     /// Those for whose threads something began to wait since the last look.
     unsent: Vec<u64>,
+    /// The jobs' groups, for the guard.
+    groups: Groups,
     /// Whether some job had no pidfd.
     blind: bool,
     /// How many each has of them.
@@ -177,6 +180,16 @@ impl Sessions {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.all.len()
+    }
+
+    /// The jobs' groups.
+    pub(super) const fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// The jobs' groups, to be changed.
+    pub(super) const fn groups_mut(&mut self) -> &mut Groups {
+        &mut self.groups
     }
 
     /// A number for a session, which no other will have.
@@ -384,6 +397,9 @@ impl Sessions {
     fn finish(&mut self, id: u64, now: Instant) -> Option<Finished> {
         let session = self.all.remove(&id)?;
         self.count_out(&session.whose);
+        if let Leader::Ours(pid) = session.leader {
+            self.groups.leave(pid);
+        }
         if let (false, Leader::Ours(pid)) = (session.reaped, session.leader) {
             process::reap(pid);
         }

@@ -15,6 +15,7 @@ use nix::unistd::geteuid;
 use super::accounts::Accounts;
 use super::children::Child;
 use super::doors::Desk;
+use super::guard::Guard;
 use super::hosts::Hosts;
 use super::listen::listeners;
 use super::notify::Manager;
@@ -207,7 +208,7 @@ fn serve(
     hushed: &mut Option<process::Hushed>,
 ) -> Result<Monitor, Fault> {
     let inherited = process::Limits::now();
-    process::raise_descriptors();
+    process::raise_descriptors(0);
     process::keep_private();
     memory::keep_small();
     signals::all_default();
@@ -223,6 +224,9 @@ fn serve(
     if let Some(begun) = &mut begun {
         begun.gate.send_in(cell.as_ref())?;
     }
+    let sessions = Sessions::default();
+    // Forked while there is no secret. Under inetd the caller would wait for it.
+    let guard = (!asked.inetd).then(|| Guard::start(sessions.groups(), settings.exec.hup_to_kill));
     let host = keys::load_host_key(&place)?;
     let own = if geteuid().is_root() {
         None
@@ -309,13 +313,15 @@ fn serve(
         strangers: HashMap::new(),
         crowd: memory::Crowd::new(),
         pending: HashMap::new(),
-        sessions: Sessions::default(),
+        sessions,
         logins: super::logins::Logins::new(login_program),
         doors,
         guesses: super::doors::Guesses::default(),
         desk: super::signing::desk(),
         control: super::control::control(),
         starter: Starter::default(),
+        guard: None,
+        protection: super::protect::Protection::default(),
         stock: super::stock::Stock::default(),
         inetd: seat,
         claim: super::pid_file::Claim::default(),
@@ -331,6 +337,11 @@ fn serve(
         monitor.start_child(Which::Relay)?;
         monitor.take_seat();
     } else {
+        // Not under inetd before there is a session: strangers' daemons must not outlast others.
+        monitor.protection.begin();
+        if let Some(guard) = guard {
+            monitor.take_guard(guard);
+        }
         monitor.start_child(Which::Relay)?;
         monitor.start_child(Which::Gate)?;
         monitor.hosts_are_new();

@@ -14,10 +14,11 @@ pub(super) const SIGN: Token = Token(4);
 pub(super) const CONTROL: Token = Token(5);
 pub(super) const DOOR: Token = Token(6);
 pub(super) const REGISTRAR: Token = Token(7);
+pub(super) const GUARD: Token = Token(8);
 
 /// The kinds of tokens that there are many of: session, job, and so on. The first so
 /// many numbers are those above.
-const KINDS: usize = 8;
+const KINDS: usize = 9;
 
 /// Whose event it is.
 pub(super) enum Whose {
@@ -34,6 +35,8 @@ pub(super) enum Whose {
     Job(u64),
     /// The worker of a login.
     Login(LoginId),
+    /// The guard, which is dead.
+    Guard,
     /// The signer's socket.
     Sign,
     /// One who has called there.
@@ -88,6 +91,7 @@ pub(super) fn whose(token: Token) -> Whose {
         (GATE, _) => Whose::Gate,
         (RELAY, _) => Whose::Relay,
         (NAMES, _) => Whose::Names,
+        (GUARD, _) => Whose::Guard,
         (SIGN, _) => Whose::Sign,
         (CONTROL, _) => Whose::Control,
         (DOOR, _) => Whose::Door(Keeps::Looks),

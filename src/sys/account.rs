@@ -202,6 +202,7 @@ fn helper(
         return Ok(Helper { pid, answer: ours });
     }
     super::job::default_signals();
+    super::oom::take(super::oom::Standing::Original);
     super::job::die_with(parent.as_raw());
     // SAFETY: whatever had the number is used no more in this process.
     if unsafe { libc::dup2(theirs.as_raw_fd(), ANSWERS) } == ANSWERS {

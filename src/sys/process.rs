@@ -14,6 +14,8 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
+pub use super::limits::{Limits, descriptors, raise_descriptors, restore};
+use super::oom::{self, Standing};
 use super::rlimits;
 use crate::fault::Fault;
 
@@ -34,8 +36,14 @@ pub const CHANNEL: i32 = 3;
 ///
 /// # Errors
 /// No process was to be had.
-pub fn again(name: &str, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
-    start(&super::inherited::own_program(), None, name, channel)
+pub fn again(name: &str, channel: BorrowedFd<'_>, standing: Standing) -> nix::Result<Pid> {
+    start(
+        &super::inherited::own_program(),
+        None,
+        name,
+        channel,
+        standing,
+    )
 }
 
 /// The login worker's program: one of its own beside this one, so that PAM's library is
@@ -105,7 +113,8 @@ impl LoginProgram {
     pub fn start(&self, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
         const OPEN: &CStr = c"/proc/self/fd/4";
         let path = self.file.as_ref().map_or(&*self.path, |_| OPEN);
-        start(path, self.file.as_ref(), "cosserver: login", channel)
+        let file = self.file.as_ref();
+        start(path, file, "cosserver: login", channel, Standing::Original)
     }
 }
 
@@ -121,12 +130,13 @@ fn start(
     file: Option<&OwnedFd>,
     name: &str,
     channel: BorrowedFd<'_>,
+    standing: Standing,
 ) -> nix::Result<Pid> {
     let argv0 = CString::new(name).map_err(|_| Errno::EINVAL)?;
     let argv = [argv0.as_ptr(), std::ptr::null()];
     let environment = [super::memory::FEW_STACKS.as_ptr(), std::ptr::null()];
     super::job::start_ours(&|| {
-        settle_in(channel, file);
+        settle_in(channel, file, standing);
         // SAFETY: both arrays end with a null pointer, and what they point to lives.
         unsafe { libc::execve(own.as_ptr(), argv.as_ptr(), environment.as_ptr()) };
         127
@@ -147,11 +157,11 @@ pub struct Apart {
 ///
 /// # Errors
 /// No process was to be had.
-pub fn apart(run: fn() -> u8, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
+pub fn apart(run: fn() -> u8, channel: BorrowedFd<'_>, standing: Standing) -> nix::Result<Pid> {
     if let Some(child) = super::job::fork_quietly()? {
         return Ok(child);
     }
-    settle_in(channel, None);
+    settle_in(channel, None, standing);
     forget_environment();
     let status = run();
     // SAFETY: ends the child without running what its parent would run at exit.
@@ -181,8 +191,9 @@ fn forget_environment() {
 /// A child of ours: signals as at the start, a session of its own, its channel, no
 /// input or output, and nothing else of ours open but stderr. `file`: what number 4 is
 /// to be until a program is executed.
-fn settle_in(channel: BorrowedFd<'_>, file: Option<&OwnedFd>) {
+pub(super) fn settle_in(channel: BorrowedFd<'_>, file: Option<&OwnedFd>, standing: Standing) {
     super::job::default_signals();
+    oom::take(standing);
     // SAFETY: takes nothing, and fails for no child that was just made.
     unsafe { libc::setsid() };
     // SAFETY: duplicates onto number 3, which is then kept over exec.
@@ -306,47 +317,6 @@ pub fn as_user<T>(user: Option<(u32, u32)>, what: impl FnOnce() -> T) -> T {
     }
     let _ = user;
     what()
-}
-
-/// The limits that this program changes for itself, as it was started with
-/// them: soft and hard. A job gets them back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Open files.
-    pub files: Option<(u64, u64)>,
-    /// The size of a core file.
-    pub core: Option<(u64, u64)>,
-}
-
-impl Limits {
-    /// Those in force now.
-    pub fn now() -> Self {
-        Self {
-            files: rlimits::get(Resource::RLIMIT_NOFILE).ok(),
-            core: rlimits::get(Resource::RLIMIT_CORE).ok(),
-        }
-    }
-}
-
-/// Puts limits back as they were.
-pub fn restore(limits: &Limits) {
-    for (which, limit) in [
-        (Resource::RLIMIT_NOFILE, limits.files),
-        (Resource::RLIMIT_CORE, limits.core),
-    ] {
-        if let Some((soft, hard)) = limit {
-            let _ = rlimits::set(which, soft, hard);
-        }
-    }
-}
-
-/// Takes as many descriptors as the system allows us, a million at most: where there
-/// is no close_range(2) each is closed by its number.
-pub fn raise_descriptors() {
-    if let Ok((_, hard)) = rlimits::get(Resource::RLIMIT_NOFILE) {
-        let most = u64::try_from(super::job::DESCRIPTORS).unwrap_or(hard);
-        let _ = rlimits::set(Resource::RLIMIT_NOFILE, hard.min(most), hard);
-    }
 }
 
 /// The name that `ps` and `/proc` show for this process, at most 15 bytes.

@@ -288,6 +288,9 @@ const OWN: &str = "
 [gui.own]
 command = [\"/bin/sh\", \"-c\", \"echo err >/dev/stderr; cat /dev/stdin >/dev/stdout\"]
 users = [\"*\"]
+[gui.oom]
+command = [\"/bin/cat\", \"/proc/self/oom_score_adj\"]
+users = [\"*\"]
 [gui.hidden]
 command = [\"FOLDER/hidden\"]
 users = [\"*\"]
@@ -322,6 +325,9 @@ fn application_owns_its_standard_streams() {
         let said = (ended.status, &*ended.out, &*ended.err);
         let expected = (Some(0), &["in".to_owned()][..], &["err".to_owned()][..]);
         assert_eq!(said, expected, "inetd {inetd}: {}", l.log_text());
+        // Nor has it the monitor's place among those that the kernel ends for want of memory.
+        let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        assert_eq!(l.alice_says(&["oom"]), [own.trim()], "inetd {inetd}");
     }
 }
 

@@ -20,6 +20,7 @@ use crate::channel::{Channel, Incoming};
 use crate::door::asked::{Answer, MESSAGE};
 use crate::door::process as door;
 use crate::fault::Fault;
+use crate::sys::oom::Standing;
 use crate::sys::process;
 
 /// How long one may look whether the files are sound: a million machines take a
@@ -67,7 +68,7 @@ pub(super) struct Keeper {
 impl Keeper {
     fn launch(settings: &Path, starts: bool, at_a_time: usize) -> Result<Self, Fault> {
         let (channel, theirs) = Channel::pair()?;
-        let pid = process::again("cosserver: door", theirs.as_fd())?;
+        let pid = process::again("cosserver: door", theirs.as_fd(), Standing::Original)?;
         let mut keeper = Self {
             pid,
             channel,

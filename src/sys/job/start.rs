@@ -55,6 +55,10 @@ mod shared {
     pub struct Starter {
         lent: Vec<NonNull<Lent>>,
         spare: Vec<Stack>,
+        /// Those that may share the memory still.
+        begun: Vec<Pid>,
+        /// Whether the system does not tell who shares it.
+        blind: bool,
     }
 
     /// What a child uses of our memory.
@@ -68,6 +72,9 @@ mod shared {
     impl Starter {
         /// Stacks that are kept for the next children.
         const SPARE: usize = 2;
+
+        /// Jobs that are remembered before it is looked which of them may be forgotten.
+        const BEGUN: usize = 256;
 
         /// Starts a child that carries the plan out.
         ///
@@ -118,7 +125,32 @@ mod shared {
                 unsafe { lent.as_ref() }.in_use.store(0, Ordering::Release);
             }
             self.lent.push(lent);
-            pid.map(Pid::from_raw)
+            let pid = pid.map(Pid::from_raw)?;
+            if self.begun.len() >= Self::BEGUN {
+                self.forget_those_apart();
+            }
+            self.begun.push(pid);
+            Ok(pid)
+        }
+
+        /// Whether a job that was started may share this process's memory still. (That its
+        /// word is cleared comes some instructions before it has a memory of its own.)
+        pub fn shares_memory(&mut self) -> bool {
+            self.take_back();
+            self.forget_those_apart();
+            self.blind || !self.lent.is_empty() || !self.begun.is_empty()
+        }
+
+        fn forget_those_apart(&mut self) {
+            let mut blind = false;
+            self.begun.retain(|pid| match shares_with_us(*pid) {
+                Ok(shares) => shares,
+                Err(_) => {
+                    blind = true;
+                    false
+                }
+            });
+            self.blind |= blind;
         }
 
         /// Takes back what children that have executed or ended no longer use.
@@ -143,6 +175,20 @@ mod shared {
         pub(in crate::sys::job) fn beginning(&mut self) -> usize {
             self.take_back();
             self.lent.len()
+        }
+    }
+
+    /// Whether a process uses the memory of this one: kcmp(2).
+    fn shares_with_us(pid: Pid) -> nix::Result<bool> {
+        /// `KCMP_VM`: libc does not have it.
+        const MEMORY: libc::c_int = 1;
+        let own = nix::unistd::getpid().as_raw();
+        // SAFETY: the call takes numbers alone.
+        let order = unsafe { libc::syscall(libc::SYS_kcmp, own, pid.as_raw(), MEMORY, 0, 0) };
+        match Errno::result(order) {
+            Ok(order) => Ok(order == 0),
+            Err(Errno::ESRCH) => Ok(false),
+            Err(e) => Err(e),
         }
     }
 
@@ -243,6 +289,11 @@ mod forked {
         /// No process was to be had.
         pub(in crate::sys::job) fn start(&mut self, plan: Plan) -> nix::Result<Pid> {
             super::fork(&plan)
+        }
+
+        /// Whether a job shares this process's memory: none does.
+        pub fn shares_memory(&mut self) -> bool {
+            false
         }
     }
 

@@ -1,0 +1,255 @@
+//! The guard: a job ends with its daemon, all of it, however that ends.
+//!
+//! The kernel hangs up the leader of a job whose monitor dies, and nobody else. So a
+//! process of its own, as mighty as the monitor, waits for the monitor's end, and does then
+//! what the monitor would have done: it hangs up every group that is left and kills it
+//! after the grace. It is a fork of the monitor that was made before any secret was read
+//! (under inetd, or in place of one that died: later), listens to nobody, and learns of
+//! the groups from memory that the monitor writes and it only reads, so that a command
+//! costs neither of them a message. What a login has started is its worker's to end.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+use super::{Monitor, token};
+use crate::channel::{Channel, Incoming};
+use crate::fault::Fault;
+use crate::log::Level;
+use crate::sys::guard::{Numbers, run_alone};
+use crate::sys::process::CHANNEL;
+use crate::sys::{pidfd, process, signals, socket};
+
+/// Most groups: as many as `[limits] sessions` may say.
+const GROUPS: usize = 1_000_000;
+
+/// How often it looks whether anybody is left.
+const LOOKING: Duration = Duration::from_millis(50);
+
+/// One that lived this long is replaced when it dies.
+const LIVED: Duration = Duration::from_secs(1);
+
+/// The places in the table: the grace in milliseconds, the last place that was ever taken,
+/// and from here on the leaders' numbers, 0 where there is none.
+const GRACE: usize = 0;
+const LAST: usize = 1;
+const FIRST: usize = 2;
+
+/// The groups of the jobs, which the guard reads.
+pub(super) struct Groups {
+    numbers: Option<Rc<Numbers>>,
+    places: HashMap<Pid, usize>,
+    free: Vec<usize>,
+    next: usize,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Groups {
+    /// An empty table. Where there is no memory for it none is kept.
+    pub(super) fn new() -> Self {
+        let length = NonZeroUsize::MIN.saturating_add(LAST + GROUPS);
+        Self {
+            numbers: Numbers::new(length).ok().map(Rc::new),
+            places: HashMap::new(),
+            free: Vec::new(),
+            next: FIRST,
+        }
+    }
+
+    /// Enters a job that has just been started.
+    pub(super) fn enter(&mut self, leader: Pid) {
+        let Some(numbers) = &self.numbers else { return };
+        let place = self.free.pop().unwrap_or(self.next);
+        if numbers.set(place, leader.as_raw()) {
+            if place == self.next {
+                numbers.set(LAST, i32::try_from(place).unwrap_or(0));
+                self.next += 1;
+            }
+            self.places.insert(leader, place);
+        }
+    }
+
+    /// Takes a job out, before its number can be another's.
+    pub(super) fn leave(&mut self, leader: Pid) {
+        if let (Some(numbers), Some(place)) = (&self.numbers, self.places.remove(&leader)) {
+            numbers.set(place, 0);
+            self.free.push(place);
+        }
+    }
+
+    fn set_grace(&self, grace: Duration) {
+        if let Some(numbers) = &self.numbers {
+            numbers.set(GRACE, i32::try_from(grace.as_millis()).unwrap_or(i32::MAX));
+        }
+    }
+}
+
+/// The guard as the monitor sees it.
+pub(super) struct Guard {
+    channel: Channel,
+    since: Instant,
+}
+
+impl Guard {
+    /// Starts one that watches over these groups.
+    ///
+    /// # Errors
+    /// No process was to be had, or no memory to share with it.
+    pub(super) fn start(groups: &Groups, grace: Duration) -> Result<Self, Fault> {
+        let (channel, theirs) = Channel::pair()?;
+        let numbers = groups.numbers.clone();
+        let numbers = numbers.ok_or_else(|| Fault::new("no memory for its table"))?;
+        groups.set_grace(grace);
+        run_alone(move || wait_and_end(&numbers), theirs.as_fd())?;
+        Ok(Self {
+            channel,
+            since: Instant::now(),
+        })
+    }
+
+    /// Puts its channel into the loop, where its end shows.
+    ///
+    /// # Errors
+    /// The loop takes no more.
+    pub(super) fn watch(&self, registry: &Registry) -> Result<(), Fault> {
+        let fd = self.channel.as_fd().as_raw_fd();
+        registry.register(&mut SourceFd(&fd), token::GUARD, Interest::READABLE)?;
+        Ok(())
+    }
+}
+
+impl Monitor {
+    /// Starts a guard where there is none. Without one the daemon serves all the same.
+    pub(super) fn start_guard(&mut self) {
+        if self.guard.is_some() {
+            return;
+        }
+        let grace = self.settings.exec.hup_to_kill;
+        let started = Guard::start(self.sessions.groups(), grace);
+        self.take_guard(started);
+    }
+
+    /// Takes one that was started. Without one the daemon serves all the same.
+    pub(super) fn take_guard(&mut self, started: Result<Guard, Fault>) {
+        let watched = started.and_then(|g| g.watch(self.poll.registry()).map(|()| g));
+        match watched {
+            Ok(guard) => self.guard = Some(guard),
+            Err(e) => {
+                let why = e.while_doing("the guard");
+                self.log.say(Level::Error, "fault", &[("why", &why)]);
+            }
+        }
+    }
+
+    /// The guard has nothing to say: it is dead. One that did not live is not replaced.
+    pub(super) fn guard_ended(&mut self, now: Instant) {
+        let Some(guard) = self.guard.take() else {
+            return;
+        };
+        self.log.say(Level::Error, "lost", &[("process", &"guard")]);
+        if now.saturating_duration_since(guard.since) >= LIVED {
+            self.start_guard();
+        }
+    }
+
+    /// A reload may have changed the grace.
+    pub(super) fn tell_guard(&self) {
+        let grace = self.settings.exec.hup_to_kill;
+        self.sessions.groups().set_grace(grace);
+    }
+}
+
+/// The guard's life.
+fn wait_and_end(numbers: &Numbers) -> u8 {
+    process::set_name("cos: guard");
+    process::quiet();
+    // No file system is to be kept busy.
+    let _ = nix::unistd::chdir("/");
+    let Ok(channel) = socket::inherited(CHANNEL).map(Channel::new) else {
+        return process::FAILURE;
+    };
+    if signals::leave_to_the_monitor().is_err() {
+        return process::FAILURE;
+    }
+    while let Ok(Incoming::Message(..) | Incoming::Nothing) = channel.receive(&mut [0; 16]) {
+        channel.wait();
+    }
+    end_all(numbers);
+    process::SUCCESS
+}
+
+/// Hangs up every group, and kills after the grace what is left.
+fn end_all(numbers: &Numbers) {
+    let grace = u64::try_from(numbers.get(GRACE)).unwrap_or(0);
+    let until = Instant::now() + Duration::from_millis(grace);
+    let last = usize::try_from(numbers.get(LAST)).unwrap_or(0);
+    let leaders = (FIRST..=last).map(|place| numbers.get(place));
+    let mut left: Vec<Group> = leaders
+        .filter(|leader| *leader > 1)
+        .map(|leader| Group::of(Pid::from_raw(leader)))
+        .collect();
+    for group in &left {
+        group.signal(Signal::SIGHUP);
+    }
+    loop {
+        left.retain(Group::is_there);
+        if left.is_empty() || Instant::now() >= until {
+            break;
+        }
+        std::thread::sleep(LOOKING);
+    }
+    for group in &left {
+        group.signal(Signal::SIGKILL);
+    }
+}
+
+/// A process group whose leader's parent is dead.
+struct Group {
+    leader: Pid,
+    /// `None`: it has ended and was reaped by whoever inherited it.
+    pidfd: Option<OwnedFd>,
+}
+
+impl Group {
+    fn of(leader: Pid) -> Self {
+        let pidfd = pidfd::open(leader);
+        Self { leader, pidfd }
+    }
+
+    fn signal(&self, signal: Signal) {
+        match &self.pidfd {
+            Some(leader) => pidfd::signal_led(leader, self.leader, signal),
+            // As long as its group has a member, its number is nobody else's.
+            None if kill(self.leader, None) == Err(Errno::ESRCH) => {
+                let _ = killpg(self.leader, signal);
+            }
+            None => {}
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        match self
+            .pidfd
+            .as_ref()
+            .map(|leader| pidfd::signal_group(leader, None))
+        {
+            Some(Ok(())) => true,
+            Some(Err(Errno::ESRCH)) => false,
+            // The system has no such thing.
+            Some(Err(_)) | None => killpg(self.leader, None).is_ok(),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Which process the kernel ends first when memory runs out (`oom_score_adj`, Linux).
+//!
+//! The daemon's first process lowers its own value, so that a job is ended before it. What
+//! it starts gets back the value that the daemon was started with, the relay one between.
+//! Without CAP_SYS_RESOURCE it can only undo what has raised the value from 0.
+//!
+//! A job's child shares the monitor's memory until exec, and the kernel keeps the value the
+//! same for all who share a memory. So the monitor takes its own value back before it
+//! starts a job, which inherits that, and lowers it again when no job shares its memory any
+//! more ([`super::job::Starter::shares_memory`]).
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+/// The file of a process's own value.
+const OWN: &str = "/proc/self/oom_score_adj";
+
+/// Never ended for want of memory.
+const NEVER: i32 = -1000;
+
+/// The relay's: ended after the jobs, which it would take along, unless it has grown to
+/// half of the memory.
+const RELAY: i32 = -500;
+
+/// What the daemon was started with; [`UNCHANGED`]: this process has not lowered its own.
+static ORIGINAL: AtomicI32 = AtomicI32::new(UNCHANGED);
+const UNCHANGED: i32 = i32::MIN;
+
+/// What a process of ours gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// What the daemon was started with.
+    Original,
+    /// One between that and the monitor's.
+    Relay,
+    /// The monitor's.
+    Monitor,
+}
+
+/// The monitor's own value.
+pub struct Protection {
+    file: Option<File>,
+    original: i32,
+    is_lowered: bool,
+}
+
+impl Protection {
+    /// Reads the value of this process, which is to be lowered later, if it may be.
+    pub fn new() -> Self {
+        let file = OpenOptions::new().read(true).write(true).open(OWN);
+        let value = file.ok().and_then(|mut file| {
+            let mut text = String::new();
+            file.read_to_string(&mut text).ok()?;
+            Some((file, text.trim().parse().ok()?))
+        });
+        let (file, original) = value.unzip();
+        Self {
+            file,
+            original: original.unwrap_or(0),
+            is_lowered: false,
+        }
+    }
+
+    /// Whether the value may still be lowered.
+    pub const fn is_lifted(&self) -> bool {
+        self.file.is_some() && !self.is_lowered
+    }
+
+    /// Lowers it, as far as this process may. Where it may not at all, it never tries again.
+    pub fn lower(&mut self) {
+        if !self.is_lifted() {
+            return;
+        }
+        let lower = [NEVER, 0]
+            .into_iter()
+            .filter(|value| *value < self.original);
+        let lower: Vec<i32> = lower.collect();
+        if lower.into_iter().any(|value| self.write(value)) {
+            self.is_lowered = true;
+            ORIGINAL.store(self.original, Ordering::Relaxed);
+        } else {
+            self.file = None;
+        }
+    }
+
+    /// Takes the original value back, which a job that is started now inherits.
+    pub fn lift(&mut self) {
+        if self.is_lowered && self.write(self.original) {
+            self.is_lowered = false;
+        }
+    }
+
+    fn write(&mut self, value: i32) -> bool {
+        let text = value.to_string();
+        let file = self.file.as_mut();
+        file.is_some_and(|file| file.write_all(text.as_bytes()).is_ok())
+    }
+}
+
+impl Default for Protection {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Gives this process, which the monitor has just started, its value. It makes system calls
+/// only: it may share the monitor's memory (which waits for it then).
+pub(super) fn take(standing: Standing) {
+    let original = ORIGINAL.load(Ordering::Relaxed);
+    match standing {
+        Standing::Monitor => {
+            write(NEVER);
+        }
+        _ if original == UNCHANGED => {}
+        Standing::Relay if write(original.min(RELAY)) => {}
+        Standing::Relay | Standing::Original => {
+            write(original);
+        }
+    }
+}
+
+/// Writes this process's own value. Whether it may.
+fn write(value: i32) -> bool {
+    let mut digits = [0; 8];
+    let text = decimal(value, &mut digits);
+    // SAFETY: the string ends with NUL.
+    let fd = unsafe { libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY) };
+    if fd < 0 {
+        return false;
+    }
+    // SAFETY: the bytes live for the call.
+    let written = unsafe { libc::write(fd, text.as_ptr().cast(), text.len()) };
+    // SAFETY: opened above, and used no more.
+    unsafe { libc::close(fd) };
+    written > 0
+}
+
+/// A number from -1000 to 1000 in decimal.
+fn decimal(value: i32, digits: &mut [u8; 8]) -> &[u8] {
+    let mut left = value.unsigned_abs();
+    let mut at = digits.len();
+    for (n, digit) in digits.iter_mut().enumerate().rev() {
+        *digit = b'0'.wrapping_add(u8::try_from(left % 10).unwrap_or(0));
+        (left, at) = (left / 10, n);
+        if left == 0 {
+            break;
+        }
+    }
+    if let (true, Some(sign)) = (value < 0, digits.get_mut(at.saturating_sub(1))) {
+        *sign = b'-';
+        at = at.saturating_sub(1);
+    }
+    digits.get(at..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_written_in_decimal() {
+        for value in [-1000, -999, -17, -1, 0, 7, 10, 999, 1000] {
+            let mut digits = [0; 8];
+            assert_eq!(decimal(value, &mut digits), value.to_string().as_bytes());
+        }
+    }
+}
