@@ -577,3 +577,68 @@ fn jobs_go_before_the_monitor_when_memory_runs_out() {
         }
     }
 }
+
+/// A limit of open files that root may not raise.
+const FEW: &str = "ulimit -n 400 && exec setpriv --bounding-set=-sys_resource \"$@\"";
+
+#[test]
+fn sessions_that_there_are_no_open_files_for_are_refused_before_they_start() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let mut command = Start::new("/bin/sh");
+    command.args(["-c", FEW, "sh", daemon::COSSERVER]);
+    let folder = daemon::prepare("[daemon]\nrefusal-interval = 1\n", "");
+    let d = Daemon::start_by(command, folder, &[]);
+    d.log
+        .wait("limits.sessions is 4096, but the limit of open files allows 16");
+    let all: Vec<_> = (0..24).map(|_| d.session(&["echo runs; read x"])).collect();
+    let mut ran = 0;
+    let refused = "too many sessions for the limit of open files";
+    until("each runs or is refused", || {
+        d.log.count("exec session=") + d.log.count(refused) >= 24
+    });
+    for mut session in all {
+        let mut stdin = session.stdin.take().unwrap();
+        let _ = std::io::Write::write_all(&mut stdin, b"end\n");
+        let ended = session.finish();
+        match ended.status {
+            Some(0) => ran += usize::from(ended.out == ["runs"]),
+            status => assert_eq!(status, Some(255), "{ended:?}"),
+        }
+    }
+    assert_eq!(
+        (ran, d.log.count("exec session=")),
+        (16, 16),
+        "{}",
+        d.log_text()
+    );
+    assert_eq!(d.log.count("how=cut"), 0);
+}
+
+#[test]
+fn a_low_limit_of_open_files_is_raised_and_a_job_has_it_back() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let mut command = Start::new("/bin/sh");
+    command.args([
+        "-c",
+        "ulimit -n 400 && exec \"$@\"",
+        "sh",
+        daemon::COSSERVER,
+    ]);
+    let d = Daemon::start_by(command, daemon::prepare("", ""), &[]);
+    let says = d.says(0, &["ulimit -Sn; ulimit -Hn"]);
+    assert_eq!(says, b"400\n400\n");
+    if d.log.count("the limit of open files allows") > 0 {
+        return daemon::passed_over("this root may not raise its limit of open files");
+    }
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", d.process("relay"))).unwrap();
+    let line = limits
+        .lines()
+        .find(|l| l.starts_with("Max open files"))
+        .unwrap();
+    let soft: u64 = line.split_whitespace().nth(3).unwrap().parse().unwrap();
+    assert_eq!(soft, 5 * 4096 + 320);
+}

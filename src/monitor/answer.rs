@@ -362,8 +362,12 @@ impl Monitor {
 
     /// Why no job may be started now, if so.
     pub(super) fn cannot_start(&self) -> Option<&'static str> {
-        if self.sessions.len() + self.logins.alone() >= self.settings.limits.sessions {
+        let sessions = self.sessions.len() + self.logins.alone();
+        if sessions >= self.settings.limits.sessions {
             return Some("too many sessions");
+        }
+        if self.inetd.is_none() && sessions >= self.room {
+            return Some("too many sessions for the limit of open files");
         }
         // Who was greeted before SIGTERM is a newcomer all the same.
         if self.stopping.is_some() {

@@ -64,6 +64,7 @@ impl Monitor {
                 self.warn_of_another_key();
                 self.tell_gate(Order::Limits(self.limits()).encode());
                 self.tell_guard();
+                self.warn_of_few_descriptors();
                 self.hosts_are_new();
             }
             Err(e) => {

@@ -28,6 +28,7 @@ pub mod options;
 mod pid_file;
 mod protect;
 mod refuse;
+mod room;
 mod run_folder;
 mod sessions;
 mod signing;
@@ -98,6 +99,8 @@ struct Monitor {
     /// Those who wait for an account.
     pending: HashMap<LookUp, Vec<Pending>>,
     sessions: Sessions,
+    /// How many sessions there are open files for.
+    room: usize,
     logins: Logins,
     /// Where the doors are asked.
     doors: Desk,

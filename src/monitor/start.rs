@@ -21,7 +21,7 @@ use super::listen::listeners;
 use super::notify::Manager;
 use super::options::{self, Asked, Task};
 use super::sessions::Sessions;
-use super::{Monitor, Which, inetd, run_folder, token};
+use super::{Monitor, Which, inetd, room, run_folder, token};
 use crate::config::keys;
 use crate::config::name::UserName;
 use crate::config::place::Place;
@@ -219,6 +219,7 @@ fn serve(
     let place = Place::of_file(&asked.file);
     let settings = settings(&asked.file, asked.port)?;
     let login_program = can_log_in(&settings)?;
+    process::raise_descriptors(room::wanted(&settings));
     let mut degraded = Vec::new();
     let (cell, in_its_place) = cell(&place, &settings, &mut degraded)?.unzip();
     if let Some(begun) = &mut begun {
@@ -324,6 +325,7 @@ fn serve(
         protection: super::protect::Protection::default(),
         stock: super::stock::Stock::default(),
         inetd: seat,
+        room: room::sessions(process::descriptors()),
         claim: super::pid_file::Claim::default(),
         degraded: degraded.first().map(ToString::to_string),
         status: None,
@@ -331,6 +333,7 @@ fn serve(
         stopping: None,
         hung_up: false,
     };
+    monitor.warn_of_few_descriptors();
     if monitor.inetd.is_some() {
         monitor.start_child(Which::Gate)?;
         monitor.hosts_are_new();
