@@ -1,5 +1,5 @@
 //! The rooms of cosserver. Arrows point down this list and never up:
-//! `gate`, `monitor`, `relay`, `login` are the daemon's processes; `client` and `admin`
+//! `gate`, `monitor`, `relay`, `lookup`, `login` are the daemon's processes; `client` and `admin`
 //! are the other two programs; `door`, `credential`, `policy` and `service` are what
 //! the monitor decides with; `signer` vouches for this host's users to others; `sources` has the rules for where strangers come from; `channel` carries the typed questions between our
 //! own processes; `wire` is the language spoken with peers; `config` is the
@@ -19,6 +19,7 @@ pub mod fault;
 pub mod gate;
 pub mod log;
 pub mod login;
+pub mod lookup;
 pub mod monitor;
 pub mod policy;
 pub mod refusal;

@@ -5,16 +5,18 @@ use cosserver::sys::process::Apart;
 
 cosserver::entry!(run);
 
-/// Gate and relay, for inetd's one connection, where they are forked by the monitor.
+/// The roles that the monitor forks for inetd's one connection.
 const APART: Apart = Apart {
     gate: cosserver::gate::main,
     relay: cosserver::relay::main_alone,
+    lookup: cosserver::lookup::main,
 };
 
 fn run() -> u8 {
     match std::env::args_os().next().as_ref().and_then(|a| a.to_str()) {
         Some("cosserver: gate") => cosserver::gate::main(),
         Some("cosserver: relay") => cosserver::relay::main(),
+        Some("cosserver: lookup") => cosserver::lookup::main(),
         Some("cosserver: door") => cosserver::door::process::main(),
         _ => cosserver::monitor::main(&APART),
     }

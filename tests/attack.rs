@@ -138,6 +138,9 @@ fn garbage_after_the_hello_is_closed_without_an_answer_and_logged_once() {
 #[test]
 fn silence_ends_at_its_deadline_without_thread_or_process() {
     let d = Daemon::start_as(QUICK, "");
+    // What a host's first command starts is there, and stays for a minute.
+    d.says(0, &["true"]);
+    d.log.wait("introduced machine=");
     let gate = d.process("gate");
     let (threads, processes) = (daemon::status(gate, "Threads"), daemon::children(d.pid()));
     let half = |s: &mut Stranger, bytes: &[u8]| s.send(&bytes[..bytes.len() / 2]);

@@ -40,6 +40,7 @@ const ARROWS: &[(&str, &str)] = &[
         "door config wire sys log secret refusal fault",
     ),
     ("login", "channel wire sys fault"),
+    ("lookup", "channel sys fault"),
     ("signer", "config curve wire sys log secret fault"),
     // Of `sys` the data of an account alone: see `policy_asks_the_system_nothing`.
     (
@@ -215,7 +216,7 @@ fn only_main_sees_a_process() {
         if relative(&path).starts_with("src/sys/pam") {
             continue;
         }
-        for process in ["gate", "login", "monitor", "relay"] {
+        for process in ["gate", "login", "lookup", "monitor", "relay"] {
             assert!(
                 !seen.contains(process),
                 "{} sees {process}",

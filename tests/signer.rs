@@ -189,23 +189,17 @@ impl Machine {
 
     /// Starts the daemon of that machine, which signs.
     fn daemon(&self) -> Signing {
-        self.daemon_with(&[])
-    }
-
-    /// The same with these variables.
-    fn daemon_with(&self, variables: &[(&str, &Path)]) -> Signing {
-        self.daemon_by(&[], variables)
+        self.daemon_by(&[])
     }
 
     /// The same by a program that starts it.
-    fn daemon_by(&self, before: &[String], variables: &[(&str, &Path)]) -> Signing {
+    fn daemon_by(&self, before: &[String]) -> Signing {
         let settings = self.path("etc/cosserver/cosserver.toml");
         let text = fs::read_to_string(&settings).unwrap();
         assert!(!text.contains("\nlisten ="), "{text}");
         fs::write(&settings, format!("listen = [\"127.0.0.1\"]\n{text}")).unwrap();
         let words = [before, &[COSSERVER.to_owned()]].concat();
         let mut command = inside(&self.path(""), &words);
-        command.envs(variables.iter().copied());
         command.args(["-D", "-e", "-p", "0", "-f", "/etc/cosserver/cosserver.toml"]);
         let mut child = command
             .stdin(Stdio::null())
@@ -888,6 +882,21 @@ fn the_signer_signs_nothing_else() {
     daemon::until("the places are given back", || {
         matches!(m.says(&message), Some(Reply::Signed(_)))
     });
+}
+
+/// An NSS module runs as that user, and could ask to be it on other hosts.
+#[test]
+fn the_daemons_own_user_is_not_signed_for() {
+    if !can() {
+        return;
+    }
+    let m = Machine::new("users=*");
+    append(&m.path("etc/passwd"), "_cosserver:x:990:990::/:/bin/sh\n");
+    let _signing = m.daemon();
+    let mut cos = m.of_number(990, "cos");
+    let out = run(cos.args(["run", "hostb", "/usr/bin/id", "-un"]));
+    let told = String::from_utf8(out.stderr).unwrap();
+    assert!(told.contains("user 990 is the daemon's own"), "{told}");
 }
 
 /// The kernel's number for users who have none here may have been changed.

@@ -67,6 +67,8 @@ struct Processes {
     monitor: i32,
     gate: i32,
     relay: i32,
+    /// Under inetd it has ended when the session runs.
+    lookup: Option<i32>,
     /// Under inetd the monitor looks at the doors itself.
     door: Option<i32>,
 }
@@ -78,6 +80,7 @@ impl Processes {
             monitor: d.pid(),
             gate: d.process("gate"),
             relay: d.process("relay"),
+            lookup: Some(d.process("lookup")),
             door: Some(d.process("door")),
         }
     }
@@ -95,6 +98,7 @@ impl Processes {
             monitor,
             gate: named("cos: gate"),
             relay: named("cos: relay"),
+            lookup: None,
             door: None,
         }
     }
@@ -129,10 +133,9 @@ fn hold_no_secret(d: &Daemon, processes: fn(&Daemon) -> Processes) {
         "the search finds nothing"
     );
     let door = p.door.map(|pid| ("door", pid));
-    for (name, pid) in [("gate", p.gate), ("relay", p.relay)]
-        .into_iter()
-        .chain(door)
-    {
+    let lookup = p.lookup.map(|pid| ("lookup", pid));
+    let both = [("gate", p.gate), ("relay", p.relay)];
+    for (name, pid) in both.into_iter().chain(door).chain(lookup) {
         assert!(!has(pid, host.private.expose()), "{name} has the host key");
         assert!(!has(pid, caller.cookie.expose()), "{name} has a cookie");
         assert!(

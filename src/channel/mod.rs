@@ -11,6 +11,7 @@ pub(crate) mod fields;
 pub mod gate;
 pub mod inetd;
 pub mod login;
+pub mod lookup;
 pub mod relay;
 pub mod watch;
 

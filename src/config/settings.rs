@@ -143,15 +143,20 @@ impl Daemon {
     /// the network is missing; `None` where it is there, or where this is not
     /// root, who alone needs it. Asks the user database, so it may block.
     pub fn lacks_its_user(&self) -> Option<String> {
-        let user = &self.user;
-        if !geteuid().is_root() || !matches!(User::from_name(user.as_str()), Ok(None)) {
+        if !geteuid().is_root() || !matches!(User::from_name(self.user.as_str()), Ok(None)) {
             return None;
         }
-        Some(format!(
+        Some(self.without_its_user())
+    }
+
+    /// What is to be done where the account is missing.
+    pub fn without_its_user(&self) -> String {
+        let user = &self.user;
+        format!(
             "there is no such user, so the daemon's processes that speak with the network run as nobody, \
              beside whatever else does; this makes it: useradd --system --no-create-home \
              --home-dir /nonexistent --shell /usr/sbin/nologin {user}"
-        ))
+        )
     }
 }
 

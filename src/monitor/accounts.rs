@@ -1,5 +1,5 @@
-//! Accounts as the monitor knows them: asked of NSS in a child, kept for a
-//! moment, and forgotten at once when a local account file changes.
+//! Accounts as the monitor knows them: asked of a look-up process, kept for a moment, and
+//! forgotten at once when a local account file changes. And whether one may be used.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -7,47 +7,55 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use nix::unistd::Pid;
+use mio::Registry;
 
+use super::look_ups::{LookUp, LookUps, USERS_AT_ONCE};
+use crate::channel::lookup::Question;
 use crate::config::name::UserName;
-use crate::sys::account::{self, Account, Helper};
+use crate::sys::account::{Account, UserRecord};
+use crate::sys::shadow::{self, Validity};
 
 /// How long an account from a directory server may be stale.
 const FRESH: Duration = Duration::from_secs(30);
-/// How long a look-up may take.
-const LOOKING: Duration = Duration::from_secs(10);
-/// Look-ups at the same time beyond which no name that comes from outside is looked up.
-const AT_ONCE: usize = 8;
-/// Look-ups of numbers at the same time: half as many, whatever comes from outside.
-const NUMBERS: usize = 4;
+/// Look-ups of numbers at the same time: half as many as of all, whatever comes from outside.
+const NUMBERS: usize = USERS_AT_ONCE / 2;
 /// Accounts kept.
 const KEPT: usize = 1024;
 
-/// A look-up under way, by number.
-pub(super) type LookUp = u64;
+/// The files that say who there is, and which accounts may be used.
+const FILES: [&str; 4] = [
+    NSSWITCH,
+    "/etc/passwd",
+    "/etc/group",
+    crate::sys::shadow::SHADOW,
+];
+/// The file that says whom NSS asks.
+const NSSWITCH: &str = "/etc/nsswitch.conf";
+
+/// What tells one state of a file from another.
+type Stamp = Option<[i64; 4]>;
 
 /// Accounts, and look-ups under way.
 pub(super) struct Accounts {
     /// The only account there is, when this is not root.
     own: Option<Account>,
-    known: HashMap<String, (Account, Instant)>,
+    known: HashMap<String, (UserRecord, Instant)>,
     /// The names behind numbers.
     names: HashMap<u32, (String, Instant)>,
+    /// What `/etc/shadow` says of accounts, or why that is not known.
+    validity: HashMap<String, Result<Option<Validity>, String>>,
     /// The numbers that `/etc/passwd` has, once that was asked.
     local: Option<BTreeSet<u32>>,
-    files: [Option<(i64, i64, u64, u64)>; 3],
-    helpers: HashMap<LookUp, Looking>,
-    next: LookUp,
-    /// A child that waits to be told a name.
-    stock: Option<Helper>,
+    files: [Stamp; FILES.len()],
+    /// How often the files have changed.
+    changes: u64,
+    looking: HashMap<LookUp, Looking>,
 }
 
-/// A look-up under way: whose, by which child, what it has said, its limit.
+/// A look-up under way: of whom, and how often the files had changed when it began.
 struct Looking {
     whom: Whom,
-    helper: Helper,
-    answer: Vec<u8>,
-    until: Instant,
+    changes: u64,
 }
 
 /// Who is looked up.
@@ -58,27 +66,27 @@ enum Whom {
 }
 
 /// What is known of a user.
-pub(super) enum Found {
+pub(super) enum Known {
     /// The account.
-    Account(Account),
+    User(Box<UserRecord>),
     /// It is being looked up.
     Looking(LookUp),
-    /// It cannot be: too many look-ups, or no process to be had.
-    Busy,
+    /// It cannot be, and why: too many look-ups, or no process to be had.
+    Busy(String),
 }
 
 impl Accounts {
     /// For root, or for the one user that this process is.
-    pub(super) fn new(own: Option<Account>, stock: Option<Helper>) -> Self {
+    pub(super) fn new(own: Option<Account>) -> Self {
         Self {
             own,
             known: HashMap::new(),
             names: HashMap::new(),
+            validity: HashMap::new(),
             local: None,
             files: stamps(),
-            helpers: HashMap::new(),
-            next: 0,
-            stock,
+            changes: 0,
+            looking: HashMap::new(),
         }
     }
 
@@ -87,154 +95,198 @@ impl Accounts {
         self.own.as_ref().map(|a| a.name.as_str())
     }
 
-    /// Looks a user up: at once, or by a child.
-    pub(super) fn find(&mut self, name: &str, now: Instant) -> Found {
-        if let Some(own) = self.own.as_ref().filter(|a| a.name == name) {
-            return Found::Account(own.clone());
-        }
-        self.forget_changed();
-        match self.known.get(name) {
-            Some((account, until)) if *until > now => return Found::Account(account.clone()),
-            _ => {}
-        }
-        let whom = Whom::Name(name.to_owned());
-        let room = self.helpers.len() < AT_ONCE;
-        self.look_up(whom, room, now, || account::look_up(name))
+    fn own(&self, is: impl Fn(&Account) -> bool) -> Option<Known> {
+        let own = self.own.as_ref().filter(|a| is(a))?;
+        Some(Known::User(Box::new(UserRecord {
+            account: own.clone(),
+            validity: None,
+        })))
     }
 
-    /// Looks up whose number that is. These look-ups leave half of the helpers to those
-    /// who come from outside, who in turn take none of these.
-    pub(super) fn find_number(&mut self, uid: u32, now: Instant) -> Found {
-        if let Some(own) = self.own.as_ref().filter(|a| a.uid == uid) {
-            return Found::Account(own.clone());
+    /// Looks a user up: at once, or by a look-up process.
+    pub(super) fn find(
+        &mut self,
+        look_ups: &mut LookUps,
+        registry: &Registry,
+        name: &str,
+        now: Instant,
+    ) -> Known {
+        if let Some(own) = self.own(|a| a.name == name) {
+            return own;
         }
-        self.forget_changed();
-        let name = self.names.get(&uid).filter(|(_, until)| *until > now);
-        match name.and_then(|(name, _)| self.known.get(name)) {
-            Some((account, until)) if *until > now && account.uid == uid => {
-                return Found::Account(account.clone());
+        self.forget_changed(look_ups);
+        match self.known.get(name) {
+            Some((record, until)) if *until > now => {
+                return Known::User(Box::new(record.clone()));
             }
             _ => {}
         }
-        let room = self.numbers() < NUMBERS;
-        self.look_up(Whom::Number(uid), room, now, || account::of_number(uid))
+        self.look_up(look_ups, registry, Whom::Name(name.to_owned()), now)
+    }
+
+    /// Looks up whose number that is. These look-ups leave half of the processes to those
+    /// who come from outside, who in turn take none of these.
+    pub(super) fn find_number(
+        &mut self,
+        look_ups: &mut LookUps,
+        registry: &Registry,
+        uid: u32,
+        now: Instant,
+    ) -> Known {
+        if let Some(own) = self.own(|a| a.uid == uid) {
+            return own;
+        }
+        self.forget_changed(look_ups);
+        let name = self.names.get(&uid).filter(|(_, until)| *until > now);
+        match name.and_then(|(name, _)| self.known.get(name)) {
+            Some((record, until)) if *until > now && record.account.uid == uid => {
+                return Known::User(Box::new(record.clone()));
+            }
+            _ => {}
+        }
+        self.look_up(look_ups, registry, Whom::Number(uid), now)
     }
 
     /// How many numbers are being looked up.
     pub(super) fn numbers(&self) -> usize {
-        let all = self.helpers.values();
+        let all = self.looking.values();
         all.filter(|l| matches!(l.whom, Whom::Number(_))).count()
     }
 
-    fn forget_changed(&mut self) {
+    /// Whether an account is known that need not be looked up now.
+    pub(super) fn knows_any(&self, now: Instant) -> bool {
+        self.known.values().any(|(_, until)| *until > now)
+    }
+
+    fn forget_changed(&mut self, look_ups: &mut LookUps) {
         let files = stamps();
-        if files != self.files {
-            self.files = files;
-            self.known.clear();
-            self.names.clear();
-            self.local = None;
+        if files == self.files {
+            return;
         }
+        if files.first() != self.files.first() {
+            // A C library may have read it once and for all.
+            look_ups.renew();
+        }
+        self.files = files;
+        self.changes += 1;
+        self.known.clear();
+        self.names.clear();
+        self.validity.clear();
+        self.local = None;
     }
 
     /// Whether `/etc/passwd` has this number, or somebody of it was found lately: a user,
     /// and not one of the many numbers that a user may have besides (subuid(5)).
-    pub(super) fn is_somebody(&mut self, uid: u32) -> bool {
-        self.forget_changed();
+    pub(super) fn is_somebody(&mut self, look_ups: &mut LookUps, uid: u32) -> bool {
+        self.forget_changed(look_ups);
         let local = self.local.get_or_insert_with(local_numbers);
         local.contains(&uid) || self.names.contains_key(&uid)
     }
 
     fn look_up(
         &mut self,
+        look_ups: &mut LookUps,
+        registry: &Registry,
         whom: Whom,
-        room: bool,
         now: Instant,
-        look: impl FnOnce() -> Option<Account>,
-    ) -> Found {
+    ) -> Known {
         // One look-up serves all who ask for the same user meanwhile.
-        if let Some((which, _)) = self.helpers.iter().find(|(_, l)| l.whom == whom) {
-            return Found::Looking(*which);
+        let same = |l: &Looking| l.whom == whom && l.changes == self.changes;
+        if let Some((which, _)) = self.looking.iter().find(|(_, l)| same(l)) {
+            return Known::Looking(*which);
         }
-        if !room {
-            return Found::Busy;
+        let (question, has_room) = match &whom {
+            Whom::Name(name) => (
+                Question::User(name.clone()),
+                self.looking.len() < USERS_AT_ONCE,
+            ),
+            Whom::Number(uid) => (Question::Number(*uid), self.numbers() < NUMBERS),
+        };
+        if !has_room {
+            return Known::Busy("too many account look-ups".to_owned());
         }
-        let ready = match (&whom, self.stock.take()) {
-            (Whom::Name(name), Some(helper)) if helper.tell(name) => Some(helper),
-            (_, unused) => {
-                self.stock = unused;
-                None
+        match look_ups.ask(registry, question, now) {
+            Ok(which) => {
+                let changes = self.changes;
+                self.looking.insert(which, Looking { whom, changes });
+                Known::Looking(which)
             }
-        };
-        let work = || look().map(|a| a.to_bytes()).unwrap_or_default();
-        let Some(helper) = ready.or_else(|| account::in_child(work).ok()) else {
-            return Found::Busy;
-        };
-        self.next += 1;
-        let looking = Looking {
-            whom,
-            helper,
-            answer: Vec::new(),
-            until: now + LOOKING,
-        };
-        self.helpers.insert(self.next, looking);
-        Found::Looking(self.next)
+            Err(e) => Known::Busy(e.to_string()),
+        }
     }
 
-    /// The helper of a look-up, to wait for.
-    pub(super) fn helper(&self, which: LookUp) -> Option<&Helper> {
-        self.helpers.get(&which).map(|l| &l.helper)
-    }
-
-    /// When the next look-up must be done.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.helpers.values().map(|l| l.until).min()
-    }
-
-    /// Look-ups that are late.
-    pub(super) fn late(&self, now: Instant) -> Vec<LookUp> {
-        let late = self.helpers.iter().filter(|(_, l)| l.until <= now);
-        late.map(|(which, _)| *which).collect()
-    }
-
-    /// Reads on what a helper says. `None`: not yet; then the account, if there
-    /// is one. A helper that is still to be reaped joins `corpses`.
-    pub(super) fn hear(
-        &mut self,
-        which: LookUp,
-        now: Instant,
-        corpses: &mut Vec<Pid>,
-    ) -> Option<Option<Account>> {
-        let looking = self.helpers.get_mut(&which)?;
-        let answer = &mut looking.answer;
-        let account = match account::read_answer(&looking.helper.answer, answer) {
-            Ok(false) if now < looking.until => return None,
-            Ok(true) => Account::from_bytes(answer).filter(has_a_name),
-            Ok(false) | Err(_) => None,
+    /// A look-up has ended.
+    pub(super) fn heard(&mut self, which: LookUp, found: Option<&UserRecord>, now: Instant) {
+        let Some(looking) = self.looking.remove(&which) else {
+            return;
         };
-        let looking = self.helpers.remove(&which)?;
-        corpses.extend(looking.helper.end());
+        // What was asked before a change may be out of date.
+        let Some(record) = found.filter(|_| looking.changes == self.changes) else {
+            return;
+        };
         if self.known.len() >= KEPT || self.names.len() >= KEPT {
             self.known.clear();
             self.names.clear();
         }
-        if let Some(account) = &account {
-            // By the name that was asked for: a directory may know it by another.
-            let name = match looking.whom {
-                Whom::Name(name) => name,
-                Whom::Number(uid) => {
-                    self.names.insert(uid, (account.name.clone(), now + FRESH));
-                    account.name.clone()
-                }
-            };
-            self.known.insert(name, (account.clone(), now + FRESH));
+        // By the name that was asked for: a directory may know it by another.
+        let name = match looking.whom {
+            Whom::Name(name) => name,
+            Whom::Number(uid) => {
+                let name = record.account.name.clone();
+                self.names.insert(uid, (name.clone(), now + FRESH));
+                name
+            }
+        };
+        self.known.insert(name, (record.clone(), now + FRESH));
+    }
+
+    /// Whether an account may be used for a command.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn check(&mut self, record: &UserRecord) -> Result<(), String> {
+        let Account { name, uid, .. } = &record.account;
+        let is_root = *uid == 0;
+        if let Some(file) = shadow::nologin().filter(|_| !is_root) {
+            return Err(format!("{file} is there, so nobody but root may log in"));
         }
-        Some(account)
+        if self.own.is_some() {
+            // Shadow is root's alone to read, and this is that user already.
+            return Ok(());
+        }
+        let local = match self.validity.get(name) {
+            Some(known) => known.clone(),
+            None => {
+                if self.validity.len() >= KEPT {
+                    self.validity.clear();
+                }
+                let read = shadow::local(name).map_err(|e| format!("{}: {e}", shadow::SHADOW));
+                self.validity.insert(name.clone(), read.clone());
+                read
+            }
+        };
+        let Some(validity) = local?.or(record.validity) else {
+            return Ok(());
+        };
+        if validity.expires.is_some_and(|day| shadow::today() >= day) {
+            return Err(format!("the account {name} has expired"));
+        }
+        // Root's says that nobody logs in by root's password, and no more.
+        if validity.locked && !is_root {
+            return Err(format!("the password of {name} is locked"));
+        }
+        Ok(())
+    }
+
+    /// Looks whether a file has changed since an account was asked for.
+    pub(super) fn look_again(&mut self, look_ups: &mut LookUps) {
+        self.forget_changed(look_ups);
     }
 }
 
 /// Whether an account's name is one: a module of NSS may make it of what it likes, and it
 /// reaches a job's environment, and the log.
-fn has_a_name(account: &Account) -> bool {
+pub(super) fn has_a_name(account: &Account) -> bool {
     UserName::parse(&account.name).is_ok()
 }
 
@@ -252,10 +304,13 @@ fn local_numbers() -> BTreeSet<u32> {
 }
 
 /// What tells one state of the local account files from another.
-fn stamps() -> [Option<(i64, i64, u64, u64)>; 3] {
-    ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"].map(|file| {
+fn stamps() -> [Stamp; FILES.len()] {
+    FILES.map(|file| {
         let m = std::fs::metadata(file).ok()?;
-        Some((m.mtime(), m.mtime_nsec(), m.ino(), m.size()))
+        let number = i64::from_ne_bytes(m.ino().to_ne_bytes());
+        let size = i64::from_ne_bytes(m.size().to_ne_bytes());
+        // A change of owner or mode counts, too.
+        Some([m.ctime(), m.ctime_nsec(), number, size])
     })
 }
 
@@ -263,46 +318,83 @@ fn stamps() -> [Option<(i64, i64, u64, u64)>; 3] {
 mod tests {
     use super::*;
 
-    /// A directory that answers `DOMAIN\\jo` with `jo` is asked once, not each time.
-    #[test]
-    fn somebody_has_a_line_of_his_own() {
-        let mut accounts = Accounts::new(None, None);
-        assert!(accounts.is_somebody(0));
-        assert!(!accounts.is_somebody(4_000_000_001));
+    fn root() -> UserRecord {
+        UserRecord::look_up("root").unwrap()
+    }
+
+    fn looking(accounts: &mut Accounts, whom: Whom) {
+        let changes = accounts.changes;
+        accounts.looking.insert(1, Looking { whom, changes });
+    }
+
+    fn knows(accounts: &mut Accounts, name: &str, now: Instant) -> bool {
+        let mut look_ups = LookUps::new(None);
+        let poll = mio::Poll::new().unwrap();
+        let found = accounts.find(&mut look_ups, poll.registry(), name, now);
+        let knows = matches!(found, Known::User(record) if *record == root());
+        for pid in look_ups.finish() {
+            let _ = nix::sys::wait::waitpid(pid, None);
+        }
+        knows
     }
 
     #[test]
     fn an_account_whose_name_no_user_can_have_is_none() {
-        let mut root = account::look_up("root").unwrap();
+        let mut root = root().account;
         assert!(has_a_name(&root));
         root.name = "ro\u{1b}ot".into();
         assert!(!has_a_name(&root));
     }
 
     #[test]
+    fn somebody_has_a_line_of_his_own() {
+        let mut accounts = Accounts::new(None);
+        let mut look_ups = LookUps::new(None);
+        assert!(accounts.is_somebody(&mut look_ups, 0));
+        assert!(!accounts.is_somebody(&mut look_ups, 4_000_000_001));
+    }
+
+    /// A directory that answers `DOMAIN\\jo` with `jo` is asked once, not each time.
+    #[test]
     fn an_account_is_kept_under_the_name_that_was_asked_for() {
-        let root = account::look_up("root").unwrap();
-        let helper = account::in_child(|| root.to_bytes()).unwrap();
-        let mut accounts = Accounts::new(None, None);
+        let mut accounts = Accounts::new(None);
         let now = Instant::now();
-        let looking = Looking {
-            whom: Whom::Name("alias".into()),
-            helper,
-            answer: Vec::new(),
-            until: now + LOOKING,
-        };
-        accounts.helpers.insert(1, looking);
-        let mut corpses = Vec::new();
-        let found = loop {
-            match accounts.hear(1, now, &mut corpses) {
-                Some(found) => break found,
-                None => std::thread::yield_now(),
-            }
-        };
-        assert_eq!(found.as_ref(), Some(&root));
-        assert!(matches!(accounts.find("alias", now), Found::Account(a) if a == root));
-        for pid in corpses {
-            let _ = nix::sys::wait::waitpid(pid, None);
+        looking(&mut accounts, Whom::Name("alias".into()));
+        accounts.heard(1, Some(&root()), now);
+        assert!(knows(&mut accounts, "alias", now));
+        assert!(accounts.knows_any(now) && !accounts.knows_any(now + FRESH));
+    }
+
+    /// The answer to a question that was asked before a file changed was once kept.
+    #[test]
+    fn what_was_asked_before_a_change_is_not_kept() {
+        let mut accounts = Accounts::new(None);
+        let now = Instant::now();
+        looking(&mut accounts, Whom::Name("alias".into()));
+        accounts.changes += 1;
+        accounts.heard(1, Some(&root()), now);
+        assert!(!accounts.knows_any(now));
+    }
+
+    #[test]
+    fn an_expired_account_is_refused_and_only_roots_lock_is_not_looked_at() {
+        let mut accounts = Accounts::new(None);
+        let mut record = root();
+        record.account.name = "no-such-user-here".into();
+        let today = shadow::today();
+        for (uid, locked, expires, may) in [
+            (7, false, None, true),
+            (7, false, Some(today + 1), true),
+            (7, false, Some(today), false),
+            (7, false, Some(0), false),
+            (7, true, None, false),
+            (0, true, None, true),
+            (0, false, Some(1), false),
+        ] {
+            record.account.uid = uid;
+            record.validity = Some(Validity { locked, expires });
+            let said = accounts.check(&record);
+            assert_eq!(said.is_ok(), may, "{uid} {locked} {expires:?}: {said:?}");
         }
     }
 }

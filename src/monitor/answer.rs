@@ -8,13 +8,14 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use super::accounts::{Found, LookUp};
+use super::Monitor;
+use super::accounts::Known as User;
 use super::doors::Visit;
 use super::logins::LoginId;
+use super::look_ups::LookUp;
 use super::refuse::{Checked, LEFT};
 use super::sessions::shares::Holder;
 use super::talk::Talk;
-use super::{Monitor, token};
 use crate::channel::gate::{Complaint, Connection, Order, Question};
 use crate::credential::hash::{self, Against};
 use crate::credential::{Greeted, NotGreeted, Opened, Proven};
@@ -22,6 +23,7 @@ use crate::door::{Admitted, Id, Known, Machine as _};
 use crate::log::Level;
 use crate::policy::{self, Exec, Granted};
 use crate::refusal::{Cause, Refusal};
+use crate::sys::account::UserRecord;
 use crate::sys::socket;
 use crate::wire::answer::Answer;
 use crate::wire::prompt::Text;
@@ -163,6 +165,7 @@ impl Monitor {
                     .insert(c, Stranger::Greeted(Box::new(greeted)));
                 self.tell_gate(order);
                 self.doors.prepare();
+                self.prepare_look_up(from);
             }
             Err(NotGreeted::Malformed(m)) => self.close(c, m.0, Some(from)),
             Err(NotGreeted::Fault(e)) => {
@@ -345,18 +348,19 @@ impl Monitor {
             acceptance,
             welcome,
         };
-        match self.accounts.find(user.as_str(), now) {
-            Found::Account(account) => self.start(pending, &account, now),
-            Found::Looking(which) => {
+        let registry = self.poll.registry();
+        let found = self
+            .accounts
+            .find(&mut self.look_ups, registry, user.as_str(), now);
+        match found {
+            User::User(record) => self.start(pending, &record, now),
+            User::Looking(which) => {
                 self.step("look-up", &[("connection", &connection), ("user", &user)]);
-                self.watch_look_up(which);
                 self.strangers.insert(connection, Stranger::Waiting(which));
                 self.pending.entry(which).or_default().push(pending);
                 Ok(())
             }
-            Found::Busy => Err(Refusal::new(Cause::Busy, "too many account look-ups")
-                .of(from)
-                .into()),
+            User::Busy(why) => Err(Refusal::new(Cause::Busy, why).of(from).into()),
         }
     }
 
@@ -386,20 +390,19 @@ impl Monitor {
         why.or_else(|| self.has_its_share(holders))
     }
 
-    /// A look-up has something to say.
-    pub(super) fn account_found(&mut self, which: LookUp, now: Instant) {
-        let Some(found) = self.accounts.hear(which, now, &mut self.corpses) else {
-            return;
-        };
-        self.caller_found(which, found.as_ref());
+    /// The look-up of a user has ended.
+    pub(super) fn user_found(&mut self, which: LookUp, found: Option<&UserRecord>, now: Instant) {
+        self.accounts.heard(which, found, now);
+        self.accounts.look_again(&mut self.look_ups);
+        self.caller_found(which, found.map(|record| &record.account));
         for pending in self.pending.remove(&which).unwrap_or_default() {
             let connection = pending.connection;
             self.strangers.remove(&connection);
             let peer = pending.granted.proven().peer();
             let holders = Holder::of(pending.granted.proven());
-            let outcome = match (&found, self.cannot_start_for(&holders)) {
+            let outcome = match (found, self.cannot_start_for(&holders)) {
                 (_, Some(why)) => Err(Refusal::new(Cause::Busy, why).of(peer).into()),
-                (Some(account), None) => self.start(pending, account, now),
+                (Some(record), None) => self.start(pending, record, now),
                 (None, None) => {
                     let user = &pending.granted.service().user;
                     let words = format!("there is no user {user}, or it was not found in time");
@@ -417,20 +420,6 @@ impl Monitor {
             Err(Halt::Closed(why, peer)) => self.close(c, why, peer),
             Err(Halt::Left(peer)) => self.part(Some(c), peer, LEFT, &Checked::default()),
             Err(Halt::Refused(refusal)) => self.refuse(c, &refusal),
-        }
-    }
-
-    pub(super) fn watch_look_up(&mut self, which: LookUp) {
-        use mio::unix::SourceFd;
-        use std::os::fd::AsRawFd;
-        if let Some(helper) = self.accounts.helper(which) {
-            let fd = helper.answer.as_raw_fd();
-            let interest = mio::Interest::READABLE;
-            let token = token::look_up(which);
-            let _ = self
-                .poll
-                .registry()
-                .register(&mut SourceFd(&fd), token, interest);
         }
     }
 }

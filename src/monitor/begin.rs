@@ -21,7 +21,7 @@ use crate::log::Level;
 use crate::policy::{Exec, Granted};
 use crate::refusal::{Cause, Refusal};
 use crate::service::exec::{self, Setting};
-use crate::sys::account::Account;
+use crate::sys::account::{Account, UserRecord};
 use crate::sys::{process, socket};
 use crate::wire::noise::Keys;
 use crate::wire::record::{self, Kind};
@@ -33,9 +33,10 @@ impl Monitor {
     pub(super) fn start(
         &mut self,
         mut pending: Pending,
-        account: &Account,
+        record: &UserRecord,
         now: Instant,
     ) -> Result<(), Halt> {
+        let account = &record.account;
         let setting = Setting {
             path: &self.settings.exec.path,
             becomes_user: self.accounts.serves().is_none(),
@@ -43,6 +44,8 @@ impl Monitor {
         };
         let peer = pending.granted.proven().peer();
         crate::policy::check_account(pending.granted.proven(), account).map_err(|r| r.of(peer))?;
+        let usable = self.accounts.check(record);
+        usable.map_err(|why| Refusal::new(Cause::Account, why).of(peer))?;
         let pair = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
         self.protection.make_way(now);
         // The job first: it starts while we do the handshake's arithmetic.

@@ -1,14 +1,13 @@
 //! What a gate must know: its limits, whose slots are reserved, where to listen.
 //! And HOSTINFO, from which the second of these comes.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use mio::Interest;
-use mio::unix::SourceFd;
-
 use super::hosts::{Names, Refreshed};
-use super::{Monitor, Which, token};
+use super::look_ups::LookUp;
+use super::{Monitor, Which};
 use crate::channel::gate::{Limits, List, Order};
 use crate::fault::Fault;
 use crate::log::Level;
@@ -52,10 +51,9 @@ impl Monitor {
             .iter()
             .map(|n| n.parts())
             .collect();
-        for (list, networks) in [
-            (List::Listed, self.hosts.networks()),
-            (List::Exempt, exempt),
-        ] {
+        let listed = self.hosts.networks();
+        self.listed = listed.iter().copied().collect();
+        for (list, networks) in [(List::Listed, listed), (List::Exempt, exempt)] {
             self.tell_gate(Order::Networks(list, true, Vec::new()).encode());
             for part in networks.chunks(NETWORKS) {
                 self.tell_gate(Order::Networks(list, false, part.to_vec()).encode());
@@ -88,10 +86,7 @@ impl Monitor {
 
     /// Loads HOSTINFO anew if it has changed.
     pub(super) fn refresh_hosts(&mut self) {
-        if matches!(
-            self.hosts.refresh(&self.place, &mut self.corpses),
-            Refreshed::New
-        ) {
+        if matches!(self.hosts.refresh(&self.place), Refreshed::New) {
             self.hosts_are_new();
         }
     }
@@ -108,31 +103,36 @@ impl Monitor {
             }
             Err(e) => self.log.say(Level::Error, "hostinfo", &[("fault", e)]),
         }
-        if let Some(helper) = self.hosts.helper() {
-            let fd = helper.answer.as_raw_fd();
-            let names = token::NAMES;
-            let _ = self
-                .poll
-                .registry()
-                .register(&mut SourceFd(&fd), names, Interest::READABLE);
-        }
+        self.resolve_names(Instant::now());
         self.send_networks();
     }
 
-    pub(super) fn hear_names(&mut self, now: Instant) {
-        match self.hosts.hear_helper(now, &mut self.corpses) {
-            Names::Same => return,
-            Names::New => {
-                self.log
-                    .say(Level::Info, "hostinfo", &[("names", &"resolved")]);
-                self.send_networks();
-            }
-            Names::Lost => {
-                let why = "the look-up of the names did not come to its end; \
-                           the addresses that were known stay";
-                self.log.say(Level::Warning, "hostinfo", &[("fault", &why)]);
-            }
+    fn resolve_names(&mut self, now: Instant) {
+        let registry = self.poll.registry();
+        if let Err(e) = self.hosts.resolve(&mut self.look_ups, registry, now) {
+            let why = format!("names are not resolved, and keep the addresses that they had: {e}");
+            self.log.say(Level::Warning, "hostinfo", &[("fault", &why)]);
         }
-        self.go_on(now);
+    }
+
+    /// The look-up of a host has ended.
+    pub(super) fn host_found(
+        &mut self,
+        which: LookUp,
+        found: Result<Vec<IpAddr>, String>,
+        now: Instant,
+    ) {
+        let names = self.hosts.heard(which, found, now);
+        self.resolve_names(now);
+        if names == Names::All {
+            let resolved: [(&str, &dyn std::fmt::Display); 1] = [("names", &"resolved")];
+            self.log.say(Level::Info, "hostinfo", &resolved);
+        }
+        if names != Names::Same {
+            self.send_networks();
+        }
+        if names == Names::All || self.has_listed_caller() {
+            self.go_on(now);
+        }
     }
 }

@@ -1,25 +1,24 @@
 //! HOSTINFO as the monitor has it: loaded, loaded anew when the file changes,
-//! and the names in it resolved by a child of its own.
+//! and the names in it resolved by a look-up process.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, ToSocketAddrs};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::unistd::Pid;
+use mio::Registry;
 
+use super::look_ups::{LookUp, LookUps};
+use crate::channel::lookup::{HOSTS, Question};
 use crate::config::address::Network;
 use crate::config::hostinfo::{Addresses, Entry, HostTable};
 use crate::config::name::HostName;
 use crate::config::place::Place;
 use crate::fault::Fault;
-use crate::sys::account::{self, Helper};
 
-/// How long the look-up of all names may take.
-const RESOLVING: Duration = Duration::from_secs(60);
-/// Look-ups at the same time, in the child.
-const AT_ONCE: usize = 16;
+/// While names are being resolved, those that are known are told this often.
+const TOLD: Duration = Duration::from_secs(1);
 
 /// What tells one state of a file from another.
 type Stamp = Option<(u64, u64, i64, i64, i64, i64, u64, u32, u32)>;
@@ -45,7 +44,12 @@ pub(super) struct Hosts {
     table: Result<HostTable, Fault>,
     seen: [Stamp; 2],
     resolved: HashMap<HostName, Vec<IpAddr>>,
-    helper: Option<(Helper, Vec<u8>, Instant)>,
+    /// Names that are still to be asked for.
+    waiting: VecDeque<HostName>,
+    /// Names that are being looked up.
+    looking: HashMap<LookUp, HostName>,
+    /// Since when the others must know of the names that are resolved.
+    told: Instant,
 }
 
 /// What [`Hosts::refresh`] found.
@@ -56,45 +60,46 @@ pub(super) enum Refreshed {
     New,
 }
 
-/// What [`Hosts::hear_helper`] heard.
+/// What the end of a name's look-up means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Names {
-    /// Nothing yet.
+    /// No look-up of these, or one of many: nobody needs to know yet.
     Same,
-    /// The names have their addresses, as far as they resolve.
-    New,
-    /// The helper did not come to its end: what was known stays.
-    Lost,
+    /// Some names have their addresses; others are still being looked up.
+    Some,
+    /// Every name has its addresses, as far as it resolves.
+    All,
 }
 
 impl Hosts {
-    /// Loads the table. A table that cannot be read denies everybody.
+    /// Loads the table. A table that cannot be read denies everybody. Its names are not asked
+    /// for before [`Self::resolve`].
     pub(super) fn load(place: &Place) -> Self {
         let mut hosts = Self {
             table: Err(Fault::new("hostinfo was not read yet")),
             seen: [None, None],
             resolved: HashMap::new(),
-            helper: None,
+            waiting: VecDeque::new(),
+            looking: HashMap::new(),
+            told: Instant::now(),
         };
-        // There is no helper yet, so none is left to be reaped.
-        hosts.reload(place, &mut Vec::new());
+        hosts.reload(place);
         hosts
     }
 
-    /// Loads the table anew whatever its stamp says, and has its names resolved.
-    /// A helper that is still to be reaped joins `corpses`.
-    pub(super) fn reload(&mut self, place: &Place, corpses: &mut Vec<Pid>) {
+    /// Loads the table anew whatever its stamp says.
+    pub(super) fn reload(&mut self, place: &Place) {
         self.seen = [stamp(&place.hostinfo()), stamp(&place.dir)];
         self.table = HostTable::load(place);
-        self.resolve(corpses);
+        self.list_names();
     }
 
     /// Loads the table anew if the file, or its folder, has changed.
-    pub(super) fn refresh(&mut self, place: &Place, corpses: &mut Vec<Pid>) -> Refreshed {
+    pub(super) fn refresh(&mut self, place: &Place) -> Refreshed {
         if [stamp(&place.hostinfo()), stamp(&place.dir)] == self.seen {
             return Refreshed::Same;
         }
-        self.reload(place, corpses);
+        self.reload(place);
         Refreshed::New
     }
 
@@ -129,110 +134,77 @@ impl Hosts {
         all
     }
 
-    /// Starts resolving the names that have no addresses listed.
-    fn resolve(&mut self, corpses: &mut Vec<Pid>) {
-        self.stop_helper(corpses);
-        let names: Vec<HostName> = self
+    /// Lists the names that have no addresses, to be resolved.
+    fn list_names(&mut self) {
+        let names: HashSet<HostName> = self
             .callers()
             .filter(|e| matches!(e.addresses, Addresses::ByName))
             .map(|e| e.name.clone())
             .collect();
         // What was known of those that are still there stays until the new answer comes.
-        let mut known = std::mem::take(&mut self.resolved);
-        let still = |n: &HostName| Some((n.clone(), known.remove(n)?));
-        self.resolved = names.iter().filter_map(still).collect();
-        if names.is_empty() {
-            return;
+        self.resolved.retain(|name, _| names.contains(name));
+        // Who looks a name up that is no longer there is heard by nobody.
+        self.looking.retain(|_, name| names.contains(name));
+        let under_way: HashSet<&HostName> = self.looking.values().collect();
+        let left = names.iter().filter(|name| !under_way.contains(name));
+        self.waiting = left.cloned().collect();
+    }
+
+    /// Has the names looked up that are still to be, as many at a time as one process takes.
+    ///
+    /// # Errors
+    /// There is no process to be had: the names that are left stay as they were.
+    pub(super) fn resolve(
+        &mut self,
+        look_ups: &mut LookUps,
+        registry: &Registry,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        while self.looking.len() < HOSTS {
+            let Some(name) = self.waiting.pop_front() else {
+                return Ok(());
+            };
+            match look_ups.ask(registry, Question::Host(name.to_string()), now) {
+                Ok(which) => {
+                    self.looking.insert(which, name);
+                }
+                Err(e) => {
+                    self.waiting.clear();
+                    return Err(e);
+                }
+            }
         }
-        if let Ok(helper) = account::in_child(|| look_up_all(&names)) {
-            self.helper = Some((helper, Vec::new(), Instant::now() + RESOLVING));
-        }
+        Ok(())
     }
 
-    /// The descriptor on which the names' addresses come.
-    pub(super) fn helper(&self) -> Option<&Helper> {
-        self.helper.as_ref().map(|(h, ..)| h)
+    /// Whether names are still being looked up.
+    pub(super) fn is_resolving(&self) -> bool {
+        !self.looking.is_empty() || !self.waiting.is_empty()
     }
 
-    /// When the helper must be done.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.helper.as_ref().map(|(.., until)| *until)
-    }
-
-    /// Reads on what the helper says.
-    pub(super) fn hear_helper(&mut self, now: Instant, corpses: &mut Vec<Pid>) -> Names {
-        let Some((helper, answer, until)) = &mut self.helper else {
+    /// The look-up of a name has ended.
+    pub(super) fn heard(
+        &mut self,
+        which: LookUp,
+        found: Result<Vec<IpAddr>, String>,
+        now: Instant,
+    ) -> Names {
+        let Some(name) = self.looking.remove(&which) else {
             return Names::Same;
         };
-        let found = match account::read_answer(&helper.answer, answer) {
-            Ok(false) if now < *until => return Names::Same,
-            Ok(true) => parse(answer),
-            Ok(false) | Err(_) => None,
-        };
-        self.stop_helper(corpses);
-        match found {
-            Some(found) => {
-                // A name server that is away for once takes no host's address away.
-                self.resolved.extend(found);
-                Names::New
-            }
-            None => Names::Lost,
+        // A name server that is away for once takes no host's address away.
+        if let Ok(addresses) = found {
+            self.resolved.insert(name, addresses);
         }
+        if !self.is_resolving() {
+            return Names::All;
+        }
+        if now < self.told + TOLD {
+            return Names::Same;
+        }
+        self.told = now;
+        Names::Some
     }
-
-    fn stop_helper(&mut self, corpses: &mut Vec<Pid>) {
-        if let Some((helper, ..)) = self.helper.take() {
-            corpses.extend(helper.end());
-        }
-    }
-}
-
-/// The last line of a whole answer: no host has that name.
-const END: &[u8] = b".\n";
-
-/// In the child: a line for each name that resolves, `name address address…`, as they
-/// come, and [`END`].
-fn look_up_all(names: &[HostName]) -> Vec<u8> {
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let lines = std::sync::Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(names.len()) {
-            scope.spawn(|| {
-                while let Some(name) =
-                    names.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
-                {
-                    let Ok(found) = (name.as_str(), 0).to_socket_addrs() else {
-                        continue;
-                    };
-                    let mut line = name.to_string();
-                    for a in found {
-                        line = format!("{line} {}", a.ip().to_canonical());
-                    }
-                    if let Ok(mut lines) = lines.lock() {
-                        lines.extend_from_slice(format!("{line}\n").as_bytes());
-                    }
-                }
-            });
-        }
-    });
-    let mut lines = lines.into_inner().unwrap_or_default();
-    lines.extend_from_slice(END);
-    lines
-}
-
-/// `None`: the answer has no end, because its child had another one than its own.
-fn parse(answer: &[u8]) -> Option<HashMap<HostName, Vec<IpAddr>>> {
-    let lines = answer.strip_suffix(END)?;
-    let text = String::from_utf8_lossy(lines);
-    let parse_line = |line: &str| {
-        let (name, addresses) = line.split_once(' ')?;
-        let addresses = addresses
-            .split(' ')
-            .filter_map(|a| a.parse().ok())
-            .collect();
-        Some((HostName::parse(name).ok()?, addresses))
-    };
-    Some(text.lines().filter_map(parse_line).collect())
 }
 
 #[cfg(test)]
@@ -248,71 +220,57 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// A table, what was known of its names, and what a child says of them.
-    fn heard(table: &str, answer: &'static [u8]) -> (Hosts, Names) {
-        let scratch = Scratch::new();
-        scratch.file("hostinfo", table, 0o600);
-        let mut hosts = Hosts {
-            table: HostTable::load(&scratch.place()),
-            seen: [None, None],
-            resolved: HashMap::from([
-                (name("one"), vec![ip("192.0.2.1")]),
-                (name("two"), vec![ip("192.0.2.2")]),
-            ]),
-            helper: None,
-        };
-        let now = Instant::now();
-        let helper = account::in_child(|| answer.to_vec()).unwrap();
-        hosts.helper = Some((helper, Vec::new(), now + RESOLVING));
-        let mut corpses = Vec::new();
-        let names = loop {
-            let names = hosts.hear_helper(now, &mut corpses);
-            if names != Names::Same {
-                break names;
-            }
-            std::thread::yield_now();
-        };
-        for pid in corpses {
-            let _ = nix::sys::wait::waitpid(pid, None);
-        }
-        (hosts, names)
-    }
-
     const TABLE: &str = "one cos run-as=root\ntwo cos run-as=root\n";
 
-    /// The child was killed, or its pipe was cut: that some names are in what it said
-    /// does not mean that the others have no address.
-    #[test]
-    fn an_answer_without_its_end_changes_nothing() {
-        for answer in [&b""[..], b"one 192.0.2.9\n", b"one 192.0.2.9\ntwo 19"] {
-            let (hosts, names) = heard(TABLE, answer);
-            assert_eq!(names, Names::Lost);
-            assert_eq!(
-                hosts.addresses_of(&name("one")),
-                Some(vec![ip("192.0.2.1")])
-            );
-            assert_eq!(
-                hosts.addresses_of(&name("two")),
-                Some(vec![ip("192.0.2.2")])
-            );
+    /// A table of which this was known, and whose names are being looked up, as 1, 2 and on.
+    fn looking(table: &str) -> Hosts {
+        let scratch = Scratch::new();
+        scratch.file("hostinfo", table, 0o600);
+        let mut hosts = Hosts::load(&scratch.place());
+        for (n, last) in [("one", "192.0.2.1"), ("two", "192.0.2.2")] {
+            hosts.resolved.insert(name(n), vec![ip(last)]);
         }
-        assert_eq!(parse(&look_up_all(&[])), Some(HashMap::new()));
+        let mut waiting: Vec<HostName> = hosts.waiting.drain(..).collect();
+        waiting.sort_by_key(ToString::to_string);
+        hosts.looking = (1..).zip(waiting).collect();
+        hosts
     }
 
     #[test]
     fn a_name_that_does_not_resolve_for_once_keeps_its_addresses() {
-        let (mut hosts, names) = heard(TABLE, b"one 192.0.2.9 192.0.2.10\n.\n");
-        assert_eq!(names, Names::New);
-        let new = [ip("192.0.2.9"), ip("192.0.2.10")];
-        assert_eq!(hosts.addresses_of(&name("one")), Some(new.to_vec()));
+        let mut hosts = looking(TABLE);
+        let new = vec![ip("192.0.2.9"), ip("192.0.2.10")];
+        let now = hosts.told;
+        assert_eq!(hosts.heard(1, Ok(new.clone()), now), Names::Same);
+        assert_eq!(hosts.addresses_of(&name("one")), Some(new));
+        assert!(hosts.is_resolving());
+        assert_eq!(hosts.heard(2, Err("away".into()), now), Names::All);
         assert_eq!(
             hosts.addresses_of(&name("two")),
             Some(vec![ip("192.0.2.2")])
         );
         // One that is no longer in the table has none.
         hosts.table = Ok(HostTable::parse(b"", Path::new("hostinfo")));
-        hosts.resolve(&mut Vec::new());
+        hosts.list_names();
         assert_eq!(hosts.addresses_of(&name("two")), None);
+    }
+
+    /// One name that takes long was once waited for before the others counted.
+    #[test]
+    fn a_slow_name_does_not_hold_up_those_that_are_resolved() {
+        let mut hosts = looking(TABLE);
+        let later = hosts.told + TOLD;
+        assert_eq!(
+            hosts.heard(2, Ok(vec![ip("192.0.2.9")]), later),
+            Names::Some
+        );
+        assert_eq!(
+            hosts.addresses_of(&name("two")),
+            Some(vec![ip("192.0.2.9")])
+        );
+        // One that was asked for before the table changed is not asked for twice.
+        hosts.list_names();
+        assert_eq!(hosts.waiting, [name("two")]);
     }
 
     /// No slot is reserved, and no penalty softened, for a host that may ask nothing.
@@ -320,7 +278,7 @@ mod tests {
     fn a_line_without_run_as_reserves_nothing() {
         let table = "one cos run-as=root\ntwo cos\nthree cos addr=192.0.2.0/28\n\
                      four cos addr=198.51.100.0/24 run-as=root\n";
-        let (hosts, _) = heard(table, b".\n");
+        let hosts = looking(table);
         let reserved = hosts.networks();
         assert_eq!(reserved, [(ip("192.0.2.1"), 32), (ip("198.51.100.0"), 24)]);
     }

@@ -17,6 +17,7 @@ use super::answer;
 use super::children::Child;
 use super::listen::adopted;
 use super::logins::MADE_ROOM;
+use super::look_ups::Process;
 use super::options::Asked;
 use super::table::{Admission, Stranger, Table};
 use super::{Monitor, Which};
@@ -26,7 +27,6 @@ use crate::fault::Fault;
 use crate::log::Level;
 use crate::refusal::Cause;
 use crate::sources::{self, Networks, Source};
-use crate::sys::account::{self, Helper};
 use crate::sys::process::{self, Apart};
 use crate::sys::sandbox::Role;
 use crate::sys::{locks, socket};
@@ -57,12 +57,12 @@ pub(super) struct Begun {
     pub(super) gate: Child,
     pub(super) relay: Child,
     /// Looks the user up, once it is known who.
-    pub(super) names: Option<Helper>,
+    pub(super) look_up: Process,
 }
 
 /// The one who called waits for every process that is still to be started: they are
-/// begun at once, side by side. Gate and relay need no program of their own: this
-/// process has read nothing yet that they must not have.
+/// begun at once, side by side. None of them needs a program of its own: this process has
+/// read nothing yet that they must not have.
 pub(super) fn begin(
     asked: &Asked,
     apart: &Apart,
@@ -73,7 +73,7 @@ pub(super) fn begin(
     *hushed = Some(process::hush(asked.stderr)?);
     let (mut gate, mut relay) = (Child::new(Role::Gate), Child::new(Role::Relay));
     gate.launch(Some(apart.gate))?;
-    let names = geteuid().is_root().then(account::in_stock);
+    let look_up = Process::launch(Some(apart.lookup))?;
     relay.launch(Some(apart.relay))?;
     Ok(Begun {
         seat: Seat {
@@ -87,7 +87,7 @@ pub(super) fn begin(
         },
         gate,
         relay,
-        names: names.and_then(Result::ok),
+        look_up,
     })
 }
 
@@ -123,7 +123,7 @@ impl Monitor {
         let source = Source::of(peer);
         let admitted = table.map(|t| t.admit(source, listed.has(peer), &limits, locks::uptime()));
         match admitted {
-            Some(Ok(Admission::NoSlot)) if self.hosts.helper().is_some() => return,
+            Some(Ok(Admission::NoSlot)) if self.hosts.is_resolving() => return,
             Some(Ok(Admission::NoSlot)) => return self.turn_away(Complaint::NoSlot),
             Some(Ok(Admission::Slot(slot))) => seat.slot = Some(slot),
             Some(Err(why)) => self.lose_table(&why),
@@ -234,17 +234,25 @@ impl Monitor {
         fds: Vec<OwnedFd>,
         now: Instant,
     ) -> Option<Vec<OwnedFd>> {
-        let resolving = self.hosts.helper().is_some();
+        let resolving = self.hosts.is_resolving();
         let asks = matches!(question, Question::ClientHello(..));
-        let Some(seat) = self.inetd.as_mut().filter(|_| resolving && asks) else {
-            return Some(fds);
-        };
-        let known: Networks = self.hosts.networks().into_iter().collect();
-        if known.has(seat.peer) {
+        if !resolving || !asks || self.has_listed_caller() {
             return Some(fds);
         }
+        let Some(seat) = &mut self.inetd else {
+            return Some(fds);
+        };
         seat.postponed = Some((message.to_vec(), fds, now + NAMES));
         None
+    }
+
+    /// Whether the one connection comes from an address that HOSTINFO has.
+    pub(super) fn has_listed_caller(&self) -> bool {
+        let Some(seat) = &self.inetd else {
+            return false;
+        };
+        let known: Networks = self.hosts.networks().into_iter().collect();
+        known.has(seat.peer)
     }
 
     /// When a caller has waited long enough for the names.
@@ -306,7 +314,11 @@ impl Monitor {
                 let price = sources::price(Complaint::Malformed, &self.limits());
                 self.punish(price);
             }
-            Some(Order::Taken(_)) => self.leave_seat(),
+            Some(Order::Taken(_)) => {
+                self.leave_seat();
+                // Nobody else is served, so nothing is looked up any more.
+                self.look_ups.renew();
+            }
             _ => {}
         }
     }

@@ -50,7 +50,7 @@ impl Monitor {
                 self.logins.go_on(program);
                 let in_vain = settings.keep_from_start(&self.settings);
                 self.settings = settings;
-                self.hosts.reload(&self.place, &mut self.corpses);
+                self.hosts.reload(&self.place);
                 self.log.say(Level::Info, "reloaded", &[]);
                 for key in in_vain {
                     let kept = key.value(&self.settings);
@@ -119,9 +119,8 @@ impl Monitor {
             self.restart[1],
             self.gate.due(),
             self.relay.due(),
-            self.hosts.deadline(),
             self.names_deadline(),
-            self.accounts.deadline(),
+            self.look_ups.deadline(),
             self.sessions.deadline(),
             self.logins.deadline(),
             self.doors.deadline(),
@@ -147,19 +146,14 @@ impl Monitor {
                 self.lost(which, now);
             }
         }
-        if self.hosts.deadline().is_some_and(|at| at <= now) {
-            self.hear_names(now);
-        }
         if self.names_deadline().is_some_and(|at| at <= now) {
             self.go_on(now);
         }
         if self.log.deadline().is_some_and(|at| at <= now) {
             self.log.tell_suppressed();
         }
-        if self.accounts.deadline().is_some_and(|at| at <= now) {
-            for which in self.accounts.late(now) {
-                self.account_found(which, now);
-            }
+        if self.look_ups.deadline().is_some_and(|at| at <= now) {
+            self.look_ups.tend(self.poll.registry(), now);
         }
         if self.sessions.deadline().is_some_and(|at| at <= now) {
             for finished in self.sessions.tend_hung(now) {
@@ -260,6 +254,9 @@ impl Monitor {
                 let _ = nix::sys::wait::waitpid(pid, None);
             }
         }
+        // One that hangs in a module is not waited for.
+        self.corpses.extend(self.look_ups.finish());
+        self.corpses.retain(|pid| !process::reap(*pid));
         self.leave_seat();
         for told in self.doors.finish() {
             self.log_note(told);

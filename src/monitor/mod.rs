@@ -3,7 +3,7 @@
 //!
 //! It decides on what it decoded itself from the bytes that the proof covers,
 //! and believes nothing of the gate but that these bytes came. It must never
-//! block: names and accounts are looked up by children with a time limit.
+//! block: names and accounts are looked up by processes of their own, with a time limit.
 
 mod accounts;
 mod answer;
@@ -14,6 +14,7 @@ mod children;
 mod control;
 mod doors;
 mod enrol;
+mod first_accounts;
 mod guard;
 mod hosts;
 mod inetd;
@@ -23,6 +24,7 @@ mod login;
 mod login_asked;
 mod login_end;
 mod logins;
+mod look_ups;
 mod notify;
 pub mod options;
 mod pid_file;
@@ -52,17 +54,19 @@ use crate::config::place::Place;
 use crate::config::settings::Settings;
 use crate::log::{Level, Log};
 use crate::secret::KeyPair;
+use crate::sources::Networks;
 use crate::sys::job::Starter;
 use crate::sys::memory::Crowd;
 use crate::sys::process;
 use crate::sys::sandbox::{Cell, Walls};
 use crate::sys::signals::Signals;
-use accounts::{Accounts, LookUp};
+use accounts::Accounts;
 use answer::{Pending, Stranger};
 use children::Child;
 use doors::Desk;
 use hosts::Hosts;
 use logins::Logins;
+use look_ups::{LookUp, LookUps};
 use notify::Manager;
 use sessions::Sessions;
 use stock::Stock;
@@ -92,7 +96,10 @@ struct Monitor {
     restart: [Option<Instant>; 2],
     corpses: Vec<Pid>,
     hosts: Hosts,
+    /// The addresses that HOSTINFO lists.
+    listed: Networks,
     accounts: Accounts,
+    look_ups: LookUps,
     strangers: HashMap<Connection, Stranger>,
     /// How many there are: what a crowd of them leaves is given back.
     crowd: Crowd,
@@ -152,6 +159,7 @@ impl Monitor {
         loop {
             let now = Instant::now();
             self.pass_deadlines(now);
+            self.take_look_ups(now);
             if self.is_over() {
                 return self.finish();
             }
@@ -177,8 +185,10 @@ impl Monitor {
                     Whose::Signals => self.take_signals(now),
                     Whose::Gate => self.hear_gate(&mut buffer, now),
                     Whose::Relay => self.hear_relay(&mut buffer, now),
-                    Whose::Names => self.hear_names(now),
-                    Whose::LookUp(which) => self.account_found(which, now),
+                    Whose::LookUp(id) => {
+                        let registry = self.poll.registry();
+                        self.look_ups.hear(registry, id, &mut buffer, now);
+                    }
                     Whose::Session(id) => {
                         let kill_after = self.settings.exec.hup_to_kill;
                         let registry = self.poll.registry();

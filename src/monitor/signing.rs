@@ -6,8 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::accounts::{Found, LookUp};
+use super::accounts::Known;
 use super::callers::{Callers, Terms};
+use super::look_ups::LookUp;
 use super::{Monitor, token};
 use crate::config::name::{HostName, UserName};
 use crate::fault::Fault;
@@ -62,8 +63,8 @@ impl Monitor {
     pub(super) fn take_calls_to_sign(&mut self, now: Instant) {
         let own = self.own_number();
         let may = |uid| own.is_none_or(|own| uid == own || uid == 0);
-        let accounts = &mut self.accounts;
-        let is_somebody = |uid| accounts.is_somebody(uid);
+        let (accounts, look_ups) = (&mut self.accounts, &mut self.look_ups);
+        let is_somebody = |uid| accounts.is_somebody(look_ups, uid);
         self.desk.take(self.poll.registry(), may, is_somebody, now);
     }
 
@@ -94,7 +95,13 @@ impl Monitor {
         };
         let uid = caller.uid;
         let asked = Ask::decode(&message).map_err(|m| Fault::new(m.to_string()));
-        let asked = asked.and_then(|ask| check_number(uid).map(|()| ask));
+        let is_ours = self.cell.as_ref().is_some_and(|cell| cell.uid == uid);
+        let checked = check_number(uid).and_then(|()| match is_ours {
+            // A look-up process that was taken over could ask, and be it on other hosts.
+            true => Err(Fault::new(format!("user {uid} is the daemon's own"))),
+            false => Ok(()),
+        });
+        let asked = asked.and_then(|ask| checked.map(|()| ask));
         match asked {
             Ok(ask) => caller.state.ask = Some(Box::new(ask)),
             Err(why) => return self.answer_caller(id, None, Err(why)),
@@ -104,17 +111,20 @@ impl Monitor {
 
     /// Looks up who has asked, or leaves it to when another look-up ends.
     fn find_caller(&mut self, id: u64, uid: u32, now: Instant) {
-        match self.accounts.find_number(uid, now) {
-            Found::Account(account) => self.sign(id, Some(&account)),
-            Found::Looking(which) => {
-                self.watch_look_up(which);
+        let registry = self.poll.registry();
+        let found = self
+            .accounts
+            .find_number(&mut self.look_ups, registry, uid, now);
+        match found {
+            Known::User(record) => self.sign(id, Some(&record.account)),
+            Known::Looking(which) => {
                 if let Some(caller) = self.desk.get(id) {
                     caller.state.look_up = Some(which);
                 }
             }
-            Found::Busy if self.accounts.numbers() > 0 => {}
-            Found::Busy => {
-                let why = Fault::new("no process is left in which to look the user up");
+            Known::Busy(_) if self.accounts.numbers() > 0 => {}
+            Known::Busy(why) => {
+                let why = Fault::new(why).while_doing("looking the user up");
                 self.answer_caller(id, None, Err(why));
             }
         }

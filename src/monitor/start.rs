@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
@@ -15,9 +15,11 @@ use nix::unistd::geteuid;
 use super::accounts::Accounts;
 use super::children::Child;
 use super::doors::Desk;
+use super::first_accounts::{NOBODY, account_of, own_account};
 use super::guard::Guard;
 use super::hosts::Hosts;
 use super::listen::listeners;
+use super::look_ups::{LookUps, Process};
 use super::notify::Manager;
 use super::options::{self, Asked, Task};
 use super::sessions::Sessions;
@@ -29,21 +31,15 @@ use crate::config::settings::Settings;
 use crate::door::Doors;
 use crate::fault::Fault;
 use crate::log::{Level, Log};
-use crate::sys::account::Account;
+use crate::sources::Networks;
 use crate::sys::job::Starter;
 use crate::sys::process::{Apart, LoginProgram};
 use crate::sys::sandbox::{Cell, Role};
 use crate::sys::signals::Signals;
-use crate::sys::{account, inherited, kernel, memory, process, signals, socket};
+use crate::sys::{inherited, kernel, memory, process, signals, socket};
 
 /// Exit code for a command line that is wrong, as sshd has none and most have.
 const USAGE: u8 = 2;
-
-/// Who gate and relay are where their own account is missing.
-const NOBODY: &str = "nobody";
-
-/// How long the user database may take to answer at the start.
-const LOOKING: Duration = Duration::from_secs(30);
 
 /// What starting came to.
 pub(super) enum Started {
@@ -141,18 +137,23 @@ fn print_settings(asked: &Asked) -> u8 {
     }
 }
 
-/// Not a mistake: the daemon serves without that account.
+/// Not a mistake: the daemon serves without that account. Only root needs it.
 fn warn_of_user(settings: &Settings) {
     let daemon = &settings.daemon;
-    if let Some(words) = daemon.lacks_its_user() {
+    if geteuid().is_root() && matches!(account_of(daemon.user.as_str(), None), Ok(None)) {
+        let words = daemon.without_its_user();
         complain(&format_args!("warning: user {}: {words}", daemon.user));
     }
 }
 
 /// Root by any name is no account for the processes that strangers talk to.
 fn cannot_be(user: &UserName) -> Option<Fault> {
-    let account = account::look_up(user.as_str())?;
-    (geteuid().is_root() && account.uid == 0).then(|| is_root(user))
+    if !geteuid().is_root() {
+        return None;
+    }
+    let account = account_of(user.as_str(), None);
+    let is_roots = account.map(|a| a.is_some_and(|a| a.uid == 0));
+    is_roots.map_or_else(Some, |is| is.then(|| is_root(user)))
 }
 
 fn is_root(user: &UserName) -> Fault {
@@ -221,9 +222,14 @@ fn serve(
     let login_program = can_log_in(&settings)?;
     process::raise_descriptors(room::wanted(&settings));
     let mut degraded = Vec::new();
-    let (cell, in_its_place) = cell(&place, &settings, &mut degraded)?.unzip();
+    let process = begun.as_mut().map(|b| &mut b.look_up);
+    let (cell, in_its_place) = cell(&place, &settings, process, &mut degraded)?.unzip();
+    let user = cell.as_ref().map(|cell| (cell.uid, cell.gid));
     if let Some(begun) = &mut begun {
         begun.gate.send_in(cell.as_ref())?;
+        if user.is_some() && begun.look_up.whom().is_none() {
+            begun.look_up.begin(user, true)?;
+        }
     }
     let sessions = Sessions::default();
     // Forked while there is no secret. Under inetd the caller would wait for it.
@@ -232,7 +238,7 @@ fn serve(
     let own = if geteuid().is_root() {
         None
     } else {
-        Some(own_account()?)
+        Some(own_account(begun.as_mut().map(|b| &mut b.look_up))?)
     };
     let doors = if asked.inetd {
         Desk::here(&place)?
@@ -289,12 +295,17 @@ fn serve(
     let fd = signals.as_fd().as_raw_fd();
     poll.registry()
         .register(&mut SourceFd(&fd), token::SIGNALS, Interest::READABLE)?;
-    let (seat, gate, relay, names) = match begun {
-        Some(b) => (Some(b.seat), b.gate, b.relay, b.names),
-        None => (None, Child::new(Role::Gate), Child::new(Role::Relay), None),
+    let mut look_ups = LookUps::new(user);
+    let (seat, gate, relay) = match begun {
+        Some(b) => {
+            look_ups.take_begun(poll.registry(), b.look_up)?;
+            (Some(b.seat), b.gate, b.relay)
+        }
+        None => (None, Child::new(Role::Gate), Child::new(Role::Relay)),
     };
     let mut monitor = Monitor {
         hosts: Hosts::load(&place),
+        listed: Networks::default(),
         place,
         settings,
         port: asked.port,
@@ -310,7 +321,8 @@ fn serve(
         relay,
         restart: [None, None],
         corpses: Vec::new(),
-        accounts: Accounts::new(own, names),
+        accounts: Accounts::new(own),
+        look_ups,
         strangers: HashMap::new(),
         crowd: memory::Crowd::new(),
         pending: HashMap::new(),
@@ -378,6 +390,7 @@ impl Monitor {
 fn cell(
     place: &Place,
     settings: &Settings,
+    begun: Option<&mut Process>,
     degraded: &mut Vec<Fault>,
 ) -> Result<Option<(Cell, bool)>, Fault> {
     run_folder::make(place, degraded)?;
@@ -386,9 +399,9 @@ fn cell(
     }
     let root = run_folder::empty_root(place, degraded)?;
     let wanted = settings.daemon.user.as_str();
-    let user = match account::local(wanted) {
+    let user = match account_of(wanted, begun)? {
         Some(user) => Some(user),
-        None => account(|| account::look_up(wanted).or_else(|| account::look_up(NOBODY)))?,
+        None => account_of(NOBODY, None)?,
     };
     if user.as_ref().is_some_and(|u| u.uid == 0) {
         return Err(is_root(&settings.daemon.user));
@@ -406,18 +419,8 @@ fn cell(
     Ok(Some((cell, user.name == NOBODY && wanted != NOBODY)))
 }
 
-/// An account, which a child looks up: what NSS loads would stay in the monitor.
-fn account(look: impl FnOnce() -> Option<Account>) -> Result<Option<Account>, Fault> {
-    account::ask(look, LOOKING).map_err(|e| Fault::from(e).while_doing("asking the user database"))
-}
-
 fn warn_about_account(log: &mut Log, settings: &Settings) {
     let wanted = settings.daemon.user.as_str();
     let why = format!("there is no user {wanted}; gate and relay run as {NOBODY}");
     log.say(Level::Warning, "account", &[("why", &why)]);
-}
-
-fn own_account() -> Result<Account, Fault> {
-    let own = account(account::own)?;
-    own.ok_or_else(|| Fault::new("this process's user is not in the user database"))
 }

@@ -2,33 +2,29 @@
 
 use mio::Token;
 
-use super::accounts::LookUp;
 use super::doors::Keeps;
 use super::logins::LoginId;
 
 pub(super) const SIGNALS: Token = Token(0);
 pub(super) const GATE: Token = Token(1);
 pub(super) const RELAY: Token = Token(2);
-pub(super) const NAMES: Token = Token(3);
-pub(super) const SIGN: Token = Token(4);
-pub(super) const CONTROL: Token = Token(5);
-pub(super) const DOOR: Token = Token(6);
-pub(super) const REGISTRAR: Token = Token(7);
-pub(super) const GUARD: Token = Token(8);
+pub(super) const SIGN: Token = Token(3);
+pub(super) const CONTROL: Token = Token(4);
+pub(super) const DOOR: Token = Token(5);
+pub(super) const REGISTRAR: Token = Token(6);
+pub(super) const GUARD: Token = Token(7);
 
 /// The kinds of tokens that there are many of: session, job, and so on. The first so
 /// many numbers are those above.
-const KINDS: usize = 9;
+const KINDS: usize = 8;
 
 /// Whose event it is.
 pub(super) enum Whose {
     Signals,
     Gate,
     Relay,
-    /// The helper that resolves HOSTINFO's names.
-    Names,
-    /// A helper that looks an account up.
-    LookUp(LookUp),
+    /// A look-up process.
+    LookUp(u64),
     /// The thread of a session.
     Session(u64),
     /// The job of a session.
@@ -59,8 +55,8 @@ pub(super) fn job(id: u64) -> Token {
     numbered(id, 1)
 }
 
-pub(super) fn look_up(which: LookUp) -> Token {
-    numbered(which, 2)
+pub(super) fn look_up(id: u64) -> Token {
+    numbered(id, 2)
 }
 
 pub(super) fn login(id: LoginId) -> Token {
@@ -90,7 +86,6 @@ pub(super) fn whose(token: Token) -> Whose {
         (SIGNALS, _) => Whose::Signals,
         (GATE, _) => Whose::Gate,
         (RELAY, _) => Whose::Relay,
-        (NAMES, _) => Whose::Names,
         (GUARD, _) => Whose::Guard,
         (SIGN, _) => Whose::Sign,
         (CONTROL, _) => Whose::Control,

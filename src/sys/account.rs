@@ -1,13 +1,13 @@
-//! Accounts: who a user is, asked of NSS in a child of its own, because a
-//! directory server may take its time and the monitor has none.
+//! Accounts: who a user is, by NSS. A look-up may take as long as a directory server does, and
+//! runs the code of NSS modules: the daemon has it done by a look-up process.
 
 use std::ffi::CString;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::io::Read;
 use std::path::PathBuf;
 
-use nix::fcntl::OFlag;
-use nix::unistd::{Pid, User, getgrouplist, pipe2};
+use nix::unistd::{User, getgrouplist};
+
+use super::shadow::{self, Validity};
 
 /// What running as a user takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +29,50 @@ pub struct Account {
 /// How much of `/etc/passwd` is read, bytes.
 const PASSWD: u64 = 1024 * 1024;
 
-/// Longest answer of a helper, bytes: the addresses of a hundred thousand hosts.
-pub const ANSWER: usize = 16 * 1024 * 1024;
+/// A user as NSS has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRecord {
+    /// The account.
+    pub account: Account,
+    /// What a directory says of its validity. `/etc/shadow`, which NSS may not read here, has
+    /// the word where it has a line for the account.
+    pub validity: Option<Validity>,
+}
+
+impl UserRecord {
+    /// Looks the user up here and now, and its validity in what a directory says. May block.
+    pub fn look_up(name: &str) -> Option<Self> {
+        let user = User::from_name(name).ok().flatten()?;
+        let locked = shadow::is_locked(user.passwd.as_bytes());
+        let account = of_user(user)?;
+        let validity = if local(&account.name).is_some() {
+            locked.then_some(Validity {
+                locked,
+                expires: None,
+            })
+        } else {
+            shadow::by_nss(&account.name).map(|v| Validity {
+                locked: v.locked || locked,
+                ..v
+            })
+        };
+        Some(Self { account, validity })
+    }
+
+    /// The user of that number. May block.
+    pub fn of_number(uid: u32) -> Option<Self> {
+        let user = User::from_uid(nix::unistd::Uid::from_raw(uid));
+        let user = user.ok().flatten()?;
+        Self::look_up(&user.name).filter(|record| record.account.uid == uid)
+    }
+}
 
 /// Looks the user up here and now. May block.
 pub fn look_up(name: &str) -> Option<Account> {
-    let user = User::from_name(name).ok().flatten()?;
+    of_user(User::from_name(name).ok().flatten()?)
+}
+
+fn of_user(user: User) -> Option<Account> {
     let c_name = CString::new(user.name.as_str()).ok()?;
     let groups = getgrouplist(&c_name, user.gid).ok()?;
     let shell = if user.shell.as_os_str().is_empty() {
@@ -88,97 +126,8 @@ fn parse_local(line: &str, wanted: &str) -> Option<Account> {
     })
 }
 
-/// The user of this process. May block.
-pub fn own() -> Option<Account> {
-    of_number(nix::unistd::geteuid().as_raw())
-}
-
-/// The user of that number. May block.
-pub fn of_number(uid: u32) -> Option<Account> {
-    let user = User::from_uid(nix::unistd::Uid::from_raw(uid))
-        .ok()
-        .flatten()?;
-    look_up(&user.name).filter(|account| account.uid == uid)
-}
-
-/// A piece of work done in a child process, which writes what it found into a
-/// pipe and ends.
-pub struct Helper {
-    /// The child, to be reaped, or killed when it takes too long.
-    pub pid: Pid,
-    /// Where its answer comes, nonblocking; at its end the answer is whole.
-    pub answer: OwnedFd,
-}
-
-impl Helper {
-    /// Ends the child, if it has not ended. Its number, if it is still to be reaped:
-    /// one that waits for a file server may take its time even to be killed.
-    #[must_use]
-    pub fn end(self) -> Option<Pid> {
-        super::process::signal(self.pid, nix::sys::signal::Signal::SIGKILL);
-        (!super::process::reap(self.pid)).then_some(self.pid)
-    }
-
-    /// Tells a child of [`in_stock`] whom to look up. `false`: it is dead, or no user has
-    /// such a name.
-    pub fn tell(&self, name: &str) -> bool {
-        if name.len() > NAME || name.contains('\0') {
-            return false;
-        }
-        let line = [name.as_bytes(), &[0]].concat();
-        super::socket::send(self.answer.as_fd(), &line) == Ok(line.len())
-    }
-}
-
-/// The number at which a helper has the pipe for its answer.
-const ANSWERS: i32 = 3;
-
-/// Runs `work` in a child, which has nothing of ours open but the standard
-/// descriptors and the pipe: a look-up that takes long must not hold a listening
-/// socket or a session's channel. Only for a process with a single thread.
-///
-/// # Errors
-/// No process or descriptor was to be had.
-pub fn in_child(work: impl FnOnce() -> Vec<u8>) -> nix::Result<Helper> {
-    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-    helper(read, &write, |mut pipe| {
-        let _ = pipe.write_all(&work());
-    })
-}
-
-/// A child that has NSS at hand and waits to be told a name by [`Helper::tell`], of
-/// which it looks the account up. For a process that has not yet read a secret, and
-/// has one thread: what takes the time is done while it does something else.
-///
-/// # Errors
-/// No process or descriptor was to be had.
-pub fn in_stock() -> nix::Result<Helper> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-    let kind = (SockType::Stream, SockFlag::SOCK_CLOEXEC);
-    let (ours, theirs) = socketpair(AddressFamily::Unix, kind.0, None, kind.1)?;
-    helper(ours, &theirs, |mut line| {
-        // Nobody's directory server is to be asked for whoever merely connects.
-        if asks_nobody_else(&std::fs::read("/etc/nsswitch.conf").unwrap_or_default()) {
-            let _ = look_up("root");
-        }
-        let mut name = Vec::new();
-        let mut byte = [0];
-        while matches!(line.read(&mut byte), Ok(1)) && name.len() <= NAME {
-            if byte == [0] {
-                let found = std::str::from_utf8(&name).ok().and_then(look_up);
-                let _ = line.write_all(&found.map(|a| a.to_bytes()).unwrap_or_default());
-                return;
-            }
-            name.extend_from_slice(&byte);
-        }
-    })
-}
-
-/// The longest name of a user that is looked up, bytes.
-const NAME: usize = 256;
-
-/// Whether NSS finds users and groups on this machine alone, by what its file says.
-fn asks_nobody_else(nsswitch: &[u8]) -> bool {
+/// Whether NSS finds users and groups on this machine alone, by what `nsswitch.conf` says.
+pub fn asks_nobody_else(nsswitch: &[u8]) -> bool {
     const LOCAL: [&str; 5] = ["files", "compat", "db", "altfiles", "systemd"];
     let text = String::from_utf8_lossy(nsswitch);
     let lines = text
@@ -188,71 +137,6 @@ fn asks_nobody_else(nsswitch: &[u8]) -> bool {
         .filter(|(what, _)| ["passwd", "group", "initgroups"].contains(&what.trim()))
         .flat_map(|(_, words)| words.split_whitespace())
         .all(|word| LOCAL.contains(&word) || word.starts_with('[') || word.ends_with(']'))
-}
-
-/// Does `work` in a child of which nothing but this line is left to us.
-fn helper(
-    ours: OwnedFd,
-    theirs: &OwnedFd,
-    work: impl FnOnce(std::fs::File),
-) -> nix::Result<Helper> {
-    let parent = nix::unistd::getpid();
-    if let Some(pid) = super::job::fork_quietly()? {
-        super::socket::set_nonblocking(&ours).map_err(|_| nix::errno::Errno::EBADF)?;
-        return Ok(Helper { pid, answer: ours });
-    }
-    super::job::default_signals();
-    super::oom::take(super::oom::Standing::Original);
-    super::job::die_with(parent.as_raw());
-    // SAFETY: whatever had the number is used no more in this process.
-    if unsafe { libc::dup2(theirs.as_raw_fd(), ANSWERS) } == ANSWERS {
-        super::job::close_from(ANSWERS + 1);
-        // What a module of NSS might start must not keep the answer from its end.
-        // SAFETY: sets a flag of a descriptor of this process.
-        unsafe { libc::fcntl(ANSWERS, libc::F_SETFD, libc::FD_CLOEXEC) };
-        // SAFETY: the number is ours, as the call above said.
-        work(std::fs::File::from(unsafe {
-            OwnedFd::from_raw_fd(ANSWERS)
-        }));
-    }
-    // SAFETY: ends the child without running what its parent would run at exit.
-    unsafe { libc::_exit(0) }
-}
-
-/// Has a child look an account up, and waits for it: at most so long. For the
-/// start of a process that is to stay small and knows its secrets alone: what NSS
-/// loads and does then ends with the child.
-///
-/// # Errors
-/// No child was to be had, or it did not answer in time.
-pub fn ask(
-    look: impl FnOnce() -> Option<Account>,
-    limit: std::time::Duration,
-) -> std::io::Result<Option<Account>> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let until = std::time::Instant::now() + limit;
-    let helper = in_child(|| look().map(|a| a.to_bytes()).unwrap_or_default())?;
-    let mut answer = Vec::new();
-    let heard = loop {
-        match read_answer(&helper.answer, &mut answer) {
-            Ok(false) => {}
-            other => break other,
-        }
-        let left = until.saturating_duration_since(std::time::Instant::now());
-        if left.is_zero() {
-            break Err(std::io::ErrorKind::TimedOut.into());
-        }
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let _ = poll(
-            &mut [PollFd::new(helper.answer.as_fd(), PollFlags::POLLIN)],
-            timeout,
-        );
-    };
-    // One that did not answer is left to whoever reaps after us: nothing starts then.
-    if let (Some(pid), true) = (helper.end(), heard.is_ok()) {
-        let _ = nix::sys::wait::waitpid(pid, None);
-    }
-    heard.map(|_| Account::from_bytes(&answer))
 }
 
 impl Account {
@@ -283,38 +167,21 @@ impl Account {
         };
         let number = |b: &[u8]| std::str::from_utf8(b).ok()?.parse::<u32>().ok();
         let path = |b: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(b));
+        let groups = match groups.is_empty() {
+            true => Vec::new(),
+            false => {
+                let each = groups.split(|b| *b == b',').map(number);
+                each.collect::<Option<_>>()?
+            }
+        };
         Some(Self {
             name: std::str::from_utf8(name).ok()?.to_owned(),
             uid: number(uid)?,
             gid: number(gid)?,
-            groups: groups
-                .split(|b| *b == b',')
-                .map(number)
-                .collect::<Option<_>>()?,
+            groups,
             home: path(home),
             shell: path(shell),
         })
-    }
-}
-
-/// Reads what has come of a helper's answer. `Ok(true)`: it is whole.
-///
-/// # Errors
-/// The pipe is broken, or the answer longer than [`ANSWER`].
-pub fn read_answer(from: &OwnedFd, into: &mut Vec<u8>) -> std::io::Result<bool> {
-    let mut file = std::fs::File::from(from.try_clone()?);
-    let mut bytes = [0; 4096];
-    loop {
-        match file.read(&mut bytes) {
-            Ok(0) => return Ok(true),
-            Ok(n) => into.extend_from_slice(bytes.get(..n).unwrap_or_default()),
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(false),
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-        if into.len() > ANSWER {
-            return Err(std::io::Error::other("a helper's answer is too long"));
-        }
     }
 }
 
@@ -351,33 +218,6 @@ mod tests {
     }
 
     #[test]
-    fn who_is_told_a_name_looks_it_up() {
-        use std::os::fd::AsFd;
-        let asked = |name: &str| {
-            let helper = in_stock().unwrap();
-            let told = helper.tell(name);
-            assert_eq!(told, name.len() <= NAME);
-            if !told {
-                let _ = helper.end().map(|pid| nix::sys::wait::waitpid(pid, None));
-                return None;
-            }
-            let mut answer = Vec::new();
-            while !read_answer(&helper.answer, &mut answer).unwrap() {
-                use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-                let mut fds = [PollFd::new(helper.answer.as_fd(), PollFlags::POLLIN)];
-                poll(&mut fds, PollTimeout::NONE).unwrap();
-            }
-            if let Some(pid) = helper.end() {
-                nix::sys::wait::waitpid(pid, None).unwrap();
-            }
-            Account::from_bytes(&answer)
-        };
-        assert_eq!(asked("root"), look_up("root"));
-        assert_eq!(asked("no-such-user-here"), None);
-        assert_eq!(asked(&"x".repeat(1000)), None);
-    }
-
-    #[test]
     fn a_directory_server_is_no_local_source() {
         let here =
             b"passwd: files systemd\ngroup:\tfiles [SUCCESS=merge] systemd # ldap\nhosts: dns\n";
@@ -389,19 +229,11 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_does_not_answer_is_waited_for_no_longer_than_said() {
-        let limit = std::time::Duration::from_millis(50);
-        let silent = ask(
-            || {
-                loop {
-                    std::thread::park();
-                }
-            },
-            limit,
-        );
-        assert_eq!(silent.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
-        let day = std::time::Duration::from_secs(86_400);
-        assert_eq!(ask(|| look_up("root"), day).unwrap().unwrap().uid, 0);
-        assert_eq!(ask(|| None, day).unwrap(), None);
+    fn a_local_user_has_no_validity_of_a_directory() {
+        let root = UserRecord::look_up("root").unwrap();
+        assert_eq!(Some(&root.account), look_up("root").as_ref());
+        assert_eq!(UserRecord::of_number(0), Some(root));
+        assert_eq!(UserRecord::look_up("no-such-user-here"), None);
+        assert_eq!(UserRecord::of_number(4_000_000_001), None);
     }
 }

@@ -17,7 +17,9 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::Pid;
 
-pub(super) use child::{DESCRIPTORS, close_from, default_signals, die_with};
+#[cfg(test)]
+pub(super) use child::die_with;
+pub(super) use child::{DESCRIPTORS, close_from, default_signals};
 pub use start::Starter;
 pub(super) use start::start_ours;
 

@@ -43,6 +43,7 @@ pub fn again(name: &str, channel: BorrowedFd<'_>, standing: Standing) -> nix::Re
         name,
         channel,
         standing,
+        &[],
     )
 }
 
@@ -114,7 +115,8 @@ impl LoginProgram {
         const OPEN: &CStr = c"/proc/self/fd/4";
         let path = self.file.as_ref().map_or(&*self.path, |_| OPEN);
         let file = self.file.as_ref();
-        start(path, file, "cosserver: login", channel, Standing::Original)
+        let name = "cosserver: login";
+        start(path, file, name, channel, Standing::Original, &[])
     }
 }
 
@@ -125,16 +127,21 @@ fn above_a_childs(file: &File) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(high) })
 }
 
-fn start(
+pub(super) fn start(
     own: &CStr,
     file: Option<&OwnedFd>,
     name: &str,
     channel: BorrowedFd<'_>,
     standing: Standing,
+    variables: &[CString],
 ) -> nix::Result<Pid> {
     let argv0 = CString::new(name).map_err(|_| Errno::EINVAL)?;
     let argv = [argv0.as_ptr(), std::ptr::null()];
-    let environment = [super::memory::FEW_STACKS.as_ptr(), std::ptr::null()];
+    let environment: Vec<_> = [super::memory::FEW_STACKS.as_ptr()]
+        .into_iter()
+        .chain(variables.iter().map(|v| v.as_ptr()))
+        .chain([std::ptr::null()])
+        .collect();
     super::job::start_ours(&|| {
         settle_in(channel, file, standing);
         // SAFETY: both arrays end with a null pointer, and what they point to lives.
@@ -143,12 +150,15 @@ fn start(
     })
 }
 
-/// What gate and relay run, to be forked where no program of their own is executed.
+/// What gate, relay and look-up process run, to be forked where no program of their own is
+/// executed.
 pub struct Apart {
     /// The gate's life.
     pub gate: fn() -> u8,
     /// The relay's.
     pub relay: fn() -> u8,
+    /// The look-up process's.
+    pub lookup: fn() -> u8,
 }
 
 /// Runs this in a copy of this process instead, in the same surroundings as

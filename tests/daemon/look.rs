@@ -52,14 +52,20 @@ pub fn hangs_up(marker: &Path) -> String {
     )
 }
 
-/// How many children a daemon has beside its door processes, of which one goes when there
-/// is nothing to be registered.
+/// How many children a daemon has beside its door and look-up processes, which come when
+/// there is something to do, and go when there is not.
 pub fn without_doors(pid: i32) -> usize {
-    let is_door = |pid: &&i32| {
-        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "cos: door")
+    let comes_and_goes = |pid: &&i32| {
+        let of = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let (name, words) = (of("comm"), of("cmdline"));
+        ["door", "lookup"].iter().any(|role| {
+            // A new one has not yet named itself; one of inetd's has no words of its own.
+            name.trim() == format!("cos: {role}")
+                || words.trim_end_matches('\0') == format!("cosserver: {role}")
+        })
     };
     let all = super::children(pid);
-    all.len() - all.iter().filter(is_door).count()
+    all.len() - all.iter().filter(comes_and_goes).count()
 }
 
 /// Waits until something is so; for what has no event of its own, such as a
@@ -82,8 +88,8 @@ pub fn status(pid: i32, key: &str) -> String {
     line.unwrap_or_default().trim().to_owned()
 }
 
-/// How many descriptors a process has open, beside its channels to door processes, of
-/// which one comes and goes.
+/// How many descriptors a process has open, beside its channels to door and look-up
+/// processes, which come and go.
 pub fn descriptors(pid: i32) -> usize {
     let all = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
     let doors = super::children(pid).len() - without_doors(pid);

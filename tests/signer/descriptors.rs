@@ -103,7 +103,7 @@ fn lingering_sockets_that_a_user_sends_do_not_stop_the_daemon() {
     );
     let older = [older.display().to_string()];
     for before in [&[][..], &older] {
-        let signing = m.daemon_by(before, &[]);
+        let signing = m.daemon_by(before);
         let words = ["python3", "-c", LINGERING, &ALICE.to_string()].map(str::to_owned);
         let mut user = Session::spawn(&mut inside(&m.path(""), &words));
         let taken = user.out.wait("taken ");

@@ -11,7 +11,7 @@ use super::*;
 use crate::channel::gate::Limits;
 use crate::config::scratch::Scratch;
 use crate::sources::Source;
-use crate::sys::account::{self, Helper};
+use crate::sys::forked::Forked;
 
 const BOOT: [u8; 16] = [7; 16];
 
@@ -224,11 +224,11 @@ fn no_content_makes_it_panic() {
 
 /// A monitor of which only this is left: it takes what it is told to, says that it has
 /// it, and holds it until it is killed.
-fn holds(path: &Path, work: impl FnOnce(&Table) -> bool) -> (Helper, bool) {
+fn holds(path: &Path, work: impl FnOnce(&Table) -> bool) -> (Forked, bool) {
     let said = path.with_file_name("said");
     let draft = path.with_file_name("saying");
     let _ = fs::remove_file(&said);
-    let child = account::in_child(|| {
+    let child = Forked::start(|| {
         nix::sys::signal::SigSet::all().thread_block().unwrap();
         let table = open(path);
         let has = work(&table);
@@ -247,10 +247,8 @@ fn holds(path: &Path, work: impl FnOnce(&Table) -> bool) -> (Helper, bool) {
     (child, has)
 }
 
-fn end(child: Helper) {
-    if let Some(pid) = child.end() {
-        nix::sys::wait::waitpid(pid, None).unwrap();
-    }
+fn end(child: Forked) {
+    child.end();
 }
 
 fn path(scratch: &Scratch) -> PathBuf {
@@ -260,7 +258,7 @@ fn path(scratch: &Scratch) -> PathBuf {
 }
 
 /// A monitor with a slot; whether it got one.
-fn stranger(path: &Path, from: &str, stage: Stranger, now: u64) -> (Helper, bool) {
+fn stranger(path: &Path, from: &str, stage: Stranger, now: u64) -> (Forked, bool) {
     let from = source(from);
     holds(path, |table| {
         match table.admit(from, false, &Limits::FEW, at(now)).unwrap() {
@@ -278,7 +276,7 @@ fn a_source_has_so_many_slots_and_one_under_penalty_one() {
     let table = open(&path);
     let there = || table.locked(Table::strangers_of_all).unwrap();
     let a = "192.0.2.1";
-    let asking: Vec<Helper> = (0..3).map(|n| stranger(&path, a, Asking, n).0).collect();
+    let asking: Vec<Forked> = (0..3).map(|n| stranger(&path, a, Asking, n).0).collect();
     // Nobody of its own may go, so there is no slot for it; another has one.
     let (refused, has) = stranger(&path, a, Waiting, 5);
     assert!(!has);
@@ -309,7 +307,7 @@ fn the_last_slots_are_for_those_whom_hostinfo_lists() {
     let scratch = Scratch::new();
     let path = path(&scratch);
     let table = open(&path);
-    let asking: Vec<Helper> = (1..=3)
+    let asking: Vec<Forked> = (1..=3)
         .map(|n| stranger(&path, &format!("192.0.2.{n}"), Asking, n))
         .map(|(child, has)| {
             assert!(has);
@@ -332,7 +330,7 @@ fn places_and_turns_are_so_many_and_those_of_the_dead_are_free() {
     let path = path(&scratch);
     let table = open(&path);
     let place = || holds(&path, |t| t.take_place(2).unwrap().is_some());
-    let all: Vec<(Helper, bool)> = (0..3).map(|_| place()).collect();
+    let all: Vec<(Forked, bool)> = (0..3).map(|_| place()).collect();
     assert_eq!([true, true, false], [all[0].1, all[1].1, all[2].1]);
     all.into_iter().for_each(|(child, _)| end(child));
     assert_eq!(table.take_place(1).unwrap(), Some(0));
@@ -342,7 +340,7 @@ fn places_and_turns_are_so_many_and_those_of_the_dead_are_free() {
         let from: IpAddr = from.parse().unwrap();
         holds(&path, |t| t.take_turn(from, 3, at(1)).unwrap().is_some())
     };
-    let guesser: Vec<(Helper, bool)> = (0..3).map(|_| turn("192.0.2.1")).collect();
+    let guesser: Vec<(Forked, bool)> = (0..3).map(|_| turn("192.0.2.1")).collect();
     assert_eq!(
         [true, true, false],
         [guesser[0].1, guesser[1].1, guesser[2].1]

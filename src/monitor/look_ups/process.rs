@@ -1,0 +1,244 @@
+//! One look-up process, and what it was asked.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::{Found, LookUp, News};
+use crate::channel::lookup::{Answer, Begin, HOSTS, MOST_GROUPS, Question};
+use crate::channel::{self, Channel, Incoming};
+use crate::fault::Fault;
+use crate::sys::account::UserRecord;
+use crate::sys::oom::Standing;
+use crate::sys::{confine, process};
+
+/// How long a look-up of a user may take.
+pub(super) const USER: Duration = Duration::from_secs(10);
+/// The same of a host: three name servers are asked twice, for 5 s each, and there may be a
+/// directory besides.
+const HOST: Duration = Duration::from_secs(40);
+/// How long a new process may take until it is confined: it needs some milliseconds, but
+/// inetd may start hundreds at the same time.
+const STARTING: Duration = Duration::from_secs(30);
+/// How long a process stays when there is nothing to look up.
+pub(super) const IDLE: Duration = Duration::from_secs(60);
+/// Processes that look users up, at the same time.
+pub(in super::super) const USERS_AT_ONCE: usize = 8;
+/// What is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Users = 0,
+    Hosts = 1,
+}
+
+impl Kind {
+    pub(super) const fn of(question: &Question) -> Self {
+        match question {
+            Question::User(_) | Question::Number(_) => Self::Users,
+            Question::Host(_) => Self::Hosts,
+        }
+    }
+
+    pub(super) const fn time(self) -> Duration {
+        match self {
+            Self::Users => USER,
+            Self::Hosts => HOST,
+        }
+    }
+
+    /// Questions that one process may have at a time, and processes.
+    pub(super) const fn most(self) -> (usize, usize) {
+        match self {
+            Self::Users => (1, USERS_AT_ONCE),
+            Self::Hosts => (HOSTS, 1),
+        }
+    }
+}
+
+/// A question that was asked.
+pub(super) struct Asked {
+    pub(super) number: LookUp,
+    pub(super) question: Question,
+    pub(super) until: Instant,
+    /// It was asked before, of a process that has died.
+    pub(super) again: bool,
+    /// The groups that have come so far.
+    pub(super) groups: Vec<u32>,
+}
+
+impl Asked {
+    pub(super) fn failed(self, why: &str) -> News {
+        let found = match Kind::of(&self.question) {
+            Kind::Users => Found::User(None),
+            Kind::Hosts => Found::Host(Err(why.to_owned())),
+        };
+        News::Found(self.number, found)
+    }
+}
+
+/// A look-up process.
+pub(in super::super) struct Process {
+    pub(super) kind: Kind,
+    pid: Pid,
+    pub(super) channel: Channel,
+    /// Whom it was told to become, once it was told.
+    whom: Option<Option<(u32, u32)>>,
+    /// Until when it must be ready; `None`: it is.
+    pub(super) due: Option<Instant>,
+    pub(super) asked: Vec<Asked>,
+    pub(super) idle_until: Instant,
+    /// It ends with its last question: what it has read may be out of date.
+    pub(super) is_stale: bool,
+}
+
+impl Process {
+    /// Starts one: this program anew, or what is given, in a copy of this process. It runs no
+    /// module before it is told whom to become.
+    ///
+    /// # Errors
+    /// No process or descriptor was to be had.
+    pub(in super::super) fn launch(copy: Option<fn() -> u8>) -> Result<Self, Fault> {
+        let (channel, theirs) = Channel::pair()?;
+        let pid = match copy {
+            Some(run) => process::apart(run, theirs.as_fd(), Standing::Original)?,
+            None => confine::start(theirs.as_fd())?,
+        };
+        let now = Instant::now();
+        Ok(Self {
+            kind: Kind::Users,
+            pid,
+            channel,
+            whom: None,
+            due: Some(now + STARTING),
+            asked: Vec::new(),
+            idle_until: now + IDLE,
+            is_stale: false,
+        })
+    }
+
+    /// Whether it was told to become somebody, and who that is, if it is another user.
+    pub(in super::super) const fn whom(&self) -> Option<Option<(u32, u32)>> {
+        self.whom
+    }
+
+    /// Tells it whom to become.
+    ///
+    /// # Errors
+    /// It has died.
+    pub(in super::super) fn begin(
+        &mut self,
+        user: Option<(u32, u32)>,
+        warm: bool,
+    ) -> Result<(), Fault> {
+        let begin = Begin { user, warm };
+        self.whom = Some(user);
+        self.channel.send(begin.encode(), Vec::new())
+    }
+
+    /// Asks a process that nobody else asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// It has died, or did not answer in time.
+    pub(in super::super) fn ask_and_wait(
+        &mut self,
+        question: &Question,
+        limit: Duration,
+    ) -> Result<Option<UserRecord>, Fault> {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let until = Instant::now() + limit;
+        let message = question.encode(0);
+        let message = message.ok_or_else(|| Fault::new("no user can have that name"))?;
+        self.channel.send(message, Vec::new())?;
+        let mut buffer = vec![0; channel::MESSAGE];
+        let mut groups = Vec::new();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut fds = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, timeout) {
+                Ok(0) => return Err(Fault::new("it did not answer in time")),
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+            match self.channel.receive(&mut buffer)? {
+                Incoming::Nothing => {}
+                Incoming::Gone => return Err(Fault::new("the look-up process has died")),
+                Incoming::Message(message, _) => match Answer::decode(&message) {
+                    Some(Answer::Ready(_)) => self.due = None,
+                    Some(Answer::Groups(0, more)) => add_groups(&mut groups, more)?,
+                    Some(Answer::User(0, found)) => {
+                        return Ok(found.map(|record| whole(*record, groups)));
+                    }
+                    _ => return Err(Fault::new("the look-up process spoke out of turn")),
+                },
+            }
+        }
+    }
+
+    /// Puts its channel into the loop.
+    ///
+    /// # Errors
+    /// The loop takes no more.
+    pub(super) fn watch(&self, registry: &Registry, token: Token) -> Result<(), Fault> {
+        let fd = self.channel.as_fd().as_raw_fd();
+        registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        Ok(())
+    }
+
+    /// Makes sure that it is dead. Its number, to be reaped.
+    pub(super) fn end(self) -> Pid {
+        process::signal(self.pid, Signal::SIGKILL);
+        self.pid
+    }
+
+    /// Asks it. What it was asked comes back where it is dead.
+    pub(super) fn send(&mut self, asked: Asked, message: Vec<u8>) -> Result<(), Asked> {
+        match self.channel.send(message, Vec::new()) {
+            Ok(()) => {
+                self.asked.push(asked);
+                Ok(())
+            }
+            Err(_) => Err(asked),
+        }
+    }
+}
+
+/// Has a process of its own look a user up, and waits for it: at most so long. For what a
+/// daemon must know before it serves.
+///
+/// # Errors
+/// No process was to be had, or it did not answer in time.
+pub(in super::super) fn ask_once(
+    user: Option<(u32, u32)>,
+    question: &Question,
+    limit: Duration,
+) -> Result<Option<UserRecord>, Fault> {
+    let mut process = Process::launch(None)?;
+    let begun = process.begin(user, false);
+    let found = begun.and_then(|()| process.ask_and_wait(question, limit));
+    let pid = process.end();
+    // One that hangs at its disk may not even die: whoever comes after us reaps it.
+    if found.is_ok() {
+        let _ = nix::sys::wait::waitpid(pid, None);
+    }
+    found
+}
+
+pub(super) fn add_groups(groups: &mut Vec<u32>, more: Vec<u32>) -> Result<(), Fault> {
+    groups.extend(more);
+    if groups.len() > MOST_GROUPS {
+        return Err(Fault::new("an account with more groups than any can have"));
+    }
+    Ok(())
+}
+
+/// The record with its groups, which came before it.
+pub(super) fn whole(record: UserRecord, groups: Vec<u32>) -> UserRecord {
+    let mut record = record;
+    record.account.groups = groups;
+    record
+}

@@ -1,0 +1,64 @@
+//! The processes by themselves: when they end, and what is said of those that fail.
+
+use super::process::USER;
+use super::*;
+
+/// A process that never answers.
+fn deaf() -> u8 {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Processes of which one waits, deaf, and an event loop for them.
+fn one_deaf() -> (LookUps, mio::Poll) {
+    let poll = mio::Poll::new().unwrap();
+    let mut all = LookUps::new(None);
+    let process = Process::launch(Some(deaf)).unwrap();
+    all.adopt(poll.registry(), process).unwrap();
+    (all, poll)
+}
+
+fn reap(mut all: LookUps) {
+    for pid in all.finish().into_iter().chain(all.unreaped()) {
+        let _ = nix::sys::wait::waitpid(pid, None);
+    }
+}
+
+#[test]
+fn a_process_that_is_idle_for_a_minute_ends() {
+    let (mut all, poll) = one_deaf();
+    let process = all.all.values_mut().next().unwrap();
+    process.due = None;
+    let until = process.idle_until;
+    assert_eq!(all.deadline(), Some(until));
+    all.tend(poll.registry(), until - Duration::from_millis(1));
+    assert_eq!(all.all.len(), 1);
+    all.tend(poll.registry(), until);
+    assert!(all.all.is_empty() && all.news().is_empty());
+    reap(all);
+}
+
+#[test]
+fn a_question_that_is_not_answered_in_time_has_failed() {
+    let (mut all, poll) = one_deaf();
+    let now = Instant::now();
+    let question = Question::User("jo".into());
+    let number = all.ask(poll.registry(), question, now).unwrap();
+    all.tend(poll.registry(), now + USER);
+    let lost = News::Lost("it took too long".into());
+    let failed = News::Found(number, Found::User(None));
+    assert_eq!(all.news(), [lost, failed]);
+    assert!(all.all.is_empty());
+    reap(all);
+}
+
+#[test]
+fn the_pause_comes_with_the_third_failure_in_a_row_and_grows() {
+    let pauses = [1, 2, 3, 4, 5, 32].map(pause);
+    let [first, second, third, fourth, fifth, last] = pauses;
+    assert_eq!((first, second), (None, None));
+    assert_eq!(third, Some(PAUSE));
+    assert_eq!((fourth, fifth), (Some(PAUSE * 2), Some(PAUSE * 4)));
+    assert_eq!(last, Some(LONGEST_PAUSE));
+}

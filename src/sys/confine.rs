@@ -1,0 +1,286 @@
+//! What a look-up process gives up before it runs the code of an NSS module: root, privileges
+//! that a program could bring it, files to write, and calls that reach into other processes.
+//!
+//! It keeps what modules need: to read files, to speak with the services of this machine and
+//! with servers elsewhere, to have threads. So the list is of what is denied, with an error,
+//! and not of what is allowed, as it is for gate and relay.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Gid, Pid, Uid, chdir, setgroups, setresgid, setresuid};
+
+use super::oom::Standing;
+use super::process;
+
+/// Which protections a look-up process has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Confined {
+    /// It is another user than the monitor.
+    pub user: bool,
+    /// It can write no file, and signal no other process.
+    pub landlock: bool,
+    /// It can make no call that reaches into other processes or changes the system.
+    pub seccomp: bool,
+}
+
+/// Descriptors that it may have: some for each of its threads.
+const DESCRIPTORS: u64 = 256;
+/// Memory of its own that it may have, bytes: a directory's largest group is a few MiB.
+const MEMORY: u64 = 512 << 20;
+
+/// The variables of resolver(5) and hostname(7), which a look-up process has besides.
+const RESOLVER: [&str; 3] = ["RES_OPTIONS", "LOCALDOMAIN", "HOSTALIASES"];
+
+/// Starts a look-up process, as [`process::again`] starts another. It is to call [`confine`]
+/// before it looks anything up.
+///
+/// # Errors
+/// No process was to be had.
+pub fn start(channel: BorrowedFd<'_>) -> nix::Result<Pid> {
+    let of = |name: &&str| {
+        let value = std::env::var_os(name)?;
+        CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+    };
+    let variables: Vec<CString> = RESOLVER.iter().filter_map(of).collect();
+    let program = super::inherited::own_program();
+    process::start(
+        &program,
+        None,
+        "cosserver: lookup",
+        channel,
+        Standing::Original,
+        &variables,
+    )
+}
+
+/// Confines this process, which becomes this user and this group, if any is given.
+///
+/// # Errors
+/// A protection that the system has could not be had.
+pub fn confine(user: Option<(u32, u32)>) -> io::Result<Confined> {
+    chdir("/")?;
+    for (which, most) in [
+        (Resource::RLIMIT_NOFILE, DESCRIPTORS),
+        (Resource::RLIMIT_DATA, MEMORY),
+    ] {
+        let most = libc::rlim_t::try_from(most).unwrap_or(libc::RLIM_INFINITY);
+        let (_, hard) = getrlimit(which)?;
+        setrlimit(which, most.min(hard), most.min(hard))?;
+    }
+    let mut confined = Confined::default();
+    if let Some((uid, gid)) = user {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        setgroups(&[gid])?;
+        setresgid(gid, gid, gid)?;
+        setresuid(uid, uid, uid)?;
+        // The change of user has put back what `fs.suid_dumpable` says.
+        process::keep_private();
+        confined.user = true;
+    }
+    // So has it with this.
+    process::ends_with_parent(true);
+    system::confine(&mut confined)?;
+    Ok(confined)
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use std::io;
+
+    use landlock::{
+        ABI, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr,
+        RulesetStatus, Scope, path_beneath_rules,
+    };
+
+    use super::{Confined, calls};
+
+    pub(super) fn confine(confined: &mut Confined) -> io::Result<()> {
+        nix::sys::prctl::set_no_new_privs()?;
+        confined.landlock = no_writing()?;
+        confined.seccomp = calls::deny()?;
+        Ok(())
+    }
+
+    /// Nothing can be written but devices, such as `/dev/null`.
+    fn no_writing() -> io::Result<bool> {
+        let write = AccessFs::from_write(ABI::V6);
+        let status = Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(write)
+            .and_then(|r| r.scope(Scope::Signal))
+            .and_then(|r| r.create())
+            .and_then(|r| r.add_rules(path_beneath_rules(["/dev"], write)))
+            .and_then(|r| r.restrict_self())
+            .map_err(io::Error::other)?;
+        Ok(status.ruleset != RulesetStatus::NotEnforced)
+    }
+}
+
+#[cfg(all(
+    target_os = "linux",
+    any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64"
+    )
+))]
+mod calls {
+    use std::collections::BTreeMap;
+    use std::io;
+
+    use seccompiler::{
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+        SeccompRule, TargetArch, apply_filter,
+    };
+
+    /// Denies the calls below. `false`: the kernel has no such filters.
+    pub(super) fn deny() -> io::Result<bool> {
+        let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
+            return Ok(false);
+        };
+        let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+        for call in DENIED {
+            rules.insert(*call, Vec::new());
+        }
+        let own = u64::from(std::process::id());
+        for call in [libc::SYS_kill, libc::SYS_tgkill] {
+            rules.insert(call, vec![others(&[own])?]);
+        }
+        rules.insert(libc::SYS_prlimit64, vec![others(&[0, own])?]);
+        let flag = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
+        let new_user = condition(SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(flag), flag)?;
+        rules.insert(libc::SYS_clone, vec![rule(vec![new_user])?]);
+        let denied = apply(rules, libc::EPERM, arch)?;
+        // Its flags lie where no filter can read them: the C library takes clone(2) instead.
+        let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+        Ok(denied && apply(clone3, libc::ENOSYS, arch)?)
+    }
+
+    /// `false`: the kernel has no such filters.
+    fn apply(
+        rules: BTreeMap<i64, Vec<SeccompRule>>,
+        errno: i32,
+        arch: TargetArch,
+    ) -> io::Result<bool> {
+        let error = SeccompAction::Errno(errno.unsigned_abs());
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, error, arch);
+        let program: BpfProgram = filter
+            .and_then(TryInto::try_into)
+            .map_err(io::Error::other)?;
+        match apply_filter(&program) {
+            Ok(()) => Ok(true),
+            Err(seccompiler::Error::Prctl(e) | seccompiler::Error::Seccomp(e))
+                if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) =>
+            {
+                Ok(false)
+            }
+            Err(e) => Err(io::Error::other(e)),
+        }
+    }
+
+    /// The first argument is none of these numbers.
+    fn others(own: &[u64]) -> io::Result<SeccompRule> {
+        let differs = |n: &u64| condition(SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *n);
+        rule(own.iter().map(differs).collect::<io::Result<_>>()?)
+    }
+
+    fn condition(
+        length: SeccompCmpArgLen,
+        compare: SeccompCmpOp,
+        with: u64,
+    ) -> io::Result<SeccompCondition> {
+        SeccompCondition::new(0, length, compare, with).map_err(io::Error::other)
+    }
+
+    fn rule(conditions: Vec<SeccompCondition>) -> io::Result<SeccompRule> {
+        SeccompRule::new(conditions).map_err(io::Error::other)
+    }
+
+    /// Calls that no module needs to find a name. Some of them the kernel would let this
+    /// process use on gate and relay, which run as the same user.
+    const DENIED: &[i64] = &[
+        // Other processes.
+        libc::SYS_ptrace,
+        libc::SYS_process_vm_readv,
+        libc::SYS_process_vm_writev,
+        libc::SYS_process_madvise,
+        libc::SYS_kcmp,
+        libc::SYS_pidfd_open,
+        libc::SYS_pidfd_getfd,
+        libc::SYS_pidfd_send_signal,
+        libc::SYS_tkill,
+        libc::SYS_rt_sigqueueinfo,
+        libc::SYS_rt_tgsigqueueinfo,
+        libc::SYS_setpriority,
+        libc::SYS_ioprio_set,
+        libc::SYS_sched_setparam,
+        libc::SYS_sched_setscheduler,
+        libc::SYS_sched_setattr,
+        libc::SYS_sched_setaffinity,
+        libc::SYS_migrate_pages,
+        libc::SYS_move_pages,
+        // Another view of the system.
+        libc::SYS_unshare,
+        libc::SYS_setns,
+        libc::SYS_chroot,
+        libc::SYS_pivot_root,
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_move_mount,
+        libc::SYS_open_tree,
+        libc::SYS_fsopen,
+        libc::SYS_fsconfig,
+        libc::SYS_fsmount,
+        libc::SYS_fspick,
+        libc::SYS_mount_setattr,
+        // The system itself.
+        libc::SYS_init_module,
+        libc::SYS_finit_module,
+        libc::SYS_delete_module,
+        libc::SYS_kexec_load,
+        libc::SYS_kexec_file_load,
+        libc::SYS_reboot,
+        libc::SYS_swapon,
+        libc::SYS_swapoff,
+        libc::SYS_sethostname,
+        libc::SYS_setdomainname,
+        libc::SYS_settimeofday,
+        libc::SYS_clock_settime,
+        libc::SYS_clock_adjtime,
+        libc::SYS_acct,
+        libc::SYS_quotactl,
+        // Wide doors into the kernel.
+        libc::SYS_bpf,
+        libc::SYS_perf_event_open,
+        libc::SYS_userfaultfd,
+        libc::SYS_io_uring_setup,
+        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
+    ];
+}
+
+/// No filter is made for other processors, as for gate and relay.
+#[cfg(all(
+    target_os = "linux",
+    not(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64"
+    ))
+))]
+mod calls {
+    pub(super) fn deny() -> std::io::Result<bool> {
+        Ok(false)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    pub(super) fn confine(_: &mut super::Confined) -> std::io::Result<()> {
+        Ok(())
+    }
+}

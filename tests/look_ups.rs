@@ -1,0 +1,315 @@
+//! The processes in which NSS modules and the resolver run: what they have and can do, and
+//! that they are used again, replaced, and keep nobody waiting. And which accounts a command
+//! may use.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cosserver::secret::Secret;
+use daemon::inetd::superserver_by;
+use daemon::session::{Ended, Session, lives};
+use daemon::{COSSERVER, Daemon, Folder, needs_root, nss, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Whom hosta may be: users whom the module knows, and some of `/etc/passwd`.
+const RUN_AS: &str = "run-as=root,alice,bob,spy1,spy2,spy3,spy4,hang1,hang2,crash1";
+
+/// Folders whose host `hosta` has these options, and an `/etc` with our module in it.
+fn spied_on(options: &str) -> (Folder, PathBuf) {
+    let folder = daemon::configured("", "");
+    let hostinfo = folder.path("S/hostinfo");
+    let table = fs::read_to_string(&hostinfo).unwrap();
+    let line = table.lines().find(|l| l.starts_with("hosta ")).unwrap();
+    fs::write(
+        &hostinfo,
+        table.replace(line, &format!("hosta cos {options}")),
+    )
+    .unwrap();
+    let etc = nss::etc(&folder, &[("alice", "*:20000:0:99999:7:::")]);
+    let text = fs::read_to_string(folder.path("S/host.key")).unwrap();
+    let mut words = text.split_whitespace();
+    let is_key = |word: &&str| word.len() == 64 && Secret::from_hex(word).is_some();
+    let key = words.find(is_key).expect("the key in its file");
+    let inverted = key.as_bytes().chunks(2).map(|two| {
+        let byte = u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap();
+        (!byte).to_string()
+    });
+    let inverted: Vec<String> = inverted.collect();
+    let defines = [
+        format!("-DINVERTED={}", inverted.join(",")),
+        format!("-DHOST_KEY=\"{}\"", folder.path("S/host.key").display()),
+        format!("-DWRITABLE=\"/tmp/cos-spy-{}\"", std::process::id()),
+    ];
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/look_ups/spy.c");
+    nss::install(&etc, &folder.0, "spy", &source, &defines);
+    let sources = "passwd: files spy\ngroup: files\nhosts: spy\n";
+    fs::write(etc.join("nsswitch.conf"), sources).unwrap();
+    (folder, etc)
+}
+
+fn spied_on_daemon(options: &str) -> Daemon {
+    let (folder, etc) = spied_on(options);
+    Daemon::start_by(nss::with_etc(&etc, COSSERVER), folder, &[])
+}
+
+fn client(d: &Daemon, user: &str, words: &str) -> Command {
+    let mut command = Command::new(daemon::COS);
+    command.arg("-C").arg(d.client()).args(["run", "-p"]);
+    command.arg(d.port.to_string());
+    command.args(["-l", user, "hostb", words]);
+    command
+}
+
+fn ended(d: &Daemon, user: &str, words: &str) -> Ended {
+    let mut session = Session::spawn(&mut client(d, user, words));
+    drop(session.stdin.take());
+    session.finish()
+}
+
+/// What the module says of the process in which it looked this user up.
+fn report(d: &Daemon, user: &str) -> String {
+    let ended = ended(d, user, "echo \"$HOME\"");
+    assert_eq!(ended.status, Some(0), "{ended:?}\n{}", d.log_text());
+    ended.out.join("\n")
+}
+
+fn field<'a>(report: &'a str, name: &str) -> &'a str {
+    let mut fields = report.trim_start_matches('/').split(';');
+    let field = fields.find_map(|f| f.strip_prefix(name)?.strip_prefix('='));
+    field.unwrap_or_else(|| panic!("no {name}: {report}"))
+}
+
+fn is_harmless(report: &str) {
+    for (name, value) in [
+        ("uid", "990"),
+        ("gid", "990"),
+        ("caps", "0"),
+        ("key", "0"),
+        ("could", ""),
+    ] {
+        assert_eq!(field(report, name), value, "{report}");
+    }
+}
+
+/// Why this user was refused, as the log has it.
+fn denied(d: &Daemon, user: &str) -> String {
+    let from = d.log.all().len();
+    let ended = ended(d, user, "true");
+    assert_eq!(ended.status, Some(255), "{user}: {ended:?}");
+    d.log.wait_from(from, |l| l.contains("denied ref=")).1
+}
+
+/// NSS modules ran as root, in a fork that had host.key in its memory.
+#[test]
+fn nss_modules_run_without_the_host_key_and_without_privileges() {
+    if !needs_root() {
+        return;
+    }
+    let d = spied_on_daemon(&format!("addr=127.0.0.1 {RUN_AS}"));
+    is_harmless(&report(&d, "spy1"));
+    let line = d.log.wait("started process=lookup");
+    assert!(line.contains("user=true"), "{line}");
+    // Not even root's look at it finds more: its user, capabilities, protections.
+    let pid = d.process("lookup");
+    for (name, value) in [
+        ("Uid", "990\t990\t990\t990"),
+        ("Groups", "990"),
+        ("CapPrm", "0000000000000000"),
+        ("NoNewPrivs", "1"),
+    ] {
+        assert_eq!(daemon::status(pid, name), value);
+    }
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+    assert!(environment.starts_with(b"GLIBC_TUNABLES="));
+    assert!(daemon::descriptors(pid) <= 8, "{pid}");
+}
+
+/// So did the resolver.
+#[test]
+fn host_names_are_resolved_without_the_host_key_and_without_privileges() {
+    if !needs_root() {
+        return;
+    }
+    let d = spied_on_daemon(RUN_AS);
+    d.log.wait("names=resolved");
+    let ended = ended(&d, "root", "true");
+    assert_eq!(ended.status, Some(0), "{ended:?}\n{}", d.log_text());
+}
+
+/// Under inetd too, where the process is a fork of a monitor that has read nothing yet.
+#[test]
+fn under_inetd_a_look_up_has_no_privileges_either() {
+    if !needs_root() {
+        return;
+    }
+    let (folder, etc) = spied_on(&format!("addr=127.0.0.1 {RUN_AS}"));
+    let words = nss::words(&etc);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let d = Daemon::start_by(superserver_by("unshare", &words), folder, &[]);
+    is_harmless(&report(&d, "spy1"));
+}
+
+/// Each look-up was a new process. One that is killed is replaced, and what it was asked is
+/// asked again; one that dies of a name twice costs that name alone.
+#[test]
+fn a_look_up_process_is_used_again_and_replaced_when_it_dies() {
+    if !needs_root() {
+        return;
+    }
+    let d = spied_on_daemon(&format!("addr=127.0.0.1 {RUN_AS}"));
+    let first = report(&d, "spy1");
+    let pid: i32 = field(&first, "pid").parse().unwrap();
+    assert_eq!(field(&report(&d, "spy2"), "pid"), pid.to_string());
+    assert_eq!(d.process("lookup"), pid);
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    until("it is dead", || !lives(pid));
+    let third = report(&d, "spy3");
+    assert_ne!(field(&third, "pid"), pid.to_string());
+    is_harmless(&third);
+    // Killed in the midst of a look-up.
+    let mut hangs = Session::spawn(&mut client(&d, "hang1", "true"));
+    drop(hangs.stdin.take());
+    let asleep = |pid: i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+        stat.starts_with(&format!("{} ", libc::SYS_pause))
+    };
+    let pid = d.process("lookup");
+    until("it hangs", || asleep(pid));
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    until("it is dead", || !lives(pid));
+    until("another is asked", || {
+        let all = daemon::children(d.pid());
+        all.into_iter().any(asleep)
+    });
+    let line = denied(&d, "crash1");
+    assert!(line.contains("cause=account"), "{line}");
+    assert_eq!(d.log.count("lost process=lookup"), 3, "{}", d.log_text());
+    is_harmless(&report(&d, "spy4"));
+    d.says(0, &["true"]);
+}
+
+/// A name that hangs costs the time of a look-up; the others go on meanwhile.
+#[test]
+fn a_look_up_that_hangs_is_killed_and_keeps_nobody_waiting() {
+    if !needs_root() {
+        return;
+    }
+    let d = spied_on_daemon(&format!("addr=127.0.0.1 {RUN_AS}"));
+    let hanging: Vec<Session> = ["hang1", "hang2"]
+        .map(|user| {
+            let mut session = Session::spawn(&mut client(&d, user, "true"));
+            drop(session.stdin.take());
+            session
+        })
+        .into();
+    for user in ["spy1", "spy2", "alice"] {
+        assert_eq!(ended(&d, user, "true").status, Some(0), "{user}");
+    }
+    assert_eq!(d.log.count("denied"), 0, "{}", d.log_text());
+    for session in hanging {
+        assert_eq!(session.finish().status, Some(255));
+    }
+    assert_eq!(d.log.count("cause=account"), 2, "{}", d.log_text());
+    d.log.wait("lost process=lookup why=\"it took too long\"");
+    is_harmless(&report(&d, "spy3"));
+}
+
+/// A name server that does not answer for one host was waited for before the others counted.
+#[test]
+fn a_host_that_does_not_resolve_keeps_no_other_waiting() {
+    if !needs_root() {
+        return;
+    }
+    let (folder, etc) = spied_on(RUN_AS);
+    daemon::append(&folder.path("S/hostinfo"), "hangs cos run-as=root\n");
+    let d = Daemon::start_by(nss::with_etc(&etc, COSSERVER), folder, &[]);
+    until("hosta has its address", || {
+        ended(&d, "root", "true").status == Some(0)
+    });
+    assert_eq!(d.log.count("names=resolved"), 0);
+}
+
+/// `/etc/shadow` and `/etc/nologin` were not looked at for a command. A change counts at
+/// once, also for an account that was looked up a moment ago.
+#[test]
+fn a_command_is_refused_for_an_expired_account_and_while_nologin_is_there() {
+    if !needs_root() {
+        return;
+    }
+    let folder = daemon::configured("", "");
+    let hostinfo = folder.path("S/hostinfo");
+    let table = fs::read_to_string(&hostinfo).unwrap();
+    fs::write(
+        &hostinfo,
+        table.replace("run-as=root", "run-as=root,alice,bob"),
+    )
+    .unwrap();
+    let usual = "$6$x$y:20000:0:99999:7:::";
+    let etc = nss::etc(&folder, &[("alice", usual), ("bob", usual)]);
+    let d = Daemon::start_by(nss::with_etc(&etc, COSSERVER), folder, &[]);
+    let may = |user: &str| {
+        let ended = ended(&d, user, "id -un");
+        assert_eq!(ended.status, Some(0), "{user}: {ended:?}\n{}", d.log_text());
+        assert_eq!(ended.out, [user]);
+    };
+    let may_not = |user: &str, why: &str| {
+        let line = denied(&d, user);
+        assert!(line.contains("cause=account"), "{line}");
+        assert!(line.contains(why), "{line}");
+    };
+    let today = cosserver::sys::shadow::today();
+    let alice = |line: &str| nss::set_shadow(&etc, &[("alice", line), ("bob", usual)]);
+    may("alice");
+    for (line, why) in [
+        ("$6$x$y:20000:0:99999:7::1:".to_owned(), "has expired"),
+        (format!("$6$x$y:20000:0:99999:7::{today}:"), "has expired"),
+        ("!$6$x$y:20000:0:99999:7:::".to_owned(), "is locked"),
+        (
+            "$6$x$y:20000:0:99999:7::soon:".to_owned(),
+            "no line of shadow",
+        ),
+    ] {
+        alice(&line);
+        may_not("alice", why);
+        may("bob");
+    }
+    // Tomorrow is not today; and one that never had a password has none that is locked.
+    for line in [
+        format!("*:20000:0:99999:7::{}:", today + 2),
+        "!:20000:0:99999:7:::".to_owned(),
+        "!*:20000::::::".to_owned(),
+    ] {
+        alice(&line);
+        may("alice");
+    }
+    let nologin = etc.join("nologin");
+    fs::write(&nologin, "back at noon\n").unwrap();
+    for user in ["alice", "bob"] {
+        may_not(user, "/etc/nologin is there");
+    }
+    may("root");
+    fs::remove_file(&nologin).unwrap();
+    may("alice");
+    // Root's lock says that nobody logs in by its password; an expired root is expired.
+    let root = |line: &str| fs::write(etc.join("shadow"), format!("root:{line}\n")).unwrap();
+    root("!$6$x$y:20000:0:99999:7:::");
+    may("root");
+    root("$6$x$y:20000:0:99999:7::1:");
+    may_not("root", "has expired");
+    // Who has no line there is none of its users.
+    may("alice");
+    fs::remove_file(etc.join("shadow")).unwrap();
+    may("root");
+}
