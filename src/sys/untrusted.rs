@@ -212,6 +212,7 @@ fn peek(socket: BorrowedFd<'_>, with_credentials: bool) -> nix::Result<Peeked> {
 
 /// Bytes of control data for the sender's credentials and nothing else.
 #[cfg(target_os = "linux")]
+#[allow(clippy::cast_possible_truncation, reason = "the size of three numbers")]
 const CREDENTIALS: usize = {
     // SAFETY: a sum, nothing is read.
     let space = unsafe { libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) };
