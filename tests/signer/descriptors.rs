@@ -107,9 +107,7 @@ fn lingering_sockets_that_a_user_sends_do_not_stop_the_daemon() {
         let words = ["python3", "-c", LINGERING, &ALICE.to_string()].map(str::to_owned);
         let mut user = Session::spawn(&mut inside(&m.path(""), &words));
         let taken = user.out.wait("taken ");
-        if before.is_empty() {
-            eprintln!("of 20 that were sent the kernel has {taken}");
-        } else {
+        if !before.is_empty() {
             assert_ne!(taken, "taken 0");
         }
         // It answers others, and its administrator.
