@@ -14,7 +14,7 @@ mod daemon;
 use std::net::{IpAddr, Ipv4Addr};
 
 use cosserver::config::cookie;
-use cosserver::config::name::HostName;
+use cosserver::config::name::{HostName, UserName};
 use cosserver::config::place::Place;
 use cosserver::secret::KeyPair;
 use cosserver::wire::request::{Command as Words, Request, Service};
@@ -351,7 +351,7 @@ fn no_host_and_no_user_holds_all_sessions() {
         let request = Request {
             service: Service::Exec,
             user: daemon::me(),
-            caller_user: user.into(),
+            caller_user: UserName::parse(user).unwrap(),
             command: Words::Words(vec![STAYS.into()]),
             environment: Vec::new(),
         };
