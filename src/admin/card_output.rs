@@ -56,9 +56,11 @@ impl CardOutput {
         let Self::File(path) = self else {
             return Ok(WrittenCard(None));
         };
-        let wrong = |e: std::io::Error| match e.kind() {
-            ErrorKind::AlreadyExists => exists(path),
-            _ => Fault::of(path, format!("not written, so nothing was changed: {e}")),
+        let wrong = |e: std::io::Error| {
+            if e.kind() == ErrorKind::AlreadyExists {
+                return exists(path);
+            }
+            Fault::of(path, format!("not written, so nothing was changed: {e}"))
         };
         let mut file = OpenOptions::new()
             .write(true)

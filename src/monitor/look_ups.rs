@@ -141,7 +141,8 @@ impl LookUps {
             again: false,
             groups: Vec::new(),
         };
-        self.give(registry, asked, now).map_err(|(_, e)| e)?;
+        self.give(registry, asked, now)
+            .map_err(|refused| refused.1)?;
         Ok(number)
     }
 
@@ -151,10 +152,10 @@ impl LookUps {
         registry: &Registry,
         mut asked: Asked,
         now: Instant,
-    ) -> Result<(), (Asked, Fault)> {
+    ) -> Result<(), Box<(Asked, Fault)>> {
         let kind = Kind::of(&asked.question);
         let Some(message) = asked.question.encode(asked.number) else {
-            return Err((asked, Fault::new("nobody can have that name")));
+            return Err(Box::new((asked, Fault::new("nobody can have that name"))));
         };
         loop {
             let room = |p: &Process| p.asked.len() < kind.most().0 && !p.is_stale;
@@ -163,11 +164,11 @@ impl LookUps {
                 Some((id, _)) => *id,
                 None => match self.start_one_more(registry, kind, now) {
                     Ok(id) => id,
-                    Err(e) => return Err((asked, e)),
+                    Err(e) => return Err(Box::new((asked, e))),
                 },
             };
             let Some(process) = self.all.get_mut(&id) else {
-                return Err((asked, Fault::new("no look-up process")));
+                return Err(Box::new((asked, Fault::new("no look-up process"))));
             };
             match process.send(asked, message.clone()) {
                 Ok(()) => return Ok(()),
@@ -306,7 +307,8 @@ impl LookUps {
                 asked.again = !late;
                 asked.until = now + kind.time();
                 asked.groups.clear();
-                if let Err((asked, e)) = self.give(registry, asked, now) {
+                if let Err(refused) = self.give(registry, asked, now) {
+                    let (asked, e) = *refused;
                     self.news.push(asked.failed(&e.to_string()));
                 }
             }

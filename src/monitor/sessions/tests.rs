@@ -18,6 +18,8 @@ fn an_end_that_could_not_be_sent_at_once_is_sent_when_there_is_room() {
         caller: "root".into(),
         service: "exec".into(),
         machines: Vec::new(),
+        command: String::new(),
+        holders: Vec::new(),
     };
     let mut sessions = Sessions::default();
     let (now, grace) = (Instant::now(), Duration::from_secs(5));
