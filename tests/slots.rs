@@ -354,6 +354,7 @@ fn no_host_and_no_user_holds_all_sessions() {
             caller_user: UserName::parse(user).unwrap(),
             command: Words::Words(vec![STAYS.into()]),
             environment: Vec::new(),
+            linger: None,
         };
         let (key, request) = (KeyPair::random().unwrap(), request.encode().unwrap());
         let opening = hostile::vouch(&hosta, &key, &hostile::nonce(&greeting), &request);
