@@ -16,6 +16,7 @@
 mod entry;
 mod line;
 mod users;
+mod variables;
 
 use std::collections::HashMap;
 use std::path::Path;
