@@ -85,7 +85,7 @@ fn an_excluded_machine_is_refused_before_it_is_listened_to() {
     if !daemon::needs_root() {
         return;
     }
-    cosserver::sys::process::raise_descriptors();
+    cosserver::sys::process::raise_descriptors(u64::MAX);
     let folder = prepare(SETTINGS, "");
     let place = Place::of_dir(&folder.path("S"));
     Doors::make(&place).unwrap();

@@ -77,7 +77,7 @@ fn rounds(at: &[At], inner: &mut Inner, count: usize) {
 
 #[test]
 fn one_of_many_gets_a_one_time_password() {
-    cosserver::sys::process::raise_descriptors();
+    cosserver::sys::process::raise_descriptors(u64::MAX);
     let d = Daemon::start_with(QUICK, "");
     let mut manager = Manager::at(&d, Level::Open);
     let count = if long() { 1_000 } else { 6 };
@@ -87,7 +87,7 @@ fn one_of_many_gets_a_one_time_password() {
 
 #[test]
 fn one_of_many_gets_it_at_two_hosts_that_share_the_inner_door() {
-    cosserver::sys::process::raise_descriptors();
+    cosserver::sys::process::raise_descriptors(u64::MAX);
     let folder = Folder::new();
     let shared = shared_door(&folder);
     let start = || {

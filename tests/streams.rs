@@ -299,7 +299,7 @@ fn no_input_leaves_the_callers_input_alone() {
 
 #[test]
 fn two_hundred_commands_at_once() {
-    cosserver::sys::process::raise_descriptors();
+    cosserver::sys::process::raise_descriptors(u64::MAX);
     let d = Daemon::start();
     let mut all: Vec<Session> = (0..200)
         .map(|n| d.session(&[&format!("echo ready; read x; echo \"$x\"; exit {n}")]))

@@ -10,11 +10,12 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::Resource;
 use nix::unistd::{Gid, Pid, Uid, chdir, setgroups, setresgid, setresuid};
 
 use super::oom::Standing;
 use super::process;
+use super::rlimits;
 
 /// Which protections a look-up process has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,8 +69,8 @@ pub fn confine(user: Option<(u32, u32)>) -> io::Result<Confined> {
         (Resource::RLIMIT_DATA, MEMORY),
     ] {
         let most = libc::rlim_t::try_from(most).unwrap_or(libc::RLIM_INFINITY);
-        let (_, hard) = getrlimit(which)?;
-        setrlimit(which, most.min(hard), most.min(hard))?;
+        let (_, hard) = rlimits::get(which)?;
+        rlimits::set(which, most.min(hard), most.min(hard))?;
     }
     let mut confined = Confined::default();
     if let Some((uid, gid)) = user {
