@@ -19,7 +19,7 @@ use cosserver::config::settings::Settings;
 use cosserver::secret::KeyPair;
 use cosserver::wire::stream::End;
 use daemon::hostile::{Caller, Stranger, timed};
-use daemon::{COSADM, Daemon, Folder, append, me};
+use daemon::{COSADM, COSSERVER, Daemon, Folder, append, me, nss, prepare};
 use nix::sys::signal::Signal;
 
 fn flag(flag: &str, folder: &Folder) -> Output {
@@ -368,6 +368,46 @@ fn a_name_that_resolves_is_its_hosts_address() {
         caller.accepted(d.port, "true").finish().1,
         Some(End::Exited(0))
     );
+    let mut elsewhere = Stranger::from_address("127.9.9.9".parse().unwrap(), d.port);
+    let greeting = elsewhere.greet();
+    elsewhere.send(&caller.client_hello(&greeting, &caller.request("true")).0);
+    assert!(d.log.wait(&elsewhere.denied()).contains("cause=address"));
+}
+
+/// It was invited without an address: nobody has looked its name up yet, or there was no
+/// answer when the daemon started.
+#[test]
+fn a_hosts_first_command_waits_for_its_name() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let folder = prepare("", "");
+    let etc = nss::etc(&folder, &[]);
+    fs::write(etc.join("hosts"), "127.0.0.1 newhost\n").unwrap();
+    let add = |folder: &std::path::Path, name: &str| {
+        append(
+            &folder.join("hostinfo"),
+            &format!("{name} cos run-as={}\n", me()),
+        );
+        let cookies = folder.join("cookies");
+        fs::copy(cookies.join("hosta.in"), cookies.join(format!("{name}.in"))).unwrap();
+    };
+    add(&folder.path("S"), "latehost");
+    let d = Daemon::start_by(nss::with_etc(&etc, COSSERVER), folder, &[]);
+    let told = d.log.wait("host=latehost");
+    assert!(told.contains("does not resolve"), "{told}");
+    let mut caller = Caller::of(&d);
+    let runs = |caller: &Caller| caller.accepted(d.port, "true").finish().1;
+    add(&d.server(), "newhost");
+    caller.name = "newhost".into();
+    assert_eq!(runs(&caller), Some(End::Exited(0)));
+    // The other is asked for again, by itself.
+    let from = d.log.all().len();
+    fs::write(etc.join("hosts"), "127.0.0.1 newhost latehost\n").unwrap();
+    d.log.wait_from(from, |l| l.contains("names=resolved"));
+    caller.name = "latehost".into();
+    assert_eq!(runs(&caller), Some(End::Exited(0)));
+    // Who calls from elsewhere waits no longer than a refusal takes.
     let mut elsewhere = Stranger::from_address("127.9.9.9".parse().unwrap(), d.port);
     let greeting = elsewhere.greet();
     elsewhere.send(&caller.client_hello(&greeting, &caller.request("true")).0);

@@ -241,6 +241,23 @@ fn entry_of<'a>(hosts: &Hosts, against: &Against<'a>) -> Result<&'a Entry, Refus
     Ok(entry)
 }
 
+/// The host that an admitted handshake says it is from, where HOSTINFO has it by its name
+/// alone and nothing that is known of that name is the peer's address: its name is to be
+/// looked up before the proof is.
+pub fn unknown_by_name(
+    admitted: &Admitted<Opened>,
+    table: &HostTable,
+    resolved: &dyn Fn(&HostName) -> Option<Vec<IpAddr>>,
+    peer: IpAddr,
+) -> Option<HostName> {
+    let opening = Opening::decode(&admitted.who().payload).ok()?;
+    let caller = HostName::parse(&opening.credential.hosts()?.caller).ok()?;
+    let entry = table.get(&caller)?;
+    let is_by_name = entry.may_ask() && entry.addresses == Addresses::ByName;
+    let is_known = resolved(&caller).is_some_and(|all| all.contains(&peer));
+    (is_by_name && !is_known).then_some(caller)
+}
+
 fn check_address(entry: &Entry, against: &Against<'_>) -> Result<(), Refusal> {
     let name = &entry.name;
     let is_its_own = match (&entry.addresses, entry.addresses.contains(against.peer)) {

@@ -209,7 +209,6 @@ impl Monitor {
         admitted: Admitted<Opened>,
         peer: IpAddr,
     ) -> Result<Proven, Refusal> {
-        self.refresh_hosts();
         let table = self
             .hosts
             .table()

@@ -107,7 +107,7 @@ impl Monitor {
         self.send_networks();
     }
 
-    fn resolve_names(&mut self, now: Instant) {
+    pub(super) fn resolve_names(&mut self, now: Instant) {
         let registry = self.poll.registry();
         if let Err(e) = self.hosts.resolve(&mut self.look_ups, registry, now) {
             let why = format!("names are not resolved, and keep the addresses that they had: {e}");
@@ -122,8 +122,14 @@ impl Monitor {
         found: Result<Vec<IpAddr>, String>,
         now: Instant,
     ) {
-        let names = self.hosts.heard(which, found, now);
+        let name = self.hosts.looked_up(which).cloned();
+        let (names, unresolved) = self.hosts.heard(which, found, now);
         self.resolve_names(now);
+        if let Some((name, why)) = unresolved {
+            let why = format!("its name does not resolve ({why}); it is asked for again");
+            let pairs: [(&str, &dyn std::fmt::Display); 2] = [("host", &name), ("fault", &why)];
+            self.log.say_noise(Level::Warning, "hostinfo", &pairs);
+        }
         if names == Names::All {
             let resolved: [(&str, &dyn std::fmt::Display); 1] = [("names", &"resolved")];
             self.log.say(Level::Info, "hostinfo", &resolved);
@@ -133,6 +139,9 @@ impl Monitor {
         }
         if names == Names::All || self.has_listed_caller() {
             self.go_on(now);
+        }
+        if let Some(name) = name {
+            self.name_is_known(&name, now);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! `Opened` → `Admitted` → `Claimant`, `Newcomer` or `Proven` → `Known`. The files of the
 //! doors are another process's ([`desk`]); what is decided by them stands here.
 
+mod awaited;
 mod away;
 mod desk;
 mod guesses;
@@ -32,6 +33,7 @@ use crate::sys::socket;
 use crate::wire::prompt::{Style, Text};
 use crate::wire::request::{Command, Service};
 
+pub(super) use awaited::Awaited;
 use desk::Ticket;
 pub(super) use desk::{Desk, Keeps, Told as Heard};
 pub(super) use guesses::Guesses;
@@ -199,9 +201,16 @@ impl Monitor {
             (Step::Arrives(opened), Told::Sight(sight)) => {
                 let admitted = Admitted::by(*opened, &sight)?;
                 self.step("admitted", &[("connection", &c), ("machine", &sight.id)]);
+                let welcome = sight.welcome.clone();
+                if let Some(name) = self.name_to_await(&admitted, peer, now) {
+                    let step = Step::AwaitsName(Box::new(admitted));
+                    let visit = visit(step, welcome);
+                    self.strangers.insert(c, Stranger::AtDoor(visit));
+                    self.await_name(c, name, now);
+                    return Ok(());
+                }
                 let visitor = self.recognise(c, admitted, peer)?;
                 let machine = visitor.machine();
-                let welcome = sight.welcome.clone();
                 if machine == sight.id {
                     let visit = visit(Step::VouchedFor(visitor), welcome);
                     return self.at_inner_door(c, visit, &sight, now);
@@ -243,6 +252,7 @@ impl Monitor {
             }
             (
                 Step::Arrives(_)
+                | Step::AwaitsName(_)
                 | Step::VouchedFor(_)
                 | Step::Prompted(..)
                 | Step::Registers(..)
@@ -359,7 +369,7 @@ impl Monitor {
         let (visitor, talk) = match step {
             Step::VouchedFor(visitor) => (visitor, None),
             Step::Registered(visitor, talk) => (visitor, Some(talk)),
-            Step::Arrives(_) | Step::Prompted(..) | Step::Registers(..) => {
+            Step::Arrives(_) | Step::AwaitsName(_) | Step::Prompted(..) | Step::Registers(..) => {
                 return Err(Refusal::new(Cause::Doors, "nobody is to be let in").into());
             }
         };

@@ -20,6 +20,13 @@ use crate::fault::Fault;
 /// While names are being resolved, those that are known are told this often.
 const TOLD: Duration = Duration::from_secs(1);
 
+/// A name that did not resolve is asked for again after this time, then after twice that, and
+/// so on up to [`SELDOM`].
+const AGAIN: Duration = Duration::from_secs(5);
+const SELDOM: Duration = Duration::from_secs(300);
+/// A name is asked for at most this often because a connection needs it.
+const ON_DEMAND: Duration = Duration::from_secs(1);
+
 /// What tells one state of a file from another.
 type Stamp = Option<(u64, u64, i64, i64, i64, i64, u64, u32, u32)>;
 
@@ -48,9 +55,31 @@ pub(super) struct Hosts {
     waiting: VecDeque<HostName>,
     /// Names that are being looked up.
     looking: HashMap<LookUp, HostName>,
+    /// Whether there are names at all.
+    have_names: bool,
+    /// When each name's last look-up ended, and how that was.
+    ended: HashMap<HostName, Ended>,
+    /// When the next name is due that did not resolve.
+    due: Option<Instant>,
     /// Since when the others must know of the names that are resolved.
     told: Instant,
 }
+
+/// The end of a name's last look-up.
+struct Ended {
+    at: Instant,
+    /// After what time it is asked for again, where it did not resolve.
+    again: Option<Duration>,
+}
+
+impl Ended {
+    fn due(&self) -> Option<Instant> {
+        self.at.checked_add(self.again?)
+    }
+}
+
+/// A name that does not resolve, and why, when that is new.
+pub(super) type Unresolved = Option<(HostName, String)>;
 
 /// What [`Hosts::refresh`] found.
 pub(super) enum Refreshed {
@@ -81,6 +110,9 @@ impl Hosts {
             resolved: HashMap::new(),
             waiting: VecDeque::new(),
             looking: HashMap::new(),
+            have_names: false,
+            ended: HashMap::new(),
+            due: None,
             told: Instant::now(),
         };
         hosts.reload(place);
@@ -145,6 +177,9 @@ impl Hosts {
         self.resolved.retain(|name, _| names.contains(name));
         // Who looks a name up that is no longer there is heard by nobody.
         self.looking.retain(|_, name| names.contains(name));
+        self.have_names = !names.is_empty();
+        self.ended.retain(|name, _| names.contains(name));
+        self.find_due();
         let under_way: HashSet<&HostName> = self.looking.values().collect();
         let left = names.iter().filter(|name| !under_way.contains(name));
         self.waiting = left.cloned().collect();
@@ -169,7 +204,11 @@ impl Hosts {
                     self.looking.insert(which, name);
                 }
                 Err(e) => {
-                    self.waiting.clear();
+                    // They are asked for again, as those that did not resolve are.
+                    self.waiting.push_front(name);
+                    for name in std::mem::take(&mut self.waiting) {
+                        let _ = self.note_end(&name, Some(e.to_string()), now);
+                    }
                     return Err(e);
                 }
             }
@@ -177,9 +216,70 @@ impl Hosts {
         Ok(())
     }
 
+    /// Asks for a name because a connection needs it, and whether that is worth waiting for:
+    /// it is being looked up, or was not a moment ago.
+    pub(super) fn want(&mut self, name: &HostName, now: Instant) -> bool {
+        if self.looking.values().any(|under_way| under_way == name) {
+            return true;
+        }
+        let lately = |ended: &Ended| now < ended.at + ON_DEMAND;
+        if self.ended.get(name).is_some_and(lately) {
+            return false;
+        }
+        self.waiting.retain(|waiting| waiting != name);
+        self.waiting.push_front(name.clone());
+        true
+    }
+
+    /// When a name that did not resolve is to be asked for again.
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Lists the names that are due again, to be resolved.
+    pub(super) fn tend(&mut self, now: Instant) {
+        for (name, ended) in &mut self.ended {
+            if ended.due().is_some_and(|due| due <= now) {
+                // It is due once: its next end says when it is again.
+                ended.at = now;
+                let under_way = self.looking.values().any(|looking| looking == name);
+                if !under_way && !self.waiting.contains(name) {
+                    self.waiting.push_back(name.clone());
+                }
+            }
+        }
+        self.find_due();
+    }
+
+    fn find_due(&mut self) {
+        self.due = self.ended.values().filter_map(Ended::due).min();
+    }
+
+    /// Takes note of how a look-up ended; why, where that is new.
+    fn note_end(&mut self, name: &HostName, why: Option<String>, now: Instant) -> Unresolved {
+        let before = self.ended.get(name).and_then(|ended| ended.again);
+        let again = why
+            .is_some()
+            .then(|| before.map_or(AGAIN, |last| last.saturating_mul(2).min(SELDOM)));
+        self.ended.insert(name.clone(), Ended { at: now, again });
+        self.find_due();
+        why.filter(|_| before.is_none())
+            .map(|why| (name.clone(), why))
+    }
+
+    /// Whether there is a host that is known by its name alone.
+    pub(super) const fn have_names(&self) -> bool {
+        self.have_names
+    }
+
     /// Whether names are still being looked up.
     pub(super) fn is_resolving(&self) -> bool {
         !self.looking.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// The name that is being looked up under this number.
+    pub(super) fn looked_up(&self, which: LookUp) -> Option<&HostName> {
+        self.looking.get(&which)
     }
 
     /// The look-up of a name has ended.
@@ -188,22 +288,30 @@ impl Hosts {
         which: LookUp,
         found: Result<Vec<IpAddr>, String>,
         now: Instant,
-    ) -> Names {
+    ) -> (Names, Unresolved) {
         let Some(name) = self.looking.remove(&which) else {
-            return Names::Same;
+            return (Names::Same, None);
         };
         // A name server that is away for once takes no host's address away.
-        if let Ok(addresses) = found {
-            self.resolved.insert(name, addresses);
-        }
+        let unresolved = match found {
+            Ok(addresses) if addresses.is_empty() => {
+                self.note_end(&name, Some("it has no address".into()), now)
+            }
+            Ok(addresses) => {
+                let unresolved = self.note_end(&name, None, now);
+                self.resolved.insert(name, addresses);
+                unresolved
+            }
+            Err(why) => self.note_end(&name, Some(why), now),
+        };
         if !self.is_resolving() {
-            return Names::All;
+            return (Names::All, unresolved);
         }
         if now < self.told + TOLD {
-            return Names::Same;
+            return (Names::Same, unresolved);
         }
         self.told = now;
-        Names::Some
+        (Names::Some, unresolved)
     }
 }
 
@@ -241,10 +349,14 @@ mod tests {
         let mut hosts = looking(TABLE);
         let new = vec![ip("192.0.2.9"), ip("192.0.2.10")];
         let now = hosts.told;
-        assert_eq!(hosts.heard(1, Ok(new.clone()), now), Names::Same);
+        assert_eq!(hosts.heard(1, Ok(new.clone()), now).0, Names::Same);
         assert_eq!(hosts.addresses_of(&name("one")), Some(new));
         assert!(hosts.is_resolving());
-        assert_eq!(hosts.heard(2, Err("away".into()), now), Names::All);
+        let (names, unresolved) = hosts.heard(2, Err("away".into()), now);
+        assert_eq!(
+            (names, unresolved),
+            (Names::All, Some((name("two"), "away".into())))
+        );
         assert_eq!(
             hosts.addresses_of(&name("two")),
             Some(vec![ip("192.0.2.2")])
@@ -261,7 +373,7 @@ mod tests {
         let mut hosts = looking(TABLE);
         let later = hosts.told + TOLD;
         assert_eq!(
-            hosts.heard(2, Ok(vec![ip("192.0.2.9")]), later),
+            hosts.heard(2, Ok(vec![ip("192.0.2.9")]), later).0,
             Names::Some
         );
         assert_eq!(
@@ -271,6 +383,34 @@ mod tests {
         // One that was asked for before the table changed is not asked for twice.
         hosts.list_names();
         assert_eq!(hosts.waiting, [name("two")]);
+    }
+
+    /// After 5 s, then twice as long, and so on; and at once where a connection needs it.
+    #[test]
+    fn a_name_that_does_not_resolve_is_asked_for_again() {
+        let mut hosts = looking(TABLE);
+        let (two, mut now) = (name("two"), hosts.told);
+        let mut which = 2;
+        for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
+            let (_, unresolved) = hosts.heard(which, Err("away".into()), now);
+            // That is told once.
+            assert_eq!(unresolved.is_some(), seconds == 5);
+            let due = now + Duration::from_secs(seconds);
+            assert_eq!(hosts.deadline(), Some(due));
+            hosts.tend(due - Duration::from_millis(1));
+            assert!(hosts.waiting.is_empty());
+            hosts.tend(due);
+            assert_eq!(hosts.waiting.pop_front().as_ref(), Some(&two));
+            now = due;
+            which += 1;
+            hosts.looking.insert(which, two.clone());
+        }
+        assert!(hosts.want(&two, now), "it is being looked up");
+        hosts.heard(which, Ok(vec![ip("192.0.2.9")]), now);
+        assert_eq!(hosts.deadline(), None);
+        assert!(!hosts.want(&two, now), "it was looked up a moment ago");
+        assert!(hosts.want(&two, now + ON_DEMAND));
+        assert_eq!(hosts.waiting.front(), Some(&two));
     }
 
     /// No slot is reserved, and no penalty softened, for a host that may ask nothing.

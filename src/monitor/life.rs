@@ -120,6 +120,8 @@ impl Monitor {
             self.gate.due(),
             self.relay.due(),
             self.names_deadline(),
+            self.hosts.deadline(),
+            self.awaited_deadline(),
             self.look_ups.deadline(),
             self.sessions.deadline(),
             self.logins.deadline(),
@@ -151,6 +153,13 @@ impl Monitor {
         }
         if self.log.deadline().is_some_and(|at| at <= now) {
             self.log.tell_suppressed();
+        }
+        if self.hosts.deadline().is_some_and(|at| at <= now) {
+            self.hosts.tend(now);
+            self.resolve_names(now);
+        }
+        if self.awaited_deadline().is_some_and(|at| at <= now) {
+            self.tend_awaited(now);
         }
         if self.look_ups.deadline().is_some_and(|at| at <= now) {
             self.look_ups.tend(self.poll.registry(), now);

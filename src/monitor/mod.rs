@@ -98,6 +98,8 @@ struct Monitor {
     hosts: Hosts,
     /// The addresses that HOSTINFO lists.
     listed: Networks,
+    /// Connections that wait for a name.
+    awaited: Vec<doors::Awaited>,
     accounts: Accounts,
     look_ups: LookUps,
     strangers: HashMap<Connection, Stranger>,

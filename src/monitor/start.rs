@@ -306,6 +306,7 @@ fn serve(
     let mut monitor = Monitor {
         hosts: Hosts::load(&place),
         listed: Networks::default(),
+        awaited: Vec::new(),
         place,
         settings,
         port: asked.port,

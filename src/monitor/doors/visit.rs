@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use super::desk::Ticket;
 use crate::config::name::UserName;
 use crate::credential::{Claimant, Newcomer, Opened, Proven};
-use crate::door::{Id, Machine, Want};
+use crate::door::{Admitted, Id, Machine, Want};
 use crate::monitor::talk::Talk;
 use crate::wire::Malformed;
 use crate::wire::noise::Keys;
@@ -29,6 +29,8 @@ pub(in super::super) struct Visit {
 pub(super) enum Step {
     /// The doors are asked about the machine of the handshake.
     Arrives(Box<Opened>),
+    /// The outer door has let it through, and its host's name is being looked up.
+    AwaitsName(Box<Admitted<Opened>>),
     /// The doors are asked about the machine of the host that vouches for him.
     VouchedFor(Visitor),
     /// He has been asked.
@@ -99,11 +101,17 @@ impl Visit {
     pub(in super::super) fn machines(&self) -> Vec<Id> {
         match &self.step {
             Step::Arrives(opened) => vec![Id::of(opened.machine())],
+            Step::AwaitsName(admitted) => vec![Id::of(admitted.who().machine())],
             Step::VouchedFor(v)
             | Step::Prompted(v, ..)
             | Step::Registers(v, _)
             | Step::Registered(v, _) => v.machines(),
         }
+    }
+
+    /// Whether its host's name is being looked up.
+    pub(super) const fn awaits_name(&self) -> bool {
+        matches!(self.step, Step::AwaitsName(_))
     }
 
     /// Whether he holds a prompt of the inner door.
@@ -127,7 +135,7 @@ impl Visit {
     /// Whether he has proven nothing but his key.
     pub(super) fn is_strangers(&self) -> bool {
         match &self.step {
-            Step::Arrives(_) => true,
+            Step::Arrives(_) | Step::AwaitsName(_) => true,
             Step::VouchedFor(v)
             | Step::Prompted(v, ..)
             | Step::Registers(v, _)
