@@ -240,9 +240,6 @@ fn a_daemon_that_cannot_be_reached_is_not_taken_for_none() {
     assert!(wait(&mut d.child).success());
     let out = cosadm(&d, all[0]);
     assert_eq!(out.status.code(), Some(0), "{out:?}");
-    assert!(
-        String::from_utf8(out.stdout)
-            .unwrap()
-            .contains("no daemon runs")
-    );
+    let told = String::from_utf8(out.stderr).unwrap();
+    assert!(told.contains("no daemon runs"), "{told}");
 }
