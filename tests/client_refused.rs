@@ -77,7 +77,7 @@ fn the_newest_pin_first_then_the_older_ones() {
             client_host::deny(&mut stranger.socket);
         }
     });
-    assert!(told.starts_with("denied"), "{told}");
+    assert!(told.starts_with("access denied"), "{told}");
     drop(old);
 }
 

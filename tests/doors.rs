@@ -30,7 +30,7 @@ use cosserver::wire::record::{self, Kind};
 use cosserver::wire::request::{Command as Words, Gui, Request, Service};
 use cosserver::wire::seal::{Opener, Sealer};
 use daemon::hostile::{Caller, Stranger, nonce, shake, timed, vouch};
-use daemon::{COSSERVER, Daemon, Folder, until, without_doors};
+use daemon::{COSSERVER, Daemon, Folder, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use zeroize::Zeroizing;
@@ -485,7 +485,7 @@ fn a_door_that_closes_while_a_registration_waits_lets_nobody_in() {
         let writer = rusqlite::Connection::open(m.inner.file()).unwrap();
         writer.execute_batch("BEGIN IMMEDIATE").unwrap();
         talk.sends("secret");
-        let processes = || daemon::children(d.pid()).len() - without_doors(d.pid());
+        let processes = || daemon::of_role(d.pid(), "door");
         until("it registers", || processes() == 1);
         if machine.id() == closed.id() {
             m.outer.set_level(Level::Closed).unwrap();
@@ -963,7 +963,7 @@ fn whoever_writes_keeps_nobody_waiting_but_who_is_asked_about() {
         machine.unwrap().seen.is_some()
     });
     let pid = d.pid();
-    let processes = || daemon::children(pid).len() - without_doors(pid);
+    let processes = || daemon::of_role(pid, "door");
     let before = processes();
     let locked = rusqlite::Connection::open(d.server().join("state/idfile.db")).unwrap();
     locked.execute_batch("BEGIN EXCLUSIVE").unwrap();

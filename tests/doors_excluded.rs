@@ -18,7 +18,7 @@ use std::fs;
 use cosserver::config::place::Place;
 use cosserver::door::{Doors, Id, Level, List, Outer};
 
-use daemon::{Daemon, children, descriptors, long, prepare, without_doors};
+use daemon::{Daemon, descriptors, long, of_role, prepare};
 use door::{At, Machine, Manager};
 
 /// How many machines are excluded.
@@ -113,7 +113,7 @@ fn an_excluded_machine_is_refused_before_it_is_listened_to() {
     assert!(m.outer.look(&Id(one_of_them)).unwrap().excluded);
 
     let all = [("monitor", d.pid()), ("gate", d.process("gate"))];
-    assert_eq!(children(d.pid()).len(), without_doors(d.pid()));
+    assert_eq!(of_role(d.pid(), "door"), 0);
     let holds = || -> Vec<((u64, u64), usize)> {
         d.gate_at_rest();
         let of = |pid| (memory(pid), descriptors(pid));

@@ -386,7 +386,7 @@ impl Line {
         } else {
             "no answer to the request came"
         };
-        let (address, seconds) = (self.address, within.as_secs());
+        let (address, seconds) = (self.address, within.as_millis().div_ceil(1000));
         let hint = if due == Kind::ServerHello {
             "; is this its port?"
         } else {

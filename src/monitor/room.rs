@@ -38,7 +38,8 @@ impl Monitor {
         let why = format!(
             "limits.sessions is {wanted}, but the limit of open files allows {room}: raise it (LimitNOFILE=, ulimit -n)"
         );
-        self.log.say(Level::Warning, "fault", &[("why", &why)]);
+        self.log
+            .say(Level::Warning, "few-open-files", &[("why", &why)]);
     }
 }
 

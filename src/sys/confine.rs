@@ -68,7 +68,6 @@ pub fn confine(user: Option<(u32, u32)>) -> io::Result<Confined> {
         (Resource::RLIMIT_NOFILE, DESCRIPTORS),
         (Resource::RLIMIT_DATA, MEMORY),
     ] {
-        let most = libc::rlim_t::try_from(most).unwrap_or(libc::RLIM_INFINITY);
         let (_, hard) = rlimits::get(which)?;
         rlimits::set(which, most.min(hard), most.min(hard))?;
     }

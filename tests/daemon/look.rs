@@ -55,17 +55,18 @@ pub fn hangs_up(marker: &Path) -> String {
 /// How many children a daemon has beside its door and look-up processes, which come when
 /// there is something to do, and go when there is not.
 pub fn without_doors(pid: i32) -> usize {
-    let comes_and_goes = |pid: &&i32| {
+    super::children(pid).len() - of_role(pid, "door") - of_role(pid, "lookup")
+}
+
+/// How many of a daemon's children have this role.
+pub fn of_role(pid: i32, role: &str) -> usize {
+    let has_it = |pid: &&i32| {
         let of = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        let (name, words) = (of("comm"), of("cmdline"));
-        ["door", "lookup"].iter().any(|role| {
-            // A new one has not yet named itself; one of inetd's has no words of its own.
-            name.trim() == format!("cos: {role}")
-                || words.trim_end_matches('\0') == format!("cosserver: {role}")
-        })
+        // A new one has not yet named itself; one of inetd's has no words of its own.
+        of("comm").trim() == format!("cos: {role}")
+            || of("cmdline").trim_end_matches('\0') == format!("cosserver: {role}")
     };
-    let all = super::children(pid);
-    all.len() - all.iter().filter(comes_and_goes).count()
+    super::children(pid).iter().filter(has_it).count()
 }
 
 /// Waits until something is so; for what has no event of its own, such as a
