@@ -57,6 +57,8 @@ pub enum Answer {
     User(u64, Option<Box<UserRecord>>),
     /// The host's addresses, or why there are none.
     Host(u64, Result<Vec<IpAddr>, String>),
+    /// It could not be confined, and why; it ends.
+    Failed(String),
 }
 
 impl Begin {
@@ -140,6 +142,10 @@ impl Answer {
                 let w = Writer::new(5).number(*number);
                 vec![w.bytes(why.as_bytes()).done()]
             }
+            Self::Failed(why) => {
+                let why: String = why.chars().take(WORDS / 4).collect();
+                vec![Writer::new(6).bytes(why.as_bytes()).done()]
+            }
         }
     }
 
@@ -153,6 +159,10 @@ impl Answer {
                 landlock,
                 seccomp,
             }));
+        }
+        if kind == 6 {
+            let why = r.text()?;
+            return r.done(Self::Failed(why));
         }
         let number = r.number()?;
         let answer = match kind {

@@ -48,7 +48,13 @@ fn serve() -> Result<(), Fault> {
     let begin = Begin::decode(&message).ok_or_else(|| Fault::new("no beginning"))?;
     // What a module writes to standard error is no line of the monitor's log.
     process::quiet();
-    let confined = confine::confine(begin.user)?;
+    let confined = match confine::confine(begin.user) {
+        Ok(confined) => confined,
+        Err(why) => {
+            answers.send(&Answer::Failed(why.to_string()))?;
+            return Err(why);
+        }
+    };
     answers.send(&Answer::Ready(confined))?;
     if begin.warm {
         warm();

@@ -223,13 +223,17 @@ impl LookUps {
             let wrong = match heard {
                 Ok(Incoming::Nothing) => break,
                 Ok(Incoming::Message(message, _)) => match Answer::decode(&message) {
-                    Some(answer) => self.take(id, answer, now).is_err().then_some(OUT_OF_TURN),
-                    None => Some(OUT_OF_TURN),
+                    Some(Answer::Failed(why)) => Some(why),
+                    Some(answer) => {
+                        let taken = self.take(id, answer, now);
+                        taken.is_err().then(|| OUT_OF_TURN.to_owned())
+                    }
+                    None => Some(OUT_OF_TURN.to_owned()),
                 },
-                Ok(Incoming::Gone) | Err(_) => Some("it has died"),
+                Ok(Incoming::Gone) | Err(_) => Some("it has died".to_owned()),
             };
             if let Some(why) = wrong {
-                return self.lose(registry, id, why, now);
+                return self.lose(registry, id, &why, now);
             }
         }
         let done = self.all.get(&id);
@@ -251,7 +255,7 @@ impl LookUps {
         }
         let number = match &answer {
             Answer::Groups(n, _) | Answer::User(n, _) | Answer::Host(n, _) => *n,
-            Answer::Ready(_) => return Err(is_out_of_turn()),
+            Answer::Ready(_) | Answer::Failed(_) => return Err(is_out_of_turn()),
         };
         let at = process.asked.iter().position(|a| a.number == number);
         let at = at.ok_or_else(is_out_of_turn)?;

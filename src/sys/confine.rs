@@ -6,16 +6,17 @@
 //! and not of what is allowed, as it is for gate and relay.
 
 use std::ffi::CString;
-use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::fault::Fault;
 use nix::sys::resource::Resource;
 use nix::unistd::{Gid, Pid, Uid, chdir, setgroups, setresgid, setresuid};
 
 use super::oom::Standing;
 use super::process;
 use super::rlimits;
+use super::sandbox::failed;
 
 /// Which protections a look-up process has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,28 +63,29 @@ pub fn start(channel: BorrowedFd<'_>) -> nix::Result<Pid> {
 ///
 /// # Errors
 /// A protection that the system has could not be had.
-pub fn confine(user: Option<(u32, u32)>) -> io::Result<Confined> {
-    chdir("/")?;
+pub fn confine(user: Option<(u32, u32)>) -> Result<Confined, Fault> {
+    chdir("/").map_err(|e| failed("chdir", "", e))?;
     for (which, most) in [
         (Resource::RLIMIT_NOFILE, DESCRIPTORS),
         (Resource::RLIMIT_DATA, MEMORY),
     ] {
-        let (_, hard) = rlimits::get(which)?;
-        rlimits::set(which, most.min(hard), most.min(hard))?;
+        let (_, hard) = rlimits::get(which).map_err(|e| failed("getrlimit", "", e))?;
+        rlimits::set(which, most.min(hard), most.min(hard))
+            .map_err(|e| failed("setrlimit", "", e))?;
     }
     let mut confined = Confined::default();
     if let Some((uid, gid)) = user {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        setgroups(&[gid])?;
-        setresgid(gid, gid, gid)?;
-        setresuid(uid, uid, uid)?;
+        setgroups(&[gid]).map_err(|e| failed("setgroups", "CAP_SETGID", e))?;
+        setresgid(gid, gid, gid).map_err(|e| failed("setresgid", "CAP_SETGID", e))?;
+        setresuid(uid, uid, uid).map_err(|e| failed("setresuid", "CAP_SETUID", e))?;
         // The change of user has put back what `fs.suid_dumpable` says.
         process::keep_private();
         confined.user = true;
     }
     // So has it with this.
     process::ends_with_parent(true);
-    system::confine(&mut confined)?;
+    system::confine(&mut confined).map_err(Fault::from)?;
     Ok(confined)
 }
 
@@ -174,7 +176,8 @@ mod calls {
         match apply_filter(&program) {
             Ok(()) => Ok(true),
             Err(seccompiler::Error::Prctl(e) | seccompiler::Error::Seccomp(e))
-                if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) =>
+                if e.raw_os_error()
+                    .is_some_and(crate::sys::sandbox::is_missing) =>
             {
                 Ok(false)
             }

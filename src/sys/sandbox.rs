@@ -49,12 +49,12 @@ impl Walls {
 /// Whether an error says that the system has no such call, or not for us: no such call
 /// (ENOSYS), no such operation of it (EINVAL), switched off (EOPNOTSUPP), or taken away by
 /// a container's filter (EPERM).
-fn is_missing(error: i32) -> bool {
+pub(super) fn is_missing(error: i32) -> bool {
     [libc::ENOSYS, libc::EINVAL, libc::EOPNOTSUPP, libc::EPERM].contains(&error)
 }
 
 /// Names the step that failed and, where the system refused it, the capability that it takes.
-fn failed(step: &str, capability: &str, e: impl Into<io::Error>) -> Fault {
+pub(super) fn failed(step: &str, capability: &str, e: impl Into<io::Error>) -> Fault {
     let e = e.into();
     let hint = if e.raw_os_error() == Some(libc::EPERM) && !capability.is_empty() {
         format!("; it needs the capability {capability}")

@@ -134,7 +134,7 @@ fn answers_count_once_and_for_their_own_connection_alone() {
     for _ in 0..2 {
         taken.ask(&Question::Sealed(alice.c, &alice.sealed), vec![]);
     }
-    taken.closed(alice.c, "answers that nobody asked for");
+    taken.denied(&l.d, alice.c, "handshake");
     alice.gives_up();
     assert_eq!(l.d.log.count("login session="), 1);
 }

@@ -169,6 +169,7 @@ impl Process {
                 Incoming::Gone => return Err(Fault::new("the look-up process has died")),
                 Incoming::Message(message, _) => match Answer::decode(&message) {
                     Some(Answer::Ready(_)) => self.due = None,
+                    Some(Answer::Failed(why)) => return Err(Fault::new(why)),
                     Some(Answer::Groups(0, more)) => add_groups(&mut groups, more)?,
                     Some(Answer::User(0, found)) => {
                         return Ok(found.map(|record| whole(*record, groups)));
