@@ -471,7 +471,7 @@ fn in_the_background_the_parent_ends_when_it_listens() {
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8(second.stderr).unwrap();
     assert!(
-        said.contains(&format!("{address}:{port}")) && said.contains("in use"),
+        said.contains(&format!("{address}, port {port}: ")) && said.contains("in use"),
         "{said}"
     );
     assert!(!folder.path("S/run/cosserver.pid").exists());

@@ -184,7 +184,8 @@ fn encode_groups(number: u64, groups: &[u32]) -> Vec<u8> {
 }
 
 fn decode_groups(bytes: &[u8]) -> Option<Vec<u32>> {
-    if bytes.len() % 4 != 0 || bytes.len() > GROUPS * 4 {
+    // None at all is said by no message: so that only so many can come.
+    if bytes.is_empty() || bytes.len() % 4 != 0 || bytes.len() > GROUPS * 4 {
         return None;
     }
     let each = bytes.chunks_exact(4).map(|four| four.try_into().ok());

@@ -131,8 +131,10 @@ impl Monitor {
             self.log.say_noise(Level::Warning, "hostinfo", &pairs);
         }
         if names == Names::All {
-            let resolved: [(&str, &dyn std::fmt::Display); 1] = [("names", &"resolved")];
-            self.log.say(Level::Info, "hostinfo", &resolved);
+            let left = self.hosts.unresolved();
+            let names = if left == 0 { "resolved" } else { "unresolved" };
+            let pairs: [(&str, &dyn std::fmt::Display); 2] = [("names", &names), ("left", &left)];
+            self.log.say_noise(Level::Info, "hostinfo", &pairs);
         }
         if names != Names::Same {
             self.send_networks();

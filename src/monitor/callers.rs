@@ -80,7 +80,6 @@ struct Waiting {
 
 /// A socket and its callers.
 pub(super) struct Callers<T> {
-    listener: Option<(Listener, PathBuf, Token)>,
     all: BTreeMap<u64, Caller<T>>,
     /// In the order in which they came.
     line: VecDeque<Waiting>,
@@ -93,6 +92,8 @@ pub(super) struct Callers<T> {
     retry: Option<Instant>,
     terms: Terms,
     token: fn(u64) -> Token,
+    /// Dropped after its callers, whose unread sockets it takes.
+    listener: Option<(Listener, PathBuf, Token)>,
 }
 
 impl<T: Default> Callers<T> {
@@ -138,11 +139,13 @@ impl<T: Default> Callers<T> {
 
     /// Listens no more, and takes the socket's file away.
     pub(super) fn close(&mut self) {
+        // The listener last: it leaves what cannot be closed here to the end of the process,
+        // and its callers hand such sockets to it.
+        self.all.clear();
+        self.line.clear();
         if let Some((_, path, _)) = self.listener.take() {
             let _ = std::fs::remove_file(path);
         }
-        self.all.clear();
-        self.line.clear();
     }
 
     /// Takes those who have called and may. Who is one too many waits in the line; who

@@ -216,6 +216,12 @@ impl Hosts {
         Ok(())
     }
 
+    /// How many names did not resolve at the last try.
+    pub(super) fn unresolved(&self) -> usize {
+        let failed = self.ended.values().filter(|ended| ended.again.is_some());
+        failed.count()
+    }
+
     /// Asks for a name because a connection needs it, and whether that is worth waiting for:
     /// it is being looked up, or was not a moment ago.
     pub(super) fn want(&mut self, name: &HostName, now: Instant) -> bool {

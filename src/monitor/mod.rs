@@ -324,6 +324,7 @@ impl Monitor {
                 }
             }
             self.pending.clear();
+            self.awaited.clear();
             self.gate_is_empty = true;
         }
         if which == Which::Gate {

@@ -54,6 +54,8 @@ pub(super) struct Serving {
     unsent: Unsent,
     /// The client may not have acknowledged all that was sent.
     is_watched: bool,
+    /// When its unsent bytes were looked at.
+    looked: Option<Instant>,
     window: Window,
     /// `None`: outputs are listened to until they are closed.
     linger: Option<Duration>,
@@ -95,6 +97,7 @@ impl Serving {
             outgoing: Outgoing::new(sealer, session.answer.clone()),
             unsent: Unsent::default(),
             is_watched: false,
+            looked: None,
             window: Window::default(),
             linger: (session.linger != u32::MAX)
                 .then(|| Duration::from_millis(session.linger.into())),
@@ -255,7 +258,11 @@ impl Serving {
         if n == 0 {
             self.outgoing.give_back();
             self.incoming.give_back();
-            self.is_watched = self.is_watched && !self.unsent.look(self.socket.as_fd());
+        }
+        // Also while the client sends, or a job reads: either may go on while it takes nothing.
+        if self.is_watched && self.looked.is_none_or(|at| at.elapsed() >= KEEP_BUFFERS) {
+            self.is_watched = !self.unsent.look(self.socket.as_fd());
+            self.looked = Some(Instant::now());
         }
         Ok(ready)
     }

@@ -115,7 +115,7 @@ mod system {
             .handle_access(write)
             .and_then(|r| r.scope(Scope::Signal))
             .and_then(|r| r.create())
-            .and_then(|r| r.add_rules(path_beneath_rules(["/dev"], write)))
+            .and_then(|r| r.add_rules(path_beneath_rules(["/dev/null"], write)))
             .and_then(|r| r.restrict_self())
             .map_err(io::Error::other)?;
         Ok(status.ruleset != RulesetStatus::NotEnforced)
@@ -154,8 +154,21 @@ mod calls {
         }
         rules.insert(libc::SYS_prlimit64, vec![others(&[0, own])?]);
         let flag = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
-        let new_user = condition(SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(flag), flag)?;
+        let new_user = condition(
+            0,
+            SeccompCmpArgLen::Qword,
+            SeccompCmpOp::MaskedEq(flag),
+            flag,
+        )?;
         rules.insert(libc::SYS_clone, vec![rule(vec![new_user])?]);
+        // A socket that lingers, passed over the channel, would hold up the monitor in close(2).
+        let level = u64::from(libc::SOL_SOCKET.unsigned_abs());
+        let linger = u64::from(libc::SO_LINGER.unsigned_abs());
+        let is = |at, number| condition(at, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, number);
+        rules.insert(
+            libc::SYS_setsockopt,
+            vec![rule(vec![is(1, level)?, is(2, linger)?])?],
+        );
         let denied = apply(rules, libc::EPERM, arch)?;
         // Its flags lie where no filter can read them: the C library takes clone(2) instead.
         let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
@@ -187,16 +200,17 @@ mod calls {
 
     /// The first argument is none of these numbers.
     fn others(own: &[u64]) -> io::Result<SeccompRule> {
-        let differs = |n: &u64| condition(SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *n);
+        let differs = |n: &u64| condition(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *n);
         rule(own.iter().map(differs).collect::<io::Result<_>>()?)
     }
 
     fn condition(
+        argument: u8,
         length: SeccompCmpArgLen,
         compare: SeccompCmpOp,
         with: u64,
     ) -> io::Result<SeccompCondition> {
-        SeccompCondition::new(0, length, compare, with).map_err(io::Error::other)
+        SeccompCondition::new(argument, length, compare, with).map_err(io::Error::other)
     }
 
     fn rule(conditions: Vec<SeccompCondition>) -> io::Result<SeccompRule> {

@@ -156,7 +156,7 @@ fn inside_an_application_a_host_is_asked_by_hash_and_displays_on_the_same_pc() {
         assert!(line.contains(why), "{why}: {line}");
         // Nobody was asked for a password, and the words say how to give one.
         let way = "env -u GUI_HOST -u GUI_PORT cos gui --display 192.0.2.9:9444 ";
-        assert!(ended.err[0].contains(way), "{ended:?}");
+        assert!(ended.err.concat().contains(way), "{ended:?}");
     };
     // Only what is marked for it, for whom the table and the host's line name.
     refused(&["-l", "alice"], &["here"], "has no remote = true");

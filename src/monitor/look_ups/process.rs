@@ -53,7 +53,9 @@ impl Kind {
     /// Questions that one process may have at a time, and processes.
     pub(super) const fn most(self) -> (usize, usize) {
         match self {
-            Self::Users => (1, USERS_AT_ONCE),
+            // Names may have so many, and numbers, which local users cause, half as many beside
+            // them.
+            Self::Users => (1, USERS_AT_ONCE + USERS_AT_ONCE / 2),
             Self::Hosts => (HOSTS, 1),
         }
     }
