@@ -137,7 +137,7 @@ const COMMANDS: &[Command] = &[
         more: "The card holds a secret: carry it to NAME by a safe way (scp, paper), and there run\n\
                `cosadm host join FILE`. Restrict what NAME may run with commands= in hostinfo.\n\
                For a host that is invited already, sets what the flags say and prints its card again.\n\
-               Runs `init` first where the configuration folder is not complete.",
+               Where the folder has no machine key, `init` is run first.",
         run: invite::invite,
     },
     Command {
@@ -171,7 +171,7 @@ const COMMANDS: &[Command] = &[
         ],
         meaning: "install an invitation card, so that this host can run commands there",
         more: "FILE may be - for standard input. It grants the other host nothing here.\n\
-               Runs `init` first where the configuration folder is not complete.",
+               Where the folder has no machine key, `init` is run first.",
         run: join::join,
     },
     Command {
