@@ -52,6 +52,8 @@ fn serve() -> Result<(), Fault> {
         Ok(confined) => confined,
         Err(why) => {
             answers.send(&Answer::Failed(why.to_string()))?;
+            // A question left unread would reset the channel before the monitor has read that.
+            while next(&monitor, &mut buffer)?.is_some() {}
             return Err(why);
         }
     };
