@@ -332,11 +332,11 @@ fn settings() {
     assert_eq!(interval("serveraliveinterval 2m"), 120);
     assert_eq!(interval("ServerAliveInterval=0"), 0);
     assert_eq!(interval("ServerAliveInterval=none"), 0);
+    assert_eq!(interval("ServerAliveInterval=10h"), 32_767);
     assert_eq!(interval("ServerAliveCountMax=1"), 60);
     for bad in [
         "ServerAliveInterval=soon",
         "ServerAliveInterval=-1",
-        "ServerAliveInterval=10h",
         "ConnectTimeout=soon",
         "ConnectTimeout=",
         "BatchMode=maybe",

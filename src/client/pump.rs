@@ -359,9 +359,13 @@ impl Pump<'_> {
         Ok(None)
     }
 
-    /// When we give up, and why, if the command does not end before.
+    /// When we give up, and why, if the command does not end before, or its output is not
+    /// written before.
     fn deadline(&self) -> Option<(Instant, &'static str)> {
-        self.hearing.deadline().filter(|_| self.end.is_none())
+        if self.end.is_some() {
+            return self.hearing.deadline_after_the_end();
+        }
+        self.hearing.deadline()
     }
 
     fn say(&mut self, message: &Message<'_>) -> Result<(), Fault> {

@@ -23,6 +23,7 @@ const TOGETHER: Duration = Duration::from_millis(100);
 const SILENT: &str =
     "it does not answer the signal; it hangs the command up when it sees that we are gone";
 const RUNS_ON: &str = "the command runs on 60 s after the signal; it is hung up";
+const UNREAD: &str = "the output is not read 60 s after the signal; the rest of it is dropped";
 
 const FORWARDED: [Kind; 4] = [Kind::SIGHUP, Kind::SIGINT, Kind::SIGQUIT, Kind::SIGTERM];
 
@@ -169,6 +170,12 @@ impl Hearing {
             .chain(end.map(|at| (at, RUNS_ON)))
             .min_by_key(|(at, _)| *at)
     }
+
+    /// The same once the command has ended, while its output is still being written.
+    pub fn deadline_after_the_end(&self) -> Option<(Instant, &'static str)> {
+        let end = self.ending.and_then(|(_, at)| at.checked_add(UNENDED));
+        end.map(|at| (at, UNREAD))
+    }
 }
 
 #[cfg(test)]
@@ -176,6 +183,18 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn output_that_nobody_reads_does_not_hold_a_client_that_was_told_to_end() {
+        let begin = Instant::now();
+        let mut hearing = Hearing::default();
+        assert_eq!(hearing.deadline_after_the_end(), None);
+        let _ = hearing.take(Signal::Interrupt, begin);
+        assert_eq!(hearing.deadline_after_the_end(), None);
+        let _ = hearing.take(Signal::Terminate, begin + SECOND);
+        let end = Some((begin + SECOND + UNENDED, UNREAD));
+        assert_eq!(hearing.deadline_after_the_end(), end);
+    }
 
     #[test]
     fn a_server_that_does_not_answer_a_signal_is_left_after_five_seconds() {

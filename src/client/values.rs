@@ -95,16 +95,12 @@ pub(super) fn port(text: &str, whence: &str) -> Result<NonZeroU16, Fault> {
 /// Without `-o ServerAliveInterval`, seconds.
 pub(super) const KEEP_ALIVE: u32 = 60;
 
-/// An interval of ssh's ServerAliveInterval: none and 0 are no keep-alive.
+/// An interval of ssh's ServerAliveInterval: none and 0 are no keep-alive, and what the system
+/// cannot take is the most that it takes.
 pub(super) fn keep_alive(text: &str) -> Result<u32, Fault> {
     let interval = seconds(text, "ServerAliveInterval")?.unwrap_or_default();
-    let seconds = Some(interval.as_secs()).filter(|n| *n <= KEEP_ALIVE_MOST);
-    let taken = seconds.and_then(|n| u32::try_from(n).ok());
-    taken.ok_or_else(|| {
-        Fault::new(format!(
-            "-o ServerAliveInterval={text}: more than {KEEP_ALIVE_MOST} seconds"
-        ))
-    })
+    let seconds = interval.as_secs().min(KEEP_ALIVE_MOST);
+    Ok(u32::try_from(seconds).unwrap_or(KEEP_ALIVE))
 }
 
 /// A time as ssh takes it: seconds, or a number with s, m or h; none and 0 are

@@ -413,7 +413,13 @@ fn is_refused(folder: &Path) -> bool {
     use nix::sys::statvfs::{FsFlags, statvfs};
     statvfs(folder).is_ok_and(|about| {
         let is_read_only = about.flags().contains(FsFlags::ST_RDONLY);
-        is_read_only || about.blocks_available() == 0
+        // Some of it may be kept for root.
+        let left = if nix::unistd::geteuid().is_root() {
+            about.blocks_free()
+        } else {
+            about.blocks_available()
+        };
+        is_read_only || left == 0
     })
 }
 

@@ -138,12 +138,13 @@ impl Noted {
 /// it was noted.
 ///
 /// # Errors
-/// The note cannot be read or written.
+/// The note cannot be read.
 pub fn compare(place: &Place) -> Result<Vec<Fault>, Fault> {
     let now = Noted::now(place);
     let noted = Noted::read(place)?.unwrap_or_default();
-    let older = noted.is_newer_than(&now, place);
-    noted.at_least(&now).write(place)?;
+    let mut older = noted.is_newer_than(&now, place);
+    // What was found is told, whether or not the note can be written.
+    older.extend(noted.at_least(&now).write(place).err());
     Ok(older)
 }
 
