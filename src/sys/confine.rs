@@ -107,7 +107,7 @@ mod system {
         Ok(())
     }
 
-    /// Nothing can be written but devices, such as `/dev/null`.
+    /// Nothing can be written but `/dev/null`.
     fn no_writing() -> io::Result<bool> {
         let write = AccessFs::from_write(ABI::V6);
         let status = Ruleset::default()
