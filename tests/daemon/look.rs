@@ -55,18 +55,40 @@ pub fn hangs_up(marker: &Path) -> String {
 /// How many children a daemon has beside its door and look-up processes, which come when
 /// there is something to do, and go when there is not.
 pub fn without_doors(pid: i32) -> usize {
-    super::children(pid).len() - of_role(pid, "door") - of_role(pid, "lookup")
+    let all = named_children(pid);
+    all.iter().filter(|child| !comes_and_goes(**child)).count()
 }
 
 /// How many of a daemon's children have this role.
 pub fn of_role(pid: i32, role: &str) -> usize {
-    let has_it = |pid: &&i32| {
-        let of = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        // A new one has not yet named itself; one of inetd's has no words of its own.
-        of("comm").trim() == format!("cos: {role}")
-            || of("cmdline").trim_end_matches('\0') == format!("cosserver: {role}")
-    };
-    super::children(pid).iter().filter(has_it).count()
+    let all = named_children(pid);
+    all.iter().filter(|child| has_role(**child, role)).count()
+}
+
+fn comes_and_goes(pid: i32) -> bool {
+    has_role(pid, "door") || has_role(pid, "lookup")
+}
+
+fn has_role(pid: i32, role: &str) -> bool {
+    let of = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    // One of inetd's has no words of its own.
+    of("comm").trim() == format!("cos: {role}")
+        || of("cmdline").trim_end_matches('\0') == format!("cosserver: {role}")
+}
+
+/// A daemon's children, once each has a name of its own: what has just been forked still
+/// has its parent's. One that keeps that name for a second is counted by it.
+fn named_children(pid: i32) -> Vec<i32> {
+    let parents = status(pid, "Name");
+    let end = Instant::now() + Duration::from_secs(1);
+    loop {
+        let all = super::children(pid);
+        let named = all.iter().all(|child| status(*child, "Name") != parents);
+        if named || Instant::now() >= end {
+            return all;
+        }
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
 }
 
 /// Waits until something is so; for what has no event of its own, such as a
@@ -92,7 +114,8 @@ pub fn status(pid: i32, key: &str) -> String {
 /// How many descriptors a process has open, beside its channels to door and look-up
 /// processes, which come and go.
 pub fn descriptors(pid: i32) -> usize {
+    let children = named_children(pid);
     let all = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
-    let doors = super::children(pid).len() - without_doors(pid);
-    all.saturating_sub(doors)
+    let doors = children.iter().filter(|child| comes_and_goes(**child));
+    all.saturating_sub(doors.count())
 }
