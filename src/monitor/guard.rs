@@ -90,7 +90,8 @@ impl Groups {
         }
     }
 
-    fn set_grace(&self, grace: Duration) {
+    /// How long a group that was hung up has until it is killed.
+    pub(super) fn set_grace(&self, grace: Duration) {
         if let Some(numbers) = &self.numbers {
             numbers.set(GRACE, i32::try_from(grace.as_millis()).unwrap_or(i32::MAX));
         }
@@ -108,11 +109,10 @@ impl Guard {
     ///
     /// # Errors
     /// No process was to be had, or no memory to share with it.
-    pub(super) fn start(groups: &Groups, grace: Duration) -> Result<Self, Fault> {
+    pub(super) fn start(groups: &Groups) -> Result<Self, Fault> {
         let (channel, theirs) = Channel::pair()?;
         let numbers = groups.numbers.clone();
         let numbers = numbers.ok_or_else(|| Fault::new("no memory for its table"))?;
-        groups.set_grace(grace);
         run_alone(move || wait_and_end(&numbers), theirs.as_fd())?;
         Ok(Self {
             channel,
@@ -137,8 +137,8 @@ impl Monitor {
         if self.guard.is_some() {
             return;
         }
-        let grace = self.settings.exec.hup_to_kill;
-        let started = Guard::start(self.sessions.groups(), grace);
+        self.tell_guard();
+        let started = Guard::start(self.sessions.groups());
         self.take_guard(started);
     }
 

@@ -213,12 +213,17 @@ fn serve(
     process::keep_private();
     memory::keep_small();
     signals::all_default();
+    let sessions = Sessions::default();
+    // Forked while there is no secret, and little memory in use of which it would keep a
+    // copy. Under inetd the caller would wait for it.
+    let guard = (!asked.inetd).then(|| Guard::start(sessions.groups()));
     let mut begun = asked
         .inetd
         .then(|| inetd::begin(asked, apart, hushed))
         .transpose()?;
     let place = Place::of_file(&asked.file);
     let settings = settings(&asked.file, asked.port)?;
+    sessions.groups().set_grace(settings.exec.hup_to_kill);
     let login_program = can_log_in(&settings)?;
     process::raise_descriptors(room::wanted(&settings));
     let mut degraded = Vec::new();
@@ -231,9 +236,6 @@ fn serve(
             begun.look_up.begin(user, true)?;
         }
     }
-    let sessions = Sessions::default();
-    // Forked while there is no secret. Under inetd the caller would wait for it.
-    let guard = (!asked.inetd).then(|| Guard::start(sessions.groups(), settings.exec.hup_to_kill));
     let host = keys::load_host_key(&place)?;
     let own = if geteuid().is_root() {
         None
