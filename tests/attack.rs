@@ -142,7 +142,10 @@ fn silence_ends_at_its_deadline_without_thread_or_process() {
     d.says(0, &["true"]);
     d.log.wait("introduced machine=");
     let gate = d.process("gate");
-    let (threads, processes) = (daemon::status(gate, "Threads"), daemon::children(d.pid()));
+    let (threads, processes) = (
+        daemon::status(gate, "Threads"),
+        daemon::lasting_children(d.pid()),
+    );
     let half = |s: &mut Stranger, bytes: &[u8]| s.send(&bytes[..bytes.len() / 2]);
     type Say = dyn Fn(&mut Stranger);
     let cases: [(&str, &str, Box<Say>); 5] = [
@@ -169,7 +172,7 @@ fn silence_ends_at_its_deadline_without_thread_or_process() {
         let ((), took) = timed(|| {
             say(&mut s);
             assert_eq!(daemon::status(gate, "Threads"), threads, "{what}");
-            assert_eq!(daemon::children(d.pid()), processes, "{what}");
+            assert_eq!(daemon::lasting_children(d.pid()), processes, "{what}");
             s.closed();
         });
         assert!(took > Duration::from_millis(900), "{what}: {took:?}");

@@ -137,7 +137,9 @@ fn full_or_read_only_run_at_start_serves_and_is_claimed_later() {
 /// A script in a daemon's mount namespace.
 fn within(d: &Daemon, script: &str, target: &Path) -> Command {
     let mut command = Command::new("nsenter");
-    command.args(["--mount", "-t", &d.pid().to_string(), "sh", "-ec", script]);
+    // Its root as well: the tests may run in another one than the namespace's.
+    let pid = d.pid().to_string();
+    command.args(["--mount", "--root", "-t", &pid, "sh", "-ec", script]);
     command.env("T", target);
     command
 }

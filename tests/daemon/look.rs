@@ -55,8 +55,14 @@ pub fn hangs_up(marker: &Path) -> String {
 /// How many children a daemon has beside its door and look-up processes, which come when
 /// there is something to do, and go when there is not.
 pub fn without_doors(pid: i32) -> usize {
-    let all = named_children(pid);
-    all.iter().filter(|child| !comes_and_goes(**child)).count()
+    lasting_children(pid).len()
+}
+
+/// A daemon's children beside its door and look-up processes.
+pub fn lasting_children(pid: i32) -> Vec<i32> {
+    let mut all = named_children(pid);
+    all.retain(|child| !comes_and_goes(*child));
+    all
 }
 
 /// How many of a daemon's children have this role.
