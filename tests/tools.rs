@@ -19,7 +19,7 @@ mod time;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use tree::{files, relative, top};
 
@@ -451,7 +451,9 @@ fn the_demo_says_who_cannot_run_it() {
             continue;
         }
         // As `make demo` asks before it builds.
-        let output = run(Command::new(&demo).arg("--check").uid(uid).gid(uid));
+        let mut command = Command::new(&demo);
+        command.arg("--check").uid(uid).gid(uid).current_dir(&dir);
+        let output = command.stdin(Stdio::null()).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains(words), "{said}");

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::daemon::{Folder, must, run};
-use crate::machine::{Machine, programs, tool, tools, top};
+use crate::machine::{CHECKOUT, Machine, PROGRAMS, programs, tool, tools, top};
 
 const SCRIPT: &str = "/etc/init.d/cosserver";
 const PAM: &str = "/etc/pam.d/cosserver";
@@ -208,20 +208,18 @@ fn the_make_of_the_bsds_does_the_same() {
 }
 
 /// A copy of what installing needs, to be another version of it.
-const SOURCE: &str = "/root/source";
+const SOURCE: &str = "/srv/source";
 
 fn copy_of_the_source(machine: &Machine) {
-    let top = top().display();
     machine.must(&format!(
-        "mkdir {SOURCE}; cd '{top}'
+        "mkdir {SOURCE}; cd {CHECKOUT}
          cp -R Makefile README.md NEWS SECURITY.md LICENSE docs etc init scripts {SOURCE}"
     ));
 }
 
 fn make_there(machine: &Machine, what: &str) -> String {
-    let programs = programs().display();
     machine.must(&format!(
-        "make --no-print-directory -s -C {SOURCE} PROGRAMS='{programs}' {what} 2>&1"
+        "make --no-print-directory -s -C {SOURCE} PROGRAMS={PROGRAMS} {what} 2>&1"
     ))
 }
 
@@ -297,12 +295,12 @@ fn an_administrators_changes_are_kept() {
     assert!(said.contains(&format!("kept {SCRIPT}")), "{said}");
     // Nor is a link that somebody has put in its place.
     machine.must(&format!(
-        "rm {SCRIPT}; ln -s /root/script {SCRIPT}; echo x >/root/script"
+        "rm {SCRIPT}; ln -s /srv/script {SCRIPT}; echo x >/srv/script"
     ));
     let said = make_there(&machine, "install INIT=sysv");
     assert!(said.contains(&format!("kept {SCRIPT}")), "{said}");
     make_there(&machine, "uninstall");
-    assert_eq!(machine.text("/root/script"), "x\n");
+    assert_eq!(machine.text("/srv/script"), "x\n");
     machine.must(&format!("test -h {SCRIPT}"));
 }
 
@@ -342,11 +340,7 @@ fn the_set_uid_signer_is_there_when_asked_for_and_never_of_another_version() {
     is(0o4755);
     machine.ends(
         2,
-        &format!(
-            "make -s -C '{}' PROGRAMS='{}' install INIT=none SIGNER=suid 2>&1",
-            top().display(),
-            programs().display()
-        ),
+        &format!("make -s -C {CHECKOUT} PROGRAMS={PROGRAMS} install INIT=none SIGNER=suid 2>&1"),
     );
     install("SIGNER=none");
     assert!(!there());
@@ -417,11 +411,10 @@ fn it_finds_out_what_the_machine_has() {
     machine.make("uninstall");
     assert!(!there("/etc/fail2ban/filter.d/cosserver.conf"));
     // An ordinary user's own folder has nothing to do with the machine's.
-    let (top, programs) = (top().display(), programs().display());
     machine.must(&format!(
-        "touch /etc/inittab; mkdir /tmp/own; chown nobody /tmp/own; cd '{top}'
+        "touch /etc/inittab; mkdir /tmp/own; chown nobody /tmp/own; cd {CHECKOUT}
          setpriv --reuid=65534 --regid=65534 --clear-groups \\
-             make -s install PREFIX=/tmp/own PROGRAMS='{programs}' 2>&1
+             make -s install PREFIX=/tmp/own PROGRAMS={PROGRAMS} 2>&1
          test -x /tmp/own/sbin/cosserver; test -e /tmp/own/share/doc/cosserver/examples/hostinfo
          test ! -e {SCRIPT}; test ! -e {PAM}"
     ));

@@ -189,7 +189,7 @@ fn what_cannot_be_done_has_a_status_of_its_own() {
     assert!(call("start", 1).contains("in use"));
     other.kill().unwrap();
     other.wait().unwrap();
-    machine.must("mv /usr/local/sbin/cosserver /root");
+    machine.must("mv /usr/local/sbin/cosserver /usr/local/sbin/away");
     call("start", 5);
     call("restart", 5);
     call("status", 3);

@@ -32,6 +32,11 @@ pub(crate) fn programs() -> &'static Path {
     Path::new(daemon::COSSERVER).parent().unwrap()
 }
 
+/// Where a machine has the project's folder and its programs: whoever runs the tests may
+/// have them where nobody else can look.
+pub(crate) const CHECKOUT: &str = "/srv/checkout";
+pub(crate) const PROGRAMS: &str = "/srv/programs";
+
 /// What `scripts/need` has unpacked for the tests: inetds, runit, OpenRC, fail2ban.
 pub(crate) fn tools() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tools/root")
@@ -56,8 +61,9 @@ pub(crate) fn of_systemd(name: &str) -> Option<Command> {
         return Some(Command::new(installed));
     }
     let mut command = Command::new(tool(&format!("usr/bin/{name}"))?);
-    let mut libraries = Vec::new();
+    let (mut libraries, mut units) = (Vec::new(), Vec::new());
     for folder in ["lib", "usr/lib"] {
+        units.push(tools().join(folder).join("systemd/system"));
         for entry in fs::read_dir(tools().join(folder)).into_iter().flatten() {
             let path = entry.unwrap().path();
             libraries.push(path.join("systemd"));
@@ -65,6 +71,7 @@ pub(crate) fn of_systemd(name: &str) -> Option<Command> {
         }
     }
     command.env("LD_LIBRARY_PATH", std::env::join_paths(libraries).unwrap());
+    command.env("SYSTEMD_UNIT_PATH", std::env::join_paths(units).unwrap());
     Some(command)
 }
 
@@ -90,6 +97,9 @@ for folder in "$top" "$programs"; do
 	mkdir -p ".$folder"
 	mount --bind "$folder" ".$folder"
 done
+mkdir -p srv/checkout srv/programs
+mount --bind "$top" srv/checkout
+mount --bind "$programs" srv/programs
 rm -rf etc/cosserver var/lib/cosserver etc/init.d/cosserver etc/pam.d/cosserver usr/local/lib/cosserver
 ip link set lo up
 hostname hostb
@@ -187,9 +197,8 @@ impl Machine {
 
     /// `make` in the project's folder, what it says included.
     pub(crate) fn make(&self, what: &str) -> String {
-        let (top, programs) = (top().display(), programs().display());
         self.must(&format!(
-            "make --no-print-directory -s -C '{top}' PROGRAMS='{programs}' {what} 2>&1"
+            "make --no-print-directory -s -C {CHECKOUT} PROGRAMS={PROGRAMS} {what} 2>&1"
         ))
     }
 
