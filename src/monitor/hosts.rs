@@ -27,6 +27,10 @@ const SELDOM: Duration = Duration::from_secs(300);
 /// A name is asked for at most this often because a connection needs it.
 const ON_DEMAND: Duration = Duration::from_secs(1);
 
+/// So many look-ups at a time are kept for names that a connection needs: a resolver that does
+/// not answer for others must not keep it waiting.
+const KEPT: usize = 2;
+
 /// What tells one state of a file from another.
 type Stamp = Option<(u64, u64, i64, i64, i64, i64, u64, u32, u32)>;
 
@@ -53,6 +57,8 @@ pub(super) struct Hosts {
     resolved: HashMap<HostName, Vec<IpAddr>>,
     /// Names that are still to be asked for.
     waiting: VecDeque<HostName>,
+    /// Those that a connection needs, which are asked for first.
+    wanted: VecDeque<HostName>,
     /// Names that are being looked up.
     looking: HashMap<LookUp, HostName>,
     /// Whether there are names at all.
@@ -109,6 +115,7 @@ impl Hosts {
             seen: [None, None],
             resolved: HashMap::new(),
             waiting: VecDeque::new(),
+            wanted: VecDeque::new(),
             looking: HashMap::new(),
             have_names: false,
             ended: HashMap::new(),
@@ -180,7 +187,9 @@ impl Hosts {
         self.have_names = !names.is_empty();
         self.ended.retain(|name, _| names.contains(name));
         self.find_due();
-        let under_way: HashSet<&HostName> = self.looking.values().collect();
+        self.wanted.retain(|name| names.contains(name));
+        let under_way = self.looking.values().chain(&self.wanted);
+        let under_way: HashSet<&HostName> = under_way.collect();
         let left = names.iter().filter(|name| !under_way.contains(name));
         self.waiting = left.cloned().collect();
     }
@@ -195,18 +204,16 @@ impl Hosts {
         registry: &Registry,
         now: Instant,
     ) -> Result<(), Fault> {
-        while self.looking.len() < HOSTS {
-            let Some(name) = self.waiting.pop_front() else {
-                return Ok(());
-            };
+        while let Some(name) = self.next() {
             match look_ups.ask(registry, Question::Host(name.to_string()), now) {
                 Ok(which) => {
                     self.looking.insert(which, name);
                 }
                 Err(e) => {
                     // They are asked for again, as those that did not resolve are.
-                    self.waiting.push_front(name);
-                    for name in std::mem::take(&mut self.waiting) {
+                    let mut left = vec![name];
+                    left.extend(self.wanted.drain(..).chain(self.waiting.drain(..)));
+                    for name in left {
                         let _ = self.note_end(&name, Some(e.to_string()), now);
                     }
                     return Err(e);
@@ -214,6 +221,15 @@ impl Hosts {
             }
         }
         Ok(())
+    }
+
+    /// The next name to ask for, if one more may be asked for now.
+    fn next(&mut self) -> Option<HostName> {
+        let slots = HOSTS.saturating_sub(self.looking.len());
+        if slots > 0 && !self.wanted.is_empty() {
+            return self.wanted.pop_front();
+        }
+        (slots > KEPT).then(|| self.waiting.pop_front()).flatten()
     }
 
     /// How many names did not resolve at the last try.
@@ -233,7 +249,9 @@ impl Hosts {
             return false;
         }
         self.waiting.retain(|waiting| waiting != name);
-        self.waiting.push_front(name.clone());
+        if !self.wanted.contains(name) {
+            self.wanted.push_back(name.clone());
+        }
         true
     }
 
@@ -249,7 +267,8 @@ impl Hosts {
                 // It is due once: its next end says when it is again.
                 ended.at = now;
                 let under_way = self.looking.values().any(|looking| looking == name);
-                if !under_way && !self.waiting.contains(name) {
+                let is_wanted = self.wanted.contains(name);
+                if !under_way && !is_wanted && !self.waiting.contains(name) {
                     self.waiting.push_back(name.clone());
                 }
             }
@@ -280,7 +299,7 @@ impl Hosts {
 
     /// Whether names are still being looked up.
     pub(super) fn is_resolving(&self) -> bool {
-        !self.looking.is_empty() || !self.waiting.is_empty()
+        !self.looking.is_empty() || !self.waiting.is_empty() || !self.wanted.is_empty()
     }
 
     /// The name that is being looked up under this number.
@@ -322,110 +341,4 @@ impl Hosts {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::scratch::Scratch;
-
-    fn name(name: &str) -> HostName {
-        HostName::parse(name).unwrap()
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    const TABLE: &str = "one cos run-as=root\ntwo cos run-as=root\n";
-
-    /// A table of which this was known, and whose names are being looked up, as 1, 2 and on.
-    fn looking(table: &str) -> Hosts {
-        let scratch = Scratch::new();
-        scratch.file("hostinfo", table, 0o600);
-        let mut hosts = Hosts::load(&scratch.place());
-        for (n, last) in [("one", "192.0.2.1"), ("two", "192.0.2.2")] {
-            hosts.resolved.insert(name(n), vec![ip(last)]);
-        }
-        let mut waiting: Vec<HostName> = hosts.waiting.drain(..).collect();
-        waiting.sort_by_key(ToString::to_string);
-        hosts.looking = (1..).zip(waiting).collect();
-        hosts
-    }
-
-    #[test]
-    fn a_name_that_does_not_resolve_for_once_keeps_its_addresses() {
-        let mut hosts = looking(TABLE);
-        let new = vec![ip("192.0.2.9"), ip("192.0.2.10")];
-        let now = hosts.told;
-        assert_eq!(hosts.heard(1, Ok(new.clone()), now).0, Names::Same);
-        assert_eq!(hosts.addresses_of(&name("one")), Some(new));
-        assert!(hosts.is_resolving());
-        let (names, unresolved) = hosts.heard(2, Err("away".into()), now);
-        assert_eq!(
-            (names, unresolved),
-            (Names::All, Some((name("two"), "away".into())))
-        );
-        assert_eq!(
-            hosts.addresses_of(&name("two")),
-            Some(vec![ip("192.0.2.2")])
-        );
-        // One that is no longer in the table has none.
-        hosts.table = Ok(HostTable::parse(b"", Path::new("hostinfo")));
-        hosts.list_names();
-        assert_eq!(hosts.addresses_of(&name("two")), None);
-    }
-
-    /// One name that takes long was once waited for before the others counted.
-    #[test]
-    fn a_slow_name_does_not_hold_up_those_that_are_resolved() {
-        let mut hosts = looking(TABLE);
-        let later = hosts.told + TOLD;
-        assert_eq!(
-            hosts.heard(2, Ok(vec![ip("192.0.2.9")]), later).0,
-            Names::Some
-        );
-        assert_eq!(
-            hosts.addresses_of(&name("two")),
-            Some(vec![ip("192.0.2.9")])
-        );
-        // One that was asked for before the table changed is not asked for twice.
-        hosts.list_names();
-        assert_eq!(hosts.waiting, [name("two")]);
-    }
-
-    /// After 5 s, then twice as long, and so on; and at once where a connection needs it.
-    #[test]
-    fn a_name_that_does_not_resolve_is_asked_for_again() {
-        let mut hosts = looking(TABLE);
-        let (two, mut now) = (name("two"), hosts.told);
-        let mut which = 2;
-        for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
-            let (_, unresolved) = hosts.heard(which, Err("away".into()), now);
-            // That is told once.
-            assert_eq!(unresolved.is_some(), seconds == 5);
-            let due = now + Duration::from_secs(seconds);
-            assert_eq!(hosts.deadline(), Some(due));
-            hosts.tend(due - Duration::from_millis(1));
-            assert!(hosts.waiting.is_empty());
-            hosts.tend(due);
-            assert_eq!(hosts.waiting.pop_front().as_ref(), Some(&two));
-            now = due;
-            which += 1;
-            hosts.looking.insert(which, two.clone());
-        }
-        assert!(hosts.want(&two, now), "it is being looked up");
-        hosts.heard(which, Ok(vec![ip("192.0.2.9")]), now);
-        assert_eq!(hosts.deadline(), None);
-        assert!(!hosts.want(&two, now), "it was looked up a moment ago");
-        assert!(hosts.want(&two, now + ON_DEMAND));
-        assert_eq!(hosts.waiting.front(), Some(&two));
-    }
-
-    /// No slot is reserved, and no penalty softened, for a host that may ask nothing.
-    #[test]
-    fn a_line_without_run_as_reserves_nothing() {
-        let table = "one cos run-as=root\ntwo cos\nthree cos addr=192.0.2.0/28\n\
-                     four cos addr=198.51.100.0/24 run-as=root\n";
-        let hosts = looking(table);
-        let reserved = hosts.networks();
-        assert_eq!(reserved, [(ip("192.0.2.1"), 32), (ip("198.51.100.0"), 24)]);
-    }
-}
+mod tests;
