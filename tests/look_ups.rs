@@ -148,6 +148,33 @@ fn host_names_are_resolved_without_the_host_key_and_without_privileges() {
     assert_eq!(ended.status, Some(0), "{ended:?}\n{}", d.log_text());
 }
 
+/// A program with variables that steer the resolver.
+fn steered(mut command: Command) -> Command {
+    let aliases = std::env::temp_dir().join("no-such-aliases");
+    command
+        .env("RES_OPTIONS", "ndots:3")
+        .env("LOCALDOMAIN", "example.com");
+    command.env("HOSTALIASES", aliases);
+    command
+}
+
+/// A daemon that stands passed three variables of the resolver on, one of inetd's none.
+#[test]
+fn a_look_up_has_no_environment_whoever_starts_the_daemon() {
+    if !needs_root() {
+        return;
+    }
+    let options = format!("addr=127.0.0.1 {RUN_AS}");
+    let (folder, etc) = spied_on(&options);
+    let command = steered(nss::with_etc(&etc, COSSERVER));
+    is_harmless(&report(&Daemon::start_by(command, folder, &[]), "spy1"));
+    let (folder, etc) = spied_on(&options);
+    let words = nss::words(&etc);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let command = steered(superserver_by("unshare", &words));
+    is_harmless(&report(&Daemon::start_by(command, folder, &[]), "spy1"));
+}
+
 /// Under inetd too, where the process is a fork of a monitor that has read nothing yet.
 #[test]
 fn under_inetd_a_look_up_has_no_privileges_either() {
@@ -239,6 +266,32 @@ fn a_host_that_does_not_resolve_keeps_no_other_waiting() {
         ended(&d, "root", "true").status == Some(0)
     });
     assert_eq!(d.log.count("names=resolved"), 0);
+}
+
+/// A resolver that did not answer for as many names as are asked for at a time kept a host
+/// waiting that was added then: its first connection was denied.
+#[test]
+fn names_that_hang_leave_room_for_a_host_that_connects_for_the_first_time() {
+    if !needs_root() {
+        return;
+    }
+    let (folder, etc) = spied_on(RUN_AS);
+    let hostinfo = folder.path("S/hostinfo");
+    let whole = fs::read_to_string(&hostinfo).unwrap();
+    let hangs: String = (0..20)
+        .map(|n| format!("hangs{n} cos run-as=root\n"))
+        .collect();
+    fs::write(&hostinfo, &hangs).unwrap();
+    let d = Daemon::start_by(nss::with_etc(&etc, COSSERVER), folder, &[]);
+    // 14 of them, each with a thread of its own, beside the main one.
+    until("the names are being looked up", || {
+        let all = daemon::children(d.pid()).into_iter();
+        all.filter_map(|pid| daemon::status(pid, "Threads").parse::<usize>().ok())
+            .any(|threads| threads >= 15)
+    });
+    fs::write(&hostinfo, whole + &hangs).unwrap();
+    let ended = ended(&d, "root", "true");
+    assert_eq!(ended.status, Some(0), "{ended:?}\n{}", d.log_text());
 }
 
 /// `/etc/shadow` and `/etc/nologin` were not looked at for a command. A change counts at

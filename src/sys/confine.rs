@@ -5,15 +5,10 @@
 //! with servers elsewhere, to have threads. So the list is of what is denied, with an error,
 //! and not of what is allowed, as it is for gate and relay.
 
-use std::ffi::CString;
-use std::os::fd::BorrowedFd;
-use std::os::unix::ffi::OsStrExt;
-
 use crate::fault::Fault;
 use nix::sys::resource::Resource;
-use nix::unistd::{Gid, Pid, Uid, chdir, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid};
 
-use super::oom::Standing;
 use super::process;
 use super::rlimits;
 use super::sandbox::failed;
@@ -33,31 +28,6 @@ pub struct Confined {
 const DESCRIPTORS: u64 = 256;
 /// Memory of its own that it may have, bytes: a directory's largest group is a few MiB.
 const MEMORY: u64 = 512 << 20;
-
-/// The variables of resolver(5) and hostname(7), which a look-up process has besides.
-const RESOLVER: [&str; 3] = ["RES_OPTIONS", "LOCALDOMAIN", "HOSTALIASES"];
-
-/// Starts a look-up process, as [`process::again`] starts another. It is to call [`confine`]
-/// before it looks anything up.
-///
-/// # Errors
-/// No process was to be had.
-pub fn start(channel: BorrowedFd<'_>) -> nix::Result<Pid> {
-    let of = |name: &&str| {
-        let value = std::env::var_os(name)?;
-        CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
-    };
-    let variables: Vec<CString> = RESOLVER.iter().filter_map(of).collect();
-    let program = super::inherited::own_program();
-    process::start(
-        &program,
-        None,
-        "cosserver: lookup",
-        channel,
-        Standing::Original,
-        &variables,
-    )
-}
 
 /// Confines this process, which becomes this user and this group, if any is given.
 ///

@@ -43,7 +43,6 @@ pub fn again(name: &str, channel: BorrowedFd<'_>, standing: Standing) -> nix::Re
         name,
         channel,
         standing,
-        &[],
     )
 }
 
@@ -116,7 +115,7 @@ impl LoginProgram {
         let path = self.file.as_ref().map_or(&*self.path, |_| OPEN);
         let file = self.file.as_ref();
         let name = "cosserver: login";
-        start(path, file, name, channel, Standing::Original, &[])
+        start(path, file, name, channel, Standing::Original)
     }
 }
 
@@ -127,21 +126,16 @@ fn above_a_childs(file: &File) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(high) })
 }
 
-pub(super) fn start(
+fn start(
     own: &CStr,
     file: Option<&OwnedFd>,
     name: &str,
     channel: BorrowedFd<'_>,
     standing: Standing,
-    variables: &[CString],
 ) -> nix::Result<Pid> {
     let argv0 = CString::new(name).map_err(|_| Errno::EINVAL)?;
     let argv = [argv0.as_ptr(), std::ptr::null()];
-    let environment: Vec<_> = [super::memory::FEW_STACKS.as_ptr()]
-        .into_iter()
-        .chain(variables.iter().map(|v| v.as_ptr()))
-        .chain([std::ptr::null()])
-        .collect();
+    let environment = [super::memory::FEW_STACKS.as_ptr(), std::ptr::null()];
     super::job::start_ours(&|| {
         settle_in(channel, file, standing);
         // SAFETY: both arrays end with a null pointer, and what they point to lives.

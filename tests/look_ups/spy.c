@@ -111,10 +111,20 @@ static unsigned long long capabilities(void)
     return at ? strtoull(at + 7, NULL, 16) : ~0ULL;
 }
 
+/* What of its environment the resolver would heed, or whatever else stands there. */
+static void heed(char *could)
+{
+    extern char **environ;
+    for (char **at = environ; at && *at; at++)
+        if (strncmp(*at, "GLIBC_TUNABLES=", 15) != 0)
+            strcat(could, "heed the environment,");
+}
+
 static int is_harmless(char *report, size_t length)
 {
     static char could[8192];
     could[0] = 0;
+    heed(could);
     if (can_open(HOST_KEY, O_RDONLY))
         strcat(could, "read the key,");
     if (can_open("/etc/shadow", O_RDONLY))

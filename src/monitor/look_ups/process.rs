@@ -14,7 +14,7 @@ use crate::channel::{self, Channel, Incoming};
 use crate::fault::Fault;
 use crate::sys::account::UserRecord;
 use crate::sys::oom::Standing;
-use crate::sys::{confine, process};
+use crate::sys::process;
 
 /// How long a look-up of a user may take.
 pub(super) const USER: Duration = Duration::from_secs(10);
@@ -107,7 +107,7 @@ impl Process {
         let (channel, theirs) = Channel::pair()?;
         let pid = match copy {
             Some(run) => process::apart(run, theirs.as_fd(), Standing::Original)?,
-            None => confine::start(theirs.as_fd())?,
+            None => process::again("cosserver: lookup", theirs.as_fd(), Standing::Original)?,
         };
         let now = Instant::now();
         Ok(Self {
