@@ -370,3 +370,60 @@ fn the_walls_end_who_runs_against_them() {
         }
     }
 }
+
+/// What a child answers that makes a call in this sandbox: how it ended.
+#[cfg(target_arch = "x86_64")]
+fn ended_in(enter: fn() -> bool, call: fn() -> i32) -> WaitStatus {
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let code = if enter() { call() } else { 254 };
+            unsafe { libc::_exit(code) }
+        }
+        ForkResult::Parent { child } => waitpid(child, None).unwrap(),
+    }
+}
+
+/// The x32 calls have numbers of their own and the architecture of x86-64: a list of what is
+/// denied let them pass. Those of the i386 have another architecture.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn calls_of_other_abis_pass_no_filter() {
+    use cosserver::sys::confine::confine;
+    use cosserver::sys::sandbox::{Role, enter};
+    /// ptrace(2) of x32; the kernel itself says ENOSYS where it has no x32. The error.
+    fn x32() -> i32 {
+        match unsafe { libc::syscall(0x4000_0000 + 521, 0, 0, 0, 0) } {
+            -1 => nix::errno::Errno::last_raw(),
+            _ => 0,
+        }
+    }
+    /// getpid(2) of the i386.
+    fn i386() -> i32 {
+        unsafe { std::arch::asm!("int 0x80", inout("eax") 20 => _, options(nostack)) };
+        0
+    }
+    let lookup = || confine(None).is_ok_and(|c| c.seccomp);
+    let gate = || enter(Role::Gate, None).is_ok_and(|w| w.seccomp);
+    let relay = || enter(Role::Relay, None).is_ok_and(|w| w.seccomp);
+    if matches!(ended_in(lookup, || 0), WaitStatus::Exited(_, 254)) {
+        return eprintln!("no seccomp here");
+    }
+    let ended = ended_in(lookup, x32);
+    assert!(
+        matches!(ended, WaitStatus::Exited(_, libc::EPERM)),
+        "{ended:?}"
+    );
+    for (role, call) in [
+        (gate as fn() -> bool, x32 as fn() -> i32),
+        (relay, x32),
+        (gate, i386),
+        (relay, i386),
+        (lookup, i386),
+    ] {
+        let ended = ended_in(role, call);
+        assert!(
+            matches!(ended, WaitStatus::Signaled(_, Signal::SIGSYS, _)),
+            "{ended:?}"
+        );
+    }
+}

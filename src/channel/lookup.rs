@@ -15,8 +15,8 @@ use crate::sys::shadow::Validity;
 pub const USER_NAME: usize = 256;
 /// Longest name of a host, bytes.
 pub const HOST_NAME: usize = 255;
-/// Groups in one message. An account with more of them takes several.
-const GROUPS: usize = 8_192;
+/// Groups in one message. An account with more of them takes several, all but the last full.
+pub const GROUPS: usize = 8_192;
 /// Most groups of an account: the kernel takes no more.
 pub const MOST_GROUPS: usize = 65_536;
 /// Hosts that one process looks up at the same time.
@@ -125,7 +125,12 @@ impl Answer {
         match self {
             Self::Ready(c) => {
                 let all = [c.user, c.landlock, c.seccomp].map(u8::from);
-                vec![Writer::new(1).bytes(&all).done()]
+                let error = |errno: i32| u64::try_from(errno).unwrap_or(0);
+                let w = Writer::new(1)
+                    .bytes(&all)
+                    .number(error(c.landlock_error))
+                    .number(error(c.seccomp_error));
+                vec![w.done()]
             }
             Self::Groups(number, groups) => vec![encode_groups(*number, groups)],
             Self::User(number, None) => vec![Writer::new(3).number(*number).done()],
@@ -154,10 +159,13 @@ impl Answer {
         let (kind, mut r) = Reader::new(message)?;
         if kind == 1 {
             let [user, landlock, seccomp] = r.array::<3>()?.map(|b| b != 0);
+            let (landlock_error, seccomp_error) = (r.number()?, r.number()?);
             return r.done(Self::Ready(Confined {
                 user,
                 landlock,
                 seccomp,
+                landlock_error,
+                seccomp_error,
             }));
         }
         if kind == 6 {
@@ -289,6 +297,8 @@ mod tests {
             user: true,
             landlock: false,
             seccomp: true,
+            landlock_error: libc::ENOSYS,
+            seccomp_error: 0,
         });
         let addresses = ["192.0.2.1", "2001:db8::1"].map(|a| a.parse().unwrap());
         for answer in [

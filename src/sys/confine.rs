@@ -11,7 +11,7 @@ use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid};
 
 use super::process;
 use super::rlimits;
-use super::sandbox::failed;
+use super::sandbox::{self, failed};
 
 /// Which protections a look-up process has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,6 +22,18 @@ pub struct Confined {
     pub landlock: bool,
     /// It can make no call that reaches into other processes or changes the system.
     pub seccomp: bool,
+    /// What the kernel answered where landlock is missing; else 0.
+    pub landlock_error: i32,
+    /// What it answered where seccomp is missing; else 0.
+    pub seccomp_error: i32,
+}
+
+impl Confined {
+    /// The protections that are missing because the kernel refused them: the name of
+    /// each, and its error.
+    pub fn missing(&self) -> impl Iterator<Item = (&'static str, std::io::Error)> {
+        sandbox::missing(self.landlock_error, self.seccomp_error)
+    }
 }
 
 /// Descriptors that it may have: some for each of its threads.
@@ -69,11 +81,18 @@ mod system {
     };
 
     use super::{Confined, calls};
+    use crate::sys::sandbox::system::landlock_error;
 
     pub(super) fn confine(confined: &mut Confined) -> io::Result<()> {
         nix::sys::prctl::set_no_new_privs()?;
         confined.landlock = no_writing()?;
-        confined.seccomp = calls::deny()?;
+        if !confined.landlock {
+            confined.landlock_error = landlock_error();
+        }
+        match calls::deny()? {
+            0 => confined.seccomp = true,
+            error => confined.seccomp_error = error,
+        }
         Ok(())
     }
 
@@ -109,10 +128,13 @@ mod calls {
         SeccompRule, TargetArch, apply_filter,
     };
 
-    /// Denies the calls below. `false`: the kernel has no such filters.
-    pub(super) fn deny() -> io::Result<bool> {
+    use crate::sys::filter;
+    use crate::sys::sandbox::is_missing;
+
+    /// Denies the calls below. 0, or why the kernel has no such filters.
+    pub(super) fn deny() -> io::Result<i32> {
         let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
-            return Ok(false);
+            return Ok(libc::ENOSYS);
         };
         let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
         for call in DENIED {
@@ -132,6 +154,7 @@ mod calls {
         )?;
         rules.insert(libc::SYS_clone, vec![rule(vec![new_user])?]);
         // A socket that lingers, passed over the channel, would hold up the monitor in close(2).
+        // It can be had from others all the same: that is why the monitor receives none there.
         let level = u64::from(libc::SOL_SOCKET.unsigned_abs());
         let linger = u64::from(libc::SO_LINGER.unsigned_abs());
         let is = |at, number| condition(at, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, number);
@@ -139,30 +162,18 @@ mod calls {
             libc::SYS_setsockopt,
             vec![rule(vec![is(1, level)?, is(2, linger)?])?],
         );
-        let denied = apply(rules, libc::EPERM, arch)?;
-        // Its flags lie where no filter can read them: the C library takes clone(2) instead.
-        let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-        Ok(denied && apply(clone3, libc::ENOSYS, arch)?)
-    }
-
-    /// `false`: the kernel has no such filters.
-    fn apply(
-        rules: BTreeMap<i64, Vec<SeccompRule>>,
-        errno: i32,
-        arch: TargetArch,
-    ) -> io::Result<bool> {
-        let error = SeccompAction::Errno(errno.unsigned_abs());
+        let error = SeccompAction::Errno(libc::EPERM.unsigned_abs());
         let filter = SeccompFilter::new(rules, SeccompAction::Allow, error, arch);
-        let program: BpfProgram = filter
+        let mut program: BpfProgram = filter
             .and_then(TryInto::try_into)
             .map_err(io::Error::other)?;
+        filter::without_clone3(&mut program);
+        filter::without_x32(&mut program, libc::EPERM);
         match apply_filter(&program) {
-            Ok(()) => Ok(true),
-            Err(seccompiler::Error::Prctl(e) | seccompiler::Error::Seccomp(e))
-                if e.raw_os_error()
-                    .is_some_and(crate::sys::sandbox::is_missing) =>
-            {
-                Ok(false)
+            Ok(()) => Ok(0),
+            Err(seccompiler::Error::Prctl(e) | seccompiler::Error::Seccomp(e)) => {
+                let error = e.raw_os_error().filter(|error| is_missing(*error));
+                error.ok_or(e)
             }
             Err(e) => Err(io::Error::other(e)),
         }
@@ -260,8 +271,8 @@ mod calls {
     ))
 ))]
 mod calls {
-    pub(super) fn deny() -> std::io::Result<bool> {
-        Ok(false)
+    pub(super) fn deny() -> std::io::Result<i32> {
+        Ok(libc::ENOSYS)
     }
 }
 

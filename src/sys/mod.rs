@@ -13,6 +13,8 @@ pub mod client_terminal;
 pub mod confine;
 pub mod deadline;
 pub mod entry;
+#[cfg(target_os = "linux")]
+mod filter;
 #[cfg(test)]
 pub(crate) mod forked;
 pub mod guard;

@@ -37,13 +37,18 @@ impl Walls {
     /// The protections that are missing because the kernel refused them: the name of
     /// each, and its error.
     pub fn missing(&self) -> impl Iterator<Item = (&'static str, io::Error)> {
-        let all = [
-            ("landlock", self.landlock_error),
-            ("seccomp", self.seccomp_error),
-        ];
-        let missing = all.into_iter().filter(|(_, error)| *error != 0);
-        missing.map(|(name, error)| (name, io::Error::from_raw_os_error(error)))
+        missing(self.landlock_error, self.seccomp_error)
     }
+}
+
+/// Names the protections that have an error, and says what that is.
+pub(super) fn missing(
+    landlock: i32,
+    seccomp: i32,
+) -> impl Iterator<Item = (&'static str, io::Error)> {
+    let all = [("landlock", landlock), ("seccomp", seccomp)];
+    let missing = all.into_iter().filter(|(_, error)| *error != 0);
+    missing.map(|(name, error)| (name, io::Error::from_raw_os_error(error)))
 }
 
 /// Whether an error says that the system has no such call, or not for us: no such call
@@ -109,7 +114,7 @@ pub fn keep_to(folders: &[std::path::PathBuf]) -> Result<bool, Fault> {
 }
 
 #[cfg(target_os = "linux")]
-mod system {
+pub(super) mod system {
     use std::collections::BTreeMap;
     use std::ffi::c_long;
 
@@ -123,6 +128,7 @@ mod system {
     };
 
     use super::{Fault, Role, Walls, failed, is_missing};
+    use crate::sys::filter;
 
     pub(super) fn seal(role: Role, walls: &mut Walls) -> Result<(), Fault> {
         no_new_privileges()?;
@@ -147,7 +153,7 @@ mod system {
     }
 
     /// Why there is no landlock: asked as the manual page has it, for its version.
-    fn landlock_error() -> i32 {
+    pub(in crate::sys) fn landlock_error() -> i32 {
         const VERSION: libc::c_uint = 1;
         let none = std::ptr::null::<libc::c_void>();
         let call = libc::SYS_landlock_create_ruleset;
@@ -216,7 +222,7 @@ mod system {
         );
         let mut program: BpfProgram = filter.and_then(TryInto::try_into).map_err(|e| wrong(&e))?;
         if role == Role::Relay {
-            without_clone3(&mut program);
+            filter::without_clone3(&mut program);
         }
         match apply_filter(&program) {
             Ok(()) => Ok(0),
@@ -254,28 +260,6 @@ mod system {
         let rule = |(level, name): &(_, _)| SeccompRule::new(vec![is(1, *level)?, is(2, *name)?]);
         let rules = all.iter().map(rule).collect::<Result<_, _>>();
         rules.map_err(|e| Fault::new(format!("seccomp: {e}")))
-    }
-
-    /// clone3 hides its flags behind a pointer that no filter can read: it is
-    /// answered with ENOSYS, and the C library takes clone instead. Put after the
-    /// filter's check of the architecture, before its list.
-    fn without_clone3(program: &mut BpfProgram) {
-        let Ok(number) = u32::try_from(libc::SYS_clone3) else {
-            return;
-        };
-        let load = bpf(0x20, 0, 0, 0);
-        let compare = bpf(0x15, 0, 1, number);
-        let refuse = bpf(0x06, 0, 0, 0x0005_0000 | libc::ENOSYS.unsigned_abs());
-        for (at, instruction) in [load, compare, refuse].into_iter().enumerate() {
-            program.insert(ARCHITECTURE_CHECK + at, instruction);
-        }
-    }
-
-    /// Instructions of seccompiler's own check of the architecture.
-    const ARCHITECTURE_CHECK: usize = 3;
-
-    fn bpf(code: u16, jt: u8, jf: u8, k: u32) -> seccompiler::sock_filter {
-        seccompiler::sock_filter { code, jt, jf, k }
     }
 
     const BOTH: &[c_long] = &[

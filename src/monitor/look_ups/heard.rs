@@ -61,5 +61,8 @@ impl Monitor {
                 ("seccomp", &confined.seccomp),
             ],
         );
+        for (protection, why) in confined.missing().filter(|_| is_first) {
+            self.warn_of_missing("lookup", protection, &why);
+        }
     }
 }
