@@ -24,6 +24,7 @@ use crate::fault::Fault;
 use crate::sys::account::UserRecord;
 use crate::sys::confine::Confined;
 use crate::sys::process as processes;
+use crate::sys::untrusted::{self, Unclosed};
 use process::{Asked, IDLE, Kind, add_groups, whole};
 pub(super) use process::{Process, USERS_AT_ONCE, ask_once};
 
@@ -69,6 +70,8 @@ pub(super) struct LookUps {
     reported: bool,
     /// The dead that are still to be reaped.
     unreaped: Vec<Pid>,
+    /// Sockets that a child is to close.
+    unclosed: Unclosed,
     /// What nobody has heard yet.
     news: Vec<News>,
 }
@@ -84,6 +87,7 @@ impl LookUps {
             failed: [(0, None); 2],
             reported: false,
             unreaped: Vec::new(),
+            unclosed: Vec::new(),
             news: Vec::new(),
         }
     }
@@ -319,7 +323,8 @@ impl LookUps {
         }
     }
 
-    fn bury(&mut self, pid: Pid) {
+    fn bury(&mut self, (pid, unclosed): (Pid, Unclosed)) {
+        self.unclosed.extend(unclosed);
         // One that died by itself sends no other signal that it has ended.
         if !processes::reap(pid) {
             self.unreaped.push(pid);
@@ -382,10 +387,29 @@ impl LookUps {
         std::mem::take(&mut self.unreaped)
     }
 
+    /// Has a child close the sockets on which something was left unread, descriptors perhaps:
+    /// this process might wait in close(2).
+    pub(super) fn close_unread(&mut self) {
+        if self.unclosed.is_empty() {
+            return;
+        }
+        match untrusted::close_elsewhere(std::mem::take(&mut self.unclosed)) {
+            Ok(pid) => self.unreaped.push(pid),
+            // Later, then.
+            Err((_, sockets)) => self.unclosed = sockets,
+        }
+    }
+
     /// Ends them all. Their numbers: one that hangs may take its time.
     pub(super) fn finish(&mut self) -> Vec<Pid> {
+        untrusted::leave_open(std::mem::take(&mut self.unclosed));
+        let end = |process: Process| {
+            let (pid, unclosed) = process.end();
+            untrusted::leave_open(unclosed);
+            pid
+        };
         let all = std::mem::take(&mut self.all);
-        all.into_values().map(Process::end).collect()
+        all.into_values().map(end).collect()
     }
 }
 

@@ -43,6 +43,7 @@ impl Monitor {
                 }
             }
         }
+        self.look_ups.close_unread();
         self.corpses.extend(self.look_ups.unreaped());
     }
 

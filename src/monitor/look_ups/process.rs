@@ -1,6 +1,8 @@
 //! One look-up process, and what it was asked.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -9,12 +11,13 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::{Found, LookUp, News};
-use crate::channel::lookup::{Answer, Begin, HOSTS, MOST_GROUPS, Question};
+use crate::channel::lookup::{Answer, Begin, GROUPS, HOSTS, MOST_GROUPS, Question};
 use crate::channel::{self, Channel, Incoming};
 use crate::fault::Fault;
 use crate::sys::account::UserRecord;
 use crate::sys::oom::Standing;
 use crate::sys::process;
+use crate::sys::untrusted::{self, Caller, Unclosed};
 
 /// How long a look-up of a user may take.
 pub(super) const USER: Duration = Duration::from_secs(10);
@@ -86,7 +89,10 @@ impl Asked {
 pub(in super::super) struct Process {
     pub(super) kind: Kind,
     pid: Pid,
-    pub(super) channel: Channel,
+    /// It receives no descriptors: a module's fault may have somebody else's sent there.
+    pub(super) channel: Channel<Caller>,
+    /// Where `channel` leaves its socket, if something is left unread there.
+    unclosed: Rc<RefCell<Unclosed>>,
     /// Whom it was told to become, once it was told.
     whom: Option<Option<(u32, u32)>>,
     /// Until when it must be ready; `None`: it is.
@@ -104,22 +110,29 @@ impl Process {
     /// # Errors
     /// No process or descriptor was to be had.
     pub(in super::super) fn launch(copy: Option<fn() -> u8>) -> Result<Self, Fault> {
-        let (channel, theirs) = Channel::pair()?;
+        let unclosed = Rc::default();
+        let own = nix::unistd::geteuid().as_raw();
+        let (ours, theirs) = untrusted::pair(own, &unclosed)?;
         let pid = match copy {
             Some(run) => process::apart(run, theirs.as_fd(), Standing::Original)?,
             None => process::again("cosserver: lookup", theirs.as_fd(), Standing::Original)?,
         };
+        Ok(Self::of(pid, ours, unclosed))
+    }
+
+    pub(super) fn of(pid: Pid, ours: Caller, unclosed: Rc<RefCell<Unclosed>>) -> Self {
         let now = Instant::now();
-        Ok(Self {
+        Self {
             kind: Kind::Users,
             pid,
-            channel,
+            channel: Channel::new(ours),
+            unclosed,
             whom: None,
             due: Some(now + STARTING),
             asked: Vec::new(),
             idle_until: now + IDLE,
             is_stale: false,
-        })
+        }
     }
 
     /// Whether it was told to become somebody, and who that is, if it is another user.
@@ -192,10 +205,12 @@ impl Process {
         Ok(())
     }
 
-    /// Makes sure that it is dead. Its number, to be reaped.
-    pub(super) fn end(self) -> Pid {
+    /// Makes sure that it is dead. Returns its number, to be reaped, and its socket where that
+    /// must be closed by a child.
+    pub(super) fn end(self) -> (Pid, Unclosed) {
         process::signal(self.pid, Signal::SIGKILL);
-        self.pid
+        drop(self.channel);
+        (self.pid, self.unclosed.take())
     }
 
     /// Asks it. What it was asked comes back where it is dead.
@@ -223,7 +238,8 @@ pub(in super::super) fn ask_once(
     let mut process = Process::launch(None)?;
     let begun = process.begin(user, false);
     let found = begun.and_then(|()| process.ask_and_wait(question, limit));
-    let pid = process.end();
+    let (pid, unclosed) = process.end();
+    untrusted::leave_open(unclosed);
     // One that hangs at its disk may not even die: whoever comes after us reaps it.
     if found.is_ok() {
         let _ = nix::sys::wait::waitpid(pid, None);
@@ -232,6 +248,10 @@ pub(in super::super) fn ask_once(
 }
 
 pub(super) fn add_groups(groups: &mut Vec<u32>, more: Vec<u32>) -> Result<(), Fault> {
+    // Only its last message is not full: one that sends each group by itself keeps us busy.
+    if groups.len() % GROUPS != 0 {
+        return Err(Fault::new("groups in more messages than they need"));
+    }
     groups.extend(more);
     if groups.len() > MOST_GROUPS {
         return Err(Fault::new("an account with more groups than any can have"));

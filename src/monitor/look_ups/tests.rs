@@ -1,7 +1,14 @@
 //! The processes by themselves: when they end, and what is said of those that fail.
 
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
 use super::process::USER;
 use super::*;
+use crate::channel::lookup::GROUPS;
+use crate::sys::forked::Forked;
+use crate::sys::passing;
+use crate::sys::untrusted::tests::{LINGER, accepting_pair, lingering};
 
 /// A process that never answers.
 fn deaf() -> u8 {
@@ -61,4 +68,47 @@ fn the_pause_comes_with_the_third_failure_in_a_row_and_grows() {
     assert_eq!(third, Some(PAUSE));
     assert_eq!((fourth, fifth), (Some(PAUSE * 2), Some(PAUSE * 4)));
     assert_eq!(last, Some(LONGEST_PAUSE));
+}
+
+/// A process that was taken over can be sent a socket that lingers by any user, and pass it on:
+/// whoever drops it waits in close(2).
+#[test]
+fn descriptors_from_a_process_that_was_taken_over_keep_the_monitor_waiting_nowhere() {
+    use std::io::Read;
+    let begun = Instant::now();
+    // Refused by the look at it; left unread behind what is out of turn.
+    for words in [&[&b"x"[..]][..], &[b"first", b"x"]] {
+        let poll = mio::Poll::new().unwrap();
+        let mut all = LookUps::new(None);
+        let unclosed = Rc::default();
+        let (ours, theirs) = accepting_pair(&unclosed);
+        let child = Forked::start(|| _ = deaf()).unwrap();
+        let process = Process::of(child.pid, ours, unclosed);
+        let id = all.adopt(poll.registry(), process).unwrap();
+        let (socket, mut other) = lingering();
+        let (last, before) = words.split_last().unwrap();
+        for words in before {
+            passing::send(theirs.as_fd(), words, &[]).unwrap();
+        }
+        passing::send(theirs.as_fd(), last, &[socket.as_fd()]).unwrap();
+        drop((socket, theirs));
+        all.hear(poll.registry(), id, &mut [0; 1024], begun);
+        assert!(matches!(&all.news()[..], [News::Lost(_)]));
+        all.close_unread();
+        reap(all);
+        // It is closed, and what was sent there arrives.
+        let mut bytes = Vec::new();
+        other.read_to_end(&mut bytes).unwrap();
+        assert!(!bytes.is_empty());
+    }
+    assert!(begun.elapsed() < LINGER);
+}
+
+/// One that sends each group by itself would keep the monitor busy with messages.
+#[test]
+fn groups_come_in_no_more_messages_than_they_need() {
+    let mut groups = Vec::new();
+    assert!(add_groups(&mut groups, vec![1; GROUPS]).is_ok());
+    assert!(add_groups(&mut groups, vec![1; 3]).is_ok());
+    assert!(add_groups(&mut groups, vec![1; 3]).is_err());
 }
