@@ -273,6 +273,12 @@ fn older_backup_is_reported_at_start_and_by_check() {
         assert_eq!(told, [true, true], "reported by start and by check");
         folder = again;
     }
+    // Under the name of the file that is older, not of the note.
+    let checked = cosadm(&server, &["check"]);
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    let line = checked.lines().find(|l| l.contains("older copy")).unwrap();
+    let file = format!("{}: an older copy", state.join("sestab.db").display());
+    assert!(line.contains(&file) && !line.contains("registry"), "{line}");
     // The administrator takes it as it is.
     assert!(cosadm(&server, &["init"]).status.success());
     assert_eq!(starts_with(folder).1, [false, false]);

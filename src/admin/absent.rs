@@ -22,10 +22,9 @@ pub(super) fn confirm(place: &Place, why: &std::io::Error) -> Result<(), Fault> 
     let pid = fs::read_to_string(place.pid_file()).unwrap_or_default();
     let number = pid.trim().parse::<u32>();
     let which = number.map_or_else(|_| String::new(), |pid| format!(" (process {pid})"));
-    let words = format!(
-        "a daemon runs here{which} and cannot be reached ({why}); what it runs goes on until it is restarted"
-    );
-    Err(Fault::of(&place.control(), words))
+    let words = format!("the daemon{which} runs and cannot be reached: {why}");
+    let remedy = "to hang up what it runs: restart the daemon";
+    Err(Fault::of(&place.control(), words).with_remedy(remedy))
 }
 
 /// Whether a daemon holds the lock of this folder.

@@ -126,7 +126,10 @@ impl Report<'_> {
             },
             None => (path.display().to_string(), told.as_str()),
         };
-        self.add(Level::Problem, about, words);
+        self.add(Level::Problem, &about, words);
+        if let Some(remedy) = fault.remedy() {
+            self.add(Level::Note, about, remedy);
+        }
     }
 
     fn folders(&mut self) {

@@ -66,7 +66,10 @@ pub fn main() -> ExitCode {
         }
         Err(Failure::Found) => ExitCode::FAILURE,
         Err(Failure::Fault(fault)) => {
-            out.tell(fault);
+            out.tell(&fault);
+            if let Some(remedy) = fault.remedy() {
+                out.tell(remedy);
+            }
             ExitCode::FAILURE
         }
     }

@@ -62,11 +62,19 @@ impl Noted {
 
     /// What there is now. A file that cannot be read is left out.
     pub fn now(place: &Place) -> Self {
-        let outer = Outer::path(place);
         let folder = Outer::open(place).and_then(|o| o.folder());
         let inner = folder.map(|folder| Inner::path(place, folder.as_deref()));
+        Self::with(place, inner.ok())
+    }
+
+    /// The same without the inner door, whose folder others may share, and which may hang.
+    pub fn own(place: &Place) -> Self {
+        Self::with(place, None)
+    }
+
+    fn with(place: &Place, inner: Option<PathBuf>) -> Self {
         let mut all = Vec::new();
-        for path in [Some(outer), inner.ok()].into_iter().flatten() {
+        for path in [Some(Outer::path(place)), inner].into_iter().flatten() {
             all.extend(changes(&path).map(|count| (path, count)));
         }
         let keys = place.machines();
@@ -89,17 +97,16 @@ impl Noted {
         secure::replace(&place.registry_note(), text.as_bytes(), 0o600)
     }
 
-    /// What is older now than it was noted, in the administrator's words.
-    pub fn is_newer_than(&self, now: &Self, place: &Place) -> Vec<Fault> {
-        let init = cosadm(place, "init");
+    /// Returns the files that are older now than they were noted, each with what that means.
+    pub fn is_newer_than(&self, now: &Self, place: &Place) -> Vec<(PathBuf, Fault)> {
+        let remedy = format!("to accept it as it is: {}", cosadm(place, "init"));
         let older = |(path, noted): &(PathBuf, u64)| {
             let (_, count) = now.0.iter().find(|(other, _)| other == path)?;
             (count < noted).then(|| {
                 let words = format!(
-                    "it is an older copy ({count} changes, and {noted} are known): what was excluded \
-                     or deleted since is forgotten; {init} takes it as it is"
+                    "an older copy ({count} of {noted} changes): later exclusions and deletions are lost"
                 );
-                Fault::of(path, words)
+                (path.clone(), Fault::of(path, words).with_remedy(&remedy))
             })
         };
         self.0.iter().filter_map(older).collect()
@@ -142,7 +149,8 @@ impl Noted {
 pub fn compare(place: &Place) -> Result<Vec<Fault>, Fault> {
     let now = Noted::now(place);
     let noted = Noted::read(place)?.unwrap_or_default();
-    let mut older = noted.is_newer_than(&now, place);
+    let older = noted.is_newer_than(&now, place).into_iter();
+    let mut older: Vec<Fault> = older.map(|(_, fault)| fault).collect();
     // What was found is told, whether or not the note can be written.
     older.extend(noted.at_least(&now).write(place).err());
     Ok(older)
@@ -191,6 +199,9 @@ mod tests {
         let older = compare(&place).unwrap();
         assert_eq!(older.len(), 1);
         assert!(older[0].to_string().contains("older copy"), "{older:?}");
+        let shown = older[0].to_string().replace(&*path.to_string_lossy(), "");
+        assert!(shown.len() < 120, "room for the path: {shown}");
+        assert!(older[0].remedy().is_some_and(|r| r.contains("init")));
         // Saying so once changes nothing: it is said until somebody accepts it.
         assert_eq!(compare(&place).unwrap().len(), 1);
         Noted::now(&place).write(&place).unwrap();

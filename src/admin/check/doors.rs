@@ -60,8 +60,8 @@ impl Report<'_> {
         match Noted::read(self.place) {
             Ok(None) => {}
             Ok(Some(noted)) => {
-                for older in noted.is_newer_than(&Noted::now(self.place), self.place) {
-                    self.wrong(&self.place.registry_note(), &older);
+                for (path, older) in noted.is_newer_than(&Noted::now(self.place), self.place) {
+                    self.wrong(&path, &older);
                 }
             }
             Err(fault) => self.wrong(&self.place.registry_note(), &fault),
