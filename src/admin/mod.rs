@@ -34,6 +34,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use commands::Parsed;
+use noted::Changes;
 use out::{Failure, Out};
 
 /// Runs `cosadm` with the arguments of this process.
@@ -47,10 +48,10 @@ pub fn main() -> ExitCode {
         Ok(Parsed::Tell(text)) => out.say(&text),
         Ok(Parsed::Run(command, call)) => {
             out.verbose(call.given("v"));
-            noted::noting(&call, &out, || (command.run)(&call, &out))
+            noted::noting(&call, command.changes, &out, || (command.run)(&call, &out))
         }
         Ok(Parsed::Nothing(call)) if is_at_a_terminal() => {
-            noted::noting(&call, &out, || doors::menu::run(&call, &out))
+            noted::noting(&call, Changes::Registry, &out, || doors::menu::run(&call, &out))
         }
         Ok(Parsed::Nothing(_)) => Err(Failure::Usage(
             "what is to be done? `cosadm --help` lists the commands, and on a terminal there is a menu"

@@ -7,19 +7,37 @@ use crate::config::place::Place;
 use crate::door::noted::Noted;
 use crate::fault::Fault;
 
+/// What a command may change of the machine registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Changes {
+    Nothing,
+    /// What is this host's own: the outer door and the recorded machine keys. The inner door
+    /// may stand in a folder that hangs (NFS), and whoever excludes a machine must not wait
+    /// for that.
+    Own,
+    /// The inner door as well.
+    Registry,
+}
+
 /// Runs a command, and notes how many changes the registry has seen then, if the command has
 /// changed it. One that was an older copy before stays noted as it was.
 pub(super) fn noting(
     call: &Call,
+    changes: Changes,
     out: &Out,
     run: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    let now: fn(&Place) -> Noted = match changes {
+        Changes::Nothing => return run(),
+        Changes::Own => Noted::own,
+        Changes::Registry => Noted::now,
+    };
     let place = call.place().ok().filter(Noted::is_there);
-    let before = place.as_ref().map(Noted::now);
+    let before = place.as_ref().map(now);
     let was_older = (place.as_ref().zip(before.as_ref())).is_none_or(|(p, now)| is_older(p, now));
     let done = run();
     if let Some((place, before)) = place.zip(before) {
-        if let Err(why) = note(&place, &before, was_older) {
+        if let Err(why) = note(&place, &before, now(&place), was_older) {
             out.tell(why.while_doing("not noted in the configuration folder"));
         }
     }
@@ -34,8 +52,7 @@ fn is_older(place: &Place, now: &Noted) -> bool {
     !noted.is_newer_than(now, place).is_empty()
 }
 
-fn note(place: &Place, before: &Noted, was_older: bool) -> Result<(), Fault> {
-    let now = Noted::now(place);
+fn note(place: &Place, before: &Noted, now: Noted, was_older: bool) -> Result<(), Fault> {
     if now == *before {
         return Ok(());
     }

@@ -5,6 +5,7 @@ mod doors;
 
 use super::card_output::OUTPUT;
 use super::commands::Call;
+use super::noted::Changes;
 use super::out::{Failure, Out};
 use super::{check, hosts, init, invite, join, rotate, who};
 
@@ -19,6 +20,8 @@ pub(super) struct Command {
     pub(super) meaning: &'static str,
     /// What more there is to say, in the help of this command.
     pub(super) more: &'static str,
+    /// What it may change of the machine registry.
+    pub(super) changes: Changes,
     pub(super) run: fn(&Call, &Out) -> Result<(), Failure>,
 }
 
@@ -106,6 +109,7 @@ const COMMANDS: &[Command] = &[
         flags: &[],
         meaning: "make the configuration folder with its keys and files",
         more: "Nothing that is there is overwritten: a second run adds what is missing.",
+        changes: Changes::Registry,
         run: init::init,
     },
     Command {
@@ -138,6 +142,7 @@ const COMMANDS: &[Command] = &[
                `cosadm host join FILE`. Restrict what NAME may run with commands= in hostinfo.\n\
                For a host that is invited already, sets what the flags say and prints its card again.\n\
                Where the folder has no machine key, `init` is run first.",
+        changes: Changes::Own,
         run: invite::invite,
     },
     Command {
@@ -172,6 +177,7 @@ const COMMANDS: &[Command] = &[
         meaning: "install an invitation card, so that this host can run commands there",
         more: "FILE may be - for standard input. It grants the other host nothing here.\n\
                Where the folder has no machine key, `init` is run first.",
+        changes: Changes::Own,
         run: join::join,
     },
     Command {
@@ -180,6 +186,7 @@ const COMMANDS: &[Command] = &[
         flags: &[JSON],
         meaning: "list the hosts of the host table",
         more: "",
+        changes: Changes::Nothing,
         run: hosts::list,
     },
     Command {
@@ -188,6 +195,7 @@ const COMMANDS: &[Command] = &[
         flags: &[JSON],
         meaning: "show what is known of NAME",
         more: "",
+        changes: Changes::Nothing,
         run: hosts::show,
     },
     Command {
@@ -213,6 +221,7 @@ const COMMANDS: &[Command] = &[
         more: "The older cookie stays good until --finish, which shuts NAME out where it has not joined\n\
                with the new card. The recorded machine key of NAME is forgotten: the next machine that\n\
                proves a cookie is recorded. Where NAME has a line and no cookie, it gets one.",
+        changes: Changes::Own,
         run: rotate::rotate,
     },
     Command {
@@ -221,6 +230,7 @@ const COMMANDS: &[Command] = &[
         flags: &[],
         meaning: "remove NAME: its line, cookies, recorded machine key and pins",
         more: "",
+        changes: Changes::Own,
         run: hosts::remove,
     },
     Command {
@@ -229,6 +239,7 @@ const COMMANDS: &[Command] = &[
         flags: &[JSON],
         meaning: "show who is on: sessions, and applications that go on by themselves",
         more: "For root, or for whose daemon it is. IN and OUT are bytes that the client has sent and got.",
+        changes: Changes::Nothing,
         run: who::who,
     },
     Command {
@@ -237,6 +248,7 @@ const COMMANDS: &[Command] = &[
         flags: &[],
         meaning: "hang up session ID, as `who` shows it",
         more: "Its processes get SIGHUP, and SIGKILL after hup-to-kill. Exits with 1 if there is no such session.",
+        changes: Changes::Nothing,
         run: who::kill,
     },
     Command {
@@ -245,6 +257,7 @@ const COMMANDS: &[Command] = &[
         flags: &[JSON],
         meaning: "check every file, owner, mode, key and host, and say what each means",
         more: "Exits with 1 if there is a problem.",
+        changes: Changes::Nothing,
         run: check::check,
     },
 ];

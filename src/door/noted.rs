@@ -131,13 +131,21 @@ impl Noted {
             let mut all = all.0.iter();
             all.find(|(other, _)| other == path).map(|(_, n)| *n)
         };
-        let there = now.0.iter().map(|(path, n)| {
-            let noted = count(self, path).unwrap_or(0);
-            (path.clone(), pick(noted, *n))
+        // In the order of the note, which is not written again for another.
+        let noted = self.0.iter().map(|(path, noted)| {
+            let now = count(now, path).map_or(*noted, |now| pick(*noted, now));
+            (path.clone(), now)
         });
-        let gone = self.0.iter().filter(|(path, _)| count(now, path).is_none());
-        let all = there.chain(gone.cloned());
-        Self(all.take(FILES).collect())
+        let new = now.0.iter().filter(|(path, _)| count(self, path).is_none());
+        let mut all: Vec<_> = noted.chain(new.cloned()).collect();
+        // What is there now is noted before what was elsewhere once.
+        let mut too_many = all.len().saturating_sub(FILES);
+        all.retain(|(path, _)| {
+            let goes = too_many > 0 && count(now, path).is_none();
+            too_many -= usize::from(goes);
+            !goes
+        });
+        Self(all)
     }
 }
 

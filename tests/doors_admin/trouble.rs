@@ -245,3 +245,40 @@ fn a_password_that_was_not_written_is_withdrawn() {
         0o600
     );
 }
+
+/// Every command read the inner door's counter of changes before it ran, also where that stands
+/// in a shared folder that hangs: a fifo, which nobody writes, stands for such a file.
+#[test]
+fn an_inner_door_that_hangs_keeps_no_exclusion_waiting() {
+    let s = Host::new();
+    let shared = s.folder("shared", 0o700);
+    s.good(&["settings", "set", "folder", shared.to_str().unwrap()]);
+    let door = shared.join("idfile.db");
+    fs::remove_file(&door).unwrap();
+    nix::unistd::mkfifo(&door, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let commands: [&[&str]; 6] = [
+        &["exclude", "add", A],
+        &["exclude", "add", B, "--name", "gone", "--now"],
+        &["exclude", "delete", B],
+        &["sestab", "set", "E", B],
+        &["sestab", "list"],
+        &["kill", "7"],
+    ];
+    for command in commands {
+        let mut child = s.command(command).stdin(Stdio::null()).spawn().unwrap();
+        let begun = std::time::Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if begun.elapsed() > std::time::Duration::from_secs(20) {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("it waits: {command:?}");
+            }
+            thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let status = child.wait().unwrap();
+        assert_eq!(status.success(), command[0] != "kill", "{command:?}");
+    }
+    // What was done is noted all the same.
+    let note = fs::read_to_string(s.place().registry_note()).unwrap();
+    assert!(note.contains("sestab.db "), "{note}");
+}

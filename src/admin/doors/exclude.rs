@@ -4,7 +4,7 @@ use super::super::commands::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::super::who;
-use super::{done, id, inner, machine_id, many, named, outer, rows};
+use super::{done, id, inner, machine_id, machine_in_time, many, named, outer, rows};
 use crate::channel::inetd;
 use crate::config::keys;
 use crate::config::place::Place;
@@ -31,11 +31,12 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
         Ok(id) => id,
         Err(_) => machine_id(&place, &inner(&place, &outer)?, (call, 0), out)?,
     };
+    let listed = || Ok::<_, Fault>(outer.get(List::Exclude, &id)?.map(|item| item.name));
     let name = match given {
-        Some(name) => name,
-        None => known_name(&place, &outer, List::Exclude, &id)?,
+        Some(name) => Some(name),
+        None => listed()?.filter(|name| !name.is_empty()),
     };
-    let added = outer.put(List::Exclude, &id, &name)?;
+    let added = outer.put(List::Exclude, &id, name.as_deref().unwrap_or(""))?;
     if keys::load_machine_key(&place).is_ok_and(|pair| Id::of(&pair.public) == id) {
         out.tell("that is the machine ID of this configuration folder itself");
     }
@@ -45,9 +46,13 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
         Ok((who::cut(&place, id.0)?, told?))
     };
     let cut = call.given("now").then(hang_up).transpose();
-    let cut = cut.map_err(|e: Fault| {
-        e.while_doing("it is excluded, but what it has running could not be hung up")
-    })?;
+    let cut = cut.map_err(|e: Fault| e.while_doing("it is excluded, but not hung up"))?;
+    // Only now that it is done: the inner door may hang. Excluded it is by any name.
+    let name = name.unwrap_or_else(|| {
+        let name = name_of(&place, &outer, &id);
+        let named = !name.is_empty() && outer.put(List::Exclude, &id, &name).is_ok();
+        if named { name } else { String::new() }
+    });
     let called = if name.is_empty() {
         id.to_string()
     } else {
@@ -90,19 +95,23 @@ pub(super) fn goes_on(place: &Place, id: &Id) -> String {
 }
 
 /// The name that a list or the inner door has for a machine; where neither has, or the
-/// inner door cannot be read, none: excluding must not wait for it.
+/// inner door cannot be read, none.
 pub(super) fn known_name(
     place: &Place,
     outer: &Outer,
     list: List,
     id: &Id,
 ) -> Result<String, Fault> {
-    if let Some(item) = outer.get(list, id)? {
-        return Ok(item.name);
-    }
-    let machine = inner(place, outer).and_then(|inner| inner.machine(id));
-    let machine = machine.ok().flatten();
-    Ok(machine.map_or_else(String::new, |m| m.name.as_str().to_owned()))
+    Ok(match outer.get(list, id)? {
+        Some(item) => item.name,
+        None => name_of(place, outer, id),
+    })
+}
+
+/// The name that the inner door has for a machine, if it can be read in time.
+fn name_of(place: &Place, outer: &Outer, id: &Id) -> String {
+    let machine = machine_in_time(place, outer, id).ok().flatten();
+    machine.map_or_else(String::new, |m| m.name.as_str().to_owned())
 }
 
 /// Takes one off the list.

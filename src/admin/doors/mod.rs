@@ -21,6 +21,7 @@ mod typed;
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub(super) use meets::stranger;
 use rows::numbered;
@@ -97,8 +98,12 @@ fn outer(place: &Place) -> Result<Outer, Fault> {
 
 /// Opens the inner door, wherever it stands.
 fn inner(place: &Place, outer: &Outer) -> Result<Inner, Fault> {
-    let folder = outer.folder()?;
-    let path = Inner::path(place, folder.as_deref());
+    inner_in(place, outer.folder()?.as_deref())
+}
+
+/// Opens the inner door in this folder, or in the state folder.
+fn inner_in(place: &Place, folder: Option<&Path>) -> Result<Inner, Fault> {
+    let path = Inner::path(place, folder);
     if is_missing(&path) {
         if folder.is_none() {
             let never = || missing(&path, "there is no such file", place);
@@ -113,6 +118,34 @@ fn inner(place: &Place, outer: &Outer) -> Result<Inner, Fault> {
         return Err(Fault::of(&path, words));
     }
     Inner::open(&path)
+}
+
+/// How long a command waits for the inner door where it can do without.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the inner door knows of a machine, for a command that must not wait for a folder that
+/// hangs.
+///
+/// # Errors
+/// It cannot be read, or not in time.
+fn machine_in_time(place: &Place, outer: &Outer, id: &Id) -> Result<Option<Machine>, Fault> {
+    let (place, folder, id) = (place.clone(), outer.folder()?, *id);
+    in_time(PATIENCE, move || {
+        inner_in(&place, folder.as_deref())?.machine(&id)
+    })
+}
+
+/// Does this in a thread, which is left behind where it takes longer: it ends with this
+/// process.
+fn in_time<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let (tell, told) = std::sync::mpsc::channel();
+    // Who has stopped listening is not told.
+    std::thread::Builder::new().spawn(move || drop(tell.send(work())))?;
+    let late = |_| Err(Fault::new("the inner door does not answer in time"));
+    told.recv_timeout(limit).unwrap_or_else(late)
 }
 
 fn is_missing(path: &Path) -> bool {
@@ -281,5 +314,24 @@ fn many(count: u64, what: &str) -> String {
         0 => format!("no {what}"),
         1 => format!("1 {what}"),
         n => format!("{n} {what}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An inner door that hangs kept an exclusion by ID waiting, for its name.
+    #[test]
+    fn what_hangs_is_waited_for_no_longer_than_the_limit() {
+        let (wake, woken) = std::sync::mpsc::channel::<()>();
+        let begun = std::time::Instant::now();
+        let hung = in_time(Duration::from_millis(10), move || {
+            let _ = woken.recv_timeout(Duration::from_secs(20));
+            Ok(())
+        });
+        assert!(hung.is_err() && begun.elapsed() < Duration::from_secs(10));
+        drop(wake);
+        assert_eq!(in_time(Duration::from_secs(20), || Ok(7)), Ok(7));
     }
 }

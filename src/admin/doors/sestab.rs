@@ -6,7 +6,7 @@ use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::exclude::{known_name, not_there};
 use super::meets::meets;
-use super::{BUT_HOSTS, day, done, id, inner, many, named, outer, rows, seconds, word};
+use super::{BUT_HOSTS, day, done, id, machine_in_time, many, named, outer, rows, seconds, word};
 use crate::config::keys;
 use crate::config::place::Place;
 use crate::config::words::{cosadm, quoted, shown};
@@ -122,7 +122,7 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
         format!("{id} {how} the {} list", field(list)),
     )?;
     // An inner door that cannot be read is told by whoever needs it.
-    let known = inner(&place, &outer).and_then(|inner| inner.machine(&id));
+    let known = machine_in_time(&place, &outer, &id);
     if list == List::Include && matches!(known, Ok(None)) {
         let add = cosadm(&place, format_args!("machine add {id} --name NAME"));
         out.tell(format!(

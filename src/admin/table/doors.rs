@@ -3,6 +3,7 @@
 use super::{Command, Flag, JSON, flag};
 use crate::admin::commands::Call;
 use crate::admin::doors::{door, exclude, machine, otp, sestab, settings};
+use crate::admin::noted::Changes;
 use crate::admin::out::{Failure, Out};
 
 type Run = fn(&Call, &Out) -> Result<(), Failure>;
@@ -20,7 +21,15 @@ const fn command(
         flags,
         meaning,
         more,
+        changes: Changes::Nothing,
         run,
+    }
+}
+
+impl Command {
+    /// The same, where it may change this of the machine registry.
+    const fn changing(self, changes: Changes) -> Self {
+        Self { changes, ..self }
     }
 }
 
@@ -62,7 +71,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
             "While the outer door is closed, the machine is put on the include list as well.",
         ),
         machine::add,
-    ),
+    )
+    .changing(Changes::Registry),
     command(
         &["machine", "delete"],
         "ID|NAME",
@@ -82,14 +92,16 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
              A name that several machines have is refused, and their IDs are listed.",
         ),
         machine::delete,
-    ),
+    )
+    .changing(Changes::Registry),
     command(
         &["machine", "rename"],
         "ID|NAME NEWNAME",
         &[JSON],
         ("give a machine another name", ""),
         machine::rename,
-    ),
+    )
+    .changing(Changes::Registry),
     command(
         &["exclude", "list"],
         "",
@@ -116,14 +128,16 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
              Where no daemon runs, --now has nothing to hang up. NAME is that of an authorized machine.",
         ),
         exclude::add,
-    ),
+    )
+    .changing(Changes::Own),
     command(
         &["exclude", "delete"],
         "ID",
         &[JSON],
         ("take a machine off the exclude list", ""),
         exclude::delete,
-    ),
+    )
+    .changing(Changes::Own),
     command(
         &["otp", "add"],
         "NAME",
@@ -142,7 +156,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
              open. It is shown this once, alone on standard output.",
         ),
         otp::add,
-    ),
+    )
+    .changing(Changes::Registry),
     command(
         &["otp", "list"],
         "",
@@ -156,7 +171,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         &[JSON],
         ("delete the one-time password for NAME", ""),
         otp::delete,
-    ),
+    )
+    .changing(Changes::Registry),
     command(
         &["door", "close"],
         "",
@@ -167,7 +183,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
              It counts for the next connection: what has been let in goes on.",
         ),
         door::close,
-    ),
+    )
+    .changing(Changes::Own),
     command(
         &["door", "open"],
         "",
@@ -177,7 +194,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
             "By a name in build mode, by a one-time password, or by the backdoor password.",
         ),
         door::open,
-    ),
+    )
+    .changing(Changes::Own),
     command(
         &["door", "status"],
         "",
@@ -217,7 +235,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
              takes it away.",
         ),
         settings::set,
-    ),
+    )
+    .changing(Changes::Registry),
     command(
         &["sestab", "list"],
         "[I|E]",
@@ -241,14 +260,16 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
         &[named("whose machine it is"), JSON],
         ("put a machine on a list", ""),
         sestab::set,
-    ),
+    )
+    .changing(Changes::Own),
     command(
         &["sestab", "delete"],
         "I|E ID",
         &[JSON],
         ("take a machine off a list", ""),
         sestab::delete,
-    ),
+    )
+    .changing(Changes::Own),
     command(
         &["sestab", "enable"],
         "I|E",
@@ -258,7 +279,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
             "E is always enforced. It is refused for I while that is empty.",
         ),
         sestab::enable,
-    ),
+    )
+    .changing(Changes::Own),
     command(
         &["sestab", "disable"],
         "I|E",
@@ -268,7 +290,8 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
             "E is always enforced.",
         ),
         sestab::disable,
-    ),
+    )
+    .changing(Changes::Own),
     command(
         &["sestab", "inquire"],
         "[ID]",
@@ -289,5 +312,6 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
              an empty include list that lets in hosts that prove their cookie, and nobody else.",
         ),
         sestab::level,
-    ),
+    )
+    .changing(Changes::Own),
 ];
