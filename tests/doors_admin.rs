@@ -278,6 +278,50 @@ fn who_is_excluded_now_is_hung_up() {
     assert_eq!(s.json(&["exclude", "add", &machine, "--now"])["cut"], 0);
 }
 
+/// `otp add NAME > FILE`, done twice, emptied the file: the shell does that first. With `-o`
+/// the password of the first time stays.
+#[test]
+fn a_one_time_password_goes_to_a_new_file_or_is_not_made() {
+    use std::os::unix::fs::PermissionsExt;
+    let s = Host::new();
+    let file = s.folder("out", 0o700).join("password");
+    let name = file.to_str().unwrap();
+    let told = s.tells(&["otp", "add", "Attic", "-o", name]);
+    assert!(
+        told.contains(&format!("the password is in {name}")),
+        "{told}"
+    );
+    let password = fs::read(&file).unwrap();
+    assert_eq!(password.len(), 40);
+    let mode = fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    let exists = "the file exists already; nothing was changed";
+    for who in ["Attic", "Cellar"] {
+        let told = s.bad(1, &["otp", "add", who, "-o", name]);
+        assert!(told.contains(exists), "{told}");
+    }
+    let other = file.with_file_name("other");
+    let told = s.bad(1, &["otp", "add", "Attic", "-o", other.to_str().unwrap()]);
+    assert!(
+        told.contains("delete it first") && !other.exists(),
+        "{told}"
+    );
+    assert_eq!(fs::read(&file).unwrap(), password);
+    // One that cannot be written is withdrawn.
+    let nowhere = file.join("none");
+    let told = s.bad(
+        1,
+        &["otp", "add", "Cellar", "-o", nowhere.to_str().unwrap()],
+    );
+    assert!(told.contains("and is withdrawn"), "{told}");
+    s.bad(
+        2,
+        &["otp", "add", "Cellar", "-o", "x", "--password-fd", "0"],
+    );
+    let all = s.json(&["otp", "list"]);
+    assert_eq!(all["passwords"].as_array().unwrap().len(), 1, "{all}");
+}
+
 #[test]
 fn one_time_passwords_are_made_chosen_and_deleted() {
     let s = Host::new();

@@ -1,6 +1,7 @@
-//! Where an invitation card goes: standard output, or a new file (`-o FILE`).
+//! Where an invitation card or a one-time password goes: standard output, or a new file
+//! (`-o FILE`).
 //!
-//! Run by `cosadm host invite` and `cosadm host rotate`. A file is created whole, mode 0600,
+//! Run by `cosadm host invite`, `cosadm host rotate` and `cosadm otp add`. A file is created whole, mode 0600,
 //! before anything else is changed, and is removed again unless the command succeeds, so that
 //! no empty or useless card is left. Must never replace a file that exists.
 
@@ -23,6 +24,12 @@ pub(super) const OUTPUT: Flag = Flag {
         false,
         "write the card to FILE, a new file of mode 0600, not to standard output",
     )
+};
+
+/// The flag of the command that prints a one-time password.
+pub(super) const PASSWORD_OUTPUT: Flag = Flag {
+    meaning: "write the password to FILE, a new file of mode 0600, not to standard output",
+    ..OUTPUT
 };
 
 /// Where the card of a command goes.

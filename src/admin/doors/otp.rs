@@ -3,6 +3,7 @@
 
 use zeroize::Zeroizing;
 
+use super::super::card_output::CardOutput;
 use super::super::commands::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
@@ -29,6 +30,10 @@ pub(super) fn weakness(password: &[u8]) -> Option<String> {
 pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
     let name = name(call.operand(0))?;
+    if call.value("password-fd").is_some() && call.value("output").is_some() {
+        let words = "--output is for a password that is made, and --password-fd brings one";
+        return Err(Failure::Usage(words.to_owned()));
+    }
     let mut doors = Both::open(&place)?;
     warn_of_namesake(out, &doors.inner, &name, None)?;
     let Some(number) = call.value("password-fd") else {
@@ -50,7 +55,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
 
 /// Makes one and hands it over; where nobody gets it, there is none.
 fn made(call: &Call, out: &Out, inner: &mut Inner, name: &Name) -> Result<(), Failure> {
-    out.takes_secrets()?;
+    let output = CardOutput::of(call, out)?;
     let password = inner.add_generated(name)?.shown();
     let text = Zeroizing::new(if call.given("json") {
         // It has digits, letters and dashes alone.
@@ -62,7 +67,15 @@ fn made(call: &Call, out: &Out, inner: &mut Inner, name: &Name) -> Result<(), Fa
     } else {
         format!("{}\n", *password)
     });
-    if let Err(failure) = out.say_secret(&text) {
+    let handed_over = output.write(&text).map_err(Failure::from);
+    let handed_over = handed_over.and_then(|written| match written.keep() {
+        Some(file) => {
+            out.tell(format!("the password is in {}", file.display()));
+            Ok(())
+        }
+        None => out.say_secret(&text),
+    });
+    if let Err(failure) = handed_over {
         let taken_back = inner.delete_password(name.as_str());
         out.tell(match taken_back {
             Ok(_) => "the password was not written, and is withdrawn".to_owned(),

@@ -1,6 +1,7 @@
 //! The subcommands of the doors.
 
 use super::{Command, Flag, JSON, flag};
+use crate::admin::card_output::PASSWORD_OUTPUT;
 use crate::admin::commands::Call;
 use crate::admin::doors::{door, exclude, machine, otp, sestab, settings};
 use crate::admin::noted::Changes;
@@ -148,12 +149,14 @@ pub(in crate::admin) const COMMANDS: &[Command] = &[
                 false,
                 "take the password from descriptor N, a line",
             ),
+            PASSWORD_OUTPUT,
             JSON,
         ],
         (
             "make a one-time password for NAME; prints it",
             "Whoever types it at a machine registers that under NAME, once, while the outer door is\n\
-             open. It is shown this once, alone on standard output.",
+             open. It is shown this once, alone on standard output. Where one waits for NAME already,\n\
+             no other is made; with -o a file that exists is then left as it is.",
         ),
         otp::add,
     )
