@@ -342,3 +342,24 @@ fn a_comment_need_not_be_utf_8() {
         assert!(told.contains("it is not UTF-8 text"), "{told}");
     }
 }
+
+/// A mistake elsewhere was once told as the comment's.
+#[test]
+fn a_comment_that_is_not_utf_8_hides_no_other_mistake() {
+    let scratch = Scratch::new();
+    for (line, wrong) in [
+        (2, &b"# B\xfcro\nport = = 3\n"[..]),
+        (1, b"port = = 3 # f\xfcr uns\n"),
+        (3, b"name = \"hostb\" # \xfc\xe4\n\n[exec\n# \xfc\n"),
+    ] {
+        let told = Settings::load(&scratch.file("cosserver.toml", wrong, 0o600));
+        let told = told.unwrap_err().to_string();
+        assert!(told.contains(&format!("cosserver.toml:{line}: ")), "{told}");
+        assert!(!told.contains("UTF-8"), "{told}");
+    }
+    // Nor is it told for another line that is none.
+    let wrong = b"# \xfc\nn\xfc = 1\n";
+    let told = Settings::load(&scratch.file("cosserver.toml", wrong, 0o600));
+    let told = told.unwrap_err().to_string();
+    assert!(told.ends_with(":2: it is not UTF-8 text"), "{told}");
+}

@@ -27,7 +27,8 @@ type Mistake = (usize, String);
 /// becomes a replacement sign there.
 ///
 /// # Errors
-/// It is not UTF-8 elsewhere; the first line that is not.
+/// It is not UTF-8 elsewhere; the first line that is not. Where a mistake of TOML's stands
+/// elsewhere, that is left to [`apply`] to tell.
 pub(super) fn text_of(bytes: &[u8]) -> Result<Cow<'_, str>, usize> {
     let e = match std::str::from_utf8(bytes) {
         Ok(text) => return Ok(Cow::Borrowed(text)),
@@ -43,12 +44,25 @@ pub(super) fn text_of(bytes: &[u8]) -> Result<Cow<'_, str>, usize> {
         chunks.map(text).collect()
     };
     let (one, other) = (replaced("\u{fffd}"), replaced("\u{fffc}"));
-    let read = |text| DeTable::parse(text).map(|table| format!("{table:?}")).ok();
-    if read(&one).is_some_and(|table| Some(table) == read(&other)) {
-        return Ok(Cow::Owned(one));
+    let read = |text| DeTable::parse(text).map(|table| format!("{table:?}"));
+    match (read(&one), read(&other)) {
+        (Ok(one_table), Ok(other)) if one_table == other => Ok(Cow::Owned(one)),
+        (Err(mistake), _) => {
+            let at = mistake.span().map_or(one.len(), |at| at.start);
+            let before = one.get(..at).unwrap_or("");
+            let line = before.rsplit('\n').next().unwrap_or(before);
+            let next = one.get(at..).and_then(|rest| rest.chars().next());
+            // Without a sign on its line before it, the mistake is another one.
+            if line.chars().chain(next).any(|c| c == '\u{fffd}') {
+                return Err(line_of(&one, at));
+            }
+            Ok(Cow::Owned(one))
+        }
+        _ => {
+            let before = bytes.iter().take(e.valid_up_to());
+            Err(before.filter(|b| **b == b'\n').count() + 1)
+        }
     }
-    let before = bytes.iter().take(e.valid_up_to());
-    Err(before.filter(|b| **b == b'\n').count() + 1)
 }
 
 /// Puts what the text says into the settings; the table and name of each key
