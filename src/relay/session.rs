@@ -22,7 +22,7 @@ use super::ready::{Ready, add};
 use super::stop::Stop;
 use crate::channel::relay::{Closing, Failure, News, Part, SESSION_DESCRIPTORS, Session, Word};
 use crate::channel::{self, Channel};
-use crate::sys::unsent::Unsent;
+use crate::sys::unsent::{Outlook, Unsent};
 use crate::wire::Malformed;
 use crate::wire::seal::{Opener, Sealer};
 use crate::wire::stream::{Allowance, End, Message, Stream, Window};
@@ -251,6 +251,10 @@ impl Serving {
             outputs: outputs_at.map(happened),
             ended: outputs_at.map(|at| at.is_some_and(|at| is_at_its_end(&fds, at))),
         };
+        let is_readable = fds
+            .get(1)
+            .and_then(PollFd::revents)
+            .is_some_and(|r| r.intersects(!PollFlags::POLLOUT));
         // Time in which the client took nothing, so that we did not listen, is no quiet.
         self.quiet_since = before
             .filter(|_| ready.outputs == [false; 2])
@@ -261,8 +265,14 @@ impl Serving {
         }
         // Also while the client sends, or a job reads: either may go on while it takes nothing.
         if self.is_watched && self.looked.is_none_or(|at| at.elapsed() >= KEEP_BUFFERS) {
-            self.is_watched = !self.unsent.look(self.socket.as_fd());
             self.looked = Some(Instant::now());
+            match self.unsent.look(self.socket.as_fd()) {
+                Outlook::Acknowledged => self.is_watched = false,
+                Outlook::Waiting => {}
+                // What it has said before is heard first.
+                Outlook::Lost if is_readable => {}
+                Outlook::Lost => return Err(Stop::Gone),
+            }
         }
         Ok(ready)
     }
