@@ -15,6 +15,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use cosserver::sys::pidfd;
+use daemon::hostile::{Stranger, hello};
 use daemon::session::{self, Fifo, Patient, Session, ends, lives, state};
 use daemon::{Daemon, run, until};
 use nix::errno::Errno;
@@ -354,6 +355,22 @@ fn a_command_has_time_to_handle_a_signal() {
     job.signal(Signal::SIGTERM);
     let ended = job.finish();
     assert_eq!((ended.status, ended.err.len()), (Some(3), 0), "{ended:?}");
+}
+
+/// A deadline that passed while the gate was stopped was looked at before what had come.
+#[test]
+fn what_came_while_the_gate_was_stopped_is_not_too_late() {
+    let d = Daemon::start_with("[limits]\nhello = 3\n", "");
+    let mut stranger = Stranger::connect(d.port);
+    // By then it is accepted.
+    assert_eq!(d.session(&["true"]).finish().status, Some(0));
+    let gate = Pid::from_raw(d.process("gate"));
+    kill(gate, Signal::SIGSTOP).unwrap();
+    until("it is stopped", || state(gate.as_raw()) == Some('T'));
+    stranger.send(&hello());
+    pass(5);
+    kill(gate, Signal::SIGCONT).unwrap();
+    assert!(stranger.record().is_some(), "{}", d.log_text());
 }
 
 /// The client's address and the daemon's, in networks of the test's own.

@@ -59,6 +59,8 @@ struct Pump<'a> {
     is_watched: bool,
     /// When that was looked at.
     looked: Instant,
+    /// Since when a deadline is over, and what had come before it is still taken in.
+    overdue: Option<Instant>,
     /// The server takes no more; what it still says is read.
     deaf: bool,
     input: Option<Input>,
@@ -92,6 +94,7 @@ pub fn carry(accepted: Accepted, no_input: bool, host: &str) -> Result<Ended, Fa
         unsent: Unsent::default(),
         is_watched: false,
         looked: Instant::now(),
+        overdue: None,
         deaf: false,
         input: (!no_input).then(Input::default),
         unread: None,
@@ -381,3 +384,6 @@ fn connection(e: &io::Error) -> Fault {
 fn broken(e: Malformed) -> Fault {
     Fault::new(format!("it broke the protocol: {e}"))
 }
+
+#[cfg(test)]
+mod tests;

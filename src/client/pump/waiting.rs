@@ -14,6 +14,9 @@ use crate::sys::unsent::Outlook;
 /// How often the socket is looked at while the server has not acknowledged everything.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How long what came before a deadline is still taken in after it.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
 /// What a poll found.
 pub(super) struct Ready {
     pub(super) signal: bool,
@@ -47,13 +50,15 @@ impl Pump<'_> {
             .map(|s| s.interest().map(|events| add(&mut fds, s.as_fd(), events)));
         let is_watched = self.is_watched && self.end.is_none();
         let mut left = is_watched.then_some(LOOK);
+        let mut over = None;
         if let Some((at, why)) = self.deadline() {
-            let until = at.saturating_duration_since(Instant::now());
+            let mut until = at.saturating_duration_since(Instant::now());
             if until.is_zero() {
-                return Err(Fault::new(why));
+                over = Some(why);
+            } else {
+                // A whole millisecond at least, so that no wait becomes a busy one.
+                until = until.saturating_add(Duration::from_millis(1));
             }
-            // A whole millisecond at least, so that no wait becomes a busy one.
-            let until = until.saturating_add(Duration::from_millis(1));
             left = Some(left.map_or(until, |left| left.min(until)));
         }
         let timeout = left.map_or(PollTimeout::NONE, |left| {
@@ -74,6 +79,8 @@ impl Pump<'_> {
             outputs: outputs.map(found),
         };
         let is_readable = found(socket).intersects(!PollFlags::POLLOUT);
+        let goes_on = is_readable || ready.outputs.iter().any(|o| !o.is_empty());
+        self.give_up(over, goes_on)?;
         // Also while input comes: it goes on while the server takes nothing.
         if is_watched && self.looked.elapsed() >= LOOK {
             self.looked = Instant::now();
@@ -86,6 +93,27 @@ impl Pump<'_> {
             }
         }
         Ok(ready)
+    }
+
+    /// Gives up where a deadline is `over`, but not while there is something left that came
+    /// before it: it may have passed while this program was stopped.
+    fn give_up(&mut self, over: Option<&'static str>, goes_on: bool) -> Result<(), Fault> {
+        let Some(why) = over else {
+            self.overdue = None;
+            return Ok(());
+        };
+        let since = *self.overdue.get_or_insert_with(Instant::now);
+        if goes_on && since.elapsed() < LAST_LOOK {
+            return Ok(());
+        }
+        let fault = Fault::new(why);
+        if self.end.is_some() {
+            return Err(fault);
+        }
+        let host = self.host;
+        Err(fault.with_remedy(format!(
+            "to see whether the command still runs, run on {host}: cosadm who"
+        )))
     }
 
     fn may_read_input(&self) -> bool {
