@@ -61,6 +61,8 @@ pub(super) struct Serving {
     linger: Option<Duration>,
     end: Option<End>,
     told: bool,
+    /// Another process held an output when the end was told.
+    cut_off: bool,
     /// Since when all outputs that are still held have been listened to in vain,
     /// once the command has ended.
     quiet_since: Option<Instant>,
@@ -103,6 +105,7 @@ impl Serving {
                 .then(|| Duration::from_millis(session.linger.into())),
             end: None,
             told: false,
+            cut_off: false,
             quiet_since: None,
             sent: 0,
             got: 0,
@@ -113,13 +116,15 @@ impl Serving {
     /// hang up: to the monitor these sessions are over, so no limit of its own holds.
     pub(super) fn run(mut self, parting: &AtomicUsize) {
         let how = match self.serve() {
-            Ok(()) => Some(Closing::Told),
+            Ok(()) => Some(Closing::Told {
+                cut_off: self.cut_off,
+            }),
             Err(Stop::Gone) => Some(Closing::ClientGone),
             Err(Stop::Violation) => Some(Closing::Violation),
             Err(Stop::Failed(failure)) => Some(Closing::Failed(failure)),
             Err(Stop::Dismissed) => None,
         };
-        let is_over = how == Some(Closing::Told);
+        let is_over = how.is_some_and(Closing::is_told);
         let failure = how.and_then(Closing::failure);
         let told = is_over || failure.is_some_and(|f| self.tell_failure(f));
         if let Some(how) = how {
