@@ -205,7 +205,7 @@ fn a_hello_that_does_not_come_has_its_time() {
 fn a_connection_that_is_cut() {
     let host = Host::new();
     let told = complaint(&host, |h| drop(h.take()));
-    assert!(told.contains("before it said hello"), "{told}");
+    assert!(told.contains("before the handshake"), "{told}");
     let told = complaint(&host, |h| drop(h.take().greet().hear()));
     assert!(told.contains("instead of answering"), "{told}");
     let told = complaint(&host, |h| {

@@ -15,6 +15,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use cosserver::sys::pidfd;
+use daemon::hostile::{Stranger, hello};
 use daemon::session::{self, Fifo, Patient, Session, ends, lives, state};
 use daemon::{Daemon, run, until};
 use nix::errno::Errno;
@@ -356,6 +357,22 @@ fn a_command_has_time_to_handle_a_signal() {
     assert_eq!((ended.status, ended.err.len()), (Some(3), 0), "{ended:?}");
 }
 
+/// A deadline that passed while the gate was stopped was looked at before what had come.
+#[test]
+fn what_came_while_the_gate_was_stopped_is_not_too_late() {
+    let d = Daemon::start_with("[limits]\nhello = 3\n", "");
+    let mut stranger = Stranger::connect(d.port);
+    // By then it is accepted.
+    assert_eq!(d.session(&["true"]).finish().status, Some(0));
+    let gate = Pid::from_raw(d.process("gate"));
+    kill(gate, Signal::SIGSTOP).unwrap();
+    until("it is stopped", || state(gate.as_raw()) == Some('T'));
+    stranger.send(&hello());
+    pass(5);
+    kill(gate, Signal::SIGCONT).unwrap();
+    assert!(stranger.record().is_some(), "{}", d.log_text());
+}
+
 /// The client's address and the daemon's, in networks of the test's own.
 const HERE: &str = "10.99.0.2";
 const THERE: &str = "10.99.0.1";
@@ -501,6 +518,105 @@ fn a_network_that_dies_ends_both_sides_in_two_intervals() {
         assert!(line.contains("how=client-gone"), "{line}");
         assert!(took.as_secs() < 10, "{job}: {took:?}");
     }
+}
+
+impl Apart {
+    /// Stops the daemon's relay, or lets it go on.
+    fn signal_relay(&self, signal: Signal) {
+        kill(Pid::from_raw(self.d.process("relay")), signal).unwrap();
+    }
+}
+
+/// Lets so many seconds pass, which is what the test is about.
+fn pass(seconds: u64) {
+    let begin = std::time::Instant::now();
+    until("the time has passed", || {
+        begin.elapsed().as_secs() >= seconds
+    });
+}
+
+/// A closed window lifts the limit that ends a dead connection: if the network died then, it
+/// was noticed after a quarter of an hour.
+#[test]
+fn a_network_that_dies_while_the_window_is_closed_ends_both_sides() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let apart = Apart::new();
+    // The client reads nothing.
+    let client = apart.session(&["echo ready; exec yes"]);
+    client.out.wait("ready");
+    client.signal(Signal::SIGSTOP);
+    pass(4);
+    assert_eq!(apart.d.log.count("end session="), 0);
+    apart.set_lossy(true);
+    let begin = std::time::Instant::now();
+    let line = apart.d.log.wait("end session=0 ");
+    assert!(line.contains("how=client-gone"), "{line}");
+    assert!(begin.elapsed().as_secs() < 10, "{:?}", begin.elapsed());
+    client.signal(Signal::SIGKILL);
+    let _ = client.finish();
+    apart.set_lossy(false);
+
+    // The host reads nothing.
+    let mut client = apart.session(&["echo ready; exec cat >/dev/null"]);
+    client.out.wait("ready");
+    apart.signal_relay(Signal::SIGSTOP);
+    let mut stdin = client.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        use std::io::Write;
+        while stdin.write_all(&[0; 65_536]).is_ok() {}
+    });
+    pass(4);
+    assert!(client.child.try_wait().unwrap().is_none());
+    apart.set_lossy(true);
+    let begin = std::time::Instant::now();
+    let ended = client.finish();
+    let took = begin.elapsed();
+    apart.set_lossy(false);
+    apart.signal_relay(Signal::SIGCONT);
+    writer.join().unwrap();
+    assert_eq!(ended.status, Some(255), "{ended:?}");
+    assert!(ended.err.concat().contains("timed out"), "{ended:?}");
+    assert!(took.as_secs() < 10, "{took:?}");
+}
+
+/// The client looked at its window only when nothing else happened: input that came all the
+/// time let a host that was stopped look like a dead one.
+#[test]
+fn a_host_that_is_stopped_is_no_dead_one_while_input_comes() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let apart = Apart::new();
+    let mut client = apart.session(&["echo ready; exec wc -c"]);
+    client.out.wait("ready");
+    apart.signal_relay(Signal::SIGSTOP);
+    // More than the host's window takes, and less than the system takes from the client.
+    let much = 150_000;
+    let mut stdin = client.stdin.take().unwrap();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writer = std::thread::spawn({
+        let stop = std::sync::Arc::clone(&stop);
+        move || {
+            use std::io::Write;
+            stdin.write_all(&vec![0; much]).unwrap();
+            let mut more = 0;
+            while !stop.load(Ordering::Relaxed) {
+                stdin.write_all(&[0]).unwrap();
+                more += 1;
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+            more
+        }
+    });
+    pass(8);
+    apart.signal_relay(Signal::SIGCONT);
+    stop.store(true, Ordering::Relaxed);
+    let more: usize = writer.join().unwrap();
+    let ended = client.finish();
+    assert_eq!((ended.status, ended.err.len()), (Some(0), 0), "{ended:?}");
+    assert_eq!(ended.out.last(), Some(&(much + more).to_string()));
 }
 
 /// The limit that ends a dead connection counts a closed window in.

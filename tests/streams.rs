@@ -446,10 +446,21 @@ fn output_after_the_quiet_time_is_told_as_cut_off() {
         "cos: to wait until that process closes it: -o Linger=none",
     ];
     assert_eq!(ended.err, told);
+    // So does the log.
+    let line = d.log.wait("end session=0 ");
+    assert!(
+        line.contains("how=done status=0 ") && line.contains(" cut-off=yes"),
+        "{line}"
+    );
     // One that ends its outputs in time is told nothing.
     let ended = d.session(&["echo all; echo err >&2"]).finish();
     let said = (&*ended.out, &*ended.err);
     assert_eq!(said, (&["all".to_owned()][..], &["err".to_owned()][..]));
+    let line = d.log.wait("end session=1 ");
+    assert!(
+        line.contains("how=done status=0 ") && !line.contains("cut-off"),
+        "{line}"
+    );
 }
 
 /// The host's line and the caller set the quiet time, the caller last.

@@ -131,7 +131,10 @@ pub enum Word {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closing {
     /// The job's end was told to the client.
-    Told,
+    Told {
+        /// Another process held an output open, and what it writes from then on is lost.
+        cut_off: bool,
+    },
     /// The client hung up before.
     ClientGone,
     /// The client broke the protocol, or somebody changed a record.
@@ -144,7 +147,7 @@ impl Closing {
     /// The stable name in the log.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Told => "done",
+            Self::Told { .. } => "done",
             Self::ClientGone => "client-gone",
             Self::Violation => "violation",
             Self::Failed(_) => "failed",
@@ -155,14 +158,25 @@ impl Closing {
     pub const fn failure(self) -> Option<Failure> {
         match self {
             Self::Failed(failure) => Some(failure),
-            Self::Told | Self::ClientGone | Self::Violation => None,
+            Self::Told { .. } | Self::ClientGone | Self::Violation => None,
         }
     }
 
-    /// Its two numbers in a message: the second one is the error's.
+    /// Whether the client was told the job's end.
+    pub const fn is_told(self) -> bool {
+        matches!(self, Self::Told { .. })
+    }
+
+    /// Whether output may have been cut off.
+    pub const fn is_cut_off(self) -> bool {
+        matches!(self, Self::Told { cut_off: true })
+    }
+
+    /// Its two numbers in a message: the second one is the error's, or says that output was
+    /// cut off.
     fn numbers(self) -> (u64, u64) {
         match self {
-            Self::Told => (1, 0),
+            Self::Told { cut_off } => (1, cut_off.into()),
             Self::ClientGone => (2, 0),
             Self::Violation => (3, 0),
             Self::Failed(f) => (f.part.number(), f.errno.into()),
@@ -171,7 +185,8 @@ impl Closing {
 
     fn of(kind: u64, errno: u16) -> Option<Self> {
         match (kind, errno) {
-            (1, 0) => Some(Self::Told),
+            (1, 0) => Some(Self::Told { cut_off: false }),
+            (1, 1) => Some(Self::Told { cut_off: true }),
             (2, 0) => Some(Self::ClientGone),
             (3, 0) => Some(Self::Violation),
             (kind, errno) => {
@@ -314,7 +329,8 @@ mod tests {
         assert_eq!(News::decode(&News::Count.encode()), Some(News::Count));
         for word in [
             Word::Signal(Signal::Quit),
-            Word::Over(Closing::Told, 1, u64::MAX),
+            Word::Over(Closing::Told { cut_off: false }, 1, u64::MAX),
+            Word::Over(Closing::Told { cut_off: true }, 1, u64::MAX),
             Word::Over(Closing::ClientGone, 0, 0),
             Word::Over(Closing::Violation, 0, 0),
             Word::Over(

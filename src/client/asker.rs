@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::dial::has_news;
 use super::signals::Signals;
-use crate::config::words;
+use crate::config::words::{self, quoted};
 use crate::fault::Fault;
 use crate::sys::client_terminal::{self, Terminal};
 use crate::wire::Malformed;
@@ -62,11 +62,9 @@ impl Asker {
         self.else_by = Some(but);
     }
 
-    /// What is missing for going on without a question, for the end of a sentence; nothing
-    /// where nothing is known of it.
-    pub(super) fn otherwise(&self) -> String {
-        let why = self.else_by.as_ref();
-        why.map_or_else(String::new, |why| format!("; without a password: {why}"))
+    /// What is missing for going on without a question, where something is known of it.
+    pub(super) fn otherwise(&self) -> Option<Fault> {
+        self.else_by.clone()
     }
 
     /// The answers to the prompts among these texts. `host`: its connection.
@@ -100,7 +98,8 @@ impl Asker {
     ) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let prompt = shown(&text.words);
         let failed = |who: &str, e: &io::Error| {
-            Fault::new(format!("{who}, asked {:?}: {}", prompt.trim_end(), why(e)))
+            let asked = quoted(prompt.trim_end());
+            Fault::new(format!("{who}, asked {asked}: {}", why(e)))
         };
         if let Source::Descriptor(file, number) = &mut self.from {
             let who = format!("descriptor {number}");
@@ -123,11 +122,11 @@ impl Asker {
 
     fn terminal(&self, prompt: &str) -> Result<Terminal, Fault> {
         let nobody = || {
-            Fault::new(format!(
-                "it asks {:?}, and there is nobody to answer; give --password-fd N, or a program in COS_ASKPASS{}",
-                prompt.trim_end(),
-                self.otherwise()
-            ))
+            let words = format!(
+                "it asks {}, and there is nobody to answer",
+                quoted(prompt.trim_end())
+            );
+            Fault::new(words).with_remedy("give --password-fd N, or a program in COS_ASKPASS")
         };
         if self.batch {
             return Err(nobody());

@@ -16,8 +16,10 @@ use super::denied::denied_because;
 use super::dial::{Dialed, has_news, plainly, wait_for};
 use super::inbox::{Came, Inbox, is_for_later};
 use super::means::{Means, Question};
+use super::request;
 use super::talk::{Talk, Unanswered};
 use crate::config::keys;
+use crate::config::words::quoted;
 use crate::fault::Fault;
 use crate::secret::{PublicKey, same_bytes};
 use crate::wire::answer::{self, Reference};
@@ -179,12 +181,16 @@ impl<'a> Greeted<'a> {
         if record.len().saturating_sub(LENGTH_BYTES) > most {
             let environment = question.asked.environment.iter();
             let longest = environment.max_by_key(|(_, value)| value.len());
-            let longest = longest.map_or_else(String::new, |(name, value)| {
-                format!("; the longest variable is {name} ({} bytes)", value.len())
+            let words = format!("it takes no request of more than {most} bytes");
+            return Err(match longest {
+                None => Fault::new(words),
+                Some((name, value)) => Fault::new(format!(
+                    "{words}; the longest variable is {} ({} bytes)",
+                    quoted(name),
+                    value.len()
+                ))
+                .with_remedy(request::without(name)),
             });
-            return Err(Fault::new(format!(
-                "it takes no request of more than {most} bytes{longest}"
-            )));
         }
         line.send(&record)?;
 
@@ -386,18 +392,23 @@ impl Line {
         } else {
             "no answer to the request came"
         };
-        let (address, seconds) = (self.address, within.as_millis().div_ceil(1000));
+        let address = self.address;
+        let within = if within.is_zero() {
+            "in time".to_owned()
+        } else {
+            format!("within {} s", within.as_millis().div_ceil(1000))
+        };
         let hint = if due == Kind::ServerHello {
             "; is this its port?"
         } else {
             ""
         };
-        Fault::new(format!("{address}: {what} within {seconds} s{hint}"))
+        Fault::new(format!("{address}: {what} {within}{hint}"))
     }
 
     fn hung_up(&self, due: Kind, how: &str) -> Fault {
         let hint = if due == Kind::ServerHello {
-            "before it said hello; it may be full of strangers, or keep this address out for a while"
+            "before the handshake (too many connections, or this address is being rate-limited)"
         } else if due == Kind::Sealed {
             "instead of going on: what it waited for may have come too late; its log says why"
         } else {

@@ -16,12 +16,13 @@ use super::greet::{Accepted, Answer, Greeted, OurHello};
 use super::means::{Means, Question};
 use super::meet::{self, Met};
 use super::route::{self, Places, Route};
-use super::say::Voice;
+use super::say::{self, Voice};
 use super::signer::{self, Desk};
 use super::talk::Talk;
 use super::values::Display;
 use super::{Own, enrol, outcome, pump, request};
 use crate::config::hostinfo::Method;
+use crate::config::words::quoted;
 use crate::config::{cookie, keys};
 use crate::fault::Fault;
 use crate::wire::noise::Prepared;
@@ -80,7 +81,8 @@ fn display(call: &Call) -> Result<(Display, bool), Fault> {
         (Some(host), Some(port)) => {
             let port = port.parse().map_err(|_| {
                 Fault::new(format!(
-                    "GUI_PORT={port:?} is no port; unset it, or give --display"
+                    "GUI_PORT={} is no port; unset it, or give --display",
+                    quoted(&port)
                 ))
             })?;
             Some(Display {
@@ -179,20 +181,27 @@ fn by_password(
     };
     let door = Door::by_the_way(&call.host, call.enrolment(), asker.may_ask_a_person());
     let otherwise = asker.otherwise();
+    let tell_otherwise = || {
+        if let Some(why) = &otherwise {
+            say::complain(Some(&call.host), &why.to_string());
+        }
+    };
     let mut talk = Talk::new(voice, door).for_a_person();
     talk = talk.with_login(asker).once_proven(&mut pin);
     let means = Means::Password(&machine, &key);
-    match greeted.ask(means, question, prepared, &mut talk)? {
+    let answer = greeted.ask(means, question, prepared, &mut talk);
+    match answer.inspect_err(|_| tell_otherwise())? {
         Answer::Accepted(accepted) => Ok(*accepted),
         Answer::Denied(reference) => {
+            tell_otherwise();
             // The host says nothing more; we know how far it was.
             let why = match talk.asked() {
                 Some(Asks::Login) => "wrong password, or no such user or application",
                 Some(by) => enrol::refused_behind(by),
                 None => {
                     let id = keys::fingerprint(&machine.public);
-                    let note = format!("{}{otherwise}", enrol::not_pinned(is_new));
-                    return Err(denied_unasked(&call.host, reference, &id, &note));
+                    let note = enrol::not_pinned(is_new);
+                    return Err(denied_unasked(&call.host, reference, &id, note));
                 }
             };
             Err(denied_because(&call.host, reference, why))

@@ -8,14 +8,15 @@
 //! which the stream's credit bounds, so that signals, errors and the credit for
 //! the input come through whatever happens to the output.
 
+mod waiting;
+
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::AsFd;
+use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::dial::plainly;
 use super::greet::Accepted;
@@ -48,9 +49,6 @@ pub enum Ended {
     Stopped(Signal),
 }
 
-/// How often the socket is looked at while the server has not acknowledged everything.
-const LOOK: Duration = Duration::from_millis(500);
-
 struct Pump<'a> {
     socket: TcpStream,
     inbox: Inbox,
@@ -59,6 +57,10 @@ struct Pump<'a> {
     unsent: Unsent,
     /// The server may not have acknowledged all that was sent.
     is_watched: bool,
+    /// When that was looked at.
+    looked: Instant,
+    /// Since when a deadline is over, and what had come before it is still taken in.
+    overdue: Option<Instant>,
     /// The server takes no more; what it still says is read.
     deaf: bool,
     input: Option<Input>,
@@ -91,6 +93,8 @@ pub fn carry(accepted: Accepted, no_input: bool, host: &str) -> Result<Ended, Fa
         outbox: Outbox::new(accepted.sealer),
         unsent: Unsent::default(),
         is_watched: false,
+        looked: Instant::now(),
+        overdue: None,
         deaf: false,
         input: (!no_input).then(Input::default),
         unread: None,
@@ -157,59 +161,6 @@ impl Pump<'_> {
             self.deaf = true;
             let _ = self.socket.shutdown(Shutdown::Both);
         }
-    }
-
-    /// Waits until something can be done.
-    fn wait(&mut self) -> Result<Ready, Fault> {
-        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(5);
-        fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
-        let socket = self.end.is_none().then(|| {
-            let out = !self.deaf && !self.outbox.is_empty();
-            let out = if out {
-                PollFlags::POLLOUT
-            } else {
-                PollFlags::empty()
-            };
-            add(&mut fds, self.socket.as_fd(), PollFlags::POLLIN | out)
-        });
-        let input = self.input.as_ref().filter(|_| self.may_read_input());
-        let input = input.map(|i| add(&mut fds, i.as_fd(), PollFlags::POLLIN));
-        let outputs = self
-            .sinks
-            .each_ref()
-            .map(|s| s.interest().map(|events| add(&mut fds, s.as_fd(), events)));
-        let mut left = self.is_watched.then_some(LOOK);
-        if let Some((at, why)) = self.deadline() {
-            let until = at.saturating_duration_since(Instant::now());
-            if until.is_zero() {
-                return Err(Fault::new(why));
-            }
-            // A whole millisecond at least, so that no wait becomes a busy one.
-            let until = until.saturating_add(Duration::from_millis(1));
-            left = Some(left.map_or(until, |left| left.min(until)));
-        }
-        let timeout = left.map_or(PollTimeout::NONE, |left| {
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-        });
-        match poll(&mut fds, timeout) {
-            Ok(0) => self.is_watched = self.is_watched && !self.unsent.look(self.socket.as_fd()),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(e) => return Err(Fault::from(e).while_doing("poll")),
-        }
-        let found = |at: Option<usize>| {
-            let revents = at.and_then(|at| fds.get(at)).and_then(PollFd::revents);
-            revents.unwrap_or(PollFlags::empty())
-        };
-        Ok(Ready {
-            signal: !found(Some(0)).is_empty(),
-            socket: !found(socket).is_empty(),
-            input: !found(input).is_empty(),
-            outputs: outputs.map(found),
-        })
-    }
-
-    fn may_read_input(&self) -> bool {
-        self.end.is_none() && self.outbox.is_empty() && self.allowance.left() > 0
     }
 
     /// Reads the socket once and takes in every record that is whole.
@@ -420,19 +371,6 @@ enum Said {
     End(End),
 }
 
-/// What a poll found.
-struct Ready {
-    signal: bool,
-    socket: bool,
-    input: bool,
-    outputs: [PollFlags; 2],
-}
-
-fn add<'a>(fds: &mut Vec<PollFd<'a>>, fd: BorrowedFd<'a>, events: PollFlags) -> usize {
-    fds.push(PollFd::new(fd, events));
-    fds.len().saturating_sub(1)
-}
-
 fn closed() -> Fault {
     Fault::new(
         "the connection was closed before the command's end, by the host or its administrator; the command is hung up",
@@ -446,3 +384,6 @@ fn connection(e: &io::Error) -> Fault {
 fn broken(e: Malformed) -> Fault {
     Fault::new(format!("it broke the protocol: {e}"))
 }
+
+#[cfg(test)]
+mod tests;

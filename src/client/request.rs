@@ -200,9 +200,16 @@ fn longest(environment: &[(String, Vec<u8>)]) -> Option<(String, usize)> {
 
 fn too_long(longest: Option<(String, usize)>, most: usize) -> Fault {
     let (name, length) = longest.unwrap_or_default();
-    Fault::new(format!(
-        "SendEnv: {name} ({length} bytes) cannot be sent: {most} bytes are the most for all variables of this call"
-    ))
+    let words = format!(
+        "SendEnv: {} ({length} bytes) is too long: all variables may have {most} bytes",
+        quoted(&name)
+    );
+    Fault::new(words).with_remedy(without(&name))
+}
+
+/// How to call without a variable: its name is one, and so a word of the shell's.
+pub(super) fn without(name: &str) -> String {
+    format!("to call without it: env -u {name} cos ...")
 }
 
 #[cfg(test)]
@@ -239,6 +246,18 @@ mod tests {
         assert_eq!(names(&["LC_X*"]).unwrap(), always);
         let told = names(&["LC_X-Y"]).unwrap_err().to_string();
         assert!(told.contains("LC_X-Y"), "{told}");
+    }
+
+    #[test]
+    fn a_message_about_a_long_name_stays_one_short_line() {
+        let name = "N".repeat(255);
+        let fault = too_long(Some((name.clone(), 1 << 20)), 1 << 20);
+        let told = format!("cos: hostb: {fault}");
+        assert!(told.chars().count() <= 160, "{told}");
+        assert!(fault.remedy().unwrap().contains(&name));
+        let all = [(name.into(), "".into())];
+        let asked_for = ["N".repeat(256)];
+        assert!(passed_on(all.into_iter(), &asked_for).unwrap().is_empty());
     }
 
     #[test]

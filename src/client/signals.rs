@@ -21,9 +21,9 @@ const UNENDED: Duration = Duration::from_secs(60);
 const TOGETHER: Duration = Duration::from_millis(100);
 
 const SILENT: &str =
-    "it does not answer the signal; it hangs the command up when it sees that we are gone";
-const RUNS_ON: &str = "the command runs on 60 s after the signal; it is hung up";
-const UNREAD: &str = "the output is not read 60 s after the signal; the rest of it is dropped";
+    "the host does not answer the signal (5 s); the connection is closed, the command may run on";
+const RUNS_ON: &str = "the command has not ended 60 s after the signal; it is hung up now";
+const UNREAD: &str = "the output was not read within 60 s after the signal; the rest is dropped";
 
 const FORWARDED: [Kind; 4] = [Kind::SIGHUP, Kind::SIGINT, Kind::SIGQUIT, Kind::SIGTERM];
 

@@ -164,11 +164,10 @@ impl Desk {
 pub(super) fn none(place: &Place, host: &str) -> Fault {
     Fault::of(
         &place.signer(),
-        format!(
-            "an ordinary user needs a signer to ask {host}, since the cookies of {} are not his to read, and \
-             there is none: start cosserver(8) here or, on a host that runs no daemon, install cos-sign (`make install SIGNER=setuid`)",
-            place.dir.display()
-        ),
+        format!("an ordinary user needs a signer to ask {host}, and there is none"),
+    )
+    .with_remedy(
+        "start cosserver(8) here or, where no daemon is to run, install cos-sign: make install SIGNER=setuid",
     )
 }
 

@@ -54,7 +54,8 @@ fn serve() -> Result<(), Fault> {
             .next_deadline(now)
             .map(|d| d.saturating_duration_since(now));
         match poll.poll(&mut events, timeout) {
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            // Stopped meanwhile: what has come is looked at before a deadline is.
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
             other => other?,
         }
         let now = Instant::now();

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use super::sessions::Finished;
 use super::{Monitor, Which, notify, start};
 use crate::channel::gate::Order;
+use crate::channel::relay::Closing;
 use crate::config::keys;
 use crate::log::Level;
 use crate::sys::process;
@@ -225,7 +226,7 @@ impl Monitor {
             Some(End::Killed(n)) => format!("signal-{n}"),
             Some(End::NotStarted(_)) | None => "unknown".to_owned(),
         };
-        let (level, why) = match f.failure {
+        let (level, why) = match f.closing.and_then(Closing::failure) {
             Some(failure) => (Level::Error, Some(failure.to_string())),
             None => (Level::Info, None),
         };
@@ -241,6 +242,9 @@ impl Monitor {
             ("in", &f.sent),
             ("out", &f.got),
         ];
+        if f.closing.is_some_and(Closing::is_cut_off) {
+            pairs.push(("cut-off", &"yes"));
+        }
         if let Some(why) = &why {
             pairs.push(("why", why));
         }

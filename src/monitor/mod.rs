@@ -172,10 +172,10 @@ impl Monitor {
             self.stock.fill(&self.host);
             self.crowd.is(self.strangers.len());
             self.crowd.tidy();
-            let timeout = self
-                .next_deadline()
-                .map(|d| d.saturating_duration_since(now));
-            if let Err(e) = self.poll.poll(&mut events, timeout) {
+            let until = self.next_deadline();
+            let left = || until.map(|d| d.saturating_duration_since(Instant::now()));
+            while let Err(e) = self.poll.poll(&mut events, left()) {
+                // Stopped meanwhile: what has come is looked at before a deadline is.
                 if e.kind() != std::io::ErrorKind::Interrupted {
                     self.log.say(Level::Error, "fault", &[("why", &e)]);
                     return process::FAILURE;

@@ -22,7 +22,7 @@ use nix::unistd::Pid;
 
 use super::guard::Groups;
 use super::token;
-use crate::channel::relay::{Closing, Failure, News, Word};
+use crate::channel::relay::{Closing, News, Word};
 use crate::channel::watch::Watch;
 use crate::channel::{Channel, Incoming};
 use crate::door::Id;
@@ -152,8 +152,8 @@ pub(super) struct Finished {
     /// What was started goes on by itself: its end is another, and will be told.
     pub(super) goes_on: bool,
     pub(super) how: &'static str,
-    /// What failed in the relay, where that ended it.
-    pub(super) failure: Option<Failure>,
+    /// How the relay closed it, where it did.
+    pub(super) closing: Option<Closing>,
     pub(super) sent: u64,
     pub(super) got: u64,
 }
@@ -266,7 +266,7 @@ impl Sessions {
                     Some(Word::Signal(s)) => session.signal(signal(s)),
                     Some(Word::Over(how, sent, got)) => {
                         session.over = Some((how, sent, got));
-                        if how != Closing::Told {
+                        if !how.is_told() {
                             return self.close(id, kill_after, now);
                         }
                     }
@@ -314,7 +314,8 @@ impl Sessions {
     /// hung up, and killed after a grace.
     fn close(&mut self, id: u64, kill_after: Duration, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
-        if matches!(session.over, Some((Closing::Told, ..))) && session.end.is_some() {
+        let is_told = session.over.is_some_and(|(how, ..)| how.is_told());
+        if is_told && session.end.is_some() {
             return self.finish(id, now);
         }
         self.hang_up(id, kill_after, now);
@@ -414,7 +415,6 @@ impl Sessions {
         let (how, sent, got) = session
             .over
             .map_or(("cut", 0, 0), |(how, sent, got)| (how.name(), sent, got));
-        let failure = session.over.and_then(|(how, ..)| how.failure());
         Some(Finished {
             id,
             whose: session.whose,
@@ -422,7 +422,7 @@ impl Sessions {
             end: session.end,
             goes_on: session.leader == Leader::Nobody,
             how,
-            failure,
+            closing: session.over.map(|(how, ..)| how),
             sent,
             got,
         })

@@ -53,11 +53,21 @@ pub(super) fn after_the_hang_up(
     stdin: Option<OwnedFd>,
     outputs: [Option<OwnedFd>; 2],
 ) {
+    keep_pipes(monitor, stdin, outputs, Instant::now() + SIGNALLED);
+}
+
+/// Keeps a job's pipes until the monitor has hung it up, at the latest by then, and a moment
+/// longer.
+fn keep_pipes(
+    monitor: Channel,
+    stdin: Option<OwnedFd>,
+    outputs: [Option<OwnedFd>; 2],
+    mut until: Instant,
+) {
     let mut monitor = Some(monitor);
     // Pipes that the job holds still: each tells when it does no more.
     let mut input = stdin;
     let mut outputs: Vec<OwnedFd> = outputs.into_iter().flatten().collect();
-    let mut until = Instant::now() + SIGNALLED;
     let mut bytes = vec![0; 16 * 1024];
     while monitor.is_some() || input.is_some() || !outputs.is_empty() {
         let left = until.saturating_duration_since(Instant::now());
@@ -71,7 +81,7 @@ pub(super) fn after_the_hang_up(
             .map(|o| PollFd::new(o.as_fd(), PollFlags::POLLIN));
         let mut fds: Vec<PollFd<'_>> = channel.into_iter().chain(stdin).chain(others).collect();
         match poll(&mut fds, timeout) {
-            Ok(_) if left.is_zero() => return,
+            Ok(0) if left.is_zero() => return,
             Ok(_) | Err(Errno::EINTR) => {}
             Err(_) => return,
         }
@@ -82,6 +92,10 @@ pub(super) fn after_the_hang_up(
         if channel_is_ready && monitor.as_ref().is_some_and(is_at_its_end) {
             monitor = None;
             until = Instant::now() + PAUSE;
+        // Not before what had come was looked at: the time may have passed while this process
+        // was stopped.
+        } else if left.is_zero() {
+            return;
         }
         if input_is_over {
             input = None;
@@ -121,5 +135,26 @@ fn wait_for_end(connection: &OwnedFd, until: Instant) {
         if Instant::now() >= until {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use super::*;
+
+    /// A relay that was stopped closed the pipes at once, although the job had only just been
+    /// hung up and waited for room in one of them.
+    #[test]
+    fn pipes_are_kept_for_a_moment_also_when_the_time_has_passed() {
+        let (monitor, theirs) = Channel::pair().unwrap();
+        drop(theirs);
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        socket::set_nonblocking(&reader).unwrap();
+        let job = std::thread::spawn(move || File::from(writer).write_all(&[0; 300_000]));
+        keep_pipes(monitor, None, [Some(reader), None], Instant::now());
+        job.join().unwrap().unwrap();
     }
 }

@@ -22,7 +22,7 @@ use super::ready::{Ready, add};
 use super::stop::Stop;
 use crate::channel::relay::{Closing, Failure, News, Part, SESSION_DESCRIPTORS, Session, Word};
 use crate::channel::{self, Channel};
-use crate::sys::unsent::Unsent;
+use crate::sys::unsent::{Outlook, Unsent};
 use crate::wire::Malformed;
 use crate::wire::seal::{Opener, Sealer};
 use crate::wire::stream::{Allowance, End, Message, Stream, Window};
@@ -61,6 +61,8 @@ pub(super) struct Serving {
     linger: Option<Duration>,
     end: Option<End>,
     told: bool,
+    /// Another process held an output when the end was told.
+    cut_off: bool,
     /// Since when all outputs that are still held have been listened to in vain,
     /// once the command has ended.
     quiet_since: Option<Instant>,
@@ -103,6 +105,7 @@ impl Serving {
                 .then(|| Duration::from_millis(session.linger.into())),
             end: None,
             told: false,
+            cut_off: false,
             quiet_since: None,
             sent: 0,
             got: 0,
@@ -113,13 +116,15 @@ impl Serving {
     /// hang up: to the monitor these sessions are over, so no limit of its own holds.
     pub(super) fn run(mut self, parting: &AtomicUsize) {
         let how = match self.serve() {
-            Ok(()) => Some(Closing::Told),
+            Ok(()) => Some(Closing::Told {
+                cut_off: self.cut_off,
+            }),
             Err(Stop::Gone) => Some(Closing::ClientGone),
             Err(Stop::Violation) => Some(Closing::Violation),
             Err(Stop::Failed(failure)) => Some(Closing::Failed(failure)),
             Err(Stop::Dismissed) => None,
         };
-        let is_over = how == Some(Closing::Told);
+        let is_over = how.is_some_and(Closing::is_told);
         let failure = how.and_then(Closing::failure);
         let told = is_over || failure.is_some_and(|f| self.tell_failure(f));
         if let Some(how) = how {
@@ -251,6 +256,10 @@ impl Serving {
             outputs: outputs_at.map(happened),
             ended: outputs_at.map(|at| at.is_some_and(|at| is_at_its_end(&fds, at))),
         };
+        let is_readable = fds
+            .get(1)
+            .and_then(PollFd::revents)
+            .is_some_and(|r| r.intersects(!PollFlags::POLLOUT));
         // Time in which the client took nothing, so that we did not listen, is no quiet.
         self.quiet_since = before
             .filter(|_| ready.outputs == [false; 2])
@@ -261,8 +270,14 @@ impl Serving {
         }
         // Also while the client sends, or a job reads: either may go on while it takes nothing.
         if self.is_watched && self.looked.is_none_or(|at| at.elapsed() >= KEEP_BUFFERS) {
-            self.is_watched = !self.unsent.look(self.socket.as_fd());
             self.looked = Some(Instant::now());
+            match self.unsent.look(self.socket.as_fd()) {
+                Outlook::Acknowledged => self.is_watched = false,
+                Outlook::Waiting => {}
+                // What it has said before is heard first.
+                Outlook::Lost if is_readable => {}
+                Outlook::Lost => return Err(Stop::Gone),
+            }
         }
         Ok(ready)
     }

@@ -129,6 +129,7 @@ pub(super) mod system {
 
     use super::{Fault, Role, Walls, failed, is_missing};
     use crate::sys::filter;
+    use crate::sys::unsent::TCP_RTO_MAX_MS;
 
     pub(super) fn seal(role: Role, walls: &mut Walls) -> Result<(), Fault> {
         no_new_privileges()?;
@@ -199,7 +200,8 @@ pub(super) mod system {
             // Those of `unsent`, and no others.
             let limit = (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT);
             let state = (libc::IPPROTO_TCP, libc::TCP_INFO);
-            rules.insert(number(libc::SYS_setsockopt), options(&[limit])?);
+            let pause = (libc::IPPROTO_TCP, TCP_RTO_MAX_MS);
+            rules.insert(number(libc::SYS_setsockopt), options(&[limit, pause])?);
             rules.insert(number(libc::SYS_getsockopt), options(&[limit, state])?);
         } else {
             // Those that it sets on a connection, and no others: one that it made linger would

@@ -3,50 +3,101 @@
 //! `TCP_USER_TIMEOUT` ends a connection whose peer acknowledges nothing for so long. The
 //! system counts the time of a closed window in, in which a peer that reads nothing (its
 //! program is stopped, say) answers every probe: while it is closed, the limit must not
-//! hold. Run by the relay and by the client.
+//! hold. The answers to the probes tell whether the peer is still there. Run by the relay
+//! and by the client.
 
 use std::os::fd::BorrowedFd;
+
+/// The longest pause between probes and between retransmissions (Linux 6.15): the C library
+/// may not have it yet.
+#[cfg(target_os = "linux")]
+pub(super) const TCP_RTO_MAX_MS: i32 = 44;
 
 /// Watches one connection.
 #[derive(Debug, Default)]
 pub struct Unsent {
-    /// The connection's own limit, while it is lifted.
     #[cfg(target_os = "linux")]
-    lifted: Option<u32>,
+    lifted: Option<Lifted>,
+}
+
+/// What has become of the bytes that were sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// The peer has acknowledged all of them.
+    Acknowledged,
+    /// It has not yet.
+    Waiting,
+    /// Its window is closed, and it does not answer the probes any more.
+    Lost,
+}
+
+/// A connection's own limit, while it is lifted.
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+struct Lifted {
+    /// Milliseconds.
+    limit: u32,
+    /// The longest pause between two probes, milliseconds.
+    pause: u32,
+}
+
+#[cfg(target_os = "linux")]
+impl Lifted {
+    /// Whether a peer that is there would have answered a probe by now: one that was sent
+    /// when the pause before it was over, and all that were sent in a limit since.
+    fn is_lost(&self, state: &system::State) -> bool {
+        // With the shortened pauses it comes to the connection's own limit.
+        let answer_within = self.limit.saturating_sub(pause_of(self.limit));
+        let pause = state.pause_before_first_unanswered().min(self.pause);
+        state.silent_for() >= answer_within.saturating_add(pause)
+    }
+}
+
+/// How long the pauses between probes of a closed window may become: a seventh of the
+/// limit, which is a quarter of the keep-alive interval.
+#[cfg(target_os = "linux")]
+const fn pause_of(limit: u32) -> u32 {
+    limit / 7
 }
 
 #[cfg(target_os = "linux")]
 impl Unsent {
     /// Looks at the connection, and lifts its limit while the peer's window is closed. To
-    /// be called now and then until the peer has acknowledged everything: whether it has.
-    pub fn look(&mut self, socket: BorrowedFd<'_>) -> bool {
+    /// be called now and then until the peer has acknowledged everything.
+    pub fn look(&mut self, socket: BorrowedFd<'_>) -> Outlook {
         use nix::sys::socket::{getsockopt, setsockopt, sockopt::TcpUserTimeout};
         let Some(state) = system::state(socket) else {
-            return true;
+            return Outlook::Acknowledged;
         };
-        match (state.is_stalled(), self.lifted) {
+        match (state.is_stalled(), &self.lifted) {
             (true, None) => {
                 let limit = getsockopt(&socket, TcpUserTimeout).unwrap_or(0);
                 if limit > 0 && setsockopt(&socket, TcpUserTimeout, &0).is_ok() {
-                    self.lifted = Some(limit);
+                    let pause = system::shorten_pauses(socket, pause_of(limit));
+                    self.lifted = Some(Lifted { limit, pause });
                 }
             }
-            (false, Some(limit)) => {
-                if setsockopt(&socket, TcpUserTimeout, &limit).is_ok() {
+            (true, Some(lifted)) if lifted.is_lost(&state) => return Outlook::Lost,
+            (false, Some(lifted)) => {
+                if setsockopt(&socket, TcpUserTimeout, &lifted.limit).is_ok() {
                     self.lifted = None;
                 }
             }
             (true, Some(_)) | (false, None) => {}
         }
-        state.is_empty()
+        if state.is_empty() {
+            Outlook::Acknowledged
+        } else {
+            Outlook::Waiting
+        }
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 impl Unsent {
     /// There is no such limit here.
-    pub fn look(&mut self, _: BorrowedFd<'_>) -> bool {
-        true
+    pub fn look(&mut self, _: BorrowedFd<'_>) -> Outlook {
+        Outlook::Acknowledged
     }
 }
 
@@ -55,18 +106,38 @@ mod system {
     use std::mem::size_of;
     use std::os::fd::{AsRawFd, BorrowedFd};
 
+    use super::TCP_RTO_MAX_MS;
+
+    /// What it can be, and is where it is not set: milliseconds.
+    const PAUSE_LEAST: u32 = 1_000;
+    const PAUSE_MOST: u32 = 120_000;
+
     /// Words of `struct tcp_info` up to `tcpi_snd_wnd`, which the C library's may lack.
     const WORDS: usize = 58;
+    const RETRANSMISSION_TIMEOUT: usize = 2;
     const UNACKED: usize = 6;
+    const LAST_DATA_RECEIVED: usize = 13;
+    const LAST_ACK_RECEIVED: usize = 14;
     const NOT_SENT: usize = 36;
     const WINDOW: usize = 57;
+    /// Bytes of it: probes without an answer, and how often the pause was doubled.
+    const PROBES: usize = 3;
+    const BACKOFF: usize = 4;
 
     /// A connection's sending side.
+    #[derive(Debug, Default)]
     pub(super) struct State {
-        unacknowledged: u32,
-        not_sent: u32,
+        pub(super) unacknowledged: u32,
+        pub(super) not_sent: u32,
         /// Older systems do not tell it.
-        window: Option<u32>,
+        pub(super) window: Option<u32>,
+        /// Milliseconds.
+        pub(super) since_ack: u32,
+        pub(super) since_data: u32,
+        /// The pause before the first probe, milliseconds.
+        pub(super) first_pause: u32,
+        pub(super) unanswered_probes: u8,
+        pub(super) doubled: u8,
     }
 
     impl State {
@@ -78,6 +149,45 @@ mod system {
         pub(super) fn is_stalled(&self) -> bool {
             !self.is_empty() && (self.unacknowledged == 0 || self.window == Some(0))
         }
+
+        /// How long nothing has come from the peer, milliseconds. An acknowledgement with
+        /// data is not always counted as one.
+        pub(super) fn silent_for(&self) -> u32 {
+            self.since_ack.min(self.since_data)
+        }
+
+        /// How long after the peer's last sign the next probe was sent, milliseconds: answers
+        /// do not make the pauses shorter again.
+        pub(super) fn pause_before_first_unanswered(&self) -> u32 {
+            if self.unacknowledged > 0 {
+                // Retransmissions stand in for probes, and they are counted elsewhere.
+                return PAUSE_MOST;
+            }
+            let doubled = self.doubled.saturating_sub(self.unanswered_probes);
+            let pause = u64::from(self.first_pause).checked_shl(doubled.into());
+            let pause = pause.and_then(|pause| u32::try_from(pause).ok());
+            pause.unwrap_or(PAUSE_MOST).min(PAUSE_MOST)
+        }
+    }
+
+    /// Has probes follow each other in at most so many milliseconds, where the system can
+    /// do that. The longest pause that there may be now.
+    pub(super) fn shorten_pauses(socket: BorrowedFd<'_>, pause: u32) -> u32 {
+        let pause = pause.clamp(PAUSE_LEAST, PAUSE_MOST);
+        let Ok(length) = libc::socklen_t::try_from(size_of::<u32>()) else {
+            return PAUSE_MOST;
+        };
+        // SAFETY: the descriptor is open, and `pause` has the `length` bytes that are read.
+        let done = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                TCP_RTO_MAX_MS,
+                (&raw const pause).cast(),
+                length,
+            )
+        };
+        if done == 0 { pause } else { PAUSE_MOST }
     }
 
     /// `None`: it is no TCP connection, or the system does not tell.
@@ -99,10 +209,19 @@ mod system {
         if done != 0 || told <= NOT_SENT {
             return None;
         }
+        let byte = |at: usize| {
+            let word = words.get(at / size_of::<u32>())?;
+            word.to_ne_bytes().get(at % size_of::<u32>()).copied()
+        };
         Some(State {
             unacknowledged: *words.get(UNACKED)?,
             not_sent: *words.get(NOT_SENT)?,
             window: words.get(WINDOW).copied().filter(|_| told > WINDOW),
+            since_ack: *words.get(LAST_ACK_RECEIVED)?,
+            since_data: *words.get(LAST_DATA_RECEIVED)?,
+            first_pause: words.get(RETRANSMISSION_TIMEOUT)?.div_ceil(1_000),
+            unanswered_probes: byte(PROBES)?,
+            doubled: byte(BACKOFF)?,
         })
     }
 }
@@ -135,17 +254,65 @@ mod tests {
             sent += ours.write(&[0; 65_536]).unwrap_or(0);
             unsent.look(ours.as_fd());
         }
-        assert!(!unsent.look(ours.as_fd()));
+        assert_eq!(unsent.look(ours.as_fd()), Outlook::Waiting);
         let mut block = vec![0; 65_536];
         while sent > 0 {
             sent -= theirs.read(&mut block).unwrap();
         }
-        while !unsent.look(ours.as_fd()) {
+        while unsent.look(ours.as_fd()) != Outlook::Acknowledged {
             assert!(Instant::now() < until);
         }
         assert_eq!(limit(&ours), 60_000);
         // What is no TCP connection has nothing to wait for.
         let (other, _) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(Unsent::default().look(other.as_fd()));
+        let outlook = Unsent::default().look(other.as_fd());
+        assert_eq!(outlook, Outlook::Acknowledged);
+    }
+
+    /// Without its limit such a connection stood for a quarter of an hour after the network
+    /// had died.
+    #[test]
+    fn a_peer_that_leaves_probes_unanswered_is_lost_in_time() {
+        let is_lost = |pause: u32, state: system::State| {
+            let limit = 105_000;
+            Lifted { limit, pause }.is_lost(&state)
+        };
+        // A pause of so many seconds between probes: of 200 ms, doubled so often.
+        let stalled = |silent: u32, doubled, unanswered_probes| system::State {
+            not_sent: 1,
+            since_ack: silent,
+            since_data: u32::MAX,
+            first_pause: 200,
+            doubled,
+            unanswered_probes,
+            ..system::State::default()
+        };
+        // With short pauses it is the connection's own limit, less than two intervals of 60 s.
+        assert!(!is_lost(15_000, stalled(104_999, 15, 6)));
+        assert!(is_lost(15_000, stalled(105_000, 15, 6)));
+        // On older systems the pause that the peer has answered last counts.
+        assert!(!is_lost(120_000, stalled(91_599, 9, 6)));
+        assert!(is_lost(120_000, stalled(91_600, 9, 6)));
+        assert!(!is_lost(120_000, stalled(209_999, 15, 1)));
+        assert!(is_lost(120_000, stalled(210_000, 15, 1)));
+        // A peer that sends is there, and so is one that answers seldom for long.
+        let since_data = 10_000;
+        let sends = stalled(500_000, 15, 0);
+        assert!(!is_lost(
+            120_000,
+            system::State {
+                since_data,
+                ..sends
+            }
+        ));
+        assert!(!is_lost(120_000, stalled(120_000, 15, 0)));
+        // Where data is unacknowledged nobody counts the probes.
+        let shrunk = |silent| system::State {
+            unacknowledged: 1,
+            window: Some(0),
+            ..stalled(silent, 0, 0)
+        };
+        assert!(!is_lost(120_000, shrunk(209_999)));
+        assert!(is_lost(120_000, shrunk(210_000)));
     }
 }

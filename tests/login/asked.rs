@@ -1,6 +1,6 @@
 //! What PAM asks and tells, and what comes through to whom.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cosserver::wire::prompt::Style;
 
@@ -48,6 +48,28 @@ fn at_a_multiple(after: Duration) {
 }
 
 const QUICK: &str = "[daemon]\nrefusal-interval = 1\n";
+
+/// A deadline that passed while the monitor was stopped was looked at before the answer.
+#[test]
+fn an_answer_that_came_while_the_monitor_was_stopped_is_not_too_late() {
+    if !needs_root() {
+        return;
+    }
+    let l = Plan {
+        settings: "[login]\ntime = 2\n",
+        ..Plan::default()
+    }
+    .start();
+    let talk = Person::new(&l.d, "alice", "hello").ask();
+    l.d.signal(nix::sys::signal::Signal::SIGSTOP);
+    let said = crate::daemon::session::later(move || talk.answer(&[PASSWORD]));
+    // The gate has passed it on, and all times are over.
+    let begin = Instant::now();
+    crate::daemon::until("the times are over", || begin.elapsed().as_secs() >= 9);
+    l.d.signal(nix::sys::signal::Signal::SIGCONT);
+    assert!(matches!(said.get(), Said::Accepted(_)), "{}", l.log_text());
+    l.all_closed(1);
+}
 
 #[test]
 fn every_refusal_is_the_same_bytes_at_a_multiple_of_the_interval_after_the_last_answer() {

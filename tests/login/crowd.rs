@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::daemon::session::Session;
 use crate::daemon::{self, needs_root, until, without_doors};
 use crate::login::person::{Person, Said, Talk};
 use crate::login::{BOB_HANGS, Logins, PASSWORD, Plan, WRONG};
@@ -53,6 +54,32 @@ fn only_so_many_logins_are_under_way_and_one_who_leaves_makes_room() {
     drop(asked.pop());
     until("there is room", || l.alice(&["hello"]).status == Some(0));
     assert_eq!(asked.len(), 2);
+}
+
+/// Applications too: one user who logs in by a password does not hold all sessions.
+#[test]
+fn who_logs_in_by_password_holds_a_share_of_the_sessions() {
+    if !needs_root() {
+        return;
+    }
+    let l = with("[limits]\nsessions = 4\n[daemon]\nrefusal-interval = 1\n");
+    let stays = |user: &str, n: usize| {
+        let session = Session::spawn(&mut l.gui(user, "secret\n", &[], &["stay"]));
+        until("it runs", || l.d.log.count("login session=") == n);
+        session
+    };
+    let mut all: Vec<_> = (1..=3).map(|n| stays("alice", n)).collect();
+    let line = l.refused_for("busy", "alice", "secret\n", &["hello"]);
+    let why = "alice has 3 sessions, which is its share (sessions-per-user)";
+    assert!(line.contains(why), "{line}");
+    // The last one is kept for others, and who has given one back gets one again.
+    let bob = stays("bob", 4);
+    drop(bob);
+    drop(all.pop());
+    until("two have ended", || l.d.log.count("end session=") == 2);
+    assert_eq!(l.alice(&["hello"]).status, Some(0), "{}", l.log_text());
+    drop(all);
+    l.all_closed(5);
 }
 
 /// They were places of all together: whoever took them and said nothing kept everybody

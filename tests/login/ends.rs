@@ -293,6 +293,30 @@ fn detached_it_goes_on_without_client_and_daemon() {
     }
 }
 
+/// The page said that End comes at once, and three messages came before it.
+#[test]
+fn what_comes_with_a_detached_application_is_what_the_page_says() {
+    if !needs_root() {
+        return;
+    }
+    let l = alone().start();
+    let mut person = crate::login::person::Person::new(&l.d, "alice", "alone");
+    person.detach = true;
+    let came = person.ask().hears_all(&[crate::login::PASSWORD]);
+    // Two outputs end together, in either order.
+    let (end, mut before) = came.split_last().unwrap();
+    assert_eq!(end, "Exited(0)", "{came:?}");
+    let mut sorted = before.to_vec();
+    sorted.sort_unstable();
+    before = &sorted;
+    assert_eq!(before, ["Eof 0", "Eof 1", "Reset 0"], "{came:?}");
+    let file = l.d.folder.path("home/alice/pid");
+    until("it runs", || file.exists());
+    let pid = std::fs::read_to_string(&file).unwrap();
+    slay(pid.trim().parse().unwrap());
+    l.all_closed(1);
+}
+
 /// They counted for nothing: any number could be started.
 #[test]
 fn detached_it_counts_among_the_sessions() {

@@ -12,6 +12,7 @@ use cosserver::wire::prompt::{Answers, Asks, Text};
 use cosserver::wire::record::{self, Kind};
 use cosserver::wire::request::{Command, Gui, Request, Service};
 use cosserver::wire::seal::{Opener, Sealer};
+use cosserver::wire::stream::Message;
 use zeroize::Zeroizing;
 
 use crate::daemon::hostile::{Caller, Stranger};
@@ -174,6 +175,30 @@ impl Talk {
 }
 
 impl Talk {
+    /// Answers, must be accepted, and says nothing more: what comes then, to the end.
+    pub fn hears_all(mut self, answers: &[&str]) -> Vec<String> {
+        self.send(answers);
+        let record = self.stranger.record().expect("neither yes nor no");
+        let envelope = record::parse(&record, &[Kind::Sealed]).unwrap();
+        let mut sealed = envelope.content.to_vec();
+        let answer = Answer::decode(self.opener.open(&mut sealed).unwrap()).unwrap();
+        assert!(matches!(answer, Answer::Accept { .. }), "not accepted");
+        self.opener.rekey().unwrap();
+        let mut came = Vec::new();
+        while let Some(mut record) = self.stranger.record() {
+            let text = self.opener.open(&mut record[2..]).unwrap();
+            came.push(match Message::parse(text).unwrap() {
+                Message::Reset(stream) => format!("Reset {}", stream as u8),
+                Message::Eof(stream) => format!("Eof {}", stream as u8),
+                Message::End(end) => format!("{end:?}"),
+                other @ (Message::Data(..) | Message::Credit(..) | Message::Signal(_)) => {
+                    format!("{other:?}")
+                }
+            });
+        }
+        came
+    }
+
     /// He breaks the protocol, and must be refused all the same.
     pub fn breaks_off(mut self) {
         self.stranger.send(b"\0\x10GET / HTTP/1.0\r\n");

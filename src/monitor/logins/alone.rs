@@ -55,7 +55,7 @@ impl Alone {
             end,
             goes_on: false,
             how,
-            failure: None,
+            closing: None,
             sent: 0,
             got: 0,
         }

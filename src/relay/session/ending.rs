@@ -25,6 +25,7 @@ impl Serving {
             return Ok(());
         };
         self.told = true;
+        self.cut_off = held;
         self.outgoing.add(&Message::End(end))?;
         self.flush()
     }

@@ -1,0 +1,92 @@
+//! Tests of the pump's wait, with the server's side in the test's hands.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use super::*;
+use crate::secret::Secret;
+use crate::wire::hello::Suite;
+use crate::wire::noise::Direction;
+use crate::wire::seal::Sealer;
+
+/// A pump over a connection, and the server's end of it.
+fn pump() -> (Pump<'static>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let direction = Direction {
+        key: Secret::new([7; 32]),
+        counter: 0,
+    };
+    let pump = Pump {
+        socket,
+        inbox: Inbox::default(),
+        opener: Opener::new(Suite::ChaChaPoly, &direction).unwrap(),
+        outbox: Outbox::new(Sealer::new(Suite::ChaChaPoly, &direction).unwrap()),
+        unsent: Unsent::default(),
+        is_watched: false,
+        looked: Instant::now(),
+        overdue: None,
+        deaf: false,
+        input: None,
+        unread: None,
+        allowance: Allowance::default(),
+        sinks: [Sink::new(Stream::Main), Sink::new(Stream::Error)],
+        signals: Signals::catch().unwrap(),
+        hearing: Hearing::default(),
+        end: None,
+        cut_off: false,
+        lost: None,
+        notes: Vec::new(),
+        host: "hostb",
+    };
+    (pump, listener.accept().unwrap().0)
+}
+
+/// A client that was stopped for some seconds gave up, although the host had answered.
+#[test]
+fn an_answer_that_came_before_the_deadline_is_heard_after_it() {
+    let (mut pump, mut server) = pump();
+    let long_ago = Instant::now()
+        .checked_sub(Duration::from_secs(100))
+        .unwrap();
+    let _ = pump.hearing.take(Signal::Terminate, long_ago);
+    server.write_all(b"x").unwrap();
+    while !crate::client::dial::has_news(pump.socket.as_fd()) {}
+    assert!(pump.wait().unwrap().socket);
+    // Not for ever: a host that keeps sending has a limit.
+    let begin = Instant::now();
+    let fault = loop {
+        match pump.wait() {
+            Ok(_) => assert!(begin.elapsed() < Duration::from_secs(30)),
+            Err(fault) => break fault,
+        }
+    };
+    assert!(begin.elapsed() >= Duration::from_millis(900));
+    assert!(fault.to_string().contains("the signal"), "{fault}");
+
+    // Where nothing has come it is over at once.
+    let (mut pump, _server) = self::pump();
+    let _ = pump.hearing.take(Signal::Terminate, long_ago);
+    let begin = Instant::now();
+    let fault = pump.wait().err().unwrap();
+    assert!(begin.elapsed() < Duration::from_millis(900));
+    assert!(fault.to_string().contains("does not answer"), "{fault}");
+    assert!(fault.remedy().unwrap().contains("cosadm who"), "{fault:?}");
+}
+
+/// Each stands on one line, with the program's and the host's name before it.
+#[test]
+fn what_is_said_of_a_signal_is_short() {
+    let begin = Instant::now();
+    let mut hearing = Hearing::default();
+    let _ = hearing.take(Signal::Terminate, begin);
+    let silent = hearing.deadline().unwrap().1;
+    hearing.answered();
+    let runs_on = hearing.deadline().unwrap().1;
+    let unread = hearing.deadline_after_the_end().unwrap().1;
+    for words in [silent, runs_on, unread] {
+        assert!(format!("cos: hostb: {words}").len() <= 160, "{words}");
+    }
+}
