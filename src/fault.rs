@@ -53,6 +53,14 @@ impl Fault {
         }
     }
 
+    /// The fault and what helps, in one line, for a log or another process.
+    pub fn in_one_line(&self) -> String {
+        match &self.remedy {
+            Some(remedy) => format!("{}; {remedy}", self.words),
+            None => self.words.clone(),
+        }
+    }
+
     /// What helps, where that is known.
     pub fn remedy(&self) -> Option<&str> {
         self.remedy.as_deref()

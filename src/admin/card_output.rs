@@ -1,9 +1,11 @@
 //! Where an invitation card or a one-time password goes: standard output, or a new file
 //! (`-o FILE`).
 //!
-//! Run by `cosadm host invite`, `cosadm host rotate` and `cosadm otp add`. A file is created whole, mode 0600,
-//! before anything else is changed, and is removed again unless the command succeeds, so that
-//! no empty or useless card is left. Must never replace a file that exists.
+//! Run by `cosadm host invite`, `cosadm host rotate` and `cosadm otp add`. A file is created
+//! whole, mode 0600, and is removed again unless the command succeeds, so that no empty or
+//! useless card is left. An invitation's is written before anything else is changed; a
+//! password's after it was stored, and who cannot write it withdraws the password. Must never
+//! replace a file that exists.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
@@ -67,7 +69,7 @@ impl CardOutput {
             if e.kind() == ErrorKind::AlreadyExists {
                 return exists(path);
             }
-            Fault::of(path, format!("not written, so nothing was changed: {e}"))
+            Fault::of(path, format!("not written: {e}"))
         };
         let mut file = OpenOptions::new()
             .write(true)

@@ -158,7 +158,7 @@ fn wrong_operands(wanted: &str, given: &[String]) -> Option<String> {
     Some(if wanted.is_empty() {
         format!("takes options alone, and {extra:?} is none")
     } else {
-        format!("takes {wanted} alone, and {extra:?} is one word too many")
+        format!("takes {wanted} alone: unexpected argument {extra:?}")
     })
 }
 

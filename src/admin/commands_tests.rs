@@ -57,7 +57,7 @@ fn mistakes() {
         ("host invite --addr ::1", "cosadm host invite needs NAME; "),
         (
             "host show x y",
-            "takes NAME alone, and \"y\" is one word too many",
+            "takes NAME alone: unexpected argument \"y\"",
         ),
         ("check x", "takes options alone, and \"x\" is none"),
         (
@@ -117,11 +117,11 @@ fn every_command_and_flag_is_in_the_help() {
         ("settings set", "cosadm settings set needs NAME; see"),
         (
             "settings set a b c",
-            "takes NAME [VALUE] alone, and \"c\" is",
+            "takes NAME [VALUE] alone: unexpected argument \"c\"",
         ),
         (
             "sestab list I E",
-            "takes [I|E] alone, and \"E\" is one word too many",
+            "takes [I|E] alone: unexpected argument \"E\"",
         ),
     ] {
         assert!(told(line).contains(words), "{line:?} gave {:?}", told(line));

@@ -137,7 +137,7 @@ fn ask_if_there(
         let answer = answer.ok_or_else(|| {
             Fault::of(
                 &path,
-                "what answers there speaks otherwise: is it of another version?",
+                "the daemon speaks a different protocol version; restart it",
             )
         })?;
         if !take(answer) {

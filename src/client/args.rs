@@ -389,9 +389,9 @@ impl Draft {
             Face::Gui if words.is_empty() => Some(format!(
                 "name an application: cos gui {host} APPLICATION [ARGUMENT]..."
             )),
-            Face::Cos | Face::Rsh if words.is_empty() => Some(format!(
-                "no command for {host}; a terminal on it is not what this program gives"
-            )),
+            Face::Cos | Face::Rsh if words.is_empty() => {
+                Some(format!("no command given for {host}"))
+            }
             Face::Cos | Face::Rsh | Face::Gui | Face::Enrol | Face::Key => None,
         };
         if let Some(wrong) = wrong {

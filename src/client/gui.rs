@@ -183,7 +183,7 @@ fn by_password(
     let otherwise = asker.otherwise();
     let tell_otherwise = || {
         if let Some(why) = &otherwise {
-            say::complain(Some(&call.host), &why.to_string());
+            say::fault(Some(&call.host), why);
         }
     };
     let mut talk = Talk::new(voice, door).for_a_person();

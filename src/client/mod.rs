@@ -90,7 +90,7 @@ pub fn main() -> u8 {
         Ok(Wish::ShowKey(asked)) => match key::show(&asked) {
             Ok(()) => 0,
             Err(fault) => {
-                say::complain(None, &fault.to_string());
+                say::fault(None, &fault);
                 FAILED
             }
         },
@@ -98,7 +98,7 @@ pub fn main() -> u8 {
         Ok(Wish::Tell(text)) if say::tell(&text).is_ok() => 0,
         Ok(Wish::Tell(_)) => FAILED,
         Err(fault) => {
-            say::complain(None, &fault.to_string());
+            say::fault(None, &fault);
             FAILED
         }
     }
@@ -107,10 +107,7 @@ pub fn main() -> u8 {
 fn run(call: &Call, walk: impl Fn(&Call, &Voice) -> Result<u8, Fault>) -> u8 {
     let voice = Voice::new(call.verbose);
     let status = walk(call, &voice).unwrap_or_else(|fault| {
-        say::complain(Some(&call.host), &fault.to_string());
-        if let Some(remedy) = fault.remedy() {
-            say::complain(None, remedy);
-        }
+        say::fault(Some(&call.host), &fault);
         FAILED
     });
     voice.step(|| format!("exit status {status}"));

@@ -10,6 +10,7 @@ use std::time::Instant;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::words::shown;
+use crate::fault::Fault;
 
 /// Speaks on standard error, each line in one write.
 pub struct Voice {
@@ -51,6 +52,14 @@ impl Voice {
 pub fn complain(host: Option<&str>, words: &str) {
     let host = host.map_or_else(String::new, |h| format!("{h}: "));
     line(&format!("cos: {host}{words}"));
+}
+
+/// A fault of ours, and what helps on a line of its own.
+pub fn fault(host: Option<&str>, fault: &Fault) {
+    complain(host, &fault.to_string());
+    if let Some(remedy) = fault.remedy() {
+        complain(None, remedy);
+    }
 }
 
 /// The same where nobody is held up by it. Whether it was said.

@@ -80,13 +80,13 @@ fn serve() -> Result<(), Fault> {
     let mut doors = match opened {
         Ok((doors, without)) => {
             for why in without {
-                let why = Answer::Fault(why.to_string());
+                let why = Answer::Fault(why.in_one_line());
                 channel.deliver(why.encode(WITHOUT), HEARING)?;
             }
             doors
         }
         Err(e) => {
-            channel.deliver(Answer::Fault(e.to_string()).encode(0), HEARING)?;
+            channel.deliver(Answer::Fault(e.in_one_line()).encode(0), HEARING)?;
             return Err(e);
         }
     };

@@ -81,7 +81,7 @@ pub(super) fn start(apart: &Apart) -> Started {
                 Ok(monitor) => Started::Serving(Box::new(monitor)),
                 Err(e) => {
                     hushed.iter().for_each(process::Hushed::undo);
-                    complain(&e);
+                    complain_of(&e);
                     Started::Done(process::FAILURE)
                 }
             }
@@ -91,6 +91,14 @@ pub(super) fn start(apart: &Apart) -> Started {
 
 /// To whoever started us: on standard error, or in the log where that is a
 /// stranger's connection.
+fn complain_of(fault: &Fault) {
+    complain(fault);
+    if let Some(remedy) = fault.remedy() {
+        complain(&remedy);
+    }
+}
+
+/// As `complain_of`, of what has no remedy.
 fn complain(what: &dyn std::fmt::Display) {
     if stderr_is_the_peers() {
         Log::syslog(Level::Error).line(Level::Error, what);
@@ -131,7 +139,7 @@ fn print_settings(asked: &Asked) -> u8 {
             print(&settings.print())
         }
         Err(e) => {
-            complain(&e);
+            complain_of(&e);
             process::FAILURE
         }
     }
@@ -194,7 +202,7 @@ fn test(asked: &Asked) -> u8 {
         Err(e) => faults.push(e),
     }
     for fault in &faults {
-        complain(fault);
+        complain_of(fault);
     }
     if faults.is_empty() {
         process::SUCCESS
@@ -281,7 +289,7 @@ fn serve(
         warn_about_account(&mut log, &settings);
     }
     for why in &degraded {
-        log.say(Level::Error, "degraded", &[("why", why)]);
+        log.say(Level::Error, "degraded", &[("why", &why.in_one_line())]);
     }
     signals::ignore_sigpipe()?;
     let caught = [
@@ -342,7 +350,7 @@ fn serve(
         inetd: seat,
         room: room::sessions(process::descriptors()),
         claim: super::pid_file::Claim::default(),
-        degraded: degraded.first().map(ToString::to_string),
+        degraded: degraded.first().map(Fault::in_one_line),
         status: None,
         gate_is_empty: false,
         stopping: None,

@@ -9,7 +9,7 @@ use cosserver::door::{Inner, List, Outer};
 
 use super::host::{Host, chmod, text};
 use super::{A, B};
-use crate::daemon::{COSADM, Folder, in_ci, needs_root, passed_over};
+use crate::daemon::{COSADM, Folder, in_ci, needs_root, passed_over, until};
 
 /// A shell of its own mounts, in which nobody else sees what it mounts. `None`: this
 /// user cannot.
@@ -281,4 +281,36 @@ fn an_inner_door_that_hangs_keeps_no_exclusion_waiting() {
     // What was done is noted all the same.
     let note = fs::read_to_string(s.place().registry_note()).unwrap();
     assert!(note.contains("sestab.db "), "{note}");
+}
+
+/// The name is looked for last, when the machine is on the list already; and whoever takes
+/// the machine off meanwhile has the last word.
+#[test]
+fn what_is_excluded_while_the_inner_door_hangs_is_so_at_once_and_can_be_undone() {
+    let s = Host::new();
+    let lock = "import sqlite3, sys
+door = sqlite3.connect(sys.argv[1], isolation_level=None)
+door.execute('BEGIN EXCLUSIVE')
+print(flush=True)
+sys.stdin.read()";
+    let mut holder = Command::new("python3")
+        .args(["-c", lock])
+        .arg(s.place().state.join("idfile.db"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    let excluded = || s.good(&["exclude", "list"]).contains(A);
+    let commands: [&[&str]; 2] = [&["exclude", "add", A], &["sestab", "set", "E", A]];
+    for command in commands {
+        let mut child = s.command(command).stdin(Stdio::null()).spawn().unwrap();
+        until("it is on the list", excluded);
+        assert!(child.try_wait().unwrap().is_none(), "{command:?}");
+        s.good(&["exclude", "delete", A]);
+        assert!(child.wait().unwrap().success(), "{command:?}");
+        assert!(!excluded(), "{command:?}");
+    }
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
 }

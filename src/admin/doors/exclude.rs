@@ -48,11 +48,8 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let cut = call.given("now").then(hang_up).transpose();
     let cut = cut.map_err(|e: Fault| e.while_doing("it is excluded, but not hung up"))?;
     // Only now that it is done: the inner door may hang. Excluded it is by any name.
-    let name = name.unwrap_or_else(|| {
-        let name = name_of(&place, &outer, &id);
-        let named = !name.is_empty() && outer.put(List::Exclude, &id, &name).is_ok();
-        if named { name } else { String::new() }
-    });
+    let name =
+        name.unwrap_or_else(|| named_by_the_inner_door(&place, &mut outer, List::Exclude, &id));
     let called = if name.is_empty() {
         id.to_string()
     } else {
@@ -94,8 +91,21 @@ pub(super) fn goes_on(place: &Place, id: &Id) -> String {
     format!("what it has running goes on, and {now} hangs it up")
 }
 
+/// The name that the inner door has for a machine on a list, which has it from now on too;
+/// none where it cannot be read in time. It was put there before: excluding must not wait.
+pub(super) fn named_by_the_inner_door(
+    place: &Place,
+    outer: &mut Outer,
+    list: List,
+    id: &Id,
+) -> String {
+    let name = name_of(place, outer, id);
+    let is_named = !name.is_empty() && outer.rename(list, id, &name).is_ok_and(|there| there);
+    if is_named { name } else { String::new() }
+}
+
 /// The name that a list or the inner door has for a machine; where neither has, or the
-/// inner door cannot be read, none.
+/// inner door cannot be read in time, none.
 pub(super) fn known_name(
     place: &Place,
     outer: &Outer,

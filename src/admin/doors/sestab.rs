@@ -4,7 +4,7 @@
 use super::super::commands::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
-use super::exclude::{known_name, not_there};
+use super::exclude::{known_name, named_by_the_inner_door, not_there};
 use super::meets::meets;
 use super::{BUT_HOSTS, day, done, id, machine_in_time, many, named, outer, rows, seconds, word};
 use crate::config::keys;
@@ -103,11 +103,18 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
     let (list, id) = (which(call.operand(0))?, id(call, 1)?);
     let mut outer = outer(&place)?;
-    let name = match named(call)? {
-        Some(name) => name.as_str().to_owned(),
-        None => known_name(&place, &outer, list, &id)?,
+    let given = named(call)?.map(|name| name.as_str().to_owned());
+    let listed = || Ok::<_, Fault>(outer.get(list, &id)?.map(|item| item.name));
+    let name = match given {
+        Some(name) => Some(name),
+        None => listed()?.filter(|name| !name.is_empty()),
     };
-    let added = outer.put(list, &id, &name)?;
+    let added = outer.put(list, &id, name.as_deref().unwrap_or(""))?;
+    // Only now that it is done: the inner door may hang.
+    let name = match name {
+        Some(name) => name,
+        None => named_by_the_inner_door(&place, &mut outer, list, &id),
+    };
     let fields = vec![
         ("list", Json::text(list.letter())),
         ("id", Json::text(id)),
@@ -122,8 +129,8 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
         format!("{id} {how} the {} list", field(list)),
     )?;
     // An inner door that cannot be read is told by whoever needs it.
-    let known = machine_in_time(&place, &outer, &id);
-    if list == List::Include && matches!(known, Ok(None)) {
+    let is_unknown = || matches!(machine_in_time(&place, &outer, &id), Ok(None));
+    if list == List::Include && is_unknown() {
         let add = cosadm(&place, format_args!("machine add {id} --name NAME"));
         out.tell(format!(
             "the inner door does not know that machine, so that the list alone does not let it in; {add} \

@@ -130,6 +130,16 @@ impl Outer {
         Ok(!there)
     }
 
+    /// Names a machine on a list. `false`: it is there no more.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn rename(&mut self, list: List, id: &Id, name: &str) -> Result<bool, Fault> {
+        let query = format!("UPDATE {} SET name = ?2 WHERE id = ?1", list.table());
+        let done = self.0.db.execute(&query, params![id.0, name]);
+        done.map(|n| n > 0).map_err(|e| self.tell(&e))
+    }
+
     /// Takes a machine off a list. `false`: it was not there.
     ///
     /// # Errors

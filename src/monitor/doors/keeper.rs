@@ -119,9 +119,7 @@ impl Keeper {
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(e) => return Err(e.into()),
                 Ok(0) => {
-                    return Err(Fault::new(
-                        "whether the doors are sound is not known in time",
-                    ));
+                    return Err(Fault::new("timed out while checking the machine registry"));
                 }
                 Ok(_) => drop(self.hear(until)?),
             }
