@@ -346,6 +346,19 @@ fn an_error_of_a_good_descriptor_is_no_end_of_its_stream() {
     assert_eq!(ended.status, Some(255));
 }
 
+/// A map by hashes once panicked where there were no random numbers.
+#[test]
+fn without_random_numbers_there_is_an_error_and_no_panic() {
+    let host = Host::new();
+    let Some(mut command) = faulty(&host, "getrandom:error=EIO") else {
+        return;
+    };
+    let ended = finish(command.stdin(Stdio::null()).spawn().unwrap());
+    assert_eq!(ended.status, Some(255), "{}", ended.err);
+    assert!(ended.err.contains("cos: hostb: "), "{}", ended.err);
+    assert!(!ended.err.contains("panicked"), "{}", ended.err);
+}
+
 fn dev_full() -> std::fs::File {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
     full.unwrap()
