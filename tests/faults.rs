@@ -14,6 +14,7 @@ mod daemon;
 
 use std::process::{Child, Command, Stdio};
 
+use daemon::hostile::Stranger;
 use daemon::{Daemon, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -107,4 +108,26 @@ fn a_session_whose_end_cannot_be_told_is_hung_up() {
     assert_eq!(session.finish().status, Some(255));
     d.log.wait("end session=0 ");
     assert_eq!(d.log.count("how=done"), 0, "{}", d.log_text());
+}
+
+/// A gate whose reading was interrupted waited for the next byte of its peer, which waited for
+/// an answer.
+#[test]
+fn an_interrupted_read_of_the_gate_goes_on() {
+    if !daemon::needs_root() {
+        return;
+    }
+    // The filter of a gate knows no call that was replaced by none.
+    let d = Daemon::start_by(
+        daemon::missing::without(libc::SYS_seccomp, libc::ENOSYS),
+        daemon::configured("", ""),
+        &[],
+    );
+    let mut peer = Stranger::connect(d.port);
+    // By then the gate has accepted it and found nothing to read.
+    d.says(0, &["true"]);
+    let Some(_failing) = Failing::of(d.process("gate"), "read:error=EINTR:when=1") else {
+        return;
+    };
+    peer.greet();
 }
