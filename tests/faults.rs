@@ -131,3 +131,17 @@ fn an_interrupted_read_of_the_gate_goes_on() {
     };
     peer.greet();
 }
+
+/// The system tells once that a process has ended. A call that then failed was not made again.
+#[test]
+fn a_jobs_end_is_asked_for_again() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let d = Daemon::start();
+    d.says(0, &["true"]);
+    let Some(_failing) = Failing::of(d.pid(), "waitid:error=EAGAIN:when=1") else {
+        return;
+    };
+    d.says(3, &["exit 3"]);
+}
