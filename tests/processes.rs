@@ -529,6 +529,29 @@ fn a_monitor_that_is_killed_takes_every_process_of_a_job_along() {
     }
 }
 
+/// A shell with job control starts each command in a process group of its own: the guard once
+/// ended the job's first group alone.
+#[test]
+fn a_monitor_that_is_killed_takes_every_process_group_of_a_job_along() {
+    let mut d = either(false, None);
+    let script = "set -m; sleep 1000 & echo $!; (trap '' HUP; exec sleep 1000) & echo $!; \
+                  read x; echo end; wait";
+    let mut session = d.session(&[script]);
+    session.say("all run");
+    session.out.wait("end");
+    let lines = session.out.all();
+    let all: Vec<i32> = lines[..2].iter().map(|n| n.parse().unwrap()).collect();
+    for pid in &all {
+        let group = nix::unistd::getpgid(Some(Pid::from_raw(*pid))).unwrap();
+        assert_eq!(group.as_raw(), *pid, "a group of its own");
+    }
+    kill_9(d.pid());
+    d.child.wait().unwrap();
+    until("every process of the job ends", || {
+        all.iter().all(|pid| !lives(*pid))
+    });
+}
+
 /// What a process has among those that the kernel ends for want of memory.
 fn oom(pid: i32) -> i32 {
     let value = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
