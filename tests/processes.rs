@@ -601,6 +601,72 @@ fn jobs_go_before_the_monitor_when_memory_runs_out() {
     }
 }
 
+/// A control group with this limit of memory, for one test; gone with the value.
+struct MemoryGroup(std::path::PathBuf);
+
+impl MemoryGroup {
+    /// `None`: none can be made here.
+    fn new(limit: u64) -> Option<Self> {
+        let name = format!("cos-test-{}", std::process::id());
+        let roots = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"];
+        let files = ["memory.limit_in_bytes", "memory.max"];
+        for (root, file) in roots.into_iter().zip(files) {
+            let folder = std::path::Path::new(root).join(&name);
+            if fs::create_dir(&folder).is_err() {
+                continue;
+            }
+            let group = Self(folder);
+            let limit = limit.to_string();
+            if group.0.join(file).exists() && fs::write(group.0.join(file), limit).is_ok() {
+                return Some(group);
+            }
+        }
+        daemon::passed_over("no memory groups");
+        None
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        until("the group is empty", || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+/// In a burst of commands the monitor had its original value all the time, and was the first
+/// that the kernel ended: a command's start is when memory runs out.
+#[test]
+fn where_memory_is_short_the_monitor_stays_protected_while_jobs_start() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let Some(group) = MemoryGroup::new(60 << 20) else {
+        return;
+    };
+    let script = "echo 500 >/proc/self/oom_score_adj && echo $$ >$1/cgroup.procs && shift && \
+                  exec \"$@\"";
+    let mut command = Start::new("/bin/sh");
+    command.args(["-c", script, "sh"]).arg(&group.0);
+    let d = either(false, Some(command));
+    d.says(0, &["true"]);
+    let lowest = oom(d.pid());
+    assert!(lowest < 500);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            while !over.load(Ordering::Acquire) {
+                assert_eq!(oom(d.pid()), lowest);
+            }
+        });
+        for _ in 0..20 {
+            let says = d.says(0, &["cat /proc/self/oom_score_adj"]);
+            assert_eq!(says, b"500\n");
+        }
+        over.store(true, Ordering::Release);
+        looking.join().unwrap();
+    });
+    drop(d);
+}
+
 /// A limit of open files that root may not raise.
 const FEW: &str = "ulimit -n 400 && exec setpriv --bounding-set=-sys_resource \"$@\"";
 
