@@ -573,7 +573,7 @@ fn jobs_go_before_the_monitor_when_memory_runs_out() {
     };
     // Without CAP_SYS_RESOURCE what was raised may be taken back, and no more.
     let may = daemon::run(&mut with("-1000", &["true"])).status.success();
-    let (lowest, relays) = if may { (-1000, -500) } else { (0, 17) };
+    let (lowest, relays) = if may { (-1000, -500) } else { (0, 8) };
     for inetd in [false, true] {
         let d = either(inetd, Some(with("17", &[])));
         for _ in 0..3 {

@@ -119,7 +119,7 @@ pub(super) fn take(standing: Standing) {
             write(NEVER);
         }
         _ if original == UNCHANGED => {}
-        Standing::Relay if write(original.min(RELAY)) => {}
+        Standing::Relay if write(original.min(RELAY)) || write(original.max(0) / 2) => {}
         Standing::Relay | Standing::Original => {
             write(original);
         }
