@@ -357,6 +357,15 @@ fn without_random_numbers_there_is_an_error_and_no_panic() {
     assert_eq!(ended.status, Some(255), "{}", ended.err);
     assert!(ended.err.contains("cos: hostb: "), "{}", ended.err);
     assert!(!ended.err.contains("panicked"), "{}", ended.err);
+    // Beyond those for its keys it needs none.
+    let host = Host::new();
+    let Some(mut command) = faulty(&host, "getrandom:error=EIO:when=4+") else {
+        return;
+    };
+    let child = command.stdin(Stdio::null()).spawn().unwrap();
+    let mut session = host.accept();
+    session.expect(&Said::Eof);
+    ends_well(session, child);
 }
 
 fn dev_full() -> std::fs::File {
