@@ -59,7 +59,7 @@ impl Drop for Secret {
 }
 
 /// An X25519 public key (RFC 7748), 32 bytes. Not a secret.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PublicKey(pub [u8; 32]);
 
 impl PublicKey {

@@ -303,6 +303,71 @@ fn a_read_error_is_no_end_of_input() {
     assert_eq!((ended.status, ended.err), (Some(255), line));
 }
 
+/// The error of a descriptor that was not opened for this once ended the stream alone also
+/// where it was, and the command took a part of its input for all of it.
+#[test]
+fn an_error_of_a_good_descriptor_is_no_end_of_its_stream() {
+    let host = Host::new();
+    let file = host.folder.join("file");
+    std::fs::write(&file, b"input").unwrap();
+    for (error, why) in [("EBADF", "Bad file number"), ("EISDIR", "Is a directory")] {
+        let Some(mut command) = faulty(&host, &format!("readv:error={error}")) else {
+            return;
+        };
+        let input = std::fs::File::open(&file).unwrap();
+        let child = command.stdin(input).spawn().unwrap();
+        let mut session = host.accept();
+        assert_eq!(session.hear(), None, "{error}");
+        let ended = finish(child);
+        let line = format!("cos: hostb: standard input: {why}\n");
+        assert_eq!((ended.status, ended.err), (Some(255), line));
+    }
+    let Some(command) = faulty(&host, "writev:error=EBADF") else {
+        return;
+    };
+    // Not on the socket, which is written to by the same call.
+    let mut words: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    words.splice(0..0, ["-P".into(), file.clone().into_os_string()]);
+    let output = std::fs::OpenOptions::new().write(true).open(&file);
+    let child = Command::new("strace")
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(output.unwrap())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut session = host.accept();
+    session.expect(&Said::Eof);
+    session.say(&Message::Data(Stream::Main, b"out"));
+    assert_eq!(session.hear(), None);
+    let ended = finish(child);
+    let line = "cos: hostb: standard output: Bad file number\n".to_owned();
+    assert!(ended.err.ends_with(&line), "{}", ended.err);
+    assert_eq!(ended.status, Some(255));
+}
+
+/// A map by hashes once panicked where there were no random numbers.
+#[test]
+fn without_random_numbers_there_is_an_error_and_no_panic() {
+    let host = Host::new();
+    let Some(mut command) = faulty(&host, "getrandom:error=EIO") else {
+        return;
+    };
+    let ended = finish(command.stdin(Stdio::null()).spawn().unwrap());
+    assert_eq!(ended.status, Some(255), "{}", ended.err);
+    assert!(ended.err.contains("cos: hostb: "), "{}", ended.err);
+    assert!(!ended.err.contains("panicked"), "{}", ended.err);
+    // Beyond those for its keys it needs none.
+    let host = Host::new();
+    let Some(mut command) = faulty(&host, "getrandom:error=EIO:when=4+") else {
+        return;
+    };
+    let child = command.stdin(Stdio::null()).spawn().unwrap();
+    let mut session = host.accept();
+    session.expect(&Said::Eof);
+    ends_well(session, child);
+}
+
 fn dev_full() -> std::fs::File {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
     full.unwrap()

@@ -529,6 +529,29 @@ fn a_monitor_that_is_killed_takes_every_process_of_a_job_along() {
     }
 }
 
+/// A shell with job control starts each command in a process group of its own: the guard once
+/// ended the job's first group alone.
+#[test]
+fn a_monitor_that_is_killed_takes_every_process_group_of_a_job_along() {
+    let mut d = either(false, None);
+    let script = "set -m; sleep 1000 & echo $!; (trap '' HUP; exec sleep 1000) & echo $!; \
+                  read x; echo end; wait";
+    let mut session = d.session(&[script]);
+    session.say("all run");
+    session.out.wait("end");
+    let lines = session.out.all();
+    let all: Vec<i32> = lines[..2].iter().map(|n| n.parse().unwrap()).collect();
+    for pid in &all {
+        let group = nix::unistd::getpgid(Some(Pid::from_raw(*pid))).unwrap();
+        assert_eq!(group.as_raw(), *pid, "a group of its own");
+    }
+    kill_9(d.pid());
+    d.child.wait().unwrap();
+    until("every process of the job ends", || {
+        all.iter().all(|pid| !lives(*pid))
+    });
+}
+
 /// What a process has among those that the kernel ends for want of memory.
 fn oom(pid: i32) -> i32 {
     let value = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
@@ -550,7 +573,7 @@ fn jobs_go_before_the_monitor_when_memory_runs_out() {
     };
     // Without CAP_SYS_RESOURCE what was raised may be taken back, and no more.
     let may = daemon::run(&mut with("-1000", &["true"])).status.success();
-    let (lowest, relays) = if may { (-1000, -500) } else { (0, 17) };
+    let (lowest, relays) = if may { (-1000, -500) } else { (0, 8) };
     for inetd in [false, true] {
         let d = either(inetd, Some(with("17", &[])));
         for _ in 0..3 {
@@ -576,6 +599,72 @@ fn jobs_go_before_the_monitor_when_memory_runs_out() {
             assert_eq!(says, b"17\n", "inetd {inetd}, {n}");
         }
     }
+}
+
+/// A control group with this limit of memory, for one test; gone with the value.
+struct MemoryGroup(std::path::PathBuf);
+
+impl MemoryGroup {
+    /// `None`: none can be made here.
+    fn new(limit: u64) -> Option<Self> {
+        let name = format!("cos-test-{}", std::process::id());
+        let roots = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"];
+        let files = ["memory.limit_in_bytes", "memory.max"];
+        for (root, file) in roots.into_iter().zip(files) {
+            let folder = std::path::Path::new(root).join(&name);
+            if fs::create_dir(&folder).is_err() {
+                continue;
+            }
+            let group = Self(folder);
+            let limit = limit.to_string();
+            if group.0.join(file).exists() && fs::write(group.0.join(file), limit).is_ok() {
+                return Some(group);
+            }
+        }
+        daemon::passed_over("no memory groups");
+        None
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        until("the group is empty", || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+/// In a burst of commands the monitor had its original value all the time, and was the first
+/// that the kernel ended: a command's start is when memory runs out.
+#[test]
+fn where_memory_is_short_the_monitor_stays_protected_while_jobs_start() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let Some(group) = MemoryGroup::new(60 << 20) else {
+        return;
+    };
+    let script = "echo 500 >/proc/self/oom_score_adj && echo $$ >$1/cgroup.procs && shift && \
+                  exec \"$@\"";
+    let mut command = Start::new("/bin/sh");
+    command.args(["-c", script, "sh"]).arg(&group.0);
+    let d = either(false, Some(command));
+    d.says(0, &["true"]);
+    let lowest = oom(d.pid());
+    assert!(lowest < 500);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            while !over.load(Ordering::Acquire) {
+                assert_eq!(oom(d.pid()), lowest);
+            }
+        });
+        for _ in 0..20 {
+            let says = d.says(0, &["cat /proc/self/oom_score_adj"]);
+            assert_eq!(says, b"500\n");
+        }
+        over.store(true, Ordering::Release);
+        looking.join().unwrap();
+    });
+    drop(d);
 }
 
 /// A limit of open files that root may not raise.

@@ -16,11 +16,12 @@ pub mod relay;
 pub mod watch;
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Shutdown, shutdown};
 use zeroize::Zeroizing;
 
 use crate::fault::Fault;
@@ -34,6 +35,9 @@ pub const MESSAGE: usize = 65_536;
 /// Most messages that may wait for a process of ours that does not read.
 /// Beyond it that process is taken for dead.
 const WAITING: usize = 65_536;
+
+/// How long to wait before a message is sent again that the system had no memory for.
+const SHORTAGE: Duration = Duration::from_millis(10);
 
 /// One end of a channel.
 pub struct Channel<S: Endpoint = OwnedFd> {
@@ -84,7 +88,8 @@ impl<S: Endpoint> Channel<S> {
     /// Sends a message now, or keeps it until [`Self::flush`].
     ///
     /// # Errors
-    /// The other process is gone, or has not read for very long.
+    /// The other process is gone, or has not read for very long. Both sides see the end of
+    /// the channel then: one that has lost a message is of no more use.
     pub fn send(&mut self, message: Vec<u8>, fds: Vec<OwnedFd>) -> Result<(), Fault> {
         let message = Zeroizing::new(message);
         self.flush()?;
@@ -121,13 +126,20 @@ impl<S: Endpoint> Channel<S> {
     /// spare.
     pub fn settle(&mut self, limit: Duration) {
         let until = Instant::now() + limit;
+        let mut had_room = false;
         while self.flush().is_ok() && self.is_waiting() {
             let left = until.saturating_duration_since(Instant::now());
+            if had_room {
+                // The system is short of memory, and a poll would not wait for that.
+                let pause = PollTimeout::try_from(left.min(SHORTAGE));
+                let _ = poll(&mut [], pause.unwrap_or(PollTimeout::ZERO));
+            }
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
             let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLOUT)];
             if left.is_zero() || poll(&mut fds, timeout) == Ok(0) {
                 return;
             }
+            had_room = true;
         }
     }
 
@@ -149,8 +161,13 @@ impl<S: Endpoint> Channel<S> {
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         match passing::send(self.socket.as_fd(), message, &borrowed) {
             Ok(()) => Ok(true),
-            Err(Errno::EAGAIN | Errno::ENOBUFS) => Ok(false),
-            Err(e) => Err(Fault::from(e).while_doing("sending to a process of ours")),
+            Err(e) if e == Errno::EAGAIN || passing::is_shortage(e) => Ok(false),
+            Err(e) => {
+                // Whoever does not look at this error hears the end, and so does the other
+                // side, which would wait for the message.
+                let _ = shutdown(self.socket.as_fd().as_raw_fd(), Shutdown::Both);
+                Err(Fault::from(e).while_doing("sending to a process of ours"))
+            }
         }
     }
 
@@ -189,5 +206,25 @@ impl<S: Endpoint> Channel<S> {
 impl<S: Endpoint> AsFd for Channel<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where its error was not looked at, the other side waited for the message for ever.
+    #[test]
+    fn a_message_that_cannot_be_sent_ends_the_channel_for_both() {
+        let (ours, theirs) = passing::pair().unwrap();
+        let (mut ours, theirs) = (Channel::new(ours), Channel::new(theirs));
+        ours.send(b"before".to_vec(), Vec::new()).unwrap();
+        // Longer than the kernel takes.
+        ours.send(vec![0; 16 << 20], Vec::new()).unwrap_err();
+        let mut buffer = [0; 16];
+        let mut heard = |channel: &Channel| channel.receive(&mut buffer).unwrap();
+        assert!(matches!(heard(&theirs), Incoming::Message(m, _) if *m == b"before"));
+        assert!(matches!(heard(&theirs), Incoming::Gone));
+        assert!(matches!(heard(&ours), Incoming::Gone));
     }
 }

@@ -17,6 +17,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 
 use super::dial::plainly;
 use super::greet::Accepted;
@@ -284,7 +285,7 @@ impl Pump<'_> {
                 Ok(())
             }
             Err(e) if is_for_later(&e) => Ok(()),
-            Err(e) if is_of_the_stream(input.as_fd(), &e) => {
+            Err(e) if is_of_the_stream(input.as_fd(), OFlag::O_RDONLY, &e) => {
                 self.note(format!("standard input: {}", plainly(&e)));
                 self.input = None;
                 self.say(&Message::Eof(Stream::Main))

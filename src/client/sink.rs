@@ -5,6 +5,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use nix::fcntl::OFlag;
 use nix::poll::PollFlags;
 
 use super::dial::plainly;
@@ -136,7 +137,7 @@ impl Sink {
                 // command goes on without it.
                 if self.stream == Stream::Main && !gone.contains(&e.kind()) {
                     let fault = Fault::new(plainly(&e)).while_doing("standard output");
-                    if is_of_the_stream(self.output.as_fd(), &e) {
+                    if is_of_the_stream(self.output.as_fd(), OFlag::O_WRONLY, &e) {
                         upshot.note = Some(fault.to_string());
                     } else {
                         upshot.fault = Some(fault);

@@ -72,16 +72,20 @@ fn is_open_for(fd: BorrowedFd<'_>, access: OFlag) -> bool {
 }
 
 /// Whether an error of a descriptor says that it is none to read from, or to write to: not
-/// open that way, a folder, a terminal that is gone. Anything else, such as a disk's fault,
-/// is a failure: part of the data would be lost.
-pub fn is_of_the_stream(fd: BorrowedFd<'_>, e: &io::Error) -> bool {
+/// open for this access, a folder, a terminal that is gone. Anything else, such as a disk's
+/// fault, or the same error of a descriptor that is none of these, is a failure: part of the
+/// data would be lost.
+pub fn is_of_the_stream(fd: BorrowedFd<'_>, access: OFlag, e: &io::Error) -> bool {
     match e.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EBADF | Errno::EISDIR) => true,
-        Some(Errno::EIO) => fstat(fd).is_ok_and(|stat| {
-            SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
-        }),
+        Some(Errno::EBADF) => !is_open_for(fd, access),
+        Some(Errno::EISDIR) => is_a(fd, SFlag::S_IFDIR),
+        Some(Errno::EIO) => is_a(fd, SFlag::S_IFCHR),
         _ => false,
     }
+}
+
+fn is_a(fd: BorrowedFd<'_>, kind: SFlag) -> bool {
+    fstat(fd).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == kind)
 }
 
 /// Standard input.

@@ -18,7 +18,7 @@
 
 mod writing;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -73,8 +73,9 @@ pub fn read_if_there(
 /// reads five files of one folder looks at the folders above it once.
 #[derive(Debug, Default)]
 pub struct Checker {
-    /// Folder as it was named → folder as it is reached without links.
-    folders: Mutex<HashMap<PathBuf, PathBuf>>,
+    /// Folder as it was named → folder as it is reached without links. No map by hashes: that
+    /// takes random numbers, and panics where getrandom(2) fails.
+    folders: Mutex<BTreeMap<PathBuf, PathBuf>>,
 }
 
 impl Checker {

@@ -209,7 +209,7 @@ impl Stranger {
             match got {
                 Ok(0) => return Came::Left,
                 Ok(_) => {}
-                Err(Errno::EAGAIN | Errno::EINTR) => return Came::Nothing,
+                Err(Errno::EAGAIN) => return Came::Nothing,
                 Err(_) => return Came::Left,
             }
         }
@@ -240,7 +240,7 @@ impl Stranger {
             Ok(0) => Came::Left,
             Ok(_) if self.stage == Stage::Leaving => Came::Nothing,
             Ok(_) => Came::Malformed,
-            Err(Errno::EAGAIN | Errno::EINTR) => Came::Nothing,
+            Err(Errno::EAGAIN) => Came::Nothing,
             Err(_) => Came::Left,
         }
     }
@@ -265,6 +265,13 @@ impl Stranger {
     }
 }
 
+/// Reads, also where a signal interrupts it: an edge comes once, and what is there would be
+/// read with the next byte only.
 fn read(socket: &OwnedFd, into: &mut [u8]) -> nix::Result<usize> {
-    nix::unistd::read(socket, into)
+    loop {
+        match nix::unistd::read(socket, into) {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
 }

@@ -47,7 +47,7 @@ impl Monitor {
         let usable = self.accounts.check(record);
         usable.map_err(|why| Refusal::new(Cause::Account, why).of(peer))?;
         let pair = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
-        self.protection.make_way(now);
+        self.protection.make_way(&mut self.starter, now);
         // The job first: it starts while we do the handshake's arithmetic.
         let running = exec::start(&pending.granted, account, &setting, &mut self.starter)
             .map_err(|r| r.of(peer))?;

@@ -8,7 +8,7 @@
 //! the groups from memory that the monitor writes and it only reads, so that a command
 //! costs neither of them a message. What a login has started is its worker's to end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
@@ -24,7 +24,7 @@ use super::{Monitor, token};
 use crate::channel::{Channel, Incoming};
 use crate::fault::Fault;
 use crate::log::Level;
-use crate::sys::guard::{Numbers, run_alone};
+use crate::sys::guard::{Apart, Numbers, run_alone};
 use crate::sys::process::CHANNEL;
 use crate::sys::{pidfd, process, signals, socket};
 
@@ -33,6 +33,9 @@ const GROUPS: usize = 1_000_000;
 
 /// How often it looks whether anybody is left.
 const LOOKING: Duration = Duration::from_millis(50);
+
+/// How often it looks, while it kills, for processes that those have started.
+const LOOKS: usize = 100;
 
 /// One that lived this long is replaced when it dies.
 const LIVED: Duration = Duration::from_secs(1);
@@ -191,28 +194,56 @@ fn wait_and_end(numbers: &Numbers) -> u8 {
     process::SUCCESS
 }
 
-/// Hangs up every group, and kills after the grace what is left.
+/// Hangs up every group, and whatever of its session is in another, and kills after the grace
+/// what is left.
 fn end_all(numbers: &Numbers) {
     let grace = u64::try_from(numbers.get(GRACE)).unwrap_or(0);
     let until = Instant::now() + Duration::from_millis(grace);
     let last = usize::try_from(numbers.get(LAST)).unwrap_or(0);
     let leaders = (FIRST..=last).map(|place| numbers.get(place));
-    let mut left: Vec<Group> = leaders
-        .filter(|leader| *leader > 1)
-        .map(|leader| Group::of(Pid::from_raw(leader)))
-        .collect();
+    let leaders: BTreeSet<i32> = leaders.filter(|leader| *leader > 1).collect();
+    if leaders.is_empty() {
+        return;
+    }
+    let groups = leaders.iter().map(|leader| Pid::from_raw(*leader));
+    let mut left: Vec<Group> = groups.map(Group::of).collect();
+    let mut apart = Apart::all(&leaders);
     for group in &left {
         group.signal(Signal::SIGHUP);
     }
+    for process in &apart {
+        process.signal(Signal::SIGHUP);
+    }
     loop {
         left.retain(Group::is_there);
-        if left.is_empty() || Instant::now() >= until {
+        apart.retain(|process| !process.has_ended());
+        if left.is_empty() && apart.is_empty() {
+            // What was started meanwhile.
+            apart = Apart::all(&leaders);
+            if apart.is_empty() {
+                return;
+            }
+            for process in &apart {
+                process.signal(Signal::SIGHUP);
+            }
+        }
+        if Instant::now() >= until {
             break;
         }
         std::thread::sleep(LOOKING);
     }
     for group in &left {
         group.signal(Signal::SIGKILL);
+    }
+    // One that is starting others is stopped by the next look, or the one after it.
+    for _ in 0..LOOKS {
+        let apart = Apart::all(&leaders);
+        if apart.is_empty() {
+            return;
+        }
+        for process in &apart {
+            process.signal(Signal::SIGKILL);
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! When the monitor's own place among those whom the kernel ends for want of memory is
-//! lowered ([`crate::sys::oom`]): as long as no job is being started.
+//! lowered ([`crate::sys::oom`]): as long as no job is being started, and always where memory
+//! is short.
 
 use std::time::{Duration, Instant};
 
 use crate::sys::job::Starter;
 use crate::sys::oom;
+use crate::sys::shortage::Gauge;
 
 /// How long after a job's start it is first seen whether that has a memory of its own, and
 /// the longest pause between two looks: it may wait for a slow home folder.
@@ -15,6 +17,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Protection {
     own: oom::Protection,
+    gauge: Gauge,
     next: Option<(Instant, Duration)>,
 }
 
@@ -22,12 +25,22 @@ impl Protection {
     /// Lowers the value at once: no job was started yet.
     pub(super) fn begin(&mut self) {
         self.own.lower();
+        self.gauge = Gauge::new();
     }
 
     /// A job is about to be started, which inherits the value: the original is taken back
-    /// for a while.
-    pub(super) fn make_way(&mut self, now: Instant) {
-        self.own.lift();
+    /// for a while. Not where memory is short: a job's start is what uses the rest up, and
+    /// the kernel would end this process for it. The job is then started at a higher price,
+    /// with a memory and a value of its own.
+    pub(super) fn make_way(&mut self, starter: &mut Starter, now: Instant) {
+        if self.own.is_of_use() && self.gauge.is_short() {
+            if !starter.shares_memory() {
+                self.own.lower();
+            }
+            starter.fork_next();
+        } else {
+            self.own.lift();
+        }
         self.soon(now);
     }
 

@@ -82,12 +82,13 @@ mod system {
 
     use super::{Confined, calls};
     use crate::sys::sandbox::system::landlock_error;
+    use crate::sys::sandbox::taken_away;
 
     pub(super) fn confine(confined: &mut Confined) -> io::Result<()> {
         nix::sys::prctl::set_no_new_privs()?;
-        confined.landlock = no_writing()?;
-        if !confined.landlock {
-            confined.landlock_error = landlock_error();
+        match no_writing()? {
+            0 => confined.landlock = true,
+            error => confined.landlock_error = error,
         }
         match calls::deny()? {
             0 => confined.seccomp = true,
@@ -96,8 +97,8 @@ mod system {
         Ok(())
     }
 
-    /// Nothing can be written but `/dev/null`.
-    fn no_writing() -> io::Result<bool> {
+    /// Nothing can be written but `/dev/null`. 0, or why the kernel has no landlock.
+    fn no_writing() -> io::Result<i32> {
         let write = AccessFs::from_write(ABI::V6);
         let status = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
@@ -105,9 +106,12 @@ mod system {
             .and_then(|r| r.scope(Scope::Signal))
             .and_then(|r| r.create())
             .and_then(|r| r.add_rules(path_beneath_rules(["/dev/null"], write)))
-            .and_then(|r| r.restrict_self())
-            .map_err(io::Error::other)?;
-        Ok(status.ruleset != RulesetStatus::NotEnforced)
+            .and_then(|r| r.restrict_self());
+        match status {
+            Ok(status) if status.ruleset == RulesetStatus::NotEnforced => Ok(landlock_error()),
+            Ok(_) => Ok(0),
+            Err(e) => taken_away(&e).ok_or_else(|| io::Error::other(e)),
+        }
     }
 }
 

@@ -34,6 +34,7 @@ mod rlimits;
 pub mod sandbox;
 pub mod set_uid;
 pub mod shadow;
+pub mod shortage;
 pub mod signals;
 pub mod socket;
 pub mod unsent;

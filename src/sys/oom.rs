@@ -7,7 +7,8 @@
 //! A job's child shares the monitor's memory until exec, and the kernel keeps the value the
 //! same for all who share a memory. So the monitor takes its own value back before it
 //! starts a job, which inherits that, and lowers it again when no job shares its memory any
-//! more ([`super::job::Starter::shares_memory`]).
+//! more ([`super::job::Starter::shares_memory`]). Where memory is short ([`super::shortage`])
+//! it keeps its value, and the job is forked.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -62,6 +63,11 @@ impl Protection {
         }
     }
 
+    /// Whether the value may be lowered at all, or is.
+    pub const fn is_of_use(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Whether the value may still be lowered.
     pub const fn is_lifted(&self) -> bool {
         self.file.is_some() && !self.is_lowered
@@ -113,7 +119,7 @@ pub(super) fn take(standing: Standing) {
             write(NEVER);
         }
         _ if original == UNCHANGED => {}
-        Standing::Relay if write(original.min(RELAY)) => {}
+        Standing::Relay if write(original.min(RELAY)) || write(original.max(0) / 2) => {}
         Standing::Relay | Standing::Original => {
             write(original);
         }

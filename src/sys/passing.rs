@@ -44,27 +44,40 @@ pub trait Endpoint: AsFd {
 
 impl Endpoint for OwnedFd {}
 
+/// How often a call is made again at once while the system is short of memory.
+const AGAIN: u32 = 8;
+
+/// Whether an error says that the system is short of something at the moment, memory or
+/// descriptors on their way, and nothing of the other side.
+pub const fn is_shortage(e: Errno) -> bool {
+    matches!(e, Errno::ENOMEM | Errno::ENOBUFS | Errno::ETOOMANYREFS)
+}
+
+/// Makes a call again where a signal has interrupted it or, some times, where the system is
+/// short of memory.
+fn persistently<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    let mut short = 0;
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            Err(e) if is_shortage(e) && short < AGAIN => short += 1,
+            other => return other,
+        }
+    }
+}
+
 /// Sends one message whole, or nothing.
 ///
 /// # Errors
-/// `EAGAIN` when the other side does not read; anything else when it is gone.
+/// `EAGAIN` when the other side does not read, one that [`is_shortage`] when the system
+/// cannot take it now; anything else when the other side is gone.
 pub fn send(to: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> nix::Result<()> {
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control = if raw.is_empty() { &[][..] } else { &rights[..] };
     let parts = [IoSlice::new(message)];
-    loop {
-        match sendmsg::<()>(
-            to.as_raw_fd(),
-            &parts,
-            control,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        ) {
-            Err(Errno::EINTR) => {}
-            other => return other.map(drop),
-        }
-    }
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    persistently(|| sendmsg::<()>(to.as_raw_fd(), &parts, control, flags, None)).map(drop)
 }
 
 /// A message that came: how many bytes of the buffer it fills, and its
@@ -95,15 +108,12 @@ pub fn receive(from: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<Received>
     header.msg_iovlen = 1;
     header.msg_control = space.as_mut_ptr().cast();
     header.msg_controllen = SPACE as _;
-    let length = loop {
+    let length = persistently(|| {
         let flags = libc::MSG_CMSG_CLOEXEC;
         // SAFETY: the header points to buffers that live, with their lengths.
-        let n = unsafe { libc::recvmsg(from.as_raw_fd(), &raw mut header, flags) };
-        match Errno::result(n) {
-            Err(Errno::EINTR) => {}
-            other => break usize::try_from(other?).unwrap_or(0),
-        }
-    };
+        Errno::result(unsafe { libc::recvmsg(from.as_raw_fd(), &raw mut header, flags) })
+    })?;
+    let length = usize::try_from(length).unwrap_or(0);
     // All of them are taken before any is judged, so that none is left open.
     let mut fds = descriptors(&header);
     if header.msg_flags & libc::MSG_CTRUNC != 0 {

@@ -258,6 +258,9 @@ pub enum Ended {
     Killed(i32),
 }
 
+/// How often it is asked how a child ended, where the call fails.
+const ATTEMPTS: usize = 3;
+
 /// How a child ended, if it has; it stays unreaped, so that neither its number
 /// nor its process group can become another's. By the raw call: nix's has no
 /// answer where a real-time signal was the cause.
@@ -265,11 +268,16 @@ pub fn ended(pid: Pid) -> Option<Ended> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     let id = libc::id_t::try_from(pid.as_raw()).ok()?;
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    // SAFETY: the structure is large enough and lives for the call.
-    let done = unsafe { libc::waitid(libc::P_PID, id, info.as_mut_ptr(), flags) };
-    if done != 0 {
+    // Its end is told once: a call that failed is made again.
+    let done = (0..ATTEMPTS).find_map(|_| {
+        // SAFETY: the structure is large enough and lives for the call.
+        let done =
+            Errno::result(unsafe { libc::waitid(libc::P_PID, id, info.as_mut_ptr(), flags) });
+        matches!(done, Ok(_) | Err(Errno::ECHILD)).then_some(done)
+    })?;
+    if done.is_err() {
         // Reaped by nobody but us; if it is gone all the same, it has ended.
-        return (Errno::last() == Errno::ECHILD).then_some(Ended::Exited(255));
+        return Some(Ended::Exited(255));
     }
     // SAFETY: every bit pattern is one, and it was zeroed.
     let info = unsafe { info.assume_init() };

@@ -58,6 +58,15 @@ pub(super) fn is_missing(error: i32) -> bool {
     [libc::ENOSYS, libc::EINVAL, libc::EOPNOTSUPP, libc::EPERM].contains(&error)
 }
 
+/// Why a protection could not be put up, where that was for want of one of its system calls:
+/// a filter may take away the later ones alone.
+#[cfg(target_os = "linux")]
+pub(super) fn taken_away(e: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut causes = std::iter::successors(Some(e), |e| e.source());
+    let error = causes.find_map(|e| e.downcast_ref::<io::Error>()?.raw_os_error());
+    error.filter(|error| is_missing(*error))
+}
+
 /// Names the step that failed and, where the system refused it, the capability that it takes.
 pub(super) fn failed(step: &str, capability: &str, e: impl Into<io::Error>) -> Fault {
     let e = e.into();
@@ -127,15 +136,15 @@ pub(super) mod system {
         SeccompRule, TargetArch, apply_filter,
     };
 
-    use super::{Fault, Role, Walls, failed, is_missing};
+    use super::{Fault, Role, Walls, failed, is_missing, taken_away};
     use crate::sys::filter;
     use crate::sys::unsent::TCP_RTO_MAX_MS;
 
     pub(super) fn seal(role: Role, walls: &mut Walls) -> Result<(), Fault> {
         no_new_privileges()?;
-        walls.landlock = these_files(&[])?;
-        if !walls.landlock {
-            walls.landlock_error = landlock_error();
+        match these_files(&[])? {
+            0 => walls.landlock = true,
+            error => walls.landlock_error = error,
         }
         match few_calls(role)? {
             0 => walls.seccomp = true,
@@ -150,7 +159,7 @@ pub(super) mod system {
 
     pub(super) fn keep_to(folders: &[std::path::PathBuf]) -> Result<bool, Fault> {
         no_new_privileges()?;
-        these_files(folders)
+        these_files(folders).map(|error| error == 0)
     }
 
     /// Why there is no landlock: asked as the manual page has it, for its version.
@@ -167,7 +176,8 @@ pub(super) mod system {
         }
     }
 
-    fn these_files(folders: &[std::path::PathBuf]) -> Result<bool, Fault> {
+    /// Keeps to these folders. 0, or why the kernel has no landlock.
+    fn these_files(folders: &[std::path::PathBuf]) -> Result<i32, Fault> {
         let abi = ABI::V6;
         let status = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
@@ -176,9 +186,12 @@ pub(super) mod system {
             .and_then(|r| r.scope(Scope::from_all(abi)))
             .and_then(|r| r.create())
             .and_then(|r| r.add_rules(path_beneath_rules(folders, AccessFs::from_all(abi))))
-            .and_then(|r| r.restrict_self())
-            .map_err(|e| Fault::new(format!("landlock: {e}")))?;
-        Ok(status.ruleset != RulesetStatus::NotEnforced)
+            .and_then(|r| r.restrict_self());
+        match status {
+            Ok(status) if status.ruleset == RulesetStatus::NotEnforced => Ok(landlock_error()),
+            Ok(_) => Ok(0),
+            Err(e) => taken_away(&e).ok_or_else(|| Fault::new(format!("landlock: {e}"))),
+        }
     }
 
     /// Keeps to the calls of the role. 0, or why the kernel has no seccomp.

@@ -69,6 +69,8 @@ impl Signals {
         let mut all = Vec::new();
         loop {
             match read(&self.read, &mut bytes) {
+                // An edge comes once: what is there is read now.
+                Err(Errno::EINTR) => {}
                 Ok(0) | Err(_) => return all,
                 Ok(n) => {
                     let came = bytes.get(..n).unwrap_or_default().chunks_exact(4);

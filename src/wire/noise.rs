@@ -3,7 +3,7 @@
 //!
 //! Run by the monitor (responder) and by the client (initiator).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use snow::params::{CipherChoice, DHChoice, HashChoice};
@@ -54,9 +54,10 @@ impl Prepared {
     }
 }
 
-/// Secrets that pairs of keys share, by both public keys.
+/// Secrets that pairs of keys share, by both public keys. No map by hashes, as the client's
+/// would panic where getrandom(2) fails.
 #[derive(Clone, Default)]
-pub struct SharedSecrets(HashMap<(PublicKey, PublicKey), Secret>);
+pub struct SharedSecrets(BTreeMap<(PublicKey, PublicKey), Secret>);
 
 impl SharedSecrets {
     /// Computes one and keeps it.

@@ -21,6 +21,7 @@
 pub mod hostile;
 pub mod inetd;
 pub mod look;
+pub mod missing;
 pub mod nss;
 pub mod stats;
 

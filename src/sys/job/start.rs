@@ -26,11 +26,17 @@ pub use forked::Starter;
 #[cfg(not(direct_calls))]
 pub(in crate::sys) use forked::start_ours;
 
+use crate::sys::oom::{self, Standing};
+
 /// By fork(2): the child has a copy of everything.
 fn fork(plan: &super::Plan) -> nix::Result<nix::unistd::Pid> {
     match super::fork_quietly()? {
         Some(pid) => Ok(pid),
-        None => super::child::run(plan),
+        None => {
+            // It may have been started while the monitor's own value was lowered.
+            oom::take(Standing::Original);
+            super::child::run(plan)
+        }
     }
 }
 
@@ -59,6 +65,8 @@ mod shared {
         begun: Vec<Pid>,
         /// Whether the system does not tell who shares it.
         blind: bool,
+        /// The next job shares nothing.
+        forks: bool,
     }
 
     /// What a child uses of our memory.
@@ -82,7 +90,8 @@ mod shared {
         /// No process, or no memory for its stack.
         pub(in crate::sys::job) fn start(&mut self, plan: Plan) -> nix::Result<Pid> {
             self.take_back();
-            if plan.program.user.as_ref().is_some_and(opens_memory) {
+            let forks = std::mem::take(&mut self.forks);
+            if forks || plan.program.user.as_ref().is_some_and(opens_memory) {
                 return super::fork(&plan);
             }
             let stack = match self.spare.pop() {
@@ -131,6 +140,12 @@ mod shared {
             }
             self.begun.push(pid);
             Ok(pid)
+        }
+
+        /// Has the next job started with a memory of its own: it then has an
+        /// `oom_score_adj` of its own too, so that ours may stay lowered.
+        pub const fn fork_next(&mut self) {
+            self.forks = true;
         }
 
         /// Whether a job that was started may share this process's memory still. (That its
@@ -290,6 +305,9 @@ mod forked {
         pub(in crate::sys::job) fn start(&mut self, plan: Plan) -> nix::Result<Pid> {
             super::fork(&plan)
         }
+
+        /// Has the next job started with a memory of its own, as every job is.
+        pub const fn fork_next(&mut self) {}
 
         /// Whether a job shares this process's memory: none does.
         pub fn shares_memory(&mut self) -> bool {

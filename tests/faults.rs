@@ -1,0 +1,147 @@
+//! System calls of the daemon that fail, as strace(1) injects it: what one of them has to do
+//! with ends, and nothing else.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+
+use std::process::{Child, Command, Stdio};
+
+use daemon::hostile::Stranger;
+use daemon::{Daemon, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The calls of a process that fail, until the value is dropped.
+struct Failing(Child);
+
+impl Failing {
+    /// `what` is `CALL:error=E:when=N`. `None`: this machine has no strace, or lets nobody trace.
+    fn of(pid: i32, what: &str) -> Option<Self> {
+        let probe = Command::new("strace")
+            .args(["-o", "/dev/null", "true"])
+            .stderr(Stdio::null())
+            .status();
+        if !probe.is_ok_and(|status| status.success()) {
+            assert!(!daemon::in_ci(), "no strace");
+            daemon::passed_over("no strace");
+            return None;
+        }
+        let (call, _) = what.split_once(':').unwrap();
+        let child = Command::new("strace")
+            .args(["-qq", "-o", "/dev/null", "-e", &format!("trace={call}")])
+            .args(["-e", &format!("inject={what}"), "-p", &pid.to_string()])
+            .spawn()
+            .unwrap();
+        let failing = Self(child);
+        until("it is traced", || {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            status
+                .lines()
+                .any(|l| l.starts_with("TracerPid:") && !l.ends_with("\t0"))
+        });
+        Some(failing)
+    }
+}
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        // It lets the process go, which goes on.
+        let pid = Pid::from_raw(self.0.id().try_into().unwrap());
+        let _ = kill(pid, Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+/// The kernel had no memory for a message to the relay or the gate, which was taken for dead:
+/// every session ended.
+#[test]
+fn a_lack_of_memory_is_no_end_of_a_process() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let d = Daemon::start();
+    d.says(0, &["true"]);
+    let mut session = d.session(&["read x; echo first $x; read x; echo second $x"]);
+    for (call, errors) in [
+        ("sendmsg", &["ENOMEM", "ENOBUFS", "ETOOMANYREFS"][..]),
+        ("recvmsg", &["ENOMEM", "ENOBUFS"]),
+    ] {
+        for error in errors {
+            // Every other one.
+            let Some(_failing) = Failing::of(d.pid(), &format!("{call}:error={error}:when=1+2"))
+            else {
+                return;
+            };
+            for _ in 0..3 {
+                d.says(3, &["exit 3"]);
+            }
+        }
+    }
+    session.say("one");
+    session.out.wait("first one");
+    session.say("two");
+    session.out.wait("second two");
+    assert_eq!(d.log.count("lost process="), 0, "{}", d.log_text());
+}
+
+/// A job's end that could not be told was never told, and the client waited for ever.
+#[test]
+fn a_session_whose_end_cannot_be_told_is_hung_up() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let d = Daemon::start();
+    let mut session = d.session(&["echo begun; read x; exit 3"]);
+    session.out.wait("begun");
+    let Some(_failing) = Failing::of(d.pid(), "sendmsg:error=EIO:when=1") else {
+        return;
+    };
+    session.say("end");
+    assert_eq!(session.finish().status, Some(255));
+    d.log.wait("end session=0 ");
+    assert_eq!(d.log.count("how=done"), 0, "{}", d.log_text());
+}
+
+/// A gate whose reading was interrupted waited for the next byte of its peer, which waited for
+/// an answer.
+#[test]
+fn an_interrupted_read_of_the_gate_goes_on() {
+    if !daemon::needs_root() {
+        return;
+    }
+    // The filter of a gate knows no call that was replaced by none.
+    let d = Daemon::start_by(
+        daemon::missing::without(libc::SYS_seccomp, libc::ENOSYS),
+        daemon::configured("", ""),
+        &[],
+    );
+    let mut peer = Stranger::connect(d.port);
+    // By then the gate has accepted it and found nothing to read.
+    d.says(0, &["true"]);
+    let Some(_failing) = Failing::of(d.process("gate"), "read:error=EINTR:when=1") else {
+        return;
+    };
+    peer.greet();
+}
+
+/// The system tells once that a process has ended. A call that then failed was not made again.
+#[test]
+fn a_jobs_end_is_asked_for_again() {
+    if !daemon::needs_root() {
+        return;
+    }
+    let d = Daemon::start();
+    d.says(0, &["true"]);
+    let Some(_failing) = Failing::of(d.pid(), "waitid:error=EAGAIN:when=1") else {
+        return;
+    };
+    d.says(3, &["exit 3"]);
+}
