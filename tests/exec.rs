@@ -175,8 +175,9 @@ fn variables_asked_for_arrive_whole_and_one_too_long_is_named() {
     assert_eq!(out.status.code(), Some(255));
     assert!(
         said.starts_with("cos: ")
-            && said.contains("BIG (131000 bytes)")
-            && said.lines().count() == 1,
+            && said.contains("\"BIG\" (131000 bytes)")
+            && said.lines().count() == 2
+            && said.ends_with("env -u BIG cos ...\n"),
         "{said}"
     );
 }
