@@ -121,12 +121,14 @@ pub fn status(pid: i32, key: &str) -> String {
 /// processes, which come and go, and beside one of each door's file: it closes one that is
 /// being written to when it looks, and opens it for the next look.
 pub fn descriptors(pid: i32) -> usize {
-    let children = named_children(pid);
-    let mut open: Vec<PathBuf> = fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten()
-        .map(|entry| fs::read_link(entry.unwrap().path()).unwrap_or_default())
-        .collect();
+    // One that is started or ends meanwhile would be counted by half.
+    let (children, mut open) = loop {
+        let children = named_children(pid);
+        let open = open_files(pid);
+        if super::children(pid) == children {
+            break (children, open);
+        }
+    };
     for door in ["sestab.db", "idfile.db"] {
         if let Some(at) = open.iter().position(|path| path.ends_with(door)) {
             open.swap_remove(at);
@@ -134,4 +136,13 @@ pub fn descriptors(pid: i32) -> usize {
     }
     let doors = children.iter().filter(|child| comes_and_goes(**child));
     open.len().saturating_sub(doors.count())
+}
+
+/// To what a process's descriptors lead.
+fn open_files(pid: i32) -> Vec<PathBuf> {
+    let all = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten();
+    all.map(|entry| fs::read_link(entry.unwrap().path()).unwrap_or_default())
+        .collect()
 }
