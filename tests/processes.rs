@@ -297,6 +297,8 @@ fn too_few_descriptors_cost_no_process() {
         s.rest();
     }
     assert_eq!(d.says(0, &["echo", "served"]), b"served\n");
+    // So few descriptors are enough for one session, whose place is free when it is logged.
+    d.log.wait("end session=");
     // More sessions than the relay has descriptors for: some are cut or refused,
     // those that run go on.
     let mut first = caller.accepted(d.port, "cat");
