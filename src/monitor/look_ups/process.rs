@@ -1,6 +1,7 @@
 //! One look-up process, and what it was asked.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -82,6 +83,30 @@ impl Asked {
             Kind::Hosts => Found::Host(Err(why.to_owned())),
         };
         News::Found(self.number, found)
+    }
+}
+
+/// Why a question was not asked.
+#[derive(Debug)]
+pub(in super::super) enum NotAsked {
+    /// As many look-ups are under way as may be: there is room when one of them has ended.
+    NoRoom,
+    /// No process is to be had, or nobody can have that name.
+    Failed(Fault),
+}
+
+impl From<Fault> for NotAsked {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
+}
+
+impl fmt::Display for NotAsked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRoom => f.write_str("too many look-ups"),
+            Self::Failed(fault) => fault.fmt(f),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ fn deaf() -> u8 {
 }
 
 /// Processes of which one waits, deaf, and an event loop for them.
-fn one_deaf() -> (LookUps, mio::Poll) {
+pub(in super::super) fn one_deaf() -> (LookUps, mio::Poll) {
     let poll = mio::Poll::new().unwrap();
     let mut all = LookUps::new(None);
     let process = Process::launch(Some(deaf)).unwrap();
@@ -26,7 +26,27 @@ fn one_deaf() -> (LookUps, mio::Poll) {
     (all, poll)
 }
 
-fn reap(mut all: LookUps) {
+/// The same, where it looks hosts up and this many are asked of it.
+pub(in super::super) fn asked_for_hosts(most: usize) -> (LookUps, mio::Poll) {
+    let (mut all, poll) = one_deaf();
+    for process in all.all.values_mut() {
+        process.kind = Kind::Hosts;
+    }
+    for n in 0..most {
+        let question = Question::Host(format!("hangs{n}"));
+        all.ask(poll.registry(), question, Instant::now()).unwrap();
+    }
+    (all, poll)
+}
+
+/// None, and until then none is to be had that looks hosts up.
+pub(in super::super) fn none_until(until: Instant) -> LookUps {
+    let mut all = LookUps::new(None);
+    all.failed[Kind::Hosts as usize] = (FAILURES, Some(until));
+    all
+}
+
+pub(in super::super) fn reap(mut all: LookUps) {
     for pid in all.finish().into_iter().chain(all.unreaped()) {
         let _ = nix::sys::wait::waitpid(pid, None);
     }
@@ -102,6 +122,17 @@ fn descriptors_from_a_process_that_was_taken_over_keep_the_monitor_waiting_nowhe
         assert!(!bytes.is_empty());
     }
     assert!(begun.elapsed() < LINGER);
+}
+
+/// After a change of nsswitch.conf a process that was still busy once kept the next from starting.
+#[test]
+fn a_process_that_is_stale_leaves_room_for_the_next() {
+    let (mut all, _poll) = asked_for_hosts(1);
+    assert!(!all.has_room(Kind::Hosts));
+    all.renew();
+    assert_eq!(all.all.len(), 1, "it is busy");
+    assert!(all.has_room(Kind::Hosts));
+    reap(all);
 }
 
 /// One that sends each group by itself would keep the monitor busy with messages.
