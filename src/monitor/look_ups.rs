@@ -115,7 +115,10 @@ impl LookUps {
     fn adopt(&mut self, registry: &Registry, process: Process) -> Result<u64, Fault> {
         let id = self.next_process;
         self.next_process += 1;
-        process.watch(registry, token::look_up(id))?;
+        if let Err(e) = process.watch(registry, token::look_up(id)) {
+            self.bury(process.end());
+            return Err(e);
+        }
         self.all.insert(id, process);
         Ok(id)
     }

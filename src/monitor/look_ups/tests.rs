@@ -135,6 +135,30 @@ fn a_process_that_is_stale_leaves_room_for_the_next() {
     reap(all);
 }
 
+/// Its number was once forgotten, and its socket closed by this process.
+#[test]
+fn a_process_that_cannot_be_watched_is_killed_and_its_socket_closed_elsewhere() {
+    let begun = Instant::now();
+    let poll = mio::Poll::new().unwrap();
+    let mut all = LookUps::new(None);
+    let unclosed = Rc::default();
+    let (ours, theirs) = accepting_pair(&unclosed);
+    let child = Forked::start(|| _ = deaf()).unwrap();
+    let process = Process::of(child.pid, ours, unclosed);
+    let (socket, _other) = lingering();
+    passing::send(theirs.as_fd(), b"x", &[socket.as_fd()]).unwrap();
+    drop((socket, theirs));
+    process.watch(poll.registry(), token::look_up(7)).unwrap();
+    assert!(all.adopt(poll.registry(), process).is_err(), "twice");
+    assert!(all.all.is_empty());
+    assert_eq!(all.unclosed.len(), 1);
+    all.close_unread();
+    reap(all);
+    let known = nix::sys::wait::waitpid(child.pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
+    assert_eq!(known, Err(nix::errno::Errno::ECHILD), "it was not reaped");
+    assert!(begun.elapsed() < LINGER);
+}
+
 /// One that sends each group by itself would keep the monitor busy with messages.
 #[test]
 fn groups_come_in_no_more_messages_than_they_need() {
