@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::process::USER;
 use super::*;
+use crate::channel::Channel;
 use crate::channel::lookup::GROUPS;
 use crate::sys::forked::Forked;
 use crate::sys::passing;
@@ -157,6 +158,29 @@ fn a_process_that_cannot_be_watched_is_killed_and_its_socket_closed_elsewhere() 
     let known = nix::sys::wait::waitpid(child.pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
     assert_eq!(known, Err(nix::errno::Errno::ECHILD), "it was not reaped");
     assert!(begun.elapsed() < LINGER);
+}
+
+/// It once held the daemon's start for as long as it liked.
+#[test]
+fn a_process_that_is_ready_again_and_again_holds_up_nobody() {
+    const TALKS: Duration = Duration::from_secs(5);
+    let begun = Instant::now();
+    let unclosed = Rc::default();
+    let (ours, theirs) = untrusted::pair(0, &unclosed).unwrap();
+    let child = Forked::start(|| {
+        let mut channel = Channel::new(theirs);
+        let ready = Answer::Ready(Confined::default()).encode().remove(0);
+        while begun.elapsed() < TALKS && channel.deliver(ready.clone(), TALKS).is_ok() {}
+    })
+    .unwrap();
+    let mut process = Process::of(child.pid, ours, unclosed);
+    let limit = Duration::from_millis(200);
+    let found = process.ask_and_wait(&Question::User("jo".into()), limit);
+    assert!(found.is_err());
+    assert!(begun.elapsed() < TALKS);
+    let (pid, unclosed) = process.end();
+    untrusted::leave_open(unclosed);
+    nix::sys::wait::waitpid(pid, None).unwrap();
 }
 
 /// One that sends each group by itself would keep the monitor busy with messages.
