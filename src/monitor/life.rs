@@ -269,11 +269,11 @@ impl Monitor {
         }
         // One that hangs in a module is not waited for.
         self.corpses.extend(self.look_ups.finish());
-        self.corpses.retain(|pid| !process::reap(*pid));
         self.leave_seat();
-        for told in self.doors.finish() {
+        for told in self.doors.finish(&mut self.corpses) {
             self.log_note(told);
         }
+        self.corpses.retain(|pid| !process::reap(*pid));
         self.desk.close();
         self.control.close();
         self.claim.remove_pid_file(&self.place);
