@@ -132,6 +132,7 @@ impl Monitor {
             self.claim.due(),
             self.log.deadline(),
             self.protection.deadline(),
+            self.guard.due(),
             grace,
         ]
         .into_iter()
@@ -188,6 +189,9 @@ impl Monitor {
         }
         if self.protection.deadline().is_some_and(|at| at <= now) {
             self.protection.go_on(&mut self.starter, now);
+        }
+        if self.guard.due().is_some_and(|at| at <= now) {
+            self.start_guard();
         }
         if self.stopping.is_some_and(|at| at <= now) && !self.hung_up {
             self.hung_up = true;
