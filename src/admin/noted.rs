@@ -1,5 +1,8 @@
 //! Notes in the configuration folder what a command has changed of the machine registry,
 //! so that an older copy of it, put back later, is found.
+//!
+//! Runs in cosadm. Owns no file: it reads and writes by [`Noted`], before and after the command.
+//! Must not wait for the inner door, which may hang, where the command does not change that.
 
 use super::commands::Call;
 use super::out::{Failure, Out};

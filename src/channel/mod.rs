@@ -1,8 +1,9 @@
 //! The typed questions between our own processes, and the descriptors that go
 //! with them.
 //!
-//! Used by monitor, gate, relay, the login workers and `cosadm`. A message is one datagram of a Unix socket;
-//! what comes from gate or relay is parsed as strictly as what comes from a
+//! Used by the monitor and by each process that it starts (gate, relay, look-up process, door
+//! process, login worker, guard), and by `cosadm`. A message is one datagram of a Unix socket.
+//! What comes from gate, relay or look-up process is parsed as strictly as what comes from a
 //! stranger, because a stranger may have taken them over.
 
 pub mod cell;
@@ -177,6 +178,44 @@ impl<S: Endpoint> Channel<S> {
         while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
     }
 
+    /// Receives one message, and waits for it until then; [`Incoming::Nothing`]: the time is
+    /// over, and no message is received any more. So a process that sends one message after
+    /// another holds up nobody for longer than that.
+    ///
+    /// # Errors
+    /// The socket failed, or the message was longer than any may be.
+    pub fn receive_until(&self, buffer: &mut [u8], until: Instant) -> Result<Incoming, Fault> {
+        while self.wait_until(until)? {
+            match self.receive(buffer)? {
+                Incoming::Nothing => {}
+                incoming => return Ok(incoming),
+            }
+        }
+        Ok(Incoming::Nothing)
+    }
+
+    /// Waits until a message is there, or the other process gone. `false`: the time is over.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn wait_until(&self, until: Instant) -> Result<bool, Fault> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            // Rounded up: below a millisecond poll(2) would be asked again and again.
+            let left = left.saturating_add(Duration::from_millis(1));
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, timeout) {
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(true),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
     /// Receives one message, if there is one.
     ///
     /// # Errors
@@ -226,5 +265,22 @@ mod tests {
         assert!(matches!(heard(&theirs), Incoming::Message(m, _) if *m == b"before"));
         assert!(matches!(heard(&theirs), Incoming::Gone));
         assert!(matches!(heard(&ours), Incoming::Gone));
+    }
+
+    /// The time once counted only while no message was there.
+    #[test]
+    fn messages_that_keep_coming_prolong_no_wait() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let mut theirs = Channel::new(theirs);
+        for _ in 0..2 {
+            theirs.send(b"more".to_vec(), Vec::new()).unwrap();
+        }
+        let (now, buffer) = (Instant::now(), &mut [0; 16]);
+        let later = now + Duration::from_secs(60);
+        let got = ours.receive_until(buffer, later).unwrap();
+        assert!(matches!(got, Incoming::Message(..)));
+        let got = ours.receive_until(buffer, now).unwrap();
+        assert!(matches!(got, Incoming::Nothing));
+        assert!(ours.wait_until(later).unwrap());
     }
 }

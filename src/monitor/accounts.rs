@@ -1,5 +1,9 @@
 //! Accounts as the monitor knows them: asked of a look-up process, kept for a moment, and
 //! forgotten at once when a local account file changes. And whether one may be used.
+//!
+//! Runs in the monitor. Owns the accounts that are known and the look-ups of users under way.
+//! Must never call NSS itself, whose modules may block and are the code of others; it reads
+//! local files alone.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -17,7 +21,7 @@ use crate::sys::shadow::{self, Validity};
 
 /// How long an account from a directory server may be stale.
 const FRESH: Duration = Duration::from_secs(30);
-/// Look-ups of numbers at the same time: half as many as of all, whatever comes from outside.
+/// Look-ups of numbers at the same time, beside those of names: local users cause them.
 const NUMBERS: usize = USERS_AT_ONCE / 2;
 /// Accounts kept.
 const KEPT: usize = 1024;
@@ -124,8 +128,8 @@ impl Accounts {
         self.look_up(look_ups, registry, Whom::Name(name.to_owned()), now)
     }
 
-    /// Looks up whose number that is. These look-ups leave half of the processes to those
-    /// who come from outside, who in turn take none of these.
+    /// Looks up whose number that is. These look-ups take no slot of those of names, which
+    /// others cause from outside, and those none of these.
     pub(super) fn find_number(
         &mut self,
         look_ups: &mut LookUps,
@@ -198,7 +202,7 @@ impl Accounts {
         let (question, has_room) = match &whom {
             Whom::Name(name) => (
                 Question::User(name.clone()),
-                self.looking.len() < USERS_AT_ONCE,
+                self.looking.len() - self.numbers() < USERS_AT_ONCE,
             ),
             Whom::Number(uid) => (Question::Number(*uid), self.numbers() < NUMBERS),
         };
@@ -316,6 +320,7 @@ fn stamps() -> [Stamp; FILES.len()] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::look_ups::tests::{one_deaf, reap};
     use super::*;
 
     fn root() -> UserRecord {
@@ -336,6 +341,37 @@ mod tests {
             let _ = nix::sys::wait::waitpid(pid, None);
         }
         knows
+    }
+
+    /// Look-ups that local users cause once took slots of those that the network causes.
+    #[test]
+    fn look_ups_of_numbers_and_of_names_take_no_slots_of_each_other() {
+        let looking = |names: usize, numbers: usize| {
+            let names = (0..names).map(|n| Whom::Name(n.to_string()));
+            let numbers = (0..numbers).map(|n| Whom::Number(u32::try_from(n).unwrap()));
+            let mut accounts = Accounts::new(None);
+            for (which, whom) in (100..).zip(names.chain(numbers)) {
+                accounts.looking.insert(which, Looking { whom, changes: 0 });
+            }
+            accounts
+        };
+        for (names, numbers, name_may, number_may) in [
+            (USERS_AT_ONCE - 1, NUMBERS, true, false),
+            (USERS_AT_ONCE, NUMBERS - 1, false, true),
+        ] {
+            let is_asked = |known| matches!(known, Known::Looking(_));
+            let (mut all, poll) = one_deaf();
+            let now = Instant::now();
+            let found =
+                looking(names, numbers).find(&mut all, poll.registry(), "no-such-user", now);
+            assert_eq!(is_asked(found), name_may);
+            reap(all);
+            let (mut all, poll) = one_deaf();
+            let found =
+                looking(names, numbers).find_number(&mut all, poll.registry(), 4_000_000_001, now);
+            assert_eq!(is_asked(found), number_may);
+            reap(all);
+        }
     }
 
     #[test]

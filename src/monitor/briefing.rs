@@ -139,7 +139,7 @@ impl Monitor {
         if names != Names::Same {
             self.send_networks();
         }
-        if names == Names::All || self.has_listed_caller() {
+        if names == Names::All || !self.hosts.is_resolving() || self.has_listed_caller() {
             self.go_on(now);
         }
         if let Some(name) = name {

@@ -223,27 +223,15 @@ impl Child {
 }
 
 fn wait_for_report(channel: &Channel, limit: Duration) -> Result<Walls, Fault> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let until = Instant::now() + limit;
     let mut buffer = [0; 1024];
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, timeout) {
-            Err(nix::errno::Errno::EINTR) => {}
-            Ok(0) => return Err(Fault::new("it did not start in time")),
-            Err(e) => return Err(e.into()),
-            Ok(_) => match channel.receive(&mut buffer)? {
-                Incoming::Message(message, _) => {
-                    let walls = cell::parse_report(&message);
-                    let wrong = || Fault::new("it reported something else");
-                    let walls = walls.ok_or_else(wrong)?;
-                    return walls.map_err(|e| e.while_doing("its sandbox"));
-                }
-                Incoming::Nothing => {}
-                Incoming::Gone => return Err(Fault::new("it died before its walls stood")),
-            },
+    match channel.receive_until(&mut buffer, Instant::now() + limit)? {
+        Incoming::Message(message, _) => {
+            let walls = cell::parse_report(&message);
+            let wrong = || Fault::new("it reported something else");
+            let walls = walls.ok_or_else(wrong)?;
+            walls.map_err(|e| e.while_doing("its sandbox"))
         }
+        Incoming::Nothing => Err(Fault::new("it did not start in time")),
+        Incoming::Gone => Err(Fault::new("it died before its walls stood")),
     }
 }

@@ -37,8 +37,11 @@ const LOOKING: Duration = Duration::from_millis(50);
 /// How often it looks, while it kills, for processes that those have started.
 const LOOKS: usize = 100;
 
-/// One that lived this long is replaced when it dies.
+/// One that lived this long is replaced at once when it dies.
 const LIVED: Duration = Duration::from_secs(1);
+/// First and longest pause before the next start, after one that failed or did not live.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The places in the table: the grace in milliseconds, the last place that was ever taken,
 /// and from here on the leaders' numbers, 0 where there is none.
@@ -108,63 +111,126 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Starts one that watches over these groups.
+    /// Starts one that watches over these groups, with its channel in the loop, if there is
+    /// one yet: later there may be jobs, which a guard whose channel was dropped would end.
     ///
     /// # Errors
-    /// No process was to be had, or no memory to share with it.
-    pub(super) fn start(groups: &Groups) -> Result<Self, Fault> {
+    /// No process was to be had, or no memory to share with it, or the loop takes no more.
+    pub(super) fn start(groups: &Groups, registry: Option<&Registry>) -> Result<Self, Fault> {
         let (channel, theirs) = Channel::pair()?;
         let numbers = groups.numbers.clone();
         let numbers = numbers.ok_or_else(|| Fault::new("no memory for its table"))?;
-        run_alone(move || wait_and_end(&numbers), theirs.as_fd())?;
-        Ok(Self {
+        let guard = Self {
             channel,
             since: Instant::now(),
-        })
+        };
+        registry.map_or(Ok(()), |registry| guard.watch(registry))?;
+        run_alone(move || wait_and_end(&numbers), theirs.as_fd())?;
+        Ok(guard)
     }
 
     /// Puts its channel into the loop, where its end shows.
     ///
     /// # Errors
     /// The loop takes no more.
-    pub(super) fn watch(&self, registry: &Registry) -> Result<(), Fault> {
+    fn watch(&self, registry: &Registry) -> Result<(), Fault> {
         let fd = self.channel.as_fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), token::GUARD, Interest::READABLE)?;
         Ok(())
     }
 }
 
+/// The guard, while it lives, or else when the next one is started.
+#[derive(Default)]
+pub(super) struct Guarding {
+    guard: Option<Guard>,
+    due: Option<Instant>,
+    /// How many in a row could not be started or did not live.
+    failures: u32,
+    /// Why the last start failed, as the log has it.
+    told: Option<String>,
+}
+
+impl Guarding {
+    /// When the next one is started.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Takes one that was started. `true`: the log has said that there was none to be had.
+    fn started(&mut self, guard: Guard) -> bool {
+        (self.guard, self.due) = (Some(guard), None);
+        self.told.take().is_some()
+    }
+
+    /// Notes that none was to be had. `true`: the log has not said so yet.
+    fn failed(&mut self, why: String, now: Instant) -> bool {
+        self.fall_due(now);
+        let is_new = self.told.as_ref() != Some(&why);
+        self.told = Some(why);
+        is_new
+    }
+
+    /// Notes that it is dead. `false`: there was none.
+    fn ended(&mut self, now: Instant) -> bool {
+        let Some(guard) = self.guard.take() else {
+            return false;
+        };
+        if now.saturating_duration_since(guard.since) >= LIVED {
+            self.failures = 0;
+            self.due = Some(now);
+        } else {
+            self.fall_due(now);
+        }
+        true
+    }
+
+    fn fall_due(&mut self, now: Instant) {
+        let pause = PAUSE.saturating_mul(2_u32.saturating_pow(self.failures));
+        self.due = Some(now + pause.min(LONGEST_PAUSE));
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
 impl Monitor {
     /// Starts a guard where there is none. Without one the daemon serves all the same.
     pub(super) fn start_guard(&mut self) {
-        if self.guard.is_some() {
+        if self.guard.guard.is_some() {
             return;
         }
         self.tell_guard();
-        let started = Guard::start(self.sessions.groups());
-        self.take_guard(started);
+        let registry = self.poll.registry();
+        let started = Guard::start(self.sessions.groups(), Some(registry));
+        self.guard_started(started);
     }
 
-    /// Takes one that was started. Without one the daemon serves all the same.
+    /// Takes one that was started before there was a loop, or a job.
     pub(super) fn take_guard(&mut self, started: Result<Guard, Fault>) {
         let watched = started.and_then(|g| g.watch(self.poll.registry()).map(|()| g));
-        match watched {
-            Ok(guard) => self.guard = Some(guard),
+        self.guard_started(watched);
+    }
+
+    fn guard_started(&mut self, started: Result<Guard, Fault>) {
+        match started {
+            Ok(guard) => {
+                if self.guard.started(guard) {
+                    let pairs: [(&str, &dyn std::fmt::Display); 1] = [("process", &"guard")];
+                    self.log.say(Level::Info, "started", &pairs);
+                }
+            }
             Err(e) => {
-                let why = e.while_doing("the guard");
-                self.log.say(Level::Error, "fault", &[("why", &why)]);
+                let why = e.while_doing("the guard").to_string();
+                if self.guard.failed(why.clone(), Instant::now()) {
+                    self.log.say(Level::Error, "fault", &[("why", &why)]);
+                }
             }
         }
     }
 
-    /// The guard has nothing to say: it is dead. One that did not live is not replaced.
+    /// The guard has nothing to say: it is dead. The next one is started when it is due.
     pub(super) fn guard_ended(&mut self, now: Instant) {
-        let Some(guard) = self.guard.take() else {
-            return;
-        };
-        self.log.say(Level::Error, "lost", &[("process", &"guard")]);
-        if now.saturating_duration_since(guard.since) >= LIVED {
-            self.start_guard();
+        if self.guard.ended(now) {
+            self.log.say(Level::Error, "lost", &[("process", &"guard")]);
         }
     }
 
@@ -282,5 +348,42 @@ impl Group {
             // The system has no such thing.
             Some(Err(_)) | None => killpg(self.leader, None).is_ok(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(since: Instant) -> Guard {
+        let (channel, _) = Channel::pair().unwrap();
+        Guard { channel, since }
+    }
+
+    /// One that could not be started, or died at once, was once given up for the daemon's life.
+    #[test]
+    fn a_guard_that_fails_is_started_again_after_growing_pauses_for_ever() {
+        let mut guarding = Guarding::default();
+        let mut now = Instant::now();
+        for failed in 0..100 {
+            // What the log has said once it does not say again.
+            assert_eq!(guarding.failed("EAGAIN".into(), now), failed == 0);
+            let pause = guarding.due().unwrap() - now;
+            let least = PAUSE * 2_u32.saturating_pow(failed.min(10));
+            assert_eq!(pause, least.min(LONGEST_PAUSE));
+            now += pause;
+        }
+        assert!(guarding.started(guard(now)));
+        assert_eq!(guarding.due(), None);
+        assert!(guarding.ended(now));
+        assert_eq!(guarding.due(), Some(now + LONGEST_PAUSE));
+        // One that has lived is replaced at once.
+        guarding.started(guard(now));
+        now += LIVED;
+        assert!(guarding.ended(now) && !guarding.ended(now));
+        assert_eq!(guarding.due(), Some(now));
+        guarding.started(guard(now));
+        guarding.ended(now);
+        assert_eq!(guarding.due(), Some(now + PAUSE));
     }
 }

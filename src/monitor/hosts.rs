@@ -1,5 +1,8 @@
 //! HOSTINFO as the monitor has it: loaded, loaded anew when the file changes,
 //! and the names in it resolved by a look-up process.
+//!
+//! Runs in the monitor. Owns the host table, the addresses of its names, and the queue of
+//! names to be looked up. Must never resolve a name itself, or wait for an answer.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
@@ -9,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use mio::Registry;
 
-use super::look_ups::{LookUp, LookUps};
+use super::look_ups::{LookUp, LookUps, NotAsked};
 use crate::channel::lookup::{HOSTS, Question};
 use crate::config::address::Network;
 use crate::config::hostinfo::{Addresses, Entry, HostTable};
@@ -26,6 +29,11 @@ const AGAIN: Duration = Duration::from_secs(5);
 const SELDOM: Duration = Duration::from_secs(300);
 /// A name is asked for at most this often because a connection needs it.
 const ON_DEMAND: Duration = Duration::from_secs(1);
+
+/// First and longest pause before names are asked for again for which no look-up process was
+/// to be had.
+const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// So many look-ups at a time are kept for names that a connection needs: a resolver that does
 /// not answer for others must not keep it waiting.
@@ -59,10 +67,14 @@ pub(super) struct Hosts {
     waiting: VecDeque<HostName>,
     /// Those that a connection needs, which are asked for first.
     wanted: VecDeque<HostName>,
-    /// Names that are being looked up.
+    /// Names that are being looked up. One that has left the table stays until its answer
+    /// comes: the process still has the question, and has no more room than that.
     looking: HashMap<LookUp, HostName>,
-    /// Whether there are names at all.
-    have_names: bool,
+    /// The table's names that are to be resolved.
+    names: HashSet<HostName>,
+    /// How often in a row no look-up process was to be had, and when the next try is.
+    failures: u32,
+    retry: Option<Instant>,
     /// When each name's last look-up ended, and how that was.
     ended: HashMap<HostName, Ended>,
     /// When the next name is due that did not resolve.
@@ -117,7 +129,9 @@ impl Hosts {
             waiting: VecDeque::new(),
             wanted: VecDeque::new(),
             looking: HashMap::new(),
-            have_names: false,
+            names: HashSet::new(),
+            failures: 0,
+            retry: None,
             ended: HashMap::new(),
             due: None,
             told: Instant::now(),
@@ -173,7 +187,7 @@ impl Hosts {
         all
     }
 
-    /// Lists the names that have no addresses, to be resolved.
+    /// Lists all names that are to be resolved, but for those that are being looked up.
     fn list_names(&mut self) {
         let names: HashSet<HostName> = self
             .callers()
@@ -182,9 +196,6 @@ impl Hosts {
             .collect();
         // What was known of those that are still there stays until the new answer comes.
         self.resolved.retain(|name, _| names.contains(name));
-        // Who looks a name up that is no longer there is heard by nobody.
-        self.looking.retain(|_, name| names.contains(name));
-        self.have_names = !names.is_empty();
         self.ended.retain(|name, _| names.contains(name));
         self.find_due();
         self.wanted.retain(|name| names.contains(name));
@@ -192,44 +203,55 @@ impl Hosts {
         let under_way: HashSet<&HostName> = under_way.collect();
         let left = names.iter().filter(|name| !under_way.contains(name));
         self.waiting = left.cloned().collect();
+        self.names = names;
+        self.retry = None;
     }
 
     /// Has the names looked up that are still to be, as many at a time as one process takes.
+    /// Those that cannot be asked for now stay in the queue.
     ///
     /// # Errors
-    /// There is no process to be had: the names that are left stay as they were.
+    /// No process is to be had, and that is new. It is tried again at [`Self::deadline`].
     pub(super) fn resolve(
         &mut self,
         look_ups: &mut LookUps,
         registry: &Registry,
         now: Instant,
     ) -> Result<(), Fault> {
-        while let Some(name) = self.next() {
+        if self.retry.is_some_and(|at| now < at) {
+            return Ok(());
+        }
+        self.retry = None;
+        while let Some(queue) = self.next_queue() {
+            let Some(name) = queue.front().cloned() else {
+                break;
+            };
             match look_ups.ask(registry, Question::Host(name.to_string()), now) {
                 Ok(which) => {
+                    queue.pop_front();
                     self.looking.insert(which, name);
+                    self.failures = 0;
                 }
-                Err(e) => {
-                    // They are asked for again, as those that did not resolve are.
-                    let mut left = vec![name];
-                    left.extend(self.wanted.drain(..).chain(self.waiting.drain(..)));
-                    for name in left {
-                        let _ = self.note_end(&name, Some(e.to_string()), now);
-                    }
-                    return Err(e);
+                // The next answer makes room, and this is called again then.
+                Err(NotAsked::NoRoom) => break,
+                Err(NotAsked::Failed(e)) => {
+                    let pause = PAUSE.saturating_mul(2_u32.saturating_pow(self.failures));
+                    self.retry = Some(now + pause.min(LONGEST_PAUSE));
+                    self.failures = self.failures.saturating_add(1);
+                    return if self.failures == 1 { Err(e) } else { Ok(()) };
                 }
             }
         }
         Ok(())
     }
 
-    /// The next name to ask for, if one more may be asked for now.
-    fn next(&mut self) -> Option<HostName> {
+    /// The queue whose first name is asked for next, if one more may be asked for now.
+    fn next_queue(&mut self) -> Option<&mut VecDeque<HostName>> {
         let slots = HOSTS.saturating_sub(self.looking.len());
         if slots > 0 && !self.wanted.is_empty() {
-            return self.wanted.pop_front();
+            return Some(&mut self.wanted);
         }
-        (slots > KEPT).then(|| self.waiting.pop_front()).flatten()
+        (slots > KEPT && !self.waiting.is_empty()).then_some(&mut self.waiting)
     }
 
     /// How many names did not resolve at the last try.
@@ -255,9 +277,9 @@ impl Hosts {
         true
     }
 
-    /// When a name that did not resolve is to be asked for again.
-    pub(super) const fn deadline(&self) -> Option<Instant> {
-        self.due
+    /// When a name that did not resolve, or could not be asked for, is to be asked for again.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.due.into_iter().chain(self.retry).min()
     }
 
     /// Lists the names that are due again, to be resolved.
@@ -293,13 +315,21 @@ impl Hosts {
     }
 
     /// Whether there is a host that is known by its name alone.
-    pub(super) const fn have_names(&self) -> bool {
-        self.have_names
+    pub(super) fn have_names(&self) -> bool {
+        !self.names.is_empty()
     }
 
-    /// Whether names are still being looked up.
+    /// Whether names are still being looked up, or will be when there is room.
     pub(super) fn is_resolving(&self) -> bool {
-        !self.looking.is_empty() || !self.waiting.is_empty() || !self.wanted.is_empty()
+        self.is_looking() || (self.has_queued() && self.retry.is_none())
+    }
+
+    fn is_looking(&self) -> bool {
+        self.looking.values().any(|name| self.names.contains(name))
+    }
+
+    fn has_queued(&self) -> bool {
+        !self.waiting.is_empty() || !self.wanted.is_empty()
     }
 
     /// The name that is being looked up under this number.
@@ -317,6 +347,9 @@ impl Hosts {
         let Some(name) = self.looking.remove(&which) else {
             return (Names::Same, None);
         };
+        if !self.names.contains(&name) {
+            return (Names::Same, None);
+        }
         // A name server that is away for once takes no host's address away.
         let unresolved = match found {
             Ok(addresses) if addresses.is_empty() => {
@@ -329,7 +362,7 @@ impl Hosts {
             }
             Err(why) => self.note_end(&name, Some(why), now),
         };
-        if !self.is_resolving() {
+        if !self.is_looking() && !self.has_queued() {
             return (Names::All, unresolved);
         }
         if now < self.told + TOLD {

@@ -132,6 +132,7 @@ impl Monitor {
             self.claim.due(),
             self.log.deadline(),
             self.protection.deadline(),
+            self.guard.due(),
             grace,
         ]
         .into_iter()
@@ -188,6 +189,9 @@ impl Monitor {
         }
         if self.protection.deadline().is_some_and(|at| at <= now) {
             self.protection.go_on(&mut self.starter, now);
+        }
+        if self.guard.due().is_some_and(|at| at <= now) {
+            self.start_guard();
         }
         if self.stopping.is_some_and(|at| at <= now) && !self.hung_up {
             self.hung_up = true;
@@ -269,11 +273,11 @@ impl Monitor {
         }
         // One that hangs in a module is not waited for.
         self.corpses.extend(self.look_ups.finish());
-        self.corpses.retain(|pid| !process::reap(*pid));
         self.leave_seat();
-        for told in self.doors.finish() {
+        for told in self.doors.finish(&mut self.corpses) {
             self.log_note(told);
         }
+        self.corpses.retain(|pid| !process::reap(*pid));
         self.desk.close();
         self.control.close();
         self.claim.remove_pid_file(&self.place);

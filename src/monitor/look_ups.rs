@@ -3,11 +3,15 @@
 //!
 //! A process that looks users up is asked one thing at a time, so that a user who takes long
 //! keeps nobody else waiting; hosts are all looked up by one process, which has threads.
+//!
+//! Runs in the monitor. Owns the processes and the questions that they have not answered. Must
+//! never wait for one of them, and takes nothing that one says for true but the answer to what
+//! it was asked.
 
 mod heard;
 mod process;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -26,7 +30,7 @@ use crate::sys::confine::Confined;
 use crate::sys::process as processes;
 use crate::sys::untrusted::{self, Unclosed};
 use process::{Asked, IDLE, Kind, add_groups, whole};
-pub(super) use process::{Process, USERS_AT_ONCE, ask_once};
+pub(super) use process::{NotAsked, Process, USERS_AT_ONCE, ask_once};
 
 /// So many in a row may fail before there is a pause.
 const FAILURES: u32 = 3;
@@ -111,7 +115,10 @@ impl LookUps {
     fn adopt(&mut self, registry: &Registry, process: Process) -> Result<u64, Fault> {
         let id = self.next_process;
         self.next_process += 1;
-        process.watch(registry, token::look_up(id))?;
+        if let Err(e) = process.watch(registry, token::look_up(id)) {
+            self.bury(process.end());
+            return Err(e);
+        }
         self.all.insert(id, process);
         Ok(id)
     }
@@ -135,7 +142,7 @@ impl LookUps {
         registry: &Registry,
         question: Question,
         now: Instant,
-    ) -> Result<LookUp, Fault> {
+    ) -> Result<LookUp, NotAsked> {
         let number = self.next;
         self.next += 1;
         let asked = Asked {
@@ -156,10 +163,11 @@ impl LookUps {
         registry: &Registry,
         mut asked: Asked,
         now: Instant,
-    ) -> Result<(), Box<(Asked, Fault)>> {
+    ) -> Result<(), Box<(Asked, NotAsked)>> {
         let kind = Kind::of(&asked.question);
         let Some(message) = asked.question.encode(asked.number) else {
-            return Err(Box::new((asked, Fault::new("nobody can have that name"))));
+            let e = Fault::new("nobody can have that name");
+            return Err(Box::new((asked, e.into())));
         };
         loop {
             let room = |p: &Process| p.asked.len() < kind.most().0 && !p.is_stale;
@@ -172,7 +180,8 @@ impl LookUps {
                 },
             };
             let Some(process) = self.all.get_mut(&id) else {
-                return Err(Box::new((asked, Fault::new("no look-up process"))));
+                let e = Fault::new("no look-up process");
+                return Err(Box::new((asked, e.into())));
             };
             match process.send(asked, message.clone()) {
                 Ok(()) => return Ok(()),
@@ -188,17 +197,22 @@ impl LookUps {
         registry: &Registry,
         kind: Kind,
         now: Instant,
-    ) -> Result<u64, Fault> {
-        let there = self.all.values().filter(|p| p.kind == kind).count();
-        if there >= kind.most().1 {
-            return Err(Fault::new("too many look-ups"));
+    ) -> Result<u64, NotAsked> {
+        if !self.has_room(kind) {
+            return Err(NotAsked::NoRoom);
         }
         if !self.may_start(kind, now) {
-            return Err(Fault::new(
-                "look-up processes have failed one after another",
-            ));
+            return Err(Fault::new("look-up processes have failed one after another").into());
         }
-        self.start(registry, kind)
+        Ok(self.start(registry, kind)?)
+    }
+
+    /// Whether there may be one more. Those that are stale take no more questions, and do not
+    /// count: as many as have questions, whose number is bounded, can live beside the others.
+    fn has_room(&self, kind: Kind) -> bool {
+        let all = self.all.values();
+        let there = all.filter(|p| p.kind == kind && !p.is_stale).count();
+        there < kind.most().1
     }
 
     fn may_start(&self, kind: Kind, now: Instant) -> bool {

@@ -128,7 +128,7 @@ struct Monitor {
     /// What starts jobs.
     starter: Starter,
     /// What ends the jobs should this process be killed.
-    guard: Option<guard::Guard>,
+    guard: guard::Guarding,
     /// That this process is not the first to be ended for want of memory.
     protection: protect::Protection,
     stock: Stock,

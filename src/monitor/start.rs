@@ -224,7 +224,7 @@ fn serve(
     let sessions = Sessions::default();
     // Forked while there is no secret, and little memory in use of which it would keep a
     // copy. Under inetd the caller would wait for it.
-    let guard = (!asked.inetd).then(|| Guard::start(sessions.groups()));
+    let guard = (!asked.inetd).then(|| Guard::start(sessions.groups(), None));
     let mut begun = asked
         .inetd
         .then(|| inetd::begin(asked, apart, hushed))
@@ -344,7 +344,7 @@ fn serve(
         desk: super::signing::desk(),
         control: super::control::control(),
         starter: Starter::default(),
-        guard: None,
+        guard: super::guard::Guarding::default(),
         protection: super::protect::Protection::default(),
         stock: super::stock::Stock::default(),
         inetd: seat,

@@ -18,7 +18,8 @@ use super::sandbox::{self, failed};
 pub struct Confined {
     /// It is another user than the monitor.
     pub user: bool,
-    /// It can write no file, and signal no other process.
+    /// It can write no file, and, where the kernel has scopes (landlock ABI 6, Linux 6.12),
+    /// signal no other process; else seccomp alone denies that.
     pub landlock: bool,
     /// It can make no call that reaches into other processes or changes the system.
     pub seccomp: bool,

@@ -7,9 +7,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::sys::signal::Signal;
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::oom::Standing;
@@ -133,18 +134,36 @@ fn group_and_session(pid: i32) -> Option<(i32, i32)> {
 /// # Errors
 /// No process was to be had.
 pub fn run_alone(run: impl FnOnce() -> u8, channel: BorrowedFd<'_>) -> nix::Result<()> {
+    run_forked(super::job::fork_quietly, run, channel)
+}
+
+/// `fork`: how the process in between makes the copy.
+fn run_forked(
+    fork: impl FnOnce() -> nix::Result<Option<Pid>>,
+    run: impl FnOnce() -> u8,
+    channel: BorrowedFd<'_>,
+) -> nix::Result<()> {
     if let Some(between) = super::job::fork_quietly()? {
-        // It ends at once.
-        let _ = waitpid(between, None);
-        return Ok(());
+        // It ends at once, with 0 or with the error's number.
+        let ended = loop {
+            match waitpid(between, None) {
+                Err(Errno::EINTR) => {}
+                ended => break ended?,
+            }
+        };
+        return match ended {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, error) => Err(Errno::from_raw(error)),
+            _ => Err(Errno::ECHILD),
+        };
     }
-    let status = match super::job::fork_quietly() {
+    let status = match fork() {
         Ok(Some(_)) => 0,
         Ok(None) => {
             super::process::settle_in(channel, None, Standing::Monitor);
             run()
         }
-        Err(_) => 1,
+        Err(e) => u8::try_from(e as i32).unwrap_or(u8::MAX),
     };
     // SAFETY: ends the child without running what its parent would run at exit.
     unsafe { libc::_exit(status.into()) }
@@ -152,7 +171,20 @@ pub fn run_alone(run: impl FnOnce() -> u8, channel: BorrowedFd<'_>) -> nix::Resu
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
+
+    /// It was once taken for a guard that was started.
+    #[test]
+    fn a_second_fork_that_fails_is_an_error() {
+        let (ours, theirs) = crate::sys::passing::pair().unwrap();
+        let fail = || Err(Errno::EAGAIN);
+        let run = run_forked(fail, || 0, theirs.as_fd());
+        assert_eq!(run, Err(Errno::EAGAIN));
+        assert_eq!(run_alone(|| 0, theirs.as_fd()), Ok(()));
+        drop(ours);
+    }
 
     #[test]
     fn numbers_are_shared_with_a_fork() {

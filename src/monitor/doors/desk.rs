@@ -162,8 +162,9 @@ impl Desk {
         Ok(())
     }
 
-    /// Writes down what was left for the end; what that came to.
-    pub(in super::super) fn finish(&mut self) -> Vec<Answer> {
+    /// Writes down what was left for the end; what that came to. Adds the processes, which are
+    /// killed, to the unreaped: one that hangs at its disk may not even die.
+    pub(in super::super) fn finish(&mut self, unreaped: &mut Vec<Pid>) -> Vec<Answer> {
         let mut all = Vec::new();
         match self {
             Self::Here(doors, notes) => {
@@ -171,12 +172,8 @@ impl Desk {
                 all.extend(notes.map(|note| process::answer(doors, note)));
             }
             Self::Apart(apart) => {
-                for keeper in [apart.looks.take(), apart.writes.take()]
-                    .into_iter()
-                    .flatten()
-                {
-                    let _ = nix::sys::wait::waitpid(keeper.bury(), None);
-                }
+                let both = [apart.looks.take(), apart.writes.take()];
+                unreaped.extend(both.into_iter().flatten().map(Keeper::bury));
             }
         }
         all
@@ -360,5 +357,31 @@ fn start(registry: &Registry, settings: &Path, which: Keeps) -> Result<Keeper, F
     match which {
         Keeps::Looks => Keeper::start(registry, settings, token::DOOR, usize::MAX),
         Keeps::Writes => Keeper::start(registry, settings, token::REGISTRAR, 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keeper::tests::forked;
+    use super::*;
+    use crate::config::scratch::Scratch;
+
+    /// One that hung at its disk once kept the daemon from ending.
+    #[test]
+    fn finish_waits_for_no_door_process() {
+        let place = Scratch::new().place();
+        let mut desk = Desk::Apart(Box::new(Apart {
+            settings: place.settings(),
+            eyes: Glance::of(&place),
+            looks: Some(forked(|_| std::thread::sleep(WRITING))),
+            writes: None,
+            next: 1,
+        }));
+        let mut unreaped = Vec::new();
+        assert!(desk.finish(&mut unreaped).is_empty());
+        let [pid] = unreaped[..] else {
+            panic!("{unreaped:?}");
+        };
+        nix::sys::wait::waitpid(pid, None).expect("it was killed, and not reaped yet");
     }
 }

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -66,10 +65,8 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    fn launch(settings: &Path, starts: bool, at_a_time: usize) -> Result<Self, Fault> {
-        let (channel, theirs) = Channel::pair()?;
-        let pid = process::again("cosserver: door", theirs.as_fd(), Standing::Original)?;
-        let mut keeper = Self {
+    fn of(pid: Pid, channel: Channel, at_a_time: usize) -> Self {
+        Self {
             pid,
             channel,
             watch: None,
@@ -79,7 +76,22 @@ impl Keeper {
             sent: 0,
             at_a_time,
             idle_until: None,
-        };
+        }
+    }
+
+    fn launch(
+        settings: &Path,
+        watched: Option<(&Registry, Token)>,
+        at_a_time: usize,
+    ) -> Result<Self, Fault> {
+        let (channel, theirs) = Channel::pair()?;
+        // Before there is a process, which would else have to be killed and reaped.
+        let watch = watched.map(|(registry, token)| Watch::new(registry, &channel, token));
+        let watch = watch.transpose()?;
+        let pid = process::again("cosserver: door", theirs.as_fd(), Standing::Original)?;
+        let starts = watch.is_none();
+        let mut keeper = Self::of(pid, channel, at_a_time);
+        keeper.watch = watch;
         match keeper
             .channel
             .send(door::begin(settings, starts), Vec::new())
@@ -98,7 +110,7 @@ impl Keeper {
     /// # Errors
     /// They are not, or there is no process to be had.
     pub(super) fn check(settings: &Path) -> Result<Vec<Fault>, Fault> {
-        let mut keeper = Self::launch(settings, true, 0)?;
+        let mut keeper = Self::launch(settings, None, 0)?;
         let until = Instant::now() + STARTING;
         let checked = keeper.wait_for_the_beginning(until);
         let without = std::mem::take(&mut keeper.without);
@@ -112,17 +124,10 @@ impl Keeper {
 
     fn wait_for_the_beginning(&mut self, until: Instant) -> Result<(), Fault> {
         while !self.began {
-            let left = until.saturating_duration_since(Instant::now());
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            let mut fds = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, timeout) {
-                Err(nix::errno::Errno::EINTR) => {}
-                Err(e) => return Err(e.into()),
-                Ok(0) => {
-                    return Err(Fault::new("timed out while checking the machine registry"));
-                }
-                Ok(_) => drop(self.hear(until)?),
+            if !self.channel.wait_until(until)? {
+                return Err(Fault::new("timed out while checking the machine registry"));
             }
+            drop(self.hear(until)?);
         }
         Ok(())
     }
@@ -137,9 +142,7 @@ impl Keeper {
         token: Token,
         at_a_time: usize,
     ) -> Result<Self, Fault> {
-        let mut keeper = Self::launch(settings, false, at_a_time)?;
-        keeper.watch = Some(Watch::new(registry, &keeper.channel, token)?);
-        Ok(keeper)
+        Self::launch(settings, Some((registry, token)), at_a_time)
     }
 
     /// Watches for room while questions wait for it.
@@ -212,7 +215,9 @@ impl Keeper {
         };
         let wrong = || Fault::new("the door process spoke out of turn");
         let (ticket, answer) = Answer::decode(&message).ok_or_else(wrong)?;
-        if let (door::WITHOUT, Answer::Fault(why), false) = (ticket, &answer, self.began) {
+        // Only while somebody waits with a time limit: the event loop would hear notes for ever.
+        let may_note = !self.began && self.watch.is_none();
+        if let (door::WITHOUT, Answer::Fault(why), true) = (ticket, &answer, may_note) {
             self.without.push(Fault::new(why));
             return Ok(Some(Vec::new()));
         }
@@ -275,5 +280,49 @@ impl Keeper {
     pub(super) fn bury(self) -> Pid {
         process::signal(self.pid, Signal::SIGKILL);
         self.pid
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::sys::forked::Forked;
+
+    /// A door process that does this with its end of the channel instead.
+    pub(in super::super) fn forked(work: impl FnOnce(Channel)) -> Keeper {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let child = Forked::start(|| work(Channel::new(theirs))).unwrap();
+        Keeper::of(child.pid, ours, 1)
+    }
+
+    /// Notes of what the daemon starts without, one after another, once held its start for ever.
+    #[test]
+    fn a_door_process_that_never_stops_talking_holds_up_no_start() {
+        const LIMIT: Duration = Duration::from_millis(200);
+        const TALKS: Duration = Duration::from_secs(5);
+        let begun = Instant::now();
+        let mut keeper = forked(|mut channel| {
+            let note = Answer::Fault("x".into()).encode(door::WITHOUT);
+            while begun.elapsed() < TALKS && channel.deliver(note.to_vec(), TALKS).is_ok() {}
+        });
+        assert!(keeper.wait_for_the_beginning(begun + LIMIT).is_err());
+        assert!(begun.elapsed() < TALKS);
+        waitpid(keeper.bury(), None).unwrap();
+    }
+
+    /// The event loop would hear them for as long as they come.
+    #[test]
+    fn notes_to_a_daemon_that_runs_are_out_of_turn() {
+        let poll = mio::Poll::new().unwrap();
+        let until = Instant::now() + STARTING;
+        let mut keeper = forked(|mut channel| {
+            let note = Answer::Fault("x".into()).encode(door::WITHOUT);
+            channel.deliver(note.to_vec(), STARTING).unwrap();
+        });
+        let watch = Watch::new(poll.registry(), &keeper.channel, Token(1));
+        keeper.watch = Some(watch.unwrap());
+        assert!(keeper.channel.wait_until(until).unwrap());
+        assert!(keeper.hear(until).is_err());
+        waitpid(keeper.bury(), None).unwrap();
     }
 }

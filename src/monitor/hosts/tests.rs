@@ -1,5 +1,6 @@
 //! The table's names: when each is asked for, and what an answer means.
 
+use super::super::look_ups::tests::{asked_for_hosts, none_until, reap};
 use super::*;
 use crate::config::scratch::Scratch;
 
@@ -110,7 +111,7 @@ fn background_look_ups_leave_slots_to_a_name_that_a_connection_needs() {
         .retain(|n| *n != name("one") && *n != name("two"));
     let mut which = 0;
     let mut ask = |hosts: &mut Hosts| {
-        let name = hosts.next()?;
+        let name = hosts.next_queue()?.pop_front()?;
         which += 1;
         hosts.looking.insert(which, name.clone());
         Some(name)
@@ -128,6 +129,95 @@ fn background_look_ups_leave_slots_to_a_name_that_a_connection_needs() {
     assert_eq!(ask(&mut hosts), None);
     hosts.heard(1, Err("away".into()), now);
     assert_eq!(ask(&mut hosts), Some(third));
+}
+
+fn table_of(hosts: &mut Hosts, text: &str) {
+    hosts.table = Ok(HostTable::parse(text.as_bytes(), Path::new("hostinfo")));
+    hosts.list_names();
+}
+
+/// Has names asked for, and returns whether that went well and how many are being looked up.
+fn resolve(hosts: &mut Hosts, asked: &mut (LookUps, mio::Poll), now: Instant) -> (bool, usize) {
+    let (look_ups, poll) = asked;
+    let resolved = hosts.resolve(look_ups, poll.registry(), now);
+    (resolved.is_ok(), hosts.looking.len())
+}
+
+/// A table that was empty for a moment, while it was written, once had more names asked for than
+/// the process takes, and every name was marked as failed.
+#[test]
+fn names_that_left_the_table_hold_their_slots_until_their_answers_come() {
+    let lines = (0..HOSTS + 4).map(|n| format!("hangs{n} cos run-as=root\n"));
+    let table = lines.collect::<String>();
+    let mut hosts = looking("");
+    let mut asked = asked_for_hosts(0);
+    let now = hosts.told;
+    table_of(&mut hosts, &table);
+    let most = HOSTS - KEPT;
+    assert_eq!(resolve(&mut hosts, &mut asked, now), (true, most));
+    for text in ["", &table, TABLE] {
+        table_of(&mut hosts, text);
+        assert_eq!(resolve(&mut hosts, &mut asked, now), (true, most));
+        assert!(hosts.ended.is_empty() && hosts.deadline().is_none());
+        assert_eq!(hosts.is_resolving(), !text.is_empty());
+    }
+    // An answer of a name that is not there makes room, and means nothing else.
+    let which = *hosts.looking.keys().next().unwrap();
+    let heard = hosts.heard(which, Ok(vec![ip("192.0.2.9")]), now);
+    assert_eq!(heard, (Names::Same, None));
+    assert!(hosts.resolved.is_empty() && hosts.ended.is_empty());
+    assert!(hosts.want(&name("one"), now));
+    assert!(hosts.next_queue().is_some());
+    reap(asked.0);
+}
+
+/// They were once refused for 5 s, and then for longer.
+#[test]
+fn names_for_which_there_is_no_room_stay_queued() {
+    let mut hosts = looking("");
+    let mut asked = asked_for_hosts(HOSTS);
+    let now = hosts.told;
+    table_of(&mut hosts, TABLE);
+    assert!(hosts.want(&name("two"), now));
+    assert_eq!(resolve(&mut hosts, &mut asked, now), (true, 0));
+    let left = (&hosts.wanted, &hosts.waiting);
+    assert_eq!(left, (&[name("two")].into(), &[name("one")].into()));
+    assert!(hosts.ended.is_empty() && hosts.is_resolving());
+    reap(asked.0);
+}
+
+/// A failure of a name server that came after one of a process once counted as known, and was
+/// in no log.
+#[test]
+fn names_for_which_no_process_is_to_be_had_stay_queued_and_new() {
+    let mut hosts = looking("");
+    let now = hosts.told;
+    table_of(&mut hosts, TABLE);
+    assert!(hosts.want(&name("two"), now));
+    let poll = mio::Poll::new().unwrap();
+    let mut failing = (none_until(now + LONGEST_PAUSE * 2), poll);
+    let mut due = now;
+    for (failed, seconds) in [0.5, 1.0, 2.0, 4.0, 5.0].into_iter().enumerate() {
+        // That is told once.
+        let told = (failed > 0, 0);
+        assert_eq!(resolve(&mut hosts, &mut failing, due), told);
+        let next = due + Duration::from_secs_f64(seconds);
+        assert_eq!(hosts.deadline(), Some(next));
+        let early = next - Duration::from_millis(1);
+        assert_eq!(resolve(&mut hosts, &mut failing, early), (true, 0));
+        assert_eq!(hosts.deadline(), Some(next));
+        due = next;
+        failing.0 = none_until(due + LONGEST_PAUSE);
+    }
+    // Nobody waits for them meanwhile; they are in no log as unresolved.
+    assert!(!hosts.is_resolving() && hosts.ended.is_empty());
+    let mut asked = asked_for_hosts(0);
+    assert_eq!(resolve(&mut hosts, &mut asked, due), (true, 2));
+    assert_eq!(hosts.deadline(), None);
+    let which = *hosts.looking.keys().next().unwrap();
+    let (_, unresolved) = hosts.heard(which, Err("away".into()), due);
+    assert!(unresolved.is_some());
+    reap(asked.0);
 }
 
 /// No slot is reserved, and no penalty softened, for a host that may ask nothing.

@@ -1,4 +1,7 @@
 //! What the look-up processes have said, on its way to whoever asked.
+//!
+//! Runs in the monitor. Owns nothing: takes the news of [`super::LookUps`], logs it, and hands
+//! each answer to who waits for it. Must not wait, and logs no text of a process but as a value.
 
 use std::net::IpAddr;
 use std::time::Instant;

@@ -1,6 +1,10 @@
 //! One look-up process, and what it was asked.
+//!
+//! Runs in the monitor. Owns the process, the channel to it, and its questions. Must not wait
+//! for it without a time limit, nor close a socket on which it may have left descriptors.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -29,7 +33,7 @@ const HOST: Duration = Duration::from_secs(40);
 const STARTING: Duration = Duration::from_secs(30);
 /// How long a process stays when there is nothing to look up.
 pub(super) const IDLE: Duration = Duration::from_secs(60);
-/// Processes that look users up, at the same time.
+/// Look-ups of users by name, at the same time.
 pub(in super::super) const USERS_AT_ONCE: usize = 8;
 /// What is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +60,7 @@ impl Kind {
     /// Questions that one process may have at a time, and processes.
     pub(super) const fn most(self) -> (usize, usize) {
         match self {
-            // Names may have so many, and numbers, which local users cause, half as many beside
-            // them.
+            // Names have so many, and numbers, which local users cause, half as many beside them.
             Self::Users => (1, USERS_AT_ONCE + USERS_AT_ONCE / 2),
             Self::Hosts => (HOSTS, 1),
         }
@@ -82,6 +85,30 @@ impl Asked {
             Kind::Hosts => Found::Host(Err(why.to_owned())),
         };
         News::Found(self.number, found)
+    }
+}
+
+/// Why a question was not asked.
+#[derive(Debug)]
+pub(in super::super) enum NotAsked {
+    /// As many look-ups are under way as may be: there is room when one of them has ended.
+    NoRoom,
+    /// No process is to be had, or nobody can have that name.
+    Failed(Fault),
+}
+
+impl From<Fault> for NotAsked {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
+}
+
+impl fmt::Display for NotAsked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRoom => f.write_str("too many look-ups"),
+            Self::Failed(fault) => fault.fmt(f),
+        }
     }
 }
 
@@ -163,7 +190,6 @@ impl Process {
         question: &Question,
         limit: Duration,
     ) -> Result<Option<UserRecord>, Fault> {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         let until = Instant::now() + limit;
         let message = question.encode(0);
         let message = message.ok_or_else(|| Fault::new("no user can have that name"))?;
@@ -171,19 +197,11 @@ impl Process {
         let mut buffer = vec![0; channel::MESSAGE];
         let mut groups = Vec::new();
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            let mut fds = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, timeout) {
-                Ok(0) => return Err(Fault::new("it did not answer in time")),
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-            match self.channel.receive(&mut buffer)? {
-                Incoming::Nothing => {}
+            match self.channel.receive_until(&mut buffer, until)? {
+                Incoming::Nothing => return Err(Fault::new("it did not answer in time")),
                 Incoming::Gone => return Err(Fault::new("the look-up process has died")),
                 Incoming::Message(message, _) => match Answer::decode(&message) {
-                    Some(Answer::Ready(_)) => self.due = None,
+                    Some(Answer::Ready(_)) if self.due.take().is_some() => {}
                     Some(Answer::Failed(why)) => return Err(Fault::new(why)),
                     Some(Answer::Groups(0, more)) => add_groups(&mut groups, more)?,
                     Some(Answer::User(0, found)) => {

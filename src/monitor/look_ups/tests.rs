@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::process::USER;
 use super::*;
+use crate::channel::Channel;
 use crate::channel::lookup::GROUPS;
 use crate::sys::forked::Forked;
 use crate::sys::passing;
@@ -18,7 +19,7 @@ fn deaf() -> u8 {
 }
 
 /// Processes of which one waits, deaf, and an event loop for them.
-fn one_deaf() -> (LookUps, mio::Poll) {
+pub(in super::super) fn one_deaf() -> (LookUps, mio::Poll) {
     let poll = mio::Poll::new().unwrap();
     let mut all = LookUps::new(None);
     let process = Process::launch(Some(deaf)).unwrap();
@@ -26,7 +27,27 @@ fn one_deaf() -> (LookUps, mio::Poll) {
     (all, poll)
 }
 
-fn reap(mut all: LookUps) {
+/// The same, where it looks hosts up and this many are asked of it.
+pub(in super::super) fn asked_for_hosts(most: usize) -> (LookUps, mio::Poll) {
+    let (mut all, poll) = one_deaf();
+    for process in all.all.values_mut() {
+        process.kind = Kind::Hosts;
+    }
+    for n in 0..most {
+        let question = Question::Host(format!("hangs{n}"));
+        all.ask(poll.registry(), question, Instant::now()).unwrap();
+    }
+    (all, poll)
+}
+
+/// None, and until then none is to be had that looks hosts up.
+pub(in super::super) fn none_until(until: Instant) -> LookUps {
+    let mut all = LookUps::new(None);
+    all.failed[Kind::Hosts as usize] = (FAILURES, Some(until));
+    all
+}
+
+pub(in super::super) fn reap(mut all: LookUps) {
     for pid in all.finish().into_iter().chain(all.unreaped()) {
         let _ = nix::sys::wait::waitpid(pid, None);
     }
@@ -102,6 +123,64 @@ fn descriptors_from_a_process_that_was_taken_over_keep_the_monitor_waiting_nowhe
         assert!(!bytes.is_empty());
     }
     assert!(begun.elapsed() < LINGER);
+}
+
+/// After a change of nsswitch.conf a process that was still busy once kept the next from starting.
+#[test]
+fn a_process_that_is_stale_leaves_room_for_the_next() {
+    let (mut all, _poll) = asked_for_hosts(1);
+    assert!(!all.has_room(Kind::Hosts));
+    all.renew();
+    assert_eq!(all.all.len(), 1, "it is busy");
+    assert!(all.has_room(Kind::Hosts));
+    reap(all);
+}
+
+/// Its number was once forgotten, and its socket closed by this process.
+#[test]
+fn a_process_that_cannot_be_watched_is_killed_and_its_socket_closed_elsewhere() {
+    let begun = Instant::now();
+    let poll = mio::Poll::new().unwrap();
+    let mut all = LookUps::new(None);
+    let unclosed = Rc::default();
+    let (ours, theirs) = accepting_pair(&unclosed);
+    let child = Forked::start(|| _ = deaf()).unwrap();
+    let process = Process::of(child.pid, ours, unclosed);
+    let (socket, _other) = lingering();
+    passing::send(theirs.as_fd(), b"x", &[socket.as_fd()]).unwrap();
+    drop((socket, theirs));
+    process.watch(poll.registry(), token::look_up(7)).unwrap();
+    assert!(all.adopt(poll.registry(), process).is_err(), "twice");
+    assert!(all.all.is_empty());
+    assert_eq!(all.unclosed.len(), 1);
+    all.close_unread();
+    reap(all);
+    let known = nix::sys::wait::waitpid(child.pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
+    assert_eq!(known, Err(nix::errno::Errno::ECHILD), "it was not reaped");
+    assert!(begun.elapsed() < LINGER);
+}
+
+/// It once held the daemon's start for as long as it liked.
+#[test]
+fn a_process_that_is_ready_again_and_again_holds_up_nobody() {
+    const TALKS: Duration = Duration::from_secs(5);
+    let begun = Instant::now();
+    let unclosed = Rc::default();
+    let (ours, theirs) = untrusted::pair(0, &unclosed).unwrap();
+    let child = Forked::start(|| {
+        let mut channel = Channel::new(theirs);
+        let ready = Answer::Ready(Confined::default()).encode().remove(0);
+        while begun.elapsed() < TALKS && channel.deliver(ready.clone(), TALKS).is_ok() {}
+    })
+    .unwrap();
+    let mut process = Process::of(child.pid, ours, unclosed);
+    let limit = Duration::from_millis(200);
+    let found = process.ask_and_wait(&Question::User("jo".into()), limit);
+    assert!(found.is_err());
+    assert!(begun.elapsed() < TALKS);
+    let (pid, unclosed) = process.end();
+    untrusted::leave_open(unclosed);
+    nix::sys::wait::waitpid(pid, None).unwrap();
 }
 
 /// One that sends each group by itself would keep the monitor busy with messages.
