@@ -213,9 +213,11 @@ fn a_daemon_that_cannot_be_reached_is_not_taken_for_none() {
         let out = cosadm(&d, words);
         let told = String::from_utf8(out.stderr).unwrap();
         assert_eq!(out.status.code(), Some(1), "{words:?}: {told}");
-        let pid = format!("a daemon runs here (process {})", d.pid());
-        assert!(told.contains(&pid) && told.contains("restarted"), "{told}");
-        assert!(told.lines().count() == 1, "{told}");
+        let runs = format!("the daemon (process {}) runs and cannot be", d.pid());
+        assert!(told.contains(&runs), "{told}");
+        let remedy = told.lines().nth(1).unwrap();
+        assert!(remedy.ends_with(": restart the daemon"), "{told}");
+        assert!(told.lines().count() == 2, "{told}");
     };
     let all: [&[&str]; 3] = [
         &["exclude", "add", id.trim(), "--now"],
