@@ -863,7 +863,7 @@ fn a_door_process_that_dies_is_started_anew() {
 #[test]
 fn a_door_process_that_hangs_costs_its_time_and_denies() {
     let (d, mut m) = start_shared();
-    kill(door_process(&d), Signal::SIGSTOP).unwrap();
+    daemon::stop(door_process(&d).as_raw());
     d.says(255, &["true"]);
     d.log.wait("cause=doors");
     d.says(0, &["true"]);

@@ -365,7 +365,7 @@ fn what_came_while_the_gate_was_stopped_is_not_too_late() {
     // By then it is accepted.
     assert_eq!(d.session(&["true"]).finish().status, Some(0));
     let gate = Pid::from_raw(d.process("gate"));
-    kill(gate, Signal::SIGSTOP).unwrap();
+    daemon::stop(gate.as_raw());
     until("it is stopped", || state(gate.as_raw()) == Some('T'));
     stranger.send(&hello());
     pass(5);

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::hostile::Stranger;
 use super::{COSSERVER, Daemon, Folder, PATIENCE, prepare};
 
@@ -115,6 +118,17 @@ pub fn status(pid: i32, key: &str) -> String {
         .lines()
         .find_map(|l| l.strip_prefix(key)?.strip_prefix(':'));
     line.unwrap_or_default().trim().to_owned()
+}
+
+/// Stops a process, and waits until each of its threads stands: the signal alone lets it
+/// answer once more.
+pub fn stop(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    until("it is stopped", || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let states = tasks.map(|task| fs::read_to_string(task.path().join("stat")));
+        states.flatten().all(|stat| stat.contains(") T "))
+    });
 }
 
 /// How many descriptors a process has open, beside its channels to door and look-up

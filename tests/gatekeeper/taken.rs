@@ -12,9 +12,7 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use cosserver::channel::gate::{Connection, Order, Question};
 use cosserver::channel::{Channel, Incoming};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
-use nix::unistd::Pid;
 
 use super::daemon::hostile::{Greeting, Stranger, hello};
 use super::daemon::{self, Daemon, PATIENCE};
@@ -72,7 +70,7 @@ impl Taken {
         // By then it has heard all that the monitor said before.
         d.gate_at_rest();
         let gate = d.process("gate");
-        kill(Pid::from_raw(gate), Signal::SIGSTOP).unwrap();
+        daemon::stop(gate);
         daemon::until("the gate stands still", || {
             daemon::status(gate, "State").starts_with('T')
         });
