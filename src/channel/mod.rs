@@ -188,7 +188,7 @@ impl<S: Endpoint> Channel<S> {
         while self.wait_until(until)? {
             match self.receive(buffer)? {
                 Incoming::Nothing => {}
-                incoming => return Ok(incoming),
+                incoming @ (Incoming::Message(..) | Incoming::Gone) => return Ok(incoming),
             }
         }
         Ok(Incoming::Nothing)

@@ -151,10 +151,13 @@ fn run_forked(
                 ended => break ended?,
             }
         };
-        return match ended {
-            WaitStatus::Exited(_, 0) => Ok(()),
-            WaitStatus::Exited(_, error) => Err(Errno::from_raw(error)),
-            _ => Err(Errno::ECHILD),
+        let WaitStatus::Exited(_, error) = ended else {
+            return Err(Errno::ECHILD);
+        };
+        return if error == 0 {
+            Ok(())
+        } else {
+            Err(Errno::from_raw(error))
         };
     }
     let status = match fork() {
