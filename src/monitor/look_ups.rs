@@ -277,21 +277,25 @@ impl LookUps {
         };
         let at = process.asked.iter().position(|a| a.number == number);
         let at = at.ok_or_else(is_out_of_turn)?;
-        if let Answer::Groups(_, more) = answer {
-            let asked = process.asked.get_mut(at).ok_or_else(is_out_of_turn)?;
-            return add_groups(&mut asked.groups, more);
-        }
-        let asked = process.asked.swap_remove(at);
-        process.idle_until = now + IDLE;
         let kind = process.kind;
         let found = match (kind, answer) {
+            (Kind::Users, Answer::Groups(_, more)) => {
+                let asked = process.asked.get_mut(at).ok_or_else(is_out_of_turn)?;
+                return add_groups(&mut asked.groups, more);
+            }
             (Kind::Users, Answer::User(_, found)) => {
+                let asked = process.asked.swap_remove(at);
                 let found = found.filter(|record| has_a_name(&record.account));
                 Found::User(found.map(|r| Box::new(whole(*r, asked.groups))))
             }
-            (Kind::Hosts, Answer::Host(_, found)) => Found::Host(found),
+            (Kind::Hosts, Answer::Host(_, found)) => {
+                process.asked.swap_remove(at);
+                Found::Host(found)
+            }
+            // The question stays: it is asked again of the next process, or fails.
             _ => return Err(is_out_of_turn()),
         };
+        process.idle_until = now + IDLE;
         if let Some(failed) = self.failed.get_mut(kind as usize) {
             *failed = (0, None);
         }

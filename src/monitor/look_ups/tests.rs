@@ -81,6 +81,24 @@ fn a_question_that_is_not_answered_in_time_has_failed() {
     reap(all);
 }
 
+/// Such a question was in no list any more, and its caller waited for ever.
+#[test]
+fn an_answer_of_the_wrong_kind_loses_no_question() {
+    let (mut all, poll) = one_deaf();
+    let now = Instant::now();
+    let question = Question::User("jo".into());
+    let number = all.ask(poll.registry(), question, now).unwrap();
+    let id = *all.all.keys().next().unwrap();
+    let wrong = Answer::Host(number, Err("no".into()));
+    assert!(all.take(id, wrong, now).is_err());
+    let asked = all.all[&id].asked.iter().map(|a| a.number);
+    assert_eq!(asked.collect::<Vec<_>>(), [number]);
+    all.tend(poll.registry(), now + USER);
+    let failed = News::Found(number, Found::User(None));
+    assert_eq!(all.news().pop(), Some(failed));
+    reap(all);
+}
+
 #[test]
 fn the_pause_comes_with_the_third_failure_in_a_row_and_grows() {
     let pauses = [1, 2, 3, 4, 5, 32].map(pause);
