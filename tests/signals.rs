@@ -373,6 +373,32 @@ fn what_came_while_the_gate_was_stopped_is_not_too_late() {
     assert!(stranger.record().is_some(), "{}", d.log_text());
 }
 
+/// The same of a crowd: deadlines were looked at when the first 1,024 had been.
+#[test]
+fn what_came_from_a_crowd_while_the_gate_was_stopped_is_not_too_late() {
+    let d = Daemon::start_with("[limits]\nhello = 4\n", "");
+    let mut crowd: Vec<Stranger> = (0..2_000_u32)
+        .map(|n| {
+            let from = std::net::Ipv4Addr::from(0x7f05_0001 + n % 500);
+            Stranger::from_address(from.into(), d.port)
+        })
+        .collect();
+    // By then all are accepted.
+    assert_eq!(d.session(&["true"]).finish().status, Some(0));
+    let gate = Pid::from_raw(d.process("gate"));
+    kill(gate, Signal::SIGSTOP).unwrap();
+    until("it is stopped", || state(gate.as_raw()) == Some('T'));
+    for stranger in &mut crowd {
+        stranger.send(&hello());
+    }
+    pass(6);
+    kill(gate, Signal::SIGCONT).unwrap();
+    let late = crowd
+        .iter_mut()
+        .filter_map(|s| s.record().is_none().then_some(()));
+    assert_eq!(late.count(), 0, "{}", d.log_text());
+}
+
 /// The client's address and the daemon's, in networks of the test's own.
 const HERE: &str = "10.99.0.2";
 const THERE: &str = "10.99.0.1";
@@ -646,4 +672,49 @@ fn a_client_that_is_stopped_is_no_dead_one() {
     );
     assert_eq!(ended.out.last().map(String::as_str), Some("all"));
     assert_eq!(ended.out.iter().map(String::len).sum::<usize>(), 64_000_008);
+}
+
+/// Once the end was told the relay waited 10 s and closed, and the kernel dropped what a stopped
+/// client had no room for: the end of the output, and the status.
+#[test]
+fn a_client_that_is_stopped_over_the_commands_end_gets_all_of_it() {
+    let d = Daemon::start_with("[daemon]\nkeep-alive = 1\n", "");
+    // What the daemon's system takes from the relay and the client's does not take from it, and
+    // what that takes at once.
+    let sizes = [700_000, 50_000];
+    let clients = sizes.map(|size| {
+        let mut gate = session::Gate::new(d.folder.path(&format!("gate{size}")));
+        let job = format!(
+            "echo $$; read go <{}; head -c {size} /dev/zero | tr '\\0' x | fold -w 1000; exit 7",
+            gate.name()
+        );
+        let client = d.session(&[&job]);
+        let pid = || client.out.all().first().and_then(|l| l.parse().ok());
+        until("it runs", || pid().is_some());
+        client.signal(Signal::SIGSTOP);
+        until("it is stopped", || state(client.pid()) == Some('T'));
+        gate.open();
+        let pid: i32 = pid().unwrap();
+        until("the command has ended", || !lives(pid));
+        client
+    });
+    // Longer than the relay waits for a client that has been told, and then than the kernel for
+    // one that has gone.
+    pass(15);
+    assert_eq!(d.log.count("end session=0 "), 0, "{}", d.log_text());
+    d.log.wait("end session=1 ");
+    for (client, size) in clients.into_iter().zip(sizes) {
+        client.signal(Signal::SIGCONT);
+        let ended = client.finish();
+        assert_eq!(
+            (ended.status, ended.err.len()),
+            (Some(7), 0),
+            "{:?}",
+            ended.err
+        );
+        let got: usize = ended.out.iter().skip(1).map(String::len).sum();
+        assert_eq!(got, size);
+    }
+    let line = d.log.wait("end session=0 ");
+    assert!(line.contains("how=done"), "{line}");
 }

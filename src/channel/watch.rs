@@ -1,11 +1,15 @@
-//! A channel in an event loop: always watched for messages, and for room only
-//! while messages wait. An edge for room would otherwise wake its process each
-//! time that the other side has read.
+//! What gate and monitor share of an event loop: a channel in it, and its events.
+//!
+//! A channel is always watched for messages, and for room only while messages wait. An edge for
+//! room would otherwise wake its process each time that the other side has read.
 
 use std::os::fd::{AsFd, AsRawFd};
 
+use std::time::Duration;
+
+use mio::event::Event;
 use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 
 use super::Channel;
 use crate::fault::Fault;
@@ -56,5 +60,110 @@ impl Watch {
         let fd = channel.as_fd().as_raw_fd();
         registry.reregister(&mut SourceFd(&fd), self.token, interest)?;
         Ok(())
+    }
+}
+
+/// Most events that are looked at before a deadline is: those of four times the connections
+/// that there are by default. A crowd that keeps sending puts no deadline off for ever.
+const BEFORE_DEADLINES: usize = 65_536;
+
+/// A loop's events, which come in batches.
+///
+/// After a stop more may have come than one batch holds, and a deadline may have passed
+/// meanwhile: it must not be looked at before all that has come was.
+pub struct Batches {
+    events: Events,
+    size: usize,
+    /// Events of full batches, one after the other.
+    taken: usize,
+}
+
+impl Batches {
+    /// Batches of at most so many events.
+    pub fn of(size: usize) -> Self {
+        Self {
+            events: Events::with_capacity(size),
+            size,
+            taken: 0,
+        }
+    }
+
+    /// Waits for the next batch, for at most so long.
+    ///
+    /// # Errors
+    /// As epoll_wait(2). It was interrupted: nothing has changed.
+    pub fn wait(&mut self, poll: &mut Poll, limit: Option<Duration>) -> std::io::Result<()> {
+        poll.poll(&mut self.events, limit)?;
+        let is_full = self.events.iter().count() >= self.size;
+        let taken = self.taken.saturating_add(self.size);
+        self.taken = if is_full && taken < BEFORE_DEADLINES {
+            taken
+        } else {
+            0
+        };
+        Ok(())
+    }
+
+    /// The batch that has come last.
+    pub fn iter(&self) -> impl Iterator<Item = &Event> {
+        self.events.iter()
+    }
+
+    /// Whether there may be more than this batch: then deadlines have to wait.
+    pub const fn may_go_on(&self) -> bool {
+        self.taken > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// Only the first batch was looked at before the deadlines were.
+    #[test]
+    fn all_that_has_come_is_looked_at_before_a_deadline_is() {
+        let mut poll = Poll::new().unwrap();
+        let pairs: Vec<_> = (0..10).map(|_| UnixStream::pair().unwrap()).collect();
+        for (n, (ours, _)) in pairs.iter().enumerate() {
+            let fd = ours.as_raw_fd();
+            let registry = poll.registry();
+            registry
+                .register(&mut SourceFd(&fd), Token(n), Interest::WRITABLE)
+                .unwrap();
+        }
+        let mut batches = Batches::of(4);
+        let mut seen = Vec::new();
+        let mut rounds = 0;
+        loop {
+            batches.wait(&mut poll, Some(Duration::ZERO)).unwrap();
+            seen.extend(batches.iter().map(|e| e.token().0));
+            rounds += 1;
+            if !batches.may_go_on() {
+                break;
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..10).collect::<Vec<_>>());
+        assert_eq!(rounds, 3);
+        // Not for ever: what is always ready has a limit.
+        let mut batches = Batches::of(4);
+        let mut most = 0;
+        loop {
+            for (n, (ours, _)) in pairs.iter().enumerate() {
+                let fd = ours.as_raw_fd();
+                let registry = poll.registry();
+                registry
+                    .reregister(&mut SourceFd(&fd), Token(n), Interest::WRITABLE)
+                    .unwrap();
+            }
+            batches.wait(&mut poll, Some(Duration::ZERO)).unwrap();
+            most += batches.iter().count();
+            if !batches.may_go_on() {
+                break;
+            }
+        }
+        assert_eq!(most, BEFORE_DEADLINES);
     }
 }

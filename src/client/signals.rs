@@ -20,7 +20,7 @@ const UNENDED: Duration = Duration::from_secs(60);
 /// Signals of one kind that come so close together are one.
 const TOGETHER: Duration = Duration::from_millis(100);
 
-const SILENT: &str =
+pub(super) const SILENT: &str =
     "the host does not answer the signal (5 s); the connection is closed, the command may run on";
 const RUNS_ON: &str = "the command has not ended 60 s after the signal; it is hung up now";
 const UNREAD: &str = "the output was not read within 60 s after the signal; the rest is dropped";

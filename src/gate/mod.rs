@@ -10,10 +10,10 @@ mod sources;
 
 use std::time::Instant;
 
-use mio::{Events, Poll, Token};
+use mio::{Poll, Token};
 
 use crate::channel::gate::Order;
-use crate::channel::watch::Watch;
+use crate::channel::watch::{Batches, Watch};
 use crate::channel::{self, Channel, Incoming, cell};
 use crate::fault::Fault;
 use crate::sys::process::CHANNEL;
@@ -45,7 +45,7 @@ fn serve() -> Result<(), Fault> {
     cell::enter(Role::Gate, &mut monitor)?;
 
     let mut hall = Hall::new(monitor, registry);
-    let mut events = Events::with_capacity(1024);
+    let mut events = Batches::of(1024);
     let mut buffer = vec![0; channel::MESSAGE];
     loop {
         hall.update(&mut watch)?;
@@ -53,13 +53,13 @@ fn serve() -> Result<(), Fault> {
         let timeout = hall
             .next_deadline(now)
             .map(|d| d.saturating_duration_since(now));
-        match poll.poll(&mut events, timeout) {
+        match events.wait(&mut poll, timeout) {
             // Stopped meanwhile: what has come is looked at before a deadline is.
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
             other => other?,
         }
         let now = Instant::now();
-        for event in &events {
+        for event in events.iter() {
             match event.token() {
                 MONITOR => {
                     if !take_orders(&mut hall, &mut buffer, now)? {
@@ -70,7 +70,9 @@ fn serve() -> Result<(), Fault> {
             }
         }
         hall.go_on(now)?;
-        hall.pass_deadlines(now)?;
+        if !events.may_go_on() {
+            hall.pass_deadlines(now)?;
+        }
     }
 }
 

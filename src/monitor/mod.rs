@@ -45,10 +45,11 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use mio::{Events, Poll};
+use mio::Poll;
 use nix::unistd::Pid;
 
 use crate::channel::gate::{Connection, Question};
+use crate::channel::watch::Batches;
 use crate::channel::{self, Incoming};
 use crate::config::place::Place;
 use crate::config::settings::Settings;
@@ -156,11 +157,13 @@ enum Which {
 
 impl Monitor {
     fn serve(&mut self) -> u8 {
-        let mut events = Events::with_capacity(256);
+        let mut events = Batches::of(256);
         let mut buffer = vec![0; channel::MESSAGE];
         loop {
             let now = Instant::now();
-            self.pass_deadlines(now);
+            if !events.may_go_on() {
+                self.pass_deadlines(now);
+            }
             self.take_look_ups(now);
             if self.is_over() {
                 return self.finish();
@@ -174,7 +177,7 @@ impl Monitor {
             self.crowd.tidy();
             let until = self.next_deadline();
             let left = || until.map(|d| d.saturating_duration_since(Instant::now()));
-            while let Err(e) = self.poll.poll(&mut events, left()) {
+            while let Err(e) = events.wait(&mut self.poll, left()) {
                 // Stopped meanwhile: what has come is looked at before a deadline is.
                 if e.kind() != std::io::ErrorKind::Interrupted {
                     self.log.say(Level::Error, "fault", &[("why", &e)]);
@@ -182,7 +185,7 @@ impl Monitor {
                 }
             }
             let now = Instant::now();
-            for event in &events {
+            for event in events.iter() {
                 match token::whose(event.token()) {
                     Whose::Signals => self.take_signals(now),
                     Whose::Gate => self.hear_gate(&mut buffer, now),

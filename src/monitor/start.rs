@@ -75,6 +75,10 @@ pub(super) fn start(apart: &Apart) -> Started {
         ))),
         Task::Print => Started::Done(print_settings(&asked)),
         Task::Test => Started::Done(test(&asked)),
+        // The one who called has reset the connection: there is nothing to do, or to say.
+        Task::Serve if asked.inetd && socket::was_reset(std::io::stdin().as_fd()) => {
+            Started::Done(process::SUCCESS)
+        }
         Task::Serve => {
             let mut hushed = None;
             match serve(&asked, apart, &mut hushed) {

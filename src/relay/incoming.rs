@@ -1,6 +1,9 @@
 //! From the peer: records are read into one buffer, opened where they lie, and
 //! the job's input is written from there. What the job does not take at once
 //! waits in a backlog, which credit bounds.
+//!
+//! Runs in the relay, in the session's thread. Owns the opener and the buffers; the descriptors
+//! are the session's. Must not block, nor take an error of a descriptor for its end.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;

@@ -1,5 +1,9 @@
 //! Towards the peer: the job's output is read straight into the places where
 //! its records will lie, sealed there, and written with one call.
+//!
+//! Runs in the relay, in the session's thread. Owns the sealer and the buffers; the descriptors
+//! are the session's. Must not block, read more output before the last was sent, nor take an
+//! error of an output for its end.
 
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -1,8 +1,8 @@
 //! One session: a thread that serves both directions of one connection, with
 //! descriptors that do not block and a poll.
 //!
-//! It ends when the job's end has been told, when the peer is gone, or when the
-//! monitor says so by closing the session's channel.
+//! It ends when the job's end has been told and the client's system has all of it, when
+//! the peer is gone, or when the monitor says so by closing the session's channel.
 
 mod ending;
 
@@ -167,7 +167,7 @@ impl Serving {
         loop {
             self.flush()?;
             self.tell_end()?;
-            if self.told && self.outgoing.is_empty() {
+            if self.is_over() {
                 return Ok(());
             }
             let ready = self.wait()?;
@@ -175,7 +175,11 @@ impl Serving {
                 self.hear()?;
             }
             if ready.socket {
-                self.read_peer()?;
+                match self.read_peer() {
+                    // A client that has all of it hangs up.
+                    Err(Stop::Gone) if self.is_over() => return Ok(()),
+                    other => other?,
+                }
             }
             if ready.stdin {
                 self.feed_job()?;
@@ -273,7 +277,7 @@ impl Serving {
             self.looked = Some(Instant::now());
             match self.unsent.look(self.socket.as_fd()) {
                 Outlook::Acknowledged => self.is_watched = false,
-                Outlook::Waiting => {}
+                Outlook::Sent | Outlook::Waiting => {}
                 // What it has said before is heard first.
                 Outlook::Lost if is_readable => {}
                 Outlook::Lost => return Err(Stop::Gone),
@@ -320,8 +324,9 @@ impl Serving {
         for said in came.said {
             match said {
                 Said::Signal(s) => {
-                    // Signals that come faster than the monitor hears them are one.
-                    if !self.monitor.is_waiting() {
+                    // Signals that come faster than the monitor hears them are one, and one
+                    // after the command's end is for nobody.
+                    if !self.told && !self.monitor.is_waiting() {
                         let _ = self.monitor.send(Word::Signal(s).encode(), Vec::new());
                     }
                 }

@@ -2,20 +2,22 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::pipe;
 
 use super::session::Serving;
-use crate::channel::relay::{Closing, Failure, Part, Session, Word};
+use crate::channel::relay::{Closing, Failure, News, Part, Session, Word};
 use crate::channel::{Channel, Incoming};
 use crate::secret::Secret;
 use crate::sys::socket::set_nonblocking;
 use crate::wire::hello::Suite;
+use crate::wire::limits::CREDIT;
 use crate::wire::noise::{Direction, Keys};
 use crate::wire::seal::{Opener, Sealer};
 use crate::wire::stream::{End, Message, Stream};
@@ -31,7 +33,7 @@ fn direction(n: u8) -> Direction {
 
 /// A session that is served, with the client's side and the monitor's in the test's hands.
 struct Scene {
-    client: UnixStream,
+    client: TcpStream,
     monitor: Channel,
     to_server: Sealer,
     from_server: Opener,
@@ -40,7 +42,9 @@ struct Scene {
 
 impl Scene {
     fn with(stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> Self {
-        let (client, socket) = UnixStream::pair().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = listener.accept().unwrap().0;
         let limit = Some(Duration::from_secs(30));
         client.set_read_timeout(limit).unwrap();
         let (monitor, channel) = Channel::pair().unwrap();
@@ -164,6 +168,57 @@ fn a_reader_that_is_gone_resets_the_input_and_the_session_goes_on() {
     all.sort_unstable();
     assert_eq!(all, ["end", "output", "reset"]);
     drop(scene.client);
+    drop(scene.monitor);
+    scene.thread.join().unwrap();
+}
+
+/// The session was over when its end was told: a client that was stopped for longer than it
+/// took the kernel to drop a closed connection lost the end of the output, and the status.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_end_that_the_client_has_no_room_for_keeps_the_session_until_it_has() {
+    let (_reader, stdin) = pipe().unwrap();
+    let (out, writer) = pipe().unwrap();
+    let (err, held) = pipe().unwrap();
+    let mut scene = Scene::with(stdin, out, err);
+    // More than its system takes, and less than it has credit for.
+    let much = vec![0; (CREDIT / 4 * 3).try_into().unwrap()];
+    File::from(writer).write_all(&much).unwrap();
+    drop(held);
+    let news = News::Ended(End::Exited(7));
+    scene.monitor.send(news.encode(), Vec::new()).unwrap();
+    let mut word = [PollFd::new(scene.monitor.as_fd(), PollFlags::POLLIN)];
+    // The relay looks each half second.
+    assert_eq!(poll(&mut word, 1_500_u16), Ok(0), "it was over");
+    let told = Closing::Told { cut_off: false };
+    assert_eq!(scene.ends(), (End::Exited(7), told));
+}
+
+/// The same, and it goes without having read anything.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_that_goes_before_it_has_the_end_is_gone() {
+    let (_reader, stdin) = pipe().unwrap();
+    let (out, writer) = pipe().unwrap();
+    let (err, held) = pipe().unwrap();
+    let mut scene = Scene::with(stdin, out, err);
+    let much = vec![0; (CREDIT / 4 * 3).try_into().unwrap()];
+    File::from(writer).write_all(&much).unwrap();
+    drop(held);
+    let news = News::Ended(End::Exited(7));
+    scene.monitor.send(news.encode(), Vec::new()).unwrap();
+    let mut word = [PollFd::new(scene.monitor.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut word, 1_000_u16), Ok(0), "it was over");
+    drop(scene.client);
+    scene.monitor.wait();
+    let Incoming::Message(word, _) = scene.monitor.receive(&mut [0; 512]).unwrap() else {
+        panic!("no last word");
+    };
+    let word = Word::decode(&word);
+    assert!(
+        matches!(word, Some(Word::Over(Closing::ClientGone, ..))),
+        "{word:?}"
+    );
     drop(scene.monitor);
     scene.thread.join().unwrap();
 }

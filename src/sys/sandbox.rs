@@ -215,7 +215,10 @@ pub(super) mod system {
             let state = (libc::IPPROTO_TCP, libc::TCP_INFO);
             let pause = (libc::IPPROTO_TCP, TCP_RTO_MAX_MS);
             rules.insert(number(libc::SYS_setsockopt), options(&[limit, pause])?);
-            rules.insert(number(libc::SYS_getsockopt), options(&[limit, state])?);
+            rules.insert(
+                number(libc::SYS_getsockopt),
+                options(&[limit, state, pause])?,
+            );
         } else {
             // Those that it sets on a connection, and no others: one that it made linger would
             // hold up the monitor, which has a copy, in close(2).

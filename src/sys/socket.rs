@@ -85,6 +85,12 @@ pub fn peer(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     plain(&getpeername::<SockaddrStorage>(fd.as_raw_fd())?)
 }
 
+/// Whether this is a TCP connection that its peer has reset: it has no address any more.
+pub fn was_reset(fd: BorrowedFd<'_>) -> bool {
+    let peer = getpeername::<SockaddrStorage>(fd.as_raw_fd());
+    peer == Err(Errno::ENOTCONN) && local(fd).is_ok() && is_stream(fd) && !listens(fd)
+}
+
 /// The address at our end.
 ///
 /// # Errors

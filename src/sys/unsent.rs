@@ -3,8 +3,11 @@
 //! `TCP_USER_TIMEOUT` ends a connection whose peer acknowledges nothing for so long. The
 //! system counts the time of a closed window in, in which a peer that reads nothing (its
 //! program is stopped, say) answers every probe: while it is closed, the limit must not
-//! hold. The answers to the probes tell whether the peer is still there. Run by the relay
-//! and by the client.
+//! hold. The answers to the probes tell whether the peer is still there.
+//!
+//! Runs in the relay, in each session's thread, and in the client. Takes a connection that its
+//! caller owns. Must not read, write or close it, and must not wait: it asks the kernel and sets
+//! options.
 
 use std::os::fd::BorrowedFd;
 
@@ -25,7 +28,10 @@ pub struct Unsent {
 pub enum Outlook {
     /// The peer has acknowledged all of them.
     Acknowledged,
-    /// It has not yet.
+    /// Not yet; but all was sent, and the peer's system has room for it, whether or not its
+    /// program reads.
+    Sent,
+    /// Some could not be sent yet, or the peer has no room.
     Waiting,
     /// Its window is closed, and it does not answer the probes any more.
     Lost,
@@ -39,6 +45,8 @@ struct Lifted {
     limit: u32,
     /// The longest pause between two probes, milliseconds.
     pause: u32,
+    /// What that was before it was shortened.
+    pause_before: Option<u32>,
 }
 
 #[cfg(target_os = "linux")]
@@ -46,7 +54,9 @@ impl Lifted {
     /// Whether a peer that is there would have answered a probe by now: one that was sent
     /// when the pause before it was over, and all that were sent in a limit since.
     fn is_lost(&self, state: &system::State) -> bool {
-        // With the shortened pauses it comes to the connection's own limit.
+        // With the shortened pauses it comes to the connection's own limit. Where a seventh of
+        // that is less than the shortest pause there is, at a keep-alive interval below 4 s, it
+        // comes to more: at 1 s to two and a half intervals.
         let answer_within = self.limit.saturating_sub(pause_of(self.limit));
         let pause = state.pause_before_first_unanswered().min(self.pause);
         state.silent_for() >= answer_within.saturating_add(pause)
@@ -73,13 +83,23 @@ impl Unsent {
             (true, None) => {
                 let limit = getsockopt(&socket, TcpUserTimeout).unwrap_or(0);
                 if limit > 0 && setsockopt(&socket, TcpUserTimeout, &0).is_ok() {
+                    let pause_before = system::longest_pause(socket);
                     let pause = system::shorten_pauses(socket, pause_of(limit));
-                    self.lifted = Some(Lifted { limit, pause });
+                    self.lifted = Some(Lifted {
+                        limit,
+                        pause,
+                        pause_before,
+                    });
                 }
             }
             (true, Some(lifted)) if lifted.is_lost(&state) => return Outlook::Lost,
             (false, Some(lifted)) => {
                 if setsockopt(&socket, TcpUserTimeout, &lifted.limit).is_ok() {
+                    // A connection that is closed later is dropped with what it has still to
+                    // send once its pauses are as long as they may become.
+                    if let Some(pause) = lifted.pause_before {
+                        system::shorten_pauses(socket, pause);
+                    }
                     self.lifted = None;
                 }
             }
@@ -87,6 +107,8 @@ impl Unsent {
         }
         if state.is_empty() {
             Outlook::Acknowledged
+        } else if state.not_sent == 0 && !state.is_stalled() {
+            Outlook::Sent
         } else {
             Outlook::Waiting
         }
@@ -190,6 +212,25 @@ mod system {
         if done == 0 { pause } else { PAUSE_MOST }
     }
 
+    /// The longest pause that there may be now, milliseconds. `None`: the system has no such
+    /// option.
+    pub(super) fn longest_pause(socket: BorrowedFd<'_>) -> Option<u32> {
+        let mut pause = 0_u32;
+        let mut length = libc::socklen_t::try_from(size_of::<u32>()).ok()?;
+        // SAFETY: the descriptor is open, and `pause` has room for the `length` bytes that are
+        // written.
+        let done = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                TCP_RTO_MAX_MS,
+                (&raw mut pause).cast(),
+                &raw mut length,
+            )
+        };
+        (done == 0).then_some(pause)
+    }
+
     /// `None`: it is no TCP connection, or the system does not tell.
     pub(super) fn state(socket: BorrowedFd<'_>) -> Option<State> {
         let mut words = [0_u32; WORDS];
@@ -246,6 +287,7 @@ mod tests {
         setsockopt(&ours, TcpUserTimeout, &60_000).unwrap();
         ours.set_nonblocking(true).unwrap();
         let limit = |socket: &TcpStream| getsockopt(socket, TcpUserTimeout).unwrap();
+        let pause = system::longest_pause(ours.as_fd());
         let mut unsent = Unsent::default();
         let until = Instant::now() + Duration::from_secs(30);
         let mut sent = 0;
@@ -255,6 +297,9 @@ mod tests {
             unsent.look(ours.as_fd());
         }
         assert_eq!(unsent.look(ours.as_fd()), Outlook::Waiting);
+        if pause.is_some() {
+            assert!(system::longest_pause(ours.as_fd()) < pause);
+        }
         let mut block = vec![0; 65_536];
         while sent > 0 {
             sent -= theirs.read(&mut block).unwrap();
@@ -263,6 +308,8 @@ mod tests {
             assert!(Instant::now() < until);
         }
         assert_eq!(limit(&ours), 60_000);
+        // With short pauses the system drops what a closed connection has still to send.
+        assert_eq!(system::longest_pause(ours.as_fd()), pause);
         // What is no TCP connection has nothing to wait for.
         let (other, _) = std::os::unix::net::UnixStream::pair().unwrap();
         let outlook = Unsent::default().look(other.as_fd());
@@ -275,7 +322,13 @@ mod tests {
     fn a_peer_that_leaves_probes_unanswered_is_lost_in_time() {
         let is_lost = |pause: u32, state: system::State| {
             let limit = 105_000;
-            Lifted { limit, pause }.is_lost(&state)
+            let pause_before = None;
+            let lifted = Lifted {
+                limit,
+                pause,
+                pause_before,
+            };
+            lifted.is_lost(&state)
         };
         // A pause of so many seconds between probes: of 200 ms, doubled so often.
         let stalled = |silent: u32, doubled, unanswered_probes| system::State {

@@ -74,6 +74,14 @@ fn an_answer_that_came_before_the_deadline_is_heard_after_it() {
     assert!(begin.elapsed() < Duration::from_millis(900));
     assert!(fault.to_string().contains("does not answer"), "{fault}");
     assert!(fault.remedy().unwrap().contains("cosadm who"), "{fault:?}");
+
+    // What is hung up does not run on: there is nothing to look for.
+    let (mut pump, _server) = self::pump();
+    let _ = pump.hearing.take(Signal::Terminate, long_ago);
+    pump.hearing.answered();
+    let fault = pump.wait().err().unwrap();
+    assert!(fault.to_string().contains("it is hung up now"), "{fault}");
+    assert_eq!(fault.remedy(), None);
 }
 
 /// Each stands on one line, with the program's and the host's name before it.

@@ -1,5 +1,7 @@
 //! The pump's wait: what it listens to, for how long, and what follows where nothing comes.
-//! Run by the client.
+//!
+//! Runs in the client, in its one thread. Takes the pump's descriptors as they are. Must not
+//! read or write any of them, and must not wait for anything but the poll.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -8,6 +10,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Pump, connection};
+use crate::client::signals::SILENT;
 use crate::fault::Fault;
 use crate::sys::unsent::Outlook;
 
@@ -86,7 +89,7 @@ impl Pump<'_> {
             self.looked = Instant::now();
             match self.unsent.look(self.socket.as_fd()) {
                 Outlook::Acknowledged => self.is_watched = false,
-                Outlook::Waiting => {}
+                Outlook::Sent | Outlook::Waiting => {}
                 // What it has said before is heard first.
                 Outlook::Lost if is_readable => {}
                 Outlook::Lost => return Err(connection(&Errno::ETIMEDOUT.into())),
@@ -107,7 +110,8 @@ impl Pump<'_> {
             return Ok(());
         }
         let fault = Fault::new(why);
-        if self.end.is_some() {
+        // Of a command that has ended, or is hung up, nothing is left to see.
+        if why != SILENT {
             return Err(fault);
         }
         let host = self.host;

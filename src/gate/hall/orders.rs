@@ -9,7 +9,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
 use super::Hall;
-use crate::channel::gate::{Complaint, Connection, List, Order};
+use crate::channel::gate::{Complaint, Connection, List, Order, Question};
 use crate::fault::Fault;
 use crate::gate::connection::Stage;
 use crate::sources::{self, Networks};
@@ -93,8 +93,14 @@ impl Hall {
             return Ok(());
         };
         for socket in fds {
-            let from = socket::peer(socket.as_fd())?.ip();
-            self.take_in(socket, from, &limits, now)?;
+            // One whose peer has reset it meanwhile has no address any more: it is dropped.
+            if let Ok(from) = socket::peer(socket.as_fd()) {
+                self.take_in(socket, from.ip(), &limits, now)?;
+            }
+        }
+        // Under inetd there is no other, and the monitor ends.
+        if self.strangers.is_empty() && self.listeners.is_empty() {
+            self.ask(&Question::Empty, Vec::new())?;
         }
         Ok(())
     }
@@ -159,7 +165,51 @@ fn leaves_at(asked: Instant, begun: Option<Instant>, now: Instant, interval: u32
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
+    use nix::sys::socket::{setsockopt, sockopt};
+
     use super::*;
+    use crate::channel::gate::Limits;
+    use crate::channel::{Channel, Incoming};
+
+    /// It ended the gate.
+    #[test]
+    fn a_connection_that_was_reset_before_it_is_adopted_is_dropped() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let poll = mio::Poll::new().unwrap();
+        let registry = poll.registry().try_clone().unwrap();
+        let mut hall = Hall::new(Channel::new(theirs), registry);
+        let now = Instant::now();
+        hall.obey(Order::Limits(Limits::FEW), Vec::new(), now)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || {
+            let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (theirs, OwnedFd::from(listener.accept().unwrap().0))
+        };
+        let (peer, reset) = connect();
+        let linger = nix::libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        setsockopt(&peer, sockopt::Linger, &linger).unwrap();
+        drop(peer);
+        assert!(socket::was_reset(reset.as_fd()));
+        hall.obey(Order::Adopt, vec![reset], now).unwrap();
+        assert!(hall.strangers.is_empty());
+        // Where it was the only one, the monitor is told.
+        let Incoming::Message(message, _) = ours.receive(&mut [0; 512]).unwrap() else {
+            panic!("not a word");
+        };
+        assert_eq!(Question::decode(&message), Some(Question::Empty));
+        // The next one is served.
+        let (_peer, good) = connect();
+        assert!(!socket::was_reset(good.as_fd()));
+        socket::set_nonblocking(&good).unwrap();
+        hall.obey(Order::Adopt, vec![good], now).unwrap();
+        assert_eq!(hall.strangers.len(), 1);
+    }
 
     #[test]
     fn how_long_a_check_took_does_not_move_its_refusal() {

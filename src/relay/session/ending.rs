@@ -1,9 +1,14 @@
 //! The end of a session whose command has ended: its outputs are at their end or, where
-//! another process holds them, quiet.
+//! another process holds them, quiet; the client is told, and takes what was sent.
+//!
+//! Runs in the relay, in the session's thread. Must not send anything after the end, nor let the
+//! session go while the client's system has no room for the rest.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::{Output, Serving, Stop};
+use crate::sys::unsent::Outlook;
 use crate::wire::stream::Message;
 
 impl Serving {
@@ -26,8 +31,26 @@ impl Serving {
         };
         self.told = true;
         self.cut_off = held;
+        // Nothing of the job is wanted any more, however long the client takes.
+        self.stdin = None;
+        self.incoming.forget_backlog();
+        self.outputs.iter_mut().for_each(|o| o.pipe = None);
         self.outgoing.add(&Message::End(end))?;
         self.flush()
+    }
+
+    /// Whether the client was told the end, and its system has all that was sent before, or has
+    /// room for it. The kernel drops what a closed connection has still to send when the
+    /// client's window stays closed: a client that was stopped keeps its session until it goes
+    /// on, as it does while the command runs, and counts as one.
+    pub(super) fn is_over(&mut self) -> bool {
+        self.told
+            && self.outgoing.is_empty()
+            && match self.unsent.look(self.socket.as_fd()) {
+                Outlook::Acknowledged | Outlook::Sent => true,
+                // The latter ends the next wait, once what the client has said was heard.
+                Outlook::Waiting | Outlook::Lost => false,
+            }
     }
 
     /// Reads the outputs that others hold once more. Whether something came, or one ended.
