@@ -322,9 +322,10 @@ fn stamps() -> [Stamp; FILES.len()] {
 mod tests {
     use super::super::look_ups::tests::{one_deaf, reap};
     use super::*;
+    use crate::sys::id_number::IdNumber;
 
     fn root() -> UserRecord {
-        UserRecord::look_up("root").unwrap()
+        UserRecord::look_up("root").unwrap().unwrap()
     }
 
     fn looking(accounts: &mut Accounts, whom: Whom) {
@@ -427,7 +428,7 @@ mod tests {
             (0, true, None, true),
             (0, false, Some(1), false),
         ] {
-            record.account.uid = uid;
+            record.account.uid = IdNumber::new(uid).unwrap();
             record.validity = Some(Validity { locked, expires });
             let said = accounts.check(&record);
             assert_eq!(said.is_ok(), may, "{uid} {locked} {expires:?}: {said:?}");

@@ -8,6 +8,7 @@ use super::*;
 use crate::channel::Channel;
 use crate::channel::lookup::GROUPS;
 use crate::sys::forked::Forked;
+use crate::sys::id_number::IdNumber;
 use crate::sys::passing;
 use crate::sys::untrusted::tests::{LINGER, accepting_pair, lingering};
 
@@ -75,7 +76,7 @@ fn a_question_that_is_not_answered_in_time_has_failed() {
     let number = all.ask(poll.registry(), question, now).unwrap();
     all.tend(poll.registry(), now + USER);
     let lost = News::Lost("it took too long".into());
-    let failed = News::Found(number, Found::User(None));
+    let failed = News::Found(number, Found::User(Ok(None)));
     assert_eq!(all.news(), [lost, failed]);
     assert!(all.all.is_empty());
     reap(all);
@@ -186,8 +187,9 @@ fn a_process_that_is_ready_again_and_again_holds_up_nobody() {
 /// One that sends each group by itself would keep the monitor busy with messages.
 #[test]
 fn groups_come_in_no_more_messages_than_they_need() {
+    let one = IdNumber::new(1).unwrap();
     let mut groups = Vec::new();
-    assert!(add_groups(&mut groups, vec![1; GROUPS]).is_ok());
-    assert!(add_groups(&mut groups, vec![1; 3]).is_ok());
-    assert!(add_groups(&mut groups, vec![1; 3]).is_err());
+    assert!(add_groups(&mut groups, vec![one; GROUPS]).is_ok());
+    assert!(add_groups(&mut groups, vec![one; 3]).is_ok());
+    assert!(add_groups(&mut groups, vec![one; 3]).is_err());
 }
