@@ -100,6 +100,54 @@ fn a_number_that_means_no_change_makes_nobody_root() {
     assert_eq!(ended(&d, "root").out, ["0", "0"]);
 }
 
+/// shadow(5) was asked about the name in the record, of whom it knows nothing: a user who is
+/// locked or expired was let in.
+#[test]
+fn a_record_of_another_name_lets_no_locked_user_in() {
+    if !needs_root() {
+        return;
+    }
+    let users = [
+        ("alice", "!$6$x:20000:0:99999:7:::"),
+        ("gone", "*:20000:0:99999:7::1:"),
+        ("bob", USUAL),
+    ];
+    let (folder, etc) = with_users(&users);
+    let source = folder.path("other.c");
+    fs::write(&source, OTHER).unwrap();
+    nss::install(&etc, &folder.0, "other", &source, &[]);
+    let sources = "passwd: other files\ngroup: files\nhosts: files\n";
+    fs::write(etc.join("nsswitch.conf"), sources).unwrap();
+    let d = start(folder, &etc);
+    for user in ["alice", "gone"] {
+        let line = denied(&d, user);
+        let why = format!("user {user} cannot be used: the user database returns another record");
+        assert!(line.contains(&why), "{line}");
+    }
+    assert_eq!(ended(&d, "bob").out, ["40003", "40003"]);
+}
+
+/// A module that knows alice and gone, and has another name for both.
+const OTHER: &str = r#"
+#include <errno.h>
+#include <nss.h>
+#include <pwd.h>
+#include <string.h>
+enum nss_status _nss_other_getpwnam_r(const char *name, struct passwd *p, char *b, size_t n, int *e)
+{
+    if (n < 2 || (strcmp(name, "alice") != 0 && strcmp(name, "gone") != 0)) {
+        *e = ENOENT;
+        return NSS_STATUS_NOTFOUND;
+    }
+    strcpy(b, "x");
+    p->pw_name = p->pw_passwd = p->pw_gecos = b;
+    p->pw_uid = p->pw_gid = 40001;
+    p->pw_dir = "/";
+    p->pw_shell = "/bin/sh";
+    return NSS_STATUS_SUCCESS;
+}
+"#;
+
 /// Gate, relay and look-up process would have stayed root.
 #[test]
 fn gate_and_relay_become_no_user_whose_number_means_no_change() {

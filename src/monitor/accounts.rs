@@ -232,7 +232,7 @@ impl Accounts {
             self.known.clear();
             self.names.clear();
         }
-        // By the name that was asked for: a directory may know it by another.
+        // By the name that was asked for: that in the record is a module's word.
         let name = match looking.whom {
             Whom::Name(name) => name,
             Whom::Number(uid) => {
@@ -391,7 +391,7 @@ mod tests {
         assert!(!accounts.is_somebody(&mut look_ups, 4_000_000_001));
     }
 
-    /// A directory that answers `DOMAIN\\jo` with `jo` is asked once, not each time.
+    /// What stands in the record is the word of a module.
     #[test]
     fn an_account_is_kept_under_the_name_that_was_asked_for() {
         let mut accounts = Accounts::new(None);

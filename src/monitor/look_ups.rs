@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 use mio::Registry;
 use nix::unistd::Pid;
 
-use super::accounts::has_a_name;
 use super::token;
 use crate::channel::Incoming;
 use crate::channel::lookup::{Answer, Question};
@@ -30,7 +29,7 @@ use crate::sys::confine::Confined;
 use crate::sys::id_number::IdNumber;
 use crate::sys::process as processes;
 use crate::sys::untrusted::{self, Unclosed};
-use process::{Asked, IDLE, Kind, add_groups, whole};
+use process::{Asked, IDLE, Kind, add_groups, record_of};
 pub(super) use process::{NotAsked, Process, USERS_AT_ONCE, ask_once};
 
 /// So many in a row may fail before there is a pause.
@@ -287,11 +286,8 @@ impl LookUps {
         let kind = process.kind;
         let found = match (kind, answer) {
             (Kind::Users, Answer::User(_, found)) => {
-                let found = found.map(|found| {
-                    let found = found.filter(|record| has_a_name(&record.account));
-                    found.map(|r| Box::new(whole(*r, asked.groups)))
-                });
-                Found::User(found)
+                let found = record_of(&asked.question, found, asked.groups);
+                Found::User(found.map(|found| found.map(Box::new)))
             }
             (Kind::Hosts, Answer::Host(_, found)) => Found::Host(found),
             _ => return Err(is_out_of_turn()),

@@ -14,11 +14,12 @@ use mio::{Interest, Registry, Token};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::super::accounts::has_a_name;
 use super::{Found, LookUp, News};
 use crate::channel::lookup::{Answer, Begin, GROUPS, HOSTS, MOST_GROUPS, Question};
 use crate::channel::{self, Channel, Incoming};
 use crate::fault::Fault;
-use crate::sys::account::UserRecord;
+use crate::sys::account::{Account, UserRecord};
 use crate::sys::id_number::IdNumber;
 use crate::sys::oom::Standing;
 use crate::sys::process;
@@ -206,8 +207,7 @@ impl Process {
                     Some(Answer::Failed(why)) => return Err(Fault::new(why)),
                     Some(Answer::Groups(0, more)) => add_groups(&mut groups, more)?,
                     Some(Answer::User(0, found)) => {
-                        let found = found.map_err(Fault::new)?;
-                        return Ok(found.map(|record| whole(*record, groups)));
+                        return record_of(question, found, groups).map_err(Fault::new);
                     }
                     _ => return Err(Fault::new("the look-up process spoke out of turn")),
                 },
@@ -279,8 +279,32 @@ pub(super) fn add_groups(groups: &mut Vec<IdNumber>, more: Vec<IdNumber>) -> Res
     Ok(())
 }
 
+/// The record with its groups, if it is that of the user who was asked for. A module may
+/// return another's: shadow(5), which says who is locked, would be asked about that other.
+pub(super) fn record_of(
+    question: &Question,
+    found: Result<Option<Box<UserRecord>>, String>,
+    groups: Vec<IdNumber>,
+) -> Result<Option<UserRecord>, String> {
+    let Some(record) = found?.filter(|record| has_a_name(&record.account)) else {
+        return Ok(None);
+    };
+    let Account { name, uid, .. } = &record.account;
+    let is_it = match question {
+        Question::User(asked) => asked == name,
+        Question::Number(asked) => uid == asked,
+        Question::Host(_) => false,
+    };
+    if is_it {
+        return Ok(Some(whole(*record, groups)));
+    }
+    Err(format!(
+        "the user database returns another record, of user {name} with number {uid}"
+    ))
+}
+
 /// The record with its groups, which came before it.
-pub(super) fn whole(record: UserRecord, groups: Vec<IdNumber>) -> UserRecord {
+fn whole(record: UserRecord, groups: Vec<IdNumber>) -> UserRecord {
     let mut record = record;
     record.account.groups = groups;
     record

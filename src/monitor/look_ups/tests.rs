@@ -193,3 +193,20 @@ fn groups_come_in_no_more_messages_than_they_need() {
     assert!(add_groups(&mut groups, vec![one; 3]).is_ok());
     assert!(add_groups(&mut groups, vec![one; 3]).is_err());
 }
+
+/// shadow(5) would be asked about the account that the record names.
+#[test]
+fn a_record_of_another_user_is_refused() {
+    let root = UserRecord::look_up("root").unwrap().map(Box::new);
+    let is_taken = |question| match record_of(&question, Ok(root.clone()), Vec::new()) {
+        Ok(found) => found.is_some(),
+        Err(why) => {
+            assert!(why.contains("another record, of user root"), "{why}");
+            false
+        }
+    };
+    assert!(is_taken(Question::User("root".into())));
+    assert!(!is_taken(Question::User("alice".into())));
+    assert!(is_taken(Question::Number(0)));
+    assert!(!is_taken(Question::Number(7)));
+}
