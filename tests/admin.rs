@@ -39,6 +39,8 @@ mod rotated;
 mod told;
 #[path = "admin/trouble.rs"]
 mod trouble;
+#[path = "admin/words.rs"]
+mod words;
 
 const COSADM: &str = env!("CARGO_BIN_EXE_cosadm");
 

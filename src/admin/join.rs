@@ -1,9 +1,10 @@
 //! `cosadm host join`: installs the card that another host's administrator
 //! made, so that this host can run commands there. It grants nothing here.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -244,13 +245,30 @@ fn dialled(call: &Call) -> Result<Vec<Address>, Fault> {
         .collect()
 }
 
+/// Opens a file that can keep nobody waiting: at a FIFO open(2) waits for one who writes. What
+/// this process has open already is its caller's own, as standard input is.
+fn open(file: &str) -> std::io::Result<File> {
+    if file == "/dev/stdin" || file.starts_with("/dev/fd/") {
+        return File::open(file);
+    }
+    let card = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(file)?;
+    if card.metadata()?.is_file() {
+        return Ok(card);
+    }
+    let words = "it is no regular file; `-` reads a card from standard input";
+    Err(std::io::Error::other(words))
+}
+
 /// Reads the card's file, or standard input for `-`; no more than a card can be.
 fn read(file: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let wrong = |e: std::io::Error| Fault::of(Path::new(file), e);
     let mut source: Box<dyn Read> = if file == "-" {
         Box::new(std::io::stdin().lock())
     } else {
-        Box::new(File::open(file).map_err(wrong)?)
+        Box::new(open(file).map_err(wrong)?)
     };
     let mut bytes = Zeroizing::new(vec![0; TEXT_MAX + 1]);
     let mut filled = 0;

@@ -1,6 +1,8 @@
 //! What `cosadm` writes: results to standard output, everything else to
-//! standard error as `cosadm: …`. A closed pipe is an error, not a panic.
+//! standard error as `cosadm: …`. What could steer a terminal or deceive its reader is shown as
+//! `?`: a path or a name may be another's words. A closed pipe is an error, not a panic.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::fs::{File, Permissions};
 use std::io::{BufWriter, StdoutLock, Write};
@@ -10,6 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::geteuid;
 
+use crate::config::words::{is_shown, shown};
 use crate::fault::Fault;
 
 /// Why a command did not end well.
@@ -44,7 +47,7 @@ impl Out {
     /// A result, whole, to standard output.
     pub(super) fn say(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = std::io::stdout().lock();
-        let written = stdout.write_all(text.as_bytes());
+        let written = stdout.write_all(lines(text).as_bytes());
         told(written.and_then(|()| stdout.flush()))
     }
 
@@ -98,7 +101,7 @@ impl Out {
 
     /// A message to standard error; where that is gone, nobody is left to tell.
     pub(super) fn tell(&self, words: impl Display) {
-        let line = format!("cosadm: {words}\n");
+        let line = format!("cosadm: {}\n", shown(&words.to_string()));
         let _ = std::io::stderr().lock().write_all(line.as_bytes());
     }
 
@@ -115,13 +118,23 @@ pub(super) struct Parts(BufWriter<StdoutLock<'static>>);
 
 impl Parts {
     pub(super) fn put(&mut self, text: &str) -> Result<(), Failure> {
-        told(self.0.write_all(text.as_bytes()))
+        told(self.0.write_all(lines(text).as_bytes()))
     }
 
     /// Writes what has not been written yet.
     pub(super) fn end(mut self) -> Result<(), Failure> {
         told(self.0.flush())
     }
+}
+
+/// Lines for people, or for a program: JSON has escaped what is not shown. A secret, which has
+/// nothing of that, is not copied.
+pub(super) fn lines(text: &str) -> Cow<'_, str> {
+    let of = |c| c == '\n' || c == '\t' || is_shown(c);
+    if text.chars().all(of) {
+        return text.into();
+    }
+    text.chars().map(|c| if of(c) { c } else { '?' }).collect()
 }
 
 fn told(written: std::io::Result<()>) -> Result<(), Failure> {

@@ -34,7 +34,7 @@ fn parse_order(message: &[u8]) -> Option<Option<Cell>> {
     if r.is_done() {
         return Some(None);
     }
-    let (uid, gid) = (r.number()?, r.number()?);
+    let (uid, gid) = (r.id_number()?, r.id_number()?);
     let root = PathBuf::from(std::ffi::OsStr::from_bytes(r.bytes()?));
     let root = Some(root).filter(|r| !r.as_os_str().is_empty());
     r.done(Some(Cell { uid, gid, root }))

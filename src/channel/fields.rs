@@ -2,6 +2,8 @@
 //! byte strings with their length before them. Fixed, strict, and nothing after
 //! the last field.
 
+use crate::sys::id_number::IdNumber;
+
 /// Writes fields.
 pub(crate) struct Writer(Vec<u8>);
 
@@ -54,6 +56,11 @@ impl<'a> Reader<'a> {
         let (n, rest) = self.0.split_first_chunk::<8>()?;
         self.0 = rest;
         T::try_from(u64::from_be_bytes(*n)).ok()
+    }
+
+    /// The number of a user or group.
+    pub(crate) fn id_number(&mut self) -> Option<IdNumber> {
+        self.number().and_then(IdNumber::new)
     }
 
     /// A byte string.

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::fields::{Reader, Writer};
 use crate::sys::account::{Account, UserRecord};
 use crate::sys::confine::Confined;
+use crate::sys::id_number::IdNumber;
 use crate::sys::shadow::Validity;
 
 /// Longest name of a user that is looked up, bytes.
@@ -30,7 +31,7 @@ const WORDS: usize = 512;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Begin {
     /// The user and the group to become; `None`: it stays who it is.
-    pub user: Option<(u32, u32)>,
+    pub user: Option<(IdNumber, IdNumber)>,
     /// Whether to load the modules for users at once, before there is a question.
     pub warm: bool,
 }
@@ -52,9 +53,9 @@ pub enum Answer {
     /// It is ready, and so protected.
     Ready(Confined),
     /// More groups of the user that the question of this number asks for.
-    Groups(u64, Vec<u32>),
-    /// The user, if there is one.
-    User(u64, Option<Box<UserRecord>>),
+    Groups(u64, Vec<IdNumber>),
+    /// The user, if there is one; or why it cannot be used.
+    User(u64, Result<Option<Box<UserRecord>>, String>),
     /// The host's addresses, or why there are none.
     Host(u64, Result<Vec<IpAddr>, String>),
     /// It could not be confined, and why; it ends.
@@ -79,7 +80,7 @@ impl Begin {
         let warm = r.flag()?;
         let user = match r.is_done() {
             true => None,
-            false => Some((r.number()?, r.number()?)),
+            false => Some((r.id_number()?, r.id_number()?)),
         };
         r.done(Self { user, warm })
     }
@@ -133,8 +134,9 @@ impl Answer {
                 vec![w.done()]
             }
             Self::Groups(number, groups) => vec![encode_groups(*number, groups)],
-            Self::User(number, None) => vec![Writer::new(3).number(*number).done()],
-            Self::User(number, Some(record)) => encode_user(*number, record),
+            Self::User(number, Ok(None)) => vec![Writer::new(3).number(*number).done()],
+            Self::User(number, Ok(Some(record))) => encode_user(*number, record),
+            Self::User(number, Err(why)) => vec![encode_why(7, *number, why)],
             Self::Host(number, Ok(addresses)) => {
                 let mut bytes = Vec::new();
                 for address in addresses.iter().take(ADDRESSES) {
@@ -142,11 +144,7 @@ impl Answer {
                 }
                 vec![Writer::new(4).number(*number).bytes(&bytes).done()]
             }
-            Self::Host(number, Err(why)) => {
-                let why: String = why.chars().take(WORDS / 4).collect();
-                let w = Writer::new(5).number(*number);
-                vec![w.bytes(why.as_bytes()).done()]
-            }
+            Self::Host(number, Err(why)) => vec![encode_why(5, *number, why)],
             Self::Failed(why) => {
                 let why: String = why.chars().take(WORDS / 4).collect();
                 vec![Writer::new(6).bytes(why.as_bytes()).done()]
@@ -175,29 +173,37 @@ impl Answer {
         let number = r.number()?;
         let answer = match kind {
             2 => Self::Groups(number, decode_groups(r.bytes()?)?),
-            3 if r.is_done() => Self::User(number, None),
-            3 => Self::User(number, Some(Box::new(decode_user(&mut r)?))),
+            3 if r.is_done() => Self::User(number, Ok(None)),
+            3 => Self::User(number, Ok(Some(Box::new(decode_user(&mut r)?)))),
             4 => Self::Host(number, Ok(decode_addresses(r.bytes()?)?)),
             5 => Self::Host(number, Err(r.text()?)),
+            7 => Self::User(number, Err(r.text()?)),
             _ => return None,
         };
         r.done(answer)
     }
 }
 
-fn encode_groups(number: u64, groups: &[u32]) -> Vec<u8> {
-    let bytes: Vec<u8> = groups.iter().flat_map(|g| g.to_be_bytes()).collect();
+fn encode_why(kind: u8, number: u64, why: &str) -> Vec<u8> {
+    let why: String = why.chars().take(WORDS / 4).collect();
+    let w = Writer::new(kind).number(number);
+    w.bytes(why.as_bytes()).done()
+}
+
+fn encode_groups(number: u64, groups: &[IdNumber]) -> Vec<u8> {
+    let bytes: Vec<u8> = groups.iter().flat_map(|g| g.get().to_be_bytes()).collect();
     let w = Writer::sized(2, bytes.len() + 32);
     w.number(number).bytes(&bytes).done()
 }
 
-fn decode_groups(bytes: &[u8]) -> Option<Vec<u32>> {
+fn decode_groups(bytes: &[u8]) -> Option<Vec<IdNumber>> {
     // None at all is said by no message: so that only so many can come.
     if bytes.is_empty() || bytes.len() % 4 != 0 || bytes.len() > GROUPS * 4 {
         return None;
     }
     let each = bytes.chunks_exact(4).map(|four| four.try_into().ok());
-    each.map(|four| four.map(u32::from_be_bytes)).collect()
+    each.map(|four| IdNumber::new(u32::from_be_bytes(four?)))
+        .collect()
 }
 
 /// The groups first, and then the account without them.
@@ -257,12 +263,12 @@ fn decode_addresses(bytes: &[u8]) -> Option<Vec<IpAddr>> {
 mod tests {
     use super::*;
 
-    fn root(groups: Vec<u32>, validity: Option<Validity>) -> UserRecord {
+    fn root(groups: Vec<IdNumber>, validity: Option<Validity>) -> UserRecord {
         UserRecord {
             account: Account {
                 name: "root".into(),
-                uid: 0,
-                gid: 0,
+                uid: IdNumber::ROOT,
+                gid: IdNumber::ROOT,
                 groups,
                 home: "/root".into(),
                 shell: "/bin/sh".into(),
@@ -273,7 +279,8 @@ mod tests {
 
     #[test]
     fn beginnings_and_questions_there_and_back() {
-        for user in [None, Some((7, 8))] {
+        let number = |n| IdNumber::new(n).unwrap();
+        for user in [None, Some((number(7), number(8)))] {
             let begin = Begin { user, warm: true };
             assert_eq!(Begin::decode(&begin.encode()), Some(begin));
         }
@@ -303,7 +310,8 @@ mod tests {
         let addresses = ["192.0.2.1", "2001:db8::1"].map(|a| a.parse().unwrap());
         for answer in [
             ready,
-            Answer::User(1, None),
+            Answer::User(1, Ok(None)),
+            Answer::User(4, Err("no number".into())),
             Answer::Host(2, Ok(addresses.to_vec())),
             Answer::Host(3, Err("no such host".into())),
         ] {
@@ -315,6 +323,27 @@ mod tests {
         }
     }
 
+    /// `(uid_t)-1` changes nothing in setresuid(2): a job of that user would be root.
+    #[test]
+    fn minus_one_is_decoded_nowhere() {
+        let minus_one = u64::from(u32::MAX);
+        for (uid, gid) in [(minus_one, 7), (7, minus_one)] {
+            let w = Writer::new(100).number(1).number(uid).number(gid);
+            assert_eq!(Begin::decode(&w.done()), None);
+            let text = format!("jo\0{uid}\0{gid}\0\0/\0/bin/sh");
+            assert_eq!(Account::from_bytes(text.as_bytes()), None);
+            let w = Writer::new(3).number(1).bytes(text.as_bytes());
+            assert_eq!(Answer::decode(&w.done()), None);
+        }
+        let groups = [7_u32, u32::MAX].map(u32::to_be_bytes).concat();
+        let w = Writer::new(2).number(1).bytes(&groups);
+        assert_eq!(Answer::decode(&w.done()), None);
+        assert_eq!(
+            Account::from_bytes(b"jo\x007\x007\x007,4294967295\0/\0/"),
+            None
+        );
+    }
+
     #[test]
     fn a_user_of_very_many_groups_takes_several_messages() {
         let validity = Validity {
@@ -322,9 +351,9 @@ mod tests {
             expires: Some(20_000),
         };
         for (groups, validity) in [(3, None), (MOST_GROUPS, Some(validity))] {
-            let groups: Vec<u32> = (0..u32::try_from(groups).unwrap()).collect();
+            let groups = IdNumber::all(0..u32::try_from(groups).unwrap()).unwrap();
             let whole = root(groups.clone(), validity);
-            let mut messages = Answer::User(5, Some(Box::new(whole.clone()))).encode();
+            let mut messages = Answer::User(5, Ok(Some(Box::new(whole.clone())))).encode();
             let last = messages.pop().unwrap();
             let mut got = Vec::new();
             for message in messages {
@@ -335,7 +364,7 @@ mod tests {
                 got.extend(some);
             }
             assert_eq!(got, groups);
-            let Some(Answer::User(5, Some(record))) = Answer::decode(&last) else {
+            let Some(Answer::User(5, Ok(Some(record)))) = Answer::decode(&last) else {
                 panic!("no user");
             };
             assert_eq!(*record, root(Vec::new(), validity));

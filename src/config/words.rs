@@ -29,7 +29,11 @@ pub fn json(text: &str) -> String {
             '"' | '\\' => out.extend(['\\', c]),
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
-            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c if !is_shown(c) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    out.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
             c => out.push(c),
         }
     }
@@ -160,6 +164,15 @@ mod tests {
         for c in " aé\u{301}あ\u{a0}‘€😀".chars() {
             assert!(is_shown(c), "{c:?}");
         }
+    }
+
+    /// What `cosadm` shows as `?` must not stand in JSON, which a program reads.
+    #[test]
+    fn json_escapes_whatever_is_not_shown() {
+        assert_eq!(
+            json("a\u{1b}\u{202e}\u{e0041}é\n"),
+            r#""a\u001b\u202e\udb40\udc41é\n""#
+        );
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::channel::MESSAGE;
 use crate::channel::login::{LAUNCH_DESCRIPTORS, Launch, Order, Started, Word};
 use crate::fault::Fault;
 use crate::sys::account::Account;
+use crate::sys::id_number::IdNumber;
 use crate::sys::job::{Ends, Identity, Program, Starter};
 use crate::sys::process::{self, Ended, Limits};
 use crate::sys::signals::Signals;
@@ -187,7 +188,8 @@ fn program(launch: &Launch, account: &Account, variables: &[CString]) -> Result<
             uid: account.uid,
             gid: account.gid,
             // With what the credentials have added.
-            groups: getgroups()?.iter().map(|g| g.as_raw()).collect(),
+            groups: IdNumber::all(getgroups()?.iter().map(|g| g.as_raw()))
+                .ok_or_else(|| Fault::new("a group that is none"))?,
         })
     } else {
         None

@@ -83,7 +83,9 @@ fn log_in(line: &Line, begin: &Begin, held: &Held, start: Start) -> Result<(), S
     if pam.account().map_err(|f| f.at("account"))? == Standing::PasswordExpired {
         pam.change_expired().map_err(|f| f.at("new password"))?;
     }
-    let account = pam.user().and_then(|name| account::look_up(&name));
+    let account = pam.user().map_or(Ok(None), |name| account::look_up(&name));
+    let unusable = |why| failed(format!("the user that PAM names cannot be used: {why}"));
+    let account = account.map_err(unusable)?;
     let account = account.ok_or_else(|| failed("the user that PAM names does not exist"))?;
     line.say(&Word::Known(Known {
         groups: groups_among(&account, &begin.groups),
@@ -139,7 +141,7 @@ fn begin_transaction(
 /// Which of these groups the user is in.
 fn groups_among(account: &Account, names: &[String]) -> Vec<String> {
     let is_in = |name: &&String| match Group::from_name(name) {
-        Ok(Some(group)) => account.groups.contains(&group.gid.as_raw()),
+        Ok(Some(group)) => account.groups.iter().any(|g| *g == group.gid.as_raw()),
         Ok(None) | Err(_) => false,
     };
     names.iter().filter(is_in).cloned().collect()
@@ -155,7 +157,11 @@ fn open(
     launch: &Launch,
 ) -> Result<(), Stop> {
     if launch.becomes_user {
-        let groups: Vec<Gid> = account.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+        let groups: Vec<Gid> = account
+            .groups
+            .iter()
+            .map(|g| Gid::from_raw(g.get()))
+            .collect();
         setgroups(&groups).map_err(failed)?;
     }
     process::ends_with_parent(false);

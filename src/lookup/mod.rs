@@ -68,11 +68,11 @@ fn serve() -> Result<(), Fault> {
         match question {
             Question::User(name) => {
                 let found = UserRecord::look_up(&name);
-                answers.send(&Answer::User(number, found.map(Box::new)))?;
+                answers.send(&Answer::User(number, found.map(|f| f.map(Box::new))))?;
             }
             Question::Number(uid) => {
                 let found = UserRecord::of_number(uid);
-                answers.send(&Answer::User(number, found.map(Box::new)))?;
+                answers.send(&Answer::User(number, found.map(|f| f.map(Box::new))))?;
             }
             Question::Host(name) => resolve_apart(&hosts, &answers, number, name)?,
         }

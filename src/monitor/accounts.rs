@@ -232,7 +232,7 @@ impl Accounts {
             self.known.clear();
             self.names.clear();
         }
-        // By the name that was asked for: a directory may know it by another.
+        // By the name that was asked for: that in the record is a module's word.
         let name = match looking.whom {
             Whom::Name(name) => name,
             Whom::Number(uid) => {
@@ -322,9 +322,10 @@ fn stamps() -> [Stamp; FILES.len()] {
 mod tests {
     use super::super::look_ups::tests::{one_deaf, reap};
     use super::*;
+    use crate::sys::id_number::IdNumber;
 
     fn root() -> UserRecord {
-        UserRecord::look_up("root").unwrap()
+        UserRecord::look_up("root").unwrap().unwrap()
     }
 
     fn looking(accounts: &mut Accounts, whom: Whom) {
@@ -390,7 +391,7 @@ mod tests {
         assert!(!accounts.is_somebody(&mut look_ups, 4_000_000_001));
     }
 
-    /// A directory that answers `DOMAIN\\jo` with `jo` is asked once, not each time.
+    /// What stands in the record is the word of a module.
     #[test]
     fn an_account_is_kept_under_the_name_that_was_asked_for() {
         let mut accounts = Accounts::new(None);
@@ -427,7 +428,7 @@ mod tests {
             (0, true, None, true),
             (0, false, Some(1), false),
         ] {
-            record.account.uid = uid;
+            record.account.uid = IdNumber::new(uid).unwrap();
             record.validity = Some(Validity { locked, expires });
             let said = accounts.check(&record);
             assert_eq!(said.is_ok(), may, "{uid} {locked} {expires:?}: {said:?}");

@@ -390,7 +390,13 @@ impl Monitor {
     }
 
     /// The look-up of a user has ended.
-    pub(super) fn user_found(&mut self, which: LookUp, found: Option<&UserRecord>, now: Instant) {
+    pub(super) fn user_found(
+        &mut self,
+        which: LookUp,
+        found: Result<Option<&UserRecord>, &str>,
+        now: Instant,
+    ) {
+        let (found, unusable) = found.map_or_else(|why| (None, Some(why)), |found| (found, None));
         self.accounts.heard(which, found, now);
         self.accounts.look_again(&mut self.look_ups);
         self.caller_found(which, found.map(|record| &record.account));
@@ -404,7 +410,10 @@ impl Monitor {
                 (Some(record), None) => self.start(pending, record, now),
                 (None, None) => {
                     let user = &pending.granted.service().user;
-                    let words = format!("there is no user {user}, or it was not found in time");
+                    let words = match unusable {
+                        Some(why) => format!("user {user} cannot be used: {why}"),
+                        None => format!("there is no user {user}, or it was not found in time"),
+                    };
                     Err(Refusal::new(Cause::Account, words).of(peer).into())
                 }
             };

@@ -9,12 +9,10 @@ use super::look_ups::{self, Process};
 use crate::channel::lookup::Question;
 use crate::fault::Fault;
 use crate::sys::account::{self, Account, UserRecord};
+use crate::sys::id_number::IdNumber;
 
 /// Who gate and relay are where their own account is missing.
 pub(super) const NOBODY: &str = "nobody";
-
-/// What the kernel shows for a user who has no number here, and most systems call nobody.
-const OVERFLOW: u32 = 65_534;
 
 /// How long the user database may take to answer at the start.
 const LOOKING: Duration = Duration::from_secs(30);
@@ -28,7 +26,8 @@ pub(super) fn account_of(
     if let Some(local) = account::local(name) {
         return Ok(Some(local));
     }
-    let nobody = account::local(NOBODY).map_or((OVERFLOW, OVERFLOW), |n| (n.uid, n.gid));
+    let nobody =
+        account::local(NOBODY).map_or((IdNumber::OVERFLOW, IdNumber::OVERFLOW), |n| (n.uid, n.gid));
     let question = Question::User(name.to_owned());
     let found = ask_once(begun, Some(nobody), &question);
     let found = found.map_err(|e| e.while_doing("asking the user database"))?;
@@ -47,7 +46,7 @@ pub(super) fn own_account(begun: Option<&mut Process>) -> Result<Account, Fault>
 /// Asks a process that was begun, or one of its own, which becomes this user.
 fn ask_once(
     begun: Option<&mut Process>,
-    user: Option<(u32, u32)>,
+    user: Option<(IdNumber, IdNumber)>,
     question: &Question,
 ) -> Result<Option<UserRecord>, Fault> {
     match begun {

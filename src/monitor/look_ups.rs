@@ -20,16 +20,16 @@ use std::time::{Duration, Instant};
 use mio::Registry;
 use nix::unistd::Pid;
 
-use super::accounts::has_a_name;
 use super::token;
 use crate::channel::Incoming;
 use crate::channel::lookup::{Answer, Question};
 use crate::fault::Fault;
 use crate::sys::account::UserRecord;
 use crate::sys::confine::Confined;
+use crate::sys::id_number::IdNumber;
 use crate::sys::process as processes;
 use crate::sys::untrusted::{self, Unclosed};
-use process::{Asked, IDLE, Kind, add_groups, whole};
+use process::{Asked, IDLE, Kind, add_groups, record_of};
 pub(super) use process::{NotAsked, Process, USERS_AT_ONCE, ask_once};
 
 /// So many in a row may fail before there is a pause.
@@ -44,8 +44,8 @@ pub(super) type LookUp = u64;
 /// What came of a look-up.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// A user; `None`: there is none, or it was not found in time.
-    User(Option<Box<UserRecord>>),
+    /// A user; `None`: there is none, or it was not found in time; or why it cannot be used.
+    User(Result<Option<Box<UserRecord>>, String>),
     /// A host's addresses, or why there are none.
     Host(Result<Vec<IpAddr>, String>),
 }
@@ -64,7 +64,7 @@ pub(super) enum News {
 /// The processes.
 pub(super) struct LookUps {
     /// Whom they become.
-    user: Option<(u32, u32)>,
+    user: Option<(IdNumber, IdNumber)>,
     all: BTreeMap<u64, Process>,
     next_process: u64,
     next: LookUp,
@@ -82,7 +82,7 @@ pub(super) struct LookUps {
 
 impl LookUps {
     /// None yet, who are to become this user.
-    pub(super) const fn new(user: Option<(u32, u32)>) -> Self {
+    pub(super) const fn new(user: Option<(IdNumber, IdNumber)>) -> Self {
         Self {
             user,
             all: BTreeMap::new(),
@@ -285,8 +285,8 @@ impl LookUps {
             }
             (Kind::Users, Answer::User(_, found)) => {
                 let asked = process.asked.swap_remove(at);
-                let found = found.filter(|record| has_a_name(&record.account));
-                Found::User(found.map(|r| Box::new(whole(*r, asked.groups))))
+                let found = record_of(&asked.question, found, asked.groups);
+                Found::User(found.map(|found| found.map(Box::new)))
             }
             (Kind::Hosts, Answer::Host(_, found)) => {
                 process.asked.swap_remove(at);

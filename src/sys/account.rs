@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use nix::unistd::{User, getgrouplist};
 
+use super::id_number::IdNumber;
 use super::shadow::{self, Validity};
 
 /// What running as a user takes.
@@ -15,11 +16,11 @@ pub struct Account {
     /// The name, as the system writes it.
     pub name: String,
     /// User number.
-    pub uid: u32,
+    pub uid: IdNumber,
     /// Primary group.
-    pub gid: u32,
+    pub gid: IdNumber,
     /// All groups, the primary one among them.
-    pub groups: Vec<u32>,
+    pub groups: Vec<IdNumber>,
     /// Home folder.
     pub home: PathBuf,
     /// Login shell; `/bin/sh` where none is named.
@@ -41,10 +42,17 @@ pub struct UserRecord {
 
 impl UserRecord {
     /// Looks the user up here and now, and its validity in what a directory says. May block.
-    pub fn look_up(name: &str) -> Option<Self> {
-        let user = User::from_name(name).ok().flatten()?;
+    ///
+    /// # Errors
+    /// Why the user cannot be used.
+    pub fn look_up(name: &str) -> Result<Option<Self>, String> {
+        let Some(user) = User::from_name(name).ok().flatten() else {
+            return Ok(None);
+        };
         let locked = shadow::is_locked(user.passwd.as_bytes());
-        let account = of_user(user)?;
+        let Some(account) = of_user(user)? else {
+            return Ok(None);
+        };
         let validity = if local(&account.name).is_some() {
             locked.then_some(Validity {
                 locked,
@@ -56,38 +64,58 @@ impl UserRecord {
                 ..v
             })
         };
-        Some(Self { account, validity })
+        Ok(Some(Self { account, validity }))
     }
 
     /// The user of that number. May block.
-    pub fn of_number(uid: u32) -> Option<Self> {
+    ///
+    /// # Errors
+    /// Why the user cannot be used.
+    pub fn of_number(uid: u32) -> Result<Option<Self>, String> {
         let user = User::from_uid(nix::unistd::Uid::from_raw(uid));
-        let user = user.ok().flatten()?;
-        Self::look_up(&user.name).filter(|record| record.account.uid == uid)
+        let Some(user) = user.ok().flatten() else {
+            return Ok(None);
+        };
+        let found = Self::look_up(&user.name)?;
+        Ok(found.filter(|record| record.account.uid == uid))
     }
 }
 
 /// Looks the user up here and now. May block.
-pub fn look_up(name: &str) -> Option<Account> {
-    of_user(User::from_name(name).ok().flatten()?)
+///
+/// # Errors
+/// Why the user cannot be used.
+pub fn look_up(name: &str) -> Result<Option<Account>, String> {
+    let user = User::from_name(name).ok().flatten();
+    user.map_or(Ok(None), of_user)
 }
 
-fn of_user(user: User) -> Option<Account> {
-    let c_name = CString::new(user.name.as_str()).ok()?;
-    let groups = getgrouplist(&c_name, user.gid).ok()?;
+fn of_user(user: User) -> Result<Option<Account>, String> {
+    let Ok(c_name) = CString::new(user.name.as_str()) else {
+        return Ok(None);
+    };
+    let Ok(groups) = getgrouplist(&c_name, user.gid) else {
+        return Ok(None);
+    };
+    let none = |what| format!("the number of {what} is 4294967295, or larger in its file");
+    let number = |raw, what| IdNumber::new(raw).ok_or_else(|| none(what));
+    let uid = number(user.uid.as_raw(), "the user")?;
+    let gid = number(user.gid.as_raw(), "its primary group")?;
+    let groups = IdNumber::all(groups.iter().map(|g| g.as_raw()));
+    let groups = groups.ok_or_else(|| none("one of its groups"))?;
     let shell = if user.shell.as_os_str().is_empty() {
         "/bin/sh".into()
     } else {
         user.shell
     };
-    Some(Account {
+    Ok(Some(Account {
         name: user.name,
-        uid: user.uid.as_raw(),
-        gid: user.gid.as_raw(),
-        groups: groups.iter().map(|g| g.as_raw()).collect(),
+        uid,
+        gid,
+        groups,
         home: user.dir,
         shell,
-    })
+    }))
 }
 
 /// The numbers of an account that stands in `/etc/passwd`, without NSS: for the
@@ -143,7 +171,7 @@ impl Account {
     /// The account as bytes, for the pipe.
     pub fn to_bytes(&self) -> Vec<u8> {
         use std::os::unix::ffi::OsStrExt;
-        let groups: Vec<String> = self.groups.iter().map(u32::to_string).collect();
+        let groups: Vec<String> = self.groups.iter().map(IdNumber::to_string).collect();
         let head = format!(
             "{}\0{}\0{}\0{}\0",
             self.name,
@@ -165,7 +193,7 @@ impl Account {
         let [name, uid, gid, groups, home, shell] = parts.as_slice() else {
             return None;
         };
-        let number = |b: &[u8]| std::str::from_utf8(b).ok()?.parse::<u32>().ok();
+        let number = |b: &[u8]| std::str::from_utf8(b).ok()?.parse::<IdNumber>().ok();
         let path = |b: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(b));
         let groups = match groups.is_empty() {
             true => Vec::new(),
@@ -191,24 +219,27 @@ mod tests {
 
     #[test]
     fn an_account_survives_the_pipe() {
-        let root = look_up("root").unwrap();
+        let root = look_up("root").unwrap().unwrap();
         assert_eq!(root.uid, 0);
         assert_eq!(Account::from_bytes(&root.to_bytes()), Some(root));
         assert_eq!(Account::from_bytes(b"x\0y"), None);
-        assert!(look_up("no-such-user-here").is_none());
+        assert_eq!(look_up("no-such-user-here"), Ok(None));
     }
 
     #[test]
     fn a_local_account_is_found_without_nss() {
         let root = local("root").unwrap();
-        assert_eq!((root.uid, root.gid), (0, 0));
+        assert_eq!((root.uid, root.gid), (IdNumber::ROOT, IdNumber::ROOT));
         assert_eq!(local("no-such-user-here"), None);
         let line = "_x:x:7:8:Who:/nonexistent:/usr/sbin/nologin";
         let found = parse_local(line, "_x").unwrap();
-        assert_eq!((found.uid, found.gid, found.groups), (7, 8, vec![8]));
+        assert!(found.uid == 7 && found.gid == 8 && found.groups == [found.gid]);
         for wrong in [
             "_x:x:7",
             "_x:x:-7:8::/:/bin/sh",
+            "_x:x:4294967295:8::/:/bin/sh",
+            "_x:x:7:4294967295::/:/bin/sh",
+            "_x:x:4294967296:8::/:/bin/sh",
             "_x:x:7:8:Who:/:/bin/sh:more",
             "+_x:x:7:8::/:/bin/sh",
             "",
@@ -230,10 +261,10 @@ mod tests {
 
     #[test]
     fn a_local_user_has_no_validity_of_a_directory() {
-        let root = UserRecord::look_up("root").unwrap();
-        assert_eq!(Some(&root.account), look_up("root").as_ref());
-        assert_eq!(UserRecord::of_number(0), Some(root));
-        assert_eq!(UserRecord::look_up("no-such-user-here"), None);
-        assert_eq!(UserRecord::of_number(4_000_000_001), None);
+        let root = UserRecord::look_up("root").unwrap().unwrap();
+        assert_eq!(look_up("root"), Ok(Some(root.account.clone())));
+        assert_eq!(UserRecord::of_number(0), Ok(Some(root)));
+        assert_eq!(UserRecord::look_up("no-such-user-here"), Ok(None));
+        assert_eq!(UserRecord::of_number(4_000_000_001), Ok(None));
     }
 }

@@ -7,8 +7,9 @@
 
 use crate::fault::Fault;
 use nix::sys::resource::Resource;
-use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid};
+use nix::unistd::chdir;
 
+use super::id_number::{IdNumber, become_alone};
 use super::process;
 use super::rlimits;
 use super::sandbox::{self, failed};
@@ -46,7 +47,7 @@ const MEMORY: u64 = 512 << 20;
 ///
 /// # Errors
 /// A protection that the system has could not be had.
-pub fn confine(user: Option<(u32, u32)>) -> Result<Confined, Fault> {
+pub fn confine(user: Option<(IdNumber, IdNumber)>) -> Result<Confined, Fault> {
     chdir("/").map_err(|e| failed("chdir", "", e))?;
     for (which, most) in [
         (Resource::RLIMIT_NOFILE, DESCRIPTORS),
@@ -58,10 +59,7 @@ pub fn confine(user: Option<(u32, u32)>) -> Result<Confined, Fault> {
     }
     let mut confined = Confined::default();
     if let Some((uid, gid)) = user {
-        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        setgroups(&[gid]).map_err(|e| failed("setgroups", "CAP_SETGID", e))?;
-        setresgid(gid, gid, gid).map_err(|e| failed("setresgid", "CAP_SETGID", e))?;
-        setresuid(uid, uid, uid).map_err(|e| failed("setresuid", "CAP_SETUID", e))?;
+        become_alone(uid, gid)?;
         // The change of user has put back what `fs.suid_dumpable` says.
         process::keep_private();
         confined.user = true;

@@ -18,11 +18,13 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::Pid;
 
 #[cfg(test)]
+pub(super) use calls::is_user;
 pub(super) use child::die_with;
 pub(super) use child::{DESCRIPTORS, close_from, default_signals};
 pub use start::Starter;
 pub(super) use start::start_ours;
 
+use super::id_number::IdNumber;
 use super::process::Limits;
 
 /// A program, its arguments and where it runs, ready for execve(2).
@@ -44,11 +46,11 @@ pub struct Program {
 /// The numbers that a user is to the kernel.
 pub struct Identity {
     /// User number.
-    pub uid: u32,
+    pub uid: IdNumber,
     /// Primary group.
-    pub gid: u32,
+    pub gid: IdNumber,
     /// All groups.
-    pub groups: Vec<u32>,
+    pub groups: Vec<IdNumber>,
 }
 
 /// The job's standard descriptors.

@@ -18,6 +18,7 @@ mod filter;
 #[cfg(test)]
 pub(crate) mod forked;
 pub mod guard;
+pub mod id_number;
 pub mod inherited;
 pub mod job;
 pub mod kernel;

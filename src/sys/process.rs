@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
+use super::id_number::IdNumber;
 pub use super::limits::{Limits, descriptors, raise_descriptors, restore};
 use super::oom::{self, Standing};
 use super::rlimits;
@@ -317,11 +318,14 @@ pub fn signal(pid: Pid, signal: Signal) {
 
 /// Does this with the file permissions of a user and its primary group; the other groups
 /// are this process's own. `None`, and on other systems than Linux: as this process.
-pub fn as_user<T>(user: Option<(u32, u32)>, what: impl FnOnce() -> T) -> T {
+pub fn as_user<T>(user: Option<(IdNumber, IdNumber)>, what: impl FnOnce() -> T) -> T {
     #[cfg(target_os = "linux")]
     if let Some((uid, gid)) = user {
         use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
-        let before = (setfsgid(Gid::from_raw(gid)), setfsuid(Uid::from_raw(uid)));
+        let before = (
+            setfsgid(Gid::from_raw(gid.get())),
+            setfsuid(Uid::from_raw(uid.get())),
+        );
         let outcome = what();
         setfsuid(before.1);
         setfsgid(before.0);

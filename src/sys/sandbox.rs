@@ -7,6 +7,7 @@
 
 use std::io;
 
+use super::id_number::{IdNumber, become_alone};
 use crate::fault::Fault;
 
 /// Which process is to be walled in.
@@ -82,9 +83,9 @@ pub(super) fn failed(step: &str, capability: &str, e: impl Into<io::Error>) -> F
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
     /// User number.
-    pub uid: u32,
+    pub uid: IdNumber,
     /// Group number.
-    pub gid: u32,
+    pub gid: IdNumber,
     /// The new root: an empty folder that nobody else can write to. `None`: there is none.
     pub root: Option<std::path::PathBuf>,
 }
@@ -96,16 +97,13 @@ pub struct Cell {
 pub fn enter(role: Role, cell: Option<&Cell>) -> Result<Walls, Fault> {
     let mut walls = Walls::default();
     if let Some(cell) = cell {
-        use nix::unistd::{Gid, Uid, chdir, chroot, setgroups, setresgid, setresuid};
+        use nix::unistd::{chdir, chroot};
         if let Some(root) = &cell.root {
             chdir(root).map_err(|e| failed("chroot: its folder", "", e))?;
             chroot(".").map_err(|e| failed("chroot", "CAP_SYS_CHROOT", e))?;
             walls.chroot = true;
         }
-        let (uid, gid) = (Uid::from_raw(cell.uid), Gid::from_raw(cell.gid));
-        setgroups(&[gid]).map_err(|e| failed("setgroups", "CAP_SETGID", e))?;
-        setresgid(gid, gid, gid).map_err(|e| failed("setresgid", "CAP_SETGID", e))?;
-        setresuid(uid, uid, uid).map_err(|e| failed("setresuid", "CAP_SETUID", e))?;
+        become_alone(cell.uid, cell.gid)?;
         // The change of user has put back what `fs.suid_dumpable` says.
         super::process::keep_private();
     }

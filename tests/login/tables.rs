@@ -63,6 +63,17 @@ fn users_and_groups_and_words() {
     let ended = l.ended(&mut crate::display::by_hash(&l, &["everybody"]));
     assert_eq!(ended.status, Some(255), "{ended:?}");
     l.d.log.wait("users of [gui.everybody] does not name root");
+    // Nor is it a user as whom setresuid(2) would leave the application root.
+    let passwd = l.d.folder.path("etc/passwd");
+    let usual = fs::read_to_string(&passwd).unwrap();
+    let changed = usual.replace(":3001:3001:", ":4294967295:3001:");
+    assert_ne!(usual, changed);
+    fs::write(&passwd, changed).unwrap();
+    let ended = l.ended(&mut l.gui("alice", "secret\n", &[], &["everybody"]));
+    assert_eq!(ended.status, Some(255), "{ended:?}");
+    l.d.log
+        .wait("cannot be used: the number of the user is 4294967295");
+    fs::write(&passwd, usual).unwrap();
     let line = l.refused("alice", "secret\n", &["named", "more"]);
     assert!(
         line.contains("[gui.named] has no arguments = true"),

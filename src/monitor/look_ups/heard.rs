@@ -40,7 +40,8 @@ impl Monitor {
                         self.log.say(Level::Error, "lost", &pairs);
                     }
                     News::Found(which, Found::User(found)) => {
-                        self.user_found(which, found.as_deref(), now);
+                        let found = found.as_ref().map(Option::as_deref);
+                        self.user_found(which, found.map_err(String::as_str), now);
                     }
                     News::Found(which, Found::Host(found)) => self.host_found(which, found, now),
                 }

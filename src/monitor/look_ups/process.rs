@@ -14,11 +14,13 @@ use mio::{Interest, Registry, Token};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::super::accounts::has_a_name;
 use super::{Found, LookUp, News};
 use crate::channel::lookup::{Answer, Begin, GROUPS, HOSTS, MOST_GROUPS, Question};
 use crate::channel::{self, Channel, Incoming};
 use crate::fault::Fault;
-use crate::sys::account::UserRecord;
+use crate::sys::account::{Account, UserRecord};
+use crate::sys::id_number::IdNumber;
 use crate::sys::oom::Standing;
 use crate::sys::process;
 use crate::sys::untrusted::{self, Caller, Unclosed};
@@ -75,13 +77,13 @@ pub(super) struct Asked {
     /// It was asked before, of a process that has died.
     pub(super) again: bool,
     /// The groups that have come so far.
-    pub(super) groups: Vec<u32>,
+    pub(super) groups: Vec<IdNumber>,
 }
 
 impl Asked {
     pub(super) fn failed(self, why: &str) -> News {
         let found = match Kind::of(&self.question) {
-            Kind::Users => Found::User(None),
+            Kind::Users => Found::User(Ok(None)),
             Kind::Hosts => Found::Host(Err(why.to_owned())),
         };
         News::Found(self.number, found)
@@ -121,7 +123,7 @@ pub(in super::super) struct Process {
     /// Where `channel` leaves its socket, if something is left unread there.
     unclosed: Rc<RefCell<Unclosed>>,
     /// Whom it was told to become, once it was told.
-    whom: Option<Option<(u32, u32)>>,
+    whom: Option<Option<(IdNumber, IdNumber)>>,
     /// Until when it must be ready; `None`: it is.
     pub(super) due: Option<Instant>,
     pub(super) asked: Vec<Asked>,
@@ -163,7 +165,7 @@ impl Process {
     }
 
     /// Whether it was told to become somebody, and who that is, if it is another user.
-    pub(in super::super) const fn whom(&self) -> Option<Option<(u32, u32)>> {
+    pub(in super::super) const fn whom(&self) -> Option<Option<(IdNumber, IdNumber)>> {
         self.whom
     }
 
@@ -173,7 +175,7 @@ impl Process {
     /// It has died.
     pub(in super::super) fn begin(
         &mut self,
-        user: Option<(u32, u32)>,
+        user: Option<(IdNumber, IdNumber)>,
         warm: bool,
     ) -> Result<(), Fault> {
         let begin = Begin { user, warm };
@@ -205,7 +207,7 @@ impl Process {
                     Some(Answer::Failed(why)) => return Err(Fault::new(why)),
                     Some(Answer::Groups(0, more)) => add_groups(&mut groups, more)?,
                     Some(Answer::User(0, found)) => {
-                        return Ok(found.map(|record| whole(*record, groups)));
+                        return record_of(question, found, groups).map_err(Fault::new);
                     }
                     _ => return Err(Fault::new("the look-up process spoke out of turn")),
                 },
@@ -249,7 +251,7 @@ impl Process {
 /// # Errors
 /// No process was to be had, or it did not answer in time.
 pub(in super::super) fn ask_once(
-    user: Option<(u32, u32)>,
+    user: Option<(IdNumber, IdNumber)>,
     question: &Question,
     limit: Duration,
 ) -> Result<Option<UserRecord>, Fault> {
@@ -265,7 +267,7 @@ pub(in super::super) fn ask_once(
     found
 }
 
-pub(super) fn add_groups(groups: &mut Vec<u32>, more: Vec<u32>) -> Result<(), Fault> {
+pub(super) fn add_groups(groups: &mut Vec<IdNumber>, more: Vec<IdNumber>) -> Result<(), Fault> {
     // Only its last message is not full: one that sends each group by itself keeps us busy.
     if groups.len() % GROUPS != 0 {
         return Err(Fault::new("groups in more messages than they need"));
@@ -277,8 +279,32 @@ pub(super) fn add_groups(groups: &mut Vec<u32>, more: Vec<u32>) -> Result<(), Fa
     Ok(())
 }
 
+/// The record with its groups, if it is that of the user who was asked for. A module may
+/// return another's: shadow(5), which says who is locked, would be asked about that other.
+pub(super) fn record_of(
+    question: &Question,
+    found: Result<Option<Box<UserRecord>>, String>,
+    groups: Vec<IdNumber>,
+) -> Result<Option<UserRecord>, String> {
+    let Some(record) = found?.filter(|record| has_a_name(&record.account)) else {
+        return Ok(None);
+    };
+    let Account { name, uid, .. } = &record.account;
+    let is_it = match question {
+        Question::User(asked) => asked == name,
+        Question::Number(asked) => uid == asked,
+        Question::Host(_) => false,
+    };
+    if is_it {
+        return Ok(Some(whole(*record, groups)));
+    }
+    Err(format!(
+        "the user database returns another record, of user {name} with number {uid}"
+    ))
+}
+
 /// The record with its groups, which came before it.
-pub(super) fn whole(record: UserRecord, groups: Vec<u32>) -> UserRecord {
+fn whole(record: UserRecord, groups: Vec<IdNumber>) -> UserRecord {
     let mut record = record;
     record.account.groups = groups;
     record

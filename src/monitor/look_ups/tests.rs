@@ -8,6 +8,7 @@ use super::*;
 use crate::channel::Channel;
 use crate::channel::lookup::GROUPS;
 use crate::sys::forked::Forked;
+use crate::sys::id_number::IdNumber;
 use crate::sys::passing;
 use crate::sys::untrusted::tests::{LINGER, accepting_pair, lingering};
 
@@ -75,7 +76,7 @@ fn a_question_that_is_not_answered_in_time_has_failed() {
     let number = all.ask(poll.registry(), question, now).unwrap();
     all.tend(poll.registry(), now + USER);
     let lost = News::Lost("it took too long".into());
-    let failed = News::Found(number, Found::User(None));
+    let failed = News::Found(number, Found::User(Ok(None)));
     assert_eq!(all.news(), [lost, failed]);
     assert!(all.all.is_empty());
     reap(all);
@@ -94,7 +95,7 @@ fn an_answer_of_the_wrong_kind_loses_no_question() {
     let asked = all.all[&id].asked.iter().map(|a| a.number);
     assert_eq!(asked.collect::<Vec<_>>(), [number]);
     all.tend(poll.registry(), now + USER);
-    let failed = News::Found(number, Found::User(None));
+    let failed = News::Found(number, Found::User(Ok(None)));
     assert_eq!(all.news().pop(), Some(failed));
     reap(all);
 }
@@ -204,8 +205,26 @@ fn a_process_that_is_ready_again_and_again_holds_up_nobody() {
 /// One that sends each group by itself would keep the monitor busy with messages.
 #[test]
 fn groups_come_in_no_more_messages_than_they_need() {
+    let one = IdNumber::new(1).unwrap();
     let mut groups = Vec::new();
-    assert!(add_groups(&mut groups, vec![1; GROUPS]).is_ok());
-    assert!(add_groups(&mut groups, vec![1; 3]).is_ok());
-    assert!(add_groups(&mut groups, vec![1; 3]).is_err());
+    assert!(add_groups(&mut groups, vec![one; GROUPS]).is_ok());
+    assert!(add_groups(&mut groups, vec![one; 3]).is_ok());
+    assert!(add_groups(&mut groups, vec![one; 3]).is_err());
+}
+
+/// shadow(5) would be asked about the account that the record names.
+#[test]
+fn a_record_of_another_user_is_refused() {
+    let root = UserRecord::look_up("root").unwrap().map(Box::new);
+    let is_taken = |question| match record_of(&question, Ok(root.clone()), Vec::new()) {
+        Ok(found) => found.is_some(),
+        Err(why) => {
+            assert!(why.contains("another record, of user root"), "{why}");
+            false
+        }
+    };
+    assert!(is_taken(Question::User("root".into())));
+    assert!(!is_taken(Question::User("alice".into())));
+    assert!(is_taken(Question::Number(0)));
+    assert!(!is_taken(Question::Number(7)));
 }

@@ -18,6 +18,8 @@ mod direct {
     use nix::errno::Errno;
     use nix::sys::resource::Resource;
     use nix::sys::signal::Signal;
+
+    use crate::sys::id_number::IdNumber;
     use syscalls::{Sysno, syscall5};
 
     /// One system call, its arguments as the kernel takes them.
@@ -36,6 +38,11 @@ mod direct {
         usize::try_from(number).unwrap_or(usize::MAX)
     }
 
+    /// The number of a user or group.
+    fn id(number: IdNumber) -> usize {
+        usize::try_from(number.get()).unwrap_or(usize::MAX)
+    }
+
     /// dup2(2): onto another number.
     pub(in crate::sys) fn duplicate(from: RawFd, onto: RawFd) -> Result<(), Errno> {
         // SAFETY: changes this process's table of descriptors alone.
@@ -43,10 +50,9 @@ mod direct {
     }
 
     /// fchown(2): to this user and group.
-    pub(in crate::sys) fn own(fd: RawFd, uid: u32, gid: u32) {
-        let number = |id| usize::try_from(id).unwrap_or(usize::MAX);
+    pub(in crate::sys) fn own(fd: RawFd, uid: IdNumber, gid: IdNumber) {
         // SAFETY: takes numbers.
-        let _ = unsafe { call(Sysno::fchown, [word(fd), number(uid), number(gid), 0, 0]) };
+        let _ = unsafe { call(Sysno::fchown, [word(fd), id(uid), id(gid), 0, 0]) };
     }
 
     /// Closes every descriptor from this number on.
@@ -94,23 +100,38 @@ mod direct {
     }
 
     /// setgroups(2).
-    pub(in crate::sys) fn groups(groups: &[u32]) -> Result<(), Errno> {
+    pub(in crate::sys) fn groups(groups: &[IdNumber]) -> Result<(), Errno> {
         let at = groups.as_ptr() as usize;
-        // SAFETY: the slice lives for the call.
+        // SAFETY: the slice lives for the call, and is one of the kernel's numbers.
         unsafe { call(Sysno::setgroups, [groups.len(), at, 0, 0, 0]) }.map(drop)
     }
 
     /// setresgid(2), all three.
-    pub(in crate::sys) fn group(gid: u32) -> Result<(), Errno> {
-        let gid = usize::try_from(gid).unwrap_or(usize::MAX);
+    pub(in crate::sys) fn group(gid: IdNumber) -> Result<(), Errno> {
+        let gid = id(gid);
         // SAFETY: takes numbers.
         unsafe { call(Sysno::setresgid, [gid, gid, gid, 0, 0]) }.map(drop)
+    }
+
+    /// Whether this process is that user and group: real, effective and saved.
+    pub(in crate::sys) fn is_user(uid: IdNumber, gid: IdNumber) -> bool {
+        let (user, group) = ([uid.get(); 3], [gid.get(); 3]);
+        numbers(Sysno::getresuid) == Ok(user) && numbers(Sysno::getresgid) == Ok(group)
+    }
+
+    /// getresuid(2) or getresgid(2).
+    fn numbers(which: Sysno) -> Result<[u32; 3], Errno> {
+        let mut all = [0_u32; 3];
+        let [real, effective, saved] = all.each_mut().map(|n| std::ptr::from_mut(n) as usize);
+        // SAFETY: the kernel writes one number to each of these addresses.
+        unsafe { call(which, [real, effective, saved, 0, 0]) }?;
+        Ok(all)
     }
 
     /// setresuid(2), all three. The kernel sets PR_SET_DUMPABLE to what
     /// `fs.suid_dumpable` says; for a fork, whose own memory holds a copy of our
     /// secrets, it is closed again at once.
-    pub(in crate::sys) fn user(uid: u32) -> Result<(), Errno> {
+    pub(in crate::sys) fn user(uid: IdNumber) -> Result<(), Errno> {
         let outcome = become_user(uid);
         process_option(libc::PR_SET_DUMPABLE, 0);
         process_option(libc::PR_SET_KEEPCAPS, 0);
@@ -123,9 +144,9 @@ mod direct {
     /// The change of user alone. The capabilities stay (idle): whoever has not the
     /// same may neither trace this process nor read its memory, not even in the
     /// moment in which `fs.suid_dumpable` = 1 lets its user.
-    pub(in crate::sys::job) fn become_user(uid: u32) -> Result<(), Errno> {
+    pub(in crate::sys::job) fn become_user(uid: IdNumber) -> Result<(), Errno> {
         process_option(libc::PR_SET_KEEPCAPS, 1);
-        let uid = usize::try_from(uid).unwrap_or(usize::MAX);
+        let uid = id(uid);
         // SAFETY: takes numbers.
         unsafe { call(Sysno::setresuid, [uid, uid, uid, 0, 0]) }.map(drop)
     }
@@ -234,6 +255,8 @@ mod library {
     use nix::sys::resource::Resource;
     use nix::sys::signal::Signal;
 
+    use crate::sys::id_number::IdNumber;
+
     /// dup2(2): onto another number.
     pub(in crate::sys) fn duplicate(from: RawFd, onto: RawFd) -> Result<(), Errno> {
         // SAFETY: changes this process's table of descriptors alone.
@@ -243,7 +266,7 @@ mod library {
     /// fchown(2): to this user and group.
     pub(in crate::sys) fn own(fd: RawFd, uid: u32, gid: u32) {
         // SAFETY: takes numbers.
-        unsafe { libc::fchown(fd, uid, gid) };
+        unsafe { libc::fchown(fd, uid.get(), gid.get()) };
     }
 
     /// Closes every descriptor from this number on.
@@ -302,26 +325,45 @@ mod library {
     }
 
     /// setgroups(2).
-    pub(in crate::sys) fn groups(groups: &[u32]) -> Result<(), Errno> {
+    pub(in crate::sys) fn groups(groups: &[IdNumber]) -> Result<(), Errno> {
         // SAFETY: the slice lives for the call.
-        let outcome = unsafe { libc::setgroups(groups.len() as _, groups.as_ptr()) };
+        let outcome = unsafe { libc::setgroups(groups.len() as _, groups.as_ptr().cast()) };
         Errno::result(outcome).map(drop)
     }
 
     /// setresgid(2), all three.
-    pub(in crate::sys) fn group(gid: u32) -> Result<(), Errno> {
+    pub(in crate::sys) fn group(gid: IdNumber) -> Result<(), Errno> {
+        let gid = gid.get();
         // SAFETY: takes numbers.
         Errno::result(unsafe { libc::setresgid(gid, gid, gid) }).map(drop)
     }
 
+    /// Whether this process is that user and group: real, effective and saved.
+    pub(in crate::sys) fn is_user(uid: IdNumber, gid: IdNumber) -> bool {
+        let (user, group) = ([uid.get(); 3], [gid.get(); 3]);
+        numbers(libc::getresuid) == Ok(user) && numbers(libc::getresgid) == Ok(group)
+    }
+
+    /// getresuid(2) or getresgid(2).
+    fn numbers(
+        which: unsafe extern "C" fn(*mut u32, *mut u32, *mut u32) -> libc::c_int,
+    ) -> Result<[u32; 3], Errno> {
+        let mut all = [0_u32; 3];
+        let [real, effective, saved] = all.each_mut().map(std::ptr::from_mut);
+        // SAFETY: the call writes one number to each of these addresses.
+        Errno::result(unsafe { which(real, effective, saved) })?;
+        Ok(all)
+    }
+
     /// setresuid(2), all three. On Linux the capabilities stay, idle, until this
     /// fork's copy of our memory is closed to the user that it becomes.
-    pub(in crate::sys) fn user(uid: u32) -> Result<(), Errno> {
+    pub(in crate::sys) fn user(uid: IdNumber) -> Result<(), Errno> {
         #[cfg(target_os = "linux")]
         // SAFETY: sets a number of this process.
         unsafe {
             libc::prctl(libc::PR_SET_KEEPCAPS, 1)
         };
+        let uid = uid.get();
         // SAFETY: takes numbers.
         let outcome = Errno::result(unsafe { libc::setresuid(uid, uid, uid) }).map(drop);
         #[cfg(target_os = "linux")]

@@ -67,11 +67,16 @@ fn become_job(plan: &Plan) -> Errno {
     unsafe { calls::execute(&program.path, plan.argv.as_ptr(), plan.environment.as_ptr()) }
 }
 
-/// Groups, group, user: in this order, and each checked.
+/// Groups, group, user: in this order, each checked, and looked at when all is done: a call
+/// that changed nothing would leave the job root.
 fn become_user(user: &Identity) -> Result<(), Errno> {
     calls::groups(&user.groups)?;
     calls::group(user.gid)?;
-    calls::user(user.uid)
+    calls::user(user.uid)?;
+    match calls::is_user(user.uid, user.gid) {
+        true => Ok(()),
+        false => Err(Errno::EPERM),
+    }
 }
 
 /// SIGHUP for this process when its parent dies.

@@ -54,6 +54,7 @@ mod shared {
     use nix::sys::signal::{SigSet, SigmaskHow};
     use nix::unistd::Pid;
 
+    use crate::sys::id_number::IdNumber;
     use crate::sys::job::{Identity, Plan, child};
 
     /// Starts jobs, and keeps what is lent to the children that have not yet executed.
@@ -235,7 +236,7 @@ mod shared {
     /// Whether becoming this user would open the memory of all who share it. Asked
     /// each time: it may be set while we run.
     fn opens_memory(user: &Identity) -> bool {
-        let changes = (user.uid, user.gid) != (0, 0);
+        let changes = (user.uid, user.gid) != (IdNumber::ROOT, IdNumber::ROOT);
         changes && !keeps_closed(std::fs::read("/proc/sys/fs/suid_dumpable").ok().as_deref())
     }
 

@@ -221,11 +221,7 @@ fn the_memory_that_a_child_shares_is_closed_to_its_user() {
     if !nix::unistd::geteuid().is_root() {
         return say_skipped();
     }
-    let stuck = Stuck::start(Some(Identity {
-        uid: SOMEBODY,
-        gid: SOMEBODY,
-        groups: vec![SOMEBODY],
-    }));
+    let stuck = Stuck::start(Some(identity(SOMEBODY)));
     let pid = stuck.pid;
     let status = format!("/proc/{pid}/status");
     let has = |what: &str| std::fs::read_to_string(&status).unwrap().contains(what);
@@ -270,13 +266,14 @@ fn the_moment_in_which_a_change_of_user_opens_the_memory_is_closed_too() {
     let Some(pid) = fork_quietly().unwrap() else {
         // Should this test fail, the child sees the end of it.
         calls::close(go.as_raw_fd());
-        let groups = calls::groups(&[SOMEBODY]).and_then(|()| calls::group(SOMEBODY));
-        let changed = groups.and_then(|()| calls::become_user(SOMEBODY));
+        let user = identity(SOMEBODY);
+        let groups = calls::groups(&user.groups).and_then(|()| calls::group(user.gid));
+        let changed = groups.and_then(|()| calls::become_user(user.uid));
         // What the kernel would do here.
         calls::process_option(libc::PR_SET_DUMPABLE, 1);
         calls::write(tell.as_raw_fd(), &[u8::from(changed.is_ok())]);
         let _ = nix::unistd::read(&wait, &mut [0]);
-        calls::exit(i32::from(calls::user(SOMEBODY).is_err()))
+        calls::exit(i32::from(calls::user(user.uid).is_err()))
     };
     let mut changed = [0];
     File::from(hear).read_exact(&mut changed).unwrap();
@@ -299,4 +296,24 @@ fn the_moment_in_which_a_change_of_user_opens_the_memory_is_closed_too() {
 #[allow(clippy::print_stderr, reason = "who runs the tests is to know")]
 fn say_skipped() {
     eprintln!("skipped: it needs root: sudo make test");
+}
+
+fn identity(number: u32) -> Identity {
+    let number = IdNumber::new(number).unwrap();
+    Identity {
+        uid: number,
+        gid: number,
+        groups: vec![number],
+    }
+}
+
+/// A change of user that changes nothing leaves root, and says that it did its work.
+#[test]
+fn a_user_that_was_not_become_is_noticed() {
+    let own = |number: u32| IdNumber::new(number).unwrap();
+    let uid = own(nix::unistd::getuid().as_raw());
+    let gid = own(nix::unistd::getgid().as_raw());
+    assert!(calls::is_user(uid, gid));
+    assert!(!calls::is_user(own(54_321), gid));
+    assert!(!calls::is_user(uid, own(54_321)));
 }

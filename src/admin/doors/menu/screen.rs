@@ -6,6 +6,7 @@ use std::io;
 use super::quoted;
 use crate::admin::doors::many;
 use crate::admin::doors::typed::{self, Password};
+use crate::admin::out::lines;
 use crate::fault::Fault;
 use crate::sys::client_terminal::Terminal;
 
@@ -59,7 +60,7 @@ impl Screen {
     }
 
     pub(super) fn say(&mut self, text: &str) -> Result<(), Left> {
-        Ok(self.0.tell(text)?)
+        Ok(self.0.tell(&lines(text))?)
     }
 
     /// What went wrong with a choice; the menu goes on.

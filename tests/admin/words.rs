@@ -1,0 +1,69 @@
+//! Files that keep `cosadm` waiting, and words of others on its terminal.
+
+use std::process::{Command, Stdio};
+
+use super::{COSADM, Scratch, text};
+
+/// `cosadm`, which may take twenty seconds.
+fn cosadm(words: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.arg("20").arg(COSADM).args(words);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Anybody may make a FIFO, into which nobody writes.
+#[test]
+fn a_card_that_is_no_regular_file_keeps_nobody_waiting() {
+    let scratch = Scratch::new();
+    let a = scratch.init("A");
+    let fifo = scratch.0.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let folder = a.0.to_str().unwrap();
+    for file in [&*fifo, &*scratch.0, std::path::Path::new("/dev/zero")] {
+        let words = ["-C", folder, "host", "join", file.to_str().unwrap()];
+        let out = cosadm(&words).output().unwrap();
+        let told = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{told}");
+        assert!(told.contains("it is no regular file"), "{told}");
+    }
+    // What its caller has opened is read all the same.
+    for file in ["-", "/dev/stdin"] {
+        let words = ["-C", folder, "host", "join", file];
+        let mut command = cosadm(&words);
+        let out = command.output().unwrap();
+        let told = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(1), "{told}");
+        assert!(!told.contains("regular file"), "{told}");
+    }
+}
+
+/// A path steered the terminal of whoever had it in `COS_CONFIG_DIR`.
+#[test]
+fn nothing_in_a_path_steers_the_terminal() {
+    let scratch = Scratch::new();
+    let folder = scratch.0.join("a\n\u{1b}[31mb\u{202e}c");
+    for words in [
+        &["host", "list"][..],
+        &["check"],
+        &["init"],
+        &["-v", "init"],
+        &["host", "list"],
+        &["check", "--json"],
+        &["door", "status"],
+        &["-C", "/nonexistent/\u{1b}[31m", "host", "list"],
+        &["host", "join", "/nonexistent/\u{1b}[31m\u{202e}"],
+    ] {
+        let mut command = cosadm(words);
+        let out = command.env("COS_CONFIG_DIR", &folder).output().unwrap();
+        for told in [text(&out.stdout), text(&out.stderr)] {
+            let steers = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+            assert!(!told.contains(steers), "{words:?}: {told:?}");
+        }
+        let told = text(&out.stderr);
+        assert!(
+            told.lines().all(|l| l.starts_with("cosadm: ")),
+            "{words:?}: {told:?}"
+        );
+    }
+}
