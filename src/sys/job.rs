@@ -17,8 +17,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::Pid;
 
-#[cfg(test)]
 pub(super) use calls::is_user;
+#[cfg(test)]
 pub(super) use child::die_with;
 pub(super) use child::{DESCRIPTORS, close_from, default_signals};
 pub use start::Starter;
