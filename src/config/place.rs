@@ -1,6 +1,6 @@
 //! Where the files are: one configuration folder, and the state and run
-//! folders that belong to it. Used by every program; reads no file itself, but may ask the
-//! user database for the caller's home folder.
+//! folders that belong to it. Used by every program; reads no file itself, but may ask where a
+//! path leads, and the user database for the caller's home folder.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -39,17 +39,22 @@ impl Place {
     /// The place of a settings file: its parent folder.
     pub fn of_file(toml: &Path) -> Self {
         let toml = absolute(toml);
-        let dir = toml.parent().unwrap_or(Path::new("/")).to_owned();
-        Self {
-            settings: toml,
-            ..Self::of_dir(&dir)
-        }
+        let place = Self::of_dir(toml.parent().unwrap_or(Path::new("/")));
+        let settings = match toml.file_name() {
+            Some(name) if place.system => place.dir.join(name),
+            Some(_) | None => toml,
+        };
+        Self { settings, ..place }
     }
 
-    /// The place of a configuration folder.
+    /// The place of a configuration folder. A path that leads to the system's folder, by a
+    /// symbolic link or by `..`, is the system's place, and is called by its own name.
     pub fn of_dir(dir: &Path) -> Self {
-        let dir = absolute(dir);
-        let system = dir == Path::new(SYSTEM);
+        let mut dir = absolute(dir);
+        let system = leads_to_system(&dir);
+        if system {
+            dir = PathBuf::from(SYSTEM);
+        }
         let (state, run) = if system {
             (PathBuf::from(SYSTEM_STATE), PathBuf::from(SYSTEM_RUN))
         } else {
@@ -248,6 +253,26 @@ fn is_own(folder: &Path) -> bool {
         }
     }
     false
+/// Whether a path leads to the configuration folder of the system, whatever it is called.
+fn leads_to_system(dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let system = Path::new(SYSTEM);
+    let which = |path: &Path| {
+        let about = std::fs::metadata(path).ok()?;
+        Some((about.dev(), about.ino()))
+    };
+    let are_one = |one, other| match (which(one), which(other)) {
+        (Some(one), Some(other)) => Some(one == other),
+        (None, _) | (_, None) => None,
+    };
+    let beside = || match (dir.parent(), system.parent()) {
+        // Where it is yet to be made, the folder above and the name tell.
+        (Some(above), Some(etc)) if dir.file_name() == system.file_name() => are_one(above, etc),
+        (Some(_) | None, _) => None,
+    };
+    dir == system || are_one(dir, system).or_else(beside).unwrap_or(false)
+}
+
 }
 
 /// The home folder of this process's user, by the user database.
@@ -295,6 +320,11 @@ mod tests {
         );
         assert_eq!(
             own.recorded_machine(&host),
+        let around = Path::new("/etc/../etc/cosserver/cosserver.toml");
+        let around = Place::of_file(around);
+        assert!(around.system);
+        assert_eq!(around.settings(), system.settings());
+        assert_eq!(around.dir, system.dir);
             Path::new("/home/jo/S/state/machines/hosta")
         );
     }

@@ -116,7 +116,7 @@ pub fn parse(words: &[String]) -> Result<Asked, Fault> {
         () => Task::Serve,
     };
     let debug = m.opt_present("d");
-    let whole = |f: String| std::path::absolute(&f).unwrap_or_else(|_| f.into());
+    let whole = |f: String| Place::of_file(Path::new(&f)).settings();
     let given = m.opt_str("f").map(whole);
     if let Some(folder) = given.as_ref().filter(|f| f.is_dir()) {
         return Err(no_file(folder));
