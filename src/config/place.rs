@@ -6,7 +6,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::unistd::{User, geteuid};
+use nix::unistd::{Uid, User, geteuid};
 use zeroize::Zeroizing;
 
 use super::name::HostName;
@@ -109,9 +109,14 @@ impl Place {
     /// Root may read everybody's.
     pub fn is_anothers(&self) -> bool {
         use std::os::unix::fs::MetadataExt;
-        let owner = std::fs::metadata(&self.dir).map(|about| about.uid());
-        let me = geteuid();
-        !me.is_root() && owner.is_ok_and(|uid| uid != me.as_raw())
+        self.other_owner().is_some()
+    }
+
+    /// That other user, where it is one's.
+    pub fn other_owner(&self) -> Option<Uid> {
+        let about = std::fs::metadata(&self.dir).ok()?;
+        let (owner, me) = (Uid::from_raw(about.uid()), geteuid());
+        (!me.is_root() && owner != me).then_some(owner)
     }
 
     /// The same place for a program that reads its files once and ends, or for one
