@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::name::HostName;
 use super::secure::{Checker, Kind};
+use super::words::cosadm;
 use crate::fault::Fault;
 
 /// The configuration folder of the system.
@@ -108,12 +109,12 @@ impl Place {
     /// Whether the folder belongs to another user, whose secrets are not ours to read.
     /// Root may read everybody's.
     pub fn is_anothers(&self) -> bool {
-        use std::os::unix::fs::MetadataExt;
         self.other_owner().is_some()
     }
 
     /// That other user, where it is one's.
     pub fn other_owner(&self) -> Option<Uid> {
+        use std::os::unix::fs::MetadataExt;
         let about = std::fs::metadata(&self.dir).ok()?;
         let (owner, me) = (Uid::from_raw(about.uid()), geteuid());
         (!me.is_root() && owner != me).then_some(owner)
@@ -128,6 +129,12 @@ impl Place {
             checked: Some(Arc::new(Checker::new())),
             ..self
         }
+    }
+
+    /// The command that makes the files of the place, in backquotes; none for `/`, which is
+    /// no folder of ours.
+    pub fn init(&self) -> Option<String> {
+        (self.dir != Path::new("/")).then(|| cosadm(self, "init"))
     }
 
     /// `cosserver.toml`, or the file that was given in its place.
@@ -246,18 +253,6 @@ impl Place {
     }
 }
 
-/// Whether a folder is the caller's own or, where it is missing, is to be made in one that is.
-fn is_own(folder: &Path) -> bool {
-    use std::io::ErrorKind::NotFound;
-    use std::os::unix::fs::MetadataExt;
-    for folder in folder.ancestors() {
-        match std::fs::metadata(folder) {
-            Ok(about) => return about.uid() == geteuid().as_raw(),
-            Err(e) if e.kind() == NotFound => {}
-            Err(_) => return false,
-        }
-    }
-    false
 /// Whether a path leads to the configuration folder of the system, whatever it is called.
 fn leads_to_system(dir: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -278,6 +273,18 @@ fn leads_to_system(dir: &Path) -> bool {
     dir == system || are_one(dir, system).or_else(beside).unwrap_or(false)
 }
 
+/// Whether a folder is the caller's own or, where it is missing, is to be made in one that is.
+fn is_own(folder: &Path) -> bool {
+    use std::io::ErrorKind::NotFound;
+    use std::os::unix::fs::MetadataExt;
+    for folder in folder.ancestors() {
+        match std::fs::metadata(folder) {
+            Ok(about) => return about.uid() == geteuid().as_raw(),
+            Err(e) if e.kind() == NotFound => {}
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// The home folder of this process's user, by the user database.
@@ -313,6 +320,11 @@ mod tests {
         assert_eq!(system.state, Path::new("/var/lib/cosserver"));
         assert_eq!(system.run, Path::new("/run/cosserver"));
         assert!(Place::of_dir(Path::new("/etc/./cosserver/")).system);
+        let around = Path::new("/etc/../etc/cosserver/cosserver.toml");
+        let around = Place::of_file(around);
+        assert!(around.system);
+        assert_eq!(around.settings(), system.settings());
+        assert_eq!(around.dir, system.dir);
 
         let own = Place::of_file(Path::new("/home/jo/S/my.toml"));
         assert!(!own.system);
@@ -325,11 +337,6 @@ mod tests {
         );
         assert_eq!(
             own.recorded_machine(&host),
-        let around = Path::new("/etc/../etc/cosserver/cosserver.toml");
-        let around = Place::of_file(around);
-        assert!(around.system);
-        assert_eq!(around.settings(), system.settings());
-        assert_eq!(around.dir, system.dir);
             Path::new("/home/jo/S/state/machines/hosta")
         );
     }
