@@ -244,9 +244,9 @@ fn id(host: &Host) -> String {
 /// Its status is 255, and it has said this in its one line.
 fn failed(ended: &Ended, words: &str) {
     assert_eq!((ended.status, ended.out.len()), (Some(255), 0), "{ended:?}");
-    // The line of the failure, which a remedy may follow.
+    // The line of the failure, which a remedy of two lines may follow.
     let is_it = |line: &String| line.starts_with("cos: hostb: ") && line.contains(words);
-    assert!(ended.err.iter().rev().take(2).any(is_it), "{ended:?}");
+    assert!(ended.err.iter().rev().take(3).any(is_it), "{ended:?}");
 }
 
 #[test]
@@ -405,11 +405,15 @@ fn a_machine_that_is_turned_away_is_told_what_may_be_wrong() {
     let ended = client.finish();
     let lets_in = |ended: &Ended| {
         failed(ended, reference);
+        // The machine may be authorized, and PAM or an exclusion the reason.
+        let log = "cos: to see why, run on hostb: journalctl -t cosserver | grep abababababababab \
+                   (without systemd: grep abababababababab /var/log/auth.log)"
+            .to_owned();
         let command = format!(
-            "cos: to authorize this machine, run on hostb: cosadm machine add {} --name NAME",
+            "cos: if the log says unknown-machine: cosadm machine add {} --name NAME",
             id(&host)
         );
-        assert_eq!(ended.err.last(), Some(&command));
+        assert!(ended.err.ends_with(&[log, command]), "{ended:?}");
     };
     lets_in(&ended);
     let client = Session::spawn(&mut alone(&host, &["gui", "hostb", "hello"]));

@@ -307,6 +307,13 @@ fn an_excluded_host_is_refused_whatever_cookie_it_has() {
     d.says(0, &["true"]);
 }
 
+/// What `cosadm check` says, whether it finds problems or not.
+fn checked(d: &Daemon) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cosadm"));
+    let out = daemon::run(command.arg("-C").arg(d.server()).arg("check"));
+    String::from_utf8(out.stdout).unwrap()
+}
+
 #[test]
 fn a_host_that_was_deleted_is_not_known_again_by_its_cookie() {
     let (d, mut m) = start();
@@ -333,8 +340,33 @@ fn a_host_that_was_deleted_is_not_known_again_by_its_cookie() {
         assert!(told.contains("denied by the doors"), "{told}");
         assert!(told.contains(&format!("machine add {id}")), "{told}");
     }
+    // At level 1 it is refused as well, also while a one-time password waits for it.
     m.outer.set_level(Level::Open).unwrap();
-    d.says(255, &["true"]);
+    for (reason, password) in [
+        ("its machine was deleted from the inner door", "x"),
+        (
+            "its machine was deleted; it must register anew (cos enrol), or ",
+            "y",
+        ),
+    ] {
+        d.says(255, &["true"]);
+        for told in [
+            cosadm(&["host", "list"]),
+            cosadm(&["host", "show", "hosta"]),
+            checked(&d),
+        ] {
+            let told: Vec<&str> = told.lines().filter(|l| l.contains("hosta")).collect();
+            let told = told.join("\n");
+            assert!(told.contains(reason) && !told.contains("may run"), "{told}");
+            assert!(told.contains(&format!("machine add {id}")), "{told}");
+            assert!(!told.contains("ok       host hosta"), "{told}");
+        }
+        for told in [cosadm(&["door", "status"]), checked(&d)] {
+            let words = "known from then on, unless it was deleted or excluded";
+            assert!(told.contains(words), "{told}");
+        }
+        cosadm(&["otp", "add", password]);
+    }
     m.inner.add(&id, &name("hosta"), true).unwrap();
     d.says(0, &["true"]);
     // The trust is taken back, and the machine stays known, as any PC's is.

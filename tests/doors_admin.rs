@@ -531,6 +531,9 @@ fn settings_are_set_and_shown() {
         s.good(&["settings", "set", "welcome", none]);
         assert_eq!(s.good(&["settings", "get", "welcome"]), "\n");
     }
+    s.good(&["settings", "set", "welcome", "x"]);
+    let told = s.tells(&["settings", "set", "welcome"]);
+    assert_eq!(told, "cosadm: there is no welcome message now\n");
     // First what was done.
     for (name, value, words) in [
         (

@@ -170,7 +170,7 @@ fn in_build_mode_a_name_registers() {
         &d,
         &m.enrols(&["--name", "PC 17"], &[]),
         "unknown-machine",
-        "to authorize this machine, run on ",
+        "if the log says unknown-machine: ",
     );
     doors.set(Setting::BuildMode(true));
     is_registered(&m.enrols(&["--name", "PC 17"], &[]), m.id());
@@ -264,7 +264,7 @@ fn a_one_time_password_registers_once_and_under_the_managers_name() {
         &d,
         &by(&three, "open sesame"),
         "unknown-machine",
-        "to authorize this machine, run on ",
+        "if the log says unknown-machine: ",
     );
     assert!(doors.inner.passwords().unwrap().is_empty());
 }
@@ -301,7 +301,7 @@ fn whoever_is_kept_out_is_not_asked() {
         &d,
         &tries(),
         "unknown-machine",
-        "to authorize this machine, run on ",
+        "if the log says unknown-machine: ",
     );
     doors.outer.put(List::Include, &m.id(), "PC").unwrap();
     is_denied(&d, &tries(), "unknown-machine", &m.id().to_string());

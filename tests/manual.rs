@@ -210,7 +210,7 @@ fn the_flags_of_cos() {
         .collect();
     let page_flags: Set = item_flags(&page).union(&over).cloned().collect();
     agree(&code, &page_flags, "cos(1)");
-    let told = set(["--help", "--version"]);
+    let told = set(["-h", "--help", "-V", "--version"]);
     let subcommands = [
         ("run", &run),
         ("gui", &gui),

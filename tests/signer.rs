@@ -370,6 +370,15 @@ fn home_that_is_unset_or_anothers_is_taken_from_the_user_database() {
         "{told}"
     );
     assert!(!bobs.join(".config").exists());
+    // Her own is not shown as that of another's folder.
+    let mut show = m.of(ALICE, "cos");
+    let out = run(show.args(["-C", "/etc/cosserver", "key", "show"]));
+    let told = String::from_utf8(out.stderr).unwrap();
+    assert_eq!((out.status.code(), out.stdout.len()), (Some(255), 0));
+    assert_eq!(
+        told,
+        "cos: the key of /etc/cosserver is root's\ncos: run it as root\n"
+    );
     // Where the database has no home folder either, the place is the system's.
     let mut stranger = m.of_number(CAROL + 1, "cos");
     let out = run(stranger.args(["key", "show"]).env_remove("HOME"));

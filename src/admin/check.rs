@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::unistd::{Uid, User};
 
 use super::commands::Call;
-use super::hosts::{Known, at_odds, meaning};
+use super::hosts::{Known, at_odds, denied, meaning};
 use super::invite::joined;
 use super::json::Json;
 use super::out::{Failure, Out};
@@ -306,7 +306,11 @@ impl Report<'_> {
             }
         }
         if problems.is_empty() {
-            self.add(Level::Right, about, meaning(self.place, entry, &known));
+            let level = match denied(self.place, entry, &known) {
+                Some(_) => Level::Note,
+                None => Level::Right,
+            };
+            self.add(level, about, meaning(self.place, entry, &known));
             return;
         }
         for problem in problems {

@@ -76,7 +76,7 @@ pub(super) fn at_odds(place: &Place, entry: &Entry, known: &Known) -> Option<Str
 }
 
 /// Why a host is denied that its line would let in.
-fn denied(place: &Place, entry: &Entry, known: &Known) -> Option<String> {
+pub(super) fn denied(place: &Place, entry: &Entry, known: &Known) -> Option<String> {
     if !entry.may_ask() {
         return None;
     }
@@ -101,13 +101,22 @@ fn is_authorized(place: &Place, id: Id) -> bool {
 fn shut_out(place: &Place, known: &Known) -> Option<String> {
     let id = Id::of(known.recorded.as_ref().ok()?.as_ref()?);
     let sight = Doors::of(place).look(id).ok()?;
-    let Way::Away(why) = way(&sight, true, false) else {
-        return None;
+    let add = format_args!("machine add {id} --name NAME");
+    let why = match way(&sight, true, false) {
+        Way::In(_) => return None,
+        // What a command's client never answers.
+        Way::Ask(_) => {
+            return Some(format!(
+                "it is denied by the doors: its machine was deleted; it must register anew (cos enrol), or {}",
+                cosadm(place, add)
+            ));
+        }
+        Way::Away(why) => why,
     };
     let remedy = if sight.excluded {
         format!("exclude delete {id}")
     } else {
-        format!("machine add {id} --name NAME")
+        add.to_string()
     };
     Some(format!(
         "it is denied by the doors: {why}; {} lets it in",

@@ -166,6 +166,7 @@ fn parse_cos(args: &[OsString]) -> Result<Wish, Fault> {
         Some((word, rest)) if word == "gui" => parse_run(Face::Gui, draft, rest),
         Some((word, rest)) if word == "enrol" => parse_run(Face::Enrol, draft, rest),
         Some((word, rest)) if word == "key" => parse_key(draft, rest),
+        Some((word, rest)) if word == "help" => parse_help(rest),
         Some((word, _)) => Err(Fault::new(format!(
             "{word:?} is no subcommand; did you mean \"cos run {}\"?",
             word.to_string_lossy()
@@ -175,6 +176,23 @@ fn parse_cos(args: &[OsString]) -> Result<Wish, Fault> {
             usage(Face::Cos)
         ))),
     }
+}
+
+/// `cos help`, of a subcommand or of all.
+fn parse_help(args: &[OsString]) -> Result<Wish, Fault> {
+    let word = args.first().map(|word| word.to_string_lossy());
+    let face = match word.as_deref() {
+        None | Some("run") => Face::Cos,
+        Some("gui") => Face::Gui,
+        Some("enrol") => Face::Enrol,
+        Some("key") => Face::Key,
+        Some(other) => {
+            let meant = did_you_mean(other, ["run", "gui", "enrol", "key"]);
+            let words = format!("cos help: {other:?} is no subcommand{meant}");
+            return Err(Fault::new(words));
+        }
+    };
+    Ok(Wish::Tell(help(face)))
 }
 
 fn parse_run(face: Face, mut draft: Draft, args: &[OsString]) -> Result<Wish, Fault> {

@@ -108,3 +108,22 @@ fn every_flag_is_in_the_help() {
         assert!(text.lines().all(|l| l.len() < 120), "{text}");
     }
 }
+
+/// As cosadm and cosserver take them.
+#[test]
+fn help_and_the_version_by_a_letter_or_a_word() {
+    for (line, long) in [
+        (&["cos", "-h"][..], &["cos", "--help"][..]),
+        (&["cos", "help"], &["cos", "--help"]),
+        (&["cos", "help", "gui"], &["cos", "gui", "--help"]),
+        (&["cos", "help", "enrol"], &["cos", "enrol", "--help"]),
+        (&["cos", "gui", "-h"], &["cos", "gui", "--help"]),
+        (&["cos", "-V"], &["cos", "--version"]),
+        (&["cos", "run", "-V"], &["cos", "--version"]),
+    ] {
+        let told = parsed(line).unwrap();
+        assert!(matches!(told, Wish::Tell(_)), "{line:?}");
+        assert_eq!(told, parsed(long).unwrap(), "{line:?}");
+    }
+    assert!(complaint(&["cos", "help", "guii"]).contains("did you mean \"gui\"?"));
+}

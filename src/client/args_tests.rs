@@ -404,7 +404,7 @@ fn the_faces() {
     );
     assert!(complaint(&["cosrsh"]).starts_with("usage: cosrsh "));
     assert!(complaint(&["cosrsh", "-C", "A", "hostb", "x"]).contains("COS_CONFIG_DIR"));
-    assert!(complaint(&["cosrsh", "hostb"]).starts_with("no command for hostb"));
+    assert!(complaint(&["cosrsh", "hostb"]).starts_with("no command given for hostb"));
     assert!(complaint(&["cosrsh", "-Z", "hostb", "x"]).contains("-Z is not known"));
     assert!(complaint(&["cosrsh", "hostb", "-l"]).contains("-l needs a value"));
     assert!(complaint(&["cosrsh", "--nonsense"]).contains("--nonsense is not known"));

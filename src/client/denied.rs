@@ -1,7 +1,8 @@
 //! What the client says when a host denies access: one line, and the next step on a second.
 //!
 //! The host tells no cause, only a reference, under which its log has the reason; so the second
-//! line says where that log is, or how a machine is authorized that the host does not know.
+//! line says where that log is. Where the host may not know the machine, a third says how it is
+//! authorized if that is the reason.
 
 use crate::fault::Fault;
 use crate::wire::answer::Reference;
@@ -21,8 +22,9 @@ pub(super) fn denied_because(host: &str, reference: Reference, why: &str) -> Fau
 /// The same for a machine of this ID that was asked for nothing: the host may not know it.
 pub(super) fn denied_unasked(host: &str, reference: Reference, id: &str, note: &str) -> Fault {
     let words = format!("{}{note}", first_line(reference));
+    let log = log_of(host, reference);
     Fault::new(words).with_remedy(format!(
-        "to authorize this machine, run on {host}: cosadm machine add {id} --name NAME"
+        "{log}\nif the log says unknown-machine: cosadm machine add {id} --name NAME"
     ))
 }
 

@@ -103,8 +103,14 @@ const PORT: Flag = flag(
 const NO_INPUT: Flag = flag("n", "", Rule::NoInput, "no standard input: its end at once");
 const V4: Flag = flag("4", "", Rule::V4, "IPv4 addresses alone");
 const V6: Flag = flag("6", "", Rule::V6, "IPv6 addresses alone");
-const HELP: Flag = long("help", Rule::Help, "print this help");
-const VERSION: Flag = long("version", Rule::Version, "print the version");
+const HELP: Flag = Flag {
+    letter: "h",
+    ..long("help", Rule::Help, "print this help")
+};
+const VERSION: Flag = Flag {
+    letter: "V",
+    ..long("version", Rule::Version, "print the version")
+};
 
 /// The flags around a host: those of `cos run` and of `cosrsh`.
 pub(super) const RUN: &[Flag] = &[
@@ -279,14 +285,16 @@ pub(super) fn help(table: &[Flag]) -> String {
     let mut text = String::new();
     let mut over = Vec::new();
     for f in table {
-        let dash = if f.letter.is_empty() { "--" } else { "-" };
-        let shown = [
-            dash,
-            f.name(),
-            if f.value.is_empty() { "" } else { " " },
-            f.value,
-        ]
-        .concat();
+        let mut names = Vec::new();
+        for (dashes, name) in [("-", f.letter), ("--", f.long)] {
+            if !name.is_empty() {
+                names.push([dashes, name].concat());
+            }
+        }
+        let mut shown = names.join(", ");
+        if !f.value.is_empty() {
+            shown = [&shown, " ", f.value].concat();
+        }
         if matches!(f.rule, Rule::ForSsh | Rule::PassedOver) {
             over.push(shown);
         } else {

@@ -1,6 +1,8 @@
 //! `cos key show`: this machine's ID, by which the doors of other hosts know it. Run by
 //! the client, without a connection.
 
+use nix::unistd::User;
+
 use super::args::ShowKey;
 use super::route::Places;
 use super::say;
@@ -11,9 +13,18 @@ use crate::fault::Fault;
 /// is made where there is none yet.
 ///
 /// # Errors
-/// The key cannot be made, is not to be trusted, or nobody takes the output.
+/// The folder of `-C` is another user's; or the key cannot be made, is not to be
+/// trusted, or nobody takes the output.
 pub(super) fn show(asked: &ShowKey) -> Result<(), Fault> {
-    let place = Places::of_folder(asked.folder.as_deref()).own;
+    let Places { table, own: place } = Places::of_folder(asked.folder.as_deref());
+    let owner = table.other_owner().filter(|_| asked.folder.is_some());
+    if let Some(owner) = owner {
+        // The caller's own key would be taken for that of the folder.
+        let user = User::from_uid(owner).ok().flatten();
+        let user = user.map_or_else(|| owner.to_string(), |user| user.name);
+        let words = format!("the key of {} is {user}'s", table.dir.display());
+        return Err(Fault::new(words).with_remedy(format!("run it as {user}")));
+    }
     let key = keys::own_machine_key(&place)?.public;
     let id = keys::fingerprint(&key);
     let text = if asked.json {

@@ -57,8 +57,8 @@ pub fn complain(host: Option<&str>, words: &str) {
 /// A fault of ours, and what helps on a line of its own.
 pub fn fault(host: Option<&str>, fault: &Fault) {
     complain(host, &fault.to_string());
-    if let Some(remedy) = fault.remedy() {
-        complain(None, remedy);
+    for line in fault.remedy().into_iter().flat_map(str::lines) {
+        complain(None, line);
     }
 }
 

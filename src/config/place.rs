@@ -1,16 +1,17 @@
 //! Where the files are: one configuration folder, and the state and run
-//! folders that belong to it. Used by every program; reads no file itself, but may ask the
-//! user database for the caller's home folder.
+//! folders that belong to it. Used by every program; reads no file itself, but may ask where a
+//! path leads, and the user database for the caller's home folder.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::unistd::{User, geteuid};
+use nix::unistd::{Uid, User, geteuid};
 use zeroize::Zeroizing;
 
 use super::name::HostName;
 use super::secure::{Checker, Kind};
+use super::words::cosadm;
 use crate::fault::Fault;
 
 /// The configuration folder of the system.
@@ -39,17 +40,22 @@ impl Place {
     /// The place of a settings file: its parent folder.
     pub fn of_file(toml: &Path) -> Self {
         let toml = absolute(toml);
-        let dir = toml.parent().unwrap_or(Path::new("/")).to_owned();
-        Self {
-            settings: toml,
-            ..Self::of_dir(&dir)
-        }
+        let place = Self::of_dir(toml.parent().unwrap_or(Path::new("/")));
+        let settings = match toml.file_name() {
+            Some(name) if place.system => place.dir.join(name),
+            Some(_) | None => toml,
+        };
+        Self { settings, ..place }
     }
 
-    /// The place of a configuration folder.
+    /// The place of a configuration folder. A path that leads to the system's folder, by a
+    /// symbolic link or by `..`, is the system's place, and is called by its own name.
     pub fn of_dir(dir: &Path) -> Self {
-        let dir = absolute(dir);
-        let system = dir == Path::new(SYSTEM);
+        let mut dir = absolute(dir);
+        let system = leads_to_system(&dir);
+        if system {
+            dir = PathBuf::from(SYSTEM);
+        }
         let (state, run) = if system {
             (PathBuf::from(SYSTEM_STATE), PathBuf::from(SYSTEM_RUN))
         } else {
@@ -103,10 +109,15 @@ impl Place {
     /// Whether the folder belongs to another user, whose secrets are not ours to read.
     /// Root may read everybody's.
     pub fn is_anothers(&self) -> bool {
+        self.other_owner().is_some()
+    }
+
+    /// That other user, where it is one's.
+    pub fn other_owner(&self) -> Option<Uid> {
         use std::os::unix::fs::MetadataExt;
-        let owner = std::fs::metadata(&self.dir).map(|about| about.uid());
-        let me = geteuid();
-        !me.is_root() && owner.is_ok_and(|uid| uid != me.as_raw())
+        let about = std::fs::metadata(&self.dir).ok()?;
+        let (owner, me) = (Uid::from_raw(about.uid()), geteuid());
+        (!me.is_root() && owner != me).then_some(owner)
     }
 
     /// The same place for a program that reads its files once and ends, or for one
@@ -118,6 +129,12 @@ impl Place {
             checked: Some(Arc::new(Checker::new())),
             ..self
         }
+    }
+
+    /// The command that makes the files of the place, in backquotes; none for `/`, which is
+    /// no folder of ours.
+    pub fn init(&self) -> Option<String> {
+        (self.dir != Path::new("/")).then(|| cosadm(self, "init"))
     }
 
     /// `cosserver.toml`, or the file that was given in its place.
@@ -236,6 +253,26 @@ impl Place {
     }
 }
 
+/// Whether a path leads to the configuration folder of the system, whatever it is called.
+fn leads_to_system(dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let system = Path::new(SYSTEM);
+    let which = |path: &Path| {
+        let about = std::fs::metadata(path).ok()?;
+        Some((about.dev(), about.ino()))
+    };
+    let are_one = |one, other| match (which(one), which(other)) {
+        (Some(one), Some(other)) => Some(one == other),
+        (None, _) | (_, None) => None,
+    };
+    let beside = || match (dir.parent(), system.parent()) {
+        // Where it is yet to be made, the folder above and the name tell.
+        (Some(above), Some(etc)) if dir.file_name() == system.file_name() => are_one(above, etc),
+        (Some(_) | None, _) => None,
+    };
+    dir == system || are_one(dir, system).or_else(beside).unwrap_or(false)
+}
+
 /// Whether a folder is the caller's own or, where it is missing, is to be made in one that is.
 fn is_own(folder: &Path) -> bool {
     use std::io::ErrorKind::NotFound;
@@ -283,6 +320,11 @@ mod tests {
         assert_eq!(system.state, Path::new("/var/lib/cosserver"));
         assert_eq!(system.run, Path::new("/run/cosserver"));
         assert!(Place::of_dir(Path::new("/etc/./cosserver/")).system);
+        let around = Path::new("/etc/../etc/cosserver/cosserver.toml");
+        let around = Place::of_file(around);
+        assert!(around.system);
+        assert_eq!(around.settings(), system.settings());
+        assert_eq!(around.dir, system.dir);
 
         let own = Place::of_file(Path::new("/home/jo/S/my.toml"));
         assert!(!own.system);

@@ -22,9 +22,8 @@ pub use services::default_port;
 use super::address::{Address, Network};
 use super::applications::Applications;
 use super::name::{HostName, UserName};
-use super::place::Place;
+use super::place::{Place, SETTINGS};
 use super::secure::Kind;
-use super::words::cosadm;
 use crate::fault::Fault;
 
 /// The longest settings file that is read, in bytes.
@@ -169,13 +168,12 @@ impl Settings {
     pub fn load(file: &Path) -> Result<Self, Fault> {
         let place = Place::of_file(file);
         let Some(bytes) = place.read_if_there(file, Kind::Policy, FILE_MAX)? else {
-            return Err(Fault::of(
-                file,
-                format!(
-                    "there is no such file; {} makes one",
-                    cosadm(&place, "init")
-                ),
-            ));
+            let words = "there is no such file".to_owned();
+            let words = match place.init() {
+                Some(init) if file.ends_with(SETTINGS) => format!("{words}; {init} makes one"),
+                Some(_) | None => words,
+            };
+            return Err(Fault::of(file, words));
         };
         let text = reading::text_of(&bytes)
             .map_err(|line| Fault::at(file, line, "it is not UTF-8 text"))?;

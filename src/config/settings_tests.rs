@@ -288,6 +288,15 @@ fn files() {
             .to_string()
             .contains(" init` makes one")
     );
+    // `init` makes none of another name, and none beside the machine's first folders.
+    for other in [
+        file.with_file_name("other.toml"),
+        "/cosserver.toml".into(),
+        "/nosuch".into(),
+    ] {
+        let told = Settings::load(&other).unwrap_err().to_string();
+        assert!(told.ends_with(": there is no such file"), "{told}");
+    }
 }
 
 #[test]

@@ -100,6 +100,9 @@ pub enum Way {
     Away(&'static str),
 }
 
+/// Why a machine is refused that the manager has deleted.
+const DELETED: &str = "its machine was deleted from the inner door";
+
 /// Decides, by what was seen, for a host whose cookie is proven or for anybody else, who
 /// calls from this host itself or from another.
 pub fn way(sight: &Sight, is_host: bool, is_local: bool) -> Way {
@@ -123,7 +126,7 @@ pub fn way(sight: &Sight, is_host: bool, is_local: bool) -> Way {
     }
     let is_closed = sight.level == Level::Closed;
     if is_closed && is_host {
-        return Way::Away("its machine was deleted from the inner door");
+        return Way::Away(DELETED);
     }
     if is_closed && !sight.included {
         return Way::Away("the outer door is closed, and its machine is not included");
@@ -139,6 +142,9 @@ pub fn way(sight: &Sight, is_host: bool, is_local: bool) -> Way {
     }
     if sight.passwords {
         return Way::Ask(Want::Activation);
+    }
+    if sight.standing == Standing::Deleted {
+        return Way::Away(DELETED);
     }
     Way::Away(
         "the inner door does not know its machine, and there is no password by which it could register",
@@ -314,7 +320,7 @@ mod tests {
             };
             assert!(pass.introduce);
             let deleted = way(&sight(level, Standing::Deleted), true, false);
-            assert!(matches!(deleted, Way::Away(_)));
+            assert_eq!(deleted, Way::Away(DELETED), "{level:?}");
         }
         let open = Sight {
             passwords: true,

@@ -116,7 +116,7 @@ pub fn parse(words: &[String]) -> Result<Asked, Fault> {
         () => Task::Serve,
     };
     let debug = m.opt_present("d");
-    let whole = |f: String| std::path::absolute(&f).unwrap_or_else(|_| f.into());
+    let whole = |f: String| Place::of_file(Path::new(&f)).settings();
     let given = m.opt_str("f").map(whole);
     if let Some(folder) = given.as_ref().filter(|f| f.is_dir()) {
         return Err(no_file(folder));
@@ -139,7 +139,12 @@ fn no_file(folder: &Path) -> Fault {
     let meant = if file.is_file() {
         format!("; -f {} is what was probably meant", file.display())
     } else {
-        format!(", and there is no {SETTINGS} in it; `cosadm init` makes one")
+        let init = Place::of_dir(folder).init();
+        let makes = init.map(|init| format!("; {init} makes one"));
+        format!(
+            ", and there is no {SETTINGS} in it{}",
+            makes.unwrap_or_default()
+        )
     };
     Fault::new(format!(
         "-f {}: -f takes the settings file, and this is a folder{meant}",
@@ -158,6 +163,15 @@ mod tests {
                 .map(str::to_owned)
                 .collect::<Vec<_>>(),
         )
+    }
+
+    #[test]
+    fn a_folder_for_the_file_is_told_what_makes_one() {
+        let told = |words| parsed(words).unwrap_err().to_string();
+        let made = told("-f /usr");
+        assert!(made.ends_with("`cosadm -C /usr init` makes one"), "{made}");
+        let none = told("-f /");
+        assert!(none.ends_with("no cosserver.toml in it"), "{none}");
     }
 
     #[test]

@@ -57,6 +57,40 @@ const FULL: &str = r#"
     s machine delete $A --exclude && s otp delete jo && s settings set build-mode yes || exit 24
 "#;
 
+/// Other ways to the system's folder, before it is there and behind that.
+const OTHER_WAYS: &str = r#"
+    mkdir -m 755 "$DIR/etc" && cp /etc/passwd /etc/group "$DIR/etc" || exit 99
+    mount --bind "$DIR/etc" /etc || exit 99
+    mount -t tmpfs -o mode=0755 tmpfs /var/lib && mount -t tmpfs -o mode=0755 tmpfs /run || exit 99
+    unset COS_CONFIG_DIR
+    programs=${COSADM%/*}
+    A=00112233445566778899aabbccddeeff
+    "$COSADM" -C /etc/../etc/cosserver init >/dev/null || exit 10
+    test -e /var/lib/cosserver/doors || exit 11
+    "$COSADM" machine add $A --name a || exit 12
+    ln -s /etc/cosserver "$DIR/cs" && cd "$DIR" || exit 13
+    id=$("$programs/cos" key show) || exit 14
+    check=$("$COSADM" check)
+    test=$("$programs/cosserver" -e -t 2>&1)
+    for dir in "$DIR/cs" "$DIR/cs/" /etc/cosserver/../cosserver cs cs/../cosserver; do
+        test "$("$COSADM" -C "$dir" check)" = "$check" || { "$COSADM" -C "$dir" check; echo "$check"; exit 20; }
+        "$COSADM" -C "$dir" machine list | grep -q $A || exit 21
+        test "$("$programs/cos" -C "$dir" key show)" = "$id" || exit 22
+        said=$("$programs/cosserver" -e -t -f "$dir/cosserver.toml" 2>&1)
+        test "$said" = "$test" || { echo "$said"; echo "$test"; exit 23; }
+    done
+    test ! -e /etc/cosserver/state || exit 24
+"#;
+
+/// A second, empty set of doors was made, and asked, where the path was another.
+#[test]
+fn a_path_that_leads_to_the_systems_folder_is_the_systems() {
+    let folder = Folder::new();
+    if let Some((code, told)) = apart(&folder.0, OTHER_WAYS) {
+        assert_eq!(code, Some(0), "{told}");
+    }
+}
+
 #[test]
 fn a_full_disk_changes_nothing() {
     let folder = Folder::new();

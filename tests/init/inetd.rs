@@ -14,13 +14,19 @@ fn with(program: &str) -> Option<Machine> {
     tool(program)?;
     let machine = Machine::with_cosserver("none")?;
     machine.install_tools();
+    Some(machine)
+}
+
+/// The same with our line in `/etc/services`, which names the port for these.
+fn with_service(program: &str) -> Option<Machine> {
+    let machine = with(program)?;
     machine.must(&format!("cat {EXAMPLES}/services >>/etc/services"));
     Some(machine)
 }
 
 #[test]
 fn openbsd_inetd_serves() {
-    let Some(machine) = with("usr/sbin/inetd") else {
+    let Some(machine) = with_service("usr/sbin/inetd") else {
         return;
     };
     machine.must(&format!(
@@ -33,7 +39,7 @@ fn openbsd_inetd_serves() {
 
 #[test]
 fn inetutils_inetd_serves() {
-    let Some(machine) = with("usr/sbin/inetutils-inetd") else {
+    let Some(machine) = with_service("usr/sbin/inetutils-inetd") else {
         return;
     };
     machine.must(&format!("cat {EXAMPLES}/inetd.conf >/etc/inetd.conf"));
@@ -44,7 +50,7 @@ fn inetutils_inetd_serves() {
 /// Its one line for both families.
 #[test]
 fn inetutils_inetd_serves_both_families_by_one_line() {
-    let Some(machine) = with("usr/sbin/inetutils-inetd") else {
+    let Some(machine) = with_service("usr/sbin/inetutils-inetd") else {
         return;
     };
     machine.must(&format!(
@@ -59,6 +65,13 @@ fn xinetd_serves() {
     let Some(machine) = with("usr/sbin/xinetd") else {
         return;
     };
+    // Its example names the port itself.
+    assert!(
+        !machine
+            .sh("grep -q ^cosserver /etc/services")
+            .status
+            .success()
+    );
     machine.must(&format!(
         "rm -f /etc/xinetd.d/*; cat {EXAMPLES}/xinetd >/etc/xinetd.d/cosserver"
     ));

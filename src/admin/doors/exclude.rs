@@ -65,7 +65,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
         Some((None, 0)) => words += "; no daemon runs, so that there is nothing to hang up",
         Some((count, told)) => {
             if let Some(count) = count {
-                words += &format!("; {} hung up", many(count, "session or login"));
+                words += &format!("; {} hung up", sessions_or_logins(count));
             }
             if told > 0 {
                 let daemons = many(told, "daemon");
@@ -142,4 +142,29 @@ pub(super) fn not_there(place: &Place, list: List, id: &Id) -> Fault {
         List::Exclude => ("exclude", cosadm(place, "exclude list")),
     };
     Fault::new(format!("{id} is not on the {what} list; {list} shows it"))
+}
+
+/// What was hung up, in words.
+fn sessions_or_logins(count: u64) -> String {
+    let one = count < 2;
+    many(
+        count,
+        if one {
+            "session or login"
+        } else {
+            "sessions or login"
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_are_sessions_or_logins() {
+        assert_eq!(sessions_or_logins(0), "no session or login");
+        assert_eq!(sessions_or_logins(1), "1 session or login");
+        assert_eq!(sessions_or_logins(4), "4 sessions or logins");
+    }
 }

@@ -71,7 +71,8 @@ fn main(screen: &mut Screen, place: &Place, out: &Out) -> Result<(), Left> {
     let mut pages = Pages::default();
     loop {
         let shown = list(screen, place, &mut pages)?;
-        screen.say("(D)elete user  (O)ne Time Passwords  e(X)cluded users  Admin (S)ettings")?;
+        screen
+            .say("(D)elete machine  (O)ne Time Passwords  e(X)cluded machines  Admin (S)ettings")?;
         screen.say(pages.choices())?;
         let choice = screen.ask("\nYour choice (Enter leaves): ")?;
         match choice.to_ascii_uppercase().as_str() {

@@ -131,7 +131,7 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
             format!("remote-only is {is} now; {}", super::door::now(&place))
         }
         Which::Welcome => {
-            let text = welcome(&place, needed()?);
+            let text = welcome(&place, value.unwrap_or_default());
             let words = if text.is_empty() {
                 "there is no welcome message now".to_owned()
             } else {

@@ -16,7 +16,7 @@ pub(super) fn screen(screen: &mut Screen, place: &Place) -> Result<(), Left> {
         pages.of(outer.count(List::Exclude)?, screen.room());
         let page = outer.items_from(List::Exclude, pages.skipped(), pages.size())?;
         drop(outer);
-        screen.say("\nExcluded users\n")?;
+        screen.say("\nExcluded machines\n")?;
         for (number, item) in pages.numbers().zip(&page) {
             screen.say(&format!("{}\n", numbered(number, &item.text())))?;
         }
@@ -24,7 +24,7 @@ pub(super) fn screen(screen: &mut Screen, place: &Place) -> Result<(), Left> {
             screen.say("      (no machine is excluded)\n")?;
         }
         screen.say(&pages.which())?;
-        screen.say("(D)elete user  (A)uthorized users")?;
+        screen.say("(D)elete machine  (A)uthorized machines")?;
         screen.say(pages.choices())?;
         let choice = screen.ask("\nYour choice (Enter returns): ")?;
         match choice.to_ascii_uppercase().as_str() {
