@@ -14,10 +14,11 @@ mod daemon;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
+use std::process::Command;
 
 use cosserver::secret::Secret;
 use daemon::hostile::{Caller, Stranger};
-use daemon::{Daemon, append, descriptors, needs_root, nss, until};
+use daemon::{Daemon, append, descriptors, must, needs_root, nss, until};
 
 /// As many as one source has slots for: those that HOSTINFO lists have 64 at least.
 const SLOTS: usize = 64;
@@ -100,4 +101,37 @@ fn who_waits_for_a_name_makes_room_for_its_neighbour() {
     waits.closed();
     assert!(next.is_open());
     d.log.wait("cause=crowd");
+}
+
+/// The kernel drops a socket that the monitor has no descriptor for: its peer was turned away
+/// as one that does not speak the protocol, and penalised.
+#[test]
+fn a_shortage_of_descriptors_is_no_peers_fault() {
+    if !needs_root() {
+        return;
+    }
+    let d = Daemon::start_as(
+        "daemon.refusal-interval = 1\npenalties.noauth = 100\npenalties.authfail = 100\n\
+         penalties.min = 50\n",
+        "",
+    );
+    let caller = Caller::of(&d);
+    let limit = |n: &str| {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--pid", &d.pid().to_string()]);
+        must(prlimit.arg(format!("--nofile={n}:")));
+    };
+    d.says(0, &["true"]);
+    let mut s = Stranger::from_address(ip("127.7.7.7"), d.port);
+    let greeting = s.greet();
+    let hello = caller.client_hello(&greeting, &caller.request("true")).0;
+    limit("3");
+    s.send(&hello);
+    let line = d.log.wait(&s.denied());
+    assert!(line.contains("cause=busy"), "{line}");
+    limit("1024");
+    assert_eq!(d.log.count("cause=malformed"), 0, "{}", d.log_text());
+    let mut two = [(); 2].map(|()| Stranger::greeted(ip("127.7.7.7"), d.port));
+    assert!(two.iter_mut().all(Stranger::is_open), "it is penalised");
+    d.says(0, &["true"]);
 }
