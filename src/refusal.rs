@@ -48,7 +48,7 @@ pub enum Cause {
     Pam,
     /// A proven host's user may not start that application, or it is not there.
     Application,
-    /// There are as many sessions as there may be.
+    /// There are as many sessions as there may be, or no descriptor is left for one more.
     Busy,
     /// The system could not start the job, or read or write a recorded machine key.
     System,

@@ -149,6 +149,9 @@ pub enum Order<'a> {
     /// Refuse it when its time has come; the source's penalty, seconds; and how long
     /// ago PAM began with the check that came to this, milliseconds; 0: it had none.
     Deny(Connection, Reference, u32, u32),
+    /// It waits for a look-up, with nothing proven. `true`: it may be evicted meanwhile;
+    /// `false`: the look-up is over, and it awaits its verdict as others do.
+    MayGo(Connection, bool),
 }
 
 /// Which list of networks.
@@ -243,6 +246,7 @@ impl<'a> Order<'a> {
                 .number(u64::from(*n))
                 .bytes(r)
                 .done(),
+            Self::MayGo(c, may) => Writer::new(12).number(*c).number(u64::from(*may)).done(),
             Self::Taken(c) => Writer::new(8).number(*c).done(),
             Self::Close(c) => Writer::new(9).number(*c).done(),
             Self::Deny(c, r, s, ago) => Writer::new(10)
@@ -280,6 +284,7 @@ impl<'a> Order<'a> {
             11 => Self::Prompt(r.number()?, r.number()?, r.bytes()?),
             8 => Self::Taken(r.number()?),
             9 => Self::Close(r.number()?),
+            12 => Self::MayGo(r.number()?, r.number::<u8>()? != 0),
             10 => Self::Deny(r.number()?, Reference(r.array()?), r.number()?, r.number()?),
             _ => return None,
         };
@@ -369,6 +374,7 @@ mod tests {
             Order::Listen,
             Order::ServerHello(6, b"record"),
             Order::Deny(7, Reference([9; 8]), 5, 43),
+            Order::MayGo(8, true),
         ];
         for o in orders {
             assert_eq!(Order::decode(&o.encode()), Some(o));

@@ -35,6 +35,8 @@ pub(super) enum Stage {
     Prompted,
     /// The monitor decides; nothing is due from the peer.
     Asking,
+    /// The same, but a host's name is looked up before it does.
+    Awaiting,
     /// The peer's answers are checked; nothing is due from it.
     Checking,
     /// Refused; the answer leaves at its time.
@@ -50,7 +52,7 @@ impl Stage {
             Self::Accepted => Some(Kind::Hello),
             Self::Greeted => Some(Kind::ClientHello),
             Self::Asked | Self::Prompted => Some(Kind::Sealed),
-            Self::Asking | Self::Checking | Self::Parked | Self::Leaving => None,
+            Self::Asking | Self::Awaiting | Self::Checking | Self::Parked | Self::Leaving => None,
         }
     }
 
@@ -60,13 +62,13 @@ impl Stage {
             Self::Accepted => Some(Complaint::SilentHello),
             Self::Greeted | Self::Asked => Some(Complaint::SilentHandshake),
             Self::Prompted => Some(Complaint::SilentLogin),
-            Self::Asking | Self::Checking | Self::Parked | Self::Leaving => None,
+            Self::Asking | Self::Awaiting | Self::Checking | Self::Parked | Self::Leaving => None,
         }
     }
 
     /// Whether the monitor is to say what becomes of it.
     pub(super) const fn awaits_verdict(self) -> bool {
-        matches!(self, Self::Asking | Self::Checking)
+        matches!(self, Self::Asking | Self::Awaiting | Self::Checking)
     }
 }
 
@@ -164,15 +166,18 @@ impl Stranger {
     }
 
     /// Whether it may be closed to make room: it holds a slot, and we wait for the peer, be it
-    /// only to hang up, or have refused it. What waits for the monitor's verdict goes on, and so
+    /// only to hang up, or for a host's name, or have refused it. What waits for the monitor's verdict goes on, and so
     /// does a login in which something was answered: to open another connection must not end it.
     pub(super) const fn may_be_evicted(&self) -> bool {
         match self.stage {
             Stage::Asking | Stage::Checking => false,
             Stage::Prompted => !self.has_answered,
-            Stage::Accepted | Stage::Greeted | Stage::Asked | Stage::Parked | Stage::Leaving => {
-                true
-            }
+            Stage::Accepted
+            | Stage::Greeted
+            | Stage::Asked
+            | Stage::Awaiting
+            | Stage::Parked
+            | Stage::Leaving => true,
         }
     }
 

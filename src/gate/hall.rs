@@ -293,7 +293,9 @@ impl Hall {
                 // He may have hung up with it, and an edge comes once.
                 self.stranger_is_ready(connection, now)
             }
-            Stage::Asking | Stage::Checking | Stage::Parked | Stage::Leaving => Ok(()),
+            Stage::Asking | Stage::Awaiting | Stage::Checking | Stage::Parked | Stage::Leaving => {
+                Ok(())
+            }
         }
     }
 

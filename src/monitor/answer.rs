@@ -186,8 +186,16 @@ impl Monitor {
         let Some(Stranger::Greeted(greeted)) = self.strangers.remove(&c) else {
             return Err(Halt::Closed("a ClientHello out of turn", None));
         };
-        let socket = socket.filter(|s| socket::is_stream(s.as_fd()));
-        let socket = socket.ok_or(Halt::Closed("a ClientHello without its socket", None))?;
+        // The kernel leaves out what we have no descriptor for: the shortage is ours, and no
+        // fault of the peer's.
+        let lost = || {
+            let words = "no descriptor was left for its socket (limit of open files)";
+            Refusal::new(Cause::Busy, words).of_stranger(true)
+        };
+        let socket = socket.ok_or_else(lost)?;
+        if !socket::is_stream(socket.as_fd()) {
+            return Err(Halt::Closed("a ClientHello with another socket", None));
+        }
         let peer = socket::peer(socket.as_fd());
         let peer = peer.map_err(|_| Halt::Closed("the peer has left", None))?;
         if socket::has_bytes(socket.as_fd()) {

@@ -206,7 +206,7 @@ impl Monitor {
                     let step = Step::AwaitsName(Box::new(admitted));
                     let visit = visit(step, welcome);
                     self.strangers.insert(c, Stranger::AtDoor(visit));
-                    self.await_name(c, name, now);
+                    self.await_name(c, name, peer, now);
                     return Ok(());
                 }
                 let visitor = self.recognise(c, admitted, peer)?;

@@ -243,6 +243,8 @@ impl Monitor {
             return Some(fds);
         };
         seat.postponed = Some((message.to_vec(), fds, now + NAMES));
+        // Nothing is proven, and others wait for slots.
+        self.set_stage(Stranger::Waiting);
         None
     }
 
@@ -268,7 +270,10 @@ impl Monitor {
         // Who has left meanwhile asks nothing more.
         if let Some((message, fds, _)) = postponed.filter(|_| !self.strangers.is_empty()) {
             if let Some(question) = Question::decode(&message) {
-                self.answer(&question, fds, now);
+                // One that was told to go meanwhile is turned away here.
+                if self.note_question(&question) {
+                    self.answer(&question, fds, now);
+                }
             }
         }
     }
@@ -308,6 +313,12 @@ impl Monitor {
                 self.set_stage(match self.logins.has_shared_place() {
                     true => Stranger::Refused,
                     false => Stranger::Waiting,
+                });
+            }
+            Some(Order::MayGo(_, may)) => {
+                self.set_stage(match may {
+                    true => Stranger::Waiting,
+                    false => Stranger::Asking,
                 });
             }
             Some(Order::Close(_)) => {

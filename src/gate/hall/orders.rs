@@ -54,6 +54,15 @@ impl Hall {
                 let within = Duration::from_secs(seconds.into());
                 self.send_and_expect(c, record, Stage::Prompted, Some(within), now)?;
             }
+            Order::MayGo(c, may) => {
+                let (from, to) = match may {
+                    true => (Stage::Asking, Stage::Awaiting),
+                    false => (Stage::Awaiting, Stage::Asking),
+                };
+                if let Some(s) = self.strangers.get_mut(&c).filter(|s| s.stage == from) {
+                    s.stage = to;
+                }
+            }
             Order::Taken(c) => self.dismiss(c)?,
             Order::Close(c) => {
                 self.punish(c, Complaint::Malformed, now);

@@ -1,0 +1,137 @@
+//! Connections that wait for a host's name keep nobody out, and a daemon that is short of
+//! descriptors blames no peer for it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test panics where something is not as it should be, and starts programs"
+)]
+
+mod daemon;
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
+
+use cosserver::secret::Secret;
+use daemon::hostile::{Caller, Stranger};
+use daemon::{Daemon, append, descriptors, must, needs_root, nss, until};
+
+/// As many as one source has slots for: those that HOSTINFO lists have 64 at least.
+const SLOTS: usize = 64;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A daemon whose hosts `hangs1` and so on have no address, and whose resolver does not answer
+/// for them; and somebody who only says that it is the first of them.
+fn hanging(settings: &str) -> (Daemon, Caller) {
+    let folder = daemon::configured(settings, "");
+    let lines: String = (1..=2)
+        .map(|n| format!("hangs{n} cos run-as=root\n"))
+        .collect();
+    append(&folder.path("S/hostinfo"), &lines);
+    let etc = nss::etc(&folder, &[]);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/look_ups/spy.c");
+    let defines = ["-DINVERTED=0", "-DHOST_KEY=\"\"", "-DWRITABLE=\"\""];
+    nss::install(&etc, &folder.0, "spy", &source, &defines.map(str::to_owned));
+    let sources = "passwd: files\ngroup: files\nhosts: spy\n";
+    fs::write(etc.join("nsswitch.conf"), sources).unwrap();
+    let command = nss::with_etc(&etc, daemon::COSSERVER);
+    let d = Daemon::start_by(command, folder, &["-d"]);
+    let mut caller = Caller::of(&d);
+    caller.name = "hangs1".into();
+    caller.cookie = Secret::new([7; 32]);
+    (d, caller)
+}
+
+/// A connection from there that asks as this caller.
+fn asks(d: &Daemon, caller: &Caller, from: &str) -> Stranger {
+    let mut s = Stranger::from_address(ip(from), d.port);
+    let greeting = s.greet();
+    s.send(&caller.client_hello(&greeting, &caller.request("true")).0);
+    s
+}
+
+/// Waits until so many connections have begun to wait for a name.
+fn begun(d: &Daemon, wanted: usize) {
+    until("they wait for the name", || {
+        d.log.count("name connection=") >= wanted
+    });
+}
+
+/// They could not be evicted before a refusal was due, and each held a descriptor of the
+/// monitor's: a neighbour of a known host took all of its slots by naming a host whose name
+/// server does not answer.
+#[test]
+fn hosts_that_wait_for_a_name_keep_nobody_out() {
+    if !needs_root() {
+        return;
+    }
+    let (d, caller) = hanging("daemon.refusal-interval = 60\n");
+    let before = descriptors(d.pid());
+    let mut all: Vec<Stranger> = (0..SLOTS).map(|_| asks(&d, &caller, "127.0.0.1")).collect();
+    begun(&d, SLOTS);
+    d.says(0, &["true"]);
+    let held = descriptors(d.pid()).saturating_sub(before);
+    assert!(held < 16, "{held} descriptors more, {before} before");
+    // No refusal shows early that there were too many: but for those that made room, all wait.
+    let open = all
+        .iter_mut()
+        .filter_map(|s| s.is_open().then_some(()))
+        .count();
+    assert!(open >= SLOTS - 4, "{open}");
+}
+
+/// Of whoever has one slot, the one that waits makes room for the next.
+#[test]
+fn who_waits_for_a_name_makes_room_for_its_neighbour() {
+    if !needs_root() {
+        return;
+    }
+    let settings = "daemon.refusal-interval = 60\nlimits.silent-per-source = 1\n";
+    let (d, caller) = hanging(settings);
+    let mut waits = asks(&d, &caller, "127.7.7.7");
+    begun(&d, 1);
+    let mut next = Stranger::greeted(ip("127.7.7.7"), d.port);
+    waits.closed();
+    assert!(next.is_open());
+    d.log.wait("cause=crowd");
+}
+
+/// The kernel drops a socket that the monitor has no descriptor for: its peer was turned away
+/// as one that does not speak the protocol, and penalised.
+#[test]
+fn a_shortage_of_descriptors_is_no_peers_fault() {
+    if !needs_root() {
+        return;
+    }
+    let d = Daemon::start_as(
+        "daemon.refusal-interval = 1\npenalties.noauth = 100\npenalties.authfail = 100\n\
+         penalties.min = 50\n",
+        "",
+    );
+    let caller = Caller::of(&d);
+    let limit = |n: &str| {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--pid", &d.pid().to_string()]);
+        must(prlimit.arg(format!("--nofile={n}:")));
+    };
+    d.says(0, &["true"]);
+    let mut s = Stranger::from_address(ip("127.7.7.7"), d.port);
+    let greeting = s.greet();
+    let hello = caller.client_hello(&greeting, &caller.request("true")).0;
+    limit("3");
+    s.send(&hello);
+    let line = d.log.wait(&s.denied());
+    assert!(line.contains("cause=busy"), "{line}");
+    limit("1024");
+    assert_eq!(d.log.count("cause=malformed"), 0, "{}", d.log_text());
+    let mut two = [(); 2].map(|()| Stranger::greeted(ip("127.7.7.7"), d.port));
+    assert!(two.iter_mut().all(Stranger::is_open), "it is penalised");
+    d.says(0, &["true"]);
+}
