@@ -371,6 +371,48 @@ fn the_walls_end_who_runs_against_them() {
     }
 }
 
+/// How a process has memory mapped that it shares with others: `rw-s`, say, for each piece.
+fn shared_memory(pid: i32) -> Vec<String> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let shared = maps.lines().filter(|l| l.contains("/dev/zero"));
+    let modes = shared.filter_map(|l| l.split(' ').nth(1));
+    modes.map(str::to_owned).collect()
+}
+
+/// Under inetd gate, relay and look-up process are forks of the monitor and had the guard's
+/// table writable: one that was taken over had the guard kill, as root, whom it liked.
+#[test]
+fn the_guards_table_is_the_monitors_and_the_guards_alone() {
+    if !needs_root() {
+        return;
+    }
+    let by_inetd = Daemon::inetd_in(daemon::prepare("", ""), &[]);
+    let by_itself = Daemon::start();
+    for (d, monitor) in [(&by_itself, Some(by_itself.pid())), (&by_inetd, None)] {
+        let mut stranger = Stranger::connect(d.port);
+        stranger.greet();
+        let monitor = monitor.unwrap_or_else(|| children(d.pid())[0]);
+        assert_eq!(shared_memory(monitor), ["rw-s"]);
+        let named = |name: &str| {
+            let all = children(monitor).into_iter();
+            let is_it = |pid: &i32| daemon::status(*pid, "Name") == name;
+            all.clone().find(is_it)
+        };
+        for name in ["cos: gate", "cos: relay", "cos: lookup"] {
+            daemon::until(name, || named(name).is_some());
+            assert_eq!(shared_memory(named(name).unwrap()), [""; 0], "{name}");
+        }
+        for pid in children(monitor) {
+            assert_eq!(
+                shared_memory(pid),
+                [""; 0],
+                "{}",
+                daemon::status(pid, "Name")
+            );
+        }
+    }
+}
+
 /// What a child answers that makes a call in this sandbox: how it ended.
 #[cfg(target_arch = "x86_64")]
 fn ended_in(enter: fn() -> bool, call: fn() -> i32) -> WaitStatus {

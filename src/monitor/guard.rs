@@ -6,7 +6,7 @@
 //! after the grace. It is a fork of the monitor that was made before any secret was read
 //! (under inetd, or in place of one that died: later), listens to nobody, and learns of
 //! the groups from memory that the monitor writes and it only reads, so that a command
-//! costs neither of them a message. What a login has started is its worker's to end.
+//! costs neither of them a message; no other fork of the monitor has that memory. What a login has started is its worker's to end.
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
@@ -116,7 +116,7 @@ impl Guard {
         let (channel, theirs) = Channel::pair()?;
         let numbers = groups.numbers.clone();
         let numbers = numbers.ok_or_else(|| Fault::new("no memory for its table"))?;
-        run_alone(move || wait_and_end(&numbers), theirs.as_fd())?;
+        run_alone(wait_and_end, &numbers, theirs.as_fd())?;
         Ok(Self {
             channel,
             since: Instant::now(),
