@@ -41,7 +41,8 @@ const LOOKS: usize = 100;
 const LIVED: Duration = Duration::from_secs(1);
 
 /// The places in the table: the grace in milliseconds, the last place that was ever taken,
-/// and from here on the leaders' numbers, 0 where there is none.
+/// and from here on the leaders' numbers, 0 where there is none. That of a leader that was
+/// reaped is negative.
 const GRACE: usize = 0;
 const LAST: usize = 1;
 const FIRST: usize = 2;
@@ -90,6 +91,23 @@ impl Groups {
         if let (Some(numbers), Some(place)) = (&self.numbers, self.places.remove(&leader)) {
             numbers.set(place, 0);
             self.free.push(place);
+        }
+    }
+
+    /// Notes that a job's leader is about to be reaped. From then on a process of its number is
+    /// another's.
+    pub(super) fn reap(&self, leader: Pid) {
+        self.set(leader, -leader.as_raw());
+    }
+
+    /// Notes that it was not reaped after all.
+    pub(super) fn unreap(&self, leader: Pid) {
+        self.set(leader, leader.as_raw());
+    }
+
+    fn set(&self, leader: Pid, number: i32) {
+        if let (Some(numbers), Some(place)) = (&self.numbers, self.places.get(&leader)) {
+            numbers.set(*place, number);
         }
     }
 
@@ -200,8 +218,9 @@ fn end_all(numbers: &Numbers) {
     let grace = u64::try_from(numbers.get(GRACE)).unwrap_or(0);
     let until = Instant::now() + Duration::from_millis(grace);
     let last = usize::try_from(numbers.get(LAST)).unwrap_or(0);
-    let leaders = (FIRST..=last).map(|place| numbers.get(place));
-    let leaders: BTreeSet<i32> = leaders.filter(|leader| *leader > 1).collect();
+    let leaders: BTreeSet<i32> = (FIRST..=last)
+        .filter_map(|place| leader(numbers.get(place)))
+        .collect();
     if leaders.is_empty() {
         return;
     }
@@ -247,6 +266,20 @@ fn end_all(numbers: &Numbers) {
     }
 }
 
+/// The leader of which a number in the table tells. `None`: there is none, or it was reaped
+/// and its group is gone, since its number is another process's.
+fn leader(number: i32) -> Option<i32> {
+    match number {
+        2.. => Some(number),
+        // As long as its group has a member, no process gets its number.
+        ..=-2 => {
+            let is_free = kill(Pid::from_raw(number.checked_neg()?), None) == Err(Errno::ESRCH);
+            is_free.then_some(number.checked_neg()?)
+        }
+        -1..=1 => None,
+    }
+}
+
 /// A process group whose leader's parent is dead.
 struct Group {
     leader: Pid,
@@ -281,6 +314,36 @@ impl Group {
             Some(Err(Errno::ESRCH)) => false,
             // The system has no such thing.
             Some(Err(_)) | None => killpg(self.leader, None).is_ok(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::forked::Forked;
+
+    /// The table kept the number of a leader that was reaped until the next look at its group:
+    /// whoever had got the number meanwhile was killed.
+    #[test]
+    fn a_process_that_has_a_reaped_leaders_number_is_left_alone() {
+        let mut groups = Groups::new();
+        let numbers = groups.numbers.clone().unwrap();
+        let process = Forked::start(|| std::thread::sleep(Duration::from_secs(60))).unwrap();
+        let pid = process.pid;
+        groups.enter(pid);
+        assert_eq!(leader(numbers.get(FIRST)), Some(pid.as_raw()));
+        groups.reap(pid);
+        // It stands for another process, which has its number now.
+        assert_eq!(leader(numbers.get(FIRST)), None);
+        process.end();
+        // Nobody has it: what is left of the group is still ended.
+        assert_eq!(leader(numbers.get(FIRST)), Some(pid.as_raw()));
+        groups.unreap(pid);
+        assert_eq!(numbers.get(FIRST), pid.as_raw());
+        groups.leave(pid);
+        for none in [numbers.get(FIRST), 1, -1, i32::MIN] {
+            assert_eq!(leader(none), None);
         }
     }
 }
