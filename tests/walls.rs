@@ -309,7 +309,7 @@ fn monitor_and_gate_have_one_thread() {
 fn the_walls_end_who_runs_against_them() {
     use cosserver::sys::sandbox::{Role, enter};
     type Call = fn() -> libc::c_long;
-    let calls: [(&str, Call); 10] = [
+    let calls: [(&str, Call); 13] = [
         ("open", || unsafe {
             libc::c_long::from(libc::open(c"/etc/passwd".as_ptr(), libc::O_RDONLY))
         }),
@@ -333,6 +333,16 @@ fn the_walls_end_who_runs_against_them() {
         }),
         ("unlink", || unsafe {
             libc::c_long::from(libc::unlink(c"/nothing".as_ptr()))
+        }),
+        // Each would have a descriptor signal another process.
+        ("setown", || unsafe {
+            libc::c_long::from(libc::fcntl(0, libc::F_SETOWN, 1))
+        }),
+        ("setown_ex", || unsafe {
+            libc::c_long::from(libc::fcntl(0, 15, [0, 1].as_ptr()))
+        }),
+        ("setsig", || unsafe {
+            libc::c_long::from(libc::fcntl(0, 10, 9))
         }),
         // The monitor, which has a copy of each connection, would wait in close(2).
         ("linger", || unsafe {
@@ -369,6 +379,153 @@ fn the_walls_end_who_runs_against_them() {
             }
         }
     }
+}
+
+/// How a process has memory mapped that it shares with others: `rw-s`, say, for each piece.
+fn shared_memory(pid: i32) -> Vec<String> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let shared = maps.lines().filter(|l| l.contains("/dev/zero"));
+    let modes = shared.filter_map(|l| l.split(' ').nth(1));
+    modes.map(str::to_owned).collect()
+}
+
+/// Under inetd gate, relay and look-up process are forks of the monitor and had the guard's
+/// table writable: one that was taken over had the guard kill, as root, whom it liked.
+#[test]
+fn the_guards_table_is_the_monitors_and_the_guards_alone() {
+    if !needs_root() {
+        return;
+    }
+    let by_inetd = Daemon::inetd_in(daemon::prepare("", ""), &[]);
+    let by_itself = Daemon::start();
+    for (d, monitor) in [(&by_itself, Some(by_itself.pid())), (&by_inetd, None)] {
+        let mut stranger = Stranger::connect(d.port);
+        stranger.greet();
+        let monitor = monitor.unwrap_or_else(|| children(d.pid())[0]);
+        assert_eq!(shared_memory(monitor), ["rw-s"]);
+        let named = |name: &str| {
+            let all = children(monitor).into_iter();
+            let is_it = |pid: &i32| daemon::status(*pid, "Name") == name;
+            all.clone().find(is_it)
+        };
+        for name in ["cos: gate", "cos: relay", "cos: lookup"] {
+            daemon::until(name, || named(name).is_some());
+            assert_eq!(shared_memory(named(name).unwrap()), [""; 0], "{name}");
+        }
+        for pid in children(monitor) {
+            assert_eq!(
+                shared_memory(pid),
+                [""; 0],
+                "{}",
+                daemon::status(pid, "Name")
+            );
+        }
+    }
+}
+
+/// A module left children without bound, which outlived daemon and all and kept the relay from
+/// threads; had the kernel kill gate and relay by a socket's owner; and took memory that
+/// RLIMIT_DATA does not count.
+#[test]
+fn a_look_up_process_starts_none_owns_no_signal_and_has_bounded_memory() {
+    use cosserver::sys::confine::confine;
+    type Call = fn() -> libc::c_long;
+    const SHARED: i32 = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    let denied: [(&str, i32, Call); 13] = [
+        ("clone", libc::EPERM, || unsafe {
+            libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0)
+        }),
+        ("clone3", libc::ENOSYS, || unsafe {
+            libc::syscall(libc::SYS_clone3, 0, 0)
+        }),
+        ("fork", libc::EPERM, || unsafe { libc::fork().into() }),
+        #[cfg(target_arch = "x86_64")]
+        ("vfork", libc::EPERM, || unsafe {
+            libc::syscall(libc::SYS_vfork)
+        }),
+        #[cfg(not(target_arch = "x86_64"))]
+        ("vfork", libc::EPERM, || unsafe { libc::fork().into() }),
+        ("setown", libc::EPERM, || unsafe {
+            libc::fcntl(0, libc::F_SETOWN, 1).into()
+        }),
+        ("setown_ex", libc::EPERM, || unsafe {
+            libc::fcntl(0, 15, [0, 1].as_ptr()).into()
+        }),
+        ("setsig", libc::EPERM, || unsafe {
+            libc::fcntl(0, 10, 9).into()
+        }),
+        ("FIOSETOWN", libc::EPERM, || unsafe {
+            libc::ioctl(0, 0x8901, [1].as_ptr()).into()
+        }),
+        ("SIOCSPGRP", libc::EPERM, || unsafe {
+            libc::ioctl(0, 0x8902, [1].as_ptr()).into()
+        }),
+        ("shared memory", libc::EPERM, || unsafe {
+            let (none, use_of_it) = (std::ptr::null_mut(), libc::PROT_READ | libc::PROT_WRITE);
+            libc::mmap(none, 4096, use_of_it, SHARED, -1, 0) as libc::c_long
+        }),
+        ("memfd_create", libc::EPERM, || unsafe {
+            libc::syscall(libc::SYS_memfd_create, c"m".as_ptr(), 0)
+        }),
+        ("shmget", libc::EPERM, || unsafe {
+            libc::shmget(0, 4096, 0o1600).into()
+        }),
+        ("addresses", libc::ENOMEM, || unsafe {
+            let (none, kind) = (
+                std::ptr::null_mut(),
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            );
+            libc::mmap(none, 2 << 30, libc::PROT_NONE, kind, -1, 0) as libc::c_long
+        }),
+    ];
+    let ended = |name: &str, run: &dyn Fn() -> i32| {
+        let child = match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let code = match confine(None) {
+                    Ok(c) if c.seccomp => run(),
+                    Ok(_) => 253,
+                    Err(_) => 254,
+                };
+                unsafe { libc::_exit(code) }
+            }
+            ForkResult::Parent { child } => child,
+        };
+        match waitpid(child, None).unwrap() {
+            WaitStatus::Exited(_, 253) => eprintln!("no seccomp here"),
+            WaitStatus::Exited(_, 0) => {}
+            other => panic!("{name}: {other:?}"),
+        }
+    };
+    for (name, errno, call) in denied {
+        ended(name, &|| match call() {
+            -1 => i32::from(nix::errno::Errno::last_raw() != errno),
+            0 if name.contains("fork") || name == "clone" => unsafe { libc::_exit(9) },
+            _ => 2,
+        });
+    }
+    // What modules need: threads, and flags of descriptors.
+    ended("a thread", &|| {
+        let thread = std::thread::Builder::new().spawn(|| 7);
+        let did = thread.is_ok_and(|thread| thread.join().is_ok_and(|n| n == 7));
+        i32::from(!did || unsafe { libc::fcntl(1, libc::F_GETFD) } < 0)
+    });
+}
+
+/// The limit counts a user's threads, and gate and relay are the same user.
+#[test]
+fn a_look_up_process_may_have_half_of_the_relays_threads() {
+    if !needs_root() {
+        return;
+    }
+    let d = Daemon::start();
+    d.says(0, &["true"]);
+    let most = |role: &str| {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", d.process(role))).unwrap();
+        let line = limits.lines().find(|l| l.starts_with("Max processes"));
+        let hard = line.unwrap().split_whitespace().nth(3).unwrap().to_owned();
+        hard.parse().unwrap_or(u64::MAX)
+    };
+    assert_eq!(most("lookup"), (most("relay") / 2).min(8192));
 }
 
 /// What a child answers that makes a call in this sandbox: how it ended.

@@ -6,7 +6,7 @@
 //! after the grace. It is a fork of the monitor that was made before any secret was read
 //! (under inetd, or in place of one that died: later), listens to nobody, and learns of
 //! the groups from memory that the monitor writes and it only reads, so that a command
-//! costs neither of them a message. What a login has started is its worker's to end.
+//! costs neither of them a message; no other fork of the monitor has that memory. What a login has started is its worker's to end.
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
@@ -44,7 +44,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The places in the table: the grace in milliseconds, the last place that was ever taken,
-/// and from here on the leaders' numbers, 0 where there is none.
+/// and from here on the leaders' numbers, 0 where there is none. That of a leader that was
+/// reaped is negative.
 const GRACE: usize = 0;
 const LAST: usize = 1;
 const FIRST: usize = 2;
@@ -96,6 +97,23 @@ impl Groups {
         }
     }
 
+    /// Notes that a job's leader is about to be reaped. From then on a process of its number is
+    /// another's.
+    pub(super) fn reap(&self, leader: Pid) {
+        self.set(leader, -leader.as_raw());
+    }
+
+    /// Notes that it was not reaped after all.
+    pub(super) fn unreap(&self, leader: Pid) {
+        self.set(leader, leader.as_raw());
+    }
+
+    fn set(&self, leader: Pid, number: i32) {
+        if let (Some(numbers), Some(place)) = (&self.numbers, self.places.get(&leader)) {
+            numbers.set(*place, number);
+        }
+    }
+
     /// How long a group that was hung up has until it is killed.
     pub(super) fn set_grace(&self, grace: Duration) {
         if let Some(numbers) = &self.numbers {
@@ -125,7 +143,7 @@ impl Guard {
             since: Instant::now(),
         };
         registry.map_or(Ok(()), |registry| guard.watch(registry))?;
-        run_alone(move || wait_and_end(&numbers), theirs.as_fd())?;
+        run_alone(wait_and_end, &numbers, theirs.as_fd())?;
         Ok(guard)
     }
 
@@ -266,8 +284,9 @@ fn end_all(numbers: &Numbers) {
     let grace = u64::try_from(numbers.get(GRACE)).unwrap_or(0);
     let until = Instant::now() + Duration::from_millis(grace);
     let last = usize::try_from(numbers.get(LAST)).unwrap_or(0);
-    let leaders = (FIRST..=last).map(|place| numbers.get(place));
-    let leaders: BTreeSet<i32> = leaders.filter(|leader| *leader > 1).collect();
+    let leaders: BTreeSet<i32> = (FIRST..=last)
+        .filter_map(|place| leader(numbers.get(place)))
+        .collect();
     if leaders.is_empty() {
         return;
     }
@@ -313,6 +332,20 @@ fn end_all(numbers: &Numbers) {
     }
 }
 
+/// The leader of which a number in the table tells. `None`: there is none, or it was reaped
+/// and its group is gone, since its number is another process's.
+fn leader(number: i32) -> Option<i32> {
+    match number {
+        2.. => Some(number),
+        // As long as its group has a member, no process gets its number.
+        ..=-2 => {
+            let is_free = kill(Pid::from_raw(number.checked_neg()?), None) == Err(Errno::ESRCH);
+            is_free.then_some(number.checked_neg()?)
+        }
+        -1..=1 => None,
+    }
+}
+
 /// A process group whose leader's parent is dead.
 struct Group {
     leader: Pid,
@@ -354,6 +387,7 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::forked::Forked;
 
     fn guard(since: Instant) -> Guard {
         let (channel, _) = Channel::pair().unwrap();
@@ -385,5 +419,29 @@ mod tests {
         guarding.started(guard(now));
         guarding.ended(now);
         assert_eq!(guarding.due(), Some(now + PAUSE));
+    }
+
+    /// The table kept the number of a leader that was reaped until the next look at its group:
+    /// whoever had got the number meanwhile was killed.
+    #[test]
+    fn a_process_that_has_a_reaped_leaders_number_is_left_alone() {
+        let mut groups = Groups::new();
+        let numbers = groups.numbers.clone().unwrap();
+        let process = Forked::start(|| std::thread::sleep(Duration::from_secs(60))).unwrap();
+        let pid = process.pid;
+        groups.enter(pid);
+        assert_eq!(leader(numbers.get(FIRST)), Some(pid.as_raw()));
+        groups.reap(pid);
+        // It stands for another process, which has its number now.
+        assert_eq!(leader(numbers.get(FIRST)), None);
+        process.end();
+        // Nobody has it: what is left of the group is still ended.
+        assert_eq!(leader(numbers.get(FIRST)), Some(pid.as_raw()));
+        groups.unreap(pid);
+        assert_eq!(numbers.get(FIRST), pid.as_raw());
+        groups.leave(pid);
+        for none in [numbers.get(FIRST), 1, -1, i32::MIN] {
+            assert_eq!(leader(none), None);
+        }
     }
 }

@@ -131,13 +131,20 @@ impl Session {
 
     /// Whether nobody is left of a job that has ended and is told to nobody: its
     /// grace is for nobody then. `false` also where the system cannot tell.
-    fn is_gone(&mut self) -> bool {
+    fn is_gone(&mut self, groups: &Groups) -> bool {
         let (Some(group), Some(_), None) = (&self.pidfd, &self.end, &self.channel) else {
             return false;
         };
         if let (false, Leader::Ours(pid)) = (self.reaped, self.leader) {
             // A zombie counts, so this must succeed where there is such a call.
-            self.reaped = pidfd::signal_group(group, None).is_ok() && process::reap(pid);
+            if pidfd::signal_group(group, None).is_ok() {
+                // Before: its number may be another's at once.
+                groups.reap(pid);
+                self.reaped = process::reap(pid);
+                if !self.reaped {
+                    groups.unreap(pid);
+                }
+            }
         }
         self.reaped && pidfd::signal_group(group, None) == Err(Errno::ESRCH)
     }

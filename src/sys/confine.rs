@@ -42,6 +42,11 @@ impl Confined {
 const DESCRIPTORS: u64 = 256;
 /// Memory of its own that it may have, bytes: a directory's largest group is a few MiB.
 const MEMORY: u64 = 512 << 20;
+/// Addresses that it may use, bytes: that memory, libraries, threads' stacks, and the tables
+/// that nscd and sssd share with those who ask.
+const ADDRESSES: u64 = 2 << 30;
+/// Most processes and threads of its user with which it may start one more.
+const THREADS: u64 = 8192;
 
 /// Confines this process, which becomes this user and this group, if any is given.
 ///
@@ -52,8 +57,14 @@ pub fn confine(user: Option<(IdNumber, IdNumber)>) -> Result<Confined, Fault> {
     for (which, most) in [
         (Resource::RLIMIT_NOFILE, DESCRIPTORS),
         (Resource::RLIMIT_DATA, MEMORY),
+        (Resource::RLIMIT_AS, ADDRESSES),
+        (Resource::RLIMIT_NPROC, THREADS),
     ] {
         let (_, hard) = rlimits::get(which).map_err(|e| failed("getrlimit", "", e))?;
+        // The kernel counts a user's threads, and holds each process to its own limit: with
+        // half of the relay's this one can never use up what the relay may have.
+        let is_threads = which == Resource::RLIMIT_NPROC;
+        let hard = if is_threads { hard / 2 } else { hard };
         rlimits::set(which, most.min(hard), most.min(hard))
             .map_err(|e| failed("setrlimit", "", e))?;
     }
@@ -148,14 +159,21 @@ mod calls {
             rules.insert(call, vec![others(&[own])?]);
         }
         rules.insert(libc::SYS_prlimit64, vec![others(&[0, own])?]);
-        let flag = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
-        let new_user = condition(
-            0,
-            SeccompCmpArgLen::Qword,
-            SeccompCmpOp::MaskedEq(flag),
-            flag,
-        )?;
-        rules.insert(libc::SYS_clone, vec![rule(vec![new_user])?]);
+        // A process of its own would outlive this one, and count against its user's limit as
+        // the relay's threads do. (A thread can have no user namespace of its own.)
+        let thread = u64::from(libc::CLONE_THREAD.unsigned_abs());
+        let no_thread = SeccompCmpOp::MaskedEq(thread);
+        let no_thread = condition(0, SeccompCmpArgLen::Qword, no_thread, 0)?;
+        rules.insert(libc::SYS_clone, vec![rule(vec![no_thread])?]);
+        // Signals by way of a descriptor, to gate and relay.
+        rules.insert(libc::SYS_fcntl, these(1, &filter::OWNER_COMMANDS)?);
+        rules.insert(libc::SYS_ioctl, these(1, &filter::OWNER_REQUESTS)?);
+        // Memory to share with nobody, which RLIMIT_DATA does not count.
+        let kind = u64::from((libc::MAP_TYPE | libc::MAP_ANONYMOUS).unsigned_abs());
+        let shared = u64::from((libc::MAP_SHARED | libc::MAP_ANONYMOUS).unsigned_abs());
+        let kind = SeccompCmpOp::MaskedEq(kind);
+        let shared = condition(3, SeccompCmpArgLen::Dword, kind, shared)?;
+        rules.insert(libc::SYS_mmap, vec![rule(vec![shared])?]);
         // A socket that lingers, passed over the channel, would hold up the monitor in close(2).
         // It can be had from others all the same: that is why the monitor receives none there.
         let level = u64::from(libc::SOL_SOCKET.unsigned_abs());
@@ -188,6 +206,15 @@ mod calls {
         rule(own.iter().map(differs).collect::<io::Result<_>>()?)
     }
 
+    /// This argument is one of these numbers.
+    fn these(argument: u8, numbers: &[u64]) -> io::Result<Vec<SeccompRule>> {
+        let one = |n: &u64| {
+            let is = condition(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *n)?;
+            rule(vec![is])
+        };
+        numbers.iter().map(one).collect()
+    }
+
     fn condition(
         argument: u8,
         length: SeccompCmpArgLen,
@@ -200,6 +227,9 @@ mod calls {
     fn rule(conditions: Vec<SeccompCondition>) -> io::Result<SeccompRule> {
         SeccompRule::new(conditions).map_err(io::Error::other)
     }
+
+    /// memfd_secret(2), which libc has not for every architecture.
+    const MEMFD_SECRET: i64 = 447;
 
     /// Calls that no module needs to find a name. Some of them the kernel would let this
     /// process use on gate and relay, which run as the same user.
@@ -224,6 +254,15 @@ mod calls {
         libc::SYS_sched_setaffinity,
         libc::SYS_migrate_pages,
         libc::SYS_move_pages,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_fork,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_vfork,
+        // Memory that no limit counts, or that outlasts the process.
+        libc::SYS_memfd_create,
+        MEMFD_SECRET,
+        libc::SYS_shmget,
+        libc::SYS_msgget,
         // Another view of the system.
         libc::SYS_unshare,
         libc::SYS_setns,

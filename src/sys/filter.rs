@@ -7,6 +7,18 @@
 
 use seccompiler::sock_filter;
 
+/// Commands of fcntl(2) by which a descriptor's owner and signal are set: with O_ASYNC it sends
+/// SIGKILL to any process of the same user, and no landlock before Linux 6.12 is in the way.
+pub(super) const OWNER_COMMANDS: [u64; 3] = [F_SETOWN, F_SETSIG, F_SETOWN_EX];
+
+// Those of `asm-generic/fcntl.h`, which every architecture with a filter uses.
+const F_SETOWN: u64 = 8;
+const F_SETSIG: u64 = 10;
+const F_SETOWN_EX: u64 = 15;
+
+/// FIOSETOWN and SIOCSPGRP, requests of ioctl(2) that set a socket's owner.
+pub(super) const OWNER_REQUESTS: [u64; 2] = [0x8901, 0x8902];
+
 /// Instructions of seccompiler's own check of the architecture.
 const ARCHITECTURE_CHECK: usize = 3;
 

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -16,8 +16,9 @@ use nix::unistd::Pid;
 use super::oom::Standing;
 use super::pidfd;
 
-/// Numbers in memory that this process shares with those that it forks from now on. Memory
-/// is taken as the numbers are used.
+/// Numbers in memory that this process shares with the one that [`run_alone`] forks, which
+/// can only read them, and with no other: a fork that is taken over must not say whom the
+/// guard signals. Memory is taken as the numbers are used.
 pub struct Numbers {
     at: NonNull<AtomicI32>,
     length: NonZeroUsize,
@@ -33,10 +34,49 @@ impl Numbers {
         // SAFETY: a new mapping, which nothing else knows.
         let at =
             unsafe { mmap_anonymous(None, Self::bytes(length), use_of_it, MapFlags::MAP_SHARED) }?;
-        Ok(Self {
+        let numbers = Self {
             at: at.cast(),
             length,
-        })
+        };
+        numbers.pass_on(false)?;
+        Ok(numbers)
+    }
+
+    /// Whether a fork gets the mapping.
+    #[cfg(target_os = "linux")]
+    fn pass_on(&self, to_forks: bool) -> nix::Result<()> {
+        use nix::sys::mman::{MmapAdvise, madvise};
+        let advice = match to_forks {
+            true => MmapAdvise::MADV_DOFORK,
+            false => MmapAdvise::MADV_DONTFORK,
+        };
+        // SAFETY: the whole mapping of `new`; this changes nothing in this process's memory.
+        unsafe { madvise(self.at.cast(), Self::bytes(self.length).get(), advice) }
+    }
+
+    /// This system knows no such thing.
+    #[cfg(not(target_os = "linux"))]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Linux")]
+    fn pass_on(&self, _: bool) -> nix::Result<()> {
+        Ok(())
+    }
+
+    /// Forks a process that gets the mapping.
+    fn fork_with_them(&self) -> nix::Result<Option<Pid>> {
+        self.pass_on(true)?;
+        let forked = super::job::fork_quietly();
+        if !matches!(forked, Ok(None)) {
+            // It does not fail: for a whole mapping it takes no memory.
+            let _ = self.pass_on(false);
+        }
+        forked
+    }
+
+    /// From now on this process can only read them.
+    fn only_read(&self) -> nix::Result<()> {
+        let length = Self::bytes(self.length).get();
+        // SAFETY: the whole mapping of `new`, to which the caller no longer writes.
+        unsafe { mprotect(self.at.cast(), length, ProtFlags::PROT_READ) }
     }
 
     fn bytes(length: NonZeroUsize) -> NonZeroUsize {
@@ -128,22 +168,27 @@ fn group_and_session(pid: i32) -> Option<(i32, i32)> {
 }
 
 /// Runs this in a copy of this process that is nobody's child, with this channel and none
-/// else of its descriptors; for a process that has one thread. It is found by nobody who
-/// looks for children of ours, and nobody has to reap it.
+/// else of its descriptors, and with these numbers to read; for a process that has one thread.
+/// It is found by nobody who looks for children of ours, and nobody has to reap it.
 ///
 /// # Errors
 /// No process was to be had.
-pub fn run_alone(run: impl FnOnce() -> u8, channel: BorrowedFd<'_>) -> nix::Result<()> {
-    run_forked(super::job::fork_quietly, run, channel)
+pub fn run_alone(
+    run: impl FnOnce(&Numbers) -> u8,
+    numbers: &Numbers,
+    channel: BorrowedFd<'_>,
+) -> nix::Result<()> {
+    run_forked(super::job::fork_quietly, run, numbers, channel)
 }
 
 /// `fork`: how the process in between makes the copy.
 fn run_forked(
     fork: impl FnOnce() -> nix::Result<Option<Pid>>,
-    run: impl FnOnce() -> u8,
+    run: impl FnOnce(&Numbers) -> u8,
+    numbers: &Numbers,
     channel: BorrowedFd<'_>,
 ) -> nix::Result<()> {
-    if let Some(between) = super::job::fork_quietly()? {
+    if let Some(between) = numbers.fork_with_them()? {
         // It ends at once, with 0 or with the error's number.
         let ended = loop {
             match waitpid(between, None) {
@@ -162,10 +207,11 @@ fn run_forked(
     }
     let status = match fork() {
         Ok(Some(_)) => 0,
-        Ok(None) => {
+        Ok(None) if numbers.only_read().is_ok() => {
             super::process::settle_in(channel, None, Standing::Monitor);
-            run()
+            run(numbers)
         }
+        Ok(None) => 1,
         Err(e) => u8::try_from(e as i32).unwrap_or(u8::MAX),
     };
     // SAFETY: ends the child without running what its parent would run at exit.
@@ -183,30 +229,61 @@ mod tests {
     fn a_second_fork_that_fails_is_an_error() {
         let (ours, theirs) = crate::sys::passing::pair().unwrap();
         let fail = || Err(Errno::EAGAIN);
-        let run = run_forked(fail, || 0, theirs.as_fd());
+        let numbers = Numbers::new(NonZeroUsize::MIN).unwrap();
+        let run = run_forked(fail, |_| 0, &numbers, theirs.as_fd());
         assert_eq!(run, Err(Errno::EAGAIN));
-        assert_eq!(run_alone(|| 0, theirs.as_fd()), Ok(()));
+        assert_eq!(run_alone(|_| 0, &numbers, theirs.as_fd()), Ok(()));
         drop(ours);
     }
 
+    /// How this process has these numbers mapped: `rw-s`, say.
+    fn mapped(numbers: &Numbers) -> Option<String> {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let start = format!("{:x}-", numbers.at.as_ptr() as usize);
+        let line = maps.lines().find(|line| line.starts_with(&start))?;
+        line.split(' ').nth(1).map(str::to_owned)
+    }
+
+    /// Every process that was forked without a program of its own could write to it: under
+    /// inetd gate, relay and look-up process.
     #[test]
-    fn numbers_are_shared_with_a_fork() {
+    fn a_fork_has_no_numbers_and_the_guard_only_reads_them() {
+        use crate::channel::{Channel, Incoming};
+        use std::os::fd::AsFd;
+
         let numbers = Numbers::new(NonZeroUsize::MIN.saturating_add(1999)).unwrap();
         assert_eq!((numbers.get(1999), numbers.get(2000)), (0, 0));
         assert!(!numbers.set(2000, 1));
-        let (ours, theirs) = nix::unistd::pipe().unwrap();
-        match crate::sys::job::fork_quietly().unwrap() {
-            Some(pid) => {
-                drop(theirs);
-                nix::unistd::read(&ours, &mut [0]).unwrap();
-                waitpid(pid, None).unwrap();
-            }
-            None => {
-                numbers.set(1999, 7);
-                // SAFETY: ends the child at once.
-                unsafe { libc::_exit(0) }
+        numbers.set(1999, 7);
+        for _ in 0..2 {
+            let (channel, theirs) = Channel::pair().unwrap();
+            let guard = |numbers: &Numbers| {
+                let socket = super::super::socket::inherited(super::super::process::CHANNEL);
+                let mut channel = Channel::new(socket.unwrap());
+                let said = format!("{} {:?}", numbers.get(1999), mapped(numbers));
+                channel.send(said.into_bytes(), Vec::new()).unwrap();
+                0
+            };
+            run_alone(guard, &numbers, theirs.as_fd()).unwrap();
+            drop(theirs);
+            channel.wait();
+            let said = match channel.receive(&mut [0; 64]).unwrap() {
+                Incoming::Message(said, _) => String::from_utf8(said.to_vec()).unwrap(),
+                Incoming::Nothing | Incoming::Gone => String::new(),
+            };
+            assert_eq!(said, "7 Some(\"r--s\")");
+            // Also after that the next has none.
+            match crate::sys::job::fork_quietly().unwrap() {
+                Some(pid) => {
+                    let ended = waitpid(pid, None).unwrap();
+                    assert_eq!(ended, nix::sys::wait::WaitStatus::Exited(pid, 0));
+                }
+                None => {
+                    let has = mapped(&numbers).is_some();
+                    // SAFETY: ends the child at once.
+                    unsafe { libc::_exit(has.into()) }
+                }
             }
         }
-        assert_eq!(numbers.get(1999), 7);
     }
 }

@@ -205,6 +205,7 @@ pub(super) mod system {
         }) {
             rules.insert(number(*call), Vec::new());
         }
+        rules.insert(number(libc::SYS_fcntl), vec![no_owner()?]);
         if role == Role::Relay {
             // Threads and nothing else: a process of its own has no CLONE_VM.
             rules.insert(number(libc::SYS_clone), vec![thread_only()?]);
@@ -259,6 +260,16 @@ pub(super) mod system {
         i64::from(call)
     }
 
+    /// Every command of fcntl(2) but those that give a descriptor an owner to signal.
+    fn no_owner() -> Result<SeccompRule, Fault> {
+        let differs = |command: &u64| {
+            SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *command)
+        };
+        let conditions = filter::OWNER_COMMANDS.iter().map(differs).collect();
+        let rule = Result::and_then(conditions, SeccompRule::new);
+        rule.map_err(|e| Fault::new(format!("seccomp: {e}")))
+    }
+
     fn thread_only() -> Result<SeccompRule, Fault> {
         let flag = u64::from(libc::CLONE_THREAD.unsigned_abs());
         let masked = SeccompCmpOp::MaskedEq(flag);
@@ -303,7 +314,6 @@ pub(super) mod system {
         libc::SYS_restart_syscall,
         libc::SYS_exit,
         libc::SYS_exit_group,
-        libc::SYS_fcntl,
     ];
 
     const GATE: &[c_long] = &[

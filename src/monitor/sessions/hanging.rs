@@ -48,7 +48,7 @@ impl Sessions {
     pub(super) fn look(&mut self, id: u64, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
         session.hung?;
-        if session.is_gone() {
+        if session.is_gone(&self.groups) {
             return self.finish(id, now);
         }
         if let Some(hung) = session.hung.as_mut().filter(|_| session.reaped) {
