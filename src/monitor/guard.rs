@@ -97,15 +97,16 @@ impl Groups {
         }
     }
 
-    /// Notes that a job's leader is about to be reaped. From then on a process of its number is
-    /// another's.
-    pub(super) fn reap(&self, leader: Pid) {
+    /// Reaps a job's leader that has ended, while others of its group may live. From then on a
+    /// process of its number is another's. Whether it was reaped.
+    pub(super) fn reap(&self, leader: Pid) -> bool {
+        // Before: its number may be another's at once.
         self.set(leader, -leader.as_raw());
-    }
-
-    /// Notes that it was not reaped after all.
-    pub(super) fn unreap(&self, leader: Pid) {
-        self.set(leader, leader.as_raw());
+        let reaped = process::reap(leader);
+        if !reaped {
+            self.set(leader, leader.as_raw());
+        }
+        reaped
     }
 
     fn set(&self, leader: Pid, number: i32) {
@@ -430,15 +431,14 @@ mod tests {
         let process = Forked::start(|| std::thread::sleep(Duration::from_secs(60))).unwrap();
         let pid = process.pid;
         groups.enter(pid);
+        assert!(!groups.reap(pid), "it lives");
         assert_eq!(leader(numbers.get(FIRST)), Some(pid.as_raw()));
-        groups.reap(pid);
+        groups.set(pid, -pid.as_raw());
         // It stands for another process, which has its number now.
         assert_eq!(leader(numbers.get(FIRST)), None);
         process.end();
         // Nobody has it: what is left of the group is still ended.
         assert_eq!(leader(numbers.get(FIRST)), Some(pid.as_raw()));
-        groups.unreap(pid);
-        assert_eq!(numbers.get(FIRST), pid.as_raw());
         groups.leave(pid);
         for none in [numbers.get(FIRST), 1, -1, i32::MIN] {
             assert_eq!(leader(none), None);

@@ -137,14 +137,7 @@ impl Session {
         };
         if let (false, Leader::Ours(pid)) = (self.reaped, self.leader) {
             // A zombie counts, so this must succeed where there is such a call.
-            if pidfd::signal_group(group, None).is_ok() {
-                // Before: its number may be another's at once.
-                groups.reap(pid);
-                self.reaped = process::reap(pid);
-                if !self.reaped {
-                    groups.unreap(pid);
-                }
-            }
+            self.reaped = pidfd::signal_group(group, None).is_ok() && groups.reap(pid);
         }
         self.reaped && pidfd::signal_group(group, None) == Err(Errno::ESRCH)
     }
