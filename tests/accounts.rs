@@ -62,8 +62,8 @@ fn denied(d: &Daemon, user: &str) -> String {
     line
 }
 
-/// setresuid(-1, -1, -1) changes nothing and succeeds: such a user's commands ran as root. A C
-/// library makes -1 of all numbers that are too large.
+/// setresuid(-1, -1, -1) changes nothing and succeeds: such a user's commands ran as root. Some
+/// C libraries make -1 of all numbers that are too large.
 #[test]
 fn a_number_that_means_no_change_makes_nobody_root() {
     if !needs_root() {
@@ -90,10 +90,15 @@ fn a_number_that_means_no_change_makes_nobody_root() {
     }
     fs::write(etc.join("group"), "root:x:0:\nall:x:4294967295:alice\n").unwrap();
     let d = start(folder, &etc);
-    for name in &names {
+    for (number, name) in numbers.iter().zip(&names) {
         let line = denied(&d, name);
+        // Whether there is a user of a number that is too large depends on the C library.
+        let none = format!("there is no user {name}");
         let why = format!("user {name} cannot be used: the number of");
-        assert!(line.contains(&why), "{line}");
+        assert!(line.contains(&why) || line.contains(&none), "{line}");
+        if number.split(':').any(|n| n == "4294967295") {
+            assert!(line.contains(&why), "{line}");
+        }
     }
     let line = denied(&d, "alice");
     assert!(line.contains("one of its groups is 4294967295"), "{line}");
@@ -154,7 +159,7 @@ fn gate_and_relay_become_no_user_whose_number_means_no_change() {
     if !needs_root() {
         return;
     }
-    for number in ["4294967295:990", "4294967296:990", "990:4294967295"] {
+    for number in ["4294967295:990", "990:4294967295"] {
         let (folder, etc) = with_users(&[("alice", USUAL)]);
         replace(
             &etc,

@@ -2,7 +2,7 @@
 //!
 //! Used by every process that decodes or uses an account. Must never hold `(uid_t)-1`, which
 //! tells setresuid(2), setresgid(2) and chown(2) to change nothing: whoever was to become that
-//! user would stay root. A C library makes it of every number in `/etc/passwd` that is too large.
+//! user would stay root. Some C libraries make it of every number in `/etc/passwd` that is too large.
 
 use std::fmt;
 use std::str::FromStr;
