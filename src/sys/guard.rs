@@ -205,13 +205,12 @@ fn run_forked(
             Err(Errno::from_raw(error))
         };
     }
-    let status = match fork() {
+    let status = match numbers.only_read().and_then(|()| fork()) {
         Ok(Some(_)) => 0,
-        Ok(None) if numbers.only_read().is_ok() => {
+        Ok(None) => {
             super::process::settle_in(channel, None, Standing::Monitor);
             run(numbers)
         }
-        Ok(None) => 1,
         Err(e) => u8::try_from(e as i32).unwrap_or(u8::MAX),
     };
     // SAFETY: ends the child without running what its parent would run at exit.
