@@ -72,7 +72,7 @@ fn hosts_that_wait_for_a_name_keep_nobody_out() {
     if !needs_root() {
         return;
     }
-    let (d, caller) = hanging("daemon.refusal-interval = 60\n");
+    let (d, caller) = hanging("daemon.refusal-interval = 60\nlimits.silent-per-source = 64\n");
     let before = descriptors(d.pid());
     let mut all: Vec<Stranger> = (0..SLOTS).map(|_| asks(&d, &caller, "127.0.0.1")).collect();
     begun(&d, SLOTS);

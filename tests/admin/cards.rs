@@ -59,7 +59,7 @@ fn a_card_file_is_new_and_private_or_nothing_is_changed() {
     s.bad(1, &inviting(&me(), &["-o", link.to_str().unwrap()]));
     let nowhere = scratch.0.join("none/card");
     let told = s.bad(1, &inviting(&me(), &["-o", nowhere.to_str().unwrap()]));
-    assert!(told.contains("nothing was changed"), "{told}");
+    assert!(told.contains("not written: "), "{told}");
     assert_eq!(content(&s.0), before);
     assert!(!scratch.0.join("elsewhere").exists());
 
