@@ -18,7 +18,7 @@ use std::fs;
 use cosserver::config::place::Place;
 use cosserver::door::{Doors, Id, Level, List, Outer};
 
-use daemon::{Daemon, descriptors, long, of_role, prepare};
+use daemon::{Daemon, descriptors_at_rest, long, of_role, prepare};
 use door::{At, Machine, Manager};
 
 /// How many machines are excluded.
@@ -116,7 +116,7 @@ fn an_excluded_machine_is_refused_before_it_is_listened_to() {
     assert_eq!(of_role(d.pid(), "door"), 0);
     let holds = || -> Vec<((u64, u64), usize)> {
         d.gate_at_rest();
-        let of = |pid| (memory(pid), descriptors(pid));
+        let of = |pid| (memory(pid), descriptors_at_rest(pid));
         all.iter().map(|(_, pid)| of(*pid)).collect()
     };
     tries(&at, &excluded, 1_000);

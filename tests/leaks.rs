@@ -12,7 +12,7 @@ mod daemon;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use daemon::session::{self, Session};
-use daemon::{Daemon, descriptors, long, run, until, without_doors};
+use daemon::{Daemon, descriptors, descriptors_at_rest, long, run, until, without_doors};
 
 /// What a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,9 @@ fn comes_back(d: &Daemon, most: u64, counts: Counts, work: impl Fn(usize)) {
         ("gate", d.process("gate")),
         ("relay", d.process("relay")),
     ];
+    for (_, pid) in all {
+        descriptors_at_rest(pid);
+    }
     let at_first = all.map(|(_, pid)| holds(pid));
     let is_as_at_first = || {
         for ((name, pid), before) in all.iter().zip(at_first) {

@@ -45,16 +45,7 @@ fn settled(d: &Daemon) {
 /// How many descriptors the monitor has open while nobody is connected.
 fn monitor_at_rest(d: &Daemon) -> usize {
     d.gate_at_rest();
-    // What it opens while it starts is closed again.
-    let mut last = (0, Instant::now());
-    until("the monitor is at rest", || {
-        let open = daemon::descriptors(d.pid());
-        if open != last.0 {
-            last = (open, Instant::now());
-        }
-        last.1.elapsed() >= Duration::from_millis(100)
-    });
-    last.0
+    daemon::descriptors_at_rest(d.pid())
 }
 
 /// Settled, and the monitor holds as many descriptors as at first.

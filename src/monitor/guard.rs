@@ -115,6 +115,17 @@ impl Groups {
         }
     }
 
+    /// Goes into the background with the table.
+    ///
+    /// # Errors
+    /// No process was to be had.
+    pub(super) fn to_background(&self) -> nix::Result<OwnedFd> {
+        match &self.numbers {
+            Some(numbers) => numbers.taken_along(process::to_background),
+            None => process::to_background(),
+        }
+    }
+
     /// How long a group that was hung up has until it is killed.
     pub(super) fn set_grace(&self, grace: Duration) {
         if let Some(numbers) = &self.numbers {

@@ -269,7 +269,7 @@ fn serve(
     let ready = if asked.foreground || asked.inetd {
         None
     } else {
-        Some(process::to_background()?)
+        Some(sessions.groups().to_background()?)
     };
     if ready.is_some() && !asked.stderr {
         *hushed = Some(process::hush(asked.stderr)?);

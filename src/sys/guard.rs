@@ -72,6 +72,18 @@ impl Numbers {
         forked
     }
 
+    /// Goes on in a fork of this process, which takes the mapping along, and whose own forks
+    /// have none again.
+    ///
+    /// # Errors
+    /// Those of `fork`.
+    pub fn taken_along<T>(&self, fork: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
+        self.pass_on(true)?;
+        let forked = fork();
+        self.pass_on(false)?;
+        forked
+    }
+
     /// From now on this process can only read them.
     fn only_read(&self) -> nix::Result<()> {
         let length = Self::bytes(self.length).get();
@@ -222,6 +234,19 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+
+    /// A daemon that goes into the background is a fork: it died of its first job.
+    #[test]
+    fn a_daemon_in_the_background_takes_its_numbers_along() {
+        let numbers = Numbers::new(NonZeroUsize::MIN).unwrap();
+        let Some(pid) = numbers.taken_along(crate::sys::job::fork_quietly).unwrap() else {
+            numbers.set(0, 7);
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(0) }
+        };
+        assert_eq!(waitpid(pid, None), Ok(WaitStatus::Exited(pid, 0)));
+        assert_eq!(numbers.get(0), 7);
+    }
 
     /// It was once taken for a guard that was started.
     #[test]

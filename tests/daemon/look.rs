@@ -152,6 +152,20 @@ pub fn descriptors(pid: i32) -> usize {
     open.len().saturating_sub(doors.count())
 }
 
+/// The same once it has been so for a tenth of a second: what a process opens for a moment
+/// is closed again.
+pub fn descriptors_at_rest(pid: i32) -> usize {
+    let mut last = (descriptors(pid), Instant::now());
+    until("it is at rest", || {
+        let open = descriptors(pid);
+        if open != last.0 {
+            last = (open, Instant::now());
+        }
+        last.1.elapsed() >= Duration::from_millis(100)
+    });
+    last.0
+}
+
 /// To what a process's descriptors lead.
 fn open_files(pid: i32) -> Vec<PathBuf> {
     let all = fs::read_dir(format!("/proc/{pid}/fd"))

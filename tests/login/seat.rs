@@ -64,7 +64,11 @@ impl Seat {
     pub fn sees(&mut self, what: &str) {
         while !self.seen.contains(what) {
             let mut bytes = [0; 512];
-            let n = std::io::Read::read(&mut Patient(&self.terminal), &mut bytes).unwrap();
+            let read = std::io::Read::read(&mut Patient(&self.terminal), &mut bytes);
+            let n = read.unwrap_or_else(|e| {
+                let said = self.client.err.all();
+                panic!("no {what:?}, {e}: {:?} {said:?}", self.seen)
+            });
             self.seen += &String::from_utf8_lossy(&bytes[..n]);
         }
     }
