@@ -101,14 +101,14 @@ fn is_authorized(place: &Place, id: Id) -> bool {
 fn shut_out(place: &Place, known: &Known) -> Option<String> {
     let id = Id::of(known.recorded.as_ref().ok()?.as_ref()?);
     let sight = Doors::of(place).look(id).ok()?;
-    let add = format_args!("machine add {id} --name NAME");
+    let add = format!("machine add {id} --name NAME");
     let why = match way(&sight, true, false) {
         Way::In(_) => return None,
         // What a command's client never answers.
         Way::Ask(_) => {
             return Some(format!(
                 "it is denied by the doors: its machine was deleted; it must register anew (cos enrol), or {}",
-                cosadm(place, add)
+                cosadm(place, &add)
             ));
         }
         Way::Away(why) => why,
@@ -116,7 +116,7 @@ fn shut_out(place: &Place, known: &Known) -> Option<String> {
     let remedy = if sight.excluded {
         format!("exclude delete {id}")
     } else {
-        add.to_string()
+        add
     };
     Some(format!(
         "it is denied by the doors: {why}; {} lets it in",

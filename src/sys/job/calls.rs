@@ -264,7 +264,7 @@ mod library {
     }
 
     /// fchown(2): to this user and group.
-    pub(in crate::sys) fn own(fd: RawFd, uid: u32, gid: u32) {
+    pub(in crate::sys) fn own(fd: RawFd, uid: IdNumber, gid: IdNumber) {
         // SAFETY: takes numbers.
         unsafe { libc::fchown(fd, uid.get(), gid.get()) };
     }
