@@ -212,7 +212,10 @@ fn have_no_privilege(d: &Daemon, processes: fn(&Daemon) -> Processes) {
         // Sockets, the poll and its waker, /dev/null: no file, no folder, not the log.
         for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
             let entry = entry.unwrap();
-            let to = fs::read_link(entry.path()).unwrap();
+            let Ok(to) = fs::read_link(entry.path()) else {
+                // It was open for a moment.
+                continue;
+            };
             let to = to.to_str().unwrap();
             let number = entry.file_name();
             let mut plain = vec!["socket:", "anon_inode:[eventpoll]", "/dev/null"];
