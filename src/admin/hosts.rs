@@ -107,7 +107,8 @@ fn shut_out(place: &Place, known: &Known) -> Option<String> {
         // What a command's client never answers.
         Way::Ask(_) => {
             return Some(format!(
-                "it is denied by the doors: its machine was deleted; it must register anew (cos enrol), or {}",
+                "it is denied by the doors: its machine was deleted; it must register anew (cos \
+                 enrol), or {}",
                 cosadm(place, &add)
             ));
         }

@@ -4,7 +4,6 @@
 //! Runs in cosadm. Owns no file: it reads and writes by [`Noted`], before and after the command.
 //! Must not wait for the inner door, which may hang, where the command does not change that.
 
-use super::commands::Call;
 use super::out::{Failure, Out};
 use crate::config::place::Place;
 use crate::door::noted::Noted;
@@ -25,7 +24,7 @@ pub(super) enum Changes {
 /// Runs a command, and notes how many changes the registry has seen then, if the command has
 /// changed it. One that was an older copy before stays noted as it was.
 pub(super) fn noting(
-    call: &Call,
+    place: Option<Place>,
     changes: Changes,
     out: &Out,
     run: impl FnOnce() -> Result<(), Failure>,
@@ -35,7 +34,7 @@ pub(super) fn noting(
         Changes::Own => Noted::own,
         Changes::Registry => Noted::now,
     };
-    let place = call.place().ok().filter(Noted::is_there);
+    let place = place.filter(Noted::is_there);
     let before = place.as_ref().map(now);
     let was_older = (place.as_ref().zip(before.as_ref())).is_none_or(|(p, now)| is_older(p, now));
     let done = run();

@@ -24,19 +24,13 @@ pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
 /// Excludes one, and hangs up what it has running, if asked.
 pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
-    let given = named(call)?.map(|name| name.as_str().to_owned());
     let mut outer = outer(&place)?;
     // The inner door is asked about a name alone: excluding an ID must not wait for it.
     let id = match Id::parse(call.operand(0)) {
         Ok(id) => id,
         Err(_) => machine_id(&place, &inner(&place, &outer)?, (call, 0), out)?,
     };
-    let listed = || Ok::<_, Fault>(outer.get(List::Exclude, &id)?.map(|item| item.name));
-    let name = match given {
-        Some(name) => Some(name),
-        None => listed()?.filter(|name| !name.is_empty()),
-    };
-    let added = outer.put(List::Exclude, &id, name.as_deref().unwrap_or(""))?;
+    let (added, name) = put(call, &mut outer, List::Exclude, &id)?;
     if keys::load_machine_key(&place).is_ok_and(|pair| Id::of(&pair.public) == id) {
         out.tell("that is the machine ID of this configuration folder itself");
     }
@@ -48,8 +42,8 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let cut = call.given("now").then(hang_up).transpose();
     let cut = cut.map_err(|e: Fault| e.while_doing("it is excluded, but not hung up"))?;
     // Only now that it is done: the inner door may hang. Excluded it is by any name.
-    let name =
-        name.unwrap_or_else(|| named_by_the_inner_door(&place, &mut outer, List::Exclude, &id));
+    let name = name
+        .unwrap_or_else(|| named_by_the_inner_door(&place, &mut outer, List::Exclude, &id, out));
     let called = if name.is_empty() {
         id.to_string()
     } else {
@@ -91,17 +85,41 @@ pub(super) fn goes_on(place: &Place, id: &Id) -> String {
     format!("what it has running goes on, and {now} hangs it up")
 }
 
+/// Puts a machine on a list, by the name that is given or that the list has for it: the inner
+/// door, which may hang, is asked for another later. Whether it is new there, and the name.
+pub(super) fn put(
+    call: &Call,
+    outer: &mut Outer,
+    list: List,
+    id: &Id,
+) -> Result<(bool, Option<String>), Failure> {
+    let name = match named(call)? {
+        Some(name) => Some(name.as_str().to_owned()),
+        None => outer.get(list, id)?.map(|item| item.name),
+    };
+    let name = name.filter(|name| !name.is_empty());
+    let added = outer.put(list, id, name.as_deref().unwrap_or(""))?;
+    Ok((added, name))
+}
+
 /// The name that the inner door has for a machine on a list, which has it from now on too;
-/// none where it cannot be read in time. It was put there before: excluding must not wait.
+/// none where it cannot be read in time.
 pub(super) fn named_by_the_inner_door(
     place: &Place,
     outer: &mut Outer,
     list: List,
     id: &Id,
+    out: &Out,
 ) -> String {
     let name = name_of(place, outer, id);
-    let is_named = !name.is_empty() && outer.rename(list, id, &name).is_ok_and(|there| there);
-    if is_named { name } else { String::new() }
+    match outer.rename(list, id, &name) {
+        Ok(true) => name,
+        Ok(false) => String::new(),
+        Err(e) => {
+            out.tell(e.while_doing("it is listed, but not by its name"));
+            String::new()
+        }
+    }
 }
 
 /// The name that a list or the inner door has for a machine; where neither has, or the
@@ -146,15 +164,10 @@ pub(super) fn not_there(place: &Place, list: List, id: &Id) -> Fault {
 
 /// What was hung up, in words.
 fn sessions_or_logins(count: u64) -> String {
-    let one = count < 2;
-    many(
-        count,
-        if one {
-            "session or login"
-        } else {
-            "sessions or login"
-        },
-    )
+    match count {
+        0 | 1 => many(count, "session or login"),
+        _ => format!("{count} sessions or logins"),
+    }
 }
 
 #[cfg(test)]

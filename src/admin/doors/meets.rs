@@ -26,7 +26,8 @@ pub(in crate::admin) fn stranger(level: Level, settings: &Settings, waiting: boo
     let Meets { word, words } = meets(&sight, false, false);
     let mut words = format!("an unknown machine {words}");
     if level != Level::Off {
-        words += "; a host that proves its cookie is let in, and is known from then on, unless it was deleted or excluded";
+        words += "; a host that proves its cookie is let in, and is known from then on, unless it \
+                  was deleted or excluded";
         if settings.remote_only {
             words += "; who calls from this host itself is not asked";
         }

@@ -4,9 +4,9 @@
 use super::super::commands::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
-use super::exclude::{known_name, named_by_the_inner_door, not_there};
+use super::exclude::{known_name, named_by_the_inner_door, not_there, put};
 use super::meets::meets;
-use super::{BUT_HOSTS, day, done, id, machine_in_time, many, named, outer, rows, seconds, word};
+use super::{BUT_HOSTS, day, done, id, machine_in_time, many, outer, rows, seconds, word};
 use crate::config::keys;
 use crate::config::place::Place;
 use crate::config::words::{cosadm, quoted, shown};
@@ -103,17 +103,11 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
     let place = call.place()?;
     let (list, id) = (which(call.operand(0))?, id(call, 1)?);
     let mut outer = outer(&place)?;
-    let given = named(call)?.map(|name| name.as_str().to_owned());
-    let listed = || Ok::<_, Fault>(outer.get(list, &id)?.map(|item| item.name));
-    let name = match given {
-        Some(name) => Some(name),
-        None => listed()?.filter(|name| !name.is_empty()),
-    };
-    let added = outer.put(list, &id, name.as_deref().unwrap_or(""))?;
+    let (added, name) = put(call, &mut outer, list, &id)?;
     // Only now that it is done: the inner door may hang.
     let name = match name {
         Some(name) => name,
-        None => named_by_the_inner_door(&place, &mut outer, list, &id),
+        None => named_by_the_inner_door(&place, &mut outer, list, &id, out),
     };
     let fields = vec![
         ("list", Json::text(list.letter())),
