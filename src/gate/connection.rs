@@ -166,8 +166,9 @@ impl Stranger {
     }
 
     /// Whether it may be closed to make room: it holds a slot, and we wait for the peer, be it
-    /// only to hang up, or for a host's name, or have refused it. What waits for the monitor's verdict goes on, and so
-    /// does a login in which something was answered: to open another connection must not end it.
+    /// only to hang up, or for a host's name, or have refused it. What waits for the monitor's
+    /// verdict goes on, and so does a login in which something was answered: to open another
+    /// connection must not end it.
     pub(super) const fn may_be_evicted(&self) -> bool {
         match self.stage {
             Stage::Asking | Stage::Checking => false,

@@ -93,8 +93,7 @@ pub(super) fn start(apart: &Apart) -> Started {
     }
 }
 
-/// To whoever started us: on standard error, or in the log where that is a
-/// stranger's connection.
+/// A fault, and what helps on a line of its own.
 fn complain_of(fault: &Fault) {
     complain(fault);
     if let Some(remedy) = fault.remedy() {
@@ -102,7 +101,8 @@ fn complain_of(fault: &Fault) {
     }
 }
 
-/// As `complain_of`, of what has no remedy.
+/// To whoever started us: on standard error, or in the log where that is a
+/// stranger's connection.
 fn complain(what: &dyn std::fmt::Display) {
     if stderr_is_the_peers() {
         Log::syslog(Level::Error).line(Level::Error, what);

@@ -9,10 +9,10 @@ use crate::fault::Fault;
 use nix::sys::resource::Resource;
 use nix::unistd::chdir;
 
-use super::id_number::{IdNumber, become_alone};
+use super::id_number::IdNumber;
 use super::process;
 use super::rlimits;
-use super::sandbox::{self, failed};
+use super::sandbox::{self, become_alone, failed};
 
 /// Which protections a look-up process has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,8 +1,8 @@
 //! What every seccomp filter of ours has besides its list of system calls (seccompiler makes
 //! the rest): instructions between its check of the architecture and its list.
 //!
-//! Runs in the relay and in the look-up process, each before its filter stands; the gate's
-//! filter needs none of it. Owns nothing: the callers own list and program. Must not make a
+//! Runs in gate, relay and look-up process, each before its filter stands; the gate takes the
+//! commands alone that no filter lets through. Owns nothing: the callers own list and program. Must not make a
 //! filter let through what its list denies.
 
 use seccompiler::sock_filter;

@@ -2,15 +2,11 @@
 //!
 //! Used by every process that decodes or uses an account. Must never hold `(uid_t)-1`, which
 //! tells setresuid(2), setresgid(2) and chown(2) to change nothing: whoever was to become that
-//! user would stay root. Some C libraries make it of every number in `/etc/passwd` that is too large.
+//! user would stay root. Some C libraries make it of every number in `/etc/passwd` that is too
+//! large.
 
 use std::fmt;
 use std::str::FromStr;
-
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-
-use super::sandbox::failed;
-use crate::fault::Fault;
 
 /// The number of a user or group, and not `(uid_t)-1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,23 +62,6 @@ impl From<IdNumber> for u64 {
     fn from(number: IdNumber) -> Self {
         number.0.into()
     }
-}
-
-/// Makes this process a user that is alone in its group, and looks whether it is.
-///
-/// # Errors
-/// The system refused it, or did nothing.
-pub(super) fn become_alone(uid: IdNumber, gid: IdNumber) -> Result<(), Fault> {
-    let (user, group) = (Uid::from_raw(uid.get()), Gid::from_raw(gid.get()));
-    setgroups(&[group]).map_err(|e| failed("setgroups", "CAP_SETGID", e))?;
-    setresgid(group, group, group).map_err(|e| failed("setresgid", "CAP_SETGID", e))?;
-    setresuid(user, user, user).map_err(|e| failed("setresuid", "CAP_SETUID", e))?;
-    if super::job::is_user(uid, gid) {
-        return Ok(());
-    }
-    Err(Fault::new(format!(
-        "this process did not become user {uid} and group {gid}"
-    )))
 }
 
 #[cfg(test)]

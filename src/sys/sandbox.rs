@@ -7,7 +7,7 @@
 
 use std::io;
 
-use super::id_number::{IdNumber, become_alone};
+use super::id_number::IdNumber;
 use crate::fault::Fault;
 
 /// Which process is to be walled in.
@@ -66,6 +66,24 @@ pub(super) fn taken_away(e: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut causes = std::iter::successors(Some(e), |e| e.source());
     let error = causes.find_map(|e| e.downcast_ref::<io::Error>()?.raw_os_error());
     error.filter(|error| is_missing(*error))
+}
+
+/// Makes this process a user that is alone in its group, and looks whether it is.
+///
+/// # Errors
+/// The system refused it, or did nothing.
+pub(super) fn become_alone(uid: IdNumber, gid: IdNumber) -> Result<(), Fault> {
+    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+    let (user, group) = (Uid::from_raw(uid.get()), Gid::from_raw(gid.get()));
+    setgroups(&[group]).map_err(|e| failed("setgroups", "CAP_SETGID", e))?;
+    setresgid(group, group, group).map_err(|e| failed("setresgid", "CAP_SETGID", e))?;
+    setresuid(user, user, user).map_err(|e| failed("setresuid", "CAP_SETUID", e))?;
+    if super::job::is_user(uid, gid) {
+        return Ok(());
+    }
+    Err(Fault::new(format!(
+        "this process did not become user {uid} and group {gid}"
+    )))
 }
 
 /// Names the step that failed and, where the system refused it, the capability that it takes.

@@ -52,8 +52,8 @@ pub fn prepare(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Has a connection end within two intervals of `keep_alive` seconds (0: not) after its
-/// peer has become unreachable: a silent peer is probed, and one that does not acknowledge
+/// Has a connection end within two intervals of `keep_alive` seconds (0: not), or within 4 s
+/// more than one where that is longer, after its peer has become unreachable: a silent peer is probed, and one that does not acknowledge
 /// data is given up. To be called once the connection stands: connecting has times of its own.
 ///
 /// # Errors

@@ -84,7 +84,7 @@ impl Unsent {
                 let limit = getsockopt(&socket, TcpUserTimeout).unwrap_or(0);
                 if limit > 0 && setsockopt(&socket, TcpUserTimeout, &0).is_ok() {
                     let pause_before = system::longest_pause(socket);
-                    let pause = system::shorten_pauses(socket, pause_of(limit));
+                    let pause = system::limit_pauses(socket, pause_of(limit));
                     self.lifted = Some(Lifted {
                         limit,
                         pause,
@@ -98,7 +98,7 @@ impl Unsent {
                     // A connection that is closed later is dropped with what it has still to
                     // send once its pauses are as long as they may become.
                     if let Some(pause) = lifted.pause_before {
-                        system::shorten_pauses(socket, pause);
+                        system::limit_pauses(socket, pause);
                     }
                     self.lifted = None;
                 }
@@ -192,9 +192,9 @@ mod system {
         }
     }
 
-    /// Has probes follow each other in at most so many milliseconds, where the system can
-    /// do that. The longest pause that there may be now.
-    pub(super) fn shorten_pauses(socket: BorrowedFd<'_>, pause: u32) -> u32 {
+    /// Limits the pauses between probes to so many milliseconds, where the system can do that.
+    /// The longest pause that there may be now.
+    pub(super) fn limit_pauses(socket: BorrowedFd<'_>, pause: u32) -> u32 {
         let pause = pause.clamp(PAUSE_LEAST, PAUSE_MOST);
         let Ok(length) = libc::socklen_t::try_from(size_of::<u32>()) else {
             return PAUSE_MOST;
