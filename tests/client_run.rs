@@ -266,7 +266,8 @@ fn ssh_and_rsh_take_our_place() {
     // A link to ourselves would go round for ever.
     std::fs::remove_file(host.folder.join("rsh")).unwrap();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_cos"), host.folder.join("rsh")).unwrap();
-    let ended = run(&["hostd", "uptime"]);
+    let mut command = host.cosrsh(&["hostd", "uptime"]);
+    let ended = finish(command.env("PATH", &host.folder).spawn().unwrap());
     assert_eq!(ended.status, Some(255));
     assert!(ended.err.contains("this program itself"), "{}", ended.err);
 }

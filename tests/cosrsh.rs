@@ -266,7 +266,7 @@ fn what_cannot_be_had_fails_cleanly() {
     d.install_cosrsh();
     let cases: [(&[&str], &str); 5] = [
         (&["-s", "hostb", "sftp"], "no subsystems"),
-        (&["hostb"], "no command"),
+        (&["-N", "hostb"], "give a command"),
         (&["nowhere", "true"], " host join FILE`"),
         (&["-p", "x", "hostb", "true"], "port"),
         (&["-l", "-f", "hostb", "true"], "-l"),
@@ -348,7 +348,7 @@ fn one_table_serves_a_mixed_park() {
         (status, &*said, &*err),
         (
             Some(42),
-            "ssh[-oX=y][-x][-l][op][-p][2222][--][bysecure][echo][a  b][$x]\ninput\n",
+            "ssh[-x][-oX=y][-l][op][-p][2222][--][bysecure][echo][a  b][$x]\ninput\n",
             ""
         )
     );

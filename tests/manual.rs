@@ -179,7 +179,11 @@ fn synopsis_of_cos(subcommand: &str) -> Set {
     let synopsis = section("cos.1", ".Sh SYNOPSIS");
     let mut blocks = synopsis.split(".Nm ");
     let has = |block: &&str| block.lines().any(|l| l == format!(".Cm {subcommand}"));
-    let block = blocks.find(has).unwrap();
+    flags_of_synopsis(blocks.find(has).unwrap())
+}
+
+/// The flags of one block of a SYNOPSIS.
+fn flags_of_synopsis(block: &str) -> Set {
     let options = block.lines().filter_map(|l| l.strip_prefix(".Op Fl "));
     let mut found = Set::new();
     for option in options {
@@ -200,15 +204,20 @@ fn the_flags_of_cos() {
     let gui = help_flags(&help(COS, &["gui", "--help"]));
     let enrol = help_flags(&help(COS, &["enrol", "--help"]));
     let key = help_flags(&help(COS, &["key", "--help"]));
-    let all = [&run, &gui, &enrol, &key];
+    let connect = help_flags(&help(COS, &["connect", "--help"]));
+    let rsh = help_flags(&help_as("cosrsh"));
+    assert_eq!(
+        rsh,
+        help_flags(&help_as("ssh")),
+        "their values differ, not their names"
+    );
+    let all = [&run, &gui, &enrol, &key, &connect, &rsh];
     let code: Set = all.into_iter().flatten().cloned().collect();
-    let over = section("cos.1", ".Sh THE COMMAND LINE OF RSH");
-    let over: Set = over
-        .lines()
-        .filter(|line| line.starts_with(".Fl"))
-        .flat_map(flags_of_line)
-        .collect();
-    let page_flags: Set = item_flags(&page).union(&over).cloned().collect();
+    let over = flags_before("in the same way.");
+    let over_by_rsh = flags_before("are taken and passed over:");
+    let refused = flags_before("are refused:");
+    let mut page_flags = item_flags(&page);
+    page_flags.extend(over.iter().chain(&over_by_rsh).chain(&refused).cloned());
     agree(&code, &page_flags, "cos(1)");
     let told = set(["-h", "--help", "-V", "--version"]);
     let subcommands = [
@@ -216,6 +225,7 @@ fn the_flags_of_cos() {
         ("gui", &gui),
         ("enrol", &enrol),
         ("key", &key),
+        ("connect", &connect),
     ];
     for (subcommand, flags) in subcommands {
         let flags = flags.iter().filter(|f| !told.contains(*f));
@@ -237,19 +247,49 @@ fn the_flags_of_cos() {
         said.extend(flags.iter().cloned());
     }
 
+    let line = |help: &str, part: &str| -> Set {
+        help_flags(help.lines().find(|line| line.contains(part)).unwrap())
+    };
     let said = help(COS, &["run", "--help"]);
-    let last = said.lines().find(|line| line.contains("-x, ")).unwrap();
+    let what = "the flags that cos(1) passes over";
+    agree(&line(&said, "-x, "), &over, what);
+    agree(&line(&help_as("ssh"), "-x, "), &over_by_rsh, what);
+    let what = "the flags that cos(1) refuses";
+    agree(&line(&help_as("ssh"), "-D, "), &refused, what);
+    let own = rsh.iter().filter(|f| !told.contains(*f));
+    let own = own.filter(|f| !over_by_rsh.contains(*f) && !refused.contains(*f));
+    let synopsis = section("cos.1", ".Sh SYNOPSIS");
+    let block = synopsis.split(".Nm ").find(|b| b.starts_with("cosrsh\n"));
+    let what = "SYNOPSIS of cosrsh in cos(1)";
     agree(
-        &help_flags(last),
-        &over,
-        "the flags that cos(1) passes over",
+        &own.cloned().collect(),
+        &flags_of_synopsis(block.unwrap()),
+        what,
     );
+}
+
+/// What `--help` says where the client is called by another name.
+fn help_as(name: &str) -> String {
+    use std::os::unix::process::CommandExt;
+    let output = Command::new(COS).arg0(name).arg("--help").output().unwrap();
+    assert!(output.status.success(), "{name}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The flags that cos(1) has in its lines before this one, from "The options" or "takes" on.
+fn flags_before(end: &str) -> Set {
+    let section = section("cos.1", ".Sh THE COMMAND LINE OF RSH AND SSH");
+    let lines: Vec<&str> = section.lines().collect();
+    let at = lines.iter().position(|l| l.starts_with(end)).unwrap();
+    let before = lines[..at].iter().rev();
+    let before = before.take_while(|l| !matches!(**l, "The options" | "takes"));
+    before.flat_map(|l| flags_of_line(l)).collect()
 }
 
 /// The keys of `-o` that the program reads, each named by the page.
 #[test]
 fn the_options_in_the_form_of_ssh() {
-    let source = text("src/client/args.rs");
+    let source = text("src/client/arg_parser.rs");
     let (_, set) = source.split_once("fn set(").unwrap();
     let keys = set.split("\n    }\n").next().unwrap().lines();
     // `"key" => …`, `"key" if … =>`, and not what is matched inside of one.

@@ -11,12 +11,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use getopts::Matches;
-
+use super::arg_parser::ArgParser;
 use super::dial::ConnectTime;
-use super::flags::{self, Flag, Rule};
+use super::flags;
 use super::help::{help, usage};
-use super::values::{self, Display};
+use super::values::{Destination, Display};
 use crate::config::linger::Linger;
 use crate::config::name::UserName;
 use crate::config::words::{did_you_mean, shell_word};
@@ -37,8 +36,14 @@ pub enum Wish {
     Enrol(Box<Call>),
     /// Show this machine's key.
     ShowKey(ShowKey),
+    /// Connect standard input and output to a TCP port.
+    Connect(Box<Call>),
+    /// Print where a host is, as `ssh -G` does.
+    ShowConfig(Box<Call>),
     /// Print this text (help, version).
     Tell(String),
+    /// Print this text on standard error, as `ssh -V` does.
+    TellError(String),
     /// Exit with status 0 at once: git asks whether we take ssh's flags.
     Probe,
 }
@@ -53,7 +58,7 @@ pub struct ShowKey {
 }
 
 /// A command to run on a host.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     /// The host as it was written, without a user before it.
     pub host: String,
@@ -77,7 +82,8 @@ pub struct Call {
     pub send_env: Vec<String>,
     /// The quiet time after the command's end, where one was given.
     pub linger: Option<Linger>,
-    /// The command's words, any bytes but NUL: at least one, and none at a registration.
+    /// The command's words, any bytes but NUL. There may be none in the faces of rsh and ssh, and
+    /// there are none at a registration.
     pub words: Vec<Vec<u8>>,
     /// An ssh subsystem is meant by the words.
     pub subsystem: bool,
@@ -93,6 +99,48 @@ pub struct Call {
     pub batch: bool,
     /// The name to be registered by, where one was given.
     pub name: Option<String>,
+    /// Whether to go to the background once the host has accepted.
+    pub background: bool,
+    /// The file for our own lines, where one was given.
+    pub log: Option<PathBuf>,
+    /// Where the connection comes from.
+    pub source: Source,
+    /// The hosts to connect through, the nearest first.
+    pub jumps: Vec<Destination>,
+    /// `cos` on the hosts in between, where its path was given.
+    pub jump_program: Option<String>,
+    /// What ssh's flags ask for besides.
+    pub of_ssh: OfSsh,
+}
+
+/// Where a connection comes from, where that was said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Source {
+    /// An address, or a name that has one.
+    pub address: Option<String>,
+    /// An interface.
+    pub interface: Option<String>,
+}
+
+/// What ssh's flags ask for that has no other place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OfSsh {
+    /// A terminal (`-t`).
+    pub terminal: bool,
+    /// No terminal (`-T`).
+    pub no_terminal: bool,
+    /// No command (`-N`).
+    pub no_command: bool,
+    /// No notes (`-q`).
+    pub quiet: bool,
+    /// Compression (`-C`), which may have been meant for the folder.
+    pub compress: bool,
+    /// The command where no words are given (`-o RemoteCommand`).
+    pub command: Option<String>,
+    /// The port that standard input and output are connected to (`-W`).
+    pub stdio_to: Option<Destination>,
+    /// A flag that cannot be honored, and why.
+    pub refused: Option<String>,
 }
 
 /// A family of addresses.
@@ -111,12 +159,16 @@ pub enum Face {
     Cos,
     /// rsh's: the program was called `cosrsh` or `rsh`.
     Rsh,
+    /// ssh's: the program was called `ssh`.
+    Ssh,
     /// `cos gui`.
     Gui,
     /// `cos enrol`.
     Enrol,
     /// `cos key`.
     Key,
+    /// `cos connect`.
+    Connect,
 }
 
 impl Call {
@@ -136,8 +188,27 @@ impl Face {
     pub fn of(program: &OsStr) -> Self {
         match Path::new(program).file_name().map(OsStr::as_bytes) {
             Some(b"cosrsh" | b"rsh") => Self::Rsh,
+            Some(b"ssh") => Self::Ssh,
             _ => Self::Cos,
         }
+    }
+
+    /// The program as it is called for this face.
+    pub(super) const fn program(self) -> &'static str {
+        match self {
+            Self::Cos => "cos",
+            Self::Rsh => "cosrsh",
+            Self::Ssh => "ssh",
+            Self::Gui => "cos gui",
+            Self::Enrol => "cos enrol",
+            Self::Key => "cos key",
+            Self::Connect => "cos connect",
+        }
+    }
+
+    /// Whether the command line is that of rsh or ssh.
+    pub(super) const fn is_remote_shell(self) -> bool {
+        matches!(self, Self::Rsh | Self::Ssh)
     }
 }
 
@@ -149,30 +220,33 @@ pub fn parse(argv: &[OsString]) -> Result<Wish, Fault> {
     let (program, rest) = argv
         .split_first()
         .map_or((OsStr::new("cos"), argv), |(p, rest)| (p.as_os_str(), rest));
-    match Face::of(program) {
-        Face::Rsh => parse_run(Face::Rsh, Draft::default(), rest),
-        Face::Cos | Face::Gui | Face::Enrol | Face::Key => parse_cos(rest),
+    let face = Face::of(program);
+    if face.is_remote_shell() {
+        parse_run(face, ArgParser::default(), rest)
+    } else {
+        parse_cos(rest)
     }
 }
 
 fn parse_cos(args: &[OsString]) -> Result<Wish, Fault> {
-    let mut draft = Draft::default();
-    let rest = draft.take(Face::Cos, flags::COS, args)?.rest;
-    if let Some(tell) = draft.tell.take() {
+    let mut parser = ArgParser::default();
+    let rest = parser.take(Face::Cos, flags::COS, args)?.rest;
+    if let Some(tell) = parser.tell.take() {
         return Ok(tell);
     }
     match rest.split_first() {
-        Some((word, rest)) if word == "run" => parse_run(Face::Cos, draft, rest),
-        Some((word, rest)) if word == "gui" => parse_run(Face::Gui, draft, rest),
-        Some((word, rest)) if word == "enrol" => parse_run(Face::Enrol, draft, rest),
-        Some((word, rest)) if word == "key" => parse_key(draft, rest),
+        Some((word, rest)) if word == "run" => parse_run(Face::Cos, parser, rest),
+        Some((word, rest)) if word == "gui" => parse_run(Face::Gui, parser, rest),
+        Some((word, rest)) if word == "enrol" => parse_run(Face::Enrol, parser, rest),
+        Some((word, rest)) if word == "key" => parse_key(parser, rest),
+        Some((word, rest)) if word == "connect" => parse_run(Face::Connect, parser, rest),
         Some((word, rest)) if word == "help" => parse_help(rest),
         Some((word, _)) => Err(Fault::new(format!(
             "{word:?} is no subcommand; did you mean \"cos run {}\"?",
             word.to_string_lossy()
         ))),
         None => Err(Fault::new(format!(
-            "{}; also cos gui, cos enrol and cos key",
+            "{}; also cos gui, cos enrol, cos key and cos connect",
             usage(Face::Cos)
         ))),
     }
@@ -186,8 +260,9 @@ fn parse_help(args: &[OsString]) -> Result<Wish, Fault> {
         Some("gui") => Face::Gui,
         Some("enrol") => Face::Enrol,
         Some("key") => Face::Key,
+        Some("connect") => Face::Connect,
         Some(other) => {
-            let meant = did_you_mean(other, ["run", "gui", "enrol", "key"]);
+            let meant = did_you_mean(other, ["run", "gui", "enrol", "key", "connect"]);
             let words = format!("cos help: {other:?} is no subcommand{meant}");
             return Err(Fault::new(words));
         }
@@ -195,38 +270,41 @@ fn parse_help(args: &[OsString]) -> Result<Wish, Fault> {
     Ok(Wish::Tell(help(face)))
 }
 
-fn parse_run(face: Face, mut draft: Draft, args: &[OsString]) -> Result<Wish, Fault> {
+fn parse_run(face: Face, mut parser: ArgParser, args: &[OsString]) -> Result<Wish, Fault> {
     let table = flags::of(face);
-    let before = draft.take(face, table, args)?;
+    let before = parser.take(face, table, args)?;
     let (host, words) = match before.rest.split_first() {
         // After "--" before the host nothing is a flag any more, as in ssh.
         Some((host, rest)) if before.terminated => (Some(host), rest),
-        Some((host, rest)) => (Some(host), draft.take(face, table, rest)?.rest),
+        Some((host, rest)) => (Some(host), parser.take(face, table, rest)?.rest),
         None => (None, before.rest),
     };
-    match (draft.tell.take(), host) {
+    match (parser.tell.take(), host) {
         (Some(tell), _) => Ok(tell),
         (None, Some(host)) => {
-            let call = Box::new(draft.call(face, host, words)?);
+            let shows_config = parser.shows_config;
+            let call = Box::new(parser.call(face, host, words)?);
             Ok(match face {
                 Face::Gui => Wish::Gui(call),
                 Face::Enrol => Wish::Enrol(call),
-                Face::Cos | Face::Rsh | Face::Key => Wish::Run(call),
+                Face::Connect => Wish::Connect(call),
+                Face::Ssh if shows_config => Wish::ShowConfig(call),
+                Face::Cos | Face::Rsh | Face::Ssh | Face::Key => Wish::Run(call),
             })
         }
         (None, None) => Err(Fault::new(usage(face))),
     }
 }
 
-fn parse_key(mut draft: Draft, args: &[OsString]) -> Result<Wish, Fault> {
-    let (face, table) = (Face::Key, flags::KEY);
-    let before = draft.take(face, table, args)?.rest;
+fn parse_key(mut parser: ArgParser, args: &[OsString]) -> Result<Wish, Fault> {
+    let (face, table) = (Face::Key, flags::of(Face::Key));
+    let before = parser.take(face, table, args)?.rest;
     let show = before.split_first().filter(|(word, _)| *word == "show");
     let behind = match show {
-        Some((_, rest)) => draft.take(face, table, rest)?.rest,
+        Some((_, rest)) => parser.take(face, table, rest)?.rest,
         None => before,
     };
-    if let Some(tell) = draft.tell.take() {
+    if let Some(tell) = parser.tell.take() {
         return Ok(tell);
     }
     if let (None, Some(word)) = (show, behind.first()) {
@@ -243,202 +321,9 @@ fn parse_key(mut draft: Draft, args: &[OsString]) -> Result<Wish, Fault> {
         return Err(Fault::new(usage(face)));
     }
     Ok(Wish::ShowKey(ShowKey {
-        folder: draft.folder,
-        json: draft.json,
+        folder: parser.folder,
+        json: parser.json,
     }))
-}
-
-/// What has been read of a command line so far.
-#[derive(Default)]
-struct Draft {
-    tell: Option<Wish>,
-    user: Option<UserName>,
-    port: Option<NonZeroU16>,
-    set_user: Option<UserName>,
-    set_port: Option<NonZeroU16>,
-    no_input: bool,
-    v4: bool,
-    v6: bool,
-    verbose: bool,
-    folder: Option<PathBuf>,
-    connect_timeout: Option<Duration>,
-    keep_alive: Option<u32>,
-    linger: Option<Linger>,
-    subsystem: bool,
-    send_env: Vec<String>,
-    for_ssh: Vec<String>,
-    display: Option<Display>,
-    password_fd: Option<i32>,
-    detach: bool,
-    batch: bool,
-    name: Option<String>,
-    json: bool,
-}
-
-/// What follows the flags that were read, and whether `--` ended them.
-struct Taken<'a> {
-    rest: &'a [OsString],
-    terminated: bool,
-}
-
-impl Draft {
-    fn take<'a>(
-        &mut self,
-        face: Face,
-        table: &[Flag],
-        args: &'a [OsString],
-    ) -> Result<Taken<'a>, Fault> {
-        // getopts takes text alone. What follows the flags is taken from `args`
-        // itself, so bytes that are no text go through unharmed.
-        let found = flags::parser(table)
-            .parse(args.iter().map(|a| a.to_string_lossy().into_owned()))
-            .map_err(|e| flags::wrong(&e, face))?;
-        for flag in table {
-            if found.opt_count(flag.name()) > 0 {
-                self.apply(face, flag, &found)?;
-            }
-        }
-        let start = args.len().saturating_sub(found.free.len());
-        Ok(Taken {
-            rest: args.get(start..).unwrap_or_default(),
-            terminated: found.free_trailing_start() == Some(0),
-        })
-    }
-
-    fn apply(&mut self, face: Face, flag: &Flag, found: &Matches) -> Result<(), Fault> {
-        let values = found.opt_strs(flag.name());
-        let last = values.last().map(String::as_str).unwrap_or_default();
-        match flag.rule {
-            Rule::User => self.user = Some(values::user(last, "-l")?),
-            Rule::Port => self.port = Some(values::port(last, "-p")?),
-            Rule::NoInput => self.no_input = true,
-            Rule::V4 => self.v4 = true,
-            Rule::V6 => self.v6 = true,
-            Rule::Verbose => self.verbose = true,
-            Rule::Setting => {
-                for setting in &values {
-                    // What is ours alone ssh would refuse.
-                    if self.set(setting)? {
-                        self.for_ssh.push(format!("-o{setting}"));
-                    }
-                }
-            }
-            Rule::Display => self.display = Some(Display::parse(last)?),
-            Rule::PasswordFd => self.password_fd = Some(values::descriptor(last)?),
-            Rule::Detach => self.detach = true,
-            Rule::Name => self.name = Some(values::machine_name(last, "--name")?),
-            Rule::Json => self.json = true,
-            Rule::Probe => self.tell = Some(Wish::Probe),
-            Rule::Subsystem => self.subsystem = true,
-            Rule::ForSsh if flag.value.is_empty() => self.for_ssh.push(format!("-{}", flag.letter)),
-            Rule::ForSsh => self.for_ssh.push(format!("-{}{last}", flag.letter)),
-            Rule::PassedOver => {}
-            Rule::Folder => self.folder = Some(values::folder(last)?),
-            Rule::Help => self.tell = Some(Wish::Tell(help(face))),
-            Rule::Version => {
-                self.tell = Some(Wish::Tell(
-                    concat!("cos ", env!("CARGO_PKG_VERSION"), "\n").to_owned(),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// An option in ssh's form. What we do not know is passed over, as the
-    /// tools that send it expect. Whether ssh has it too.
-    fn set(&mut self, setting: &str) -> Result<bool, Fault> {
-        let Some((key, value)) = setting.split_once(['=', ' ']) else {
-            return Err(Fault::new(format!(
-                "-o {setting:?} is not of the form KEY=VALUE"
-            )));
-        };
-        let value = value.trim_matches([' ', '=', '"']);
-        match key.trim().to_ascii_lowercase().as_str() {
-            "connecttimeout" => self.connect_timeout = values::seconds(value, "ConnectTimeout")?,
-            "serveraliveinterval" => self.keep_alive = Some(values::keep_alive(value)?),
-            "user" => self.set_user = Some(values::user(value, "-o User=")?),
-            "port" => self.set_port = Some(values::port(value, "-o Port=")?),
-            "sendenv" => self
-                .send_env
-                .extend(value.split_ascii_whitespace().map(str::to_owned)),
-            "batchmode" => match value {
-                "yes" | "true" => self.batch = true,
-                "no" | "false" => self.batch = false,
-                _ => {
-                    return Err(Fault::new(format!(
-                        "-o BatchMode={value}: neither yes nor no"
-                    )));
-                }
-            },
-            "linger" => {
-                let linger = Linger::parse(value).map_err(|e| e.while_doing("-o Linger="))?;
-                self.linger = Some(linger);
-                return Ok(false);
-            }
-            _ => {}
-        }
-        Ok(true)
-    }
-
-    fn call(self, face: Face, host: &OsStr, words: &[OsString]) -> Result<Call, Fault> {
-        let Some(host) = host.to_str() else {
-            return Err(Fault::new(format!("{host:?} is no host name")));
-        };
-        let (at, host) = match host.rsplit_once('@') {
-            Some((at, host)) => (Some(values::user(at, "before @")?), host),
-            None => (None, host),
-        };
-        let family = match (self.v4, self.v6) {
-            (false, false) => None,
-            (true, false) => Some(Family::V4),
-            (false, true) => Some(Family::V6),
-            (true, true) => return Err(Fault::new("-4 and -6 leave no address; give one of them")),
-        };
-        if host.is_empty() {
-            return Err(Fault::new("the host has no name"));
-        }
-        let wrong = match face {
-            Face::Enrol if at.is_some() => Some(format!(
-                "a machine is registered, not a user: cos enrol {host}"
-            )),
-            Face::Enrol if !words.is_empty() => Some(format!(
-                "enrol takes one host and no command: cos enrol {host}; \"cos enrol --help\" lists the flags"
-            )),
-            Face::Gui if words.is_empty() => Some(format!(
-                "name an application: cos gui {host} APPLICATION [ARGUMENT]..."
-            )),
-            Face::Cos | Face::Rsh if words.is_empty() => {
-                Some(format!("no command given for {host}"))
-            }
-            Face::Cos | Face::Rsh | Face::Gui | Face::Enrol | Face::Key => None,
-        };
-        if let Some(wrong) = wrong {
-            return Err(Fault::new(wrong));
-        }
-        Ok(Call {
-            host: host.to_owned(),
-            user: self.user.or(at).or(self.set_user),
-            port: self.port.or(self.set_port),
-            no_input: self.no_input,
-            family,
-            verbose: self.verbose,
-            folder: self.folder,
-            connect_timeout: self
-                .connect_timeout
-                .map_or(CONNECT_TIMEOUT, ConnectTime::Together),
-            keep_alive: self.keep_alive.unwrap_or(values::KEEP_ALIVE),
-            linger: self.linger,
-            words: words.iter().map(|w| w.as_bytes().to_vec()).collect(),
-            subsystem: self.subsystem,
-            send_env: self.send_env,
-            for_ssh: self.for_ssh,
-            display: self.display,
-            password_fd: self.password_fd,
-            detach: self.detach,
-            batch: self.batch,
-            name: self.name,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -448,3 +333,7 @@ mod tests;
 #[cfg(test)]
 #[path = "args_enrol_tests.rs"]
 mod enrol_tests;
+
+#[cfg(test)]
+#[path = "args_ssh_tests.rs"]
+mod ssh_tests;

@@ -103,7 +103,7 @@ fn every_flag_is_in_the_help() {
         let Wish::Tell(text) = parsed(line).unwrap() else {
             panic!("{line:?}")
         };
-        let has = |f: &Flag| text.contains(&format!("-{}", f.name()));
+        let has = |f: &flags::Flag| text.contains(&format!("-{}", f.name()));
         assert!(table.iter().all(has), "{text}");
         assert!(text.lines().all(|l| l.len() < 120), "{text}");
     }

@@ -8,7 +8,7 @@ pub(super) fn parsed(line: &[&str]) -> Result<Wish, Fault> {
     parse(&argv)
 }
 
-fn call(line: &[&str]) -> Call {
+pub(super) fn call(line: &[&str]) -> Call {
     match parsed(line) {
         Ok(Wish::Run(call)) => *call,
         other => panic!("{line:?}: {other:?}"),
@@ -263,7 +263,7 @@ fn everything_that_is_passed_over() {
     assert!(call.no_input && call.verbose);
     assert_eq!(
         call.for_ssh.concat(),
-        "-oA=b-oC=d-oBatchMode=yes-x-X-a-A-q-T-enone-T-x-eq".replace("-T-x-eq", "-x-T-eq")
+        "-x-X-a-A-q-T-enone-oA=b-oC=d-oBatchMode=yes-x-eq-T-v"
     );
 }
 
@@ -403,8 +403,8 @@ fn the_faces() {
         "name an application: cos gui hostb APPLICATION [ARGUMENT]..."
     );
     assert!(complaint(&["cosrsh"]).starts_with("usage: cosrsh "));
-    assert!(complaint(&["cosrsh", "-C", "A", "hostb", "x"]).contains("COS_CONFIG_DIR"));
-    assert!(complaint(&["cosrsh", "hostb"]).starts_with("no command given for hostb"));
+    assert!(complaint(&["cos", "run", "-C", "A", "hostb", "x"]).contains("before the subcommand"));
+    assert!(complaint(&["cos", "run", "hostb"]).starts_with("no command given for hostb"));
     assert!(complaint(&["cosrsh", "-Z", "hostb", "x"]).contains("-Z is not known"));
     assert!(complaint(&["cosrsh", "hostb", "-l"]).contains("-l needs a value"));
     assert!(complaint(&["cosrsh", "--nonsense"]).contains("--nonsense is not known"));
@@ -420,16 +420,18 @@ fn variables_to_send() {
 
 #[test]
 fn help_and_version() {
-    for line in [
-        &["cos", "--help"][..],
-        &["cos", "run", "--help"],
-        &["cosrsh", "--help"],
+    for (line, face) in [
+        (&["cos", "--help"][..], Face::Cos),
+        (&["cos", "run", "--help"], Face::Cos),
+        (&["cosrsh", "--help"], Face::Rsh),
+        (&["ssh", "--help"], Face::Ssh),
+        (&["cos", "connect", "--help"], Face::Connect),
     ] {
         let Wish::Tell(text) = parsed(line).unwrap() else {
             panic!("{line:?}")
         };
         // Every flag of the table is in it.
-        for f in flags::RUN {
+        for f in flags::of(face).iter().copied().flatten() {
             assert!(text.contains(&format!("-{}", f.name())), "{}", f.name());
         }
         assert!(text.lines().all(|l| l.len() < 120), "{text}");

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 
 use super::args::Call;
 use super::inbox::is_for_later;
+use super::jump::{Jump, Peer};
 use crate::fault::Fault;
 use crate::sys::socket::{notice_loss, prepare};
 
@@ -61,6 +62,8 @@ pub struct Dialing<'a> {
     /// it may take.
     until: Option<Instant>,
     left: std::slice::Iter<'a, SocketAddr>,
+    /// Where it comes from, where that was said: one for each family.
+    sources: &'a [SocketAddr],
     attempt: Option<Attempt>,
     /// Why it failed, and at which addresses so.
     failures: Vec<(String, Vec<SocketAddr>)>,
@@ -71,7 +74,9 @@ pub struct Dialed {
     /// The socket; nonblocking.
     pub socket: TcpStream,
     /// Where it leads.
-    pub address: SocketAddr,
+    pub peer: Peer,
+    /// What carries it, where it leads through other hosts.
+    pub jump: Option<Jump>,
     timeout: Duration,
     until: Option<Instant>,
 }
@@ -82,9 +87,27 @@ impl Dialed {
     pub(super) const fn of(socket: TcpStream, address: SocketAddr, timeout: Duration) -> Self {
         Self {
             socket,
-            address,
+            peer: Peer::At(address),
+            jump: None,
             timeout,
             until: None,
+        }
+    }
+
+    /// A connection through other hosts, whose hello may take so long.
+    pub(super) const fn through(
+        socket: TcpStream,
+        peer: Peer,
+        jump: Jump,
+        timeout: Duration,
+        until: Option<Instant>,
+    ) -> Self {
+        Self {
+            socket,
+            peer,
+            jump: Some(jump),
+            timeout,
+            until,
         }
     }
 
@@ -110,6 +133,15 @@ impl<'a> Dialing<'a> {
     /// Begins to connect to the first address that does not fail at once: each has so long
     /// or, where the user has set that time, all of them together with the host's hello.
     pub fn begin(addresses: &'a [SocketAddr], times: Times) -> Self {
+        Self::begin_from(addresses, &[], times)
+    }
+
+    /// The same, from the one of these addresses that is of the same family, if there are any.
+    pub fn begin_from(
+        addresses: &'a [SocketAddr],
+        sources: &'a [SocketAddr],
+        times: Times,
+    ) -> Self {
         let left = addresses.iter();
         let until = match times.connect {
             ConnectTime::Each(_) => None,
@@ -119,6 +151,7 @@ impl<'a> Dialing<'a> {
             times,
             until,
             left,
+            sources,
             attempt: None,
             failures: Vec::new(),
         };
@@ -150,7 +183,8 @@ impl<'a> Dialing<'a> {
                 Ok(()) => {
                     return Ok(Dialed {
                         socket: attempt.socket,
-                        address: attempt.address,
+                        peer: Peer::At(attempt.address),
+                        jump: None,
                         timeout: self.times.each(),
                         until: self.until,
                     });
@@ -171,7 +205,7 @@ impl<'a> Dialing<'a> {
                 self.note(*address, "not tried, no time was left".to_owned());
                 continue;
             }
-            match Attempt::begin(*address, self.times, self.until) {
+            match Attempt::begin(*address, self.sources, self.times, self.until) {
                 Ok(attempt) => self.attempt = Some(attempt),
                 Err(e) => self.note(*address, why(&e, Duration::ZERO)),
             }
@@ -217,7 +251,12 @@ fn seconds(time: Duration) -> String {
 }
 
 impl Attempt {
-    fn begin(address: SocketAddr, times: Times, until: Option<Instant>) -> io::Result<Self> {
+    fn begin(
+        address: SocketAddr,
+        sources: &[SocketAddr],
+        times: Times,
+        until: Option<Instant>,
+    ) -> io::Result<Self> {
         let family = match address {
             SocketAddr::V4(_) => AddressFamily::Inet,
             SocketAddr::V6(_) => AddressFamily::Inet6,
@@ -225,6 +264,14 @@ impl Attempt {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let fd = socket(family, SockType::Stream, flags, None)?;
         prepare(fd.as_fd())?;
+        if !sources.is_empty() {
+            let of_family = |s: &&SocketAddr| s.is_ipv4() == address.is_ipv4();
+            let source = sources.iter().find(of_family);
+            let source =
+                source.ok_or_else(|| io::Error::other("no source address of its family"))?;
+            bind(fd.as_raw_fd(), &SockaddrStorage::from(*source))
+                .map_err(|e| io::Error::other(format!("from {}: {}", source.ip(), e.desc())))?;
+        }
         match connect(fd.as_raw_fd(), &SockaddrStorage::from(address)) {
             Ok(()) | Err(Errno::EINPROGRESS | Errno::EINTR) => {}
             Err(e) => return Err(e.into()),
@@ -304,106 +351,5 @@ pub fn plainly(e: &io::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read;
-    use std::net::TcpListener;
-
-    use nix::sys::socket::{Backlog, bind, listen};
-
-    use super::*;
-
-    const TIMES: Times = within(ConnectTime::Each(Duration::from_secs(60)));
-
-    const fn within(connect: ConnectTime) -> Times {
-        Times {
-            connect,
-            keep_alive: 60,
-        }
-    }
-
-    #[test]
-    fn the_next_address_is_tried_when_one_refuses() {
-        let closed = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let open = listener.local_addr().unwrap();
-        let addresses = [closed, open];
-        let mut dialing = Dialing::begin(&addresses, TIMES);
-        dialing.greet(b"hello");
-        let dialed = dialing.finish(b"hello").unwrap();
-        assert_eq!(dialed.address, open);
-        let mut got = [0; 5];
-        listener.accept().unwrap().0.read_exact(&mut got).unwrap();
-        assert_eq!(&got, b"hello");
-    }
-
-    #[test]
-    fn every_address_is_named_when_all_fail() {
-        let closed = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let addresses = [closed, closed];
-        let dialing = Dialing::begin(&addresses, TIMES);
-        let e = dialing.finish(b"").err().unwrap();
-        let told = e.to_string();
-        assert_eq!(told.matches(&closed.to_string()).count(), 2, "{told}");
-        assert!(told.contains("is cosserver running there"), "{told}");
-    }
-
-    #[test]
-    fn a_wait_ends_at_its_time() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let e = wait_for(&one, PollFlags::POLLIN, Instant::now()).unwrap_err();
-        assert_eq!(e.kind(), io::ErrorKind::TimedOut);
-    }
-
-    #[test]
-    fn a_connect_timeout_is_for_all_addresses_and_the_hello_together() {
-        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-        let full = silent.local_addr().unwrap();
-        let time = Duration::from_millis(300);
-        let addresses = [full];
-        let mut dialing = Dialing::begin(&addresses, within(ConnectTime::Together(time)));
-        dialing.greet(b"hello");
-        let dialed = dialing.finish(b"hello").unwrap();
-        assert!(dialed.time_for_hello() < time);
-        let dialing = Dialing::begin(&addresses, within(ConnectTime::Each(time)));
-        assert_eq!(dialing.finish(b"hello").unwrap().time_for_hello(), time);
-        // Once the time is over no other address is tried.
-        let addresses = [full; 3];
-        let dialing = Dialing::begin(&addresses, within(ConnectTime::Together(Duration::ZERO)));
-        let told = dialing.finish(b"").err().unwrap().to_string();
-        let not_tried = format!("{full}, {full}, {full}: not tried, no time was left");
-        assert_eq!(told, not_tried);
-    }
-
-    /// It once said "no answer within 3 s" of an address that had one second, or none.
-    #[test]
-    fn an_address_that_was_not_tried_is_not_said_to_be_silent() {
-        // A listener that has no room for another connection answers none.
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let listener = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        bind(listener.as_raw_fd(), &SockaddrStorage::from(any)).unwrap();
-        listen(&listener, Backlog::new(0).unwrap()).unwrap();
-        let listener = TcpListener::from(listener);
-        let silent = listener.local_addr().unwrap();
-        let room = || TcpStream::connect_timeout(&silent, Duration::from_millis(200)).ok();
-        let all: Vec<TcpStream> = std::iter::from_fn(room).take(16).collect();
-        assert!(all.len() < 16);
-        let other: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let time = Duration::from_millis(300);
-        let addresses = [silent, other];
-        let dialing = Dialing::begin(&addresses, within(ConnectTime::Together(time)));
-        let fault = dialing.finish(b"").err().unwrap();
-        let silent = format!("{silent}: no answer within 0.3 s; is the host up?");
-        assert_eq!(
-            fault.to_string(),
-            format!("{silent}; {other}: not tried, no time was left")
-        );
-    }
-}
+#[path = "dial_tests.rs"]
+mod tests;

@@ -40,9 +40,6 @@ pub fn command_line(call: &Call, route: &Route) -> Result<Vec<OsString>, Fault> 
     }
     if ssh {
         words.extend(call.for_ssh.iter().map(OsString::from));
-        if call.verbose {
-            words.push("-v".into());
-        }
         if call.subsystem {
             words.push("-s".into());
         }
@@ -77,9 +74,32 @@ pub fn command_line(call: &Call, route: &Route) -> Result<Vec<OsString>, Fault> 
     Ok(words)
 }
 
+/// What was asked for that rsh cannot do.
+fn beyond_rsh(call: &Call) -> Option<&'static str> {
+    let asked = [
+        (call.background, "-f"),
+        (!call.jumps.is_empty(), "-J"),
+        (call.source.address.is_some(), "-b"),
+        (call.source.interface.is_some(), "-B"),
+        (call.of_ssh.stdio_to.is_some(), "-W"),
+        (call.of_ssh.refused.is_some(), "forwarding"),
+    ];
+    asked.into_iter().find_map(|(is, flag)| is.then_some(flag))
+}
+
 /// Becomes the other program. It returns only where that failed.
 pub fn become_program(call: &Call, route: &Route) -> Fault {
     let entry = &route.entry;
+    if let Some(flag) = beyond_rsh(call).filter(|_| entry.method == Method::Rsh) {
+        let words = format!("the host table says method=rsh, and rsh has no {flag}");
+        return Fault::new(words);
+    }
+    if client_exec::became_itself() {
+        return Fault::new(format!(
+            "the host table says method={}, and the {} on PATH are copies of this program",
+            entry.method, entry.method
+        ));
+    }
     let words = match command_line(call, route) {
         Ok(words) => words,
         Err(fault) => return fault,
@@ -87,35 +107,37 @@ pub fn become_program(call: &Call, route: &Route) -> Fault {
     let Some((name, rest)) = words.split_first() else {
         return Fault::new("no program to start");
     };
-    let Some(program) = search(name, env::var_os("PATH").as_deref()) else {
+    let path = env::var_os("PATH");
+    let mut found = search(name, path.as_deref()).peekable();
+    let is_there = found.peek().is_some();
+    let Some(program) = found.find(|program| !is_this_program(program)) else {
+        let what = if is_there {
+            "the only one on PATH is this program itself"
+        } else {
+            "there is no such program on PATH"
+        };
         return Fault::new(format!(
-            "the host table says method={}, and there is no such program on PATH",
+            "the host table says method={}, and {what}",
             entry.method
         ));
     };
-    if is_this_program(&program) {
-        return Fault::new(format!(
-            "the host table says method={}, and {} is this program itself",
-            entry.method,
-            program.display()
-        ));
-    }
     let why = client_exec::become_program(&program, name, rest);
     Fault::of(&program, why)
 }
 
-/// The first executable of that name on the path.
-fn search(name: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
+/// The executables of that name on the path, in its order.
+fn search(name: &OsStr, path: Option<&OsStr>) -> impl Iterator<Item = PathBuf> {
     let path = path.unwrap_or(OsStr::from_bytes(b"/usr/bin:/bin"));
-    env::split_paths(path)
+    let files: Vec<PathBuf> = env::split_paths(path)
         .map(|folder| folder.join(name))
-        .find(|file| {
-            let may_run = nix::unistd::access(file, nix::unistd::AccessFlags::X_OK).is_ok();
-            may_run && file.is_file()
-        })
+        .collect();
+    files.into_iter().filter(|file| {
+        let may_run = nix::unistd::access(file, nix::unistd::AccessFlags::X_OK).is_ok();
+        may_run && file.is_file()
+    })
 }
 
-/// Whether a program is a link to ourselves: rsh may well be one.
+/// Whether a program is a link to ourselves: rsh and ssh may well be.
 fn is_this_program(program: &Path) -> bool {
     let identity = |p: &Path| p.metadata().ok().map(|m| (m.dev(), m.ino()));
     let own = env::current_exe().ok();
@@ -172,8 +194,8 @@ mod tests {
             [
                 "ssh",
                 "-oConnectTimeout=10",
-                "-x",
                 "-a",
+                "-x",
                 "-l",
                 "jo",
                 "-p",
@@ -252,11 +274,9 @@ mod tests {
 
     #[test]
     fn a_program_is_searched_on_the_path() {
-        assert_eq!(
-            search(OsStr::new("sh"), Some(OsStr::new("/nowhere:/bin"))),
-            Some("/bin/sh".into())
-        );
-        assert_eq!(search(OsStr::new("sh"), Some(OsStr::new("/nowhere"))), None);
+        let found = |path: &str| search(OsStr::new("sh"), Some(OsStr::new(path))).next();
+        assert_eq!(found("/nowhere:/bin"), Some("/bin/sh".into()));
+        assert_eq!(found("/nowhere"), None);
         assert!(is_this_program(&env::current_exe().unwrap()));
         assert!(!is_this_program(Path::new("/bin/sh")));
     }

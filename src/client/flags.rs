@@ -1,14 +1,14 @@
 //! Every flag of `cos` and `cosrsh`, each in one line that feeds the parser
 //! and `--help`. Pure: run by the client before anything else.
 //!
-//! Beside rsh's own flags stand those that the tools of the ecosystem send
-//! because they take the program for ssh: they mean nothing here and are passed
-//! over, or handed to ssh where the host table says `method=ssh`.
+//! Beside rsh's own flags stand ssh's, because tools and users take the program for it. Those
+//! that mean something here act. The others are passed over, or refused where passing them over
+//! would promise what cannot be done. All of them go to ssh where the host table says
+//! `method=ssh`.
 
-use getopts::{Fail, Options, ParsingStyle};
+use getopts::{Options, ParsingStyle};
 
 use super::args::Face;
-use crate::fault::Fault;
 
 /// What a flag does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +31,35 @@ pub(super) enum Rule {
     Probe,
     /// ssh's subsystems, which we have not.
     Subsystem,
-    /// Taken and passed over; ssh would know it.
+    /// Into the background, once the request is accepted.
+    Background,
+    /// The file for the client's own lines.
+    Log,
+    /// The address to connect from.
+    Bind,
+    /// The interface to connect from.
+    Interface,
+    /// The hosts to connect through.
+    Jump,
+    /// A terminal, which there is not.
+    Terminal,
+    /// No terminal.
+    NoTerminal,
+    /// No command, which ssh has for forwardings.
+    NoCommand,
+    /// No notes about flags that are not honored.
+    Quiet,
+    /// ssh's compression; the configuration folder in the face of `cos`.
+    Compress,
+    /// Standard input and output to a port that the host reaches.
+    StdioTo,
+    /// Refused, unless the host is reached by ssh.
+    Refused,
+    /// ssh's question for algorithms.
+    Query,
+    /// Passed over; ssh would know it.
     ForSsh,
-    /// Taken and passed over; ssh would take it for something else, or refuse it.
+    /// Passed over; ssh would take it for something else, or refuse it.
     PassedOver,
     /// Where an application is displayed.
     Display,
@@ -112,8 +138,11 @@ const VERSION: Flag = Flag {
     ..long("version", Rule::Version, "print the version")
 };
 
-/// The flags around a host: those of `cos run` and of `cosrsh`.
-pub(super) const RUN: &[Flag] = &[
+/// The flags of a command line, in groups.
+pub(super) type Table = &'static [&'static [Flag]];
+
+/// The flags around a host that `cos run`, `cosrsh` and `ssh` share.
+const COMMAND: &[Flag] = &[
     flag(
         "l",
         "USER",
@@ -129,9 +158,40 @@ pub(super) const RUN: &[Flag] = &[
         "o",
         "KEY=VALUE",
         Rule::Setting,
-        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, SendEnv, BatchMode; our own: Linger",
+        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, SendEnv, BatchMode,\n        \
+         BindAddress, BindInterface, ProxyJump, RemoteCommand; our own: Linger, JumpProgram",
     ),
-    flag("G", "", Rule::Probe, "exit with status 0 (git asks so)"),
+    flag(
+        "f",
+        "",
+        Rule::Background,
+        "go to the background once the host has accepted; no standard input",
+    ),
+    flag(
+        "E",
+        "FILE",
+        Rule::Log,
+        "append this program's own lines to the file",
+    ),
+    flag("b", "ADDRESS", Rule::Bind, "connect from this address"),
+    flag(
+        "B",
+        "INTERFACE",
+        Rule::Interface,
+        "connect from this interface's address",
+    ),
+    flag(
+        "J",
+        "HOST[,HOST]...",
+        Rule::Jump,
+        "connect through these hosts, each [USER@]HOST[:PORT]; they see ciphertext alone",
+    ),
+    flag(
+        "G",
+        "",
+        Rule::Probe,
+        "exit with status 0 (git asks so); called as ssh: print where the host is",
+    ),
     flag(
         "s",
         "",
@@ -140,6 +200,10 @@ pub(super) const RUN: &[Flag] = &[
     ),
     HELP,
     VERSION,
+];
+
+/// What `cos run` passes over.
+const RUN_OVER: &[Flag] = &[
     flag("x", "", Rule::ForSsh, ""),
     flag("X", "", Rule::ForSsh, ""),
     flag("a", "", Rule::ForSsh, ""),
@@ -152,6 +216,76 @@ pub(super) const RUN: &[Flag] = &[
     flag("L", "", Rule::PassedOver, ""),
     flag("d", "", Rule::PassedOver, ""),
 ];
+
+/// The rest of ssh's flags, for the faces that take its command line.
+const OF_SSH: &[Flag] = &[
+    flag(
+        "T",
+        "",
+        Rule::NoTerminal,
+        "without a command: run the login shell even where standard input is a terminal",
+    ),
+    flag(
+        "W",
+        "HOST:PORT",
+        Rule::StdioTo,
+        "connect standard input and output to that port, from there: \"cos connect\"",
+    ),
+    flag(
+        "q",
+        "",
+        Rule::Quiet,
+        "do not tell that -t or -N is not honored",
+    ),
+    flag("t", "", Rule::Terminal, "not honored: there is no terminal"),
+    flag(
+        "N",
+        "",
+        Rule::NoCommand,
+        "not honored: there is no forwarding, and the command is run",
+    ),
+    flag("x", "", Rule::ForSsh, ""),
+    flag("X", "", Rule::ForSsh, ""),
+    flag("Y", "", Rule::ForSsh, ""),
+    flag("a", "", Rule::ForSsh, ""),
+    flag("A", "", Rule::ForSsh, ""),
+    flag("C", "", Rule::Compress, ""),
+    flag("K", "", Rule::ForSsh, ""),
+    flag("M", "", Rule::ForSsh, ""),
+    flag("g", "", Rule::ForSsh, ""),
+    flag("k", "", Rule::ForSsh, ""),
+    flag("y", "", Rule::ForSsh, ""),
+    flag("c", "CIPHER", Rule::ForSsh, ""),
+    flag("e", "CHAR", Rule::ForSsh, ""),
+    flag("F", "FILE", Rule::ForSsh, ""),
+    flag("I", "FILE", Rule::ForSsh, ""),
+    flag("i", "FILE", Rule::ForSsh, ""),
+    flag("m", "MAC", Rule::ForSsh, ""),
+    flag("P", "TAG", Rule::ForSsh, ""),
+    flag("S", "FILE", Rule::ForSsh, ""),
+    flag("2", "", Rule::PassedOver, ""),
+    flag("8", "", Rule::PassedOver, ""),
+    flag("d", "", Rule::PassedOver, ""),
+    flag("D", "PORT", Rule::Refused, "there is no port forwarding"),
+    flag("R", "PORT", Rule::Refused, "there is no port forwarding"),
+    flag("w", "TUN", Rule::Refused, "there are no tunnel devices"),
+    flag(
+        "O",
+        "COMMAND",
+        Rule::Refused,
+        "there are no shared connections",
+    ),
+    flag("Q", "NAME", Rule::Query, ""),
+];
+
+/// rsh has `-L` without a value, and ssh with one.
+const L_OF_RSH: &[Flag] = &[flag("L", "", Rule::PassedOver, "")];
+const L_OF_SSH: &[Flag] = &[flag(
+    "L",
+    "PORT",
+    Rule::Refused,
+    "there is no port forwarding",
+)];
 
 /// The flags around the host of `cos gui`.
 pub(super) const GUI: &[Flag] = &[
@@ -232,18 +366,35 @@ pub(super) const KEY: &[Flag] = &[
     VERSION,
 ];
 
+/// The flags of `cos connect`.
+pub(super) const CONNECT: &[Flag] = &[
+    V4,
+    V6,
+    flag(
+        "o",
+        "KEY=VALUE",
+        Rule::Setting,
+        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s)",
+    ),
+    HELP,
+    VERSION,
+];
+
 /// The flags of a face, around the host where there is one.
-pub(super) const fn of(face: Face) -> &'static [Flag] {
+pub(super) const fn of(face: Face) -> Table {
     match face {
-        Face::Cos | Face::Rsh => RUN,
-        Face::Gui => GUI,
-        Face::Enrol => ENROL,
-        Face::Key => KEY,
+        Face::Cos => &[COMMAND, RUN_OVER],
+        Face::Rsh => &[COMMAND, OF_SSH, L_OF_RSH],
+        Face::Ssh => &[COMMAND, OF_SSH, L_OF_SSH],
+        Face::Gui => &[GUI],
+        Face::Enrol => &[ENROL],
+        Face::Key => &[KEY],
+        Face::Connect => &[CONNECT],
     }
 }
 
 /// The flags of `cos` before its subcommand.
-pub(super) const COS: &[Flag] = &[
+pub(super) const COS: Table = &[&[
     flag(
         "C",
         "DIR",
@@ -253,7 +404,7 @@ pub(super) const COS: &[Flag] = &[
     VERBOSE,
     HELP,
     VERSION,
-];
+]];
 
 impl Flag {
     /// The flag's name for getopts.
@@ -267,10 +418,10 @@ impl Flag {
 }
 
 /// A parser for a table, which stops at the first word that is no flag.
-pub(super) fn parser(table: &[Flag]) -> Options {
+pub(super) fn parser(table: Table) -> Options {
     let mut options = Options::new();
     options.parsing_style(ParsingStyle::StopAtFirstFree);
-    for f in table {
+    for f in table.iter().copied().flatten() {
         if f.value.is_empty() {
             options.optflagmulti(f.letter, f.long, f.help);
         } else {
@@ -278,57 +429,4 @@ pub(super) fn parser(table: &[Flag]) -> Options {
         }
     }
     options
-}
-
-/// A table's lines of help; flags that are passed over share the last one.
-pub(super) fn help(table: &[Flag]) -> String {
-    let mut text = String::new();
-    let mut over = Vec::new();
-    for f in table {
-        let mut names = Vec::new();
-        for (dashes, name) in [("-", f.letter), ("--", f.long)] {
-            if !name.is_empty() {
-                names.push([dashes, name].concat());
-            }
-        }
-        let mut shown = names.join(", ");
-        if !f.value.is_empty() {
-            shown = [&shown, " ", f.value].concat();
-        }
-        if matches!(f.rule, Rule::ForSsh | Rule::PassedOver) {
-            over.push(shown);
-        } else {
-            text.push_str(&["  ", &shown, "\n        ", f.help, "\n"].concat());
-        }
-    }
-    if !over.is_empty() {
-        text.push_str(&["  ", &over.join(", "), "\n        taken and passed over\n"].concat());
-    }
-    text
-}
-
-/// What is wrong with a flag, and where the flags are listed.
-pub(super) fn wrong(fail: &Fail, face: Face) -> Fault {
-    let help = match face {
-        Face::Cos => "cos --help",
-        Face::Gui => "cos gui --help",
-        Face::Enrol => "cos enrol --help",
-        Face::Key => "cos key --help",
-        Face::Rsh => "cosrsh --help",
-    };
-    let dashed = |name: &str| match name.chars().count() {
-        1 => format!("-{name}"),
-        _ => format!("--{name}"),
-    };
-    let words = match fail {
-        Fail::ArgumentMissing(name) => format!("{} needs a value", dashed(name)),
-        Fail::UnrecognizedOption(name) if name == "C" => {
-            "-C DIR stands before the subcommand; cosrsh takes the folder from COS_CONFIG_DIR"
-                .to_owned()
-        }
-        Fail::UnrecognizedOption(name) => format!("{} is not known", dashed(name)),
-        Fail::UnexpectedArgument(name) => format!("{} takes no value", dashed(name)),
-        Fail::OptionMissing(name) | Fail::OptionDuplicated(name) => dashed(name),
-    };
-    Fault::new(format!("{words}; \"{help}\" lists the flags"))
 }

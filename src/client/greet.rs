@@ -5,7 +5,7 @@
 //! with the server's own proof checked, or denied.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use nix::poll::PollFlags;
 use super::denied::denied_because;
 use super::dial::{Dialed, has_news, plainly, wait_for};
 use super::inbox::{Came, Inbox, is_for_later};
+use super::jump::{Jump, Peer};
 use super::means::{Means, Question};
 use super::request;
 use super::talk::{Talk, Unanswered};
@@ -86,6 +87,8 @@ pub struct Greeted<'a> {
 pub struct Accepted {
     /// The connection, nonblocking.
     pub socket: TcpStream,
+    /// What carries it, where it leads through other hosts.
+    pub jump: Option<Jump>,
     /// What has come with the answer is in it.
     pub inbox: Inbox,
     /// For what we send.
@@ -111,7 +114,8 @@ impl<'a> Greeted<'a> {
         let within = dialed.time_for_hello();
         let mut line = Line {
             socket: dialed.socket,
-            address: dialed.address,
+            jump: dialed.jump,
+            peer: dialed.peer,
             inbox: Inbox::default(),
             answer_within: ANSWER_WITHIN,
         };
@@ -264,10 +268,10 @@ impl<'a> Greeted<'a> {
             )));
         }
         talk.welcome(&texts);
-        let Line { socket, inbox, .. } = line;
         Ok(Answer::Accepted(Box::new(Accepted {
-            socket,
-            inbox,
+            socket: line.socket,
+            jump: line.jump,
+            inbox: line.inbox,
             sealer,
             opener,
         })))
@@ -282,8 +286,10 @@ enum Said<'a> {
 
 /// A connection before it is accepted.
 struct Line {
+    // Before what carries it: that ends once the connection is closed.
     socket: TcpStream,
-    address: SocketAddr,
+    jump: Option<Jump>,
+    peer: Peer,
     inbox: Inbox,
     /// How long the host may take for an answer, and to take a record.
     answer_within: Duration,
@@ -334,7 +340,7 @@ impl Line {
         Some(match record.and_then(|r| self.envelope(r, Kind::Sealed)) {
             Ok(Said::Due(_)) => out_of_turn(),
             Ok(Said::Denied(reference)) => {
-                let host = self.address.ip().to_string();
+                let host = self.peer.host();
                 denied_because(&host, reference, "it did not wait for the answer")
             }
             Err(fault) => fault,
@@ -370,7 +376,7 @@ impl Line {
                 Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
                 Err(e) if is_for_later(&e) => {
                     wait_for(&self.socket, PollFlags::POLLOUT, until).map_err(|_| {
-                        Fault::new(format!("{} takes no more of the request", self.address))
+                        Fault::new(format!("{} takes no more of the request", self.peer))
                     })?;
                 }
                 Err(e) => return Err(self.hung_up(Kind::Answer, &plainly(&e))),
@@ -382,7 +388,7 @@ impl Line {
     fn stranger(&self, why: &str) -> Fault {
         Fault::new(format!(
             "what answers at {} does not speak cosserver's protocol ({why}); is this its port?",
-            self.address
+            self.peer
         ))
     }
 
@@ -392,7 +398,7 @@ impl Line {
         } else {
             "no answer to the request came"
         };
-        let address = self.address;
+        let address = &self.peer;
         let within = if within.is_zero() {
             "in time".to_owned()
         } else {
@@ -406,7 +412,11 @@ impl Line {
         Fault::new(format!("{address}: {what} {within}{hint}"))
     }
 
-    fn hung_up(&self, due: Kind, how: &str) -> Fault {
+    fn hung_up(&mut self, due: Kind, how: &str) -> Fault {
+        // Where a host in between has failed, that is the reason.
+        if let Some(fault) = self.jump.as_mut().and_then(Jump::failure) {
+            return fault;
+        }
         let hint = if due == Kind::ServerHello {
             "before the handshake (too many connections, or this address is being rate-limited)"
         } else if due == Kind::Sealed {
@@ -414,7 +424,7 @@ impl Line {
         } else {
             "instead of answering; its log says why"
         };
-        Fault::new(format!("{}: {how} {hint}", self.address))
+        Fault::new(format!("{}: {how} {hint}", self.peer))
     }
 }
 

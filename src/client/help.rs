@@ -1,7 +1,7 @@
 //! What `--help` says, and the lines of usage. Pure: run by the client.
 
 use super::args::Face;
-use super::flags;
+use super::flags::{self, Rule, Table};
 
 /// One line that tells how the program is called.
 pub(super) const fn usage(face: Face) -> &'static str {
@@ -12,7 +12,9 @@ pub(super) const fn usage(face: Face) -> &'static str {
         }
         Face::Enrol => "usage: cos [-C DIR] [-v] enrol [FLAG]... HOST [FLAG]...",
         Face::Key => "usage: cos [-C DIR] [-v] key show [--json]",
-        Face::Rsh => "usage: cosrsh [FLAG]... [USER@]HOST [FLAG]... [--] COMMAND...",
+        Face::Rsh => "usage: cosrsh [FLAG]... [USER@]HOST [FLAG]... [--] [COMMAND]...",
+        Face::Ssh => "usage: ssh [FLAG]... [USER@]HOST [FLAG]... [--] [COMMAND]...",
+        Face::Connect => "usage: cos connect [FLAG]... HOST [PORT]",
     }
 }
 
@@ -22,10 +24,17 @@ const fn purpose(face: Face) -> &'static str {
         Face::Cos => {
             "Runs a command on another host: its output, its errors and its exit status arrive here.\n\
              \"cos gui --help\" tells how to start an application there, \"cos enrol --help\" how to have\n\
-             this machine registered there, \"cos key --help\" how to show its ID.\n"
+             this machine registered there, \"cos key --help\" how to show its ID, \"cos connect --help\"\n\
+             how to reach a port.\n"
         }
-        Face::Rsh => {
-            "Runs a command on another host: its output, its errors and its exit status arrive here.\n"
+        Face::Rsh | Face::Ssh => {
+            "Runs a command on another host: its output, its errors and its exit status arrive here.\n\
+             Without a command the login shell there reads commands from standard input, which must\n\
+             not be a terminal then.\n"
+        }
+        Face::Connect => {
+            "Connects standard input and output to a TCP port. \"cos run -J\" has the hosts in between\n\
+             run it. PORT is that of cosserver where it is not given.\n"
         }
         Face::Gui => {
             "Logs in to another host and starts an application there, which displays here: it gets\n\
@@ -50,14 +59,14 @@ const fn purpose(face: Face) -> &'static str {
 /// What the signals do, and how it ends.
 const fn ending(face: Face) -> &'static str {
     match face {
-        Face::Cos | Face::Gui | Face::Rsh => {
+        Face::Cos | Face::Gui | Face::Rsh | Face::Ssh => {
             "SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command. Where the host does not answer one of\n\
              them for 5 seconds, this program ends, and the host hangs the command up. A second SIGTERM or\n\
              SIGHUP ends it at once, and the first one after 60 seconds in any case.\n\
              Exit status: the command's; 128 + n when signal n ended it; 255 and a line on standard error\n\
              for what failed here.\n"
         }
-        Face::Enrol | Face::Key => {
+        Face::Enrol | Face::Key | Face::Connect => {
             "Exit status: 0; 255 and a line on standard error for what failed.\n"
         }
     }
@@ -70,13 +79,14 @@ const DENIED: &str = "A refusal has a reference: on that host, journalctl -t cos
 /// The whole help.
 pub(super) fn help(face: Face) -> String {
     let before = match face {
-        Face::Rsh => "The configuration folder is that of COS_CONFIG_DIR.\n".to_owned(),
-        Face::Cos | Face::Gui | Face::Enrol | Face::Key => {
-            let behind = match face {
-                Face::Key => "Behind it:\n",
-                Face::Cos | Face::Gui | Face::Enrol | Face::Rsh => "Around the host:\n",
+        Face::Rsh | Face::Ssh => "The configuration folder is that of COS_CONFIG_DIR.\n".to_owned(),
+        Face::Cos | Face::Gui | Face::Enrol | Face::Key | Face::Connect => {
+            let behind = if face == Face::Key {
+                "Behind it:\n"
+            } else {
+                "Around the host:\n"
             };
-            ["Before the subcommand:\n", &flags::help(flags::COS), behind].concat()
+            ["Before the subcommand:\n", &flag_lines(flags::COS), behind].concat()
         }
     };
     [
@@ -84,12 +94,47 @@ pub(super) fn help(face: Face) -> String {
         "\n",
         purpose(face),
         &before,
-        &flags::help(flags::of(face)),
+        &flag_lines(flags::of(face)),
         ending(face),
         match face {
-            Face::Key => "",
-            Face::Cos | Face::Gui | Face::Enrol | Face::Rsh => DENIED,
+            Face::Key | Face::Connect => "",
+            Face::Cos | Face::Gui | Face::Enrol | Face::Rsh | Face::Ssh => DENIED,
         },
     ]
     .concat()
+}
+
+/// A table's lines of help; flags that are passed over share one, and so do those that are
+/// refused.
+fn flag_lines(table: Table) -> String {
+    let mut text = String::new();
+    let (mut over, mut refused) = (Vec::new(), Vec::new());
+    for f in table.iter().copied().flatten() {
+        let mut names = Vec::new();
+        for (dashes, name) in [("-", f.letter), ("--", f.long)] {
+            if !name.is_empty() {
+                names.push([dashes, name].concat());
+            }
+        }
+        let mut shown = names.join(", ");
+        if matches!(f.rule, Rule::ForSsh | Rule::PassedOver | Rule::Compress) {
+            over.push(shown);
+        } else if matches!(f.rule, Rule::Refused | Rule::Query) {
+            refused.push(shown);
+        } else {
+            if !f.value.is_empty() {
+                shown = [&shown, " ", f.value].concat();
+            }
+            text.push_str(&["  ", &shown, "\n        ", f.help, "\n"].concat());
+        }
+    }
+    for (flags, what) in [
+        (over, "taken and passed over, with their values"),
+        (refused, "refused, but with method=ssh"),
+    ] {
+        if !flags.is_empty() {
+            text.push_str(&["  ", &flags.join(", "), "\n        ", what, "\n"].concat());
+        }
+    }
+    text
 }

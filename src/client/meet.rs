@@ -48,7 +48,7 @@ pub(super) fn meet<'a>(
         dialing.greet(hello.record());
         voice.step(|| format!("connecting to {addresses:?}"));
         let dialed = dialing.finish(hello.record())?;
-        voice.step(|| format!("connected to {}", dialed.address));
+        voice.step(|| format!("connected to {}", dialed.peer));
         let greeted = Greeted::wait(dialed, hello)?;
         let key = greeted.host_key().copied();
         let key = key.ok_or_else(|| Fault::new("it does not show its key"))?;

@@ -1,22 +1,26 @@
-//! The client: `cos` and its rsh face. It runs a command or an application on another
-//! host, carries input, output, errors and signals, and exits with its status; it has
-//! this machine registered there (`enrol`), and shows its key (`key`).
+//! The client: `cos` and its faces of rsh and ssh. It runs a command or an application on
+//! another host, carries input, output, errors and signals, and exits with its status; it has
+//! this machine registered there (`enrol`), shows its key (`key`), and connects its standard
+//! input and output to a port (`connect`).
 //!
 //! One thread, one poll. It sees the wire and its own half of the
 //! configuration, and never the server's rooms. It writes nothing to a command's
 //! standard output that the command has not written.
 //!
-//! In the order of a run: `args` (with `flags`) reads the command line, `route`
-//! finds the host, `elsewhere` gives way to ssh or rsh where the table says so,
-//! `dial` connects, `request` composes what is asked, `means` proves who we are (by
+//! In the order of a run: `args` (with `arg_parser` and `flags`) reads the command line, `route`
+//! finds the host, `elsewhere` gives way to ssh or rsh where the table says so, `command` says
+//! what is to run, `reach` connects (by `dial`, from `source`, or by `jump` through others), `request` composes what is asked, `means` proves who we are (by
 //! `signer`, for an ordinary user), `greet` asks, `talk` answers what is asked back (`door`
 //! the inner door, `asker` PAM; `meet` the host's key is agreed to),
 //! `denied` words a refusal, `pump` carries it to its end with `inbox`, `outbox`, `sink`, `stdio` and `signals`;
 //! `say` is its voice.
 #![forbid(unsafe_code)]
 
+mod arg_parser;
 pub mod args;
 mod asker;
+mod command;
+mod connect;
 mod denied;
 pub mod dial;
 pub mod door;
@@ -27,34 +31,40 @@ pub mod greet;
 mod gui;
 mod help;
 pub mod inbox;
+pub mod jump;
 mod key;
 pub mod means;
 mod meet;
 pub mod outbox;
 pub mod pump;
+mod reach;
 pub mod request;
 pub mod route;
 pub mod say;
 pub mod signals;
 pub mod signer;
 pub mod sink;
+mod source;
 pub mod stdio;
 pub mod talk;
 mod values;
 
 use std::env;
 use std::ffi::OsString;
+use std::path::Path;
 
 use args::{Call, Wish};
 use denied::{denied, denied_because};
-use dial::{Dialing, Times};
 use door::Door;
 use greet::{Accepted, Answer, Greeted, OurHello};
+use jump::Jump;
 use means::{Credentials, Means};
 use pump::Ended;
+use reach::Reach;
 use route::{Places, Route};
 use say::Voice;
 use signer::Desk;
+use stdio::Input;
 use talk::Talk;
 
 use crate::config::hostinfo::Method;
@@ -94,7 +104,13 @@ pub fn main() -> u8 {
                 FAILED
             }
         },
+        Ok(Wish::Connect(call)) => run(&call, |call, _| connect::walk(call)),
+        Ok(Wish::ShowConfig(call)) => run(&call, |call, _| show_config(call)),
         Ok(Wish::Probe) => 0,
+        Ok(Wish::TellError(text)) => {
+            say::line(text.trim_end());
+            0
+        }
         Ok(Wish::Tell(text)) if say::tell(&text).is_ok() => 0,
         Ok(Wish::Tell(_)) => FAILED,
         Err(fault) => {
@@ -105,6 +121,10 @@ pub fn main() -> u8 {
 }
 
 fn run(call: &Call, walk: impl Fn(&Call, &Voice) -> Result<u8, Fault>) -> u8 {
+    if let Some(Err(fault)) = call.log.as_deref().map(say::log_to) {
+        say::fault(Some(&call.host), &fault);
+        return FAILED;
+    }
     let voice = Voice::new(call.verbose);
     let status = walk(call, &voice).unwrap_or_else(|fault| {
         say::fault(Some(&call.host), &fault);
@@ -116,7 +136,7 @@ fn run(call: &Call, walk: impl Fn(&Call, &Voice) -> Result<u8, Fault>) -> u8 {
 
 /// The walk of a run, to the status that it exits with.
 fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
-    let (places, route) = route::locate(call)?;
+    let (places, route) = route::locate(call).map_err(|fault| about_the_folder(call, fault))?;
     if route.entry.method != Method::Cos {
         voice.step(|| format!("{} is reached by {}", call.host, route.entry.method));
         return Err(elsewhere::become_program(call, &route));
@@ -126,12 +146,54 @@ fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
             "-s: there are no subsystems here; give the command itself, as in `cosrsh HOST /usr/lib/sftp-server`",
         ));
     }
-    let accepted = connect(call, &places, &route, voice)?;
-    outcome(
-        pump::carry(accepted, call.no_input, &call.host)?,
-        call,
-        voice,
+    let call = &*command::settle(call)?;
+    let mut accepted = connect(call, &places, &route, voice)?;
+    let mut jump = accepted.jump.take();
+    if call.background {
+        voice.step(|| "accepted; going to the background".to_owned());
+        if let Some(jump) = &mut jump {
+            jump.leave();
+        }
+        // The parent exits with 0; outputs and errors stay where they are.
+        nix::unistd::daemon(true, true).map_err(|e| Fault::from(e).while_doing("-f"))?;
+        Input::default().release();
+    }
+    let no_input = call.no_input || call.background;
+    let ended = pump::carry(accepted, no_input, &call.host).map_err(|fault| {
+        let jumped = jump.as_mut().and_then(Jump::failure);
+        jumped.unwrap_or(fault)
+    })?;
+    outcome(ended, call, voice)
+}
+
+/// A folder in the host's place behind `-C` was probably meant by it.
+fn about_the_folder(call: &Call, fault: Fault) -> Fault {
+    let is_folder = call.host.contains('/') || Path::new(&call.host).is_dir();
+    if !call.of_ssh.compress || !is_folder {
+        return fault;
+    }
+    fault.with_remedy(
+        "-C is compression here, as in ssh; the configuration folder: COS_CONFIG_DIR=DIR cosrsh ...",
     )
+}
+
+/// What `ssh -G` prints, as far as it means something here. The host need not be in the table.
+fn show_config(call: &Call) -> Result<u8, Fault> {
+    let (_, route) = route::find_any(call)?;
+    if route.entry.method != Method::Cos {
+        return Err(elsewhere::become_program(call, &route));
+    }
+    let user = request::user(call, &route.entry)?;
+    let name = match route.first_listed(call)? {
+        Some(address) => address.to_string(),
+        None => route.entry.name.to_string(),
+    };
+    let port = route.port(call);
+    let host = &call.host;
+    say::tell(&format!(
+        "host {host}\nuser {user}\nhostname {name}\nport {port}\n"
+    ))?;
+    Ok(0)
 }
 
 /// The status to exit with.
@@ -159,14 +221,12 @@ fn outcome(ended: Ended, call: &Call, voice: &Voice) -> Result<u8, Fault> {
 /// Connects and asks, with each pair of a pinned key and a live cookie until
 /// the host accepts one.
 fn connect(call: &Call, places: &Places, route: &Route, voice: &Voice) -> Result<Accepted, Fault> {
-    let addresses = route.addresses(call)?;
-    let dial = || Dialing::begin(&addresses, Times::of(call));
-    let mut first = dial();
+    let reach = Reach::of(call, route)?;
+    let mut first = reach.begin(voice)?;
     // To ask the processor what it can takes a while on a virtual machine.
     let hello = OurHello::new()?;
     first.greet(hello.record());
-    let mut dialing = Some(first);
-    voice.step(|| format!("connecting to {addresses:?}"));
+    let mut reaching = Some(first);
 
     // The network and the server work while we read our keys.
     let place = &places.table;
@@ -175,8 +235,11 @@ fn connect(call: &Call, places: &Places, route: &Route, voice: &Voice) -> Result
     let mut refused = None;
     for means in own.attempts().filter(|m| !m.is_in_vain()) {
         let (key, pin) = means.keys();
-        let dialed = dialing.take().unwrap_or_else(dial).finish(hello.record())?;
-        voice.step(|| format!("connected to {}", dialed.address));
+        let next = reaching.take().map_or_else(|| reach.begin(voice), Ok)?;
+        let dialed = next.finish(hello.record())?;
+        if dialed.jump.is_none() {
+            voice.step(|| format!("connected to {}", dialed.peer));
+        }
         // Most of the handshake's arithmetic, while the ServerHello is on its way.
         let prepared =
             Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&place.known_hosts(), m))?;

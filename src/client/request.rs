@@ -26,8 +26,7 @@ use crate::wire::wanted::Environment;
 /// The command is longer than a request may be, or the caller has no name.
 pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
     let caller_user = caller()?;
-    let user = call.user.as_ref().or(entry.user.as_ref());
-    let user = user.unwrap_or(&caller_user).to_string();
+    let user = user(call, entry)?;
     let environment = passed_on(env::vars_os(), &call.send_env)?;
     let longest = longest(&environment);
     // The words by themselves first, so that it is known which of the two is too long.
@@ -50,14 +49,22 @@ pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
     question(request, follows)
 }
 
+/// The user there: whom the command line names, else the host's line, else the caller.
+///
+/// # Errors
+/// The caller has no name.
+pub fn user(call: &Call, entry: &Entry) -> Result<String, Fault> {
+    let named = call.user.as_ref().or(entry.user.as_ref());
+    named.map_or_else(|| caller().map(|u| u.to_string()), |u| Ok(u.to_string()))
+}
+
 /// Composes the request for an application: its name and arguments, and its display.
 ///
 /// # Errors
 /// They are longer than a request may be, or the caller has no name.
 pub fn compose_gui(call: &Call, entry: &Entry, display: &Display) -> Result<Question, Fault> {
     let caller_user = caller()?;
-    let user = call.user.as_ref().or(entry.user.as_ref());
-    let user = user.unwrap_or(&caller_user).to_string();
+    let user = user(call, entry)?;
     let environment = passed_on(env::vars_os(), &call.send_env)?;
     // What does not fit by a little is found when the message is made.
     if rest::length_of(&environment) > GREETING_BODY {

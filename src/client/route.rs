@@ -200,13 +200,18 @@ impl Route {
         Ok(first.copied())
     }
 
+    /// The port to connect to: as the command line says, else the host's line, else ours.
+    pub fn port(&self, call: &Call) -> u16 {
+        let port = call.port.map(u16::from).or(self.entry.port);
+        port.unwrap_or_else(default_port)
+    }
+
     /// Where to connect, in this order.
     ///
     /// # Errors
     /// The name does not resolve, or there is no address of the family asked for.
     pub fn addresses(&self, call: &Call) -> Result<Vec<SocketAddr>, Fault> {
-        let port = call.port.map(u16::from).or(self.entry.port);
-        let port = port.unwrap_or_else(default_port);
+        let port = self.port(call);
         let plain = || self.entry.addresses.plain();
         let listed = self.address.map_or_else(plain, |address| vec![address]);
         let with_port = |a: Address| {

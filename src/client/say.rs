@@ -1,16 +1,40 @@
 //! What the client says for itself: `-v` steps, and the one line of a failure.
 //! Run by the client alone. Standard error belongs to the remote command, so
 //! without `-v` and without a failure nothing is said, and standard output is
-//! never written to where a command has it.
+//! never written to where a command has it. With `-E` all of it goes to that file instead.
 
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Instant;
+
+use nix::fcntl::OFlag;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::words::shown;
 use crate::fault::Fault;
+
+/// The file of `-E`, where one was given.
+static LOG: OnceLock<File> = OnceLock::new();
+
+/// Sends all lines from now on to the end of this file, which is made where it is not there.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn log_to(path: &Path) -> Result<(), Fault> {
+    // A pipe without a reader is an error and not a wait, and neither is one that is full.
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600);
+    let file = options.custom_flags(flags.bits()).open(path);
+    let file = file.map_err(|e| Fault::of(path, e).while_doing("-E"))?;
+    LOG.get_or_init(|| file);
+    Ok(())
+}
 
 /// Speaks on standard error, each line in one write.
 pub struct Voice {
@@ -73,6 +97,9 @@ pub fn complain_now(host: &str, words: &str) -> bool {
 
 /// Whether standard error takes a line now.
 fn can_speak() -> bool {
+    if LOG.get().is_some() {
+        return true;
+    }
     let stderr = io::stderr();
     let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
     poll(&mut ready, PollTimeout::ZERO) == Ok(1)
@@ -85,10 +112,22 @@ pub fn tell(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// One line on standard error.
+/// One line of the client's own.
 pub fn line(words: &str) {
+    match LOG.get() {
+        Some(log) => write_line(log, words),
+        None => another(words),
+    }
+}
+
+/// One line on standard error that is another's: a host's welcome.
+pub fn another(words: &str) {
+    write_line(io::stderr(), words);
+}
+
+fn write_line(mut to: impl Write, words: &str) {
     let mut line = shown(words);
     line.push('\n');
     // Where nobody reads our errors there is nobody to tell that to.
-    let _ = io::stderr().write_all(line.as_bytes());
+    let _ = to.write_all(line.as_bytes());
 }

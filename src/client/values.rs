@@ -1,6 +1,7 @@
 //! The values of the client's flags, each parsed into what it means. Pure: run by the
 //! client while it reads its command line.
 
+use std::fmt;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,6 +42,134 @@ impl Display {
             port: port(digits, "--display")?,
         })
     }
+}
+
+/// A host as ssh names one: `[USER@]HOST[:PORT]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// The user there, where one was given.
+    pub user: Option<UserName>,
+    /// The host.
+    pub host: String,
+    /// The port, where one was given.
+    pub port: Option<NonZeroU16>,
+}
+
+impl Destination {
+    /// A host of the command line, `[USER@]HOST`. `may_be_uri`: also `ssh://[USER@]HOST[:PORT]`.
+    ///
+    /// # Errors
+    /// It has no host, or the user is none.
+    pub(super) fn of_host(text: &str, may_be_uri: bool) -> Result<Self, Fault> {
+        match text.strip_prefix("ssh://").filter(|_| may_be_uri) {
+            Some(rest) => Self::parse(rest.strip_suffix('/').unwrap_or(rest), "ssh://"),
+            None => Self::with_user(text, |host| Ok((host, None)), "before @"),
+        }
+    }
+
+    /// `[USER@]HOST[:PORT]`, with an IPv6 address in brackets.
+    fn parse(text: &str, whence: &str) -> Result<Self, Fault> {
+        let split = |text| {
+            let (host, digits) = host_and_port(text);
+            let port = digits.map(|digits| port(digits, whence)).transpose()?;
+            Ok((host, port))
+        };
+        Self::with_user(text, split, whence)
+    }
+
+    fn with_user<'a>(
+        text: &'a str,
+        split: impl Fn(&'a str) -> Result<(&'a str, Option<NonZeroU16>), Fault>,
+        whence: &str,
+    ) -> Result<Self, Fault> {
+        let (user, host) = match text.rsplit_once('@') {
+            Some((user_there, host)) => (Some(user(user_there, whence)?), host),
+            None => (None, text),
+        };
+        let (host, port) = split(host)?;
+        if host.is_empty() {
+            return Err(Fault::new("the host has no name"));
+        }
+        Ok(Self {
+            user,
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(user) = &self.user {
+            write!(f, "{user}@")?;
+        }
+        match self.port {
+            Some(port) if self.host.contains(':') => write!(f, "[{}]:{port}", self.host),
+            Some(port) => write!(f, "{}:{port}", self.host),
+            None => f.write_str(&self.host),
+        }
+    }
+}
+
+/// The parts of `HOST[:PORT]` or `[ADDRESS][:PORT]`. An address with colons has a port in
+/// brackets alone.
+fn host_and_port(text: &str) -> (&str, Option<&str>) {
+    let bracketed = text.strip_prefix('[').and_then(|t| t.split_once(']'));
+    match (bracketed, text.split_once(':')) {
+        (Some((host, "")), _) => (host, None),
+        (Some((host, rest)), _) if rest.starts_with(':') => (host, rest.get(1..)),
+        (None, Some((host, port))) if !port.contains(':') => (host, Some(port)),
+        _ => (text, None),
+    }
+}
+
+/// The most hosts to connect through.
+const JUMPS: usize = 8;
+
+/// The hosts of `-J`, separated by commas; none for `none`.
+pub(super) fn jumps(text: &str, whence: &str) -> Result<Vec<Destination>, Fault> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(Vec::new());
+    }
+    let one = |text| {
+        let text = str::strip_prefix(text, "ssh://").unwrap_or(text);
+        Destination::parse(text, whence).map_err(|e| e.while_doing(whence))
+    };
+    let all: Vec<Destination> = text.split(',').map(one).collect::<Result<_, _>>()?;
+    if all.len() > JUMPS {
+        return Err(Fault::new(format!("{whence}: more than {JUMPS} hosts")));
+    }
+    Ok(all)
+}
+
+/// `HOST:PORT` of `-W`.
+pub(super) fn stdio_to(text: &str) -> Result<Destination, Fault> {
+    let target = Destination::parse(text, "-W")?;
+    // It becomes words for a shell.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-:%".contains(c);
+    let is_plain = target.host.chars().all(plain) && !target.host.starts_with('-');
+    if target.user.is_some() || target.port.is_none() || !is_plain {
+        return Err(Fault::new(format!("-W {text:?} is not HOST:PORT")));
+    }
+    Ok(target)
+}
+
+/// A program's name or path, which a shell on another host is to take as one word.
+pub(super) fn program(text: &str) -> Result<String, Fault> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-".contains(c);
+    if text.is_empty() || text.starts_with('-') || !text.chars().all(plain) {
+        let words = format!("-o JumpProgram={text}: not the name or path of a program");
+        return Err(Fault::new(words));
+    }
+    Ok(text.to_owned())
+}
+
+/// A file that getopts could not read as text has its replacement sign in it.
+pub(super) fn file(text: &str, whence: &str) -> Result<PathBuf, Fault> {
+    if text.is_empty() || text.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(Fault::new(format!("{whence} takes a file's name in UTF-8")));
+    }
+    Ok(text.into())
 }
 
 /// A folder that getopts could not read as text has its replacement sign in it.

@@ -1,0 +1,367 @@
+//! Reads the flags of a command line and makes a call of them. Pure: run by the client, by
+//! [`args`](super::args).
+
+use std::ffi::{OsStr, OsString};
+use std::num::NonZeroU16;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use getopts::{Fail, Matches};
+
+use super::args::{CONNECT_TIMEOUT, Call, Face, Family, OfSsh, Source, Wish};
+use super::dial::ConnectTime;
+use super::flags::{self, Flag, Rule, Table};
+use super::help::{help, usage};
+use super::values::{self, Destination, Display};
+use crate::config::linger::Linger;
+use crate::config::name::UserName;
+use crate::fault::Fault;
+
+/// The keys of `-o` that ssh does not have.
+const OURS: [&str; 2] = ["linger", "jumpprogram"];
+
+/// What has been read of a command line so far.
+#[derive(Default)]
+pub(super) struct ArgParser {
+    /// What is to be told in place of anything else.
+    pub(super) tell: Option<Wish>,
+    /// Whether the configuration is to be shown (`ssh -G`).
+    pub(super) shows_config: bool,
+    user: Option<UserName>,
+    port: Option<NonZeroU16>,
+    set_user: Option<UserName>,
+    set_port: Option<NonZeroU16>,
+    no_input: bool,
+    v4: bool,
+    v6: bool,
+    verbose: bool,
+    /// The configuration folder.
+    pub(super) folder: Option<PathBuf>,
+    connect_timeout: Option<Duration>,
+    keep_alive: Option<u32>,
+    linger: Option<Linger>,
+    subsystem: bool,
+    send_env: Vec<String>,
+    for_ssh: Vec<String>,
+    display: Option<Display>,
+    password_fd: Option<i32>,
+    detach: bool,
+    batch: bool,
+    name: Option<String>,
+    /// Whether as JSON.
+    pub(super) json: bool,
+    background: bool,
+    log: Option<PathBuf>,
+    source: Source,
+    jumps: Option<Vec<Destination>>,
+    jump_program: Option<String>,
+    set_source: Source,
+    set_jumps: Option<Vec<Destination>>,
+    of_ssh: OfSsh,
+}
+
+/// What follows the flags that were read.
+pub(super) struct Taken<'a> {
+    /// The words.
+    pub(super) rest: &'a [OsString],
+    /// Whether `--` ended the flags.
+    pub(super) terminated: bool,
+}
+
+impl ArgParser {
+    /// Reads flags up to the first word that is none.
+    ///
+    /// # Errors
+    /// One is not known, or its value is wrong.
+    pub(super) fn take<'a>(
+        &mut self,
+        face: Face,
+        table: Table,
+        args: &'a [OsString],
+    ) -> Result<Taken<'a>, Fault> {
+        // getopts takes text alone. What follows the flags is taken from `args`
+        // itself, so bytes that are no text go through unharmed.
+        let found = flags::parser(table)
+            .parse(args.iter().map(|a| a.to_string_lossy().into_owned()))
+            .map_err(|e| wrong(&e, face))?;
+        let mut for_ssh = Vec::new();
+        for flag in table.iter().copied().flatten() {
+            if found.opt_count(flag.name()) > 0 {
+                self.apply(face, flag, &found)?;
+                if is_for_ssh(flag.rule) {
+                    for_ssh.extend(as_given(flag, &found));
+                }
+            }
+        }
+        // In the order in which they were given: of some the first counts, of some the last.
+        for_ssh.sort_by_key(|(at, _)| *at);
+        self.for_ssh
+            .extend(for_ssh.into_iter().map(|(_, word)| word));
+        let start = args.len().saturating_sub(found.free.len());
+        Ok(Taken {
+            rest: args.get(start..).unwrap_or_default(),
+            terminated: found.free_trailing_start() == Some(0),
+        })
+    }
+
+    fn apply(&mut self, face: Face, flag: &Flag, found: &Matches) -> Result<(), Fault> {
+        let values = found.opt_strs(flag.name());
+        let last = values.last().map(String::as_str).unwrap_or_default();
+        match flag.rule {
+            Rule::User => self.user = Some(values::user(last, "-l")?),
+            Rule::Port => self.port = Some(values::port(last, "-p")?),
+            Rule::NoInput => self.no_input = true,
+            Rule::V4 => self.v4 = true,
+            Rule::V6 => self.v6 = true,
+            Rule::Verbose => self.verbose = true,
+            Rule::Setting => {
+                for setting in &values {
+                    self.set(setting)?;
+                }
+            }
+            Rule::Display => self.display = Some(Display::parse(last)?),
+            Rule::PasswordFd => self.password_fd = Some(values::descriptor(last)?),
+            Rule::Detach => self.detach = true,
+            Rule::Name => self.name = Some(values::machine_name(last, "--name")?),
+            Rule::Json => self.json = true,
+            Rule::Probe if face == Face::Ssh => self.shows_config = true,
+            Rule::Probe => self.tell = Some(Wish::Probe),
+            Rule::Subsystem => self.subsystem = true,
+            Rule::Background => self.background = true,
+            Rule::Log => self.log = Some(values::file(last, "-E")?),
+            Rule::Bind => self.source.address = Some(last.to_owned()),
+            Rule::Interface => self.source.interface = Some(last.to_owned()),
+            Rule::Jump => self.jumps = Some(values::jumps(last, "-J")?),
+            Rule::Terminal => self.of_ssh.terminal = true,
+            Rule::NoTerminal => self.of_ssh.no_terminal = true,
+            Rule::NoCommand => self.of_ssh.no_command = true,
+            Rule::Quiet => self.of_ssh.quiet = true,
+            Rule::Compress => self.of_ssh.compress = true,
+            Rule::StdioTo => self.of_ssh.stdio_to = Some(values::stdio_to(last)?),
+            Rule::Refused => {
+                self.of_ssh.refused = Some(format!("-{}: {}", flag.letter, flag.help));
+            }
+            Rule::Query => {
+                let words = format!("-Q {last}: there are no algorithms to choose from");
+                return Err(Fault::new(words));
+            }
+            Rule::ForSsh | Rule::PassedOver => {}
+            Rule::Folder => self.folder = Some(values::folder(last)?),
+            Rule::Help => self.tell = Some(Wish::Tell(help(face))),
+            Rule::Version => {
+                let version = concat!("cos ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
+                self.tell = Some(match face {
+                    Face::Ssh => Wish::TellError(version),
+                    Face::Cos | Face::Rsh | Face::Gui | Face::Enrol | Face::Key | Face::Connect => {
+                        Wish::Tell(version)
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// An option in ssh's form. What we do not know is passed over, as the
+    /// tools that send it expect.
+    fn set(&mut self, setting: &str) -> Result<(), Fault> {
+        let Some((key, value)) = setting.split_once(['=', ' ']) else {
+            return Err(Fault::new(format!(
+                "-o {setting:?} is not of the form KEY=VALUE"
+            )));
+        };
+        let whole = value.trim_start_matches([' ', '=']);
+        let value = value.trim_matches([' ', '=', '"']);
+        let given = || Some(value).filter(|v| *v != "none").map(str::to_owned);
+        match key.trim().to_ascii_lowercase().as_str() {
+            "connecttimeout" => self.connect_timeout = values::seconds(value, "ConnectTimeout")?,
+            "serveraliveinterval" => self.keep_alive = Some(values::keep_alive(value)?),
+            "user" => self.set_user = Some(values::user(value, "-o User=")?),
+            "port" => self.set_port = Some(values::port(value, "-o Port=")?),
+            "sendenv" => self
+                .send_env
+                .extend(value.split_ascii_whitespace().map(str::to_owned)),
+            "batchmode" => match value {
+                "yes" | "true" => self.batch = true,
+                "no" | "false" => self.batch = false,
+                _ => {
+                    return Err(Fault::new(format!(
+                        "-o BatchMode={value}: neither yes nor no"
+                    )));
+                }
+            },
+            "bindaddress" => self.set_source.address = given(),
+            "bindinterface" => self.set_source.interface = given(),
+            "proxyjump" => self.set_jumps = Some(values::jumps(value, "-o ProxyJump=")?),
+            // As ssh has it, up to its end and with its quotes.
+            "remotecommand" => {
+                self.of_ssh.command = Some(whole).filter(|w| *w != "none").map(str::to_owned);
+            }
+            "jumpprogram" => self.jump_program = Some(values::program(value)?),
+            "linger" => {
+                let linger = Linger::parse(value).map_err(|e| e.while_doing("-o Linger="))?;
+                self.linger = Some(linger);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The call that the flags, the host and the words behind it make.
+    ///
+    /// # Errors
+    /// They do not go together.
+    pub(super) fn call(self, face: Face, host: &OsStr, words: &[OsString]) -> Result<Call, Fault> {
+        let Some(host) = host.to_str() else {
+            return Err(Fault::new(format!("{host:?} is no host name")));
+        };
+        let target = Destination::of_host(host, face.is_remote_shell())?;
+        let (at, host) = (target.user, target.host);
+        let family = match (self.v4, self.v6) {
+            (false, false) => None,
+            (true, false) => Some(Family::V4),
+            (false, true) => Some(Family::V6),
+            (true, true) => return Err(Fault::new("-4 and -6 leave no address; give one of them")),
+        };
+        let wrong = match face {
+            Face::Enrol if at.is_some() => Some(format!(
+                "a machine is registered, not a user: cos enrol {host}"
+            )),
+            Face::Enrol if !words.is_empty() => Some(format!(
+                "enrol takes one host and no command: cos enrol {host}; \"cos enrol --help\" lists the flags"
+            )),
+            Face::Gui if words.is_empty() => Some(format!(
+                "name an application: cos gui {host} APPLICATION [ARGUMENT]..."
+            )),
+            Face::Cos if words.is_empty() => Some(format!("no command given for {host}")),
+            Face::Connect if at.is_some() || words.len() > 1 => Some(usage(face).to_owned()),
+            Face::Cos
+            | Face::Rsh
+            | Face::Ssh
+            | Face::Gui
+            | Face::Enrol
+            | Face::Key
+            | Face::Connect => None,
+        };
+        if let Some(wrong) = wrong {
+            return Err(Fault::new(wrong));
+        }
+        let port = match (face, words.first()) {
+            (Face::Connect, Some(port)) => {
+                Some(values::port(&port.to_string_lossy(), "cos connect")?)
+            }
+            _ => self.port.or(target.port).or(self.set_port),
+        };
+        let Source { address, interface } = self.set_source;
+        Ok(Call {
+            host,
+            user: self.user.or(at).or(self.set_user),
+            port,
+            no_input: self.no_input,
+            family,
+            verbose: self.verbose,
+            folder: self.folder,
+            connect_timeout: self
+                .connect_timeout
+                .map_or(CONNECT_TIMEOUT, ConnectTime::Together),
+            keep_alive: self.keep_alive.unwrap_or(values::KEEP_ALIVE),
+            linger: self.linger,
+            words: words.iter().map(|w| w.as_bytes().to_vec()).collect(),
+            subsystem: self.subsystem,
+            send_env: self.send_env,
+            for_ssh: self.for_ssh,
+            display: self.display,
+            password_fd: self.password_fd,
+            detach: self.detach,
+            batch: self.batch,
+            name: self.name,
+            background: self.background,
+            log: self.log,
+            source: Source {
+                address: self.source.address.or(address),
+                interface: self.source.interface.or(interface),
+            },
+            jumps: self.jumps.or(self.set_jumps).unwrap_or_default(),
+            jump_program: self.jump_program,
+            of_ssh: self.of_ssh,
+        })
+    }
+}
+
+/// Whether ssh is given a flag as it was, where it takes our place. The others mean nothing to
+/// it, or it is told them in another way.
+const fn is_for_ssh(rule: Rule) -> bool {
+    match rule {
+        Rule::Verbose
+        | Rule::Setting
+        | Rule::Probe
+        | Rule::Background
+        | Rule::Log
+        | Rule::Bind
+        | Rule::Interface
+        | Rule::Jump
+        | Rule::Terminal
+        | Rule::NoTerminal
+        | Rule::NoCommand
+        | Rule::Quiet
+        | Rule::Compress
+        | Rule::StdioTo
+        | Rule::Refused
+        | Rule::ForSsh => true,
+        Rule::User
+        | Rule::Port
+        | Rule::NoInput
+        | Rule::V4
+        | Rule::V6
+        | Rule::Subsystem
+        | Rule::Query
+        | Rule::PassedOver
+        | Rule::Display
+        | Rule::PasswordFd
+        | Rule::Detach
+        | Rule::Name
+        | Rule::Json
+        | Rule::Folder
+        | Rule::Help
+        | Rule::Version => false,
+    }
+}
+
+/// A flag as ssh is to have it, once for each time that it was given, and where that was. What
+/// is ours alone is left out: ssh would refuse it.
+fn as_given(flag: &Flag, found: &Matches) -> Vec<(usize, String)> {
+    if flag.value.is_empty() {
+        let positions = found.opt_positions(flag.name()).into_iter();
+        return positions
+            .map(|at| (at, format!("-{}", flag.letter)))
+            .collect();
+    }
+    let values = found.opt_strs_pos(flag.name()).into_iter();
+    let of_ssh = values.filter(|(_, value)| {
+        let key = value.split(['=', ' ']).next().unwrap_or_default();
+        let is_ours = |ours: &&str| key.trim().eq_ignore_ascii_case(ours);
+        flag.rule != Rule::Setting || !OURS.iter().any(is_ours)
+    });
+    of_ssh
+        .map(|(at, value)| (at, format!("-{}{value}", flag.letter)))
+        .collect()
+}
+
+/// What is wrong with a flag, and where the flags are listed.
+fn wrong(fail: &Fail, face: Face) -> Fault {
+    let help = face.program();
+    let dashed = |name: &str| match name.chars().count() {
+        1 => format!("-{name}"),
+        _ => format!("--{name}"),
+    };
+    let words = match fail {
+        Fail::ArgumentMissing(name) => format!("{} needs a value", dashed(name)),
+        Fail::UnrecognizedOption(name) if name == "C" => {
+            "-C DIR stands before the subcommand".to_owned()
+        }
+        Fail::UnrecognizedOption(name) => format!("{} is not known", dashed(name)),
+        Fail::UnexpectedArgument(name) => format!("{} takes no value", dashed(name)),
+        Fail::OptionMissing(name) | Fail::OptionDuplicated(name) => dashed(name),
+    };
+    Fault::new(format!("{words}; \"{help} --help\" lists the flags"))
+}

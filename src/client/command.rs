@@ -1,0 +1,72 @@
+//! What a call of ssh's command line runs where cosserver answers: the words that were given, or
+//! what stands for them; and what it cannot have. Run by the client, once it is known that the
+//! host is not reached by ssh itself.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal};
+
+use super::args::Call;
+use super::say;
+use crate::fault::Fault;
+
+/// Without a command: the user's login shell, which reads commands from standard input. The
+/// host sets SHELL, and all common shells take these words.
+const LOGIN_SHELL: &str = "exec \"$SHELL\" -l";
+
+/// The call with the words that are to run. Tells what is passed over.
+///
+/// # Errors
+/// It asks for what there is not.
+pub(super) fn settle(call: &Call) -> Result<Cow<'_, Call>, Fault> {
+    let asked = &call.of_ssh;
+    if let Some(refused) = &asked.refused {
+        return Err(Fault::new(refused.clone()));
+    }
+    let words = words(call)?;
+    if !asked.quiet {
+        if asked.terminal && asked.stdio_to.is_none() {
+            let note = "-t: there is no terminal; the command runs without one";
+            say::complain(Some(&call.host), note);
+        }
+        if asked.no_command && asked.stdio_to.is_none() {
+            let note = "-N: there is no forwarding; the command runs";
+            say::complain(Some(&call.host), note);
+        }
+    }
+    Ok(words.map_or(Cow::Borrowed(call), |words| {
+        Cow::Owned(Call {
+            words,
+            ..call.clone()
+        })
+    }))
+}
+
+/// The words that stand for the command. `None`: those that were given.
+fn words(call: &Call) -> Result<Option<Vec<Vec<u8>>>, Fault> {
+    let asked = &call.of_ssh;
+    if let Some(target) = &asked.stdio_to {
+        if !call.words.is_empty() {
+            return Err(Fault::new("-W: it takes no command"));
+        }
+        let program = call.jump_program.as_deref().unwrap_or("cos");
+        let port = target.port.map(|p| p.to_string()).unwrap_or_default();
+        let words = [program, "connect", &target.host, &port];
+        return Ok(Some(words.map(|w| w.as_bytes().to_vec()).into()));
+    }
+    if !call.words.is_empty() {
+        return Ok(None);
+    }
+    if asked.no_command {
+        return Err(Fault::new("-N: there is no forwarding; give a command"));
+    }
+    let has_terminal = !asked.no_terminal && io::stdin().is_terminal();
+    match &asked.command {
+        None if call.background => Err(Fault::new("-f: no command given")),
+        None if has_terminal => {
+            let words = "no command given, and there is no terminal here; give a command";
+            Err(Fault::new(words))
+        }
+        Some(command) => Ok(Some(vec![command.clone().into_bytes()])),
+        None => Ok(Some(vec![LOGIN_SHELL.into()])),
+    }
+}

@@ -1,0 +1,85 @@
+//! How a host is reached: by an address of its own, or through other hosts. Run by the client
+//! for a command.
+
+use std::net::SocketAddr;
+
+use super::args::Call;
+use super::dial::{Dialed, Dialing, Times};
+use super::jump::Jumping;
+use super::route::Route;
+use super::say::Voice;
+use super::source;
+use crate::fault::Fault;
+
+/// What has to be known to connect, as often as that is needed.
+pub(super) struct Reach<'a> {
+    call: &'a Call,
+    route: &'a Route,
+    addresses: Vec<SocketAddr>,
+    sources: Vec<SocketAddr>,
+}
+
+/// A connection that is being made.
+pub(super) enum Reaching<'a> {
+    /// To the host itself.
+    Directly(Dialing<'a>),
+    /// Through other hosts.
+    Through(Box<Jumping>),
+}
+
+impl<'a> Reach<'a> {
+    /// The way that a call asks for.
+    ///
+    /// # Errors
+    /// The host's name does not resolve, or there is no such source address.
+    pub(super) fn of(call: &'a Call, route: &'a Route) -> Result<Self, Fault> {
+        let (mut addresses, mut sources) = (Vec::new(), Vec::new());
+        // A name that only the last host in between can resolve is left to that one.
+        if call.jumps.is_empty() {
+            sources = source::addresses(&call.source)?;
+            addresses = route.addresses(call)?;
+        }
+        Ok(Self {
+            call,
+            route,
+            addresses,
+            sources,
+        })
+    }
+
+    /// Begins to connect.
+    ///
+    /// # Errors
+    /// The program for the hosts in between cannot be started.
+    pub(super) fn begin(&self, voice: &Voice) -> Result<Reaching<'_>, Fault> {
+        let times = Times::of(self.call);
+        if self.call.jumps.is_empty() {
+            let dialing = Dialing::begin_from(&self.addresses, &self.sources, times);
+            voice.step(|| format!("connecting to {:?}", self.addresses));
+            return Ok(Reaching::Directly(dialing));
+        }
+        let jumping = Jumping::begin(self.call, self.route)?;
+        voice.step(|| format!("connecting to {}", jumping.peer()));
+        Ok(Reaching::Through(Box::new(jumping)))
+    }
+}
+
+impl Reaching<'_> {
+    /// Sends the Hello, if the connection stands already.
+    pub(super) fn greet(&mut self, hello: &[u8]) {
+        if let Self::Directly(dialing) = self {
+            dialing.greet(hello);
+        }
+    }
+
+    /// Waits until the connection stands, and sends the Hello.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(super) fn finish(self, hello: &[u8]) -> Result<Dialed, Fault> {
+        match self {
+            Self::Directly(dialing) => dialing.finish(hello),
+            Self::Through(jumping) => jumping.finish(hello),
+        }
+    }
+}
