@@ -188,7 +188,7 @@ fn signals_reach_the_job() {
         (Signal::SIGQUIT, "QUIT"),
         (Signal::SIGTERM, "TERM"),
     ] {
-        let job = format!("trap 'echo got; exit 7' {name}; echo ready; while :; do read x; done");
+        let job = daemon::at_signal(name, "echo got; exit 7");
         let mut child = client(&d, &[], &[&job])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -90,9 +90,8 @@ impl Monitor {
                 // Should the relay be dead, the descriptors go, and the session's
                 // channel ends: the job is hung up by the same path as always.
                 self.tell_relay(session.encode(), fds);
-                // Here nobody waits for it any more.
                 if self.inetd.is_some() {
-                    self.start_guard();
+                    self.guard.begin_later(now);
                 }
             }
             Err(e) => {
