@@ -77,7 +77,11 @@ fn backup_keeps_the_newest_archives_and_fails_without_a_trace() {
          diff -r \"/root/it's data\" /root/back",
     );
     let before = must(&machine, "ls /root/backup");
-    ends(&machine, 2, "./backup.sh hostb /no/such/folder /root/backup 1");
+    ends(
+        &machine,
+        2,
+        "./backup.sh hostb /no/such/folder /root/backup 1",
+    );
     assert_eq!(must(&machine, "ls /root/backup"), before);
     let said = ends(&machine, 255, "./backup.sh nowhere / /root/backup 1");
     assert!(said.contains("cos: nowhere: "), "{said}");
@@ -97,8 +101,14 @@ fn mirror_deletes_what_is_gone_and_tries_again() {
          diff -r /root/from /root/to",
     );
     machine.must("kill $(cat /run/cosserver/cosserver.pid)");
-    machine.until("the daemon has ended", |m| m.running("cosserver").is_empty());
-    let out = machine.sh(&[CLIENT, "MIRROR_PAUSE=0 ./mirror.sh /root/from hostb:/root/to"].concat());
+    machine.until("the daemon has ended", |m| {
+        m.running("cosserver").is_empty()
+    });
+    let out = machine.sh(&[
+        CLIENT,
+        "MIRROR_PAUSE=0 ./mirror.sh /root/from hostb:/root/to",
+    ]
+    .concat());
     let said = String::from_utf8(out.stderr).unwrap();
     assert!(!out.status.success());
     assert_eq!(said.matches("trying again").count(), 2, "{said}");
@@ -135,7 +145,10 @@ fn rolling_restart_stops_at_the_first_failure() {
         "{said}"
     );
     assert!(!said.contains("hostd: "), "{said}");
-    assert_eq!(machine.must("wc -l </root/all; wc -l </root/some"), "3\n2\n");
+    assert_eq!(
+        machine.must("wc -l </root/all; wc -l </root/some"),
+        "3\n2\n"
+    );
 }
 
 #[test]
@@ -176,7 +189,9 @@ fn follow_log_reconnects_and_leaves_nothing_behind() {
     });
     hears("second");
     let pid = machine.running("follow-log.sh");
-    let first = pid.iter().map(|line| line.split(' ').next().unwrap().parse::<i32>().unwrap());
+    let first = pid
+        .iter()
+        .map(|line| line.split(' ').next().unwrap().parse::<i32>().unwrap());
     machine.must(&format!("kill {}", first.min().unwrap()));
     assert!(follower.wait().unwrap().success());
     tails(0);
@@ -191,11 +206,26 @@ fn check_disk_answers_as_a_plug_in() {
         (1, "0 101", "WARNING"),
         (2, "0 0", "CRITICAL"),
     ] {
-        let said = ends(&machine, status, &format!("./check-disk.sh hostb / {thresholds}"));
-        assert!(said.starts_with(&format!("DISK {state} - / on hostb: ")), "{said}");
-        assert!(said.contains("|used=") && said.lines().count() == 1, "{said}");
+        let said = ends(
+            &machine,
+            status,
+            &format!("./check-disk.sh hostb / {thresholds}"),
+        );
+        assert!(
+            said.starts_with(&format!("DISK {state} - / on hostb: ")),
+            "{said}"
+        );
+        assert!(
+            said.contains("|used=") && said.lines().count() == 1,
+            "{said}"
+        );
     }
-    for wrong in ["nowhere / 80 90", "hostb /nowhere 80 90", "hostb '/;id' 80 90", "hostb"] {
+    for wrong in [
+        "nowhere / 80 90",
+        "hostb /nowhere 80 90",
+        "hostb '/;id' 80 90",
+        "hostb",
+    ] {
         let said = ends(&machine, 3, &format!("./check-disk.sh {wrong}"));
         assert!(said.starts_with("DISK UNKNOWN - "), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
@@ -205,9 +235,15 @@ fn check_disk_answers_as_a_plug_in() {
 #[test]
 fn cron_job_runs_once_at_a_time_and_tells_failures_alone() {
     let Some(machine) = serving() else { return };
+    // An init makes it.
+    machine.must("mkdir -p /run/lock");
     let quiet = "./cron-job.sh report hostb 'echo out; echo err >&2'";
     assert_eq!(ends(&machine, 0, quiet), "");
-    let said = ends(&machine, 7, "./cron-job.sh report hostb 'echo out; echo err >&2; exit 7'");
+    let said = ends(
+        &machine,
+        7,
+        "./cron-job.sh report hostb 'echo out; echo err >&2; exit 7'",
+    );
     assert!(said.contains("failed with status 7\n"), "{said}");
     assert!(said.contains("out\n") && said.contains("err\n"), "{said}");
     must(
@@ -252,7 +288,10 @@ fn deploy_rolls_back_when_the_check_fails() {
     // What is no archive changes nothing.
     deploy(3, "/etc/passwd");
     assert_eq!(must(&machine, "readlink \"/srv/it's here/current\""), link);
-    assert_eq!(must(&machine, "ls \"/srv/it's here/releases\" | wc -l"), "3\n");
+    assert_eq!(
+        must(&machine, "ls \"/srv/it's here/releases\" | wc -l"),
+        "3\n"
+    );
 }
 
 #[test]
@@ -277,28 +316,47 @@ fn copy_file_verifies_and_keeps_owner_and_mode() {
         "PATH=/root/stub:$PATH ./copy-file.sh /root/data hostb /root/kept",
     );
     assert!(said.contains("the checksum differs"), "{said}");
-    assert_eq!(must(&machine, "cat /root/kept; ls /root | grep -c part || :"), "kept\n0\n");
-    ends(&machine, 3, "./copy-file.sh /root/data hostb /no/such/file 2>/dev/null");
+    assert_eq!(
+        must(&machine, "cat /root/kept; ls /root | grep -c part || :"),
+        "kept\n0\n"
+    );
+    ends(
+        &machine,
+        3,
+        "./copy-file.sh /root/data hostb /no/such/file 2>/dev/null",
+    );
 }
 
 #[test]
 fn restart_service_is_all_that_the_user_may_do() {
-    let Some(machine) = serving() else { return };
-    machine.must(
-        "groupadd -g 3107 alice; useradd -M -u 3107 -g 3107 -d /tmp -s /bin/sh alice
-         printf '#!/bin/sh\\necho $(id -un): $*\\n' >/usr/sbin/service
+    let [Some(host), Some(own)] = [(); 2].map(|()| Machine::with_cosserver("none")) else {
+        return;
+    };
+    own.connect("192.0.2.1", &host, "192.0.2.2");
+    host.must(
+        "printf '#!/bin/sh\\necho $(id -un): $*\\n' >/usr/sbin/service
          chmod 755 /usr/sbin/service
-         cosadm host invite own --addr 127.0.0.1 --users alice:root -o /root/own
+         sed -i '/^listen/d' /etc/cosserver/cosserver.toml
+         cosadm host invite own --addr 192.0.2.1 --users alice:root -o /root/own
          sed -i '/^own /s|$| commands=\"/usr/sbin/service httpd restart\"|' /etc/cosserver/hostinfo
-         cosadm host join /root/own --name target
-         kill -HUP $(cat /run/cosserver/cosserver.pid)",
+         cosserver",
+    );
+    let card = host.text("/root/own");
+    fs::write(own.path("/root/own"), card).unwrap();
+    own.must(
+        "groupadd -g 3107 alice; useradd -M -u 3107 -g 3107 -d /tmp -s /bin/sh alice
+         cosadm host join /root/own --name target --addr 192.0.2.2
+         cosserver",
     );
     let as_alice = |status, line: &str| {
         let words = format!("cd /; setpriv --reuid alice --regid alice --clear-groups {line}");
-        machine.ends(status, &words)
+        own.ends(status, &words)
     };
     let script = "/srv/checkout/examples/restart-service.sh target";
-    assert_eq!(as_alice(0, &format!("{script} httpd")), "root: httpd restart\n");
+    assert_eq!(
+        as_alice(0, &format!("{script} httpd")),
+        "root: httpd restart\n"
+    );
     for refused in [
         format!("{script} sshd"),
         format!("{script} 'httpd restart; id'"),
@@ -314,7 +372,9 @@ fn chroot_inetd_serves_what_lies_in_it() {
     if tool("usr/sbin/inetd").is_none() {
         return;
     }
-    let Some(machine) = Machine::with_cosserver("none") else { return };
+    let Some(machine) = Machine::with_cosserver("none") else {
+        return;
+    };
     machine.install_tools();
     must(
         &machine,
