@@ -87,8 +87,13 @@ check-docs:
 fuzz:
 	@scripts/fuzz $(SECONDS)
 
+# The figures are kept for the chart in README, which a run on another machine replaces.
+FIGURES = $${CARGO_TARGET_DIR:-target}/bench.json
+
 bench: build
-	@benches/bench.py $(BENCH)
+	@rm -f "$(FIGURES)"
+	@benches/bench.py --json "$(FIGURES)" $(BENCH)
+	@benches/figures.py "$(FIGURES)"
 	@benches/login.py
 	@benches/doors.py
 
