@@ -96,6 +96,7 @@ bench: build
 	@benches/figures.py "$(FIGURES)"
 	@benches/login.py
 	@benches/doors.py
+	@benches/sftp.py
 
 # Nothing is built here, so that root may install what another user built.
 # Files of the administrator, in /etc/cosserver, are made by `cosadm init` and

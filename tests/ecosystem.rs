@@ -11,95 +11,15 @@
 )]
 
 mod daemon;
+mod tool;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use daemon::session::on_path;
-use daemon::{Daemon, is_root, long, me, must};
-
-/// Whether the tools are there. Where they are not, CI fails.
-fn have(tools: &[&str]) -> bool {
-    for tool in tools {
-        if on_path(tool).is_none() {
-            let why = format!("{tool} is missing: scripts/need test installs it");
-            assert!(!daemon::in_ci(), "{why}");
-            daemon::passed_over(&why);
-            return false;
-        }
-    }
-    true
-}
-
-/// A daemon that is reached by `cosrsh` on the path.
-fn start() -> Daemon {
-    let d = Daemon::start();
-    d.install_cosrsh();
-    d
-}
-
-/// A tool with `cosrsh` on its path, which finds its folder by the environment.
-fn tool(d: &Daemon, program: &str) -> Command {
-    let mut command = Command::new(on_path(program).unwrap());
-    let path = format!(
-        "{}:{}",
-        d.folder.path("bin").display(),
-        std::env::var("PATH").unwrap()
-    );
-    command
-        .env("PATH", path)
-        .env("COS_CONFIG_DIR", d.client())
-        .env("LC_ALL", "C");
-    command.current_dir(&d.folder.0);
-    command
-}
-
-/// Everything below a folder: kind, mode, time, and content or target.
-fn everything(top: &Path) -> BTreeMap<PathBuf, (u32, i64, Vec<u8>)> {
-    fn walk(top: &Path, folder: &Path, all: &mut BTreeMap<PathBuf, (u32, i64, Vec<u8>)>) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let about = fs::symlink_metadata(&path).unwrap();
-            let content = if about.is_symlink() {
-                fs::read_link(&path)
-                    .unwrap()
-                    .into_os_string()
-                    .into_encoded_bytes()
-            } else if about.is_dir() {
-                walk(top, &path, all);
-                Vec::new()
-            } else {
-                fs::read(&path).unwrap()
-            };
-            let name = path.strip_prefix(top).unwrap().to_owned();
-            all.insert(name, (about.mode(), about.mtime(), content));
-        }
-    }
-    let mut all = BTreeMap::new();
-    walk(top, top, &mut all);
-    all
-}
-
-/// A tree of so many files of all kinds, the first of them large.
-fn grow(top: &Path, files: usize) {
-    for n in 0..files {
-        let folder = top.join(format!("d{}", n % 100));
-        if n < 100 {
-            fs::create_dir_all(&folder).unwrap();
-        }
-        let text = format!("{n}\n").repeat(n % 17);
-        fs::write(folder.join(format!("f {n}")), text).unwrap();
-    }
-    let large: Vec<u8> = (0..1_500_000_u32).flat_map(u32::to_le_bytes).collect();
-    fs::write(top.join("large"), large).unwrap();
-    fs::write(top.join("it's \"named\" $so; \\n"), "x").unwrap();
-    fs::set_permissions(top.join("large"), fs::Permissions::from_mode(0o751)).unwrap();
-    symlink("large", top.join("link")).unwrap();
-    fs::create_dir(top.join("empty")).unwrap();
-}
+use daemon::{is_root, long, me, must};
+use tool::{everything, grow, have, start, tool};
 
 #[test]
 fn rsync_both_ways_of_ten_thousand_files() {

@@ -29,7 +29,7 @@ pub(super) enum Rule {
     Setting,
     /// git's question whether we understand ssh's flags.
     Probe,
-    /// ssh's subsystems, which we have not.
+    /// The command's only word names a subsystem.
     Subsystem,
     /// Taken and passed over; ssh would know it.
     ForSsh,
@@ -136,7 +136,7 @@ pub(super) const RUN: &[Flag] = &[
         "s",
         "",
         Rule::Subsystem,
-        "an ssh subsystem: with method=ssh alone",
+        "COMMAND is the name of a subsystem there, such as sftp",
     ),
     HELP,
     VERSION,
