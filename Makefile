@@ -87,10 +87,16 @@ check-docs:
 fuzz:
 	@scripts/fuzz $(SECONDS)
 
+# The figures are kept for the chart in README, which a run on another machine replaces.
+FIGURES = $${CARGO_TARGET_DIR:-target}/bench.json
+
 bench: build
-	@benches/bench.py $(BENCH)
+	@rm -f "$(FIGURES)"
+	@benches/bench.py --json "$(FIGURES)" $(BENCH)
+	@benches/figures.py "$(FIGURES)"
 	@benches/login.py
 	@benches/doors.py
+	@benches/sftp.py
 
 # Nothing is built here, so that root may install what another user built.
 # Files of the administrator, in /etc/cosserver, are made by `cosadm init` and

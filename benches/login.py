@@ -57,6 +57,11 @@ def daemon(folder, programs):
     with open(f"{host}/cosserver.toml", "a") as f:
         f.write('[gui.true]\ncommand = ["/bin/true"]\nusers = ["bench"]\n')
     key = subprocess.run([f"{programs}/cosadm", "-C", host, "check"], capture_output=True, text=True, check=True)
+    own = subprocess.run([f"{programs}/cos", "-C", person, "key", "show"], capture_output=True, text=True, check=True)
+    machine = re.search("[0-9a-f]{32}", own.stdout)[0]
+    # An older version includes it only when the door is closed.
+    for words in (["machine", "add", machine, "--name", "bench"], ["door", "close"]):
+        subprocess.run([f"{programs}/cosadm", "-C", host, *words], check=True, capture_output=True)
     with open(f"{person}/known_hosts", "w") as f:
         f.write(f"127.0.0.1 {re.search('public ([0-9a-f]{64})', key.stdout)[1]}\n")
     log = open(f"{folder}/log", "w+")
@@ -66,21 +71,26 @@ def daemon(folder, programs):
         if found:
             return process, found[1]
         time.sleep(0.01)
+    process.kill()
     raise SystemExit(f"login.py: the daemon does not start: {open(log.name).read()}")
 
 
 def main():
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    programs = os.path.join(os.environ.get("CARGO_TARGET_DIR", f"{TOP}/target"), "release")
+    programs = os.environ.get("COS_BIN", os.path.join(os.environ.get("CARGO_TARGET_DIR", f"{TOP}/target"), "release"))
+    programs = os.path.abspath(programs)
     own_network()
     folder = tempfile.mkdtemp(prefix="cosserver-login-")
     os.chmod(folder, 0o711)
+    running = []
     try:
         own_accounts(folder)
         alone = f"{folder}/pam"
         subprocess.run(["cc", "-O2", "-o", alone, f"{TOP}/benches/ref/pam.c", "-lpam"], check=True)
         pam = subprocess.Popen([alone, "cosserver", "bench", PASSWORD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        running.append(pam)
         process, port = daemon(folder, programs)
+        running.append(process)
         with open(f"{folder}/answers", "w") as f:
             f.write(PASSWORD + "\n")
         line = [f"{programs}/cos", "-C", f"{folder}/A", "gui", "-p", port, "-l", "bench", "--password-fd", "0", "127.0.0.1", "true"]
@@ -93,12 +103,12 @@ def main():
             pam.stdin.write("\n")
             pam.stdin.flush()
             theirs.append(int(pam.stdout.readline()) / 1e3)
-        pam.stdin.close()
-        process.terminate()
-        process.wait()
         ours, theirs = statistics.median(ours), statistics.median(theirs)
         print(f"{count} logins by turns, medians: cos gui {ours:.1f} ms, PAM alone {theirs:.1f} ms, beyond it {ours - theirs:.1f} ms")
     finally:
+        for process in running:
+            process.terminate()
+            process.wait()
         # The copied /etc is still mounted, here alone: /etc goes with this process.
         subprocess.run(["umount", "-l", "/etc"], check=False)
         shutil.rmtree(folder, ignore_errors=True)

@@ -21,8 +21,9 @@ SOURCES = {
 }
 TEXTS = {
     "hostinfo": ["# name method options\nhosta cos addr=192.0.2.1,2001:db8::/64 run-as=root,operator\n",
-                 "hostb ssh\nhostc cos addr=192.0.2.7 run-as=root commands=\"/usr/bin/uptime;/bin/ls *\"\n"],
-    "settings": ["[listen]\nport = 9002\n[limits]\nhello = 10\n"],
+                 "hostb ssh\nhostc cos addr=192.0.2.7 run-as=root commands=\"/usr/bin/uptime;/bin/ls *\" subsystems=sftp,a.b\n"],
+    "settings": ["[listen]\nport = 9002\n[limits]\nhello = 10\n",
+                 "[subsystem]\nsftp = \"\"\nx = \"'/opt/my x' -d '' # a\"\n"],
     "card": ["-----BEGIN COSSERVER INVITATION-----\ncaller: hosta\nserver: hostb\naddr: 192.0.2.1\nport: 9002\nkey: "
              + "0" * 64 + "\ncookie: " + "0" * 64 + "\ncheck: 00000000\n-----END COSSERVER INVITATION-----\n"],
 }

@@ -6,8 +6,10 @@ use std::net::IpAddr;
 use crate::config::applications::{Applications, Who};
 use crate::config::hostinfo::Entry;
 use crate::config::name::UserName;
+use crate::config::words::shell_word;
 use crate::credential::{Person, Proven};
 use crate::door::{Id, Known, Machine};
+use crate::fault::Fault;
 use crate::refusal::{Cause, Refusal};
 use crate::sys::account::Account;
 use crate::wire::Malformed;
@@ -99,7 +101,7 @@ impl Caller {
     }
 }
 
-/// The service `exec`: which command, as whom, with which variables.
+/// The services `exec` and `subsystem`: which command, as whom, with which variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exec {
     /// The user to be.
@@ -115,7 +117,8 @@ pub struct Exec {
 pub enum Form {
     /// Joined by single spaces, by the account's shell, as rsh and sshd do.
     Shell(Vec<u8>),
-    /// As they are, the first the program's path, without any shell.
+    /// As they are, the first the program's path, without any shell; a subsystem's come from
+    /// the settings.
     Direct(Vec<Vec<u8>>),
 }
 
@@ -267,20 +270,33 @@ pub fn check_account(proven: &Proven, account: &Account) -> Result<(), Refusal> 
     Err(Refusal::new(Cause::User, words))
 }
 
-/// Decides on a proven caller's request. `serves`: the only user that this
+/// Decides on a proven caller's request. `program`: the words of the subsystem that it
+/// names, as the settings have them, or why they have none. `serves`: the only user that this
 /// daemon can be, when it does not run as root.
 ///
 /// # Errors
-/// The user or the command is not allowed to this host.
-pub fn grant(known: Known<Proven>, serves: Option<&str>) -> Result<Granted<Exec>, Refusal> {
+/// The user, the command or the subsystem is not allowed to this host, or not there.
+pub fn grant(
+    known: Known<Proven>,
+    program: Option<Result<Vec<String>, Fault>>,
+    serves: Option<&str>,
+) -> Result<Granted<Exec>, Refusal> {
     let proven = known.into_who();
     let entry = proven.caller();
     let request = proven.request();
-    if request.service != Service::Exec {
-        return Err(Refusal::new(Cause::Command, "it asks for no command"));
-    }
+    let is_subsystem = match request.service {
+        Service::Exec => false,
+        Service::Subsystem => true,
+        Service::Gui(_) | Service::Enrol => {
+            return Err(Refusal::new(Cause::Command, "it asks for no command"));
+        }
+    };
     let user = allowed_user(&proven, serves)?;
-    let form = allowed_form(entry, &request.command)?;
+    let form = if is_subsystem {
+        allowed_subsystem(entry, &request.command, program)?
+    } else {
+        allowed_form(entry, &request.command)?
+    };
     let environment = request
         .environment
         .iter()
@@ -349,6 +365,35 @@ fn allowed_form(entry: &Entry, command: &Command) -> Result<Form, Refusal> {
         command.shown()
     );
     Err(Refusal::new(Cause::Command, words))
+}
+
+fn allowed_subsystem(
+    entry: &Entry,
+    command: &Command,
+    program: Option<Result<Vec<String>, Fault>>,
+) -> Result<Form, Refusal> {
+    let refuse = |words: String| Refusal::new(Cause::Subsystem, words);
+    let name = command.shown();
+    if !entry.may_ask_subsystem(&name) {
+        let why = match entry.subsystems {
+            Some(_) => "does not name it",
+            None => "is not there, and its commands= allows no other program",
+        };
+        return Err(refuse(format!(
+            "subsystem {name}: subsystems= of {} {why}",
+            entry.name
+        )));
+    }
+    let program = program.unwrap_or_else(|| Err(Fault::new("it was not looked up")));
+    let words = program.map_err(|why| refuse(format!("subsystem {name}: {why}")))?;
+    if entry.subsystems.is_some() {
+        let words = words.into_iter().map(String::into_bytes).collect();
+        return Ok(Form::Direct(words));
+    }
+    // Nobody named it for this host, which has it because it may run any command: then the
+    // account's shell decides, as for a command. It may be nologin, or a restricted one.
+    let quoted: Vec<String> = words.iter().map(|word| shell_word(word)).collect();
+    Ok(Form::Shell(quoted.join(" ").into_bytes()))
 }
 
 /// What a person may pass; `LC_` alone is no category.

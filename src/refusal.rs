@@ -40,6 +40,8 @@ pub enum Cause {
     User,
     /// It may not run this command.
     Command,
+    /// It may not ask for this subsystem, or the settings have no program for it.
+    Subsystem,
     /// The user does not exist, or could not be looked up in time.
     Account,
     /// PAM said no, or he may not start that application.
@@ -56,7 +58,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause, for the documents' check.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Handshake,
         Self::Excluded,
         Self::UnknownMachine,
@@ -72,6 +74,7 @@ impl Cause {
         Self::Request,
         Self::User,
         Self::Command,
+        Self::Subsystem,
         Self::Account,
         Self::Login,
         Self::Pam,
@@ -98,6 +101,7 @@ impl Cause {
             Self::Request => "request",
             Self::User => "user",
             Self::Command => "command",
+            Self::Subsystem => "subsystem",
             Self::Account => "account",
             Self::Login => "login",
             Self::Pam => "pam",
@@ -126,6 +130,7 @@ impl Cause {
             | Self::Request
             | Self::User
             | Self::Command
+            | Self::Subsystem
             | Self::Account
             | Self::Pam
             | Self::Application
@@ -143,6 +148,7 @@ impl Cause {
             Self::Request
                 | Self::User
                 | Self::Command
+                | Self::Subsystem
                 | Self::Account
                 | Self::Application
                 | Self::Busy

@@ -153,12 +153,23 @@ fn nobody_listens() {
     );
 }
 
+/// The variables of a subsystem come with its request, which has no room for long ones.
 #[test]
-fn subsystems_are_not_ours() {
-    let host = Host::new();
-    let ended = finish(host.start(&["hostb", "-s", "sftp"]));
-    assert_eq!(ended.status, Some(255));
-    assert!(ended.err.contains("no subsystems"), "{}", ended.err);
+fn variables_that_do_not_fit_a_request_for_a_subsystem_are_named() {
+    for length in [2_900, 200_000] {
+        let host = Host::new();
+        let mut command = host.cosrsh(&["hostb", "-s", "sftp"]);
+        command.env_clear().env("COS_CONFIG_DIR", &host.folder);
+        // Two of them: the kernel takes no longer one than 128 KiB.
+        let value = "v".repeat(length / 2);
+        command
+            .env("LC_LONG", format!("{value}v"))
+            .env("LC_A", value);
+        let ended = finish(command.spawn().unwrap());
+        assert_eq!(ended.status, Some(255));
+        let told = "cos: hostb: SendEnv: \"LC_LONG\" (";
+        assert!(ended.err.starts_with(told), "{}", ended.err);
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use client_host::{Host, Said, ends_well, finish, script, send_signal};
 use cosserver::wire::answer::Answer;
 use cosserver::wire::limits::COMMAND_PIECE;
 use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::{self, Command};
+use cosserver::wire::request::{self, Command, Service};
 use cosserver::wire::seal::{Opener, Sealer};
 use cosserver::wire::stream::{End, Message, Signal, Stream};
 use nix::sys::signal::Signal as Kill;
@@ -77,6 +77,24 @@ fn the_request_is_what_the_command_line_says() {
     let expected = [("GIT_PROTOCOL", "version=2"), ("LANG", "C.UTF-8")]
         .map(|(n, v)| (n.to_owned(), v.as_bytes().to_vec()));
     assert_eq!(variables, expected);
+    let mut session = asked.accept();
+    session.expect(&Said::Eof);
+    ends_well(session, child);
+}
+
+#[test]
+fn a_subsystem_is_asked_for_by_its_name_alone() {
+    let host = Host::new();
+    let mut command = host.cosrsh(&["-o", "Linger=3", "hostb", "-s", "sftp"]);
+    command.env_clear().env("COS_CONFIG_DIR", &host.folder);
+    let child = command.env("LANG", "C").env("OTHER", "x").spawn().unwrap();
+    let asked = host.take().greet().hear();
+    assert_eq!(asked.request.service, Service::Subsystem);
+    let name = Command::Words(vec![b"sftp".to_vec()]);
+    assert_eq!(asked.request.command, name);
+    let variables = [("LANG".to_owned(), b"C".to_vec())];
+    assert_eq!(asked.request.environment, variables);
+    assert_eq!(asked.request.linger, Some(3));
     let mut session = asked.accept();
     session.expect(&Said::Eof);
     ends_well(session, child);

@@ -32,7 +32,11 @@ fn install(folder: &Path, name: &str, text: &str) {
 /// ones, and the folder that these are in.
 fn daemon_with_tools() -> (Daemon, Folder) {
     let tools = Folder::new();
-    let path = format!("[exec]\npath = \"{}:/usr/bin:/bin\"\n", tools.0.display());
+    let folder = tools.0.display();
+    let path = format!(
+        "[exec]\npath = \"{folder}:/usr/bin:/bin\"\n\
+         [subsystem]\nsftp = \"{folder}/sftp-server -l 'a  b'\"\n"
+    );
     for name in [
         "rsync",
         "git-upload-pack",
@@ -41,6 +45,7 @@ fn daemon_with_tools() -> (Daemon, Folder) {
         "borg",
         "rmt",
         "orted",
+        "sftp-server",
     ] {
         install(&tools.0, name, ECHOING);
     }
@@ -165,6 +170,58 @@ fn each_tools_command_line() {
             "scp[-t][dir]",
         ),
         (
+            "sftp",
+            &[
+                "-oForwardX11 no",
+                "-oPermitLocalCommand no",
+                "-oClearAllForwardings yes",
+                "-oForwardAgent no",
+                "-l",
+                me,
+                "-s",
+                "--",
+                "hostb",
+                "sftp",
+            ],
+            "sftp-server[-l][a  b]",
+        ),
+        (
+            "scp",
+            &[
+                "-x",
+                "-oPermitLocalCommand=no",
+                "-oClearAllForwardings=yes",
+                "-oRemoteCommand=none",
+                "-oRequestTTY=no",
+                "-oForwardAgent=no",
+                "-l",
+                me,
+                "-s",
+                "--",
+                "hostb",
+                "sftp",
+            ],
+            "sftp-server[-l][a  b]",
+        ),
+        (
+            "sshfs",
+            &[
+                "-x",
+                "-a",
+                "-oClearAllForwardings=yes",
+                "-2",
+                at,
+                "-s",
+                "sftp",
+            ],
+            "sftp-server[-l][a  b]",
+        ),
+        (
+            "restic, rclone",
+            &["hostb", "-s", "sftp"],
+            "sftp-server[-l][a  b]",
+        ),
+        (
             "borg",
             &["-p", port, at, "borg", "serve", "--umask=077"],
             "borg[serve][--umask=077]",
@@ -265,7 +322,7 @@ fn what_cannot_be_had_fails_cleanly() {
     let d = Daemon::start();
     d.install_cosrsh();
     let cases: [(&[&str], &str); 5] = [
-        (&["-s", "hostb", "sftp"], "no subsystems"),
+        (&["-s", "hostb", "sftp -R"], "no subsystem's name"),
         (&["-N", "hostb"], "give a command"),
         (&["nowhere", "true"], " host join FILE`"),
         (&["-p", "x", "hostb", "true"], "port"),
@@ -357,6 +414,15 @@ fn one_table_serves_a_mixed_park() {
         (status, &*said, &*err),
         (Some(42), "rsh[-n][-l][jo][byold][uptime]\n", "")
     );
+    // Subsystems are ssh's too; rsh has none, and is not given a command of that name.
+    let (status, said, _) = by(&["bysecure", "-s", "sftp"], "");
+    assert_eq!(
+        (status, &*said),
+        (Some(42), "ssh[-s][-l][op][-p][2222][--][bysecure][sftp]\n")
+    );
+    let (status, said, err) = by(&["-s", "byold", "sftp"], "");
+    assert_eq!((status, &*said), (Some(255), ""), "{err}");
+    assert!(err.contains("rsh, which has no subsystems"), "{err}");
     // The host that is ours is reached as always, by the same table.
     let (status, said, _) = by(&["hostb", "cat"], "to ours\n");
     assert_eq!((status, &*said), (Some(0), "to ours\n"));

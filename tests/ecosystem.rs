@@ -11,7 +11,7 @@
 )]
 
 mod daemon;
-mod real_tools;
+mod tool;
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ use std::process::Command;
 
 use daemon::session::on_path;
 use daemon::{is_root, long, me, must};
-use real_tools::{everything, grow, have, start, tool};
+use tool::{everything, grow, have, start, tool};
 
 #[test]
 fn rsync_both_ways_of_ten_thousand_files() {

@@ -124,6 +124,27 @@ fn variables_pass_as_the_page_says() {
 }
 
 #[test]
+fn a_subsystem_is_asked_for_by_its_name() {
+    let settings = "[subsystem]\nids = \"/usr/bin/printf '%s|' 'a  b' $HOME\"";
+    let d = Daemon::start_with(settings, "commands=/bin/true subsystems=ids");
+    let asked = runs(&d, &["--subsystem"], &["ids"]);
+    said_is(asked, 0, "a  b|$HOME|", "");
+    for (words, cause) in [
+        (&["sftp"][..], "subsystem"),
+        (&["ids", "-x"], "request"),
+        (&["/bin/true"], "request"),
+    ] {
+        let (status, stdout, stderr) = runs(&d, &["--subsystem"], words);
+        assert_eq!((status, &*stdout), (255, ""), "{words:?}");
+        let reference = stderr
+            .trim_end()
+            .strip_prefix("cosclient: denied, reference ");
+        let line = d.log.wait(&format!("denied ref={}", reference.unwrap()));
+        assert!(line.contains(&format!("cause={cause} ")), "{line}");
+    }
+}
+
+#[test]
 fn a_long_command_follows_its_digest() {
     let d = Daemon::start();
     for length in [2_500, 2_700, 4_075, 8_150, 100_000] {
@@ -188,7 +209,7 @@ fn signals_reach_the_job() {
         (Signal::SIGQUIT, "QUIT"),
         (Signal::SIGTERM, "TERM"),
     ] {
-        let job = format!("trap 'echo got; exit 7' {name}; echo ready; while :; do read x; done");
+        let job = daemon::at_signal(name, "echo got; exit 7");
         let mut child = client(&d, &[], &[&job])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -18,7 +18,9 @@ use cosserver::config::applications;
 use cosserver::config::hostinfo::{HostTable, OPTIONS};
 use cosserver::config::place::Place;
 use cosserver::config::settings::{KEYS, Settings, TABLES};
+use cosserver::config::subsystems;
 use cosserver::refusal::Cause;
+use cosserver::wire::limits;
 use tree::{Set, agree, files, relative, set, text, top};
 
 const COS: &str = env!("CARGO_BIN_EXE_cos");
@@ -459,9 +461,20 @@ fn the_settings() {
         .count();
     assert_eq!(
         headings,
-        TABLES.len() + 1,
+        TABLES.len() + 2,
         "cosserver.toml(5) has a table that is none"
     );
+}
+
+/// The table `[subsystem]`: the programs that stand for `sftp`, in their order.
+#[test]
+fn the_settings_of_subsystems() {
+    let page = section("cosserver.toml.5", ".Ss [subsystem]");
+    let paths = page.lines().filter_map(|line| line.strip_prefix(".Pa "));
+    let paths: Vec<&str> = paths.map(|p| p.trim_end_matches([' ', ',', '.'])).collect();
+    assert_eq!(paths, subsystems::USUAL);
+    let most = format!("of at most {} letters", limits::SERVICE_NAME);
+    assert!(page.contains(&most), "it must say {most:?}");
 }
 
 /// The tables `[gui.NAME]`, each key with its default.
@@ -516,7 +529,7 @@ fn the_examples_of_the_settings_are_right() {
         assert!(settings.is_ok(), "{}: {example}", settings.unwrap_err());
         examples += 1;
     }
-    assert_eq!(examples, 2);
+    assert_eq!(examples, 3);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use cosserver::secret::{KeyPair, Secret};
 use cosserver::wire::answer::{self, Answer};
 use cosserver::wire::hello::{Hello, ServerHello, Suite};
+use cosserver::wire::name::is_service_name;
 use cosserver::wire::noise::{Direction, Initiator, Prepared, Responder};
 use cosserver::wire::opening::{Credential, Hosts, Opening};
 use cosserver::wire::prompt::{Answers, Asks, Style, Text};
@@ -184,6 +185,10 @@ fn requests() -> Vec<Vec<u8>> {
             ..request(several)
         });
     }
+    all.push(Request {
+        service: Service::Subsystem,
+        ..request(&[b"sftp"])
+    });
     all.push(Request {
         service: Service::Enrol,
         command: Command::Words(Vec::new()),
@@ -372,8 +377,12 @@ fn requests_in_openings() {
                 let least = usize::from(read.service != Service::Enrol);
                 assert!((least..=limits::ARGUMENTS).contains(&words.len()));
                 assert!(words.iter().all(|w| !w.contains(&0)));
+                let is_name = |w: &Vec<u8>| is_service_name(w);
+                let is_one = words.len() == 1 && words.iter().all(is_name);
+                assert!(read.service != Service::Subsystem || is_one);
             }
             Command::Follows { length, .. } => {
+                assert_eq!(read.service, Service::Exec);
                 assert!((1..=limits::COMMAND).contains(&usize::try_from(*length).unwrap()));
             }
         }

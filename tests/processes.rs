@@ -507,6 +507,16 @@ fn monitor(d: &Daemon, inetd: bool) -> i32 {
     }
 }
 
+/// Whether a daemon of this folder has its guard, which is nobody's child.
+fn is_guarded(d: &Daemon) -> bool {
+    let folder = d.folder.0.display().to_string();
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    all.into_iter().any(|entry| {
+        let of = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+        of("comm") == "cos: guard\n" && of("cmdline").contains(&folder)
+    })
+}
+
 /// The kernel tells the leader of a job alone that its parent is dead. Of its children one
 /// ends when it is hung up, and one must be killed.
 #[test]
@@ -521,6 +531,8 @@ fn a_monitor_that_is_killed_takes_every_process_of_a_job_along() {
         let lines = session.out.all();
         let all: Vec<i32> = lines[..3].iter().map(|n| n.parse().unwrap()).collect();
         assert!(all.iter().all(|pid| lives(*pid)));
+        // Under inetd it begins when the job has run for a moment.
+        until("the job is guarded", || is_guarded(&d));
         kill_9(monitor(&d, inetd));
         if !inetd {
             d.child.wait().unwrap();

@@ -77,8 +77,8 @@ fn the_clients_signals_reach_the_whole_remote_group() {
         ] {
             scope.spawn(move || {
                 // A shell that waits for another one in the foreground: both hear it.
-                let child = format!("trap \"echo child; exit 3\" {name}; echo ready; read x");
-                let script = format!("trap 'echo parent' {name}; sh -c '{child}'; exit 7");
+                let child = daemon::at_signal(name, "echo child; exit 3");
+                let script = format!("trap 'echo parent' {name}; ({child}); exit 7");
                 let job = d.session(&[&script]);
                 job.out.wait("ready");
                 job.signal(signal);
@@ -350,7 +350,7 @@ fn a_job_that_handles_a_hang_up_is_not_killed_by_sigpipe_first() {
 #[test]
 fn a_command_has_time_to_handle_a_signal() {
     let d = Daemon::start();
-    let job = d.session(&["trap 'sleep 7; exit 3' TERM; echo ready; while :; do read x; done"]);
+    let job = d.session(&[&daemon::at_signal("TERM", "sleep 7; exit 3")]);
     job.out.wait("ready");
     job.signal(Signal::SIGTERM);
     let ended = job.finish();

@@ -58,7 +58,7 @@ impl Machine {
     /// `users`: more options for hosta's line on the server.
     fn new(users: &str) -> Self {
         let folder = prepare(
-            "[exec]\nhup-to-kill = 1",
+            "[exec]\nhup-to-kill = 1\n[subsystem]\nwho = \"/usr/bin/id -un\"",
             &format!("commands=\"/usr/bin/id ...\" {users}"),
         );
         append(&folder.path("S/cosserver.toml"), APPLICATIONS);
@@ -440,6 +440,42 @@ fn users_ask_by_the_set_uid_program_where_no_daemon_runs() {
     mode(&m.bin.join("cos-sign"), 0o755);
     let told = String::from_utf8(m.id(ALICE, &[]).stderr).unwrap();
     assert!(told.contains("not set-uid root"), "{told}");
+}
+
+/// The signer signs it as it signs a command, and the host's line says which.
+#[test]
+fn users_ask_for_a_subsystem() {
+    if !can() {
+        return;
+    }
+    let m = Machine::new("subsystems=who");
+    let ask = |uid, words: &[&str]| run(m.of(uid, "cosrsh").args(words));
+    let is = |uid, words: &[&str], user: &str| {
+        let out = ask(uid, words);
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        let log = m.server.log_text();
+        assert_eq!(said.trim_end(), user, "{out:?}\n{log}");
+        assert_eq!(out.status.code(), Some(0));
+    };
+    let signing = m.daemon();
+    is(ALICE, &["hostb", "-s", "who"], "alice");
+    signing
+        .log
+        .wait("signed user=alice host=hostb service=subsystem");
+    let line = m.server.log.wait(" service=subsystem command=who");
+    assert!(line.contains(" user=alice caller=alice "), "{line}");
+    let denied = |uid, words: &[&str], cause: &str| {
+        let from = m.server.log.all().len();
+        assert_eq!(ask(uid, words).status.code(), Some(255));
+        let is_it = |l: &str| l.contains("denied ref=");
+        let line = m.server.log.wait_from(from, is_it).1;
+        assert!(line.contains(&format!("cause={cause} ")), "{line}");
+    };
+    denied(BOB, &["hostb", "-s", "sftp"], "subsystem");
+    denied(BOB, &["-l", "alice", "-s", "hostb", "who"], "user");
+    drop(signing);
+    m.install_cos_sign();
+    is(BOB, &["-s", "hostb", "who"], "bob");
 }
 
 #[test]

@@ -9,7 +9,7 @@
 )]
 
 mod daemon;
-mod real_tools;
+mod tool;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::Command;
 
 use daemon::{COS, Daemon, me, must, needs_root, run, until};
-use real_tools::{everything, grow, have, start, tool};
+use tool::{everything, grow, have, start, tool};
 
 /// The flags that users give ssh, for a tool's setting that has a whole command line.
 const FLAGS: [&str; 8] = [

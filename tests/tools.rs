@@ -292,6 +292,24 @@ fn the_bench_says_what_it_can_and_prints_what_was_measured() {
     fs::remove_dir_all(dir).unwrap();
 }
 
+/// Logins were refused since unknown machines are, and nobody had run this benchmark since.
+#[test]
+fn the_benchmarks_of_logins_and_doors_run() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("passed over: it needs root");
+        return;
+    }
+    let bench = |words: &[&str]| {
+        let mut command = Command::new("python3");
+        command.env("COS_BIN", programs()).args(words);
+        well(&mut command)
+    };
+    let said = bench(&["benches/login.py", "2"]);
+    assert!(said.contains("2 logins by turns, medians: "), "{said}");
+    let said = bench(&["benches/doors.py", "--runs", "2", "--machines", "10"]);
+    assert!(said.contains("2 commands by each host by turns"), "{said}");
+}
+
 /// The folder of the programs that these tests were built with.
 fn programs() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_cos"))

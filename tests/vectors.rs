@@ -165,6 +165,7 @@ fn request_of(value: &Value) -> Request {
     let service = match text(value, "service") {
         "exec" => Service::Exec,
         "enrol" => Service::Enrol,
+        "subsystem" => Service::Subsystem,
         _ => {
             let display = &value["display"];
             Service::Gui(Gui {

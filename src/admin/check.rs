@@ -27,6 +27,7 @@ use crate::secret::KeyPair;
 mod daemon;
 mod doors;
 mod logins;
+mod subsystems;
 mod users;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -185,6 +186,7 @@ impl Report<'_> {
                 if let Some(words) = s.daemon.lacks_its_user() {
                     self.add(Level::Warning, format!("user {}", s.daemon.user), words);
                 }
+                self.subsystems(&s);
                 self.logins(&s);
             }
             Err(fault) => self.wrong(&file, &fault),

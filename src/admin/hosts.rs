@@ -132,7 +132,7 @@ pub(super) fn meaning(place: &Place, entry: &Entry, known: &Known) -> String {
     } else if let Some(why) = denied(place, entry, known) {
         why
     } else {
-        let what = entry.commands.as_ref().map_or_else(
+        let mut what = entry.commands.as_ref().map_or_else(
             || "any command".to_owned(),
             |list| {
                 list.iter()
@@ -141,6 +141,13 @@ pub(super) fn meaning(place: &Place, entry: &Entry, known: &Known) -> String {
                     .join(" or ")
             },
         );
+        match entry.subsystems.as_deref() {
+            None => {}
+            Some([]) => what.push_str(" (no subsystem)"),
+            Some(names) => {
+                let _ = write!(what, " or the subsystem {}", names.join(" or "));
+            }
+        }
         let users = joined(&entry.run_as).replace(',', " or ");
         let (from, its) = (from(&entry.addresses, &entry.name), its_users(&entry.users));
         if users.is_empty() {
@@ -295,6 +302,9 @@ pub(super) fn show(call: &Call, out: &Out) -> Result<(), Failure> {
     for command in entry.commands.iter().flatten() {
         row("it may run", command.to_string());
     }
+    for name in entry.subsystems.iter().flatten() {
+        row("it may ask for", format!("the subsystem {name}"));
+    }
     out.say(&text)
 }
 
@@ -391,6 +401,10 @@ fn json(place: &Place, entry: &Entry, known: &Known) -> Json {
         (
             "commands",
             entry.commands.as_ref().map_or(Json::Null, Json::texts),
+        ),
+        (
+            "subsystems",
+            entry.subsystems.as_ref().map_or(Json::Null, Json::texts),
         ),
         ("accept_env", Json::texts(&entry.accept_env)),
         (

@@ -85,7 +85,7 @@ pub struct Call {
     /// The command's words, any bytes but NUL. There may be none in the faces of rsh and ssh, and
     /// there are none at a registration.
     pub words: Vec<Vec<u8>>,
-    /// An ssh subsystem is meant by the words.
+    /// Whether the only word names a subsystem.
     pub subsystem: bool,
     /// Flags that mean nothing to us but something to ssh, as ssh takes them.
     pub for_ssh: Vec<String>,

@@ -53,7 +53,7 @@ fn words(call: &Call) -> Result<Option<Vec<Vec<u8>>>, Fault> {
         let words = [program, "connect", &target.host, &port];
         return Ok(Some(words.map(|w| w.as_bytes().to_vec()).into()));
     }
-    if !call.words.is_empty() {
+    if call.subsystem || !call.words.is_empty() {
         return Ok(None);
     }
     if asked.no_command {

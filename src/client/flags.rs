@@ -29,7 +29,7 @@ pub(super) enum Rule {
     Setting,
     /// git's question whether we understand ssh's flags.
     Probe,
-    /// ssh's subsystems, which we have not.
+    /// The command's only word names a subsystem.
     Subsystem,
     /// Into the background, once the request is accepted.
     Background,
@@ -196,7 +196,7 @@ const COMMAND: &[Flag] = &[
         "s",
         "",
         Rule::Subsystem,
-        "an ssh subsystem: with method=ssh alone",
+        "COMMAND is the name of a subsystem there, such as sftp",
     ),
     HELP,
     VERSION,

@@ -139,12 +139,12 @@ fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
     let (places, route) = route::locate(call).map_err(|fault| about_the_folder(call, fault))?;
     if route.entry.method != Method::Cos {
         voice.step(|| format!("{} is reached by {}", call.host, route.entry.method));
+        if call.subsystem && route.entry.method == Method::Rsh {
+            return Err(Fault::new(
+                "-s: it is reached by rsh, which has no subsystems",
+            ));
+        }
         return Err(elsewhere::become_program(call, &route));
-    }
-    if call.subsystem {
-        return Err(Fault::new(
-            "-s: there are no subsystems here; give the command itself, as in `cosrsh HOST /usr/lib/sftp-server`",
-        ));
     }
     let call = &*command::settle(call)?;
     let mut accepted = connect(call, &places, &route, voice)?;

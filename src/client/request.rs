@@ -15,7 +15,10 @@ use crate::config::linger::Linger;
 use crate::config::name::UserName;
 use crate::config::words::quoted;
 use crate::fault::Fault;
-use crate::wire::limits::{COMMAND, GREETING_BODY, UNTIL_CLOSED, VARIABLES};
+use crate::wire::limits::{
+    COMMAND, COMMAND_IN_HELLO, GREETING_BODY, UNTIL_CLOSED, VARIABLES, VARIABLES_IN_HELLO,
+};
+use crate::wire::name::is_service_name;
 use crate::wire::request::{Command, Gui, Request, Service, encode_words, is_variable};
 use crate::wire::rest;
 use crate::wire::wanted::Environment;
@@ -28,6 +31,9 @@ pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
     let caller_user = caller()?;
     let user = user(call, entry)?;
     let environment = passed_on(env::vars_os(), &call.send_env)?;
+    if call.subsystem {
+        return compose_subsystem(call, user, caller_user, environment);
+    }
     let longest = longest(&environment);
     // The words by themselves first, so that it is known which of the two is too long.
     let words = encode_words(&call.words).map_err(|e| {
@@ -56,6 +62,40 @@ pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
 pub fn user(call: &Call, entry: &Entry) -> Result<String, Fault> {
     let named = call.user.as_ref().or(entry.user.as_ref());
     named.map_or_else(|| caller().map(|u| u.to_string()), |u| Ok(u.to_string()))
+}
+
+/// Composes the request for a subsystem, which the call's only word names.
+fn compose_subsystem(
+    call: &Call,
+    user: String,
+    caller_user: UserName,
+    environment: Environment,
+) -> Result<Question, Fault> {
+    match call.words.as_slice() {
+        [name] if is_service_name(name) => {}
+        words => {
+            let line = String::from_utf8_lossy(&words.join(&b' ')).into_owned();
+            return Err(Fault::new(format!(
+                "-s: {} is no subsystem's name, such as sftp",
+                quoted(&line)
+            )));
+        }
+    }
+    let longest = longest(&environment);
+    let most = COMMAND_IN_HELLO.saturating_add(VARIABLES_IN_HELLO);
+    // Nothing of it may follow the request.
+    let packed = rest::pack(call.words.clone(), environment).ok();
+    let packed = packed.filter(|packed| packed.follows.is_none());
+    let packed = packed.ok_or_else(|| too_long(longest, most))?;
+    let request = Request {
+        service: Service::Subsystem,
+        user,
+        caller_user,
+        command: packed.command,
+        environment: packed.environment,
+        linger: linger(call),
+    };
+    question(request, None)
 }
 
 /// Composes the request for an application: its name and arguments, and its display.

@@ -11,6 +11,8 @@ use super::name::UserName;
 use super::words::{did_you_mean, quoted};
 use crate::fault::Fault;
 use crate::sys::pam_files;
+use crate::wire::limits;
+use crate::wire::name::is_service_name;
 
 /// A mistake and where in the text it begins.
 pub(super) type Mistake = (usize, String);
@@ -54,9 +56,6 @@ pub const KEYS: &[Key] = &[
         meaning: "Variables that it gets besides.",
     },
 ];
-
-/// The longest name of an application, bytes.
-const NAME: usize = 64;
 
 /// Variables that the daemon sets itself, and what would change a program before it
 /// begins.
@@ -186,14 +185,14 @@ impl Applications {
 }
 
 fn check_name(name: &str) -> Result<(), String> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'+');
-    if name.is_empty() || name.len() > NAME || name.starts_with('-') || !name.bytes().all(plain) {
-        return Err(format!(
-            "{} is no application's name: at most {NAME} letters, digits and . _ - +, no - first",
-            quoted(name)
-        ));
+    if is_service_name(name.as_bytes()) {
+        return Ok(());
     }
-    Ok(())
+    let most = limits::SERVICE_NAME;
+    Err(format!(
+        "{} is no application's name: at most {most} letters, digits and . _ - +, no - first",
+        quoted(name)
+    ))
 }
 
 fn read_one(table: &DeTable<'_>, at: usize) -> Result<Application, Mistake> {

@@ -121,6 +121,17 @@ fn mistakes_name_the_line_and_what_was_meant() {
         ("a cos run-as=\"jo hn\"", "is no user name"),
         ("a cos commands=df", "must begin with the absolute path"),
         ("a cos commands=/bin/df -h", "\"-h\" has no ="),
+        ("a cos subsystems=sftp,", "something is missing"),
+        ("a cos subsystems=sftp,sftp", "\"sftp\" is in it twice"),
+        ("a cos subsystems=-,sftp", "\"-\" is no subsystem's name"),
+        (
+            "a cos subsystems=/bin/sh",
+            "\"/bin/sh\" is no subsystem's name",
+        ),
+        (
+            "a cos subsystems=a subsystems=b",
+            "it stands on the line twice",
+        ),
         (
             "a cos machine-key=abc",
             "64 hexadecimal digits, and this has 3",
@@ -287,7 +298,7 @@ fn mutants_end_with_an_answer() {
         format!(
             "hosta cos addr=127.0.0.1,::1 port=9002 run-as=root machine-key={key}\nhostb ssh user=jo # x\n"
         ),
-        "hosta cos addr=10.0.0.0/8,2001:db8::/32 commands=\"/bin/df -h *\" commands='/bin/x ...'\n\
+        "hosta cos addr=10.0.0.0/8,2001:db8::/32 commands=\"/bin/df -h *\" subsystems=sftp,x\n\
          hostb rsh accept-env=TZ,A_B as=hosta server=real\n"
             .to_owned(),
         "a cos\nb cos\nc cos\n".to_owned(),
@@ -313,6 +324,21 @@ fn mutants_end_with_an_answer() {
         }
     }
     assert!(right > 1000 && wrong > 1000, "{right} right, {wrong} wrong");
+}
+
+/// A host that may run any command could start a subsystem's program anyway.
+#[test]
+fn a_host_with_commands_has_the_subsystems_that_its_line_names() {
+    let may = |options: &str| {
+        let table = table(&format!("a cos run-as=root {options}"));
+        assert!(table.faults().is_empty(), "{:?}", table.faults());
+        ["sftp", "x.y"].map(|name| table.entries()[0].may_ask_subsystem(name))
+    };
+    assert_eq!(may(""), [true, true]);
+    assert_eq!(may("commands=/bin/true"), [false, false]);
+    assert_eq!(may("subsystems=x.y"), [false, true]);
+    assert_eq!(may("subsystems=-"), [false, false]);
+    assert_eq!(may("commands=/bin/true subsystems=sftp,x.y"), [true, true]);
 }
 
 /// What is accepted must also do something; and what would make an interpreter run

@@ -27,6 +27,7 @@ pub mod name;
 pub mod place;
 pub mod secure;
 pub mod settings;
+pub mod subsystems;
 pub mod words;
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use super::applications::Applications;
 use super::name::{HostName, UserName};
 use super::place::{Place, SETTINGS};
 use super::secure::Kind;
+use super::subsystems::Subsystems;
 use crate::fault::Fault;
 
 /// The longest settings file that is read, in bytes.
@@ -51,6 +52,8 @@ pub struct Settings {
     pub login: Login,
     /// The applications that a login may start.
     pub gui: Applications,
+    /// The programs that a host may ask for by a name.
+    pub subsystem: Subsystems,
     /// The daemon itself.
     pub daemon: Daemon,
 }
@@ -228,6 +231,7 @@ impl Settings {
                 let _ = writeln!(out, "{} = {}", key.name, key.value(self));
             }
         }
+        writing::subsystems(&mut out, &self.subsystem);
         writing::applications(&mut out, &self.gui);
         out
     }
@@ -256,6 +260,7 @@ impl Settings {
             exec: Exec::default(),
             login: Login::default(),
             gui: Applications::default(),
+            subsystem: Subsystems::default(),
             daemon: Daemon {
                 grace: Duration::ZERO,
                 keep_alive: Duration::ZERO,

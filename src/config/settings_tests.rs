@@ -92,6 +92,23 @@ fn the_template_has_an_application_that_displays_on_the_pc() {
 }
 
 #[test]
+fn subsystems_are_printed_as_they_are_read() {
+    let text = "name = \"x\"\n[subsystem]\nsftp = \"\"\n\"a.b\" = '''/x 'a \"b' \"\"'''\n";
+    let s = parse(text).unwrap();
+    assert_eq!(s.subsystem.find("a.b").unwrap(), ["/x", "a \"b", ""]);
+    let printed = s.print();
+    assert!(
+        printed.contains("\n[subsystem]\n\"a.b\" = \"/x 'a \\\"b' \\\"\\\"\"\nsftp = \"\"\n"),
+        "{printed}"
+    );
+    assert_eq!(parse(&printed).unwrap().subsystem, s.subsystem);
+    // Without one for sftp it says what is tried.
+    let printed = parse("name = \"x\"").unwrap().print();
+    let tried = "\n[subsystem]\n# sftp: the first program of /usr/lib/openssh/sftp-server, ";
+    assert!(printed.contains(tried), "{printed}");
+}
+
+#[test]
 fn keys_are_named_once_and_explained() {
     for (i, key) in KEYS.iter().enumerate() {
         assert!(
@@ -198,6 +215,25 @@ fn mistakes_name_the_line_and_what_was_meant() {
             "[gui.x]\nusers = \"alice\"",
             ":2: users: it must be a list of user names and @groups, or \"*\" for everybody but root",
         ),
+        (
+            "[subsystem]\nsftp = \"internal-sftp\"",
+            ":2: sftp: \"internal-sftp\" is no absolute path of a program",
+        ),
+        (
+            "[subsystem]\nx = \"/bin/x\"\n\"a b\" = \"/x\"",
+            ":3: \"a b\" is no subsystem's name",
+        ),
+        (
+            "[subsystem]\nx = \"/x 'a\"",
+            ":2: x: a ' is opened and not closed",
+        ),
+        (
+            "[subsystem]\nx = \"/x #a\"",
+            ":2: x: a word that begins with #",
+        ),
+        ("[subsystem]\nx = [\"/x\"]", ":2: x: it must be a text"),
+        ("[subsystems]", "did you mean [subsystem]?"),
+        ("subsystem = \"/x\"", ":1: subsystem is a table, not a key"),
         ("name = \"a b\"", ":1: name: \"a b\" is no host name"),
         ("listen = []", "at least one address"),
         ("listen = [\"hostb\"]", "\"hostb\" is no address"),

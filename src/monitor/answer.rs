@@ -342,7 +342,9 @@ impl Monitor {
         now: Instant,
     ) -> Result<(), Halt> {
         let from = known.who().peer();
-        let granted = policy::grant(known, self.accounts.serves()).map_err(|r| r.of(from))?;
+        let program = self.subsystem_of(known.who().request());
+        let granted = policy::grant(known, program, self.accounts.serves());
+        let granted = granted.map_err(|r| r.of(from))?;
         if let Some(why) = self.cannot_start_for(&Holder::of(granted.proven())) {
             return Err(Refusal::new(Cause::Busy, why).of(from).into());
         }

@@ -17,6 +17,7 @@ use crate::channel::relay::Session;
 use crate::config::hostinfo::Entry;
 use crate::config::linger::Linger;
 use crate::door::Id;
+use crate::fault::Fault;
 use crate::log::Level;
 use crate::policy::{Exec, Granted};
 use crate::refusal::{Cause, Refusal};
@@ -25,7 +26,7 @@ use crate::sys::account::{Account, UserRecord};
 use crate::sys::{process, socket};
 use crate::wire::noise::Keys;
 use crate::wire::record::{self, Kind};
-use crate::wire::request::Request;
+use crate::wire::request::{Command, EXEC, Request, Service};
 use crate::wire::{Malformed, limits};
 
 impl Monitor {
@@ -68,7 +69,7 @@ impl Monitor {
             user: pending.granted.service().user.to_string(),
             peer: proven.peer(),
             caller: proven.request().caller_user.to_string(),
-            service: crate::wire::request::EXEC.to_owned(),
+            service: proven.request().service.name().to_owned(),
             machines: proven.machines(),
             command: proven.request().command.shown(),
             holders: Holder::of(proven),
@@ -90,9 +91,8 @@ impl Monitor {
                 // Should the relay be dead, the descriptors go, and the session's
                 // channel ends: the job is hung up by the same path as always.
                 self.tell_relay(session.encode(), fds);
-                // Here nobody waits for it any more.
                 if self.inetd.is_some() {
-                    self.start_guard();
+                    self.guard.begin_later(now);
                 }
             }
             Err(e) => {
@@ -103,6 +103,16 @@ impl Monitor {
         }
         self.tell_gate(Order::Taken(pending.connection).encode());
         Ok(())
+    }
+
+    /// Looks up the program of the subsystem that a request names, where it names one.
+    pub(super) fn subsystem_of(&self, request: &Request) -> Option<Result<Vec<String>, Fault>> {
+        match (&request.service, &request.command) {
+            (Service::Subsystem, Command::Words(_)) => {
+                Some(self.settings.subsystem.find(&request.command.shown()))
+            }
+            _ => None,
+        }
     }
 
     /// The quiet time of a session, milliseconds: the request's own, else that of the host's
@@ -129,21 +139,25 @@ impl Monitor {
     fn log_start(&mut self, id: u64, granted: &Granted<Exec>, account: &Account) {
         let proven = granted.proven();
         let (host, caller) = (&proven.caller().name, &proven.request().caller_user);
-        let command = proven.request().command.shown();
-        let peer = proven.peer();
-        self.log.say(
-            Level::Info,
-            "exec",
-            &[
-                ("session", &id),
-                ("host", host),
-                ("peer", &peer),
-                ("machine", &Id::of(proven.machine())),
-                ("user", &account.name),
-                ("caller", caller),
-                ("command", &command),
-            ],
-        );
+        let Request {
+            service, command, ..
+        } = proven.request();
+        let (command, service) = (command.shown(), service.name());
+        let (peer, machine) = (proven.peer(), Id::of(proven.machine()));
+        let mut pairs: Vec<(&str, &dyn std::fmt::Display)> = vec![
+            ("session", &id),
+            ("host", host),
+            ("peer", &peer),
+            ("machine", &machine),
+            ("user", &account.name),
+            ("caller", caller),
+        ];
+        // A command is what this event tells of; the rest has its service's name.
+        if service != EXEC {
+            pairs.push(("service", &service));
+        }
+        pairs.push(("command", &command));
+        self.log.say(Level::Info, "exec", &pairs);
     }
 }
 

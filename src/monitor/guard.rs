@@ -41,6 +41,11 @@ const LOOKING: Duration = Duration::from_millis(50);
 /// How often it looks, while it kills, for processes that those have started.
 const LOOKS: usize = 100;
 
+/// Under inetd the guard begins when a job has run this long: most have ended by then, and
+/// would wait for two forks more than they need. Until then the kernel alone ends the job's
+/// leader with its monitor.
+const UNDER_INETD: Duration = Duration::from_millis(50);
+
 /// One that lived this long is replaced at once when it dies.
 const LIVED: Duration = Duration::from_secs(1);
 /// First and longest pause before the next start, after one that failed or did not live.
@@ -217,6 +222,13 @@ impl Guarding {
             self.fall_due(now);
         }
         true
+    }
+
+    /// Has the first one started after a while, where none is due before.
+    pub(super) fn begin_later(&mut self, now: Instant) {
+        if self.guard.is_none() {
+            self.due = self.due.or(Some(now + UNDER_INETD));
+        }
     }
 
     fn fall_due(&mut self, now: Instant) {

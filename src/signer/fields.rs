@@ -2,7 +2,7 @@
 //! back, in the canonical CBOR of the wire. Pure.
 
 use crate::secret::PublicKey;
-use crate::wire::request::{Command, EXEC, Service};
+use crate::wire::request::{Command, EXEC, SUBSYSTEM, Service};
 use crate::wire::wanted::{Wanted, WantedFields};
 use crate::wire::{Malformed, cbor, limits};
 
@@ -127,7 +127,7 @@ impl Ask {
             }
             Ok(true)
         })?;
-        if service == Some(EXEC) && wanted.has_display() {
+        if matches!(service, Some(EXEC | SUBSYSTEM)) && wanted.has_display() {
             return Err(Malformed("an application's fields for a command"));
         }
         let linger = wanted.linger();

@@ -255,7 +255,12 @@ fn fields_there_and_back_and_nothing_else() {
         },
         ..exec.clone()
     };
-    for ask in [&exec, &gui, &here, &long] {
+    let subsystem = Ask {
+        service: Service::Subsystem,
+        command: Command::Words(vec![b"sftp".to_vec()]),
+        ..exec.clone()
+    };
+    for ask in [&exec, &gui, &here, &long, &subsystem] {
         let bytes = ask.encode().unwrap();
         assert_eq!(Ask::decode(&bytes).as_ref(), Ok(ask));
         assert!(Ask::decode(&[&bytes[..], &[0]].concat()).is_err());
@@ -283,10 +288,16 @@ fn fields_there_and_back_and_nothing_else() {
     assert!(Ask::decode(&[0; MESSAGE + 1]).is_err());
     assert!(Ask::decode(b"sign me").is_err());
     // An exec with an application's fields, and an application without its display.
-    let bytes = gui.encode().unwrap();
+    let one_word = Ask {
+        command: Command::Words(vec![b"id".to_vec()]),
+        ..gui
+    };
+    let bytes = one_word.encode().unwrap();
     let at = bytes.windows(4).position(|w| w == b"\x63gui").unwrap();
-    let swapped = [&bytes[..at], b"\x64exec", &bytes[at + 4..]].concat();
-    assert!(Ask::decode(&swapped).is_err());
+    for other in [&b"\x64exec"[..], b"\x69subsystem"] {
+        let swapped = [&bytes[..at], other, &bytes[at + 4..]].concat();
+        assert!(Ask::decode(&swapped).is_err());
+    }
 
     let signed = Signed {
         caller: "a".into(),

@@ -66,6 +66,9 @@ pub const ARGUMENTS: usize = 16_384;
 /// Longest host or user name, bytes.
 pub const NAME: usize = 255;
 
+/// Longest name of a subsystem or of an application, bytes.
+pub const SERVICE_NAME: usize = 64;
+
 /// Longest encoding of the variables that may stand in the ClientHello beside a command of
 /// [`COMMAND_IN_HELLO`] bytes, whatever the names in it: longer ones follow with the command.
 pub const VARIABLES_IN_HELLO: usize = 256;

@@ -1,5 +1,5 @@
-//! Names of users, which requests carry and files list, and which characters of a text
-//! may be shown at all.
+//! Names of users and subsystems, which requests carry and files list, and which characters
+//! of a text may be shown at all.
 //!
 //! A user's name reaches environments, PAM's items, logs and terminals. It is parsed once,
 //! where it comes in, into a type that nothing else can make. Pure; used by every program.
@@ -79,6 +79,15 @@ impl AsRef<str> for UserName {
     fn as_ref(&self) -> &str {
         &self.0
     }
+}
+
+/// Returns whether this may be the name of a subsystem or an application: 1 to
+/// [`limits::SERVICE_NAME`] letters, digits and `. _ - +`, no `-` first.
+pub fn is_service_name(name: &[u8]) -> bool {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'+');
+    (1..=limits::SERVICE_NAME).contains(&name.len())
+        && !name.starts_with(b"-")
+        && name.iter().all(plain)
 }
 
 /// Whether a character may be shown where another host chose it: neither one that steers

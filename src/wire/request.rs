@@ -49,6 +49,9 @@ impl Command {
 pub enum Service {
     /// A command, its streams and its status.
     Exec,
+    /// A program of the server's settings, whose name is the only word. It has streams and a
+    /// status like a command.
+    Subsystem,
     /// An application of the server's table: the first word is its name.
     Gui(Gui),
     /// The machine of whoever asks is to be registered at the doors (seed 002). No
@@ -89,6 +92,8 @@ pub struct Request {
 
 /// The names of the services in the request.
 pub const EXEC: &str = "exec";
+/// A program that the server's settings name.
+pub const SUBSYSTEM: &str = "subsystem";
 /// An application.
 pub const GUI: &str = "gui";
 /// A machine's registration.
@@ -99,6 +104,7 @@ impl Service {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Exec => EXEC,
+            Self::Subsystem => SUBSYSTEM,
             Self::Gui(_) => GUI,
             Self::Enrol => ENROL,
         }
@@ -360,6 +366,31 @@ mod tests {
             ..gui
         };
         assert_eq!(full.encode(), enrol().encode());
+    }
+
+    #[test]
+    fn a_subsystem_is_one_word() {
+        let ask = |words: &[&[u8]]| Request {
+            service: Service::Subsystem,
+            command: Command::Words(words.iter().map(|w| w.to_vec()).collect()),
+            ..enrol()
+        };
+        let longest = [b'a'; limits::SERVICE_NAME];
+        for good in [&b"sftp"[..], b"a.b_c-d+1", &longest] {
+            let request = ask(&[good]);
+            assert_eq!(Request::decode(&request.encode().unwrap()), Ok(request));
+        }
+        let long = [b'a'; limits::SERVICE_NAME + 1];
+        for wrong in [&b""[..], b"-s", b"/bin/sh", b"a b", b"\xff", &long] {
+            assert!(ask(&[wrong]).encode().is_err(), "{wrong:?}");
+        }
+        assert!(ask(&[]).encode().is_err());
+        assert!(ask(&[b"sftp", b"-R"]).encode().is_err());
+        let later = Request {
+            command: follows(b"sftp").unwrap(),
+            ..ask(&[b"sftp"])
+        };
+        assert!(later.encode().is_err());
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::convert::Infallible;
 use minicbor::Decoder;
 use minicbor::encode::Error;
 
+use super::name::is_service_name;
 use super::request::{
-    Command, ENROL, EXEC, GUI, Gui, Service, display_host, fits, get_words, put_variables,
-    put_words, variables,
+    Command, ENROL, EXEC, GUI, Gui, SUBSYSTEM, Service, display_host, fits, get_words,
+    put_variables, put_words, variables,
 };
 use super::{Malformed, cbor, limits};
 
@@ -26,7 +27,7 @@ pub(crate) struct Wanted<'a> {
 impl Wanted<'_> {
     const fn gui(&self) -> Option<&Gui> {
         match self.service {
-            Service::Exec | Service::Enrol => None,
+            Service::Exec | Service::Subsystem | Service::Enrol => None,
             Service::Gui(gui) => Some(gui),
         }
     }
@@ -141,6 +142,7 @@ impl WantedFields {
     ) -> Result<(Service, Command, Environment), Malformed> {
         let service = match (service, self.port) {
             (Some(EXEC), _) => Service::Exec,
+            (Some(SUBSYSTEM), _) => Service::Subsystem,
             (Some(GUI), Some(port)) if port > 0 => Service::Gui(Gui {
                 host: self.host,
                 port,
@@ -170,7 +172,21 @@ impl WantedFields {
                 "an application's words must come with its request",
             ));
         }
+        if service == Service::Subsystem {
+            check_subsystem(&command)?;
+        }
         Ok((service, command, self.environment))
+    }
+}
+
+/// Checks the only word of a request for a subsystem.
+fn check_subsystem(command: &Command) -> Result<(), Malformed> {
+    match command {
+        Command::Words(words) => match words.as_slice() {
+            [name] if is_service_name(name) => Ok(()),
+            _ => Err(Malformed("a subsystem that is not one word, its name")),
+        },
+        Command::Follows { .. } => Err(Malformed("a subsystem's name must come with its request")),
     }
 }
 

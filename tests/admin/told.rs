@@ -323,6 +323,44 @@ fn check_looks_at_applications_and_what_logins_need() {
     );
 }
 
+/// What keeps a host from its subsystems, and what its line says of them.
+#[test]
+fn check_and_list_tell_of_subsystems() {
+    let scratch = Scratch::new();
+    let s = scratch.init("S");
+    s.invite("hosta");
+    s.append("hostb cos run-as=nobody commands=/bin/true subsystems=right,off,none addr=::1\n");
+    s.append("hostc cos run-as=nobody subsystems=- addr=::1\n");
+    let table = "[subsystem]\nright = \"/bin/sh -c 'a b'\"\noff = \"\"\ngone = \"/nowhere/x\"\n\
+                 sftp = \"/bin/sh\"\n";
+    fs::write(s.place().settings(), table).unwrap();
+    let told = text(&s.run(&["check"]).stdout);
+    for line in [
+        "ok       subsystem right: /bin/sh -c a b",
+        "ok       subsystem sftp: /bin/sh",
+        "note     subsystem off: off = \"\" in [subsystem] turns it off",
+        "warning  subsystem gone: /nowhere/x: No such file",
+        "note     host hostb: it may ask for the subsystem none: [subsystem] has no none",
+        "note     host hostb: it may ask for the subsystem off: off = \"\"",
+    ] {
+        assert!(told.lines().any(|l| l.starts_with(line)), "{line}: {told}");
+    }
+    assert!(!told.contains("subsystem right: [subsystem]"), "{told}");
+    let shown = s.good(&["host", "show", "hostb"]);
+    for line in ["right", "off", "none"] {
+        let line = format!("  it may ask for           the subsystem {line}\n");
+        assert!(shown.contains(&line), "{line}: {shown}");
+    }
+    let json = s.good(&["host", "list", "--json"]);
+    for part in [
+        "\"subsystems\":null",
+        "\"subsystems\":[\"right\",\"off\",\"none\"]",
+        "\"subsystems\":[]",
+    ] {
+        assert!(json.contains(part), "{part}: {json}");
+    }
+}
+
 #[test]
 fn who_tells_an_ordinary_user_whose_daemon_was_asked() {
     let scratch = Scratch::new();

@@ -44,15 +44,30 @@ pub fn configured(settings: &str, options: &str) -> Folder {
     folder
 }
 
-/// A job that says that it runs, and marks its hang-up. It starts no process
-/// meanwhile, since a shell may lose a signal that comes while it does; and it waits
-/// at a pipe of its own, for its input ends before it is hung up.
+/// A job that says `ready`, waits for a signal of this name, and becomes a shell that runs
+/// `then`. A shell with a trap may lose a signal that comes just before it reads or forks;
+/// sigwait(3) cannot.
+pub fn at_signal(name: &str, then: &str) -> String {
+    let wait = format!(
+        "import os, signal, sys\n\
+         one = {{signal.SIG{name}}}\n\
+         signal.pthread_sigmask(signal.SIG_BLOCK, one)\n\
+         print(\"ready\", flush=True)\n\
+         signal.sigwait(one)\n\
+         signal.pthread_sigmask(signal.SIG_UNBLOCK, one)\n\
+         os.execvp(\"sh\", [\"sh\", \"-c\", sys.argv[1]])"
+    );
+    format!("exec python3 -c '{wait}' '{then}'")
+}
+
+/// A job that says that it runs, and marks its hang-up. SIGPIPE does not end it before.
 pub fn hangs_up(marker: &Path) -> String {
     let marker = marker.display();
-    format!(
-        "trap '' PIPE; trap ': >{marker}; exit' HUP; mkfifo {marker}.idle; exec 8<>{marker}.idle; \
-         echo ready; while :; do read x <&8; done"
-    )
+    [
+        "trap \"\" PIPE; ",
+        &at_signal("HUP", &format!(": >{marker}")),
+    ]
+    .concat()
 }
 
 /// How many children a daemon has beside its door and look-up processes, which come when

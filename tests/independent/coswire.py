@@ -170,14 +170,15 @@ def public(private):
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
-def request(words, user, calling_user, env=(), display=None, linger=None):
+def request(words, user, calling_user, env=(), display=None, linger=None, subsystem=False):
     """(the request's exact bytes, the command's encoding to send later or None), section 5.1.
 
-    With a display it is for an application, whose words come with it."""
+    With a display it is for an application, whose words come with it; the word of a subsystem
+    is its name."""
     command = list(words)
     encoding = encode(command)
-    item = {1: "gui" if display else "exec", 2: user, 3: calling_user}
-    later = len(encoding) > INLINE_MAX and not display
+    item = {1: "gui" if display else "subsystem" if subsystem else "exec", 2: user, 3: calling_user}
+    later = len(encoding) > INLINE_MAX and not display and not subsystem
     if not later:
         item[4] = command
     if env:

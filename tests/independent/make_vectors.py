@@ -166,9 +166,9 @@ def server_hello_json():
 
 def request_json():
     """The request (5.1)."""
-    def one(words, user="root", calling_user="alice", env=(), display=None, linger=None):
-        data, later = w.request(words, user, calling_user, env, display, linger)
-        return {"service": "gui" if display else "exec", "display": display and display._asdict(),
+    def one(words, user="root", calling_user="alice", env=(), display=None, linger=None, subsystem=False):
+        data, later = w.request(words, user, calling_user, env, display, linger, subsystem)
+        return {"service": "gui" if display else "subsystem" if subsystem else "exec", "display": display and display._asdict(),
                 "user": user, "calling_user": calling_user, "words": words if later is None else None,
                 "digest": hashlib.sha256(later).digest() if later else None, "length": len(later) if later else None,
                 "environment": [list(pair) for pair in env], "linger": linger, "request": data}
@@ -193,11 +193,16 @@ def request_json():
     ]
     enrolment = {**one([b"id"], "alice"), "service": "enrol", "words": [], "request": w.enrolment("alice")}
     good.append({"name": "a machine that wants to be registered", **enrolment})
+    good += [
+        {"name": "a subsystem", **one([b"sftp"], "alice", env=env, linger=0, subsystem=True)},
+        {"name": "a subsystem with a name of 64 bytes", **one([b"aA0._-+" + b"x" * 57], subsystem=True)},
+    ]
     assert len(cbor2.dumps([b"x" * 2556])) == 2560
     head = ((1, "exec"), (2, "root"), (3, "alice"))
     words = (4, [b"id"])
     later = ((6, fixed("digest")), (7, 5000))
     gui = ((1, "gui"), *head[1:], words)
+    subsystem = ((1, "subsystem"), *head[1:])
     alice = ((1, "enrol"), (2, "alice"), (3, "alice"))
     shown = one([b"id"], display=w.Display("pc", 9003))
 
@@ -217,6 +222,8 @@ def request_json():
          **{**enrolment, "request": cbor(*alice, words, (5, pairs(1)), *later, (8, "pc"), (9, 9003), (10, True))}},
         {"name": "another user and a port of 0, which mean nothing to enrol",
          **{**enrolment, "user": "root", "request": cbor(alice[0], (2, "root"), alice[2], (9, 0), (11, 5), (12, b""))}},
+        {"name": "keys of gui, which mean nothing to a subsystem",
+         **{**one([b"sftp"], subsystem=True), "request": cbor(*subsystem, (4, [b"sftp"]), (8, "pc"), (9, 0), (10, True), (12, 0))}},
         {"name": "1,024 variables", **{**one([b"id"]), "environment": pairs(1024), "request": cbor(*head, words, (5, pairs(1024)))}},
         {"name": "a long variable, and an empty one",
          **one([b"id"], env=[("N" * 255, b"v" * 3000), ("E", b"")])},
@@ -255,6 +262,11 @@ def request_json():
         ("key 10 a number", cbor(*gui, (9, 9003), (10, 1))), ("key 10 null", cbor(*gui, (9, 9003)).replace(b"\xa5", b"\xa6", 1) + b"\x0a\xf6"),
         ("an application that follows", cbor(*gui[:3], *later, (9, 9003))), ("an application without a name", cbor(*gui[:3], (4, []), (9, 9003))),
         ("exec and a host of bytes", cbor(*head, words, (8, b"pc"))), ("exec and a port of 65,536", cbor(*head, words, (9, 65536))),
+        ("a subsystem of two words", cbor(*subsystem, (4, [b"sftp", b"-R"]))), ("a subsystem without a word", cbor(*subsystem)),
+        ("a subsystem of no word", cbor(*subsystem, (4, []))), ("a subsystem that follows", cbor(*subsystem, *later)),
+        *((f"a subsystem that is {name!a}", cbor(*subsystem, (4, [name]))) for name in
+          (b"", b"-s", b"a b", b"/bin/sh", b"s\xc3\xa9", b"a\n", b"x" * 65)),
+        ("a subsystem's name that is a text", cbor(*subsystem, (4, ["sftp"]))), ("Subsystem", cbor((1, "Subsystem"), *head[1:], (4, [b"sftp"]))),
         ("a quiet time of a day and a second", cbor(*head, words, (11, 86401))), ("a quiet time that is negative", cbor(*head, words, (11, -1))),
         ("a quiet time of 2^32 - 2", cbor(*head, words, (11, 2**32 - 2))), ("a quiet time that is a text", cbor(*head, words, (11, "none"))),
         ("bytes behind", cbor(*head, words) + b"\0"), ("not a map", cbor2.dumps([b"id"])))}

@@ -53,7 +53,10 @@ impl Report<'_> {
     fn application(&mut self, name: &str, application: &Application) {
         let about = format!("[gui.{name}]");
         let program = application.command.first().map_or("", String::as_str);
-        let mut warnings: Vec<String> = cannot_run(Path::new(program)).into_iter().collect();
+        let mut warnings: Vec<String> = cannot_run(Path::new(program))
+            .map(|why| format!("command: {why}"))
+            .into_iter()
+            .collect();
         warnings.extend(application.users.iter().filter_map(nobody));
         if application.users.is_empty() {
             warnings.push("users is empty, so nobody may start it".to_owned());
@@ -83,15 +86,15 @@ impl Report<'_> {
 }
 
 /// Why a program cannot be executed, as far as this user can tell.
-fn cannot_run(program: &Path) -> Option<String> {
+pub(super) fn cannot_run(program: &Path) -> Option<String> {
     let shown = program.display();
     match std::fs::metadata(program) {
-        Err(e) => Some(format!("command: {shown}: {e}")),
-        Ok(about) if !about.is_file() => Some(format!("command: {shown} is no file")),
+        Err(e) => Some(format!("{shown}: {e}")),
+        Ok(about) if !about.is_file() => Some(format!("{shown} is no file")),
         // For root, whatever can be executed by anybody.
         Ok(_) => access(program, AccessFlags::X_OK).err().map(|_| {
             format!(
-                "command: {shown} is {}and cannot be executed",
+                "{shown} is {}and cannot be executed",
                 mode_and_owner(program)
             )
         }),

@@ -11,6 +11,7 @@ use crate::config::address::{Address, Network};
 use crate::config::command::CommandPattern;
 use crate::config::linger::Linger;
 use crate::config::name::{HostName, UserName};
+use crate::config::subsystems::check_name;
 use crate::config::words::{self, did_you_mean, quoted};
 use crate::fault::Fault;
 use crate::secret::PublicKey;
@@ -33,6 +34,9 @@ pub struct Entry {
     pub users: Users,
     /// The commands it may run here (`commands=`); `None`: any.
     pub commands: Option<Vec<CommandPattern>>,
+    /// The subsystems it may ask for (`subsystems=`); `None`: any where it may run any
+    /// command, else none.
+    pub subsystems: Option<Vec<String>>,
     /// The only machine key it may have (`machine-key=`).
     pub machine_key: Option<PublicKey>,
     /// Variables it may pass beside `LANG`, `LC_*` and `GIT_PROTOCOL`
@@ -64,6 +68,7 @@ impl Entry {
             run_as: Vec::new(),
             users: Users::SameName,
             commands: None,
+            subsystems: None,
             machine_key: None,
             accept_env: Vec::new(),
             port: None,
@@ -236,6 +241,20 @@ pub const OPTIONS: &[OptionName] = &[
         },
     },
     OptionName {
+        name: "subsystems",
+        value: "NAME,…",
+        meaning: "the subsystems it may ask for; without it, any where it has no commands=, else none; -: none",
+        repeats: false,
+        set: |e, v| {
+            let names = match v {
+                "-" => Vec::new(),
+                _ => list(v, |name| check_name(name).map(|()| name.to_owned()))?,
+            };
+            e.subsystems = Some(names);
+            Ok(())
+        },
+    },
+    OptionName {
         name: "machine-key",
         value: "HEX64",
         meaning: "the only machine key that the host may have",
@@ -379,6 +398,15 @@ impl Entry {
         self.commands
             .as_ref()
             .is_none_or(|commands| commands.iter().any(|c| c.allows(argv)))
+    }
+
+    /// Returns whether the host and its users may ask for a subsystem. A host that may run any
+    /// command could start its program anyway, by the user's shell.
+    pub fn may_ask_subsystem(&self, name: &str) -> bool {
+        match &self.subsystems {
+            Some(names) => names.iter().any(|n| n == name),
+            None => self.commands.is_none(),
+        }
     }
 
     /// Whether the host may pass a variable of that name: `LANG`, `LC_*`,

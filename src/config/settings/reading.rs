@@ -13,12 +13,15 @@ use super::keys::{KEYS, Key, Slot, TABLES};
 use crate::config::address::{Address, Network};
 use crate::config::applications::Applications;
 use crate::config::name::{HostName, UserName};
+use crate::config::subsystems::Subsystems;
 use crate::config::words::{did_you_mean, nearest, quoted};
 use crate::fault::Fault;
 use crate::sys::socket::LISTENERS;
 
 /// The table of applications.
 const GUI: &str = "gui";
+/// The table of subsystems.
+const SUBSYSTEM: &str = "subsystem";
 
 /// A mistake and where in the text it begins.
 type Mistake = (usize, String);
@@ -82,11 +85,16 @@ pub(super) fn apply(
             settings.gui = Applications::read(inner, &mut mistakes);
             continue;
         }
-        let table = TABLES.iter().find(|t| t.name == name && !name.is_empty());
+        if let (SUBSYSTEM, Some(inner)) = (name, value.get_ref().as_table()) {
+            settings.subsystem = Subsystems::read(inner, &mut mistakes);
+            continue;
+        }
+        let known = |t: &&str| *t == name && !name.is_empty();
+        let table = TABLES.iter().map(|t| t.name).chain([SUBSYSTEM]).find(known);
         match (table, value.get_ref().as_table()) {
             (Some(table), Some(inner)) => {
                 for (key, value) in inner {
-                    one(settings, table.name, key, value, &mut given, &mut mistakes);
+                    one(settings, table, key, value, &mut given, &mut mistakes);
                 }
             }
             (Some(_), None) => mistakes.push((
@@ -94,7 +102,7 @@ pub(super) fn apply(
                 format!("{name} is a table, not a key; write [{name}] on a line of its own and its keys below"),
             )),
             (None, Some(_)) if find("", name).is_none() => {
-                let tables = TABLES.iter().map(|t| t.name).chain([GUI]).filter(|t| !t.is_empty());
+                let tables = TABLES.iter().map(|t| t.name).chain([GUI, SUBSYSTEM]).filter(|t| !t.is_empty());
                 let hint = nearest(name, tables).map_or_else(String::new, |t| format!("; did you mean [{t}]?"));
                 mistakes.push((key.span().start, format!("unknown table [{}]{hint}", name.escape_debug())));
             }

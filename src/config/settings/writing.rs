@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::Settings;
 use super::keys::{KEYS, Key, Slot, TABLES};
 use crate::config::applications::Applications;
+use crate::config::subsystems::{SFTP, Subsystems, USUAL};
 
 impl Key {
     /// The value in force, as TOML.
@@ -75,6 +76,14 @@ pub(super) fn template() -> String {
         }
     }
     out.push_str(
+        "\n# Subsystems that hosts may ask for by name, as sftp, scp and sshfs do: a program and\n\
+         # its arguments. An empty text turns one off. Without an entry for sftp the usual paths of\n\
+         # sftp-server are tried.\n\
+         [subsystem]\n",
+    );
+    let usual = USUAL.first().unwrap_or(&"");
+    let _ = writeln!(out, "# {SFTP} = {}", string(usual));
+    out.push_str(
         "\n# Applications that people may start by `cos gui`, a table each; without one nobody logs\n\
          # in. They need PAM's file, /etc/pam.d/cosserver. cosserver.toml(5) has every key.\n\
          # The application finds the PC by GUI_HOST and GUI_PORT; one of X wants a DISPLAY.\n\
@@ -83,6 +92,17 @@ pub(super) fn template() -> String {
          # users = [\"alice\", \"@staff\"]\n",
     );
     out
+}
+
+/// Writes the subsystems as a settings file has them.
+pub(super) fn subsystems(out: &mut String, all: &Subsystems) {
+    out.push_str("\n[subsystem]\n");
+    if all.all().all(|(name, _)| name != SFTP) {
+        let _ = writeln!(out, "# {SFTP}: the first program of {}", USUAL.join(", "));
+    }
+    for (name, entry) in all.all() {
+        let _ = writeln!(out, "{} = {}", quoted_key(name), string(&entry.text));
+    }
 }
 
 /// The applications, as a settings file has them.

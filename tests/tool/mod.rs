@@ -1,13 +1,12 @@
-//! What the tests of real tools share: whether a tool is there, one that finds `cosrsh` on its
-//! path, and trees of files to compare.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "a module of several test programs, of which each uses a part"
-)]
+//! The real tools that call `cosrsh`: whether they are here, how they are started, and trees of
+//! files to carry, compared byte for byte.
+#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(unreachable_pub, reason = "each test file has this module for itself")]
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::disallowed_methods,
+    clippy::missing_panics_doc,
     reason = "a test panics where something is not as it should be, and starts programs"
 )]
 
@@ -54,6 +53,35 @@ pub fn tool(d: &Daemon, program: &str) -> Command {
         .env("LC_ALL", "C");
     command.current_dir(&d.folder.0);
     command
+}
+
+/// A tool of `make soak`: installed, or unpacked by `scripts/need test` with its libraries.
+/// Where this is no soak, its test has nothing to do; where it is missing, CI fails.
+pub fn soak_tool(d: &Daemon, name: &str) -> Option<Command> {
+    if !daemon::long() {
+        daemon::passed_over("for make soak");
+        return None;
+    }
+    if on_path(name).is_some() {
+        return Some(tool(d, name));
+    }
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tools/root");
+    let program = root.join("usr/bin").join(name);
+    if !program.exists() {
+        let why = format!("no {name}: COS_LONG=1 scripts/need test unpacks it");
+        assert!(!daemon::in_ci(), "{why}");
+        daemon::passed_over(&why);
+        return None;
+    }
+    let libraries = ["lib", "usr/lib"].iter().flat_map(|folder| {
+        let entries = fs::read_dir(root.join(folder)).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().path())
+    });
+    let mut command = tool(d, "env");
+    let libraries = std::env::join_paths(libraries).unwrap();
+    command.arg(format!("LD_LIBRARY_PATH={}", libraries.to_str().unwrap()));
+    command.arg(program);
+    Some(command)
 }
 
 /// Everything below a folder: kind, mode, time, and content or target.

@@ -1,0 +1,41 @@
+#!/bin/sh
+# A Nagios check of the space on another host's file system.
+#
+#   check-disk.sh HOST FOLDER WARNING CRITICAL
+#
+# WARNING and CRITICAL are percentages in use.
+# Exit status and output are those of a Nagios plug-in: 0 OK, 1 WARNING, 2 CRITICAL,
+# 3 UNKNOWN, which is also the answer when the host does not run the command.
+set -u
+
+unknown() {
+	echo "DISK UNKNOWN - $1"
+	exit 3
+}
+[ $# -eq 4 ] || unknown 'usage: check-disk.sh HOST FOLDER WARNING CRITICAL'
+host=$1 folder=$2 warning=$3 critical=$4
+# The words reach df as they are where commands= allows them, and by a shell elsewhere.
+case $folder in
+/*) ;;
+*) unknown "$folder is no absolute path" ;;
+esac
+case $folder in
+*[!A-Za-z0-9/._+-]*) unknown "$folder has characters that a shell would act on" ;;
+esac
+
+# cos prints one line on standard error when it fails: Nagios shows it. A monitored host
+# may allow this one command: commands="/bin/df -P /*" in hostinfo(5).
+output=$(LC_ALL=C cos run -n -o ConnectTimeout=5 -o BatchMode=yes "$host" /bin/df -P "$folder" 2>&1)
+status=$?
+[ "$status" -eq 0 ] || unknown "$(printf '%s' "$output" | tr '\n|' '  ')"
+
+used=$(printf '%s\n' "$output" | awk 'NR == 2 { sub("%", "", $5); print $5 }')
+case $used in
+'' | *[!0-9]*) unknown "df printed no percentage for $folder" ;;
+esac
+
+state=OK code=0
+[ "$used" -lt "$warning" ] || { state=WARNING code=1; }
+[ "$used" -lt "$critical" ] || { state=CRITICAL code=2; }
+echo "DISK $state - $folder on $host: $used% in use|used=$used%;$warning;$critical;0;100"
+exit "$code"
