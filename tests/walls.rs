@@ -7,6 +7,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::disallowed_methods,
     clippy::print_stderr,
     clippy::cast_possible_truncation,
     clippy::undocumented_unsafe_blocks,
