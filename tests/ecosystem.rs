@@ -17,8 +17,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use daemon::session::on_path;
-use daemon::{is_root, long, me, must};
+use daemon::session::{Gate, Session, on_path};
+use daemon::{is_root, long, me, members, must, until};
 use tool::{everything, grow, have, start, tool};
 
 #[test]
@@ -254,4 +254,54 @@ fn parallel_over_remote_hosts() {
         .map(|l| l.trim().parse::<u64>().unwrap())
         .sum();
     assert_eq!(sum, 500_000);
+}
+
+/// GNU parallel kills the `cosrsh` of a job; the job itself it has put into a process group of
+/// its own over there, which was left behind.
+#[test]
+fn jobs_of_parallel_end_by_timeout_and_halt() {
+    if !have(&["parallel"]) {
+        return;
+    }
+    let d = start();
+    let notes = d.folder.path("notes");
+    fs::create_dir(&notes).unwrap();
+    let mut gate = Gate::new(d.folder.path("gate"));
+    for (n, stops) in [&["--timeout", "3"][..], &["--halt", "now,fail=1"]]
+        .iter()
+        .enumerate()
+    {
+        let (pids, fails) = (d.folder.path(&format!("pids{n}")), stops[0] == "--halt");
+        let mut parallel = tool(&d, "parallel");
+        // A home of its own: it keeps notes there.
+        parallel
+            .env("HOME", &d.folder.0)
+            .env("PARALLEL_HOME", &notes);
+        parallel.args(["--will-cite", "--ssh", "cosrsh", "-S", "3/hostb"]);
+        let fail = format!("test {{}} = 1 && read x <{} && exit 1; ", gate.name());
+        let job = format!(
+            "echo $$ >>{}; {}timeout 1000 sleep 1000",
+            pids.display(),
+            if fails { &fail } else { "" }
+        );
+        parallel.args(*stops).arg(job).args([":::", "1", "2", "3"]);
+        let mut session = Session::spawn(&mut parallel);
+        drop(session.stdin.take());
+        let read = || fs::read_to_string(&pids).unwrap_or_default();
+        until("three jobs run", || read().lines().count() == 3);
+        let of = |line: &str| {
+            let pid = nix::unistd::Pid::from_raw(line.parse().unwrap());
+            nix::unistd::getsid(Some(pid)).unwrap().as_raw()
+        };
+        let sessions: Vec<i32> = read().lines().map(of).collect();
+        assert!(sessions.iter().all(|leader| !members(*leader).is_empty()));
+        if fails {
+            gate.open();
+        }
+        let ended = session.finish();
+        assert_ne!(ended.status, Some(0), "{ended:?}");
+        until("the jobs are gone", || {
+            sessions.iter().all(|leader| members(*leader).is_empty())
+        });
+    }
 }

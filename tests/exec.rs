@@ -86,12 +86,18 @@ fn the_words_are_joined_by_single_spaces_and_never_quoted() {
 
 #[test]
 fn the_environment_is_exactly_what_it_should_be() {
-    let d = Daemon::start_with("", "accept-env=DEPLOY_TAG");
+    let d = Daemon::start_with("[exec]\nssh-client = true\n", "accept-env=DEPLOY_TAG");
     // The environment that the shell was started with, before it adds its own.
     let mut command = Command::new(COS);
     let port = d.port.to_string();
     command.arg("-C").arg(d.client());
-    command.args(["run", "-p", &port, "-oSendEnv=DEPLOY_TAG SECRET", "hostb"]);
+    command.args([
+        "run",
+        "-p",
+        &port,
+        "-oSendEnv=DEPLOY_TAG SECRET SSH_CLIENT",
+        "hostb",
+    ]);
     command.arg("cat /proc/$$/environ; true");
     command.env_clear().envs([
         ("LANG", "C.UTF-8"),
@@ -102,6 +108,7 @@ fn the_environment_is_exactly_what_it_should_be() {
         ("PATH", "/elsewhere"),
         ("LD_PRELOAD_NOT", "x"),
         ("COS_HOST", "forged"),
+        ("SSH_CLIENT", "forged"),
         ("IFS", "x"),
         ("SECRET", "s"),
         ("DEPLOY_TAG", "v1 = x"),
@@ -114,6 +121,12 @@ fn the_environment_is_exactly_what_it_should_be() {
         .collect();
     got.sort();
     let own = own_account();
+    // The client's port is its system's to choose.
+    let client = got.iter().position(|v| v.starts_with("SSH_CLIENT="));
+    let client = got.remove(client.unwrap());
+    let ends: Vec<&str> = client["SSH_CLIENT=".len()..].split(' ').collect();
+    assert_eq!((ends[0], ends[2]), ("127.0.0.1", &*port), "{client}");
+    assert!(ends[1].parse::<u16>().is_ok(), "{client}");
     let mut expected = vec![
         format!("HOME={}", own.dir.display()),
         format!("USER={}", own.name),

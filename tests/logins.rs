@@ -36,6 +36,8 @@ mod stack;
 mod tables;
 #[path = "login/trouble.rs"]
 mod trouble;
+#[path = "login/whole.rs"]
+mod whole;
 
 use daemon::needs_root;
 use login::{Logins, PASSWORD, WRONG};

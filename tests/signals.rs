@@ -226,9 +226,7 @@ fn the_last_of_a_job_frees_its_slot() {
     job.out.wait("stays");
     job.signal(Signal::SIGKILL);
     let leader: i32 = leader.parse().unwrap();
-    until("the leader has ended and was reaped", || {
-        state(leader).is_none()
-    });
+    until("the leader has ended", || !lives(leader));
     let refused = d.session(&["true"]).finish();
     assert_eq!(refused.status, Some(255), "{refused:?}");
     assert!(d.log.wait("denied ").contains("cause=busy"));

@@ -139,6 +139,8 @@ fn mistakes_name_the_line_and_what_was_meant() {
         ("a cos accept-env=LC_*", "no wildcards"),
         ("a cos accept-env=LD_PRELOAD", "loader"),
         ("a cos accept-env=COS_HOST", "set by cosserver itself"),
+        ("a cos accept-env=SSH_CLIENT", "set by cosserver itself"),
+        ("a cos accept-env=SSH2_CLIENT", "set by cosserver itself"),
         ("a cos as=../x", "as=: \"../x\" is no host name"),
         ("a cos commands=\"/bin/df", "opened and not closed"),
         (

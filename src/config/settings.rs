@@ -112,6 +112,8 @@ pub struct Exec {
     pub linger: Duration,
     /// From SIGHUP to SIGKILL when the client is gone.
     pub hup_to_kill: Duration,
+    /// Whether shells find `SSH_CLIENT` in their environment.
+    pub ssh_client: bool,
 }
 
 /// `[login]`: how people log in.

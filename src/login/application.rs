@@ -25,11 +25,15 @@ use crate::sys::account::Account;
 use crate::sys::id_number::IdNumber;
 use crate::sys::job::{Ends, Identity, Program, Starter};
 use crate::sys::process::{self, Ended, Limits};
+use crate::sys::session::{self, Number};
 use crate::sys::signals::Signals;
 use crate::wire::prompt::fit;
 
 /// From HUP to KILL, for an application whose monitor is gone.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How often the worker looks for what an application that has ended has left in its session.
+const LOOKING: Duration = Duration::from_millis(50);
 
 /// An application that runs.
 pub(super) struct Application {
@@ -38,7 +42,8 @@ pub(super) struct Application {
     started: Option<Started>,
     /// It goes on without the monitor.
     detached: bool,
-    /// When it is killed, once it was hung up.
+    hung_up: bool,
+    /// When what is left of its session is killed, once it was hung up.
     kill_at: Option<Instant>,
 }
 
@@ -82,6 +87,7 @@ impl Application {
             signals,
             started: Some(started),
             detached: launch.detach,
+            hung_up: false,
             kill_at: None,
         })
     }
@@ -103,7 +109,7 @@ impl Application {
                     told = true;
                     orphaned = line.say(&word_of(ended)).is_err();
                 }
-                if orphaned {
+                if orphaned && !self.leaves_others() {
                     process::reap(self.pid);
                     return Ok(());
                 }
@@ -118,12 +124,12 @@ impl Application {
                 self.hang_up();
             }
             if self.kill_at.is_some_and(|at| at <= Instant::now()) {
-                process::signal_group(self.pid, Signal::SIGKILL);
+                session::kill_all(&self.number());
                 self.kill_at = None;
             }
             if !orphaned {
                 match line.try_next() {
-                    Ok(Some((Order::Reap, _))) if told => {
+                    Ok(Some((Order::Reap, _))) if told && !self.leaves_others() => {
                         process::reap(self.pid);
                         return Ok(());
                     }
@@ -134,12 +140,22 @@ impl Application {
         }
     }
 
-    /// Hangs it up, once; to be killed after a grace.
+    /// The number of its session: nobody but this process reaps it.
+    const fn number(&self) -> Number {
+        Number::kept(self.pid)
+    }
+
+    /// Hangs up every process of its session, once; to be killed after a grace.
     fn hang_up(&mut self) {
-        if self.kill_at.is_none() {
-            process::signal_group(self.pid, Signal::SIGHUP);
+        if !std::mem::replace(&mut self.hung_up, true) {
+            session::hang_up(&self.number());
             self.kill_at = Some(Instant::now() + GRACE);
         }
+    }
+
+    /// Whether it was hung up, and others of its session are still to be killed.
+    fn leaves_others(&self) -> bool {
+        self.kill_at.is_some() && session::has_others(&self.number())
     }
 
     fn wait(&self, line: &Line, orphaned: bool) {
@@ -148,9 +164,13 @@ impl Application {
         if !orphaned {
             fds.push(PollFd::new(channel.as_fd(), PollFlags::POLLIN));
         }
-        let left = self
-            .kill_at
-            .map(|at| at.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
+        let left = self.kill_at.map(|at| {
+            let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            match process::ended(self.pid) {
+                Some(_) => left.min(LOOKING),
+                None => left,
+            }
+        });
         let timeout = left.map_or(PollTimeout::NONE, |left| {
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });

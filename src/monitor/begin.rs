@@ -42,6 +42,9 @@ impl Monitor {
             path: &self.settings.exec.path,
             becomes_user: self.accounts.serves().is_none(),
             limits: self.inherited,
+            ssh_client: (self.settings.exec.ssh_client)
+                .then(|| socket::ssh_client(pending.socket.as_fd()))
+                .flatten(),
         };
         let peer = pending.granted.proven().peer();
         crate::policy::check_account(pending.granted.proven(), account).map_err(|r| r.of(peer))?;

@@ -28,9 +28,9 @@ use super::{Monitor, token};
 use crate::channel::{Channel, Incoming};
 use crate::fault::Fault;
 use crate::log::Level;
-use crate::sys::guard::{Apart, Numbers, run_alone};
+use crate::sys::guard::{Numbers, run_alone};
 use crate::sys::process::CHANNEL;
-use crate::sys::{pidfd, process, signals, socket};
+use crate::sys::{pidfd, process, session, signals, socket};
 
 /// Most groups: as many as `[limits] sessions` may say.
 const GROUPS: usize = 1_000_000;
@@ -320,7 +320,7 @@ fn end_all(numbers: &Numbers) {
     }
     let groups = leaders.iter().map(|leader| Pid::from_raw(*leader));
     let mut left: Vec<Group> = groups.map(Group::of).collect();
-    let mut apart = Apart::all(&leaders);
+    let mut apart = session::apart(&leaders);
     for group in &left {
         group.signal(Signal::SIGHUP);
     }
@@ -332,7 +332,7 @@ fn end_all(numbers: &Numbers) {
         apart.retain(|process| !process.has_ended());
         if left.is_empty() && apart.is_empty() {
             // What was started meanwhile.
-            apart = Apart::all(&leaders);
+            apart = session::apart(&leaders);
             if apart.is_empty() {
                 return;
             }
@@ -350,7 +350,7 @@ fn end_all(numbers: &Numbers) {
     }
     // One that is starting others is stopped by the next look, or the one after it.
     for _ in 0..LOOKS {
-        let apart = Apart::all(&leaders);
+        let apart = session::apart(&leaders);
         if apart.is_empty() {
             return;
         }

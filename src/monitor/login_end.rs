@@ -35,8 +35,11 @@ impl Monitor {
                 self.logins.session_is_over(session, check);
             }
         } else {
-            let alone = login.alone.take();
+            let mut alone = login.alone.take();
             login.close(check);
+            if let (Stage::Detached(pid, _), Some(alone)) = (stage, &mut alone) {
+                self.logins.leave_the_rest(pid, alone);
+            }
             self.log_end(alone.map(|a| a.finished("detached", Some(end), now)));
         }
     }

@@ -1,12 +1,15 @@
 //! The jobs that run, and how each ends.
 //!
-//! A job's leader stays unreaped until its session is over, so that its process
-//! group cannot become another's while it may still have to be signalled. Only
-//! where a descriptor stands for the group is the leader of a job that was hung
-//! up reaped before: as long as it is there, nobody can tell whether it is alone.
+//! A job's leader stays unreaped until its session is over, so that the numbers of its
+//! session and process group cannot become another's while they may still have to be
+//! signalled. Only where there is no `/proc`, and a descriptor stands for the group, is the
+//! leader of a job that was hung up reaped before: as long as it is there, nobody can tell
+//! whether it is alone.
 
+mod group;
 mod hanging;
 pub(super) mod shares;
+mod sweep;
 pub(super) mod who;
 
 use std::collections::HashMap;
@@ -16,8 +19,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
-use nix::errno::Errno;
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::guard::Groups;
@@ -30,8 +31,9 @@ use crate::fault::Fault;
 use crate::sys::memory::Crowd;
 use crate::sys::process::Ended;
 use crate::sys::{pidfd, process};
-use crate::wire::stream::{self, End};
+use crate::wire::stream::End;
 use hanging::Hung;
+use sweep::Sweep;
 
 /// Words of one session heard in one go.
 const AT_ONCE: usize = 16;
@@ -91,28 +93,15 @@ struct Session {
     counting: bool,
     end: Option<End>,
     over: Option<(Closing, u64, u64)>,
+    /// The signals that its client has sent, a bit each.
+    passed_on: u32,
     hung: Option<Hung>,
     killed: bool,
+    /// The system does not show its processes: its first group stands for them.
+    is_unseen: bool,
 }
 
 impl Session {
-    /// Signals the whole process group.
-    fn signal(&self, signal: Signal) {
-        match &self.pidfd {
-            Some(group) if self.reaped => {
-                if let Some(pid) = self.leader.pid() {
-                    pidfd::signal_led(group, pid, signal);
-                }
-            }
-            None if self.reaped => {}
-            _ => {
-                if let Some(pid) = self.leader.pid() {
-                    process::signal_group(pid, signal);
-                }
-            }
-        }
-    }
-
     /// Tells its client how it ended. Whether that must wait until its thread reads.
     fn tell(&mut self, end: End) -> bool {
         self.end = Some(end.clone());
@@ -127,19 +116,6 @@ impl Session {
         // Should it fail, the thread is gone, and its channel's end comes.
         let _ = channel.send(news.encode(), Vec::new());
         channel.is_waiting()
-    }
-
-    /// Whether nobody is left of a job that has ended and is told to nobody: its
-    /// grace is for nobody then. `false` also where the system cannot tell.
-    fn is_gone(&mut self, groups: &Groups) -> bool {
-        let (Some(group), Some(_), None) = (&self.pidfd, &self.end, &self.channel) else {
-            return false;
-        };
-        if let (false, Leader::Ours(pid)) = (self.reaped, self.leader) {
-            // A zombie counts, so this must succeed where there is such a call.
-            self.reaped = pidfd::signal_group(group, None).is_ok() && groups.reap(pid);
-        }
-        self.reaped && pidfd::signal_group(group, None) == Err(Errno::ESRCH)
     }
 }
 
@@ -164,6 +140,10 @@ pub(super) struct Sessions {
     all: HashMap<u64, Session>,
     /// Those that were hung up and may have to be killed.
     hanging: Vec<u64>,
+    /// The look for their processes that is under way.
+    sweep: Option<Sweep>,
+    /// When the next may begin.
+    rested: Option<Instant>,
     /// Those for whose threads something began to wait since the last look.
     unsent: Vec<u64>,
     /// The jobs' groups, for the guard.
@@ -234,8 +214,10 @@ impl Sessions {
             counting: false,
             end: None,
             over: None,
+            passed_on: 0,
             hung: None,
             killed: false,
+            is_unseen: false,
         };
         self.count_in(&session.whose);
         self.all.insert(id, session);
@@ -263,7 +245,7 @@ impl Sessions {
             let channel = session.channel.as_ref()?;
             match channel.receive(&mut buffer) {
                 Ok(Incoming::Message(message, _)) => match Word::decode(&message) {
-                    Some(Word::Signal(s)) => session.signal(signal(s)),
+                    Some(Word::Signal(wish)) => session.pass_on(wish),
                     Some(Word::Over(how, sent, got)) => {
                         session.over = Some((how, sent, got));
                         if !how.is_told() {
@@ -315,11 +297,11 @@ impl Sessions {
     fn close(&mut self, id: u64, kill_after: Duration, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
         let is_told = session.over.is_some_and(|(how, ..)| how.is_told());
-        if is_told && session.end.is_some() {
-            return self.finish(id, now);
+        if is_told && session.end.is_some() && session.hung.is_none() {
+            return self.end_told(id, kill_after, now);
         }
         self.hang_up(id, kill_after, now);
-        self.all.get_mut(&id)?.channel = None;
+        self.disconnect(id);
         self.look(id, now)
     }
 
@@ -336,8 +318,10 @@ impl Sessions {
     /// What a login worker started has ended so. The session, if that was all.
     pub(super) fn told(&mut self, id: u64, end: End, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
-        // The worker has it unreaped still, so this must succeed where there is such a call.
+        // The worker has it unreaped still, so this must succeed where there is such a call. It
+        // keeps what is hung up, and so its number, until nobody is left.
         session.reaped = matches!(session.leader, Leader::Workers(_))
+            && (session.hung.is_none() || session.is_unseen)
             && session
                 .pidfd
                 .as_ref()
@@ -426,15 +410,6 @@ impl Sessions {
             sent,
             got,
         })
-    }
-}
-
-const fn signal(s: stream::Signal) -> Signal {
-    match s {
-        stream::Signal::Hangup => Signal::SIGHUP,
-        stream::Signal::Interrupt => Signal::SIGINT,
-        stream::Signal::Quit => Signal::SIGQUIT,
-        stream::Signal::Terminate => Signal::SIGTERM,
     }
 }
 

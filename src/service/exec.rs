@@ -27,6 +27,9 @@ pub struct Setting<'a> {
     pub becomes_user: bool,
     /// The limits that the daemon was started with.
     pub limits: Limits,
+    /// `SSH_CLIENT`, by which bash knows that it was started for a peer on the network, and reads
+    /// `~/.bashrc`. Only the user's shell gets it: nothing else looks for that file.
+    pub ssh_client: Option<String>,
 }
 
 /// A job that runs: its leader's number, and our ends of its pipes.
@@ -133,6 +136,10 @@ fn environment(
     setting: &Setting<'_>,
 ) -> Result<Vec<CString>, Refusal> {
     let proven = granted.proven();
+    let ssh_client = match granted.service().form {
+        Form::Shell(_) => setting.ssh_client.as_ref(),
+        Form::Direct(_) => None,
+    };
     let own: [(&str, &[u8]); 7] = [
         ("HOME", account.home.as_os_str().as_bytes()),
         ("USER", account.name.as_bytes()),
@@ -150,6 +157,7 @@ fn environment(
     // What the daemon sets cannot be passed over it.
     let passed = passed.filter(|(n, _)| own.iter().all(|(o, _)| o != n));
     own.into_iter()
+        .chain(ssh_client.map(|value| ("SSH_CLIENT", value.as_bytes())))
         .chain(passed)
         .map(|(name, value)| string(&[name.as_bytes(), b"=", value].concat()))
         .collect()

@@ -1,20 +1,17 @@
-//! The guard's needs: a table of process groups in memory that it shares with the monitor, a
-//! process that is nobody's child, and the processes of a session.
+//! The guard's needs: a table of process groups in memory that it shares with the monitor, and a
+//! process that is nobody's child.
 
-use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
-use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::oom::Standing;
-use super::pidfd;
 
 /// Numbers in memory that this process shares with the one that [`run_alone`] forks, which
 /// can only read them, and with no other: a fork that is taken over must not say whom the
@@ -122,61 +119,6 @@ impl Drop for Numbers {
         // SAFETY: the mapping of `new`, which nobody uses any more.
         let _ = unsafe { munmap(self.at.cast(), Self::bytes(self.length).get()) };
     }
-}
-
-/// A process that has left its session's first process group, as those do that a shell with
-/// job control starts.
-pub struct Apart {
-    pid: Pid,
-    /// `None`: the system has no such thing.
-    pidfd: Option<OwnedFd>,
-}
-
-impl Apart {
-    /// Every such process of the sessions with these leaders. None where there is no `/proc`.
-    pub fn all(leaders: &BTreeSet<i32>) -> Vec<Self> {
-        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = entries.filter_map(|e| e.file_name().to_str()?.parse().ok());
-        pids.filter_map(|pid: i32| Self::of(pid, leaders)).collect()
-    }
-
-    fn of(pid: i32, leaders: &BTreeSet<i32>) -> Option<Self> {
-        let is_one = || {
-            let (group, session) = group_and_session(pid)?;
-            (group != session && leaders.contains(&session)).then_some(())
-        };
-        is_one()?;
-        let pidfd = pidfd::open(Pid::from_raw(pid));
-        // Its number may have become another's meanwhile.
-        is_one()?;
-        Some(Self {
-            pid: Pid::from_raw(pid),
-            pidfd,
-        })
-    }
-
-    /// Signals it.
-    pub fn signal(&self, signal: Signal) {
-        pidfd::signal(self.pidfd.as_ref(), self.pid, signal);
-    }
-
-    /// Whether it has ended, as far as the system tells.
-    pub fn has_ended(&self) -> bool {
-        self.pidfd.as_ref().is_some_and(pidfd::has_ended)
-    }
-}
-
-/// The process group and the session of a process that has not ended.
-fn group_and_session(pid: i32) -> Option<(i32, i32)> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name, in parentheses, may be anything.
-    let end = stat.iter().rposition(|b| *b == b')')?;
-    let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    let (group, session) = (fields.nth(1)?, fields.next()?);
-    let numbers = (group.parse().ok()?, session.parse().ok()?);
-    (!["Z", "X"].contains(&state)).then_some(numbers)
 }
 
 /// Runs this in a copy of this process that is nobody's child, with this channel and none

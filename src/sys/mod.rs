@@ -33,6 +33,7 @@ pub mod pidfd;
 pub mod process;
 mod rlimits;
 pub mod sandbox;
+pub mod session;
 pub mod set_uid;
 pub mod shadow;
 pub mod shortage;

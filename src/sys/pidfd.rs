@@ -36,6 +36,24 @@ pub fn has_ended(process: &OwnedFd) -> bool {
     poll(&mut fds, PollTimeout::ZERO) != Ok(0)
 }
 
+/// Whether a process has not been reaped, as far as the system tells: so long its number is
+/// nobody else's.
+pub fn is_there(process: &OwnedFd) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        let (fd, nothing) = (process.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+        // SAFETY: without a siginfo_t the call touches no memory of ours.
+        let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, 0, nothing, 0) };
+        match Errno::result(done) {
+            Ok(_) => return true,
+            Err(Errno::ESRCH) => return false,
+            Err(_) => {}
+        }
+    }
+    !has_ended(process)
+}
+
 /// Signals one process, by the descriptor that [`open`] gave. Where there are none it is
 /// signalled by its number.
 pub fn signal(process: Option<&OwnedFd>, pid: Pid, signal: Signal) {

@@ -99,6 +99,38 @@ pub fn local(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     plain(&getsockname::<SockaddrStorage>(fd.as_raw_fd())?)
 }
 
+/// Both ends of a TCP connection in the form of `SSH_CLIENT` of sshd(8): the peer's address, its
+/// port and ours. `None`: it is no TCP socket, or not connected.
+pub fn ssh_client(fd: BorrowedFd<'_>) -> Option<String> {
+    let peer = getpeername::<SockaddrStorage>(fd.as_raw_fd()).ok()?;
+    let own = local(fd).ok()?;
+    Some(format!("{} {}", with_zone(&peer)?, own.port()))
+}
+
+/// An address as sshd writes it, with a blank before its port.
+fn with_zone(address: &SockaddrStorage) -> Option<String> {
+    let plain = plain(address).ok()?;
+    let scope = address.as_sockaddr_in6().map_or(0, |a| a.scope_id());
+    let zone = match scope {
+        0 => String::new(),
+        _ if plain.is_ipv4() => String::new(),
+        scope => format!("%{}", interface(scope).unwrap_or_else(|| scope.to_string())),
+    };
+    Some(format!("{}{zone} {}", plain.ip(), plain.port()))
+}
+
+/// The name of a network interface.
+fn interface(number: u32) -> Option<String> {
+    let mut name = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: the call writes at most as many bytes as the array has, a NUL byte among them.
+    let named = unsafe { libc::if_indextoname(number, name.as_mut_ptr().cast()) };
+    if named.is_null() {
+        return None;
+    }
+    let name = std::ffi::CStr::from_bytes_until_nul(&name).ok()?;
+    Some(name.to_str().ok()?.to_owned())
+}
+
 fn plain(address: &SockaddrStorage) -> io::Result<SocketAddr> {
     let v4 = address
         .as_sockaddr_in()
@@ -253,6 +285,34 @@ mod tests {
     use nix::sys::socket::{AddressFamily, socketpair};
 
     use super::*;
+
+    #[test]
+    fn ssh_client_has_the_true_addresses_as_sshd_writes_them() {
+        let any = std::net::TcpListener::bind("[::]:0").unwrap();
+        let port = any.local_addr().unwrap().port();
+        // By IPv4 the address is a mapped one on this socket.
+        for address in ["127.0.0.1", "::1"] {
+            let client = TcpStream::connect((address, port)).unwrap();
+            let (server, _) = any.accept().unwrap();
+            let own = client.local_addr().unwrap().port();
+            let expected = Some(format!("{address} {own} {port}"));
+            assert_eq!(ssh_client(server.as_fd()), expected);
+        }
+        assert_eq!(ssh_client(any.as_fd()), None);
+        let none = SockFlag::empty();
+        let (unix, _) = socketpair(AddressFamily::Unix, SockType::Stream, None, none).unwrap();
+        assert_eq!(ssh_client(unix.as_fd()), None);
+        // Of a link, with its interface: by name, where it has one.
+        let lo = nix::net::if_::if_nametoindex("lo").unwrap();
+        for (number, zone) in [
+            (lo, "lo".to_owned()),
+            (2_147_483_647, "2147483647".to_owned()),
+        ] {
+            let link = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 5, 0, number);
+            let address = SockaddrStorage::from(SocketAddr::from(link));
+            assert_eq!(with_zone(&address), Some(format!("fe80::1%{zone} 5")));
+        }
+    }
 
     #[test]
     fn a_connection_has_no_delay_and_a_probe_after_so_long() {

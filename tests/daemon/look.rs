@@ -40,6 +40,14 @@ pub fn cosserver() -> Command {
 /// Folders as [`prepare`] makes them, with these settings alone in `cosserver.toml`.
 pub fn configured(settings: &str, options: &str) -> Folder {
     let folder = prepare("", options);
+    // Whatever ~/.bashrc the user of the tests has.
+    let settings = if settings.contains("[exec]") {
+        settings.to_owned()
+    } else if settings.contains("exec.") {
+        format!("exec.ssh-client = false\n{settings}")
+    } else {
+        format!("{settings}\n[exec]\nssh-client = false\n")
+    };
     fs::write(folder.path("S/cosserver.toml"), settings).unwrap();
     folder
 }
@@ -113,6 +121,21 @@ fn named_children(pid: i32) -> Vec<i32> {
         }
         std::thread::park_timeout(Duration::from_millis(2));
     }
+}
+
+/// The processes of a session that have not ended, by its leader's number, and their groups.
+pub fn members(leader: i32) -> Vec<(i32, i32)> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    let of = |pid: i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        let state = fields.next()?;
+        let (group, session) = (fields.nth(1)?.parse().ok()?, fields.next()?);
+        let is_one = session.parse() == Ok(leader) && !["Z", "X"].contains(&state);
+        is_one.then_some((pid, group))
+    };
+    pids.filter_map(of).collect()
 }
 
 /// Waits until something is so; for what has no event of its own, such as a

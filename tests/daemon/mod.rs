@@ -389,6 +389,10 @@ pub fn prepare(settings: &str, options: &str) -> Folder {
     };
     must(adm(&server).arg("init"));
     settle(&server.join("cosserver.toml"), settings);
+    // Whatever ~/.bashrc the user of the tests has.
+    if !settings.contains("ssh-client") {
+        settle(&server.join("cosserver.toml"), "[exec]\nssh-client = false");
+    }
     let invite = [
         "host",
         "invite",

@@ -10,10 +10,7 @@ pub(super) fn variable(name: &str) -> Result<String, Fault> {
     if !name.bytes().all(right) || name.bytes().next().is_none_or(|b| b.is_ascii_digit()) {
         return wrong("is no name of a variable: letters, digits and _ only, and no wildcards");
     }
-    if matches!(
-        name,
-        "HOME" | "USER" | "LOGNAME" | "SHELL" | "PATH" | "COS_HOST" | "COS_USER"
-    ) {
+    if SET_BY_US.contains(&name) {
         return wrong("is set by cosserver itself and cannot be passed");
     }
     if name.starts_with("LD_") || RUNS_OTHER_CODE.contains(&name) {
@@ -23,6 +20,20 @@ pub(super) fn variable(name: &str) -> Result<String, Fault> {
     }
     Ok(name.to_owned())
 }
+
+/// What the daemon sets, or leaves unset because it should be: bash reads a file by
+/// `SSH_CLIENT`, or by the other.
+const SET_BY_US: &[&str] = &[
+    "COS_HOST",
+    "COS_USER",
+    "HOME",
+    "LOGNAME",
+    "PATH",
+    "SHELL",
+    "SSH2_CLIENT",
+    "SSH_CLIENT",
+    "USER",
+];
 
 /// What the common shells and interpreters, and the C library, run or load because a
 /// variable says so. Others have more: hostinfo(5) says that it is not all.

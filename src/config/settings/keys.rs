@@ -50,6 +50,8 @@ pub(super) enum Slot {
     User(fn(&mut Settings) -> &mut UserName),
     /// Absolute folders with colons between them.
     Folders(fn(&mut Settings) -> &mut String),
+    /// Yes or no.
+    Switch(fn(&mut Settings) -> &mut bool),
     /// At least one address.
     Addresses(fn(&mut Settings) -> &mut Vec<Address>),
     /// Addresses and networks, or none.
@@ -255,6 +257,13 @@ pub const KEYS: &[Key] = &[
         Slot::Seconds(|s| &mut s.exec.hup_to_kill, 0, DAY),
     ),
     key(
+        "exec",
+        "ssh-client",
+        "true",
+        "Whether shells find SSH_CLIENT, so that bash reads ~/.bashrc as under sshd and rshd.",
+        Slot::Switch(|s| &mut s.exec.ssh_client),
+    ),
+    key(
         "login",
         "time",
         "120",
@@ -352,6 +361,7 @@ impl Key {
             Slot::Host(_) => "a host name in quotes".into(),
             Slot::User(_) => "a user name in quotes".into(),
             Slot::Folders(_) => "absolute folders with colons between them, in quotes".into(),
+            Slot::Switch(_) => "true or false".into(),
             Slot::Addresses(_) => {
                 "addresses in quotes, in brackets: [\"192.0.2.1\", \"::1\"]".into()
             }

@@ -224,6 +224,7 @@ fn set(settings: &mut Settings, key: &Key, value: &DeValue<'_>) -> Result<(), Wr
             }
             folders.clone_into(at(settings));
         }
+        Slot::Switch(at) => *at(settings) = value.as_bool().ok_or(Wrong::Type)?,
         Slot::Addresses(at) => {
             let list = list(value, |item| Ok(Address::parse(item)?))?;
             if list.is_empty() {

@@ -20,6 +20,7 @@ impl Key {
             Slot::Host(at) => string(at(s).as_str()),
             Slot::User(at) => string(at(s).as_str()),
             Slot::Folders(at) => string(at(s)),
+            Slot::Switch(at) => at(s).to_string(),
             Slot::Addresses(at) => array(at(s).iter().map(ToString::to_string)),
             Slot::Networks(at) => array(at(s).iter().map(ToString::to_string)),
         }

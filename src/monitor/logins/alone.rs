@@ -4,14 +4,14 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::super::sessions::{Finished, Whose, who};
 use super::{Login, Logins, Stage};
 use crate::channel::control::On;
 use crate::door::Id;
-use crate::sys::{pidfd, process};
+use crate::sys::pidfd;
+use crate::sys::session::{self, Number};
 use crate::wire::stream::End;
 
 /// What is known of an application that goes on by itself.
@@ -64,8 +64,7 @@ impl Alone {
 
 /// What a worker that died has left running: hung up, and killed then.
 pub(super) struct Leftover {
-    group: OwnedFd,
-    pid: Pid,
+    number: Number,
     pub(super) kill_at: Instant,
 }
 
@@ -125,7 +124,8 @@ impl Logins {
                 continue;
             };
             if alone.session == session {
-                process::signal_group(pid, Signal::SIGHUP);
+                // Its worker keeps it: see `runs_alone`.
+                session::hang_up(&Number::kept(pid));
                 if let Some(alone) = &mut login.alone {
                     alone.kill_at.get_or_insert(now + kill_after);
                 }
@@ -144,21 +144,28 @@ impl Logins {
         now: Instant,
     ) -> Finished {
         if let Some(group) = alone.group.take() {
-            pidfd::signal_led(&group, pid, Signal::SIGHUP);
-            self.leftovers.push(Leftover {
-                group,
-                pid,
-                kill_at,
-            });
+            let number = Number::loose(pid, Some(group));
+            session::hang_up(&number);
+            self.leftovers.push(Leftover { number, kill_at });
         }
         alone.finished("detached", None, now)
+    }
+
+    /// One of them has ended. Where it was hung up, what is left of its session is killed at the
+    /// same time as it would have been.
+    pub(in super::super) fn leave_the_rest(&mut self, pid: Pid, alone: &mut Alone) {
+        let Some(kill_at) = alone.kill_at else { return };
+        let number = Number::loose(pid, alone.group.take());
+        if session::has_others(&number) {
+            self.leftovers.push(Leftover { number, kill_at });
+        }
     }
 
     /// Kills those whose grace is over.
     pub(in super::super) fn tend_detached(&mut self, now: Instant) {
         self.leftovers.retain(|left| {
             if left.kill_at <= now {
-                pidfd::signal_led(&left.group, left.pid, Signal::SIGKILL);
+                session::kill_all(&left.number);
             }
             left.kill_at > now
         });
@@ -167,7 +174,7 @@ impl Logins {
                 continue;
             }
             if let Some((pid, _)) = login.runs_alone() {
-                process::signal_group(pid, Signal::SIGKILL);
+                session::kill_all(&Number::kept(pid));
             }
             if let Some(alone) = &mut login.alone {
                 alone.kill_at = None;

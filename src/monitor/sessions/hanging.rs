@@ -1,91 +1,349 @@
-//! Jobs that were hung up: looked at until nobody is left of their groups, and killed
-//! when their grace is over.
+//! Sessions that are hung up: every process gets SIGHUP, and what is left after a grace
+//! SIGKILL, in whatever process groups of the session; it is over when nobody is left.
+//!
+//! Before SIGHUP is sent the whole session is looked for, since what a process starts to handle
+//! that signal is to be left alone. Where the system does not show the session (no `/proc`),
+//! its first process group stands for it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{Finished, Sessions};
+use super::sweep::{SLICE, Sweep, Wanted};
+use super::{Finished, Session, Sessions};
+use crate::sys::session::{self, Found, GATHERINGS, KILLINGS};
 
-/// A job that was hung up, and what comes next.
-#[derive(Clone, Copy)]
+/// A session that is hung up, and what comes next.
 pub(super) struct Hung {
-    /// When what is left of its group is killed.
+    stage: Stage,
+    /// When what is left of it is killed.
     kill_at: Instant,
-    /// When to look whether anything is left; at the latest then.
+    /// When to look at it again.
     look_at: Instant,
-    /// How long to wait before the next look.
+    /// How long to wait before the look after that.
     pause: Duration,
+    /// How many looks this stage has had.
+    looks: usize,
+    /// Whether the next look need not wait until the monitor has had its rest.
+    is_urgent: bool,
+    /// Whether the last look, since SIGHUP was sent, has found somebody.
+    was_left: bool,
+    /// Processes that were found: those to be sent SIGHUP, or those that were sent SIGKILL.
+    known: BTreeSet<i32>,
+    /// Whether the first group is left alone: its client has signalled that itself.
+    spares_group: bool,
+    /// Whether its thread's channel is to be closed once SIGHUP was sent.
+    disconnects: bool,
 }
 
-/// First and longest pause between two looks at a group that was hung up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was sent yet: the session is being looked for.
+    Gathering,
+    /// It was sent SIGHUP.
+    Waiting,
+    /// It is being sent SIGKILL.
+    Killing,
+}
+
+/// First and longest pause between two looks at a session that was hung up.
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// After a look that took so long the monitor does not look again for so many times as long,
+/// and for this at most.
+const REST: u32 = 4;
+const LONGEST_REST: Duration = Duration::from_secs(1);
+
+impl Hung {
+    fn look_again_at_once(&mut self, now: Instant) {
+        (self.look_at, self.is_urgent) = (now, true);
+    }
+
+    fn look_later(&mut self, now: Instant) {
+        self.look_at = now + self.pause;
+        self.pause = LONGEST_PAUSE.min(self.pause.saturating_mul(2));
+    }
+
+    /// Takes what a look has found. Whether some of it is new, and there may be another look.
+    fn learn(&mut self, found: impl IntoIterator<Item = i32>, looks: usize) -> bool {
+        let before = self.known.len();
+        self.known.extend(found);
+        self.looks += 1;
+        self.known.len() > before && self.looks < looks
+    }
+}
+
+impl Session {
+    /// Whether all that keeps the session is what may be left of its processes.
+    fn is_over_but_for_them(&self) -> bool {
+        self.end.is_some() && !self.is_connected()
+    }
+
+    /// Whether it has a thread that will speak with it still.
+    pub(super) fn is_connected(&self) -> bool {
+        let disconnects = self.hung.as_ref().is_some_and(|h| h.disconnects);
+        self.channel.is_some() && !disconnects
+    }
+
+    /// When something is to be done about a session that is hung up. `rested`: when the monitor
+    /// looks at all processes again.
+    fn due(&self, rested: Option<Instant>) -> Option<Instant> {
+        let hung = self.hung.as_ref()?;
+        let rested = rested.filter(|_| !hung.is_urgent && !self.is_unseen);
+        let look_at = rested.map_or(hung.look_at, |at| at.max(hung.look_at));
+        Some(match hung.stage {
+            Stage::Gathering | Stage::Killing => look_at,
+            Stage::Waiting if self.is_over_but_for_them() => look_at.min(hung.kill_at),
+            Stage::Waiting => hung.kill_at,
+        })
+    }
+}
+
 impl Sessions {
-    /// Hangs a job up, to be killed after a grace. To be called before its channel is
-    /// closed: by that its thread knows that the signal was sent, and closes the pipes. A
-    /// job that handles SIGHUP would die of SIGPIPE otherwise.
+    /// Hangs a session up, once: to be killed after a grace.
     pub(super) fn hang_up(&mut self, id: u64, kill_after: Duration, now: Instant) {
         let Some(session) = self.all.get_mut(&id) else {
             return;
         };
-        session.signal(Signal::SIGHUP);
-        let kill_at = now + kill_after;
-        let hung = Hung {
-            kill_at,
-            look_at: kill_at,
+        if session.hung.is_some() || session.killed {
+            return;
+        }
+        session.hung = Some(Hung {
+            stage: Stage::Gathering,
+            kill_at: now + kill_after,
+            look_at: now,
             pause: PAUSE,
+            looks: 0,
+            is_urgent: false,
+            was_left: false,
+            known: BTreeSet::new(),
+            spares_group: false,
+            disconnects: false,
+        });
+        self.hanging.push(id);
+    }
+
+    /// A job has ended and its client knows it: the session is over. Where the client has ended
+    /// it by a signal, which goes to the first group alone, the others are hung up first.
+    pub(super) fn end_told(
+        &mut self,
+        id: u64,
+        kill_after: Duration,
+        now: Instant,
+    ) -> Option<Finished> {
+        let session = self.all.get_mut(&id)?;
+        if session.killed || session.leader.pid().is_none() || !session.was_ended_by_client() {
+            return self.finish(id, now);
+        }
+        self.hang_up(id, kill_after, now);
+        self.disconnect(id);
+        let hung = self.all.get_mut(&id)?.hung.as_mut()?;
+        hung.spares_group = true;
+        None
+    }
+
+    /// Closes the channel to a session's thread, which closes the job's pipes then: not before
+    /// SIGHUP was sent. A job that handles that would die of SIGPIPE otherwise.
+    pub(super) fn disconnect(&mut self, id: u64) {
+        let Some(session) = self.all.get_mut(&id) else {
+            return;
         };
-        if session.hung.replace(hung).is_none() {
-            self.hanging.push(id);
+        match session.hung.as_mut() {
+            Some(hung) if hung.stage == Stage::Gathering => hung.disconnects = true,
+            Some(_) | None => session.channel = None,
         }
     }
 
-    /// Looks whether a job that was hung up has left nobody behind: then its
-    /// session is over. Once its leader has ended nothing tells of the others,
-    /// so it will be looked at again.
+    /// Something of a session that is hung up has ended: whether all of it has is looked at.
     pub(super) fn look(&mut self, id: u64, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
-        session.hung?;
+        let hung = session.hung.as_mut()?;
+        if hung.stage != Stage::Waiting {
+            return None;
+        }
+        if !session.is_unseen {
+            hung.look_at = now;
+            return None;
+        }
         if session.is_gone(&self.groups) {
             return self.finish(id, now);
         }
-        if let Some(hung) = session.hung.as_mut().filter(|_| session.reaped) {
-            hung.look_at = hung.kill_at.min(now + hung.pause);
-            hung.pause = LONGEST_PAUSE.min(hung.pause.saturating_mul(2));
+        let hung = session.hung.as_mut()?;
+        match session.reaped {
+            true => hung.look_later(now),
+            false => hung.look_at = hung.kill_at,
         }
         None
     }
 
-    /// When the next group must be looked at, or killed.
+    /// When a session that is hung up must be looked at, or killed.
     pub(in super::super) fn deadline(&self) -> Option<Instant> {
-        self.hanging
-            .iter()
-            .filter_map(|id| Some(self.all.get(id)?.hung?.look_at))
-            .min()
+        if let Some(sweep) = &self.sweep {
+            return Some(sweep.began());
+        }
+        let all = self.hanging.iter().filter_map(|id| self.all.get(id));
+        all.filter_map(|s| s.due(self.rested)).min()
     }
 
-    /// Looks at the groups whose time has come, and kills those whose grace is
-    /// over; the sessions that are finished by it.
+    /// Goes on with the sessions that are hung up; those that are finished by it.
     pub(in super::super) fn tend_hung(&mut self, now: Instant) -> Vec<Finished> {
-        let hung = |id: &u64| Some((*id, self.all.get(id)?.hung?));
-        let all = self.hanging.iter().filter_map(hung);
-        let due: Vec<(u64, Hung)> = all.filter(|(_, h)| h.look_at <= now).collect();
         let mut finished = Vec::new();
-        for (id, hung) in due {
-            if hung.kill_at > now {
-                finished.extend(self.look(id, now));
-                continue;
+        for id in self.hanging.clone() {
+            finished.extend(self.tend(id, now));
+        }
+        if self.sweep.is_none() {
+            finished.extend(self.begin_sweep(now));
+        }
+        if let Some(mut sweep) = self.sweep.take() {
+            if !sweep.go_on(SLICE) {
+                self.sweep = Some(sweep);
+                return finished;
             }
-            self.hanging.retain(|other| *other != id);
-            if let Some(session) = self.all.get_mut(&id) {
-                session.signal(Signal::SIGKILL);
-                (session.hung, session.killed) = (None, true);
+            let (found, spent) = sweep.into_found();
+            self.rested = Some(now + LONGEST_REST.min(spent.saturating_mul(REST)));
+            for (wanted, is_whole) in found {
+                finished.extend(self.found(&wanted, is_whole, now));
             }
-            finished.extend(self.job_ended(id, now));
         }
         finished
+    }
+
+    /// What needs no look at all processes: the end of the grace, and sessions that the system
+    /// does not show.
+    fn tend(&mut self, id: u64, now: Instant) -> Option<Finished> {
+        let session = self.all.get_mut(&id)?;
+        let has_number = session.number().is_some();
+        let hung = session.hung.as_mut()?;
+        if !has_number {
+            session.is_unseen = true;
+        }
+        if hung.stage == Stage::Waiting && hung.kill_at <= now {
+            hung.stage = Stage::Killing;
+            hung.looks = 0;
+            hung.known.clear();
+            hung.look_again_at_once(now);
+            if !hung.spares_group {
+                session.signal(Signal::SIGKILL);
+            }
+        }
+        let hung = session.hung.as_ref().filter(|_| !has_number)?;
+        match hung.stage {
+            Stage::Gathering => self.send_hang_up(id, now),
+            Stage::Killing => self.killed(id, now),
+            Stage::Waiting if hung.look_at <= now => self.look(id, now),
+            Stage::Waiting => None,
+        }
+    }
+
+    /// Begins a look at all processes, if it is time for one. Where there is no `/proc`, the
+    /// sessions that are finished by that.
+    fn begin_sweep(&mut self, now: Instant) -> Vec<Finished> {
+        let rested = self.rested;
+        let all = self.hanging.iter().filter_map(|id| {
+            let session = self.all.get(id)?;
+            Some((*id, session, session.hung.as_ref()?))
+        });
+        let is_due = |s: &Session| !s.is_unseen && s.due(rested).is_some_and(|at| at <= now);
+        if !all.clone().any(|(_, session, _)| is_due(session)) {
+            return Vec::new();
+        }
+        let wanted = all.filter_map(|(id, session, hung)| {
+            let is_looked_for = hung.stage != Stage::Waiting || session.is_over_but_for_them();
+            is_looked_for.then_some(())?;
+            Some(Wanted {
+                id,
+                number: session.number()?,
+                kills: hung.stage == Stage::Killing,
+                spares_group: hung.spares_group,
+                found: Found::default(),
+            })
+        });
+        match Sweep::begin(wanted, now) {
+            Ok(sweep) => {
+                self.sweep = Some(sweep);
+                Vec::new()
+            }
+            Err(unseen) => {
+                let unseen = unseen.iter();
+                unseen.filter_map(|w| self.found(w, false, now)).collect()
+            }
+        }
+    }
+
+    /// A look at all processes is over. The session, if it is finished by that.
+    fn found(&mut self, wanted: &Wanted, is_whole: bool, now: Instant) -> Option<Finished> {
+        let (id, found) = (wanted.id, &wanted.found);
+        let session = self.all.get_mut(&id)?;
+        let hung = session.hung.as_mut()?;
+        hung.is_urgent = false;
+        session.is_unseen = !is_whole;
+        let apart = found.apart.iter().copied();
+        let in_group = found.in_group.iter().copied();
+        let is_left = !found.apart.is_empty() || !(hung.spares_group || found.in_group.is_empty());
+        let is_over = is_whole && !is_left && session.is_over_but_for_them();
+        let hung = session.hung.as_mut()?;
+        let was_left = std::mem::replace(&mut hung.was_left, is_left);
+        match hung.stage {
+            // What one of them has started before it ended may have been missed.
+            Stage::Waiting if is_over && was_left => hung.look_again_at_once(now),
+            Stage::Gathering | Stage::Waiting if is_over => return self.finish(id, now),
+            Stage::Gathering => {
+                if is_whole && hung.learn(apart, GATHERINGS) {
+                    hung.look_again_at_once(now);
+                    return None;
+                }
+                return self.send_hang_up(id, now);
+            }
+            Stage::Waiting if is_whole => hung.look_later(now),
+            Stage::Waiting => return self.look(id, now),
+            Stage::Killing if wanted.kills => {
+                if hung.learn(apart.chain(in_group), KILLINGS) {
+                    hung.look_again_at_once(now);
+                    return None;
+                }
+                return self.killed(id, now);
+            }
+            // Its grace was over after this look had begun.
+            Stage::Killing => {}
+        }
+        None
+    }
+
+    /// Sends SIGHUP to what was found of a session. The session, if that is over.
+    fn send_hang_up(&mut self, id: u64, now: Instant) -> Option<Finished> {
+        let session = self.all.get_mut(&id)?;
+        let number = session.number();
+        let hung = session.hung.as_mut()?;
+        (hung.stage, hung.was_left) = (Stage::Waiting, false);
+        let (known, spares) = (std::mem::take(&mut hung.known), hung.spares_group);
+        let disconnects = hung.disconnects;
+        hung.look_later(now);
+        if !spares {
+            session.signal(Signal::SIGHUP);
+        }
+        if let Some(number) = number {
+            session::signal_apart(&known, &number, Signal::SIGHUP);
+        }
+        if disconnects {
+            session.channel = None;
+        }
+        if !session.is_unseen {
+            return None;
+        }
+        match spares {
+            true => self.finish(id, now),
+            false => self.look(id, now),
+        }
+    }
+
+    /// SIGKILL was sent to all of a session. The session, if its leader has ended.
+    fn killed(&mut self, id: u64, now: Instant) -> Option<Finished> {
+        self.hanging.retain(|other| *other != id);
+        let session = self.all.get_mut(&id)?;
+        (session.hung, session.killed) = (None, true);
+        self.job_ended(id, now)
     }
 
     /// Hangs every job up; the sessions that are finished by it.
@@ -105,8 +363,8 @@ impl Sessions {
                 // A client whose job has ended may hear the rest of it meanwhile.
                 let is_told = session.end.is_some();
                 self.hang_up(id, kill_after, now);
-                if let Some(session) = self.all.get_mut(&id).filter(|_| !is_told) {
-                    session.channel = None;
+                if !is_told {
+                    self.disconnect(id);
                 }
             }
         }

@@ -4,14 +4,8 @@ use mio::{Events, Poll};
 
 use super::*;
 
-/// The thread of a session does not read while the job ends: it hears the end all the same,
-/// once it reads again, and nothing but room on the channel has to come for that.
-#[test]
-fn an_end_that_could_not_be_sent_at_once_is_sent_when_there_is_room() {
-    let mut poll = Poll::new().unwrap();
-    let (channel, theirs) = Channel::pair().unwrap();
-    let thread = Channel::new(theirs);
-    let whose = Whose {
+fn whose() -> Whose {
+    Whose {
         host: "hosta".into(),
         user: "root".into(),
         peer: Ipv4Addr::LOCALHOST.into(),
@@ -20,14 +14,23 @@ fn an_end_that_could_not_be_sent_at_once_is_sent_when_there_is_room() {
         machines: Vec::new(),
         command: String::new(),
         holders: Vec::new(),
-    };
+    }
+}
+
+/// The thread of a session does not read while the job ends: it hears the end all the same,
+/// once it reads again, and nothing but room on the channel has to come for that.
+#[test]
+fn an_end_that_could_not_be_sent_at_once_is_sent_when_there_is_room() {
+    let mut poll = Poll::new().unwrap();
+    let (channel, theirs) = Channel::pair().unwrap();
+    let thread = Channel::new(theirs);
     let mut sessions = Sessions::default();
     let (now, grace) = (Instant::now(), Duration::from_secs(5));
     let id = sessions.number();
     let registry = poll.registry();
     let leader = Leader::Nobody;
     sessions
-        .add(registry, id, whose, leader, channel, now)
+        .add(registry, id, whose(), leader, channel, now)
         .unwrap();
     let session = sessions.all.get_mut(&id).unwrap();
     while !session.send(&News::Count) {}
@@ -53,4 +56,66 @@ fn an_end_that_could_not_be_sent_at_once_is_sent_when_there_is_room() {
         assert!(sessions.hear(registry, id, grace, now).is_none());
     };
     assert_eq!(end, End::Exited(7));
+}
+
+/// What a command starts to handle SIGHUP would be found, and hung up, too.
+#[test]
+fn a_session_is_looked_for_before_it_is_sent_anything() {
+    use nix::sys::signal::{Signal, kill};
+
+    // It makes a session in the process that it is.
+    let sleep = || {
+        let _ = nix::unistd::setsid();
+        let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+        std::thread::sleep(Duration::from_secs(60));
+    };
+    let child = crate::sys::forked::Forked::start(sleep).unwrap();
+    let pid = child.pid;
+    let status = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = text.lines().find(|l| l.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    let end = Instant::now() + Duration::from_secs(30);
+    let until = |is: &dyn Fn() -> bool| {
+        while !is() {
+            assert!(Instant::now() < end);
+            std::thread::yield_now();
+        }
+    };
+    until(&|| nix::unistd::getsid(Some(pid)) == Ok(pid));
+    // What is stopped shows what it was sent.
+    kill(pid, Signal::SIGSTOP).unwrap();
+    until(&|| status("State") == "T");
+
+    let poll = Poll::new().unwrap();
+    let (channel, thread) = Channel::pair().unwrap();
+    let mut sessions = Sessions::default();
+    let (now, grace) = (Instant::now(), Duration::from_secs(5));
+    let (id, leader) = (sessions.number(), Leader::Ours(pid));
+    sessions
+        .add(poll.registry(), id, whose(), leader, channel, now)
+        .unwrap();
+    sessions.hang_up(id, grace, now);
+    sessions.disconnect(id);
+    let hangup = "0000000000000001";
+    assert_ne!(status("ShdPnd"), hangup);
+    assert!(sessions.all[&id].channel.is_some(), "its pipes are closed");
+    while status("ShdPnd") != hangup {
+        assert_eq!(sessions.deadline(), Some(now));
+        sessions.tend_hung(now);
+    }
+    assert!(sessions.all[&id].channel.is_none());
+    drop(thread);
+    kill(pid, Signal::SIGCONT).unwrap();
+    until(&|| process::ended(pid).is_some());
+    assert!(sessions.job_ended(id, now).is_none());
+    let mut finished = Vec::new();
+    while finished.is_empty() {
+        assert!(Instant::now() < end);
+        finished = sessions.tend_hung(Instant::now());
+    }
+    assert_eq!(finished[0].end, Some(End::Killed(1)));
+    let reaped = nix::sys::wait::waitpid(pid, None);
+    assert_eq!(reaped, Err(nix::errno::Errno::ECHILD));
 }

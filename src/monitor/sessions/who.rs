@@ -34,7 +34,7 @@ impl Sessions {
         let mut counting = Vec::new();
         for (id, session) in &mut self.all {
             session.counted = None;
-            if session.channel.is_none() {
+            if !session.is_connected() {
                 continue;
             }
             // One that has not answered the last question yet is not asked again.
@@ -49,7 +49,7 @@ impl Sessions {
     /// Whether a session's thread has said its count, or never will.
     pub(in super::super) fn has_counted(&self, id: u64) -> bool {
         let session = self.all.get(&id);
-        session.is_none_or(|s| s.counted.is_some() || s.channel.is_none())
+        session.is_none_or(|s| s.counted.is_some() || !s.is_connected())
     }
 
     /// Every session.
@@ -84,10 +84,8 @@ impl Sessions {
         if !was_hung {
             self.hang_up(id, kill_after, now);
         }
-        if let Some(session) = self.all.get_mut(&id) {
-            // The thread that serves it sees the end of its channel, and hangs up.
-            session.channel = None;
-        }
+        // The thread that serves it sees the end of its channel, and hangs up.
+        self.disconnect(id);
         let finished = if was_hung { None } else { self.look(id, now) };
         (true, finished)
     }
