@@ -6,7 +6,8 @@
 //!
 //! In the order of a connection: `hello` (the client's and the server's) in the clear,
 //! `noise` around `opening` (mechanism, request, proof), `answer` (accepted, to
-//! be continued, denied) with `prompt`, then `seal`, `stream` and `batch` for the data.
+//! be continued, denied) with `prompt`, then `seal`, `stream` and `batch` for the data, with
+//! `backlog` where it is read.
 #![deny(
     clippy::arithmetic_side_effects,
     reason = "lengths here come from peers"
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod backlog;
 pub mod batch;
 pub mod cbor;
 pub mod hello;
