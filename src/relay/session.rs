@@ -49,6 +49,8 @@ pub(super) struct Serving {
     stdin: Option<OwnedFd>,
     stdin_large: bool,
     outputs: [Output; 2],
+    /// The one of them that is to be read first.
+    next: usize,
     incoming: Incoming,
     outgoing: Outgoing,
     unsent: Unsent,
@@ -95,6 +97,7 @@ impl Serving {
             stdin: Some(stdin),
             stdin_large: false,
             outputs: [output(Stream::Main, stdout), output(Stream::Error, stderr)],
+            next: 0,
             incoming: Incoming::new(opener),
             outgoing: Outgoing::new(sealer, session.answer.clone()),
             unsent: Unsent::default(),
@@ -185,7 +188,8 @@ impl Serving {
                 self.feed_job()?;
             }
             let mut ended = [None; 2];
-            for (which, end) in ended.iter_mut().enumerate() {
+            // One read fills what can be sent at once: who was read last waits for the other.
+            for (which, end) in [self.next, 1 - self.next].into_iter().zip(&mut ended) {
                 if ready.ended.get(which) == Some(&true) {
                     *end = self.output_ended(which);
                 } else if ready.outputs.get(which) == Some(&true) {
@@ -193,6 +197,7 @@ impl Serving {
                 }
             }
             // Both outputs of a command end together: their ends go as one.
+            ended.sort_by_key(|end| end.map(Stream::byte));
             for stream in ended.into_iter().flatten() {
                 self.outgoing.add(&Message::Eof(stream))?;
             }
@@ -417,6 +422,7 @@ impl Serving {
             Filled::Nothing => return Ok(None),
             Filled::Bytes(n) => {
                 output.allowance.spend(n);
+                self.next = 1 - which;
                 self.got = self.got.saturating_add(n.try_into().unwrap_or(u64::MAX));
                 if n >= BUSY && !output.large {
                     output.large = true;

@@ -222,3 +222,34 @@ fn a_client_that_goes_before_it_has_the_end_is_gone() {
     drop(scene.monitor);
     scene.thread.join().unwrap();
 }
+
+/// One that always had something to say, and credit, kept the other one silent.
+#[test]
+fn an_output_that_never_rests_leaves_the_other_its_turns() {
+    let (_reader, stdin) = pipe().unwrap();
+    let zeros = File::open("/dev/zero").unwrap();
+    let (err, writer) = pipe().unwrap();
+    nix::unistd::write(&writer, b"error").unwrap();
+    let mut scene = Scene::with(stdin, zeros.into(), err);
+    scene.say(&Message::Credit(Stream::Main, 14 * CREDIT));
+    let mut before = 0;
+    loop {
+        let mut head = [0; 2];
+        scene.client.read_exact(&mut head).unwrap();
+        let mut body = vec![0; u16::from_be_bytes(head).into()];
+        scene.client.read_exact(&mut body).unwrap();
+        let text = scene.from_server.open(&mut body).unwrap();
+        let Message::Data(stream, bytes) = Message::parse(text).unwrap() else {
+            panic!("{text:?}");
+        };
+        if stream == Stream::Error {
+            break assert_eq!(bytes, b"error");
+        }
+        before += bytes.len();
+    }
+    // One read of an output.
+    assert!(before <= 256 * 1024, "{before}");
+    drop(scene.client);
+    drop(scene.monitor);
+    scene.thread.join().unwrap();
+}
