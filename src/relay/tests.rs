@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
@@ -59,9 +60,10 @@ impl Scene {
                 to_client: direction(2),
             },
             linger: 1000,
+            windows: 0,
         };
         let fds = [socket.into(), channel, stdin, stdout, stderr];
-        let serving = Serving::new(&session, fds).unwrap();
+        let serving = Serving::new(&session, fds, &Arc::default()).unwrap();
         Self {
             client,
             monitor,
