@@ -13,10 +13,12 @@ mod program;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use client_host::{Host, Said, ends_well, finish, pattern, send_signal};
 use cosserver::wire::limits::{CREDIT, DATA_PAYLOAD};
-use cosserver::wire::stream::{Allowance, End, Message, Signal, Stream, Window};
+use cosserver::wire::stream::{Allowance, End, Message, Signal, Stream};
+use cosserver::wire::window::Window;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal as Kill;
 
@@ -96,9 +98,10 @@ fn much_input_arrives_whole_within_its_credit() {
         match session.hear() {
             Some(Said::Data(bytes)) => {
                 // More than was granted would be an error here.
-                window.received(bytes.len()).unwrap();
+                let now = Instant::now();
+                window.received(bytes.len(), now).unwrap();
                 came.extend_from_slice(&bytes);
-                if let Some(grant) = window.consumed(bytes.len()) {
+                if let Some(grant) = window.consumed(bytes.len(), 0, now) {
                     session.say(&Message::Credit(Stream::Main, grant));
                 }
             }

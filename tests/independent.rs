@@ -180,6 +180,36 @@ fn bytes_go_there_and_back_and_half_close_is_carried() {
     assert_eq!(out.stderr, b"end\n");
 }
 
+/// A client that is far away is granted more than it began with, and never more than the page
+/// allows: it would end the connection. It grants no more than what it read itself, and the server
+/// keeps to that.
+#[test]
+fn a_client_from_afar_is_granted_more() {
+    let d = Daemon::start();
+    let d0 = Daemon::start_with("[limits]\nwindows = 0\n", "");
+    let bytes = vec![b'x'; 24_000_000];
+    for (d, lag, credit) in [
+        (&d, "0.05", (3 << 20)..=(1 << 24)),
+        (&d0, "0.05", (1 << 20)..=(1 << 20)),
+    ] {
+        let mut child = client(d, &["--lag", lag], &["cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut stdin, copy) = (child.stdin.take().unwrap(), bytes.clone());
+        let writer = std::thread::spawn(move || stdin.write_all(&copy));
+        let out = child.wait_with_output().unwrap();
+        writer.join().unwrap().unwrap();
+        let told = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(0), "{told}");
+        assert!(out.stdout == bytes, "{told}");
+        let most = told.trim_end().rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(credit.contains(&most), "{most} with {lag}");
+    }
+}
+
 #[test]
 fn a_reader_that_is_gone_stops_the_writer() {
     let d = Daemon::start();

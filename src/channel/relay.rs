@@ -27,6 +27,8 @@ pub struct Session {
     /// How long, once the command has ended, its outputs must have been quiet
     /// if others still hold them. Milliseconds; `u32::MAX`: until they are closed.
     pub linger: u32,
+    /// What the windows of all sessions together may promise beyond what each begins with, bytes.
+    pub windows: usize,
 }
 
 /// Longest message of a session, bytes: the rest of a record that accepts, which
@@ -47,6 +49,7 @@ impl Session {
             .bytes(self.keys.to_client.key.expose())
             .number(self.keys.to_client.counter)
             .number(self.linger.into())
+            .number(u64::try_from(self.windows).unwrap_or(u64::MAX))
             .done()
     }
 
@@ -66,6 +69,7 @@ impl Session {
         };
         let (to_server, to_client) = (direction()?, direction()?);
         let linger = r.number()?;
+        let windows = usize::try_from(r.number::<u64>()?).unwrap_or(usize::MAX);
         r.done(Self {
             answer,
             keys: Keys {
@@ -74,6 +78,7 @@ impl Session {
                 to_client,
             },
             linger,
+            windows,
         })
     }
 }
@@ -313,9 +318,11 @@ mod tests {
             answer: b"record".to_vec(),
             keys,
             linger: 2000,
+            windows: 64 << 20,
         };
         let back = Session::decode(&s.encode()).unwrap();
         assert_eq!((back.answer, back.linger), (s.answer, 2000));
+        assert_eq!(back.windows, 64 << 20);
         assert!(back.keys.to_client.key.same(&Secret::new([3; 32])));
         assert_eq!(back.keys.to_client.counter, 4);
         for end in [

@@ -14,7 +14,8 @@ use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -29,11 +30,13 @@ use super::sink::{Sink, Upshot};
 use super::stdio::{Input, is_of_the_stream};
 use crate::fault::Fault;
 use crate::sys::socket::is_lost;
-use crate::sys::unsent::Unsent;
+use crate::sys::unsent::{Unsent, round_trip};
 use crate::wire::Malformed;
-use crate::wire::limits::{LENGTH_BYTES, RECORD_BODY};
+use crate::wire::budget::{Budget, Share};
+use crate::wire::limits::{CREDIT_MAX, LENGTH_BYTES, RECORD_BODY};
 use crate::wire::seal::Opener;
 use crate::wire::stream::{Allowance, End, Message, Signal, Stream};
+use crate::wire::window::Window;
 
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,6 +90,7 @@ struct Pump<'a> {
 /// The connection failed, the server broke the protocol, or standard input or
 /// output failed.
 pub fn carry(accepted: Accepted, no_input: bool, host: &str) -> Result<Ended, Fault> {
+    let sinks = sinks(round_trip(accepted.socket.as_fd()));
     let mut pump = Pump {
         socket: accepted.socket,
         inbox: accepted.inbox,
@@ -100,7 +104,7 @@ pub fn carry(accepted: Accepted, no_input: bool, host: &str) -> Result<Ended, Fa
         input: (!no_input).then(Input::default),
         unread: None,
         allowance: Allowance::default(),
-        sinks: [Sink::new(Stream::Main), Sink::new(Stream::Error)],
+        sinks,
         signals: Signals::catch()?,
         hearing: Hearing::default(),
         end: None,
@@ -180,6 +184,7 @@ impl Pump<'_> {
     /// Opens the records that are whole and does what they say.
     fn take_in(&mut self) -> Result<(), Fault> {
         let mut data: Vec<(Stream, Range<usize>)> = Vec::new();
+        let now = Instant::now();
         while self.end.is_none() {
             let Some(record) = self.inbox.next(RECORD_BODY).map_err(broken)? else {
                 break;
@@ -191,7 +196,8 @@ impl Pump<'_> {
             let said = match Message::parse(text).map_err(broken)? {
                 Message::Data(stream, payload) => {
                     let payload = payload.len();
-                    if self.sink(stream).take_note(payload).map_err(broken)? {
+                    let note = self.sink(stream).take_note(payload, now);
+                    if note.map_err(broken)? {
                         data.push((stream, end.saturating_sub(payload)..end));
                     }
                     continue;
@@ -362,6 +368,17 @@ impl Pump<'_> {
             Stream::Error => error,
         }
     }
+}
+
+/// Both outputs, of which one alone can have the largest window there is.
+fn sinks(round_trip: Option<Duration>) -> [Sink; 2] {
+    let most = usize::try_from(CREDIT_MAX).unwrap_or(usize::MAX);
+    let budget = Arc::new(Budget::new(most.saturating_mul(2)));
+    [Stream::Main, Stream::Error].map(|stream| {
+        let mut window = Window::new(Share::of(Arc::clone(&budget)));
+        window.set_round_trip(round_trip);
+        Sink::new(stream, window)
+    })
 }
 
 /// What the server said, but for data.

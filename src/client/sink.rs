@@ -4,6 +4,7 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
 use nix::fcntl::OFlag;
 use nix::poll::PollFlags;
@@ -12,7 +13,8 @@ use super::dial::plainly;
 use super::stdio::{Output, Which, is_of_the_stream};
 use crate::fault::Fault;
 use crate::wire::Malformed;
-use crate::wire::stream::{Message, Stream, Window};
+use crate::wire::stream::{Message, Stream};
+use crate::wire::window::Window;
 
 /// An output of the command.
 pub struct Sink {
@@ -37,8 +39,8 @@ pub struct Upshot {
 }
 
 impl Sink {
-    /// Of a stream, to the output of ours that it is for.
-    pub fn new(stream: Stream) -> Self {
+    /// Of a stream, to the output of ours that it is for, with this window.
+    pub fn new(stream: Stream, window: Window) -> Self {
         let which = match stream {
             Stream::Main => Which::Out,
             Stream::Error => Which::Err,
@@ -46,7 +48,7 @@ impl Sink {
         Self {
             stream,
             output: Output::new(which),
-            window: Window::default(),
+            window,
             ended: false,
             closed: false,
         }
@@ -56,11 +58,11 @@ impl Sink {
     ///
     /// # Errors
     /// The server had no credit for it, or had said that nothing more comes.
-    pub fn take_note(&mut self, bytes: usize) -> Result<bool, Malformed> {
+    pub fn take_note(&mut self, bytes: usize, now: Instant) -> Result<bool, Malformed> {
         if self.ended {
             return Err(Malformed("data on a stream that is at its end"));
         }
-        self.window.received(bytes)?;
+        self.window.received(bytes, now)?;
         Ok(!self.closed)
     }
 
@@ -83,13 +85,13 @@ impl Sink {
     }
 
     /// Whether bytes wait for the reader.
-    pub fn has_backlog(&self) -> bool {
+    pub const fn has_backlog(&self) -> bool {
         self.output.has_backlog()
     }
 
     /// What to poll the output for; `None`: leave it alone. Whether its reader
     /// is gone is told without being asked for.
-    pub fn interest(&self) -> Option<PollFlags> {
+    pub const fn interest(&self) -> Option<PollFlags> {
         match (self.closed, self.has_backlog()) {
             (true, _) => None,
             (false, true) => Some(PollFlags::POLLOUT),
@@ -125,12 +127,14 @@ impl Sink {
         let mut upshot = Upshot::default();
         match written {
             Ok(bytes) => {
-                let grant = self.window.consumed(bytes).filter(|_| !self.ended);
+                let waiting = self.output.backlog();
+                let grant = self.window.consumed(bytes, waiting, Instant::now());
+                let grant = grant.filter(|_| !self.ended);
                 upshot.say = grant.map(|n| Message::Credit(self.stream, n));
             }
             Err(e) => {
                 self.output.forget();
-                self.closed = true;
+                self.close();
                 upshot.say = (!self.ended).then_some(Message::Reset(self.stream));
                 let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
                 // What is wrong with standard error cannot be said there; as with ssh, the
@@ -152,8 +156,14 @@ impl Sink {
     pub fn let_go(&mut self) {
         if self.ended && !self.closed && !self.has_backlog() {
             self.output.release();
-            self.closed = true;
+            self.close();
         }
+    }
+
+    /// Nothing of the stream is kept here any more.
+    fn close(&mut self) {
+        self.closed = true;
+        self.window.close();
     }
 }
 

@@ -8,7 +8,6 @@
 //! pipe cannot be opened again, it is asked first and given so little at a time
 //! that it will not block.
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -19,6 +18,8 @@ use nix::sys::socket::{MsgFlags, recvmsg, sendmsg};
 use nix::sys::stat::{Mode, SFlag, fstat, stat};
 use nix::sys::uio::{readv, writev};
 use nix::unistd::{dup2_stdin, dup2_stdout, isatty};
+
+use crate::wire::backlog::Backlog;
 
 /// What a pipe that says it has room takes without blocking (POSIX's PIPE_BUF
 /// on Linux, bytes).
@@ -169,7 +170,7 @@ pub struct Output {
     stdout: io::Stdout,
     stderr: io::Stderr,
     way: Option<Way>,
-    backlog: VecDeque<u8>,
+    backlog: Backlog,
 }
 
 impl Output {
@@ -181,18 +182,23 @@ impl Output {
             stdout,
             stderr,
             way: None,
-            backlog: VecDeque::new(),
+            backlog: Backlog::new(),
         }
     }
 
     /// Whether bytes wait for the reader.
-    pub fn has_backlog(&self) -> bool {
+    pub const fn has_backlog(&self) -> bool {
         !self.backlog.is_empty()
+    }
+
+    /// Bytes that wait for the reader.
+    pub const fn backlog(&self) -> usize {
+        self.backlog.len()
     }
 
     /// Forgets what waits: the reader is gone.
     pub fn forget(&mut self) {
-        self.backlog = VecDeque::new();
+        self.backlog = Backlog::new();
     }
 
     /// Writes these parts as far as the reader takes them now; the rest waits,
@@ -207,7 +213,7 @@ impl Output {
             written = self.write_all(&mut rest)?;
         }
         for part in rest.iter() {
-            self.backlog.extend(part.iter());
+            self.backlog.push(part);
         }
         Ok(written)
     }
@@ -219,13 +225,14 @@ impl Output {
     /// As [`Self::put`].
     pub fn drain(&mut self) -> io::Result<usize> {
         let backlog = std::mem::take(&mut self.backlog);
-        let (one, two) = backlog.as_slices();
-        let mut parts = [IoSlice::new(one), IoSlice::new(two)];
-        let written = self.write_all(&mut parts.as_mut_slice())?;
+        let mut parts = backlog.parts();
+        let written = self.write_all(&mut parts.as_mut_slice());
+        drop(parts);
         self.backlog = backlog;
-        self.backlog.drain(..written.min(self.backlog.len()));
+        let written = written?;
+        self.backlog.take(written);
         if self.backlog.is_empty() {
-            self.backlog = VecDeque::new();
+            self.backlog.give_back();
         }
         Ok(written)
     }

@@ -80,6 +80,8 @@ pub struct Limits {
     pub sessions_per_host: usize,
     /// Of them, those of one user; 0: a share.
     pub sessions_per_user: usize,
+    /// MiB that the windows of all sessions may grow by.
+    pub windows: usize,
 }
 
 /// `[penalties]`: for how long a source is kept small after a failure, as

@@ -82,6 +82,7 @@ impl Monitor {
             answer,
             keys,
             linger,
+            windows: self.windows(),
         };
         let registry = self.poll.registry();
         let leader = Leader::Ours(running.pid());
@@ -130,6 +131,11 @@ impl Monitor {
             || u32::try_from(self.settings.exec.linger.as_millis()).unwrap_or(u32::MAX),
             Linger::milliseconds,
         )
+    }
+
+    /// What the windows of all sessions may promise, bytes.
+    pub(super) const fn windows(&self) -> usize {
+        self.settings.limits.windows.saturating_mul(1 << 20)
     }
 
     /// Ends a job that no session has.

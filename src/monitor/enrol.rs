@@ -83,6 +83,7 @@ impl Monitor {
                     answer,
                     keys,
                     linger: 0,
+                    windows: self.windows(),
                 },
                 now,
             )

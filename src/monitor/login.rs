@@ -286,6 +286,7 @@ impl Monitor {
                     answer,
                     keys,
                     linger,
+                    windows: self.windows(),
                 };
                 self.hand_over(session, whose, leader, streams, socket, &to_relay, now)
             });

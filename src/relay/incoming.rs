@@ -5,18 +5,17 @@
 //! Runs in the relay, in the session's thread. Owns the opener and the buffers; the descriptors
 //! are the session's. Must not block, nor take an error of a descriptor for its end.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::uio::writev;
-use nix::unistd::write;
 
 use crate::channel::relay::Part;
 use crate::sys::socket;
 use crate::wire::Malformed;
+use crate::wire::backlog::Backlog;
 use crate::wire::limits::{LENGTH_BYTES, RECORD_BODY};
 use crate::wire::record;
 use crate::wire::seal::Opener;
@@ -55,7 +54,7 @@ pub(super) struct Incoming {
     opener: Opener,
     buffer: Vec<u8>,
     filled: usize,
-    backlog: VecDeque<u8>,
+    backlog: Backlog,
     ended: bool,
 }
 
@@ -65,14 +64,14 @@ impl Incoming {
             opener,
             buffer: Vec::new(),
             filled: 0,
-            backlog: VecDeque::new(),
+            backlog: Backlog::new(),
             ended: false,
         }
     }
 
     /// Whether a large buffer is held.
     pub(super) fn holds_buffer(&self) -> bool {
-        self.buffer.len() > SMALL
+        self.buffer.len() > SMALL || self.backlog.holds_spare()
     }
 
     /// Gives the buffers back, as far as nothing is in them.
@@ -80,24 +79,22 @@ impl Incoming {
         if self.filled == 0 {
             self.buffer = Vec::new();
         }
-        if self.backlog.is_empty() {
-            self.backlog = VecDeque::new();
-        }
+        self.backlog.give_back();
     }
 
     /// Whether the job has still to take some of its input.
-    pub(super) fn has_backlog(&self) -> bool {
+    pub(super) const fn has_backlog(&self) -> bool {
         !self.backlog.is_empty()
     }
 
     /// Whether the client's input is at its end and all of it was taken.
-    pub(super) fn is_drained(&self) -> bool {
+    pub(super) const fn is_drained(&self) -> bool {
         self.ended && self.backlog.is_empty()
     }
 
     /// Throws the job's input away: nobody reads it.
     pub(super) fn forget_backlog(&mut self) {
-        self.backlog = VecDeque::new();
+        self.backlog = Backlog::new();
     }
 
     /// Reads once from the socket and opens every record that is whole. Data
@@ -200,7 +197,7 @@ impl Incoming {
             let skip = taken.min(r.len());
             taken -= skip;
             let rest = self.buffer.get(r.start + skip..r.end).unwrap_or_default();
-            self.backlog.extend(rest);
+            self.backlog.push(rest);
         }
         Ok(())
     }
@@ -211,9 +208,8 @@ impl Incoming {
     /// `EPIPE`: the job reads no more. Anything else: the system failed.
     pub(super) fn flush_backlog(&mut self, job: &OwnedFd) -> Result<(), Errno> {
         while !self.backlog.is_empty() {
-            let (part, _) = self.backlog.as_slices();
-            match write(job, part) {
-                Ok(n) => drop(self.backlog.drain(..n)),
+            match writev(job, &self.backlog.parts()) {
+                Ok(n) => self.backlog.take(n),
                 Err(Errno::EAGAIN | Errno::EINTR) => break,
                 Err(e) => return Err(e),
             }
@@ -222,7 +218,7 @@ impl Incoming {
     }
 
     /// Bytes that wait for the job.
-    pub(super) fn backlog(&self) -> usize {
+    pub(super) const fn backlog(&self) -> usize {
         self.backlog.len()
     }
 }

@@ -17,6 +17,7 @@ use super::session::Serving;
 use crate::channel::relay::{SESSION_DESCRIPTORS, SESSION_MESSAGE, Session};
 use crate::channel::{Channel, Incoming};
 use crate::sys::memory::Crowd;
+use crate::wire::budget::Budget;
 
 /// Stack of a session's thread, bytes: four times what a debug build was seen
 /// to use.
@@ -37,6 +38,8 @@ pub(super) struct Pool {
     serving: Crowd,
     /// Threads whose session is over but for the client, who is to hang up.
     parting: AtomicUsize,
+    /// What the windows of all sessions may promise.
+    budget: Arc<Budget>,
     /// The monitor is gone, and the main thread is told so.
     orphaned: AtomicBool,
     main: Thread,
@@ -75,6 +78,7 @@ impl Pool {
             waiting: AtomicUsize::new(0),
             serving: Crowd::new(),
             parting: AtomicUsize::new(0),
+            budget: Arc::default(),
             orphaned: AtomicBool::new(false),
             main: std::thread::current(),
         }
@@ -153,7 +157,7 @@ impl Pool {
     /// Serves a session. A message that is none drops the descriptors, and the
     /// monitor sees the session's end.
     fn serve(&self, message: Zeroizing<Vec<u8>>, fds: Vec<OwnedFd>) {
-        let serving = prepare(message, fds);
+        let serving = prepare(message, fds, &self.budget);
         // What it left of the keys on this stack lives as long as the session.
         wipe_stack();
         if let Some(serving) = serving {
@@ -167,10 +171,16 @@ impl Pool {
 /// A session from its message, which is gone then, as all is that was read from it but
 /// the ciphers: they alone keep the keys while the session lives.
 #[inline(never)]
-fn prepare(message: Zeroizing<Vec<u8>>, fds: Vec<OwnedFd>) -> Option<Serving> {
+fn prepare(
+    message: Zeroizing<Vec<u8>>,
+    fds: Vec<OwnedFd>,
+    budget: &Arc<Budget>,
+) -> Option<Serving> {
     let session = Session::decode(&message)?;
     let fds = <[OwnedFd; SESSION_DESCRIPTORS]>::try_from(fds).ok()?;
-    Serving::new(&session, fds).ok()
+    // As the settings have it now.
+    budget.set_limit(session.windows);
+    Serving::new(&session, fds, budget).ok()
 }
 
 /// Overwrites the part of the stack that [`prepare`] has used.

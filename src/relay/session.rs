@@ -5,8 +5,10 @@
 //! the peer is gone, or when the monitor says so by closing the session's channel.
 
 mod ending;
+mod input;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
@@ -15,17 +17,19 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::farewell::{after_the_hang_up, farewell};
-use super::incoming::{Incoming, Said};
+use super::incoming::Incoming;
 use super::outgoing::{Filled, Outgoing};
-use super::pipe::{is_at_its_end, reader_is_gone, widen};
+use super::pipe::{is_at_its_end, widen};
 use super::ready::{Ready, add};
 use super::stop::Stop;
 use crate::channel::relay::{Closing, Failure, News, Part, SESSION_DESCRIPTORS, Session, Word};
 use crate::channel::{self, Channel};
-use crate::sys::unsent::{Outlook, Unsent};
+use crate::sys::unsent::{Outlook, Unsent, round_trip};
 use crate::wire::Malformed;
+use crate::wire::budget::{Budget, Share};
 use crate::wire::seal::{Opener, Sealer};
-use crate::wire::stream::{Allowance, End, Message, Stream, Window};
+use crate::wire::stream::{Allowance, End, Message, Stream};
+use crate::wire::window::Window;
 
 /// How long the big buffers are kept after the last byte.
 const KEEP_BUFFERS: Duration = Duration::from_millis(500);
@@ -49,6 +53,8 @@ pub(super) struct Serving {
     stdin: Option<OwnedFd>,
     stdin_large: bool,
     outputs: [Output; 2],
+    /// The one of them that is to be read first.
+    next: usize,
     incoming: Incoming,
     outgoing: Outgoing,
     unsent: Unsent,
@@ -71,13 +77,15 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// Takes the session's descriptors over, in the channel's order.
+    /// Takes the session's descriptors over, in the channel's order. The window of its input
+    /// grows by what it gets of this budget.
     ///
     /// # Errors
     /// The keys cannot be used.
     pub(super) fn new(
         session: &Session,
         fds: [OwnedFd; SESSION_DESCRIPTORS],
+        budget: &Arc<Budget>,
     ) -> Result<Self, Malformed> {
         let [socket, own_channel, stdin, stdout, stderr] = fds;
         let suite = session.keys.suite;
@@ -89,18 +97,21 @@ impl Serving {
             allowance: Allowance::default(),
             large: false,
         };
+        let mut window = Window::new(Share::of(Arc::clone(budget)));
+        window.set_round_trip(round_trip(socket.as_fd()));
         Ok(Self {
             socket,
             monitor: Channel::new(own_channel),
             stdin: Some(stdin),
             stdin_large: false,
             outputs: [output(Stream::Main, stdout), output(Stream::Error, stderr)],
+            next: 0,
             incoming: Incoming::new(opener),
             outgoing: Outgoing::new(sealer, session.answer.clone()),
             unsent: Unsent::default(),
             is_watched: false,
             looked: None,
-            window: Window::default(),
+            window,
             linger: (session.linger != u32::MAX)
                 .then(|| Duration::from_millis(session.linger.into())),
             end: None,
@@ -140,7 +151,7 @@ impl Serving {
             // A client that hears no more sees the end at once.
             let _ = shut();
         }
-        drop((self.incoming, self.outgoing));
+        drop((self.incoming, self.outgoing, self.window));
         if is_over {
             // The monitor sees the end now; the client may take a moment longer.
             drop((self.monitor, self.stdin, self.outputs));
@@ -182,10 +193,11 @@ impl Serving {
                 }
             }
             if ready.stdin {
-                self.feed_job()?;
+                self.feed_job(self.incoming.backlog())?;
             }
             let mut ended = [None; 2];
-            for (which, end) in ended.iter_mut().enumerate() {
+            // One read fills what can be sent at once: who was read last waits for the other.
+            for (which, end) in [self.next, 1 - self.next].into_iter().zip(&mut ended) {
                 if ready.ended.get(which) == Some(&true) {
                     *end = self.output_ended(which);
                 } else if ready.outputs.get(which) == Some(&true) {
@@ -193,6 +205,7 @@ impl Serving {
                 }
             }
             // Both outputs of a command end together: their ends go as one.
+            ended.sort_by_key(|end| end.map(Stream::byte));
             for stream in ended.into_iter().flatten() {
                 self.outgoing.add(&Message::Eof(stream))?;
             }
@@ -306,96 +319,11 @@ impl Serving {
         }
     }
 
-    fn read_peer(&mut self) -> Result<(), Stop> {
-        let waited = self.incoming.backlog();
-        let came = self.incoming.read(&self.socket, self.stdin.as_ref())?;
-        if let Some((part, e)) = came.failed {
-            return Err(Stop::failed(part, e));
-        }
-        self.sent = self
-            .sent
-            .saturating_add(came.bytes.try_into().unwrap_or(u64::MAX));
-        self.window.received(came.bytes)?;
-        let has_signal = came.said.iter().any(|s| matches!(s, Said::Signal(_)));
-        if has_signal && !self.told {
-            // Shows the client that we are there, however long its command takes.
-            self.outgoing.add(&Message::Credit(Stream::Main, 0))?;
-        }
-        for said in came.said {
-            match said {
-                Said::Signal(s) => {
-                    // Signals that come faster than the monitor hears them are one, and one
-                    // after the command's end is for nobody.
-                    if !self.told && !self.monitor.is_waiting() {
-                        let _ = self.monitor.send(Word::Signal(s).encode(), Vec::new());
-                    }
-                }
-                Said::Credit(stream, bytes) => {
-                    let output = self.output(stream);
-                    // For a stream that has ended it means nothing.
-                    if output.pipe.is_some() {
-                        output.allowance.granted(bytes)?;
-                    }
-                }
-                Said::Reset(stream) => self.output(stream).pipe = None,
-            }
-        }
-        if self.stdin.is_some() {
-            self.grant((waited + came.bytes).saturating_sub(self.incoming.backlog()))?;
-            if self.incoming.has_backlog() {
-                self.widen_stdin();
-            }
-            self.feed_job()?;
-        }
-        if came.gone { Err(Stop::Gone) } else { Ok(()) }
-    }
-
     fn output(&mut self, stream: Stream) -> &mut Output {
         let [main, error] = &mut self.outputs;
         match stream {
             Stream::Main => main,
             Stream::Error => error,
-        }
-    }
-
-    /// Writes what waits for the job; closes its input at the end of it.
-    fn feed_job(&mut self) -> Result<(), Stop> {
-        let Some(stdin) = &self.stdin else {
-            return Ok(());
-        };
-        let before = self.incoming.backlog();
-        let gone = match self.incoming.flush_backlog(stdin) {
-            Ok(()) => reader_is_gone(stdin),
-            Err(Errno::EPIPE) => true,
-            // To close the input here would tell the job that it has all of it.
-            Err(e) => return Err(Stop::failed(Part::Input, e)),
-        };
-        let taken = before.saturating_sub(self.incoming.backlog());
-        if gone {
-            self.stdin = None;
-            self.incoming.forget_backlog();
-            if !self.incoming.is_drained() {
-                self.outgoing.add(&Message::Reset(Stream::Main))?;
-            }
-            return Ok(());
-        }
-        if self.incoming.is_drained() {
-            self.stdin = None;
-        }
-        self.grant(taken)
-    }
-
-    fn grant(&mut self, bytes: usize) -> Result<(), Stop> {
-        if let Some(grant) = self.window.consumed(bytes) {
-            self.outgoing.add(&Message::Credit(Stream::Main, grant))?;
-        }
-        Ok(())
-    }
-
-    fn widen_stdin(&mut self) {
-        if let (Some(pipe), false) = (&self.stdin, self.stdin_large) {
-            self.stdin_large = true;
-            widen(pipe);
         }
     }
 
@@ -417,6 +345,7 @@ impl Serving {
             Filled::Nothing => return Ok(None),
             Filled::Bytes(n) => {
                 output.allowance.spend(n);
+                self.next = 1 - which;
                 self.got = self.got.saturating_add(n.try_into().unwrap_or(u64::MAX));
                 if n >= BUSY && !output.large {
                     output.large = true;

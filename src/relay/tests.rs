@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
@@ -59,9 +60,10 @@ impl Scene {
                 to_client: direction(2),
             },
             linger: 1000,
+            windows: 0,
         };
         let fds = [socket.into(), channel, stdin, stdout, stderr];
-        let serving = Serving::new(&session, fds).unwrap();
+        let serving = Serving::new(&session, fds, &Arc::default()).unwrap();
         Self {
             client,
             monitor,
@@ -219,6 +221,37 @@ fn a_client_that_goes_before_it_has_the_end_is_gone() {
         matches!(word, Some(Word::Over(Closing::ClientGone, ..))),
         "{word:?}"
     );
+    drop(scene.monitor);
+    scene.thread.join().unwrap();
+}
+
+/// One that always had something to say, and credit, kept the other one silent.
+#[test]
+fn an_output_that_never_rests_leaves_the_other_its_turns() {
+    let (_reader, stdin) = pipe().unwrap();
+    let zeros = File::open("/dev/zero").unwrap();
+    let (err, writer) = pipe().unwrap();
+    nix::unistd::write(&writer, b"error").unwrap();
+    let mut scene = Scene::with(stdin, zeros.into(), err);
+    scene.say(&Message::Credit(Stream::Main, 14 * CREDIT));
+    let mut before = 0;
+    loop {
+        let mut head = [0; 2];
+        scene.client.read_exact(&mut head).unwrap();
+        let mut body = vec![0; u16::from_be_bytes(head).into()];
+        scene.client.read_exact(&mut body).unwrap();
+        let text = scene.from_server.open(&mut body).unwrap();
+        let Message::Data(stream, bytes) = Message::parse(text).unwrap() else {
+            panic!("{text:?}");
+        };
+        if stream == Stream::Error {
+            break assert_eq!(bytes, b"error");
+        }
+        before += bytes.len();
+    }
+    // One read of an output.
+    assert!(before <= 256 * 1024, "{before}");
+    drop(scene.client);
     drop(scene.monitor);
     scene.thread.join().unwrap();
 }

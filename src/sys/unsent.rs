@@ -10,6 +10,7 @@
 //! options.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 /// The longest pause between probes and between retransmissions (Linux 6.15): the C library
 /// may not have it yet.
@@ -35,6 +36,19 @@ pub enum Outlook {
     Waiting,
     /// Its window is closed, and it does not answer the probes any more.
     Lost,
+}
+
+/// The shortest round trip of a connection that the system has seen.
+#[cfg(target_os = "linux")]
+pub fn round_trip(socket: BorrowedFd<'_>) -> Option<Duration> {
+    let least = system::state(socket)?.least_round_trip?;
+    Some(Duration::from_micros(least.into()))
+}
+
+/// It is not told here.
+#[cfg(not(target_os = "linux"))]
+pub fn round_trip(_: BorrowedFd<'_>) -> Option<Duration> {
+    None
 }
 
 /// A connection's own limit, while it is lifted.
@@ -141,6 +155,7 @@ mod system {
     const LAST_DATA_RECEIVED: usize = 13;
     const LAST_ACK_RECEIVED: usize = 14;
     const NOT_SENT: usize = 36;
+    const LEAST_ROUND_TRIP: usize = 37;
     const WINDOW: usize = 57;
     /// Bytes of it: probes without an answer, and how often the pause was doubled.
     const PROBES: usize = 3;
@@ -160,6 +175,8 @@ mod system {
         pub(super) first_pause: u32,
         pub(super) unanswered_probes: u8,
         pub(super) doubled: u8,
+        /// Microseconds, once there was one.
+        pub(super) least_round_trip: Option<u32>,
     }
 
     impl State {
@@ -263,6 +280,10 @@ mod system {
             first_pause: words.get(RETRANSMISSION_TIMEOUT)?.div_ceil(1_000),
             unanswered_probes: byte(PROBES)?,
             doubled: byte(BACKOFF)?,
+            least_round_trip: words
+                .get(LEAST_ROUND_TRIP)
+                .copied()
+                .filter(|least| told > LEAST_ROUND_TRIP && *least != u32::MAX),
         })
     }
 }
@@ -314,6 +335,19 @@ mod tests {
         let (other, _) = std::os::unix::net::UnixStream::pair().unwrap();
         let outlook = Unsent::default().look(other.as_fd());
         assert_eq!(outlook, Outlook::Acknowledged);
+    }
+
+    #[test]
+    fn a_connection_that_stands_has_made_a_round_trip() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let theirs = listener.accept().unwrap().0;
+        for socket in [&ours, &theirs] {
+            let least = round_trip(socket.as_fd()).unwrap();
+            assert!(least < Duration::from_secs(1), "{least:?}");
+        }
+        let (other, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(round_trip(other.as_fd()), None);
     }
 
     /// Without its limit such a connection stood for a quarter of an hour after the network

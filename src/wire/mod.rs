@@ -6,7 +6,8 @@
 //!
 //! In the order of a connection: `hello` (the client's and the server's) in the clear,
 //! `noise` around `opening` (mechanism, request, proof), `answer` (accepted, to
-//! be continued, denied) with `prompt`, then `seal`, `stream` and `batch` for the data.
+//! be continued, denied) with `prompt`, then `seal`, `stream` and `batch` for the data, with
+//! `window`, `budget` and `backlog` where it is read.
 #![deny(
     clippy::arithmetic_side_effects,
     reason = "lengths here come from peers"
@@ -14,7 +15,9 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod backlog;
 pub mod batch;
+pub mod budget;
 pub mod cbor;
 pub mod hello;
 pub mod limits;
@@ -29,6 +32,7 @@ pub mod rest;
 pub mod seal;
 pub mod stream;
 pub(crate) mod wanted;
+pub mod window;
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
 //! What a record after AuthAccept says: data of a stream, its end, a reader
-//! that is gone, credit, a signal, the job's end. And the account of credit
-//! that both sides keep for each stream.
+//! that is gone, credit, a signal, the job's end. And the sending side's account of credit;
+//! the reading side's is in `window`.
 
 use super::{Malformed, limits};
 
@@ -198,50 +198,5 @@ impl Allowance {
             .filter(|n| *n <= limits::CREDIT_MAX)
             .ok_or(Malformed("more credit than a stream may have"))?;
         Ok(())
-    }
-}
-
-/// The reading side's account: how much the sender may still send us, and how
-/// much we have consumed without granting it again.
-#[derive(Debug)]
-pub struct Window {
-    open: u32,
-    consumed: u32,
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self {
-            open: limits::CREDIT,
-            consumed: 0,
-        }
-    }
-}
-
-impl Window {
-    /// Takes note of bytes that came.
-    ///
-    /// # Errors
-    /// The sender had no credit for them.
-    pub fn received(&mut self, bytes: usize) -> Result<(), Malformed> {
-        self.open = u32::try_from(bytes)
-            .ok()
-            .and_then(|n| self.open.checked_sub(n))
-            .ok_or(Malformed("data beyond the stream's credit"))?;
-        Ok(())
-    }
-
-    /// Takes note of bytes that the reader has taken; returns a grant to send
-    /// once it is worth a record (a quarter of the credit).
-    pub fn consumed(&mut self, bytes: usize) -> Option<u32> {
-        self.consumed = self
-            .consumed
-            .saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
-        if self.consumed < limits::CREDIT / 4 {
-            return None;
-        }
-        let grant = std::mem::take(&mut self.consumed);
-        self.open = self.open.saturating_add(grant);
-        Some(grant)
     }
 }

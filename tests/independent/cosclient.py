@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 
 import coswire
 from coswire import (ANSWER, CLIENT_HELLO, CREDIT, DATA, DENIED, END, EOF, EXITED, KILLED,
@@ -144,11 +145,13 @@ class Output:
 class Relay:
     """An accepted connection: carries the bytes until End."""
 
-    def __init__(self, sock, sending, receiving, stdin=0, stdout=1, stderr=2):
+    def __init__(self, sock, sending, receiving, stdin=0, stdout=1, stderr=2, lag=0.0):
         self.sock, self.sending, self.receiving, self.stdin = sock, sending, receiving, stdin
+        self.lag, self.late = lag, []              # grants that count from a time on
         self.outputs = {0: Output(stdout), 1: Output(stderr)}
         self.inbox, self.outbox = bytearray(), bytearray()
         self.credit = coswire.WINDOW               # what we may still send on stream 0
+        self.most = self.credit                    # the most that it ever was
         self.end = None
 
     def send(self, kind, second, rest=b""):
@@ -168,7 +171,10 @@ class Relay:
                     readers.append(self.stdin)
                 if self.outbox:
                     writers.append(self.sock)
-            readable, writable, _ = select.select(readers, writers, [])
+            wait = max(0, self.late[0][0] - time.monotonic()) if self.late else None
+            readable, writable, _ = select.select(readers, writers, [], wait)
+            while self.late and self.late[0][0] <= time.monotonic():
+                self.credit += self.late.pop(0)[1]
             if self.sock in writable:
                 self.write_socket()
             if self.sock in readable:
@@ -243,8 +249,10 @@ class Relay:
         elif kind == RESET and second == 0 and not rest:
             self.stdin = None
         elif kind == CREDIT and second == 0 and len(rest) == 4:
-            self.credit += struct.unpack(">I", rest)[0]
-            if self.credit > coswire.CREDIT_MAX:
+            self.late.append((time.monotonic() + self.lag, struct.unpack(">I", rest)[0]))
+            granted = self.credit + sum(bytes for _, bytes in self.late)
+            self.most = max(self.most, granted)
+            if granted > coswire.CREDIT_MAX:
                 raise ProtocolError("more credit than a stream may have")
         elif kind == END and (second in (EXITED, KILLED) and len(rest) == 1
                               or second == NOT_STARTED and len(rest) <= 255):
@@ -328,6 +336,8 @@ def main():
     parser.add_argument("--door", type=os.fsencode, metavar="TEXT", help="the name or activation password for the inner door")
     parser.add_argument("--env", action="append", default=[], metavar="K=V")
     parser.add_argument("--ask-host-key", action="store_true", help="print it and stop")
+    parser.add_argument("--lag", type=float, default=0.0, metavar="SECONDS",
+                        help="let each grant count so much later, as if it came from afar, and say what was granted")
     parser.add_argument("words", nargs="*")
     args = parser.parse_args()
     suites = (args.suite,) if args.suite else (1, 2)
@@ -346,7 +356,11 @@ def main():
             machine_key = args.machine_key or (os.urandom(32) if asker else b"")   # where the doors ask for none, any will do
             directions = call(sock, invitation, machine_key, words, args.user, user, env, suites, display, asker,
                               args.door, args.enrol, args.subsystem)
-            return exit_status(Relay(sock, *directions).run(watch_signals()))
+            relay = Relay(sock, *directions, lag=args.lag)
+            end = relay.run(watch_signals())
+            if args.lag:
+                print("cosclient: the most credit was %d" % relay.most, file=sys.stderr)
+            return exit_status(end)
     except Denied as reference:
         print("cosclient: denied, reference %s" % reference, file=sys.stderr)
     except (ProtocolError, OSError, ValueError) as error:

@@ -32,7 +32,7 @@ fn pump() -> (Pump<'static>, TcpStream) {
         input: None,
         unread: None,
         allowance: Allowance::default(),
-        sinks: [Sink::new(Stream::Main), Sink::new(Stream::Error)],
+        sinks: sinks(None),
         signals: Signals::catch().unwrap(),
         hearing: Hearing::default(),
         end: None,

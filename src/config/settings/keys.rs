@@ -60,6 +60,8 @@ pub(super) enum Slot {
 
 const DAY: u64 = 24 * 60 * 60;
 const MANY: u64 = 1_000_000;
+/// MiB: more than all the sessions that there can be have use for.
+const WINDOWS: u64 = 65_536;
 
 /// The tables of the file, in the order in which they are written.
 pub const TABLES: &[Table] = &[
@@ -185,6 +187,13 @@ pub const KEYS: &[Key] = &[
         "0",
         "Of them, those of one user who has logged in, or whom a host vouches for; 0: three quarters.",
         Slot::Count(|s| &mut s.limits.sessions_per_user, 0, MANY),
+    ),
+    key(
+        "limits",
+        "windows",
+        "64",
+        "MiB by which the windows of all sessions together may grow, for input from afar; 0: none grows.",
+        Slot::Count(|s| &mut s.limits.windows, 0, WINDOWS),
     ),
     key(
         "penalties",

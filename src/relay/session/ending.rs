@@ -32,8 +32,7 @@ impl Serving {
         self.told = true;
         self.cut_off = held;
         // Nothing of the job is wanted any more, however long the client takes.
-        self.stdin = None;
-        self.incoming.forget_backlog();
+        self.close_input();
         self.outputs.iter_mut().for_each(|o| o.pipe = None);
         self.outgoing.add(&Message::End(end))?;
         self.flush()
