@@ -51,6 +51,26 @@ const NOT_RUN: &[(&str, &str)] = &[
         "a line of inetd.conf, which tests/init/inetd.rs gives to an inetd",
     ),
     (
+        "cos run -J jump@hostj -o JumpProgram=/usr/bin/cos hostb uptime",
+        "there is no hostj; tests/jump.rs goes through other hosts",
+    ),
+    (
+        "sshfs -o ssh_command=cosrsh hostb:/srv /mnt",
+        "the machines have no /dev/fuse; tests/sftp.rs mounts",
+    ),
+    (
+        "hosta# sshfs -o ssh_command=cosrsh hostb:/srv /mnt",
+        "the machines have no /dev/fuse; tests/sftp.rs mounts",
+    ),
+    (
+        "restic -o sftp.command='cosrsh hostb -s sftp' -r sftp:hostb:/srv/backup snapshots",
+        "there is no repository; tests/sftp.rs has one",
+    ),
+    (
+        "rclone --sftp-ssh 'cosrsh hostb' ls :sftp:/srv",
+        "distributions have an older one; tests/cosrsh.rs has its command line",
+    ),
+    (
         "K     = HKDF-SHA-256(salt, cookie, \"cosserver hash v1\", 32)",
         "a formula, which tests/independent calculates",
     ),
@@ -65,7 +85,9 @@ const NOT_RUN: &[(&str, &str)] = &[
 ];
 
 /// Programs of others that examples call. Without one its examples are passed over; CI fails.
-const PROGRAMS: [&str; 5] = ["git", "rsync", "pdsh", "parallel", "jq"];
+const PROGRAMS: [&str; 10] = [
+    "git", "rsync", "pdsh", "parallel", "jq", "hg", "unison", "ansible", "sftp", "scp",
+];
 
 /// The program that this command lacks, which is said.
 fn lacks(command: &str) -> bool {
@@ -91,6 +113,11 @@ const LAST: [&str; 2] = ["rm -rf ", "userdel "];
 /// What must be there before the first example that has this word in it: on which host, and
 /// the commands that make it.
 const BEFORE: &[(&str, &str, &str)] = &[
+    (
+        "hg clone",
+        "hostb",
+        "hg init /srv/project && cd /srv/project && echo a >a && hg commit -A -u me -m first",
+    ),
     (
         "hostc",
         "hostc",
@@ -448,6 +475,11 @@ fn every_example_runs_as_it_is_written() {
                 assert!(read.is_ok(), "{}: {:?}", block.at, read.err());
             }
             "README.md" if whole.starts_with('[') => park.set(&whole),
+            // Emacs Lisp: tests/ssh_tools.rs calls as TRAMP does.
+            "docs/man/cos.1" if whole.starts_with('(') => {
+                let count = |sign| whole.matches(sign).count();
+                assert_eq!(count('('), count(')'), "{}", block.at);
+            }
             _ => {
                 for command in commands(block) {
                     if let Some(which) = is_not_run(&command) {
