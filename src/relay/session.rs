@@ -33,6 +33,8 @@ use crate::wire::window::Window;
 
 /// How long the big buffers are kept after the last byte.
 const KEEP_BUFFERS: Duration = Duration::from_millis(500);
+/// The most that a job's pipe holds, bytes: the size to which a busy one is made larger.
+const PIPE: u64 = 1 << 20;
 /// A read this long means a busy pipe, which is then made larger.
 const BUSY: usize = 60 * 1024;
 /// How long the last word of a session may wait for a busy monitor.
@@ -53,8 +55,8 @@ pub(super) struct Serving {
     stdin: Option<OwnedFd>,
     stdin_large: bool,
     outputs: [Output; 2],
-    /// The one of them that is to be read first.
-    next: usize,
+    /// Bytes of standard output that were read while standard error waited.
+    overtaken: u64,
     incoming: Incoming,
     outgoing: Outgoing,
     unsent: Unsent,
@@ -105,7 +107,7 @@ impl Serving {
             stdin: Some(stdin),
             stdin_large: false,
             outputs: [output(Stream::Main, stdout), output(Stream::Error, stderr)],
-            next: 0,
+            overtaken: 0,
             incoming: Incoming::new(opener),
             outgoing: Outgoing::new(sealer, session.answer.clone()),
             unsent: Unsent::default(),
@@ -196,14 +198,21 @@ impl Serving {
                 self.feed_job(self.incoming.backlog())?;
             }
             let mut ended = [None; 2];
-            // One read fills what can be sent at once: who was read last waits for the other.
-            for (which, end) in [self.next, 1 - self.next].into_iter().zip(&mut ended) {
+            // One read fills what can be sent at once. Standard output goes first, so that what
+            // was written before an error comes before it, but not for ever: once more was read
+            // than its pipe holds, all of that has come.
+            let (turn, before) = (usize::from(self.overtaken > PIPE), self.got);
+            for (which, end) in [turn, 1 - turn].into_iter().zip(&mut ended) {
                 if ready.ended.get(which) == Some(&true) {
                     *end = self.output_ended(which);
                 } else if ready.outputs.get(which) == Some(&true) {
                     *end = self.read_job(which)?;
                 }
             }
+            self.overtaken = match (ready.outputs, turn) {
+                ([true, true], 0) => self.overtaken + self.got.saturating_sub(before),
+                _ => 0,
+            };
             // Both outputs of a command end together: their ends go as one.
             ended.sort_by_key(|end| end.map(Stream::byte));
             for stream in ended.into_iter().flatten() {
@@ -345,7 +354,6 @@ impl Serving {
             Filled::Nothing => return Ok(None),
             Filled::Bytes(n) => {
                 output.allowance.spend(n);
-                self.next = 1 - which;
                 self.got = self.got.saturating_add(n.try_into().unwrap_or(u64::MAX));
                 if n >= BUSY && !output.large {
                     output.large = true;

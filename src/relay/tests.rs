@@ -225,15 +225,8 @@ fn a_client_that_goes_before_it_has_the_end_is_gone() {
     scene.thread.join().unwrap();
 }
 
-/// One that always had something to say, and credit, kept the other one silent.
-#[test]
-fn an_output_that_never_rests_leaves_the_other_its_turns() {
-    let (_reader, stdin) = pipe().unwrap();
-    let zeros = File::open("/dev/zero").unwrap();
-    let (err, writer) = pipe().unwrap();
-    nix::unistd::write(&writer, b"error").unwrap();
-    let mut scene = Scene::with(stdin, zeros.into(), err);
-    scene.say(&Message::Credit(Stream::Main, 14 * CREDIT));
+/// What comes on standard error after so many bytes of standard output.
+fn before_the_error(scene: &mut Scene) -> usize {
     let mut before = 0;
     loop {
         let mut head = [0; 2];
@@ -245,12 +238,43 @@ fn an_output_that_never_rests_leaves_the_other_its_turns() {
             panic!("{text:?}");
         };
         if stream == Stream::Error {
-            break assert_eq!(bytes, b"error");
+            assert_eq!(bytes, b"error");
+            return before;
         }
         before += bytes.len();
     }
-    // One read of an output.
-    assert!(before <= 256 * 1024, "{before}");
+}
+
+/// A prompt on standard error came before the output of the command before it: when each output
+/// had its turn in any case.
+#[test]
+fn an_error_that_was_written_after_output_comes_after_it() {
+    const MUCH: usize = 900_000;
+    let (_reader, stdin) = pipe().unwrap();
+    let (out, main) = pipe().unwrap();
+    super::pipe::widen(&main);
+    assert_eq!(nix::unistd::write(&main, &vec![b'x'; MUCH]), Ok(MUCH));
+    let (err, writer) = pipe().unwrap();
+    nix::unistd::write(&writer, b"error").unwrap();
+    let mut scene = Scene::with(stdin, out, err);
+    assert_eq!(before_the_error(&mut scene), MUCH);
+    drop(scene.client);
+    drop(scene.monitor);
+    scene.thread.join().unwrap();
+}
+
+/// One that always had something to say, and credit, kept the other one silent.
+#[test]
+fn an_output_that_never_rests_leaves_the_other_its_turns() {
+    let (_reader, stdin) = pipe().unwrap();
+    let zeros = File::open("/dev/zero").unwrap();
+    let (err, writer) = pipe().unwrap();
+    nix::unistd::write(&writer, b"error").unwrap();
+    let mut scene = Scene::with(stdin, zeros.into(), err);
+    scene.say(&Message::Credit(Stream::Main, 14 * CREDIT));
+    let before = before_the_error(&mut scene);
+    // What the pipe of a job holds, and two reads of an output.
+    assert!(before <= 1536 * 1024, "{before}");
     drop(scene.client);
     drop(scene.monitor);
     scene.thread.join().unwrap();
