@@ -54,7 +54,7 @@ pub fn configured(settings: &str, options: &str) -> Folder {
 
 /// A job that says `ready`, waits for a signal of this name, and becomes a shell that runs
 /// `then`. A shell with a trap may lose a signal that comes just before it reads or forks;
-/// sigwait(3) cannot.
+/// sigwait(3) cannot. The signal stays blocked: kernel and guard may both send it.
 pub fn at_signal(name: &str, then: &str) -> String {
     let wait = format!(
         "import os, signal, sys\n\
@@ -62,7 +62,6 @@ pub fn at_signal(name: &str, then: &str) -> String {
          signal.pthread_sigmask(signal.SIG_BLOCK, one)\n\
          print(\"ready\", flush=True)\n\
          signal.sigwait(one)\n\
-         signal.pthread_sigmask(signal.SIG_UNBLOCK, one)\n\
          os.execvp(\"sh\", [\"sh\", \"-c\", sys.argv[1]])"
     );
     format!("exec python3 -c '{wait}' '{then}'")
