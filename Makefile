@@ -94,10 +94,10 @@ FIGURES = $${CARGO_TARGET_DIR:-target}/bench.json
 bench: build
 	@rm -f "$(FIGURES)"
 	@benches/bench.py --json "$(FIGURES)" $(BENCH)
-	@benches/figures.py "$(FIGURES)"
 	@benches/login.py
 	@benches/doors.py
 	@benches/sftp.py
+	@benches/figures.py "$(FIGURES)"
 
 distance: build
 	@benches/distance.py $(DISTANCE)

@@ -41,10 +41,10 @@ const LOOKING: Duration = Duration::from_millis(50);
 /// How often it looks, while it kills, for processes that those have started.
 const LOOKS: usize = 100;
 
-/// Under inetd the guard begins when a job has run this long: most have ended by then, and
-/// would wait for two forks more than they need. Until then the kernel alone ends the job's
-/// leader with its monitor.
-const UNDER_INETD: Duration = Duration::from_millis(50);
+/// Under inetd the guard begins when a job has run this long: a short one would wait for two
+/// forks more than it needs. Until then the kernel ends the job's leader with its monitor, and
+/// what the leader has started goes on.
+const UNDER_INETD: Duration = Duration::from_millis(10);
 
 /// One that lived this long is replaced at once when it dies.
 const LIVED: Duration = Duration::from_secs(1);
