@@ -346,9 +346,13 @@ impl Daemon {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             line.split(|b| *b == 0).next() == Some(wanted.as_bytes())
         };
-        let find = || children(self.pid()).into_iter().find(is_it);
-        until(&format!("there is a {role}"), || find().is_some());
-        find().unwrap_or_else(|| panic!("no {role}; {}", self.log_text()))
+        // The kernel may leave one out of the list while another ends: what was found counts.
+        let mut found = None;
+        until(&format!("there is a {role}"), || {
+            found = children(self.pid()).into_iter().find(is_it);
+            found.is_some()
+        });
+        found.unwrap_or_else(|| panic!("no {role}; {}", self.log_text()))
     }
 }
 
