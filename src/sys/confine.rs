@@ -133,28 +133,41 @@ mod system {
         target_arch = "riscv64"
     )
 ))]
-mod calls {
-    use std::collections::BTreeMap;
+pub(super) mod calls {
     use std::io;
 
     use seccompiler::{
-        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-        SeccompRule, TargetArch, apply_filter,
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule,
     };
 
-    use crate::sys::filter;
-    use crate::sys::sandbox::is_missing;
+    use crate::sys::filter::{self, Rules};
 
     /// Denies the calls below. 0, or why the kernel has no such filters.
     pub(super) fn deny() -> io::Result<i32> {
-        let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
-            return Ok(libc::ENOSYS);
+        match program(std::process::id())? {
+            Some(program) => filter::apply(&program),
+            None => Ok(libc::ENOSYS),
+        }
+    }
+
+    /// The filter of the process with this number.
+    pub(in crate::sys) fn program(own: u32) -> io::Result<Option<BpfProgram>> {
+        let (rules, error) = list(own)?;
+        let Some(mut program) = filter::compile(rules, error, SeccompAction::Allow)? else {
+            return Ok(None);
         };
-        let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+        filter::without_clone3(&mut program);
+        filter::without_x32(&mut program, libc::EPERM);
+        Ok(Some(program))
+    }
+
+    /// What it may not call, and the error.
+    pub(in crate::sys) fn list(own: u32) -> io::Result<(Rules, SeccompAction)> {
+        let mut rules = Rules::new();
         for call in DENIED {
             rules.insert(*call, Vec::new());
         }
-        let own = u64::from(std::process::id());
+        let own = u64::from(own);
         for call in [libc::SYS_kill, libc::SYS_tgkill] {
             rules.insert(call, vec![others(&[own])?]);
         }
@@ -183,21 +196,7 @@ mod calls {
             libc::SYS_setsockopt,
             vec![rule(vec![is(1, level)?, is(2, linger)?])?],
         );
-        let error = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-        let filter = SeccompFilter::new(rules, SeccompAction::Allow, error, arch);
-        let mut program: BpfProgram = filter
-            .and_then(TryInto::try_into)
-            .map_err(io::Error::other)?;
-        filter::without_clone3(&mut program);
-        filter::without_x32(&mut program, libc::EPERM);
-        match apply_filter(&program) {
-            Ok(()) => Ok(0),
-            Err(seccompiler::Error::Prctl(e) | seccompiler::Error::Seccomp(e)) => {
-                let error = e.raw_os_error().filter(|error| is_missing(*error));
-                error.ok_or(e)
-            }
-            Err(e) => Err(io::Error::other(e)),
-        }
+        Ok((rules, SeccompAction::Errno(libc::EPERM.unsigned_abs())))
     }
 
     /// The first argument is none of these numbers.

@@ -140,20 +140,19 @@ pub fn keep_to(folders: &[std::path::PathBuf]) -> Result<bool, Fault> {
 
 #[cfg(target_os = "linux")]
 pub(super) mod system {
-    use std::collections::BTreeMap;
     use std::ffi::c_long;
+    use std::io;
 
     use landlock::{
         ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr,
         RulesetCreatedAttr, RulesetStatus, Scope, path_beneath_rules,
     };
     use seccompiler::{
-        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-        SeccompRule, TargetArch, apply_filter,
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule,
     };
 
-    use super::{Fault, Role, Walls, failed, is_missing, taken_away};
-    use crate::sys::filter;
+    use super::{Fault, Role, Walls, failed, taken_away};
+    use crate::sys::filter::{self, Rules};
     use crate::sys::unsent::TCP_RTO_MAX_MS;
 
     pub(super) fn seal(role: Role, walls: &mut Walls) -> Result<(), Fault> {
@@ -212,11 +211,32 @@ pub(super) mod system {
 
     /// Keeps to the calls of the role. 0, or why the kernel has no seccomp.
     fn few_calls(role: Role) -> Result<i32, Fault> {
-        let wrong = |e: &dyn std::fmt::Display| Fault::new(format!("seccomp: {e}"));
-        let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
-            return Ok(libc::ENOSYS);
+        let program = program(role)?;
+        program.map_or(Ok(libc::ENOSYS), |program| {
+            filter::apply(&program).map_err(|e| wrong(&e))
+        })
+    }
+
+    /// The filter of a role.
+    pub(in crate::sys) fn program(role: Role) -> Result<Option<BpfProgram>, Fault> {
+        let (allow, kill) = (SeccompAction::Allow, SeccompAction::KillProcess);
+        let program = filter::compile(list(role)?, allow, kill).map_err(|e| wrong(&e))?;
+        let Some(mut program) = program else {
+            return Ok(None);
         };
-        let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+        if role == Role::Relay {
+            filter::without_clone3(&mut program);
+        }
+        Ok(Some(program))
+    }
+
+    fn wrong(e: &io::Error) -> Fault {
+        Fault::new(format!("seccomp: {e}"))
+    }
+
+    /// What it may call.
+    pub(in crate::sys) fn list(role: Role) -> Result<Rules, Fault> {
+        let mut rules = Rules::new();
         for call in BOTH.iter().chain(match role {
             Role::Gate => GATE,
             Role::Relay => RELAY,
@@ -249,24 +269,7 @@ pub(super) mod system {
             ];
             rules.insert(number(libc::SYS_setsockopt), options(&set)?);
         }
-        let filter = SeccompFilter::new(
-            rules,
-            SeccompAction::KillProcess,
-            SeccompAction::Allow,
-            arch,
-        );
-        let mut program: BpfProgram = filter.and_then(TryInto::try_into).map_err(|e| wrong(&e))?;
-        if role == Role::Relay {
-            filter::without_clone3(&mut program);
-        }
-        match apply_filter(&program) {
-            Ok(()) => Ok(0),
-            Err(seccompiler::Error::Prctl(e) | seccompiler::Error::Seccomp(e)) => {
-                let error = e.raw_os_error().filter(|error| is_missing(*error));
-                error.ok_or_else(|| wrong(&e))
-            }
-            Err(e) => Err(wrong(&e)),
-        }
+        Ok(rules)
     }
 
     /// The number of a system call as seccompiler takes it.
