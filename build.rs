@@ -1,5 +1,5 @@
-//! Says how jobs are started here, and links libgcc into the programs, so that
-//! they need no library beyond libc.
+//! Says how jobs are started here and how SQLite is built, and links libgcc into the programs,
+//! so that they need no library beyond libc.
 //!
 //! Rust's standard library asks the linker for `libgcc_s`, the shared half of
 //! the compiler's own library. We put a linker script of that name first in the
@@ -17,6 +17,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
+/// By these a file is opened as `src/door/file.rs` wants it.
+const SQLITE: [&str; 4] = [
+    "-DSQLITE_DEFAULT_CACHE_SIZE=-256",
+    "-DSQLITE_TEMP_STORE=2",
+    "-DSQLITE_DEFAULT_SYNCHRONOUS=3",
+    "-DSQLITE_ENABLE_OVERSIZE_CELL_CHECK",
+];
+
 fn main() {
     say("cargo:rerun-if-changed=build.rs");
     say("cargo:rerun-if-env-changed=CC");
@@ -27,6 +35,16 @@ fn main() {
     say("cargo:rustc-check-cfg=cfg(direct_calls)");
     if os == "linux" && has_direct_calls() {
         say("cargo:rustc-cfg=direct_calls");
+    }
+    // As `.cargo/config.toml` has it, unless whoever builds has flags of their own.
+    say("cargo:rerun-if-env-changed=LIBSQLITE3_FLAGS");
+    say("cargo:rustc-check-cfg=cfg(sqlite_defaults)");
+    let flags = variable("LIBSQLITE3_FLAGS");
+    if SQLITE
+        .iter()
+        .all(|wanted| flags.split_whitespace().any(|f| f == *wanted))
+    {
+        say("cargo:rustc-cfg=sqlite_defaults");
     }
     // A cross build's compiler is not ours to guess.
     let native = variable("HOST") == variable("TARGET");

@@ -10,7 +10,7 @@ use nix::unistd::{Uid, User, geteuid};
 use zeroize::Zeroizing;
 
 use super::name::HostName;
-use super::secure::{Checker, Kind};
+use super::secure::{Checker, Created, Kind};
 use super::words::cosadm;
 use crate::fault::Fault;
 
@@ -121,12 +121,12 @@ impl Place {
     }
 
     /// The same place for a program that reads its files once and ends, or for one
-    /// proof: a folder that was found trustworthy is not looked at again. The daemon
+    /// proof: a folder that was found trustworthy is not looked at again. A daemon that stands
     /// keeps none for longer, since a folder's mode may change while it runs.
     #[must_use]
     pub fn once(self) -> Self {
         Self {
-            checked: Some(Arc::new(Checker::new())),
+            checked: Some(self.checker()),
             ..self
         }
     }
@@ -237,10 +237,29 @@ impl Place {
         kind: Kind,
         limit: usize,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, Fault> {
-        match &self.checked {
-            Some(checker) => checker.read_if_there(path, kind, limit),
-            None => Checker::new().read_if_there(path, kind, limit),
-        }
+        self.checker().read_if_there(path, kind, limit)
+    }
+
+    /// Makes a folder of this place, where there is none; see [`Checker::make_folder`].
+    ///
+    /// # Errors
+    /// The folder above it is missing or not to be trusted, or the system refused.
+    pub fn make_folder(&self, path: &Path, mode: u32) -> Result<Created, Fault> {
+        self.checker().make_folder(path, mode)
+    }
+
+    /// Whether nobody else can write a folder or one above it; see [`Checker::check_folder`].
+    ///
+    /// # Errors
+    /// It is missing, or others can.
+    pub fn check_folder(&self, folder: &Path) -> Result<PathBuf, Fault> {
+        self.checker().check_folder(folder)
+    }
+
+    /// What remembers the folders that were found trustworthy; one that does so for one
+    /// question, where the place does not.
+    pub fn checker(&self) -> Arc<Checker> {
+        self.checked.clone().unwrap_or_default()
     }
 
     /// The same for a file that must be there.

@@ -157,6 +157,16 @@ impl Checker {
         Err(Fault::of(path, "it changed while it was opened; try again"))
     }
 
+    /// As [`check_folder`], but for what was found trustworthy before.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn check_folder(&self, folder: &Path) -> Result<PathBuf, Fault> {
+        let missing = || Fault::of(folder, "there is no such folder");
+        let found = self.folder(folder).map_err(|why| why.told(folder))?;
+        found.ok_or_else(missing)
+    }
+
     /// The folder without links, when it and all above it are trustworthy.
     fn folder(&self, folder: &Path) -> Result<Option<PathBuf>, Unsafe> {
         let mut seen = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
@@ -190,11 +200,7 @@ impl Checker {
 /// # Errors
 /// It is missing, or others can write it or one above it.
 pub fn check_folder(folder: &Path) -> Result<PathBuf, Fault> {
-    let missing = || Fault::of(folder, "there is no such folder");
-    Checker::new()
-        .folder(folder)
-        .map_err(|why| why.told(folder))?
-        .ok_or_else(missing)
+    Checker::new().check_folder(folder)
 }
 
 /// Why a file is not to be trusted: which file or folder, and what is wrong.

@@ -365,7 +365,7 @@ impl Doors {
         self.looked_in = Some(folder);
         let open = self.inner.take();
         let open = open.filter(|i| i.is_current() && i.file() == path);
-        let open = open.map_or_else(|| Inner::open_to(&path, self.to), Ok);
+        let open = open.map_or_else(|| Inner::open_to(&path, self.to, &self.place.checker()), Ok);
         let open = open.map_err(|why| lost_or(&self.place, &path, why))?;
         Ok(self.inner.insert(open))
     }

@@ -15,7 +15,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
-use crate::config::secure::{self, Created};
+use crate::config::secure::{self, Checker, Created};
 use crate::fault::Fault;
 
 /// How long one waits for another who writes.
@@ -85,8 +85,13 @@ impl File {
     }
 
     /// Opens a file that is there.
-    pub(super) fn open(path: &Path, schema: &Schema, to: Use) -> Result<Self, Fault> {
-        let (db, which) = connect(path, schema.what, to)?;
+    pub(super) fn open(
+        path: &Path,
+        schema: &Schema,
+        to: Use,
+        folders: &Checker,
+    ) -> Result<Self, Fault> {
+        let (db, which) = connect(path, schema.what, to, folders)?;
         check(&db, schema).map_err(|e| match e {
             Wrong::Is(why) => Fault::of(path, why),
             Wrong::Sql(e) => told(path, schema.what, &e),
@@ -148,10 +153,15 @@ impl File {
 }
 
 /// Opens the file, if it is one that nobody else can have written.
-fn connect(path: &Path, what: &str, to: Use) -> Result<(Connection, Which), Fault> {
+fn connect(
+    path: &Path,
+    what: &str,
+    to: Use,
+    folders: &Checker,
+) -> Result<(Connection, Which), Fault> {
     let missing = || Fault::of(path, "there is no such file");
     let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(missing)?;
-    let real = secure::check_folder(folder)?.join(name);
+    let real = folders.check_folder(folder)?.join(name);
     let about = fs::symlink_metadata(&real).map_err(|e| {
         if e.kind() == std::io::ErrorKind::NotFound {
             missing()
@@ -181,14 +191,13 @@ fn connect(path: &Path, what: &str, to: Use) -> Result<(Connection, Which), Faul
         return Err(Fault::of(&journal, "it is no plain file; move it away"));
     }
     let tell = |e: rusqlite::Error| told(path, what, &e);
-    let (access, busy, cache) = match to {
-        Use::Work => (OpenFlags::SQLITE_OPEN_READ_WRITE, BUSY, "-256"),
-        Use::Glance => (OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO, "-64"),
+    let (access, busy) = match to {
+        Use::Work => (OpenFlags::SQLITE_OPEN_READ_WRITE, BUSY),
+        Use::Glance => (OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO),
     };
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(&real, flags).map_err(tell)?;
     db.busy_timeout(busy).map_err(tell)?;
-    db.pragma_update(None, "cache_size", cache).map_err(tell)?;
     // A file that somebody else made must do nothing but hold data.
     for (setting, on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
@@ -202,13 +211,19 @@ fn connect(path: &Path, what: &str, to: Use) -> Result<(Connection, Which), Faul
         .map_err(tell)?;
     db.set_limit(Limit::SQLITE_LIMIT_LENGTH, 1 << 20)
         .map_err(tell)?;
-    db.execute_batch(
-        "PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;
-         PRAGMA synchronous=EXTRA;",
-    )
-    .map_err(tell)?;
+    // Where the library has them by default they cost nothing.
+    if !cfg!(sqlite_defaults) {
+        db.execute_batch(DEFAULTS).map_err(tell)?;
+    }
+    if to == Use::Glance {
+        db.pragma_update(None, "cache_size", "-64").map_err(tell)?;
+    }
     Ok((db, which(&about)))
 }
+
+/// What `.cargo/config.toml` builds SQLite with.
+const DEFAULTS: &str = "PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY;
+     PRAGMA synchronous=EXTRA; PRAGMA cache_size=-256;";
 
 fn is_plain_or_none(path: &Path) -> bool {
     fs::symlink_metadata(path).map_or(true, |about| about.is_file())
@@ -311,4 +326,37 @@ pub(super) fn told(path: &Path, what: &str, e: &rusqlite::Error) -> Fault {
         _ => e.to_string(),
     };
     Fault::of(path, words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::scratch::Scratch;
+    use crate::door::outer::Outer;
+
+    /// By the statements or by what the library was built with.
+    #[test]
+    fn a_file_is_opened_with_care() {
+        let scratch = Scratch::new();
+        let place = scratch.place();
+        drop(crate::door::Doors::start(&place).unwrap());
+        for (to, cache) in [(Use::Work, -256), (Use::Glance, -64)] {
+            let path = Outer::path(&place);
+            let (db, _) = connect(&path, "it", to, &Checker::new()).unwrap();
+            let number = |name: &str| {
+                let value = db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+                value.unwrap_or_else(|e| panic!("{name}: {e}"))
+            };
+            assert_eq!(number("cell_size_check"), 1);
+            // 0: as the library was built.
+            assert!(matches!(number("temp_store"), 2) || cfg!(sqlite_defaults));
+            assert_eq!(number("synchronous"), 3);
+            assert_eq!(number("cache_size"), cache);
+            assert_eq!(number("trusted_schema"), 0);
+            let built = "SELECT count(*) FROM pragma_compile_options
+                         WHERE compile_options = 'TEMP_STORE=2'";
+            let built: i64 = db.query_row(built, [], |row| row.get(0)).unwrap();
+            assert_eq!(built == 1, cfg!(sqlite_defaults));
+        }
+    }
 }

@@ -15,7 +15,7 @@ use super::file::{self, File, Schema, Use};
 use super::id::{Id, Name, Occurred};
 use super::verdict::Standing;
 use crate::config::place::Place;
-use crate::config::secure::Created;
+use crate::config::secure::{Checker, Created};
 use crate::fault::Fault;
 pub use passwords::{Generated, Pending};
 pub use settings::{Setting, Settings, WELCOME};
@@ -80,11 +80,11 @@ impl Inner {
     /// # Errors
     /// It is missing, or not to be trusted, damaged, or newer than this program.
     pub fn open(path: &Path) -> Result<Self, Fault> {
-        Self::open_to(path, Use::Work)
+        Self::open_to(path, Use::Work, &Checker::new())
     }
 
-    pub(super) fn open_to(path: &Path, to: Use) -> Result<Self, Fault> {
-        File::open(path, &SCHEMA, to).map(Self)
+    pub(super) fn open_to(path: &Path, to: Use, folders: &Checker) -> Result<Self, Fault> {
+        File::open(path, &SCHEMA, to, folders).map(Self)
     }
 
     /// Whether the file is still the one that was opened.

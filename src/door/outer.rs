@@ -121,7 +121,7 @@ impl Outer {
     }
 
     pub(super) fn open_to(place: &Place, to: Use) -> Result<Self, Fault> {
-        File::open(&Self::path(place), &SCHEMA, to).map(Self)
+        File::open(&Self::path(place), &SCHEMA, to, &place.checker()).map(Self)
     }
 
     /// Whether the file is still the one that was opened.

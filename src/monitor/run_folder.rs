@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::place::Place;
-use crate::config::secure;
 use crate::fault::Fault;
 
 /// Folders that systems keep empty, for when the run folder cannot have one.
@@ -22,9 +21,9 @@ const EMPTY: [&str; 4] = [
 /// # Errors
 /// A folder is there and not to be trusted.
 pub(super) fn make(place: &Place, degraded: &mut Vec<Fault>) -> Result<(), Fault> {
-    make_or_note(&place.state, 0o700, degraded)?;
-    make_or_note(&place.machines(), 0o700, degraded)?;
-    make_or_note(&place.run, 0o755, degraded)
+    make_or_note(place, &place.state, 0o700, degraded)?;
+    make_or_note(place, &place.machines(), 0o700, degraded)?;
+    make_or_note(place, &place.run, 0o755, degraded)
 }
 
 /// The root for gate and relay: an empty folder that nobody else can write to. `None`:
@@ -38,14 +37,14 @@ pub(super) fn empty_root(
 ) -> Result<Option<PathBuf>, Fault> {
     let own = place.run.join("empty");
     let before = degraded.len();
-    make_or_note(&own, 0o755, degraded)?;
+    make_or_note(place, &own, 0o755, degraded)?;
     let other = place.state.join("empty");
     if degraded.len() > before {
-        make_or_note(&other, 0o755, &mut Vec::new())?;
+        make_or_note(place, &other, 0o755, &mut Vec::new())?;
     }
     let all = [own.as_path(), other.as_path()].into_iter();
     let mut all = all.chain(EMPTY.map(Path::new));
-    let found = all.find(|folder| is_empty(folder));
+    let found = all.find(|folder| is_empty(place, folder));
     if found.is_none() {
         let words = "gate and relay run without an empty root: there is no empty folder";
         degraded.push(Fault::of(&own, words));
@@ -53,13 +52,18 @@ pub(super) fn empty_root(
     Ok(found.map(Path::to_owned))
 }
 
-fn is_empty(folder: &Path) -> bool {
-    let is_safe = secure::check_folder(folder).is_ok();
+fn is_empty(place: &Place, folder: &Path) -> bool {
+    let is_safe = place.check_folder(folder).is_ok();
     is_safe && std::fs::read_dir(folder).is_ok_and(|mut all| all.next().is_none())
 }
 
-fn make_or_note(folder: &Path, mode: u32, degraded: &mut Vec<Fault>) -> Result<(), Fault> {
-    let Err(why) = secure::make_folder(folder, mode) else {
+fn make_or_note(
+    place: &Place,
+    folder: &Path,
+    mode: u32,
+    degraded: &mut Vec<Fault>,
+) -> Result<(), Fault> {
+    let Err(why) = place.make_folder(folder, mode) else {
         return Ok(());
     };
     // A folder that is there was not made because it is not to be trusted.
@@ -67,7 +71,7 @@ fn make_or_note(folder: &Path, mode: u32, degraded: &mut Vec<Fault>) -> Result<(
         return Err(why);
     }
     let above = folder.ancestors().find(|above| above.exists());
-    above.map_or(Ok(PathBuf::new()), secure::check_folder)?;
+    above.map_or(Ok(PathBuf::new()), |above| place.check_folder(above))?;
     degraded.push(why);
     Ok(())
 }

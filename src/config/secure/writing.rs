@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::geteuid;
 
-use super::{check_folder, walk};
+use super::{Checker, check_folder, walk};
 use crate::fault::Fault;
 use crate::secret;
 use crate::sys::acl;
@@ -96,21 +96,36 @@ pub fn remove(path: &Path) -> Result<bool, Fault> {
 /// # Errors
 /// The folder above is missing or not to be trusted, or the system refused.
 pub fn make_folder(path: &Path, mode: u32) -> Result<Created, Fault> {
-    let parent = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    check_folder(parent)?;
-    match fs::DirBuilder::new().mode(mode).create(path) {
-        Ok(()) => {}
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            return check_folder(path).map(|_| Created::There);
+    Checker::new().make_folder(path, mode)
+}
+
+impl Checker {
+    /// As [`make_folder`], but for what was found trustworthy before.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn make_folder(&self, path: &Path, mode: u32) -> Result<Created, Fault> {
+        // One that is there is walked to once, with those above it.
+        if self.folder(path).map_err(|why| why.told(path))?.is_some() {
+            return Ok(Created::There);
         }
-        Err(e) => return Err(Fault::of(path, format!("not made: {e}"))),
+        let parent = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        self.check_folder(parent)?;
+        match fs::DirBuilder::new().mode(mode).create(path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                return self.check_folder(path).map(|_| Created::There);
+            }
+            Err(e) => return Err(Fault::of(path, format!("not made: {e}"))),
+        }
+        // The umask may have taken bits away.
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            .map_err(|e| Fault::of(path, e))?;
+        Ok(Created::New)
     }
-    // The umask may have taken bits away.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| Fault::of(path, e))?;
-    Ok(Created::New)
 }
 
 /// Makes a folder and those above it that are missing, each in a trustworthy one: nothing is
