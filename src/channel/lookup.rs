@@ -18,6 +18,8 @@ pub const USER_NAME: usize = 256;
 pub const HOST_NAME: usize = 255;
 /// Groups in one message. An account with more of them takes several, all but the last full.
 pub const GROUPS: usize = 8_192;
+/// So few groups come with the account itself.
+const FEW: usize = 64;
 /// Most groups of an account: the kernel takes no more.
 pub const MOST_GROUPS: usize = 65_536;
 /// Hosts that one process looks up at the same time.
@@ -121,7 +123,7 @@ impl Question {
 }
 
 impl Answer {
-    /// The messages' bytes: one, but for a user of very many groups.
+    /// The messages' bytes: one, but for a user of many groups.
     pub fn encode(&self) -> Vec<Vec<u8>> {
         match self {
             Self::Ready(c) => {
@@ -206,14 +208,15 @@ fn decode_groups(bytes: &[u8]) -> Option<Vec<IdNumber>> {
         .collect()
 }
 
-/// The groups first, and then the account without them.
+/// The account with its groups; where those are many they come first, and it without them.
 fn encode_user(number: u64, record: &UserRecord) -> Vec<Vec<u8>> {
-    let groups = record.account.groups.chunks(GROUPS);
-    let mut messages: Vec<Vec<u8>> = groups.map(|g| encode_groups(number, g)).collect();
-    let account = Account {
-        groups: Vec::new(),
-        ..record.account.clone()
-    };
+    let mut messages = Vec::new();
+    let mut account = record.account.clone();
+    if account.groups.len() > FEW {
+        let groups = std::mem::take(&mut account.groups);
+        let groups = groups.chunks(GROUPS);
+        messages.extend(groups.map(|g| encode_groups(number, g)));
+    }
     let w = Writer::new(3).number(number).bytes(&account.to_bytes());
     messages.push(match record.validity {
         None => w.done(),
@@ -345,12 +348,23 @@ mod tests {
     }
 
     #[test]
+    fn a_user_of_few_groups_takes_one_message() {
+        for groups in [0, 1, FEW] {
+            let groups = IdNumber::all(0..u32::try_from(groups).unwrap()).unwrap();
+            let user = Answer::User(5, Ok(Some(Box::new(root(groups, None)))));
+            let messages = user.encode();
+            assert_eq!(messages.len(), 1);
+            assert_eq!(Answer::decode(&messages[0]), Some(user));
+        }
+    }
+
+    #[test]
     fn a_user_of_very_many_groups_takes_several_messages() {
         let validity = Validity {
             locked: true,
             expires: Some(20_000),
         };
-        for (groups, validity) in [(3, None), (MOST_GROUPS, Some(validity))] {
+        for (groups, validity) in [(FEW + 1, None), (MOST_GROUPS, Some(validity))] {
             let groups = IdNumber::all(0..u32::try_from(groups).unwrap()).unwrap();
             let whole = root(groups.clone(), validity);
             let mut messages = Answer::User(5, Ok(Some(Box::new(whole.clone())))).encode();

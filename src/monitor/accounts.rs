@@ -211,6 +211,10 @@ impl Accounts {
         }
         match look_ups.ask(registry, question, now) {
             Ok(which) => {
+                // While the process looks.
+                if let Whom::Name(name) = &whom {
+                    let _ = self.validity(name);
+                }
                 let changes = self.changes;
                 self.looking.insert(which, Looking { whom, changes });
                 Known::Looking(which)
@@ -244,6 +248,19 @@ impl Accounts {
         self.known.insert(name, (record.clone(), now + FRESH));
     }
 
+    /// What `/etc/shadow` says of an account.
+    fn validity(&mut self, name: &str) -> Result<Option<Validity>, String> {
+        if let Some(known) = self.validity.get(name) {
+            return known.clone();
+        }
+        if self.validity.len() >= KEPT {
+            self.validity.clear();
+        }
+        let read = shadow::local(name).map_err(|e| format!("{}: {e}", shadow::SHADOW));
+        self.validity.insert(name.to_owned(), read.clone());
+        read
+    }
+
     /// Whether an account may be used for a command.
     ///
     /// # Errors
@@ -258,18 +275,7 @@ impl Accounts {
             // Shadow is root's alone to read, and this is that user already.
             return Ok(());
         }
-        let local = match self.validity.get(name) {
-            Some(known) => known.clone(),
-            None => {
-                if self.validity.len() >= KEPT {
-                    self.validity.clear();
-                }
-                let read = shadow::local(name).map_err(|e| format!("{}: {e}", shadow::SHADOW));
-                self.validity.insert(name.clone(), read.clone());
-                read
-            }
-        };
-        let Some(validity) = local?.or(record.validity) else {
+        let Some(validity) = self.validity(name)?.or(record.validity) else {
             return Ok(());
         };
         if validity.expires.is_some_and(|day| shadow::today() >= day) {

@@ -7,10 +7,10 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::Monitor;
 use super::answer::{Acceptance, Halt, Pending};
 use super::sessions::shares::Holder;
 use super::sessions::{Leader, Whose};
+use super::{Monitor, inetd};
 use crate::channel::Channel;
 use crate::channel::gate::Order;
 use crate::channel::relay::Session;
@@ -96,7 +96,7 @@ impl Monitor {
                 // channel ends: the job is hung up by the same path as always.
                 self.tell_relay(session.encode(), fds);
                 if self.inetd.is_some() {
-                    self.guard.begin_later(now);
+                    self.guard.begin_later(inetd::SHORT, now);
                 }
             }
             Err(e) => {

@@ -41,11 +41,6 @@ const LOOKING: Duration = Duration::from_millis(50);
 /// How often it looks, while it kills, for processes that those have started.
 const LOOKS: usize = 100;
 
-/// Under inetd the guard begins when a job has run this long: a short one would wait for two
-/// forks more than it needs. Until then the kernel ends the job's leader with its monitor, and
-/// what the leader has started goes on.
-const UNDER_INETD: Duration = Duration::from_millis(10);
-
 /// One that lived this long is replaced at once when it dies.
 const LIVED: Duration = Duration::from_secs(1);
 /// First and longest pause before the next start, after one that failed or did not live.
@@ -224,10 +219,12 @@ impl Guarding {
         true
     }
 
-    /// Has the first one started after a while, where none is due before.
-    pub(super) fn begin_later(&mut self, now: Instant) {
+    /// Has the first one started after a while, where none is due before: a job that ends sooner
+    /// would wait for two forks more than it needs. Until then the kernel ends the job's leader
+    /// with its monitor, and what the leader has started goes on.
+    pub(super) fn begin_later(&mut self, after: Duration, now: Instant) {
         if self.guard.is_none() {
-            self.due = self.due.or(Some(now + UNDER_INETD));
+            self.due = self.due.or(Some(now + after));
         }
     }
 

@@ -51,6 +51,10 @@ pub(super) struct Seat {
 /// than name servers take that answer.
 const NAMES: Duration = Duration::from_secs(5);
 
+/// What a session needs only when it lasts begins, and what it needs no more ends, after so
+/// long: a short command does not wait for it.
+pub(super) const SHORT: Duration = Duration::from_millis(10);
+
 /// What is begun before anything is read.
 pub(super) struct Begun {
     pub(super) seat: Seat,
@@ -328,7 +332,7 @@ impl Monitor {
             Some(Order::Taken(_)) => {
                 self.leave_seat();
                 // Nobody else is served, so nothing is looked up any more.
-                self.look_ups.renew();
+                self.look_ups.retire(SHORT, Instant::now());
             }
             _ => {}
         }

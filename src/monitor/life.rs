@@ -265,14 +265,14 @@ impl Monitor {
 
     pub(super) fn finish(&mut self) -> u8 {
         self.leave_logins();
+        // They die while the others are waited for. One that hangs in a module is not.
+        self.corpses.extend(self.look_ups.finish());
         for which in [Which::Gate, Which::Relay] {
             let (pid, _) = self.child(which).bury(Instant::now());
             if let Some(pid) = pid {
                 let _ = nix::sys::wait::waitpid(pid, None);
             }
         }
-        // One that hangs in a module is not waited for.
-        self.corpses.extend(self.look_ups.finish());
         self.leave_seat();
         for told in self.doors.finish(&mut self.corpses) {
             self.log_note(told);

@@ -364,6 +364,14 @@ impl LookUps {
         self.dismiss_all(|p| p.is_stale && p.asked.is_empty());
     }
 
+    /// Nobody will ask them any more: they end when they have been idle for so long.
+    pub(super) fn retire(&mut self, after: Duration, now: Instant) {
+        for process in self.all.values_mut() {
+            process.is_stale = true;
+            process.idle_until = now + after;
+        }
+    }
+
     fn dismiss_all(&mut self, which: impl Fn(&Process) -> bool) {
         let all = self.all.iter().filter(|(_, p)| which(p));
         let all: Vec<u64> = all.map(|(id, _)| *id).collect();

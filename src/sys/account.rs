@@ -121,8 +121,10 @@ fn of_user(user: User) -> Result<Option<Account>, String> {
 /// The numbers of an account that stands in `/etc/passwd`, without NSS: for the
 /// daemon's own, which its package has put there. It is alone in its group.
 pub fn local(name: &str) -> Option<Account> {
-    let mut text = Vec::new();
     let file = std::fs::File::open("/etc/passwd").ok()?;
+    // By its length it is read at once.
+    let length = file.metadata().map_or(0, |about| about.len()).min(PASSWD);
+    let mut text = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
     file.take(PASSWD).read_to_end(&mut text).ok()?;
     let mut lines = text.split(|b| *b == b'\n');
     lines.find_map(|line| parse_local(std::str::from_utf8(line).ok()?, name))

@@ -10,6 +10,7 @@
 //! more ([`super::job::Starter::shares_memory`]). Where memory is short ([`super::shortage`])
 //! it keeps its value, and the job is forked.
 
+use std::cell::OnceCell;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -41,14 +42,27 @@ pub enum Standing {
 
 /// The monitor's own value.
 pub struct Protection {
-    file: Option<File>,
+    /// Opened when it is needed first: inside, `None`: the value cannot be lowered.
+    file: OnceCell<Option<File>>,
     original: i32,
     is_lowered: bool,
 }
 
 impl Protection {
-    /// Reads the value of this process, which is to be lowered later, if it may be.
-    pub fn new() -> Self {
+    /// That of this process, which is to be lowered later, if it may be.
+    pub const fn new() -> Self {
+        Self {
+            file: OnceCell::new(),
+            original: 0,
+            is_lowered: false,
+        }
+    }
+
+    /// Reads the value, once.
+    fn read(&mut self) {
+        if self.file.get().is_some() {
+            return;
+        }
         let file = OpenOptions::new().read(true).write(true).open(OWN);
         let value = file.ok().and_then(|mut file| {
             let mut text = String::new();
@@ -56,26 +70,24 @@ impl Protection {
             Some((file, text.trim().parse().ok()?))
         });
         let (file, original) = value.unzip();
-        Self {
-            file,
-            original: original.unwrap_or(0),
-            is_lowered: false,
-        }
+        self.file = file.into();
+        self.original = original.unwrap_or(0);
     }
 
     /// Whether the value may be lowered at all, or is.
-    pub const fn is_of_use(&self) -> bool {
-        self.file.is_some()
+    pub fn is_of_use(&mut self) -> bool {
+        self.read();
+        self.file.get().is_some_and(Option::is_some)
     }
 
-    /// Whether the value may still be lowered.
-    pub const fn is_lifted(&self) -> bool {
-        self.file.is_some() && !self.is_lowered
+    /// Whether the value may still be lowered, as far as that is known.
+    pub fn is_lifted(&self) -> bool {
+        self.file.get().is_none_or(Option::is_some) && !self.is_lowered
     }
 
     /// Lowers it, as far as this process may. Where it may not at all, it never tries again.
     pub fn lower(&mut self) {
-        if !self.is_lifted() {
+        if !self.is_of_use() || self.is_lowered {
             return;
         }
         let lower = [NEVER, 0]
@@ -86,7 +98,7 @@ impl Protection {
             self.is_lowered = true;
             ORIGINAL.store(self.original, Ordering::Relaxed);
         } else {
-            self.file = None;
+            self.file = None.into();
         }
     }
 
@@ -99,7 +111,7 @@ impl Protection {
 
     fn write(&mut self, value: i32) -> bool {
         let text = value.to_string();
-        let file = self.file.as_mut();
+        let file = self.file.get_mut().and_then(Option::as_mut);
         file.is_some_and(|file| file.write_all(text.as_bytes()).is_ok())
     }
 }

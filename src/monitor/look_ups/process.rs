@@ -296,16 +296,19 @@ pub(super) fn record_of(
         Question::Host(_) => false,
     };
     if is_it {
-        return Ok(Some(whole(*record, groups)));
+        return whole(*record, groups).map(Some).map_err(|e| e.to_string());
     }
     Err(format!(
         "the user database returns another record, of user {name} with number {uid}"
     ))
 }
 
-/// The record with its groups, which came before it.
-fn whole(record: UserRecord, groups: Vec<IdNumber>) -> UserRecord {
-    let mut record = record;
+/// The record with its groups: those that came before it, or, where they are few, with it.
+fn whole(mut record: UserRecord, mut groups: Vec<IdNumber>) -> Result<UserRecord, Fault> {
+    let own = std::mem::take(&mut record.account.groups);
+    if !own.is_empty() {
+        add_groups(&mut groups, own)?;
+    }
     record.account.groups = groups;
-    record
+    Ok(record)
 }
