@@ -158,7 +158,8 @@ def stdin(r):
 
 
 def held(r):
-    """Memory, idle and with a hundred sessions that wait."""
+    """Memory, idle and with a hundred sessions that wait: what the first one adds, with what a
+    server starts or allocates once, and what each of the others does."""
     pss0, rss0 = memory(r.server.own())
     out = {"idle_pss": pss0, "idle_rss": rss0}
     if r.peer.line("hold", seconds=60) is None:
@@ -168,6 +169,8 @@ def held(r):
         for number in range(100):
             clients.append(r.run("hold", {"seconds": 60}))
             until(lambda: waiting() > number, 0.5)
+            if number == 0:
+                first, _ = memory(r.server.own())
         until(lambda: waiting() >= 100, 5)
         count = waiting()
         pss, _ = memory(r.server.own())
@@ -181,8 +184,9 @@ def held(r):
                 os.kill(pid, signal.SIGKILL)
     r.settle(10)
     out["held"] = count
-    if count:
-        out.update(held_pss=(pss - pss0) / count, held_procs=(processes - r.idle) / count)
+    if count > 1:
+        out.update(first_pss=first - pss0, held_pss=(pss - first) / (count - 1),
+                   held_procs=(processes - r.idle) / count)
     return out
 
 

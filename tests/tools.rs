@@ -244,6 +244,57 @@ fn ci_runs_the_linters_and_the_tests_and_lets_no_tool_be_missing() {
     );
 }
 
+/// RUSTSEC-2026-0009 was in the tree for months. The real tool is not everywhere, nor is its
+/// database: one of that name stands for it, and says what it was asked.
+#[test]
+fn a_known_vulnerability_fails_the_linters() {
+    let folder = folder("audit");
+    let fake = folder.join("cargo");
+    let audit = |does: &str, database: Option<&str>| {
+        let text = format!(
+            "#!/bin/sh\n[ \"$1\" = --version ] && {{ echo cargo 1.99.0; exit; }}\n\
+             [ \"$2\" = --version ] || echo \"$*\" >>{}/asked\n{does}\n",
+            folder.display()
+        );
+        fs::write(&fake, text).unwrap();
+        fs::write(folder.join("rustc"), "#!/bin/sh\necho rustc 1.99.0\n").unwrap();
+        for program in ["cargo", "rustc"] {
+            let mode = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(folder.join(program), mode).unwrap();
+        }
+        let _ = fs::remove_file(folder.join("asked"));
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new(top().join("scripts/audit"));
+        command.env("PATH", path).env_remove("ADVISORY_DB");
+        command.envs(database.map(|database| ("ADVISORY_DB", database)));
+        let output = run(&mut command);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let asked = fs::read_to_string(folder.join("asked")).unwrap_or_default();
+        (output.status.code(), said, asked)
+    };
+    let is_asked_for_its_version = "[ \"$2\" = --version ] && exit 0";
+    let (code, _, asked) = audit("exit 0", None);
+    assert_eq!(code, Some(0));
+    assert!(asked.contains("audit --quiet --file Cargo.lock"), "{asked}");
+    assert!(asked.contains("--file fuzz/Cargo.lock"), "{asked}");
+    let found = format!("{is_asked_for_its_version}; echo ID: RUSTSEC-2026-0009; exit 1");
+    let (code, said, _) = audit(&found, None);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("RUSTSEC-2026-0009"), "{said}");
+    let (code, _, asked) = audit(&found, Some("/a/copy"));
+    assert_eq!(code, Some(1));
+    assert!(asked.contains("--no-fetch --stale --db /a/copy"), "{asked}");
+    let unreachable = "echo \"error: couldn't fetch advisory database\"; exit 1";
+    let (code, said, _) = audit(&format!("{is_asked_for_its_version}; {unreachable}"), None);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("database is not to be had here"), "{said}");
+    let (code, said, _) = audit("exit 101", None);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("no cargo audit here"), "{said}");
+    let lint = fs::read_to_string(top().join("scripts/lint")).unwrap();
+    assert!(lint.contains("scripts/audit || found"));
+}
+
 #[test]
 fn programs_in_python_are_python() {
     let scripts: Vec<PathBuf> = files()
