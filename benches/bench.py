@@ -11,18 +11,16 @@ ratios within one run are what counts.
 import argparse
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
-import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from measure import QUIET, TESTS, Running, measure
 from peers import TOP, WORK, built_in, from_file
-from system import own_network
+from system import machine, own_network
 
 # figure: its name, its format, whether its ratio is shown
 ROWS = {
@@ -81,12 +79,6 @@ ROWS = {
     "size_client": ("client binary, KiB", "{:.0f}", False),
     "size_client_libs": ("  shared libraries but libc, KiB", "{:.0f}", False),
 }
-
-
-def machine():
-    with open("/proc/cpuinfo") as f:
-        model = next((line.split(":")[1].strip() for line in f if line.startswith("model name")), platform.machine())
-    return f"{model}, {os.cpu_count()} processors, Linux {platform.release()}, {time.strftime('%F %T')}"
 
 
 def version(peer):

@@ -6,12 +6,17 @@ given several times, as NAME=FOLDER of built programs: they take turns with TCP 
 the medians and their ratios are printed. MB is 10^6 bytes. Rates are from the first byte that
 arrives to the last; `whole` is from the start of the client to its end.
 
+With --ssh OpenSSH takes its turns too, by a server of its own, with the cipher and the key exchange
+that are the fastest here. --round-trips measures several lines, one after another, and --json keeps
+all rates, for the chart that benches/figures.py draws.
+
 With --held it measures memory instead: that of the daemon with so many sessions held, before and
 after each has moved --bytes each way.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import resource
 import shutil
@@ -29,7 +34,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(TOP, "benches"))
 
 from line import FAR, NEAR, Here, Line
-from system import COMMANDS, memory, name_of, slurp
+from system import COMMANDS, machine, memory, name_of, slurp
 
 PORT, RAW_PORT = 9002, 9001
 BLOCK = 1 << 18
@@ -96,7 +101,68 @@ def raw_client(way, count):
         print("down", *ends(sock.fileno(), sock.fileno(), sent, lambda: sock.shutdown(socket.SHUT_WR)))
 
 
-class Daemon:
+class Commands:
+    """A peer that runs the far end as a command, by its method client()."""
+
+    def transfer(self, way, count):
+        """Megabytes a second of the way, the slower one of two, and the whole time."""
+        begin = time.monotonic()
+        sent = 0 if way == "down" else count
+        child = self.client([sys.executable, "-B", os.path.abspath(__file__), "--far-end", way, "--bytes", str(count)],
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        down = ends(child.stdout.fileno(), child.stdin.fileno(), sent, child.stdin.close)
+        said = child.stderr.read().decode()
+        if child.wait() != 0:
+            raise SystemExit(f"distance: {self.name}: {way}: status {child.returncode}: {said}")
+        up = tuple(map(float, said.split()))
+        whole = time.monotonic() - begin
+        rates = [n / 1e6 / seconds for n, seconds, wanted in ((*down, way != "up"), (*up, way != "down")) if wanted]
+        return min(rates), whole
+
+    def started(self, line, words, name):
+        """Starts the daemon, whose log says when it listens."""
+        self.log = open(os.path.join(self.folder, "log"), "wb")
+        self.child = subprocess.Popen(words, stderr=self.log, preexec_fn=line.at(FAR))
+        until = time.monotonic() + 10
+        while "listening on" not in slurp(self.log.name):
+            if time.monotonic() > until or self.child.poll() is not None:
+                raise SystemExit(f"distance: {name} does not listen:\n{slurp(self.log.name)}")
+            time.sleep(0.05)
+
+    def close(self):
+        self.child.send_signal(signal.SIGTERM)
+        self.child.wait(timeout=30)
+        self.log.close()
+        shutil.rmtree(self.folder)
+
+
+class Ssh(Commands):
+    """OpenSSH, root's, with keys that are made for this."""
+
+    name = "OpenSSH"
+
+    def __init__(self, line, port):
+        self.line = line
+        self.folder = tempfile.mkdtemp(prefix="cosserver-distance-")
+        for key in ("host", "id"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{self.folder}/{key}"], check=True)
+        with open(f"{self.folder}/host.pub") as key, open(f"{self.folder}/known", "w") as f:
+            f.write(f"[{FAR}]:{port} {key.read()}")
+        options = [f"ListenAddress={FAR}", f"Port={port}", f"HostKey={self.folder}/host", "PidFile=none", "UsePAM=no",
+                   "PermitRootLogin=prohibit-password", f"AuthorizedKeysFile={self.folder}/id.pub", "StrictModes=no"]
+        os.makedirs("/run/sshd", exist_ok=True)
+        words = ["/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", *(f"-o{option}" for option in options)]
+        self.started(line, words, self.name)
+        options = [f"Port={port}", "Ciphers=aes128-gcm@openssh.com", "KexAlgorithms=curve25519-sha256", "BatchMode=yes",
+                   "IdentitiesOnly=yes", f"UserKnownHostsFile={self.folder}/known", "LogLevel=ERROR"]
+        self.words = ["ssh", "-F", "/dev/null", "-i", f"{self.folder}/id", *(f"-o{option}" for option in options),
+                      f"root@{FAR}"]
+
+    def client(self, words, **files):
+        return subprocess.Popen([*self.words, *words], preexec_fn=self.line.at(NEAR), **files)
+
+
+class Daemon(Commands):
     """A daemon at the far end, and what its client at the near one needs."""
 
     def __init__(self, name, programs, line, settings, port=PORT):
@@ -120,45 +186,17 @@ class Daemon:
         words = [f"addr={FAR}" if word.startswith("addr=") else word for word in text.split(" ")]
         with open(f"{client}/hostinfo", "w") as f:
             f.write(" ".join(words))
-        self.log = open(os.path.join(self.folder, "log"), "wb")
-        self.child = subprocess.Popen([os.path.join(programs, "cosserver"), "-D", "-e", "-f", f"{server}/cosserver.toml"],
-                                      stderr=self.log, preexec_fn=line.at(FAR))
-        until = time.monotonic() + 10
-        while "listening on" not in slurp(self.log.name):
-            if time.monotonic() > until or self.child.poll() is not None:
-                raise SystemExit(f"distance: {name} does not listen:\n{slurp(self.log.name)}")
-            time.sleep(0.05)
+        self.started(line, [os.path.join(programs, "cosserver"), "-D", "-e", "-f", f"{server}/cosserver.toml"], name)
 
     def client(self, words, **files):
         line = [os.path.join(self.programs, "cos"), "-C", os.path.join(self.folder, "A"), "run", "far", *words]
         return subprocess.Popen(line, preexec_fn=self.line.at(NEAR), **files)
-
-    def transfer(self, way, count):
-        """Megabytes a second of the way, the slower one of two, and the whole time."""
-        begin = time.monotonic()
-        sent = 0 if way == "down" else count
-        child = self.client([sys.executable, "-B", os.path.abspath(__file__), "--far-end", way, "--bytes", str(count)],
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        down = ends(child.stdout.fileno(), child.stdin.fileno(), sent, child.stdin.close)
-        said = child.stderr.read().decode()
-        if child.wait() != 0:
-            raise SystemExit(f"distance: {self.name}: {way}: status {child.returncode}: {said}")
-        up = tuple(map(float, said.split()))
-        whole = time.monotonic() - begin
-        rates = [n / 1e6 / seconds for n, seconds, wanted in ((*down, way != "up"), (*up, way != "down")) if wanted]
-        return min(rates), whole
 
     def memory(self):
         """PSS of all its processes, KiB."""
         children = slurp(f"/proc/{self.child.pid}/task/{self.child.pid}/children").split()
         own = [pid for pid in map(int, children) if name_of(pid) not in COMMANDS]
         return memory([self.child.pid, *own])[0]
-
-    def close(self):
-        self.child.send_signal(signal.SIGTERM)
-        self.child.wait(timeout=30)
-        self.log.close()
-        shutil.rmtree(self.folder)
 
 
 class Raw:
@@ -187,6 +225,7 @@ class Raw:
 
 
 def measure(o, line):
+    """Every peer's rates and times by each way, under its name."""
     for setting in CALM + o.sysctl:
         for end in (NEAR, FAR):
             subprocess.run(["sysctl", "-qw", setting], check=True, preexec_fn=line.at(end))
@@ -194,6 +233,8 @@ def measure(o, line):
     try:
         for name, programs in o.programs:
             peers.append(Daemon(name, programs, line, o.settings, PORT + len(peers)))
+        if o.ssh:
+            peers.append(Ssh(line, PORT + len(peers)))
         figures = {(peer.name, way): [] for peer in peers for way in o.ways}
         for round_ in range(o.rounds):
             for way in o.ways:
@@ -201,6 +242,7 @@ def measure(o, line):
                     figures[peer.name, way].append(peer.transfer(way, o.bytes))
                     time.sleep(0.3)
         report(o, peers, figures)
+        return figures
     finally:
         for peer in peers:
             peer.close()
@@ -277,6 +319,9 @@ def named(text):
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--round-trip", type=float, default=80, help="milliseconds (%(default)s); 0: the loopback device")
+    a.add_argument("--round-trips", default="", metavar="MS,MS", help="several lines, in place of --round-trip")
+    a.add_argument("--ssh", action="store_true", help="OpenSSH too")
+    a.add_argument("--json", metavar="FILE", help="keep the rates of all lines there")
     a.add_argument("--rate", type=float, default=1000, help="Mbit/s (%(default)s)")
     a.add_argument("--bytes", type=int, default=200_000_000, help="of each transfer (%(default)s)")
     a.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
@@ -305,8 +350,20 @@ def main():
     if not o.programs:
         o.programs = [("cosserver", os.environ.get("CARGO_TARGET_DIR", f"{TOP}/target") + "/release")]
     o.settings = o.settings.replace("\\n", "\n")
-    with Line(o.round_trip / 1000, o.rate * 1e6) if o.round_trip else Here() as line:
-        held(o, line) if o.held else measure(o, line)
+    doc = {"machine": machine(), "rate": o.rate, "bytes": o.bytes, "lines": []}
+    for round_trip in map(float, o.round_trips.split(",") if o.round_trips else [o.round_trip]):
+        with Line(round_trip / 1000, o.rate * 1e6) if round_trip else Here() as line:
+            if o.held:
+                held(o, line)
+                continue
+            if o.round_trips:
+                print(f"{round_trip:g} ms:")
+            figures = measure(o, line)
+            rates = [{"peer": peer, "way": way, "rates": [run[0] for run in runs]} for (peer, way), runs in figures.items()]
+            doc["lines"].append({"round_trip": round_trip, "figures": rates})
+    if o.json:
+        with open(o.json, "w") as f:
+            json.dump(doc, f, indent=1)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Draws what `make bench` measured as charts (SVG), for the README.
 
-Reads the figures that benches/bench.py --json has written, and writes one chart into
-docs/figures/, with the date and the machine in it; a later run on another machine replaces
-it. Needs matplotlib (python3-matplotlib), which `scripts/need bench` installs.
+Reads the figures that benches/bench.py --json or benches/distance.py --json has written, and
+writes bench.svg or distance.svg, with the date and the machine in it; a later run on another
+machine replaces it. Needs matplotlib (python3-matplotlib), which `scripts/need bench` installs.
 Usage: benches/figures.py FIGURES.json [FOLDER]    (docs/figures)
 """
 
 import json
 import os
+import statistics
 import sys
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -22,6 +23,8 @@ PANELS = [
 FLOORS = ("ref-plain", "ref-auth")
 SYSTEMS = "/usr/bin/python3"
 OURS, OTHERS = "#1f5fa8", "#b9c4cf"
+STYLES = {"cosserver": (OURS, "-"), "OpenSSH": ("#c2703d", "-"), "TCP": ("#777777", "--")}
+PLAIN = {"TCP": "plain TCP"}
 
 
 def plain(pyplot):
@@ -45,6 +48,39 @@ def bars(axes, peers, figure, title, unit, label):
         axes.spines[side].set_visible(False)
 
 
+def lines(pyplot, doc):
+    """Throughput against the round trip, one way and the other."""
+    figure, panels = pyplot.subplots(1, 2, figsize=(10, 2.9), layout="constrained", sharey=True)
+    for axes, (way, title) in zip(panels, (("down", "output"), ("up", "standard input"))):
+        rates = {}
+        for line in doc["lines"]:
+            for found in line["figures"]:
+                if found["way"] == way:
+                    rate = statistics.median(found["rates"])
+                    rates.setdefault(found["peer"], []).append((line["round_trip"], rate))
+        for peer, points in rates.items():
+            color, style = STYLES.get(peer, (OTHERS, ":"))
+            axes.plot(*zip(*sorted(points)), style, color=color, marker="o", markersize=3, label=PLAIN.get(peer, peer))
+        axes.set_title(f"{title}, {doc['bytes'] / 1e6:g} MB at {doc['rate']:g} Mbit/s", loc="left", fontsize=9,
+                       fontweight="bold")
+        axes.set_xlabel("round trip, ms", fontsize=8)
+        axes.set_ylim(bottom=0)
+        axes.tick_params(labelsize=8)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    panels[0].set_ylabel("MB/s", fontsize=8)
+    panels[1].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def compared(pyplot, doc):
+    """Each figure beside the peers'."""
+    figure, panels = pyplot.subplots(1, len(PANELS), figsize=(10, 2.9), layout="constrained")
+    for axes, panel in zip(panels, PANELS):
+        bars(axes, doc["peers"], *panel)
+    return figure
+
+
 def main():
     if len(sys.argv) not in (2, 3) or sys.argv[1].startswith("-"):
         raise SystemExit(__doc__.strip().rsplit("\n", 1)[-1])
@@ -62,11 +98,9 @@ def main():
     folder = sys.argv[2] if len(sys.argv) > 2 else f"{TOP}/docs/figures"
     os.makedirs(folder, exist_ok=True)
     plain(pyplot)
-    figure, panels = pyplot.subplots(1, len(PANELS), figsize=(10, 2.9), layout="constrained")
-    for axes, panel in zip(panels, PANELS):
-        bars(axes, doc["peers"], *panel)
+    figure, name = (lines(pyplot, doc), "distance") if "lines" in doc else (compared(pyplot, doc), "bench")
     figure.supxlabel(doc["machine"], fontsize=7, color="#555555")
-    figure.savefig(f"{folder}/bench.svg", metadata={"Date": None})
+    figure.savefig(f"{folder}/{name}.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ groups, memory, and how busy the rest of the machine is."""
 
 import ctypes
 import os
+import platform
 import signal
 import subprocess
 import time
@@ -16,6 +17,13 @@ COMMANDS = {"sh", "dash", "bash", "sleep", "cat", "head", "true", "echo", "md5su
 def slurp(path):
     with open(path) as f:
         return f.read()
+
+
+def machine():
+    """Which machine this is, and when."""
+    lines = slurp("/proc/cpuinfo").splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{model}, {os.cpu_count()} processors, Linux {platform.release()}, {time.strftime('%F %T')}"
 
 
 def own_network():

@@ -108,7 +108,9 @@ fn scp_both_ways_in_its_own_mode() {
     let remote = format!("hostb:{}", there.display());
     let scp = |words: &[&str]| {
         let mut command = tool(&d, "scp");
-        must(command.args(["-q", "-S", "cosrsh", "-rp"]).args(words));
+        command.args(["-q", "-S", "cosrsh", "-rp", "-C", "-i", "key"]);
+        command.args(["-c", "aes128-ctr", "-F", "config"]);
+        must(command.args(words));
     };
     scp(&["here", &remote]);
     assert!(

@@ -343,6 +343,67 @@ fn the_bench_says_what_it_can_and_prints_what_was_measured() {
     fs::remove_dir_all(dir).unwrap();
 }
 
+/// Of what `make bench` and `make distance` have kept.
+#[test]
+fn charts_are_drawn_of_what_was_measured() {
+    let has = |python: &str| {
+        let mut python = Command::new(python);
+        let output = python.args(["-c", "import matplotlib"]).output();
+        output.is_ok_and(|o| o.status.success())
+    };
+    if !has("python3") && !has("/usr/bin/python3") {
+        eprintln!("passed over: the charts want matplotlib: scripts/need bench installs it");
+        return;
+    }
+    let dir = folder("charts");
+    let bench = r#"{"machine": "a machine, 2 processors", "peers": {
+        "cosserver": {"exec_p50": 3.25, "rate": 400, "stdout_mbs": 1000},
+        "openssh": {"exec_p50": 150.5, "rate": 12, "stdout_mbs": null},
+        "ref-auth": {"exec_p50": 2.0}}}"#;
+    let line = |ms: u32, rate: u32| {
+        format!(
+            r#"{{"round_trip": {ms}, "figures": [
+                {{"peer": "cosserver", "way": "down", "rates": [{rate}, 90]}},
+                {{"peer": "TCP", "way": "up", "rates": [50]}}]}}"#
+        )
+    };
+    let lines = [line(5, 100), line(80, 60)].join(",");
+    let distance = format!(
+        r#"{{"machine": "another", "rate": 1000, "bytes": 200000000, "lines": [{lines}]}}"#
+    );
+    for (name, text, words) in [
+        (
+            "bench.svg",
+            bench,
+            [
+                "cosserver",
+                "150.5",
+                "400",
+                "1000",
+                "a machine, 2 processors",
+            ],
+        ),
+        (
+            "distance.svg",
+            &distance,
+            ["cosserver", "plain TCP", "200 MB", "round trip", "another"],
+        ),
+    ] {
+        let kept = dir.join("kept.json");
+        fs::write(&kept, text).unwrap();
+        well(Command::new("benches/figures.py").arg(&kept).arg(&dir));
+        let drawn = fs::read_to_string(dir.join(name)).unwrap();
+        for word in words {
+            assert!(drawn.contains(word), "{name}: no {word}");
+        }
+        assert!(
+            !drawn.contains("ref-auth"),
+            "a floor is no program that people run"
+        );
+    }
+    fs::remove_dir_all(dir).unwrap();
+}
+
 /// Logins were refused since unknown machines are, and nobody had run this benchmark since.
 #[test]
 fn the_benchmarks_of_logins_and_doors_run() {

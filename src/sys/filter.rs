@@ -77,14 +77,15 @@ fn search(numbers: &BTreeSet<u32>, action: u32) -> io::Result<Vec<sock_filter>> 
     }
     let mut steps = Vec::new();
     halve(&bounds, 0, &mut steps);
-    let listed = steps.len() + 1;
+    // Behind the steps, and behind the whole.
+    let (listed, other) = (steps.len(), steps.len() + 1);
     let mut program = vec![load_number()];
     for (at, step) in steps.iter().enumerate() {
         let to = |target: Target| {
             let target = match target {
                 Target::Step(step) => step,
-                Target::Listed => listed - 1,
-                Target::Other => listed,
+                Target::Listed => listed,
+                Target::Other => other,
             };
             let skipped = target.checked_sub(at + 1);
             skipped
