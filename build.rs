@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// By these a file is opened as `src/door/file.rs` wants it.
-const SQLITE: [&str; 4] = [
+/// Defaults of SQLite that take the place of the statements in `src/door/file.rs`.
+const SQLITE: [&str; 5] = [
+    "-DSQLITE_MAX_MMAP_SIZE=0",
     "-DSQLITE_DEFAULT_CACHE_SIZE=-256",
     "-DSQLITE_TEMP_STORE=2",
     "-DSQLITE_DEFAULT_SYNCHRONOUS=3",
@@ -36,10 +37,16 @@ fn main() {
     if os == "linux" && has_direct_calls() {
         say("cargo:rustc-cfg=direct_calls");
     }
-    // As `.cargo/config.toml` has it, unless whoever builds has flags of their own.
+    // As `.cargo/config.toml` has it, unless the builder sets other flags, or takes the
+    // system's library.
     say("cargo:rerun-if-env-changed=LIBSQLITE3_FLAGS");
+    say("cargo:rerun-if-env-changed=LIBSQLITE3_SYS_USE_PKG_CONFIG");
     say("cargo:rustc-check-cfg=cfg(sqlite_defaults)");
-    let flags = variable("LIBSQLITE3_FLAGS");
+    let is_systems = !["", "0"].contains(&variable("LIBSQLITE3_SYS_USE_PKG_CONFIG").as_str());
+    let flags = match is_systems {
+        true => String::new(),
+        false => variable("LIBSQLITE3_FLAGS"),
+    };
     if SQLITE
         .iter()
         .all(|wanted| flags.split_whitespace().any(|f| f == *wanted))

@@ -121,8 +121,9 @@ impl Place {
     }
 
     /// The same place for a program that reads its files once and ends, or for one
-    /// proof: a folder that was found trustworthy is not looked at again. A daemon that stands
-    /// keeps none for longer, since a folder's mode may change while it runs.
+    /// proof, or under inetd until a session has begun: a folder that was found trustworthy is
+    /// not looked at again. The daemon keeps none for longer, since a folder's mode may change
+    /// while it runs.
     #[must_use]
     pub fn once(self) -> Self {
         Self {
@@ -256,8 +257,14 @@ impl Place {
         self.checker().check_folder(folder)
     }
 
-    /// What remembers the folders that were found trustworthy; one that does so for one
-    /// question, where the place does not.
+    /// Forgets which folders were found trustworthy.
+    pub fn forget(&self) {
+        if let Some(checker) = &self.checked {
+            checker.forget();
+        }
+    }
+
+    /// Returns the place's checker, or a new one where the place keeps none.
     pub fn checker(&self) -> Arc<Checker> {
         self.checked.clone().unwrap_or_default()
     }

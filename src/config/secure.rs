@@ -157,7 +157,7 @@ impl Checker {
         Err(Fault::of(path, "it changed while it was opened; try again"))
     }
 
-    /// As [`check_folder`], but for what was found trustworthy before.
+    /// Checks a folder as [`check_folder`] does, unless it was already found trustworthy.
     ///
     /// # Errors
     /// The same.
@@ -165,6 +165,12 @@ impl Checker {
         let missing = || Fault::of(folder, "there is no such folder");
         let found = self.folder(folder).map_err(|why| why.told(folder))?;
         found.ok_or_else(missing)
+    }
+
+    /// Forgets what was found: every folder is looked at again.
+    pub fn forget(&self) {
+        let mut seen = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.clear();
     }
 
     /// The folder without links, when it and all above it are trustworthy.

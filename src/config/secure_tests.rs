@@ -211,6 +211,30 @@ fn replacing() {
     assert!(!remove(&path).unwrap());
 }
 
+/// Under inetd a folder that had become everybody's counted as it was for as long as a session.
+#[test]
+fn a_checker_that_has_forgotten_looks_again() {
+    let scratch = Scratch::new();
+    let folder = scratch
+        .file("a/b/f", "x", 0o600)
+        .parent()
+        .unwrap()
+        .to_owned();
+    let checker = Checker::new();
+    assert_eq!(checker.make_folder(&folder, 0o700), Ok(Created::There));
+    assert_eq!(
+        checker.make_folder(&folder.join("new"), 0o700),
+        Ok(Created::New)
+    );
+    chmod(&scratch.path().join("a"), 0o777);
+    assert!(checker.check_folder(&folder).is_ok());
+    checker.forget();
+    assert!(checker.check_folder(&folder).is_err());
+    assert!(checker.make_folder(&folder, 0o700).is_err());
+    assert!(checker.make_folder(&folder.join("newer"), 0o700).is_err());
+    assert!(!folder.join("newer").exists());
+}
+
 #[test]
 fn a_checker_looks_once() {
     let scratch = Scratch::new();

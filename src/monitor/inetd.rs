@@ -51,8 +51,8 @@ pub(super) struct Seat {
 /// than name servers take that answer.
 const NAMES: Duration = Duration::from_secs(5);
 
-/// What a session needs only when it lasts begins, and what it needs no more ends, after so
-/// long: a short command does not wait for it.
+/// How long a session runs before its guard is started and its look-up process ended, so that a
+/// short command waits for neither.
 pub(super) const SHORT: Duration = Duration::from_millis(10);
 
 /// What is begun before anything is read.
@@ -168,6 +168,7 @@ impl Monitor {
     /// `cosadm` has excluded a machine: whatever that has here is hung up. For a daemon that
     /// stands, `cosadm` asks for it at its socket.
     pub(super) fn look_again(&mut self, now: Instant) {
+        self.place.forget();
         let machines = self.inetd.as_ref().map(|seat| seat.machines.clone());
         for id in machines.into_iter().flatten() {
             if self.doors.is_excluded(id) {
@@ -333,6 +334,8 @@ impl Monitor {
                 self.leave_seat();
                 // Nobody else is served, so nothing is looked up any more.
                 self.look_ups.retire(SHORT, Instant::now());
+                // The session may last for days.
+                self.place.forget();
             }
             _ => {}
         }

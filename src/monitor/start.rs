@@ -234,7 +234,7 @@ fn serve(
         .then(|| inetd::begin(asked, apart, hushed))
         .transpose()?;
     let place = Place::of_file(&asked.file);
-    // Under inetd it reads its files for one connection.
+    // Under inetd it reads its files once, until the connection is a session's.
     let place = if asked.inetd { place.once() } else { place };
     let settings = settings(&asked.file, asked.port)?;
     sessions.groups().set_grace(settings.exec.hup_to_kill);

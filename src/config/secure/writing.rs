@@ -100,7 +100,8 @@ pub fn make_folder(path: &Path, mode: u32) -> Result<Created, Fault> {
 }
 
 impl Checker {
-    /// As [`make_folder`], but for what was found trustworthy before.
+    /// Makes a folder as [`make_folder`] does; folders that were already found trustworthy are
+    /// not checked again.
     ///
     /// # Errors
     /// The same.
