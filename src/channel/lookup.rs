@@ -18,7 +18,7 @@ pub const USER_NAME: usize = 256;
 pub const HOST_NAME: usize = 255;
 /// Groups in one message. An account with more of them takes several, all but the last full.
 pub const GROUPS: usize = 8_192;
-/// So few groups come with the account itself.
+/// Most groups that are sent in the account's own message.
 const FEW: usize = 64;
 /// Most groups of an account: the kernel takes no more.
 pub const MOST_GROUPS: usize = 65_536;

@@ -46,8 +46,8 @@ pub(super) struct Accounts {
     known: HashMap<String, (UserRecord, Instant)>,
     /// The names behind numbers.
     names: HashMap<u32, (String, Instant)>,
-    /// What `/etc/shadow` says of accounts, or why that is not known.
-    validity: HashMap<String, Result<Option<Validity>, String>>,
+    /// What `/etc/shadow` says of accounts.
+    validity: HashMap<String, Option<Validity>>,
     /// The numbers that `/etc/passwd` has, once that was asked.
     local: Option<BTreeSet<u32>>,
     files: [Stamp; FILES.len()],
@@ -211,7 +211,7 @@ impl Accounts {
         }
         match look_ups.ask(registry, question, now) {
             Ok(which) => {
-                // While the process looks.
+                // Read now, while the look-up process works.
                 if let Whom::Name(name) = &whom {
                     let _ = self.validity(name);
                 }
@@ -251,14 +251,14 @@ impl Accounts {
     /// What `/etc/shadow` says of an account.
     fn validity(&mut self, name: &str) -> Result<Option<Validity>, String> {
         if let Some(known) = self.validity.get(name) {
-            return known.clone();
+            return Ok(*known);
         }
         if self.validity.len() >= KEPT {
             self.validity.clear();
         }
-        let read = shadow::local(name).map_err(|e| format!("{}: {e}", shadow::SHADOW));
-        self.validity.insert(name.to_owned(), read.clone());
-        read
+        let read = shadow::local(name).map_err(|e| format!("{}: {e}", shadow::SHADOW))?;
+        self.validity.insert(name.to_owned(), read);
+        Ok(read)
     }
 
     /// Whether an account may be used for a command.

@@ -265,7 +265,8 @@ impl Monitor {
 
     pub(super) fn finish(&mut self) -> u8 {
         self.leave_logins();
-        // They die while the others are waited for. One that hangs in a module is not.
+        // First, so that they end while gate and relay are waited for. One that hangs in a module
+        // is not waited for.
         self.corpses.extend(self.look_ups.finish());
         for which in [Which::Gate, Which::Relay] {
             let (pid, _) = self.child(which).bury(Instant::now());

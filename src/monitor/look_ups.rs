@@ -364,7 +364,7 @@ impl LookUps {
         self.dismiss_all(|p| p.is_stale && p.asked.is_empty());
     }
 
-    /// Nobody will ask them any more: they end when they have been idle for so long.
+    /// Gives them no more questions, and ends each once it has been idle for so long.
     pub(super) fn retire(&mut self, after: Duration, now: Instant) {
         for process in self.all.values_mut() {
             process.is_stale = true;
@@ -382,7 +382,7 @@ impl LookUps {
 
     /// Kills those that are late, and ends those that have been idle for long.
     pub(super) fn tend(&mut self, registry: &Registry, now: Instant) {
-        self.dismiss_all(|p| p.asked.is_empty() && p.due.is_none() && p.idle_until <= now);
+        self.dismiss_all(|p| p.may_end_idle() && p.idle_until <= now);
         let is_late = |p: &Process| {
             p.due.is_some_and(|at| at <= now) || p.asked.iter().any(|a| a.until <= now)
         };
@@ -397,7 +397,7 @@ impl LookUps {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let of = |p: &Process| {
             let asked = p.asked.iter().map(|a| a.until);
-            let idle = p.asked.is_empty().then_some(p.idle_until);
+            let idle = p.may_end_idle().then_some(p.idle_until);
             asked.chain(p.due).chain(idle).min()
         };
         self.all.values().filter_map(of).min()

@@ -33,7 +33,7 @@ impl Protection {
     /// the kernel would end this process for it. The job is then started at a higher price,
     /// with a memory and a value of its own.
     pub(super) fn make_way(&mut self, starter: &mut Starter, now: Instant) {
-        if self.gauge.is_short() && self.own.is_of_use() {
+        if self.gauge.is_short() && self.own.may_be_lowered() {
             if !starter.shares_memory() {
                 self.own.lower();
             }

@@ -122,7 +122,7 @@ fn of_user(user: User) -> Result<Option<Account>, String> {
 /// daemon's own, which its package has put there. It is alone in its group.
 pub fn local(name: &str) -> Option<Account> {
     let file = std::fs::File::open("/etc/passwd").ok()?;
-    // By its length it is read at once.
+    // With room for its length one read(2) is enough.
     let length = file.metadata().map_or(0, |about| about.len()).min(PASSWD);
     let mut text = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
     file.take(PASSWD).read_to_end(&mut text).ok()?;

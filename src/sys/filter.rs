@@ -1,9 +1,9 @@
-//! What every seccomp filter of ours has besides what seccompiler makes of its list: a search
-//! for the calls that need no look at their arguments, and the calls that no list can name.
+//! Compiles and installs seccomp filters. Calls that are listed whatever their arguments are
+//! found by binary search; seccompiler compiles the rest; calls that no list can name are added.
 //!
 //! The kernel walks a new filter once for every call there is, and seccompiler compares with
-//! one number after another: most of a microsecond for each instruction, before a process of
-//! inetd's may begin. The search halves the list at each step.
+//! one number after another: that took most of a microsecond for each instruction, before a
+//! process of inetd's could begin.
 //!
 //! Runs in gate, relay and look-up process, each before its filter stands; the gate takes the
 //! commands alone that no filter lets through. Owns nothing: the callers own their lists. Must
@@ -18,14 +18,14 @@ use seccompiler::{
 
 use super::sandbox::is_missing;
 
-/// The rules of each call on a list; with none it is on it whatever its arguments are.
+/// Rules for the arguments of each call. A call without rules matches whatever its arguments are.
 pub(super) type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// The filter that does this with what is on the list, and that with all other calls. `None`:
-/// there are no filters for this processor.
+/// Compiles a filter that applies `listed` to calls on the list and `others` to all other calls.
+/// `None`: there are no filters for this processor.
 ///
 /// # Errors
-/// The list is too long, or its rules are none.
+/// The list is too long, or a rule is invalid.
 pub(super) fn compile(
     mut rules: Rules,
     listed: SeccompAction,
@@ -46,7 +46,7 @@ pub(super) fn compile(
     Ok(Some(program))
 }
 
-/// Puts a filter up. 0, or why the kernel has none.
+/// Installs a filter. 0, or the error by which the kernel says that it has none.
 ///
 /// # Errors
 /// The kernel has filters, and refused this one.
@@ -117,8 +117,8 @@ enum Target {
     Other,
 }
 
-/// Adds the steps that tell where a number lies among these bounds, the first of which is the
-/// `before`th. Where to begin.
+/// Adds the comparisons that locate a number among these bounds; `before` counts the bounds below
+/// them. Returns where to begin.
 fn halve(bounds: &[u32], before: usize, steps: &mut Vec<Step>) -> Target {
     let middle = bounds.len() / 2;
     let Some((below, [bound, from @ ..])) = bounds.split_at_checked(middle) else {
@@ -280,6 +280,8 @@ mod tests {
         let ours = compile(list(), listed, others).unwrap().unwrap();
         assert!(ours.len() < plain.len());
         let commands = [
+            77,
+            1 << 32 | 1 << 16,
             0,
             1,
             2,

@@ -10,7 +10,6 @@
 //! more ([`super::job::Starter::shares_memory`]). Where memory is short ([`super::shortage`])
 //! it keeps its value, and the job is forked.
 
-use std::cell::OnceCell;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -42,52 +41,54 @@ pub enum Standing {
 
 /// The monitor's own value.
 pub struct Protection {
-    /// Opened when it is needed first: inside, `None`: the value cannot be lowered.
-    file: OnceCell<Option<File>>,
+    file: Own,
     original: i32,
     is_lowered: bool,
+}
+
+/// The file of the value, which is opened when it is needed first.
+enum Own {
+    Unread,
+    Open(File),
+    /// It cannot be read, or not be lowered.
+    Useless,
 }
 
 impl Protection {
     /// That of this process, which is to be lowered later, if it may be.
     pub const fn new() -> Self {
         Self {
-            file: OnceCell::new(),
+            file: Own::Unread,
             original: 0,
             is_lowered: false,
         }
     }
 
-    /// Reads the value, once.
-    fn read(&mut self) {
-        if self.file.get().is_some() {
-            return;
+    /// Whether the value may be lowered at all, or is; reads it first.
+    pub fn may_be_lowered(&mut self) -> bool {
+        if matches!(self.file, Own::Unread) {
+            let file = OpenOptions::new().read(true).write(true).open(OWN);
+            let value = file.ok().and_then(|mut file| {
+                let mut text = String::new();
+                file.read_to_string(&mut text).ok()?;
+                Some((file, text.trim().parse().ok()?))
+            });
+            (self.file, self.original) = match value {
+                Some((file, original)) => (Own::Open(file), original),
+                None => (Own::Useless, 0),
+            };
         }
-        let file = OpenOptions::new().read(true).write(true).open(OWN);
-        let value = file.ok().and_then(|mut file| {
-            let mut text = String::new();
-            file.read_to_string(&mut text).ok()?;
-            Some((file, text.trim().parse().ok()?))
-        });
-        let (file, original) = value.unzip();
-        self.file = file.into();
-        self.original = original.unwrap_or(0);
-    }
-
-    /// Whether the value may be lowered at all, or is.
-    pub fn is_of_use(&mut self) -> bool {
-        self.read();
-        self.file.get().is_some_and(Option::is_some)
+        matches!(self.file, Own::Open(_))
     }
 
     /// Whether the value may still be lowered, as far as that is known.
-    pub fn is_lifted(&self) -> bool {
-        self.file.get().is_none_or(Option::is_some) && !self.is_lowered
+    pub const fn is_lifted(&self) -> bool {
+        !matches!(self.file, Own::Useless) && !self.is_lowered
     }
 
     /// Lowers it, as far as this process may. Where it may not at all, it never tries again.
     pub fn lower(&mut self) {
-        if !self.is_of_use() || self.is_lowered {
+        if !self.may_be_lowered() || self.is_lowered {
             return;
         }
         let lower = [NEVER, 0]
@@ -98,7 +99,7 @@ impl Protection {
             self.is_lowered = true;
             ORIGINAL.store(self.original, Ordering::Relaxed);
         } else {
-            self.file = None.into();
+            self.file = Own::Useless;
         }
     }
 
@@ -111,8 +112,10 @@ impl Protection {
 
     fn write(&mut self, value: i32) -> bool {
         let text = value.to_string();
-        let file = self.file.get_mut().and_then(Option::as_mut);
-        file.is_some_and(|file| file.write_all(text.as_bytes()).is_ok())
+        match &mut self.file {
+            Own::Open(file) => file.write_all(text.as_bytes()).is_ok(),
+            Own::Unread | Own::Useless => false,
+        }
     }
 }
 

@@ -225,6 +225,12 @@ impl Process {
         Ok(())
     }
 
+    /// Whether it ends when it has been idle for long: it has no question, and is ready or will
+    /// get none.
+    pub(super) const fn may_end_idle(&self) -> bool {
+        self.asked.is_empty() && (self.due.is_none() || self.is_stale)
+    }
+
     /// Makes sure that it is dead. Returns its number, to be reaped, and its socket where that
     /// must be closed by a child.
     pub(super) fn end(self) -> (Pid, Unclosed) {

@@ -68,6 +68,22 @@ fn a_process_that_is_idle_for_a_minute_ends() {
     reap(all);
 }
 
+/// Of inetd's one that had not begun when its session did: the monitor polled without a pause.
+#[test]
+fn a_process_that_gets_no_more_questions_ends_soon_even_if_it_was_never_ready() {
+    let (mut all, poll) = one_deaf();
+    assert!(all.all.values().all(|p| p.due.is_some()));
+    let now = Instant::now();
+    let after = Duration::from_millis(10);
+    all.retire(after, now);
+    assert_eq!(all.deadline(), Some(now + after));
+    all.tend(poll.registry(), now);
+    assert_eq!(all.all.len(), 1);
+    all.tend(poll.registry(), now + after);
+    assert!(all.all.is_empty() && all.deadline().is_none() && all.news().is_empty());
+    reap(all);
+}
+
 #[test]
 fn a_question_that_is_not_answered_in_time_has_failed() {
     let (mut all, poll) = one_deaf();
