@@ -42,7 +42,7 @@ SIGN = sign="$(DESTDIR)$(BINDIR)/cos-sign"; case "$(SIGNER)" in \
 PLACE = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BINDIR="$(BINDIR)" SBINDIR="$(SBINDIR)" \
 	DOCDIR="$(DOCDIR)" INIT="$(INIT)" PAM="$(PAM)" SIGNER="$(SIGNER)" scripts/place
 
-.PHONY: all help build demo demo-user test soak lint check-docs fuzz bench distance install uninstall clean
+.PHONY: all help build demo demo-user test soak lint check-docs fuzz bench distance distances install uninstall clean
 
 all: build
 
@@ -52,6 +52,7 @@ help:
 	@echo 'make test        all tests; as root also those that need root'
 	@echo 'make soak        the tests with their long counts'
 	@echo 'make bench       measure, beside the peers that are installed (root)'
+	@echo 'make distances   measure several such lines, beside OpenSSH too, and draw the chart (root)'
 	@echo 'make distance    measure a stream over a long line, beside plain TCP (root)'
 	@echo 'make fuzz        every fuzz target, SECONDS=60 each'
 	@echo 'make lint        format, clippy, shell scripts, man pages'
@@ -101,9 +102,13 @@ bench: build
 
 DISTANCES = $${CARGO_TARGET_DIR:-target}/distance.json
 
-# Several lines, with OpenSSH beside, are kept for the chart: make distance DISTANCE="--ssh --round-trips 0.2,5,20,40,80,160"
 distance: build
-	@benches/distance.py --json "$(DISTANCES)" $(DISTANCE)
+	@benches/distance.py $(DISTANCE)
+
+# Several lines, with OpenSSH beside, for the chart in README.
+distances: build
+	@benches/distance.py --ssh --round-trips 1,5,20,40,80,160 --ways down,up --json "$(DISTANCES)" $(DISTANCE)
+	@benches/figures.py "$(DISTANCES)"
 
 # Nothing is built here, so that root may install what another user built.
 # Files of the administrator, in /etc/cosserver, are made by `cosadm init` and

@@ -361,7 +361,7 @@ def main():
             figures = measure(o, line)
             rates = [{"peer": peer, "way": way, "rates": [run[0] for run in runs]} for (peer, way), runs in figures.items()]
             doc["lines"].append({"round_trip": round_trip, "figures": rates})
-    if o.json:
+    if o.json and doc["lines"]:
         with open(o.json, "w") as f:
             json.dump(doc, f, indent=1)
 

@@ -68,7 +68,7 @@ struct Processes {
     monitor: i32,
     gate: i32,
     relay: i32,
-    /// Under inetd it has ended when the session runs.
+    /// Not looked at under inetd: it ends 10 ms after the session has begun.
     lookup: Option<i32>,
     /// Under inetd the monitor looks at the doors itself.
     door: Option<i32>,
