@@ -42,7 +42,7 @@ SIGN = sign="$(DESTDIR)$(BINDIR)/cos-sign"; case "$(SIGNER)" in \
 PLACE = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BINDIR="$(BINDIR)" SBINDIR="$(SBINDIR)" \
 	DOCDIR="$(DOCDIR)" INIT="$(INIT)" PAM="$(PAM)" SIGNER="$(SIGNER)" scripts/place
 
-.PHONY: all help build demo demo-user test soak lint check-docs fuzz bench distance distances install uninstall clean
+.PHONY: all help build demo demo-user test soak lint check-docs fuzz bench distance distances programs install uninstall clean
 
 all: build
 
@@ -52,8 +52,9 @@ help:
 	@echo 'make test        all tests; as root also those that need root'
 	@echo 'make soak        the tests with their long counts'
 	@echo 'make bench       measure, beside the peers that are installed (root)'
-	@echo 'make distances   measure several such lines, beside OpenSSH too, and draw the chart (root)'
 	@echo 'make distance    measure a stream over a long line, beside plain TCP (root)'
+	@echo 'make distances   measure several such lines, beside OpenSSH too, and draw the chart (root)'
+	@echo 'make programs    measure real programs beside ssh (root)'
 	@echo 'make fuzz        every fuzz target, SECONDS=60 each'
 	@echo 'make lint        format, clippy, shell scripts, man pages'
 	@echo 'make check-docs  do documents and code agree?'
@@ -97,7 +98,7 @@ bench: build
 	@benches/bench.py --json "$(FIGURES)" $(BENCH)
 	@benches/login.py
 	@benches/doors.py
-	@benches/sftp.py
+	@benches/programs.py --only sftp --rounds 10
 	@benches/figures.py "$(FIGURES)"
 
 DISTANCES = $${CARGO_TARGET_DIR:-target}/distance.json
@@ -109,6 +110,10 @@ distance: build
 distances: build
 	@benches/distance.py --ssh --round-trips 1,5,20,40,80,160 --ways down,up --json "$(DISTANCES)" $(DISTANCE)
 	@benches/figures.py "$(DISTANCES)"
+
+# For example make programs BENCH="--rounds 3 --only rsync,git".
+programs: build
+	@benches/programs.py $(BENCH)
 
 # Nothing is built here, so that root may install what another user built.
 # Files of the administrator, in /etc/cosserver, are made by `cosadm init` and

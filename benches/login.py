@@ -8,7 +8,6 @@ machine's PAM hashes passwords. Prints medians and the difference in millisecond
 Usage: benches/login.py [LOGINS]    (200)
 """
 
-import ctypes
 import os
 import re
 import shutil
@@ -21,20 +20,16 @@ import time
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from system import own_network
+from system import own_mounts, own_network
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-CLONE_NEWNS = 0x00020000
 PASSWORD = "correct horse"
 STACK = "".join(f"{kind} required pam_unix.so\n" for kind in ("auth", "account", "password", "session"))
 
 
 def own_accounts(folder):
     """An /etc of copies in which there is one more account, bench, and our service."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNS) != 0:
-        raise SystemExit(f"login.py: mounts of its own: {os.strerror(ctypes.get_errno())}; run it as root")
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    own_mounts()
     etc = f"{folder}/etc"
     shutil.copytree("/etc", etc, symlinks=True, ignore_dangling_symlinks=True)
     subprocess.run(["mount", "--bind", etc, "/etc"], check=True)

@@ -88,6 +88,21 @@ if has sshd ssh ssh-keygen; then
 	for port in 42022 42023; do
 		printf '[127.0.0.1]:%s %s\n' $port "$(cat ssh/host_ed25519.pub)"
 	done >ssh/known_hosts
+	# for programs that call ssh: the host's name is the one that cosrsh knows
+	cat >ssh/config <<-END
+		Host hostb
+		HostName 127.0.0.1
+		Port 42022
+		User $user
+		IdentityFile $work/ssh/id
+		IdentitiesOnly yes
+		UserKnownHostsFile $work/ssh/known_hosts
+		StrictHostKeyChecking yes
+		BatchMode yes
+		LogLevel ERROR
+		Ciphers aes128-gcm@openssh.com
+		KexAlgorithms curve25519-sha256
+	END
 fi
 
 if has dropbear dbclient dropbearkey; then

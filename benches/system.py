@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 
-CLONE_NEWNET = 0x40000000
+CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
 
 # Remote commands and their shells are not the daemon's own memory.
 COMMANDS = {"sh", "dash", "bash", "sleep", "cat", "head", "true", "echo", "md5sum"}
@@ -29,10 +29,21 @@ def machine():
 def own_network():
     """Leaves the machine's network for one that has a loopback device alone:
     nobody else can reach the daemons, and no earlier connection lingers."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET) != 0:
-        raise SystemExit(f"bench: a network of its own: {os.strerror(ctypes.get_errno())}; run it as root")
+    unshare(CLONE_NEWNET, "a network of its own")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def own_mounts():
+    """Leaves the machine's mounts for copies of them: what is mounted from now on is seen by this
+    process and its children alone, and ends with them."""
+    unshare(CLONE_NEWNS, "mounts of its own")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
+def unshare(what, name):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(what) != 0:
+        raise SystemExit(f"bench: {name}: {os.strerror(ctypes.get_errno())}; run it as root")
 
 
 def group_root():

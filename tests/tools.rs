@@ -311,13 +311,20 @@ fn programs_in_python_are_python() {
     );
 }
 
+/// Whether Python is new enough for the benchmarks; says so if not.
+fn has_tomllib() -> bool {
+    let there = run(Command::new("python3").args(["-c", "import tomllib"]))
+        .status
+        .success();
+    if !there {
+        eprintln!("passed over: the benchmarks need python3.11");
+    }
+    there
+}
+
 #[test]
 fn the_bench_says_what_it_can_and_prints_what_was_measured() {
-    if !run(Command::new("python3").args(["-c", "import tomllib"]))
-        .status
-        .success()
-    {
-        eprintln!("left out: the bench wants python3.11");
+    if !has_tomllib() {
         return;
     }
     let bench = || Command::new("benches/bench.py");
@@ -428,6 +435,35 @@ fn the_benchmarks_of_logins_and_doors_run() {
     assert!(said.contains("2 logins by turns, medians: "), "{said}");
     let said = bench(&["benches/doors.py", "--runs", "2", "--machines", "10"]);
     assert!(said.contains("2 commands by each host by turns"), "{said}");
+}
+
+#[test]
+fn the_benchmark_of_real_programs_runs() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("passed over: it needs root");
+        return;
+    }
+    if !has_tomllib() {
+        return;
+    }
+    let work = format!("/var/tmp/cosserver-test-{}", std::process::id());
+    let accounts = fs::read_to_string("/etc/passwd").unwrap();
+    let mut command = Command::new("python3");
+    command.args(["benches/programs.py", "--only", "rsync,git"]);
+    command.args(["--rounds", "1", "--scale", "0.001"]);
+    let out = run(command.env("COS_BIN", programs()).env("BENCH_DIR", &work));
+    // Take away what it made, and the user too if the machine had none.
+    if accounts.lines().any(|line| line.starts_with("rbench:")) {
+        fs::remove_dir_all(&work).unwrap();
+    } else {
+        let mut remove = Command::new("benches/peers.sh");
+        well(remove.arg("--remove").env("BENCH_DIR", &work));
+    }
+    assert!(out.status.success(), "{out:?}");
+    let said = String::from_utf8_lossy(&out.stdout);
+    for figure in ["rsync 10 files", "rsync 0.2 MB", "git clone", "git push"] {
+        assert!(said.contains(figure), "{said}");
+    }
 }
 
 /// The folder of the programs that these tests were built with.
