@@ -68,6 +68,13 @@ pub fn command_line(call: &Call, route: &Route) -> Result<Vec<OsString>, Fault> 
     };
     if ssh {
         words.push("--".into());
+    } else if let Some(first) = call.words.first().filter(|word| word.starts_with(b"-")) {
+        // Some read flags behind the host as well, another user's name among them.
+        let first = String::from_utf8_lossy(first).escape_debug().to_string();
+        return Err(Fault::new(format!(
+            "the host table says method=rsh, and rsh takes a command that begins with {first} \
+             for a flag; put env before it"
+        )));
     }
     words.push(host.into());
     words.extend(call.words.iter().map(|w| OsString::from_vec(w.clone())));
@@ -265,10 +272,25 @@ mod tests {
 
     #[test]
     fn rsh_is_given_rsh_flags_alone() {
-        let line = ["cos", "run", "-v", "-T", "-n", "jo@hostb", "-4", "--", "-x"];
+        let line = [
+            "cos", "run", "-v", "-T", "-n", "jo@hostb", "-4", "--", "x", "-y",
+        ];
         assert_eq!(
             told(&line, "hostb rsh"),
-            ["rsh", "-4", "-n", "-l", "jo", "hostb", "-x"]
+            ["rsh", "-4", "-n", "-l", "jo", "hostb", "x", "-y"]
+        );
+    }
+
+    /// rsh reads its flags behind the host as well: the command's first word chose the user.
+    #[test]
+    fn a_command_is_no_flag_of_rsh() {
+        let line = ["cosrsh", "hostb", "--", "-l", "root", "id"];
+        let (call, route) = found(&line, "hostb rsh");
+        let why = command_line(&call, &route).unwrap_err().to_string();
+        assert!(why.contains("begins with -l"), "{why}");
+        assert_eq!(
+            told(&line, "hostb ssh").last().map(String::as_str),
+            Some("id")
         );
     }
 
