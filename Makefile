@@ -50,7 +50,7 @@ help:
 	@echo 'make             build the five programs (target/release)'
 	@echo 'make demo        build, then show them at work on this machine'
 	@echo 'make test        all tests; as root also those that need root'
-	@echo 'make soak        the tests with their long counts'
+	@echo 'make soak        the tests with their long counts, and with programs that call cosrsh'
 	@echo 'make bench       measure, beside the peers that are installed (root)'
 	@echo 'make distance    measure a stream over a long line, beside plain TCP (root)'
 	@echo 'make distances   measure several such lines, beside OpenSSH too, and draw the chart (root)'

@@ -42,6 +42,11 @@ pub(crate) fn tools() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tools/root")
 }
 
+/// What it has unpacked for `make soak`, to be copied over the files of a machine.
+pub(crate) fn soak_tools() -> PathBuf {
+    tools().with_file_name("soak")
+}
+
 /// One of these programs. Where it is not there, its test has nothing to do, and says
 /// so; CI fails.
 pub(crate) fn tool(path: &str) -> Option<PathBuf> {
@@ -259,13 +264,23 @@ impl Machine {
         self.ends(0, &format!("set -e\n{script}"))
     }
 
-    /// Puts an unpacked package's files where they would be if it were installed.
+    /// Puts the unpacked packages' files where they would be if these were installed.
     pub(crate) fn install_tools(&self) {
-        let root = tools();
-        self.must(&format!(
-            "tar -C '{}' -cf - . | tar -C / --keep-directory-symlink -xf -",
-            root.display()
-        ));
+        self.install_tree(&tools());
+    }
+
+    /// Copies a tree over the machine's own files, which keeps links to folders, such as `/bin`.
+    pub(crate) fn install_tree(&self, tree: &Path) {
+        let mut from = Command::new("tar");
+        from.arg("-C").arg(tree).args(["-cf", "-", "."]);
+        let mut from = from.stdout(Stdio::piped()).spawn().unwrap();
+        let out = self
+            .shell("exec tar -C / --keep-directory-symlink --no-same-owner -xf -")
+            .stdin(from.stdout.take().unwrap())
+            .output()
+            .unwrap();
+        assert!(from.wait().unwrap().success(), "{}", tree.display());
+        assert!(out.status.success(), "{out:?}");
     }
 
     /// `cosrsh hostb WORDS…`, as root's scripts call it.
