@@ -24,7 +24,8 @@ FLOORS = ("ref-plain", "ref-auth")
 SYSTEMS = "/usr/bin/python3"
 OURS, OTHERS = "#1f5fa8", "#b9c4cf"
 STYLES = {"cosserver": (OURS, "-"), "OpenSSH": ("#c2703d", "-"), "TCP": ("#777777", "--")}
-PLAIN = {"TCP": "plain TCP"}
+NAMES = {"openssh": "OpenSSH", "openssh-lean": "OpenSSH, lean", "dropbear": "Dropbear",
+         "rsh-redone": "rsh, in the clear", "TCP": "plain TCP"}
 
 
 def plain(pyplot):
@@ -35,7 +36,7 @@ def plain(pyplot):
 
 def bars(axes, peers, figure, title, unit, label):
     """One panel: a bar for each peer that has this figure."""
-    found = [(name, figures[figure]) for name, figures in peers.items()
+    found = [(NAMES.get(name, name), figures[figure]) for name, figures in peers.items()
              if name not in FLOORS and figures.get(figure) is not None]
     names, values = [name for name, _ in found][::-1], [value for _, value in found][::-1]
     drawn = axes.barh(names, values, color=[OURS if name == "cosserver" else OTHERS for name in names])
@@ -60,7 +61,7 @@ def lines(pyplot, doc):
                     rates.setdefault(found["peer"], []).append((line["round_trip"], rate))
         for peer, points in rates.items():
             color, style = STYLES.get(peer, (OTHERS, ":"))
-            axes.plot(*zip(*sorted(points)), style, color=color, marker="o", markersize=3, label=PLAIN.get(peer, peer))
+            axes.plot(*zip(*sorted(points)), style, color=color, marker="o", markersize=3, label=NAMES.get(peer, peer))
         axes.set_title(f"{title}, {doc['bytes'] / 1e6:g} MB at {doc['rate']:g} Mbit/s", loc="left", fontsize=9,
                        fontweight="bold")
         axes.set_xlabel("round trip, ms", fontsize=8)
