@@ -178,6 +178,11 @@ class Daemon(Commands):
         with open(os.open(card, os.O_WRONLY | os.O_CREAT, 0o600), "w") as f:
             subprocess.run([adm, "-C", server, *invite], check=True, stdout=f, stderr=subprocess.DEVNULL,
                            preexec_fn=line.at(FAR))
+        print_settings = [os.path.join(programs, "cosserver"), "-T", "-f", f"{server}/cosserver.toml"]
+        if "ssh-client" in subprocess.run(print_settings, check=True, capture_output=True, text=True).stdout:
+            # What root's ~/.bashrc takes is not measured.
+            with open(f"{server}/cosserver.toml", "a") as f:
+                f.write("\n[exec]\nssh-client = false\n")
         subprocess.run([adm, "-C", client, "init"], check=True, stdout=subprocess.DEVNULL)
         subprocess.run([adm, "-C", client, "host", "join", card, "--name", "far"], check=True,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -361,7 +361,7 @@ fn charts_are_drawn_of_what_was_measured() {
     if !has("python3") && !has("/usr/bin/python3") {
         let is_ci = std::env::var("CI").is_ok_and(|v| v == "true");
         assert!(!is_ci, "no matplotlib");
-        eprintln!("passed over: the charts want matplotlib: scripts/need test installs it");
+        eprintln!("passed over: the charts want matplotlib: scripts/need bench installs it");
         return;
     }
     let dir = folder("charts");

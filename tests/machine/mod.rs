@@ -106,6 +106,8 @@ mkdir -p srv/checkout srv/programs
 mount --bind "$top" srv/checkout
 mount --bind "$programs" srv/programs
 rm -rf etc/cosserver var/lib/cosserver etc/init.d/cosserver etc/pam.d/cosserver usr/local/lib/cosserver
+# bash reads it for each command, and what it starts may wait a minute for another machine.
+rm -f root/.bashrc
 ip link set lo up
 hostname hostb
 exec chroot . python3 -c '
