@@ -289,6 +289,46 @@ fn a_job_that_pauses_gets_all_of_its_input_and_its_memory_goes_back() {
     exits(client);
 }
 
+/// Of a hundred that had carried much, each left some 30 KiB among what the others still used.
+#[test]
+fn sessions_that_have_carried_much_and_rest_leave_no_memory_behind() {
+    const SESSIONS: usize = 64;
+    const CARRIED: usize = 8 * MIB;
+    let d = Daemon::start_with("", "");
+    let relay = d.process("relay");
+    let memory = || usize::try_from(status_number(relay, "RssAnon")).unwrap() * 1024;
+    let script = format!("head -c {CARRIED} | wc -c; head -c {CARRIED} /dev/zero; exec sleep 600");
+    let mut clients: Vec<Child> = (0..SESSIONS)
+        .map(|_| piped(&mut d.cos(&[&script])))
+        .collect();
+    until("all are there", || d.log.count("exec session=") == SESSIONS);
+    let mut before = 0;
+    until("they rest", || {
+        std::mem::replace(&mut before, memory()) == memory()
+    });
+    for eight in clients.chunks_mut(8) {
+        let inputs: Vec<_> = eight.iter_mut().map(|c| give(c, CARRIED)).collect();
+        for client in &mut *eight {
+            let count = format!("{CARRIED}\n").len();
+            let mut all = vec![0; count + CARRIED];
+            client
+                .stdout
+                .as_mut()
+                .unwrap()
+                .read_exact(&mut all)
+                .unwrap();
+        }
+        assert!(inputs.iter().all(Later::get));
+    }
+    until("the memory is back", || {
+        memory() < before + SESSIONS * 12 * 1024
+    });
+    for mut client in clients {
+        client.kill().unwrap();
+        client.wait().unwrap();
+    }
+}
+
 #[test]
 fn a_reader_that_pauses_gets_all_of_the_output() {
     let (d, line) = far("");

@@ -24,6 +24,7 @@ use super::ready::{Ready, add};
 use super::stop::Stop;
 use crate::channel::relay::{Closing, Failure, News, Part, SESSION_DESCRIPTORS, Session, Word};
 use crate::channel::{self, Channel};
+use crate::sys::memory;
 use crate::sys::unsent::{Outlook, Unsent, round_trip};
 use crate::wire::Malformed;
 use crate::wire::budget::{Budget, Share};
@@ -293,6 +294,10 @@ impl Serving {
         if n == 0 {
             self.outgoing.give_back();
             self.incoming.give_back();
+            if !idle {
+                // Buffers that have grown leave pieces among what other sessions still use.
+                memory::trim();
+            }
         }
         // Also while the client sends, or a job reads: either may go on while it takes nothing.
         if self.is_watched && self.looked.is_none_or(|at| at.elapsed() >= KEEP_BUFFERS) {
