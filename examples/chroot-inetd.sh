@@ -3,9 +3,10 @@
 #
 #   chroot-inetd.sh FOLDER [PROGRAM...]
 #
-# Copies cosserver, cosadm, a shell and each PROGRAM (an absolute path) with its shared libraries
-# below FOLDER, makes the devices, the accounts and cosserver's own folders there, and prints the
-# line for inetd.conf. Run it again after an update: keys, tables and accounts are kept.
+# Copies cosserver, cosadm, a shell and each PROGRAM with its shared libraries below FOLDER,
+# makes the devices, the accounts and cosserver's own folders there, and prints the line for
+# inetd.conf. FOLDER and PROGRAM are absolute paths. Run it again after an update: keys, tables
+# and accounts are kept.
 # Invite a host inside: chroot FOLDER /usr/local/sbin/cosadm host invite NAME --addr ADDRESS ...
 # A command that runs as root can leave a chroot: let the hosts run theirs as another user.
 # Run as root, on Linux.
@@ -17,13 +18,22 @@ if [ $# -lt 1 ]; then
 fi
 root=$1
 shift
-case $root in
-/?*) ;;
-*)
-	echo "chroot-inetd.sh: $root is no absolute path" >&2
+refuse() {
+	echo "chroot-inetd.sh: $1" >&2
 	exit 2
-	;;
-esac
+}
+# Before anything is made: what is joined with FOLDER must stay below it.
+for word in "$root" "$@"; do
+	case $word in
+	*/../* | */..) refuse "$word leads out of its folder" ;;
+	/?*) ;;
+	*) refuse "$word is no absolute path" ;;
+	esac
+done
+case $root in *[[:space:]]*) refuse "inetd.conf takes no blanks, as in $root" ;; esac
+if [ -d "$root" ] && [ "$(cd "$root" && pwd -P)" = / ]; then
+	refuse "$root is the root folder"
+fi
 
 # Removed first: a program that is running cannot be written to.
 put() { # FILE PLACE

@@ -5,26 +5,66 @@
 #
 # A crontab line: 17 * * * *  /usr/local/bin/cron-job.sh report hostb '/srv/report --hourly'
 #
-# NAME names the lock, in LOCK_FOLDER (/var/lock). A run that finds the lock held does nothing
-# and succeeds. Prints nothing when the command succeeds, so that cron sends mail about failures
-# alone; otherwise prints what the command has printed.
-# The command ends with this script: cosserver takes it down when the client goes away.
-# Exit status: that of the command, or 255 when cos failed. Needs flock(1).
+# NAME names the lock, in LOCK_FOLDER (/var/run/cron-job; for other users than root
+# ~/.cron-job). The folder must be the user's own, and writable for nobody else: who can open
+# a lock can hold it. A run that finds the lock held does nothing and succeeds.
+# Prints nothing when the command succeeds, so that cron sends mail about failures alone;
+# otherwise prints what the command has printed.
+# The command ends with this script. Where this script is killed, cos holds the lock until the
+# command has ended.
+# Exit status: that of the command; 2 for wrong arguments; 128 + n when signal n ended this
+# script; 255 when cos failed or the lock could not be taken. Needs flock(1) of util-linux.
 set -eu
 
-if [ $# -ne 3 ]; then
+usage() {
 	echo 'usage: cron-job.sh NAME HOST COMMAND' >&2
 	exit 2
-fi
+}
+[ $# -eq 3 ] || usage
 name=$1 host=$2 command=$3
+case $name in '' | */*) usage ;; esac
 
-# The lock is held as long as descriptor 9 is open: nothing is left behind by a crash.
-exec 9>"${LOCK_FOLDER:-/var/lock}/cron-job-$name"
-flock -n 9 || exit 0
+fail() {
+	echo "cron-job.sh: $name: $1" >&2
+	exit 255
+}
+umask 077
+folder=/var/run/cron-job
+[ "$(id -u)" -eq 0 ] || folder=$HOME/.cron-job
+folder=${LOCK_FOLDER:-$folder}
+mkdir -p -- "$folder" || fail "$folder cannot be made"
+[ -n "$(find "$folder" -prune -type d -user "$(id -u)" ! -perm -020 ! -perm -002)" ] ||
+	fail "$folder is no folder that this user alone can write to"
 
-status=0
-output=$(cos run -n "$host" "$command" 2>&1 9>&-) || status=$?
+# The lock is held as long as descriptor 9 is open, here or in cos.
+command exec 9>"$folder/$name.lock" || fail "$folder/$name.lock cannot be written"
+held=75 status=0
+flock -n -E "$held" 9 || status=$?
+case $status in
+0) ;;
+"$held") exit 0 ;;
+*) fail "flock failed with status $status" ;;
+esac
+
+output=$folder/$name.output
+trap 'rm -f -- "$output"' EXIT
+# Ends the command, and this script with it.
+# shellcheck disable=SC2317 # the traps call it
+stop() {
+	trap '' HUP INT TERM
+	kill "${!-}" 2>/dev/null || :
+	wait
+	echo "cron-job.sh: $name on $host was ended by signal $1"
+	exit $((128 + $1))
+}
+trap 'stop 1' HUP
+trap 'stop 2' INT
+trap 'stop 15' TERM
+
+cos run -n -- "$host" "$command" >"$output" 2>&1 &
+wait "$!" || status=$?
 if [ "$status" -ne 0 ]; then
-	printf 'cron-job.sh: %s on %s failed with status %s\n%s\n' "$name" "$host" "$status" "$output"
+	printf 'cron-job.sh: %s on %s failed with status %s\n' "$name" "$host" "$status"
+	cat "$output"
 fi
 exit "$status"

@@ -4,8 +4,8 @@
 #   follow-log.sh FILE HOST...
 #
 # Reconnects when a connection ends, with growing pauses of up to 60 seconds; lines that were
-# written in between are not shown. Runs until SIGINT or SIGTERM, and takes the commands on
-# the hosts along.
+# written in between are not shown. Runs until SIGHUP, SIGINT or SIGTERM, and takes the
+# commands on the hosts along; then its status is 0.
 set -eu
 
 if [ $# -lt 2 ]; then
@@ -15,34 +15,39 @@ fi
 file=$1
 shift
 
-# Quotes a word for the shell on the other host.
-quote() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
+# Quotes a word for the shell on the other host. The dot keeps newlines at the word's end.
+quote() {
+	quoted=$(printf '%s.\n' "$1" | sed "s/'/'\\\\''/g")
+	printf "'%s'" "${quoted%.}"
+}
 
 folder=$(mktemp -d)
 followers=
+# $! is the last child, which a trap may come too early to find in a variable.
 end() {
-	trap - INT TERM
+	trap '' HUP INT TERM
 	# shellcheck disable=SC2086 # a list of numbers
-	kill $followers 2>/dev/null || :
+	kill $followers "${!-}" 2>/dev/null || :
 	wait
-	rm -rf "$folder"
+	rm -rf -- "$folder"
 	exit 0
 }
-trap end INT TERM
+trap end HUP INT TERM
 
 label() {
 	while IFS= read -r line; do printf '%s: %s\n' "$1" "$line"; done
 }
 
-# The shell waits for `cos`, not for its output, so that it hears signals at once.
-follow() {
-	cos=
-	trap 'kill "$cos" 2>/dev/null; wait; exit 0' INT TERM
-	pipe=$folder/$1 pause=1
-	mkfifo "$pipe"
+# The shell waits for `cos`, not for its output, so that it hears signals at once. It ends
+# `label` too, which hangs where `cos` never opened the pipe.
+follow() { # HOST PIPE
+	cos='' label='' pause=1
+	trap 'kill $cos $label "${!-}" 2>/dev/null || :; wait; exit 0' HUP INT TERM
+	mkfifo "$2"
 	while :; do
-		label "$1" <"$pipe" &
-		cos run -n "$1" "tail -n 0 -F $(quote "$file")" >"$pipe" &
+		label "$1" <"$2" &
+		label=$!
+		cos run -n -- "$1" "tail -n 0 -F -- $(quote "$file")" >"$2" &
 		cos=$!
 		wait "$cos" || :
 		echo "follow-log.sh: $1: the connection has ended; reconnecting in $pause s" >&2
@@ -53,8 +58,10 @@ follow() {
 	done
 }
 
+number=0
 for host; do
-	follow "$host" &
+	number=$((number + 1))
+	follow "$host" "$folder/$number" &
 	followers="$followers $!"
 done
 wait

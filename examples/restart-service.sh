@@ -18,4 +18,4 @@ if [ $# -ne 2 ]; then
 	echo 'usage: restart-service.sh HOST SERVICE' >&2
 	exit 2
 fi
-exec cos run -n -l root "$1" /usr/sbin/service "$2" restart
+exec cos run -n -l root -- "$1" /usr/sbin/service "$2" restart

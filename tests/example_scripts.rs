@@ -50,6 +50,42 @@ fn must(machine: &Machine, script: &str) -> String {
     ends(machine, 0, &["set -e\n", script].concat())
 }
 
+/// A command that tells `interrupt` that it runs, and does not end by itself.
+const HANGS: &str = "echo x >/root/begun; exec sleep 1234";
+
+/// Runs this script until something in it `HANGS`, and sends it the signal; all it said. It must
+/// end with this status, and its clients before it.
+fn interrupt(machine: &Machine, signal: &str, status: i32, script: &str) -> String {
+    // What a shell starts in the background ignores SIGINT.
+    let line = format!(
+        "rm -f /root/begun; mkfifo /root/begun
+         env --default-signal=INT {script} >/root/said 2>&1 & pid=$!
+         read -r word </root/begun
+         kill -{signal} $pid; status=0; wait $pid || status=$?
+         cat /root/said
+         exit $status"
+    );
+    let said = ends(machine, status, &line);
+    assert_eq!(machine.running("cos run "), Vec::<String>::new(), "{said}");
+    machine.until("the command has ended", |m| {
+        m.running("sleep 1234").is_empty()
+    });
+    said
+}
+
+/// Puts a program of this name before all others of the client.
+fn stub(machine: &Machine, name: &str, script: &str) {
+    machine.must(&format!(
+        "mkdir -p /root/stub; cat >/root/stub/{name} <<'STUB'
+#!/bin/sh
+{script}
+STUB
+         chmod 755 /root/stub/{name}"
+    ));
+}
+
+const SIGNALS: [(&str, i32); 3] = [("HUP", 129), ("INT", 130), ("TERM", 143)];
+
 #[test]
 fn every_script_has_a_test() {
     let found: BTreeSet<String> = fs::read_dir(top().join("examples"))
@@ -67,12 +103,12 @@ fn backup_keeps_the_newest_archives_and_fails_without_a_trace() {
         &machine,
         "mkdir -p \"/root/it's data/sub\" /root/backup /root/back
          echo one >\"/root/it's data/sub/f\"
-         for day in 1 2 3; do echo old >/root/backup/hostb-2020010${day}T000000.tar.gz; done
-         echo other >/root/backup/hostc-20200101T000000.tar.gz
+         for day in 1 2 3; do echo old >/root/backup/hostb-2020010${day}T000000-0000001.tar.gz; done
+         echo other >/root/backup/hostc-20200101T000000-0000001.tar.gz
          ./backup.sh hostb \"/root/it's data\" /root/backup 2
          [ \"$(ls /root/backup | grep -c '^hostb-')\" -eq 2 ]
-         [ -e /root/backup/hostb-20200103T000000.tar.gz ]
-         [ -e /root/backup/hostc-20200101T000000.tar.gz ]
+         [ -e /root/backup/hostb-20200103T000000-0000001.tar.gz ]
+         [ -e /root/backup/hostc-20200101T000000-0000001.tar.gz ]
          tar -C /root/back -xzf \"$(ls -d /root/backup/hostb-* | tail -n 1)\"
          diff -r \"/root/it's data\" /root/back",
     );
@@ -114,6 +150,154 @@ fn mirror_deletes_what_is_gone_and_tries_again() {
     assert_eq!(said.matches("trying again").count(), 2, "{said}");
 }
 
+#[test]
+fn backup_removes_archives_of_its_own_host_alone() {
+    let Some(machine) = serving() else { return };
+    let others = "hostb-2-20200101T000000-0000001.tar.gz
+hostb-2-20200102T000000-0000001.tar.gz
+hostb-20200101T000000-20200101T000000-0000001.tar.gz
+hostb-3T1.tar.gz
+";
+    for name in others.lines() {
+        must(
+            &machine,
+            &format!("mkdir -p /root/backup; : >/root/backup/{name}"),
+        );
+    }
+    for _ in 0..2 {
+        must(&machine, "./backup.sh hostb /etc/cosserver /root/backup 1");
+    }
+    let found = must(&machine, "LC_ALL=C ls /root/backup");
+    let (own, rest): (Vec<&str>, Vec<&str>) = found
+        .lines()
+        .partition(|name| !others.lines().any(|other| other == *name));
+    assert_eq!(rest, others.lines().collect::<Vec<_>>());
+    assert_eq!(own.len(), 1, "{found}");
+}
+
+#[test]
+fn backup_refuses_a_keep_that_is_no_positive_number() {
+    let Some(machine) = serving() else { return };
+    machine.must("mkdir /root/backup");
+    for keep in ["0", "abc", "-1", "''", "1x"] {
+        let said = ends(
+            &machine,
+            2,
+            &format!("./backup.sh hostb /etc/cosserver /root/backup {keep}"),
+        );
+        assert!(said.starts_with("usage: "), "{keep}: {said}");
+    }
+    assert_eq!(machine.must("ls -A /root/backup"), "");
+}
+
+#[test]
+fn backups_of_the_same_second_are_kept_apart() {
+    let Some(machine) = serving() else { return };
+    stub(&machine, "date", "echo 20300101T000000");
+    must(
+        &machine,
+        "PATH=/root/stub:$PATH
+         mkdir /root/backup /root/one /root/two; echo one >/root/one/f; echo two >/root/two/f
+         ./backup.sh hostb /root/one /root/backup & first=$!
+         ./backup.sh hostb /root/two /root/backup & second=$!
+         wait $first; wait $second
+         [ $(ls -A /root/backup | wc -l) -eq 2 ]
+         for archive in /root/backup/*; do tar -xOzf $archive ./f; done | sort >/root/both
+         printf 'one\\ntwo\\n' | cmp - /root/both",
+    );
+}
+
+#[test]
+fn backup_interrupted_leaves_no_part() {
+    let Some(machine) = serving() else { return };
+    machine.must(&format!(
+        "mkdir /root/backup; rm \"$(command -v tar)\"
+         printf '#!/bin/sh\\n{HANGS}\\n' >/usr/local/bin/tar; chmod 755 /usr/local/bin/tar"
+    ));
+    for (signal, status) in SIGNALS {
+        interrupt(
+            &machine,
+            signal,
+            status,
+            "./backup.sh hostb /etc /root/backup",
+        );
+        assert_eq!(machine.must("ls -A /root/backup"), "");
+    }
+}
+
+#[test]
+fn mirror_never_makes_the_root_folder_of_an_empty_word() {
+    let Some(machine) = serving() else { return };
+    stub(&machine, "rsync", "printf '%s\\n' \"$@\" >/root/words");
+    for refused in [
+        "'' hostb:/root/to",
+        "/root/from ''",
+        "/root/from /root/to",
+        "/root/from :/root/to",
+        "/root/from -V:/root/to",
+    ] {
+        let line = format!("PATH=/root/stub:$PATH ./mirror.sh {refused}");
+        let said = ends(&machine, 2, &line);
+        assert!(said.starts_with("usage: "), "{refused}: {said}");
+        machine.must("[ ! -e /root/words ]");
+    }
+    for (given, from, to) in [
+        ("/root/from hostb:", "/root/from/", "hostb:"),
+        ("/root/from/ [::1]:", "/root/from/", "[::1]:"),
+        ("/root/from hostb:to", "/root/from/", "hostb:to/"),
+        ("/ hostb:/", "/", "hostb:/"),
+        ("-from hostb:/root/to/ -v", "-from/", "hostb:/root/to/"),
+    ] {
+        let line = format!("PATH=/root/stub:$PATH ./mirror.sh {given}; tail -n 3 /root/words");
+        assert_eq!(must(&machine, &line), format!("--\n{from}\n{to}\n"));
+    }
+}
+
+#[test]
+fn mirror_interrupted_takes_rsync_along() {
+    let Some(machine) = serving() else { return };
+    stub(&machine, "rsync", HANGS);
+    for (signal, status) in SIGNALS {
+        let script = "PATH=/root/stub:$PATH ./mirror.sh /root/from hostb:/root/to";
+        interrupt(&machine, signal, status, script);
+    }
+}
+
+#[test]
+fn a_host_that_looks_like_a_flag_is_no_success() {
+    let Some(machine) = serving() else { return };
+    machine.must("mkdir /root/backup; tar -cf /root/a.tar /etc/passwd; echo -V >/root/hosts");
+    for (status, line) in [
+        (255, "backup.sh -V /etc /root/backup"),
+        (3, "check-disk.sh -V / 80 90"),
+        (255, "copy-file.sh /etc/passwd -V /root/copy"),
+        (255, "cron-job.sh report -V true"),
+        (255, "deploy.sh -V /root/a.tar /srv/app true"),
+        (255, "restart-service.sh -V httpd"),
+        (1, "rolling-restart.sh /root/hosts true"),
+    ] {
+        let said = ends(&machine, status, &format!("./{line}"));
+        assert!(said.contains("-V"), "{line}: {said}");
+    }
+}
+
+#[test]
+fn newlines_at_the_end_of_a_path_are_kept() {
+    let Some(machine) = serving() else { return };
+    must(
+        &machine,
+        "end=$(printf '\\n\\n.'); end=${end%.}
+         mkdir \"/root/folder$end\" /root/backup /root/back; echo x >\"/root/folder$end/f\"
+         ./backup.sh hostb \"/root/folder$end\" /root/backup
+         tar -xOzf /root/backup/* ./f | grep x
+         ./copy-file.sh /etc/passwd hostb \"/root/file$end\"
+         cmp /etc/passwd \"/root/file$end\"
+         tar -C /root/backup -cf /root/a.tar .
+         ./deploy.sh hostb /root/a.tar \"/root/top$end\" true
+         [ -d \"/root/top$end/current/\" ]",
+    );
+}
+
 /// `hostb` under two more names.
 const MORE_NAMES: &str = "for name in hostc hostd; do
          sed -n \"s/^hostb \\(.*\\)/$name \\1 server=hostb/p\" /root/A/hostinfo >>/root/A/more
@@ -152,6 +336,100 @@ fn rolling_restart_stops_at_the_first_failure() {
 }
 
 #[test]
+fn rolling_restart_waits_for_the_others_after_a_failure() {
+    let Some(machine) = serving() else { return };
+    must(&machine, MORE_NAMES);
+    // The first waits until the second has failed.
+    machine.must(
+        "mkfifo /root/go
+         cat >/root/restart <<'END'
+if mkdir /root/first 2>/dev/null; then read -r word </root/go; echo x >>/root/ended; exit 0; fi
+exit 3
+END",
+    );
+    let said = must(
+        &machine,
+        "./rolling-restart.sh -P 2 /root/hosts 'sh /root/restart' >/root/said 2>&1 & pid=$!
+         until grep -q 'failed with status 3' /root/said; do sleep 0.01; done
+         echo x >/root/go
+         status=0; wait $pid || status=$?
+         [ $status -eq 1 ]
+         cat /root/ended /root/said",
+    );
+    assert!(said.starts_with("x\n"), "{said}");
+    assert!(said.contains(": ok\n"), "{said}");
+    assert!(!said.contains("hostd"), "{said}");
+    assert!(said.ends_with("rolling-restart.sh: stopped\n"), "{said}");
+}
+
+#[test]
+fn rolling_restart_interrupted_begins_no_further_host() {
+    let Some(machine) = serving() else { return };
+    must(&machine, MORE_NAMES);
+    for (signal, status) in SIGNALS {
+        for number in [1, 2] {
+            let script = format!(
+                "./rolling-restart.sh -P {number} /root/hosts 'echo x >>/root/all; {HANGS}'"
+            );
+            let said = interrupt(&machine, signal, status, &script);
+            assert!(said.contains("hostb: interrupted\n"), "{said}");
+            assert!(!said.contains("hostd"), "{said}");
+            assert_eq!(machine.running("rolling-restart"), Vec::<String>::new());
+        }
+    }
+    // Of two hosts the second may not have come to its command.
+    let count: u32 = machine.must("wc -l </root/all").trim().parse().unwrap();
+    assert!((6..=9).contains(&count), "{count}");
+}
+
+#[test]
+fn rolling_restart_refuses_a_number_of_none() {
+    let Some(machine) = serving() else { return };
+    for number in ["0", "abc", "''"] {
+        let line = format!("./rolling-restart.sh -P {number} /etc/hosts true");
+        let said = ends(&machine, 2, &line);
+        assert!(said.starts_with("usage: "), "{number}: {said}");
+    }
+}
+
+#[test]
+fn follow_log_follows_a_host_that_is_named_twice() {
+    let Some(machine) = serving() else { return };
+    machine.must(": >/root/log");
+    let mut follower = machine
+        .shell(&[CLIENT, "exec ./follow-log.sh /root/log hostb hostb"].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let tails = |count: usize| {
+        machine.until("the hosts follow the file", |m| {
+            m.running("tail -n 0 -F -- /root").len() == count
+        });
+    };
+    tails(2);
+    // SIGHUP ends it as SIGTERM does.
+    let pids = machine.running("follow-log.sh");
+    let first = pids
+        .iter()
+        .map(|line| line.split(' ').next().unwrap().parse::<i32>().unwrap());
+    machine.must(&format!("kill -HUP {}", first.min().unwrap()));
+    assert!(follower.wait().unwrap().success());
+    tails(0);
+    assert_eq!(machine.running("follow-log.sh"), Vec::<String>::new());
+}
+
+#[test]
+fn follow_log_ends_before_the_client_has_opened_its_pipe() {
+    let Some(machine) = serving() else { return };
+    // sed quotes the file's name for the client, which the shell has not started then.
+    stub(&machine, "sed", "echo x >/root/begun; exec sleep 4321");
+    let script = "PATH=/root/stub:$PATH ./follow-log.sh /root/log hostb";
+    interrupt(&machine, "TERM", 0, script);
+    assert_eq!(machine.running("follow-log.sh"), Vec::<String>::new());
+}
+
+#[test]
 fn follow_log_reconnects_and_leaves_nothing_behind() {
     let Some(machine) = serving() else { return };
     must(&machine, MORE_NAMES);
@@ -165,7 +443,7 @@ fn follow_log_reconnects_and_leaves_nothing_behind() {
         .unwrap();
     let tails = |count: usize| {
         machine.until("the hosts follow the file", |m| {
-            m.running("tail -n 0 -F /root").len() == count
+            m.running("tail -n 0 -F -- /root").len() == count
         });
     };
     let said = daemon::Lines::collect(follower.stdout.take().unwrap());
@@ -180,11 +458,11 @@ fn follow_log_reconnects_and_leaves_nothing_behind() {
     tails(2);
     hears("first");
     // One connection ends: its follower comes back, the other one is not disturbed.
-    let one = machine.running("tail -n 0 -F /root").remove(0);
+    let one = machine.running("tail -n 0 -F -- /root").remove(0);
     let pid = one.split(' ').next().unwrap();
     machine.must(&format!("kill {pid}"));
     machine.until("another follows in its place", |m| {
-        let now = m.running("tail -n 0 -F /root");
+        let now = m.running("tail -n 0 -F -- /root");
         now.len() == 2 && !now.contains(&one)
     });
     hears("second");
@@ -233,10 +511,99 @@ fn check_disk_answers_as_a_plug_in() {
 }
 
 #[test]
+fn check_disk_reads_past_blanks_in_a_device_name() {
+    let Some(machine) = serving() else { return };
+    let df = |line: &str| {
+        machine.must(&format!(
+            "rm -f /bin/df; printf '#!/bin/sh\\necho Filesystem\\necho \"{line}\"\\n' >/bin/df; chmod 755 /bin/df"
+        ));
+    };
+    df("//nas/my 0% share 100 99 1 99%% /mnt");
+    let said = ends(&machine, 2, "./check-disk.sh hostb /mnt 80 90");
+    assert!(said.starts_with("DISK CRITICAL - /mnt on hostb: 99% "), "{said}");
+    df("overlay 0 0 0 - /mnt");
+    let said = ends(&machine, 3, "./check-disk.sh hostb /mnt 80 90");
+    assert!(said.starts_with("DISK UNKNOWN - df printed no"), "{said}");
+    let said = ends(&machine, 3, "./check-disk.sh hostb /mnt 80 many");
+    assert!(said.starts_with("DISK UNKNOWN - many is no"), "{said}");
+}
+
+#[test]
+fn check_disk_interrupted_ends_its_command() {
+    let Some(machine) = serving() else { return };
+    machine.must(&format!(
+        "rm -f /bin/df; printf '#!/bin/sh\\n{HANGS}\\n' >/bin/df; chmod 755 /bin/df"
+    ));
+    for (signal, _) in SIGNALS {
+        let said = interrupt(&machine, signal, 3, "./check-disk.sh hostb / 80 90");
+        assert!(said.starts_with("DISK UNKNOWN - "), "{said}");
+    }
+}
+
+#[test]
+fn cron_job_fails_without_flock() {
+    let Some(machine) = serving() else { return };
+    machine.must("rm \"$(command -v flock)\"");
+    let said = ends(
+        &machine,
+        255,
+        "./cron-job.sh report hostb 'touch /root/ran'",
+    );
+    assert!(said.contains("flock failed with status 127"), "{said}");
+    machine.must("[ ! -e /root/ran ]");
+}
+
+#[test]
+fn cron_job_keeps_its_lock_from_other_users() {
+    let Some(machine) = serving() else { return };
+    let job = "./cron-job.sh report hostb true";
+    let modes = must(
+        &machine,
+        &format!("umask 022; {job}; stat -L -c %a /var/run/cron-job /var/run/cron-job/report.lock"),
+    );
+    assert_eq!(modes, "700\n600\n");
+    machine.must(
+        "mkdir /root/open /root/group /root/theirs /root/own; ln -s own /root/link
+         chmod 1777 /root/open; chmod 770 /root/group; chown 1 /root/theirs",
+    );
+    for folder in ["open", "group", "theirs", "link"] {
+        let said = ends(&machine, 255, &format!("LOCK_FOLDER=/root/{folder} {job}"));
+        assert!(said.contains("alone can write to"), "{folder}: {said}");
+    }
+    ends(&machine, 2, "./cron-job.sh ../report hostb true");
+}
+
+#[test]
+fn cron_job_interrupted_ends_its_command() {
+    let Some(machine) = serving() else { return };
+    for (signal, status) in SIGNALS {
+        let script = format!("./cron-job.sh report hostb '{HANGS}'");
+        let said = interrupt(&machine, signal, status, &script);
+        assert!(said.contains("report on hostb was ended by"), "{said}");
+        assert_eq!(machine.must("ls /var/run/cron-job"), "report.lock\n");
+    }
+}
+
+#[test]
+fn cron_job_killed_leaves_the_lock_to_its_command() {
+    let Some(machine) = serving() else { return };
+    must(
+        &machine,
+        "mkfifo /root/begun /root/go
+         ./cron-job.sh report hostb 'echo x >/root/begun; read -r word </root/go' & first=$!
+         read -r word </root/begun
+         kill -KILL $first
+         ! wait $first
+         ./cron-job.sh report hostb 'touch /root/second'
+         [ ! -e /root/second ]
+         echo x >/root/go
+         until [ -e /root/second ]; do ./cron-job.sh report hostb 'touch /root/second'; done",
+    );
+}
+
+#[test]
 fn cron_job_runs_once_at_a_time_and_tells_failures_alone() {
     let Some(machine) = serving() else { return };
-    // An init makes it.
-    machine.must("mkdir -p /run/lock");
     let quiet = "./cron-job.sh report hostb 'echo out; echo err >&2'";
     assert_eq!(ends(&machine, 0, quiet), "");
     let said = ends(
@@ -285,12 +652,161 @@ fn deploy_rolls_back_when_the_check_fails() {
     let said = deploy(1, "/root/bad.tar");
     assert!(said.contains(&format!("rolled back to {link}")), "{said}");
     assert_eq!(must(&machine, current), "good\n");
-    // What is no archive changes nothing.
-    deploy(3, "/etc/passwd");
+    // What is no archive changes nothing, though its end looks like that of one.
+    machine.must("{ cat /etc/passwd; head -c 10240 /dev/zero; } >/root/none.tar");
+    deploy(3, "/root/none.tar");
     assert_eq!(must(&machine, "readlink \"/srv/it's here/current\""), link);
     assert_eq!(
         must(&machine, "ls \"/srv/it's here/releases\" | wc -l"),
         "3\n"
+    );
+}
+
+/// Makes the archives of two releases, and deploys the first below /srv/app.
+fn deployed(machine: &Machine) -> String {
+    must(
+        machine,
+        "mkdir /root/app; cd /root/app
+         for state in old new; do echo $state >state; tar -cf /root/$state.tar state; done
+         cd - >/dev/null; ./deploy.sh hostb /root/old.tar /srv/app true
+         readlink /srv/app/current",
+    )
+}
+
+#[test]
+fn deploy_interrupted_in_its_check_rolls_back() {
+    let Some(machine) = serving() else { return };
+    let link = deployed(&machine);
+    let script = format!("./deploy.sh hostb /root/new.tar /srv/app 'grep -q new state; {HANGS}'");
+    for (signal, status) in SIGNALS {
+        let said = interrupt(&machine, signal, status, &script);
+        assert!(said.contains(&format!("rolled back to {link}")), "{said}");
+        assert_eq!(machine.must("readlink /srv/app/current"), link);
+    }
+    // The connection is lost.
+    interrupt(&machine, "KILL", 137, &script);
+    machine.until("the host has rolled back", |m| {
+        m.must("readlink /srv/app/current") == link
+    });
+    machine.must("[ \"$(ls -A /srv/app)\" = \"$(printf 'current\\nreleases')\" ]");
+}
+
+#[test]
+fn deploy_interrupted_while_unpacking_removes_the_release() {
+    let Some(machine) = serving() else { return };
+    let link = deployed(&machine);
+    machine.must(&format!(
+        "rm \"$(command -v tar)\"
+         printf '#!/bin/sh\\n{HANGS}\\n' >/usr/local/bin/tar; chmod 755 /usr/local/bin/tar"
+    ));
+    let script = "./deploy.sh hostb /root/new.tar /srv/app true";
+    for (signal, status) in SIGNALS {
+        interrupt(&machine, signal, status, script);
+        assert_eq!(machine.must("readlink /srv/app/current"), link);
+        assert_eq!(machine.must("ls /srv/app/releases | wc -l"), "1\n");
+    }
+}
+
+#[test]
+fn deploy_tells_a_failed_roll_back() {
+    let Some(machine) = serving() else { return };
+    deployed(&machine);
+    let said = ends(
+        &machine,
+        4,
+        "./deploy.sh hostb /root/new.tar /srv/app 'cd ../..; rm current; mkdir -p current/x; false'",
+    );
+    assert!(said.contains("the roll-back FAILED"), "{said}");
+    assert!(!said.contains("rolled back"), "{said}");
+    // And it does not begin where there is no link to go back to.
+    let said = ends(
+        &machine,
+        3,
+        "./deploy.sh hostb /root/new.tar /srv/app true",
+    );
+    assert!(said.contains("is no link"), "{said}");
+}
+
+#[test]
+fn deploy_refuses_an_archive_that_was_cut_between_files() {
+    let Some(machine) = serving() else { return };
+    let link = deployed(&machine);
+    machine.must("head -c 1024 /root/new.tar >/root/cut.tar; : >/root/empty.tar");
+    for archive in ["cut", "empty"] {
+        let line = format!("./deploy.sh hostb /root/{archive}.tar /srv/app true");
+        let said = ends(&machine, 3, &line);
+        assert!(said.contains("was cut short"), "{archive}: {said}");
+    }
+    assert_eq!(machine.must("readlink /srv/app/current"), link);
+}
+
+#[test]
+fn copy_file_refuses_what_is_no_file() {
+    let Some(machine) = serving() else { return };
+    machine.must("mkdir /root/folder; ln -s folder /root/link; mkfifo /root/pipe");
+    for path in ["folder", "folder/", "link", "pipe"] {
+        let line = format!("./copy-file.sh /etc/passwd hostb /root/{path}");
+        let said = ends(&machine, 3, &line);
+        assert!(said.contains("not a regular file"), "{path}: {said}");
+    }
+    must(
+        &machine,
+        "[ -z \"$(ls -A /root/folder)\" ]; [ -L /root/link ]; [ -p /root/pipe ]
+         ! ls /root | grep part",
+    );
+}
+
+#[test]
+fn copy_file_gives_a_new_file_the_permissions_of_its_source() {
+    let Some(machine) = serving() else { return };
+    for (source, copy) in [
+        ("600", "600"),
+        ("640", "640"),
+        ("755", "755"),
+        ("444", "444"),
+        ("4710", "710"),
+        ("6604", "604"),
+    ] {
+        let said = must(
+            &machine,
+            &format!(
+                "cp /etc/passwd /root/source; chmod {source} /root/source; rm -f /root/copy
+                 ./copy-file.sh /root/source hostb /root/copy; stat -c %a /root/copy"
+            ),
+        );
+        assert_eq!(said.trim(), copy, "{source}");
+    }
+    // Meanwhile nobody else can read it.
+    stub(&machine, "sha256sum", "stat -c %a /root/secret.part.* >&2; exit 1");
+    machine.must("rm \"$(command -v sha256sum)\"; cp /root/stub/sha256sum /usr/local/bin/");
+    stub(&machine, "sha256sum", "echo 0000  -");
+    let said = ends(
+        &machine,
+        3,
+        "PATH=/root/stub:$PATH ./copy-file.sh /etc/passwd hostb /root/secret",
+    );
+    assert_eq!(said, "600\n");
+}
+
+#[test]
+fn chroot_inetd_makes_nothing_outside_its_folder() {
+    let Some(machine) = serving() else { return };
+    for (words, why) in [
+        ("/srv/jail bin/ls", "is no absolute path"),
+        ("/srv/jail /bin/cat /../srv/jail2/x", "leads out"),
+        ("/srv/jail/../..", "leads out"),
+        ("/srv/the\\ jail", "takes no blanks"),
+        ("/.", "is the root folder"),
+        ("//", "is the root folder"),
+    ] {
+        // Where it is not refused, it is not to go far.
+        let line = format!("PATH=/root/none; ./chroot-inetd.sh {words}");
+        let said = ends(&machine, 2, &line);
+        assert!(said.contains(why), "{words}: {said}");
+    }
+    assert_eq!(
+        machine.must("ls /srv"),
+        "checkout\nprograms\n"
     );
 }
 
