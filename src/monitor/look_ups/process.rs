@@ -227,7 +227,7 @@ impl Process {
 
     /// Whether it ends when it has been idle for long: it has no question, and is ready or will
     /// get none.
-    pub(super) const fn may_end_idle(&self) -> bool {
+    pub(super) fn may_end_idle(&self) -> bool {
         self.asked.is_empty() && (self.due.is_none() || self.is_stale)
     }
 
