@@ -16,7 +16,7 @@ usage() {
 	exit 2
 }
 [ $# -eq 3 ] || [ $# -eq 4 ] || usage
-host=$1 folder=$2 destination=$3 keep=${4:-7}
+host=$1 folder=$2 destination=$3 keep=${4-7}
 # Also false for what is no number.
 [ "$keep" -ge 1 ] 2>/dev/null || usage
 

@@ -424,9 +424,22 @@ fn follow_log_ends_before_the_client_has_opened_its_pipe() {
     let Some(machine) = serving() else { return };
     // sed quotes the file's name for the client, which the shell has not started then.
     stub(&machine, "sed", "echo x >/root/begun; exec sleep 4321");
-    let script = "PATH=/root/stub:$PATH ./follow-log.sh /root/log hostb";
-    interrupt(&machine, "TERM", 0, script);
-    assert_eq!(machine.running("follow-log.sh"), Vec::<String>::new());
+    machine.must("mkfifo /root/begun");
+    let script = "PATH=/root/stub:$PATH exec ./follow-log.sh /root/log hostb";
+    let mut follower = machine
+        .shell(&[CLIENT, script].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    machine.must("read -r word </root/begun");
+    let pids = machine.running("follow-log.sh");
+    let first = pids
+        .iter()
+        .map(|line| line.split(' ').next().unwrap().parse::<i32>().unwrap());
+    machine.must(&format!("kill {}", first.min().unwrap()));
+    machine.until("it ends", |_| follower.try_wait().unwrap().is_some());
+    assert!(follower.wait().unwrap().success());
 }
 
 #[test]
@@ -520,7 +533,10 @@ fn check_disk_reads_past_blanks_in_a_device_name() {
     };
     df("//nas/my 0% share 100 99 1 99%% /mnt");
     let said = ends(&machine, 2, "./check-disk.sh hostb /mnt 80 90");
-    assert!(said.starts_with("DISK CRITICAL - /mnt on hostb: 99% "), "{said}");
+    assert!(
+        said.starts_with("DISK CRITICAL - /mnt on hostb: 99% "),
+        "{said}"
+    );
     df("overlay 0 0 0 - /mnt");
     let said = ends(&machine, 3, "./check-disk.sh hostb /mnt 80 90");
     assert!(said.starts_with("DISK UNKNOWN - df printed no"), "{said}");
@@ -714,16 +730,12 @@ fn deploy_tells_a_failed_roll_back() {
     let said = ends(
         &machine,
         4,
-        "./deploy.sh hostb /root/new.tar /srv/app 'cd ../..; rm current; mkdir -p current/x; false'",
+        "./deploy.sh hostb /root/new.tar /srv/app 'cd /srv/app; rm current; mkdir -p current/x; false'",
     );
     assert!(said.contains("the roll-back FAILED"), "{said}");
     assert!(!said.contains("rolled back"), "{said}");
     // And it does not begin where there is no link to go back to.
-    let said = ends(
-        &machine,
-        3,
-        "./deploy.sh hostb /root/new.tar /srv/app true",
-    );
+    let said = ends(&machine, 3, "./deploy.sh hostb /root/new.tar /srv/app true");
     assert!(said.contains("is no link"), "{said}");
 }
 
@@ -777,7 +789,11 @@ fn copy_file_gives_a_new_file_the_permissions_of_its_source() {
         assert_eq!(said.trim(), copy, "{source}");
     }
     // Meanwhile nobody else can read it.
-    stub(&machine, "sha256sum", "stat -c %a /root/secret.part.* >&2; exit 1");
+    stub(
+        &machine,
+        "sha256sum",
+        "stat -c %a /root/secret.part.* >&2; exit 1",
+    );
     machine.must("rm \"$(command -v sha256sum)\"; cp /root/stub/sha256sum /usr/local/bin/");
     stub(&machine, "sha256sum", "echo 0000  -");
     let said = ends(
@@ -804,10 +820,7 @@ fn chroot_inetd_makes_nothing_outside_its_folder() {
         let said = ends(&machine, 2, &line);
         assert!(said.contains(why), "{words}: {said}");
     }
-    assert_eq!(
-        machine.must("ls /srv"),
-        "checkout\nprograms\n"
-    );
+    assert_eq!(machine.must("ls /srv"), "checkout\nprograms\n");
 }
 
 #[test]
