@@ -350,7 +350,7 @@ END",
     let said = must(
         &machine,
         "./rolling-restart.sh -P 2 /root/hosts 'sh /root/restart' >/root/said 2>&1 & pid=$!
-         until grep -q 'failed with status 3' /root/said; do sleep 0.01; done
+         until grep -qs 'failed with status 3' /root/said; do sleep 0.01; done
          echo x >/root/go
          status=0; wait $pid || status=$?
          [ $status -eq 1 ]
