@@ -350,7 +350,7 @@ END",
     let said = must(
         &machine,
         "./rolling-restart.sh -P 2 /root/hosts 'sh /root/restart' >/root/said 2>&1 & pid=$!
-         until grep -q 'failed with status 3' /root/said; do sleep 0.01; done
+         until grep -qs 'failed with status 3' /root/said; do sleep 0.01; done
          echo x >/root/go
          status=0; wait $pid || status=$?
          [ $status -eq 1 ]
@@ -424,9 +424,22 @@ fn follow_log_ends_before_the_client_has_opened_its_pipe() {
     let Some(machine) = serving() else { return };
     // sed quotes the file's name for the client, which the shell has not started then.
     stub(&machine, "sed", "echo x >/root/begun; exec sleep 4321");
-    let script = "PATH=/root/stub:$PATH ./follow-log.sh /root/log hostb";
-    interrupt(&machine, "TERM", 0, script);
-    assert_eq!(machine.running("follow-log.sh"), Vec::<String>::new());
+    machine.must("mkfifo /root/begun");
+    let script = "PATH=/root/stub:$PATH exec ./follow-log.sh /root/log hostb";
+    let mut follower = machine
+        .shell(&[CLIENT, script].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    machine.must("read -r word </root/begun");
+    let pids = machine.running("follow-log.sh");
+    let first = pids
+        .iter()
+        .map(|line| line.split(' ').next().unwrap().parse::<i32>().unwrap());
+    machine.must(&format!("kill {}", first.min().unwrap()));
+    machine.until("it ends", |_| follower.try_wait().unwrap().is_some());
+    assert!(follower.wait().unwrap().success());
 }
 
 #[test]
