@@ -339,11 +339,12 @@ fn rolling_restart_stops_at_the_first_failure() {
 fn rolling_restart_waits_for_the_others_after_a_failure() {
     let Some(machine) = serving() else { return };
     must(&machine, MORE_NAMES);
-    // The first waits until the second has failed.
+    // The first waits until the second has failed, and then leaves time to a script that does
+    // not wait for it.
     machine.must(
         "mkfifo /root/go
          cat >/root/restart <<'END'
-if mkdir /root/first 2>/dev/null; then read -r word </root/go; echo x >>/root/ended; exit 0; fi
+if mkdir /root/first 2>/dev/null; then read -r word </root/go; sleep 0.5; echo x >>/root/ended; exit 0; fi
 exit 3
 END",
     );
