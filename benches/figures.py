@@ -52,6 +52,7 @@ def bars(axes, peers, figure, title, unit, label):
 def lines(pyplot, doc):
     """Throughput against the round trip, one way and the other."""
     figure, panels = pyplot.subplots(1, 2, figsize=(10, 2.9), layout="constrained", sharey=True)
+    named = {}
     for axes, (way, title) in zip(panels, (("down", "output"), ("up", "standard input"))):
         rates = {}
         for line in doc["lines"]:
@@ -61,7 +62,8 @@ def lines(pyplot, doc):
                     rates.setdefault(found["peer"], []).append((line["round_trip"], rate))
         for peer, points in rates.items():
             color, style = STYLES.get(peer, (OTHERS, ":"))
-            axes.plot(*zip(*sorted(points)), style, color=color, marker="o", markersize=3, label=NAMES.get(peer, peer))
+            drawn = axes.plot(*zip(*sorted(points)), style, color=color, marker="o", markersize=3)
+            named.setdefault(NAMES.get(peer, peer), drawn[0])
         axes.set_title(f"{title}, {doc['bytes'] / 1e6:g} MB at {doc['rate']:g} Mbit/s", loc="left", fontsize=9,
                        fontweight="bold")
         axes.set_xlabel("round trip, ms", fontsize=8)
@@ -70,7 +72,7 @@ def lines(pyplot, doc):
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     panels[0].set_ylabel("MB/s", fontsize=8)
-    panels[1].legend(frameon=False, fontsize=8)
+    panels[1].legend(named.values(), named.keys(), frameon=False, fontsize=8)
     return figure
 
 
