@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws what `make bench` measured as charts (SVG), for the README.
+"""Draws what `make bench` and `make distances` measured as charts (SVG), for the README.
 
 Reads the figures that benches/bench.py --json or benches/distance.py --json has written, and
 writes bench.svg or distance.svg, with the date and the machine in it; a later run on another

@@ -13,7 +13,7 @@ mod machine;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use machine::{Machine, tool, top};
 
@@ -393,30 +393,51 @@ fn rolling_restart_refuses_a_number_of_none() {
     }
 }
 
+/// `follow-log.sh`, running.
+fn follower(machine: &Machine, script: &str, stdout: Stdio) -> Child {
+    machine
+        .shell(&[CLIENT, script].concat())
+        .stdout(stdout)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits until so many commands follow a file.
+fn tails(machine: &Machine, count: usize) {
+    machine.until("the hosts follow the file", |m| {
+        m.running("tail -n 0 -F -- /root").len() == count
+    });
+}
+
+/// Signals the first process of `follow-log.sh`, which is the script itself.
+fn signal_first(machine: &Machine, signal: &str) {
+    let pids = machine.running("follow-log.sh");
+    let pids = pids
+        .iter()
+        .map(|line| line.split(' ').next().unwrap().parse::<i32>().unwrap());
+    machine.must(&format!("kill -{signal} {}", pids.min().unwrap()));
+}
+
+fn ends_well(machine: &Machine, follower: &mut Child) {
+    machine.until("it ends", |_| follower.try_wait().unwrap().is_some());
+    assert!(follower.wait().unwrap().success());
+}
+
 #[test]
 fn follow_log_follows_a_host_that_is_named_twice() {
     let Some(machine) = serving() else { return };
     machine.must(": >/root/log");
-    let mut follower = machine
-        .shell(&[CLIENT, "exec ./follow-log.sh /root/log hostb hostb"].concat())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let tails = |count: usize| {
-        machine.until("the hosts follow the file", |m| {
-            m.running("tail -n 0 -F -- /root").len() == count
-        });
-    };
-    tails(2);
+    let mut follower = follower(
+        &machine,
+        "exec ./follow-log.sh /root/log hostb hostb",
+        Stdio::null(),
+    );
+    tails(&machine, 2);
     // SIGHUP ends it as SIGTERM does.
-    let pids = machine.running("follow-log.sh");
-    let first = pids
-        .iter()
-        .map(|line| line.split(' ').next().unwrap().parse::<i32>().unwrap());
-    machine.must(&format!("kill -HUP {}", first.min().unwrap()));
-    assert!(follower.wait().unwrap().success());
-    tails(0);
+    signal_first(&machine, "HUP");
+    ends_well(&machine, &mut follower);
+    tails(&machine, 0);
     assert_eq!(machine.running("follow-log.sh"), Vec::<String>::new());
 }
 
@@ -427,20 +448,10 @@ fn follow_log_ends_before_the_client_has_opened_its_pipe() {
     stub(&machine, "sed", "echo x >/root/begun; exec sleep 4321");
     machine.must("mkfifo /root/begun");
     let script = "PATH=/root/stub:$PATH exec ./follow-log.sh /root/log hostb";
-    let mut follower = machine
-        .shell(&[CLIENT, script].concat())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut follower = follower(&machine, script, Stdio::null());
     machine.must("read -r word </root/begun");
-    let pids = machine.running("follow-log.sh");
-    let first = pids
-        .iter()
-        .map(|line| line.split(' ').next().unwrap().parse::<i32>().unwrap());
-    machine.must(&format!("kill {}", first.min().unwrap()));
-    machine.until("it ends", |_| follower.try_wait().unwrap().is_some());
-    assert!(follower.wait().unwrap().success());
+    signal_first(&machine, "TERM");
+    ends_well(&machine, &mut follower);
 }
 
 #[test]
@@ -449,17 +460,7 @@ fn follow_log_reconnects_and_leaves_nothing_behind() {
     must(&machine, MORE_NAMES);
     machine.must("mkdir '/root/the logs'; : >'/root/the logs/l'");
     let script = "exec ./follow-log.sh '/root/the logs/l' hostb hostc";
-    let mut follower = machine
-        .shell(&[CLIENT, script].concat())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let tails = |count: usize| {
-        machine.until("the hosts follow the file", |m| {
-            m.running("tail -n 0 -F -- /root").len() == count
-        });
-    };
+    let mut follower = follower(&machine, script, Stdio::piped());
     let said = daemon::Lines::collect(follower.stdout.take().unwrap());
     let hears = |word: &str| {
         // A tail has its name before it has opened the file: what is written until then is lost.
@@ -469,7 +470,7 @@ fn follow_log_reconnects_and_leaves_nothing_behind() {
             comes("hostb") && comes("hostc")
         });
     };
-    tails(2);
+    tails(&machine, 2);
     hears("first");
     // One connection ends: its follower comes back, the other one is not disturbed.
     let one = machine.running("tail -n 0 -F -- /root").remove(0);
@@ -480,13 +481,9 @@ fn follow_log_reconnects_and_leaves_nothing_behind() {
         now.len() == 2 && !now.contains(&one)
     });
     hears("second");
-    let pid = machine.running("follow-log.sh");
-    let first = pid
-        .iter()
-        .map(|line| line.split(' ').next().unwrap().parse::<i32>().unwrap());
-    machine.must(&format!("kill {}", first.min().unwrap()));
-    assert!(follower.wait().unwrap().success());
-    tails(0);
+    signal_first(&machine, "TERM");
+    ends_well(&machine, &mut follower);
+    tails(&machine, 0);
     assert_eq!(machine.running("follow-log.sh"), Vec::<String>::new());
 }
 

@@ -211,7 +211,8 @@ impl Accounts {
         }
         match look_ups.ask(registry, question, now) {
             Ok(which) => {
-                // Read now, while the look-up process works.
+                // Read now, while the look-up process works. What went wrong is met again, and
+                // told, when the account is checked.
                 if let Whom::Name(name) = &whom {
                     let _ = self.validity(name);
                 }
