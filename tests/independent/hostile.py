@@ -440,10 +440,11 @@ for name, messages in {
 }.items():
     CASES[name] = (sent(*messages), "cut")
 
-# What a peer may do, beside what it may not: the job is there until its signal.
+# What a peer may do, beside what it may not: the job is there until its signal. None of these
+# is SIGQUIT, which bash ignores until it has executed the command.
 CASES["all-of-the-credit"] = (sent(*FULL, (w.SIGNAL, 15)), "end 1 15")
 CASES["credit-to-the-brim"] = (sent((w.CREDIT, 0, struct.pack(">I", 15 << 20)), (w.SIGNAL, 1)), "end 1 1")
-CASES["both-outputs-reset"] = (sent((w.RESET, 0), (w.RESET, 1), (w.CREDIT, 1, b"\0\0\0\1"), (w.SIGNAL, 3)), "end 1 3")
+CASES["both-outputs-reset"] = (sent((w.RESET, 0), (w.RESET, 1), (w.CREDIT, 1, b"\0\0\0\1"), (w.SIGNAL, 15)), "end 1 15")
 
 
 @case("end 1 15")
