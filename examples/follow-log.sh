@@ -5,7 +5,7 @@
 #
 # Reconnects when a connection ends, with growing pauses of up to 60 seconds; lines that were
 # written in between are not shown. Runs until SIGHUP, SIGINT or SIGTERM, and takes the
-# commands on the hosts along; then its status is 0.
+# commands on the hosts along; then its status is 0. It is 1 when nobody reads the lines any more.
 set -eu
 
 if [ $# -lt 2 ]; then
@@ -50,6 +50,11 @@ follow() { # HOST PIPE
 		cos run -n -- "$1" "tail -n 0 -F -- $(quote "$file")" >"$2" &
 		cos=$!
 		wait "$cos" || :
+		wait "$label" || {
+			echo "follow-log.sh: $1: cannot write to standard output" >&2
+			exit 1
+		}
+		label=''
 		echo "follow-log.sh: $1: the connection has ended; reconnecting in $pause s" >&2
 		sleep "$pause" &
 		cos=$!
@@ -65,3 +70,6 @@ for host; do
 	followers="$followers $!"
 done
 wait
+# Followers end by themselves only where they cannot write: status 1.
+rm -rf -- "$folder"
+false

@@ -442,6 +442,22 @@ fn follow_log_follows_a_host_that_is_named_twice() {
 }
 
 #[test]
+fn follow_log_ends_when_nobody_reads_its_lines() {
+    let Some(machine) = serving() else { return };
+    machine.must(": >/root/log");
+    let script = "exec ./follow-log.sh /root/log hostb";
+    let mut follower = follower(&machine, script, Stdio::piped());
+    tails(&machine, 1);
+    drop(follower.stdout.take());
+    machine.until("it ends", |m| {
+        m.must("echo line >>/root/log");
+        follower.try_wait().unwrap().is_some()
+    });
+    assert_eq!(follower.wait().unwrap().code(), Some(1));
+    tails(&machine, 0);
+}
+
+#[test]
 fn follow_log_ends_before_the_client_has_opened_its_pipe() {
     let Some(machine) = serving() else { return };
     // sed quotes the file's name for the client, which the shell has not started then.
