@@ -61,9 +61,12 @@ impl Outgoing {
         self.data.holds_memory()
     }
 
-    /// Gives the big buffer back, if nothing is in it.
+    /// Gives the buffers back, as far as nothing is in them.
     pub(super) fn give_back(&mut self) {
         self.data.give_back();
+        if self.control.is_empty() {
+            self.control = Vec::new();
+        }
     }
 
     /// Adds a record that is not data.

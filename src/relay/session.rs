@@ -294,6 +294,7 @@ impl Serving {
         if n == 0 {
             self.outgoing.give_back();
             self.incoming.give_back();
+            self.window.give_back();
             if !idle {
                 // Buffers that have grown leave pieces among what other sessions still use.
                 memory::trim();

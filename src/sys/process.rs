@@ -136,7 +136,7 @@ fn start(
 ) -> nix::Result<Pid> {
     let argv0 = CString::new(name).map_err(|_| Errno::EINVAL)?;
     let argv = [argv0.as_ptr(), std::ptr::null()];
-    let environment = [super::memory::FEW_STACKS.as_ptr(), std::ptr::null()];
+    let environment = [super::memory::TUNABLES.as_ptr(), std::ptr::null()];
     super::job::start_ours(&|| {
         settle_in(channel, file, standing);
         // SAFETY: both arrays end with a null pointer, and what they point to lives.

@@ -266,6 +266,11 @@ impl Window {
         self.share.give(less);
     }
 
+    /// Gives the memory back in which nothing is.
+    pub fn give_back(&mut self) {
+        self.grants.shrink_to_fit();
+    }
+
     const fn begin_period(&mut self) {
         self.since = self.received;
         self.peak = 0;
