@@ -281,7 +281,7 @@ fn open_mpi_asks_for_the_shell_and_git_for_our_flags() {
         ),
         ""
     );
-    assert_eq!(d.log.count("exec session="), 1);
+    d.log.said_times("exec session=", 1);
 }
 
 #[test]

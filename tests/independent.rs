@@ -294,7 +294,7 @@ fn all_refused(d: &Daemon, hostile: &mut Command, causes: &[(&str, &[&str])], ot
         denied += 1;
         // The log has each refusal once, with its reason.
         let named = d.log.wait(&format!("denied ref={reference} "));
-        assert_eq!(d.log.count(reference), 1, "{named}");
+        d.log.said_times(reference, 1);
         let cause = causes.iter().find(|(_, cases)| cases.contains(&case));
         let cause = cause.map_or(other, |(cause, _)| cause);
         assert!(

@@ -78,7 +78,7 @@ fn after_the_grace_jobs_are_hung_up_and_then_killed() {
         "{took:?}"
     );
     assert!(marker.exists());
-    assert_eq!(d.log.count("end session="), 2);
+    d.log.said_times("end session=", 2);
     assert!(d.log_text().contains("status=signal-9"));
 }
 
@@ -368,7 +368,7 @@ fn a_socket_of_the_service_manager_is_listened_on() {
         .unwrap();
     let log = Lines::collect(child.stderr.take().unwrap());
     log.wait(&format!("listening on 127.0.0.1:{port}"));
-    assert_eq!(log.count("listening on "), 1);
+    log.said_times("listening on ", 1);
     let mut d = Daemon {
         folder,
         log,

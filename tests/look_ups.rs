@@ -222,7 +222,7 @@ fn a_look_up_process_is_used_again_and_replaced_when_it_dies() {
     });
     let line = denied(&d, "crash1");
     assert!(line.contains("cause=account"), "{line}");
-    assert_eq!(d.log.count("lost process=lookup"), 3, "{}", d.log_text());
+    d.log.said_times("lost process=lookup", 3);
     is_harmless(&report(&d, "spy4"));
     d.says(0, &["true"]);
 }
@@ -248,7 +248,7 @@ fn a_look_up_that_hangs_is_killed_and_keeps_nobody_waiting() {
     for session in hanging {
         assert_eq!(session.finish().status, Some(255));
     }
-    assert_eq!(d.log.count("cause=account"), 2, "{}", d.log_text());
+    d.log.said_times("cause=account", 2);
     d.log.wait("lost process=lookup why=\"it took too long\"");
     is_harmless(&report(&d, "spy3"));
 }

@@ -50,13 +50,8 @@ fn contents(top: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// That the subsystem was asked for so often, and no command.
 fn asked(d: &Daemon, times: usize) {
-    let log = d.log_text();
-    assert_eq!(
-        d.log.count(" service=subsystem command=sftp"),
-        times,
-        "{log}"
-    );
-    assert_eq!(d.log.count("exec session="), times, "{log}");
+    d.log.said_times(" service=subsystem command=sftp", times);
+    d.log.said_times("exec session=", times);
 }
 
 #[test]
@@ -125,7 +120,7 @@ fn scp_both_ways_in_its_own_mode() {
     asked(&d, 2);
     // The older mode, which runs scp there.
     scp(&["-O", "here/large", &format!("{remote}/again")]);
-    assert_eq!(d.log.count("exec session="), 3);
+    d.log.said_times("exec session=", 3);
     assert!(fs::read(there.join("again")).unwrap() == fs::read(here.join("large")).unwrap());
 }
 

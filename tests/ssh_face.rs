@@ -130,7 +130,7 @@ fn a_terminal_and_forwardings_are_missed_with_one_line() {
         );
         assert!(err.starts_with("cos: "), "{err}");
     }
-    assert_eq!(d.log.count("exec session="), 6);
+    d.log.said_times("exec session=", 6);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn own_lines_go_to_the_log() {
     let (status, _, err) = told(&mut ssh(&d, &["-E/nowhere/log", "hostb", "true"]));
     assert_eq!(status, Some(255));
     assert!(err.starts_with("cos: hostb: -E: /nowhere/log: "), "{err}");
-    assert_eq!(d.log.count("exec session="), sessions);
+    d.log.said_times("exec session=", sessions);
 }
 
 #[test]

@@ -156,8 +156,8 @@ fn is_its_words(of_line: &str) {
     assert_eq!(session.finish().status, Some(42));
     // A command's line has no service.
     d.says(0, &["true"]);
-    assert_eq!(d.log.count(" command=true"), 1);
-    assert_eq!(d.log.count("service="), 5);
+    d.log.said_times(" command=true", 1);
+    d.log.said_times("service=", 5);
 }
 
 #[test]

@@ -187,6 +187,16 @@ impl Lines {
     pub fn count(&self, part: &str) -> usize {
         self.all().iter().filter(|l| l.contains(part)).count()
     }
+
+    /// Waits until as many lines contain `part`: they come later than what they tell of. More
+    /// are a failure.
+    pub fn said_times(&self, part: &str, times: usize) {
+        let mut from = 0;
+        for _ in 0..times {
+            from = self.wait_from(from, |line| line.contains(part)).0 + 1;
+        }
+        assert_eq!(self.count(part), times, "{part}: {:#?}", self.all());
+    }
 }
 
 /// Runs a command to its end and takes its output.
