@@ -1,17 +1,8 @@
 //! Whoever is killed in the midst of a write loses nothing: at each single write of each
 //! change, and at any moment while machines register with a daemon.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod door;
+use crate::daemon;
+use crate::door;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,14 +1,7 @@
 //! The house itself: what may see what, and where unsafe code and long files
 //! may be.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod tree;
+use crate::tree;
 
 use std::collections::BTreeSet;
 use std::fs;
