@@ -234,6 +234,10 @@ fn what_a_signalled_command_leaves_in_other_groups_is_hung_up() {
             .iter()
             .find(|(pid, group)| *group == leader && *pid != leader);
         let beside = beside.unwrap().0;
+        // Until then they have not all that their shell gives them: to ignore SIGINT, say.
+        until("both sleep", || {
+            [beside, apart].map(|pid| daemon::status(pid, "Name")) == ["sleep"; 2]
+        });
         session.signal(signal);
         assert_eq!(session.finish().status, Some(status), "{signal} {trap}");
         d.log.wait("end session=0 ");

@@ -284,14 +284,15 @@ fn flags_before(end: &str) -> Set {
 /// The keys of `-o` that the program reads, each named by the page.
 #[test]
 fn the_options_in_the_form_of_ssh() {
-    let source = text("src/client/arg_parser.rs");
-    let (_, set) = source.split_once("fn set(").unwrap();
-    let keys = set.split("\n    }\n").next().unwrap().lines();
-    // `"key" => …`, `"key" if … =>`, and not what is matched inside of one.
-    let keys = keys.filter_map(|line| line.strip_prefix("            \"")?.split_once('"'));
-    let keys = keys
-        .filter(|(_, rest)| rest.contains("=>"))
-        .map(|(key, _)| key);
+    let source = text("src/client/ssh_options.rs");
+    let (_, parse) = source.split_once("fn parse(").unwrap();
+    let arms = parse.split("\n}\n").next().unwrap().lines();
+    // `"key" | "key" => …`, `"key" if … =>`, and not what is matched inside of one.
+    let arms = arms.filter(|line| line.starts_with("        \""));
+    let patterns = arms.filter_map(|line| line.split(" if ").next()?.split("=>").next());
+    let keys = patterns.flat_map(|pattern| pattern.split('"').skip(1).step_by(2));
+    // Only with `ProxyCommand`, which is refused.
+    let keys = keys.filter(|key| *key != "proxyusefdpass");
     let page = text("docs/man/cos.1");
     let (_, item) = page.split_once(".It Fl o Ar key").unwrap();
     let item = item.split("\n.It ").next().unwrap();

@@ -367,7 +367,20 @@ fn what_came_while_the_gate_was_stopped_is_not_too_late() {
 /// The same of a crowd: deadlines were looked at when the first 1,024 had been.
 #[test]
 fn what_came_from_a_crowd_while_the_gate_was_stopped_is_not_too_late() {
-    let d = Daemon::start_with("[limits]\nhello = 4\n", "");
+    // Whoever connects first must not be late already when the last has: as many seconds as that
+    // takes on a busy machine.
+    for hello_within in [4, 12, 27] {
+        if a_stopped_gates_crowd_is_served(hello_within) {
+            return;
+        }
+    }
+    panic!("2,000 connections take too long here");
+}
+
+/// Whether all of it was; `false`: connecting took longer than a hello may.
+fn a_stopped_gates_crowd_is_served(hello_within: u64) -> bool {
+    let d = Daemon::start_with(&format!("[limits]\nhello = {hello_within}\n"), "");
+    let begin = std::time::Instant::now();
     let mut crowd: Vec<Stranger> = (0..2_000_u32)
         .map(|n| {
             let from = std::net::Ipv4Addr::from(0x7f05_0001 + n % 500);
@@ -379,15 +392,19 @@ fn what_came_from_a_crowd_while_the_gate_was_stopped_is_not_too_late() {
     let gate = Pid::from_raw(d.process("gate"));
     kill(gate, Signal::SIGSTOP).unwrap();
     until("it is stopped", || state(gate.as_raw()) == Some('T'));
+    if begin.elapsed().as_secs() >= hello_within {
+        return false;
+    }
     for stranger in &mut crowd {
         stranger.send(&hello());
     }
-    pass(6);
+    pass(hello_within + 2);
     kill(gate, Signal::SIGCONT).unwrap();
     let late = crowd
         .iter_mut()
         .filter_map(|s| s.record().is_none().then_some(()));
     assert_eq!(late.count(), 0, "{}", d.log_text());
+    true
 }
 
 /// The client's address and the daemon's, in networks of the test's own.

@@ -90,6 +90,102 @@ fn flags_of_ssh_change_nothing_for_a_command() {
     }
 }
 
+/// HostName and StdinNull were passed over: the command ran on another host, and a loop lost its
+/// input.
+#[test]
+fn options_that_say_where_or_what_to_run_act_as_their_flags() {
+    let d = start("accept-env=FOO,BAR");
+    let option = |option: &str, words: &[&str]| {
+        let mut command = ssh(&d, &["-o", option, "hostb"]);
+        command.args(words);
+        command
+    };
+    let runs = |setting: &str, words: &[&str]| {
+        let (status, out, err) = told(&mut option(setting, words));
+        assert_eq!((status, &*err), (Some(0), ""), "{setting}");
+        out
+    };
+    for there in ["HostName=127.0.0.1", "HostName localhost", "HostName=%%1"] {
+        let (status, _, err) = told(&mut option(there, &["true"]));
+        assert_eq!(status == Some(0), !there.contains('%'), "{there}: {err}");
+    }
+    // Nobody listens there.
+    let (status, out, err) = told(&mut option("hostname=127.0.0.77", &["echo ran"]));
+    assert_eq!((status, &*out), (Some(255), ""), "{err}");
+    assert!(err.contains("127.0.0.77"), "{err}");
+    let shown = told(&mut ssh(&d, &["-oHostName=%h.invalid", "-G", "hostb"])).1;
+    assert!(shown.contains("\nhostname hostb.invalid\n"), "{shown}");
+
+    let mut reads = option("StdinNull=yes", &["cat; echo end"]);
+    assert_eq!(with_input(&mut reads, "lost\n").1, "end\n");
+    let mut reads = option("StdinNull=no", &["cat"]);
+    assert_eq!(with_input(&mut reads, "kept\n").1, "kept\n");
+    assert_eq!(
+        runs(
+            "SetEnv=FOO=\"a  b\" BAR=c",
+            &["printf '%s,%s' \"$FOO\" $BAR"]
+        ),
+        "a  b,c"
+    );
+    let (_, out, _) = told(option("SendEnv=FOO", &["echo $FOO"]).env("FOO", "sent"));
+    assert_eq!(out, "sent\n");
+    runs("AddressFamily=inet", &["true"]);
+    runs("ProxyCommand=none", &["true"]);
+    runs("SessionType=default", &["true"]);
+    runs("StrictHostKeyChecking=no", &["true"]);
+    // What ssh's own tools send.
+    let mut cleared = ssh(
+        &d,
+        &["-oClearAllForwardings=yes", "-L", "1:x:1", "hostb", "true"],
+    );
+    assert_eq!(told(&mut cleared).0, Some(0));
+
+    let (_, out, err) = told(&mut option("RequestTTY=force", &["echo x"]));
+    assert_eq!(out, "x\n");
+    assert!(err.starts_with("cos: hostb: -t: "), "{err}");
+    let (_, out, err) = told(&mut option("ConectTimeout=3", &["echo x"]));
+    assert_eq!(out, "x\n");
+    let meant = "-o ConectTimeout is not known; did you mean \"ConnectTimeout\"?";
+    assert_eq!(err, format!("cos: hostb: passed over: {meant}\n"));
+    let (_, _, err) = told(option("LogLevel=QUIET", &["true"]).args(["-oBogus=1", "-t"]));
+    assert_eq!(err, "", "after the command they are its own");
+    let mut quiet = ssh(
+        &d,
+        &["-oLogLevel=QUIET", "-oBogus=1", "-t", "hostb", "true"],
+    );
+    assert_eq!(told(&mut quiet), (Some(0), String::new(), String::new()));
+
+    let sessions = d.log.count("exec session=");
+    for (setting, words, why) in [
+        ("SessionType=none", &[][..], "-N: "),
+        ("LocalForward=1 localhost:1", &["true"], "-o LocalForward: "),
+        (
+            "RemoteForward=1 localhost:1",
+            &["true"],
+            "-o RemoteForward: ",
+        ),
+        ("DynamicForward=1", &["true"], "-o DynamicForward: "),
+        ("ProxyCommand=false", &["true"], "-o ProxyCommand: "),
+        ("SessionType=subsystem", &["none-such"], "access denied"),
+        ("HostName=%x", &["true"], "-o HostName=%x: "),
+        ("StdinNull=perhaps", &["true"], "-o StdinNull=perhaps: "),
+    ] {
+        let (status, out, err) = told(&mut option(setting, words));
+        assert_eq!((status, &*out), (Some(255), ""), "{setting} {err}");
+        assert!(err.contains(why), "{setting}: {err}");
+    }
+    for face in ["gui", "enrol"] {
+        let mut own = Command::new(COS);
+        own.arg("-C")
+            .arg(d.client())
+            .args([face, "-oBogus=1", "hostb"]);
+        let (status, _, err) = told(own.args((face == "gui").then_some("x")));
+        assert_eq!(status, Some(255));
+        assert_eq!(err, "cos: -o Bogus is not known\n");
+    }
+    d.log.said_times("exec session=", sessions);
+}
+
 #[test]
 fn a_terminal_and_forwardings_are_missed_with_one_line() {
     let d = start("");

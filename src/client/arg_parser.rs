@@ -13,13 +13,11 @@ use super::args::{CONNECT_TIMEOUT, Call, Face, Family, OfSsh, Source, Wish};
 use super::dial::ConnectTime;
 use super::flags::{self, Flag, Rule, Table};
 use super::help::{help, usage};
+use super::ssh_options::{self, OURS, Setting};
 use super::values::{self, Destination, Display};
 use crate::config::linger::Linger;
 use crate::config::name::UserName;
 use crate::fault::Fault;
-
-/// The keys of `-o` that ssh does not have.
-const OURS: [&str; 2] = ["linger", "jumpprogram"];
 
 /// What has been read of a command line so far.
 #[derive(Default)]
@@ -43,6 +41,12 @@ pub(super) struct ArgParser {
     linger: Option<Linger>,
     subsystem: bool,
     send_env: Vec<String>,
+    set_env: Vec<(String, String)>,
+    host_name: Option<String>,
+    set_family: Option<Family>,
+    /// Why there is no forwarding, where one was asked for.
+    forwarding: Option<String>,
+    clear_forwardings: bool,
     for_ssh: Vec<String>,
     display: Option<Display>,
     password_fd: Option<i32>,
@@ -142,6 +146,9 @@ impl ArgParser {
             Rule::Refused => {
                 self.of_ssh.refused = Some(format!("-{}: {}", flag.letter, flag.help));
             }
+            Rule::Forwarding => {
+                self.forwarding = Some(format!("-{}: {}", flag.letter, flag.help));
+            }
             Rule::Query => {
                 let words = format!("-Q {last}: there are no algorithms to choose from");
                 return Err(Fault::new(words));
@@ -162,47 +169,36 @@ impl ArgParser {
         Ok(())
     }
 
-    /// An option in ssh's form. What we do not know is passed over, as the
-    /// tools that send it expect.
+    /// Takes an option of `-o`.
     fn set(&mut self, setting: &str) -> Result<(), Fault> {
-        let Some((key, value)) = setting.split_once(['=', ' ']) else {
-            return Err(Fault::new(format!(
-                "-o {setting:?} is not of the form KEY=VALUE"
-            )));
-        };
-        let whole = value.trim_start_matches([' ', '=']);
-        let value = value.trim_matches([' ', '=', '"']);
-        let given = || Some(value).filter(|v| *v != "none").map(str::to_owned);
-        match key.trim().to_ascii_lowercase().as_str() {
-            "connecttimeout" => self.connect_timeout = values::seconds(value, "ConnectTimeout")?,
-            "serveraliveinterval" => self.keep_alive = Some(values::keep_alive(value)?),
-            "user" => self.set_user = Some(values::user(value, "-o User=")?),
-            "port" => self.set_port = Some(values::port(value, "-o Port=")?),
-            "sendenv" => self
-                .send_env
-                .extend(value.split_ascii_whitespace().map(str::to_owned)),
-            "batchmode" => match value {
-                "yes" | "true" => self.batch = true,
-                "no" | "false" => self.batch = false,
-                _ => {
-                    return Err(Fault::new(format!(
-                        "-o BatchMode={value}: neither yes nor no"
-                    )));
-                }
-            },
-            "bindaddress" => self.set_source.address = given(),
-            "bindinterface" => self.set_source.interface = given(),
-            "proxyjump" => self.set_jumps = Some(values::jumps(value, "-o ProxyJump=")?),
-            // As ssh has it, up to its end and with its quotes.
-            "remotecommand" => {
-                self.of_ssh.command = Some(whole).filter(|w| *w != "none").map(str::to_owned);
-            }
-            "jumpprogram" => self.jump_program = Some(values::program(value)?),
-            "linger" => {
-                let linger = Linger::parse(value).map_err(|e| e.while_doing("-o Linger="))?;
-                self.linger = Some(linger);
-            }
-            _ => {}
+        match ssh_options::parse(setting)? {
+            Setting::ConnectTimeout(time) => self.connect_timeout = time,
+            Setting::KeepAlive(seconds) => self.keep_alive = Some(seconds),
+            Setting::User(user) => self.set_user = Some(user),
+            Setting::Port(port) => self.set_port = Some(port),
+            Setting::HostName(pattern) => self.host_name = Some(pattern),
+            Setting::Family(family) => self.set_family = family,
+            Setting::SendEnv(names) => self.send_env.extend(names),
+            Setting::SetEnv(variables) => self.set_env.extend(variables),
+            Setting::Batch(batch) => self.batch = batch,
+            Setting::BindAddress(address) => self.set_source.address = address,
+            Setting::BindInterface(interface) => self.set_source.interface = interface,
+            Setting::Jumps(jumps) => self.set_jumps = Some(jumps),
+            Setting::RemoteCommand(command) => self.of_ssh.command = command,
+            Setting::JumpProgram(program) => self.jump_program = Some(program),
+            Setting::Linger(linger) => self.linger = Some(linger),
+            Setting::NoInput(no_input) => self.no_input |= no_input,
+            Setting::Background(background) => self.background |= background,
+            Setting::Terminal(None) | Setting::PassedOver => {}
+            Setting::Terminal(Some(true)) => self.of_ssh.terminal = true,
+            Setting::Terminal(Some(false)) => self.of_ssh.no_terminal = true,
+            Setting::NoCommand => self.of_ssh.no_command = true,
+            Setting::Subsystem => self.subsystem = true,
+            Setting::Quiet => self.of_ssh.quiet = true,
+            Setting::ClearForwardings(clear) => self.clear_forwardings = clear,
+            Setting::Forwarding(why) => self.forwarding = Some(why),
+            Setting::Refused(why) => self.of_ssh.refused = Some(why),
+            Setting::Unknown(wrong) => self.of_ssh.unknown.push(wrong),
         }
         Ok(())
     }
@@ -211,14 +207,19 @@ impl ArgParser {
     ///
     /// # Errors
     /// They do not go together.
-    pub(super) fn call(self, face: Face, host: &OsStr, words: &[OsString]) -> Result<Call, Fault> {
+    pub(super) fn call(
+        mut self,
+        face: Face,
+        host: &OsStr,
+        words: &[OsString],
+    ) -> Result<Call, Fault> {
         let Some(host) = host.to_str() else {
             return Err(Fault::new(format!("{host:?} is no host name")));
         };
         let target = Destination::of_host(host, face.is_remote_shell())?;
         let (at, host) = (target.user, target.host);
         let family = match (self.v4, self.v6) {
-            (false, false) => None,
+            (false, false) => self.set_family,
             (true, false) => Some(Family::V4),
             (false, true) => Some(Family::V6),
             (true, true) => return Err(Fault::new("-4 and -6 leave no address; give one of them")),
@@ -246,6 +247,18 @@ impl ArgParser {
         if let Some(wrong) = wrong {
             return Err(Fault::new(wrong));
         }
+        // As in ssh, also what flags asked for.
+        let forwarding = self.forwarding.filter(|_| !self.clear_forwardings);
+        self.of_ssh.refused = self.of_ssh.refused.or(forwarding);
+        // No tool takes these for ssh.
+        if matches!(face, Face::Gui | Face::Enrol | Face::Connect) {
+            let mut wrong = self.of_ssh.refused.iter().chain(&self.of_ssh.unknown);
+            if let Some(wrong) = wrong.next() {
+                return Err(Fault::new(wrong.clone()));
+            }
+        }
+        let host_name = self.host_name.as_deref();
+        let host_name = host_name.map(|name| ssh_options::host_name(name, &host));
         let port = match (face, words.first()) {
             (Face::Connect, Some(port)) => {
                 Some(values::port(&port.to_string_lossy(), "cos connect")?)
@@ -255,6 +268,7 @@ impl ArgParser {
         let Source { address, interface } = self.set_source;
         Ok(Call {
             host,
+            host_name: host_name.transpose()?,
             user: self.user.or(at).or(self.set_user),
             port,
             no_input: self.no_input,
@@ -269,6 +283,7 @@ impl ArgParser {
             words: words.iter().map(|w| w.as_bytes().to_vec()).collect(),
             subsystem: self.subsystem,
             send_env: self.send_env,
+            set_env: self.set_env,
             for_ssh: self.for_ssh,
             display: self.display,
             password_fd: self.password_fd,
@@ -307,6 +322,7 @@ const fn is_for_ssh(rule: Rule) -> bool {
         | Rule::Compress
         | Rule::StdioTo
         | Rule::Refused
+        | Rule::Forwarding
         | Rule::ForSsh => true,
         Rule::User
         | Rule::Port

@@ -62,6 +62,8 @@ pub struct ShowKey {
 pub struct Call {
     /// The host as it was written, without a user before it.
     pub host: String,
+    /// The host to connect to in place of its addresses (`-o HostName`).
+    pub host_name: Option<String>,
     /// The remote user, where one was given.
     pub user: Option<UserName>,
     /// The port, where one was given.
@@ -80,6 +82,8 @@ pub struct Call {
     pub keep_alive: u32,
     /// Variables to pass besides those that always go along, by name or by a pattern.
     pub send_env: Vec<String>,
+    /// Variables to set for the command, which pass as those do.
+    pub set_env: Vec<(String, String)>,
     /// The quiet time after the command's end, where one was given.
     pub linger: Option<Linger>,
     /// The command's words, any bytes but NUL. There may be none in the faces of rsh and ssh, and
@@ -141,6 +145,8 @@ pub struct OfSsh {
     pub stdio_to: Option<Destination>,
     /// A flag that cannot be honored, and why.
     pub refused: Option<String>,
+    /// What is wrong with options that are not known.
+    pub unknown: Vec<String>,
 }
 
 /// A family of addresses.

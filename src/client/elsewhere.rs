@@ -28,7 +28,11 @@ const SSH_PORT: u16 = 22;
 pub fn command_line(call: &Call, route: &Route) -> Result<Vec<OsString>, Fault> {
     let entry = &route.entry;
     let ssh = entry.method == Method::Ssh;
-    let address = route.first_listed(call)?;
+    // Whoever says where the host is has told ssh so with the other options.
+    let address = match call.host_name {
+        Some(_) => None,
+        None => route.first_listed(call)?,
+    };
     let mut words: Vec<OsString> = vec![entry.method.as_str().into()];
     match call.family {
         Some(Family::V4) => words.push("-4".into()),
@@ -88,6 +92,8 @@ fn beyond_rsh(call: &Call) -> Option<&'static str> {
         (!call.jumps.is_empty(), "-J"),
         (call.source.address.is_some(), "-b"),
         (call.source.interface.is_some(), "-B"),
+        (call.host_name.is_some(), "-o HostName"),
+        (!call.set_env.is_empty(), "-o SetEnv"),
         (call.of_ssh.stdio_to.is_some(), "-W"),
         (call.of_ssh.refused.is_some(), "forwarding"),
     ];

@@ -55,6 +55,8 @@ pub(super) enum Rule {
     StdioTo,
     /// Refused, unless the host is reached by ssh.
     Refused,
+    /// The same, of what `-o ClearAllForwardings` takes back.
+    Forwarding,
     /// ssh's question for algorithms.
     Query,
     /// Passed over; ssh would know it.
@@ -158,8 +160,9 @@ const COMMAND: &[Flag] = &[
         "o",
         "KEY=VALUE",
         Rule::Setting,
-        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, SendEnv, BatchMode,\n        \
-         BindAddress, BindInterface, ProxyJump, RemoteCommand; our own: Linger, JumpProgram",
+        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, HostName, AddressFamily,\n        \
+         SendEnv, SetEnv, BatchMode, BindAddress, BindInterface, ProxyJump, RemoteCommand, SessionType,\n        \
+         StdinNull, ForkAfterAuthentication, RequestTTY, LogLevel=QUIET; our own: Linger, JumpProgram",
     ),
     flag(
         "f",
@@ -266,9 +269,9 @@ const OF_SSH: &[Flag] = &[
     flag("2", "", Rule::PassedOver, ""),
     flag("8", "", Rule::PassedOver, ""),
     flag("d", "", Rule::PassedOver, ""),
-    flag("D", "PORT", Rule::Refused, "there is no port forwarding"),
-    flag("R", "PORT", Rule::Refused, "there is no port forwarding"),
-    flag("w", "TUN", Rule::Refused, "there are no tunnel devices"),
+    flag("D", "PORT", Rule::Forwarding, "there is no port forwarding"),
+    flag("R", "PORT", Rule::Forwarding, "there is no port forwarding"),
+    flag("w", "TUN", Rule::Forwarding, "there are no tunnel devices"),
     flag(
         "O",
         "COMMAND",
@@ -283,7 +286,7 @@ const L_OF_RSH: &[Flag] = &[flag("L", "", Rule::PassedOver, "")];
 const L_OF_SSH: &[Flag] = &[flag(
     "L",
     "PORT",
-    Rule::Refused,
+    Rule::Forwarding,
     "there is no port forwarding",
 )];
 

@@ -119,7 +119,7 @@ fn flag_lines(table: Table) -> String {
         let mut shown = names.join(", ");
         if matches!(f.rule, Rule::ForSsh | Rule::PassedOver | Rule::Compress) {
             over.push(shown);
-        } else if matches!(f.rule, Rule::Refused | Rule::Query) {
+        } else if matches!(f.rule, Rule::Refused | Rule::Forwarding | Rule::Query) {
             refused.push(shown);
         } else {
             if !f.value.is_empty() {

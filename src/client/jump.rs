@@ -205,7 +205,7 @@ fn words(call: &Call, route: &Route) -> Result<Vec<String>, Fault> {
     add(&times);
     let target = match route.first_listed(call)? {
         Some(address) => address.to_string(),
-        None => route.entry.name.to_string(),
+        None => route.dialed_name(call).to_owned(),
     };
     add(&[&target, &route.port(call).to_string()]);
     Ok(words)

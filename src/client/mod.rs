@@ -45,6 +45,7 @@ pub mod signals;
 pub mod signer;
 pub mod sink;
 mod source;
+mod ssh_options;
 pub mod stdio;
 pub mod talk;
 mod values;
@@ -186,7 +187,7 @@ fn show_config(call: &Call) -> Result<u8, Fault> {
     let user = request::user(call, &route.entry)?;
     let name = match route.first_listed(call)? {
         Some(address) => address.to_string(),
-        None => route.entry.name.to_string(),
+        None => route.dialed_name(call).to_owned(),
     };
     let port = route.port(call);
     let host = &call.host;

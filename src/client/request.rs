@@ -30,7 +30,7 @@ use crate::wire::wanted::Environment;
 pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
     let caller_user = caller()?;
     let user = user(call, entry)?;
-    let environment = passed_on(env::vars_os(), &call.send_env)?;
+    let environment = environment(call)?;
     if call.subsystem {
         return compose_subsystem(call, user, caller_user, environment);
     }
@@ -105,7 +105,7 @@ fn compose_subsystem(
 pub fn compose_gui(call: &Call, entry: &Entry, display: &Display) -> Result<Question, Fault> {
     let caller_user = caller()?;
     let user = user(call, entry)?;
-    let environment = passed_on(env::vars_os(), &call.send_env)?;
+    let environment = environment(call)?;
     // What does not fit by a little is found when the message is made.
     if rest::length_of(&environment) > GREETING_BODY {
         return Err(too_long(longest(&environment), GREETING_BODY));
@@ -172,6 +172,22 @@ fn caller() -> Result<UserName, Fault> {
         ))),
         Err(e) => Err(Fault::from(e).while_doing(format!("the name of user {uid}"))),
     }
+}
+
+/// The variables that go along with a call: our own, and those that it sets.
+fn environment(call: &Call) -> Result<Environment, Fault> {
+    let mut all = passed_on(env::vars_os(), &call.send_env)?;
+    // As in ssh, what is set counts in place of what is sent, and of two the first.
+    for (name, value) in call.set_env.iter().rev() {
+        all.retain(|(other, _)| other != name);
+        if all.len() == VARIABLES {
+            return Err(Fault::new(format!(
+                "SetEnv: {name} cannot be sent: {VARIABLES} variables are the most"
+            )));
+        }
+        all.push((name.clone(), value.clone().into_bytes()));
+    }
+    Ok(all)
 }
 
 /// The variables that go along: locale, git's protocol, and those that were asked for, by

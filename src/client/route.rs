@@ -190,14 +190,27 @@ impl Route {
     /// # Errors
     /// None of its addresses is of that family.
     pub fn first_listed(&self, call: &Call) -> Result<Option<Address>, Fault> {
-        let listed = self
-            .address
-            .map_or_else(|| self.entry.addresses.plain(), |address| vec![address]);
+        let listed = self.listed_addresses(call);
         let first = listed.iter().find(|a| suits(call.family, &a.ip()));
         if first.is_none() && !listed.is_empty() {
             return Err(no_such_family());
         }
         Ok(first.copied())
+    }
+
+    /// The addresses that need no name service.
+    fn listed_addresses(&self, call: &Call) -> Vec<Address> {
+        match (&call.host_name, self.address) {
+            (Some(name), _) => literal(name).into_iter().collect(),
+            (None, Some(address)) => vec![address],
+            (None, None) => self.entry.addresses.plain(),
+        }
+    }
+
+    /// The name to be resolved where there are none.
+    pub(super) fn dialed_name<'a>(&'a self, call: &'a Call) -> &'a str {
+        let own = self.entry.name.as_str();
+        call.host_name.as_deref().unwrap_or(own)
     }
 
     /// The port to connect to: as the command line says, else the host's line, else ours.
@@ -212,8 +225,7 @@ impl Route {
     /// The name does not resolve, or there is no address of the family asked for.
     pub fn addresses(&self, call: &Call) -> Result<Vec<SocketAddr>, Fault> {
         let port = self.port(call);
-        let plain = || self.entry.addresses.plain();
-        let listed = self.address.map_or_else(plain, |address| vec![address]);
+        let listed = self.listed_addresses(call);
         let with_port = |a: Address| {
             let address = a.with_port(port);
             address.map_err(|e| Fault::new(format!("no interface {}: {}", a.zone(), plainly(&e))))
@@ -221,8 +233,11 @@ impl Route {
         let listed: Result<Vec<SocketAddr>, Fault> = listed.into_iter().map(with_port).collect();
         let mut all = listed?;
         if all.is_empty() {
-            let name = self.entry.name.as_str();
+            let name = self.dialed_name(call);
             let found = (name, port).to_socket_addrs().map_err(|e| {
+                if call.host_name.is_some() {
+                    return Fault::new(format!("-o HostName={name}: it does not resolve: {e}"));
+                }
                 if !self.listed {
                     return Fault::new(format!("its name does not resolve: {e}"));
                 }
