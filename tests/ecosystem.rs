@@ -215,7 +215,7 @@ fn parallel_over_remote_hosts() {
     assert_eq!(out.status.code(), Some(1), "{out:?}");
     let expected: String = (1..=count).map(|n| format!("{n} 42 it's\n")).collect();
     assert_eq!(String::from_utf8(out.stdout).unwrap(), expected);
-    assert!(d.log.count("exec session=") >= count);
+    d.log.said_at_least("exec session=", count);
 
     // Files carried there and back, and the input distributed.
     let mut parallel = tool(&d, "parallel");

@@ -241,6 +241,7 @@ fn a_byte_that_the_gate_changes_is_found_out() {
     // Of both hellos some changes leave a hello; of those none goes unnoticed.
     assert!(denied[0] > 1 && denied[1] >= 32, "{denied:?}");
     // The log has as many as it writes of strangers' noise.
+    d.log.wait("denied ref=");
     let all = d.log.count("denied ref=");
     assert!(all > 0 && d.log.count(" cause=handshake ") == all);
     scene.started_nothing();

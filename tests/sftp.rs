@@ -232,5 +232,5 @@ fn lftp_mirrors_a_folder() {
     must(&mut lftp);
     assert!(contents(&there) == contents(&here));
     assert!(contents(&back) == contents(&here));
-    assert!(d.log.count(" service=subsystem command=sftp") >= 1);
+    d.log.said_at_least(" service=subsystem command=sftp", 1);
 }

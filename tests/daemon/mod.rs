@@ -177,13 +177,18 @@ impl Lines {
         self.all().iter().filter(|l| l.contains(part)).count()
     }
 
-    /// Waits until as many lines contain `part`: they come later than what they tell of. More
-    /// are a failure.
-    pub fn said_times(&self, part: &str, times: usize) {
+    /// Waits until as many lines contain `part`.
+    pub fn said_at_least(&self, part: &str, times: usize) {
         let mut from = 0;
         for _ in 0..times {
             from = self.wait_from(from, |line| line.contains(part)).0 + 1;
         }
+    }
+
+    /// Waits until as many lines contain `part`: they come later than what they tell of. More
+    /// are a failure.
+    pub fn said_times(&self, part: &str, times: usize) {
+        self.said_at_least(part, times);
         assert_eq!(self.count(part), times, "{part}: {:#?}", self.all());
     }
 }

@@ -306,7 +306,7 @@ fn whoever_a_module_has_renamed_runs_as_the_one_he_was_made() {
         }
     }
     assert_eq!(run("al", WRONG).status, Some(255));
-    assert!(l.d.log.count("user=alice") >= 2, "{}", l.log_text());
+    l.d.log.said_at_least("user=alice", 2);
     l.all_closed(2);
     drop(l);
     // Made somebody who has no account, nobody gets in.

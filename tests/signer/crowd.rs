@@ -214,6 +214,7 @@ fn what_a_user_has_refused_takes_no_lines_from_strangers() {
     let words = ["python3", "-c", RUBBISH, &ALICE.to_string()].map(str::to_owned);
     must(&mut inside(&m.path(""), &words));
     let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 2;
+    signing.log.wait("not-signed ");
     let lines = signing.log.count("not-signed ");
     assert!(
         (1..=10 * seconds).contains(&lines),
