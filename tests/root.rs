@@ -1,5 +1,5 @@
-//! What needs root, namespaces, accounts or init programs of its own. Who is not root gets most of it
-//! passed over.
+//! What needs root, namespaces, accounts or init programs of its own. For who is not root most
+//! of it has nothing to do.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
