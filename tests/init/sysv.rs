@@ -64,7 +64,8 @@ fn starts_and_stops(whole: bool) {
     // Stopped, and all of it.
     call("stop", 0);
     call("status", 3);
-    assert_eq!(machine.running("cosserver"), Vec::<String>::new());
+    // Its guard goes a moment later.
+    machine.until("it is gone", |m| m.running("cosserver").is_empty());
     call("restart", 0);
     machine.serves();
     call("stop", 0);
