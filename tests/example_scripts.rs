@@ -922,7 +922,7 @@ fn chroot_inetd_serves_what_lies_in_it() {
         return;
     };
     machine.install_tools();
-    must(
+    let said = must(
         &machine,
         "PATH=$PATH:/usr/local/sbin
          ./chroot-inetd.sh /srv/jail /bin/ls /bin/cat >/etc/inetd.conf
@@ -932,6 +932,8 @@ fn chroot_inetd_serves_what_lies_in_it() {
          cat /usr/local/share/doc/cosserver/examples/services >>/etc/services
          /usr/sbin/inetd",
     );
+    let log = "chroot-inetd.sh: let your syslog listen on /srv/jail/dev/log too";
+    assert!(said.contains(log), "{said}");
     let run = "COS_CONFIG_DIR=/root/B cosrsh -l operator jail";
     let said = must(&machine, &format!("{run} 'ls /'"));
     let found: BTreeSet<&str> = said.lines().collect();
