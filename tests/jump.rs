@@ -213,6 +213,8 @@ fn a_jump_that_fails_has_one_clear_error() {
     let err = told_of(&["-J", "hostj", "-p", &port, "hostb", "true"]);
     let due = format!("cos: hostb: through hostj: 127.0.0.1: 127.0.0.1:{port}: connection refused");
     assert!(err.starts_with(&due) && err.lines().count() == 1, "{err}");
+    let hint = "; is cosserver running there, and is this its port?\n";
+    assert!(err.ends_with(hint), "{err}");
     // The host in between is not known, or refuses, or has no such user.
     let err = told_of(&["-J", "nowhere", "hostb", "true"]);
     assert!(err.starts_with("cos: hostb: through nowhere: "), "{err}");

@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::args::{Call, Family};
-use super::dial::{ConnectTime, Dialed, plainly};
+use super::dial::{ConnectTime, Dialed, IS_IT_THERE, REFUSED, plainly};
 use super::route::Route;
 use super::values::KEEP_ALIVE;
 use crate::fault::Fault;
@@ -242,7 +242,12 @@ impl Jump {
         let first = own(lines.next()?);
         let via = format!("{}: ", self.via);
         let first = first.strip_prefix(&via).unwrap_or(&first);
-        let fault = Fault::new(format!("through {}: {first}", self.via));
+        // `cos connect` does not know whose port it is.
+        let hint = match first.ends_with(REFUSED) {
+            true => IS_IT_THERE,
+            false => "",
+        };
+        let fault = Fault::new(format!("through {}: {first}{hint}", self.via));
         let rest: Vec<String> = lines.map(own).collect();
         Some(if is_missing {
             fault.with_remedy(WHERE_COS_IS)
