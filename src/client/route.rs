@@ -104,15 +104,24 @@ fn search(tables: [Option<Places>; 2], host: &str) -> Result<Option<(Places, Rou
 /// # Errors
 /// As [`locate`].
 pub fn find(place: &Place, host: &str) -> Result<Route, Fault> {
-    look_for(place, host)?.ok_or_else(|| not_there(place))
-}
-
-fn not_there(place: &Place) -> Fault {
-    let words = format!(
-        "this host is not in it; {} adds it from an invitation that its administrator makes",
-        cosadm(place, "host join FILE")
-    );
-    Fault::of(&place.hostinfo(), words)
+    let file = place.hostinfo();
+    let there_is_none = matches!(file.try_exists(), Ok(false));
+    let found = if there_is_none {
+        None
+    } else {
+        look_for(place, host)?
+    };
+    found.ok_or_else(|| {
+        let what = if there_is_none {
+            "there is no host table"
+        } else {
+            "this host is not in it"
+        };
+        let join = cosadm(place, "host join FILE");
+        let words =
+            format!("{what}; {join} adds the host from an invitation that its administrator makes");
+        Fault::of(&file, words)
+    })
 }
 
 fn look_for(place: &Place, host: &str) -> Result<Option<Route>, Fault> {
@@ -310,6 +319,10 @@ mod tests {
         ] {
             assert_eq!(find(&place, same).unwrap().entry.name.as_str(), "hostb");
         }
+        let none = find(&Scratch::new().place(), "hostc");
+        let told = none.err().unwrap().to_string();
+        let words = ["there is no host table; ", "host join FILE` adds the host"];
+        assert!(words.iter().all(|w| told.contains(w)), "{told}");
         // A name that looks like an address is a name first.
         assert_eq!(
             find(&place, "192.0.2.9").unwrap().entry.name.as_str(),
