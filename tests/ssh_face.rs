@@ -463,3 +463,31 @@ fn with_two_way(command: &mut Command, input: &str) -> (Option<i32>, String, Str
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (out.status.code(), text(out.stdout), text(out.stderr))
 }
+
+/// Regression: a link called ssh cut off all hosts that were not listed, and did not say how one
+/// is still reached by ssh(1).
+#[test]
+fn called_as_ssh_a_host_that_is_not_listed_has_a_remedy() {
+    let d = start("");
+    let table = d.client().join("hostinfo");
+    let remedy = format!(
+        "cos: to reach it by ssh(1), add the line \"other ssh\" to {}",
+        table.display()
+    );
+    let (status, _, err) = told(&mut ssh(&d, &["other", "true"]));
+    assert_eq!((status, err.lines().nth(1)), (Some(255), Some(&*remedy)));
+    let (_, _, err) = told(&mut d.cosrsh(&["other", "true"]));
+    assert!(!err.contains("ssh(1)"), "{err}");
+    // With that line the next ssh on the path has it.
+    let text = fs::read_to_string(&table).unwrap();
+    fs::write(&table, format!("{text}other ssh\n")).unwrap();
+    let bin = d.folder.path("real");
+    fs::create_dir(&bin).unwrap();
+    program::script(&bin.join("ssh"), "#!/bin/sh\necho real \"$@\"\n");
+    let mut command = ssh(&d, &["other", "true"]);
+    let out = told(command.env("PATH", format!("{}:/usr/bin:/bin", bin.display())));
+    assert_eq!(out, (Some(0), "real -- other true\n".into(), String::new()));
+    fs::remove_file(&table).unwrap();
+    let (_, _, err) = told(&mut ssh(&d, &["other", "true"]));
+    assert_eq!(err.lines().nth(1), Some(&*remedy));
+}

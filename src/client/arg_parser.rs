@@ -291,7 +291,10 @@ impl ArgParser {
             },
             jumps: self.jumps.or(self.set_jumps).unwrap_or_default(),
             jump_program: self.jump_program,
-            of_ssh: self.of_ssh,
+            of_ssh: OfSsh {
+                is_ssh: face == Face::Ssh,
+                ..self.of_ssh
+            },
         })
     }
 }
