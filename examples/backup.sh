@@ -46,7 +46,9 @@ cos run -n -- "$host" "tar -C $(quote "$folder") -czf - ." >"$archive.part" &
 wait "$!" || status=$?
 # GNU tar exits with 1 when a file changed while it was read: the archive is usable.
 if [ "$status" -gt 1 ]; then
-	echo "backup.sh: $host: $folder: tar failed with status $status" >&2
+	# Of 255 cos itself has said why.
+	[ "$status" -eq 255 ] ||
+		echo "backup.sh: $host: $folder: tar failed with status $status" >&2
 	exit "$status"
 fi
 gzip -t <"$archive.part" &

@@ -8,6 +8,8 @@
 # inetd.conf. FOLDER and PROGRAM are absolute paths. Run it again after an update: keys, tables
 # and accounts are kept.
 # Invite a host inside: chroot FOLDER /usr/local/sbin/cosadm host invite NAME --addr ADDRESS ...
+# cosserver logs to FOLDER/dev/log: without a socket there the reason of a refusal is nowhere.
+# rsyslog makes it by input(type="imuxsock" Socket="FOLDER/dev/log").
 # A command that runs as root can leave a chroot: let the hosts run theirs as another user.
 # Run as root, on Linux.
 set -eu
@@ -77,3 +79,5 @@ fi
 [ -e "$root/etc/cosserver/cosserver.toml" ] || chroot "$root" "$cosadm" init >&2
 
 echo "cosserver stream tcp nowait root $(command -v chroot) chroot $root $cosserver -i"
+[ -S "$root/dev/log" ] ||
+	echo "chroot-inetd.sh: let your syslog listen on $root/dev/log too, or the log goes nowhere" >&2

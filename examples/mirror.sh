@@ -4,8 +4,8 @@
 #   mirror.sh FOLDER HOST:FOLDER [RSYNC-OPTION...]
 #
 # Files that are no longer in FOLDER are deleted on HOST. `HOST:` alone is the home folder
-# there. A run whose connection failed is repeated up to three times; rsync continues where
-# it stopped.
+# there. A run whose connection failed is repeated up to twice, three runs in all; rsync
+# continues where it stopped.
 # Exit status: that of rsync; 2 for wrong arguments; 128 + n when signal n ended this script.
 set -eu
 

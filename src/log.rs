@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -300,6 +301,22 @@ struct Syslog {
 
 /// Where syslog daemons listen: Linux, the BSDs, macOS.
 const SOCKETS: [&str; 3] = ["/dev/log", "/var/run/log", "/var/run/syslog"];
+
+/// Why no syslog daemon takes lines now, where that is so.
+pub fn goes_nowhere() -> Option<String> {
+    no_socket_of(&SOCKETS.map(PathBuf::from))
+}
+
+fn no_socket_of(sockets: &[PathBuf]) -> Option<String> {
+    let socket = UnixDatagram::unbound().ok()?;
+    let is_heard = sockets.iter().any(|path| socket.connect(path).is_ok());
+    let first = sockets.first().filter(|_| !is_heard)?.display();
+    let is_socket = |path: &&PathBuf| path.metadata().is_ok_and(|m| m.file_type().is_socket());
+    Some(match sockets.iter().find(is_socket) {
+        Some(path) => format!("nobody listens at {}", path.display()),
+        None => format!("no {first}"),
+    })
+}
 
 /// How long a daemon that was not there is left in peace.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);

@@ -14,7 +14,7 @@ use crate::refusal::{Cause, Refusal};
 use crate::sys::account::Account;
 use crate::wire::Malformed;
 use crate::wire::noise::Keys;
-use crate::wire::request::{Command, Request, Service};
+use crate::wire::request::{Command, LOGIN_SHELL, Request, Service};
 
 /// A request that policy has granted, to whom. Only [`grant`] and [`grant_application`]
 /// make one: a command only from a [`Proven`] host.
@@ -354,6 +354,13 @@ fn allowed_form(entry: &Entry, command: &Command) -> Result<Form, Refusal> {
         return Ok(Form::Direct(words.clone()));
     }
     let hint = match words.as_slice() {
+        [word] if word == LOGIN_SHELL.as_bytes() => {
+            let words = format!(
+                "it asks for a login shell, since no command was given, and commands= of {} allows none",
+                entry.name
+            );
+            return Err(Refusal::new(Cause::Command, words));
+        }
         [word] if word.contains(&b' ') => {
             ", which came as one word with spaces in it, and commands= needs the words apart"
         }

@@ -16,10 +16,10 @@ use nix::sys::signal::Signal;
 
 fn flag(flag: &str, folder: &Folder) -> Output {
     let mut command = daemon::cosserver();
+    // With -e it is no matter whether there is a syslog here.
     daemon::run(
         command
-            .arg(flag)
-            .arg("-f")
+            .args([flag, "-e", "-f"])
             .arg(folder.path("S/cosserver.toml")),
     )
 }

@@ -389,7 +389,9 @@ impl Park {
             let printed = said.lines().next().unwrap();
             self.otp.replace(printed.to_owned());
         }
-        if let Some((_, card)) = command.split_once("-o ") {
+        // What is made on hosta stays there.
+        let card = command.split_once("-o ").filter(|_| host != "hosta");
+        if let Some((_, card)) = card {
             let card = format!("{folder}/{}", bare(card));
             self.hosta.must(&format!("mkdir -p {folder}"));
             self.carry(&card, host, &card);

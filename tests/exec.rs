@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use daemon::{COS, COSADM, COSSERVER, Daemon, me, must, needs_root, passed_over, prepare, run};
@@ -482,6 +482,12 @@ fn the_log_shows_a_command_that_is_not_allowed() {
             format!("this command: /bin/id {}…", &long[..200 - 8]),
         ),
     ];
+    // Nobody typed a login shell's words: the client was given no command.
+    d.install_cosrsh();
+    let mut no_command = d.cosrsh(&["hostb"]);
+    let line = denied_as(&d, no_command.stdin(Stdio::null()), "command");
+    let shown = "it asks for a login shell, since no command was given, and commands= of hosta allows none\"";
+    assert!(line.contains(shown), "{line}");
     std::thread::scope(|scope| {
         for (words, shown) in &cases {
             let d = &d;

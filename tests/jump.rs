@@ -207,6 +207,8 @@ fn a_jump_that_fails_has_one_clear_error() {
     let err = told_of(&["-J", "hostj", "-p", &port, "hostb", "true"]);
     let due = format!("cos: hostb: through hostj: 127.0.0.1: 127.0.0.1:{port}: connection refused");
     assert!(err.starts_with(&due) && err.lines().count() == 1, "{err}");
+    let hint = "; is cosserver running there, and is this its port?\n";
+    assert!(err.ends_with(hint), "{err}");
     // The host in between is not known, or refuses, or has no such user.
     let err = told_of(&["-J", "nowhere", "hostb", "true"]);
     assert!(err.starts_with("cos: hostb: through nowhere: "), "{err}");
@@ -244,7 +246,11 @@ fn a_jump_that_fails_has_one_clear_error() {
         err.starts_with("cos: hostb: through hostj: ") && err.contains("cos"),
         "{err}"
     );
-    assert_eq!(err.lines().count(), 1, "{err}");
+    let remedy =
+        "\ncos: cos must be on the path of commands there; -o JumpProgram=PATH says where it is\n";
+    assert!(err.ends_with(remedy) && err.lines().count() == 2, "{err}");
+    let err = told_of(&["-v", "-J", "hostj", "hostb", "true"]);
+    assert!(err.contains(&remedy[1..]), "{err}");
     symlink(COS, hosts.tools.path("elsewhere")).unwrap();
     let program = format!("-oJumpProgram={}", hosts.tools.path("elsewhere").display());
     let out = told(&mut hosts.cosrsh(&[&program, "hostb", "echo x"]));

@@ -527,14 +527,17 @@ fn standard_input_and_output_to_a_port() {
     let mut connect = Command::new(COS);
     let (status, out, err) = told(connect.args(["connect", "127.0.0.1", &port.to_string()]));
     assert_eq!((status, &*out), (Some(255), ""));
-    assert!(
-        err.starts_with("cos: 127.0.0.1: ") && err.contains("connection refused"),
-        "{err}"
-    );
+    // That port may be anybody's.
+    let due = format!("cos: 127.0.0.1: 127.0.0.1:{port}: connection refused\n");
+    assert_eq!(err, due);
+    let (status, _, err) = told(&mut ssh(&d, &[&program, "-W", &target, "hostb"]));
+    assert_eq!((status, err), (Some(255), due));
     let mut connect = Command::new(COS);
     let (_, _, err) = told(connect.args(["connect", "-6", "127.0.0.1", "1"]));
     assert!(err.contains("no address of the family"), "{err}");
-    until("the session has ended", || d.log.count("end session=") == 1);
+    until("the sessions have ended", || {
+        d.log.count("end session=") == 2
+    });
     must(&mut ssh(&d, &["hostb", "true"]));
 }
 
@@ -549,4 +552,32 @@ fn with_two_way(command: &mut Command, input: &str) -> (Option<i32>, String, Str
     writer.join().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (out.status.code(), text(out.stdout), text(out.stderr))
+}
+
+/// Regression: a link called ssh cut off all hosts that were not listed, and did not say how one
+/// is still reached by ssh(1).
+#[test]
+fn called_as_ssh_a_host_that_is_not_listed_has_a_remedy() {
+    let d = start("");
+    let table = d.client().join("hostinfo");
+    let remedy = format!(
+        "cos: to reach it by ssh(1), add the line \"other ssh\" to {}",
+        table.display()
+    );
+    let (status, _, err) = told(&mut ssh(&d, &["other", "true"]));
+    assert_eq!((status, err.lines().nth(1)), (Some(255), Some(&*remedy)));
+    let (_, _, err) = told(&mut d.cosrsh(&["other", "true"]));
+    assert!(!err.contains("ssh(1)"), "{err}");
+    // With that line the next ssh on the path has it.
+    let text = fs::read_to_string(&table).unwrap();
+    fs::write(&table, format!("{text}other ssh\n")).unwrap();
+    let bin = d.folder.path("real");
+    fs::create_dir(&bin).unwrap();
+    program::script(&bin.join("ssh"), "#!/bin/sh\necho real \"$@\"\n");
+    let mut command = ssh(&d, &["other", "true"]);
+    let out = told(command.env("PATH", format!("{}:/usr/bin:/bin", bin.display())));
+    assert_eq!(out, (Some(0), "real -- other true\n".into(), String::new()));
+    fs::remove_file(&table).unwrap();
+    let (_, _, err) = told(&mut ssh(&d, &["other", "true"]));
+    assert_eq!(err.lines().nth(1), Some(&*remedy));
 }

@@ -60,7 +60,7 @@ fn a_settings_file_is_found_from_where_one_stands() {
     let folder = daemon::configured("daemon.user = \"nobody\"\n", "");
     let mut command = daemon::cosserver();
     command.current_dir(folder.path("S"));
-    let out = run(command.args(["-t", "-f", "cosserver.toml"]));
+    let out = run(command.args(["-t", "-e", "-f", "cosserver.toml"]));
     assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
 }
 

@@ -446,11 +446,21 @@ fn output_after_the_quiet_time_is_told_as_cut_off() {
         line.contains("how=done status=0 ") && line.contains(" cut-off=yes"),
         "{line}"
     );
+    // Whoever ended the command by a signal gets no advice.
+    for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+        let script = "(trap '' TERM HUP; echo ready; exec sleep 1000) & wait";
+        let session = d.session(&[script]);
+        session.out.wait("ready");
+        session.signal(signal);
+        let ended = session.finish();
+        assert_eq!(ended.status, Some(128 + signal as i32));
+        assert_eq!(ended.err, Vec::<String>::new());
+    }
     // One that ends its outputs in time is told nothing.
     let ended = d.session(&["echo all; echo err >&2"]).finish();
     let said = (&*ended.out, &*ended.err);
     assert_eq!(said, (&["all".to_owned()][..], &["err".to_owned()][..]));
-    let line = d.log.wait("end session=1 ");
+    let line = d.log.wait("end session=3 ");
     assert!(
         line.contains("how=done status=0 ") && !line.contains("cut-off"),
         "{line}"

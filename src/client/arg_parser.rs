@@ -15,8 +15,10 @@ use super::flags::{self, Flag, Rule, Table};
 use super::help::{help, usage};
 use super::ssh_options::{self, OURS, Setting};
 use super::values::{self, Destination, Display};
+use crate::config::address::Address;
 use crate::config::linger::Linger;
 use crate::config::name::UserName;
+use crate::config::words;
 use crate::fault::Fault;
 
 /// What has been read of a command line so far.
@@ -55,6 +57,8 @@ pub(super) struct ArgParser {
     name: Option<String>,
     /// Whether as JSON.
     pub(super) json: bool,
+    /// rsh's `-L`, which has no value.
+    l_of_rsh: bool,
     background: bool,
     log: Option<PathBuf>,
     source: Source,
@@ -153,7 +157,8 @@ impl ArgParser {
                 let words = format!("-Q {last}: there are no algorithms to choose from");
                 return Err(Fault::new(words));
             }
-            Rule::ForSsh | Rule::PassedOver => {}
+            Rule::PassedOver => self.l_of_rsh |= flag.letter == "L",
+            Rule::ForSsh => {}
             Rule::Folder => self.folder = Some(values::folder(last)?),
             Rule::Help => self.tell = Some(Wish::Tell(help(face))),
             Rule::Version => {
@@ -216,6 +221,9 @@ impl ArgParser {
         let Some(host) = host.to_str() else {
             return Err(Fault::new(format!("{host:?} is no host name")));
         };
+        if self.l_of_rsh && is_forwarding(host) {
+            return Err(Fault::new("-L: there is no port forwarding"));
+        }
         let target = Destination::of_host(host, face.is_remote_shell())?;
         let (at, host) = (target.user, target.host);
         let family = match (self.v4, self.v6) {
@@ -298,9 +306,21 @@ impl ArgParser {
             },
             jumps: self.jumps.or(self.set_jumps).unwrap_or_default(),
             jump_program: self.jump_program,
-            of_ssh: self.of_ssh,
+            of_ssh: OfSsh {
+                is_ssh: face == Face::Ssh,
+                ..self.of_ssh
+            },
         })
     }
+}
+
+/// Whether a word has the form of a value of ssh's `-L`, `[ADDRESS:]PORT:HOST:PORT`, and can be no
+/// address.
+fn is_forwarding(word: &str) -> bool {
+    let parts: Vec<&str> = word.split(':').collect();
+    let is_port = |part: &&str| words::port(part).is_some();
+    let from = parts.iter().take(2).any(is_port);
+    from && parts.len() > 2 && parts.last().is_some_and(is_port) && Address::parse(word).is_err()
 }
 
 /// Whether ssh is given a flag as it was, where it takes our place. The others mean nothing to

@@ -129,6 +129,8 @@ pub struct Source {
 /// What ssh's flags ask for that has no other place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OfSsh {
+    /// Whether the program was called as `ssh`.
+    pub is_ssh: bool,
     /// A terminal (`-t`).
     pub terminal: bool,
     /// No terminal (`-T`).

@@ -73,6 +73,16 @@ fn forwardings_are_refused_but_by_ssh_itself() {
     let of_rsh = call(&["cosrsh", "-L", "hostb", "x"]);
     assert_eq!((of_rsh.of_ssh.refused, of_rsh.for_ssh.len()), (None, 0));
     assert!(complaint(&["ssh", "-Q", "cipher"]).starts_with("-Q cipher: "));
+    // What was meant for ssh's is told as such, and an address is a host.
+    for value in ["8080:localhost:80", "127.0.0.1:8080:x:80", "1:[::1]:80"] {
+        for line in [&["cosrsh"][..], &["cos", "run"]] {
+            let told = complaint(&[line, &["-L", value, "hostb", "x"]].concat());
+            assert_eq!(told, "-L: there is no port forwarding");
+        }
+    }
+    for host in ["::1", "2001:db8::1", "1:2:3:4:5:6:7:8", "hostb"] {
+        assert_eq!(call(&["cosrsh", "-L", host, "x"]).host, host);
+    }
 }
 
 #[test]

@@ -8,10 +8,7 @@ use std::io::{self, IsTerminal};
 use super::args::Call;
 use super::say;
 use crate::fault::Fault;
-
-/// Without a command: the user's login shell, which reads commands from standard input. The
-/// host sets SHELL, and all common shells take these words.
-const LOGIN_SHELL: &str = "exec \"$SHELL\" -l";
+use crate::wire::request::LOGIN_SHELL;
 
 /// The call with the words that are to run. Tells what is passed over.
 ///

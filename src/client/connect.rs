@@ -44,7 +44,8 @@ pub(super) fn walk(call: &Call) -> Result<u8, Fault> {
         let words = "it has no address of the family that was asked for";
         return Err(Fault::new(words));
     }
-    let dialed = Dialing::begin(&addresses, Times::of(call)).finish(b"")?;
+    let dialing = Dialing::begin(&addresses, Times::of(call)).to_any_port();
+    let dialed = dialing.finish(b"")?;
     Carrier {
         socket: dialed.socket,
         input: Some(Input::default()),

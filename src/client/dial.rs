@@ -19,6 +19,10 @@ use super::jump::{Jump, Peer};
 use crate::fault::Fault;
 use crate::sys::socket::{notice_loss, prepare};
 
+pub(super) const REFUSED: &str = "connection refused";
+/// What is to be looked at where the port that was refused should be cosserver's.
+pub(super) const IS_IT_THERE: &str = "; is cosserver running there, and is this its port?";
+
 /// The times of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
@@ -65,6 +69,8 @@ pub struct Dialing<'a> {
     /// Where it comes from, where that was said: one for each family.
     sources: &'a [SocketAddr],
     attempt: Option<Attempt>,
+    /// Whether the port need not be cosserver's.
+    any_port: bool,
     /// Why it failed, and at which addresses so.
     failures: Vec<(String, Vec<SocketAddr>)>,
 }
@@ -153,10 +159,19 @@ impl<'a> Dialing<'a> {
             left,
             sources,
             attempt: None,
+            any_port: false,
             failures: Vec::new(),
         };
         dialing.go_on();
         dialing
+    }
+
+    /// The same to a port that need not be cosserver's.
+    pub fn to_any_port(self) -> Self {
+        Self {
+            any_port: true,
+            ..self
+        }
     }
 
     /// Sends the Hello, if the connection stands already.
@@ -223,7 +238,11 @@ impl<'a> Dialing<'a> {
     fn fault(self) -> Fault {
         let failures = self.failures.into_iter().map(|(why, addresses)| {
             let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-            format!("{}: {why}", addresses.join(", "))
+            let hint = match why == REFUSED && !self.any_port {
+                true => IS_IT_THERE,
+                false => "",
+            };
+            format!("{}: {why}{hint}", addresses.join(", "))
         });
         Fault::new(failures.collect::<Vec<_>>().join("; "))
     }
@@ -232,7 +251,7 @@ impl<'a> Dialing<'a> {
 /// Why an attempt failed that had so much time.
 fn why(e: &io::Error, time: Duration) -> String {
     if e.kind() == io::ErrorKind::ConnectionRefused {
-        return "connection refused; is cosserver running there, and is this its port?".to_owned();
+        return REFUSED.to_owned();
     }
     // Ours, and not the system's own.
     if e.kind() == io::ErrorKind::TimedOut && e.raw_os_error().is_none() {

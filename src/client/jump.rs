@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::args::{Call, Family};
-use super::dial::{ConnectTime, Dialed, plainly};
+use super::dial::{ConnectTime, Dialed, IS_IT_THERE, REFUSED, plainly};
 use super::route::Route;
 use super::values::KEEP_ALIVE;
 use crate::fault::Fault;
@@ -36,6 +36,13 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
 /// The most of its errors that is read, bytes.
 const SAID_MOST: u64 = 4096;
+
+/// The status of a child that a signal ended.
+const KILLED: i32 = -1;
+/// The status of a command that was not found.
+const NOT_FOUND: i32 = 127;
+const WHERE_COS_IS: &str =
+    "cos must be on the path of commands there; -o JumpProgram=PATH says where it is";
 
 /// Where a connection leads, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,19 +224,34 @@ impl Jump {
     pub fn failure(&mut self) -> Option<Fault> {
         let seen = self.errors.is_none();
         let said = self.errors.take().map(said_until_end).unwrap_or_default();
-        let failed = self.wait().is_some_and(|success| !success);
+        let ended = self.wait();
+        let is_missing = ended == Some(NOT_FOUND);
         if seen {
             let words = format!("the connection through {} failed, see above", self.via);
-            return failed.then(|| Fault::new(words));
+            let fault = (ended != Some(0) && ended.is_some()).then(|| Fault::new(words));
+            return fault.map(|f| {
+                if is_missing {
+                    f.with_remedy(WHERE_COS_IS)
+                } else {
+                    f
+                }
+            });
         }
         let mut lines = said.lines();
         let own = |line: &str| line.strip_prefix("cos: ").unwrap_or(line).to_owned();
         let first = own(lines.next()?);
         let via = format!("{}: ", self.via);
         let first = first.strip_prefix(&via).unwrap_or(&first);
-        let fault = Fault::new(format!("through {}: {first}", self.via));
+        // `cos connect` does not know whose port it is.
+        let hint = match first.ends_with(REFUSED) {
+            true => IS_IT_THERE,
+            false => "",
+        };
+        let fault = Fault::new(format!("through {}: {first}{hint}", self.via));
         let rest: Vec<String> = lines.map(own).collect();
-        Some(if rest.is_empty() {
+        Some(if is_missing {
+            fault.with_remedy(WHERE_COS_IS)
+        } else if rest.is_empty() {
             fault
         } else {
             fault.with_remedy(rest.join("\n"))
@@ -242,21 +264,21 @@ impl Jump {
         self.errors = None;
     }
 
-    /// Waits for the child's end, and kills it where it does not come. Whether it ended well,
-    /// where there is a child.
-    fn wait(&mut self) -> Option<bool> {
+    /// Waits for the child's end, and kills it where it does not come. Its status, where there
+    /// is a child: that of what it ran, or [`KILLED`].
+    fn wait(&mut self) -> Option<i32> {
         let mut child = self.child.take()?;
         let until = Instant::now() + END_WITHIN;
         loop {
             match child.try_wait() {
-                Ok(Some(status)) => return Some(status.success()),
+                Ok(Some(status)) => return Some(status.code().unwrap_or(KILLED)),
                 Ok(None) if Instant::now() < until => std::thread::sleep(LOOK),
                 Ok(None) | Err(_) => break,
             }
         }
         let _ = child.kill();
         let _ = child.wait();
-        Some(false)
+        Some(KILLED)
     }
 }
 

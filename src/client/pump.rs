@@ -45,7 +45,8 @@ pub enum Ended {
     Told {
         /// How the command ended.
         end: End,
-        /// Another process held an output open, and what it writes from now on is lost.
+        /// Another process held an output open, and what it writes from now on is lost; not
+        /// where a signal was to end the command.
         cut_off: bool,
     },
     /// A signal stopped us: after the command's end the writing of its output, before it
@@ -234,7 +235,9 @@ impl Pump<'_> {
             }
             Said::Credit(_) => {}
             Said::End(end) => {
-                self.cut_off = self.sinks.iter().any(Sink::is_open);
+                // Whoever ended the command wants no advice on how to have more of its output.
+                let is_open = self.sinks.iter().any(Sink::is_open);
+                self.cut_off = is_open && !self.hearing.is_to_end();
                 self.end = Some(end);
             }
         }

@@ -72,7 +72,9 @@ impl Places {
 pub fn locate(call: &Call) -> Result<(Places, Route), Fault> {
     let own = Places::of(call);
     let Some(system) = own.of_system(call) else {
-        let route = find(&own.table, &call.host)?;
+        let route = look_if_there(&own.table, &call.host)?;
+        let route = route.ok_or_else(|| not_there(&own.table));
+        let route = route.map_err(|fault| or_by_ssh(call, &own.table, fault))?;
         return Ok((own, route));
     };
     let words = format!(
@@ -82,7 +84,21 @@ pub fn locate(call: &Call) -> Result<(Places, Route), Fault> {
         own.table.hostinfo().display(),
         system.table.hostinfo().display()
     );
-    search([Some(own), Some(system)], &call.host)?.ok_or_else(|| Fault::new(words))
+    let found = search([Some(own.clone()), Some(system)], &call.host)?;
+    found.ok_or_else(|| or_by_ssh(call, &own.table, Fault::new(words)))
+}
+
+/// Called as ssh, a host that no table has was reached by ssh(1) before: how it still is.
+fn or_by_ssh(call: &Call, place: &Place, fault: Fault) -> Fault {
+    let name = HostName::parse(&call.host);
+    let Some(name) = name.ok().filter(|_| call.of_ssh.is_ssh) else {
+        return fault;
+    };
+    let file = place.hostinfo();
+    fault.with_remedy(format!(
+        "to reach it by ssh(1), add the line \"{name} ssh\" to {}",
+        file.display()
+    ))
 }
 
 /// Looks a host up in the first of these tables that has it.
@@ -104,15 +120,27 @@ fn search(tables: [Option<Places>; 2], host: &str) -> Result<Option<(Places, Rou
 /// # Errors
 /// As [`locate`].
 pub fn find(place: &Place, host: &str) -> Result<Route, Fault> {
-    look_for(place, host)?.ok_or_else(|| not_there(place))
+    look_if_there(place, host)?.ok_or_else(|| not_there(place))
 }
 
 fn not_there(place: &Place) -> Fault {
-    let words = format!(
-        "this host is not in it; {} adds it from an invitation that its administrator makes",
-        cosadm(place, "host join FILE")
-    );
-    Fault::of(&place.hostinfo(), words)
+    let file = place.hostinfo();
+    let what = match file.try_exists() {
+        Ok(false) => "there is no host table",
+        Ok(true) | Err(_) => "this host is not in it",
+    };
+    let join = cosadm(place, "host join FILE");
+    let words =
+        format!("{what}; {join} adds the host from an invitation that its administrator makes");
+    Fault::of(&file, words)
+}
+
+/// The same, and none where there is no table.
+fn look_if_there(place: &Place, host: &str) -> Result<Option<Route>, Fault> {
+    match place.hostinfo().try_exists() {
+        Ok(false) => Ok(None),
+        Ok(true) | Err(_) => look_for(place, host),
+    }
 }
 
 fn look_for(place: &Place, host: &str) -> Result<Option<Route>, Fault> {
@@ -325,6 +353,10 @@ mod tests {
         ] {
             assert_eq!(find(&place, same).unwrap().entry.name.as_str(), "hostb");
         }
+        let none = find(&Scratch::new().place(), "hostc");
+        let told = none.err().unwrap().to_string();
+        let words = ["there is no host table; ", "host join FILE` adds the host"];
+        assert!(words.iter().all(|w| told.contains(w)), "{told}");
         // A name that looks like an address is a name first.
         assert_eq!(
             find(&place, "192.0.2.9").unwrap().entry.name.as_str(),

@@ -141,6 +141,11 @@ impl Hearing {
         self.silent_since = None;
     }
 
+    /// Whether HUP or TERM was to end the command.
+    pub const fn is_to_end(&self) -> bool {
+        self.ending.is_some()
+    }
+
     /// What becomes of a signal that comes now. INT and QUIT may come as often as the
     /// user likes; a second HUP or TERM is the last.
     #[must_use]

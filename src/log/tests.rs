@@ -106,6 +106,22 @@ fn a_syslog_daemon_that_was_started_anew_loses_no_line() {
 }
 
 #[test]
+fn a_syslog_that_nobody_serves_is_told() {
+    let scratch = Scratch::new();
+    let [log, other] = ["log", "other"].map(|name| scratch.path().join(name));
+    // journald's is a folder.
+    let sockets = [log.clone(), scratch.path().to_path_buf(), other.clone()];
+    let no_log = Some(format!("no {}", log.display()));
+    assert_eq!(no_socket_of(&sockets), no_log);
+    let daemon = UnixDatagram::bind(&other).unwrap();
+    assert_eq!(no_socket_of(&sockets), None);
+    // It was killed, and has left its socket behind.
+    drop(daemon);
+    let nobody = Some(format!("nobody listens at {}", other.display()));
+    assert_eq!(no_socket_of(&sockets), nobody);
+}
+
+#[test]
 fn lines_without_a_syslog_daemon_are_counted() {
     let scratch = Scratch::new();
     let path = scratch.path().join("log");

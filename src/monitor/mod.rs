@@ -11,6 +11,7 @@ mod begin;
 mod briefing;
 mod callers;
 mod children;
+mod complain;
 mod control;
 mod doors;
 mod enrol;

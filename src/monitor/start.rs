@@ -14,6 +14,7 @@ use nix::unistd::geteuid;
 
 use super::accounts::Accounts;
 use super::children::Child;
+use super::complain::{complain, complain_of, stderr_is_the_peers, warn_of_log, warn_of_user};
 use super::doors::Desk;
 use super::first_accounts::{NOBODY, account_of, own_account};
 use super::guard::Guard;
@@ -93,30 +94,6 @@ pub(super) fn start(apart: &Apart) -> Started {
     }
 }
 
-/// A fault, and what helps on a line of its own.
-fn complain_of(fault: &Fault) {
-    complain(fault);
-    if let Some(remedy) = fault.remedy() {
-        complain(&remedy);
-    }
-}
-
-/// To whoever started us: on standard error, or in the log where that is a
-/// stranger's connection.
-fn complain(what: &dyn std::fmt::Display) {
-    if stderr_is_the_peers() {
-        Log::syslog(Level::Error).line(Level::Error, what);
-    } else {
-        let _ = writeln!(std::io::stderr(), "cosserver: {what}");
-    }
-}
-
-/// inetd makes the connection standard error as well: what is wrong here is not
-/// for the peer to read.
-fn stderr_is_the_peers() -> bool {
-    socket::peer(std::io::stderr().as_fd()).is_ok()
-}
-
 fn print(text: &str) -> u8 {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => process::SUCCESS,
@@ -146,15 +123,6 @@ fn print_settings(asked: &Asked) -> u8 {
             complain_of(&e);
             process::FAILURE
         }
-    }
-}
-
-/// Not a mistake: the daemon serves without that account. Only root needs it.
-fn warn_of_user(settings: &Settings) {
-    let daemon = &settings.daemon;
-    if geteuid().is_root() && matches!(account_of(daemon.user.as_str(), None), Ok(None)) {
-        let words = daemon.without_its_user();
-        complain(&format_args!("warning: user {}: {words}", daemon.user));
     }
 }
 
@@ -194,6 +162,7 @@ fn test(asked: &Asked) -> u8 {
     match settings(&asked.file, asked.port) {
         Ok(settings) => {
             warn_of_user(&settings);
+            warn_of_log(asked);
             faults.extend(cannot_be(&settings.daemon.user));
             faults.extend(can_log_in(&settings).err());
         }
@@ -268,6 +237,7 @@ fn serve(
     } else {
         listeners(&settings)?
     };
+    warn_of_log(asked);
     let ready = if asked.foreground || asked.inetd {
         None
     } else {

@@ -142,6 +142,9 @@ pub(super) mod calls {
 
     use crate::sys::filter::{self, Rules};
 
+    /// FIOSETOWN and SIOCSPGRP, requests of ioctl(2) that set a socket's owner.
+    const OWNER_REQUESTS: [u64; 2] = [0x8901, 0x8902];
+
     /// Denies the calls below. 0, or why the kernel has no such filters.
     pub(super) fn deny() -> io::Result<i32> {
         match program(std::process::id())? {
@@ -180,7 +183,7 @@ pub(super) mod calls {
         rules.insert(libc::SYS_clone, vec![rule(vec![no_thread])?]);
         // Signals by way of a descriptor, to gate and relay.
         rules.insert(libc::SYS_fcntl, these(1, &filter::OWNER_COMMANDS)?);
-        rules.insert(libc::SYS_ioctl, these(1, &filter::OWNER_REQUESTS)?);
+        rules.insert(libc::SYS_ioctl, these(1, &OWNER_REQUESTS)?);
         // Memory to share with nobody, which RLIMIT_DATA does not count.
         let kind = u64::from((libc::MAP_TYPE | libc::MAP_ANONYMOUS).unsigned_abs());
         let shared = u64::from((libc::MAP_SHARED | libc::MAP_ANONYMOUS).unsigned_abs());

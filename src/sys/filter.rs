@@ -154,9 +154,6 @@ const F_SETOWN: u64 = 8;
 const F_SETSIG: u64 = 10;
 const F_SETOWN_EX: u64 = 15;
 
-/// FIOSETOWN and SIOCSPGRP, requests of ioctl(2) that set a socket's owner.
-pub(super) const OWNER_REQUESTS: [u64; 2] = [0x8901, 0x8902];
-
 // Codes of `linux/bpf_common.h`: of a word at an address; of the number that is loaded, and a
 // constant.
 const LOAD: u16 = 0x20;

@@ -11,6 +11,11 @@ use super::name::UserName;
 use super::wanted::{Wanted, WantedFields};
 use super::{Malformed, cbor, limits};
 
+/// The command that a client asks for where it was given none: the user's login shell, which
+/// reads commands from standard input. The host sets SHELL, and all common shells take these
+/// words.
+pub const LOGIN_SHELL: &str = "exec \"$SHELL\" -l";
+
 /// A command: the argument vector as the client was given it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {

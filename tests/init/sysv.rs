@@ -64,10 +64,44 @@ fn starts_and_stops(whole: bool) {
     // Stopped, and all of it.
     call("stop", 0);
     call("status", 3);
-    assert_eq!(machine.running("cosserver"), Vec::<String>::new());
+    // Its guard goes a moment later.
+    machine.until("it is gone", |m| m.running("cosserver").is_empty());
     call("restart", 0);
     machine.serves();
     call("stop", 0);
+}
+
+/// Regression: without a syslog all lines were lost, and nothing said so.
+#[test]
+fn a_log_that_goes_nowhere_is_told() {
+    let Some(machine) = Machine::with_cosserver("none") else {
+        return;
+    };
+    let why = "no /dev/log: the log goes nowhere; start syslog, or use -e";
+    let warned = format!("cosserver: warning: {why}\n");
+    assert!(machine.must("cosserver -t").contains(&warned));
+    assert!(!machine.must("cosserver -t -e").contains("/dev/log"));
+    let note = "no /dev/log: the daemon's log goes nowhere; start syslog, or use cosserver -e\n";
+    let checks = |level: &str| {
+        let told = machine.must("cosadm check");
+        assert!(told.contains(&format!("{level:<8} log: {note}")), "{told}");
+    };
+    checks("note");
+    assert!(machine.must("cosserver").contains(&warned));
+    checks("warning");
+    // A syslog that comes later has the log from then on.
+    machine.serves();
+    let log = machine.syslog();
+    machine.until("the log is written", |m| {
+        m.serves();
+        log.count("exec session=") > 0
+    });
+    log.wait("cosserver: dropped lines=");
+    assert!(
+        !machine
+            .must("cosadm check; cosserver -t")
+            .contains("/dev/log")
+    );
 }
 
 #[test]

@@ -1,14 +1,17 @@
-//! What `cosadm check` says of the daemon: whether one runs.
+//! What `cosadm check` says of the daemon: whether one runs, and whether its log goes anywhere.
 
 use super::{Level, Report};
 use crate::admin::who;
 use crate::config::words::shell_word;
+use crate::log;
 
 impl Report<'_> {
     /// Whether a daemon serves this folder. Under inetd none stands, and a host that only
     /// runs commands elsewhere needs none, so that its absence is no problem.
     pub(super) fn daemon(&mut self) {
-        match who::is_running(self.place) {
+        let runs = who::is_running(self.place);
+        self.log(matches!(runs, Ok(true)));
+        match runs {
             Ok(true) => self.add(Level::Right, "daemon", "it runs"),
             Ok(false) => {
                 let start = if self.place.system {
@@ -27,6 +30,15 @@ impl Report<'_> {
                 let words = format!("whether one runs is not known: {fault}");
                 self.add(Level::Note, "daemon", words);
             }
+        }
+    }
+
+    /// Whether syslog takes lines here. With `-e` the daemon has no need of it.
+    fn log(&mut self, runs: bool) {
+        if let Some(why) = log::goes_nowhere() {
+            let level = if runs { Level::Warning } else { Level::Note };
+            let words = "the daemon's log goes nowhere; start syslog, or use cosserver -e";
+            self.add(level, "log", format!("{why}: {words}"));
         }
     }
 }

@@ -1,0 +1,59 @@
+//! What the daemon says to whoever started it.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+
+use nix::unistd::geteuid;
+
+use super::first_accounts::account_of;
+use super::options::Asked;
+use crate::config::settings::Settings;
+use crate::fault::Fault;
+use crate::log::{self, Level, Log};
+use crate::sys::socket;
+
+/// A fault, and what helps on a line of its own.
+pub(super) fn complain_of(fault: &Fault) {
+    complain(fault);
+    if let Some(remedy) = fault.remedy() {
+        complain(&remedy);
+    }
+}
+
+/// To whoever started us: on standard error, or in the log where that is a
+/// stranger's connection.
+pub(super) fn complain(what: &dyn std::fmt::Display) {
+    if stderr_is_the_peers() {
+        Log::syslog(Level::Error).line(Level::Error, what);
+    } else {
+        let _ = writeln!(std::io::stderr(), "cosserver: {what}");
+    }
+}
+
+/// inetd makes the connection standard error as well: what is wrong here is not
+/// for the peer to read.
+pub(super) fn stderr_is_the_peers() -> bool {
+    socket::peer(std::io::stderr().as_fd()).is_ok()
+}
+
+/// Not a mistake: the daemon serves without that account. Only root needs it.
+pub(super) fn warn_of_user(settings: &Settings) {
+    let daemon = &settings.daemon;
+    if geteuid().is_root() && matches!(account_of(daemon.user.as_str(), None), Ok(None)) {
+        let words = daemon.without_its_user();
+        complain(&format_args!("warning: user {}: {words}", daemon.user));
+    }
+}
+
+/// Not a mistake either: syslog may be started later, and has the log from then on. Under inetd
+/// it would be said at each connection.
+pub(super) fn warn_of_log(asked: &Asked) {
+    if asked.stderr || asked.inetd {
+        return;
+    }
+    if let Some(why) = log::goes_nowhere() {
+        complain(&format_args!(
+            "warning: {why}: the log goes nowhere; start syslog, or use -e"
+        ));
+    }
+}
