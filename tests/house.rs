@@ -487,3 +487,35 @@ fn secrets_are_compared_in_constant_time() {
         "{body}"
     );
 }
+
+/// Cargo finds no test by itself (`autotests = false`): a file that no group names would never
+/// run, nor would a group that `scripts/test` does not.
+#[test]
+fn every_test_belongs_to_a_group_that_runs() {
+    let cargo = crate::tree::text("Cargo.toml");
+    let runner = crate::tree::text("scripts/test");
+    let mut groups = BTreeSet::new();
+    for part in cargo.split("[[test]]\n").skip(1) {
+        let name = part.split('"').nth(1).unwrap();
+        assert!(part.contains(&format!("path = \"tests/{name}.rs\"")));
+        let runs = runner.contains(&format!("--test {name}"));
+        assert!(runs, "scripts/test does not run {name}");
+        groups.insert(name.to_owned());
+    }
+    assert!(groups.len() >= 4);
+    let texts = groups.iter().map(|group| {
+        let text = crate::tree::text(&format!("tests/{group}.rs"));
+        (group, text)
+    });
+    let texts: Vec<_> = texts.collect();
+    for file in files() {
+        let name = relative(&file).strip_prefix("tests/").map(str::to_owned);
+        let stem = name.as_deref().and_then(|name| name.strip_suffix(".rs"));
+        let Some(stem) = stem.filter(|stem| !stem.contains('/') && !groups.contains(*stem)) else {
+            continue;
+        };
+        let line = format!("mod {stem};\n");
+        let named = texts.iter().filter(|(_, text)| text.contains(&line));
+        assert_eq!(named.count(), 1, "tests/{stem}.rs belongs to one group");
+    }
+}
