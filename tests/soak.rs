@@ -1,6 +1,6 @@
-//! What takes long or repeats much: races, kills at every write, replays, times that are
-//! compared, real programs. `make test` leaves it out; continuous integration runs it with short
-//! counts, `make soak` with long ones.
+//! What takes long or repeats much: races, kills at every write, replays, real programs.
+//! `make test` leaves it out; continuous integration runs it with short counts, `make soak` with
+//! long ones.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,18 +14,12 @@
     reason = "a test panics where something is not as it should be, starts programs, and says what it leaves out"
 )]
 
-mod client_host;
 mod daemon;
 mod door;
-mod login;
 mod machine;
-mod program;
 mod tool;
 
-mod distance;
 mod doors_killed;
 mod doors_race;
-mod doors_times;
-mod login_times;
 mod real_programs;
 mod replays;
