@@ -22,17 +22,19 @@ quote() {
 }
 
 folder=$(mktemp -d)
-followers=
+followers='' status=0
 # $! is the last child, which a trap may come too early to find in a variable.
 end() {
-	trap '' HUP INT TERM
+	trap '' HUP INT TERM USR1
 	# shellcheck disable=SC2086 # a list of numbers
 	kill $followers "${!-}" 2>/dev/null || :
 	wait
 	rm -rf -- "$folder"
-	exit 0
+	exit "$status"
 }
 trap end HUP INT TERM
+# A follower that cannot go on ends the others too.
+trap 'status=1; end' USR1
 
 label() {
 	while IFS= read -r line; do printf '%s: %s\n' "$1" "$line"; done
@@ -52,6 +54,7 @@ follow() { # HOST PIPE
 		wait "$cos" || :
 		wait "$label" || {
 			echo "follow-log.sh: $1: cannot write to standard output" >&2
+			kill -s USR1 "$$"
 			exit 1
 		}
 		label=''
@@ -70,6 +73,6 @@ for host; do
 	followers="$followers $!"
 done
 wait
-# Followers end by themselves only where they cannot write: status 1.
+# They have all failed before they followed anything.
 rm -rf -- "$folder"
 false

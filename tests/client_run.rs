@@ -244,7 +244,7 @@ fn ssh_and_rsh_take_our_place() {
     let ended = run(&["-x", "-l", "jo", "hostc", "-n", "a  b", "-x"]);
     assert_eq!(
         String::from_utf8_lossy(&ended.out),
-        "ssh|-n|-x|-l|jo|-p|22|--|hostc|a  b|-x|"
+        "ssh|-n|-l|jo|-p|22|-x|--|hostc|a  b|-x|"
     );
     assert_eq!(ended.status, Some(3));
     let ended = run(&["hostd", "uptime"]);

@@ -398,7 +398,7 @@ fn one_table_serves_a_mixed_park() {
         (status, &*said, &*err),
         (
             Some(42),
-            "ssh[-x][-oX=y][-l][op][-p][2222][--][bysecure][echo][a  b][$x]\ninput\n",
+            "ssh[-l][op][-p][2222][-x][-oX=y][--][bysecure][echo][a  b][$x]\ninput\n",
             ""
         )
     );
@@ -411,7 +411,7 @@ fn one_table_serves_a_mixed_park() {
     let (status, said, _) = by(&["bysecure", "-s", "sftp"], "");
     assert_eq!(
         (status, &*said),
-        (Some(42), "ssh[-s][-l][op][-p][2222][--][bysecure][sftp]\n")
+        (Some(42), "ssh[-l][op][-p][2222][-s][--][bysecure][sftp]\n")
     );
     let (status, said, err) = by(&["-s", "byold", "sftp"], "");
     assert_eq!((status, &*said), (Some(255), ""), "{err}");

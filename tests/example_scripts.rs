@@ -440,10 +440,14 @@ fn follow_log_follows_a_host_that_is_named_twice() {
 #[test]
 fn follow_log_ends_when_nobody_reads_its_lines() {
     let Some(machine) = serving() else { return };
+    must(&machine, MORE_NAMES);
     machine.must(": >/root/log");
-    let script = "exec ./follow-log.sh /root/log hostb";
+    let script = "exec ./follow-log.sh /root/log hostb hostc";
     let mut follower = follower(&machine, script, Stdio::piped());
-    tails(&machine, 1);
+    tails(&machine, 2);
+    // One host says nothing more: its follower cannot find out.
+    let one = machine.running("tail -n 0 -F -- /root").remove(0);
+    machine.must(&format!("kill -STOP {}", one.split(' ').next().unwrap()));
     drop(follower.stdout.take());
     machine.until("it ends", |m| {
         m.must("echo line >>/root/log");

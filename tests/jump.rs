@@ -76,6 +76,33 @@ fn told(command: &mut Command) -> (Option<i32>, String, String) {
     (out.status.code(), text(out.stdout), text(out.stderr))
 }
 
+/// It became a word for the shell of the host in between, as it was.
+#[test]
+fn a_host_name_for_the_way_is_no_command_there() {
+    let hosts = Hosts::start();
+    let mut well = hosts.cosrsh(&["-oHostName=127.0.0.1", "hostb", "echo well"]);
+    assert_eq!(told(&mut well), (Some(0), "well\n".into(), String::new()));
+    hosts.sessions_end(1, 1);
+    let mark = hosts.tools.path("mark");
+    for name in [
+        format!("x;touch {};", mark.display()),
+        format!("$(touch {})", mark.display()),
+        format!("x\ntouch {}", mark.display()),
+        format!("fe80::1%%;touch {}", mark.display()),
+        "-V".to_owned(),
+    ] {
+        let option = format!("-oHostName={name}");
+        let (status, out, err) = told(&mut hosts.cosrsh(&[&option, "hostb", "true"]));
+        assert_eq!((status, &*out), (Some(255), ""), "{name}: {err}");
+        assert!(
+            err.contains("neither a host's name nor an address"),
+            "{err}"
+        );
+    }
+    assert!(!mark.exists());
+    hosts.sessions_end(1, 1);
+}
+
 #[test]
 fn the_host_in_between_sees_ciphertext() {
     let hosts = Hosts::start();

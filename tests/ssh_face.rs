@@ -105,16 +105,33 @@ fn options_that_say_where_or_what_to_run_act_as_their_flags() {
         assert_eq!((status, &*err), (Some(0), ""), "{setting}");
         out
     };
-    for there in ["HostName=127.0.0.1", "HostName localhost", "HostName=%%1"] {
-        let (status, _, err) = told(&mut option(there, &["true"]));
-        assert_eq!(status == Some(0), !there.contains('%'), "{there}: {err}");
-    }
+    runs("HostName=127.0.0.1", &["true"]);
+    runs("HostName\t'[127.0.0.1]'", &["true"]);
     // Nobody listens there.
     let (status, out, err) = told(&mut option("hostname=127.0.0.77", &["echo ran"]));
     assert_eq!((status, &*out), (Some(255), ""), "{err}");
     assert!(err.contains("127.0.0.77"), "{err}");
-    let shown = told(&mut ssh(&d, &["-oHostName=%h.invalid", "-G", "hostb"])).1;
-    assert!(shown.contains("\nhostname hostb.invalid\n"), "{shown}");
+    // Of two the first counts, options and flags alike.
+    let shown = |words: &[&str]| told(ssh(&d, words).args(["-G", "x@hostb"])).1;
+    for (words, line) in [
+        (&["-oHostName=%h.invalid"][..], "hostname hostb.invalid"),
+        (&["-oHostName=a", "-oHostName=b"], "hostname a"),
+        (&["-oUser=a", "-l", "b"], "user a"),
+        (&["-l", "b", "-oUser=a"], "user b"),
+        (&["-oUser=a"], "user a"),
+        (&[], "user x"),
+        (&["-oPort=1", "-p", "2"], "port 1"),
+        (&["-p", "2", "-oPort=1"], "port 2"),
+    ] {
+        let shown = shown(words);
+        assert!(shown.lines().any(|l| l == line), "{words:?}: {shown}");
+    }
+    let mut two = option("SetEnv=FOO=1", &["echo $FOO$BAR"]);
+    assert_eq!(told(&mut two).1, "1\n");
+    let mut two = ssh(&d, &["-oSetEnv=FOO=1", "-oSetEnv=BAR=2", "hostb"]);
+    assert_eq!(told(two.arg("echo $FOO$BAR")).1, "1\n");
+    let mut two = ssh(&d, &["-oStdinNull=no", "-oStdinNull=yes", "hostb", "cat"]);
+    assert_eq!(with_input(&mut two, "kept\n").1, "kept\n");
 
     let mut reads = option("StdinNull=yes", &["cat; echo end"]);
     assert_eq!(with_input(&mut reads, "lost\n").1, "end\n");
@@ -146,7 +163,17 @@ fn options_that_say_where_or_what_to_run_act_as_their_flags() {
     let (_, out, err) = told(&mut option("ConectTimeout=3", &["echo x"]));
     assert_eq!(out, "x\n");
     let meant = "-o ConectTimeout is not known; did you mean \"ConnectTimeout\"?";
-    assert_eq!(err, format!("cos: hostb: passed over: {meant}\n"));
+    assert_eq!(err, format!("cos: hostb: ignored: {meant}\n"));
+    let known = [
+        "-oIgnoreUnknown=Con*,x",
+        "-oConectTimeout=3",
+        "hostb",
+        "true",
+    ];
+    assert_eq!(
+        told(&mut ssh(&d, &known)),
+        (Some(0), String::new(), String::new())
+    );
     let (_, _, err) = told(option("LogLevel=QUIET", &["true"]).args(["-oBogus=1", "-t"]));
     assert_eq!(err, "", "after the command they are its own");
     let mut quiet = ssh(
@@ -155,7 +182,7 @@ fn options_that_say_where_or_what_to_run_act_as_their_flags() {
     );
     assert_eq!(told(&mut quiet), (Some(0), String::new(), String::new()));
 
-    let sessions = d.log.count("exec session=");
+    runs("SessionType=default", &["echo before"]);
     for (setting, words, why) in [
         ("SessionType=none", &[][..], "-N: "),
         ("LocalForward=1 localhost:1", &["true"], "-o LocalForward: "),
@@ -168,6 +195,7 @@ fn options_that_say_where_or_what_to_run_act_as_their_flags() {
         ("ProxyCommand=false", &["true"], "-o ProxyCommand: "),
         ("SessionType=subsystem", &["none-such"], "access denied"),
         ("HostName=%x", &["true"], "-o HostName=%x: "),
+        ("HostName=x;id", &["true"], "-o HostName=x;id: "),
         ("StdinNull=perhaps", &["true"], "-o StdinNull=perhaps: "),
     ] {
         let (status, out, err) = told(&mut option(setting, words));
@@ -183,7 +211,14 @@ fn options_that_say_where_or_what_to_run_act_as_their_flags() {
         assert_eq!(status, Some(255));
         assert_eq!(err, "cos: -o Bogus is not known\n");
     }
-    d.log.said_times("exec session=", sessions);
+    // None of them has started anything.
+    let (status, ..) = told(&mut ssh(&d, &["hostb", "echo after"]));
+    assert_eq!(status, Some(0));
+    d.log.wait("echo after");
+    let all = d.log.all();
+    let mut started = all.iter().filter(|l| l.contains("exec session="));
+    let before = started.find(|l| l.contains("echo before"));
+    assert!(before.is_some() && started.next().unwrap().contains("echo after"));
 }
 
 #[test]

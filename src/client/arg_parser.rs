@@ -13,6 +13,7 @@ use super::args::{CONNECT_TIMEOUT, Call, Face, Family, OfSsh, Source, Wish};
 use super::dial::ConnectTime;
 use super::flags::{self, Flag, Rule, Table};
 use super::help::{help, usage};
+use super::request;
 use super::ssh_options::{self, OURS, Setting};
 use super::values::{self, Destination, Display};
 use crate::config::address::Address;
@@ -30,43 +31,48 @@ pub(super) struct ArgParser {
     pub(super) shows_config: bool,
     user: Option<UserName>,
     port: Option<NonZeroU16>,
-    set_user: Option<UserName>,
-    set_port: Option<NonZeroU16>,
     no_input: bool,
+    set_no_input: Option<bool>,
     v4: bool,
     v6: bool,
     verbose: bool,
     /// The configuration folder.
     pub(super) folder: Option<PathBuf>,
-    connect_timeout: Option<Duration>,
+    connect_timeout: Option<Option<Duration>>,
     keep_alive: Option<u32>,
     linger: Option<Linger>,
     subsystem: bool,
     send_env: Vec<String>,
-    set_env: Vec<(String, String)>,
+    set_env: Option<Vec<(String, String)>>,
     host_name: Option<String>,
-    set_family: Option<Family>,
+    set_family: Option<Option<Family>>,
     /// Why there is no forwarding, where one was asked for.
     forwarding: Option<String>,
-    clear_forwardings: bool,
+    clear_forwardings: Option<bool>,
     for_ssh: Vec<String>,
     display: Option<Display>,
     password_fd: Option<i32>,
     detach: bool,
-    batch: bool,
+    batch: Option<bool>,
     name: Option<String>,
     /// Whether as JSON.
     pub(super) json: bool,
     /// rsh's `-L`, which has no value.
     l_of_rsh: bool,
     background: bool,
+    set_background: Option<bool>,
     log: Option<PathBuf>,
     source: Source,
     jumps: Option<Vec<Destination>>,
     jump_program: Option<String>,
-    set_source: Source,
-    set_jumps: Option<Vec<Destination>>,
+    set_address: Option<Option<String>>,
+    set_interface: Option<Option<String>>,
+    set_terminal: Option<Option<bool>>,
+    command: Option<Option<String>>,
     of_ssh: OfSsh,
+    /// Keys that are not known, and what is wrong with them; and those that are not reported.
+    unknown: Vec<(String, String)>,
+    ignored: Vec<String>,
 }
 
 /// What follows the flags that were read.
@@ -94,12 +100,28 @@ impl ArgParser {
             .parse(args.iter().map(|a| a.to_string_lossy().into_owned()))
             .map_err(|e| wrong(&e, face))?;
         let mut for_ssh = Vec::new();
+        let mut first_counts = Vec::new();
         for flag in table.iter().copied().flatten() {
             if found.opt_count(flag.name()) > 0 {
-                self.apply(face, flag, &found)?;
+                if matches!(flag.rule, Rule::User | Rule::Port | Rule::Setting) {
+                    let values = found.opt_strs_pos(flag.name()).into_iter();
+                    first_counts.extend(values.map(|(at, value)| (at, flag.rule, value)));
+                } else {
+                    self.apply(face, flag, &found)?;
+                }
                 if is_for_ssh(flag.rule) {
                     for_ssh.extend(as_given(flag, &found));
                 }
+            }
+        }
+        first_counts.sort_by_key(|(at, ..)| *at);
+        for (_, rule, value) in first_counts {
+            if rule == Rule::User {
+                keep(&mut self.user, values::user(&value, "-l")?);
+            } else if rule == Rule::Port {
+                keep(&mut self.port, values::port(&value, "-p")?);
+            } else {
+                self.set(face, &value)?;
             }
         }
         // In the order in which they were given: of some the first counts, of some the last.
@@ -117,17 +139,12 @@ impl ArgParser {
         let values = found.opt_strs(flag.name());
         let last = values.last().map(String::as_str).unwrap_or_default();
         match flag.rule {
-            Rule::User => self.user = Some(values::user(last, "-l")?),
-            Rule::Port => self.port = Some(values::port(last, "-p")?),
+            // In their order, see `take`.
+            Rule::User | Rule::Port | Rule::Setting => {}
             Rule::NoInput => self.no_input = true,
             Rule::V4 => self.v4 = true,
             Rule::V6 => self.v6 = true,
             Rule::Verbose => self.verbose = true,
-            Rule::Setting => {
-                for setting in &values {
-                    self.set(setting)?;
-                }
-            }
             Rule::Display => self.display = Some(Display::parse(last)?),
             Rule::PasswordFd => self.password_fd = Some(values::descriptor(last)?),
             Rule::Detach => self.detach = true,
@@ -174,36 +191,45 @@ impl ArgParser {
         Ok(())
     }
 
-    /// Takes an option of `-o`.
-    fn set(&mut self, setting: &str) -> Result<(), Fault> {
-        match ssh_options::parse(setting)? {
-            Setting::ConnectTimeout(time) => self.connect_timeout = time,
-            Setting::KeepAlive(seconds) => self.keep_alive = Some(seconds),
-            Setting::User(user) => self.set_user = Some(user),
-            Setting::Port(port) => self.set_port = Some(port),
-            Setting::HostName(pattern) => self.host_name = Some(pattern),
-            Setting::Family(family) => self.set_family = family,
+    /// Takes an option of `-o`. Of two the first counts, as in ssh.
+    fn set(&mut self, face: Face, setting: &str) -> Result<(), Fault> {
+        let parsed = ssh_options::parse(setting)?;
+        if !parsed.is_for(face) {
+            let key = setting.trim_start().split(['=', ' ', '\t']).next();
+            return Err(Fault::new(format!(
+                "-o {} means nothing to {}",
+                key.unwrap_or_default(),
+                face.program()
+            )));
+        }
+        match parsed {
+            Setting::ConnectTimeout(time) => keep(&mut self.connect_timeout, time),
+            Setting::KeepAlive(seconds) => keep(&mut self.keep_alive, seconds),
+            Setting::User(user) => keep(&mut self.user, user),
+            Setting::Port(port) => keep(&mut self.port, port),
+            Setting::HostName(pattern) => keep(&mut self.host_name, pattern),
+            Setting::Family(family) => keep(&mut self.set_family, family),
             Setting::SendEnv(names) => self.send_env.extend(names),
-            Setting::SetEnv(variables) => self.set_env.extend(variables),
-            Setting::Batch(batch) => self.batch = batch,
-            Setting::BindAddress(address) => self.set_source.address = address,
-            Setting::BindInterface(interface) => self.set_source.interface = interface,
-            Setting::Jumps(jumps) => self.set_jumps = Some(jumps),
-            Setting::RemoteCommand(command) => self.of_ssh.command = command,
-            Setting::JumpProgram(program) => self.jump_program = Some(program),
-            Setting::Linger(linger) => self.linger = Some(linger),
-            Setting::NoInput(no_input) => self.no_input |= no_input,
-            Setting::Background(background) => self.background |= background,
-            Setting::Terminal(None) | Setting::PassedOver => {}
-            Setting::Terminal(Some(true)) => self.of_ssh.terminal = true,
-            Setting::Terminal(Some(false)) => self.of_ssh.no_terminal = true,
+            Setting::SetEnv(variables) => keep(&mut self.set_env, variables),
+            Setting::Batch(batch) => keep(&mut self.batch, batch),
+            Setting::BindAddress(address) => keep(&mut self.set_address, address),
+            Setting::BindInterface(interface) => keep(&mut self.set_interface, interface),
+            Setting::Jumps(jumps) => keep(&mut self.jumps, jumps),
+            Setting::RemoteCommand(command) => keep(&mut self.command, command),
+            Setting::JumpProgram(program) => keep(&mut self.jump_program, program),
+            Setting::Linger(linger) => keep(&mut self.linger, linger),
+            Setting::NoInput(no_input) => keep(&mut self.set_no_input, no_input),
+            Setting::Background(background) => keep(&mut self.set_background, background),
+            Setting::Terminal(terminal) => keep(&mut self.set_terminal, terminal),
             Setting::NoCommand => self.of_ssh.no_command = true,
             Setting::Subsystem => self.subsystem = true,
             Setting::Quiet => self.of_ssh.quiet = true,
-            Setting::ClearForwardings(clear) => self.clear_forwardings = clear,
-            Setting::Forwarding(why) => self.forwarding = Some(why),
-            Setting::Refused(why) => self.of_ssh.refused = Some(why),
-            Setting::Unknown(wrong) => self.of_ssh.unknown.push(wrong),
+            Setting::ClearForwardings(clear) => keep(&mut self.clear_forwardings, clear),
+            Setting::Forwarding(why) => keep(&mut self.forwarding, why),
+            Setting::Refused(why) => keep(&mut self.of_ssh.refused, why),
+            Setting::PassedOver => {}
+            Setting::IgnoreUnknown(patterns) => self.ignored.extend(patterns),
+            Setting::Unknown(key, wrong) => self.unknown.push((key, wrong)),
         }
         Ok(())
     }
@@ -227,7 +253,7 @@ impl ArgParser {
         let target = Destination::of_host(host, face.is_remote_shell())?;
         let (at, host) = (target.user, target.host);
         let family = match (self.v4, self.v6) {
-            (false, false) => self.set_family,
+            (false, false) => self.set_family.flatten(),
             (true, false) => Some(Family::V4),
             (false, true) => Some(Family::V6),
             (true, true) => return Err(Fault::new("-4 and -6 leave no address; give one of them")),
@@ -256,55 +282,63 @@ impl ArgParser {
             return Err(Fault::new(wrong));
         }
         // As in ssh, also what flags asked for.
-        let forwarding = self.forwarding.filter(|_| !self.clear_forwardings);
+        let clears = self.clear_forwardings.unwrap_or_default();
+        let forwarding = self.forwarding.filter(|_| !clears);
         self.of_ssh.refused = self.of_ssh.refused.or(forwarding);
+        let ignored = |key: &str| self.ignored.iter().any(|p| request::matches(p, key));
+        let unknown = self.unknown.into_iter();
+        let unknown = unknown.filter_map(|(key, wrong)| (!ignored(&key)).then_some(wrong));
+        self.of_ssh.unknown = unknown.collect();
         // No tool takes these for ssh.
         if matches!(face, Face::Gui | Face::Enrol | Face::Connect) {
-            let mut wrong = self.of_ssh.refused.iter().chain(&self.of_ssh.unknown);
-            if let Some(wrong) = wrong.next() {
+            if let Some(wrong) = self.of_ssh.unknown.first() {
                 return Err(Fault::new(wrong.clone()));
             }
         }
+        self.of_ssh.command = self.command.flatten();
+        let terminal = self.set_terminal.flatten();
+        self.of_ssh.terminal |= terminal == Some(true);
+        self.of_ssh.no_terminal |= terminal == Some(false);
         let host_name = self.host_name.as_deref();
         let host_name = host_name.map(|name| ssh_options::host_name(name, &host));
         let port = match (face, words.first()) {
             (Face::Connect, Some(port)) => {
                 Some(values::port(&port.to_string_lossy(), "cos connect")?)
             }
-            _ => self.port.or(target.port).or(self.set_port),
+            _ => self.port.or(target.port),
         };
-        let Source { address, interface } = self.set_source;
         Ok(Call {
             host,
             host_name: host_name.transpose()?,
-            user: self.user.or(at).or(self.set_user),
+            user: self.user.or(at),
             port,
-            no_input: self.no_input,
+            no_input: self.no_input || self.set_no_input.unwrap_or_default(),
             family,
             verbose: self.verbose,
             folder: self.folder,
             connect_timeout: self
                 .connect_timeout
+                .flatten()
                 .map_or(CONNECT_TIMEOUT, ConnectTime::Together),
             keep_alive: self.keep_alive.unwrap_or(values::KEEP_ALIVE),
             linger: self.linger,
             words: words.iter().map(|w| w.as_bytes().to_vec()).collect(),
             subsystem: self.subsystem,
             send_env: self.send_env,
-            set_env: self.set_env,
+            set_env: self.set_env.unwrap_or_default(),
             for_ssh: self.for_ssh,
             display: self.display,
             password_fd: self.password_fd,
             detach: self.detach,
-            batch: self.batch,
+            batch: self.batch.unwrap_or_default(),
             name: self.name,
-            background: self.background,
+            background: self.background || self.set_background.unwrap_or_default(),
             log: self.log,
             source: Source {
-                address: self.source.address.or(address),
-                interface: self.source.interface.or(interface),
+                address: self.source.address.or(self.set_address.flatten()),
+                interface: self.source.interface.or(self.set_interface.flatten()),
             },
-            jumps: self.jumps.or(self.set_jumps).unwrap_or_default(),
+            jumps: self.jumps.unwrap_or_default(),
             jump_program: self.jump_program,
             of_ssh: OfSsh {
                 is_ssh: face == Face::Ssh,
@@ -321,6 +355,11 @@ fn is_forwarding(word: &str) -> bool {
     let is_port = |part: &&str| words::port(part).is_some();
     let from = parts.iter().take(2).any(is_port);
     from && parts.len() > 2 && parts.last().is_some_and(is_port) && Address::parse(word).is_err()
+}
+
+/// Keeps the first value.
+fn keep<T>(place: &mut Option<T>, value: T) {
+    place.get_or_insert(value);
 }
 
 /// Whether ssh is given a flag as it was, where it takes our place. The others mean nothing to

@@ -295,10 +295,14 @@ fn users() {
         gist(&["cosrsh", "jo@example.org@hostb", "x"]).1,
         "jo@example.org"
     );
-    // What is nearest to the command counts, and -l above all.
+    // As in ssh the first of -l and -o counts, and what stands before @ last.
     assert_eq!(gist(&["cosrsh", "-l", "a", "b@hostb", "x"]).1, "a");
-    assert_eq!(gist(&["cosrsh", "-l", "a", "hostb", "-l", "b", "x"]).1, "b");
-    assert_eq!(gist(&["cosrsh", "-oUser=a", "b@hostb", "x"]).1, "b");
+    assert_eq!(gist(&["cosrsh", "-l", "a", "hostb", "-l", "b", "x"]).1, "a");
+    assert_eq!(gist(&["cosrsh", "-oUser=a", "b@hostb", "x"]).1, "a");
+    assert_eq!(
+        gist(&["cosrsh", "-oUser=a", "-l", "b", "hostb", "x"]).1,
+        "a"
+    );
     assert_eq!(gist(&["cosrsh", "-oUser=a", "hostb", "x"]).1, "a");
     assert!(complaint(&["cosrsh", "-l", "-froot", "hostb", "x"]).contains("-l: "));
     assert!(complaint(&["cosrsh", "@hostb", "x"]).contains("before @"));

@@ -22,7 +22,7 @@ pub(super) fn settle(call: &Call) -> Result<Cow<'_, Call>, Fault> {
     let words = words(call)?;
     if !asked.quiet {
         for unknown in &asked.unknown {
-            say::complain(Some(&call.host), &format!("passed over: {unknown}"));
+            say::complain(Some(&call.host), &format!("ignored: {unknown}"));
         }
         if asked.terminal && asked.stdio_to.is_none() {
             let note = "-t: there is no terminal; the command runs without one";

@@ -28,11 +28,7 @@ const SSH_PORT: u16 = 22;
 pub fn command_line(call: &Call, route: &Route) -> Result<Vec<OsString>, Fault> {
     let entry = &route.entry;
     let ssh = entry.method == Method::Ssh;
-    // Whoever says where the host is has told ssh so with the other options.
-    let address = match call.host_name {
-        Some(_) => None,
-        None => route.first_listed(call)?,
-    };
+    let address = route.first_listed(call)?;
     let mut words: Vec<OsString> = vec![entry.method.as_str().into()];
     match call.family {
         Some(Family::V4) => words.push("-4".into()),
@@ -42,12 +38,7 @@ pub fn command_line(call: &Call, route: &Route) -> Result<Vec<OsString>, Fault> 
     if call.no_input {
         words.push("-n".into());
     }
-    if ssh {
-        words.extend(call.for_ssh.iter().map(OsString::from));
-        if call.subsystem {
-            words.push("-s".into());
-        }
-    }
+    // Before what was given: of two the first counts.
     if let Some(user) = call.user.as_ref().or(entry.user.as_ref()) {
         words.extend(["-l".into(), user.as_str().into()]);
     }
@@ -55,20 +46,30 @@ pub fn command_line(call: &Call, route: &Route) -> Result<Vec<OsString>, Fault> 
     if let Some(port) = port {
         words.extend(["-p".into(), port.to_string().into()]);
     }
-    let name = entry.name.as_str();
-    let host = match address {
-        None => call.host.clone(),
-        Some(address) if ssh => {
-            // As ssh itself writes a host in known_hosts.
-            let key_of = match port {
-                None | Some(SSH_PORT) => name.to_owned(),
-                Some(port) => format!("[{name}]:{port}"),
-            };
-            words.push(format!("-oHostName={address}").into());
-            words.push(format!("-oHostKeyAlias={key_of}").into());
-            name.to_owned()
+    if let Some(name) = call.host_name.as_ref().filter(|_| ssh) {
+        words.push(format!("-oHostName={name}").into());
+    }
+    if ssh {
+        words.extend(call.for_ssh.iter().map(OsString::from));
+        if call.subsystem {
+            words.push("-s".into());
         }
-        Some(address) => address.to_string(),
+    }
+    let name = entry.name.as_str();
+    let host = if ssh && route.has_address() {
+        // As ssh itself writes a host in known_hosts.
+        let key_of = match port {
+            None | Some(SSH_PORT) => name.to_owned(),
+            Some(port) => format!("[{name}]:{port}"),
+        };
+        if let (Some(address), None) = (address, &call.host_name) {
+            words.push(format!("-oHostName={address}").into());
+        }
+        words.push(format!("-oHostKeyAlias={key_of}").into());
+        name.to_owned()
+    } else {
+        let address = address.filter(|_| !ssh);
+        address.map_or_else(|| call.host.clone(), |address| address.to_string())
     };
     if ssh {
         words.push("--".into());
@@ -95,7 +96,8 @@ fn beyond_rsh(call: &Call) -> Option<&'static str> {
         (call.host_name.is_some(), "-o HostName"),
         (!call.set_env.is_empty(), "-o SetEnv"),
         (call.of_ssh.stdio_to.is_some(), "-W"),
-        (call.of_ssh.refused.is_some(), "forwarding"),
+        (call.of_ssh.command.is_some(), "-o RemoteCommand"),
+        (call.of_ssh.no_command, "-N"),
     ];
     asked.into_iter().find_map(|(is, flag)| is.then_some(flag))
 }
@@ -103,6 +105,14 @@ fn beyond_rsh(call: &Call) -> Option<&'static str> {
 /// Becomes the other program. It returns only where that failed.
 pub fn become_program(call: &Call, route: &Route) -> Fault {
     let entry = &route.entry;
+    if let Some(refused) = call
+        .of_ssh
+        .refused
+        .as_ref()
+        .filter(|_| entry.method == Method::Rsh)
+    {
+        return Fault::new(refused.clone());
+    }
     if let Some(flag) = beyond_rsh(call).filter(|_| entry.method == Method::Rsh) {
         let words = format!("the host table says method=rsh, and rsh has no {flag}");
         return Fault::new(words);
@@ -206,13 +216,13 @@ mod tests {
             told(&line, "hostb ssh port=2222"),
             [
                 "ssh",
-                "-oConnectTimeout=10",
-                "-a",
-                "-x",
                 "-l",
                 "jo",
                 "-p",
                 "2222",
+                "-oConnectTimeout=10",
+                "-a",
+                "-x",
                 "--",
                 "hostb",
                 "a  b",
@@ -224,8 +234,42 @@ mod tests {
                 &["cosrsh", "-6", "HostB", "-s", "-n", "sftp"],
                 "hostb ssh user=op addr=10.0.0.0/8"
             ),
-            ["ssh", "-6", "-n", "-s", "-l", "op", "--", "HostB", "sftp"]
+            ["ssh", "-6", "-n", "-l", "op", "-s", "--", "HostB", "sftp"]
         );
+        // Of two the first counts, there too.
+        assert_eq!(
+            told(&["ssh", "-l", "b", "-oUser=a", "hostb", "x"], "hostb ssh"),
+            ["ssh", "-l", "b", "-oUser=a", "--", "hostb", "x"]
+        );
+    }
+
+    /// The keys stay those of the host's name, wherever it is reached.
+    #[test]
+    fn ssh_is_told_where_the_host_is_and_whose_keys_it_has() {
+        let line = ["ssh", "-oHostName=%h.x", "hostb", "x"];
+        let name = ["ssh", "-oHostName=hostb.x", "-oHostName=%h.x"];
+        assert_eq!(
+            told(&line, "hostb ssh addr=192.0.2.1"),
+            [&name[..], &["-oHostKeyAlias=hostb", "--", "hostb", "x"]].concat()
+        );
+        assert_eq!(
+            told(&line, "hostb ssh"),
+            [&name[..], &["--", "hostb", "x"]].concat()
+        );
+    }
+
+    #[test]
+    fn what_rsh_cannot_do_is_refused_by_its_name() {
+        for (option, why) in [
+            ("-oHostName=a", "rsh has no -o HostName"),
+            ("-oRemoteCommand=x", "rsh has no -o RemoteCommand"),
+            ("-oSetEnv=A=1", "rsh has no -o SetEnv"),
+            ("-oProxyCommand=x", "-o ProxyCommand: no other program"),
+        ] {
+            let (call, route) = found(&["ssh", option, "hostb", "x"], "hostb rsh");
+            let told = become_program(&call, &route).to_string();
+            assert!(told.contains(why), "{told}");
+        }
     }
 
     #[test]

@@ -324,7 +324,8 @@ pub(super) const GUI: &[Flag] = &[
         "o",
         "KEY=VALUE",
         Rule::Setting,
-        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, BatchMode; our own: Linger",
+        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), User, Port, HostName, AddressFamily,\n        \
+         SendEnv, SetEnv, BatchMode; our own: Linger",
     ),
     HELP,
     VERSION,
@@ -352,7 +353,8 @@ pub(super) const ENROL: &[Flag] = &[
         "o",
         "KEY=VALUE",
         Rule::Setting,
-        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), Port, BatchMode",
+        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), Port, HostName, AddressFamily,\n        \
+         BatchMode",
     ),
     HELP,
     VERSION,
@@ -377,7 +379,7 @@ pub(super) const CONNECT: &[Flag] = &[
         "o",
         "KEY=VALUE",
         Rule::Setting,
-        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s)",
+        "as in ssh: ConnectTimeout (10 s), ServerAliveInterval (60 s), AddressFamily",
     ),
     HELP,
     VERSION,

@@ -179,6 +179,13 @@ fn environment(call: &Call) -> Result<Environment, Fault> {
     let mut all = passed_on(env::vars_os(), &call.send_env)?;
     // As in ssh, what is set counts in place of what is sent, and of two the first.
     for (name, value) in call.set_env.iter().rev() {
+        if !is_variable(name) {
+            let words = "a name has letters, digits and _, at most 255";
+            return Err(Fault::new(format!(
+                "SetEnv: {} cannot be sent: {words}",
+                quoted(name)
+            )));
+        }
         all.retain(|(other, _)| other != name);
         if all.len() == VARIABLES {
             return Err(Fault::new(format!(
@@ -233,7 +240,7 @@ fn passed_on(
 
 /// Whether a name is as a pattern of ssh_config(5) says: `*` stands for any characters, `?`
 /// for one.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
     match pattern.chars().next() {
         None => name.is_empty(),
         Some('*') => {

@@ -226,6 +226,11 @@ impl Route {
         Ok(first.copied())
     }
 
+    /// Whether the table, or the command line, has an address of the host.
+    pub(super) fn has_address(&self) -> bool {
+        self.address.is_some() || !self.entry.addresses.plain().is_empty()
+    }
+
     /// The addresses that need no name service.
     fn listed_addresses(&self, call: &Call) -> Vec<Address> {
         match (&call.host_name, self.address) {

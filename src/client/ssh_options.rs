@@ -1,20 +1,21 @@
 //! ssh's options, `-o KEY=VALUE`, each parsed into what it asks for here. Pure: run by the client
 //! while it reads its command line.
 //!
-//! What says where or what to run acts as its flag does, or is refused as its flag is. What ssh
-//! has for keys, ciphers, shared connections and questions means nothing here and is passed over,
-//! since tools send it with each call. What ssh does not have either is probably misspelt.
+//! Options that select the host or the command act like the flag that does the same. Options that
+//! cannot be honored are refused, as their flags are. The others of ssh (keys, ciphers, shared
+//! connections) mean nothing here and are ignored, since tools send them with each call. An
+//! option that ssh does not have either is reported.
 
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use super::args::Family;
+use super::args::{Face, Family};
 use super::values::{self, Destination};
+use crate::config::address::Address;
 use crate::config::linger::Linger;
-use crate::config::name::UserName;
+use crate::config::name::{HostName, UserName};
 use crate::config::words::did_you_mean;
 use crate::fault::Fault;
-use crate::wire::request::is_variable;
 
 /// What one option asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,63 +70,93 @@ pub(super) enum Setting {
     Refused(String),
     /// It changes nothing here.
     PassedOver,
-    /// ssh has no such option, as far as we know: what is wrong with it.
-    Unknown(String),
+    /// Patterns of options that are not reported.
+    IgnoreUnknown(Vec<String>),
+    /// ssh has no such option, as far as we know: its key, and what is wrong with it.
+    Unknown(String, String),
+}
+
+impl Setting {
+    /// Whether an option can mean something to a face.
+    pub(super) const fn is_for(&self, face: Face) -> bool {
+        match self {
+            Self::ConnectTimeout(_)
+            | Self::KeepAlive(_)
+            | Self::Family(_)
+            | Self::Quiet
+            | Self::PassedOver
+            | Self::IgnoreUnknown(_)
+            | Self::Unknown(..) => true,
+            Self::Port(_) | Self::HostName(_) | Self::Batch(_) => !matches!(face, Face::Connect),
+            Self::User(_)
+            | Self::SendEnv(_)
+            | Self::SetEnv(_)
+            | Self::Linger(_)
+            | Self::NoInput(_) => !matches!(face, Face::Connect | Face::Enrol),
+            Self::BindAddress(_)
+            | Self::BindInterface(_)
+            | Self::Jumps(_)
+            | Self::RemoteCommand(_)
+            | Self::JumpProgram(_)
+            | Self::Background(_)
+            | Self::Terminal(_)
+            | Self::NoCommand
+            | Self::Subsystem
+            | Self::ClearForwardings(_)
+            | Self::Forwarding(_)
+            | Self::Refused(_) => !matches!(face, Face::Connect | Face::Enrol | Face::Gui),
+        }
+    }
 }
 
 /// The keys of `-o` that ssh does not have.
 pub(super) const OURS: [&str; 2] = ["Linger", "JumpProgram"];
 
 /// ssh's keys that act here.
-const ACTING: [&str; 25] = [
+const ACTING: [&str; 19] = [
     "AddressFamily",
     "BatchMode",
     "BindAddress",
     "BindInterface",
     "ClearAllForwardings",
     "ConnectTimeout",
-    "DynamicForward",
     "ForkAfterAuthentication",
     "HostName",
-    "LocalForward",
     "LogLevel",
     "Port",
-    "ProxyCommand",
     "ProxyJump",
     "RemoteCommand",
-    "RemoteForward",
     "RequestTTY",
     "SendEnv",
     "ServerAliveInterval",
     "SessionType",
     "SetEnv",
     "StdinNull",
-    "Tunnel",
     "User",
-    "ProxyUseFdpass",
 ];
 
-/// The others that ssh_config(5) has, of OpenSSH 9.9 and before, in small letters.
+/// The others that ssh_config(5) has or had, those that distributions add among them, in small
+/// letters.
 const PASSED_OVER: &str = " addkeystoagent afstokenpassing canonicaldomains \
  canonicalizefallbacklocal canonicalizehostname canonicalizemaxdots canonicalizepermittedcnames \
  casignaturealgorithms certificatefile challengeresponseauthentication channeltimeout checkhostip \
  cipher ciphers compression compressionlevel connectionattempts controlmaster controlpath \
  controlpersist dsaauthentication enableescapecommandline enablesshkeysign escapechar \
  exitonforwardfailure fallbacktorsh fingerprinthash forwardagent forwardx11 forwardx11timeout \
- forwardx11trusted gatewayports globalknownhostsfile gssapiauthentication gssapiclientidentity \
+ forwardx11trusted gatewayports globalknownhostsfile globalknownhostsfile2 gssapiauthentication gssapiclientidentity \
  gssapidelegatecredentials gssapikexalgorithms gssapikeyexchange gssapirenewalforcesrekey \
  gssapiserveridentity gssapitrustdns hashknownhosts hostbasedacceptedalgorithms \
  hostbasedauthentication hostbasedkeytypes hostkeyalgorithms hostkeyalias identitiesonly \
- identityagent identityfile ignoreunknown include ipqos kbdinteractiveauthentication \
+ identityagent identityfile identityfile2 include ipqos kbdinteractiveauthentication \
  kbdinteractivedevices keepalive kerberosauthentication kerberostgtpassing kexalgorithms \
  knownhostscommand localcommand logverbose macs nohostauthenticationforlocalhost \
  numberofpasswordprompts obscurekeystroketiming passwordauthentication permitlocalcommand \
- permitremoteopen pkcs11provider preferredauthentications protocol pubkeyacceptedalgorithms \
- pubkeyacceptedkeytypes pubkeyauthentication rekeylimit requiredrsasize revokedhostkeys \
+ permitremoteopen pkcs11provider preferredauthentications protocol protocolkeepalives proxyusefdpass pubkeyacceptedalgorithms \
+ pubkeyacceptedkeytypes pubkeyauthentication refuseconnection rekeylimit requiredrsasize revokedhostkeys \
  rhostsauthentication rhostsrsaauthentication rsaauthentication securitykeyprovider \
- serveralivecountmax skeyauthentication smartcarddevice streamlocalbindmask streamlocalbindunlink \
+ serveralivecountmax setuptimeout skeyauthentication smartcarddevice streamlocalbindmask streamlocalbindunlink \
  stricthostkeychecking syslogfacility tag tcpkeepalive tisauthentication tunneldevice \
- updatehostkeys useblacklistedkeys usekeychain useprivilegedport userknownhostsfile usersh \
+ updatehostkeys useblacklistedkeys usekeychain useprivilegedport userknownhostsfile userknownhostsfile2 useroaming usersh \
  verifyhostkeydns versionaddendum visualhostkey warnweakcrypto xauthlocation ";
 
 const NO_FORWARDING: &str = "there is no port forwarding";
@@ -136,17 +167,16 @@ const NO_FORWARDING: &str = "there is no port forwarding";
 /// # Errors
 /// It is not of that form, or the value is none of this key.
 pub(super) fn parse(setting: &str) -> Result<Setting, Fault> {
-    let Some((key, value)) = setting.split_once(['=', ' ']) else {
-        return Err(Fault::new(format!(
-            "-o {setting:?} is not of the form KEY=VALUE"
-        )));
+    let Some((key, value)) = setting.trim_start_matches(BLANKS).split_once(SEPARATORS) else {
+        let words = format!("-o {} is not of the form KEY=VALUE", cut(setting));
+        return Err(Fault::new(words));
     };
-    let key = key.trim();
-    let whole = value.trim_start_matches([' ', '=']);
-    let value = value.trim_matches([' ', '=', '"']);
+    let whole = value.trim_start_matches(SEPARATORS);
+    let value = whole.trim_end_matches(BLANKS).trim_matches(['"', '\'']);
     let is_none = value.eq_ignore_ascii_case("none");
     let given = || Some(value).filter(|_| !is_none).map(str::to_owned);
-    let wrong = |words: &str| Fault::new(format!("-o {key}={value}: {words}"));
+    let name = cut(key);
+    let wrong = |words: &str| Fault::new(format!("-o {name}={}: {words}", cut(value)));
     let yes = || yes_or_no(value).ok_or_else(|| wrong("neither yes nor no"));
     Ok(match key.to_ascii_lowercase().as_str() {
         "connecttimeout" => Setting::ConnectTimeout(values::seconds(value, "ConnectTimeout")?),
@@ -188,24 +218,50 @@ pub(super) fn parse(setting: &str) -> Result<Setting, Fault> {
             "subsystem" => Setting::Subsystem,
             _ => return Err(wrong("not none, subsystem or default")),
         },
-        "loglevel" if value.eq_ignore_ascii_case("quiet") => Setting::Quiet,
+        "loglevel" if is_quiet(value) => Setting::Quiet,
+        "ignoreunknown" => {
+            let patterns = value.split([',', ' ']).filter(|word| !word.is_empty());
+            Setting::IgnoreUnknown(patterns.map(str::to_ascii_lowercase).collect())
+        }
         "clearallforwardings" => Setting::ClearForwardings(yes()?),
         "localforward" | "remoteforward" | "dynamicforward" => {
-            Setting::Forwarding(format!("-o {key}: {NO_FORWARDING}"))
+            Setting::Forwarding(format!("-o {name}: {NO_FORWARDING}"))
         }
         "tunnel" if yes_or_no(value) != Some(false) => {
-            Setting::Forwarding(format!("-o {key}: there are no tunnel devices"))
+            Setting::Forwarding(format!("-o {name}: there are no tunnel devices"))
         }
         "proxycommand" if !is_none => Setting::Refused(format!(
-            "-o {key}: no other program makes the connection; -J HOST connects through a host"
+            "-o {name}: no other program makes the connection; use -J HOST"
         )),
-        "loglevel" | "tunnel" | "proxycommand" | "proxyusefdpass" => Setting::PassedOver,
+        "loglevel" | "tunnel" | "proxycommand" => Setting::PassedOver,
         known if PASSED_OVER.split(' ').any(|word| word == known) => Setting::PassedOver,
         _ => {
             let meant = did_you_mean(key, ACTING.into_iter().chain(OURS));
-            Setting::Unknown(format!("-o {key} is not known{meant}"))
+            Setting::Unknown(
+                key.to_ascii_lowercase(),
+                format!("-o {name} is not known{meant}"),
+            )
         }
     })
+}
+
+/// What stands between a key and its value, beside `=`.
+const BLANKS: [char; 2] = [' ', '\t'];
+const SEPARATORS: [char; 3] = ['=', ' ', '\t'];
+
+/// A word of the command line as a message shows it: at most 60 characters.
+fn cut(text: &str) -> String {
+    const MOST: usize = 60;
+    let shown: String = text.chars().take(MOST).collect();
+    let more = if shown.len() < text.len() { "..." } else { "" };
+    format!("{}{more}", shown.escape_debug())
+}
+
+/// Whether ssh keeps notes to itself at this level of its log.
+fn is_quiet(level: &str) -> bool {
+    ["quiet", "fatal", "error"]
+        .iter()
+        .any(|quiet| level.eq_ignore_ascii_case(quiet))
 }
 
 /// ssh's words for yes and no.
@@ -218,16 +274,20 @@ fn yes_or_no(value: &str) -> Option<bool> {
 }
 
 /// The variables of SetEnv: `NAME=VALUE`, separated by blanks. Quotes hold a value with blanks
-/// together, and a backslash stands before a quote that is meant itself.
+/// together, a backslash stands before a quote or a blank that is meant itself, and # begins a
+/// comment. What the protocol takes for a name is for the request to say.
 fn variables(text: &str) -> Result<Vec<(String, String)>, Fault> {
     let wrong = |what: &str| Fault::new(format!("-o SetEnv: {what}"));
+    let escaped = |c: Option<&char>| matches!(c, Some('"' | '\'' | '\\' | ' '));
     let (mut all, mut word, mut quote, mut is_word) = (Vec::new(), String::new(), None, false);
     let mut characters = text.chars().peekable();
     while let Some(c) = characters.next() {
         match (c, quote) {
-            ('\\', _) if matches!(characters.peek(), Some('"' | '\'' | '\\')) => {
+            ('\\', _) if escaped(characters.peek()) => {
                 word.extend(characters.next());
+                is_word = true;
             }
+            ('#', None) if !is_word => break,
             (q, Some(open)) if q == open => quote = None,
             ('"' | '\'', None) => (quote, is_word) = (Some(c), true),
             (' ' | '\t', None) => {
@@ -248,16 +308,20 @@ fn variables(text: &str) -> Result<Vec<(String, String)>, Fault> {
         all.push(word);
     }
     let parted = all.into_iter().map(|word| match word.split_once('=') {
-        Some((name, value)) if is_variable(name) => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(wrong(&format!("{word:?} is not of the form NAME=VALUE"))),
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(wrong(&format!(
+            "{} is not of the form NAME=VALUE",
+            cut(&word)
+        ))),
     });
     parted.collect()
 }
 
-/// The host of HostName: `%h` is the one that was named, `%%` a percent sign.
+/// The host of HostName: `%h` is the one that was named, `%%` a percent sign. It becomes a word
+/// for a shell (`-J`), and a line for who parses `ssh -G`.
 ///
 /// # Errors
-/// Another letter follows the sign.
+/// Another letter follows the sign, or the result is neither a host's name nor an address.
 pub(super) fn host_name(pattern: &str, host: &str) -> Result<String, Fault> {
     let mut name = String::new();
     let mut characters = pattern.chars();
@@ -268,111 +332,22 @@ pub(super) fn host_name(pattern: &str, host: &str) -> Result<String, Fault> {
                 Some('h') => name.push_str(host),
                 Some('%') => name.push('%'),
                 _ => {
-                    let words = format!("-o HostName={pattern}: only %h and %% are known");
-                    return Err(Fault::new(words));
+                    let words = "only %h and %% are known";
+                    return Err(Fault::new(format!("-o HostName={}: {words}", cut(pattern))));
                 }
             },
         }
+    }
+    // A zone may have any name.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-:%[]".contains(c);
+    let is_host = Address::parse(&name).is_ok() || HostName::parse(&name).is_ok();
+    if !is_host || !name.chars().all(plain) {
+        let words = "it is neither a host's name nor an address";
+        return Err(Fault::new(format!("-o HostName={}: {words}", cut(&name))));
     }
     Ok(name)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn told(setting: &str) -> String {
-        parse(setting).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn what_says_where_or_what_to_run_is_taken() {
-        for (setting, means) in [
-            ("hostname=192.0.2.1", Setting::HostName("192.0.2.1".into())),
-            ("StdinNull yes", Setting::NoInput(true)),
-            ("StdinNull=no", Setting::NoInput(false)),
-            ("SessionType=subsystem", Setting::Subsystem),
-            ("SessionType=none", Setting::NoCommand),
-            ("SessionType=default", Setting::PassedOver),
-            ("ForkAfterAuthentication=true", Setting::Background(true)),
-            ("RequestTTY=force", Setting::Terminal(Some(true))),
-            ("RequestTTY=no", Setting::Terminal(Some(false))),
-            ("RequestTTY=auto", Setting::Terminal(None)),
-            ("AddressFamily=inet6", Setting::Family(Some(Family::V6))),
-            ("AddressFamily=any", Setting::Family(None)),
-            ("LogLevel=QUIET", Setting::Quiet),
-            ("LogLevel=ERROR", Setting::PassedOver),
-            ("ProxyCommand=none", Setting::PassedOver),
-            ("Tunnel=no", Setting::PassedOver),
-            ("ClearAllForwardings=yes", Setting::ClearForwardings(true)),
-        ] {
-            assert_eq!(parse(setting), Ok(means), "{setting}");
-        }
-        assert!(told("StdinNull=maybe").ends_with("neither yes nor no"));
-        assert!(told("SessionType=x").ends_with("not none, subsystem or default"));
-        assert!(told("AddressFamily=ipx").ends_with("not any, inet or inet6"));
-        assert!(told("HostName=").ends_with("the host has no name"));
-    }
-
-    #[test]
-    fn forwardings_and_programs_are_refused_under_their_names() {
-        for setting in [
-            "LocalForward=1 localhost:1",
-            "RemoteForward 1 localhost:1",
-            "DynamicForward=1",
-            "Tunnel=yes",
-        ] {
-            let Ok(Setting::Forwarding(why)) = parse(setting) else {
-                panic!("{setting}");
-            };
-            assert!(why.starts_with("-o ") && why.contains(": there "), "{why}");
-        }
-        let refused = parse("ProxyCommand=nc %h %p");
-        assert!(matches!(refused, Ok(Setting::Refused(why)) if why.contains("-J HOST")));
-    }
-
-    #[test]
-    fn what_ssh_has_besides_is_passed_over_and_what_it_has_not_is_told() {
-        for setting in ["StrictHostKeyChecking=no", "ControlPath=none", "CIPHERS=x"] {
-            assert_eq!(parse(setting), Ok(Setting::PassedOver), "{setting}");
-        }
-        let Ok(Setting::Unknown(note)) = parse("ConnectTimout=3") else {
-            panic!("it is known");
-        };
-        assert!(note.contains("ConnectTimeout"), "{note}");
-        assert!(matches!(parse("Bogus=1"), Ok(Setting::Unknown(_))));
-        for key in ACTING {
-            let unknown = matches!(parse(&format!("{key}=none")), Ok(Setting::Unknown(_)));
-            assert!(!unknown, "{key}");
-        }
-    }
-
-    #[test]
-    fn variables_are_set_with_their_blanks() {
-        let set = |text: &str| match parse(&format!("SetEnv={text}")) {
-            Ok(Setting::SetEnv(all)) => all,
-            other => panic!("{text}: {other:?}"),
-        };
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(set("A=1 B="), [pair("A", "1"), pair("B", "")]);
-        assert_eq!(
-            set("A=\"1  2\" B='\"' C=\\\"x"),
-            [pair("A", "1  2"), pair("B", "\""), pair("C", "\"x")]
-        );
-        assert_eq!(set("\"A=1 2\""), [pair("A", "1 2")]);
-        for wrong in ["A", "=1", "A-B=1", "A=\"1"] {
-            assert!(parse(&format!("SetEnv={wrong}")).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_host_name_may_be_made_of_the_one_that_was_named() {
-        assert_eq!(
-            host_name("%h.example.org", "hostb").unwrap(),
-            "hostb.example.org"
-        );
-        assert_eq!(host_name("fe80::1%%eth0", "x").unwrap(), "fe80::1%eth0");
-        assert!(host_name("%p", "x").is_err());
-        assert!(host_name("x%", "x").is_err());
-    }
-}
+#[path = "ssh_options_tests.rs"]
+mod tests;

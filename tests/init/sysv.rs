@@ -81,7 +81,7 @@ fn a_log_that_goes_nowhere_is_told() {
     let warned = format!("cosserver: warning: {why}\n");
     assert!(machine.must("cosserver -t").contains(&warned));
     assert!(!machine.must("cosserver -t -e").contains("/dev/log"));
-    let note = "no /dev/log: the daemon's log goes nowhere; start syslog, or use cosserver -e\n";
+    let note = "no /dev/log: without -e the daemon's log goes nowhere; start syslog\n";
     let checks = |level: &str| {
         let told = machine.must("cosadm check");
         assert!(told.contains(&format!("{level:<8} log: {note}")), "{told}");

@@ -10,7 +10,7 @@ impl Report<'_> {
     /// runs commands elsewhere needs none, so that its absence is no problem.
     pub(super) fn daemon(&mut self) {
         let runs = who::is_running(self.place);
-        self.log(matches!(runs, Ok(true)));
+        self.log();
         match runs {
             Ok(true) => self.add(Level::Right, "daemon", "it runs"),
             Ok(false) => {
@@ -33,12 +33,12 @@ impl Report<'_> {
         }
     }
 
-    /// Whether syslog takes lines here. With `-e` the daemon has no need of it.
-    fn log(&mut self, runs: bool) {
+    /// Whether syslog takes lines here. A daemon with `-e` has no need of it, so that this is
+    /// no more than a note.
+    fn log(&mut self) {
         if let Some(why) = log::goes_nowhere() {
-            let level = if runs { Level::Warning } else { Level::Note };
-            let words = "the daemon's log goes nowhere; start syslog, or use cosserver -e";
-            self.add(level, "log", format!("{why}: {words}"));
+            let words = "without -e the daemon's log goes nowhere; start syslog";
+            self.add(Level::Note, "log", format!("{why}: {words}"));
         }
     }
 }
