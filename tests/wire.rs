@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
     clippy::wildcard_enum_match_arm,
     reason = "a test that fails says so and stops"
 )]
