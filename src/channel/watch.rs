@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::unix::SourceFd;
@@ -69,13 +69,15 @@ const BEFORE_DEADLINES: usize = 65_536;
 
 /// A loop's events, which come in batches.
 ///
-/// After a stop more may have come than one batch holds, and a deadline may have passed
-/// meanwhile: it must not be looked at before all that has come was.
+/// After a stop more may have come than one batch holds, or something that no batch has yet, and
+/// a deadline may have passed meanwhile: it must not be looked at before all that has come was.
 pub struct Batches {
     events: Events,
     size: usize,
     /// Events of full batches, one after the other.
     taken: usize,
+    /// When the last wait began: what had come by then is in its batch.
+    waited: Instant,
 }
 
 impl Batches {
@@ -85,6 +87,7 @@ impl Batches {
             events: Events::with_capacity(size),
             size,
             taken: 0,
+            waited: Instant::now(),
         }
     }
 
@@ -93,6 +96,7 @@ impl Batches {
     /// # Errors
     /// As epoll_wait(2). It was interrupted: nothing has changed.
     pub fn wait(&mut self, poll: &mut Poll, limit: Option<Duration>) -> std::io::Result<()> {
+        self.waited = Instant::now();
         poll.poll(&mut self.events, limit)?;
         let is_full = self.events.iter().count() >= self.size;
         let taken = self.taken.saturating_add(self.size);
@@ -109,9 +113,10 @@ impl Batches {
         self.events.iter()
     }
 
-    /// Whether there may be more than this batch: then deadlines have to wait.
-    pub const fn may_go_on(&self) -> bool {
-        self.taken > 0
+    /// The time up to which all that has come was in a batch: deadlines until then have passed.
+    /// `None`: there may be more than this batch, and they have to wait.
+    pub fn heard(&self) -> Option<Instant> {
+        (self.taken == 0).then_some(self.waited)
     }
 }
 
@@ -140,13 +145,22 @@ mod tests {
             batches.wait(&mut poll, Some(Duration::ZERO)).unwrap();
             seen.extend(batches.iter().map(|e| e.token().0));
             rounds += 1;
-            if !batches.may_go_on() {
+            if batches.heard().is_some() {
                 break;
             }
         }
         seen.sort_unstable();
         assert_eq!(seen, (0..10).collect::<Vec<_>>());
         assert_eq!(rounds, 3);
+        // Whoever is stopped from here on looks at no deadline by the time after it.
+        let before = Instant::now();
+        assert!(batches.heard().unwrap() <= before);
+        std::thread::yield_now();
+        batches
+            .wait(&mut poll, Some(Duration::from_millis(1)))
+            .unwrap();
+        let heard = batches.heard().unwrap();
+        assert!(before <= heard && Duration::from_millis(1) <= heard.elapsed());
         // Not for ever: what is always ready has a limit.
         let mut batches = Batches::of(4);
         let mut most = 0;
@@ -160,7 +174,7 @@ mod tests {
             }
             batches.wait(&mut poll, Some(Duration::ZERO)).unwrap();
             most += batches.iter().count();
-            if !batches.may_go_on() {
+            if batches.heard().is_some() {
                 break;
             }
         }

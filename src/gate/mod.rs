@@ -70,8 +70,8 @@ fn serve() -> Result<(), Fault> {
             }
         }
         hall.go_on(now)?;
-        if !events.may_go_on() {
-            hall.pass_deadlines(now)?;
+        if let Some(heard) = events.heard() {
+            hall.pass_deadlines(heard)?;
         }
     }
 }

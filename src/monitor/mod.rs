@@ -162,8 +162,8 @@ impl Monitor {
         let mut buffer = vec![0; channel::MESSAGE];
         loop {
             let now = Instant::now();
-            if !events.may_go_on() {
-                self.pass_deadlines(now);
+            if let Some(heard) = events.heard() {
+                self.pass_deadlines(heard);
             }
             self.take_look_ups(now);
             if self.is_over() {
