@@ -49,8 +49,8 @@ all: build
 help:
 	@echo 'make             build the five programs (target/release)'
 	@echo 'make demo        build, then show them at work on this machine'
-	@echo 'make test        all tests; as root also those that need root'
-	@echo 'make soak        the tests with their long counts, and with programs that call cosrsh'
+	@echo 'make test        the tests; as root also those that need root'
+	@echo 'make soak        the same with long counts, and races, replays, times and real programs'
 	@echo 'make bench       measure, beside the peers that are installed (root)'
 	@echo 'make distance    measure a stream over a long line, beside plain TCP (root)'
 	@echo 'make distances   measure several such lines, beside OpenSSH too, and draw the chart (root)'
@@ -78,14 +78,14 @@ test:
 	@scripts/test
 
 soak:
-	@COS_LONG=1 scripts/test
+	@COS_LONG=1 scripts/test all
 
 lint:
 	@scripts/lint
 
 check-docs:
 	@scripts/need test
-	scripts/cargo test --test documents --test manual --test house
+	scripts/cargo test --test lints
 
 fuzz:
 	@scripts/fuzz $(SECONDS)

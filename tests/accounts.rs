@@ -1,14 +1,6 @@
 //! Accounts that no process may become, and records of another account than the one asked for.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::fs;
 use std::path::{Path, PathBuf};

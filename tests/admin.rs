@@ -1,15 +1,4 @@
 //! `cosadm` as an administrator runs it: the real program, private folders.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test ends where it fails"
-)]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "these tests start the program they test"
-)]
-#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -32,7 +21,6 @@ use nix::unistd::{User, geteuid};
 mod cards;
 #[path = "admin/kept.rs"]
 mod kept;
-mod program;
 #[path = "admin/rotated.rs"]
 mod rotated;
 #[path = "admin/told.rs"]

@@ -1,25 +1,16 @@
 //! What gate, relay and monitor keep from each other, and how they come through
 //! what hits one of them: signals, a back-off, a broken listener, crowds.
 #![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     clippy::undocumented_unsafe_blocks,
     unsafe_code,
     reason = "a test panics where something is not as it should be, starts programs, and does what an attacker would"
 )]
 
-mod daemon;
+use crate::daemon;
 #[path = "login/left_over.rs"]
 mod left_over;
-mod login;
 #[allow(dead_code, unused_imports, reason = "each test file uses a part")]
-#[path = "gatekeeper/taken.rs"]
-mod taken;
+use crate::taken;
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};

@@ -1,15 +1,7 @@
 //! Strangers: everything that is refused is refused within its limit, logged
 //! once with peer and reason, and starts nothing.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    reason = "a test panics where something is not as it should be"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::time::Duration;
 

@@ -1,15 +1,7 @@
 //! Connections that wait for a host's name keep nobody out, and a daemon that is short of
 //! descriptors blames no peer for it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::fs;
 use std::net::IpAddr;

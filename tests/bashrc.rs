@@ -1,15 +1,8 @@
 //! `SSH_CLIENT`, by which bash reads `~/.bashrc`: with the real bash, and accounts of the tests'
 //! own.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod program;
+use crate::daemon;
+use crate::program;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

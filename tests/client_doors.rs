@@ -1,21 +1,10 @@
 //! `cos enrol`, and what the inner door asks of every subcommand: hosts in the test's
 //! hands ask, and see who answers. `cos key show`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
-
 #[cfg(test)]
-mod client_host;
-mod daemon;
-mod program;
-#[path = "login/seat.rs"]
-mod seat;
+use crate::client_host;
+use crate::daemon;
+use crate::seat;
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,14 +1,8 @@
 //! The real `cos` against a host in the test's hands: what it carries from its
 //! standard input and to its outputs, whatever these are.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
 #[cfg(test)]
-mod client_host;
-mod program;
+use crate::client_host;
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;

@@ -1,16 +1,9 @@
 //! rsh's command line, as the tools of the ecosystem send it, against the real
 //! daemon: each argument vector verbatim, and what the remote program was
 //! given. And one host table for a mixed park.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "a test panics where something is not as it should be, starts programs, and says what it leaves out"
-)]
 
-mod daemon;
-mod program;
+use crate::daemon;
+use crate::program;
 
 use std::fs;
 use std::net::TcpStream;

@@ -1,15 +1,7 @@
 //! What the daemon serves without: a state or run folder that is full, read-only or lost,
 //! at its start and while it runs; and a registry that is an older copy.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;

@@ -1,17 +1,9 @@
 //! Windows over a long line: `cos` and the daemon with a delay between them, and a host in the
 //! test's hands that answers late. A window grows where the sender would have to wait for credit,
 //! and only there; the daemon's budget bounds it; what was promised is kept, and given back.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod client_host;
-mod daemon;
-mod program;
+use crate::client_host;
+use crate::daemon;
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};

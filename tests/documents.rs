@@ -1,14 +1,7 @@
 //! The documents and the code agree: the limits and times of the protocol, the
 //! tests that guard against threats, links, versions, and what `make` makes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod tree;
+use crate::tree;
 
 use std::fs;
 

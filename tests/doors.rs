@@ -1,15 +1,7 @@
 //! The doors of a real daemon: who is let in, who is asked, who is sent away, and that
 //! each change counts for the next who calls.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::fs;
 use std::net::IpAddr;

@@ -1,15 +1,7 @@
 //! `cosadm`'s subcommands of the doors, as an administrator or his script runs them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-#[path = "doors_admin/host.rs"]
-mod host;
+use crate::daemon;
+use crate::host;
 #[path = "doors_admin/trouble.rs"]
 mod trouble;
 

@@ -1,17 +1,8 @@
 //! A machine that is excluded among a million: refused before anything that it asks is
 //! decoded, and its tries leave nothing behind.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod door;
+use crate::daemon;
+use crate::door;
 
 use std::fs;
 

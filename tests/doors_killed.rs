@@ -1,17 +1,8 @@
 //! Whoever is killed in the midst of a write loses nothing: at each single write of each
 //! change, and at any moment while machines register with a daemon.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod door;
+use crate::daemon;
+use crate::door;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -292,7 +283,9 @@ fn killer(folder: &Folder) -> PathBuf {
 /// Has a process of its own do this work there, killed at its n-th write. Whether it was.
 fn is_killed(killer: &Path, at: &Path, what: &str, n: u32, torn: bool) -> bool {
     let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "a_process_that_may_be_killed", "--nocapture"]);
+    let (_, module) = module_path!().split_once("::").unwrap();
+    let test = format!("{module}::a_process_that_may_be_killed");
+    child.args(["--exact", &test, "--nocapture"]);
     child.env("KILLED_WORK", what).env("KILLED_AT", at);
     ends_by_kill(&mut child, killer, at, n, torn)
 }

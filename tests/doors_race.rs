@@ -1,17 +1,8 @@
 //! Who races for a one-time password: whatever they do, it registers one machine, under
 //! the name that the manager chose.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::wildcard_enum_match_arm,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod door;
+use crate::daemon;
+use crate::door;
 
 use std::sync::{Barrier, Mutex};
 

@@ -1,17 +1,8 @@
 //! Four hosts with one inner door between them, each with an outer door of its own: what
 //! is changed at one counts at all for whoever calls next.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::wildcard_enum_match_arm,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod door;
+use crate::daemon;
+use crate::door;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

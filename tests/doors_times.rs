@@ -1,16 +1,7 @@
 //! What the time of a refusal at the doors tells: not why.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod door;
+use crate::daemon;
+use crate::door;
 
 #[path = "doors_times/beside.rs"]
 mod beside;

@@ -1,17 +1,9 @@
 //! The real tools over `cosrsh` against the real daemon, and their results byte
 //! for byte. `scripts/need test` installs them; where one is missing the test
 //! says so, and fails in CI.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "a test panics where something is not as it should be, starts programs, and says what it leaves out"
-)]
 
-mod daemon;
-mod tool;
+use crate::daemon;
+use crate::tool;
 
 use std::fs;
 use std::path::Path;

@@ -1,18 +1,9 @@
 //! The inner door of a real daemon and the real client: who is registered, by what, and
 //! who is turned away.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod login;
-#[path = "login/seat.rs"]
-mod seat;
+use crate::daemon;
+use crate::login;
+use crate::seat;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,15 +1,8 @@
 //! The scripts of `examples/`, each run as an administrator would run it, on a machine of its
 //! own with the daemon installed. `make lint` checks them with shellcheck and checkbashisms.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-#[path = "machine/mod.rs"]
-mod machine;
+use crate::daemon;
+use crate::machine;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -3,20 +3,11 @@
 //! `hosta`, `hostb`, `hostc` and `pc` are machines of the test, with the accounts, files and
 //! programs that the examples name. An example that is not run stands in `NOT_RUN` with its
 //! reason; one that is in neither fails the test.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-#[path = "machine/mod.rs"]
-mod machine;
-#[path = "login/seat.rs"]
-mod seat;
-mod tree;
+use crate::daemon;
+use crate::machine;
+use crate::seat;
+use crate::tree;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;

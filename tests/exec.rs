@@ -1,14 +1,7 @@
 //! The main job against the real daemon: what a command is started with, and
 //! what its caller learns of its end.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "a test panics where something is not as it should be, starts programs, and says what it leaves out"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::ffi::OsString;
 use std::fs;

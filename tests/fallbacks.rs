@@ -1,16 +1,8 @@
 //! Protections and system calls that a kernel, or a container's filter, does not have: the
 //! daemon starts, runs commands, and its log names what is missing.
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::process::Command;
 

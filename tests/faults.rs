@@ -1,16 +1,8 @@
 //! System calls of the daemon that fail, as strace(1) injects it: what one of them has to do
 //! with ends, and nothing else.
 #![cfg(target_os = "linux")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::process::{Child, Command, Stdio};
 

@@ -5,22 +5,13 @@
 //! Needs root, for the descriptor of another process; as an ordinary user these
 //! tests say so and pass.
 #![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
     clippy::undocumented_unsafe_blocks,
-    clippy::disallowed_methods,
-    clippy::wildcard_enum_match_arm,
     unsafe_code,
     reason = "a test panics where something is not as it should be, and takes what an attacker would"
 )]
 
-mod daemon;
-mod login;
-#[path = "gatekeeper/taken.rs"]
-mod taken;
+use crate::daemon;
+use crate::taken;
 #[path = "login/taken_over.rs"]
 mod taken_over;
 

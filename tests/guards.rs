@@ -1,14 +1,7 @@
 //! Policy that cannot be believed denies, on the real daemon: wrong files,
 //! wrong lines, wrong addresses, arguments that try to get past an allow list.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

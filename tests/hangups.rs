@@ -1,14 +1,7 @@
 //! A session that is hung up ends whole, in whatever process groups its processes are:
 //! `timeout`, shells with job control. What has a session of its own lives on.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::collections::BTreeSet;
 use std::process::{Child, Command};

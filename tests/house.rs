@@ -1,14 +1,7 @@
 //! The house itself: what may see what, and where unsafe code and long files
 //! may be.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod tree;
+use crate::tree;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -493,4 +486,76 @@ fn secrets_are_compared_in_constant_time() {
         body.contains("same_bytes(") && !body.contains("=="),
         "{body}"
     );
+}
+
+/// Cargo finds no test by itself (`autotests = false`): a file that no group names would never
+/// run, nor would a group that `scripts/test` does not.
+#[test]
+fn every_test_belongs_to_a_group_that_runs() {
+    let cargo = tree::text("Cargo.toml");
+    let groups: BTreeSet<&str> = cargo
+        .split("[[test]]\n")
+        .skip(1)
+        .map(|part| part.split('"').nth(1).unwrap())
+        .collect();
+    assert!(groups.len() >= 4);
+    // `most)` and `soak)` are all there is, and `all)` is both.
+    let runner = tree::text("scripts/test");
+    let arm = |name: &str| -> BTreeSet<String> {
+        let line = runner.lines().find(|l| l.starts_with(&format!("{name})")));
+        let words = line.unwrap().split([' ', '\'']).collect::<Vec<_>>();
+        let named = words.windows(2).filter(|w| w[0] == "--test");
+        named.map(|w| w[1].to_owned()).collect()
+    };
+    let (most, soak, all) = (arm("most"), arm("soak"), arm("all"));
+    assert!(most.is_disjoint(&soak));
+    let both: BTreeSet<String> = most.union(&soak).cloned().collect();
+    assert_eq!(both, all, "scripts/test all");
+    let every: BTreeSet<String> = groups.iter().map(|g| (*g).to_owned()).collect();
+    assert_eq!(both, every, "the groups that scripts/test runs");
+
+    // Each file is a module of one other: by its name, or by its path.
+    let tests = files().into_iter().map(|f| relative(&f).to_owned());
+    let tests: Vec<String> = tests
+        .filter(|f| f.starts_with("tests/") && f.ends_with(".rs"))
+        .collect();
+    let mut named: Vec<String> = Vec::new();
+    for file in &tests {
+        let text = tree::text(file);
+        let folder = Path::new(file).parent().unwrap().to_owned();
+        let stem = Path::new(file).file_stem().unwrap().to_str().unwrap();
+        let is_root = stem == "mod" || groups.contains(stem);
+        let below = if is_root {
+            folder.clone()
+        } else {
+            folder.join(stem)
+        };
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let line = line.strip_prefix("pub ").unwrap_or(line);
+            let Some(module) = line.strip_prefix("mod ").and_then(|l| l.strip_suffix(';')) else {
+                continue;
+            };
+            let before = at.checked_sub(1).map_or("", |at| lines[at]);
+            let path = before
+                .strip_prefix("#[path = \"")
+                .and_then(|l| l.strip_suffix("\"]"));
+            named.extend(
+                match path {
+                    Some(path) => vec![folder.join(path)],
+                    None => vec![
+                        below.join(format!("{module}.rs")),
+                        below.join(format!("{module}/mod.rs")),
+                    ],
+                }
+                .into_iter()
+                .map(|p| p.to_str().unwrap().to_owned()),
+            );
+        }
+    }
+    for file in tests {
+        let stem = Path::new(&file).file_stem().unwrap().to_str().unwrap();
+        let is_group = file.matches('/').count() == 1 && groups.contains(stem);
+        assert!(is_group || named.contains(&file), "{file} is no module");
+    }
 }

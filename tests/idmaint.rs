@@ -1,16 +1,8 @@
 //! IDMAINT: `cosadm` without a command, on a terminal, with the keyboard and the screen in
 //! the test's hands.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-#[path = "doors_admin/host.rs"]
-mod host;
+use crate::daemon;
+use crate::host;
 
 use std::fs;
 use std::io::Write;

@@ -1,19 +1,10 @@
 //! The independent client of `tests/independent`, written from the protocol's
 //! page alone, against the real daemon: what it asks for is done, and what it
 //! does wrong is refused as the page says.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 #[path = "independent/doors.rs"]
 mod doors;
-mod login;
 #[path = "independent/logins.rs"]
 mod logins;
 

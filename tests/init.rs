@@ -1,17 +1,5 @@
 //! The daemon under the inits and inetds that it is for, each really started, in a
 //! machine of the test's own; and what `make install` puts there.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
-
-mod daemon;
-mod login;
-mod machine;
 
 #[path = "init/fail2ban.rs"]
 mod fail2ban;

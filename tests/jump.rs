@@ -1,14 +1,8 @@
 //! `-J`: a command on a host that is reached through others, with two real daemons; what the
 //! host in between sees, and what is said when it fails.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod program;
+use crate::daemon;
+use crate::program;
 
 use std::fs;
 use std::io::Write;

@@ -1,13 +1,7 @@
 //! After much work the daemon's processes are what they were: descriptors,
 //! threads, children and memory.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,15 +1,7 @@
 //! The daemon's life: how it starts, under inetd and systemd and alone, and how
 //! it stops.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::fs;
 use std::io::Read;

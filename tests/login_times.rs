@@ -1,16 +1,8 @@
 //! What the time of an answer tells, and who waits for whom, with passwords hashed as
 //! Debian hashes them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod login;
+use crate::daemon;
+use crate::login;
 
 use std::collections::BTreeMap;
 use std::io::Write;

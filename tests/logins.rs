@@ -1,16 +1,8 @@
 //! Logins through real PAM, with pam_unix and real accounts: who gets in, who does
 //! not, and what either is told.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod login;
+use crate::daemon;
+use crate::login;
 
 #[path = "login/asked.rs"]
 mod asked;

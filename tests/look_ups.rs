@@ -1,16 +1,8 @@
 //! The processes in which NSS modules and the resolver run: what they have and can do, and
 //! that they are used again, replaced, and keep nobody waiting. And which accounts a command
 //! may use.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::fs;
 use std::path::{Path, PathBuf};

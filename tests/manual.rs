@@ -1,14 +1,7 @@
 //! The manual pages and the programs agree: flags, commands, settings, host
 //! options, causes, events and exit codes; in both directions where it can be.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod tree;
+use crate::tree;
 
 use std::fs;
 use std::path::Path;

@@ -3,14 +3,6 @@
 //! be what its own encoder makes, and no mutant of a sealed record may open. Of a
 //! ClientHello, whose every mutant costs a Diffie-Hellman, as many are tried under
 //! COS_LONG alone, and 2,048 for each suite otherwise.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    reason = "a test that fails says so and stops"
-)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -1,11 +1,5 @@
 //! Our declarations of libpam (`pam-sys/`) against the headers that are installed: the compiler
 //! compares every constant, every structure and every function.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
 use std::ffi::c_int;
 use std::fmt::Write as _;

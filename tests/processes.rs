@@ -1,17 +1,8 @@
 //! Deaths and shortages: gate, relay and monitor killed at any time; too few
 //! descriptors, too few processes. What can go on goes on, and nothing leaks.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod program;
+use crate::daemon;
+use crate::program;
 
 use std::fs;
 use std::io::Read;

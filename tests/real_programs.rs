@@ -2,17 +2,10 @@
 //! own: from `hosta`, where `cosrsh` takes the place of ssh, to `hostb`, where the daemon runs.
 //! What arrives is compared byte for byte. They run in `make soak`, for which `scripts/need`
 //! unpacks the packages.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod machine;
-mod tool;
+use crate::daemon;
+use crate::machine;
+use crate::tool;
 
 #[path = "real_programs/backups.rs"]
 mod backups;

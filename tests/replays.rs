@@ -2,15 +2,8 @@
 //! nonce with a handshake of its own, and a signature that vouched for a user; to the
 //! same daemon, to one that was started anew, and to those that inetd starts. A
 //! hundred thousand times in `make soak`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test panics where something is not as it should be"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use cosserver::secret::KeyPair;
 use cosserver::wire::opening::{Credential, Hosts, Opening};

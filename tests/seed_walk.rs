@@ -2,18 +2,9 @@
 //! against a real daemon with real clients: once in the menu program at a terminal, and
 //! once by the subcommands. Step 14's remote user calls from another address, which takes
 //! a network of the test's own, and so root.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-#[path = "login/seat.rs"]
-mod seat;
+use crate::daemon;
+use crate::seat;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

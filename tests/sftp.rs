@@ -2,15 +2,9 @@
 //! and the real sftp-server, and their results byte for byte. sshfs, restic and lftp run in
 //! `make soak`; rclone's `--sftp-ssh` is newer than what distributions have, and its command line
 //! stands in `tests/cosrsh.rs`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod tool;
+use crate::daemon;
+use crate::tool;
 
 use std::collections::BTreeMap;
 use std::fs;

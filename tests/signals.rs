@@ -1,13 +1,6 @@
 //! Signals, both ways, and a client that is gone: against the real daemon.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::fs::File;
 use std::io::Read;

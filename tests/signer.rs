@@ -1,14 +1,7 @@
 //! Ordinary users: their `cos` and `cosrsh` by the signer of their host, its socket and
 //! its set-uid program; whom they may be on the other host; and every misuse of it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 #[path = "signer/crowd.rs"]
 mod crowd;

@@ -1,15 +1,7 @@
 //! Who holds how many slots: caps in all and by source, penalties, reserved
 //! slots, and a crowd of the silent that keeps nobody from being served.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::net::{IpAddr, Ipv4Addr};
 

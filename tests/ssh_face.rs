@@ -1,14 +1,8 @@
 //! ssh's command line against the real daemon: the flags that act, those that are passed over
 //! with a word or without one, those that are refused, and what stands for a missing command.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod program;
+use crate::daemon;
+use crate::program;
 
 use std::fs;
 use std::io::{Read, Write};

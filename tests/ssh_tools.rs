@@ -1,15 +1,9 @@
 //! Tools that take the client for ssh, with the flags of ssh that they add, against the real
 //! daemon: their results byte for byte. `scripts/need test` installs them; where one is missing
 //! the test says so, and fails in CI.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod tool;
+use crate::daemon;
+use crate::tool;
 
 use std::fs;
 use std::os::unix::fs::symlink;

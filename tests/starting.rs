@@ -2,15 +2,10 @@
 #![allow(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
     reason = "a test panics where something is not as it should be, and starts programs"
 )]
 
-mod daemon;
+use crate::daemon;
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,13 +1,7 @@
 //! The three streams of a command against the real daemon: whole, apart,
 //! back-pressured, and to their end whatever either side does meanwhile.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, Write};

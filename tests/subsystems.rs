@@ -1,15 +1,8 @@
 //! Subsystems: programs that a host asks for by a name of `[subsystem]`. Which hosts and users
 //! may, what runs, and how a refusal is told.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod program;
+use crate::daemon;
+use crate::program;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

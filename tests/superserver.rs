@@ -1,17 +1,8 @@
 //! Many daemons, one for each connection (`cosserver -i`), that know of each other what
 //! one daemon would know of its connections: penalties, slots, logins.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
-mod login;
+use crate::daemon;
+use crate::login;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,15 +1,7 @@
 //! What stands around the programs: scripts, installation, linking, the demo.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "a test panics where something is not as it should be, starts programs, and says what it leaves out"
-)]
 
-mod program;
-mod tree;
+use crate::program;
+use crate::tree;
 
 /// Has its own test.
 #[path = "../time/src/lib.rs"]
@@ -236,6 +228,7 @@ fn ci_runs_the_linters_and_the_tests_and_lets_no_tool_be_missing() {
         "make lint",
         "scripts/check-32bit",
         "make test",
+        "scripts/test soak",
     ]
     .map(at);
     assert!(

@@ -1,13 +1,5 @@
 //! The crate's wire against the vectors of `tests/vectors`, which the
 //! independent implementation in `tests/independent` made.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    reason = "a test that fails says so and stops"
-)]
 
 use cosserver::secret::{KeyPair, PublicKey, Secret};
 use cosserver::wire::answer::{self, Answer, Reference};

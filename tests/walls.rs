@@ -4,20 +4,13 @@
 //! Needs root, for another process's memory and for a cell; as an ordinary user
 //! most of these tests say so and pass.
 #![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    clippy::cast_possible_truncation,
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,
-    clippy::wildcard_enum_match_arm,
     unsafe_code,
     reason = "a test panics where something is not as it should be, and does what an attacker would"
 )]
 
-mod daemon;
+use crate::daemon;
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};

@@ -1,13 +1,6 @@
 //! `cosadm who` and `cosadm kill`: who is on, with how many bytes, and hung up.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
-mod daemon;
+use crate::daemon;
 
 use std::process::{Command, Output};
 

@@ -1,14 +1,9 @@
 //! A host for the client to call: the server's side of the protocol with the
 //! test in its hands, and a private configuration folder that leads there.
-
 #![allow(
     dead_code,
     unreachable_pub,
     reason = "a module of several test programs, of which each uses a part"
-)]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "the tests start the real program, as a shell would"
 )]
 
 use std::fs;

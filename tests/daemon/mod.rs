@@ -6,17 +6,6 @@
     unreachable_pub,
     reason = "a module of several test programs, of which each uses a part"
 )]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::missing_panics_doc,
-    clippy::print_stderr,
-    clippy::wildcard_enum_match_arm,
-    reason = "a test panics where something is not as it should be, and starts programs"
-)]
 
 pub mod hostile;
 pub mod inetd;

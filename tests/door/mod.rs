@@ -5,10 +5,6 @@
     unreachable_pub,
     reason = "a module of several test programs, of which each uses a part"
 )]
-#![allow(
-    clippy::wildcard_enum_match_arm,
-    reason = "a test panics where something is not as it should be"
-)]
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};

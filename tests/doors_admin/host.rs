@@ -1,5 +1,4 @@
 //! A configuration folder, and `cosadm` on it.
-
 #![allow(
     dead_code,
     unreachable_pub,

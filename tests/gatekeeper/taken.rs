@@ -1,8 +1,14 @@
 //! The gate's place, taken: its end of the channel to the monitor in the test's
 //! hands.
 #![allow(
+    dead_code,
     unreachable_pub,
-    reason = "what the test program uses of it, as of the other helpers"
+    reason = "a module of several test programs, of which each uses a part"
+)]
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "there is no safe call for the descriptors of another process"
 )]
 
 use std::fs;

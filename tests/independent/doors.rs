@@ -8,8 +8,8 @@ use cosserver::config::place::Place;
 use cosserver::door::inner::Setting;
 use cosserver::door::{Id, Inner, Level, Outer};
 
+use super::{all_refused, client, program, said, said_is};
 use crate::daemon::{self, Daemon};
-use crate::{all_refused, client, program, said, said_is};
 
 /// A daemon whose outer door is open, and its inner one.
 fn start() -> (Daemon, Inner) {

@@ -5,9 +5,9 @@
 use std::fs;
 use std::process::Command;
 
+use super::{all_refused, here, python, said, said_is};
 use crate::daemon::{self, Daemon, needs_root, until};
 use crate::login::{Logins, Plan};
-use crate::{all_refused, here, python, said, said_is};
 
 /// One of the programs, with what it needs to ask this daemon as this user.
 fn program(d: &Daemon, name: &str, user: &str) -> Command {

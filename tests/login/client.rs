@@ -11,11 +11,7 @@ use nix::sys::signal::Signal;
 use crate::daemon::session::Session;
 use crate::daemon::{COS, needs_root, until};
 use crate::login::{Logins, Plan};
-
-#[path = "seat.rs"]
-mod seat;
-
-use seat::Seat;
+use crate::seat::Seat;
 
 /// `cos -C A gui FLAGS… -p PORT -l alice HOST hello`, with nobody to answer but a person.
 fn asks(l: &Logins, flags: &[&str], host: &str) -> Command {

@@ -108,7 +108,7 @@ fn who_only_sits_at_the_prompt_keeps_nobody_out() {
     let alice = Person::new(&l.d, "alice", "hello");
     asked.push(alice.ask());
     asked.push(alice.ask());
-    let ended = l.ended(&mut crate::display::by_hash(&l, &["hello"]));
+    let ended = l.ended(&mut super::display::by_hash(&l, &["hello"]));
     let words = format!("{ended:?}");
     let line = l.d.log.wait("root asks for hello");
     assert!(line.contains("has no remote = true"), "{words}: {line}");

@@ -1,5 +1,4 @@
 //! A client at a terminal, with the keyboard and the screen in the test's hands.
-
 #![allow(
     dead_code,
     unreachable_pub,

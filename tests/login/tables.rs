@@ -60,7 +60,7 @@ fn users_and_groups_and_words() {
         }
     }
     // Everybody is not root, who must be named.
-    let ended = l.ended(&mut crate::display::by_hash(&l, &["everybody"]));
+    let ended = l.ended(&mut super::display::by_hash(&l, &["everybody"]));
     assert_eq!(ended.status, Some(255), "{ended:?}");
     l.d.log.wait("users of [gui.everybody] does not name root");
     // Nor is it a user as whom setresuid(2) would leave the application root.

@@ -1,16 +1,10 @@
 //! A machine of the test's own: the files of this one, of which every change is lost
 //! at the end (an overlay), a loopback network, processes, `/dev` and `/run` of its own.
 //! What is installed and started in it touches nothing outside. Root alone can make one.
-#![allow(dead_code, reason = "each test file uses a part")]
 #![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    clippy::missing_panics_doc,
-    clippy::print_stderr,
-    reason = "a test panics where something is not as it should be, and starts programs"
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several test programs, of which each uses a part"
 )]
 
 use std::fs;

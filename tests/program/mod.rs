@@ -1,12 +1,10 @@
 //! Executable files for the tests, written by a process of their own: a descriptor open
 //! for writing, which a fork in another thread has for a moment too, would make the
 //! kernel refuse to execute the file (ETXTBSY).
-#![allow(dead_code, reason = "each test file uses a part")]
-#![allow(unreachable_pub, reason = "each test file has this module for itself")]
 #![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "a test panics where something is not as it should be, and starts programs"
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several test programs, of which each uses a part"
 )]
 
 use std::io::Write;

@@ -3,9 +3,9 @@
 use std::fs;
 use std::process::Command;
 
+use super::{Hosts, assert_same, assert_same_but_times_of_links, contents};
 use crate::daemon::session::{Session, lives};
 use crate::daemon::{self, until};
-use crate::{Hosts, assert_same, assert_same_but_times_of_links, contents};
 
 #[test]
 fn borg_keeps_a_repository() {

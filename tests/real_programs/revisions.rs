@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{Hosts, contents};
+use super::{Hosts, contents};
 
 /// A repository too large for the buffers on the way, both ways.
 #[test]

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::Hosts;
+use super::Hosts;
 
 #[test]
 fn taktuk_broadcasts_commands_and_files() {

@@ -7,9 +7,9 @@ use std::time::Instant;
 use cosserver::secret::KeyPair;
 use cosserver::signer::fields::Reply;
 
+use super::{ALICE, Machine, can, inside, mode};
 use crate::daemon::session::{Gate, Session};
 use crate::daemon::{self, append, must};
-use crate::{ALICE, Machine, can, inside, mode};
 
 /// Calls of a user at the signer that say nothing, until the input ends.
 const IDLE: &str = "

@@ -6,9 +6,9 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::{ALICE, BOB, COSADM, Machine, can, inside};
 use crate::daemon::must;
 use crate::daemon::session::{Session, ends};
-use crate::{ALICE, BOB, COSADM, Machine, can, inside};
 
 /// Sends TCP sockets that linger for an hour, with data that nobody reads: as the message, in
 /// an empty one, behind another, on a call that is then closed, and on one that stays. Says

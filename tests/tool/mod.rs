@@ -1,13 +1,9 @@
 //! The real tools that call `cosrsh`: whether they are here, how they are started, and trees of
 //! files to carry, compared byte for byte.
-#![allow(dead_code, reason = "each test file uses a part")]
-#![allow(unreachable_pub, reason = "each test file has this module for itself")]
 #![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::missing_panics_doc,
-    reason = "a test panics where something is not as it should be, and starts programs"
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several test programs, of which each uses a part"
 )]
 
 use std::collections::BTreeMap;

@@ -1,5 +1,9 @@
 //! The files of the project, for the tests that read them.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several test programs, of which each uses a part"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
