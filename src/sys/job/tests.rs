@@ -298,6 +298,7 @@ fn say_skipped() {
     eprintln!("skipped: it needs root: sudo make test");
 }
 
+#[cfg(direct_calls)]
 fn identity(number: u32) -> Identity {
     let number = IdNumber::new(number).unwrap();
     Identity {
