@@ -304,6 +304,9 @@ fn programs_in_python_are_python() {
     );
 }
 
+/// One benchmark at a time: some make an account for the peers, others copy `/etc`.
+static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 /// Whether Python is new enough for the benchmarks; says so if not.
 fn has_tomllib() -> bool {
     let there = run(Command::new("python3").args(["-c", "import tomllib"]))
@@ -317,6 +320,7 @@ fn has_tomllib() -> bool {
 
 #[test]
 fn the_bench_says_what_it_can_and_prints_what_was_measured() {
+    let _alone = ALONE.lock();
     if !has_tomllib() {
         return;
     }
@@ -415,6 +419,7 @@ fn charts_are_drawn_of_what_was_measured() {
 /// Logins were refused since unknown machines are, and nobody had run this benchmark since.
 #[test]
 fn the_benchmarks_of_logins_and_doors_run() {
+    let _alone = ALONE.lock();
     if !nix::unistd::geteuid().is_root() {
         eprintln!("passed over: it needs root");
         return;
@@ -432,6 +437,7 @@ fn the_benchmarks_of_logins_and_doors_run() {
 
 #[test]
 fn the_benchmark_of_real_programs_runs() {
+    let _alone = ALONE.lock();
     if !nix::unistd::geteuid().is_root() {
         eprintln!("passed over: it needs root");
         return;
