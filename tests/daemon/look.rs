@@ -85,9 +85,15 @@ pub fn without_doors(pid: i32) -> usize {
 
 /// A daemon's children beside its door and look-up processes.
 pub fn lasting_children(pid: i32) -> Vec<i32> {
-    let mut all = named_children(pid);
-    all.retain(|child| !comes_and_goes(*child));
-    all
+    loop {
+        let all = named_children(pid);
+        let lasting = all.iter().filter(|child| !comes_and_goes(**child));
+        let lasting = lasting.copied().collect();
+        // One that has ended meanwhile had no name to be known by.
+        if super::children(pid) == all {
+            return lasting;
+        }
+    }
 }
 
 /// How many of a daemon's children have this role.
