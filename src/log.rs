@@ -302,7 +302,7 @@ struct Syslog {
 /// Where syslog daemons listen: Linux, the BSDs, macOS.
 const SOCKETS: [&str; 3] = ["/dev/log", "/var/run/log", "/var/run/syslog"];
 
-/// Why no syslog daemon takes lines now, where that is so.
+/// Returns why no syslog daemon takes lines now. `None`: one does.
 pub fn goes_nowhere() -> Option<String> {
     no_socket_of(&SOCKETS.map(PathBuf::from))
 }

@@ -70,6 +70,8 @@ pub(super) struct ArgParser {
     set_terminal: Option<Option<bool>>,
     command: Option<Option<String>>,
     of_ssh: OfSsh,
+    /// The keys of `-o` so far, in small letters.
+    seen: Vec<String>,
     /// Keys that are not known, and what is wrong with them; and those that are not reported.
     unknown: Vec<(String, String)>,
     ignored: Vec<String>,
@@ -195,13 +197,16 @@ impl ArgParser {
     fn set(&mut self, face: Face, setting: &str) -> Result<(), Fault> {
         let parsed = ssh_options::parse(setting)?;
         if !parsed.is_for(face) {
-            let key = setting.trim_start().split(['=', ' ', '\t']).next();
-            return Err(Fault::new(format!(
-                "-o {} means nothing to {}",
-                key.unwrap_or_default(),
-                face.program()
-            )));
+            let (key, program) = (ssh_options::key(setting), face.program());
+            let words = format!("-o {key} means nothing to {program}");
+            return Err(Fault::new(words));
         }
+        let key = ssh_options::key(setting).to_ascii_lowercase();
+        let adds = matches!(parsed, Setting::SendEnv(_) | Setting::IgnoreUnknown(_));
+        if self.seen.contains(&key) && !adds {
+            return Ok(());
+        }
+        self.seen.push(key);
         match parsed {
             Setting::ConnectTimeout(time) => keep(&mut self.connect_timeout, time),
             Setting::KeepAlive(seconds) => keep(&mut self.keep_alive, seconds),

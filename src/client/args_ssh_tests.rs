@@ -4,6 +4,28 @@
 use super::tests::{call, complaint, parsed};
 use super::*;
 
+/// A later value was taken where it is another kind of setting than the first.
+#[test]
+fn of_two_values_of_an_option_the_first_counts() {
+    for (first, second) in [
+        ("SessionType=default", "SessionType=none"),
+        ("SessionType=default", "sessiontype=subsystem"),
+        ("LogLevel=INFO", "LogLevel=QUIET"),
+        ("ProxyCommand=none", "ProxyCommand=x"),
+        ("Tunnel=no", "Tunnel=yes"),
+        ("StdinNull=no", "StdinNull=yes"),
+    ] {
+        let [first, second] = [first, second].map(|option| format!("-o{option}"));
+        let alone = call(&["ssh", &first, "hostb", "x"]);
+        let both = call(&["ssh", &first, &second, "hostb", "x"]);
+        assert_eq!(both.of_ssh, alone.of_ssh, "{second}");
+        assert_eq!(
+            (both.subsystem, both.no_input),
+            (alone.subsystem, alone.no_input)
+        );
+    }
+}
+
 /// All flags that tools add to ssh's command line.
 const OF_TOOLS: [&str; 30] = [
     "-C", "-i", "FILE", "-F", "FILE", "-c", "CIPHER", "-m", "MAC", "-S", "CTL", "-k", "-K", "-y",

@@ -249,6 +249,12 @@ pub(super) fn parse(setting: &str) -> Result<Setting, Fault> {
 const BLANKS: [char; 2] = [' ', '\t'];
 const SEPARATORS: [char; 3] = ['=', ' ', '\t'];
 
+/// Returns the key of an option in ssh's form.
+pub(super) fn key(setting: &str) -> &str {
+    let setting = setting.trim_start_matches(BLANKS);
+    setting.split(SEPARATORS).next().unwrap_or(setting)
+}
+
 /// A word of the command line as a message shows it: at most 60 characters.
 fn cut(text: &str) -> String {
     const MOST: usize = 60;

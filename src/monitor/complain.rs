@@ -1,4 +1,6 @@
-//! What the daemon says to whoever started it.
+//! Messages to the user or the program that started the daemon: errors and warnings, on standard
+//! error. Run by the monitor while it starts. Must not write to standard error where that is a
+//! peer's connection, nor decide whether the daemon starts.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -20,8 +22,9 @@ pub(super) fn complain_of(fault: &Fault) {
     }
 }
 
-/// To whoever started us: on standard error, or in the log where that is a
-/// stranger's connection.
+/// Writes a message for the user or the program that started the daemon: to standard error, or
+/// to the log where that is a peer's connection. A standard error that cannot be written to (a
+/// full disk) keeps no daemon from its start.
 pub(super) fn complain(what: &dyn std::fmt::Display) {
     if stderr_is_the_peers() {
         Log::syslog(Level::Error).line(Level::Error, what);
