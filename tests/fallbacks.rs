@@ -6,7 +6,7 @@ use crate::daemon;
 
 use std::process::Command;
 
-use daemon::missing::{ALLOW, answer, errno, load, under, unless, without};
+use daemon::missing::{ALLOW, FIRST_ARGUMENT, answer, errno, load, under, unless, without};
 use daemon::{COSSERVER, Daemon};
 
 /// Starts the daemon, runs a command from end to end, and ends both; what the log says of
@@ -106,13 +106,12 @@ fn without_clone3_or_memfd_create_nothing_is_missing() {
 /// A kernel without IPv6: the other address is listened on.
 #[test]
 fn without_ipv6_the_other_address_is_served() {
-    const FAMILY: u32 = 16;
     let socket = u32::try_from(libc::SYS_socket).unwrap();
     let v6 = u32::try_from(libc::AF_INET6).unwrap();
     let filter = vec![
         load(0),
         unless(socket, 3),
-        load(FAMILY),
+        load(FIRST_ARGUMENT),
         unless(v6, 1),
         answer(errno(libc::EAFNOSUPPORT)),
         answer(ALLOW),

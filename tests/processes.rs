@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use cosserver::wire::request::Command;
 use cosserver::wire::stream::{End, Message, Stream};
 use daemon::hostile::{Caller, Stranger, timed};
+use daemon::missing::{ALLOW, FIRST_ARGUMENT, answer, errno, filtered, load, unless};
 use daemon::session::{Patient, lives};
 use daemon::{Daemon, hangs_up, until};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -500,13 +501,15 @@ fn monitor(d: &Daemon, inetd: bool) -> i32 {
     }
 }
 
-/// Whether a daemon of this folder has its guard, which is nobody's child.
-fn is_guarded(d: &Daemon) -> bool {
+/// Whether a daemon of this folder has its guard, which is nobody's child: of inetd's it is
+/// not the process that stands by until then.
+fn is_guarded(d: &Daemon, monitor: i32) -> bool {
     let folder = d.folder.0.display().to_string();
     let all = std::fs::read_dir("/proc").unwrap().flatten();
     all.into_iter().any(|entry| {
         let of = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
-        of("comm") == "cos: guard\n" && of("cmdline").contains(&folder)
+        let is_child = of("status").contains(&format!("\nPPid:\t{monitor}\n"));
+        of("comm") == "cos: guard\n" && of("cmdline").contains(&folder) && !is_child
     })
 }
 
@@ -525,13 +528,59 @@ fn a_monitor_that_is_killed_takes_every_process_of_a_job_along() {
         let all: Vec<i32> = lines[..3].iter().map(|n| n.parse().unwrap()).collect();
         assert!(all.iter().all(|pid| lives(*pid)));
         // Under inetd it begins when the job has run for a moment.
-        until("the job is guarded", || is_guarded(&d));
-        kill_9(monitor(&d, inetd));
+        let monitor = monitor(&d, inetd);
+        until("the job is guarded", || is_guarded(&d, monitor));
+        kill_9(monitor);
         if !inetd {
             d.child.wait().unwrap();
         }
         until("every process of the job ends", || {
             all.iter().all(|pid| !lives(*pid))
+        });
+    }
+}
+
+/// Regression: under inetd there was no guard in a job's first 10 ms, and everywhere none knew
+/// of the job until the monitor had entered it.
+#[test]
+fn a_monitor_that_is_killed_in_a_jobs_first_moment_takes_every_process_along() {
+    let without_standby = vec![
+        load(0),
+        unless(u32::try_from(libc::SYS_clone).unwrap(), 3),
+        load(FIRST_ARGUMENT),
+        unless(u32::try_from(libc::CLONE_VM).unwrap(), 1),
+        answer(errno(libc::EPERM)),
+        answer(ALLOW),
+    ];
+    for (inetd, filter) in [(false, None), (true, None), (true, Some(without_standby))] {
+        let d = match filter {
+            Some(filter) => {
+                let command = filtered(daemon::inetd::superserver(), filter);
+                Daemon::start_by(
+                    command,
+                    daemon::prepare("[exec]\nhup-to-kill = 1\n", ""),
+                    &[],
+                )
+            }
+            None => either(inetd, None),
+        };
+        let written = d.folder.0.join("written");
+        // The monitor does nothing more, whatever it was about to do.
+        let script = format!(
+            "kill -STOP $PPID; (sleep 1000 & one=$!; (trap '' HUP; exec sleep 1000) & \
+             echo $PPID $$ $one $!) >{0}.part; mv {0}.part {0}; sleep 1000",
+            written.display()
+        );
+        let _session = d.session(&[&script]);
+        until("the job has started others", || written.exists());
+        let all = fs::read_to_string(&written).unwrap();
+        let all: Vec<i32> = all.split_whitespace().map(|n| n.parse().unwrap()).collect();
+        let (monitor, job) = all.split_first().unwrap();
+        assert_eq!(job.len(), 3, "{job:?}");
+        assert!(job.iter().all(|pid| lives(*pid)));
+        kill_9(*monitor);
+        until("every process of the job ends", || {
+            job.iter().all(|pid| !lives(*pid))
         });
     }
 }

@@ -76,7 +76,7 @@ impl Application {
             stderr: stderr.as_fd(),
         };
         // The limits are those of the session now, and stay.
-        let pid = Starter::default().job(program, ends, Limits::default())?;
+        let pid = Starter::default().job(program, ends, Limits::default(), None)?;
         let started = Started {
             pid: pid.as_raw(),
             texts: fit(std::mem::take(&mut *held.borrow_mut())),

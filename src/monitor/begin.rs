@@ -21,7 +21,7 @@ use crate::fault::Fault;
 use crate::log::Level;
 use crate::policy::{Exec, Granted};
 use crate::refusal::{Cause, Refusal};
-use crate::service::exec::{self, Setting};
+use crate::service::exec::{self, Running, Setting};
 use crate::sys::account::{Account, UserRecord};
 use crate::sys::{process, socket};
 use crate::wire::noise::Keys;
@@ -38,6 +38,13 @@ impl Monitor {
         now: Instant,
     ) -> Result<(), Halt> {
         let account = &record.account;
+        let peer = pending.granted.proven().peer();
+        crate::policy::check_account(pending.granted.proven(), account).map_err(|r| r.of(peer))?;
+        let usable = self.accounts.check(record);
+        usable.map_err(|why| Refusal::new(Cause::Account, why).of(peer))?;
+        if self.inetd.is_some() {
+            self.guard_from_the_start();
+        }
         let setting = Setting {
             path: &self.settings.exec.path,
             becomes_user: self.accounts.serves().is_none(),
@@ -46,16 +53,13 @@ impl Monitor {
                 .then(|| socket::ssh_client(pending.socket.as_fd()))
                 .flatten(),
         };
-        let peer = pending.granted.proven().peer();
-        crate::policy::check_account(pending.granted.proven(), account).map_err(|r| r.of(peer))?;
-        let usable = self.accounts.check(record);
-        usable.map_err(|why| Refusal::new(Cause::Account, why).of(peer))?;
         let pair = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
         self.protection.make_way(&mut self.starter, now);
         // The job first: it starts while we do the handshake's arithmetic.
-        let running = exec::start(&pending.granted, account, &setting, &mut self.starter)
-            .map_err(|r| r.of(peer))?;
-        self.sessions.groups_mut().enter(running.pid());
+        let (granted, starter) = (&pending.granted, &mut self.starter);
+        let start = |word: Option<&_>| exec::start(granted, account, &setting, starter, word);
+        let groups = self.sessions.groups_mut();
+        let running = groups.enter(start, Running::pid).map_err(|r| r.of(peer))?;
         let (answer, keys) = match accept(&mut pending) {
             Ok(accepted) => accepted,
             Err(m) => {

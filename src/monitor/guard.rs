@@ -6,8 +6,9 @@
 //! after the grace. It is a fork of the monitor that was made before any secret was read
 //! (under inetd, or in place of one that died: later), listens to nobody, and learns of
 //! the groups from memory that the monitor writes and it only reads, so that a command
-//! costs neither of them a message; no other fork of the monitor has that memory. What a
-//! login has started is its worker's to end.
+//! costs neither of them a message; no other fork of the monitor has that memory. Under inetd
+//! it is forked when the command has run for a moment; until then another process stands by
+//! ([`Standby`]), which is cheaper to start. What a login has started is its worker's to end.
 
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::atomic::AtomicI32;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -30,6 +32,7 @@ use crate::fault::Fault;
 use crate::log::Level;
 use crate::sys::guard::{Numbers, run_alone};
 use crate::sys::process::CHANNEL;
+use crate::sys::standby::{Places, Standby};
 use crate::sys::{pidfd, process, session, signals, socket};
 
 /// Most groups: as many as `[limits] sessions` may say.
@@ -80,17 +83,37 @@ impl Groups {
         }
     }
 
-    /// Enters a job that has just been started.
-    pub(super) fn enter(&mut self, leader: Pid) {
-        let Some(numbers) = &self.numbers else { return };
+    /// Starts a job and enters its leader. `start` has the leader's number written to this word
+    /// before the leader runs: whatever it does to the monitor, the guard knows of it.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub(super) fn enter<T, E>(
+        &mut self,
+        start: impl FnOnce(Option<&AtomicI32>) -> Result<T, E>,
+        leader: impl FnOnce(&T) -> Pid,
+    ) -> Result<T, E> {
+        let Some(numbers) = &self.numbers else {
+            return start(None);
+        };
         let place = self.free.pop().unwrap_or(self.next);
-        if numbers.set(place, leader.as_raw()) {
-            if place == self.next {
-                numbers.set(LAST, i32::try_from(place).unwrap_or(0));
-                self.next += 1;
-            }
-            self.places.insert(leader, place);
+        let word = numbers.word(place);
+        if place == self.next && word.is_some() {
+            numbers.set(LAST, i32::try_from(place).unwrap_or(0));
+            self.next += 1;
         }
+        let started = start(word);
+        let number = started.as_ref().map_or(0, |started| {
+            let leader = leader(started);
+            self.places.insert(leader, place);
+            leader.as_raw()
+        });
+        // Where it could not be written before, it is now.
+        numbers.set(place, number);
+        if started.is_err() && word.is_some() {
+            self.free.push(place);
+        }
+        started
     }
 
     /// Takes a job out, before its number can be another's.
@@ -128,6 +151,19 @@ impl Groups {
             Some(numbers) => numbers.taken_along(process::to_background),
             None => process::to_background(),
         }
+    }
+
+    /// Has a process stand by that ends the first of these groups when this process has ended.
+    ///
+    /// # Errors
+    /// No process, or no memory; or the system has no such thing.
+    fn stand_by(&self) -> nix::Result<Standby> {
+        let numbers = self.numbers.as_ref().ok_or(Errno::ENOMEM)?;
+        let places = Places {
+            first: GRACE,
+            second: FIRST,
+        };
+        Standby::start(c"cosserver: guard", numbers, places)
     }
 
     /// How long a group that was hung up has until it is killed.
@@ -178,6 +214,8 @@ impl Guard {
 #[derive(Default)]
 pub(super) struct Guarding {
     guard: Option<Guard>,
+    /// What does its work until it is started first.
+    standby: Option<Standby>,
     due: Option<Instant>,
     /// How many in a row could not be started or did not live.
     failures: u32,
@@ -194,6 +232,7 @@ impl Guarding {
     /// Takes one that was started. `true`: the log has said that there was none to be had.
     fn started(&mut self, guard: Guard) -> bool {
         (self.guard, self.due) = (Some(guard), None);
+        self.standby = None;
         self.told.take().is_some()
     }
 
@@ -220,8 +259,7 @@ impl Guarding {
     }
 
     /// Has the first one started after a while, where none is due before: a job that ends sooner
-    /// would wait for two forks more than it needs. Until then the kernel ends the job's leader
-    /// with its monitor, and what the leader has started goes on.
+    /// would wait for two forks more than it needs.
     pub(super) fn begin_later(&mut self, after: Duration, now: Instant) {
         if self.guard.is_none() {
             self.due = self.due.or(Some(now + after));
@@ -245,6 +283,20 @@ impl Monitor {
         let registry = self.poll.registry();
         let started = Guard::start(self.sessions.groups(), Some(registry));
         self.guard_started(started);
+    }
+
+    /// Under inetd, before the one job is started: has something stand by that ends it should
+    /// this process be killed before there is a guard. Where there is no such thing, the guard
+    /// itself is started.
+    pub(super) fn guard_from_the_start(&mut self) {
+        if self.guard.guard.is_some() {
+            return;
+        }
+        self.tell_guard();
+        match self.sessions.groups().stand_by() {
+            Ok(standby) => self.guard.standby = Some(standby),
+            Err(_) => self.start_guard(),
+        }
     }
 
     /// Takes one that was started before there was a loop, or a job.
@@ -299,19 +351,37 @@ fn wait_and_end(numbers: &Numbers) -> u8 {
     while let Ok(Incoming::Message(..) | Incoming::Nothing) = channel.receive(&mut [0; 16]) {
         channel.wait();
     }
-    end_all(numbers);
+    let last = usize::try_from(numbers.get(LAST)).unwrap_or(0);
+    let all = (FIRST..=last).map(|place| numbers.get(place));
+    end_all(all, grace(numbers.get(GRACE)));
     process::SUCCESS
 }
 
+/// The life of one that stood by until the monitor had ended ([`Standby`]): its arguments are the
+/// grace, and the one job's place in the table. It has no descriptor, and hears no signal.
+pub fn main() -> u8 {
+    process::set_name("cos: guard");
+    let _ = nix::unistd::chdir("/");
+    let numbers = std::env::args().skip(1).map(|n| n.parse::<i32>());
+    match numbers.collect::<Result<Vec<_>, _>>().as_deref() {
+        Ok([after, number]) => {
+            end_all([*number], grace(*after));
+            process::SUCCESS
+        }
+        _ => process::FAILURE,
+    }
+}
+
+/// The grace, as the table has it.
+fn grace(milliseconds: i32) -> Duration {
+    Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
+}
+
 /// Hangs up every group, and whatever of its session is in another, and kills after the grace
-/// what is left.
-fn end_all(numbers: &Numbers) {
-    let grace = u64::try_from(numbers.get(GRACE)).unwrap_or(0);
-    let until = Instant::now() + Duration::from_millis(grace);
-    let last = usize::try_from(numbers.get(LAST)).unwrap_or(0);
-    let leaders: BTreeSet<i32> = (FIRST..=last)
-        .filter_map(|place| leader(numbers.get(place)))
-        .collect();
+/// what is left. `numbers`: the leaders', as the table has them.
+fn end_all(numbers: impl IntoIterator<Item = i32>, grace: Duration) {
+    let until = Instant::now() + grace;
+    let leaders: BTreeSet<i32> = numbers.into_iter().filter_map(leader).collect();
     if leaders.is_empty() {
         return;
     }

@@ -74,6 +74,8 @@ use sessions::Sessions;
 use stock::Stock;
 use token::Whose;
 
+pub use guard::main as stood_by;
+
 /// Questions of the gate answered in one go.
 const AT_ONCE: usize = 256;
 

@@ -5,6 +5,7 @@ use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::AtomicI32;
 
 use nix::fcntl::OFlag;
 use nix::unistd::{Pid, pipe2};
@@ -52,7 +53,8 @@ impl Running {
     }
 }
 
-/// Starts a granted command as its user.
+/// Starts a granted command as its user. `leader`: where its leader's number is written before
+/// the leader runs.
 ///
 /// # Errors
 /// No descriptors or processes are left, or a word of it is none.
@@ -61,6 +63,7 @@ pub fn start(
     account: &Account,
     setting: &Setting<'_>,
     starter: &mut Starter,
+    leader: Option<&AtomicI32>,
 ) -> Result<Running, Refusal> {
     let failed = |e: nix::errno::Errno| Refusal::new(Cause::System, e);
     let program = program(granted, account, setting)?;
@@ -78,7 +81,9 @@ pub fn start(
     for ours in [&stdin, &stdout, &stderr] {
         socket::set_nonblocking(ours).map_err(|e| Refusal::new(Cause::System, e))?;
     }
-    let pid = starter.job(program, ends, setting.limits).map_err(failed)?;
+    let pid = starter
+        .job(program, ends, setting.limits, leader)
+        .map_err(failed)?;
     Ok(Running {
         pid,
         stdin,

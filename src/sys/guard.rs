@@ -99,15 +99,20 @@ impl Numbers {
         unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.length.get()) }
     }
 
+    /// The number at a place itself.
+    pub fn word(&self, place: usize) -> Option<&AtomicI32> {
+        self.all().get(place)
+    }
+
     /// The number at a place; 0 beyond the last.
     pub fn get(&self, place: usize) -> i32 {
-        let number = self.all().get(place);
+        let number = self.word(place);
         number.map_or(0, |number| number.load(Ordering::Acquire))
     }
 
     /// Sets the number at a place. `false`: there is no such place.
     pub fn set(&self, place: usize, value: i32) -> bool {
-        let number = self.all().get(place);
+        let number = self.word(place);
         number
             .map(|number| number.store(value, Ordering::Release))
             .is_some()

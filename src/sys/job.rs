@@ -4,14 +4,17 @@
 //! made before the child; it makes system calls only, so that it may block (a
 //! home folder on a slow file system) without the monitor noticing.
 
-mod calls;
+pub(super) mod calls;
 mod child;
+#[cfg(direct_calls)]
+mod stack;
 mod start;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::AtomicI32;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -21,6 +24,8 @@ pub(super) use calls::is_user;
 #[cfg(test)]
 pub(super) use child::die_with;
 pub(super) use child::{DESCRIPTORS, close_from, default_signals};
+#[cfg(direct_calls)]
+pub(super) use stack::Stack;
 pub use start::Starter;
 pub(super) use start::start_ours;
 
@@ -87,11 +92,19 @@ impl Starter {
     /// signals, mask, limits and descriptors that a command expects, and hung up
     /// by the kernel should this process die. A program that cannot be executed says
     /// so on its stderr and exits 127 (126 where it may not be), as a shell does.
+    /// `leader`: where the kernel writes its number before it runs, if this is Linux on a
+    /// processor whose calls are made directly.
     ///
     /// # Errors
     /// No process was to be had.
-    pub fn job(&mut self, program: Program, ends: Ends<'_>, limits: Limits) -> nix::Result<Pid> {
-        self.start(Plan {
+    pub fn job(
+        &mut self,
+        program: Program,
+        ends: Ends<'_>,
+        limits: Limits,
+        leader: Option<&AtomicI32>,
+    ) -> nix::Result<Pid> {
+        let plan = Plan {
             argv: pointers(&program.argv),
             environment: pointers(&program.environment),
             program,
@@ -103,7 +116,8 @@ impl Starter {
             gives_fds: ends.are_its_own,
             limits,
             parent: nix::unistd::getpid(),
-        })
+        };
+        self.start(plan, leader)
     }
 }
 

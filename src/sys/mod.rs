@@ -12,6 +12,7 @@ pub mod client_signals;
 pub mod client_terminal;
 pub mod confine;
 pub mod deadline;
+mod decimal;
 pub mod entry;
 #[cfg(target_os = "linux")]
 mod filter;
@@ -39,5 +40,6 @@ pub mod shadow;
 pub mod shortage;
 pub mod signals;
 pub mod socket;
+pub mod standby;
 pub mod unsent;
 pub mod untrusted;

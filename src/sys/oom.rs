@@ -14,6 +14,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use super::decimal::Decimal;
+
 /// The file of a process's own value.
 const OWN: &str = "/proc/self/oom_score_adj";
 
@@ -143,8 +145,8 @@ pub(super) fn take(standing: Standing) {
 
 /// Writes this process's own value. Whether it may.
 fn write(value: i32) -> bool {
-    let mut digits = [0; 8];
-    let text = decimal(value, &mut digits);
+    let text = Decimal::of(value);
+    let text = text.as_bytes();
     // SAFETY: the string ends with NUL.
     let fd = unsafe { libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY) };
     if fd < 0 {
@@ -155,35 +157,4 @@ fn write(value: i32) -> bool {
     // SAFETY: opened above, and used no more.
     unsafe { libc::close(fd) };
     written > 0
-}
-
-/// A number from -1000 to 1000 in decimal.
-fn decimal(value: i32, digits: &mut [u8; 8]) -> &[u8] {
-    let mut left = value.unsigned_abs();
-    let mut at = digits.len();
-    for (n, digit) in digits.iter_mut().enumerate().rev() {
-        *digit = b'0'.wrapping_add(u8::try_from(left % 10).unwrap_or(0));
-        (left, at) = (left / 10, n);
-        if left == 0 {
-            break;
-        }
-    }
-    if let (true, Some(sign)) = (value < 0, digits.get_mut(at.saturating_sub(1))) {
-        *sign = b'-';
-        at = at.saturating_sub(1);
-    }
-    digits.get(at..).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_is_written_in_decimal() {
-        for value in [-1000, -999, -17, -1, 0, 7, 10, 999, 1000] {
-            let mut digits = [0; 8];
-            assert_eq!(decimal(value, &mut digits), value.to_string().as_bytes());
-        }
-    }
 }

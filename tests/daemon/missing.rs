@@ -30,6 +30,12 @@ const fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
 }
 
+/// Where the low half of a call's first argument stands.
+#[cfg(target_endian = "little")]
+pub const FIRST_ARGUMENT: u32 = 16;
+#[cfg(target_endian = "big")]
+pub const FIRST_ARGUMENT: u32 = 20;
+
 pub const ALLOW: u32 = 0x7fff_0000;
 
 pub fn errno(error: i32) -> u32 {
@@ -37,8 +43,12 @@ pub fn errno(error: i32) -> u32 {
 }
 
 /// The daemon's program under a seccomp filter, which all that it starts inherits.
-pub fn under(mut filter: Vec<libc::sock_filter>) -> Command {
-    let mut command = Command::new(COSSERVER);
+pub fn under(filter: Vec<libc::sock_filter>) -> Command {
+    filtered(Command::new(COSSERVER), filter)
+}
+
+/// A command under a seccomp filter, which all that it starts inherits.
+pub fn filtered(mut command: Command, mut filter: Vec<libc::sock_filter>) -> Command {
     let length = u16::try_from(filter.len()).unwrap();
     let install = move || {
         let program = libc::sock_fprog {

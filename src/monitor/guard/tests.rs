@@ -43,7 +43,7 @@ fn a_process_that_has_a_reaped_leaders_number_is_left_alone() {
     let numbers = groups.numbers.clone().unwrap();
     let process = Forked::start(|| std::thread::sleep(Duration::from_secs(60))).unwrap();
     let pid = process.pid;
-    groups.enter(pid);
+    groups.enter(|_| Ok::<_, ()>(pid), |pid| *pid).unwrap();
     assert!(!groups.reap(pid), "it lives");
     assert_eq!(leader(numbers.get(FIRST)), Some(pid.as_raw()));
     groups.set(pid, -pid.as_raw());

@@ -167,6 +167,22 @@ mod direct {
         process_option(libc::PR_SET_PDEATHSIG, libc::SIGHUP);
     }
 
+    /// prctl(2) with this process's name.
+    pub(in crate::sys) fn set_name(name: &CStr) {
+        let arguments = [word(libc::PR_SET_NAME), name.as_ptr() as usize, 0, 0, 0];
+        // SAFETY: the string ends with NUL, and the kernel copies it.
+        let _ = unsafe { call(Sysno::prctl, arguments) };
+    }
+
+    /// rt_sigtimedwait(2) without a limit: takes this signal, which is blocked, when it comes.
+    pub(in crate::sys) fn wait_for(signal: Signal) {
+        // The kernel's set: one bit for each signal, from the lowest on.
+        let set = 1_u64 << (signal as u32 - 1);
+        let arguments = [std::ptr::from_ref(&set) as usize, 0, 0, SIGNALS, 0];
+        // SAFETY: the set lives for the call.
+        let _ = unsafe { call(Sysno::rt_sigtimedwait, arguments) };
+    }
+
     /// prctl(2) with one number.
     pub(in crate::sys::job) fn process_option(option: i32, value: i32) {
         // SAFETY: sets a number of this process.

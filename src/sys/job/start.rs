@@ -28,16 +28,11 @@ pub(in crate::sys) use forked::start_ours;
 
 use crate::sys::oom::{self, Standing};
 
-/// By fork(2): the child has a copy of everything.
-fn fork(plan: &super::Plan) -> nix::Result<nix::unistd::Pid> {
-    match super::fork_quietly()? {
-        Some(pid) => Ok(pid),
-        None => {
-            // It may have been started while the monitor's own value was lowered.
-            oom::take(Standing::Original);
-            super::child::run(plan)
-        }
-    }
+/// The life of a child that has a copy of everything.
+fn run_forked(plan: &super::Plan) -> ! {
+    // It may have been started while the monitor's own value was lowered.
+    oom::take(Standing::Original);
+    super::child::run(plan)
 }
 
 #[cfg(all(test, direct_calls))]
@@ -49,12 +44,14 @@ mod shared {
     use std::ptr::{NonNull, null_mut};
     use std::sync::atomic::{AtomicI32, Ordering};
 
+    use super::run_forked;
+
     use nix::errno::Errno;
-    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
     use nix::sys::signal::{SigSet, SigmaskHow};
     use nix::unistd::Pid;
 
     use crate::sys::id_number::IdNumber;
+    use crate::sys::job::stack::Stack;
     use crate::sys::job::{Identity, Plan, child};
 
     /// Starts jobs, and keeps what is lent to the children that have not yet executed.
@@ -85,15 +82,19 @@ mod shared {
         /// Jobs that are remembered before it is looked which of them may be forgotten.
         const BEGUN: usize = 256;
 
-        /// Starts a child that carries the plan out.
+        /// Starts a child that carries the plan out. `told`: what has its number before it runs.
         ///
         /// # Errors
         /// No process, or no memory for its stack.
-        pub(in crate::sys::job) fn start(&mut self, plan: Plan) -> nix::Result<Pid> {
+        pub(in crate::sys::job) fn start(
+            &mut self,
+            plan: Plan,
+            told: Option<&AtomicI32>,
+        ) -> nix::Result<Pid> {
             self.take_back();
             let forks = std::mem::take(&mut self.forks);
             if forks || plan.program.user.as_ref().is_some_and(opens_memory) {
-                return super::fork(&plan);
+                return fork(&plan, told);
             }
             let stack = match self.spare.pop() {
                 Some(stack) => stack,
@@ -107,7 +108,8 @@ mod shared {
             });
             // From here on it is the child's: no Rust reference of ours to it is left.
             let lent = NonNull::from(Box::leak(lent));
-            let flags = libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
+            let (tells, told) = telling(told);
+            let flags = libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | tells | libc::SIGCHLD;
             // SAFETY: `lent` is a whole Lent; only the word's address is taken.
             let word = unsafe { &raw mut (*lent.as_ptr()).in_use };
             // A signal that came to the child before its handlers are gone would be
@@ -121,7 +123,7 @@ mod shared {
                     top,
                     flags,
                     lent.as_ptr().cast(),
-                    null_mut::<c_void>(),
+                    told,
                     null_mut::<c_void>(),
                     word,
                 )
@@ -194,6 +196,33 @@ mod shared {
         }
     }
 
+    /// The flag of clone(2) by which the kernel writes the child's number to this word before
+    /// the child runs, and the word.
+    fn telling(word: Option<&AtomicI32>) -> (libc::c_int, *mut i32) {
+        word.map_or((0, null_mut()), |word| {
+            (libc::CLONE_PARENT_SETTID, word.as_ptr())
+        })
+    }
+
+    /// By clone(2) as fork(2) makes it, but with that word: the child has a copy of everything.
+    /// By the raw call: the library's clone() takes a stack. What the library knows of its own
+    /// process (the thread's number) is the parent's in the child, which asks for none of it.
+    fn fork(plan: &Plan, told: Option<&AtomicI32>) -> nix::Result<Pid> {
+        let (tells, told) = telling(told);
+        let flags = libc::c_long::from(tells | libc::SIGCHLD);
+        // As in `start`: the child unblocks them when its handlers are gone.
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+        // SAFETY: this process has one thread, so the child is as whole as its parent; the
+        // word lives for the call.
+        let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, told, 0_usize, 0_usize) };
+        if pid == 0 {
+            run_forked(plan);
+        }
+        let pid = Errno::result(pid);
+        before.thread_set_mask()?;
+        pid.map(|pid| Pid::from_raw(i32::try_from(pid).unwrap_or(-1)))
+    }
+
     /// Whether a process uses the memory of this one: kcmp(2).
     fn shares_with_us(pid: Pid) -> nix::Result<bool> {
         /// `KCMP_VM`: libc does not have it.
@@ -251,45 +280,12 @@ mod shared {
         let plan = unsafe { &(*lent.cast::<Lent>()).plan };
         child::run(plan)
     }
-
-    /// A child's stack, with a page below that nothing may touch.
-    struct Stack(NonNull<c_void>);
-
-    impl Stack {
-        /// Bytes, the guard included: sixteen times what a debug build was seen to use.
-        const SIZE: usize = 64 * 1024;
-
-        /// The guard: the largest page of the systems that this is built for.
-        const GUARD: usize = 16 * 1024;
-
-        fn new() -> nix::Result<Self> {
-            let size = std::num::NonZeroUsize::new(Self::SIZE).ok_or(Errno::EINVAL)?;
-            let use_of_it = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-            let kind = MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK;
-            // SAFETY: a new mapping, which nothing else knows.
-            let stack = Self(unsafe { mmap_anonymous(None, size, use_of_it, kind) }?);
-            // SAFETY: its first part, which is used for nothing.
-            unsafe { mprotect(stack.0, Self::GUARD, ProtFlags::PROT_NONE) }?;
-            Ok(stack)
-        }
-
-        /// Where it begins: stacks grow down.
-        fn top(&self) -> *mut c_void {
-            // SAFETY: one past the mapping's last byte.
-            unsafe { self.0.byte_add(Self::SIZE) }.as_ptr()
-        }
-    }
-
-    impl Drop for Stack {
-        fn drop(&mut self) {
-            // SAFETY: the mapping of `new`, and no child is on it: it would be lent.
-            let _ = unsafe { munmap(self.0, Self::SIZE) };
-        }
-    }
 }
 
 #[cfg(not(direct_calls))]
 mod forked {
+    use std::sync::atomic::AtomicI32;
+
     use nix::unistd::Pid;
 
     use crate::sys::job::Plan;
@@ -303,8 +299,15 @@ mod forked {
         ///
         /// # Errors
         /// No process was to be had.
-        pub(in crate::sys::job) fn start(&mut self, plan: Plan) -> nix::Result<Pid> {
-            super::fork(&plan)
+        pub(in crate::sys::job) fn start(
+            &mut self,
+            plan: Plan,
+            _: Option<&AtomicI32>,
+        ) -> nix::Result<Pid> {
+            match crate::sys::job::fork_quietly()? {
+                Some(pid) => Ok(pid),
+                None => super::run_forked(&plan),
+            }
         }
 
         /// Has the next job started with a memory of its own, as every job is.

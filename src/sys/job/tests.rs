@@ -36,7 +36,7 @@ fn outcome(starter: &mut Starter, path: &str, argv: &[&str]) -> (String, i32) {
         stdout: write.as_fd(),
         stderr: write.as_fd(),
     };
-    let pid = starter.job(program, ends, Limits::default()).unwrap();
+    let pid = starter.job(program, ends, Limits::default(), None).unwrap();
     drop(write);
     let mut said = String::new();
     File::from(read).read_to_string(&mut said).unwrap();
@@ -79,10 +79,37 @@ fn errno_is_left_alone() {
     };
     let mut starter = Starter::default();
     nix::errno::Errno::set_raw(12345);
-    let pid = starter.job(missing(), ends, Limits::default()).unwrap();
+    let pid = starter
+        .job(missing(), ends, Limits::default(), None)
+        .unwrap();
     let status = waitpid(pid, None);
     assert_eq!(nix::errno::Errno::last_raw(), 12345);
     assert_eq!(status.unwrap(), WaitStatus::Exited(pid, 127));
+}
+
+/// Regression: a guard knew of a job when its starter had said so, which might be dead by then.
+#[cfg(direct_calls)]
+#[test]
+fn a_leaders_number_is_where_it_is_wanted_however_it_is_started() {
+    use std::sync::atomic::{AtomicI32, Ordering};
+    let nothing = OwnedFd::from(File::options().write(true).open("/dev/null").unwrap());
+    let ends = Ends {
+        are_its_own: true,
+        stdin: nothing.as_fd(),
+        stdout: nothing.as_fd(),
+        stderr: nothing.as_fd(),
+    };
+    let mut starter = Starter::default();
+    for forks in [false, true] {
+        if forks {
+            starter.fork_next();
+        }
+        let number = AtomicI32::new(0);
+        let pid = starter.job(missing(), ends, Limits::default(), Some(&number));
+        let pid = pid.unwrap();
+        assert_eq!(number.load(Ordering::Acquire), pid.as_raw());
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 127));
+    }
 }
 
 #[test]
@@ -178,7 +205,7 @@ impl Stuck {
         };
         let mut starter = Starter::default();
         let program = Program { user, ..missing() };
-        let pid = starter.job(program, ends, Limits::default()).unwrap();
+        let pid = starter.job(program, ends, Limits::default(), None).unwrap();
         assert_eq!(starter.beginning(), 1);
         Self {
             starter,
