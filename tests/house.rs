@@ -1,5 +1,4 @@
-//! The house itself: what may see what, and where unsafe code and long files
-//! may be.
+//! The house itself: what may see what, and where unsafe code may be.
 
 use crate::tree;
 
@@ -8,9 +7,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tree::{files, relative};
-
-/// The longest file of source, in lines.
-const LINES: usize = 450;
 
 /// What each room may name besides itself; the room itself is the first part
 /// of a path under `src/`. `main.rs` and `bin/` pick a role and call it.
@@ -270,18 +266,6 @@ fn unsafe_code_is_in_sys_alone() {
                 relative(&path)
             );
         }
-    }
-}
-
-#[test]
-fn no_file_is_too_long() {
-    for path in sources() {
-        let lines = fs::read_to_string(&path).unwrap().lines().count();
-        assert!(
-            lines <= LINES,
-            "{}: {lines} lines, {LINES} are the most: probably two rooms",
-            relative(&path)
-        );
     }
 }
 
