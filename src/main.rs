@@ -17,7 +17,7 @@ fn run() -> u8 {
         Some("cosserver: gate") => cosserver::gate::main(),
         Some("cosserver: relay") => cosserver::relay::main(),
         Some("cosserver: lookup") => cosserver::lookup::main(),
-        Some("cosserver: guard") => cosserver::monitor::stood_by(),
+        Some("cosserver: guard") => cosserver::monitor::standby_guard(),
         Some("cosserver: door") => cosserver::door::process::main(),
         _ => cosserver::monitor::main(&APART),
     }

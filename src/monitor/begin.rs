@@ -43,7 +43,7 @@ impl Monitor {
         let usable = self.accounts.check(record);
         usable.map_err(|why| Refusal::new(Cause::Account, why).of(peer))?;
         if self.inetd.is_some() {
-            self.guard_from_the_start();
+            self.start_standby_guard();
         }
         let setting = Setting {
             path: &self.settings.exec.path,
@@ -57,7 +57,7 @@ impl Monitor {
         self.protection.make_way(&mut self.starter, now);
         // The job first: it starts while we do the handshake's arithmetic.
         let (granted, starter) = (&pending.granted, &mut self.starter);
-        let start = |word: Option<&_>| exec::start(granted, account, &setting, starter, word);
+        let start = |leader: Option<&_>| exec::start(granted, account, &setting, starter, leader);
         let groups = self.sessions.groups_mut();
         let running = groups.enter(start, Running::pid).map_err(|r| r.of(peer))?;
         let (answer, keys) = match accept(&mut pending) {

@@ -7,7 +7,7 @@
 //! (under inetd, or in place of one that died: later), listens to nobody, and learns of
 //! the groups from memory that the monitor writes and it only reads, so that a command
 //! costs neither of them a message; no other fork of the monitor has that memory. Under inetd
-//! it is forked when the command has run for a moment; until then another process stands by
+//! it is forked when the command has run for a moment; until then there is a standby guard
 //! ([`Standby`]), which is cheaper to start. What a login has started is its worker's to end.
 
 #[cfg(test)]
@@ -32,7 +32,7 @@ use crate::fault::Fault;
 use crate::log::Level;
 use crate::sys::guard::{Numbers, run_alone};
 use crate::sys::process::CHANNEL;
-use crate::sys::standby::{Places, Standby};
+use crate::sys::standby::{self, Places, Standby};
 use crate::sys::{pidfd, process, session, signals, socket};
 
 /// Most groups: as many as `[limits] sessions` may say.
@@ -83,8 +83,9 @@ impl Groups {
         }
     }
 
-    /// Starts a job and enters its leader. `start` has the leader's number written to this word
-    /// before the leader runs: whatever it does to the monitor, the guard knows of it.
+    /// Starts a job and enters its leader. `start` gets the entry, and has the leader's number
+    /// written to it before the leader runs, where the system can do that: a monitor that is
+    /// killed right then leaves a job that the guard knows.
     ///
     /// # Errors
     /// Those of `start`.
@@ -97,20 +98,22 @@ impl Groups {
             return start(None);
         };
         let place = self.free.pop().unwrap_or(self.next);
-        let word = numbers.word(place);
-        if place == self.next && word.is_some() {
+        let Some(entry) = numbers.word(place) else {
+            // The table is full: as many as `[limits] sessions` may say.
+            return start(None);
+        };
+        if place == self.next {
             numbers.set(LAST, i32::try_from(place).unwrap_or(0));
             self.next += 1;
         }
-        let started = start(word);
-        let number = started.as_ref().map_or(0, |started| {
+        let started = start(Some(entry));
+        if let Ok(started) = &started {
             let leader = leader(started);
+            // The system may not have done it.
+            numbers.set(place, leader.as_raw());
             self.places.insert(leader, place);
-            leader.as_raw()
-        });
-        // Where it could not be written before, it is now.
-        numbers.set(place, number);
-        if started.is_err() && word.is_some() {
+        } else {
+            numbers.set(place, 0);
             self.free.push(place);
         }
         started
@@ -153,15 +156,15 @@ impl Groups {
         }
     }
 
-    /// Has a process stand by that ends the first of these groups when this process has ended.
+    /// Starts a standby guard, which ends the first of these groups when this process has ended.
     ///
     /// # Errors
-    /// No process, or no memory; or the system has no such thing.
-    fn stand_by(&self) -> nix::Result<Standby> {
+    /// Those of [`Standby::start`].
+    fn start_standby(&self) -> nix::Result<Standby> {
         let numbers = self.numbers.as_ref().ok_or(Errno::ENOMEM)?;
         let places = Places {
-            first: GRACE,
-            second: FIRST,
+            grace: GRACE,
+            leader: FIRST,
         };
         Standby::start(c"cosserver: guard", numbers, places)
     }
@@ -214,7 +217,7 @@ impl Guard {
 #[derive(Default)]
 pub(super) struct Guarding {
     guard: Option<Guard>,
-    /// What does its work until it is started first.
+    /// The standby guard, until the first guard has been started.
     standby: Option<Standby>,
     due: Option<Instant>,
     /// How many in a row could not be started or did not live.
@@ -232,7 +235,9 @@ impl Guarding {
     /// Takes one that was started. `true`: the log has said that there was none to be had.
     fn started(&mut self, guard: Guard) -> bool {
         (self.guard, self.due) = (Some(guard), None);
-        self.standby = None;
+        if let Some(standby) = self.standby.take() {
+            standby.dismiss();
+        }
         self.told.take().is_some()
     }
 
@@ -285,16 +290,22 @@ impl Monitor {
         self.guard_started(started);
     }
 
-    /// Under inetd, before the one job is started: has something stand by that ends it should
-    /// this process be killed before there is a guard. Where there is no such thing, the guard
-    /// itself is started.
-    pub(super) fn guard_from_the_start(&mut self) {
-        if self.guard.guard.is_some() {
+    /// Under inetd, before the one job is started: starts a standby guard, which ends the job if
+    /// this process is killed before there is a guard. Where the system does not allow that, the
+    /// guard is started right away.
+    pub(super) fn start_standby_guard(&mut self) {
+        let standby = self.guard.standby.take_if(|standby| standby.has_ended());
+        if let Some(ended) = standby {
+            ended.dismiss();
+        }
+        if self.guard.guard.is_some() || self.guard.standby.is_some() {
             return;
         }
         self.tell_guard();
-        match self.sessions.groups().stand_by() {
+        match self.sessions.groups().start_standby() {
             Ok(standby) => self.guard.standby = Some(standby),
+            // A guard would not be started either, and takes two processes.
+            Err(Errno::EAGAIN | Errno::ENOMEM) => {}
             Err(_) => self.start_guard(),
         }
     }
@@ -317,6 +328,9 @@ impl Monitor {
                 let why = e.while_doing("the guard").to_string();
                 if self.guard.failed(why.clone(), Instant::now()) {
                     self.log.say(Level::Error, "fault", &[("why", &why)]);
+                }
+                if self.guard.standby.is_some() {
+                    self.start_standby_guard();
                 }
             }
         }
@@ -357,19 +371,22 @@ fn wait_and_end(numbers: &Numbers) -> u8 {
     process::SUCCESS
 }
 
-/// The life of one that stood by until the monitor had ended ([`Standby`]): its arguments are the
-/// grace, and the one job's place in the table. It has no descriptor, and hears no signal.
-pub fn main() -> u8 {
+/// Ends the one job of a monitor that has ended: the program of a standby guard ([`Standby`]).
+/// Its arguments are the grace in milliseconds and the leader's number, as the table has them.
+/// Every signal is blocked.
+pub fn standby_main() -> u8 {
     process::set_name("cos: guard");
     let _ = nix::unistd::chdir("/");
-    let numbers = std::env::args().skip(1).map(|n| n.parse::<i32>());
-    match numbers.collect::<Result<Vec<_>, _>>().as_deref() {
-        Ok([after, number]) => {
-            end_all([*number], grace(*after));
-            process::SUCCESS
-        }
-        _ => process::FAILURE,
-    }
+    let process = standby::settle_in();
+    let mut numbers = std::env::args().skip(1).map(|n| n.parse::<i32>());
+    let (Some(Ok(after)), Some(Ok(number))) = (numbers.next(), numbers.next()) else {
+        return process::FAILURE;
+    };
+    // A leader that was reaped since has given its number up.
+    let is_reaped = process.is_some_and(|process| !pidfd::is_there(&process));
+    let number = if is_reaped { -number.abs() } else { number };
+    end_all([number], grace(after));
+    process::SUCCESS
 }
 
 /// The grace, as the table has it.

@@ -74,7 +74,7 @@ use sessions::Sessions;
 use stock::Stock;
 use token::Whose;
 
-pub use guard::main as stood_by;
+pub use guard::standby_main as standby_guard;
 
 /// Questions of the gate answered in one go.
 const AT_ONCE: usize = 256;

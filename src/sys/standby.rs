@@ -1,13 +1,15 @@
-//! A guard that stands by: a child that shares this process's memory until this one ends, and
-//! executes our own program then.
+//! The standby guard: a child that shares this process's memory until this process ends, and
+//! then executes our own program.
 //!
-//! Started by the monitor under inetd, just before a job. A fork would copy the monitor's
-//! tables of pages, and add 14 % to a short command; this costs one clone(2). As a job's child
-//! it makes raw system calls only ([`super::job`]): it never writes the monitor's `errno`, nor
-//! anything else of its memory but its own stack. It has no descriptor, hears no signal but the
-//! kernel's word that its parent is dead, and is in a session of its own. What ends all who share
-//! a memory (the kernel, for want of it) ends it with the monitor: so it stands by for a short
-//! time only, until a guard that was forked takes its place.
+//! Started by the monitor under inetd, just before a job. It costs one clone(2); a fork would
+//! copy the monitor's page tables, and a short command would wait for that. Like a job's child it
+//! makes raw system calls only ([`super::job`]): it writes neither the monitor's `errno` nor any
+//! other memory but its own stack. It keeps no descriptor but `/dev/null`, blocks every signal,
+//! and learns of its parent's end by PR_SET_PDEATHSIG. Memory pressure that ends the monitor ends
+//! it too, because the kernel kills every process that shares the memory. Must not stay for long:
+//! the monitor replaces it by a forked guard once the job has run for a moment.
+
+use std::os::fd::OwnedFd;
 
 #[cfg(direct_calls)]
 pub use shared::Standby;
@@ -15,12 +17,27 @@ pub use shared::Standby;
 #[cfg(not(direct_calls))]
 pub use missing::Standby;
 
-/// Where in the table the numbers stand that the program gets as its arguments.
+/// Where the numbers stand in the table that the program gets as its arguments.
+#[derive(Clone, Copy)]
 pub struct Places {
-    /// Its first argument.
-    pub first: usize,
-    /// Its second. If the number there is 0, there is nothing to do, and no program is executed.
-    pub second: usize,
+    /// How long a job that was hung up has until it is killed, milliseconds. First argument.
+    pub grace: usize,
+    /// The job's leader; 0: there is no job, and no program is executed. Second argument.
+    pub leader: usize,
+}
+
+/// The descriptor of the leader's process (pidfd), in the program that the standby guard executes.
+const LEADER: i32 = 4;
+
+/// Settles in as the program that a standby guard has executed: takes the monitor's place when
+/// memory runs out, and returns the descriptor of the leader's process if there is one.
+pub fn settle_in() -> Option<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    super::oom::take(super::oom::Standing::Monitor);
+    // SAFETY: asks for a flag of a descriptor, which may not be there.
+    let flags = unsafe { libc::fcntl(LEADER, libc::F_SETFD, libc::FD_CLOEXEC) };
+    // SAFETY: it is open, and nothing else of this program uses that number yet.
+    (flags >= 0).then(|| unsafe { OwnedFd::from_raw_fd(LEADER) })
 }
 
 #[cfg(direct_calls)]
@@ -28,24 +45,28 @@ mod shared {
     use std::ffi::{CStr, CString, c_void};
     use std::ptr::{NonNull, null_mut};
     use std::rc::Rc;
+    use std::time::Duration;
 
     use nix::errno::Errno;
     use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
-    use nix::sys::wait::{WaitPidFlag, waitpid};
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     use nix::unistd::Pid;
 
-    use super::Places;
+    use super::{LEADER, Places};
     use crate::sys::decimal::Decimal;
     use crate::sys::guard::Numbers;
     use crate::sys::job::{Stack, calls, close_from};
 
-    /// One that stands by. Dropped, it is killed and reaped.
+    /// How often it looks whether its parent lives, should the kernel's signal not come.
+    const LOOKING: Duration = Duration::from_secs(1);
+
+    /// A standby guard. One that is dropped stays, and acts when this process ends.
     pub struct Standby {
         pid: Pid,
         lent: NonNull<Lent>,
     }
 
-    /// What it uses of our memory, until it is reaped.
+    /// What it uses of our memory until it is reaped.
     struct Lent {
         numbers: Rc<Numbers>,
         places: Places,
@@ -56,27 +77,38 @@ mod shared {
     }
 
     impl Standby {
-        /// Starts one, which executes our program under this name when this process has ended,
-        /// with the numbers at these places as its arguments.
+        /// Starts a standby guard. When this process has ended, it executes our program under
+        /// this name, with the numbers at these places as its arguments.
         ///
         /// # Errors
-        /// No process, or no memory for its stack.
+        /// EAGAIN or ENOMEM: no process, or no memory for its stack. Another: the system
+        /// does not allow this.
         pub fn start(name: &CStr, numbers: &Rc<Numbers>, places: Places) -> nix::Result<Self> {
+            let program = crate::sys::inherited::own_program();
+            Self::start_program(program, name, numbers, places)
+        }
+
+        fn start_program(
+            program: CString,
+            name: &CStr,
+            numbers: &Rc<Numbers>,
+            places: Places,
+        ) -> nix::Result<Self> {
             let stack = Stack::new()?;
             let top = stack.top();
             let lent = Box::new(Lent {
                 numbers: Rc::clone(numbers),
                 places,
-                program: crate::sys::inherited::own_program(),
+                program,
                 name: name.to_owned(),
                 parent: nix::unistd::getpid().as_raw(),
                 _stack: stack,
             });
+            // Blocked in the child for good: this process's handlers must not run in it.
+            let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
             let lent = NonNull::from(Box::leak(lent));
-            // No signal at its end: nobody waits for it but whoever drops it.
+            // Without a signal at its end: only `dismiss` waits for it.
             let flags = libc::CLONE_VM;
-            // All stay blocked in it: its parent's end is asked for, not delivered.
-            let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK);
             // SAFETY: the stack is the child's alone, and lives, as what it is lent does,
             // until it is reaped; it makes system calls only and never returns.
             let pid = unsafe {
@@ -91,9 +123,7 @@ mod shared {
                 )
             };
             let pid = Errno::result(pid);
-            if let Ok(before) = before {
-                let _ = before.thread_set_mask();
-            }
+            let _ = before.thread_set_mask();
             match pid {
                 Ok(pid) => Ok(Self {
                     pid: Pid::from_raw(pid),
@@ -106,10 +136,17 @@ mod shared {
                 }
             }
         }
-    }
 
-    impl Drop for Standby {
-        fn drop(&mut self) {
+        /// Whether it has ended, which it does not by itself.
+        pub fn has_ended(&self) -> bool {
+            let flags = WaitPidFlag::__WCLONE | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+            let id = nix::sys::wait::Id::Pid(self.pid);
+            let ended = nix::sys::wait::waitid(id, flags | WaitPidFlag::WEXITED);
+            !matches!(ended, Ok(WaitStatus::StillAlive) | Err(Errno::EINTR))
+        }
+
+        /// Kills and reaps it.
+        pub fn dismiss(self) {
             let _ = kill(self.pid, Signal::SIGKILL);
             let gone = loop {
                 match waitpid(self.pid, Some(WaitPidFlag::__WCLONE)) {
@@ -117,7 +154,6 @@ mod shared {
                     ended => break ended.is_ok(),
                 }
             };
-            // A fork of its parent's cannot wait for it, and has a copy of what it is lent.
             if gone {
                 // SAFETY: made by Box::leak, and its only other user is reaped.
                 drop(unsafe { Box::from_raw(self.lent.as_ptr()) });
@@ -125,34 +161,112 @@ mod shared {
         }
     }
 
-    /// Its first function, on its own stack.
+    /// The child's first function, on its own stack.
     extern "C" fn enter(lent: *mut c_void) -> libc::c_int {
-        // SAFETY: what `start` gave; nobody writes it but, by atomic stores, the numbers.
+        // SAFETY: what `start` gave; nothing writes it but, by atomic stores, the numbers.
         let lent = unsafe { &*lent.cast::<Lent>() };
         calls::new_session();
-        close_from(0);
+        // 0 and 1 are /dev/null already.
+        let _ = calls::duplicate(1, 2);
+        close_from(3);
         calls::set_name(c"cos: guard");
         calls::die_with_parent();
-        // It may have ended before the line above; and others may send SIGHUP.
+        // The parent may have ended before the line above, and other processes may send SIGHUP.
         while calls::parent() == lent.parent {
-            calls::wait_for(Signal::SIGHUP);
+            calls::wait_for(Signal::SIGHUP, LOOKING);
         }
-        let second = lent.numbers.get(lent.places.second);
-        if second == 0 {
+        let leader = lent.numbers.get(lent.places.leader);
+        if leader == 0 {
             calls::exit(0);
         }
-        let first = Decimal::of(lent.numbers.get(lent.places.first));
-        let second = Decimal::of(second);
+        // At once: a leader that is reaped while the program starts gives its number up.
+        if let Ok(process) = calls::open_process(leader) {
+            let _ = calls::duplicate(process, LEADER);
+        }
+        let grace = lent.numbers.get(lent.places.grace);
+        let arguments = (Decimal::of(grace), Decimal::of(leader));
         let argv = [
             lent.name.as_ptr(),
-            first.as_ptr(),
-            second.as_ptr(),
+            arguments.0.as_ptr(),
+            arguments.1.as_ptr(),
             std::ptr::null(),
         ];
         let environment = [crate::sys::memory::TUNABLES.as_ptr(), std::ptr::null()];
         // SAFETY: both arrays end with a null pointer, and what they point to lives.
         unsafe { calls::execute(&lent.program, argv.as_ptr(), environment.as_ptr()) };
+        // No memory for it, or it is not there any more: at least the process group ends.
+        if leader > 1 {
+            calls::signal_group(leader, Signal::SIGHUP);
+            let grace = Duration::from_millis(u64::try_from(grace).unwrap_or(0));
+            calls::wait_for(Signal::SIGTERM, grace);
+            calls::signal_group(leader, Signal::SIGKILL);
+        }
         calls::exit(127)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use std::io::{Read, Write};
+
+        use nix::unistd::getpgid;
+
+        use super::*;
+        use crate::sys::forked::Forked;
+        use crate::sys::job::fork_quietly;
+
+        /// A monitor that dies for lack of memory may leave none for the program.
+        #[test]
+        fn without_its_program_it_ends_the_process_group_itself() {
+            let (mut end, mut leaders) = std::io::pipe().unwrap();
+            let parent = Forked::start(move || {
+                let table = std::num::NonZeroUsize::MIN.saturating_add(1);
+                let numbers = Rc::new(Numbers::new(table).unwrap());
+                let places = Places {
+                    grace: 0,
+                    leader: 1,
+                };
+                let Some(leader) = fork_quietly().unwrap() else {
+                    calls::new_session();
+                    leaders.write_all(b"runs").unwrap();
+                    loop {
+                        calls::wait_for(Signal::SIGTERM, LOOKING);
+                    }
+                };
+                while getpgid(Some(leader)) != Ok(leader) {
+                    std::thread::yield_now();
+                }
+                numbers.set(1, leader.as_raw());
+                Standby::start_program(c"/nowhere".into(), c"guard", &numbers, places).unwrap();
+            })
+            .unwrap();
+            let mut said = String::new();
+            // Until the leader, which has the pipe, is dead.
+            end.read_to_string(&mut said).unwrap();
+            assert_eq!(said, "runs");
+            parent.end();
+        }
+
+        #[test]
+        fn one_that_is_dismissed_or_killed_is_reaped() {
+            let numbers = Rc::new(Numbers::new(std::num::NonZeroUsize::MIN).unwrap());
+            let places = Places {
+                grace: 0,
+                leader: 0,
+            };
+            for killed in [false, true] {
+                let standby = Standby::start(c"guard", &numbers, places).unwrap();
+                let pid = standby.pid;
+                assert!(!standby.has_ended());
+                if killed {
+                    kill(pid, Signal::SIGKILL).unwrap();
+                    while !standby.has_ended() {
+                        std::thread::yield_now();
+                    }
+                }
+                standby.dismiss();
+                assert_eq!(kill(pid, None), Err(Errno::ESRCH));
+            }
+        }
     }
 }
 
@@ -166,18 +280,26 @@ mod missing {
     use super::Places;
     use crate::sys::guard::Numbers;
 
-    /// One that stands by, which there is not where a child makes no system calls itself.
-    pub struct Standby {
-        _none: std::convert::Infallible,
-    }
+    /// A standby guard. There is none where a child makes no system calls itself.
+    pub struct Standby(std::convert::Infallible);
 
     impl Standby {
         /// Starts none.
         ///
         /// # Errors
-        /// Always: there is no such thing here.
+        /// ENOSYS, always.
         pub fn start(_: &CStr, _: &Rc<Numbers>, _: Places) -> nix::Result<Self> {
             Err(Errno::ENOSYS)
+        }
+
+        /// Whether it has ended.
+        pub fn has_ended(&self) -> bool {
+            match self.0 {}
+        }
+
+        /// Kills and reaps it.
+        pub fn dismiss(self) {
+            match self.0 {}
         }
     }
 }

@@ -14,6 +14,7 @@ pub(in crate::sys) use library::*;
 mod direct {
     use std::ffi::{CStr, c_char};
     use std::os::fd::RawFd;
+    use std::time::Duration;
 
     use nix::errno::Errno;
     use nix::sys::resource::Resource;
@@ -174,13 +175,28 @@ mod direct {
         let _ = unsafe { call(Sysno::prctl, arguments) };
     }
 
-    /// rt_sigtimedwait(2) without a limit: takes this signal, which is blocked, when it comes.
-    pub(in crate::sys) fn wait_for(signal: Signal) {
+    /// rt_sigtimedwait(2): waits for this signal, which is blocked, at most so long.
+    pub(in crate::sys) fn wait_for(signal: Signal, most: Duration) {
         // The kernel's set: one bit for each signal, from the lowest on.
         let set = 1_u64 << (signal as u32 - 1);
-        let arguments = [std::ptr::from_ref(&set) as usize, 0, 0, SIGNALS, 0];
-        // SAFETY: the set lives for the call.
-        let _ = unsafe { call(Sysno::rt_sigtimedwait, arguments) };
+        let most = [most.as_secs(), u64::from(most.subsec_nanos())];
+        let (set, most) = (std::ptr::from_ref(&set) as usize, most.as_ptr() as usize);
+        // SAFETY: the set lives for the call, and so does the time, two numbers of 64 bits.
+        let _ = unsafe { call(Sysno::rt_sigtimedwait, [set, 0, most, SIGNALS, 0]) };
+    }
+
+    /// pidfd_open(2).
+    pub(in crate::sys) fn open_process(pid: i32) -> Result<RawFd, Errno> {
+        // SAFETY: takes numbers.
+        let fd = unsafe { call(Sysno::pidfd_open, [word(pid), 0, 0, 0, 0]) }?;
+        RawFd::try_from(fd).map_err(|_| Errno::EBADF)
+    }
+
+    /// kill(2) of the process group of this number, which is greater than 1.
+    pub(in crate::sys) fn signal_group(leader: i32, signal: Signal) {
+        let group = usize::try_from(leader).unwrap_or(0).wrapping_neg();
+        // SAFETY: takes numbers.
+        let _ = unsafe { call(Sysno::kill, [group, word(signal as i32), 0, 0, 0]) };
     }
 
     /// prctl(2) with one number.

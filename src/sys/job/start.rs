@@ -82,19 +82,19 @@ mod shared {
         /// Jobs that are remembered before it is looked which of them may be forgotten.
         const BEGUN: usize = 256;
 
-        /// Starts a child that carries the plan out. `told`: what has its number before it runs.
+        /// Starts a child that carries the plan out. `leader` has its number before it runs.
         ///
         /// # Errors
         /// No process, or no memory for its stack.
         pub(in crate::sys::job) fn start(
             &mut self,
             plan: Plan,
-            told: Option<&AtomicI32>,
+            leader: Option<&AtomicI32>,
         ) -> nix::Result<Pid> {
             self.take_back();
             let forks = std::mem::take(&mut self.forks);
             if forks || plan.program.user.as_ref().is_some_and(opens_memory) {
-                return fork(&plan, told);
+                return fork(&plan, leader);
             }
             let stack = match self.spare.pop() {
                 Some(stack) => stack,
@@ -108,8 +108,8 @@ mod shared {
             });
             // From here on it is the child's: no Rust reference of ours to it is left.
             let lent = NonNull::from(Box::leak(lent));
-            let (tells, told) = telling(told);
-            let flags = libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | tells | libc::SIGCHLD;
+            let (settid, number) = settid(leader);
+            let flags = libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | settid | libc::SIGCHLD;
             // SAFETY: `lent` is a whole Lent; only the word's address is taken.
             let word = unsafe { &raw mut (*lent.as_ptr()).in_use };
             // A signal that came to the child before its handlers are gone would be
@@ -123,7 +123,7 @@ mod shared {
                     top,
                     flags,
                     lent.as_ptr().cast(),
-                    told,
+                    number,
                     null_mut::<c_void>(),
                     word,
                 )
@@ -196,31 +196,34 @@ mod shared {
         }
     }
 
-    /// The flag of clone(2) by which the kernel writes the child's number to this word before
-    /// the child runs, and the word.
-    fn telling(word: Option<&AtomicI32>) -> (libc::c_int, *mut i32) {
-        word.map_or((0, null_mut()), |word| {
-            (libc::CLONE_PARENT_SETTID, word.as_ptr())
+    /// The flag of clone(2) by which the kernel writes the child's number to `leader` before
+    /// the child runs, and its argument.
+    fn settid(leader: Option<&AtomicI32>) -> (libc::c_int, *mut i32) {
+        leader.map_or((0, null_mut()), |leader| {
+            (libc::CLONE_PARENT_SETTID, leader.as_ptr())
         })
     }
 
-    /// By clone(2) as fork(2) makes it, but with that word: the child has a copy of everything.
-    /// By the raw call: the library's clone() takes a stack. What the library knows of its own
-    /// process (the thread's number) is the parent's in the child, which asks for none of it.
-    fn fork(plan: &Plan, told: Option<&AtomicI32>) -> nix::Result<Pid> {
-        let (tells, told) = telling(told);
-        let flags = libc::c_long::from(tells | libc::SIGCHLD);
+    /// Forks by clone(2), so that the kernel sets `leader`: the child has a copy of everything.
+    /// A raw call, because the library's clone() takes a stack. The library's own state (the
+    /// thread's number) is stale in the child, which uses none of it.
+    fn fork(plan: &Plan, leader: Option<&AtomicI32>) -> nix::Result<Pid> {
+        let (settid, number) = settid(leader);
+        let flags = libc::c_long::from(settid | libc::SIGCHLD);
         // As in `start`: the child unblocks them when its handlers are gone.
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
         // SAFETY: this process has one thread, so the child is as whole as its parent; the
         // word lives for the call.
-        let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, told, 0_usize, 0_usize) };
+        let pid =
+            unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, number, 0_usize, 0_usize) };
         if pid == 0 {
             run_forked(plan);
         }
         let pid = Errno::result(pid);
-        before.thread_set_mask()?;
-        pid.map(|pid| Pid::from_raw(i32::try_from(pid).unwrap_or(-1)))
+        // From here on there is a job: an error would lose it.
+        let _ = before.thread_set_mask();
+        let pid = i32::try_from(pid?).map_err(|_| Errno::EOVERFLOW)?;
+        Ok(Pid::from_raw(pid))
     }
 
     /// Whether a process uses the memory of this one: kcmp(2).
