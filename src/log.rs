@@ -48,12 +48,12 @@ enum Sink {
 pub struct Log {
     sink: Sink,
     most: Level,
-    noise: Noise,
-    users: HashMap<u32, Noise>,
+    rate_limit: RateLimit,
+    users: HashMap<u32, RateLimit>,
 }
 
 /// Lines of one second.
-struct Noise {
+struct RateLimit {
     second: Instant,
     lines: u32,
     /// Those that were too many, by their event, and that no line has told of yet.
@@ -63,7 +63,7 @@ struct Noise {
 /// How many lines of each event were left out.
 type Suppressed = BTreeMap<&'static str, u64>;
 
-impl Noise {
+impl RateLimit {
     fn new() -> Self {
         Self {
             second: Instant::now(),
@@ -120,7 +120,7 @@ impl Log {
         Self {
             sink,
             most,
-            noise: Noise::new(),
+            rate_limit: RateLimit::new(),
             users: HashMap::new(),
         }
     }
@@ -139,11 +139,16 @@ impl Log {
 
     /// Logs what strangers can cause as often as they like: so many lines a
     /// second, the rest is counted.
-    pub fn say_noise(&mut self, level: Level, event: &'static str, pairs: &[(&str, &dyn Display)]) {
+    pub fn log_ratelimited(
+        &mut self,
+        level: Level,
+        event: &'static str,
+        pairs: &[(&str, &dyn Display)],
+    ) {
         if level > self.most {
             return;
         }
-        let Some(earlier) = self.noise.may(event, NOISE) else {
+        let Some(earlier) = self.rate_limit.may(event, NOISE) else {
             return;
         };
         self.say_suppressed(&earlier, None);
@@ -163,19 +168,19 @@ impl Log {
 
     /// When lines that were left out are to be told of, if no other line does so before.
     pub fn deadline(&self) -> Option<Instant> {
-        let users = self.users.values().filter_map(Noise::due);
-        self.noise.due().into_iter().chain(users).min()
+        let users = self.users.values().filter_map(RateLimit::due);
+        self.rate_limit.due().into_iter().chain(users).min()
     }
 
     /// Tells of all lines that were left out, and of which none has told yet: a flood that ends
     /// has no line behind it.
     pub fn tell_suppressed(&mut self) {
-        let all = std::mem::take(&mut self.noise.suppressed);
+        let all = std::mem::take(&mut self.rate_limit.suppressed);
         self.say_suppressed(&all, None);
         let mut of_users: Vec<_> = self
             .users
             .iter_mut()
-            .map(|(uid, noise)| (*uid, std::mem::take(&mut noise.suppressed)))
+            .map(|(uid, rate_limit)| (*uid, std::mem::take(&mut rate_limit.suppressed)))
             .collect();
         of_users.sort_unstable_by_key(|(uid, _)| *uid);
         for (uid, all) in of_users {
@@ -201,8 +206,8 @@ impl Log {
         // So many users at once have their lines counted together.
         let known = self.users.len() < USERS || self.users.contains_key(&uid);
         let whose = if known { uid } else { u32::MAX };
-        let noise = self.users.entry(whose).or_insert_with(Noise::new);
-        let Some(earlier) = noise.may(event, OF_ONE) else {
+        let rate_limit = self.users.entry(whose).or_insert_with(RateLimit::new);
+        let Some(earlier) = rate_limit.may(event, OF_ONE) else {
             return;
         };
         self.say_suppressed(&earlier, Some(whose));

@@ -7,7 +7,7 @@ use crate::config::applications::{Applications, Who};
 use crate::config::hostinfo::Entry;
 use crate::config::name::UserName;
 use crate::config::words::shell_word;
-use crate::credential::{Person, Proven};
+use crate::credential::{AuthenticatedHost, AuthenticatedUser};
 use crate::door::{Id, Known, Machine};
 use crate::fault::Fault;
 use crate::refusal::{Cause, Refusal};
@@ -17,8 +17,8 @@ use crate::wire::noise::Keys;
 use crate::wire::request::{Command, LOGIN_SHELL, Request, Service};
 
 /// A request that policy has granted, to whom. Only [`grant`] and [`grant_application`]
-/// make one: a command only from a [`Proven`] host.
-pub struct Granted<S, W = Proven> {
+/// make one: a command only from a [`AuthenticatedHost`] host.
+pub struct Granted<S, W = AuthenticatedHost> {
     service: S,
     to: W,
 }
@@ -27,17 +27,17 @@ pub struct Granted<S, W = Proven> {
 /// has believed.
 pub enum Caller {
     /// Remote GUI login: a host of HOSTINFO asks, for this account.
-    Host(Known<Box<Proven>>, Account),
+    Host(Known<Box<AuthenticatedHost>>, Account),
     /// PC login.
-    Person(Box<Person>),
+    AuthenticatedUser(Box<AuthenticatedUser>),
 }
 
 impl Caller {
     /// What is asked for.
     pub const fn request(&self) -> &Request {
         match self {
-            Self::Host(known, _) => known.who().request(),
-            Self::Person(person) => person.request(),
+            Self::Host(known, _) => known.inner().request(),
+            Self::AuthenticatedUser(authenticated_user) => authenticated_user.request(),
         }
     }
 
@@ -45,23 +45,23 @@ impl Caller {
     pub const fn account(&self) -> &Account {
         match self {
             Self::Host(_, account) => account,
-            Self::Person(person) => person.account(),
+            Self::AuthenticatedUser(authenticated_user) => authenticated_user.account(),
         }
     }
 
     /// The address that the call comes from.
     pub const fn peer(&self) -> IpAddr {
         match self {
-            Self::Host(known, _) => known.who().peer(),
-            Self::Person(person) => person.peer(),
+            Self::Host(known, _) => known.inner().peer(),
+            Self::AuthenticatedUser(authenticated_user) => authenticated_user.peer(),
         }
     }
 
     /// Our own proof for it, where it has given one.
     pub const fn server_proof(&self) -> Option<[u8; 32]> {
         match self {
-            Self::Host(known, _) => Some(known.who().server_proof()),
-            Self::Person(_) => None,
+            Self::Host(known, _) => Some(known.inner().server_proof()),
+            Self::AuthenticatedUser(_) => None,
         }
     }
 
@@ -71,32 +71,34 @@ impl Caller {
     /// It was made before, or there were no random bytes.
     pub fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
         match self {
-            Self::Host(known, _) => known.who_mut().message_2(payload),
-            Self::Person(person) => person.message_2(payload),
+            Self::Host(known, _) => known.inner_mut().message_2(payload),
+            Self::AuthenticatedUser(authenticated_user) => authenticated_user.message_2(payload),
         }
     }
 
     /// The machine that the doors know: a host's, or the person's.
     pub fn machine(&self) -> Id {
         Id::of(match self {
-            Self::Host(known, _) => known.who().machine(),
-            Self::Person(person) => person.machine(),
+            Self::Host(known, _) => known.inner().machine(),
+            Self::AuthenticatedUser(authenticated_user) => authenticated_user.machine(),
         })
     }
 
     /// The machines that ask: a host's and that of the user whom it vouches for.
     pub fn machines(&self) -> Vec<Id> {
         match self {
-            Self::Host(known, _) => known.who().machines(),
-            Self::Person(person) => vec![Id::of(person.machine())],
+            Self::Host(known, _) => known.inner().machines(),
+            Self::AuthenticatedUser(authenticated_user) => {
+                vec![Id::of(authenticated_user.machine())]
+            }
         }
     }
 
     /// The host that asks, where one does.
     pub const fn host(&self) -> Option<&Entry> {
         match self {
-            Self::Host(known, _) => Some(known.who().caller()),
-            Self::Person(_) => None,
+            Self::Host(known, _) => Some(known.inner().caller()),
+            Self::AuthenticatedUser(_) => None,
         }
     }
 }
@@ -141,12 +143,12 @@ impl<S, W> Granted<S, W> {
 
 impl<S> Granted<S> {
     /// To which host.
-    pub const fn proven(&self) -> &Proven {
+    pub const fn authenticated(&self) -> &AuthenticatedHost {
         &self.to
     }
 
     /// To which host, for the answer.
-    pub const fn proven_mut(&mut self) -> &mut Proven {
+    pub const fn authenticated_mut(&mut self) -> &mut AuthenticatedHost {
         &mut self.to
     }
 }
@@ -184,7 +186,7 @@ pub fn grant_application(
     let request = to.request();
     let cause = match &to {
         Caller::Host(..) => Cause::Application,
-        Caller::Person(_) => Cause::Login,
+        Caller::AuthenticatedUser(_) => Cause::Login,
     };
     let refuse = |words: String| Refusal::new(cause, words);
     let (Service::Gui(display), Command::Words(words)) = (&request.service, &request.command)
@@ -249,8 +251,11 @@ pub fn grant_application(
 ///
 /// # Errors
 /// The user is not allowed to this host.
-pub fn user_of(proven: &Proven, serves: Option<&str>) -> Result<UserName, Refusal> {
-    allowed_user(proven, serves)
+pub fn user_of(
+    authenticated: &AuthenticatedHost,
+    serves: Option<&str>,
+) -> Result<UserName, Refusal> {
+    allowed_user(authenticated, serves)
 }
 
 /// Whether a proven caller may be this account, once it has been looked up: whoever a
@@ -258,9 +263,9 @@ pub fn user_of(proven: &Proven, serves: Option<&str>) -> Result<UserName, Refusa
 ///
 /// # Errors
 /// It is root's.
-pub fn check_account(proven: &Proven, account: &Account) -> Result<(), Refusal> {
-    let entry = proven.caller();
-    if !proven.is_vouched() || account.uid != 0 || entry.users.name_their_users() {
+pub fn check_account(authenticated: &AuthenticatedHost, account: &Account) -> Result<(), Refusal> {
+    let entry = authenticated.caller();
+    if !authenticated.is_vouched() || account.uid != 0 || entry.users.name_their_users() {
         return Ok(());
     }
     let words = format!(
@@ -277,13 +282,13 @@ pub fn check_account(proven: &Proven, account: &Account) -> Result<(), Refusal> 
 /// # Errors
 /// The user, the command or the subsystem is not allowed to this host, or not there.
 pub fn grant(
-    known: Known<Proven>,
+    known: Known<AuthenticatedHost>,
     program: Option<Result<Vec<String>, Fault>>,
     serves: Option<&str>,
 ) -> Result<Granted<Exec>, Refusal> {
-    let proven = known.into_who();
-    let entry = proven.caller();
-    let request = proven.request();
+    let authenticated = known.into_inner();
+    let entry = authenticated.caller();
+    let request = authenticated.request();
     let is_subsystem = match request.service {
         Service::Exec => false,
         Service::Subsystem => true,
@@ -291,7 +296,7 @@ pub fn grant(
             return Err(Refusal::new(Cause::Command, "it asks for no command"));
         }
     };
-    let user = allowed_user(&proven, serves)?;
+    let user = allowed_user(&authenticated, serves)?;
     let form = if is_subsystem {
         allowed_subsystem(entry, &request.command, program)?
     } else {
@@ -309,18 +314,21 @@ pub fn grant(
             form,
             environment,
         },
-        to: proven,
+        to: authenticated,
     })
 }
 
 /// As whom it would run: for a host that asks itself, whom `run-as=` names; for one of
 /// its users, as `users=` has it.
-fn allowed_user(proven: &Proven, serves: Option<&str>) -> Result<UserName, Refusal> {
+fn allowed_user(
+    authenticated: &AuthenticatedHost,
+    serves: Option<&str>,
+) -> Result<UserName, Refusal> {
     let refuse = |words: String| Refusal::new(Cause::User, words);
     let name = |text: &str| UserName::parse(text).map_err(|e| refuse(e.to_string()));
-    let (entry, request) = (proven.caller(), proven.request());
+    let (entry, request) = (authenticated.caller(), authenticated.request());
     let asked = name(&request.user)?;
-    let user = if proven.is_vouched() {
+    let user = if authenticated.is_vouched() {
         let caller = &request.caller_user;
         let user = entry.user_for(caller, &asked);
         user.ok_or_else(|| {

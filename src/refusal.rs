@@ -141,7 +141,7 @@ impl Cause {
 
     /// Whether the caller had proven who it is before this came up: its
     /// administrator will look for the reason, and no stranger can cause it (but in a
-    /// login: [`Refusal::is_strangers`]).
+    /// login: [`Refusal::is_unauthenticated`]).
     pub const fn is_after_proof(self) -> bool {
         matches!(
             self,
@@ -168,7 +168,7 @@ pub struct Refusal {
     pub peer: Option<IpAddr>,
     /// Whether it is somebody's who has proven nothing: strangers can cause it as often
     /// as they like, whatever the cause.
-    pub is_strangers: bool,
+    pub is_unauthenticated: bool,
     /// Whether all was looked up and computed that a proof takes: else whoever refuses does it,
     /// so that the time tells nobody why.
     pub is_worked_out: bool,
@@ -181,16 +181,16 @@ impl Refusal {
             cause,
             words: words.to_string(),
             peer: None,
-            is_strangers: false,
+            is_unauthenticated: false,
             is_worked_out: false,
         }
     }
 
     /// The same refusal, of somebody who has proven nothing, if so.
     #[must_use]
-    pub fn of_stranger(self, is_strangers: bool) -> Self {
+    pub fn from_unauthenticated(self, is_unauthenticated: bool) -> Self {
         Self {
-            is_strangers,
+            is_unauthenticated,
             ..self
         }
     }

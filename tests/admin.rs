@@ -12,7 +12,7 @@ use cosserver::config::card::Card;
 use cosserver::config::hostinfo::{Entry, HostTable, Method};
 use cosserver::config::machines::{self, Recorded};
 use cosserver::config::name::HostName;
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::config::{cookie, keys, known_hosts};
 use cosserver::secret::PublicKey;
 use nix::unistd::{User, geteuid};
@@ -133,12 +133,12 @@ impl Folder {
         child.wait_with_output().unwrap()
     }
 
-    fn place(&self) -> Place {
-        Place::of_dir(&self.0)
+    fn paths(&self) -> Paths {
+        Paths::of_dir(&self.0)
     }
 
     fn entry(&self, name: &str) -> Entry {
-        HostTable::load(&self.place())
+        HostTable::load(&self.paths())
             .unwrap()
             .get(&host(name))
             .unwrap()
@@ -146,7 +146,7 @@ impl Folder {
     }
 
     fn table(&self) -> String {
-        fs::read_to_string(self.place().hostinfo()).unwrap()
+        fs::read_to_string(self.paths().hostinfo()).unwrap()
     }
 
     /// The lines of hostinfo that are no comment.
@@ -162,7 +162,7 @@ impl Folder {
     fn append(&self, text: &str) {
         let mut file = File::options()
             .append(true)
-            .open(self.place().hostinfo())
+            .open(self.paths().hostinfo())
             .unwrap();
         file.write_all(text.as_bytes()).unwrap();
     }
@@ -207,15 +207,15 @@ fn content(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn init_makes_what_is_missing_and_overwrites_nothing() {
     let scratch = Scratch::new();
     let folder = scratch.init("a/b/S");
-    let place = folder.place();
+    let paths = folder.paths();
     for (path, expected) in [
-        (place.dir.clone(), 0o700),
-        (place.settings(), 0o644),
-        (place.hostinfo(), 0o644),
-        (place.host_key(), 0o600),
-        (place.machine_key(), 0o600),
-        (place.cookies(), 0o700),
-        (place.machines(), 0o700),
+        (paths.dir.clone(), 0o700),
+        (paths.settings(), 0o644),
+        (paths.hostinfo(), 0o644),
+        (paths.host_key(), 0o600),
+        (paths.machine_key(), 0o600),
+        (paths.cookies(), 0o700),
+        (paths.machines(), 0o700),
     ] {
         assert_eq!(mode(&path), expected, "{}", path.display());
     }
@@ -226,8 +226,8 @@ fn init_makes_what_is_missing_and_overwrites_nothing() {
     assert!(told.contains("there") && !told.contains("made "), "{told}");
     assert_eq!(content(&folder.0), before);
 
-    fs::remove_file(place.machine_key()).unwrap();
-    fs::write(place.hostinfo(), "mine cos\n").unwrap();
+    fs::remove_file(paths.machine_key()).unwrap();
+    fs::write(paths.hostinfo(), "mine cos\n").unwrap();
     let told = folder.good(&["init"]);
     assert_eq!(
         told.lines().filter(|line| line.starts_with("made")).count(),
@@ -235,7 +235,7 @@ fn init_makes_what_is_missing_and_overwrites_nothing() {
         "{told}"
     );
     assert_eq!(folder.lines(), ["mine cos"]);
-    assert!(keys::load_machine_key(&place).is_ok());
+    assert!(keys::load_machine_key(&paths).is_ok());
 }
 
 #[test]
@@ -277,20 +277,20 @@ fn trust_in_two_commands() {
     assert_eq!(outbound.server_name(), &card.server);
     assert!(outbound.run_as.is_empty(), "join grants nothing inbound");
 
-    let key = keys::load_host_key(&s.place()).ok().unwrap().public;
+    let key = keys::load_host_key(&s.paths()).ok().unwrap().public;
     assert_eq!(
-        known_hosts::pins(&a.place(), &host("hostb")).unwrap(),
+        known_hosts::pins(&a.paths(), &host("hostb")).unwrap(),
         [key]
     );
-    let there = cookie::load_in(&s.place(), &host("hosta")).ok().unwrap();
-    let here = cookie::load_out(&a.place(), &host("hostb")).ok().unwrap();
+    let there = cookie::load_in(&s.paths(), &host("hosta")).ok().unwrap();
+    let here = cookie::load_out(&a.paths(), &host("hostb")).ok().unwrap();
     assert!(
         there.len() == 1
             && here.len() == 1
             && there[0].same(&here[0])
             && there[0].same(&card.cookie)
     );
-    assert_eq!(mode(&s.place().cookie_in(&host("hosta"))), 0o600);
+    assert_eq!(mode(&s.paths().cookie_in(&host("hosta"))), 0o600);
     for folder in [&s, &a] {
         assert!(folder.good(&["check"]).ends_with("no problem\n"));
     }
@@ -313,7 +313,7 @@ fn the_card_may_be_told_and_overruled() {
     let scratch = Scratch::new();
     let (s, a) = (scratch.init("S"), scratch.init("A"));
     let settings = "name = \"Real\"\nport = 9102\nlisten = [\"192.0.2.7\", \"127.0.0.1\"]\n";
-    fs::write(s.place().settings(), settings).unwrap();
+    fs::write(s.paths().settings(), settings).unwrap();
     let invite = |name: &str, more: &[&str]| {
         s.good(
             &[
@@ -353,7 +353,7 @@ fn the_card_may_be_told_and_overruled() {
         a.lines(),
         ["real cos addr=203.0.113.5,::1 port=80 as=hosta"]
     );
-    fs::write(s.place().settings(), "port = 0\n").unwrap();
+    fs::write(s.paths().settings(), "port = 0\n").unwrap();
     let told = s.bad(1, &["host", "rotate", "hosta"]);
     assert!(told.contains("--port N"), "{told}");
 }
@@ -368,20 +368,20 @@ fn rotating() {
             .status
             .success()
     );
-    let live = || cookie::load_in(&s.place(), &hosta).ok().unwrap();
+    let live = || cookie::load_in(&s.paths(), &hosta).ok().unwrap();
     let old = live().remove(0);
     assert_eq!(
-        machines::record(&s.place(), &hosta, PublicKey([7; 32])).unwrap(),
+        machines::record(&s.paths(), &hosta, PublicKey([7; 32])).unwrap(),
         Recorded::New
     );
     // What was written by hand on the client stays.
     let table = a.table().replace("port=9002", "user=jo port=9102") + "# the end";
-    fs::write(a.place().hostinfo(), table).unwrap();
+    fs::write(a.paths().hostinfo(), table).unwrap();
 
     let card = s.good(&["host", "rotate", "hosta"]);
     let both = live();
     assert!(both.len() == 2 && both[1].same(&old) && !both[0].same(&old));
-    assert_eq!(machines::recorded(&s.place(), &hosta).unwrap(), None);
+    assert_eq!(machines::recorded(&s.paths(), &hosta).unwrap(), None);
     assert!(s.good(&["check"]).contains("two cookies are live"));
 
     let joined = a.join(&card, &["--name", "hostb"]);
@@ -392,9 +392,9 @@ fn rotating() {
         (Some(9102), "jo")
     );
     assert!(a.table().ends_with("# the end"));
-    let out = cookie::load_out(&a.place(), &hostb).ok().unwrap();
+    let out = cookie::load_out(&a.paths(), &hostb).ok().unwrap();
     assert!(out.len() == 1 && out[0].same(&both[0]));
-    assert_eq!(known_hosts::pins(&a.place(), &hostb).unwrap().len(), 1);
+    assert_eq!(known_hosts::pins(&a.paths(), &hostb).unwrap().len(), 1);
 
     s.good(&["host", "rotate", "hosta", "--finish"]);
     assert!(live().len() == 1 && live()[0].same(&both[0]));
@@ -438,11 +438,11 @@ fn removing() {
             .status
             .success()
     );
-    machines::record(&s.place(), &host("hosta"), PublicKey([7; 32])).unwrap();
+    machines::record(&s.paths(), &host("hosta"), PublicKey([7; 32])).unwrap();
     s.good(&["host", "remove", "HOSTA"]);
     assert_eq!(content(&s.0), before_s);
     a.good(&["host", "remove", "hostb"]);
-    fs::remove_file(a.place().known_hosts()).unwrap();
+    fs::remove_file(a.paths().known_hosts()).unwrap();
     assert_eq!(content(&a.0), before_a);
     // Lines that are wrong, or two, go as well.
     s.append("hosta cos prot=1\nhosta cos\nhostc cos\n");
@@ -473,7 +473,7 @@ fn hosts_invited_at_the_same_time_are_all_there() {
     };
     let holds = |name: &str, card: &[u8]| {
         let card = Card::parse(card).ok().unwrap();
-        cookie::load_in(&s.place(), &host(name)).ok().unwrap()[0].same(&card.cookie)
+        cookie::load_in(&s.paths(), &host(name)).ok().unwrap()[0].same(&card.cookie)
     };
     let names: Vec<String> = (0..16).map(|i| format!("host{i}")).collect();
     let children: Vec<_> = names.iter().map(|name| start(name)).collect();

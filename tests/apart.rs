@@ -24,7 +24,7 @@ use cosserver::wire::record::{self, Kind};
 use cosserver::wire::request::{Command, Request, Service};
 use cosserver::wire::seal::{Opener, Sealer};
 use cosserver::wire::stream::{End, Message, Stream};
-use daemon::hostile::{Caller, Session, Stranger};
+use daemon::hostile::{Caller, RawConnection, Session};
 use daemon::session::{Fifo, Gate, lives};
 use daemon::{Daemon, PATIENCE, needs_root, until};
 use nix::sys::signal::{Signal, kill, killpg};
@@ -175,7 +175,7 @@ fn every_one_of_many_addresses_is_listened_on() {
     for address in &all {
         let socket = TcpStream::connect((address.as_str(), d.port)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Stranger { socket }.greet();
+        RawConnection { socket }.greet();
     }
     assert_eq!(d.log.count("fault"), 0);
 }
@@ -217,7 +217,7 @@ fn the_relay_keeps_a_sessions_keys_once() {
     }
     let d = Daemon::start();
     let caller = Caller::of(&d);
-    let mut s = Stranger::connect(d.port);
+    let mut s = RawConnection::connect(d.port);
     let greeting = s.greet();
     let command = Command::Words(vec!["echo ready; read x".into()]);
     let (hello, noise) = caller.client_hello(&greeting, &caller.request_of(command));
@@ -292,7 +292,7 @@ fn a_bare_lc_is_not_passed() {
         environment: vec![variable("LC_", "no"), variable("LC_TIME", "C")],
         linger: None,
     };
-    let mut s = Stranger::connect(d.port);
+    let mut s = RawConnection::connect(d.port);
     let greeting = s.greet();
     let (hello, noise) = caller.client_hello(&greeting, &request.encode().unwrap());
     s.send(&hello);

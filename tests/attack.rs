@@ -13,7 +13,7 @@ use cosserver::wire::request::Command;
 use cosserver::wire::seal::Sealer;
 use cosserver::wire::stream::End;
 use daemon::Daemon;
-use daemon::hostile::{Caller, Stranger, hello, timed};
+use daemon::hostile::{Caller, RawConnection, hello, timed};
 
 /// Deadlines and refusals of a second, and no penalty that would turn the
 /// stranger's next try away.
@@ -80,7 +80,7 @@ fn garbage_before_the_hello_is_closed_without_an_answer_and_logged_once() {
     ];
     for (what, bytes) in &cases {
         let from = d.log.all().len();
-        let mut s = Stranger::connect(d.port);
+        let mut s = RawConnection::connect(d.port);
         s.send(bytes);
         let ((), took) = timed(|| s.closed());
         assert!(took < Duration::from_millis(900), "{what}: {took:?}");
@@ -114,7 +114,7 @@ fn garbage_after_the_hello_is_closed_without_an_answer_and_logged_once() {
         ("a record behind", |b| [b, b].concat()),
     ];
     for (what, make) in cases {
-        let mut s = Stranger::connect(d.port);
+        let mut s = RawConnection::connect(d.port);
         let greeting = s.greet();
         let from = d.log.all().len();
         let good = caller.client_hello(&greeting, &caller.request(&command)).0;
@@ -138,8 +138,8 @@ fn silence_ends_at_its_deadline_without_thread_or_process() {
         daemon::status(gate, "Threads"),
         daemon::lasting_children(d.pid()),
     );
-    let half = |s: &mut Stranger, bytes: &[u8]| s.send(&bytes[..bytes.len() / 2]);
-    type Say = dyn Fn(&mut Stranger);
+    let half = |s: &mut RawConnection, bytes: &[u8]| s.send(&bytes[..bytes.len() / 2]);
+    type Say = dyn Fn(&mut RawConnection);
     let cases: [(&str, &str, Box<Say>); 5] = [
         ("nothing at all", "no-hello", Box::new(|_| ())),
         ("half a length", "no-hello", Box::new(|s| s.send(&[0]))),
@@ -160,7 +160,7 @@ fn silence_ends_at_its_deadline_without_thread_or_process() {
     ];
     for (what, cause, say) in &cases {
         let from = d.log.all().len();
-        let mut s = Stranger::connect(d.port);
+        let mut s = RawConnection::connect(d.port);
         let ((), took) = timed(|| {
             say(&mut s);
             assert_eq!(daemon::status(gate, "Threads"), threads, "{what}");
@@ -177,7 +177,7 @@ fn silence_ends_at_its_deadline_without_thread_or_process() {
 #[test]
 fn a_byte_at_a_time_does_not_move_the_deadline() {
     let d = Daemon::start_as(QUICK, "");
-    let mut s = Stranger::connect(d.port);
+    let mut s = RawConnection::connect(d.port);
     // The pace is the read's time-out; the last byte is never sent.
     let pace = Duration::from_millis(80);
     s.socket.set_read_timeout(Some(pace)).unwrap();
@@ -204,7 +204,7 @@ fn who_hangs_up_in_the_middle_is_logged_once_and_costs_nothing() {
     let open = d.gate_at_rest();
     for middle in ["length", "hello", "greeted", "client-hello"] {
         let from = d.log.all().len();
-        let mut s = Stranger::connect(d.port);
+        let mut s = RawConnection::connect(d.port);
         match middle {
             "length" => s.send(&[0]),
             "hello" => s.send(&hello()[..9]),
@@ -236,7 +236,7 @@ fn every_refusal_is_the_same_and_comes_at_the_same_time() {
         c
     };
     // The machine's key is recorded by a proof that is right.
-    let mut first = Stranger::connect(d.port);
+    let mut first = RawConnection::connect(d.port);
     let greeting = first.greet();
     let words = Command::Words(vec![b"/bin/echo".to_vec(), b"x".to_vec()]);
     let (bytes, noise) = caller.client_hello(&greeting, &caller.request_of(words.clone()));
@@ -279,7 +279,7 @@ fn every_refusal_is_the_same_and_comes_at_the_same_time() {
         }
         // Another address than its own, though all else is right.
         scope.spawn(|| {
-            let mut s = Stranger::from_address("127.9.9.9".parse().unwrap(), d.port);
+            let mut s = RawConnection::from_address("127.9.9.9".parse().unwrap(), d.port);
             let greeting = s.greet();
             s.send(&caller.client_hello(&greeting, &caller.request_of(words)).0);
             let (reference, took) = timed(|| s.denied());
@@ -306,13 +306,13 @@ fn a_changed_byte_anywhere_is_refused() {
     let mut waiting = Vec::new();
     let mut closed = 0;
     let step = if daemon::long() { 1 } else { 3 };
-    let mut probe = Stranger::connect(d.port);
+    let mut probe = RawConnection::connect(d.port);
     let sample = probe.greet();
     let length = caller.client_hello(&sample, &request).0.len();
     drop(probe);
 
     for at in 0..hello().len() {
-        let mut s = Stranger::connect(d.port);
+        let mut s = RawConnection::connect(d.port);
         let mut changed = hello();
         changed[at] ^= 1;
         s.send(&changed);
@@ -333,7 +333,7 @@ fn a_changed_byte_anywhere_is_refused() {
     }
     assert!(closed > 0 && !waiting.is_empty(), "{closed} closed");
     for at in 0..sample.server_hello.len() {
-        let mut s = Stranger::connect(d.port);
+        let mut s = RawConnection::connect(d.port);
         let mut greeting = s.greet();
         greeting.server_hello[at] ^= 1;
         let parsed = Hello::parse(&greeting.hello).unwrap();
@@ -344,7 +344,7 @@ fn a_changed_byte_anywhere_is_refused() {
         }
     }
     for at in (7..length).step_by(step) {
-        let mut s = Stranger::connect(d.port);
+        let mut s = RawConnection::connect(d.port);
         let greeting = s.greet();
         let mut bytes = caller.client_hello(&greeting, &request).0;
         bytes[at] ^= 1 << (at % 8);
@@ -368,7 +368,7 @@ fn a_replayed_handshake_starts_nothing() {
     let caller = Caller::of(&d);
     let marker = d.folder.path("count");
     let request = caller.request(&format!("echo x >> {}", marker.display()));
-    let mut s = Stranger::connect(d.port);
+    let mut s = RawConnection::connect(d.port);
     let greeting = s.greet();
     let (recorded, noise) = caller.client_hello(&greeting, &request);
     s.send(&recorded);
@@ -380,7 +380,7 @@ fn a_replayed_handshake_starts_nothing() {
 
     let count = if daemon::long() { 5000 } else { 600 };
     let replay = |port| {
-        let mut s = Stranger::connect(port);
+        let mut s = RawConnection::connect(port);
         s.greet();
         s.send(&recorded);
         s
@@ -419,7 +419,7 @@ fn a_nonce_serves_one_try() {
     let caller = Caller::of(&d);
     let mut thief = caller.clone();
     thief.cookie = Secret::random().unwrap();
-    let mut s = Stranger::connect(d.port);
+    let mut s = RawConnection::connect(d.port);
     let greeting = s.greet();
     s.send(&thief.client_hello(&greeting, &thief.request("true")).0);
     d.log.wait("cause=proof");
@@ -427,7 +427,7 @@ fn a_nonce_serves_one_try() {
     s.send(&caller.client_hello(&greeting, &caller.request("true")).0);
     s.closed();
     // And on another connection it was drawn for nobody.
-    let mut other = Stranger::connect(d.port);
+    let mut other = RawConnection::connect(d.port);
     other.greet();
     other.send(&caller.client_hello(&greeting, &caller.request("true")).0);
     other.denied();
@@ -548,7 +548,7 @@ fn a_callers_name_with_an_escape_or_a_newline_is_denied() {
     for name in names {
         let mut request = request.clone();
         request[at..at + 6].copy_from_slice(name.as_bytes());
-        let mut s = Stranger::connect(d.port);
+        let mut s = RawConnection::connect(d.port);
         let greeting = s.greet();
         let (hello, noise) = caller.client_hello(&greeting, &request);
         s.send(&hello);
@@ -570,7 +570,7 @@ fn a_callers_name_with_an_escape_or_a_newline_is_denied() {
 fn an_unknown_suite_is_passed_over_and_none_is_without_encryption() {
     let d = Daemon::start_as(QUICK, "");
     // Version 7, suites 99 and 2: the connection is version 1 with suite 2.
-    let mut s = Stranger::connect(d.port);
+    let mut s = RawConnection::connect(d.port);
     s.send(&raw(
         12,
         b"COSs",
@@ -578,7 +578,7 @@ fn an_unknown_suite_is_passed_over_and_none_is_without_encryption() {
         b"\xa2\x01\x07\x02\x82\x18\x63\x02"[..].get(..7).unwrap(),
     ));
     s.closed();
-    let mut s = Stranger::connect(d.port);
+    let mut s = RawConnection::connect(d.port);
     let content = b"\xa2\x01\x07\x02\x82\x18\x63\x02";
     s.send(&raw(5 + content.len() as u16, b"COSs", 1, content));
     let answer = s.record().unwrap();
@@ -591,7 +591,7 @@ fn an_unknown_suite_is_passed_over_and_none_is_without_encryption() {
     assert_eq!((server.version, server.suite), (1, Suite::ChaChaPoly));
     assert!(server.host_key.is_none(), "nobody asked for it");
     for alone in [0_u8, 3, 23] {
-        let mut s = Stranger::connect(d.port);
+        let mut s = RawConnection::connect(d.port);
         s.send(&raw(10, b"COSs", 1, &[0xa2, 1, 1, 2, 0x81, alone][..]).split_off(0));
         s.closed();
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use cosserver::secret::Secret;
-use daemon::hostile::{Caller, Stranger};
+use daemon::hostile::{Caller, RawConnection};
 use daemon::{Daemon, append, descriptors, must, needs_root, nss, until};
 
 /// As many as one source has slots for: those that HOSTINFO lists have 64 at least.
@@ -42,8 +42,8 @@ fn hanging(settings: &str) -> (Daemon, Caller) {
 }
 
 /// A connection from there that asks as this caller.
-fn asks(d: &Daemon, caller: &Caller, from: &str) -> Stranger {
-    let mut s = Stranger::from_address(ip(from), d.port);
+fn asks(d: &Daemon, caller: &Caller, from: &str) -> RawConnection {
+    let mut s = RawConnection::from_address(ip(from), d.port);
     let greeting = s.greet();
     s.send(&caller.client_hello(&greeting, &caller.request("true")).0);
     s
@@ -66,7 +66,7 @@ fn hosts_that_wait_for_a_name_keep_nobody_out() {
     }
     let (d, caller) = hanging("daemon.refusal-interval = 60\nlimits.silent-per-source = 64\n");
     let before = descriptors(d.pid());
-    let mut all: Vec<Stranger> = (0..SLOTS).map(|_| asks(&d, &caller, "127.0.0.1")).collect();
+    let mut all: Vec<RawConnection> = (0..SLOTS).map(|_| asks(&d, &caller, "127.0.0.1")).collect();
     begun(&d, SLOTS);
     d.says(0, &["true"]);
     let held = descriptors(d.pid()).saturating_sub(before);
@@ -89,7 +89,7 @@ fn who_waits_for_a_name_makes_room_for_its_neighbour() {
     let (d, caller) = hanging(settings);
     let mut waits = asks(&d, &caller, "127.7.7.7");
     begun(&d, 1);
-    let mut next = Stranger::greeted(ip("127.7.7.7"), d.port);
+    let mut next = RawConnection::greeted(ip("127.7.7.7"), d.port);
     waits.closed();
     assert!(next.is_open());
     d.log.wait("cause=crowd");
@@ -114,7 +114,7 @@ fn a_shortage_of_descriptors_is_no_peers_fault() {
         must(prlimit.arg(format!("--nofile={n}:")));
     };
     d.says(0, &["true"]);
-    let mut s = Stranger::from_address(ip("127.7.7.7"), d.port);
+    let mut s = RawConnection::from_address(ip("127.7.7.7"), d.port);
     let greeting = s.greet();
     let hello = caller.client_hello(&greeting, &caller.request("true")).0;
     limit("3");
@@ -123,7 +123,10 @@ fn a_shortage_of_descriptors_is_no_peers_fault() {
     assert!(line.contains("cause=busy"), "{line}");
     limit("1024");
     assert_eq!(d.log.count("cause=malformed"), 0, "{}", d.log_text());
-    let mut two = [(); 2].map(|()| Stranger::greeted(ip("127.7.7.7"), d.port));
-    assert!(two.iter_mut().all(Stranger::is_open), "it is penalised");
+    let mut two = [(); 2].map(|()| RawConnection::greeted(ip("127.7.7.7"), d.port));
+    assert!(
+        two.iter_mut().all(RawConnection::is_open),
+        "it is penalised"
+    );
     d.says(0, &["true"]);
 }

@@ -226,7 +226,7 @@ fn alone(host: &Host, words: &[&str]) -> Command {
 }
 
 fn id(host: &Host) -> String {
-    let key = keys::load_machine_key(&host.place).unwrap();
+    let key = keys::load_machine_key(&host.paths).unwrap();
     keys::fingerprint(&key.public)
 }
 
@@ -674,7 +674,7 @@ fn a_key_is_made_and_shown() {
         fs::metadata(&file).unwrap().permissions().mode() & 0o777,
         0o600
     );
-    let key = keys::load_machine_key(&cosserver::config::place::Place::of_dir(&folder));
+    let key = keys::load_machine_key(&cosserver::config::paths::Paths::of_dir(&folder));
     let key = key.unwrap().public;
     assert_eq!(id, format!("{}\n", keys::fingerprint(&key)));
     assert_eq!(show(&[]), id);

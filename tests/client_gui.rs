@@ -98,7 +98,7 @@ fn prompts(texts: &[(Style, &str)]) -> Answer {
 /// A host that is in the table, and whose key is not pinned.
 fn unknown() -> Host {
     let host = Host::new();
-    fs::remove_file(host.place.known_hosts()).unwrap();
+    fs::remove_file(host.paths.known_hosts()).unwrap();
     host
 }
 
@@ -117,7 +117,7 @@ fn asks_of(host: &Host, flags: &[&str]) -> Command {
 #[test]
 fn a_key_is_pinned_once_it_is_proven_and_not_before() {
     let host = unknown();
-    let known_hosts = host.place.known_hosts();
+    let known_hosts = host.paths.known_hosts();
     // A host with a key that is not its own, or none that can be proven.
     let foreign = KeyPair::random().unwrap().public;
     let mut one = [0; 32];

@@ -85,7 +85,7 @@ fn what_is_missing_is_named_with_its_file() {
         assert_eq!(ended.status, Some(255));
         ended.err
     };
-    let err = told(&|| std::fs::remove_file(host.place.known_hosts()).unwrap());
+    let err = told(&|| std::fs::remove_file(host.paths.known_hosts()).unwrap());
     assert!(
         err.contains("known_hosts: no key is pinned for hostb"),
         "{err}"
@@ -97,7 +97,7 @@ fn what_is_missing_is_named_with_its_file() {
         err.contains("hostinfo: ") && err.contains(" host join FILE`"),
         "{err}"
     );
-    let err = told(&|| std::fs::remove_file(host.place.hostinfo()).unwrap());
+    let err = told(&|| std::fs::remove_file(host.paths.hostinfo()).unwrap());
     assert!(err.contains("hostinfo: "), "{err}");
 }
 
@@ -106,7 +106,7 @@ fn what_is_missing_is_named_with_its_file() {
 fn cos_gui_stops_at_a_host_table_that_is_broken_or_that_others_can_write() {
     let host = Host::new();
     host.listener.set_nonblocking(true).unwrap();
-    let (port, file) = (host.port().to_string(), host.place.hostinfo());
+    let (port, file) = (host.port().to_string(), host.paths.hostinfo());
     for (text, mode, words) in [
         ("hostb cos\n", 0o666, "hostinfo: "),
         (

@@ -6,11 +6,11 @@ use crate::daemon;
 use std::fs;
 use std::process::{Command, Output};
 
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::config::settings::Settings;
 use cosserver::secret::KeyPair;
 use cosserver::wire::stream::End;
-use daemon::hostile::{Caller, Stranger, timed};
+use daemon::hostile::{Caller, RawConnection, timed};
 use daemon::{COSADM, COSSERVER, Daemon, Folder, append, me, nss, prepare};
 use nix::sys::signal::Signal;
 
@@ -161,8 +161,8 @@ fn what_t_prints_is_a_configuration_that_says_the_same() {
     fs::write(folder.path("S/cosserver.toml"), &text).unwrap();
     let again = flag("-T", &folder);
     assert_eq!(String::from_utf8(again.stdout).unwrap(), text);
-    let place = Place::of_dir(&folder.path("S"));
-    assert_eq!(Settings::parse(&text, &place).unwrap().print(), text);
+    let paths = Paths::of_dir(&folder.path("S"));
+    assert_eq!(Settings::parse(&text, &paths).unwrap().print(), text);
     assert!(flag("-t", &folder).status.success());
 }
 
@@ -176,7 +176,7 @@ fn sighup_applies_new_limits_and_a_broken_file_keeps_the_old_ones() {
     d.signal(Signal::SIGHUP);
     d.log.wait_from(0, |l| l == "reloaded");
     d.says(0, &["true"]);
-    let ((), took) = timed(|| Stranger::connect(d.port).closed());
+    let ((), took) = timed(|| RawConnection::connect(d.port).closed());
     assert!(took.as_secs() < 10, "{took:?}");
     fs::write(&toml, "limits.hello = 20\nlimits.handshaek = 1\n").unwrap();
     let lines = d.log.all().len();
@@ -185,7 +185,7 @@ fn sighup_applies_new_limits_and_a_broken_file_keeps_the_old_ones() {
     for word in ["cosserver.toml:2", "handshaek", "handshake"] {
         assert!(line.contains(word), "{line}");
     }
-    let ((), took) = timed(|| Stranger::connect(d.port).closed());
+    let ((), took) = timed(|| RawConnection::connect(d.port).closed());
     assert!(took.as_secs() < 10, "{took:?}: the old limit is not kept");
     session.send(&cosserver::wire::stream::Message::Eof(
         cosserver::wire::stream::Stream::Main,
@@ -360,7 +360,7 @@ fn a_name_that_resolves_is_its_hosts_address() {
         caller.accepted(d.port, "true").finish().1,
         Some(End::Exited(0))
     );
-    let mut elsewhere = Stranger::from_address("127.9.9.9".parse().unwrap(), d.port);
+    let mut elsewhere = RawConnection::from_address("127.9.9.9".parse().unwrap(), d.port);
     let greeting = elsewhere.greet();
     elsewhere.send(&caller.client_hello(&greeting, &caller.request("true")).0);
     assert!(d.log.wait(&elsewhere.denied()).contains("cause=address"));
@@ -400,7 +400,7 @@ fn a_hosts_first_command_waits_for_its_name() {
     caller.name = "latehost".into();
     assert_eq!(runs(&caller), Some(End::Exited(0)));
     // Who calls from elsewhere waits no longer than a refusal takes.
-    let mut elsewhere = Stranger::from_address("127.9.9.9".parse().unwrap(), d.port);
+    let mut elsewhere = RawConnection::from_address("127.9.9.9".parse().unwrap(), d.port);
     let greeting = elsewhere.greet();
     elsewhere.send(&caller.client_hello(&greeting, &caller.request("true")).0);
     assert!(d.log.wait(&elsewhere.denied()).contains("cause=address"));

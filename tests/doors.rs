@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::door::inner::Setting;
-use cosserver::door::{Doors, Id, Inner, Level, List, Name, Outer, Standing};
+use cosserver::door::{Doors, Id, Inner, Level, List, Name, Outer, RegistrationState};
 use cosserver::secret::KeyPair;
 use cosserver::wire::answer::Answer;
 use cosserver::wire::noise::Initiator;
@@ -21,7 +21,7 @@ use cosserver::wire::prompt::{Answers, Asks};
 use cosserver::wire::record::{self, Kind};
 use cosserver::wire::request::{Command as Words, Gui, Request, Service};
 use cosserver::wire::seal::{Opener, Sealer};
-use daemon::hostile::{Caller, Stranger, nonce, shake, timed, vouch};
+use daemon::hostile::{Caller, RawConnection, nonce, shake, timed, vouch};
 use daemon::{COSSERVER, Daemon, Folder, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -35,11 +35,11 @@ struct Manager {
 
 impl Manager {
     fn of(server: &Path) -> Self {
-        let place = Place::of_dir(server);
-        Doors::make(&place).unwrap();
+        let paths = Paths::of_dir(server);
+        Doors::make(&paths).unwrap();
         Self {
-            outer: Outer::open(&place).unwrap(),
-            inner: Inner::open(&Inner::path(&place, None)).unwrap(),
+            outer: Outer::open(&paths).unwrap(),
+            inner: Inner::open(&Inner::path(&paths, None)).unwrap(),
         }
     }
 
@@ -71,7 +71,7 @@ enum Heard {
 
 /// A conversation at the door.
 struct Talk {
-    stranger: Stranger,
+    stranger: RawConnection,
     sealer: Sealer,
     opener: Opener,
 }
@@ -94,8 +94,8 @@ impl Machine {
     }
 
     /// Sends this as the payload of its handshake.
-    fn sends(&self, payload: &[u8]) -> (Stranger, Initiator) {
-        let mut stranger = Stranger::from_address(self.from, self.port);
+    fn sends(&self, payload: &[u8]) -> (RawConnection, Initiator) {
+        let mut stranger = RawConnection::from_address(self.from, self.port);
         let greeting = stranger.greet();
         let (hello, noise) = shake(&self.host, &self.key, &greeting, payload);
         stranger.send(&hello);
@@ -139,7 +139,7 @@ impl Machine {
 
     /// Wants to be known; whether it is asked. It may be turned away without a word.
     fn tries(&self) -> Option<Talk> {
-        let mut stranger = Stranger::try_from_address(self.from, self.port).ok()?;
+        let mut stranger = RawConnection::try_from_address(self.from, self.port).ok()?;
         let greeting = stranger.try_greet()?;
         let request = self.request(Service::Enrol, &[]);
         let opening = Opening {
@@ -532,8 +532,8 @@ fn whoever_is_refused_at_the_doors_is_penalised() {
     let mut m = Manager::of(&d.server());
     m.outer.set_level(Level::Open).unwrap();
     let has_one_slot = |machine: &Machine| {
-        let mut first = Stranger::greeted(machine.from, d.port);
-        let _second = Stranger::greeted(machine.from, d.port);
+        let mut first = RawConnection::greeted(machine.from, d.port);
+        let _second = RawConnection::greeted(machine.from, d.port);
         // At once, and not by its deadline.
         let ((), took) = timed(|| first.closed());
         assert!(took < Duration::from_secs(5), "{took:?}");
@@ -600,7 +600,7 @@ fn hanging_up_hides_no_wrong_activation_password_and_no_other_refusal() {
     // Soon after the line: the gate hears of the penalty a moment later.
     let has_one_slot = |from: IpAddr| {
         until("one slot is left", || {
-            let mut both = [(); 2].map(|()| Stranger::greeted(from, d.port));
+            let mut both = [(); 2].map(|()| RawConnection::greeted(from, d.port));
             d.gate_at_rest();
             both.iter_mut()
                 .filter_map(|s| s.is_open().then_some(()))
@@ -624,7 +624,7 @@ fn hanging_up_hides_no_wrong_activation_password_and_no_other_refusal() {
     // A host at an address that is not its own; it leaves with its last byte.
     let from = IpAddr::from([127, 9, 8, 2]);
     let caller = Caller::of(&d);
-    let mut stranger = Stranger::from_address(from, d.port);
+    let mut stranger = RawConnection::from_address(from, d.port);
     let greeting = stranger.greet();
     let (hello, _) = caller.client_hello(&greeting, &caller.request("true"));
     stranger.send(&hello);
@@ -735,7 +735,7 @@ fn the_doors_look_at_the_machine_of_the_host_that_vouches() {
     let caller = Caller::of(&d);
     let user = KeyPair::random().unwrap();
     let asks = || {
-        let mut stranger = Stranger::connect(d.port);
+        let mut stranger = RawConnection::connect(d.port);
         let greeting = stranger.greet();
         let request = caller.request("true");
         let opening = vouch(&caller, &user, &nonce(&greeting), &request);
@@ -753,7 +753,7 @@ fn the_doors_look_at_the_machine_of_the_host_that_vouches() {
     until("the host is on the list", || {
         m.inner.machine(&host).unwrap().is_some()
     });
-    assert_eq!(m.inner.look(&own).unwrap().0, Standing::Never);
+    assert_eq!(m.inner.look(&own).unwrap().0, RegistrationState::Never);
     for id in [host, own] {
         m.outer.put(List::Exclude, &id, "").unwrap();
         must_be(
@@ -833,7 +833,7 @@ fn start_shared() -> (Daemon, Manager) {
     let shared = d.folder.path("shared");
     fs::create_dir(&shared).unwrap();
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o700)).unwrap();
-    Inner::create(&Inner::path(&Place::of_dir(&d.server()), Some(&shared))).unwrap();
+    Inner::create(&Inner::path(&Paths::of_dir(&d.server()), Some(&shared))).unwrap();
     m.outer.set_folder(Some(&shared)).unwrap();
     d.says(0, &["true"]);
     (d, m)
@@ -844,7 +844,7 @@ fn door_process(d: &Daemon) -> Pid {
 }
 
 /// It holds the doors' files and its channel, and no socket of a stranger's; that it has no
-/// key is tests/walls.rs's.
+/// key is tests/sandbox.rs's.
 #[test]
 fn the_door_process_can_open_nothing_else() {
     // Nobody else sees what it holds.
@@ -936,7 +936,7 @@ fn the_inner_door_is_moved_under_a_running_daemon() {
     let shared = d.folder.path("shared");
     fs::create_dir(&shared).unwrap();
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o700)).unwrap();
-    let path = Inner::path(&Place::of_dir(&d.server()), Some(&shared));
+    let path = Inner::path(&Paths::of_dir(&d.server()), Some(&shared));
     Inner::create(&path).unwrap();
     let mut inner = Inner::open(&path).unwrap();
     m.outer.set_folder(Some(&shared)).unwrap();
@@ -950,7 +950,7 @@ fn the_inner_door_is_moved_under_a_running_daemon() {
     assert_eq!(newcomer.is_asked().1.answers("new"), Ok(vec![]));
     assert!(matches!(
         inner.look(&newcomer.id()).unwrap().0,
-        Standing::Known { .. }
+        RegistrationState::Known { .. }
     ));
     // Gone with its folder: nobody is let in, and nothing is made there.
     drop(inner);
@@ -997,7 +997,7 @@ fn whoever_writes_keeps_nobody_waiting_but_who_is_asked_about() {
             processes() > before
         });
         // The monitor does not: whoever else calls is answered at once.
-        let (_, took) = timed(|| Stranger::greeted(banned.from, d.port));
+        let (_, took) = timed(|| RawConnection::greeted(banned.from, d.port));
         assert!(took < Duration::from_secs(1), "{took:?}");
         banned.is_refused(&d, "excluded");
         locked.execute_batch("COMMIT").unwrap();

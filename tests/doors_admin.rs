@@ -12,7 +12,7 @@ use std::process::Stdio;
 use cosserver::config::keys;
 use cosserver::config::machines;
 use cosserver::config::name::HostName;
-use cosserver::door::{Doors, Id, Inner, Level, Name, Standing};
+use cosserver::door::{Doors, Id, Inner, Level, Name, RegistrationState};
 use cosserver::secret::PublicKey;
 use daemon::Daemon;
 use host::{Host, chmod, text};
@@ -185,8 +185,8 @@ fn a_host_that_is_deleted_is_named() {
     let s = Host::new();
     let key = PublicKey([7; 32]);
     let hosta = HostName::parse("hosta").unwrap();
-    fs::write(s.place().hostinfo(), "hosta cos addr=::1\n").unwrap();
-    machines::record(&s.place(), &hosta, key).unwrap();
+    fs::write(s.paths().hostinfo(), "hosta cos addr=::1\n").unwrap();
+    machines::record(&s.paths(), &hosta, key).unwrap();
     let machine = Id::of(&key).to_string();
     s.good(&["machine", "add", &machine, "--name", "hosta"]);
     assert_eq!(s.json(&["machine", "delete", &machine])["host"], "hosta");
@@ -248,7 +248,7 @@ fn the_excluded_are_listed_and_let_go() {
         s.bad(1, &["exclude", "delete", B])
             .contains("exclude list` shows it")
     );
-    let own = keys::load_machine_key(&s.place()).unwrap().public;
+    let own = keys::load_machine_key(&s.paths()).unwrap().public;
     let told = s.tells(&["exclude", "add", &Id::of(&own).to_string()]);
     assert!(told.contains("this configuration folder itself"), "{told}");
 }
@@ -257,7 +257,7 @@ fn the_excluded_are_listed_and_let_go() {
 fn who_is_excluded_now_is_hung_up() {
     let d = Daemon::start();
     let s = Host::of(d.server());
-    let key = keys::load_machine_key(&Host::of(d.client()).place())
+    let key = keys::load_machine_key(&Host::of(d.client()).paths())
         .unwrap()
         .public;
     let machine = Id::of(&key).to_string();
@@ -453,7 +453,7 @@ fn the_outer_door_closes_over_who_is_authorized() {
     ] {
         assert_eq!(status[field], value, "{field}");
     }
-    assert_eq!(status["folder"], s.place().state.to_str().unwrap());
+    assert_eq!(status["folder"], s.paths().state.to_str().unwrap());
     // A machine that is authorized while the door is open is let in once it is closed again.
     let c = "0123456789abcdef0123456789abcdef";
     s.good(&["door", "open"]);
@@ -497,7 +497,7 @@ fn settings_are_set_and_shown() {
     assert_eq!(
         all,
         serde_json::json!({"build_mode": false, "remote_only": false, "backdoor_password": false,
-            "welcome": "", "folder": s.place().state})
+            "welcome": "", "folder": s.paths().state})
     );
     s.good(&["settings", "set", "build-mode", "yes"]);
     s.good(&["settings", "set", "remote-only", "yes"]);
@@ -748,7 +748,7 @@ fn the_ten_calls_of_the_session_table() {
 #[test]
 fn a_machine_is_inquired_as_the_daemon_decides() {
     let s = Host::new();
-    let own = Id::of(&keys::load_machine_key(&s.place()).unwrap().public).to_string();
+    let own = Id::of(&keys::load_machine_key(&s.paths()).unwrap().public).to_string();
     let seen = s.json(&["sestab", "inquire"]);
     assert_eq!(
         (&seen["id"], &seen["meets"]),
@@ -797,9 +797,9 @@ fn a_machine_is_inquired_as_the_daemon_decides() {
     let words = s.good(&["sestab", "inquire", A]);
     assert!(words.contains("its machine is excluded"), "{words}");
     assert!(s.json(&["sestab", "inquire", A])["standing"].is_null());
-    let mut doors = Doors::of(&s.place());
+    let mut doors = Doors::of(&s.paths());
     assert!(doors.look(id(A)).unwrap().excluded);
-    assert_eq!(doors.look(id(B)).unwrap().standing, Standing::Never);
+    assert_eq!(doors.look(id(B)).unwrap().state, RegistrationState::Never);
     assert_eq!(s.outer().level().unwrap(), Level::Open);
 }
 
@@ -869,7 +869,7 @@ fn a_list_that_nobody_reads_stops_no_writer() {
 #[test]
 fn the_inner_door_may_be_missing_where_only_the_outer_is_asked() {
     let s = Host::new();
-    fs::remove_file(Inner::path(&s.place(), None)).unwrap();
+    fs::remove_file(Inner::path(&s.paths(), None)).unwrap();
     let told = s.bad(1, &["machine", "list"]);
     assert!(told.contains("idfile.db: the inner door is gone"), "{told}");
     assert!(told.contains(" init` makes a new one"), "{told}");
@@ -880,7 +880,7 @@ fn the_inner_door_may_be_missing_where_only_the_outer_is_asked() {
     assert!(s.good(&["init"]).contains("anew: nobody is authorized"));
     assert_eq!(s.json(&["exclude", "list"])["excluded"][0]["id"], A);
     // The outer one as well.
-    fs::remove_file(cosserver::door::Outer::path(&s.place())).unwrap();
+    fs::remove_file(cosserver::door::Outer::path(&s.paths())).unwrap();
     for command in [["exclude", "list"], ["door", "status"]] {
         let told = s.bad(1, &command);
         assert!(told.contains("gone, and with it who is excluded"), "{told}");

@@ -6,7 +6,7 @@ use crate::door;
 
 use std::fs;
 
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::door::{Doors, Id, Level, List, Outer};
 
 use daemon::{Daemon, descriptors_at_rest, long, of_role, prepare};
@@ -24,8 +24,8 @@ const SETTINGS: &str = "[penalties]\nauthfail = 0\nnoauth = 0\n[daemon]\nrefusal
 
 /// Puts a million machines on a host's exclude list, past the manager's way, which takes
 /// them one by one.
-fn exclude_a_million(place: &Place) {
-    let mut db = rusqlite::Connection::open(Outer::path(place)).unwrap();
+fn exclude_a_million(paths: &Paths) {
+    let mut db = rusqlite::Connection::open(Outer::path(paths)).unwrap();
     let t = db.transaction().unwrap();
     {
         let query = "INSERT INTO exclude (id, name, since) VALUES (?1, ?2, 0)";
@@ -78,9 +78,9 @@ fn an_excluded_machine_is_refused_before_it_is_listened_to() {
     }
     cosserver::sys::process::raise_descriptors(u64::MAX);
     let folder = prepare(SETTINGS, "");
-    let place = Place::of_dir(&folder.path("S"));
-    Doors::make(&place).unwrap();
-    exclude_a_million(&place);
+    let paths = Paths::of_dir(&folder.path("S"));
+    Doors::make(&paths).unwrap();
+    exclude_a_million(&paths);
     let d = Daemon::start_in(folder, &[]);
     let mut m = Manager::at(&d, Level::Open);
     let (at, excluded, other) = (At::of(&d), Machine::new(), Machine::new());

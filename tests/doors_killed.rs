@@ -12,9 +12,9 @@ use std::process::Command;
 use std::sync::Barrier;
 use std::time::Duration;
 
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::door::inner::{Setting, Settings};
-use cosserver::door::{Doors, Id, Level, List, Lodged, Outer, Standing};
+use cosserver::door::{Doors, Id, Level, List, Outer, RegistrationOutcome, RegistrationState};
 use cosserver::wire::prompt::Asks;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -164,21 +164,21 @@ const WORKS: &[Work] = &[
 ];
 
 fn doors(at: &Path) -> Doors {
-    Doors::of(&Place::of_dir(at))
+    Doors::of(&Paths::of_dir(at))
 }
 
-fn registered(lodged: Lodged) {
-    assert!(matches!(lodged, Lodged::Registered(..)));
+fn registered(outcome: RegistrationOutcome) {
+    assert!(matches!(outcome, RegistrationOutcome::Registered(..)));
 }
 
 fn activates(at: &Path, password: &str) {
     registered(activate(at, NEW, password));
 }
 
-fn activate(at: &Path, id: Id, password: &str) -> Lodged {
+fn activate(at: &Path, id: Id, password: &str) -> RegistrationOutcome {
     let mut doors = doors(at);
-    let lodged = doors.activate(id, password.as_bytes(), &name("jo"), true);
-    lodged.unwrap()
+    let outcome = doors.activate(id, password.as_bytes(), &name("jo"), true);
+    outcome.unwrap()
 }
 
 /// The generated password of a folder that [`filled`] has made.
@@ -189,8 +189,8 @@ fn generated(at: &Path) -> String {
 /// A configuration folder with full doors, the outer one open.
 fn filled() -> Folder {
     let folder = empty();
-    let place = Place::of_dir(&folder.0);
-    Doors::make(&place).unwrap();
+    let paths = Paths::of_dir(&folder.0);
+    Doors::make(&paths).unwrap();
     let mut m = Manager::in_folder(&folder.0);
     for n in 0..MACHINES {
         let called = format!("machine {n}");
@@ -264,7 +264,7 @@ impl State {
             passwords: passwords.map(|p| (p.name, p.generated)).collect(),
             deleted: (0..MACHINES)
                 .map(id)
-                .filter(|id| m.inner.look(id).unwrap().0 == Standing::Deleted)
+                .filter(|id| m.inner.look(id).unwrap().0 == RegistrationState::Deleted)
                 .collect(),
         }
     }
@@ -311,7 +311,7 @@ fn a_process_that_may_be_killed() {
     };
     let at = PathBuf::from(std::env::var_os("KILLED_AT").unwrap());
     if what == "make" {
-        return Doors::make(&Place::of_dir(&at)).unwrap();
+        return Doors::make(&Paths::of_dir(&at)).unwrap();
     }
     let work = WORKS.iter().find(|(name, _)| what == *name).unwrap();
     for step in work.1 {
@@ -444,9 +444,16 @@ fn serves_once(at: &Path, found: &State) {
             continue;
         }
         let first = activate(at, OTHER, &password);
-        assert_eq!(matches!(first, Lodged::Registered(..)), is_left, "{called}");
+        assert_eq!(
+            matches!(first, RegistrationOutcome::Registered(..)),
+            is_left,
+            "{called}"
+        );
         let last = activate(at, Id([0x79; 16]), &password);
-        assert!(matches!(last, Lodged::Wrong(_)), "{called} serves twice");
+        assert!(
+            matches!(last, RegistrationOutcome::Wrong(_)),
+            "{called} serves twice"
+        );
         Manager::in_folder(at).inner.delete(&OTHER).unwrap();
     }
 }
@@ -461,9 +468,9 @@ fn doors_are_made_whole_or_not_at_all() {
         loop {
             let here = empty();
             let killed = is_killed(&killer, &here.0, "make", n, torn);
-            let faults = Doors::check(&Place::of_dir(&here.0));
+            let faults = Doors::check(&Paths::of_dir(&here.0));
             assert!(faults.is_empty(), "killed at {n}: {faults:?}");
-            let (_, without) = Doors::start(&Place::of_dir(&here.0)).unwrap();
+            let (_, without) = Doors::start(&Paths::of_dir(&here.0)).unwrap();
             assert!(without.is_empty(), "killed at {n}: {without:?}");
             let made = State::of(&here.0);
             assert_eq!((made.level, made.machines.len()), (Level::Closed, 0));
@@ -490,7 +497,7 @@ fn door_processes(d: &Daemon) -> Vec<i32> {
 #[test]
 fn a_daemon_that_is_killed_has_registered_one_or_none() {
     let mut d = Daemon::start_with(QUICK, "");
-    let place = Place::of_dir(&d.server());
+    let paths = Paths::of_dir(&d.server());
     let mut m = Manager::at(&d, Level::Open);
     m.inner.add(&id(1), &name("before"), true).unwrap();
     m.inner.add_generated(&name("nobody")).unwrap();
@@ -539,7 +546,7 @@ fn a_daemon_that_is_killed_has_registered_one_or_none() {
             let folder = std::mem::take(&mut d.folder);
             d = Daemon::start_in(folder, &[]);
         }
-        Outer::open(&place).unwrap().check_whole().unwrap();
+        Outer::open(&paths).unwrap().check_whole().unwrap();
         m = Manager::of(&d);
         m.inner.check_whole().unwrap();
         let told: Vec<_> = outcomes

@@ -83,9 +83,9 @@ fn one_of_many_gets_it_at_two_hosts_that_share_the_inner_door() {
     let shared = shared_door(&folder);
     let start = || {
         let own = prepare(QUICK, "");
-        let place = cosserver::config::place::Place::of_dir(&own.path("S"));
-        Doors::make(&place).unwrap();
-        let mut outer = Outer::open(&place).unwrap();
+        let paths = cosserver::config::paths::Paths::of_dir(&own.path("S"));
+        Doors::make(&paths).unwrap();
+        let mut outer = Outer::open(&paths).unwrap();
         outer.set_folder(Some(&shared)).unwrap();
         outer.set_level(Level::Open).unwrap();
         Daemon::start_in(own, &[])

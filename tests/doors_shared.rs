@@ -6,7 +6,7 @@ use crate::door;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::door::inner::Setting;
 use cosserver::door::{Doors, Inner, Level, List, Outer};
 use cosserver::wire::prompt::Asks;
@@ -28,9 +28,9 @@ impl Hosts {
         let shared = shared_door(&folder);
         let start = |_| {
             let own = prepare(QUICK, "");
-            let place = Place::of_dir(&own.path("S"));
-            Doors::make(&place).unwrap();
-            let mut outer = Outer::open(&place).unwrap();
+            let paths = Paths::of_dir(&own.path("S"));
+            Doors::make(&paths).unwrap();
+            let mut outer = Outer::open(&paths).unwrap();
             outer.set_folder(Some(&shared)).unwrap();
             outer.set_level(Level::Open).unwrap();
             Daemon::start_in(own, &[])

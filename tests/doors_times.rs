@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use cosserver::door::{Level, List};
 
-use daemon::hostile::{Caller, Stranger};
+use daemon::hostile::{Caller, RawConnection};
 use daemon::stats::{furthest, median, order};
 use daemon::{Daemon, long};
 use door::{At, Machine, Manager, fresh_address};
@@ -53,7 +53,7 @@ fn refused(why: Why, at: &At, banned: &Machine, caller: &Caller) -> (String, f64
         }
         Why::NoOpening => Machine::new().shakes_hands(at, &garbage).unwrap().0,
         Why::WrongAddress => {
-            let mut s = Stranger::from_address(fresh_address(), at.port);
+            let mut s = RawConnection::from_address(fresh_address(), at.port);
             let greeting = s.greet();
             s.send(&caller.client_hello(&greeting, &caller.request("true")).0);
             s

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cosserver::config::name::HostName;
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::config::{keys, known_hosts};
 use cosserver::door::inner::Setting;
 use cosserver::door::{Id, Inner, Level, List, Name, Outer};
@@ -31,10 +31,10 @@ struct Doors {
 
 impl Doors {
     fn of(d: &Daemon, level: Level) -> Self {
-        let place = Place::of_dir(&d.server());
-        let mut outer = Outer::open(&place).unwrap();
+        let paths = Paths::of_dir(&d.server());
+        let mut outer = Outer::open(&paths).unwrap();
         outer.set_level(level).unwrap();
-        let inner = Inner::open(&Inner::path(&place, None)).unwrap();
+        let inner = Inner::open(&Inner::path(&paths, None)).unwrap();
         Self { outer, inner }
     }
 
@@ -66,9 +66,9 @@ impl Machine {
     fn new(d: &Daemon) -> Self {
         let folder = Folder::new();
         fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o700)).unwrap();
-        let joined = Place::of_dir(&d.client());
+        let joined = Paths::of_dir(&d.client());
         let pins = known_hosts::pins(&joined, &HostName::parse("hostb").unwrap()).unwrap();
-        let own = Place::of_dir(&folder.0);
+        let own = Paths::of_dir(&folder.0);
         known_hosts::pin(&own, &HostName::parse(ADDRESS).unwrap(), &pins[0]).unwrap();
         keys::create(&own.machine_key()).unwrap();
         let port = d.port;
@@ -91,7 +91,7 @@ impl Machine {
 }
 
 fn id_of(folder: &Path) -> Id {
-    let key = keys::load_machine_key(&Place::of_dir(folder)).unwrap();
+    let key = keys::load_machine_key(&Paths::of_dir(folder)).unwrap();
     Id::of(&key.public)
 }
 

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 
 use cosserver::config::hostinfo::HostTable;
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::config::settings::Settings;
 use machine::Machine;
 use seat::Seat;
@@ -464,7 +464,7 @@ fn every_example_runs_as_it_is_written() {
                 assert_eq!(table.entries().len(), lines, "{}", block.at);
             }
             "docs/man/cosserver.toml.5" => {
-                let read = Settings::parse(&whole, &Place::of_dir(Path::new("/S")));
+                let read = Settings::parse(&whole, &Paths::of_dir(Path::new("/S")));
                 assert!(read.is_ok(), "{}: {:?}", block.at, read.err());
             }
             "README.md" if whole.starts_with('[') => park.set(&whole),

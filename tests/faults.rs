@@ -6,7 +6,7 @@ use crate::daemon;
 
 use std::process::{Child, Command, Stdio};
 
-use daemon::hostile::Stranger;
+use daemon::hostile::RawConnection;
 use daemon::{Daemon, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -115,7 +115,7 @@ fn an_interrupted_read_of_the_gate_goes_on() {
         daemon::configured("", ""),
         &[],
     );
-    let mut peer = Stranger::connect(d.port);
+    let mut peer = RawConnection::connect(d.port);
     // By then the gate has accepted it and found nothing to read.
     d.says(0, &["true"]);
     let Some(_failing) = Failing::of(d.process("gate"), "read:error=EINTR:when=1") else {

@@ -25,12 +25,12 @@ use std::path::PathBuf;
 use cosserver::channel::gate::{Order, Question};
 use cosserver::config::cookie;
 use cosserver::config::name::HostName;
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::secret::Secret;
 use cosserver::wire::hello::{Hello, ServerHello};
 use cosserver::wire::request::{self, Command};
 use cosserver::wire::stream::{Message, Stream};
-use daemon::hostile::{Caller, Greeting, Stranger, hello};
+use daemon::hostile::{Caller, Greeting, RawConnection, hello};
 use daemon::{Daemon, PATIENCE, needs_root};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use taken::{Taken, sockets_of};
@@ -140,7 +140,7 @@ fn a_clienthello_needs_its_own_hello_its_own_nonce_and_its_own_socket() {
     );
     let hostc = HostName::parse("hostc").unwrap();
     let mut thief = caller.clone();
-    thief.cookie = cookie::load_in(&Place::of_dir(&d.server()), &hostc)
+    thief.cookie = cookie::load_in(&Paths::of_dir(&d.server()), &hostc)
         .unwrap()
         .remove(0);
     let (c, greeting) = gate.greet();
@@ -168,7 +168,7 @@ fn a_handshake_that_succeeded_is_worth_nothing_again() {
     let copy = socket.try_clone().unwrap();
     gate.ask(&Question::ClientHello(c, &bytes), vec![socket]);
     gate.taken(c);
-    let mut session = Stranger { socket: peer }.session(noise);
+    let mut session = RawConnection { socket: peer }.session(noise);
     assert!(session.finish().1.is_some());
 
     // Under its own number, with the socket of then and with another.
@@ -268,7 +268,7 @@ fn a_connection_has_no_delay_and_is_probed_on_both_sides() {
         let all = sockets_of(pid, SockType::Stream, libc::AF_INET);
         all.into_iter().filter(connected).map(told).collect()
     };
-    let mut held = Stranger::connect(d.port);
+    let mut held = RawConnection::connect(d.port);
     held.greet();
     assert_eq!(of(d.process("gate")), [(true, true, 44)]);
     drop(held);
@@ -438,7 +438,7 @@ fn questions_out_of_turn_start_nothing_and_the_monitor_goes_on() {
     gate.ask(&Question::ClientHello(c, &bytes), vec![socket]);
     gate.taken(c);
     peer.set_read_timeout(Some(PATIENCE)).unwrap();
-    let stranger = Stranger {
+    let stranger = RawConnection {
         socket: peer.try_clone().unwrap(),
     };
     stranger.session(noise).finish();

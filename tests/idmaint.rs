@@ -459,7 +459,7 @@ fn whoever_is_interrupted_has_changed_nothing() {
 #[test]
 fn what_cannot_be_opened_is_told() {
     let s = Host::new();
-    fs::write(Outer::path(&s.place()), "x".repeat(9_000)).unwrap();
+    fs::write(Outer::path(&s.paths()), "x".repeat(9_000)).unwrap();
     let mut menu = Menu::open(&s);
     menu.sees("state/sestab.db: the outer door is damaged");
     assert_eq!(menu.ends().0, Some(1));

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use cosserver::wire::request::Command;
 use cosserver::wire::stream::{End, Message, Stream};
-use daemon::hostile::{Caller, Stranger, timed};
+use daemon::hostile::{Caller, RawConnection, timed};
 use daemon::session::later;
 use daemon::{COS, COSSERVER, Daemon, Folder, Lines, PATIENCE, hangs_up, until};
 use nix::sys::signal::{Signal, kill};
@@ -28,13 +28,13 @@ fn sigterm_lets_running_jobs_end_within_their_grace() {
     let marker = d.folder.path("late");
     let mut session = caller.accepted(d.port, "echo ready; cat");
     session.until(b"ready\n");
-    let mut greeted = Stranger::connect(d.port);
+    let mut greeted = RawConnection::connect(d.port);
     let greeting = greeted.greet();
     d.signal(Signal::SIGTERM);
     assert!(d.log.wait("stopping ").contains("sessions=1"));
     // No newcomer: not by the port, and not by a greeting from before.
     until("the port is closed", || {
-        Stranger::try_from_address("127.0.0.1".parse().unwrap(), d.port).is_err()
+        RawConnection::try_from_address("127.0.0.1".parse().unwrap(), d.port).is_err()
     });
     let touch = caller.request(&format!("touch {}", marker.display()));
     greeted.send(&caller.client_hello(&greeting, &touch).0);
@@ -116,7 +116,7 @@ fn a_session_that_is_over_does_not_delay_the_end() {
 fn an_idle_daemon_ends_at_once() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut d = Daemon::start();
-        let _silent = Stranger::connect(d.port);
+        let _silent = RawConnection::connect(d.port);
         let ((), took) = timed(|| {
             d.signal(signal);
             assert!(d.child.wait().unwrap().success());
@@ -156,7 +156,7 @@ fn i_serves_the_one_connection_and_ends() {
     let words = |text: &str| Command::Words(vec![text.into()]);
 
     let (mut child, log, socket) = inetd(&folder);
-    let mut session = caller.accepted_on(Stranger { socket }, words("cat; exit 7"));
+    let mut session = caller.accepted_on(RawConnection { socket }, words("cat; exit 7"));
     session.send(&Message::Data(Stream::Main, b"one\n"));
     session.send(&Message::Eof(Stream::Main));
     assert_eq!(session.finish(), (b"one\n".to_vec(), Some(End::Exited(7))));
@@ -169,7 +169,7 @@ fn i_serves_the_one_connection_and_ends() {
     let (mut child, log, socket) = inetd(&folder);
     let mut liar = caller.clone();
     liar.name = "hostz".into();
-    let mut s = Stranger { socket };
+    let mut s = RawConnection { socket };
     let greeting = s.greet();
     s.send(&liar.client_hello(&greeting, &liar.request("true")).0);
     assert!(log.wait(&s.denied()).contains("cause=unknown-host"));
@@ -182,7 +182,7 @@ fn i_serves_the_one_connection_and_ends() {
         &daemon::hostile::hello()[..4],
     ] {
         let (mut child, _log, socket) = inetd(&folder);
-        let mut s = Stranger { socket };
+        let mut s = RawConnection { socket };
         s.send(first);
         s.closed();
         assert!(child.wait().unwrap().success());
@@ -231,7 +231,7 @@ fn inetds_connection_carries_the_protocol_alone() {
     let command = Command::Words(vec![b"echo noise >&2; echo ready; cat; exit 7".to_vec()]);
     for flags in ["-i", "-ie", "-id"] {
         let (mut child, socket) = inetd_alone(flags, &folder);
-        let mut session = caller.accepted_on(Stranger { socket }, command.clone());
+        let mut session = caller.accepted_on(RawConnection { socket }, command.clone());
         session.until(b"ready\n");
         // Nobody holds the connection by a standard descriptor.
         let monitor = i32::try_from(child.id()).unwrap();
@@ -260,14 +260,14 @@ fn inetds_connection_carries_the_protocol_alone() {
         let (mut child, socket) = inetd_alone(flags, &folder);
         let mut liar = caller.clone();
         liar.name = "hostz".into();
-        let mut s = Stranger { socket };
+        let mut s = RawConnection { socket };
         let greeting = s.greet();
         s.send(&liar.client_hello(&greeting, &liar.request("true")).0);
         s.denied();
         drop(s);
         assert!(child.wait().unwrap().success());
         let (mut child, socket) = inetd_alone(flags, &folder);
-        let mut s = Stranger { socket };
+        let mut s = RawConnection { socket };
         s.send(b"GET / HTTP/1.0\r\n\r\n");
         s.closed();
         assert!(child.wait().unwrap().success());
@@ -276,7 +276,7 @@ fn inetds_connection_carries_the_protocol_alone() {
     fs::write(folder.path("S/cosserver.toml"), "limits.helo = 7\n").unwrap();
     for (flags, status) in [("-i", 1), ("-ie", 1), ("-iz", 2)] {
         let (mut child, socket) = inetd_alone(flags, &folder);
-        Stranger { socket }.closed();
+        RawConnection { socket }.closed();
         assert_eq!(child.wait().unwrap().code(), Some(status), "{flags}");
     }
 }
@@ -480,7 +480,7 @@ fn a_port_of_the_systems_choice_is_the_same_on_every_address() {
     let v6 = d.log.wait("listening on [::1]:");
     assert_eq!(v4.rsplit(':').next(), v6.rsplit(':').next());
     let mut answer = Vec::new();
-    let mut s = Stranger::from_address("::1".parse().unwrap(), d.port).socket;
+    let mut s = RawConnection::from_address("::1".parse().unwrap(), d.port).socket;
     std::io::Write::write_all(&mut s, b"x\0").unwrap();
     let _ = s.read_to_end(&mut answer);
     assert!(answer.is_empty());

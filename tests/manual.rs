@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use cosserver::config::applications;
 use cosserver::config::hostinfo::{HostTable, OPTIONS};
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::config::settings::{KEYS, Settings, TABLES};
 use cosserver::config::subsystems;
 use cosserver::refusal::Cause;
@@ -518,8 +518,8 @@ fn the_examples_of_the_settings_are_right() {
     let mut examples = 0;
     for part in page.split(".Bd -literal -offset indent\n").skip(1) {
         let example = part.split(".Ed").next().unwrap();
-        let place = Place::of_dir(Path::new("/nonexistent"));
-        let settings = Settings::parse(example, &place);
+        let paths = Paths::of_dir(Path::new("/nonexistent"));
+        let settings = Settings::parse(example, &paths);
         assert!(settings.is_ok(), "{}: {example}", settings.unwrap_err());
         examples += 1;
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use cosserver::wire::request::Command;
 use cosserver::wire::stream::{End, Message, Stream};
-use daemon::hostile::{Caller, Stranger, timed};
+use daemon::hostile::{Caller, RawConnection, timed};
 use daemon::missing::{ALLOW, FIRST_ARGUMENT, answer, errno, filtered, load, unless};
 use daemon::session::{Patient, lives};
 use daemon::{Daemon, hangs_up, until};
@@ -154,7 +154,7 @@ fn a_monitor_that_is_killed_takes_all_along() {
     let marker = d.folder.path("hung-up");
     let mut session = caller.accepted(d.port, &hangs_up(&marker));
     session.until(b"ready\n");
-    let mut waiting = Stranger::connect(d.port);
+    let mut waiting = RawConnection::connect(d.port);
     waiting.greet();
     let all = daemon::children(d.pid());
     assert_eq!(daemon::without_doors(d.pid()), 3);
@@ -270,9 +270,9 @@ fn too_few_descriptors_cost_no_process() {
     let (gate, relay) = (d.process("gate"), d.process("relay"));
     d.gate_at_rest();
     let open = [gate, relay, d.pid()].map(daemon::descriptors);
-    let mut silent: Vec<Stranger> = (0..100).map(|_| Stranger::connect(d.port)).collect();
+    let mut silent: Vec<RawConnection> = (0..100).map(|_| RawConnection::connect(d.port)).collect();
     // A stranger who asks when the gate has no descriptor left to hand over.
-    let mut asks: Vec<Stranger> = (0..10).map(|_| Stranger::connect(d.port)).collect();
+    let mut asks: Vec<RawConnection> = (0..10).map(|_| RawConnection::connect(d.port)).collect();
     for s in &mut asks {
         s.send(&daemon::hostile::hello());
     }
@@ -289,7 +289,7 @@ fn too_few_descriptors_cost_no_process() {
     let mut first = caller.accepted(d.port, "cat");
     first.send(&Message::Data(Stream::Main, b"first\n"));
     first.until(b"first\n");
-    let mut others: Vec<Stranger> = (0..12).map(|_| caller.ask(d.port, "cat")).collect();
+    let mut others: Vec<RawConnection> = (0..12).map(|_| caller.ask(d.port, "cat")).collect();
     for s in &mut others {
         // Each has an answer or an end.
         s.record();
@@ -435,7 +435,7 @@ fn many_first_requests_at_once_are_all_served() {
     std::thread::scope(|scope| {
         for _ in 0..40 {
             scope.spawn(|| {
-                let mut s = Stranger::connect(d.port);
+                let mut s = RawConnection::connect(d.port);
                 let greeting = s.greet();
                 let (hello, noise) = caller.client_hello(&greeting, &caller.request("echo x"));
                 ready.wait();

@@ -8,7 +8,7 @@ use crate::daemon;
 use cosserver::secret::KeyPair;
 use cosserver::wire::opening::{Credential, Hosts, Opening};
 use cosserver::wire::proof::{self, Claim, Side};
-use daemon::hostile::{Caller, Greeting, Stranger, nonce, shake, vouch};
+use daemon::hostile::{Caller, Greeting, RawConnection, nonce, shake, vouch};
 use daemon::{Daemon, configured};
 
 const SETTINGS: &str = "limits.silent-per-source = 5000\ndaemon.refusal-interval = 1\n";
@@ -38,14 +38,14 @@ impl Recorded {
         let caller = Caller::of(d);
         let marker = d.folder.path("count");
         let request = caller.request(&format!("echo x >> {}", marker.display()));
-        let mut s = Stranger::connect(d.port);
+        let mut s = RawConnection::connect(d.port);
         let greeting = s.greet();
         let (handshake, noise) = caller.client_hello(&greeting, &request);
         s.send(&handshake);
         s.session(noise).finish();
 
         let user_key = KeyPair::random().unwrap();
-        let mut s = Stranger::connect(d.port);
+        let mut s = RawConnection::connect(d.port);
         let theirs = s.greet();
         let vouched = vouch(&caller, &user_key, &nonce(&theirs), &request);
         let (message, noise) = shake(&caller, &user_key, &theirs, &vouched);
@@ -70,8 +70,8 @@ impl Recorded {
     }
 
     /// One replay of each in turn, sent; its answer is still to come.
-    fn replay(&self, n: usize, port: u16) -> Stranger {
-        let mut s = Stranger::connect(port);
+    fn replay(&self, n: usize, port: u16) -> RawConnection {
+        let mut s = RawConnection::connect(port);
         let theirs = s.greet();
         match n % 3 {
             // The handshake as it was.

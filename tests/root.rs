@@ -38,6 +38,6 @@ mod gatekeeper;
 mod init;
 mod logins;
 mod look_ups;
+mod sandbox;
 mod signer;
 mod superserver;
-mod walls;

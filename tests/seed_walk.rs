@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cosserver::config::name::HostName;
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::config::{keys, known_hosts};
 use daemon::session::{Ended, Session};
 use daemon::{COS, COSADM, COSSERVER, Daemon, Folder, must, needs_root, run};
@@ -303,9 +303,9 @@ impl Machine {
     fn new(d: &Daemon, host: &'static str) -> Self {
         let folder = Folder::new();
         fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o700)).unwrap();
-        let joined = Place::of_dir(&d.client());
+        let joined = Paths::of_dir(&d.client());
         let pins = known_hosts::pins(&joined, &HostName::parse("hostb").unwrap()).unwrap();
-        let own = Place::of_dir(&folder.0);
+        let own = Paths::of_dir(&folder.0);
         known_hosts::pin(&own, &HostName::parse(host).unwrap(), &pins[0]).unwrap();
         keys::create(&own.machine_key()).unwrap();
         let port = d.port;

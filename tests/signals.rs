@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use cosserver::sys::pidfd;
-use daemon::hostile::{Stranger, hello};
+use daemon::hostile::{RawConnection, hello};
 use daemon::session::{self, Fifo, Patient, Session, ends, lives, state};
 use daemon::{Daemon, run, until};
 use nix::errno::Errno;
@@ -352,7 +352,7 @@ fn a_command_has_time_to_handle_a_signal() {
 #[test]
 fn what_came_while_the_gate_was_stopped_is_not_too_late() {
     let d = Daemon::start_with("[limits]\nhello = 3\n", "");
-    let mut stranger = Stranger::connect(d.port);
+    let mut stranger = RawConnection::connect(d.port);
     // By then it is accepted.
     assert_eq!(d.session(&["true"]).finish().status, Some(0));
     let gate = Pid::from_raw(d.process("gate"));
@@ -381,10 +381,10 @@ fn what_came_from_a_crowd_while_the_gate_was_stopped_is_not_too_late() {
 fn a_stopped_gates_crowd_is_served(hello_within: u64) -> bool {
     let d = Daemon::start_with(&format!("[limits]\nhello = {hello_within}\n"), "");
     let begin = std::time::Instant::now();
-    let mut crowd: Vec<Stranger> = (0..2_000_u32)
+    let mut crowd: Vec<RawConnection> = (0..2_000_u32)
         .map(|n| {
             let from = std::net::Ipv4Addr::from(0x7f05_0001 + n % 500);
-            Stranger::from_address(from.into(), d.port)
+            RawConnection::from_address(from.into(), d.port)
         })
         .collect();
     // By then all are accepted.

@@ -23,7 +23,7 @@ use cosserver::wire::noise::{Initiator, Prepared};
 use cosserver::wire::opening::{Credential, Hosts, Opening};
 use cosserver::wire::record::{self, Kind};
 use cosserver::wire::request::{Command as Words, Request, Service};
-use daemon::hostile::{Caller, Greeting, Stranger};
+use daemon::hostile::{Caller, Greeting, RawConnection};
 use daemon::session::Session;
 use daemon::{
     COS, COSADM, COSSERVER, Daemon, Folder, Lines, append, must, needs_root, prepare, run,
@@ -702,7 +702,7 @@ fn name_in(signed: &Signed) -> String {
 
 /// A connection to the server, for which something is to be signed.
 struct Vouched {
-    stranger: Stranger,
+    stranger: RawConnection,
     greeting: Greeting,
     key: KeyPair,
     host: PublicKey,
@@ -710,7 +710,7 @@ struct Vouched {
 
 impl Vouched {
     fn greet(m: &Machine) -> Self {
-        let mut stranger = Stranger::connect(m.server.port);
+        let mut stranger = RawConnection::connect(m.server.port);
         let greeting = stranger.greet();
         Self {
             stranger,

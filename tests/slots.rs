@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use cosserver::config::cookie;
 use cosserver::config::name::{HostName, UserName};
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::secret::KeyPair;
 use cosserver::wire::request::{Command as Words, Request, Service};
 use cosserver::wire::stream::{End, Message, Stream};
-use daemon::hostile::{self, Caller, Stranger};
+use daemon::hostile::{self, Caller, RawConnection};
 use daemon::{COSADM, Daemon, must, until};
 
 fn ip(text: &str) -> IpAddr {
@@ -19,19 +19,19 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// A stranger of that source who was greeted, and so holds a slot.
-fn held(d: &Daemon, from: &str) -> Stranger {
-    Stranger::greeted(ip(from), d.port)
+fn held(d: &Daemon, from: &str) -> RawConnection {
+    RawConnection::greeted(ip(from), d.port)
 }
 
 /// Says garbage from there and is turned away, which costs the penalty `noauth`.
 fn garbage(d: &Daemon, from: &str) {
-    Stranger::from_address(ip(from), d.port).says_garbage();
+    RawConnection::from_address(ip(from), d.port).says_garbage();
 }
 
 #[test]
 fn a_source_has_so_many_slots_and_its_oldest_makes_room() {
     let d = Daemon::start_as("limits.silent-per-source = 3\n", "");
-    let mut all: Vec<Stranger> = (0..3).map(|_| held(&d, "127.7.7.7")).collect();
+    let mut all: Vec<RawConnection> = (0..3).map(|_| held(&d, "127.7.7.7")).collect();
     let mut neighbour = held(&d, "127.7.7.8");
     let mut fourth = held(&d, "127.7.7.7");
     all.remove(0).closed();
@@ -40,7 +40,7 @@ fn a_source_has_so_many_slots_and_its_oldest_makes_room() {
         line.contains("peer=127.7.7.7") && line.contains("cause=crowd"),
         "{line}"
     );
-    assert!(all.iter_mut().all(Stranger::is_open) && fourth.is_open() && neighbour.is_open());
+    assert!(all.iter_mut().all(RawConnection::is_open) && fourth.is_open() && neighbour.is_open());
 }
 
 #[test]
@@ -67,8 +67,8 @@ fn a_penalised_source_has_one_slot_a_listed_or_exempt_one_all() {
         if from != "127.7.7.8" {
             (0..4).for_each(|_| garbage(&d, from));
         }
-        let mut all: Vec<Stranger> = (0..4).map(|_| held(&d, from)).collect();
-        assert!(all.iter_mut().all(Stranger::is_open), "{from}");
+        let mut all: Vec<RawConnection> = (0..4).map(|_| held(&d, from)).collect();
+        assert!(all.iter_mut().all(RawConnection::is_open), "{from}");
     }
     d.says(0, &["true"]);
 }
@@ -88,18 +88,18 @@ fn wrong_proofs_and_silence_are_penalised_too() {
         drop(second);
     };
     // Refused at an address that is not its own.
-    let mut s = Stranger::from_address(ip("127.7.7.7"), d.port);
+    let mut s = RawConnection::from_address(ip("127.7.7.7"), d.port);
     let greeting = s.greet();
     s.send(&caller.client_hello(&greeting, &caller.request("true")).0);
     s.denied();
     one_slot("127.7.7.7");
     // Silent beyond the deadline.
-    let mut s = Stranger::from_address(ip("127.7.7.8"), d.port);
+    let mut s = RawConnection::from_address(ip("127.7.7.8"), d.port);
     s.closed();
     one_slot("127.7.7.8");
     // Gone without a proof.
     let d = Daemon::start_as("penalties.noauth = 100\npenalties.min = 50\n", "");
-    drop(Stranger::from_address(ip("127.7.7.9"), d.port));
+    drop(RawConnection::from_address(ip("127.7.7.9"), d.port));
     until("the penalty is there", || {
         let mut first = held(&d, "127.7.7.9");
         let _second = held(&d, "127.7.7.9");
@@ -112,12 +112,12 @@ fn ipv6_is_served_and_counted() {
     let d = Daemon::start_as("limits.silent-per-source = 3\n", "");
     d.log.wait("listening on [::1]:");
     let caller = Caller::of(&d);
-    let s = Stranger::from_address(ip("::1"), d.port);
+    let s = RawConnection::from_address(ip("::1"), d.port);
     let words = cosserver::wire::request::Command::Words(vec![b"echo six".to_vec()]);
     assert_eq!(caller.accepted_on(s, words).finish().0, b"six\n");
     // Listed, it has its own slots; another would have three.
-    let mut all: Vec<Stranger> = (0..4).map(|_| held(&d, "::1")).collect();
-    assert!(all.iter_mut().all(Stranger::is_open));
+    let mut all: Vec<RawConnection> = (0..4).map(|_| held(&d, "::1")).collect();
+    assert!(all.iter_mut().all(RawConnection::is_open));
     garbage(&d, "::1");
     assert!(d.log.wait("cause=malformed").contains("peer=::1"));
 }
@@ -126,24 +126,30 @@ fn ipv6_is_served_and_counted() {
 fn in_all_the_oldest_of_the_greediest_makes_room() {
     let d = Daemon::start_as("limits.silent = 20\nlimits.reserved = 4\n", "");
     let caller = Caller::of(&d);
-    let mut small: Vec<Stranger> = (1..=6).map(|n| held(&d, &format!("127.1.0.{n}"))).collect();
-    let mut greedy: Vec<Stranger> = (0..10).map(|_| held(&d, "127.2.0.1")).collect();
+    let mut small: Vec<RawConnection> =
+        (1..=6).map(|n| held(&d, &format!("127.1.0.{n}"))).collect();
+    let mut greedy: Vec<RawConnection> = (0..10).map(|_| held(&d, "127.2.0.1")).collect();
     // 16 of 20: the last four are for those whom hostinfo lists.
-    let mut next: Vec<Stranger> = (7..=10)
+    let mut next: Vec<RawConnection> = (7..=10)
         .map(|n| held(&d, &format!("127.1.0.{n}")))
         .collect();
     for oldest in &mut greedy[..4] {
         oldest.closed();
     }
-    assert!(greedy[4..].iter_mut().all(Stranger::is_open));
-    assert!(small.iter_mut().chain(&mut next).all(Stranger::is_open));
-    let mut listed: Vec<Stranger> = (0..3).map(|_| held(&d, "127.0.0.1")).collect();
+    assert!(greedy[4..].iter_mut().all(RawConnection::is_open));
     assert!(
-        greedy[4..].iter_mut().all(Stranger::is_open),
+        small
+            .iter_mut()
+            .chain(&mut next)
+            .all(RawConnection::is_open)
+    );
+    let mut listed: Vec<RawConnection> = (0..3).map(|_| held(&d, "127.0.0.1")).collect();
+    assert!(
+        greedy[4..].iter_mut().all(RawConnection::is_open),
         "the reserved slots took them"
     );
     assert_eq!(caller.accepted(d.port, "echo in").finish().0, b"in\n");
-    assert!(listed.iter_mut().all(Stranger::is_open));
+    assert!(listed.iter_mut().all(RawConnection::is_open));
 }
 
 /// From a thousand sources, each within its cap: legitimate commands are served
@@ -159,10 +165,10 @@ fn a_crowd_of_the_silent_keeps_nobody_out() {
     until("gate and relay alone", || {
         daemon::without_doors(d.pid()) == 2
     });
-    let mut crowd: Vec<Stranger> = (0..count)
+    let mut crowd: Vec<RawConnection> = (0..count)
         .map(|n| {
             let from = Ipv4Addr::from(0x7f05_0001 + n % 1000);
-            Stranger::from_address(from.into(), d.port)
+            RawConnection::from_address(from.into(), d.port)
         })
         .collect();
     for (n, s) in crowd.iter_mut().enumerate() {
@@ -191,7 +197,7 @@ fn refusals_that_wait_are_bounded() {
     let d = Daemon::start_as("limits.refusals = 5\ndaemon.refusal-interval = 2\n", "");
     let mut caller = Caller::of(&d);
     caller.name = "stranger".into();
-    let mut all: Vec<Stranger> = (0..12).map(|_| caller.ask(d.port, "true")).collect();
+    let mut all: Vec<RawConnection> = (0..12).map(|_| caller.ask(d.port, "true")).collect();
     let lengths: Vec<usize> = all.iter_mut().map(|s| s.rest().len()).collect();
     assert_eq!(
         lengths.iter().filter(|n| **n == 15).count(),
@@ -216,7 +222,7 @@ fn refusals_that_wait_make_room_for_a_neighbour() {
     );
     let mut caller = Caller::of(&d);
     caller.name = "stranger".into();
-    let refused: Vec<Stranger> = (0..3).map(|_| caller.ask(d.port, "true")).collect();
+    let refused: Vec<RawConnection> = (0..3).map(|_| caller.ask(d.port, "true")).collect();
     until("all are refused", || d.log.count("denied ref=") == 3);
     d.says(0, &["true"]);
     drop(refused);
@@ -228,7 +234,7 @@ fn refusals_that_wait_make_room_for_a_neighbour() {
 fn a_flood_does_not_fill_the_log_and_no_line_of_it_is_lost() {
     let d = Daemon::start_as("limits.silent-per-source = 5000\n", "");
     for _ in 0..400 {
-        let mut s = Stranger::connect(d.port);
+        let mut s = RawConnection::connect(d.port);
         s.send(b"GET / HTTP/1.0\r\n\r\n");
         s.closed();
     }
@@ -284,18 +290,18 @@ fn another_host(d: &Daemon, name: &str, options: &str) -> Caller {
     let line = text.lines().find(|l| l.starts_with(name)).unwrap();
     let text = text.replace(line, &format!("{line} {options}"));
     std::fs::write(&hostinfo, text).unwrap();
-    let place = Place::of_dir(&d.server());
+    let paths = Paths::of_dir(&d.server());
     let name = HostName::parse(name).unwrap();
     Caller {
         name: name.to_string(),
         machine: KeyPair::random().unwrap(),
-        cookie: cookie::load_in(&place, &name).unwrap()[0].clone(),
+        cookie: cookie::load_in(&paths, &name).unwrap()[0].clone(),
         ..Caller::of(d)
     }
 }
 
 /// Asks for a command and is refused for want of a slot; what the log says.
-fn is_busy(d: &Daemon, mut stranger: Stranger) -> String {
+fn is_busy(d: &Daemon, mut stranger: RawConnection) -> String {
     let line = d.log.wait(&stranger.denied());
     assert!(line.contains("cause=busy"), "{line}");
     line
@@ -338,7 +344,7 @@ fn no_host_and_no_user_holds_all_sessions() {
 
     // Of a host's six one of its users may have five.
     let vouched = |user: &str| {
-        let mut s = Stranger::connect(d.port);
+        let mut s = RawConnection::connect(d.port);
         let greeting = s.greet();
         let request = Request {
             service: Service::Exec,

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 
-use daemon::hostile::{Caller, Stranger};
+use daemon::hostile::{Caller, RawConnection};
 use daemon::inetd::superserver_by;
 use daemon::{Daemon, children, needs_root, until};
 use login::person::Person;
@@ -23,14 +23,14 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// A stranger of that source who was greeted, and so holds a slot.
-fn held(d: &Daemon, from: &str) -> Stranger {
-    Stranger::greeted(ip(from), d.port)
+fn held(d: &Daemon, from: &str) -> RawConnection {
+    RawConnection::greeted(ip(from), d.port)
 }
 
 /// Says garbage from there and is turned away; waits until that is known to all.
 fn garbage(d: &Daemon, from: &str) {
     let before = d.log.count("turned-away");
-    Stranger::from_address(ip(from), d.port).says_garbage();
+    RawConnection::from_address(ip(from), d.port).says_garbage();
     until("it is in the log", || d.log.count("turned-away") > before);
 }
 
@@ -59,7 +59,7 @@ fn penalties_hold_across_daemons() {
     // 100 seconds are less than the 150 from which on it counts.
     garbage(&d, "127.7.7.7");
     let mut all = [held(&d, "127.7.7.7"), held(&d, "127.7.7.7")];
-    assert!(all.iter_mut().all(Stranger::is_open));
+    assert!(all.iter_mut().all(RawConnection::is_open));
     // Gone without a proof counts as well, once each.
     drop(all);
     until("both are gone", || d.log.count("cause=left") == 2);
@@ -70,8 +70,8 @@ fn penalties_hold_across_daemons() {
         if from != "127.7.7.8" {
             (0..4).for_each(|_| garbage(&d, from));
         }
-        let mut all: Vec<Stranger> = (0..4).map(|_| held(&d, from)).collect();
-        assert!(all.iter_mut().all(Stranger::is_open), "{from}");
+        let mut all: Vec<RawConnection> = (0..4).map(|_| held(&d, from)).collect();
+        assert!(all.iter_mut().all(RawConnection::is_open), "{from}");
     }
     d.says(0, &["true"]);
     let about = fs::metadata(table(&d)).unwrap();
@@ -89,17 +89,17 @@ fn every_kind_of_failure_costs_a_penalty() {
     );
     let caller = Caller::of(&d);
     // Refused at an address that is not its own.
-    let mut s = Stranger::from_address(ip("127.7.7.7"), d.port);
+    let mut s = RawConnection::from_address(ip("127.7.7.7"), d.port);
     let greeting = s.greet();
     s.send(&caller.client_hello(&greeting, &caller.request("true")).0);
     s.denied();
     has_one_slot(&d, "127.7.7.7");
     // Silent beyond the deadline.
-    Stranger::from_address(ip("127.7.7.8"), d.port).closed();
+    RawConnection::from_address(ip("127.7.7.8"), d.port).closed();
     d.log.wait("peer=127.7.7.8 cause=no-hello");
     has_one_slot(&d, "127.7.7.8");
     // Gone without a word.
-    drop(Stranger::from_address(ip("127.7.7.9"), d.port));
+    drop(RawConnection::from_address(ip("127.7.7.9"), d.port));
     until("that is known", || {
         let mut first = held(&d, "127.7.7.9");
         let _second = held(&d, "127.7.7.9");
@@ -126,26 +126,33 @@ fn name(pid: i32) -> String {
 #[test]
 fn a_source_has_so_many_slots_and_its_oldest_makes_room() {
     let d = Daemon::inetd_as("limits.silent-per-source = 3\n");
-    let mut all: Vec<Stranger> = (0..3).map(|_| held(&d, "127.7.7.7")).collect();
+    let mut all: Vec<RawConnection> = (0..3).map(|_| held(&d, "127.7.7.7")).collect();
     let mut neighbour = held(&d, "127.7.7.8");
     let mut fourth = held(&d, "127.7.7.7");
     all.remove(0).closed();
     d.log.wait("turned-away peer=127.7.7.7 cause=crowd");
-    assert!(all.iter_mut().all(Stranger::is_open) && fourth.is_open() && neighbour.is_open());
+    assert!(all.iter_mut().all(RawConnection::is_open) && fourth.is_open() && neighbour.is_open());
 }
 
 #[test]
 fn in_all_the_oldest_of_the_greediest_makes_room() {
     let d = Daemon::inetd_as("limits.silent = 6\nlimits.reserved = 1\n");
-    let mut greedy: Vec<Stranger> = (0..3).map(|_| held(&d, "127.7.7.7")).collect();
-    let mut small: Vec<Stranger> = (1..=2).map(|n| held(&d, &format!("127.1.0.{n}"))).collect();
+    let mut greedy: Vec<RawConnection> = (0..3).map(|_| held(&d, "127.7.7.7")).collect();
+    let mut small: Vec<RawConnection> =
+        (1..=2).map(|n| held(&d, &format!("127.1.0.{n}"))).collect();
     // One is reserved for whom HOSTINFO lists: the sixth of the others is one too many.
     let mut next = held(&d, "127.1.0.9");
     greedy.remove(0).closed();
-    assert!(greedy.iter_mut().chain(&mut small).all(Stranger::is_open) && next.is_open());
+    assert!(
+        greedy
+            .iter_mut()
+            .chain(&mut small)
+            .all(RawConnection::is_open)
+            && next.is_open()
+    );
     let mut listed = held(&d, "127.0.0.1");
     assert!(
-        greedy.iter_mut().all(Stranger::is_open),
+        greedy.iter_mut().all(RawConnection::is_open),
         "the reserved slot took it"
     );
     assert!(listed.is_open());
@@ -210,7 +217,7 @@ fn a_penalty_ends_with_the_machines_own_time() {
     drop(d);
     let d = Daemon::start_by(superserver_by("unshare", &later), folder, &[]);
     let mut both = [held(&d, "127.7.7.7"), held(&d, "127.7.7.7")];
-    assert!(both.iter_mut().all(Stranger::is_open), "it never ends");
+    assert!(both.iter_mut().all(RawConnection::is_open), "it never ends");
 }
 
 /// What is no table of ours is put aside, and nothing that it leads to is touched; where
@@ -223,7 +230,7 @@ fn what_is_no_table_is_not_believed() {
     fs::write(&victim, "as it was").unwrap();
     let both_are_held = |what: &str| {
         let mut both = [held(&d, "127.7.7.7"), held(&d, "127.7.7.7")];
-        assert!(both.iter_mut().all(Stranger::is_open), "{what}");
+        assert!(both.iter_mut().all(RawConnection::is_open), "{what}");
         // Costs what is then forgotten with the table.
         drop(both);
         until("both have ended", || daemons(&d).is_empty());

@@ -136,16 +136,16 @@ fn a_relay_that_does_not_answer_holds_nobody_up() {
 #[test]
 fn it_is_for_root_and_for_whose_daemon_it_is() {
     let folder = prepare("", "");
-    let place = folder.path("S");
+    let paths = folder.path("S");
     // No daemon, and the words say so.
-    let out = run(Command::new(COSADM).arg("-C").arg(&place).arg("who"));
+    let out = run(Command::new(COSADM).arg("-C").arg(&paths).arg("who"));
     let told = String::from_utf8(out.stderr).unwrap();
     assert!(
         out.status.code() == Some(1) && told.contains("no cosserver(8) runs"),
         "{told}"
     );
     let check = || {
-        let out = run(Command::new(COSADM).arg("-C").arg(&place).arg("check"));
+        let out = run(Command::new(COSADM).arg("-C").arg(&paths).arg("check"));
         String::from_utf8(out.stdout).unwrap()
     };
     let told = check();
@@ -160,7 +160,7 @@ fn it_is_for_root_and_for_whose_daemon_it_is() {
         return;
     }
     use std::os::unix::fs::PermissionsExt;
-    for path in [d.folder.0.clone(), place.clone(), place.join("run")] {
+    for path in [d.folder.0.clone(), paths.clone(), paths.join("run")] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
     let program = d.folder.path("cosadm");
@@ -170,7 +170,7 @@ fn it_is_for_root_and_for_whose_daemon_it_is() {
         command
             .args(["--reuid=61001", "--regid=61001", "--clear-groups"])
             .arg(&program);
-        run(command.arg("-C").arg(&place).args(words))
+        run(command.arg("-C").arg(&paths).args(words))
     };
     let session = d.session(&["echo on; read x"]);
     session.out.wait("on");
@@ -183,7 +183,7 @@ fn it_is_for_root_and_for_whose_daemon_it_is() {
         );
     }
     // Were the file's mode ever wrong, the kernel's word counts all the same.
-    let socket = place.join("run/control");
+    let socket = paths.join("run/control");
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
     let out = as_another(&["kill", "0"]);
     assert_eq!(out.status.code(), Some(1), "{out:?}");

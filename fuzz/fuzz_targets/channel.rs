@@ -4,7 +4,7 @@
 
 use cosserver::channel::control;
 use cosserver::channel::gate::{Order, Question};
-use cosserver::channel::relay::{News, Session, Word};
+use cosserver::channel::relay::{MonitorToRelay, Session, RelayToMonitor};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -20,11 +20,11 @@ fuzz_target!(|bytes: &[u8]| {
     if let Some(read) = control::Answer::decode(bytes) {
         assert!(control::Answer::decode(&read.encode()).is_some());
     }
-    if let Some(read) = Word::decode(bytes) {
-        assert_eq!(Word::decode(&read.encode()), Some(read));
+    if let Some(read) = RelayToMonitor::decode(bytes) {
+        assert_eq!(RelayToMonitor::decode(&read.encode()), Some(read));
     }
-    if let Some(read) = News::decode(bytes) {
-        assert_eq!(News::decode(&read.encode()), Some(read));
+    if let Some(read) = MonitorToRelay::decode(bytes) {
+        assert_eq!(MonitorToRelay::decode(&read.encode()), Some(read));
     }
     if let Some(read) = Session::decode(bytes) {
         assert!(Session::decode(&read.encode()).is_some());

@@ -2,27 +2,27 @@
 //! run inside the worker.
 #![no_main]
 
-use cosserver::channel::login::{Order, Word};
+use cosserver::channel::login::{Order, WorkerToMonitor};
 use cosserver::wire::limits;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Some(word) = Word::decode(bytes) {
+    if let Some(word) = WorkerToMonitor::decode(bytes) {
         match &word {
-            Word::Ask(texts) => {
+            WorkerToMonitor::Ask(texts) => {
                 assert!(texts.len() <= limits::PROMPTS);
                 assert!(texts.iter().any(|t| t.style.is_prompt()));
             }
             // Zero would be a signal to whoever is in our own group, one to init.
-            Word::Running(started) => assert!(started.pid > 1),
-            Word::Known(_)
-            | Word::Exited(_)
-            | Word::Killed(_)
-            | Word::Refused(..)
-            | Word::Failed(_) => {}
+            WorkerToMonitor::Running(started) => assert!(started.pid > 1),
+            WorkerToMonitor::Known(_)
+            | WorkerToMonitor::Exited(_)
+            | WorkerToMonitor::Killed(_)
+            | WorkerToMonitor::Refused(..)
+            | WorkerToMonitor::Failed(_) => {}
         }
         let again = word.encode();
-        assert_eq!(Word::decode(&again).unwrap().encode(), again);
+        assert_eq!(WorkerToMonitor::decode(&again).unwrap().encode(), again);
     }
     if let Some(order) = Order::decode(bytes) {
         let again = order.encode();

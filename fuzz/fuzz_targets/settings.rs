@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::config::settings::Settings;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = Settings::parse(text, &Place::of_dir(Path::new("/folder")));
+        let _ = Settings::parse(text, &Paths::of_dir(Path::new("/folder")));
     }
 });

@@ -8,31 +8,31 @@ use std::os::unix::ffi::OsStrExt;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::fault::Fault;
 
 /// Confirms that no daemon runs in the background on this folder.
 ///
 /// # Errors
 /// One does, though it cannot be reached (`why`), or that cannot be known.
-pub(super) fn confirm(place: &Place, why: &std::io::Error) -> Result<(), Fault> {
-    if !is_locked(place)? {
+pub(super) fn confirm(paths: &Paths, why: &std::io::Error) -> Result<(), Fault> {
+    if !is_locked(paths)? {
         return Ok(());
     }
-    let pid = fs::read_to_string(place.pid_file()).unwrap_or_default();
+    let pid = fs::read_to_string(paths.pid_file()).unwrap_or_default();
     let number = pid.trim().parse::<u32>();
     let which = number.map_or_else(|_| String::new(), |pid| format!(" (process {pid})"));
     let words = format!("the daemon{which} runs and cannot be reached: {why}");
     let remedy = "to hang up what it runs: restart the daemon";
-    Err(Fault::of(&place.control(), words).with_remedy(remedy))
+    Err(Fault::of(&paths.control(), words).with_remedy(remedy))
 }
 
 /// Whether a daemon holds the lock of this folder.
-fn is_locked(place: &Place) -> Result<bool, Fault> {
-    let path = place.daemon_lock();
+fn is_locked(paths: &Paths) -> Result<bool, Fault> {
+    let path = paths.daemon_lock();
     let file = match File::open(&path) {
         Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(is_open_though_removed(place)),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(is_open_though_removed(paths)),
         Err(e) => return Err(Fault::of(&path, e)),
     };
     // Held for a moment alone: a daemon that starts just then tries again.
@@ -45,8 +45,8 @@ fn is_locked(place: &Place) -> Result<bool, Fault> {
 
 /// Whether a process has the lock's file open though it was removed, as those who tidy
 /// folders up may do.
-fn is_open_though_removed(place: &Place) -> bool {
-    let mut name = place.daemon_lock().into_os_string();
+fn is_open_though_removed(paths: &Paths) -> bool {
+    let mut name = paths.daemon_lock().into_os_string();
     name.push(" (deleted)");
     let descriptors = |process: fs::DirEntry| fs::read_dir(process.path().join("fd")).ok();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();

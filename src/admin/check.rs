@@ -16,7 +16,7 @@ use super::out::{Failure, Out};
 use super::reach::{BY_LINE, resolve};
 use crate::config::hostinfo::{Addresses, Entry, HostTable, Method};
 use crate::config::name::HostName;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::secure::{self, DRAFT};
 use crate::config::settings::Settings;
 use crate::config::words::cosadm;
@@ -61,15 +61,15 @@ struct Finding {
 }
 
 struct Report<'a> {
-    place: &'a Place,
+    paths: &'a Paths,
     findings: Vec<Finding>,
 }
 
 /// Checks a place and reports.
 pub(super) fn check(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let mut report = Report {
-        place: &place,
+        paths: &paths,
         findings: Vec::new(),
     };
     report.folders();
@@ -134,14 +134,14 @@ impl Report<'_> {
     }
 
     fn folders(&mut self) {
-        let place = self.place;
+        let paths = self.paths;
         let private = [
-            (place.cookies(), "cookies"),
-            (place.machines(), "machine keys recorded with a first proof"),
+            (paths.cookies(), "cookies"),
+            (paths.machines(), "machine keys recorded with a first proof"),
         ];
         for (path, words) in [
-            (place.dir.clone(), "the configuration folder"),
-            (place.state.clone(), "state"),
+            (paths.dir.clone(), "the configuration folder"),
+            (paths.state.clone(), "state"),
         ] {
             match secure::check_folder(&path) {
                 Ok(_) => self.right(&path, words),
@@ -161,7 +161,7 @@ impl Report<'_> {
                 Err(fault) => self.wrong(&path, &fault),
             }
         }
-        for folder in [place.dir.clone(), place.cookies(), place.machines()] {
+        for folder in [paths.dir.clone(), paths.cookies(), paths.machines()] {
             for name in
                 names(&folder).filter(|name| name.starts_with(DRAFT.0) && name.ends_with(DRAFT.1))
             {
@@ -172,7 +172,7 @@ impl Report<'_> {
     }
 
     fn settings(&mut self) {
-        let file = self.place.settings();
+        let file = self.paths.settings();
         match Settings::load(&file) {
             Ok(s) => {
                 let listen = joined(&s.listen).replace(',', ", ");
@@ -195,21 +195,21 @@ impl Report<'_> {
 
     fn keys(&mut self) {
         let host = self.key(
-            &self.place.host_key(),
+            &self.paths.host_key(),
             "by which clients know this host",
             keys::load_host_key,
         );
         let machine = self.key(
-            &self.place.machine_key(),
+            &self.paths.machine_key(),
             "by which servers know this machine",
             keys::load_machine_key,
         );
         if host.is_some() && host == machine {
             let words = format!(
                 "the same key as host.key; remove it, and {} makes another",
-                cosadm(self.place, "init")
+                cosadm(self.paths, "init")
             );
-            self.add(Level::Problem, self.place.machine_key().display(), words);
+            self.add(Level::Problem, self.paths.machine_key().display(), words);
         }
     }
 
@@ -217,9 +217,9 @@ impl Report<'_> {
         &mut self,
         file: &Path,
         what: &str,
-        load: fn(&Place) -> Result<KeyPair, Fault>,
+        load: fn(&Paths) -> Result<KeyPair, Fault>,
     ) -> Option<String> {
-        match load(self.place) {
+        match load(self.paths) {
             Ok(pair) => {
                 let (key, print) = (pair.public.to_hex(), keys::fingerprint(&pair.public));
                 self.right(
@@ -236,8 +236,8 @@ impl Report<'_> {
     }
 
     fn hosts(&mut self) {
-        let file = self.place.hostinfo();
-        let table = match HostTable::load(self.place) {
+        let file = self.paths.hostinfo();
+        let table = match HostTable::load(self.paths) {
             Ok(table) => table,
             Err(fault) => {
                 self.wrong(&file, &fault);
@@ -260,10 +260,10 @@ impl Report<'_> {
 
     /// One host: what its line means, and what does not go together.
     fn host(&mut self, entry: &Entry) {
-        let known = Known::of(self.place, &entry.name);
+        let known = Known::of(self.paths, &entry.name);
         let about = format!("host {}", entry.name);
         let mut problems: Vec<String> = known.faults().iter().map(ToString::to_string).collect();
-        problems.extend(at_odds(self.place, entry, &known));
+        problems.extend(at_odds(self.paths, entry, &known));
         let name = &entry.name;
         let live = |cookies: &Result<usize, Fault>| matches!(cookies, Ok(count) if *count > 0);
         if entry.may_ask() {
@@ -292,7 +292,7 @@ impl Report<'_> {
         if matches!(known.cookies_in, Ok(2)) {
             let words = format!(
                 "two cookies are live; once it has joined with the last card, {} drops the older one",
-                cosadm(self.place, format_args!("host rotate {name} --finish"))
+                cosadm(self.paths, format_args!("host rotate {name} --finish"))
             );
             self.add(Level::Note, &about, words);
         }
@@ -308,11 +308,11 @@ impl Report<'_> {
             }
         }
         if problems.is_empty() {
-            let level = match denied(self.place, entry, &known) {
+            let level = match denied(self.paths, entry, &known) {
                 Some(_) => Level::Note,
                 None => Level::Right,
             };
-            self.add(level, about, meaning(self.place, entry, &known));
+            self.add(level, about, meaning(self.paths, entry, &known));
             return;
         }
         for problem in problems {
@@ -324,8 +324,8 @@ impl Report<'_> {
     fn strays(&mut self, table: &HostTable) {
         let has = |name: &str| HostName::parse(name).is_ok_and(|host| table.get(&host).is_some());
         let mut strays = Vec::new();
-        for folder in [self.place.cookies(), self.place.machines()] {
-            let cookies = folder == self.place.cookies();
+        for folder in [self.paths.cookies(), self.paths.machines()] {
+            let cookies = folder == self.paths.cookies();
             for name in names(&folder).filter(|name| !name.starts_with('.')) {
                 let host = name
                     .strip_suffix(".in")
@@ -346,13 +346,13 @@ impl Report<'_> {
     }
 
     fn pins(&mut self) {
-        let file = self.place.known_hosts();
+        let file = self.paths.known_hosts();
         // What may not be looked at is not missing: reading it says why.
         if matches!(file.try_exists(), Ok(false)) {
             self.add(Level::Right, file.display(), "not there: no host is joined");
             return;
         }
-        match known_hosts::load(self.place) {
+        match known_hosts::load(self.paths) {
             Ok((pins, faults)) => {
                 self.right(
                     &file,

@@ -8,7 +8,7 @@ use getopts::{Fail, Matches, Options, ParsingStyle};
 use super::help::{group, help, overview};
 use super::out::Failure;
 use super::table::{Command, Flag, GLOBAL, commands};
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::words::{self, did_you_mean};
 
 /// What a command line asks for.
@@ -62,8 +62,8 @@ impl Call {
     }
 
     /// The configuration folder that the command is about.
-    pub(super) fn place(&self) -> Result<Place, Failure> {
-        Ok(Place::of_caller(self.value("C").as_deref().map(Path::new)))
+    pub(super) fn paths(&self) -> Result<Paths, Failure> {
+        Ok(Paths::of_caller(self.value("C").as_deref().map(Path::new)))
     }
 
     /// The value of `--port`.

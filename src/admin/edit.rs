@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::config::hostinfo::{self, Entry, FILE_MAX, quote, words};
 use crate::config::name::HostName;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::secure;
 use crate::config::words::cosadm;
 use crate::fault::Fault;
@@ -25,14 +25,14 @@ pub(super) struct Lock {
 
 impl Lock {
     /// Waits until nobody else changes the files of the place.
-    pub(super) fn take(place: &Place) -> Result<Self, Fault> {
-        if matches!(place.dir.try_exists(), Ok(false)) {
-            let init = cosadm(place, "init");
+    pub(super) fn take(paths: &Paths) -> Result<Self, Fault> {
+        if matches!(paths.dir.try_exists(), Ok(false)) {
+            let init = cosadm(paths, "init");
             let words = format!("there is no such folder; {init} makes it");
-            return Err(Fault::of(&place.dir, words));
+            return Err(Fault::of(&paths.dir, words));
         }
-        secure::check_folder(&place.dir)?;
-        let path = place.lock();
+        secure::check_folder(&paths.dir)?;
+        let path = paths.lock();
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -67,9 +67,9 @@ pub(super) struct Text {
 }
 
 impl Text {
-    pub(super) fn read(place: &Place, _: &Lock) -> Result<Self, Fault> {
-        let file = place.hostinfo();
-        let bytes = hostinfo::content(place)?;
+    pub(super) fn read(paths: &Paths, _: &Lock) -> Result<Self, Fault> {
+        let file = paths.hostinfo();
+        let bytes = hostinfo::content(paths)?;
         Ok(Self {
             file,
             lines: bytes
@@ -226,15 +226,15 @@ mod tests {
 
     fn edited(before: &str, edit: impl FnOnce(&mut Text)) -> String {
         let scratch = Scratch::new();
-        let place = scratch.place();
+        let paths = scratch.paths();
         scratch.file("hostinfo", before, 0o640);
-        let lock = Lock::take(&place).unwrap();
-        let mut text = Text::read(&place, &lock).unwrap();
+        let lock = Lock::take(&paths).unwrap();
+        let mut text = Text::read(&paths, &lock).unwrap();
         edit(&mut text);
         text.save(&host("a"), &lock).unwrap();
-        let about = std::fs::metadata(place.hostinfo()).unwrap();
+        let about = std::fs::metadata(paths.hostinfo()).unwrap();
         assert_eq!(about.permissions().mode() & 0o7777, 0o640);
-        std::fs::read_to_string(place.hostinfo()).unwrap()
+        std::fs::read_to_string(paths.hostinfo()).unwrap()
     }
 
     #[test]
@@ -285,10 +285,10 @@ mod tests {
     #[test]
     fn a_wrong_line_is_not_saved() {
         let scratch = Scratch::new();
-        let place = scratch.place();
+        let paths = scratch.paths();
         scratch.file("hostinfo", "a cos\n", 0o644);
-        let lock = Lock::take(&place).unwrap();
-        let mut text = Text::read(&place, &lock).unwrap();
+        let lock = Lock::take(&paths).unwrap();
+        let mut text = Text::read(&paths, &lock).unwrap();
         text.add(&host("a"), &[]);
         assert!(
             text.save(&host("a"), &lock)
@@ -296,6 +296,6 @@ mod tests {
                 .to_string()
                 .starts_with("nothing was changed: ")
         );
-        assert_eq!(std::fs::read(place.hostinfo()).unwrap(), b"a cos\n");
+        assert_eq!(std::fs::read(paths.hostinfo()).unwrap(), b"a cos\n");
     }
 }

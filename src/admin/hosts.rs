@@ -9,10 +9,10 @@ use super::json::Json;
 use super::out::{Failure, Out};
 use crate::config::hostinfo::{Addresses, Entry, HostTable, UserPair, Users};
 use crate::config::name::HostName;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::words::{cosadm, option_c};
 use crate::config::{cookie, keys, known_hosts, machines, secure};
-use crate::door::{Doors, Id, Standing, Way, way};
+use crate::door::{AccessDecision, Doors, Id, RegistrationState, decide};
 use crate::fault::Fault;
 use crate::secret::PublicKey;
 
@@ -29,13 +29,13 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn of(place: &Place, host: &HostName) -> Self {
-        let count = |file| cookie::load(place, file).map(|cookies| cookies.map_or(0, |c| c.len()));
+    pub(super) fn of(paths: &Paths, host: &HostName) -> Self {
+        let count = |file| cookie::load(paths, file).map(|cookies| cookies.map_or(0, |c| c.len()));
         Self {
-            cookies_in: count(&place.cookie_in(host)),
-            cookies_out: count(&place.cookie_out(host)),
-            recorded: machines::recorded(place, host),
-            pins: known_hosts::pins(place, host),
+            cookies_in: count(&paths.cookie_in(host)),
+            cookies_out: count(&paths.cookie_out(host)),
+            recorded: machines::recorded(paths, host),
+            pins: known_hosts::pins(paths, host),
         }
     }
 
@@ -53,8 +53,8 @@ impl Known {
 
 /// Why a host's line and what is recorded for it do not go together, so that it
 /// is denied.
-pub(super) fn at_odds(place: &Place, entry: &Entry, known: &Known) -> Option<String> {
-    let rotate = || cosadm(place, format_args!("host rotate {}", entry.name));
+pub(super) fn at_odds(paths: &Paths, entry: &Entry, known: &Known) -> Option<String> {
+    let rotate = || cosadm(paths, format_args!("host rotate {}", entry.name));
     if entry.may_ask() && matches!(known.cookies_in, Ok(0)) {
         let option = if entry.run_as.is_empty() {
             "users="
@@ -76,7 +76,7 @@ pub(super) fn at_odds(place: &Place, entry: &Entry, known: &Known) -> Option<Str
 }
 
 /// Why a host is denied that its line would let in.
-pub(super) fn denied(place: &Place, entry: &Entry, known: &Known) -> Option<String> {
+pub(super) fn denied(paths: &Paths, entry: &Entry, known: &Known) -> Option<String> {
     if !entry.may_ask() {
         return None;
     }
@@ -87,49 +87,49 @@ pub(super) fn denied(place: &Place, entry: &Entry, known: &Known) -> Option<Stri
     let unreadable = files.into_iter().flatten().next();
     unreadable
         .map(|fault| format!("it is denied: {fault}"))
-        .or_else(|| at_odds(place, entry, known))
-        .or_else(|| shut_out(place, known))
+        .or_else(|| at_odds(paths, entry, known))
+        .or_else(|| shut_out(paths, known))
 }
 
 /// Whether the inner door knows a machine.
-fn is_authorized(place: &Place, id: Id) -> bool {
-    let sight = Doors::of(place).look(id);
-    sight.is_ok_and(|s| matches!(s.standing, Standing::Known { .. }))
+fn is_authorized(paths: &Paths, id: Id) -> bool {
+    let status = Doors::of(paths).look(id);
+    status.is_ok_and(|s| matches!(s.state, RegistrationState::Known { .. }))
 }
 
 /// Why the doors keep out the machine that is recorded for a host.
-fn shut_out(place: &Place, known: &Known) -> Option<String> {
+fn shut_out(paths: &Paths, known: &Known) -> Option<String> {
     let id = Id::of(known.recorded.as_ref().ok()?.as_ref()?);
-    let sight = Doors::of(place).look(id).ok()?;
+    let status = Doors::of(paths).look(id).ok()?;
     let add = format!("machine add {id} --name NAME");
-    let why = match way(&sight, true, false) {
-        Way::In(_) => return None,
+    let why = match decide(&status, true, false) {
+        AccessDecision::Allow(_) => return None,
         // What a command's client never answers.
-        Way::Ask(_) => {
+        AccessDecision::Prompt(_) => {
             return Some(format!(
                 "it is denied by the doors: its machine was deleted; it must register anew (cos \
                  enrol), or {}",
-                cosadm(place, &add)
+                cosadm(paths, &add)
             ));
         }
-        Way::Away(why) => why,
+        AccessDecision::Deny(why) => why,
     };
-    let remedy = if sight.excluded {
+    let remedy = if status.excluded {
         format!("exclude delete {id}")
     } else {
         add
     };
     Some(format!(
         "it is denied by the doors: {why}; {} lets it in",
-        cosadm(place, remedy)
+        cosadm(paths, remedy)
     ))
 }
 
 /// What a line means, in sentences.
-pub(super) fn meaning(place: &Place, entry: &Entry, known: &Known) -> String {
+pub(super) fn meaning(paths: &Paths, entry: &Entry, known: &Known) -> String {
     let mut text = if !entry.may_ask() {
         "it may ask this host nothing".to_owned()
-    } else if let Some(why) = denied(place, entry, known) {
+    } else if let Some(why) = denied(paths, entry, known) {
         why
     } else {
         let mut what = entry.commands.as_ref().map_or_else(
@@ -210,13 +210,13 @@ pub(super) fn its_users(users: &Users) -> String {
 
 /// Lists the hosts.
 pub(super) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
-    let table = HostTable::load(&place)?;
+    let paths = call.paths()?;
+    let table = HostTable::load(&paths)?;
     let hosts = || {
         table
             .entries()
             .iter()
-            .map(|entry| (entry, Known::of(&place, &entry.name)))
+            .map(|entry| (entry, Known::of(&paths, &entry.name)))
     };
     if call.given("json") {
         let value = Json::Object(vec![
@@ -224,7 +224,7 @@ pub(super) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
                 "hosts",
                 Json::List(
                     hosts()
-                        .map(|(entry, known)| json(&place, entry, &known))
+                        .map(|(entry, known)| json(&paths, entry, &known))
                         .collect(),
                 ),
             ),
@@ -234,11 +234,11 @@ pub(super) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
     }
     table.faults().iter().for_each(|fault| out.tell(fault));
     if table.entries().is_empty() && table.faults().is_empty() {
-        let dir = option_c(&place);
+        let dir = option_c(&paths);
         out.tell(format!(
             "no host is in {}; `cosadm{dir} host invite NAME` lets one run commands here, \
              `cosadm{dir} host join FILE` takes the invitation of one that this host asks",
-            place.hostinfo().display()
+            paths.hostinfo().display()
         ));
     }
     let mut text = String::new();
@@ -253,7 +253,7 @@ pub(super) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
             text,
             "{:width$}  {}",
             entry.name,
-            meaning(&place, entry, &known)
+            meaning(&paths, entry, &known)
         );
     }
     out.say(&text)
@@ -261,20 +261,20 @@ pub(super) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
 
 /// Shows one host.
 pub(super) fn show(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let host = HostName::parse(call.operand(0))?;
-    let entry = crate::config::hostinfo::find(&place, &host)?;
+    let entry = crate::config::hostinfo::find(&paths, &host)?;
     let entry =
-        entry.ok_or_else(|| Fault::of(&place.hostinfo(), format!("{host} is not in it")))?;
-    let known = Known::of(&place, &host);
+        entry.ok_or_else(|| Fault::of(&paths.hostinfo(), format!("{host} is not in it")))?;
+    let known = Known::of(&paths, &host);
     if call.given("json") {
-        return out.say(&format!("{}\n", json(&place, &entry, &known)));
+        return out.say(&format!("{}\n", json(&paths, &entry, &known)));
     }
     let mut text = format!(
         "{host} (line {} of {}): {}.\n",
         entry.line,
-        place.hostinfo().display(),
-        meaning(&place, &entry, &known)
+        paths.hostinfo().display(),
+        meaning(&paths, &entry, &known)
     );
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "  {name:<24} {value}");
@@ -310,27 +310,27 @@ pub(super) fn show(call: &Call, out: &Out) -> Result<(), Failure> {
 
 /// Removes a host: its lines, cookies, recorded key and pins.
 pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let host = HostName::parse(call.operand(0))?;
-    let lock = Lock::take(&place)?;
-    let mut text = Text::read(&place, &lock)?;
+    let lock = Lock::take(&paths)?;
+    let mut text = Text::read(&paths, &lock)?;
     text.remove(&host);
-    let recorded = machines::recorded(&place, &host).ok().flatten();
+    let recorded = machines::recorded(&paths, &host).ok().flatten();
     // The cookies go first: that needs no room on a full disk, and without them
     // the trust is gone whatever stays. What cannot be removed does not keep
     // the rest.
     let steps: [(&str, Result<bool, Fault>); 5] = [
         (
             "the cookies by which it asks this host",
-            secure::remove(&place.cookie_in(&host)),
+            secure::remove(&paths.cookie_in(&host)),
         ),
         (
             "the cookies by which this host asks it",
-            secure::remove(&place.cookie_out(&host)),
+            secure::remove(&paths.cookie_out(&host)),
         ),
-        ("its recorded machine key", machines::forget(&place, &host)),
+        ("its recorded machine key", machines::forget(&paths, &host)),
         ("its line", text.save_if_changed(&host, &lock)),
-        ("its pinned keys", known_hosts::unpin(&place, &host)),
+        ("its pinned keys", known_hosts::unpin(&paths, &host)),
     ];
     let (mut removed, mut failed) = (Vec::new(), Vec::new());
     for (what, done) in steps {
@@ -347,8 +347,8 @@ pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
         out.tell("a running cosserver sees it at the next request");
     }
     let id = recorded.as_ref().map(Id::of);
-    if let Some(id) = id.filter(|id| is_authorized(&place, *id)) {
-        let delete = cosadm(&place, format_args!("machine delete {id}"));
+    if let Some(id) = id.filter(|id| is_authorized(&paths, *id)) {
+        let delete = cosadm(&paths, format_args!("machine delete {id}"));
         out.tell(format!(
             "its machine is still authorized at the doors, as any PC's may be; {delete} takes that back"
         ));
@@ -358,14 +358,14 @@ pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
     match last {
         Some(fault) => Err(fault.into()),
         None if removed.is_empty() => {
-            Err(Fault::of(&place.hostinfo(), format!("{host} is not in it")).into())
+            Err(Fault::of(&paths.hostinfo(), format!("{host} is not in it")).into())
         }
         None => Ok(()),
     }
 }
 
 /// A host as JSON.
-fn json(place: &Place, entry: &Entry, known: &Known) -> Json {
+fn json(paths: &Paths, entry: &Entry, known: &Known) -> Json {
     let key = |key: &PublicKey| Json::text(key.to_hex());
     let count = |cookies: &Result<usize, Fault>| {
         cookies
@@ -429,7 +429,7 @@ fn json(place: &Place, entry: &Entry, known: &Known) -> Json {
             }),
         ),
         ("faults", Json::texts(known.faults())),
-        ("denied", Json::maybe(denied(place, entry, known))),
-        ("meaning", Json::text(meaning(place, entry, known))),
+        ("denied", Json::maybe(denied(paths, entry, known))),
+        ("meaning", Json::text(meaning(paths, entry, known))),
     ])
 }

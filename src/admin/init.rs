@@ -9,7 +9,7 @@ use super::edit::Lock;
 use super::out::{Failure, Out};
 use crate::config::hostinfo::OPTIONS;
 use crate::config::keys;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::secure::{self, Created};
 use crate::config::settings::Settings;
 use crate::config::words::{cosadm, option_c};
@@ -19,15 +19,15 @@ use crate::fault::Fault;
 
 /// Makes what is missing, and says what was there.
 pub(super) fn init(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let mut report = String::new();
-    match make(&place, &mut report) {
-        Ok(()) => out.say(&(report + &next(&place))),
+    match make(&paths, &mut report) {
+        Ok(()) => out.say(&(report + &next(&paths))),
         Err(fault) if report.is_empty() => Err(fault.into()),
         Err(fault) => {
             // What was made is right, so it stays.
             report.lines().for_each(|line| out.tell(line));
-            let again = cosadm(&place, "init");
+            let again = cosadm(&paths, "init");
             Err(fault
                 .while_doing(format_args!(
                     "not everything was made ({again} makes the rest, once this is mended)"
@@ -40,29 +40,29 @@ pub(super) fn init(call: &Call, out: &Out) -> Result<(), Failure> {
 /// Whether the folder lacks the key without which it is of no use to any command.
 ///
 /// A folder that has it is never completed unasked: what else is missing there was lost.
-pub(super) fn is_needed(place: &Place) -> bool {
-    matches!(place.machine_key().try_exists(), Ok(false))
+pub(super) fn is_needed(paths: &Paths) -> bool {
+    matches!(paths.machine_key().try_exists(), Ok(false))
 }
 
 /// Does what `init` does for a command that needs the folder, and says so.
 ///
 /// # Errors
 /// Something could not be made.
-pub(super) fn make_first(place: &Place, out: &Out) -> Result<(), Fault> {
+pub(super) fn make_first(paths: &Paths, out: &Out) -> Result<(), Fault> {
     // That a lost registry is made anew the administrator says by `init` alone.
-    Doors::lost(place).map_or(Ok(()), Err)?;
+    Doors::lost(paths).map_or(Ok(()), Err)?;
     let mut report = String::new();
-    let made = make(place, &mut report);
+    let made = make(paths, &mut report);
     if made.is_ok() {
-        out.tell(format!("{} is made, with its keys", place.dir.display()));
+        out.tell(format!("{} is made, with its keys", paths.dir.display()));
     }
     report.lines().for_each(|line| out.detail(line));
     made.map_err(|fault| fault.while_doing("the configuration folder is not complete"))
 }
 
 /// Makes what is missing, with a line for each thing.
-fn make(place: &Place, report: &mut String) -> Result<(), Fault> {
-    let folder_mode = if place.system { 0o755 } else { 0o700 };
+fn make(paths: &Paths, report: &mut String) -> Result<(), Fault> {
+    let folder_mode = if paths.system { 0o755 } else { 0o700 };
     let mut note = |path: &Path, created: Created, what: &str| {
         let word = match created {
             Created::New => "made",
@@ -72,56 +72,56 @@ fn make(place: &Place, report: &mut String) -> Result<(), Fault> {
         created
     };
     note(
-        &place.dir,
-        secure::make_folders(&place.dir, folder_mode)?,
+        &paths.dir,
+        secure::make_folders(&paths.dir, folder_mode)?,
         "the configuration folder",
     );
-    let _lock = Lock::take(place)?;
+    let _lock = Lock::take(paths)?;
 
     let file = |path: PathBuf, text: String| -> Result<(PathBuf, Created), Fault> {
         let created = secure::create_new(&path, text.as_bytes(), 0o644)?;
         Ok((path, created))
     };
-    let (path, created) = file(place.settings(), Settings::template())?;
+    let (path, created) = file(paths.settings(), Settings::template())?;
     note(&path, created, "the daemon's settings");
-    let (path, created) = file(place.hostinfo(), hostinfo_template())?;
+    let (path, created) = file(paths.hostinfo(), hostinfo_template())?;
     note(&path, created, "the host table");
     note(
-        &place.host_key(),
-        keys::create(&place.host_key())?,
+        &paths.host_key(),
+        keys::create(&paths.host_key())?,
         "this host's private key",
     );
     note(
-        &place.machine_key(),
-        keys::create(&place.machine_key())?,
+        &paths.machine_key(),
+        keys::create(&paths.machine_key())?,
         "this machine's private key",
     );
     note(
-        &place.cookies(),
-        secure::make_folder(&place.cookies(), 0o700)?,
+        &paths.cookies(),
+        secure::make_folder(&paths.cookies(), 0o700)?,
         "cookies",
     );
     note(
-        &place.state,
-        secure::make_folders(&place.state, 0o700)?,
+        &paths.state,
+        secure::make_folders(&paths.state, 0o700)?,
         "state",
     );
     note(
-        &place.machines(),
-        secure::make_folder(&place.machines(), 0o700)?,
+        &paths.machines(),
+        secure::make_folder(&paths.machines(), 0o700)?,
         "recorded machine keys",
     );
-    let outer = Outer::path(place);
-    let was_made = place.doors_made().exists() || Noted::is_there(place);
+    let outer = Outer::path(paths);
+    let was_made = paths.doors_made().exists() || Noted::is_there(paths);
     let what = if was_made && !outer.exists() {
         "the outer door, anew: whoever was excluded is not any more"
     } else {
         "the outer door"
     };
-    note(&outer, Outer::create(place)?, what);
+    note(&outer, Outer::create(paths)?, what);
     // Elsewhere the manager has put it, and its folder may not be mounted now.
-    if Outer::open(place)?.folder()?.is_none() {
-        let inner = Inner::path(place, None);
+    if Outer::open(paths)?.folder()?.is_none() {
+        let inner = Inner::path(paths, None);
         let what = if was_made && !inner.exists() {
             "the inner door, anew: nobody is authorized, and whoever was deleted may come back"
         } else {
@@ -129,13 +129,13 @@ fn make(place: &Place, report: &mut String) -> Result<(), Fault> {
         };
         note(&inner, Inner::create(&inner)?, what);
     }
-    Doors::are_made(place)?;
+    Doors::are_made(paths)?;
     // Whoever calls for this takes the registry as it is, also an older copy.
-    Noted::now(place).write(place)
+    Noted::now(paths).write(paths)
 }
 
-fn next(place: &Place) -> String {
-    let dir = option_c(place);
+fn next(paths: &Paths) -> String {
+    let dir = option_c(paths);
     format!(
         "\nNext: to let a host run commands here:  cosadm{dir} host invite NAME --addr A --run-as USER -o card\n      \
          to run commands on a host:         cosadm{dir} host join card   (the card that it made)\n      \

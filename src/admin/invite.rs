@@ -14,7 +14,7 @@ use crate::config::address::Network;
 use crate::config::card::Card;
 use crate::config::hostinfo::{Addresses, Entry, Users};
 use crate::config::name::{HostName, UserName};
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::settings::Settings;
 use crate::config::words::{cosadm, shell_word};
 use crate::config::{cookie, keys, machines, secure};
@@ -26,20 +26,20 @@ use crate::secret::Secret;
 /// For a host that is invited already it sets what the command line says, and writes the card
 /// of the live cookie once more: a repetition invalidates no card.
 pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let host = HostName::parse(call.operand(0))?;
     let users = call.value("users");
     let users = users.map(|list| Users::parse(&list)).transpose();
     let users = users.map_err(|e| e.while_doing("--users"))?;
     let networks = networks(&call.values("addr"))?;
     let output = CardOutput::of(call, out)?;
-    if init::is_needed(&place) {
+    if init::is_needed(&paths) {
         // A wrong command line makes no folder.
         run_as_is_clear(call, &host, users.is_some(), None)?;
-        init::make_first(&place, out)?;
+        init::make_first(&paths, out)?;
     }
-    let lock = Lock::take(&place)?;
-    let mut text = Text::read(&place, &lock)?;
+    let lock = Lock::take(&paths)?;
+    let mut text = Text::read(&paths, &lock)?;
     let entry = text.find(&host)?;
     let run_as = run_as(call, &host, users.is_some(), entry.as_ref(), out)?;
     if let Some(users) = &users {
@@ -53,14 +53,14 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
     };
     // The newest is that of the last card.
     let live = match &entry {
-        Some(_) => cookie::load(&place, &place.cookie_in(&host))?,
+        Some(_) => cookie::load(&paths, &paths.cookie_in(&host))?,
         None => None,
     };
     let live = live.and_then(|cookies| cookies.into_iter().next());
     let is_repeated = live.is_some();
     let hint = format!("say with --addr from which address or network {host} will ask");
-    let draft = Draft::make(
-        &place,
+    let draft = Invitation::make(
+        &paths,
         &host,
         (&addresses, live),
         (call.port()?, &hint),
@@ -70,8 +70,8 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
 
     // The line comes last: until it is there, the host is denied.
     if !is_repeated {
-        cookie::write_in(&place, &host, std::slice::from_ref(&draft.card.cookie))?;
-        machines::forget(&place, &host)?;
+        cookie::write_in(&paths, &host, std::slice::from_ref(&draft.card.cookie))?;
+        machines::forget(&paths, &host)?;
     }
     let mut options: Vec<(&'static str, String)> =
         listed.map(|list| ("addr", list)).into_iter().collect();
@@ -89,7 +89,7 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
         Ok(changed) => changed,
         Err(fault) if is_repeated => return Err(fault.into()),
         Err(fault) => {
-            secure::remove(&place.cookie_in(&host))?;
+            secure::remove(&paths.cookie_in(&host))?;
             return Err(fault.into());
         }
     };
@@ -105,8 +105,8 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
         out.tell(format!(
             "{host} was invited already: {line}, and this is its card once more"
         ));
-        if machines::recorded(&place, &host).is_ok_and(|key| key.is_some()) {
-            let rotate = cosadm(&place, format_args!("host rotate {host}"));
+        if machines::recorded(&paths, &host).is_ok_and(|key| key.is_some()) {
+            let rotate = cosadm(&paths, format_args!("host rotate {host}"));
             out.tell(format!(
                 "the machine of {host} is recorded; {rotate} prints a card for another machine"
             ));
@@ -117,8 +117,8 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
             return "its cookie stays".to_owned();
         }
         // A half-written card may be anywhere: its cookie counts no more.
-        let rotate = cosadm(&place, format_args!("host rotate {host}"));
-        match secure::remove(&place.cookie_in(&host)) {
+        let rotate = cosadm(&paths, format_args!("host rotate {host}"));
+        match secure::remove(&paths.cookie_in(&host)) {
             Ok(_) => format!("its cookie is withdrawn; {rotate} prints another"),
             Err(fault) => format!("its cookie stays ({fault}); {rotate} prints another"),
         }
@@ -152,28 +152,28 @@ fn warn_of_missing(users: &Users, but: &[UserName], out: &Out) {
 }
 
 /// A card that is not handed over yet.
-pub(super) struct Draft {
+pub(super) struct Invitation {
     pub(super) card: Card,
     warning: Option<String>,
 }
 
-impl Draft {
+impl Invitation {
     /// A card with this cookie, or a new one. `port`: the one to put on it, where it is not
     /// the configured one; `hint`: what to do where the host's name does not
     /// resolve.
     pub(super) fn make(
-        place: &Place,
+        paths: &Paths,
         host: &HostName,
         (addresses, cookie): (&Addresses, Option<Secret>),
         (port, hint): (Option<u16>, &str),
         out: &Out,
     ) -> Result<Self, Failure> {
-        let settings = Settings::load(&place.settings())?;
+        let settings = Settings::load(&paths.settings())?;
         let port = port.unwrap_or(settings.port);
         if port == 0 {
             let words =
                 "port = 0 lets the system choose a port, so the card must be told it: --port N";
-            return Err(Fault::of(&place.settings(), words).into());
+            return Err(Fault::of(&paths.settings(), words).into());
         }
         let reach = reach(&settings, host, addresses, hint)?;
         let card = Card {
@@ -181,7 +181,7 @@ impl Draft {
             server: settings.name,
             addresses: reach.addresses,
             port,
-            key: keys::load_host_key(place)?.public,
+            key: keys::load_host_key(paths)?.public,
             cookie: cookie.map_or_else(Secret::random, Ok)?,
         };
         out.detail(format!(

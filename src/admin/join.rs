@@ -18,30 +18,30 @@ use crate::config::address::{Address, Network};
 use crate::config::card::{Card, TEXT_MAX};
 use crate::config::hostinfo::{Addresses, Entry, Method};
 use crate::config::name::HostName;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::words::{option_c, shell_word};
 use crate::config::{cookie, keys, known_hosts};
 use crate::fault::Fault;
 
 /// Installs a card.
 pub(super) fn join(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let file = call.operand(0);
     let card = Card::parse(&read(file)?).map_err(|e| Fault::of(Path::new(file), e))?;
-    not_our_own(&place, file, &card)?;
+    not_our_own(&paths, file, &card)?;
     let name = call
         .value("name")
         .map(|name| HostName::parse(&name))
         .transpose()?;
     let name = name.unwrap_or_else(|| card.server.clone());
     let dialled = dialled(call)?;
-    if init::is_needed(&place) {
-        init::make_first(&place, out)?;
+    if init::is_needed(&paths) {
+        init::make_first(&paths, out)?;
     }
-    let lock = Lock::take(&place)?;
-    let mut text = Text::read(&place, &lock)?;
+    let lock = Lock::take(&paths)?;
+    let mut text = Text::read(&paths, &lock)?;
     let entry = text.find(&name)?;
-    let replaces = pin_fits(&place, &name, &card, call.given("replace-key"))?;
+    let replaces = pin_fits(&paths, &name, &card, call.given("replace-key"))?;
 
     let server = (card.server != name).then(|| card.server.to_string());
     let mut kept = Kept::default();
@@ -69,14 +69,14 @@ pub(super) fn join(call: &Call, out: &Out) -> Result<(), Failure> {
     }
     // The line comes last: until it is there, the host is not known.
     if replaces {
-        known_hosts::unpin(&place, &name)?;
+        known_hosts::unpin(&paths, &name)?;
     }
-    let pinned = known_hosts::pin(&place, &name, &card.key)?;
-    let before = cookie::load(&place, &place.cookie_out(&name));
+    let pinned = known_hosts::pin(&paths, &name, &card.key)?;
+    let before = cookie::load(&paths, &paths.cookie_out(&name));
     let had = before.as_ref().ok().and_then(Option::as_ref);
     let same = had.is_some_and(|had| matches!(&**had, [one] if one.same(&card.cookie)));
     if !same {
-        cookie::write_out(&place, &name, std::slice::from_ref(&card.cookie))?;
+        cookie::write_out(&paths, &name, std::slice::from_ref(&card.cookie))?;
     }
     let lined = text.save_if_changed(&name, &lock)?;
     drop(lock);
@@ -101,7 +101,7 @@ pub(super) fn join(call: &Call, out: &Out) -> Result<(), Failure> {
         card.key.to_hex(),
         keys::fingerprint(&card.key)
     ));
-    let dir = option_c(&place);
+    let dir = option_c(&paths);
     let attempt = format!("cos{dir} run {name} true");
     match kept.flags() {
         None => out.tell(format!(
@@ -138,13 +138,13 @@ impl Kept {
 
 /// A card that the folder's own host made is for another host. Where there is no
 /// host key to tell by, this folder has made no card.
-fn not_our_own(place: &Place, file: &str, card: &Card) -> Result<(), Fault> {
-    if !keys::load_host_key(place).is_ok_and(|own| own.public == card.key) {
+fn not_our_own(paths: &Paths, file: &str, card: &Card) -> Result<(), Fault> {
+    if !keys::load_host_key(paths).is_ok_and(|own| own.public == card.key) {
         return Ok(());
     }
     let words = format!(
         "this card was made here, by the host whose key is {}, for {} to join: carry it there",
-        place.host_key().display(),
+        paths.host_key().display(),
         card.caller
     );
     Err(Fault::of(Path::new(file), words))
@@ -213,8 +213,8 @@ fn changes(
 }
 
 /// Whether the card's key takes the place of another that is pinned.
-fn pin_fits(place: &Place, name: &HostName, card: &Card, replace: bool) -> Result<bool, Fault> {
-    let pins = known_hosts::pins(place, name)?;
+fn pin_fits(paths: &Paths, name: &HostName, card: &Card, replace: bool) -> Result<bool, Fault> {
+    let pins = known_hosts::pins(paths, name)?;
     let Some(other) = pins.first().filter(|_| !pins.contains(&card.key)) else {
         return Ok(false);
     };
@@ -222,7 +222,7 @@ fn pin_fits(place: &Place, name: &HostName, card: &Card, replace: bool) -> Resul
         return Ok(true);
     }
     Err(Fault::of(
-        &place.known_hosts(),
+        &paths.known_hosts(),
         format!(
             "another key is pinned for {name}: fingerprint {}, and on the card is {}. Either the host has a new key, \
              or the card is of another host or forged. Ask its administrator (`cosadm check` there shows it); \

@@ -48,10 +48,10 @@ pub fn main() -> ExitCode {
         Ok(Parsed::Tell(text)) => out.say(&text),
         Ok(Parsed::Run(command, call)) => {
             out.verbose(call.given("v"));
-            noted::noting(call.place().ok(), command.changes, &out, || (command.run)(&call, &out))
+            noted::noting(call.paths().ok(), command.changes, &out, || (command.run)(&call, &out))
         }
         Ok(Parsed::Nothing(call)) if is_at_a_terminal() => {
-            noted::noting(call.place().ok(), Changes::Registry, &out, || doors::menu::run(&call, &out))
+            noted::noting(call.paths().ok(), Changes::Registry, &out, || doors::menu::run(&call, &out))
         }
         Ok(Parsed::Nothing(_)) => Err(Failure::Usage(
             "what is to be done? `cosadm --help` lists the commands, and on a terminal there is a menu"

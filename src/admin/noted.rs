@@ -5,7 +5,7 @@
 //! Must not wait for the inner door, which may hang, where the command does not change that.
 
 use super::out::{Failure, Out};
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::door::noted::Noted;
 use crate::fault::Fault;
 
@@ -24,22 +24,22 @@ pub(super) enum Changes {
 /// Runs a command, and notes how many changes the registry has seen then, if the command has
 /// changed it. One that was an older copy before stays noted as it was.
 pub(super) fn noting(
-    place: Option<Place>,
+    paths: Option<Paths>,
     changes: Changes,
     out: &Out,
     run: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let now: fn(&Place) -> Noted = match changes {
+    let now: fn(&Paths) -> Noted = match changes {
         Changes::Nothing => return run(),
         Changes::Own => Noted::own,
         Changes::Registry => Noted::now,
     };
-    let place = place.filter(Noted::is_there);
-    let before = place.as_ref().map(now);
-    let was_older = (place.as_ref().zip(before.as_ref())).is_none_or(|(p, now)| is_older(p, now));
+    let paths = paths.filter(Noted::is_there);
+    let before = paths.as_ref().map(now);
+    let was_older = (paths.as_ref().zip(before.as_ref())).is_none_or(|(p, now)| is_older(p, now));
     let done = run();
-    if let Some((place, before)) = place.zip(before) {
-        if let Err(why) = note(&place, &before, now(&place), was_older) {
+    if let Some((paths, before)) = paths.zip(before) {
+        if let Err(why) = note(&paths, &before, now(&paths), was_older) {
             out.tell(why.while_doing("not noted in the configuration folder"));
         }
     }
@@ -47,22 +47,22 @@ pub(super) fn noting(
 }
 
 /// Whether the registry is an older copy, or that cannot be told.
-fn is_older(place: &Place, now: &Noted) -> bool {
-    let Ok(Some(noted)) = Noted::read(place) else {
+fn is_older(paths: &Paths, now: &Noted) -> bool {
+    let Ok(Some(noted)) = Noted::read(paths) else {
         return true;
     };
-    !noted.is_newer_than(now, place).is_empty()
+    !noted.is_newer_than(now, paths).is_empty()
 }
 
-fn note(place: &Place, before: &Noted, now: Noted, was_older: bool) -> Result<(), Fault> {
+fn note(paths: &Paths, before: &Noted, now: Noted, was_older: bool) -> Result<(), Fault> {
     if now == *before {
         return Ok(());
     }
-    let noted = Noted::read(place)?.unwrap_or_default();
+    let noted = Noted::read(paths)?.unwrap_or_default();
     let next = if was_older {
         noted.at_least(&now)
     } else {
         noted.as_of(&now)
     };
-    next.write(place)
+    next.write(paths)
 }

@@ -117,13 +117,13 @@ fn source(target: IpAddr) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::place::Place;
+    use crate::config::paths::Paths;
     use std::path::Path;
 
     fn found(listen: &str, addresses: &[&str]) -> (Vec<String>, bool) {
-        let place = Place::of_dir(Path::new("/S"));
+        let paths = Paths::of_dir(Path::new("/S"));
         let settings =
-            Settings::parse(&format!("name = \"x\"\nlisten = {listen}"), &place).unwrap();
+            Settings::parse(&format!("name = \"x\"\nlisten = {listen}"), &paths).unwrap();
         let listed = Addresses::Listed(
             addresses
                 .iter()

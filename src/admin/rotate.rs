@@ -8,12 +8,12 @@
 use super::card_output::CardOutput;
 use super::commands::Call;
 use super::edit::{Lock, Text};
-use super::invite::Draft;
+use super::invite::Invitation;
 use super::out::{Failure, Out};
 use super::reach::BY_LINE;
 use crate::config::hostinfo::Entry;
 use crate::config::name::HostName;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::words::cosadm;
 use crate::config::{cookie, machines, secure};
 use crate::fault::Fault;
@@ -22,7 +22,7 @@ use crate::secret::Secret;
 /// Gives a host a new cookie beside its old one and prints a new card; or,
 /// with `--finish`, drops the old one.
 pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let host = HostName::parse(call.operand(0))?;
     let finish = call.given("finish");
     if finish {
@@ -33,31 +33,31 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
     } else {
         CardOutput::of(call, out)?
     };
-    let lock = Lock::take(&place)?;
-    let entry = Text::read(&place, &lock)?.find(&host)?;
+    let lock = Lock::take(&paths)?;
+    let entry = Text::read(&paths, &lock)?.find(&host)?;
     let entry: Entry = entry.ok_or_else(|| {
-        let invite = cosadm(&place, format_args!("host invite {host}"));
+        let invite = cosadm(&paths, format_args!("host invite {host}"));
         Fault::of(
-            &place.hostinfo(),
+            &paths.hostinfo(),
             format!("{host} is not in it; {invite} invites it"),
         )
     })?;
     if finish {
-        return Ok(finished(&place, &host, out)?);
+        return Ok(finished(&paths, &host, out)?);
     }
-    let before = cookie::load(&place, &place.cookie_in(&host))?.unwrap_or_default();
+    let before = cookie::load(&paths, &paths.cookie_in(&host))?.unwrap_or_default();
     if before.is_empty() && !entry.may_ask() {
-        let invite = cosadm(&place, format_args!("host invite {host}"));
+        let invite = cosadm(&paths, format_args!("host invite {host}"));
         let words = format!(
             "{host} may ask this host nothing: neither run-as= nor users=; {invite} lets it"
         );
-        return Err(Fault::at(&place.hostinfo(), entry.line, words).into());
+        return Err(Fault::at(&paths.hostinfo(), entry.line, words).into());
     }
     if before.len() == cookie::LIVE_MAX && !call.given("again") {
-        return Err(two_are_live(&place, &host).into());
+        return Err(two_are_live(&paths, &host).into());
     }
-    let draft = Draft::make(
-        &place,
+    let draft = Invitation::make(
+        &paths,
         &host,
         (&entry.addresses, None),
         (call.port()?, BY_LINE),
@@ -67,10 +67,10 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
     // The oldest stays: with --again it is the one that the host asks with.
     let mut after = vec![draft.card.cookie.clone()];
     after.extend(before.last().cloned());
-    cookie::write_in(&place, &host, &after)?;
+    cookie::write_in(&paths, &host, &after)?;
     // The lock is held until the card is out, so that what was can be put back.
-    draft.hand_over(out, written, || withdrawn(&place, &host, &before))?;
-    let forgotten = machines::forget(&place, &host)?;
+    draft.hand_over(out, written, || withdrawn(&paths, &host, &before))?;
+    let forgotten = machines::forget(&paths, &host)?;
     drop(lock);
     if forgotten {
         out.tell(format!("{host}: its recorded machine key is forgotten; the next machine with a cookie is recorded"));
@@ -87,7 +87,7 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
     if !before.is_empty() {
         out.tell(format!(
             "the older cookie stays good; once {host} has joined: {}",
-            finish_command(&place, &host).trim_matches('`')
+            finish_command(&paths, &host).trim_matches('`')
         ));
     }
     Ok(())
@@ -110,8 +110,8 @@ fn card_flags_are_absent(call: &Call) -> Result<(), Failure> {
 }
 
 /// Drops the older cookie.
-fn finished(place: &Place, host: &HostName, out: &Out) -> Result<(), Fault> {
-    let mut cookies = cookie::load_in(place, host)?;
+fn finished(paths: &Paths, host: &HostName, out: &Out) -> Result<(), Fault> {
+    let mut cookies = cookie::load_in(paths, host)?;
     if cookies.len() < cookie::LIVE_MAX {
         out.tell(format!(
             "{host}: it has one cookie already; nothing was changed"
@@ -119,44 +119,44 @@ fn finished(place: &Place, host: &HostName, out: &Out) -> Result<(), Fault> {
         return Ok(());
     }
     cookies.truncate(1);
-    cookie::write_in(place, host, &cookies)?;
+    cookie::write_in(paths, host, &cookies)?;
     out.tell(format!(
         "{host}: its older cookie is dropped; that of the last card alone is good now"
     ));
     // The record is forgotten with each new card, so one that is there was made since.
-    let unseen = if machines::recorded(place, host).is_ok_and(|known| known.is_none()) {
+    let unseen = if machines::recorded(paths, host).is_ok_and(|known| known.is_none()) {
         format!("{host} has not asked this host since that card was printed. ")
     } else {
         String::new()
     };
     out.tell(format!(
         "{unseen}Where {host} has not joined with it, it is shut out now; {} prints another card",
-        cosadm(place, format_args!("host rotate {host}"))
+        cosadm(paths, format_args!("host rotate {host}"))
     ));
     Ok(())
 }
 
-fn finish_command(place: &Place, host: &HostName) -> String {
-    cosadm(place, format_args!("host rotate {host} --finish"))
+fn finish_command(paths: &Paths, host: &HostName) -> String {
+    cosadm(paths, format_args!("host rotate {host} --finish"))
 }
 
 /// Why a third cookie is refused.
-fn two_are_live(place: &Place, host: &HostName) -> Fault {
+fn two_are_live(paths: &Paths, host: &HostName) -> Fault {
     let words = format!(
         "two cookies of {host} are live already, and no record says which it asks with. Where {host} has joined \
          with the last card, {} drops the older one; where that card is lost, {} replaces the newer one",
-        finish_command(place, host),
-        cosadm(place, format_args!("host rotate {host} --again"))
+        finish_command(paths, host),
+        cosadm(paths, format_args!("host rotate {host} --again"))
     );
-    Fault::of(&place.cookie_in(host), words)
+    Fault::of(&paths.cookie_in(host), words)
 }
 
 /// Puts the cookies back as they were, and says so.
-fn withdrawn(place: &Place, host: &HostName, before: &[Secret]) -> String {
+fn withdrawn(paths: &Paths, host: &HostName, before: &[Secret]) -> String {
     let done = if before.is_empty() {
-        secure::remove(&place.cookie_in(host)).map(drop)
+        secure::remove(&paths.cookie_in(host)).map(drop)
     } else {
-        cookie::write_in(place, host, before)
+        cookie::write_in(paths, host, before)
     };
     match (done, before.len()) {
         (Ok(()), 0) => format!("its cookie is withdrawn: {host} has none"),
@@ -164,7 +164,7 @@ fn withdrawn(place: &Place, host: &HostName, before: &[Secret]) -> String {
         (Ok(()), _) => format!("its cookie is withdrawn: {host} has the two it had"),
         (Err(fault), _) => format!(
             "its cookie could not be withdrawn ({fault}); {} replaces it",
-            cosadm(place, format_args!("host rotate {host} --again"))
+            cosadm(paths, format_args!("host rotate {host} --again"))
         ),
     }
 }

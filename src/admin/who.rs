@@ -12,7 +12,7 @@ use super::commands::Call;
 use super::json::Json;
 use super::out::{Failure, Out};
 use crate::channel::control::{ANSWER, Answer, On, Question};
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::words::{quoted, shown};
 use crate::fault::Fault;
 use crate::sys::{local, passing};
@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Shows who is on.
 pub(super) fn who(call: &Call, out: &Out) -> Result<(), Failure> {
     let mut all = Vec::new();
-    ask(&call.place()?, Question::Who, |answer| match answer {
+    ask(&call.paths()?, Question::Who, |answer| match answer {
         Answer::On(on) => {
             all.push(on);
             true
@@ -48,7 +48,7 @@ pub(super) fn kill(call: &Call, out: &Out) -> Result<(), Failure> {
         ))
     })?;
     let mut there = false;
-    ask(&call.place()?, Question::Kill(id), |answer| {
+    ask(&call.paths()?, Question::Kill(id), |answer| {
         there = answer == Answer::Killed(true);
         false
     })?;
@@ -62,9 +62,9 @@ pub(super) fn kill(call: &Call, out: &Out) -> Result<(), Failure> {
 
 /// Hangs up whatever this machine has here: how much that was; `None`: no daemon runs
 /// that could be asked.
-pub(super) fn cut(place: &Place, machine: [u8; 16]) -> Result<Option<u64>, Fault> {
+pub(super) fn cut(paths: &Paths, machine: [u8; 16]) -> Result<Option<u64>, Fault> {
     let mut count = 0;
-    let heard = ask_if_there(place, Question::Cut(machine), |answer| {
+    let heard = ask_if_there(paths, Question::Cut(machine), |answer| {
         if let Answer::Cut(cut) = answer {
             count = cut;
         }
@@ -77,33 +77,33 @@ pub(super) fn cut(place: &Place, machine: [u8; 16]) -> Result<Option<u64>, Fault
 ///
 /// # Errors
 /// It cannot be known, for example because its socket is another user's.
-pub(super) fn is_running(place: &Place) -> Result<bool, Fault> {
-    Ok(call(place)?.is_some())
+pub(super) fn is_running(paths: &Paths) -> Result<bool, Fault> {
+    Ok(call(paths)?.is_some())
 }
 
 /// Asks the daemon; each answer goes to `take`, until it returns false.
-fn ask(place: &Place, question: Question, take: impl FnMut(Answer) -> bool) -> Result<(), Fault> {
-    if ask_if_there(place, question, take)? {
+fn ask(paths: &Paths, question: Question, take: impl FnMut(Answer) -> bool) -> Result<(), Fault> {
+    if ask_if_there(paths, question, take)? {
         return Ok(());
     }
     // An ordinary user's folder is his own, and he may have meant the system's.
-    let hint = if geteuid().is_root() || place.system {
+    let hint = if geteuid().is_root() || paths.system {
         ""
     } else {
         "; root sees the system's"
     };
-    let dir = place.dir.display();
+    let dir = paths.dir.display();
     let words = format!("no cosserver(8) runs in the background on {dir}{hint}");
-    Err(Fault::of(&place.control(), words))
+    Err(Fault::of(&paths.control(), words))
 }
 
 /// Calls the daemon at its socket; `None`: no daemon is there.
-fn call(place: &Place) -> Result<Option<OwnedFd>, Fault> {
-    let path = place.control();
+fn call(paths: &Paths) -> Result<Option<OwnedFd>, Fault> {
+    let path = paths.control();
     match local::call(&path, LIMIT) {
         Ok(socket) => Ok(Some(socket)),
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-            absent::confirm(place, &e)?;
+            absent::confirm(paths, &e)?;
             Ok(None)
         }
         Err(e) if e.kind() == ErrorKind::PermissionDenied => {
@@ -116,13 +116,13 @@ fn call(place: &Place) -> Result<Option<OwnedFd>, Fault> {
 
 /// The same; `false`: no daemon is there.
 fn ask_if_there(
-    place: &Place,
+    paths: &Paths,
     question: Question,
     mut take: impl FnMut(Answer) -> bool,
 ) -> Result<bool, Fault> {
-    let path = place.control();
+    let path = paths.control();
     let of = |e: std::io::Error| Fault::of(&path, e);
-    let Some(socket) = call(place)? else {
+    let Some(socket) = call(paths)? else {
         return Ok(false);
     };
     passing::send(socket.as_fd(), &question.encode(), &[]).map_err(|e| of(e.into()))?;

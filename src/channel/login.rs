@@ -24,7 +24,7 @@ pub const LAUNCH_DESCRIPTORS: usize = 3;
 pub enum Order {
     /// Begin a transaction. The first message.
     Begin(Begin),
-    /// The answers to the prompts of the last [`Word::Ask`].
+    /// The answers to the prompts of the last [`WorkerToMonitor::Ask`].
     Answers(Vec<Zeroizing<Vec<u8>>>),
     /// There is no answer to them: whoever was asked has left. PAM goes on to its verdict.
     NoAnswer,
@@ -87,7 +87,7 @@ pub struct Launch {
 }
 
 /// Worker to monitor.
-pub enum Word {
+pub enum WorkerToMonitor {
     /// PAM asks; at least one of these is a prompt.
     Ask(Vec<Text>),
     /// He is who he says, and his account may be used.
@@ -209,7 +209,7 @@ impl Order {
     }
 }
 
-impl Word {
+impl WorkerToMonitor {
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
         match self {
@@ -365,20 +365,23 @@ mod tests {
             variables: strings(&["A=b"]),
         };
         for word in [
-            Word::Ask(vec![text(Style::Error), text(Style::Hidden)]),
-            Word::Running(started.clone()),
-            Word::Exited(3),
-            Word::Killed(9),
-            Word::Refused(7, "Authentication failure".into()),
-            Word::Failed("no pam.d file".into()),
+            WorkerToMonitor::Ask(vec![text(Style::Error), text(Style::Hidden)]),
+            WorkerToMonitor::Running(started.clone()),
+            WorkerToMonitor::Exited(3),
+            WorkerToMonitor::Killed(9),
+            WorkerToMonitor::Refused(7, "Authentication failure".into()),
+            WorkerToMonitor::Failed("no pam.d file".into()),
         ] {
             let sent = word.encode();
-            assert_eq!(Word::decode(&sent).map(|w| w.encode()), Some(sent));
+            assert_eq!(
+                WorkerToMonitor::decode(&sent).map(|w| w.encode()),
+                Some(sent)
+            );
         }
         // Nothing to answer; a number that is nobody's alone.
-        let told = Word::Ask(vec![text(Style::Info)]);
-        assert!(Word::decode(&told.encode()).is_none());
-        let init = Word::Running(Started { pid: 1, ..started });
-        assert!(Word::decode(&init.encode()).is_none());
+        let told = WorkerToMonitor::Ask(vec![text(Style::Info)]);
+        assert!(WorkerToMonitor::decode(&told.encode()).is_none());
+        let init = WorkerToMonitor::Running(Started { pid: 1, ..started });
+        assert!(WorkerToMonitor::decode(&init.encode()).is_none());
     }
 }

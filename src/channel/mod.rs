@@ -6,7 +6,6 @@
 //! What comes from gate, relay or look-up process is parsed as strictly as what comes from a
 //! stranger, because a stranger may have taken them over.
 
-pub mod cell;
 pub mod control;
 pub(crate) mod fields;
 pub mod gate;
@@ -14,6 +13,7 @@ pub mod inetd;
 pub mod login;
 pub mod lookup;
 pub mod relay;
+pub mod sandbox_config;
 pub mod watch;
 
 use std::collections::VecDeque;

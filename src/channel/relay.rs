@@ -85,14 +85,14 @@ impl Session {
 
 /// Monitor to the thread of a session.
 #[derive(Debug, PartialEq, Eq)]
-pub enum News {
+pub enum MonitorToRelay {
     /// The command has ended.
     Ended(End),
     /// How many bytes went through it so far?
     Count,
 }
 
-impl News {
+impl MonitorToRelay {
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let end = match self {
@@ -123,7 +123,7 @@ impl News {
 /// The thread of a session to the monitor. The end of this channel is the end
 /// of the session.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum RelayToMonitor {
     /// The client sends the job a signal.
     Signal(Signal),
     /// The session is over: how, and the bytes that the client sent and got.
@@ -265,7 +265,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl Word {
+impl RelayToMonitor {
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
         match self {
@@ -330,30 +330,33 @@ mod tests {
             End::Killed(9),
             End::NotStarted("no".into()),
         ] {
-            let news = News::Ended(end);
-            assert_eq!(News::decode(&news.encode()), Some(news));
+            let news = MonitorToRelay::Ended(end);
+            assert_eq!(MonitorToRelay::decode(&news.encode()), Some(news));
         }
-        assert_eq!(News::decode(&News::Count.encode()), Some(News::Count));
+        assert_eq!(
+            MonitorToRelay::decode(&MonitorToRelay::Count.encode()),
+            Some(MonitorToRelay::Count)
+        );
         for word in [
-            Word::Signal(Signal::Quit),
-            Word::Over(Closing::Told { cut_off: false }, 1, u64::MAX),
-            Word::Over(Closing::Told { cut_off: true }, 1, u64::MAX),
-            Word::Over(Closing::ClientGone, 0, 0),
-            Word::Over(Closing::Violation, 0, 0),
-            Word::Over(
+            RelayToMonitor::Signal(Signal::Quit),
+            RelayToMonitor::Over(Closing::Told { cut_off: false }, 1, u64::MAX),
+            RelayToMonitor::Over(Closing::Told { cut_off: true }, 1, u64::MAX),
+            RelayToMonitor::Over(Closing::ClientGone, 0, 0),
+            RelayToMonitor::Over(Closing::Violation, 0, 0),
+            RelayToMonitor::Over(
                 Closing::Failed(Failure::new(Part::Input, Errno::ENOMEM)),
                 2,
                 3,
             ),
-            Word::Over(
+            RelayToMonitor::Over(
                 Closing::Failed(Failure::new(Part::Relay, Errno::EBADF)),
                 2,
                 3,
             ),
-            Word::Count(3, 4),
+            RelayToMonitor::Count(3, 4),
         ] {
-            assert_eq!(Word::decode(&word.encode()), Some(word));
+            assert_eq!(RelayToMonitor::decode(&word.encode()), Some(word));
         }
-        assert_eq!(Word::decode(&[1, 0, 0, 0, 0, 0, 0, 0, 9]), None);
+        assert_eq!(RelayToMonitor::decode(&[1, 0, 0, 0, 0, 0, 0, 0, 9]), None);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use getopts::{Fail, Matches};
 
-use super::args::{CONNECT_TIMEOUT, Call, Face, Family, OfSsh, Source, Wish};
+use super::args::{Action, CONNECT_TIMEOUT, Call, Family, OfSsh, Personality, Source};
 use super::dial::ConnectTime;
 use super::flags::{self, Flag, Rule, Table};
 use super::help::{help, usage};
@@ -26,7 +26,7 @@ use crate::fault::Fault;
 #[derive(Default)]
 pub(super) struct ArgParser {
     /// What is to be told in place of anything else.
-    pub(super) tell: Option<Wish>,
+    pub(super) tell: Option<Action>,
     /// Whether the configuration is to be shown (`ssh -G`).
     pub(super) shows_config: bool,
     user: Option<UserName>,
@@ -92,7 +92,7 @@ impl ArgParser {
     /// One is not known, or its value is wrong.
     pub(super) fn take<'a>(
         &mut self,
-        face: Face,
+        personality: Personality,
         table: Table,
         args: &'a [OsString],
     ) -> Result<Taken<'a>, Fault> {
@@ -100,7 +100,7 @@ impl ArgParser {
         // itself, so bytes that are no text go through unharmed.
         let found = flags::parser(table)
             .parse(args.iter().map(|a| a.to_string_lossy().into_owned()))
-            .map_err(|e| wrong(&e, face))?;
+            .map_err(|e| wrong(&e, personality))?;
         let mut for_ssh = Vec::new();
         let mut first_counts = Vec::new();
         for flag in table.iter().copied().flatten() {
@@ -109,7 +109,7 @@ impl ArgParser {
                     let values = found.opt_strs_pos(flag.name()).into_iter();
                     first_counts.extend(values.map(|(at, value)| (at, flag.rule, value)));
                 } else {
-                    self.apply(face, flag, &found)?;
+                    self.apply(personality, flag, &found)?;
                 }
                 if is_for_ssh(flag.rule) {
                     for_ssh.extend(as_given(flag, &found));
@@ -123,7 +123,7 @@ impl ArgParser {
             } else if rule == Rule::Port {
                 keep(&mut self.port, values::port(&value, "-p")?);
             } else {
-                self.set(face, &value)?;
+                self.set(personality, &value)?;
             }
         }
         // In the order in which they were given: of some the first counts, of some the last.
@@ -137,7 +137,12 @@ impl ArgParser {
         })
     }
 
-    fn apply(&mut self, face: Face, flag: &Flag, found: &Matches) -> Result<(), Fault> {
+    fn apply(
+        &mut self,
+        personality: Personality,
+        flag: &Flag,
+        found: &Matches,
+    ) -> Result<(), Fault> {
         let values = found.opt_strs(flag.name());
         let last = values.last().map(String::as_str).unwrap_or_default();
         match flag.rule {
@@ -152,8 +157,8 @@ impl ArgParser {
             Rule::Detach => self.detach = true,
             Rule::Name => self.name = Some(values::machine_name(last, "--name")?),
             Rule::Json => self.json = true,
-            Rule::Probe if face == Face::Ssh => self.shows_config = true,
-            Rule::Probe => self.tell = Some(Wish::Probe),
+            Rule::Probe if personality == Personality::Ssh => self.shows_config = true,
+            Rule::Probe => self.tell = Some(Action::Probe),
             Rule::Subsystem => self.subsystem = true,
             Rule::Background => self.background = true,
             Rule::Log => self.log = Some(values::file(last, "-E")?),
@@ -179,14 +184,17 @@ impl ArgParser {
             Rule::PassedOver => self.l_of_rsh |= flag.letter == "L",
             Rule::ForSsh => {}
             Rule::Folder => self.folder = Some(values::folder(last)?),
-            Rule::Help => self.tell = Some(Wish::Tell(help(face))),
+            Rule::Help => self.tell = Some(Action::Tell(help(personality))),
             Rule::Version => {
                 let version = concat!("cos ", env!("CARGO_PKG_VERSION"), "\n").to_owned();
-                self.tell = Some(match face {
-                    Face::Ssh => Wish::TellError(version),
-                    Face::Cos | Face::Rsh | Face::Gui | Face::Enrol | Face::Key | Face::Connect => {
-                        Wish::Tell(version)
-                    }
+                self.tell = Some(match personality {
+                    Personality::Ssh => Action::TellError(version),
+                    Personality::Cos
+                    | Personality::Rsh
+                    | Personality::Gui
+                    | Personality::Enrol
+                    | Personality::Key
+                    | Personality::Connect => Action::Tell(version),
                 });
             }
         }
@@ -194,10 +202,10 @@ impl ArgParser {
     }
 
     /// Takes an option of `-o`. Of two the first counts, as in ssh.
-    fn set(&mut self, face: Face, setting: &str) -> Result<(), Fault> {
+    fn set(&mut self, personality: Personality, setting: &str) -> Result<(), Fault> {
         let parsed = ssh_options::parse(setting)?;
-        if !parsed.is_for(face) {
-            let (key, program) = (ssh_options::key(setting), face.program());
+        if !parsed.is_for(personality) {
+            let (key, program) = (ssh_options::key(setting), personality.program());
             let words = format!("-o {key} means nothing to {program}");
             return Err(Fault::new(words));
         }
@@ -245,7 +253,7 @@ impl ArgParser {
     /// They do not go together.
     pub(super) fn call(
         mut self,
-        face: Face,
+        personality: Personality,
         host: &OsStr,
         words: &[OsString],
     ) -> Result<Call, Fault> {
@@ -255,7 +263,7 @@ impl ArgParser {
         if self.l_of_rsh && is_forwarding(host) {
             return Err(Fault::new("-L: there is no port forwarding"));
         }
-        let target = Destination::of_host(host, face.is_remote_shell())?;
+        let target = Destination::of_host(host, personality.is_remote_shell())?;
         let (at, host) = (target.user, target.host);
         let family = match (self.v4, self.v6) {
             (false, false) => self.set_family.flatten(),
@@ -263,25 +271,27 @@ impl ArgParser {
             (false, true) => Some(Family::V6),
             (true, true) => return Err(Fault::new("-4 and -6 leave no address; give one of them")),
         };
-        let wrong = match face {
-            Face::Enrol if at.is_some() => Some(format!(
+        let wrong = match personality {
+            Personality::Enrol if at.is_some() => Some(format!(
                 "a machine is registered, not a user: cos enrol {host}"
             )),
-            Face::Enrol if !words.is_empty() => Some(format!(
+            Personality::Enrol if !words.is_empty() => Some(format!(
                 "enrol takes one host and no command: cos enrol {host}; \"cos enrol --help\" lists the flags"
             )),
-            Face::Gui if words.is_empty() => Some(format!(
+            Personality::Gui if words.is_empty() => Some(format!(
                 "name an application: cos gui {host} APPLICATION [ARGUMENT]..."
             )),
-            Face::Cos if words.is_empty() => Some(format!("no command given for {host}")),
-            Face::Connect if at.is_some() || words.len() > 1 => Some(usage(face).to_owned()),
-            Face::Cos
-            | Face::Rsh
-            | Face::Ssh
-            | Face::Gui
-            | Face::Enrol
-            | Face::Key
-            | Face::Connect => None,
+            Personality::Cos if words.is_empty() => Some(format!("no command given for {host}")),
+            Personality::Connect if at.is_some() || words.len() > 1 => {
+                Some(usage(personality).to_owned())
+            }
+            Personality::Cos
+            | Personality::Rsh
+            | Personality::Ssh
+            | Personality::Gui
+            | Personality::Enrol
+            | Personality::Key
+            | Personality::Connect => None,
         };
         if let Some(wrong) = wrong {
             return Err(Fault::new(wrong));
@@ -295,7 +305,10 @@ impl ArgParser {
         let unknown = unknown.filter_map(|(key, wrong)| (!ignored(&key)).then_some(wrong));
         self.of_ssh.unknown = unknown.collect();
         // No tool takes these for ssh.
-        if matches!(face, Face::Gui | Face::Enrol | Face::Connect) {
+        if matches!(
+            personality,
+            Personality::Gui | Personality::Enrol | Personality::Connect
+        ) {
             if let Some(wrong) = self.of_ssh.unknown.first() {
                 return Err(Fault::new(wrong.clone()));
             }
@@ -306,8 +319,8 @@ impl ArgParser {
         self.of_ssh.no_terminal |= terminal == Some(false);
         let host_name = self.host_name.as_deref();
         let host_name = host_name.map(|name| ssh_options::host_name(name, &host));
-        let port = match (face, words.first()) {
-            (Face::Connect, Some(port)) => {
+        let port = match (personality, words.first()) {
+            (Personality::Connect, Some(port)) => {
                 Some(values::port(&port.to_string_lossy(), "cos connect")?)
             }
             _ => self.port.or(target.port),
@@ -346,7 +359,7 @@ impl ArgParser {
             jumps: self.jumps.unwrap_or_default(),
             jump_program: self.jump_program,
             of_ssh: OfSsh {
-                is_ssh: face == Face::Ssh,
+                is_ssh: personality == Personality::Ssh,
                 ..self.of_ssh
             },
         })
@@ -428,8 +441,8 @@ fn as_given(flag: &Flag, found: &Matches) -> Vec<(usize, String)> {
 }
 
 /// What is wrong with a flag, and where the flags are listed.
-fn wrong(fail: &Fail, face: Face) -> Fault {
-    let help = face.program();
+fn wrong(fail: &Fail, personality: Personality) -> Fault {
+    let help = personality.program();
     let dashed = |name: &str| match name.chars().count() {
         1 => format!("-{name}"),
         _ => format!("--{name}"),

@@ -27,7 +27,7 @@ pub const CONNECT_TIMEOUT: ConnectTime = ConnectTime::Each(Duration::from_secs(1
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum Action {
     /// Run a command on a host.
     Run(Box<Call>),
     /// Log in to a host and start an application there.
@@ -162,7 +162,7 @@ pub enum Family {
 
 /// Whose command line it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Face {
+pub enum Personality {
     /// `cos`, with subcommands.
     Cos,
     /// rsh's: the program was called `cosrsh` or `rsh`.
@@ -191,7 +191,7 @@ impl Call {
     }
 }
 
-impl Face {
+impl Personality {
     /// The face of a program's name, argv[0].
     pub fn of(program: &OsStr) -> Self {
         match Path::new(program).file_name().map(OsStr::as_bytes) {
@@ -224,30 +224,30 @@ impl Face {
 ///
 /// # Errors
 /// What is wrong with it, and what was probably meant.
-pub fn parse(argv: &[OsString]) -> Result<Wish, Fault> {
+pub fn parse(argv: &[OsString]) -> Result<Action, Fault> {
     let (program, rest) = argv
         .split_first()
         .map_or((OsStr::new("cos"), argv), |(p, rest)| (p.as_os_str(), rest));
-    let face = Face::of(program);
-    if face.is_remote_shell() {
-        parse_run(face, ArgParser::default(), rest)
+    let personality = Personality::of(program);
+    if personality.is_remote_shell() {
+        parse_run(personality, ArgParser::default(), rest)
     } else {
         parse_cos(rest)
     }
 }
 
-fn parse_cos(args: &[OsString]) -> Result<Wish, Fault> {
+fn parse_cos(args: &[OsString]) -> Result<Action, Fault> {
     let mut parser = ArgParser::default();
-    let rest = parser.take(Face::Cos, flags::COS, args)?.rest;
+    let rest = parser.take(Personality::Cos, flags::COS, args)?.rest;
     if let Some(tell) = parser.tell.take() {
         return Ok(tell);
     }
     match rest.split_first() {
-        Some((word, rest)) if word == "run" => parse_run(Face::Cos, parser, rest),
-        Some((word, rest)) if word == "gui" => parse_run(Face::Gui, parser, rest),
-        Some((word, rest)) if word == "enrol" => parse_run(Face::Enrol, parser, rest),
+        Some((word, rest)) if word == "run" => parse_run(Personality::Cos, parser, rest),
+        Some((word, rest)) if word == "gui" => parse_run(Personality::Gui, parser, rest),
+        Some((word, rest)) if word == "enrol" => parse_run(Personality::Enrol, parser, rest),
         Some((word, rest)) if word == "key" => parse_key(parser, rest),
-        Some((word, rest)) if word == "connect" => parse_run(Face::Connect, parser, rest),
+        Some((word, rest)) if word == "connect" => parse_run(Personality::Connect, parser, rest),
         Some((word, rest)) if word == "help" => parse_help(rest),
         Some((word, _)) => Err(Fault::new(format!(
             "{word:?} is no subcommand; did you mean \"cos run {}\"?",
@@ -255,61 +255,67 @@ fn parse_cos(args: &[OsString]) -> Result<Wish, Fault> {
         ))),
         None => Err(Fault::new(format!(
             "{}; also cos gui, cos enrol, cos key and cos connect",
-            usage(Face::Cos)
+            usage(Personality::Cos)
         ))),
     }
 }
 
 /// `cos help`, of a subcommand or of all.
-fn parse_help(args: &[OsString]) -> Result<Wish, Fault> {
+fn parse_help(args: &[OsString]) -> Result<Action, Fault> {
     let word = args.first().map(|word| word.to_string_lossy());
-    let face = match word.as_deref() {
-        None | Some("run") => Face::Cos,
-        Some("gui") => Face::Gui,
-        Some("enrol") => Face::Enrol,
-        Some("key") => Face::Key,
-        Some("connect") => Face::Connect,
+    let personality = match word.as_deref() {
+        None | Some("run") => Personality::Cos,
+        Some("gui") => Personality::Gui,
+        Some("enrol") => Personality::Enrol,
+        Some("key") => Personality::Key,
+        Some("connect") => Personality::Connect,
         Some(other) => {
             let meant = did_you_mean(other, ["run", "gui", "enrol", "key", "connect"]);
             let words = format!("cos help: {other:?} is no subcommand{meant}");
             return Err(Fault::new(words));
         }
     };
-    Ok(Wish::Tell(help(face)))
+    Ok(Action::Tell(help(personality)))
 }
 
-fn parse_run(face: Face, mut parser: ArgParser, args: &[OsString]) -> Result<Wish, Fault> {
-    let table = flags::of(face);
-    let before = parser.take(face, table, args)?;
+fn parse_run(
+    personality: Personality,
+    mut parser: ArgParser,
+    args: &[OsString],
+) -> Result<Action, Fault> {
+    let table = flags::of(personality);
+    let before = parser.take(personality, table, args)?;
     let (host, words) = match before.rest.split_first() {
         // After "--" before the host nothing is a flag any more, as in ssh.
         Some((host, rest)) if before.terminated => (Some(host), rest),
-        Some((host, rest)) => (Some(host), parser.take(face, table, rest)?.rest),
+        Some((host, rest)) => (Some(host), parser.take(personality, table, rest)?.rest),
         None => (None, before.rest),
     };
     match (parser.tell.take(), host) {
         (Some(tell), _) => Ok(tell),
         (None, Some(host)) => {
             let shows_config = parser.shows_config;
-            let call = Box::new(parser.call(face, host, words)?);
-            Ok(match face {
-                Face::Gui => Wish::Gui(call),
-                Face::Enrol => Wish::Enrol(call),
-                Face::Connect => Wish::Connect(call),
-                Face::Ssh if shows_config => Wish::ShowConfig(call),
-                Face::Cos | Face::Rsh | Face::Ssh | Face::Key => Wish::Run(call),
+            let call = Box::new(parser.call(personality, host, words)?);
+            Ok(match personality {
+                Personality::Gui => Action::Gui(call),
+                Personality::Enrol => Action::Enrol(call),
+                Personality::Connect => Action::Connect(call),
+                Personality::Ssh if shows_config => Action::ShowConfig(call),
+                Personality::Cos | Personality::Rsh | Personality::Ssh | Personality::Key => {
+                    Action::Run(call)
+                }
             })
         }
-        (None, None) => Err(Fault::new(usage(face))),
+        (None, None) => Err(Fault::new(usage(personality))),
     }
 }
 
-fn parse_key(mut parser: ArgParser, args: &[OsString]) -> Result<Wish, Fault> {
-    let (face, table) = (Face::Key, flags::of(Face::Key));
-    let before = parser.take(face, table, args)?.rest;
+fn parse_key(mut parser: ArgParser, args: &[OsString]) -> Result<Action, Fault> {
+    let (personality, table) = (Personality::Key, flags::of(Personality::Key));
+    let before = parser.take(personality, table, args)?.rest;
     let show = before.split_first().filter(|(word, _)| *word == "show");
     let behind = match show {
-        Some((_, rest)) => parser.take(face, table, rest)?.rest,
+        Some((_, rest)) => parser.take(personality, table, rest)?.rest,
         None => before,
     };
     if let Some(tell) = parser.tell.take() {
@@ -319,16 +325,16 @@ fn parse_key(mut parser: ArgParser, args: &[OsString]) -> Result<Wish, Fault> {
         let word = word.to_string_lossy();
         let meant = did_you_mean(&word, ["show"]);
         let hint = if meant.is_empty() {
-            format!("; {}", usage(face))
+            format!("; {}", usage(personality))
         } else {
             meant
         };
         return Err(Fault::new(format!("cos key: {word:?} is unknown{hint}")));
     }
     if show.is_none() || !behind.is_empty() {
-        return Err(Fault::new(usage(face)));
+        return Err(Fault::new(usage(personality)));
     }
-    Ok(Wish::ShowKey(ShowKey {
+    Ok(Action::ShowKey(ShowKey {
         folder: parser.folder,
         json: parser.json,
     }))

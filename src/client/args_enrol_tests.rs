@@ -9,7 +9,7 @@ fn registrations_and_keys() {
         "cos", "-C", "A", "enrol", "-4", "hostb", "--name", " PC 17 ",
     ];
     let line = [&line[..], &["-p", "7000", "--password-fd", "3"]].concat();
-    let Wish::Enrol(call) = parsed(&line).unwrap() else {
+    let Action::Enrol(call) = parsed(&line).unwrap() else {
         panic!("{line:?}")
     };
     assert_eq!((call.host.as_str(), call.words.len()), ("hostb", 0));
@@ -69,7 +69,7 @@ fn registrations_and_keys() {
         let folder = (line[1] == "-C").then(|| "A".into());
         assert_eq!(
             parsed(line).unwrap(),
-            Wish::ShowKey(ShowKey { folder, json })
+            Action::ShowKey(ShowKey { folder, json })
         );
     };
     shows(false, &["cos", "key", "show"]);
@@ -86,7 +86,7 @@ fn a_registration_is_told_as_it_is_to_be_typed() {
             "`cos -C 'my S' enrol -p 7000 hostb`",
         ),
     ] {
-        let (Wish::Run(call) | Wish::Gui(call)) = parsed(line).unwrap() else {
+        let (Action::Run(call) | Action::Gui(call)) = parsed(line).unwrap() else {
             panic!("{line:?}")
         };
         assert_eq!(call.enrolment(), command);
@@ -100,7 +100,7 @@ fn every_flag_is_in_the_help() {
         (&["cos", "key", "--help"], flags::KEY),
         (&["cos", "gui", "--help"], flags::GUI),
     ] {
-        let Wish::Tell(text) = parsed(line).unwrap() else {
+        let Action::Tell(text) = parsed(line).unwrap() else {
             panic!("{line:?}")
         };
         let has = |f: &flags::Flag| text.contains(&format!("-{}", f.name()));
@@ -122,7 +122,7 @@ fn help_and_the_version_by_a_letter_or_a_word() {
         (&["cos", "run", "-V"], &["cos", "--version"]),
     ] {
         let told = parsed(line).unwrap();
-        assert!(matches!(told, Wish::Tell(_)), "{line:?}");
+        assert!(matches!(told, Action::Tell(_)), "{line:?}");
         assert_eq!(told, parsed(long).unwrap(), "{line:?}");
     }
     assert!(complaint(&["cos", "help", "guii"]).contains("did you mean \"gui\"?"));

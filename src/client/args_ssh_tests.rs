@@ -187,14 +187,14 @@ fn version_configuration_and_connect() {
     let version = format!("cos {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(
         parsed(&["ssh", "-V"]).unwrap(),
-        Wish::TellError(version.clone())
+        Action::TellError(version.clone())
     );
-    assert_eq!(parsed(&["cosrsh", "-V"]).unwrap(), Wish::Tell(version));
+    assert_eq!(parsed(&["cosrsh", "-V"]).unwrap(), Action::Tell(version));
     assert!(matches!(
         parsed(&["/usr/bin/ssh", "-G", "hostb"]).unwrap(),
-        Wish::ShowConfig(_)
+        Action::ShowConfig(_)
     ));
-    let Wish::Connect(call) = parsed(&["cos", "connect", "-4", "hostb", "7000"]).unwrap() else {
+    let Action::Connect(call) = parsed(&["cos", "connect", "-4", "hostb", "7000"]).unwrap() else {
         panic!()
     };
     assert_eq!(

@@ -3,14 +3,14 @@
 use super::super::dial::ConnectTime;
 use super::*;
 
-pub(super) fn parsed(line: &[&str]) -> Result<Wish, Fault> {
+pub(super) fn parsed(line: &[&str]) -> Result<Action, Fault> {
     let argv: Vec<OsString> = line.iter().map(OsString::from).collect();
     parse(&argv)
 }
 
 pub(super) fn call(line: &[&str]) -> Call {
     match parsed(line) {
-        Ok(Wish::Run(call)) => *call,
+        Ok(Action::Run(call)) => *call,
         other => panic!("{line:?}: {other:?}"),
     }
 }
@@ -85,9 +85,9 @@ fn git() {
             "hostb"
         ])
         .unwrap(),
-        Wish::Probe
+        Action::Probe
     );
-    assert_eq!(parsed(&["cosrsh", "-G", "hostb"]).unwrap(), Wish::Probe);
+    assert_eq!(parsed(&["cosrsh", "-G", "hostb"]).unwrap(), Action::Probe);
     let line = [
         "cosrsh",
         "-o",
@@ -283,7 +283,7 @@ fn words_are_kept_as_they_are() {
         "-n".into(),
         OsStr::from_bytes(b"\xff\xfe -n").into(),
     ];
-    let Ok(Wish::Run(call)) = parse(&argv) else {
+    let Ok(Action::Run(call)) = parse(&argv) else {
         panic!("not taken")
     };
     assert_eq!(call.words, [b"\xff\xfe -n".to_vec()]);
@@ -424,23 +424,23 @@ fn variables_to_send() {
 
 #[test]
 fn help_and_version() {
-    for (line, face) in [
-        (&["cos", "--help"][..], Face::Cos),
-        (&["cos", "run", "--help"], Face::Cos),
-        (&["cosrsh", "--help"], Face::Rsh),
-        (&["ssh", "--help"], Face::Ssh),
-        (&["cos", "connect", "--help"], Face::Connect),
+    for (line, personality) in [
+        (&["cos", "--help"][..], Personality::Cos),
+        (&["cos", "run", "--help"], Personality::Cos),
+        (&["cosrsh", "--help"], Personality::Rsh),
+        (&["ssh", "--help"], Personality::Ssh),
+        (&["cos", "connect", "--help"], Personality::Connect),
     ] {
-        let Wish::Tell(text) = parsed(line).unwrap() else {
+        let Action::Tell(text) = parsed(line).unwrap() else {
             panic!("{line:?}")
         };
         // Every flag of the table is in it.
-        for f in flags::of(face).iter().copied().flatten() {
+        for f in flags::of(personality).iter().copied().flatten() {
             assert!(text.contains(&format!("-{}", f.name())), "{}", f.name());
         }
         assert!(text.lines().all(|l| l.len() < 120), "{text}");
     }
-    let Wish::Tell(text) = parsed(&["cosrsh", "--version"]).unwrap() else {
+    let Action::Tell(text) = parsed(&["cosrsh", "--version"]).unwrap() else {
         panic!()
     };
     assert_eq!(text, format!("cos {}\n", env!("CARGO_PKG_VERSION")));

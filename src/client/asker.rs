@@ -211,7 +211,7 @@ pub(super) fn hidden_line(
 pub(super) fn tell(text: &Text) {
     let words = text.words.strip_suffix('\n').unwrap_or(&text.words);
     for line in words.split('\n') {
-        super::say::another(line.strip_suffix('\r').unwrap_or(line));
+        super::messages::another(line.strip_suffix('\r').unwrap_or(line));
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::fd::BorrowedFd;
 use zeroize::Zeroizing;
 
 use super::asker::{self, Asker, hidden_line, prompted, shown_line};
-use super::{say, values};
+use super::{messages, values};
 use crate::fault::Fault;
 use crate::sys::client_terminal::Terminal;
 use crate::wire::Malformed;
@@ -99,7 +99,7 @@ impl<'a> Door<'a> {
             }
             (By::Enrolment(name, asker), Asks::Activation | Asks::Login) => {
                 if name.is_some() {
-                    say::complain(Some(host), NAME_UNUSED);
+                    messages::complain(Some(host), NAME_UNUSED);
                 }
                 before.iter().for_each(asker::tell);
                 asker.one(prompt, line)?
@@ -121,7 +121,7 @@ fn unknown(host: &str, enrolment: &str, vouched: bool) -> Fault {
         format!(
             "this machine is not known to {host}; root registers it there first: \
              `cos -C {} enrol {host}`",
-            crate::config::place::SYSTEM
+            crate::config::paths::SYSTEM
         )
     } else {
         format!("this machine is not known to {host}; {enrolment} first")

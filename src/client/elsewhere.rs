@@ -171,13 +171,13 @@ fn is_this_program(program: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::args::{self, Wish};
+    use crate::client::args::{self, Action};
     use crate::client::route;
     use crate::config::scratch::Scratch;
 
     fn parsed(line: &[&str]) -> Call {
         let argv: Vec<OsString> = line.iter().map(OsString::from).collect();
-        let Wish::Run(call) = args::parse(&argv).unwrap() else {
+        let Action::Run(call) = args::parse(&argv).unwrap() else {
             panic!("no run: {line:?}");
         };
         *call
@@ -194,7 +194,7 @@ mod tests {
         let scratch = Scratch::new();
         scratch.file("hostinfo", entry, 0o644);
         let call = parsed(line);
-        let route = route::find(&scratch.place(), &call.host).unwrap();
+        let route = route::find(&scratch.paths(), &call.host).unwrap();
         (call, route)
     }
 

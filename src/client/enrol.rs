@@ -7,12 +7,12 @@
 
 use super::args::Call;
 use super::asker::Asker;
+use super::auth_method::AuthMethod;
 use super::denied::{denied_because, denied_unasked};
 use super::door::Door;
 use super::greet::{Answer, OurHello};
-use super::means::Means;
 use super::meet::{self, Met};
-use super::say::{self, Voice};
+use super::messages::{self, Reporter};
 use super::talk::Talk;
 use super::{outcome, pump, request, route};
 use crate::config::hostinfo::Method;
@@ -24,7 +24,7 @@ use crate::wire::prompt::Asks;
 ///
 /// # Errors
 /// What failed here, in a sentence.
-pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
+pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     let (places, route) = route::find_any(call)?;
     if route.entry.method != Method::Cos {
         return Err(Fault::new(format!(
@@ -41,19 +41,19 @@ pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
         machine,
         prepared,
         is_new,
-    } = meet::meet(call, &places, &route, &hello, &asker, voice)?;
+    } = meet::meet(call, &places, &route, &hello, &asker, reporter)?;
     let mut pin = || {
         if is_new {
-            return meet::pin(&places, &route, &key, voice);
+            return meet::pin(&places, &route, &key, reporter);
         }
         Ok(())
     };
     let door = Door::to_enrol(&call.host, call.name.as_deref(), &mut asker);
-    let mut talk = Talk::new(voice, door).for_a_person();
-    talk = talk.once_proven(&mut pin);
-    let means = Means::Machine(&machine, &key);
+    let mut talk = Talk::new(reporter, door).for_a_person();
+    talk = talk.once_authenticated(&mut pin);
+    let auth_method = AuthMethod::Machine(&machine, &key);
     let id = keys::fingerprint(&machine.public);
-    match greeted.ask(means, &question, prepared, &mut talk)? {
+    match greeted.ask(auth_method, &question, prepared, &mut talk)? {
         Answer::Accepted(accepted) => {
             let words = match talk.asked() {
                 Some(_) => format!("{} has registered this machine: {id}\n", call.host),
@@ -61,8 +61,8 @@ pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
             };
             // What is accepted is registered; and standard output is closed with the
             // session's, which ends at once.
-            say::tell(&words)?;
-            outcome(pump::carry(*accepted, true, &call.host)?, call, voice)
+            messages::tell(&words)?;
+            outcome(pump::carry(*accepted, true, &call.host)?, call, reporter)
         }
         Answer::Denied(reference) => Err(match talk.asked() {
             Some(by) => denied_because(&call.host, reference, refused(by)),

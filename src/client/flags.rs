@@ -8,7 +8,7 @@
 
 use getopts::{Options, ParsingStyle};
 
-use super::args::Face;
+use super::args::Personality;
 
 /// What a flag does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -386,15 +386,15 @@ pub(super) const CONNECT: &[Flag] = &[
 ];
 
 /// The flags of a face, around the host where there is one.
-pub(super) const fn of(face: Face) -> Table {
-    match face {
-        Face::Cos => &[COMMAND, RUN_OVER],
-        Face::Rsh => &[COMMAND, OF_SSH, L_OF_RSH],
-        Face::Ssh => &[COMMAND, OF_SSH, L_OF_SSH],
-        Face::Gui => &[GUI],
-        Face::Enrol => &[ENROL],
-        Face::Key => &[KEY],
-        Face::Connect => &[CONNECT],
+pub(super) const fn of(personality: Personality) -> Table {
+    match personality {
+        Personality::Cos => &[COMMAND, RUN_OVER],
+        Personality::Rsh => &[COMMAND, OF_SSH, L_OF_RSH],
+        Personality::Ssh => &[COMMAND, OF_SSH, L_OF_SSH],
+        Personality::Gui => &[GUI],
+        Personality::Enrol => &[ENROL],
+        Personality::Key => &[KEY],
+        Personality::Connect => &[CONNECT],
     }
 }
 

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
+use super::auth_method::{AuthMethod, Question};
 use super::denied::denied_because;
 use super::dial::{Dialed, has_news, plainly, wait_for};
-use super::inbox::{Came, Inbox, is_for_later};
+use super::inbox::{Inbox, ReadOutcome, is_for_later};
 use super::jump::{Jump, Peer};
-use super::means::{Means, Question};
 use super::request;
 use super::talk::{Talk, Unanswered};
 use crate::config::keys;
@@ -122,7 +122,7 @@ impl<'a> Greeted<'a> {
         let record = line.receive(Kind::ServerHello, within)?;
         let their_record = line.inbox.bytes(record).to_vec();
         let theirs = ServerHello::parse(&their_record, &ours.hello)
-            .map_err(|e| line.stranger(&format!("{e}")))?;
+            .map_err(|e| line.preauth(&format!("{e}")))?;
         Ok(Self {
             line,
             ours,
@@ -148,19 +148,19 @@ impl<'a> Greeted<'a> {
     /// No answer, or none that the host we mean can have given.
     pub fn ask(
         self,
-        means: Means<'_>,
+        auth_method: AuthMethod<'_>,
         question: &Question,
         prepared: Prepared,
         talk: &mut Talk<'_>,
     ) -> Result<Answer, Fault> {
-        let (machine, pin) = means.keys();
+        let (machine, pin) = auth_method.keys();
         let Self {
             mut line,
             ours: our_hello,
             theirs,
             their_record,
         } = self;
-        let shown = means.show(question, &theirs.nonce)?;
+        let shown = auth_method.show(question, &theirs.nonce)?;
         let expected = shown.expected;
         let vouched = match &shown.credential {
             Credential::Vouch(_, host) => Some(*host),
@@ -314,7 +314,7 @@ impl Line {
             match self.inbox.next(record::limit_of(due)) {
                 Ok(Some(record)) => return Ok(record),
                 Ok(None) => {}
-                Err(e) => return Err(self.stranger(&e.to_string())),
+                Err(e) => return Err(self.preauth(&e.to_string())),
             }
             wait_for(&self.socket, PollFlags::POLLIN, until).map_err(|e| {
                 if e.kind() == std::io::ErrorKind::TimedOut {
@@ -324,8 +324,8 @@ impl Line {
                 }
             })?;
             match self.inbox.fill(&mut self.socket) {
-                Ok(Came::Bytes(_) | Came::Nothing) => {}
-                Ok(Came::Closed) => return Err(self.hung_up(due, "closed the connection")),
+                Ok(ReadOutcome::Bytes(_) | ReadOutcome::Nothing) => {}
+                Ok(ReadOutcome::Closed) => return Err(self.hung_up(due, "closed the connection")),
                 Err(e) => return Err(self.hung_up(due, &plainly(&e))),
             }
         }
@@ -385,7 +385,7 @@ impl Line {
         Ok(())
     }
 
-    fn stranger(&self, why: &str) -> Fault {
+    fn preauth(&self, why: &str) -> Fault {
         Fault::new(format!(
             "what answers at {} does not speak cosserver's protocol ({why}); is this its port?",
             self.peer

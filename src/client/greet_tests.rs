@@ -8,9 +8,9 @@ use std::sync::mpsc::channel;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::*;
+use crate::client::auth_method::Credentials;
 use crate::client::door::Door;
-use crate::client::means::Credentials;
-use crate::client::say::Voice;
+use crate::client::messages::Reporter;
 use crate::secret::{KeyPair, Secret};
 use crate::wire::limits::GREETING_BODY;
 use crate::wire::noise::Responder;
@@ -110,10 +110,10 @@ fn ask(until: Until, command: usize) -> String {
             request: b"request".to_vec(),
             follows: (until != Until::Asked).then(|| vec![b'x'; command]),
         };
-        let voice = Voice::new(false);
-        let mut talk = Talk::new(&voice, Door::by_the_way("hostb", String::new(), false));
-        let means = Means::Hash(who);
-        let answer = greeted.ask(means, &question, Prepared::default(), &mut talk);
+        let reporter = Reporter::new(false);
+        let mut talk = Talk::new(&reporter, Door::by_the_way("hostb", String::new(), false));
+        let auth_method = AuthMethod::Hash(who);
+        let answer = greeted.ask(auth_method, &question, Prepared::default(), &mut talk);
         tell.send(answer.err().map(|e| e.to_string())).unwrap();
     });
     let held = host(&listener, &host_key, until);

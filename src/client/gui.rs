@@ -9,15 +9,15 @@ use std::num::NonZeroU16;
 
 use super::args::Call;
 use super::asker::Asker;
+use super::auth_method::{AuthMethod, Question};
 use super::denied::{denied, denied_because, denied_unasked};
 use super::dial::{Dialing, Times};
 use super::door::Door;
 use super::greet::{Accepted, Answer, Greeted, OurHello};
-use super::means::{Means, Question};
 use super::meet::{self, Met};
+use super::messages::{self, Reporter};
 use super::route::{self, Places, Route};
-use super::say::{self, Voice};
-use super::signer::{self, Desk};
+use super::signer::{self, LocalSigner};
 use super::talk::Talk;
 use super::values::Display;
 use super::{Own, enrol, outcome, pump, request};
@@ -35,7 +35,7 @@ const DISPLAY_PORT: NonZeroU16 = NonZeroU16::new(9003).unwrap();
 ///
 /// # Errors
 /// What failed here, in a sentence.
-pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
+pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     let (places, route) = route::find_any(call)?;
     if route.entry.method != Method::Cos {
         return Err(Fault::new(format!(
@@ -49,26 +49,26 @@ pub(super) fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
     let mut asker = Asker::new(call.password_fd, call.batch, who)?;
     // Remote GUI login: we are such an application ourselves, and have a cookie, or a
     // signer that has.
-    let place = &places.table;
-    let has = || match place.is_anothers() {
-        true => Desk::is_there(place),
-        false => cookie::load_out(place, &route.entry.name).is_ok(),
+    let paths = &places.table;
+    let has = || match paths.is_anothers() {
+        true => LocalSigner::is_there(paths),
+        false => cookie::load_out(paths, &route.entry.name).is_ok(),
     };
     let accepted = if inherited && route.is_listed() && has() {
-        voice.step(|| "remote GUI login, by hash".to_owned());
+        reporter.step(|| "remote GUI login, by hash".to_owned());
         let asked = (&question, &display);
-        by_cookie(call, &places, &route, asked, &mut asker, voice)?
+        by_cookie(call, &places, &route, asked, &mut asker, reporter)?
     } else {
-        if inherited && route.is_listed() && place.is_anothers() {
-            asker.would_not_ask(signer::none(place, &call.host));
+        if inherited && route.is_listed() && paths.is_anothers() {
+            asker.would_not_ask(signer::none(paths, &call.host));
         }
-        by_password(call, &places, &route, &question, &mut asker, voice)?
+        by_password(call, &places, &route, &question, &mut asker, reporter)?
     };
-    voice.step(|| "accepted; the application is started".to_owned());
+    reporter.step(|| "accepted; the application is started".to_owned());
     outcome(
         pump::carry(accepted, call.no_input, &call.host)?,
         call,
-        voice,
+        reporter,
     )
 }
 
@@ -107,24 +107,24 @@ fn by_cookie(
     route: &Route,
     (question, display): (&Question, &Display),
     asker: &mut Asker,
-    voice: &Voice,
+    reporter: &Reporter,
 ) -> Result<Accepted, Fault> {
     let addresses = route.addresses(call)?;
-    let place = &places.table;
+    let paths = &places.table;
     let own = Own::load(places, route)?;
     let hello = OurHello::new()?;
     let mut reference = None;
-    for means in own.attempts().filter(|m| !m.is_in_vain()) {
-        let (key, pin) = means.keys();
+    for auth_method in own.attempts().filter(|m| !m.is_in_vain()) {
+        let (key, pin) = auth_method.keys();
         let mut dialing = Dialing::begin(&addresses, Times::of(call));
         dialing.greet(hello.record());
         let dialed = dialing.finish(hello.record())?;
         let prepared =
-            Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&place.known_hosts(), m))?;
+            Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&paths.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello)?;
         let door = Door::by_the_way(&call.host, call.enrolment(), asker.may_ask_a_person());
-        let mut talk = Talk::new(voice, door).for_a_person().with_login(asker);
-        match greeted.ask(means, question, prepared, &mut talk)? {
+        let mut talk = Talk::new(reporter, door).for_a_person().with_login(asker);
+        match greeted.ask(auth_method, question, prepared, &mut talk)? {
             Answer::Accepted(accepted) => return Ok(*accepted),
             Answer::Denied(denied) => {
                 let asked = talk.asked();
@@ -136,9 +136,9 @@ fn by_cookie(
             }
         }
     }
-    voice.step(|| "no cookie was accepted".to_owned());
+    reporter.step(|| "no cookie was accepted".to_owned());
     Err(reference.map_or_else(
-        || own.nothing_pinned(place, route),
+        || own.nothing_pinned(paths, route),
         |r| denied(&call.host, r).with_remedy(with_a_password(display)),
     ))
 }
@@ -163,7 +163,7 @@ fn by_password(
     route: &Route,
     question: &Question,
     asker: &mut Asker,
-    voice: &Voice,
+    reporter: &Reporter,
 ) -> Result<Accepted, Fault> {
     let hello = OurHello::asking(true)?;
     let Met {
@@ -172,10 +172,10 @@ fn by_password(
         machine,
         prepared,
         is_new,
-    } = meet::meet(call, places, route, &hello, asker, voice)?;
+    } = meet::meet(call, places, route, &hello, asker, reporter)?;
     let mut pin = || {
         if is_new {
-            return meet::pin(places, route, &key, voice);
+            return meet::pin(places, route, &key, reporter);
         }
         Ok(())
     };
@@ -183,13 +183,13 @@ fn by_password(
     let otherwise = asker.otherwise();
     let tell_otherwise = || {
         if let Some(why) = &otherwise {
-            say::fault(Some(&call.host), why);
+            messages::fault(Some(&call.host), why);
         }
     };
-    let mut talk = Talk::new(voice, door).for_a_person();
-    talk = talk.with_login(asker).once_proven(&mut pin);
-    let means = Means::Password(&machine, &key);
-    let answer = greeted.ask(means, question, prepared, &mut talk);
+    let mut talk = Talk::new(reporter, door).for_a_person();
+    talk = talk.with_login(asker).once_authenticated(&mut pin);
+    let auth_method = AuthMethod::Password(&machine, &key);
+    let answer = greeted.ask(auth_method, question, prepared, &mut talk);
     match answer.inspect_err(|_| tell_otherwise())? {
         Answer::Accepted(accepted) => Ok(*accepted),
         Answer::Denied(reference) => {

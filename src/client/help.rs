@@ -1,55 +1,57 @@
 //! What `--help` says, and the lines of usage. Pure: run by the client.
 
-use super::args::Face;
+use super::args::Personality;
 use super::flags::{self, Rule, Table};
 
 /// One line that tells how the program is called.
-pub(super) const fn usage(face: Face) -> &'static str {
-    match face {
-        Face::Cos => "usage: cos [-C DIR] [-v] run [FLAG]... [USER@]HOST [FLAG]... [--] COMMAND...",
-        Face::Gui => {
+pub(super) const fn usage(personality: Personality) -> &'static str {
+    match personality {
+        Personality::Cos => {
+            "usage: cos [-C DIR] [-v] run [FLAG]... [USER@]HOST [FLAG]... [--] COMMAND..."
+        }
+        Personality::Gui => {
             "usage: cos [-C DIR] [-v] gui [FLAG]... [USER@]HOST [FLAG]... [--] APPLICATION [ARGUMENT]..."
         }
-        Face::Enrol => "usage: cos [-C DIR] [-v] enrol [FLAG]... HOST [FLAG]...",
-        Face::Key => "usage: cos [-C DIR] [-v] key show [--json]",
-        Face::Rsh => "usage: cosrsh [FLAG]... [USER@]HOST [FLAG]... [--] [COMMAND]...",
-        Face::Ssh => "usage: ssh [FLAG]... [USER@]HOST [FLAG]... [--] [COMMAND]...",
-        Face::Connect => "usage: cos connect [FLAG]... HOST [PORT]",
+        Personality::Enrol => "usage: cos [-C DIR] [-v] enrol [FLAG]... HOST [FLAG]...",
+        Personality::Key => "usage: cos [-C DIR] [-v] key show [--json]",
+        Personality::Rsh => "usage: cosrsh [FLAG]... [USER@]HOST [FLAG]... [--] [COMMAND]...",
+        Personality::Ssh => "usage: ssh [FLAG]... [USER@]HOST [FLAG]... [--] [COMMAND]...",
+        Personality::Connect => "usage: cos connect [FLAG]... HOST [PORT]",
     }
 }
 
 /// What the program or the subcommand is for.
-const fn purpose(face: Face) -> &'static str {
-    match face {
-        Face::Cos => {
+const fn purpose(personality: Personality) -> &'static str {
+    match personality {
+        Personality::Cos => {
             "Runs a command on another host: its output, its errors and its exit status arrive here.\n\
              \"cos gui --help\" tells how to start an application there, \"cos enrol --help\" how to have\n\
              this machine registered there, \"cos key --help\" how to show its ID, \"cos connect --help\"\n\
              how to reach a port.\n"
         }
-        Face::Rsh | Face::Ssh => {
+        Personality::Rsh | Personality::Ssh => {
             "Runs a command on another host: its output, its errors and its exit status arrive here.\n\
              Without a command the login shell there reads commands from standard input, which must\n\
              not be a terminal then.\n"
         }
-        Face::Connect => {
+        Personality::Connect => {
             "Connects standard input and output to a TCP port. \"cos run -J\" has the hosts in between\n\
              run it. PORT is that of cosserver where it is not given.\n"
         }
-        Face::Gui => {
+        Personality::Gui => {
             "Logs in to another host and starts an application there, which displays here: it gets\n\
              GUI_HOST and GUI_PORT. Questions are answered from --password-fd, by the program that\n\
              COS_ASKPASS names, or at the terminal. Inside such an application (GUI_HOST and GUI_PORT\n\
              are set) a host of the host table is asked without a password.\n"
         }
-        Face::Enrol => {
+        Personality::Enrol => {
             "Has this machine registered at another host, whose doors let in known machines alone. The\n\
              host asks for a name or for an activation password, which its administrator gives, or for\n\
              nothing where it lets this machine in already. The name comes from --name or from the\n\
              terminal; the password from --password-fd, from the program that COS_ASKPASS names, or\n\
              from the terminal.\n"
         }
-        Face::Key => {
+        Personality::Key => {
             "Prints this machine's ID, by which the doors of other hosts know it: the fingerprint of its\n\
              key, machine.key in the configuration folder, which is made where there is none yet.\n"
         }
@@ -57,16 +59,16 @@ const fn purpose(face: Face) -> &'static str {
 }
 
 /// What the signals do, and how it ends.
-const fn ending(face: Face) -> &'static str {
-    match face {
-        Face::Cos | Face::Gui | Face::Rsh | Face::Ssh => {
+const fn ending(personality: Personality) -> &'static str {
+    match personality {
+        Personality::Cos | Personality::Gui | Personality::Rsh | Personality::Ssh => {
             "SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command. Where the host does not answer one of\n\
              them for 5 seconds, this program ends, and the host hangs the command up. A second SIGTERM or\n\
              SIGHUP ends it at once, and the first one after 60 seconds in any case.\n\
              Exit status: the command's; 128 + n when signal n ended it; 255 and a line on standard error\n\
              for what failed here.\n"
         }
-        Face::Enrol | Face::Key | Face::Connect => {
+        Personality::Enrol | Personality::Key | Personality::Connect => {
             "Exit status: 0; 255 and a line on standard error for what failed.\n"
         }
     }
@@ -77,11 +79,17 @@ const DENIED: &str = "A refusal has a reference: on that host, journalctl -t cos
      under it.\n";
 
 /// The whole help.
-pub(super) fn help(face: Face) -> String {
-    let before = match face {
-        Face::Rsh | Face::Ssh => "The configuration folder is that of COS_CONFIG_DIR.\n".to_owned(),
-        Face::Cos | Face::Gui | Face::Enrol | Face::Key | Face::Connect => {
-            let behind = if face == Face::Key {
+pub(super) fn help(personality: Personality) -> String {
+    let before = match personality {
+        Personality::Rsh | Personality::Ssh => {
+            "The configuration folder is that of COS_CONFIG_DIR.\n".to_owned()
+        }
+        Personality::Cos
+        | Personality::Gui
+        | Personality::Enrol
+        | Personality::Key
+        | Personality::Connect => {
+            let behind = if personality == Personality::Key {
                 "Behind it:\n"
             } else {
                 "Around the host:\n"
@@ -90,15 +98,19 @@ pub(super) fn help(face: Face) -> String {
         }
     };
     [
-        usage(face),
+        usage(personality),
         "\n",
-        purpose(face),
+        purpose(personality),
         &before,
-        &flag_lines(flags::of(face)),
-        ending(face),
-        match face {
-            Face::Key | Face::Connect => "",
-            Face::Cos | Face::Gui | Face::Enrol | Face::Rsh | Face::Ssh => DENIED,
+        &flag_lines(flags::of(personality)),
+        ending(personality),
+        match personality {
+            Personality::Key | Personality::Connect => "",
+            Personality::Cos
+            | Personality::Gui
+            | Personality::Enrol
+            | Personality::Rsh
+            | Personality::Ssh => DENIED,
         },
     ]
     .concat()

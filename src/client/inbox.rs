@@ -21,7 +21,7 @@ pub struct Inbox {
 
 /// What one read of the socket came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Came {
+pub enum ReadOutcome {
     /// So many bytes, at least one.
     Bytes(usize),
     /// Nothing at the moment.
@@ -46,7 +46,7 @@ impl Inbox {
     ///
     /// # Errors
     /// The connection failed.
-    pub fn fill(&mut self, socket: &mut TcpStream) -> io::Result<Came> {
+    pub fn fill(&mut self, socket: &mut TcpStream) -> io::Result<ReadOutcome> {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end = self.end.saturating_sub(self.start);
@@ -54,12 +54,12 @@ impl Inbox {
         }
         let room = self.buffer.get_mut(self.end..).unwrap_or_default();
         match socket.read(room) {
-            Ok(0) => Ok(Came::Closed),
+            Ok(0) => Ok(ReadOutcome::Closed),
             Ok(n) => {
                 self.end = self.end.saturating_add(n);
-                Ok(Came::Bytes(n))
+                Ok(ReadOutcome::Bytes(n))
             }
-            Err(e) if is_for_later(&e) => Ok(Came::Nothing),
+            Err(e) if is_for_later(&e) => Ok(ReadOutcome::Nothing),
             Err(e) => Err(e),
         }
     }
@@ -136,7 +136,7 @@ mod tests {
             }
         });
         let (mut n, mut read) = (0, 0);
-        while inbox.fill(&mut ours).unwrap() != Came::Closed {
+        while inbox.fill(&mut ours).unwrap() != ReadOutcome::Closed {
             while let Some(r) = inbox.next(400).unwrap() {
                 n += 1;
                 read += r.len();

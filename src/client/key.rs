@@ -4,8 +4,8 @@
 use nix::unistd::User;
 
 use super::args::ShowKey;
+use super::messages;
 use super::route::Places;
-use super::say;
 use crate::config::{keys, words};
 use crate::fault::Fault;
 
@@ -16,7 +16,7 @@ use crate::fault::Fault;
 /// The folder of `-C` is another user's; or the key cannot be made, is not to be
 /// trusted, or nobody takes the output.
 pub(super) fn show(asked: &ShowKey) -> Result<(), Fault> {
-    let Places { table, own: place } = Places::of_folder(asked.folder.as_deref());
+    let Places { table, own: paths } = Places::of_folder(asked.folder.as_deref());
     let owner = table.other_owner().filter(|_| asked.folder.is_some());
     if let Some(owner) = owner {
         // The caller's own key would be taken for that of the folder.
@@ -25,10 +25,10 @@ pub(super) fn show(asked: &ShowKey) -> Result<(), Fault> {
         let words = format!("the key of {} is {user}'s", table.dir.display());
         return Err(Fault::new(words).with_remedy(format!("run it as {user}")));
     }
-    let key = keys::own_machine_key(&place)?.public;
+    let key = keys::own_machine_key(&paths)?.public;
     let id = keys::fingerprint(&key);
     let text = if asked.json {
-        let file = place.machine_key();
+        let file = paths.machine_key();
         let file = words::json(&file.to_string_lossy());
         format!(
             "{{\"id\":\"{id}\",\"key\":\"{}\",\"file\":{file}}}\n",
@@ -37,5 +37,5 @@ pub(super) fn show(asked: &ShowKey) -> Result<(), Fault> {
     } else {
         format!("{id}\n")
     };
-    Ok(say::tell(&text)?)
+    Ok(messages::tell(&text)?)
 }

@@ -8,9 +8,9 @@ use super::args::Call;
 use super::asker::Asker;
 use super::dial::{Dialing, Times};
 use super::greet::{Greeted, OurHello};
+use super::messages::Reporter;
 use super::route::{Places, Route};
-use super::say::Voice;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::{keys, known_hosts};
 use crate::fault::Fault;
 use crate::secret::{KeyPair, PublicKey};
@@ -40,15 +40,15 @@ pub(super) fn meet<'a>(
     route: &Route,
     hello: &'a OurHello,
     asker: &Asker,
-    voice: &Voice,
+    reporter: &Reporter,
 ) -> Result<Met<'a>, Fault> {
     let addresses = route.addresses(call)?;
     let greet = || -> Result<(Greeted<'a>, PublicKey), Fault> {
         let mut dialing = Dialing::begin(&addresses, Times::of(call));
         dialing.greet(hello.record());
-        voice.step(|| format!("connecting to {addresses:?}"));
+        reporter.step(|| format!("connecting to {addresses:?}"));
         let dialed = dialing.finish(hello.record())?;
-        voice.step(|| format!("connected to {}", dialed.peer));
+        reporter.step(|| format!("connected to {}", dialed.peer));
         let greeted = Greeted::wait(dialed, hello)?;
         let key = greeted.host_key().copied();
         let key = key.ok_or_else(|| Fault::new("it does not show its key"))?;
@@ -56,15 +56,15 @@ pub(super) fn meet<'a>(
     };
     let (mut greeted, key) = greet()?;
     let machine = keys::own_machine_key(&places.own)?;
-    let place = &places.own;
+    let paths = &places.own;
     let mut pins = known_hosts::pins(&places.table, &route.entry.name)?;
-    if places.table.dir != place.dir {
-        pins.extend(known_hosts::pins(place, &route.entry.name)?);
+    if places.table.dir != paths.dir {
+        pins.extend(known_hosts::pins(paths, &route.entry.name)?);
     }
     let prepared = Prepared::for_initiator(&machine, &key)
         .map_err(|m| Fault::new(format!("the key that it shows is none: {m}")))?;
     let is_new = !pins.contains(&key);
-    voice.step(|| {
+    reporter.step(|| {
         let known = if is_new { "not pinned" } else { "pinned" };
         format!("its key is {}, {known}", keys::fingerprint(&key))
     });
@@ -72,7 +72,7 @@ pub(super) fn meet<'a>(
         // Comparing takes longer than the host waits for a handshake, and a place of its
         // strangers: nobody holds it meanwhile.
         drop(greeted);
-        check_key(call, place, route, &key, &pins, asker)?;
+        check_key(call, paths, route, &key, &pins, asker)?;
         let now;
         (greeted, now) = greet()?;
         if now != key {
@@ -100,10 +100,10 @@ pub(super) fn pin(
     places: &Places,
     route: &Route,
     key: &PublicKey,
-    voice: &Voice,
+    reporter: &Reporter,
 ) -> Result<(), Fault> {
     if known_hosts::pin(&places.own, &route.entry.name, key)? {
-        voice.step(|| "its key is pinned from now on".to_owned());
+        reporter.step(|| "its key is pinned from now on".to_owned());
     }
     Ok(())
 }
@@ -111,13 +111,13 @@ pub(super) fn pin(
 /// Asks about a key that is not pinned. Where another one is, everything stops.
 fn check_key(
     call: &Call,
-    place: &Place,
+    paths: &Paths,
     route: &Route,
     key: &PublicKey,
     pins: &[PublicKey],
     asker: &Asker,
 ) -> Result<(), Fault> {
-    let (name, file) = (&route.entry.name, place.known_hosts());
+    let (name, file) = (&route.entry.name, paths.known_hosts());
     if let Some(pinned) = pins.first() {
         return Err(Fault::of(
             &file,

@@ -9,16 +9,17 @@
 //!
 //! In the order of a run: `args` (with `arg_parser` and `flags`) reads the command line, `route`
 //! finds the host, `elsewhere` gives way to ssh or rsh where the table says so, `command` says
-//! what is to run, `reach` connects (by `dial`, from `source`, or by `jump` through others), `request` composes what is asked, `means` proves who we are (by
+//! what is to run, `reach` connects (by `dial`, from `source`, or by `jump` through others), `request` composes what is asked, `auth_method` proves who we are (by
 //! `signer`, for an ordinary user), `greet` asks, `talk` answers what is asked back (`door`
 //! the inner door, `asker` PAM; `meet` the host's key is agreed to),
 //! `denied` words a refusal, `pump` carries it to its end with `inbox`, `outbox`, `sink`, `stdio` and `signals`;
-//! `say` is its voice.
+//! `messages` is its voice.
 #![forbid(unsafe_code)]
 
 mod arg_parser;
 pub mod args;
 mod asker;
+pub mod auth_method;
 mod command;
 mod connect;
 mod denied;
@@ -33,14 +34,13 @@ mod help;
 pub mod inbox;
 pub mod jump;
 mod key;
-pub mod means;
 mod meet;
+pub mod messages;
 pub mod outbox;
 pub mod pump;
 mod reach;
 pub mod request;
 pub mod route;
-pub mod say;
 pub mod signals;
 pub mod signer;
 pub mod sink;
@@ -54,23 +54,23 @@ use std::env;
 use std::ffi::OsString;
 use std::path::Path;
 
-use args::{Call, Wish};
+use args::{Action, Call};
+use auth_method::{AuthMethod, Credentials};
 use denied::{denied, denied_because};
 use door::Door;
 use greet::{Accepted, Answer, Greeted, OurHello};
 use jump::Jump;
-use means::{Credentials, Means};
+use messages::Reporter;
 use pump::Ended;
 use reach::Reach;
 use route::{Places, Route};
-use say::Voice;
-use signer::Desk;
+use signer::LocalSigner;
 use stdio::Input;
 use talk::Talk;
 
 use crate::config::hostinfo::Method;
 use crate::config::name::HostName;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::{cookie, keys, known_hosts};
 use crate::fault::Fault;
 use crate::secret::{KeyPair, PublicKey, Secret};
@@ -95,51 +95,51 @@ const ATTEMPTS: usize = 4;
 pub fn main() -> u8 {
     let argv: Vec<OsString> = env::args_os().collect();
     match args::parse(&argv) {
-        Ok(Wish::Run(call)) => run(&call, walk),
-        Ok(Wish::Gui(call)) => run(&call, gui::walk),
-        Ok(Wish::Enrol(call)) => run(&call, enrol::walk),
-        Ok(Wish::ShowKey(asked)) => match key::show(&asked) {
+        Ok(Action::Run(call)) => run(&call, walk),
+        Ok(Action::Gui(call)) => run(&call, gui::walk),
+        Ok(Action::Enrol(call)) => run(&call, enrol::walk),
+        Ok(Action::ShowKey(asked)) => match key::show(&asked) {
             Ok(()) => 0,
             Err(fault) => {
-                say::fault(None, &fault);
+                messages::fault(None, &fault);
                 FAILED
             }
         },
-        Ok(Wish::Connect(call)) => run(&call, |call, _| connect::walk(call)),
-        Ok(Wish::ShowConfig(call)) => run(&call, |call, _| show_config(call)),
-        Ok(Wish::Probe) => 0,
-        Ok(Wish::TellError(text)) => {
-            say::line(text.trim_end());
+        Ok(Action::Connect(call)) => run(&call, |call, _| connect::walk(call)),
+        Ok(Action::ShowConfig(call)) => run(&call, |call, _| show_config(call)),
+        Ok(Action::Probe) => 0,
+        Ok(Action::TellError(text)) => {
+            messages::line(text.trim_end());
             0
         }
-        Ok(Wish::Tell(text)) if say::tell(&text).is_ok() => 0,
-        Ok(Wish::Tell(_)) => FAILED,
+        Ok(Action::Tell(text)) if messages::tell(&text).is_ok() => 0,
+        Ok(Action::Tell(_)) => FAILED,
         Err(fault) => {
-            say::fault(None, &fault);
+            messages::fault(None, &fault);
             FAILED
         }
     }
 }
 
-fn run(call: &Call, walk: impl Fn(&Call, &Voice) -> Result<u8, Fault>) -> u8 {
-    if let Some(Err(fault)) = call.log.as_deref().map(say::log_to) {
-        say::fault(Some(&call.host), &fault);
+fn run(call: &Call, walk: impl Fn(&Call, &Reporter) -> Result<u8, Fault>) -> u8 {
+    if let Some(Err(fault)) = call.log.as_deref().map(messages::log_to) {
+        messages::fault(Some(&call.host), &fault);
         return FAILED;
     }
-    let voice = Voice::new(call.verbose);
-    let status = walk(call, &voice).unwrap_or_else(|fault| {
-        say::fault(Some(&call.host), &fault);
+    let reporter = Reporter::new(call.verbose);
+    let status = walk(call, &reporter).unwrap_or_else(|fault| {
+        messages::fault(Some(&call.host), &fault);
         FAILED
     });
-    voice.step(|| format!("exit status {status}"));
+    reporter.step(|| format!("exit status {status}"));
     status
 }
 
 /// The walk of a run, to the status that it exits with.
-fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
+fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     let (places, route) = route::locate(call).map_err(|fault| about_the_folder(call, fault))?;
     if route.entry.method != Method::Cos {
-        voice.step(|| format!("{} is reached by {}", call.host, route.entry.method));
+        reporter.step(|| format!("{} is reached by {}", call.host, route.entry.method));
         if call.subsystem && route.entry.method == Method::Rsh {
             return Err(Fault::new(
                 "-s: it is reached by rsh, which has no subsystems",
@@ -148,10 +148,10 @@ fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
         return Err(elsewhere::become_program(call, &route));
     }
     let call = &*command::settle(call)?;
-    let mut accepted = connect(call, &places, &route, voice)?;
+    let mut accepted = connect(call, &places, &route, reporter)?;
     let mut jump = accepted.jump.take();
     if call.background {
-        voice.step(|| "accepted; going to the background".to_owned());
+        reporter.step(|| "accepted; going to the background".to_owned());
         if let Some(jump) = &mut jump {
             jump.leave();
         }
@@ -164,7 +164,7 @@ fn walk(call: &Call, voice: &Voice) -> Result<u8, Fault> {
         let jumped = jump.as_mut().and_then(Jump::failure);
         jumped.unwrap_or(fault)
     })?;
-    outcome(ended, call, voice)
+    outcome(ended, call, reporter)
 }
 
 /// A folder in the host's place behind `-C` was probably meant by it.
@@ -191,27 +191,27 @@ fn show_config(call: &Call) -> Result<u8, Fault> {
     };
     let port = route.port(call);
     let host = &call.host;
-    say::tell(&format!(
+    messages::tell(&format!(
         "host {host}\nuser {user}\nhostname {name}\nport {port}\n"
     ))?;
     Ok(0)
 }
 
 /// The status to exit with.
-fn outcome(ended: Ended, call: &Call, voice: &Voice) -> Result<u8, Fault> {
+fn outcome(ended: Ended, call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     match ended {
         Ended::Told { end, cut_off } => {
             let status = match end {
                 End::Exited(status) => status,
                 End::Killed(signal) => {
-                    voice.step(|| format!("signal {signal} ended the command"));
+                    reporter.step(|| format!("signal {signal} ended the command"));
                     KILLED.saturating_add(signal)
                 }
                 End::NotStarted(why) => return Err(Fault::new(why)),
             };
             if cut_off {
-                say::complain(Some(&call.host), CUT_OFF);
-                say::line(CUT_OFF_REMEDY);
+                messages::complain(Some(&call.host), CUT_OFF);
+                messages::line(CUT_OFF_REMEDY);
             }
             Ok(status)
         }
@@ -221,42 +221,47 @@ fn outcome(ended: Ended, call: &Call, voice: &Voice) -> Result<u8, Fault> {
 
 /// Connects and asks, with each pair of a pinned key and a live cookie until
 /// the host accepts one.
-fn connect(call: &Call, places: &Places, route: &Route, voice: &Voice) -> Result<Accepted, Fault> {
+fn connect(
+    call: &Call,
+    places: &Places,
+    route: &Route,
+    reporter: &Reporter,
+) -> Result<Accepted, Fault> {
     let reach = Reach::of(call, route)?;
-    let mut first = reach.begin(voice)?;
+    let mut first = reach.begin(reporter)?;
     // To ask the processor what it can takes a while on a virtual machine.
     let hello = OurHello::new()?;
     first.greet(hello.record());
     let mut reaching = Some(first);
 
     // The network and the server work while we read our keys.
-    let place = &places.table;
+    let paths = &places.table;
     let own = Own::load(places, route)?;
     let question = request::compose(call, &route.entry)?;
     let mut refused = None;
-    for means in own.attempts().filter(|m| !m.is_in_vain()) {
-        let (key, pin) = means.keys();
-        let next = reaching.take().map_or_else(|| reach.begin(voice), Ok)?;
+    for auth_method in own.attempts().filter(|m| !m.is_in_vain()) {
+        let (key, pin) = auth_method.keys();
+        let next = reaching.take().map_or_else(|| reach.begin(reporter), Ok)?;
         let dialed = next.finish(hello.record())?;
         if dialed.jump.is_none() {
-            voice.step(|| format!("connected to {}", dialed.peer));
+            reporter.step(|| format!("connected to {}", dialed.peer));
         }
         // Most of the handshake's arithmetic, while the ServerHello is on its way.
         let prepared =
-            Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&place.known_hosts(), m))?;
+            Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&paths.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello)?;
-        voice.step(|| format!("hello, suite {:?}", greeted.suite()));
+        reporter.step(|| format!("hello, suite {:?}", greeted.suite()));
         let mut talk = Talk::new(
-            voice,
+            reporter,
             Door::by_the_way(&call.host, call.enrolment(), !call.batch),
         );
-        match greeted.ask(means, &question, prepared, &mut talk)? {
+        match greeted.ask(auth_method, &question, prepared, &mut talk)? {
             Answer::Accepted(accepted) => {
-                voice.step(|| own.accepted());
+                reporter.step(|| own.accepted());
                 return Ok(*accepted);
             }
             Answer::Denied(reference) => {
-                voice.step(|| format!("denied, reference {}", reference.to_hex()));
+                reporter.step(|| format!("denied, reference {}", reference.to_hex()));
                 // The cookie was right, and a person is not asked again.
                 if let Some(by) = talk.asked() {
                     let why = enrol::refused_behind(by);
@@ -267,7 +272,7 @@ fn connect(call: &Call, places: &Places, route: &Route, voice: &Voice) -> Result
         }
     }
     Err(refused.map_or_else(
-        || own.nothing_pinned(place, route),
+        || own.nothing_pinned(paths, route),
         |reference| denied(&call.host, reference),
     ))
 }
@@ -285,55 +290,57 @@ enum Secrets {
     /// Ours: the machine's key, and the cookies.
     Ours(KeyPair, Vec<Secret>),
     /// Our host's, whose signer uses them for us.
-    Hosts(Desk),
+    Hosts(LocalSigner),
 }
 
 impl Own {
     fn load(places: &Places, route: &Route) -> Result<Self, Fault> {
-        let (place, entry) = (&places.table, &route.entry);
-        let secrets = if place.is_anothers() {
+        let (paths, entry) = (&places.table, &route.entry);
+        let secrets = if paths.is_anothers() {
             // The host knows us by what our signer says: any key will do for a user who
             // has no folder to keep one in.
             let key = keys::own_machine_key(&places.own).or_else(|_| KeyPair::random())?;
-            Secrets::Hosts(Desk::new(place, &entry.name, key))
+            Secrets::Hosts(LocalSigner::new(paths, &entry.name, key))
         } else {
-            let cookies = cookie::load_out(place, &entry.name)?;
-            Secrets::Ours(keys::load_machine_key(place)?, cookies)
+            let cookies = cookie::load_out(paths, &entry.name)?;
+            Secrets::Ours(keys::load_machine_key(paths)?, cookies)
         };
         Ok(Self {
             caller: signing::caller_name(entry)?,
             server: entry.server_name().clone(),
-            pins: known_hosts::pins(place, &entry.name)?,
+            pins: known_hosts::pins(paths, &entry.name)?,
             secrets,
         })
     }
 
     /// Each pinned key with each cookie; of both the newest first. The newest
     /// pin is the last line of its file, the newest cookie the first.
-    fn pairs(&self) -> impl Iterator<Item = Means<'_>> {
+    fn pairs(&self) -> impl Iterator<Item = AuthMethod<'_>> {
         let cookies = match &self.secrets {
             Secrets::Ours(_, cookies) => cookies.len(),
             Secrets::Hosts(_) => cookie::LIVE_MAX,
         };
         let pins = self.pins.iter().rev();
-        pins.flat_map(move |pin| (0..cookies).filter_map(move |n| self.means(pin, n)))
+        pins.flat_map(move |pin| (0..cookies).filter_map(move |n| self.auth_method(pin, n)))
     }
 
-    fn means<'a>(&'a self, pin: &'a PublicKey, number: usize) -> Option<Means<'a>> {
+    fn auth_method<'a>(&'a self, pin: &'a PublicKey, number: usize) -> Option<AuthMethod<'a>> {
         match &self.secrets {
-            Secrets::Ours(machine, cookies) => Some(Means::Hash(Credentials {
+            Secrets::Ours(machine, cookies) => Some(AuthMethod::Hash(Credentials {
                 caller: self.caller.as_str(),
                 server: self.server.as_str(),
                 machine,
                 pin,
                 cookie: cookies.get(number)?,
             })),
-            Secrets::Hosts(desk) => Some(Means::Vouch(desk, pin, u8::try_from(number).ok()?)),
+            Secrets::Hosts(signer) => {
+                Some(AuthMethod::Vouch(signer, pin, u8::try_from(number).ok()?))
+            }
         }
     }
 
     /// Those that one run tries.
-    fn attempts(&self) -> impl Iterator<Item = Means<'_>> {
+    fn attempts(&self) -> impl Iterator<Item = AuthMethod<'_>> {
         self.pairs().take(ATTEMPTS)
     }
 
@@ -345,11 +352,11 @@ impl Own {
         format!("accepted by {} as {}{how}", self.server, self.caller)
     }
 
-    fn nothing_pinned(&self, place: &Place, route: &Route) -> Fault {
+    fn nothing_pinned(&self, paths: &Paths, route: &Route) -> Fault {
         let words = format!(
             "no key is pinned for {}; `cosadm host join` pins it from the host's invitation",
             route.entry.name
         );
-        Fault::of(&place.known_hosts(), words)
+        Fault::of(&paths.known_hosts(), words)
     }
 }

@@ -22,11 +22,11 @@ use nix::fcntl::OFlag;
 
 use super::dial::plainly;
 use super::greet::Accepted;
-use super::inbox::{Came, Inbox, is_for_later};
+use super::inbox::{Inbox, ReadOutcome, is_for_later};
+use super::messages;
 use super::outbox::Outbox;
-use super::say;
-use super::signals::{Hearing, Signals, Verdict};
-use super::sink::{Sink, Upshot};
+use super::signals::{SignalReceiver, Signals, Verdict};
+use super::sink::{Sink, SinkOutcome};
 use super::stdio::{Input, is_of_the_stream};
 use crate::fault::Fault;
 use crate::sys::socket::is_lost;
@@ -74,7 +74,7 @@ struct Pump<'a> {
     allowance: Allowance,
     sinks: [Sink; 2],
     signals: Signals,
-    hearing: Hearing,
+    receiver: SignalReceiver,
     end: Option<End>,
     /// The end came before that of an output.
     cut_off: bool,
@@ -107,7 +107,7 @@ pub fn carry(accepted: Accepted, no_input: bool, host: &str) -> Result<Ended, Fa
         allowance: Allowance::default(),
         sinks,
         signals: Signals::catch()?,
-        hearing: Hearing::default(),
+        receiver: SignalReceiver::default(),
         end: None,
         cut_off: false,
         lost: None,
@@ -115,13 +115,13 @@ pub fn carry(accepted: Accepted, no_input: bool, host: &str) -> Result<Ended, Fa
         host,
     };
     if no_input {
-        pump.say(&Message::Eof(Stream::Main))?;
+        pump.messages(&Message::Eof(Stream::Main))?;
     } else if pump.input.as_ref().is_some_and(|i| !i.is_readable()) {
         pump.read_input()?;
     }
     let outcome = pump.run();
     for note in pump.notes {
-        say::complain(Some(host), &note);
+        messages::complain(Some(host), &note);
     }
     outcome
 }
@@ -154,8 +154,8 @@ impl Pump<'_> {
             }
             for (at, ready) in ready.outputs.into_iter().enumerate() {
                 if let Some(sink) = self.sinks.get_mut(at).filter(|_| !ready.is_empty()) {
-                    let upshot = sink.serve(ready);
-                    self.follow(upshot)?;
+                    let outcome = sink.serve(ready);
+                    self.follow(outcome)?;
                 }
             }
         }
@@ -172,12 +172,14 @@ impl Pump<'_> {
     /// Reads the socket once and takes in every record that is whole.
     fn receive(&mut self) -> Result<(), Fault> {
         match self.inbox.fill(&mut self.socket) {
-            Ok(Came::Bytes(_)) => {
-                self.hearing.heard(Instant::now());
+            Ok(ReadOutcome::Bytes(_)) => {
+                self.receiver.heard(Instant::now());
                 self.take_in()
             }
-            Ok(Came::Nothing) => Ok(()),
-            Ok(Came::Closed) => Err(self.lost.take().map_or_else(closed, |e| connection(&e))),
+            Ok(ReadOutcome::Nothing) => Ok(()),
+            Ok(ReadOutcome::Closed) => {
+                Err(self.lost.take().map_or_else(closed, |e| connection(&e)))
+            }
             Err(e) => Err(connection(&e)),
         }
     }
@@ -228,7 +230,7 @@ impl Pump<'_> {
         match said {
             Said::Eof(stream) => self.sink(stream).end().map_err(broken)?,
             Said::Reset => self.unread = self.input.take().or_else(|| self.unread.take()),
-            Said::Credit(0) => self.hearing.answered(),
+            Said::Credit(0) => self.receiver.answered(),
             // A grant for input that has ended means nothing.
             Said::Credit(bytes) if self.input.is_some() => {
                 self.allowance.granted(bytes).map_err(broken)?;
@@ -237,7 +239,7 @@ impl Pump<'_> {
             Said::End(end) => {
                 // Whoever ended the command wants no advice on how to have more of its output.
                 let is_open = self.sinks.iter().any(Sink::is_open);
-                self.cut_off = is_open && !self.hearing.is_to_end();
+                self.cut_off = is_open && !self.receiver.is_to_end();
                 self.end = Some(end);
             }
         }
@@ -255,18 +257,20 @@ impl Pump<'_> {
             Stream::Main => main,
             Stream::Error => error,
         };
-        let upshot = sink.put(&mut parts);
-        self.follow(upshot)
+        let outcome = sink.put(&mut parts);
+        self.follow(outcome)
     }
 
-    fn follow(&mut self, upshot: Upshot) -> Result<(), Fault> {
-        if let Some(fault) = upshot.fault {
+    fn follow(&mut self, outcome: SinkOutcome) -> Result<(), Fault> {
+        if let Some(fault) = outcome.fault {
             return Err(fault);
         }
-        if let Some(note) = upshot.note {
+        if let Some(note) = outcome.note {
             self.note(note);
         }
-        upshot.say.map_or(Ok(()), |message| self.say(&message))
+        outcome
+            .messages
+            .map_or(Ok(()), |message| self.messages(&message))
     }
 
     /// Lets the readers of outputs that have ended see it, and the writer of an
@@ -287,7 +291,7 @@ impl Pump<'_> {
         match self.outbox.fill(most, |parts| input.read(parts)) {
             Ok(0) => {
                 self.input = None;
-                self.say(&Message::Eof(Stream::Main))
+                self.messages(&Message::Eof(Stream::Main))
             }
             Ok(bytes) => {
                 self.allowance.spend(bytes);
@@ -297,7 +301,7 @@ impl Pump<'_> {
             Err(e) if is_of_the_stream(input.as_fd(), OFlag::O_RDONLY, &e) => {
                 self.note(format!("standard input: {}", plainly(&e)));
                 self.input = None;
-                self.say(&Message::Eof(Stream::Main))
+                self.messages(&Message::Eof(Stream::Main))
             }
             // To end the input here would tell the command that it had it all.
             Err(e) => Err(Fault::new(plainly(&e)).while_doing("standard input")),
@@ -311,8 +315,8 @@ impl Pump<'_> {
             if self.end.is_some() {
                 return Ok(Some(Ended::Stopped(signal)));
             }
-            match self.hearing.take(signal, Instant::now()) {
-                Verdict::Send => self.say(&Message::Signal(signal))?,
+            match self.receiver.take(signal, Instant::now()) {
+                Verdict::Send => self.messages(&Message::Signal(signal))?,
                 Verdict::Repeated => {}
                 Verdict::Stop => return Ok(Some(Ended::Stopped(signal))),
             }
@@ -324,12 +328,12 @@ impl Pump<'_> {
     /// written before.
     fn deadline(&self) -> Option<(Instant, &'static str)> {
         if self.end.is_some() {
-            return self.hearing.deadline_after_the_end();
+            return self.receiver.deadline_after_the_end();
         }
-        self.hearing.deadline()
+        self.receiver.deadline()
     }
 
-    fn say(&mut self, message: &Message<'_>) -> Result<(), Fault> {
+    fn messages(&mut self, message: &Message<'_>) -> Result<(), Fault> {
         if self.deaf {
             return Ok(());
         }
@@ -359,7 +363,7 @@ impl Pump<'_> {
 
     /// Tells the user something, at the latest at the end.
     fn note(&mut self, words: String) {
-        if !say::complain_now(self.host, &words) {
+        if !messages::complain_now(self.host, &words) {
             self.notes.push(words);
         }
     }

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use super::args::Call;
 use super::dial::{Dialed, Dialing, Times};
 use super::jump::Jumping;
+use super::messages::Reporter;
 use super::route::Route;
-use super::say::Voice;
 use super::source;
 use crate::fault::Fault;
 
@@ -51,15 +51,15 @@ impl<'a> Reach<'a> {
     ///
     /// # Errors
     /// The program for the hosts in between cannot be started.
-    pub(super) fn begin(&self, voice: &Voice) -> Result<Reaching<'_>, Fault> {
+    pub(super) fn begin(&self, reporter: &Reporter) -> Result<Reaching<'_>, Fault> {
         let times = Times::of(self.call);
         if self.call.jumps.is_empty() {
             let dialing = Dialing::begin_from(&self.addresses, &self.sources, times);
-            voice.step(|| format!("connecting to {:?}", self.addresses));
+            reporter.step(|| format!("connecting to {:?}", self.addresses));
             return Ok(Reaching::Directly(dialing));
         }
         let jumping = Jumping::begin(self.call, self.route)?;
-        voice.step(|| format!("connecting to {}", jumping.peer()));
+        reporter.step(|| format!("connecting to {}", jumping.peer()));
         Ok(Reaching::Through(Box::new(jumping)))
     }
 }

@@ -10,7 +10,7 @@ use super::dial::plainly;
 use crate::config::address::Address;
 use crate::config::hostinfo::{self, Addresses, Entry, HostTable};
 use crate::config::name::HostName;
-use crate::config::place::{Place, SYSTEM};
+use crate::config::paths::{Paths, SYSTEM};
 use crate::config::settings::default_port;
 use crate::config::words::cosadm;
 use crate::fault::Fault;
@@ -29,9 +29,9 @@ pub struct Route {
 #[derive(Clone)]
 pub struct Places {
     /// Where the host stands in the table.
-    pub table: Place,
+    pub table: Paths,
     /// The caller's own, for his own key and pins: mostly the same.
-    pub own: Place,
+    pub own: Paths,
 }
 
 impl Places {
@@ -42,9 +42,9 @@ impl Places {
 
     /// The same for a folder that was named, or for none.
     pub fn of_folder(named: Option<&Path>) -> Self {
-        let table = Place::of_caller(named).once();
+        let table = Paths::of_caller(named).once();
         let own = if table.is_anothers() {
-            Place::of_user().once()
+            Paths::of_user().once()
         } else {
             table.clone()
         };
@@ -54,8 +54,8 @@ impl Places {
     /// The system's, with the caller's own: an ordinary user who names no folder, and has
     /// no such host in his own table, asks in his machine's name.
     fn of_system(&self, call: &Call) -> Option<Self> {
-        let system = Place::of_dir(Path::new(SYSTEM)).once();
-        let may = !Place::is_named(call.folder.as_deref()) && !self.table.system;
+        let system = Paths::of_dir(Path::new(SYSTEM)).once();
+        let may = !Paths::is_named(call.folder.as_deref()) && !self.table.system;
         (may && system.hostinfo().exists()).then(|| Self {
             table: system,
             own: self.own.clone(),
@@ -89,12 +89,12 @@ pub fn locate(call: &Call) -> Result<(Places, Route), Fault> {
 }
 
 /// Called as ssh, a host that no table has was reached by ssh(1) before: how it still is.
-fn or_by_ssh(call: &Call, place: &Place, fault: Fault) -> Fault {
+fn or_by_ssh(call: &Call, paths: &Paths, fault: Fault) -> Fault {
     let name = HostName::parse(&call.host);
     let Some(name) = name.ok().filter(|_| call.of_ssh.is_ssh) else {
         return fault;
     };
-    let file = place.hostinfo();
+    let file = paths.hostinfo();
     fault.with_remedy(format!(
         "to reach it by ssh(1), add the line \"{name} ssh\" to {}",
         file.display()
@@ -119,37 +119,37 @@ fn search(tables: [Option<Places>; 2], host: &str) -> Result<Option<(Places, Rou
 ///
 /// # Errors
 /// As [`locate`].
-pub fn find(place: &Place, host: &str) -> Result<Route, Fault> {
-    look_if_there(place, host)?.ok_or_else(|| not_there(place))
+pub fn find(paths: &Paths, host: &str) -> Result<Route, Fault> {
+    look_if_there(paths, host)?.ok_or_else(|| not_there(paths))
 }
 
-fn not_there(place: &Place) -> Fault {
-    let file = place.hostinfo();
+fn not_there(paths: &Paths) -> Fault {
+    let file = paths.hostinfo();
     let what = match file.try_exists() {
         Ok(false) => "there is no host table",
         Ok(true) | Err(_) => "this host is not in it",
     };
-    let join = cosadm(place, "host join FILE");
+    let join = cosadm(paths, "host join FILE");
     let words =
         format!("{what}; {join} adds the host from an invitation that its administrator makes");
     Fault::of(&file, words)
 }
 
 /// The same, and none where there is no table.
-fn look_if_there(place: &Place, host: &str) -> Result<Option<Route>, Fault> {
-    match place.hostinfo().try_exists() {
+fn look_if_there(paths: &Paths, host: &str) -> Result<Option<Route>, Fault> {
+    match paths.hostinfo().try_exists() {
         Ok(false) => Ok(None),
-        Ok(true) | Err(_) => look_for(place, host),
+        Ok(true) | Err(_) => look_for(paths, host),
     }
 }
 
-fn look_for(place: &Place, host: &str) -> Result<Option<Route>, Fault> {
+fn look_for(paths: &Paths, host: &str) -> Result<Option<Route>, Fault> {
     let address = literal(host);
     // An IPv4 address may be a name as well; what has brackets or colons is none.
     let name = HostName::parse(host).map(Some);
     let name = name.or_else(|e| address.map(|_| None).ok_or(e))?;
     if let Some(name) = name {
-        if let Some(entry) = hostinfo::find(place, &name)? {
+        if let Some(entry) = hostinfo::find(paths, &name)? {
             return Ok(Some(Route {
                 entry,
                 address: None,
@@ -158,7 +158,7 @@ fn look_for(place: &Place, host: &str) -> Result<Option<Route>, Fault> {
         }
     }
     if let Some(address) = address {
-        let table = HostTable::load(place)?;
+        let table = HostTable::load(paths)?;
         let here = |e: &&Entry| e.addresses.plain().contains(&address);
         if let Some(entry) = table.entries().iter().find(here) {
             return Ok(Some(Route {
@@ -309,14 +309,14 @@ fn no_such_family() -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::args::{self, Wish};
+    use crate::client::args::{self, Action};
     use crate::config::scratch::Scratch;
 
     fn call(line: &[&str]) -> Call {
         let argv: Vec<_> = line.iter().map(std::ffi::OsString::from).collect();
-        let wish = args::parse(&argv).unwrap();
-        let Wish::Run(call) = wish else {
-            panic!("{wish:?}");
+        let action = args::parse(&argv).unwrap();
+        let Action::Run(call) = action else {
+            panic!("{action:?}");
         };
         *call
     }
@@ -329,11 +329,11 @@ mod tests {
     #[test]
     fn by_name_and_by_address() {
         let scratch = Scratch::new();
-        let place = scratch.place();
+        let paths = scratch.paths();
         let table = "hostb cos addr=192.0.2.1,2001:db8::1,10.0.0.0/8 port=7000\n192.0.2.9 cos addr=192.0.2.10\nwrong nonsense\n";
         scratch.file("hostinfo", table, 0o644);
 
-        let route = find(&place, "HostB").unwrap();
+        let route = find(&paths, "HostB").unwrap();
         let all = ["192.0.2.1:7000", "[2001:db8::1]:7000"];
         assert_eq!(dialled(&route, &["cosrsh", "x", "y"]), all);
         assert_eq!(dialled(&route, &["cosrsh", "-4", "x", "y"]), &all[..1]);
@@ -342,12 +342,12 @@ mod tests {
             ["[2001:db8::1]:1"]
         );
 
-        let route = find(&place, "2001:db8::1").unwrap();
+        let route = find(&paths, "2001:db8::1").unwrap();
         assert_eq!(route.entry.name.as_str(), "hostb");
         assert_eq!(dialled(&route, &["cosrsh", "x", "y"]), &all[1..]);
         assert!(route.addresses(&call(&["cosrsh", "-4", "x", "y"])).is_err());
         assert_eq!(
-            find(&place, "[2001:db8::1]").unwrap().entry.name.as_str(),
+            find(&paths, "[2001:db8::1]").unwrap().entry.name.as_str(),
             "hostb"
         );
         for same in [
@@ -356,26 +356,26 @@ mod tests {
             "::ffff:192.0.2.1",
             "[::ffff:192.0.2.1]",
         ] {
-            assert_eq!(find(&place, same).unwrap().entry.name.as_str(), "hostb");
+            assert_eq!(find(&paths, same).unwrap().entry.name.as_str(), "hostb");
         }
-        let none = find(&Scratch::new().place(), "hostc");
+        let none = find(&Scratch::new().paths(), "hostc");
         let told = none.err().unwrap().to_string();
         let words = ["there is no host table; ", "host join FILE` adds the host"];
         assert!(words.iter().all(|w| told.contains(w)), "{told}");
         // A name that looks like an address is a name first.
         assert_eq!(
-            find(&place, "192.0.2.9").unwrap().entry.name.as_str(),
+            find(&paths, "192.0.2.9").unwrap().entry.name.as_str(),
             "192.0.2.9"
         );
 
         for unknown in ["hostc", "192.0.2.2", "2001:db8::2"] {
-            let told = find(&place, unknown).err().unwrap().to_string();
+            let told = find(&paths, unknown).err().unwrap().to_string();
             assert!(
-                told.contains("hostinfo: ") && told.contains(&cosadm(&place, "host join FILE")),
+                told.contains("hostinfo: ") && told.contains(&cosadm(&paths, "host join FILE")),
                 "{told}"
             );
         }
-        assert!(find(&place, "-x").is_err());
+        assert!(find(&paths, "-x").is_err());
         // A network is an addr= and nothing to dial.
         let table = "nowhere.invalid cos addr=10.0.0.0/8\nno.invalid cos\n";
         scratch.file("hostinfo", table, 0o644);
@@ -383,23 +383,23 @@ mod tests {
             ("nowhere.invalid", "has networks alone in addr="),
             ("no.invalid", "has no addr=,"),
         ] {
-            let route = find(&place, name).unwrap();
+            let route = find(&paths, name).unwrap();
             let told = route.addresses(&call(&["cosrsh", "x", "y"])).unwrap_err();
             assert!(told.to_string().contains(words), "{told}");
         }
         scratch.file("hostinfo", "\nwrong nonsense\n", 0o644);
-        let told = find(&place, "wrong").err().unwrap().to_string();
+        let told = find(&paths, "wrong").err().unwrap().to_string();
         assert!(told.contains("hostinfo:2: "), "{told}");
     }
 
     #[test]
     fn an_address_that_is_not_in_the_table_has_a_name_for_its_pins() {
         let scratch = Scratch::new();
-        let folder = scratch.place().dir;
+        let folder = scratch.paths().dir;
         let folder = folder.to_str().unwrap();
         let any = |host: &str| {
             let argv = ["cos", "-C", folder, "gui", host, "x"].map(std::ffi::OsString::from);
-            let Ok(Wish::Gui(call)) = args::parse(&argv) else {
+            let Ok(Action::Gui(call)) = args::parse(&argv) else {
                 panic!("{host}");
             };
             let (_, route) = find_any(&call).unwrap();

@@ -89,8 +89,8 @@ impl Signals {
     /// # Errors
     /// What the system says.
     pub fn next(&self) -> io::Result<Option<Signal>> {
-        let came = self.descriptor.read_signal()?;
-        let number = came.and_then(|c| u8::try_from(c.ssi_signo).ok());
+        let outcome = self.descriptor.read_signal()?;
+        let number = outcome.and_then(|c| u8::try_from(c.ssi_signo).ok());
         Ok(number.and_then(Signal::of))
     }
 }
@@ -121,14 +121,14 @@ pub enum Verdict {
 
 /// Whether the server still takes signals, so that a user can always get away.
 #[derive(Debug, Default)]
-pub struct Hearing {
+pub struct SignalReceiver {
     /// Since when the server has said nothing, where it has a signal to answer.
     silent_since: Option<Instant>,
     /// The first signal of those that are to end the command, and when it came.
     ending: Option<(Signal, Instant)>,
 }
 
-impl Hearing {
+impl SignalReceiver {
     /// Takes note that the server has said something.
     pub fn heard(&mut self, now: Instant) {
         if let Some(since) = &mut self.silent_since {
@@ -192,13 +192,13 @@ mod tests {
     #[test]
     fn output_that_nobody_reads_does_not_hold_a_client_that_was_told_to_end() {
         let begin = Instant::now();
-        let mut hearing = Hearing::default();
-        assert_eq!(hearing.deadline_after_the_end(), None);
-        let _ = hearing.take(Signal::Interrupt, begin);
-        assert_eq!(hearing.deadline_after_the_end(), None);
-        let _ = hearing.take(Signal::Terminate, begin + SECOND);
+        let mut receiver = SignalReceiver::default();
+        assert_eq!(receiver.deadline_after_the_end(), None);
+        let _ = receiver.take(Signal::Interrupt, begin);
+        assert_eq!(receiver.deadline_after_the_end(), None);
+        let _ = receiver.take(Signal::Terminate, begin + SECOND);
         let end = Some((begin + SECOND + UNENDED, UNREAD));
-        assert_eq!(hearing.deadline_after_the_end(), end);
+        assert_eq!(receiver.deadline_after_the_end(), end);
     }
 
     #[test]
@@ -210,17 +210,17 @@ mod tests {
             Signal::Quit,
             Signal::Terminate,
         ] {
-            let mut hearing = Hearing::default();
-            assert_eq!(hearing.deadline(), None);
-            assert_eq!(hearing.take(signal, begin), Verdict::Send);
-            assert_eq!(hearing.deadline(), Some((begin + UNHEARD, SILENT)));
+            let mut receiver = SignalReceiver::default();
+            assert_eq!(receiver.deadline(), None);
+            assert_eq!(receiver.take(signal, begin), Verdict::Send);
+            assert_eq!(receiver.deadline(), Some((begin + UNHEARD, SILENT)));
             // Another one gives it no more time.
-            let _ = hearing.take(Signal::Interrupt, begin + SECOND);
-            assert_eq!(hearing.deadline(), Some((begin + UNHEARD, SILENT)));
+            let _ = receiver.take(Signal::Interrupt, begin + SECOND);
+            assert_eq!(receiver.deadline(), Some((begin + UNHEARD, SILENT)));
             // Data does.
-            hearing.heard(begin + 2 * SECOND);
+            receiver.heard(begin + 2 * SECOND);
             let silent = Some((begin + 2 * SECOND + UNHEARD, SILENT));
-            assert_eq!(hearing.deadline(), silent);
+            assert_eq!(receiver.deadline(), silent);
         }
     }
 
@@ -228,26 +228,26 @@ mod tests {
     fn a_server_that_keeps_sending_has_a_limit_too() {
         let begin = Instant::now();
         for signal in [Signal::Hangup, Signal::Terminate] {
-            let mut hearing = Hearing::default();
-            assert_eq!(hearing.take(signal, begin), Verdict::Send);
+            let mut receiver = SignalReceiver::default();
+            assert_eq!(receiver.take(signal, begin), Verdict::Send);
             let mut at = begin;
             while at < begin + UNENDED {
                 at += SECOND;
-                hearing.heard(at);
+                receiver.heard(at);
             }
-            assert_eq!(hearing.deadline(), Some((begin + UNENDED, RUNS_ON)));
+            assert_eq!(receiver.deadline(), Some((begin + UNENDED, RUNS_ON)));
             // And one that answers.
-            hearing.answered();
-            assert_eq!(hearing.deadline(), Some((begin + UNENDED, RUNS_ON)));
+            receiver.answered();
+            assert_eq!(receiver.deadline(), Some((begin + UNENDED, RUNS_ON)));
         }
         // The keyboard's signals may mean anything to the command.
-        let mut hearing = Hearing::default();
+        let mut receiver = SignalReceiver::default();
         for n in 0..100 {
             let at = begin + n * SECOND;
-            assert_eq!(hearing.take(Signal::Interrupt, at), Verdict::Send);
-            assert_eq!(hearing.take(Signal::Quit, at), Verdict::Send);
-            hearing.answered();
-            assert_eq!(hearing.deadline(), None);
+            assert_eq!(receiver.take(Signal::Interrupt, at), Verdict::Send);
+            assert_eq!(receiver.take(Signal::Quit, at), Verdict::Send);
+            receiver.answered();
+            assert_eq!(receiver.deadline(), None);
         }
     }
 
@@ -256,16 +256,16 @@ mod tests {
         let begin = Instant::now();
         let both = [Signal::Hangup, Signal::Terminate];
         for (first, second) in both.into_iter().flat_map(|a| both.map(|b| (a, b))) {
-            let mut hearing = Hearing::default();
-            assert_eq!(hearing.take(first, begin), Verdict::Send);
-            hearing.answered();
+            let mut receiver = SignalReceiver::default();
+            assert_eq!(receiver.take(first, begin), Verdict::Send);
+            receiver.answered();
             let soon = if first == second {
                 Verdict::Repeated
             } else {
                 Verdict::Send
             };
-            assert_eq!(hearing.take(second, begin + TOGETHER / 2), soon);
-            assert_eq!(hearing.take(second, begin + TOGETHER), Verdict::Stop);
+            assert_eq!(receiver.take(second, begin + TOGETHER / 2), soon);
+            assert_eq!(receiver.take(second, begin + TOGETHER), Verdict::Stop);
         }
     }
 }

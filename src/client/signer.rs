@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::cookie::LIVE_MAX;
 use crate::config::name::HostName;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::fault::Fault;
 use crate::secret::{KeyPair, PublicKey};
 use crate::signer::fields::{Ask, MESSAGE, Reply, Signed};
@@ -28,8 +28,8 @@ const AGAIN: Duration = Duration::from_millis(20);
 const AGAIN_MOST: Duration = Duration::from_millis(500);
 
 /// Where somebody signs for us.
-pub struct Desk {
-    place: Place,
+pub struct LocalSigner {
+    paths: Paths,
     /// The host that we want to ask.
     host: HostName,
     /// Our own key, for the handshake.
@@ -38,11 +38,11 @@ pub struct Desk {
     cookies: Cell<u8>,
 }
 
-impl Desk {
+impl LocalSigner {
     /// The desk for requests to that host, of a caller with this key.
-    pub fn new(place: &Place, host: &HostName, key: KeyPair) -> Self {
+    pub fn new(paths: &Paths, host: &HostName, key: KeyPair) -> Self {
         Self {
-            place: place.clone(),
+            paths: paths.clone(),
             host: host.clone(),
             key,
             cookies: Cell::new(u8::try_from(LIVE_MAX).unwrap_or(1)),
@@ -60,8 +60,8 @@ impl Desk {
     }
 
     /// Whether there seems to be a signer at all.
-    pub fn is_there(place: &Place) -> bool {
-        place.signer().exists() || program(place).is_some()
+    pub fn is_there(paths: &Paths) -> bool {
+        paths.signer().exists() || program(paths).is_some()
     }
 
     /// Has a request signed.
@@ -90,11 +90,11 @@ impl Desk {
         let message = ask.encode().map_err(|m| Fault::new(m.to_string()))?;
         let reply = match self.until_signed(&message) {
             Ok(reply) => reply,
-            Err(e) => match (program(&self.place), nobody_listens(&e)) {
+            Err(e) => match (program(&self.paths), nobody_listens(&e)) {
                 (Some(program), true) => client_exec::ask(&program, &message, MESSAGE)
                     .map_err(|e| Fault::of(&program, e))?,
                 (None, true) => return Err(self.no_signer()),
-                (_, false) => return Err(Fault::of(&self.place.signer(), e)),
+                (_, false) => return Err(Fault::of(&self.paths.signer(), e)),
             },
         };
         let reply = Reply::decode(&reply);
@@ -134,7 +134,7 @@ impl Desk {
     }
 
     fn by_socket(&self, message: &[u8], limit: Duration) -> io::Result<Vec<u8>> {
-        let socket = local::call(&self.place.signer(), limit)?;
+        let socket = local::call(&self.paths.signer(), limit)?;
         // Root's daemon, or the one that we started ourselves: nobody else may know what
         // we ask.
         let uid = local::user_of(&socket)?;
@@ -156,14 +156,14 @@ impl Desk {
     }
 
     fn no_signer(&self) -> Fault {
-        none(&self.place, self.host.as_ref())
+        none(&self.paths, self.host.as_ref())
     }
 }
 
 /// That there is no signer, by which an ordinary user would ask this host.
-pub(super) fn none(place: &Place, host: &str) -> Fault {
+pub(super) fn none(paths: &Paths, host: &str) -> Fault {
     Fault::of(
-        &place.signer(),
+        &paths.signer(),
         format!("an ordinary user needs a signer to ask {host}, and there is none"),
     )
     .with_remedy(
@@ -187,8 +187,8 @@ fn nobody_listens(e: &io::Error) -> bool {
 }
 
 /// The set-uid program, which knows the system's folder alone.
-fn program(place: &Place) -> Option<PathBuf> {
-    let own = std::env::current_exe().ok().filter(|_| place.system)?;
+fn program(paths: &Paths) -> Option<PathBuf> {
+    let own = std::env::current_exe().ok().filter(|_| paths.system)?;
     let program = own.with_file_name(PROGRAM);
     program.is_file().then_some(program)
 }

@@ -29,9 +29,9 @@ pub struct Sink {
 
 /// What is to be done about a sink.
 #[derive(Default)]
-pub struct Upshot {
+pub struct SinkOutcome {
     /// What to say to the server.
-    pub say: Option<Message<'static>>,
+    pub messages: Option<Message<'static>>,
     /// Why this output is at its end, where the user is to know.
     pub note: Option<String>,
     /// What failed here: the session cannot go on.
@@ -100,16 +100,16 @@ impl Sink {
     }
 
     /// Writes data that has come.
-    pub fn put(&mut self, parts: &mut [IoSlice<'_>]) -> Upshot {
+    pub fn put(&mut self, parts: &mut [IoSlice<'_>]) -> SinkOutcome {
         if self.closed {
-            return Upshot::default();
+            return SinkOutcome::default();
         }
         let written = self.output.put(parts);
         self.account(written)
     }
 
     /// Does what a poll has found the output ready for.
-    pub fn serve(&mut self, ready: PollFlags) -> Upshot {
+    pub fn serve(&mut self, ready: PollFlags) -> SinkOutcome {
         let gone = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
         let written = if self.has_backlog() {
             self.output.drain()
@@ -123,33 +123,33 @@ impl Sink {
 
     /// Grants what the reader has taken; or, where nobody reads the output or it cannot
     /// be written to, tells the server that it is read no more.
-    fn account(&mut self, written: io::Result<usize>) -> Upshot {
-        let mut upshot = Upshot::default();
+    fn account(&mut self, written: io::Result<usize>) -> SinkOutcome {
+        let mut outcome = SinkOutcome::default();
         match written {
             Ok(bytes) => {
                 let waiting = self.output.backlog();
                 let grant = self.window.consumed(bytes, waiting, Instant::now());
                 let grant = grant.filter(|_| !self.ended);
-                upshot.say = grant.map(|n| Message::Credit(self.stream, n));
+                outcome.messages = grant.map(|n| Message::Credit(self.stream, n));
             }
             Err(e) => {
                 self.output.forget();
                 self.close();
-                upshot.say = (!self.ended).then_some(Message::Reset(self.stream));
+                outcome.messages = (!self.ended).then_some(Message::Reset(self.stream));
                 let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
                 // What is wrong with standard error cannot be said there; as with ssh, the
                 // command goes on without it.
                 if self.stream == Stream::Main && !gone.contains(&e.kind()) {
                     let fault = Fault::new(plainly(&e)).while_doing("standard output");
                     if is_of_the_stream(self.output.as_fd(), OFlag::O_WRONLY, &e) {
-                        upshot.note = Some(fault.to_string());
+                        outcome.note = Some(fault.to_string());
                     } else {
-                        upshot.fault = Some(fault);
+                        outcome.fault = Some(fault);
                     }
                 }
             }
         }
-        upshot
+        outcome
     }
 
     /// Lets the reader of an output that has ended see it.

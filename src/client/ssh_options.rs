@@ -9,7 +9,7 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use super::args::{Face, Family};
+use super::args::{Family, Personality};
 use super::values::{self, Destination};
 use crate::config::address::Address;
 use crate::config::linger::Linger;
@@ -78,7 +78,7 @@ pub(super) enum Setting {
 
 impl Setting {
     /// Whether an option can mean something to a face.
-    pub(super) const fn is_for(&self, face: Face) -> bool {
+    pub(super) const fn is_for(&self, personality: Personality) -> bool {
         match self {
             Self::ConnectTimeout(_)
             | Self::KeepAlive(_)
@@ -87,12 +87,14 @@ impl Setting {
             | Self::PassedOver
             | Self::IgnoreUnknown(_)
             | Self::Unknown(..) => true,
-            Self::Port(_) | Self::HostName(_) | Self::Batch(_) => !matches!(face, Face::Connect),
+            Self::Port(_) | Self::HostName(_) | Self::Batch(_) => {
+                !matches!(personality, Personality::Connect)
+            }
             Self::User(_)
             | Self::SendEnv(_)
             | Self::SetEnv(_)
             | Self::Linger(_)
-            | Self::NoInput(_) => !matches!(face, Face::Connect | Face::Enrol),
+            | Self::NoInput(_) => !matches!(personality, Personality::Connect | Personality::Enrol),
             Self::BindAddress(_)
             | Self::BindInterface(_)
             | Self::Jumps(_)
@@ -104,7 +106,10 @@ impl Setting {
             | Self::Subsystem
             | Self::ClearForwardings(_)
             | Self::Forwarding(_)
-            | Self::Refused(_) => !matches!(face, Face::Connect | Face::Enrol | Face::Gui),
+            | Self::Refused(_) => !matches!(
+                personality,
+                Personality::Connect | Personality::Enrol | Personality::Gui
+            ),
         }
     }
 }

@@ -8,7 +8,7 @@ fn told(setting: &str) -> String {
 
 #[test]
 fn what_says_where_or_what_to_run_is_taken() {
-    for (setting, means) in [
+    for (setting, auth_method) in [
         ("hostname=192.0.2.1", Setting::HostName("192.0.2.1".into())),
         ("StdinNull yes", Setting::NoInput(true)),
         ("StdinNull=no", Setting::NoInput(false)),
@@ -29,7 +29,7 @@ fn what_says_where_or_what_to_run_is_taken() {
         ("Tunnel=no", Setting::PassedOver),
         ("ClearAllForwardings=yes", Setting::ClearForwardings(true)),
     ] {
-        assert_eq!(parse(setting), Ok(means), "{setting}");
+        assert_eq!(parse(setting), Ok(auth_method), "{setting}");
     }
     assert!(told("StdinNull=maybe").ends_with("neither yes nor no"));
     assert!(told("SessionType=x").ends_with("not none, subsystem or default"));

@@ -29,7 +29,7 @@ const SURE: usize = 4096;
 const PARTS: usize = 1024;
 
 /// How a descriptor is used without blocking.
-enum Way {
+enum StdioMode {
     /// A file, or a device that is no terminal: it does not block for long.
     Plain,
     /// A description of our own of the same pipe or terminal, nonblocking.
@@ -40,7 +40,7 @@ enum Way {
     Shared,
 }
 
-impl Way {
+impl StdioMode {
     fn of(fd: BorrowedFd<'_>, access: OFlag) -> Self {
         let Ok(stat) = fstat(fd) else {
             return Self::Shared;
@@ -92,7 +92,7 @@ fn is_a(fd: BorrowedFd<'_>, kind: SFlag) -> bool {
 /// Standard input.
 pub struct Input {
     stdin: io::Stdin,
-    way: Option<Way>,
+    mode: Option<StdioMode>,
 }
 
 impl Default for Input {
@@ -100,7 +100,7 @@ impl Default for Input {
     fn default() -> Self {
         Self {
             stdin: io::stdin(),
-            way: None,
+            mode: None,
         }
     }
 }
@@ -112,15 +112,17 @@ impl Input {
     /// `WouldBlock` where nothing is there; what the system says.
     pub fn read(&mut self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let fd = self.stdin.as_fd();
-        let way = self.way.get_or_insert_with(|| Way::of(fd, OFlag::O_RDONLY));
-        let read = match way {
-            Way::Plain => readv(fd, parts),
-            Way::Own(own) => readv(own, parts),
-            Way::Socket => {
+        let mode = self
+            .mode
+            .get_or_insert_with(|| StdioMode::of(fd, OFlag::O_RDONLY));
+        let read = match mode {
+            StdioMode::Plain => readv(fd, parts),
+            StdioMode::Own(own) => readv(own, parts),
+            StdioMode::Socket => {
                 recvmsg::<()>(fd.as_raw_fd(), parts, None, MsgFlags::MSG_DONTWAIT).map(|m| m.bytes)
             }
-            Way::Shared if !is_ready(fd, PollFlags::POLLIN) => Err(Errno::EAGAIN),
-            Way::Shared => readv(fd, parts),
+            StdioMode::Shared if !is_ready(fd, PollFlags::POLLIN) => Err(Errno::EAGAIN),
+            StdioMode::Shared => readv(fd, parts),
         };
         match read {
             // A terminal that is not ours to read now has nothing to say.
@@ -169,7 +171,7 @@ pub struct Output {
     which: Which,
     stdout: io::Stdout,
     stderr: io::Stderr,
-    way: Option<Way>,
+    mode: Option<StdioMode>,
     backlog: Backlog,
 }
 
@@ -181,7 +183,7 @@ impl Output {
             which,
             stdout,
             stderr,
-            way: None,
+            mode: None,
             backlog: Backlog::new(),
         }
     }
@@ -248,7 +250,7 @@ impl Output {
                 Ok(n) => {
                     IoSlice::advance_slices(parts, n);
                     written = written.saturating_add(n);
-                    if n < asked && !matches!(self.way, Some(Way::Plain)) {
+                    if n < asked && !matches!(self.mode, Some(StdioMode::Plain)) {
                         break;
                     }
                 }
@@ -265,16 +267,18 @@ impl Output {
             Which::Out => self.stdout.as_fd(),
             Which::Err => self.stderr.as_fd(),
         };
-        let way = self.way.get_or_insert_with(|| Way::of(fd, OFlag::O_WRONLY));
-        match way {
-            Way::Plain => writev(fd, parts),
-            Way::Own(own) => writev(own, parts),
-            Way::Socket => {
+        let mode = self
+            .mode
+            .get_or_insert_with(|| StdioMode::of(fd, OFlag::O_WRONLY));
+        match mode {
+            StdioMode::Plain => writev(fd, parts),
+            StdioMode::Own(own) => writev(own, parts),
+            StdioMode::Socket => {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
                 sendmsg::<()>(fd.as_raw_fd(), parts, &[], flags, None)
             }
-            Way::Shared if !is_ready(fd, PollFlags::POLLOUT) => Err(Errno::EAGAIN),
-            Way::Shared => {
+            StdioMode::Shared if !is_ready(fd, PollFlags::POLLOUT) => Err(Errno::EAGAIN),
+            StdioMode::Shared => {
                 let first = parts.iter().find(|p| !p.is_empty()).map_or(&[][..], |p| p);
                 nix::unistd::write(fd, first.get(..SURE).unwrap_or(first))
             }
@@ -284,7 +288,7 @@ impl Output {
     /// Lets go of standard output, so that its reader sees the end of it while
     /// the command goes on. Standard error stays: we may have to speak there.
     pub fn release(&mut self) {
-        self.way = Some(Way::Plain);
+        self.mode = Some(StdioMode::Plain);
         if self.which == Which::Err {
             return;
         }

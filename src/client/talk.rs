@@ -9,20 +9,20 @@ use std::os::fd::BorrowedFd;
 
 use super::asker::{self, Asker};
 use super::door::Door;
-use super::say::Voice;
+use super::messages::Reporter;
 use crate::fault::Fault;
 use crate::wire::limits::ROUNDS;
 use crate::wire::prompt::{Answers, Asks, Text};
 
 /// What is done once the host has proven its key.
-pub type OnceProven<'a> = &'a mut dyn FnMut() -> Result<(), Fault>;
+pub type OnceAuthenticated<'a> = &'a mut dyn FnMut() -> Result<(), Fault>;
 
 /// A conversation.
 pub struct Talk<'a> {
-    voice: &'a Voice,
+    reporter: &'a Reporter,
     door: Door<'a>,
     login: Option<&'a mut Asker>,
-    proven: Option<OnceProven<'a>>,
+    proven: Option<OnceAuthenticated<'a>>,
     /// Standard error is a person's, and no command's.
     is_persons: bool,
     /// By whom we were asked last.
@@ -40,9 +40,9 @@ pub enum Unanswered {
 
 impl<'a> Talk<'a> {
     /// One in which nobody but the door may ask.
-    pub const fn new(voice: &'a Voice, door: Door<'a>) -> Self {
+    pub const fn new(reporter: &'a Reporter, door: Door<'a>) -> Self {
         Self {
-            voice,
+            reporter,
             door,
             login: None,
             proven: None,
@@ -59,7 +59,7 @@ impl<'a> Talk<'a> {
     }
 
     /// The same, which does that once the host has proven its key.
-    pub fn once_proven(mut self, then: OnceProven<'a>) -> Self {
+    pub fn once_authenticated(mut self, then: OnceAuthenticated<'a>) -> Self {
         self.proven = Some(then);
         self
     }
@@ -82,7 +82,7 @@ impl<'a> Talk<'a> {
 
     /// Tells a step.
     pub(super) fn step(&self, words: impl FnOnce() -> String) {
-        self.voice.step(words);
+        self.reporter.step(words);
     }
 
     /// Does what waits for the host's proof.
@@ -90,7 +90,8 @@ impl<'a> Talk<'a> {
     /// # Errors
     /// It failed.
     pub fn is_proven(&mut self) -> Result<(), Fault> {
-        self.voice.step(|| "the host has proven its key".to_owned());
+        self.reporter
+            .step(|| "the host has proven its key".to_owned());
         match &mut self.proven {
             Some(then) => then(),
             None => Ok(()),
@@ -119,7 +120,7 @@ impl<'a> Talk<'a> {
             ))));
         }
         for text in texts.iter().filter(|t| t.style.is_prompt()) {
-            self.voice.step(|| format!("it asks {:?}", text.words));
+            self.reporter.step(|| format!("it asks {:?}", text.words));
         }
         let answers = match (by, &mut self.login) {
             (Asks::Login, Some(asker)) => asker.answer(texts, line),
@@ -136,7 +137,7 @@ impl<'a> Talk<'a> {
     /// Shows what came with the acceptance: the host's welcome, and what PAM tells. The
     /// standard error of a command that nobody watches has none of it.
     pub fn welcome(&self, texts: &[Text]) {
-        let is_watched = || self.voice.is_verbose() || std::io::stderr().is_terminal();
+        let is_watched = || self.reporter.is_verbose() || std::io::stderr().is_terminal();
         if !texts.is_empty() && (self.is_persons || is_watched()) {
             texts.iter().for_each(asker::tell);
         }

@@ -10,7 +10,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::name::HostName;
-use super::place::Place;
+use super::paths::Paths;
 use super::secure::{self, Kind};
 use super::words::cosadm;
 use crate::fault::Fault;
@@ -24,13 +24,13 @@ const FILE_MAX: usize = 4096;
 ///
 /// # Errors
 /// There is none, or the file is not to be trusted or wrong: it is denied.
-pub fn load_in(place: &Place, host: &HostName) -> Result<Vec<Secret>, Fault> {
-    load(place, &place.cookie_in(host))?.ok_or_else(|| {
+pub fn load_in(paths: &Paths, host: &HostName) -> Result<Vec<Secret>, Fault> {
+    load(paths, &paths.cookie_in(host))?.ok_or_else(|| {
         let words = format!(
             "there is no cookie, so {host} cannot ask this host; {} makes one",
-            cosadm(place, format_args!("host rotate {host}"))
+            cosadm(paths, format_args!("host rotate {host}"))
         );
-        Fault::of(&place.cookie_in(host), words)
+        Fault::of(&paths.cookie_in(host), words)
     })
 }
 
@@ -38,13 +38,13 @@ pub fn load_in(place: &Place, host: &HostName) -> Result<Vec<Secret>, Fault> {
 ///
 /// # Errors
 /// There is none, or the file is not to be trusted or wrong.
-pub fn load_out(place: &Place, host: &HostName) -> Result<Vec<Secret>, Fault> {
-    load(place, &place.cookie_out(host))?.ok_or_else(|| {
+pub fn load_out(paths: &Paths, host: &HostName) -> Result<Vec<Secret>, Fault> {
+    load(paths, &paths.cookie_out(host))?.ok_or_else(|| {
         let words = format!(
             "there is no cookie for {host}; {} installs one from its invitation",
-            cosadm(place, "host join FILE")
+            cosadm(paths, "host join FILE")
         );
-        Fault::of(&place.cookie_out(host), words)
+        Fault::of(&paths.cookie_out(host), words)
     })
 }
 
@@ -52,21 +52,21 @@ pub fn load_out(place: &Place, host: &HostName) -> Result<Vec<Secret>, Fault> {
 ///
 /// # Errors
 /// There are none or more than two, or the file could not be written.
-pub fn write_in(place: &Place, host: &HostName, cookies: &[Secret]) -> Result<(), Fault> {
-    write(&place.cookie_in(host), cookies)
+pub fn write_in(paths: &Paths, host: &HostName, cookies: &[Secret]) -> Result<(), Fault> {
+    write(&paths.cookie_in(host), cookies)
 }
 
 /// Writes the cookies by which we ask that host, the newest first.
 ///
 /// # Errors
 /// There are none or more than two, or the file could not be written.
-pub fn write_out(place: &Place, host: &HostName, cookies: &[Secret]) -> Result<(), Fault> {
-    write(&place.cookie_out(host), cookies)
+pub fn write_out(paths: &Paths, host: &HostName, cookies: &[Secret]) -> Result<(), Fault> {
+    write(&paths.cookie_out(host), cookies)
 }
 
 /// The cookies of a file; `None` when it is missing.
-pub(crate) fn load(place: &Place, file: &Path) -> Result<Option<Vec<Secret>>, Fault> {
-    match place.read_if_there(file, Kind::Secret, FILE_MAX)? {
+pub(crate) fn load(paths: &Paths, file: &Path) -> Result<Option<Vec<Secret>>, Fault> {
+    match paths.read_if_there(file, Kind::Secret, FILE_MAX)? {
         Some(bytes) => parse(&bytes, file).map(Some),
         None => Ok(None),
     }
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn written_and_read() {
         let scratch = Scratch::new();
-        let place = scratch.place();
+        let paths = scratch.paths();
         scratch.folder("cookies", 0o700);
         let host = HostName::parse("hosta").unwrap();
         let [a, b, c] = [
@@ -135,38 +135,38 @@ mod tests {
             Secret::random().unwrap(),
         ];
         assert!(
-            load_in(&place, &host)
+            load_in(&paths, &host)
                 .err()
                 .unwrap()
                 .to_string()
-                .contains(&cosadm(&place, "host rotate hosta"))
+                .contains(&cosadm(&paths, "host rotate hosta"))
         );
         assert!(
-            load_out(&place, &host)
+            load_out(&paths, &host)
                 .err()
                 .unwrap()
                 .to_string()
-                .contains(&cosadm(&place, "host join FILE"))
+                .contains(&cosadm(&paths, "host join FILE"))
         );
-        write_in(&place, &host, &[a.clone(), b.clone()]).unwrap();
-        write_out(&place, &host, std::slice::from_ref(&c)).unwrap();
-        let read = load_in(&place, &host).unwrap();
+        write_in(&paths, &host, &[a.clone(), b.clone()]).unwrap();
+        write_out(&paths, &host, std::slice::from_ref(&c)).unwrap();
+        let read = load_in(&paths, &host).unwrap();
         assert!(read.len() == 2 && read[0].same(&a) && read[1].same(&b));
-        assert!(load_out(&place, &host).unwrap()[0].same(&c));
-        assert!(write_in(&place, &host, &[a, b, c]).is_err());
-        assert!(write_in(&place, &host, &[]).is_err());
+        assert!(load_out(&paths, &host).unwrap()[0].same(&c));
+        assert!(write_in(&paths, &host, &[a, b, c]).is_err());
+        assert!(write_in(&paths, &host, &[]).is_err());
     }
 
     #[test]
     fn wrong_files() {
         let scratch = Scratch::new();
-        let place = scratch.place();
+        let paths = scratch.paths();
         let host = HostName::parse("hosta").unwrap();
         let hex = "0a".repeat(32);
         let line = format!("cookie {hex}\n");
         let take = |content: &[u8], mode| {
             scratch.file("cookies/hosta.in", content, mode);
-            load_in(&place, &host)
+            load_in(&paths, &host)
                 .map(|c| c.len())
                 .map_err(|e| e.to_string())
         };

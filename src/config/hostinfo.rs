@@ -28,7 +28,7 @@ pub use line::{LINE_MAX, Word, quote, words};
 pub use users::{UserPair, Users};
 
 use super::name::HostName;
-use super::place::Place;
+use super::paths::Paths;
 use super::secure::Kind;
 use super::words::{cosadm, numbered, quoted};
 use crate::fault::Fault;
@@ -51,8 +51,8 @@ impl HostTable {
     /// # Errors
     /// The file is missing, not to be trusted, too long or unreadable: then
     /// every host is denied.
-    pub fn load(place: &Place) -> Result<Self, Fault> {
-        Ok(Self::parse(&content(place)?, &place.hostinfo()))
+    pub fn load(paths: &Paths) -> Result<Self, Fault> {
+        Ok(Self::parse(&content(paths)?, &paths.hostinfo()))
     }
 
     /// The table that a text gives; the file is named in faults. A line that is not
@@ -115,8 +115,8 @@ impl HostTable {
 ///
 /// # Errors
 /// As [`HostTable::load`]; or the host's own line is wrong, or there are two.
-pub fn find(place: &Place, host: &HostName) -> Result<Option<Entry>, Fault> {
-    find_in(&content(place)?, &place.hostinfo(), host)
+pub fn find(paths: &Paths, host: &HostName) -> Result<Option<Entry>, Fault> {
+    find_in(&content(paths)?, &paths.hostinfo(), host)
 }
 
 /// The same in a text.
@@ -147,16 +147,16 @@ pub fn find_in(text: &[u8], file: &Path, host: &HostName) -> Result<Option<Entry
 ///
 /// # Errors
 /// It is missing, not to be trusted, or too long.
-pub fn content(place: &Place) -> Result<Zeroizing<Vec<u8>>, Fault> {
-    let file = place.hostinfo();
-    place
+pub fn content(paths: &Paths) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    let file = paths.hostinfo();
+    paths
         .read_if_there(&file, Kind::Policy, FILE_MAX)?
         .ok_or_else(|| {
             Fault::of(
                 &file,
                 format!(
                     "there is no host table; {} makes one",
-                    cosadm(place, "init")
+                    cosadm(paths, "init")
                 ),
             )
         })

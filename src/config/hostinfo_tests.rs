@@ -235,22 +235,22 @@ fn an_overlong_line_is_never_two() {
 #[test]
 fn a_file_that_is_not_to_be_trusted_is_no_table() {
     let scratch = Scratch::new();
-    let place = scratch.place();
+    let paths = scratch.paths();
     assert!(
-        HostTable::load(&place)
+        HostTable::load(&paths)
             .unwrap_err()
             .to_string()
             .contains("no host table")
     );
-    assert!(find(&place, &host("a")).is_err());
+    assert!(find(&paths, &host("a")).is_err());
     scratch.file("hostinfo", "a cos\n", 0o644);
-    assert_eq!(HostTable::load(&place).unwrap().entries().len(), 1);
-    assert!(find(&place, &host("a")).unwrap().is_some());
+    assert_eq!(HostTable::load(&paths).unwrap().entries().len(), 1);
+    assert!(find(&paths, &host("a")).unwrap().is_some());
     scratch.file("hostinfo", "a cos\n", 0o664);
-    assert!(HostTable::load(&place).is_err() && find(&place, &host("a")).is_err());
+    assert!(HostTable::load(&paths).is_err() && find(&paths, &host("a")).is_err());
     scratch.file("hostinfo", "a cos\n".repeat(FILE_MAX / 6 + 1), 0o644);
     assert!(
-        HostTable::load(&place)
+        HostTable::load(&paths)
             .unwrap_err()
             .to_string()
             .contains("are the most that are read")
@@ -258,7 +258,7 @@ fn a_file_that_is_not_to_be_trusted_is_no_table() {
     if nix::unistd::geteuid().is_root() {
         let file = scratch.file("hostinfo", "a cos\n", 0o644);
         std::os::unix::fs::chown(&file, Some(12345), None).unwrap();
-        assert!(HostTable::load(&place).is_err());
+        assert!(HostTable::load(&paths).is_err());
     }
 }
 

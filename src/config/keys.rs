@@ -9,7 +9,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::place::Place;
+use super::paths::Paths;
 use super::secure::{self, Created, Kind};
 use super::words::cosadm;
 use crate::fault::Fault;
@@ -22,29 +22,29 @@ const WORD: &str = "x25519-private";
 ///
 /// # Errors
 /// The file is missing, not to be trusted or wrong.
-pub fn load_host_key(place: &Place) -> Result<KeyPair, Fault> {
-    load(place, &place.host_key())
+pub fn load_host_key(paths: &Paths) -> Result<KeyPair, Fault> {
+    load(paths, &paths.host_key())
 }
 
 /// The machine's (or the user's) key pair, by which servers know it.
 ///
 /// # Errors
 /// The file is missing, not to be trusted or wrong.
-pub fn load_machine_key(place: &Place) -> Result<KeyPair, Fault> {
-    load(place, &place.machine_key())
+pub fn load_machine_key(paths: &Paths) -> Result<KeyPair, Fault> {
+    load(paths, &paths.machine_key())
 }
 
 /// The caller's own key pair, made where there is none yet: its folder with it.
 ///
 /// # Errors
 /// The file or its folder cannot be made, is not to be trusted, or is wrong.
-pub fn own_machine_key(place: &Place) -> Result<KeyPair, Fault> {
-    let file = place.machine_key();
+pub fn own_machine_key(paths: &Paths) -> Result<KeyPair, Fault> {
+    let file = paths.machine_key();
     if !file.exists() {
-        secure::make_folders(&place.dir, 0o700)?;
+        secure::make_folders(&paths.dir, 0o700)?;
         create(&file)?;
     }
-    load_machine_key(place)
+    load_machine_key(paths)
 }
 
 /// Makes a new key file, unless there is one.
@@ -67,13 +67,13 @@ pub fn fingerprint(key: &PublicKey) -> String {
     to_hex(&Sha256::digest(key.0)).chars().take(32).collect()
 }
 
-fn load(place: &Place, file: &Path) -> Result<KeyPair, Fault> {
-    let bytes = place
+fn load(paths: &Paths, file: &Path) -> Result<KeyPair, Fault> {
+    let bytes = paths
         .read_if_there(file, Kind::Secret, FILE_MAX)?
         .ok_or_else(|| {
             Fault::of(
                 file,
-                format!("there is no key; {} makes one", cosadm(place, "init")),
+                format!("there is no key; {} makes one", cosadm(paths, "init")),
             )
         })?;
     let wrong = || {
@@ -101,31 +101,31 @@ mod tests {
     #[test]
     fn made_once_and_read() {
         let scratch = Scratch::new();
-        let place = scratch.place();
+        let paths = scratch.paths();
         assert!(
-            load_host_key(&place)
+            load_host_key(&paths)
                 .err()
                 .unwrap()
                 .to_string()
-                .contains(&cosadm(&place, "init"))
+                .contains(&cosadm(&paths, "init"))
         );
-        assert_eq!(create(&place.host_key()).unwrap(), Created::New);
-        let pair = load_host_key(&place).unwrap();
-        assert_eq!(create(&place.host_key()).unwrap(), Created::There);
-        assert_eq!(load_host_key(&place).unwrap().public, pair.public);
-        create(&place.machine_key()).unwrap();
-        assert_ne!(load_machine_key(&place).unwrap().public, pair.public);
+        assert_eq!(create(&paths.host_key()).unwrap(), Created::New);
+        let pair = load_host_key(&paths).unwrap();
+        assert_eq!(create(&paths.host_key()).unwrap(), Created::There);
+        assert_eq!(load_host_key(&paths).unwrap().public, pair.public);
+        create(&paths.machine_key()).unwrap();
+        assert_ne!(load_machine_key(&paths).unwrap().public, pair.public);
         assert_eq!(fingerprint(&pair.public).len(), 32);
     }
 
     #[test]
     fn wrong_files() {
         let scratch = Scratch::new();
-        let place = scratch.place();
+        let paths = scratch.paths();
         let hex = "0a".repeat(32);
         let take = |content: &str, mode| {
             scratch.file("host.key", content, mode);
-            load_host_key(&place).map(|_| ()).map_err(|e| e.to_string())
+            load_host_key(&paths).map(|_| ()).map_err(|e| e.to_string())
         };
         assert_eq!(take(&format!("x25519-private {hex}\n"), 0o600), Ok(()));
         assert_eq!(take(&format!("x25519-private {hex}"), 0o400), Ok(()));

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use super::name::HostName;
-use super::place::Place;
+use super::paths::Paths;
 use super::secure::{self, Kind};
 use super::words::{numbered, quoted, readable};
 use crate::fault::Fault;
@@ -31,9 +31,9 @@ pub struct Pin {
 /// # Errors
 /// The file is not to be trusted or unreadable, or a line of this host is
 /// wrong.
-pub fn pins(place: &Place, host: &HostName) -> Result<Vec<PublicKey>, Fault> {
-    let file = place.known_hosts();
-    let Some(bytes) = place.read_if_there(&file, Kind::Policy, FILE_MAX)? else {
+pub fn pins(paths: &Paths, host: &HostName) -> Result<Vec<PublicKey>, Fault> {
+    let file = paths.known_hosts();
+    let Some(bytes) = paths.read_if_there(&file, Kind::Policy, FILE_MAX)? else {
         return Ok(Vec::new());
     };
     let mut keys = Vec::new();
@@ -49,9 +49,9 @@ pub fn pins(place: &Place, host: &HostName) -> Result<Vec<PublicKey>, Fault> {
 ///
 /// # Errors
 /// The file is not to be trusted or unreadable.
-pub fn load(place: &Place) -> Result<(Vec<Pin>, Vec<Fault>), Fault> {
-    let file = place.known_hosts();
-    let bytes = place
+pub fn load(paths: &Paths) -> Result<(Vec<Pin>, Vec<Fault>), Fault> {
+    let file = paths.known_hosts();
+    let bytes = paths
         .read_if_there(&file, Kind::Policy, FILE_MAX)?
         .unwrap_or_default();
     Ok(parse(&bytes, &file))
@@ -61,11 +61,11 @@ pub fn load(place: &Place) -> Result<(Vec<Pin>, Vec<Fault>), Fault> {
 ///
 /// # Errors
 /// The file is not to be trusted or could not be written.
-pub fn pin(place: &Place, host: &HostName, key: &PublicKey) -> Result<bool, Fault> {
-    if pins(place, host)?.contains(key) {
+pub fn pin(paths: &Paths, host: &HostName, key: &PublicKey) -> Result<bool, Fault> {
+    if pins(paths, host)?.contains(key) {
         return Ok(false);
     }
-    edit(place, |text| {
+    edit(paths, |text| {
         if !text.is_empty() && !text.ends_with(b"\n") {
             text.push(b'\n');
         }
@@ -78,8 +78,8 @@ pub fn pin(place: &Place, host: &HostName, key: &PublicKey) -> Result<bool, Faul
 ///
 /// # Errors
 /// The file is not to be trusted or could not be written.
-pub fn unpin(place: &Place, host: &HostName) -> Result<bool, Fault> {
-    edit(place, |text| {
+pub fn unpin(paths: &Paths, host: &HostName) -> Result<bool, Fault> {
+    edit(paths, |text| {
         let lines: Vec<&[u8]> = text.split_inclusive(|b| *b == b'\n').collect();
         let about = |line: &&&[u8]| first_word(line).eq_ignore_ascii_case(host.as_str().as_bytes());
         let kept: Vec<u8> = lines
@@ -95,9 +95,9 @@ pub fn unpin(place: &Place, host: &HostName) -> Result<bool, Fault> {
     })
 }
 
-fn edit(place: &Place, change: impl FnOnce(&mut Vec<u8>) -> bool) -> Result<bool, Fault> {
-    let file = place.known_hosts();
-    let mut text = place
+fn edit(paths: &Paths, change: impl FnOnce(&mut Vec<u8>) -> bool) -> Result<bool, Fault> {
+    let file = paths.known_hosts();
+    let mut text = paths
         .read_if_there(&file, Kind::Policy, FILE_MAX)?
         .map_or_else(Vec::new, |t| t.to_vec());
     if !change(&mut text) {
@@ -167,53 +167,53 @@ mod tests {
     #[test]
     fn pinning() {
         let scratch = Scratch::new();
-        let place = scratch.place();
+        let paths = scratch.paths();
         let [a, b] = ["hosta", "hostb"].map(|n| HostName::parse(n).unwrap());
         let [one, two] = [PublicKey([1; 32]), PublicKey([2; 32])];
-        assert_eq!(pins(&place, &a).unwrap(), []);
-        assert!(!unpin(&place, &a).unwrap());
-        assert!(pin(&place, &a, &one).unwrap());
-        assert!(!pin(&place, &a, &one).unwrap());
-        pin(&place, &a, &two).unwrap();
-        pin(&place, &b, &two).unwrap();
-        assert_eq!(pins(&place, &a).unwrap(), [one, two]);
-        assert!(unpin(&place, &a).unwrap());
-        assert_eq!(pins(&place, &a).unwrap(), []);
-        assert_eq!(pins(&place, &b).unwrap(), [two]);
+        assert_eq!(pins(&paths, &a).unwrap(), []);
+        assert!(!unpin(&paths, &a).unwrap());
+        assert!(pin(&paths, &a, &one).unwrap());
+        assert!(!pin(&paths, &a, &one).unwrap());
+        pin(&paths, &a, &two).unwrap();
+        pin(&paths, &b, &two).unwrap();
+        assert_eq!(pins(&paths, &a).unwrap(), [one, two]);
+        assert!(unpin(&paths, &a).unwrap());
+        assert_eq!(pins(&paths, &a).unwrap(), []);
+        assert_eq!(pins(&paths, &b).unwrap(), [two]);
     }
 
     #[test]
     fn comments_stay_and_a_wrong_line_costs_its_host_alone() {
         let scratch = Scratch::new();
-        let place = scratch.place();
+        let paths = scratch.paths();
         let [a, b, c] = ["hosta", "hostb", "hostc"].map(|n| HostName::parse(n).unwrap());
         let key = PublicKey([3; 32]);
         let hex = key.to_hex();
         let text =
             format!("# mine\n\n HostA {hex} # x\r\nhostb 12\nø\nhostc {hex} y\nhosta-2 {hex}");
         scratch.file("known_hosts", text, 0o644);
-        assert_eq!(pins(&place, &a).unwrap(), [key]);
+        assert_eq!(pins(&paths, &a).unwrap(), [key]);
         assert!(
-            pins(&place, &b)
+            pins(&paths, &b)
                 .unwrap_err()
                 .to_string()
                 .contains("known_hosts:4: after hostb comes a key")
         );
         assert!(
-            pins(&place, &c)
+            pins(&paths, &c)
                 .unwrap_err()
                 .to_string()
                 .contains("known_hosts:6: after the key comes nothing")
         );
-        let (all, faults) = load(&place).unwrap();
+        let (all, faults) = load(&paths).unwrap();
         assert_eq!((all.len(), faults.len()), (2, 3), "{faults:?}");
-        unpin(&place, &a).unwrap();
-        pin(&place, &a, &key).unwrap();
-        let text = std::fs::read(place.known_hosts()).unwrap();
+        unpin(&paths, &a).unwrap();
+        pin(&paths, &a, &key).unwrap();
+        let text = std::fs::read(paths.known_hosts()).unwrap();
         assert!(text.starts_with(b"# mine\n\nhostb 12\n"));
         assert!(text.ends_with(format!("hosta-2 {hex}\nhosta {hex}\n").as_bytes()));
         scratch.file("known_hosts", "", 0o666);
-        assert!(pins(&place, &a).is_err() && pin(&place, &a, &key).is_err());
+        assert!(pins(&paths, &a).is_err() && pin(&paths, &a, &key).is_err());
     }
 
     #[test]

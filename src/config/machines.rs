@@ -6,7 +6,7 @@
 //! The monitor reads and records; `cosadm` shows and forgets.
 
 use super::name::HostName;
-use super::place::Place;
+use super::paths::Paths;
 use super::secure::{self, Created, Kind};
 use super::words::cosadm;
 use crate::fault::Fault;
@@ -32,9 +32,9 @@ pub enum Recorded {
 ///
 /// # Errors
 /// The file is not to be trusted or wrong: the host is denied.
-pub fn recorded(place: &Place, host: &HostName) -> Result<Option<PublicKey>, Fault> {
-    let file = place.recorded_machine(host);
-    let Some(bytes) = place.read_if_there(&file, Kind::Policy, FILE_MAX)? else {
+pub fn recorded(paths: &Paths, host: &HostName) -> Result<Option<PublicKey>, Fault> {
+    let file = paths.recorded_machine(host);
+    let Some(bytes) = paths.read_if_there(&file, Kind::Policy, FILE_MAX)? else {
         return Ok(None);
     };
     let text = std::str::from_utf8(&bytes)
@@ -46,7 +46,7 @@ pub fn recorded(place: &Place, host: &HostName) -> Result<Option<PublicKey>, Fau
         .and_then(|rest| PublicKey::from_hex(rest.trim()));
     let words = format!(
         "its one line must be \"{WORD}\" and 64 hexadecimal digits; {} removes it",
-        cosadm(place, format_args!("host rotate {host}"))
+        cosadm(paths, format_args!("host rotate {host}"))
     );
     key.map(Some).ok_or_else(|| Fault::of(&file, words))
 }
@@ -57,27 +57,27 @@ pub fn recorded(place: &Place, host: &HostName) -> Result<Option<PublicKey>, Fau
 /// # Errors
 /// What is recorded is not to be trusted or wrong, or nothing could be
 /// written: the host is denied.
-pub fn record(place: &Place, host: &HostName, key: PublicKey) -> Result<Recorded, Fault> {
-    let folder = place.machines();
+pub fn record(paths: &Paths, host: &HostName, key: PublicKey) -> Result<Recorded, Fault> {
+    let folder = paths.machines();
     for _ in 0..TRIES {
-        if let Some(first) = recorded(place, host)? {
+        if let Some(first) = recorded(paths, host)? {
             return Ok(if first == key {
                 Recorded::Same
             } else {
                 Recorded::Other
             });
         }
-        secure::make_folder(&place.state, 0o700)?;
+        secure::make_folder(&paths.state, 0o700)?;
         secure::make_folder(&folder, 0o700)?;
         let line = format!("{WORD} {}\n", key.to_hex());
-        if secure::create_new(&place.recorded_machine(host), line.as_bytes(), 0o600)?
+        if secure::create_new(&paths.recorded_machine(host), line.as_bytes(), 0o600)?
             == Created::New
         {
             return Ok(Recorded::New);
         }
     }
     Err(Fault::of(
-        &place.recorded_machine(host),
+        &paths.recorded_machine(host),
         "it comes and goes; nothing was recorded",
     ))
 }
@@ -86,8 +86,8 @@ pub fn record(place: &Place, host: &HostName, key: PublicKey) -> Result<Recorded
 ///
 /// # Errors
 /// The system refused.
-pub fn forget(place: &Place, host: &HostName) -> Result<bool, Fault> {
-    secure::remove(&place.recorded_machine(host))
+pub fn forget(paths: &Paths, host: &HostName) -> Result<bool, Fault> {
+    secure::remove(&paths.recorded_machine(host))
 }
 
 #[cfg(test)]
@@ -100,36 +100,36 @@ mod tests {
     #[test]
     fn the_first_is_recorded() {
         let scratch = Scratch::new();
-        let place = scratch.place();
+        let paths = scratch.paths();
         let host = HostName::parse("hosta").unwrap();
         let [one, two] = [PublicKey([1; 32]), PublicKey([2; 32])];
-        assert_eq!(recorded(&place, &host).unwrap(), None);
-        assert!(!forget(&place, &host).unwrap());
-        assert_eq!(record(&place, &host, one).unwrap(), Recorded::New);
-        assert_eq!(record(&place, &host, one).unwrap(), Recorded::Same);
-        assert_eq!(record(&place, &host, two).unwrap(), Recorded::Other);
-        assert_eq!(recorded(&place, &host).unwrap(), Some(one));
-        assert!(forget(&place, &host).unwrap());
-        assert_eq!(record(&place, &host, two).unwrap(), Recorded::New);
+        assert_eq!(recorded(&paths, &host).unwrap(), None);
+        assert!(!forget(&paths, &host).unwrap());
+        assert_eq!(record(&paths, &host, one).unwrap(), Recorded::New);
+        assert_eq!(record(&paths, &host, one).unwrap(), Recorded::Same);
+        assert_eq!(record(&paths, &host, two).unwrap(), Recorded::Other);
+        assert_eq!(recorded(&paths, &host).unwrap(), Some(one));
+        assert!(forget(&paths, &host).unwrap());
+        assert_eq!(record(&paths, &host, two).unwrap(), Recorded::New);
     }
 
     #[test]
     fn of_two_that_race_one_is_recorded() {
         let scratch = Scratch::new();
-        let place = scratch.place();
+        let paths = scratch.paths();
         for round in 0..50_u8 {
             let host = HostName::parse(&format!("h{round}")).unwrap();
             let start = Barrier::new(2);
             let race = |n: u8| {
                 start.wait();
-                record(&place, &host, PublicKey([n; 32])).unwrap()
+                record(&paths, &host, PublicKey([n; 32])).unwrap()
             };
             let (one, two) = std::thread::scope(|s| {
                 let one = s.spawn(|| race(1));
                 let two = s.spawn(|| race(2));
                 (one.join().unwrap(), two.join().unwrap())
             });
-            let first = recorded(&place, &host).unwrap().unwrap();
+            let first = recorded(&paths, &host).unwrap().unwrap();
             match first.0[0] {
                 1 => assert_eq!((one, two), (Recorded::New, Recorded::Other)),
                 _ => assert_eq!((one, two), (Recorded::Other, Recorded::New)),
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn a_wrong_record_denies() {
         let scratch = Scratch::new();
-        let place = scratch.place();
+        let paths = scratch.paths();
         let host = HostName::parse("hosta").unwrap();
         let line = format!("x25519-public {}\n", "01".repeat(32));
         for (content, mode) in [
@@ -150,12 +150,12 @@ mod tests {
             (&line[1..], 0o600),
         ] {
             scratch.file("state/machines/hosta", content, mode);
-            assert!(recorded(&place, &host).is_err());
-            assert!(record(&place, &host, PublicKey([1; 32])).is_err());
+            assert!(recorded(&paths, &host).is_err());
+            assert!(record(&paths, &host, PublicKey([1; 32])).is_err());
         }
         scratch.file("state/machines/hosta", &line, 0o600);
         assert_eq!(
-            record(&place, &host, PublicKey([1; 32])).unwrap(),
+            record(&paths, &host, PublicKey([1; 32])).unwrap(),
             Recorded::Same
         );
     }

@@ -7,7 +7,7 @@
 //! `-T` want to know whether the daemon's own user is there), and whatever is missing, unreadable or writable by others is a
 //! [`Fault`](crate::fault::Fault), never a permission.
 //!
-//! From the ground up: `place` says where the files are, `secure` opens them,
+//! From the ground up: `paths` says where the files are, `secure` opens them,
 //! `name` and `address` are the words in them; `settings` is
 //! `cosserver.toml`, `hostinfo` and `command` are the host table, `cookie`,
 //! `keys`, `known_hosts` and `machines` are the secrets and pins, and `card`
@@ -24,7 +24,7 @@ pub mod known_hosts;
 pub mod linger;
 pub mod machines;
 pub mod name;
-pub mod place;
+pub mod paths;
 pub mod secure;
 pub mod settings;
 pub mod subsystems;

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::place::Place;
+use super::paths::Paths;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -25,8 +25,8 @@ impl Scratch {
         &self.0
     }
 
-    pub(crate) fn place(&self) -> Place {
-        Place::of_dir(&self.0)
+    pub(crate) fn paths(&self) -> Paths {
+        Paths::of_dir(&self.0)
     }
 
     pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {

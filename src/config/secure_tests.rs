@@ -321,7 +321,7 @@ fn a_folder_that_is_not_synced_is_told_as_that() {
 
 /// An access control list that lets user 65534 read a file of mode 0640, as the kernel has it:
 /// its version, then tag, permissions and number of each entry.
-fn list_for_nobody() -> Vec<u8> {
+fn list_for_dummy() -> Vec<u8> {
     let mut list = 2_u32.to_le_bytes().to_vec();
     let none = u32::MAX;
     for (tag, permissions, number) in [
@@ -353,7 +353,7 @@ fn a_replaced_file_keeps_its_group_mode_list_and_link() {
     } else {
         fs::metadata(&target).unwrap().gid()
     };
-    let list = list_for_nobody();
+    let list = list_for_dummy();
     let has_lists = set_access_list(&target, Some(&list)).is_ok();
     replace(&link, b"new", 0o644).unwrap();
     let about = fs::metadata(&target).unwrap();

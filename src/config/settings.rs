@@ -22,7 +22,7 @@ pub use services::default_port;
 use super::address::{Address, Network};
 use super::applications::Applications;
 use super::name::{HostName, UserName};
-use super::place::{Place, SETTINGS};
+use super::paths::{Paths, SETTINGS};
 use super::secure::Kind;
 use super::subsystems::Subsystems;
 use crate::fault::Fault;
@@ -173,10 +173,10 @@ impl Settings {
     /// The file is missing, not to be trusted or not readable, or has a
     /// mistake; the fault names the line and what was probably meant.
     pub fn load(file: &Path) -> Result<Self, Fault> {
-        let place = Place::of_file(file);
-        let Some(bytes) = place.read_if_there(file, Kind::Policy, FILE_MAX)? else {
+        let paths = Paths::of_file(file);
+        let Some(bytes) = paths.read_if_there(file, Kind::Policy, FILE_MAX)? else {
             let words = "there is no such file".to_owned();
-            let words = match place.init() {
+            let words = match paths.init() {
                 Some(init) if file.ends_with(SETTINGS) => format!("{words}; {init} makes one"),
                 Some(_) | None => words,
             };
@@ -184,7 +184,7 @@ impl Settings {
         };
         let text = reading::text_of(&bytes)
             .map_err(|line| Fault::at(file, line, "it is not UTF-8 text"))?;
-        Self::parse(&text, &place)
+        Self::parse(&text, &paths)
     }
 
     /// The settings that a text gives for a place; the place's settings file
@@ -192,14 +192,14 @@ impl Settings {
     ///
     /// # Errors
     /// The text has a mistake.
-    pub fn parse(text: &str, place: &Place) -> Result<Self, Fault> {
-        let mut settings = Self::unset(place)?;
+    pub fn parse(text: &str, paths: &Paths) -> Result<Self, Fault> {
+        let mut settings = Self::unset(paths)?;
         reading::apply(
             &mut settings,
             &writing::defaults(),
             Path::new("the table of defaults"),
         )?;
-        let file = place.settings();
+        let file = paths.settings();
         let given = reading::apply(&mut settings, text, &file)?;
         settings.port_given = given.contains(&("", "port"));
         if !settings.port_given {
@@ -247,9 +247,9 @@ impl Settings {
     }
 
     /// What the two tables of defaults, the key table and the place, leave open.
-    fn unset(place: &Place) -> Result<Self, Fault> {
+    fn unset(paths: &Paths) -> Result<Self, Fault> {
         let any = Address::parse;
-        let listen = if place.system {
+        let listen = if paths.system {
             [any("0.0.0.0")?, any("::")?]
         } else {
             [any("127.0.0.1")?, any("::1")?]

@@ -1,12 +1,12 @@
 use super::*;
 use crate::config::scratch::{Numbers, Scratch};
 
-fn place() -> Place {
-    Place::of_file(Path::new("/home/jo/S/cosserver.toml"))
+fn paths() -> Paths {
+    Paths::of_file(Path::new("/home/jo/S/cosserver.toml"))
 }
 
 fn parse(text: &str) -> Result<Settings, Fault> {
-    Settings::parse(text, &place())
+    Settings::parse(text, &paths())
 }
 
 fn told(text: &str) -> String {
@@ -29,7 +29,7 @@ fn an_empty_file_is_the_defaults() {
     assert!(!s.port_given);
     let system = Settings::parse(
         "name = \"hostb\"",
-        &Place::of_dir(Path::new("/etc/cosserver")),
+        &Paths::of_dir(Path::new("/etc/cosserver")),
     )
     .unwrap();
     assert!(system.listen.iter().all(|a| a.ip().is_unspecified()));
@@ -70,8 +70,8 @@ fn the_template_says_every_default() {
             out.push('\n');
             out
         });
-    let mut system = Settings::parse(&bare, &Place::of_dir(Path::new("/etc/cosserver"))).unwrap();
-    let plain = Settings::parse("", &Place::of_dir(Path::new("/etc/cosserver"))).unwrap();
+    let mut system = Settings::parse(&bare, &Paths::of_dir(Path::new("/etc/cosserver"))).unwrap();
+    let plain = Settings::parse("", &Paths::of_dir(Path::new("/etc/cosserver"))).unwrap();
     system.name = plain.name.clone();
     system.port = plain.port;
     assert_eq!(system.print(), plain.print());

@@ -5,7 +5,7 @@
 use std::fmt::Display;
 use std::num::NonZeroU16;
 
-use super::place::Place;
+use super::paths::Paths;
 
 pub use crate::fault::quoted;
 pub use crate::wire::name::is_shown;
@@ -96,17 +96,17 @@ pub(crate) fn readable(line: &[u8]) -> (&str, bool) {
 
 /// A command of `cosadm` about that place, in backquotes, to be typed as it is:
 /// it names the configuration folder, unless that is the system's.
-pub fn cosadm(place: &Place, words: impl Display) -> String {
-    format!("`cosadm{} {words}`", option_c(place))
+pub fn cosadm(paths: &Paths, words: impl Display) -> String {
+    format!("`cosadm{} {words}`", option_c(paths))
 }
 
 /// The way to a configuration folder in a command that is suggested: ` -C DIR`,
 /// or nothing for the system's.
-pub fn option_c(place: &Place) -> String {
-    if place.system {
+pub fn option_c(paths: &Paths) -> String {
+    if paths.system {
         String::new()
     } else {
-        format!(" -C {}", shell_word(&place.dir.display().to_string()))
+        format!(" -C {}", shell_word(&paths.dir.display().to_string()))
     }
 }
 
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_command_names_the_folder_that_it_is_about() {
         use std::path::Path;
-        let of = |dir: &str| cosadm(&Place::of_dir(Path::new(dir)), "init");
+        let of = |dir: &str| cosadm(&Paths::of_dir(Path::new(dir)), "init");
         assert_eq!(of("/etc/cosserver"), "`cosadm init`");
         assert_eq!(of("/home/jo/my S"), "`cosadm -C '/home/jo/my S' init`");
     }

@@ -10,7 +10,7 @@ use crate::config::cookie;
 use crate::config::hostinfo::{Addresses, Entry, HostTable};
 use crate::config::machines::{self, Recorded};
 use crate::config::name::HostName;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::door::{Admitted, Id, Known, Machine};
 use crate::fault::Fault;
 use crate::refusal::{Cause, Refusal};
@@ -24,13 +24,13 @@ use crate::wire::rest;
 use crate::wire::{Malformed, answer::Answer};
 
 /// What the proof is held against.
-pub struct Against<'a> {
+pub struct ProofContext<'a> {
     /// The host table.
     pub table: &'a HostTable,
     /// The addresses that a host's name has; `None`: not known (yet).
     pub resolved: &'a dyn Fn(&HostName) -> Option<Vec<IpAddr>>,
     /// Where cookies and recorded keys lie.
-    pub place: &'a Place,
+    pub paths: &'a Paths,
     /// Our own name, as invitations say it.
     pub name: &'a HostName,
     /// Our own public key.
@@ -42,7 +42,7 @@ pub struct Against<'a> {
 }
 
 /// A proven caller with the request that the proof covers.
-pub struct Proven {
+pub struct AuthenticatedHost {
     caller: Entry,
     peer: IpAddr,
     request: Request,
@@ -54,7 +54,7 @@ pub struct Proven {
     newly_recorded: bool,
 }
 
-impl Proven {
+impl AuthenticatedHost {
     /// The host that calls.
     pub const fn caller(&self) -> &Entry {
         &self.caller
@@ -130,22 +130,25 @@ impl Proven {
 ///
 /// # Errors
 /// It is not the command that the proof was about.
-pub fn with_command(mut known: Known<Proven>, encoding: &[u8]) -> Result<Known<Proven>, Refusal> {
-    let proven = known.who_mut();
-    if let Command::Follows { digest, .. } = &proven.request.command {
+pub fn with_command(
+    mut known: Known<AuthenticatedHost>,
+    encoding: &[u8],
+) -> Result<Known<AuthenticatedHost>, Refusal> {
+    let authenticated = known.inner_mut();
+    if let Command::Follows { digest, .. } = &authenticated.request.command {
         let (words, environment) = rest::unpack(encoding, digest).map_err(not_a_request)?;
         if !environment.is_empty() {
-            if !proven.request.environment.is_empty() {
+            if !authenticated.request.environment.is_empty() {
                 return Err(not_a_request(Malformed("variables in two places")));
             }
-            proven.request.environment = environment;
+            authenticated.request.environment = environment;
         }
-        proven.request.command = Command::Words(words);
+        authenticated.request.command = Command::Words(words);
     }
     Ok(known)
 }
 
-impl Machine for Proven {
+impl Machine for AuthenticatedHost {
     fn machine(&self) -> &PublicKey {
         &self.machine
     }
@@ -159,8 +162,11 @@ fn not_a_request(m: Malformed) -> Refusal {
 ///
 /// # Errors
 /// Whatever is wrong, for the log.
-pub fn prove(admitted: Admitted<Opened>, against: &Against<'_>) -> Result<Proven, Refusal> {
-    let opened = admitted.into_who();
+pub fn authenticate_host(
+    admitted: Admitted<Opened>,
+    context: &ProofContext<'_>,
+) -> Result<AuthenticatedHost, Refusal> {
+    let opened = admitted.into_inner();
     let opening =
         Opening::decode(&opened.payload).map_err(|m| Refusal::new(Cause::Handshake, m))?;
     let (hosts, voucher) = match opening.credential {
@@ -172,19 +178,19 @@ pub fn prove(admitted: Admitted<Opened>, against: &Against<'_>) -> Result<Proven
     };
     // Whatever is wrong, the same is read and computed: how long this takes shows in when
     // another connection is answered, and must not tell why this one is refused.
-    let entry = entry_of(&hosts, against);
+    let entry = entry_of(&hosts, context);
     let machine = voucher.unwrap_or(opened.machine);
     let files = entry.as_ref().ok().map(|entry| &entry.name);
-    let files = files.or_else(|| stand_in(against.table, &hosts.caller));
-    let recorded = files.map_or(Ok(None), |host| machines::recorded(against.place, host));
-    let cookies = files.map(|host| cookie::load_in(against.place, host));
-    let shared = voucher.map(|key| (against.shared)(&key));
+    let files = files.or_else(|| stand_in(context.table, &hosts.caller));
+    let recorded = files.map_or(Ok(None), |host| machines::recorded(context.paths, host));
+    let cookies = files.map(|host| cookie::load_in(context.paths, host));
+    let shared = voucher.map(|key| (context.shared)(&key));
     let nobodys = Secret::new([0; 32]);
     let claim = Claim {
         caller: &hosts.caller,
         server: &hosts.server,
         caller_key: &opened.machine,
-        server_key: against.host_key,
+        server_key: context.host_key,
         nonce: &opened.nonce,
         request: opening.request,
         voucher: shared.as_ref().map(|shared| Voucher {
@@ -201,7 +207,7 @@ pub fn prove(admitted: Admitted<Opened>, against: &Against<'_>) -> Result<Proven
         return Err(Refusal::new(Cause::Handshake, why));
     }
     let cookie = cookie?;
-    let newly_recorded = record_key(caller, machine, recorded, against.place)?;
+    let newly_recorded = record_key(caller, machine, recorded, context.paths)?;
     let request = Request::decode(opening.request).map_err(not_a_request)?;
     if request.service == Service::Enrol {
         return Err(not_a_request(Malformed(
@@ -209,9 +215,9 @@ pub fn prove(admitted: Admitted<Opened>, against: &Against<'_>) -> Result<Proven
         )));
     }
     let server_proof = proof::make(&cookie, Side::Server, &claim).map_err(not_a_request)?;
-    Ok(Proven {
+    Ok(AuthenticatedHost {
         caller: entry.clone(),
-        peer: against.peer,
+        peer: context.peer,
         request,
         server_proof,
         responder: Some(opened.responder),
@@ -223,21 +229,21 @@ pub fn prove(admitted: Admitted<Opened>, against: &Against<'_>) -> Result<Proven
 }
 
 /// The caller's line in HOSTINFO, where it calls us by our name and from its address.
-fn entry_of<'a>(hosts: &Hosts, against: &Against<'a>) -> Result<&'a Entry, Refusal> {
+fn entry_of<'a>(hosts: &Hosts, context: &ProofContext<'a>) -> Result<&'a Entry, Refusal> {
     let server = HostName::parse(&hosts.server).ok();
-    if server.as_ref() != Some(against.name) {
+    if server.as_ref() != Some(context.name) {
         let words = format!(
             "it calls {:?}, and this host is {}",
-            hosts.server, against.name
+            hosts.server, context.name
         );
         return Err(Refusal::new(Cause::ServerName, words));
     }
     let caller = HostName::parse(&hosts.caller).map_err(|e| Refusal::new(Cause::UnknownHost, e))?;
-    let entry = against.table.get(&caller).ok_or_else(|| {
+    let entry = context.table.get(&caller).ok_or_else(|| {
         let words = format!("{caller} has no right line in hostinfo");
         Refusal::new(Cause::UnknownHost, words)
     })?;
-    check_address(entry, against)?;
+    check_address(entry, context)?;
     Ok(entry)
 }
 
@@ -250,7 +256,7 @@ pub fn unknown_by_name(
     resolved: &dyn Fn(&HostName) -> Option<Vec<IpAddr>>,
     peer: IpAddr,
 ) -> Option<HostName> {
-    let opening = Opening::decode(&admitted.who().payload).ok()?;
+    let opening = Opening::decode(&admitted.inner().payload).ok()?;
     let caller = HostName::parse(&opening.credential.hosts()?.caller).ok()?;
     let entry = table.get(&caller)?;
     let is_by_name = entry.may_ask() && entry.addresses == Addresses::ByName;
@@ -258,22 +264,22 @@ pub fn unknown_by_name(
     (is_by_name && !is_known).then_some(caller)
 }
 
-fn check_address(entry: &Entry, against: &Against<'_>) -> Result<(), Refusal> {
+fn check_address(entry: &Entry, context: &ProofContext<'_>) -> Result<(), Refusal> {
     let name = &entry.name;
-    let is_its_own = match (&entry.addresses, entry.addresses.contains(against.peer)) {
+    let is_its_own = match (&entry.addresses, entry.addresses.contains(context.peer)) {
         (Addresses::Listed(_), contains) => contains == Some(true),
         (Addresses::ByName, _) => {
-            let resolved = (against.resolved)(name).ok_or_else(|| {
+            let resolved = (context.resolved)(name).ok_or_else(|| {
                 let words = format!("the name {name} does not resolve, or has not yet");
                 Refusal::new(Cause::Address, words)
             })?;
-            resolved.contains(&against.peer)
+            resolved.contains(&context.peer)
         }
     };
     if is_its_own {
         return Ok(());
     }
-    let words = format!("{} is no address of {name}", against.peer);
+    let words = format!("{} is no address of {name}", context.peer);
     Err(Refusal::new(Cause::Address, words))
 }
 
@@ -299,11 +305,11 @@ fn record_key(
     host: &HostName,
     machine: PublicKey,
     recorded: Result<Option<PublicKey>, Fault>,
-    place: &Place,
+    paths: &Paths,
 ) -> Result<bool, Refusal> {
     let recorded = recorded.and_then(|known| match known {
         Some(_) => Ok(Recorded::Same),
-        None => machines::record(place, host, machine),
+        None => machines::record(paths, host, machine),
     });
     match recorded {
         Ok(Recorded::Other) => Err(other_key(host, "another machine was first")),
@@ -354,11 +360,11 @@ fn stand_in<'a>(table: &'a HostTable, caller: &str) -> Option<&'a HostName> {
     itself.or_else(first).map(|entry| &entry.name)
 }
 
-/// Reads and computes what [`prove`] does for a proof that is wrong, for a caller that is
+/// Reads and computes what [`authenticate_host`] does for a proof that is wrong, for a caller that is
 /// refused before or without one.
-pub fn prove_nothing(table: &HostTable, place: &Place, host_key: &PublicKey) {
+pub fn verify_dummy_proof(table: &HostTable, paths: &Paths, host_key: &PublicKey) {
     let host = stand_in(table, "");
-    let recorded = host.map(|host| machines::recorded(place, host));
+    let recorded = host.map(|host| machines::recorded(paths, host));
     let name = host.map_or("", HostName::as_str);
     let claim = Claim {
         caller: name,
@@ -369,7 +375,7 @@ pub fn prove_nothing(table: &HostTable, place: &Place, host_key: &PublicKey) {
         request: &[0; 64],
         voucher: None,
     };
-    let cookies = host.map(|host| cookie::load_in(place, host));
+    let cookies = host.map(|host| cookie::load_in(paths, host));
     let cookie = right_cookie(cookies, &claim, &[0; 32]);
     std::hint::black_box((recorded.is_some(), cookie.is_ok()));
 }

@@ -14,21 +14,21 @@ use crate::wire::opening::{Credential, Opening};
 use crate::wire::request::{Request, Service};
 
 /// A machine that wants to be known.
-pub struct Newcomer {
+pub struct AuthenticatedMachine {
     peer: IpAddr,
     machine: PublicKey,
     caller_user: UserName,
     responder: Option<Responder>,
 }
 
-impl Newcomer {
+impl AuthenticatedMachine {
     /// What an admitted handshake asks for, where its mechanism is `machine`.
     ///
     /// # Errors
     /// It asks for anything but to be known.
     pub fn new(admitted: Admitted<Opened>, peer: IpAddr) -> Result<Self, Refusal> {
         let refuse = |m: Malformed| Refusal::new(Cause::Handshake, m).of(peer);
-        let opened = admitted.into_who();
+        let opened = admitted.into_inner();
         let opening = Opening::decode(&opened.payload).map_err(refuse)?;
         let request = Request::decode(opening.request).map_err(refuse)?;
         if opening.credential != Credential::Machine || request.service != Service::Enrol {
@@ -63,7 +63,7 @@ impl Newcomer {
     }
 }
 
-impl Machine for Newcomer {
+impl Machine for AuthenticatedMachine {
     fn machine(&self) -> &PublicKey {
         &self.machine
     }

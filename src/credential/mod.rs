@@ -1,7 +1,7 @@
 //! Who calls: from the hellos over the opened handshake to the proof.
 //!
 //! Run by the monitor. The values carry the order: [`Greeted`] → [`Opened`] →
-//! `Admitted` (the outer door) → [`Proven`], [`Claimant`] or [`Newcomer`]. Each is made by
+//! `Admitted` (the outer door) → [`AuthenticatedHost`], [`LoginClaim`] or [`AuthenticatedMachine`]. Each is made by
 //! the step before it and consumed by the next, so that no step can be left out or done
 //! twice; the nonce goes with them and is gone with the first verification, right or
 //! wrong.
@@ -22,9 +22,9 @@ use crate::wire::opening::{Credential, Opening};
 use crate::wire::record::{self, Kind};
 use zeroize::Zeroizing;
 
-pub use hash::Proven;
-pub use machine::Newcomer;
-pub use password::{Claimant, Person};
+pub use hash::AuthenticatedHost;
+pub use machine::AuthenticatedMachine;
+pub use password::{AuthenticatedUser, LoginClaim};
 
 /// A stranger who has said Hello, and the nonce that was drawn for him.
 pub struct Greeted {
@@ -121,7 +121,7 @@ pub enum Shows {
 /// # Errors
 /// What he sent is no opening.
 pub fn shows(admitted: &Admitted<Opened>) -> Result<Shows, Refusal> {
-    let opening = Opening::decode(&admitted.who().payload);
+    let opening = Opening::decode(&admitted.inner().payload);
     let opening = opening.map_err(|m| Refusal::new(Cause::Handshake, m))?;
     Ok(match opening.credential {
         Credential::Password => Shows::Password,

@@ -2,7 +2,7 @@
 //! host, and PAM asks him for what proves it. Run by the monitor; PAM itself runs in
 //! a login worker.
 //!
-//! [`Claimant`] → (the worker's word) → [`Person`].
+//! [`LoginClaim`] → (the worker's word) → [`AuthenticatedUser`].
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ use crate::wire::opening::{Credential, Opening};
 use crate::wire::request::{Request, Service};
 
 /// Somebody who says that he is a user, and has shown nothing yet.
-pub struct Claimant {
+pub struct LoginClaim {
     peer: IpAddr,
     machine: PublicKey,
     user: UserName,
@@ -26,8 +26,8 @@ pub struct Claimant {
     responder: Option<Responder>,
 }
 
-/// A user of this host, whom PAM has believed. Only [`Claimant::believed`] makes one.
-pub struct Person {
+/// A user of this host, whom PAM has believed. Only [`LoginClaim::believed`] makes one.
+pub struct AuthenticatedUser {
     peer: IpAddr,
     machine: PublicKey,
     request: Request,
@@ -35,7 +35,7 @@ pub struct Person {
     account: Account,
 }
 
-impl Claimant {
+impl LoginClaim {
     /// What an opened handshake asks for, where its mechanism is `password`.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl Claimant {
     /// modules, and their logs, are to see names alone.
     pub fn new(admitted: Admitted<Opened>, peer: IpAddr) -> Result<Self, Refusal> {
         let refuse = |m: Malformed| Refusal::new(Cause::Handshake, m).of(peer);
-        let opened = admitted.into_who();
+        let opened = admitted.into_inner();
         let opening = Opening::decode(&opened.payload).map_err(refuse)?;
         let request = Request::decode(opening.request).map_err(refuse)?;
         let is_gui = matches!(request.service, Service::Gui(_));
@@ -86,31 +86,31 @@ impl Claimant {
 
     /// PAM believes him, whose machine the doors know: who he is is what PAM says, not
     /// what he said.
-    pub fn believed(known: Known<Box<Self>>, account: Account) -> Person {
-        let claimant = *known.into_who();
-        Person {
-            peer: claimant.peer,
-            machine: claimant.machine,
-            request: claimant.request,
-            responder: claimant.responder,
+    pub fn believed(known: Known<Box<Self>>, account: Account) -> AuthenticatedUser {
+        let login_claim = *known.into_inner();
+        AuthenticatedUser {
+            peer: login_claim.peer,
+            machine: login_claim.machine,
+            request: login_claim.request,
+            responder: login_claim.responder,
             account,
         }
     }
 }
 
-impl Machine for Claimant {
+impl Machine for LoginClaim {
     fn machine(&self) -> &PublicKey {
         &self.machine
     }
 }
 
-impl Machine for Person {
+impl Machine for AuthenticatedUser {
     fn machine(&self) -> &PublicKey {
         &self.machine
     }
 }
 
-impl Person {
+impl AuthenticatedUser {
     /// Who he is.
     pub const fn account(&self) -> &Account {
         &self.account
@@ -127,7 +127,7 @@ impl Person {
     }
 }
 
-impl Person {
+impl AuthenticatedUser {
     /// Message 2, where PAM has asked for nothing before. Once.
     ///
     /// # Errors

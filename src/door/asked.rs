@@ -3,10 +3,10 @@
 
 use zeroize::Zeroizing;
 
-use super::doors::Lodged;
+use super::decision::{AdmissionPass, MachineStatus, RegistrationState};
+use super::doors::RegistrationOutcome;
 use super::id::{Id, Name};
 use super::outer::Level;
-use super::verdict::{Pass, Sight, Standing};
 use crate::channel::fields::{Reader, Writer};
 
 /// Longest message, bytes: a password, two names, an error's words.
@@ -32,9 +32,9 @@ pub enum Question {
 /// An answer.
 pub enum Answer {
     /// What the doors say.
-    Sight(Box<Sight>),
+    MachineStatus(Box<MachineStatus>),
     /// What registering came to.
-    Lodged(Lodged),
+    RegistrationOutcome(RegistrationOutcome),
     /// What was to be noted is.
     Done,
     /// A door could not be looked at, or written.
@@ -93,28 +93,30 @@ impl Answer {
         let new = |kind| Writer::sized(kind, 256).number(ticket);
         let flag = u64::from;
         match self {
-            Self::Sight(s) => {
-                let (standing, unseen) = match s.standing {
-                    Standing::Never => (0, false),
-                    Standing::Deleted => (1, false),
-                    Standing::Known { unseen } => (2, unseen),
+            Self::MachineStatus(s) => {
+                let (state, unseen) = match s.state {
+                    RegistrationState::Never => (0, false),
+                    RegistrationState::Deleted => (1, false),
+                    RegistrationState::Known { unseen } => (2, unseen),
                 };
                 new(1)
                     .bytes(&s.id.0)
                     .number(flag(s.excluded))
                     .number(flag(s.included))
                     .number(s.level.number().into())
-                    .number(standing)
+                    .number(state)
                     .number(flag(unseen))
                     .number(flag(s.remote_only))
                     .number(flag(s.build_mode))
                     .number(flag(s.passwords))
                     .bytes(s.welcome.as_bytes())
             }
-            Self::Lodged(Lodged::Registered(pass, name)) => {
+            Self::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) => {
                 new(2).bytes(&pass.id().0).bytes(name.as_str().as_bytes())
             }
-            Self::Lodged(Lodged::Wrong(why)) => new(3).bytes(why.as_bytes()),
+            Self::RegistrationOutcome(RegistrationOutcome::Wrong(why)) => {
+                new(3).bytes(why.as_bytes())
+            }
             Self::Done => new(4),
             Self::Fault(words) => {
                 let end = (0..=WORDS.min(words.len())).rev();
@@ -130,12 +132,12 @@ impl Answer {
         let (kind, mut r) = Reader::new(message)?;
         let ticket = r.number()?;
         let answer = match kind {
-            1 => Self::Sight(Box::new(sight(&mut r)?)),
+            1 => Self::MachineStatus(Box::new(status(&mut r)?)),
             2 => {
-                let pass = Pass::registered(Id(r.array()?));
-                Self::Lodged(Lodged::Registered(pass, name(&mut r)?))
+                let pass = AdmissionPass::registered(Id(r.array()?));
+                Self::RegistrationOutcome(RegistrationOutcome::Registered(pass, name(&mut r)?))
             }
-            3 => Self::Lodged(Lodged::wrong(r.bytes()?)),
+            3 => Self::RegistrationOutcome(RegistrationOutcome::wrong(r.bytes()?)),
             4 => Self::Done,
             5 => Self::Fault(r.text()?),
             _ => return None,
@@ -144,18 +146,18 @@ impl Answer {
     }
 }
 
-fn sight(r: &mut Reader<'_>) -> Option<Sight> {
-    Some(Sight {
+fn status(r: &mut Reader<'_>) -> Option<MachineStatus> {
+    Some(MachineStatus {
         id: Id(r.array()?),
         excluded: r.flag()?,
         included: r.flag()?,
         level: Level::of(r.number()?)?,
-        standing: {
-            let (standing, unseen) = (r.number::<u8>()?, r.flag()?);
-            match standing {
-                0 => Standing::Never,
-                1 => Standing::Deleted,
-                2 => Standing::Known { unseen },
+        state: {
+            let (state, unseen) = (r.number::<u8>()?, r.flag()?);
+            match state {
+                0 => RegistrationState::Never,
+                1 => RegistrationState::Deleted,
+                2 => RegistrationState::Known { unseen },
                 _ => return None,
             }
         },
@@ -197,12 +199,12 @@ mod tests {
     #[test]
     fn answers_there_and_back() {
         let id = Id([3; 16]);
-        let seen = Sight {
+        let seen = MachineStatus {
             id,
             excluded: false,
             included: true,
             level: Level::Open,
-            standing: Standing::Known { unseen: true },
+            state: RegistrationState::Known { unseen: true },
             remote_only: true,
             build_mode: false,
             passwords: true,
@@ -210,9 +212,14 @@ mod tests {
         };
         let name = Name::parse("pc").unwrap();
         for answer in [
-            Answer::Sight(Box::new(seen)),
-            Answer::Lodged(Lodged::Registered(Pass::registered(id), name)),
-            Answer::Lodged(Lodged::Wrong("the activation password is wrong")),
+            Answer::MachineStatus(Box::new(seen)),
+            Answer::RegistrationOutcome(RegistrationOutcome::Registered(
+                AdmissionPass::registered(id),
+                name,
+            )),
+            Answer::RegistrationOutcome(RegistrationOutcome::Wrong(
+                "the activation password is wrong",
+            )),
             Answer::Done,
             Answer::Fault("ü".repeat(WORDS)),
         ] {

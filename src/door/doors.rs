@@ -4,21 +4,21 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::decision::{AdmissionPass, MachineStatus, RegistrationState};
 use super::file::Use;
 use super::id::{Id, Name};
 use super::inner::{Inner, Settings, Still};
 use super::noted::{self, Noted};
 use super::outer::{Level, Looked, Outer};
-use super::verdict::{Pass, Sight, Standing};
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::secure;
 use crate::config::words;
 use crate::fault::Fault;
 
 /// What registering came to.
-pub enum Lodged {
+pub enum RegistrationOutcome {
     /// The machine is registered, under this name.
-    Registered(Pass, Name),
+    Registered(AdmissionPass, Name),
     /// The password is wrong, or it could not be registered any more.
     Wrong(&'static str),
 }
@@ -38,7 +38,7 @@ const CLOSED: &str = "the outer door was closed meanwhile";
 const ENDED: &str = "build mode was ended meanwhile";
 const WRONG: &str = "the activation password is wrong";
 
-impl Lodged {
+impl RegistrationOutcome {
     /// Why not, of the words that were sent.
     pub(super) fn wrong(words: &[u8]) -> Self {
         let all = [CLOSED, ENDED, WRONG];
@@ -49,7 +49,7 @@ impl Lodged {
 
 /// The doors of a host.
 pub struct Doors {
-    place: Place,
+    paths: Paths,
     to: Use,
     outer: Option<Outer>,
     inner: Option<Inner>,
@@ -65,27 +65,27 @@ impl Doors {
     ///
     /// # Errors
     /// A file is not to be trusted, damaged, or newer than this program.
-    pub fn start(place: &Place) -> Result<(Self, Vec<Fault>), Fault> {
-        let mut without: Vec<Fault> = Self::make(place).err().into_iter().collect();
-        let mut doors = Self::of(place);
-        if place.state.symlink_metadata().is_ok() {
-            secure::check_folder(&place.state)?;
+    pub fn start(paths: &Paths) -> Result<(Self, Vec<Fault>), Fault> {
+        let mut without: Vec<Fault> = Self::make(paths).err().into_iter().collect();
+        let mut doors = Self::of(paths);
+        if paths.state.symlink_metadata().is_ok() {
+            secure::check_folder(&paths.state)?;
         }
-        if Outer::path(place).symlink_metadata().is_ok() {
+        if Outer::path(paths).symlink_metadata().is_ok() {
             match doors.are_sound() {
-                Err(why) if Self::lost(place).is_none() && !is_refused(&place.state) => {
+                Err(why) if Self::lost(paths).is_none() && !is_refused(&paths.state) => {
                     return Err(why);
                 }
                 Err(why) if without.is_empty() => without.push(why),
                 Ok(()) if without.is_empty() => {
-                    match noted::compare(place) {
+                    match noted::compare(paths) {
                         Ok(older) => without.extend(older),
                         Err(why) => without.push(why),
                     }
-                    if is_refused(&place.state) {
+                    if is_refused(&paths.state) {
                         let words = "its file system is full or read-only: no machine can be \
                                      registered, excluded or deleted";
-                        without.push(Fault::of(&place.state, words));
+                        without.push(Fault::of(&paths.state, words));
                     }
                 }
                 Ok(()) | Err(_) => {}
@@ -106,15 +106,15 @@ impl Doors {
     ///
     /// # Errors
     /// A file cannot be made.
-    pub fn make(place: &Place) -> Result<(), Fault> {
-        secure::make_folder(&place.state, 0o700)?;
-        Self::lost(place).map_or(Ok(()), Err)?;
+    pub fn make(paths: &Paths) -> Result<(), Fault> {
+        secure::make_folder(&paths.state, 0o700)?;
+        Self::lost(paths).map_or(Ok(()), Err)?;
         // In this order: an outer door without an inner one is never left by a crash.
-        if !Outer::path(place).exists() {
-            Inner::create(&Inner::path(place, None))?;
+        if !Outer::path(paths).exists() {
+            Inner::create(&Inner::path(paths, None))?;
         }
-        Outer::create(place)?;
-        Self::are_made(place)
+        Outer::create(paths)?;
+        Self::are_made(paths)
     }
 
     /// Notes that this host has its doors, in the state folder and in the configuration
@@ -122,15 +122,15 @@ impl Doors {
     ///
     /// # Errors
     /// A file cannot be made.
-    pub fn are_made(place: &Place) -> Result<(), Fault> {
+    pub fn are_made(paths: &Paths) -> Result<(), Fault> {
         // Not tried where it is there: a read-only file system would refuse.
-        if place.doors_made().symlink_metadata().is_err() {
-            secure::create_new(&place.doors_made(), MADE, 0o600)?;
+        if paths.doors_made().symlink_metadata().is_err() {
+            secure::create_new(&paths.doors_made(), MADE, 0o600)?;
         }
-        if Noted::is_there(place) {
+        if Noted::is_there(paths) {
             return Ok(());
         }
-        Noted::now(place).write(place)
+        Noted::now(paths).write(paths)
     }
 
     /// Makes the files where there is no outer door yet; else whoever looks will see what
@@ -138,51 +138,51 @@ impl Doors {
     ///
     /// # Errors
     /// A file cannot be made.
-    pub fn make_first(place: &Place) -> Result<(), Fault> {
-        if Outer::path(place).exists() {
+    pub fn make_first(paths: &Paths) -> Result<(), Fault> {
+        if Outer::path(paths).exists() {
             return Ok(());
         }
-        Self::make(place)
+        Self::make(paths)
     }
 
     /// Why the files, or one of them, cannot be made anew: they were there, and what they
     /// knew is lost.
-    pub fn lost(place: &Place) -> Option<Fault> {
-        let (outer, inner) = (Outer::path(place), Inner::path(place, None));
+    pub fn lost(paths: &Paths) -> Option<Fault> {
+        let (outer, inner) = (Outer::path(paths), Inner::path(paths, None));
         let told = |path: &Path, what: &str| {
-            let init = words::cosadm(place, "init");
+            let init = words::cosadm(paths, "init");
             let words = format!(
                 "{what}: put a copy back; or, without what was known there, {init} makes a new one"
             );
             Some(Fault::of(path, words))
         };
         if !outer.exists() {
-            let was_made = place.doors_made().exists() || Noted::is_there(place);
+            let was_made = paths.doors_made().exists() || Noted::is_there(paths);
             return was_made.then(|| told(&outer, GONE))?;
         }
-        let is_own = Outer::open(place).and_then(|o| o.folder()).ok()?.is_none();
+        let is_own = Outer::open(paths).and_then(|o| o.folder()).ok()?.is_none();
         (is_own && !inner.exists()).then(|| told(&inner, INNER_GONE))?
     }
 
     /// What is wrong with the doors of a host whose daemon is to start. What was never made
     /// is not.
-    pub fn check(place: &Place) -> Vec<Fault> {
-        if let Some(lost) = Self::lost(place) {
+    pub fn check(paths: &Paths) -> Vec<Fault> {
+        if let Some(lost) = Self::lost(paths) {
             return vec![lost];
         }
-        let path = Outer::path(place);
+        let path = Outer::path(paths);
         if !path.exists() {
-            let inner = Inner::path(place, None);
+            let inner = Inner::path(paths, None);
             let inner = inner.exists().then(|| Inner::open(&inner));
             let checked = inner.map(|i| i.and_then(|i| i.check_whole()));
             return checked.and_then(Result::err).into_iter().collect();
         }
-        let outer = Outer::open(place).and_then(|o| {
+        let outer = Outer::open(paths).and_then(|o| {
             o.check_whole()?;
             o.folder()
         });
         let inner = outer.clone().and_then(|folder| {
-            let path = Inner::path(place, folder.as_deref());
+            let path = Inner::path(paths, folder.as_deref());
             if folder.is_none() && !path.exists() {
                 return Ok(());
             }
@@ -201,13 +201,13 @@ impl Doors {
     }
 
     /// Opens them where the daemon runs already: each file when it is needed.
-    pub fn of(place: &Place) -> Self {
-        Self::to(place, Use::Work)
+    pub fn of(paths: &Paths) -> Self {
+        Self::to(paths, Use::Work)
     }
 
-    fn to(place: &Place, to: Use) -> Self {
+    fn to(paths: &Paths, to: Use) -> Self {
         Self {
-            place: place.clone(),
+            paths: paths.clone(),
             to,
             outer: None,
             inner: None,
@@ -229,27 +229,27 @@ impl Doors {
     ///
     /// # Errors
     /// A file that is needed cannot be read.
-    pub fn look(&mut self, id: Id) -> Result<Sight, Fault> {
+    pub fn look(&mut self, id: Id) -> Result<MachineStatus, Fault> {
         let begun = Instant::now();
-        let sight = self.look_once(id)?;
+        let status = self.look_once(id)?;
         if begun.elapsed() < SOON {
-            return Ok(sight);
+            return Ok(status);
         }
         // While it waited for whoever writes in one door, the other may have changed.
         self.look_once(id)
     }
 
-    fn look_once(&mut self, id: Id) -> Result<Sight, Fault> {
+    fn look_once(&mut self, id: Id) -> Result<MachineStatus, Fault> {
         let outer = self.outer()?.look(&id)?;
         self.look_on(id, outer)
     }
 
     /// What the inner door says of it, behind the outer one.
-    fn look_on(&mut self, id: Id, outer: Looked) -> Result<Sight, Fault> {
-        let (standing, settings, pending) = if needs_inner(&outer) {
+    fn look_on(&mut self, id: Id, outer: Looked) -> Result<MachineStatus, Fault> {
+        let (state, settings, pending) = if needs_inner(&outer) {
             self.inner(outer.folder.clone())?.look(&id)?
         } else {
-            (Standing::Never, Settings::default(), false)
+            (RegistrationState::Never, Settings::default(), false)
         };
         let Looked {
             excluded,
@@ -257,12 +257,12 @@ impl Doors {
             level,
             folder: _,
         } = outer;
-        Ok(Sight {
+        Ok(MachineStatus {
             id,
             excluded,
             included,
             level,
-            standing,
+            state,
             remote_only: settings.remote_only,
             build_mode: settings.build_mode,
             passwords: pending || settings.backdoor,
@@ -290,7 +290,12 @@ impl Doors {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn register(&mut self, id: Id, name: Name, remote: bool) -> Result<Lodged, Fault> {
+    pub fn register(
+        &mut self,
+        id: Id,
+        name: Name,
+        remote: bool,
+    ) -> Result<RegistrationOutcome, Fault> {
         self.lodge(id, ENDED, |inner, still| {
             inner.register(&id, &name, remote, still)
         })
@@ -307,7 +312,7 @@ impl Doors {
         password: &[u8],
         otherwise: &Name,
         remote: bool,
-    ) -> Result<Lodged, Fault> {
+    ) -> Result<RegistrationOutcome, Fault> {
         self.lodge(id, WRONG, |inner, still| {
             inner.activate(&id, password, otherwise, remote, still)
         })
@@ -320,9 +325,9 @@ impl Doors {
         id: Id,
         otherwise: &'static str,
         work: impl FnOnce(&mut Inner, Still<'_>) -> Result<Option<Name>, Fault>,
-    ) -> Result<Lodged, Fault> {
+    ) -> Result<RegistrationOutcome, Fault> {
         if !self.writing(&id)?.0 {
-            return Ok(Lodged::Wrong(CLOSED));
+            return Ok(RegistrationOutcome::Wrong(CLOSED));
         }
         let (Some(outer), Some(inner)) = (&mut self.outer, &mut self.inner) else {
             return Err(Fault::new("the doors are not open as files"));
@@ -333,9 +338,9 @@ impl Doors {
             Ok(is_open)
         })?;
         Ok(match name {
-            Some(name) => Lodged::Registered(Pass::registered(id), name),
-            None if is_open => Lodged::Wrong(otherwise),
-            None => Lodged::Wrong(CLOSED),
+            Some(name) => RegistrationOutcome::Registered(AdmissionPass::registered(id), name),
+            None if is_open => RegistrationOutcome::Wrong(otherwise),
+            None => RegistrationOutcome::Wrong(CLOSED),
         })
     }
 
@@ -353,31 +358,31 @@ impl Doors {
         match &mut self.outer {
             Some(outer) => Ok(outer),
             closed => {
-                let opened = Outer::open_to(&self.place, self.to);
-                let tell = |why| lost_or(&self.place, &Outer::path(&self.place), why);
+                let opened = Outer::open_to(&self.paths, self.to);
+                let tell = |why| lost_or(&self.paths, &Outer::path(&self.paths), why);
                 Ok(closed.insert(opened.map_err(tell)?))
             }
         }
     }
 
     fn inner(&mut self, folder: Option<PathBuf>) -> Result<&mut Inner, Fault> {
-        let path = Inner::path(&self.place, folder.as_deref());
+        let path = Inner::path(&self.paths, folder.as_deref());
         self.looked_in = Some(folder);
         let open = self.inner.take();
         let open = open.filter(|i| i.is_current() && i.file() == path);
-        let open = open.map_or_else(|| Inner::open_to(&path, self.to, &self.place.checker()), Ok);
-        let open = open.map_err(|why| lost_or(&self.place, &path, why))?;
+        let open = open.map_or_else(|| Inner::open_to(&path, self.to, &self.paths.checker()), Ok);
+        let open = open.map_err(|why| lost_or(&self.paths, &path, why))?;
         Ok(self.inner.insert(open))
     }
 }
 
 /// The doors as somebody looks at them who must not be kept waiting.
-pub struct Glance(Doors);
+pub struct NonblockingReader(Doors);
 
-impl Glance {
+impl NonblockingReader {
     /// Opens what it can.
-    pub fn of(place: &Place) -> Self {
-        let mut glance = Self(Doors::to(place, Use::Glance));
+    pub fn of(paths: &Paths) -> Self {
+        let mut glance = Self(Doors::to(paths, Use::NonblockingReader));
         let _ = glance.look(Id([0; 16]));
         glance
     }
@@ -385,7 +390,7 @@ impl Glance {
     /// What both doors say of a machine. `None`: ask somebody who may wait, and who says
     /// what is wrong if something is. The inner door stands where other hosts write too;
     /// or somebody is just writing, or was killed while he did.
-    pub fn look(&mut self, id: Id) -> Option<Sight> {
+    pub fn look(&mut self, id: Id) -> Option<MachineStatus> {
         let outer = self.0.outer().ok()?.look(&id).ok()?;
         if needs_inner(&outer) && outer.folder.is_some() {
             return None;
@@ -400,10 +405,10 @@ fn needs_inner(outer: &Looked) -> bool {
 }
 
 /// That a file is lost, where it is missing and was made once; else why it was not opened.
-fn lost_or(place: &Place, path: &Path, why: Fault) -> Fault {
+fn lost_or(paths: &Paths, path: &Path, why: Fault) -> Fault {
     let is_missing = path.symlink_metadata().is_err();
     is_missing
-        .then(|| Doors::lost(place))
+        .then(|| Doors::lost(paths))
         .flatten()
         .unwrap_or(why)
 }

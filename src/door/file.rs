@@ -28,7 +28,7 @@ pub(super) enum Use {
     /// who was killed has left.
     Work,
     /// To look in passing: one never waits, and never writes.
-    Glance,
+    NonblockingReader,
 }
 
 /// What a door's file holds.
@@ -193,7 +193,7 @@ fn connect(
     let tell = |e: rusqlite::Error| told(path, what, &e);
     let (access, busy) = match to {
         Use::Work => (OpenFlags::SQLITE_OPEN_READ_WRITE, BUSY),
-        Use::Glance => (OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO),
+        Use::NonblockingReader => (OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::ZERO),
     };
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(&real, flags).map_err(tell)?;
@@ -215,7 +215,7 @@ fn connect(
     if !cfg!(sqlite_defaults) {
         db.execute_batch(DEFAULTS).map_err(tell)?;
     }
-    if to == Use::Glance {
+    if to == Use::NonblockingReader {
         db.pragma_update(None, "cache_size", "-64").map_err(tell)?;
     }
     Ok((db, which(&about)))
@@ -338,10 +338,10 @@ mod tests {
     #[test]
     fn a_file_is_opened_with_care() {
         let scratch = Scratch::new();
-        let place = scratch.place();
-        drop(crate::door::Doors::start(&place).unwrap());
-        for (to, cache) in [(Use::Work, -256), (Use::Glance, -64)] {
-            let path = Outer::path(&place);
+        let paths = scratch.paths();
+        drop(crate::door::Doors::start(&paths).unwrap());
+        for (to, cache) in [(Use::Work, -256), (Use::NonblockingReader, -64)] {
+            let path = Outer::path(&paths);
             let (db, _) = connect(&path, "it", to, &Checker::new()).unwrap();
             let number = |name: &str| {
                 let value = db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::decision::RegistrationState;
 use super::file::{self, File, Schema, Use};
 use super::id::{Id, Name, Occurred};
-use super::verdict::Standing;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::secure::{Checker, Created};
 use crate::fault::Fault;
 pub use passwords::{Generated, Pending};
@@ -63,8 +63,8 @@ pub struct Inner(File);
 
 impl Inner {
     /// Where its file is, in this folder or in the state folder.
-    pub fn path(place: &Place, folder: Option<&Path>) -> PathBuf {
-        folder.unwrap_or(&place.state).join("idfile.db")
+    pub fn path(paths: &Paths, folder: Option<&Path>) -> PathBuf {
+        folder.unwrap_or(&paths.state).join("idfile.db")
     }
 
     /// Makes the file where there is none, without a machine.
@@ -146,14 +146,14 @@ impl Inner {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn look(&mut self, id: &Id) -> Result<(Standing, Settings, bool), Fault> {
+    pub fn look(&mut self, id: &Id) -> Result<(RegistrationState, Settings, bool), Fault> {
         let path = self.0.path().to_owned();
         let look = |db: &mut Connection| {
             let t = db.transaction()?;
             let pending = t
                 .prepare_cached("SELECT 1 FROM password LIMIT 1")?
                 .exists([])?;
-            Ok((standing(&t, id)?, settings::read(&t)?, pending))
+            Ok((state(&t, id)?, settings::read(&t)?, pending))
         };
         look(&mut self.0.db).map_err(|e| file::told(&path, WHAT, &e))
     }
@@ -316,7 +316,7 @@ impl Inner {
     /// The file cannot be written.
     pub fn add(&mut self, id: &Id, name: &Name, remote: bool) -> Result<bool, Fault> {
         self.change(|t| {
-            let known = matches!(standing(t, id)?, Standing::Known { .. });
+            let known = matches!(state(t, id)?, RegistrationState::Known { .. });
             if known {
                 let query = "UPDATE machine SET name = ?2 WHERE id = ?1";
                 t.execute(query, params![id.0, name.as_str()])?;
@@ -363,15 +363,15 @@ fn put(t: &Connection, id: &Id, name: &Name, remote: bool, seen: bool) -> rusqli
     .map(|_| ())
 }
 
-fn standing(db: &Connection, id: &Id) -> rusqlite::Result<Standing> {
+fn state(db: &Connection, id: &Id) -> rusqlite::Result<RegistrationState> {
     let query = "SELECT deleted IS NOT NULL, seen FROM machine WHERE id = ?1";
     let row = db.prepare_cached(query)?.query_row([id.0], |row| {
         Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?))
     });
     Ok(match row.optional()? {
-        None => Standing::Never,
-        Some((true, _)) => Standing::Deleted,
-        Some((false, seen)) => Standing::Known {
+        None => RegistrationState::Never,
+        Some((true, _)) => RegistrationState::Deleted,
+        Some((false, seen)) => RegistrationState::Known {
             unseen: seen.is_none_or(|at| Occurred(at).is_past(SEEN)),
         },
     })

@@ -3,7 +3,7 @@
 //! The outer door, `sestab.db`, is this host's own: machines that are kept out, always,
 //! and machines that are let in while it is closed. The inner door, `idfile.db`, is the
 //! list of authorized machines, which several hosts may share. [`Doors`] is both as the
-//! daemon looks at them, and [`Glance`] as it does in passing; `outer` and `inner` are also
+//! daemon looks at them, and [`NonblockingReader`] as it does in passing; `outer` and `inner` are also
 //! what `cosadm` keeps.
 //!
 //! Run by the daemon's door process ([`process`]), by the monitor itself where that keeps
@@ -11,6 +11,7 @@
 //! the monitor's, by [`Admitted`] and [`Known`].
 
 pub mod asked;
+mod decision;
 mod doors;
 mod file;
 mod id;
@@ -18,10 +19,12 @@ pub mod inner;
 pub mod noted;
 pub mod outer;
 pub mod process;
-mod verdict;
 
-pub use doors::{Doors, Glance, Lodged};
+pub use decision::{
+    AccessDecision, AdmissionPass, Admitted, Known, Machine, MachineStatus, PromptFor,
+    RegistrationState, decide,
+};
+pub use doors::{Doors, NonblockingReader, RegistrationOutcome};
 pub use id::{Id, Name, Occurred};
 pub use inner::Inner;
 pub use outer::{Level, List, Outer};
-pub use verdict::{Admitted, Known, Machine, Pass, Sight, Standing, Want, Way, way};

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::inner::Inner;
 use super::outer::Outer;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::secure::{self, Kind};
 use crate::config::words::cosadm;
 use crate::fault::Fault;
@@ -38,17 +38,17 @@ pub struct Noted(Vec<(PathBuf, u64)>);
 
 impl Noted {
     /// Whether there is a note: this host had a registry.
-    pub fn is_there(place: &Place) -> bool {
-        place.registry_note().symlink_metadata().is_ok()
+    pub fn is_there(paths: &Paths) -> bool {
+        paths.registry_note().symlink_metadata().is_ok()
     }
 
     /// What is noted; `None`: nothing.
     ///
     /// # Errors
     /// The note is not to be trusted, or cannot be read.
-    pub fn read(place: &Place) -> Result<Option<Self>, Fault> {
-        let path = place.registry_note();
-        let Some(bytes) = place.read_if_there(&path, Kind::Policy, LONGEST)? else {
+    pub fn read(paths: &Paths) -> Result<Option<Self>, Fault> {
+        let path = paths.registry_note();
+        let Some(bytes) = paths.read_if_there(&path, Kind::Policy, LONGEST)? else {
             return Ok(None);
         };
         let text = String::from_utf8_lossy(&bytes);
@@ -61,23 +61,23 @@ impl Noted {
     }
 
     /// What there is now. A file that cannot be read is left out.
-    pub fn now(place: &Place) -> Self {
-        let folder = Outer::open(place).and_then(|o| o.folder());
-        let inner = folder.map(|folder| Inner::path(place, folder.as_deref()));
-        Self::with(place, inner.ok())
+    pub fn now(paths: &Paths) -> Self {
+        let folder = Outer::open(paths).and_then(|o| o.folder());
+        let inner = folder.map(|folder| Inner::path(paths, folder.as_deref()));
+        Self::with(paths, inner.ok())
     }
 
     /// The same without the inner door, whose folder others may share, and which may hang.
-    pub fn own(place: &Place) -> Self {
-        Self::with(place, None)
+    pub fn own(paths: &Paths) -> Self {
+        Self::with(paths, None)
     }
 
-    fn with(place: &Place, inner: Option<PathBuf>) -> Self {
+    fn with(paths: &Paths, inner: Option<PathBuf>) -> Self {
         let mut all = Vec::new();
-        for path in [Some(Outer::path(place)), inner].into_iter().flatten() {
+        for path in [Some(Outer::path(paths)), inner].into_iter().flatten() {
             all.extend(changes(&path).map(|count| (path, count)));
         }
-        let keys = place.machines();
+        let keys = paths.machines();
         all.extend(recorded(&keys).map(|count| (keys, count)));
         Self(all)
     }
@@ -86,20 +86,20 @@ impl Noted {
     ///
     /// # Errors
     /// The configuration folder cannot be written.
-    pub fn write(&self, place: &Place) -> Result<(), Fault> {
-        if Self::read(place)?.as_ref() == Some(self) {
+    pub fn write(&self, paths: &Paths) -> Result<(), Fault> {
+        if Self::read(paths)?.as_ref() == Some(self) {
             return Ok(());
         }
         let mut text = HEAD.to_owned();
         for (path, count) in &self.0 {
             let _ = writeln!(text, "{} {count}", path.display());
         }
-        secure::replace(&place.registry_note(), text.as_bytes(), 0o600)
+        secure::replace(&paths.registry_note(), text.as_bytes(), 0o600)
     }
 
     /// Returns the files that are older now than they were noted, each with what that means.
-    pub fn is_newer_than(&self, now: &Self, place: &Place) -> Vec<(PathBuf, Fault)> {
-        let remedy = format!("to accept it as it is: {}", cosadm(place, "init"));
+    pub fn is_newer_than(&self, now: &Self, paths: &Paths) -> Vec<(PathBuf, Fault)> {
+        let remedy = format!("to accept it as it is: {}", cosadm(paths, "init"));
         let older = |(path, noted): &(PathBuf, u64)| {
             let (_, count) = now.0.iter().find(|(other, _)| other == path)?;
             (count < noted).then(|| {
@@ -154,13 +154,13 @@ impl Noted {
 ///
 /// # Errors
 /// The note cannot be read.
-pub fn compare(place: &Place) -> Result<Vec<Fault>, Fault> {
-    let now = Noted::now(place);
-    let noted = Noted::read(place)?.unwrap_or_default();
-    let older = noted.is_newer_than(&now, place).into_iter();
+pub fn compare(paths: &Paths) -> Result<Vec<Fault>, Fault> {
+    let now = Noted::now(paths);
+    let noted = Noted::read(paths)?.unwrap_or_default();
+    let older = noted.is_newer_than(&now, paths).into_iter();
     let mut older: Vec<Fault> = older.map(|(_, fault)| fault).collect();
     // What was found is told, whether or not the note can be written.
-    older.extend(noted.at_least(&now).write(place).err());
+    older.extend(noted.at_least(&now).write(paths).err());
     Ok(older)
 }
 
@@ -191,35 +191,35 @@ mod tests {
     #[test]
     fn an_older_copy_of_the_registry_is_found() {
         let scratch = Scratch::new();
-        let place = scratch.place();
-        assert!(!Noted::is_there(&place));
-        Doors::make(&place).unwrap();
-        assert!(Noted::is_there(&place));
-        let path = Outer::path(&place);
+        let paths = scratch.paths();
+        assert!(!Noted::is_there(&paths));
+        Doors::make(&paths).unwrap();
+        assert!(Noted::is_there(&paths));
+        let path = Outer::path(&paths);
         let copy = std::fs::read(&path).unwrap();
         let exclude = |id| {
-            let mut outer = Outer::open(&place).unwrap();
+            let mut outer = Outer::open(&paths).unwrap();
             outer.put(List::Exclude, &Id([id; 16]), "gone").unwrap();
         };
         exclude(7);
-        assert_eq!(compare(&place), Ok(Vec::new()));
+        assert_eq!(compare(&paths), Ok(Vec::new()));
         std::fs::write(&path, copy).unwrap();
-        let older = compare(&place).unwrap();
+        let older = compare(&paths).unwrap();
         assert_eq!(older.len(), 1);
         assert!(older[0].to_string().contains("older copy"), "{older:?}");
         let shown = older[0].to_string().replace(&*path.to_string_lossy(), "");
         assert!(shown.len() < 120, "room for the path: {shown}");
         assert!(older[0].remedy().is_some_and(|r| r.contains("init")));
         // Saying so once changes nothing: it is said until somebody accepts it.
-        assert_eq!(compare(&place).unwrap().len(), 1);
-        Noted::now(&place).write(&place).unwrap();
-        assert_eq!(compare(&place), Ok(Vec::new()));
+        assert_eq!(compare(&paths).unwrap().len(), 1);
+        Noted::now(&paths).write(&paths).unwrap();
+        assert_eq!(compare(&paths), Ok(Vec::new()));
         // A recorded machine key that is gone is found as well.
-        std::fs::create_dir_all(place.machines()).unwrap();
-        let key = place.machines().join("hosta");
+        std::fs::create_dir_all(paths.machines()).unwrap();
+        let key = paths.machines().join("hosta");
         std::fs::write(&key, "").unwrap();
-        assert_eq!(compare(&place), Ok(Vec::new()));
+        assert_eq!(compare(&paths), Ok(Vec::new()));
         std::fs::remove_file(&key).unwrap();
-        assert_eq!(compare(&place).unwrap().len(), 1);
+        assert_eq!(compare(&paths).unwrap().len(), 1);
     }
 }

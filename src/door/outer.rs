@@ -14,7 +14,7 @@ use rusqlite::{Connection, params};
 
 use super::file::{self, File, Schema, Use};
 use super::id::Id;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::secure::Created;
 use crate::fault::Fault;
 pub use lists::{Giving, Item, Taking};
@@ -100,28 +100,28 @@ pub struct Outer(File);
 
 impl Outer {
     /// Where its file is.
-    pub fn path(place: &Place) -> PathBuf {
-        place.state.join("sestab.db")
+    pub fn path(paths: &Paths) -> PathBuf {
+        paths.state.join("sestab.db")
     }
 
     /// Makes the file where there is none: closed, with no machine on either list.
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn create(place: &Place) -> Result<Created, Fault> {
-        File::create(&Self::path(place), &SCHEMA)
+    pub fn create(paths: &Paths) -> Result<Created, Fault> {
+        File::create(&Self::path(paths), &SCHEMA)
     }
 
     /// Opens the file.
     ///
     /// # Errors
     /// It is missing, or not to be trusted, damaged, or newer than this program.
-    pub fn open(place: &Place) -> Result<Self, Fault> {
-        Self::open_to(place, Use::Work)
+    pub fn open(paths: &Paths) -> Result<Self, Fault> {
+        Self::open_to(paths, Use::Work)
     }
 
-    pub(super) fn open_to(place: &Place, to: Use) -> Result<Self, Fault> {
-        File::open(&Self::path(place), &SCHEMA, to, &place.checker()).map(Self)
+    pub(super) fn open_to(paths: &Paths, to: Use) -> Result<Self, Fault> {
+        File::open(&Self::path(paths), &SCHEMA, to, &paths.checker()).map(Self)
     }
 
     /// Whether the file is still the one that was opened.

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::asked::{Answer, MESSAGE, Question};
-use super::doors::{Doors, Lodged};
-use super::verdict::Pass;
+use super::decision::AdmissionPass;
+use super::doors::{Doors, RegistrationOutcome};
 use crate::channel::fields::{Reader, Writer};
 use crate::channel::{Channel, Incoming};
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::fault::Fault;
 use crate::sys::process::CHANNEL;
 use crate::sys::{memory, process, sandbox, signals, socket};
@@ -70,11 +70,11 @@ fn serve() -> Result<(), Fault> {
         return Ok(());
     };
     let (settings, starts) = parse_begin(&message).ok_or_else(|| Fault::new("no beginning"))?;
-    let place = Place::of_file(&settings);
+    let paths = Paths::of_file(&settings);
     let opened = if starts {
-        Doors::start(&place)
+        Doors::start(&paths)
     } else {
-        Ok((Doors::of(&place), Vec::new()))
+        Ok((Doors::of(&paths), Vec::new()))
     };
     // The first answer has the ticket of nobody.
     let mut doors = match opened {
@@ -94,7 +94,7 @@ fn serve() -> Result<(), Fault> {
     // It has waited for that already: the first who asks hears it.
     let mut wrong = folder.as_ref().err().map(ToString::to_string);
     let folder = folder.ok().flatten();
-    let mut folders = vec![place.state.clone()];
+    let mut folders = vec![paths.state.clone()];
     folders.extend(folder.clone());
     let at_first = which(&folders);
     if let Err(e) = sandbox::keep_to(&folders) {
@@ -134,24 +134,27 @@ fn which(folders: &[PathBuf]) -> Vec<Option<(u64, u64)>> {
 /// Answers a question by the files as they are now.
 pub fn answer(doors: &mut Doors, question: Question) -> Answer {
     let done = match question {
-        Question::Look(id) => doors.look(id).map(|s| Answer::Sight(Box::new(s))),
+        Question::Look(id) => doors.look(id).map(|s| Answer::MachineStatus(Box::new(s))),
         Question::Introduce(id, name, remote) => {
             let introduced = doors.introduce(id, &name, remote);
             introduced.map(|is_new| {
                 if is_new {
-                    Answer::Lodged(Lodged::Registered(Pass::registered(id), name))
+                    Answer::RegistrationOutcome(RegistrationOutcome::Registered(
+                        AdmissionPass::registered(id),
+                        name,
+                    ))
                 } else {
                     Answer::Done
                 }
             })
         }
         Question::Saw(id) => doors.saw(id).map(|()| Answer::Done),
-        Question::Register(id, name, remote) => {
-            doors.register(id, name, remote).map(Answer::Lodged)
-        }
+        Question::Register(id, name, remote) => doors
+            .register(id, name, remote)
+            .map(Answer::RegistrationOutcome),
         Question::Activate(id, password, name, remote) => doors
             .activate(id, &password, &name, remote)
-            .map(Answer::Lodged),
+            .map(Answer::RegistrationOutcome),
     };
     done.unwrap_or_else(|e| Answer::Fault(e.to_string()))
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config::scratch::Scratch;
+use crate::door::decision::{AccessDecision, PromptFor, decide};
 use crate::door::outer::List;
-use crate::door::verdict::{Want, Way, way};
 
 fn id(n: u8) -> Id {
     Id([n; 16])
@@ -16,10 +16,10 @@ fn name(text: &str) -> Name {
 /// A host whose doors were made; with a hand on each file, as `cosadm` has it.
 fn host() -> (Scratch, Doors, Outer, Inner) {
     let scratch = Scratch::new();
-    let place = scratch.place();
-    let doors = Doors::start(&place).unwrap().0;
-    let outer = Outer::open(&place).unwrap();
-    let inner = Inner::open(&Inner::path(&place, None)).unwrap();
+    let paths = scratch.paths();
+    let doors = Doors::start(&paths).unwrap().0;
+    let outer = Outer::open(&paths).unwrap();
+    let inner = Inner::open(&Inner::path(&paths, None)).unwrap();
     (scratch, doors, outer, inner)
 }
 
@@ -28,9 +28,12 @@ fn out_of_the_box_nobody_is_let_in_and_nobody_asked() {
     let (_scratch, mut doors, ..) = host();
     let seen = doors.look(id(1)).unwrap();
     assert_eq!(seen.level, Level::Closed);
-    assert_eq!(seen.standing, Standing::Never);
+    assert_eq!(seen.state, RegistrationState::Never);
     assert!(!seen.build_mode && !seen.passwords && seen.welcome.is_empty());
-    assert!(matches!(way(&seen, false, false), Way::Away(_)));
+    assert!(matches!(
+        decide(&seen, false, false),
+        AccessDecision::Deny(_)
+    ));
 }
 
 #[test]
@@ -38,15 +41,18 @@ fn what_the_manager_changes_counts_for_the_next() {
     let (_scratch, mut doors, mut outer, mut inner) = host();
     outer.set_level(Level::Open).unwrap();
     inner.add(&id(1), &name("pc"), true).unwrap();
-    let ask = |doors: &mut Doors, n| way(&doors.look(id(n)).unwrap(), false, false);
-    assert!(matches!(ask(&mut doors, 1), Way::In(_)));
+    let ask = |doors: &mut Doors, n| decide(&doors.look(id(n)).unwrap(), false, false);
+    assert!(matches!(ask(&mut doors, 1), AccessDecision::Allow(_)));
     inner.add_chosen(&name("two"), b"secret").unwrap();
-    assert_eq!(ask(&mut doors, 2), Way::Ask(Want::Activation));
+    assert_eq!(
+        ask(&mut doors, 2),
+        AccessDecision::Prompt(PromptFor::Activation)
+    );
     outer.put(List::Exclude, &id(1), "pc").unwrap();
     assert!(doors.look(id(1)).unwrap().excluded);
     outer.delete(List::Exclude, &id(1)).unwrap();
     assert!(inner.delete(&id(1)).unwrap() && !inner.delete(&id(1)).unwrap());
-    assert_eq!(doors.look(id(1)).unwrap().standing, Standing::Deleted);
+    assert_eq!(doors.look(id(1)).unwrap().state, RegistrationState::Deleted);
     assert_eq!(inner.count().unwrap(), 0);
 }
 
@@ -54,12 +60,12 @@ fn what_the_manager_changes_counts_for_the_next() {
 fn who_glances_waits_for_nobody_and_writes_nothing() {
     let (scratch, mut doors, mut outer, mut inner) = host();
     inner.add(&id(1), &name("pc"), true).unwrap();
-    let mut glance = Glance::of(&scratch.place());
+    let mut glance = NonblockingReader::of(&scratch.paths());
     for n in 1..3 {
         assert_eq!(glance.look(id(n)), doors.look(id(n)).ok());
     }
     // Somebody is writing.
-    let path = Inner::path(&scratch.place(), None);
+    let path = Inner::path(&scratch.paths(), None);
     let other = rusqlite::Connection::open(&path).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
     let begun = std::time::Instant::now();
@@ -78,28 +84,25 @@ fn who_glances_waits_for_nobody_and_writes_nothing() {
         .unwrap();
     let torn = Scratch::new();
     for file in ["sestab.db", "idfile.db", "idfile.db-journal"] {
-        let to = torn.place().state.join(file);
-        std::fs::create_dir_all(&torn.place().state).unwrap();
-        std::fs::copy(scratch.place().state.join(file), to).unwrap();
+        let to = torn.paths().state.join(file);
+        std::fs::create_dir_all(&torn.paths().state).unwrap();
+        std::fs::copy(scratch.paths().state.join(file), to).unwrap();
     }
     drop(other);
-    let journal = torn.place().state.join("idfile.db-journal");
-    let torn_file = std::fs::read(torn.place().state.join("idfile.db")).unwrap();
-    let mut glance = Glance::of(&torn.place());
+    let journal = torn.paths().state.join("idfile.db-journal");
+    let torn_file = std::fs::read(torn.paths().state.join("idfile.db")).unwrap();
+    let mut glance = NonblockingReader::of(&torn.paths());
     assert_eq!(glance.look(id(1)), None);
-    let now = std::fs::read(torn.place().state.join("idfile.db")).unwrap();
+    let now = std::fs::read(torn.paths().state.join("idfile.db")).unwrap();
     assert!(journal.exists() && now == torn_file);
-    let known = Standing::Known { unseen: true };
-    assert_eq!(
-        Doors::of(&torn.place()).look(id(1)).unwrap().standing,
-        known
-    );
-    assert_eq!(glance.look(id(1)).unwrap().standing, known);
+    let known = RegistrationState::Known { unseen: true };
+    assert_eq!(Doors::of(&torn.paths()).look(id(1)).unwrap().state, known);
+    assert_eq!(glance.look(id(1)).unwrap().state, known);
     // Where other hosts write too, it does not look at all, except who is excluded.
     let shared = Scratch::new();
     outer.set_folder(Some(shared.path())).unwrap();
-    Inner::create(&Inner::path(&scratch.place(), Some(shared.path()))).unwrap();
-    let mut glance = Glance::of(&scratch.place());
+    Inner::create(&Inner::path(&scratch.paths(), Some(shared.path()))).unwrap();
+    let mut glance = NonblockingReader::of(&scratch.paths());
     assert_eq!(glance.look(id(1)), None);
     outer.put(List::Exclude, &id(1), "pc").unwrap();
     assert!(glance.look(id(1)).unwrap().excluded);
@@ -110,15 +113,15 @@ fn who_glances_waits_for_nobody_and_writes_nothing() {
 #[test]
 fn a_copy_in_the_same_place_is_the_one_that_counts() {
     let (scratch, mut doors, mut outer, _) = host();
-    let mut glance = Glance::of(&scratch.place());
-    let path = Outer::path(&scratch.place());
+    let mut glance = NonblockingReader::of(&scratch.paths());
+    let path = Outer::path(&scratch.paths());
     let copy = std::fs::read(&path).unwrap();
     outer.put(List::Exclude, &id(1), "").unwrap();
     assert!(doors.look(id(1)).unwrap().excluded);
     assert!(glance.look(id(1)).unwrap().excluded);
     drop(outer);
     std::fs::write(&path, copy).unwrap();
-    let mut outer = Outer::open(&scratch.place()).unwrap();
+    let mut outer = Outer::open(&scratch.paths()).unwrap();
     outer.put(List::Exclude, &id(2), "").unwrap();
     for n in [1, 2] {
         assert_eq!(doors.look(id(n)).unwrap().excluded, n == 2);
@@ -150,11 +153,11 @@ fn who_had_to_wait_looks_at_both_doors_again() {
 fn a_journal_that_became_a_fifo_is_not_opened() {
     let (scratch, mut doors, ..) = host();
     doors.look(id(1)).unwrap();
-    let journal = scratch.place().state.join("idfile.db-journal");
+    let journal = scratch.paths().state.join("idfile.db-journal");
     nix::unistd::mkfifo(&journal, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let told = doors.look(id(1)).err().unwrap().to_string();
     assert!(told.contains("no plain file"), "{told}");
-    assert_eq!(Glance::of(&scratch.place()).look(id(1)), None);
+    assert_eq!(NonblockingReader::of(&scratch.paths()).look(id(1)), None);
     std::fs::remove_file(&journal).unwrap();
     assert!(doors.look(id(1)).is_ok());
 }
@@ -162,7 +165,7 @@ fn a_journal_that_became_a_fifo_is_not_opened() {
 #[test]
 fn a_file_that_was_put_back_is_the_one_that_counts() {
     let (scratch, mut doors, mut outer, _) = host();
-    let path = Outer::path(&scratch.place());
+    let path = Outer::path(&scratch.paths());
     let copy = scratch.path().join("copy");
     std::fs::copy(&path, &copy).unwrap();
     outer.put(List::Exclude, &id(1), "").unwrap();
@@ -175,9 +178,9 @@ fn a_file_that_was_put_back_is_the_one_that_counts() {
 fn a_door_that_is_gone_lets_nobody_in() {
     let (scratch, mut doors, mut outer, _) = host();
     outer.set_level(Level::Open).unwrap();
-    std::fs::remove_file(Inner::path(&scratch.place(), None)).unwrap();
+    std::fs::remove_file(Inner::path(&scratch.paths(), None)).unwrap();
     assert!(doors.look(id(1)).is_err());
-    std::fs::remove_file(Outer::path(&scratch.place())).unwrap();
+    std::fs::remove_file(Outer::path(&scratch.paths())).unwrap();
     assert!(doors.look(id(1)).is_err());
 }
 
@@ -221,8 +224,8 @@ fn closing_takes_over_whoever_is_authorized() {
     // A machine that is deleted now is stopped by the inner door.
     inner.delete(&id(1)).unwrap();
     assert!(matches!(
-        way(&doors.look(id(1)).unwrap(), false, false),
-        Way::Away(_)
+        decide(&doors.look(id(1)).unwrap(), false, false),
+        AccessDecision::Deny(_)
     ));
 }
 
@@ -256,7 +259,7 @@ fn nobody_registers_at_a_closed_door() {
         .set(&[crate::door::inner::Setting::BuildMode(true)])
         .unwrap();
     inner.add_chosen(&name("two"), b"secret").unwrap();
-    let wrong = |lodged| matches!(lodged, Lodged::Wrong(_));
+    let wrong = |outcome| matches!(outcome, RegistrationOutcome::Wrong(_));
     assert!(wrong(doors.register(id(1), name("pc"), true).unwrap()));
     assert!(wrong(
         doors.activate(id(1), b"secret", &name("x"), true).unwrap()
@@ -278,15 +281,15 @@ fn an_inner_door_in_another_folder_is_shared() {
     outer.set_folder(Some(&folder)).unwrap();
     // It is not made by whoever looks: its folder may not be mounted.
     assert!(doors.look(id(1)).is_err());
-    let path = Inner::path(&scratch.place(), Some(&folder));
+    let path = Inner::path(&scratch.paths(), Some(&folder));
     Inner::create(&path).unwrap();
-    assert_eq!(doors.look(id(1)).unwrap().standing, Standing::Never);
+    assert_eq!(doors.look(id(1)).unwrap().state, RegistrationState::Never);
     Inner::open(&path)
         .unwrap()
         .add(&id(1), &name("shared"), true)
         .unwrap();
     assert!(matches!(
-        doors.look(id(1)).unwrap().standing,
-        Standing::Known { .. }
+        doors.look(id(1)).unwrap().state,
+        RegistrationState::Known { .. }
     ));
 }

@@ -73,7 +73,7 @@ impl Stage {
 }
 
 /// One stranger.
-pub(super) struct Stranger {
+pub(super) struct PreauthConnection {
     /// The connection.
     pub(super) socket: OwnedFd,
     /// The peer's address.
@@ -102,7 +102,7 @@ pub(super) struct Stranger {
 }
 
 /// What a readable socket came to.
-pub(super) enum Came {
+pub(super) enum ReadOutcome {
     /// A whole record of the kind that was due.
     Record(Vec<u8>),
     /// Not yet.
@@ -114,7 +114,7 @@ pub(super) enum Came {
     Malformed,
 }
 
-impl Stranger {
+impl PreauthConnection {
     /// A connection that was just accepted.
     pub(super) const fn new(
         socket: OwnedFd,
@@ -189,7 +189,7 @@ impl Stranger {
 
     /// Reads on: never beyond the end of the one record that is due, so that what
     /// a peer sends too early stays in the kernel.
-    pub(super) fn read(&mut self) -> Came {
+    pub(super) fn read(&mut self) -> ReadOutcome {
         let Some(due) = self.stage.due() else {
             return self.read_undue();
         };
@@ -198,7 +198,7 @@ impl Stranger {
                 None => LENGTH_BYTES,
                 Some(head) => match record::body_length(*head, record::limit_of(due)) {
                     Ok(body) => LENGTH_BYTES + body,
-                    Err(_) => return Came::Malformed,
+                    Err(_) => return ReadOutcome::Malformed,
                 },
             };
             let have = self.partial.len();
@@ -213,41 +213,41 @@ impl Stranger {
             );
             self.partial.truncate(have + *got.as_ref().unwrap_or(&0));
             match got {
-                Ok(0) => return Came::Left,
+                Ok(0) => return ReadOutcome::Left,
                 Ok(_) => {}
-                Err(Errno::EAGAIN) => return Came::Nothing,
-                Err(_) => return Came::Left,
+                Err(Errno::EAGAIN) => return ReadOutcome::Nothing,
+                Err(_) => return ReadOutcome::Left,
             }
         }
     }
 
-    fn whole_record(&mut self, due: Kind) -> Came {
+    fn whole_record(&mut self, due: Kind) -> ReadOutcome {
         let record = std::mem::take(&mut self.partial);
         // Magic and type are looked at here, so that garbage never reaches the monitor.
         match record::parse(&record, &[due]) {
-            Ok(_) => Came::Record(record),
-            Err(_) => Came::Malformed,
+            Ok(_) => ReadOutcome::Record(record),
+            Err(_) => ReadOutcome::Malformed,
         }
     }
 
     /// While nothing is due. Until the monitor has decided nothing is read at
     /// all, because the next byte may be the relay's: but who hangs up is noticed.
     /// After a refusal the peer may only hang up.
-    fn read_undue(&self) -> Came {
+    fn read_undue(&self) -> ReadOutcome {
         if self.stage.awaits_verdict() {
             return if socket::has_hung_up(self.socket.as_fd()) {
-                Came::Left
+                ReadOutcome::Left
             } else {
-                Came::Nothing
+                ReadOutcome::Nothing
             };
         }
         let mut bytes = [0; 64];
         match read(&self.socket, &mut bytes) {
-            Ok(0) => Came::Left,
-            Ok(_) if self.stage == Stage::Leaving => Came::Nothing,
-            Ok(_) => Came::Malformed,
-            Err(Errno::EAGAIN) => Came::Nothing,
-            Err(_) => Came::Left,
+            Ok(0) => ReadOutcome::Left,
+            Ok(_) if self.stage == Stage::Leaving => ReadOutcome::Nothing,
+            Ok(_) => ReadOutcome::Malformed,
+            Err(Errno::EAGAIN) => ReadOutcome::Nothing,
+            Err(_) => ReadOutcome::Left,
         }
     }
 

@@ -5,7 +5,7 @@
 //! and can start nothing; it must never block on a peer.
 
 mod connection;
-mod hall;
+mod preauth_table;
 mod sources;
 
 use std::time::Instant;
@@ -14,12 +14,12 @@ use mio::{Poll, Token};
 
 use crate::channel::gate::Order;
 use crate::channel::watch::{Batches, Watch};
-use crate::channel::{self, Channel, Incoming, cell};
+use crate::channel::{self, Channel, Incoming, sandbox_config};
 use crate::fault::Fault;
 use crate::sys::process::CHANNEL;
 use crate::sys::sandbox::Role;
 use crate::sys::{memory, process, signals, socket};
-use hall::Hall;
+use preauth_table::PreauthTable;
 
 /// The channel to the monitor. Listeners follow, then connections.
 const MONITOR: Token = Token(0);
@@ -42,15 +42,15 @@ fn serve() -> Result<(), Fault> {
     let mut poll = Poll::new()?;
     let registry = poll.registry().try_clone()?;
     let mut watch = Watch::new(&registry, &monitor, MONITOR)?;
-    cell::enter(Role::Gate, &mut monitor)?;
+    sandbox_config::enter(Role::Gate, &mut monitor)?;
 
-    let mut hall = Hall::new(monitor, registry);
+    let mut preauth_table = PreauthTable::new(monitor, registry);
     let mut events = Batches::of(1024);
     let mut buffer = vec![0; channel::MESSAGE];
     loop {
-        hall.update(&mut watch)?;
+        preauth_table.update(&mut watch)?;
         let now = Instant::now();
-        let timeout = hall
+        let timeout = preauth_table
             .next_deadline(now)
             .map(|d| d.saturating_duration_since(now));
         match events.wait(&mut poll, timeout) {
@@ -62,28 +62,32 @@ fn serve() -> Result<(), Fault> {
         for event in events.iter() {
             match event.token() {
                 MONITOR => {
-                    if !take_orders(&mut hall, &mut buffer, now)? {
+                    if !take_orders(&mut preauth_table, &mut buffer, now)? {
                         return Ok(());
                     }
                 }
-                token => hall.ready(token, now)?,
+                token => preauth_table.ready(token, now)?,
             }
         }
-        hall.go_on(now)?;
+        preauth_table.go_on(now)?;
         if let Some(heard) = events.heard() {
-            hall.pass_deadlines(heard)?;
+            preauth_table.pass_deadlines(heard)?;
         }
     }
 }
 
 /// Takes the monitor's orders. `false`: it is gone.
-fn take_orders(hall: &mut Hall, buffer: &mut [u8], now: Instant) -> Result<bool, Fault> {
-    hall.monitor.flush()?;
+fn take_orders(
+    preauth_table: &mut PreauthTable,
+    buffer: &mut [u8],
+    now: Instant,
+) -> Result<bool, Fault> {
+    preauth_table.monitor.flush()?;
     loop {
-        match hall.monitor.receive(buffer)? {
+        match preauth_table.monitor.receive(buffer)? {
             Incoming::Message(message, fds) => {
                 let order = Order::decode(&message);
-                hall.obey(
+                preauth_table.obey(
                     order.ok_or_else(|| Fault::new("an order that is none"))?,
                     fds,
                     now,

@@ -180,8 +180,8 @@ fn one_users_lines_are_bounded_and_no_other_ones() {
     let mut log = Log::syslog_at(vec![daemon.path.clone()], Level::Info);
     // As if all of it came in one second.
     let begin = |log: &mut Log, at: Instant| {
-        for noise in log.users.values_mut() {
-            noise.second = at;
+        for rate_limit in log.users.values_mut() {
+            rate_limit.second = at;
         }
     };
     let ahead = Instant::now() + PATIENCE;
@@ -224,7 +224,7 @@ fn one_users_lines_are_bounded_and_no_other_ones() {
     daemon.has_heard_all();
     // What is not written at this level is not left out.
     for _ in 0..2 * NOISE {
-        log.say_noise(Level::Debug, "asked", &[]);
+        log.log_ratelimited(Level::Debug, "asked", &[]);
     }
     assert_eq!(log.deadline(), None);
     // However many there are, they take so much room and no more.

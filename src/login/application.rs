@@ -19,7 +19,7 @@ use super::Line;
 use super::conversation::Held;
 use super::pam::Transaction;
 use crate::channel::MESSAGE;
-use crate::channel::login::{LAUNCH_DESCRIPTORS, Launch, Order, Started, Word};
+use crate::channel::login::{LAUNCH_DESCRIPTORS, Launch, Order, Started, WorkerToMonitor};
 use crate::fault::Fault;
 use crate::sys::account::Account;
 use crate::sys::id_number::IdNumber;
@@ -98,7 +98,7 @@ impl Application {
         let mut orphaned = self
             .started
             .take()
-            .is_some_and(|started| line.say(&Word::Running(started)).is_err());
+            .is_some_and(|started| line.say(&WorkerToMonitor::Running(started)).is_err());
         let mut told = false;
         loop {
             if orphaned && !self.detached {
@@ -195,10 +195,10 @@ fn can_execute(launch: &Launch, account: &Account) -> Result<(), Fault> {
     })
 }
 
-fn word_of(ended: Ended) -> Word {
+fn word_of(ended: Ended) -> WorkerToMonitor {
     match ended {
-        Ended::Exited(n) => Word::Exited(u8::try_from(n & 0xff).unwrap_or(255)),
-        Ended::Killed(n) => Word::Killed(u8::try_from(n).unwrap_or(127)),
+        Ended::Exited(n) => WorkerToMonitor::Exited(u8::try_from(n & 0xff).unwrap_or(255)),
+        Ended::Killed(n) => WorkerToMonitor::Killed(u8::try_from(n).unwrap_or(127)),
     }
 }
 

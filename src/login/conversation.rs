@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use super::Line;
 use super::pam::{Converse, Message, Reply, Style as PamStyle};
-use crate::channel::login::{Order, Word};
+use crate::channel::login::{Order, WorkerToMonitor};
 use crate::wire::limits;
 use crate::wire::prompt::{Style, Text, fit};
 
@@ -51,7 +51,7 @@ impl Converse for Conversation {
         if self.rounds > limits::ROUNDS || self.line.known.get() {
             return None;
         }
-        let ask = Word::Ask(fit(std::mem::take(&mut *held)));
+        let ask = WorkerToMonitor::Ask(fit(std::mem::take(&mut *held)));
         drop(held);
         self.line.say(&ask).ok()?;
         let answer = self.line.next();

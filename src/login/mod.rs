@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::channel::login::{Order, Word};
+use crate::channel::login::{Order, WorkerToMonitor};
 use crate::channel::{self, Channel, Incoming};
 use crate::fault::Fault;
 use crate::sys::deadline::Deadline;
@@ -102,19 +102,19 @@ impl Line {
         self.deadline.replace(None);
     }
 
-    fn say(&self, word: &Word) -> Result<(), Fault> {
+    fn say(&self, word: &WorkerToMonitor) -> Result<(), Fault> {
         match word {
-            Word::Known(_) => {
+            WorkerToMonitor::Known(_) => {
                 self.known.set(true);
                 self.lift_deadline();
             }
             // A person takes his time, which the monitor bounds.
-            Word::Ask(_) => self.lift_deadline(),
-            Word::Running(_)
-            | Word::Exited(_)
-            | Word::Killed(_)
-            | Word::Refused(..)
-            | Word::Failed(_) => {}
+            WorkerToMonitor::Ask(_) => self.lift_deadline(),
+            WorkerToMonitor::Running(_)
+            | WorkerToMonitor::Exited(_)
+            | WorkerToMonitor::Killed(_)
+            | WorkerToMonitor::Refused(..)
+            | WorkerToMonitor::Failed(_) => {}
         }
         self.channel.borrow_mut().deliver(word.encode(), HEARING)
     }

@@ -81,7 +81,7 @@ pub enum Item {
 
 /// What the account stage returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum AccountStatus {
     /// The account may be used.
     Good,
     /// The account may be used once its password has been changed.
@@ -106,7 +106,7 @@ pub trait Transaction {
     ///
     /// # Errors
     /// It may not.
-    fn account(&mut self) -> Result<Standing, Failure>;
+    fn account(&mut self) -> Result<AccountStatus, Failure>;
 
     /// Has an expired password changed.
     ///

@@ -9,8 +9,8 @@ use nix::unistd::{Gid, Group, setgroups};
 use super::Line;
 use super::application::Application;
 use super::conversation::{Conversation, Held};
-use super::pam::{self, Failure, Item, Standing, Start, Transaction};
-use crate::channel::login::{Begin, Known, Launch, Order, Task, Word};
+use super::pam::{self, AccountStatus, Failure, Item, Start, Transaction};
+use crate::channel::login::{Begin, Known, Launch, Order, Task, WorkerToMonitor};
 use crate::fault::Fault;
 use crate::sys::account::{self, Account};
 use crate::sys::pam_files::{self, SERVICE};
@@ -34,9 +34,12 @@ pub(super) fn run(line: &Line, start: Start) -> Result<(), Fault> {
     let outcome = log_in(line, &begin, &held, start);
     match outcome {
         Ok(()) => Ok(()),
-        Err(Stop::Refused(f)) if !f.is_ours => line.say(&Word::Refused(f.code, f.words)),
-        Err(Stop::Refused(f)) => line.say(&Word::Failed(format!("PAM: {} ({})", f.words, f.code))),
-        Err(Stop::Failed(words)) => line.say(&Word::Failed(words)),
+        Err(Stop::Refused(f)) if !f.is_ours => line.say(&WorkerToMonitor::Refused(f.code, f.words)),
+        Err(Stop::Refused(f)) => line.say(&WorkerToMonitor::Failed(format!(
+            "PAM: {} ({})",
+            f.words, f.code
+        ))),
+        Err(Stop::Failed(words)) => line.say(&WorkerToMonitor::Failed(words)),
         Err(Stop::Over(fault)) => Err(fault),
     }
 }
@@ -80,14 +83,14 @@ fn log_in(line: &Line, begin: &Begin, held: &Held, start: Start) -> Result<(), S
             return Ok(());
         }
     }
-    if pam.account().map_err(|f| f.at("account"))? == Standing::PasswordExpired {
+    if pam.account().map_err(|f| f.at("account"))? == AccountStatus::PasswordExpired {
         pam.change_expired().map_err(|f| f.at("new password"))?;
     }
     let account = pam.user().map_or(Ok(None), |name| account::look_up(&name));
     let unusable = |why| failed(format!("the user that PAM names cannot be used: {why}"));
     let account = account.map_err(unusable)?;
     let account = account.ok_or_else(|| failed("the user that PAM names does not exist"))?;
-    line.say(&Word::Known(Known {
+    line.say(&WorkerToMonitor::Known(Known {
         groups: groups_among(&account, &begin.groups),
         account: account.clone(),
     }))?;

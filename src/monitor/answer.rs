@@ -1,7 +1,7 @@
 //! The verdict: what the monitor says to each of the gate's questions. The whole
 //! walk of a request is here, top to bottom:
 //!
-//! `Greeted` → `Opened` → (the doors, [`super::doors`]: `Admitted` → `Proven` → `Known`) →
+//! `Greeted` → `Opened` → (the doors, [`super::doors`]: `Admitted` → `AuthenticatedHost` → `Known`) →
 //! (the rest of a long command) → `Granted` → (the account) → `Running` → the relay.
 
 use std::net::IpAddr;
@@ -10,15 +10,15 @@ use std::time::Instant;
 
 use super::Monitor;
 use super::accounts::Known as User;
-use super::doors::Visit;
+use super::doors::PendingAdmission;
 use super::logins::LoginId;
 use super::look_ups::LookUp;
 use super::refuse::{Checked, LEFT};
 use super::sessions::shares::Holder;
 use super::talk::Talk;
 use crate::channel::gate::{Complaint, Connection, Order, Question};
-use crate::credential::hash::{self, Against};
-use crate::credential::{Greeted, NotGreeted, Opened, Proven};
+use crate::credential::hash::{self, ProofContext};
+use crate::credential::{AuthenticatedHost, Greeted, NotGreeted, Opened};
 use crate::door::{Admitted, Id, Known, Machine as _};
 use crate::log::Level;
 use crate::policy::{self, Exec, Granted};
@@ -31,11 +31,11 @@ use crate::wire::record::{self, Kind};
 use crate::wire::{Malformed, limits};
 
 /// A stranger, as far as the monitor knows him.
-pub(super) enum Stranger {
+pub(super) enum Preauth {
     /// The ServerHello is out.
     Greeted(Box<Greeted>),
     /// At the doors.
-    AtDoor(Box<Visit>),
+    AtDoor(Box<PendingAdmission>),
     /// Known; the rest of a long command is coming.
     Asked(Box<Asked>),
     /// Granted; the account is being looked up.
@@ -44,7 +44,7 @@ pub(super) enum Stranger {
     LoggingIn(LoginId),
 }
 
-impl Stranger {
+impl Preauth {
     /// His login, if he is in the midst of one.
     pub(super) const fn login(&self) -> Option<LoginId> {
         if let Self::LoggingIn(id) = self {
@@ -57,7 +57,7 @@ impl Stranger {
 
 /// A known caller whose command is still coming.
 pub(super) struct Asked {
-    known: Known<Proven>,
+    known: Known<AuthenticatedHost>,
     socket: OwnedFd,
     talk: Talk,
     welcome: Vec<Text>,
@@ -68,12 +68,12 @@ pub(super) struct Asked {
 impl Asked {
     /// The address he calls from.
     pub(super) const fn peer(&self) -> IpAddr {
-        self.known.who().peer()
+        self.known.inner().peer()
     }
 
     /// The machines that ask.
     pub(super) fn machines(&self) -> Vec<Id> {
-        self.known.who().machines()
+        self.known.inner().machines()
     }
 }
 
@@ -96,7 +96,7 @@ pub(super) struct Pending {
 }
 
 /// What a step came to, when the walk did not end in a running job.
-pub(super) enum Halt {
+pub(super) enum Reject {
     /// Refused: the peer hears `denied`, the log why.
     Refused(Refusal),
     /// Something that must not be answered at all; and whose it is, if known.
@@ -105,13 +105,13 @@ pub(super) enum Halt {
     Left(IpAddr),
 }
 
-impl From<Refusal> for Halt {
+impl From<Refusal> for Reject {
     fn from(r: Refusal) -> Self {
         Self::Refused(r)
     }
 }
 
-impl From<Malformed> for Halt {
+impl From<Malformed> for Reject {
     fn from(m: Malformed) -> Self {
         // Only our own answers to proven callers are made by way of this.
         Self::Refused(Refusal::new(Cause::System, m))
@@ -138,13 +138,14 @@ impl Monitor {
                 self.conclude(c, outcome);
             }
             Question::Gone(c) => self.forget(c),
-            Question::Left(c) => self.hear_left(c),
+            Question::Left(c) => self.handle_left(c),
             Question::Empty => self.gate_is_empty = true,
             Question::TurnedAway(why, from) => {
                 let pairs: [(&str, &dyn std::fmt::Display); 2] =
                     [("peer", &from), ("cause", &why.name())];
                 if why != Complaint::Probe {
-                    self.log.say_noise(Level::Warning, "turned-away", &pairs);
+                    self.log
+                        .log_ratelimited(Level::Warning, "turned-away", &pairs);
                 }
             }
         }
@@ -152,8 +153,8 @@ impl Monitor {
 
     /// Hello: a nonce is drawn, and nothing else happens.
     fn greet(&mut self, c: Connection, from: IpAddr, record: &[u8]) {
-        let full = self.strangers.len() >= self.settings.limits.silent.saturating_mul(2);
-        if full || self.strangers.contains_key(&c) {
+        let full = self.unauthenticated.len() >= self.settings.limits.silent.saturating_mul(2);
+        if full || self.unauthenticated.contains_key(&c) {
             self.forget(c);
             return self.close(c, "a gate that greets twice, or too many", Some(from));
         }
@@ -161,9 +162,9 @@ impl Monitor {
             Ok(greeted) => {
                 self.step("hello", &[("connection", &c), ("peer", &from)]);
                 let order = Order::ServerHello(c, greeted.server_hello()).encode();
-                self.strangers
-                    .insert(c, Stranger::Greeted(Box::new(greeted)));
-                self.tell_gate(order);
+                self.unauthenticated
+                    .insert(c, Preauth::Greeted(Box::new(greeted)));
+                self.send_to_gate(order);
                 self.doors.prepare();
                 self.prepare_look_up(from);
             }
@@ -182,82 +183,86 @@ impl Monitor {
         record: &[u8],
         socket: Option<OwnedFd>,
         now: Instant,
-    ) -> Result<(), Halt> {
-        let Some(Stranger::Greeted(greeted)) = self.strangers.remove(&c) else {
-            return Err(Halt::Closed("a ClientHello out of turn", None));
+    ) -> Result<(), Reject> {
+        let Some(Preauth::Greeted(greeted)) = self.unauthenticated.remove(&c) else {
+            return Err(Reject::Closed("a ClientHello out of turn", None));
         };
         // The kernel leaves out what we have no descriptor for: the shortage is ours, and no
         // fault of the peer's.
         let lost = || {
             let words = "no descriptor was left for its socket (limit of open files)";
-            Refusal::new(Cause::Busy, words).of_stranger(true)
+            Refusal::new(Cause::Busy, words).from_unauthenticated(true)
         };
         let socket = socket.ok_or_else(lost)?;
         if !socket::is_stream(socket.as_fd()) {
-            return Err(Halt::Closed("a ClientHello with another socket", None));
+            return Err(Reject::Closed("a ClientHello with another socket", None));
         }
         let peer = socket::peer(socket.as_fd());
-        let peer = peer.map_err(|_| Halt::Closed("the peer has left", None))?;
+        let peer = peer.map_err(|_| Reject::Closed("the peer has left", None))?;
         if socket::has_bytes(socket.as_fd()) {
-            return Err(Halt::Closed("bytes behind a ClientHello", Some(peer.ip())));
+            return Err(Reject::Closed(
+                "bytes behind a ClientHello",
+                Some(peer.ip()),
+            ));
         }
-        let prepared = self.stock.take();
+        let prepared = self.key_cache.take();
         let opened = greeted.open(record, &self.host, prepared).map_err(|r| {
-            self.look_for_nobody(now);
+            self.look_up_dummy(now);
             r.of(peer.ip())
         })?;
-        self.stock.opened(&self.host.public, opened.machine());
+        self.key_cache.opened(&self.host.public, opened.machine());
         self.step("opened", &[("connection", &c), ("peer", &peer)]);
         self.arrive(c, opened, socket, peer.ip(), now)
     }
 
     /// Holds what an admitted host shows against HOSTINFO and its cookie.
-    pub(super) fn prove(
+    pub(super) fn authenticate_host(
         &mut self,
         admitted: Admitted<Opened>,
         peer: IpAddr,
-    ) -> Result<Proven, Refusal> {
+    ) -> Result<AuthenticatedHost, Refusal> {
         let table = self
             .hosts
             .table()
             .map_err(|e| Refusal::new(Cause::NoHostinfo, e))?;
         // The folders above cookies and keys are looked at once for this proof.
-        let place = self.place.clone().once();
-        let proven = hash::prove(
+        let paths = self.paths.clone().once();
+        let authenticated = hash::authenticate_host(
             admitted,
-            &Against {
+            &ProofContext {
                 table,
                 resolved: &|name| self.hosts.addresses_of(name),
-                place: &place,
+                paths: &paths,
                 name: &self.settings.name,
                 host_key: &self.host.public,
-                shared: &|machine| self.stock.agree(&self.host, machine),
+                shared: &|machine| self.key_cache.agree(&self.host, machine),
                 peer,
             },
         )
         .map_err(Refusal::worked_out)?;
-        self.stock.proven(&self.host.public, proven.machine());
-        if proven.is_newly_recorded() {
-            let host = &proven.caller().name;
+        self.key_cache
+            .authenticated(&self.host.public, authenticated.machine());
+        if authenticated.is_newly_recorded() {
+            let host = &authenticated.caller().name;
             self.log.say(
                 Level::Info,
                 "machine-recorded",
                 &[("host", host), ("peer", &peer)],
             );
         }
-        Ok(proven)
+        Ok(authenticated)
     }
 
     /// AuthContinue: the caller is known, its command too long for the greeting.
     pub(super) fn ask_for_command(
         &mut self,
         c: Connection,
-        mut known: Known<Proven>,
+        mut known: Known<AuthenticatedHost>,
         socket: OwnedFd,
         talk: Option<Box<Talk>>,
         welcome: Vec<Text>,
         length: u32,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), Reject> {
         let payload = Answer::SendCommand.encode()?;
         let (talk, record) = match talk {
             Some(mut talk) => {
@@ -265,7 +270,7 @@ impl Monitor {
                 (*talk, record)
             }
             None => {
-                let (message, keys) = known.who_mut().message_2(&payload)?;
+                let (message, keys) = known.inner_mut().message_2(&payload)?;
                 (Talk::new(&keys)?, record::compose(Kind::Answer, &message)?)
             }
         };
@@ -282,27 +287,28 @@ impl Monitor {
             encoding: Vec::new(),
             length,
         };
-        self.strangers.insert(c, Stranger::Asked(Box::new(asked)));
-        self.tell_gate(order);
+        self.unauthenticated
+            .insert(c, Preauth::Asked(Box::new(asked)));
+        self.send_to_gate(order);
         Ok(())
     }
 
     /// A piece of a long command; with the last one the walk goes on.
-    fn take_piece(&mut self, c: Connection, record: &[u8], now: Instant) -> Result<(), Halt> {
-        let stranger = self.strangers.remove(&c);
-        if let Some(Stranger::LoggingIn(id)) = stranger {
-            self.strangers.insert(c, Stranger::LoggingIn(id));
+    fn take_piece(&mut self, c: Connection, record: &[u8], now: Instant) -> Result<(), Reject> {
+        let preauth = self.unauthenticated.remove(&c);
+        if let Some(Preauth::LoggingIn(id)) = preauth {
+            self.unauthenticated.insert(c, Preauth::LoggingIn(id));
             return self.take_answers(id, record, now);
         }
-        if let Some(Stranger::AtDoor(visit)) = stranger {
-            return self.take_visitors_answer(c, visit, record, now);
+        if let Some(Preauth::AtDoor(admission)) = preauth {
+            return self.take_applicants_answer(c, admission, record, now);
         }
-        let Some(Stranger::Asked(mut asked)) = stranger else {
+        let Some(Preauth::Asked(mut asked)) = preauth else {
             // It was on its way when its connection was refused.
-            self.strangers.extend(stranger.map(|s| (c, s)));
+            self.unauthenticated.extend(preauth.map(|s| (c, s)));
             return Ok(());
         };
-        let peer = asked.known.who().peer();
+        let peer = asked.known.inner().peer();
         let refuse = |m: Malformed| Refusal::new(Cause::Request, m).of(peer);
         let envelope = record::parse(record, &[Kind::Sealed]).map_err(refuse)?;
         let mut body = envelope.content.to_vec();
@@ -312,11 +318,11 @@ impl Monitor {
             return Err(refuse(Malformed("a command of another length than was said")).into());
         }
         if asked.encoding.len() < asked.length {
-            self.strangers.insert(c, Stranger::Asked(asked));
+            self.unauthenticated.insert(c, Preauth::Asked(asked));
             return Ok(());
         }
         if socket::has_bytes(asked.socket.as_fd()) {
-            return Err(Halt::Closed("bytes behind a command", Some(peer)));
+            return Err(Reject::Closed("bytes behind a command", Some(peer)));
         }
         let Asked {
             known,
@@ -335,17 +341,17 @@ impl Monitor {
     pub(super) fn grant(
         &mut self,
         connection: Connection,
-        known: Known<Proven>,
+        known: Known<AuthenticatedHost>,
         socket: OwnedFd,
         acceptance: Acceptance,
         welcome: Vec<Text>,
         now: Instant,
-    ) -> Result<(), Halt> {
-        let from = known.who().peer();
-        let program = self.subsystem_of(known.who().request());
+    ) -> Result<(), Reject> {
+        let from = known.inner().peer();
+        let program = self.subsystem_of(known.inner().request());
         let granted = policy::grant(known, program, self.accounts.serves());
         let granted = granted.map_err(|r| r.of(from))?;
-        if let Some(why) = self.cannot_start_for(&Holder::of(granted.proven())) {
+        if let Some(why) = self.cannot_start_for(&Holder::of(granted.authenticated())) {
             return Err(Refusal::new(Cause::Busy, why).of(from).into());
         }
         let user = granted.service().user.clone();
@@ -365,7 +371,8 @@ impl Monitor {
             User::User(record) => self.start(pending, &record, now),
             User::Looking(which) => {
                 self.step("look-up", &[("connection", &connection), ("user", &user)]);
-                self.strangers.insert(connection, Stranger::Waiting(which));
+                self.unauthenticated
+                    .insert(connection, Preauth::Waiting(which));
                 self.pending.entry(which).or_default().push(pending);
                 Ok(())
             }
@@ -375,7 +382,7 @@ impl Monitor {
 
     /// Why no job may be started now, if so.
     pub(super) fn cannot_start(&self) -> Option<&'static str> {
-        let sessions = self.sessions.len() + self.logins.alone();
+        let sessions = self.sessions.len() + self.logins.detached_count();
         if sessions >= self.settings.limits.sessions {
             return Some("too many sessions");
         }
@@ -412,9 +419,9 @@ impl Monitor {
         self.caller_found(which, found.map(|record| &record.account));
         for pending in self.pending.remove(&which).unwrap_or_default() {
             let connection = pending.connection;
-            self.strangers.remove(&connection);
-            let peer = pending.granted.proven().peer();
-            let holders = Holder::of(pending.granted.proven());
+            self.unauthenticated.remove(&connection);
+            let peer = pending.granted.authenticated().peer();
+            let holders = Holder::of(pending.granted.authenticated());
             let outcome = match (found, self.cannot_start_for(&holders)) {
                 (_, Some(why)) => Err(Refusal::new(Cause::Busy, why).of(peer).into()),
                 (Some(record), None) => self.start(pending, record, now),
@@ -432,12 +439,12 @@ impl Monitor {
     }
 
     /// What a walk came to that did not end in a running job.
-    pub(super) fn conclude(&mut self, c: Connection, outcome: Result<(), Halt>) {
+    pub(super) fn conclude(&mut self, c: Connection, outcome: Result<(), Reject>) {
         match outcome {
             Ok(()) => {}
-            Err(Halt::Closed(why, peer)) => self.close(c, why, peer),
-            Err(Halt::Left(peer)) => self.part(Some(c), peer, LEFT, &Checked::default()),
-            Err(Halt::Refused(refusal)) => self.refuse(c, &refusal),
+            Err(Reject::Closed(why, peer)) => self.close(c, why, peer),
+            Err(Reject::Left(peer)) => self.part(Some(c), peer, LEFT, &Checked::default()),
+            Err(Reject::Refused(refusal)) => self.refuse(c, &refusal),
         }
     }
 }

@@ -7,9 +7,9 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::answer::{Acceptance, Halt, Pending};
+use super::answer::{Acceptance, Pending, Reject};
 use super::sessions::shares::Holder;
-use super::sessions::{Leader, Whose};
+use super::sessions::{Leader, SessionInfo};
 use super::{Monitor, inetd};
 use crate::channel::Channel;
 use crate::channel::gate::Order;
@@ -36,10 +36,11 @@ impl Monitor {
         mut pending: Pending,
         record: &UserRecord,
         now: Instant,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), Reject> {
         let account = &record.account;
-        let peer = pending.granted.proven().peer();
-        crate::policy::check_account(pending.granted.proven(), account).map_err(|r| r.of(peer))?;
+        let peer = pending.granted.authenticated().peer();
+        crate::policy::check_account(pending.granted.authenticated(), account)
+            .map_err(|r| r.of(peer))?;
         let usable = self.accounts.check(record);
         usable.map_err(|why| Refusal::new(Cause::Account, why).of(peer))?;
         if self.inetd.is_some() {
@@ -70,18 +71,18 @@ impl Monitor {
         // Sent from here, so that the client works while the relay begins.
         let answer = socket::send_now(pending.socket.as_fd(), answer);
         let (ours, theirs) = pair;
-        let proven = pending.granted.proven();
-        let whose = Whose {
-            host: proven.caller().name.to_string(),
+        let authenticated = pending.granted.authenticated();
+        let info = SessionInfo {
+            host: authenticated.caller().name.to_string(),
             user: pending.granted.service().user.to_string(),
-            peer: proven.peer(),
-            caller: proven.request().caller_user.to_string(),
-            service: proven.request().service.name().to_owned(),
-            machines: proven.machines(),
-            command: proven.request().command.shown(),
-            holders: Holder::of(proven),
+            peer: authenticated.peer(),
+            caller: authenticated.request().caller_user.to_string(),
+            service: authenticated.request().service.name().to_owned(),
+            machines: authenticated.machines(),
+            command: authenticated.request().command.shown(),
+            holders: Holder::of(authenticated),
         };
-        let linger = self.linger(Some(proven.caller()), proven.request());
+        let linger = self.linger(Some(authenticated.caller()), authenticated.request());
         let session = Session {
             answer,
             keys,
@@ -91,14 +92,14 @@ impl Monitor {
         let registry = self.poll.registry();
         let leader = Leader::Ours(running.pid());
         let id = self.sessions.number();
-        match self.sessions.add(registry, id, whose, leader, ours, now) {
+        match self.sessions.add(registry, id, info, leader, ours, now) {
             Ok(()) => {
                 self.log_start(id, &pending.granted, account);
                 let [stdin, stdout, stderr] = running.into_pipes();
                 let fds = vec![pending.socket, theirs, stdin, stdout, stderr];
                 // Should the relay be dead, the descriptors go, and the session's
                 // channel ends: the job is hung up by the same path as always.
-                self.tell_relay(session.encode(), fds);
+                self.send_to_relay(session.encode(), fds);
                 if self.inetd.is_some() {
                     self.guard.begin_later(inetd::SHORT, now);
                 }
@@ -109,7 +110,7 @@ impl Monitor {
                 self.kill(running.pid());
             }
         }
-        self.tell_gate(Order::Taken(pending.connection).encode());
+        self.send_to_gate(Order::Taken(pending.connection).encode());
         Ok(())
     }
 
@@ -146,17 +147,20 @@ impl Monitor {
     fn kill(&mut self, leader: Pid) {
         process::signal_group(leader, Signal::SIGKILL);
         self.sessions.groups_mut().leave(leader);
-        self.corpses.push(leader);
+        self.unreaped.push(leader);
     }
 
     fn log_start(&mut self, id: u64, granted: &Granted<Exec>, account: &Account) {
-        let proven = granted.proven();
-        let (host, caller) = (&proven.caller().name, &proven.request().caller_user);
+        let authenticated = granted.authenticated();
+        let (host, caller) = (
+            &authenticated.caller().name,
+            &authenticated.request().caller_user,
+        );
         let Request {
             service, command, ..
-        } = proven.request();
+        } = authenticated.request();
         let (command, service) = (command.shown(), service.name());
-        let (peer, machine) = (proven.peer(), Id::of(proven.machine()));
+        let (peer, machine) = (authenticated.peer(), Id::of(authenticated.machine()));
         let mut pairs: Vec<(&str, &dyn std::fmt::Display)> = vec![
             ("session", &id),
             ("host", host),
@@ -177,11 +181,11 @@ impl Monitor {
 /// The record that accepts the connection, and its keys.
 fn accept(pending: &mut Pending) -> Result<(Vec<u8>, Keys), Malformed> {
     let welcome = std::mem::take(&mut pending.welcome);
-    let proven = pending.granted.proven_mut();
-    let payload = proven.acceptance(welcome)?;
+    let authenticated = pending.granted.authenticated_mut();
+    let payload = authenticated.acceptance(welcome)?;
     match std::mem::replace(&mut pending.acceptance, Acceptance::Message2) {
         Acceptance::Message2 => {
-            let (message, keys) = proven.message_2(&payload)?;
+            let (message, keys) = authenticated.message_2(&payload)?;
             Ok((record::compose(Kind::Answer, &message)?, keys))
         }
         Acceptance::Talk(mut talk) => Ok((talk.seal(&payload)?, talk.into_keys()?)),

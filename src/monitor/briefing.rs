@@ -20,7 +20,7 @@ impl Monitor {
     /// Limits, networks, listeners.
     pub(super) fn brief_gate(&mut self) {
         self.gate_is_empty = false;
-        self.tell_gate(Order::Limits(self.limits()).encode());
+        self.send_to_gate(Order::Limits(self.limits()).encode());
         self.send_networks();
         if let Err(e) = self.send_listeners() {
             // A gate that does not listen everywhere is none: a new one will.
@@ -54,9 +54,9 @@ impl Monitor {
         let listed = self.hosts.networks();
         self.listed = listed.iter().copied().collect();
         for (list, networks) in [(List::Listed, listed), (List::Exempt, exempt)] {
-            self.tell_gate(Order::Networks(list, true, Vec::new()).encode());
+            self.send_to_gate(Order::Networks(list, true, Vec::new()).encode());
             for part in networks.chunks(NETWORKS) {
-                self.tell_gate(Order::Networks(list, false, part.to_vec()).encode());
+                self.send_to_gate(Order::Networks(list, false, part.to_vec()).encode());
             }
         }
     }
@@ -86,7 +86,7 @@ impl Monitor {
 
     /// Loads HOSTINFO anew if it has changed.
     pub(super) fn refresh_hosts(&mut self) {
-        if matches!(self.hosts.refresh(&self.place), Refreshed::New) {
+        if matches!(self.hosts.refresh(&self.paths), Refreshed::New) {
             self.hosts_are_new();
         }
     }
@@ -128,13 +128,13 @@ impl Monitor {
         if let Some((name, why)) = unresolved {
             let why = format!("its name does not resolve ({why}); it is asked for again");
             let pairs: [(&str, &dyn std::fmt::Display); 2] = [("host", &name), ("fault", &why)];
-            self.log.say_noise(Level::Warning, "hostinfo", &pairs);
+            self.log.log_ratelimited(Level::Warning, "hostinfo", &pairs);
         }
         if names == Names::All {
             let left = self.hosts.unresolved();
             let names = if left == 0 { "resolved" } else { "unresolved" };
             let pairs: [(&str, &dyn std::fmt::Display); 2] = [("names", &names), ("left", &left)];
-            self.log.say_noise(Level::Info, "hostinfo", &pairs);
+            self.log.log_ratelimited(Level::Info, "hostinfo", &pairs);
         }
         if names != Names::Same {
             self.send_networks();

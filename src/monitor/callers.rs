@@ -91,14 +91,14 @@ pub(super) struct Callers<T> {
     /// When one is to be started that could not be.
     retry: Option<Instant>,
     terms: Terms,
-    token: fn(u64) -> Token,
+    event_source: fn(u64) -> Token,
     /// Dropped after its callers, whose unread sockets it takes.
     listener: Option<(Listener, PathBuf, Token)>,
 }
 
 impl<T: Default> Callers<T> {
     /// Nobody yet, and no socket.
-    pub(super) const fn new(terms: Terms, token: fn(u64) -> Token) -> Self {
+    pub(super) const fn new(terms: Terms, event_source: fn(u64) -> Token) -> Self {
         Self {
             listener: None,
             all: BTreeMap::new(),
@@ -108,7 +108,7 @@ impl<T: Default> Callers<T> {
             closers: Vec::new(),
             retry: None,
             terms,
-            token,
+            event_source,
         }
     }
 
@@ -125,15 +125,15 @@ impl<T: Default> Callers<T> {
         &mut self,
         registry: &Registry,
         (path, mode): (&Path, u32),
-        token: Token,
+        event_source: Token,
     ) -> Result<(), Fault> {
         let listener = local::listener(path, mode).map_err(|e| Fault::of(path, e))?;
         registry.register(
             &mut SourceFd(&listener.as_raw_fd()),
-            token,
+            event_source,
             Interest::READABLE,
         )?;
-        self.listener = Some((listener, path.to_owned(), token));
+        self.listener = Some((listener, path.to_owned(), event_source));
         Ok(())
     }
 
@@ -173,7 +173,7 @@ impl<T: Default> Callers<T> {
             };
             let uid = socket.user();
             let his = self.line.iter().filter(|w| w.uid == uid).count();
-            if his == 0 && self.has_place(uid) {
+            if his == 0 && self.has_slot(uid) {
                 self.let_in(registry, socket, uid, now);
             } else if his < self.terms.line_each
                 && (self.has_room_in_line(his) || self.nobody_makes_way(uid, &mut is_somebody))
@@ -263,7 +263,7 @@ impl<T: Default> Callers<T> {
         }
         let mut next = 0;
         while let Some(uid) = self.line.get(next).map(|w| w.uid) {
-            if !self.has_place(uid) {
+            if !self.has_slot(uid) {
                 next += 1;
             } else if let Some(waiting) = self.line.remove(next) {
                 self.let_in(registry, waiting.socket, uid, now);
@@ -271,15 +271,15 @@ impl<T: Default> Callers<T> {
         }
     }
 
-    fn has_place(&self, uid: u32) -> bool {
+    fn has_slot(&self, uid: u32) -> bool {
         let his = self.all.values().filter(|c| c.uid == uid).count();
         his < self.terms.each && self.all.len() < self.terms.most
     }
 
     fn let_in(&mut self, registry: &Registry, socket: untrusted::Caller, uid: u32, now: Instant) {
-        let token = (self.token)(self.next);
+        let event_source = (self.event_source)(self.next);
         let fd = socket.as_fd().as_raw_fd();
-        let registered = registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
+        let registered = registry.register(&mut SourceFd(&fd), event_source, Interest::READABLE);
         if registered.is_err() {
             return;
         }
@@ -345,10 +345,10 @@ impl<T: Default> Callers<T> {
         let fd = caller.channel.as_fd().as_raw_fd();
         let both = Interest::READABLE | Interest::WRITABLE;
         let waits = caller.channel.flush().is_ok() && caller.channel.is_waiting();
-        let token = (self.token)(id);
+        let event_source = (self.event_source)(id);
         if !waits
             || registry
-                .reregister(&mut SourceFd(&fd), token, both)
+                .reregister(&mut SourceFd(&fd), event_source, both)
                 .is_err()
         {
             self.all.remove(&id);
@@ -378,7 +378,7 @@ impl<T: Default> Callers<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::monitor::token;
+    use crate::monitor::event_source;
 
     #[test]
     fn a_line_full_of_nobodies_makes_way_for_somebody() {
@@ -389,7 +389,7 @@ mod tests {
             line_each: 2,
             time: Duration::from_secs(1),
         };
-        let mut callers: Callers<()> = Callers::new(terms, token::wants_signature);
+        let mut callers: Callers<()> = Callers::new(terms, event_source::wants_signature);
         let stand = |callers: &mut Callers<()>, uid| {
             callers.line.push_back(Waiting {
                 socket: untrusted::Caller::of(uid),

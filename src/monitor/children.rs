@@ -9,11 +9,11 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::channel::watch::Watch;
-use crate::channel::{Channel, Incoming, cell};
+use crate::channel::{Channel, Incoming, sandbox_config};
 use crate::fault::Fault;
-use crate::sys::oom::Standing;
+use crate::sys::oom::OomPriority;
 use crate::sys::process;
-use crate::sys::sandbox::{Cell, Role, Walls};
+use crate::sys::sandbox::{Role, SandboxConfig, SandboxStatus};
 
 /// One that lives this long was no failed start.
 const LIVED: Duration = Duration::from_secs(10);
@@ -79,8 +79,8 @@ impl Child {
             Role::Relay => ("cosserver: relay", Channel::pair()?),
         };
         let standing = match self.role {
-            Role::Gate => Standing::Original,
-            Role::Relay => Standing::Relay,
+            Role::Gate => OomPriority::Original,
+            Role::Relay => OomPriority::Relay,
         };
         self.pid = Some(match copy {
             Some(run) => process::apart(run, theirs.as_fd(), standing)?,
@@ -95,10 +95,10 @@ impl Child {
     ///
     /// # Errors
     /// It has died.
-    pub(super) fn send_in(&mut self, into: Option<&Cell>) -> Result<(), Fault> {
+    pub(super) fn send_in(&mut self, into: Option<&SandboxConfig>) -> Result<(), Fault> {
         let channel = self.coming.as_mut().or(self.channel.as_mut());
         if let Some(channel) = channel.filter(|_| self.untold) {
-            channel.send(cell::order(into), Vec::new())?;
+            channel.send(sandbox_config::order(into), Vec::new())?;
             self.untold = false;
             self.due = Some(Instant::now() + BEGINNING);
         }
@@ -109,7 +109,7 @@ impl Child {
     ///
     /// # Errors
     /// No process or descriptor was to be had, or it died at once.
-    pub(super) fn start(&mut self, into: Option<&Cell>) -> Result<Walls, Fault> {
+    pub(super) fn start(&mut self, into: Option<&SandboxConfig>) -> Result<SandboxStatus, Fault> {
         if self.coming.is_none() {
             self.launch(None)?;
         }
@@ -117,10 +117,10 @@ impl Child {
         let gone = || Fault::new("it is gone");
         let ours = self.coming.take().ok_or_else(gone)?;
         self.due = None;
-        let walls = wait_for_report(&ours, STARTING)
+        let sandbox_status = wait_for_report(&ours, STARTING)
             .map_err(|e| e.while_doing(format!("the {}", self.name())))?;
         self.channel = Some(ours);
-        Ok(walls)
+        Ok(sandbox_status)
     }
 
     /// Takes it for started, without waiting for its walls: what it is sent once it was
@@ -144,20 +144,20 @@ impl Child {
 
     /// Takes its first message: which walls stand, or why it could not go in. `None`: it is
     /// no report.
-    pub(super) fn report(&mut self, message: &[u8]) -> Option<Result<Walls, Fault>> {
+    pub(super) fn report(&mut self, message: &[u8]) -> Option<Result<SandboxStatus, Fault>> {
         self.due = None;
-        cell::parse_report(message)
+        sandbox_config::parse_report(message)
     }
 
     /// Puts its channel into the loop.
     ///
     /// # Errors
     /// The loop takes no more.
-    pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> Result<(), Fault> {
+    pub(super) fn watch(&mut self, registry: &Registry, event_source: Token) -> Result<(), Fault> {
         let watch = self
             .channel
             .as_ref()
-            .map(|c| Watch::new(registry, c, token));
+            .map(|c| Watch::new(registry, c, event_source));
         self.watch = watch.transpose()?;
         Ok(())
     }
@@ -203,7 +203,7 @@ impl Child {
 
     /// Makes sure that it is dead. Its number, to be reaped; and when the next
     /// may be started.
-    pub(super) fn bury(&mut self, now: Instant) -> (Option<Pid>, Instant) {
+    pub(super) fn discard(&mut self, now: Instant) -> (Option<Pid>, Instant) {
         (self.channel, self.watch, self.coming, self.due) = (None, None, None, None);
         let pid = self.pid.take();
         if let Some(pid) = pid {
@@ -222,14 +222,14 @@ impl Child {
     }
 }
 
-fn wait_for_report(channel: &Channel, limit: Duration) -> Result<Walls, Fault> {
+fn wait_for_report(channel: &Channel, limit: Duration) -> Result<SandboxStatus, Fault> {
     let mut buffer = [0; 1024];
     match channel.receive_until(&mut buffer, Instant::now() + limit)? {
         Incoming::Message(message, _) => {
-            let walls = cell::parse_report(&message);
+            let sandbox_status = sandbox_config::parse_report(&message);
             let wrong = || Fault::new("it reported something else");
-            let walls = walls.ok_or_else(wrong)?;
-            walls.map_err(|e| e.while_doing("its sandbox"))
+            let sandbox_status = sandbox_status.ok_or_else(wrong)?;
+            sandbox_status.map_err(|e| e.while_doing("its sandbox"))
         }
         Incoming::Nothing => Err(Fault::new("it did not start in time")),
         Incoming::Gone => Err(Fault::new("it died before its walls stood")),

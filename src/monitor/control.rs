@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::callers::{Callers, Terms};
-use super::{Monitor, token};
+use super::{Monitor, event_source};
 use crate::channel::control::{Answer, QUESTION, Question};
 use crate::door::Id;
 use crate::fault::Fault;
@@ -36,7 +36,7 @@ pub(super) type Control = Callers<Wanted>;
 
 /// A desk without a socket.
 pub(super) const fn control() -> Control {
-    Callers::new(TERMS, token::administers)
+    Callers::new(TERMS, event_source::administers)
 }
 
 impl Monitor {
@@ -44,8 +44,8 @@ impl Monitor {
     /// them the daemon serves all the same.
     pub(super) fn open_sockets(&mut self) -> Vec<Fault> {
         let mut wrong = Vec::new();
-        if !self.desk.is_open() {
-            wrong.extend(self.open_desk().err());
+        if !self.sign_socket.is_open() {
+            wrong.extend(self.open_sign_socket().err());
         }
         if !self.control.is_open() {
             wrong.extend(self.open_control().err());
@@ -55,9 +55,9 @@ impl Monitor {
 
     /// Opens the socket, to whoever this daemon is, and root.
     pub(super) fn open_control(&mut self) -> Result<(), Fault> {
-        let path = self.place.control();
+        let path = self.paths.control();
         self.control
-            .open(self.poll.registry(), (&path, 0o600), token::CONTROL)
+            .open(self.poll.registry(), (&path, 0o600), event_source::CONTROL)
     }
 
     /// The only user besides root that this daemon obeys, where it is not root's.
@@ -75,7 +75,7 @@ impl Monitor {
     }
 
     /// An administrator says something.
-    pub(super) fn hear_administrator(&mut self, id: u64, now: Instant) {
+    pub(super) fn handle_administrator(&mut self, id: u64, now: Instant) {
         if self.control.settle(self.poll.registry(), id) {
             return;
         }
@@ -123,9 +123,9 @@ impl Monitor {
             return;
         }
         let detached = self.logins.detached();
-        let alone: Vec<u64> = detached.iter().map(|on| on.id).collect();
+        let ids: Vec<u64> = detached.iter().map(|on| on.id).collect();
         let mut rows = self.sessions.who();
-        rows.retain(|on| !alone.contains(&on.id));
+        rows.retain(|on| !ids.contains(&on.id));
         rows.extend(detached);
         rows.sort_by_key(|on| on.id);
         let mut messages: Vec<Vec<u8>> =

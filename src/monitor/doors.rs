@@ -2,30 +2,33 @@
 //! asked about his machine, he shows who he is, the inner door is asked, he may be
 //! prompted, and he is let in.
 //!
-//! `Opened` → `Admitted` → `Claimant`, `Newcomer` or `Proven` → `Known`. The files of the
-//! doors are another process's ([`desk`]); what is decided by them stands here.
+//! `Opened` → `Admitted` → `LoginClaim`, `AuthenticatedMachine` or `AuthenticatedHost` → `Known`. The files of the
+//! doors are another process's ([`registry_client`]); what is decided by them stands here.
 
 mod awaited;
-mod away;
-mod desk;
+mod denied;
 mod guesses;
-mod keeper;
+mod pending_admission;
 mod prompt;
-mod visit;
+mod registry_client;
+mod registry_worker;
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use super::Monitor;
-use super::answer::{Acceptance, Halt, Stranger};
+use super::answer::{Acceptance, Preauth, Reject};
 use super::logins::Who;
 use crate::channel::gate::Connection;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::words;
-use crate::credential::{self, Claimant, Newcomer, Opened, Shows};
+use crate::credential::{self, AuthenticatedMachine, LoginClaim, Opened, Shows};
 use crate::door::asked::{Answer as Told, Question};
-use crate::door::{self, Admitted, Id, Known, Lodged, Machine, Name, Pass, Sight, Standing, Way};
+use crate::door::{
+    self, AccessDecision, AdmissionPass, Admitted, Id, Known, Machine, MachineStatus, Name,
+    RegistrationOutcome, RegistrationState,
+};
 use crate::log::Level;
 use crate::policy;
 use crate::refusal::{Cause, Refusal};
@@ -34,11 +37,11 @@ use crate::wire::prompt::{Style, Text};
 use crate::wire::request::{Command, Service};
 
 pub(super) use awaited::Awaited;
-use desk::Ticket;
-pub(super) use desk::{Desk, Keeps, Told as Heard};
 pub(super) use guesses::Guesses;
-pub(super) use visit::Visit;
-use visit::{Step, Visitor};
+pub(super) use pending_admission::PendingAdmission;
+use pending_admission::{Applicant, Step};
+use registry_client::Ticket;
+pub(super) use registry_client::{RegistryClient, Told as Heard, WorkerKind};
 
 impl Monitor {
     /// A handshake has opened: the doors are asked about its machine, before anything else
@@ -50,11 +53,11 @@ impl Monitor {
         socket: OwnedFd,
         peer: IpAddr,
         now: Instant,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), Reject> {
         let id = Id::of(opened.machine());
         let local = socket::local(socket.as_fd());
         let is_local = peer.is_loopback() || local.is_ok_and(|own| own.ip() == peer);
-        let visit = Visit {
+        let admission = PendingAdmission {
             socket,
             peer,
             is_local,
@@ -63,31 +66,31 @@ impl Monitor {
             welcome: String::new(),
             has_left: false,
         };
-        self.ask_doors(c, Box::new(visit), Question::Look(id), now)
+        self.ask_doors(c, Box::new(admission), Question::Look(id), now)
     }
 
     /// Asks the doors about a visitor, who waits meanwhile.
     fn ask_doors(
         &mut self,
         c: Connection,
-        mut visit: Box<Visit>,
+        mut admission: Box<PendingAdmission>,
         question: Question,
         now: Instant,
-    ) -> Result<(), Halt> {
-        if let (Question::Look(id), Some(seat)) = (&question, &mut self.inetd) {
-            seat.machines.retain(|known| known != id);
-            seat.machines.push(*id);
+    ) -> Result<(), Reject> {
+        if let (Question::Look(id), Some(connection)) = (&question, &mut self.inetd) {
+            connection.machines.retain(|known| known != id);
+            connection.machines.push(*id);
         }
-        let (peer, is_strangers) = (visit.peer, visit.is_strangers());
+        let (peer, is_unauthenticated) = (admission.peer, admission.is_unauthenticated());
         let trouble = |why: String| {
             let refusal = Refusal::new(Cause::Doors, why).of(peer);
-            Halt::from(refusal.of_stranger(is_strangers))
+            Reject::from(refusal.from_unauthenticated(is_unauthenticated))
         };
         match self.doors.ask(self.poll.registry(), Some(c), question, now) {
-            Ok(desk::Asked::Now(told)) => self.doors_say(c, *visit, told, now),
-            Ok(desk::Asked::Later(ticket)) => {
-                visit.ticket = Some(ticket);
-                self.strangers.insert(c, Stranger::AtDoor(visit));
+            Ok(registry_client::Asked::Now(told)) => self.doors_say(c, *admission, told, now),
+            Ok(registry_client::Asked::Later(ticket)) => {
+                admission.ticket = Some(ticket);
+                self.unauthenticated.insert(c, Preauth::AtDoor(admission));
                 Ok(())
             }
             Err(e) => Err(trouble(e.to_string())),
@@ -97,27 +100,32 @@ impl Monitor {
     /// What was to be written down, and nobody waits for, is; or is not.
     pub(super) fn log_note(&mut self, told: Told) {
         match told {
-            Told::Lodged(Lodged::Registered(pass, name)) => {
+            Told::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) => {
                 let pairs: [(&str, &dyn std::fmt::Display); 2] =
                     [("machine", &pass.id()), ("host", &name)];
                 self.log.say(Level::Info, "introduced", &pairs);
             }
-            Told::Fault(why) => self.log.say_noise(Level::Error, "doors", &[("why", &why)]),
-            Told::Lodged(Lodged::Wrong(_)) | Told::Sight(_) | Told::Done => {}
+            Told::Fault(why) => self
+                .log
+                .log_ratelimited(Level::Error, "doors", &[("why", &why)]),
+            Told::RegistrationOutcome(RegistrationOutcome::Wrong(_))
+            | Told::MachineStatus(_)
+            | Told::Done => {}
         }
     }
 
     /// The doors have answered about this connection's question.
     fn doors_told(&mut self, c: Connection, ticket: Ticket, told: Told, now: Instant) {
-        match self.strangers.remove(&c) {
-            Some(Stranger::AtDoor(visit)) if visit.ticket == Some(ticket) => {
-                let outcome = self.doors_say(c, *visit, told, now);
+        match self.unauthenticated.remove(&c) {
+            Some(Preauth::AtDoor(admission)) if admission.ticket == Some(ticket) => {
+                let outcome = self.doors_say(c, *admission, told, now);
                 self.conclude(c, outcome);
             }
             // He has left meanwhile, or it is another of the same number.
             other => {
-                self.strangers.extend(other.map(|s| (c, s)));
-                if let Told::Lodged(Lodged::Registered(pass, name)) = told {
+                self.unauthenticated.extend(other.map(|s| (c, s)));
+                if let Told::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) = told
+                {
                     self.log_registered(pass.id(), &name, &"left");
                 }
             }
@@ -125,16 +133,16 @@ impl Monitor {
     }
 
     /// A door process has something to say.
-    pub(super) fn hear_doors(&mut self, which: Keeps, now: Instant) {
+    pub(super) fn handle_registry(&mut self, which: WorkerKind, now: Instant) {
         let registry = self.poll.registry();
-        let heard = self.doors.hear(registry, which, &mut self.corpses, now);
+        let heard = self.doors.hear(registry, which, &mut self.unreaped, now);
         self.pass_on(heard, now);
     }
 
     /// What the doors should have answered by now.
     pub(super) fn tend_doors(&mut self, now: Instant) {
         let registry = self.poll.registry();
-        let heard = self.doors.tend(registry, &mut self.corpses, now);
+        let heard = self.doors.tend(registry, &mut self.unreaped, now);
         self.pass_on(heard, now);
     }
 
@@ -155,28 +163,28 @@ impl Monitor {
     fn doors_say(
         &mut self,
         c: Connection,
-        visit: Visit,
+        admission: PendingAdmission,
         told: Told,
         now: Instant,
-    ) -> Result<(), Halt> {
-        let (peer, is_strangers) = (visit.peer, visit.is_strangers());
-        let outcome = self.go_through(c, visit, told, now);
+    ) -> Result<(), Reject> {
+        let (peer, is_unauthenticated) = (admission.peer, admission.is_unauthenticated());
+        let outcome = self.go_through(c, admission, told, now);
         outcome.map_err(|halt| match halt {
-            Halt::Refused(refusal) if refusal.peer.is_none() => {
-                Halt::Refused(refusal.of(peer).of_stranger(is_strangers))
+            Reject::Refused(refusal) if refusal.peer.is_none() => {
+                Reject::Refused(refusal.of(peer).from_unauthenticated(is_unauthenticated))
             }
-            Halt::Refused(_) | Halt::Closed(..) | Halt::Left(_) => halt,
+            Reject::Refused(_) | Reject::Closed(..) | Reject::Left(_) => halt,
         })
     }
 
     fn go_through(
         &mut self,
         c: Connection,
-        visit: Visit,
+        admission: PendingAdmission,
         told: Told,
         now: Instant,
-    ) -> Result<(), Halt> {
-        let Visit {
+    ) -> Result<(), Reject> {
+        let PendingAdmission {
             socket,
             peer,
             is_local,
@@ -184,9 +192,9 @@ impl Monitor {
             ticket: _,
             welcome,
             has_left,
-        } = visit;
-        let visit = |step, welcome| {
-            Box::new(Visit {
+        } = admission;
+        let admission = |step, welcome| {
+            Box::new(PendingAdmission {
                 socket,
                 peer,
                 is_local,
@@ -198,56 +206,62 @@ impl Monitor {
         };
         match (step, told) {
             (_, Told::Fault(why)) => Err(Refusal::new(Cause::Doors, why).into()),
-            (Step::Arrives(opened), Told::Sight(sight)) => {
-                let admitted = Admitted::by(*opened, &sight)?;
-                self.step("admitted", &[("connection", &c), ("machine", &sight.id)]);
-                let welcome = sight.welcome.clone();
+            (Step::Arrives(opened), Told::MachineStatus(status)) => {
+                let admitted = Admitted::by(*opened, &status)?;
+                self.step("admitted", &[("connection", &c), ("machine", &status.id)]);
+                let welcome = status.welcome.clone();
                 if let Some(name) = self.name_to_await(&admitted, peer, now) {
                     let step = Step::AwaitsName(Box::new(admitted));
-                    let visit = visit(step, welcome);
-                    self.strangers.insert(c, Stranger::AtDoor(visit));
+                    let admission = admission(step, welcome);
+                    self.unauthenticated.insert(c, Preauth::AtDoor(admission));
                     self.await_name(c, name, peer, now);
                     return Ok(());
                 }
-                let visitor = self.recognise(c, admitted, peer)?;
-                let machine = visitor.machine();
-                if machine == sight.id {
-                    let visit = visit(Step::VouchedFor(visitor), welcome);
-                    return self.at_inner_door(c, visit, &sight, now);
+                let applicant = self.recognise(c, admitted, peer)?;
+                let machine = applicant.machine();
+                if machine == status.id {
+                    let admission = admission(Step::VouchedFor(applicant), welcome);
+                    return self.at_inner_door(c, admission, &status, now);
                 }
                 // It is the host's machine that counts where its signer vouches for a user.
-                let visit = visit(Step::VouchedFor(visitor), welcome);
-                self.ask_doors(c, visit, Question::Look(machine), now)
+                let admission = admission(Step::VouchedFor(applicant), welcome);
+                self.ask_doors(c, admission, Question::Look(machine), now)
             }
-            (Step::VouchedFor(visitor), Told::Sight(sight)) => {
-                if sight.excluded {
-                    let words = format!("machine {} is on the exclude list", sight.id);
+            (Step::VouchedFor(applicant), Told::MachineStatus(status)) => {
+                if status.excluded {
+                    let words = format!("machine {} is on the exclude list", status.id);
                     return Err(Refusal::new(Cause::Excluded, words).into());
                 }
-                let welcome = sight.welcome.clone();
-                let visit = visit(Step::VouchedFor(visitor), welcome);
-                self.at_inner_door(c, visit, &sight, now)
+                let welcome = status.welcome.clone();
+                let admission = admission(Step::VouchedFor(applicant), welcome);
+                self.at_inner_door(c, admission, &status, now)
             }
-            (Step::Registers(visitor, talk), Told::Lodged(Lodged::Registered(pass, name))) => {
+            (
+                Step::Registers(applicant, talk),
+                Told::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)),
+            ) => {
                 let id = pass.id();
                 self.log_registered(id, &name, &peer);
                 // While that took its time, the manager may have closed the door to it.
-                let visit = visit(Step::Registered(visitor, talk), welcome);
-                self.ask_doors(c, visit, Question::Look(id), now)
+                let admission = admission(Step::Registered(applicant, talk), welcome);
+                self.ask_doors(c, admission, Question::Look(id), now)
             }
-            (Step::Registered(visitor, talk), Told::Sight(sight)) => {
-                let is_host = visitor.host().is_some();
-                let visit = visit(Step::Registered(visitor, talk), welcome);
-                match door::way(&sight, is_host, is_local) {
-                    Way::In(pass) => self.let_in(c, *visit, &pass, now),
-                    Way::Ask(_) | Way::Away(_) => {
-                        let words = format!("machine {}: it was kept out meanwhile", sight.id);
+            (Step::Registered(applicant, talk), Told::MachineStatus(status)) => {
+                let is_host = applicant.host().is_some();
+                let admission = admission(Step::Registered(applicant, talk), welcome);
+                match door::decide(&status, is_host, is_local) {
+                    AccessDecision::Allow(pass) => self.let_in(c, *admission, &pass, now),
+                    AccessDecision::Prompt(_) | AccessDecision::Deny(_) => {
+                        let words = format!("machine {}: it was kept out meanwhile", status.id);
                         Err(Refusal::new(Cause::UnknownMachine, words).into())
                     }
                 }
             }
-            (Step::Registers(visitor, _), Told::Lodged(Lodged::Wrong(why))) => {
-                let words = format!("machine {}: {why}", visitor.machine());
+            (
+                Step::Registers(applicant, _),
+                Told::RegistrationOutcome(RegistrationOutcome::Wrong(why)),
+            ) => {
+                let words = format!("machine {}: {why}", applicant.machine());
                 Err(Refusal::new(Cause::Activation, words).into())
             }
             (
@@ -257,7 +271,7 @@ impl Monitor {
                 | Step::Prompted(..)
                 | Step::Registers(..)
                 | Step::Registered(..),
-                Told::Sight(_) | Told::Lodged(_) | Told::Done,
+                Told::MachineStatus(_) | Told::RegistrationOutcome(_) | Told::Done,
             ) => Err(Refusal::new(Cause::Doors, "the door process answered out of turn").into()),
         }
     }
@@ -275,26 +289,30 @@ impl Monitor {
         c: Connection,
         admitted: Admitted<Opened>,
         peer: IpAddr,
-    ) -> Result<Visitor, Halt> {
+    ) -> Result<Applicant, Reject> {
         match credential::shows(&admitted).map_err(|r| r.of(peer))? {
             Shows::Password => {
-                let claimant = Claimant::new(admitted, peer)?;
-                Ok(Visitor::Claimant(Box::new(claimant)))
+                let login_claim = LoginClaim::new(admitted, peer)?;
+                Ok(Applicant::LoginClaim(Box::new(login_claim)))
             }
             Shows::Machine => {
-                let newcomer = Newcomer::new(admitted, peer)?;
-                Ok(Visitor::Newcomer(Box::new(newcomer)))
+                let authenticated_machine = AuthenticatedMachine::new(admitted, peer)?;
+                Ok(Applicant::AuthenticatedMachine(Box::new(
+                    authenticated_machine,
+                )))
             }
             Shows::Proof => {
-                let proven = self.prove(admitted, peer).map_err(|r| r.of(peer))?;
-                let host = &proven.caller().name;
+                let authenticated = self
+                    .authenticate_host(admitted, peer)
+                    .map_err(|r| r.of(peer))?;
+                let host = &authenticated.caller().name;
                 self.step("proven", &[("connection", &c), ("host", host)]);
-                if !matches!(proven.request().service, Service::Gui(_)) {
-                    return Ok(Visitor::Exec(Box::new(proven)));
+                if !matches!(authenticated.request().service, Service::Gui(_)) {
+                    return Ok(Applicant::Exec(Box::new(authenticated)));
                 }
-                let user = policy::user_of(&proven, self.accounts.serves());
+                let user = policy::user_of(&authenticated, self.accounts.serves());
                 let user = user.map_err(|r| r.of(peer))?;
-                Ok(Visitor::Gui(Box::new(proven), user))
+                Ok(Applicant::Gui(Box::new(authenticated), user))
             }
         }
     }
@@ -303,47 +321,48 @@ impl Monitor {
     fn at_inner_door(
         &mut self,
         c: Connection,
-        visit: Box<Visit>,
-        sight: &Sight,
+        admission: Box<PendingAdmission>,
+        status: &MachineStatus,
         now: Instant,
-    ) -> Result<(), Halt> {
-        let Step::VouchedFor(visitor) = &visit.step else {
+    ) -> Result<(), Reject> {
+        let Step::VouchedFor(applicant) = &admission.step else {
             return Err(Refusal::new(Cause::Doors, "nobody is at the inner door").into());
         };
-        match door::way(sight, visitor.host().is_some(), visit.is_local) {
-            Way::In(pass) => {
-                self.note_visit(visitor, &pass, sight, visit.is_local, now);
-                self.let_in(c, *visit, &pass, now)
+        match door::decide(status, applicant.host().is_some(), admission.is_local) {
+            AccessDecision::Allow(pass) => {
+                self.note_admission(applicant, &pass, status, admission.is_local, now);
+                self.let_in(c, *admission, &pass, now)
             }
-            Way::Ask(want) => self.prompt_visitor(c, visit, want),
-            Way::Away(why) => {
-                let remedy = remedy(&self.place, sight, visitor.host().is_some());
-                let words = format!("machine {}: {why}; {remedy}", sight.id);
+            AccessDecision::Prompt(want) => self.prompt_applicant(c, admission, want),
+            AccessDecision::Deny(why) => {
+                let remedy = remedy(&self.paths, status, applicant.host().is_some());
+                let words = format!("machine {}: {why}; {remedy}", status.id);
                 Err(Refusal::new(Cause::UnknownMachine, words).into())
             }
         }
     }
 
     /// What is to be written down of somebody who passes: nobody waits for that.
-    fn note_visit(
+    fn note_admission(
         &mut self,
-        visitor: &Visitor,
-        pass: &Pass,
-        sight: &Sight,
+        applicant: &Applicant,
+        pass: &AdmissionPass,
+        status: &MachineStatus,
         is_local: bool,
         now: Instant,
     ) {
         let id = pass.id();
-        let question = match visitor
+        let question = match applicant
             .host()
             .map(|p| Name::parse(p.caller().name.as_str()))
         {
             Some(Ok(name)) if pass.introduce => Question::Introduce(id, name, !is_local),
-            _ if sight.standing == (Standing::Known { unseen: true }) => Question::Saw(id),
+            _ if status.state == (RegistrationState::Known { unseen: true }) => Question::Saw(id),
             _ => return,
         };
         if let Err(why) = self.doors.note(self.poll.registry(), question, now) {
-            self.log.say_noise(Level::Error, "doors", &[("why", &why)]);
+            self.log
+                .log_ratelimited(Level::Error, "doors", &[("why", &why)]);
         }
     }
 
@@ -351,24 +370,24 @@ impl Monitor {
     fn let_in(
         &mut self,
         c: Connection,
-        visit: Visit,
-        pass: &Pass,
+        admission: PendingAdmission,
+        pass: &AdmissionPass,
         now: Instant,
-    ) -> Result<(), Halt> {
-        let Visit {
+    ) -> Result<(), Reject> {
+        let PendingAdmission {
             socket,
             peer,
             step,
             welcome,
             has_left,
             ..
-        } = visit;
+        } = admission;
         if has_left {
-            return Err(Halt::Left(peer));
+            return Err(Reject::Left(peer));
         }
-        let (visitor, talk) = match step {
-            Step::VouchedFor(visitor) => (visitor, None),
-            Step::Registered(visitor, talk) => (visitor, Some(talk)),
+        let (applicant, talk) = match step {
+            Step::VouchedFor(applicant) => (applicant, None),
+            Step::Registered(applicant, talk) => (applicant, Some(talk)),
             Step::Arrives(_) | Step::AwaitsName(_) | Step::Prompted(..) | Step::Registers(..) => {
                 return Err(Refusal::new(Cause::Doors, "nobody is to be let in").into());
             }
@@ -376,40 +395,40 @@ impl Monitor {
         let welcome = greeting(welcome);
         let of = |r: Refusal| r.of(peer);
         self.step("known", &[("connection", &c), ("machine", &pass.id())]);
-        match visitor {
-            Visitor::Exec(proven) => {
-                let known = Known::by(*proven, pass).map_err(of)?;
-                if let Command::Follows { length, .. } = known.who().request().command {
+        match applicant {
+            Applicant::Exec(authenticated) => {
+                let known = Known::by(*authenticated, pass).map_err(of)?;
+                if let Command::Follows { length, .. } = known.inner().request().command {
                     return self.ask_for_command(c, known, socket, talk, welcome, length);
                 }
                 let acceptance = talk.map_or(Acceptance::Message2, Acceptance::Talk);
                 self.grant(c, known, socket, acceptance, welcome, now)
             }
-            Visitor::Gui(proven, user) => {
-                let known = Known::by(proven, pass).map_err(of)?;
+            Applicant::Gui(authenticated, user) => {
+                let known = Known::by(authenticated, pass).map_err(of)?;
                 self.begin_login(c, Who::Host(known, user), socket, talk, welcome, now)
             }
-            Visitor::Claimant(claimant) => {
-                let known = Known::by(claimant, pass).map_err(of)?;
-                self.begin_login(c, Who::Claimant(known), socket, talk, welcome, now)
+            Applicant::LoginClaim(login_claim) => {
+                let known = Known::by(login_claim, pass).map_err(of)?;
+                self.begin_login(c, Who::LoginClaim(known), socket, talk, welcome, now)
             }
-            Visitor::Newcomer(newcomer) => {
-                let known = Known::by(newcomer, pass).map_err(of)?;
-                self.accept_newcomer(c, known, socket, talk, welcome, now)
+            Applicant::AuthenticatedMachine(authenticated_machine) => {
+                let known = Known::by(authenticated_machine, pass).map_err(of)?;
+                self.accept_registration(c, known, socket, talk, welcome, now)
             }
         }
     }
 }
 
 /// What lets a machine in that is sent away.
-fn remedy(place: &Place, sight: &Sight, is_host: bool) -> String {
-    let add = format!("machine add {} --name NAME", sight.id);
+fn remedy(paths: &Paths, status: &MachineStatus, is_host: bool) -> String {
+    let add = format!("machine add {} --name NAME", status.id);
     let (add, close) = (
-        words::cosadm(place, add),
-        words::cosadm(place, "door close"),
+        words::cosadm(paths, add),
+        words::cosadm(paths, "door close"),
     );
-    let is_known = matches!(sight.standing, Standing::Known { .. });
-    let is_left_out = !sight.included && sight.level == door::Level::Closed;
+    let is_known = matches!(status.state, RegistrationState::Known { .. });
+    let is_left_out = !status.included && status.level == door::Level::Closed;
     if is_known && is_left_out && !is_host {
         format!("{close} lets in whoever is authorized by then")
     } else {

@@ -5,13 +5,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use super::Monitor;
-use super::answer::Halt;
+use super::answer::Reject;
 use super::login;
-use super::sessions::{Leader, Whose};
+use super::sessions::{Leader, SessionInfo};
 use super::talk::Talk;
 use crate::channel::gate::{Connection, Order};
 use crate::channel::relay::Session;
-use crate::credential::Newcomer;
+use crate::credential::AuthenticatedMachine;
 use crate::door::{Id, Known, Machine};
 use crate::log::Level;
 use crate::refusal::{Cause, Refusal};
@@ -24,58 +24,61 @@ use crate::wire::stream::End;
 
 impl Monitor {
     /// Tells a machine that it is known.
-    pub(super) fn accept_newcomer(
+    pub(super) fn accept_registration(
         &mut self,
         connection: Connection,
-        known: Known<Box<Newcomer>>,
+        known: Known<Box<AuthenticatedMachine>>,
         socket: OwnedFd,
         talk: Option<Box<Talk>>,
         texts: Vec<Text>,
         now: Instant,
-    ) -> Result<(), Halt> {
-        let mut newcomer = known.into_who();
-        let peer = newcomer.peer();
+    ) -> Result<(), Reject> {
+        let mut authenticated_machine = known.into_inner();
+        let peer = authenticated_machine.peer();
         if let Some(why) = self.cannot_start() {
             let refusal = Refusal::new(Cause::Busy, why).of(peer);
-            return Err(refusal.of_stranger(true).into());
+            return Err(refusal.from_unauthenticated(true).into());
         }
         let proof = None;
         let payload = Answer::Accept { proof, texts }.encode()?;
         let (answer, keys) = match talk {
             None => {
-                let (message, keys) = newcomer.message_2(&payload)?;
+                let (message, keys) = authenticated_machine.message_2(&payload)?;
                 (record::compose(Kind::Answer, &message)?, keys)
             }
             Some(mut talk) => (talk.seal(&payload)?, talk.into_keys()?),
         };
-        let (session, id) = (self.sessions.number(), Id::of(newcomer.machine()));
-        let whose = Whose {
+        let (session, id) = (
+            self.sessions.number(),
+            Id::of(authenticated_machine.machine()),
+        );
+        let info = SessionInfo {
             host: String::new(),
             user: String::new(),
             peer,
-            caller: newcomer.caller_user().to_string(),
+            caller: authenticated_machine.caller_user().to_string(),
             service: ENROL.to_owned(),
             machines: vec![id],
             command: String::new(),
             holders: Vec::new(),
         };
         // Whoever is let in can cause as many as he likes.
-        self.log.say_noise(
+        self.log.log_ratelimited(
             Level::Info,
             "enrol",
             &[
                 ("session", &session),
                 ("peer", &peer),
                 ("machine", &id),
-                ("caller", &newcomer.caller_user()),
+                ("caller", &authenticated_machine.caller_user()),
             ],
         );
         let answer = socket::send_now(socket.as_fd(), answer);
-        self.tell_gate(Order::Taken(connection).encode());
+        self.send_to_gate(Order::Taken(connection).encode());
         let handed = login::nothing().and_then(|streams| {
             self.hand_over(
                 session,
-                whose,
+                info,
                 Leader::Nobody,
                 streams,
                 socket,

@@ -26,7 +26,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use super::{Monitor, token};
+use super::{Monitor, event_source};
 use crate::channel::{Channel, Incoming};
 use crate::fault::Fault;
 use crate::log::Level;
@@ -208,7 +208,7 @@ impl Guard {
     /// The loop takes no more.
     fn watch(&self, registry: &Registry) -> Result<(), Fault> {
         let fd = self.channel.as_fd().as_raw_fd();
-        registry.register(&mut SourceFd(&fd), token::GUARD, Interest::READABLE)?;
+        registry.register(&mut SourceFd(&fd), event_source::GUARD, Interest::READABLE)?;
         Ok(())
     }
 }
@@ -284,7 +284,7 @@ impl Monitor {
         if self.guard.guard.is_some() {
             return;
         }
-        self.tell_guard();
+        self.update_guard();
         let registry = self.poll.registry();
         let started = Guard::start(self.sessions.groups(), Some(registry));
         self.guard_started(started);
@@ -301,7 +301,7 @@ impl Monitor {
         if self.guard.guard.is_some() || self.guard.standby.is_some() {
             return;
         }
-        self.tell_guard();
+        self.update_guard();
         match self.sessions.groups().start_standby() {
             Ok(standby) => self.guard.standby = Some(standby),
             // A guard would not be started either, and takes two processes.
@@ -344,7 +344,7 @@ impl Monitor {
     }
 
     /// A reload may have changed the grace.
-    pub(super) fn tell_guard(&self) {
+    pub(super) fn update_guard(&self) {
         let grace = self.settings.exec.hup_to_kill;
         self.sessions.groups().set_grace(grace);
     }

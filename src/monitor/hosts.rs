@@ -17,7 +17,7 @@ use crate::channel::lookup::{HOSTS, Question};
 use crate::config::address::Network;
 use crate::config::hostinfo::{Addresses, Entry, HostTable};
 use crate::config::name::HostName;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::fault::Fault;
 
 /// While names are being resolved, those that are known are told this often.
@@ -121,7 +121,7 @@ pub(super) enum Names {
 impl Hosts {
     /// Loads the table. A table that cannot be read denies everybody. Its names are not asked
     /// for before [`Self::resolve`].
-    pub(super) fn load(place: &Place) -> Self {
+    pub(super) fn load(paths: &Paths) -> Self {
         let mut hosts = Self {
             table: Err(Fault::new("hostinfo was not read yet")),
             seen: [None, None],
@@ -136,23 +136,23 @@ impl Hosts {
             due: None,
             told: Instant::now(),
         };
-        hosts.reload(place);
+        hosts.reload(paths);
         hosts
     }
 
     /// Loads the table anew whatever its stamp says.
-    pub(super) fn reload(&mut self, place: &Place) {
-        self.seen = [stamp(&place.hostinfo()), stamp(&place.dir)];
-        self.table = HostTable::load(place);
+    pub(super) fn reload(&mut self, paths: &Paths) {
+        self.seen = [stamp(&paths.hostinfo()), stamp(&paths.dir)];
+        self.table = HostTable::load(paths);
         self.list_names();
     }
 
     /// Loads the table anew if the file, or its folder, has changed.
-    pub(super) fn refresh(&mut self, place: &Place) -> Refreshed {
-        if [stamp(&place.hostinfo()), stamp(&place.dir)] == self.seen {
+    pub(super) fn refresh(&mut self, paths: &Paths) -> Refreshed {
+        if [stamp(&paths.hostinfo()), stamp(&paths.dir)] == self.seen {
             return Refreshed::Same;
         }
-        self.reload(place);
+        self.reload(paths);
         Refreshed::New
     }
 

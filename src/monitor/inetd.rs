@@ -19,7 +19,7 @@ use super::listen::adopted;
 use super::logins::MADE_ROOM;
 use super::look_ups::Process;
 use super::options::Asked;
-use super::table::{Admission, Stranger, Table};
+use super::table::{Admission, PreauthStage, Table};
 use super::{Monitor, Which};
 use crate::channel::gate::{Complaint, Order, Question};
 use crate::door::Id;
@@ -32,7 +32,7 @@ use crate::sys::sandbox::Role;
 use crate::sys::{locks, socket};
 
 /// The one connection, among those of all monitors.
-pub(super) struct Seat {
+pub(super) struct InetdConnection {
     /// Until it is the gate's.
     connection: Option<OwnedFd>,
     peer: IpAddr,
@@ -57,7 +57,7 @@ pub(super) const SHORT: Duration = Duration::from_millis(10);
 
 /// What is begun before anything is read.
 pub(super) struct Begun {
-    pub(super) seat: Seat,
+    pub(super) connection: InetdConnection,
     pub(super) gate: Child,
     pub(super) relay: Child,
     /// Looks the user up, once it is known who.
@@ -70,17 +70,17 @@ pub(super) struct Begun {
 pub(super) fn begin(
     asked: &Asked,
     apart: &Apart,
-    hushed: &mut Option<process::Hushed>,
+    saved_stderr: &mut Option<process::SavedStderr>,
 ) -> Result<Begun, Fault> {
     let connection = adopted()?;
     let peer = socket::peer(connection.as_fd())?.ip();
-    *hushed = Some(process::hush(asked.stderr)?);
+    *saved_stderr = Some(process::silence_stderr(asked.stderr)?);
     let (mut gate, mut relay) = (Child::new(Role::Gate), Child::new(Role::Relay));
     gate.launch(Some(apart.gate))?;
     let look_up = Process::launch(Some(apart.lookup))?;
     relay.launch(Some(apart.relay))?;
     Ok(Begun {
-        seat: Seat {
+        connection: InetdConnection {
             connection: Some(connection),
             peer,
             table: None,
@@ -99,18 +99,20 @@ impl Monitor {
     /// Takes a slot for the connection and gives it to the gate. Where there is no table
     /// to be had it is served all the same: what the table bounds is load, and an
     /// administrator who must get in to free a full disk is not to be shut out by it.
-    pub(super) fn take_seat(&mut self) {
-        let Some(seat) = &mut self.inetd else { return };
-        match Table::open(&self.place.inetd_table()) {
+    pub(super) fn take_slot(&mut self) {
+        let Some(connection) = &mut self.inetd else {
+            return;
+        };
+        match Table::open(&self.paths.inetd_table()) {
             Ok(table) => {
                 // Without it, it is only not found: what it serves is not less safe.
                 let _ = table.be_found();
-                seat.table = Some(Rc::new(table));
+                connection.table = Some(Rc::new(table));
             }
             Err(why) => self.lose_table(&why),
         }
-        if let Some(seat) = &self.inetd {
-            self.logins.share(seat.table.clone());
+        if let Some(connection) = &self.inetd {
+            self.logins.share(connection.table.clone());
         }
         self.admit();
     }
@@ -119,17 +121,17 @@ impl Monitor {
     /// names of HOSTINFO are being resolved, it may still be a host's.
     pub(super) fn admit(&mut self) {
         let limits = self.limits();
-        let Some(seat) = self.inetd.as_mut().filter(|s| s.connection.is_some()) else {
+        let Some(connection) = self.inetd.as_mut().filter(|s| s.connection.is_some()) else {
             return;
         };
-        let (peer, table) = (seat.peer, seat.table.clone());
+        let (peer, table) = (connection.peer, connection.table.clone());
         let listed: Networks = self.hosts.networks().into_iter().collect();
         let source = Source::of(peer);
         let admitted = table.map(|t| t.admit(source, listed.has(peer), &limits, locks::uptime()));
         match admitted {
             Some(Ok(Admission::NoSlot)) if self.hosts.is_resolving() => return,
             Some(Ok(Admission::NoSlot)) => return self.turn_away(Complaint::NoSlot),
-            Some(Ok(Admission::Slot(slot))) => seat.slot = Some(slot),
+            Some(Ok(Admission::Slot(slot))) => connection.slot = Some(slot),
             Some(Err(why)) => self.lose_table(&why),
             None => {}
         }
@@ -144,8 +146,8 @@ impl Monitor {
 
     /// Goes on without the table.
     fn lose_table(&mut self, why: &dyn std::fmt::Display) {
-        if let Some(seat) = &mut self.inetd {
-            (seat.table, seat.slot) = (None, None);
+        if let Some(connection) = &mut self.inetd {
+            (connection.table, connection.slot) = (None, None);
         }
         self.logins.share(None);
         let words = "penalties and slots of other connections are not known";
@@ -155,12 +157,15 @@ impl Monitor {
 
     /// Ends without a word to the peer.
     fn turn_away(&mut self, why: Complaint) {
-        let Some(seat) = &mut self.inetd else { return };
-        seat.connection = None;
+        let Some(connection) = &mut self.inetd else {
+            return;
+        };
+        connection.connection = None;
         let pairs: [(&str, &dyn std::fmt::Display); 2] =
-            [("peer", &seat.peer), ("cause", &why.name())];
-        self.log.say_noise(Level::Warning, "turned-away", &pairs);
-        self.leave_seat();
+            [("peer", &connection.peer), ("cause", &why.name())];
+        self.log
+            .log_ratelimited(Level::Warning, "turned-away", &pairs);
+        self.leave_slot();
         self.gate_is_empty = true;
         self.lost(Which::Gate, Instant::now());
     }
@@ -168,8 +173,11 @@ impl Monitor {
     /// `cosadm` has excluded a machine: whatever that has here is hung up. For a daemon that
     /// stands, `cosadm` asks for it at its socket.
     pub(super) fn look_again(&mut self, now: Instant) {
-        self.place.forget();
-        let machines = self.inetd.as_ref().map(|seat| seat.machines.clone());
+        self.paths.forget();
+        let machines = self
+            .inetd
+            .as_ref()
+            .map(|connection| connection.machines.clone());
         for id in machines.into_iter().flatten() {
             if self.doors.is_excluded(id) {
                 self.cut_off(id, geteuid().as_raw(), now);
@@ -179,23 +187,30 @@ impl Monitor {
 
     /// Another monitor needs the slot. (Where it was given back meanwhile, none does.)
     pub(super) fn make_room(&mut self) {
-        let Some(seat) = &self.inetd else { return };
-        let slot = seat.table.as_ref().zip(seat.slot);
+        let Some(connection) = &self.inetd else {
+            return;
+        };
+        let slot = connection.table.as_ref().zip(connection.slot);
         if slot.is_none_or(|(table, slot)| table.stays(slot)) {
             return;
         }
-        let login = self.strangers.values().find_map(answer::Stranger::login);
+        let login = self
+            .unauthenticated
+            .values()
+            .find_map(answer::Preauth::login);
         if let Some(id) = login {
-            self.leave_seat();
+            self.leave_slot();
             return self.interrupt_login(id, Cause::Busy, MADE_ROOM);
         }
         self.turn_away(Complaint::Crowd);
     }
 
     /// `false`: another monitor has told it to go.
-    fn set_stage(&mut self, stage: Stranger) -> bool {
-        let Some(seat) = &self.inetd else { return true };
-        match (&seat.table, seat.slot) {
+    fn set_stage(&mut self, stage: PreauthStage) -> bool {
+        let Some(connection) = &self.inetd else {
+            return true;
+        };
+        match (&connection.table, connection.slot) {
             (Some(table), Some(slot)) => match table.set_stage(slot, stage) {
                 Ok(stays) => stays,
                 Err(why) => {
@@ -217,8 +232,8 @@ impl Monitor {
             Question::ClientHello(..) | Question::Sealed(..) => {
                 // Its walls go up while the caller's proof is looked at: earlier it would
                 // keep gate and look-up from a processor, later the command from its end.
-                let _ = self.relay.send_in(self.cell.as_ref());
-                if !self.set_stage(Stranger::Asking) {
+                let _ = self.relay.send_in(self.sandbox_config.as_ref());
+                if !self.set_stage(PreauthStage::Asking) {
                     self.turn_away(Complaint::Crowd);
                     return false;
                 }
@@ -244,22 +259,22 @@ impl Monitor {
         if !resolving || !asks || self.has_listed_caller() {
             return Some(fds);
         }
-        let Some(seat) = &mut self.inetd else {
+        let Some(connection) = &mut self.inetd else {
             return Some(fds);
         };
-        seat.postponed = Some((message.to_vec(), fds, now + NAMES));
+        connection.postponed = Some((message.to_vec(), fds, now + NAMES));
         // Nothing is proven, and others wait for slots.
-        self.set_stage(Stranger::Waiting);
+        self.set_stage(PreauthStage::Waiting);
         None
     }
 
     /// Whether the one connection comes from an address that HOSTINFO has.
     pub(super) fn has_listed_caller(&self) -> bool {
-        let Some(seat) = &self.inetd else {
+        let Some(connection) = &self.inetd else {
             return false;
         };
         let known: Networks = self.hosts.networks().into_iter().collect();
-        known.has(seat.peer)
+        known.has(connection.peer)
     }
 
     /// When a caller has waited long enough for the names.
@@ -271,9 +286,12 @@ impl Monitor {
     /// Goes on with what had to wait for the names.
     pub(super) fn go_on(&mut self, now: Instant) {
         self.admit();
-        let postponed = self.inetd.as_mut().and_then(|seat| seat.postponed.take());
+        let postponed = self
+            .inetd
+            .as_mut()
+            .and_then(|connection| connection.postponed.take());
         // Who has left meanwhile asks nothing more.
-        if let Some((message, fds, _)) = postponed.filter(|_| !self.strangers.is_empty()) {
+        if let Some((message, fds, _)) = postponed.filter(|_| !self.unauthenticated.is_empty()) {
             if let Some(question) = Question::decode(&message) {
                 // One that was told to go meanwhile is turned away here.
                 if self.note_question(&question) {
@@ -284,17 +302,20 @@ impl Monitor {
     }
 
     /// Notes whether the login waits for its turn with PAM: so long it makes room.
-    pub(super) fn note_turn(&mut self) {
-        let login = self.strangers.values().find_map(answer::Stranger::login);
-        let Some((seat, login)) = self.inetd.as_mut().zip(login) else {
+    pub(super) fn note_pam_slot(&mut self) {
+        let login = self
+            .unauthenticated
+            .values()
+            .find_map(answer::Preauth::login);
+        let Some((connection, login)) = self.inetd.as_mut().zip(login) else {
             return;
         };
         let waits = self.logins.is_queued(login);
-        if std::mem::replace(&mut seat.waits, waits) != waits {
+        if std::mem::replace(&mut connection.waits, waits) != waits {
             // One that was told to go meanwhile will hear of it by its signal.
             self.set_stage(match waits {
-                true => Stranger::Prompted,
-                false => Stranger::Asking,
+                true => PreauthStage::Prompted,
+                false => PreauthStage::Asking,
             });
         }
     }
@@ -307,23 +328,23 @@ impl Monitor {
         match Order::decode(order) {
             // One that was told to go meanwhile will hear of it by its signal.
             Some(Order::Continue(..)) => {
-                self.set_stage(Stranger::Waiting);
+                self.set_stage(PreauthStage::Waiting);
             }
             Some(Order::Prompt(..)) => {
-                self.set_stage(Stranger::Prompted);
+                self.set_stage(PreauthStage::Prompted);
             }
             Some(Order::Deny(_, _, seconds, _)) => {
                 self.punish(seconds);
                 self.logins.hand_back();
-                self.set_stage(match self.logins.has_shared_place() {
-                    true => Stranger::Refused,
-                    false => Stranger::Waiting,
+                self.set_stage(match self.logins.has_shared_slot() {
+                    true => PreauthStage::Refused,
+                    false => PreauthStage::Waiting,
                 });
             }
             Some(Order::MayGo(_, may)) => {
                 self.set_stage(match may {
-                    true => Stranger::Waiting,
-                    false => Stranger::Asking,
+                    true => PreauthStage::Waiting,
+                    false => PreauthStage::Asking,
                 });
             }
             Some(Order::Close(_)) => {
@@ -331,11 +352,11 @@ impl Monitor {
                 self.punish(price);
             }
             Some(Order::Taken(_)) => {
-                self.leave_seat();
+                self.leave_slot();
                 // Nobody else is served, so nothing is looked up any more.
                 self.look_ups.retire(SHORT, Instant::now());
                 // The session may last for days.
-                self.place.forget();
+                self.paths.forget();
             }
             _ => {}
         }
@@ -343,8 +364,10 @@ impl Monitor {
 
     /// A gate that died of its stranger has not said what he did.
     pub(super) fn note_gate_is_lost(&mut self) {
-        let is_stranger = |seat: &Seat| seat.slot.is_some() && seat.connection.is_none();
-        if self.stopping.is_none() && self.inetd.as_ref().is_some_and(is_stranger) {
+        let is_unauthenticated = |connection: &InetdConnection| {
+            connection.slot.is_some() && connection.connection.is_none()
+        };
+        if self.stopping.is_none() && self.inetd.as_ref().is_some_and(is_unauthenticated) {
             let price = sources::price(Complaint::Malformed, &self.limits());
             self.punish(price);
         }
@@ -352,22 +375,28 @@ impl Monitor {
 
     fn punish(&mut self, seconds: u32) {
         let limits = self.limits();
-        let Some(seat) = &self.inetd else { return };
-        let exempt = self.settings.penalties.exempt.iter();
-        let exempt: Networks = exempt.map(|n| n.parts()).collect();
-        let Some(table) = seat.table.as_ref().filter(|_| !exempt.has(seat.peer)) else {
+        let Some(connection) = &self.inetd else {
             return;
         };
-        let source = Source::of(seat.peer);
+        let exempt = self.settings.penalties.exempt.iter();
+        let exempt: Networks = exempt.map(|n| n.parts()).collect();
+        let Some(table) = connection
+            .table
+            .as_ref()
+            .filter(|_| !exempt.has(connection.peer))
+        else {
+            return;
+        };
+        let source = Source::of(connection.peer);
         if let Err(why) = table.punish(source, seconds, &limits, locks::uptime()) {
             self.lose_table(&why);
         }
     }
 
     /// Gives the slot back: the connection is a session's, or over.
-    pub(super) fn leave_seat(&mut self) {
-        if let Some(seat) = &mut self.inetd {
-            if let (Some(table), Some(slot)) = (&seat.table, seat.slot.take()) {
+    pub(super) fn leave_slot(&mut self) {
+        if let Some(connection) = &mut self.inetd {
+            if let (Some(table), Some(slot)) = (&connection.table, connection.slot.take()) {
                 table.leave(slot);
             }
         }

@@ -34,7 +34,7 @@ impl Monitor {
     }
 
     fn children_ended(&mut self, now: Instant) {
-        self.corpses.retain(|pid| !process::reap(*pid));
+        self.unreaped.retain(|pid| !process::reap(*pid));
         for id in self.sessions.unwatched() {
             let finished = self.sessions.job_ended(id, now);
             self.log_end(finished);
@@ -44,14 +44,14 @@ impl Monitor {
     /// A broken configuration keeps the old one, and says so.
     fn reload(&mut self) {
         self.manager.tell(&notify::reloading());
-        let read = start::settings(&self.place.settings(), self.port)
+        let read = start::settings(&self.paths.settings(), self.port)
             .and_then(|settings| Ok((start::can_log_in(&settings)?, settings)));
         match read {
             Ok((program, mut settings)) => {
                 self.logins.go_on(program);
                 let in_vain = settings.keep_from_start(&self.settings);
                 self.settings = settings;
-                self.hosts.reload(&self.place);
+                self.hosts.reload(&self.paths);
                 self.log.say(Level::Info, "reloaded", &[]);
                 for key in in_vain {
                     let kept = key.value(&self.settings);
@@ -63,8 +63,8 @@ impl Monitor {
                     self.log.say(Level::Warning, "needs-restart", &pairs);
                 }
                 self.warn_of_another_key();
-                self.tell_gate(Order::Limits(self.limits()).encode());
-                self.tell_guard();
+                self.send_to_gate(Order::Limits(self.limits()).encode());
+                self.update_guard();
                 self.warn_of_few_descriptors();
                 self.hosts_are_new();
             }
@@ -82,7 +82,7 @@ impl Monitor {
     /// The host's key is read at the start alone: the sessions that run, and the
     /// handshakes that are under way, were begun with it.
     fn warn_of_another_key(&mut self) {
-        let why: String = match keys::load_host_key(&self.place) {
+        let why: String = match keys::load_host_key(&self.paths) {
             Ok(key) if key.public == self.host.public => return,
             Ok(_) => "a change of it takes a restart".into(),
             Err(e) => e.to_string(),
@@ -110,7 +110,7 @@ impl Monitor {
         self.restart = [None, None];
         self.claim.give_up();
         self.listeners.clear();
-        self.tell_gate(Order::StopListening.encode());
+        self.send_to_gate(Order::StopListening.encode());
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -127,7 +127,7 @@ impl Monitor {
             self.sessions.deadline(),
             self.logins.deadline(),
             self.doors.deadline(),
-            self.desk.deadline(),
+            self.sign_socket.deadline(),
             self.control_deadline(),
             self.claim.due(),
             self.log.deadline(),
@@ -177,8 +177,8 @@ impl Monitor {
         if self.doors.deadline().is_some_and(|at| at <= now) {
             self.tend_doors(now);
         }
-        if self.desk.deadline().is_some_and(|at| at <= now) {
-            self.desk.tend(now);
+        if self.sign_socket.deadline().is_some_and(|at| at <= now) {
+            self.sign_socket.tend(now);
         }
         if self.control_deadline().is_some_and(|at| at <= now) {
             self.tell_who(now);
@@ -209,8 +209,8 @@ impl Monitor {
         }
         if let Err(e) = self.start_child(which) {
             self.log.say(Level::Error, "fault", &[("why", &e)]);
-            let (pid, when) = self.child(which).bury(now);
-            self.corpses.extend(pid);
+            let (pid, when) = self.child(which).discard(now);
+            self.unreaped.extend(pid);
             if let Some(slot) = self.restart.get_mut(slot) {
                 *slot = Some(when.max(now + Duration::from_millis(100)));
             }
@@ -237,9 +237,9 @@ impl Monitor {
         let ms = f.lasted.as_millis();
         let mut pairs: Vec<(&str, &dyn Display)> = vec![
             ("session", &f.id),
-            ("host", &f.whose.host),
-            ("peer", &f.whose.peer),
-            ("user", &f.whose.user),
+            ("host", &f.info.host),
+            ("peer", &f.info.peer),
+            ("user", &f.info.user),
             ("how", &f.how),
             ("status", &status),
             ("ms", &ms),
@@ -267,21 +267,21 @@ impl Monitor {
         self.leave_logins();
         // First, so that they end while gate and relay are waited for. One that hangs in a module
         // is not waited for.
-        self.corpses.extend(self.look_ups.finish());
+        self.unreaped.extend(self.look_ups.finish());
         for which in [Which::Gate, Which::Relay] {
-            let (pid, _) = self.child(which).bury(Instant::now());
+            let (pid, _) = self.child(which).discard(Instant::now());
             if let Some(pid) = pid {
                 let _ = nix::sys::wait::waitpid(pid, None);
             }
         }
-        self.leave_seat();
-        for told in self.doors.finish(&mut self.corpses) {
+        self.leave_slot();
+        for told in self.doors.finish(&mut self.unreaped) {
             self.log_note(told);
         }
-        self.corpses.retain(|pid| !process::reap(*pid));
-        self.desk.close();
+        self.unreaped.retain(|pid| !process::reap(*pid));
+        self.sign_socket.close();
         self.control.close();
-        self.claim.remove_pid_file(&self.place);
+        self.claim.remove_pid_file(&self.paths);
         self.log.tell_suppressed();
         self.log.say(Level::Info, "stopped", &[]);
         process::SUCCESS

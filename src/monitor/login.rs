@@ -1,7 +1,7 @@
 //! A login's way through the monitor, top to bottom: begun, prompted, answered,
 //! known, granted, started, accepted; and its end.
 //!
-//! `Claimant` or `Proven` → (PAM, in a worker) → `Caller` → `Granted` → running.
+//! `LoginClaim` or `AuthenticatedHost` → (PAM, in a worker) → `Caller` → `Granted` → running.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -9,20 +9,20 @@ use std::time::Instant;
 use nix::unistd::{Pid, pipe2};
 
 use super::Monitor;
-use super::answer::{Halt, Stranger};
+use super::answer::{Preauth, Reject};
 use super::login_end::ASKED_ON;
-use super::logins::{Alone, Answered, Login, LoginId, MADE_ROOM, Room, Stage, Who};
+use super::logins::{Answered, Detached, Login, LoginId, MADE_ROOM, Room, Stage, Who};
 use super::refuse::LEFT;
 use super::sessions::shares::Holder;
-use super::sessions::who::whose;
-use super::sessions::{Leader, Whose};
+use super::sessions::who::info;
+use super::sessions::{Leader, SessionInfo};
 use super::talk::Talk;
 use crate::channel::gate::{Connection, Order};
-use crate::channel::login::{Begin, Known, Launch, Started, Task, Word};
+use crate::channel::login::{Begin, Known, Launch, Started, Task, WorkerToMonitor};
 use crate::channel::relay::Session;
 use crate::channel::{Channel, Incoming};
 use crate::config::name::UserName;
-use crate::credential::Claimant;
+use crate::credential::LoginClaim;
 use crate::log::Level;
 use crate::policy::{self, Caller, Granted, Gui};
 use crate::refusal::{Cause, Refusal};
@@ -46,15 +46,15 @@ impl Monitor {
         talk: Option<Box<Talk>>,
         welcome: Vec<Text>,
         now: Instant,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), Reject> {
         let (peer, request, user, remote_user, task) = match &who {
-            Who::Claimant(known) => {
-                let c = known.who();
+            Who::LoginClaim(known) => {
+                let c = known.inner();
                 let request = c.request();
                 (c.peer(), request, c.user(), "", Task::Authenticate)
             }
             Who::Host(known, user) => {
-                let p = known.who();
+                let p = known.inner();
                 let (request, caller) = (p.request(), p.request().caller_user.as_str());
                 (p.peer(), request, user, caller, Task::Trust)
             }
@@ -69,13 +69,13 @@ impl Monitor {
             limits: self.inherited,
         };
         if socket::has_hung_up(socket.as_fd()) {
-            return Err(Halt::Left(peer));
+            return Err(Reject::Left(peer));
         }
-        let is_strangers = matches!(who, Who::Claimant(_));
+        let is_unauthenticated = matches!(who, Who::LoginClaim(_));
         let refuse = |words| {
             Err(Refusal::new(Cause::Busy, format!("{asks}{words}"))
                 .of(peer)
-                .of_stranger(is_strangers)
+                .from_unauthenticated(is_unauthenticated)
                 .into())
         };
         if let Some(why) = self.cannot_start() {
@@ -96,18 +96,19 @@ impl Monitor {
         let mut login = Login::new(connection, peer, who, socket, begin, asks, until);
         (login.talk, login.welcome) = (talk, welcome);
         let id = self.logins.add(login);
-        self.strangers.insert(connection, Stranger::LoggingIn(id));
-        self.give_turns(now);
+        self.unauthenticated
+            .insert(connection, Preauth::LoggingIn(id));
+        self.grant_pam_slots(now);
         Ok(())
     }
 
     /// Whoever waits for PAM gets his turn, as long as there are any.
-    pub(super) fn give_turns(&mut self, now: Instant) {
+    pub(super) fn grant_pam_slots(&mut self, now: Instant) {
         let (most, check) = (self.settings.login.checks, self.settings.login.check);
         loop {
             let registry = self.poll.registry();
-            match self.logins.give_turn(registry, most, check, now) {
-                None => return self.note_turn(),
+            match self.logins.grant_pam_slot(registry, most, check, now) {
+                None => return self.note_pam_slot(),
                 Some((_, Ok(()))) => {}
                 Some((id, Err(e))) => self.refuse_login(id, Cause::System, &e.to_string()),
             }
@@ -115,14 +116,16 @@ impl Monitor {
     }
 
     /// A login's worker has something to say.
-    pub(super) fn hear_worker(&mut self, id: LoginId, buffer: &mut [u8], now: Instant) {
+    pub(super) fn handle_worker(&mut self, id: LoginId, buffer: &mut [u8], now: Instant) {
         // Until it was refused: its turn is another's then.
         while let Some(login) = self.logins.get(id) {
             match login.channel().map(|c| c.receive(buffer)) {
-                Some(Ok(Incoming::Message(message, _))) => match Word::decode(&message) {
-                    Some(word) => self.obey_worker(id, word, now),
-                    None => self.logins.kill(id),
-                },
+                Some(Ok(Incoming::Message(message, _))) => {
+                    match WorkerToMonitor::decode(&message) {
+                        Some(word) => self.obey_worker(id, word, now),
+                        None => self.logins.kill(id),
+                    }
+                }
                 Some(Ok(Incoming::Nothing)) => break,
                 Some(Ok(Incoming::Gone) | Err(_)) | None => {
                     self.worker_ended(id, now);
@@ -130,57 +133,65 @@ impl Monitor {
                 }
             }
         }
-        self.give_turns(now);
+        self.grant_pam_slots(now);
     }
 
-    fn obey_worker(&mut self, id: LoginId, word: Word, now: Instant) {
+    fn obey_worker(&mut self, id: LoginId, word: WorkerToMonitor, now: Instant) {
         let Some(login) = self.logins.get(id) else {
             return;
         };
         if matches!(login.stage, Stage::Concluding) {
-            return self.hear_conclusion(id, &word);
+            return self.handle_conclusion(id, &word);
         }
         login.late = None;
-        if let (Word::Known(_), Answered::Taken) = (&word, login.answers) {
+        if let (WorkerToMonitor::Known(_), Answered::Taken) = (&word, login.answers) {
             login.answers = Answered::Judged;
         }
         let outcome = match (word, &login.stage) {
-            (Word::Ask(_), Stage::Checking) if login.has_left => {
+            (WorkerToMonitor::Ask(_), Stage::Checking) if login.has_left => {
                 return self.interrupt_login(id, Cause::Login, ASKED_ON);
             }
-            (Word::Known(_), Stage::Checking) if login.has_left => return self.part_login(id),
-            (Word::Ask(texts), Stage::Checking) => self.prompt(id, texts, now),
-            (Word::Known(known), Stage::Checking) => self.grant_login(id, known, now),
-            (Word::Running(started), Stage::Launching(..)) => self.accept_login(id, started, now),
-            (Word::Exited(n), _) => return self.application_ended(id, End::Exited(n), now),
-            (Word::Killed(n), _) => return self.application_ended(id, End::Killed(n), now),
-            (Word::Refused(code, words), Stage::Checking | Stage::Launching(..)) => {
+            (WorkerToMonitor::Known(_), Stage::Checking) if login.has_left => {
+                return self.part_login(id);
+            }
+            (WorkerToMonitor::Ask(texts), Stage::Checking) => self.prompt(id, texts, now),
+            (WorkerToMonitor::Known(known), Stage::Checking) => self.grant_login(id, known, now),
+            (WorkerToMonitor::Running(started), Stage::Launching(..)) => {
+                self.accept_login(id, started, now)
+            }
+            (WorkerToMonitor::Exited(n), _) => {
+                return self.application_ended(id, End::Exited(n), now);
+            }
+            (WorkerToMonitor::Killed(n), _) => {
+                return self.application_ended(id, End::Killed(n), now);
+            }
+            (WorkerToMonitor::Refused(code, words), Stage::Checking | Stage::Launching(..)) => {
                 let words = format!("PAM: {words} ({code})");
                 return self.refuse_login(id, Cause::Login, &words);
             }
-            (Word::Failed(words), Stage::Checking) => {
+            (WorkerToMonitor::Failed(words), Stage::Checking) => {
                 return self.refuse_login(id, Cause::Pam, &words);
             }
-            (Word::Failed(words), Stage::Launching(..)) => {
+            (WorkerToMonitor::Failed(words), Stage::Launching(..)) => {
                 return self.refuse_login(id, Cause::System, &words);
             }
             _ => return self.logins.kill(id),
         };
         match outcome {
             Ok(()) => {}
-            Err(Halt::Refused(refusal)) => {
+            Err(Reject::Refused(refusal)) => {
                 self.interrupt_login(id, refusal.cause, &refusal.words);
             }
-            Err(Halt::Closed(why, _)) => self.interrupt_login(id, Cause::System, why),
-            Err(Halt::Left(_)) => self.interrupt_login(id, Cause::System, LEFT),
+            Err(Reject::Closed(why, _)) => self.interrupt_login(id, Cause::System, why),
+            Err(Reject::Left(_)) => self.interrupt_login(id, Cause::System, LEFT),
         }
     }
 
     /// It is known who he is: may he start what he asks for?
-    fn grant_login(&mut self, id: LoginId, known: Known, now: Instant) -> Result<(), Halt> {
+    fn grant_login(&mut self, id: LoginId, known: Known, now: Instant) -> Result<(), Reject> {
         let holders = match self.logins.get(id).and_then(|login| login.who.as_ref()) {
-            Some(Who::Host(host, _)) => Holder::of(host.who()),
-            Some(Who::Claimant(_)) => vec![Holder::User(known.account.name.clone())],
+            Some(Who::Host(host, _)) => Holder::of(host.inner()),
+            Some(Who::LoginClaim(_)) => vec![Holder::User(known.account.name.clone())],
             None => Vec::new(),
         };
         let cannot = self.cannot_start_for(&holders);
@@ -193,16 +204,16 @@ impl Monitor {
             return Err(Refusal::new(Cause::Busy, why).of(peer).into());
         }
         let caller = match login.who.take() {
-            Some(Who::Claimant(claimant)) => {
-                Caller::Person(Box::new(Claimant::believed(claimant, known.account)))
-            }
+            Some(Who::LoginClaim(login_claim)) => Caller::AuthenticatedUser(Box::new(
+                LoginClaim::believed(login_claim, known.account),
+            )),
             Some(Who::Host(host, _)) => {
                 let account = same_user(&login.begin, known.account)?;
-                policy::check_account(host.who(), &account).map_err(|r| r.of(peer))?;
+                policy::check_account(host.inner(), &account).map_err(|r| r.of(peer))?;
                 Caller::Host(host, account)
             }
             None => {
-                return Err(Halt::Closed(
+                return Err(Reject::Closed(
                     "a worker that knows somebody twice",
                     Some(peer),
                 ));
@@ -235,7 +246,7 @@ impl Monitor {
     }
 
     /// The application runs: the connection is accepted, and given to the relay.
-    fn accept_login(&mut self, id: LoginId, started: Started, now: Instant) -> Result<(), Halt> {
+    fn accept_login(&mut self, id: LoginId, started: Started, now: Instant) -> Result<(), Reject> {
         let Some(login) = self.logins.get(id) else {
             return Ok(());
         };
@@ -248,7 +259,7 @@ impl Monitor {
         let detach = granted.service().detach;
         let session = self.sessions.number();
         login.stage = if detach {
-            login.alone = Some(Alone::new(session, whose(&granted), Some(pid)));
+            login.detached = Some(Detached::new(session, info(&granted), Some(pid)));
             Stage::Detached(pid, started.variables)
         } else {
             Stage::Running(session, started.variables)
@@ -260,17 +271,17 @@ impl Monitor {
         self.log_login(session, &granted);
         let (Some(connection), Some(socket)) = (connection, socket) else {
             if let Some(connection) = connection {
-                self.strangers.remove(&connection);
-                self.tell_gate(Order::Taken(connection).encode());
+                self.unauthenticated.remove(&connection);
+                self.send_to_gate(Order::Taken(connection).encode());
             }
             // The peer has left meanwhile. What was to be left running is.
             if !detach {
-                self.hang_up_unseen(id, session, whose(&granted), "client-gone", now);
+                self.hang_up_unseen(id, session, info(&granted), "client-gone", now);
             }
             return Ok(());
         };
-        self.strangers.remove(&connection);
-        self.tell_gate(Order::Taken(connection).encode());
+        self.unauthenticated.remove(&connection);
+        self.send_to_gate(Order::Taken(connection).encode());
         let leader = if detach {
             Leader::Nobody
         } else {
@@ -281,19 +292,19 @@ impl Monitor {
             .and_then(|(answer, keys)| {
                 let answer = socket::send_now(socket.as_fd(), answer);
                 let streams = streams.map_or_else(nothing, Ok)?;
-                let whose = whose(&granted);
+                let info = info(&granted);
                 let to_relay = Session {
                     answer,
                     keys,
                     linger,
                     windows: self.windows(),
                 };
-                self.hand_over(session, whose, leader, streams, socket, &to_relay, now)
+                self.hand_over(session, info, leader, streams, socket, &to_relay, now)
             });
         if let Err(e) = handed {
             self.log.say(Level::Error, "fault", &[("why", &e)]);
             if !detach {
-                self.hang_up_unseen(id, session, whose(&granted), "cut", now);
+                self.hang_up_unseen(id, session, info(&granted), "cut", now);
             }
         } else if detach {
             let finished = self.sessions.told(session, End::Exited(0), now);
@@ -307,12 +318,12 @@ impl Monitor {
         &mut self,
         id: LoginId,
         session: u64,
-        whose: Whose,
+        info: SessionInfo,
         why: &'static str,
         now: Instant,
     ) {
         self.hang_up_login(id);
-        let unseen = Alone::new(session, whose, None);
+        let unseen = Detached::new(session, info, None);
         self.log_end(Some(unseen.finished(why, None, now)));
     }
 
@@ -323,7 +334,7 @@ impl Monitor {
     pub(super) fn hand_over(
         &mut self,
         id: u64,
-        whose: Whose,
+        info: SessionInfo,
         leader: Leader,
         streams: [OwnedFd; 3],
         socket: OwnedFd,
@@ -333,8 +344,8 @@ impl Monitor {
         let [stdin, stdout, stderr] = streams;
         let (ours, theirs) = Channel::pair()?;
         let registry = self.poll.registry();
-        self.sessions.add(registry, id, whose, leader, ours, now)?;
-        self.tell_relay(
+        self.sessions.add(registry, id, info, leader, ours, now)?;
+        self.send_to_relay(
             session.encode(),
             vec![socket, theirs, stdin, stdout, stderr],
         );

@@ -4,10 +4,10 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::Monitor;
-use super::answer::Halt;
+use super::answer::Reject;
 use super::logins::{Answered, LoginId, Stage};
 use crate::channel::gate::Order;
-use crate::channel::login::{Order as ToWorker, Word};
+use crate::channel::login::{Order as ToWorker, WorkerToMonitor};
 use crate::refusal::{Cause, Refusal};
 use crate::sys::socket;
 use crate::wire::Malformed;
@@ -22,7 +22,7 @@ impl Monitor {
         id: LoginId,
         texts: Vec<Text>,
         now: Instant,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), Reject> {
         let Some(login) = self.logins.get(id) else {
             return Ok(());
         };
@@ -47,24 +47,28 @@ impl Monitor {
             "prompt",
             &[("connection", &connection), ("prompts", &prompts)],
         );
-        self.tell_gate(Order::Prompt(connection, seconds, &record).encode());
+        self.send_to_gate(Order::Prompt(connection, seconds, &record).encode());
         Ok(())
     }
 
     /// A worker has something to say whose peer was refused before PAM had decided: there is no
     /// answer to whatever it asks, and any verdict is the end of it.
-    pub(super) fn hear_conclusion(&mut self, id: LoginId, word: &Word) {
+    pub(super) fn handle_conclusion(&mut self, id: LoginId, word: &WorkerToMonitor) {
         match word {
-            Word::Ask(_) => {
+            WorkerToMonitor::Ask(_) => {
                 if let Some(login) = self.logins.get(id) {
                     // One that is dead is heard of.
                     login.tell(&ToWorker::NoAnswer, Vec::new());
                 }
             }
-            Word::Known(_) | Word::Refused(..) | Word::Failed(_) => {
+            WorkerToMonitor::Known(_)
+            | WorkerToMonitor::Refused(..)
+            | WorkerToMonitor::Failed(_) => {
                 self.hang_up_login(id);
             }
-            Word::Running(_) | Word::Exited(_) | Word::Killed(_) => self.logins.kill(id),
+            WorkerToMonitor::Running(_)
+            | WorkerToMonitor::Exited(_)
+            | WorkerToMonitor::Killed(_) => self.logins.kill(id),
         }
     }
 
@@ -75,15 +79,15 @@ impl Monitor {
         id: LoginId,
         record: &[u8],
         now: Instant,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), Reject> {
         let taken = self.queue_answers(id, record, now);
         let undecided = self.logins.get(id).is_some_and(|l| l.is_undecided());
         match taken {
-            Err(Halt::Closed(why, _)) if undecided => {
+            Err(Reject::Closed(why, _)) if undecided => {
                 self.interrupt_login(id, Cause::Handshake, why);
                 Ok(())
             }
-            Err(Halt::Refused(refusal)) if undecided => {
+            Err(Reject::Refused(refusal)) if undecided => {
                 self.interrupt_login(id, refusal.cause, &refusal.words);
                 Ok(())
             }
@@ -91,12 +95,12 @@ impl Monitor {
         }
     }
 
-    fn queue_answers(&mut self, id: LoginId, record: &[u8], now: Instant) -> Result<(), Halt> {
+    fn queue_answers(&mut self, id: LoginId, record: &[u8], now: Instant) -> Result<(), Reject> {
         let Some(login) = self.logins.get(id) else {
             return Ok(());
         };
         let (Stage::Prompted(expected), Some(talk)) = (&login.stage, &mut login.talk) else {
-            return Err(Halt::Closed(
+            return Err(Reject::Closed(
                 "answers that nobody asked for",
                 Some(login.peer),
             ));
@@ -107,9 +111,9 @@ impl Monitor {
             .as_ref()
             .is_some_and(|s| socket::has_bytes(s.as_fd()))
         {
-            return Err(Halt::Closed("bytes behind answers", Some(peer)));
+            return Err(Reject::Closed("bytes behind answers", Some(peer)));
         }
-        let refuse = |m: Malformed| Halt::from(Refusal::new(Cause::Handshake, m).of(peer));
+        let refuse = |m: Malformed| Reject::from(Refusal::new(Cause::Handshake, m).of(peer));
         let envelope = record::parse(record, &[Kind::Sealed]).map_err(refuse)?;
         let mut body = zeroize::Zeroizing::new(envelope.content.to_vec());
         let text = talk.opener.open(&mut body).map_err(refuse)?;
@@ -119,7 +123,7 @@ impl Monitor {
             login.answers = Answered::Given;
         }
         login.stage = Stage::Queued(ToWorker::Answers(answers.all().to_vec()));
-        self.give_turns(now);
+        self.grant_pam_slots(now);
         Ok(())
     }
 }

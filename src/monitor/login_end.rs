@@ -35,12 +35,12 @@ impl Monitor {
                 self.logins.session_is_over(session, check);
             }
         } else {
-            let mut alone = login.alone.take();
+            let mut detached = login.detached.take();
             login.close(check);
-            if let (Stage::Detached(pid, _), Some(alone)) = (stage, &mut alone) {
-                self.logins.leave_the_rest(pid, alone);
+            if let (Stage::Detached(pid, _), Some(detached)) = (stage, &mut detached) {
+                self.logins.leave_the_rest(pid, detached);
             }
-            self.log_end(alone.map(|a| a.finished("detached", Some(end), now)));
+            self.log_end(detached.map(|a| a.finished("detached", Some(end), now)));
         }
     }
 
@@ -50,8 +50,8 @@ impl Monitor {
         let Some(mut login) = self.hang_up_login(id) else {
             return;
         };
-        self.corpses.retain(|pid| !crate::sys::process::reap(*pid));
-        if login.is_heir() {
+        self.unreaped.retain(|pid| !crate::sys::process::reap(*pid));
+        if login.is_cleanup() {
             return;
         }
         let words = "the login worker died";
@@ -63,9 +63,9 @@ impl Monitor {
             Stage::Queued(_) | Stage::Checking | Stage::Prompted(_) | Stage::Concluding => None,
             Stage::Launching(..) => Some(Vec::new()),
             Stage::Detached(pid, variables) => {
-                if let Some(alone) = login.alone.take() {
+                if let Some(detached) = login.detached.take() {
                     let kill_at = now + self.settings.exec.hup_to_kill;
-                    let finished = self.logins.orphaned(pid, alone, kill_at, now);
+                    let finished = self.logins.orphaned(pid, detached, kill_at, now);
                     self.log_end(Some(finished));
                 }
                 Some(variables)
@@ -104,15 +104,15 @@ impl Monitor {
             ..begin
         };
         let until = now + self.settings.login.check;
-        self.logins.add(Login::heir(peer, begin, until));
-        self.give_turns(now);
+        self.logins.add(Login::cleanup_worker(peer, begin, until));
+        self.grant_pam_slots(now);
     }
 
     /// Forgets a login, which ends its worker's line: a worker that has started something
     /// hangs it up, and does the rest.
     pub(super) fn hang_up_login(&mut self, id: LoginId) -> Option<Login> {
         let (login, pid) = self.logins.remove(id)?;
-        self.corpses.extend(pid);
+        self.unreaped.extend(pid);
         Some(login)
     }
 
@@ -129,7 +129,7 @@ impl Monitor {
             return;
         };
         let denial = login.deny(cause, words);
-        let (peer, works, is_heir) = (login.peer, login.late.is_some(), login.is_heir());
+        let (peer, works, is_cleanup) = (login.peer, login.late.is_some(), login.is_cleanup());
         // It is in the midst of opening the PAM session.
         let left_open =
             (works && matches!(login.stage, Stage::Launching(..))).then(|| login.begin.clone());
@@ -138,7 +138,7 @@ impl Monitor {
         } else {
             self.hang_up_login(id);
         }
-        if !is_heir {
+        if !is_cleanup {
             self.deny_login(denial);
         }
         if let Some(begin) = left_open {
@@ -155,7 +155,7 @@ impl Monitor {
             Some(login) if login.is_undecided() => {
                 let mut denial = login.deny(cause, words);
                 // Whoever makes room has no place any more.
-                denial.guess.has_place &= cause != Cause::Busy;
+                denial.guess.has_slot &= cause != Cause::Busy;
                 login.conclude(check);
                 self.deny_login(denial);
             }
@@ -198,7 +198,7 @@ impl Monitor {
         if let Some(login) = self.cut_login_off(id) {
             let why = match late {
                 Late::Closing => "PAM did not close the session in time: does a module hang?",
-                Late::Turn | Late::Answer | Late::Check | Late::Concluding => {
+                Late::PamSlot | Late::Answer | Late::Check | Late::Concluding => {
                     "PAM did not decide in time: does a module hang?"
                 }
             };
@@ -217,7 +217,7 @@ impl Monitor {
         }
         if !self.login_goes_on_without_peer(id) {
             self.cut_login_off(id);
-            self.give_turns(Instant::now());
+            self.grant_pam_slots(Instant::now());
         }
     }
 
@@ -250,7 +250,7 @@ impl Monitor {
     pub(super) fn tend_logins(&mut self, now: Instant) {
         for (id, late) in self.logins.late(now) {
             let (cause, words) = match late {
-                Late::Turn => (Cause::Busy, "its turn with PAM did not come in time"),
+                Late::PamSlot => (Cause::Busy, "its turn with PAM did not come in time"),
                 Late::Answer => (Cause::Busy, "no answer came, and the gate did not say so"),
                 Late::Check => (
                     Cause::Pam,
@@ -268,6 +268,6 @@ impl Monitor {
             }
         }
         self.logins.tend_detached(now);
-        self.give_turns(now);
+        self.grant_pam_slots(now);
     }
 }

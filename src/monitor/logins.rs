@@ -4,11 +4,11 @@
 //! A worker that waits for a person's answer takes no turn: so many may wait, few
 //! may check at the same time, because a check costs a core and some 20 MB.
 
-mod alone;
+mod detached;
 mod guesses;
 mod machines;
-mod places;
 mod shared;
+mod slots;
 mod times;
 mod worker;
 
@@ -28,7 +28,7 @@ use super::talk::Talk;
 use crate::channel::gate::Connection;
 use crate::channel::login::{Begin, Launch, Order};
 use crate::config::name::UserName;
-use crate::credential::{Claimant, Proven};
+use crate::credential::{AuthenticatedHost, LoginClaim};
 use crate::door::{Id, Known};
 use crate::fault::Fault;
 use crate::policy::{Caller, Granted, Gui};
@@ -36,12 +36,12 @@ use crate::sources::Source;
 use crate::sys::process::{self, LoginProgram};
 use crate::wire::prompt::Text;
 
-pub(super) use alone::Alone;
-use alone::Leftover;
+pub(super) use detached::Detached;
+use detached::Leftover;
 use guesses::Failed;
 pub(super) use guesses::{Denial, Guess};
-pub(super) use places::{Place, Room};
 use shared::Shared;
+pub(super) use slots::{Room, Slot};
 pub(super) use times::Late;
 use worker::Worker;
 
@@ -54,9 +54,9 @@ pub(super) type LoginId = u64;
 /// Who logs in.
 pub(super) enum Who {
     /// Somebody whom PAM is to ask.
-    Claimant(Known<Box<Claimant>>),
+    LoginClaim(Known<Box<LoginClaim>>),
     /// A host that has proven itself asks, for this user.
-    Host(Known<Box<Proven>>, UserName),
+    Host(Known<Box<AuthenticatedHost>>, UserName),
 }
 
 /// Where a login stands.
@@ -99,7 +99,7 @@ pub(super) struct Login {
     /// The gate's connection, until it is accepted or refused.
     pub(super) connection: Option<Connection>,
     pub(super) peer: IpAddr,
-    place: Place,
+    slot: Slot,
     /// Who asks for what, for the log.
     pub(super) asks: String,
     /// The machines that ask.
@@ -126,7 +126,7 @@ pub(super) struct Login {
     pub(super) has_left: bool,
     pub(super) begin: Begin,
     /// Of what goes on by itself.
-    pub(super) alone: Option<Alone>,
+    pub(super) detached: Option<Detached>,
     worker: Option<Worker>,
 }
 
@@ -143,7 +143,7 @@ impl Login {
         Self {
             connection: Some(connection),
             peer,
-            place: Place::of(&who),
+            slot: Slot::of(&who),
             asks,
             machines: who.machines(),
             welcome: Vec::new(),
@@ -158,17 +158,17 @@ impl Login {
             answers: Answered::Nothing,
             has_left: false,
             begin,
-            alone: None,
+            detached: None,
             worker: None,
         }
     }
 
     /// Nobody's login: its worker closes what another has left open, and ends.
-    pub(super) fn heir(peer: IpAddr, begin: Begin, until: Instant) -> Self {
+    pub(super) fn cleanup_worker(peer: IpAddr, begin: Begin, until: Instant) -> Self {
         Self {
             connection: None,
             peer,
-            place: Place::Heir,
+            slot: Slot::CleanupWorker,
             asks: String::new(),
             machines: Vec::new(),
             welcome: Vec::new(),
@@ -183,19 +183,19 @@ impl Login {
             answers: Answered::Nothing,
             has_left: false,
             begin,
-            alone: None,
+            detached: None,
             worker: None,
         }
     }
 
     /// Whether it only closes what another has left open.
-    pub(super) const fn is_heir(&self) -> bool {
-        matches!(self.place, Place::Heir)
+    pub(super) const fn is_cleanup(&self) -> bool {
+        matches!(self.slot, Slot::CleanupWorker)
     }
 
     /// Whether it is somebody's who has still to prove himself.
-    pub(super) const fn is_strangers(&self) -> bool {
-        matches!(self.who, Some(Who::Claimant(_)))
+    pub(super) const fn is_unauthenticated(&self) -> bool {
+        matches!(self.who, Some(Who::LoginClaim(_)))
     }
 
     /// Starts what was granted.
@@ -211,7 +211,7 @@ impl Login {
         )
     }
 
-    const fn takes_a_turn(&self) -> bool {
+    const fn takes_a_pam_slot(&self) -> bool {
         matches!(
             self.stage,
             Stage::Checking | Stage::Concluding | Stage::Launching(..)
@@ -268,14 +268,14 @@ impl Logins {
     pub(super) fn hand_back(&mut self) {
         let now = Instant::now();
         self.resting.retain(|until| *until > now);
-        let untold = self.failed.iter().filter(|f| f.has_place && f.until > now);
+        let untold = self.failed.iter().filter(|f| f.has_slot && f.until > now);
         let in_places = self.under_way() + untold.count();
         self.shared.hand_back(self.busy(), in_places);
     }
 
     /// How many turns are taken.
     fn busy(&self) -> usize {
-        let working = self.all.values().filter(|l| l.takes_a_turn());
+        let working = self.all.values().filter(|l| l.takes_a_pam_slot());
         working.count() + self.resting.len()
     }
 
@@ -303,25 +303,25 @@ impl Logins {
     /// makes nobody else wait.
     /// Wrong guesses that have not been told yet count as turns: nobody guesses
     /// faster by not waiting for the answer.
-    fn next_in_turn(&self, most: usize) -> Option<LoginId> {
+    fn next_for_pam(&self, most: usize) -> Option<LoginId> {
         let for_one = table::for_one(most);
-        let turns = |peer: IpAddr| {
+        let pam_slots = |peer: IpAddr| {
             let source = Source::of(peer);
-            let same = |l: &&Login| l.takes_a_turn() && Source::of(l.peer) == source;
+            let same = |l: &&Login| l.takes_a_pam_slot() && Source::of(l.peer) == source;
             let failed = self.failed.iter().filter(|f| f.source == source);
             self.all.values().filter(same).count() + failed.count()
         };
         let queued = self.all.iter();
         let queued = queued.filter(|(_, l)| matches!(l.stage, Stage::Queued(_)));
-        let first = queued.map(|(id, l)| (turns(l.peer), *id)).min();
+        let first = queued.map(|(id, l)| (pam_slots(l.peer), *id)).min();
         first
-            .filter(|(turns, _)| *turns < for_one)
+            .filter(|(pam_slots, _)| *pam_slots < for_one)
             .map(|(_, id)| id)
     }
 
     /// Gives the next one his turn, if there is one to be had: his worker is started, or
     /// told to go on. What failed is told, with whose it was.
-    pub(super) fn give_turn(
+    pub(super) fn grant_pam_slot(
         &mut self,
         registry: &Registry,
         most: usize,
@@ -330,16 +330,16 @@ impl Logins {
     ) -> Option<(LoginId, Result<(), Fault>)> {
         self.hand_back();
         self.failed.retain(|f| f.until > now);
-        let heir = |(id, l): (&LoginId, &Login)| {
-            (l.is_heir() && matches!(l.stage, Stage::Queued(_))).then_some(*id)
+        let cleanup_worker = |(id, l): (&LoginId, &Login)| {
+            (l.is_cleanup() && matches!(l.stage, Stage::Queued(_))).then_some(*id)
         };
         // What another has left open is closed at once.
-        let id = match self.all.iter().find_map(heir) {
-            Some(heir) => heir,
+        let id = match self.all.iter().find_map(cleanup_worker) {
+            Some(cleanup_worker) => cleanup_worker,
             None => {
-                let id = self.next_in_turn(most).filter(|_| self.busy() < most)?;
+                let id = self.next_for_pam(most).filter(|_| self.busy() < most)?;
                 let peer = self.all.get(&id)?.peer;
-                if !self.shared.take_turn(peer, most, now) {
+                if !self.shared.take_pam_slot(peer, most, now) {
                     return None;
                 }
                 id
@@ -356,13 +356,13 @@ impl Logins {
         }
         Some((
             id,
-            login.begin_turn(registry, self.program.as_ref(), id, &order),
+            login.begin_pam(registry, self.program.as_ref(), id, &order),
         ))
     }
 
     /// Whether it has one of the places that all monitors share.
-    pub(super) fn has_shared_place(&self) -> bool {
-        self.shared.has_place()
+    pub(super) fn has_shared_slot(&self) -> bool {
+        self.shared.has_slot()
     }
 
     /// Whether a login waits for its turn.
@@ -375,7 +375,7 @@ impl Logins {
     /// a session, what runs by itself needs nobody, and a worker closes its PAM session
     /// alone.)
     pub(super) fn is_busy(&self) -> bool {
-        let busy = |l: &Login| l.is_heir() || matches!(l.stage, Stage::Launching(..));
+        let busy = |l: &Login| l.is_cleanup() || matches!(l.stage, Stage::Launching(..));
         self.all.values().any(busy) || !self.leftovers.is_empty()
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use mio::Registry;
 use nix::unistd::Pid;
 
-use super::token;
+use super::event_source;
 use crate::channel::Incoming;
 use crate::channel::lookup::{Answer, Question};
 use crate::fault::Fault;
@@ -52,7 +52,7 @@ pub(super) enum Found {
 
 /// What the log and the monitor hear of the processes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum LookUpEvent {
     /// A process is ready; whether it is the first one, or the first after a failure.
     Ready(Confined, bool),
     /// A process has died, or was killed, and why.
@@ -77,7 +77,7 @@ pub(super) struct LookUps {
     /// Sockets that a child is to close.
     unclosed: Unclosed,
     /// What nobody has heard yet.
-    news: Vec<News>,
+    event: Vec<LookUpEvent>,
 }
 
 impl LookUps {
@@ -92,7 +92,7 @@ impl LookUps {
             reported: false,
             unreaped: Vec::new(),
             unclosed: Vec::new(),
-            news: Vec::new(),
+            event: Vec::new(),
         }
     }
 
@@ -108,15 +108,15 @@ impl LookUps {
         if process.whom() == Some(self.user) {
             return self.adopt(registry, process).map(drop);
         }
-        self.bury(process.end());
+        self.discard(process.end());
         Ok(())
     }
 
     fn adopt(&mut self, registry: &Registry, process: Process) -> Result<u64, Fault> {
         let id = self.next_process;
         self.next_process += 1;
-        if let Err(e) = process.watch(registry, token::look_up(id)) {
-            self.bury(process.end());
+        if let Err(e) = process.watch(registry, event_source::look_up(id)) {
+            self.discard(process.end());
             return Err(e);
         }
         self.all.insert(id, process);
@@ -132,7 +132,7 @@ impl LookUps {
         }
     }
 
-    /// Asks. The answer comes as [`News`].
+    /// Asks. The answer comes as [`LookUpEvent`].
     ///
     /// # Errors
     /// As many look-ups are under way as may be, no process is to be had, or nobody can have
@@ -225,7 +225,7 @@ impl LookUps {
         process.kind = kind;
         let begun = process.begin(self.user, kind == Kind::Users);
         if let Err(e) = begun {
-            self.bury(process.end());
+            self.discard(process.end());
             return Err(e);
         }
         self.adopt(registry, process)
@@ -268,7 +268,7 @@ impl LookUps {
         if let Answer::Ready(confined) = answer {
             process.due.take().ok_or_else(is_out_of_turn)?;
             let is_first = !std::mem::replace(&mut self.reported, true);
-            self.news.push(News::Ready(confined, is_first));
+            self.event.push(LookUpEvent::Ready(confined, is_first));
             return Ok(());
         }
         let number = match &answer {
@@ -299,7 +299,7 @@ impl LookUps {
         if let Some(failed) = self.failed.get_mut(kind as usize) {
             *failed = (0, None);
         }
-        self.news.push(News::Found(number, found));
+        self.event.push(LookUpEvent::Found(number, found));
         Ok(())
     }
 
@@ -312,10 +312,10 @@ impl LookUps {
         let asked = std::mem::take(&mut process.asked);
         let kind = process.kind;
         let was_idle = asked.is_empty() && process.due.is_none();
-        self.bury(process.end());
+        self.discard(process.end());
         if !was_idle {
             self.reported = false;
-            self.news.push(News::Lost(why.to_owned()));
+            self.event.push(LookUpEvent::Lost(why.to_owned()));
             if let Some((count, until)) = self.failed.get_mut(kind as usize) {
                 *count = count.saturating_add(1).min(32);
                 *until = pause(*count).map(|pause| now + pause);
@@ -324,9 +324,9 @@ impl LookUps {
         let late = asked.iter().any(|a| a.until <= now);
         for mut asked in asked {
             if asked.until <= now {
-                self.news.push(asked.failed("it took too long"));
+                self.event.push(asked.failed("it took too long"));
             } else if asked.again {
-                self.news
+                self.event
                     .push(asked.failed("the look-up process has died twice"));
             } else {
                 // It is not to be blamed where another was late.
@@ -335,13 +335,13 @@ impl LookUps {
                 asked.groups.clear();
                 if let Err(refused) = self.give(registry, asked, now) {
                     let (asked, e) = *refused;
-                    self.news.push(asked.failed(&e.to_string()));
+                    self.event.push(asked.failed(&e.to_string()));
                 }
             }
         }
     }
 
-    fn bury(&mut self, (pid, unclosed): (Pid, Unclosed)) {
+    fn discard(&mut self, (pid, unclosed): (Pid, Unclosed)) {
         self.unclosed.extend(unclosed);
         // One that died by itself sends no other signal that it has ended.
         if !processes::reap(pid) {
@@ -351,7 +351,7 @@ impl LookUps {
 
     fn dismiss(&mut self, id: u64) {
         if let Some(process) = self.all.remove(&id) {
-            self.bury(process.end());
+            self.discard(process.end());
         }
     }
 
@@ -404,8 +404,8 @@ impl LookUps {
     }
 
     /// What they have said since the last call.
-    pub(super) fn news(&mut self) -> Vec<News> {
-        std::mem::take(&mut self.news)
+    pub(super) fn event(&mut self) -> Vec<LookUpEvent> {
+        std::mem::take(&mut self.event)
     }
 
     /// The dead that are still to be reaped.

@@ -15,10 +15,12 @@ mod complain;
 mod control;
 mod doors;
 mod enrol;
+mod event_source;
 mod first_accounts;
 mod guard;
 mod hosts;
 mod inetd;
+mod key_cache;
 mod life;
 mod listen;
 mod login;
@@ -36,10 +38,8 @@ mod run_folder;
 mod sessions;
 mod signing;
 mod start;
-mod stock;
 mod table;
 mod talk;
-mod token;
 
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -52,7 +52,7 @@ use nix::unistd::Pid;
 use crate::channel::gate::{Connection, Question};
 use crate::channel::watch::Batches;
 use crate::channel::{self, Incoming};
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::settings::Settings;
 use crate::log::{Level, Log};
 use crate::secret::KeyPair;
@@ -60,19 +60,19 @@ use crate::sources::Networks;
 use crate::sys::job::Starter;
 use crate::sys::memory::Crowd;
 use crate::sys::process;
-use crate::sys::sandbox::{Cell, Walls};
+use crate::sys::sandbox::{SandboxConfig, SandboxStatus};
 use crate::sys::signals::Signals;
 use accounts::Accounts;
-use answer::{Pending, Stranger};
+use answer::{Pending, Preauth};
 use children::Child;
-use doors::Desk;
+use doors::RegistryClient;
+use event_source::EventSource;
 use hosts::Hosts;
+use key_cache::KeyCache;
 use logins::Logins;
 use look_ups::{LookUp, LookUps};
 use notify::Manager;
 use sessions::Sessions;
-use stock::Stock;
-use token::Whose;
 
 pub use guard::standby_main as standby_guard;
 
@@ -81,7 +81,7 @@ const AT_ONCE: usize = 256;
 
 /// Everything the monitor has.
 struct Monitor {
-    place: Place,
+    paths: Paths,
     settings: Settings,
     /// The command line's port, which goes before that of the settings.
     port: Option<u16>,
@@ -90,7 +90,7 @@ struct Monitor {
     manager: Manager,
     poll: Poll,
     signals: Signals,
-    cell: Option<Cell>,
+    sandbox_config: Option<SandboxConfig>,
     /// The limits that a job gets back.
     inherited: process::Limits,
     listeners: Vec<TcpListener>,
@@ -98,7 +98,7 @@ struct Monitor {
     relay: Child,
     /// When a dead one may be started anew.
     restart: [Option<Instant>; 2],
-    corpses: Vec<Pid>,
+    unreaped: Vec<Pid>,
     hosts: Hosts,
     /// The addresses that HOSTINFO lists.
     listed: Networks,
@@ -106,7 +106,7 @@ struct Monitor {
     awaited: Vec<doors::Awaited>,
     accounts: Accounts,
     look_ups: LookUps,
-    strangers: HashMap<Connection, Stranger>,
+    unauthenticated: HashMap<Connection, Preauth>,
     /// How many there are: what a crowd of them leaves is given back.
     crowd: Crowd,
     /// Those who wait for an account.
@@ -116,11 +116,11 @@ struct Monitor {
     room: usize,
     logins: Logins,
     /// Where the doors are asked.
-    doors: Desk,
+    doors: RegistryClient,
     /// How fast activation passwords come from where.
     guesses: doors::Guesses,
     /// Where users of this host have their requests signed.
-    desk: signing::Desk,
+    sign_socket: signing::SignSocket,
     /// Where the administrator asks who is on.
     control: control::Control,
     /// What of the run folder is ours.
@@ -135,9 +135,9 @@ struct Monitor {
     guard: guard::Guarding,
     /// That this process is not the first to be ended for want of memory.
     protection: protect::Protection,
-    stock: Stock,
+    key_cache: KeyCache,
     /// Serving the one connection of inetd.
-    inetd: Option<inetd::Seat>,
+    inetd: Option<inetd::InetdConnection>,
     gate_is_empty: bool,
     stopping: Option<Instant>,
     hung_up: bool,
@@ -172,11 +172,11 @@ impl Monitor {
                 return self.finish();
             }
             self.update_watches(now);
-            self.desk.admit(self.poll.registry(), now);
+            self.sign_socket.admit(self.poll.registry(), now);
             self.control.admit(self.poll.registry(), now);
             self.close_unread(now);
-            self.stock.fill(&self.host);
-            self.crowd.is(self.strangers.len());
+            self.key_cache.fill(&self.host);
+            self.crowd.is(self.unauthenticated.len());
             self.crowd.tidy();
             let until = self.next_deadline();
             let left = || until.map(|d| d.saturating_duration_since(Instant::now()));
@@ -189,30 +189,30 @@ impl Monitor {
             }
             let now = Instant::now();
             for event in events.iter() {
-                match token::whose(event.token()) {
-                    Whose::Signals => self.take_signals(now),
-                    Whose::Gate => self.hear_gate(&mut buffer, now),
-                    Whose::Relay => self.hear_relay(&mut buffer, now),
-                    Whose::LookUp(id) => {
+                match event_source::source(event.token()) {
+                    EventSource::Signals => self.take_signals(now),
+                    EventSource::Gate => self.handle_gate(&mut buffer, now),
+                    EventSource::Relay => self.handle_relay(&mut buffer, now),
+                    EventSource::LookUp(id) => {
                         let registry = self.poll.registry();
                         self.look_ups.hear(registry, id, &mut buffer, now);
                     }
-                    Whose::Session(id) => {
+                    EventSource::Session(id) => {
                         let kill_after = self.settings.exec.hup_to_kill;
                         let registry = self.poll.registry();
                         let finished = self.sessions.hear(registry, id, kill_after, now);
                         self.log_end(finished);
                         self.tell_who(now);
                     }
-                    Whose::Login(id) => self.hear_worker(id, &mut buffer, now),
-                    Whose::Sign => self.take_calls_to_sign(now),
-                    Whose::WantsSignature(id) => self.hear_caller(id, now),
-                    Whose::Door(which) => self.hear_doors(which, now),
-                    Whose::Control => self.take_administrators(now),
-                    Whose::Administers(id) => self.hear_administrator(id, now),
-                    Whose::Guard => self.guard_ended(now),
-                    Whose::Nobody => {}
-                    Whose::Job(id) => {
+                    EventSource::Login(id) => self.handle_worker(id, &mut buffer, now),
+                    EventSource::Sign => self.take_calls_to_sign(now),
+                    EventSource::WantsSignature(id) => self.handle_caller(id, now),
+                    EventSource::Door(which) => self.handle_registry(which, now),
+                    EventSource::Control => self.take_administrators(now),
+                    EventSource::Administers(id) => self.handle_administrator(id, now),
+                    EventSource::Guard => self.guard_ended(now),
+                    EventSource::Nobody => {}
+                    EventSource::Job(id) => {
                         let finished = self.sessions.job_ended(id, now);
                         self.log_end(finished);
                     }
@@ -223,7 +223,7 @@ impl Monitor {
 
     // ---- what the gate and the relay say ----
 
-    fn hear_gate(&mut self, buffer: &mut [u8], now: Instant) {
+    fn handle_gate(&mut self, buffer: &mut [u8], now: Instant) {
         if !self.gate.flush() {
             return self.lost(Which::Gate, now);
         }
@@ -258,7 +258,7 @@ impl Monitor {
         }
     }
 
-    fn hear_relay(&mut self, buffer: &mut [u8], now: Instant) {
+    fn handle_relay(&mut self, buffer: &mut [u8], now: Instant) {
         let alive = self.relay.flush();
         let mut heard = self.relay.channel().map(|c| c.receive(buffer));
         if let (Some(Ok(Incoming::Message(message, _))), Some(_)) = (&heard, self.relay.due()) {
@@ -293,16 +293,16 @@ impl Monitor {
         self.doors.watch_unsent(self.poll.registry());
     }
 
-    fn tell_gate(&mut self, message: Vec<u8>) {
+    fn send_to_gate(&mut self, message: Vec<u8>) {
         self.note_order(&message);
         if !self.gate.send(message, Vec::new()) {
             self.lost(Which::Gate, Instant::now());
         }
     }
 
-    fn tell_relay(&mut self, message: Vec<u8>, fds: Vec<OwnedFd>) {
+    fn send_to_relay(&mut self, message: Vec<u8>, fds: Vec<OwnedFd>) {
         // Under inetd it may not have been.
-        if self.relay.send_in(self.cell.as_ref()).is_err() {
+        if self.relay.send_in(self.sandbox_config.as_ref()).is_err() {
             return self.lost(Which::Relay, Instant::now());
         }
         if !self.relay.send(message, fds) {
@@ -318,14 +318,14 @@ impl Monitor {
             return;
         }
         let unwalled = is_wanted && child.due().is_some();
-        let (pid, when) = child.bury(now);
+        let (pid, when) = child.discard(now);
         let name = child.name();
-        self.corpses.extend(pid);
+        self.unreaped.extend(pid);
         // One that died by itself sends no other signal that it has ended.
-        self.corpses.retain(|pid| !process::reap(*pid));
+        self.unreaped.retain(|pid| !process::reap(*pid));
         if which == Which::Gate {
-            for (_, stranger) in std::mem::take(&mut self.strangers) {
-                if let answer::Stranger::LoggingIn(login) = stranger {
+            for (_, preauth) in std::mem::take(&mut self.unauthenticated) {
+                if let answer::Preauth::LoggingIn(login) = preauth {
                     self.abandon_login(login);
                 }
             }
@@ -358,24 +358,24 @@ impl Monitor {
 
     /// Starts a child, and tells a gate what it must know.
     fn start_child(&mut self, which: Which) -> Result<(), crate::fault::Fault> {
-        let cell = self.cell.clone();
-        let (child, token) = match which {
-            Which::Gate => (&mut self.gate, token::GATE),
-            Which::Relay => (&mut self.relay, token::RELAY),
+        let sandbox_config = self.sandbox_config.clone();
+        let (child, event_source) = match which {
+            Which::Gate => (&mut self.gate, event_source::GATE),
+            Which::Relay => (&mut self.relay, event_source::RELAY),
         };
         // Whoever called inetd waits; the others have a daemon that says whether it starts.
-        let walls = if self.inetd.is_some() {
+        let sandbox_status = if self.inetd.is_some() {
             child.begin()?;
             if which == Which::Gate {
-                child.send_in(cell.as_ref())?;
+                child.send_in(sandbox_config.as_ref())?;
             }
             None
         } else {
-            Some(child.start(cell.as_ref())?)
+            Some(child.start(sandbox_config.as_ref())?)
         };
-        child.watch(self.poll.registry(), token)?;
-        if let Some(walls) = walls {
-            self.log_walls(which, walls);
+        child.watch(self.poll.registry(), event_source)?;
+        if let Some(sandbox_status) = sandbox_status {
+            self.log_sandbox_status(which, sandbox_status);
         }
         if which == Which::Gate {
             self.brief_gate();
@@ -386,8 +386,8 @@ impl Monitor {
     /// A child has said which walls stand. `false`: it has said something else.
     fn reported(&mut self, which: Which, message: &[u8]) -> bool {
         match self.child(which).report(message) {
-            Some(Ok(walls)) => {
-                self.log_walls(which, walls);
+            Some(Ok(sandbox_status)) => {
+                self.log_sandbox_status(which, sandbox_status);
                 true
             }
             Some(Err(why)) => {
@@ -402,19 +402,19 @@ impl Monitor {
         }
     }
 
-    fn log_walls(&mut self, which: Which, walls: Walls) {
+    fn log_sandbox_status(&mut self, which: Which, sandbox_status: SandboxStatus) {
         let name = self.child(which).name();
         self.log.say(
             Level::Info,
             "started",
             &[
                 ("process", &name),
-                ("chroot", &walls.chroot),
-                ("landlock", &walls.landlock),
-                ("seccomp", &walls.seccomp),
+                ("chroot", &sandbox_status.chroot),
+                ("landlock", &sandbox_status.landlock),
+                ("seccomp", &sandbox_status.seccomp),
             ],
         );
-        for (protection, why) in walls.missing() {
+        for (protection, why) in sandbox_status.missing() {
             self.warn_of_missing(name, protection, &why);
         }
     }

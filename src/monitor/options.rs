@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use getopts::{Options, ParsingStyle};
 
-use crate::config::place::{Place, SETTINGS};
+use crate::config::paths::{Paths, SETTINGS};
 use crate::fault::Fault;
 
 /// One flag: letter, name of its value if it has one, meaning.
@@ -116,12 +116,12 @@ pub fn parse(words: &[String]) -> Result<Asked, Fault> {
         () => Task::Serve,
     };
     let debug = m.opt_present("d");
-    let whole = |f: String| Place::of_file(Path::new(&f)).settings();
+    let whole = |f: String| Paths::of_file(Path::new(&f)).settings();
     let given = m.opt_str("f").map(whole);
     if let Some(folder) = given.as_ref().filter(|f| f.is_dir()) {
         return Err(no_file(folder));
     }
-    let default = || Place::of_caller(None).settings();
+    let default = || Paths::of_caller(None).settings();
     Ok(Asked {
         task,
         foreground: debug || m.opt_present("D"),
@@ -139,7 +139,7 @@ fn no_file(folder: &Path) -> Fault {
     let meant = if file.is_file() {
         format!("; -f {} is what was probably meant", file.display())
     } else {
-        let init = Place::of_dir(folder).init();
+        let init = Paths::of_dir(folder).init();
         let makes = init.map(|init| format!("; {init} makes one"));
         format!(
             ", and there is no {SETTINGS} in it{}",

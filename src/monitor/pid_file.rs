@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::Monitor;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::secure;
 use crate::fault::Fault;
 use crate::log::Level;
@@ -53,19 +53,19 @@ impl Claim {
     }
 
     /// Removes the pid file, if it is ours.
-    pub(super) fn remove_pid_file(&self, place: &Place) {
+    pub(super) fn remove_pid_file(&self, paths: &Paths) {
         if self.lock.is_some() {
-            let _ = std::fs::remove_file(place.pid_file());
+            let _ = std::fs::remove_file(paths.pid_file());
         }
     }
 
-    fn lock(&mut self, place: &Place) -> Result<(), Fault> {
+    fn lock(&mut self, paths: &Paths) -> Result<(), Fault> {
         if self.lock.is_some() {
             return Ok(());
         }
         // It was not made when the daemon started, or has been lost since.
-        secure::make_folder(&place.run, 0o755)?;
-        let path = place.daemon_lock();
+        secure::make_folder(&paths.run, 0o755)?;
+        let path = paths.daemon_lock();
         let file = File::options()
             .create(true)
             .append(true)
@@ -82,10 +82,10 @@ impl Claim {
         }
     }
 
-    fn write_pid_file(&mut self, place: &Place) -> Result<(), Fault> {
+    fn write_pid_file(&mut self, paths: &Paths) -> Result<(), Fault> {
         if !self.has_pid_file {
             let pid = format!("{}\n", std::process::id());
-            let file = place.pid_file();
+            let file = paths.pid_file();
             // Nothing of an old one is kept.
             secure::remove(&file)?;
             secure::replace(&file, pid.as_bytes(), 0o644)?;
@@ -108,7 +108,7 @@ impl Monitor {
         }
         if wrong.is_empty() {
             if !self.claim.told.is_empty() {
-                let file = self.place.pid_file();
+                let file = self.paths.pid_file();
                 let pairs: [(&str, &dyn std::fmt::Display); 1] = [("file", &file.display())];
                 self.log.say(Level::Info, "claimed", &pairs);
             }
@@ -118,15 +118,15 @@ impl Monitor {
             self.claim.due = Some(now + self.claim.pause);
         }
         self.claim.told = wrong;
-        self.tell_status();
+        self.notify_status();
     }
 
     /// Without the lock nothing else is taken: it is another daemon's.
     fn take_what_is_missing(&mut self) -> Vec<Missing> {
-        if let Err(why) = self.claim.lock(&self.place) {
+        if let Err(why) = self.claim.lock(&self.paths) {
             return vec![Missing::PidFile(why.to_string())];
         }
-        let pid_file = self.claim.write_pid_file(&self.place);
+        let pid_file = self.claim.write_pid_file(&self.paths);
         let pid_file = pid_file.err().map(|why| Missing::PidFile(why.to_string()));
         let sockets = self.open_sockets().into_iter();
         let sockets = sockets.map(|why| Missing::Socket(why.to_string()));
@@ -136,7 +136,7 @@ impl Monitor {
     fn log_missing(&mut self, missing: &Missing) {
         match missing {
             Missing::PidFile(why) => {
-                let file = self.place.pid_file();
+                let file = self.paths.pid_file();
                 let pairs: [(&str, &dyn std::fmt::Display); 2] =
                     [("file", &file.display()), ("why", why)];
                 self.log.say(Level::Warning, "no-pid-file", &pairs);
@@ -146,7 +146,7 @@ impl Monitor {
     }
 
     /// Tells the service manager what the daemon serves without, if that has changed.
-    fn tell_status(&mut self) {
+    fn notify_status(&mut self) {
         let claim = self.claim.told.first().map(|missing| match missing {
             Missing::PidFile(why) | Missing::Socket(why) => why.clone(),
         });

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Monitor;
-use super::answer::Stranger;
+use super::answer::Preauth;
 use crate::channel::gate::{Complaint, Connection, Order};
 use crate::credential::hash;
 use crate::door::Id;
@@ -66,10 +66,10 @@ impl Monitor {
             ("cause", &refusal.cause.name()),
             ("why", &refusal.words),
         ];
-        if refusal.cause.is_after_proof() && !refusal.is_strangers {
+        if refusal.cause.is_after_proof() && !refusal.is_unauthenticated {
             self.log.say(Level::Warning, "denied", &pairs);
         } else {
-            self.log.say_noise(Level::Warning, "denied", &pairs);
+            self.log.log_ratelimited(Level::Warning, "denied", &pairs);
         }
         if refusal.cause.is_unproven() && checked.begun.is_none() {
             self.work_out(refusal.is_worked_out);
@@ -82,7 +82,7 @@ impl Monitor {
         };
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
         if let Some(c) = c {
-            self.tell_gate(Order::Deny(c, reference, seconds, checked.ago()).encode());
+            self.send_to_gate(Order::Deny(c, reference, seconds, checked.ago()).encode());
         }
     }
 
@@ -98,7 +98,7 @@ impl Monitor {
         if let Some(c) = c {
             self.leave_login(c);
         }
-        self.log.say_noise(
+        self.log.log_ratelimited(
             Level::Warning,
             "turned-away",
             &[
@@ -111,9 +111,9 @@ impl Monitor {
         match (c, secret::random().map(Reference)) {
             // Nobody reads the refusal.
             (Some(c), Ok(reference)) => {
-                self.tell_gate(Order::Deny(c, reference, price, checked.ago()).encode());
+                self.send_to_gate(Order::Deny(c, reference, price, checked.ago()).encode());
             }
-            (Some(c), Err(_)) => self.tell_gate(Order::Close(c).encode()),
+            (Some(c), Err(_)) => self.send_to_gate(Order::Close(c).encode()),
             (None, _) => {}
         }
     }
@@ -121,19 +121,19 @@ impl Monitor {
     /// Does the rest of the work that other refusals are: how long this one takes shows in
     /// when another connection is answered.
     fn work_out(&mut self, is_worked_out: bool) {
-        self.stock.make_up(&self.host);
+        self.key_cache.make_up(&self.host);
         if is_worked_out {
             return;
         }
         self.refresh_hosts();
         if let Ok(table) = self.hosts.table() {
-            let place = self.place.clone().once();
-            hash::prove_nothing(table, &place, &self.host.public);
+            let paths = self.paths.clone().once();
+            hash::verify_dummy_proof(table, &paths, &self.host.public);
         }
     }
 
     /// Asks the doors about no machine, for a handshake that did not open.
-    pub(super) fn look_for_nobody(&mut self, now: Instant) {
+    pub(super) fn look_up_dummy(&mut self, now: Instant) {
         let nobody = Question::Look(Id([0; 16]));
         // What it is, nobody waits for.
         let _ = self.doors.ask(self.poll.registry(), None, nobody, now);
@@ -142,59 +142,56 @@ impl Monitor {
     pub(super) fn close(&mut self, c: Connection, why: &str, peer: Option<IpAddr>) {
         self.leave_login(c);
         let peer = shown_peer(peer);
-        self.log.say_noise(
+        self.log.log_ratelimited(
             Level::Warning,
             "turned-away",
             &[("peer", &peer), ("cause", &"malformed"), ("why", &why)],
         );
-        self.tell_gate(Order::Close(c).encode());
+        self.send_to_gate(Order::Close(c).encode());
     }
 
     pub(super) fn forget(&mut self, c: Connection) {
-        match self.strangers.remove(&c) {
+        match self.unauthenticated.remove(&c) {
             // The look-up goes on, for the others and the next who ask.
-            Some(Stranger::Waiting(which)) => {
+            Some(Preauth::Waiting(which)) => {
                 if let Some(waiting) = self.pending.get_mut(&which) {
                     waiting.retain(|p| p.connection != c);
                 }
             }
-            Some(Stranger::LoggingIn(id)) => self.abandon_login(id),
-            Some(Stranger::AtDoor(_)) => self.doors.forget(c),
-            Some(Stranger::Greeted(_) | Stranger::Asked(_)) | None => {}
+            Some(Preauth::LoggingIn(id)) => self.abandon_login(id),
+            Some(Preauth::AtDoor(_)) => self.doors.forget(c),
+            Some(Preauth::Greeted(_) | Preauth::Asked(_)) | None => {}
         }
     }
 
     /// A peer does not wait for what is being decided about it. What it has sent to be judged is
     /// judged; anything else is over.
-    pub(super) fn hear_left(&mut self, c: Connection) {
+    pub(super) fn handle_left(&mut self, c: Connection) {
         self.step("left", &[("connection", &c)]);
-        match self.strangers.get_mut(&c) {
+        match self.unauthenticated.get_mut(&c) {
             // It is decided, and the gate will hear of it.
             None => return,
-            Some(Stranger::AtDoor(visit)) if visit.is_decided_without_peer() => {
-                visit.has_left = true;
+            Some(Preauth::AtDoor(admission)) if admission.is_decided_without_peer() => {
+                admission.has_left = true;
                 return;
             }
-            Some(Stranger::LoggingIn(id)) => {
+            Some(Preauth::LoggingIn(id)) => {
                 let id = *id;
                 if self.login_goes_on_without_peer(id) {
                     return;
                 }
             }
             Some(
-                Stranger::AtDoor(_)
-                | Stranger::Greeted(_)
-                | Stranger::Asked(_)
-                | Stranger::Waiting(_),
+                Preauth::AtDoor(_) | Preauth::Greeted(_) | Preauth::Asked(_) | Preauth::Waiting(_),
             ) => {}
         }
         self.forget(c);
-        self.tell_gate(Order::Taken(c).encode());
+        self.send_to_gate(Order::Taken(c).encode());
     }
 
     /// Forgets a stranger who is refused or closed, and his login with him.
     fn leave_login(&mut self, c: Connection) {
-        if let Some(Stranger::LoggingIn(id)) = self.strangers.remove(&c) {
+        if let Some(Preauth::LoggingIn(id)) = self.unauthenticated.remove(&c) {
             self.abandon_login(id);
         }
     }

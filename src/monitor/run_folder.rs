@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::fault::Fault;
 
 /// Folders that systems keep empty, for when the run folder cannot have one.
@@ -20,10 +20,10 @@ const EMPTY: [&str; 4] = [
 ///
 /// # Errors
 /// A folder is there and not to be trusted.
-pub(super) fn make(place: &Place, degraded: &mut Vec<Fault>) -> Result<(), Fault> {
-    make_or_note(place, &place.state, 0o700, degraded)?;
-    make_or_note(place, &place.machines(), 0o700, degraded)?;
-    make_or_note(place, &place.run, 0o755, degraded)
+pub(super) fn make(paths: &Paths, degraded: &mut Vec<Fault>) -> Result<(), Fault> {
+    make_or_note(paths, &paths.state, 0o700, degraded)?;
+    make_or_note(paths, &paths.machines(), 0o700, degraded)?;
+    make_or_note(paths, &paths.run, 0o755, degraded)
 }
 
 /// The root for gate and relay: an empty folder that nobody else can write to. `None`:
@@ -32,19 +32,19 @@ pub(super) fn make(place: &Place, degraded: &mut Vec<Fault>) -> Result<(), Fault
 /// # Errors
 /// The folder is there and not to be trusted.
 pub(super) fn empty_root(
-    place: &Place,
+    paths: &Paths,
     degraded: &mut Vec<Fault>,
 ) -> Result<Option<PathBuf>, Fault> {
-    let own = place.run.join("empty");
+    let own = paths.run.join("empty");
     let before = degraded.len();
-    make_or_note(place, &own, 0o755, degraded)?;
-    let other = place.state.join("empty");
+    make_or_note(paths, &own, 0o755, degraded)?;
+    let other = paths.state.join("empty");
     if degraded.len() > before {
-        make_or_note(place, &other, 0o755, &mut Vec::new())?;
+        make_or_note(paths, &other, 0o755, &mut Vec::new())?;
     }
     let all = [own.as_path(), other.as_path()].into_iter();
     let mut all = all.chain(EMPTY.map(Path::new));
-    let found = all.find(|folder| is_empty(place, folder));
+    let found = all.find(|folder| is_empty(paths, folder));
     if found.is_none() {
         let words = "gate and relay run without an empty root: there is no empty folder";
         degraded.push(Fault::of(&own, words));
@@ -52,18 +52,18 @@ pub(super) fn empty_root(
     Ok(found.map(Path::to_owned))
 }
 
-fn is_empty(place: &Place, folder: &Path) -> bool {
-    let is_safe = place.check_folder(folder).is_ok();
+fn is_empty(paths: &Paths, folder: &Path) -> bool {
+    let is_safe = paths.check_folder(folder).is_ok();
     is_safe && std::fs::read_dir(folder).is_ok_and(|mut all| all.next().is_none())
 }
 
 fn make_or_note(
-    place: &Place,
+    paths: &Paths,
     folder: &Path,
     mode: u32,
     degraded: &mut Vec<Fault>,
 ) -> Result<(), Fault> {
-    let Err(why) = place.make_folder(folder, mode) else {
+    let Err(why) = paths.make_folder(folder, mode) else {
         return Ok(());
     };
     // A folder that is there was not made because it is not to be trusted.
@@ -71,7 +71,7 @@ fn make_or_note(
         return Err(why);
     }
     let above = folder.ancestors().find(|above| above.exists());
-    above.map_or(Ok(PathBuf::new()), |above| place.check_folder(above))?;
+    above.map_or(Ok(PathBuf::new()), |above| paths.check_folder(above))?;
     degraded.push(why);
     Ok(())
 }

@@ -21,9 +21,9 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use nix::unistd::Pid;
 
+use super::event_source;
 use super::guard::Groups;
-use super::token;
-use crate::channel::relay::{Closing, News, Word};
+use crate::channel::relay::{Closing, MonitorToRelay, RelayToMonitor};
 use crate::channel::watch::Watch;
 use crate::channel::{Channel, Incoming};
 use crate::door::Id;
@@ -40,7 +40,7 @@ const AT_ONCE: usize = 16;
 
 /// Whose session it is, for the log.
 #[derive(Debug, Clone)]
-pub(super) struct Whose {
+pub(super) struct SessionInfo {
     pub(super) host: String,
     pub(super) user: String,
     pub(super) peer: IpAddr,
@@ -78,7 +78,7 @@ impl Leader {
 
 /// One session.
 struct Session {
-    whose: Whose,
+    info: SessionInfo,
     since: Instant,
     began: SystemTime,
     /// Bytes sent and got, as its thread counted them when it was asked last.
@@ -105,16 +105,16 @@ impl Session {
     /// Tells its client how it ended. Whether that must wait until its thread reads.
     fn tell(&mut self, end: End) -> bool {
         self.end = Some(end.clone());
-        self.send(&News::Ended(end))
+        self.send(&MonitorToRelay::Ended(end))
     }
 
     /// Tells its thread something. Whether that must wait until it reads.
-    fn send(&mut self, news: &News) -> bool {
+    fn send(&mut self, message: &MonitorToRelay) -> bool {
         let Some(channel) = &mut self.channel else {
             return false;
         };
         // Should it fail, the thread is gone, and its channel's end comes.
-        let _ = channel.send(news.encode(), Vec::new());
+        let _ = channel.send(message.encode(), Vec::new());
         channel.is_waiting()
     }
 }
@@ -122,7 +122,7 @@ impl Session {
 /// A session that is over, for the log.
 pub(super) struct Finished {
     pub(super) id: u64,
-    pub(super) whose: Whose,
+    pub(super) info: SessionInfo,
     pub(super) lasted: Duration,
     pub(super) end: Option<End>,
     /// What was started goes on by itself: its end is another, and will be told.
@@ -187,22 +187,22 @@ impl Sessions {
         &mut self,
         registry: &Registry,
         id: u64,
-        whose: Whose,
+        info: SessionInfo,
         leader: Leader,
         channel: Channel,
         now: Instant,
     ) -> Result<(), Fault> {
-        let watch = Watch::new(registry, &channel, token::session(id))?;
+        let watch = Watch::new(registry, &channel, event_source::session(id))?;
         let pidfd = leader.pid().and_then(pidfd::open);
         if let Leader::Ours(_) = leader {
             self.blind |= pidfd.is_none();
             if let Some(fd) = &pidfd {
-                let job = token::job(id);
+                let job = event_source::job(id);
                 registry.register(&mut SourceFd(&fd.as_raw_fd()), job, Interest::READABLE)?;
             }
         }
         let session = Session {
-            whose,
+            info,
             since: now,
             began: SystemTime::now(),
             counted: None,
@@ -219,7 +219,7 @@ impl Sessions {
             killed: false,
             is_unseen: false,
         };
-        self.count_in(&session.whose);
+        self.count_in(&session.info);
         self.all.insert(id, session);
         self.crowd.enter();
         Ok(())
@@ -244,15 +244,15 @@ impl Sessions {
         for _ in 0..AT_ONCE {
             let channel = session.channel.as_ref()?;
             match channel.receive(&mut buffer) {
-                Ok(Incoming::Message(message, _)) => match Word::decode(&message) {
-                    Some(Word::Signal(wish)) => session.pass_on(wish),
-                    Some(Word::Over(how, sent, got)) => {
+                Ok(Incoming::Message(message, _)) => match RelayToMonitor::decode(&message) {
+                    Some(RelayToMonitor::Signal(wish)) => session.pass_on(wish),
+                    Some(RelayToMonitor::Over(how, sent, got)) => {
                         session.over = Some((how, sent, got));
                         if !how.is_told() {
                             return self.close(id, kill_after, now);
                         }
                     }
-                    Some(Word::Count(sent, got)) => {
+                    Some(RelayToMonitor::Count(sent, got)) => {
                         (session.counted, session.counting) = (Some((sent, got)), false);
                     }
                     None => return self.close(id, kill_after, now),
@@ -381,7 +381,7 @@ impl Sessions {
 
     fn finish(&mut self, id: u64, now: Instant) -> Option<Finished> {
         let session = self.all.remove(&id)?;
-        self.count_out(&session.whose);
+        self.count_out(&session.info);
         if let Leader::Ours(pid) = session.leader {
             self.groups.leave(pid);
         }
@@ -401,7 +401,7 @@ impl Sessions {
             .map_or(("cut", 0, 0), |(how, sent, got)| (how.name(), sent, got));
         Some(Finished {
             id,
-            whose: session.whose,
+            info: session.info,
             lasted: now.saturating_duration_since(session.since),
             end: session.end,
             goes_on: session.leader == Leader::Nobody,

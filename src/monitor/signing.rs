@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::accounts::Known;
 use super::callers::{Callers, Terms};
 use super::look_ups::LookUp;
-use super::{Monitor, token};
+use super::{Monitor, event_source};
 use crate::config::name::{HostName, UserName};
 use crate::fault::Fault;
 use crate::log::Level;
@@ -39,24 +39,24 @@ pub(super) struct Wanted {
 }
 
 /// The desk at which is signed.
-pub(super) type Desk = Callers<Wanted>;
+pub(super) type SignSocket = Callers<Wanted>;
 
 /// A desk without a socket.
-pub(super) const fn desk() -> Desk {
-    Callers::new(TERMS, token::wants_signature)
+pub(super) const fn sign_socket() -> SignSocket {
+    Callers::new(TERMS, event_source::wants_signature)
 }
 
 impl Monitor {
     /// Opens the desk: to every user where this is root, else to one's own alone.
-    pub(super) fn open_desk(&mut self) -> Result<(), Fault> {
+    pub(super) fn open_sign_socket(&mut self) -> Result<(), Fault> {
         let mode = if self.accounts.serves().is_none() {
             0o666
         } else {
             0o600
         };
-        let path = self.place.signer();
-        self.desk
-            .open(self.poll.registry(), (&path, mode), token::SIGN)
+        let path = self.paths.signer();
+        self.sign_socket
+            .open(self.poll.registry(), (&path, mode), event_source::SIGN)
     }
 
     /// Somebody calls.
@@ -65,15 +65,18 @@ impl Monitor {
         let may = |uid| own.is_none_or(|own| uid == own || uid == 0);
         let (accounts, look_ups) = (&mut self.accounts, &mut self.look_ups);
         let is_somebody = |uid| accounts.is_somebody(look_ups, uid);
-        self.desk.take(self.poll.registry(), may, is_somebody, now);
+        self.sign_socket
+            .take(self.poll.registry(), may, is_somebody, now);
     }
 
     /// Closes the sockets of those who sent what is not received: descriptors, or more than
     /// was asked for.
     pub(super) fn close_unread(&mut self, now: Instant) {
         let registry = self.poll.registry();
-        let mut users = self.desk.close_unread(registry, &mut self.corpses, now);
-        let unreaped = &mut self.corpses;
+        let mut users = self
+            .sign_socket
+            .close_unread(registry, &mut self.unreaped, now);
+        let unreaped = &mut self.unreaped;
         users.extend(self.control.close_unread(registry, unreaped, now));
         for uid in users {
             let pairs: [(&str, &dyn std::fmt::Display); 1] = [("uid", &uid)];
@@ -82,20 +85,23 @@ impl Monitor {
     }
 
     /// Somebody who has called says something.
-    pub(super) fn hear_caller(&mut self, id: u64, now: Instant) {
-        if self.desk.settle(self.poll.registry(), id) {
+    pub(super) fn handle_caller(&mut self, id: u64, now: Instant) {
+        if self.sign_socket.settle(self.poll.registry(), id) {
             return;
         }
         let mut buffer = [0; MESSAGE];
-        let Some(message) = self.desk.hear(id, &mut buffer) else {
+        let Some(message) = self.sign_socket.hear(id, &mut buffer) else {
             return;
         };
-        let Some(caller) = self.desk.get(id).filter(|c| c.state.ask.is_none()) else {
+        let Some(caller) = self.sign_socket.get(id).filter(|c| c.state.ask.is_none()) else {
             return;
         };
         let uid = caller.uid;
         let asked = Ask::decode(&message).map_err(|m| Fault::new(m.to_string()));
-        let is_ours = self.cell.as_ref().is_some_and(|cell| cell.uid == uid);
+        let is_ours = self
+            .sandbox_config
+            .as_ref()
+            .is_some_and(|sandbox_config| sandbox_config.uid == uid);
         let checked = check_number(uid).and_then(|()| match is_ours {
             // A look-up process that was taken over could ask, and be it on other hosts.
             true => Err(Fault::new(format!("user {uid} is the daemon's own"))),
@@ -118,7 +124,7 @@ impl Monitor {
         match found {
             Known::User(record) => self.sign(id, Some(&record.account)),
             Known::Looking(which) => {
-                if let Some(caller) = self.desk.get(id) {
+                if let Some(caller) = self.sign_socket.get(id) {
                     caller.state.look_up = Some(which);
                 }
             }
@@ -134,7 +140,7 @@ impl Monitor {
     /// not be looked up may be now.
     pub(super) fn caller_found(&mut self, which: LookUp, account: Option<&Account>) {
         let waiting = self
-            .desk
+            .sign_socket
             .iter()
             .filter(|(_, c)| c.state.look_up == Some(which));
         let waiting: Vec<u64> = waiting.map(|(id, _)| id).collect();
@@ -142,7 +148,7 @@ impl Monitor {
             self.sign(id, account);
         }
         let left = self
-            .desk
+            .sign_socket
             .iter()
             .filter(|(_, c)| c.state.ask.is_some() && c.state.look_up.is_none());
         let left: Vec<(u64, u32)> = left.map(|(id, c)| (id, c.uid)).collect();
@@ -152,7 +158,7 @@ impl Monitor {
     }
 
     fn sign(&mut self, id: u64, account: Option<&Account>) {
-        let Some(caller) = self.desk.get(id) else {
+        let Some(caller) = self.sign_socket.get(id) else {
             return;
         };
         let (uid, ask) = (caller.uid, caller.state.ask.take());
@@ -179,9 +185,9 @@ impl Monitor {
         let host = HostName::parse(&ask.host)?;
         let entry = table.get(&host).ok_or_else(|| {
             let words = format!("{host} has no right line in it");
-            Fault::of(&self.place.hostinfo(), words)
+            Fault::of(&self.paths.hostinfo(), words)
         })?;
-        signer::sign(&self.place.clone().once(), entry, user, ask)
+        signer::sign(&self.paths.clone().once(), entry, user, ask)
     }
 
     /// Answers, and says in the log what was done for whom.
@@ -191,7 +197,7 @@ impl Monitor {
         asked: Option<(Option<String>, Box<Ask>)>,
         signed: Result<Signed, Fault>,
     ) {
-        let Some(uid) = self.desk.get(id).map(|c| c.uid) else {
+        let Some(uid) = self.sign_socket.get(id).map(|c| c.uid) else {
             return;
         };
         let (name, ask) = asked.unzip();
@@ -214,6 +220,7 @@ impl Monitor {
             }
         };
         let message = reply.encode().unwrap_or_default();
-        self.desk.answer(self.poll.registry(), id, vec![message]);
+        self.sign_socket
+            .answer(self.poll.registry(), id, vec![message]);
     }
 }

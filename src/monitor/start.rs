@@ -15,7 +15,7 @@ use nix::unistd::geteuid;
 use super::accounts::Accounts;
 use super::children::Child;
 use super::complain::{complain, complain_of, stderr_is_the_peers, warn_of_log, warn_of_user};
-use super::doors::Desk;
+use super::doors::RegistryClient;
 use super::first_accounts::{NOBODY, account_of, own_account};
 use super::guard::Guard;
 use super::hosts::Hosts;
@@ -24,10 +24,10 @@ use super::look_ups::{LookUps, Process};
 use super::notify::Manager;
 use super::options::{self, Asked, Task};
 use super::sessions::Sessions;
-use super::{Monitor, Which, inetd, room, run_folder, token};
+use super::{Monitor, Which, event_source, inetd, room, run_folder};
 use crate::config::keys;
 use crate::config::name::UserName;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::settings::Settings;
 use crate::door::Doors;
 use crate::fault::Fault;
@@ -35,7 +35,7 @@ use crate::log::{Level, Log};
 use crate::sources::Networks;
 use crate::sys::job::Starter;
 use crate::sys::process::{Apart, LoginProgram};
-use crate::sys::sandbox::{Cell, Role};
+use crate::sys::sandbox::{Role, SandboxConfig};
 use crate::sys::signals::Signals;
 use crate::sys::{inherited, kernel, memory, process, signals, socket};
 
@@ -81,11 +81,11 @@ pub(super) fn start(apart: &Apart) -> Started {
             Started::Done(process::SUCCESS)
         }
         Task::Serve => {
-            let mut hushed = None;
-            match serve(&asked, apart, &mut hushed) {
+            let mut saved_stderr = None;
+            match serve(&asked, apart, &mut saved_stderr) {
                 Ok(monitor) => Started::Serving(Box::new(monitor)),
                 Err(e) => {
-                    hushed.iter().for_each(process::Hushed::undo);
+                    saved_stderr.iter().for_each(process::SavedStderr::undo);
                     complain_of(&e);
                     Started::Done(process::FAILURE)
                 }
@@ -157,7 +157,7 @@ pub(super) fn can_log_in(settings: &Settings) -> Result<Option<LoginProgram>, Fa
 
 /// `-t`: everything that starting would read, and every fault in it.
 fn test(asked: &Asked) -> u8 {
-    let place = Place::of_file(&asked.file);
+    let paths = Paths::of_file(&asked.file);
     let mut faults = Vec::new();
     match settings(&asked.file, asked.port) {
         Ok(settings) => {
@@ -168,9 +168,9 @@ fn test(asked: &Asked) -> u8 {
         }
         Err(e) => faults.push(e),
     }
-    faults.extend(keys::load_host_key(&place).err());
-    faults.extend(Doors::check(&place));
-    match crate::config::hostinfo::HostTable::load(&place) {
+    faults.extend(keys::load_host_key(&paths).err());
+    faults.extend(Doors::check(&paths));
+    match crate::config::hostinfo::HostTable::load(&paths) {
         Ok(table) => faults.extend(table.faults().iter().cloned()),
         Err(e) => faults.push(e),
     }
@@ -187,7 +187,7 @@ fn test(asked: &Asked) -> u8 {
 fn serve(
     asked: &Asked,
     apart: &Apart,
-    hushed: &mut Option<process::Hushed>,
+    saved_stderr: &mut Option<process::SavedStderr>,
 ) -> Result<Monitor, Fault> {
     let inherited = process::Limits::now();
     process::raise_descriptors(0);
@@ -200,37 +200,40 @@ fn serve(
     let guard = (!asked.inetd).then(|| Guard::start(sessions.groups(), None));
     let mut begun = asked
         .inetd
-        .then(|| inetd::begin(asked, apart, hushed))
+        .then(|| inetd::begin(asked, apart, saved_stderr))
         .transpose()?;
-    let place = Place::of_file(&asked.file);
+    let paths = Paths::of_file(&asked.file);
     // Under inetd it reads its files once, until the connection is a session's.
-    let place = if asked.inetd { place.once() } else { place };
+    let paths = if asked.inetd { paths.once() } else { paths };
     let settings = settings(&asked.file, asked.port)?;
     sessions.groups().set_grace(settings.exec.hup_to_kill);
     let login_program = can_log_in(&settings)?;
     process::raise_descriptors(room::wanted(&settings));
     let mut degraded = Vec::new();
     let process = begun.as_mut().map(|b| &mut b.look_up);
-    let (cell, in_its_place) = cell(&place, &settings, process, &mut degraded)?.unzip();
-    let user = cell.as_ref().map(|cell| (cell.uid, cell.gid));
+    let (sandbox_config, in_its_place) =
+        sandbox_config(&paths, &settings, process, &mut degraded)?.unzip();
+    let user = sandbox_config
+        .as_ref()
+        .map(|sandbox_config| (sandbox_config.uid, sandbox_config.gid));
     if let Some(begun) = &mut begun {
-        begun.gate.send_in(cell.as_ref())?;
+        begun.gate.send_in(sandbox_config.as_ref())?;
         if user.is_some() && begun.look_up.whom().is_none() {
             begun.look_up.begin(user, true)?;
         }
     }
-    let host = keys::load_host_key(&place)?;
+    let host = keys::load_host_key(&paths)?;
     let own = if geteuid().is_root() {
         None
     } else {
         Some(own_account(begun.as_mut().map(|b| &mut b.look_up))?)
     };
     let doors = if asked.inetd {
-        Desk::here(&place)?
+        RegistryClient::here(&paths)?
     } else {
-        let (desk, trouble) = Desk::apart(&place)?;
+        let (sign_socket, trouble) = RegistryClient::apart(&paths)?;
         degraded.extend(trouble);
-        desk
+        sign_socket
     };
     let listeners = if asked.inetd {
         Vec::new()
@@ -244,7 +247,7 @@ fn serve(
         Some(sessions.groups().to_background()?)
     };
     if ready.is_some() && !asked.stderr {
-        *hushed = Some(process::hush(asked.stderr)?);
+        *saved_stderr = Some(process::silence_stderr(asked.stderr)?);
     }
 
     let level = if asked.debug {
@@ -279,21 +282,24 @@ fn serve(
     let signals = Signals::catch(&caught)?;
     let poll = Poll::new()?;
     let fd = signals.as_fd().as_raw_fd();
-    poll.registry()
-        .register(&mut SourceFd(&fd), token::SIGNALS, Interest::READABLE)?;
+    poll.registry().register(
+        &mut SourceFd(&fd),
+        event_source::SIGNALS,
+        Interest::READABLE,
+    )?;
     let mut look_ups = LookUps::new(user);
-    let (seat, gate, relay) = match begun {
+    let (connection, gate, relay) = match begun {
         Some(b) => {
             look_ups.take_begun(poll.registry(), b.look_up)?;
-            (Some(b.seat), b.gate, b.relay)
+            (Some(b.connection), b.gate, b.relay)
         }
         None => (None, Child::new(Role::Gate), Child::new(Role::Relay)),
     };
     let mut monitor = Monitor {
-        hosts: Hosts::load(&place),
+        hosts: Hosts::load(&paths),
         listed: Networks::default(),
         awaited: Vec::new(),
-        place,
+        paths,
         settings,
         port: asked.port,
         host,
@@ -301,29 +307,29 @@ fn serve(
         manager: Manager::from_environment(),
         poll,
         signals,
-        cell,
+        sandbox_config,
         inherited,
         listeners,
         gate,
         relay,
         restart: [None, None],
-        corpses: Vec::new(),
+        unreaped: Vec::new(),
         accounts: Accounts::new(own),
         look_ups,
-        strangers: HashMap::new(),
+        unauthenticated: HashMap::new(),
         crowd: memory::Crowd::new(),
         pending: HashMap::new(),
         sessions,
         logins: super::logins::Logins::new(login_program),
         doors,
         guesses: super::doors::Guesses::default(),
-        desk: super::signing::desk(),
+        sign_socket: super::signing::sign_socket(),
         control: super::control::control(),
         starter: Starter::default(),
         guard: super::guard::Guarding::default(),
         protection: super::protect::Protection::default(),
-        stock: super::stock::Stock::default(),
-        inetd: seat,
+        key_cache: super::key_cache::KeyCache::default(),
+        inetd: connection,
         room: room::sessions(process::descriptors()),
         claim: super::pid_file::Claim::default(),
         degraded: degraded.first().map(Fault::in_one_line),
@@ -337,7 +343,7 @@ fn serve(
         monitor.start_child(Which::Gate)?;
         monitor.hosts_are_new();
         monitor.start_child(Which::Relay)?;
-        monitor.take_seat();
+        monitor.take_slot();
     } else {
         // Not under inetd before there is a session: strangers' daemons must not outlast others.
         monitor.protection.begin();
@@ -374,17 +380,17 @@ impl Monitor {
 
 /// Where gate and relay live, and as whom, and whether that is not who was
 /// wanted. Only for root.
-fn cell(
-    place: &Place,
+fn sandbox_config(
+    paths: &Paths,
     settings: &Settings,
     begun: Option<&mut Process>,
     degraded: &mut Vec<Fault>,
-) -> Result<Option<(Cell, bool)>, Fault> {
-    run_folder::make(place, degraded)?;
+) -> Result<Option<(SandboxConfig, bool)>, Fault> {
+    run_folder::make(paths, degraded)?;
     if !geteuid().is_root() {
         return Ok(None);
     }
-    let root = run_folder::empty_root(place, degraded)?;
+    let root = run_folder::empty_root(paths, degraded)?;
     let wanted = settings.daemon.user.as_str();
     let user = match account_of(wanted, begun)? {
         Some(user) => Some(user),
@@ -398,12 +404,15 @@ fn cell(
             "there is neither a user {wanted} nor {NOBODY} for gate and relay"
         ))
     })?;
-    let cell = Cell {
+    let sandbox_config = SandboxConfig {
         uid: user.uid,
         gid: user.gid,
         root,
     };
-    Ok(Some((cell, user.name == NOBODY && wanted != NOBODY)))
+    Ok(Some((
+        sandbox_config,
+        user.name == NOBODY && wanted != NOBODY,
+    )))
 }
 
 fn warn_about_account(log: &mut Log, settings: &Settings) {

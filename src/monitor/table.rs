@@ -13,11 +13,11 @@
 
 mod failures;
 mod making;
+mod pam_slots;
 mod penalties;
-mod strangers;
+mod preauth;
 #[cfg(test)]
 mod tests;
-mod turns;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -28,8 +28,8 @@ use crate::channel::inetd;
 use crate::fault::Fault;
 use crate::sys::locks;
 
-pub(super) use strangers::{Admission, Stranger};
-pub(super) use turns::for_one;
+pub(super) use pam_slots::for_one;
+pub(super) use preauth::{Admission, PreauthStage};
 
 /// How long a monitor waits for the others to be done with the table: they need
 /// microseconds, unless somebody has stopped one of them.
@@ -51,12 +51,12 @@ const TURNS: usize = 256;
 const HEADER: u64 = 64;
 const PENALTIES: [u64; 2] = [HEADER, HEADER + (SOURCES * penalties::SIZE) as u64];
 const STRANGERS_AT: u64 = PENALTIES[1] + (SOURCES * penalties::SIZE) as u64;
-const TURNS_AT: u64 = STRANGERS_AT + (STRANGERS * strangers::SIZE) as u64;
+const TURNS_AT: u64 = STRANGERS_AT + (STRANGERS * preauth::SIZE) as u64;
 const FAILURES: [u64; 2] = [
     FAILURES_AT,
     FAILURES_AT + (GUESSES * penalties::SIZE) as u64,
 ];
-const FAILURES_AT: u64 = TURNS_AT + (TURNS * turns::SIZE) as u64;
+const FAILURES_AT: u64 = TURNS_AT + (TURNS * pam_slots::SIZE) as u64;
 const LENGTH: u64 = FAILURES[1] + (GUESSES * penalties::SIZE) as u64;
 
 /// Which byte of the locks stands for what: far beyond the file's end.

@@ -54,8 +54,8 @@ impl Login {
             return talk.seal(payload);
         }
         let made = match &mut self.who {
-            Some(Who::Claimant(known)) => known.who_mut().message_2(payload),
-            Some(Who::Host(known, _)) => known.who_mut().message_2(payload),
+            Some(Who::LoginClaim(known)) => known.inner_mut().message_2(payload),
+            Some(Who::Host(known, _)) => known.inner_mut().message_2(payload),
             None => Err(Malformed("message 2 of nobody")),
         };
         let (message, keys) = made?;

@@ -38,7 +38,7 @@ pub(super) enum Said {
 }
 
 /// What came with one read.
-pub(super) struct Came {
+pub(super) struct ReadOutcome {
     /// In the order in which it was said.
     pub(super) said: Vec<Said>,
     /// Bytes of data.
@@ -106,8 +106,8 @@ impl Incoming {
         &mut self,
         connection: &OwnedFd,
         job: Option<&OwnedFd>,
-    ) -> Result<Came, Malformed> {
-        let mut came = Came {
+    ) -> Result<ReadOutcome, Malformed> {
+        let mut outcome = ReadOutcome {
             said: Vec::new(),
             bytes: 0,
             gone: false,
@@ -120,25 +120,28 @@ impl Incoming {
         }
         let room = self.buffer.get_mut(self.filled..).unwrap_or_default();
         match socket::receive(connection.as_fd(), room) {
-            Ok(0) => came.gone = true,
+            Ok(0) => outcome.gone = true,
             Ok(n) => self.filled += n,
             Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(e) if socket::is_lost(e) => came.gone = true,
-            Err(e) => came.failed = Some((Part::Connection, e)),
+            Err(e) if socket::is_lost(e) => outcome.gone = true,
+            Err(e) => outcome.failed = Some((Part::Connection, e)),
         }
-        let (data, whole) = self.open_records(&mut came)?;
-        came.bytes = data.iter().map(ExactSizeIterator::len).sum();
+        let (data, whole) = self.open_records(&mut outcome)?;
+        outcome.bytes = data.iter().map(ExactSizeIterator::len).sum();
         if let Some(Err(e)) = job.map(|job| self.pass_on(job, &data)) {
-            came.failed = Some((Part::Input, e));
+            outcome.failed = Some((Part::Input, e));
         }
         self.buffer.copy_within(whole..self.filled, 0);
         self.filled -= whole;
-        Ok(came)
+        Ok(outcome)
     }
 
     /// Opens the whole records in the buffer: where their data lies, and how many
     /// bytes they are.
-    fn open_records(&mut self, came: &mut Came) -> Result<(Vec<Range<usize>>, usize), Malformed> {
+    fn open_records(
+        &mut self,
+        outcome: &mut ReadOutcome,
+    ) -> Result<(Vec<Range<usize>>, usize), Malformed> {
         let mut data = Vec::new();
         let mut at = 0;
         while let Some(head) = self
@@ -162,9 +165,9 @@ impl Incoming {
                     data.push(start + n - payload.len()..start + n);
                 }
                 Message::Eof(Stream::Main) if !self.ended => self.ended = true,
-                Message::Reset(s) => came.said.push(Said::Reset(s)),
-                Message::Credit(s, n) => came.said.push(Said::Credit(s, n)),
-                Message::Signal(s) => came.said.push(Said::Signal(s)),
+                Message::Reset(s) => outcome.said.push(Said::Reset(s)),
+                Message::Credit(s, n) => outcome.said.push(Said::Credit(s, n)),
+                Message::Signal(s) => outcome.said.push(Said::Signal(s)),
                 Message::Data(..) | Message::Eof(_) => {
                     return Err(Malformed("data on a stream that is at its end"));
                 }

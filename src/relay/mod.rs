@@ -16,7 +16,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
-use crate::channel::{Channel, cell};
+use crate::channel::{Channel, sandbox_config};
 use crate::sys::process::CHANNEL;
 use crate::sys::sandbox::Role;
 use crate::sys::{memory, process, signals, socket};
@@ -47,6 +47,6 @@ fn enter() -> Option<Channel> {
     socket::block_for(&channel, pool::PATIENCE).ok()?;
     let mut channel = Channel::new(channel);
     signals::leave_to_the_monitor().ok()?;
-    cell::enter(Role::Relay, &mut channel).ok()?;
+    sandbox_config::enter(Role::Relay, &mut channel).ok()?;
     Some(channel)
 }

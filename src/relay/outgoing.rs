@@ -92,8 +92,8 @@ impl Outgoing {
         of: Stream,
         most: usize,
     ) -> Result<Filled, Malformed> {
-        let came = self.data.read(most, |parts| readv(output.as_fd(), parts));
-        let got = match came {
+        let outcome = self.data.read(most, |parts| readv(output.as_fd(), parts));
+        let got = match outcome {
             Ok(0) => return Ok(Filled::End),
             Ok(n) => n,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Filled::Nothing),

@@ -7,7 +7,7 @@ use nix::poll::{PollFd, PollFlags};
 /// What can be done now.
 pub(super) struct Ready {
     /// The monitor has said something.
-    pub(super) news: bool,
+    pub(super) message: bool,
     /// The client's socket.
     pub(super) socket: bool,
     /// The job's input.

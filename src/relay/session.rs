@@ -22,7 +22,9 @@ use super::outgoing::{Filled, Outgoing};
 use super::pipe::{is_at_its_end, widen};
 use super::ready::{Ready, add};
 use super::stop::Stop;
-use crate::channel::relay::{Closing, Failure, News, Part, SESSION_DESCRIPTORS, Session, Word};
+use crate::channel::relay::{
+    Closing, Failure, MonitorToRelay, Part, RelayToMonitor, SESSION_DESCRIPTORS, Session,
+};
 use crate::channel::{self, Channel};
 use crate::sys::memory;
 use crate::sys::unsent::{Outlook, Unsent, round_trip};
@@ -142,7 +144,7 @@ impl Serving {
         let failure = how.and_then(Closing::failure);
         let told = is_over || failure.is_some_and(|f| self.tell_failure(f));
         if let Some(how) = how {
-            let word = Word::Over(how, self.sent, self.got);
+            let word = RelayToMonitor::Over(how, self.sent, self.got);
             if self.monitor.send(word.encode(), Vec::new()).is_ok() {
                 self.monitor.settle(LAST_WORD);
             }
@@ -185,7 +187,7 @@ impl Serving {
                 return Ok(());
             }
             let ready = self.wait()?;
-            if ready.news {
+            if ready.message {
                 self.hear()?;
             }
             if ready.socket {
@@ -277,7 +279,7 @@ impl Serving {
                 .is_some_and(|r| !r.is_empty())
         };
         let ready = Ready {
-            news: happened(Some(0)),
+            message: happened(Some(0)),
             socket: happened(Some(1)),
             stdin: happened(stdin_at),
             outputs: outputs_at.map(happened),
@@ -319,10 +321,10 @@ impl Serving {
         let _ = self.monitor.flush();
         match self.monitor.receive(&mut buffer) {
             Ok(channel::Incoming::Message(message, _)) => {
-                match News::decode(&message).ok_or(Stop::Dismissed)? {
-                    News::Ended(end) => self.end = Some(end),
-                    News::Count => {
-                        let word = Word::Count(self.sent, self.got);
+                match MonitorToRelay::decode(&message).ok_or(Stop::Dismissed)? {
+                    MonitorToRelay::Ended(end) => self.end = Some(end),
+                    MonitorToRelay::Count => {
+                        let word = RelayToMonitor::Count(self.sent, self.got);
                         // Should it fail, the monitor is gone, and the next look shows it.
                         let _ = self.monitor.send(word.encode(), Vec::new());
                     }

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::pipe;
 
 use super::session::Serving;
-use crate::channel::relay::{Closing, Failure, News, Part, Session, Word};
+use crate::channel::relay::{Closing, Failure, MonitorToRelay, Part, RelayToMonitor, Session};
 use crate::channel::{Channel, Incoming};
 use crate::secret::Secret;
 use crate::sys::socket::set_nonblocking;
@@ -94,7 +94,7 @@ impl Scene {
         let Incoming::Message(word, _) = self.monitor.receive(&mut [0; 512]).unwrap() else {
             panic!("no last word");
         };
-        let Some(Word::Over(how, ..)) = Word::decode(&word) else {
+        let Some(RelayToMonitor::Over(how, ..)) = RelayToMonitor::decode(&word) else {
             panic!("{word:?}");
         };
         drop((self.client, self.monitor));
@@ -187,8 +187,8 @@ fn an_end_that_the_client_has_no_room_for_keeps_the_session_until_it_has() {
     let much = vec![0; (CREDIT / 4 * 3).try_into().unwrap()];
     File::from(writer).write_all(&much).unwrap();
     drop(held);
-    let news = News::Ended(End::Exited(7));
-    scene.monitor.send(news.encode(), Vec::new()).unwrap();
+    let message = MonitorToRelay::Ended(End::Exited(7));
+    scene.monitor.send(message.encode(), Vec::new()).unwrap();
     let mut word = [PollFd::new(scene.monitor.as_fd(), PollFlags::POLLIN)];
     // The relay looks each half second.
     assert_eq!(poll(&mut word, 1_500_u16), Ok(0), "it was over");
@@ -207,8 +207,8 @@ fn a_client_that_goes_before_it_has_the_end_is_gone() {
     let much = vec![0; (CREDIT / 4 * 3).try_into().unwrap()];
     File::from(writer).write_all(&much).unwrap();
     drop(held);
-    let news = News::Ended(End::Exited(7));
-    scene.monitor.send(news.encode(), Vec::new()).unwrap();
+    let message = MonitorToRelay::Ended(End::Exited(7));
+    scene.monitor.send(message.encode(), Vec::new()).unwrap();
     let mut word = [PollFd::new(scene.monitor.as_fd(), PollFlags::POLLIN)];
     assert_eq!(poll(&mut word, 1_000_u16), Ok(0), "it was over");
     drop(scene.client);
@@ -216,9 +216,9 @@ fn a_client_that_goes_before_it_has_the_end_is_gone() {
     let Incoming::Message(word, _) = scene.monitor.receive(&mut [0; 512]).unwrap() else {
         panic!("no last word");
     };
-    let word = Word::decode(&word);
+    let word = RelayToMonitor::decode(&word);
     assert!(
-        matches!(word, Some(Word::Over(Closing::ClientGone, ..))),
+        matches!(word, Some(RelayToMonitor::Over(Closing::ClientGone, ..))),
         "{word:?}"
     );
     drop(scene.monitor);

@@ -140,7 +140,7 @@ fn environment(
     account: &Account,
     setting: &Setting<'_>,
 ) -> Result<Vec<CString>, Refusal> {
-    let proven = granted.proven();
+    let authenticated = granted.authenticated();
     let ssh_client = match granted.service().form {
         Form::Shell(_) => setting.ssh_client.as_ref(),
         Form::Direct(_) => None,
@@ -151,8 +151,11 @@ fn environment(
         ("LOGNAME", account.name.as_bytes()),
         ("SHELL", account.shell.as_os_str().as_bytes()),
         ("PATH", setting.path.as_bytes()),
-        ("COS_HOST", proven.caller().name.as_str().as_bytes()),
-        ("COS_USER", proven.request().caller_user.as_str().as_bytes()),
+        ("COS_HOST", authenticated.caller().name.as_str().as_bytes()),
+        (
+            "COS_USER",
+            authenticated.request().caller_user.as_str().as_bytes(),
+        ),
     ];
     let passed = granted
         .service()

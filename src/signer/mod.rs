@@ -12,7 +12,7 @@ pub mod program;
 
 use crate::config::hostinfo::{Entry, Method};
 use crate::config::name::{HostName, UserName};
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::{cookie, keys, known_hosts};
 use crate::curve;
 use crate::fault::Fault;
@@ -64,7 +64,7 @@ fn overflow() -> Option<u32> {
 /// # Errors
 /// That host is not reached so, the key is none that is pinned for it, the secrets are
 /// not there or not to be trusted, or the fields make no request.
-pub fn sign(place: &Place, entry: &Entry, user: &UserName, ask: &Ask) -> Result<Signed, Fault> {
+pub fn sign(paths: &Paths, entry: &Entry, user: &UserName, ask: &Ask) -> Result<Signed, Fault> {
     let host = &entry.name;
     if ask.service == Service::Enrol {
         return Err(unfit(fields::NOT_SIGNED));
@@ -72,20 +72,20 @@ pub fn sign(place: &Place, entry: &Entry, user: &UserName, ask: &Ask) -> Result<
     if entry.method != Method::Cos {
         return Err(Fault::new(format!("{host} is reached by {}", entry.method)));
     }
-    if !known_hosts::pins(place, host)?.contains(&ask.pin) {
+    if !known_hosts::pins(paths, host)?.contains(&ask.pin) {
         let words = format!("the key is none that is pinned for {host}");
-        return Err(Fault::of(&place.known_hosts(), words));
+        return Err(Fault::of(&paths.known_hosts(), words));
     }
-    let cookies = cookie::load_out(place, host)?;
+    let cookies = cookie::load_out(paths, host)?;
     let cookie = cookies.get(usize::from(ask.which));
     let cookie = cookie
-        .ok_or_else(|| Fault::of(&place.cookie_out(host), "there are not so many cookies"))?;
-    let machine = keys::load_machine_key(place)?;
+        .ok_or_else(|| Fault::of(&paths.cookie_out(host), "there are not so many cookies"))?;
+    let machine = keys::load_machine_key(paths)?;
     let shared = curve::agree(machine.private.expose(), &ask.pin.0)
         .map(|shared| Secret::new(*shared))
         .ok_or_else(|| {
             Fault::of(
-                &place.known_hosts(),
+                &paths.known_hosts(),
                 format!("the key of {host} is of low order"),
             )
         })?;

@@ -15,7 +15,7 @@ use super::fields::{Ask, MESSAGE, Reply, Signed};
 use super::{check_number, sign};
 use crate::config::hostinfo;
 use crate::config::name::{HostName, UserName};
-use crate::config::place::{Place, SYSTEM};
+use crate::config::paths::{Paths, SYSTEM};
 use crate::fault::Fault;
 use crate::log::{Level, Log};
 use crate::sys::set_uid;
@@ -86,12 +86,12 @@ fn vouch(uid: Uid, asked: &mut Option<Asked>) -> Result<Signed, Fault> {
     let no_name = || Fault::new(format!("user {uid} has no name"));
     let user = User::from_uid(uid)?.ok_or_else(no_name)?;
     let user = UserName::parse(&user.name)?;
-    let place = Place::of_dir(Path::new(SYSTEM)).once();
+    let paths = Paths::of_dir(Path::new(SYSTEM)).once();
     let ask = ask.as_ref().ok_or_else(no_name)?;
     let host = HostName::parse(&ask.host)?;
-    let entry = hostinfo::find(&place, &host)?
-        .ok_or_else(|| Fault::of(&place.hostinfo(), format!("{host} is not in it")))?;
-    let signed = sign(&place, &entry, &user, ask);
+    let entry = hostinfo::find(&paths, &host)?
+        .ok_or_else(|| Fault::of(&paths.hostinfo(), format!("{host} is not in it")))?;
+    let signed = sign(&paths, &entry, &user, ask);
     if let Some((name, _)) = asked {
         *name = Some(user);
     }

@@ -15,7 +15,7 @@ struct Joined {
 impl Joined {
     fn new() -> Self {
         let scratch = Scratch::new();
-        let place = scratch.place();
+        let paths = scratch.paths();
         scratch.file(
             "hostinfo",
             "hostb cos as=hosta server=real\nhostc ssh\n",
@@ -24,9 +24,9 @@ impl Joined {
         scratch.folder("cookies", 0o700);
         let host = HostName::parse("hostb").unwrap();
         let (server, cookie) = (KeyPair::random().unwrap(), Secret::random().unwrap());
-        known_hosts::pin(&place, &host, &server.public).unwrap();
-        cookie::write_out(&place, &host, std::slice::from_ref(&cookie)).unwrap();
-        keys::create(&place.machine_key()).unwrap();
+        known_hosts::pin(&paths, &host, &server.public).unwrap();
+        cookie::write_out(&paths, &host, std::slice::from_ref(&cookie)).unwrap();
+        keys::create(&paths.machine_key()).unwrap();
         Self {
             scratch,
             server,
@@ -50,11 +50,11 @@ impl Joined {
     }
 
     fn sign(&self, ask: &Ask) -> Result<Signed, String> {
-        let place = self.scratch.place();
+        let paths = self.scratch.paths();
         let host = HostName::parse(&ask.host).unwrap();
-        let entry = hostinfo::find(&place, &host).unwrap().unwrap();
+        let entry = hostinfo::find(&paths, &host).unwrap().unwrap();
         let user = UserName::parse("alice").unwrap();
-        sign(&place, &entry, &user, ask).map_err(|e| e.to_string())
+        sign(&paths, &entry, &user, ask).map_err(|e| e.to_string())
     }
 }
 
@@ -159,7 +159,7 @@ fn nothing_is_signed_for_a_key_that_is_not_pinned_or_a_host_that_is_not_reached_
     // A key of low order, even if somebody has pinned it.
     let zeros = PublicKey([0; 32]);
     known_hosts::pin(
-        &joined.scratch.place(),
+        &joined.scratch.paths(),
         &HostName::parse("hostb").unwrap(),
         &zeros,
     )
@@ -216,8 +216,8 @@ fn nothing_is_signed_for_a_key_that_is_not_pinned_or_a_host_that_is_not_reached_
     assert!(told.contains("a machine registers itself"), "{told}");
     assert!(Ask::decode(&enrol.encode().unwrap()).is_err());
     // Secrets that others could read sign nothing.
-    let place = joined.scratch.place();
-    crate::config::scratch::chmod(&place.machine_key(), 0o644);
+    let paths = joined.scratch.paths();
+    crate::config::scratch::chmod(&paths.machine_key(), 0o644);
     assert!(
         joined
             .sign(&ask)

@@ -11,7 +11,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::oom::Standing;
+use super::oom::OomPriority;
 
 /// Numbers in memory that this process shares with the one that [`run_alone`] forks, which
 /// can only read them, and with no other: a fork that is taken over must not say whom the
@@ -167,7 +167,7 @@ fn run_forked(
     let status = match numbers.only_read().and_then(|()| fork()) {
         Ok(Some(_)) => 0,
         Ok(None) => {
-            super::process::settle_in(channel, None, Standing::Monitor);
+            super::process::settle_in(channel, None, OomPriority::Monitor);
             run(numbers)
         }
         Err(e) => u8::try_from(e as i32).unwrap_or(u8::MAX),

@@ -32,7 +32,7 @@ const UNCHANGED: i32 = i32::MIN;
 
 /// What a process of ours gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum OomPriority {
     /// What the daemon was started with.
     Original,
     /// One between that and the monitor's.
@@ -129,15 +129,15 @@ impl Default for Protection {
 
 /// Gives this process, which the monitor has just started, its value. It makes system calls
 /// only: it may share the monitor's memory (which waits for it then).
-pub(super) fn take(standing: Standing) {
+pub(super) fn take(standing: OomPriority) {
     let original = ORIGINAL.load(Ordering::Relaxed);
     match standing {
-        Standing::Monitor => {
+        OomPriority::Monitor => {
             write(NEVER);
         }
         _ if original == UNCHANGED => {}
-        Standing::Relay if write(original.min(RELAY)) || write(original.max(0) / 2) => {}
-        Standing::Relay | Standing::Original => {
+        OomPriority::Relay if write(original.min(RELAY)) || write(original.max(0) / 2) => {}
+        OomPriority::Relay | OomPriority::Original => {
             write(original);
         }
     }

@@ -11,7 +11,7 @@ mod replies;
 
 use std::ffi::{CStr, CString, c_int, c_void};
 
-use cosserver::login::pam::{Converse, Failure, Item, Message, Standing, Style, Transaction};
+use cosserver::login::pam::{AccountStatus, Converse, Failure, Item, Message, Style, Transaction};
 use pam::ffi;
 
 /// Returns the style of PAM's number for it.
@@ -147,14 +147,14 @@ impl Transaction for Pam {
         self.check(code)
     }
 
-    fn account(&mut self) -> Result<Standing, Failure> {
+    fn account(&mut self) -> Result<AccountStatus, Failure> {
         // SAFETY: the handle is open.
         let code = unsafe { ffi::pam_acct_mgmt(self.handle, ffi::PAM_DISALLOW_NULL_AUTHTOK) };
         if code == ffi::PAM_NEW_AUTHTOK_REQD {
             self.last = code;
-            return Ok(Standing::PasswordExpired);
+            return Ok(AccountStatus::PasswordExpired);
         }
-        self.check(code).map(|()| Standing::Good)
+        self.check(code).map(|()| AccountStatus::Good)
     }
 
     fn change_expired(&mut self) -> Result<(), Failure> {

@@ -140,13 +140,13 @@ mod tests {
 
     fn judged(scratch: &Scratch, text: &str) -> Result<(), Trouble> {
         scratch.file("cosserver", text, 0o644);
-        judge_in(&[&scratch.place().dir], SERVICE)
+        judge_in(&[&scratch.paths().dir], SERVICE)
     }
 
     #[test]
     fn each_kind_of_lines_must_be_there() {
         let scratch = Scratch::new();
-        let dir = scratch.place().dir;
+        let dir = scratch.paths().dir;
         assert_eq!(judge_in(&[&dir], SERVICE), Err(Trouble::Missing));
         let whole = "auth required a.so\nAccount [success=1 default=ignore] a.so x\n\
                      password \\\n required a.so\n-session optional a.so\n";
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn what_is_included_counts_for_what_it_has() {
         let scratch = Scratch::new();
-        let dir = scratch.place().dir;
+        let dir = scratch.paths().dir;
         let lacks = |kind| Err(Trouble::Lacks(dir.join(SERVICE), kind));
         let all = "auth include common\naccount SUBSTACK common\n@include common\n";
         assert_eq!(judged(&scratch, all), lacks("auth"), "it is not there");
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn nobody_else_can_write_any_of_it() {
         let scratch = Scratch::new();
-        let dir = scratch.place().dir;
+        let dir = scratch.paths().dir;
         let lines = KINDS.map(|k| format!("{k} required a.so\n")).concat();
         let unusable = |result: Result<(), Trouble>, name: &str| match result {
             Err(Trouble::Unusable(file, why)) => {

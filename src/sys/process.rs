@@ -16,7 +16,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 
 use super::id_number::IdNumber;
 pub use super::limits::{Limits, descriptors, raise_descriptors, restore};
-use super::oom::{self, Standing};
+use super::oom::{self, OomPriority};
 use super::rlimits;
 use crate::fault::Fault;
 
@@ -37,7 +37,7 @@ pub const CHANNEL: i32 = 3;
 ///
 /// # Errors
 /// No process was to be had.
-pub fn again(name: &str, channel: BorrowedFd<'_>, standing: Standing) -> nix::Result<Pid> {
+pub fn again(name: &str, channel: BorrowedFd<'_>, standing: OomPriority) -> nix::Result<Pid> {
     start(
         &super::inherited::own_program(),
         None,
@@ -116,7 +116,7 @@ impl LoginProgram {
         let path = self.file.as_ref().map_or(&*self.path, |_| OPEN);
         let file = self.file.as_ref();
         let name = "cosserver: login";
-        start(path, file, name, channel, Standing::Original)
+        start(path, file, name, channel, OomPriority::Original)
     }
 }
 
@@ -132,7 +132,7 @@ fn start(
     file: Option<&OwnedFd>,
     name: &str,
     channel: BorrowedFd<'_>,
-    standing: Standing,
+    standing: OomPriority,
 ) -> nix::Result<Pid> {
     let argv0 = CString::new(name).map_err(|_| Errno::EINVAL)?;
     let argv = [argv0.as_ptr(), std::ptr::null()];
@@ -162,7 +162,7 @@ pub struct Apart {
 ///
 /// # Errors
 /// No process was to be had.
-pub fn apart(run: fn() -> u8, channel: BorrowedFd<'_>, standing: Standing) -> nix::Result<Pid> {
+pub fn apart(run: fn() -> u8, channel: BorrowedFd<'_>, standing: OomPriority) -> nix::Result<Pid> {
     if let Some(child) = super::job::fork_quietly()? {
         return Ok(child);
     }
@@ -196,7 +196,7 @@ fn forget_environment() {
 /// A child of ours: signals as at the start, a session of its own, its channel, no
 /// input or output, and nothing else of ours open but stderr. `file`: what number 4 is
 /// to be until a program is executed.
-pub(super) fn settle_in(channel: BorrowedFd<'_>, file: Option<&OwnedFd>, standing: Standing) {
+pub(super) fn settle_in(channel: BorrowedFd<'_>, file: Option<&OwnedFd>, standing: OomPriority) {
     super::job::default_signals();
     oom::take(standing);
     // SAFETY: takes nothing, and fails for no child that was just made.
@@ -374,8 +374,8 @@ pub fn to_background() -> nix::Result<OwnedFd> {
     }
 }
 
-/// What stderr was before [`hush`].
-pub struct Hushed(OwnedFd);
+/// What stderr was before [`silence_stderr`].
+pub struct SavedStderr(OwnedFd);
 
 /// Points stdin, stdout and, unless `stderr` is to stay, stderr to nothing: a
 /// daemon in the background must not keep the terminal or the pipe of whoever
@@ -383,16 +383,16 @@ pub struct Hushed(OwnedFd);
 ///
 /// # Errors
 /// No descriptors are left.
-pub fn hush(stderr: bool) -> std::io::Result<Hushed> {
+pub fn silence_stderr(stderr: bool) -> std::io::Result<SavedStderr> {
     let before = super::socket::inherited(2)?;
     null_onto_stdin_and_stdout();
     if !stderr {
         quiet();
     }
-    Ok(Hushed(before))
+    Ok(SavedStderr(before))
 }
 
-impl Hushed {
+impl SavedStderr {
     /// Puts stderr back, to complain on it.
     pub fn undo(&self) {
         // SAFETY: duplicates onto a standard number.

@@ -21,7 +21,7 @@ pub enum Role {
 
 /// Which walls stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Walls {
+pub struct SandboxStatus {
     /// Another user and an empty root (only root can).
     pub chroot: bool,
     /// No file can be opened.
@@ -34,7 +34,7 @@ pub struct Walls {
     pub seccomp_error: i32,
 }
 
-impl Walls {
+impl SandboxStatus {
     /// The protections that are missing because the kernel refused them: the name of
     /// each, and its error.
     pub fn missing(&self) -> impl Iterator<Item = (&'static str, io::Error)> {
@@ -99,7 +99,7 @@ pub(super) fn failed(step: &str, capability: &str, e: impl Into<io::Error>) -> F
 
 /// Whom the process becomes, and where its root will be. Only for root.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cell {
+pub struct SandboxConfig {
     /// User number.
     pub uid: IdNumber,
     /// Group number.
@@ -112,21 +112,21 @@ pub struct Cell {
 ///
 /// # Errors
 /// A wall that the system has could not be put up.
-pub fn enter(role: Role, cell: Option<&Cell>) -> Result<Walls, Fault> {
-    let mut walls = Walls::default();
-    if let Some(cell) = cell {
+pub fn enter(role: Role, sandbox_config: Option<&SandboxConfig>) -> Result<SandboxStatus, Fault> {
+    let mut sandbox_status = SandboxStatus::default();
+    if let Some(sandbox_config) = sandbox_config {
         use nix::unistd::{chdir, chroot};
-        if let Some(root) = &cell.root {
+        if let Some(root) = &sandbox_config.root {
             chdir(root).map_err(|e| failed("chroot: its folder", "", e))?;
             chroot(".").map_err(|e| failed("chroot", "CAP_SYS_CHROOT", e))?;
-            walls.chroot = true;
+            sandbox_status.chroot = true;
         }
-        become_alone(cell.uid, cell.gid)?;
+        become_alone(sandbox_config.uid, sandbox_config.gid)?;
         // The change of user has put back what `fs.suid_dumpable` says.
         super::process::keep_private();
     }
-    system::seal(role, &mut walls)?;
-    Ok(walls)
+    system::seal(role, &mut sandbox_status)?;
+    Ok(sandbox_status)
 }
 
 /// Keeps this process to these folders: it can open no other file, and speak with nobody
@@ -151,19 +151,19 @@ pub(super) mod system {
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule,
     };
 
-    use super::{Fault, Role, Walls, failed, taken_away};
+    use super::{Fault, Role, SandboxStatus, failed, taken_away};
     use crate::sys::filter::{self, Rules};
     use crate::sys::unsent::TCP_RTO_MAX_MS;
 
-    pub(super) fn seal(role: Role, walls: &mut Walls) -> Result<(), Fault> {
+    pub(super) fn seal(role: Role, sandbox_status: &mut SandboxStatus) -> Result<(), Fault> {
         no_new_privileges()?;
         match these_files(&[])? {
-            0 => walls.landlock = true,
-            error => walls.landlock_error = error,
+            0 => sandbox_status.landlock = true,
+            error => sandbox_status.landlock_error = error,
         }
         match few_calls(role)? {
-            0 => walls.seccomp = true,
-            error => walls.seccomp_error = error,
+            0 => sandbox_status.seccomp = true,
+            error => sandbox_status.seccomp_error = error,
         }
         Ok(())
     }
@@ -362,7 +362,7 @@ pub(super) mod system {
 
 #[cfg(not(target_os = "linux"))]
 mod system {
-    pub(super) fn seal(_: super::Role, _: &mut super::Walls) -> Result<(), super::Fault> {
+    pub(super) fn seal(_: super::Role, _: &mut super::SandboxStatus) -> Result<(), super::Fault> {
         Ok(())
     }
 

@@ -33,7 +33,7 @@ const LEADER: i32 = 4;
 /// memory runs out, and returns the descriptor of the leader's process if there is one.
 pub fn settle_in() -> Option<OwnedFd> {
     use std::os::fd::FromRawFd;
-    super::oom::take(super::oom::Standing::Monitor);
+    super::oom::take(super::oom::OomPriority::Monitor);
     // SAFETY: asks for a flag of a descriptor, which may not be there.
     let flags = unsafe { libc::fcntl(LEADER, libc::F_SETFD, libc::FD_CLOEXEC) };
     // SAFETY: it is open, and nothing else of this program uses that number yet.

@@ -37,9 +37,9 @@ fn two_commands_set_up_trust_on_new_hosts() {
         assert!(folder.good(&["check"]).ends_with("no problem\n"));
     }
     // A folder that is complete is left as it is.
-    fs::remove_file(a.place().host_key()).unwrap();
+    fs::remove_file(a.paths().host_key()).unwrap();
     a.good(&["host", "join", card, "--name", "hostc"]);
-    assert!(!a.place().host_key().exists());
+    assert!(!a.paths().host_key().exists());
 }
 
 #[test]
@@ -67,10 +67,10 @@ fn a_card_file_is_new_and_private_or_nothing_is_changed() {
     let fresh = scratch.0.join("fresh");
     let fresh_name = fresh.to_str().unwrap();
     if !geteuid().is_root() {
-        chmod(&s.place().cookies(), 0o500);
+        chmod(&s.paths().cookies(), 0o500);
         s.bad(1, &inviting(&me(), &["-o", fresh_name]));
         assert!(!fresh.exists());
-        chmod(&s.place().cookies(), 0o700);
+        chmod(&s.paths().cookies(), 0o700);
     }
     s.good(&inviting(&me(), &["-o", fresh_name]));
     assert!(is_card(&fresh) && mode(&fresh) == 0o600);
@@ -116,7 +116,7 @@ fn a_repeated_invitation_leaves_no_empty_card() {
     let table = s
         .table()
         .replace("hosta cos", "hosta ssh commands=\"/bin/df\"");
-    fs::write(s.place().hostinfo(), table).unwrap();
+    fs::write(s.paths().hostinfo(), table).unwrap();
     let again = s.run(&["host", "invite", "hosta", "--addr=127.0.0.0/8"]);
     assert_eq!(text(&again.stdout), card);
     let told = text(&again.stderr);
@@ -128,14 +128,14 @@ fn a_repeated_invitation_leaves_no_empty_card() {
     assert_eq!(s.lines(), [line.replace("/bin/df ", "\"/bin/df\" ")]);
 
     // A machine that is recorded cannot be replaced by the old card, which is told.
-    machines::record(&s.place(), &host("hosta"), PublicKey([7; 32])).unwrap();
+    machines::record(&s.paths(), &host("hosta"), PublicKey([7; 32])).unwrap();
     let told = text(&s.run(&["host", "invite", "hosta"]).stderr);
     assert!(told.contains(" host rotate hosta` prints a card"), "{told}");
     // The newest card, where a rotation is not finished.
     let newest = s.good(&["host", "rotate", "hosta"]);
     assert_eq!(s.good(&["host", "invite", "hosta"]), newest);
     // A cookie that is lost is made anew.
-    fs::remove_file(s.place().cookie_in(&host("hosta"))).unwrap();
+    fs::remove_file(s.paths().cookie_in(&host("hosta"))).unwrap();
     let other = s.good(&["host", "invite", "hosta"]);
     assert!(Card::parse(other.as_bytes()).is_ok() && other != newest);
 }

@@ -57,7 +57,7 @@ fn commands_keep_what_the_files_grant() {
     };
 
     // The host table, by each command that changes it.
-    let table = s.place().hostinfo();
+    let table = s.paths().hostinfo();
     let has_lists = grant(&table, &elsewhere);
     let card = s.invite("hosta");
     kept(&table, has_lists);
@@ -68,7 +68,7 @@ fn commands_keep_what_the_files_grant() {
     let elsewhere = scratch.0.join("client");
     fs::create_dir(&elsewhere).unwrap();
     chmod(&elsewhere, 0o700);
-    let (table, pins) = (a.place().hostinfo(), a.place().known_hosts());
+    let (table, pins) = (a.paths().hostinfo(), a.paths().known_hosts());
     grant(&table, &elsewhere);
     grant(&pins, &elsewhere);
     assert!(a.join(&card, &["--name", "hostb"]).status.success());
@@ -77,7 +77,7 @@ fn commands_keep_what_the_files_grant() {
     assert_eq!(a.lines().len(), 1);
 
     // A cookie: its link and its group, and nothing for others.
-    let cookie = s.place().cookie_in(&host("hosta"));
+    let cookie = s.paths().cookie_in(&host("hosta"));
     let target = elsewhere.join("hosta.in");
     fs::rename(&cookie, &target).unwrap();
     symlink(&target, &cookie).unwrap();

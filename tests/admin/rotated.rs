@@ -14,7 +14,7 @@ use super::{COSADM, Folder, Scratch, content, host, me, text};
 const ROTATE: &[&str] = &["host", "rotate", "hosta"];
 
 fn live(folder: &Folder) -> Vec<Secret> {
-    cookie::load_in(&folder.place(), &host("hosta"))
+    cookie::load_in(&folder.paths(), &host("hosta"))
         .ok()
         .unwrap()
 }
@@ -44,11 +44,11 @@ fn a_card_that_was_not_written_takes_its_cookie_back() {
     assert!(told.contains("its cookie is withdrawn"), "{told}");
     let rotate = said(&s, "host rotate hosta");
     assert!(told.contains(&format!("{rotate} prints another")), "{told}");
-    assert!(!s.place().cookie_in(&host("hosta")).exists());
+    assert!(!s.paths().cookie_in(&host("hosta")).exists());
     s.good(ROTATE);
     let first = live(&s).remove(0);
     // At a rotation: all is as it was, the recorded machine key as well.
-    machines::record(&s.place(), &host("hosta"), PublicKey([7; 32])).unwrap();
+    machines::record(&s.paths(), &host("hosta"), PublicKey([7; 32])).unwrap();
     let before = content(&s.0);
     let output = full(&s, ROTATE);
     let told = text(&output.stderr);
@@ -103,7 +103,7 @@ fn finishing_says_what_it_drops() {
     for asked in [false, true] {
         s.good(ROTATE);
         if asked {
-            machines::record(&s.place(), &host("hosta"), PublicKey([7; 32])).unwrap();
+            machines::record(&s.paths(), &host("hosta"), PublicKey([7; 32])).unwrap();
         }
         let told = finish();
         assert!(told.contains("its older cookie is dropped"), "{told}");
@@ -121,10 +121,10 @@ fn a_line_without_a_cookie_gets_one() {
     let s = scratch.init("S");
     s.invite("hosta");
     let lines = s.lines();
-    fs::remove_file(s.place().cookie_in(&host("hosta"))).unwrap();
+    fs::remove_file(s.paths().cookie_in(&host("hosta"))).unwrap();
     // Every advice is the same, and it works.
     let rotate = said(&s, "host rotate hosta");
-    let fault = cookie::load_in(&s.place(), &host("hosta")).err().unwrap();
+    let fault = cookie::load_in(&s.paths(), &host("hosta")).err().unwrap();
     for told in [
         fault.to_string(),
         text(&s.run(&["check"]).stdout),

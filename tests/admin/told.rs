@@ -107,7 +107,7 @@ fn a_new_card_with_another_port_or_address_says_what_is_kept() {
     let told = text(&joined.stderr);
     assert!(told.contains(" run hostb true   (and remove"), "{told}");
 
-    fs::write(s.place().settings(), "listen = [\"127.0.0.2\"]\n").unwrap();
+    fs::write(s.paths().settings(), "listen = [\"127.0.0.2\"]\n").unwrap();
     let card = s.good(&["host", "rotate", "hosta", "--port", "9102"]);
     let file = scratch.0.join("a card");
     fs::write(&file, &card).unwrap();
@@ -167,7 +167,7 @@ fn a_folder_does_not_join_itself() {
         assert_eq!(content(&s.0), before);
     }
     // A folder without a host key has made no card.
-    fs::remove_file(a.place().host_key()).unwrap();
+    fs::remove_file(a.paths().host_key()).unwrap();
     assert!(a.join(&card, &[]).status.success());
 }
 
@@ -190,7 +190,7 @@ fn a_list_says_who_is_denied_and_what_to_do_with_none() {
     assert!(!s.good(&["host", "list"]).contains("denied"));
     let json = || s.good(&["host", "list", "--json"]);
     assert_eq!(json().matches("\"denied\":null").count(), 2);
-    let cookie = s.place().cookie_in(&super::host("hosta"));
+    let cookie = s.paths().cookie_in(&super::host("hosta"));
     let spoils: [(&str, &dyn Fn()); 2] = [
         ("it is denied: ", &|| chmod(&cookie, 0o644)),
         ("no cookie, so it is denied; `cosadm -C ", &|| {
@@ -230,7 +230,7 @@ fn a_name_that_does_not_resolve_says_how_addresses_are_given() {
     // Later it is the line that says so.
     s.invite(name);
     fs::write(
-        s.place().hostinfo(),
+        s.paths().hostinfo(),
         s.table().replace(" addr=127.0.0.1", ""),
     )
     .unwrap();
@@ -244,7 +244,7 @@ fn check_warns_of_an_account_that_is_missing() {
     let s = scratch.init("S");
     let says = |user: &str| {
         let settings = format!("daemon.user = \"{user}\"\n");
-        fs::write(s.place().settings(), settings).unwrap();
+        fs::write(s.paths().settings(), settings).unwrap();
         let told = s.good(&["check"]);
         assert!(told.ends_with("no problem\n"), "{told}");
         told
@@ -291,7 +291,7 @@ fn check_looks_at_applications_and_what_logins_need() {
     .map(|(name, program, users)| {
         format!("[gui.{name}]\ncommand = [\"{program}\"]\nusers = {users}\n")
     });
-    fs::write(s.place().settings(), tables.concat()).unwrap();
+    fs::write(s.paths().settings(), tables.concat()).unwrap();
     let out = s.run(&["check"]);
     let told = text(&out.stdout);
     for line in [
@@ -333,7 +333,7 @@ fn check_and_list_tell_of_subsystems() {
     s.append("hostc cos run-as=nobody subsystems=- addr=::1\n");
     let table = "[subsystem]\nright = \"/bin/sh -c 'a b'\"\noff = \"\"\ngone = \"/nowhere/x\"\n\
                  sftp = \"/bin/sh\"\n";
-    fs::write(s.place().settings(), table).unwrap();
+    fs::write(s.paths().settings(), table).unwrap();
     let told = text(&s.run(&["check"]).stdout);
     for line in [
         "ok       subsystem right: /bin/sh -c a b",

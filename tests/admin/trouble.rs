@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use cosserver::config::keys;
 use cosserver::config::known_hosts;
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::secret::PublicKey;
 use nix::unistd::{User, geteuid};
 
@@ -104,7 +104,7 @@ fn another_key_is_not_taken_unasked() {
     let refused = a.join(&other, &["--name", "hostb"]);
     assert_eq!(refused.status.code(), Some(1));
     let told = text(&refused.stderr);
-    let key = |folder: &Folder| keys::load_host_key(&folder.place()).ok().unwrap().public;
+    let key = |folder: &Folder| keys::load_host_key(&folder.paths()).ok().unwrap().public;
     let print = |folder: &Folder| keys::fingerprint(&key(folder));
     assert!(
         told.contains(&print(&s)) && told.contains(&print(&t)) && told.contains("--replace-key"),
@@ -117,7 +117,7 @@ fn another_key_is_not_taken_unasked() {
             .success()
     );
     assert_eq!(
-        known_hosts::pins(&a.place(), &host("hostb")).unwrap(),
+        known_hosts::pins(&a.paths(), &host("hostb")).unwrap(),
         [key(&t)]
     );
 }
@@ -137,7 +137,7 @@ fn a_mistyped_card() {
 }
 
 /// What is done to a right folder, and what `check` then says.
-type Harm = (&'static str, fn(&Place));
+type Harm = (&'static str, fn(&Paths));
 
 const HARMS: &[Harm] = &[
     ("hostinfo: it can be written by its group", |p| {
@@ -205,7 +205,7 @@ fn check_finds_what_is_wrong() {
         s.invite("hosta");
         s.append("hostb ssh\n");
         assert!(s.good(&["check"]).ends_with("no problem\n"));
-        harm(&s.place());
+        harm(&s.paths());
         let output = s.run(&["check"]);
         let told = text(&output.stdout);
         assert_eq!(output.status.code(), Some(1), "{words}: {told}");
@@ -235,7 +235,7 @@ fn insecure_files_are_not_changed_either() {
     let scratch = Scratch::new();
     let s = scratch.init("S");
     s.invite("hosta");
-    chmod(&s.place().hostinfo(), 0o666);
+    chmod(&s.paths().hostinfo(), 0o666);
     let before = content(&s.0);
     for arguments in [
         ["host", "rotate", "hosta"].as_slice(),
@@ -354,11 +354,11 @@ fn an_ordinary_user_in_his_own_folder() {
     assert!(text(&refused.stderr).contains("as you alone"));
     // What he may not look at is not missing.
     let s = scratch.init("S");
-    fs::write(s.place().known_hosts(), "").unwrap();
+    fs::write(s.paths().known_hosts(), "").unwrap();
     let checked = run(&["-C", s.0.to_str().unwrap(), "check"]);
     let told = text(&checked.stdout);
     assert_eq!(checked.status.code(), Some(1), "{told}");
-    let line = format!("problem  {}: ", s.place().known_hosts().display());
+    let line = format!("problem  {}: ", s.paths().known_hosts().display());
     assert!(
         told.contains(&line) && !told.contains("no host is joined"),
         "{told}"

@@ -18,7 +18,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use cosserver::config::name::HostName;
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::config::{cookie, keys, known_hosts};
 use cosserver::secret::{KeyPair, PublicKey, Secret, random};
 use cosserver::wire::answer::{self, Answer, Reference};
@@ -40,7 +40,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 /// A host, and a client's folder in which it is `hostb`.
 pub struct Host {
     pub folder: PathBuf,
-    pub place: Place,
+    pub paths: Paths,
     pub listener: TcpListener,
     pub key: KeyPair,
     pub cookie: Secret,
@@ -53,17 +53,17 @@ impl Host {
         let folder = fs::canonicalize(std::env::temp_dir()).unwrap().join(name);
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
-        let place = Place::of_dir(&folder);
+        let paths = Paths::of_dir(&folder);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (key, cookie) = (KeyPair::random().unwrap(), Secret::random().unwrap());
         let host = Self {
             folder,
-            place,
+            paths,
             listener,
             key,
             cookie,
         };
-        keys::create(&host.place.machine_key()).unwrap();
+        keys::create(&host.paths.machine_key()).unwrap();
         host.pin(&host.key.public);
         host.cookies(std::slice::from_ref(&host.cookie));
         host.table(&format!(
@@ -78,18 +78,18 @@ impl Host {
     }
 
     pub fn table(&self, text: &str) {
-        fs::write(self.place.hostinfo(), text).unwrap();
+        fs::write(self.paths.hostinfo(), text).unwrap();
     }
 
     pub fn pin(&self, key: &PublicKey) {
-        known_hosts::pin(&self.place, &name("hostb"), key).unwrap();
+        known_hosts::pin(&self.paths, &name("hostb"), key).unwrap();
     }
 
     pub fn cookies(&self, cookies: &[Secret]) {
-        fs::create_dir_all(self.place.cookies()).unwrap();
+        fs::create_dir_all(self.paths.cookies()).unwrap();
         let mode = fs::Permissions::from_mode(0o700);
-        fs::set_permissions(self.place.cookies(), mode).unwrap();
-        cookie::write_out(&self.place, &name("hostb"), cookies).unwrap();
+        fs::set_permissions(self.paths.cookies(), mode).unwrap();
+        cookie::write_out(&self.paths, &name("hostb"), cookies).unwrap();
     }
 
     /// `cosrsh` with these words, its folder given by the environment.

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use cosserver::config::name::HostName;
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::config::{cookie, hostinfo, keys, known_hosts};
 use cosserver::curve;
 use cosserver::secret::{KeyPair, PublicKey, Secret};
@@ -43,15 +43,15 @@ impl Caller {
 
     /// The same of a client's folder.
     pub fn in_folder(folder: &std::path::Path) -> Self {
-        let place = Place::of_dir(folder);
+        let paths = Paths::of_dir(folder);
         let hostb = HostName::parse("hostb").unwrap();
-        let entry = hostinfo::find(&place, &hostb).unwrap().unwrap();
+        let entry = hostinfo::find(&paths, &hostb).unwrap().unwrap();
         Self {
             name: "hosta".into(),
             server: entry.server_name().to_string(),
-            machine: keys::load_machine_key(&place).unwrap(),
-            cookie: cookie::load_out(&place, &hostb).unwrap()[0].clone(),
-            host: known_hosts::pins(&place, &hostb).unwrap()[0],
+            machine: keys::load_machine_key(&paths).unwrap(),
+            cookie: cookie::load_out(&paths, &hostb).unwrap()[0].clone(),
+            host: known_hosts::pins(&paths, &hostb).unwrap()[0],
             user: super::me(),
         }
     }
@@ -97,13 +97,13 @@ impl Caller {
     }
 
     /// Greets and asks for a command; the connection, whatever the answer will be.
-    pub fn ask(&self, port: u16, command: &str) -> Stranger {
+    pub fn ask(&self, port: u16, command: &str) -> RawConnection {
         self.ask_for(port, Command::Words(vec![command.into()]))
     }
 
     /// The same for words of which each is one.
-    pub fn ask_for(&self, port: u16, command: Command) -> Stranger {
-        let mut s = Stranger::connect(port);
+    pub fn ask_for(&self, port: u16, command: Command) -> RawConnection {
+        let mut s = RawConnection::connect(port);
         let greeting = s.greet();
         s.send(&self.client_hello(&greeting, &self.request_of(command)).0);
         s
@@ -116,11 +116,11 @@ impl Caller {
 
     /// The same for words of which each is one.
     pub fn accepted_for(&self, port: u16, command: Command) -> Session {
-        self.accepted_on(Stranger::connect(port), command)
+        self.accepted_on(RawConnection::connect(port), command)
     }
 
     /// The same on a connection that is there.
-    pub fn accepted_on(&self, mut s: Stranger, command: Command) -> Session {
+    pub fn accepted_on(&self, mut s: RawConnection, command: Command) -> Session {
         let greeting = s.greet();
         let (hello, noise) = self.client_hello(&greeting, &self.request_of(command));
         s.send(&hello);
@@ -128,9 +128,9 @@ impl Caller {
     }
 
     /// Greets and announces a long command; the answer's keys.
-    pub fn announces(&self, port: u16, words: &[Vec<u8>]) -> (Stranger, Keys, Vec<u8>) {
+    pub fn announces(&self, port: u16, words: &[Vec<u8>]) -> (RawConnection, Keys, Vec<u8>) {
         let (command, rest) = request::pack_words(words.to_vec()).unwrap();
-        let mut s = Stranger::connect(port);
+        let mut s = RawConnection::connect(port);
         let greeting = s.greet();
         let (hello, noise) = self.client_hello(&greeting, &self.request_of(command));
         s.send(&hello);
@@ -217,11 +217,11 @@ pub fn hello() -> Vec<u8> {
 }
 
 /// One connection.
-pub struct Stranger {
+pub struct RawConnection {
     pub socket: TcpStream,
 }
 
-impl Stranger {
+impl RawConnection {
     pub fn connect(port: u16) -> Self {
         Self::from_address("127.0.0.1".parse().unwrap(), port)
     }
@@ -374,7 +374,7 @@ fn is_end(e: &std::io::Error) -> bool {
 
 /// An accepted connection.
 pub struct Session {
-    pub stranger: Stranger,
+    pub stranger: RawConnection,
     pub sealer: Sealer,
     pub opener: Opener,
 }

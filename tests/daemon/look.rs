@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::hostile::Stranger;
+use super::hostile::RawConnection;
 use super::{COSSERVER, Daemon, Folder, PATIENCE, prepare};
 
 impl Daemon {
@@ -22,7 +22,7 @@ impl Daemon {
     pub fn gate_at_rest(&self) -> usize {
         let gate = self.process("gate");
         let lines = self.log.all().len();
-        let mut held = Stranger::connect(self.port);
+        let mut held = RawConnection::connect(self.port);
         held.greet();
         let open = descriptors(gate).saturating_sub(1);
         drop(held);

@@ -434,9 +434,9 @@ pub fn prepare(settings: &str, options: &str) -> Folder {
 /// Security level 0: no machine is asked about. For tests of what lies behind the doors.
 pub fn take_doors_away(server: &Path) {
     use cosserver::door::{Doors, Level, Outer};
-    let place = cosserver::config::place::Place::of_dir(server);
-    Doors::make(&place).unwrap();
-    let mut outer = Outer::open(&place).unwrap();
+    let paths = cosserver::config::paths::Paths::of_dir(server);
+    Doors::make(&paths).unwrap();
+    let mut outer = Outer::open(&paths).unwrap();
     outer.set_level(Level::Off).unwrap();
 }
 

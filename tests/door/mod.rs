@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cosserver::config::keys;
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::door::inner::Machine as Authorized;
 use cosserver::door::{Id, Inner, Level, Name, Outer};
 use cosserver::secret::{KeyPair, PublicKey};
@@ -26,7 +26,7 @@ use cosserver::wire::seal::{Opener, Sealer};
 use cosserver::wire::stream::End;
 use zeroize::Zeroizing;
 
-use crate::daemon::hostile::{Session, Stranger};
+use crate::daemon::hostile::{RawConnection, Session};
 use crate::daemon::{Daemon, Folder};
 
 /// Refusals leave as soon as they may, and a wrong password costs as it does by default.
@@ -59,10 +59,10 @@ impl Manager {
 
     /// The same of its folder.
     pub fn in_folder(server: &Path) -> Self {
-        let place = Place::of_dir(server);
-        let outer = Outer::open(&place).unwrap();
+        let paths = Paths::of_dir(server);
+        let outer = Outer::open(&paths).unwrap();
         let folder = outer.folder().unwrap();
-        let inner = Inner::open(&Inner::path(&place, folder.as_deref())).unwrap();
+        let inner = Inner::open(&Inner::path(&paths, folder.as_deref())).unwrap();
         Self { outer, inner }
     }
 
@@ -128,7 +128,7 @@ pub enum Heard {
 
 /// The inner door has asked, and waits.
 pub struct Talk {
-    stranger: Stranger,
+    stranger: RawConnection,
     sealer: Sealer,
     opener: Opener,
     /// What it wants.
@@ -150,8 +150,8 @@ impl Machine {
     }
 
     /// Greets the host that has this key, and shakes hands with this payload.
-    pub fn shakes_hands(&self, at: &At, payload: &[u8]) -> Option<(Stranger, Initiator)> {
-        let mut stranger = Stranger::try_from_address(self.from, at.port).ok()?;
+    pub fn shakes_hands(&self, at: &At, payload: &[u8]) -> Option<(RawConnection, Initiator)> {
+        let mut stranger = RawConnection::try_from_address(self.from, at.port).ok()?;
         let hello = crate::daemon::hostile::hello();
         stranger.send(&hello);
         let theirs = stranger.record()?;
@@ -261,10 +261,10 @@ pub struct At {
 impl At {
     /// A daemon.
     pub fn of(d: &Daemon) -> Self {
-        let place = Place::of_dir(&d.server());
+        let paths = Paths::of_dir(&d.server());
         Self {
             port: d.port,
-            host: keys::load_host_key(&place).unwrap().public,
+            host: keys::load_host_key(&paths).unwrap().public,
         }
     }
 }
@@ -295,14 +295,14 @@ impl Talk {
     }
 }
 
-fn denied(mut stranger: Stranger, content: &[u8]) -> Heard {
+fn denied(mut stranger: RawConnection, content: &[u8]) -> Heard {
     assert_eq!(stranger.rest(), b"", "more than a refusal");
     let reference = cosserver::wire::answer::parse_denied(content).unwrap();
     Heard::Denied(reference.to_hex())
 }
 
 /// Whoever is known has a session in which there is nothing.
-fn is_over(stranger: Stranger, sealer: Sealer, opener: Opener, texts: Vec<Text>) -> Heard {
+fn is_over(stranger: RawConnection, sealer: Sealer, opener: Opener, texts: Vec<Text>) -> Heard {
     let mut session = Session {
         stranger,
         sealer,

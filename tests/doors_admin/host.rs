@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::door::{Inner, Outer};
 
 use crate::daemon::{COSADM, Folder};
@@ -36,16 +36,16 @@ impl Host {
         Self { dir, folder: None }
     }
 
-    pub fn place(&self) -> Place {
-        Place::of_dir(&self.dir)
+    pub fn paths(&self) -> Paths {
+        Paths::of_dir(&self.dir)
     }
 
     pub fn outer(&self) -> Outer {
-        Outer::open(&self.place()).unwrap()
+        Outer::open(&self.paths()).unwrap()
     }
 
     pub fn inner(&self) -> Inner {
-        Inner::open(&Inner::path(&self.place(), None)).unwrap()
+        Inner::open(&Inner::path(&self.paths(), None)).unwrap()
     }
 
     /// Another folder, beside the configuration's.

@@ -185,9 +185,9 @@ fn a_file_that_is_not_right_is_named_and_left() {
             s.good(&["machine", "add", A, "--name", "a"]);
             s.good(&["exclude", "add", B]);
             let path = if is_outer {
-                Outer::path(&s.place())
+                Outer::path(&s.paths())
             } else {
-                Inner::path(&s.place(), None)
+                Inner::path(&s.paths(), None)
             };
             harm(&path);
             let before = fs::read(&path).ok();
@@ -311,7 +311,7 @@ fn an_inner_door_that_hangs_keeps_no_exclusion_waiting() {
         assert_eq!(status.success(), command[0] != "kill", "{command:?}");
     }
     // What was done is noted all the same.
-    let note = fs::read_to_string(s.place().registry_note()).unwrap();
+    let note = fs::read_to_string(s.paths().registry_note()).unwrap();
     assert!(note.contains("sestab.db "), "{note}");
 }
 
@@ -327,7 +327,7 @@ print(flush=True)
 sys.stdin.read()";
     let mut holder = Command::new("python3")
         .args(["-c", lock])
-        .arg(s.place().state.join("idfile.db"))
+        .arg(s.paths().state.join("idfile.db"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -5,7 +5,7 @@ use std::time::Instant;
 use cosserver::door::{Level, List};
 use cosserver::secret::{KeyPair, Secret};
 
-use crate::daemon::hostile::{Caller, Stranger, hello};
+use crate::daemon::hostile::{Caller, RawConnection, hello};
 use crate::daemon::stats::{median, order};
 use crate::daemon::{Daemon, long};
 use crate::door::{Machine, Manager, fresh_address};
@@ -19,12 +19,12 @@ const BATCH: usize = 8;
 /// A ClientHello that is refused, and where it comes from.
 struct First {
     cause: &'static str,
-    makes: fn(&Caller, &mut Stranger) -> Vec<u8>,
+    makes: fn(&Caller, &mut RawConnection) -> Vec<u8>,
     elsewhere: bool,
 }
 
 /// The hello of a host that differs in one thing from the right one.
-fn changed(caller: &Caller, s: &mut Stranger, change: impl FnOnce(&mut Caller)) -> Vec<u8> {
+fn changed(caller: &Caller, s: &mut RawConnection, change: impl FnOnce(&mut Caller)) -> Vec<u8> {
     let greeting = s.greet();
     let mut other = caller.clone();
     change(&mut other);
@@ -32,7 +32,7 @@ fn changed(caller: &Caller, s: &mut Stranger, change: impl FnOnce(&mut Caller)) 
 }
 
 /// One whose handshake opens, around what is no opening.
-fn no_opening(caller: &Caller, s: &mut Stranger) -> Vec<u8> {
+fn no_opening(caller: &Caller, s: &mut RawConnection) -> Vec<u8> {
     let greeting = s.greet();
     let key = KeyPair::random().unwrap();
     crate::daemon::hostile::shake(caller, &key, &greeting, &[0xff; 200]).0
@@ -89,15 +89,15 @@ fn banned() -> KeyPair {
 
 /// Asks by the first connection, and greets by the second: the first, which is to stay until
 /// it was looked at, and how long the second took, µs.
-fn beside(first: &First, caller: &Caller, port: u16) -> (Stranger, f64) {
+fn beside(first: &First, caller: &Caller, port: u16) -> (RawConnection, f64) {
     let from = if first.elsewhere {
         fresh_address()
     } else {
         "127.0.0.1".parse().unwrap()
     };
-    let mut one = Stranger::from_address(from, port);
+    let mut one = RawConnection::from_address(from, port);
     let record = (first.makes)(caller, &mut one);
-    let mut two = Stranger::connect(port);
+    let mut two = RawConnection::connect(port);
     let hello = hello();
     let begun = Instant::now();
     one.send(&record);

@@ -20,7 +20,7 @@ use cosserver::channel::{Channel, Incoming};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 
-use super::daemon::hostile::{Greeting, Stranger, hello};
+use super::daemon::hostile::{Greeting, RawConnection, hello};
 use super::daemon::{self, Daemon, PATIENCE};
 
 /// Copies of a process's sockets of one type and family.
@@ -125,7 +125,7 @@ impl Taken {
 
     /// A connection with both its ends: ours as if it had been accepted.
     pub fn stranger(&self, from: &str) -> (TcpStream, OwnedFd) {
-        let theirs = Stranger::from_address(from.parse().unwrap(), self.port()).socket;
+        let theirs = RawConnection::from_address(from.parse().unwrap(), self.port()).socket;
         let (ours, _) = self.listener.accept().unwrap();
         (theirs, ours.into())
     }

@@ -4,7 +4,7 @@
 use std::fs;
 
 use cosserver::config::keys;
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::door::inner::Setting;
 use cosserver::door::{Id, Inner, Level, Outer};
 
@@ -14,9 +14,9 @@ use crate::daemon::{self, Daemon};
 /// A daemon whose outer door is open, and its inner one.
 fn start() -> (Daemon, Inner) {
     let d = Daemon::start_with("[penalties]\nauthfail = 0\nnoauth = 0\n", "");
-    let place = Place::of_dir(&d.server());
-    Outer::open(&place).unwrap().set_level(Level::Open).unwrap();
-    let inner = Inner::open(&Inner::path(&place, None)).unwrap();
+    let paths = Paths::of_dir(&d.server());
+    Outer::open(&paths).unwrap().set_level(Level::Open).unwrap();
+    let inner = Inner::open(&Inner::path(&paths, None)).unwrap();
     (d, inner)
 }
 
@@ -65,7 +65,7 @@ fn a_machine_registers_itself() {
     assert_eq!(status, 0, "{stderr}");
     assert_eq!(inner.count().unwrap(), 3);
     // A host whose machine was deleted is asked for its command, a long one too.
-    let own = keys::load_machine_key(&Place::of_dir(&d.client())).unwrap();
+    let own = keys::load_machine_key(&Paths::of_dir(&d.client())).unwrap();
     for words in [&["echo", "in"][..], &["echo", "in", &" ".repeat(5_000)]] {
         d.says(0, &["true"]);
         daemon::until("it is registered", || {

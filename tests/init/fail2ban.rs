@@ -10,7 +10,7 @@ use std::process::Command;
 use cosserver::refusal::Cause;
 use cosserver::secret::{KeyPair, Secret};
 
-use crate::daemon::hostile::{Caller, Stranger};
+use crate::daemon::hostile::{Caller, RawConnection};
 use crate::daemon::{self, Daemon, Folder};
 use crate::login::person::Person;
 use crate::login::{PASSWORD, Plan, WRONG};
@@ -107,7 +107,7 @@ fn strangers_faults_count_and_nobody_can_blame_another() {
     // All of them ask, and then hear.
     let mut asked = Vec::new();
     let mut refused = |caller: &Caller, from: IpAddr, cause: &str, command: &str| {
-        let mut s = Stranger::from_address(from, d.port);
+        let mut s = RawConnection::from_address(from, d.port);
         let greeting = s.greet();
         s.send(&caller.client_hello(&greeting, &caller.request(command)).0);
         asked.push((s, format!(" peer={from} cause={cause} ")));
@@ -150,22 +150,22 @@ fn strangers_faults_count_and_nobody_can_blame_another() {
     }
     // Without a handshake: something else, nothing, half of it; and who has left.
     let garbage = address(true);
-    let mut s = Stranger::from_address(garbage, d.port);
+    let mut s = RawConnection::from_address(garbage, d.port);
     s.send(line.as_bytes());
     s.closed();
     d.log
         .wait(&format!("turned-away peer={garbage} cause=malformed"));
     let silent = address(true);
-    let mut s = Stranger::from_address(silent, d.port);
+    let mut s = RawConnection::from_address(silent, d.port);
     s.closed();
     d.log
         .wait(&format!("turned-away peer={silent} cause=no-hello"));
-    let mut s = Stranger::from_address("::1".parse().unwrap(), d.port);
+    let mut s = RawConnection::from_address("::1".parse().unwrap(), d.port);
     s.greet();
     s.closed();
     d.log.wait("turned-away peer=::1 cause=no-handshake");
     let gone = address(false);
-    let mut s = Stranger::from_address(gone, d.port);
+    let mut s = RawConnection::from_address(gone, d.port);
     s.greet();
     drop(s);
     d.log.wait(&format!("turned-away peer={gone} cause=left"));

@@ -183,9 +183,9 @@ fn the_script_for_openrc_is_clean() {
 #[test]
 fn the_example_of_the_settings_is_what_the_table_says() {
     let folder = Folder::new();
-    let place = folder.path("S");
-    must(Command::new(COSADM).arg("-C").arg(&place).arg("init"));
-    let written = fs::read_to_string(place.join("cosserver.toml")).unwrap();
+    let paths = folder.path("S");
+    must(Command::new(COSADM).arg("-C").arg(&paths).arg("init"));
+    let written = fs::read_to_string(paths.join("cosserver.toml")).unwrap();
     assert!(
         text("etc/cosserver.toml") == written,
         "etc/cosserver.toml is not what `cosadm init` writes: put that there \
@@ -195,7 +195,7 @@ fn the_example_of_the_settings_is_what_the_table_says() {
         Command::new(COSSERVER)
             .arg("-t")
             .arg("-f")
-            .arg(place.join("cosserver.toml")),
+            .arg(paths.join("cosserver.toml")),
     );
     // Each key, its # taken away, is right as well.
     let mut keys = 0;

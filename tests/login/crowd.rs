@@ -117,7 +117,7 @@ fn who_only_sits_at_the_prompt_keeps_nobody_out() {
 /// How many connections a source may have that has said nothing.
 fn slots(l: &Logins, from: &str) -> usize {
     let from = from.parse().unwrap();
-    let stranger = || daemon::hostile::Stranger::from_address(from, l.d.port);
+    let stranger = || daemon::hostile::RawConnection::from_address(from, l.d.port);
     let mut both = [stranger(), stranger()];
     l.d.gate_at_rest();
     both.iter_mut()

@@ -15,7 +15,7 @@ use cosserver::wire::seal::{Opener, Sealer};
 use cosserver::wire::stream::Message;
 use zeroize::Zeroizing;
 
-use crate::daemon::hostile::{Caller, Stranger};
+use crate::daemon::hostile::{Caller, RawConnection};
 
 /// Who asks whom for what.
 #[derive(Clone)]
@@ -32,7 +32,7 @@ pub struct Person {
 
 /// A login under way: the prompts have come.
 pub struct Talk {
-    stranger: Stranger,
+    stranger: RawConnection,
     sealer: Sealer,
     opener: Opener,
     /// What was asked and told last.
@@ -90,8 +90,8 @@ impl Person {
     }
 
     /// Asks.
-    fn request(&self) -> (Stranger, Initiator) {
-        let mut stranger = Stranger::from_address(self.from, self.port);
+    fn request(&self) -> (RawConnection, Initiator) {
+        let mut stranger = RawConnection::from_address(self.from, self.port);
         let greeting = stranger.greet();
         let hello = Hello::parse(&greeting.hello).unwrap();
         let theirs = ServerHello::parse(&greeting.server_hello, &hello).unwrap();
@@ -127,7 +127,7 @@ impl Person {
     }
 
     /// Asks, and waits for nothing.
-    pub fn ask_only(&self) -> Stranger {
+    pub fn ask_only(&self) -> RawConnection {
         self.request().0
     }
 

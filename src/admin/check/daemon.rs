@@ -9,15 +9,15 @@ impl Report<'_> {
     /// Whether a daemon serves this folder. Under inetd none stands, and a host that only
     /// runs commands elsewhere needs none, so that its absence is no problem.
     pub(super) fn daemon(&mut self) {
-        let runs = who::is_running(self.place);
+        let runs = who::is_running(self.paths);
         self.log();
         match runs {
             Ok(true) => self.add(Level::Right, "daemon", "it runs"),
             Ok(false) => {
-                let start = if self.place.system {
+                let start = if self.paths.system {
                     "cosserver".to_owned()
                 } else {
-                    let settings = self.place.settings().display().to_string();
+                    let settings = self.paths.settings().display().to_string();
                     format!("cosserver -f {}", shell_word(&settings))
                 };
                 let words = format!(

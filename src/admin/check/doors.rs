@@ -11,8 +11,8 @@ impl Report<'_> {
     /// Both doors, and what an unknown machine meets at them.
     pub(super) fn doors(&mut self) {
         self.older_copies();
-        let path = Outer::path(self.place);
-        let Some(outer) = self.sound(&path, Outer::open(self.place), Outer::check_whole) else {
+        let path = Outer::path(self.paths);
+        let Some(outer) = self.sound(&path, Outer::open(self.paths), Outer::check_whole) else {
             return;
         };
         let about = || {
@@ -31,7 +31,7 @@ impl Report<'_> {
             }
             Err(fault) => return self.wrong(&path, &fault),
         };
-        let path = Inner::path(self.place, folder.as_deref());
+        let path = Inner::path(self.paths, folder.as_deref());
         let Some(inner) = self.sound(&path, Inner::open(&path), Inner::check_whole) else {
             return;
         };
@@ -57,14 +57,14 @@ impl Report<'_> {
 
     /// What of the registry is older than the configuration folder knows it.
     fn older_copies(&mut self) {
-        match Noted::read(self.place) {
+        match Noted::read(self.paths) {
             Ok(None) => {}
             Ok(Some(noted)) => {
-                for (path, older) in noted.is_newer_than(&Noted::now(self.place), self.place) {
+                for (path, older) in noted.is_newer_than(&Noted::now(self.paths), self.paths) {
                     self.wrong(&path, &older);
                 }
             }
-            Err(fault) => self.wrong(&self.place.registry_note(), &fault),
+            Err(fault) => self.wrong(&self.paths.registry_note(), &fault),
         }
     }
 
@@ -76,11 +76,11 @@ impl Report<'_> {
         check: fn(&T) -> Result<(), Fault>,
     ) -> Option<T> {
         if matches!(path.try_exists(), Ok(false)) {
-            if let Some(lost) = Doors::lost(self.place) {
+            if let Some(lost) = Doors::lost(self.paths) {
                 self.wrong(path, &lost);
                 return None;
             }
-            let init = cosadm(self.place, "init");
+            let init = cosadm(self.paths, "init");
             let words = format!("there is no such file, and nobody is let in; {init} makes it");
             self.add(Level::Problem, path.display(), words);
             return None;

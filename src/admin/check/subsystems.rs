@@ -30,7 +30,7 @@ impl Report<'_> {
             }
         }
         // A table that cannot be read is told of by itself.
-        let Ok(table) = HostTable::load(self.place) else {
+        let Ok(table) = HostTable::load(self.paths) else {
             return;
         };
         for entry in table.entries() {

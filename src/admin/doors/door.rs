@@ -8,7 +8,7 @@ use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::meets::{Meets, stranger};
 use super::{Both, done, many, word};
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::words::cosadm;
 use crate::door::inner::Settings;
 use crate::door::{Level, List};
@@ -16,8 +16,8 @@ use crate::fault::Fault;
 
 /// Closes the outer door: the authorized machines become the include list.
 pub(in crate::admin) fn close(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
-    let count = Both::open(&place)?.close(&place)?;
+    let paths = call.paths()?;
+    let count = Both::open(&paths)?.close(&paths)?;
     let fields = vec![
         ("outer_door", Json::text(word(Level::Closed))),
         ("included", Json::Number(count)),
@@ -31,18 +31,18 @@ pub(in crate::admin) fn close(call: &Call, out: &Out) -> Result<(), Failure> {
 
 /// Opens the outer door: the inner one alone decides.
 pub(in crate::admin) fn open(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
-    let mut outer = super::outer(&place)?;
+    let paths = call.paths()?;
+    let mut outer = super::outer(&paths)?;
     outer.set_level(Level::Open)?;
     let fields = vec![("outer_door", Json::text(word(Level::Open)))];
     drop(outer);
-    done(call, out, fields, now(&place))
+    done(call, out, fields, now(&paths))
 }
 
 /// What the outer door is now, and what that means; for a change that is done, so that
 /// an inner door that cannot be read is told too.
-pub(super) fn now(place: &Place) -> String {
-    let known = Both::open(place).and_then(|both| {
+pub(super) fn now(paths: &Paths) -> String {
+    let known = Both::open(paths).and_then(|both| {
         let level = both.outer.level()?;
         let settings = both.inner.settings()?;
         let meets = stranger(level, &settings, both.inner.has_passwords()?);
@@ -55,9 +55,9 @@ pub(super) fn now(place: &Place) -> String {
         if level == Level::Open && meets.word == "refused" {
             words += &format!(
                 "; {} makes a one-time password, {} has it asked for a name, and {} authorizes it without",
-                cosadm(place, "otp add NAME"),
-                cosadm(place, "settings set build-mode yes"),
-                cosadm(place, "machine add ID --name NAME")
+                cosadm(paths, "otp add NAME"),
+                cosadm(paths, "settings set build-mode yes"),
+                cosadm(paths, "machine add ID --name NAME")
             );
         }
         Ok(words)
@@ -202,7 +202,7 @@ fn left_out(doors: &Both) -> Result<u64, Fault> {
 
 /// Shows how both doors stand.
 pub(in crate::admin) fn status(call: &Call, out: &Out) -> Result<(), Failure> {
-    let status = Status::of(&Both::open(&call.place()?)?)?;
+    let status = Status::of(&Both::open(&call.paths()?)?)?;
     if call.given("json") {
         return out.say(&format!("{}\n", status.json()));
     }

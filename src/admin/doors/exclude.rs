@@ -7,14 +7,14 @@ use super::super::who;
 use super::{done, id, inner, machine_id, machine_in_time, many, named, outer, rows};
 use crate::channel::inetd;
 use crate::config::keys;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::words::{cosadm, shown};
 use crate::door::{Id, List, Outer};
 use crate::fault::Fault;
 
 /// Lists them.
 pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
-    let outer = outer(&call.place()?)?;
+    let outer = outer(&call.paths()?)?;
     let words = ("excluded", "no machine is excluded");
     rows::list(out, call.given("json"), words, |after, most| {
         outer.items_after(List::Exclude, after, most)
@@ -23,27 +23,27 @@ pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
 
 /// Excludes one, and hangs up what it has running, if asked.
 pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
-    let mut outer = outer(&place)?;
+    let paths = call.paths()?;
+    let mut outer = outer(&paths)?;
     // The inner door is asked about a name alone: excluding an ID must not wait for it.
     let id = match Id::parse(call.operand(0)) {
         Ok(id) => id,
-        Err(_) => machine_id(&place, &inner(&place, &outer)?, (call, 0), out)?,
+        Err(_) => machine_id(&paths, &inner(&paths, &outer)?, (call, 0), out)?,
     };
     let (added, name) = put(call, &mut outer, List::Exclude, &id)?;
-    if keys::load_machine_key(&place).is_ok_and(|pair| Id::of(&pair.public) == id) {
+    if keys::load_machine_key(&paths).is_ok_and(|pair| Id::of(&pair.public) == id) {
         out.tell("that is the machine ID of this configuration folder itself");
     }
     let hang_up = || {
         // What keeps one of the two from it does not keep the other.
-        let told = inetd::tell_all(&place.inetd_table());
-        Ok((who::cut(&place, id.0)?, told?))
+        let told = inetd::tell_all(&paths.inetd_table());
+        Ok((who::cut(&paths, id.0)?, told?))
     };
     let cut = call.given("now").then(hang_up).transpose();
     let cut = cut.map_err(|e: Fault| e.while_doing("it is excluded, but not hung up"))?;
     // Only now that it is done: the inner door may hang. Excluded it is by any name.
     let name = name
-        .unwrap_or_else(|| named_by_the_inner_door(&place, &mut outer, List::Exclude, &id, out));
+        .unwrap_or_else(|| named_by_the_inner_door(&paths, &mut outer, List::Exclude, &id, out));
     let called = if name.is_empty() {
         id.to_string()
     } else {
@@ -55,7 +55,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
         format!("{called} is excluded, as it was")
     };
     match cut {
-        None => words += &format!("; {}", goes_on(&place, &id)),
+        None => words += &format!("; {}", goes_on(&paths, &id)),
         Some((None, 0)) => words += "; no daemon runs, so that there is nothing to hang up",
         Some((count, told)) => {
             if let Some(count) = count {
@@ -80,8 +80,8 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
 }
 
 /// What excluding does not do by itself.
-pub(super) fn goes_on(place: &Place, id: &Id) -> String {
-    let now = cosadm(place, format_args!("exclude add {id} --now"));
+pub(super) fn goes_on(paths: &Paths, id: &Id) -> String {
+    let now = cosadm(paths, format_args!("exclude add {id} --now"));
     format!("what it has running goes on, and {now} hangs it up")
 }
 
@@ -105,13 +105,13 @@ pub(super) fn put(
 /// The name that the inner door has for a machine on a list, which has it from now on too;
 /// none where it cannot be read in time.
 pub(super) fn named_by_the_inner_door(
-    place: &Place,
+    paths: &Paths,
     outer: &mut Outer,
     list: List,
     id: &Id,
     out: &Out,
 ) -> String {
-    let name = name_of(place, outer, id);
+    let name = name_of(paths, outer, id);
     match outer.rename(list, id, &name) {
         Ok(true) => name,
         Ok(false) => String::new(),
@@ -125,39 +125,39 @@ pub(super) fn named_by_the_inner_door(
 /// The name that a list or the inner door has for a machine; where neither has, or the
 /// inner door cannot be read in time, none.
 pub(super) fn known_name(
-    place: &Place,
+    paths: &Paths,
     outer: &Outer,
     list: List,
     id: &Id,
 ) -> Result<String, Fault> {
     Ok(match outer.get(list, id)? {
         Some(item) => item.name,
-        None => name_of(place, outer, id),
+        None => name_of(paths, outer, id),
     })
 }
 
 /// The name that the inner door has for a machine, if it can be read in time.
-fn name_of(place: &Place, outer: &Outer, id: &Id) -> String {
-    let machine = machine_in_time(place, outer, id).ok().flatten();
+fn name_of(paths: &Paths, outer: &Outer, id: &Id) -> String {
+    let machine = machine_in_time(paths, outer, id).ok().flatten();
     machine.map_or_else(String::new, |m| m.name.as_str().to_owned())
 }
 
 /// Takes one off the list.
 pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let id = id(call, 0)?;
-    if !outer(&place)?.delete(List::Exclude, &id)? {
-        return Err(not_there(&place, List::Exclude, &id).into());
+    if !outer(&paths)?.delete(List::Exclude, &id)? {
+        return Err(not_there(&paths, List::Exclude, &id).into());
     }
     let fields = vec![("id", Json::text(id)), ("deleted", Json::Bool(true))];
     done(call, out, fields, format!("{id} is not excluded any more"))
 }
 
 /// A machine that is not on a list.
-pub(super) fn not_there(place: &Place, list: List, id: &Id) -> Fault {
+pub(super) fn not_there(paths: &Paths, list: List, id: &Id) -> Fault {
     let (what, list) = match list {
-        List::Include => ("include", cosadm(place, "sestab list I")),
-        List::Exclude => ("exclude", cosadm(place, "exclude list")),
+        List::Include => ("include", cosadm(paths, "sestab list I")),
+        List::Exclude => ("exclude", cosadm(paths, "exclude list")),
     };
     Fault::new(format!("{id} is not on the {what} list; {list} shows it"))
 }

@@ -7,14 +7,14 @@ use super::exclude::goes_on;
 use super::{Both, done, id, machine_id, named, namesakes, rows};
 use crate::config::hostinfo::HostTable;
 use crate::config::machines;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::words::cosadm;
 use crate::door::{Id, Inner, Level, List, Name, Outer};
 use crate::fault::Fault;
 
 /// Lists them.
 pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
-    let doors = Both::open(&call.place()?)?;
+    let doors = Both::open(&call.paths()?)?;
     let words = ("machines", "no machine is authorized");
     rows::list(out, call.given("json"), words, |after, most| {
         doors.inner.machines_after(after, most)
@@ -23,11 +23,11 @@ pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
 
 /// Authorizes one by the manager's word.
 pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let id = id(call, 0)?;
     let missing = || Failure::Usage("--name is missing: whose machine is it?".to_owned());
     let name = named(call)?.ok_or_else(missing)?;
-    let mut doors = Both::open(&place)?;
+    let mut doors = Both::open(&paths)?;
     let remote = !call.given("local");
     let added = doors.inner.add(&id, &name, remote)?;
     // A closed outer door would deny it all the same.
@@ -51,7 +51,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     }
     done(call, out, fields, words)?;
     warn_of_namesake(out, &doors.inner, &name, Some(&id))?;
-    if let Some(words) = kept_out(&place, &doors.outer, &id)? {
+    if let Some(words) = kept_out(&paths, &doors.outer, &id)? {
         out.tell(words);
     }
     Ok(())
@@ -73,9 +73,9 @@ pub(super) fn warn_of_namesake(
 }
 
 /// Why a machine that was just authorized is not let in for all that.
-fn kept_out(place: &Place, outer: &Outer, id: &Id) -> Result<Option<String>, Fault> {
+fn kept_out(paths: &Paths, outer: &Outer, id: &Id) -> Result<Option<String>, Fault> {
     if outer.get(List::Exclude, id)?.is_some() {
-        let delete = cosadm(place, format_args!("exclude delete {id}"));
+        let delete = cosadm(paths, format_args!("exclude delete {id}"));
         return Ok(Some(format!(
             "it is on the exclude list, and is refused until {delete}"
         )));
@@ -85,11 +85,11 @@ fn kept_out(place: &Place, outer: &Outer, id: &Id) -> Result<Option<String>, Fau
 
 /// Deletes one.
 pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
-    let mut doors = Both::open(&place)?;
-    let id = machine_id(&place, &doors.inner, (call, 0), out)?;
+    let paths = call.paths()?;
+    let mut doors = Both::open(&paths)?;
+    let id = machine_id(&paths, &doors.inner, (call, 0), out)?;
     let exclude = call.given("exclude");
-    let deleted = remove(&place, &mut doors, &id, exclude)?;
+    let deleted = remove(&paths, &mut doors, &id, exclude)?;
     let name = &deleted.name;
     let mut fields = vec![
         ("id", Json::text(id)),
@@ -99,14 +99,14 @@ pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
     ];
     fields.push(("host", Json::maybe(deleted.host.as_ref())));
     let words = if exclude {
-        let goes_on = goes_on(&place, &id);
+        let goes_on = goes_on(&paths, &id);
         format!("{name} ({id}) is deleted and on the exclude list; {goes_on}")
     } else {
         format!("{name} ({id}) is deleted")
     };
     done(call, out, fields, words)?;
     if !exclude && doors.outer.get(List::Include, &id)?.is_some() {
-        let delete = cosadm(&place, format_args!("sestab delete I {id}"));
+        let delete = cosadm(&paths, format_args!("sestab delete I {id}"));
         out.tell(format!(
             "it is still on the include list: whoever authorizes it again lets it through the outer door while that is closed; {delete} takes it off"
         ));
@@ -132,13 +132,13 @@ pub(super) struct Deleted {
 /// # Errors
 /// There is no such machine, or a file cannot be written.
 pub(super) fn remove(
-    place: &Place,
+    paths: &Paths,
     doors: &mut Both,
     id: &Id,
     exclude: bool,
 ) -> Result<Deleted, Fault> {
     let none = || {
-        let list = cosadm(place, "machine list");
+        let list = cosadm(paths, "machine list");
         Fault::new(format!(
             "{id} is not among the authorized machines; {list} shows them"
         ))
@@ -150,14 +150,14 @@ pub(super) fn remove(
     if !doors.inner.delete(id)? {
         return Err(none());
     }
-    let host = host_of(place, id);
+    let host = host_of(paths, id);
     let warning = host.as_ref().map(|host| {
-        let add = cosadm(place, format_args!("machine add {id} --name {host}"));
+        let add = cosadm(paths, format_args!("machine add {id} --name {host}"));
         let what = format!(
             "this is the machine of host {host} in hostinfo: it is refused from now on, whatever its cookie"
         );
         if exclude {
-            let delete = cosadm(place, format_args!("exclude delete {id}"));
+            let delete = cosadm(paths, format_args!("exclude delete {id}"));
             format!("{what}; {delete} and {add} let it in again")
         } else {
             format!(
@@ -174,12 +174,12 @@ pub(super) fn remove(
 }
 
 /// The host of the host table whose recorded machine this is.
-fn host_of(place: &Place, id: &Id) -> Option<String> {
-    let table = HostTable::load(place).ok()?;
+fn host_of(paths: &Paths, id: &Id) -> Option<String> {
+    let table = HostTable::load(paths).ok()?;
     let is = |key: &crate::secret::PublicKey| Id::of(key) == *id;
     let mut names = table.entries().iter().map(|entry| &entry.name);
     let found = names.find(|name| {
-        let key = machines::recorded(place, name).ok().flatten();
+        let key = machines::recorded(paths, name).ok().flatten();
         key.as_ref().is_some_and(is)
     });
     found.map(ToString::to_string)
@@ -187,12 +187,12 @@ fn host_of(place: &Place, id: &Id) -> Option<String> {
 
 /// Gives one another name.
 pub(in crate::admin) fn rename(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let name = super::name(call.operand(1))?;
-    let mut doors = Both::open(&place)?;
-    let id = machine_id(&place, &doors.inner, (call, 0), out)?;
+    let mut doors = Both::open(&paths)?;
+    let id = machine_id(&paths, &doors.inner, (call, 0), out)?;
     if !doors.inner.rename(&id, &name)? {
-        let list = cosadm(&place, "machine list");
+        let list = cosadm(&paths, "machine list");
         let words = format!("{id} is not among the authorized machines; {list} shows them");
         return Err(Fault::new(words).into());
     }

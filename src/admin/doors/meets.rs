@@ -1,7 +1,7 @@
 //! Whom the doors let in, in plain words: by the same rule as the daemon decides. Pure.
 
 use crate::door::inner::Settings;
-use crate::door::{Id, Level, Sight, Standing, Want, Way, way};
+use crate::door::{AccessDecision, Id, Level, MachineStatus, PromptFor, RegistrationState, decide};
 
 /// What a machine meets: a word for scripts, and words for people.
 pub(in crate::admin) struct Meets {
@@ -12,18 +12,18 @@ pub(in crate::admin) struct Meets {
 /// What a machine that neither door knows meets, by the level and the settings;
 /// `waiting`: somebody has a one-time password still.
 pub(in crate::admin) fn stranger(level: Level, settings: &Settings, waiting: bool) -> Meets {
-    let sight = Sight {
+    let status = MachineStatus {
         id: Id([0; 16]),
         excluded: false,
         included: false,
         level,
-        standing: Standing::Never,
+        state: RegistrationState::Never,
         remote_only: settings.remote_only,
         build_mode: settings.build_mode,
         passwords: waiting || settings.backdoor,
         welcome: String::new(),
     };
-    let Meets { word, words } = meets(&sight, false, false);
+    let Meets { word, words } = meets(&status, false, false);
     let mut words = format!("an unknown machine {words}");
     if level != Level::Off {
         words += "; a host that proves its cookie is let in, and is known from then on, unless it \
@@ -37,35 +37,35 @@ pub(in crate::admin) fn stranger(level: Level, settings: &Settings, waiting: boo
 
 /// What this machine meets, as a host with a cookie or as anybody, from this host itself
 /// or from elsewhere.
-pub(super) fn meets(sight: &Sight, is_host: bool, is_local: bool) -> Meets {
-    let (word, words) = match way(sight, is_host, is_local) {
-        Way::In(_) if sight.level == Level::Off => (
+pub(super) fn meets(status: &MachineStatus, is_host: bool, is_local: bool) -> Meets {
+    let (word, words) = match decide(status, is_host, is_local) {
+        AccessDecision::Allow(_) if status.level == Level::Off => (
             "in",
             "is let through: at level 0 the exclude list alone is asked".to_owned(),
         ),
-        Way::In(_) => ("in", "is let through".to_owned()),
-        Way::Ask(Want::Name) => (
+        AccessDecision::Allow(_) => ("in", "is let through".to_owned()),
+        AccessDecision::Prompt(PromptFor::Name) => (
             "name",
             "is asked for a name, and registered by it: build mode is on".to_owned(),
         ),
-        Way::Ask(Want::Activation) => (
+        AccessDecision::Prompt(PromptFor::Activation) => (
             "password",
             "is asked for an activation password, which registers it".to_owned(),
         ),
-        Way::Away(_)
-            if sight.standing == Standing::Never
-                && !sight.excluded
-                && !sight.included
+        AccessDecision::Deny(_)
+            if status.state == RegistrationState::Never
+                && !status.excluded
+                && !status.included
                 && !is_host =>
         {
-            let why = if sight.level == Level::Closed {
+            let why = if status.level == Level::Closed {
                 "the outer door is closed"
             } else {
                 "there is no password by which it could register"
             };
             ("refused", format!("is refused: {why}"))
         }
-        Way::Away(why) => ("refused", format!("is refused: {why}")),
+        AccessDecision::Deny(why) => ("refused", format!("is refused: {why}")),
     };
     Meets { word, words }
 }

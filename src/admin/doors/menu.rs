@@ -17,7 +17,7 @@ use super::super::out::{Failure, Out};
 use super::door::{Status, now};
 use super::rows::{numbered, short};
 use super::{Both, exclude, is_missing, machine, many, missing, place_inner};
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::words::quoted;
 use crate::door::inner::Machine;
 use crate::door::{Doors, Level, Outer};
@@ -25,12 +25,12 @@ use crate::fault::Fault;
 
 /// Runs the menu until the manager leaves it.
 pub(in crate::admin) fn run(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
-    if is_missing(&place.dir) {
-        return Err(missing(&place.dir, "there is no such folder", &place).into());
+    let paths = call.paths()?;
+    if is_missing(&paths.dir) {
+        return Err(missing(&paths.dir, "there is no such folder", &paths).into());
     }
     let mut screen = Screen::open()?;
-    let left = begin(&mut screen, &place).and_then(|()| main(&mut screen, &place, out));
+    let left = begin(&mut screen, &paths).and_then(|()| main(&mut screen, &paths, out));
     match left {
         Ok(()) | Err(Left::EndOfInput) => Ok(()),
         Err(Left::Fault(fault)) => Err(fault.into()),
@@ -38,24 +38,24 @@ pub(in crate::admin) fn run(call: &Call, out: &Out) -> Result<(), Failure> {
 }
 
 /// The first run asks where the inner door is to stand.
-fn begin(screen: &mut Screen, place: &Place) -> Result<(), Left> {
-    if is_missing(&Outer::path(place)) {
-        Doors::make(place)?;
+fn begin(screen: &mut Screen, paths: &Paths) -> Result<(), Left> {
+    if is_missing(&Outer::path(paths)) {
+        Doors::make(paths)?;
     }
-    let outer = super::outer(place)?;
-    if outer.folder()?.is_some() || !super::inner(place, &outer)?.is_untouched()? {
+    let outer = super::outer(paths)?;
+    if outer.folder()?.is_some() || !super::inner(paths, &outer)?.is_untouched()? {
         return Ok(());
     }
     drop(outer);
     screen.say("The list of authorized machines is new. In which folder is it to stand?\n")?;
     screen.say("Several hosts may share a folder; this host's own is the default.\n")?;
     loop {
-        let prompt = format!("Folder (Enter: {}): ", place.state.display());
+        let prompt = format!("Folder (Enter: {}): ", paths.state.display());
         let folder = screen.ask(&prompt)?;
         if folder.is_empty() {
             return Ok(());
         }
-        let moved = place_inner(place, &mut super::outer(place)?, Some(folder.as_ref()));
+        let moved = place_inner(paths, &mut super::outer(paths)?, Some(folder.as_ref()));
         match moved {
             Ok(moved) => {
                 let path = moved.path.display();
@@ -67,20 +67,20 @@ fn begin(screen: &mut Screen, place: &Place) -> Result<(), Left> {
 }
 
 /// The main screen, again and again.
-fn main(screen: &mut Screen, place: &Place, out: &Out) -> Result<(), Left> {
+fn main(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<(), Left> {
     let mut pages = Pages::default();
     loop {
-        let shown = list(screen, place, &mut pages)?;
+        let shown = list(screen, paths, &mut pages)?;
         screen
             .say("(D)elete machine  (O)ne Time Passwords  e(X)cluded machines  Admin (S)ettings")?;
         screen.say(pages.choices())?;
         let choice = screen.ask("\nYour choice (Enter leaves): ")?;
         match choice.to_ascii_uppercase().as_str() {
-            "" => return leave(screen, place),
-            "D" => delete(screen, place, &shown, &pages)?,
-            "O" => passwords::screen(screen, place, out)?,
-            "X" => excluded::screen(screen, place)?,
-            "S" => settings::screen(screen, place, out)?,
+            "" => return leave(screen, paths),
+            "D" => delete(screen, paths, &shown, &pages)?,
+            "O" => passwords::screen(screen, paths, out)?,
+            "X" => excluded::screen(screen, paths)?,
+            "S" => settings::screen(screen, paths, out)?,
             "N" => pages.next(),
             "P" => pages.previous(),
             _ => screen.no_choice(&choice)?,
@@ -89,8 +89,8 @@ fn main(screen: &mut Screen, place: &Place, out: &Out) -> Result<(), Left> {
 }
 
 /// Shows a page of the authorized machines.
-fn list(screen: &mut Screen, place: &Place, pages: &mut Pages) -> Result<Vec<Machine>, Left> {
-    let doors = Both::open(place)?;
+fn list(screen: &mut Screen, paths: &Paths, pages: &mut Pages) -> Result<Vec<Machine>, Left> {
+    let doors = Both::open(paths)?;
     pages.of(doors.inner.count()?, screen.room());
     let page = doors.inner.machines_from(pages.skipped(), pages.size())?;
     drop(doors);
@@ -115,7 +115,7 @@ fn list(screen: &mut Screen, place: &Place, pages: &mut Pages) -> Result<Vec<Mac
 /// Deletes a machine, and excludes it if wanted.
 fn delete(
     screen: &mut Screen,
-    place: &Place,
+    paths: &Paths,
     shown: &[Machine],
     pages: &Pages,
 ) -> Result<(), Left> {
@@ -129,7 +129,7 @@ fn delete(
         .find(|(number, _)| *number == line);
     let found = match on_screen {
         Some((_, machine)) => Some(machine.clone()),
-        None => at(place, line)?,
+        None => at(paths, line)?,
     };
     let Some(found) = found else {
         return screen.wrong(format_args!("there is no line {line}"));
@@ -138,8 +138,8 @@ fn delete(
         return screen.say("Nothing was deleted.\n");
     }
     let excludes = screen.yes("Add to Exclude List? (Y/N) ")?;
-    let deleted = Both::open(place)
-        .and_then(|mut doors| machine::remove(place, &mut doors, &found.id, excludes));
+    let deleted = Both::open(paths)
+        .and_then(|mut doors| machine::remove(paths, &mut doors, &found.id, excludes));
     match deleted {
         Ok(deleted) => {
             let how = if excludes {
@@ -149,7 +149,7 @@ fn delete(
             };
             screen.say(&format!("{} is {how}.\n", found.name))?;
             if excludes {
-                let words = exclude::goes_on(place, &found.id);
+                let words = exclude::goes_on(paths, &found.id);
                 screen.say(&format!("{}.\n", capital(&words)))?;
             }
             match deleted.warning {
@@ -162,17 +162,17 @@ fn delete(
 }
 
 /// The machine of a line that is not on the screen.
-fn at(place: &Place, line: u64) -> Result<Option<Machine>, Fault> {
+fn at(paths: &Paths, line: u64) -> Result<Option<Machine>, Fault> {
     let Some(before) = line.checked_sub(1) else {
         return Ok(None);
     };
-    let page = Both::open(place)?.inner.machines_from(before, 1)?;
+    let page = Both::open(paths)?.inner.machines_from(before, 1)?;
     Ok(page.into_iter().next())
 }
 
 /// On leaving: how the outer door stands, and whether to close it.
-fn leave(screen: &mut Screen, place: &Place) -> Result<(), Left> {
-    let status = Status::of(&Both::open(place)?)?;
+fn leave(screen: &mut Screen, paths: &Paths) -> Result<(), Left> {
+    let status = Status::of(&Both::open(paths)?)?;
     screen.say(&format!(
         "\n{}\n{} authorized, {} excluded.\n",
         status.outer_door(),
@@ -189,20 +189,20 @@ fn leave(screen: &mut Screen, place: &Place) -> Result<(), Left> {
     let prompt = "Close outer door? (Y closes it, N opens it, Enter leaves it as it is) ";
     match screen.yes_or_enter(prompt)? {
         Some(true) => {
-            if let Err(e) = Both::open(place).and_then(|mut doors| doors.close(place)) {
+            if let Err(e) = Both::open(paths).and_then(|mut doors| doors.close(paths)) {
                 screen.wrong(e)?;
             }
         }
-        Some(false) => super::outer(place)?.set_level(Level::Open)?,
+        Some(false) => super::outer(paths)?.set_level(Level::Open)?,
         None => {}
     }
-    let status = Status::of(&Both::open(place)?)?;
+    let status = Status::of(&Both::open(paths)?)?;
     screen.say(&format!(
         "{}\nInclude list: {}. Exclude list: {}.\n{}.\n",
         status.outer_door(),
         many(status.included, "machine"),
         many(status.excluded, "machine"),
-        capital(&now(place))
+        capital(&now(paths))
     ))
 }
 

@@ -30,7 +30,7 @@ use super::commands::Call;
 use super::json::Json;
 use super::out::{Failure, Out};
 use super::who::utc;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::secure;
 use crate::config::words::cosadm;
 use crate::door::inner::Machine;
@@ -44,18 +44,18 @@ struct Both {
 }
 
 impl Both {
-    fn open(place: &Place) -> Result<Self, Fault> {
-        let outer = outer(place)?;
-        let inner = inner(place, &outer)?;
+    fn open(paths: &Paths) -> Result<Self, Fault> {
+        let outer = outer(paths)?;
+        let inner = inner(paths, &outer)?;
         Ok(Self { outer, inner })
     }
 
     /// Closes the outer door: the inner door's machines become the include list. How many
     /// they are.
-    fn close(&mut self, place: &Place) -> Result<u64, Fault> {
+    fn close(&mut self, paths: &Paths) -> Result<u64, Fault> {
         let Self { outer, inner } = self;
         if inner.count()? == 0 {
-            return Err(over_nobody(place, outer.level()?));
+            return Err(over_nobody(paths, outer.level()?));
         }
         outer.close(&mut |put| inner.machines(&mut |m| put(&m.id, &m.name)))
     }
@@ -65,8 +65,8 @@ impl Both {
 const BUT_HOSTS: &str = "hosts of hostinfo that prove their cookie are let in all the same";
 
 /// Why the outer door is not closed over nobody.
-fn over_nobody(place: &Place, level: Level) -> Fault {
-    let add = cosadm(place, "machine add ID --name NAME");
+fn over_nobody(paths: &Paths, level: Level) -> Fault {
+    let add = cosadm(paths, "machine add ID --name NAME");
     let why = format!(
         "no machine is authorized, and closing it over none would lock everybody out; {BUT_HOSTS}"
     );
@@ -75,8 +75,8 @@ fn over_nobody(place: &Place, level: Level) -> Fault {
             format!("the outer door is closed, as it was: {why}. {add} authorizes a machine");
         return Fault::new(words);
     }
-    let otp = cosadm(place, "otp add NAME");
-    let level = cosadm(place, "sestab level 2");
+    let otp = cosadm(paths, "otp add NAME");
+    let level = cosadm(paths, "sestab level 2");
     Fault::new(format!(
         "the outer door is not closed: {why}. {add} authorizes a machine, {otp} lets one register, and \
          {level} closes the door over nobody"
@@ -84,36 +84,36 @@ fn over_nobody(place: &Place, level: Level) -> Fault {
 }
 
 /// Opens the outer door.
-fn outer(place: &Place) -> Result<Outer, Fault> {
-    if matches!(place.dir.try_exists(), Ok(false)) {
-        return Err(missing(&place.dir, "there is no such folder", place));
+fn outer(paths: &Paths) -> Result<Outer, Fault> {
+    if matches!(paths.dir.try_exists(), Ok(false)) {
+        return Err(missing(&paths.dir, "there is no such folder", paths));
     }
-    let path = Outer::path(place);
+    let path = Outer::path(paths);
     if is_missing(&path) {
-        let never = || missing(&path, "there is no such file", place);
-        return Err(Doors::lost(place).unwrap_or_else(never));
+        let never = || missing(&path, "there is no such file", paths);
+        return Err(Doors::lost(paths).unwrap_or_else(never));
     }
-    Outer::open(place)
+    Outer::open(paths)
 }
 
 /// Opens the inner door, wherever it stands.
-fn inner(place: &Place, outer: &Outer) -> Result<Inner, Fault> {
-    inner_in(place, outer.folder()?.as_deref())
+fn inner(paths: &Paths, outer: &Outer) -> Result<Inner, Fault> {
+    inner_in(paths, outer.folder()?.as_deref())
 }
 
 /// Opens the inner door in this folder, or in the state folder.
-fn inner_in(place: &Place, folder: Option<&Path>) -> Result<Inner, Fault> {
-    let path = Inner::path(place, folder);
+fn inner_in(paths: &Paths, folder: Option<&Path>) -> Result<Inner, Fault> {
+    let path = Inner::path(paths, folder);
     if is_missing(&path) {
         if folder.is_none() {
-            let never = || missing(&path, "there is no such file", place);
-            return Err(Doors::lost(place).unwrap_or_else(never));
+            let never = || missing(&path, "there is no such file", paths);
+            return Err(Doors::lost(paths).unwrap_or_else(never));
         }
         let words = format!(
             "there is no such file: is its folder mounted? {} makes one there, {} goes back to the \
              state folder",
-            cosadm(place, "settings set folder DIR"),
-            cosadm(place, "settings set folder default")
+            cosadm(paths, "settings set folder DIR"),
+            cosadm(paths, "settings set folder default")
         );
         return Err(Fault::of(&path, words));
     }
@@ -128,10 +128,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// It cannot be read, or not in time.
-fn machine_in_time(place: &Place, outer: &Outer, id: &Id) -> Result<Option<Machine>, Fault> {
-    let (place, folder, id) = (place.clone(), outer.folder()?, *id);
+fn machine_in_time(paths: &Paths, outer: &Outer, id: &Id) -> Result<Option<Machine>, Fault> {
+    let (paths, folder, id) = (paths.clone(), outer.folder()?, *id);
     in_time(PATIENCE, move || {
-        inner_in(&place, folder.as_deref())?.machine(&id)
+        inner_in(&paths, folder.as_deref())?.machine(&id)
     })
 }
 
@@ -152,8 +152,8 @@ fn is_missing(path: &Path) -> bool {
     matches!(path.try_exists(), Ok(false))
 }
 
-fn missing(path: &Path, what: &str, place: &Place) -> Fault {
-    Fault::of(path, format!("{what}; {} makes it", cosadm(place, "init")))
+fn missing(path: &Path, what: &str, paths: &Paths) -> Fault {
+    Fault::of(path, format!("{what}; {} makes it", cosadm(paths, "init")))
 }
 
 /// Where the inner door stands from now on, and whether its file is new there.
@@ -164,9 +164,9 @@ struct Moved {
 
 /// Has the inner door stand in this folder, or in the state folder: the file is made
 /// where there is none, and one that is there must be sound.
-fn place_inner(place: &Place, outer: &mut Outer, folder: Option<&Path>) -> Result<Moved, Fault> {
+fn place_inner(paths: &Paths, outer: &mut Outer, folder: Option<&Path>) -> Result<Moved, Fault> {
     let folder = folder.map(std::path::absolute).transpose()?;
-    let folder = folder.filter(|f| *f != place.state);
+    let folder = folder.filter(|f| *f != paths.state);
     if let Some(folder) = &folder {
         secure::check_folder(folder).map_err(|e| {
             if is_missing(folder) {
@@ -177,7 +177,7 @@ fn place_inner(place: &Place, outer: &mut Outer, folder: Option<&Path>) -> Resul
         })?;
         check_writers(folder)?;
     }
-    let path = Inner::path(place, folder.as_deref());
+    let path = Inner::path(paths, folder.as_deref());
     let created = Inner::create(&path)?;
     Inner::open(&path)?.check_whole()?;
     outer.set_folder(folder.as_deref())?;
@@ -212,7 +212,7 @@ const NAMESAKES: u32 = 20;
 /// # Errors
 /// No authorized machine has that name, or several have; they are listed.
 fn machine_id(
-    place: &Place,
+    paths: &Paths,
     inner: &Inner,
     (call, number): (&Call, usize),
     out: &Out,
@@ -223,7 +223,7 @@ fn machine_id(
     }
     let name = name(text)?;
     let found = namesakes(inner, &name, NAMESAKES)?;
-    let list = cosadm(place, "machine list");
+    let list = cosadm(paths, "machine list");
     match found.as_slice() {
         [one] => Ok(one.id),
         [] => {

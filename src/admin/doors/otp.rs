@@ -9,7 +9,7 @@ use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::machine::warn_of_namesake;
 use super::{Both, day, done, name, seconds, typed};
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::words::{cosadm, quoted};
 use crate::door::inner::Pending;
 use crate::door::{Inner, Level, Name};
@@ -28,17 +28,17 @@ pub(super) fn weakness(password: &[u8]) -> Option<String> {
 
 /// Makes one, or takes the one that was chosen.
 pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let name = name(call.operand(0))?;
     if call.value("password-fd").is_some() && call.value("output").is_some() {
         let words = "--output is for a password that is made, and --password-fd brings one";
         return Err(Failure::Usage(words.to_owned()));
     }
-    let mut doors = Both::open(&place)?;
+    let mut doors = Both::open(&paths)?;
     warn_of_namesake(out, &doors.inner, &name, None)?;
     let Some(number) = call.value("password-fd") else {
         made(call, out, &mut doors.inner, &name)?;
-        return hint(out, &place, &doors);
+        return hint(out, &paths, &doors);
     };
     let password = typed::of_descriptor(&number)?;
     if let Some(weakness) = weakness(&password) {
@@ -50,7 +50,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
         ("generated", Json::Bool(false)),
     ];
     done(call, out, fields, format!("{name} has a one-time password"))?;
-    hint(out, &place, &doors)
+    hint(out, &paths, &doors)
 }
 
 /// Makes one and hands it over; where nobody gets it, there is none.
@@ -87,15 +87,15 @@ fn made(call: &Call, out: &Out, inner: &mut Inner, name: &Name) -> Result<(), Fa
 }
 
 /// Says that a password is of no use yet.
-fn hint(out: &Out, place: &Place, doors: &Both) -> Result<(), Failure> {
-    if let Some(words) = of_no_use(place, doors)? {
+fn hint(out: &Out, paths: &Paths, doors: &Both) -> Result<(), Failure> {
+    if let Some(words) = of_no_use(paths, doors)? {
         out.tell(words);
     }
     Ok(())
 }
 
 /// Why a password is of no use yet.
-pub(super) fn of_no_use(place: &Place, doors: &Both) -> Result<Option<String>, Fault> {
+pub(super) fn of_no_use(paths: &Paths, doors: &Both) -> Result<Option<String>, Fault> {
     let build_mode = doors.inner.settings()?.build_mode;
     let (words, until) = match doors.outer.level()? {
         Level::Open if !build_mode => return Ok(None),
@@ -109,7 +109,7 @@ pub(super) fn of_no_use(place: &Place, doors: &Both) -> Result<Option<String>, F
             "door open",
         ),
     };
-    Ok(Some(format!("{words} until {}", cosadm(place, until))))
+    Ok(Some(format!("{words} until {}", cosadm(paths, until))))
 }
 
 /// A one-time password that waits, in a line.
@@ -120,7 +120,7 @@ pub(super) fn row(pending: &Pending) -> String {
 
 /// Lists who has not used his yet.
 pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
-    let waiting = Both::open(&call.place()?)?.inner.passwords()?;
+    let waiting = Both::open(&call.paths()?)?.inner.passwords()?;
     if call.given("json") {
         let all = waiting.iter().map(|p| {
             Json::Object(vec![
@@ -142,13 +142,13 @@ pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
 
 /// Deletes one.
 pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let name = call.operand(0).trim();
-    if !Both::open(&place)?.inner.delete_password(name)? {
+    if !Both::open(&paths)?.inner.delete_password(name)? {
         let words = format!(
             "there is no one-time password for {}; {} shows them",
             quoted(name),
-            cosadm(&place, "otp list")
+            cosadm(&paths, "otp list")
         );
         return Err(Fault::new(words).into());
     }

@@ -8,9 +8,9 @@ use super::exclude::{known_name, named_by_the_inner_door, not_there, put};
 use super::meets::meets;
 use super::{BUT_HOSTS, day, done, id, machine_in_time, many, outer, rows, seconds, word};
 use crate::config::keys;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::words::{cosadm, quoted, shown};
-use crate::door::{Doors, Id, Level, List, Outer, Standing};
+use crate::door::{Doors, Id, Level, List, Outer, RegistrationState};
 use crate::fault::Fault;
 
 /// Which list an operand is.
@@ -38,7 +38,7 @@ fn is_enforced(list: List, level: Level) -> bool {
 /// Lists one list, or both.
 pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
     let only = call.optional(0).map(which).transpose()?;
-    let outer = outer(&call.place()?)?;
+    let outer = outer(&call.paths()?)?;
     let level = outer.level()?;
     let lists: Vec<List> = match only {
         Some(list) => vec![list],
@@ -81,10 +81,10 @@ pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
 
 /// Shows one machine on a list.
 pub(in crate::admin) fn get(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let (list, id) = (which(call.operand(0))?, id(call, 1)?);
-    let item = outer(&place)?.get(list, &id)?;
-    let item = item.ok_or_else(|| not_there(&place, list, &id))?;
+    let item = outer(&paths)?.get(list, &id)?;
+    let item = item.ok_or_else(|| not_there(&paths, list, &id))?;
     if call.given("json") {
         let fields = vec![
             ("list", Json::text(list.letter())),
@@ -100,14 +100,14 @@ pub(in crate::admin) fn get(call: &Call, out: &Out) -> Result<(), Failure> {
 
 /// Puts a machine on a list.
 pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let (list, id) = (which(call.operand(0))?, id(call, 1)?);
-    let mut outer = outer(&place)?;
+    let mut outer = outer(&paths)?;
     let (added, name) = put(call, &mut outer, list, &id)?;
     // Only now that it is done: the inner door may hang.
     let name = match name {
         Some(name) => name,
-        None => named_by_the_inner_door(&place, &mut outer, list, &id, out),
+        None => named_by_the_inner_door(&paths, &mut outer, list, &id, out),
     };
     let fields = vec![
         ("list", Json::text(list.letter())),
@@ -123,9 +123,9 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
         format!("{id} {how} the {} list", field(list)),
     )?;
     // An inner door that cannot be read is told by whoever needs it.
-    let is_unknown = || matches!(machine_in_time(&place, &outer, &id), Ok(None));
+    let is_unknown = || matches!(machine_in_time(&paths, &outer, &id), Ok(None));
     if list == List::Include && is_unknown() {
-        let add = cosadm(&place, format_args!("machine add {id} --name NAME"));
+        let add = cosadm(&paths, format_args!("machine add {id} --name NAME"));
         out.tell(format!(
             "the inner door does not know that machine, so that the list alone does not let it in; {add} \
              authorizes it"
@@ -136,10 +136,10 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
 
 /// Takes a machine off a list.
 pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let (list, id) = (which(call.operand(0))?, id(call, 1)?);
-    if !outer(&place)?.delete(list, &id)? {
-        return Err(not_there(&place, list, &id).into());
+    if !outer(&paths)?.delete(list, &id)? {
+        return Err(not_there(&paths, list, &id).into());
     }
     let fields = vec![
         ("list", Json::text(list.letter())),
@@ -156,41 +156,41 @@ pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
 
 /// Has a list enforced.
 pub(in crate::admin) fn enable(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     match which(call.operand(0))? {
-        List::Include => enforce(&place, &mut outer(&place)?)?,
+        List::Include => enforce(&paths, &mut outer(&paths)?)?,
         // It always is.
-        List::Exclude => drop(outer(&place)?),
+        List::Exclude => drop(outer(&paths)?),
     }
-    told(call, out, &place)
+    told(call, out, &paths)
 }
 
 /// Has a list enforced no more.
 pub(in crate::admin) fn disable(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     if which(call.operand(0))? == List::Exclude {
-        let delete = cosadm(&place, "exclude delete ID");
+        let delete = cosadm(&paths, "exclude delete ID");
         let words = format!("the exclude list is always enforced; {delete} takes a machine off it");
         return Err(Fault::new(words).into());
     }
-    outer(&place)?.set_level(Level::Open)?;
-    told(call, out, &place)
+    outer(&paths)?.set_level(Level::Open)?;
+    told(call, out, &paths)
 }
 
 /// Has the include list enforced, unless it is empty.
-fn enforce(place: &Place, outer: &mut Outer) -> Result<(), Fault> {
+fn enforce(paths: &Paths, outer: &mut Outer) -> Result<(), Fault> {
     if outer.count(List::Include)? > 0 {
         return outer.set_level(Level::Closed);
     }
     let is_closed = outer.level()? == Level::Closed;
-    let close = cosadm(place, "door close");
+    let close = cosadm(paths, "door close");
     Err(Fault::new(if is_closed {
         format!(
             "the include list is empty, and the outer door is closed, as it was: {BUT_HOSTS}. {close} fills \
              the list with the authorized machines"
         )
     } else {
-        let level = cosadm(place, "sestab level 2");
+        let level = cosadm(paths, "sestab level 2");
         format!(
             "the include list is empty: enforcing it would lock everybody out; {BUT_HOSTS}. {close} fills \
              it with the authorized machines, and {level} closes the door over nobody"
@@ -199,20 +199,20 @@ fn enforce(place: &Place, outer: &mut Outer) -> Result<(), Fault> {
 }
 
 /// Says which level there is now.
-fn told(call: &Call, out: &Out, place: &Place) -> Result<(), Failure> {
-    let level = outer(place)?.level()?;
+fn told(call: &Call, out: &Out, paths: &Paths) -> Result<(), Failure> {
+    let level = outer(paths)?.level()?;
     let fields = vec![
         ("level", Json::Number(level.number().into())),
         ("outer_door", Json::text(word(level))),
     ];
-    done(call, out, fields, super::door::now(place))
+    done(call, out, fields, super::door::now(paths))
 }
 
 /// Shows or sets the security level.
 pub(in crate::admin) fn level(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let Some(given) = call.optional(0) else {
-        let level = outer(&place)?.level()?;
+        let level = outer(&paths)?.level()?;
         let number = level.number();
         if call.given("json") {
             let door = Json::text(word(level));
@@ -227,54 +227,54 @@ pub(in crate::admin) fn level(call: &Call, out: &Out) -> Result<(), Failure> {
         Failure::Usage(format!("{given} is no security level: {words}"))
     };
     let level = given.parse().ok().and_then(Level::of).ok_or_else(wrong)?;
-    let mut outer = outer(&place)?;
+    let mut outer = outer(&paths)?;
     outer.set_level(level)?;
     if level == Level::Closed && outer.count(List::Include)? == 0 {
-        let close = cosadm(&place, "door close");
+        let close = cosadm(&paths, "door close");
         out.tell(format!(
             "the include list is empty: hosts of hostinfo that prove their cookie are let in, and nobody \
              else, until {close} takes over authorized machines"
         ));
     }
     drop(outer);
-    told(call, out, &place)
+    told(call, out, &paths)
 }
 
 /// Shows a machine's ID, this machine's own if no other, and what it meets at the doors.
 pub(in crate::admin) fn inquire(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
-    let own = keys::load_machine_key(&place).map(|pair| Id::of(&pair.public));
+    let paths = call.paths()?;
+    let own = keys::load_machine_key(&paths).map(|pair| Id::of(&pair.public));
     let id = match call.optional(0) {
         Some(_) => id(call, 0)?,
         None => own.clone()?,
     };
     let is_local = own.is_ok_and(|own| own == id);
-    let outer = outer(&place)?;
+    let outer = outer(&paths)?;
     let lists = [List::Include, List::Exclude];
-    let names = lists.map(|list| known_name(&place, &outer, list, &id));
+    let names = lists.map(|list| known_name(&paths, &outer, list, &id));
     let [included, excluded] = names;
     let name = Some(included?).filter(|name| !name.is_empty());
     let name = name.map_or(excluded, Ok)?;
     drop(outer);
-    let sight = Doors::of(&place).look(id)?;
-    let any = meets(&sight, false, is_local);
-    let host = meets(&sight, true, is_local);
-    let here = meets(&sight, false, true);
+    let status = Doors::of(&paths).look(id)?;
+    let any = meets(&status, false, is_local);
+    let host = meets(&status, true, is_local);
+    let here = meets(&status, false, true);
     // The inner door is not asked about everybody.
-    let is_asked = !sight.excluded && sight.level != Level::Off;
-    let standing = is_asked.then_some(match sight.standing {
-        Standing::Never => "unknown",
-        Standing::Deleted => "deleted",
-        Standing::Known { .. } => "authorized",
+    let is_asked = !status.excluded && status.level != Level::Off;
+    let state = is_asked.then_some(match status.state {
+        RegistrationState::Never => "unknown",
+        RegistrationState::Deleted => "deleted",
+        RegistrationState::Known { .. } => "authorized",
     });
     if call.given("json") {
         let fields = vec![
             ("id", Json::text(id)),
             ("name", Json::text(&name)),
-            ("level", Json::Number(sight.level.number().into())),
-            ("included", Json::Bool(sight.included)),
-            ("excluded", Json::Bool(sight.excluded)),
-            ("standing", Json::maybe(standing)),
+            ("level", Json::Number(status.level.number().into())),
+            ("included", Json::Bool(status.included)),
+            ("excluded", Json::Bool(status.excluded)),
+            ("standing", Json::maybe(state)),
             ("meets", Json::text(any.word)),
             ("meets_as_host", Json::text(host.word)),
             ("meets_from_here", Json::text(here.word)),
@@ -283,21 +283,21 @@ pub(in crate::admin) fn inquire(call: &Call, out: &Out) -> Result<(), Failure> {
         return out.say(&format!("{}\n", Json::Object(fields)));
     }
     let not = |on| if on { "" } else { "not " };
-    let asked = standing.map_or_else(String::new, |s| format!(", {s} at the inner door"));
+    let asked = state.map_or_else(String::new, |s| format!(", {s} at the inner door"));
     let called = if name.is_empty() {
         id.to_string()
     } else {
         format!("{id} {}", shown(&name))
     };
-    let from_here = if here.word == "in" && sight.remote_only && sight.level != Level::Off {
+    let from_here = if here.word == "in" && status.remote_only && status.level != Level::Off {
         "remote-only is on: whoever calls from this host itself is let in\n"
     } else {
         ""
     };
     out.say(&format!(
         "{called}\n{}included, {}excluded{asked}\nit {}\nas a host that proves its cookie, it {}\n{from_here}",
-        not(sight.included),
-        not(sight.excluded),
+        not(status.included),
+        not(status.excluded),
         any.words,
         host.words,
     ))

@@ -6,7 +6,7 @@ use super::super::commands::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::{Both, done, inner, many, otp, outer, place_inner, typed};
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::secure::Created;
 use crate::config::words::{did_you_mean, quoted};
 use crate::door::inner::{Setting, Settings};
@@ -79,7 +79,7 @@ impl Which {
 
 /// Lists them.
 pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
-    let doors = Both::open(&call.place()?)?;
+    let doors = Both::open(&call.paths()?)?;
     let settings = doors.inner.settings()?;
     let values = Which::ALL.map(|which| which.value(&settings, &doors.inner));
     if call.given("json") {
@@ -95,7 +95,7 @@ pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
 /// Shows one.
 pub(in crate::admin) fn get(call: &Call, out: &Out) -> Result<(), Failure> {
     let which = Which::of(call.operand(0))?;
-    let doors = Both::open(&call.place()?)?;
+    let doors = Both::open(&call.paths()?)?;
     let (text, json) = which.value(&doors.inner.settings()?, &doors.inner);
     if call.given("json") {
         return out.say(&format!("{}\n", Json::Object(vec![json])));
@@ -105,7 +105,7 @@ pub(in crate::admin) fn get(call: &Call, out: &Out) -> Result<(), Failure> {
 
 /// Sets one.
 pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
-    let place = call.place()?;
+    let paths = call.paths()?;
     let which = Which::of(call.operand(0))?;
     let value = call.optional(1);
     if which == Which::Backdoor && value.is_some() {
@@ -120,28 +120,28 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
     let words = match which {
         Which::BuildMode => {
             let on = yes_or_no(needed()?)?;
-            Both::open(&place)?.inner.set(&[Setting::BuildMode(on)])?;
+            Both::open(&paths)?.inner.set(&[Setting::BuildMode(on)])?;
             let is = if on { "on" } else { "off" };
-            format!("build mode is {is} now; {}", super::door::now(&place))
+            format!("build mode is {is} now; {}", super::door::now(&paths))
         }
         Which::RemoteOnly => {
             let on = yes_or_no(needed()?)?;
-            Both::open(&place)?.inner.set(&[Setting::RemoteOnly(on)])?;
+            Both::open(&paths)?.inner.set(&[Setting::RemoteOnly(on)])?;
             let is = if on { "on" } else { "off" };
-            format!("remote-only is {is} now; {}", super::door::now(&place))
+            format!("remote-only is {is} now; {}", super::door::now(&paths))
         }
         Which::Welcome => {
-            let text = welcome(&place, value.unwrap_or_default());
+            let text = welcome(&paths, value.unwrap_or_default());
             let words = if text.is_empty() {
                 "there is no welcome message now".to_owned()
             } else {
                 format!("the welcome message is set: {text}")
             };
-            Both::open(&place)?.inner.set(&[Setting::Welcome(text)])?;
+            Both::open(&paths)?.inner.set(&[Setting::Welcome(text)])?;
             words
         }
         Which::Backdoor => {
-            let mut doors = Both::open(&place)?;
+            let mut doors = Both::open(&paths)?;
             let password = typed::of_input("Backdoor password (empty: none): ")?;
             backdoor(&mut doors.inner, &password, out)?;
             let what = if password.is_empty() {
@@ -149,11 +149,11 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
             } else {
                 "the backdoor password is set"
             };
-            format!("{what}; {}", super::door::now(&place))
+            format!("{what}; {}", super::door::now(&paths))
         }
-        Which::Folder => move_to(&place, needed()?)?,
+        Which::Folder => move_to(&paths, needed()?)?,
     };
-    let inner = inner(&place, &outer(&place)?)?;
+    let inner = inner(&paths, &outer(&paths)?)?;
     let (_, json) = which.value(&inner.settings()?, &inner);
     done(call, out, vec![json], words)
 }
@@ -181,30 +181,30 @@ fn yes_or_no(value: &str) -> Result<bool, Failure> {
 }
 
 /// The welcome message: `yes` is one that names the host, `no` none.
-pub(super) fn welcome(place: &Place, value: &str) -> String {
+pub(super) fn welcome(paths: &Paths, value: &str) -> String {
     match value.trim() {
-        "yes" => default_welcome(place),
+        "yes" => default_welcome(paths),
         "no" => String::new(),
         text => text.to_owned(),
     }
 }
 
 /// A welcome message that names the host.
-pub(super) fn default_welcome(place: &Place) -> String {
-    let name = crate::config::settings::Settings::load(&place.settings());
+pub(super) fn default_welcome(paths: &Paths) -> String {
+    let name = crate::config::settings::Settings::load(&paths.settings());
     let name = name.map_or_else(|_| "this host".to_owned(), |s| s.name.to_string());
     format!("Welcome to {name}")
 }
 
 /// Has the inner door stand elsewhere.
-fn move_to(place: &Place, value: &str) -> Result<String, Failure> {
+fn move_to(paths: &Paths, value: &str) -> Result<String, Failure> {
     if value.is_empty() {
         return Err(Failure::Usage("the folder has no name".to_owned()));
     }
-    let mut outer = outer(place)?;
-    let before = machines_of(place, &outer);
+    let mut outer = outer(paths)?;
+    let before = machines_of(paths, &outer);
     let folder = (value != "default").then(|| Path::new(value));
-    let moved = place_inner(place, &mut outer, folder)?;
+    let moved = place_inner(paths, &mut outer, folder)?;
     let path = moved.path.display();
     let mut words = match moved.created {
         Created::New => {
@@ -223,7 +223,7 @@ fn move_to(place: &Place, value: &str) -> Result<String, Failure> {
 }
 
 /// How many machines the inner door has, where it can be read.
-fn machines_of(place: &Place, outer: &Outer) -> Option<(std::path::PathBuf, u64)> {
-    let inner = inner(place, outer).ok()?;
+fn machines_of(paths: &Paths, outer: &Outer) -> Option<(std::path::PathBuf, u64)> {
+    let inner = inner(paths, outer).ok()?;
     Some((inner.file().to_owned(), inner.count().ok()?))
 }

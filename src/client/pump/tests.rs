@@ -34,7 +34,7 @@ fn pump() -> (Pump<'static>, TcpStream) {
         allowance: Allowance::default(),
         sinks: sinks(None),
         signals: Signals::catch().unwrap(),
-        hearing: Hearing::default(),
+        receiver: SignalReceiver::default(),
         end: None,
         cut_off: false,
         lost: None,
@@ -51,7 +51,7 @@ fn an_answer_that_came_before_the_deadline_is_heard_after_it() {
     let long_ago = Instant::now()
         .checked_sub(Duration::from_secs(100))
         .unwrap();
-    let _ = pump.hearing.take(Signal::Terminate, long_ago);
+    let _ = pump.receiver.take(Signal::Terminate, long_ago);
     server.write_all(b"x").unwrap();
     while !crate::client::dial::has_news(pump.socket.as_fd()) {}
     assert!(pump.wait().unwrap().socket);
@@ -68,7 +68,7 @@ fn an_answer_that_came_before_the_deadline_is_heard_after_it() {
 
     // Where nothing has come it is over at once.
     let (mut pump, _server) = self::pump();
-    let _ = pump.hearing.take(Signal::Terminate, long_ago);
+    let _ = pump.receiver.take(Signal::Terminate, long_ago);
     let begin = Instant::now();
     let fault = pump.wait().err().unwrap();
     assert!(begin.elapsed() < Duration::from_millis(900));
@@ -77,8 +77,8 @@ fn an_answer_that_came_before_the_deadline_is_heard_after_it() {
 
     // What is hung up does not run on: there is nothing to look for.
     let (mut pump, _server) = self::pump();
-    let _ = pump.hearing.take(Signal::Terminate, long_ago);
-    pump.hearing.answered();
+    let _ = pump.receiver.take(Signal::Terminate, long_ago);
+    pump.receiver.answered();
     let fault = pump.wait().err().unwrap();
     assert!(fault.to_string().contains("it is hung up now"), "{fault}");
     assert_eq!(fault.remedy(), None);
@@ -88,12 +88,12 @@ fn an_answer_that_came_before_the_deadline_is_heard_after_it() {
 #[test]
 fn what_is_said_of_a_signal_is_short() {
     let begin = Instant::now();
-    let mut hearing = Hearing::default();
-    let _ = hearing.take(Signal::Terminate, begin);
-    let silent = hearing.deadline().unwrap().1;
-    hearing.answered();
-    let runs_on = hearing.deadline().unwrap().1;
-    let unread = hearing.deadline_after_the_end().unwrap().1;
+    let mut receiver = SignalReceiver::default();
+    let _ = receiver.take(Signal::Terminate, begin);
+    let silent = receiver.deadline().unwrap().1;
+    receiver.answered();
+    let runs_on = receiver.deadline().unwrap().1;
+    let unread = receiver.deadline_after_the_end().unwrap().1;
     for words in [silent, runs_on, unread] {
         assert!(format!("cos: hostb: {words}").len() <= 160, "{words}");
     }

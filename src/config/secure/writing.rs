@@ -40,7 +40,7 @@ pub enum Created {
 /// was written but not synced.
 pub fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<Created, Fault> {
     let (folder, target) = writing(path, false)?;
-    let draft = Draft::write(&folder, content, mode).map_err(|e| not_written(path, e))?;
+    let draft = TempFile::write(&folder, content, mode).map_err(|e| not_written(path, e))?;
     match fs::hard_link(&draft.0, &target) {
         Ok(()) => {}
         Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(Created::There),
@@ -65,7 +65,7 @@ pub fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<Created, Fau
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
     let (folder, target) = writing(path, true)?;
     let kept = Kept::of(&target, mode).map_err(|e| not_written(path, e))?;
-    let draft = Draft::write(&folder, content, 0o600).map_err(|e| not_written(path, e))?;
+    let draft = TempFile::write(&folder, content, 0o600).map_err(|e| not_written(path, e))?;
     kept.give(&draft.0).map_err(|e| not_written(path, e))?;
     fs::rename(&draft.0, &target).map_err(|e| not_written(path, e))?;
     sync_folder(&folder).map_err(|e| not_synced(path, e))
@@ -258,9 +258,9 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// A whole file under a name of its own, gone when dropped.
-struct Draft(PathBuf);
+struct TempFile(PathBuf);
 
-impl Draft {
+impl TempFile {
     fn write(folder: &Path, content: &[u8], mode: u32) -> io::Result<Self> {
         let number = secret::random::<8>().map_err(io::Error::other)?;
         let path = folder.join(format!("{}{}{}", DRAFT.0, secret::to_hex(&number), DRAFT.1));
@@ -277,7 +277,7 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for TempFile {
     fn drop(&mut self) {
         // After a rename it is gone already.
         let _ = fs::remove_file(&self.0);

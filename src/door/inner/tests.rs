@@ -135,18 +135,18 @@ fn a_host_does_not_bring_itself_back() {
     assert!(!inner.introduce(&id(1), &name("other"), true).unwrap());
     inner.delete(&id(1)).unwrap();
     assert!(!inner.introduce(&id(1), &name("hosta"), true).unwrap());
-    assert_eq!(inner.look(&id(1)).unwrap().0, Standing::Deleted);
+    assert_eq!(inner.look(&id(1)).unwrap().0, RegistrationState::Deleted);
     inner.saw(&id(1)).unwrap();
-    assert_eq!(inner.look(&id(1)).unwrap().0, Standing::Deleted);
+    assert_eq!(inner.look(&id(1)).unwrap().0, RegistrationState::Deleted);
     assert!(inner.add(&id(1), &name("hosta"), true).unwrap());
     assert_eq!(
         inner.look(&id(1)).unwrap().0,
-        Standing::Known { unseen: true }
+        RegistrationState::Known { unseen: true }
     );
     inner.saw(&id(1)).unwrap();
     assert_eq!(
         inner.look(&id(1)).unwrap().0,
-        Standing::Known { unseen: false }
+        RegistrationState::Known { unseen: false }
     );
 }
 

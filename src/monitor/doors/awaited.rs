@@ -10,13 +10,13 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::visit::{Step, Visit};
+use super::pending_admission::{PendingAdmission, Step};
 use crate::channel::gate::{Connection, Order};
 use crate::config::name::HostName;
 use crate::credential::{Opened, hash};
 use crate::door::{Admitted, asked::Question};
 use crate::monitor::Monitor;
-use crate::monitor::answer::{Halt, Stranger};
+use crate::monitor::answer::{Preauth, Reject};
 use crate::sources::Source;
 
 /// How many may wait for one name.
@@ -101,10 +101,10 @@ impl Monitor {
             source: Source::of(peer),
             until,
         });
-        self.tell_gate(Order::MayGo(connection, true).encode());
+        self.send_to_gate(Order::MayGo(connection, true).encode());
         // Those that were evicted or excluded meanwhile wait no longer.
         let waits =
-            |c| matches!(self.strangers.get(&c), Some(Stranger::AtDoor(v)) if v.awaits_name());
+            |c| matches!(self.unauthenticated.get(&c), Some(Preauth::AtDoor(v)) if v.awaits_name());
         self.awaited.retain(|a| waits(a.connection));
         if let Some(c) = one_too_many(&self.awaited) {
             self.resume(now, |awaited| awaited.connection == c);
@@ -132,38 +132,43 @@ impl Monitor {
         self.awaited = rest;
         for Awaited { connection: c, .. } in these {
             // It may have left meanwhile.
-            match self.strangers.remove(&c) {
-                Some(Stranger::AtDoor(visit)) if visit.awaits_name() => {
-                    let peer = visit.peer;
-                    self.tell_gate(Order::MayGo(c, false).encode());
-                    let outcome = self.prove_awaited(c, *visit, now);
+            match self.unauthenticated.remove(&c) {
+                Some(Preauth::AtDoor(admission)) if admission.awaits_name() => {
+                    let peer = admission.peer;
+                    self.send_to_gate(Order::MayGo(c, false).encode());
+                    let outcome = self.authenticate_awaited(c, *admission, now);
                     let outcome = outcome.map_err(|halt| match halt {
-                        Halt::Refused(r) if r.peer.is_none() => {
-                            Halt::Refused(r.of(peer).of_stranger(true))
+                        Reject::Refused(r) if r.peer.is_none() => {
+                            Reject::Refused(r.of(peer).from_unauthenticated(true))
                         }
-                        Halt::Refused(_) | Halt::Closed(..) | Halt::Left(_) => halt,
+                        Reject::Refused(_) | Reject::Closed(..) | Reject::Left(_) => halt,
                     });
                     self.conclude(c, outcome);
                 }
-                other => self.strangers.extend(other.map(|s| (c, s))),
+                other => self.unauthenticated.extend(other.map(|s| (c, s))),
             }
         }
     }
 
     /// The proof is looked at; then the doors once more, which may have changed meanwhile.
-    fn prove_awaited(&mut self, c: Connection, visit: Visit, now: Instant) -> Result<(), Halt> {
-        let Visit { step, peer, .. } = visit;
+    fn authenticate_awaited(
+        &mut self,
+        c: Connection,
+        admission: PendingAdmission,
+        now: Instant,
+    ) -> Result<(), Reject> {
+        let PendingAdmission { step, peer, .. } = admission;
         let Step::AwaitsName(admitted) = step else {
             return Ok(());
         };
         self.refresh_hosts();
-        let visitor = self.recognise(c, *admitted, peer)?;
-        let machine = visitor.machine();
-        let visit = Visit {
-            step: Step::VouchedFor(visitor),
-            ..visit
+        let applicant = self.recognise(c, *admitted, peer)?;
+        let machine = applicant.machine();
+        let admission = PendingAdmission {
+            step: Step::VouchedFor(applicant),
+            ..admission
         };
-        self.ask_doors(c, Box::new(visit), Question::Look(machine), now)
+        self.ask_doors(c, Box::new(admission), Question::Look(machine), now)
     }
 }
 

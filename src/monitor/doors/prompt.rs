@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use super::visit::{Step, Visit};
+use super::pending_admission::{PendingAdmission, Step};
 use crate::channel::gate::{Connection, Order};
 use crate::door::asked::Question;
-use crate::door::{Name, Want};
+use crate::door::{Name, PromptFor};
 use crate::log::Level;
 use crate::monitor::Monitor;
-use crate::monitor::answer::{Halt, Stranger};
+use crate::monitor::answer::{Preauth, Reject};
 use crate::monitor::talk::Talk;
 use crate::refusal::{Cause, Refusal};
 use crate::sources::{Networks, Source};
@@ -26,14 +26,14 @@ const PROMPTED: usize = 64;
 
 impl Monitor {
     /// An unknown machine, while the outer door is open: whoever sits there is asked.
-    pub(super) fn prompt_visitor(
+    pub(super) fn prompt_applicant(
         &mut self,
         c: Connection,
-        mut visit: Box<Visit>,
-        want: Want,
-    ) -> Result<(), Halt> {
-        self.make_room_at_the_door(visit.peer)?;
-        let Step::VouchedFor(mut visitor) = visit.step else {
+        mut admission: Box<PendingAdmission>,
+        want: PromptFor,
+    ) -> Result<(), Reject> {
+        self.make_room_at_the_door(admission.peer)?;
+        let Step::VouchedFor(mut applicant) = admission.step else {
             return Err(Refusal::new(Cause::Doors, "nobody is at the inner door").into());
         };
         let text = |style, words: &str| Text {
@@ -41,14 +41,14 @@ impl Monitor {
             words: words.to_owned(),
         };
         let (by, texts) = match want {
-            Want::Name => (
+            PromptFor::Name => (
                 Asks::Name,
                 vec![
                     text(Style::Info, "This machine is not registered here yet."),
                     text(Style::Shown, "Enter your name: "),
                 ],
             ),
-            Want::Activation => (
+            PromptFor::Activation => (
                 Asks::Activation,
                 vec![
                     text(
@@ -63,91 +63,91 @@ impl Monitor {
                 ],
             ),
         };
-        let machine = visitor.machine();
+        let machine = applicant.machine();
         let payload = Answer::Prompts { by, texts }.encode()?;
-        let (message, keys) = visitor.message_2(&payload)?;
+        let (message, keys) = applicant.message_2(&payload)?;
         let talk = Box::new(Talk::new(&keys)?);
         let record = record::compose(Kind::Answer, &message)?;
-        visit.step = Step::Prompted(visitor, want, talk);
-        visit.ticket = None;
+        admission.step = Step::Prompted(applicant, want, talk);
+        admission.ticket = None;
         let seconds = self.settings.login.time.as_secs().max(1);
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
         let what = match want {
-            Want::Name => "name",
-            Want::Activation => "activation",
+            PromptFor::Name => "name",
+            PromptFor::Activation => "activation",
         };
         let pairs: [(&str, &dyn std::fmt::Display); 3] = [
             ("machine", &machine),
-            ("peer", &visit.peer),
+            ("peer", &admission.peer),
             ("want", &what),
         ];
-        self.log.say_noise(Level::Info, "asked", &pairs);
-        self.strangers.insert(c, Stranger::AtDoor(visit));
-        self.tell_gate(Order::Prompt(c, seconds, &record).encode());
+        self.log.log_ratelimited(Level::Info, "asked", &pairs);
+        self.unauthenticated.insert(c, Preauth::AtDoor(admission));
+        self.send_to_gate(Order::Prompt(c, seconds, &record).encode());
         Ok(())
     }
 
     /// What was typed at the door: the machine is registered by it, or not.
-    pub(in super::super) fn take_visitors_answer(
+    pub(in super::super) fn take_applicants_answer(
         &mut self,
         c: Connection,
-        mut visit: Box<Visit>,
+        mut admission: Box<PendingAdmission>,
         record: &[u8],
         now: Instant,
-    ) -> Result<(), Halt> {
-        let peer = visit.peer;
-        let Step::Prompted(visitor, want, mut talk) = visit.step else {
-            return Err(Halt::Closed("answers that nobody asked for", Some(peer)));
+    ) -> Result<(), Reject> {
+        let peer = admission.peer;
+        let Step::Prompted(applicant, want, mut talk) = admission.step else {
+            return Err(Reject::Closed("answers that nobody asked for", Some(peer)));
         };
-        if socket::has_bytes(visit.socket.as_fd()) {
-            return Err(Halt::Closed("bytes behind answers", Some(peer)));
+        if socket::has_bytes(admission.socket.as_fd()) {
+            return Err(Reject::Closed("bytes behind answers", Some(peer)));
         }
-        let refuse = |m: Malformed| Halt::from(Refusal::new(Cause::Handshake, m).of(peer));
+        let refuse = |m: Malformed| Reject::from(Refusal::new(Cause::Handshake, m).of(peer));
         let envelope = record::parse(record, &[Kind::Sealed]).map_err(refuse)?;
         let mut body = zeroize::Zeroizing::new(envelope.content.to_vec());
         let text = talk.opener.open(&mut body).map_err(refuse)?;
         let answers = Answers::decode(text, 1).map_err(refuse)?;
         let typed = answers.all().first().cloned().unwrap_or_default();
-        let (id, remote) = (visitor.machine(), !visit.is_local);
+        let (id, remote) = (applicant.machine(), !admission.is_local);
         let question = match want {
-            Want::Name => {
+            PromptFor::Name => {
                 let name = std::str::from_utf8(&typed).map_err(|e| e.to_string());
                 let name = name.and_then(|n| Name::parse(n).map_err(|e| e.to_string()));
                 let wrong = |why| {
                     Refusal::new(Cause::Activation, why)
                         .of(peer)
-                        .of_stranger(true)
+                        .from_unauthenticated(true)
                 };
                 Question::Register(id, name.map_err(wrong)?, remote)
             }
-            Want::Activation => {
+            PromptFor::Activation => {
                 let interval = self.settings.daemon.refusal_interval;
                 let exempt = self.settings.penalties.exempt.iter();
                 let exempt: Networks = exempt.map(|n| n.parts()).collect();
                 if !exempt.has(peer) && !self.guesses.take(peer, interval, now) {
                     let words = "too many activation passwords from there; it was not looked up";
                     let refusal = Refusal::new(Cause::Busy, words).of(peer);
-                    return Err(refusal.of_stranger(true).into());
+                    return Err(refusal.from_unauthenticated(true).into());
                 }
-                let shown = format!("{}@{peer}", visitor.caller());
+                let shown = format!("{}@{peer}", applicant.caller());
                 let name = Name::parse(&shown).or_else(|_| Name::parse(&peer.to_string()));
                 let name = name.map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
                 Question::Activate(id, typed, name, remote)
             }
         };
-        visit.step = Step::Registers(visitor, talk);
-        self.ask_doors(c, visit, question, now)
+        admission.step = Step::Registers(applicant, talk);
+        self.ask_doors(c, admission, question, now)
     }
 
     /// One more is to be prompted: where there are too many, the one that waits longest of
     /// the source that has most makes room. Who has answered is not sent away.
-    fn make_room_at_the_door(&mut self, newcomer: IpAddr) -> Result<(), Halt> {
-        let at_door = self.strangers.iter().filter_map(|(c, s)| match s {
-            Stranger::AtDoor(v) => Some((*c, v)),
-            Stranger::Greeted(_)
-            | Stranger::Asked(_)
-            | Stranger::Waiting(_)
-            | Stranger::LoggingIn(_) => None,
+    fn make_room_at_the_door(&mut self, authenticated_machine: IpAddr) -> Result<(), Reject> {
+        let at_door = self.unauthenticated.iter().filter_map(|(c, s)| match s {
+            Preauth::AtDoor(v) => Some((*c, v)),
+            Preauth::Greeted(_)
+            | Preauth::Asked(_)
+            | Preauth::Waiting(_)
+            | Preauth::LoggingIn(_) => None,
         });
         let prompted: Vec<_> = at_door.filter(|(_, v)| v.is_prompted()).collect();
         if prompted.len() < PROMPTED {
@@ -163,10 +163,10 @@ impl Monitor {
         let sit = prompted.iter().filter(|(_, v)| !v.has_answered());
         let greediest = sit.map(|(c, v)| (of(v.peer), std::cmp::Reverse(*c), v.peer));
         match greediest.max() {
-            Some((held, oldest, peer)) if held > of(newcomer) => {
+            Some((held, oldest, peer)) if held > of(authenticated_machine) => {
                 let words = "it was there longest, and others wanted to register too";
                 let refusal = Refusal::new(Cause::Busy, words).of(peer);
-                self.refuse(oldest.0, &refusal.of_stranger(true));
+                self.refuse(oldest.0, &refusal.from_unauthenticated(true));
                 Ok(())
             }
             _ => Err(Refusal::new(Cause::Busy, "too many are being registered").into()),

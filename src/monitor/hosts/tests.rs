@@ -18,7 +18,7 @@ const TABLE: &str = "one cos run-as=root\ntwo cos run-as=root\n";
 fn looking(table: &str) -> Hosts {
     let scratch = Scratch::new();
     scratch.file("hostinfo", table, 0o600);
-    let mut hosts = Hosts::load(&scratch.place());
+    let mut hosts = Hosts::load(&scratch.paths());
     for (n, last) in [("one", "192.0.2.1"), ("two", "192.0.2.2")] {
         hosts.resolved.insert(name(n), vec![ip(last)]);
     }
@@ -104,7 +104,7 @@ fn background_look_ups_leave_slots_to_a_name_that_a_connection_needs() {
     let scratch = Scratch::new();
     let table = lines.collect::<String>() + TABLE;
     scratch.file("hostinfo", &table, 0o600);
-    let mut hosts = Hosts::load(&scratch.place());
+    let mut hosts = Hosts::load(&scratch.paths());
     let now = hosts.told;
     hosts
         .waiting

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::super::refuse::Checked;
-use super::{Answered, Login, LoginId, Logins, Place, Stage};
+use super::{Answered, Login, LoginId, Logins, Slot, Stage};
 use crate::channel::gate::Connection;
 use crate::channel::login::Order;
 use crate::refusal::{Cause, Refusal};
@@ -23,7 +23,7 @@ pub(in super::super) struct Guess {
     /// When PAM began with them.
     begun: Option<Instant>,
     /// Whether it keeps its place until it is told.
-    pub(in super::super) has_place: bool,
+    pub(in super::super) has_slot: bool,
 }
 
 /// A login's refusal, and what it costs.
@@ -47,7 +47,7 @@ pub(super) struct Failed {
     pub(super) source: Source,
     pub(super) until: Instant,
     /// Whether its place is still its own.
-    pub(super) has_place: bool,
+    pub(super) has_slot: bool,
 }
 
 impl Login {
@@ -57,7 +57,7 @@ impl Login {
             from: self.peer,
             asked: self.asked,
             begun: self.begun,
-            has_place: matches!(self.place, Place::Stranger),
+            has_slot: matches!(self.slot, Slot::User),
         }
     }
 
@@ -66,7 +66,7 @@ impl Login {
         let words = format!("{}{words}", self.asks);
         let refusal = Refusal::new(cause, words).of(self.peer);
         Denial {
-            refusal: refusal.of_stranger(self.is_strangers()),
+            refusal: refusal.from_unauthenticated(self.is_unauthenticated()),
             connection: self.connection.take(),
             checked: Checked {
                 begun: self.begun,
@@ -123,7 +123,7 @@ impl Logins {
         self.failed.push_front(Failed {
             source: Source::of(guess.from),
             until,
-            has_place: guess.has_place,
+            has_slot: guess.has_slot,
         });
     }
 }

@@ -7,8 +7,8 @@ impl Who {
     /// The machines that ask.
     pub(super) fn machines(&self) -> Vec<Id> {
         match self {
-            Self::Claimant(known) => vec![Id::of(known.who().machine())],
-            Self::Host(known, _) => known.who().machines(),
+            Self::LoginClaim(known) => vec![Id::of(known.inner().machine())],
+            Self::Host(known, _) => known.inner().machines(),
         }
     }
 }

@@ -19,10 +19,10 @@ const AGAIN: Duration = Duration::from_millis(20);
 #[derive(Default)]
 pub(super) struct Shared {
     table: Option<Rc<Table>>,
-    place: Option<usize>,
+    slot: Option<usize>,
     /// It has none yet, and others were made to give one of so many up.
     owed: Option<usize>,
-    turn: Option<usize>,
+    pam_slot: Option<usize>,
     /// When a turn is tried for again.
     again: Option<Instant>,
 }
@@ -37,45 +37,45 @@ impl Shared {
 
     /// Takes a place among so many logins under way, or that of one who only sits in it: it
     /// is free in a moment, and whoever comes next finds out whether it is.
-    pub(super) fn take_place(&mut self, from: IpAddr, most: usize) -> bool {
-        let Some(table) = self.table.as_ref().filter(|_| self.place.is_none()) else {
+    pub(super) fn take_slot(&mut self, from: IpAddr, most: usize) -> bool {
+        let Some(table) = self.table.as_ref().filter(|_| self.slot.is_none()) else {
             return true;
         };
         // What cannot be asked bounds nothing.
-        let Ok(place) = table.take_place(most) else {
+        let Ok(slot) = table.take_login_slot(most) else {
             return true;
         };
-        self.place = place;
-        if place.is_some() {
+        self.slot = slot;
+        if slot.is_some() {
             return true;
         }
         self.owed = Some(most);
-        table.make_place(Source::of(from)).unwrap_or(true)
+        table.make_slot(Source::of(from)).unwrap_or(true)
     }
 
     /// Takes one of so many turns with PAM.
-    pub(super) fn take_turn(&mut self, peer: IpAddr, most: usize, now: Instant) -> bool {
+    pub(super) fn take_pam_slot(&mut self, peer: IpAddr, most: usize, now: Instant) -> bool {
         self.again = None;
         // First the place of the one who was made to go.
         if let (Some(table), Some(owed)) = (&self.table, self.owed) {
-            self.place = table.take_place(owed).unwrap_or_default();
-            if self.place.is_none() {
+            self.slot = table.take_login_slot(owed).unwrap_or_default();
+            if self.slot.is_none() {
                 self.again = Some(now + AGAIN);
                 return false;
             }
             self.owed = None;
         }
-        let Some(table) = self.table.as_ref().filter(|_| self.turn.is_none()) else {
+        let Some(table) = self.table.as_ref().filter(|_| self.pam_slot.is_none()) else {
             return true;
         };
-        let Ok(turn) = table.take_turn(peer, most, locks::uptime()) else {
+        let Ok(pam_slot) = table.take_pam_slot(peer, most, locks::uptime()) else {
             return true;
         };
-        self.turn = turn;
-        if turn.is_none() {
+        self.pam_slot = pam_slot;
+        if pam_slot.is_none() {
             self.again = Some(now + AGAIN);
         }
-        turn.is_some()
+        pam_slot.is_some()
     }
 
     /// A source has guessed wrong, and will be told after so long.
@@ -89,17 +89,17 @@ impl Shared {
     /// Gives back what nobody here needs now.
     pub(super) fn hand_back(&mut self, busy: usize, under_way: usize) {
         let Some(table) = &self.table else { return };
-        if let Some(turn) = self.turn.take_if(|_| busy == 0) {
-            table.leave_turn(turn);
+        if let Some(pam_slot) = self.pam_slot.take_if(|_| busy == 0) {
+            table.release_pam_slot(pam_slot);
         }
-        if let Some(place) = self.place.take_if(|_| under_way == 0) {
-            table.leave_place(place);
+        if let Some(slot) = self.slot.take_if(|_| under_way == 0) {
+            table.release_login_slot(slot);
         }
     }
 
     /// Whether a place is held.
-    pub(super) const fn has_place(&self) -> bool {
-        self.place.is_some()
+    pub(super) const fn has_slot(&self) -> bool {
+        self.slot.is_some()
     }
 
     /// When a turn is tried for again.

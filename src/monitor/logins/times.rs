@@ -13,7 +13,7 @@ const GATE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Late {
     /// Its turn did not come.
-    Turn,
+    PamSlot,
     /// No answer came, and the gate has not said so.
     Answer,
     /// PAM, or a module.
@@ -29,9 +29,9 @@ impl Login {
     /// close.
     fn due(&self) -> Option<(Instant, Late)> {
         match self.stage {
-            Stage::Queued(_) if self.is_heir() => Some((self.until, Late::Closing)),
-            Stage::Checking if self.is_heir() => self.late.map(|at| (at, Late::Closing)),
-            Stage::Queued(_) => Some((self.until, Late::Turn)),
+            Stage::Queued(_) if self.is_cleanup() => Some((self.until, Late::Closing)),
+            Stage::Checking if self.is_cleanup() => self.late.map(|at| (at, Late::Closing)),
+            Stage::Queued(_) => Some((self.until, Late::PamSlot)),
             Stage::Prompted(_) => Some((self.until + GATE, Late::Answer)),
             Stage::Checking | Stage::Launching(..) => self.late.map(|at| (at, Late::Check)),
             Stage::Concluding => self.late.map(|at| (at, Late::Concluding)),
@@ -45,7 +45,7 @@ impl Logins {
     /// When something must be done at the latest.
     pub(in super::super) fn deadline(&self) -> Option<Instant> {
         let due = self.all.values().filter_map(|l| l.due().map(|(at, _)| at));
-        let alone = self.all.values().filter_map(Login::kill_at);
+        let detached = self.all.values().filter_map(Login::kill_at);
         let queued = |l: &Login| matches!(l.stage, Stage::Queued(_));
         let waits = self.all.values().any(queued);
         let again = self.shared.again().filter(|_| waits);
@@ -53,7 +53,7 @@ impl Logins {
         let told = told.filter(|_| waits).min();
         let left = self.leftovers.iter().map(|l| l.kill_at);
         let rest = self.resting.iter().copied();
-        let due = due.chain(alone).chain(again).chain(told);
+        let due = due.chain(detached).chain(again).chain(told);
         due.chain(left).chain(rest).min()
     }
 

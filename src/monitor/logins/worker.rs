@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use mio::Registry;
 use nix::unistd::Pid;
 
-use super::super::token;
+use super::super::event_source;
 use super::{Login, LoginId, Logins};
 use crate::channel::Channel;
 use crate::channel::login::Order;
@@ -40,7 +40,7 @@ impl Login {
     }
 
     /// Starts the worker, or tells the one that waits to go on.
-    pub(super) fn begin_turn(
+    pub(super) fn begin_pam(
         &mut self,
         registry: &Registry,
         program: Option<&LoginProgram>,
@@ -50,7 +50,7 @@ impl Login {
         if self.worker.is_none() {
             let (channel, theirs) = Channel::pair()?;
             let program = program.ok_or_else(|| Fault::new(NO_APPLICATION))?;
-            let watch = Watch::new(registry, &channel, token::login(id))?;
+            let watch = Watch::new(registry, &channel, event_source::login(id))?;
             let pid = program.start(theirs.as_fd())?;
             self.worker = Some(Worker {
                 pid,

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{Found, News};
+use super::{Found, LookUpEvent};
 use crate::log::Level;
 use crate::sys::confine::Confined;
 
@@ -27,28 +27,30 @@ impl Monitor {
     /// Takes what the look-up processes have said.
     pub(in super::super) fn take_look_ups(&mut self, now: Instant) {
         loop {
-            let all = self.look_ups.news();
+            let all = self.look_ups.event();
             if all.is_empty() {
                 break;
             }
-            for news in all {
-                match news {
-                    News::Ready(confined, is_first) => self.log_look_up(confined, is_first),
-                    News::Lost(why) => {
+            for event in all {
+                match event {
+                    LookUpEvent::Ready(confined, is_first) => self.log_look_up(confined, is_first),
+                    LookUpEvent::Lost(why) => {
                         let pairs: [(&str, &dyn std::fmt::Display); 2] =
                             [("process", &"lookup"), ("why", &why)];
                         self.log.say(Level::Error, "lost", &pairs);
                     }
-                    News::Found(which, Found::User(found)) => {
+                    LookUpEvent::Found(which, Found::User(found)) => {
                         let found = found.as_ref().map(Option::as_deref);
                         self.user_found(which, found.map_err(String::as_str), now);
                     }
-                    News::Found(which, Found::Host(found)) => self.host_found(which, found, now),
+                    LookUpEvent::Found(which, Found::Host(found)) => {
+                        self.host_found(which, found, now)
+                    }
                 }
             }
         }
         self.look_ups.close_unread();
-        self.corpses.extend(self.look_ups.unreaped());
+        self.unreaped.extend(self.look_ups.unreaped());
     }
 
     fn log_look_up(&mut self, confined: Confined, is_first: bool) {

@@ -15,13 +15,13 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::super::accounts::has_a_name;
-use super::{Found, LookUp, News};
+use super::{Found, LookUp, LookUpEvent};
 use crate::channel::lookup::{Answer, Begin, GROUPS, HOSTS, MOST_GROUPS, Question};
 use crate::channel::{self, Channel, Incoming};
 use crate::fault::Fault;
 use crate::sys::account::{Account, UserRecord};
 use crate::sys::id_number::IdNumber;
-use crate::sys::oom::Standing;
+use crate::sys::oom::OomPriority;
 use crate::sys::process;
 use crate::sys::untrusted::{self, Caller, Unclosed};
 
@@ -81,12 +81,12 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn failed(self, why: &str) -> News {
+    pub(super) fn failed(self, why: &str) -> LookUpEvent {
         let found = match Kind::of(&self.question) {
             Kind::Users => Found::User(Ok(None)),
             Kind::Hosts => Found::Host(Err(why.to_owned())),
         };
-        News::Found(self.number, found)
+        LookUpEvent::Found(self.number, found)
     }
 }
 
@@ -143,8 +143,8 @@ impl Process {
         let own = nix::unistd::geteuid().as_raw();
         let (ours, theirs) = untrusted::pair(own, &unclosed)?;
         let pid = match copy {
-            Some(run) => process::apart(run, theirs.as_fd(), Standing::Original)?,
-            None => process::again("cosserver: lookup", theirs.as_fd(), Standing::Original)?,
+            Some(run) => process::apart(run, theirs.as_fd(), OomPriority::Original)?,
+            None => process::again("cosserver: lookup", theirs.as_fd(), OomPriority::Original)?,
         };
         Ok(Self::of(pid, ours, unclosed))
     }
@@ -219,9 +219,9 @@ impl Process {
     ///
     /// # Errors
     /// The loop takes no more.
-    pub(super) fn watch(&self, registry: &Registry, token: Token) -> Result<(), Fault> {
+    pub(super) fn watch(&self, registry: &Registry, event_source: Token) -> Result<(), Fault> {
         let fd = self.channel.as_fd().as_raw_fd();
-        registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        registry.register(&mut SourceFd(&fd), event_source, Interest::READABLE)?;
         Ok(())
     }
 

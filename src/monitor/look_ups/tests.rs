@@ -64,7 +64,7 @@ fn a_process_that_is_idle_for_a_minute_ends() {
     all.tend(poll.registry(), until - Duration::from_millis(1));
     assert_eq!(all.all.len(), 1);
     all.tend(poll.registry(), until);
-    assert!(all.all.is_empty() && all.news().is_empty());
+    assert!(all.all.is_empty() && all.event().is_empty());
     reap(all);
 }
 
@@ -80,7 +80,7 @@ fn a_process_that_gets_no_more_questions_ends_soon_even_if_it_was_never_ready() 
     all.tend(poll.registry(), now);
     assert_eq!(all.all.len(), 1);
     all.tend(poll.registry(), now + after);
-    assert!(all.all.is_empty() && all.deadline().is_none() && all.news().is_empty());
+    assert!(all.all.is_empty() && all.deadline().is_none() && all.event().is_empty());
     reap(all);
 }
 
@@ -91,9 +91,9 @@ fn a_question_that_is_not_answered_in_time_has_failed() {
     let question = Question::User("jo".into());
     let number = all.ask(poll.registry(), question, now).unwrap();
     all.tend(poll.registry(), now + USER);
-    let lost = News::Lost("it took too long".into());
-    let failed = News::Found(number, Found::User(Ok(None)));
-    assert_eq!(all.news(), [lost, failed]);
+    let lost = LookUpEvent::Lost("it took too long".into());
+    let failed = LookUpEvent::Found(number, Found::User(Ok(None)));
+    assert_eq!(all.event(), [lost, failed]);
     assert!(all.all.is_empty());
     reap(all);
 }
@@ -111,8 +111,8 @@ fn an_answer_of_the_wrong_kind_loses_no_question() {
     let asked = all.all[&id].asked.iter().map(|a| a.number);
     assert_eq!(asked.collect::<Vec<_>>(), [number]);
     all.tend(poll.registry(), now + USER);
-    let failed = News::Found(number, Found::User(Ok(None)));
-    assert_eq!(all.news().pop(), Some(failed));
+    let failed = LookUpEvent::Found(number, Found::User(Ok(None)));
+    assert_eq!(all.event().pop(), Some(failed));
     reap(all);
 }
 
@@ -149,7 +149,7 @@ fn descriptors_from_a_process_that_was_taken_over_keep_the_monitor_waiting_nowhe
         passing::send(theirs.as_fd(), last, &[socket.as_fd()]).unwrap();
         drop((socket, theirs));
         all.hear(poll.registry(), id, &mut [0; 1024], begun);
-        assert!(matches!(&all.news()[..], [News::Lost(_)]));
+        assert!(matches!(&all.event()[..], [LookUpEvent::Lost(_)]));
         all.close_unread();
         reap(all);
         // It is closed, and what was sent there arrives.
@@ -184,7 +184,9 @@ fn a_process_that_cannot_be_watched_is_killed_and_its_socket_closed_elsewhere() 
     let (socket, _other) = lingering();
     passing::send(theirs.as_fd(), b"x", &[socket.as_fd()]).unwrap();
     drop((socket, theirs));
-    process.watch(poll.registry(), token::look_up(7)).unwrap();
+    process
+        .watch(poll.registry(), event_source::look_up(7))
+        .unwrap();
     assert!(all.adopt(poll.registry(), process).is_err(), "twice");
     assert!(all.all.is_empty());
     assert_eq!(all.unclosed.len(), 1);

@@ -1,9 +1,9 @@
 //! Who holds how many of the sessions: no host and no user may hold them all where others
 //! may ask too.
 
-use super::{Sessions, Whose};
+use super::{SessionInfo, Sessions};
 use crate::config::settings::Limits;
-use crate::credential::Proven;
+use crate::credential::AuthenticatedHost;
 use crate::monitor::Monitor;
 
 /// Who holds sessions.
@@ -19,10 +19,10 @@ pub(in super::super) enum Holder {
 
 impl Holder {
     /// Those who hold the sessions of a proven caller.
-    pub(in super::super) fn of(proven: &Proven) -> Vec<Self> {
-        let host = proven.caller().name.to_string();
-        let user = &proven.request().caller_user;
-        let user = proven
+    pub(in super::super) fn of(authenticated: &AuthenticatedHost) -> Vec<Self> {
+        let host = authenticated.caller().name.to_string();
+        let user = &authenticated.request().caller_user;
+        let user = authenticated
             .is_vouched()
             .then(|| Self::UserOf(host.clone(), user.to_string()));
         [Self::Host(host)].into_iter().chain(user).collect()
@@ -34,7 +34,7 @@ const fn share(of: usize) -> usize {
     of - of / 4
 }
 
-impl Whose {
+impl SessionInfo {
     /// Whether these are a holder's.
     fn are_of(&self, holder: &Holder) -> bool {
         self.holders.contains(holder)
@@ -43,15 +43,15 @@ impl Whose {
 
 impl Sessions {
     /// Counts one that has begun.
-    pub(super) fn count_in(&mut self, whose: &Whose) {
-        for holder in &whose.holders {
+    pub(super) fn count_in(&mut self, info: &SessionInfo) {
+        for holder in &info.holders {
             *self.held.entry(holder.clone()).or_default() += 1;
         }
     }
 
     /// Counts one no more.
-    pub(super) fn count_out(&mut self, whose: &Whose) {
-        for holder in &whose.holders {
+    pub(super) fn count_out(&mut self, info: &SessionInfo) {
+        for holder in &info.holders {
             if let Some(held) = self.held.get_mut(holder) {
                 *held -= 1;
                 if *held == 0 {
@@ -70,7 +70,7 @@ impl Monitor {
 
     fn has_all(&self, holder: &Holder) -> Option<String> {
         let held = self.sessions.held.get(holder).copied().unwrap_or(0);
-        let alone = self.logins.alone_of(|whose| whose.are_of(holder));
+        let detached = self.logins.detached_count_of(|info| info.are_of(holder));
         let limits = &self.settings.limits;
         let (most, name, by) = match holder {
             Holder::Host(host) => (self.share_of_host(host), host.clone(), "sessions-per-host"),
@@ -85,7 +85,7 @@ impl Monitor {
                 (share, user.clone(), "sessions-per-user")
             }
         };
-        let held = held + alone;
+        let held = held + detached;
         (held >= most).then(|| format!("{name} has {held} sessions, which is its share ({by})"))
     }
 

@@ -32,7 +32,7 @@ pub(super) struct Sweep {
     wanted: Vec<Wanted>,
     /// Where in it the session of a leader is. One whose number has become another's is found
     /// by nobody, and at the end to be gone.
-    places: HashMap<i32, usize>,
+    slots: HashMap<i32, usize>,
     began: Instant,
     spent: Duration,
 }
@@ -49,12 +49,12 @@ impl Sweep {
         let wanted: Vec<Wanted> = wanted.collect();
         let numbered = wanted.iter().enumerate();
         let own = numbered.filter(|(_, w)| w.number.is_its_own());
-        let places = own.map(|(place, w)| (w.number.leader().as_raw(), place));
-        let places = places.collect();
+        let slots = own.map(|(place, w)| (w.number.leader().as_raw(), place));
+        let slots = slots.collect();
         Ok(Self {
             walk,
             wanted,
-            places,
+            slots,
             began: now,
             spent: Duration::ZERO,
         })
@@ -75,7 +75,7 @@ impl Sweep {
                     return true;
                 };
                 let leader = session::of(pid).map(|leader| leader.as_raw());
-                let place = leader.and_then(|leader| self.places.get(&leader));
+                let place = leader.and_then(|leader| self.slots.get(&leader));
                 if let Some(w) = place.and_then(|place| self.wanted.get_mut(*place)) {
                     let (kills, spares) = (w.kills, w.spares_group);
                     let signal = |is_apart| (kills && (is_apart || !spares)).then_some(KILL);

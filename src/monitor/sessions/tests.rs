@@ -4,8 +4,8 @@ use mio::{Events, Poll};
 
 use super::*;
 
-fn whose() -> Whose {
-    Whose {
+fn info() -> SessionInfo {
+    SessionInfo {
         host: "hosta".into(),
         user: "root".into(),
         peer: Ipv4Addr::LOCALHOST.into(),
@@ -30,23 +30,23 @@ fn an_end_that_could_not_be_sent_at_once_is_sent_when_there_is_room() {
     let registry = poll.registry();
     let leader = Leader::Nobody;
     sessions
-        .add(registry, id, whose(), leader, channel, now)
+        .add(registry, id, info(), leader, channel, now)
         .unwrap();
     let session = sessions.all.get_mut(&id).unwrap();
-    while !session.send(&News::Count) {}
+    while !session.send(&MonitorToRelay::Count) {}
     assert!(sessions.told(id, End::Exited(7), now).is_none());
     assert!(sessions.watch_unsent(registry, grace, now).is_empty());
 
     let mut buffer = [0; 256];
     let mut hear = || match thread.receive(&mut buffer).unwrap() {
-        Incoming::Message(message, _) => News::decode(&message),
+        Incoming::Message(message, _) => MonitorToRelay::decode(&message),
         Incoming::Nothing | Incoming::Gone => None,
     };
     let mut events = Events::with_capacity(4);
     let end = loop {
         match hear() {
-            Some(News::Count) => continue,
-            Some(News::Ended(end)) => break end,
+            Some(MonitorToRelay::Count) => continue,
+            Some(MonitorToRelay::Ended(end)) => break end,
             None => {}
         }
         poll.poll(&mut events, Some(Duration::from_secs(30)))
@@ -94,7 +94,7 @@ fn a_session_is_looked_for_before_it_is_sent_anything() {
     let (now, grace) = (Instant::now(), Duration::from_secs(5));
     let (id, leader) = (sessions.number(), Leader::Ours(pid));
     sessions
-        .add(poll.registry(), id, whose(), leader, channel, now)
+        .add(poll.registry(), id, info(), leader, channel, now)
         .unwrap();
     sessions.hang_up(id, grace, now);
     sessions.disconnect(id);

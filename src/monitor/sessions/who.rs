@@ -3,17 +3,17 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::shares::Holder;
-use super::{Finished, Sessions, Whose};
+use super::{Finished, SessionInfo, Sessions};
 use crate::channel::control::On;
-use crate::channel::relay::News;
+use crate::channel::relay::MonitorToRelay;
 use crate::door::Id;
 use crate::policy::{Caller, Granted, Gui};
 use nix::unistd::Pid;
 
 /// Whose session an application is.
-pub(in super::super) fn whose(granted: &Granted<Gui, Caller>) -> Whose {
+pub(in super::super) fn info(granted: &Granted<Gui, Caller>) -> SessionInfo {
     let to = granted.to();
-    Whose {
+    SessionInfo {
         host: to.host().map_or_else(String::new, |h| h.name.to_string()),
         user: to.account().name.clone(),
         peer: to.peer(),
@@ -22,8 +22,8 @@ pub(in super::super) fn whose(granted: &Granted<Gui, Caller>) -> Whose {
         machines: to.machines(),
         command: String::new(),
         holders: match to {
-            Caller::Host(host, _) => Holder::of(host.who()),
-            Caller::Person(_) => vec![Holder::User(to.account().name.clone())],
+            Caller::Host(host, _) => Holder::of(host.inner()),
+            Caller::AuthenticatedUser(_) => vec![Holder::User(to.account().name.clone())],
         },
     }
 }
@@ -38,7 +38,9 @@ impl Sessions {
                 continue;
             }
             // One that has not answered the last question yet is not asked again.
-            if !std::mem::replace(&mut session.counting, true) && session.send(&News::Count) {
+            if !std::mem::replace(&mut session.counting, true)
+                && session.send(&MonitorToRelay::Count)
+            {
                 self.unsent.push(*id);
             }
             counting.push(*id);
@@ -57,7 +59,7 @@ impl Sessions {
         let all = self.all.iter();
         all.map(|(id, s)| {
             let bytes = s.over.map(|(_, sent, got)| (sent, got)).or(s.counted);
-            on(*id, &s.whose, s.began, s.leader.pid(), bytes)
+            on(*id, &s.info, s.began, s.leader.pid(), bytes)
         })
         .collect()
     }
@@ -65,7 +67,7 @@ impl Sessions {
     /// The sessions that a machine has asked for.
     pub(in super::super) fn of_machine(&self, id: Id) -> Vec<u64> {
         let all = self.all.iter();
-        let all = all.filter(|(_, s)| s.whose.machines.contains(&id));
+        let all = all.filter(|(_, s)| s.info.machines.contains(&id));
         all.map(|(id, _)| *id).collect()
     }
 
@@ -94,7 +96,7 @@ impl Sessions {
 /// A line of who is on.
 pub(in super::super) fn on(
     id: u64,
-    whose: &Whose,
+    info: &SessionInfo,
     began: SystemTime,
     pid: Option<Pid>,
     bytes: Option<(u64, u64)>,
@@ -102,17 +104,17 @@ pub(in super::super) fn on(
     let since = began.duration_since(UNIX_EPOCH).unwrap_or_default();
     On {
         id,
-        user: whose.user.clone(),
-        host: whose.host.clone(),
-        caller: whose.caller.clone(),
-        peer: whose.peer,
-        service: whose.service.clone(),
+        user: info.user.clone(),
+        host: info.host.clone(),
+        caller: info.caller.clone(),
+        peer: info.peer,
+        service: info.service.clone(),
         since: since.as_secs(),
         pid: pid
             .and_then(|p| u32::try_from(p.as_raw()).ok())
             .unwrap_or(0),
         bytes,
         detached: false,
-        command: whose.command.clone(),
+        command: info.command.clone(),
     }
 }

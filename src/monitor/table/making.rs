@@ -99,7 +99,7 @@ enum Place {
 
 /// Makes an empty table. Where another was faster its one stays.
 fn make(path: &Path, boot: &[u8; BOOT], place: Place) -> Result<()> {
-    let draft = Draft::new(path)?;
+    let draft = TempFile::new(path)?;
     draft.write(boot)?;
     match place {
         Place::Free => match fs::hard_link(&draft.0, path) {
@@ -111,9 +111,9 @@ fn make(path: &Path, boot: &[u8; BOOT], place: Place) -> Result<()> {
 }
 
 /// A table under a name of its own, gone when dropped.
-struct Draft(PathBuf);
+struct TempFile(PathBuf);
 
-impl Draft {
+impl TempFile {
     fn new(path: &Path) -> Result<Self> {
         let number = secret::random::<8>().map_err(Error::other)?;
         let name = format!("{}{}{}", DRAFT.0, secret::to_hex(&number), DRAFT.1);
@@ -134,7 +134,7 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for TempFile {
     fn drop(&mut self) {
         // After a rename it is gone already.
         let _ = fs::remove_file(&self.0);

@@ -212,12 +212,12 @@ fn no_content_makes_it_panic() {
             assert!(held.unwrap() <= at(600), "{who}");
             let admitted = table.admit(source(who), false, &Limits::FEW, now).unwrap();
             if let Admission::Slot(slot) = admitted {
-                assert!(table.set_stage(slot, Stranger::Asking).unwrap());
+                assert!(table.set_stage(slot, PreauthStage::Asking).unwrap());
                 table.leave(slot);
             }
             table.punish(source(who), 5, &Limits::FEW, now).unwrap();
             let peer: IpAddr = who.parse().unwrap();
-            assert!(table.take_turn(peer, 4, at(1)).unwrap().is_some());
+            assert!(table.take_pam_slot(peer, 4, at(1)).unwrap().is_some());
         }
     }
 }
@@ -258,7 +258,7 @@ fn path(scratch: &Scratch) -> PathBuf {
 }
 
 /// A monitor with a slot; whether it got one.
-fn stranger(path: &Path, from: &str, stage: Stranger, now: u64) -> (Forked, bool) {
+fn preauth(path: &Path, from: &str, stage: PreauthStage, now: u64) -> (Forked, bool) {
     let from = source(from);
     holds(path, |table| {
         match table.admit(from, false, &Limits::FEW, at(now)).unwrap() {
@@ -270,30 +270,30 @@ fn stranger(path: &Path, from: &str, stage: Stranger, now: u64) -> (Forked, bool
 
 #[test]
 fn a_source_has_so_many_slots_and_one_under_penalty_one() {
-    use Stranger::{Asking, Waiting};
+    use PreauthStage::{Asking, Waiting};
     let scratch = Scratch::new();
     let path = path(&scratch);
     let table = open(&path);
-    let there = || table.locked(Table::strangers_of_all).unwrap();
+    let there = || table.locked(Table::unauthenticated_total).unwrap();
     let a = "192.0.2.1";
-    let asking: Vec<Forked> = (0..3).map(|n| stranger(&path, a, Asking, n).0).collect();
+    let asking: Vec<Forked> = (0..3).map(|n| preauth(&path, a, Asking, n).0).collect();
     // Nobody of its own may go, so there is no slot for it; another has one.
-    let (refused, has) = stranger(&path, a, Waiting, 5);
+    let (refused, has) = preauth(&path, a, Waiting, 5);
     assert!(!has);
     end(refused);
     assert_eq!(there(), 3);
     asking.into_iter().for_each(end);
     // Whatever the dead have left behind holds nothing.
-    let (first, has) = stranger(&path, a, Waiting, 6);
+    let (first, has) = preauth(&path, a, Waiting, 6);
     assert!(has);
     table.punish(source(a), 20, &Limits::FEW, at(7)).unwrap();
-    let (second, has) = stranger(&path, a, Waiting, 8);
+    let (second, has) = preauth(&path, a, Waiting, 8);
     assert!(has, "under penalty it has one slot, and not none");
     assert_eq!(there(), 1, "and no more");
-    let (neighbour, has) = stranger(&path, "192.0.2.2", Waiting, 9);
+    let (neighbour, has) = preauth(&path, "192.0.2.2", Waiting, 9);
     assert!(has);
     assert_eq!(there(), 2);
-    let (third, has) = stranger(&path, a, Asking, 40);
+    let (third, has) = preauth(&path, a, Asking, 40);
     assert!(has, "its penalty is over");
     assert_eq!(there(), 3);
     for child in [first, second, third, neighbour] {
@@ -303,18 +303,18 @@ fn a_source_has_so_many_slots_and_one_under_penalty_one() {
 
 #[test]
 fn the_last_slots_are_for_those_whom_hostinfo_lists() {
-    use Stranger::{Asking, Waiting};
+    use PreauthStage::{Asking, Waiting};
     let scratch = Scratch::new();
     let path = path(&scratch);
     let table = open(&path);
     let asking: Vec<Forked> = (1..=3)
-        .map(|n| stranger(&path, &format!("192.0.2.{n}"), Asking, n))
+        .map(|n| preauth(&path, &format!("192.0.2.{n}"), Asking, n))
         .map(|(child, has)| {
             assert!(has);
             child
         })
         .collect();
-    let (refused, has) = stranger(&path, "192.0.2.9", Waiting, 5);
+    let (refused, has) = preauth(&path, "192.0.2.9", Waiting, 5);
     assert!(!has, "one of four is reserved");
     end(refused);
     let listed = table
@@ -329,25 +329,27 @@ fn places_and_turns_are_so_many_and_those_of_the_dead_are_free() {
     let scratch = Scratch::new();
     let path = path(&scratch);
     let table = open(&path);
-    let place = || holds(&path, |t| t.take_place(2).unwrap().is_some());
+    let place = || holds(&path, |t| t.take_login_slot(2).unwrap().is_some());
     let all: Vec<(Forked, bool)> = (0..3).map(|_| place()).collect();
     assert_eq!([true, true, false], [all[0].1, all[1].1, all[2].1]);
     all.into_iter().for_each(|(child, _)| end(child));
-    assert_eq!(table.take_place(1).unwrap(), Some(0));
-    table.leave_place(0);
+    assert_eq!(table.take_login_slot(1).unwrap(), Some(0));
+    table.release_login_slot(0);
 
-    let turn = |from: &str| {
+    let pam_slot = |from: &str| {
         let from: IpAddr = from.parse().unwrap();
-        holds(&path, |t| t.take_turn(from, 3, at(1)).unwrap().is_some())
+        holds(&path, |t| {
+            t.take_pam_slot(from, 3, at(1)).unwrap().is_some()
+        })
     };
-    let guesser: Vec<(Forked, bool)> = (0..3).map(|_| turn("192.0.2.1")).collect();
+    let guesser: Vec<(Forked, bool)> = (0..3).map(|_| pam_slot("192.0.2.1")).collect();
     assert_eq!(
         [true, true, false],
         [guesser[0].1, guesser[1].1, guesser[2].1]
     );
-    let (other, has) = turn("192.0.2.2");
+    let (other, has) = pam_slot("192.0.2.2");
     assert!(has, "the last turn is not for whoever has all the others");
-    let (late, has) = turn("192.0.2.3");
+    let (late, has) = pam_slot("192.0.2.3");
     assert!(!has);
     for child in guesser
         .into_iter()
@@ -358,7 +360,7 @@ fn places_and_turns_are_so_many_and_those_of_the_dead_are_free() {
     }
     assert!(
         table
-            .take_turn("192.0.2.1".parse().unwrap(), 1, at(1))
+            .take_pam_slot("192.0.2.1".parse().unwrap(), 1, at(1))
             .unwrap()
             .is_some()
     );
@@ -375,14 +377,18 @@ fn wrong_guesses_are_turns_until_they_are_told() {
     table
         .has_failed(source("192.0.2.2"), at(600), at(10))
         .unwrap();
-    assert_eq!(table.take_turn(from, 4, at(11)).unwrap(), None);
-    let turn = |from: &str, now| {
-        let turn = table.take_turn(from.parse().unwrap(), 4, at(now)).unwrap();
-        turn.inspect(|turn| table.leave_turn(*turn)).is_some()
+    assert_eq!(table.take_pam_slot(from, 4, at(11)).unwrap(), None);
+    let pam_slot = |from: &str, now| {
+        let pam_slot = table
+            .take_pam_slot(from.parse().unwrap(), 4, at(now))
+            .unwrap();
+        pam_slot
+            .inspect(|pam_slot| table.release_pam_slot(*pam_slot))
+            .is_some()
     };
-    assert!(turn("192.0.2.3", 11), "another's are his own");
-    assert!(turn("::c000:201", 11), "of IPv6, too");
-    assert!(turn("192.0.2.1", 12), "they have been told");
+    assert!(pam_slot("192.0.2.3", 11), "another's are his own");
+    assert!(pam_slot("::c000:201", 11), "of IPv6, too");
+    assert!(pam_slot("192.0.2.1", 12), "they have been told");
     // Longer than any can be, or of another time: not believed.
     let untold = |from, now| table.locked(|t| t.untold(source(from), at(now))).unwrap();
     assert_eq!((untold("192.0.2.2", 69), untold("192.0.2.2", 70)), (1, 0));
@@ -406,12 +412,12 @@ fn of_those_who_are_asked_the_oldest_makes_a_place() {
     let asked = [("192.0.2.200", 3), ("192.0.2.1", 1), ("192.0.2.2", 2)];
     let all: Vec<_> = asked
         .iter()
-        .map(|(from, now)| stranger(&path, from, Stranger::Prompted, *now))
+        .map(|(from, now)| preauth(&path, from, PreauthStage::Prompted, *now))
         .collect();
     assert!(all.iter().all(|(_, held)| *held));
     let table = open(&path);
-    assert!(table.make_place(source("192.0.2.9")).unwrap());
-    let left = table.locked(Table::strangers_left).unwrap();
+    assert!(table.make_slot(source("192.0.2.9")).unwrap());
+    let left = table.locked(Table::unauthenticated_left).unwrap();
     assert_eq!(left, [source("192.0.2.200"), source("192.0.2.2")]);
     all.into_iter().for_each(|(child, _)| end(child));
 }

@@ -54,16 +54,16 @@ impl Serving {
 
     /// Reads the outputs that others hold once more. Whether something came, or one ended.
     fn read_what_is_left(&mut self) -> Result<bool, Stop> {
-        let mut came = false;
+        let mut outcome = false;
         for which in 0..self.outputs.len() {
             let before = self.got;
             if let Some(stream) = self.read_job(which)? {
                 self.outgoing.add(&Message::Eof(stream))?;
-                came = true;
+                outcome = true;
             }
-            came |= self.got != before;
+            outcome |= self.got != before;
         }
-        Ok(came)
+        Ok(outcome)
     }
 
     /// How long outputs that others hold must still be quiet. `None`: the command

@@ -11,33 +11,35 @@ use nix::errno::Errno;
 use super::super::incoming::Said;
 use super::super::pipe::{reader_is_gone, widen};
 use super::{Serving, Stop};
-use crate::channel::relay::{Part, Word};
+use crate::channel::relay::{Part, RelayToMonitor};
 use crate::wire::stream::{Message, Stream};
 
 impl Serving {
     /// Reads the connection once, and does what the client says.
     pub(super) fn read_peer(&mut self) -> Result<(), Stop> {
         let waited = self.incoming.backlog();
-        let came = self.incoming.read(&self.socket, self.stdin.as_ref())?;
-        if let Some((part, e)) = came.failed {
+        let outcome = self.incoming.read(&self.socket, self.stdin.as_ref())?;
+        if let Some((part, e)) = outcome.failed {
             return Err(Stop::failed(part, e));
         }
         self.sent = self
             .sent
-            .saturating_add(came.bytes.try_into().unwrap_or(u64::MAX));
-        self.window.received(came.bytes, Instant::now())?;
-        let has_signal = came.said.iter().any(|s| matches!(s, Said::Signal(_)));
+            .saturating_add(outcome.bytes.try_into().unwrap_or(u64::MAX));
+        self.window.received(outcome.bytes, Instant::now())?;
+        let has_signal = outcome.said.iter().any(|s| matches!(s, Said::Signal(_)));
         if has_signal && !self.told {
             // Shows the client that we are there, however long its command takes.
             self.outgoing.add(&Message::Credit(Stream::Main, 0))?;
         }
-        for said in came.said {
+        for said in outcome.said {
             match said {
                 Said::Signal(s) => {
                     // Signals that come faster than the monitor hears them are one, and one
                     // after the command's end is for nobody.
                     if !self.told && !self.monitor.is_waiting() {
-                        let _ = self.monitor.send(Word::Signal(s).encode(), Vec::new());
+                        let _ = self
+                            .monitor
+                            .send(RelayToMonitor::Signal(s).encode(), Vec::new());
                     }
                 }
                 Said::Credit(stream, bytes) => {
@@ -54,9 +56,13 @@ impl Serving {
             if self.incoming.has_backlog() {
                 self.widen_stdin();
             }
-            self.feed_job(waited.saturating_add(came.bytes))?;
+            self.feed_job(waited.saturating_add(outcome.bytes))?;
         }
-        if came.gone { Err(Stop::Gone) } else { Ok(()) }
+        if outcome.gone {
+            Err(Stop::Gone)
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes what waits for the job, which had still to take so many bytes; closes its input at

@@ -26,12 +26,12 @@ pub use forked::Starter;
 #[cfg(not(direct_calls))]
 pub(in crate::sys) use forked::start_ours;
 
-use crate::sys::oom::{self, Standing};
+use crate::sys::oom::{self, OomPriority};
 
 /// The life of a child that has a copy of everything.
 fn run_forked(plan: &super::Plan) -> ! {
     // It may have been started while the monitor's own value was lowered.
-    oom::take(Standing::Original);
+    oom::take(OomPriority::Original);
     super::child::run(plan)
 }
 

@@ -3,16 +3,16 @@
 use super::screen::{Left, Pages, Screen};
 use crate::admin::doors::rows::Row;
 use crate::admin::doors::{numbered, outer};
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::config::words::shown;
 use crate::door::List;
 use crate::door::outer::Item;
 
 /// The screen, again and again.
-pub(super) fn screen(screen: &mut Screen, place: &Place) -> Result<(), Left> {
+pub(super) fn screen(screen: &mut Screen, paths: &Paths) -> Result<(), Left> {
     let mut pages = Pages::default();
     loop {
-        let outer = outer(place)?;
+        let outer = outer(paths)?;
         pages.of(outer.count(List::Exclude)?, screen.room());
         let page = outer.items_from(List::Exclude, pages.skipped(), pages.size())?;
         drop(outer);
@@ -29,7 +29,7 @@ pub(super) fn screen(screen: &mut Screen, place: &Place) -> Result<(), Left> {
         let choice = screen.ask("\nYour choice (Enter returns): ")?;
         match choice.to_ascii_uppercase().as_str() {
             "" | "A" => return Ok(()),
-            "D" => delete(screen, place, &page, &pages)?,
+            "D" => delete(screen, paths, &page, &pages)?,
             "N" => pages.next(),
             "P" => pages.previous(),
             _ => screen.no_choice(&choice)?,
@@ -37,7 +37,7 @@ pub(super) fn screen(screen: &mut Screen, place: &Place) -> Result<(), Left> {
     }
 }
 
-fn delete(screen: &mut Screen, place: &Place, page: &[Item], pages: &Pages) -> Result<(), Left> {
+fn delete(screen: &mut Screen, paths: &Paths, page: &[Item], pages: &Pages) -> Result<(), Left> {
     let Some(line) = screen.line_to_delete()? else {
         return Ok(());
     };
@@ -52,7 +52,7 @@ fn delete(screen: &mut Screen, place: &Place, page: &[Item], pages: &Pages) -> R
     if !screen.yes(&format!("Take {name} ({id}) off the exclude list? (Y/N) "))? {
         return screen.say("Nothing was deleted.\n");
     }
-    match outer(place).and_then(|mut outer| outer.delete(List::Exclude, &id)) {
+    match outer(paths).and_then(|mut outer| outer.delete(List::Exclude, &id)) {
         Ok(true) => screen.say(&format!("{name} is not excluded any more.\n")),
         Ok(false) => screen.wrong("somebody else has deleted it meanwhile"),
         Err(e) => screen.wrong(e),

@@ -4,15 +4,15 @@
 use super::screen::{Left, Pages, Screen};
 use crate::admin::doors::{Both, numbered, otp};
 use crate::admin::out::Out;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::door::Name;
 use crate::door::inner::Pending;
 
 /// The screen, again and again.
-pub(super) fn screen(screen: &mut Screen, place: &Place, out: &Out) -> Result<(), Left> {
+pub(super) fn screen(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<(), Left> {
     let mut pages = Pages::default();
     loop {
-        let all = Both::open(place)?.inner.passwords()?;
+        let all = Both::open(paths)?.inner.passwords()?;
         pages.of(u64::try_from(all.len()).unwrap_or(u64::MAX), screen.room());
         screen.say("\nOne Time Passwords\n")?;
         let skipped = usize::try_from(pages.skipped()).unwrap_or(usize::MAX);
@@ -30,8 +30,8 @@ pub(super) fn screen(screen: &mut Screen, place: &Place, out: &Out) -> Result<()
         let choice = screen.ask("\nYour choice (Enter returns): ")?;
         match choice.to_ascii_uppercase().as_str() {
             "" => return Ok(()),
-            "A" => add(screen, place, out)?,
-            "D" => delete(screen, place, &all)?,
+            "A" => add(screen, paths, out)?,
+            "D" => delete(screen, paths, &all)?,
             "N" => pages.next(),
             "P" => pages.previous(),
             _ => screen.no_choice(&choice)?,
@@ -39,7 +39,7 @@ pub(super) fn screen(screen: &mut Screen, place: &Place, out: &Out) -> Result<()
     }
 }
 
-fn add(screen: &mut Screen, place: &Place, out: &Out) -> Result<(), Left> {
+fn add(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<(), Left> {
     let typed = screen.ask("Name: ")?;
     if typed.is_empty() {
         return Ok(());
@@ -49,7 +49,7 @@ fn add(screen: &mut Screen, place: &Place, out: &Out) -> Result<(), Left> {
         Err(e) => return screen.wrong(e),
     };
     let password = screen.password("Password (not shown; Enter: one is made): ", &[b""])?;
-    let mut doors = Both::open(place)?;
+    let mut doors = Both::open(paths)?;
     if password.is_empty() {
         return match doors.inner.add_generated(&name) {
             Ok(made) => {
@@ -58,7 +58,7 @@ fn add(screen: &mut Screen, place: &Place, out: &Out) -> Result<(), Left> {
                 ))?;
                 screen.say(&made.shown())?;
                 screen.say("\n")?;
-                of_use(screen, place, &doors)
+                of_use(screen, paths, &doors)
             }
             Err(e) => screen.wrong(e),
         };
@@ -69,21 +69,21 @@ fn add(screen: &mut Screen, place: &Place, out: &Out) -> Result<(), Left> {
     match doors.inner.add_chosen(&name, &password) {
         Ok(()) => {
             screen.say(&format!("{name} has a one-time password.\n"))?;
-            of_use(screen, place, &doors)
+            of_use(screen, paths, &doors)
         }
         Err(e) => screen.wrong(e),
     }
 }
 
 /// Says what keeps a new password from being of use.
-fn of_use(screen: &mut Screen, place: &Place, doors: &Both) -> Result<(), Left> {
-    match otp::of_no_use(place, doors)? {
+fn of_use(screen: &mut Screen, paths: &Paths, doors: &Both) -> Result<(), Left> {
+    match otp::of_no_use(paths, doors)? {
         Some(words) => screen.wrong(words),
         None => Ok(()),
     }
 }
 
-fn delete(screen: &mut Screen, place: &Place, all: &[Pending]) -> Result<(), Left> {
+fn delete(screen: &mut Screen, paths: &Paths, all: &[Pending]) -> Result<(), Left> {
     let Some(line) = screen.line_to_delete()? else {
         return Ok(());
     };
@@ -95,7 +95,7 @@ fn delete(screen: &mut Screen, place: &Place, all: &[Pending]) -> Result<(), Lef
     if !screen.yes(&format!("Delete the one-time password of {name}? (Y/N) "))? {
         return screen.say("Nothing was deleted.\n");
     }
-    match Both::open(place).and_then(|mut doors| doors.inner.delete_password(name)) {
+    match Both::open(paths).and_then(|mut doors| doors.inner.delete_password(name)) {
         Ok(true) => screen.say(&format!("The one-time password of {name} is deleted.\n")),
         Ok(false) => screen.wrong(format_args!("it was used or deleted meanwhile")),
         Err(e) => screen.wrong(e),

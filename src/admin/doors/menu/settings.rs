@@ -5,14 +5,14 @@ use super::screen::{Left, Screen};
 use crate::admin::doors::Both;
 use crate::admin::doors::settings::{backdoor, default_welcome};
 use crate::admin::out::Out;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::door::inner::Setting;
 
 /// Asks for all settings, and keeps them if they are correct. Enter keeps what is.
-pub(super) fn screen(screen: &mut Screen, place: &Place, out: &Out) -> Result<(), Left> {
+pub(super) fn screen(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<(), Left> {
     screen.say("\nAdmin Settings (Enter keeps what stands in brackets)\n")?;
     loop {
-        let now = Both::open(place)?.inner.settings()?;
+        let now = Both::open(paths)?.inner.settings()?;
         let yes = |on| if on { "Y" } else { "N" };
         let mut ask = |prompt: &str, on: bool| -> Result<bool, Left> {
             let answer = screen.yes_or_enter(&format!("{prompt} (Y/N) [{}] ", yes(on)))?;
@@ -33,7 +33,7 @@ pub(super) fn screen(screen: &mut Screen, place: &Place, out: &Out) -> Result<()
         let welcome = match (welcomes, had) {
             (false, _) => String::new(),
             (true, true) => now.welcome,
-            (true, false) => default_welcome(place),
+            (true, false) => default_welcome(paths),
         };
         let takes_away = password.as_slice() == b"-";
         let word = match (password.is_empty(), takes_away, now.backdoor) {
@@ -50,7 +50,7 @@ pub(super) fn screen(screen: &mut Screen, place: &Place, out: &Out) -> Result<()
         if !screen.yes("Correct? (Y/N) ")? {
             continue;
         }
-        let mut doors = Both::open(place)?;
+        let mut doors = Both::open(paths)?;
         let kept = if password.is_empty() {
             Ok(())
         } else if takes_away {

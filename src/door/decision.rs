@@ -24,7 +24,7 @@ impl<T: Machine> Machine for Box<T> {
 
 /// How the inner door's file knows a machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Standing {
+pub enum RegistrationState {
     /// It has never heard of it.
     Never,
     /// The manager has deleted it.
@@ -38,7 +38,7 @@ pub enum Standing {
 
 /// What both doors say of one machine, at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Sight {
+pub struct MachineStatus {
     /// Which machine.
     pub id: Id,
     /// It is kept out for good.
@@ -48,7 +48,7 @@ pub struct Sight {
     /// The security level.
     pub level: Level,
     /// How the inner door knows it; with [`Level::Off`] it is not asked.
-    pub standing: Standing,
+    pub state: RegistrationState,
     /// Machines that call from the host itself pass.
     pub remote_only: bool,
     /// Whoever types a name is registered.
@@ -61,7 +61,7 @@ pub struct Sight {
 
 /// What an unknown machine is asked for, while the outer door is open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Want {
+pub enum PromptFor {
     /// A name.
     Name,
     /// An activation password.
@@ -70,13 +70,13 @@ pub enum Want {
 
 /// That a machine is let in by both doors. Only looking, or registering it, makes one.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Pass {
+pub struct AdmissionPass {
     id: Id,
     /// It is to be registered: a host's, which has proven its cookie.
     pub introduce: bool,
 }
 
-impl Pass {
+impl AdmissionPass {
     /// Of a machine that has just been registered.
     pub(super) const fn registered(id: Id) -> Self {
         let introduce = false;
@@ -91,13 +91,13 @@ impl Pass {
 
 /// Where it goes on for somebody at the doors.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Way {
+pub enum AccessDecision {
     /// In.
-    In(Pass),
+    Allow(AdmissionPass),
     /// He must be asked first.
-    Ask(Want),
+    Prompt(PromptFor),
     /// Away, and why.
-    Away(&'static str),
+    Deny(&'static str),
 }
 
 /// Why a machine is refused that the manager has deleted.
@@ -105,55 +105,57 @@ const DELETED: &str = "its machine was deleted from the inner door";
 
 /// Decides, by what was seen, for a host whose cookie is proven or for anybody else, who
 /// calls from this host itself or from another.
-pub fn way(sight: &Sight, is_host: bool, is_local: bool) -> Way {
+pub fn decide(status: &MachineStatus, is_host: bool, is_local: bool) -> AccessDecision {
     let passes = |introduce| {
-        let id = sight.id;
-        Way::In(Pass { id, introduce })
+        let id = status.id;
+        AccessDecision::Allow(AdmissionPass { id, introduce })
     };
-    if sight.excluded {
-        return Way::Away("its machine is excluded");
+    if status.excluded {
+        return AccessDecision::Deny("its machine is excluded");
     }
-    if sight.level == Level::Off || (sight.remote_only && is_local) {
+    if status.level == Level::Off || (status.remote_only && is_local) {
         return passes(false);
     }
-    let is_known = matches!(sight.standing, Standing::Known { .. });
+    let is_known = matches!(status.state, RegistrationState::Known { .. });
     if is_host {
-        match sight.standing {
-            Standing::Known { .. } => return passes(false),
-            Standing::Never => return passes(true),
-            Standing::Deleted => {}
+        match status.state {
+            RegistrationState::Known { .. } => return passes(false),
+            RegistrationState::Never => return passes(true),
+            RegistrationState::Deleted => {}
         }
     }
-    let is_closed = sight.level == Level::Closed;
+    let is_closed = status.level == Level::Closed;
     if is_closed && is_host {
-        return Way::Away(DELETED);
+        return AccessDecision::Deny(DELETED);
     }
-    if is_closed && !sight.included {
-        return Way::Away("the outer door is closed, and its machine is not included");
+    if is_closed && !status.included {
+        return AccessDecision::Deny("the outer door is closed, and its machine is not included");
     }
     if is_known {
         return passes(false);
     }
     if is_closed {
-        return Way::Away("the outer door is closed, and the inner door does not know its machine");
+        return AccessDecision::Deny(
+            "the outer door is closed, and the inner door does not know its machine",
+        );
     }
-    if sight.build_mode {
-        return Way::Ask(Want::Name);
+    if status.build_mode {
+        return AccessDecision::Prompt(PromptFor::Name);
     }
-    if sight.passwords {
-        return Way::Ask(Want::Activation);
+    if status.passwords {
+        return AccessDecision::Prompt(PromptFor::Activation);
     }
-    if sight.standing == Standing::Deleted {
-        return Way::Away(DELETED);
+    if status.state == RegistrationState::Deleted {
+        return AccessDecision::Deny(DELETED);
     }
-    Way::Away(
+    AccessDecision::Deny(
         "the inner door does not know its machine, and there is no password by which it could register",
     )
 }
 
 /// Somebody whose machine is not excluded. Made before his request is decoded.
 pub struct Admitted<T> {
-    who: T,
+    inner: T,
 }
 
 impl<T: Machine> Admitted<T> {
@@ -161,31 +163,31 @@ impl<T: Machine> Admitted<T> {
     ///
     /// # Errors
     /// It is.
-    pub fn by(who: T, sight: &Sight) -> Result<Self, Refusal> {
-        is_of(&who, sight.id)?;
-        if sight.excluded {
-            let words = format!("machine {} is on the exclude list", sight.id);
+    pub fn by(inner: T, status: &MachineStatus) -> Result<Self, Refusal> {
+        is_of(&inner, status.id)?;
+        if status.excluded {
+            let words = format!("machine {} is on the exclude list", status.id);
             return Err(Refusal::new(Cause::Excluded, words));
         }
-        Ok(Self { who })
+        Ok(Self { inner })
     }
 }
 
 impl<T> Admitted<T> {
     /// Who it is.
-    pub const fn who(&self) -> &T {
-        &self.who
+    pub const fn inner(&self) -> &T {
+        &self.inner
     }
 
     /// The same, for the next step.
-    pub fn into_who(self) -> T {
-        self.who
+    pub fn into_inner(self) -> T {
+        self.inner
     }
 }
 
 /// Somebody whose machine both doors let in.
 pub struct Known<T> {
-    who: T,
+    inner: T,
 }
 
 impl<T: Machine> Known<T> {
@@ -193,31 +195,31 @@ impl<T: Machine> Known<T> {
     ///
     /// # Errors
     /// It is another machine's pass.
-    pub fn by(who: T, pass: &Pass) -> Result<Self, Refusal> {
-        is_of(&who, pass.id)?;
-        Ok(Self { who })
+    pub fn by(inner: T, pass: &AdmissionPass) -> Result<Self, Refusal> {
+        is_of(&inner, pass.id)?;
+        Ok(Self { inner })
     }
 }
 
 impl<T> Known<T> {
     /// Who it is.
-    pub const fn who(&self) -> &T {
-        &self.who
+    pub const fn inner(&self) -> &T {
+        &self.inner
     }
 
     /// The same, to be answered.
-    pub const fn who_mut(&mut self) -> &mut T {
-        &mut self.who
+    pub const fn inner_mut(&mut self) -> &mut T {
+        &mut self.inner
     }
 
     /// The same, for the next step.
-    pub fn into_who(self) -> T {
-        self.who
+    pub fn into_inner(self) -> T {
+        self.inner
     }
 }
 
-fn is_of(who: &impl Machine, id: Id) -> Result<(), Refusal> {
-    if Id::of(who.machine()) == id {
+fn is_of(inner: &impl Machine, id: Id) -> Result<(), Refusal> {
+    if Id::of(inner.machine()) == id {
         return Ok(());
     }
     let words = "the doors were asked about another machine";
@@ -228,13 +230,13 @@ fn is_of(who: &impl Machine, id: Id) -> Result<(), Refusal> {
 mod tests {
     use super::*;
 
-    fn sight(level: Level, standing: Standing) -> Sight {
-        Sight {
+    fn status(level: Level, state: RegistrationState) -> MachineStatus {
+        MachineStatus {
             id: Id([1; 16]),
             excluded: false,
             included: false,
             level,
-            standing,
+            state,
             remote_only: false,
             build_mode: false,
             passwords: false,
@@ -242,29 +244,32 @@ mod tests {
         }
     }
 
-    const KNOWN: Standing = Standing::Known { unseen: false };
+    const KNOWN: RegistrationState = RegistrationState::Known { unseen: false };
 
-    fn is_in(way: Way) -> bool {
-        matches!(way, Way::In(_))
+    fn is_in(decide: AccessDecision) -> bool {
+        matches!(decide, AccessDecision::Allow(_))
     }
 
     #[test]
     fn the_excluded_never_pass() {
         for level in Level::ALL {
-            for standing in [KNOWN, Standing::Never, Standing::Deleted] {
+            for state in [KNOWN, RegistrationState::Never, RegistrationState::Deleted] {
                 for n in 0..16 {
-                    let seen = Sight {
+                    let seen = MachineStatus {
                         excluded: true,
                         included: n & 1 > 0,
                         remote_only: n & 2 > 0,
                         build_mode: n & 4 > 0,
                         passwords: true,
-                        ..sight(level, standing)
+                        ..status(level, state)
                     };
                     for (host, local) in
                         [(true, true), (true, false), (false, true), (false, false)]
                     {
-                        assert!(matches!(way(&seen, host, local), Way::Away(_)));
+                        assert!(matches!(
+                            decide(&seen, host, local),
+                            AccessDecision::Deny(_)
+                        ));
                     }
                 }
             }
@@ -273,79 +278,93 @@ mod tests {
 
     #[test]
     fn a_closed_door_wants_both_lists() {
-        let closed = |included, standing| {
-            let seen = Sight {
+        let closed = |included, state| {
+            let seen = MachineStatus {
                 included,
                 build_mode: true,
                 passwords: true,
-                ..sight(Level::Closed, standing)
+                ..status(Level::Closed, state)
             };
-            way(&seen, false, false)
+            decide(&seen, false, false)
         };
         assert!(is_in(closed(true, KNOWN)));
-        for (included, standing) in [
+        for (included, state) in [
             (false, KNOWN),
-            (true, Standing::Never),
-            (true, Standing::Deleted),
-            (false, Standing::Never),
+            (true, RegistrationState::Never),
+            (true, RegistrationState::Deleted),
+            (false, RegistrationState::Never),
         ] {
-            assert!(matches!(closed(included, standing), Way::Away(_)));
+            assert!(matches!(closed(included, state), AccessDecision::Deny(_)));
         }
     }
 
     #[test]
     fn an_open_door_asks_whom_it_does_not_know() {
-        let open = |build_mode, passwords, standing| {
-            let seen = Sight {
+        let open = |build_mode, passwords, state| {
+            let seen = MachineStatus {
                 build_mode,
                 passwords,
-                ..sight(Level::Open, standing)
+                ..status(Level::Open, state)
             };
-            way(&seen, false, false)
+            decide(&seen, false, false)
         };
         assert!(is_in(open(false, false, KNOWN)));
-        for standing in [Standing::Never, Standing::Deleted] {
-            assert_eq!(open(true, true, standing), Way::Ask(Want::Name));
-            assert_eq!(open(false, true, standing), Way::Ask(Want::Activation));
-            assert!(matches!(open(false, false, standing), Way::Away(_)));
+        for state in [RegistrationState::Never, RegistrationState::Deleted] {
+            assert_eq!(
+                open(true, true, state),
+                AccessDecision::Prompt(PromptFor::Name)
+            );
+            assert_eq!(
+                open(false, true, state),
+                AccessDecision::Prompt(PromptFor::Activation)
+            );
+            assert!(matches!(open(false, false, state), AccessDecision::Deny(_)));
         }
     }
 
     #[test]
     fn a_proven_host_is_known_unless_it_was_deleted() {
         for level in [Level::Open, Level::Closed] {
-            assert!(is_in(way(&sight(level, KNOWN), true, false)));
-            let Way::In(pass) = way(&sight(level, Standing::Never), true, false) else {
+            assert!(is_in(decide(&status(level, KNOWN), true, false)));
+            let AccessDecision::Allow(pass) =
+                decide(&status(level, RegistrationState::Never), true, false)
+            else {
                 panic!("a host's first proof");
             };
             assert!(pass.introduce);
-            let deleted = way(&sight(level, Standing::Deleted), true, false);
-            assert_eq!(deleted, Way::Away(DELETED), "{level:?}");
+            let deleted = decide(&status(level, RegistrationState::Deleted), true, false);
+            assert_eq!(deleted, AccessDecision::Deny(DELETED), "{level:?}");
         }
-        let open = Sight {
+        let open = MachineStatus {
             passwords: true,
-            ..sight(Level::Open, Standing::Deleted)
+            ..status(Level::Open, RegistrationState::Deleted)
         };
-        assert_eq!(way(&open, true, false), Way::Ask(Want::Activation));
+        assert_eq!(
+            decide(&open, true, false),
+            AccessDecision::Prompt(PromptFor::Activation)
+        );
     }
 
     #[test]
     fn level_0_and_local_machines_are_not_asked_about() {
         for host in [true, false] {
-            for standing in [Standing::Never, Standing::Deleted] {
-                assert!(is_in(way(&sight(Level::Off, standing), host, false)));
-                let remote_only = Sight {
+            for state in [RegistrationState::Never, RegistrationState::Deleted] {
+                assert!(is_in(decide(&status(Level::Off, state), host, false)));
+                let remote_only = MachineStatus {
                     remote_only: true,
-                    ..sight(Level::Closed, standing)
+                    ..status(Level::Closed, state)
                 };
-                assert!(is_in(way(&remote_only, host, true)));
+                assert!(is_in(decide(&remote_only, host, true)));
             }
         }
-        let remote_only = Sight {
+        let remote_only = MachineStatus {
             remote_only: true,
-            ..sight(Level::Closed, Standing::Never)
+            ..status(Level::Closed, RegistrationState::Never)
         };
-        assert!(matches!(way(&remote_only, false, false), Way::Away(_)));
+        assert!(matches!(
+            decide(&remote_only, false, false),
+            AccessDecision::Deny(_)
+        ));
     }
 
     #[test]
@@ -357,16 +376,16 @@ mod tests {
             }
         }
         let key = PublicKey([9; 32]);
-        let own = Pass::registered(Id::of(&key));
+        let own = AdmissionPass::registered(Id::of(&key));
         assert!(Known::by(Caller(key), &own).is_ok());
         assert!(Known::by(Caller(PublicKey([8; 32])), &own).is_err());
-        let seen = Sight {
+        let seen = MachineStatus {
             id: Id::of(&key),
-            ..sight(Level::Open, KNOWN)
+            ..status(Level::Open, KNOWN)
         };
         assert!(Admitted::by(Caller(key), &seen).is_ok());
         assert!(Admitted::by(Caller(PublicKey([8; 32])), &seen).is_err());
-        let excluded = Sight {
+        let excluded = MachineStatus {
             excluded: true,
             ..seen
         };

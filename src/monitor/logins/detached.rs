@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::Pid;
 
-use super::super::sessions::{Finished, Whose, who};
+use super::super::sessions::{Finished, SessionInfo, who};
 use super::{Login, Logins, Stage};
 use crate::channel::control::On;
 use crate::door::Id;
@@ -15,10 +15,10 @@ use crate::sys::session::{self, Number};
 use crate::wire::stream::End;
 
 /// What is known of an application that goes on by itself.
-pub(in super::super) struct Alone {
+pub(in super::super) struct Detached {
     /// The number of the session in which it was started.
     session: u64,
-    whose: Whose,
+    info: SessionInfo,
     began: SystemTime,
     since: Instant,
     /// What stands for its leader, should its worker die.
@@ -27,11 +27,11 @@ pub(in super::super) struct Alone {
     kill_at: Option<Instant>,
 }
 
-impl Alone {
-    pub(in super::super) fn new(session: u64, whose: Whose, leader: Option<Pid>) -> Self {
+impl Detached {
+    pub(in super::super) fn new(session: u64, info: SessionInfo, leader: Option<Pid>) -> Self {
         Self {
             session,
-            whose,
+            info,
             began: SystemTime::now(),
             since: Instant::now(),
             group: leader.and_then(pidfd::open),
@@ -40,7 +40,7 @@ impl Alone {
     }
 }
 
-impl Alone {
+impl Detached {
     /// Its end, for the log.
     pub(in super::super) fn finished(
         self,
@@ -50,7 +50,7 @@ impl Alone {
     ) -> Finished {
         Finished {
             id: self.session,
-            whose: self.whose,
+            info: self.info,
             lasted: now.saturating_duration_since(self.since),
             end,
             goes_on: false,
@@ -71,45 +71,52 @@ pub(super) struct Leftover {
 impl Login {
     /// The leader of an application that goes on by itself, as long as its worker has
     /// not said that it has ended: so long its number is nobody else's.
-    fn runs_alone(&self) -> Option<(Pid, &Alone)> {
-        match (&self.stage, &self.alone) {
-            (Stage::Detached(pid, _), Some(alone)) => Some((*pid, alone)),
+    fn detached_leader(&self) -> Option<(Pid, &Detached)> {
+        match (&self.stage, &self.detached) {
+            (Stage::Detached(pid, _), Some(detached)) => Some((*pid, detached)),
             _ => None,
         }
     }
 
     pub(super) fn kill_at(&self) -> Option<Instant> {
-        self.runs_alone().and_then(|(_, alone)| alone.kill_at)
+        self.detached_leader()
+            .and_then(|(_, detached)| detached.kill_at)
     }
 }
 
 impl Logins {
     /// How many applications go on by themselves.
-    pub(in super::super) fn alone(&self) -> usize {
-        self.all.values().filter_map(Login::runs_alone).count()
+    pub(in super::super) fn detached_count(&self) -> usize {
+        self.all.values().filter_map(Login::detached_leader).count()
     }
 
     /// The same of those whose session this holds for.
-    pub(in super::super) fn alone_of(&self, is: impl Fn(&Whose) -> bool) -> usize {
-        let all = self.all.values().filter_map(Login::runs_alone);
-        all.filter(|(_, alone)| is(&alone.whose)).count()
+    pub(in super::super) fn detached_count_of(&self, is: impl Fn(&SessionInfo) -> bool) -> usize {
+        let all = self.all.values().filter_map(Login::detached_leader);
+        all.filter(|(_, detached)| is(&detached.info)).count()
     }
 
     /// Every application that goes on by itself.
     pub(in super::super) fn detached(&self) -> Vec<On> {
-        let all = self.all.values().filter_map(Login::runs_alone);
-        all.map(|(pid, alone)| On {
+        let all = self.all.values().filter_map(Login::detached_leader);
+        all.map(|(pid, detached)| On {
             detached: true,
-            ..who::on(alone.session, &alone.whose, alone.began, Some(pid), None)
+            ..who::on(
+                detached.session,
+                &detached.info,
+                detached.began,
+                Some(pid),
+                None,
+            )
         })
         .collect()
     }
 
     /// Those of a machine, by the numbers of their sessions.
     pub(in super::super) fn detached_of(&self, machine: Id) -> Vec<u64> {
-        let all = self.all.values().filter_map(Login::runs_alone);
-        let all = all.filter(|(_, alone)| alone.whose.machines.contains(&machine));
-        all.map(|(_, alone)| alone.session).collect()
+        let all = self.all.values().filter_map(Login::detached_leader);
+        let all = all.filter(|(_, detached)| detached.info.machines.contains(&machine));
+        all.map(|(_, detached)| detached.session).collect()
     }
 
     /// Hangs one of them up, to be killed after a grace. Whether it was there.
@@ -120,14 +127,14 @@ impl Logins {
         now: Instant,
     ) -> bool {
         for login in self.all.values_mut() {
-            let Some((pid, alone)) = login.runs_alone() else {
+            let Some((pid, detached)) = login.detached_leader() else {
                 continue;
             };
-            if alone.session == session {
-                // Its worker keeps it: see `runs_alone`.
+            if detached.session == session {
+                // Its worker keeps it: see `detached_leader`.
                 session::hang_up(&Number::kept(pid));
-                if let Some(alone) = &mut login.alone {
-                    alone.kill_at.get_or_insert(now + kill_after);
+                if let Some(detached) = &mut login.detached {
+                    detached.kill_at.get_or_insert(now + kill_after);
                 }
                 return true;
             }
@@ -139,23 +146,25 @@ impl Logins {
     pub(in super::super) fn orphaned(
         &mut self,
         pid: Pid,
-        mut alone: Alone,
+        mut detached: Detached,
         kill_at: Instant,
         now: Instant,
     ) -> Finished {
-        if let Some(group) = alone.group.take() {
+        if let Some(group) = detached.group.take() {
             let number = Number::loose(pid, Some(group));
             session::hang_up(&number);
             self.leftovers.push(Leftover { number, kill_at });
         }
-        alone.finished("detached", None, now)
+        detached.finished("detached", None, now)
     }
 
     /// One of them has ended. Where it was hung up, what is left of its session is killed at the
     /// same time as it would have been.
-    pub(in super::super) fn leave_the_rest(&mut self, pid: Pid, alone: &mut Alone) {
-        let Some(kill_at) = alone.kill_at else { return };
-        let number = Number::loose(pid, alone.group.take());
+    pub(in super::super) fn leave_the_rest(&mut self, pid: Pid, detached: &mut Detached) {
+        let Some(kill_at) = detached.kill_at else {
+            return;
+        };
+        let number = Number::loose(pid, detached.group.take());
         if session::has_others(&number) {
             self.leftovers.push(Leftover { number, kill_at });
         }
@@ -173,11 +182,11 @@ impl Logins {
             if login.kill_at().is_none_or(|at| at > now) {
                 continue;
             }
-            if let Some((pid, _)) = login.runs_alone() {
+            if let Some((pid, _)) = login.detached_leader() {
                 session::kill_all(&Number::kept(pid));
             }
-            if let Some(alone) = &mut login.alone {
-                alone.kill_at = None;
+            if let Some(detached) = &mut login.detached {
+                detached.kill_at = None;
             }
         }
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use super::connection::{Came, Stage, Stranger};
+use super::connection::{PreauthConnection, ReadOutcome, Stage};
 use super::sources::Sources;
 use crate::channel::Channel;
 use crate::channel::gate::{Complaint, Connection, Limits, Question};
@@ -39,12 +39,12 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const VERDICT: Duration = Duration::from_secs(660);
 
 /// All strangers, and the way to the monitor.
-pub(super) struct Hall {
+pub(super) struct PreauthTable {
     pub(super) monitor: Channel,
     registry: Registry,
     listeners: Vec<TcpListener>,
     limits: Option<Limits>,
-    strangers: HashMap<Connection, Stranger>,
+    unauthenticated: HashMap<Connection, PreauthConnection>,
     deadlines: BTreeSet<(Instant, Connection)>,
     sources: Sources,
     parked: usize,
@@ -57,14 +57,14 @@ pub(super) struct Hall {
     crowd: usize,
 }
 
-impl Hall {
+impl PreauthTable {
     pub(super) fn new(monitor: Channel, registry: Registry) -> Self {
         Self {
             monitor,
             registry,
             listeners: Vec::new(),
             limits: None,
-            strangers: HashMap::new(),
+            unauthenticated: HashMap::new(),
             deadlines: BTreeSet::new(),
             sources: Sources::default(),
             parked: 0,
@@ -97,9 +97,9 @@ impl Hall {
     pub(super) fn go_on(&mut self, now: Instant) -> Result<(), Fault> {
         if self.may_go_on() {
             for connection in std::mem::take(&mut self.eager) {
-                let stage = self.strangers.get(&connection).map(|s| s.stage);
+                let stage = self.unauthenticated.get(&connection).map(|s| s.stage);
                 if stage == Some(Stage::Asked) {
-                    self.stranger_is_ready(connection, now)?;
+                    self.connection_is_ready(connection, now)?;
                 }
             }
         }
@@ -110,7 +110,7 @@ impl Hall {
     pub(super) fn ready(&mut self, token: Token, now: Instant) -> Result<(), Fault> {
         match token.0.checked_sub(1).and_then(|n| self.listeners.get(n)) {
             Some(_) if token.0 < FIRST_CONNECTION => self.accept(token.0 - 1, now),
-            _ => self.stranger_is_ready(token.0 as Connection, now),
+            _ => self.connection_is_ready(token.0 as Connection, now),
         }
     }
 
@@ -179,10 +179,12 @@ impl Hall {
         let deadline = now + Duration::from_secs(limits.hello.into());
         self.sources.enter(from, connection);
         self.deadlines.insert((deadline, connection));
-        self.strangers
-            .insert(connection, Stranger::new(socket, from, now, deadline));
-        self.crowd = self.crowd.max(self.strangers.len());
-        self.stranger_is_ready(connection, now)
+        self.unauthenticated.insert(
+            connection,
+            PreauthConnection::new(socket, from, now, deadline),
+        );
+        self.crowd = self.crowd.max(self.unauthenticated.len());
+        self.connection_is_ready(connection, now)
     }
 
     fn register(&self, socket: &OwnedFd, connection: Connection) -> Result<(), Fault> {
@@ -196,9 +198,9 @@ impl Hall {
     }
 
     fn may_go(&self, connection: Connection) -> bool {
-        self.strangers
+        self.unauthenticated
             .get(&connection)
-            .is_some_and(Stranger::may_be_evicted)
+            .is_some_and(PreauthConnection::may_be_evicted)
     }
 
     /// `false`: there is nobody who may be evicted.
@@ -210,37 +212,39 @@ impl Hall {
         Ok(oldest.is_some())
     }
 
-    fn stranger_is_ready(&mut self, connection: Connection, now: Instant) -> Result<(), Fault> {
-        let Some(stranger) = self.strangers.get_mut(&connection) else {
+    fn connection_is_ready(&mut self, connection: Connection, now: Instant) -> Result<(), Fault> {
+        let Some(preauth) = self.unauthenticated.get_mut(&connection) else {
             return Ok(());
         };
-        if !stranger.flush() {
-            return match stranger.has_answered {
+        if !preauth.flush() {
+            return match preauth.has_answered {
                 true => self.turn_out(connection, Complaint::Left, now),
                 false => self.forget(connection),
             };
         }
-        match stranger.read() {
-            Came::Nothing => Ok(()),
-            Came::Record(record) => self.ask_about(connection, &record, now),
+        match preauth.read() {
+            ReadOutcome::Nothing => Ok(()),
+            ReadOutcome::Record(record) => self.ask_about(connection, &record, now),
             // What it has sent is judged all the same.
-            Came::Left if stranger.stage.awaits_verdict() => self.leaves(connection),
+            ReadOutcome::Left if preauth.stage.awaits_verdict() => self.leaves(connection),
             // Its slot is its own until the refusal would have left: not to wait for it
             // makes nobody faster.
-            Came::Left if stranger.stage == Stage::Parked => Ok(()),
-            Came::Left if stranger.stage.due().is_none() => self.forget(connection),
-            Came::Left if stranger.has_spoken() => self.turn_out(connection, Complaint::Left, now),
+            ReadOutcome::Left if preauth.stage == Stage::Parked => Ok(()),
+            ReadOutcome::Left if preauth.stage.due().is_none() => self.forget(connection),
+            ReadOutcome::Left if preauth.has_spoken() => {
+                self.turn_out(connection, Complaint::Left, now)
+            }
             // A port scan: nothing to say in the log. Under inetd it is the monitor that
             // remembers what it costs.
-            Came::Left => {
-                let from = stranger.from;
+            ReadOutcome::Left => {
+                let from = preauth.from;
                 self.punish(connection, Complaint::Probe, now);
                 if self.listeners.is_empty() {
                     self.ask(&Question::TurnedAway(Complaint::Probe, from), Vec::new())?;
                 }
                 self.forget(connection)
             }
-            Came::Malformed => self.turn_out(connection, Complaint::Malformed, now),
+            ReadOutcome::Malformed => self.turn_out(connection, Complaint::Malformed, now),
         }
     }
 
@@ -251,20 +255,20 @@ impl Hall {
         record: &[u8],
         now: Instant,
     ) -> Result<(), Fault> {
-        let Some(stranger) = self.strangers.get_mut(&connection) else {
+        let Some(preauth) = self.unauthenticated.get_mut(&connection) else {
             return Ok(());
         };
-        let stage = std::mem::replace(&mut stranger.stage, Stage::Asking);
-        stranger.known = true;
+        let stage = std::mem::replace(&mut preauth.stage, Stage::Asking);
+        preauth.known = true;
         match stage {
             Stage::Accepted => {
-                let from = stranger.from;
+                let from = preauth.from;
                 self.postpone(connection, now + VERDICT);
                 self.ask(&Question::Hello(connection, from, record), Vec::new())
             }
             Stage::Greeted => {
-                stranger.asked_at = now;
-                let Ok(copy) = stranger.socket.try_clone() else {
+                preauth.asked_at = now;
+                let Ok(copy) = preauth.socket.try_clone() else {
                     // No descriptors: the one who asks goes, and the others stay.
                     return self.turn_out(connection, Complaint::Crowd, now);
                 };
@@ -274,8 +278,8 @@ impl Hall {
             Stage::Asked => {
                 // More may have come: the deadline stays. Once all of it is there,
                 // the next byte is no longer for us.
-                if stranger.take_piece(record.len()) {
-                    stranger.stage = Stage::Asked;
+                if preauth.take_piece(record.len()) {
+                    preauth.stage = Stage::Asked;
                     self.eager.push(connection);
                 } else {
                     self.postpone(connection, now + VERDICT);
@@ -283,15 +287,15 @@ impl Hall {
                 self.ask(&Question::Sealed(connection, record), Vec::new())
             }
             Stage::Prompted => {
-                stranger.stage = Stage::Checking;
-                stranger.has_answered = true;
+                preauth.stage = Stage::Checking;
+                preauth.has_answered = true;
                 // The refusal of a login leaves at a multiple of the interval after its
                 // last answer.
-                stranger.asked_at = now;
+                preauth.asked_at = now;
                 self.postpone(connection, now + VERDICT);
                 self.ask(&Question::Sealed(connection, record), Vec::new())?;
                 // He may have hung up with it, and an edge comes once.
-                self.stranger_is_ready(connection, now)
+                self.connection_is_ready(connection, now)
             }
             Stage::Asking | Stage::Awaiting | Stage::Checking | Stage::Parked | Stage::Leaving => {
                 Ok(())
@@ -304,7 +308,7 @@ impl Hall {
     }
 
     fn postpone(&mut self, connection: Connection, deadline: Instant) {
-        if let Some(s) = self.strangers.get_mut(&connection) {
+        if let Some(s) = self.unauthenticated.get_mut(&connection) {
             self.deadlines.remove(&(s.deadline, connection));
             s.deadline = deadline;
             self.deadlines.insert((deadline, connection));
@@ -323,7 +327,7 @@ impl Hall {
             if at > now {
                 break;
             }
-            let stage = self.strangers.get(&connection).map(|s| s.stage);
+            let stage = self.unauthenticated.get(&connection).map(|s| s.stage);
             match stage {
                 Some(Stage::Parked) => self.send_refusal(connection, now)?,
                 Some(stage) => match stage.when_late() {
@@ -339,15 +343,15 @@ impl Hall {
     fn send_refusal(&mut self, connection: Connection, now: Instant) -> Result<(), Fault> {
         self.parked = self.parked.saturating_sub(1);
         self.postpone(connection, now + FAREWELL);
-        let Some(stranger) = self.strangers.get_mut(&connection) else {
+        let Some(preauth) = self.unauthenticated.get_mut(&connection) else {
             return Ok(());
         };
-        stranger.stage = Stage::Leaving;
-        if !stranger.say_refusal() {
+        preauth.stage = Stage::Leaving;
+        if !preauth.say_refusal() {
             return self.forget(connection);
         }
         // It may have hung up meanwhile, and an edge comes once.
-        self.stranger_is_ready(connection, now)
+        self.connection_is_ready(connection, now)
     }
 }
 

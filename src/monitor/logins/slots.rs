@@ -10,19 +10,19 @@ use crate::sources::Source;
 
 /// Whose place a login takes. Hosts have as many as strangers, of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Place {
+pub(in super::super) enum Slot {
     /// Somebody's who has still to prove himself.
-    Stranger,
+    User,
     /// That of a host that has.
     Host,
     /// None: it only closes what another has left open.
-    Heir,
+    CleanupWorker,
 }
 
-impl Place {
+impl Slot {
     pub(super) const fn of(who: &Who) -> Self {
         match who {
-            Who::Claimant(_) => Self::Stranger,
+            Who::LoginClaim(_) => Self::User,
             Who::Host(..) => Self::Host,
         }
     }
@@ -47,15 +47,15 @@ impl Logins {
     }
 
     /// Whether one more of these may come from there, where there are so many places.
-    pub(in super::super) fn room(&mut self, who: &Who, from: IpAddr, places: usize) -> Room {
-        let place = Place::of(who);
-        if place == Place::Stranger && !self.shared.take_place(from, places) {
+    pub(in super::super) fn room(&mut self, who: &Who, from: IpAddr, slots: usize) -> Room {
+        let slot = Slot::of(who);
+        if slot == Slot::User && !self.shared.take_slot(from, slots) {
             return Room::Full;
         }
-        let same = |l: &&Login| l.place == place && l.is_under_way();
+        let same = |l: &&Login| l.slot == slot && l.is_under_way();
         // Who is refused keeps his place until he is told.
         let now = Instant::now();
-        let untold = |f: &&Failed| place == Place::Stranger && f.has_place && f.until > now;
+        let untold = |f: &&Failed| slot == Slot::User && f.has_slot && f.until > now;
         let of = |source: Source| {
             let all = self.all.values().filter(same);
             let failed = self.failed.iter().filter(untold);
@@ -63,7 +63,7 @@ impl Logins {
                 + failed.filter(|f| f.source == source).count()
         };
         let all = self.all.values().filter(same).count();
-        if all + self.failed.iter().filter(untold).count() < places {
+        if all + self.failed.iter().filter(untold).count() < slots {
             return Room::Free;
         }
         // Who sits and is waited for, and who waits for a turn: of those whose source has
@@ -82,7 +82,7 @@ impl Logins {
                 if held > own && greediest.is_none_or(|(most, _)| held >= most) =>
             {
                 if let Some(failed) = self.failed.get_mut(at) {
-                    failed.has_place = false;
+                    failed.has_slot = false;
                 }
                 Room::Free
             }

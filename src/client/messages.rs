@@ -37,12 +37,12 @@ pub fn log_to(path: &Path) -> Result<(), Fault> {
 }
 
 /// Speaks on standard error, each line in one write.
-pub struct Voice {
+pub struct Reporter {
     verbose: bool,
     begun: Instant,
 }
 
-impl Voice {
+impl Reporter {
     /// A voice that tells steps where `verbose` asks for them.
     pub fn new(verbose: bool) -> Self {
         Self {

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use crate::channel::gate::Connection;
 use crate::door::Id;
 use crate::monitor::Monitor;
-use crate::monitor::answer::Stranger;
+use crate::monitor::answer::Preauth;
 use crate::monitor::logins::LoginId;
 use crate::refusal::{Cause, Refusal};
 
 impl Monitor {
     /// Sends away whoever of an excluded machine is still to be decided. How many.
     pub(in super::super) fn send_away(&mut self, id: Id) -> usize {
-        let all = self.strangers.iter();
+        let all = self.unauthenticated.iter();
         let all: Vec<(Connection, IpAddr)> = all
             .filter_map(|(c, s)| Some((*c, self.comes_from(*c, s, id)?)))
             .collect();
@@ -30,17 +30,22 @@ impl Monitor {
     }
 
     /// From where a stranger calls by this machine; `None`: by another, or he logs in.
-    fn comes_from(&self, c: Connection, stranger: &Stranger, id: Id) -> Option<IpAddr> {
-        match stranger {
-            Stranger::AtDoor(visit) => visit.machines().contains(&id).then_some(visit.peer),
-            Stranger::Asked(asked) => asked.machines().contains(&id).then(|| asked.peer()),
-            Stranger::Waiting(which) => {
+    fn comes_from(&self, c: Connection, preauth: &Preauth, id: Id) -> Option<IpAddr> {
+        match preauth {
+            Preauth::AtDoor(admission) => {
+                admission.machines().contains(&id).then_some(admission.peer)
+            }
+            Preauth::Asked(asked) => asked.machines().contains(&id).then(|| asked.peer()),
+            Preauth::Waiting(which) => {
                 let mut waiting = self.pending.get(which).into_iter().flatten();
                 let pending = waiting.find(|p| p.connection == c)?;
-                let proven = pending.granted.proven();
-                proven.machines().contains(&id).then(|| proven.peer())
+                let authenticated = pending.granted.authenticated();
+                authenticated
+                    .machines()
+                    .contains(&id)
+                    .then(|| authenticated.peer())
             }
-            Stranger::Greeted(_) | Stranger::LoggingIn(_) => None,
+            Preauth::Greeted(_) | Preauth::LoggingIn(_) => None,
         }
     }
 }

@@ -23,7 +23,7 @@ pub const SETTINGS: &str = "cosserver.toml";
 
 /// A configuration folder with the state and run folders that belong to it.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Paths {
     /// The configuration folder, absolute.
     pub dir: PathBuf,
     /// What must outlive a reboot: recorded machine keys.
@@ -36,16 +36,16 @@ pub struct Place {
     checked: Option<Arc<Checker>>,
 }
 
-impl Place {
+impl Paths {
     /// The place of a settings file: its parent folder.
     pub fn of_file(toml: &Path) -> Self {
         let toml = absolute(toml);
-        let place = Self::of_dir(toml.parent().unwrap_or(Path::new("/")));
+        let paths = Self::of_dir(toml.parent().unwrap_or(Path::new("/")));
         let settings = match toml.file_name() {
-            Some(name) if place.system => place.dir.join(name),
+            Some(name) if paths.system => paths.dir.join(name),
             Some(_) | None => toml,
         };
-        Self { settings, ..place }
+        Self { settings, ..paths }
     }
 
     /// The place of a configuration folder. A path that leads to the system's folder, by a
@@ -341,18 +341,18 @@ mod tests {
 
     #[test]
     fn the_systems_folders_and_ones_own() {
-        let system = Place::of_file(Path::new("/etc/cosserver/cosserver.toml"));
+        let system = Paths::of_file(Path::new("/etc/cosserver/cosserver.toml"));
         assert!(system.system);
         assert_eq!(system.state, Path::new("/var/lib/cosserver"));
         assert_eq!(system.run, Path::new("/run/cosserver"));
-        assert!(Place::of_dir(Path::new("/etc/./cosserver/")).system);
+        assert!(Paths::of_dir(Path::new("/etc/./cosserver/")).system);
         let around = Path::new("/etc/../etc/cosserver/cosserver.toml");
-        let around = Place::of_file(around);
+        let around = Paths::of_file(around);
         assert!(around.system);
         assert_eq!(around.settings(), system.settings());
         assert_eq!(around.dir, system.dir);
 
-        let own = Place::of_file(Path::new("/home/jo/S/my.toml"));
+        let own = Paths::of_file(Path::new("/home/jo/S/my.toml"));
         assert!(!own.system);
         assert_eq!(own.settings(), Path::new("/home/jo/S/my.toml"));
         assert_eq!(own.state, Path::new("/home/jo/S/state"));
@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn a_relative_file_is_made_absolute() {
         let here = env::current_dir().unwrap();
-        assert_eq!(Place::of_file(Path::new("cosserver.toml")).dir, here);
-        assert_eq!(Place::of_caller(Some(Path::new("S"))).dir, here.join("S"));
+        assert_eq!(Paths::of_file(Path::new("cosserver.toml")).dir, here);
+        assert_eq!(Paths::of_caller(Some(Path::new("S"))).dir, here.join("S"));
     }
 }

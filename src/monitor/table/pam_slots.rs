@@ -23,7 +23,7 @@ impl Table {
     ///
     /// # Errors
     /// The file system cannot lock.
-    pub(in super::super) fn take_place(&self, most: usize) -> Result<Option<usize>> {
+    pub(in super::super) fn take_login_slot(&self, most: usize) -> Result<Option<usize>> {
         for number in 0..most {
             if locks::take(&self.file, byte(WAITING, number))? {
                 return Ok(Some(number));
@@ -33,7 +33,7 @@ impl Table {
     }
 
     /// Gives that place back.
-    pub(in super::super) fn leave_place(&self, number: usize) {
+    pub(in super::super) fn release_login_slot(&self, number: usize) {
         locks::release(&self.file, byte(WAITING, number));
     }
 
@@ -42,7 +42,7 @@ impl Table {
     ///
     /// # Errors
     /// The table cannot be written.
-    pub(in super::super) fn take_turn(
+    pub(in super::super) fn take_pam_slot(
         &self,
         peer: IpAddr,
         most: usize,
@@ -72,7 +72,7 @@ impl Table {
     }
 
     /// Gives that turn back.
-    pub(in super::super) fn leave_turn(&self, number: usize) {
+    pub(in super::super) fn release_pam_slot(&self, number: usize) {
         locks::release(&self.file, byte(TURN, number));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use mio::unix::SourceFd;
 
-use super::{Hall, VERDICT};
+use super::{PreauthTable, VERDICT};
 use crate::channel::gate::{Complaint, Connection, Question};
 use crate::fault::Fault;
 use crate::gate::connection::Stage;
@@ -18,7 +18,7 @@ use crate::sources;
 /// So many strangers at once leave memory behind that is worth giving back.
 const CROWD: usize = 256;
 
-impl Hall {
+impl PreauthTable {
     /// Closes a connection for the peer's own fault, with the penalty for it.
     ///
     /// One whose peer has answered a prompt before is still judged by that answer: it stays until
@@ -29,23 +29,23 @@ impl Hall {
         complaint: Complaint,
         now: Instant,
     ) -> Result<(), Fault> {
-        let Some(stranger) = self.strangers.get(&connection) else {
+        let Some(preauth) = self.unauthenticated.get(&connection) else {
             return Ok(());
         };
-        if matches!(stranger.stage, Stage::Parked | Stage::Leaving) {
+        if matches!(preauth.stage, Stage::Parked | Stage::Leaving) {
             // It was refused, and the log has it.
             return self.forget(connection);
         }
-        let is_judged = stranger.known && stranger.has_answered && stranger.stage != Stage::Asked;
-        let from = stranger.from;
+        let is_judged = preauth.known && preauth.has_answered && preauth.stage != Stage::Asked;
+        let from = preauth.from;
         self.punish(connection, complaint, now);
         self.ask(&Question::TurnedAway(complaint, from), Vec::new())?;
         if !is_judged {
             return self.forget(connection);
         }
-        if let Some(stranger) = self.strangers.get_mut(&connection) {
-            stranger.stage = Stage::Checking;
-            stranger.unsent = Vec::new();
+        if let Some(preauth) = self.unauthenticated.get_mut(&connection) {
+            preauth.stage = Stage::Checking;
+            preauth.unsent = Vec::new();
         }
         self.postpone(connection, now + VERDICT);
         self.leaves(connection)
@@ -53,8 +53,8 @@ impl Hall {
 
     /// Tells the monitor, once, that a peer does not wait for its verdict.
     pub(super) fn leaves(&mut self, connection: Connection) -> Result<(), Fault> {
-        let stranger = self.strangers.get_mut(&connection);
-        if stranger.is_none_or(|s| std::mem::replace(&mut s.has_left, true)) {
+        let preauth = self.unauthenticated.get_mut(&connection);
+        if preauth.is_none_or(|s| std::mem::replace(&mut s.has_left, true)) {
             return Ok(());
         }
         self.ask(&Question::Left(connection), Vec::new())
@@ -62,35 +62,35 @@ impl Hall {
 
     /// Adds what a complaint costs to the penalty of a connection's source.
     pub(super) fn punish(&mut self, connection: Connection, complaint: Complaint, now: Instant) {
-        let Some((limits, stranger)) = self.limits.zip(self.strangers.get(&connection)) else {
+        let Some((limits, preauth)) = self.limits.zip(self.unauthenticated.get(&connection)) else {
             return;
         };
         let seconds = sources::price(complaint, &limits);
-        self.sources.punish(stranger.from, seconds, &limits, now);
+        self.sources.punish(preauth.from, seconds, &limits, now);
     }
 
     /// Closes a connection, and tells the monitor if it knows it.
     pub(super) fn forget(&mut self, connection: Connection) -> Result<(), Fault> {
-        let Some(stranger) = self.strangers.remove(&connection) else {
+        let Some(preauth) = self.unauthenticated.remove(&connection) else {
             return Ok(());
         };
-        self.deadlines.remove(&(stranger.deadline, connection));
-        self.sources.leave(stranger.from, connection);
-        if stranger.stage == Stage::Parked {
+        self.deadlines.remove(&(preauth.deadline, connection));
+        self.sources.leave(preauth.from, connection);
+        if preauth.stage == Stage::Parked {
             self.parked = self.parked.saturating_sub(1);
         }
         let _ = self
             .registry
-            .deregister(&mut SourceFd(&stranger.socket.as_raw_fd()));
-        if self.strangers.is_empty() && self.crowd >= CROWD {
+            .deregister(&mut SourceFd(&preauth.socket.as_raw_fd()));
+        if self.unauthenticated.is_empty() && self.crowd >= CROWD {
             self.crowd = 0;
-            self.strangers.shrink_to_fit();
+            self.unauthenticated.shrink_to_fit();
             crate::sys::memory::trim();
         }
-        if stranger.known {
+        if preauth.known {
             self.ask(&Question::Gone(connection), Vec::new())?;
         }
-        if self.strangers.is_empty() && self.listeners.is_empty() {
+        if self.unauthenticated.is_empty() && self.listeners.is_empty() {
             self.ask(&Question::Empty, Vec::new())?;
         }
         Ok(())

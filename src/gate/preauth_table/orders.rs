@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
-use super::Hall;
+use super::PreauthTable;
 use crate::channel::gate::{Complaint, Connection, List, Order, Question};
 use crate::fault::Fault;
 use crate::gate::connection::Stage;
@@ -16,7 +16,7 @@ use crate::sources::{self, Networks};
 use crate::sys::socket;
 use crate::wire::answer::{self, Reference};
 
-impl Hall {
+impl PreauthTable {
     /// Does what the monitor says.
     pub(in crate::gate) fn obey(
         &mut self,
@@ -45,7 +45,7 @@ impl Hall {
                 self.send_and_expect(c, record, Stage::Greeted, None, now)?
             }
             Order::Continue(c, length, record) => {
-                if let Some(s) = self.strangers.get_mut(&c) {
+                if let Some(s) = self.unauthenticated.get_mut(&c) {
                     s.expect_command(length);
                 }
                 self.send_and_expect(c, record, Stage::Asked, None, now)?;
@@ -59,7 +59,7 @@ impl Hall {
                     true => (Stage::Asking, Stage::Awaiting),
                     false => (Stage::Awaiting, Stage::Asking),
                 };
-                if let Some(s) = self.strangers.get_mut(&c).filter(|s| s.stage == from) {
+                if let Some(s) = self.unauthenticated.get_mut(&c).filter(|s| s.stage == from) {
                     s.stage = to;
                 }
             }
@@ -79,7 +79,7 @@ impl Hall {
 
     /// Forgets a connection that the monitor has done with.
     fn dismiss(&mut self, connection: Connection) -> Result<(), Fault> {
-        if let Some(s) = self.strangers.get_mut(&connection) {
+        if let Some(s) = self.unauthenticated.get_mut(&connection) {
             s.known = false;
         }
         self.forget(connection)
@@ -108,7 +108,7 @@ impl Hall {
             }
         }
         // Under inetd there is no other, and the monitor ends.
-        if self.strangers.is_empty() && self.listeners.is_empty() {
+        if self.unauthenticated.is_empty() && self.listeners.is_empty() {
             self.ask(&Question::Empty, Vec::new())?;
         }
         Ok(())
@@ -122,18 +122,18 @@ impl Hall {
         within: Option<Duration>,
         now: Instant,
     ) -> Result<(), Fault> {
-        let found = self.limits.zip(self.strangers.get_mut(&connection));
-        let Some((limits, stranger)) = found else {
+        let found = self.limits.zip(self.unauthenticated.get_mut(&connection));
+        let Some((limits, preauth)) = found else {
             return Ok(());
         };
-        if stage != Stage::Asked && stranger.spoke_early() {
+        if stage != Stage::Asked && preauth.spoke_early() {
             return self.turn_out(connection, Complaint::Malformed, now);
         }
-        stranger.stage = stage;
-        stranger.unsent = record.to_vec();
+        preauth.stage = stage;
+        preauth.unsent = record.to_vec();
         let within = within.unwrap_or(Duration::from_secs(limits.handshake.into()));
         self.postpone(connection, now + within);
-        self.stranger_is_ready(connection, now)
+        self.connection_is_ready(connection, now)
     }
 
     /// Parks a refusal until the next multiple of the interval after the request.
@@ -145,26 +145,26 @@ impl Hall {
         begun: Option<Instant>,
         now: Instant,
     ) -> Result<(), Fault> {
-        let found = self.limits.zip(self.strangers.get_mut(&connection));
-        let Some((limits, stranger)) = found else {
+        let found = self.limits.zip(self.unauthenticated.get_mut(&connection));
+        let Some((limits, preauth)) = found else {
             return Ok(());
         };
-        stranger.known = false;
-        self.sources.punish(stranger.from, penalty, &limits, now);
+        preauth.known = false;
+        self.sources.punish(preauth.from, penalty, &limits, now);
         // Beyond the limit the connection is just closed.
         let most = usize::try_from(limits.refusals).unwrap_or(usize::MAX);
         let record = answer::compose_denied(reference);
         let Some(record) = record.ok().filter(|_| self.parked < most) else {
             return self.forget(connection);
         };
-        stranger.stage = Stage::Parked;
-        stranger.unsent = Vec::new();
+        preauth.stage = Stage::Parked;
+        preauth.unsent = Vec::new();
         self.parked += 1;
-        let leaves = leaves_at(stranger.asked_at, begun, now, limits.refusal);
-        stranger.set_refusal(record);
+        let leaves = leaves_at(preauth.asked_at, begun, now, limits.refusal);
+        preauth.set_refusal(record);
         self.postpone(connection, leaves);
         // It may have hung up, or spoken on, while the monitor decided.
-        self.stranger_is_ready(connection, now)
+        self.connection_is_ready(connection, now)
     }
 }
 
@@ -188,9 +188,10 @@ mod tests {
         let (ours, theirs) = Channel::pair().unwrap();
         let poll = mio::Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
-        let mut hall = Hall::new(Channel::new(theirs), registry);
+        let mut preauth_table = PreauthTable::new(Channel::new(theirs), registry);
         let now = Instant::now();
-        hall.obey(Order::Limits(Limits::FEW), Vec::new(), now)
+        preauth_table
+            .obey(Order::Limits(Limits::FEW), Vec::new(), now)
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let connect = || {
@@ -205,8 +206,8 @@ mod tests {
         setsockopt(&peer, sockopt::Linger, &linger).unwrap();
         drop(peer);
         assert!(socket::was_reset(reset.as_fd()));
-        hall.obey(Order::Adopt, vec![reset], now).unwrap();
-        assert!(hall.strangers.is_empty());
+        preauth_table.obey(Order::Adopt, vec![reset], now).unwrap();
+        assert!(preauth_table.unauthenticated.is_empty());
         // Where it was the only one, the monitor is told.
         let Incoming::Message(message, _) = ours.receive(&mut [0; 512]).unwrap() else {
             panic!("not a word");
@@ -216,8 +217,8 @@ mod tests {
         let (_peer, good) = connect();
         assert!(!socket::was_reset(good.as_fd()));
         socket::set_nonblocking(&good).unwrap();
-        hall.obey(Order::Adopt, vec![good], now).unwrap();
-        assert_eq!(hall.strangers.len(), 1);
+        preauth_table.obey(Order::Adopt, vec![good], now).unwrap();
+        assert_eq!(preauth_table.unauthenticated.len(), 1);
     }
 
     #[test]

@@ -13,7 +13,7 @@ const KEPT: usize = 1024;
 
 /// What is in stock.
 #[derive(Default)]
-pub(super) struct Stock {
+pub(super) struct KeyCache {
     ephemeral: Option<KeyPair>,
     shared: Arc<SharedSecrets>,
     /// The machine that proved itself last and is not in stock yet.
@@ -22,7 +22,7 @@ pub(super) struct Stock {
     spared: Cell<u8>,
 }
 
-impl Stock {
+impl KeyCache {
     /// What there is for the next handshake. The ephemeral pair leaves the stock.
     pub(super) fn take(&mut self) -> Prepared {
         Prepared::new(self.ephemeral.take(), Arc::clone(&self.shared))
@@ -51,7 +51,7 @@ impl Stock {
     }
 
     /// Takes note of a machine that has proven itself.
-    pub(super) fn proven(&mut self, host: &PublicKey, machine: &PublicKey) {
+    pub(super) fn authenticated(&mut self, host: &PublicKey, machine: &PublicKey) {
         if !self.shared.has(host, machine) {
             self.owed = Some(*machine);
         }

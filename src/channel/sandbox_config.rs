@@ -9,15 +9,15 @@ use super::fields::{Reader, Writer};
 use super::{Channel, Incoming};
 use crate::fault::Fault;
 use crate::sys::process;
-use crate::sys::sandbox::{self, Cell, Role, Walls};
+use crate::sys::sandbox::{self, Role, SandboxConfig, SandboxStatus};
 
 const ORDER: u8 = 100;
 const REPORT: u8 = 101;
 const FAILED: u8 = 102;
 
 /// The monitor's order. `None`: there is no cell, because this is not root.
-pub fn order(cell: Option<&Cell>) -> Vec<u8> {
-    match cell {
+pub fn order(sandbox_config: Option<&SandboxConfig>) -> Vec<u8> {
+    match sandbox_config {
         None => Writer::new(ORDER).done(),
         Some(c) => Writer::new(ORDER)
             .number(c.uid.into())
@@ -27,7 +27,7 @@ pub fn order(cell: Option<&Cell>) -> Vec<u8> {
     }
 }
 
-fn parse_order(message: &[u8]) -> Option<Option<Cell>> {
+fn parse_order(message: &[u8]) -> Option<Option<SandboxConfig>> {
     let (ORDER, mut r) = Reader::new(message)? else {
         return None;
     };
@@ -37,17 +37,17 @@ fn parse_order(message: &[u8]) -> Option<Option<Cell>> {
     let (uid, gid) = (r.id_number()?, r.id_number()?);
     let root = PathBuf::from(std::ffi::OsStr::from_bytes(r.bytes()?));
     let root = Some(root).filter(|r| !r.as_os_str().is_empty());
-    r.done(Some(Cell { uid, gid, root }))
+    r.done(Some(SandboxConfig { uid, gid, root }))
 }
 
 /// Which walls a process has reported, or why it could not go in; `None`: that was no
 /// report.
-pub fn parse_report(message: &[u8]) -> Option<Result<Walls, Fault>> {
+pub fn parse_report(message: &[u8]) -> Option<Result<SandboxStatus, Fault>> {
     match Reader::new(message)? {
         (REPORT, mut r) => {
             let [chroot, landlock, seccomp] = r.array::<3>()?.map(|b| b != 0);
             let (landlock_error, seccomp_error) = (r.number()?, r.number()?);
-            r.done(Ok(Walls {
+            r.done(Ok(SandboxStatus {
                 chroot,
                 landlock,
                 seccomp,
@@ -74,12 +74,13 @@ pub fn enter(role: Role, channel: &mut Channel) -> Result<(), Fault> {
     let Incoming::Message(message, _) = channel.receive(&mut buffer)? else {
         return Err(Fault::new("no order where the cell is"));
     };
-    let cell = parse_order(&message).ok_or_else(|| Fault::new("an order that is none"))?;
+    let sandbox_config =
+        parse_order(&message).ok_or_else(|| Fault::new("an order that is none"))?;
     // Nothing that this process says from here on may stand among the monitor's
     // lines; the walls let nobody do this later.
     process::quiet();
-    let w = match sandbox::enter(role, cell.as_ref()) {
-        Ok(walls) => walls,
+    let w = match sandbox::enter(role, sandbox_config.as_ref()) {
+        Ok(sandbox_status) => sandbox_status,
         Err(e) => {
             let words = e.to_string();
             let failed = Writer::new(FAILED).bytes(words.as_bytes()).done();
@@ -87,10 +88,10 @@ pub fn enter(role: Role, channel: &mut Channel) -> Result<(), Fault> {
             return Err(e);
         }
     };
-    let walls = [w.chroot, w.landlock, w.seccomp].map(u8::from);
+    let sandbox_status = [w.chroot, w.landlock, w.seccomp].map(u8::from);
     let error = |errno: i32| u64::try_from(errno).unwrap_or(0);
     let report = Writer::new(REPORT)
-        .bytes(&walls)
+        .bytes(&sandbox_status)
         .number(error(w.landlock_error))
         .number(error(w.seccomp_error));
     channel.send(report.done(), Vec::new())

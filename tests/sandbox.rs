@@ -16,9 +16,9 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 
 use cosserver::config::keys;
-use cosserver::config::place::Place;
+use cosserver::config::paths::Paths;
 use cosserver::config::settings::Settings;
-use daemon::hostile::{Caller, Stranger};
+use daemon::hostile::{Caller, RawConnection};
 use daemon::{Daemon, children, needs_root};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -121,7 +121,7 @@ fn hold_no_secret(d: &Daemon, processes: fn(&Daemon) -> Processes) {
     session.until(b"ok\n");
     let p = processes(d);
     caller.ask(d.port, "true").rest();
-    let host = keys::load_host_key(&Place::of_dir(&d.server())).unwrap();
+    let host = keys::load_host_key(&Paths::of_dir(&d.server())).unwrap();
     assert!(
         has(p.monitor, host.private.expose()),
         "the search finds nothing"
@@ -253,7 +253,7 @@ fn gate_and_relay_are_the_account_of_the_settings_or_nobody() {
     }
     let ids = |name: &str| User::from_name(name).unwrap().map(|u| (u.uid, u.gid));
     let nobody = ids("nobody").unwrap();
-    let defaults = Settings::parse("", &Place::of_dir(std::path::Path::new("/")));
+    let defaults = Settings::parse("", &Paths::of_dir(std::path::Path::new("/")));
     let own = defaults.unwrap().daemon.user.to_string();
     assert_eq!(own, "_cosserver");
     let cases = [
@@ -293,7 +293,7 @@ fn monitor_and_gate_have_one_thread() {
         .map(|_| caller.accepted(d.port, "echo ok; cat"))
         .collect();
     sessions.iter_mut().for_each(|s| s.until(b"ok\n"));
-    let mut held: Vec<_> = (0..3).map(|_| Stranger::connect(d.port)).collect();
+    let mut held: Vec<_> = (0..3).map(|_| RawConnection::connect(d.port)).collect();
     held.iter_mut().for_each(|s| drop(s.greet()));
     for pid in [d.pid(), d.process("gate")] {
         assert_eq!(daemon::status(pid, "Threads"), "1");
@@ -357,8 +357,8 @@ fn the_walls_end_who_runs_against_them() {
         for (name, call) in calls {
             let child = match unsafe { fork() }.unwrap() {
                 ForkResult::Child => {
-                    let walls = enter(role, None);
-                    let code = match walls {
+                    let sandbox_status = enter(role, None);
+                    let code = match sandbox_status {
                         Ok(w) if w.seccomp => {
                             call();
                             1
@@ -397,7 +397,7 @@ fn the_guards_table_is_the_monitors_and_the_guards_alone() {
     let by_inetd = Daemon::inetd_in(daemon::prepare("", ""), &[]);
     let by_itself = Daemon::start();
     for (d, monitor) in [(&by_itself, Some(by_itself.pid())), (&by_inetd, None)] {
-        let mut stranger = Stranger::connect(d.port);
+        let mut stranger = RawConnection::connect(d.port);
         stranger.greet();
         let monitor = monitor.unwrap_or_else(|| children(d.pid())[0]);
         assert_eq!(shared_memory(monitor), ["rw-s"]);

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use mio::Registry;
 use nix::unistd::Pid;
 
-use super::super::token;
-use super::keeper::Keeper;
+use super::super::event_source;
+use super::registry_worker::RegistryWorker;
 use crate::channel::gate::Connection;
-use crate::config::place::Place;
+use crate::config::paths::Paths;
 use crate::door::asked::{Answer, Question};
-use crate::door::{Doors, Glance, Id, process};
+use crate::door::{Doors, Id, NonblockingReader, process};
 use crate::fault::Fault;
 
 /// A question's number; a number is never used twice.
@@ -33,7 +33,7 @@ const NOTES: usize = 64;
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Keeps {
+pub(in super::super) enum WorkerKind {
     /// It looks.
     Looks = 0,
     /// It registers.
@@ -56,7 +56,7 @@ pub(in super::super) struct Told {
 }
 
 /// Where the doors are asked.
-pub(in super::super) enum Desk {
+pub(in super::super) enum RegistryClient {
     /// Here; and what is to be written down when the one connection is over.
     Here(Box<Doors>, Vec<Question>),
     /// By processes of their own.
@@ -66,38 +66,38 @@ pub(in super::super) enum Desk {
 /// Own eyes, and the two processes.
 pub(in super::super) struct Apart {
     settings: PathBuf,
-    eyes: Glance,
-    looks: Option<Keeper>,
-    writes: Option<Keeper>,
+    eyes: NonblockingReader,
+    looks: Option<RegistryWorker>,
+    writes: Option<RegistryWorker>,
     next: Ticket,
 }
 
-impl Desk {
+impl RegistryClient {
     /// For a daemon that stands: the doors are opened, and must be sound. What of them it
     /// starts without is the second.
     ///
     /// # Errors
     /// They are not, or there is no process to be had.
-    pub(in super::super) fn apart(place: &Place) -> Result<(Self, Vec<Fault>), Fault> {
-        let settings = place.settings();
-        let without = Keeper::check(&settings)?;
-        let desk = Self::Apart(Box::new(Apart {
+    pub(in super::super) fn apart(paths: &Paths) -> Result<(Self, Vec<Fault>), Fault> {
+        let settings = paths.settings();
+        let without = RegistryWorker::check(&settings)?;
+        let registry_client = Self::Apart(Box::new(Apart {
             settings,
-            eyes: Glance::of(place),
+            eyes: NonblockingReader::of(paths),
             looks: None,
             writes: None,
             next: 1,
         }));
-        Ok((desk, without))
+        Ok((registry_client, without))
     }
 
     /// For inetd's one connection.
     ///
     /// # Errors
     /// What was never made cannot be made now.
-    pub(in super::super) fn here(place: &Place) -> Result<Self, Fault> {
-        Doors::make_first(place)?;
-        Ok(Self::Here(Box::new(Doors::of(place)), Vec::new()))
+    pub(in super::super) fn here(paths: &Paths) -> Result<Self, Fault> {
+        Doors::make_first(paths)?;
+        Ok(Self::Here(Box::new(Doors::of(paths)), Vec::new()))
     }
 
     /// A question will come, when the peer has computed its part: under inetd the files
@@ -111,7 +111,7 @@ impl Desk {
     /// Under inetd: whether a machine is excluded now.
     pub(in super::super) fn is_excluded(&mut self, id: Id) -> bool {
         match self {
-            Self::Here(doors, _) => doors.look(id).is_ok_and(|sight| sight.excluded),
+            Self::Here(doors, _) => doors.look(id).is_ok_and(|status| status.excluded),
             Self::Apart(_) => false,
         }
     }
@@ -131,8 +131,8 @@ impl Desk {
             Self::Here(doors, _) => Ok(Asked::Now(process::answer(doors, question))),
             Self::Apart(apart) => {
                 if let Question::Look(id) = question {
-                    if let Some(sight) = apart.eyes.look(id) {
-                        return Ok(Asked::Now(Answer::Sight(Box::new(sight))));
+                    if let Some(status) = apart.eyes.look(id) {
+                        return Ok(Asked::Now(Answer::MachineStatus(Box::new(status))));
                     }
                 }
                 apart.ask(registry, whose, &question, now).map(Asked::Later)
@@ -153,7 +153,7 @@ impl Desk {
         match self {
             Self::Here(_, notes) => notes.push(question),
             Self::Apart(apart) => {
-                let waiting = apart.writes.as_ref().map_or(0, Keeper::waiting);
+                let waiting = apart.writes.as_ref().map_or(0, RegistryWorker::waiting);
                 if waiting < NOTES {
                     apart.ask(registry, None, &question, now)?;
                 }
@@ -173,7 +173,7 @@ impl Desk {
             }
             Self::Apart(apart) => {
                 let both = [apart.looks.take(), apart.writes.take()];
-                unreaped.extend(both.into_iter().flatten().map(Keeper::bury));
+                unreaped.extend(both.into_iter().flatten().map(RegistryWorker::discard));
             }
         }
         all
@@ -183,12 +183,12 @@ impl Desk {
     pub(in super::super) fn hear(
         &mut self,
         registry: &Registry,
-        which: Keeps,
-        corpses: &mut Vec<Pid>,
+        which: WorkerKind,
+        unreaped: &mut Vec<Pid>,
         now: Instant,
     ) -> Vec<Told> {
         match self {
-            Self::Apart(apart) => apart.hear(registry, which, corpses, now),
+            Self::Apart(apart) => apart.hear(registry, which, unreaped, now),
             Self::Here(..) => Vec::new(),
         }
     }
@@ -196,8 +196,8 @@ impl Desk {
     /// Watches the processes for room while questions wait for it.
     pub(in super::super) fn watch_unsent(&mut self, registry: &Registry) {
         if let Self::Apart(apart) = self {
-            for keeper in [&mut apart.looks, &mut apart.writes].into_iter().flatten() {
-                keeper.watch_unsent(registry);
+            for worker in [&mut apart.looks, &mut apart.writes].into_iter().flatten() {
+                worker.watch_unsent(registry);
             }
         }
     }
@@ -215,20 +215,20 @@ impl Desk {
     pub(in super::super) fn tend(
         &mut self,
         registry: &Registry,
-        corpses: &mut Vec<Pid>,
+        unreaped: &mut Vec<Pid>,
         now: Instant,
     ) -> Vec<Told> {
         let Self::Apart(apart) = self else {
             return Vec::new();
         };
         let mut told = Vec::new();
-        for which in [Keeps::Looks, Keeps::Writes] {
-            if apart.keeper(which).as_ref().is_some_and(|k| k.is_idle(now)) {
-                corpses.extend(apart.keeper(which).take().map(Keeper::bury));
+        for which in [WorkerKind::Looks, WorkerKind::Writes] {
+            if apart.worker(which).as_ref().is_some_and(|k| k.is_idle(now)) {
+                unreaped.extend(apart.worker(which).take().map(RegistryWorker::discard));
             }
-            let late = apart.keeper(which).as_ref().is_some_and(|k| k.is_late(now));
+            let late = apart.worker(which).as_ref().is_some_and(|k| k.is_late(now));
             if late {
-                told.extend(apart.lost(registry, which, corpses, now));
+                told.extend(apart.lost(registry, which, unreaped, now));
             }
         }
         told
@@ -245,10 +245,10 @@ impl Desk {
 }
 
 impl Apart {
-    fn keeper(&mut self, which: Keeps) -> &mut Option<Keeper> {
+    fn worker(&mut self, which: WorkerKind) -> &mut Option<RegistryWorker> {
         match which {
-            Keeps::Looks => &mut self.looks,
-            Keeps::Writes => &mut self.writes,
+            WorkerKind::Looks => &mut self.looks,
+            WorkerKind::Writes => &mut self.writes,
         }
     }
 
@@ -260,20 +260,20 @@ impl Apart {
         now: Instant,
     ) -> Result<Ticket, Fault> {
         let (which, within) = match question {
-            Question::Look(_) => (Keeps::Looks, LOOKING),
+            Question::Look(_) => (WorkerKind::Looks, LOOKING),
             Question::Introduce(..)
             | Question::Saw(_)
             | Question::Register(..)
-            | Question::Activate(..) => (Keeps::Writes, WRITING),
+            | Question::Activate(..) => (WorkerKind::Writes, WRITING),
         };
         let ticket = self.next;
         self.next += 1;
         let settings = self.settings.clone();
-        let keeper = match self.keeper(which) {
-            Some(keeper) => keeper,
+        let worker = match self.worker(which) {
+            Some(worker) => worker,
             none => none.insert(start(registry, &settings, which)?),
         };
-        keeper.ask(
+        worker.ask(
             ticket,
             whose,
             question.encode(ticket),
@@ -286,20 +286,20 @@ impl Apart {
     fn hear(
         &mut self,
         registry: &Registry,
-        which: Keeps,
-        corpses: &mut Vec<Pid>,
+        which: WorkerKind,
+        unreaped: &mut Vec<Pid>,
         now: Instant,
     ) -> Vec<Told> {
         let mut told = Vec::new();
         loop {
-            let Some(keeper) = self.keeper(which) else {
+            let Some(worker) = self.worker(which) else {
                 return told;
             };
-            match keeper.hear(now + IDLE) {
+            match worker.hear(now + IDLE) {
                 Ok(Some(answer)) => told.extend(answer),
                 Ok(None) => return told,
                 Err(_) => {
-                    told.extend(self.lost(registry, which, corpses, now));
+                    told.extend(self.lost(registry, which, unreaped, now));
                     return told;
                 }
             }
@@ -311,17 +311,17 @@ impl Apart {
     fn lost(
         &mut self,
         registry: &Registry,
-        which: Keeps,
-        corpses: &mut Vec<Pid>,
+        which: WorkerKind,
+        unreaped: &mut Vec<Pid>,
         now: Instant,
     ) -> Vec<Told> {
-        let Some(mut old) = self.keeper(which).take() else {
+        let Some(mut old) = self.worker(which).take() else {
             return Vec::new();
         };
         let mut told = Vec::new();
         let is_late = old.is_late(now);
         let mut waiting = old.take_waiting();
-        corpses.push(old.bury());
+        unreaped.push(old.discard());
         if is_late {
             // Whoever keeps it keeps the others waiting as well.
             let late = "the doors did not answer in time";
@@ -336,12 +336,12 @@ impl Apart {
             return told;
         }
         match start(registry, &self.settings, which) {
-            Ok(mut keeper) => {
+            Ok(mut worker) => {
                 for mut asked in waiting {
                     asked.again = true;
-                    keeper.ask_again(asked, now + IDLE);
+                    worker.ask_again(asked, now + IDLE);
                 }
-                *self.keeper(which) = Some(keeper);
+                *self.worker(which) = Some(worker);
             }
             Err(e) => {
                 let why = format!("the door process: {e}");
@@ -353,32 +353,34 @@ impl Apart {
 }
 
 /// One that registers is sent one thing at a time: for who has left nothing is asked then.
-fn start(registry: &Registry, settings: &Path, which: Keeps) -> Result<Keeper, Fault> {
+fn start(registry: &Registry, settings: &Path, which: WorkerKind) -> Result<RegistryWorker, Fault> {
     match which {
-        Keeps::Looks => Keeper::start(registry, settings, token::DOOR, usize::MAX),
-        Keeps::Writes => Keeper::start(registry, settings, token::REGISTRAR, 1),
+        WorkerKind::Looks => {
+            RegistryWorker::start(registry, settings, event_source::DOOR, usize::MAX)
+        }
+        WorkerKind::Writes => RegistryWorker::start(registry, settings, event_source::REGISTRAR, 1),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::keeper::tests::forked;
+    use super::super::registry_worker::tests::forked;
     use super::*;
     use crate::config::scratch::Scratch;
 
     /// One that hung at its disk once kept the daemon from ending.
     #[test]
     fn finish_waits_for_no_door_process() {
-        let place = Scratch::new().place();
-        let mut desk = Desk::Apart(Box::new(Apart {
-            settings: place.settings(),
-            eyes: Glance::of(&place),
+        let paths = Scratch::new().paths();
+        let mut registry_client = RegistryClient::Apart(Box::new(Apart {
+            settings: paths.settings(),
+            eyes: NonblockingReader::of(&paths),
             looks: Some(forked(|_| std::thread::sleep(WRITING))),
             writes: None,
             next: 1,
         }));
         let mut unreaped = Vec::new();
-        assert!(desk.finish(&mut unreaped).is_empty());
+        assert!(registry_client.finish(&mut unreaped).is_empty());
         let [pid] = unreaped[..] else {
             panic!("{unreaped:?}");
         };

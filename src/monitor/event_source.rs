@@ -2,7 +2,7 @@
 
 use mio::Token;
 
-use super::doors::Keeps;
+use super::doors::WorkerKind;
 use super::logins::LoginId;
 
 pub(super) const SIGNALS: Token = Token(0);
@@ -19,7 +19,7 @@ pub(super) const GUARD: Token = Token(7);
 const KINDS: usize = 8;
 
 /// Whose event it is.
-pub(super) enum Whose {
+pub(super) enum EventSource {
     Signals,
     Gate,
     Relay,
@@ -38,7 +38,7 @@ pub(super) enum Whose {
     /// One who has called there.
     WantsSignature(u64),
     /// A door process.
-    Door(Keeps),
+    Door(WorkerKind),
     /// The administrator's socket.
     Control,
     /// One who has called there.
@@ -80,24 +80,24 @@ fn numbered(id: u64, kind: usize) -> Token {
     )
 }
 
-pub(super) fn whose(token: Token) -> Whose {
-    let id = u64::try_from((token.0 / KINDS).saturating_sub(1)).unwrap_or(u64::MAX);
-    match (token, token.0 % KINDS) {
-        (SIGNALS, _) => Whose::Signals,
-        (GATE, _) => Whose::Gate,
-        (RELAY, _) => Whose::Relay,
-        (GUARD, _) => Whose::Guard,
-        (SIGN, _) => Whose::Sign,
-        (CONTROL, _) => Whose::Control,
-        (DOOR, _) => Whose::Door(Keeps::Looks),
-        (REGISTRAR, _) => Whose::Door(Keeps::Writes),
-        (_, 0) => Whose::Session(id),
-        (_, 1) => Whose::Job(id),
-        (_, 2) => Whose::LookUp(id),
-        (_, 3) => Whose::Login(id),
-        (_, 4) => Whose::WantsSignature(id),
-        (_, 5) => Whose::Administers(id),
-        (_, _) => Whose::Nobody,
+pub(super) fn source(event_source: Token) -> EventSource {
+    let id = u64::try_from((event_source.0 / KINDS).saturating_sub(1)).unwrap_or(u64::MAX);
+    match (event_source, event_source.0 % KINDS) {
+        (SIGNALS, _) => EventSource::Signals,
+        (GATE, _) => EventSource::Gate,
+        (RELAY, _) => EventSource::Relay,
+        (GUARD, _) => EventSource::Guard,
+        (SIGN, _) => EventSource::Sign,
+        (CONTROL, _) => EventSource::Control,
+        (DOOR, _) => EventSource::Door(WorkerKind::Looks),
+        (REGISTRAR, _) => EventSource::Door(WorkerKind::Writes),
+        (_, 0) => EventSource::Session(id),
+        (_, 1) => EventSource::Job(id),
+        (_, 2) => EventSource::LookUp(id),
+        (_, 3) => EventSource::Login(id),
+        (_, 4) => EventSource::WantsSignature(id),
+        (_, 5) => EventSource::Administers(id),
+        (_, _) => EventSource::Nobody,
     }
 }
 
@@ -108,16 +108,18 @@ mod tests {
     #[test]
     fn no_number_is_anothers() {
         for id in [0, 1, 7, 8, 1 << 40] {
-            assert!(matches!(whose(session(id)), Whose::Session(n) if n == id));
-            assert!(matches!(whose(job(id)), Whose::Job(n) if n == id));
-            assert!(matches!(whose(look_up(id)), Whose::LookUp(n) if n == id));
-            assert!(matches!(whose(login(id)), Whose::Login(n) if n == id));
-            assert!(matches!(whose(wants_signature(id)), Whose::WantsSignature(n) if n == id));
-            assert!(matches!(whose(administers(id)), Whose::Administers(n) if n == id));
+            assert!(matches!(source(session(id)), EventSource::Session(n) if n == id));
+            assert!(matches!(source(job(id)), EventSource::Job(n) if n == id));
+            assert!(matches!(source(look_up(id)), EventSource::LookUp(n) if n == id));
+            assert!(matches!(source(login(id)), EventSource::Login(n) if n == id));
+            assert!(
+                matches!(source(wants_signature(id)), EventSource::WantsSignature(n) if n == id)
+            );
+            assert!(matches!(source(administers(id)), EventSource::Administers(n) if n == id));
         }
-        for (token, is) in [(SIGN, true), (CONTROL, false)] {
-            assert_eq!(matches!(whose(token), Whose::Sign), is);
-            assert_eq!(matches!(whose(token), Whose::Control), !is);
+        for (event_source, is) in [(SIGN, true), (CONTROL, false)] {
+            assert_eq!(matches!(source(event_source), EventSource::Sign), is);
+            assert_eq!(matches!(source(event_source), EventSource::Control), !is);
         }
     }
 }

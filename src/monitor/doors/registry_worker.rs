@@ -12,14 +12,14 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use zeroize::Zeroizing;
 
-use super::desk::{Ticket, Told};
+use super::registry_client::{Ticket, Told};
 use crate::channel::gate::Connection;
 use crate::channel::watch::Watch;
 use crate::channel::{Channel, Incoming};
 use crate::door::asked::{Answer, MESSAGE};
 use crate::door::process as door;
 use crate::fault::Fault;
-use crate::sys::oom::Standing;
+use crate::sys::oom::OomPriority;
 use crate::sys::process;
 
 /// How long one may look whether the files are sound: a million machines take a
@@ -48,7 +48,7 @@ impl Asked {
 }
 
 /// A door process.
-pub(super) struct Keeper {
+pub(super) struct RegistryWorker {
     pid: Pid,
     channel: Channel,
     /// In the event loop, where it is.
@@ -64,7 +64,7 @@ pub(super) struct Keeper {
     idle_until: Option<Instant>,
 }
 
-impl Keeper {
+impl RegistryWorker {
     fn of(pid: Pid, channel: Channel, at_a_time: usize) -> Self {
         Self {
             pid,
@@ -86,19 +86,20 @@ impl Keeper {
     ) -> Result<Self, Fault> {
         let (channel, theirs) = Channel::pair()?;
         // Before there is a process, which would else have to be killed and reaped.
-        let watch = watched.map(|(registry, token)| Watch::new(registry, &channel, token));
+        let watch =
+            watched.map(|(registry, event_source)| Watch::new(registry, &channel, event_source));
         let watch = watch.transpose()?;
-        let pid = process::again("cosserver: door", theirs.as_fd(), Standing::Original)?;
+        let pid = process::again("cosserver: door", theirs.as_fd(), OomPriority::Original)?;
         let starts = watch.is_none();
-        let mut keeper = Self::of(pid, channel, at_a_time);
-        keeper.watch = watch;
-        match keeper
+        let mut worker = Self::of(pid, channel, at_a_time);
+        worker.watch = watch;
+        match worker
             .channel
             .send(door::begin(settings, starts), Vec::new())
         {
-            Ok(()) => Ok(keeper),
+            Ok(()) => Ok(worker),
             Err(e) => {
-                let _ = waitpid(keeper.bury(), None);
+                let _ = waitpid(worker.discard(), None);
                 Err(e)
             }
         }
@@ -110,11 +111,11 @@ impl Keeper {
     /// # Errors
     /// They are not, or there is no process to be had.
     pub(super) fn check(settings: &Path) -> Result<Vec<Fault>, Fault> {
-        let mut keeper = Self::launch(settings, None, 0)?;
+        let mut worker = Self::launch(settings, None, 0)?;
         let until = Instant::now() + STARTING;
-        let checked = keeper.wait_for_the_beginning(until);
-        let without = std::mem::take(&mut keeper.without);
-        let pid = keeper.bury();
+        let checked = worker.wait_for_the_beginning(until);
+        let without = std::mem::take(&mut worker.without);
+        let pid = worker.discard();
         // One that hangs at its disk may not even die.
         if Instant::now() < until {
             let _ = waitpid(pid, None);
@@ -139,10 +140,10 @@ impl Keeper {
     pub(super) fn start(
         registry: &Registry,
         settings: &Path,
-        token: Token,
+        event_source: Token,
         at_a_time: usize,
     ) -> Result<Self, Fault> {
-        Self::launch(settings, Some((registry, token)), at_a_time)
+        Self::launch(settings, Some((registry, event_source)), at_a_time)
     }
 
     /// Watches for room while questions wait for it.
@@ -230,7 +231,9 @@ impl Keeper {
                     let waiting = self.take_waiting();
                     Ok(Some(waiting.into_iter().map(|a| a.failed(&why)).collect()))
                 }
-                Answer::Done | Answer::Sight(_) | Answer::Lodged(_) => Ok(Some(Vec::new())),
+                Answer::Done | Answer::MachineStatus(_) | Answer::RegistrationOutcome(_) => {
+                    Ok(Some(Vec::new()))
+                }
             };
         }
         let asked = self.waiting.pop_front().filter(|a| a.ticket == ticket);
@@ -277,7 +280,7 @@ impl Keeper {
     }
 
     /// Makes sure that it is dead. Its number, to be reaped.
-    pub(super) fn bury(self) -> Pid {
+    pub(super) fn discard(self) -> Pid {
         process::signal(self.pid, Signal::SIGKILL);
         self.pid
     }
@@ -289,10 +292,10 @@ pub(super) mod tests {
     use crate::sys::forked::Forked;
 
     /// A door process that does this with its end of the channel instead.
-    pub(in super::super) fn forked(work: impl FnOnce(Channel)) -> Keeper {
+    pub(in super::super) fn forked(work: impl FnOnce(Channel)) -> RegistryWorker {
         let (ours, theirs) = Channel::pair().unwrap();
         let child = Forked::start(|| work(Channel::new(theirs))).unwrap();
-        Keeper::of(child.pid, ours, 1)
+        RegistryWorker::of(child.pid, ours, 1)
     }
 
     /// Notes of what the daemon starts without, one after another, once held its start for ever.
@@ -301,13 +304,13 @@ pub(super) mod tests {
         const LIMIT: Duration = Duration::from_millis(200);
         const TALKS: Duration = Duration::from_secs(5);
         let begun = Instant::now();
-        let mut keeper = forked(|mut channel| {
+        let mut worker = forked(|mut channel| {
             let note = Answer::Fault("x".into()).encode(door::WITHOUT);
             while begun.elapsed() < TALKS && channel.deliver(note.to_vec(), TALKS).is_ok() {}
         });
-        assert!(keeper.wait_for_the_beginning(begun + LIMIT).is_err());
+        assert!(worker.wait_for_the_beginning(begun + LIMIT).is_err());
         assert!(begun.elapsed() < TALKS);
-        waitpid(keeper.bury(), None).unwrap();
+        waitpid(worker.discard(), None).unwrap();
     }
 
     /// The event loop would hear them for as long as they come.
@@ -315,14 +318,14 @@ pub(super) mod tests {
     fn notes_to_a_daemon_that_runs_are_out_of_turn() {
         let poll = mio::Poll::new().unwrap();
         let until = Instant::now() + STARTING;
-        let mut keeper = forked(|mut channel| {
+        let mut worker = forked(|mut channel| {
             let note = Answer::Fault("x".into()).encode(door::WITHOUT);
             channel.deliver(note.to_vec(), STARTING).unwrap();
         });
-        let watch = Watch::new(poll.registry(), &keeper.channel, Token(1));
-        keeper.watch = Some(watch.unwrap());
-        assert!(keeper.channel.wait_until(until).unwrap());
-        assert!(keeper.hear(until).is_err());
-        waitpid(keeper.bury(), None).unwrap();
+        let watch = Watch::new(poll.registry(), &worker.channel, Token(1));
+        worker.watch = Some(watch.unwrap());
+        assert!(worker.channel.wait_until(until).unwrap());
+        assert!(worker.hear(until).is_err());
+        waitpid(worker.discard(), None).unwrap();
     }
 }

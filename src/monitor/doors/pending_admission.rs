@@ -3,16 +3,16 @@
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
-use super::desk::Ticket;
+use super::registry_client::Ticket;
 use crate::config::name::UserName;
-use crate::credential::{Claimant, Newcomer, Opened, Proven};
-use crate::door::{Admitted, Id, Machine, Want};
+use crate::credential::{AuthenticatedHost, AuthenticatedMachine, LoginClaim, Opened};
+use crate::door::{Admitted, Id, Machine, PromptFor};
 use crate::monitor::talk::Talk;
 use crate::wire::Malformed;
 use crate::wire::noise::Keys;
 
 /// Somebody at the doors.
-pub(in super::super) struct Visit {
+pub(in super::super) struct PendingAdmission {
     pub(super) socket: OwnedFd,
     pub(super) peer: IpAddr,
     /// He calls from this host itself.
@@ -32,33 +32,33 @@ pub(super) enum Step {
     /// The outer door has let it through, and its host's name is being looked up.
     AwaitsName(Box<Admitted<Opened>>),
     /// The doors are asked about the machine of the host that vouches for him.
-    VouchedFor(Visitor),
+    VouchedFor(Applicant),
     /// He has been asked.
-    Prompted(Visitor, Want, Box<Talk>),
+    Prompted(Applicant, PromptFor, Box<Talk>),
     /// He is being registered.
-    Registers(Visitor, Box<Talk>),
+    Registers(Applicant, Box<Talk>),
     /// He is; the doors are asked once more.
-    Registered(Visitor, Box<Talk>),
+    Registered(Applicant, Box<Talk>),
 }
 
 /// Who wants to come in, and what he has shown.
-pub(super) enum Visitor {
+pub(super) enum Applicant {
     /// A host, or its user, for a command.
-    Exec(Box<Proven>),
+    Exec(Box<AuthenticatedHost>),
     /// The same for an application, as this user.
-    Gui(Box<Proven>, UserName),
+    Gui(Box<AuthenticatedHost>, UserName),
     /// Somebody who will be asked for his password.
-    Claimant(Box<Claimant>),
+    LoginClaim(Box<LoginClaim>),
     /// A machine that wants to be known.
-    Newcomer(Box<Newcomer>),
+    AuthenticatedMachine(Box<AuthenticatedMachine>),
 }
 
-impl Visitor {
+impl Applicant {
     pub(super) fn machine(&self) -> Id {
         Id::of(match self {
             Self::Exec(p) | Self::Gui(p, _) => p.machine(),
-            Self::Claimant(c) => c.machine(),
-            Self::Newcomer(n) => n.machine(),
+            Self::LoginClaim(c) => c.machine(),
+            Self::AuthenticatedMachine(n) => n.machine(),
         })
     }
 
@@ -66,15 +66,15 @@ impl Visitor {
     fn machines(&self) -> Vec<Id> {
         match self {
             Self::Exec(p) | Self::Gui(p, _) => p.machines(),
-            Self::Claimant(_) | Self::Newcomer(_) => vec![self.machine()],
+            Self::LoginClaim(_) | Self::AuthenticatedMachine(_) => vec![self.machine()],
         }
     }
 
     /// The host whose cookie was proven.
-    pub(super) fn host(&self) -> Option<&Proven> {
+    pub(super) fn host(&self) -> Option<&AuthenticatedHost> {
         match self {
             Self::Exec(p) | Self::Gui(p, _) => Some(p),
-            Self::Claimant(_) | Self::Newcomer(_) => None,
+            Self::LoginClaim(_) | Self::AuthenticatedMachine(_) => None,
         }
     }
 
@@ -82,26 +82,26 @@ impl Visitor {
     pub(super) fn caller(&self) -> &str {
         match self {
             Self::Exec(p) | Self::Gui(p, _) => p.request().caller_user.as_str(),
-            Self::Claimant(c) => c.request().caller_user.as_str(),
-            Self::Newcomer(n) => n.caller_user().as_str(),
+            Self::LoginClaim(c) => c.request().caller_user.as_str(),
+            Self::AuthenticatedMachine(n) => n.caller_user().as_str(),
         }
     }
 
     pub(super) fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
         match self {
             Self::Exec(p) | Self::Gui(p, _) => p.message_2(payload),
-            Self::Claimant(c) => c.message_2(payload),
-            Self::Newcomer(n) => n.message_2(payload),
+            Self::LoginClaim(c) => c.message_2(payload),
+            Self::AuthenticatedMachine(n) => n.message_2(payload),
         }
     }
 }
 
-impl Visit {
+impl PendingAdmission {
     /// Whose machines an exclusion would concern.
     pub(in super::super) fn machines(&self) -> Vec<Id> {
         match &self.step {
             Step::Arrives(opened) => vec![Id::of(opened.machine())],
-            Step::AwaitsName(admitted) => vec![Id::of(admitted.who().machine())],
+            Step::AwaitsName(admitted) => vec![Id::of(admitted.inner().machine())],
             Step::VouchedFor(v)
             | Step::Prompted(v, ..)
             | Step::Registers(v, _)
@@ -133,7 +133,7 @@ impl Visit {
     }
 
     /// Whether he has proven nothing but his key.
-    pub(super) fn is_strangers(&self) -> bool {
+    pub(super) fn is_unauthenticated(&self) -> bool {
         match &self.step {
             Step::Arrives(_) | Step::AwaitsName(_) => true,
             Step::VouchedFor(v)

@@ -1,7 +1,7 @@
 //! By what a host is to believe us: the hash under a cookie that we may read, what the
 //! signer of this host says for us, or what PAM asks. Run by the client.
 
-use super::signer::Desk;
+use super::signer::LocalSigner;
 use crate::fault::Fault;
 use crate::secret::{KeyPair, PublicKey, Secret};
 use crate::wire::Malformed;
@@ -37,12 +37,12 @@ pub struct Credentials<'a> {
 
 /// By what a host is to believe us.
 #[derive(Clone, Copy)]
-pub enum Means<'a> {
+pub enum AuthMethod<'a> {
     /// The hash under the cookie that only we two have.
     Hash(Credentials<'a>),
     /// What this host's signer says for us, of the host with this public key, under the
     /// cookie of this number.
-    Vouch(&'a Desk, &'a PublicKey, u8),
+    Vouch(&'a LocalSigner, &'a PublicKey, u8),
     /// What it asks, once it has proven to have this public key. Our own key is the
     /// first.
     Password(&'a KeyPair, &'a PublicKey),
@@ -71,12 +71,12 @@ impl Shown {
     }
 }
 
-impl<'a> Means<'a> {
+impl<'a> AuthMethod<'a> {
     /// Our own key, and the host's.
     pub const fn keys(&self) -> (&'a KeyPair, &'a PublicKey) {
         match self {
             Self::Hash(who) => (who.machine, who.pin),
-            Self::Vouch(desk, pin, _) => (desk.key(), pin),
+            Self::Vouch(signer, pin, _) => (signer.key(), pin),
             Self::Password(machine, pin) | Self::Machine(machine, pin) => (machine, pin),
         }
     }
@@ -84,7 +84,7 @@ impl<'a> Means<'a> {
     /// Whether it is not worth a connection: the signer has said that it has no such
     /// cookie.
     pub fn is_in_vain(&self) -> bool {
-        matches!(self, Self::Vouch(desk, _, which) if !desk.has(*which))
+        matches!(self, Self::Vouch(signer, _, which) if !signer.has(*which))
     }
 
     /// What to show a host that has drawn this nonce.
@@ -115,8 +115,8 @@ impl<'a> Means<'a> {
                     expected: Some(made(Side::Server)?),
                 })
             }
-            Self::Vouch(desk, pin, which) => {
-                let signed = desk.sign(&question.asked, pin, *which, nonce)?;
+            Self::Vouch(signer, pin, which) => {
+                let signed = signer.sign(&question.asked, pin, *which, nonce)?;
                 let hosts = Hosts {
                     caller: signed.caller,
                     server: signed.server,

@@ -23,7 +23,7 @@ const LOOKED_AT: usize = 1024;
 
 /// Where one stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Stranger {
+pub(in super::super) enum PreauthStage {
     /// We wait for it: it may be turned out.
     Waiting = 1,
     /// It waits for us.
@@ -42,7 +42,7 @@ struct Slot {
     number: usize,
     source: Source,
     since: u64,
-    stage: Stranger,
+    stage: PreauthStage,
 }
 
 impl Slot {
@@ -51,11 +51,11 @@ impl Slot {
         let (since, rest) = rest.split_first_chunk::<8>()?;
         let [family, stage] = *rest.first_chunk::<2>()?;
         let stage = match stage {
-            1 => Stranger::Waiting,
-            2 => Stranger::Asking,
-            3 => Stranger::Leaving,
-            4 => Stranger::Prompted,
-            5 => Stranger::Refused,
+            1 => PreauthStage::Waiting,
+            2 => PreauthStage::Asking,
+            3 => PreauthStage::Leaving,
+            4 => PreauthStage::Prompted,
+            5 => PreauthStage::Refused,
             _ => return None,
         };
         Some(Self {
@@ -104,7 +104,7 @@ impl Table {
             let left = table.penalty_left(source, limits, now)?;
             let of_source = sources::slots(is_listed, left, limits);
             let in_all = sources::room(is_listed, limits).min(STRANGERS);
-            let mut all = table.strangers()?;
+            let mut all = table.unauthenticated()?;
             let own = |s: &Slot| s.source == source;
             if table
                 .make_room(&mut all, of_source, own, &mut evicted)?
@@ -157,7 +157,11 @@ impl Table {
         all.iter()
             .for_each(|s| *held.entry(s.source).or_default() += 1);
         let greed = |s: &&Slot| (held.get(&s.source), s.source, Reverse(s.since));
-        let waited_for = [Stranger::Waiting, Stranger::Prompted, Stranger::Refused];
+        let waited_for = [
+            PreauthStage::Waiting,
+            PreauthStage::Prompted,
+            PreauthStage::Refused,
+        ];
         let may_go = left.iter().filter(|s| waited_for.contains(&s.stage));
         let Some(gone) = may_go.max_by_key(greed) else {
             return Ok(None);
@@ -174,10 +178,10 @@ impl Table {
     ///
     /// # Errors
     /// The table cannot be written.
-    pub(in super::super) fn make_place(&self, source: Source) -> Result<bool> {
+    pub(in super::super) fn make_slot(&self, source: Source) -> Result<bool> {
         let evicted = self.locked(|table| {
-            let mut asked = table.strangers()?;
-            asked.retain(|s| matches!(s.stage, Stranger::Prompted | Stranger::Refused));
+            let mut asked = table.unauthenticated()?;
+            asked.retain(|s| matches!(s.stage, PreauthStage::Prompted | PreauthStage::Refused));
             let of = |source| asked.iter().filter(|s| s.source == source).count();
             let greed = |s: &&Slot| (of(s.source), Reverse(s.since));
             let greediest = asked.iter().max_by_key(greed);
@@ -196,7 +200,7 @@ impl Table {
         let highest = self.count(HIGHEST)?;
         let bytes = self.read_many(STRANGERS_AT, highest, SIZE)?;
         let slots = bytes.chunks_exact(SIZE).enumerate();
-        let is_free = |s: Option<Slot>| s.is_none_or(|s| s.stage == Stranger::Leaving);
+        let is_free = |s: Option<Slot>| s.is_none_or(|s| s.stage == PreauthStage::Leaving);
         let free = slots.filter(|(n, b)| is_free(Slot::parse(*n, b)));
         let free = free.map(|(n, _)| n).chain(highest..STRANGERS);
         // At last those of the dead.
@@ -206,7 +210,7 @@ impl Table {
                     number,
                     source,
                     since: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
-                    stage: Stranger::Waiting,
+                    stage: PreauthStage::Waiting,
                 })?;
                 self.set_count(HIGHEST, highest.max(number + 1))?;
                 return Ok(Admission::Slot(number));
@@ -219,11 +223,11 @@ impl Table {
     ///
     /// # Errors
     /// The table cannot be written.
-    pub(in super::super) fn set_stage(&self, number: usize, stage: Stranger) -> Result<bool> {
+    pub(in super::super) fn set_stage(&self, number: usize, stage: PreauthStage) -> Result<bool> {
         self.locked(|table| {
             let bytes: [u8; SIZE] = table.read(place(STRANGERS_AT, number, SIZE))?;
             match Slot::parse(number, &bytes) {
-                Some(slot) if slot.stage != Stranger::Leaving => {
+                Some(slot) if slot.stage != PreauthStage::Leaving => {
                     table.write(&Slot { stage, ..slot })?;
                     Ok(true)
                 }
@@ -236,7 +240,7 @@ impl Table {
     pub(in super::super) fn stays(&self, number: usize) -> bool {
         let bytes = self.read::<SIZE>(place(STRANGERS_AT, number, SIZE));
         let slot = bytes.ok().and_then(|bytes| Slot::parse(number, &bytes));
-        slot.is_none_or(|s| s.stage != Stranger::Leaving)
+        slot.is_none_or(|s| s.stage != PreauthStage::Leaving)
     }
 
     /// Gives our own slot back.
@@ -256,17 +260,17 @@ impl Table {
     }
 
     /// Those who count.
-    fn strangers(&self) -> Result<Vec<Slot>> {
+    fn unauthenticated(&self) -> Result<Vec<Slot>> {
         let bytes = self.read_many(STRANGERS_AT, self.count(HIGHEST)?, SIZE)?;
         let all = bytes.chunks_exact(SIZE).enumerate();
         let all = all.filter_map(|(n, bytes)| Slot::parse(n, bytes));
-        Ok(all.filter(|s| s.stage != Stranger::Leaving).collect())
+        Ok(all.filter(|s| s.stage != PreauthStage::Leaving).collect())
     }
 
     /// How many count.
     #[cfg(test)]
-    pub(super) fn strangers_of_all(&self) -> Result<usize> {
-        self.strangers().map(|all| all.len())
+    pub(super) fn unauthenticated_total(&self) -> Result<usize> {
+        self.unauthenticated().map(|all| all.len())
     }
 
     /// Signals the monitor that holds a slot.
@@ -276,14 +280,14 @@ impl Table {
 
     /// It counts no more, and is told so next.
     fn mark_leaving(&self, slot: &Slot) -> Result<()> {
-        let stage = Stranger::Leaving;
+        let stage = PreauthStage::Leaving;
         self.write(&Slot { stage, ..*slot })
     }
 
     /// The sources of those who count, in the order of their slots.
     #[cfg(test)]
-    pub(super) fn strangers_left(&self) -> Result<Vec<Source>> {
-        Ok(self.strangers()?.iter().map(|s| s.source).collect())
+    pub(super) fn unauthenticated_left(&self) -> Result<Vec<Source>> {
+        Ok(self.unauthenticated()?.iter().map(|s| s.source).collect())
     }
 
     fn write(&self, slot: &Slot) -> Result<()> {
