@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// Defaults of SQLite that take the place of the statements in `src/door/file.rs`.
+/// Defaults of SQLite that take the place of the statements in `src/registry/file.rs`.
 const SQLITE: [&str; 5] = [
     "-DSQLITE_MAX_MMAP_SIZE=0",
     "-DSQLITE_DEFAULT_CACHE_SIZE=-256",

@@ -1,32 +1,34 @@
-//! The rooms of cosserver. Arrows point down this list and never up:
-//! `gate`, `monitor`, `relay`, `lookup`, `login` are the daemon's processes; `client` and `admin`
-//! are the other two programs; `door`, `credential`, `policy` and `service` are what
-//! the monitor decides with; `signer` vouches for this host's users to others; `sources` has the rules for where strangers come from; `channel` carries the typed questions between our
-//! own processes; `wire` is the language spoken with peers; `config` is the
-//! administrator's files; `sys`, `log`, `curve`, `secret`, `refusal` and `fault` are the ground.
+//! cosserver's library: everything but the entry points in `main.rs` and `bin/`.
 //!
-//! A newcomer starts with `gate/connection.rs` (the stranger's side) and
-//! `monitor/answer.rs` (the verdict), which tell the whole story.
+//! Imports point down this list and never up (`tests/house.rs`):
+//!
+//! - `daemon`: the daemon's processes (monitor, gate, relay, login, lookup);
+//! - `client` and `admin`: the other two programs;
+//! - `services`: what an authorized request starts;
+//! - `auth`: what the monitor decides with, authentication and policy;
+//! - `registry`: the machines that are known, the outer and the inner door;
+//! - `signer`: vouches for this host's users to other hosts;
+//! - `ipc`: the messages between our own processes;
+//! - `config`: the administrator's files;
+//! - `protocol`: what is spoken with peers, without I/O;
+//! - `sys`, `log`, `curve`, `secret`, `refusal` and `fault`: the ground.
+//!
+//! Start with `daemon/gate/connection.rs` (an unauthenticated connection) and
+//! `daemon/monitor/answer.rs` (the decision).
 
 pub mod admin;
-pub mod channel;
+pub mod auth;
 pub mod client;
 pub mod config;
-pub mod credential;
 pub mod curve;
-pub mod door;
+pub mod daemon;
 pub mod fault;
-pub mod gate;
+pub mod ipc;
 pub mod log;
-pub mod login;
-pub mod lookup;
-pub mod monitor;
-pub mod policy;
+pub mod protocol;
 pub mod refusal;
-pub mod relay;
+pub mod registry;
 pub mod secret;
-pub mod service;
+pub mod services;
 pub mod signer;
-pub mod sources;
 pub mod sys;
-pub mod wire;

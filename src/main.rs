@@ -7,18 +7,18 @@ cosserver::entry!(run);
 
 /// The roles that the monitor forks for inetd's one connection.
 const APART: Apart = Apart {
-    gate: cosserver::gate::main,
-    relay: cosserver::relay::main_alone,
-    lookup: cosserver::lookup::main,
+    gate: cosserver::daemon::gate::main,
+    relay: cosserver::daemon::relay::main_alone,
+    lookup: cosserver::daemon::lookup::main,
 };
 
 fn run() -> u8 {
     match std::env::args_os().next().as_ref().and_then(|a| a.to_str()) {
-        Some("cosserver: gate") => cosserver::gate::main(),
-        Some("cosserver: relay") => cosserver::relay::main(),
-        Some("cosserver: lookup") => cosserver::lookup::main(),
-        Some("cosserver: guard") => cosserver::monitor::standby_guard(),
-        Some("cosserver: door") => cosserver::door::process::main(),
-        _ => cosserver::monitor::main(&APART),
+        Some("cosserver: gate") => cosserver::daemon::gate::main(),
+        Some("cosserver: relay") => cosserver::daemon::relay::main(),
+        Some("cosserver: lookup") => cosserver::daemon::lookup::main(),
+        Some("cosserver: guard") => cosserver::daemon::monitor::standby_guard(),
+        Some("cosserver: door") => cosserver::registry::process::main(),
+        _ => cosserver::daemon::monitor::main(&APART),
     }
 }

@@ -20,10 +20,10 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
-use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::{Command, Request, Service};
-use cosserver::wire::seal::{Opener, Sealer};
-use cosserver::wire::stream::{End, Message, Stream};
+use cosserver::protocol::record::{self, Kind};
+use cosserver::protocol::request::{Command, Request, Service};
+use cosserver::protocol::seal::{Opener, Sealer};
+use cosserver::protocol::stream::{End, Message, Stream};
 use daemon::hostile::{Caller, RawConnection, Session};
 use daemon::session::{Fifo, Gate, lives};
 use daemon::{Daemon, PATIENCE, needs_root, until};

@@ -5,13 +5,13 @@ use crate::daemon;
 
 use std::time::Duration;
 
+use cosserver::protocol::hello::{Hello, Suite};
+use cosserver::protocol::limits::{COMMAND_PIECE, GREETING_BODY, HELLO_BODY};
+use cosserver::protocol::record::{self, Kind};
+use cosserver::protocol::request::Command;
+use cosserver::protocol::seal::Sealer;
+use cosserver::protocol::stream::End;
 use cosserver::secret::{KeyPair, Secret};
-use cosserver::wire::hello::{Hello, Suite};
-use cosserver::wire::limits::{COMMAND_PIECE, GREETING_BODY, HELLO_BODY};
-use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::Command;
-use cosserver::wire::seal::Sealer;
-use cosserver::wire::stream::End;
 use daemon::Daemon;
 use daemon::hostile::{Caller, RawConnection, hello, timed};
 
@@ -337,7 +337,7 @@ fn a_changed_byte_anywhere_is_refused() {
         let mut greeting = s.greet();
         greeting.server_hello[at] ^= 1;
         let parsed = Hello::parse(&greeting.hello).unwrap();
-        let sane = cosserver::wire::hello::ServerHello::parse(&greeting.server_hello, &parsed);
+        let sane = cosserver::protocol::hello::ServerHello::parse(&greeting.server_hello, &parsed);
         if sane.is_ok() {
             s.send(&caller.client_hello(&greeting, &request).0);
             waiting.push(s);
@@ -587,7 +587,7 @@ fn an_unknown_suite_is_passed_over_and_none_is_without_encryption() {
         suites: vec![Suite::ChaChaPoly],
         wants_host_key: false,
     };
-    let server = cosserver::wire::hello::ServerHello::parse(&answer, &offered).unwrap();
+    let server = cosserver::protocol::hello::ServerHello::parse(&answer, &offered).unwrap();
     assert_eq!((server.version, server.suite), (1, Suite::ChaChaPoly));
     assert!(server.host_key.is_none(), "nobody asked for it");
     for alone in [0_u8, 3, 23] {

@@ -12,14 +12,14 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use cosserver::protocol::answer::Answer;
+use cosserver::protocol::hello::{Hello, ServerHello};
+use cosserver::protocol::limits::ROUNDS;
+use cosserver::protocol::noise::{Keys, Prepared, Responder};
+use cosserver::protocol::prompt::{Asks, Style, Text};
+use cosserver::protocol::record::{self, Kind};
+use cosserver::protocol::seal::{Opener, Sealer};
 use cosserver::secret::{KeyPair, PublicKey, random};
-use cosserver::wire::answer::Answer;
-use cosserver::wire::hello::{Hello, ServerHello};
-use cosserver::wire::limits::ROUNDS;
-use cosserver::wire::noise::{Keys, Prepared, Responder};
-use cosserver::wire::prompt::{Asks, Style, Text};
-use cosserver::wire::record::{self, Kind};
-use cosserver::wire::seal::{Opener, Sealer};
 
 use client_host::{Host, gone, script, whole_record};
 use daemon::session::Session;

@@ -8,11 +8,11 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 use client_host::{Host, Said, Session, complaint, finish, gone, raw};
+use cosserver::protocol::answer::Answer;
+use cosserver::protocol::hello::Suite;
+use cosserver::protocol::limits::{CREDIT, DATA_PAYLOAD};
+use cosserver::protocol::stream::{End, Message, Signal, Stream};
 use cosserver::secret::{KeyPair, Secret};
-use cosserver::wire::answer::Answer;
-use cosserver::wire::hello::Suite;
-use cosserver::wire::limits::{CREDIT, DATA_PAYLOAD};
-use cosserver::wire::stream::{End, Message, Signal, Stream};
 
 #[test]
 fn denied() {

@@ -7,12 +7,12 @@ use crate::client_host;
 use std::io::Write;
 
 use client_host::{Host, Said, ends_well, finish, script, send_signal};
-use cosserver::wire::answer::Answer;
-use cosserver::wire::limits::COMMAND_PIECE;
-use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::{self, Command, Service};
-use cosserver::wire::seal::{Opener, Sealer};
-use cosserver::wire::stream::{End, Message, Signal, Stream};
+use cosserver::protocol::answer::Answer;
+use cosserver::protocol::limits::COMMAND_PIECE;
+use cosserver::protocol::record::{self, Kind};
+use cosserver::protocol::request::{self, Command, Service};
+use cosserver::protocol::seal::{Opener, Sealer};
+use cosserver::protocol::stream::{End, Message, Signal, Stream};
 use nix::sys::signal::Signal as Kill;
 
 #[test]

@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use client_host::{Host, Said, ends_well, finish, pattern, send_signal};
-use cosserver::wire::limits::{CREDIT, DATA_PAYLOAD};
-use cosserver::wire::stream::{Allowance, End, Message, Signal, Stream};
-use cosserver::wire::window::Window;
+use cosserver::protocol::limits::{CREDIT, DATA_PAYLOAD};
+use cosserver::protocol::stream::{Allowance, End, Message, Signal, Stream};
+use cosserver::protocol::window::Window;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal as Kill;
 

@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 
 use cosserver::config::paths::Paths;
 use cosserver::config::settings::Settings;
+use cosserver::protocol::stream::End;
 use cosserver::secret::KeyPair;
-use cosserver::wire::stream::End;
 use daemon::hostile::{Caller, RawConnection, timed};
 use daemon::{COSADM, COSSERVER, Daemon, Folder, append, me, nss, prepare};
 use nix::sys::signal::Signal;
@@ -187,8 +187,8 @@ fn sighup_applies_new_limits_and_a_broken_file_keeps_the_old_ones() {
     }
     let ((), took) = timed(|| RawConnection::connect(d.port).closed());
     assert!(took.as_secs() < 10, "{took:?}: the old limit is not kept");
-    session.send(&cosserver::wire::stream::Message::Eof(
-        cosserver::wire::stream::Stream::Main,
+    session.send(&cosserver::protocol::stream::Message::Eof(
+        cosserver::protocol::stream::Stream::Main,
     ));
     assert_eq!(session.finish().1, Some(End::Exited(0)));
 }

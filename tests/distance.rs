@@ -15,8 +15,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use client_host::{Host, Said, ends_well, pattern};
-use cosserver::wire::limits::{CREDIT, CREDIT_MAX, DATA_PAYLOAD};
-use cosserver::wire::stream::{Allowance, Message, Stream};
+use cosserver::protocol::limits::{CREDIT, CREDIT_MAX, DATA_PAYLOAD};
+use cosserver::protocol::stream::{Allowance, Message, Stream};
 use daemon::session::{self, Gate, Later, Patient, later, status_number};
 use daemon::{Daemon, until};
 

@@ -6,7 +6,7 @@ use crate::tree;
 use std::fs;
 
 use cosserver::config::settings::KEYS;
-use cosserver::wire::limits;
+use cosserver::protocol::limits;
 use tree::{Set, agree, files, relative, set, text};
 
 /// A document with its line breaks and runs of blanks made one blank.
@@ -239,7 +239,7 @@ fn the_limits_of_the_protocol() {
         );
     }
 
-    let source = text("src/wire/limits.rs");
+    let source = text("src/protocol/limits.rs");
     let constants = source
         .lines()
         .filter_map(|l| l.strip_prefix("pub const ")?.split(':').next());
@@ -288,7 +288,7 @@ fn the_times_of_the_protocol() {
         ),
         format!(
             "| ended | the client to close | – | {} s | closed |",
-            seconds("src/relay/farewell.rs", "FAREWELL")
+            seconds("src/daemon/relay/farewell.rs", "FAREWELL")
         ),
         format!(
             "a client SHOULD give up after some {} seconds without the answer",
@@ -441,7 +441,7 @@ fn guarding_tests_are_there() {
                 !guard.trim().is_empty(),
                 "{document}:{number}: nothing guards this"
             );
-            // `src/wire/hello.rs` `a_test`, `another`; `tests/x.rs` `a_third`
+            // `src/protocol/hello.rs` `a_test`, `another`; `tests/x.rs` `a_third`
             let mut file = None;
             for word in guard.split('`').skip(1).step_by(2) {
                 if word.ends_with(".rs") || word.ends_with(".py") {

@@ -11,16 +11,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use cosserver::config::paths::Paths;
-use cosserver::door::inner::Setting;
-use cosserver::door::{Doors, Id, Inner, Level, List, Name, Outer, RegistrationState};
+use cosserver::protocol::answer::Answer;
+use cosserver::protocol::noise::Initiator;
+use cosserver::protocol::opening::{Credential, Opening};
+use cosserver::protocol::prompt::{Answers, Asks};
+use cosserver::protocol::record::{self, Kind};
+use cosserver::protocol::request::{Command as Words, Gui, Request, Service};
+use cosserver::protocol::seal::{Opener, Sealer};
+use cosserver::registry::inner::Setting;
+use cosserver::registry::{Doors, Id, Inner, Level, List, Name, Outer, RegistrationState};
 use cosserver::secret::KeyPair;
-use cosserver::wire::answer::Answer;
-use cosserver::wire::noise::Initiator;
-use cosserver::wire::opening::{Credential, Opening};
-use cosserver::wire::prompt::{Answers, Asks};
-use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::{Command as Words, Gui, Request, Service};
-use cosserver::wire::seal::{Opener, Sealer};
 use daemon::hostile::{Caller, RawConnection, nonce, shake, timed, vouch};
 use daemon::{COSSERVER, Daemon, Folder, until};
 use nix::sys::signal::{Signal, kill};
@@ -560,7 +560,7 @@ fn whoever_is_refused_at_the_doors_is_penalised() {
 /// The page said that End comes at once, and three messages came before it.
 #[test]
 fn what_comes_with_a_registration_is_what_the_page_says() {
-    use cosserver::wire::stream::Message;
+    use cosserver::protocol::stream::Message;
     let (d, mut m) = start();
     m.outer.set_level(Level::Open).unwrap();
     let machine = Machine::new(&d);
@@ -812,7 +812,7 @@ fn a_session_of_a_machine_that_is_excluded_at_once_is_hung_up() {
 
 /// Asks the daemon to hang a machine up, as `cosadm exclude add --now` does.
 fn cut(d: &Daemon, id: Id) -> u64 {
-    use cosserver::channel::control::{Answer, Question};
+    use cosserver::ipc::control::{Answer, Question};
     use cosserver::sys::local;
     let socket = local::call(&d.server().join("run/control"), daemon::PATIENCE).unwrap();
     nix::unistd::write(&socket, &Question::Cut(id.0).encode()).unwrap();

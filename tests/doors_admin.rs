@@ -12,7 +12,7 @@ use std::process::Stdio;
 use cosserver::config::keys;
 use cosserver::config::machines;
 use cosserver::config::name::HostName;
-use cosserver::door::{Doors, Id, Inner, Level, Name, RegistrationState};
+use cosserver::registry::{Doors, Id, Inner, Level, Name, RegistrationState};
 use cosserver::secret::PublicKey;
 use daemon::Daemon;
 use host::{Host, chmod, text};
@@ -880,7 +880,7 @@ fn the_inner_door_may_be_missing_where_only_the_outer_is_asked() {
     assert!(s.good(&["init"]).contains("anew: nobody is authorized"));
     assert_eq!(s.json(&["exclude", "list"])["excluded"][0]["id"], A);
     // The outer one as well.
-    fs::remove_file(cosserver::door::Outer::path(&s.paths())).unwrap();
+    fs::remove_file(cosserver::registry::Outer::path(&s.paths())).unwrap();
     for command in [["exclude", "list"], ["door", "status"]] {
         let told = s.bad(1, &command);
         assert!(told.contains("gone, and with it who is excluded"), "{told}");

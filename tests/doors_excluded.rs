@@ -7,7 +7,7 @@ use crate::door;
 use std::fs;
 
 use cosserver::config::paths::Paths;
-use cosserver::door::{Doors, Id, Level, List, Outer};
+use cosserver::registry::{Doors, Id, Level, List, Outer};
 
 use daemon::{Daemon, descriptors_at_rest, long, of_role, prepare};
 use door::{At, Machine, Manager};

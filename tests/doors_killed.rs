@@ -13,9 +13,9 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use cosserver::config::paths::Paths;
-use cosserver::door::inner::{Setting, Settings};
-use cosserver::door::{Doors, Id, Level, List, Outer, RegistrationOutcome, RegistrationState};
-use cosserver::wire::prompt::Asks;
+use cosserver::protocol::prompt::Asks;
+use cosserver::registry::inner::{Setting, Settings};
+use cosserver::registry::{Doors, Id, Level, List, Outer, RegistrationOutcome, RegistrationState};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

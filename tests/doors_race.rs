@@ -6,8 +6,8 @@ use crate::door;
 
 use std::sync::{Barrier, Mutex};
 
-use cosserver::door::{Doors, Inner, Level, Outer};
-use cosserver::wire::prompt::Asks;
+use cosserver::protocol::prompt::Asks;
+use cosserver::registry::{Doors, Inner, Level, Outer};
 
 use daemon::{Daemon, Folder, long, prepare};
 use door::{At, Heard, Machine, Manager, QUICK, machines, name, shared_door};

@@ -7,9 +7,9 @@ use crate::door;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cosserver::config::paths::Paths;
-use cosserver::door::inner::Setting;
-use cosserver::door::{Doors, Inner, Level, List, Outer};
-use cosserver::wire::prompt::Asks;
+use cosserver::protocol::prompt::Asks;
+use cosserver::registry::inner::Setting;
+use cosserver::registry::{Doors, Inner, Level, List, Outer};
 
 use daemon::{Daemon, Folder, long, prepare};
 use door::{At, Heard, Machine, Manager, QUICK, name, shared_door};

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use cosserver::door::{Level, List};
+use cosserver::registry::{Level, List};
 
 use daemon::hostile::{Caller, RawConnection};
 use daemon::stats::{furthest, median, order};

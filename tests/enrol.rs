@@ -13,8 +13,8 @@ use std::process::Command;
 use cosserver::config::name::HostName;
 use cosserver::config::paths::Paths;
 use cosserver::config::{keys, known_hosts};
-use cosserver::door::inner::Setting;
-use cosserver::door::{Id, Inner, Level, List, Name, Outer};
+use cosserver::registry::inner::Setting;
+use cosserver::registry::{Id, Inner, Level, List, Name, Outer};
 
 use daemon::session::{Ended, Session};
 use daemon::{COS, Daemon, Folder, needs_root};
@@ -45,7 +45,7 @@ impl Doors {
     /// The names of all authorized machines.
     fn names(&self) -> Vec<String> {
         let mut all = Vec::new();
-        let mut push = |m: cosserver::door::inner::Machine| {
+        let mut push = |m: cosserver::registry::inner::Machine| {
             all.push(m.name.to_string());
             Ok(())
         };

@@ -22,14 +22,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use cosserver::channel::gate::{Order, Question};
 use cosserver::config::cookie;
 use cosserver::config::name::HostName;
 use cosserver::config::paths::Paths;
+use cosserver::ipc::gate::{Order, Question};
+use cosserver::protocol::hello::{Hello, ServerHello};
+use cosserver::protocol::request::{self, Command};
+use cosserver::protocol::stream::{Message, Stream};
 use cosserver::secret::Secret;
-use cosserver::wire::hello::{Hello, ServerHello};
-use cosserver::wire::request::{self, Command};
-use cosserver::wire::stream::{Message, Stream};
 use daemon::hostile::{Caller, Greeting, RawConnection, hello};
 use daemon::{Daemon, PATIENCE, needs_root};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
@@ -469,7 +469,7 @@ fn garbage_on_the_channel_costs_the_gate_its_place() {
             q.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 4, 127, 0, 0, 1]);
             q
         }),
-        ("too long", vec![1; cosserver::channel::MESSAGE + 1]),
+        ("too long", vec![1; cosserver::ipc::MESSAGE + 1]),
     ];
     for (what, bytes) in cases {
         let old = d.process("gate");

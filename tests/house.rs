@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use tree::{files, relative};
 
-/// What each room may name besides itself; the room itself is the first part
-/// of a path under `src/`. `main.rs` and `bin/` pick a role and call it.
+/// What each part may import besides itself. A part is a folder or file of `src/`, or of
+/// `src/daemon/`. `main.rs` and `bin/` pick a role and call it.
 const ARROWS: &[(&str, &str)] = &[
     ("fault", ""),
     ("refusal", ""),
@@ -17,35 +17,33 @@ const ARROWS: &[(&str, &str)] = &[
     ("secret", "curve fault sys"),
     ("sys", "fault secret log"),
     ("log", "fault sys"),
-    ("wire", "curve secret fault"),
-    ("channel", "wire sys log secret fault"),
-    ("sources", "channel"),
-    ("config", "wire sys log secret fault"),
-    ("gate", "sources channel wire sys log fault"),
-    ("relay", "channel wire sys log fault"),
-    ("door", "config channel wire sys log secret refusal fault"),
+    ("protocol", "curve secret fault"),
+    ("ipc", "protocol sys log secret fault"),
+    ("config", "protocol sys log secret fault"),
     (
-        "credential",
-        "door config wire sys log secret refusal fault",
-    ),
-    ("login", "channel wire sys fault"),
-    ("lookup", "channel sys fault"),
-    ("signer", "config curve wire sys log secret fault"),
-    // Of `sys` the data of an account alone: see `policy_asks_the_system_nothing`.
-    (
-        "policy",
-        "credential door config wire sys secret refusal fault",
+        "registry",
+        "config ipc protocol sys log secret refusal fault",
     ),
     (
-        "service",
-        "policy credential door config wire sys log secret refusal fault",
+        "auth",
+        "registry config protocol sys log secret refusal fault",
     ),
     (
-        "monitor",
-        "service policy credential door signer config sources channel wire sys log secret refusal fault",
+        "services",
+        "auth registry config protocol sys log secret refusal fault",
     ),
-    ("client", "signer config wire sys log secret fault"),
-    ("admin", "door config channel wire sys log secret fault"),
+    ("signer", "config curve protocol sys log secret fault"),
+    ("daemon::sources", "ipc"),
+    ("daemon::gate", "daemon::sources ipc protocol sys log fault"),
+    ("daemon::relay", "ipc protocol sys log fault"),
+    ("daemon::login", "ipc protocol sys fault"),
+    ("daemon::lookup", "ipc sys fault"),
+    (
+        "daemon::monitor",
+        "services auth registry signer config daemon::sources ipc protocol sys log secret refusal fault",
+    ),
+    ("client", "signer config protocol sys log secret fault"),
+    ("admin", "registry config ipc protocol sys log secret fault"),
 ];
 
 fn sources() -> Vec<PathBuf> {
@@ -72,8 +70,18 @@ fn code(path: &Path) -> String {
     out
 }
 
-/// The first parts of all paths that begin with `root::`, also in braces.
+/// The parts of all paths that begin with `root::`, also in braces.
 fn named(code: &str, root: &str) -> BTreeSet<String> {
+    let mut found = first_parts(code, root);
+    if found.remove("daemon") {
+        let of_daemon = first_parts(code, &format!("{root}::daemon"));
+        found.extend(of_daemon.into_iter().map(|part| format!("daemon::{part}")));
+    }
+    found
+}
+
+/// The first parts of all paths that begin with `root::`, also in braces.
+fn first_parts(code: &str, root: &str) -> BTreeSet<String> {
     let start = format!("{root}::");
     let mut found = BTreeSet::new();
     for (at, _) in code.match_indices(&start) {
@@ -115,13 +123,15 @@ fn first_word(text: &str) -> String {
         .collect()
 }
 
-fn room(path: &Path) -> String {
+/// The part of the tree that a source belongs to.
+fn part(path: &Path) -> String {
     let name = relative(path).strip_prefix("src/").unwrap();
-    name.split('/')
-        .next()
-        .unwrap()
-        .trim_end_matches(".rs")
-        .to_owned()
+    let mut names = name.split('/').map(|name| name.trim_end_matches(".rs"));
+    let first = names.next().unwrap();
+    match (first, names.next()) {
+        ("daemon", Some(second)) if second != "mod" => format!("daemon::{second}"),
+        _ => first.to_owned(),
+    }
 }
 
 #[test]
@@ -134,48 +144,56 @@ fn names_are_found_in_paths_and_in_braces() {
         found.into_iter().collect::<Vec<_>>(),
         ["a", "c", "f", "g", "i"]
     );
+    let found = named("use crate::daemon::a::b; crate::daemon::{c, d}", "crate");
+    assert_eq!(
+        found.into_iter().collect::<Vec<_>>(),
+        ["daemon::a", "daemon::c", "daemon::d"]
+    );
 }
 
 #[test]
-fn arrows_point_down() {
+fn imports_point_down() {
     let mut wrong = Vec::new();
-    let mut rooms = BTreeSet::new();
+    let mut parts = BTreeSet::new();
     for path in sources() {
-        let room = room(&path);
-        if matches!(&*room, "main" | "bin" | "lib") {
+        let part = part(&path);
+        if matches!(&*part, "main" | "bin" | "lib" | "daemon") {
             continue;
         }
-        rooms.insert(room.clone());
-        let Some((_, may)) = ARROWS.iter().find(|(name, _)| *name == room) else {
-            wrong.push(format!(
-                "{}: the room {room} has no arrows here",
-                relative(&path)
-            ));
+        parts.insert(part.clone());
+        let Some((_, may)) = ARROWS.iter().find(|(name, _)| *name == part) else {
+            wrong.push(format!("{}: {part} has no arrows here", relative(&path)));
             continue;
         };
         let code = code(&path);
         for seen in named(&code, "crate") {
-            if seen != room && !may.split(' ').any(|name| name == seen) {
-                wrong.push(format!("{}: {room} must not see {seen}", relative(&path)));
+            if seen != part && !may.split(' ').any(|name| name == seen) {
+                wrong.push(format!(
+                    "{}: {part} must not import {seen}",
+                    relative(&path)
+                ));
             }
         }
-        // Nobody climbs out of a room by way of `super`.
-        let depth = relative(&path).split('/').count() - 1 - usize::from(path.ends_with("mod.rs"));
-        if code.contains(&"super::".repeat(depth)) {
-            wrong.push(format!("{}: climbs out of {room}", relative(&path)));
+        // No part is left by way of `super`.
+        let depth = relative(&path).split('/').count()
+            - 1
+            - usize::from(path.ends_with("mod.rs"))
+            - usize::from(part.starts_with("daemon::"));
+        if depth > 0 && code.contains(&"super::".repeat(depth)) {
+            wrong.push(format!("{}: leaves {part} by super", relative(&path)));
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
     let gone: Vec<_> = ARROWS
         .iter()
-        .filter(|(name, _)| !rooms.contains(*name))
+        .filter(|(name, _)| !parts.contains(*name))
         .collect();
-    assert!(gone.is_empty(), "these rooms are gone: {gone:?}");
+    assert!(gone.is_empty(), "these parts are gone: {gone:?}");
 }
 
 #[test]
 fn policy_asks_the_system_nothing() {
-    let code = code(&tree::top().join("src/policy.rs"));
+    let code = code(&tree::top().join("src/auth/policy.rs"));
     let of_sys: Vec<&str> = code.split("sys::").skip(1).collect();
     assert_eq!(of_sys.len(), 1, "policy sees more of sys than an account");
     assert!(of_sys.iter().all(|s| s.starts_with("account::Account;")));
@@ -207,7 +225,7 @@ fn only_main_sees_a_process() {
         }
         for process in ["gate", "login", "lookup", "monitor", "relay"] {
             assert!(
-                !seen.contains(process),
+                !seen.contains(&format!("daemon::{process}")),
                 "{} sees {process}",
                 relative(&path)
             );
@@ -231,7 +249,7 @@ fn pam_is_in_the_login_worker_alone() {
                 "{text} names the library by crate::"
             );
             let seen = code.matches("cosserver::").count();
-            let allowed = code.matches("cosserver::login::pam::").count();
+            let allowed = code.matches("cosserver::daemon::login::pam::").count();
             assert_eq!(seen, allowed, "{text} sees more than login::pam");
             continue;
         }
@@ -366,8 +384,8 @@ fn who_holds_a_secret_cannot_print_or_compare_it() {
     let holds = |word: &str, path: &Path, secret: &[bool]| {
         let named = || (0..all.len()).filter(|i| all[*i].name == word);
         let in_file = named().find(|i| all[*i].path == path);
-        let in_room = named().find(|i| room(&all[*i].path) == room(path));
-        let nearest = in_file.or(in_room).or(named().next());
+        let in_part = named().find(|i| part(&all[*i].path) == part(path));
+        let nearest = in_file.or(in_part).or(named().next());
         by_itself.contains(&word) || nearest.is_some_and(|i| secret[i])
     };
     loop {
@@ -382,15 +400,15 @@ fn who_holds_a_secret_cannot_print_or_compare_it() {
     }
     for (source, name) in [
         ("src/secret.rs", "KeyPair"),
-        ("src/wire/noise.rs", "Keys"),
-        ("src/wire/noise.rs", "Direction"),
-        ("src/wire/noise.rs", "Opened"),
-        ("src/wire/noise.rs", "Prepared"),
-        ("src/wire/seal.rs", "Sealer"),
-        ("src/wire/seal.rs", "Opener"),
+        ("src/protocol/noise.rs", "Keys"),
+        ("src/protocol/noise.rs", "Direction"),
+        ("src/protocol/noise.rs", "Opened"),
+        ("src/protocol/noise.rs", "Prepared"),
+        ("src/protocol/seal.rs", "Sealer"),
+        ("src/protocol/seal.rs", "Opener"),
         ("src/config/card.rs", "Card"),
-        ("src/credential/mod.rs", "Opened"),
-        ("src/channel/relay.rs", "Session"),
+        ("src/auth/mod.rs", "Opened"),
+        ("src/ipc/relay.rs", "Session"),
     ] {
         let there = |i: &usize| relative(&all[*i].path) == source && all[*i].name == name;
         let at = (0..all.len()).find(there).unwrap();
@@ -444,10 +462,10 @@ fn the_walk_can_be_made_by_nobody_else() {
     let walk = named("CONTRIBUTING.md");
     assert_eq!(walk, named("docs/DESIGN.md"), "the walk in DESIGN.md");
     assert!(walk.len() > 3, "{walk:?}");
-    let rooms = ["door", "credential", "policy", "service"];
+    let parts = ["registry", "auth", "services"];
     let all: Vec<Type> = sources()
         .iter()
-        .filter(|p| rooms.contains(&&*room(p)))
+        .filter(|p| parts.contains(&&*part(p)))
         .flat_map(|p| types(p))
         .collect();
     for name in walk {
@@ -463,7 +481,7 @@ fn the_walk_can_be_made_by_nobody_else() {
 
 #[test]
 fn secrets_are_compared_in_constant_time() {
-    let proof = fs::read_to_string(tree::top().join("src/wire/proof.rs")).unwrap();
+    let proof = fs::read_to_string(tree::top().join("src/protocol/proof.rs")).unwrap();
     let (_, verify) = proof.split_once("pub fn verify(").unwrap();
     let body = verify.split("\n}").next().unwrap();
     assert!(

@@ -9,8 +9,8 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 
-use cosserver::door::inner::Setting;
-use cosserver::door::{Id, Inner, Level, List, Name, Outer};
+use cosserver::registry::inner::Setting;
+use cosserver::registry::{Id, Inner, Level, List, Name, Outer};
 use daemon::session::{Patient, as_shell};
 use daemon::{COSADM, until};
 use host::Host;

@@ -13,8 +13,8 @@ use std::path::Path;
 use std::process::{Child, Command as Start, Stdio};
 use std::time::Duration;
 
-use cosserver::wire::request::Command;
-use cosserver::wire::stream::{End, Message, Stream};
+use cosserver::protocol::request::Command;
+use cosserver::protocol::stream::{End, Message, Stream};
 use daemon::hostile::{Caller, RawConnection, timed};
 use daemon::session::later;
 use daemon::{COS, COSSERVER, Daemon, Folder, Lines, PATIENCE, hangs_up, until};

@@ -12,8 +12,8 @@ use cosserver::config::hostinfo::{HostTable, OPTIONS};
 use cosserver::config::paths::Paths;
 use cosserver::config::settings::{KEYS, Settings, TABLES};
 use cosserver::config::subsystems;
+use cosserver::protocol::limits;
 use cosserver::refusal::Cause;
-use cosserver::wire::limits;
 use tree::{Set, agree, files, relative, set, text, top};
 
 const COS: &str = env!("CARGO_BIN_EXE_cos");
@@ -573,8 +573,8 @@ fn the_causes_of_refusals() {
         "the causes in cosserver(8)",
     );
     let page = section("cosserver.8", ".Sh LOG");
-    let gate = stable_names("src/channel/gate.rs", "impl Complaint");
-    let relay = stable_names("src/channel/relay.rs", "impl Closing");
+    let gate = stable_names("src/ipc/gate.rs", "impl Complaint");
+    let relay = stable_names("src/ipc/relay.rs", "impl Closing");
     for name in gate.union(&relay) {
         assert!(
             page.contains(&format!(".Ql {name} ")) || page.contains(&format!(".Ql {name}\n")),
@@ -596,10 +596,10 @@ fn stable_names(source: &str, of: &str) -> Set {
     names
 }
 
-/// The event of each call of `say`, `say_noise` and `say_of_user` in a source.
+/// The event of each call of `say`, `log_ratelimited` and `say_of_user` in a source.
 fn events(code: &str) -> Set {
     let mut found = Set::new();
-    for call in ["say(", "say_noise(", "say_of_user(uid,"] {
+    for call in ["say(", "log_ratelimited(", "say_of_user(uid,"] {
         for (at, _) in code.match_indices(call) {
             let rest = code[at + call.len()..].trim_start();
             if !rest.starts_with("Level::") {

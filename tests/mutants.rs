@@ -6,19 +6,19 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use cosserver::protocol::answer::{self, Answer};
+use cosserver::protocol::hello::{Hello, ServerHello, Suite};
+use cosserver::protocol::name::is_service_name;
+use cosserver::protocol::noise::{Direction, Initiator, Prepared, Responder};
+use cosserver::protocol::opening::{Credential, Hosts, Opening};
+use cosserver::protocol::prompt::{Answers, Asks, Style, Text};
+use cosserver::protocol::record::{self, Kind};
+use cosserver::protocol::request::{self, Command, Gui, Request, Service};
+use cosserver::protocol::rest;
+use cosserver::protocol::seal::{Opener, Sealer};
+use cosserver::protocol::stream::{End, Message, Signal, Stream};
+use cosserver::protocol::{cbor, limits};
 use cosserver::secret::{KeyPair, Secret};
-use cosserver::wire::answer::{self, Answer};
-use cosserver::wire::hello::{Hello, ServerHello, Suite};
-use cosserver::wire::name::is_service_name;
-use cosserver::wire::noise::{Direction, Initiator, Prepared, Responder};
-use cosserver::wire::opening::{Credential, Hosts, Opening};
-use cosserver::wire::prompt::{Answers, Asks, Style, Text};
-use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::{self, Command, Gui, Request, Service};
-use cosserver::wire::rest;
-use cosserver::wire::seal::{Opener, Sealer};
-use cosserver::wire::stream::{End, Message, Signal, Stream};
-use cosserver::wire::{cbor, limits};
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 

@@ -11,8 +11,8 @@ use std::process::Command as Start;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cosserver::wire::request::Command;
-use cosserver::wire::stream::{End, Message, Stream};
+use cosserver::protocol::request::Command;
+use cosserver::protocol::stream::{End, Message, Stream};
 use daemon::hostile::{Caller, RawConnection, timed};
 use daemon::missing::{ALLOW, FIRST_ARGUMENT, answer, errno, filtered, load, unless};
 use daemon::session::{Patient, lives};
@@ -452,7 +452,7 @@ fn many_first_requests_at_once_are_all_served() {
 /// A proven client that never stops signalling its job keeps nobody waiting.
 #[test]
 fn a_flood_of_signals_does_not_stop_the_monitor() {
-    use cosserver::wire::stream::Signal as Wish;
+    use cosserver::protocol::stream::Signal as Wish;
     let d = Daemon::start();
     let caller = Caller::of(&d);
     let mut session = caller.accepted(d.port, "trap '' INT; echo ready; cat");

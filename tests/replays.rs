@@ -5,9 +5,9 @@
 
 use crate::daemon;
 
+use cosserver::protocol::opening::{Credential, Hosts, Opening};
+use cosserver::protocol::proof::{self, Claim, Side};
 use cosserver::secret::KeyPair;
-use cosserver::wire::opening::{Credential, Hosts, Opening};
-use cosserver::wire::proof::{self, Claim, Side};
 use daemon::hostile::{Caller, Greeting, RawConnection, nonce, shake, vouch};
 use daemon::{Daemon, configured};
 

@@ -15,14 +15,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use cosserver::protocol::hello::{Hello, ServerHello};
+use cosserver::protocol::noise::{Initiator, Prepared};
+use cosserver::protocol::opening::{Credential, Hosts, Opening};
+use cosserver::protocol::record::{self, Kind};
+use cosserver::protocol::request::{Command as Words, Request, Service};
 use cosserver::secret::{KeyPair, PublicKey};
 use cosserver::signer::fields::{Ask, MESSAGE, Reply, Signed};
 use cosserver::sys::{local, passing};
-use cosserver::wire::hello::{Hello, ServerHello};
-use cosserver::wire::noise::{Initiator, Prepared};
-use cosserver::wire::opening::{Credential, Hosts, Opening};
-use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::{Command as Words, Request, Service};
 use daemon::hostile::{Caller, Greeting, RawConnection};
 use daemon::session::Session;
 use daemon::{

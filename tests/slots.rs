@@ -8,9 +8,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use cosserver::config::cookie;
 use cosserver::config::name::{HostName, UserName};
 use cosserver::config::paths::Paths;
+use cosserver::protocol::request::{Command as Words, Request, Service};
+use cosserver::protocol::stream::{End, Message, Stream};
 use cosserver::secret::KeyPair;
-use cosserver::wire::request::{Command as Words, Request, Service};
-use cosserver::wire::stream::{End, Message, Stream};
 use daemon::hostile::{self, Caller, RawConnection};
 use daemon::{COSADM, Daemon, must, until};
 
@@ -113,7 +113,7 @@ fn ipv6_is_served_and_counted() {
     d.log.wait("listening on [::1]:");
     let caller = Caller::of(&d);
     let s = RawConnection::from_address(ip("::1"), d.port);
-    let words = cosserver::wire::request::Command::Words(vec![b"echo six".to_vec()]);
+    let words = cosserver::protocol::request::Command::Words(vec![b"echo six".to_vec()]);
     assert_eq!(caller.accepted_on(s, words).finish().0, b"six\n");
     // Listed, it has its own slots; another would have three.
     let mut all: Vec<RawConnection> = (0..4).map(|_| held(&d, "::1")).collect();

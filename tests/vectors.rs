@@ -1,19 +1,19 @@
 //! The crate's wire against the vectors of `tests/vectors`, which the
 //! independent implementation in `tests/independent` made.
 
+use cosserver::protocol::answer::{self, Answer, Reference};
+use cosserver::protocol::hello::{Hello, ServerHello, Suite};
+use cosserver::protocol::noise::{Direction, Prepared, Responder};
+use cosserver::protocol::opening::{Credential, Opening};
+use cosserver::protocol::prompt::{Answers, Asks, Style, Text};
+use cosserver::protocol::proof::{self, Claim, Side, Voucher};
+use cosserver::protocol::record::{self, Kind};
+use cosserver::protocol::request::{self, Command, Gui, Request, Service};
+use cosserver::protocol::rest;
+use cosserver::protocol::seal::{Opener, Sealer};
+use cosserver::protocol::stream::{End, Message, Signal, Stream};
+use cosserver::protocol::{cbor, limits};
 use cosserver::secret::{KeyPair, PublicKey, Secret};
-use cosserver::wire::answer::{self, Answer, Reference};
-use cosserver::wire::hello::{Hello, ServerHello, Suite};
-use cosserver::wire::noise::{Direction, Prepared, Responder};
-use cosserver::wire::opening::{Credential, Opening};
-use cosserver::wire::prompt::{Answers, Asks, Style, Text};
-use cosserver::wire::proof::{self, Claim, Side, Voucher};
-use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::{self, Command, Gui, Request, Service};
-use cosserver::wire::rest;
-use cosserver::wire::seal::{Opener, Sealer};
-use cosserver::wire::stream::{End, Message, Signal, Stream};
-use cosserver::wire::{cbor, limits};
 use serde_json::Value;
 use zeroize::Zeroizing;
 

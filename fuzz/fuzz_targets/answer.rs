@@ -1,8 +1,8 @@
 //! What a server answers, as the client reads it.
 #![no_main]
 
-use cosserver::wire::answer::{self, Answer};
-use cosserver::wire::{limits, prompt};
+use cosserver::protocol::answer::{self, Answer};
+use cosserver::protocol::{limits, prompt};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

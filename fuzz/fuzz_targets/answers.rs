@@ -1,8 +1,8 @@
 //! What a peer answers to prompts, as the monitor reads it.
 #![no_main]
 
-use cosserver::wire::limits;
-use cosserver::wire::prompt::Answers;
+use cosserver::protocol::limits;
+use cosserver::protocol::prompt::Answers;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,7 +1,7 @@
 //! The check of the canonical form, before anything is decoded.
 #![no_main]
 
-use cosserver::wire::cbor;
+use cosserver::protocol::cbor;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -2,9 +2,9 @@
 //! over may send the monitor anything.
 #![no_main]
 
-use cosserver::channel::control;
-use cosserver::channel::gate::{Order, Question};
-use cosserver::channel::relay::{MonitorToRelay, Session, RelayToMonitor};
+use cosserver::ipc::control;
+use cosserver::ipc::gate::{Order, Question};
+use cosserver::ipc::relay::{MonitorToRelay, Session, RelayToMonitor};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,8 +1,8 @@
 //! Both hellos: as whole records, and as contents put into a right record.
 #![no_main]
 
-use cosserver::wire::hello::{Hello, ServerHello, Suite};
-use cosserver::wire::record::{self, Kind};
+use cosserver::protocol::hello::{Hello, ServerHello, Suite};
+use cosserver::protocol::record::{self, Kind};
 use libfuzzer_sys::fuzz_target;
 
 fn read(record: &[u8]) {

@@ -2,8 +2,8 @@
 //! run inside the worker.
 #![no_main]
 
-use cosserver::channel::login::{Order, WorkerToMonitor};
-use cosserver::wire::limits;
+use cosserver::ipc::login::{Order, WorkerToMonitor};
+use cosserver::protocol::limits;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,7 +1,7 @@
 //! What an opened record says after AuthAccept.
 #![no_main]
 
-use cosserver::wire::stream::Message;
+use cosserver::protocol::stream::Message;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

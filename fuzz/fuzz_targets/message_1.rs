@@ -6,10 +6,10 @@
 use std::sync::LazyLock;
 
 use cosserver::secret::{KeyPair, Secret};
-use cosserver::wire::hello::Suite;
-use cosserver::wire::noise::{Initiator, Opened, Prepared, Responder};
-use cosserver::wire::opening::Opening;
-use cosserver::wire::record::{self, Kind};
+use cosserver::protocol::hello::Suite;
+use cosserver::protocol::noise::{Initiator, Opened, Prepared, Responder};
+use cosserver::protocol::opening::Opening;
+use cosserver::protocol::record::{self, Kind};
 use libfuzzer_sys::fuzz_target;
 
 const HELLOS: [&[u8]; 2] = [b"hello", b"server hello"];

@@ -2,8 +2,8 @@
 //! may follow.
 #![no_main]
 
-use cosserver::wire::opening::Opening;
-use cosserver::wire::request::{self, Request};
+use cosserver::protocol::opening::Opening;
+use cosserver::protocol::request::{self, Request};
 use libfuzzer_sys::fuzz_target;
 use sha2::{Digest, Sha256};
 

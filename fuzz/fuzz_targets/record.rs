@@ -1,7 +1,7 @@
 //! The envelope of the records before AuthAccept.
 #![no_main]
 
-use cosserver::wire::record::{self, Kind};
+use cosserver::protocol::record::{self, Kind};
 use libfuzzer_sys::fuzz_target;
 
 const KINDS: [Kind; 6] = [

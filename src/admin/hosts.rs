@@ -12,8 +12,8 @@ use crate::config::name::HostName;
 use crate::config::paths::Paths;
 use crate::config::words::{cosadm, option_c};
 use crate::config::{cookie, keys, known_hosts, machines, secure};
-use crate::door::{AccessDecision, Doors, Id, RegistrationState, decide};
 use crate::fault::Fault;
+use crate::registry::{AccessDecision, Doors, Id, RegistrationState, decide};
 use crate::secret::PublicKey;
 
 /// What is known of a host beside its line.

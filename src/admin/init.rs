@@ -13,9 +13,9 @@ use crate::config::paths::Paths;
 use crate::config::secure::{self, Created};
 use crate::config::settings::Settings;
 use crate::config::words::{cosadm, option_c};
-use crate::door::noted::Noted;
-use crate::door::{Doors, Inner, Outer};
 use crate::fault::Fault;
+use crate::registry::noted::Noted;
+use crate::registry::{Doors, Inner, Outer};
 
 /// Makes what is missing, and says what was there.
 pub(super) fn init(call: &Call, out: &Out) -> Result<(), Failure> {

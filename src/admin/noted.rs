@@ -6,8 +6,8 @@
 
 use super::out::{Failure, Out};
 use crate::config::paths::Paths;
-use crate::door::noted::Noted;
 use crate::fault::Fault;
+use crate::registry::noted::Noted;
 
 /// What a command may change of the machine registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,10 +11,10 @@ use super::absent;
 use super::commands::Call;
 use super::json::Json;
 use super::out::{Failure, Out};
-use crate::channel::control::{ANSWER, Answer, On, Question};
 use crate::config::paths::Paths;
 use crate::config::words::{quoted, shown};
 use crate::fault::Fault;
+use crate::ipc::control::{ANSWER, Answer, On, Question};
 use crate::sys::{local, passing};
 
 /// How long the daemon may take for each message.

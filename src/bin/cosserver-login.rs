@@ -5,5 +5,5 @@
 mod pam;
 
 fn main() -> std::process::ExitCode {
-    cosserver::login::main(pam::start)
+    cosserver::daemon::login::main(pam::start)
 }

@@ -12,10 +12,10 @@ use super::dial::has_news;
 use super::signals::Signals;
 use crate::config::words::{self, quoted};
 use crate::fault::Fault;
+use crate::protocol::Malformed;
+use crate::protocol::limits::REPLY;
+use crate::protocol::prompt::{Answers, Style, Text};
 use crate::sys::client_terminal::{self, Terminal};
-use crate::wire::Malformed;
-use crate::wire::limits::REPLY;
-use crate::wire::prompt::{Answers, Style, Text};
 
 /// Answers prompts.
 pub struct Asker {

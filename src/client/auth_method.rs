@@ -3,12 +3,12 @@
 
 use super::signer::LocalSigner;
 use crate::fault::Fault;
+use crate::protocol::Malformed;
+use crate::protocol::limits::NONCE;
+use crate::protocol::opening::{Credential, Hosts};
+use crate::protocol::proof::{self, Claim, Side};
+use crate::protocol::request::Request;
 use crate::secret::{KeyPair, PublicKey, Secret};
-use crate::wire::Malformed;
-use crate::wire::limits::NONCE;
-use crate::wire::opening::{Credential, Hosts};
-use crate::wire::proof::{self, Claim, Side};
-use crate::wire::request::Request;
 
 /// What we ask of a host.
 pub struct Question {

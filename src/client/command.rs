@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal};
 use super::args::Call;
 use super::messages;
 use crate::fault::Fault;
-use crate::wire::request::LOGIN_SHELL;
+use crate::protocol::request::LOGIN_SHELL;
 
 /// The call with the words that are to run. Tells what is passed over.
 ///

@@ -5,7 +5,7 @@
 //! authorized if that is the reason.
 
 use crate::fault::Fault;
-use crate::wire::answer::Reference;
+use crate::protocol::answer::Reference;
 
 /// Access was denied, and nothing more is known.
 pub(super) fn denied(host: &str, reference: Reference) -> Fault {

@@ -13,9 +13,9 @@ use zeroize::Zeroizing;
 use super::asker::{self, Asker, hidden_line, prompted, shown_line};
 use super::{messages, values};
 use crate::fault::Fault;
+use crate::protocol::Malformed;
+use crate::protocol::prompt::{Answers, Asks, Text};
 use crate::sys::client_terminal::Terminal;
-use crate::wire::Malformed;
-use crate::wire::prompt::{Answers, Asks, Text};
 
 /// The manager has given the name with the password (seed 002, steps 18 and 24).
 const NAME_UNUSED: &str = "--name is not used: it asks for an activation password, and the name is the one \

@@ -18,7 +18,7 @@ use super::{outcome, pump, request, route};
 use crate::config::hostinfo::Method;
 use crate::config::keys;
 use crate::fault::Fault;
-use crate::wire::prompt::Asks;
+use crate::protocol::prompt::Asks;
 
 /// The walk of a registration, to the status that it exits with.
 ///

@@ -22,15 +22,15 @@ use super::talk::{Talk, Unanswered};
 use crate::config::keys;
 use crate::config::words::quoted;
 use crate::fault::Fault;
+use crate::protocol::answer::{self, Reference};
+use crate::protocol::hello::{Hello, ServerHello, Suite, VERSION};
+use crate::protocol::limits::{COMMAND_PIECE, LENGTH_BYTES};
+use crate::protocol::noise::{Initiator, Prepared};
+use crate::protocol::opening::{Credential, Opening};
+use crate::protocol::record::{self, Envelope, Kind};
+use crate::protocol::seal::{Opener, Sealer};
+use crate::protocol::{Malformed, answer as wire_answer};
 use crate::secret::{PublicKey, same_bytes};
-use crate::wire::answer::{self, Reference};
-use crate::wire::hello::{Hello, ServerHello, Suite, VERSION};
-use crate::wire::limits::{COMMAND_PIECE, LENGTH_BYTES};
-use crate::wire::noise::{Initiator, Prepared};
-use crate::wire::opening::{Credential, Opening};
-use crate::wire::record::{self, Envelope, Kind};
-use crate::wire::seal::{Opener, Sealer};
-use crate::wire::{Malformed, answer as wire_answer};
 
 /// How long it may take to answer. A refusal waits for the server's next two
 /// seconds; a name service that the server must ask may take longer.

@@ -11,10 +11,10 @@ use super::*;
 use crate::client::auth_method::Credentials;
 use crate::client::door::Door;
 use crate::client::messages::Reporter;
+use crate::protocol::limits::GREETING_BODY;
+use crate::protocol::noise::Responder;
+use crate::protocol::request::{Command, Request, Service};
 use crate::secret::{KeyPair, Secret};
-use crate::wire::limits::GREETING_BODY;
-use crate::wire::noise::Responder;
-use crate::wire::request::{Command, Request, Service};
 
 /// What the client waits for here, in place of half a minute.
 const WITHIN: Duration = Duration::from_secs(1);

@@ -25,8 +25,8 @@ use crate::config::hostinfo::Method;
 use crate::config::words::quoted;
 use crate::config::{cookie, keys};
 use crate::fault::Fault;
-use crate::wire::noise::Prepared;
-use crate::wire::prompt::Asks;
+use crate::protocol::noise::Prepared;
+use crate::protocol::prompt::Asks;
 
 /// Where a PC listens for its applications (seed 000).
 const DISPLAY_PORT: NonZeroU16 = NonZeroU16::new(9003).unwrap();

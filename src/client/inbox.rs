@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::net::TcpStream;
 use std::ops::Range;
 
-use crate::wire::limits::{LENGTH_BYTES, RECORD_BODY};
-use crate::wire::{Malformed, record};
+use crate::protocol::limits::{LENGTH_BYTES, RECORD_BODY};
+use crate::protocol::{Malformed, record};
 
 /// Four full records: what one read brings of a busy stream. Pages that a
 /// short run does not fill are never touched.

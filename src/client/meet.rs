@@ -13,8 +13,8 @@ use super::route::{Places, Route};
 use crate::config::paths::Paths;
 use crate::config::{keys, known_hosts};
 use crate::fault::Fault;
+use crate::protocol::noise::Prepared;
 use crate::secret::{KeyPair, PublicKey};
-use crate::wire::noise::Prepared;
 
 /// A host that has shown a key which is believed to be its own.
 pub(super) struct Met<'a> {

@@ -73,10 +73,10 @@ use crate::config::name::HostName;
 use crate::config::paths::Paths;
 use crate::config::{cookie, keys, known_hosts};
 use crate::fault::Fault;
+use crate::protocol::noise::Prepared;
+use crate::protocol::stream::End;
 use crate::secret::{KeyPair, PublicKey, Secret};
 use crate::signer as signing;
-use crate::wire::noise::Prepared;
-use crate::wire::stream::End;
 
 /// What a shell script sees when we failed ourselves.
 const FAILED: u8 = 255;

@@ -9,10 +9,10 @@ use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::net::TcpStream;
 
 use super::inbox::is_for_later;
-use crate::wire::Malformed;
-use crate::wire::batch::Batch;
-use crate::wire::seal::Sealer;
-use crate::wire::stream::{Message, Stream};
+use crate::protocol::Malformed;
+use crate::protocol::batch::Batch;
+use crate::protocol::seal::Sealer;
+use crate::protocol::stream::{Message, Stream};
 
 /// Short records that may wait for a server that reads nothing. An honest one
 /// cannot make us say so much.
@@ -102,11 +102,11 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::protocol::hello::Suite;
+    use crate::protocol::limits::DATA_PAYLOAD;
+    use crate::protocol::noise::Direction;
+    use crate::protocol::seal::Opener;
     use crate::secret::Secret;
-    use crate::wire::hello::Suite;
-    use crate::wire::limits::DATA_PAYLOAD;
-    use crate::wire::noise::Direction;
-    use crate::wire::seal::Opener;
 
     #[test]
     fn input_and_short_records_arrive_in_the_order_of_their_sealing() {

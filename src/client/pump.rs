@@ -29,14 +29,14 @@ use super::signals::{SignalReceiver, Signals, Verdict};
 use super::sink::{Sink, SinkOutcome};
 use super::stdio::{Input, is_of_the_stream};
 use crate::fault::Fault;
+use crate::protocol::Malformed;
+use crate::protocol::budget::{Budget, Share};
+use crate::protocol::limits::{CREDIT_MAX, LENGTH_BYTES, RECORD_BODY};
+use crate::protocol::seal::Opener;
+use crate::protocol::stream::{Allowance, End, Message, Signal, Stream};
+use crate::protocol::window::Window;
 use crate::sys::socket::is_lost;
 use crate::sys::unsent::{Unsent, round_trip};
-use crate::wire::Malformed;
-use crate::wire::budget::{Budget, Share};
-use crate::wire::limits::{CREDIT_MAX, LENGTH_BYTES, RECORD_BODY};
-use crate::wire::seal::Opener;
-use crate::wire::stream::{Allowance, End, Message, Signal, Stream};
-use crate::wire::window::Window;
 
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]

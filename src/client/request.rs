@@ -15,13 +15,13 @@ use crate::config::linger::Linger;
 use crate::config::name::UserName;
 use crate::config::words::quoted;
 use crate::fault::Fault;
-use crate::wire::limits::{
+use crate::protocol::limits::{
     COMMAND, COMMAND_IN_HELLO, GREETING_BODY, UNTIL_CLOSED, VARIABLES, VARIABLES_IN_HELLO,
 };
-use crate::wire::name::is_service_name;
-use crate::wire::request::{Command, Gui, Request, Service, encode_words, is_variable};
-use crate::wire::rest;
-use crate::wire::wanted::Environment;
+use crate::protocol::name::is_service_name;
+use crate::protocol::request::{Command, Gui, Request, Service, encode_words, is_variable};
+use crate::protocol::rest;
+use crate::protocol::wanted::Environment;
 
 /// Composes the request of a call.
 ///

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal as Kind};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::protocol::stream::Signal;
 use crate::sys::client_signals::is_ignored;
-use crate::wire::stream::Signal;
 
 /// How long a server may be silent that has not answered a signal.
 const UNHEARD: Duration = Duration::from_secs(5);

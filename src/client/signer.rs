@@ -11,11 +11,11 @@ use crate::config::cookie::LIVE_MAX;
 use crate::config::name::HostName;
 use crate::config::paths::Paths;
 use crate::fault::Fault;
+use crate::protocol::limits::NONCE;
+use crate::protocol::request::Request;
 use crate::secret::{KeyPair, PublicKey};
 use crate::signer::fields::{Ask, MESSAGE, Reply, Signed};
 use crate::sys::{client_exec, local, passing};
-use crate::wire::limits::NONCE;
-use crate::wire::request::Request;
 
 /// The program, beside the client's own.
 const PROGRAM: &str = "cos-sign";

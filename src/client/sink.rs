@@ -12,9 +12,9 @@ use nix::poll::PollFlags;
 use super::dial::plainly;
 use super::stdio::{Output, Which, is_of_the_stream};
 use crate::fault::Fault;
-use crate::wire::Malformed;
-use crate::wire::stream::{Message, Stream};
-use crate::wire::window::Window;
+use crate::protocol::Malformed;
+use crate::protocol::stream::{Message, Stream};
+use crate::protocol::window::Window;
 
 /// An output of the command.
 pub struct Sink {

@@ -19,7 +19,7 @@ use nix::sys::stat::{Mode, SFlag, fstat, stat};
 use nix::sys::uio::{readv, writev};
 use nix::unistd::{dup2_stdin, dup2_stdout, isatty};
 
-use crate::wire::backlog::Backlog;
+use crate::protocol::backlog::Backlog;
 
 /// What a pipe that says it has room takes without blocking (POSIX's PIPE_BUF
 /// on Linux, bytes).

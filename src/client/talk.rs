@@ -11,8 +11,8 @@ use super::asker::{self, Asker};
 use super::door::Door;
 use super::messages::Reporter;
 use crate::fault::Fault;
-use crate::wire::limits::ROUNDS;
-use crate::wire::prompt::{Answers, Asks, Text};
+use crate::protocol::limits::ROUNDS;
+use crate::protocol::prompt::{Answers, Asks, Text};
 
 /// What is done once the host has proven its key.
 pub type OnceAuthenticated<'a> = &'a mut dyn FnMut() -> Result<(), Fault>;

@@ -10,9 +10,9 @@ use toml::de::{DeTable, DeValue};
 use super::name::UserName;
 use super::words::{did_you_mean, quoted};
 use crate::fault::Fault;
+use crate::protocol::limits;
+use crate::protocol::name::is_service_name;
 use crate::sys::pam_files;
-use crate::wire::limits;
-use crate::wire::name::is_service_name;
 
 /// A mistake and where in the text it begins.
 pub(super) type Mistake = (usize, String);

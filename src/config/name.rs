@@ -1,5 +1,5 @@
 //! Names of hosts, checked once where they come in, and those of users, which the
-//! protocol carries too ([`crate::wire::name`]), so that
+//! protocol carries too ([`crate::protocol::name`]), so that
 //! nothing after it has to ask whether a name is safe in a path, an argument
 //! or a log line. Pure, but for the machine's own name; used by every program that reads the host table.
 
@@ -10,7 +10,7 @@ use std::str::FromStr;
 use super::words::quoted;
 use crate::fault::Fault;
 
-pub use crate::wire::name::UserName;
+pub use crate::protocol::name::UserName;
 
 /// The longest host name in bytes: a file name's 255 less `.out`.
 pub const HOST_MAX: usize = 251;

@@ -15,8 +15,8 @@ use super::applications::Mistake;
 use super::hostinfo::words;
 use super::words::quoted;
 use crate::fault::Fault;
-use crate::wire::limits;
-use crate::wire::name::is_service_name;
+use crate::protocol::limits;
+use crate::protocol::name::is_service_name;
 
 /// The subsystem that is there without an entry.
 pub const SFTP: &str = "sftp";

@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 use super::paths::Paths;
 
 pub use crate::fault::quoted;
-pub use crate::wire::name::is_shown;
+pub use crate::protocol::name::is_shown;
 
 /// The longest word, in characters, for which another is suggested.
 const REPEATED: usize = 64;

@@ -1,10 +1,10 @@
 //! What a user's client says to the signer, and what it hears: one message there, one
 //! back, in the canonical CBOR of the wire. Pure.
 
+use crate::protocol::request::{Command, EXEC, SUBSYSTEM, Service};
+use crate::protocol::wanted::{Wanted, WantedFields};
+use crate::protocol::{Malformed, cbor, limits};
 use crate::secret::PublicKey;
-use crate::wire::request::{Command, EXEC, SUBSYSTEM, Service};
-use crate::wire::wanted::{Wanted, WantedFields};
-use crate::wire::{Malformed, cbor, limits};
 
 /// Longest message either way, bytes: a request fills a ClientHello (4,096) at most.
 pub const MESSAGE: usize = 2 * limits::GREETING_BODY;

@@ -16,10 +16,10 @@ use crate::config::paths::Paths;
 use crate::config::{cookie, keys, known_hosts};
 use crate::curve;
 use crate::fault::Fault;
+use crate::protocol::Malformed;
+use crate::protocol::proof::{self, Claim, Side, Voucher};
+use crate::protocol::request::{Request, Service};
 use crate::secret::Secret;
-use crate::wire::Malformed;
-use crate::wire::proof::{self, Claim, Side, Voucher};
-use crate::wire::request::{Request, Service};
 use fields::{Ask, Signed};
 
 /// The user number that the kernel shows for whoever has none here, a process of

@@ -2,8 +2,8 @@ use super::fields::{Ask, MESSAGE, Reply, Signed};
 use super::*;
 use crate::config::hostinfo;
 use crate::config::scratch::{Numbers, Scratch};
+use crate::protocol::request::{Command, Gui, Service};
 use crate::secret::{KeyPair, PublicKey};
-use crate::wire::request::{Command, Gui, Service};
 
 /// A host `hostb` that is joined, with the server's key and cookie.
 struct Joined {

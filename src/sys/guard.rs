@@ -219,7 +219,7 @@ mod tests {
     /// inetd gate, relay and look-up process.
     #[test]
     fn a_fork_has_no_numbers_and_the_guard_only_reads_them() {
-        use crate::channel::{Channel, Incoming};
+        use crate::ipc::{Channel, Incoming};
         use std::os::fd::AsFd;
 
         let numbers = Numbers::new(NonZeroUsize::MIN.saturating_add(1999)).unwrap();

@@ -1,4 +1,4 @@
-//! PAM over libpam: the implementation of [`cosserver::login::pam`].
+//! PAM over libpam: the implementation of [`cosserver::daemon::login::pam`].
 //!
 //! Compiled into `cosserver-login` alone (`src/bin/cosserver-login.rs` includes this file), which
 //! has one thread. Over the raw functions of the crate `pam` (`pam::ffi`): its own safe layer
@@ -11,7 +11,9 @@ mod replies;
 
 use std::ffi::{CStr, CString, c_int, c_void};
 
-use cosserver::login::pam::{AccountStatus, Converse, Failure, Item, Message, Style, Transaction};
+use cosserver::daemon::login::pam::{
+    AccountStatus, Converse, Failure, Item, Message, Style, Transaction,
+};
 use pam::ffi;
 
 /// Returns the style of PAM's number for it.

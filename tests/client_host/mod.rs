@@ -20,17 +20,17 @@ use std::time::Duration;
 use cosserver::config::name::HostName;
 use cosserver::config::paths::Paths;
 use cosserver::config::{cookie, keys, known_hosts};
+use cosserver::protocol::answer::{self, Answer, Reference};
+use cosserver::protocol::hello::{Hello, ServerHello};
+use cosserver::protocol::limits::LENGTH_BYTES;
+use cosserver::protocol::noise::{Keys, Prepared, Responder};
+use cosserver::protocol::opening::Opening;
+use cosserver::protocol::proof::{self, Claim, Side};
+use cosserver::protocol::record::{self, Kind};
+use cosserver::protocol::request::Request;
+use cosserver::protocol::seal::{Opener, Sealer};
+use cosserver::protocol::stream::{End, Message, Signal, Stream};
 use cosserver::secret::{KeyPair, PublicKey, Secret, random};
-use cosserver::wire::answer::{self, Answer, Reference};
-use cosserver::wire::hello::{Hello, ServerHello};
-use cosserver::wire::limits::LENGTH_BYTES;
-use cosserver::wire::noise::{Keys, Prepared, Responder};
-use cosserver::wire::opening::Opening;
-use cosserver::wire::proof::{self, Claim, Side};
-use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::Request;
-use cosserver::wire::seal::{Opener, Sealer};
-use cosserver::wire::stream::{End, Message, Signal, Stream};
 
 /// Nothing in these tests takes so long; what hangs fails.
 const HANGS: Duration = Duration::from_secs(60);

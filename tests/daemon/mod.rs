@@ -433,7 +433,7 @@ pub fn prepare(settings: &str, options: &str) -> Folder {
 
 /// Security level 0: no machine is asked about. For tests of what lies behind the doors.
 pub fn take_doors_away(server: &Path) {
-    use cosserver::door::{Doors, Level, Outer};
+    use cosserver::registry::{Doors, Level, Outer};
     let paths = cosserver::config::paths::Paths::of_dir(server);
     Doors::make(&paths).unwrap();
     let mut outer = Outer::open(&paths).unwrap();

@@ -12,18 +12,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use cosserver::config::keys;
 use cosserver::config::paths::Paths;
-use cosserver::door::inner::Machine as Authorized;
-use cosserver::door::{Id, Inner, Level, Name, Outer};
+use cosserver::protocol::answer::Answer;
+use cosserver::protocol::hello::{Hello, ServerHello};
+use cosserver::protocol::noise::{Initiator, Prepared};
+use cosserver::protocol::opening::{Credential, Opening};
+use cosserver::protocol::prompt::{Answers, Asks, Text};
+use cosserver::protocol::record::{self, Kind};
+use cosserver::protocol::request::{Command, Request, Service};
+use cosserver::protocol::seal::{Opener, Sealer};
+use cosserver::protocol::stream::End;
+use cosserver::registry::inner::Machine as Authorized;
+use cosserver::registry::{Id, Inner, Level, Name, Outer};
 use cosserver::secret::{KeyPair, PublicKey};
-use cosserver::wire::answer::Answer;
-use cosserver::wire::hello::{Hello, ServerHello};
-use cosserver::wire::noise::{Initiator, Prepared};
-use cosserver::wire::opening::{Credential, Opening};
-use cosserver::wire::prompt::{Answers, Asks, Text};
-use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::{Command, Request, Service};
-use cosserver::wire::seal::{Opener, Sealer};
-use cosserver::wire::stream::End;
 use zeroize::Zeroizing;
 
 use crate::daemon::hostile::{RawConnection, Session};
@@ -297,7 +297,7 @@ impl Talk {
 
 fn denied(mut stranger: RawConnection, content: &[u8]) -> Heard {
     assert_eq!(stranger.rest(), b"", "more than a refusal");
-    let reference = cosserver::wire::answer::parse_denied(content).unwrap();
+    let reference = cosserver::protocol::answer::parse_denied(content).unwrap();
     Heard::Denied(reference.to_hex())
 }
 

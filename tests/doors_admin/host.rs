@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use cosserver::config::paths::Paths;
-use cosserver::door::{Inner, Outer};
+use cosserver::registry::{Inner, Outer};
 
 use crate::daemon::{COSADM, Folder};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use cosserver::door::{Inner, List, Outer};
+use cosserver::registry::{Inner, List, Outer};
 
 use super::host::{Host, chmod, text};
 use super::{A, B};

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use cosserver::door::{Level, List};
+use cosserver::registry::{Level, List};
 use cosserver::secret::{KeyPair, Secret};
 
 use crate::daemon::hostile::{Caller, RawConnection, hello};

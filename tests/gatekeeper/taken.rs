@@ -15,8 +15,8 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
-use cosserver::channel::gate::{Connection, Order, Question};
-use cosserver::channel::{Channel, Incoming};
+use cosserver::ipc::gate::{Connection, Order, Question};
+use cosserver::ipc::{Channel, Incoming};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 
@@ -95,7 +95,7 @@ impl Taken {
 
     /// The monitor's next order but for what concerns no connection.
     pub fn order(&self) -> Vec<u8> {
-        let mut buffer = vec![0; cosserver::channel::MESSAGE];
+        let mut buffer = vec![0; cosserver::ipc::MESSAGE];
         loop {
             let mut fds = [PollFd::new(self.channel.as_fd(), PollFlags::POLLIN)];
             let timeout = PollTimeout::try_from(PATIENCE).unwrap();
@@ -114,7 +114,7 @@ impl Taken {
 
     /// Waits until the monitor has given this gate up.
     pub fn given_up(&self) {
-        let mut buffer = vec![0; cosserver::channel::MESSAGE];
+        let mut buffer = vec![0; cosserver::ipc::MESSAGE];
         daemon::until("the monitor gives this gate up", || {
             matches!(
                 self.channel.receive(&mut buffer),

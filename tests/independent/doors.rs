@@ -5,8 +5,8 @@ use std::fs;
 
 use cosserver::config::keys;
 use cosserver::config::paths::Paths;
-use cosserver::door::inner::Setting;
-use cosserver::door::{Id, Inner, Level, Outer};
+use cosserver::registry::inner::Setting;
+use cosserver::registry::{Id, Inner, Level, Outer};
 
 use super::{all_refused, client, program, said, said_is};
 use crate::daemon::{self, Daemon};

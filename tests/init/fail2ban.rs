@@ -129,7 +129,7 @@ fn strangers_faults_count_and_nobody_can_blame_another() {
     refused(&caller, address(true), "proof", "x");
     // Proven first by its own machine, then called from another.
     let words = vec![b"/bin/echo".to_vec(), forged[1].clone().into_bytes()];
-    let list = cosserver::wire::request::Command::Words(words);
+    let list = cosserver::protocol::request::Command::Words(words);
     assert!(honest.accepted_for(d.port, list).finish().1.is_some());
     let mut caller = honest.clone();
     caller.machine = KeyPair::random().unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cosserver::wire::prompt::Style;
+use cosserver::protocol::prompt::Style;
 
 use crate::daemon::needs_root;
 use crate::login::person::{Person, Said, Talk};
@@ -323,7 +323,7 @@ fn many_prompts_are_put_until_it_is_too_many() {
         return;
     }
     // pam_unix's and so many more: the last is one too many.
-    let rounds = cosserver::wire::limits::ROUNDS;
+    let rounds = cosserver::protocol::limits::ROUNDS;
     for (more, is_in) in [(rounds - 1, true), (rounds, false)] {
         let asks = "auth required BARE ask\n".repeat(more);
         let l = Plan::around("", &asks).start();

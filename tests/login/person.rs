@@ -3,16 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use cosserver::protocol::answer::Answer;
+use cosserver::protocol::hello::{Hello, ServerHello};
+use cosserver::protocol::noise::{Initiator, Prepared};
+use cosserver::protocol::opening::{Credential, Opening};
+use cosserver::protocol::prompt::{Answers, Asks, Text};
+use cosserver::protocol::record::{self, Kind};
+use cosserver::protocol::request::{Command, Gui, Request, Service};
+use cosserver::protocol::seal::{Opener, Sealer};
+use cosserver::protocol::stream::Message;
 use cosserver::secret::{KeyPair, PublicKey};
-use cosserver::wire::answer::Answer;
-use cosserver::wire::hello::{Hello, ServerHello};
-use cosserver::wire::noise::{Initiator, Prepared};
-use cosserver::wire::opening::{Credential, Opening};
-use cosserver::wire::prompt::{Answers, Asks, Text};
-use cosserver::wire::record::{self, Kind};
-use cosserver::wire::request::{Command, Gui, Request, Service};
-use cosserver::wire::seal::{Opener, Sealer};
-use cosserver::wire::stream::Message;
 use zeroize::Zeroizing;
 
 use crate::daemon::hostile::{Caller, RawConnection};

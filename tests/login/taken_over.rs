@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::thread::JoinHandle;
 
-use cosserver::channel::gate::{Connection, Order, Question};
+use cosserver::ipc::gate::{Connection, Order, Question};
 
 use crate::daemon::session::{Gate, ends};
 use crate::daemon::{children, needs_root, until, without_doors};

@@ -3,9 +3,9 @@
 use super::{Level, Report};
 use crate::admin::doors::{check_writers, stranger, word};
 use crate::config::words::cosadm;
-use crate::door::noted::Noted;
-use crate::door::{self, Doors, Inner, List, Outer};
 use crate::fault::Fault;
+use crate::registry::noted::Noted;
+use crate::registry::{self, Doors, Inner, List, Outer};
 
 impl Report<'_> {
     /// Both doors, and what an unknown machine meets at them.
@@ -95,14 +95,14 @@ impl Report<'_> {
     }
 
     /// What makes the doors of little use.
-    fn risks(&mut self, level: door::Level, build_mode: bool, backdoor: bool) {
+    fn risks(&mut self, level: registry::Level, build_mode: bool, backdoor: bool) {
         let mut warn = |words: String| self.add(Level::Warning, "doors", words);
         match level {
-            door::Level::Off => warn(
+            registry::Level::Off => warn(
                 "the security level is 0: the doors keep nobody out but excluded machines"
                     .to_owned(),
             ),
-            door::Level::Open => {
+            registry::Level::Open => {
                 if build_mode {
                     warn("the outer door is open in build mode: any machine registers itself by a name".to_owned());
                 }
@@ -110,7 +110,7 @@ impl Report<'_> {
                     warn("the outer door is open, and there is a backdoor password: whoever guesses it registers his machine".to_owned());
                 }
             }
-            door::Level::Closed => {}
+            registry::Level::Closed => {}
         }
     }
 }

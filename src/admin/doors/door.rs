@@ -10,9 +10,9 @@ use super::meets::{Meets, stranger};
 use super::{Both, done, many, word};
 use crate::config::paths::Paths;
 use crate::config::words::cosadm;
-use crate::door::inner::Settings;
-use crate::door::{Level, List};
 use crate::fault::Fault;
+use crate::registry::inner::Settings;
+use crate::registry::{Level, List};
 
 /// Closes the outer door: the authorized machines become the include list.
 pub(in crate::admin) fn close(call: &Call, out: &Out) -> Result<(), Failure> {

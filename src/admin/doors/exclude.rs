@@ -5,12 +5,12 @@ use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::super::who;
 use super::{done, id, inner, machine_id, machine_in_time, many, named, outer, rows};
-use crate::channel::inetd;
 use crate::config::keys;
 use crate::config::paths::Paths;
 use crate::config::words::{cosadm, shown};
-use crate::door::{Id, List, Outer};
 use crate::fault::Fault;
+use crate::ipc::inetd;
+use crate::registry::{Id, List, Outer};
 
 /// Lists them.
 pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {

@@ -9,8 +9,8 @@ use crate::config::hostinfo::HostTable;
 use crate::config::machines;
 use crate::config::paths::Paths;
 use crate::config::words::cosadm;
-use crate::door::{Id, Inner, Level, List, Name, Outer};
 use crate::fault::Fault;
+use crate::registry::{Id, Inner, Level, List, Name, Outer};
 
 /// Lists them.
 pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {

@@ -1,7 +1,9 @@
 //! Whom the doors let in, in plain words: by the same rule as the daemon decides. Pure.
 
-use crate::door::inner::Settings;
-use crate::door::{AccessDecision, Id, Level, MachineStatus, PromptFor, RegistrationState, decide};
+use crate::registry::inner::Settings;
+use crate::registry::{
+    AccessDecision, Id, Level, MachineStatus, PromptFor, RegistrationState, decide,
+};
 
 /// What a machine meets: a word for scripts, and words for people.
 pub(in crate::admin) struct Meets {

@@ -19,9 +19,9 @@ use super::rows::{numbered, short};
 use super::{Both, exclude, is_missing, machine, many, missing, place_inner};
 use crate::config::paths::Paths;
 use crate::config::words::quoted;
-use crate::door::inner::Machine;
-use crate::door::{Doors, Level, Outer};
 use crate::fault::Fault;
+use crate::registry::inner::Machine;
+use crate::registry::{Doors, Level, Outer};
 
 /// Runs the menu until the manager leaves it.
 pub(in crate::admin) fn run(call: &Call, out: &Out) -> Result<(), Failure> {

@@ -33,9 +33,9 @@ use super::who::utc;
 use crate::config::paths::Paths;
 use crate::config::secure;
 use crate::config::words::cosadm;
-use crate::door::inner::Machine;
-use crate::door::{Doors, Id, Inner, Level, Name, Occurred, Outer};
 use crate::fault::Fault;
+use crate::registry::inner::Machine;
+use crate::registry::{Doors, Id, Inner, Level, Name, Occurred, Outer};
 
 /// Both doors of a host, open.
 struct Both {

@@ -11,9 +11,9 @@ use super::machine::warn_of_namesake;
 use super::{Both, day, done, name, seconds, typed};
 use crate::config::paths::Paths;
 use crate::config::words::{cosadm, quoted};
-use crate::door::inner::Pending;
-use crate::door::{Inner, Level, Name};
 use crate::fault::Fault;
+use crate::registry::inner::Pending;
+use crate::registry::{Inner, Level, Name};
 
 /// A chosen password that is shorter is guessed soon, in characters.
 const SHORT: usize = 8;

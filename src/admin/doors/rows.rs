@@ -5,9 +5,9 @@ use super::super::json::Json;
 use super::super::out::{Failure, Out, Parts};
 use super::{day, minute, seconds};
 use crate::config::words::shown;
-use crate::door::inner::Machine;
-use crate::door::outer::Item;
 use crate::fault::Fault;
+use crate::registry::inner::Machine;
+use crate::registry::outer::Item;
 
 /// How many are read at once.
 pub(super) const PAGE: u32 = 500;

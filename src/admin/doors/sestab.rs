@@ -10,8 +10,8 @@ use super::{BUT_HOSTS, day, done, id, machine_in_time, many, outer, rows, second
 use crate::config::keys;
 use crate::config::paths::Paths;
 use crate::config::words::{cosadm, quoted, shown};
-use crate::door::{Doors, Id, Level, List, Outer, RegistrationState};
 use crate::fault::Fault;
+use crate::registry::{Doors, Id, Level, List, Outer, RegistrationState};
 
 /// Which list an operand is.
 fn which(letter: &str) -> Result<List, Failure> {

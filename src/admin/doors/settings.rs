@@ -9,9 +9,9 @@ use super::{Both, done, inner, many, otp, outer, place_inner, typed};
 use crate::config::paths::Paths;
 use crate::config::secure::Created;
 use crate::config::words::{did_you_mean, quoted};
-use crate::door::inner::{Setting, Settings};
-use crate::door::{Inner, Outer};
 use crate::fault::Fault;
+use crate::registry::inner::{Setting, Settings};
+use crate::registry::{Inner, Outer};
 
 /// Every name, in the order of the list.
 const NAMES: [&str; 5] = [

@@ -10,10 +10,10 @@ use zeroize::Zeroizing;
 
 use super::super::out::Failure;
 use crate::fault::Fault;
+use crate::protocol::limits::REPLY;
 use crate::secret::same_bytes;
 use crate::sys::client_signals::is_ignored;
 use crate::sys::client_terminal::{self, Terminal};
-use crate::wire::limits::REPLY;
 
 /// A password, wiped when dropped.
 pub(super) type Password = Zeroizing<Vec<u8>>;

@@ -5,10 +5,10 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use super::*;
+use crate::protocol::hello::Suite;
+use crate::protocol::noise::Direction;
+use crate::protocol::seal::Sealer;
 use crate::secret::Secret;
-use crate::wire::hello::Suite;
-use crate::wire::noise::Direction;
-use crate::wire::seal::Sealer;
 
 /// A pump over a connection, and the server's end of it.
 fn pump() -> (Pump<'static>, TcpStream) {

@@ -5,7 +5,7 @@ use std::ffi::c_char;
 
 use pam::ffi;
 
-use cosserver::login::pam::Reply;
+use cosserver::daemon::login::pam::Reply;
 
 /// The answers as PAM takes them: an array and strings that malloc made, and that the
 /// module wipes and frees.

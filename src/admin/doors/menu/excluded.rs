@@ -5,8 +5,8 @@ use crate::admin::doors::rows::Row;
 use crate::admin::doors::{numbered, outer};
 use crate::config::paths::Paths;
 use crate::config::words::shown;
-use crate::door::List;
-use crate::door::outer::Item;
+use crate::registry::List;
+use crate::registry::outer::Item;
 
 /// The screen, again and again.
 pub(super) fn screen(screen: &mut Screen, paths: &Paths) -> Result<(), Left> {

@@ -5,8 +5,8 @@ use super::screen::{Left, Pages, Screen};
 use crate::admin::doors::{Both, numbered, otp};
 use crate::admin::out::Out;
 use crate::config::paths::Paths;
-use crate::door::Name;
-use crate::door::inner::Pending;
+use crate::registry::Name;
+use crate::registry::inner::Pending;
 
 /// The screen, again and again.
 pub(super) fn screen(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<(), Left> {

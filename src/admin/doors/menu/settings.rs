@@ -6,7 +6,7 @@ use crate::admin::doors::Both;
 use crate::admin::doors::settings::{backdoor, default_welcome};
 use crate::admin::out::Out;
 use crate::config::paths::Paths;
-use crate::door::inner::Setting;
+use crate::registry::inner::Setting;
 
 /// Asks for all settings, and keeps them if they are correct. Enter keeps what is.
 pub(super) fn screen(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<(), Left> {

@@ -1,0 +1,381 @@
+//! The mechanism `hash` (seed 000): the caller is a host of HOSTINFO, calls from
+//! its address with its machine key, and has hashed our nonce with its request
+//! under a cookie that only the two of us have. And `vouch`: the same, where a user of
+//! that host calls with a key of his own, and its signer has made the hash.
+
+use std::net::IpAddr;
+
+use super::Opened;
+use crate::config::cookie;
+use crate::config::hostinfo::{Addresses, Entry, HostTable};
+use crate::config::machines::{self, Recorded};
+use crate::config::name::HostName;
+use crate::config::paths::Paths;
+use crate::fault::Fault;
+use crate::protocol::noise::{Keys, Responder};
+use crate::protocol::opening::{Credential, Hosts, Opening};
+use crate::protocol::prompt::Text;
+use crate::protocol::proof::{self, Claim, Side, Voucher};
+use crate::protocol::request::{Command, Request, Service};
+use crate::protocol::rest;
+use crate::protocol::{Malformed, answer::Answer};
+use crate::refusal::{Cause, Refusal};
+use crate::registry::{Admitted, Id, Known, Machine};
+use crate::secret::{PublicKey, Secret};
+
+/// What the proof is held against.
+pub struct ProofContext<'a> {
+    /// The host table.
+    pub table: &'a HostTable,
+    /// The addresses that a host's name has; `None`: not known (yet).
+    pub resolved: &'a dyn Fn(&HostName) -> Option<Vec<IpAddr>>,
+    /// Where cookies and recorded keys lie.
+    pub paths: &'a Paths,
+    /// Our own name, as invitations say it.
+    pub name: &'a HostName,
+    /// Our own public key.
+    pub host_key: &'a PublicKey,
+    /// The secret that our key shares with another; `None`: that key is of low order.
+    pub shared: &'a dyn Fn(&PublicKey) -> Option<Secret>,
+    /// The address at the other end of the socket, asked of the kernel.
+    pub peer: IpAddr,
+}
+
+/// A proven caller with the request that the proof covers.
+pub struct AuthenticatedHost {
+    caller: Entry,
+    peer: IpAddr,
+    request: Request,
+    server_proof: [u8; 32],
+    responder: Option<Responder>,
+    machine: PublicKey,
+    key: PublicKey,
+    vouched: bool,
+    newly_recorded: bool,
+}
+
+impl AuthenticatedHost {
+    /// The host that calls.
+    pub const fn caller(&self) -> &Entry {
+        &self.caller
+    }
+
+    /// The address it calls from.
+    pub const fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// Its machine key.
+    pub const fn machine(&self) -> &PublicKey {
+        &self.machine
+    }
+
+    /// The key that the handshake has proven: its machine's, or that of the user whom its
+    /// signer speaks for.
+    pub const fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// The machines that ask: the host's, and that of the user whom it vouches for.
+    pub fn machines(&self) -> Vec<Id> {
+        let mut all = vec![Id::of(&self.machine)];
+        all.extend((self.key != self.machine).then(|| Id::of(&self.key)));
+        all
+    }
+
+    /// Whether its signer speaks for one of its users, whose name the request has; else
+    /// it is the host itself that asks.
+    pub const fn is_vouched(&self) -> bool {
+        self.vouched
+    }
+
+    /// What it asks for.
+    pub const fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Whether its machine key was recorded just now, with its first proof.
+    pub const fn is_newly_recorded(&self) -> bool {
+        self.newly_recorded
+    }
+
+    /// The answer that accepts, our own proof in it, with what is to be told.
+    ///
+    /// # Errors
+    /// None that a proof can cause.
+    pub fn acceptance(&self, texts: Vec<Text>) -> Result<Vec<u8>, Malformed> {
+        Answer::accept(self.server_proof, texts).encode()
+    }
+
+    /// Our own proof.
+    pub const fn server_proof(&self) -> [u8; 32] {
+        self.server_proof
+    }
+
+    /// Message 2 around an answer, and the keys. Once.
+    ///
+    /// # Errors
+    /// It was made before, or there were no random bytes.
+    pub fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
+        let responder = self
+            .responder
+            .take()
+            .ok_or(Malformed("message 2 is made once"))?;
+        responder.message_2(payload)
+    }
+}
+
+/// The same caller with the command that followed, and its variables, once they have come
+/// whole.
+///
+/// # Errors
+/// It is not the command that the proof was about.
+pub fn with_command(
+    mut known: Known<AuthenticatedHost>,
+    encoding: &[u8],
+) -> Result<Known<AuthenticatedHost>, Refusal> {
+    let authenticated = known.inner_mut();
+    if let Command::Follows { digest, .. } = &authenticated.request.command {
+        let (words, environment) = rest::unpack(encoding, digest).map_err(not_a_request)?;
+        if !environment.is_empty() {
+            if !authenticated.request.environment.is_empty() {
+                return Err(not_a_request(Malformed("variables in two places")));
+            }
+            authenticated.request.environment = environment;
+        }
+        authenticated.request.command = Command::Words(words);
+    }
+    Ok(known)
+}
+
+impl Machine for AuthenticatedHost {
+    fn machine(&self) -> &PublicKey {
+        &self.machine
+    }
+}
+
+fn not_a_request(m: Malformed) -> Refusal {
+    Refusal::new(Cause::Request, m)
+}
+
+/// Holds an opened handshake against HOSTINFO, address, key and cookie.
+///
+/// # Errors
+/// Whatever is wrong, for the log.
+pub fn authenticate_host(
+    admitted: Admitted<Opened>,
+    context: &ProofContext<'_>,
+) -> Result<AuthenticatedHost, Refusal> {
+    let opened = admitted.into_inner();
+    let opening =
+        Opening::decode(&opened.payload).map_err(|m| Refusal::new(Cause::Handshake, m))?;
+    let (hosts, voucher) = match opening.credential {
+        Credential::Hash(hosts) => (hosts, None),
+        Credential::Vouch(hosts, machine) => (hosts, Some(machine)),
+        Credential::Password | Credential::Machine => {
+            return Err(Refusal::new(Cause::Handshake, Malformed("no host asks")));
+        }
+    };
+    // Whatever is wrong, the same is read and computed: how long this takes shows in when
+    // another connection is answered, and must not tell why this one is refused.
+    let entry = entry_of(&hosts, context);
+    let machine = voucher.unwrap_or(opened.machine);
+    let files = entry.as_ref().ok().map(|entry| &entry.name);
+    let files = files.or_else(|| stand_in(context.table, &hosts.caller));
+    let recorded = files.map_or(Ok(None), |host| machines::recorded(context.paths, host));
+    let cookies = files.map(|host| cookie::load_in(context.paths, host));
+    let shared = voucher.map(|key| (context.shared)(&key));
+    let nobodys = Secret::new([0; 32]);
+    let claim = Claim {
+        caller: &hosts.caller,
+        server: &hosts.server,
+        caller_key: &opened.machine,
+        server_key: context.host_key,
+        nonce: &opened.nonce,
+        request: opening.request,
+        voucher: shared.as_ref().map(|shared| Voucher {
+            machine: &machine,
+            shared: shared.as_ref().unwrap_or(&nobodys),
+        }),
+    };
+    let cookie = right_cookie(cookies, &claim, &hosts.proof);
+    let entry = entry?;
+    let caller = &entry.name;
+    check_key(entry, &machine, &recorded)?;
+    if matches!(shared, Some(None)) {
+        let why = Malformed("a machine key of low order");
+        return Err(Refusal::new(Cause::Handshake, why));
+    }
+    let cookie = cookie?;
+    let newly_recorded = record_key(caller, machine, recorded, context.paths)?;
+    let request = Request::decode(opening.request).map_err(not_a_request)?;
+    if request.service == Service::Enrol {
+        return Err(not_a_request(Malformed(
+            "a machine enrols by its key alone",
+        )));
+    }
+    let server_proof = proof::make(&cookie, Side::Server, &claim).map_err(not_a_request)?;
+    Ok(AuthenticatedHost {
+        caller: entry.clone(),
+        peer: context.peer,
+        request,
+        server_proof,
+        responder: Some(opened.responder),
+        machine,
+        key: opened.machine,
+        vouched: voucher.is_some(),
+        newly_recorded,
+    })
+}
+
+/// The caller's line in HOSTINFO, where it calls us by our name and from its address.
+fn entry_of<'a>(hosts: &Hosts, context: &ProofContext<'a>) -> Result<&'a Entry, Refusal> {
+    let server = HostName::parse(&hosts.server).ok();
+    if server.as_ref() != Some(context.name) {
+        let words = format!(
+            "it calls {:?}, and this host is {}",
+            hosts.server, context.name
+        );
+        return Err(Refusal::new(Cause::ServerName, words));
+    }
+    let caller = HostName::parse(&hosts.caller).map_err(|e| Refusal::new(Cause::UnknownHost, e))?;
+    let entry = context.table.get(&caller).ok_or_else(|| {
+        let words = format!("{caller} has no right line in hostinfo");
+        Refusal::new(Cause::UnknownHost, words)
+    })?;
+    check_address(entry, context)?;
+    Ok(entry)
+}
+
+/// The host that an admitted handshake says it is from, where HOSTINFO has it by its name
+/// alone and nothing that is known of that name is the peer's address: its name is to be
+/// looked up before the proof is.
+pub fn unknown_by_name(
+    admitted: &Admitted<Opened>,
+    table: &HostTable,
+    resolved: &dyn Fn(&HostName) -> Option<Vec<IpAddr>>,
+    peer: IpAddr,
+) -> Option<HostName> {
+    let opening = Opening::decode(&admitted.inner().payload).ok()?;
+    let caller = HostName::parse(&opening.credential.hosts()?.caller).ok()?;
+    let entry = table.get(&caller)?;
+    let is_by_name = entry.may_ask() && entry.addresses == Addresses::ByName;
+    let is_known = resolved(&caller).is_some_and(|all| all.contains(&peer));
+    (is_by_name && !is_known).then_some(caller)
+}
+
+fn check_address(entry: &Entry, context: &ProofContext<'_>) -> Result<(), Refusal> {
+    let name = &entry.name;
+    let is_its_own = match (&entry.addresses, entry.addresses.contains(context.peer)) {
+        (Addresses::Listed(_), contains) => contains == Some(true),
+        (Addresses::ByName, _) => {
+            let resolved = (context.resolved)(name).ok_or_else(|| {
+                let words = format!("the name {name} does not resolve, or has not yet");
+                Refusal::new(Cause::Address, words)
+            })?;
+            resolved.contains(&context.peer)
+        }
+    };
+    if is_its_own {
+        return Ok(());
+    }
+    let words = format!("{} is no address of {name}", context.peer);
+    Err(Refusal::new(Cause::Address, words))
+}
+
+/// Whether this machine key may be the caller's: another is neither pinned nor
+/// recorded. What could not be read is told only to who has proven himself.
+fn check_key(
+    entry: &Entry,
+    machine: &PublicKey,
+    recorded: &Result<Option<PublicKey>, Fault>,
+) -> Result<(), Refusal> {
+    if entry.machine_key.is_some_and(|pinned| pinned != *machine) {
+        return Err(other_key(&entry.name, "hostinfo pins another"));
+    }
+    match recorded {
+        Ok(Some(first)) if first != machine => Err(other_key(&entry.name, "another was first")),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Records the key of a host's first proof; whether it was that. Of two that race,
+/// one is the first. The caller is proven: what fails is our own.
+fn record_key(
+    host: &HostName,
+    machine: PublicKey,
+    recorded: Result<Option<PublicKey>, Fault>,
+    paths: &Paths,
+) -> Result<bool, Refusal> {
+    let recorded = recorded.and_then(|known| match known {
+        Some(_) => Ok(Recorded::Same),
+        None => machines::record(paths, host, machine),
+    });
+    match recorded {
+        Ok(Recorded::Other) => Err(other_key(host, "another machine was first")),
+        Ok(recorded) => Ok(recorded == Recorded::New),
+        Err(e) => Err(Refusal::new(Cause::System, e)),
+    }
+}
+
+fn other_key(host: &HostName, why: &str) -> Refusal {
+    let words = format!(
+        "not the machine key of {host}: {why}; after a change of machine, `cosadm host rotate {host}`"
+    );
+    Refusal::new(Cause::MachineKey, words)
+}
+
+/// The cookie under which the proof is right. Read anew each time: no cookie
+/// stays in the monitor's memory, and one that was removed counts no more. A proof that is
+/// wrong is held against as many as there can be.
+fn right_cookie(
+    cookies: Option<Result<Vec<Secret>, Fault>>,
+    claim: &Claim<'_>,
+    proof: &[u8; 32],
+) -> Result<Secret, Refusal> {
+    let right = |c: &Secret| proof::verify(c, Side::Client, claim, proof);
+    let cookies = cookies.unwrap_or_else(|| Ok(Vec::new()));
+    let mut held = 0;
+    for cookie in cookies.as_ref().into_iter().flatten() {
+        held += 1;
+        if right(cookie) {
+            return Ok(cookie.clone());
+        }
+    }
+    let nobodys = Secret::new([0; 32]);
+    for _ in held..cookie::LIVE_MAX {
+        std::hint::black_box(right(&nobodys));
+    }
+    cookies.map_err(|e| Refusal::new(Cause::NoCookie, e))?;
+    let words = format!("the hash of {} is wrong: another cookie", claim.caller);
+    Err(Refusal::new(Cause::Proof, words))
+}
+
+/// The host whose files are read in place of those of a caller that has none: the caller
+/// itself, where it only calls from elsewhere or takes us for another, else the first of the
+/// table that may ask.
+fn stand_in<'a>(table: &'a HostTable, caller: &str) -> Option<&'a HostName> {
+    let itself = HostName::parse(caller).ok().and_then(|c| table.get(&c));
+    let first = || table.entries().iter().find(|entry| entry.may_ask());
+    itself.or_else(first).map(|entry| &entry.name)
+}
+
+/// Reads and computes what [`authenticate_host`] does for a proof that is wrong, for a caller that is
+/// refused before or without one.
+pub fn verify_dummy_proof(table: &HostTable, paths: &Paths, host_key: &PublicKey) {
+    let host = stand_in(table, "");
+    let recorded = host.map(|host| machines::recorded(paths, host));
+    let name = host.map_or("", HostName::as_str);
+    let claim = Claim {
+        caller: name,
+        server: name,
+        caller_key: host_key,
+        server_key: host_key,
+        nonce: &[0; 32],
+        request: &[0; 64],
+        voucher: None,
+    };
+    let cookies = host.map(|host| cookie::load_in(paths, host));
+    let cookie = right_cookie(cookies, &claim, &[0; 32]);
+    std::hint::black_box((recorded.is_some(), cookie.is_ok()));
+}

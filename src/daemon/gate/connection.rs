@@ -1,0 +1,283 @@
+//! A stranger, from accept to verdict, as the gate sees it.
+//!
+//! ```text
+//! accepted ─ Hello ─► asks the monitor ─ ServerHello ─► greeted ─ ClientHello ─► asks the monitor ─► the relay has it
+//!                                                                     ▲                 ├─► asked for more ─ Sealed ─┐
+//!                                                                     │                 │         ▲──────────────────┘
+//!                                                                     │                 ├─► prompted ─ Sealed ─► asks the monitor
+//!                                                                     │                 └─► refused: parked, Denied, closed
+//! ```
+//!
+//! The gate reads lengths and types, and carries the rest unopened. Anything
+//! but the message that is due, within its size and its time, closes.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use crate::ipc::gate::Complaint;
+use crate::protocol::limits::{LENGTH_BYTES, TAG};
+use crate::protocol::record::{self, ENVELOPE, Kind};
+use crate::sys::socket;
+
+/// Where a stranger stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The Hello is due.
+    Accepted,
+    /// The ClientHello is due.
+    Greeted,
+    /// The rest of a long command is due.
+    Asked,
+    /// The answers to a prompt are due.
+    Prompted,
+    /// The monitor decides; nothing is due from the peer.
+    Asking,
+    /// The same, but a host's name is looked up before it does.
+    Awaiting,
+    /// The peer's answers are checked; nothing is due from it.
+    Checking,
+    /// Refused; the answer leaves at its time.
+    Parked,
+    /// The refusal is out; the peer should hang up.
+    Leaving,
+}
+
+impl Stage {
+    /// The one type of record that is due, if any.
+    pub(super) const fn due(self) -> Option<Kind> {
+        match self {
+            Self::Accepted => Some(Kind::Hello),
+            Self::Greeted => Some(Kind::ClientHello),
+            Self::Asked | Self::Prompted => Some(Kind::Sealed),
+            Self::Asking | Self::Awaiting | Self::Checking | Self::Parked | Self::Leaving => None,
+        }
+    }
+
+    /// What is said in the log when its deadline passes.
+    pub(super) const fn when_late(self) -> Option<Complaint> {
+        match self {
+            Self::Accepted => Some(Complaint::SilentHello),
+            Self::Greeted | Self::Asked => Some(Complaint::SilentHandshake),
+            Self::Prompted => Some(Complaint::SilentLogin),
+            Self::Asking | Self::Awaiting | Self::Checking | Self::Parked | Self::Leaving => None,
+        }
+    }
+
+    /// Whether the monitor is to say what becomes of it.
+    pub(super) const fn awaits_verdict(self) -> bool {
+        matches!(self, Self::Asking | Self::Awaiting | Self::Checking)
+    }
+}
+
+/// One stranger.
+pub(super) struct PreauthConnection {
+    /// The connection.
+    pub(super) socket: OwnedFd,
+    /// The peer's address.
+    pub(super) from: IpAddr,
+    /// Where it stands.
+    pub(super) stage: Stage,
+    /// When the stage must be over.
+    pub(super) deadline: Instant,
+    /// When its ClientHello came in: refusals leave at a multiple of the
+    /// interval after it.
+    pub(super) asked_at: Instant,
+    /// Whether the monitor knows this connection.
+    pub(super) known: bool,
+    /// Whether it has answered a prompt.
+    pub(super) has_answered: bool,
+    /// Whether the monitor has been told that it does not wait for its verdict.
+    pub(super) has_left: bool,
+    /// What has come of the record that is due.
+    partial: Vec<u8>,
+    /// What has still to be sent: a ServerHello, an AuthContinue, a refusal.
+    pub(super) unsent: Vec<u8>,
+    /// The refusal, until its time has come.
+    refusal: Vec<u8>,
+    /// Bytes of a long command that have still to come.
+    command: u32,
+}
+
+/// What a readable socket came to.
+pub(super) enum ReadOutcome {
+    /// A whole record of the kind that was due.
+    Record(Vec<u8>),
+    /// Not yet.
+    Nothing,
+    /// The peer hung up before it had said anything, as a port scan does, or in
+    /// the middle.
+    Left,
+    /// Something else than what was due.
+    Malformed,
+}
+
+impl PreauthConnection {
+    /// A connection that was just accepted.
+    pub(super) const fn new(
+        socket: OwnedFd,
+        from: IpAddr,
+        now: Instant,
+        deadline: Instant,
+    ) -> Self {
+        Self {
+            socket,
+            from,
+            stage: Stage::Accepted,
+            deadline,
+            asked_at: now,
+            known: false,
+            has_answered: false,
+            has_left: false,
+            partial: Vec::new(),
+            unsent: Vec::new(),
+            refusal: Vec::new(),
+            command: 0,
+        }
+    }
+
+    /// Keeps a refusal until its time has come.
+    pub(super) fn set_refusal(&mut self, record: Vec<u8>) {
+        self.refusal = record;
+    }
+
+    /// A command of so many bytes is to follow in pieces.
+    pub(super) fn expect_command(&mut self, length: u32) {
+        self.command = length;
+    }
+
+    /// Counts a piece by the length of its record, which is all that can be seen of
+    /// it. `false`: it was the last; what comes next is for whoever gets the
+    /// connection.
+    pub(super) fn take_piece(&mut self, record: usize) -> bool {
+        let piece = record.saturating_sub(LENGTH_BYTES + ENVELOPE + TAG);
+        let piece = u32::try_from(piece).unwrap_or(u32::MAX);
+        self.command = self.command.saturating_sub(piece);
+        self.command > 0
+    }
+
+    /// Sends the refusal and nothing after it. `false`: the peer is gone.
+    pub(super) fn say_refusal(&mut self) -> bool {
+        use nix::sys::socket::{Shutdown, shutdown};
+        self.unsent = std::mem::take(&mut self.refusal);
+        self.flush() && shutdown(self.socket.as_raw_fd(), Shutdown::Write).is_ok()
+    }
+
+    /// Whether it may be closed to make room: it holds a slot, and we wait for the peer, be it
+    /// only to hang up, or for a host's name, or have refused it. What waits for the monitor's
+    /// verdict goes on, and so does a login in which something was answered: to open another
+    /// connection must not end it.
+    pub(super) const fn may_be_evicted(&self) -> bool {
+        match self.stage {
+            Stage::Asking | Stage::Checking => false,
+            Stage::Prompted => !self.has_answered,
+            Stage::Accepted
+            | Stage::Greeted
+            | Stage::Asked
+            | Stage::Awaiting
+            | Stage::Parked
+            | Stage::Leaving => true,
+        }
+    }
+
+    /// Whether it has begun to speak.
+    pub(super) fn has_spoken(&self) -> bool {
+        self.known || !self.partial.is_empty()
+    }
+
+    /// Reads on: never beyond the end of the one record that is due, so that what
+    /// a peer sends too early stays in the kernel.
+    pub(super) fn read(&mut self) -> ReadOutcome {
+        let Some(due) = self.stage.due() else {
+            return self.read_undue();
+        };
+        loop {
+            let want = match self.partial.first_chunk::<LENGTH_BYTES>() {
+                None => LENGTH_BYTES,
+                Some(head) => match record::body_length(*head, record::limit_of(due)) {
+                    Ok(body) => LENGTH_BYTES + body,
+                    Err(_) => return ReadOutcome::Malformed,
+                },
+            };
+            let have = self.partial.len();
+            if have == want {
+                return self.whole_record(due);
+            }
+            self.partial.reserve_exact(want - have);
+            self.partial.resize(want, 0);
+            let got = read(
+                &self.socket,
+                self.partial.get_mut(have..).unwrap_or_default(),
+            );
+            self.partial.truncate(have + *got.as_ref().unwrap_or(&0));
+            match got {
+                Ok(0) => return ReadOutcome::Left,
+                Ok(_) => {}
+                Err(Errno::EAGAIN) => return ReadOutcome::Nothing,
+                Err(_) => return ReadOutcome::Left,
+            }
+        }
+    }
+
+    fn whole_record(&mut self, due: Kind) -> ReadOutcome {
+        let record = std::mem::take(&mut self.partial);
+        // Magic and type are looked at here, so that garbage never reaches the monitor.
+        match record::parse(&record, &[due]) {
+            Ok(_) => ReadOutcome::Record(record),
+            Err(_) => ReadOutcome::Malformed,
+        }
+    }
+
+    /// While nothing is due. Until the monitor has decided nothing is read at
+    /// all, because the next byte may be the relay's: but who hangs up is noticed.
+    /// After a refusal the peer may only hang up.
+    fn read_undue(&self) -> ReadOutcome {
+        if self.stage.awaits_verdict() {
+            return if socket::has_hung_up(self.socket.as_fd()) {
+                ReadOutcome::Left
+            } else {
+                ReadOutcome::Nothing
+            };
+        }
+        let mut bytes = [0; 64];
+        match read(&self.socket, &mut bytes) {
+            Ok(0) => ReadOutcome::Left,
+            Ok(_) if self.stage == Stage::Leaving => ReadOutcome::Nothing,
+            Ok(_) => ReadOutcome::Malformed,
+            Err(Errno::EAGAIN) => ReadOutcome::Nothing,
+            Err(_) => ReadOutcome::Left,
+        }
+    }
+
+    /// Whether the peer has sent something before it was due.
+    pub(super) fn spoke_early(&self) -> bool {
+        socket::has_bytes(self.socket.as_fd())
+    }
+
+    /// Sends what there is. `false`: the peer is gone.
+    pub(super) fn flush(&mut self) -> bool {
+        while !self.unsent.is_empty() {
+            match nix::unistd::write(&self.socket, &self.unsent) {
+                Ok(n) => drop(self.unsent.drain(..n)),
+                Err(Errno::EAGAIN) => return true,
+                Err(Errno::EINTR) => {}
+                Err(_) => return false,
+            }
+        }
+        self.unsent = Vec::new();
+        true
+    }
+}
+
+/// Reads, also where a signal interrupts it: an edge comes once, and what is there would be
+/// read with the next byte only.
+fn read(socket: &OwnedFd, into: &mut [u8]) -> nix::Result<usize> {
+    loop {
+        match nix::unistd::read(socket, into) {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}

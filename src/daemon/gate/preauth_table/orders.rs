@@ -1,0 +1,249 @@
+//! What the monitor orders, done: listening, answers sent, refusals parked,
+//! connections forgotten.
+
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::PreauthTable;
+use crate::daemon::gate::connection::Stage;
+use crate::daemon::sources::{self, Networks};
+use crate::fault::Fault;
+use crate::ipc::gate::{Complaint, Connection, List, Order, Question};
+use crate::protocol::answer::{self, Reference};
+use crate::sys::socket;
+
+impl PreauthTable {
+    /// Does what the monitor says.
+    pub(in crate::daemon::gate) fn obey(
+        &mut self,
+        order: Order<'_>,
+        fds: Vec<OwnedFd>,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        match order {
+            Order::Limits(limits) => self.limits = Some(limits),
+            Order::Networks(list, first, networks) => {
+                let list = match list {
+                    List::Listed => &mut self.sources.listed,
+                    List::Exempt => &mut self.sources.exempt,
+                };
+                if first {
+                    *list = Networks::default();
+                }
+                for (ip, prefix) in networks {
+                    list.add(ip, prefix);
+                }
+            }
+            Order::Listen => self.listen(fds)?,
+            Order::StopListening => self.listeners.clear(),
+            Order::Adopt => self.adopt(fds, now)?,
+            Order::ServerHello(c, record) => {
+                self.send_and_expect(c, record, Stage::Greeted, None, now)?
+            }
+            Order::Continue(c, length, record) => {
+                if let Some(s) = self.unauthenticated.get_mut(&c) {
+                    s.expect_command(length);
+                }
+                self.send_and_expect(c, record, Stage::Asked, None, now)?;
+            }
+            Order::Prompt(c, seconds, record) => {
+                let within = Duration::from_secs(seconds.into());
+                self.send_and_expect(c, record, Stage::Prompted, Some(within), now)?;
+            }
+            Order::MayGo(c, may) => {
+                let (from, to) = match may {
+                    true => (Stage::Asking, Stage::Awaiting),
+                    false => (Stage::Awaiting, Stage::Asking),
+                };
+                if let Some(s) = self.unauthenticated.get_mut(&c).filter(|s| s.stage == from) {
+                    s.stage = to;
+                }
+            }
+            Order::Taken(c) => self.dismiss(c)?,
+            Order::Close(c) => {
+                self.punish(c, Complaint::Malformed, now);
+                self.dismiss(c)?;
+            }
+            Order::Deny(c, reference, penalty, ago) => {
+                let begun = now.checked_sub(Duration::from_millis(ago.into()));
+                let begun = begun.filter(|_| ago > 0);
+                self.park(c, reference, penalty, begun, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a connection that the monitor has done with.
+    fn dismiss(&mut self, connection: Connection) -> Result<(), Fault> {
+        if let Some(s) = self.unauthenticated.get_mut(&connection) {
+            s.known = false;
+        }
+        self.forget(connection)
+    }
+
+    fn listen(&mut self, fds: Vec<OwnedFd>) -> Result<(), Fault> {
+        for fd in fds {
+            let listener = TcpListener::from(fd);
+            let token = Token(self.listeners.len() + 1);
+            let fd = listener.as_raw_fd();
+            self.registry
+                .register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+            self.listeners.push(listener);
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, fds: Vec<OwnedFd>, now: Instant) -> Result<(), Fault> {
+        let Some(limits) = self.limits else {
+            return Ok(());
+        };
+        for socket in fds {
+            // One whose peer has reset it meanwhile has no address any more: it is dropped.
+            if let Ok(from) = socket::peer(socket.as_fd()) {
+                self.take_in(socket, from.ip(), &limits, now)?;
+            }
+        }
+        // Under inetd there is no other, and the monitor ends.
+        if self.unauthenticated.is_empty() && self.listeners.is_empty() {
+            self.ask(&Question::Empty, Vec::new())?;
+        }
+        Ok(())
+    }
+
+    fn send_and_expect(
+        &mut self,
+        connection: Connection,
+        record: &[u8],
+        stage: Stage,
+        within: Option<Duration>,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let found = self.limits.zip(self.unauthenticated.get_mut(&connection));
+        let Some((limits, preauth)) = found else {
+            return Ok(());
+        };
+        if stage != Stage::Asked && preauth.spoke_early() {
+            return self.turn_out(connection, Complaint::Malformed, now);
+        }
+        preauth.stage = stage;
+        preauth.unsent = record.to_vec();
+        let within = within.unwrap_or(Duration::from_secs(limits.handshake.into()));
+        self.postpone(connection, now + within);
+        self.connection_is_ready(connection, now)
+    }
+
+    /// Parks a refusal until the next multiple of the interval after the request.
+    fn park(
+        &mut self,
+        connection: Connection,
+        reference: Reference,
+        penalty: u32,
+        begun: Option<Instant>,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let found = self.limits.zip(self.unauthenticated.get_mut(&connection));
+        let Some((limits, preauth)) = found else {
+            return Ok(());
+        };
+        preauth.known = false;
+        self.sources.punish(preauth.from, penalty, &limits, now);
+        // Beyond the limit the connection is just closed.
+        let most = usize::try_from(limits.refusals).unwrap_or(usize::MAX);
+        let record = answer::compose_denied(reference);
+        let Some(record) = record.ok().filter(|_| self.parked < most) else {
+            return self.forget(connection);
+        };
+        preauth.stage = Stage::Parked;
+        preauth.unsent = Vec::new();
+        self.parked += 1;
+        let leaves = leaves_at(preauth.asked_at, begun, now, limits.refusal);
+        preauth.set_refusal(record);
+        self.postpone(connection, leaves);
+        // It may have hung up, or spoken on, while the monitor decided.
+        self.connection_is_ready(connection, now)
+    }
+}
+
+fn leaves_at(asked: Instant, begun: Option<Instant>, now: Instant, interval: u32) -> Instant {
+    sources::told_at(asked, begun, now, Duration::from_secs(interval.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use nix::sys::socket::{setsockopt, sockopt};
+
+    use super::*;
+    use crate::ipc::gate::Limits;
+    use crate::ipc::{Channel, Incoming};
+
+    /// It ended the gate.
+    #[test]
+    fn a_connection_that_was_reset_before_it_is_adopted_is_dropped() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let poll = mio::Poll::new().unwrap();
+        let registry = poll.registry().try_clone().unwrap();
+        let mut preauth_table = PreauthTable::new(Channel::new(theirs), registry);
+        let now = Instant::now();
+        preauth_table
+            .obey(Order::Limits(Limits::FEW), Vec::new(), now)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || {
+            let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (theirs, OwnedFd::from(listener.accept().unwrap().0))
+        };
+        let (peer, reset) = connect();
+        let linger = nix::libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        setsockopt(&peer, sockopt::Linger, &linger).unwrap();
+        drop(peer);
+        assert!(socket::was_reset(reset.as_fd()));
+        preauth_table.obey(Order::Adopt, vec![reset], now).unwrap();
+        assert!(preauth_table.unauthenticated.is_empty());
+        // Where it was the only one, the monitor is told.
+        let Incoming::Message(message, _) = ours.receive(&mut [0; 512]).unwrap() else {
+            panic!("not a word");
+        };
+        assert_eq!(Question::decode(&message), Some(Question::Empty));
+        // The next one is served.
+        let (_peer, good) = connect();
+        assert!(!socket::was_reset(good.as_fd()));
+        socket::set_nonblocking(&good).unwrap();
+        preauth_table.obey(Order::Adopt, vec![good], now).unwrap();
+        assert_eq!(preauth_table.unauthenticated.len(), 1);
+    }
+
+    #[test]
+    fn how_long_a_check_took_does_not_move_its_refusal() {
+        let asked = Instant::now();
+        let at = |ms| asked + Duration::from_millis(ms);
+        let leaves = |begun, now| leaves_at(asked, Some(at(begun)), at(now), 2) - asked;
+        for (begun, now, seconds) in [
+            (0, 1, 2),
+            (0, 990, 2),
+            (990, 1_500, 2),
+            // It would have been told on this side of the multiple, or on that.
+            (1_990, 1_991, 4),
+            (1_990, 2_040, 4),
+            (2_500, 2_600, 4),
+            // Longer than any: there is nothing to be done.
+            (0, 4_100, 6),
+        ] {
+            assert_eq!(
+                leaves(begun, now),
+                Duration::from_secs(seconds),
+                "{begun} {now}"
+            );
+        }
+        // Without a check the next one, whatever was looked up.
+        assert_eq!(leaves_at(asked, None, at(1_990), 2), at(2_000));
+    }
+}

@@ -1,0 +1,146 @@
+//! The login worker: one transaction of PAM, from pam_start to pam_end, and the
+//! application that came of it.
+//!
+//! Runs as root, a program of its own with one thread, one for each login. It owns the
+//! PAM handle and is the application's parent; it outlives the application, to
+//! close the session. It must never decide who may start what, or speak with
+//! anybody but the monitor.
+//!
+//! In the order of a login: `conversation` carries PAM's questions to the monitor,
+//! `transaction` takes PAM through its stages, `application` starts what the monitor
+//! has granted and waits for its end.
+#![forbid(unsafe_code)]
+
+mod application;
+mod conversation;
+pub mod pam;
+mod transaction;
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, Write as _};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::fault::Fault;
+use crate::ipc::login::{Order, WorkerToMonitor};
+use crate::ipc::{self, Channel, Incoming};
+use crate::sys::deadline::Deadline;
+use crate::sys::process::CHANNEL;
+use crate::sys::{process, signals, socket};
+
+/// How long a busy monitor may take to hear a word.
+const HEARING: Duration = Duration::from_secs(60);
+
+/// The worker's life. `start` begins PAM's transaction: the program that is linked with libpam
+/// passes it in.
+pub fn main(start: pam::Start) -> ExitCode {
+    let Ok(channel) = socket::inherited(CHANNEL) else {
+        let _ =
+            io::stderr().write_all(b"cosserver-login: cosserver(8) starts it, and nobody else\n");
+        return ExitCode::FAILURE;
+    };
+    process::set_name("cos: login");
+    process::keep_private();
+    // A module that hangs would outlive the monitor. Once a session is open it is ours to
+    // close, whoever is gone.
+    process::ends_with_parent(true);
+    // What modules write there is nobody's log.
+    process::quiet();
+    signals::all_default();
+    // It may have ended before we said that.
+    let mut fds = [PollFd::new(channel.as_fd(), PollFlags::empty())];
+    let gone = poll(&mut fds, PollTimeout::ZERO) != Ok(0);
+    if gone {
+        return ExitCode::FAILURE;
+    }
+    let line = Line::new(Channel::new(channel));
+    if signals::ignore_sigpipe().is_err() {
+        return ExitCode::FAILURE;
+    }
+    match transaction::run(&line, start) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The line to the monitor, shared with PAM's conversation.
+#[derive(Clone)]
+struct Line {
+    channel: Rc<RefCell<Channel>>,
+    /// Whether it is known who he is: nobody is asked any more.
+    known: Rc<Cell<bool>>,
+    /// When PAM must be done, where nobody else may be there to see to it.
+    deadline: Rc<RefCell<Option<Deadline>>>,
+}
+
+/// How long PAM may take where the monitor is gone: as long as `[login] check` can be.
+const ALONE: Duration = Duration::from_secs(100);
+
+impl Line {
+    fn new(channel: Channel) -> Self {
+        Self {
+            channel: Rc::new(RefCell::new(channel)),
+            known: Rc::default(),
+            deadline: Rc::default(),
+        }
+    }
+
+    /// PAM has an answer, or opens a session: it goes on to the end, whether or not the monitor
+    /// lives, but not for ever. A wrong guess is counted all the same.
+    fn outlive_monitor(&self) {
+        let deadline = Deadline::after(ALONE);
+        process::ends_with_parent(deadline.is_err());
+        self.deadline.replace(deadline.ok());
+    }
+
+    /// Nothing of PAM's is under way that needs a deadline.
+    fn lift_deadline(&self) {
+        self.deadline.replace(None);
+    }
+
+    fn say(&self, word: &WorkerToMonitor) -> Result<(), Fault> {
+        match word {
+            WorkerToMonitor::Known(_) => {
+                self.known.set(true);
+                self.lift_deadline();
+            }
+            // A person takes his time, which the monitor bounds.
+            WorkerToMonitor::Ask(_) => self.lift_deadline(),
+            WorkerToMonitor::Running(_)
+            | WorkerToMonitor::Exited(_)
+            | WorkerToMonitor::Killed(_)
+            | WorkerToMonitor::Refused(..)
+            | WorkerToMonitor::Failed(_) => {}
+        }
+        self.channel.borrow_mut().deliver(word.encode(), HEARING)
+    }
+
+    /// The next order and what comes with it; waits for it.
+    ///
+    /// # Errors
+    /// The monitor is gone, or dismisses us.
+    fn next(&self) -> Result<(Order, Vec<std::os::fd::OwnedFd>), Fault> {
+        loop {
+            if let Some(order) = self.try_next()? {
+                return Ok(order);
+            }
+            self.channel.borrow().wait();
+        }
+    }
+
+    /// The next order, if one has come.
+    fn try_next(&self) -> Result<Option<(Order, Vec<std::os::fd::OwnedFd>)>, Fault> {
+        let mut buffer = vec![0; ipc::MESSAGE];
+        match self.channel.borrow().receive(&mut buffer)? {
+            Incoming::Message(message, fds) => Order::decode(&message)
+                .map(|order| Some((order, fds)))
+                .ok_or_else(|| Fault::new("an order that is none")),
+            Incoming::Nothing => Ok(None),
+            Incoming::Gone => Err(Fault::new("the monitor has done with us")),
+        }
+    }
+}

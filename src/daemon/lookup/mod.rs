@@ -1,0 +1,174 @@
+//! The look-up process: it asks NSS who a user is, and the resolver where a host is.
+//!
+//! The program executed anew, so that it never had a secret; as `_cosserver` where the monitor
+//! is root, and confined ([`crate::sys::confine`]), before any module's code runs. It answers
+//! questions until the monitor is gone or needs it no more, and must never speak with a peer.
+//! Questions about users are answered one by one by the main thread, those about hosts each by
+//! a thread of its own.
+
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::fault::Fault;
+use crate::ipc::lookup::{ADDRESSES, Answer, Begin, HOSTS, Question};
+use crate::ipc::{Channel, Incoming};
+use crate::sys::account::{self, UserRecord};
+use crate::sys::process::CHANNEL;
+use crate::sys::{confine, memory, process, signals, socket};
+
+/// How long the monitor may leave an answer unread.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longest question, bytes.
+const QUESTION: usize = 1024;
+
+/// The look-up process's life: until the monitor is gone.
+pub fn main() -> u8 {
+    process::set_name("cos: lookup");
+    process::keep_private();
+    memory::keep_small();
+    process::ends_with_parent(true);
+    match serve() {
+        Ok(()) => process::SUCCESS,
+        Err(_) => process::FAILURE,
+    }
+}
+
+fn serve() -> Result<(), Fault> {
+    let socket = socket::inherited(CHANNEL)?;
+    let answers = Answers(Arc::new(Mutex::new(Channel::new(socket.try_clone()?))));
+    let monitor = Channel::new(socket);
+    signals::leave_to_the_monitor()?;
+    let mut buffer = [0; QUESTION];
+    let Some(message) = next(&monitor, &mut buffer)? else {
+        return Ok(());
+    };
+    let begin = Begin::decode(&message).ok_or_else(|| Fault::new("no beginning"))?;
+    // What a module writes to standard error is no line of the monitor's log.
+    process::quiet();
+    let confined = match confine::confine(begin.user) {
+        Ok(confined) => confined,
+        Err(why) => {
+            answers.send(&Answer::Failed(why.to_string()))?;
+            // A question left unread would reset the channel before the monitor has read that.
+            while next(&monitor, &mut buffer)?.is_some() {}
+            return Err(why);
+        }
+    };
+    answers.send(&Answer::Ready(confined))?;
+    if begin.warm {
+        warm();
+    }
+    let hosts = Arc::new(AtomicUsize::new(0));
+    while let Some(message) = next(&monitor, &mut buffer)? {
+        let (number, question) =
+            Question::decode(&message).ok_or_else(|| Fault::new("a question that is none"))?;
+        match question {
+            Question::User(name) => {
+                let found = UserRecord::look_up(&name);
+                answers.send(&Answer::User(number, found.map(|f| f.map(Box::new))))?;
+            }
+            Question::Number(uid) => {
+                let found = UserRecord::of_number(uid);
+                answers.send(&Answer::User(number, found.map(|f| f.map(Box::new))))?;
+            }
+            Question::Host(name) => resolve_apart(&hosts, &answers, number, name)?,
+        }
+    }
+    Ok(())
+}
+
+/// The next message; `None`: the monitor is gone.
+fn next(
+    monitor: &Channel,
+    buffer: &mut [u8],
+) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, Fault> {
+    loop {
+        monitor.wait();
+        match monitor.receive(buffer)? {
+            Incoming::Message(message, _) => return Ok(Some(message)),
+            Incoming::Nothing => {}
+            Incoming::Gone => return Ok(None),
+        }
+    }
+}
+
+/// Where answers go, from every thread.
+#[derive(Clone)]
+struct Answers(Arc<Mutex<Channel>>);
+
+impl Answers {
+    fn send(&self, answer: &Answer) -> Result<(), Fault> {
+        let broken = || Fault::new("a thread has panicked");
+        let mut channel = self.0.lock().map_err(|_| broken())?;
+        for message in answer.encode() {
+            channel.send(message, Vec::new())?;
+        }
+        channel.settle(PATIENCE);
+        if channel.is_waiting() {
+            return Err(Fault::new("the monitor does not read"));
+        }
+        Ok(())
+    }
+}
+
+/// Loads what a look-up of a user takes. No directory server is asked before somebody has
+/// proven who they are.
+fn warm() {
+    if account::asks_nobody_else(&std::fs::read("/etc/nsswitch.conf").unwrap_or_default()) {
+        let _ = account::look_up("root");
+    }
+}
+
+/// Resolves a name in a thread of its own; here, where there are too many already, or none
+/// is to be had.
+fn resolve_apart(
+    hosts: &Arc<AtomicUsize>,
+    answers: &Answers,
+    number: u64,
+    name: String,
+) -> Result<(), Fault> {
+    if hosts.fetch_add(1, Ordering::Relaxed) < HOSTS {
+        let (count, to, host) = (Arc::clone(hosts), answers.clone(), name.clone());
+        let started = std::thread::Builder::new().spawn(move || {
+            let answer = Answer::Host(number, resolve(&host));
+            // Before the answer: the monitor's next question may come at once.
+            count.fetch_sub(1, Ordering::Relaxed);
+            // Should the monitor be gone, the main thread finds out.
+            let _ = to.send(&answer);
+        });
+        if started.is_ok() {
+            return Ok(());
+        }
+    }
+    hosts.fetch_sub(1, Ordering::Relaxed);
+    answers.send(&Answer::Host(number, resolve(&name)))
+}
+
+fn resolve(name: &str) -> Result<Vec<IpAddr>, String> {
+    let found = (name, 0).to_socket_addrs().map_err(|e| e.to_string())?;
+    let mut addresses = Vec::new();
+    for address in found.map(|a| a.ip().to_canonical()) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.len() > ADDRESSES {
+        return Err(format!("it has more than {ADDRESSES} addresses"));
+    }
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_each_of_its_addresses_once() {
+        let found = resolve("127.0.0.1").unwrap();
+        assert_eq!(found, ["127.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert!(resolve("no.such.host.invalid").is_err());
+    }
+}

@@ -1,0 +1,414 @@
+//! Those who call at a socket of this machine: so many in all and so many a user, each
+//! for so long. So many more wait in a line until there is a place. What they want stands
+//! with whoever listens: [`super::signing`] and [`super::control`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use nix::unistd::Pid;
+use zeroize::Zeroizing;
+
+use crate::fault::Fault;
+use crate::ipc::{Channel, Incoming};
+use crate::sys::local;
+use crate::sys::untrusted::{self, Listener};
+
+/// Whoever calls says at once what he wants: who has not by then goes first when others
+/// wait for a place.
+const SILENT: Duration = Duration::from_millis(250);
+
+/// Calls taken in one go.
+const AT_ONCE: usize = 64;
+
+/// Sockets that have still to be closed by a child: beyond it no more calls are taken.
+const UNCLOSED: usize = 64;
+
+/// Children that close sockets at the same time.
+const CLOSERS: usize = 8;
+
+/// When a child that could not be started is tried again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// One who calls.
+pub(super) struct Caller<T> {
+    pub(super) channel: Channel<untrusted::Caller>,
+    /// His number, by the kernel's word.
+    pub(super) uid: u32,
+    /// When he was let in.
+    since: Instant,
+    /// Whether he has said something.
+    spoke: bool,
+    /// When he is dropped.
+    until: Instant,
+    /// Whether all has been said to him.
+    answered: bool,
+    /// What is known of what he wants.
+    pub(super) state: T,
+}
+
+impl<T> Caller<T> {
+    /// Whether all has been said to him.
+    pub(super) const fn is_answered(&self) -> bool {
+        self.answered
+    }
+}
+
+/// What a socket takes.
+pub(super) struct Terms {
+    /// Calls at the same time, of all users together.
+    pub(super) most: usize,
+    /// Of one user.
+    pub(super) each: usize,
+    /// Further calls that may wait for a place, of all users together.
+    pub(super) line: usize,
+    /// Of one user.
+    pub(super) line_each: usize,
+    /// How long one may wait for a place, and how long he may then take.
+    pub(super) time: Duration,
+}
+
+/// One who waits for a place. What he says is read when he has one.
+struct Waiting {
+    socket: untrusted::Caller,
+    uid: u32,
+    until: Instant,
+}
+
+/// A socket and its callers.
+pub(super) struct Callers<T> {
+    all: BTreeMap<u64, Caller<T>>,
+    /// In the order in which they came.
+    line: VecDeque<Waiting>,
+    next: u64,
+    /// No calls are taken until sockets have been closed.
+    paused: bool,
+    /// Children that close sockets.
+    closers: Vec<Pid>,
+    /// When one is to be started that could not be.
+    retry: Option<Instant>,
+    terms: Terms,
+    event_source: fn(u64) -> Token,
+    /// Dropped after its callers, whose unread sockets it takes.
+    listener: Option<(Listener, PathBuf, Token)>,
+}
+
+impl<T: Default> Callers<T> {
+    /// Nobody yet, and no socket.
+    pub(super) const fn new(terms: Terms, event_source: fn(u64) -> Token) -> Self {
+        Self {
+            listener: None,
+            all: BTreeMap::new(),
+            line: VecDeque::new(),
+            next: 0,
+            paused: false,
+            closers: Vec::new(),
+            retry: None,
+            terms,
+            event_source,
+        }
+    }
+
+    /// Whether it listens.
+    pub(super) const fn is_open(&self) -> bool {
+        self.listener.is_some()
+    }
+
+    /// Listens at a path.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub(super) fn open(
+        &mut self,
+        registry: &Registry,
+        (path, mode): (&Path, u32),
+        event_source: Token,
+    ) -> Result<(), Fault> {
+        let listener = local::listener(path, mode).map_err(|e| Fault::of(path, e))?;
+        registry.register(
+            &mut SourceFd(&listener.as_raw_fd()),
+            event_source,
+            Interest::READABLE,
+        )?;
+        self.listener = Some((listener, path.to_owned(), event_source));
+        Ok(())
+    }
+
+    /// Listens no more, and takes the socket's file away.
+    pub(super) fn close(&mut self) {
+        // The listener last: it leaves what cannot be closed here to the end of the process,
+        // and its callers hand such sockets to it.
+        self.all.clear();
+        self.line.clear();
+        if let Some((_, path, _)) = self.listener.take() {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// Takes those who have called and may. Who is one too many waits in the line; who
+    /// would be one too many there is hung up, unless he is somebody and another there is
+    /// not.
+    pub(super) fn take(
+        &mut self,
+        registry: &Registry,
+        may: impl Fn(u32) -> bool,
+        mut is_somebody: impl FnMut(u32) -> bool,
+        now: Instant,
+    ) {
+        for _ in 0..AT_ONCE {
+            let Some((listener, ..)) = &self.listener else {
+                return;
+            };
+            if listener.unclosed() >= UNCLOSED {
+                self.paused = true;
+                return;
+            }
+            let socket = match listener.accept() {
+                Ok(Some(socket)) if may(socket.user()) => socket,
+                Ok(Some(_)) => continue,
+                Ok(None) | Err(_) => return,
+            };
+            let uid = socket.user();
+            let his = self.line.iter().filter(|w| w.uid == uid).count();
+            if his == 0 && self.has_slot(uid) {
+                self.let_in(registry, socket, uid, now);
+            } else if his < self.terms.line_each
+                && (self.has_room_in_line(his) || self.nobody_makes_way(uid, &mut is_somebody))
+            {
+                let until = now + self.terms.time;
+                self.line.push_back(Waiting { socket, uid, until });
+            }
+        }
+        // They who call without end have their next turn later.
+        if let Some((listener, _, own)) = &self.listener {
+            let fd = listener.as_raw_fd();
+            let _ = registry.reregister(&mut SourceFd(&fd), *own, Interest::READABLE);
+        }
+    }
+
+    /// Whether one more may stand in the line, who has so many there already: where it is
+    /// full the last of whoever has most of it goes.
+    fn has_room_in_line(&mut self, his: usize) -> bool {
+        if self.line.len() < self.terms.line {
+            return true;
+        }
+        let mut held: BTreeMap<u32, usize> = BTreeMap::new();
+        for waiting in &self.line {
+            *held.entry(waiting.uid).or_default() += 1;
+        }
+        let Some((uid, most)) = held.into_iter().max_by_key(|(_, held)| *held) else {
+            return false;
+        };
+        let last = self.line.iter().rposition(|w| w.uid == uid);
+        last.filter(|_| most > his + 1)
+            .and_then(|at| self.line.remove(at))
+            .is_some()
+    }
+
+    /// Whether the last in the line who is nobody in particular has made way for one who is
+    /// somebody: a user may have thousands of numbers, and each is another's until it has a
+    /// name.
+    fn nobody_makes_way(&mut self, uid: u32, is_somebody: &mut impl FnMut(u32) -> bool) -> bool {
+        if !is_somebody(uid) {
+            return false;
+        }
+        let last = self.line.iter().rposition(|w| !is_somebody(w.uid));
+        last.and_then(|at| self.line.remove(at)).is_some()
+    }
+
+    /// Has a child close the sockets on which something was left unread, descriptors perhaps:
+    /// this process might wait in close(2). Returns the users who had called there.
+    pub(super) fn close_unread(
+        &mut self,
+        registry: &Registry,
+        unreaped: &mut Vec<Pid>,
+        now: Instant,
+    ) -> Vec<u32> {
+        let Some((listener, _, own)) = &self.listener else {
+            return Vec::new();
+        };
+        self.closers.retain(|pid| unreaped.contains(pid));
+        self.retry = self.retry.filter(|at| *at > now);
+        let waits = self.retry.is_some();
+        if listener.unclosed() == 0 || self.closers.len() >= CLOSERS || waits {
+            return Vec::new();
+        }
+        let sockets = listener.take_unclosed();
+        let users = sockets.iter().map(|(uid, _)| *uid).collect();
+        match untrusted::close_elsewhere(sockets) {
+            Ok(pid) => {
+                self.closers.push(pid);
+                unreaped.push(pid);
+            }
+            Err((_, sockets)) => {
+                listener.keep_unclosed(sockets);
+                self.retry = Some(now + AGAIN);
+                return Vec::new();
+            }
+        }
+        if std::mem::take(&mut self.paused) {
+            let fd = listener.as_raw_fd();
+            let _ = registry.reregister(&mut SourceFd(&fd), *own, Interest::READABLE);
+        }
+        users
+    }
+
+    /// Lets in those in the line for whom there is a place now.
+    pub(super) fn admit(&mut self, registry: &Registry, now: Instant) {
+        if !self.line.is_empty() {
+            self.all.retain(|_, c| c.spoke || c.since + SILENT > now);
+        }
+        let mut next = 0;
+        while let Some(uid) = self.line.get(next).map(|w| w.uid) {
+            if !self.has_slot(uid) {
+                next += 1;
+            } else if let Some(waiting) = self.line.remove(next) {
+                self.let_in(registry, waiting.socket, uid, now);
+            }
+        }
+    }
+
+    fn has_slot(&self, uid: u32) -> bool {
+        let his = self.all.values().filter(|c| c.uid == uid).count();
+        his < self.terms.each && self.all.len() < self.terms.most
+    }
+
+    fn let_in(&mut self, registry: &Registry, socket: untrusted::Caller, uid: u32, now: Instant) {
+        let event_source = (self.event_source)(self.next);
+        let fd = socket.as_fd().as_raw_fd();
+        let registered = registry.register(&mut SourceFd(&fd), event_source, Interest::READABLE);
+        if registered.is_err() {
+            return;
+        }
+        let caller = Caller {
+            channel: Channel::new(socket),
+            uid,
+            since: now,
+            spoke: false,
+            until: now + self.terms.time,
+            answered: false,
+            state: T::default(),
+        };
+        self.all.insert(self.next, caller);
+        self.next += 1;
+    }
+
+    /// One of them.
+    pub(super) fn get(&mut self, id: u64) -> Option<&mut Caller<T>> {
+        self.all.get_mut(&id)
+    }
+
+    /// All of them, by number.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Caller<T>)> {
+        self.all.iter().map(|(id, caller)| (*id, caller))
+    }
+
+    /// What one says, if he has said something. Who is gone, or says too much, is dropped.
+    pub(super) fn hear(&mut self, id: u64, buffer: &mut [u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let caller = self.all.get_mut(&id)?;
+        match caller.channel.receive(buffer) {
+            Ok(Incoming::Message(message, _)) => {
+                caller.spoke = true;
+                Some(message)
+            }
+            Ok(Incoming::Nothing) => None,
+            Ok(Incoming::Gone) | Err(_) => {
+                self.all.remove(&id);
+                None
+            }
+        }
+    }
+
+    /// Tells one the rest, which ends his call once he has taken it.
+    pub(super) fn answer(&mut self, registry: &Registry, id: u64, messages: Vec<Vec<u8>>) {
+        let Some(caller) = self.all.get_mut(&id) else {
+            return;
+        };
+        caller.answered = true;
+        for message in messages {
+            if caller.channel.send(message, Vec::new()).is_err() {
+                self.all.remove(&id);
+                return;
+            }
+        }
+        self.settle(registry, id);
+    }
+
+    /// Whether one has been answered, and only has still to take it: it goes on here.
+    pub(super) fn settle(&mut self, registry: &Registry, id: u64) -> bool {
+        let Some(caller) = self.all.get_mut(&id).filter(|c| c.answered) else {
+            return false;
+        };
+        let fd = caller.channel.as_fd().as_raw_fd();
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let waits = caller.channel.flush().is_ok() && caller.channel.is_waiting();
+        let event_source = (self.event_source)(id);
+        if !waits
+            || registry
+                .reregister(&mut SourceFd(&fd), event_source, both)
+                .is_err()
+        {
+            self.all.remove(&id);
+        }
+        true
+    }
+
+    /// When the next one is dropped.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let waiting = self.line.iter().map(|w| w.until);
+        let silent = self
+            .all
+            .values()
+            .filter(|c| !c.spoke && !self.line.is_empty());
+        let silent = silent.map(|c| c.since + SILENT);
+        let all = self.all.values().map(|c| c.until);
+        all.chain(waiting).chain(silent).chain(self.retry).min()
+    }
+
+    /// Drops those whose time is over.
+    pub(super) fn tend(&mut self, now: Instant) {
+        self.all.retain(|_, c| c.until > now);
+        self.line.retain(|w| w.until > now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::monitor::event_source;
+
+    #[test]
+    fn a_line_full_of_nobodies_makes_way_for_somebody() {
+        let terms = Terms {
+            most: 1,
+            each: 1,
+            line: 3,
+            line_each: 2,
+            time: Duration::from_secs(1),
+        };
+        let mut callers: Callers<()> = Callers::new(terms, event_source::wants_signature);
+        let stand = |callers: &mut Callers<()>, uid| {
+            callers.line.push_back(Waiting {
+                socket: untrusted::Caller::of(uid),
+                uid,
+                until: Instant::now(),
+            });
+        };
+        for uid in [100_001, 7, 100_002] {
+            stand(&mut callers, uid);
+        }
+        let mut is_somebody = |uid| uid < 100;
+        assert!(!callers.has_room_in_line(0), "each has one");
+        assert!(!callers.nobody_makes_way(100_003, &mut is_somebody));
+        for left in [vec![100_001, 7, 8], vec![7, 8, 8]] {
+            assert!(callers.nobody_makes_way(8, &mut is_somebody));
+            stand(&mut callers, 8);
+            let uids: Vec<u32> = callers.line.iter().map(|w| w.uid).collect();
+            assert_eq!(uids, left);
+        }
+        assert!(!callers.nobody_makes_way(9, &mut is_somebody));
+    }
+}

@@ -1,0 +1,237 @@
+//! The gate and the relay as the monitor sees them: started anew when they die,
+//! with a back-off, and told what they must know.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use mio::{Registry, Token};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::fault::Fault;
+use crate::ipc::watch::Watch;
+use crate::ipc::{Channel, Incoming, sandbox_config};
+use crate::sys::oom::OomPriority;
+use crate::sys::process;
+use crate::sys::sandbox::{Role, SandboxConfig, SandboxStatus};
+
+/// One that lives this long was no failed start.
+const LIVED: Duration = Duration::from_secs(10);
+/// First and longest pause before the next start, after one that did not live.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long a new one may take until its walls stand: it needs some milliseconds, and
+/// the monitor waits.
+const STARTING: Duration = Duration::from_secs(3);
+/// The same where nobody waits: inetd may start hundreds at the same time.
+const BEGINNING: Duration = Duration::from_secs(30);
+
+/// A process of ours.
+pub(super) struct Child {
+    role: Role,
+    pid: Option<Pid>,
+    channel: Option<Channel>,
+    /// Its channel from its start until its walls stand, where somebody waits for that.
+    coming: Option<Channel>,
+    /// Whether it has still to be told where its cell is.
+    untold: bool,
+    /// Until when it must have said that its walls stand, where nobody waits for that.
+    due: Option<Instant>,
+    watch: Option<Watch>,
+    started: Instant,
+    failures: u32,
+}
+
+impl Child {
+    /// One that is still to be started.
+    pub(super) fn new(role: Role) -> Self {
+        Self {
+            role,
+            pid: None,
+            channel: None,
+            coming: None,
+            untold: false,
+            due: None,
+            watch: None,
+            started: Instant::now(),
+            failures: 0,
+        }
+    }
+
+    /// Its name in the log.
+    pub(super) const fn name(&self) -> &'static str {
+        match self.role {
+            Role::Gate => "gate",
+            Role::Relay => "relay",
+        }
+    }
+
+    /// Starts it: this program anew, or what is given, in a copy of this process. It
+    /// gets itself ready meanwhile and waits to be told where its cell is.
+    ///
+    /// # Errors
+    /// No process or descriptor was to be had.
+    pub(super) fn launch(&mut self, copy: Option<fn() -> u8>) -> Result<(), Fault> {
+        self.started = Instant::now();
+        let (argv0, (ours, theirs)) = match self.role {
+            // It hands over the sockets of connections.
+            Role::Gate => ("cosserver: gate", Channel::receiving_pair()?),
+            Role::Relay => ("cosserver: relay", Channel::pair()?),
+        };
+        let standing = match self.role {
+            Role::Gate => OomPriority::Original,
+            Role::Relay => OomPriority::Relay,
+        };
+        self.pid = Some(match copy {
+            Some(run) => process::apart(run, theirs.as_fd(), standing)?,
+            None => process::again(argv0, theirs.as_fd(), standing)?,
+        });
+        self.coming = Some(ours);
+        self.untold = true;
+        Ok(())
+    }
+
+    /// Tells it where its cell is, into which it goes by itself, unless it was told before.
+    ///
+    /// # Errors
+    /// It has died.
+    pub(super) fn send_in(&mut self, into: Option<&SandboxConfig>) -> Result<(), Fault> {
+        let channel = self.coming.as_mut().or(self.channel.as_mut());
+        if let Some(channel) = channel.filter(|_| self.untold) {
+            channel.send(sandbox_config::order(into), Vec::new())?;
+            self.untold = false;
+            self.due = Some(Instant::now() + BEGINNING);
+        }
+        Ok(())
+    }
+
+    /// Starts it, as far as that was not done before, and waits until its walls stand.
+    ///
+    /// # Errors
+    /// No process or descriptor was to be had, or it died at once.
+    pub(super) fn start(&mut self, into: Option<&SandboxConfig>) -> Result<SandboxStatus, Fault> {
+        if self.coming.is_none() {
+            self.launch(None)?;
+        }
+        self.send_in(into)?;
+        let gone = || Fault::new("it is gone");
+        let ours = self.coming.take().ok_or_else(gone)?;
+        self.due = None;
+        let sandbox_status = wait_for_report(&ours, STARTING)
+            .map_err(|e| e.while_doing(format!("the {}", self.name())))?;
+        self.channel = Some(ours);
+        Ok(sandbox_status)
+    }
+
+    /// Takes it for started, without waiting for its walls: what it is sent once it was
+    /// told where its cell is, it reads when they stand. That they do is its first
+    /// message, which [`Self::report`] is to be given.
+    ///
+    /// # Errors
+    /// No process or descriptor was to be had.
+    pub(super) fn begin(&mut self) -> Result<(), Fault> {
+        if self.coming.is_none() {
+            self.launch(None)?;
+        }
+        self.channel = self.coming.take();
+        Ok(())
+    }
+
+    /// Until when it must have said that its walls stand, if it has not.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Takes its first message: which walls stand, or why it could not go in. `None`: it is
+    /// no report.
+    pub(super) fn report(&mut self, message: &[u8]) -> Option<Result<SandboxStatus, Fault>> {
+        self.due = None;
+        sandbox_config::parse_report(message)
+    }
+
+    /// Puts its channel into the loop.
+    ///
+    /// # Errors
+    /// The loop takes no more.
+    pub(super) fn watch(&mut self, registry: &Registry, event_source: Token) -> Result<(), Fault> {
+        let watch = self
+            .channel
+            .as_ref()
+            .map(|c| Watch::new(registry, c, event_source));
+        self.watch = watch.transpose()?;
+        Ok(())
+    }
+
+    /// Has what is still unread reported again: an edge comes once.
+    ///
+    /// # Errors
+    /// None that a channel in the loop has.
+    pub(super) fn look_again(&mut self, registry: &Registry) -> Result<(), Fault> {
+        match (&mut self.watch, &self.channel) {
+            (Some(watch), Some(channel)) => watch.renew(registry, channel),
+            _ => Ok(()),
+        }
+    }
+
+    /// Watches for room while messages wait.
+    ///
+    /// # Errors
+    /// None that a channel in the loop has.
+    pub(super) fn update_watch(&mut self, registry: &Registry) -> Result<(), Fault> {
+        match (&mut self.watch, &self.channel) {
+            (Some(watch), Some(channel)) => watch.update(registry, channel),
+            _ => Ok(()),
+        }
+    }
+
+    /// Its channel, while it lives.
+    pub(super) const fn channel(&self) -> Option<&Channel> {
+        self.channel.as_ref()
+    }
+
+    /// Sends it a message. `false`: it is dead, or must be taken for dead.
+    pub(super) fn send(&mut self, message: Vec<u8>, fds: Vec<std::os::fd::OwnedFd>) -> bool {
+        self.channel
+            .as_mut()
+            .is_some_and(|c| c.send(message, fds).is_ok())
+    }
+
+    /// Sends what waits for it.
+    pub(super) fn flush(&mut self) -> bool {
+        self.channel.as_mut().is_none_or(|c| c.flush().is_ok())
+    }
+
+    /// Makes sure that it is dead. Its number, to be reaped; and when the next
+    /// may be started.
+    pub(super) fn discard(&mut self, now: Instant) -> (Option<Pid>, Instant) {
+        (self.channel, self.watch, self.coming, self.due) = (None, None, None, None);
+        let pid = self.pid.take();
+        if let Some(pid) = pid {
+            process::signal(pid, Signal::SIGKILL);
+        }
+        if now.saturating_duration_since(self.started) >= LIVED {
+            self.failures = 0;
+            return (pid, now);
+        }
+        let pause = PAUSE
+            .saturating_mul(2_u32.saturating_pow(self.failures))
+            .min(LONGEST_PAUSE);
+        let first = self.failures == 0;
+        self.failures = self.failures.saturating_add(1).min(16);
+        (pid, if first { now } else { now + pause })
+    }
+}
+
+fn wait_for_report(channel: &Channel, limit: Duration) -> Result<SandboxStatus, Fault> {
+    let mut buffer = [0; 1024];
+    match channel.receive_until(&mut buffer, Instant::now() + limit)? {
+        Incoming::Message(message, _) => {
+            let sandbox_status = sandbox_config::parse_report(&message);
+            let wrong = || Fault::new("it reported something else");
+            let sandbox_status = sandbox_status.ok_or_else(wrong)?;
+            sandbox_status.map_err(|e| e.while_doing("its sandbox"))
+        }
+        Incoming::Nothing => Err(Fault::new("it did not start in time")),
+        Incoming::Gone => Err(Fault::new("it died before its walls stood")),
+    }
+}

@@ -1,0 +1,446 @@
+//! How a stranger comes through the doors, top to bottom: he arrives, the outer door is
+//! asked about his machine, he shows who he is, the inner door is asked, he may be
+//! prompted, and he is let in.
+//!
+//! `Opened` → `Admitted` → `LoginClaim`, `AuthenticatedMachine` or `AuthenticatedHost` → `Known`. The files of the
+//! doors are another process's ([`registry_client`]); what is decided by them stands here.
+
+mod awaited;
+mod denied;
+mod guesses;
+mod pending_admission;
+mod prompt;
+mod registry_client;
+mod registry_worker;
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use super::Monitor;
+use super::answer::{Acceptance, Preauth, Reject};
+use super::logins::Who;
+use crate::auth::policy;
+use crate::auth::{self, AuthenticatedMachine, LoginClaim, Opened, Shows};
+use crate::config::paths::Paths;
+use crate::config::words;
+use crate::ipc::gate::Connection;
+use crate::log::Level;
+use crate::protocol::prompt::{Style, Text};
+use crate::protocol::request::{Command, Service};
+use crate::refusal::{Cause, Refusal};
+use crate::registry::asked::{Answer as Told, Question};
+use crate::registry::{
+    self, AccessDecision, AdmissionPass, Admitted, Id, Known, Machine, MachineStatus, Name,
+    RegistrationOutcome, RegistrationState,
+};
+use crate::sys::socket;
+
+pub(super) use awaited::Awaited;
+pub(super) use guesses::Guesses;
+pub(super) use pending_admission::PendingAdmission;
+use pending_admission::{Applicant, Step};
+use registry_client::Ticket;
+pub(super) use registry_client::{RegistryClient, Told as Heard, WorkerKind};
+
+impl Monitor {
+    /// A handshake has opened: the doors are asked about its machine, before anything else
+    /// of it is looked at.
+    pub(super) fn arrive(
+        &mut self,
+        c: Connection,
+        opened: Opened,
+        socket: OwnedFd,
+        peer: IpAddr,
+        now: Instant,
+    ) -> Result<(), Reject> {
+        let id = Id::of(opened.machine());
+        let local = socket::local(socket.as_fd());
+        let is_local = peer.is_loopback() || local.is_ok_and(|own| own.ip() == peer);
+        let admission = PendingAdmission {
+            socket,
+            peer,
+            is_local,
+            step: Step::Arrives(Box::new(opened)),
+            ticket: None,
+            welcome: String::new(),
+            has_left: false,
+        };
+        self.ask_doors(c, Box::new(admission), Question::Look(id), now)
+    }
+
+    /// Asks the doors about a visitor, who waits meanwhile.
+    fn ask_doors(
+        &mut self,
+        c: Connection,
+        mut admission: Box<PendingAdmission>,
+        question: Question,
+        now: Instant,
+    ) -> Result<(), Reject> {
+        if let (Question::Look(id), Some(connection)) = (&question, &mut self.inetd) {
+            connection.machines.retain(|known| known != id);
+            connection.machines.push(*id);
+        }
+        let (peer, is_unauthenticated) = (admission.peer, admission.is_unauthenticated());
+        let trouble = |why: String| {
+            let refusal = Refusal::new(Cause::Doors, why).of(peer);
+            Reject::from(refusal.from_unauthenticated(is_unauthenticated))
+        };
+        match self.doors.ask(self.poll.registry(), Some(c), question, now) {
+            Ok(registry_client::Asked::Now(told)) => self.doors_say(c, *admission, told, now),
+            Ok(registry_client::Asked::Later(ticket)) => {
+                admission.ticket = Some(ticket);
+                self.unauthenticated.insert(c, Preauth::AtDoor(admission));
+                Ok(())
+            }
+            Err(e) => Err(trouble(e.to_string())),
+        }
+    }
+
+    /// What was to be written down, and nobody waits for, is; or is not.
+    pub(super) fn log_note(&mut self, told: Told) {
+        match told {
+            Told::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) => {
+                let pairs: [(&str, &dyn std::fmt::Display); 2] =
+                    [("machine", &pass.id()), ("host", &name)];
+                self.log.say(Level::Info, "introduced", &pairs);
+            }
+            Told::Fault(why) => self
+                .log
+                .log_ratelimited(Level::Error, "doors", &[("why", &why)]),
+            Told::RegistrationOutcome(RegistrationOutcome::Wrong(_))
+            | Told::MachineStatus(_)
+            | Told::Done => {}
+        }
+    }
+
+    /// The doors have answered about this connection's question.
+    fn doors_told(&mut self, c: Connection, ticket: Ticket, told: Told, now: Instant) {
+        match self.unauthenticated.remove(&c) {
+            Some(Preauth::AtDoor(admission)) if admission.ticket == Some(ticket) => {
+                let outcome = self.doors_say(c, *admission, told, now);
+                self.conclude(c, outcome);
+            }
+            // He has left meanwhile, or it is another of the same number.
+            other => {
+                self.unauthenticated.extend(other.map(|s| (c, s)));
+                if let Told::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) = told
+                {
+                    self.log_registered(pass.id(), &name, &"left");
+                }
+            }
+        }
+    }
+
+    /// A door process has something to say.
+    pub(super) fn handle_registry(&mut self, which: WorkerKind, now: Instant) {
+        let registry = self.poll.registry();
+        let heard = self.doors.hear(registry, which, &mut self.unreaped, now);
+        self.pass_on(heard, now);
+    }
+
+    /// What the doors should have answered by now.
+    pub(super) fn tend_doors(&mut self, now: Instant) {
+        let registry = self.poll.registry();
+        let heard = self.doors.tend(registry, &mut self.unreaped, now);
+        self.pass_on(heard, now);
+    }
+
+    fn pass_on(&mut self, heard: Vec<Heard>, now: Instant) {
+        for Heard {
+            whose,
+            ticket,
+            answer,
+        } in heard
+        {
+            match (whose, answer) {
+                (Some(c), answer) => self.doors_told(c, ticket, answer, now),
+                (None, answer) => self.log_note(answer),
+            }
+        }
+    }
+
+    fn doors_say(
+        &mut self,
+        c: Connection,
+        admission: PendingAdmission,
+        told: Told,
+        now: Instant,
+    ) -> Result<(), Reject> {
+        let (peer, is_unauthenticated) = (admission.peer, admission.is_unauthenticated());
+        let outcome = self.go_through(c, admission, told, now);
+        outcome.map_err(|halt| match halt {
+            Reject::Refused(refusal) if refusal.peer.is_none() => {
+                Reject::Refused(refusal.of(peer).from_unauthenticated(is_unauthenticated))
+            }
+            Reject::Refused(_) | Reject::Closed(..) | Reject::Left(_) => halt,
+        })
+    }
+
+    fn go_through(
+        &mut self,
+        c: Connection,
+        admission: PendingAdmission,
+        told: Told,
+        now: Instant,
+    ) -> Result<(), Reject> {
+        let PendingAdmission {
+            socket,
+            peer,
+            is_local,
+            step,
+            ticket: _,
+            welcome,
+            has_left,
+        } = admission;
+        let admission = |step, welcome| {
+            Box::new(PendingAdmission {
+                socket,
+                peer,
+                is_local,
+                step,
+                ticket: None,
+                welcome,
+                has_left,
+            })
+        };
+        match (step, told) {
+            (_, Told::Fault(why)) => Err(Refusal::new(Cause::Doors, why).into()),
+            (Step::Arrives(opened), Told::MachineStatus(status)) => {
+                let admitted = Admitted::by(*opened, &status)?;
+                self.step("admitted", &[("connection", &c), ("machine", &status.id)]);
+                let welcome = status.welcome.clone();
+                if let Some(name) = self.name_to_await(&admitted, peer, now) {
+                    let step = Step::AwaitsName(Box::new(admitted));
+                    let admission = admission(step, welcome);
+                    self.unauthenticated.insert(c, Preauth::AtDoor(admission));
+                    self.await_name(c, name, peer, now);
+                    return Ok(());
+                }
+                let applicant = self.recognise(c, admitted, peer)?;
+                let machine = applicant.machine();
+                if machine == status.id {
+                    let admission = admission(Step::VouchedFor(applicant), welcome);
+                    return self.at_inner_door(c, admission, &status, now);
+                }
+                // It is the host's machine that counts where its signer vouches for a user.
+                let admission = admission(Step::VouchedFor(applicant), welcome);
+                self.ask_doors(c, admission, Question::Look(machine), now)
+            }
+            (Step::VouchedFor(applicant), Told::MachineStatus(status)) => {
+                if status.excluded {
+                    let words = format!("machine {} is on the exclude list", status.id);
+                    return Err(Refusal::new(Cause::Excluded, words).into());
+                }
+                let welcome = status.welcome.clone();
+                let admission = admission(Step::VouchedFor(applicant), welcome);
+                self.at_inner_door(c, admission, &status, now)
+            }
+            (
+                Step::Registers(applicant, talk),
+                Told::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)),
+            ) => {
+                let id = pass.id();
+                self.log_registered(id, &name, &peer);
+                // While that took its time, the manager may have closed the door to it.
+                let admission = admission(Step::Registered(applicant, talk), welcome);
+                self.ask_doors(c, admission, Question::Look(id), now)
+            }
+            (Step::Registered(applicant, talk), Told::MachineStatus(status)) => {
+                let is_host = applicant.host().is_some();
+                let admission = admission(Step::Registered(applicant, talk), welcome);
+                match registry::decide(&status, is_host, is_local) {
+                    AccessDecision::Allow(pass) => self.let_in(c, *admission, &pass, now),
+                    AccessDecision::Prompt(_) | AccessDecision::Deny(_) => {
+                        let words = format!("machine {}: it was kept out meanwhile", status.id);
+                        Err(Refusal::new(Cause::UnknownMachine, words).into())
+                    }
+                }
+            }
+            (
+                Step::Registers(applicant, _),
+                Told::RegistrationOutcome(RegistrationOutcome::Wrong(why)),
+            ) => {
+                let words = format!("machine {}: {why}", applicant.machine());
+                Err(Refusal::new(Cause::Activation, words).into())
+            }
+            (
+                Step::Arrives(_)
+                | Step::AwaitsName(_)
+                | Step::VouchedFor(_)
+                | Step::Prompted(..)
+                | Step::Registers(..)
+                | Step::Registered(..),
+                Told::MachineStatus(_) | Told::RegistrationOutcome(_) | Told::Done,
+            ) => Err(Refusal::new(Cause::Doors, "the door process answered out of turn").into()),
+        }
+    }
+
+    /// A machine is on the inner door's list now, whether or not its user waits for that.
+    fn log_registered(&mut self, id: Id, name: &Name, peer: &dyn std::fmt::Display) {
+        let pairs: [(&str, &dyn std::fmt::Display); 3] =
+            [("machine", &id), ("name", name), ("peer", peer)];
+        self.log.say(Level::Info, "registered", &pairs);
+    }
+
+    /// Who it is that the outer door has let through: what he shows is looked at now.
+    fn recognise(
+        &mut self,
+        c: Connection,
+        admitted: Admitted<Opened>,
+        peer: IpAddr,
+    ) -> Result<Applicant, Reject> {
+        match auth::shows(&admitted).map_err(|r| r.of(peer))? {
+            Shows::Password => {
+                let login_claim = LoginClaim::new(admitted, peer)?;
+                Ok(Applicant::LoginClaim(Box::new(login_claim)))
+            }
+            Shows::Machine => {
+                let authenticated_machine = AuthenticatedMachine::new(admitted, peer)?;
+                Ok(Applicant::AuthenticatedMachine(Box::new(
+                    authenticated_machine,
+                )))
+            }
+            Shows::Proof => {
+                let authenticated = self
+                    .authenticate_host(admitted, peer)
+                    .map_err(|r| r.of(peer))?;
+                let host = &authenticated.caller().name;
+                self.step("proven", &[("connection", &c), ("host", host)]);
+                if !matches!(authenticated.request().service, Service::Gui(_)) {
+                    return Ok(Applicant::Exec(Box::new(authenticated)));
+                }
+                let user = policy::user_of(&authenticated, self.accounts.serves());
+                let user = user.map_err(|r| r.of(peer))?;
+                Ok(Applicant::Gui(Box::new(authenticated), user))
+            }
+        }
+    }
+
+    /// The inner door has been asked about his machine.
+    fn at_inner_door(
+        &mut self,
+        c: Connection,
+        admission: Box<PendingAdmission>,
+        status: &MachineStatus,
+        now: Instant,
+    ) -> Result<(), Reject> {
+        let Step::VouchedFor(applicant) = &admission.step else {
+            return Err(Refusal::new(Cause::Doors, "nobody is at the inner door").into());
+        };
+        match registry::decide(status, applicant.host().is_some(), admission.is_local) {
+            AccessDecision::Allow(pass) => {
+                self.note_admission(applicant, &pass, status, admission.is_local, now);
+                self.let_in(c, *admission, &pass, now)
+            }
+            AccessDecision::Prompt(want) => self.prompt_applicant(c, admission, want),
+            AccessDecision::Deny(why) => {
+                let remedy = remedy(&self.paths, status, applicant.host().is_some());
+                let words = format!("machine {}: {why}; {remedy}", status.id);
+                Err(Refusal::new(Cause::UnknownMachine, words).into())
+            }
+        }
+    }
+
+    /// What is to be written down of somebody who passes: nobody waits for that.
+    fn note_admission(
+        &mut self,
+        applicant: &Applicant,
+        pass: &AdmissionPass,
+        status: &MachineStatus,
+        is_local: bool,
+        now: Instant,
+    ) {
+        let id = pass.id();
+        let question = match applicant
+            .host()
+            .map(|p| Name::parse(p.caller().name.as_str()))
+        {
+            Some(Ok(name)) if pass.introduce => Question::Introduce(id, name, !is_local),
+            _ if status.state == (RegistrationState::Known { unseen: true }) => Question::Saw(id),
+            _ => return,
+        };
+        if let Err(why) = self.doors.note(self.poll.registry(), question, now) {
+            self.log
+                .log_ratelimited(Level::Error, "doors", &[("why", &why)]);
+        }
+    }
+
+    /// Both doors let him in: he goes on with what he came for.
+    fn let_in(
+        &mut self,
+        c: Connection,
+        admission: PendingAdmission,
+        pass: &AdmissionPass,
+        now: Instant,
+    ) -> Result<(), Reject> {
+        let PendingAdmission {
+            socket,
+            peer,
+            step,
+            welcome,
+            has_left,
+            ..
+        } = admission;
+        if has_left {
+            return Err(Reject::Left(peer));
+        }
+        let (applicant, talk) = match step {
+            Step::VouchedFor(applicant) => (applicant, None),
+            Step::Registered(applicant, talk) => (applicant, Some(talk)),
+            Step::Arrives(_) | Step::AwaitsName(_) | Step::Prompted(..) | Step::Registers(..) => {
+                return Err(Refusal::new(Cause::Doors, "nobody is to be let in").into());
+            }
+        };
+        let welcome = greeting(welcome);
+        let of = |r: Refusal| r.of(peer);
+        self.step("known", &[("connection", &c), ("machine", &pass.id())]);
+        match applicant {
+            Applicant::Exec(authenticated) => {
+                let known = Known::by(*authenticated, pass).map_err(of)?;
+                if let Command::Follows { length, .. } = known.inner().request().command {
+                    return self.ask_for_command(c, known, socket, talk, welcome, length);
+                }
+                let acceptance = talk.map_or(Acceptance::Message2, Acceptance::Talk);
+                self.grant(c, known, socket, acceptance, welcome, now)
+            }
+            Applicant::Gui(authenticated, user) => {
+                let known = Known::by(authenticated, pass).map_err(of)?;
+                self.begin_login(c, Who::Host(known, user), socket, talk, welcome, now)
+            }
+            Applicant::LoginClaim(login_claim) => {
+                let known = Known::by(login_claim, pass).map_err(of)?;
+                self.begin_login(c, Who::LoginClaim(known), socket, talk, welcome, now)
+            }
+            Applicant::AuthenticatedMachine(authenticated_machine) => {
+                let known = Known::by(authenticated_machine, pass).map_err(of)?;
+                self.accept_registration(c, known, socket, talk, welcome, now)
+            }
+        }
+    }
+}
+
+/// What lets a machine in that is sent away.
+fn remedy(paths: &Paths, status: &MachineStatus, is_host: bool) -> String {
+    let add = format!("machine add {} --name NAME", status.id);
+    let (add, close) = (
+        words::cosadm(paths, add),
+        words::cosadm(paths, "door close"),
+    );
+    let is_known = matches!(status.state, RegistrationState::Known { .. });
+    let is_left_out = !status.included && status.level == registry::Level::Closed;
+    if is_known && is_left_out && !is_host {
+        format!("{close} lets in whoever is authorized by then")
+    } else {
+        // It puts the machine on the include list as well.
+        format!("{add} lets it in")
+    }
+}
+
+/// What is said to whoever is let in.
+fn greeting(welcome: String) -> Vec<Text> {
+    let style = Style::Info;
+    let welcome = Some(welcome).filter(|w| !w.is_empty());
+    let welcome = welcome.map(|words| Text { style, words });
+    welcome.into_iter().collect()
+}

@@ -1,0 +1,211 @@
+//! Connections whose host HOSTINFO has by its name alone, and whose address is not known to be
+//! that name's: the name is looked up while they wait, in a process of its own.
+//!
+//! They wait no longer than until a refusal would leave, so that waiting tells no more than
+//! a refusal does. They have proven nothing, so the gate may evict them meanwhile, and so many
+//! at most wait: beyond it the oldest of the source that has most of them waits no longer, and
+//! is refused when the others are. Each holds a descriptor of the monitor's.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::pending_admission::{PendingAdmission, Step};
+use crate::auth::{Opened, hash};
+use crate::config::name::HostName;
+use crate::daemon::monitor::Monitor;
+use crate::daemon::monitor::answer::{Preauth, Reject};
+use crate::daemon::sources::Source;
+use crate::ipc::gate::{Connection, Order};
+use crate::registry::{Admitted, asked::Question};
+
+/// How many may wait for one name.
+const EACH_NAME: usize = 8;
+
+/// How many of one source may wait.
+const EACH_SOURCE: usize = 8;
+
+/// How many may wait in all.
+const ALL: usize = 64;
+
+/// A connection that waits for a name, and until when.
+pub(in crate::daemon::monitor) struct Awaited {
+    connection: Connection,
+    name: HostName,
+    source: Source,
+    until: Instant,
+}
+
+/// Which of those that wait has to go on without its name, if there are too many of them; the
+/// oldest come first.
+fn one_too_many(all: &[Awaited]) -> Option<Connection> {
+    let last = all.last()?;
+    let named = |a: &&Awaited| a.name == last.name;
+    let near = |a: &&Awaited| a.source == last.source;
+    if all.iter().filter(near).count() > EACH_SOURCE {
+        return all.iter().find(near).map(|a| a.connection);
+    }
+    if all.iter().filter(named).count() > EACH_NAME {
+        return oldest_of_greediest(all.iter().filter(named));
+    }
+    oldest_of_greediest(all.iter()).filter(|_| all.len() > ALL)
+}
+
+fn oldest_of_greediest<'a>(all: impl Iterator<Item = &'a Awaited> + Clone) -> Option<Connection> {
+    let mut held: HashMap<Source, usize> = HashMap::new();
+    for a in all.clone() {
+        *held.entry(a.source).or_default() += 1;
+    }
+    let most = held.values().max().copied();
+    all.into_iter()
+        .find(|a| held.get(&a.source).copied() == most)
+        .map(|a| a.connection)
+}
+
+impl Monitor {
+    /// The name that is to be looked up before this handshake's proof is looked at, and is.
+    pub(super) fn name_to_await(
+        &mut self,
+        admitted: &Admitted<Opened>,
+        peer: IpAddr,
+        now: Instant,
+    ) -> Option<HostName> {
+        self.refresh_hosts();
+        if !self.hosts.have_names() {
+            return None;
+        }
+        let table = self.hosts.table().ok()?;
+        let resolved = |name: &HostName| self.hosts.addresses_of(name);
+        let name = hash::unknown_by_name(admitted, table, &resolved, peer)?;
+        if !self.hosts.want(&name, now) {
+            return None;
+        }
+        self.resolve_names(now);
+        Some(name)
+    }
+
+    /// Notes who waits for a name, and from where.
+    pub(super) fn await_name(
+        &mut self,
+        connection: Connection,
+        name: HostName,
+        peer: IpAddr,
+        now: Instant,
+    ) {
+        self.step("name", &[("connection", &connection), ("host", &name)]);
+        let interval = self.settings.daemon.refusal_interval;
+        let until = now + interval - interval / 10;
+        self.awaited.push(Awaited {
+            connection,
+            name,
+            source: Source::of(peer),
+            until,
+        });
+        self.send_to_gate(Order::MayGo(connection, true).encode());
+        // Those that were evicted or excluded meanwhile wait no longer.
+        let waits =
+            |c| matches!(self.unauthenticated.get(&c), Some(Preauth::AtDoor(v)) if v.awaits_name());
+        self.awaited.retain(|a| waits(a.connection));
+        if let Some(c) = one_too_many(&self.awaited) {
+            self.resume(now, |awaited| awaited.connection == c);
+        }
+    }
+
+    /// When the next of them has waited long enough.
+    pub(in crate::daemon::monitor) fn awaited_deadline(&self) -> Option<Instant> {
+        self.awaited.iter().map(|a| a.until).min()
+    }
+
+    /// The look-up of a name has ended: who waits for it goes on.
+    pub(in crate::daemon::monitor) fn name_is_known(&mut self, name: &HostName, now: Instant) {
+        self.resume(now, |awaited| awaited.name == *name);
+    }
+
+    /// Who has waited long enough goes on, with what is known.
+    pub(in crate::daemon::monitor) fn tend_awaited(&mut self, now: Instant) {
+        self.resume(now, |awaited| awaited.until <= now);
+    }
+
+    fn resume(&mut self, now: Instant, which: impl Fn(&Awaited) -> bool) {
+        let all = std::mem::take(&mut self.awaited);
+        let (these, rest) = all.into_iter().partition(which);
+        self.awaited = rest;
+        for Awaited { connection: c, .. } in these {
+            // It may have left meanwhile.
+            match self.unauthenticated.remove(&c) {
+                Some(Preauth::AtDoor(admission)) if admission.awaits_name() => {
+                    let peer = admission.peer;
+                    self.send_to_gate(Order::MayGo(c, false).encode());
+                    let outcome = self.authenticate_awaited(c, *admission, now);
+                    let outcome = outcome.map_err(|halt| match halt {
+                        Reject::Refused(r) if r.peer.is_none() => {
+                            Reject::Refused(r.of(peer).from_unauthenticated(true))
+                        }
+                        Reject::Refused(_) | Reject::Closed(..) | Reject::Left(_) => halt,
+                    });
+                    self.conclude(c, outcome);
+                }
+                other => self.unauthenticated.extend(other.map(|s| (c, s))),
+            }
+        }
+    }
+
+    /// The proof is looked at; then the doors once more, which may have changed meanwhile.
+    fn authenticate_awaited(
+        &mut self,
+        c: Connection,
+        admission: PendingAdmission,
+        now: Instant,
+    ) -> Result<(), Reject> {
+        let PendingAdmission { step, peer, .. } = admission;
+        let Step::AwaitsName(admitted) = step else {
+            return Ok(());
+        };
+        self.refresh_hosts();
+        let applicant = self.recognise(c, *admitted, peer)?;
+        let machine = applicant.machine();
+        let admission = PendingAdmission {
+            step: Step::VouchedFor(applicant),
+            ..admission
+        };
+        self.ask_doors(c, Box::new(admission), Question::Look(machine), now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_of_the_greediest_source_waits_no_longer() {
+        let now = Instant::now();
+        let mut all: Vec<Awaited> = Vec::new();
+        let mut come = |name: usize, source: usize| {
+            let connection = all.last().map_or(0, |a| a.connection + 1);
+            let source = format!("192.0.2.{source}").parse().unwrap();
+            all.push(Awaited {
+                connection,
+                name: HostName::parse(&format!("host{name}")).unwrap(),
+                source: Source::of(source),
+                until: now,
+            });
+            let gone = one_too_many(&all);
+            all.retain(|a| Some(a.connection) != gone);
+            gone
+        };
+        // One source, whatever the names; then one name.
+        let first: Vec<_> = (0..EACH_SOURCE).map(|n| come(n, 0)).collect();
+        assert!(first.iter().all(Option::is_none), "{first:?}");
+        assert_eq!(come(9, 0), Some(0));
+        for source in 1..EACH_NAME {
+            assert_eq!(come(9, source), None);
+        }
+        assert_eq!(come(9, 1), Some(9), "the first of source 1");
+        // And all: the oldest of those that have most.
+        let mut gone = None;
+        for n in 0..ALL {
+            gone = gone.or(come(100 + n, 100 + n));
+        }
+        assert_eq!(gone, Some(1));
+    }
+}

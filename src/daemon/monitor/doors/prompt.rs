@@ -1,0 +1,175 @@
+//! What the inner door asks of whoever sits at an unknown machine, and his answer.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use super::pending_admission::{PendingAdmission, Step};
+use crate::daemon::monitor::Monitor;
+use crate::daemon::monitor::answer::{Preauth, Reject};
+use crate::daemon::monitor::talk::Talk;
+use crate::daemon::sources::{Networks, Source};
+use crate::ipc::gate::{Connection, Order};
+use crate::log::Level;
+use crate::protocol::Malformed;
+use crate::protocol::answer::Answer;
+use crate::protocol::prompt::{Answers, Asks, Style, Text};
+use crate::protocol::record::{self, Kind};
+use crate::refusal::{Cause, Refusal};
+use crate::registry::asked::Question;
+use crate::registry::{Name, PromptFor};
+use crate::sys::socket;
+
+/// So many strangers may be prompted by the inner door at the same time: each of them may
+/// answer what takes a hash to be looked up, one after the other.
+const PROMPTED: usize = 64;
+
+impl Monitor {
+    /// An unknown machine, while the outer door is open: whoever sits there is asked.
+    pub(super) fn prompt_applicant(
+        &mut self,
+        c: Connection,
+        mut admission: Box<PendingAdmission>,
+        want: PromptFor,
+    ) -> Result<(), Reject> {
+        self.make_room_at_the_door(admission.peer)?;
+        let Step::VouchedFor(mut applicant) = admission.step else {
+            return Err(Refusal::new(Cause::Doors, "nobody is at the inner door").into());
+        };
+        let text = |style, words: &str| Text {
+            style,
+            words: words.to_owned(),
+        };
+        let (by, texts) = match want {
+            PromptFor::Name => (
+                Asks::Name,
+                vec![
+                    text(Style::Info, "This machine is not registered here yet."),
+                    text(Style::Shown, "Enter your name: "),
+                ],
+            ),
+            PromptFor::Activation => (
+                Asks::Activation,
+                vec![
+                    text(
+                        Style::Info,
+                        "You have not been authorized to sign on to this system.",
+                    ),
+                    text(
+                        Style::Info,
+                        "In order to do so you must enter an ACTIVATION password.",
+                    ),
+                    text(Style::Hidden, "Please enter your ACTIVATION password: "),
+                ],
+            ),
+        };
+        let machine = applicant.machine();
+        let payload = Answer::Prompts { by, texts }.encode()?;
+        let (message, keys) = applicant.message_2(&payload)?;
+        let talk = Box::new(Talk::new(&keys)?);
+        let record = record::compose(Kind::Answer, &message)?;
+        admission.step = Step::Prompted(applicant, want, talk);
+        admission.ticket = None;
+        let seconds = self.settings.login.time.as_secs().max(1);
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+        let what = match want {
+            PromptFor::Name => "name",
+            PromptFor::Activation => "activation",
+        };
+        let pairs: [(&str, &dyn std::fmt::Display); 3] = [
+            ("machine", &machine),
+            ("peer", &admission.peer),
+            ("want", &what),
+        ];
+        self.log.log_ratelimited(Level::Info, "asked", &pairs);
+        self.unauthenticated.insert(c, Preauth::AtDoor(admission));
+        self.send_to_gate(Order::Prompt(c, seconds, &record).encode());
+        Ok(())
+    }
+
+    /// What was typed at the door: the machine is registered by it, or not.
+    pub(in super::super) fn take_applicants_answer(
+        &mut self,
+        c: Connection,
+        mut admission: Box<PendingAdmission>,
+        record: &[u8],
+        now: Instant,
+    ) -> Result<(), Reject> {
+        let peer = admission.peer;
+        let Step::Prompted(applicant, want, mut talk) = admission.step else {
+            return Err(Reject::Closed("answers that nobody asked for", Some(peer)));
+        };
+        if socket::has_bytes(admission.socket.as_fd()) {
+            return Err(Reject::Closed("bytes behind answers", Some(peer)));
+        }
+        let refuse = |m: Malformed| Reject::from(Refusal::new(Cause::Handshake, m).of(peer));
+        let envelope = record::parse(record, &[Kind::Sealed]).map_err(refuse)?;
+        let mut body = zeroize::Zeroizing::new(envelope.content.to_vec());
+        let text = talk.opener.open(&mut body).map_err(refuse)?;
+        let answers = Answers::decode(text, 1).map_err(refuse)?;
+        let typed = answers.all().first().cloned().unwrap_or_default();
+        let (id, remote) = (applicant.machine(), !admission.is_local);
+        let question = match want {
+            PromptFor::Name => {
+                let name = std::str::from_utf8(&typed).map_err(|e| e.to_string());
+                let name = name.and_then(|n| Name::parse(n).map_err(|e| e.to_string()));
+                let wrong = |why| {
+                    Refusal::new(Cause::Activation, why)
+                        .of(peer)
+                        .from_unauthenticated(true)
+                };
+                Question::Register(id, name.map_err(wrong)?, remote)
+            }
+            PromptFor::Activation => {
+                let interval = self.settings.daemon.refusal_interval;
+                let exempt = self.settings.penalties.exempt.iter();
+                let exempt: Networks = exempt.map(|n| n.parts()).collect();
+                if !exempt.has(peer) && !self.guesses.take(peer, interval, now) {
+                    let words = "too many activation passwords from there; it was not looked up";
+                    let refusal = Refusal::new(Cause::Busy, words).of(peer);
+                    return Err(refusal.from_unauthenticated(true).into());
+                }
+                let shown = format!("{}@{peer}", applicant.caller());
+                let name = Name::parse(&shown).or_else(|_| Name::parse(&peer.to_string()));
+                let name = name.map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
+                Question::Activate(id, typed, name, remote)
+            }
+        };
+        admission.step = Step::Registers(applicant, talk);
+        self.ask_doors(c, admission, question, now)
+    }
+
+    /// One more is to be prompted: where there are too many, the one that waits longest of
+    /// the source that has most makes room. Who has answered is not sent away.
+    fn make_room_at_the_door(&mut self, authenticated_machine: IpAddr) -> Result<(), Reject> {
+        let at_door = self.unauthenticated.iter().filter_map(|(c, s)| match s {
+            Preauth::AtDoor(v) => Some((*c, v)),
+            Preauth::Greeted(_)
+            | Preauth::Asked(_)
+            | Preauth::Waiting(_)
+            | Preauth::LoggingIn(_) => None,
+        });
+        let prompted: Vec<_> = at_door.filter(|(_, v)| v.is_prompted()).collect();
+        if prompted.len() < PROMPTED {
+            return Ok(());
+        }
+        let of = |from: IpAddr| {
+            let source = Source::of(from);
+            let same = prompted
+                .iter()
+                .filter(|(_, v)| Source::of(v.peer) == source);
+            same.count()
+        };
+        let sit = prompted.iter().filter(|(_, v)| !v.has_answered());
+        let greediest = sit.map(|(c, v)| (of(v.peer), std::cmp::Reverse(*c), v.peer));
+        match greediest.max() {
+            Some((held, oldest, peer)) if held > of(authenticated_machine) => {
+                let words = "it was there longest, and others wanted to register too";
+                let refusal = Refusal::new(Cause::Busy, words).of(peer);
+                self.refuse(oldest.0, &refusal.from_unauthenticated(true));
+                Ok(())
+            }
+            _ => Err(Refusal::new(Cause::Busy, "too many are being registered").into()),
+        }
+    }
+}

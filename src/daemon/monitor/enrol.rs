@@ -1,0 +1,103 @@
+//! A machine that wanted to be known is: it hears so, and that is all. The last step of
+//! its walk; what goes to the relay is a session without anything in it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use super::Monitor;
+use super::answer::Reject;
+use super::login;
+use super::sessions::{Leader, SessionInfo};
+use super::talk::Talk;
+use crate::auth::AuthenticatedMachine;
+use crate::ipc::gate::{Connection, Order};
+use crate::ipc::relay::Session;
+use crate::log::Level;
+use crate::protocol::answer::Answer;
+use crate::protocol::prompt::Text;
+use crate::protocol::record::{self, Kind};
+use crate::protocol::request::ENROL;
+use crate::protocol::stream::End;
+use crate::refusal::{Cause, Refusal};
+use crate::registry::{Id, Known, Machine};
+use crate::sys::socket;
+
+impl Monitor {
+    /// Tells a machine that it is known.
+    pub(super) fn accept_registration(
+        &mut self,
+        connection: Connection,
+        known: Known<Box<AuthenticatedMachine>>,
+        socket: OwnedFd,
+        talk: Option<Box<Talk>>,
+        texts: Vec<Text>,
+        now: Instant,
+    ) -> Result<(), Reject> {
+        let mut authenticated_machine = known.into_inner();
+        let peer = authenticated_machine.peer();
+        if let Some(why) = self.cannot_start() {
+            let refusal = Refusal::new(Cause::Busy, why).of(peer);
+            return Err(refusal.from_unauthenticated(true).into());
+        }
+        let proof = None;
+        let payload = Answer::Accept { proof, texts }.encode()?;
+        let (answer, keys) = match talk {
+            None => {
+                let (message, keys) = authenticated_machine.message_2(&payload)?;
+                (record::compose(Kind::Answer, &message)?, keys)
+            }
+            Some(mut talk) => (talk.seal(&payload)?, talk.into_keys()?),
+        };
+        let (session, id) = (
+            self.sessions.number(),
+            Id::of(authenticated_machine.machine()),
+        );
+        let info = SessionInfo {
+            host: String::new(),
+            user: String::new(),
+            peer,
+            caller: authenticated_machine.caller_user().to_string(),
+            service: ENROL.to_owned(),
+            machines: vec![id],
+            command: String::new(),
+            holders: Vec::new(),
+        };
+        // Whoever is let in can cause as many as he likes.
+        self.log.log_ratelimited(
+            Level::Info,
+            "enrol",
+            &[
+                ("session", &session),
+                ("peer", &peer),
+                ("machine", &id),
+                ("caller", &authenticated_machine.caller_user()),
+            ],
+        );
+        let answer = socket::send_now(socket.as_fd(), answer);
+        self.send_to_gate(Order::Taken(connection).encode());
+        let handed = login::nothing().and_then(|streams| {
+            self.hand_over(
+                session,
+                info,
+                Leader::Nobody,
+                streams,
+                socket,
+                &Session {
+                    answer,
+                    keys,
+                    linger: 0,
+                    windows: self.windows(),
+                },
+                now,
+            )
+        });
+        match handed {
+            Ok(()) => {
+                let finished = self.sessions.told(session, End::Exited(0), now);
+                self.log_end(finished);
+            }
+            Err(e) => self.log.say(Level::Error, "fault", &[("why", &e)]),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,497 @@
+//! The guard: a job ends with its daemon, all of it, however that ends.
+//!
+//! The kernel hangs up the leader of a job whose monitor dies, and nobody else. So a
+//! process of its own, as mighty as the monitor, waits for the monitor's end, and does then
+//! what the monitor would have done: it hangs up every group that is left and kills it
+//! after the grace. It is a fork of the monitor that was made before any secret was read
+//! (under inetd, or in place of one that died: later), listens to nobody, and learns of
+//! the groups from memory that the monitor writes and it only reads, so that a command
+//! costs neither of them a message; no other fork of the monitor has that memory. Under inetd
+//! it is forked when the command has run for a moment; until then there is a standby guard
+//! ([`Standby`]), which is cheaper to start. What a login has started is its worker's to end.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::atomic::AtomicI32;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+use super::{Monitor, event_source};
+use crate::fault::Fault;
+use crate::ipc::{Channel, Incoming};
+use crate::log::Level;
+use crate::sys::guard::{Numbers, run_alone};
+use crate::sys::process::CHANNEL;
+use crate::sys::standby::{self, Places, Standby};
+use crate::sys::{pidfd, process, session, signals, socket};
+
+/// Most groups: as many as `[limits] sessions` may say.
+const GROUPS: usize = 1_000_000;
+
+/// How often it looks whether anybody is left.
+const LOOKING: Duration = Duration::from_millis(50);
+
+/// How often it looks, while it kills, for processes that those have started.
+const LOOKS: usize = 100;
+
+/// One that lived this long is replaced at once when it dies.
+const LIVED: Duration = Duration::from_secs(1);
+/// First and longest pause before the next start, after one that failed or did not live.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The places in the table: the grace in milliseconds, the last place that was ever taken,
+/// and from here on the leaders' numbers, 0 where there is none. That of a leader that was
+/// reaped is negative.
+const GRACE: usize = 0;
+const LAST: usize = 1;
+const FIRST: usize = 2;
+
+/// The groups of the jobs, which the guard reads.
+pub(super) struct Groups {
+    numbers: Option<Rc<Numbers>>,
+    places: HashMap<Pid, usize>,
+    free: Vec<usize>,
+    next: usize,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Groups {
+    /// An empty table. Where there is no memory for it none is kept.
+    pub(super) fn new() -> Self {
+        let length = NonZeroUsize::MIN.saturating_add(LAST + GROUPS);
+        Self {
+            numbers: Numbers::new(length).ok().map(Rc::new),
+            places: HashMap::new(),
+            free: Vec::new(),
+            next: FIRST,
+        }
+    }
+
+    /// Starts a job and enters its leader. `start` gets the entry, and has the leader's number
+    /// written to it before the leader runs, where the system can do that: a monitor that is
+    /// killed right then leaves a job that the guard knows.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub(super) fn enter<T, E>(
+        &mut self,
+        start: impl FnOnce(Option<&AtomicI32>) -> Result<T, E>,
+        leader: impl FnOnce(&T) -> Pid,
+    ) -> Result<T, E> {
+        let Some(numbers) = &self.numbers else {
+            return start(None);
+        };
+        let place = self.free.pop().unwrap_or(self.next);
+        let Some(entry) = numbers.word(place) else {
+            // The table is full: as many as `[limits] sessions` may say.
+            return start(None);
+        };
+        if place == self.next {
+            numbers.set(LAST, i32::try_from(place).unwrap_or(0));
+            self.next += 1;
+        }
+        let started = start(Some(entry));
+        if let Ok(started) = &started {
+            let leader = leader(started);
+            // The system may not have done it.
+            numbers.set(place, leader.as_raw());
+            self.places.insert(leader, place);
+        } else {
+            numbers.set(place, 0);
+            self.free.push(place);
+        }
+        started
+    }
+
+    /// Takes a job out, before its number can be another's.
+    pub(super) fn leave(&mut self, leader: Pid) {
+        if let (Some(numbers), Some(place)) = (&self.numbers, self.places.remove(&leader)) {
+            numbers.set(place, 0);
+            self.free.push(place);
+        }
+    }
+
+    /// Reaps a job's leader that has ended, while others of its group may live. From then on a
+    /// process of its number is another's. Whether it was reaped.
+    pub(super) fn reap(&self, leader: Pid) -> bool {
+        // Before: its number may be another's at once.
+        self.set(leader, -leader.as_raw());
+        let reaped = process::reap(leader);
+        if !reaped {
+            self.set(leader, leader.as_raw());
+        }
+        reaped
+    }
+
+    fn set(&self, leader: Pid, number: i32) {
+        if let (Some(numbers), Some(place)) = (&self.numbers, self.places.get(&leader)) {
+            numbers.set(*place, number);
+        }
+    }
+
+    /// Goes into the background with the table.
+    ///
+    /// # Errors
+    /// No process was to be had.
+    pub(super) fn to_background(&self) -> nix::Result<OwnedFd> {
+        match &self.numbers {
+            Some(numbers) => numbers.taken_along(process::to_background),
+            None => process::to_background(),
+        }
+    }
+
+    /// Starts a standby guard, which ends the first of these groups when this process has ended.
+    ///
+    /// # Errors
+    /// Those of [`Standby::start`].
+    fn start_standby(&self) -> nix::Result<Standby> {
+        let numbers = self.numbers.as_ref().ok_or(Errno::ENOMEM)?;
+        let places = Places {
+            grace: GRACE,
+            leader: FIRST,
+        };
+        Standby::start(c"cosserver: guard", numbers, places)
+    }
+
+    /// How long a group that was hung up has until it is killed.
+    pub(super) fn set_grace(&self, grace: Duration) {
+        if let Some(numbers) = &self.numbers {
+            numbers.set(GRACE, i32::try_from(grace.as_millis()).unwrap_or(i32::MAX));
+        }
+    }
+}
+
+/// The guard as the monitor sees it.
+pub(super) struct Guard {
+    channel: Channel,
+    since: Instant,
+}
+
+impl Guard {
+    /// Starts one that watches over these groups, with its channel in the loop, if there is
+    /// one yet: later there may be jobs, which a guard whose channel was dropped would end.
+    ///
+    /// # Errors
+    /// No process was to be had, or no memory to share with it, or the loop takes no more.
+    pub(super) fn start(groups: &Groups, registry: Option<&Registry>) -> Result<Self, Fault> {
+        let (channel, theirs) = Channel::pair()?;
+        let numbers = groups.numbers.clone();
+        let numbers = numbers.ok_or_else(|| Fault::new("no memory for its table"))?;
+        let guard = Self {
+            channel,
+            since: Instant::now(),
+        };
+        registry.map_or(Ok(()), |registry| guard.watch(registry))?;
+        run_alone(wait_and_end, &numbers, theirs.as_fd())?;
+        Ok(guard)
+    }
+
+    /// Puts its channel into the loop, where its end shows.
+    ///
+    /// # Errors
+    /// The loop takes no more.
+    fn watch(&self, registry: &Registry) -> Result<(), Fault> {
+        let fd = self.channel.as_fd().as_raw_fd();
+        registry.register(&mut SourceFd(&fd), event_source::GUARD, Interest::READABLE)?;
+        Ok(())
+    }
+}
+
+/// The guard, while it lives, or else when the next one is started.
+#[derive(Default)]
+pub(super) struct Guarding {
+    guard: Option<Guard>,
+    /// The standby guard, until the first guard has been started.
+    standby: Option<Standby>,
+    due: Option<Instant>,
+    /// How many in a row could not be started or did not live.
+    failures: u32,
+    /// Why the last start failed, as the log has it.
+    told: Option<String>,
+}
+
+impl Guarding {
+    /// When the next one is started.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Takes one that was started. `true`: the log has said that there was none to be had.
+    fn started(&mut self, guard: Guard) -> bool {
+        (self.guard, self.due) = (Some(guard), None);
+        if let Some(standby) = self.standby.take() {
+            standby.dismiss();
+        }
+        self.told.take().is_some()
+    }
+
+    /// Notes that none was to be had. `true`: the log has not said so yet.
+    fn failed(&mut self, why: String, now: Instant) -> bool {
+        self.fall_due(now);
+        let is_new = self.told.as_ref() != Some(&why);
+        self.told = Some(why);
+        is_new
+    }
+
+    /// Notes that it is dead. `false`: there was none.
+    fn ended(&mut self, now: Instant) -> bool {
+        let Some(guard) = self.guard.take() else {
+            return false;
+        };
+        if now.saturating_duration_since(guard.since) >= LIVED {
+            self.failures = 0;
+            self.due = Some(now);
+        } else {
+            self.fall_due(now);
+        }
+        true
+    }
+
+    /// Has the first one started after a while, where none is due before: a job that ends sooner
+    /// would wait for two forks more than it needs.
+    pub(super) fn begin_later(&mut self, after: Duration, now: Instant) {
+        if self.guard.is_none() {
+            self.due = self.due.or(Some(now + after));
+        }
+    }
+
+    fn fall_due(&mut self, now: Instant) {
+        let pause = PAUSE.saturating_mul(2_u32.saturating_pow(self.failures));
+        self.due = Some(now + pause.min(LONGEST_PAUSE));
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+impl Monitor {
+    /// Starts a guard where there is none. Without one the daemon serves all the same.
+    pub(super) fn start_guard(&mut self) {
+        if self.guard.guard.is_some() {
+            return;
+        }
+        self.update_guard();
+        let registry = self.poll.registry();
+        let started = Guard::start(self.sessions.groups(), Some(registry));
+        self.guard_started(started);
+    }
+
+    /// Under inetd, before the one job is started: starts a standby guard, which ends the job if
+    /// this process is killed before there is a guard. Where the system does not allow that, the
+    /// guard is started right away.
+    pub(super) fn start_standby_guard(&mut self) {
+        let standby = self.guard.standby.take_if(|standby| standby.has_ended());
+        if let Some(ended) = standby {
+            ended.dismiss();
+        }
+        if self.guard.guard.is_some() || self.guard.standby.is_some() {
+            return;
+        }
+        self.update_guard();
+        match self.sessions.groups().start_standby() {
+            Ok(standby) => self.guard.standby = Some(standby),
+            // A guard would not be started either, and takes two processes.
+            Err(Errno::EAGAIN | Errno::ENOMEM) => {}
+            Err(_) => self.start_guard(),
+        }
+    }
+
+    /// Takes one that was started before there was a loop, or a job.
+    pub(super) fn take_guard(&mut self, started: Result<Guard, Fault>) {
+        let watched = started.and_then(|g| g.watch(self.poll.registry()).map(|()| g));
+        self.guard_started(watched);
+    }
+
+    fn guard_started(&mut self, started: Result<Guard, Fault>) {
+        match started {
+            Ok(guard) => {
+                if self.guard.started(guard) {
+                    let pairs: [(&str, &dyn std::fmt::Display); 1] = [("process", &"guard")];
+                    self.log.say(Level::Info, "started", &pairs);
+                }
+            }
+            Err(e) => {
+                let why = e.while_doing("the guard").to_string();
+                if self.guard.failed(why.clone(), Instant::now()) {
+                    self.log.say(Level::Error, "fault", &[("why", &why)]);
+                }
+                if self.guard.standby.is_some() {
+                    self.start_standby_guard();
+                }
+            }
+        }
+    }
+
+    /// The guard has nothing to say: it is dead. The next one is started when it is due.
+    pub(super) fn guard_ended(&mut self, now: Instant) {
+        if self.guard.ended(now) {
+            self.log.say(Level::Error, "lost", &[("process", &"guard")]);
+        }
+    }
+
+    /// A reload may have changed the grace.
+    pub(super) fn update_guard(&self) {
+        let grace = self.settings.exec.hup_to_kill;
+        self.sessions.groups().set_grace(grace);
+    }
+}
+
+/// The guard's life.
+fn wait_and_end(numbers: &Numbers) -> u8 {
+    process::set_name("cos: guard");
+    process::quiet();
+    // No file system is to be kept busy.
+    let _ = nix::unistd::chdir("/");
+    let Ok(channel) = socket::inherited(CHANNEL).map(Channel::new) else {
+        return process::FAILURE;
+    };
+    if signals::leave_to_the_monitor().is_err() {
+        return process::FAILURE;
+    }
+    while let Ok(Incoming::Message(..) | Incoming::Nothing) = channel.receive(&mut [0; 16]) {
+        channel.wait();
+    }
+    let last = usize::try_from(numbers.get(LAST)).unwrap_or(0);
+    let all = (FIRST..=last).map(|place| numbers.get(place));
+    end_all(all, grace(numbers.get(GRACE)));
+    process::SUCCESS
+}
+
+/// Ends the one job of a monitor that has ended: the program of a standby guard ([`Standby`]).
+/// Its arguments are the grace in milliseconds and the leader's number, as the table has them.
+/// Every signal is blocked.
+pub fn standby_main() -> u8 {
+    process::set_name("cos: guard");
+    let _ = nix::unistd::chdir("/");
+    let process = standby::settle_in();
+    let mut numbers = std::env::args().skip(1).map(|n| n.parse::<i32>());
+    let (Some(Ok(after)), Some(Ok(number))) = (numbers.next(), numbers.next()) else {
+        return process::FAILURE;
+    };
+    // A leader that was reaped since has given its number up.
+    let is_reaped = process.is_some_and(|process| !pidfd::is_there(&process));
+    let number = if is_reaped { -number.abs() } else { number };
+    end_all([number], grace(after));
+    process::SUCCESS
+}
+
+/// The grace, as the table has it.
+fn grace(milliseconds: i32) -> Duration {
+    Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
+}
+
+/// Hangs up every group, and whatever of its session is in another, and kills after the grace
+/// what is left. `numbers`: the leaders', as the table has them.
+fn end_all(numbers: impl IntoIterator<Item = i32>, grace: Duration) {
+    let until = Instant::now() + grace;
+    let leaders: BTreeSet<i32> = numbers.into_iter().filter_map(leader).collect();
+    if leaders.is_empty() {
+        return;
+    }
+    let groups = leaders.iter().map(|leader| Pid::from_raw(*leader));
+    let mut left: Vec<Group> = groups.map(Group::of).collect();
+    let mut apart = session::apart(&leaders);
+    for group in &left {
+        group.signal(Signal::SIGHUP);
+    }
+    for process in &apart {
+        process.signal(Signal::SIGHUP);
+    }
+    loop {
+        left.retain(Group::is_there);
+        apart.retain(|process| !process.has_ended());
+        if left.is_empty() && apart.is_empty() {
+            // What was started meanwhile.
+            apart = session::apart(&leaders);
+            if apart.is_empty() {
+                return;
+            }
+            for process in &apart {
+                process.signal(Signal::SIGHUP);
+            }
+        }
+        if Instant::now() >= until {
+            break;
+        }
+        std::thread::sleep(LOOKING);
+    }
+    for group in &left {
+        group.signal(Signal::SIGKILL);
+    }
+    // One that is starting others is stopped by the next look, or the one after it.
+    for _ in 0..LOOKS {
+        let apart = session::apart(&leaders);
+        if apart.is_empty() {
+            return;
+        }
+        for process in &apart {
+            process.signal(Signal::SIGKILL);
+        }
+    }
+}
+
+/// The leader of which a number in the table tells. `None`: there is none, or it was reaped
+/// and its group is gone, since its number is another process's.
+fn leader(number: i32) -> Option<i32> {
+    match number {
+        2.. => Some(number),
+        // As long as its group has a member, no process gets its number.
+        ..=-2 => {
+            let is_free = kill(Pid::from_raw(number.checked_neg()?), None) == Err(Errno::ESRCH);
+            is_free.then_some(number.checked_neg()?)
+        }
+        -1..=1 => None,
+    }
+}
+
+/// A process group whose leader's parent is dead.
+struct Group {
+    leader: Pid,
+    /// `None`: it has ended and was reaped by whoever inherited it.
+    pidfd: Option<OwnedFd>,
+}
+
+impl Group {
+    fn of(leader: Pid) -> Self {
+        let pidfd = pidfd::open(leader);
+        Self { leader, pidfd }
+    }
+
+    fn signal(&self, signal: Signal) {
+        match &self.pidfd {
+            Some(leader) => pidfd::signal_led(leader, self.leader, signal),
+            // As long as its group has a member, its number is nobody else's.
+            None if kill(self.leader, None) == Err(Errno::ESRCH) => {
+                let _ = killpg(self.leader, signal);
+            }
+            None => {}
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        match self
+            .pidfd
+            .as_ref()
+            .map(|leader| pidfd::signal_group(leader, None))
+        {
+            Some(Ok(())) => true,
+            Some(Err(Errno::ESRCH)) => false,
+            // The system has no such thing.
+            Some(Err(_)) | None => killpg(self.leader, None).is_ok(),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What PAM asks in a login, and what the peer answers.
+
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use super::Monitor;
+use super::answer::Reject;
+use super::logins::{Answered, LoginId, Stage};
+use crate::ipc::gate::Order;
+use crate::ipc::login::{Order as ToWorker, WorkerToMonitor};
+use crate::protocol::Malformed;
+use crate::protocol::answer::Answer;
+use crate::protocol::prompt::{Answers, Asks, Text};
+use crate::protocol::record::{self, Kind};
+use crate::refusal::{Cause, Refusal};
+use crate::sys::socket;
+
+impl Monitor {
+    /// PAM asks: the peer is prompted. A stranger who has left is asked nothing.
+    pub(super) fn prompt(
+        &mut self,
+        id: LoginId,
+        texts: Vec<Text>,
+        now: Instant,
+    ) -> Result<(), Reject> {
+        let Some(login) = self.logins.get(id) else {
+            return Ok(());
+        };
+        let Some(connection) = login.connection else {
+            self.logins.kill(id);
+            return Ok(());
+        };
+        let prompts = texts.iter().filter(|t| t.style.is_prompt()).count();
+        let record = login.say(
+            &Answer::Prompts {
+                by: Asks::Login,
+                texts,
+            }
+            .encode()?,
+        )?;
+        login.stage = Stage::Prompted(prompts);
+        // In whole seconds, and not one less than there are.
+        let left = login.until.saturating_duration_since(now);
+        let left = left.as_millis().div_ceil(1000).max(1);
+        let seconds = u32::try_from(left).unwrap_or(u32::MAX);
+        self.step(
+            "prompt",
+            &[("connection", &connection), ("prompts", &prompts)],
+        );
+        self.send_to_gate(Order::Prompt(connection, seconds, &record).encode());
+        Ok(())
+    }
+
+    /// A worker has something to say whose peer was refused before PAM had decided: there is no
+    /// answer to whatever it asks, and any verdict is the end of it.
+    pub(super) fn handle_conclusion(&mut self, id: LoginId, word: &WorkerToMonitor) {
+        match word {
+            WorkerToMonitor::Ask(_) => {
+                if let Some(login) = self.logins.get(id) {
+                    // One that is dead is heard of.
+                    login.tell(&ToWorker::NoAnswer, Vec::new());
+                }
+            }
+            WorkerToMonitor::Known(_)
+            | WorkerToMonitor::Refused(..)
+            | WorkerToMonitor::Failed(_) => {
+                self.hang_up_login(id);
+            }
+            WorkerToMonitor::Running(_)
+            | WorkerToMonitor::Exited(_)
+            | WorkerToMonitor::Killed(_) => self.logins.kill(id),
+        }
+    }
+
+    /// The peer's answers: they wait for their turn with PAM. Whoever breaks the protocol after
+    /// an answer that PAM has is refused for a wrong guess, and not only closed.
+    pub(super) fn take_answers(
+        &mut self,
+        id: LoginId,
+        record: &[u8],
+        now: Instant,
+    ) -> Result<(), Reject> {
+        let taken = self.queue_answers(id, record, now);
+        let undecided = self.logins.get(id).is_some_and(|l| l.is_undecided());
+        match taken {
+            Err(Reject::Closed(why, _)) if undecided => {
+                self.interrupt_login(id, Cause::Handshake, why);
+                Ok(())
+            }
+            Err(Reject::Refused(refusal)) if undecided => {
+                self.interrupt_login(id, refusal.cause, &refusal.words);
+                Ok(())
+            }
+            taken => taken,
+        }
+    }
+
+    fn queue_answers(&mut self, id: LoginId, record: &[u8], now: Instant) -> Result<(), Reject> {
+        let Some(login) = self.logins.get(id) else {
+            return Ok(());
+        };
+        let (Stage::Prompted(expected), Some(talk)) = (&login.stage, &mut login.talk) else {
+            return Err(Reject::Closed(
+                "answers that nobody asked for",
+                Some(login.peer),
+            ));
+        };
+        let peer = login.peer;
+        if login
+            .socket
+            .as_ref()
+            .is_some_and(|s| socket::has_bytes(s.as_fd()))
+        {
+            return Err(Reject::Closed("bytes behind answers", Some(peer)));
+        }
+        let refuse = |m: Malformed| Reject::from(Refusal::new(Cause::Handshake, m).of(peer));
+        let envelope = record::parse(record, &[Kind::Sealed]).map_err(refuse)?;
+        let mut body = zeroize::Zeroizing::new(envelope.content.to_vec());
+        let text = talk.opener.open(&mut body).map_err(refuse)?;
+        let answers = Answers::decode(text, *expected).map_err(refuse)?;
+        login.asked = now;
+        if login.answers == Answered::Nothing {
+            login.answers = Answered::Given;
+        }
+        login.stage = Stage::Queued(ToWorker::Answers(answers.all().to_vec()));
+        self.grant_pam_slots(now);
+        Ok(())
+    }
+}

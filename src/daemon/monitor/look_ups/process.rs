@@ -1,0 +1,320 @@
+//! One look-up process, and what it was asked.
+//!
+//! Runs in the monitor. Owns the process, the channel to it, and its questions. Must not wait
+//! for it without a time limit, nor close a socket on which it may have left descriptors.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::super::accounts::has_a_name;
+use super::{Found, LookUp, LookUpEvent};
+use crate::fault::Fault;
+use crate::ipc::lookup::{Answer, Begin, GROUPS, HOSTS, MOST_GROUPS, Question};
+use crate::ipc::{self, Channel, Incoming};
+use crate::sys::account::{Account, UserRecord};
+use crate::sys::id_number::IdNumber;
+use crate::sys::oom::OomPriority;
+use crate::sys::process;
+use crate::sys::untrusted::{self, Caller, Unclosed};
+
+/// How long a look-up of a user may take.
+pub(super) const USER: Duration = Duration::from_secs(10);
+/// The same of a host: three name servers are asked twice, for 5 s each, and there may be a
+/// directory besides.
+const HOST: Duration = Duration::from_secs(40);
+/// How long a new process may take until it is confined: it needs some milliseconds, but
+/// inetd may start hundreds at the same time.
+const STARTING: Duration = Duration::from_secs(30);
+/// How long a process stays when there is nothing to look up.
+pub(super) const IDLE: Duration = Duration::from_secs(60);
+/// Look-ups of users by name, at the same time.
+pub(in super::super) const USERS_AT_ONCE: usize = 8;
+/// What is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Users = 0,
+    Hosts = 1,
+}
+
+impl Kind {
+    pub(super) const fn of(question: &Question) -> Self {
+        match question {
+            Question::User(_) | Question::Number(_) => Self::Users,
+            Question::Host(_) => Self::Hosts,
+        }
+    }
+
+    pub(super) const fn time(self) -> Duration {
+        match self {
+            Self::Users => USER,
+            Self::Hosts => HOST,
+        }
+    }
+
+    /// Questions that one process may have at a time, and processes.
+    pub(super) const fn most(self) -> (usize, usize) {
+        match self {
+            // Names have so many, and numbers, which local users cause, half as many beside them.
+            Self::Users => (1, USERS_AT_ONCE + USERS_AT_ONCE / 2),
+            Self::Hosts => (HOSTS, 1),
+        }
+    }
+}
+
+/// A question that was asked.
+pub(super) struct Asked {
+    pub(super) number: LookUp,
+    pub(super) question: Question,
+    pub(super) until: Instant,
+    /// It was asked before, of a process that has died.
+    pub(super) again: bool,
+    /// The groups that have come so far.
+    pub(super) groups: Vec<IdNumber>,
+}
+
+impl Asked {
+    pub(super) fn failed(self, why: &str) -> LookUpEvent {
+        let found = match Kind::of(&self.question) {
+            Kind::Users => Found::User(Ok(None)),
+            Kind::Hosts => Found::Host(Err(why.to_owned())),
+        };
+        LookUpEvent::Found(self.number, found)
+    }
+}
+
+/// Why a question was not asked.
+#[derive(Debug)]
+pub(in super::super) enum NotAsked {
+    /// As many look-ups are under way as may be: there is room when one of them has ended.
+    NoRoom,
+    /// No process is to be had, or nobody can have that name.
+    Failed(Fault),
+}
+
+impl From<Fault> for NotAsked {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
+}
+
+impl fmt::Display for NotAsked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRoom => f.write_str("too many look-ups"),
+            Self::Failed(fault) => fault.fmt(f),
+        }
+    }
+}
+
+/// A look-up process.
+pub(in super::super) struct Process {
+    pub(super) kind: Kind,
+    pid: Pid,
+    /// It receives no descriptors: a module's fault may have somebody else's sent there.
+    pub(super) channel: Channel<Caller>,
+    /// Where `channel` leaves its socket, if something is left unread there.
+    unclosed: Rc<RefCell<Unclosed>>,
+    /// Whom it was told to become, once it was told.
+    whom: Option<Option<(IdNumber, IdNumber)>>,
+    /// Until when it must be ready; `None`: it is.
+    pub(super) due: Option<Instant>,
+    pub(super) asked: Vec<Asked>,
+    pub(super) idle_until: Instant,
+    /// It ends with its last question: what it has read may be out of date.
+    pub(super) is_stale: bool,
+}
+
+impl Process {
+    /// Starts one: this program anew, or what is given, in a copy of this process. It runs no
+    /// module before it is told whom to become.
+    ///
+    /// # Errors
+    /// No process or descriptor was to be had.
+    pub(in super::super) fn launch(copy: Option<fn() -> u8>) -> Result<Self, Fault> {
+        let unclosed = Rc::default();
+        let own = nix::unistd::geteuid().as_raw();
+        let (ours, theirs) = untrusted::pair(own, &unclosed)?;
+        let pid = match copy {
+            Some(run) => process::apart(run, theirs.as_fd(), OomPriority::Original)?,
+            None => process::again("cosserver: lookup", theirs.as_fd(), OomPriority::Original)?,
+        };
+        Ok(Self::of(pid, ours, unclosed))
+    }
+
+    pub(super) fn of(pid: Pid, ours: Caller, unclosed: Rc<RefCell<Unclosed>>) -> Self {
+        let now = Instant::now();
+        Self {
+            kind: Kind::Users,
+            pid,
+            channel: Channel::new(ours),
+            unclosed,
+            whom: None,
+            due: Some(now + STARTING),
+            asked: Vec::new(),
+            idle_until: now + IDLE,
+            is_stale: false,
+        }
+    }
+
+    /// Whether it was told to become somebody, and who that is, if it is another user.
+    pub(in super::super) const fn whom(&self) -> Option<Option<(IdNumber, IdNumber)>> {
+        self.whom
+    }
+
+    /// Tells it whom to become.
+    ///
+    /// # Errors
+    /// It has died.
+    pub(in super::super) fn begin(
+        &mut self,
+        user: Option<(IdNumber, IdNumber)>,
+        warm: bool,
+    ) -> Result<(), Fault> {
+        let begin = Begin { user, warm };
+        self.whom = Some(user);
+        self.channel.send(begin.encode(), Vec::new())
+    }
+
+    /// Asks a process that nobody else asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// It has died, or did not answer in time.
+    pub(in super::super) fn ask_and_wait(
+        &mut self,
+        question: &Question,
+        limit: Duration,
+    ) -> Result<Option<UserRecord>, Fault> {
+        let until = Instant::now() + limit;
+        let message = question.encode(0);
+        let message = message.ok_or_else(|| Fault::new("no user can have that name"))?;
+        self.channel.send(message, Vec::new())?;
+        let mut buffer = vec![0; ipc::MESSAGE];
+        let mut groups = Vec::new();
+        loop {
+            match self.channel.receive_until(&mut buffer, until)? {
+                Incoming::Nothing => return Err(Fault::new("it did not answer in time")),
+                Incoming::Gone => return Err(Fault::new("the look-up process has died")),
+                Incoming::Message(message, _) => match Answer::decode(&message) {
+                    Some(Answer::Ready(_)) if self.due.take().is_some() => {}
+                    Some(Answer::Failed(why)) => return Err(Fault::new(why)),
+                    Some(Answer::Groups(0, more)) => add_groups(&mut groups, more)?,
+                    Some(Answer::User(0, found)) => {
+                        return record_of(question, found, groups).map_err(Fault::new);
+                    }
+                    _ => return Err(Fault::new("the look-up process spoke out of turn")),
+                },
+            }
+        }
+    }
+
+    /// Puts its channel into the loop.
+    ///
+    /// # Errors
+    /// The loop takes no more.
+    pub(super) fn watch(&self, registry: &Registry, event_source: Token) -> Result<(), Fault> {
+        let fd = self.channel.as_fd().as_raw_fd();
+        registry.register(&mut SourceFd(&fd), event_source, Interest::READABLE)?;
+        Ok(())
+    }
+
+    /// Whether it ends when it has been idle for long: it has no question, and is ready or will
+    /// get none.
+    pub(super) fn may_end_idle(&self) -> bool {
+        self.asked.is_empty() && (self.due.is_none() || self.is_stale)
+    }
+
+    /// Makes sure that it is dead. Returns its number, to be reaped, and its socket where that
+    /// must be closed by a child.
+    pub(super) fn end(self) -> (Pid, Unclosed) {
+        process::signal(self.pid, Signal::SIGKILL);
+        drop(self.channel);
+        (self.pid, self.unclosed.take())
+    }
+
+    /// Asks it. What it was asked comes back where it is dead.
+    pub(super) fn send(&mut self, asked: Asked, message: Vec<u8>) -> Result<(), Asked> {
+        match self.channel.send(message, Vec::new()) {
+            Ok(()) => {
+                self.asked.push(asked);
+                Ok(())
+            }
+            Err(_) => Err(asked),
+        }
+    }
+}
+
+/// Has a process of its own look a user up, and waits for it: at most so long. For what a
+/// daemon must know before it serves.
+///
+/// # Errors
+/// No process was to be had, or it did not answer in time.
+pub(in super::super) fn ask_once(
+    user: Option<(IdNumber, IdNumber)>,
+    question: &Question,
+    limit: Duration,
+) -> Result<Option<UserRecord>, Fault> {
+    let mut process = Process::launch(None)?;
+    let begun = process.begin(user, false);
+    let found = begun.and_then(|()| process.ask_and_wait(question, limit));
+    let (pid, unclosed) = process.end();
+    untrusted::leave_open(unclosed);
+    // One that hangs at its disk may not even die: whoever comes after us reaps it.
+    if found.is_ok() {
+        let _ = nix::sys::wait::waitpid(pid, None);
+    }
+    found
+}
+
+pub(super) fn add_groups(groups: &mut Vec<IdNumber>, more: Vec<IdNumber>) -> Result<(), Fault> {
+    // Only its last message is not full: one that sends each group by itself keeps us busy.
+    if groups.len() % GROUPS != 0 {
+        return Err(Fault::new("groups in more messages than they need"));
+    }
+    groups.extend(more);
+    if groups.len() > MOST_GROUPS {
+        return Err(Fault::new("an account with more groups than any can have"));
+    }
+    Ok(())
+}
+
+/// The record with its groups, if it is that of the user who was asked for. A module may
+/// return another's: shadow(5), which says who is locked, would be asked about that other.
+pub(super) fn record_of(
+    question: &Question,
+    found: Result<Option<Box<UserRecord>>, String>,
+    groups: Vec<IdNumber>,
+) -> Result<Option<UserRecord>, String> {
+    let Some(record) = found?.filter(|record| has_a_name(&record.account)) else {
+        return Ok(None);
+    };
+    let Account { name, uid, .. } = &record.account;
+    let is_it = match question {
+        Question::User(asked) => asked == name,
+        Question::Number(asked) => uid == asked,
+        Question::Host(_) => false,
+    };
+    if is_it {
+        return whole(*record, groups).map(Some).map_err(|e| e.to_string());
+    }
+    Err(format!(
+        "the user database returns another record, of user {name} with number {uid}"
+    ))
+}
+
+/// The record with its groups: those that came before it, or, where they are few, with it.
+fn whole(mut record: UserRecord, mut groups: Vec<IdNumber>) -> Result<UserRecord, Fault> {
+    let own = std::mem::take(&mut record.account.groups);
+    if !own.is_empty() {
+        add_groups(&mut groups, own)?;
+    }
+    record.account.groups = groups;
+    Ok(record)
+}

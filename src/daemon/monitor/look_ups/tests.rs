@@ -1,0 +1,248 @@
+//! The processes by themselves: when they end, and what is said of those that fail.
+
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use super::process::USER;
+use super::*;
+use crate::ipc::Channel;
+use crate::ipc::lookup::GROUPS;
+use crate::sys::forked::Forked;
+use crate::sys::id_number::IdNumber;
+use crate::sys::passing;
+use crate::sys::untrusted::tests::{LINGER, accepting_pair, lingering};
+
+/// A process that never answers.
+fn deaf() -> u8 {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Processes of which one waits, deaf, and an event loop for them.
+pub(in super::super) fn one_deaf() -> (LookUps, mio::Poll) {
+    let poll = mio::Poll::new().unwrap();
+    let mut all = LookUps::new(None);
+    let process = Process::launch(Some(deaf)).unwrap();
+    all.adopt(poll.registry(), process).unwrap();
+    (all, poll)
+}
+
+/// The same, where it looks hosts up and this many are asked of it.
+pub(in super::super) fn asked_for_hosts(most: usize) -> (LookUps, mio::Poll) {
+    let (mut all, poll) = one_deaf();
+    for process in all.all.values_mut() {
+        process.kind = Kind::Hosts;
+    }
+    for n in 0..most {
+        let question = Question::Host(format!("hangs{n}"));
+        all.ask(poll.registry(), question, Instant::now()).unwrap();
+    }
+    (all, poll)
+}
+
+/// None, and until then none is to be had that looks hosts up.
+pub(in super::super) fn none_until(until: Instant) -> LookUps {
+    let mut all = LookUps::new(None);
+    all.failed[Kind::Hosts as usize] = (FAILURES, Some(until));
+    all
+}
+
+pub(in super::super) fn reap(mut all: LookUps) {
+    for pid in all.finish().into_iter().chain(all.unreaped()) {
+        let _ = nix::sys::wait::waitpid(pid, None);
+    }
+}
+
+#[test]
+fn a_process_that_is_idle_for_a_minute_ends() {
+    let (mut all, poll) = one_deaf();
+    let process = all.all.values_mut().next().unwrap();
+    process.due = None;
+    let until = process.idle_until;
+    assert_eq!(all.deadline(), Some(until));
+    all.tend(poll.registry(), until - Duration::from_millis(1));
+    assert_eq!(all.all.len(), 1);
+    all.tend(poll.registry(), until);
+    assert!(all.all.is_empty() && all.event().is_empty());
+    reap(all);
+}
+
+/// Of inetd's one that had not begun when its session did: the monitor polled without a pause.
+#[test]
+fn a_process_that_gets_no_more_questions_ends_soon_even_if_it_was_never_ready() {
+    let (mut all, poll) = one_deaf();
+    assert!(all.all.values().all(|p| p.due.is_some()));
+    let now = Instant::now();
+    let after = Duration::from_millis(10);
+    all.retire(after, now);
+    assert_eq!(all.deadline(), Some(now + after));
+    all.tend(poll.registry(), now);
+    assert_eq!(all.all.len(), 1);
+    all.tend(poll.registry(), now + after);
+    assert!(all.all.is_empty() && all.deadline().is_none() && all.event().is_empty());
+    reap(all);
+}
+
+#[test]
+fn a_question_that_is_not_answered_in_time_has_failed() {
+    let (mut all, poll) = one_deaf();
+    let now = Instant::now();
+    let question = Question::User("jo".into());
+    let number = all.ask(poll.registry(), question, now).unwrap();
+    all.tend(poll.registry(), now + USER);
+    let lost = LookUpEvent::Lost("it took too long".into());
+    let failed = LookUpEvent::Found(number, Found::User(Ok(None)));
+    assert_eq!(all.event(), [lost, failed]);
+    assert!(all.all.is_empty());
+    reap(all);
+}
+
+/// Such a question was in no list any more, and its caller waited for ever.
+#[test]
+fn an_answer_of_the_wrong_kind_loses_no_question() {
+    let (mut all, poll) = one_deaf();
+    let now = Instant::now();
+    let question = Question::User("jo".into());
+    let number = all.ask(poll.registry(), question, now).unwrap();
+    let id = *all.all.keys().next().unwrap();
+    let wrong = Answer::Host(number, Err("no".into()));
+    assert!(all.take(id, wrong, now).is_err());
+    let asked = all.all[&id].asked.iter().map(|a| a.number);
+    assert_eq!(asked.collect::<Vec<_>>(), [number]);
+    all.tend(poll.registry(), now + USER);
+    let failed = LookUpEvent::Found(number, Found::User(Ok(None)));
+    assert_eq!(all.event().pop(), Some(failed));
+    reap(all);
+}
+
+#[test]
+fn the_pause_comes_with_the_third_failure_in_a_row_and_grows() {
+    let pauses = [1, 2, 3, 4, 5, 32].map(pause);
+    let [first, second, third, fourth, fifth, last] = pauses;
+    assert_eq!((first, second), (None, None));
+    assert_eq!(third, Some(PAUSE));
+    assert_eq!((fourth, fifth), (Some(PAUSE * 2), Some(PAUSE * 4)));
+    assert_eq!(last, Some(LONGEST_PAUSE));
+}
+
+/// A process that was taken over can be sent a socket that lingers by any user, and pass it on:
+/// whoever drops it waits in close(2).
+#[test]
+fn descriptors_from_a_process_that_was_taken_over_keep_the_monitor_waiting_nowhere() {
+    use std::io::Read;
+    let begun = Instant::now();
+    // Refused by the look at it; left unread behind what is out of turn.
+    for words in [&[&b"x"[..]][..], &[b"first", b"x"]] {
+        let poll = mio::Poll::new().unwrap();
+        let mut all = LookUps::new(None);
+        let unclosed = Rc::default();
+        let (ours, theirs) = accepting_pair(&unclosed);
+        let child = Forked::start(|| _ = deaf()).unwrap();
+        let process = Process::of(child.pid, ours, unclosed);
+        let id = all.adopt(poll.registry(), process).unwrap();
+        let (socket, mut other) = lingering();
+        let (last, before) = words.split_last().unwrap();
+        for words in before {
+            passing::send(theirs.as_fd(), words, &[]).unwrap();
+        }
+        passing::send(theirs.as_fd(), last, &[socket.as_fd()]).unwrap();
+        drop((socket, theirs));
+        all.hear(poll.registry(), id, &mut [0; 1024], begun);
+        assert!(matches!(&all.event()[..], [LookUpEvent::Lost(_)]));
+        all.close_unread();
+        reap(all);
+        // It is closed, and what was sent there arrives.
+        let mut bytes = Vec::new();
+        other.read_to_end(&mut bytes).unwrap();
+        assert!(!bytes.is_empty());
+    }
+    assert!(begun.elapsed() < LINGER);
+}
+
+/// After a change of nsswitch.conf a process that was still busy once kept the next from starting.
+#[test]
+fn a_process_that_is_stale_leaves_room_for_the_next() {
+    let (mut all, _poll) = asked_for_hosts(1);
+    assert!(!all.has_room(Kind::Hosts));
+    all.renew();
+    assert_eq!(all.all.len(), 1, "it is busy");
+    assert!(all.has_room(Kind::Hosts));
+    reap(all);
+}
+
+/// Its number was once forgotten, and its socket closed by this process.
+#[test]
+fn a_process_that_cannot_be_watched_is_killed_and_its_socket_closed_elsewhere() {
+    let begun = Instant::now();
+    let poll = mio::Poll::new().unwrap();
+    let mut all = LookUps::new(None);
+    let unclosed = Rc::default();
+    let (ours, theirs) = accepting_pair(&unclosed);
+    let child = Forked::start(|| _ = deaf()).unwrap();
+    let process = Process::of(child.pid, ours, unclosed);
+    let (socket, _other) = lingering();
+    passing::send(theirs.as_fd(), b"x", &[socket.as_fd()]).unwrap();
+    drop((socket, theirs));
+    process
+        .watch(poll.registry(), event_source::look_up(7))
+        .unwrap();
+    assert!(all.adopt(poll.registry(), process).is_err(), "twice");
+    assert!(all.all.is_empty());
+    assert_eq!(all.unclosed.len(), 1);
+    all.close_unread();
+    reap(all);
+    let known = nix::sys::wait::waitpid(child.pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG));
+    assert_eq!(known, Err(nix::errno::Errno::ECHILD), "it was not reaped");
+    assert!(begun.elapsed() < LINGER);
+}
+
+/// It once held the daemon's start for as long as it liked.
+#[test]
+fn a_process_that_is_ready_again_and_again_holds_up_nobody() {
+    const TALKS: Duration = Duration::from_secs(5);
+    let begun = Instant::now();
+    let unclosed = Rc::default();
+    let (ours, theirs) = untrusted::pair(0, &unclosed).unwrap();
+    let child = Forked::start(|| {
+        let mut channel = Channel::new(theirs);
+        let ready = Answer::Ready(Confined::default()).encode().remove(0);
+        while begun.elapsed() < TALKS && channel.deliver(ready.clone(), TALKS).is_ok() {}
+    })
+    .unwrap();
+    let mut process = Process::of(child.pid, ours, unclosed);
+    let limit = Duration::from_millis(200);
+    let found = process.ask_and_wait(&Question::User("jo".into()), limit);
+    assert!(found.is_err());
+    assert!(begun.elapsed() < TALKS);
+    let (pid, unclosed) = process.end();
+    untrusted::leave_open(unclosed);
+    nix::sys::wait::waitpid(pid, None).unwrap();
+}
+
+/// One that sends each group by itself would keep the monitor busy with messages.
+#[test]
+fn groups_come_in_no_more_messages_than_they_need() {
+    let one = IdNumber::new(1).unwrap();
+    let mut groups = Vec::new();
+    assert!(add_groups(&mut groups, vec![one; GROUPS]).is_ok());
+    assert!(add_groups(&mut groups, vec![one; 3]).is_ok());
+    assert!(add_groups(&mut groups, vec![one; 3]).is_err());
+}
+
+/// shadow(5) would be asked about the account that the record names.
+#[test]
+fn a_record_of_another_user_is_refused() {
+    let root = UserRecord::look_up("root").unwrap().map(Box::new);
+    let is_taken = |question| match record_of(&question, Ok(root.clone()), Vec::new()) {
+        Ok(found) => found.is_some(),
+        Err(why) => {
+            assert!(why.contains("another record, of user root"), "{why}");
+            false
+        }
+    };
+    assert!(is_taken(Question::User("root".into())));
+    assert!(!is_taken(Question::User("alice".into())));
+    assert!(is_taken(Question::Number(0)));
+    assert!(!is_taken(Question::Number(7)));
+}

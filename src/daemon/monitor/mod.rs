@@ -1,0 +1,431 @@
+//! The monitor: secrets, HOSTINFO, decisions, jobs, and the log. One thread, one
+//! event loop, root where the daemon is root.
+//!
+//! It decides on what it decoded itself from the bytes that the proof covers,
+//! and believes nothing of the gate but that these bytes came. It must never
+//! block: names and accounts are looked up by processes of their own, with a time limit.
+
+mod accounts;
+mod answer;
+mod begin;
+mod briefing;
+mod callers;
+mod children;
+mod complain;
+mod control;
+mod doors;
+mod enrol;
+mod event_source;
+mod first_accounts;
+mod guard;
+mod hosts;
+mod inetd;
+mod key_cache;
+mod life;
+mod listen;
+mod login;
+mod login_asked;
+mod login_end;
+mod logins;
+mod look_ups;
+mod notify;
+pub mod options;
+mod pid_file;
+mod protect;
+mod refuse;
+mod room;
+mod run_folder;
+mod sessions;
+mod signing;
+mod start;
+mod table;
+mod talk;
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use mio::Poll;
+use nix::unistd::Pid;
+
+use crate::config::paths::Paths;
+use crate::config::settings::Settings;
+use crate::daemon::sources::Networks;
+use crate::ipc::gate::{Connection, Question};
+use crate::ipc::watch::Batches;
+use crate::ipc::{self, Incoming};
+use crate::log::{Level, Log};
+use crate::secret::KeyPair;
+use crate::sys::job::Starter;
+use crate::sys::memory::Crowd;
+use crate::sys::process;
+use crate::sys::sandbox::{SandboxConfig, SandboxStatus};
+use crate::sys::signals::Signals;
+use accounts::Accounts;
+use answer::{Pending, Preauth};
+use children::Child;
+use doors::RegistryClient;
+use event_source::EventSource;
+use hosts::Hosts;
+use key_cache::KeyCache;
+use logins::Logins;
+use look_ups::{LookUp, LookUps};
+use notify::Manager;
+use sessions::Sessions;
+
+pub use guard::standby_main as standby_guard;
+
+/// Questions of the gate answered in one go.
+const AT_ONCE: usize = 256;
+
+/// Everything the monitor has.
+struct Monitor {
+    paths: Paths,
+    settings: Settings,
+    /// The command line's port, which goes before that of the settings.
+    port: Option<u16>,
+    host: KeyPair,
+    log: Log,
+    manager: Manager,
+    poll: Poll,
+    signals: Signals,
+    sandbox_config: Option<SandboxConfig>,
+    /// The limits that a job gets back.
+    inherited: process::Limits,
+    listeners: Vec<TcpListener>,
+    gate: Child,
+    relay: Child,
+    /// When a dead one may be started anew.
+    restart: [Option<Instant>; 2],
+    unreaped: Vec<Pid>,
+    hosts: Hosts,
+    /// The addresses that HOSTINFO lists.
+    listed: Networks,
+    /// Connections that wait for a name.
+    awaited: Vec<doors::Awaited>,
+    accounts: Accounts,
+    look_ups: LookUps,
+    unauthenticated: HashMap<Connection, Preauth>,
+    /// How many there are: what a crowd of them leaves is given back.
+    crowd: Crowd,
+    /// Those who wait for an account.
+    pending: HashMap<LookUp, Vec<Pending>>,
+    sessions: Sessions,
+    /// How many sessions there are open files for.
+    room: usize,
+    logins: Logins,
+    /// Where the doors are asked.
+    doors: RegistryClient,
+    /// How fast activation passwords come from where.
+    guesses: doors::Guesses,
+    /// Where users of this host have their requests signed.
+    sign_socket: signing::SignSocket,
+    /// Where the administrator asks who is on.
+    control: control::Control,
+    /// What of the run folder is ours.
+    claim: pid_file::Claim,
+    /// What the daemon has served without since its start, if anything.
+    degraded: Option<String>,
+    /// What the service manager was told last: `None`: nothing is missing.
+    status: Option<String>,
+    /// What starts jobs.
+    starter: Starter,
+    /// What ends the jobs should this process be killed.
+    guard: guard::Guarding,
+    /// That this process is not the first to be ended for want of memory.
+    protection: protect::Protection,
+    key_cache: KeyCache,
+    /// Serving the one connection of inetd.
+    inetd: Option<inetd::InetdConnection>,
+    gate_is_empty: bool,
+    stopping: Option<Instant>,
+    hung_up: bool,
+}
+
+/// The daemon's life, as its first process; its exit status.
+pub fn main(apart: &process::Apart) -> u8 {
+    match start::start(apart) {
+        start::Started::Serving(mut monitor) => monitor.serve(),
+        start::Started::Done(code) => code,
+    }
+}
+
+/// Which child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Gate = 0,
+    Relay = 1,
+}
+
+impl Monitor {
+    fn serve(&mut self) -> u8 {
+        let mut events = Batches::of(256);
+        let mut buffer = vec![0; ipc::MESSAGE];
+        loop {
+            let now = Instant::now();
+            if let Some(heard) = events.heard() {
+                self.pass_deadlines(heard);
+            }
+            self.take_look_ups(now);
+            if self.is_over() {
+                return self.finish();
+            }
+            self.update_watches(now);
+            self.sign_socket.admit(self.poll.registry(), now);
+            self.control.admit(self.poll.registry(), now);
+            self.close_unread(now);
+            self.key_cache.fill(&self.host);
+            self.crowd.is(self.unauthenticated.len());
+            self.crowd.tidy();
+            let until = self.next_deadline();
+            let left = || until.map(|d| d.saturating_duration_since(Instant::now()));
+            while let Err(e) = events.wait(&mut self.poll, left()) {
+                // Stopped meanwhile: what has come is looked at before a deadline is.
+                if e.kind() != std::io::ErrorKind::Interrupted {
+                    self.log.say(Level::Error, "fault", &[("why", &e)]);
+                    return process::FAILURE;
+                }
+            }
+            let now = Instant::now();
+            for event in events.iter() {
+                match event_source::source(event.token()) {
+                    EventSource::Signals => self.take_signals(now),
+                    EventSource::Gate => self.handle_gate(&mut buffer, now),
+                    EventSource::Relay => self.handle_relay(&mut buffer, now),
+                    EventSource::LookUp(id) => {
+                        let registry = self.poll.registry();
+                        self.look_ups.hear(registry, id, &mut buffer, now);
+                    }
+                    EventSource::Session(id) => {
+                        let kill_after = self.settings.exec.hup_to_kill;
+                        let registry = self.poll.registry();
+                        let finished = self.sessions.hear(registry, id, kill_after, now);
+                        self.log_end(finished);
+                        self.tell_who(now);
+                    }
+                    EventSource::Login(id) => self.handle_worker(id, &mut buffer, now),
+                    EventSource::Sign => self.take_calls_to_sign(now),
+                    EventSource::WantsSignature(id) => self.handle_caller(id, now),
+                    EventSource::Door(which) => self.handle_registry(which, now),
+                    EventSource::Control => self.take_administrators(now),
+                    EventSource::Administers(id) => self.handle_administrator(id, now),
+                    EventSource::Guard => self.guard_ended(now),
+                    EventSource::Nobody => {}
+                    EventSource::Job(id) => {
+                        let finished = self.sessions.job_ended(id, now);
+                        self.log_end(finished);
+                    }
+                }
+            }
+        }
+    }
+
+    // ---- what the gate and the relay say ----
+
+    fn handle_gate(&mut self, buffer: &mut [u8], now: Instant) {
+        if !self.gate.flush() {
+            return self.lost(Which::Gate, now);
+        }
+        for _ in 0..AT_ONCE {
+            let Some(channel) = self.gate.channel() else {
+                return;
+            };
+            match channel.receive(buffer) {
+                Ok(Incoming::Message(message, _)) if self.gate.due().is_some() => {
+                    if !self.reported(Which::Gate, &message) {
+                        return self.lost(Which::Gate, now);
+                    }
+                }
+                Ok(Incoming::Message(message, fds)) => match Question::decode(&message) {
+                    Some(question) => {
+                        if self.note_question(&question) {
+                            let fds = self.unless_postponed(&message, &question, fds, now);
+                            if let Some(fds) = fds {
+                                self.answer(&question, fds, now);
+                            }
+                        }
+                    }
+                    None => return self.lost(Which::Gate, now),
+                },
+                Ok(Incoming::Nothing) => return,
+                Ok(Incoming::Gone) | Err(_) => return self.lost(Which::Gate, now),
+            }
+        }
+        // A gate that never stops asking does not keep the others from their turn.
+        if self.gate.look_again(self.poll.registry()).is_err() {
+            self.lost(Which::Gate, now);
+        }
+    }
+
+    fn handle_relay(&mut self, buffer: &mut [u8], now: Instant) {
+        let alive = self.relay.flush();
+        let mut heard = self.relay.channel().map(|c| c.receive(buffer));
+        if let (Some(Ok(Incoming::Message(message, _))), Some(_)) = (&heard, self.relay.due()) {
+            if self.reported(Which::Relay, message) {
+                heard = self.relay.channel().map(|c| c.receive(buffer));
+            }
+        }
+        // The relay has nothing to say on this channel but that it is there.
+        if !alive || !matches!(heard, Some(Ok(Incoming::Nothing)) | None) {
+            self.lost(Which::Relay, now);
+        }
+    }
+
+    /// Whatever has messages that wait is watched for room.
+    fn update_watches(&mut self, now: Instant) {
+        for which in [Which::Gate, Which::Relay] {
+            let registry = self.poll.registry();
+            let updated = match which {
+                Which::Gate => self.gate.update_watch(registry),
+                Which::Relay => self.relay.update_watch(registry),
+            };
+            if updated.is_err() {
+                self.lost(which, now);
+            }
+        }
+        let kill_after = self.settings.exec.hup_to_kill;
+        let registry = self.poll.registry();
+        for finished in self.sessions.watch_unsent(registry, kill_after, now) {
+            self.log_end(Some(finished));
+        }
+        self.logins.watch_unsent(self.poll.registry());
+        self.doors.watch_unsent(self.poll.registry());
+    }
+
+    fn send_to_gate(&mut self, message: Vec<u8>) {
+        self.note_order(&message);
+        if !self.gate.send(message, Vec::new()) {
+            self.lost(Which::Gate, Instant::now());
+        }
+    }
+
+    fn send_to_relay(&mut self, message: Vec<u8>, fds: Vec<OwnedFd>) {
+        // Under inetd it may not have been.
+        if self.relay.send_in(self.sandbox_config.as_ref()).is_err() {
+            return self.lost(Which::Relay, Instant::now());
+        }
+        if !self.relay.send(message, fds) {
+            self.lost(Which::Relay, Instant::now());
+        }
+    }
+
+    /// A child is dead, or must be: it is buried, and a new one will be started.
+    fn lost(&mut self, which: Which, now: Instant) {
+        let is_wanted = self.inetd.is_none() || !self.gate_is_empty;
+        let child = self.child(which);
+        if child.channel().is_none() {
+            return;
+        }
+        let unwalled = is_wanted && child.due().is_some();
+        let (pid, when) = child.discard(now);
+        let name = child.name();
+        self.unreaped.extend(pid);
+        // One that died by itself sends no other signal that it has ended.
+        self.unreaped.retain(|pid| !process::reap(*pid));
+        if which == Which::Gate {
+            for (_, preauth) in std::mem::take(&mut self.unauthenticated) {
+                if let answer::Preauth::LoggingIn(login) = preauth {
+                    self.abandon_login(login);
+                }
+            }
+            self.pending.clear();
+            self.awaited.clear();
+            self.gate_is_empty = true;
+        }
+        if which == Which::Gate {
+            self.note_gate_is_lost();
+        }
+        if unwalled {
+            let why = "it died, or was too slow, before its walls stood";
+            let pairs: [(&str, &dyn std::fmt::Display); 2] = [("process", &name), ("why", &why)];
+            self.log.say(Level::Error, "lost", &pairs);
+        }
+        if self.inetd.is_none() && self.stopping.is_none() {
+            self.log.say(Level::Error, "lost", &[("process", &name)]);
+            if let Some(slot) = self.restart.get_mut(which as usize) {
+                *slot = Some(when);
+            }
+        }
+    }
+
+    fn child(&mut self, which: Which) -> &mut Child {
+        match which {
+            Which::Gate => &mut self.gate,
+            Which::Relay => &mut self.relay,
+        }
+    }
+
+    /// Starts a child, and tells a gate what it must know.
+    fn start_child(&mut self, which: Which) -> Result<(), crate::fault::Fault> {
+        let sandbox_config = self.sandbox_config.clone();
+        let (child, event_source) = match which {
+            Which::Gate => (&mut self.gate, event_source::GATE),
+            Which::Relay => (&mut self.relay, event_source::RELAY),
+        };
+        // Whoever called inetd waits; the others have a daemon that says whether it starts.
+        let sandbox_status = if self.inetd.is_some() {
+            child.begin()?;
+            if which == Which::Gate {
+                child.send_in(sandbox_config.as_ref())?;
+            }
+            None
+        } else {
+            Some(child.start(sandbox_config.as_ref())?)
+        };
+        child.watch(self.poll.registry(), event_source)?;
+        if let Some(sandbox_status) = sandbox_status {
+            self.log_sandbox_status(which, sandbox_status);
+        }
+        if which == Which::Gate {
+            self.brief_gate();
+        }
+        Ok(())
+    }
+
+    /// A child has said which walls stand. `false`: it has said something else.
+    fn reported(&mut self, which: Which, message: &[u8]) -> bool {
+        match self.child(which).report(message) {
+            Some(Ok(sandbox_status)) => {
+                self.log_sandbox_status(which, sandbox_status);
+                true
+            }
+            Some(Err(why)) => {
+                let name = self.child(which).name();
+                let why = why.while_doing("its sandbox");
+                let pairs: [(&str, &dyn std::fmt::Display); 2] =
+                    [("process", &name), ("why", &why)];
+                self.log.say(Level::Error, "lost", &pairs);
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn log_sandbox_status(&mut self, which: Which, sandbox_status: SandboxStatus) {
+        let name = self.child(which).name();
+        self.log.say(
+            Level::Info,
+            "started",
+            &[
+                ("process", &name),
+                ("chroot", &sandbox_status.chroot),
+                ("landlock", &sandbox_status.landlock),
+                ("seccomp", &sandbox_status.seccomp),
+            ],
+        );
+        for (protection, why) in sandbox_status.missing() {
+            self.warn_of_missing(name, protection, &why);
+        }
+    }
+
+    /// A protection is missing because the kernel, or a container's filter, refused it.
+    fn warn_of_missing(&mut self, process: &str, protection: &str, why: &dyn std::fmt::Display) {
+        let pairs: [(&str, &dyn std::fmt::Display); 3] = [
+            ("process", &process),
+            ("protection", &protection),
+            ("why", why),
+        ];
+        self.log.say(Level::Warning, "no-protection", &pairs);
+    }
+}

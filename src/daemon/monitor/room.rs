@@ -1,0 +1,56 @@
+//! How many sessions there are open files for: none is started that the relay could not
+//! take.
+
+use super::Monitor;
+use crate::config::settings::Settings;
+use crate::ipc::relay::SESSION_DESCRIPTORS;
+use crate::log::Level;
+
+/// Descriptors that a process of ours has besides those of sessions: the relay's of clients
+/// that are still to hang up (256), the monitor's of what waits for a decision, and some.
+const BESIDES: u64 = 320;
+
+/// Descriptors of a session: the relay's. The monitor has fewer of each.
+const EACH: u64 = SESSION_DESCRIPTORS as u64;
+
+/// How many open files these settings need in one of our processes: the relay's sessions,
+/// or the gate's connections.
+pub(super) fn wanted(settings: &Settings) -> u64 {
+    let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let sessions = number(settings.limits.sessions).saturating_mul(EACH);
+    let silent = number(settings.limits.silent);
+    sessions.max(silent).saturating_add(BESIDES)
+}
+
+/// How many sessions there may be with so many open files; at least one.
+pub(super) fn sessions(descriptors: u64) -> usize {
+    let room = descriptors.saturating_sub(BESIDES) / EACH;
+    usize::try_from(room).unwrap_or(usize::MAX).max(1)
+}
+
+impl Monitor {
+    /// The settings allow more sessions than there are open files for.
+    pub(super) fn warn_of_few_descriptors(&mut self) {
+        let (wanted, room) = (self.settings.limits.sessions, self.room);
+        if self.inetd.is_some() || wanted <= room {
+            return;
+        }
+        let why = format!(
+            "limits.sessions is {wanted}, but the limit of open files allows {room}: raise it (LimitNOFILE=, ulimit -n)"
+        );
+        self.log
+            .say(Level::Warning, "few-open-files", &[("why", &why)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_sessions_as_the_relay_has_descriptors_for() {
+        assert_eq!([0, 320, 324].map(sessions), [1; 3]);
+        assert_eq!(sessions(1024), 140);
+        assert_eq!(sessions(320 + 5 * 4096), 4096);
+    }
+}

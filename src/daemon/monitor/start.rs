@@ -1,0 +1,422 @@
+//! From the command line to a daemon that serves. The parent, where there is
+//! one, exits only when that has succeeded.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll};
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
+
+use super::accounts::Accounts;
+use super::children::Child;
+use super::complain::{complain, complain_of, stderr_is_the_peers, warn_of_log, warn_of_user};
+use super::doors::RegistryClient;
+use super::first_accounts::{NOBODY, account_of, own_account};
+use super::guard::Guard;
+use super::hosts::Hosts;
+use super::listen::listeners;
+use super::look_ups::{LookUps, Process};
+use super::notify::Manager;
+use super::options::{self, Asked, Task};
+use super::sessions::Sessions;
+use super::{Monitor, Which, event_source, inetd, room, run_folder};
+use crate::config::keys;
+use crate::config::name::UserName;
+use crate::config::paths::Paths;
+use crate::config::settings::Settings;
+use crate::daemon::sources::Networks;
+use crate::fault::Fault;
+use crate::log::{Level, Log};
+use crate::registry::Doors;
+use crate::sys::job::Starter;
+use crate::sys::process::{Apart, LoginProgram};
+use crate::sys::sandbox::{Role, SandboxConfig};
+use crate::sys::signals::Signals;
+use crate::sys::{inherited, kernel, memory, process, signals, socket};
+
+/// Exit code for a command line that is wrong, as sshd has none and most have.
+const USAGE: u8 = 2;
+
+/// What starting came to.
+pub(super) enum Started {
+    /// A daemon, ready to serve.
+    Serving(Box<Monitor>),
+    /// Nothing is left to do.
+    Done(u8),
+}
+
+pub(super) fn start(apart: &Apart) -> Started {
+    inherited::close();
+    let words: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|w| w.to_string_lossy().into_owned())
+        .collect();
+    let asked = match options::parse(&words) {
+        Ok(asked) => Asked {
+            stderr: asked.stderr && !stderr_is_the_peers(),
+            ..asked
+        },
+        Err(e) => {
+            complain(&e);
+            complain(&"try cosserver --help");
+            return Started::Done(USAGE);
+        }
+    };
+    match asked.task {
+        Task::Help => Started::Done(print(&options::help())),
+        Task::Version => Started::Done(print(concat!(
+            "cosserver ",
+            env!("CARGO_PKG_VERSION"),
+            "\n"
+        ))),
+        Task::Print => Started::Done(print_settings(&asked)),
+        Task::Test => Started::Done(test(&asked)),
+        // The one who called has reset the connection: there is nothing to do, or to say.
+        Task::Serve if asked.inetd && socket::was_reset(std::io::stdin().as_fd()) => {
+            Started::Done(process::SUCCESS)
+        }
+        Task::Serve => {
+            let mut saved_stderr = None;
+            match serve(&asked, apart, &mut saved_stderr) {
+                Ok(monitor) => Started::Serving(Box::new(monitor)),
+                Err(e) => {
+                    saved_stderr.iter().for_each(process::SavedStderr::undo);
+                    complain_of(&e);
+                    Started::Done(process::FAILURE)
+                }
+            }
+        }
+    }
+}
+
+fn print(text: &str) -> u8 {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => process::SUCCESS,
+        Err(e) => {
+            complain(&format_args!("standard output: {e}"));
+            process::FAILURE
+        }
+    }
+}
+
+/// The settings of a file, with the command line's port where it gives one.
+pub(super) fn settings(file: &Path, port: Option<u16>) -> Result<Settings, Fault> {
+    let mut settings = Settings::load(file)?;
+    if let Some(port) = port {
+        settings.port = port;
+    }
+    Ok(settings)
+}
+
+fn print_settings(asked: &Asked) -> u8 {
+    match settings(&asked.file, asked.port) {
+        Ok(settings) => {
+            warn_of_user(&settings);
+            print(&settings.print())
+        }
+        Err(e) => {
+            complain_of(&e);
+            process::FAILURE
+        }
+    }
+}
+
+/// Root by any name is no account for the processes that strangers talk to.
+fn cannot_be(user: &UserName) -> Option<Fault> {
+    if !geteuid().is_root() {
+        return None;
+    }
+    let account = account_of(user.as_str(), None);
+    let is_roots = account.map(|a| a.is_some_and(|a| a.uid == 0));
+    is_roots.map_or_else(Some, |is| is.then(|| is_root(user)))
+}
+
+fn is_root(user: &UserName) -> Fault {
+    Fault::new(format!(
+        "[daemon] user = \"{user}\": that is root, and gate and relay must have no privileges; \
+         _cosserver is what was probably meant"
+    ))
+}
+
+/// Whether people can log in, where there is an application to log in for; by which
+/// program.
+pub(super) fn can_log_in(settings: &Settings) -> Result<Option<LoginProgram>, Fault> {
+    if settings.gui.all().next().is_none() {
+        return Ok(None);
+    }
+    match settings.gui.lacks_service() {
+        Some(fault) => Err(fault),
+        None => LoginProgram::open().map(Some),
+    }
+}
+
+/// `-t`: everything that starting would read, and every fault in it.
+fn test(asked: &Asked) -> u8 {
+    let paths = Paths::of_file(&asked.file);
+    let mut faults = Vec::new();
+    match settings(&asked.file, asked.port) {
+        Ok(settings) => {
+            warn_of_user(&settings);
+            warn_of_log(asked);
+            faults.extend(cannot_be(&settings.daemon.user));
+            faults.extend(can_log_in(&settings).err());
+        }
+        Err(e) => faults.push(e),
+    }
+    faults.extend(keys::load_host_key(&paths).err());
+    faults.extend(Doors::check(&paths));
+    match crate::config::hostinfo::HostTable::load(&paths) {
+        Ok(table) => faults.extend(table.faults().iter().cloned()),
+        Err(e) => faults.push(e),
+    }
+    for fault in &faults {
+        complain_of(fault);
+    }
+    if faults.is_empty() {
+        process::SUCCESS
+    } else {
+        process::FAILURE
+    }
+}
+
+fn serve(
+    asked: &Asked,
+    apart: &Apart,
+    saved_stderr: &mut Option<process::SavedStderr>,
+) -> Result<Monitor, Fault> {
+    let inherited = process::Limits::now();
+    process::raise_descriptors(0);
+    process::keep_private();
+    memory::keep_small();
+    signals::all_default();
+    let sessions = Sessions::default();
+    // Forked while there is no secret, and little memory in use of which it would keep a
+    // copy. Under inetd the caller would wait for it.
+    let guard = (!asked.inetd).then(|| Guard::start(sessions.groups(), None));
+    let mut begun = asked
+        .inetd
+        .then(|| inetd::begin(asked, apart, saved_stderr))
+        .transpose()?;
+    let paths = Paths::of_file(&asked.file);
+    // Under inetd it reads its files once, until the connection is a session's.
+    let paths = if asked.inetd { paths.once() } else { paths };
+    let settings = settings(&asked.file, asked.port)?;
+    sessions.groups().set_grace(settings.exec.hup_to_kill);
+    let login_program = can_log_in(&settings)?;
+    process::raise_descriptors(room::wanted(&settings));
+    let mut degraded = Vec::new();
+    let process = begun.as_mut().map(|b| &mut b.look_up);
+    let (sandbox_config, in_its_place) =
+        sandbox_config(&paths, &settings, process, &mut degraded)?.unzip();
+    let user = sandbox_config
+        .as_ref()
+        .map(|sandbox_config| (sandbox_config.uid, sandbox_config.gid));
+    if let Some(begun) = &mut begun {
+        begun.gate.send_in(sandbox_config.as_ref())?;
+        if user.is_some() && begun.look_up.whom().is_none() {
+            begun.look_up.begin(user, true)?;
+        }
+    }
+    let host = keys::load_host_key(&paths)?;
+    let own = if geteuid().is_root() {
+        None
+    } else {
+        Some(own_account(begun.as_mut().map(|b| &mut b.look_up))?)
+    };
+    let doors = if asked.inetd {
+        RegistryClient::here(&paths)?
+    } else {
+        let (sign_socket, trouble) = RegistryClient::apart(&paths)?;
+        degraded.extend(trouble);
+        sign_socket
+    };
+    let listeners = if asked.inetd {
+        Vec::new()
+    } else {
+        listeners(&settings)?
+    };
+    warn_of_log(asked);
+    let ready = if asked.foreground || asked.inetd {
+        None
+    } else {
+        Some(sessions.groups().to_background()?)
+    };
+    if ready.is_some() && !asked.stderr {
+        *saved_stderr = Some(process::silence_stderr(asked.stderr)?);
+    }
+
+    let level = if asked.debug {
+        Level::Debug
+    } else {
+        Level::Info
+    };
+    let mut log = if asked.stderr {
+        Log::stderr(level)
+    } else {
+        Log::syslog(level)
+    };
+    if std::process::id() == 1 {
+        let why = "this is process 1, and reaps none but its own: start it under an init";
+        log.say(Level::Warning, "fault", &[("why", &why)]);
+    }
+    if in_its_place == Some(true) {
+        warn_about_account(&mut log, &settings);
+    }
+    for why in &degraded {
+        log.say(Level::Error, "degraded", &[("why", &why.in_one_line())]);
+    }
+    signals::ignore_sigpipe()?;
+    let caught = [
+        Signal::SIGCHLD,
+        Signal::SIGHUP,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        // Under inetd: another monitor needs this one's slot.
+        Signal::SIGUSR1,
+    ];
+    let signals = Signals::catch(&caught)?;
+    let poll = Poll::new()?;
+    let fd = signals.as_fd().as_raw_fd();
+    poll.registry().register(
+        &mut SourceFd(&fd),
+        event_source::SIGNALS,
+        Interest::READABLE,
+    )?;
+    let mut look_ups = LookUps::new(user);
+    let (connection, gate, relay) = match begun {
+        Some(b) => {
+            look_ups.take_begun(poll.registry(), b.look_up)?;
+            (Some(b.connection), b.gate, b.relay)
+        }
+        None => (None, Child::new(Role::Gate), Child::new(Role::Relay)),
+    };
+    let mut monitor = Monitor {
+        hosts: Hosts::load(&paths),
+        listed: Networks::default(),
+        awaited: Vec::new(),
+        paths,
+        settings,
+        port: asked.port,
+        host,
+        log,
+        manager: Manager::from_environment(),
+        poll,
+        signals,
+        sandbox_config,
+        inherited,
+        listeners,
+        gate,
+        relay,
+        restart: [None, None],
+        unreaped: Vec::new(),
+        accounts: Accounts::new(own),
+        look_ups,
+        unauthenticated: HashMap::new(),
+        crowd: memory::Crowd::new(),
+        pending: HashMap::new(),
+        sessions,
+        logins: super::logins::Logins::new(login_program),
+        doors,
+        guesses: super::doors::Guesses::default(),
+        sign_socket: super::signing::sign_socket(),
+        control: super::control::control(),
+        starter: Starter::default(),
+        guard: super::guard::Guarding::default(),
+        protection: super::protect::Protection::default(),
+        key_cache: super::key_cache::KeyCache::default(),
+        inetd: connection,
+        room: room::sessions(process::descriptors()),
+        claim: super::pid_file::Claim::default(),
+        degraded: degraded.first().map(Fault::in_one_line),
+        status: None,
+        gate_is_empty: false,
+        stopping: None,
+        hung_up: false,
+    };
+    monitor.warn_of_few_descriptors();
+    if monitor.inetd.is_some() {
+        monitor.start_child(Which::Gate)?;
+        monitor.hosts_are_new();
+        monitor.start_child(Which::Relay)?;
+        monitor.take_slot();
+    } else {
+        // Not under inetd before there is a session: strangers' daemons must not outlast others.
+        monitor.protection.begin();
+        if let Some(guard) = guard {
+            monitor.take_guard(guard);
+        }
+        monitor.start_child(Which::Relay)?;
+        monitor.start_child(Which::Gate)?;
+        monitor.hosts_are_new();
+        monitor.announce(ready)?;
+    }
+    Ok(monitor)
+}
+
+impl Monitor {
+    /// Says that it is ready: to the log, the pid file, the parent, the manager.
+    fn announce(&mut self, ready: Option<OwnedFd>) -> Result<(), Fault> {
+        for (protection, why) in kernel::missing() {
+            self.warn_of_missing("monitor", protection, &why);
+        }
+        self.claim_run_folder(Instant::now());
+        for listener in &self.listeners {
+            let address = listener.local_addr()?;
+            self.log
+                .line(Level::Info, format_args!("listening on {address}"));
+        }
+        if let Some(ready) = ready {
+            let _ = nix::unistd::write(&ready, &[1]);
+        }
+        self.manager.tell("READY=1");
+        Ok(())
+    }
+}
+
+/// Where gate and relay live, and as whom, and whether that is not who was
+/// wanted. Only for root.
+fn sandbox_config(
+    paths: &Paths,
+    settings: &Settings,
+    begun: Option<&mut Process>,
+    degraded: &mut Vec<Fault>,
+) -> Result<Option<(SandboxConfig, bool)>, Fault> {
+    run_folder::make(paths, degraded)?;
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    let root = run_folder::empty_root(paths, degraded)?;
+    let wanted = settings.daemon.user.as_str();
+    let user = match account_of(wanted, begun)? {
+        Some(user) => Some(user),
+        None => account_of(NOBODY, None)?,
+    };
+    if user.as_ref().is_some_and(|u| u.uid == 0) {
+        return Err(is_root(&settings.daemon.user));
+    }
+    let user = user.ok_or_else(|| {
+        Fault::new(format!(
+            "there is neither a user {wanted} nor {NOBODY} for gate and relay"
+        ))
+    })?;
+    let sandbox_config = SandboxConfig {
+        uid: user.uid,
+        gid: user.gid,
+        root,
+    };
+    Ok(Some((
+        sandbox_config,
+        user.name == NOBODY && wanted != NOBODY,
+    )))
+}
+
+fn warn_about_account(log: &mut Log, settings: &Settings) {
+    let wanted = settings.daemon.user.as_str();
+    let why = format!("there is no user {wanted}; gate and relay run as {NOBODY}");
+    log.say(Level::Warning, "account", &[("why", &why)]);
+}

@@ -1,0 +1,61 @@
+//! Wrong guesses that have not been told yet: until then each counts as a turn of its
+//! source, in all monitors, so that nobody guesses faster by not waiting for the answer.
+
+use std::io::Result;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use super::penalties::{Penalty, SIZE};
+use super::{FAILURES, GUESSED, GUESSES, Table};
+use crate::daemon::sources::Source;
+
+/// The longest that one counts: what `[daemon] refusal-interval` can be.
+const LONGEST: Duration = Duration::from_secs(60);
+
+impl Table {
+    /// A source has guessed wrong, and will be told after so long.
+    ///
+    /// # Errors
+    /// The table cannot be written.
+    pub(in super::super) fn has_failed(
+        &self,
+        source: Source,
+        told_after: Duration,
+        now: Duration,
+    ) -> Result<()> {
+        self.locked(|table| {
+            let family = usize::from(source.is_v6());
+            let mut all = table.failures(family, now)?;
+            all.push(Penalty {
+                number: source.number(),
+                end: now + told_after.min(LONGEST),
+            });
+            // Of too many those that end first are forgotten.
+            if all.len() > GUESSES {
+                all.sort_unstable_by_key(|f| f.end);
+                all.drain(..all.len() - GUESSES);
+            }
+            let mut bytes = Vec::with_capacity(all.len() * SIZE);
+            all.iter().for_each(|f| f.write(&mut bytes));
+            let at = FAILURES.get(family).copied().unwrap_or_default();
+            table.file.write_all_at(&bytes, at)?;
+            table.set_count(GUESSED + family, all.len())
+        })
+    }
+
+    /// How many wrong guesses of a source have not been told, for one who has the lock.
+    pub(super) fn untold(&self, source: Source, now: Duration) -> Result<usize> {
+        let all = self.failures(usize::from(source.is_v6()), now)?;
+        Ok(all.iter().filter(|f| f.number == source.number()).count())
+    }
+
+    /// Those of a family that are not over, and are no longer than any can be.
+    fn failures(&self, family: usize, now: Duration) -> Result<Vec<Penalty>> {
+        let at = FAILURES.get(family).copied().unwrap_or_default();
+        let bytes = self.read_many(at, self.count(GUESSED + family)?, SIZE)?;
+        let all = bytes.chunks_exact(SIZE).filter_map(Penalty::parse);
+        Ok(all
+            .filter(|f| f.end > now && f.end <= now + LONGEST)
+            .collect())
+    }
+}

@@ -1,0 +1,302 @@
+//! The silent connections of all monitors: who holds a slot, and who must make room.
+//! The rules are the gate's, which has the same for the connections of one daemon.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::io::Result;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::{HIGHEST, STRANGER, STRANGERS, STRANGERS_AT, Table, byte, place};
+use crate::daemon::sources::{self, Source};
+use crate::ipc::gate::Limits;
+use crate::sys::locks::{self, Holder};
+
+/// Bytes of a record: the source's number, when it came in nanoseconds, the family,
+/// where it stands, and six that say nothing.
+pub(super) const SIZE: usize = 24;
+
+/// How many are looked at when there is no room, should their monitors be dead.
+const LOOKED_AT: usize = 1024;
+
+/// Where one stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum PreauthStage {
+    /// We wait for it: it may be turned out.
+    Waiting = 1,
+    /// It waits for us.
+    Asking = 2,
+    /// It was told to go, and counts no more.
+    Leaving = 3,
+    /// It is asked for a password, or waits for a turn with PAM: it may be turned out.
+    Prompted = 4,
+    /// It was refused, and has a place until it is told: it may be turned out.
+    Refused = 5,
+}
+
+/// One slot that is in use, or was when its monitor died.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    number: usize,
+    source: Source,
+    since: u64,
+    stage: PreauthStage,
+}
+
+impl Slot {
+    fn parse(number: usize, bytes: &[u8]) -> Option<Self> {
+        let (source, rest) = bytes.split_first_chunk::<8>()?;
+        let (since, rest) = rest.split_first_chunk::<8>()?;
+        let [family, stage] = *rest.first_chunk::<2>()?;
+        let stage = match stage {
+            1 => PreauthStage::Waiting,
+            2 => PreauthStage::Asking,
+            3 => PreauthStage::Leaving,
+            4 => PreauthStage::Prompted,
+            5 => PreauthStage::Refused,
+            _ => return None,
+        };
+        Some(Self {
+            number,
+            source: Source::numbered(u64::from_le_bytes(*source), family == 1),
+            since: u64::from_le_bytes(*since),
+            stage,
+        })
+    }
+
+    fn compose(&self) -> [u8; SIZE] {
+        let mut bytes = [0; SIZE];
+        let fields = [self.source.number(), self.since];
+        let numbers = fields.iter().flat_map(|n| n.to_le_bytes());
+        let ends = [u8::from(self.source.is_v6()), self.stage as u8];
+        for (byte, value) in bytes.iter_mut().zip(numbers.chain(ends)) {
+            *byte = value;
+        }
+        bytes
+    }
+}
+
+/// Whether a connection may stay.
+#[derive(Debug, PartialEq, Eq)]
+pub(in super::super) enum Admission {
+    /// It has this slot.
+    Slot(usize),
+    /// There is none for its source, and nobody who could make room.
+    NoSlot,
+}
+
+impl Table {
+    /// Gives a new connection its slot, or makes room for it, or turns it away.
+    ///
+    /// # Errors
+    /// The table cannot be written.
+    pub(in super::super) fn admit(
+        &self,
+        source: Source,
+        is_listed: bool,
+        limits: &Limits,
+        now: Duration,
+    ) -> Result<Admission> {
+        let mut evicted = Vec::new();
+        let admitted = self.locked(|table| {
+            let left = table.penalty_left(source, limits, now)?;
+            let of_source = sources::slots(is_listed, left, limits);
+            let in_all = sources::room(is_listed, limits).min(STRANGERS);
+            let mut all = table.unauthenticated()?;
+            let own = |s: &Slot| s.source == source;
+            if table
+                .make_room(&mut all, of_source, own, &mut evicted)?
+                .is_none()
+            {
+                return Ok(Admission::NoSlot);
+            }
+            match table.make_room(&mut all, in_all, |_| true, &mut evicted)? {
+                Some(left) if left < in_all => table.take_slot(source, now),
+                _ => Ok(Admission::NoSlot),
+            }
+        })?;
+        for slot in evicted {
+            self.tell_to_go(slot);
+        }
+        Ok(admitted)
+    }
+
+    /// Makes room in a group that is full: what the dead have left holds nothing, and else
+    /// the oldest of its greediest source is turned out. How many are left; `None`: all
+    /// of them may stay.
+    fn make_room(
+        &self,
+        all: &mut Vec<Slot>,
+        most: usize,
+        group: impl Fn(&Slot) -> bool,
+        evicted: &mut Vec<usize>,
+    ) -> Result<Option<usize>> {
+        let members = |all: &[Slot]| -> Vec<Slot> {
+            let mut members: Vec<Slot> = all.iter().copied().filter(|s| group(s)).collect();
+            members.sort_unstable_by_key(|s| s.since);
+            members
+        };
+        if members(all).len() < most {
+            return Ok(Some(members(all).len()));
+        }
+        let mut dead = HashSet::new();
+        for slot in members(all).iter().take(LOOKED_AT) {
+            if locks::holder(&self.file, byte(STRANGER, slot.number))? == Holder::Nobody {
+                self.clear(slot.number)?;
+                dead.insert(slot.number);
+            }
+        }
+        all.retain(|s| !dead.contains(&s.number));
+        let left = members(all);
+        if left.len() < most {
+            return Ok(Some(left.len()));
+        }
+        let mut held: HashMap<Source, usize> = HashMap::new();
+        all.iter()
+            .for_each(|s| *held.entry(s.source).or_default() += 1);
+        let greed = |s: &&Slot| (held.get(&s.source), s.source, Reverse(s.since));
+        let waited_for = [
+            PreauthStage::Waiting,
+            PreauthStage::Prompted,
+            PreauthStage::Refused,
+        ];
+        let may_go = left.iter().filter(|s| waited_for.contains(&s.stage));
+        let Some(gone) = may_go.max_by_key(greed) else {
+            return Ok(None);
+        };
+        self.mark_leaving(gone)?;
+        evicted.push(gone.number);
+        all.retain(|s| s.number != gone.number);
+        Ok(Some(left.len() - 1))
+    }
+
+    /// Makes room for a login from a source where all places are taken: the oldest that PAM
+    /// has not in hand of the greediest source is turned out, if that has more of them. `false`: it
+    /// has not.
+    ///
+    /// # Errors
+    /// The table cannot be written.
+    pub(in super::super) fn make_slot(&self, source: Source) -> Result<bool> {
+        let evicted = self.locked(|table| {
+            let mut asked = table.unauthenticated()?;
+            asked.retain(|s| matches!(s.stage, PreauthStage::Prompted | PreauthStage::Refused));
+            let of = |source| asked.iter().filter(|s| s.source == source).count();
+            let greed = |s: &&Slot| (of(s.source), Reverse(s.since));
+            let greediest = asked.iter().max_by_key(greed);
+            let Some(gone) = greediest.filter(|s| of(s.source) > of(source)) else {
+                return Ok(None);
+            };
+            table.mark_leaving(gone)?;
+            Ok(Some(gone.number))
+        })?;
+        evicted.into_iter().for_each(|slot| self.tell_to_go(slot));
+        Ok(evicted.is_some())
+    }
+
+    /// The first slot that nobody holds.
+    fn take_slot(&self, source: Source, now: Duration) -> Result<Admission> {
+        let highest = self.count(HIGHEST)?;
+        let bytes = self.read_many(STRANGERS_AT, highest, SIZE)?;
+        let slots = bytes.chunks_exact(SIZE).enumerate();
+        let is_free = |s: Option<Slot>| s.is_none_or(|s| s.stage == PreauthStage::Leaving);
+        let free = slots.filter(|(n, b)| is_free(Slot::parse(*n, b)));
+        let free = free.map(|(n, _)| n).chain(highest..STRANGERS);
+        // At last those of the dead.
+        for number in free.chain(0..highest) {
+            if locks::take(&self.file, byte(STRANGER, number))? {
+                self.write(&Slot {
+                    number,
+                    source,
+                    since: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+                    stage: PreauthStage::Waiting,
+                })?;
+                self.set_count(HIGHEST, highest.max(number + 1))?;
+                return Ok(Admission::Slot(number));
+            }
+        }
+        Ok(Admission::NoSlot)
+    }
+
+    /// Says where our own stands. `false`: it was told to go meanwhile.
+    ///
+    /// # Errors
+    /// The table cannot be written.
+    pub(in super::super) fn set_stage(&self, number: usize, stage: PreauthStage) -> Result<bool> {
+        self.locked(|table| {
+            let bytes: [u8; SIZE] = table.read(place(STRANGERS_AT, number, SIZE))?;
+            match Slot::parse(number, &bytes) {
+                Some(slot) if slot.stage != PreauthStage::Leaving => {
+                    table.write(&Slot { stage, ..slot })?;
+                    Ok(true)
+                }
+                _ => Ok(false),
+            }
+        })
+    }
+
+    /// Whether our own may stay: nobody has told it to go.
+    pub(in super::super) fn stays(&self, number: usize) -> bool {
+        let bytes = self.read::<SIZE>(place(STRANGERS_AT, number, SIZE));
+        let slot = bytes.ok().and_then(|bytes| Slot::parse(number, &bytes));
+        slot.is_none_or(|s| s.stage != PreauthStage::Leaving)
+    }
+
+    /// Gives our own slot back.
+    pub(in super::super) fn leave(&self, number: usize) {
+        let _ = self.locked(|table| {
+            table.clear(number)?;
+            let highest = table.count(HIGHEST)?;
+            if highest == number + 1 {
+                let bytes = table.read_many(STRANGERS_AT, number, SIZE)?;
+                let used = bytes.chunks_exact(SIZE).enumerate();
+                let mut used = used.filter_map(|(n, b)| Slot::parse(n, b));
+                table.set_count(HIGHEST, used.next_back().map_or(0, |s| s.number + 1))?;
+            }
+            Ok(())
+        });
+        locks::release(&self.file, byte(STRANGER, number));
+    }
+
+    /// Those who count.
+    fn unauthenticated(&self) -> Result<Vec<Slot>> {
+        let bytes = self.read_many(STRANGERS_AT, self.count(HIGHEST)?, SIZE)?;
+        let all = bytes.chunks_exact(SIZE).enumerate();
+        let all = all.filter_map(|(n, bytes)| Slot::parse(n, bytes));
+        Ok(all.filter(|s| s.stage != PreauthStage::Leaving).collect())
+    }
+
+    /// How many count.
+    #[cfg(test)]
+    pub(super) fn unauthenticated_total(&self) -> Result<usize> {
+        self.unauthenticated().map(|all| all.len())
+    }
+
+    /// Signals the monitor that holds a slot.
+    fn tell_to_go(&self, number: usize) {
+        locks::signal_holder(&self.file, byte(STRANGER, number), Signal::SIGUSR1);
+    }
+
+    /// It counts no more, and is told so next.
+    fn mark_leaving(&self, slot: &Slot) -> Result<()> {
+        let stage = PreauthStage::Leaving;
+        self.write(&Slot { stage, ..*slot })
+    }
+
+    /// The sources of those who count, in the order of their slots.
+    #[cfg(test)]
+    pub(super) fn unauthenticated_left(&self) -> Result<Vec<Source>> {
+        Ok(self.unauthenticated()?.iter().map(|s| s.source).collect())
+    }
+
+    fn write(&self, slot: &Slot) -> Result<()> {
+        let at = place(STRANGERS_AT, slot.number, SIZE);
+        self.file.write_all_at(&slot.compose(), at)
+    }
+
+    fn clear(&self, number: usize) -> Result<()> {
+        self.file
+            .write_all_at(&[0; SIZE], place(STRANGERS_AT, number, SIZE))
+    }
+}

@@ -1,0 +1,88 @@
+//! The monitor's own conversation with a stranger, from message 2 until the relay has
+//! the keys: the rest of a long command, or PAM's prompts and the answers to them.
+
+use super::logins::{Login, Who};
+use crate::auth::policy::{Caller, Granted, Gui};
+use crate::protocol::Malformed;
+use crate::protocol::answer::Answer;
+use crate::protocol::hello::Suite;
+use crate::protocol::noise::Keys;
+use crate::protocol::prompt::{self, Text};
+use crate::protocol::record::{self, Kind};
+use crate::protocol::seal::{Opener, Sealer};
+
+/// A conversation that goes on after message 2.
+pub(super) struct Talk {
+    suite: Suite,
+    sealer: Sealer,
+    pub(super) opener: Opener,
+}
+
+impl Talk {
+    /// A conversation with the keys of message 2.
+    pub(super) fn new(keys: &Keys) -> Result<Self, Malformed> {
+        Ok(Self {
+            sealer: Sealer::new(keys.suite, &keys.to_client)?,
+            opener: Opener::new(keys.suite, &keys.to_server)?,
+            suite: keys.suite,
+        })
+    }
+
+    /// The record that carries this to the peer.
+    pub(super) fn seal(&mut self, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
+        let mut text = payload.to_vec();
+        let tag = self.sealer.seal(&mut text)?;
+        text.extend_from_slice(&tag);
+        record::compose(Kind::Sealed, &text)
+    }
+
+    /// The next keys with the counters as they stand, for whoever goes on: what was
+    /// said here, a password perhaps, cannot be read with them.
+    pub(super) fn into_keys(self) -> Result<Keys, Malformed> {
+        Ok(Keys {
+            suite: self.suite,
+            to_client: self.sealer.successor()?,
+            to_server: self.opener.successor()?,
+        })
+    }
+}
+
+impl Login {
+    /// The next record to the peer, with this answer: message 2, or a sealed one.
+    pub(super) fn say(&mut self, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
+        if let Some(talk) = &mut self.talk {
+            return talk.seal(payload);
+        }
+        let made = match &mut self.who {
+            Some(Who::LoginClaim(known)) => known.inner_mut().message_2(payload),
+            Some(Who::Host(known, _)) => known.inner_mut().message_2(payload),
+            None => Err(Malformed("message 2 of nobody")),
+        };
+        let (message, keys) = made?;
+        self.talk = Some(Box::new(Talk::new(&keys)?));
+        record::compose(Kind::Answer, &message)
+    }
+
+    /// The record that accepts, and the keys that the relay goes on with.
+    pub(super) fn accept(
+        &mut self,
+        granted: &mut Granted<Gui, Caller>,
+        texts: Vec<Text>,
+    ) -> Result<(Vec<u8>, Keys), Malformed> {
+        let told = texts.into_iter().filter(|t| !t.style.is_prompt());
+        let texts = std::mem::take(&mut self.welcome).into_iter().chain(told);
+        let texts = prompt::fit(texts.collect());
+        let proof = granted.to().server_proof();
+        let payload = Answer::Accept { proof, texts }.encode()?;
+        match self.talk.take() {
+            None => {
+                let (message, keys) = granted.to_mut().message_2(&payload)?;
+                Ok((record::compose(Kind::Answer, &message)?, keys))
+            }
+            Some(mut talk) => {
+                let record = talk.seal(&payload)?;
+                Ok((record, talk.into_keys()?))
+            }
+        }
+    }
+}

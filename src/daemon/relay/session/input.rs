@@ -1,0 +1,111 @@
+//! The job's input: what the client sends is passed on, and credit is granted as the job takes
+//! it.
+//!
+//! Runs in the relay, in the session's thread. Must not keep more of the input than the window has
+//! promised, nor take an error of the pipe for a job that reads no more.
+
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use super::super::incoming::Said;
+use super::super::pipe::{reader_is_gone, widen};
+use super::{Serving, Stop};
+use crate::ipc::relay::{Part, RelayToMonitor};
+use crate::protocol::stream::{Message, Stream};
+
+impl Serving {
+    /// Reads the connection once, and does what the client says.
+    pub(super) fn read_peer(&mut self) -> Result<(), Stop> {
+        let waited = self.incoming.backlog();
+        let outcome = self.incoming.read(&self.socket, self.stdin.as_ref())?;
+        if let Some((part, e)) = outcome.failed {
+            return Err(Stop::failed(part, e));
+        }
+        self.sent = self
+            .sent
+            .saturating_add(outcome.bytes.try_into().unwrap_or(u64::MAX));
+        self.window.received(outcome.bytes, Instant::now())?;
+        let has_signal = outcome.said.iter().any(|s| matches!(s, Said::Signal(_)));
+        if has_signal && !self.told {
+            // Shows the client that we are there, however long its command takes.
+            self.outgoing.add(&Message::Credit(Stream::Main, 0))?;
+        }
+        for said in outcome.said {
+            match said {
+                Said::Signal(s) => {
+                    // Signals that come faster than the monitor hears them are one, and one
+                    // after the command's end is for nobody.
+                    if !self.told && !self.monitor.is_waiting() {
+                        let _ = self
+                            .monitor
+                            .send(RelayToMonitor::Signal(s).encode(), Vec::new());
+                    }
+                }
+                Said::Credit(stream, bytes) => {
+                    let output = self.output(stream);
+                    // For a stream that has ended it means nothing.
+                    if output.pipe.is_some() {
+                        output.allowance.granted(bytes)?;
+                    }
+                }
+                Said::Reset(stream) => self.output(stream).pipe = None,
+            }
+        }
+        if self.stdin.is_some() {
+            if self.incoming.has_backlog() {
+                self.widen_stdin();
+            }
+            self.feed_job(waited.saturating_add(outcome.bytes))?;
+        }
+        if outcome.gone {
+            Err(Stop::Gone)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Writes what waits for the job, which had still to take so many bytes; closes its input at
+    /// the end of it.
+    pub(super) fn feed_job(&mut self, before: usize) -> Result<(), Stop> {
+        let Some(stdin) = &self.stdin else {
+            return Ok(());
+        };
+        let gone = match self.incoming.flush_backlog(stdin) {
+            Ok(()) => reader_is_gone(stdin),
+            Err(Errno::EPIPE) => true,
+            // To close the input here would tell the job that it has all of it.
+            Err(e) => return Err(Stop::failed(Part::Input, e)),
+        };
+        if gone {
+            self.close_input();
+            if !self.incoming.is_drained() {
+                self.outgoing.add(&Message::Reset(Stream::Main))?;
+            }
+            return Ok(());
+        }
+        if self.incoming.is_drained() {
+            self.close_input();
+        }
+        let waiting = self.incoming.backlog();
+        let taken = before.saturating_sub(waiting);
+        if let Some(grant) = self.window.consumed(taken, waiting, Instant::now()) {
+            self.outgoing.add(&Message::Credit(Stream::Main, grant))?;
+        }
+        Ok(())
+    }
+
+    /// Nothing that comes for the job is kept any more.
+    pub(super) fn close_input(&mut self) {
+        self.stdin = None;
+        self.incoming.forget_backlog();
+        self.window.close();
+    }
+
+    fn widen_stdin(&mut self) {
+        if let (Some(pipe), false) = (&self.stdin, self.stdin_large) {
+            self.stdin_large = true;
+            widen(pipe);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Where strangers come from, and what they may: pure rules, kept by the gate over its
+//! own memory and by inetd's many monitors over a table that they share.
+//!
+//! A source is an IPv4 address or an IPv6 /64. Penalties are OpenSSH's: seconds that
+//! add up, up to a maximum, and work from a minimum on. Nothing here keeps anything.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::ipc::gate::{Complaint, Limits};
+
+/// Slots that a host which HOSTINFO lists keeps whatever its neighbours do.
+pub const RESERVED: usize = 64;
+
+/// A source: an address, or the first half of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source(u64, bool);
+
+impl Source {
+    /// The source that an address belongs to.
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(a) => Self(u64::from(u32::from(a)), false),
+            IpAddr::V6(a) => {
+                let half = u128::from(a) >> 64;
+                Self(u64::try_from(half).unwrap_or_default(), true)
+            }
+        }
+    }
+
+    /// Whether it is a network of IPv6.
+    pub const fn is_v6(self) -> bool {
+        self.1
+    }
+
+    /// Its number among those of its family.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The source of that number and family.
+    pub const fn numbered(number: u64, is_v6: bool) -> Self {
+        Self(number, is_v6)
+    }
+}
+
+/// A list of addresses and networks.
+#[derive(Default)]
+pub struct Networks {
+    hosts: HashSet<IpAddr>,
+    networks: Vec<(IpAddr, u8)>,
+}
+
+impl Networks {
+    /// Adds a network, by its address and the length of its prefix.
+    pub fn add(&mut self, ip: IpAddr, prefix: u8) {
+        if prefix == if ip.is_ipv4() { 32 } else { 128 } {
+            self.hosts.insert(ip);
+        } else {
+            self.networks.push((ip, prefix));
+        }
+    }
+
+    /// Whether an address is in one of them.
+    pub fn has(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.hosts.contains(&ip)
+            || self
+                .networks
+                .iter()
+                .any(|(n, prefix)| within(ip, *n, *prefix))
+    }
+}
+
+impl FromIterator<(IpAddr, u8)> for Networks {
+    fn from_iter<T: IntoIterator<Item = (IpAddr, u8)>>(all: T) -> Self {
+        let mut list = Self::default();
+        for (ip, prefix) in all {
+            list.add(ip, prefix);
+        }
+        list
+    }
+}
+
+fn within(ip: IpAddr, network: IpAddr, prefix: u8) -> bool {
+    let prefix = u32::from(prefix);
+    match (ip, network) {
+        (IpAddr::V4(a), IpAddr::V4(n)) => {
+            (u32::from(a) ^ u32::from(n))
+                .checked_shr(32_u32.saturating_sub(prefix))
+                .unwrap_or(0)
+                == 0
+        }
+        (IpAddr::V6(a), IpAddr::V6(n)) => {
+            (u128::from(a) ^ u128::from(n))
+                .checked_shr(128_u32.saturating_sub(prefix))
+                .unwrap_or(0)
+                == 0
+        }
+        _ => false,
+    }
+}
+
+/// How many slots a source has, by what is left of its penalty: one at least.
+pub fn slots(is_listed: bool, left: Duration, limits: &Limits) -> usize {
+    let normal = usize::try_from(limits.silent_per_source).unwrap_or(usize::MAX);
+    let min = Duration::from_secs(limits.penalty_min.into());
+    if is_listed {
+        normal.max(RESERVED)
+    } else if !left.is_zero() && left >= min {
+        1
+    } else {
+        normal
+    }
+}
+
+/// How many strangers there may be already when one more comes: the last slots are
+/// for sources that HOSTINFO lists.
+pub fn room(is_listed: bool, limits: &Limits) -> usize {
+    let reserved = if is_listed { 0 } else { limits.reserved };
+    usize::try_from(limits.silent.saturating_sub(reserved)).unwrap_or(usize::MAX)
+}
+
+/// What is left of a penalty when so many seconds have been added.
+pub fn after(left: Duration, seconds: u32, limits: &Limits) -> Duration {
+    let most = Duration::from_secs(limits.penalty_max.into());
+    left.saturating_add(Duration::from_secs(seconds.into()))
+        .min(most)
+}
+
+/// When a refusal leaves: the first multiple of the interval after the request that has
+/// not passed and, where PAM has checked something, is half an interval at least after it
+/// began. Which one it is does not depend on how long the check took, which depends on
+/// the cause.
+pub fn told_at(
+    asked: Instant,
+    begun: Option<Instant>,
+    now: Instant,
+    interval: Duration,
+) -> Instant {
+    let interval = interval.max(Duration::from_secs(1));
+    let settled = begun.map_or(asked, |begun| begun.max(asked) + interval / 2);
+    let earliest = now.max(settled);
+    let mut at = asked + interval;
+    while at < earliest {
+        at += interval;
+    }
+    at
+}
+
+/// What the gate's complaint about a stranger costs his source, seconds.
+pub const fn price(complaint: Complaint, limits: &Limits) -> u32 {
+    match complaint {
+        Complaint::Malformed | Complaint::Left | Complaint::Probe => limits.penalty_malformed,
+        Complaint::SilentHello | Complaint::SilentHandshake | Complaint::SilentLogin => {
+            limits.penalty_silent
+        }
+        Complaint::Crowd | Complaint::NoSlot => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_ipv6_is_one_source_and_an_ipv4_address_is_one_however_written() {
+        let of = |text: &str| Source::of(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:0:0:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        for source in [of("2001:db8::1"), of("192.0.2.1")] {
+            assert_eq!(Source::numbered(source.number(), source.is_v6()), source);
+        }
+    }
+
+    #[test]
+    fn networks_have_their_addresses_alone() {
+        let all = [("192.0.2.0", 24), ("2001:db8::", 32), ("198.51.100.7", 32)];
+        let all = all.map(|(ip, prefix)| (ip.parse::<IpAddr>().unwrap(), prefix));
+        let list: Networks = all.into_iter().collect();
+        for (ip, is_in) in [
+            ("192.0.2.200", true),
+            ("::ffff:192.0.2.200", true),
+            ("192.0.3.1", false),
+            ("2001:db8:ffff::1", true),
+            ("2001:db9::1", false),
+            ("198.51.100.7", true),
+            ("198.51.100.8", false),
+        ] {
+            assert_eq!(list.has(ip.parse().unwrap()), is_in, "{ip}");
+        }
+        let everybody: Networks = [("0.0.0.0".parse().unwrap(), 0)].into_iter().collect();
+        assert!(everybody.has("203.0.113.9".parse().unwrap()));
+    }
+}

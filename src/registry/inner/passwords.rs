@@ -1,0 +1,392 @@
+//! One-time passwords and the backdoor password (seed 002, steps 19 to 24).
+//!
+//! What the manager chose is kept as argon2id under one salt of the file, so that one
+//! computation looks it up among all. What we made has a selector and 128 random bits,
+//! and is kept as a plain hash: nobody guesses those. A password is erased in the
+//! transaction that registers its machine, so that it serves once, whoever races.
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use rusqlite::{Connection, OptionalExtension, params};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::{Inner, Still, known_as, parsed, put, settings};
+use crate::fault::Fault;
+use crate::registry::id::{Id, Name, Occurred};
+use crate::secret::{self, same_bytes};
+
+/// Argon2id's costs: KiB of memory, passes, lanes (OWASP's choice for little memory).
+const MEMORY: u32 = 9_216;
+const PASSES: u32 = 4;
+
+/// Longest password, bytes: that of an answer.
+const LONGEST: usize = crate::protocol::limits::REPLY;
+
+/// Crockford's base32: without I, L, O and U.
+const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+const SELECTOR_DIGITS: usize = 8;
+const SECRET_DIGITS: usize = 26;
+const LABEL: &[u8] = b"cosserver activation password 1";
+
+/// A one-time password that nobody has used yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pending {
+    /// The name that its machine will have.
+    pub name: String,
+    /// When it was made.
+    pub made: Occurred,
+    /// Whether we made it; else the manager chose it.
+    pub generated: bool,
+}
+
+/// A password that we made, to be shown once.
+pub struct Generated {
+    selector: [u8; 5],
+    secret: Zeroizing<[u8; 16]>,
+}
+
+impl Generated {
+    fn new() -> Result<Self, Fault> {
+        Ok(Self {
+            selector: secret::random()?,
+            secret: Zeroizing::new(secret::random()?),
+        })
+    }
+
+    /// As it is typed: 34 digits of Crockford's base32, in groups.
+    pub fn shown(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::with_capacity(48));
+        let mut count = 0;
+        let selector = self
+            .selector
+            .iter()
+            .fold(0_u128, |n, b| n << 8 | u128::from(*b));
+        let secret = u128::from_be_bytes(*self.secret);
+        for (number, digits) in [(selector, SELECTOR_DIGITS), (secret, SECRET_DIGITS)] {
+            for place in (0..digits).rev() {
+                let digit = usize::try_from(number >> (5 * place) & 31).unwrap_or(0);
+                if count > 0 && count % 6 == 0 {
+                    text.push('-');
+                }
+                text.push(char::from(DIGITS.get(digit).copied().unwrap_or(b'0')));
+                count += 1;
+            }
+        }
+        text
+    }
+
+    /// Reads one as it was typed: in either case, with or without its dashes.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let mut digits = Zeroizing::new(Vec::with_capacity(SELECTOR_DIGITS + SECRET_DIGITS));
+        for byte in text.iter().filter(|b| !matches!(b, b'-' | b' ')) {
+            let byte = match byte.to_ascii_uppercase() {
+                b'O' => b'0',
+                b'I' | b'L' => b'1',
+                other => other,
+            };
+            if digits.len() == SELECTOR_DIGITS + SECRET_DIGITS {
+                return None;
+            }
+            digits.push(DIGITS.iter().position(|d| *d == byte)?);
+        }
+        if digits.len() != SELECTOR_DIGITS + SECRET_DIGITS {
+            return None;
+        }
+        let (selector, secret) = digits.split_at_checked(SELECTOR_DIGITS)?;
+        let number = |digits: &[usize]| {
+            let digits = digits.iter().filter_map(|d| u128::try_from(*d).ok());
+            digits.fold(0_u128, |n, d| n << 5 | d)
+        };
+        // 26 digits have 130 bits.
+        if secret.first().is_none_or(|first| *first > 7) {
+            return None;
+        }
+        let selector = number(selector).to_be_bytes();
+        Some(Self {
+            selector: selector.last_chunk().copied()?,
+            secret: Zeroizing::new(number(secret).to_be_bytes()),
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn secret_bytes(&self) -> [u8; 16] {
+        *self.secret
+    }
+
+    fn hash(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(LABEL);
+        hash.update(*self.secret);
+        hash.finalize().into()
+    }
+}
+
+/// What was typed, made ready to be looked up.
+enum Typed {
+    Generated(Generated),
+    Chosen(Zeroizing<[u8; 32]>),
+}
+
+/// How a password was right.
+enum Right {
+    OneTime(Name),
+    Backdoor,
+}
+
+impl Inner {
+    /// The one-time passwords that nobody has used yet, in the order of their names.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn passwords(&self) -> Result<Vec<Pending>, Fault> {
+        let read = || {
+            let query = "SELECT name, made, selector IS NOT NULL FROM password
+                         ORDER BY name COLLATE NOCASE";
+            let mut query = self.0.db.prepare(query)?;
+            let rows = query.query_map([], |row| {
+                Ok(Pending {
+                    name: row.get(0)?,
+                    made: Occurred(row.get(1)?),
+                    generated: row.get(2)?,
+                })
+            })?;
+            rows.collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|e| self.tell(&e))
+    }
+
+    /// Whether there is one that nobody has used yet.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn has_passwords(&self) -> Result<bool, Fault> {
+        let query = self.0.db.prepare("SELECT 1 FROM password LIMIT 1");
+        let found = query.and_then(|mut query| query.exists([]));
+        found.map_err(|e| self.tell(&e))
+    }
+
+    /// Makes a one-time password for whoever will have this name.
+    ///
+    /// # Errors
+    /// There is one for that name, or the file cannot be written.
+    pub fn add_generated(&mut self, name: &Name) -> Result<Generated, Fault> {
+        let password = Generated::new()?;
+        let hash = password.hash();
+        self.add_password(name, &hash, Some(password.selector))?;
+        Ok(password)
+    }
+
+    /// Takes a one-time password that the manager chose. It takes a moment.
+    ///
+    /// # Errors
+    /// There is one for that name, it is another's, it is empty or longer than an answer
+    /// may be, or the file cannot be written.
+    pub fn add_chosen(&mut self, name: &Name, password: &[u8]) -> Result<(), Fault> {
+        no_generated(password)?;
+        let hash = self.hash(password)?;
+        self.add_password(name, &hash, None)
+    }
+
+    fn add_password(
+        &mut self,
+        name: &Name,
+        hash: &[u8; 32],
+        selector: Option<[u8; 5]>,
+    ) -> Result<(), Fault> {
+        let made = Occurred::now().0;
+        let taken = self.change(|t| {
+            let exists = |query: &str, key: &dyn rusqlite::ToSql| t.prepare(query)?.exists([key]);
+            if exists("SELECT 1 FROM password WHERE name = ?1", &name.as_str())? {
+                return Ok(Some(
+                    "there is a one-time password for that name; delete it first",
+                ));
+            }
+            let is_backdoor = settings::get(t, "backdoor")?.is_some_and(|b| same_bytes(&b, hash));
+            if is_backdoor || exists("SELECT 1 FROM password WHERE hash = ?1", hash)? {
+                return Ok(Some("that password is taken; choose another for each name"));
+            }
+            t.execute(
+                "INSERT INTO password (hash, selector, name, made) VALUES (?1, ?2, ?3, ?4)",
+                params![hash, selector, name.as_str(), made],
+            )?;
+            Ok(None)
+        })?;
+        taken.map_or(Ok(()), |why| Err(Fault::new(format!("{name}: {why}"))))
+    }
+
+    /// Deletes the one-time password of that name. `false`: there is none.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn delete_password(&mut self, name: &str) -> Result<bool, Fault> {
+        self.change(|t| Ok(t.execute("DELETE FROM password WHERE name = ?1", [name])? > 0))
+    }
+
+    /// Sets the backdoor password, or takes it away. It takes a moment.
+    ///
+    /// # Errors
+    /// It is somebody's one-time password, empty, or longer than an answer may be, or the
+    /// file cannot be written.
+    pub fn set_backdoor(&mut self, password: Option<&[u8]>) -> Result<(), Fault> {
+        password.map_or(Ok(()), no_generated)?;
+        let hash = password.map(|p| self.hash(p)).transpose()?;
+        let taken = self.change(|t| {
+            let Some(hash) = &hash else {
+                return t
+                    .execute("DELETE FROM setting WHERE name = 'backdoor'", [])
+                    .map(|_| false);
+            };
+            let query = "SELECT 1 FROM password WHERE hash = ?1";
+            let taken = t.prepare(query)?.exists([&**hash])?;
+            if !taken {
+                settings::write(t, "backdoor", &**hash)?;
+            }
+            Ok(taken)
+        })?;
+        if taken {
+            return Err(Fault::new(
+                "that is a one-time password; choose another for the backdoor",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Registers a machine by a one-time password, which is erased, or by the backdoor
+    /// password, under the name `otherwise`. The name it has now; `None`: the password is
+    /// wrong. It takes a moment.
+    ///
+    /// # Errors
+    /// The file cannot be written. The password is as good as before then.
+    pub fn activate(
+        &mut self,
+        id: &Id,
+        password: &[u8],
+        otherwise: &Name,
+        remote: bool,
+        still: Still<'_>,
+    ) -> Result<Option<Name>, Fault> {
+        let typed = match Generated::parse(password) {
+            Some(generated) => Typed::Generated(generated),
+            None if password.is_empty() || password.len() > LONGEST => return Ok(None),
+            None => Typed::Chosen(self.hash(password)?),
+        };
+        self.change_if(still, |t| {
+            // It was registered meanwhile; the password is left to others.
+            if let Some(known) = known_as(t, id)? {
+                return Ok(Some(known));
+            }
+            let name = match take(t, &typed)? {
+                None => return Ok(None),
+                Some(Right::OneTime(name)) => name,
+                Some(Right::Backdoor) => otherwise.clone(),
+            };
+            put(t, id, &name, remote, true)?;
+            Ok(Some(name))
+        })
+    }
+
+    /// The hash of a password that a person chose.
+    fn hash(&mut self, password: &[u8]) -> Result<Zeroizing<[u8; 32]>, Fault> {
+        if password.is_empty() || password.len() > LONGEST {
+            return Err(Fault::new(format!(
+                "a password has 1 to {LONGEST} bytes, and this one {}",
+                password.len()
+            )));
+        }
+        let salt = self.salt()?;
+        let mut hash = Zeroizing::new([0; 32]);
+        let costs = Params::new(MEMORY, PASSES, 1, Some(hash.len()));
+        let costs = costs.map_err(|e| Fault::new(format!("argon2: {e}")))?;
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, costs)
+            .hash_password_into(password, &salt, &mut *hash)
+            .map_err(|e| Fault::new(format!("argon2: {e}")))?;
+        Ok(hash)
+    }
+
+    /// The one salt of the file, made when it is needed first.
+    fn salt(&mut self) -> Result<Vec<u8>, Fault> {
+        let found = settings::get(&self.0.db, "salt").map_err(|e| self.tell(&e))?;
+        if let Some(salt) = found {
+            return Ok(salt);
+        }
+        let new: [u8; 16] = secret::random()?;
+        self.change(|t| {
+            let query = "INSERT OR IGNORE INTO setting (name, value) VALUES ('salt', ?1)";
+            t.execute(query, [new])?;
+            Ok(settings::get(t, "salt")?.unwrap_or_default())
+        })
+    }
+}
+
+/// A password that reads like one that we make would be looked for among those alone.
+fn no_generated(password: &[u8]) -> Result<(), Fault> {
+    if Generated::parse(password).is_none() {
+        return Ok(());
+    }
+    Err(Fault::new(
+        "that reads like a password that cosadm makes by itself; choose another",
+    ))
+}
+
+/// Whether a password is right; a one-time one is erased.
+fn take(t: &Connection, typed: &Typed) -> rusqlite::Result<Option<Right>> {
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?));
+    let found = match typed {
+        Typed::Generated(g) => {
+            let query = "SELECT hash, name FROM password WHERE selector = ?1";
+            let found = t.query_row(query, [g.selector], row).optional()?;
+            found.filter(|(hash, _)| same_bytes(hash, &g.hash()))
+        }
+        Typed::Chosen(hash) => {
+            let query = "SELECT hash, name FROM password WHERE hash = ?1 AND selector IS NULL";
+            t.query_row(query, [&**hash], row).optional()?
+        }
+    };
+    if let Some((hash, name)) = found {
+        t.execute("DELETE FROM password WHERE hash = ?1", [hash])?;
+        return Ok(Some(Right::OneTime(parsed(1, &name)?)));
+    }
+    let Typed::Chosen(hash) = typed else {
+        return Ok(None);
+    };
+    let backdoor = settings::get(t, "backdoor")?;
+    Ok(backdoor
+        .filter(|b| same_bytes(b, &**hash))
+        .map(|_| Right::Backdoor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generated_password_is_read_as_it_is_typed() {
+        for _ in 0..100 {
+            let made = Generated::new().unwrap();
+            let shown = made.shown();
+            assert_eq!(shown.len(), 34 + 5);
+            for typed in [
+                shown.to_string(),
+                shown.to_lowercase(),
+                shown.replace('-', ""),
+                shown.replace('0', "o").replace('1', "l"),
+            ] {
+                let read = Generated::parse(typed.as_bytes()).unwrap();
+                assert!(read.selector == made.selector && read.secret == made.secret);
+            }
+        }
+        for wrong in [
+            "",
+            "secret",
+            &"8".repeat(33),
+            &"8".repeat(35),
+            &"U".repeat(34),
+        ] {
+            assert!(Generated::parse(wrong.as_bytes()).is_none());
+        }
+        // More than 128 bits.
+        assert!(Generated::parse("0".repeat(8).as_bytes()).is_none());
+        let much = format!("{}{}", "0".repeat(8), "Z".repeat(26));
+        assert!(Generated::parse(much.as_bytes()).is_none());
+    }
+}

@@ -1,0 +1,176 @@
+//! The service `exec` (seed 000): a command in a session and process group of its
+//! own, its three streams in pipes.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::AtomicI32;
+
+use nix::fcntl::OFlag;
+use nix::unistd::{Pid, pipe2};
+
+use crate::auth::policy::{Exec, Form, Granted};
+use crate::refusal::{Cause, Refusal};
+use crate::sys::account::Account;
+use crate::sys::job::{Ends, Identity, Program, Starter};
+use crate::sys::process::Limits;
+use crate::sys::socket;
+
+/// A command's file mode creation mask, as rshd and sshd have it.
+const MASK: u16 = 0o022;
+
+/// What the daemon gives to every job.
+pub struct Setting<'a> {
+    /// `PATH` (`[exec] path`).
+    pub path: &'a str,
+    /// Whether this daemon is root, and becomes the user.
+    pub becomes_user: bool,
+    /// The limits that the daemon was started with.
+    pub limits: Limits,
+    /// `SSH_CLIENT`, by which bash knows that it was started for a peer on the network, and reads
+    /// `~/.bashrc`. Only the user's shell gets it: nothing else looks for that file.
+    pub ssh_client: Option<String>,
+}
+
+/// A job that runs: its leader's number, and our ends of its pipes.
+pub struct Running {
+    pid: Pid,
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl Running {
+    /// The leader of its process group and session.
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Our ends of its pipes: what it reads, what it writes, its errors.
+    pub fn into_pipes(self) -> [OwnedFd; 3] {
+        [self.stdin, self.stdout, self.stderr]
+    }
+}
+
+/// Starts a granted command as its user. `leader`: where its leader's number is written before
+/// the leader runs.
+///
+/// # Errors
+/// No descriptors or processes are left, or a word of it is none.
+pub fn start(
+    granted: &Granted<Exec>,
+    account: &Account,
+    setting: &Setting<'_>,
+    starter: &mut Starter,
+    leader: Option<&AtomicI32>,
+) -> Result<Running, Refusal> {
+    let failed = |e: nix::errno::Errno| Refusal::new(Cause::System, e);
+    let program = program(granted, account, setting)?;
+    let (job_stdin, stdin) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let (stdout, job_stdout) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let (stderr, job_stderr) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    let ends = Ends {
+        are_its_own: true,
+        stdin: job_stdin.as_fd(),
+        stdout: job_stdout.as_fd(),
+        stderr: job_stderr.as_fd(),
+    };
+    // Ours alone are set so: the job's ends are other descriptions. Nothing may fail
+    // once there is a job, or nobody would know of it.
+    for ours in [&stdin, &stdout, &stderr] {
+        socket::set_nonblocking(ours).map_err(|e| Refusal::new(Cause::System, e))?;
+    }
+    let pid = starter
+        .job(program, ends, setting.limits, leader)
+        .map_err(failed)?;
+    Ok(Running {
+        pid,
+        stdin,
+        stdout,
+        stderr,
+    })
+}
+
+fn program(
+    granted: &Granted<Exec>,
+    account: &Account,
+    setting: &Setting<'_>,
+) -> Result<Program, Refusal> {
+    let exec = granted.service();
+    let (path, argv) = match &exec.form {
+        Form::Shell(command) => {
+            let shell = account.shell.as_os_str().as_bytes();
+            let name = Path::new(&account.shell)
+                .file_name()
+                .map_or(shell, OsStr::as_bytes);
+            (
+                string(shell)?,
+                vec![string(name)?, string(b"-c")?, string(command)?],
+            )
+        }
+        Form::Direct(words) => {
+            let argv = words
+                .iter()
+                .map(|w| string(w))
+                .collect::<Result<Vec<_>, _>>()?;
+            let path = argv.first().cloned();
+            (
+                path.ok_or_else(|| Refusal::new(Cause::Command, "an empty command"))?,
+                argv,
+            )
+        }
+    };
+    Ok(Program {
+        path,
+        argv,
+        environment: environment(granted, account, setting)?,
+        folder: string(account.home.as_os_str().as_bytes())?,
+        mask: MASK,
+        user: setting.becomes_user.then(|| Identity {
+            uid: account.uid,
+            gid: account.gid,
+            groups: account.groups.clone(),
+        }),
+    })
+}
+
+fn environment(
+    granted: &Granted<Exec>,
+    account: &Account,
+    setting: &Setting<'_>,
+) -> Result<Vec<CString>, Refusal> {
+    let authenticated = granted.authenticated();
+    let ssh_client = match granted.service().form {
+        Form::Shell(_) => setting.ssh_client.as_ref(),
+        Form::Direct(_) => None,
+    };
+    let own: [(&str, &[u8]); 7] = [
+        ("HOME", account.home.as_os_str().as_bytes()),
+        ("USER", account.name.as_bytes()),
+        ("LOGNAME", account.name.as_bytes()),
+        ("SHELL", account.shell.as_os_str().as_bytes()),
+        ("PATH", setting.path.as_bytes()),
+        ("COS_HOST", authenticated.caller().name.as_str().as_bytes()),
+        (
+            "COS_USER",
+            authenticated.request().caller_user.as_str().as_bytes(),
+        ),
+    ];
+    let passed = granted
+        .service()
+        .environment
+        .iter()
+        .map(|(n, v)| (n.as_str(), v.as_slice()));
+    // What the daemon sets cannot be passed over it.
+    let passed = passed.filter(|(n, _)| own.iter().all(|(o, _)| o != n));
+    own.into_iter()
+        .chain(ssh_client.map(|value| ("SSH_CLIENT", value.as_bytes())))
+        .chain(passed)
+        .map(|(name, value)| string(&[name.as_bytes(), b"=", value].concat()))
+        .collect()
+}
+
+fn string(bytes: &[u8]) -> Result<CString, Refusal> {
+    CString::new(bytes).map_err(|_| Refusal::new(Cause::Command, "a NUL byte in the command"))
+}
