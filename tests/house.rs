@@ -2,7 +2,7 @@
 
 use crate::tree;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -189,6 +189,110 @@ fn imports_point_down() {
         .filter(|(name, _)| !parts.contains(*name))
         .collect();
     assert!(gone.is_empty(), "these parts are gone: {gone:?}");
+}
+
+/// All paths of one tree of a `use`: `a::{b, c::{d, self}}`.
+fn paths_of_use(tree: &str) -> Vec<String> {
+    let Some((head, inner)) = tree.trim().split_once('{') else {
+        return vec![tree.trim().to_owned()];
+    };
+    let inner = inner.rsplit_once('}').unwrap().0;
+    let (mut paths, mut depth, mut start) = (Vec::new(), 0, 0);
+    for (at, c) in inner.char_indices().chain([(inner.len(), ',')]) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                let all = paths_of_use(&inner[start..at]);
+                paths.extend(all.iter().map(|rest| format!("{head}{rest}")));
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    paths
+}
+
+/// The module that a source is, as the names of its path.
+fn module(path: &Path) -> Vec<String> {
+    let name = relative(path).strip_prefix("src/").unwrap();
+    let name = name.trim_end_matches(".rs").trim_end_matches("/mod");
+    name.split('/').map(str::to_owned).collect()
+}
+
+/// The modules that a source imports, each by the longest part of a path that is a file.
+fn imports(path: &Path, all: &BTreeSet<Vec<String>>) -> BTreeSet<Vec<String>> {
+    let own = module(path);
+    let code = code(path);
+    let uses = code.match_indices("use ").filter(|(at, _)| {
+        let before = code[..*at].rsplit('\n').next().unwrap().trim();
+        before.is_empty() || before.starts_with("pub")
+    });
+    let trees = uses.map(|(at, word)| code[at + word.len()..].split(';').next().unwrap());
+    let paths = trees.flat_map(paths_of_use);
+    let imported = paths.filter_map(|path| {
+        let mut names: Vec<&str> = path.split("::").map(str::trim).collect();
+        let mut from: Vec<String> = match names[0] {
+            "crate" => {
+                names.remove(0);
+                Vec::new()
+            }
+            "super" | "self" => own.clone(),
+            _ => return None,
+        };
+        while matches!(names.first(), Some(&("super" | "self"))) {
+            if names.remove(0) == "super" {
+                from.pop();
+            }
+        }
+        from.extend(names.into_iter().map(str::to_owned));
+        while !from.is_empty() && !all.contains(&from) {
+            from.pop();
+        }
+        (!from.is_empty() && from != own).then_some(from)
+    });
+    imported.collect()
+}
+
+#[test]
+fn every_path_of_a_use_is_seen() {
+    let all = paths_of_use("a::{b, c::{d, self}, e as f}");
+    assert_eq!(all, ["a::b", "a::c::d", "a::c::self", "a::e as f"]);
+}
+
+/// Of three files that import each other none can be read first.
+#[test]
+fn no_import_cycle_has_more_than_two_files() {
+    let sources: Vec<PathBuf> = sources()
+        .into_iter()
+        .filter(|path| !relative(path).ends_with("tests.rs"))
+        .collect();
+    let all: BTreeSet<_> = sources.iter().map(|path| module(path)).collect();
+    let edges: BTreeMap<_, _> = sources
+        .iter()
+        .map(|path| (module(path), imports(path, &all)))
+        .collect();
+    assert!(edges.values().map(BTreeSet::len).sum::<usize>() > sources.len());
+    let mut reached = BTreeMap::new();
+    for from in edges.keys() {
+        let (mut all, mut open) = (BTreeSet::new(), vec![from]);
+        while let Some(next) = open.pop() {
+            open.extend(edges[next].iter().filter(|to| all.insert(*to)));
+        }
+        reached.insert(from, all);
+    }
+    let mut wrong = BTreeSet::new();
+    for (from, all) in &reached {
+        let cycle: Vec<String> = all
+            .iter()
+            .filter(|to| reached[**to].contains(from))
+            .map(|to| to.join("/"))
+            .collect();
+        if cycle.len() > 2 {
+            wrong.insert(cycle.join(" "));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

@@ -12,9 +12,8 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::commands::Call;
+use super::call::{Call, Flag, flag};
 use super::out::{Failure, Out};
-use super::table::{Flag, flag};
 use crate::fault::Fault;
 
 /// The flag of the commands that print a card.

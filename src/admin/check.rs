@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::unistd::{Uid, User};
 
-use super::commands::Call;
+use super::call::Call;
 use super::hosts::{Known, at_odds, denied, meaning};
 use super::invite::joined;
 use super::json::Json;
@@ -19,7 +19,6 @@ use crate::config::name::HostName;
 use crate::config::paths::Paths;
 use crate::config::secure::{self, DRAFT};
 use crate::config::settings::Settings;
-use crate::config::words::cosadm;
 use crate::config::{keys, known_hosts};
 use crate::fault::Fault;
 use crate::secret::KeyPair;
@@ -207,7 +206,7 @@ impl Report<'_> {
         if host.is_some() && host == machine {
             let words = format!(
                 "the same key as host.key; remove it, and {} makes another",
-                cosadm(self.paths, "init")
+                self.paths.cosadm("init")
             );
             self.add(Level::Problem, self.paths.machine_key().display(), words);
         }
@@ -292,7 +291,8 @@ impl Report<'_> {
         if matches!(known.cookies_in, Ok(2)) {
             let words = format!(
                 "two cookies are live; once it has joined with the last card, {} drops the older one",
-                cosadm(self.paths, format_args!("host rotate {name} --finish"))
+                self.paths
+                    .cosadm(format_args!("host rotate {name} --finish"))
             );
             self.add(Level::Note, &about, words);
         }

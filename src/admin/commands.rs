@@ -1,15 +1,14 @@
 //! Reads the command line by the table of subcommands and flags.
 
 use std::ffi::OsString;
-use std::path::Path;
 
-use getopts::{Fail, Matches, Options, ParsingStyle};
+use getopts::{Fail, Options, ParsingStyle};
 
+use super::call::{Call, Command, Flag};
 use super::help::{group, help, overview};
 use super::out::Failure;
-use super::table::{Command, Flag, GLOBAL, commands};
-use crate::config::paths::Paths;
-use crate::config::words::{self, did_you_mean};
+use super::table::{GLOBAL, commands};
+use crate::config::words::did_you_mean;
 
 /// What a command line asks for.
 pub(super) enum Parsed {
@@ -19,61 +18,6 @@ pub(super) enum Parsed {
     Run(&'static Command, Call),
     /// Nothing: on a terminal, the menu.
     Nothing(Call),
-}
-
-/// A command's operands and flags.
-pub(super) struct Call {
-    matches: Matches,
-    before: Matches,
-    operands: Vec<String>,
-}
-
-impl Call {
-    /// Whether a flag was given, before the command or after it.
-    pub(super) fn given(&self, name: &str) -> bool {
-        self.matches.opt_present(name)
-            || (self.before.opt_defined(name) && self.before.opt_present(name))
-    }
-
-    /// The value of a flag.
-    pub(super) fn value(&self, name: &str) -> Option<String> {
-        let before = || {
-            self.before
-                .opt_defined(name)
-                .then(|| self.before.opt_str(name))
-                .flatten()
-        };
-        self.matches.opt_str(name).or_else(before)
-    }
-
-    /// Every value of a flag that repeats.
-    pub(super) fn values(&self, name: &str) -> Vec<String> {
-        self.matches.opt_strs(name)
-    }
-
-    /// An operand; the table says how many there are.
-    pub(super) fn operand(&self, number: usize) -> &str {
-        self.optional(number).unwrap_or("")
-    }
-
-    /// An operand that need not be there.
-    pub(super) fn optional(&self, number: usize) -> Option<&str> {
-        self.operands.get(number).map(String::as_str)
-    }
-
-    /// The configuration folder that the command is about.
-    pub(super) fn paths(&self) -> Result<Paths, Failure> {
-        Ok(Paths::of_caller(self.value("C").as_deref().map(Path::new)))
-    }
-
-    /// The value of `--port`.
-    pub(super) fn port(&self) -> Result<Option<u16>, Failure> {
-        let Some(text) = self.value("port") else {
-            return Ok(None);
-        };
-        let wrong = || Failure::Usage(format!("--port: {text:?} is no port from 1 to 65535"));
-        Ok(Some(words::port(&text).ok_or_else(wrong)?.get()))
-    }
 }
 
 /// Finds the command of a command line and reads its flags.
@@ -89,11 +33,11 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
         return if before.opt_present("h") {
             Ok(Parsed::Tell(overview()))
         } else {
-            Ok(Parsed::Nothing(Call {
-                matches: before.clone(),
+            Ok(Parsed::Nothing(Call::new(
+                before.clone(),
                 before,
-                operands: Vec::new(),
-            }))
+                Vec::new(),
+            )))
         };
     }
     if let Some(("help", about)) = before.free.split_first().map(|(w, more)| (&**w, more)) {
@@ -129,14 +73,7 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
         let line = format!("{name} {wrong}; see `{name} --help`");
         return Err(Failure::Usage(line));
     }
-    Ok(Parsed::Run(
-        command,
-        Call {
-            matches,
-            before,
-            operands,
-        },
-    ))
+    Ok(Parsed::Run(command, Call::new(matches, before, operands)))
 }
 
 fn version() -> Parsed {

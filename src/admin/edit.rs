@@ -14,7 +14,6 @@ use crate::config::hostinfo::{self, Entry, FILE_MAX, quote, words};
 use crate::config::name::HostName;
 use crate::config::paths::Paths;
 use crate::config::secure;
-use crate::config::words::cosadm;
 use crate::fault::Fault;
 
 /// The lock that whoever changes the files of a place holds; let go when
@@ -27,7 +26,7 @@ impl Lock {
     /// Waits until nobody else changes the files of the place.
     pub(super) fn take(paths: &Paths) -> Result<Self, Fault> {
         if matches!(paths.dir.try_exists(), Ok(false)) {
-            let init = cosadm(paths, "init");
+            let init = paths.cosadm("init");
             let words = format!("there is no such folder; {init} makes it");
             return Err(Fault::of(&paths.dir, words));
         }

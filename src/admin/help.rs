@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::table::{Command, Flag, GLOBAL, commands};
+use super::call::{Command, Flag};
+use super::table::{GLOBAL, commands};
 
 pub(super) fn overview() -> String {
     list("COMMAND", commands())

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::commands::Call;
+use super::call::Call;
 use super::edit::{Lock, Text};
 use super::invite::{from, joined};
 use super::json::Json;
@@ -10,7 +10,6 @@ use super::out::{Failure, Out};
 use crate::config::hostinfo::{Addresses, Entry, HostTable, UserPair, Users};
 use crate::config::name::HostName;
 use crate::config::paths::Paths;
-use crate::config::words::{cosadm, option_c};
 use crate::config::{cookie, keys, known_hosts, machines, secure};
 use crate::fault::Fault;
 use crate::registry::{AccessDecision, Doors, Id, RegistrationState, decide};
@@ -54,7 +53,7 @@ impl Known {
 /// Why a host's line and what is recorded for it do not go together, so that it
 /// is denied.
 pub(super) fn at_odds(paths: &Paths, entry: &Entry, known: &Known) -> Option<String> {
-    let rotate = || cosadm(paths, format_args!("host rotate {}", entry.name));
+    let rotate = || paths.cosadm(format_args!("host rotate {}", entry.name));
     if entry.may_ask() && matches!(known.cookies_in, Ok(0)) {
         let option = if entry.run_as.is_empty() {
             "users="
@@ -109,7 +108,7 @@ fn shut_out(paths: &Paths, known: &Known) -> Option<String> {
             return Some(format!(
                 "it is denied by the doors: its machine was deleted; it must register anew (cos \
                  enrol), or {}",
-                cosadm(paths, &add)
+                paths.cosadm(&add)
             ));
         }
         AccessDecision::Deny(why) => why,
@@ -121,7 +120,7 @@ fn shut_out(paths: &Paths, known: &Known) -> Option<String> {
     };
     Some(format!(
         "it is denied by the doors: {why}; {} lets it in",
-        cosadm(paths, remedy)
+        paths.cosadm(remedy)
     ))
 }
 
@@ -234,7 +233,7 @@ pub(super) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
     }
     table.faults().iter().for_each(|fault| out.tell(fault));
     if table.entries().is_empty() && table.faults().is_empty() {
-        let dir = option_c(&paths);
+        let dir = paths.option_c();
         out.tell(format!(
             "no host is in {}; `cosadm{dir} host invite NAME` lets one run commands here, \
              `cosadm{dir} host join FILE` takes the invitation of one that this host asks",
@@ -348,7 +347,7 @@ pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
     }
     let id = recorded.as_ref().map(Id::of);
     if let Some(id) = id.filter(|id| is_authorized(&paths, *id)) {
-        let delete = cosadm(&paths, format_args!("machine delete {id}"));
+        let delete = paths.cosadm(format_args!("machine delete {id}"));
         out.tell(format!(
             "its machine is still authorized at the doors, as any PC's may be; {delete} takes that back"
         ));

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::commands::Call;
+use super::call::Call;
 use super::edit::Lock;
 use super::out::{Failure, Out};
 use crate::config::hostinfo::OPTIONS;
@@ -12,7 +12,6 @@ use crate::config::keys;
 use crate::config::paths::Paths;
 use crate::config::secure::{self, Created};
 use crate::config::settings::Settings;
-use crate::config::words::{cosadm, option_c};
 use crate::fault::Fault;
 use crate::registry::noted::Noted;
 use crate::registry::{Doors, Inner, Outer};
@@ -27,7 +26,7 @@ pub(super) fn init(call: &Call, out: &Out) -> Result<(), Failure> {
         Err(fault) => {
             // What was made is right, so it stays.
             report.lines().for_each(|line| out.tell(line));
-            let again = cosadm(&paths, "init");
+            let again = paths.cosadm("init");
             Err(fault
                 .while_doing(format_args!(
                     "not everything was made ({again} makes the rest, once this is mended)"
@@ -135,7 +134,7 @@ fn make(paths: &Paths, report: &mut String) -> Result<(), Fault> {
 }
 
 fn next(paths: &Paths) -> String {
-    let dir = option_c(paths);
+    let dir = paths.option_c();
     format!(
         "\nNext: to let a host run commands here:  cosadm{dir} host invite NAME --addr A --run-as USER -o card\n      \
          to run commands on a host:         cosadm{dir} host join card   (the card that it made)\n      \

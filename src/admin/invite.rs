@@ -3,8 +3,8 @@
 
 use nix::unistd::{Uid, User, geteuid};
 
+use super::call::Call;
 use super::card_output::{CardOutput, WrittenCard};
-use super::commands::Call;
 use super::edit::{Change, Lock, Text};
 use super::hosts::its_users;
 use super::init;
@@ -16,7 +16,7 @@ use crate::config::hostinfo::{Addresses, Entry, Users};
 use crate::config::name::{HostName, UserName};
 use crate::config::paths::Paths;
 use crate::config::settings::Settings;
-use crate::config::words::{cosadm, shell_word};
+use crate::config::words::shell_word;
 use crate::config::{cookie, keys, machines, secure};
 use crate::fault::Fault;
 use crate::secret::Secret;
@@ -106,7 +106,7 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
             "{host} was invited already: {line}, and this is its card once more"
         ));
         if machines::recorded(&paths, &host).is_ok_and(|key| key.is_some()) {
-            let rotate = cosadm(&paths, format_args!("host rotate {host}"));
+            let rotate = paths.cosadm(format_args!("host rotate {host}"));
             out.tell(format!(
                 "the machine of {host} is recorded; {rotate} prints a card for another machine"
             ));
@@ -117,7 +117,7 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
             return "its cookie stays".to_owned();
         }
         // A half-written card may be anywhere: its cookie counts no more.
-        let rotate = cosadm(&paths, format_args!("host rotate {host}"));
+        let rotate = paths.cosadm(format_args!("host rotate {host}"));
         match secure::remove(&paths.cookie_in(&host)) {
             Ok(_) => format!("its cookie is withdrawn; {rotate} prints another"),
             Err(fault) => format!("its cookie stays ({fault}); {rotate} prints another"),

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::commands::Call;
+use super::call::Call;
 use super::edit::{Change, Lock, Text};
 use super::init;
 use super::invite::{joined, networks};
@@ -19,7 +19,7 @@ use crate::config::card::{Card, TEXT_MAX};
 use crate::config::hostinfo::{Addresses, Entry, Method};
 use crate::config::name::HostName;
 use crate::config::paths::Paths;
-use crate::config::words::{option_c, shell_word};
+use crate::config::words::shell_word;
 use crate::config::{cookie, keys, known_hosts};
 use crate::fault::Fault;
 
@@ -101,7 +101,7 @@ pub(super) fn join(call: &Call, out: &Out) -> Result<(), Failure> {
         card.key.to_hex(),
         keys::fingerprint(&card.key)
     ));
-    let dir = option_c(&paths);
+    let dir = paths.option_c();
     let attempt = format!("cos{dir} run {name} true");
     match kept.flags() {
         None => out.tell(format!(

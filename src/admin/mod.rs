@@ -5,13 +5,14 @@
 //! one's own. It speaks with no peer but the daemon of its folder, and starts no process. What it changes it
 //! changes whole and under a lock; it never overwrites a key.
 //!
-//! `table` is the one table of subcommands and flags, by which `commands` reads
+//! `call` has the types, `table` the one table of subcommands and flags, by which `commands` reads
 //! the command line and `help` writes every help; `init`, `invite`, `rotate`,
 //! `join`, `hosts`, `doors` and `check` are what they do; `edit` changes the text of the
 //! host table, `card_output` writes a card, `reach` finds the addresses of a card, `who` asks the running daemon,
 //! `out` and `json` write.
 
 mod absent;
+mod call;
 mod card_output;
 mod check;
 mod commands;

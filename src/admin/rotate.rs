@@ -5,8 +5,8 @@
 //! dropped unless the command line says which: `--finish` the older one,
 //! `--again` the newer one.
 
+use super::call::Call;
 use super::card_output::CardOutput;
-use super::commands::Call;
 use super::edit::{Lock, Text};
 use super::invite::Invitation;
 use super::out::{Failure, Out};
@@ -14,7 +14,6 @@ use super::reach::BY_LINE;
 use crate::config::hostinfo::Entry;
 use crate::config::name::HostName;
 use crate::config::paths::Paths;
-use crate::config::words::cosadm;
 use crate::config::{cookie, machines, secure};
 use crate::fault::Fault;
 use crate::secret::Secret;
@@ -36,7 +35,7 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
     let lock = Lock::take(&paths)?;
     let entry = Text::read(&paths, &lock)?.find(&host)?;
     let entry: Entry = entry.ok_or_else(|| {
-        let invite = cosadm(&paths, format_args!("host invite {host}"));
+        let invite = paths.cosadm(format_args!("host invite {host}"));
         Fault::of(
             &paths.hostinfo(),
             format!("{host} is not in it; {invite} invites it"),
@@ -47,7 +46,7 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
     }
     let before = cookie::load(&paths, &paths.cookie_in(&host))?.unwrap_or_default();
     if before.is_empty() && !entry.may_ask() {
-        let invite = cosadm(&paths, format_args!("host invite {host}"));
+        let invite = paths.cosadm(format_args!("host invite {host}"));
         let words = format!(
             "{host} may ask this host nothing: neither run-as= nor users=; {invite} lets it"
         );
@@ -131,13 +130,13 @@ fn finished(paths: &Paths, host: &HostName, out: &Out) -> Result<(), Fault> {
     };
     out.tell(format!(
         "{unseen}Where {host} has not joined with it, it is shut out now; {} prints another card",
-        cosadm(paths, format_args!("host rotate {host}"))
+        paths.cosadm(format_args!("host rotate {host}"))
     ));
     Ok(())
 }
 
 fn finish_command(paths: &Paths, host: &HostName) -> String {
-    cosadm(paths, format_args!("host rotate {host} --finish"))
+    paths.cosadm(format_args!("host rotate {host} --finish"))
 }
 
 /// Why a third cookie is refused.
@@ -146,7 +145,7 @@ fn two_are_live(paths: &Paths, host: &HostName) -> Fault {
         "two cookies of {host} are live already, and no record says which it asks with. Where {host} has joined \
          with the last card, {} drops the older one; where that card is lost, {} replaces the newer one",
         finish_command(paths, host),
-        cosadm(paths, format_args!("host rotate {host} --again"))
+        paths.cosadm(format_args!("host rotate {host} --again"))
     );
     Fault::of(&paths.cookie_in(host), words)
 }
@@ -164,7 +163,7 @@ fn withdrawn(paths: &Paths, host: &HostName, before: &[Secret]) -> String {
         (Ok(()), _) => format!("its cookie is withdrawn: {host} has the two it had"),
         (Err(fault), _) => format!(
             "its cookie could not be withdrawn ({fault}); {} replaces it",
-            cosadm(paths, format_args!("host rotate {host} --again"))
+            paths.cosadm(format_args!("host rotate {host} --again"))
         ),
     }
 }

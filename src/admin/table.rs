@@ -3,55 +3,10 @@
 
 mod doors;
 
+use super::call::{Command, Flag, flag};
 use super::card_output::OUTPUT;
-use super::commands::Call;
 use super::noted::Changes;
-use super::out::{Failure, Out};
 use super::{check, hosts, init, invite, join, rotate, who};
-
-/// A subcommand.
-pub(super) struct Command {
-    /// The words that name it.
-    pub(super) words: &'static [&'static str],
-    /// What stands after them, as the help shows it; one word an operand.
-    pub(super) operands: &'static str,
-    pub(super) flags: &'static [Flag],
-    /// What it does, in a line.
-    pub(super) meaning: &'static str,
-    /// What more there is to say, in the help of this command.
-    pub(super) more: &'static str,
-    /// What it may change of the machine registry.
-    pub(super) changes: Changes,
-    pub(super) run: fn(&Call, &Out) -> Result<(), Failure>,
-}
-
-/// A flag.
-pub(super) struct Flag {
-    pub(super) short: &'static str,
-    pub(super) long: &'static str,
-    /// What its value looks like; empty where it has none.
-    pub(super) value: &'static str,
-    pub(super) repeats: bool,
-    /// The command does nothing without it.
-    pub(super) needed: bool,
-    pub(super) meaning: &'static str,
-}
-
-pub(super) const fn flag(
-    long: &'static str,
-    value: &'static str,
-    repeats: bool,
-    meaning: &'static str,
-) -> Flag {
-    Flag {
-        short: "",
-        long,
-        value,
-        repeats,
-        needed: false,
-        meaning,
-    }
-}
 
 /// The flags that every command has, before it or after it.
 pub(super) const GLOBAL: &[Flag] = &[

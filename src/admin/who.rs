@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 
 use super::absent;
-use super::commands::Call;
+use super::call::Call;
 use super::json::Json;
 use super::out::{Failure, Out};
 use crate::config::paths::Paths;

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use getopts::{Fail, Matches};
 
-use super::args::{Action, CONNECT_TIMEOUT, Call, Family, OfSsh, Personality, Source};
-use super::dial::ConnectTime;
+use super::call::{Action, CONNECT_TIMEOUT, Call, ConnectTime, Family, OfSsh, Personality, Source};
 use super::flags::{self, Flag, Rule, Table};
 use super::help::{help, usage};
 use super::request;

@@ -1,7 +1,10 @@
 //! The command lines of `cos enrol` and `cos key`.
 
 use super::tests::{complaint, parsed};
+use std::num::NonZeroU16;
+
 use super::*;
+use crate::client::call::*;
 
 #[test]
 fn registrations_and_keys() {

@@ -2,7 +2,8 @@
 //! refused, and what goes on to ssh itself.
 
 use super::tests::{call, complaint, parsed};
-use super::*;
+use crate::client::call::*;
+use std::num::NonZeroU16;
 
 /// A later value was taken where it is another kind of setting than the first.
 #[test]

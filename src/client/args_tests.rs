@@ -1,7 +1,11 @@
 //! The command lines that tools send (found by logging argv), each verbatim.
 
-use super::super::dial::ConnectTime;
+use std::num::NonZeroU16;
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
+
 use super::*;
+use crate::client::call::*;
 
 pub(super) fn parsed(line: &[&str]) -> Result<Action, Fault> {
     let argv: Vec<OsString> = line.iter().map(OsString::from).collect();

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 
-use super::args::Call;
+use super::call::Call;
 use super::messages;
 use crate::fault::Fault;
 use crate::protocol::request::LOGIN_SHELL;

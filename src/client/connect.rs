@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::args::{Call, Family};
-use super::dial::{Dialing, Times, plainly};
+use super::call::{Call, Family};
+use super::dial::{Dialing, Times};
 use super::inbox::is_for_later;
+use super::io_error::plainly;
 use super::stdio::{Input, Output, Which};
 use crate::config::settings::default_port;
 use crate::fault::Fault;

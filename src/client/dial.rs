@@ -13,8 +13,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 
-use super::args::Call;
+use super::call::{Call, ConnectTime};
 use super::inbox::is_for_later;
+use super::io_error::plainly;
 use super::jump::{Jump, Peer};
 use crate::fault::Fault;
 use crate::sys::socket::{notice_loss, prepare};
@@ -47,16 +48,6 @@ impl Times {
             ConnectTime::Each(time) | ConnectTime::Together(time) => time,
         }
     }
-}
-
-/// How long connecting may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectTime {
-    /// Each address, and then the host's hello.
-    Each(Duration),
-    /// All of them together, as ssh has it: `-o ConnectTimeout`. The look-up of a name has
-    /// the resolver's own times.
-    Together(Duration),
 }
 
 /// A connection that is being made.
@@ -361,12 +352,6 @@ pub fn wait_for(socket: &TcpStream, events: PollFlags, until: Instant) -> io::Re
 pub fn has_news(socket: BorrowedFd<'_>) -> bool {
     let mut ready = [PollFd::new(socket, PollFlags::POLLIN)];
     matches!(poll(&mut ready, PollTimeout::ZERO), Ok(1))
-}
-
-/// What the system says of an error, without its number.
-pub fn plainly(e: &io::Error) -> String {
-    let number = e.raw_os_error().map(Errno::from_raw);
-    number.map_or_else(|| e.to_string(), |n| n.desc().to_owned())
 }
 
 #[cfg(test)]

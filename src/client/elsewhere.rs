@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::args::{Call, Family};
+use super::call::{Call, Family};
 use super::route::Route;
 use crate::config::hostinfo::Method;
 use crate::fault::Fault;
@@ -171,8 +171,8 @@ fn is_this_program(program: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::args::{self, Action};
     use crate::client::route;
+    use crate::client::{args, call::Action};
     use crate::config::scratch::Scratch;
 
     fn parsed(line: &[&str]) -> Call {

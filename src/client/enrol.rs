@@ -5,9 +5,9 @@
 //! Then it looks at the machine key of the handshake, and asks for a name or an
 //! activation password where it does not know it.
 
-use super::args::Call;
 use super::asker::Asker;
 use super::auth_method::AuthMethod;
+use super::call::Call;
 use super::denied::{denied_because, denied_unasked};
 use super::door::Door;
 use super::greet::{Answer, OurHello};

@@ -8,7 +8,7 @@
 
 use getopts::{Options, ParsingStyle};
 
-use super::args::Personality;
+use super::call::Personality;
 
 /// What a flag does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,8 +14,9 @@ use nix::poll::PollFlags;
 
 use super::auth_method::{AuthMethod, Question};
 use super::denied::denied_because;
-use super::dial::{Dialed, has_news, plainly, wait_for};
+use super::dial::{Dialed, has_news, wait_for};
 use super::inbox::{Inbox, ReadOutcome, is_for_later};
+use super::io_error::plainly;
 use super::jump::{Jump, Peer};
 use super::request;
 use super::talk::{Talk, Unanswered};

@@ -7,9 +7,9 @@
 use std::env;
 use std::num::NonZeroU16;
 
-use super::args::Call;
 use super::asker::Asker;
 use super::auth_method::{AuthMethod, Question};
+use super::call::Call;
 use super::denied::{denied, denied_because, denied_unasked};
 use super::dial::{Dialing, Times};
 use super::door::Door;

@@ -1,6 +1,6 @@
 //! What `--help` says, and the lines of usage. Pure: run by the client.
 
-use super::args::Personality;
+use super::call::Personality;
 use super::flags::{self, Rule, Table};
 
 /// One line that tells how the program is called.

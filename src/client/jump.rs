@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
-use super::args::{Call, Family};
-use super::dial::{ConnectTime, Dialed, IS_IT_THERE, REFUSED, plainly};
+use super::call::{Call, ConnectTime, Family};
+use super::dial::{Dialed, IS_IT_THERE, REFUSED};
+use super::io_error::plainly;
 use super::route::Route;
 use super::values::KEEP_ALIVE;
 use crate::fault::Fault;

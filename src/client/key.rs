@@ -3,7 +3,7 @@
 
 use nix::unistd::User;
 
-use super::args::ShowKey;
+use super::call::ShowKey;
 use super::messages;
 use super::route::Places;
 use crate::config::{keys, words};

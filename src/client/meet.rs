@@ -4,8 +4,8 @@
 //! Anybody can show any key: it is pinned once the handshake has proven it, and nothing
 //! was asked or answered before.
 
-use super::args::Call;
 use super::asker::Asker;
+use super::call::Call;
 use super::dial::{Dialing, Times};
 use super::greet::{Greeted, OurHello};
 use super::messages::Reporter;

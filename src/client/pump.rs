@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-use super::dial::plainly;
 use super::greet::Accepted;
 use super::inbox::{Inbox, ReadOutcome, is_for_later};
+use super::io_error::plainly;
 use super::messages;
 use super::outbox::Outbox;
 use super::signals::{SignalReceiver, Signals, Verdict};

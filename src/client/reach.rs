@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::args::Call;
+use super::call::Call;
 use super::dial::{Dialed, Dialing, Times};
 use super::jump::Jumping;
 use super::messages::Reporter;

@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::unistd::{User, getuid};
 
-use super::args::Call;
 use super::auth_method::Question;
+use super::call::Call;
 use super::values::Display;
 use crate::config::hostinfo::Entry;
 use crate::config::linger::Linger;

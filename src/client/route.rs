@@ -5,14 +5,13 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
-use super::args::{Call, Family};
-use super::dial::plainly;
+use super::call::{Call, Family};
+use super::io_error::plainly;
 use crate::config::address::Address;
 use crate::config::hostinfo::{self, Addresses, Entry, HostTable};
 use crate::config::name::HostName;
 use crate::config::paths::{Paths, SYSTEM};
 use crate::config::settings::default_port;
-use crate::config::words::cosadm;
 use crate::fault::Fault;
 
 /// A host's line, and the one address that was asked for where the command
@@ -129,7 +128,7 @@ fn not_there(paths: &Paths) -> Fault {
         Ok(false) => "there is no host table",
         Ok(true) | Err(_) => "this host is not in it",
     };
-    let join = cosadm(paths, "host join FILE");
+    let join = paths.cosadm("host join FILE");
     let words =
         format!("{what}; {join} adds the host from an invitation that its administrator makes");
     Fault::of(&file, words)
@@ -309,7 +308,7 @@ fn no_such_family() -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::args::{self, Action};
+    use crate::client::{args, call::Action};
     use crate::config::scratch::Scratch;
 
     fn call(line: &[&str]) -> Call {
@@ -371,7 +370,7 @@ mod tests {
         for unknown in ["hostc", "192.0.2.2", "2001:db8::2"] {
             let told = find(&paths, unknown).err().unwrap().to_string();
             assert!(
-                told.contains("hostinfo: ") && told.contains(&cosadm(&paths, "host join FILE")),
+                told.contains("hostinfo: ") && told.contains(&paths.cosadm("host join FILE")),
                 "{told}"
             );
         }

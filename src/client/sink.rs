@@ -9,7 +9,7 @@ use std::time::Instant;
 use nix::fcntl::OFlag;
 use nix::poll::PollFlags;
 
-use super::dial::plainly;
+use super::io_error::plainly;
 use super::stdio::{Output, Which, is_of_the_stream};
 use crate::fault::Fault;
 use crate::protocol::Malformed;

@@ -5,8 +5,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use nix::ifaddrs::getifaddrs;
 
-use super::args::Source;
-use super::dial::plainly;
+use super::call::Source;
+use super::io_error::plainly;
 use crate::fault::Fault;
 
 /// The addresses to connect from, the best of each family first; none where nothing was said. As

@@ -9,7 +9,7 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use super::args::{Family, Personality};
+use super::call::{Family, Personality};
 use super::values::{self, Destination};
 use crate::config::address::Address;
 use crate::config::linger::Linger;

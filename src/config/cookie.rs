@@ -12,7 +12,6 @@ use zeroize::Zeroizing;
 use super::name::HostName;
 use super::paths::Paths;
 use super::secure::{self, Kind};
-use super::words::cosadm;
 use crate::fault::Fault;
 use crate::secret::Secret;
 
@@ -28,7 +27,7 @@ pub fn load_in(paths: &Paths, host: &HostName) -> Result<Vec<Secret>, Fault> {
     load(paths, &paths.cookie_in(host))?.ok_or_else(|| {
         let words = format!(
             "there is no cookie, so {host} cannot ask this host; {} makes one",
-            cosadm(paths, format_args!("host rotate {host}"))
+            paths.cosadm(format_args!("host rotate {host}"))
         );
         Fault::of(&paths.cookie_in(host), words)
     })
@@ -42,7 +41,7 @@ pub fn load_out(paths: &Paths, host: &HostName) -> Result<Vec<Secret>, Fault> {
     load(paths, &paths.cookie_out(host))?.ok_or_else(|| {
         let words = format!(
             "there is no cookie for {host}; {} installs one from its invitation",
-            cosadm(paths, "host join FILE")
+            paths.cosadm("host join FILE")
         );
         Fault::of(&paths.cookie_out(host), words)
     })
@@ -139,14 +138,14 @@ mod tests {
                 .err()
                 .unwrap()
                 .to_string()
-                .contains(&cosadm(&paths, "host rotate hosta"))
+                .contains(&paths.cosadm("host rotate hosta"))
         );
         assert!(
             load_out(&paths, &host)
                 .err()
                 .unwrap()
                 .to_string()
-                .contains(&cosadm(&paths, "host join FILE"))
+                .contains(&paths.cosadm("host join FILE"))
         );
         write_in(&paths, &host, &[a.clone(), b.clone()]).unwrap();
         write_out(&paths, &host, std::slice::from_ref(&c)).unwrap();

@@ -30,7 +30,7 @@ pub use users::{UserPair, Users};
 use super::name::HostName;
 use super::paths::Paths;
 use super::secure::Kind;
-use super::words::{cosadm, numbered, quoted};
+use super::words::{numbered, quoted};
 use crate::fault::Fault;
 
 /// The longest host table that is read, in bytes: 100,000 hosts with pinned
@@ -154,10 +154,7 @@ pub fn content(paths: &Paths) -> Result<Zeroizing<Vec<u8>>, Fault> {
         .ok_or_else(|| {
             Fault::of(
                 &file,
-                format!(
-                    "there is no host table; {} makes one",
-                    cosadm(paths, "init")
-                ),
+                format!("there is no host table; {} makes one", paths.cosadm("init")),
             )
         })
 }

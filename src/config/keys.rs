@@ -11,7 +11,6 @@ use zeroize::Zeroizing;
 
 use super::paths::Paths;
 use super::secure::{self, Created, Kind};
-use super::words::cosadm;
 use crate::fault::Fault;
 use crate::secret::{KeyPair, PublicKey, Secret, to_hex};
 
@@ -73,7 +72,7 @@ fn load(paths: &Paths, file: &Path) -> Result<KeyPair, Fault> {
         .ok_or_else(|| {
             Fault::of(
                 file,
-                format!("there is no key; {} makes one", cosadm(paths, "init")),
+                format!("there is no key; {} makes one", paths.cosadm("init")),
             )
         })?;
     let wrong = || {
@@ -107,7 +106,7 @@ mod tests {
                 .err()
                 .unwrap()
                 .to_string()
-                .contains(&cosadm(&paths, "init"))
+                .contains(&paths.cosadm("init"))
         );
         assert_eq!(create(&paths.host_key()).unwrap(), Created::New);
         let pair = load_host_key(&paths).unwrap();

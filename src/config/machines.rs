@@ -8,7 +8,6 @@
 use super::name::HostName;
 use super::paths::Paths;
 use super::secure::{self, Created, Kind};
-use super::words::cosadm;
 use crate::fault::Fault;
 use crate::secret::PublicKey;
 
@@ -46,7 +45,7 @@ pub fn recorded(paths: &Paths, host: &HostName) -> Result<Option<PublicKey>, Fau
         .and_then(|rest| PublicKey::from_hex(rest.trim()));
     let words = format!(
         "its one line must be \"{WORD}\" and 64 hexadecimal digits; {} removes it",
-        cosadm(paths, format_args!("host rotate {host}"))
+        paths.cosadm(format_args!("host rotate {host}"))
     );
     key.map(Some).ok_or_else(|| Fault::of(&file, words))
 }

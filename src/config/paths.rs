@@ -3,6 +3,7 @@
 //! path leads, and the user database for the caller's home folder.
 
 use std::env;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::name::HostName;
 use super::secure::{Checker, Created, Kind};
-use super::words::cosadm;
+use super::words::shell_word;
 use crate::fault::Fault;
 
 /// The configuration folder of the system.
@@ -132,10 +133,25 @@ impl Paths {
         }
     }
 
+    /// Returns a command of `cosadm` about this folder, in backquotes, to be typed as it is: it
+    /// names the folder, unless that is the system's.
+    pub fn cosadm(&self, words: impl Display) -> String {
+        format!("`cosadm{} {words}`", self.option_c())
+    }
+
+    /// Returns ` -C DIR` for a command that is suggested, or nothing for the system's folder.
+    pub fn option_c(&self) -> String {
+        if self.system {
+            String::new()
+        } else {
+            format!(" -C {}", shell_word(&self.dir.display().to_string()))
+        }
+    }
+
     /// The command that makes the files of the place, in backquotes; none for `/`, which is
     /// no folder of ours.
     pub fn init(&self) -> Option<String> {
-        (self.dir != Path::new("/")).then(|| cosadm(self, "init"))
+        (self.dir != Path::new("/")).then(|| self.cosadm("init"))
     }
 
     /// `cosserver.toml`, or the file that was given in its place.
@@ -338,6 +354,13 @@ fn absolute(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_names_the_folder_that_it_is_about() {
+        let of = |dir: &str| Paths::of_dir(Path::new(dir)).cosadm("init");
+        assert_eq!(of("/etc/cosserver"), "`cosadm init`");
+        assert_eq!(of("/home/jo/my S"), "`cosadm -C '/home/jo/my S' init`");
+    }
 
     #[test]
     fn the_systems_folders_and_ones_own() {

@@ -2,10 +2,7 @@
 //! meant, and which command helps. Used wherever a file of the administrator is
 //! found wrong. Pure.
 
-use std::fmt::Display;
 use std::num::NonZeroU16;
-
-use super::paths::Paths;
 
 pub use crate::fault::quoted;
 pub use crate::protocol::name::is_shown;
@@ -91,22 +88,6 @@ pub(crate) fn readable(line: &[u8]) -> (&str, bool) {
             let text = line.get(..e.valid_up_to()).unwrap_or_default();
             (std::str::from_utf8(text).unwrap_or_default(), false)
         }
-    }
-}
-
-/// A command of `cosadm` about that place, in backquotes, to be typed as it is:
-/// it names the configuration folder, unless that is the system's.
-pub fn cosadm(paths: &Paths, words: impl Display) -> String {
-    format!("`cosadm{} {words}`", option_c(paths))
-}
-
-/// The way to a configuration folder in a command that is suggested: ` -C DIR`,
-/// or nothing for the system's.
-pub fn option_c(paths: &Paths) -> String {
-    if paths.system {
-        String::new()
-    } else {
-        format!(" -C {}", shell_word(&paths.dir.display().to_string()))
     }
 }
 
@@ -213,13 +194,5 @@ mod tests {
         assert_eq!(shell_word("/etc/cos-1"), "/etc/cos-1");
         assert_eq!(shell_word(""), "''");
         assert_eq!(shell_word("it's $x"), r"'it'\''s $x'");
-    }
-
-    #[test]
-    fn a_command_names_the_folder_that_it_is_about() {
-        use std::path::Path;
-        let of = |dir: &str| cosadm(&Paths::of_dir(Path::new(dir)), "init");
-        assert_eq!(of("/etc/cosserver"), "`cosadm init`");
-        assert_eq!(of("/home/jo/my S"), "`cosadm -C '/home/jo/my S' init`");
     }
 }

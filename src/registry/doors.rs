@@ -12,7 +12,6 @@ use super::noted::{self, Noted};
 use super::outer::{Level, Looked, Outer};
 use crate::config::paths::Paths;
 use crate::config::secure;
-use crate::config::words;
 use crate::fault::Fault;
 
 /// What registering came to.
@@ -150,7 +149,7 @@ impl Doors {
     pub fn lost(paths: &Paths) -> Option<Fault> {
         let (outer, inner) = (Outer::path(paths), Inner::path(paths, None));
         let told = |path: &Path, what: &str| {
-            let init = words::cosadm(paths, "init");
+            let init = paths.cosadm("init");
             let words = format!(
                 "{what}: put a copy back; or, without what was known there, {init} makes a new one"
             );

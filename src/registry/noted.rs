@@ -15,7 +15,6 @@ use super::inner::Inner;
 use super::outer::Outer;
 use crate::config::paths::Paths;
 use crate::config::secure::{self, Kind};
-use crate::config::words::cosadm;
 use crate::fault::Fault;
 
 /// The note's longest content, bytes: three paths and their numbers.
@@ -99,7 +98,7 @@ impl Noted {
 
     /// Returns the files that are older now than they were noted, each with what that means.
     pub fn is_newer_than(&self, now: &Self, paths: &Paths) -> Vec<(PathBuf, Fault)> {
-        let remedy = format!("to accept it as it is: {}", cosadm(paths, "init"));
+        let remedy = format!("to accept it as it is: {}", paths.cosadm("init"));
         let older = |(path, noted): &(PathBuf, u64)| {
             let (_, count) = now.0.iter().find(|(other, _)| other == path)?;
             (count < noted).then(|| {

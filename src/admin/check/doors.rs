@@ -2,7 +2,6 @@
 
 use super::{Level, Report};
 use crate::admin::doors::{check_writers, stranger, word};
-use crate::config::words::cosadm;
 use crate::fault::Fault;
 use crate::registry::noted::Noted;
 use crate::registry::{self, Doors, Inner, List, Outer};
@@ -80,7 +79,7 @@ impl Report<'_> {
                 self.wrong(path, &lost);
                 return None;
             }
-            let init = cosadm(self.paths, "init");
+            let init = self.paths.cosadm("init");
             let words = format!("there is no such file, and nobody is let in; {init} makes it");
             self.add(Level::Problem, path.display(), words);
             return None;

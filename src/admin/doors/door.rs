@@ -3,13 +3,12 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use super::super::commands::Call;
+use super::super::call::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::meets::{Meets, stranger};
 use super::{Both, done, many, word};
 use crate::config::paths::Paths;
-use crate::config::words::cosadm;
 use crate::fault::Fault;
 use crate::registry::inner::Settings;
 use crate::registry::{Level, List};
@@ -55,9 +54,9 @@ pub(super) fn now(paths: &Paths) -> String {
         if level == Level::Open && meets.word == "refused" {
             words += &format!(
                 "; {} makes a one-time password, {} has it asked for a name, and {} authorizes it without",
-                cosadm(paths, "otp add NAME"),
-                cosadm(paths, "settings set build-mode yes"),
-                cosadm(paths, "machine add ID --name NAME")
+                paths.cosadm("otp add NAME"),
+                paths.cosadm("settings set build-mode yes"),
+                paths.cosadm("machine add ID --name NAME")
             );
         }
         Ok(words)

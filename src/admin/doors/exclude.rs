@@ -1,13 +1,13 @@
 //! `cosadm exclude`: machines that the outer door keeps out for good.
 
-use super::super::commands::Call;
+use super::super::call::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::super::who;
 use super::{done, id, inner, machine_id, machine_in_time, many, named, outer, rows};
 use crate::config::keys;
 use crate::config::paths::Paths;
-use crate::config::words::{cosadm, shown};
+use crate::config::words::shown;
 use crate::fault::Fault;
 use crate::ipc::inetd;
 use crate::registry::{Id, List, Outer};
@@ -81,7 +81,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
 
 /// What excluding does not do by itself.
 pub(super) fn goes_on(paths: &Paths, id: &Id) -> String {
-    let now = cosadm(paths, format_args!("exclude add {id} --now"));
+    let now = paths.cosadm(format_args!("exclude add {id} --now"));
     format!("what it has running goes on, and {now} hangs it up")
 }
 
@@ -156,8 +156,8 @@ pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
 /// A machine that is not on a list.
 pub(super) fn not_there(paths: &Paths, list: List, id: &Id) -> Fault {
     let (what, list) = match list {
-        List::Include => ("include", cosadm(paths, "sestab list I")),
-        List::Exclude => ("exclude", cosadm(paths, "exclude list")),
+        List::Include => ("include", paths.cosadm("sestab list I")),
+        List::Exclude => ("exclude", paths.cosadm("exclude list")),
     };
     Fault::new(format!("{id} is not on the {what} list; {list} shows it"))
 }

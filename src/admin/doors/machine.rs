@@ -1,6 +1,6 @@
 //! `cosadm machine`: the authorized machines of the inner door.
 
-use super::super::commands::Call;
+use super::super::call::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::exclude::goes_on;
@@ -8,7 +8,6 @@ use super::{Both, done, id, machine_id, named, namesakes, rows};
 use crate::config::hostinfo::HostTable;
 use crate::config::machines;
 use crate::config::paths::Paths;
-use crate::config::words::cosadm;
 use crate::fault::Fault;
 use crate::registry::{Id, Inner, Level, List, Name, Outer};
 
@@ -75,7 +74,7 @@ pub(super) fn warn_of_namesake(
 /// Why a machine that was just authorized is not let in for all that.
 fn kept_out(paths: &Paths, outer: &Outer, id: &Id) -> Result<Option<String>, Fault> {
     if outer.get(List::Exclude, id)?.is_some() {
-        let delete = cosadm(paths, format_args!("exclude delete {id}"));
+        let delete = paths.cosadm(format_args!("exclude delete {id}"));
         return Ok(Some(format!(
             "it is on the exclude list, and is refused until {delete}"
         )));
@@ -106,7 +105,7 @@ pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
     };
     done(call, out, fields, words)?;
     if !exclude && doors.outer.get(List::Include, &id)?.is_some() {
-        let delete = cosadm(&paths, format_args!("sestab delete I {id}"));
+        let delete = paths.cosadm(format_args!("sestab delete I {id}"));
         out.tell(format!(
             "it is still on the include list: whoever authorizes it again lets it through the outer door while that is closed; {delete} takes it off"
         ));
@@ -138,7 +137,7 @@ pub(super) fn remove(
     exclude: bool,
 ) -> Result<Deleted, Fault> {
     let none = || {
-        let list = cosadm(paths, "machine list");
+        let list = paths.cosadm("machine list");
         Fault::new(format!(
             "{id} is not among the authorized machines; {list} shows them"
         ))
@@ -152,12 +151,12 @@ pub(super) fn remove(
     }
     let host = host_of(paths, id);
     let warning = host.as_ref().map(|host| {
-        let add = cosadm(paths, format_args!("machine add {id} --name {host}"));
+        let add = paths.cosadm(format_args!("machine add {id} --name {host}"));
         let what = format!(
             "this is the machine of host {host} in hostinfo: it is refused from now on, whatever its cookie"
         );
         if exclude {
-            let delete = cosadm(paths, format_args!("exclude delete {id}"));
+            let delete = paths.cosadm(format_args!("exclude delete {id}"));
             format!("{what}; {delete} and {add} let it in again")
         } else {
             format!(
@@ -192,7 +191,7 @@ pub(in crate::admin) fn rename(call: &Call, out: &Out) -> Result<(), Failure> {
     let mut doors = Both::open(&paths)?;
     let id = machine_id(&paths, &doors.inner, (call, 0), out)?;
     if !doors.inner.rename(&id, &name)? {
-        let list = cosadm(&paths, "machine list");
+        let list = paths.cosadm("machine list");
         let words = format!("{id} is not among the authorized machines; {list} shows them");
         return Err(Fault::new(words).into());
     }

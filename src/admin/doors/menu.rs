@@ -12,7 +12,7 @@ mod settings;
 
 use screen::{Left, Pages, Screen};
 
-use super::super::commands::Call;
+use super::super::call::Call;
 use super::super::out::{Failure, Out};
 use super::door::{Status, now};
 use super::rows::{numbered, short};

@@ -26,13 +26,12 @@ use std::time::Duration;
 pub(super) use meets::stranger;
 use rows::numbered;
 
-use super::commands::Call;
+use super::call::Call;
 use super::json::Json;
 use super::out::{Failure, Out};
 use super::who::utc;
 use crate::config::paths::Paths;
 use crate::config::secure;
-use crate::config::words::cosadm;
 use crate::fault::Fault;
 use crate::registry::inner::Machine;
 use crate::registry::{Doors, Id, Inner, Level, Name, Occurred, Outer};
@@ -66,7 +65,7 @@ const BUT_HOSTS: &str = "hosts of hostinfo that prove their cookie are let in al
 
 /// Why the outer door is not closed over nobody.
 fn over_nobody(paths: &Paths, level: Level) -> Fault {
-    let add = cosadm(paths, "machine add ID --name NAME");
+    let add = paths.cosadm("machine add ID --name NAME");
     let why = format!(
         "no machine is authorized, and closing it over none would lock everybody out; {BUT_HOSTS}"
     );
@@ -75,8 +74,8 @@ fn over_nobody(paths: &Paths, level: Level) -> Fault {
             format!("the outer door is closed, as it was: {why}. {add} authorizes a machine");
         return Fault::new(words);
     }
-    let otp = cosadm(paths, "otp add NAME");
-    let level = cosadm(paths, "sestab level 2");
+    let otp = paths.cosadm("otp add NAME");
+    let level = paths.cosadm("sestab level 2");
     Fault::new(format!(
         "the outer door is not closed: {why}. {add} authorizes a machine, {otp} lets one register, and \
          {level} closes the door over nobody"
@@ -112,8 +111,8 @@ fn inner_in(paths: &Paths, folder: Option<&Path>) -> Result<Inner, Fault> {
         let words = format!(
             "there is no such file: is its folder mounted? {} makes one there, {} goes back to the \
              state folder",
-            cosadm(paths, "settings set folder DIR"),
-            cosadm(paths, "settings set folder default")
+            paths.cosadm("settings set folder DIR"),
+            paths.cosadm("settings set folder default")
         );
         return Err(Fault::of(&path, words));
     }
@@ -153,7 +152,7 @@ fn is_missing(path: &Path) -> bool {
 }
 
 fn missing(path: &Path, what: &str, paths: &Paths) -> Fault {
-    Fault::of(path, format!("{what}; {} makes it", cosadm(paths, "init")))
+    Fault::of(path, format!("{what}; {} makes it", paths.cosadm("init")))
 }
 
 /// Where the inner door stands from now on, and whether its file is new there.
@@ -223,7 +222,7 @@ fn machine_id(
     }
     let name = name(text)?;
     let found = namesakes(inner, &name, NAMESAKES)?;
-    let list = cosadm(paths, "machine list");
+    let list = paths.cosadm("machine list");
     match found.as_slice() {
         [one] => Ok(one.id),
         [] => {

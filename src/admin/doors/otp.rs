@@ -3,14 +3,14 @@
 
 use zeroize::Zeroizing;
 
+use super::super::call::Call;
 use super::super::card_output::CardOutput;
-use super::super::commands::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::machine::warn_of_namesake;
 use super::{Both, day, done, name, seconds, typed};
 use crate::config::paths::Paths;
-use crate::config::words::{cosadm, quoted};
+use crate::config::words::quoted;
 use crate::fault::Fault;
 use crate::registry::inner::Pending;
 use crate::registry::{Inner, Level, Name};
@@ -109,7 +109,7 @@ pub(super) fn of_no_use(paths: &Paths, doors: &Both) -> Result<Option<String>, F
             "door open",
         ),
     };
-    Ok(Some(format!("{words} until {}", cosadm(paths, until))))
+    Ok(Some(format!("{words} until {}", paths.cosadm(until))))
 }
 
 /// A one-time password that waits, in a line.
@@ -148,7 +148,7 @@ pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
         let words = format!(
             "there is no one-time password for {}; {} shows them",
             quoted(name),
-            cosadm(&paths, "otp list")
+            paths.cosadm("otp list")
         );
         return Err(Fault::new(words).into());
     }

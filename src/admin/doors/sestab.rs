@@ -1,7 +1,7 @@
 //! `cosadm sestab`: the ten calls on the session table (seed 002), with its two lists "I"
 //! and "E".
 
-use super::super::commands::Call;
+use super::super::call::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::exclude::{known_name, named_by_the_inner_door, not_there, put};
@@ -9,7 +9,7 @@ use super::meets::meets;
 use super::{BUT_HOSTS, day, done, id, machine_in_time, many, outer, rows, seconds, word};
 use crate::config::keys;
 use crate::config::paths::Paths;
-use crate::config::words::{cosadm, quoted, shown};
+use crate::config::words::{quoted, shown};
 use crate::fault::Fault;
 use crate::registry::{Doors, Id, Level, List, Outer, RegistrationState};
 
@@ -125,7 +125,7 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
     // An inner door that cannot be read is told by whoever needs it.
     let is_unknown = || matches!(machine_in_time(&paths, &outer, &id), Ok(None));
     if list == List::Include && is_unknown() {
-        let add = cosadm(&paths, format_args!("machine add {id} --name NAME"));
+        let add = paths.cosadm(format_args!("machine add {id} --name NAME"));
         out.tell(format!(
             "the inner door does not know that machine, so that the list alone does not let it in; {add} \
              authorizes it"
@@ -169,7 +169,7 @@ pub(in crate::admin) fn enable(call: &Call, out: &Out) -> Result<(), Failure> {
 pub(in crate::admin) fn disable(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     if which(call.operand(0))? == List::Exclude {
-        let delete = cosadm(&paths, "exclude delete ID");
+        let delete = paths.cosadm("exclude delete ID");
         let words = format!("the exclude list is always enforced; {delete} takes a machine off it");
         return Err(Fault::new(words).into());
     }
@@ -183,14 +183,14 @@ fn enforce(paths: &Paths, outer: &mut Outer) -> Result<(), Fault> {
         return outer.set_level(Level::Closed);
     }
     let is_closed = outer.level()? == Level::Closed;
-    let close = cosadm(paths, "door close");
+    let close = paths.cosadm("door close");
     Err(Fault::new(if is_closed {
         format!(
             "the include list is empty, and the outer door is closed, as it was: {BUT_HOSTS}. {close} fills \
              the list with the authorized machines"
         )
     } else {
-        let level = cosadm(paths, "sestab level 2");
+        let level = paths.cosadm("sestab level 2");
         format!(
             "the include list is empty: enforcing it would lock everybody out; {BUT_HOSTS}. {close} fills \
              it with the authorized machines, and {level} closes the door over nobody"
@@ -230,7 +230,7 @@ pub(in crate::admin) fn level(call: &Call, out: &Out) -> Result<(), Failure> {
     let mut outer = outer(&paths)?;
     outer.set_level(level)?;
     if level == Level::Closed && outer.count(List::Include)? == 0 {
-        let close = cosadm(&paths, "door close");
+        let close = paths.cosadm("door close");
         out.tell(format!(
             "the include list is empty: hosts of hostinfo that prove their cookie are let in, and nobody \
              else, until {close} takes over authorized machines"

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::super::commands::Call;
+use super::super::call::Call;
 use super::super::json::Json;
 use super::super::out::{Failure, Out};
 use super::{Both, done, inner, many, otp, outer, place_inner, typed};

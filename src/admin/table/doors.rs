@@ -1,8 +1,8 @@
 //! The subcommands of the doors.
 
 use super::{Command, Flag, JSON, flag};
+use crate::admin::call::Call;
 use crate::admin::card_output::PASSWORD_OUTPUT;
-use crate::admin::commands::Call;
 use crate::admin::doors::{door, exclude, machine, otp, sestab, settings};
 use crate::admin::noted::Changes;
 use crate::admin::out::{Failure, Out};

@@ -10,14 +10,13 @@ use std::time::Instant;
 
 use super::Monitor;
 use super::accounts::Known as User;
-use super::doors::PendingAdmission;
-use super::logins::LoginId;
 use super::look_ups::LookUp;
+use super::preauth::{Acceptance, Asked, Pending, Preauth, Reject};
 use super::refuse::{Checked, LEFT};
 use super::sessions::shares::Holder;
 use super::talk::Talk;
 use crate::auth::hash::{self, ProofContext};
-use crate::auth::policy::{self, Exec, Granted};
+use crate::auth::policy;
 use crate::auth::{AuthenticatedHost, Greeted, NotGreeted, Opened};
 use crate::ipc::gate::{Complaint, Connection, Order, Question};
 use crate::log::Level;
@@ -26,97 +25,9 @@ use crate::protocol::prompt::Text;
 use crate::protocol::record::{self, Kind};
 use crate::protocol::{Malformed, limits};
 use crate::refusal::{Cause, Refusal};
-use crate::registry::{Admitted, Id, Known, Machine as _};
+use crate::registry::{Admitted, Known, Machine as _};
 use crate::sys::account::UserRecord;
 use crate::sys::socket;
-
-/// A stranger, as far as the monitor knows him.
-pub(super) enum Preauth {
-    /// The ServerHello is out.
-    Greeted(Box<Greeted>),
-    /// At the doors.
-    AtDoor(Box<PendingAdmission>),
-    /// Known; the rest of a long command is coming.
-    Asked(Box<Asked>),
-    /// Granted; the account is being looked up.
-    Waiting(LookUp),
-    /// Asked for an application; PAM has its turn, or he is prompted.
-    LoggingIn(LoginId),
-}
-
-impl Preauth {
-    /// His login, if he is in the midst of one.
-    pub(super) const fn login(&self) -> Option<LoginId> {
-        if let Self::LoggingIn(id) = self {
-            Some(*id)
-        } else {
-            None
-        }
-    }
-}
-
-/// A known caller whose command is still coming.
-pub(super) struct Asked {
-    known: Known<AuthenticatedHost>,
-    socket: OwnedFd,
-    talk: Talk,
-    welcome: Vec<Text>,
-    encoding: Vec<u8>,
-    length: usize,
-}
-
-impl Asked {
-    /// The address he calls from.
-    pub(super) const fn peer(&self) -> IpAddr {
-        self.known.inner().peer()
-    }
-
-    /// The machines that ask.
-    pub(super) fn machines(&self) -> Vec<Id> {
-        self.known.inner().machines()
-    }
-}
-
-/// How the connection will be told that it is accepted.
-pub(super) enum Acceptance {
-    /// By message 2, which is still to be made.
-    Message2,
-    /// By the next record of a conversation.
-    Talk(Box<Talk>),
-}
-
-/// A granted request that waits for its account.
-pub(super) struct Pending {
-    pub(super) connection: Connection,
-    pub(super) granted: Granted<Exec>,
-    pub(super) socket: OwnedFd,
-    pub(super) acceptance: Acceptance,
-    /// What is said to him when he is accepted.
-    pub(super) welcome: Vec<Text>,
-}
-
-/// What a step came to, when the walk did not end in a running job.
-pub(super) enum Reject {
-    /// Refused: the peer hears `denied`, the log why.
-    Refused(Refusal),
-    /// Something that must not be answered at all; and whose it is, if known.
-    Closed(&'static str, Option<IpAddr>),
-    /// It would have gone on, and its peer has left.
-    Left(IpAddr),
-}
-
-impl From<Refusal> for Reject {
-    fn from(r: Refusal) -> Self {
-        Self::Refused(r)
-    }
-}
-
-impl From<Malformed> for Reject {
-    fn from(m: Malformed) -> Self {
-        // Only our own answers to proven callers are made by way of this.
-        Self::Refused(Refusal::new(Cause::System, m))
-    }
-}
 
 impl Monitor {
     /// A step of the walk, for `-d`.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::answer::{Acceptance, Pending, Reject};
+use super::preauth::{Acceptance, Pending, Reject};
 use super::sessions::shares::Holder;
 use super::sessions::{Leader, SessionInfo};
 use super::{Monitor, inetd};

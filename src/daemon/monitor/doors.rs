@@ -8,7 +8,7 @@
 mod awaited;
 mod denied;
 mod guesses;
-mod pending_admission;
+pub(super) mod pending_admission;
 mod prompt;
 mod registry_client;
 mod registry_worker;
@@ -18,12 +18,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use super::Monitor;
-use super::answer::{Acceptance, Preauth, Reject};
+use super::event_source::WorkerKind;
 use super::logins::Who;
+use super::preauth::{Acceptance, Preauth, Reject};
 use crate::auth::policy;
 use crate::auth::{self, AuthenticatedMachine, LoginClaim, Opened, Shows};
 use crate::config::paths::Paths;
-use crate::config::words;
 use crate::ipc::gate::Connection;
 use crate::log::Level;
 use crate::protocol::prompt::{Style, Text};
@@ -41,7 +41,7 @@ pub(super) use guesses::Guesses;
 pub(super) use pending_admission::PendingAdmission;
 use pending_admission::{Applicant, Step};
 use registry_client::Ticket;
-pub(super) use registry_client::{RegistryClient, Told as Heard, WorkerKind};
+pub(super) use registry_client::{RegistryClient, Told as Heard};
 
 impl Monitor {
     /// A handshake has opened: the doors are asked about its machine, before anything else
@@ -423,10 +423,7 @@ impl Monitor {
 /// What lets a machine in that is sent away.
 fn remedy(paths: &Paths, status: &MachineStatus, is_host: bool) -> String {
     let add = format!("machine add {} --name NAME", status.id);
-    let (add, close) = (
-        words::cosadm(paths, add),
-        words::cosadm(paths, "door close"),
-    );
+    let (add, close) = (paths.cosadm(add), paths.cosadm("door close"));
     let is_known = matches!(status.state, RegistrationState::Known { .. });
     let is_left_out = !status.included && status.level == registry::Level::Closed;
     if is_known && is_left_out && !is_host {

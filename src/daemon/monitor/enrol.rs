@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use super::Monitor;
-use super::answer::Reject;
 use super::login;
+use super::preauth::Reject;
 use super::sessions::{Leader, SessionInfo};
 use super::talk::Talk;
 use crate::auth::AuthenticatedMachine;

@@ -2,7 +2,6 @@
 
 use mio::Token;
 
-use super::doors::WorkerKind;
 use super::logins::LoginId;
 
 pub(super) const SIGNALS: Token = Token(0);
@@ -17,6 +16,15 @@ pub(super) const GUARD: Token = Token(7);
 /// The kinds of tokens that there are many of: session, job, and so on. The first so
 /// many numbers are those above.
 const KINDS: usize = 8;
+
+/// Which of the two registry workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WorkerKind {
+    /// It looks.
+    Looks = 0,
+    /// It registers.
+    Writes = 1,
+}
 
 /// Whose event it is.
 pub(super) enum EventSource {

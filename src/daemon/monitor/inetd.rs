@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
-use super::answer;
 use super::children::Child;
 use super::listen::adopted;
 use super::logins::MADE_ROOM;
 use super::look_ups::Process;
 use super::options::Asked;
+use super::preauth;
 use super::table::{Admission, PreauthStage, Table};
 use super::{Monitor, Which};
 use crate::daemon::sources::{self, Networks, Source};
@@ -197,7 +197,7 @@ impl Monitor {
         let login = self
             .unauthenticated
             .values()
-            .find_map(answer::Preauth::login);
+            .find_map(preauth::Preauth::login);
         if let Some(id) = login {
             self.leave_slot();
             return self.interrupt_login(id, Cause::Busy, MADE_ROOM);
@@ -306,7 +306,7 @@ impl Monitor {
         let login = self
             .unauthenticated
             .values()
-            .find_map(answer::Preauth::login);
+            .find_map(preauth::Preauth::login);
         let Some((connection, login)) = self.inetd.as_mut().zip(login) else {
             return;
         };

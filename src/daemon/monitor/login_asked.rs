@@ -4,8 +4,8 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::Monitor;
-use super::answer::Reject;
 use super::logins::{Answered, LoginId, Stage};
+use super::preauth::Reject;
 use crate::ipc::gate::Order;
 use crate::ipc::login::{Order as ToWorker, WorkerToMonitor};
 use crate::protocol::Malformed;

@@ -31,6 +31,7 @@ mod look_ups;
 mod notify;
 pub mod options;
 mod pid_file;
+mod preauth;
 mod protect;
 mod refuse;
 mod room;
@@ -63,7 +64,6 @@ use crate::sys::process;
 use crate::sys::sandbox::{SandboxConfig, SandboxStatus};
 use crate::sys::signals::Signals;
 use accounts::Accounts;
-use answer::{Pending, Preauth};
 use children::Child;
 use doors::RegistryClient;
 use event_source::EventSource;
@@ -72,6 +72,7 @@ use key_cache::KeyCache;
 use logins::Logins;
 use look_ups::{LookUp, LookUps};
 use notify::Manager;
+use preauth::{Pending, Preauth};
 use sessions::Sessions;
 
 pub use guard::standby_main as standby_guard;
@@ -325,7 +326,7 @@ impl Monitor {
         self.unreaped.retain(|pid| !process::reap(*pid));
         if which == Which::Gate {
             for (_, preauth) in std::mem::take(&mut self.unauthenticated) {
-                if let answer::Preauth::LoggingIn(login) = preauth {
+                if let preauth::Preauth::LoggingIn(login) = preauth {
                     self.abandon_login(login);
                 }
             }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Monitor;
-use super::answer::Preauth;
+use super::preauth::Preauth;
 use crate::auth::hash;
 use crate::daemon::sources;
 use crate::ipc::gate::{Complaint, Connection, Order};

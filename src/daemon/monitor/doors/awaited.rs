@@ -14,7 +14,7 @@ use super::pending_admission::{PendingAdmission, Step};
 use crate::auth::{Opened, hash};
 use crate::config::name::HostName;
 use crate::daemon::monitor::Monitor;
-use crate::daemon::monitor::answer::{Preauth, Reject};
+use crate::daemon::monitor::preauth::{Preauth, Reject};
 use crate::daemon::sources::Source;
 use crate::ipc::gate::{Connection, Order};
 use crate::registry::{Admitted, asked::Question};

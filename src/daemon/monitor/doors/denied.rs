@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use crate::daemon::monitor::Monitor;
-use crate::daemon::monitor::answer::Preauth;
 use crate::daemon::monitor::logins::LoginId;
+use crate::daemon::monitor::preauth::Preauth;
 use crate::ipc::gate::Connection;
 use crate::refusal::{Cause, Refusal};
 use crate::registry::Id;

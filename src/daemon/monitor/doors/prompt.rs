@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::pending_admission::{PendingAdmission, Step};
 use crate::daemon::monitor::Monitor;
-use crate::daemon::monitor::answer::{Preauth, Reject};
+use crate::daemon::monitor::preauth::{Preauth, Reject};
 use crate::daemon::monitor::talk::Talk;
 use crate::daemon::sources::{Networks, Source};
 use crate::ipc::gate::{Connection, Order};

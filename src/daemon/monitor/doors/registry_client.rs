@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use super::super::event_source;
 use super::registry_worker::RegistryWorker;
 use crate::config::paths::Paths;
+use crate::daemon::monitor::event_source::WorkerKind;
 use crate::fault::Fault;
 use crate::ipc::gate::Connection;
 use crate::registry::asked::{Answer, Question};
@@ -30,15 +31,6 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// Notes that nobody waits for: beyond so many none is taken.
 const NOTES: usize = 64;
-
-/// Which of the two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum WorkerKind {
-    /// It looks.
-    Looks = 0,
-    /// It registers.
-    Writes = 1,
-}
 
 /// What asking came to.
 pub(in super::super) enum Asked {
