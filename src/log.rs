@@ -203,7 +203,7 @@ impl Log {
         if self.users.len() >= USERS {
             self.users.retain(|_, n| !n.is_past() || n.due().is_some());
         }
-        // Beyond so many users at once, the others' lines are counted together.
+        // Beyond `USERS` users at a time, count the lines of the others together.
         let known = self.users.len() < USERS || self.users.contains_key(&uid);
         let whose = if known { uid } else { u32::MAX };
         let rate_limit = self.users.entry(whose).or_insert_with(RateLimit::new);

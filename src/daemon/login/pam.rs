@@ -1,6 +1,6 @@
 //! PAM as the login worker sees it: one transaction, its conversation, its items.
 //!
-//! Used in `cosserver-login`. Owns no handle and calls no library: the implementation over libpam
+//! Runs in `cosserver-login`. Owns no handle and calls no library: the implementation over libpam
 //! is `src/sys/pam.rs`, which only `cosserver-login` compiles. So no other program is linked with
 //! libpam, whatever the linker keeps.
 

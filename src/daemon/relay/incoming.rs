@@ -73,7 +73,7 @@ impl Incoming {
         self.buffer.len() > SMALL || self.backlog.holds_spare()
     }
 
-    /// Returns empty buffers to the system.
+    /// Frees the buffers that are empty.
     pub(super) fn give_back(&mut self) {
         if self.filled == 0 {
             self.buffer = Vec::new();

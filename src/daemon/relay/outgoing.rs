@@ -61,7 +61,7 @@ impl Outgoing {
         self.data.holds_memory()
     }
 
-    /// Returns empty buffers to the system.
+    /// Frees the buffers that are empty.
     pub(super) fn give_back(&mut self) {
         self.data.give_back();
         if self.control.is_empty() {

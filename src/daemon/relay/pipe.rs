@@ -1,5 +1,4 @@
-//! Questions about the job's pipes other than their bytes. Used by a session's thread. Must never
-//! read or write.
+//! State and size of the job's pipes. Used by a session's thread. Must never read or write them.
 
 use std::os::fd::{AsFd, OwnedFd};
 

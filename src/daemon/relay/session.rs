@@ -215,7 +215,7 @@ impl Serving {
                 ([true, true], 0) => self.overtaken + self.got.saturating_sub(before),
                 _ => 0,
             };
-            // Both outputs of a command usually end together: send their ends together.
+            // Both outputs of a command end together: send their ends together.
             ended.sort_by_key(|end| end.map(Stream::byte));
             for stream in ended.into_iter().flatten() {
                 self.outgoing.add(&Message::Eof(stream))?;
