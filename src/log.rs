@@ -1,8 +1,8 @@
-//! The log: one line a decision, a stable event name and `key=value` pairs.
+//! The log: one line per decision, with a stable event name and `key=value` pairs.
 //!
-//! Written by the monitor alone, to syslog (authpriv) or, with `-e`, to stderr.
-//! A peer's bytes are escaped; a log that does not take a line loses it, counts
-//! it, and never stops the daemon.
+//! Only the monitor writes it: to syslog (authpriv) or, with `-e`, to stderr. A peer's bytes are
+//! escaped. A line that the log does not take is dropped and counted; the log must never stop the
+//! daemon.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Display, Write as _};
@@ -20,7 +20,7 @@ use syslog::{Facility, LogFormat, Logger, Severity};
 pub enum Level {
     /// Something the administrator must act on.
     Error,
-    /// A refusal, a fault that was survived.
+    /// A refusal, or a fault that the daemon survived.
     Warning,
     /// A decision.
     Info,
@@ -28,18 +28,18 @@ pub enum Level {
     Debug,
 }
 
-/// The time in which lines are counted.
+/// The period of the rate limits.
 const SECOND: Duration = Duration::from_secs(1);
-/// Lines a second beyond which strangers' noise is only counted.
+/// Most rate-limited lines a second that unauthenticated peers can cause; the rest is only counted.
 const NOISE: u32 = 100;
-/// Lines a second about one user of this machine beyond which they are only counted.
+/// Most rate-limited lines a second about one local user; the rest is only counted.
 const OF_ONE: u32 = 10;
-/// Users whose lines are counted at the same time.
+/// Users whose lines are counted individually at a time.
 const USERS: usize = 1024;
 
 /// Where lines go.
 enum Sink {
-    /// And how many lines it has not taken.
+    /// Standard error, and how many lines it has not taken.
     Stderr(u64),
     Syslog(Box<Logger<Syslog, Line>>),
 }
@@ -52,15 +52,15 @@ pub struct Log {
     users: HashMap<u32, RateLimit>,
 }
 
-/// Lines of one second.
+/// The lines of one second.
 struct RateLimit {
     second: Instant,
     lines: u32,
-    /// Those that were too many, by their event, and that no line has told of yet.
+    /// The lines over the limit, by event, that were not reported yet.
     suppressed: Suppressed,
 }
 
-/// How many lines of each event were left out.
+/// How many lines of each event were suppressed.
 type Suppressed = BTreeMap<&'static str, u64>;
 
 impl RateLimit {
@@ -76,8 +76,8 @@ impl RateLimit {
         self.second.elapsed() >= SECOND
     }
 
-    /// Whether there may be a line more of this event, where there are so many a second; and
-    /// which were too many in an earlier one.
+    /// Whether one more line of this event may be written, with at most `most` lines a second. If
+    /// so, returns the lines that were suppressed in an earlier second.
     fn may(&mut self, event: &'static str, most: u32) -> Option<Suppressed> {
         let mut earlier = Suppressed::new();
         if self.is_past() {
@@ -93,19 +93,19 @@ impl RateLimit {
         Some(earlier)
     }
 
-    /// When the lines that were left out are to be told of.
+    /// Returns when the suppressed lines are to be reported.
     fn due(&self) -> Option<Instant> {
         (!self.suppressed.is_empty()).then(|| self.second + SECOND)
     }
 }
 
 impl Log {
-    /// A log to stderr.
+    /// Returns a log to stderr.
     pub fn stderr(most: Level) -> Self {
         Self::new(Sink::Stderr(0), most)
     }
 
-    /// A log to syslog, connected when there is something to say.
+    /// Returns a log to syslog. It connects when there is a line to write.
     pub fn syslog(most: Level) -> Self {
         Self::syslog_at(SOCKETS.map(PathBuf::from).to_vec(), most)
     }
@@ -137,8 +137,8 @@ impl Log {
         self.write(level, &line);
     }
 
-    /// Logs what strangers can cause as often as they like: so many lines a
-    /// second, the rest is counted.
+    /// Logs an event that unauthenticated peers can cause as often as they like: at most `NOISE`
+    /// such lines a second, the rest is counted.
     pub fn log_ratelimited(
         &mut self,
         level: Level,
@@ -155,7 +155,7 @@ impl Log {
         self.say(level, event, pairs);
     }
 
-    /// Tells of lines that were left out.
+    /// Reports suppressed lines.
     fn say_suppressed(&mut self, all: &Suppressed, of: Option<u32>) {
         for (event, lines) in all {
             let mut pairs: Vec<(&str, &dyn Display)> = vec![("event", event), ("lines", lines)];
@@ -166,14 +166,14 @@ impl Log {
         }
     }
 
-    /// When lines that were left out are to be told of, if no other line does so before.
+    /// Returns when suppressed lines are to be reported, if no other line does so before.
     pub fn deadline(&self) -> Option<Instant> {
         let users = self.users.values().filter_map(RateLimit::due);
         self.rate_limit.due().into_iter().chain(users).min()
     }
 
-    /// Tells of all lines that were left out, and of which none has told yet: a flood that ends
-    /// has no line behind it.
+    /// Reports all suppressed lines that were not reported yet: after a flood no later line would
+    /// do so.
     pub fn tell_suppressed(&mut self) {
         let all = std::mem::take(&mut self.rate_limit.suppressed);
         self.say_suppressed(&all, None);
@@ -188,8 +188,8 @@ impl Log {
         }
     }
 
-    /// Logs what a user of this machine can cause as often as he likes: so many lines a
-    /// second about each, the rest is counted.
+    /// Logs an event that a local user can cause as often as they like: at most `OF_ONE` lines a
+    /// second about each user, the rest is counted.
     pub fn say_of_user(
         &mut self,
         uid: u32,
@@ -203,7 +203,7 @@ impl Log {
         if self.users.len() >= USERS {
             self.users.retain(|_, n| !n.is_past() || n.due().is_some());
         }
-        // So many users at once have their lines counted together.
+        // Beyond `USERS` users at a time, count the lines of the others together.
         let known = self.users.len() < USERS || self.users.contains_key(&uid);
         let whose = if known { uid } else { u32::MAX };
         let rate_limit = self.users.entry(whose).or_insert_with(RateLimit::new);
@@ -214,7 +214,7 @@ impl Log {
         self.say(level, event, pairs);
     }
 
-    /// A line as it is, for what is said before the daemon runs.
+    /// Writes a line as it is, for messages before the daemon runs.
     pub fn line(&mut self, level: Level, words: impl Display) {
         if level <= self.most {
             self.write(level, &words.to_string());
@@ -236,8 +236,8 @@ impl Log {
     }
 }
 
-/// One write for a line, and only where it does not wait: a pipe that nobody
-/// reads must not stop the daemon. A pipe that is ready takes PIPE_BUF bytes.
+/// Writes a line with one write, and only if that does not block: a pipe that no process reads must
+/// not stop the daemon. A pipe that is ready takes PIPE_BUF bytes.
 fn to_stderr(line: &str, lost: &mut u64) {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     const MOST: usize = 4096 - 64;
@@ -255,8 +255,7 @@ fn to_stderr(line: &str, lost: &mut u64) {
     let _ = stderr.lock().write_all(text.as_bytes());
 }
 
-/// A value with everything escaped that could be taken for another field, or
-/// another line.
+/// A value in which everything is escaped that could be taken for another field or line.
 struct Escaped<'a>(&'a str);
 
 impl Display for Escaped<'_> {
@@ -278,9 +277,8 @@ impl Display for Escaped<'_> {
     }
 }
 
-/// The line that a local syslog daemon takes: priority, program, process. It
-/// knows the time and the host itself, and the crate's own formatters panic
-/// where the local time cannot be told.
+/// The line as a local syslog daemon takes it: priority, program, process. The daemon adds time and
+/// host itself, and the crate's own formatters panic where the local time is unknown.
 struct Line {
     pid: u32,
 }
@@ -294,10 +292,10 @@ impl LogFormat<&str> for Line {
     }
 }
 
-/// Syslog's socket: never blocks, connects again after an error, counts what
-/// it had to drop.
+/// The socket to syslog. Never blocks, reconnects after an error, and counts the lines that it
+/// drops.
 struct Syslog {
-    /// Where a daemon may listen; the first that answers is taken.
+    /// Where a daemon may listen; the first that answers is used.
     sockets: Vec<PathBuf>,
     socket: Option<UnixDatagram>,
     tried: Option<Instant>,
@@ -307,7 +305,7 @@ struct Syslog {
 /// Where syslog daemons listen: Linux, the BSDs, macOS.
 const SOCKETS: [&str; 3] = ["/dev/log", "/var/run/log", "/var/run/syslog"];
 
-/// Returns why no syslog daemon takes lines now. `None`: one does.
+/// Returns why no syslog daemon takes lines now, or `None` if one does.
 pub fn goes_nowhere() -> Option<String> {
     no_socket_of(&SOCKETS.map(PathBuf::from))
 }
@@ -323,7 +321,7 @@ fn no_socket_of(sockets: &[PathBuf]) -> Option<String> {
     })
 }
 
-/// How long a daemon that was not there is left in peace.
+/// How long to wait before connecting again after no daemon answered.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 impl Syslog {
@@ -356,7 +354,7 @@ impl Syslog {
             Some(Ok(_)) => true,
             Some(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => false,
             Some(Err(_)) => {
-                // The daemon was started anew: connect again, once, now.
+                // The daemon was restarted: reconnect at once, one time.
                 (self.socket, self.tried) = (None, None);
                 self.connect().is_some_and(|s| s.send(line).is_ok())
             }

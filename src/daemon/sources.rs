@@ -1,8 +1,9 @@
-//! Where strangers come from, and what they may: pure rules, kept by the gate over its
-//! own memory and by inetd's many monitors over a table that they share.
+//! Rules for the sources of unauthenticated connections: slots and penalties.
 //!
-//! A source is an IPv4 address or an IPv6 /64. Penalties are OpenSSH's: seconds that
-//! add up, up to a maximum, and work from a minimum on. Nothing here keeps anything.
+//! The gate applies them over its own memory; the many monitors under inetd apply them over a table
+//! that they share. A source is an IPv4 address or an IPv6 /64. Penalties are OpenSSH's: seconds
+//! that add up to a maximum and take effect from a minimum on. Pure functions: nothing here keeps
+//! state.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -10,15 +11,15 @@ use std::time::{Duration, Instant};
 
 use crate::ipc::gate::{Complaint, Limits};
 
-/// Slots that a host which HOSTINFO lists keeps whatever its neighbours do.
+/// Slots that a host listed in HOSTINFO keeps, whatever other sources do.
 pub const RESERVED: usize = 64;
 
-/// A source: an address, or the first half of one.
+/// A source: an IPv4 address, or the first half of an IPv6 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source(u64, bool);
 
 impl Source {
-    /// The source that an address belongs to.
+    /// Returns the source that an address belongs to.
     pub fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(a) => Self(u64::from(u32::from(a)), false),
@@ -29,17 +30,17 @@ impl Source {
         }
     }
 
-    /// Whether it is a network of IPv6.
+    /// Whether it is an IPv6 network.
     pub const fn is_v6(self) -> bool {
         self.1
     }
 
-    /// Its number among those of its family.
+    /// Returns its number among the sources of its family.
     pub const fn number(self) -> u64 {
         self.0
     }
 
-    /// The source of that number and family.
+    /// Returns the source of this number and family.
     pub const fn numbered(number: u64, is_v6: bool) -> Self {
         Self(number, is_v6)
     }
@@ -53,7 +54,7 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// Adds a network, by its address and the length of its prefix.
+    /// Adds a network, by its address and prefix length.
     pub fn add(&mut self, ip: IpAddr, prefix: u8) {
         if prefix == if ip.is_ipv4() { 32 } else { 128 } {
             self.hosts.insert(ip);
@@ -62,7 +63,7 @@ impl Networks {
         }
     }
 
-    /// Whether an address is in one of them.
+    /// Whether an address is in one of the networks.
     pub fn has(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.hosts.contains(&ip)
@@ -102,7 +103,7 @@ fn within(ip: IpAddr, network: IpAddr, prefix: u8) -> bool {
     }
 }
 
-/// How many slots a source has, by what is left of its penalty: one at least.
+/// Returns how many slots a source has, by what is left of its penalty. At least one.
 pub fn slots(is_listed: bool, left: Duration, limits: &Limits) -> usize {
     let normal = usize::try_from(limits.silent_per_source).unwrap_or(usize::MAX);
     let min = Duration::from_secs(limits.penalty_min.into());
@@ -115,24 +116,26 @@ pub fn slots(is_listed: bool, left: Duration, limits: &Limits) -> usize {
     }
 }
 
-/// How many strangers there may be already when one more comes: the last slots are
-/// for sources that HOSTINFO lists.
+/// Returns how many unauthenticated connections may exist already when one more comes. The last
+/// slots are for sources that HOSTINFO lists.
 pub fn room(is_listed: bool, limits: &Limits) -> usize {
     let reserved = if is_listed { 0 } else { limits.reserved };
     usize::try_from(limits.silent.saturating_sub(reserved)).unwrap_or(usize::MAX)
 }
 
-/// What is left of a penalty when so many seconds have been added.
+/// Returns what is left of a penalty after this many seconds were added.
 pub fn after(left: Duration, seconds: u32, limits: &Limits) -> Duration {
     let most = Duration::from_secs(limits.penalty_max.into());
     left.saturating_add(Duration::from_secs(seconds.into()))
         .min(most)
 }
 
-/// When a refusal leaves: the first multiple of the interval after the request that has
-/// not passed and, where PAM has checked something, is half an interval at least after it
-/// began. Which one it is does not depend on how long the check took, which depends on
-/// the cause.
+/// Returns when a refusal leaves.
+///
+/// That is the first multiple of the interval after the request that has not passed and, if PAM has
+/// checked something, is at least half an interval after the check began. Which multiple it is does
+/// not depend on how long a check of less than half an interval took, because that depends on the
+/// cause.
 pub fn told_at(
     asked: Instant,
     begun: Option<Instant>,
@@ -149,7 +152,7 @@ pub fn told_at(
     at
 }
 
-/// What the gate's complaint about a stranger costs his source, seconds.
+/// Returns the penalty for a complaint of the gate, seconds.
 pub const fn price(complaint: Complaint, limits: &Limits) -> u32 {
     match complaint {
         Complaint::Malformed | Complaint::Left | Complaint::Probe => limits.penalty_malformed,

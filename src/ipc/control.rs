@@ -1,18 +1,18 @@
-//! What `cosadm` asks a running daemon, and what it hears, at the socket `run/control`.
+//! Messages between `cosadm` and a running daemon, on the socket `run/control`.
 
 use std::net::IpAddr;
 
 use super::fields::{Reader, Writer};
 
-/// What is asked.
+/// A question of `cosadm`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question {
-    /// Who is on.
+    /// List the sessions.
     Who,
-    /// Hang this one up.
+    /// Hang up this session.
     Kill(u64),
-    /// Hang up whatever the machine of this ID has here: sessions, and logins that are
-    /// under way. It was excluded.
+    /// Hang up everything of the machine of this ID: sessions, and logins in progress. The machine
+    /// was excluded.
     Cut([u8; 16]),
 }
 
@@ -22,49 +22,49 @@ pub const QUESTION: usize = 64;
 /// Longest answer, bytes: a few names and numbers.
 pub const ANSWER: usize = 4_096;
 
-/// An answer; to [`Question::Who`] there are as many as there are sessions, and an end.
+/// An answer. [`Question::Who`] gets one for each session, then [`Answer::End`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// A session.
     On(On),
-    /// There are no more.
+    /// There are no more sessions.
     End,
-    /// Whether there was such a session, which is hung up now.
+    /// Whether there was such a session. It is hung up now.
     Killed(bool),
-    /// How many sessions and logins of the machine there were, which are hung up now.
+    /// How many sessions and logins the machine had. They are hung up now.
     Cut(u64),
 }
 
-/// A session, or an application that goes on without one.
+/// A session, or a detached application.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct On {
-    /// Its number, as the log has it.
+    /// Its number, as in the log.
     pub id: u64,
     /// The user that it runs as.
     pub user: String,
-    /// The host that asked; empty: a person did.
+    /// The host that asked; empty if a user did.
     pub host: String,
-    /// Who called there, as his host says.
+    /// The caller's name on that host, as the host states it.
     pub caller: String,
-    /// From which address.
+    /// The peer's address.
     pub peer: IpAddr,
     /// `exec`, or `gui` and the application's name.
     pub service: String,
-    /// Since when, in seconds since 1970.
+    /// When it began, in seconds since 1970.
     pub since: u64,
     /// The leader of its processes.
     pub pid: u32,
-    /// Bytes that the client has sent, and got; `None`: they could not be had in time,
-    /// or nobody is connected.
+    /// Bytes that the client has sent and received. `None`: they were not available in time, or no
+    /// client is connected.
     pub bytes: Option<(u64, u64)>,
-    /// Whether it goes on by itself.
+    /// Whether it is detached.
     pub detached: bool,
-    /// What it runs, as the log has it: bounded, and not escaped. Empty for an application.
+    /// Its command, as in the log: bounded, and not escaped. Empty for an application.
     pub command: String,
 }
 
 impl Question {
-    /// The message's bytes.
+    /// Encodes the message.
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Who => Writer::new(1).done(),
@@ -73,7 +73,7 @@ impl Question {
         }
     }
 
-    /// Parses a message; `None`: it is none.
+    /// Parses a message. Returns `None` if it is malformed.
     pub fn decode(message: &[u8]) -> Option<Self> {
         let (kind, mut r) = Reader::new(message)?;
         let question = match kind {
@@ -87,7 +87,7 @@ impl Question {
 }
 
 impl Answer {
-    /// The message's bytes.
+    /// Encodes the message.
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::On(on) => {
@@ -114,7 +114,7 @@ impl Answer {
         }
     }
 
-    /// Parses a message; `None`: it is none.
+    /// Parses a message. Returns `None` if it is malformed.
     pub fn decode(message: &[u8]) -> Option<Self> {
         let (kind, mut r) = Reader::new(message)?;
         let answer = match kind {

@@ -1,55 +1,55 @@
-//! What gate and monitor say to each other about strangers.
+//! Messages between gate and monitor about unauthenticated connections.
 //!
-//! The gate numbers its connections; a number is never used twice by one gate.
-//! The monitor believes nothing of it but that these bytes came from this gate.
+//! The gate numbers its connections and never uses a number twice. The monitor trusts a message
+//! only to come from this gate, and nothing that it says.
 
 use std::net::IpAddr;
 
 use super::fields::{Reader, Writer};
 use crate::protocol::answer::Reference;
 
-/// A connection's number, given by the gate.
+/// A connection's number, assigned by the gate.
 pub type Connection = u64;
 
-/// Gate to monitor.
+/// A message of the gate to the monitor.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Question<'a> {
-    /// A whole Hello record came in. The address is for the log alone.
+    /// A whole Hello record came in. The address is only for the log.
     Hello(Connection, IpAddr, &'a [u8]),
-    /// A whole ClientHello record came in. With it: a copy of the socket.
+    /// A whole ClientHello record came in. A copy of the socket comes with it.
     ClientHello(Connection, &'a [u8]),
     /// A whole Sealed record came in, after AuthContinue.
     Sealed(Connection, &'a [u8]),
     /// A connection that the monitor knows is over.
     Gone(Connection),
-    /// Its peer has hung up, or must, before the monitor has decided. What it has sent is still
-    /// to be judged, and the gate keeps its slot until the monitor says what becomes of it.
+    /// The peer has hung up, or must, before the monitor has decided. The monitor still decides
+    /// about what it has sent, and the gate keeps the slot until the monitor orders what to do.
     Left(Connection),
-    /// Nobody is left, and nobody can come: there are no listeners.
+    /// No connection is left, and none can come: there are no listeners.
     Empty,
-    /// A stranger was turned away by the gate itself: for the log.
+    /// The gate itself rejected a connection: for the log.
     TurnedAway(Complaint, IpAddr),
 }
 
-/// Why the gate turned a stranger away. A number on the channel, so that a gate
-/// taken over cannot write its own words into the log.
+/// Why the gate rejected a connection. A number, so that a compromised gate cannot write its own
+/// text into the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Complaint {
-    /// Not this protocol: wrong magic, type, length, or out of turn.
+    /// Not this protocol: wrong magic, type or length, or out of order.
     Malformed = 1,
     /// No Hello within its deadline.
     SilentHello = 2,
     /// No ClientHello within its deadline.
     SilentHandshake = 3,
-    /// It hung up in the middle.
+    /// The peer hung up in the middle.
     Left = 4,
-    /// Too many strangers: the oldest of the greediest source had to go.
+    /// Too many unauthenticated connections: the oldest of the greediest source was evicted.
     Crowd = 5,
-    /// Its source had no slot left.
+    /// The source had no slot left.
     NoSlot = 6,
     /// No answer to a prompt within its deadline.
     SilentLogin = 7,
-    /// It hung up before it had said anything.
+    /// The peer hung up before it had sent anything.
     Probe = 8,
 }
 
@@ -65,13 +65,13 @@ impl Complaint {
         Self::Probe,
     ];
 
-    /// The stable name in the log.
+    /// Returns the stable name in the log.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
             Self::SilentHello => "no-hello",
             Self::SilentHandshake => "no-handshake",
-            // Of the latter no line is written.
+            // A `Probe` is not logged.
             Self::Left | Self::Probe => "left",
             Self::Crowd => "crowd",
             Self::NoSlot => "no-slot",
@@ -81,7 +81,7 @@ impl Complaint {
 }
 
 impl<'a> Question<'a> {
-    /// The message's bytes.
+    /// Encodes the message.
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Hello(c, from, r) => Writer::new(1)
@@ -101,7 +101,7 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// Parses a message; `None`: it is none.
+    /// Parses a message. Returns `None` if it is malformed.
     pub fn decode(message: &'a [u8]) -> Option<Self> {
         let (kind, mut r) = Reader::new(message)?;
         let question = match kind {
@@ -122,73 +122,74 @@ impl<'a> Question<'a> {
     }
 }
 
-/// Monitor to gate.
+/// A message of the monitor to the gate.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Order<'a> {
-    /// The limits to keep from now on. The first message to a gate.
+    /// The limits from now on. The first message to a gate.
     Limits(Limits),
-    /// Networks of one list, as address and prefix length. `true`: these are the
-    /// first, forget what was said before.
+    /// Networks of one list, as address and prefix length. `true`: these are the first and replace
+    /// the earlier ones.
     Networks(List, bool, Vec<(IpAddr, u8)>),
     /// Accept from these listening sockets, which come with the message.
     Listen,
-    /// Accept no more.
+    /// Stop accepting.
     StopListening,
     /// Take this connection, which comes with the message, as if accepted (inetd).
     Adopt,
     /// Send this ServerHello record.
     ServerHello(Connection, &'a [u8]),
-    /// Send this record; then Sealed records come with a command of so many bytes.
+    /// Send this record; Sealed records with a command of this many bytes follow.
     Continue(Connection, u32, &'a [u8]),
-    /// Send this record, a prompt; one Sealed record is due within so many seconds.
+    /// Send this record, a prompt; one Sealed record is due within this many seconds.
     Prompt(Connection, u32, &'a [u8]),
-    /// The relay has it: forget it.
+    /// The relay has the connection: forget it.
     Taken(Connection),
-    /// Close it without a word; it did not speak the protocol.
+    /// Close the connection without an answer: the peer did not speak the protocol.
     Close(Connection),
-    /// Refuse it when its time has come; the source's penalty, seconds; and how long
-    /// ago PAM began with the check that came to this, milliseconds; 0: it had none.
+    /// Refuse the connection when the refusal is due. The numbers are the source's penalty in
+    /// seconds, and how many milliseconds ago PAM began the check that led to this; 0: there was no
+    /// check.
     Deny(Connection, Reference, u32, u32),
-    /// It waits for a look-up, with nothing proven. `true`: it may be evicted meanwhile;
-    /// `false`: the look-up is over, and it awaits its verdict as others do.
+    /// The connection waits for a look-up and is not authenticated. `true`: it may be evicted.
+    /// `false`: the look-up is over, and it waits for the decision as others do.
     MayGo(Connection, bool),
 }
 
-/// Which list of networks.
+/// A list of networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum List {
-    /// HOSTINFO lists them: slots are reserved for them.
+    /// Networks of sources that HOSTINFO lists: slots are reserved for them.
     Listed = 0,
-    /// They are never penalised.
+    /// Networks that are never penalised.
     Exempt = 1,
 }
 
-/// The limits that the gate keeps. Times in seconds.
+/// The limits that the gate enforces. Times in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// For the Hello.
+    /// Time for the Hello.
     pub hello: u32,
-    /// For the ClientHello after it.
+    /// Time for the ClientHello after it.
     pub handshake: u32,
-    /// Between refusals: they leave at its multiples.
+    /// Interval of refusals: they leave at its multiples.
     pub refusal: u32,
-    /// Strangers in all.
+    /// Most unauthenticated connections.
     pub silent: u32,
-    /// Strangers of one source.
+    /// Most unauthenticated connections of one source.
     pub silent_per_source: u32,
-    /// Of all strangers, how many must be of sources that HOSTINFO lists.
+    /// How many of all slots are reserved for sources that HOSTINFO lists.
     pub reserved: u32,
-    /// Refusals that may be parked.
+    /// Most refusals that may be parked.
     pub refusals: u32,
-    /// Probe of a silent peer.
+    /// When to probe a silent peer.
     pub keep_alive: u32,
-    /// Penalty of a stranger who said nothing.
+    /// Penalty for a peer that sent nothing in time.
     pub penalty_silent: u32,
-    /// Penalty of one who did not speak the protocol.
+    /// Penalty for a peer that did not speak the protocol.
     pub penalty_malformed: u32,
-    /// Penalty from which on a source is down to one slot.
+    /// Penalty from which on a source has only one slot.
     pub penalty_min: u32,
-    /// Most that penalties can add up to.
+    /// Maximum that penalties can add up to.
     pub penalty_max: u32,
     /// Sources whose penalties are remembered.
     pub penalty_sources: u32,
@@ -196,7 +197,7 @@ pub struct Limits {
 
 #[cfg(test)]
 impl Limits {
-    /// Few slots and long times, for the tests of whoever keeps them.
+    /// Few slots and long times, for tests.
     pub(crate) const FEW: Self = Self {
         hello: 10,
         handshake: 20,
@@ -215,7 +216,7 @@ impl Limits {
 }
 
 impl<'a> Order<'a> {
-    /// The message's bytes.
+    /// Encodes the message.
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Limits(l) => l
@@ -258,7 +259,7 @@ impl<'a> Order<'a> {
         }
     }
 
-    /// Parses a message; `None`: it is none.
+    /// Parses a message. Returns `None` if it is malformed.
     pub fn decode(message: &'a [u8]) -> Option<Self> {
         let (kind, mut r) = Reader::new(message)?;
         let order = match kind {

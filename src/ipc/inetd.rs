@@ -1,7 +1,8 @@
-//! How `cosadm` reaches the daemons that inetd has started, which listen nowhere: each
-//! holds a byte of their common table while it lives, and by that it is found.
+//! How `cosadm` finds the monitors that inetd has started.
 //!
-//! Used by those monitors and by `cosadm`. Whoever is found gets SIGHUP and nothing else.
+//! They have no listening socket. Each holds a lock on one byte of the table that they share while
+//! it runs, and is found by that lock. Used by those monitors and by `cosadm`. Must send the
+//! processes that it finds SIGHUP and nothing else.
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
@@ -15,16 +16,16 @@ use nix::unistd::geteuid;
 use crate::fault::Fault;
 use crate::sys::locks;
 
-/// Where the bytes of the living begin, behind all that the table itself locks
-/// (`monitor/table.rs`), and how many there are.
+/// Where these bytes begin, behind all that the table itself locks (`monitor/table.rs`), and how
+/// many there are.
 const LIVES: u32 = (1 << 30) + (8 << 20);
 const ROOM: u32 = 1 << 20;
 
-/// How many bytes one looks at for a free one: process numbers differ, and only where
-/// these go beyond a million can two want the same.
+/// How many bytes to try for a free one. Process IDs differ, so two processes can want the same
+/// byte only where IDs exceed a million.
 const TRIES: u32 = 16;
 
-/// Takes a byte until this process ends. `false`: there was none.
+/// Locks a byte until this process ends. Returns `false` if no byte was free.
 ///
 /// # Errors
 /// The file system cannot lock.
@@ -38,10 +39,11 @@ pub fn be_found(table: &File) -> nix::Result<bool> {
     Ok(false)
 }
 
-/// Tells all of them to look again whom they serve. How many they are.
+/// Tells all of them to read again which hosts and users they serve. Returns how many were
+/// signalled.
 ///
 /// # Errors
-/// The table is there, and cannot be opened or asked.
+/// The table exists, but cannot be opened or queried.
 pub fn tell_all(table: &Path) -> Result<u64, Fault> {
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
     let opened = OpenOptions::new()
@@ -57,7 +59,7 @@ pub fn tell_all(table: &Path) -> Result<u64, Fault> {
         return Err(Fault::of(table, "it belongs to another user"));
     }
     let mut told = 0;
-    // The kernel names any of those that hold something there: one looks on both sides.
+    // The kernel names any one holder in a range: search both sides of it.
     let mut left = vec![(LIVES, ROOM)];
     while let Some((from, count)) = left.pop() {
         let held = locks::held(&file, from, count).map_err(|e| of(e.into()))?;

@@ -1,7 +1,7 @@
-//! What the monitor and a login worker say to each other.
+//! Messages between the monitor and a login worker.
 //!
-//! The worker runs PAM and is as mighty as the monitor; still its messages are
-//! fixed and strict, because modules that others wrote run inside it.
+//! The worker runs PAM and has the monitor's privileges. Its messages must still be fixed and
+//! strict, because third-party modules run inside it.
 
 use std::ffi::CString;
 
@@ -14,28 +14,28 @@ use crate::protocol::prompt::{Style, Text};
 use crate::sys::account::Account;
 use crate::sys::process::Limits;
 
-/// Items in a list: words, variables, groups.
+/// Most items in a list: words, variables, groups.
 const ITEMS: usize = 4096;
 
-/// Descriptors that come with [`Order::Launch`]: the application's standard three.
+/// Descriptors that come with [`Order::Launch`]: the application's standard streams.
 pub const LAUNCH_DESCRIPTORS: usize = 3;
 
-/// Monitor to worker.
+/// A message of the monitor to the worker.
 pub enum Order {
     /// Begin a transaction. The first message.
     Begin(Begin),
     /// The answers to the prompts of the last [`WorkerToMonitor::Ask`].
     Answers(Vec<Zeroizing<Vec<u8>>>),
-    /// There is no answer to them: whoever was asked has left. PAM goes on to its verdict.
+    /// There are no answers: the client has left. PAM goes on to its decision.
     NoAnswer,
-    /// Open the session and start this. Its descriptors come with it.
+    /// Open the session and start this application. Its descriptors come with the message.
     Launch(Launch),
-    /// The application's end has been heard: reap it, and close the session.
+    /// The monitor has received the application's end: reap it, and close the session.
     Reap,
 }
 
-/// Whether an account's name is one: a module of PAM or NSS may make it of what it likes, and
-/// it reaches the environment of an application, and the log.
+/// Whether an account has a valid name. A module of PAM or NSS may return any name, and it reaches
+/// the environment of an application and the log.
 fn has_a_name(account: &Account) -> bool {
     UserName::parse(&account.name).is_ok()
 }
@@ -43,16 +43,16 @@ fn has_a_name(account: &Account) -> bool {
 /// What a transaction is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begin {
-    /// The user who is asked for.
+    /// The requested user.
     pub user: String,
     /// The caller's address, numeric.
     pub remote_host: String,
-    /// The caller's name there, where his host has said it; else empty: modules may
-    /// let somebody in by it, and a stranger says what he likes.
+    /// The caller's name on that host, if the host itself has stated it; else empty. Modules may
+    /// authenticate a user by it, and an unauthenticated client can claim any name.
     pub remote_user: String,
-    /// What is to be done about him.
+    /// What to do with the user.
     pub task: Task,
-    /// Groups by name: which of them he is in will be told.
+    /// Group names: the worker reports which of them the user is in.
     pub groups: Vec<String>,
     /// The limits that the daemon was started with.
     pub limits: Limits,
@@ -61,9 +61,9 @@ pub struct Begin {
 /// What a worker is started for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Task {
-    /// Ask him for his password, and whatever else PAM wants.
+    /// Ask the user for the password, and whatever else PAM requires.
     Authenticate,
-    /// A proven host vouches for him: only see whether his account may be used.
+    /// An authenticated host vouches for the user: only check whether the account may be used.
     Trust,
     /// The worker of a session died: close that session, which had these variables.
     CloseOnly(Vec<CString>),
@@ -74,33 +74,33 @@ pub enum Task {
 pub struct Launch {
     /// Its file, an absolute path.
     pub path: CString,
-    /// Its arguments, the name it is called by first.
+    /// Its arguments, beginning with its own name.
     pub argv: Vec<CString>,
-    /// Variables that give way to PAM's.
+    /// Variables that PAM's override.
     pub defaults: Vec<CString>,
-    /// Variables that do not.
+    /// Variables that override PAM's.
     pub fixed: Vec<CString>,
-    /// Whether to become the user: the daemon is root.
+    /// Whether to become the user: true if the daemon is root.
     pub becomes_user: bool,
-    /// Whether it is left running by itself, also when the monitor is gone.
+    /// Whether to detach it: it then runs on even after the monitor is gone.
     pub detach: bool,
 }
 
-/// Worker to monitor.
+/// A message of the worker to the monitor.
 pub enum WorkerToMonitor {
     /// PAM asks; at least one of these is a prompt.
     Ask(Vec<Text>),
-    /// He is who he says, and his account may be used.
+    /// The user is authenticated, by PAM or by a host, and the account may be used.
     Known(Known),
     /// The application runs.
     Running(Started),
-    /// It ended with this status.
+    /// The application exited with this status.
     Exited(u8),
-    /// This signal ended it.
+    /// This signal killed the application.
     Killed(u8),
-    /// No. PAM's number, and the words for the log.
+    /// PAM denied the login: its error number, and the text for the log.
     Refused(i32, String),
-    /// Neither yes nor no: what failed here, for the log.
+    /// Neither allowed nor denied: what failed here, for the log.
     Failed(String),
 }
 
@@ -109,23 +109,23 @@ pub enum WorkerToMonitor {
 pub struct Known {
     /// The account.
     pub account: Account,
-    /// Those of the groups asked about that he is in.
+    /// The user's groups, of those that were asked about.
     pub groups: Vec<String>,
 }
 
 /// An application that runs.
 #[derive(Clone)]
 pub struct Started {
-    /// Its leader, in a process group of its own; not reaped before [`Order::Reap`].
+    /// Its leader, in its own process group; not reaped before [`Order::Reap`].
     pub pid: i32,
-    /// What PAM had to tell since it last asked.
+    /// PAM's messages since it last asked.
     pub texts: Vec<Text>,
-    /// PAM's variables, for whoever has to close the session if the worker cannot.
+    /// PAM's variables, for the cleanup worker, which closes the session if this worker cannot.
     pub variables: Vec<CString>,
 }
 
 impl Order {
-    /// The message's bytes. Whoever sends them wipes them.
+    /// Encodes the message. The sender must wipe it.
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Begin(b) => {
@@ -162,7 +162,7 @@ impl Order {
         }
     }
 
-    /// Parses a message; `None`: it is none.
+    /// Parses a message. Returns `None` if it is malformed.
     pub fn decode(message: &[u8]) -> Option<Self> {
         let (kind, mut r) = Reader::new(message)?;
         let order = match kind {
@@ -210,7 +210,7 @@ impl Order {
 }
 
 impl WorkerToMonitor {
-    /// The message's bytes.
+    /// Encodes the message.
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Ask(texts) => put_texts(Writer::new(1), texts).done(),
@@ -232,7 +232,7 @@ impl WorkerToMonitor {
         }
     }
 
-    /// Parses a message; `None`: it is none.
+    /// Parses a message. Returns `None` if it is malformed.
     pub fn decode(message: &[u8]) -> Option<Self> {
         let (kind, mut r) = Reader::new(message)?;
         let word = match kind {
@@ -246,7 +246,7 @@ impl WorkerToMonitor {
                 groups: items(&mut r, Reader::text)?,
             }),
             3 => Self::Running(Started {
-                // Zero and one are no application's number, and to signal them would be fatal.
+                // Zero and one are no application's pid, and signalling them would be fatal.
                 pid: r.number().filter(|pid| *pid > 1)?,
                 texts: texts(&mut r)?,
                 variables: strings(&mut r)?,
@@ -378,7 +378,7 @@ mod tests {
                 Some(sent)
             );
         }
-        // Nothing to answer; a number that is nobody's alone.
+        // Without a prompt `Ask` is malformed, and so is a pid that no application can have.
         let told = WorkerToMonitor::Ask(vec![text(Style::Info)]);
         assert!(WorkerToMonitor::decode(&told.encode()).is_none());
         let init = WorkerToMonitor::Running(Started { pid: 1, ..started });

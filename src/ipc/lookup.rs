@@ -1,8 +1,8 @@
-//! Monitor and look-up process: users, their groups, and the addresses of hosts.
+//! Messages between monitor and look-up process: users, their groups, and the addresses of hosts.
 //!
-//! The monitor says once whom the process is to become ([`Begin`]), and then asks
-//! [`Question`]s, each under a number of its own. The process reports its protections first,
-//! and then answers in whatever order the answers come.
+//! The monitor first sends which user the process is to become ([`Begin`]), then [`Question`]s,
+//! each with its own number. The process first reports its sandbox status, then sends each answer
+//! as soon as it is found, in any order.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -12,11 +12,11 @@ use crate::sys::confine::Confined;
 use crate::sys::id_number::IdNumber;
 use crate::sys::shadow::Validity;
 
-/// Longest name of a user that is looked up, bytes.
+/// Longest user name that is looked up, bytes.
 pub const USER_NAME: usize = 256;
-/// Longest name of a host, bytes.
+/// Longest host name, bytes.
 pub const HOST_NAME: usize = 255;
-/// Groups in one message. An account with more of them takes several, all but the last full.
+/// Most groups in one message. An account with more takes several messages, all but the last full.
 pub const GROUPS: usize = 8_192;
 /// Most groups that are sent in the account's own message.
 const FEW: usize = 64;
@@ -24,48 +24,48 @@ const FEW: usize = 64;
 pub const MOST_GROUPS: usize = 65_536;
 /// Hosts that one process looks up at the same time.
 pub const HOSTS: usize = 16;
-/// Most addresses of a host that are taken.
+/// Most addresses of one host.
 pub const ADDRESSES: usize = 256;
-/// Longest text that says why a look-up failed, bytes.
+/// Longest reason why a look-up failed, bytes.
 const WORDS: usize = 512;
 
 /// The monitor's first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Begin {
-    /// The user and the group to become; `None`: it stays who it is.
+    /// The user and group to become; `None`: the process keeps its own.
     pub user: Option<(IdNumber, IdNumber)>,
-    /// Whether to load the modules for users at once, before there is a question.
+    /// Whether to load the NSS modules for users at once, before the first question.
     pub warm: bool,
 }
 
-/// What is asked.
+/// A question of the monitor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
     /// The user of this name.
     User(String),
-    /// The user of this number.
+    /// The user of this uid.
     Number(u32),
     /// The addresses of this host.
     Host(String),
 }
 
-/// What the process says.
+/// A message of the look-up process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// It is ready, and so protected.
+    /// The process is confined as reported here, and ready.
     Ready(Confined),
-    /// More groups of the user that the question of this number asks for.
+    /// More groups of the user that this question asks for.
     Groups(u64, Vec<IdNumber>),
-    /// The user, if there is one; or why it cannot be used.
+    /// The user, if it exists; or why it cannot be used.
     User(u64, Result<Option<Box<UserRecord>>, String>),
     /// The host's addresses, or why there are none.
     Host(u64, Result<Vec<IpAddr>, String>),
-    /// It could not be confined, and why; it ends.
+    /// The process could not be confined, and why; it ends.
     Failed(String),
 }
 
 impl Begin {
-    /// The message's bytes.
+    /// Encodes the message.
     pub fn encode(&self) -> Vec<u8> {
         let w = Writer::new(100).number(self.warm.into());
         match self.user {
@@ -74,7 +74,7 @@ impl Begin {
         }
     }
 
-    /// Parses a message; `None`: it is none.
+    /// Parses a message. Returns `None` if it is malformed.
     pub fn decode(message: &[u8]) -> Option<Self> {
         let (100, mut r) = Reader::new(message)? else {
             return None;
@@ -89,7 +89,7 @@ impl Begin {
 }
 
 impl Question {
-    /// The message's bytes; `None`: there is no user or host of such a name.
+    /// Encodes the message. Returns `None` if no user or host can have such a name.
     pub fn encode(&self, number: u64) -> Option<Vec<u8>> {
         let text = |kind, name: &str, most| {
             let is_name = !name.is_empty() && name.len() <= most && !name.contains('\0');
@@ -108,7 +108,7 @@ impl Question {
         }
     }
 
-    /// Parses a message: its number, and what is asked. `None`: it is none.
+    /// Parses a message: its number and the question. Returns `None` if it is malformed.
     pub fn decode(message: &[u8]) -> Option<(u64, Self)> {
         let (kind, mut r) = Reader::new(message)?;
         let number = r.number()?;
@@ -123,7 +123,7 @@ impl Question {
 }
 
 impl Answer {
-    /// The messages' bytes: one, but for a user of many groups.
+    /// Encodes the answer: one message, or several for a user with many groups.
     pub fn encode(&self) -> Vec<Vec<u8>> {
         match self {
             Self::Ready(c) => {
@@ -154,7 +154,7 @@ impl Answer {
         }
     }
 
-    /// Parses a message; `None`: it is none.
+    /// Parses a message. Returns `None` if it is malformed.
     pub fn decode(message: &[u8]) -> Option<Self> {
         let (kind, mut r) = Reader::new(message)?;
         if kind == 1 {
@@ -199,7 +199,7 @@ fn encode_groups(number: u64, groups: &[IdNumber]) -> Vec<u8> {
 }
 
 fn decode_groups(bytes: &[u8]) -> Option<Vec<IdNumber>> {
-    // None at all is said by no message: so that only so many can come.
+    // A message with no groups is rejected, which bounds the number of messages.
     if bytes.is_empty() || bytes.len() % 4 != 0 || bytes.len() > GROUPS * 4 {
         return None;
     }
@@ -208,7 +208,8 @@ fn decode_groups(bytes: &[u8]) -> Option<Vec<IdNumber>> {
         .collect()
 }
 
-/// The account with its groups; where those are many they come first, and it without them.
+/// Encodes an account with its groups. Many groups go first, in messages of their own, and the
+/// account follows without them.
 fn encode_user(number: u64, record: &UserRecord) -> Vec<Vec<u8>> {
     let mut messages = Vec::new();
     let mut account = record.account.clone();
@@ -245,7 +246,7 @@ fn decode_user(r: &mut Reader<'_>) -> Option<UserRecord> {
     Some(UserRecord { account, validity })
 }
 
-/// Every address in 16 bytes, IPv4's mapped.
+/// Returns an address as 16 bytes, IPv4 as IPv4-mapped.
 fn octets(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),

@@ -1,10 +1,9 @@
-//! The typed questions between our own processes, and the descriptors that go
-//! with them.
+//! Typed messages between our own processes, and the descriptors that go with them.
 //!
-//! Used by the monitor and by each process that it starts (gate, relay, look-up process, door
-//! process, login worker, guard), and by `cosadm`. A message is one datagram of a Unix socket.
-//! What comes from gate, relay or look-up process is parsed as strictly as what comes from a
-//! stranger, because a stranger may have taken them over.
+//! Used by the monitor, by each process that it starts (gate, relay, look-up process, registry
+//! worker, login worker, guard) and by `cosadm`. A message is one datagram of a Unix socket.
+//! Messages from gate, relay and look-up process must be parsed as strictly as a client's, because
+//! an attacker may have compromised those processes.
 
 pub mod control;
 pub(crate) mod fields;
@@ -29,15 +28,15 @@ use crate::fault::Fault;
 use crate::sys::passing::{self, Endpoint, Next};
 use crate::sys::untrusted;
 
-/// Longest message, bytes: a ClientHello of 4,096 with its hellos, a few
-/// thousand addresses.
+/// Longest message, bytes: enough for a ClientHello of 4,096 with its hellos, or a few thousand
+/// addresses.
 pub const MESSAGE: usize = 65_536;
 
-/// Most messages that may wait for a process of ours that does not read.
-/// Beyond it that process is taken for dead.
+/// Most messages that may wait for a process that does not read. Beyond it the process counts as
+/// dead.
 const WAITING: usize = 65_536;
 
-/// How long to wait before a message is sent again that the system had no memory for.
+/// How long to wait before resending a message for which the system had no memory.
 const SHORTAGE: Duration = Duration::from_millis(10);
 
 /// One end of a channel.
@@ -46,7 +45,7 @@ pub struct Channel<S: Endpoint = OwnedFd> {
     waiting: VecDeque<(Zeroizing<Vec<u8>>, Vec<OwnedFd>)>,
 }
 
-/// What a receive brought.
+/// The result of a receive.
 pub enum Incoming {
     /// A message and its descriptors.
     Message(Zeroizing<Vec<u8>>, Vec<OwnedFd>),
@@ -57,7 +56,7 @@ pub enum Incoming {
 }
 
 impl Channel {
-    /// Both ends of a new channel. Ours takes no descriptors, where the kernel can refuse them.
+    /// Returns both ends of a new channel. Our end rejects descriptors where the kernel can do so.
     ///
     /// # Errors
     /// No descriptors are left.
@@ -67,7 +66,7 @@ impl Channel {
         Ok((Self::new(ours), theirs))
     }
 
-    /// The same, where ours takes descriptors.
+    /// As [`Self::pair`], but our end accepts descriptors.
     ///
     /// # Errors
     /// No descriptors are left.
@@ -78,7 +77,7 @@ impl Channel {
 }
 
 impl<S: Endpoint> Channel<S> {
-    /// A channel over one end of [`passing::pair`], or of a call.
+    /// Returns a channel over one end of [`passing::pair`], or of a call.
     pub const fn new(socket: S) -> Self {
         Self {
             socket,
@@ -86,11 +85,11 @@ impl<S: Endpoint> Channel<S> {
         }
     }
 
-    /// Sends a message now, or keeps it until [`Self::flush`].
+    /// Sends a message now, or queues it until [`Self::flush`].
     ///
     /// # Errors
-    /// The other process is gone, or has not read for very long. Both sides see the end of
-    /// the channel then: one that has lost a message is of no more use.
+    /// The other process is gone, or has not read for very long. Both sides then see the end of the
+    /// channel: a channel that has lost a message is of no use.
     pub fn send(&mut self, message: Vec<u8>, fds: Vec<OwnedFd>) -> Result<(), Fault> {
         let message = Zeroizing::new(message);
         self.flush()?;
@@ -104,7 +103,7 @@ impl<S: Endpoint> Channel<S> {
         Ok(())
     }
 
-    /// Sends what waits, as far as the other side takes it.
+    /// Sends the queued messages, as far as the other side takes them.
     ///
     /// # Errors
     /// The other process is gone.
@@ -118,20 +117,19 @@ impl<S: Endpoint> Channel<S> {
         Ok(())
     }
 
-    /// Whether messages wait for the other side to read.
+    /// Whether messages are queued.
     pub fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// Sends what waits, for at most so long. For a process with a thread to
-    /// spare.
+    /// Sends the queued messages, for at most this long. Blocks: only for a thread that may wait.
     pub fn settle(&mut self, limit: Duration) {
         let until = Instant::now() + limit;
         let mut had_room = false;
         while self.flush().is_ok() && self.is_waiting() {
             let left = until.saturating_duration_since(Instant::now());
             if had_room {
-                // The system is short of memory, and a poll would not wait for that.
+                // The system is short of memory, and poll would not wait for that.
                 let pause = PollTimeout::try_from(left.min(SHORTAGE));
                 let _ = poll(&mut [], pause.unwrap_or(PollTimeout::ZERO));
             }
@@ -144,8 +142,8 @@ impl<S: Endpoint> Channel<S> {
         }
     }
 
-    /// Sends a message and waits until the other side has taken it, for at most so long: for
-    /// a process whose loop does not watch for room.
+    /// Sends a message and waits, for at most this long, until the other side has taken it. For a
+    /// process whose event loop does not watch for room.
     ///
     /// # Errors
     /// The other process is gone, or has not read in time.
@@ -164,26 +162,26 @@ impl<S: Endpoint> Channel<S> {
             Ok(()) => Ok(true),
             Err(e) if e == Errno::EAGAIN || passing::is_shortage(e) => Ok(false),
             Err(e) => {
-                // Whoever does not look at this error hears the end, and so does the other
-                // side, which would wait for the message.
+                // Both sides must see the end: the caller may ignore this error, and the other side
+                // would wait for the message.
                 let _ = shutdown(self.socket.as_fd().as_raw_fd(), Shutdown::Both);
                 Err(Fault::from(e).while_doing("sending to a process of ours"))
             }
         }
     }
 
-    /// Waits until a message is there, or the other process gone.
+    /// Waits until a message has arrived or the other process is gone.
     pub fn wait(&self) {
         let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
         while poll(&mut fds, PollTimeout::NONE) == Err(Errno::EINTR) {}
     }
 
-    /// Receives one message, and waits for it until then; [`Incoming::Nothing`]: the time is
-    /// over, and no message is received any more. So a process that sends one message after
-    /// another holds up nobody for longer than that.
+    /// Receives one message, waiting for it until this time. [`Incoming::Nothing`]: the time is
+    /// over, and no message is received even if one has arrived. So a process that keeps sending
+    /// messages delays the caller no longer than that.
     ///
     /// # Errors
-    /// The socket failed, or the message was longer than any may be.
+    /// The socket failed, or the message was too long.
     pub fn receive_until(&self, buffer: &mut [u8], until: Instant) -> Result<Incoming, Fault> {
         while self.wait_until(until)? {
             match self.receive(buffer)? {
@@ -194,7 +192,8 @@ impl<S: Endpoint> Channel<S> {
         Ok(Incoming::Nothing)
     }
 
-    /// Waits until a message is there, or the other process gone. `false`: the time is over.
+    /// Waits until a message has arrived or the other process is gone. Returns `false` when the
+    /// time is over.
     ///
     /// # Errors
     /// The socket failed.
@@ -204,7 +203,7 @@ impl<S: Endpoint> Channel<S> {
             if left.is_zero() {
                 return Ok(false);
             }
-            // Rounded up: below a millisecond poll(2) would be asked again and again.
+            // Round up: with less than a millisecond left, poll(2) would be called in a busy loop.
             let left = left.saturating_add(Duration::from_millis(1));
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
@@ -216,10 +215,10 @@ impl<S: Endpoint> Channel<S> {
         }
     }
 
-    /// Receives one message, if there is one.
+    /// Receives one message, if one has arrived.
     ///
     /// # Errors
-    /// The socket failed, or the message was longer than any may be.
+    /// The socket failed, or the message was too long.
     pub fn receive(&self, buffer: &mut [u8]) -> Result<Incoming, Fault> {
         match self.socket.next() {
             Next::Message => {}
@@ -252,7 +251,8 @@ impl<S: Endpoint> AsFd for Channel<S> {
 mod tests {
     use super::*;
 
-    /// Where its error was not looked at, the other side waited for the message for ever.
+    /// Regression test: if the sender ignored its error, the other side waited for the message for
+    /// ever.
     #[test]
     fn a_message_that_cannot_be_sent_ends_the_channel_for_both() {
         let (ours, theirs) = passing::pair().unwrap();
@@ -267,7 +267,7 @@ mod tests {
         assert!(matches!(heard(&ours), Incoming::Gone));
     }
 
-    /// The time once counted only while no message was there.
+    /// Regression test: the time counted only while no message had arrived.
     #[test]
     fn messages_that_keep_coming_prolong_no_wait() {
         let (ours, theirs) = Channel::pair().unwrap();

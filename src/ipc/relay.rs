@@ -1,8 +1,8 @@
-//! What monitor and relay say to each other about sessions.
+//! Messages between monitor and relay about sessions.
 //!
-//! On the relay's channel come whole sessions with their descriptors. Each
-//! session has a channel of its own besides, between the monitor and the thread
-//! that serves it, so that a thread can speak for no session but its own.
+//! On the relay's channel, new sessions arrive with their descriptors. Each session also has its
+//! own channel between the monitor and the thread that serves it, so that a thread can speak only
+//! for its own session.
 
 use std::fmt;
 
@@ -15,31 +15,29 @@ use crate::protocol::noise::{Direction, Keys};
 use crate::protocol::stream::{End, Signal};
 use crate::secret::Secret;
 
-/// A proven connection, for the relay. The descriptors with it, in this order:
-/// the peer's socket, the session's own channel, and our ends of the job's
-/// stdin, stdout and stderr.
+/// An authenticated connection for the relay. Its descriptors, in this order: the peer's socket,
+/// the session's own channel, and our ends of the job's stdin, stdout and stderr.
 pub struct Session {
-    /// What has still to be sent of the record that accepts the connection:
-    /// nothing, as a rule.
+    /// What is still to be sent of the record that accepts the connection; usually nothing.
     pub answer: Vec<u8>,
     /// Keys and counters.
     pub keys: Keys,
-    /// How long, once the command has ended, its outputs must have been quiet
-    /// if others still hold them. Milliseconds; `u32::MAX`: until they are closed.
+    /// How long the outputs must have been quiet after the command has ended, if other processes
+    /// still hold them. Milliseconds; `u32::MAX`: until they are closed.
     pub linger: u32,
-    /// What the windows of all sessions together may promise beyond what each begins with, bytes.
+    /// What the windows of all sessions together may promise beyond their initial size, bytes.
     pub windows: usize,
 }
 
-/// Longest message of a session, bytes: the rest of a record that accepts, which
-/// is no longer than a greeting, and keys.
+/// Longest session message, bytes: the rest of an accepting record, which is no longer than a
+/// greeting, and keys.
 pub const SESSION_MESSAGE: usize = 2 * crate::protocol::limits::GREETING_BODY;
 
 /// Descriptors that come with a session.
 pub const SESSION_DESCRIPTORS: usize = 5;
 
 impl Session {
-    /// The message's bytes. They hold keys: whoever sends them wipes them.
+    /// Encodes the message. It holds keys: the sender must wipe it.
     pub fn encode(&self) -> Vec<u8> {
         Writer::sized(1, self.answer.len() + 256)
             .bytes(&self.answer)
@@ -53,7 +51,7 @@ impl Session {
             .done()
     }
 
-    /// Parses a message; `None`: it is none.
+    /// Parses a message. Returns `None` if it is malformed.
     pub fn decode(message: &[u8]) -> Option<Self> {
         let (1, mut r) = Reader::new(message)? else {
             return None;
@@ -83,17 +81,17 @@ impl Session {
     }
 }
 
-/// Monitor to the thread of a session.
+/// A message of the monitor to the thread of a session.
 #[derive(Debug, PartialEq, Eq)]
 pub enum MonitorToRelay {
     /// The command has ended.
     Ended(End),
-    /// How many bytes went through it so far?
+    /// How many bytes has the session transferred so far?
     Count,
 }
 
 impl MonitorToRelay {
-    /// The message's bytes.
+    /// Encodes the message.
     pub fn encode(&self) -> Vec<u8> {
         let end = match self {
             Self::Ended(end) => end,
@@ -106,7 +104,7 @@ impl MonitorToRelay {
         }
     }
 
-    /// Parses a message; `None`: it is none.
+    /// Parses a message. Returns `None` if it is malformed.
     pub fn decode(message: &[u8]) -> Option<Self> {
         let (kind, mut r) = Reader::new(message)?;
         let end = match kind {
@@ -120,36 +118,36 @@ impl MonitorToRelay {
     }
 }
 
-/// The thread of a session to the monitor. The end of this channel is the end
-/// of the session.
+/// A message of a session's thread to the monitor. The end of this channel is the end of the
+/// session.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RelayToMonitor {
     /// The client sends the job a signal.
     Signal(Signal),
-    /// The session is over: how, and the bytes that the client sent and got.
+    /// The session is over: how, and the bytes that the client has sent and received.
     Over(Closing, u64, u64),
-    /// So many bytes the client has sent and got so far.
+    /// The bytes that the client has sent and received so far.
     Count(u64, u64),
 }
 
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closing {
-    /// The job's end was told to the client.
+    /// The client was sent the job's end.
     Told {
-        /// Another process held an output open, and what it writes from then on is lost.
+        /// Another process held an output open; what it writes from then on is lost.
         cut_off: bool,
     },
     /// The client hung up before.
     ClientGone,
-    /// The client broke the protocol, or somebody changed a record.
+    /// The client broke the protocol, or a record was modified on the way.
     Violation,
     /// A system call on one of the session's descriptors failed.
     Failed(Failure),
 }
 
 impl Closing {
-    /// The stable name in the log.
+    /// Returns the stable name in the log.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Told { .. } => "done",
@@ -159,7 +157,7 @@ impl Closing {
         }
     }
 
-    /// What failed, if something did.
+    /// Returns what failed, if something did.
     pub const fn failure(self) -> Option<Failure> {
         match self {
             Self::Failed(failure) => Some(failure),
@@ -167,7 +165,7 @@ impl Closing {
         }
     }
 
-    /// Whether the client was told the job's end.
+    /// Whether the client was sent the job's end.
     pub const fn is_told(self) -> bool {
         matches!(self, Self::Told { .. })
     }
@@ -177,7 +175,7 @@ impl Closing {
         matches!(self, Self::Told { cut_off: true })
     }
 
-    /// Its two numbers in a message: the second one is the error's, or says that output was
+    /// Returns its two numbers in a message. The second is the errno, or says whether output was
     /// cut off.
     fn numbers(self) -> (u64, u64) {
         match self {
@@ -246,12 +244,12 @@ impl Part {
 pub struct Failure {
     /// What it failed on.
     pub part: Part,
-    /// The error's number.
+    /// The errno.
     pub errno: u16,
 }
 
 impl Failure {
-    /// A failure with this error.
+    /// Returns a failure with this error.
     pub fn new(part: Part, errno: Errno) -> Self {
         let errno = u16::try_from(errno as i32).unwrap_or(u16::MAX);
         Self { part, errno }
@@ -266,7 +264,7 @@ impl fmt::Display for Failure {
 }
 
 impl RelayToMonitor {
-    /// The message's bytes.
+    /// Encodes the message.
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Signal(s) => Writer::new(1).number(s.byte().into()).done(),
@@ -283,7 +281,7 @@ impl RelayToMonitor {
         }
     }
 
-    /// Parses a message; `None`: it is none.
+    /// Parses a message. Returns `None` if it is malformed.
     pub fn decode(message: &[u8]) -> Option<Self> {
         let (kind, mut r) = Reader::new(message)?;
         let word = match kind {

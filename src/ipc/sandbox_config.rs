@@ -1,6 +1,5 @@
-//! The first exchange on every channel: the monitor says where the cell is, the
-//! process goes in, lets the walls down, and says which stand. Until then it
-//! reads nothing else.
+//! The first exchange on every channel: the monitor sends the sandbox configuration, the process
+//! enters the sandbox and reports its status. Until then the process reads nothing else.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -15,7 +14,8 @@ const ORDER: u8 = 100;
 const REPORT: u8 = 101;
 const FAILED: u8 = 102;
 
-/// The monitor's order. `None`: there is no cell, because this is not root.
+/// Returns the monitor's order. `None`: there is no sandbox configuration, because the monitor is
+/// not root.
 pub fn order(sandbox_config: Option<&SandboxConfig>) -> Vec<u8> {
     match sandbox_config {
         None => Writer::new(ORDER).done(),
@@ -40,8 +40,8 @@ fn parse_order(message: &[u8]) -> Option<Option<SandboxConfig>> {
     r.done(Some(SandboxConfig { uid, gid, root }))
 }
 
-/// Which walls a process has reported, or why it could not go in; `None`: that was no
-/// report.
+/// Parses a report: the sandbox status, or why the process could not enter the sandbox. Returns
+/// `None` if the message is no report.
 pub fn parse_report(message: &[u8]) -> Option<Result<SandboxStatus, Fault>> {
     match Reader::new(message)? {
         (REPORT, mut r) => {
@@ -63,10 +63,10 @@ pub fn parse_report(message: &[u8]) -> Option<Result<SandboxStatus, Fault>> {
     }
 }
 
-/// The process's side: waits for the order, goes in, and reports.
+/// Enters the sandbox, in the process itself: waits for the order, applies it and reports.
 ///
 /// # Errors
-/// No order came, or a wall could not be put up, which the monitor was told: the process
+/// No order came, or a part of the sandbox failed, which was reported to the monitor. The process
 /// must end.
 pub fn enter(role: Role, channel: &mut Channel) -> Result<(), Fault> {
     let mut buffer = vec![0; 4096];
@@ -76,8 +76,8 @@ pub fn enter(role: Role, channel: &mut Channel) -> Result<(), Fault> {
     };
     let sandbox_config =
         parse_order(&message).ok_or_else(|| Fault::new("an order that is none"))?;
-    // Nothing that this process says from here on may stand among the monitor's
-    // lines; the walls let nobody do this later.
+    // Nothing that this process prints from here on may appear among the monitor's lines. Inside
+    // the sandbox this is no longer possible.
     process::quiet();
     let w = match sandbox::enter(role, sandbox_config.as_ref()) {
         Ok(sandbox_status) => sandbox_status,

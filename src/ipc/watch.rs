@@ -1,7 +1,7 @@
-//! What gate and monitor share of an event loop: a channel in it, and its events.
+//! What the event loops of gate and monitor share: a watched channel, and batches of events.
 //!
-//! A channel is always watched for messages, and for room only while messages wait. An edge for
-//! room would otherwise wake its process each time that the other side has read.
+//! A channel is always watched for messages, but for room only while messages are queued. Otherwise
+//! an edge for room would wake the process each time that the other side has read.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -25,7 +25,7 @@ impl Watch {
     /// Watches a channel for messages.
     ///
     /// # Errors
-    /// The loop takes no more.
+    /// The event loop takes no more descriptors.
     pub fn new(registry: &Registry, channel: &Channel, token: Token) -> Result<Self, Fault> {
         let fd = channel.as_fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
@@ -35,10 +35,10 @@ impl Watch {
         })
     }
 
-    /// Watches it for room too, or no more, as messages wait or not.
+    /// Starts or stops watching the channel for room, depending on whether messages are queued.
     ///
     /// # Errors
-    /// None that a channel in the loop has.
+    /// None for a channel that the event loop watches already.
     pub fn update(&mut self, registry: &Registry, channel: &Channel) -> Result<(), Fault> {
         if channel.is_waiting() == self.for_room {
             return Ok(());
@@ -47,10 +47,10 @@ impl Watch {
         self.renew(registry, channel)
     }
 
-    /// Watches it anew: what is there now is reported again.
+    /// Registers the channel again, so that what is there now is reported again.
     ///
     /// # Errors
-    /// None that a channel in the loop has.
+    /// None for a channel that the event loop watches already.
     pub fn renew(&mut self, registry: &Registry, channel: &Channel) -> Result<(), Fault> {
         let interest = if self.for_room {
             Interest::READABLE | Interest::WRITABLE
@@ -63,25 +63,26 @@ impl Watch {
     }
 }
 
-/// Most events that are looked at before a deadline is: those of four times the connections
-/// that there are by default. A crowd that keeps sending puts no deadline off for ever.
+/// Most events that are handled before deadlines are: those of four times the default number of
+/// connections. Connections that keep sending must not postpone deadlines for ever.
 const BEFORE_DEADLINES: usize = 65_536;
 
-/// A loop's events, which come in batches.
+/// The events of an event loop, in batches.
 ///
-/// After a stop more may have come than one batch holds, or something that no batch has yet, and
-/// a deadline may have passed meanwhile: it must not be looked at before all that has come was.
+/// After the process was stopped, more events may have arrived than one batch holds, or events that
+/// no batch has yet, and a deadline may have passed. All events that have arrived must be handled
+/// before a deadline is.
 pub struct Batches {
     events: Events,
     size: usize,
-    /// Events of full batches, one after the other.
+    /// Capacity of the full batches taken in a row.
     taken: usize,
-    /// When the last wait began: what had come by then is in its batch.
+    /// When the last wait began: events from before are in its batch.
     waited: Instant,
 }
 
 impl Batches {
-    /// Batches of at most so many events.
+    /// Returns batches of at most this many events.
     pub fn of(size: usize) -> Self {
         Self {
             events: Events::with_capacity(size),
@@ -91,10 +92,10 @@ impl Batches {
         }
     }
 
-    /// Waits for the next batch, for at most so long.
+    /// Waits for the next batch, for at most this long.
     ///
     /// # Errors
-    /// As epoll_wait(2). It was interrupted: nothing has changed.
+    /// As epoll_wait(2). After an interrupted wait nothing has changed.
     pub fn wait(&mut self, poll: &mut Poll, limit: Option<Duration>) -> std::io::Result<()> {
         self.waited = Instant::now();
         poll.poll(&mut self.events, limit)?;
@@ -108,13 +109,13 @@ impl Batches {
         Ok(())
     }
 
-    /// The batch that has come last.
+    /// Returns the events of the last batch.
     pub fn iter(&self) -> impl Iterator<Item = &Event> {
         self.events.iter()
     }
 
-    /// The time up to which all that has come was in a batch: deadlines until then have passed.
-    /// `None`: there may be more than this batch, and they have to wait.
+    /// Returns the time up to which all events were in a batch: earlier deadlines have passed.
+    /// Returns `None` if more events may follow this batch: deadlines have to wait.
     pub fn heard(&self) -> Option<Instant> {
         (self.taken == 0).then_some(self.waited)
     }
@@ -126,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// Only the first batch was looked at before the deadlines were.
+    /// Regression test: only the first batch was handled before the deadlines.
     #[test]
     fn all_that_has_come_is_looked_at_before_a_deadline_is() {
         let mut poll = Poll::new().unwrap();
@@ -152,7 +153,8 @@ mod tests {
         seen.sort_unstable();
         assert_eq!(seen, (0..10).collect::<Vec<_>>());
         assert_eq!(rounds, 3);
-        // Whoever is stopped from here on looks at no deadline by the time after it.
+        // If the process is stopped from here on, it does not use the time after that for
+        // deadlines.
         let before = Instant::now();
         assert!(batches.heard().unwrap() <= before);
         std::thread::yield_now();
@@ -161,7 +163,7 @@ mod tests {
             .unwrap();
         let heard = batches.heard().unwrap();
         assert!(before <= heard && Duration::from_millis(1) <= heard.elapsed());
-        // Not for ever: what is always ready has a limit.
+        // The postponement is bounded, even if descriptors are always ready.
         let mut batches = Batches::of(4);
         let mut most = 0;
         loop {

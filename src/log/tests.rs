@@ -1,12 +1,12 @@
-//! Tests of the log: what a value may look like, and a syslog daemon that is
-//! there, full, gone and started anew.
+//! Tests of the log: how values are escaped, and a syslog daemon that listens, is full, is gone or
+//! was restarted.
 
 use std::sync::mpsc::channel;
 
 use super::*;
 use crate::config::scratch::Scratch;
 
-/// How long anything may take before the test is a failure.
+/// How long anything may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
@@ -19,7 +19,7 @@ fn a_value_cannot_pose_as_another_field_or_line() {
     assert_eq!(show("q\"\\"), "\"q\\\"\\\\\"");
 }
 
-/// A syslog daemon: its socket, and what comes.
+/// A syslog daemon: its socket, and what it receives.
 struct Daemon {
     path: PathBuf,
     socket: UnixDatagram,
@@ -32,13 +32,13 @@ impl Daemon {
         Self { path, socket }
     }
 
-    /// Ends it; where its socket was.
+    /// Stops the daemon and returns the path of its socket.
     fn stop(self) -> PathBuf {
         std::fs::remove_file(&self.path).unwrap();
         self.path
     }
 
-    /// The next datagram.
+    /// Returns the next datagram.
     fn hear(&self) -> String {
         let mut bytes = [0; 4096];
         let n = self.socket.recv(&mut bytes).unwrap();
@@ -53,7 +53,7 @@ impl Daemon {
     }
 }
 
-/// Lets the time pass in which a daemon that was not there is left in peace.
+/// Lets [`AGAIN_AFTER`] pass, so that the next line connects again.
 fn later(syslog: &mut Syslog) {
     syslog.tried = syslog.tried.and_then(|at| at.checked_sub(AGAIN_AFTER));
 }
@@ -109,13 +109,13 @@ fn a_syslog_daemon_that_was_started_anew_loses_no_line() {
 fn a_syslog_that_nobody_serves_is_told() {
     let scratch = Scratch::new();
     let [log, other] = ["log", "other"].map(|name| scratch.path().join(name));
-    // journald's is a folder.
+    // A path that exists but is no socket: journald's is a folder.
     let sockets = [log.clone(), scratch.path().to_path_buf(), other.clone()];
     let no_log = Some(format!("no {}", log.display()));
     assert_eq!(no_socket_of(&sockets), no_log);
     let daemon = UnixDatagram::bind(&other).unwrap();
     assert_eq!(no_socket_of(&sockets), None);
-    // It was killed, and has left its socket behind.
+    // The daemon was killed and has left its socket behind.
     drop(daemon);
     let nobody = Some(format!("nobody listens at {}", other.display()));
     assert_eq!(no_socket_of(&sockets), nobody);
@@ -130,14 +130,14 @@ fn lines_without_a_syslog_daemon_are_counted() {
         assert_eq!(syslog.write(line).unwrap(), 3, "the line is done with");
     }
     let daemon = Daemon::start(path);
-    // It is asked for once a second, and not at every line.
+    // It tries to connect once a second, not at every line.
     syslog.write_all(b"three").unwrap();
     assert_eq!(syslog.dropped, 3);
     later(&mut syslog);
     syslog.write_all(b"four").unwrap();
     assert_eq!(daemon.hear(), "<84>cosserver: dropped lines=3");
     assert_eq!(daemon.hear(), "four");
-    // It goes away, and comes back.
+    // The daemon goes away, and comes back.
     let path = daemon.stop();
     syslog.write_all(b"five").unwrap();
     let daemon = Daemon::start(path);
@@ -178,7 +178,7 @@ fn one_users_lines_are_bounded_and_no_other_ones() {
     let scratch = Scratch::new();
     let daemon = Daemon::start(scratch.path().join("log"));
     let mut log = Log::syslog_at(vec![daemon.path.clone()], Level::Info);
-    // As if all of it came in one second.
+    // As if all lines came in one second.
     let begin = |log: &mut Log, at: Instant| {
         for rate_limit in log.users.values_mut() {
             rate_limit.second = at;
@@ -206,7 +206,7 @@ fn one_users_lines_are_bounded_and_no_other_ones() {
             .ends_with(": suppressed event=signed lines=5 uid=1000")
     );
     assert!(daemon.hear().ends_with(": signed uid=1000"));
-    // A flood that ends is told of all the same.
+    // A flood that ends is reported too.
     for _ in 1..OF_ONE + 2 {
         say(&mut log, 1000);
     }
@@ -222,12 +222,12 @@ fn one_users_lines_are_bounded_and_no_other_ones() {
     );
     assert_eq!(log.deadline(), None);
     daemon.has_heard_all();
-    // What is not written at this level is not left out.
+    // A line below the log level does not count as suppressed.
     for _ in 0..2 * NOISE {
         log.log_ratelimited(Level::Debug, "asked", &[]);
     }
     assert_eq!(log.deadline(), None);
-    // However many there are, they take so much room and no more.
+    // Any number of users takes bounded memory.
     let many = u32::try_from(USERS).unwrap();
     let mut log = Log::syslog_at(Vec::new(), Level::Info);
     for uid in 0..2 * many {

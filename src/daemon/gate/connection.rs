@@ -1,4 +1,4 @@
-//! A stranger, from accept to verdict, as the gate sees it.
+//! An unauthenticated connection in the gate, from accept to the decision.
 //!
 //! ```text
 //! accepted ─ Hello ─► asks the monitor ─ ServerHello ─► greeted ─ ClientHello ─► asks the monitor ─► the relay has it
@@ -8,8 +8,8 @@
 //!                                                                     │                 └─► refused: parked, Denied, closed
 //! ```
 //!
-//! The gate reads lengths and types, and carries the rest unopened. Anything
-//! but the message that is due, within its size and its time, closes.
+//! Runs in the gate. Reads lengths and types, and forwards the rest without decrypting it. Closes
+//! the connection on anything but the message that is due, within its size and its time.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -22,7 +22,7 @@ use crate::protocol::limits::{LENGTH_BYTES, TAG};
 use crate::protocol::record::{self, ENVELOPE, Kind};
 use crate::sys::socket;
 
-/// Where a stranger stands.
+/// The stage of an unauthenticated connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// The Hello is due.
@@ -35,18 +35,18 @@ pub(super) enum Stage {
     Prompted,
     /// The monitor decides; nothing is due from the peer.
     Asking,
-    /// The same, but a host's name is looked up before it does.
+    /// As `Asking`, but the monitor waits for the look-up of a host's name first.
     Awaiting,
-    /// The peer's answers are checked; nothing is due from it.
+    /// The peer's answers are checked; nothing is due from the peer.
     Checking,
     /// Refused; the answer leaves at its time.
     Parked,
-    /// The refusal is out; the peer should hang up.
+    /// The refusal is sent; the peer should hang up.
     Leaving,
 }
 
 impl Stage {
-    /// The one type of record that is due, if any.
+    /// Returns the type of the record that is due, if any.
     pub(super) const fn due(self) -> Option<Kind> {
         match self {
             Self::Accepted => Some(Kind::Hello),
@@ -56,7 +56,7 @@ impl Stage {
         }
     }
 
-    /// What is said in the log when its deadline passes.
+    /// Returns the complaint to log when the deadline passes, if any.
     pub(super) const fn when_late(self) -> Option<Complaint> {
         match self {
             Self::Accepted => Some(Complaint::SilentHello),
@@ -66,56 +66,55 @@ impl Stage {
         }
     }
 
-    /// Whether the monitor is to say what becomes of it.
+    /// Whether the monitor still has to decide.
     pub(super) const fn awaits_verdict(self) -> bool {
         matches!(self, Self::Asking | Self::Awaiting | Self::Checking)
     }
 }
 
-/// One stranger.
+/// An unauthenticated connection.
 pub(super) struct PreauthConnection {
-    /// The connection.
+    /// The socket.
     pub(super) socket: OwnedFd,
     /// The peer's address.
     pub(super) from: IpAddr,
-    /// Where it stands.
+    /// The stage.
     pub(super) stage: Stage,
     /// When the stage must be over.
     pub(super) deadline: Instant,
-    /// When its ClientHello came in: refusals leave at a multiple of the
-    /// interval after it.
+    /// When the ClientHello, or the last answer to a prompt, came in. Refusals leave at a multiple
+    /// of the interval after it.
     pub(super) asked_at: Instant,
     /// Whether the monitor knows this connection.
     pub(super) known: bool,
-    /// Whether it has answered a prompt.
+    /// Whether the peer has answered a prompt.
     pub(super) has_answered: bool,
-    /// Whether the monitor has been told that it does not wait for its verdict.
+    /// Whether the monitor was told that the peer does not wait for the decision.
     pub(super) has_left: bool,
-    /// What has come of the record that is due.
+    /// What has arrived of the record that is due.
     partial: Vec<u8>,
-    /// What has still to be sent: a ServerHello, an AuthContinue, a refusal.
+    /// What is still to be sent: a ServerHello, an AuthContinue or a refusal.
     pub(super) unsent: Vec<u8>,
-    /// The refusal, until its time has come.
+    /// The refusal, until it is due.
     refusal: Vec<u8>,
-    /// Bytes of a long command that have still to come.
+    /// Bytes of a long command that are still to come.
     command: u32,
 }
 
-/// What a readable socket came to.
+/// The result of reading a socket.
 pub(super) enum ReadOutcome {
     /// A whole record of the kind that was due.
     Record(Vec<u8>),
-    /// Not yet.
+    /// No whole record yet.
     Nothing,
-    /// The peer hung up before it had said anything, as a port scan does, or in
-    /// the middle.
+    /// The peer hung up: before it had sent anything, as a port scan does, or later.
     Left,
-    /// Something else than what was due.
+    /// Something other than what was due.
     Malformed,
 }
 
 impl PreauthConnection {
-    /// A connection that was just accepted.
+    /// Returns a connection that was just accepted.
     pub(super) const fn new(
         socket: OwnedFd,
         from: IpAddr,
@@ -138,19 +137,18 @@ impl PreauthConnection {
         }
     }
 
-    /// Keeps a refusal until its time has come.
+    /// Keeps a refusal until it is due.
     pub(super) fn set_refusal(&mut self, record: Vec<u8>) {
         self.refusal = record;
     }
 
-    /// A command of so many bytes is to follow in pieces.
+    /// Expects a command of this many bytes, in pieces.
     pub(super) fn expect_command(&mut self, length: u32) {
         self.command = length;
     }
 
-    /// Counts a piece by the length of its record, which is all that can be seen of
-    /// it. `false`: it was the last; what comes next is for whoever gets the
-    /// connection.
+    /// Counts a piece by the length of its record; its content is encrypted. Returns `false` after
+    /// the last piece: the next byte is for the process that gets the connection.
     pub(super) fn take_piece(&mut self, record: usize) -> bool {
         let piece = record.saturating_sub(LENGTH_BYTES + ENVELOPE + TAG);
         let piece = u32::try_from(piece).unwrap_or(u32::MAX);
@@ -158,17 +156,18 @@ impl PreauthConnection {
         self.command > 0
     }
 
-    /// Sends the refusal and nothing after it. `false`: the peer is gone.
+    /// Sends the refusal and shuts the sending side down. Returns `false` if the peer is gone.
     pub(super) fn say_refusal(&mut self) -> bool {
         use nix::sys::socket::{Shutdown, shutdown};
         self.unsent = std::mem::take(&mut self.refusal);
         self.flush() && shutdown(self.socket.as_raw_fd(), Shutdown::Write).is_ok()
     }
 
-    /// Whether it may be closed to make room: it holds a slot, and we wait for the peer, be it
-    /// only to hang up, or for a host's name, or have refused it. What waits for the monitor's
-    /// verdict goes on, and so does a login in which something was answered: to open another
-    /// connection must not end it.
+    /// Whether the connection may be evicted to make room.
+    ///
+    /// True while we wait for the peer, if only to hang up, or for a host's name, and after a
+    /// refusal. False while the monitor decides. False also for a login in which the peer has
+    /// answered a prompt: opening another connection must not end it.
     pub(super) const fn may_be_evicted(&self) -> bool {
         match self.stage {
             Stage::Asking | Stage::Checking => false,
@@ -182,13 +181,13 @@ impl PreauthConnection {
         }
     }
 
-    /// Whether it has begun to speak.
+    /// Whether the peer has begun to send.
     pub(super) fn has_spoken(&self) -> bool {
         self.known || !self.partial.is_empty()
     }
 
-    /// Reads on: never beyond the end of the one record that is due, so that what
-    /// a peer sends too early stays in the kernel.
+    /// Reads from the socket, but never beyond the end of the record that is due: what a peer sends
+    /// too early stays in the kernel.
     pub(super) fn read(&mut self) -> ReadOutcome {
         let Some(due) = self.stage.due() else {
             return self.read_undue();
@@ -223,16 +222,17 @@ impl PreauthConnection {
 
     fn whole_record(&mut self, due: Kind) -> ReadOutcome {
         let record = std::mem::take(&mut self.partial);
-        // Magic and type are looked at here, so that garbage never reaches the monitor.
+        // Check magic and type here, so that garbage never reaches the monitor.
         match record::parse(&record, &[due]) {
             Ok(_) => ReadOutcome::Record(record),
             Err(_) => ReadOutcome::Malformed,
         }
     }
 
-    /// While nothing is due. Until the monitor has decided nothing is read at
-    /// all, because the next byte may be the relay's: but who hangs up is noticed.
-    /// After a refusal the peer may only hang up.
+    /// Checks the socket while nothing is due.
+    ///
+    /// Until the monitor has decided, reads nothing, because the next byte may be for the relay,
+    /// but notices a hang-up. After a refusal the peer may only hang up.
     fn read_undue(&self) -> ReadOutcome {
         if self.stage.awaits_verdict() {
             return if socket::has_hung_up(self.socket.as_fd()) {
@@ -256,7 +256,7 @@ impl PreauthConnection {
         socket::has_bytes(self.socket.as_fd())
     }
 
-    /// Sends what there is. `false`: the peer is gone.
+    /// Sends what is queued. Returns `false` if the peer is gone.
     pub(super) fn flush(&mut self) -> bool {
         while !self.unsent.is_empty() {
             match nix::unistd::write(&self.socket, &self.unsent) {
@@ -271,8 +271,8 @@ impl PreauthConnection {
     }
 }
 
-/// Reads, also where a signal interrupts it: an edge comes once, and what is there would be
-/// read with the next byte only.
+/// Reads, and retries if a signal interrupts it: an edge comes only once, so the data would
+/// otherwise wait for the next byte.
 fn read(socket: &OwnedFd, into: &mut [u8]) -> nix::Result<usize> {
     loop {
         match nix::unistd::read(socket, into) {

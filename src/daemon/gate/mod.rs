@@ -1,8 +1,8 @@
-//! The gate: all strangers, however many, in one event loop.
+//! The gate: all unauthenticated connections, in one event loop.
 //!
-//! Runs as `_cosserver` in an empty root. It owns the strangers' sockets, their
-//! deadlines and their sources' penalties. It holds no key, opens no message,
-//! and can start nothing; it must never block on a peer.
+//! Runs as `_cosserver` in an empty root. Owns the unauthenticated sockets, their deadlines and the
+//! penalties of their sources. Holds no key, decrypts no message and can start no process. Must
+//! never block on a peer.
 
 mod connection;
 mod preauth_table;
@@ -24,7 +24,7 @@ use preauth_table::PreauthTable;
 /// The channel to the monitor. Listeners follow, then connections.
 const MONITOR: Token = Token(0);
 
-/// The gate's life: into the cell, then the loop. It ends when the monitor does.
+/// Runs the gate: enters the sandbox, then the event loop. Ends when the monitor does.
 pub fn main() -> u8 {
     process::set_name("cos: gate");
     process::keep_private();
@@ -38,7 +38,7 @@ pub fn main() -> u8 {
 fn serve() -> Result<(), Fault> {
     let mut monitor = Channel::new(socket::inherited(CHANNEL)?);
     signals::leave_to_the_monitor()?;
-    // The poll is made before the walls are up.
+    // Create the poll before the sandbox is active.
     let mut poll = Poll::new()?;
     let registry = poll.registry().try_clone()?;
     let mut watch = Watch::new(&registry, &monitor, MONITOR)?;
@@ -54,7 +54,7 @@ fn serve() -> Result<(), Fault> {
             .next_deadline(now)
             .map(|d| d.saturating_duration_since(now));
         match events.wait(&mut poll, timeout) {
-            // Stopped meanwhile: what has come is looked at before a deadline is.
+            // Interrupted by a stop. Handle the events that have arrived before any deadline.
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
             other => other?,
         }
@@ -76,7 +76,7 @@ fn serve() -> Result<(), Fault> {
     }
 }
 
-/// Takes the monitor's orders. `false`: it is gone.
+/// Handles the monitor's orders. Returns `false` if the monitor is gone.
 fn take_orders(
     preauth_table: &mut PreauthTable,
     buffer: &mut [u8],

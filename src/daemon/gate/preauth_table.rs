@@ -1,6 +1,8 @@
-//! The hall where strangers wait: accepting them, reading what is due, asking
-//! the monitor, and turning out those who are late. What the monitor orders is
-//! done in [`orders`], and how a connection ends in [`leaving`].
+//! The table of unauthenticated connections.
+//!
+//! Runs in the gate. Accepts connections, reads the record that is due, asks the monitor, and
+//! closes connections that miss their deadline. [`orders`] carries out the monitor's orders;
+//! [`leaving`] ends connections.
 
 mod leaving;
 mod orders;
@@ -21,24 +23,23 @@ use crate::ipc::gate::{Complaint, Connection, Limits, Question};
 use crate::ipc::watch::Watch;
 use crate::sys::socket;
 
-/// Tokens below are the channel and the listeners; a connection's token is its
-/// number, which begins here.
+/// Number and token of the first connection. Lower tokens are the channel and the listeners.
 const FIRST_CONNECTION: usize = socket::LISTENERS + 1;
 
-/// Connections accepted in one go, so that the others get their turn.
+/// Most connections accepted at a time, so that other events are handled too.
 const AT_ONCE: usize = 64;
 
-/// How long nobody is accepted after an error that may well come again at once.
+/// How long accepting pauses after an error that may recur at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a refused peer may take to read its refusal.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// How long the monitor may take for a verdict: beyond any limit of its own, of which
-/// `[login] time` is the longest.
+/// How long the monitor may take for a decision. Longer than any limit of the monitor's own, of
+/// which `[login] time` is the longest.
 const VERDICT: Duration = Duration::from_secs(660);
 
-/// All strangers, and the way to the monitor.
+/// All unauthenticated connections, and the channel to the monitor.
 pub(super) struct PreauthTable {
     pub(super) monitor: Channel,
     registry: Registry,
@@ -50,10 +51,10 @@ pub(super) struct PreauthTable {
     parked: usize,
     next: Connection,
     paused: Option<Instant>,
-    /// Those whose next record may have come already: they get their turn when
-    /// the others have had theirs and the monitor keeps up.
+    /// Connections whose next record may have arrived already. They are read after the other
+    /// events, and only while the monitor keeps up.
     eager: Vec<Connection>,
-    /// Most strangers at once since memory was last given back.
+    /// Largest number of unauthenticated connections since memory was last returned to the system.
     crowd: usize,
 }
 
@@ -75,25 +76,25 @@ impl PreauthTable {
         }
     }
 
-    /// When something must be done at the latest.
+    /// Returns the earliest time at which something must be done.
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let first = self.deadlines.first().map(|(at, _)| *at);
         let eager = Some(now).filter(|_| self.may_go_on());
         [first, self.paused, eager].into_iter().flatten().min()
     }
 
-    /// Watches the monitor for room while messages wait for it.
+    /// Watches the channel for room while messages wait for the monitor.
     pub(super) fn update(&self, watch: &mut Watch) -> Result<(), Fault> {
         watch.update(&self.registry, &self.monitor)
     }
 
-    /// Whether somebody's next record can be carried now: a monitor that does not
-    /// keep up is given time, and tells by reading when it has it.
+    /// Whether a further record can be forwarded now. A monitor that does not keep up gets time:
+    /// its next read shows that it can take more.
     fn may_go_on(&self) -> bool {
         !self.eager.is_empty() && !self.monitor.is_waiting()
     }
 
-    /// One more record from each of those who may have sent it already.
+    /// Reads one more record from each connection that may have sent one already.
     pub(super) fn go_on(&mut self, now: Instant) -> Result<(), Fault> {
         if self.may_go_on() {
             for connection in std::mem::take(&mut self.eager) {
@@ -106,7 +107,7 @@ impl PreauthTable {
         Ok(())
     }
 
-    /// A socket is ready.
+    /// Handles a socket that is ready.
     pub(super) fn ready(&mut self, token: Token, now: Instant) -> Result<(), Fault> {
         match token.0.checked_sub(1).and_then(|n| self.listeners.get(n)) {
             Some(_) if token.0 < FIRST_CONNECTION => self.accept(token.0 - 1, now),
@@ -114,8 +115,8 @@ impl PreauthTable {
         }
     }
 
-    /// Accepts who is waiting. Without descriptors the oldest stranger makes room;
-    /// where there is none it pauses.
+    /// Accepts the connections that wait. If descriptors or memory run out, evicts the oldest
+    /// connection of the greediest source; if none may be evicted, pauses.
     fn accept(&mut self, which: usize, now: Instant) -> Result<(), Fault> {
         let Some(limits) = self.limits else {
             return Ok(());
@@ -145,12 +146,12 @@ impl PreauthTable {
                 }
             }
         }
-        // More may be waiting, and an edge comes once.
+        // More connections may be waiting, and an edge comes only once.
         self.paused = Some(now);
         Ok(())
     }
 
-    /// Gives a new connection its slot, or makes room for it, or turns it away.
+    /// Gives a new connection a slot, evicts another to make room, or rejects it.
     fn take_in(
         &mut self,
         socket: OwnedFd,
@@ -189,8 +190,8 @@ impl PreauthTable {
 
     fn register(&self, socket: &OwnedFd, connection: Connection) -> Result<(), Fault> {
         let token = Token(usize::try_from(connection).unwrap_or(usize::MAX));
-        // What we send is short: a peer whose window does not take it is closed at
-        // its deadline, and needs no event of its own.
+        // What we send is short. If the peer's window does not take it, the deadline closes the
+        // connection, so no event for room is needed.
         let interest = Interest::READABLE;
         self.registry
             .register(&mut SourceFd(&socket.as_raw_fd()), token, interest)?;
@@ -203,7 +204,8 @@ impl PreauthTable {
             .is_some_and(PreauthConnection::may_be_evicted)
     }
 
-    /// `false`: there is nobody who may be evicted.
+    /// Evicts the oldest connection of the greediest source. Returns `false` if none may be
+    /// evicted.
     fn evict_greediest(&mut self, now: Instant) -> Result<bool, Fault> {
         let oldest = self.sources.by_greed().find(|c| self.may_go(*c));
         if let Some(oldest) = oldest {
@@ -225,17 +227,16 @@ impl PreauthTable {
         match preauth.read() {
             ReadOutcome::Nothing => Ok(()),
             ReadOutcome::Record(record) => self.ask_about(connection, &record, now),
-            // What it has sent is judged all the same.
+            // The monitor still decides about what the peer has sent.
             ReadOutcome::Left if preauth.stage.awaits_verdict() => self.leaves(connection),
-            // Its slot is its own until the refusal would have left: not to wait for it
-            // makes nobody faster.
+            // The slot stays taken until the refusal would have left, so that hanging up early
+            // gains nothing.
             ReadOutcome::Left if preauth.stage == Stage::Parked => Ok(()),
             ReadOutcome::Left if preauth.stage.due().is_none() => self.forget(connection),
             ReadOutcome::Left if preauth.has_spoken() => {
                 self.turn_out(connection, Complaint::Left, now)
             }
-            // A port scan: nothing to say in the log. Under inetd it is the monitor that
-            // remembers what it costs.
+            // A port scan: not logged. Under inetd the monitor keeps the penalty.
             ReadOutcome::Left => {
                 let from = preauth.from;
                 self.punish(connection, Complaint::Probe, now);
@@ -248,7 +249,7 @@ impl PreauthTable {
         }
     }
 
-    /// Carries a record to the monitor, unopened.
+    /// Forwards a record to the monitor, without decrypting it.
     fn ask_about(
         &mut self,
         connection: Connection,
@@ -269,15 +270,15 @@ impl PreauthTable {
             Stage::Greeted => {
                 preauth.asked_at = now;
                 let Ok(copy) = preauth.socket.try_clone() else {
-                    // No descriptors: the one who asks goes, and the others stay.
+                    // No descriptors left: close this connection, so that the others stay.
                     return self.turn_out(connection, Complaint::Crowd, now);
                 };
                 self.postpone(connection, now + VERDICT);
                 self.ask(&Question::ClientHello(connection, record), vec![copy])
             }
             Stage::Asked => {
-                // More may have come: the deadline stays. Once all of it is there,
-                // the next byte is no longer for us.
+                // More records may follow: keep the deadline. After the last piece, the next byte
+                // is not for the gate.
                 if preauth.take_piece(record.len()) {
                     preauth.stage = Stage::Asked;
                     self.eager.push(connection);
@@ -289,12 +290,12 @@ impl PreauthTable {
             Stage::Prompted => {
                 preauth.stage = Stage::Checking;
                 preauth.has_answered = true;
-                // The refusal of a login leaves at a multiple of the interval after its
-                // last answer.
+                // The refusal of a login leaves at a multiple of the interval after its last
+                // answer.
                 preauth.asked_at = now;
                 self.postpone(connection, now + VERDICT);
                 self.ask(&Question::Sealed(connection, record), Vec::new())?;
-                // He may have hung up with it, and an edge comes once.
+                // The peer may have hung up right after it, and an edge comes only once.
                 self.connection_is_ready(connection, now)
             }
             Stage::Asking | Stage::Awaiting | Stage::Checking | Stage::Parked | Stage::Leaving => {
@@ -315,7 +316,7 @@ impl PreauthTable {
         }
     }
 
-    /// Turns out who is late, and sends the refusals whose time has come.
+    /// Closes connections whose deadline has passed, and sends the refusals that are due.
     pub(super) fn pass_deadlines(&mut self, now: Instant) -> Result<(), Fault> {
         if self.paused.is_some_and(|at| at <= now) {
             self.paused = None;
@@ -350,13 +351,13 @@ impl PreauthTable {
         if !preauth.say_refusal() {
             return self.forget(connection);
         }
-        // It may have hung up meanwhile, and an edge comes once.
+        // The peer may have hung up in the meantime, and an edge comes only once.
         self.connection_is_ready(connection, now)
     }
 }
 
-/// Whether an error of accept(2) is about the connection that it would have given:
-/// it was gone, or its network is, before we took it. The next may be right.
+/// Whether an error of accept(2) concerns only the connection that it would have returned: the
+/// connection, or its network, was gone before it was accepted. The next accept may succeed.
 fn is_of_one_connection(e: &std::io::Error) -> bool {
     #[cfg(target_os = "linux")]
     if e.raw_os_error() == Some(libc::ENONET) {

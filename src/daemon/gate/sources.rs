@@ -1,7 +1,7 @@
-//! Who holds how many slots: strangers by source, the oldest of the greediest
-//! source, and the penalties that shrink a source to a single slot.
+//! Slots and penalties per source: how many connections each source has, which is the oldest of the
+//! greediest source, and which penalties reduce a source to one slot.
 //!
-//! What a source is, and what it may, [`crate::daemon::sources`] says.
+//! Runs in the gate. The rules are in [`crate::daemon::sources`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -17,36 +17,36 @@ pub(super) struct Sources {
     greediest: BTreeSet<(usize, Source)>,
     total: usize,
     penalties: HashMap<Source, Instant>,
-    /// When they end, of IPv4 and of IPv6: who has a whole IPv6 network to call
-    /// from cannot push the others out of memory.
+    /// When penalties end, IPv4 and IPv6 apart: a peer that owns a large IPv6 network must not push
+    /// IPv4 penalties out of memory.
     ends: [BTreeSet<(Instant, Source)>; 2],
-    /// HOSTINFO lists them: slots are reserved for them.
+    /// Sources that HOSTINFO lists: slots are reserved for them.
     pub(super) listed: Networks,
-    /// They are never penalised.
+    /// Sources that are never penalised.
     pub(super) exempt: Networks,
 }
 
 impl Sources {
-    /// Strangers in all.
+    /// Returns the number of all unauthenticated connections.
     #[cfg(test)]
     pub(super) fn total(&self) -> usize {
         self.total
     }
 
-    /// How many slots a source has now.
+    /// Returns how many slots a source has now.
     pub(super) fn slots(&self, ip: IpAddr, limits: &Limits, now: Instant) -> usize {
         let left = self.penalties.get(&Source::of(ip));
         let left = left.map_or(Duration::ZERO, |end| end.saturating_duration_since(now));
         sources::slots(self.listed.has(ip), left, limits)
     }
 
-    /// How many connections of this source hold a slot.
+    /// Returns how many connections of this source hold a slot.
     pub(super) fn held(&self, ip: IpAddr) -> usize {
         self.by_source.get(&Source::of(ip)).map_or(0, BTreeSet::len)
     }
 
-    /// Whether there are as many strangers as there may be when one more comes
-    /// from here: the last slots are for sources that HOSTINFO lists.
+    /// Whether the table is full for one more connection from this address. The last slots are for
+    /// sources that HOSTINFO lists.
     pub(super) fn is_full(&self, ip: IpAddr, limits: &Limits) -> bool {
         self.total >= sources::room(self.listed.has(ip), limits)
     }
@@ -62,7 +62,7 @@ impl Sources {
         self.greediest.insert((held.len(), source));
     }
 
-    /// Gives a slot back.
+    /// Releases a slot.
     pub(super) fn leave(&mut self, ip: IpAddr, connection: Connection) {
         let source = Source::of(ip);
         let Some(held) = self.by_source.get_mut(&source) else {
@@ -79,7 +79,7 @@ impl Sources {
         }
     }
 
-    /// The connections of a source, the oldest first.
+    /// Returns the connections of a source, the oldest first.
     pub(super) fn of(&self, ip: IpAddr) -> impl Iterator<Item = Connection> + '_ {
         self.by_source
             .get(&Source::of(ip))
@@ -88,8 +88,7 @@ impl Sources {
             .copied()
     }
 
-    /// All connections, those of the greediest sources first, each source's oldest
-    /// first.
+    /// Returns all connections: the greediest sources first, and the oldest first within a source.
     pub(super) fn by_greed(&self) -> impl Iterator<Item = Connection> + '_ {
         self.greediest
             .iter()
@@ -113,7 +112,7 @@ impl Sources {
         let end = now + sources::after(left, seconds, limits);
         self.penalties.insert(source, end);
         ends.insert((end, source));
-        // Those that end first are forgotten first.
+        // Beyond the limit, forget the penalties that end first.
         while ends.len() > usize::try_from(limits.penalty_sources).unwrap_or(usize::MAX) {
             if let Some((_, first)) = ends.pop_first() {
                 self.penalties.remove(&first);
@@ -121,7 +120,7 @@ impl Sources {
         }
     }
 
-    /// Forgets penalties that are over.
+    /// Forgets penalties that have ended.
     pub(super) fn forgive(&mut self, now: Instant) {
         for ends in &mut self.ends {
             while ends.first().is_some_and(|(end, _)| *end <= now) {

@@ -1,5 +1,6 @@
-//! The application: started as the user, waited for, hung up should the monitor be
-//! gone. Run by the login worker, its parent.
+//! The application: started as the user, waited for, and hung up if the monitor is gone.
+//!
+//! Runs in the login worker, its parent.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr};
@@ -29,10 +30,10 @@ use crate::sys::process::{self, Ended, Limits};
 use crate::sys::session::{self, Number};
 use crate::sys::signals::Signals;
 
-/// From HUP to KILL, for an application whose monitor is gone.
+/// Time from SIGHUP to SIGKILL, for an application whose monitor is gone.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How often the worker looks for what an application that has ended has left in its session.
+/// How often the worker checks for processes that an ended application has left in its session.
 const LOOKING: Duration = Duration::from_millis(50);
 
 /// An application that runs.
@@ -40,15 +41,15 @@ pub(super) struct Application {
     pid: Pid,
     signals: Signals,
     started: Option<Started>,
-    /// It goes on without the monitor.
+    /// It runs on without the monitor.
     detached: bool,
     hung_up: bool,
-    /// When what is left of its session is killed, once it was hung up.
+    /// When the rest of its session is killed, once it was hung up.
     kill_at: Option<Instant>,
 }
 
 impl Application {
-    /// Starts it, with the session open.
+    /// Starts the application. The session must be open.
     pub(super) fn start(
         launch: &Launch,
         account: &Account,
@@ -69,13 +70,13 @@ impl Application {
         let program = program(launch, account, &variables)?;
         let [stdin, stdout, stderr] = &fds;
         let ends = Ends {
-            // What is left running by itself has /dev/null, which stays root's.
+            // A detached application gets /dev/null, which must stay root's.
             are_its_own: !launch.detach,
             stdin: stdin.as_fd(),
             stdout: stdout.as_fd(),
             stderr: stderr.as_fd(),
         };
-        // The limits are those of the session now, and stay.
+        // The limits are those of the session now; leave them.
         let pid = Starter::default().job(program, ends, Limits::default(), None)?;
         let started = Started {
             pid: pid.as_raw(),
@@ -92,8 +93,8 @@ impl Application {
         })
     }
 
-    /// Says that it runs, waits for its end and says that too; reaps it when the
-    /// monitor has heard it.
+    /// Reports that the application runs, waits for its end and reports that. Reaps it once the
+    /// monitor has received the report.
     pub(super) fn attend(mut self, line: &Line) -> Result<(), Fault> {
         let mut orphaned = self
             .started
@@ -140,12 +141,13 @@ impl Application {
         }
     }
 
-    /// The number of its session: nobody but this process reaps it.
+    /// Returns the number of its session. It stays valid because only this process reaps the
+    /// leader.
     const fn number(&self) -> Number {
         Number::kept(self.pid)
     }
 
-    /// Hangs up every process of its session, once; to be killed after a grace.
+    /// Hangs up every process of its session, once, and sets the time when the rest is killed.
     fn hang_up(&mut self) {
         if !std::mem::replace(&mut self.hung_up, true) {
             session::hang_up(&self.number());
@@ -153,7 +155,7 @@ impl Application {
         }
     }
 
-    /// Whether it was hung up, and others of its session are still to be killed.
+    /// Whether it was hung up and other processes of its session are still to be killed.
     fn leaves_others(&self) -> bool {
         self.kill_at.is_some() && session::has_others(&self.number())
     }
@@ -178,8 +180,8 @@ impl Application {
     }
 }
 
-/// Whether the user has something to execute: what is left running by itself has nobody to
-/// say it to once it is started.
+/// Checks that the file exists and that the user may execute it. A detached application could not
+/// report that after its start.
 fn can_execute(launch: &Launch, account: &Account) -> Result<(), Fault> {
     let path = Path::new(OsStr::from_bytes(launch.path.to_bytes()));
     let user = launch.becomes_user.then_some((account.uid, account.gid));
@@ -207,7 +209,7 @@ fn program(launch: &Launch, account: &Account, variables: &[CString]) -> Result<
         Some(Identity {
             uid: account.uid,
             gid: account.gid,
-            // With what the credentials have added.
+            // Including the groups that the credentials have added.
             groups: IdNumber::all(getgroups()?.iter().map(|g| g.as_raw()))
                 .ok_or_else(|| Fault::new("a group that is none"))?,
         })
@@ -225,14 +227,14 @@ fn program(launch: &Launch, account: &Account, variables: &[CString]) -> Result<
     })
 }
 
-/// The mask that the session has set. To read it is to set it.
+/// Returns the umask that the session has set. Reading it requires setting it.
 fn current_mask() -> u16 {
     let mask = umask(Mode::from_bits_truncate(0o077));
     umask(mask);
     u16::try_from(mask.bits()).unwrap_or(0o077)
 }
 
-/// One value for each name: ours that are fixed, else PAM's, else our defaults.
+/// Returns one value for each name: our fixed variables, else PAM's, else our defaults.
 fn environment(launch: &Launch, variables: &[CString]) -> Vec<CString> {
     let mut all: BTreeMap<Vec<u8>, CString> = BTreeMap::new();
     for variable in launch.defaults.iter().chain(variables).chain(&launch.fixed) {
@@ -243,11 +245,11 @@ fn environment(launch: &Launch, variables: &[CString]) -> Vec<CString> {
     all.into_values().collect()
 }
 
-/// Of PAM's variables those that the monitor is told, for whoever might have to close the
-/// session: as many as a message holds. A user may set more of them (pam_env(8),
-/// `user_readenv`), and a word that could not be said would end his session.
+/// Returns those of PAM's variables that the monitor gets, for the cleanup worker: as many as a
+/// message holds. A user may set more of them (pam_env(8), `user_readenv`), and a message that
+/// cannot be sent would end the user's session.
 fn those_told(variables: Vec<CString>) -> Vec<CString> {
-    /// Bytes, each with its length before it, and how many: half of what a message has.
+    /// Bytes, each variable with its length before it, and number of variables: half of a message.
     const ROOM: usize = MESSAGE / 2;
     const MOST: usize = 2048;
     let mut room = ROOM;

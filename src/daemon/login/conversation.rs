@@ -1,10 +1,9 @@
-//! PAM's conversation: its questions to the monitor, the answers back. Run by the
-//! login worker.
+//! PAM's conversation: carries its questions to the monitor, and the answers back.
 //!
-//! What PAM only tells is held until it asks, or until the login has succeeded:
-//! "your account has expired" must not tell a stranger more than a refusal does. Once it
-//! is known who he is nobody is asked any more: a session's module that asks gets no
-//! answer, and the stack says whether that matters.
+//! Runs in the login worker. Holds PAM's information texts until PAM asks a question or the login
+//! has succeeded: a text such as "your account has expired" must not tell an unauthenticated client
+//! more than a refusal does. Once the user is authenticated, no question is asked any more: a
+//! session module that asks gets no answer, and the PAM stack decides whether that matters.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,7 +17,7 @@ use crate::protocol::prompt::{Style, Text, fit};
 /// The texts that are held.
 pub(super) type Held = Rc<RefCell<Vec<Text>>>;
 
-/// PAM's partner.
+/// The application's side of the PAM conversation.
 pub(super) struct Conversation {
     line: Line,
     held: Held,
@@ -40,7 +39,7 @@ impl Converse for Conversation {
         let new: Vec<Text> = messages.into_iter().map(text).collect();
         let prompts = new.iter().filter(|t| t.style.is_prompt()).count();
         let mut held = self.held.borrow_mut();
-        // The questions must get through, whatever was told before.
+        // The questions must fit in, whatever texts are held already.
         let room = limits::PROMPTS.saturating_sub(new.len());
         held.truncate(room);
         held.extend(new);
@@ -58,7 +57,7 @@ impl Converse for Conversation {
         self.line.outlive_monitor();
         match answer {
             Ok((Order::Answers(answers), _)) if answers.len() == prompts => Some(answers),
-            // Nobody is there who could answer: PAM goes on to its verdict without.
+            // There is no answer: PAM goes on to its decision without one.
             _ => None,
         }
     }

@@ -1,14 +1,14 @@
-//! The login worker: one transaction of PAM, from pam_start to pam_end, and the
-//! application that came of it.
+//! The login worker: one PAM transaction, from pam_start to pam_end, and the application that it
+//! starts.
 //!
-//! Runs as root, a program of its own with one thread, one for each login. It owns the
-//! PAM handle and is the application's parent; it outlives the application, to
-//! close the session. It must never decide who may start what, or speak with
-//! anybody but the monitor.
+//! Runs as root, as a program of its own with one thread, one process for each login. Owns the PAM
+//! handle and is the application's parent. Outlives the application, to close the session. Must
+//! never decide which user may start which application, or communicate with anything but the
+//! monitor.
 //!
-//! In the order of a login: `conversation` carries PAM's questions to the monitor,
-//! `transaction` takes PAM through its stages, `application` starts what the monitor
-//! has granted and waits for its end.
+//! In the order of a login: `conversation` carries PAM's questions to the monitor, `transaction`
+//! takes PAM through its stages, `application` starts what the monitor has granted and waits for
+//! its end.
 #![forbid(unsafe_code)]
 
 mod application;
@@ -32,11 +32,11 @@ use crate::sys::deadline::Deadline;
 use crate::sys::process::CHANNEL;
 use crate::sys::{process, signals, socket};
 
-/// How long a busy monitor may take to hear a word.
+/// How long a busy monitor may take to receive a message.
 const HEARING: Duration = Duration::from_secs(60);
 
-/// The worker's life. `start` begins PAM's transaction: the program that is linked with libpam
-/// passes it in.
+/// Runs the worker. `start` begins PAM's transaction: the program that is linked with libpam passes
+/// it in.
 pub fn main(start: pam::Start) -> ExitCode {
     let Ok(channel) = socket::inherited(CHANNEL) else {
         let _ =
@@ -45,13 +45,13 @@ pub fn main(start: pam::Start) -> ExitCode {
     };
     process::set_name("cos: login");
     process::keep_private();
-    // A module that hangs would outlive the monitor. Once a session is open it is ours to
-    // close, whoever is gone.
+    // A module that hangs would outlive the monitor. Once a session is open, this process must
+    // close it even if the monitor is gone.
     process::ends_with_parent(true);
-    // What modules write there is nobody's log.
+    // Keep what modules write there out of the log.
     process::quiet();
     signals::all_default();
-    // It may have ended before we said that.
+    // The monitor may have ended before the request to end with it.
     let mut fds = [PollFd::new(channel.as_fd(), PollFlags::empty())];
     let gone = poll(&mut fds, PollTimeout::ZERO) != Ok(0);
     if gone {
@@ -67,17 +67,17 @@ pub fn main(start: pam::Start) -> ExitCode {
     }
 }
 
-/// The line to the monitor, shared with PAM's conversation.
+/// The channel to the monitor, shared with PAM's conversation.
 #[derive(Clone)]
 struct Line {
     channel: Rc<RefCell<Channel>>,
-    /// Whether it is known who he is: nobody is asked any more.
+    /// Whether the user is authenticated: then no further question is asked.
     known: Rc<Cell<bool>>,
-    /// When PAM must be done, where nobody else may be there to see to it.
+    /// When PAM must be done, because the monitor may be gone and cannot enforce a limit.
     deadline: Rc<RefCell<Option<Deadline>>>,
 }
 
-/// How long PAM may take where the monitor is gone: as long as `[login] check` can be.
+/// How long PAM may take if the monitor is gone: as long as `[login] check` can be.
 const ALONE: Duration = Duration::from_secs(100);
 
 impl Line {
@@ -89,15 +89,15 @@ impl Line {
         }
     }
 
-    /// PAM has an answer, or opens a session: it goes on to the end, whether or not the monitor
-    /// lives, but not for ever. A wrong guess is counted all the same.
+    /// Lets PAM go on to its end even if the monitor dies, but not for ever. Called once PAM has an
+    /// answer or opens a session: a wrong guess must be counted in any case.
     fn outlive_monitor(&self) {
         let deadline = Deadline::after(ALONE);
         process::ends_with_parent(deadline.is_err());
         self.deadline.replace(deadline.ok());
     }
 
-    /// Nothing of PAM's is under way that needs a deadline.
+    /// Clears the deadline: PAM does nothing now that needs one.
     fn lift_deadline(&self) {
         self.deadline.replace(None);
     }
@@ -108,7 +108,7 @@ impl Line {
                 self.known.set(true);
                 self.lift_deadline();
             }
-            // A person takes his time, which the monitor bounds.
+            // The user takes time to answer, which the monitor limits.
             WorkerToMonitor::Ask(_) => self.lift_deadline(),
             WorkerToMonitor::Running(_)
             | WorkerToMonitor::Exited(_)
@@ -119,10 +119,10 @@ impl Line {
         self.channel.borrow_mut().deliver(word.encode(), HEARING)
     }
 
-    /// The next order and what comes with it; waits for it.
+    /// Waits for the next order, and returns it with its descriptors.
     ///
     /// # Errors
-    /// The monitor is gone, or dismisses us.
+    /// The monitor is gone, or dismisses this worker.
     fn next(&self) -> Result<(Order, Vec<std::os::fd::OwnedFd>), Fault> {
         loop {
             if let Some(order) = self.try_next()? {
@@ -132,7 +132,7 @@ impl Line {
         }
     }
 
-    /// The next order, if one has come.
+    /// Returns the next order, if one has arrived.
     fn try_next(&self) -> Result<Option<(Order, Vec<std::os::fd::OwnedFd>)>, Fault> {
         let mut buffer = vec![0; ipc::MESSAGE];
         match self.channel.borrow().receive(&mut buffer)? {

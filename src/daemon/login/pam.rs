@@ -1,19 +1,19 @@
 //! PAM as the login worker sees it: one transaction, its conversation, its items.
 //!
 //! Runs in `cosserver-login`. Owns no handle and calls no library: the implementation over libpam
-//! is `src/sys/pam.rs`, which `cosserver-login` alone compiles, so that no other program is linked
-//! with libpam, whatever the linker keeps.
+//! is `src/sys/pam.rs`, which only `cosserver-login` compiles. So no other program is linked with
+//! libpam, whatever the linker keeps.
 
 use std::ffi::{CStr, CString, c_int};
 use std::os::unix::ffi::OsStrExt;
 
 use zeroize::Zeroizing;
 
-/// One message of a conversation: PAM's style, and its words.
+/// One message of a conversation: its PAM style and its text.
 pub struct Message {
-    /// How it is shown, and whether it wants an answer.
+    /// How it is shown, and whether it needs an answer.
     pub style: Style,
-    /// The words.
+    /// The text.
     pub words: String,
 }
 
@@ -41,26 +41,26 @@ impl Style {
 /// An answer to a prompt. Wiped when dropped.
 pub type Reply = Zeroizing<Vec<u8>>;
 
-/// PAM's partner in the conversation.
+/// The application's side of the conversation.
 pub trait Converse {
-    /// Puts messages and gets the answers to the prompts among them, in order.
-    /// `None`: there is no answer, and PAM must give up.
+    /// Shows messages and returns the answers to the prompts among them, in order. Returns `None`
+    /// if there is no answer and PAM must give up.
     fn converse(&mut self, messages: Vec<Message>) -> Option<Vec<Reply>>;
 }
 
-/// What PAM returned instead of success.
+/// An error that PAM returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// PAM's own number.
+    /// PAM's error number.
     pub code: c_int,
-    /// PAM's words for it, for the log.
+    /// PAM's text for it, for the log.
     pub words: String,
-    /// Whether it says nothing about the user: PAM, a module or what it asks has failed.
+    /// Whether it says nothing about the user: PAM, a module or a service that it asks has failed.
     pub is_ours: bool,
 }
 
 impl Failure {
-    /// Returns the same with the stage that it came from, which PAM's words do not name.
+    /// Returns the same failure with the name of its stage, which PAM's text lacks.
     #[must_use]
     pub fn at(self, stage: &str) -> Self {
         let words = format!("{stage}: {}", self.words);
@@ -71,15 +71,15 @@ impl Failure {
 /// An item that a module may ask for (pam_set_item(3)).
 #[derive(Debug, Clone, Copy)]
 pub enum Item {
-    /// The address of the caller, numeric: a name costs look-ups.
+    /// The caller's address, numeric, because a name would cost look-ups.
     RemoteHost,
-    /// The name that the caller has there.
+    /// The caller's name on that host.
     RemoteUser,
-    /// What stands for a terminal.
+    /// The name given in place of a terminal.
     Terminal,
 }
 
-/// What the account stage returned.
+/// The result of the account stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountStatus {
     /// The account may be used.
@@ -88,7 +88,7 @@ pub enum AccountStatus {
     PasswordExpired,
 }
 
-/// A transaction, from pam_start to pam_end. Each method fails with what PAM returned.
+/// A transaction, from pam_start to pam_end. A method that fails returns PAM's error.
 pub trait Transaction {
     /// Sets an item.
     ///
@@ -96,7 +96,7 @@ pub trait Transaction {
     /// What PAM returned.
     fn set(&mut self, item: Item, value: &CStr) -> Result<(), Failure>;
 
-    /// Authenticates the user. An empty password is none.
+    /// Authenticates the user. An empty password never authenticates.
     ///
     /// # Errors
     /// The user is not authenticated.
@@ -105,13 +105,13 @@ pub trait Transaction {
     /// Checks whether the account may be used now.
     ///
     /// # Errors
-    /// It may not.
+    /// The account may not be used.
     fn account(&mut self) -> Result<AccountStatus, Failure>;
 
-    /// Has an expired password changed.
+    /// Has the user change an expired password.
     ///
     /// # Errors
-    /// It was not changed.
+    /// The password was not changed.
     fn change_expired(&mut self) -> Result<(), Failure>;
 
     /// Establishes the user's credentials.
@@ -120,7 +120,7 @@ pub trait Transaction {
     /// What PAM returned.
     fn establish_credentials(&mut self) -> Result<(), Failure>;
 
-    /// Deletes them again.
+    /// Deletes the credentials.
     ///
     /// # Errors
     /// What PAM returned.
@@ -132,16 +132,16 @@ pub trait Transaction {
     /// What PAM returned.
     fn open_session(&mut self) -> Result<(), Failure>;
 
-    /// Closes it.
+    /// Closes the session.
     ///
     /// # Errors
     /// What PAM returned.
     fn close_session(&mut self) -> Result<(), Failure>;
 
-    /// Returns the user as the modules left it: they may have given it another name.
+    /// Returns the user name as the modules left it: they may have changed it.
     fn user(&mut self) -> Option<String>;
 
-    /// Returns the variables that the modules have set, `NAME=value`.
+    /// Returns the variables that the modules have set, as `NAME=value`.
     fn environment(&mut self) -> Vec<CString>;
 
     /// Sets a variable, `NAME=value`.
@@ -154,7 +154,7 @@ pub trait Transaction {
 /// Begins a transaction: service, user, conversation.
 pub type Start = fn(&CStr, &CStr, Box<dyn Converse>) -> Result<Box<dyn Transaction>, Failure>;
 
-/// Makes a string for PAM. `None`: there is a NUL byte in it.
+/// Makes a string for PAM. Returns `None` if it contains a NUL byte.
 #[must_use]
 pub fn string(text: &str) -> Option<CString> {
     CString::new(std::ffi::OsStr::new(text).as_bytes()).ok()

@@ -1,6 +1,7 @@
-//! The stages of a login in PAM's order: authenticate, account, an expired password
-//! changed, credentials, session; then the application; then session and credentials
-//! closed. Run by the login worker, top to bottom.
+//! The stages of a login in PAM's order: authenticate, account, change an expired password,
+//! credentials, session; then the application; then close session and credentials.
+//!
+//! Runs in the login worker, top to bottom.
 
 use std::rc::Rc;
 
@@ -16,16 +17,16 @@ use crate::sys::account::{self, Account};
 use crate::sys::pam_files::{self, SERVICE};
 use crate::sys::process;
 
-/// What PAM_TTY says: there is no terminal, and some modules want one named.
+/// The value of PAM_TTY: there is no terminal, but some modules require a name.
 const TERMINAL: &str = "cosserver";
 
-/// What closing may take at the very most, seconds: as much as `[login] check` can be.
+/// Most time that closing may take, seconds: as long as `[login] check` can be.
 const CLOSE_WITHIN: u32 = 100;
 
-/// A login, from the first order to the last word.
+/// Runs a login, from the first order to the last message.
 ///
 /// # Errors
-/// The monitor is gone, or has dismissed us.
+/// The monitor is gone, or has dismissed this worker.
 pub(super) fn run(line: &Line, start: Start) -> Result<(), Fault> {
     let (Order::Begin(begin), _) = line.next()? else {
         return Err(Fault::new("the first order was another"));
@@ -44,11 +45,11 @@ pub(super) fn run(line: &Line, start: Start) -> Result<(), Fault> {
     }
 }
 
-/// Why it goes no further.
+/// Why a login ends early.
 enum Stop {
-    /// PAM said no: the monitor is to hear it.
+    /// PAM denied it: report that to the monitor.
     Refused(Failure),
-    /// Something failed here: the monitor is to hear that.
+    /// Something failed here: report that to the monitor.
     Failed(String),
     /// The monitor is gone.
     Over(Fault),
@@ -102,7 +103,7 @@ fn log_in(line: &Line, begin: &Begin, held: &Held, start: Start) -> Result<(), S
     let fds = fds
         .try_into()
         .map_err(|_| Fault::new("an application without its three descriptors"))?;
-    // What is open must be closed again, whoever is gone.
+    // A session that is opened must be closed again, even if the monitor is gone.
     line.outlive_monitor();
     open(pam.as_mut(), begin, &account, &launch)?;
     let application = Application::start(&launch, &account, fds, pam.as_mut(), held);
@@ -141,7 +142,7 @@ fn begin_transaction(
     Ok(pam)
 }
 
-/// Which of these groups the user is in.
+/// Returns which of these groups the user is in.
 fn groups_among(account: &Account, names: &[String]) -> Vec<String> {
     let is_in = |name: &&String| match Group::from_name(name) {
         Ok(Some(group)) => account.groups.iter().any(|g| *g == group.gid.as_raw()),
@@ -150,9 +151,10 @@ fn groups_among(account: &Account, names: &[String]) -> Vec<String> {
     names.iter().filter(is_in).cloned().collect()
 }
 
-/// Credentials and session. The user's groups come first, because credentials may
-/// add to them (pam_setcred(3)); and the limits that the daemon was started with,
-/// because the session may set others.
+/// Establishes the credentials and opens the session.
+///
+/// Sets the user's groups first, because credentials may add to them (pam_setcred(3)). Restores the
+/// limits that the daemon was started with, because the session may set others.
 fn open(
     pam: &mut dyn Transaction,
     begin: &Begin,
@@ -170,7 +172,7 @@ fn open(
     process::ends_with_parent(false);
     process::restore(&begin.limits);
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    // He is known by now: no guess of his can come to this.
+    // The user is authenticated by now: a failure here says nothing about a guess.
     let says_no = |f: Failure| failed(format!("PAM: {} ({})", f.words, f.code));
     pam.establish_credentials()
         .map_err(|f| says_no(f.at("credentials")))?;
@@ -181,8 +183,8 @@ fn open(
     Ok(())
 }
 
-/// Session and credentials closed, each whatever the other says. The monitor ends us
-/// should a module hang; where it is gone, the kernel does.
+/// Closes the session and deletes the credentials, each even if the other fails. The monitor ends
+/// this process if a module hangs; if the monitor is gone, the kernel's alarm does.
 fn close(pam: &mut dyn Transaction) {
     process::ends_with_parent(false);
     nix::unistd::alarm::set(CLOSE_WITHIN);

@@ -1,10 +1,10 @@
-//! The look-up process: it asks NSS who a user is, and the resolver where a host is.
+//! The look-up process: looks users up in NSS and hosts in the resolver.
 //!
-//! The program executed anew, so that it never had a secret; as `_cosserver` where the monitor
-//! is root, and confined ([`crate::sys::confine`]), before any module's code runs. It answers
-//! questions until the monitor is gone or needs it no more, and must never speak with a peer.
-//! Questions about users are answered one by one by the main thread, those about hosts each by
-//! a thread of its own.
+//! A fresh execution of the program, so that it never holds a secret. Runs as `_cosserver` if the
+//! monitor is root, and is confined ([`crate::sys::confine`]) before any module's code runs.
+//! Answers questions until the monitor is gone or needs it no more. Must never communicate with a
+//! peer. The main thread answers questions about users one by one; each question about a host has
+//! its own thread.
 
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest question, bytes.
 const QUESTION: usize = 1024;
 
-/// The look-up process's life: until the monitor is gone.
+/// Runs the look-up process until the monitor is gone.
 pub fn main() -> u8 {
     process::set_name("cos: lookup");
     process::keep_private();
@@ -46,13 +46,13 @@ fn serve() -> Result<(), Fault> {
         return Ok(());
     };
     let begin = Begin::decode(&message).ok_or_else(|| Fault::new("no beginning"))?;
-    // What a module writes to standard error is no line of the monitor's log.
+    // Keep what a module writes to standard error out of the monitor's log.
     process::quiet();
     let confined = match confine::confine(begin.user) {
         Ok(confined) => confined,
         Err(why) => {
             answers.send(&Answer::Failed(why.to_string()))?;
-            // A question left unread would reset the channel before the monitor has read that.
+            // An unread question would reset the channel before the monitor has read the answer.
             while next(&monitor, &mut buffer)?.is_some() {}
             return Err(why);
         }
@@ -80,7 +80,7 @@ fn serve() -> Result<(), Fault> {
     Ok(())
 }
 
-/// The next message; `None`: the monitor is gone.
+/// Returns the next message, or `None` if the monitor is gone.
 fn next(
     monitor: &Channel,
     buffer: &mut [u8],
@@ -95,7 +95,7 @@ fn next(
     }
 }
 
-/// Where answers go, from every thread.
+/// The channel for the answers, shared by all threads.
 #[derive(Clone)]
 struct Answers(Arc<Mutex<Channel>>);
 
@@ -114,16 +114,16 @@ impl Answers {
     }
 }
 
-/// Loads what a look-up of a user takes. No directory server is asked before somebody has
-/// proven who they are.
+/// Loads what the look-up of a user needs, unless that would ask a directory server. No server may
+/// be asked before a client has authenticated.
 fn warm() {
     if account::asks_nobody_else(&std::fs::read("/etc/nsswitch.conf").unwrap_or_default()) {
         let _ = account::look_up("root");
     }
 }
 
-/// Resolves a name in a thread of its own; here, where there are too many already, or none
-/// is to be had.
+/// Resolves a name in its own thread, or in this one if too many threads run already or none can be
+/// started.
 fn resolve_apart(
     hosts: &Arc<AtomicUsize>,
     answers: &Answers,
@@ -134,9 +134,9 @@ fn resolve_apart(
         let (count, to, host) = (Arc::clone(hosts), answers.clone(), name.clone());
         let started = std::thread::Builder::new().spawn(move || {
             let answer = Answer::Host(number, resolve(&host));
-            // Before the answer: the monitor's next question may come at once.
+            // Count down before the answer: the monitor's next question may come at once.
             count.fetch_sub(1, Ordering::Relaxed);
-            // Should the monitor be gone, the main thread finds out.
+            // If the monitor is gone, the main thread notices.
             let _ = to.send(&answer);
         });
         if started.is_ok() {

@@ -1,8 +1,8 @@
-//! The end of a session: of one that its client was told of, who hangs up first; of a job
-//! that is hung up, the signal before the end of its pipes.
+//! What follows a session: waits for the client to hang up, or closes the pipes of a job that is
+//! hung up after its SIGHUP.
 //!
-//! Run by the session's thread, which has nothing else of the session left. It must
-//! wait for a client neither for ever nor in any number, and for a job not for long.
+//! Used by the session's thread, which holds nothing else of the session by then. Must not wait for
+//! clients for ever or in unlimited number, nor long for a job.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,16 +16,16 @@ use nix::unistd::read;
 use crate::ipc::{Channel, Incoming};
 use crate::sys::socket;
 
-/// How long a client that was told the end may take to hang up.
+/// How long a client that was sent the end may take to hang up.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// Most threads that wait for that at the same time: to the monitor these sessions are
-/// over, and its limit does not count them. Beyond it nobody waits, and a client that
-/// is still sending may see a reset in place of the last record.
+/// Most threads that wait for that at the same time: to the monitor these sessions are over, and
+/// its limit does not count them. Beyond it no thread waits, and a client that is still sending may
+/// get a reset instead of the last record.
 const AT_ONCE: usize = 256;
 
-/// Lets the client read the last record before the socket goes: to close it with bytes
-/// unread would reset the connection. `parting` counts the threads that do so.
+/// Lets the client read the last record before the socket is closed: closing it with unread bytes
+/// would reset the connection. `parting` counts the threads that wait here.
 pub(super) fn farewell(connection: &OwnedFd, parting: &AtomicUsize) {
     let _ = shutdown(connection.as_raw_fd(), Shutdown::Write);
     let others = parting.fetch_add(1, Ordering::Relaxed);
@@ -41,13 +41,15 @@ pub(super) fn farewell(connection: &OwnedFd, parting: &AtomicUsize) {
 /// How long the monitor may take to send SIGHUP.
 const SIGNALLED: Duration = Duration::from_secs(5);
 
-/// How long the pipes of a job that was sent SIGHUP are kept, if it does not end before.
+/// How long the pipes of a job are kept after SIGHUP, if it does not end before.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Closes a job's pipes once the monitor has hung it up, which it shows by closing the
-/// session's channel. Not before: a job that handles SIGHUP would die of SIGPIPE first.
-/// Not at once either: it needs a moment to handle it, and may be waiting for room in a
-/// full pipe, so what it writes meanwhile is read and thrown away.
+/// Closes a job's pipes after the monitor has hung the job up, which it shows by closing the
+/// session's channel.
+///
+/// Not before: a job that handles SIGHUP would die of SIGPIPE first. Not at once either: the job
+/// needs a moment to handle it, and may wait for room in a full pipe. So its output is read and
+/// discarded until then.
 pub(super) fn after_the_hang_up(
     monitor: Channel,
     stdin: Option<OwnedFd>,
@@ -56,8 +58,7 @@ pub(super) fn after_the_hang_up(
     keep_pipes(monitor, stdin, outputs, Instant::now() + SIGNALLED);
 }
 
-/// Keeps a job's pipes until the monitor has hung it up, at the latest by then, and a moment
-/// longer.
+/// Keeps a job's pipes until the monitor has hung it up, or until this time, and a moment longer.
 fn keep_pipes(
     monitor: Channel,
     stdin: Option<OwnedFd>,
@@ -65,7 +66,7 @@ fn keep_pipes(
     mut until: Instant,
 ) {
     let mut monitor = Some(monitor);
-    // Pipes that the job holds still: each tells when it does no more.
+    // Pipes that the job still holds: each reports when the job has closed it.
     let mut input = stdin;
     let mut outputs: Vec<OwnedFd> = outputs.into_iter().flatten().collect();
     let mut bytes = vec![0; 16 * 1024];
@@ -92,8 +93,8 @@ fn keep_pipes(
         if channel_is_ready && monitor.as_ref().is_some_and(is_at_its_end) {
             monitor = None;
             until = Instant::now() + PAUSE;
-        // Not before what had come was looked at: the time may have passed while this process
-        // was stopped.
+        // Check the time only after what has arrived: it may have passed while this process was
+        // stopped.
         } else if left.is_zero() {
             return;
         }
@@ -111,7 +112,7 @@ fn keep_pipes(
     }
 }
 
-/// Whether the monitor has closed its end; what it still says is for nobody.
+/// Whether the monitor has closed its end. Messages that still come are ignored.
 fn is_at_its_end(monitor: &Channel) -> bool {
     matches!(monitor.receive(&mut [0; 512]), Ok(Incoming::Gone) | Err(_))
 }
@@ -145,8 +146,8 @@ mod tests {
 
     use super::*;
 
-    /// A relay that was stopped closed the pipes at once, although the job had only just been
-    /// hung up and waited for room in one of them.
+    /// Regression test: a relay that was stopped closed the pipes at once, although the job had
+    /// just been hung up and waited for room in one of them.
     #[test]
     fn pipes_are_kept_for_a_moment_also_when_the_time_has_passed() {
         let (monitor, theirs) = Channel::pair().unwrap();

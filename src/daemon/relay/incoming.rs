@@ -1,9 +1,8 @@
-//! From the peer: records are read into one buffer, opened where they lie, and
-//! the job's input is written from there. What the job does not take at once
-//! waits in a backlog, which credit bounds.
+//! From the peer: reads records into one buffer, decrypts them in place, and writes the job's input
+//! from there. What the job does not take at once waits in a backlog, which credit bounds.
 //!
 //! Runs in the relay, in the session's thread. Owns the opener and the buffers; the descriptors
-//! are the session's. Must not block, nor take an error of a descriptor for its end.
+//! belong to the session. Must not block, nor mistake an error of a descriptor for its end.
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -21,25 +20,25 @@ use crate::protocol::seal::Opener;
 use crate::protocol::stream::{Message, Signal, Stream};
 use crate::sys::socket;
 
-/// The buffer of a session that has little to say, bytes.
+/// The buffer of a quiet session, bytes.
 const SMALL: usize = 1024;
-/// The buffer of a busy one: four full records and the beginning of a fifth.
+/// The buffer of a busy session: four full records and the beginning of a fifth.
 const LARGE: usize = 5 * (LENGTH_BYTES + RECORD_BODY);
 
-/// What the peer said besides data.
+/// What the peer sent besides data.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    /// It reads this output no more.
+    /// The peer no longer reads this output.
     Reset(Stream),
-    /// It takes so many more bytes of this output.
+    /// The peer takes this many more bytes of this output.
     Credit(Stream, u32),
     /// A signal for the job.
     Signal(Signal),
 }
 
-/// What came with one read.
+/// The result of one read.
 pub(super) struct ReadOutcome {
-    /// In the order in which it was said.
+    /// In the order in which it was sent.
     pub(super) said: Vec<Said>,
     /// Bytes of data.
     pub(super) bytes: usize,
@@ -74,7 +73,7 @@ impl Incoming {
         self.buffer.len() > SMALL || self.backlog.holds_spare()
     }
 
-    /// Gives the buffers back, as far as nothing is in them.
+    /// Frees the buffers that are empty.
     pub(super) fn give_back(&mut self) {
         if self.filled == 0 {
             self.buffer = Vec::new();
@@ -82,26 +81,26 @@ impl Incoming {
         self.backlog.give_back();
     }
 
-    /// Whether the job has still to take some of its input.
+    /// Whether input still waits for the job.
     pub(super) const fn has_backlog(&self) -> bool {
         !self.backlog.is_empty()
     }
 
-    /// Whether the client's input is at its end and all of it was taken.
+    /// Whether the client's input has ended and the job has taken all of it.
     pub(super) const fn is_drained(&self) -> bool {
         self.ended && self.backlog.is_empty()
     }
 
-    /// Throws the job's input away: nobody reads it.
+    /// Discards the job's input: no process reads it.
     pub(super) fn forget_backlog(&mut self) {
         self.backlog = Backlog::new();
     }
 
-    /// Reads once from the socket and opens every record that is whole. Data
-    /// goes to `job`, as far as it takes it; `None`: the job reads no more.
+    /// Reads once from the socket and decrypts every whole record. Writes the data to `job`, as far
+    /// as it takes it; `None`: the job no longer reads.
     ///
     /// # Errors
-    /// The peer breaks the protocol, or a record was changed.
+    /// The peer broke the protocol, or a record was modified.
     pub(super) fn read(
         &mut self,
         connection: &OwnedFd,
@@ -136,8 +135,8 @@ impl Incoming {
         Ok(outcome)
     }
 
-    /// Opens the whole records in the buffer: where their data lies, and how many
-    /// bytes they are.
+    /// Decrypts the whole records in the buffer. Returns the ranges of their data and their total
+    /// length.
     fn open_records(
         &mut self,
         outcome: &mut ReadOutcome,
@@ -178,11 +177,11 @@ impl Incoming {
         Ok((data, at))
     }
 
-    /// Writes data to the job; what it does not take joins the backlog. Where the job
-    /// reads no more, writing the backlog will show it.
+    /// Writes data to the job, and the rest to the backlog. If the job no longer reads, writing the
+    /// backlog will show that.
     ///
     /// # Errors
-    /// The system failed.
+    /// A system call failed.
     fn pass_on(&mut self, job: &OwnedFd, data: &[Range<usize>]) -> Result<(), Errno> {
         let mut taken = 0;
         if self.backlog.is_empty() && !data.is_empty() {
@@ -208,7 +207,7 @@ impl Incoming {
     /// Writes the backlog to the job, as far as it takes it.
     ///
     /// # Errors
-    /// `EPIPE`: the job reads no more. Anything else: the system failed.
+    /// `EPIPE`: the job no longer reads. Any other: a system call failed.
     pub(super) fn flush_backlog(&mut self, job: &OwnedFd) -> Result<(), Errno> {
         while !self.backlog.is_empty() {
             match writev(job, &self.backlog.parts()) {
@@ -220,7 +219,7 @@ impl Incoming {
         Ok(())
     }
 
-    /// Bytes that wait for the job.
+    /// Returns how many bytes wait for the job.
     pub(super) const fn backlog(&self) -> usize {
         self.backlog.len()
     }

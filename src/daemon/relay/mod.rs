@@ -1,9 +1,9 @@
-//! The relay: a blocking thread for each proven connection, which encrypts and
+//! The relay: a blocking thread for each authenticated connection, which encrypts, decrypts and
 //! moves bytes between the peer's socket and the job.
 //!
-//! Runs as `_cosserver` in an empty root. It owns sockets, traffic keys and pipe
-//! ends that the monitor gave it. It must never decide anything, open a file,
-//! or speak for another session than the thread's own.
+//! Runs as `_cosserver` in an empty root. Owns the sockets, traffic keys and pipe ends that the
+//! monitor gave it. Must never make a decision, open a file, or let a thread speak for another
+//! session than its own.
 
 mod farewell;
 mod incoming;
@@ -21,7 +21,7 @@ use crate::sys::process::CHANNEL;
 use crate::sys::sandbox::Role;
 use crate::sys::{memory, process, signals, socket};
 
-/// The relay's life: into the cell, then sessions until the monitor is gone.
+/// Runs the relay: enters the sandbox, then serves sessions until the monitor is gone.
 pub fn main() -> u8 {
     let served = enter().map(pool::Pool::run);
     match served {
@@ -30,7 +30,7 @@ pub fn main() -> u8 {
     }
 }
 
-/// The same for the one session of a monitor that inetd started.
+/// Runs the relay for the only session of a monitor that inetd started.
 pub fn main_alone() -> u8 {
     match enter().map(pool::Pool::run_alone) {
         Some(()) => process::SUCCESS,
@@ -38,7 +38,7 @@ pub fn main_alone() -> u8 {
     }
 }
 
-/// Into the cell; the channel to the monitor.
+/// Enters the sandbox and returns the channel to the monitor.
 fn enter() -> Option<Channel> {
     process::set_name("cos: relay");
     process::keep_private();

@@ -1,8 +1,8 @@
-//! Towards the peer: the job's output is read straight into the places where
-//! its records will lie, sealed there, and written with one call.
+//! Towards the peer: reads the job's output directly to where its records will be, encrypts it in
+//! place, and writes it with one call.
 //!
 //! Runs in the relay, in the session's thread. Owns the sealer and the buffers; the descriptors
-//! are the session's. Must not block, read more output before the last was sent, nor take an
+//! belong to the session. Must not block, read more output before the last was sent, or mistake an
 //! error of an output for its end.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,13 +16,13 @@ use crate::protocol::seal::Sealer;
 use crate::protocol::stream::{Message, Stream};
 use crate::sys::socket;
 
-/// Control records that may wait for a peer who does not read: far more than
-/// an honest one can cause.
+/// Most control records that may wait for a peer that does not read, bytes: far more than an honest
+/// peer can cause.
 const CONTROL: usize = 64 * 1024;
 
-/// What one read of a job's output came to.
+/// The result of one read of a job's output.
 pub(super) enum Filled {
-    /// So many bytes, sealed.
+    /// This many bytes, sealed.
     Bytes(usize),
     /// Nothing at the moment.
     Nothing,
@@ -35,14 +35,14 @@ pub(super) enum Filled {
 /// Sealed records on their way to the peer.
 pub(super) struct Outgoing {
     sealer: Sealer,
-    /// Data records; their memory is given back when idle.
+    /// Data records. Their memory is freed when the session is idle.
     data: Batch,
     /// Records sealed after those in `data`.
     control: Vec<u8>,
 }
 
 impl Outgoing {
-    /// With `first`, a record that is to go before all others.
+    /// Returns an empty queue that sends the record `first` before all others.
     pub(super) const fn new(sealer: Sealer, first: Vec<u8>) -> Self {
         Self {
             sealer,
@@ -51,17 +51,17 @@ impl Outgoing {
         }
     }
 
-    /// Whether everything was sent: only then may more data be read.
+    /// Whether everything was sent. Only then may more data be read.
     pub(super) fn is_empty(&self) -> bool {
         self.data.is_sent() && self.control.is_empty()
     }
 
-    /// Whether the big buffer is held.
+    /// Whether the large buffer is held.
     pub(super) fn holds_buffer(&self) -> bool {
         self.data.holds_memory()
     }
 
-    /// Gives the buffers back, as far as nothing is in them.
+    /// Frees the buffers that are empty.
     pub(super) fn give_back(&mut self) {
         self.data.give_back();
         if self.control.is_empty() {
@@ -72,7 +72,7 @@ impl Outgoing {
     /// Adds a record that is not data.
     ///
     /// # Errors
-    /// The peer has left too many unread.
+    /// The peer has left too many records unread.
     pub(super) fn add(&mut self, message: &Message<'_>) -> Result<(), Malformed> {
         let record = self.sealer.record(&message.compose())?;
         self.control.extend_from_slice(&record);
@@ -82,10 +82,10 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Reads at most `most` bytes of an output and seals them. Only when empty.
+    /// Reads at most `most` bytes of an output and seals them. Only if everything was sent.
     ///
     /// # Errors
-    /// The sealer is at its end.
+    /// The sealer's counter is exhausted.
     pub(super) fn fill(
         &mut self,
         output: &OwnedFd,
@@ -97,17 +97,17 @@ impl Outgoing {
             Ok(0) => return Ok(Filled::End),
             Ok(n) => n,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Filled::Nothing),
-            // No end: that would tell the client that it has all of the output.
+            // This is no end: that would tell the client that it has all of the output.
             Err(e) => return Ok(Filled::Failed(e)),
         };
         self.data.seal(&mut self.sealer, of, got)?;
         Ok(Filled::Bytes(got))
     }
 
-    /// Sends what there is, as far as the socket takes it.
+    /// Sends what is queued, as far as the socket takes it.
     ///
     /// # Errors
-    /// The connection is lost, or the system failed.
+    /// The connection is lost, or a system call failed.
     pub(super) fn flush(&mut self, socket: &OwnedFd) -> Result<(), Errno> {
         while !self.data.is_sent() {
             match send(socket, self.data.unsent())? {

@@ -1,27 +1,26 @@
-//! What the relay asks of the job's pipes besides their bytes. Run by a session's
-//! thread; it never reads or writes.
+//! State and size of the job's pipes. Used by a session's thread. Must never read or write them.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// What a busy pipe is made to hold: the kernel's limit for ordinary users.
+/// Size of a busy pipe, bytes: the kernel's limit for unprivileged users.
 #[cfg(target_os = "linux")]
 const LARGE: libc::c_int = 1 << 20;
 
-/// A pipe that has hung up and has nothing to read. Where there is something the
-/// poll says that as well; some systems say so at the end too, and then a read shows.
+/// Whether a pipe has hung up and has nothing to read. Poll would report data as well. Some systems
+/// report readable at the end too; there a read shows it.
 pub(super) fn is_at_its_end(fds: &[PollFd<'_>], at: usize) -> bool {
     fds.get(at).and_then(PollFd::revents) == Some(PollFlags::POLLHUP)
 }
 
-/// Whether nobody reads this pipe any more.
+/// Whether no process reads this pipe any more.
 pub(super) fn reader_is_gone(pipe: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0)
 }
 
-/// Makes a busy pipe larger, where that can be done.
+/// Enlarges a busy pipe, where the system can.
 pub(super) fn widen(pipe: &OwnedFd) {
     #[cfg(target_os = "linux")]
     let _ = nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETPIPE_SZ(LARGE));

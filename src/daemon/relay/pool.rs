@@ -1,9 +1,9 @@
 //! The relay's threads: those that wait for a session, and those that serve one.
 //!
-//! Leaders and followers: each waiting thread reads the relay's channel itself, so
-//! that a session is served by the thread that the kernel wakes for it, and no
-//! other has to hand it on. One at least always waits. A thread that has served
-//! waits for the next; one that has waited in vain for a while goes.
+//! Leaders and followers: each waiting thread reads the relay's channel itself. So the thread that
+//! the kernel wakes for a session also serves it, without a hand-over. At least one thread always
+//! waits. A thread that has served a session waits for the next one; a thread that gets none for a
+//! while ends.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -19,37 +19,36 @@ use crate::ipc::{Channel, Incoming};
 use crate::protocol::budget::Budget;
 use crate::sys::memory::Crowd;
 
-/// Stack of a session's thread, bytes: four times what a debug build was seen
-/// to use.
+/// Stack of a session's thread, bytes: four times what a debug build was seen to use.
 const STACK: usize = 256 * 1024;
 
-/// Most threads that wait besides the one that must: what a burst leaves.
+/// Most threads that wait besides the one that must. A burst leaves them.
 const WAITING: usize = 16;
 
-/// How long a thread waits for a session before it goes.
+/// How long a thread waits for a session before it ends.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What the threads share.
+/// The state that the threads share.
 pub(super) struct Pool {
-    /// Receives block for at most [`PATIENCE`].
+    /// Receives on it block for at most [`PATIENCE`].
     channel: Channel,
     /// Threads that wait, or are about to.
     waiting: AtomicUsize,
     serving: Crowd,
-    /// Threads whose session is over but for the client, who is to hang up.
+    /// Threads whose session is over, and that only wait for the client to hang up.
     parting: AtomicUsize,
     /// What the windows of all sessions may promise.
     budget: Arc<Budget>,
-    /// The monitor is gone, and the main thread is told so.
+    /// The monitor is gone, which the main thread has to notice.
     orphaned: AtomicBool,
     main: Thread,
 }
 
 impl Pool {
-    /// Serves what comes on this channel, until the monitor is gone.
+    /// Serves the sessions that come on this channel, until the monitor is gone.
     ///
     /// # Errors
-    /// No thread was to be had.
+    /// No thread could be started.
     pub(super) fn run(channel: Channel) -> std::io::Result<()> {
         let pool = Arc::new(Self::new(channel));
         pool.follow()?;
@@ -59,8 +58,8 @@ impl Pool {
         Ok(())
     }
 
-    /// The same without threads, for a monitor that has one session: what ends that
-    /// session ends the relay.
+    /// Serves sessions in this thread, for a monitor that has only one: what ends that session ends
+    /// the relay.
     pub(super) fn run_alone(channel: Channel) {
         let pool = Self::new(channel);
         loop {
@@ -84,7 +83,7 @@ impl Pool {
         }
     }
 
-    /// One more thread that waits.
+    /// Starts one more waiting thread.
     fn follow(self: &Arc<Self>) -> std::io::Result<()> {
         let pool = Arc::clone(self);
         self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -97,7 +96,7 @@ impl Pool {
         begun.map(drop)
     }
 
-    /// A thread's life.
+    /// Runs a thread: waits for sessions and serves them.
     fn attend(self: Arc<Self>) {
         loop {
             match self.receive() {
@@ -129,9 +128,9 @@ impl Pool {
         }
     }
 
-    /// Before a thread turns to a session another must wait. `false`: there is
-    /// none to be had. Then this one goes on waiting, the session's descriptors go,
-    /// and the monitor sees its end.
+    /// Ensures that another thread waits before this one serves a session. Returns `false` if no
+    /// thread can be started. This thread then goes on waiting; the session's descriptors are
+    /// closed, and the monitor sees its end.
     fn hand_over_waiting(self: &Arc<Self>) -> bool {
         while !self.leave(0) {
             if self.follow().is_err() {
@@ -146,7 +145,7 @@ impl Pool {
         self.channel.receive(&mut vec![0; SESSION_MESSAGE]).ok()
     }
 
-    /// This thread waits no more, if more than so many others do.
+    /// Stops counting this thread as waiting, if more than `others` other threads wait.
     fn leave(&self, others: usize) -> bool {
         let less = |waiting: usize| (waiting > others.saturating_add(1)).then(|| waiting - 1);
         self.waiting
@@ -154,11 +153,11 @@ impl Pool {
             .is_ok()
     }
 
-    /// Serves a session. A message that is none drops the descriptors, and the
-    /// monitor sees the session's end.
+    /// Serves a session. A malformed message drops the descriptors, and the monitor sees the
+    /// session's end.
     fn serve(&self, message: Zeroizing<Vec<u8>>, fds: Vec<OwnedFd>) {
         let serving = prepare(message, fds, &self.budget);
-        // What it left of the keys on this stack lives as long as the session.
+        // What this leaves of the keys on the stack would live as long as the session.
         wipe_stack();
         if let Some(serving) = serving {
             self.serving.enter();
@@ -168,8 +167,8 @@ impl Pool {
     }
 }
 
-/// A session from its message, which is gone then, as all is that was read from it but
-/// the ciphers: they alone keep the keys while the session lives.
+/// Makes a session from its message. Drops the message and all that was read from it except the
+/// ciphers: only they keep the keys while the session lives.
 #[inline(never)]
 fn prepare(
     message: Zeroizing<Vec<u8>>,
@@ -178,7 +177,7 @@ fn prepare(
 ) -> Option<Serving> {
     let session = Session::decode(&message)?;
     let fds = <[OwnedFd; SESSION_DESCRIPTORS]>::try_from(fds).ok()?;
-    // As the settings have it now.
+    // The limit as configured now.
     budget.set_limit(session.windows);
     Serving::new(&session, fds, budget).ok()
 }

@@ -1,4 +1,4 @@
-//! What a poll of a session's descriptors found. Run by the session's thread.
+//! The result of polling a session's descriptors. Used by the session's thread.
 
 use std::os::fd::BorrowedFd;
 
@@ -6,7 +6,7 @@ use nix::poll::{PollFd, PollFlags};
 
 /// What can be done now.
 pub(super) struct Ready {
-    /// The monitor has said something.
+    /// The monitor has sent something.
     pub(super) message: bool,
     /// The client's socket.
     pub(super) socket: bool,
@@ -14,11 +14,11 @@ pub(super) struct Ready {
     pub(super) stdin: bool,
     /// The job's outputs.
     pub(super) outputs: [bool; 2],
-    /// Outputs that are certainly at their end: they need not be read for it.
+    /// Outputs that are certainly at their end, without a read.
     pub(super) ended: [bool; 2],
 }
 
-/// Adds a descriptor, if there is one; its place.
+/// Adds a descriptor, if there is one, and returns its index.
 pub(super) fn add<'a>(
     fds: &mut Vec<PollFd<'a>>,
     fd: Option<BorrowedFd<'a>>,

@@ -1,8 +1,8 @@
-//! One session: a thread that serves both directions of one connection, with
-//! descriptors that do not block and a poll.
+//! One session: a thread that serves both directions of one connection, with non-blocking
+//! descriptors and poll.
 //!
-//! It ends when the job's end has been told and the client's system has all of it, when
-//! the peer is gone, or when the monitor says so by closing the session's channel.
+//! Runs in the relay. Ends when the client was sent the job's end and its system has all of it,
+//! when the peer is gone, or when the monitor closes the session's channel.
 
 mod ending;
 mod input;
@@ -34,13 +34,13 @@ use crate::protocol::window::Window;
 use crate::sys::memory;
 use crate::sys::unsent::{Outlook, Unsent, round_trip};
 
-/// How long the big buffers are kept after the last byte.
+/// How long the large buffers are kept after the last byte.
 const KEEP_BUFFERS: Duration = Duration::from_millis(500);
-/// The most that a job's pipe holds, bytes: the size to which a busy one is made larger.
+/// Most bytes that a job's pipe holds: the size to which a busy pipe is enlarged.
 const PIPE: u64 = 1 << 20;
-/// A read this long means a busy pipe, which is then made larger.
+/// A read of this length means a busy pipe, which is then enlarged.
 const BUSY: usize = 60 * 1024;
-/// How long the last word of a session may wait for a busy monitor.
+/// How long a session's last message may wait for a busy monitor.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// One of the job's outputs.
@@ -63,27 +63,26 @@ pub(super) struct Serving {
     incoming: Incoming,
     outgoing: Outgoing,
     unsent: Unsent,
-    /// The client may not have acknowledged all that was sent.
+    /// Whether the client may not have acknowledged all that was sent.
     is_watched: bool,
-    /// When its unsent bytes were looked at.
+    /// When the client's unacknowledged bytes were last checked.
     looked: Option<Instant>,
     window: Window,
-    /// `None`: outputs are listened to until they are closed.
+    /// `None`: outputs are read until they are closed.
     linger: Option<Duration>,
     end: Option<End>,
     told: bool,
-    /// Another process held an output when the end was told.
+    /// Whether another process held an output when the end was sent.
     cut_off: bool,
-    /// Since when all outputs that are still held have been listened to in vain,
-    /// once the command has ended.
+    /// Since when all outputs that are still held have been quiet after the command's end.
     quiet_since: Option<Instant>,
     sent: u64,
     got: u64,
 }
 
 impl Serving {
-    /// Takes the session's descriptors over, in the channel's order. The window of its input
-    /// grows by what it gets of this budget.
+    /// Takes over the session's descriptors, in the channel's order. The window of the job's input
+    /// grows by its share of this budget.
     ///
     /// # Errors
     /// The keys cannot be used.
@@ -128,8 +127,8 @@ impl Serving {
         })
     }
 
-    /// The thread's whole life. `parting` counts the threads that wait for a client to
-    /// hang up: to the monitor these sessions are over, so no limit of its own holds.
+    /// Runs the thread's session to its end. `parting` counts the threads that wait for a client to
+    /// hang up: to the monitor these sessions are over, so no limit of the monitor covers them.
     pub(super) fn run(mut self, parting: &AtomicUsize) {
         let how = match self.serve() {
             Ok(()) => Some(Closing::Told {
@@ -150,10 +149,10 @@ impl Serving {
             }
         }
         let socket = self.socket;
-        // Also where another process has kept a copy, which would keep it open.
+        // Also if another process holds a copy of the socket, which would keep it open.
         let shut = || shutdown(socket.as_raw_fd(), Shutdown::Both);
         if !told {
-            // A client that hears no more sees the end at once.
+            // A client that gets no more data sees the end at once.
             let _ = shut();
         }
         drop((self.incoming, self.outgoing, self.window));
@@ -170,7 +169,7 @@ impl Serving {
         }
     }
 
-    /// Tells the client what failed here, if it takes that at once. Whether it did.
+    /// Sends the client what failed here, if its socket takes that at once. Returns whether it did.
     fn tell_failure(&mut self, failure: Failure) -> bool {
         let end = End::NotStarted(format!("the host failed: {failure}"));
         !self.told
@@ -192,7 +191,7 @@ impl Serving {
             }
             if ready.socket {
                 match self.read_peer() {
-                    // A client that has all of it hangs up.
+                    // A client that has everything hangs up.
                     Err(Stop::Gone) if self.is_over() => return Ok(()),
                     other => other?,
                 }
@@ -201,9 +200,9 @@ impl Serving {
                 self.feed_job(self.incoming.backlog())?;
             }
             let mut ended = [None; 2];
-            // One read fills what can be sent at once. Standard output goes first, so that what
-            // was written before an error comes before it, but not for ever: once more was read
-            // than its pipe holds, all of that has come.
+            // One read fills what can be sent at once. Read standard output first, so that output
+            // written before an error arrives before it. But not for ever: once more was read than
+            // the pipe holds, all of that output has come.
             let (turn, before) = (usize::from(self.overtaken > PIPE), self.got);
             for (which, end) in [turn, 1 - turn].into_iter().zip(&mut ended) {
                 if ready.ended.get(which) == Some(&true) {
@@ -216,7 +215,7 @@ impl Serving {
                 ([true, true], 0) => self.overtaken + self.got.saturating_sub(before),
                 _ => 0,
             };
-            // Both outputs of a command end together: their ends go as one.
+            // Both outputs of a command end together: send their ends together.
             ended.sort_by_key(|end| end.map(Stream::byte));
             for stream in ended.into_iter().flatten() {
                 self.outgoing.add(&Message::Eof(stream))?;
@@ -224,7 +223,7 @@ impl Serving {
         }
     }
 
-    /// Sends what waits for the client, as far as its socket takes it.
+    /// Sends what is queued for the client, as far as its socket takes it.
     fn flush(&mut self) -> Result<(), Stop> {
         self.is_watched |= !self.outgoing.is_empty();
         self.outgoing.flush(&self.socket).map_err(Stop::of_socket)
@@ -289,7 +288,8 @@ impl Serving {
             .get(1)
             .and_then(PollFd::revents)
             .is_some_and(|r| r.intersects(!PollFlags::POLLOUT));
-        // Time in which the client took nothing, so that we did not listen, is no quiet.
+        // Time in which the client took nothing, so that the outputs were not read, does not count
+        // as quiet.
         self.quiet_since = before
             .filter(|_| ready.outputs == [false; 2])
             .map(|now| self.quiet_since.unwrap_or(now));
@@ -298,17 +298,19 @@ impl Serving {
             self.incoming.give_back();
             self.window.give_back();
             if !idle {
-                // Buffers that have grown leave pieces among what other sessions still use.
+                // Buffers that have grown leave fragments among memory that other sessions still
+                // use.
                 memory::trim();
             }
         }
-        // Also while the client sends, or a job reads: either may go on while it takes nothing.
+        // Check also while the client sends or a job reads: either may go on although the client
+        // takes nothing.
         if self.is_watched && self.looked.is_none_or(|at| at.elapsed() >= KEEP_BUFFERS) {
             self.looked = Some(Instant::now());
             match self.unsent.look(self.socket.as_fd()) {
                 Outlook::Acknowledged => self.is_watched = false,
                 Outlook::Sent | Outlook::Waiting => {}
-                // What it has said before is heard first.
+                // Read first what the client has sent before.
                 Outlook::Lost if is_readable => {}
                 Outlook::Lost => return Err(Stop::Gone),
             }
@@ -325,7 +327,7 @@ impl Serving {
                     MonitorToRelay::Ended(end) => self.end = Some(end),
                     MonitorToRelay::Count => {
                         let word = RelayToMonitor::Count(self.sent, self.got);
-                        // Should it fail, the monitor is gone, and the next look shows it.
+                        // If this fails, the monitor is gone, and the next receive shows it.
                         let _ = self.monitor.send(word.encode(), Vec::new());
                     }
                 }
@@ -344,7 +346,7 @@ impl Serving {
         }
     }
 
-    /// Reads one of the job's outputs, to be sent on. The stream, if it has ended.
+    /// Reads one of the job's outputs, to be sent on. Returns its stream if it has ended.
     fn read_job(&mut self, which: usize) -> Result<Option<Stream>, Stop> {
         let Some(output) = self.outputs.get_mut(which) else {
             return Ok(None);
@@ -380,7 +382,7 @@ impl Serving {
         Ok(None)
     }
 
-    /// One of the job's outputs is at its end; its stream.
+    /// Closes one of the job's outputs, which has ended. Returns its stream.
     fn output_ended(&mut self, which: usize) -> Option<Stream> {
         let output = self.outputs.get_mut(which)?;
         output.pipe = None;

@@ -1,7 +1,7 @@
 //! Why a session ends early.
 //!
-//! Run by the session's thread. Must not take an error for an end: only `EPIPE` means that
-//! the reader of a pipe is gone, only an error of the network that the client is.
+//! Used by the session's thread. Must not mistake an error for an end: only `EPIPE` means that the
+//! reader of a pipe is gone, and only a network error that the client is.
 
 use nix::errno::Errno;
 
@@ -9,25 +9,25 @@ use crate::ipc::relay::{Failure, Part};
 use crate::protocol::Malformed;
 use crate::sys::socket;
 
-/// Why a session stops before the job's end was told.
+/// Why a session stops before the client was sent the job's end.
 pub(super) enum Stop {
     /// The client is gone.
     Gone,
     /// The client broke the protocol.
     Violation,
-    /// The monitor says so.
+    /// The monitor orders it.
     Dismissed,
     /// A system call failed.
     Failed(Failure),
 }
 
 impl Stop {
-    /// A system call on this part failed.
+    /// Returns the reason for a system call that failed on this part.
     pub(super) fn failed(part: Part, e: Errno) -> Self {
         Self::Failed(Failure::new(part, e))
     }
 
-    /// What an error of the client's socket comes to.
+    /// Returns the reason for an error of the client's socket.
     pub(super) fn of_socket(e: Errno) -> Self {
         if socket::is_lost(e) {
             Self::Gone

@@ -1,4 +1,4 @@
-//! A session's thread over descriptors that fail.
+//! Tests of a session's thread with descriptors that fail.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -32,7 +32,7 @@ fn direction(n: u8) -> Direction {
     }
 }
 
-/// A session that is served, with the client's side and the monitor's in the test's hands.
+/// A session that is served, with the client's and the monitor's ends for the test.
 struct Scene {
     client: TcpStream,
     monitor: Channel,
@@ -78,7 +78,7 @@ impl Scene {
         self.client.write_all(&record).unwrap();
     }
 
-    /// The end that the client is told, and how the session closed to the monitor.
+    /// Returns the end that the client was sent, and the closing that the monitor was sent.
     fn ends(mut self) -> (End, Closing) {
         let end = loop {
             let mut head = [0; 2];
@@ -108,8 +108,8 @@ fn failed(part: Part, errno: Errno, words: &str) -> (End, Closing) {
     (end, Closing::Failed(Failure::new(part, errno)))
 }
 
-/// A relay without memory once cut a job's input and reported status 0: any error of a
-/// write was taken for a reader that is gone.
+/// Regression test: a relay without memory cut a job's input and reported status 0, because any
+/// write error was taken for a reader that is gone.
 #[test]
 fn stdin_that_cannot_be_written_is_a_failure_and_no_reader_that_is_gone() {
     let (out, _held) = pipe().unwrap();
@@ -140,7 +140,7 @@ fn an_output_that_cannot_be_read_is_a_failure_and_no_end() {
     }
 }
 
-/// Only this one means that nobody reads.
+/// Only EPIPE means that no process reads.
 #[test]
 fn a_reader_that_is_gone_resets_the_input_and_the_session_goes_on() {
     let (reader, stdin) = pipe().unwrap();
@@ -174,8 +174,8 @@ fn a_reader_that_is_gone_resets_the_input_and_the_session_goes_on() {
     scene.thread.join().unwrap();
 }
 
-/// The session was over when its end was told: a client that was stopped for longer than it
-/// took the kernel to drop a closed connection lost the end of the output, and the status.
+/// Regression test: the session was over when its end was sent. A client that was stopped for
+/// longer than the kernel keeps a closed connection lost the end of the output, and the status.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_end_that_the_client_has_no_room_for_keeps_the_session_until_it_has() {
@@ -183,20 +183,20 @@ fn an_end_that_the_client_has_no_room_for_keeps_the_session_until_it_has() {
     let (out, writer) = pipe().unwrap();
     let (err, held) = pipe().unwrap();
     let mut scene = Scene::with(stdin, out, err);
-    // More than its system takes, and less than it has credit for.
+    // More than the client's system takes, and less than it has credit for.
     let much = vec![0; (CREDIT / 4 * 3).try_into().unwrap()];
     File::from(writer).write_all(&much).unwrap();
     drop(held);
     let message = MonitorToRelay::Ended(End::Exited(7));
     scene.monitor.send(message.encode(), Vec::new()).unwrap();
     let mut word = [PollFd::new(scene.monitor.as_fd(), PollFlags::POLLIN)];
-    // The relay looks each half second.
+    // The relay checks every half second.
     assert_eq!(poll(&mut word, 1_500_u16), Ok(0), "it was over");
     let told = Closing::Told { cut_off: false };
     assert_eq!(scene.ends(), (End::Exited(7), told));
 }
 
-/// The same, and it goes without having read anything.
+/// As above, but the client goes without having read anything.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_client_that_goes_before_it_has_the_end_is_gone() {
@@ -225,7 +225,7 @@ fn a_client_that_goes_before_it_has_the_end_is_gone() {
     scene.thread.join().unwrap();
 }
 
-/// What comes on standard error after so many bytes of standard output.
+/// Returns how many bytes of standard output arrive before the first data on standard error.
 fn before_the_error(scene: &mut Scene) -> usize {
     let mut before = 0;
     loop {
@@ -245,8 +245,8 @@ fn before_the_error(scene: &mut Scene) -> usize {
     }
 }
 
-/// A prompt on standard error came before the output of the command before it: when each output
-/// had its turn in any case.
+/// Regression test: with outputs served in strict rotation, a prompt on standard error arrived
+/// before the output of the command before it.
 #[test]
 fn an_error_that_was_written_after_output_comes_after_it() {
     const MUCH: usize = 900_000;
@@ -263,7 +263,7 @@ fn an_error_that_was_written_after_output_comes_after_it() {
     scene.thread.join().unwrap();
 }
 
-/// One that always had something to say, and credit, kept the other one silent.
+/// Regression test: an output that always had data, and credit, silenced the other one.
 #[test]
 fn an_output_that_never_rests_leaves_the_other_its_turns() {
     let (_reader, stdin) = pipe().unwrap();
@@ -273,7 +273,7 @@ fn an_output_that_never_rests_leaves_the_other_its_turns() {
     let mut scene = Scene::with(stdin, zeros.into(), err);
     scene.say(&Message::Credit(Stream::Main, 14 * CREDIT));
     let before = before_the_error(&mut scene);
-    // What the pipe of a job holds, and two reads of an output.
+    // The size of a job's pipe, and two reads of an output.
     assert!(before <= 1536 * 1024, "{before}");
     drop(scene.client);
     drop(scene.monitor);

@@ -1,8 +1,9 @@
-//! How a connection ends: turned out for its own fault, left by its peer, forgotten.
+//! How a connection ends: closed for the peer's fault, hung up by the peer, or forgotten.
 //!
-//! A peer that hangs up while the monitor decides is judged all the same, and keeps its slot
-//! until the monitor has decided and a refusal would have left. The monitor alone knows what it
-//! has guessed, so it hears of it, and says what is to be done.
+//! Runs in the gate. If a peer hangs up while the monitor decides, the monitor still completes the
+//! decision. The connection keeps its slot until the monitor has decided and a refusal would have
+//! left. Only the monitor knows what the peer has guessed, so the gate reports the hang-up and the
+//! monitor says what to do.
 
 use std::os::fd::AsRawFd;
 use std::time::Instant;
@@ -15,14 +16,14 @@ use crate::daemon::sources;
 use crate::fault::Fault;
 use crate::ipc::gate::{Complaint, Connection, Question};
 
-/// So many strangers at once leave memory behind that is worth giving back.
+/// From this number of simultaneous connections on, memory is worth returning to the system.
 const CROWD: usize = 256;
 
 impl PreauthTable {
-    /// Closes a connection for the peer's own fault, with the penalty for it.
+    /// Closes a connection for the peer's fault, and adds the penalty.
     ///
-    /// One whose peer has answered a prompt before is still judged by that answer: it stays until
-    /// the monitor has said what it came to.
+    /// If the peer has answered a prompt, its answer still counts: the connection stays until the
+    /// monitor has reported the result.
     pub(super) fn turn_out(
         &mut self,
         connection: Connection,
@@ -33,7 +34,7 @@ impl PreauthTable {
             return Ok(());
         };
         if matches!(preauth.stage, Stage::Parked | Stage::Leaving) {
-            // It was refused, and the log has it.
+            // It was refused, and the refusal is logged.
             return self.forget(connection);
         }
         let is_judged = preauth.known && preauth.has_answered && preauth.stage != Stage::Asked;
@@ -51,7 +52,7 @@ impl PreauthTable {
         self.leaves(connection)
     }
 
-    /// Tells the monitor, once, that a peer does not wait for its verdict.
+    /// Tells the monitor, once, that a peer does not wait for its decision.
     pub(super) fn leaves(&mut self, connection: Connection) -> Result<(), Fault> {
         let preauth = self.unauthenticated.get_mut(&connection);
         if preauth.is_none_or(|s| std::mem::replace(&mut s.has_left, true)) {
@@ -60,7 +61,7 @@ impl PreauthTable {
         self.ask(&Question::Left(connection), Vec::new())
     }
 
-    /// Adds what a complaint costs to the penalty of a connection's source.
+    /// Adds the price of a complaint to the penalty of a connection's source.
     pub(super) fn punish(&mut self, connection: Connection, complaint: Complaint, now: Instant) {
         let Some((limits, preauth)) = self.limits.zip(self.unauthenticated.get(&connection)) else {
             return;
@@ -69,7 +70,7 @@ impl PreauthTable {
         self.sources.punish(preauth.from, seconds, &limits, now);
     }
 
-    /// Closes a connection, and tells the monitor if it knows it.
+    /// Closes a connection, and tells the monitor if the monitor knows the connection.
     pub(super) fn forget(&mut self, connection: Connection) -> Result<(), Fault> {
         let Some(preauth) = self.unauthenticated.remove(&connection) else {
             return Ok(());

@@ -1,5 +1,6 @@
-//! What the monitor orders, done: listening, answers sent, refusals parked,
-//! connections forgotten.
+//! Carries out the monitor's orders: listens, sends answers, parks refusals, forgets connections.
+//!
+//! Runs in the gate.
 
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -17,7 +18,7 @@ use crate::protocol::answer::{self, Reference};
 use crate::sys::socket;
 
 impl PreauthTable {
-    /// Does what the monitor says.
+    /// Carries out one order of the monitor.
     pub(in crate::daemon::gate) fn obey(
         &mut self,
         order: Order<'_>,
@@ -77,7 +78,7 @@ impl PreauthTable {
         Ok(())
     }
 
-    /// Forgets a connection that the monitor has done with.
+    /// Forgets a connection that the monitor has finished with.
     fn dismiss(&mut self, connection: Connection) -> Result<(), Fault> {
         if let Some(s) = self.unauthenticated.get_mut(&connection) {
             s.known = false;
@@ -102,12 +103,12 @@ impl PreauthTable {
             return Ok(());
         };
         for socket in fds {
-            // One whose peer has reset it meanwhile has no address any more: it is dropped.
+            // A connection that its peer has reset by now has no address any more: drop it.
             if let Ok(from) = socket::peer(socket.as_fd()) {
                 self.take_in(socket, from.ip(), &limits, now)?;
             }
         }
-        // Under inetd there is no other, and the monitor ends.
+        // Under inetd no other connection can come: the monitor ends.
         if self.unauthenticated.is_empty() && self.listeners.is_empty() {
             self.ask(&Question::Empty, Vec::new())?;
         }
@@ -151,7 +152,7 @@ impl PreauthTable {
         };
         preauth.known = false;
         self.sources.punish(preauth.from, penalty, &limits, now);
-        // Beyond the limit the connection is just closed.
+        // Beyond the limit of parked refusals, close without an answer.
         let most = usize::try_from(limits.refusals).unwrap_or(usize::MAX);
         let record = answer::compose_denied(reference);
         let Some(record) = record.ok().filter(|_| self.parked < most) else {
@@ -163,7 +164,7 @@ impl PreauthTable {
         let leaves = leaves_at(preauth.asked_at, begun, now, limits.refusal);
         preauth.set_refusal(record);
         self.postpone(connection, leaves);
-        // It may have hung up, or spoken on, while the monitor decided.
+        // The peer may have hung up, or sent more, while the monitor decided.
         self.connection_is_ready(connection, now)
     }
 }
@@ -182,7 +183,7 @@ mod tests {
     use crate::ipc::gate::Limits;
     use crate::ipc::{Channel, Incoming};
 
-    /// It ended the gate.
+    /// Regression test: this ended the gate.
     #[test]
     fn a_connection_that_was_reset_before_it_is_adopted_is_dropped() {
         let (ours, theirs) = Channel::pair().unwrap();
@@ -208,12 +209,12 @@ mod tests {
         assert!(socket::was_reset(reset.as_fd()));
         preauth_table.obey(Order::Adopt, vec![reset], now).unwrap();
         assert!(preauth_table.unauthenticated.is_empty());
-        // Where it was the only one, the monitor is told.
+        // Where it was the only connection, the gate reports that it is empty.
         let Incoming::Message(message, _) = ours.receive(&mut [0; 512]).unwrap() else {
             panic!("not a word");
         };
         assert_eq!(Question::decode(&message), Some(Question::Empty));
-        // The next one is served.
+        // The next connection is served.
         let (_peer, good) = connect();
         assert!(!socket::was_reset(good.as_fd()));
         socket::set_nonblocking(&good).unwrap();
@@ -230,11 +231,12 @@ mod tests {
             (0, 1, 2),
             (0, 990, 2),
             (990, 1_500, 2),
-            // It would have been told on this side of the multiple, or on that.
+            // Without the minimum, the check's duration would decide on which side of the multiple
+            // it leaves.
             (1_990, 1_991, 4),
             (1_990, 2_040, 4),
             (2_500, 2_600, 4),
-            // Longer than any: there is nothing to be done.
+            // No refusal can leave before its check ends.
             (0, 4_100, 6),
         ] {
             assert_eq!(
@@ -243,7 +245,7 @@ mod tests {
                 "{begun} {now}"
             );
         }
-        // Without a check the next one, whatever was looked up.
+        // Without a check the next multiple is used, however long the look-ups took.
         assert_eq!(leaves_at(asked, None, at(1_990), 2), at(2_000));
     }
 }

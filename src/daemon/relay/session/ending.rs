@@ -1,8 +1,9 @@
-//! The end of a session whose command has ended: its outputs are at their end or, where
-//! another process holds them, quiet; the client is told, and takes what was sent.
+//! The end of a session whose command has ended.
 //!
-//! Runs in the relay, in the session's thread. Must not send anything after the end, nor let the
-//! session go while the client's system has no room for the rest.
+//! Its outputs are at their end or, if other processes hold them, quiet. The client is sent the
+//! job's end and takes what was sent before. Runs in the relay, in the session's thread. Must not
+//! send anything after the end, nor close the session while the client's system has no room for the
+//! rest.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -12,8 +13,8 @@ use crate::protocol::stream::Message;
 use crate::sys::unsent::Outlook;
 
 impl Serving {
-    /// Tells the client the job's end, once the command has ended and its outputs
-    /// are at their end or, where others still hold them, quiet.
+    /// Sends the client the job's end, once the command has ended and its outputs are at their end
+    /// or, if other processes still hold them, quiet.
     pub(super) fn tell_end(&mut self) -> Result<(), Stop> {
         let quiet = |s: Instant| self.linger.is_some_and(|linger| s.elapsed() >= linger);
         let quiet = self.quiet_since.is_some_and(quiet);
@@ -21,7 +22,7 @@ impl Serving {
         if self.told || (held && !quiet) || !self.outgoing.is_empty() {
             return Ok(());
         }
-        // What has come since the last look is not cut off.
+        // Output that came since the last read must not be cut off.
         if held && self.end.is_some() && self.read_what_is_left()? {
             self.quiet_since = None;
             return Ok(());
@@ -31,28 +32,31 @@ impl Serving {
         };
         self.told = true;
         self.cut_off = held;
-        // Nothing of the job is wanted any more, however long the client takes.
+        // The job's pipes are no longer needed, however long the client takes.
         self.close_input();
         self.outputs.iter_mut().for_each(|o| o.pipe = None);
         self.outgoing.add(&Message::End(end))?;
         self.flush()
     }
 
-    /// Whether the client was told the end, and its system has all that was sent before, or has
-    /// room for it. The kernel drops what a closed connection has still to send when the
-    /// client's window stays closed: a client that was stopped keeps its session until it goes
-    /// on, as it does while the command runs, and counts as one.
+    /// Whether the session is over: the client was sent the end, and its system has all that was
+    /// sent before, or has room for it.
+    ///
+    /// The kernel drops the unsent data of a closed connection if the client's window stays closed.
+    /// So a client that was stopped keeps its session until it continues, as it does while the
+    /// command runs, and the session still counts against the limits.
     pub(super) fn is_over(&mut self) -> bool {
         self.told
             && self.outgoing.is_empty()
             && match self.unsent.look(self.socket.as_fd()) {
                 Outlook::Acknowledged | Outlook::Sent => true,
-                // The latter ends the next wait, once what the client has said was heard.
+                // `Lost` ends the next wait, once what the client has sent was read.
                 Outlook::Waiting | Outlook::Lost => false,
             }
     }
 
-    /// Reads the outputs that others hold once more. Whether something came, or one ended.
+    /// Reads once more the outputs that other processes hold. Returns whether data came or one
+    /// ended.
     fn read_what_is_left(&mut self) -> Result<bool, Stop> {
         let mut outcome = false;
         for which in 0..self.outputs.len() {
@@ -66,8 +70,8 @@ impl Serving {
         Ok(outcome)
     }
 
-    /// How long outputs that others hold must still be quiet. `None`: the command
-    /// runs, or there is nothing to wait for, or the client does not read.
+    /// Returns how long outputs that other processes hold must still be quiet. Returns `None` if
+    /// the command runs, there is nothing to wait for, or the client does not read.
     pub(super) fn linger_left(&self) -> Option<Duration> {
         self.end.as_ref()?;
         let linger = self.linger?;

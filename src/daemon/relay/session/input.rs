@@ -1,8 +1,7 @@
-//! The job's input: what the client sends is passed on, and credit is granted as the job takes
-//! it.
+//! The job's input: passes on what the client sends, and grants credit as the job takes it.
 //!
-//! Runs in the relay, in the session's thread. Must not keep more of the input than the window has
-//! promised, nor take an error of the pipe for a job that reads no more.
+//! Runs in the relay, in the session's thread. Must not keep more input than the window has
+//! promised, nor mistake an error of the pipe for a job that no longer reads.
 
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ use crate::ipc::relay::{Part, RelayToMonitor};
 use crate::protocol::stream::{Message, Stream};
 
 impl Serving {
-    /// Reads the connection once, and does what the client says.
+    /// Reads the connection once, and does what the client asks.
     pub(super) fn read_peer(&mut self) -> Result<(), Stop> {
         let waited = self.incoming.backlog();
         let outcome = self.incoming.read(&self.socket, self.stdin.as_ref())?;
@@ -28,14 +27,14 @@ impl Serving {
         self.window.received(outcome.bytes, Instant::now())?;
         let has_signal = outcome.said.iter().any(|s| matches!(s, Said::Signal(_)));
         if has_signal && !self.told {
-            // Shows the client that we are there, however long its command takes.
+            // Shows the client that the host is alive, however long its command takes.
             self.outgoing.add(&Message::Credit(Stream::Main, 0))?;
         }
         for said in outcome.said {
             match said {
                 Said::Signal(s) => {
-                    // Signals that come faster than the monitor hears them are one, and one
-                    // after the command's end is for nobody.
+                    // Signals that arrive faster than the monitor reads them are merged. After the
+                    // command's end, a signal has no receiver.
                     if !self.told && !self.monitor.is_waiting() {
                         let _ = self
                             .monitor
@@ -44,7 +43,7 @@ impl Serving {
                 }
                 Said::Credit(stream, bytes) => {
                     let output = self.output(stream);
-                    // For a stream that has ended it means nothing.
+                    // Credit for a stream that has ended is ignored.
                     if output.pipe.is_some() {
                         output.allowance.granted(bytes)?;
                     }
@@ -65,8 +64,8 @@ impl Serving {
         }
     }
 
-    /// Writes what waits for the job, which had still to take so many bytes; closes its input at
-    /// the end of it.
+    /// Writes the backlog to the job, which had `before` bytes still to take. Closes the job's
+    /// input at its end.
     pub(super) fn feed_job(&mut self, before: usize) -> Result<(), Stop> {
         let Some(stdin) = &self.stdin else {
             return Ok(());
@@ -74,7 +73,7 @@ impl Serving {
         let gone = match self.incoming.flush_backlog(stdin) {
             Ok(()) => reader_is_gone(stdin),
             Err(Errno::EPIPE) => true,
-            // To close the input here would tell the job that it has all of it.
+            // Closing the input here would tell the job that it has all of it.
             Err(e) => return Err(Stop::failed(Part::Input, e)),
         };
         if gone {
@@ -95,7 +94,7 @@ impl Serving {
         Ok(())
     }
 
-    /// Nothing that comes for the job is kept any more.
+    /// Closes the job's input: later input is discarded.
     pub(super) fn close_input(&mut self) {
         self.stdin = None;
         self.incoming.forget_backlog();
