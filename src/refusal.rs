@@ -166,8 +166,8 @@ pub struct Refusal {
     pub words: String,
     /// The refused peer, once it is known.
     pub peer: Option<IpAddr>,
-    /// Whether it is somebody's who has proven nothing: strangers can cause it as often
-    /// as they like, whatever the cause.
+    /// Whether the caller has not authenticated. Unauthenticated connections can cause such a
+    /// refusal as often as they like, whatever its cause.
     pub is_unauthenticated: bool,
     /// Whether all lookups and computations of a proof were done. If not, the code that sends the
     /// refusal does them, so that its timing does not reveal the cause.

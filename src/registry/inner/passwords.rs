@@ -31,11 +31,11 @@ const LABEL: &[u8] = b"cosserver activation password 1";
 /// An unused one-time password.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pending {
-    /// The name that its machine will have.
+    /// The name that its machine will get.
     pub name: String,
-    /// When it was made.
+    /// When it was created.
     pub made: Occurred,
-    /// Whether we made it; else the manager chose it.
+    /// Whether it was generated; otherwise the administrator chose it.
     pub generated: bool,
 }
 
