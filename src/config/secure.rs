@@ -166,7 +166,7 @@ impl Checker {
         found.ok_or_else(missing)
     }
 
-    /// Forgets what was found: every folder is looked at again.
+    /// Forgets the folders, so that each is checked again.
     pub fn forget(&self) {
         let mut seen = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
         seen.clear();
