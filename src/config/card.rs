@@ -41,7 +41,7 @@ pub const ADDRESSES_MAX: usize = 32;
 pub struct Card {
     /// The name by which the server knows the invited host.
     pub caller: HostName,
-    /// The name by which the server knows itself.
+    /// The server's own name.
     pub server: HostName,
     /// The server's addresses, in the order in which to try them.
     pub addresses: Vec<IpAddr>,

@@ -83,7 +83,7 @@ pub fn record(paths: &Paths, host: &HostName, key: PublicKey) -> Result<Recorded
 /// Removes the key recorded for a host, and returns whether there was one.
 ///
 /// # Errors
-/// The system refused.
+/// A system call failed.
 pub fn forget(paths: &Paths, host: &HostName) -> Result<bool, Fault> {
     secure::remove(&paths.recorded_machine(host))
 }

@@ -245,7 +245,7 @@ impl Paths {
     /// Creates a folder if it does not exist; see [`Checker::make_folder`].
     ///
     /// # Errors
-    /// The folder above it is missing or not trusted, or the system refused.
+    /// The folder above it is missing or not trusted, or a system call failed.
     pub fn make_folder(&self, path: &Path, mode: u32) -> Result<Created, Fault> {
         self.checker().make_folder(path, mode)
     }

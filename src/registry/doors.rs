@@ -61,7 +61,7 @@ pub struct Doors {
 }
 
 impl Doors {
-    /// Opens the doors of a host whose daemon starts.
+    /// Opens the doors at the daemon's start.
     ///
     /// Files that were never created are created: a closed outer door, and an inner door without a
     /// machine. Existing files must be sound. The second value lists what the daemon has to start
@@ -204,8 +204,7 @@ impl Doors {
         self.outer()?.folder()
     }
 
-    /// Returns the doors for a host whose daemon already runs. Each file is opened when it is
-    /// needed.
+    /// Returns the doors while the daemon already runs. Each file is opened when needed.
     pub fn of(paths: &Paths) -> Self {
         Self::to(paths, Use::Work)
     }

@@ -42,7 +42,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// The leader of its process group and session.
+    /// Returns the leader of its process group and session.
     pub const fn pid(&self) -> Pid {
         self.pid
     }

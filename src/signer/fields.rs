@@ -43,7 +43,7 @@ pub struct Ask {
 pub struct Signed {
     /// The name by which the host knows this one.
     pub caller: String,
-    /// The host's name for itself.
+    /// The host's own name.
     pub server: String,
     /// The request's exact bytes.
     pub request: Vec<u8>,

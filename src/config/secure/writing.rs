@@ -35,7 +35,7 @@ pub enum Created {
 /// processes race, one creates it and the other gets [`Created::There`].
 ///
 /// # Errors
-/// The folder is not trusted, or the system refused, for example because the disk is full. The file
+/// The folder is not trusted, or a system call failed, for example because the disk is full. The file
 /// then does not exist, unless the fault says that it was written but not synced.
 pub fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<Created, Fault> {
     let (folder, target) = writing(path, false)?;
@@ -72,7 +72,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
 /// Removes a file, and returns whether it existed.
 ///
 /// # Errors
-/// The system refused.
+/// A system call failed.
 pub fn remove(path: &Path) -> Result<bool, Fault> {
     match fs::remove_file(path) {
         Ok(()) => {}
@@ -92,7 +92,7 @@ pub fn remove(path: &Path) -> Result<bool, Fault> {
 /// Creates a folder of that mode in a trustworthy folder, if it does not exist.
 ///
 /// # Errors
-/// The folder above is missing or not trusted, or the system refused.
+/// The folder above is missing or not trusted, or a system call failed.
 pub fn make_folder(path: &Path, mode: u32) -> Result<Created, Fault> {
     Checker::new().make_folder(path, mode)
 }
@@ -198,8 +198,8 @@ impl Kept {
             return Err(io::Error::other("it is no regular file"));
         }
         let me = geteuid();
-        // Owned by another user, the new file would not be trusted; owned by us, it would no longer
-        // be root's.
+        // Owned by another user, the new file would not be trusted; owned by the caller, it would no
+        // longer be root's.
         if about.uid() == 0 && !me.is_root() {
             return Err(io::Error::other(
                 "it is owned by root, and a new one would not be; root can change it",
