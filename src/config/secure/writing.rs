@@ -35,8 +35,8 @@ pub enum Created {
 /// processes race, one creates it and the other gets [`Created::There`].
 ///
 /// # Errors
-/// The folder is not trusted, or a system call failed, for example because the disk is full. The file
-/// then does not exist, unless the fault says that it was written but not synced.
+/// The folder is not trusted, or a system call failed, for example because the disk is full. The
+/// file then does not exist, unless the fault says that it was written but not synced.
 pub fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<Created, Fault> {
     let (folder, target) = writing(path, false)?;
     let draft = TempFile::write(&folder, content, mode).map_err(|e| not_written(path, e))?;
@@ -198,8 +198,8 @@ impl Kept {
             return Err(io::Error::other("it is no regular file"));
         }
         let me = geteuid();
-        // Owned by another user, the new file would not be trusted; owned by the caller, it would no
-        // longer be root's.
+        // Owned by another user, the new file would not be trusted; owned by the caller, it would
+        // no longer be root's.
         if about.uid() == 0 && !me.is_root() {
             return Err(io::Error::other(
                 "it is owned by root, and a new one would not be; root can change it",
