@@ -1,12 +1,12 @@
-//! X25519 (RFC 7748), by the fastest code that this machine can run.
+//! X25519 (RFC 7748), with the fastest code that this machine can run.
 //!
-//! Diffie-Hellman is most of what a connection costs both sides. graviola has
-//! formally verified assembly for it (s2n-bignum's), for processors since about
-//! 2014; every other machine takes x25519-dalek. Both give the same bytes.
+//! Key agreement is most of a connection's cost for both sides. graviola has formally verified
+//! assembly for it (s2n-bignum's), for processors since about 2014; every other machine uses
+//! x25519-dalek. Both give the same bytes.
 
 use zeroize::Zeroizing;
 
-/// The public half of a private key.
+/// Returns the public half of a private key.
 pub fn public(private: &[u8; 32]) -> [u8; 32] {
     #[cfg(all(
         feature = "graviola",
@@ -18,8 +18,8 @@ pub fn public(private: &[u8; 32]) -> [u8; 32] {
     by_dalek::public(private)
 }
 
-/// The secret that a private key shares with a public one. `None`: the public
-/// key is of low order, and would give zeros whoever holds the private half.
+/// Returns the secret that a private key shares with a public one. `None`: the public key is of low
+/// order, so the result would be zeros for every private key.
 pub fn agree(private: &[u8; 32], public: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
     #[cfg(all(
         feature = "graviola",
@@ -93,7 +93,7 @@ mod tests {
             assert_eq!(public(&a), by_dalek::public(&a));
             let their = public(&b);
             assert_eq!(agree(&a, &their), by_dalek::agree(&a, &their));
-            // A public key with its top bit set is the same without it.
+            // The top bit of a public key is ignored.
             let mut high = their;
             high[31] |= 0x80;
             assert_eq!(agree(&a, &high), by_dalek::agree(&a, &high));

@@ -1,15 +1,15 @@
-//! What went wrong on our side, told to the person who must act.
+//! Local errors, in words for the administrator or user who must act.
 //!
-//! Used by every program. A `Fault` is ours: a file, a system call, a setting.
-//! What a peer did wrong is a `Refusal` and never a `Fault`, so that the one
-//! coarse answer of the wire and the clear words of the log cannot be mixed up.
-//! Never put a secret, or unescaped bytes of a peer, into a fault.
+//! Used by every program. A `Fault` concerns this side: a file, a system call, a setting. A peer's
+//! error is a `Refusal` and never a `Fault`, so that the one coarse answer of the wire and the
+//! clear words of the log cannot be confused. Never put a secret, or unescaped bytes of a peer,
+//! into a fault.
 
 use std::fmt;
 use std::path::Path;
 
-/// One sentence for the administrator: `file:line: what is wrong; what was
-/// probably meant`, as far as each is known; and at most one remedy.
+/// One sentence for the administrator: `file:line: what is wrong; what was probably meant`, as far
+/// as each is known; and at most one remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     words: String,
@@ -17,7 +17,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault in plain words.
+    /// Creates a fault in plain words.
     pub fn new(words: impl Into<String>) -> Self {
         Self {
             words: words.into(),
@@ -25,17 +25,17 @@ impl Fault {
         }
     }
 
-    /// A fault in a file, where the line is known (1 is the first).
+    /// Creates a fault in a file at a known line (1 is the first).
     pub fn at(file: &Path, line: usize, words: impl fmt::Display) -> Self {
         Self::new(format!("{}:{line}: {words}", file.display()))
     }
 
-    /// A fault about a file as a whole.
+    /// Creates a fault about a file as a whole.
     pub fn of(file: &Path, words: impl fmt::Display) -> Self {
         Self::new(format!("{}: {words}", file.display()))
     }
 
-    /// The same fault with what was being done put before it.
+    /// Returns the fault, prefixed with the action that failed.
     #[must_use]
     pub fn while_doing(self, what: impl fmt::Display) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl Fault {
         }
     }
 
-    /// The same fault with what helps, which stands on a line of its own.
+    /// Returns the fault with a remedy, which is on a line of its own.
     #[must_use]
     pub fn with_remedy(self, remedy: impl fmt::Display) -> Self {
         Self {
@@ -53,7 +53,7 @@ impl Fault {
         }
     }
 
-    /// The fault and what helps, in one line, for a log or another process.
+    /// Returns the fault and its remedy in one line, for a log or another process.
     pub fn in_one_line(&self) -> String {
         match &self.remedy {
             Some(remedy) => format!("{}; {remedy}", self.words),
@@ -61,7 +61,7 @@ impl Fault {
         }
     }
 
-    /// What helps, where that is known.
+    /// Returns the remedy, if it is known.
     pub fn remedy(&self) -> Option<&str> {
         self.remedy.as_deref()
     }
@@ -87,12 +87,11 @@ impl From<nix::errno::Errno> for Fault {
     }
 }
 
-/// The longest piece of somebody's typing that a message repeats, in
-/// characters.
+/// The longest piece of input that a message repeats, in characters.
 const REPEATED: usize = 64;
 
-/// Some text from a file, in quotes, with control characters escaped and cut
-/// after 64 characters, so that a message stays one readable line.
+/// Returns text from a file, in quotes, with control characters escaped and cut after 64
+/// characters, so that a message stays one readable line.
 pub fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for (count, c) in text.chars().enumerate() {

@@ -1,40 +1,40 @@
-//! Why a peer was refused: its fault, or the administrator's wish. The wire says
-//! `denied` and a reference; the log has the cause and the words.
+//! Refusals: why a request was denied. On the wire a refusal is `denied` and a reference; the log
+//! has the cause and the details.
 //!
-//! Used by the monitor's rooms alone.
+//! Used only by the monitor.
 
 use std::fmt::Display;
 use std::net::IpAddr;
 
-/// The stable names of causes, as the log has them.
+/// The causes, with stable names for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// The handshake does not open, or what is in it is no opening.
+    /// The handshake cannot be opened, or its payload is not an opening.
     Handshake,
     /// Its machine is on the exclude list of the outer door.
     Excluded,
     /// The doors do not know its machine, and it cannot register.
     UnknownMachine,
-    /// The activation password is wrong, or what it answered the inner door is no name.
+    /// The activation password is wrong, or the answer to the inner door is not a name.
     Activation,
-    /// A door could not be looked at or written: not the caller's fault.
+    /// A door could not be read or written: not the caller's fault.
     Doors,
-    /// The caller took us for another host.
+    /// The caller addressed this host by another name.
     ServerName,
-    /// The caller is not in HOSTINFO, or its line is wrong.
+    /// The caller is not in HOSTINFO, or its entry is wrong.
     UnknownHost,
-    /// HOSTINFO cannot be read, or is not to be trusted.
+    /// HOSTINFO cannot be read or is not trusted.
     NoHostinfo,
-    /// It calls from an address that is not its own.
+    /// It connects from an address that is not its own.
     Address,
-    /// Another machine key than the one that is pinned or recorded.
+    /// Its machine key is not the one that is pinned or recorded.
     MachineKey,
-    /// There is no cookie for it, or the file is not to be trusted.
+    /// There is no cookie for it, or the file is not trusted.
     NoCookie,
     /// The hash is wrong.
     Proof,
-    /// The caller is proven, but what it asks for is no request, or what follows is
-    /// not the command that it announced.
+    /// The caller has authenticated, but its payload is not a request, or the command that follows
+    /// is not the one that it announced.
     Request,
     /// It may not be this user.
     User,
@@ -44,20 +44,20 @@ pub enum Cause {
     Subsystem,
     /// The user does not exist, or could not be looked up in time.
     Account,
-    /// PAM said no, or he may not start that application.
+    /// PAM denied the login, or the user may not start that application.
     Login,
-    /// PAM, or the worker in which it runs, has failed: not the caller's fault.
+    /// PAM, or its worker, has failed: not the caller's fault.
     Pam,
-    /// A proven host's user may not start that application, or it is not there.
+    /// An authenticated host's user may not start that application, or it does not exist.
     Application,
-    /// There are as many sessions as there may be, or no descriptor is left for one more.
+    /// The maximum number of sessions is reached, or there is no descriptor for one more.
     Busy,
     /// The system could not start the job, or read or write a recorded machine key.
     System,
 }
 
 impl Cause {
-    /// Every cause, for the documents' check.
+    /// Every cause, for the check of the documents.
     pub const ALL: [Self; 22] = [
         Self::Handshake,
         Self::Excluded,
@@ -83,7 +83,7 @@ impl Cause {
         Self::System,
     ];
 
-    /// The name in the log.
+    /// Returns the name in the log.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Handshake => "handshake",
@@ -111,7 +111,7 @@ impl Cause {
         }
     }
 
-    /// Whether the source is to be penalised: it has not proven who it is.
+    /// Returns whether the source address is penalized: the caller has not authenticated.
     pub const fn is_unproven(self) -> bool {
         match self {
             Self::Handshake
@@ -139,9 +139,9 @@ impl Cause {
         }
     }
 
-    /// Whether the caller had proven who it is before this came up: its
-    /// administrator will look for the reason, and no stranger can cause it (but in a
-    /// login: [`Refusal::is_unauthenticated`]).
+    /// Returns whether the caller had authenticated before this arose. Its administrator will look
+    /// for the reason, and no unauthenticated connection can cause it (except in a login:
+    /// [`Refusal::is_unauthenticated`]).
     pub const fn is_after_proof(self) -> bool {
         matches!(
             self,
@@ -157,25 +157,25 @@ impl Cause {
     }
 }
 
-/// A refusal with its words for the log.
+/// A refusal with its details for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The cause.
     pub cause: Cause,
-    /// What the administrator may want to know. No secret, no key.
+    /// The details for the administrator. No secret, no key.
     pub words: String,
-    /// Who was refused, once that is known.
+    /// The refused peer, once it is known.
     pub peer: Option<IpAddr>,
-    /// Whether it is somebody's who has proven nothing: strangers can cause it as often
-    /// as they like, whatever the cause.
+    /// Whether the caller has not authenticated. Unauthenticated connections can cause such a
+    /// refusal as often as they like, whatever its cause.
     pub is_unauthenticated: bool,
-    /// Whether all was looked up and computed that a proof takes: else whoever refuses does it,
-    /// so that the time tells nobody why.
+    /// Whether all lookups and computations of a proof were done. If not, the code that sends the
+    /// refusal does them, so that its timing does not reveal the cause.
     pub is_worked_out: bool,
 }
 
 impl Refusal {
-    /// A refusal.
+    /// Creates a refusal.
     pub fn new(cause: Cause, words: impl Display) -> Self {
         Self {
             cause,
@@ -186,7 +186,7 @@ impl Refusal {
         }
     }
 
-    /// The same refusal, of somebody who has proven nothing, if so.
+    /// Returns the refusal with [`Refusal::is_unauthenticated`] set to this.
     #[must_use]
     pub fn from_unauthenticated(self, is_unauthenticated: bool) -> Self {
         Self {
@@ -195,7 +195,7 @@ impl Refusal {
         }
     }
 
-    /// The same refusal, after all the work that a proof takes.
+    /// Returns the refusal with [`Refusal::is_worked_out`] set.
     #[must_use]
     pub fn worked_out(self) -> Self {
         Self {
@@ -204,7 +204,7 @@ impl Refusal {
         }
     }
 
-    /// The same refusal, of this peer.
+    /// Returns the refusal with this peer.
     #[must_use]
     pub fn of(self, peer: IpAddr) -> Self {
         Self {

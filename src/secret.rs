@@ -1,7 +1,7 @@
-//! Secrets and public keys as values: 32 bytes that are wiped when dropped,
-//! that nobody can print, and that compare in constant time.
+//! Secrets and public keys as values: 32 bytes that are wiped when dropped, cannot be printed, and
+//! compare in constant time.
 //!
-//! Used by the monitor, the client and `cosadm`. The gate never sees this room.
+//! Used by the monitor, the client and `cosadm`. The gate does not use this module.
 
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -16,12 +16,12 @@ use crate::fault::Fault;
 pub struct Secret([u8; 32]);
 
 impl Secret {
-    /// Takes the bytes over; the caller's copy is the caller's to wipe.
+    /// Takes the bytes; the caller must wipe its own copy.
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// 32 bytes from the kernel's generator.
+    /// Returns 32 bytes from the kernel's generator.
     ///
     /// # Errors
     /// The kernel gave no random bytes.
@@ -29,24 +29,23 @@ impl Secret {
         random().map(Self)
     }
 
-    /// The bytes, for the one call that needs them.
+    /// Returns the bytes, for the one call that needs them.
     pub const fn expose(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// Whether both are the same, in a time that does not depend on where
-    /// they differ.
+    /// Returns whether both are equal, in a time that does not depend on where they differ.
     pub fn same(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
 
-    /// Reads 64 hexadecimal digits.
+    /// Parses 64 hexadecimal digits.
     pub fn from_hex(text: &str) -> Option<Self> {
         from_hex(text).map(Self)
     }
 
-    /// The secret as 64 hexadecimal digits, wiped when dropped: for the file
-    /// or the invitation card it is kept in, never for a log.
+    /// Returns the secret as 64 hexadecimal digits, wiped when dropped: for its file or the
+    /// invitation card, never for a log.
     pub fn to_hex(&self) -> Zeroizing<String> {
         Zeroizing::new(to_hex(&self.0))
     }
@@ -63,12 +62,12 @@ impl Drop for Secret {
 pub struct PublicKey(pub [u8; 32]);
 
 impl PublicKey {
-    /// Reads 64 hexadecimal digits.
+    /// Parses 64 hexadecimal digits.
     pub fn from_hex(text: &str) -> Option<Self> {
         from_hex(text).map(Self)
     }
 
-    /// The key as 64 lower-case hexadecimal digits.
+    /// Returns the key as 64 lower-case hexadecimal digits.
     pub fn to_hex(&self) -> String {
         to_hex(&self.0)
     }
@@ -84,13 +83,13 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    /// The pair of a private key.
+    /// Returns the pair of a private key.
     pub fn of(private: Secret) -> Self {
         let public = PublicKey(crate::curve::public(private.expose()));
         Self { private, public }
     }
 
-    /// A new pair.
+    /// Creates a new pair.
     ///
     /// # Errors
     /// The kernel gave no random bytes.
@@ -99,7 +98,7 @@ impl KeyPair {
     }
 }
 
-/// `N` random bytes from the kernel's generator.
+/// Returns `N` random bytes from the kernel's generator.
 ///
 /// # Errors
 /// The kernel gave no random bytes.
@@ -111,12 +110,12 @@ pub fn random<const N: usize>() -> Result<[u8; N], Fault> {
     Ok(bytes)
 }
 
-/// Whether two byte strings are the same, in constant time for their length.
+/// Returns whether two byte strings are equal, in constant time for their length.
 pub fn same_bytes(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }
 
-/// Lower-case hexadecimal digits of some bytes.
+/// Returns the lower-case hexadecimal digits of some bytes.
 pub fn to_hex(bytes: &[u8]) -> String {
     let digit = |n: u8| char::from_digit(u32::from(n), 16).unwrap_or('0');
     bytes
@@ -154,8 +153,8 @@ mod tests {
         assert!(Secret::from_hex(&"é".repeat(32)).is_none());
     }
 
-    /// Where a secret was, its bytes are gone with it: this process's own memory
-    /// is looked at there, in a place that is still ours.
+    /// The bytes of a dropped secret are wiped: the test reads this process's memory at the
+    /// secret's former place, which is still mapped.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_dropped_secret_is_wiped() {

@@ -1,7 +1,9 @@
-//! The mechanism `hash` (seed 000): the caller is a host of HOSTINFO, calls from
-//! its address with its machine key, and has hashed our nonce with its request
-//! under a cookie that only the two of us have. And `vouch`: the same, where a user of
-//! that host calls with a key of his own, and its signer has made the hash.
+//! The mechanisms `hash` and `vouch` (seed 000). Runs in the monitor.
+//!
+//! `hash`: the caller is a host of HOSTINFO. It connects from its address with its machine key, and
+//! has hashed this host's nonce with its request under a cookie that only the two hosts have.
+//! `vouch`: the same for a user of that host who connects with a key of their own; the host's
+//! signer has made the hash.
 
 use std::net::IpAddr;
 
@@ -23,25 +25,26 @@ use crate::refusal::{Cause, Refusal};
 use crate::registry::{Admitted, Id, Known, Machine};
 use crate::secret::{PublicKey, Secret};
 
-/// What the proof is held against.
+/// What the proof is verified against.
 pub struct ProofContext<'a> {
     /// The host table.
     pub table: &'a HostTable,
-    /// The addresses that a host's name has; `None`: not known (yet).
+    /// Returns the addresses of a host's name; `None`: not known (yet).
     pub resolved: &'a dyn Fn(&HostName) -> Option<Vec<IpAddr>>,
-    /// Where cookies and recorded keys lie.
+    /// The paths of the cookies and the recorded keys.
     pub paths: &'a Paths,
-    /// Our own name, as invitations say it.
+    /// This host's name, as its invitations state it.
     pub name: &'a HostName,
-    /// Our own public key.
+    /// This host's public key.
     pub host_key: &'a PublicKey,
-    /// The secret that our key shares with another; `None`: that key is of low order.
+    /// Returns the secret that this host's key shares with another; `None`: that key is of low
+    /// order.
     pub shared: &'a dyn Fn(&PublicKey) -> Option<Secret>,
-    /// The address at the other end of the socket, asked of the kernel.
+    /// The peer's address, as the kernel reports it for the socket.
     pub peer: IpAddr,
 }
 
-/// A proven caller with the request that the proof covers.
+/// An authenticated caller with the request that the proof covers.
 pub struct AuthenticatedHost {
     caller: Entry,
     peer: IpAddr,
@@ -55,51 +58,51 @@ pub struct AuthenticatedHost {
 }
 
 impl AuthenticatedHost {
-    /// The host that calls.
+    /// Returns the calling host.
     pub const fn caller(&self) -> &Entry {
         &self.caller
     }
 
-    /// The address it calls from.
+    /// Returns the address that it connects from.
     pub const fn peer(&self) -> IpAddr {
         self.peer
     }
 
-    /// Its machine key.
+    /// Returns its machine key.
     pub const fn machine(&self) -> &PublicKey {
         &self.machine
     }
 
-    /// The key that the handshake has proven: its machine's, or that of the user whom its
-    /// signer speaks for.
+    /// Returns the key that the handshake has proven: the machine's, or that of the user that its
+    /// signer vouches for.
     pub const fn key(&self) -> &PublicKey {
         &self.key
     }
 
-    /// The machines that ask: the host's, and that of the user whom it vouches for.
+    /// Returns the IDs of the calling machines: the host's, and that of the user it vouches for.
     pub fn machines(&self) -> Vec<Id> {
         let mut all = vec![Id::of(&self.machine)];
         all.extend((self.key != self.machine).then(|| Id::of(&self.key)));
         all
     }
 
-    /// Whether its signer speaks for one of its users, whose name the request has; else
-    /// it is the host itself that asks.
+    /// Returns whether its signer vouches for one of its users, who is named in the request.
+    /// Otherwise the host itself asks.
     pub const fn is_vouched(&self) -> bool {
         self.vouched
     }
 
-    /// What it asks for.
+    /// Returns the request.
     pub const fn request(&self) -> &Request {
         &self.request
     }
 
-    /// Whether its machine key was recorded just now, with its first proof.
+    /// Returns whether its machine key was recorded just now, with its first proof.
     pub const fn is_newly_recorded(&self) -> bool {
         self.newly_recorded
     }
 
-    /// The answer that accepts, our own proof in it, with what is to be told.
+    /// Returns the accepting answer, with this host's own proof and the texts to be shown.
     ///
     /// # Errors
     /// None that a proof can cause.
@@ -107,15 +110,15 @@ impl AuthenticatedHost {
         Answer::accept(self.server_proof, texts).encode()
     }
 
-    /// Our own proof.
+    /// Returns this host's own proof.
     pub const fn server_proof(&self) -> [u8; 32] {
         self.server_proof
     }
 
-    /// Message 2 around an answer, and the keys. Once.
+    /// Builds message 2 around an answer, and returns the session keys. Works once.
     ///
     /// # Errors
-    /// It was made before, or there were no random bytes.
+    /// It was built before, or there were no random bytes.
     pub fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
         let responder = self
             .responder
@@ -125,10 +128,9 @@ impl AuthenticatedHost {
     }
 }
 
-/// The same caller with the command that followed, and its variables, once they have come
-/// whole.
+/// Adds the command and its variables to the caller, once they have arrived completely.
 ///
-/// # Errors
+/// The command is not the one that the proof covers.
 /// It is not the command that the proof was about.
 pub fn with_command(
     mut known: Known<AuthenticatedHost>,
@@ -158,10 +160,10 @@ fn not_a_request(m: Malformed) -> Refusal {
     Refusal::new(Cause::Request, m)
 }
 
-/// Holds an opened handshake against HOSTINFO, address, key and cookie.
+/// Verifies an opened handshake against HOSTINFO, address, key and cookie.
 ///
 /// # Errors
-/// Whatever is wrong, for the log.
+/// Returns a [`Refusal`] with the cause for the log.
 pub fn authenticate_host(
     admitted: Admitted<Opened>,
     context: &ProofContext<'_>,
@@ -176,8 +178,8 @@ pub fn authenticate_host(
             return Err(Refusal::new(Cause::Handshake, Malformed("no host asks")));
         }
     };
-    // Whatever is wrong, the same is read and computed: how long this takes shows in when
-    // another connection is answered, and must not tell why this one is refused.
+    // Do the same reads and computations whatever is wrong: the time they take shows in when
+    // another connection is answered, and must not reveal why this one is refused.
     let entry = entry_of(&hosts, context);
     let machine = voucher.unwrap_or(opened.machine);
     let files = entry.as_ref().ok().map(|entry| &entry.name);
@@ -228,7 +230,8 @@ pub fn authenticate_host(
     })
 }
 
-/// The caller's line in HOSTINFO, where it calls us by our name and from its address.
+/// Returns the caller's HOSTINFO entry if it addresses this host by its name and connects from its
+/// own address.
 fn entry_of<'a>(hosts: &Hosts, context: &ProofContext<'a>) -> Result<&'a Entry, Refusal> {
     let server = HostName::parse(&hosts.server).ok();
     if server.as_ref() != Some(context.name) {
@@ -247,9 +250,9 @@ fn entry_of<'a>(hosts: &Hosts, context: &ProofContext<'a>) -> Result<&'a Entry, 
     Ok(entry)
 }
 
-/// The host that an admitted handshake says it is from, where HOSTINFO has it by its name
-/// alone and nothing that is known of that name is the peer's address: its name is to be
-/// looked up before the proof is.
+/// Returns the host that an admitted handshake claims to be from, if HOSTINFO lists it by name only
+/// and no known address of that name is the peer's. Its name must be resolved before the proof is
+/// verified.
 pub fn unknown_by_name(
     admitted: &Admitted<Opened>,
     table: &HostTable,
@@ -283,8 +286,8 @@ fn check_address(entry: &Entry, context: &ProofContext<'_>) -> Result<(), Refusa
     Err(Refusal::new(Cause::Address, words))
 }
 
-/// Whether this machine key may be the caller's: another is neither pinned nor
-/// recorded. What could not be read is told only to who has proven himself.
+/// Checks that no other machine key is pinned or recorded for the caller. A read error is not
+/// reported here: [`record_key`] reports it, after the proof.
 fn check_key(
     entry: &Entry,
     machine: &PublicKey,
@@ -299,8 +302,8 @@ fn check_key(
     }
 }
 
-/// Records the key of a host's first proof; whether it was that. Of two that race,
-/// one is the first. The caller is proven: what fails is our own.
+/// Records the key of a host's first proof, and returns whether this was the first. If two first
+/// proofs race, one wins. The caller has authenticated, so any other failure is this host's own.
 fn record_key(
     host: &HostName,
     machine: PublicKey,
@@ -325,9 +328,9 @@ fn other_key(host: &HostName, why: &str) -> Refusal {
     Refusal::new(Cause::MachineKey, words)
 }
 
-/// The cookie under which the proof is right. Read anew each time: no cookie
-/// stays in the monitor's memory, and one that was removed counts no more. A proof that is
-/// wrong is held against as many as there can be.
+/// Returns the cookie that the proof matches. Cookies are read each time, so that none stays in the
+/// monitor's memory and a removed one no longer counts. A wrong proof is always compared with the
+/// maximum number of cookies.
 fn right_cookie(
     cookies: Option<Result<Vec<Secret>, Fault>>,
     claim: &Claim<'_>,
@@ -351,17 +354,16 @@ fn right_cookie(
     Err(Refusal::new(Cause::Proof, words))
 }
 
-/// The host whose files are read in place of those of a caller that has none: the caller
-/// itself, where it only calls from elsewhere or takes us for another, else the first of the
-/// table that may ask.
+/// Returns the host whose files are read for a caller that has none: the caller itself, if only its
+/// address or the server name is wrong, else the first host of the table that may connect.
 fn stand_in<'a>(table: &'a HostTable, caller: &str) -> Option<&'a HostName> {
     let itself = HostName::parse(caller).ok().and_then(|c| table.get(&c));
     let first = || table.entries().iter().find(|entry| entry.may_ask());
     itself.or_else(first).map(|entry| &entry.name)
 }
 
-/// Reads and computes what [`authenticate_host`] does for a proof that is wrong, for a caller that is
-/// refused before or without one.
+/// Does the reads and computations of [`authenticate_host`] for a wrong proof, for a caller that is
+/// refused before or without a proof.
 pub fn verify_dummy_proof(table: &HostTable, paths: &Paths, host_key: &PublicKey) {
     let host = stand_in(table, "");
     let recorded = host.map(|host| machines::recorded(paths, host));

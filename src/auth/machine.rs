@@ -1,5 +1,5 @@
-//! The mechanism `machine` (seed 002): a machine shows its key and nothing else, to
-//! become known to the doors. It gets nothing but that. Run by the monitor.
+//! The mechanism `machine` (seed 002): a machine proves only its key, in order to register at the
+//! doors. It can request nothing else. Runs in the monitor.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::refusal::{Cause, Refusal};
 use crate::registry::{Admitted, Machine};
 use crate::secret::PublicKey;
 
-/// A machine that wants to be known.
+/// A machine that asks to be registered.
 pub struct AuthenticatedMachine {
     peer: IpAddr,
     machine: PublicKey,
@@ -22,10 +22,10 @@ pub struct AuthenticatedMachine {
 }
 
 impl AuthenticatedMachine {
-    /// What an admitted handshake asks for, where its mechanism is `machine`.
+    /// Takes an admitted handshake with the mechanism `machine`.
     ///
     /// # Errors
-    /// It asks for anything but to be known.
+    /// It requests anything but registration.
     pub fn new(admitted: Admitted<Opened>, peer: IpAddr) -> Result<Self, Refusal> {
         let refuse = |m: Malformed| Refusal::new(Cause::Handshake, m).of(peer);
         let opened = admitted.into_inner();
@@ -44,20 +44,20 @@ impl AuthenticatedMachine {
         })
     }
 
-    /// The address it calls from.
+    /// Returns the address that it connects from.
     pub const fn peer(&self) -> IpAddr {
         self.peer
     }
 
-    /// Who sits there, as it says.
+    /// Returns the user name that the machine states.
     pub const fn caller_user(&self) -> &UserName {
         &self.caller_user
     }
 
-    /// Message 2 around an answer, and the keys. Once.
+    /// Builds message 2 around an answer, and returns the session keys. Works once.
     ///
     /// # Errors
-    /// It was made before, or there were no random bytes.
+    /// It was built before, or there were no random bytes.
     pub fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
         super::message_2(&mut self.responder, payload)
     }

@@ -1,10 +1,10 @@
-//! Who calls: from the hellos over the opened handshake to the proof.
+//! Authentication: from the hellos and the opened handshake to the proof.
 //!
-//! Run by the monitor. The values carry the order: [`Greeted`] → [`Opened`] →
-//! `Admitted` (the outer door) → [`AuthenticatedHost`], [`LoginClaim`] or [`AuthenticatedMachine`]. Each is made by
-//! the step before it and consumed by the next, so that no step can be left out or done
-//! twice; the nonce goes with them and is gone with the first verification, right or
-//! wrong.
+//! Runs in the monitor. The types enforce the order: [`Greeted`] → [`Opened`] → `Admitted` (the
+//! outer door) → [`AuthenticatedHost`], [`LoginClaim`] or [`AuthenticatedMachine`]. Each is made by
+//! the step before it and consumed by the next, so that no step can be skipped or repeated. The
+//! nonce goes with them and is consumed by the first verification, whether or not the proof is
+//! right.
 
 pub mod hash;
 pub mod machine;
@@ -27,7 +27,7 @@ pub use hash::AuthenticatedHost;
 pub use machine::AuthenticatedMachine;
 pub use password::{AuthenticatedUser, LoginClaim};
 
-/// A stranger who has said Hello, and the nonce that was drawn for him.
+/// An unauthenticated connection that has sent its Hello, and the nonce drawn for it.
 pub struct Greeted {
     hello: Vec<u8>,
     server_hello: Vec<u8>,
@@ -37,17 +37,17 @@ pub struct Greeted {
 
 /// Why a Hello was not answered.
 pub enum NotGreeted {
-    /// It is no Hello.
+    /// The record is not a Hello.
     Malformed(Malformed),
-    /// We cannot.
+    /// This host failed.
     Fault(Fault),
 }
 
 impl Greeted {
-    /// Answers a Hello record: draws the nonce and makes the ServerHello.
+    /// Answers a Hello record: draws the nonce and builds the ServerHello.
     ///
     /// # Errors
-    /// The record is no Hello, or there were no random bytes.
+    /// The record is not a Hello, or there were no random bytes.
     pub fn new(record: &[u8], host: &KeyPair) -> Result<Self, NotGreeted> {
         let hello = Hello::parse(record).map_err(NotGreeted::Malformed)?;
         let nonce = secret::random().map_err(NotGreeted::Fault)?;
@@ -68,7 +68,7 @@ impl Greeted {
         })
     }
 
-    /// The ServerHello record.
+    /// Returns the ServerHello record.
     pub fn server_hello(&self) -> &[u8] {
         &self.server_hello
     }
@@ -76,7 +76,7 @@ impl Greeted {
     /// Opens the ClientHello record with the host's key.
     ///
     /// # Errors
-    /// It was made for another host or another connection, or was changed.
+    /// It was made for another host or another connection, or was modified.
     pub fn open(
         self,
         record: &[u8],
@@ -105,22 +105,22 @@ impl Greeted {
     }
 }
 
-/// What an admitted stranger shows for himself.
+/// The credential that an admitted connection presents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shows {
-    /// Nothing yet: he is to be asked for a password.
+    /// None yet: its user must be asked for a password.
     Password,
-    /// His machine key alone.
+    /// Only its machine key.
     Machine,
-    /// A hash, his own or his host's signer's.
+    /// A hash, made by the host itself or by its signer.
     Proof,
 }
 
-/// What somebody shows whom the outer door has let through: until then nothing of his
-/// request is decoded.
+/// Returns the credential of a connection that the outer door allows. Nothing of its request is
+/// decoded before that.
 ///
 /// # Errors
-/// What he sent is no opening.
+/// The payload is not an opening.
 pub fn shows(admitted: &Admitted<Opened>) -> Result<Shows, Refusal> {
     let opening = Opening::decode(&admitted.inner().payload);
     let opening = opening.map_err(|m| Refusal::new(Cause::Handshake, m))?;
@@ -137,8 +137,8 @@ impl Machine for Opened {
     }
 }
 
-/// A stranger whose handshake opened: his machine key is known, and nothing
-/// else is believed yet.
+/// An unauthenticated connection with an opened handshake: its machine key is proven, and nothing
+/// else yet.
 pub struct Opened {
     machine: PublicKey,
     payload: Zeroizing<Vec<u8>>,

@@ -1,8 +1,7 @@
-//! The mechanism `password` (seed 000): somebody at a PC wants to be a user of this
-//! host, and PAM asks him for what proves it. Run by the monitor; PAM itself runs in
-//! a login worker.
+//! The mechanism `password` (seed 000): a user at a PC claims to be a user of this host, and PAM
+//! asks for the proof. Runs in the monitor; PAM itself runs in a login worker.
 //!
-//! [`LoginClaim`] → (the worker's word) → [`AuthenticatedUser`].
+//! [`LoginClaim`] → (the worker's result) → [`AuthenticatedUser`].
 
 use std::net::IpAddr;
 
@@ -17,7 +16,7 @@ use crate::registry::{Admitted, Known, Machine};
 use crate::secret::PublicKey;
 use crate::sys::account::Account;
 
-/// Somebody who says that he is a user, and has shown nothing yet.
+/// A caller that claims to be a user and has proven nothing yet.
 pub struct LoginClaim {
     peer: IpAddr,
     machine: PublicKey,
@@ -26,7 +25,7 @@ pub struct LoginClaim {
     responder: Option<Responder>,
 }
 
-/// A user of this host, whom PAM has believed. Only [`LoginClaim::believed`] makes one.
+/// A user of this host, authenticated by PAM. Only [`LoginClaim::believed`] creates one.
 pub struct AuthenticatedUser {
     peer: IpAddr,
     machine: PublicKey,
@@ -36,11 +35,11 @@ pub struct AuthenticatedUser {
 }
 
 impl LoginClaim {
-    /// What an opened handshake asks for, where its mechanism is `password`.
+    /// Takes an opened handshake with the mechanism `password`.
     ///
     /// # Errors
-    /// It is no request for an application, or whom it names can be no user: PAM's
-    /// modules, and their logs, are to see names alone.
+    /// The request is not for an application, or it does not name a valid user name. PAM's modules
+    /// and their logs must see only valid names.
     pub fn new(admitted: Admitted<Opened>, peer: IpAddr) -> Result<Self, Refusal> {
         let refuse = |m: Malformed| Refusal::new(Cause::Handshake, m).of(peer);
         let opened = admitted.into_inner();
@@ -61,31 +60,31 @@ impl LoginClaim {
         })
     }
 
-    /// Who he says he is.
+    /// Returns the claimed user name.
     pub const fn user(&self) -> &UserName {
         &self.user
     }
 
-    /// What he asks for.
+    /// Returns the request.
     pub const fn request(&self) -> &Request {
         &self.request
     }
 
-    /// The address he calls from.
+    /// Returns the address that the caller connects from.
     pub const fn peer(&self) -> IpAddr {
         self.peer
     }
 
-    /// Message 2 around an answer, and the keys. Once.
+    /// Builds message 2 around an answer, and returns the session keys. Works once.
     ///
     /// # Errors
-    /// It was made before, or there were no random bytes.
+    /// It was built before, or there were no random bytes.
     pub fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
         message_2(&mut self.responder, payload)
     }
 
-    /// PAM believes him, whose machine the doors know: who he is is what PAM says, not
-    /// what he said.
+    /// Turns the claim into an authenticated user, after PAM has accepted it and the doors allow
+    /// its machine. The account is the one that PAM reports, not the claimed one.
     pub fn believed(known: Known<Box<Self>>, account: Account) -> AuthenticatedUser {
         let login_claim = *known.into_inner();
         AuthenticatedUser {
@@ -111,27 +110,27 @@ impl Machine for AuthenticatedUser {
 }
 
 impl AuthenticatedUser {
-    /// Who he is.
+    /// Returns the user's account.
     pub const fn account(&self) -> &Account {
         &self.account
     }
 
-    /// What he asks for.
+    /// Returns the request.
     pub const fn request(&self) -> &Request {
         &self.request
     }
 
-    /// The address he calls from.
+    /// Returns the address that the user connects from.
     pub const fn peer(&self) -> IpAddr {
         self.peer
     }
 }
 
 impl AuthenticatedUser {
-    /// Message 2, where PAM has asked for nothing before. Once.
+    /// Builds message 2 if PAM has asked for nothing before. Works once.
     ///
     /// # Errors
-    /// It was made before, or there were no random bytes.
+    /// It was built before, or there were no random bytes.
     pub fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
         message_2(&mut self.responder, payload)
     }

@@ -1,5 +1,5 @@
-//! What a proven caller may do: a pure function of its line in HOSTINFO and its
-//! request. Nothing here reads a file or asks the system.
+//! Authorization: what an authenticated caller may do, as a pure function of its HOSTINFO entry and
+//! its request. Runs in the monitor. Must not read files or query the system.
 
 use std::net::IpAddr;
 
@@ -16,24 +16,23 @@ use crate::refusal::{Cause, Refusal};
 use crate::registry::{Id, Known, Machine};
 use crate::sys::account::Account;
 
-/// A request that policy has granted, to whom. Only [`grant`] and [`grant_application`]
-/// make one: a command only from a [`AuthenticatedHost`] host.
+/// A granted request and its caller. Only [`grant`] and [`grant_application`] create one. A command
+/// is granted only to an [`AuthenticatedHost`].
 pub struct Granted<S, W = AuthenticatedHost> {
     service: S,
     to: W,
 }
 
-/// Who may start an application: a host that has proven itself, or a person whom PAM
-/// has believed.
+/// A caller that may start an application: an authenticated host, or a user authenticated by PAM.
 pub enum Caller {
-    /// Remote GUI login: a host of HOSTINFO asks, for this account.
+    /// Remote GUI login: a host of HOSTINFO asks for this account.
     Host(Known<Box<AuthenticatedHost>>, Account),
     /// PC login.
     AuthenticatedUser(Box<AuthenticatedUser>),
 }
 
 impl Caller {
-    /// What is asked for.
+    /// Returns the request.
     pub const fn request(&self) -> &Request {
         match self {
             Self::Host(known, _) => known.inner().request(),
@@ -41,7 +40,7 @@ impl Caller {
         }
     }
 
-    /// Whom the application runs as.
+    /// Returns the account that the application runs as.
     pub const fn account(&self) -> &Account {
         match self {
             Self::Host(_, account) => account,
@@ -49,7 +48,7 @@ impl Caller {
         }
     }
 
-    /// The address that the call comes from.
+    /// Returns the address that the caller connects from.
     pub const fn peer(&self) -> IpAddr {
         match self {
             Self::Host(known, _) => known.inner().peer(),
@@ -57,7 +56,7 @@ impl Caller {
         }
     }
 
-    /// Our own proof for it, where it has given one.
+    /// Returns this host's own proof for the caller, if the caller has given one.
     pub const fn server_proof(&self) -> Option<[u8; 32]> {
         match self {
             Self::Host(known, _) => Some(known.inner().server_proof()),
@@ -65,10 +64,10 @@ impl Caller {
         }
     }
 
-    /// Message 2 around an answer, and the keys, where it was not yet made.
+    /// Builds message 2 around an answer, and returns the session keys, if it was not yet built.
     ///
     /// # Errors
-    /// It was made before, or there were no random bytes.
+    /// It was built before, or there were no random bytes.
     pub fn message_2(&mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
         match self {
             Self::Host(known, _) => known.inner_mut().message_2(payload),
@@ -76,7 +75,7 @@ impl Caller {
         }
     }
 
-    /// The machine that the doors know: a host's, or the person's.
+    /// Returns the ID of the machine that the doors know: the host's, or the user's.
     pub fn machine(&self) -> Id {
         Id::of(match self {
             Self::Host(known, _) => known.inner().machine(),
@@ -84,7 +83,7 @@ impl Caller {
         })
     }
 
-    /// The machines that ask: a host's and that of the user whom it vouches for.
+    /// Returns the IDs of the calling machines: a host's, and that of the user it vouches for.
     pub fn machines(&self) -> Vec<Id> {
         match self {
             Self::Host(known, _) => known.inner().machines(),
@@ -94,7 +93,7 @@ impl Caller {
         }
     }
 
-    /// The host that asks, where one does.
+    /// Returns the host that asks, if any.
     pub const fn host(&self) -> Option<&Entry> {
         match self {
             Self::Host(known, _) => Some(known.inner().caller()),
@@ -103,64 +102,64 @@ impl Caller {
     }
 }
 
-/// The services `exec` and `subsystem`: which command, as whom, with which variables.
+/// The services `exec` and `subsystem`: the command, its user and its variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exec {
-    /// The user to be.
+    /// The user that it runs as.
     pub user: UserName,
     /// How the words are run.
     pub form: Form,
-    /// Variables passed on.
+    /// The variables that are passed on.
     pub environment: Vec<(String, Vec<u8>)>,
 }
 
 /// How the words of a command are run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Form {
-    /// Joined by single spaces, by the account's shell, as rsh and sshd do.
+    /// Joined by single spaces and run by the account's shell, as rsh and sshd do.
     Shell(Vec<u8>),
-    /// As they are, the first the program's path, without any shell; a subsystem's come from
-    /// the settings.
+    /// Run as they are, without a shell; the first word is the program's path. A subsystem's words
+    /// come from the settings.
     Direct(Vec<Vec<u8>>),
 }
 
 impl<S, W> Granted<S, W> {
-    /// What was granted.
+    /// Returns what was granted.
     pub const fn service(&self) -> &S {
         &self.service
     }
 
-    /// To whom.
+    /// Returns the caller.
     pub const fn to(&self) -> &W {
         &self.to
     }
 
-    /// To whom, for the answer.
+    /// Returns the caller, for building the answer.
     pub const fn to_mut(&mut self) -> &mut W {
         &mut self.to
     }
 }
 
 impl<S> Granted<S> {
-    /// To which host.
+    /// Returns the host.
     pub const fn authenticated(&self) -> &AuthenticatedHost {
         &self.to
     }
 
-    /// To which host, for the answer.
+    /// Returns the host, for building the answer.
     pub const fn authenticated_mut(&mut self) -> &mut AuthenticatedHost {
         &mut self.to
     }
 }
 
-/// The service `gui`: an application of the table, and where it is to be displayed.
+/// The service `gui`: an application of the table, and its display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gui {
     /// Its name in the table.
     pub name: String,
     /// The program and all its arguments.
     pub argv: Vec<Vec<u8>>,
-    /// Variables that the table gives it.
+    /// Variables that the table sets.
     pub own: Vec<(String, String)>,
     /// Variables that the caller passes on.
     pub passed: Vec<(String, Vec<u8>)>,
@@ -168,15 +167,15 @@ pub struct Gui {
     pub host: String,
     /// `GUI_PORT`.
     pub port: u16,
-    /// Whether it is left running by itself.
+    /// Whether it keeps running after its connection has ended.
     pub detach: bool,
 }
 
-/// Decides which application a caller may start. `groups`: those of the table's that
-/// his account is in. `serves`: the only user that this daemon can be.
+/// Decides whether a caller may start an application. `groups` are those groups of the table that
+/// the account is in. `serves` is the only user that this daemon can run as.
 ///
 /// # Errors
-/// The application is not there, or not for him, or not for his way in.
+/// The application does not exist, or is not allowed to this user, or not by this way of login.
 pub fn grant_application(
     to: Caller,
     groups: &[String],
@@ -246,8 +245,8 @@ pub fn grant_application(
     Ok(Granted { service, to })
 }
 
-/// As whom a proven host's request for an application would run, before its account has
-/// been looked up.
+/// Returns the user that an authenticated host's application would run as, before the account is
+/// looked up.
 ///
 /// # Errors
 /// The user is not allowed to this host.
@@ -258,11 +257,12 @@ pub fn user_of(
     allowed_user(authenticated, serves)
 }
 
-/// Whether a proven caller may be this account, once it has been looked up: whoever a
-/// host's signer vouches for is root by no other name either, unless that name is given.
+/// Checks whether an authenticated caller may use this account, after its lookup. A user that a
+/// host's signer vouches for must not become root under another name of uid 0, unless `users=`
+/// lists that name.
 ///
 /// # Errors
-/// It is root's.
+/// The account is root's.
 pub fn check_account(authenticated: &AuthenticatedHost, account: &Account) -> Result<(), Refusal> {
     let entry = authenticated.caller();
     if !authenticated.is_vouched() || account.uid != 0 || entry.users.name_their_users() {
@@ -275,12 +275,12 @@ pub fn check_account(authenticated: &AuthenticatedHost, account: &Account) -> Re
     Err(Refusal::new(Cause::User, words))
 }
 
-/// Decides on a proven caller's request. `program`: the words of the subsystem that it
-/// names, as the settings have them, or why they have none. `serves`: the only user that this
-/// daemon can be, when it does not run as root.
+/// Decides on an authenticated caller's request. `program` holds the words of the named subsystem
+/// from the settings, or why there are none. `serves` is the only user that this daemon can run as,
+/// if it does not run as root.
 ///
 /// # Errors
-/// The user, the command or the subsystem is not allowed to this host, or not there.
+/// The user, the command or the subsystem is not allowed to this host, or does not exist.
 pub fn grant(
     known: Known<AuthenticatedHost>,
     program: Option<Result<Vec<String>, Fault>>,
@@ -318,8 +318,8 @@ pub fn grant(
     })
 }
 
-/// As whom it would run: for a host that asks itself, whom `run-as=` names; for one of
-/// its users, as `users=` has it.
+/// Returns the user that it would run as: by `run-as=` if the host itself asks, by `users=` if one
+/// of its users asks.
 fn allowed_user(
     authenticated: &AuthenticatedHost,
     serves: Option<&str>,
@@ -405,13 +405,13 @@ fn allowed_subsystem(
         let words = words.into_iter().map(String::into_bytes).collect();
         return Ok(Form::Direct(words));
     }
-    // Nobody named it for this host, which has it because it may run any command: then the
-    // account's shell decides, as for a command. It may be nologin, or a restricted one.
+    // The subsystem is not listed for this host, which may use it because it may run any command.
+    // The account's shell decides then, as for a command. It may be nologin or a restricted shell.
     let quoted: Vec<String> = words.iter().map(|word| shell_word(word)).collect();
     Ok(Form::Shell(quoted.join(" ").into_bytes()))
 }
 
-/// What a person may pass; `LC_` alone is no category.
+/// Returns whether a PC user may pass this variable; `LC_` without a category is not accepted.
 fn is_locale(name: &str) -> bool {
     let category = name.strip_prefix("LC_");
     name == "LANG" || category.is_some_and(|category| !category.is_empty())

@@ -1,6 +1,6 @@
-//! Addresses and networks as the host table lists them. Used by the monitor for whom a
-//! host may be and where to listen, and by the client for where to dial. Pure, but for the
-//! number that the system has for a zone.
+//! Addresses and networks as the host table lists them. The monitor uses them to check a host's
+//! address and to listen; the client uses them to dial. Pure, except that it asks the system for
+//! the number of a zone's interface.
 
 use std::fmt;
 use std::io;
@@ -12,8 +12,7 @@ use crate::fault::Fault;
 /// The longest name of an interface, in bytes (IFNAMSIZ less its NUL).
 const ZONE_MAX: usize = 15;
 
-/// The interface that an IPv6 address of a link belongs to, by its name here or its number.
-/// All zeros: none.
+/// The interface of a link-local IPv6 address, by its name here or its number. All zeros: none.
 type Zone = [u8; ZONE_MAX];
 
 /// One address: IPv4, or IPv6 that may have a zone (`fe80::1%eth0`).
@@ -24,11 +23,11 @@ pub struct Address {
 }
 
 impl Address {
-    /// Reads `192.0.2.1`, `2001:db8::1` or `fe80::1%eth0`, with or without brackets. IPv4
-    /// written as IPv4-mapped IPv6 is IPv4.
+    /// Parses `192.0.2.1`, `2001:db8::1` or `fe80::1%eth0`, with or without brackets. IPv4 written
+    /// as IPv4-mapped IPv6 is IPv4.
     ///
     /// # Errors
-    /// It is none.
+    /// The text is not an address.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         Self::read(text).map_err(|why| {
             let text = quoted(text);
@@ -62,19 +61,19 @@ impl Address {
         Ok(Self { ip, zone })
     }
 
-    /// The address without its zone, as it is compared with a peer's.
+    /// Returns the address without its zone, for comparison with a peer's.
     pub const fn ip(&self) -> IpAddr {
         self.ip
     }
 
-    /// The interface's name or number; empty where there is none.
+    /// Returns the interface's name or number; empty if there is none.
     pub fn zone(&self) -> &str {
         let end = self.zone.iter().position(|b| *b == 0);
         let name = self.zone.get(..end.unwrap_or(ZONE_MAX)).unwrap_or_default();
         std::str::from_utf8(name).unwrap_or_default()
     }
 
-    /// The address with a port, to dial it or listen on it.
+    /// Returns the address with a port, to dial it or listen on it.
     ///
     /// # Errors
     /// There is no such interface.
@@ -109,26 +108,25 @@ impl fmt::Display for Address {
     }
 }
 
-/// Whether an IPv6 address means a host on one link alone: of the link, or a multicast
-/// address of link or interface.
+/// Returns whether an IPv6 address denotes a host on one link only: link-local unicast, or
+/// multicast of link or interface scope.
 fn is_of_a_link(a: Ipv6Addr) -> bool {
     let [first, ..] = a.segments();
     a.is_unicast_link_local() || (a.is_multicast() && matches!(first & 0xf, 1 | 2))
 }
 
-/// An address, or all addresses that begin with the same bits (CIDR). IPv4
-/// written as IPv4-mapped IPv6 (`::ffff:192.0.2.1`) is IPv4.
+/// An address, or all addresses that begin with the same bits (CIDR). IPv4 written as IPv4-mapped
+/// IPv6 (`::ffff:192.0.2.1`) is IPv4.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Network {
     base: IpAddr,
     prefix: u32,
-    /// Of one address, and for dialling it alone: whether another is in it does not depend
-    /// on it.
+    /// The zone of a single address, used only for dialing: [`Network::contains`] ignores it.
     zone: Zone,
 }
 
 impl Network {
-    /// One address.
+    /// Returns the network of one address.
     pub fn host(address: impl Into<Address>) -> Self {
         let address = address.into();
         Self {
@@ -138,12 +136,12 @@ impl Network {
         }
     }
 
-    /// Reads `192.0.2.1`, `10.0.0.0/8`, `2001:db8::1` or `2001:db8::/32`; an address as
+    /// Parses `192.0.2.1`, `10.0.0.0/8`, `2001:db8::1` or `2001:db8::/32`; an address as
     /// [`Address::parse`] does.
     ///
     /// # Errors
-    /// It is neither, or bits beyond the prefix are set; the fault names the
-    /// network that was probably meant.
+    /// The text is neither, or bits beyond the prefix are set; the fault names the network that was
+    /// probably meant.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let wrong =
             |why: String| Fault::new(format!("{} is no address or network: {why}", quoted(text)));
@@ -170,7 +168,7 @@ impl Network {
                 "bits after the first {bits} are set; did you mean {base}/{bits}?"
             )));
         }
-        // ::ffff:0:0/96 and longer are IPv4 networks in another dress.
+        // ::ffff:0:0/96 and longer are IPv4 networks in IPv6 form.
         let canonical = base.to_canonical();
         match bits.checked_sub(128 - width(canonical)) {
             Some(prefix) if canonical != base => Ok(Self {
@@ -186,13 +184,13 @@ impl Network {
         }
     }
 
-    /// Whether an address is in it. An IPv4-mapped IPv6 address is IPv4.
+    /// Returns whether it contains an address. An IPv4-mapped IPv6 address is IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_ipv4() == self.base.is_ipv4() && masked(address, self.prefix) == self.base
     }
 
-    /// The address, when it is one address and not a network.
+    /// Returns the address, if it is one address and not a network.
     pub fn single(&self) -> Option<Address> {
         (self.prefix == width(self.base)).then_some(Address {
             ip: self.base,
@@ -200,12 +198,12 @@ impl Network {
         })
     }
 
-    /// Its first address and how many leading bits count.
+    /// Returns its first address and the length of its prefix.
     pub fn parts(&self) -> (IpAddr, u8) {
         (self.base, u8::try_from(self.prefix).unwrap_or(u8::MAX))
     }
 
-    /// An address in it to try a route to: itself, or a network's first one.
+    /// Returns an address in it to try a route to: itself, or a network's first one.
     pub fn first(&self) -> IpAddr {
         if self.single().is_some() {
             return self.base;
@@ -227,12 +225,12 @@ impl fmt::Display for Network {
     }
 }
 
-/// How many bits an address of that kind has.
+/// Returns the number of bits of an address of that family.
 fn width(address: IpAddr) -> u32 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-/// The address with all bits but the first ones cleared.
+/// Returns the address with all bits after the prefix cleared.
 fn masked(address: IpAddr, prefix: u32) -> IpAddr {
     match address {
         IpAddr::V4(a) => {
@@ -246,7 +244,7 @@ fn masked(address: IpAddr, prefix: u32) -> IpAddr {
     }
 }
 
-/// What is probably wrong with something that should have been an address.
+/// Returns a hint at what is probably wrong with an invalid address.
 fn hint(text: &str) -> &'static str {
     if text.contains('%') {
         "an interface after % is for one IPv6 address of a link, as in fe80::1%eth0"
@@ -326,7 +324,7 @@ mod tests {
             assert!(network.contains(one.ip()));
             assert_eq!(Address::parse(shown), Ok(one));
         }
-        // The name of an interface becomes its number; there is none of this one.
+        // An interface's name becomes its number; the second interface does not exist.
         let lo = Address::parse("fe80::1%lo").unwrap();
         if let Ok(number) = nix::net::if_::if_nametoindex("lo") {
             let SocketAddr::V6(lo) = lo.with_port(1).unwrap() else {

@@ -14,17 +14,17 @@ use crate::protocol::limits;
 use crate::protocol::name::is_service_name;
 use crate::sys::pam_files;
 
-/// A mistake and where in the text it begins.
+/// A mistake and its offset in the text.
 pub(super) type Mistake = (usize, String);
 
-/// One key of a `[gui.NAME]` table, for the documents' check.
+/// One key of a `[gui.NAME]` table, for the check of the documents.
 #[derive(Debug)]
 pub struct Key {
     /// Its name.
     pub name: &'static str,
-    /// What it may be, and what it is where it is not given.
+    /// Its allowed values, and its default.
     pub bounds: &'static str,
-    /// What it means, in a line.
+    /// Its meaning, in one line.
     pub meaning: &'static str,
 }
 
@@ -57,8 +57,7 @@ pub const KEYS: &[Key] = &[
     },
 ];
 
-/// Variables that the daemon sets itself, and what would change a program before it
-/// begins.
+/// Variables that the daemon sets itself.
 const RESERVED: [&str; 6] = ["HOME", "USER", "LOGNAME", "SHELL", "GUI_HOST", "GUI_PORT"];
 
 /// An application of the table.
@@ -66,20 +65,20 @@ const RESERVED: [&str; 6] = ["HOME", "USER", "LOGNAME", "SHELL", "GUI_HOST", "GU
 pub struct Application {
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// Who may start it.
+    /// The users who may start it.
     pub users: Vec<Who>,
     /// Whether the caller may add arguments.
     pub arguments: bool,
     /// Whether remote GUI login may start it.
     pub remote: bool,
-    /// Variables that it gets besides.
+    /// Additional variables for it.
     pub environment: BTreeMap<String, String>,
 }
 
 /// One item of `users`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Who {
-    /// Everybody but root, who must be named.
+    /// Every user except root, which must be named.
     Everybody,
     /// This user.
     User(UserName),
@@ -112,18 +111,18 @@ impl fmt::Display for Who {
 pub struct Applications(BTreeMap<String, Application>);
 
 impl Applications {
-    /// The application of this name.
+    /// Returns the application of this name.
     pub fn get(&self, name: &str) -> Option<&Application> {
         self.0.get(name)
     }
 
-    /// All of them, by name.
+    /// Returns all of them, by name.
     pub fn all(&self) -> impl Iterator<Item = (&str, &Application)> {
         self.0.iter().map(|(name, a)| (name.as_str(), a))
     }
 
-    /// What keeps people from logging in: without a whole stack of its own PAM would ask
-    /// `other`, which may let people in, so that there must be one.
+    /// Returns a fault if users cannot log in because PAM has no complete stack for this service.
+    /// PAM would then use `other`, which may allow users, so the service's own stack is required.
     pub fn lacks_service(&self) -> Option<Fault> {
         let (name, _) = self.all().next()?;
         let trouble = pam_files::judge().err()?;
@@ -135,7 +134,7 @@ impl Applications {
         )))
     }
 
-    /// The groups that some application names.
+    /// Returns the groups that any application names.
     pub fn groups(&self) -> Vec<String> {
         let mut all: Vec<String> = self
             .0
@@ -151,7 +150,7 @@ impl Applications {
         all
     }
 
-    /// Reads the table `gui`, whose tables are the applications.
+    /// Parses the table `gui`, which holds a table for each application.
     pub(super) fn read(table: &DeTable<'_>, mistakes: &mut Vec<Mistake>) -> Self {
         let mut all = BTreeMap::new();
         for (name, value) in table {
@@ -216,7 +215,7 @@ fn read_one(table: &DeTable<'_>, at: usize) -> Result<Application, Mistake> {
             let words = format!("unknown key {} of an application{hint}", quoted(name));
             return Err((key.span().start, words));
         };
-        // What it is where it is not given, or that it must be, is another matter.
+        // The default, or that the key is required, is another matter.
         let bounds = known.bounds.split_once(';').map_or(known.bounds, |b| b.0);
         let must_be = || wrong(format!("it must be {bounds}"));
         match name {

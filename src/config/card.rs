@@ -1,5 +1,5 @@
-//! The invitation card: the short text that one host's administrator carries
-//! to the other's by a safe way. Pure; used by `cosadm` alone.
+//! The invitation card: the short text that one host's administrator carries to the other's over a
+//! safe channel. Pure; used only by `cosadm`.
 //!
 //! ```text
 //! -----BEGIN COSSERVER INVITATION-----
@@ -13,9 +13,8 @@
 //! -----END COSSERVER INVITATION-----
 //! ```
 //!
-//! The check is the first 8 hexadecimal digits of the SHA-256 over the lines
-//! from `caller` to `cookie`, each written as above with a newline. It finds
-//! typing errors and guards against nothing else.
+//! The check is the first 8 hexadecimal digits of the SHA-256 over the lines from `caller` to
+//! `cookie`, each written as above with a newline. It only detects typing errors.
 
 use std::net::IpAddr;
 
@@ -32,17 +31,17 @@ const BEGIN: &str = "-----BEGIN COSSERVER INVITATION-----";
 const END: &str = "-----END COSSERVER INVITATION-----";
 /// The fields in their order.
 const FIELDS: [&str; 7] = ["caller", "server", "addr", "port", "key", "cookie", "check"];
-/// The longest text in which a card is looked for, in bytes.
+/// The longest text that is searched for a card, in bytes.
 pub const TEXT_MAX: usize = 64 * 1024;
 /// The most addresses on a card.
 pub const ADDRESSES_MAX: usize = 32;
 
-/// An invitation: what the caller needs to reach and to convince the server.
-/// It holds a secret, so it has no `Debug`.
+/// An invitation: what the caller needs to reach the server and to authenticate to it. It holds a
+/// secret, so it has no `Debug`.
 pub struct Card {
-    /// The name by which the server knows the host that is invited.
+    /// The name by which the server knows the invited host.
     pub caller: HostName,
-    /// The name by which the server knows itself.
+    /// The server's own name.
     pub server: HostName,
     /// The server's addresses, in the order in which to try them.
     pub addresses: Vec<IpAddr>,
@@ -50,12 +49,12 @@ pub struct Card {
     pub port: u16,
     /// The server's public key.
     pub key: PublicKey,
-    /// The secret by which the caller asks.
+    /// The secret with which the caller authenticates.
     pub cookie: Secret,
 }
 
 impl Card {
-    /// The card as text, wiped when dropped.
+    /// Returns the card as text, wiped when dropped.
     pub fn print(&self) -> Zeroizing<String> {
         let body = self.body();
         let mut text = Zeroizing::new(String::with_capacity(body.len() + 128));
@@ -74,11 +73,11 @@ impl Card {
         text
     }
 
-    /// The lines that the check covers.
+    /// Returns the lines that the check covers.
     fn body(&self) -> Zeroizing<String> {
         let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
         let addresses = addresses.join(",");
-        // Reserved in full, so that the text never moves and leaves a copy.
+        // Reserve it in full, so that the text never moves and leaves a copy.
         let mut body = Zeroizing::new(String::with_capacity(1024 + addresses.len()));
         let values: [&str; 6] = [
             self.caller.as_str(),
@@ -96,13 +95,11 @@ impl Card {
         body
     }
 
-    /// Finds and reads the one card in a text. What is before and after it,
-    /// blanks, blank lines and carriage returns do not matter, nor does the
-    /// order of its lines.
+    /// Finds and parses the one card in a text. Text before and after it, blanks, blank lines and
+    /// carriage returns, and the order of its lines do not matter.
     ///
-    /// # Errors
-    /// There is no card or more than one, or it is wrong; the fault names the
-    /// line of the text, 1 being the first, and no secret.
+    /// There is no card or more than one, or it is wrong. The fault names the line of the text, 1
+    /// being the first, and no secret.
     pub fn parse(text: &[u8]) -> Result<Self, Fault> {
         if text.len() > TEXT_MAX {
             return Err(Fault::new(format!(
@@ -185,7 +182,7 @@ impl Card {
     }
 }
 
-/// One line of a card, put where it belongs.
+/// Stores the value of one line of a card.
 fn take<'t>(
     line: &'t [u8],
     number: usize,
@@ -240,7 +237,7 @@ fn addresses(value: &str) -> Result<Vec<IpAddr>, Fault> {
     Ok(addresses)
 }
 
-/// What is wrong with a key or a cookie, without telling it.
+/// Describes what is wrong with a key or a cookie, without revealing it.
 fn digits(value: &str) -> String {
     let count = value.chars().count();
     if count == 64 {
@@ -366,7 +363,7 @@ mod tests {
         for _ in 0..100_000 {
             let mutant = numbers.mutate(text.as_bytes());
             match Card::parse(&mutant) {
-                // The check lets nothing through but what means the same.
+                // The check accepts only a card with the same meaning.
                 Ok(card) => same(&card),
                 Err(fault) => wrong += usize::from(!fault.to_string().contains("cdcdcd")),
             }

@@ -1,12 +1,12 @@
-//! The allow list of commands: a path and a pattern for each argument.
-//! Pure; the monitor asks it about the argument vector that the proof covers.
-//! No shell is involved, so nothing but `*`, `?`, `\` and `...` has a meaning.
+//! The allow list of commands: a path and a pattern for each argument. Pure; the monitor applies it
+//! to the argument vector that the proof covers. No shell is involved, so only `*`, `?`, `\` and
+//! `...` have a meaning.
 //!
 //! `/usr/bin/df -h *` allows `df -h /tmp` and neither `df -h` nor `df -h a b`.
 //!
 //! - The first word is the program, an absolute path without wildcards.
-//! - `*` is any run of bytes within one argument, `?` is one byte; `\` takes
-//!   the meaning from the next character, also from a blank.
+//! - `*` is any run of bytes within one argument, `?` is one byte; `\` removes the special meaning
+//!   of the next character, also of a blank.
 //! - A last word `...` allows any further arguments, or none.
 //! - A pattern that begins with a wildcard does not match an argument that
 //!   begins with `-`, so that a file name cannot become an option.
@@ -35,10 +35,10 @@ enum Piece {
 }
 
 impl CommandPattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let wrong =
             |why: &str| Fault::new(format!("{} is no command pattern: {why}", quoted(text)));
@@ -81,7 +81,7 @@ impl CommandPattern {
         })
     }
 
-    /// Whether an argument vector, the program first, is this command.
+    /// Returns whether an argument vector, the program first, matches this command.
     pub fn allows(&self, argv: &[Vec<u8>]) -> bool {
         let Some((program, arguments)) = argv.split_first() else {
             return false;
@@ -127,7 +127,7 @@ fn is_detour(part: &[u8]) -> bool {
     matches!(part, b"" | b"." | b"..")
 }
 
-/// The words of a pattern; runs of `*` are one.
+/// Splits a pattern into words; a run of `*` becomes one.
 fn split(text: &str) -> Result<Vec<Vec<Piece>>, &'static str> {
     let mut words = Vec::new();
     let mut word: Option<Vec<Piece>> = None;
@@ -165,8 +165,8 @@ fn matches(pattern: &[Piece], argument: &[u8]) -> bool {
     glob(pattern, argument)
 }
 
-/// Matches without recursion: only the last `*` is ever taken back, since an
-/// earlier one could not do better. Time: at most both lengths multiplied.
+/// Matches without recursion. It backtracks only to the last `*`, since an earlier one could not do
+/// better. Time: at most the product of both lengths.
 fn glob(pattern: &[Piece], text: &[u8]) -> bool {
     let (mut at, mut from) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
@@ -185,7 +185,7 @@ fn glob(pattern: &[Piece], text: &[u8]) -> bool {
             at += 1;
             from += 1;
         } else if let Some((after, began)) = star {
-            // The `*` takes one byte more.
+            // The `*` takes one more byte.
             star = Some((after, began + 1));
             at = after;
             from = began + 1;
@@ -250,7 +250,7 @@ mod tests {
         assert!(arg("\\[a]", "[a]"));
         assert!(arg("-*", "-x"));
         assert!(arg("--file=*", "--file=-x"));
-        // Option injection and ways out.
+        // Option injection and path traversal.
         assert!(!arg("*", "-rf"));
         assert!(!arg("?x", "-x"));
         assert!(!arg("/var/log/*", "/var/log/../../etc/shadow"));

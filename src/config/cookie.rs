@@ -1,7 +1,6 @@
-//! Cookies: the secrets by which hosts ask each other. `NAME.in` is the one by
-//! which that host asks us, `NAME.out` the one by which we ask it. Each file
-//! has one or two lines `cookie HEX64`, the newest first; two are live while a
-//! cookie is rotated.
+//! Cookies: the secrets with which hosts authenticate to each other. `NAME.in` is for requests from
+//! that host, `NAME.out` for requests to it. Each file has one or two lines `cookie HEX64`, the
+//! newest first; two are live while a cookie is rotated.
 //!
 //! The monitor reads `.in`, the client `.out`, `cosadm` writes both.
 
@@ -19,10 +18,10 @@ use crate::secret::Secret;
 pub const LIVE_MAX: usize = 2;
 const FILE_MAX: usize = 4096;
 
-/// The cookies by which that host may ask us, the newest first: one or two.
+/// Loads the cookies of requests from that host, the newest first: one or two.
 ///
 /// # Errors
-/// There is none, or the file is not to be trusted or wrong: it is denied.
+/// There is none, or the file is not trusted or wrong: the host is denied.
 pub fn load_in(paths: &Paths, host: &HostName) -> Result<Vec<Secret>, Fault> {
     load(paths, &paths.cookie_in(host))?.ok_or_else(|| {
         let words = format!(
@@ -33,10 +32,10 @@ pub fn load_in(paths: &Paths, host: &HostName) -> Result<Vec<Secret>, Fault> {
     })
 }
 
-/// The cookies by which we ask that host, the newest first: one or two.
+/// Loads the cookies of requests to that host, the newest first: one or two.
 ///
 /// # Errors
-/// There is none, or the file is not to be trusted or wrong.
+/// There is none, or the file is not trusted or wrong.
 pub fn load_out(paths: &Paths, host: &HostName) -> Result<Vec<Secret>, Fault> {
     load(paths, &paths.cookie_out(host))?.ok_or_else(|| {
         let words = format!(
@@ -47,7 +46,7 @@ pub fn load_out(paths: &Paths, host: &HostName) -> Result<Vec<Secret>, Fault> {
     })
 }
 
-/// Writes the cookies by which that host may ask us, the newest first.
+/// Writes the cookies of requests from that host, the newest first.
 ///
 /// # Errors
 /// There are none or more than two, or the file could not be written.
@@ -55,7 +54,7 @@ pub fn write_in(paths: &Paths, host: &HostName, cookies: &[Secret]) -> Result<()
     write(&paths.cookie_in(host), cookies)
 }
 
-/// Writes the cookies by which we ask that host, the newest first.
+/// Writes the cookies of requests to that host, the newest first.
 ///
 /// # Errors
 /// There are none or more than two, or the file could not be written.
@@ -63,7 +62,7 @@ pub fn write_out(paths: &Paths, host: &HostName, cookies: &[Secret]) -> Result<(
     write(&paths.cookie_out(host), cookies)
 }
 
-/// The cookies of a file; `None` when it is missing.
+/// Loads the cookies of a file; `None` if it is missing.
 pub(crate) fn load(paths: &Paths, file: &Path) -> Result<Option<Vec<Secret>>, Fault> {
     match paths.read_if_there(file, Kind::Secret, FILE_MAX)? {
         Some(bytes) => parse(&bytes, file).map(Some),
@@ -74,7 +73,7 @@ pub(crate) fn load(paths: &Paths, file: &Path) -> Result<Option<Vec<Secret>>, Fa
 fn parse(bytes: &[u8], file: &Path) -> Result<Vec<Secret>, Fault> {
     let mut cookies: Vec<Secret> = Vec::with_capacity(LIVE_MAX);
     for (number, line) in (1..).zip(bytes.split(|b| *b == b'\n')) {
-        // Nothing of the line is told: it is a secret, or near to one.
+        // Do not repeat the line: it is a secret, or close to one.
         let wrong = |why: &str| Fault::at(file, number, why);
         let line = line.trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {
@@ -107,7 +106,7 @@ fn write(file: &Path, cookies: &[Secret]) -> Result<(), Fault> {
             "one or two cookies are live, not more and not none",
         ));
     }
-    // Reserved in full, so that the text never moves and leaves a copy.
+    // Reserve it in full, so that the text never moves and leaves a copy.
     let mut text = Zeroizing::new(String::with_capacity(LIVE_MAX * 80));
     for cookie in cookies {
         text.push_str("cookie ");

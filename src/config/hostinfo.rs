@@ -1,17 +1,17 @@
-//! The host table, `hostinfo`: one host a line, `name method options…`. It is
-//! read both ways: who may ask this host, and how this host reaches that one.
+//! The host table, `hostinfo`: one host per line, `name method options…`. It is read in both
+//! directions: which hosts may ask this host, and how this host reaches other hosts.
 //!
-//! The monitor reads it whole, the client looks for its one host
-//! ([`find`]), `cosadm` shows and edits it. Nothing is resolved here.
+//! The monitor reads it completely, the client searches for its one host ([`find`]), `cosadm` shows
+//! and edits it. Nothing is resolved here.
 //!
-//! - A mistake costs its host alone: the host is not in the table, and the
-//!   fault names the line. A host on two lines is on none.
-//! - Words are separated by blanks and may be quoted with `'…'` or `"…"`,
-//!   inside which nothing but the same quote has a meaning. `#` at the start of
-//!   a word begins a comment. A line is a line: nothing continues it.
-//! - A line of more than 8 KiB costs its host; it is never read as two.
-//! - A file that is missing, not to be trusted or longer than 16 MiB is a
-//!   fault as a whole, and then there is no table.
+//! - A mistake affects only its host: the host is not in the table, and the fault names the line. A
+//!   host on two lines is not in the table.
+//! - Words are separated by blanks and may be quoted with `'…'` or `"…"`, inside which only the
+//!   same quote has a meaning. `#` at the start of a word begins a comment. There are no
+//!   continuation lines.
+//! - A line of more than 8 KiB removes its host; it is never read as two.
+//! - A file that is missing, not trusted or longer than 16 MiB is a fault as a whole, and then
+//!   there is no table.
 
 mod entry;
 mod line;
@@ -33,8 +33,7 @@ use super::secure::Kind;
 use super::words::{numbered, quoted};
 use crate::fault::Fault;
 
-/// The longest host table that is read, in bytes: 100,000 hosts with pinned
-/// keys have some 14 MB.
+/// The longest host table that is read, in bytes: 100,000 hosts with pinned keys have some 14 MB.
 pub const FILE_MAX: usize = 16 * 1024 * 1024;
 
 /// The host table.
@@ -46,20 +45,18 @@ pub struct HostTable {
 }
 
 impl HostTable {
-    /// Reads the table of a place with care.
+    /// Reads the host table with care.
     ///
     /// # Errors
-    /// The file is missing, not to be trusted, too long or unreadable: then
-    /// every host is denied.
+    /// The file is missing, not trusted, too long or unreadable. Every host is then denied.
     pub fn load(paths: &Paths) -> Result<Self, Fault> {
         Ok(Self::parse(&content(paths)?, &paths.hostinfo()))
     }
 
-    /// The table that a text gives; the file is named in faults. A line that is not
-    /// UTF-8 costs its host alone.
+    /// Parses the table; `file` is named in faults. A line that is not UTF-8 affects only its host.
     pub fn parse(text: &[u8], file: &Path) -> Self {
         let mut table = Self::default();
-        // Where each name was first seen, on a right line or a wrong one.
+        // Where each name was first seen, on a valid or an invalid line.
         let mut lines: HashMap<HostName, usize> = HashMap::new();
         let mut denied: Vec<HostName> = Vec::new();
         for (number, line) in numbered(text) {
@@ -94,24 +91,24 @@ impl HostTable {
         table
     }
 
-    /// The entry of a host, if it has a right one.
+    /// Returns the entry of a host, if it has a valid one.
     pub fn get(&self, name: &HostName) -> Option<&Entry> {
         self.by_name.get(name).and_then(|i| self.entries.get(*i))
     }
 
-    /// Every mistake, in the order of the lines, each with file and line.
+    /// Returns every mistake, in the order of the lines, each with file and line.
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }
 
-    /// Every right entry, in the order of the lines.
+    /// Returns every valid entry, in the order of the lines.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 }
 
-/// Looks for one host without reading the other lines closely: what a client
-/// needs of a long table in a short time. `None`: no line is the host's.
+/// Searches for one host without parsing the other lines: what a client needs of a long table,
+/// quickly. `None`: no line names the host.
 ///
 /// # Errors
 /// As [`HostTable::load`]; or the host's own line is wrong, or there are two.
@@ -119,7 +116,7 @@ pub fn find(paths: &Paths, host: &HostName) -> Result<Option<Entry>, Fault> {
     find_in(&content(paths)?, &paths.hostinfo(), host)
 }
 
-/// The same in a text.
+/// Searches for one host in a text.
 ///
 /// # Errors
 /// The host's own line is wrong, or there are two.
@@ -143,10 +140,10 @@ pub fn find_in(text: &[u8], file: &Path, host: &HostName) -> Result<Option<Entry
     Entry::parse(line, number).map_err(|fault| at(file, number, Some(host), &fault))
 }
 
-/// The file's content, opened with care.
+/// Returns the file's content, opened with care.
 ///
 /// # Errors
-/// It is missing, not to be trusted, or too long.
+/// The file is missing, not trusted, or too long.
 pub fn content(paths: &Paths) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let file = paths.hostinfo();
     paths
@@ -159,7 +156,7 @@ pub fn content(paths: &Paths) -> Result<Zeroizing<Vec<u8>>, Fault> {
         })
 }
 
-/// The host that a line is about, also when the rest of it is wrong.
+/// Returns the host that a line names, even if the rest of the line is wrong.
 pub(crate) fn named(line: &[u8]) -> Option<HostName> {
     let line = line.get(..line.len().min(LINE_MAX))?;
     let line = line.trim_ascii_start();
@@ -176,7 +173,7 @@ pub(crate) fn named(line: &[u8]) -> Option<HostName> {
     HostName::parse(std::str::from_utf8(&word).ok()?).ok()
 }
 
-/// A cheap first look: whether a line can be the host's at all.
+/// Returns quickly whether a line can be the host's at all.
 fn may_name(line: &[u8], host: &HostName) -> bool {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return true;
@@ -196,12 +193,12 @@ fn at(file: &Path, number: usize, name: Option<&HostName>, fault: &Fault) -> Fau
     }
 }
 
-/// A fault about an option's value, with the option's name before it.
+/// Returns a fault about an option's value, prefixed with the option's name.
 pub(crate) fn about(option: &str, why: impl std::fmt::Display) -> Fault {
     Fault::new(format!("{option}=: {why}"))
 }
 
-/// A fault about a word that should have been one of a few.
+/// Returns a fault about a word that is not one of the expected ones.
 pub(crate) fn unknown(what: &str, word: &str, hint: &str) -> Fault {
     Fault::new(format!("unknown {what} {}{hint}", quoted(word)))
 }

@@ -312,7 +312,7 @@ fn mutants_end_with_an_answer() {
         let table = HostTable::parse(&text, Path::new(FILE));
         right += u64::from(table.faults().is_empty());
         wrong += u64::from(!table.faults().is_empty());
-        // Every name is in the table or denied the same way by both readers.
+        // Both readers agree on whether a name is in the table or denied.
         for name in ["a", "hosta", "hostb"] {
             let one = find_in(&text, Path::new(FILE), &host(name))
                 .ok()
@@ -343,8 +343,7 @@ fn a_host_with_commands_has_the_subsystems_that_its_line_names() {
     assert_eq!(may("commands=/bin/true subsystems=sftp,x.y"), [true, true]);
 }
 
-/// What is accepted must also do something; and what would make an interpreter run
-/// other code is refused.
+/// A variable that has no effect, or that would make an interpreter run other code, is rejected.
 #[test]
 fn variables_that_would_be_set_in_vain_or_run_other_code_are_refused() {
     for set in ["PATH", "HOME", "SHELL"] {

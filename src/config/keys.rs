@@ -1,8 +1,7 @@
-//! The two private keys, `host.key` (the server's) and `machine.key` (the
-//! client's): each a file of one line, `x25519-private HEX64`, that nobody else
-//! may read. And how a key is shown to people.
+//! The two private keys, `host.key` (the server's) and `machine.key` (the client's), and a key's
+//! fingerprint. Each is a file of one line, `x25519-private HEX64`, that no other user may read.
 //!
-//! The monitor reads the one, the client the other; `cosadm init` makes both.
+//! The monitor reads `host.key`, the client `machine.key`; `cosadm init` creates both.
 
 use std::path::Path;
 
@@ -17,26 +16,26 @@ use crate::secret::{KeyPair, PublicKey, Secret, to_hex};
 const FILE_MAX: usize = 4096;
 const WORD: &str = "x25519-private";
 
-/// The host's key pair, by which its clients know it.
+/// Loads the host's key pair, by which its clients identify it.
 ///
 /// # Errors
-/// The file is missing, not to be trusted or wrong.
+/// The file is missing, not trusted or wrong.
 pub fn load_host_key(paths: &Paths) -> Result<KeyPair, Fault> {
     load(paths, &paths.host_key())
 }
 
-/// The machine's (or the user's) key pair, by which servers know it.
+/// Loads the machine's (or the user's) key pair, by which servers identify it.
 ///
 /// # Errors
-/// The file is missing, not to be trusted or wrong.
+/// The file is missing, not trusted or wrong.
 pub fn load_machine_key(paths: &Paths) -> Result<KeyPair, Fault> {
     load(paths, &paths.machine_key())
 }
 
-/// The caller's own key pair, made where there is none yet: its folder with it.
+/// Loads the caller's own key pair, and creates it, with its folder, if there is none.
 ///
 /// # Errors
-/// The file or its folder cannot be made, is not to be trusted, or is wrong.
+/// The file or its folder cannot be created, is not trusted, or is wrong.
 pub fn own_machine_key(paths: &Paths) -> Result<KeyPair, Fault> {
     let file = paths.machine_key();
     if !file.exists() {
@@ -46,13 +45,13 @@ pub fn own_machine_key(paths: &Paths) -> Result<KeyPair, Fault> {
     load_machine_key(paths)
 }
 
-/// Makes a new key file, unless there is one.
+/// Creates a new key file, unless it exists.
 ///
 /// # Errors
 /// The file could not be written.
 pub fn create(file: &Path) -> Result<Created, Fault> {
     let pair = KeyPair::random()?;
-    // Reserved in full, so that the text never moves and leaves a copy.
+    // Reserve it in full, so that the text never moves and leaves a copy.
     let mut text = Zeroizing::new(String::with_capacity(128));
     text.push_str(WORD);
     text.push(' ');
@@ -61,7 +60,8 @@ pub fn create(file: &Path) -> Result<Created, Fault> {
     secure::create_new(file, text.as_bytes(), 0o600)
 }
 
-/// A key as people compare it: the first 32 hexadecimal digits of its SHA-256.
+/// Returns a key's fingerprint for users to compare: the first 32 hexadecimal digits of its
+/// SHA-256.
 pub fn fingerprint(key: &PublicKey) -> String {
     to_hex(&Sha256::digest(key.0)).chars().take(32).collect()
 }

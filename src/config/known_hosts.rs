@@ -1,6 +1,5 @@
-//! The client's pins, `known_hosts`: lines `NAME HEX64`, `#` comments. Several
-//! lines may pin several keys for one name. What is pinned is the host's
-//! public key under the name that the host table here gives it.
+//! The client's pins, `known_hosts`: lines `NAME HEX64`, `#` comments. Several lines may pin
+//! several keys for one name. A pin is the host's public key under its name in this host table.
 //!
 //! The client reads it; `cosadm host join` and `remove` change it.
 
@@ -22,15 +21,14 @@ pub struct Pin {
     pub name: HostName,
     /// Its public key.
     pub key: PublicKey,
-    /// The line that says so; 1 is the first.
+    /// The number of its line; 1 is the first.
     pub line: usize,
 }
 
-/// The keys pinned for a host; none when the file or the host is missing.
+/// Returns the keys pinned for a host; none if the file or the host is missing.
 ///
 /// # Errors
-/// The file is not to be trusted or unreadable, or a line of this host is
-/// wrong.
+/// The file is not trusted or unreadable, or a line of this host is wrong.
 pub fn pins(paths: &Paths, host: &HostName) -> Result<Vec<PublicKey>, Fault> {
     let file = paths.known_hosts();
     let Some(bytes) = paths.read_if_there(&file, Kind::Policy, FILE_MAX)? else {
@@ -45,10 +43,10 @@ pub fn pins(paths: &Paths, host: &HostName) -> Result<Vec<PublicKey>, Fault> {
     Ok(keys)
 }
 
-/// Every pin, and a fault for every wrong line.
+/// Returns every pin, and a fault for every wrong line.
 ///
 /// # Errors
-/// The file is not to be trusted or unreadable.
+/// The file is not trusted or unreadable.
 pub fn load(paths: &Paths) -> Result<(Vec<Pin>, Vec<Fault>), Fault> {
     let file = paths.known_hosts();
     let bytes = paths
@@ -57,10 +55,10 @@ pub fn load(paths: &Paths) -> Result<(Vec<Pin>, Vec<Fault>), Fault> {
     Ok(parse(&bytes, &file))
 }
 
-/// Adds a pin, unless it is there; whether it was added.
+/// Adds a pin, unless it exists, and returns whether it was added.
 ///
 /// # Errors
-/// The file is not to be trusted or could not be written.
+/// The file is not trusted or could not be written.
 pub fn pin(paths: &Paths, host: &HostName, key: &PublicKey) -> Result<bool, Fault> {
     if pins(paths, host)?.contains(key) {
         return Ok(false);
@@ -74,10 +72,10 @@ pub fn pin(paths: &Paths, host: &HostName, key: &PublicKey) -> Result<bool, Faul
     })
 }
 
-/// Removes every pin of a host; whether there was one.
+/// Removes every pin of a host, and returns whether there was one.
 ///
 /// # Errors
-/// The file is not to be trusted or could not be written.
+/// The file is not trusted or could not be written.
 pub fn unpin(paths: &Paths, host: &HostName) -> Result<bool, Fault> {
     edit(paths, |text| {
         let lines: Vec<&[u8]> = text.split_inclusive(|b| *b == b'\n').collect();

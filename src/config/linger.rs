@@ -7,7 +7,7 @@ use crate::fault::Fault;
 /// holds them open, before its session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Linger {
-    /// So many seconds.
+    /// This many seconds.
     Seconds(u32),
     /// Until the other process has closed them, however long that takes.
     UntilClosed,
@@ -17,7 +17,7 @@ pub enum Linger {
 const MOST: u32 = 86_400;
 
 impl Linger {
-    /// Reads `none` or a number of seconds.
+    /// Parses `none` or a number of seconds.
     ///
     /// # Errors
     /// It is neither, or more than a day.
@@ -34,7 +34,7 @@ impl Linger {
         seconds.map(Self::Seconds).ok_or_else(wrong)
     }
 
-    /// Returns it in milliseconds, as the relay is told; `u32::MAX`: until they are closed.
+    /// Returns it in milliseconds for the relay; `u32::MAX`: until they are closed.
     pub fn milliseconds(self) -> u32 {
         match self {
             Self::Seconds(n) => n.saturating_mul(1000).min(u32::MAX - 1),

@@ -1,9 +1,8 @@
-//! The client machine keys that were recorded with the first cookie proof of
-//! their host: `state/machines/NAME`, one line `x25519-public HEX64`. After it,
-//! the same cookie from another machine is refused, until `cosadm host rotate`
-//! forgets the key.
+//! The client machine keys that are recorded with the first cookie proof of their host:
+//! `state/machines/NAME`, one line `x25519-public HEX64`. From then on, the same cookie from
+//! another machine is refused, until `cosadm host rotate` removes the key.
 //!
-//! The monitor reads and records; `cosadm` shows and forgets.
+//! The monitor reads and records them; `cosadm` shows and removes them.
 
 use super::name::HostName;
 use super::paths::Paths;
@@ -13,24 +12,24 @@ use crate::secret::PublicKey;
 
 const FILE_MAX: usize = 4096;
 const WORD: &str = "x25519-public";
-/// How often to look again when the record is being forgotten meanwhile.
+/// How often to retry when the record is being removed at the same time.
 const TRIES: usize = 8;
 
-/// What recording a key came to.
+/// The result of recording a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Recorded {
     /// There was none; now it is this one.
     New,
     /// This one was recorded already.
     Same,
-    /// Another one is recorded: the machine is not the one that was first.
+    /// Another key is recorded: this is not the machine of the first proof.
     Other,
 }
 
-/// The key recorded for a host, if there is one.
+/// Returns the key recorded for a host, if there is one.
 ///
 /// # Errors
-/// The file is not to be trusted or wrong: the host is denied.
+/// The file is not trusted or wrong: the host is denied.
 pub fn recorded(paths: &Paths, host: &HostName) -> Result<Option<PublicKey>, Fault> {
     let file = paths.recorded_machine(host);
     let Some(bytes) = paths.read_if_there(&file, Kind::Policy, FILE_MAX)? else {
@@ -50,12 +49,11 @@ pub fn recorded(paths: &Paths, host: &HostName) -> Result<Option<PublicKey>, Fau
     key.map(Some).ok_or_else(|| Fault::of(&file, words))
 }
 
-/// Records a key for a host, unless one is recorded: of two that race, one is
-/// recorded and the other is told which it was.
+/// Records a key for a host, unless one is recorded. If two race, one is recorded, and the other
+/// learns which.
 ///
 /// # Errors
-/// What is recorded is not to be trusted or wrong, or nothing could be
-/// written: the host is denied.
+/// The record is not trusted or wrong, or could not be written: the host is denied.
 pub fn record(paths: &Paths, host: &HostName, key: PublicKey) -> Result<Recorded, Fault> {
     let folder = paths.machines();
     for _ in 0..TRIES {
@@ -81,10 +79,10 @@ pub fn record(paths: &Paths, host: &HostName, key: PublicKey) -> Result<Recorded
     ))
 }
 
-/// Forgets the key recorded for a host; whether there was one.
+/// Removes the key recorded for a host, and returns whether there was one.
 ///
 /// # Errors
-/// The system refused.
+/// A system call failed.
 pub fn forget(paths: &Paths, host: &HostName) -> Result<bool, Fault> {
     secure::remove(&paths.recorded_machine(host))
 }

@@ -1,7 +1,7 @@
-//! Names of hosts, checked once where they come in, and those of users, which the
-//! protocol carries too ([`crate::protocol::name`]), so that
-//! nothing after it has to ask whether a name is safe in a path, an argument
-//! or a log line. Pure, but for the machine's own name; used by every program that reads the host table.
+//! Host names, checked once at the input, and user names, which the protocol also carries
+//! ([`crate::protocol::name`]). Later code need not ask whether a name is safe in a path, an
+//! argument or a log line. Pure, except for the machine's own name. Used by every program that
+//! reads the host table.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -15,26 +15,25 @@ pub use crate::protocol::name::UserName;
 /// The longest host name in bytes: a file name's 255 less `.out`.
 pub const HOST_MAX: usize = 251;
 
-/// The name of a host: 1 to 251 of the characters `A-Z a-z 0-9 . _ -`, not
-/// beginning with `.` or `-`, kept in lower case. It is safe as a file name
-/// and as an argument.
+/// The name of a host: 1 to 251 of the characters `A-Z a-z 0-9 . _ -`, not beginning with `.` or
+/// `-`, kept in lower case. It is safe as a file name and as an argument.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct HostName(String);
 
 impl HostName {
-    /// The name that this machine has for itself, whole (gethostname(2)).
+    /// Returns this machine's own name, complete (gethostname(2)).
     ///
     /// # Errors
-    /// It has none, or one that is no host name.
+    /// It has none, or one that is not a host name.
     pub fn of_this_machine() -> Result<Self, Fault> {
         let name = nix::unistd::gethostname()?;
         Self::parse(&name.to_string_lossy()).map_err(|e| e.while_doing("the machine's own name"))
     }
 
-    /// Checks a name and puts it into lower case.
+    /// Checks a name and converts it to lower case.
     ///
     /// # Errors
-    /// What is wrong with the name.
+    /// Returns what is wrong with the name.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let wrong = |why: &str| {
             Err(Fault::new(format!(
@@ -60,7 +59,7 @@ impl HostName {
         Ok(Self(text.to_ascii_lowercase()))
     }
 
-    /// The name in lower case.
+    /// Returns the name in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,6 +1,6 @@
-//! Where the files are: one configuration folder, and the state and run
-//! folders that belong to it. Used by every program; reads no file itself, but may ask where a
-//! path leads, and the user database for the caller's home folder.
+//! The paths of the files: one configuration folder, and the state and run folders that belong to
+//! it. Used by every program. Reads no file itself, but may resolve a path, and may query the user
+//! database for the caller's home folder.
 
 use std::env;
 use std::fmt::Display;
@@ -15,7 +15,7 @@ use super::secure::{Checker, Created, Kind};
 use super::words::shell_word;
 use crate::fault::Fault;
 
-/// The configuration folder of the system.
+/// The system's configuration folder.
 pub const SYSTEM: &str = "/etc/cosserver";
 const SYSTEM_STATE: &str = "/var/lib/cosserver";
 const SYSTEM_RUN: &str = "/run/cosserver";
@@ -27,18 +27,18 @@ pub const SETTINGS: &str = "cosserver.toml";
 pub struct Paths {
     /// The configuration folder, absolute.
     pub dir: PathBuf,
-    /// What must outlive a reboot: recorded machine keys.
+    /// The state folder, which must survive a reboot: recorded machine keys and the doors.
     pub state: PathBuf,
-    /// What a reboot may take away.
+    /// The run folder, which a reboot may clear.
     pub run: PathBuf,
-    /// Whether it is `/etc/cosserver`; any other folder is somebody's own.
+    /// Whether it is `/etc/cosserver`; any other folder belongs to a user.
     pub system: bool,
     settings: PathBuf,
     checked: Option<Arc<Checker>>,
 }
 
 impl Paths {
-    /// The place of a settings file: its parent folder.
+    /// Returns the paths that belong to a settings file: those of its parent folder.
     pub fn of_file(toml: &Path) -> Self {
         let toml = absolute(toml);
         let paths = Self::of_dir(toml.parent().unwrap_or(Path::new("/")));
@@ -49,8 +49,9 @@ impl Paths {
         Self { settings, ..paths }
     }
 
-    /// The place of a configuration folder. A path that leads to the system's folder, by a
-    /// symbolic link or by `..`, is the system's place, and is called by its own name.
+    /// Returns the paths that belong to a configuration folder. A path that leads to the system's
+    /// folder through a symbolic link or `..` counts as the system's folder, and gets that folder's
+    /// own name.
     pub fn of_dir(dir: &Path) -> Self {
         let mut dir = absolute(dir);
         let system = leads_to_system(&dir);
@@ -72,8 +73,8 @@ impl Paths {
         }
     }
 
-    /// The caller's place: the folder given (`-C`), else that of
-    /// `COS_CONFIG_DIR`, else the user's own, as [`Self::of_user`] has it.
+    /// Returns the caller's paths: the folder given (`-C`), else `COS_CONFIG_DIR`, else the user's
+    /// own folder, see [`Self::of_user`].
     pub fn of_caller(given: Option<&Path>) -> Self {
         let named = || variable("COS_CONFIG_DIR");
         match given.map(Path::to_owned).or_else(named) {
@@ -82,15 +83,15 @@ impl Paths {
         }
     }
 
-    /// The caller's own place, whichever was named: for root `/etc/cosserver`, else
-    /// `$XDG_CONFIG_HOME/cosserver`, else `~/.config/cosserver`. A folder of another user,
-    /// as sudo and su leave it in the environment, does not count: then the home folder is
-    /// that of the user database, and where that has none the place is the system's.
+    /// Returns the user's own paths, ignoring `-C` and `COS_CONFIG_DIR`: for root `/etc/cosserver`,
+    /// else `$XDG_CONFIG_HOME/cosserver`, else `~/.config/cosserver`. A folder of another user, as
+    /// sudo and su leave it in the environment, is ignored. The home folder then comes from the
+    /// user database; without one the paths are the system's.
     pub fn of_user() -> Self {
         if geteuid().is_root() {
             return Self::of_dir(Path::new(SYSTEM));
         }
-        // Relative folders are ignored, as the XDG specification asks.
+        // Ignore relative folders, as the XDG specification asks.
         let named = |name: &str| variable(name).filter(|p| p.is_absolute() && is_own(p));
         let config = named("XDG_CONFIG_HOME")
             .or_else(|| named("HOME").map(|home| home.join(".config")))
@@ -101,19 +102,18 @@ impl Paths {
         }
     }
 
-    /// Whether the folder was named by whoever calls, and is not merely where he has
-    /// his own.
+    /// Returns whether the caller named the folder, so that it is not merely the user's default.
     pub fn is_named(given: Option<&Path>) -> bool {
         given.is_some() || variable("COS_CONFIG_DIR").is_some()
     }
 
-    /// Whether the folder belongs to another user, whose secrets are not ours to read.
-    /// Root may read everybody's.
+    /// Returns whether the folder belongs to another user, whose secrets must not be read. Root may
+    /// read every user's.
     pub fn is_anothers(&self) -> bool {
         self.other_owner().is_some()
     }
 
-    /// That other user, where it is one's.
+    /// Returns that other user, if the folder belongs to one.
     pub fn other_owner(&self) -> Option<Uid> {
         use std::os::unix::fs::MetadataExt;
         let about = std::fs::metadata(&self.dir).ok()?;
@@ -121,10 +121,10 @@ impl Paths {
         (!me.is_root() && owner != me).then_some(owner)
     }
 
-    /// The same place for a program that reads its files once and ends, or for one
-    /// proof, or under inetd until a session has begun: a folder that was found trustworthy is
-    /// not looked at again. The daemon keeps none for longer, since a folder's mode may change
-    /// while it runs.
+    /// Returns the same paths with a checker that remembers trustworthy folders and does not check
+    /// them again. For a program that reads its files once and ends, for one proof, or under inetd
+    /// until a session has begun. The daemon keeps none for longer, because a folder's mode may
+    /// change while it runs.
     #[must_use]
     pub fn once(self) -> Self {
         Self {
@@ -148,13 +148,13 @@ impl Paths {
         }
     }
 
-    /// The command that makes the files of the place, in backquotes; none for `/`, which is
-    /// no folder of ours.
+    /// Returns the command that creates the files, in backquotes; `None` for `/`, which is never a
+    /// configuration folder.
     pub fn init(&self) -> Option<String> {
         (self.dir != Path::new("/")).then(|| self.cosadm("init"))
     }
 
-    /// `cosserver.toml`, or the file that was given in its place.
+    /// `cosserver.toml`, or the settings file that was given instead.
     pub fn settings(&self) -> PathBuf {
         self.settings.clone()
     }
@@ -164,12 +164,12 @@ impl Paths {
         self.dir.join("hostinfo")
     }
 
-    /// The host's private key, by which the server is known.
+    /// The host's private key, which identifies the server.
     pub fn host_key(&self) -> PathBuf {
         self.dir.join("host.key")
     }
 
-    /// The machine's (or the user's) private key, by which the client is known.
+    /// The machine's (or the user's) private key, which identifies the client.
     pub fn machine_key(&self) -> PathBuf {
         self.dir.join("machine.key")
     }
@@ -184,12 +184,12 @@ impl Paths {
         self.dir.join("cookies")
     }
 
-    /// The cookies by which that host asks us.
+    /// The cookies with which that host authenticates to this one.
     pub fn cookie_in(&self, host: &HostName) -> PathBuf {
         self.cookies().join(format!("{host}.in"))
     }
 
-    /// The cookies by which we ask that host.
+    /// The cookies with which this host authenticates to that one.
     pub fn cookie_out(&self, host: &HostName) -> PathBuf {
         self.cookies().join(format!("{host}.out"))
     }
@@ -204,50 +204,51 @@ impl Paths {
         self.machines().join(host.as_str())
     }
 
-    /// Where the daemon listens for users who want it to vouch for them.
+    /// The socket on which the daemon accepts users' requests to vouch for them.
     pub fn signer(&self) -> PathBuf {
         self.run.join("sign")
     }
 
-    /// A file that tells that the doors of this host were made.
+    /// The file that records that this host's doors were created.
     pub fn doors_made(&self) -> PathBuf {
         self.state.join("doors")
     }
 
-    /// What the configuration folder knows of the machine registry in the state folder.
+    /// The registry note: the configuration folder's record of the machine registry in the state
+    /// folder.
     pub fn registry_note(&self) -> PathBuf {
         self.dir.join("registry")
     }
 
-    /// Where the daemon listens for its administrator.
+    /// The socket on which the daemon accepts its administrator's commands.
     pub fn control(&self) -> PathBuf {
         self.run.join("control")
     }
 
-    /// The file that a daemon in the background holds a lock on.
+    /// The lock file of a daemon in the background.
     pub fn daemon_lock(&self) -> PathBuf {
         self.run.join("cosserver.lock")
     }
 
-    /// The file that has its number.
+    /// The file with that daemon's process id.
     pub fn pid_file(&self) -> PathBuf {
         self.run.join("cosserver.pid")
     }
 
-    /// What inetd's many monitors know in common.
+    /// The table that inetd's many monitors share.
     pub fn inetd_table(&self) -> PathBuf {
         self.run.join("inetd.table")
     }
 
-    /// The file that `cosadm` holds a lock on while it changes the others.
+    /// The file that `cosadm` locks while it changes the others.
     pub fn lock(&self) -> PathBuf {
         self.dir.join(".lock")
     }
 
-    /// Reads a file of this place with care; see [`Checker::read_if_there`].
+    /// Reads a file with care; see [`Checker::read_if_there`].
     ///
     /// # Errors
-    /// The file, or a folder above it, is not to be trusted, or cannot be read.
+    /// The file, or a folder above it, is not trusted, or cannot be read.
     pub fn read_if_there(
         &self,
         path: &Path,
@@ -257,18 +258,18 @@ impl Paths {
         self.checker().read_if_there(path, kind, limit)
     }
 
-    /// Makes a folder of this place, where there is none; see [`Checker::make_folder`].
+    /// Creates a folder if it does not exist; see [`Checker::make_folder`].
     ///
     /// # Errors
-    /// The folder above it is missing or not to be trusted, or the system refused.
+    /// The folder above it is missing or not trusted, or a system call failed.
     pub fn make_folder(&self, path: &Path, mode: u32) -> Result<Created, Fault> {
         self.checker().make_folder(path, mode)
     }
 
-    /// Whether nobody else can write a folder or one above it; see [`Checker::check_folder`].
+    /// Checks that no other user can write a folder or one above it; see [`Checker::check_folder`].
     ///
     /// # Errors
-    /// It is missing, or others can.
+    /// It is missing, or other users can.
     pub fn check_folder(&self, folder: &Path) -> Result<PathBuf, Fault> {
         self.checker().check_folder(folder)
     }
@@ -280,22 +281,22 @@ impl Paths {
         }
     }
 
-    /// Returns the place's checker, or a new one where the place keeps none.
+    /// Returns the checker of these paths, or a new one if they keep none.
     pub fn checker(&self) -> Arc<Checker> {
         self.checked.clone().unwrap_or_default()
     }
 
-    /// The same for a file that must be there.
+    /// Reads a file that must exist, with care.
     ///
     /// # Errors
-    /// The same, or the file is missing.
+    /// As [`Self::read_if_there`], or the file is missing.
     pub fn read(&self, path: &Path, kind: Kind, limit: usize) -> Result<Zeroizing<Vec<u8>>, Fault> {
         self.read_if_there(path, kind, limit)?
             .ok_or_else(|| Fault::of(path, "there is no such file"))
     }
 }
 
-/// Whether a path leads to the configuration folder of the system, whatever it is called.
+/// Returns whether a path leads to the system's configuration folder, whatever its name.
 fn leads_to_system(dir: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let system = Path::new(SYSTEM);
@@ -308,14 +309,15 @@ fn leads_to_system(dir: &Path) -> bool {
         (None, _) | (_, None) => None,
     };
     let beside = || match (dir.parent(), system.parent()) {
-        // Where it is yet to be made, the folder above and the name tell.
+        // Before the folder is created, compare the folder above it and the name.
         (Some(above), Some(etc)) if dir.file_name() == system.file_name() => are_one(above, etc),
         (Some(_) | None, _) => None,
     };
     dir == system || are_one(dir, system).or_else(beside).unwrap_or(false)
 }
 
-/// Whether a folder is the caller's own or, where it is missing, is to be made in one that is.
+/// Returns whether a folder is the caller's own or, if it is missing, would be created in one that
+/// is.
 fn is_own(folder: &Path) -> bool {
     use std::io::ErrorKind::NotFound;
     use std::os::unix::fs::MetadataExt;
@@ -329,7 +331,7 @@ fn is_own(folder: &Path) -> bool {
     false
 }
 
-/// The home folder of this process's user, by the user database.
+/// Returns the home folder of this process's user, from the user database.
 fn home_of_user() -> Option<PathBuf> {
     let user = User::from_uid(geteuid()).ok().flatten()?;
     Some(user.dir).filter(|home| home.is_absolute())
@@ -340,8 +342,8 @@ fn variable(name: &str) -> Option<PathBuf> {
     value.map(PathBuf::from)
 }
 
-/// The path from the root; where the working folder is gone, as it is, and
-/// opening it will say so. `.` is left out, `..` is kept.
+/// Returns the absolute path. If the working folder is gone, returns the path as it is; opening it
+/// will report that. `.` is removed, `..` is kept.
 fn absolute(path: &Path) -> PathBuf {
     let path = if path.as_os_str().is_empty() {
         Path::new(".")

@@ -1,4 +1,4 @@
-//! A private folder for one test, gone when the test ends.
+//! A private folder for one test, removed when the test ends.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -32,7 +32,7 @@ impl Scratch {
     pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
         let path = self.0.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        // A file that nobody may write cannot be written again.
+        // A read-only file could not be written again.
         let _ = fs::remove_file(&path);
         fs::write(&path, content).unwrap();
         chmod(&path, mode);
@@ -72,8 +72,8 @@ impl Numbers {
         usize::try_from(self.next() >> 33).unwrap() % bound.max(1)
     }
 
-    /// One to four small changes to a text: a byte changed, dropped, doubled,
-    /// put in, or a piece moved, or the end cut off.
+    /// Makes one to four small changes to a text: changes, drops, doubles or inserts a byte, moves
+    /// a piece, or cuts off the end.
     pub(crate) fn mutate(&mut self, seed: &[u8]) -> Vec<u8> {
         const SPICE: &[u8] = b"\n\r\t #\"'=,/*?[]\\.-:\0\xff\xc3azAZ09{}";
         let mut text = seed.to_vec();

@@ -1,20 +1,19 @@
-//! Opening the administrator's files with care, and writing them so that
-//! nothing half-written is ever seen. Used by every program that reads them.
+//! Opens the administrator's files with care, and writes them atomically. Used by every program
+//! that reads them.
 //!
-//! A file counts only when nobody but root and the effective user could have
-//! written it, or put another in its place: it and every folder above it are
-//! owned by one of the two and not writable by group or others. A sticky
-//! folder (`/tmp`) may be, since in it nobody can replace what is another's.
-//! A secret must not be readable by group or others either. The check walks
-//! from `/` downwards, so that what was checked cannot be changed behind it,
-//! and the file itself is judged by its open descriptor.
+//! A file is trusted only if no user but root and the effective user could have written or replaced
+//! it: the file and every folder above it are owned by one of the two and not writable by group or
+//! others. A sticky folder (`/tmp`) may be, because users cannot replace each other's files in it.
+//! A secret must not be readable by group or others either. The check walks down from `/`, so that
+//! what was checked cannot be changed afterwards, and the file itself is judged by its open
+//! descriptor.
 //!
-//! Symbolic links are followed by that same walk: a link, its folder and every
-//! folder on the way to its target must be as trustworthy as the rest. The
-//! last open refuses a link, so none can slip in between.
+//! The same walk follows symbolic links: a link, its folder and every folder on the way to its
+//! target must be as trustworthy as the rest. The last open refuses a link, so none can be swapped
+//! in.
 //!
-//! Only regular files are read, opened so that a FIFO or a device cannot make
-//! us wait, and never more bytes than the caller's limit.
+//! Only regular files are read. They are opened so that a FIFO or a device cannot block, and never
+//! more bytes are read than the caller's limit.
 
 mod writing;
 
@@ -33,18 +32,18 @@ pub use writing::{Created, DRAFT, create_new, make_folder, make_folders, remove,
 
 use crate::fault::Fault;
 
-/// How many symbolic links one path may lead through; the kernel's number.
+/// Most symbolic links that one path may lead through; the kernel's number.
 const LINKS: usize = 40;
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
-/// What a file is, which says who may read it.
+/// The kind of a file, which determines who may read it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// A key or a cookie: nobody else may read it.
+    /// A key or a cookie: no other user may read it.
     Secret,
-    /// Settings, the host table, pins: everybody may read it.
+    /// Settings, the host table, pins: every user may read it.
     Policy,
 }
 
@@ -57,10 +56,10 @@ pub fn read(path: &Path, kind: Kind, limit: usize) -> Result<Zeroizing<Vec<u8>>,
     read_if_there(path, kind, limit)?.ok_or_else(|| Fault::of(path, "there is no such file"))
 }
 
-/// The same, where the file may be missing: `None`.
+/// Reads a file with care; `None` if it is missing.
 ///
 /// # Errors
-/// As [`read`], but for a missing file.
+/// As [`read`], except for a missing file.
 pub fn read_if_there(
     path: &Path,
     kind: Kind,
@@ -69,25 +68,25 @@ pub fn read_if_there(
     Checker::new().read_if_there(path, kind, limit)
 }
 
-/// Remembers which folders were found trustworthy, so that a program that
-/// reads five files of one folder looks at the folders above it once.
+/// A memory of the folders that were found trustworthy. A program that reads five files of one
+/// folder checks the folders above it once.
 #[derive(Debug, Default)]
 pub struct Checker {
-    /// Folder as it was named → folder as it is reached without links. No map by hashes: that
-    /// takes random numbers, and panics where getrandom(2) fails.
+    /// Maps a folder as named to the folder without links. Not a hash map: that takes random
+    /// numbers, and panics if getrandom(2) fails.
     folders: Mutex<BTreeMap<PathBuf, PathBuf>>,
 }
 
 impl Checker {
-    /// One that has seen nothing yet.
+    /// Returns one that remembers nothing yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reads a file with care; `None` when it, or a folder above it, is missing.
+    /// Reads a file with care; `None` if it, or a folder above it, is missing.
     ///
     /// # Errors
-    /// As [`read`], but for a missing file.
+    /// As [`read`], except for a missing file.
     pub fn read_if_there(
         &self,
         path: &Path,
@@ -105,8 +104,8 @@ impl Checker {
                 format!("it is {size} bytes long; {limit} are the most that are read"),
             ));
         }
-        // One byte more than the size shows whether it grew meanwhile. The
-        // buffer never moves, so that no copy of a secret is left behind.
+        // One byte more than the size shows whether the file has grown since. The buffer never
+        // moves, so that no copy of a secret is left behind.
         let mut bytes = Zeroizing::new(vec![0; size + 1]);
         let mut filled = 0;
         while let Some(room) = bytes.get_mut(filled..).filter(|room| !room.is_empty()) {
@@ -124,7 +123,7 @@ impl Checker {
         Ok(Some(bytes))
     }
 
-    /// Opens the file that a path leads to, over trustworthy folders alone.
+    /// Opens the file that a path leads to, through trustworthy folders only.
     fn open(&self, path: &Path) -> Result<Option<(File, Metadata)>, Fault> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Fault::of(path, "it is no file"));
@@ -144,7 +143,7 @@ impl Checker {
                     return Ok(Some((file, about)));
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-                // A link: walk it with the same care, then open its target.
+                // It is a link: walk it with the same care, then open its target.
                 Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
                     match walk(&target, geteuid().as_raw()).map_err(|why| why.told(path))? {
                         Some(real) => target = real,
@@ -167,13 +166,13 @@ impl Checker {
         found.ok_or_else(missing)
     }
 
-    /// Forgets what was found: every folder is looked at again.
+    /// Forgets the folders, so that each is checked again.
     pub fn forget(&self) {
         let mut seen = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
         seen.clear();
     }
 
-    /// The folder without links, when it and all above it are trustworthy.
+    /// Returns the folder without links if it and all folders above it are trustworthy.
     fn folder(&self, folder: &Path) -> Result<Option<PathBuf>, Unsafe> {
         let mut seen = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(real) = seen.get(folder) {
@@ -186,7 +185,7 @@ impl Checker {
             _ => walk(&std::path::absolute(folder).map_err(Unsafe::Io)?, me)?,
         };
         match &real {
-            // Without links every folder above it was walked over as well.
+            // Without links, every folder above it was walked as well.
             Some(real) if real == folder => {
                 for above in folder.ancestors() {
                     seen.insert(above.to_owned(), above.to_owned());
@@ -199,17 +198,16 @@ impl Checker {
     }
 }
 
-/// Whether a folder, and every folder above it, is one in which nobody but
-/// root and the effective user can put or replace files; the folder without
-/// symbolic links.
+/// Checks that only root and the effective user can create or replace files in a folder and in
+/// every folder above it. Returns the folder without symbolic links.
 ///
 /// # Errors
-/// It is missing, or others can write it or one above it.
+/// It is missing, or other users can write it or one above it.
 pub fn check_folder(folder: &Path) -> Result<PathBuf, Fault> {
     Checker::new().check_folder(folder)
 }
 
-/// Why a file is not to be trusted: which file or folder, and what is wrong.
+/// Why a file is not trusted: the file or folder, and what is wrong.
 enum Unsafe {
     Folder(PathBuf, String),
     File(String),
@@ -230,8 +228,8 @@ impl Unsafe {
     }
 }
 
-/// Walks an absolute path from the root, link by link, and returns it without
-/// links; `None` when something on it is missing.
+/// Walks an absolute path from the root, link by link, and returns it without links; `None` if
+/// something on it is missing.
 fn walk(path: &Path, me: u32) -> Result<Option<PathBuf>, Unsafe> {
     let root = PathBuf::from("/");
     let about = fs::symlink_metadata(&root).map_err(Unsafe::Io)?;
@@ -239,7 +237,7 @@ fn walk(path: &Path, me: u32) -> Result<Option<PathBuf>, Unsafe> {
     walk_on(root, path, me)
 }
 
-/// The same from a folder that was found trustworthy, itself without links.
+/// Walks on from a trustworthy folder that has no links in its path.
 fn walk_on(mut done: PathBuf, path: &Path, me: u32) -> Result<Option<PathBuf>, Unsafe> {
     let mut links = 0;
     let mut ahead: Vec<OsString> = Vec::new();

@@ -101,7 +101,7 @@ fn a_foreign_owner() {
     chown(&file, Some(0), None).unwrap();
     chown(&above, Some(12345), None).unwrap();
     assert!(refused(&file, Kind::Policy).contains("a is owned by user 12345"));
-    // The owner of a sticky folder can replace what is in it: refused too.
+    // The owner of a sticky folder can replace what is in it, so it is rejected too.
     chmod(&above, 0o1755);
     assert!(read(&file, Kind::Policy, 5).is_err());
 }
@@ -121,7 +121,7 @@ fn symbolic_links() {
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::read(&file).unwrap(), b"y");
 
-    // The folders of the target count, not only those of the link.
+    // The folders of the target are checked, not only those of the link.
     chmod(&scratch.path().join("real"), 0o777);
     assert!(refused(&link, Kind::Policy).contains("real can be written by everybody"));
     assert!(read(&folder.join("f"), Kind::Policy, 5).is_err());
@@ -159,7 +159,7 @@ fn too_long() {
     let scratch = Scratch::new();
     let file = scratch.file("f", [b'x'; 101], 0o600);
     assert!(refused(&file, Kind::Policy).contains("101 bytes"));
-    // A sparse file of a terabyte is refused before a byte is read.
+    // A sparse file of a terabyte is rejected before a byte is read.
     File::options()
         .write(true)
         .open(&file)
@@ -190,7 +190,7 @@ fn of_two_that_create_one_wins() {
             if a == Created::New { b"a" } else { b"b" }
         );
     }
-    // No draft is left.
+    // No temporary file is left.
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 50);
 }
 
@@ -201,7 +201,7 @@ fn replacing() {
     replace(&path, b"one", 0o600).unwrap();
     replace(&path, b"two", 0o644).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"two");
-    // A new mode is for a new file.
+    // The mode argument applies only to a new file.
     assert_eq!(
         fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
         0o600
@@ -211,7 +211,7 @@ fn replacing() {
     assert!(!remove(&path).unwrap());
 }
 
-/// Under inetd a folder that had become everybody's counted as it was for as long as a session.
+/// Under inetd, a folder that had become writable by all stayed trusted for the whole session.
 #[test]
 fn a_checker_that_has_forgotten_looks_again() {
     let scratch = Scratch::new();
@@ -261,7 +261,7 @@ fn a_checker_looks_once() {
             .read_if_there(&file, Kind::Policy, 5)
             .is_err()
     );
-    // So is one beside it, since those above both were seen.
+    // So is one beside it, since the folders above both were checked.
     let beside = scratch.file("a/d/e/g", "x", 0o600);
     let next = scratch.file("a/d/h/g", "x", 0o600);
     let other = Checker::new();
@@ -278,7 +278,7 @@ fn a_checker_looks_once() {
     );
     chmod(&scratch.path().join("a/d"), 0o755);
     chmod(&scratch.path().join("a"), 0o777);
-    // A folder below one that was seen is looked at alone.
+    // Below a folder that was checked, only the new folder is checked.
     let below = scratch.file("a/b/g", "x", 0o600);
     assert!(
         checker
@@ -291,8 +291,8 @@ fn a_checker_looks_once() {
     assert!(checker.read_if_there(&open, Kind::Secret, 5).is_err());
 }
 
-/// When only the folder could not be synced the file is there: it must not be said
-/// that nothing was written. Root can open every folder: for it there is no such case.
+/// If only the folder could not be synced, the file exists, and the fault must not say that nothing
+/// was written. Root can open every folder, so this case does not arise for it.
 #[test]
 fn a_folder_that_is_not_synced_is_told_as_that() {
     if nix::unistd::geteuid().is_root() {
@@ -319,8 +319,8 @@ fn a_folder_that_is_not_synced_is_told_as_that() {
     assert_eq!(std::fs::read(&file).unwrap(), b"new");
 }
 
-/// An access control list that lets user 65534 read a file of mode 0640, as the kernel has it:
-/// its version, then tag, permissions and number of each entry.
+/// Returns an access control list in the kernel's form that lets user 65534 read a file of mode
+/// 0640: its version, then tag, permissions and number of each entry.
 fn list_for_dummy() -> Vec<u8> {
     let mut list = 2_u32.to_le_bytes().to_vec();
     let none = u32::MAX;
@@ -369,16 +369,16 @@ fn a_replaced_file_keeps_its_group_mode_list_and_link() {
         1
     );
 
-    // A secret gives others nothing, whatever the old one gave them.
+    // A secret gives others no access, whatever the old file gave them.
     replace(&link, b"secret", 0o600).unwrap();
     assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o600);
     assert_eq!(access_list(&target).unwrap(), None);
-    // One that its owner may only read stays so.
+    // A file that its owner may only read stays read-only.
     chmod(&target, 0o400);
     replace(&link, b"secret", 0o600).unwrap();
     assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o400);
 
-    // A link that leads nowhere is not replaced.
+    // A dangling link is not replaced.
     fs::remove_file(&target).unwrap();
     let told = replace(&link, b"new", 0o644).unwrap_err().to_string();
     assert!(told.contains("to a file that does not exist"), "{told}");

@@ -1,9 +1,9 @@
-//! `cosserver.toml`: the daemon's settings. One table, [`KEYS`], says what
-//! keys there are; it drives the reading, `cosserver -T`, the commented file
-//! that `cosadm init` writes, and the check of the manual page.
+//! `cosserver.toml`: the daemon's settings. One table, [`KEYS`], lists the keys. It drives the
+//! reading, `cosserver -T`, the commented file that `cosadm init` writes, and the check of the
+//! manual page.
 //!
-//! Read by the monitor when it starts and at SIGHUP, and by `cosadm`. A file
-//! with a mistake is a fault as a whole, and the daemon keeps what it had.
+//! Read by the monitor at its start and at SIGHUP, and by `cosadm`. A file with a mistake is a
+//! fault as a whole, and the daemon keeps its current settings.
 
 mod keys;
 mod reading;
@@ -33,50 +33,50 @@ const FILE_MAX: usize = 256 * 1024;
 /// All settings of the daemon.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The name by which this host is known to others.
+    /// The name by which other hosts know this host.
     pub name: HostName,
     /// The addresses to listen on.
     pub listen: Vec<Address>,
     /// The TCP port to listen on; 0 lets the system choose one.
     pub port: u16,
-    /// Whether the file says the port (it may not: then it is what
-    /// `/etc/services` says for `cosserver`, or 9002).
+    /// Whether the file sets the port. If not, it is the port of `cosserver` in `/etc/services`, or
+    /// 9002.
     pub port_given: bool,
-    /// How long strangers may take and how many there may be.
+    /// Time and number limits for unauthenticated connections.
     pub limits: Limits,
-    /// What a source pays for failures.
+    /// The penalties for a source of failures.
     pub penalties: Penalties,
     /// How commands run.
     pub exec: Exec,
-    /// How people log in.
+    /// How users log in.
     pub login: Login,
     /// The applications that a login may start.
     pub gui: Applications,
-    /// The programs that a host may ask for by a name.
+    /// The programs that a host may request by name.
     pub subsystem: Subsystems,
     /// The daemon itself.
     pub daemon: Daemon,
 }
 
-/// `[limits]`: how long strangers may take, and how many there may be.
+/// `[limits]`: the time and number limits, above all for unauthenticated connections.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
-    /// From accepting a connection to its whole hello.
+    /// From accepting a connection to its complete hello.
     pub hello: Duration,
-    /// From the hello to a whole handshake with its request.
+    /// From the hello to a complete handshake with its request.
     pub handshake: Duration,
-    /// Connections without a proof, in all.
+    /// Unauthenticated connections, in all.
     pub silent: usize,
-    /// Connections without a proof from one source (IPv6: one /64).
+    /// Unauthenticated connections from one source (IPv6: one /64).
     pub silent_per_source: usize,
-    /// Of the silent connections, how many are kept for addresses that
-    /// `hostinfo` lists.
+    /// Of the unauthenticated connections, how many are reserved for addresses that `hostinfo`
+    /// lists.
     pub reserved: usize,
     /// Refused connections that wait for their answer.
     pub refusals: usize,
     /// Commands that run at the same time.
     pub sessions: usize,
-    /// Of them, those of one host; 0: a share that depends on who else may ask.
+    /// Of them, those of one host; 0: a share that depends on which other hosts may ask.
     pub sessions_per_host: usize,
     /// Of them, those of one user; 0: a share.
     pub sessions_per_user: usize,
@@ -84,23 +84,23 @@ pub struct Limits {
     pub windows: usize,
 }
 
-/// `[penalties]`: for how long a source is kept small after a failure, as
-/// OpenSSH's `PerSourcePenalties` has it.
+/// `[penalties]`: for how long a source is restricted after a failure, like OpenSSH's
+/// `PerSourcePenalties`.
 #[derive(Clone, Debug, Default)]
 pub struct Penalties {
     /// After a wrong proof.
     pub authfail: Duration,
     /// After a connection that ended, or broke the protocol, without a proof.
     pub noauth: Duration,
-    /// After a connection that let a deadline pass.
+    /// After a connection that missed a deadline.
     pub grace_exceeded: Duration,
-    /// The most that a source can collect.
+    /// The most that a source can accumulate.
     pub max: Duration,
-    /// What must have been collected before it counts.
+    /// What must have accumulated before it takes effect.
     pub min: Duration,
     /// How many sources are remembered, for IPv4 and for IPv6 each.
     pub sources: usize,
-    /// Addresses and networks that are never penalised.
+    /// Addresses and networks that are never penalized.
     pub exempt: Vec<Network>,
 }
 
@@ -109,45 +109,45 @@ pub struct Penalties {
 pub struct Exec {
     /// `PATH` of the commands.
     pub path: String,
-    /// How long the outputs of a command that has ended may stay quiet, while
-    /// a child of it holds them open, before the session ends.
+    /// How long the outputs of a command that has ended may stay quiet, while a child of it holds
+    /// them open, before the session ends.
     pub linger: Duration,
-    /// From SIGHUP to SIGKILL when the client is gone.
+    /// From SIGHUP to SIGKILL after the client is gone.
     pub hup_to_kill: Duration,
     /// Whether shells find `SSH_CLIENT` in their environment.
     pub ssh_client: bool,
 }
 
-/// `[login]`: how people log in.
+/// `[login]`: how users log in.
 #[derive(Clone, Debug, Default)]
 pub struct Login {
     /// From the request to the last answer.
     pub time: Duration,
-    /// What PAM may take between two questions.
+    /// The most time that PAM may take between two questions.
     pub check: Duration,
     /// Logins that PAM checks at the same time.
     pub checks: usize,
-    /// Logins that are under way, in all.
+    /// Logins in progress, in all.
     pub waiting: usize,
 }
 
 /// `[daemon]`: the daemon itself.
 #[derive(Clone, Debug)]
 pub struct Daemon {
-    /// How long running commands may go on after SIGTERM.
+    /// How long running commands may continue after SIGTERM.
     pub grace: Duration,
-    /// A peer that has become unreachable is noticed within twice this time.
+    /// An unreachable peer is noticed within twice this time.
     pub keep_alive: Duration,
     /// Refusals are answered at a multiple of this after the request.
     pub refusal_interval: Duration,
-    /// The account of the processes that speak with the network.
+    /// The account of the processes that talk to the network.
     pub user: UserName,
 }
 
 impl Daemon {
-    /// What is to be done where the account for the processes that speak with
-    /// the network is missing; `None` where it is there, or where this is not
-    /// root, who alone needs it. Asks the user database, so it may block.
+    /// Returns the remedy if the account of the processes that talk to the network is missing.
+    /// `None` if it exists, or if this process is not root, because only root needs it. Queries the
+    /// user database, so it may block.
     pub fn lacks_its_user(&self) -> Option<String> {
         if !geteuid().is_root() || !matches!(User::from_name(self.user.as_str()), Ok(None)) {
             return None;
@@ -155,7 +155,7 @@ impl Daemon {
         Some(self.without_its_user())
     }
 
-    /// What is to be done where the account is missing.
+    /// Returns the remedy for the missing account.
     pub fn without_its_user(&self) -> String {
         let user = &self.user;
         format!(
@@ -170,8 +170,8 @@ impl Settings {
     /// Reads a settings file with care.
     ///
     /// # Errors
-    /// The file is missing, not to be trusted or not readable, or has a
-    /// mistake; the fault names the line and what was probably meant.
+    /// The file is missing, not trusted or not readable, or has a mistake; the fault names the line
+    /// and what was probably meant.
     pub fn load(file: &Path) -> Result<Self, Fault> {
         let paths = Paths::of_file(file);
         let Some(bytes) = paths.read_if_there(file, Kind::Policy, FILE_MAX)? else {
@@ -187,8 +187,7 @@ impl Settings {
         Self::parse(&text, &paths)
     }
 
-    /// The settings that a text gives for a place; the place's settings file
-    /// is named in faults.
+    /// Parses settings for these paths; the settings file of `paths` is named in faults.
     ///
     /// # Errors
     /// The text has a mistake.
@@ -213,8 +212,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Takes back what counts only when the daemon starts, to what it started
-    /// with; the keys whose values were others.
+    /// Resets the settings that take effect only at the daemon's start to those of its start.
+    /// Returns the keys that had different values.
     pub fn keep_from_start(&mut self, started: &Self) -> Vec<&'static Key> {
         let other = |key: &&Key| key.at_start && key.value(self) != key.value(started);
         let changed = KEYS.iter().filter(other).collect();
@@ -224,7 +223,7 @@ impl Settings {
         changed
     }
 
-    /// Every key with the value in force, as a valid settings file.
+    /// Returns every key with the value in force, as a valid settings file.
     pub fn print(&self) -> String {
         let mut out = String::new();
         for table in TABLES {
@@ -240,13 +239,14 @@ impl Settings {
         out
     }
 
-    /// The commented file that `cosadm init` writes: every key with its
-    /// meaning and its default, commented out.
+    /// Returns the commented file that `cosadm init` writes: every key with its meaning and its
+    /// default, commented out.
     pub fn template() -> String {
         writing::template()
     }
 
-    /// What the two tables of defaults, the key table and the place, leave open.
+    /// Returns the settings before the key table's defaults apply: the addresses to listen on,
+    /// which depend on the paths, and placeholders.
     fn unset(paths: &Paths) -> Result<Self, Fault> {
         let any = Address::parse;
         let listen = if paths.system {
@@ -274,7 +274,7 @@ impl Settings {
         })
     }
 
-    /// Settings that are each right but do not go together.
+    /// Checks for settings that are each valid but do not go together.
     fn agree(&self) -> Result<(), String> {
         let limits = &self.limits;
         if limits.reserved >= limits.silent {

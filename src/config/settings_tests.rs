@@ -57,7 +57,7 @@ fn every_key_can_be_printed_and_read_back() {
 fn the_template_says_every_default() {
     let template = Settings::template();
     parse(&format!("name = \"x\"\n{template}")).unwrap();
-    // With the # of every key taken away it is still a right file.
+    // Without the # before each key it is still a valid file.
     let bare: String = template
         .lines()
         .map(|l| {
@@ -77,7 +77,7 @@ fn the_template_says_every_default() {
     assert_eq!(system.print(), plain.print());
 }
 
-/// What a new user takes over must be right, and find the display.
+/// The example that a new user uncomments must be valid, and must reach the display.
 #[test]
 fn the_template_has_an_application_that_displays_on_the_pc() {
     let template = Settings::template();
@@ -102,7 +102,7 @@ fn subsystems_are_printed_as_they_are_read() {
         "{printed}"
     );
     assert_eq!(parse(&printed).unwrap().subsystem, s.subsystem);
-    // Without one for sftp it says what is tried.
+    // Without an entry for sftp it lists the paths that are tried.
     let printed = parse("name = \"x\"").unwrap().print();
     let tried = "\n[subsystem]\n# sftp: the first program of /usr/lib/openssh/sftp-server, ";
     assert!(printed.contains(tried), "{printed}");
@@ -272,7 +272,7 @@ fn mistakes_name_the_line_and_what_was_meant() {
         assert_eq!(told.lines().count(), 1, "{told:?}");
         assert!(!told.contains("; it must"), "{told:?}");
     }
-    // The first mistake of several is told.
+    // Only the first of several mistakes is reported.
     assert!(told("[zz]\nx=1\n[exec]\nq=1\n[limits]\ny=1").contains(":1:"));
 }
 
@@ -285,7 +285,7 @@ fn everybody_is_a_star_with_or_without_a_list() {
     let (plain, list) = (of("\"*\""), of("[\"*\"]"));
     assert_eq!(plain.gui, list.gui);
     assert!(plain.print().contains("\nusers = [\"*\"]\n"));
-    // Nothing in it is written as nothing.
+    // An empty environment is written as an empty table.
     assert!(plain.print().ends_with("\nenvironment = {}\n"));
 }
 
@@ -324,7 +324,7 @@ fn files() {
             .to_string()
             .contains(" init` makes one")
     );
-    // `init` makes none of another name, and none beside the machine's first folders.
+    // `init` creates no file of another name, and none outside the machine's first folders.
     for other in [
         file.with_file_name("other.toml"),
         "/cosserver.toml".into(),
@@ -359,7 +359,7 @@ fn deep_and_mutated_files_end_with_an_answer() {
     );
 }
 
-/// More listeners than the gate has numbers for would be accepted from by nobody.
+/// Connections to more listeners than the gate has numbers for would never be accepted.
 #[test]
 fn no_more_addresses_than_the_gate_can_listen_on() {
     let of = |n: usize| {
@@ -388,7 +388,7 @@ fn a_comment_need_not_be_utf_8() {
     }
 }
 
-/// A mistake elsewhere was once told as the comment's.
+/// A mistake elsewhere was once reported as the comment's.
 #[test]
 fn a_comment_that_is_not_utf_8_hides_no_other_mistake() {
     let scratch = Scratch::new();
@@ -402,7 +402,7 @@ fn a_comment_that_is_not_utf_8_hides_no_other_mistake() {
         assert!(told.contains(&format!("cosserver.toml:{line}: ")), "{told}");
         assert!(!told.contains("UTF-8"), "{told}");
     }
-    // Nor is it told for another line that is none.
+    // Nor is the comment reported for another line that is not UTF-8.
     let wrong = b"# \xfc\nn\xfc = 1\n";
     let told = Settings::load(&scratch.file("cosserver.toml", wrong, 0o600));
     let told = told.unwrap_err().to_string();

@@ -1,8 +1,8 @@
-//! Subsystems: the table `[subsystem]` of `cosserver.toml`, the programs that a host may ask
-//! for by a name, as sftp(1) asks ssh for `sftp`.
+//! Subsystems: the table `[subsystem]` of `cosserver.toml`, the programs that a host may request by
+//! name, as sftp(1) requests `sftp` from ssh.
 //!
-//! Read by the monitor and by `cosadm`. [`Subsystems::find`] looks at the usual paths of
-//! sftp-server; nothing else here reads a file.
+//! Read by the monitor and by `cosadm`. [`Subsystems::find`] checks the usual paths of sftp-server;
+//! nothing else here accesses a file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,10 +18,10 @@ use crate::fault::Fault;
 use crate::protocol::limits;
 use crate::protocol::name::is_service_name;
 
-/// The subsystem that is there without an entry.
+/// The subsystem that exists without an entry.
 pub const SFTP: &str = "sftp";
 
-/// Where systems install OpenSSH's sftp-server(8), in the order in which they are tried.
+/// The usual paths of OpenSSH's sftp-server(8), in the order in which they are tried.
 pub const USUAL: [&str; 6] = [
     "/usr/lib/openssh/sftp-server",
     "/usr/libexec/openssh/sftp-server",
@@ -40,7 +40,7 @@ pub struct Subsystems(BTreeMap<String, Entry>);
 pub struct Entry {
     /// The value as it was written.
     pub text: String,
-    /// The program and its arguments; none where the subsystem is turned off.
+    /// The program and its arguments; empty if the subsystem is turned off.
     pub words: Vec<String>,
 }
 
@@ -50,11 +50,11 @@ impl Subsystems {
         self.0.iter().map(|(name, entry)| (name.as_str(), entry))
     }
 
-    /// Looks up the program of a subsystem and its arguments. Without an entry for `sftp` the
-    /// usual paths are tried now, so that a program that is installed later counts at once.
+    /// Returns the program of a subsystem and its arguments. Without an entry for `sftp` the usual
+    /// paths are tried now, so that a program that is installed later is found at once.
     ///
     /// # Errors
-    /// There is none, in words for the log that name the remedy.
+    /// There is none; the words are for the log and name the remedy.
     pub fn find(&self, name: &str) -> Result<Vec<String>, Fault> {
         self.find_among(name, &USUAL)
     }
@@ -79,7 +79,7 @@ impl Subsystems {
         }
     }
 
-    /// Reads the table `subsystem`.
+    /// Parses the table `subsystem`.
     pub(super) fn read(table: &DeTable<'_>, mistakes: &mut Vec<Mistake>) -> Self {
         let mut all = BTreeMap::new();
         for (key, value) in table {
@@ -106,7 +106,7 @@ impl Subsystems {
 /// Checks the name of a subsystem.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns what is wrong with it.
 pub fn check_name(name: &str) -> Result<(), Fault> {
     if is_service_name(name.as_bytes()) {
         return Ok(());
@@ -118,11 +118,11 @@ pub fn check_name(name: &str) -> Result<(), Fault> {
     )))
 }
 
-/// Splits a value into words as a line of `hostinfo` is split. A blank one has none.
+/// Splits a value into words like a line of `hostinfo`. A blank one has none.
 fn split(text: &str) -> Result<Vec<String>, Fault> {
     let words = words(text.as_bytes())?;
     let end = words.last().map_or(0, |word| word.span.end);
-    // A comment ends a line there; here it would drop arguments without a word.
+    // In `hostinfo` a comment ends the line; here it would drop arguments silently.
     if end < text.trim_end_matches([' ', '\t']).len() {
         return Err(Fault::new("a word that begins with # stands in quotes"));
     }
@@ -136,7 +136,7 @@ fn split(text: &str) -> Result<Vec<String>, Fault> {
     }
 }
 
-/// Returns whether a program is there that somebody may execute.
+/// Returns whether the path is a file with an execute permission for any user.
 fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
 }

@@ -1,6 +1,5 @@
-//! Words for people: what was typed, quoted safely, and what was probably
-//! meant, and which command helps. Used wherever a file of the administrator is
-//! found wrong. Pure.
+//! Text for users: safe quoting of input, suggestions for mistyped words, and the command that
+//! helps. Used wherever an administrator's file is wrong. Pure.
 
 use std::num::NonZeroU16;
 
@@ -10,15 +9,14 @@ pub use crate::protocol::name::is_shown;
 /// The longest word, in characters, for which another is suggested.
 const REPEATED: usize = 64;
 
-/// A text that another host chose, for a terminal: `?` for each character that is not to
-/// be shown.
+/// Returns another host's text for a terminal, with `?` for each character that must not be shown.
 pub fn shown(text: &str) -> String {
     text.chars()
         .map(|c| if is_shown(c) { c } else { '?' })
         .collect()
 }
 
-/// A text as JSON has it, in its quotes (RFC 8259).
+/// Returns a text as a quoted JSON string (RFC 8259).
 pub fn json(text: &str) -> String {
     let mut out = String::from('"');
     for c in text.chars() {
@@ -38,8 +36,8 @@ pub fn json(text: &str) -> String {
     out
 }
 
-/// The option that `word` was probably meant to be: the nearest by edit
-/// distance, if it is near enough to be a slip of the fingers.
+/// Returns the option that `word` was probably meant to be: the nearest by edit distance, if it is
+/// near enough to be a typing error.
 pub fn nearest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let length = word.chars().count();
     if length > REPEATED {
@@ -49,7 +47,7 @@ pub fn nearest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Op
     for option in options {
         let away = distance(word, option);
         let enough = length.max(option.chars().count()).div_ceil(3).max(2);
-        // Of three letters two others make another word: "foo" is no slip for "who".
+        // Two changes in three letters make another word: "foo" is not a mistyped "who".
         let other = away * 2 > length.max(option.chars().count());
         let near = away <= enough && away < length.max(1) && !other;
         if near && best.is_none_or(|(least, _)| away < least) {
@@ -59,19 +57,19 @@ pub fn nearest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Op
     best.map(|(_, option)| option)
 }
 
-/// `; did you mean "…"?`, or nothing.
+/// Returns `; did you mean "…"?`, or nothing.
 pub fn did_you_mean<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> String {
     nearest(word, options).map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"))
 }
 
-/// A TCP port, from 1 to 65535, in plain digits.
+/// Parses a TCP port, from 1 to 65535, in plain digits.
 pub fn port(text: &str) -> Option<NonZeroU16> {
     let plain = text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|_| plain)
 }
 
-/// The lines of a text with their numbers; 1 is the first. A carriage return before
-/// the end of a line belongs to the end.
+/// Returns the lines of a text with their numbers; 1 is the first. A carriage return before the end
+/// of a line belongs to the end.
 pub(crate) fn numbered(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let lines = text
         .split(|b| *b == b'\n')
@@ -79,8 +77,8 @@ pub(crate) fn numbered(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     (1..).zip(lines)
 }
 
-/// The beginning of a line that is UTF-8 text, and whether that is the whole line: a comment
-/// may be in any encoding, and what stands before it counts.
+/// Returns the UTF-8 part at the beginning of a line, and whether that is the whole line. A comment
+/// may be in any encoding, and the text before it still counts.
 pub(crate) fn readable(line: &[u8]) -> (&str, bool) {
     match std::str::from_utf8(line) {
         Ok(text) => (text, true),
@@ -91,7 +89,7 @@ pub(crate) fn readable(line: &[u8]) -> (&str, bool) {
     }
 }
 
-/// A word as a shell takes it.
+/// Quotes a word for a shell.
 pub fn shell_word(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"%+,-./:=@_".contains(&b);
     if !text.is_empty() && text.bytes().all(plain) {
@@ -101,12 +99,11 @@ pub fn shell_word(text: &str) -> String {
     }
 }
 
-/// How many letters must be put in, left out, changed or swapped with their
-/// neighbour to make one word of the other (optimal string alignment).
+/// Returns the number of letters to be inserted, deleted, changed or swapped with their neighbor to
+/// turn one word into the other (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
-    // Two rows of the table are kept: the last one and the one before it,
-    // which a swap looks back to.
+    // Keep two rows of the table: the last one and the one before it, which a swap refers to.
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
     let mut left: Option<char> = None;
@@ -147,7 +144,7 @@ mod tests {
         }
     }
 
-    /// What `cosadm` shows as `?` must not stand in JSON, which a program reads.
+    /// A character that `cosadm` shows as `?` must be escaped in JSON, which programs read.
     #[test]
     fn json_escapes_whatever_is_not_shown() {
         assert_eq!(

@@ -1,5 +1,5 @@
-//! What the monitor asks the door process, and what it hears. Each question has a ticket,
-//! which its answer carries.
+//! The messages between the monitor and the registry worker. Each question has a ticket, which its
+//! answer carries.
 
 use zeroize::Zeroizing;
 
@@ -12,37 +12,38 @@ use crate::ipc::fields::{Reader, Writer};
 /// Longest message, bytes: a password, two names, an error's words.
 pub const MESSAGE: usize = 8_192;
 
-/// Longest error of a file that is passed on, bytes.
+/// Longest error text that is passed on, bytes.
 const WORDS: usize = 2_048;
 
-/// A question.
+/// A question of the monitor.
 pub enum Question {
-    /// What do the doors say of this machine?
+    /// What is the status of this machine?
     Look(Id),
-    /// A host has proven its cookie: its machine, its name, whether it calls from outside.
+    /// A host has proven its cookie: its machine, its name, whether it connects from another host.
     Introduce(Id, Name, bool),
-    /// A machine was seen.
+    /// This machine was seen.
     Saw(Id),
-    /// A name was typed there, in build mode.
+    /// The machine's user typed a name, in build mode.
     Register(Id, Name, bool),
-    /// An activation password was typed there; the name it has with the backdoor's.
+    /// The machine's user typed an activation password; the name is used with the backdoor
+    /// password.
     Activate(Id, Zeroizing<Vec<u8>>, Name, bool),
 }
 
-/// An answer.
+/// An answer of the registry worker.
 pub enum Answer {
-    /// What the doors say.
+    /// The machine's status.
     MachineStatus(Box<MachineStatus>),
-    /// What registering came to.
+    /// The result of a registration.
     RegistrationOutcome(RegistrationOutcome),
-    /// What was to be noted is.
+    /// The record was written.
     Done,
-    /// A door could not be looked at, or written.
+    /// A door could not be read or written.
     Fault(String),
 }
 
 impl Question {
-    /// The message's bytes.
+    /// Encodes the message.
     pub fn encode(&self, ticket: u64) -> Vec<u8> {
         let new = |kind, id: &Id| Writer::sized(kind, 1_024).number(ticket).bytes(&id.0);
         let flag = u64::from;
@@ -67,7 +68,7 @@ impl Question {
         .done()
     }
 
-    /// Parses a message: its ticket, and the question. `None`: it is none.
+    /// Parses a message into its ticket and the question. `None`: it is not a question.
     pub fn decode(message: &[u8]) -> Option<(u64, Self)> {
         let (kind, mut r) = Reader::new(message)?;
         let (ticket, id) = (r.number()?, Id(r.array()?));
@@ -88,7 +89,7 @@ impl Question {
 }
 
 impl Answer {
-    /// The message's bytes.
+    /// Encodes the message.
     pub fn encode(&self, ticket: u64) -> Vec<u8> {
         let new = |kind| Writer::sized(kind, 256).number(ticket);
         let flag = u64::from;
@@ -127,7 +128,7 @@ impl Answer {
         .done()
     }
 
-    /// Parses a message: its ticket, and the answer. `None`: it is none.
+    /// Parses a message into its ticket and the answer. `None`: it is not an answer.
     pub fn decode(message: &[u8]) -> Option<(u64, Self)> {
         let (kind, mut r) = Reader::new(message)?;
         let ticket = r.number()?;

@@ -1,18 +1,18 @@
-//! What the doors come to: who passes, who is asked for what, who is refused. Pure; the
-//! monitor's.
+//! The access decision: allow, prompt or deny, from what both doors say of a machine.
 //!
-//! [`Admitted`] is somebody who is not kept out for good (the outer door's exclude list),
-//! and [`Known`] somebody whose machine both doors let in. Neither can be made without
-//! having looked.
+//! Pure. Runs in the monitor.
+//!
+//! [`Admitted`] is a caller whose machine is not on the outer door's exclude list. [`Known`] is a
+//! caller whose machine both doors allow. Neither can be created without reading the doors.
 
 use super::id::Id;
 use super::outer::Level;
 use crate::refusal::{Cause, Refusal};
 use crate::secret::PublicKey;
 
-/// Whoever calls with a machine key that is proven.
+/// A caller with a proven machine key.
 pub trait Machine {
-    /// That key.
+    /// Returns that key.
     fn machine(&self) -> &PublicKey;
 }
 
@@ -22,44 +22,44 @@ impl<T: Machine> Machine for Box<T> {
     }
 }
 
-/// How the inner door's file knows a machine.
+/// The state of a machine in the inner door's file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RegistrationState {
-    /// It has never heard of it.
+    /// The file has no entry for it.
     Never,
-    /// The manager has deleted it.
+    /// The administrator has deleted it.
     Deleted,
-    /// It is authorized; whether it was long unseen, so that it is to be noted.
+    /// It is authorized.
     Known {
-        /// Not seen within the hour.
+        /// It was not seen within the last hour, so the new time is to be recorded.
         unseen: bool,
     },
 }
 
-/// What both doors say of one machine, at one moment.
+/// The status of one machine according to both doors, at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MachineStatus {
-    /// Which machine.
+    /// The machine's ID.
     pub id: Id,
-    /// It is kept out for good.
+    /// It is on the exclude list and is always denied.
     pub excluded: bool,
     /// It is on the include list.
     pub included: bool,
     /// The security level.
     pub level: Level,
-    /// How the inner door knows it; with [`Level::Off`] it is not asked.
+    /// Its state in the inner door, which is not asked at [`Level::Off`].
     pub state: RegistrationState,
-    /// Machines that call from the host itself pass.
+    /// Machines that connect from this host itself are allowed.
     pub remote_only: bool,
-    /// Whoever types a name is registered.
+    /// Build mode is on: a user who types a name registers the machine.
     pub build_mode: bool,
-    /// There is a password that could be right: a one-time one, or the backdoor's.
+    /// A password could be right: there is a one-time password or the backdoor password.
     pub passwords: bool,
-    /// What is said to whoever is let in.
+    /// The message for a machine that is allowed.
     pub welcome: String,
 }
 
-/// What an unknown machine is asked for, while the outer door is open.
+/// What the user of an unknown machine is asked for while the outer door is open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PromptFor {
     /// A name.
@@ -68,43 +68,44 @@ pub enum PromptFor {
     Activation,
 }
 
-/// That a machine is let in by both doors. Only looking, or registering it, makes one.
+/// Proof that both doors allow a machine. Only reading the doors or registering the machine creates
+/// one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AdmissionPass {
     id: Id,
-    /// It is to be registered: a host's, which has proven its cookie.
+    /// The machine is to be registered: it belongs to a host that has proven its cookie.
     pub introduce: bool,
 }
 
 impl AdmissionPass {
-    /// Of a machine that has just been registered.
+    /// Returns the pass of a machine that has just been registered.
     pub(super) const fn registered(id: Id) -> Self {
         let introduce = false;
         Self { id, introduce }
     }
 
-    /// Which machine.
+    /// Returns the machine's ID.
     pub const fn id(&self) -> Id {
         self.id
     }
 }
 
-/// Where it goes on for somebody at the doors.
+/// The access decision for a machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AccessDecision {
-    /// In.
+    /// The machine is allowed.
     Allow(AdmissionPass),
-    /// He must be asked first.
+    /// Its user must be asked first.
     Prompt(PromptFor),
-    /// Away, and why.
+    /// The machine is denied, for this reason.
     Deny(&'static str),
 }
 
-/// Why a machine is refused that the manager has deleted.
+/// The reason why a machine is denied that the administrator has deleted.
 const DELETED: &str = "its machine was deleted from the inner door";
 
-/// Decides, by what was seen, for a host whose cookie is proven or for anybody else, who
-/// calls from this host itself or from another.
+/// Decides from the machine's status. `is_host` is true for a host that has proven its cookie.
+/// `is_local` is true if the caller connects from this host itself.
 pub fn decide(status: &MachineStatus, is_host: bool, is_local: bool) -> AccessDecision {
     let passes = |introduce| {
         let id = status.id;
@@ -153,16 +154,16 @@ pub fn decide(status: &MachineStatus, is_host: bool, is_local: bool) -> AccessDe
     )
 }
 
-/// Somebody whose machine is not excluded. Made before his request is decoded.
+/// A caller whose machine is not excluded. Created before its request is decoded.
 pub struct Admitted<T> {
     inner: T,
 }
 
 impl<T: Machine> Admitted<T> {
-    /// Lets him through, unless his machine is excluded.
+    /// Admits the caller unless its machine is excluded.
     ///
     /// # Errors
-    /// It is.
+    /// The machine is excluded, or the status is that of another machine.
     pub fn by(inner: T, status: &MachineStatus) -> Result<Self, Refusal> {
         is_of(&inner, status.id)?;
         if status.excluded {
@@ -174,27 +175,27 @@ impl<T: Machine> Admitted<T> {
 }
 
 impl<T> Admitted<T> {
-    /// Who it is.
+    /// Returns the caller.
     pub const fn inner(&self) -> &T {
         &self.inner
     }
 
-    /// The same, for the next step.
+    /// Returns the caller by value, for the next step.
     pub fn into_inner(self) -> T {
         self.inner
     }
 }
 
-/// Somebody whose machine both doors let in.
+/// A caller whose machine both doors allow.
 pub struct Known<T> {
     inner: T,
 }
 
 impl<T: Machine> Known<T> {
-    /// Lets him in.
+    /// Accepts the caller with the pass of its machine.
     ///
     /// # Errors
-    /// It is another machine's pass.
+    /// The pass is that of another machine.
     pub fn by(inner: T, pass: &AdmissionPass) -> Result<Self, Refusal> {
         is_of(&inner, pass.id)?;
         Ok(Self { inner })
@@ -202,17 +203,17 @@ impl<T: Machine> Known<T> {
 }
 
 impl<T> Known<T> {
-    /// Who it is.
+    /// Returns the caller.
     pub const fn inner(&self) -> &T {
         &self.inner
     }
 
-    /// The same, to be answered.
+    /// Returns the caller for answering it.
     pub const fn inner_mut(&mut self) -> &mut T {
         &mut self.inner
     }
 
-    /// The same, for the next step.
+    /// Returns the caller by value, for the next step.
     pub fn into_inner(self) -> T {
         self.inner
     }

@@ -1,5 +1,8 @@
-//! Both doors as the daemon looks at them: each question is answered by the files as they
-//! are now, so that a change counts for the next who calls, whoever made it.
+//! The outer and the inner door, as the daemon reads them.
+//!
+//! Every question is answered from the files as they are now. A change therefore applies to the
+//! next connection, no matter which process made it. The registry worker reads and writes through
+//! [`Doors`]. The monitor reads through [`NonblockingReader`], which never waits.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,15 +17,15 @@ use crate::config::paths::Paths;
 use crate::config::secure;
 use crate::fault::Fault;
 
-/// What registering came to.
+/// The result of a registration.
 pub enum RegistrationOutcome {
     /// The machine is registered, under this name.
     Registered(AdmissionPass, Name),
-    /// The password is wrong, or it could not be registered any more.
+    /// The password is wrong, or the machine can no longer be registered.
     Wrong(&'static str),
 }
 
-/// What stands in the file that tells that the doors were made.
+/// The content of the file that records that the doors were created.
 const MADE: &[u8] =
     b"The doors of this host were made. Without this file, lost ones would be made anew.\n";
 
@@ -30,7 +33,7 @@ const GONE: &str = "the outer door is gone, and with it who is excluded";
 const INNER_GONE: &str =
     "the inner door is gone, and with it who is authorized and who was deleted";
 
-/// What both doors said within this time is of one moment.
+/// Answers of both doors that are read within this time count as one moment.
 const SOON: Duration = Duration::from_millis(100);
 
 const CLOSED: &str = "the outer door was closed meanwhile";
@@ -38,7 +41,7 @@ const ENDED: &str = "build mode was ended meanwhile";
 const WRONG: &str = "the activation password is wrong";
 
 impl RegistrationOutcome {
-    /// Why not, of the words that were sent.
+    /// Returns the refusal for the reason that the worker sent as `words`.
     pub(super) fn wrong(words: &[u8]) -> Self {
         let all = [CLOSED, ENDED, WRONG];
         let why = all.into_iter().find(|why| why.as_bytes() == words);
@@ -46,24 +49,26 @@ impl RegistrationOutcome {
     }
 }
 
-/// The doors of a host.
+/// The doors of this host.
 pub struct Doors {
     paths: Paths,
     to: Use,
     outer: Option<Outer>,
     inner: Option<Inner>,
-    /// In which folder the inner door was looked for last.
+    /// The folder in which the inner door was last looked for.
     looked_in: Option<Option<PathBuf>>,
 }
 
 impl Doors {
-    /// Opens the doors of a host whose daemon starts: what was never made is made, closed
-    /// and without a machine; what is there must be sound. What the daemon starts without
-    /// is the second: a registry that is lost, or that a full or read-only file system
-    /// does not let it make, denies.
+    /// Opens the doors at the daemon's start.
+    ///
+    /// Files that were never created are created: a closed outer door, and an inner door without a
+    /// machine. Existing files must be sound. The second value lists what the daemon has to start
+    /// without. A registry that is lost, or that cannot be created because the file system is full
+    /// or read-only, denies.
     ///
     /// # Errors
-    /// A file is not to be trusted, damaged, or newer than this program.
+    /// A file is not trusted, is damaged, or is newer than this program.
     pub fn start(paths: &Paths) -> Result<(Self, Vec<Fault>), Fault> {
         let mut without: Vec<Fault> = Self::make(paths).err().into_iter().collect();
         let mut doors = Self::of(paths);
@@ -99,16 +104,16 @@ impl Doors {
         self.inner(folder)?.check_whole()
     }
 
-    /// Makes the files that were never made: a closed outer door, and an inner one without
-    /// a machine. An inner door in another folder is made by the manager alone: where it is
-    /// missing, that folder is.
+    /// Creates the files that were never created: a closed outer door, and an inner door without a
+    /// machine. An inner door in another folder is created by the administrator only. If it is
+    /// missing there, the folder itself is missing.
     ///
     /// # Errors
     /// A file cannot be made.
     pub fn make(paths: &Paths) -> Result<(), Fault> {
         secure::make_folder(&paths.state, 0o700)?;
         Self::lost(paths).map_or(Ok(()), Err)?;
-        // In this order: an outer door without an inner one is never left by a crash.
+        // Keep this order, so that a crash never leaves an outer door without an inner one.
         if !Outer::path(paths).exists() {
             Inner::create(&Inner::path(paths, None))?;
         }
@@ -116,13 +121,13 @@ impl Doors {
         Self::are_made(paths)
     }
 
-    /// Notes that this host has its doors, in the state folder and in the configuration
-    /// folder: lost ones are not made anew without a word.
+    /// Records in the state folder and in the configuration folder that this host has its doors, so
+    /// that lost ones are not recreated silently.
     ///
     /// # Errors
     /// A file cannot be made.
     pub fn are_made(paths: &Paths) -> Result<(), Fault> {
-        // Not tried where it is there: a read-only file system would refuse.
+        // Skip this if the file exists: a read-only file system would refuse the write.
         if paths.doors_made().symlink_metadata().is_err() {
             secure::create_new(&paths.doors_made(), MADE, 0o600)?;
         }
@@ -132,8 +137,8 @@ impl Doors {
         Noted::now(paths).write(paths)
     }
 
-    /// Makes the files where there is no outer door yet; else whoever looks will see what
-    /// is wrong.
+    /// Creates the files if there is no outer door yet. Otherwise any fault is reported when the
+    /// doors are read.
     ///
     /// # Errors
     /// A file cannot be made.
@@ -144,8 +149,7 @@ impl Doors {
         Self::make(paths)
     }
 
-    /// Why the files, or one of them, cannot be made anew: they were there, and what they
-    /// knew is lost.
+    /// Returns why a file cannot be recreated: it existed, and its content is lost.
     pub fn lost(paths: &Paths) -> Option<Fault> {
         let (outer, inner) = (Outer::path(paths), Inner::path(paths, None));
         let told = |path: &Path, what: &str| {
@@ -163,8 +167,8 @@ impl Doors {
         (is_own && !inner.exists()).then(|| told(&inner, INNER_GONE))?
     }
 
-    /// What is wrong with the doors of a host whose daemon is to start. What was never made
-    /// is not.
+    /// Returns the faults of the doors before the daemon starts. Files that were never created are
+    /// not faults.
     pub fn check(paths: &Paths) -> Vec<Fault> {
         if let Some(lost) = Self::lost(paths) {
             return vec![lost];
@@ -187,11 +191,11 @@ impl Doors {
             }
             Inner::open(&path)?.check_whole()
         });
-        // What the outer door says of the inner one is not said twice.
+        // Report a fault of the outer door only once, even if it also affects the inner door.
         outer.err().or(inner.err()).into_iter().collect()
     }
 
-    /// In which folder the inner door stands; `None`: in the state folder.
+    /// Returns the folder of the inner door; `None` means the state folder.
     ///
     /// # Errors
     /// The outer door cannot be read.
@@ -199,7 +203,7 @@ impl Doors {
         self.outer()?.folder()
     }
 
-    /// Opens them where the daemon runs already: each file when it is needed.
+    /// Returns the doors while the daemon already runs. Each file is opened when needed.
     pub fn of(paths: &Paths) -> Self {
         Self::to(paths, Use::Work)
     }
@@ -214,17 +218,17 @@ impl Doors {
         }
     }
 
-    /// In which folder the inner door was looked for last, if it was.
+    /// Returns the folder in which the inner door was last looked for, if any.
     pub(super) const fn looked_in(&self) -> Option<&Option<PathBuf>> {
         self.looked_in.as_ref()
     }
 
-    /// Opens what will be looked at. What is wrong is said when somebody asks.
+    /// Opens the files in advance. Faults are reported by the first real question.
     pub fn prepare(&mut self) {
         let _ = self.look(Id([0; 16]));
     }
 
-    /// What both doors say of a machine.
+    /// Returns the status of a machine according to both doors.
     ///
     /// # Errors
     /// A file that is needed cannot be read.
@@ -234,7 +238,7 @@ impl Doors {
         if begun.elapsed() < SOON {
             return Ok(status);
         }
-        // While it waited for whoever writes in one door, the other may have changed.
+        // While this waited for a writer of one door, the other door may have changed.
         self.look_once(id)
     }
 
@@ -243,7 +247,7 @@ impl Doors {
         self.look_on(id, outer)
     }
 
-    /// What the inner door says of it, behind the outer one.
+    /// Returns the status of a machine, given the outer door's answer.
     fn look_on(&mut self, id: Id, outer: Looked) -> Result<MachineStatus, Fault> {
         let (state, settings, pending) = if needs_inner(&outer) {
             self.inner(outer.folder.clone())?.look(&id)?
@@ -269,7 +273,8 @@ impl Doors {
         })
     }
 
-    /// Registers the machine of a host that has proven its cookie. `false`: it was known.
+    /// Registers the machine of a host that has proven its cookie. Returns `false` if the file
+    /// already knows the machine.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -277,7 +282,7 @@ impl Doors {
         self.writing(&id)?.1.introduce(&id, name, remote)
     }
 
-    /// Notes that a machine was seen.
+    /// Records that a machine was seen.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -285,7 +290,7 @@ impl Doors {
         self.writing(&id)?.1.saw(&id)
     }
 
-    /// Registers a machine by the name that was typed there.
+    /// Registers a machine under the name that its user typed.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -300,8 +305,8 @@ impl Doors {
         })
     }
 
-    /// Registers a machine by an activation password; by the backdoor's under the name
-    /// `otherwise`.
+    /// Registers a machine by an activation password. The backdoor password registers it under the
+    /// name `otherwise`.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -317,8 +322,8 @@ impl Doors {
         })
     }
 
-    /// Registers a machine where the outer door is open to it, also once nobody else writes
-    /// any more: hashing takes its time, and so may they.
+    /// Registers a machine if the outer door is open to it. This is checked again once the write
+    /// lock is held, because hashing takes time and so may other writers.
     fn lodge(
         &mut self,
         id: Id,
@@ -343,7 +348,7 @@ impl Doors {
         })
     }
 
-    /// The inner door to write in, and whether machines may register now.
+    /// Returns whether machines may register now, and the inner door for writing.
     fn writing(&mut self, id: &Id) -> Result<(bool, &mut Inner), Fault> {
         let outer = self.outer()?.look(id)?;
         let may = may_register(&outer);
@@ -375,20 +380,20 @@ impl Doors {
     }
 }
 
-/// The doors as somebody looks at them who must not be kept waiting.
+/// A reader of the doors for a process that must not block (the monitor).
 pub struct NonblockingReader(Doors);
 
 impl NonblockingReader {
-    /// Opens what it can.
+    /// Opens the files that it can open.
     pub fn of(paths: &Paths) -> Self {
         let mut glance = Self(Doors::to(paths, Use::NonblockingReader));
         let _ = glance.look(Id([0; 16]));
         glance
     }
 
-    /// What both doors say of a machine. `None`: ask somebody who may wait, and who says
-    /// what is wrong if something is. The inner door stands where other hosts write too;
-    /// or somebody is just writing, or was killed while he did.
+    /// Returns the status of a machine, or `None` if the caller must ask the registry worker, which
+    /// may wait and reports any fault. That is the case if the inner door is in a folder that other
+    /// hosts write to, if a process is writing now, or if one was killed while it wrote.
     pub fn look(&mut self, id: Id) -> Option<MachineStatus> {
         let outer = self.0.outer().ok()?.look(&id).ok()?;
         if needs_inner(&outer) && outer.folder.is_some() {
@@ -398,12 +403,13 @@ impl NonblockingReader {
     }
 }
 
-/// Whoever is excluded needs no more, and what is off is not asked.
+/// Returns whether the inner door must be asked. It is not asked about an excluded machine or at
+/// level "off".
 fn needs_inner(outer: &Looked) -> bool {
     !outer.excluded && outer.level != Level::Off
 }
 
-/// That a file is lost, where it is missing and was made once; else why it was not opened.
+/// Returns the fault "lost" if the file is missing but was once created; otherwise returns `why`.
 fn lost_or(paths: &Paths, path: &Path, why: Fault) -> Fault {
     let is_missing = path.symlink_metadata().is_err();
     is_missing
@@ -412,12 +418,12 @@ fn lost_or(paths: &Paths, path: &Path, why: Fault) -> Fault {
         .unwrap_or(why)
 }
 
-/// Whether the file system of a folder takes no writes: it is read-only, or full.
+/// Returns whether the file system of a folder accepts no writes because it is read-only or full.
 fn is_refused(folder: &Path) -> bool {
     use nix::sys::statvfs::{FsFlags, statvfs};
     statvfs(folder).is_ok_and(|about| {
         let is_read_only = about.flags().contains(FsFlags::ST_RDONLY);
-        // Some of it may be kept for root.
+        // Some blocks may be reserved for root.
         let left = if nix::unistd::geteuid().is_root() {
             about.blocks_free()
         } else {

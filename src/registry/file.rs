@@ -1,9 +1,9 @@
-//! A door's file: SQLite, opened with care. A missing, foreign, damaged or newer file is
-//! an error that names it, and nothing of it is lost.
+//! A door's file: SQLite, opened with care. A missing, foreign, damaged or newer file is an error
+//! that names the file, and nothing in it is lost.
 //!
-//! Both doors keep a rollback journal: it serves on a shared folder and on a medium that
-//! cannot be written as well as on a local disk (WAL does neither), and who is killed in
-//! the midst of a write leaves a file that opens.
+//! Both doors use a rollback journal. It works on a shared folder and on read-only media as well as
+//! on a local disk, while WAL does neither. A process that is killed during a write leaves a file
+//! that opens.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,28 +18,27 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use crate::config::secure::{self, Checker, Created};
 use crate::fault::Fault;
 
-/// How long one waits for another who writes.
+/// How long to wait for another writer.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// What a file is opened for.
+/// The purpose for which a file is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Use {
-    /// To look and to write: one waits for another who writes, and undoes what somebody
-    /// who was killed has left.
+    /// Reading and writing. Waits for another writer, and rolls back what a killed writer has left.
     Work,
-    /// To look in passing: one never waits, and never writes.
+    /// Reading without blocking. Never waits, and never writes.
     NonblockingReader,
 }
 
-/// What a door's file holds.
+/// The content of a door's file.
 pub(super) struct Schema {
-    /// What it is, for errors.
+    /// What the file is, for errors.
     pub(super) what: &'static str,
-    /// SQLite's application id: which of our files it is.
+    /// SQLite's application id, which tells the doors' files apart.
     pub(super) application: i32,
-    /// Which form it has; a newer program may write a newer one.
+    /// The version of its format; a newer program may write a newer one.
     pub(super) version: i32,
-    /// What makes its tables, one statement each.
+    /// The statements that create its tables.
     pub(super) tables: &'static [&'static str],
 }
 
@@ -48,13 +47,13 @@ pub(super) struct File {
     pub(super) db: Connection,
     path: PathBuf,
     journal: PathBuf,
-    /// Which file it was when it was opened, and of when.
+    /// The identity of the file when it was opened, and when it was last changed.
     which: Which,
 }
 
-/// A file as it is: device, number, and when it was changed last (seconds, nanoseconds).
-/// SQLite takes what it has read of a file for current as long as its header says so, and
-/// that of a copy that was put back in its place may.
+/// A file's identity: device, inode number, and time of last change (seconds, nanoseconds). SQLite
+/// takes its cached pages for current as long as the file's header is unchanged. The header of a
+/// restored copy may be the same, so the header alone is not enough.
 type Which = (u64, u64, i64, i64);
 
 fn which(about: &fs::Metadata) -> Which {
@@ -62,10 +61,11 @@ fn which(about: &fs::Metadata) -> Which {
 }
 
 impl File {
-    /// Makes the file where there is none, with its tables, at once: whoever is killed
-    /// meanwhile leaves none, and who comes second finds it whole. Whether it was made now.
+    /// Creates the file with its tables, atomically, if it does not exist. A process that is killed
+    /// leaves no partial file, and a second process finds it complete. Returns whether it was
+    /// created now.
     pub(super) fn create(path: &Path, schema: &Schema) -> Result<Created, Fault> {
-        // In this order: a file that is being written has a journal, and is there.
+        // Keep this order: a file that is being written has a journal and exists.
         let journal = journal(path);
         let has_journal = journal.exists();
         if fs::symlink_metadata(path).is_ok() {
@@ -84,7 +84,7 @@ impl File {
         secure::create_new(path, &content, 0o600)
     }
 
-    /// Opens a file that is there.
+    /// Opens an existing file.
     pub(super) fn open(
         path: &Path,
         schema: &Schema,
@@ -104,14 +104,14 @@ impl File {
         })
     }
 
-    /// Whether the file is as it was when it was opened: it may have been changed, or put
-    /// back from a copy, or its folder may be gone.
+    /// Returns whether the file is as it was when it was opened. It may have been changed or
+    /// restored from a copy, or its folder may be gone.
     pub(super) fn is_current(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|about| which(&about) == self.which)
             && is_plain_or_none(&self.journal)
     }
 
-    /// Looks whether the whole file is sound. Takes a second for a million machines.
+    /// Checks the whole file. Takes a second for a million machines.
     pub(super) fn check_whole(&self, schema: &Schema) -> Result<(), Fault> {
         let tell = |e: rusqlite::Error| told(&self.path, schema.what, &e);
         let mut found = self.db.prepare("PRAGMA quick_check(1)").map_err(tell)?;
@@ -123,20 +123,20 @@ impl File {
         Err(Fault::of(&self.path, damaged(schema.what, found.trim())))
     }
 
-    /// What went wrong, in the administrator's words.
+    /// Returns the error in words for the administrator.
     pub(super) fn fault(&self, what: &str, e: &rusqlite::Error) -> Fault {
         told(&self.path, what, e)
     }
 
-    /// A transaction that writes: nobody else writes meanwhile.
+    /// Starts a write transaction, which excludes other writers.
     pub(super) fn write(&mut self, what: &str) -> Result<Transaction<'_>, Fault> {
         let path = &self.path;
         Transaction::new(&mut self.db, TransactionBehavior::Immediate)
             .map_err(|e| told(path, what, &e))
     }
 
-    /// Whether a transaction keeps all that it writes in memory until its end, however
-    /// much it is: else, from the first page that does not fit, nobody else can read.
+    /// Sets whether a transaction keeps all its writes in memory until its end, however many they
+    /// are. Otherwise no other process can read from the first page that does not fit.
     pub(super) fn keep_writes_back(&self, on: bool) -> Result<(), Fault> {
         let pragmas = if on {
             "PRAGMA cache_spill=OFF; PRAGMA cache_size=-1048576;"
@@ -152,7 +152,7 @@ impl File {
     }
 }
 
-/// Opens the file, if it is one that nobody else can have written.
+/// Opens the file if no other user can have written it.
 fn connect(
     path: &Path,
     what: &str,
@@ -185,7 +185,7 @@ fn connect(
         );
         return Err(Fault::of(path, words));
     }
-    // SQLite opens it as it opens the file, and would wait for whoever writes a fifo.
+    // SQLite opens the journal together with the file, and would block on a fifo.
     let journal = journal(&real);
     if !is_plain_or_none(&journal) {
         return Err(Fault::of(&journal, "it is no plain file; move it away"));
@@ -198,7 +198,7 @@ fn connect(
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(&real, flags).map_err(tell)?;
     db.busy_timeout(busy).map_err(tell)?;
-    // A file that somebody else made must do nothing but hold data.
+    // A file that another user has made must do nothing but hold data.
     for (setting, on) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
@@ -211,7 +211,7 @@ fn connect(
         .map_err(tell)?;
     db.set_limit(Limit::SQLITE_LIMIT_LENGTH, 1 << 20)
         .map_err(tell)?;
-    // Where the library has them by default they cost nothing.
+    // These cost nothing where the library has them by default.
     if !cfg!(sqlite_defaults) {
         db.execute_batch(DEFAULTS).map_err(tell)?;
     }
@@ -229,7 +229,7 @@ fn is_plain_or_none(path: &Path) -> bool {
     fs::symlink_metadata(path).map_or(true, |about| about.is_file())
 }
 
-/// What is wrong with a file.
+/// A fault of a file.
 enum Wrong {
     Is(String),
     Sql(rusqlite::Error),
@@ -241,14 +241,14 @@ impl From<rusqlite::Error> for Wrong {
     }
 }
 
-/// Where SQLite keeps what it needs to undo a write.
+/// Returns the path of SQLite's rollback journal.
 fn journal(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-journal");
     PathBuf::from(name)
 }
 
-/// The bytes of a file that has its tables, and nothing in them.
+/// Returns the bytes of a file with its tables and no rows.
 fn without_rows(schema: &Schema) -> rusqlite::Result<Vec<u8>> {
     let db = Connection::open_in_memory()?;
     for table in schema.tables {
@@ -259,10 +259,11 @@ fn without_rows(schema: &Schema) -> rusqlite::Result<Vec<u8>> {
     Ok(db.serialize("main")?.to_vec())
 }
 
-/// Whether it is our file, in the form that this program knows, and nothing else in it.
+/// Checks that the file is a door's, in the format that this program knows, with nothing else in
+/// it.
 fn check(db: &Connection, schema: &Schema) -> Result<(), Wrong> {
     let what = schema.what;
-    // All of it under one lock.
+    // Read all of it under one lock.
     let db = db.unchecked_transaction()?;
     let number = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let (application, version) = (number("application_id")?, number("user_version")?);
@@ -298,7 +299,7 @@ fn damaged(what: &str, why: &str) -> String {
     )
 }
 
-/// Gives each setting of a door.
+/// Passes each setting of a door to `each`.
 pub(super) fn settings(db: &Connection, mut each: impl FnMut(&str, &[u8])) -> rusqlite::Result<()> {
     let mut query = db.prepare_cached("SELECT name, value FROM setting LIMIT 64")?;
     let mut rows = query.query([])?;
@@ -308,12 +309,12 @@ pub(super) fn settings(db: &Connection, mut each: impl FnMut(&str, &[u8])) -> ru
     Ok(())
 }
 
-/// A count as SQLite has it.
+/// Converts a count for SQLite.
 pub(super) fn number(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// SQLite's errors in the administrator's words.
+/// Returns SQLite's error in words for the administrator.
 pub(super) fn told(path: &Path, what: &str, e: &rusqlite::Error) -> Fault {
     let words = match e.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(what, &e.to_string()),
@@ -334,7 +335,7 @@ mod tests {
     use crate::config::scratch::Scratch;
     use crate::registry::outer::Outer;
 
-    /// By the statements or by what the library was built with.
+    /// The options are set by statements or by the library's build.
     #[test]
     fn a_file_is_opened_with_care() {
         let scratch = Scratch::new();

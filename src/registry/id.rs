@@ -1,4 +1,4 @@
-//! Which machine, by what name, and since when. Pure.
+//! A machine's ID, its name, and times. Pure.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,23 +8,23 @@ use crate::config::words;
 use crate::fault::Fault;
 use crate::secret::{PublicKey, to_hex};
 
-/// The ID of a machine (Comet's session ID): the fingerprint of its machine key, 128 bits
-/// of SHA-256, shown as 32 hexadecimal digits. The handshake proves the key, so that the
-/// ID cannot be claimed.
+/// The ID of a machine (Comet's session ID): the fingerprint of its machine key, 128 bits of
+/// SHA-256, shown as 32 hexadecimal digits. The handshake proves the key, so a peer cannot claim
+/// another's ID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Id(pub [u8; 16]);
 
 impl Id {
-    /// The ID of the machine that has this key.
+    /// Returns the ID of the machine that has this key.
     pub fn of(key: &PublicKey) -> Self {
         // A fingerprint is 32 hexadecimal digits.
         Self::parse(&keys::fingerprint(key)).unwrap_or(Self([0; 16]))
     }
 
-    /// Reads one as it is shown; blanks and colons between its digits are passed over.
+    /// Parses an ID as it is shown; blanks and colons between its digits are ignored.
     ///
     /// # Errors
-    /// It has not 32 hexadecimal digits.
+    /// The text does not have 32 hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let wrong = || {
             Fault::new(format!(
@@ -51,19 +51,18 @@ impl fmt::Display for Id {
     }
 }
 
-/// The name of a machine or of whoever sits at it: 1 to 251 bytes that can be shown, no
-/// blanks around them.
+/// The name of a machine or of its user: 1 to 251 printable bytes, without blanks around them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Name(String);
 
 impl Name {
-    /// The longest, bytes: that of a host.
+    /// The longest, bytes: that of a host name.
     pub const LONGEST: usize = crate::config::name::HOST_MAX;
 
-    /// Checks one; blanks around it are taken off.
+    /// Checks a name; blanks around it are removed.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let text = text.trim();
         let why = if text.is_empty() {
@@ -81,7 +80,7 @@ impl Name {
         )))
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -93,19 +92,19 @@ impl fmt::Display for Name {
     }
 }
 
-/// When something occurred, in seconds since 1970.
+/// The time of an event, in seconds since 1970.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Occurred(pub i64);
 
 impl Occurred {
-    /// Now.
+    /// Returns the current time.
     pub fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let seconds = since.unwrap_or(Duration::ZERO).as_secs();
         Self(i64::try_from(seconds).unwrap_or(i64::MAX))
     }
 
-    /// Whether it is so long ago, or not yet: a clock may have been put right.
+    /// Returns whether it is at least `age` ago, or in the future: a clock may have been corrected.
     pub fn is_past(self, age: Duration) -> bool {
         let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         let passed = Self::now().0.saturating_sub(self.0);

@@ -1,8 +1,8 @@
-//! The inner door: `idfile.db`, the authorized machines (seed 002, IDFILE). It may stand
-//! in a folder that several hosts share; SQLite's locks keep them apart.
+//! The inner door: `idfile.db`, the authorized machines (seed 002, IDFILE). Its folder may be
+//! shared by several hosts; SQLite's locks serialize them.
 //!
-//! Looked at by the daemon, written by its door process, and by `cosadm`. What is done in
-//! one transaction is done whole or not at all, whoever is killed meanwhile.
+//! The daemon reads it. The registry worker and `cosadm` write it. Each change is one transaction,
+//! so it is complete or absent even if the writer is killed.
 
 mod passwords;
 mod settings;
@@ -34,43 +34,43 @@ const SCHEMA: Schema = Schema {
     ],
 };
 
-/// How long ago a machine was seen last before that is written again.
+/// The time after which a machine's last-seen time is written again.
 const SEEN: std::time::Duration = std::time::Duration::from_secs(3_600);
 
-/// How many machines are read at once.
+/// The number of machines read at once.
 const PAGE: u32 = 1_000;
 
 /// An authorized machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Machine {
-    /// Which machine.
+    /// The machine's ID.
     pub id: Id,
-    /// Its name, or that of whoever sits at it.
+    /// Its name, or the name of its user.
     pub name: Name,
     /// When it was authorized.
     pub authorized: Occurred,
-    /// Whether it registered from another host than the one whose door it was.
+    /// Whether it registered from another host than the one with this door.
     pub remote: bool,
-    /// When it was seen last, to the hour.
+    /// When it was last seen, to the hour.
     pub seen: Option<Occurred>,
 }
 
-/// Whether a machine may register, now.
+/// Checks whether a machine may still register.
 pub type Still<'a> = &'a mut dyn FnMut() -> Result<bool, Fault>;
 
 /// The inner door, open as a file.
 pub struct Inner(File);
 
 impl Inner {
-    /// Where its file is, in this folder or in the state folder.
+    /// Returns the path of the file in this folder, or in the state folder.
     pub fn path(paths: &Paths, folder: Option<&Path>) -> PathBuf {
         folder.unwrap_or(&paths.state).join("idfile.db")
     }
 
-    /// Makes the file where there is none, without a machine.
+    /// Creates the file, without a machine, if it does not exist.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The file cannot be created.
     pub fn create(path: &Path) -> Result<Created, Fault> {
         File::create(path, &SCHEMA)
     }
@@ -78,7 +78,7 @@ impl Inner {
     /// Opens the file.
     ///
     /// # Errors
-    /// It is missing, or not to be trusted, damaged, or newer than this program.
+    /// The file is missing, not trusted, damaged, or newer than this program.
     pub fn open(path: &Path) -> Result<Self, Fault> {
         Self::open_to(path, Use::Work, &Checker::new())
     }
@@ -87,20 +87,20 @@ impl Inner {
         File::open(path, &SCHEMA, to, folders).map(Self)
     }
 
-    /// Whether the file is still the one that was opened.
+    /// Returns whether the path still names the file that was opened.
     pub fn is_current(&self) -> bool {
         self.0.is_current()
     }
 
-    /// Which file it is.
+    /// Returns the path of the file.
     pub fn file(&self) -> &Path {
         self.0.path()
     }
 
-    /// Looks whether the whole file is sound.
+    /// Checks the whole file.
     ///
     /// # Errors
-    /// It is not.
+    /// The file is not sound.
     pub fn check_whole(&self) -> Result<(), Fault> {
         self.0.check_whole(&SCHEMA)
     }
@@ -109,8 +109,8 @@ impl Inner {
         self.0.fault(WHAT, e)
     }
 
-    /// One transaction that writes, if that may still be once nobody else writes. `None`: it
-    /// may not.
+    /// Runs one write transaction if `still` allows it once the write lock is held. Returns `None`
+    /// if it does not.
     fn change_if<T>(
         &mut self,
         still: Still<'_>,
@@ -127,7 +127,7 @@ impl Inner {
         Ok(done)
     }
 
-    /// One transaction that writes.
+    /// Runs one write transaction.
     fn change<T>(
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -140,9 +140,9 @@ impl Inner {
         Ok(done)
     }
 
-    // ---- the daemon's questions ----
+    // ---- used by the daemon ----
 
-    /// What the file says of a machine, and of machines that it does not know.
+    /// Returns the state of a machine, the settings, and whether a one-time password is pending.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -158,8 +158,8 @@ impl Inner {
         look(&mut self.0.db).map_err(|e| file::told(&path, WHAT, &e))
     }
 
-    /// Registers a machine that the file has never heard of: a host has proven its cookie.
-    /// `false`: it has, and is left as it is.
+    /// Registers a machine without an entry, after its host has proven its cookie. Returns `false`,
+    /// and changes nothing, if the file has an entry.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -172,9 +172,9 @@ impl Inner {
         })
     }
 
-    /// Registers a machine by the name that was typed there, in build mode. The name it
-    /// has now, which is an older one where it was registered meanwhile; `None`: build
-    /// mode is off now.
+    /// Registers a machine in build mode under the name that its user typed. Returns its current
+    /// name, which is an older one if the machine was registered in the meantime. Returns `None` if
+    /// build mode is now off.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -197,7 +197,7 @@ impl Inner {
         })
     }
 
-    /// Notes that a machine was seen, unless that was noted within the hour.
+    /// Records that a machine was seen.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -209,10 +209,10 @@ impl Inner {
         })
     }
 
-    // ---- the manager's ----
+    // ---- used by the administrator ----
 
-    /// The authorized machines in the order of their IDs, each given to `each`. Nobody who
-    /// writes waits for all of them.
+    /// Passes each authorized machine to `each`, in the order of their IDs. Reads in pages, so that
+    /// writers do not wait for the whole list.
     ///
     /// # Errors
     /// The file cannot be read, or `each` has failed.
@@ -222,7 +222,7 @@ impl Inner {
     ) -> Result<(), Fault> {
         let query = "SELECT id, name, authorized, remote, seen FROM machine
                      WHERE deleted IS NULL AND id > ?1 ORDER BY id LIMIT ?2";
-        // Every ID is behind the empty one.
+        // Every ID sorts after the empty one.
         let mut last = Vec::new();
         loop {
             let page = self.some(query, params![last, PAGE])?;
@@ -236,8 +236,8 @@ impl Inner {
         }
     }
 
-    /// At most so many authorized machines in the order of their names: the first ones, or
-    /// those behind `after`. Nobody who writes waits between one call and the next.
+    /// Returns at most `most` authorized machines in the order of their names: the first ones, or
+    /// those after `after`. No lock is held between calls, so writers do not wait.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -255,7 +255,7 @@ impl Inner {
         self.some(query, params![after.name.as_str(), after.id.0, most])
     }
 
-    /// At most so many authorized machines in the order of their names, without the first
+    /// Returns at most `most` authorized machines in the order of their names, without the first
     /// `skipped`.
     ///
     /// # Errors
@@ -276,7 +276,7 @@ impl Inner {
         read().map_err(|e| self.tell(&e))
     }
 
-    /// Whether nothing was ever kept in it: no machine, no setting, no password.
+    /// Returns whether the file has never held anything: no machine, no setting, no password.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -288,18 +288,18 @@ impl Inner {
         found.map_err(|e| self.tell(&e))
     }
 
-    /// How many machines are authorized.
+    /// Returns the number of authorized machines.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn count(&self) -> Result<u64, Fault> {
-        // Asked otherwise, it would look each up behind the index of names.
+        // Any other query would look up each machine through the index of names.
         let query = "SELECT count(*) - count(deleted) FROM machine";
         let found = self.0.db.query_row(query, [], |row| row.get(0));
         found.map_err(|e| self.tell(&e))
     }
 
-    /// An authorized machine.
+    /// Returns an authorized machine.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -310,7 +310,8 @@ impl Inner {
         found.optional().map_err(|e| self.tell(&e))
     }
 
-    /// Authorizes a machine by the manager's word. `false`: it was, and has this name now.
+    /// Authorizes a machine on the administrator's behalf. Returns `false` if it was already
+    /// authorized; it then has the new name.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -327,7 +328,7 @@ impl Inner {
         })
     }
 
-    /// Gives a machine another name. `false`: there is no such machine.
+    /// Renames a machine. Returns `false` if there is no such machine.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -338,8 +339,8 @@ impl Inner {
         })
     }
 
-    /// Deletes a machine. That it was is kept, so that a host's cookie does not bring it
-    /// back. `false`: there is no such machine.
+    /// Deletes a machine. The deletion is recorded, so that a host's cookie does not register it
+    /// again. Returns `false` if there is no such machine.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -352,7 +353,7 @@ impl Inner {
     }
 }
 
-/// Writes a machine, also where one of this ID was deleted.
+/// Writes the entry of a machine, even if one of this ID was deleted.
 fn put(t: &Connection, id: &Id, name: &Name, remote: bool, seen: bool) -> rusqlite::Result<()> {
     let now = Occurred::now().0;
     t.execute(
@@ -377,7 +378,7 @@ fn state(db: &Connection, id: &Id) -> rusqlite::Result<RegistrationState> {
     })
 }
 
-/// The name of a machine that is authorized.
+/// Returns the name of a machine that is authorized.
 fn known_as(db: &Connection, id: &Id) -> rusqlite::Result<Option<Name>> {
     let query = "SELECT name FROM machine WHERE id = ?1 AND deleted IS NULL";
     let mut query = db.prepare_cached(query)?;
@@ -385,7 +386,7 @@ fn known_as(db: &Connection, id: &Id) -> rusqlite::Result<Option<Name>> {
     found.optional()
 }
 
-/// A name that stands in that column.
+/// Parses a name read from a column.
 fn parsed(column: usize, name: &str) -> rusqlite::Result<Name> {
     use rusqlite::Error::FromSqlConversionFailure;
     let wrong = |e: Fault| FromSqlConversionFailure(column, rusqlite::types::Type::Text, e.into());

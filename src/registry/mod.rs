@@ -1,14 +1,14 @@
-//! The doors (seed 002): which machines may call at all, before any password is asked.
+//! The doors (seed 002): which machines may connect at all, before any password is asked.
 //!
-//! The outer door, `sestab.db`, is this host's own: machines that are kept out, always,
-//! and machines that are let in while it is closed. The inner door, `idfile.db`, is the
-//! list of authorized machines, which several hosts may share. [`Doors`] is both as the
-//! daemon looks at them, and [`NonblockingReader`] as it does in passing; `outer` and `inner` are also
-//! what `cosadm` keeps.
+//! The outer door, `sestab.db`, belongs to this host only. It lists machines that are always
+//! denied, and machines that are allowed while it is closed. The inner door, `idfile.db`, lists the
+//! authorized machines, and several hosts may share it. [`Doors`] reads and writes both for the
+//! daemon, and [`NonblockingReader`] reads them without waiting. `cosadm` manages them through
+//! `outer` and `inner`.
 //!
-//! Run by the daemon's door process ([`process`]), by the monitor itself where that keeps
-//! nobody waiting, and by `cosadm`. It never decides whether somebody is let in: that is
-//! the monitor's, by [`Admitted`] and [`Known`].
+//! Runs in the daemon's registry worker ([`process`]), in the monitor where it does not block, and
+//! in `cosadm`. It never makes the access decision: the monitor does, with [`Admitted`] and
+//! [`Known`].
 
 pub mod asked;
 mod decision;

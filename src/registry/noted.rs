@@ -1,11 +1,10 @@
-//! What the configuration folder knows of the machine registry: that there is one, and how
-//! many changes its files have seen.
+//! The registry note: the configuration folder's record that there is a machine registry, and how
+//! many changes its files have had.
 //!
-//! The registry lies in the state folder, often on a file system of its own. Should that
-//! be lost, not mounted, or put back from an old copy, the note in the configuration folder
-//! tells. SQLite counts the changes of a file in its header. Written by `cosadm` after its
-//! changes, and by the daemon's registry process when the daemon starts; never at a
-//! connection. It decides nothing by itself.
+//! The registry is in the state folder, often on a file system of its own. The note reveals if that
+//! folder is lost, not mounted, or restored from an old copy. SQLite counts the changes of a file
+//! in its header. `cosadm` writes the note after its changes, and the daemon's registry worker when
+//! the daemon starts; never at a connection. The note decides nothing by itself.
 
 use std::fmt::Write as _;
 use std::io::{Read, Seek, SeekFrom};
@@ -17,10 +16,10 @@ use crate::config::paths::Paths;
 use crate::config::secure::{self, Kind};
 use crate::fault::Fault;
 
-/// The note's longest content, bytes: three paths and their numbers.
+/// The note's longest content, bytes: the paths and their numbers.
 const LONGEST: usize = 16 * 1024;
 
-/// Files that are noted: an inner door may have stood in several folders.
+/// Most files that are noted: an inner door may have been in several folders.
 const FILES: usize = 16;
 
 const HEAD: &str = "\
@@ -28,23 +27,23 @@ const HEAD: &str = "\
 # (of the folder: how many keys are in it). Written by cosserver(8) and cosadm(8).
 ";
 
-/// Where SQLite's header has the count of a file's changes.
+/// The offset of the change counter in SQLite's header.
 const CHANGES: u64 = 24;
 
-/// The files of the registry, and what was counted in each.
+/// The files of the registry, and the count of each.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Noted(Vec<(PathBuf, u64)>);
 
 impl Noted {
-    /// Whether there is a note: this host had a registry.
+    /// Returns whether there is a note, so that this host had a registry.
     pub fn is_there(paths: &Paths) -> bool {
         paths.registry_note().symlink_metadata().is_ok()
     }
 
-    /// What is noted; `None`: nothing.
+    /// Returns the note; `None`: there is none.
     ///
     /// # Errors
-    /// The note is not to be trusted, or cannot be read.
+    /// The note is not trusted, or cannot be read.
     pub fn read(paths: &Paths) -> Result<Option<Self>, Fault> {
         let path = paths.registry_note();
         let Some(bytes) = paths.read_if_there(&path, Kind::Policy, LONGEST)? else {
@@ -59,14 +58,14 @@ impl Noted {
         Ok(Some(Self(parsed.collect())))
     }
 
-    /// What there is now. A file that cannot be read is left out.
+    /// Returns the current counts. A file that cannot be read is left out.
     pub fn now(paths: &Paths) -> Self {
         let folder = Outer::open(paths).and_then(|o| o.folder());
         let inner = folder.map(|folder| Inner::path(paths, folder.as_deref()));
         Self::with(paths, inner.ok())
     }
 
-    /// The same without the inner door, whose folder others may share, and which may hang.
+    /// Returns the same without the inner door. Its folder may be shared, and may hang.
     pub fn own(paths: &Paths) -> Self {
         Self::with(paths, None)
     }
@@ -81,7 +80,7 @@ impl Noted {
         Self(all)
     }
 
-    /// Writes this down, unless it is noted already.
+    /// Writes the note, unless it is the same already.
     ///
     /// # Errors
     /// The configuration folder cannot be written.
@@ -96,7 +95,7 @@ impl Noted {
         secure::replace(&paths.registry_note(), text.as_bytes(), 0o600)
     }
 
-    /// Returns the files that are older now than they were noted, each with what that means.
+    /// Returns the files that are older now than in the note, each with a fault that says so.
     pub fn is_newer_than(&self, now: &Self, paths: &Paths) -> Vec<(PathBuf, Fault)> {
         let remedy = format!("to accept it as it is: {}", paths.cosadm("init"));
         let older = |(path, noted): &(PathBuf, u64)| {
@@ -111,15 +110,14 @@ impl Noted {
         self.0.iter().filter_map(older).collect()
     }
 
-    /// This note with the counts of now, for a registry that is no older copy. A file that
-    /// is not there now stays noted.
+    /// Returns the note with the current counts, for a registry that is not an older copy. A
+    /// missing file stays noted.
     #[must_use]
     pub fn as_of(&self, now: &Self) -> Self {
         self.merged(now, |_, now| now)
     }
 
-    /// This note with the greater of both counts of each file. A file that is not there now
-    /// stays noted.
+    /// Returns the note with the greater of both counts of each file. A missing file stays noted.
     #[must_use]
     pub fn at_least(&self, now: &Self) -> Self {
         self.merged(now, u64::max)
@@ -130,14 +128,14 @@ impl Noted {
             let mut all = all.0.iter();
             all.find(|(other, _)| other == path).map(|(_, n)| *n)
         };
-        // In the order of the note, which is not written again for another.
+        // Keep the note's order, so that another order alone does not rewrite it.
         let noted = self.0.iter().map(|(path, noted)| {
             let now = count(now, path).map_or(*noted, |now| pick(*noted, now));
             (path.clone(), now)
         });
         let new = now.0.iter().filter(|(path, _)| count(self, path).is_none());
         let mut all: Vec<_> = noted.chain(new.cloned()).collect();
-        // What is there now is noted before what was elsewhere once.
+        // If there are too many, drop files that are missing now.
         let mut too_many = all.len().saturating_sub(FILES);
         all.retain(|(path, _)| {
             let goes = too_many > 0 && count(now, path).is_none();
@@ -148,8 +146,8 @@ impl Noted {
     }
 }
 
-/// Compares the registry with the note, and brings the note up to date. What is older than
-/// it was noted.
+/// Compares the registry with the note, and updates the note. Returns a fault for each file that is
+/// older than noted.
 ///
 /// # Errors
 /// The note cannot be read.
@@ -158,13 +156,13 @@ pub fn compare(paths: &Paths) -> Result<Vec<Fault>, Fault> {
     let noted = Noted::read(paths)?.unwrap_or_default();
     let older = noted.is_newer_than(&now, paths).into_iter();
     let mut older: Vec<Fault> = older.map(|(_, fault)| fault).collect();
-    // What was found is told, whether or not the note can be written.
+    // Report what was found, whether or not the note can be written.
     older.extend(noted.at_least(&now).write(paths).err());
     Ok(older)
 }
 
-/// How many changes a file of SQLite's has seen. Not to be called while this process has a
-/// transaction open: closing any descriptor of a file gives up the locks on it.
+/// Returns the number of changes of an SQLite file. Must not be called while this process has a
+/// transaction open: closing any descriptor of a file releases the process's locks on it.
 fn changes(path: &Path) -> Option<u64> {
     let mut file = std::fs::File::open(path).ok()?;
     let mut count = [0; 4];
@@ -173,7 +171,7 @@ fn changes(path: &Path) -> Option<u64> {
     Some(u32::from_be_bytes(count).into())
 }
 
-/// How many machine keys are recorded in a folder.
+/// Returns the number of machine keys that are recorded in a folder.
 fn recorded(folder: &Path) -> Option<u64> {
     let all = std::fs::read_dir(folder).ok()?.flatten();
     let keys = all.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
@@ -186,7 +184,7 @@ mod tests {
     use crate::config::scratch::Scratch;
     use crate::registry::{Doors, Id, List};
 
-    /// A copy that was put back is told from the file that it was made of.
+    /// A restored copy is told apart from its original.
     #[test]
     fn an_older_copy_of_the_registry_is_found() {
         let scratch = Scratch::new();
@@ -209,7 +207,7 @@ mod tests {
         let shown = older[0].to_string().replace(&*path.to_string_lossy(), "");
         assert!(shown.len() < 120, "room for the path: {shown}");
         assert!(older[0].remedy().is_some_and(|r| r.contains("init")));
-        // Saying so once changes nothing: it is said until somebody accepts it.
+        // The fault is reported each time until the administrator accepts the copy.
         assert_eq!(compare(&paths).unwrap().len(), 1);
         Noted::now(&paths).write(&paths).unwrap();
         assert_eq!(compare(&paths), Ok(Vec::new()));

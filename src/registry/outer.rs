@@ -1,8 +1,8 @@
-//! The outer door: `sestab.db`, the session table of this host (seed 002, SESTAB). Two
-//! lists of machines, "I" (included) and "E" (excluded), the security level, and in which
-//! folder the inner door stands.
+//! The outer door: `sestab.db`, the session table of this host (seed 002, SESTAB). It holds two
+//! lists of machines, "I" (included) and "E" (excluded), the security level, and the folder of the
+//! inner door.
 //!
-//! Looked at by the daemon, written by `cosadm` alone.
+//! The daemon reads it. Only `cosadm` writes it.
 
 mod lists;
 
@@ -37,11 +37,11 @@ const SCHEMA: Schema = Schema {
 /// The security level of a host (SESTAB's "Set Security Level").
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
-    /// No list of machines is asked but the excluded ones.
+    /// Only the exclude list is checked.
     Off = 0,
-    /// The inner door alone: the outer one is open, and unknown machines may register.
+    /// Only the inner door is checked: the outer one is open, and unknown machines may register.
     Open = 1,
-    /// Both doors: the outer one is closed.
+    /// Both doors are checked: the outer one is closed.
     Closed = 2,
 }
 
@@ -49,12 +49,12 @@ impl Level {
     /// Every level, the least secure first.
     pub const ALL: [Self; 3] = [Self::Off, Self::Open, Self::Closed];
 
-    /// Its number.
+    /// Returns its number.
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// The level of this number.
+    /// Returns the level with this number.
     pub fn of(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|l| l.number() == number)
     }
@@ -63,14 +63,14 @@ impl Level {
 /// One of the two lists.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum List {
-    /// "I": let in while the outer door is closed.
+    /// "I": allowed while the outer door is closed.
     Include,
-    /// "E": kept out, always.
+    /// "E": always denied.
     Exclude,
 }
 
 impl List {
-    /// The list of this letter.
+    /// Returns the list with this letter.
     pub fn of(letter: &str) -> Option<Self> {
         match letter {
             "I" | "i" => Some(Self::Include),
@@ -79,7 +79,7 @@ impl List {
         }
     }
 
-    /// Its letter.
+    /// Returns its letter.
     pub const fn letter(self) -> &'static str {
         match self {
             Self::Include => "I",
@@ -99,15 +99,15 @@ impl List {
 pub struct Outer(File);
 
 impl Outer {
-    /// Where its file is.
+    /// Returns the path of its file.
     pub fn path(paths: &Paths) -> PathBuf {
         paths.state.join("sestab.db")
     }
 
-    /// Makes the file where there is none: closed, with no machine on either list.
+    /// Creates the file if it does not exist: closed, with no machine on either list.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The file cannot be created.
     pub fn create(paths: &Paths) -> Result<Created, Fault> {
         File::create(&Self::path(paths), &SCHEMA)
     }
@@ -115,7 +115,7 @@ impl Outer {
     /// Opens the file.
     ///
     /// # Errors
-    /// It is missing, or not to be trusted, damaged, or newer than this program.
+    /// The file is missing, not trusted, damaged, or newer than this program.
     pub fn open(paths: &Paths) -> Result<Self, Fault> {
         Self::open_to(paths, Use::Work)
     }
@@ -124,15 +124,15 @@ impl Outer {
         File::open(&Self::path(paths), &SCHEMA, to, &paths.checker()).map(Self)
     }
 
-    /// Whether the file is still the one that was opened.
+    /// Returns whether the path still names the file that was opened.
     pub fn is_current(&self) -> bool {
         self.0.is_current()
     }
 
-    /// Looks whether the whole file is sound.
+    /// Checks the whole file.
     ///
     /// # Errors
-    /// It is not.
+    /// The file is not sound.
     pub fn check_whole(&self) -> Result<(), Fault> {
         self.0.check_whole(&SCHEMA)
     }
@@ -143,7 +143,7 @@ impl Outer {
 
     // ---- level and folder ----
 
-    /// The security level; without another it is [`Level::Closed`].
+    /// Returns the security level; the default is [`Level::Closed`].
     ///
     /// # Errors
     /// The file cannot be read.
@@ -160,7 +160,8 @@ impl Outer {
         self.set("level", &[level.number()])
     }
 
-    /// The folder of the inner door; `None`: the state folder, which no other host shares.
+    /// Returns the folder of the inner door; `None` means the state folder, which no other host
+    /// shares.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -194,10 +195,10 @@ impl Outer {
         done.map(|_| ()).map_err(|e| self.tell(&e))
     }
 
-    // ---- the daemon's question ----
+    // ---- used by the daemon ----
 
-    /// Whether a machine is excluded, whether it is included, the level, and where the
-    /// inner door stands: all of one moment.
+    /// Returns whether a machine is excluded and whether it is included, the level, and the folder
+    /// of the inner door, all read in one transaction.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -217,7 +218,7 @@ impl Outer {
     }
 }
 
-/// What the outer door says of a machine.
+/// The outer door's answer about a machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Looked {
     /// It is on the exclude list.
@@ -226,7 +227,7 @@ pub struct Looked {
     pub included: bool,
     /// The security level.
     pub level: Level,
-    /// The folder of the inner door; `None`: the state folder.
+    /// The folder of the inner door; `None` means the state folder.
     pub folder: Option<PathBuf>,
 }
 
@@ -238,8 +239,7 @@ fn is_on(db: &Connection, list: List, id: &Id) -> rusqlite::Result<bool> {
     db.prepare_cached(query)?.exists([id.0])
 }
 
-/// The level, and in which folder the inner door stands. A level that is not there, or
-/// cannot be, closes.
+/// Reads the level and the folder of the inner door. A missing or invalid level counts as closed.
 fn settings(db: &Connection) -> rusqlite::Result<(Level, Option<PathBuf>)> {
     let (mut level, mut folder) = (Level::Closed, None);
     file::settings(db, |name, value| match name {

@@ -1,9 +1,9 @@
-//! The door process: it answers the monitor's questions by the doors' files, so that
-//! neither a slow folder nor a password's hash keeps the monitor waiting.
+//! The registry worker: answers the monitor's questions from the doors' files, so that neither a
+//! slow folder nor a password hash blocks the monitor.
 //!
-//! Two of these run at most: one that looks, and one that registers, which may take a
-//! moment. One thread; as whoever the monitor is, for the files are his, but it can open
-//! no others (landlock). It must never speak with a peer, and knows no key.
+//! At most two of them run: one reads, and one registers, which may take a moment. Each has one
+//! thread and runs as the monitor's user, which owns the files. Landlock denies it all other files.
+//! It must never talk to a peer, and has no key.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -23,14 +23,14 @@ use crate::sys::{memory, process, sandbox, signals, socket};
 
 const BEGIN: u8 = 100;
 
-/// The ticket of what the daemon starts without; no question has it.
+/// The ticket of faults that the daemon starts with; no question has it.
 pub const WITHOUT: u64 = u64::MAX;
 
-/// How long a busy monitor may take to hear an answer.
+/// How long a busy monitor may take to read an answer.
 const HEARING: Duration = Duration::from_secs(60);
 
-/// The monitor's first message: the settings' file, which tells where the doors are, and
-/// whether the daemon only starts, so that what is there must be sound.
+/// Builds the monitor's first message: the path of the settings file, from which the doors' paths
+/// follow, and whether the daemon is starting, so that existing files must be sound.
 pub fn begin(settings: &Path, starts: bool) -> Vec<u8> {
     Writer::new(BEGIN)
         .bytes(settings.as_os_str().as_bytes())
@@ -47,7 +47,7 @@ fn parse_begin(message: &[u8]) -> Option<(PathBuf, bool)> {
     r.done((settings, starts))
 }
 
-/// The door process's life: until the monitor is gone, or the inner door is moved.
+/// Runs the registry worker until the monitor ends or the inner door is moved.
 pub fn main() -> u8 {
     process::set_name("cos: door");
     process::keep_private();
@@ -76,7 +76,7 @@ fn serve() -> Result<(), Fault> {
     } else {
         Ok((Doors::of(&paths), Vec::new()))
     };
-    // The first answer has the ticket of nobody.
+    // The first answer has ticket 0, which belongs to no question.
     let mut doors = match opened {
         Ok((doors, without)) => {
             for why in without {
@@ -91,7 +91,7 @@ fn serve() -> Result<(), Fault> {
         }
     };
     let folder = doors.folder();
-    // It has waited for that already: the first who asks hears it.
+    // Opening the folder has already waited for this fault: the first question gets it.
     let mut wrong = folder.as_ref().err().map(ToString::to_string);
     let folder = folder.ok().flatten();
     let mut folders = vec![paths.state.clone()];
@@ -111,8 +111,8 @@ fn serve() -> Result<(), Fault> {
             Some(why) => Answer::Fault(why),
             None => answer(&mut doors, question),
         };
-        // Behind these walls it could not look elsewhere, nor into a folder that has come
-        // back or was mounted since: the monitor asks another.
+        // The sandbox does not let it read elsewhere, nor a folder that was mounted or came back
+        // since. End here: the monitor asks another worker.
         let is_moved = doors.looked_in().is_some_and(|now| *now != folder);
         if is_moved || which(&folders) != at_first {
             return Ok(());
@@ -122,7 +122,7 @@ fn serve() -> Result<(), Fault> {
     Ok(())
 }
 
-/// Which folders these are now, whatever their names: device and number.
+/// Returns the identity of the folders, independent of their names: device and inode number.
 fn which(folders: &[PathBuf]) -> Vec<Option<(u64, u64)>> {
     let which = |folder: &PathBuf| {
         let about = std::fs::metadata(folder).ok()?;
@@ -131,7 +131,7 @@ fn which(folders: &[PathBuf]) -> Vec<Option<(u64, u64)>> {
     folders.iter().map(which).collect()
 }
 
-/// Answers a question by the files as they are now.
+/// Answers a question from the files as they are now.
 pub fn answer(doors: &mut Doors, question: Question) -> Answer {
     let done = match question {
         Question::Look(id) => doors.look(id).map(|s| Answer::MachineStatus(Box::new(s))),
@@ -159,7 +159,7 @@ pub fn answer(doors: &mut Doors, question: Question) -> Answer {
     done.unwrap_or_else(|e| Answer::Fault(e.to_string()))
 }
 
-/// The next message; `None`: the monitor is gone.
+/// Returns the next message; `None`: the monitor has ended.
 fn next(
     channel: &mut Channel,
     buffer: &mut [u8],

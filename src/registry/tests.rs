@@ -1,4 +1,4 @@
-//! Both doors together, as the daemon has them.
+//! Tests of both doors together, as the daemon uses them.
 
 use super::*;
 use crate::config::scratch::Scratch;
@@ -13,7 +13,7 @@ fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
 }
 
-/// A host whose doors were made; with a hand on each file, as `cosadm` has it.
+/// Returns a host with its doors, and each file open as in `cosadm`.
 fn host() -> (Scratch, Doors, Outer, Inner) {
     let scratch = Scratch::new();
     let paths = scratch.paths();
@@ -64,7 +64,7 @@ fn who_glances_waits_for_nobody_and_writes_nothing() {
     for n in 1..3 {
         assert_eq!(glance.look(id(n)), doors.look(id(n)).ok());
     }
-    // Somebody is writing.
+    // Another process is writing.
     let path = Inner::path(&scratch.paths(), None);
     let other = rusqlite::Connection::open(&path).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
@@ -73,8 +73,7 @@ fn who_glances_waits_for_nobody_and_writes_nothing() {
     assert!(begun.elapsed() < std::time::Duration::from_secs(1));
     other.execute_batch("ROLLBACK").unwrap();
     assert!(glance.look(id(1)).is_some());
-    // Somebody was killed while he did: what he has written stands in the file, and in a
-    // journal what it was.
+    // The writer was killed: its writes are in the file, and the former content is in the journal.
     other
         .execute_batch(
             "PRAGMA cache_size=1; BEGIN IMMEDIATE; DELETE FROM machine;
@@ -98,7 +97,7 @@ fn who_glances_waits_for_nobody_and_writes_nothing() {
     let known = RegistrationState::Known { unseen: true };
     assert_eq!(Doors::of(&torn.paths()).look(id(1)).unwrap().state, known);
     assert_eq!(glance.look(id(1)).unwrap().state, known);
-    // Where other hosts write too, it does not look at all, except who is excluded.
+    // A folder that other hosts write to is not read at all, except for an excluded machine.
     let shared = Scratch::new();
     outer.set_folder(Some(shared.path())).unwrap();
     Inner::create(&Inner::path(&scratch.paths(), Some(shared.path()))).unwrap();
@@ -108,8 +107,8 @@ fn who_glances_waits_for_nobody_and_writes_nothing() {
     assert!(glance.look(id(1)).unwrap().excluded);
 }
 
-/// A copy put back into the same file, and one change more: its header says what that of
-/// the file said that was looked at.
+/// A copy is restored into the same file and changed once: its header then equals that of the file
+/// that was read.
 #[test]
 fn a_copy_in_the_same_place_is_the_one_that_counts() {
     let (scratch, mut doors, mut outer, _) = host();
@@ -129,7 +128,7 @@ fn a_copy_in_the_same_place_is_the_one_that_counts() {
     }
 }
 
-/// What was decided in one door while the other kept one waiting counts.
+/// A change in one door counts even if the reader was waiting for the other door.
 #[test]
 fn who_had_to_wait_looks_at_both_doors_again() {
     let (_scratch, mut doors, mut outer, mut inner) = host();
@@ -140,7 +139,7 @@ fn who_had_to_wait_looks_at_both_doors_again() {
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
     std::thread::scope(|scope| {
         let looks = scope.spawn(|| doors.look(id(1)).unwrap());
-        // Long enough that it has looked at the outer door.
+        // Long enough for the reader to have read the outer door.
         std::thread::sleep(std::time::Duration::from_millis(500));
         outer.put(List::Exclude, &id(1), "").unwrap();
         other.execute_batch("ROLLBACK").unwrap();
@@ -148,7 +147,7 @@ fn who_had_to_wait_looks_at_both_doors_again() {
     });
 }
 
-/// Whoever opens a fifo waits for one who writes.
+/// Opening a fifo blocks until there is a writer.
 #[test]
 fn a_journal_that_became_a_fifo_is_not_opened() {
     let (scratch, mut doors, ..) = host();
@@ -214,14 +213,14 @@ fn closing_takes_over_whoever_is_authorized() {
         outer.get(List::Include, &id(2)).unwrap().unwrap().name,
         "pc"
     );
-    // Nothing is lost where the list is not as it should be.
+    // Nothing is lost if the list is invalid.
     let wrong = outer.close(&mut |put| {
         put(&id(2), &name("pc"))?;
         put(&id(1), &name("pc"))
     });
     assert!(wrong.is_err());
     assert_eq!(outer.count(List::Include).unwrap(), 2);
-    // A machine that is deleted now is stopped by the inner door.
+    // A machine that is deleted now is denied by the inner door.
     inner.delete(&id(1)).unwrap();
     assert!(matches!(
         decide(&doors.look(id(1)).unwrap(), false, false),
@@ -229,7 +228,7 @@ fn closing_takes_over_whoever_is_authorized() {
     ));
 }
 
-/// However many machines are taken over: until the door is closed, it is looked at.
+/// Until the door is closed it can be read, however many machines are taken over.
 #[test]
 fn closing_keeps_nobody_waiting() {
     let (_scratch, mut doors, mut outer, _) = host();
@@ -238,7 +237,7 @@ fn closing_keeps_nobody_waiting() {
         id[..4].copy_from_slice(&n.to_be_bytes());
         Id(id)
     };
-    // Many times what the cache holds.
+    // Many times the size of the cache.
     let count = 20_000;
     let closed = outer.close(&mut |put| {
         for n in 0..count {
@@ -279,7 +278,7 @@ fn an_inner_door_in_another_folder_is_shared() {
     own.add(&id(1), &name("own"), false).unwrap();
     let folder = scratch.folder("shared", 0o700);
     outer.set_folder(Some(&folder)).unwrap();
-    // It is not made by whoever looks: its folder may not be mounted.
+    // Readers do not create it: its folder may not be mounted.
     assert!(doors.look(id(1)).is_err());
     let path = Inner::path(&scratch.paths(), Some(&folder));
     Inner::create(&path).unwrap();

@@ -1,5 +1,5 @@
-//! The service `exec` (seed 000): a command in a session and process group of its
-//! own, its three streams in pipes.
+//! The service `exec` (seed 000): a command in its own session and process group, with its three
+//! streams in pipes. Runs in the monitor.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,23 +17,23 @@ use crate::sys::job::{Ends, Identity, Program, Starter};
 use crate::sys::process::Limits;
 use crate::sys::socket;
 
-/// A command's file mode creation mask, as rshd and sshd have it.
+/// A command's file mode creation mask, as in rshd and sshd.
 const MASK: u16 = 0o022;
 
 /// What the daemon gives to every job.
 pub struct Setting<'a> {
     /// `PATH` (`[exec] path`).
     pub path: &'a str,
-    /// Whether this daemon is root, and becomes the user.
+    /// Whether this daemon is root and switches to the user.
     pub becomes_user: bool,
-    /// The limits that the daemon was started with.
+    /// The resource limits that the daemon was started with.
     pub limits: Limits,
-    /// `SSH_CLIENT`, by which bash knows that it was started for a peer on the network, and reads
-    /// `~/.bashrc`. Only the user's shell gets it: nothing else looks for that file.
+    /// `SSH_CLIENT`, by which bash detects that it was started for a network peer, and reads
+    /// `~/.bashrc`. Only the user's shell gets it, because no other program looks for that file.
     pub ssh_client: Option<String>,
 }
 
-/// A job that runs: its leader's number, and our ends of its pipes.
+/// A running job: the pid of its leader, and the daemon's ends of its pipes.
 pub struct Running {
     pid: Pid,
     stdin: OwnedFd,
@@ -42,22 +42,22 @@ pub struct Running {
 }
 
 impl Running {
-    /// The leader of its process group and session.
+    /// Returns the leader of its process group and session.
     pub const fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Our ends of its pipes: what it reads, what it writes, its errors.
+    /// Returns the daemon's ends of its pipes: standard input, output and error.
     pub fn into_pipes(self) -> [OwnedFd; 3] {
         [self.stdin, self.stdout, self.stderr]
     }
 }
 
-/// Starts a granted command as its user. `leader`: where its leader's number is written before
-/// the leader runs.
+/// Starts a granted command as its user. The leader's pid is written to `leader` before the leader
+/// runs.
 ///
 /// # Errors
-/// No descriptors or processes are left, or a word of it is none.
+/// No descriptors or processes are left, or a word of the command is invalid.
 pub fn start(
     granted: &Granted<Exec>,
     account: &Account,
@@ -76,8 +76,8 @@ pub fn start(
         stdout: job_stdout.as_fd(),
         stderr: job_stderr.as_fd(),
     };
-    // Ours alone are set so: the job's ends are other descriptions. Nothing may fail
-    // once there is a job, or nobody would know of it.
+    // This affects only the daemon's ends: the job's are other open file descriptions. Do it now:
+    // nothing may fail once there is a job, or it would run untracked.
     for ours in [&stdin, &stdout, &stderr] {
         socket::set_nonblocking(ours).map_err(|e| Refusal::new(Cause::System, e))?;
     }
@@ -162,7 +162,7 @@ fn environment(
         .environment
         .iter()
         .map(|(n, v)| (n.as_str(), v.as_slice()));
-    // What the daemon sets cannot be passed over it.
+    // Passed variables cannot override those that the daemon sets.
     let passed = passed.filter(|(n, _)| own.iter().all(|(o, _)| o != n));
     own.into_iter()
         .chain(ssh_client.map(|value| ("SSH_CLIENT", value.as_bytes())))

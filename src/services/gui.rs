@@ -1,6 +1,5 @@
-//! The service `gui` (seed 000): an application of the table, displayed where
-//! `GUI_HOST` and `GUI_PORT` say. Run by the monitor; the login worker starts what is
-//! prepared here.
+//! The service `gui` (seed 000): an application of the table, displayed at `GUI_HOST` and
+//! `GUI_PORT`. Runs in the monitor; the login worker starts what is prepared here.
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -14,31 +13,31 @@ use crate::auth::policy::{Caller, Granted, Gui};
 use crate::refusal::{Cause, Refusal};
 use crate::sys::socket;
 
-/// An application, ready to be started.
+/// An application, ready to start.
 pub struct Application {
-    /// Its file.
+    /// The path of its program.
     pub path: CString,
-    /// Its arguments, the file's path first.
+    /// Its arguments, the program's path first.
     pub argv: Vec<CString>,
-    /// Variables that give way to PAM's.
+    /// Variables that PAM's variables override.
     pub defaults: Vec<CString>,
-    /// Variables that do not.
+    /// Variables that they do not override.
     pub fixed: Vec<CString>,
 }
 
 /// Its standard descriptors.
 pub struct Streams {
-    /// Our ends: what it reads, its output, its errors. `None`: it is left running by
-    /// itself, on nothing.
+    /// The daemon's ends: standard input, output and error. `None`: it is detached, with no
+    /// streams.
     pub ours: Option<[OwnedFd; 3]>,
     /// Its own ends.
     pub its: [OwnedFd; 3],
 }
 
-/// Prepares a granted application. `path`: `PATH` where PAM sets none.
+/// Prepares a granted application. `path` is `PATH` if PAM sets none.
 ///
 /// # Errors
-/// A NUL byte where none may be.
+/// There is a NUL byte where none is allowed.
 pub fn prepare(granted: &Granted<Gui, Caller>, path: &str) -> Result<Application, Refusal> {
     let (gui, to) = (granted.service(), granted.to());
     let account = to.account();
@@ -82,7 +81,7 @@ pub fn prepare(granted: &Granted<Gui, Caller>, path: &str) -> Result<Application
 }
 
 impl Streams {
-    /// Pipes, or nothing for one that is left alone.
+    /// Creates pipes, or uses `/dev/null` for a detached application.
     ///
     /// # Errors
     /// No descriptors are left.

@@ -1,4 +1,4 @@
-//! What a granted request starts. Run by the monitor.
+//! Starts what a granted request asks for. Runs in the monitor.
 
 pub mod exec;
 pub mod gui;

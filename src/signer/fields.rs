@@ -1,33 +1,34 @@
-//! What a user's client says to the signer, and what it hears: one message there, one
-//! back, in the canonical CBOR of the wire. Pure.
+//! The messages between a user's client and the signer: one request, one reply, in the canonical
+//! CBOR of the wire. Pure.
 
 use crate::protocol::request::{Command, EXEC, SUBSYSTEM, Service};
 use crate::protocol::wanted::{Wanted, WantedFields};
 use crate::protocol::{Malformed, cbor, limits};
 use crate::secret::PublicKey;
 
-/// Longest message either way, bytes: a request fills a ClientHello (4,096) at most.
+/// Longest message in either direction, bytes: a request fills a ClientHello (4,096) at most.
 pub const MESSAGE: usize = 2 * limits::GREETING_BODY;
 
-/// Bytes of the words that say why nothing was signed.
+/// Longest reason why nothing was signed, bytes.
 const WORDS: usize = 1_024;
 
-/// What a user wants to ask of which host. Not in it: his name, which the kernel knows.
+/// A user's request to be signed, and its host. It does not contain the user's name, which the
+/// kernel reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
-    /// The host, by its name in the host table here.
+    /// The host, by its name in this host table.
     pub host: String,
     /// The nonce that it has drawn for the connection.
     pub nonce: [u8; limits::NONCE],
     /// Its public key, as the client has it.
     pub pin: PublicKey,
-    /// The public half of the client's own key, by which it shakes hands.
+    /// The public half of the client's own key, which it uses in the handshake.
     pub key: PublicKey,
-    /// Under which of the cookies that are live; 0: the newest.
+    /// Which of the live cookies to use; 0: the newest.
     pub which: u8,
-    /// What is asked for.
+    /// The requested service.
     pub service: Service,
-    /// The user to be there.
+    /// The remote user.
     pub user: String,
     /// The command, or the application and its arguments.
     pub command: Command,
@@ -37,12 +38,12 @@ pub struct Ask {
     pub linger: Option<u32>,
 }
 
-/// What was signed.
+/// A signed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
     /// The name by which the host knows this one.
     pub caller: String,
-    /// The host's name for itself.
+    /// The host's own name.
     pub server: String,
     /// The request's exact bytes.
     pub request: Vec<u8>,
@@ -59,26 +60,26 @@ pub struct Signed {
 /// The signer's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// It is signed.
+    /// The request is signed.
     Signed(Signed),
-    /// It is not, and why, for the person who asks.
+    /// The request is not signed; the reason is for the user.
     Refused(String),
 }
 
-/// The first key of what is wanted.
+/// The first CBOR key of the request's fields.
 const WANTED: u8 = 8;
 
-/// A machine is registered by its own key, never because somebody vouches for it.
+/// A machine is registered by its own key, never by vouching.
 pub(super) const NOT_SIGNED: Malformed =
     Malformed("a machine registers itself (cos enrol); that is not signed for it");
 
 const UNKNOWN: Malformed = Malformed("a field that the signer does not know");
 
 impl Ask {
-    /// The message's bytes.
+    /// Encodes the message.
     ///
     /// # Errors
-    /// It is longer than one may be.
+    /// It is longer than allowed.
     pub fn encode(&self) -> Result<Vec<u8>, Malformed> {
         let wanted = Wanted {
             service: &self.service,
@@ -101,11 +102,11 @@ impl Ask {
         Ok(bytes)
     }
 
-    /// Parses a message. Each field's own rules are those of the request that is made
-    /// of them, which is parsed again before it is signed.
+    /// Parses a message. The rules of each field are those of the request made of them, which is
+    /// parsed again before it is signed.
     ///
     /// # Errors
-    /// Anything but canonical fields, all of them known.
+    /// The fields are not canonical, or one is unknown.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let (mut host, mut nonce, mut pin, mut key, mut which) = (None, None, None, None, None);
         let (mut service, mut user) = (None, None);
@@ -151,10 +152,10 @@ impl Ask {
 }
 
 impl Reply {
-    /// The message's bytes.
+    /// Encodes the message.
     ///
     /// # Errors
-    /// None that a reply has.
+    /// None for a valid reply.
     pub fn encode(&self) -> Result<Vec<u8>, Malformed> {
         cbor::write(|e| match self {
             Self::Signed(s) => {
@@ -175,7 +176,7 @@ impl Reply {
     /// Parses a message.
     ///
     /// # Errors
-    /// It is none.
+    /// The bytes are not a reply.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let (mut caller, mut server, mut request, mut machine) = (None, None, None, None);
         let (mut proof, mut expected, mut cookies, mut refused) = (None, None, None, None);

@@ -1,10 +1,12 @@
 //! The signer: vouches to another host for a user of this one (mechanism `vouch`).
 //!
-//! An ordinary user may not read his host's cookies. He says in typed fields what he
-//! wants to ask of which host; what is signed is built here, with the name in it that
-//! the kernel has for him, and nothing else is ever signed. Run by the monitor, for
-//! whoever calls at its socket, and by the set-uid program `cos-sign`; the client
-//! knows the fields alone. It reads the secrets for each signature anew, and keeps none.
+//! An ordinary user cannot read the host's cookies. The user states in typed fields what to request
+//! of which host. The signer builds the signed data from them, with the user name that the kernel
+//! reports, and signs nothing else.
+//!
+//! Runs in the monitor, for processes that connect to its socket, and in the set-uid program
+//! `cos-sign`. The client uses only the fields. The signer reads the secrets again for each
+//! signature, and keeps none.
 #![forbid(unsafe_code)]
 
 pub mod fields;
@@ -22,16 +24,17 @@ use crate::protocol::request::{Request, Service};
 use crate::secret::Secret;
 use fields::{Ask, Signed};
 
-/// The user number that the kernel shows for whoever has none here, a process of
-/// another user namespace, where nothing else is set.
+/// The kernel's default overflow uid: the uid it shows for a process of another user namespace that
+/// has no uid here.
 const OVERFLOW: u32 = 65_534;
-/// Where it is set.
+/// The file that holds the overflow uid in use.
 const OVERFLOW_FILE: &str = "/proc/sys/kernel/overflowuid";
 
-/// The name by which a host knows this one: `as=` of its line, else this machine's own.
+/// Returns the name by which a host knows this one: `as=` of its entry, else the machine's own
+/// name.
 ///
 /// # Errors
-/// The machine's name is no host name.
+/// The machine's name is not a host name.
 pub fn caller_name(entry: &Entry) -> Result<HostName, Fault> {
     if let Some(name) = &entry.as_name {
         return Ok(name.clone());
@@ -39,10 +42,10 @@ pub fn caller_name(entry: &Entry) -> Result<HostName, Fault> {
     HostName::of_this_machine().map_err(|e| e.while_doing("the host's line has no as="))
 }
 
-/// Whether a user of that number can be vouched for at all.
+/// Checks that a user with this uid can be vouched for.
 ///
 /// # Errors
-/// It may be anybody's.
+/// The uid may belong to any user.
 pub fn check_number(uid: u32) -> Result<(), Fault> {
     if matches!(uid, OVERFLOW | u32::MAX) || Some(uid) == overflow() {
         let words =
@@ -52,18 +55,18 @@ pub fn check_number(uid: u32) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What the kernel has been told to show, where it can be told.
+/// Returns the overflow uid that the kernel is set to, if it can be read.
 fn overflow() -> Option<u32> {
     let text = std::fs::read_to_string(OVERFLOW_FILE).ok()?;
     text.trim().parse().ok()
 }
 
-/// Signs a request of this user, whose name the kernel's number for him has, to a host
-/// of this place's table.
+/// Signs a request of this user to a host of the host table. The user's name was found by the uid
+/// that the kernel reports.
 ///
 /// # Errors
-/// That host is not reached so, the key is none that is pinned for it, the secrets are
-/// not there or not to be trusted, or the fields make no request.
+/// The host is not reached by cosserver's protocol, the key is not pinned for it, the secrets are
+/// missing or not trusted, or the fields do not make a request.
 pub fn sign(paths: &Paths, entry: &Entry, user: &UserName, ask: &Ask) -> Result<Signed, Fault> {
     let host = &entry.name;
     if ask.service == Service::Enrol {

@@ -1,8 +1,7 @@
-//! `cos-sign`: one signature for whoever started it, by the system's folder alone.
+//! `cos-sign`: makes one signature for the user who started it, from the system's folder only.
 //!
-//! Installed set-uid root, where it was asked for; so everything that it was started
-//! with is an attacker's: nothing is taken from it but its standard input and output
-//! and, from the kernel, who started it.
+//! If installed, it is set-uid root, so everything it was started with is an attacker's. It takes
+//! nothing from there but standard input and output and, from the kernel, the uid of its caller.
 
 use std::fmt::Display;
 use std::io::{Read, Write};
@@ -20,10 +19,10 @@ use crate::fault::Fault;
 use crate::log::{Level, Log};
 use crate::sys::set_uid;
 
-/// How long one signature may take, input and look-up of the name included, seconds.
+/// Time limit of one signature, including its input and the lookup of the name, seconds.
 const LIMIT: u32 = 15;
 
-/// The whole program.
+/// Runs the program.
 pub fn main() -> ExitCode {
     set_uid::drop_inheritance(LIMIT);
     let mut log = Log::syslog(Level::Info);
@@ -68,7 +67,7 @@ fn say(log: &mut Log, level: Level, event: &str, pairs: &[(&str, String); 3]) {
     log.say(level, event, &shown);
 }
 
-/// Who asked for what, as far as it is known.
+/// The user and the request, as far as they are known.
 type Asked = (Option<UserName>, Option<Ask>);
 
 fn vouch(uid: Uid, asked: &mut Option<Asked>) -> Result<Signed, Fault> {

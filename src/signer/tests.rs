@@ -5,7 +5,7 @@ use crate::config::scratch::{Numbers, Scratch};
 use crate::protocol::request::{Command, Gui, Service};
 use crate::secret::{KeyPair, PublicKey};
 
-/// A host `hostb` that is joined, with the server's key and cookie.
+/// A joined host `hostb`, with the server's key and cookie.
 struct Joined {
     scratch: Scratch,
     server: KeyPair,
@@ -78,7 +78,7 @@ fn what_is_signed_has_the_users_name_and_proves_cookie_and_machine() {
     assert_eq!(request.environment, ask.environment);
     assert_eq!(request.linger, ask.linger);
 
-    // As the server verifies it: by its own private key.
+    // As the server verifies it: with its own private key.
     let shared = curve::agree(joined.server.private.expose(), &signed.machine.0).unwrap();
     let shared = Secret::new(*shared);
     let claim = Claim {
@@ -97,7 +97,7 @@ fn what_is_signed_has_the_users_name_and_proves_cookie_and_machine() {
     assert!(verify(&claim, Side::Client, &signed.proof));
     assert!(verify(&claim, Side::Server, &signed.expected));
     assert!(!verify(&claim, Side::Server, &signed.proof));
-    // It is no proof of the host itself, nor with another key, nonce or secret.
+    // It is not a proof of the host itself, nor with another key, nonce or secret.
     let another = KeyPair::random().unwrap().private;
     for other in [
         Claim {
@@ -156,7 +156,7 @@ fn nothing_is_signed_for_a_key_that_is_not_pinned_or_a_host_that_is_not_reached_
         })
         .unwrap_err();
     assert!(told.contains("not so many cookies"), "{told}");
-    // A key of low order, even if somebody has pinned it.
+    // A key of low order, even if it is pinned.
     let zeros = PublicKey([0; 32]);
     known_hosts::pin(
         &joined.scratch.paths(),
@@ -171,7 +171,7 @@ fn nothing_is_signed_for_a_key_that_is_not_pinned_or_a_host_that_is_not_reached_
         })
         .unwrap_err();
     assert!(told.contains("low order"), "{told}");
-    // Fields that make no request.
+    // Fields that do not make a request.
     for wrong in [
         Ask {
             user: String::new(),
@@ -207,7 +207,7 @@ fn nothing_is_signed_for_a_key_that_is_not_pinned_or_a_host_that_is_not_reached_
     ] {
         assert!(joined.sign(&wrong).is_err(), "{wrong:?}");
     }
-    // A machine registers itself: nobody vouches for that, asked in whatever way.
+    // A machine registers itself: the signer never vouches for that, in whatever form it is asked.
     let enrol = Ask {
         service: Service::Enrol,
         ..ask.clone()
@@ -215,7 +215,7 @@ fn nothing_is_signed_for_a_key_that_is_not_pinned_or_a_host_that_is_not_reached_
     let told = joined.sign(&enrol).unwrap_err();
     assert!(told.contains("a machine registers itself"), "{told}");
     assert!(Ask::decode(&enrol.encode().unwrap()).is_err());
-    // Secrets that others could read sign nothing.
+    // Secrets that other users could read sign nothing.
     let paths = joined.scratch.paths();
     crate::config::scratch::chmod(&paths.machine_key(), 0o644);
     assert!(
@@ -264,7 +264,7 @@ fn fields_there_and_back_and_nothing_else() {
         let bytes = ask.encode().unwrap();
         assert_eq!(Ask::decode(&bytes).as_ref(), Ok(ask));
         assert!(Ask::decode(&[&bytes[..], &[0]].concat()).is_err());
-        // One field more, whatever it says: a name, or bytes to be signed as they are.
+        // One additional field of any content: a name, or bytes to be signed as they are.
         for field in [&[15, 0x61, b'x'][..], &[0x18, 99, 0x41, 0]] {
             let mut more = bytes.clone();
             more[0] += 1;
@@ -272,7 +272,7 @@ fn fields_there_and_back_and_nothing_else() {
             assert!(Ask::decode(&more).is_err(), "{field:?}");
         }
     }
-    // Key 14 is a bool: false is as if it were not there, as in a request.
+    // Key 14 is a bool: false is as if it were absent, as in a request.
     let plain = Ask {
         linger: None,
         ..gui.clone()

@@ -1,4 +1,4 @@
-//! One line of the host table, read. Pure.
+//! One parsed line of the host table. Pure.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,46 +19,43 @@ use crate::secret::PublicKey;
 /// One host of the table.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its name here.
+    /// Its name in this table.
     pub name: HostName,
-    /// The line that says so; 1 is the first.
+    /// The number of its line; 1 is the first.
     pub line: usize,
     /// How this host reaches it.
     pub method: Method,
-    /// From where it may ask, and where it is dialled (`addr=`).
+    /// The addresses that it may connect from, and at which it is dialed (`addr=`).
     pub addresses: Addresses,
-    /// The users its commands may run as here (`run-as=`); none: it may ask
-    /// nothing.
+    /// The users that its commands may run as here (`run-as=`); if empty, it may request nothing.
     pub run_as: Vec<UserName>,
-    /// Which of its users may be whom here, where its signer vouches for them (`users=`).
+    /// The local users that its users may run as, if its signer vouches for them (`users=`).
     pub users: Users,
     /// The commands it may run here (`commands=`); `None`: any.
     pub commands: Option<Vec<CommandPattern>>,
-    /// The subsystems it may ask for (`subsystems=`); `None`: any where it may run any
-    /// command, else none.
+    /// The subsystems it may ask for (`subsystems=`); `None`: any if it may run any command, else
+    /// none.
     pub subsystems: Option<Vec<String>>,
     /// The only machine key it may have (`machine-key=`).
     pub machine_key: Option<PublicKey>,
-    /// Variables it may pass beside `LANG`, `LC_*` and `GIT_PROTOCOL`
-    /// (`accept-env=`).
+    /// Variables it may pass in addition to `LANG`, `LC_*` and `GIT_PROTOCOL` (`accept-env=`).
     pub accept_env: Vec<String>,
-    /// The TCP port at which it is dialled (`port=`).
+    /// The TCP port at which it is dialed (`port=`).
     pub port: Option<u16>,
     /// The name by which it knows this host (`as=`).
     pub as_name: Option<HostName>,
-    /// The name it has for itself, where that is another (`server=`).
+    /// Its own name for itself, if different (`server=`).
     pub server: Option<HostName>,
-    /// The user to be there, where the caller names none (`user=`).
+    /// The remote user, if the caller names none (`user=`).
     pub user: Option<UserName>,
-    /// How many sessions it and its users may have here at the same time (`sessions=`).
+    /// The most sessions that it and its users may have here at the same time (`sessions=`).
     pub sessions: Option<usize>,
-    /// The quiet time after the end of what it starts here, where its request has none
-    /// (`linger=`).
+    /// The quiet time after the end of what it starts here, if its request has none (`linger=`).
     pub linger: Option<Linger>,
 }
 
 impl Entry {
-    /// A host of which nothing is known but its name.
+    /// Returns the entry of a host of which only the name is known.
     pub const fn named(name: HostName) -> Self {
         Self {
             name,
@@ -95,7 +92,7 @@ pub enum Method {
 impl Method {
     const ALL: [Self; 3] = [Self::Cos, Self::Ssh, Self::Rsh];
 
-    /// The method as the table writes it.
+    /// Returns the method as it is written in the table.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cos => "cos",
@@ -114,15 +111,15 @@ impl fmt::Display for Method {
 /// The addresses of a host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Addresses {
-    /// Those that `addr=` lists, in that order.
+    /// The addresses that `addr=` lists, in that order.
     Listed(Vec<Network>),
-    /// Those that its name resolves to.
+    /// The addresses that its name resolves to.
     ByName,
 }
 
 impl Addresses {
-    /// Whether a listed address or network contains the peer's; `None` when
-    /// the name must be resolved to know.
+    /// Returns whether a listed address or network contains the peer's; `None` if the name must be
+    /// resolved to know.
     pub fn contains(&self, peer: IpAddr) -> Option<bool> {
         match self {
             Self::Listed(networks) => Some(networks.iter().any(|n| n.contains(peer))),
@@ -130,8 +127,8 @@ impl Addresses {
         }
     }
 
-    /// The listed plain addresses, in order: where the host is dialled. None:
-    /// its name is resolved.
+    /// Returns the listed plain addresses at which the host is dialed, in order. If empty, its name
+    /// is resolved.
     pub fn plain(&self) -> Vec<Address> {
         match self {
             Self::Listed(networks) => networks.iter().filter_map(Network::single).collect(),
@@ -145,11 +142,11 @@ impl Addresses {
 pub struct OptionName {
     /// Its name, before the `=`.
     pub name: &'static str,
-    /// What its value looks like.
+    /// The form of its value.
     pub value: &'static str,
-    /// What it means, in a line.
+    /// Its meaning, in one line.
     pub meaning: &'static str,
-    /// Whether it may stand on a line more than once.
+    /// Whether it may occur on a line more than once.
     pub repeats: bool,
     set: fn(&mut Entry, &str) -> Result<(), Fault>,
 }
@@ -309,11 +306,11 @@ pub const OPTIONS: &[OptionName] = &[
 ];
 
 impl Entry {
-    /// Reads a line without its end; `None` for a blank one or a comment. The
-    /// number is what [`Entry::line`] will say.
+    /// Parses a line without its line end; `None` for a blank one or a comment. `number` becomes
+    /// [`Entry::line`].
     ///
     /// # Errors
-    /// What is wrong with the line, without file and number.
+    /// Returns what is wrong with the line, without file and number.
     pub fn parse(line: &[u8], number: usize) -> Result<Option<Self>, Fault> {
         let words = line::words(line)?;
         let mut words = words.iter().map(|word| word.text.as_str());
@@ -373,27 +370,27 @@ impl Entry {
         Ok(Some(entry))
     }
 
-    /// Whether the host may ask for commands as that user.
+    /// Returns whether the host may request commands as that user.
     pub fn may_run_as(&self, user: &UserName) -> bool {
         self.run_as.contains(user)
     }
 
-    /// Whether it may ask anything here at all, for itself or for its users: a line that
-    /// has neither `run-as=` nor `users=` is there for the other direction.
+    /// Returns whether it may request anything here at all, for itself or for its users. A line
+    /// with neither `run-as=` nor `users=` serves only the other direction.
     pub fn may_ask(&self) -> bool {
         let pairs = matches!(&self.users, Users::Pairs(pairs) if !pairs.is_empty());
         !self.run_as.is_empty() || pairs
     }
 
-    /// Whom one of its users is here, who asks to be `asked`, and whom its signer
-    /// vouches for. `None`: nobody.
+    /// Returns the local user for its user `there`, who asks for `asked` and is vouched for by its
+    /// signer. `None`: denied.
     pub fn user_for(&self, there: &UserName, asked: &UserName) -> Option<UserName> {
         self.may_ask()
             .then(|| self.users.whom(there, asked))
             .flatten()
     }
 
-    /// Whether the host may run that argument vector, the program first.
+    /// Returns whether the host may run that argument vector, the program first.
     pub fn may_run(&self, argv: &[Vec<u8>]) -> bool {
         self.commands
             .as_ref()
@@ -409,8 +406,8 @@ impl Entry {
         }
     }
 
-    /// Whether the host may pass a variable of that name: `LANG`, `LC_*`,
-    /// `GIT_PROTOCOL` and what `accept-env=` lists.
+    /// Returns whether the host may pass a variable of that name: `LANG`, `LC_*`, `GIT_PROTOCOL`
+    /// and what `accept-env=` lists.
     pub fn may_pass(&self, variable: &str) -> bool {
         let locale = variable.strip_prefix("LC_").is_some_and(|rest| {
             !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
@@ -420,13 +417,13 @@ impl Entry {
             || self.accept_env.iter().any(|v| v == variable)
     }
 
-    /// The name that the host has for itself: `server=`, else its name here.
+    /// Returns the host's own name for itself: `server=`, else its name here.
     pub fn server_name(&self) -> &HostName {
         self.server.as_ref().unwrap_or(&self.name)
     }
 }
 
-/// Items with commas between them: at least one, none empty, none twice.
+/// Parses a comma-separated list: at least one item, none empty, none twice.
 pub(super) fn list<T: PartialEq>(
     value: &str,
     parse: impl Fn(&str) -> Result<T, Fault>,

@@ -1,4 +1,4 @@
-//! The words of a line of the host table, and how a value is quoted. Pure.
+//! The words of a line of the host table, and the quoting of values. Pure.
 
 use std::ops::Range;
 
@@ -8,20 +8,19 @@ use crate::fault::Fault;
 /// The longest line, in bytes without its end.
 pub const LINE_MAX: usize = 8 * 1024;
 
-/// A word of a line, and the bytes of the line that it stands on.
+/// A word of a line, and its byte range in the line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Word {
     /// The word without its quotes.
     pub text: String,
-    /// Where it stands, with its quotes.
+    /// Its byte range, including its quotes.
     pub span: Range<usize>,
 }
 
-/// The words of a line without their quotes, up to a comment; none for a
-/// blank line.
+/// Returns the words of a line without their quotes, up to a comment; none for a blank line.
 ///
 /// # Errors
-/// The line is too long, is not UTF-8 before its comment, has a control character or a quote
+/// The line is too long, is not UTF-8 before its comment, or has a control character or a quote
 /// without an end.
 pub fn words(line: &[u8]) -> Result<Vec<Word>, Fault> {
     if line.len() > LINE_MAX {
@@ -71,13 +70,13 @@ pub fn words(line: &[u8]) -> Result<Vec<Word>, Fault> {
     Ok(words)
 }
 
-/// Whether a value needs no quotes on a line.
+/// Returns whether a value needs no quotes on a line.
 pub(super) fn is_plain(value: &str) -> bool {
     !value.is_empty() && !value.starts_with('#') && !value.contains([' ', '\t', '"', '\''])
 }
 
-/// A value as it is written on a line: bare where it can be, else quoted, in
-/// pieces when it has both kinds of quotes.
+/// Returns a value as it is written on a line: bare if possible, else quoted, in pieces if it
+/// contains both kinds of quotes.
 pub fn quote(value: &str) -> String {
     if is_plain(value) {
         return value.to_owned();

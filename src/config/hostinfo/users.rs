@@ -1,5 +1,5 @@
-//! Which users of a host may be whom here (`users=`), where its signer vouches for
-//! them. Pure.
+//! `users=`: the users of a calling host and the local users that they may run as, if the host's
+//! signer vouches for them. Pure.
 
 use std::fmt;
 
@@ -7,32 +7,32 @@ use super::entry::list;
 use crate::config::name::UserName;
 use crate::fault::Fault;
 
-/// Which users of a host may be whom here.
+/// The mapping of a host's users to local users.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Users {
-    /// No `users=`: each as the user of his own name, and never root.
+    /// No `users=`: each user maps to the local user of the same name, but never to root.
     SameName,
-    /// These pairs alone; none: nobody.
+    /// Only these pairs; if empty, no user is allowed.
     Pairs(Vec<UserPair>),
 }
 
-/// A user of the calling host, and whom he may be here.
+/// A user of the calling host, and a local user that they may run as.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UserPair {
-    /// The user there.
+    /// The user on the calling host.
     pub there: UserName,
-    /// The user here.
+    /// The local user.
     pub here: UserName,
 }
 
-/// The user whom nobody is by his own name alone.
+/// The user that is never reached by an equal name without an entry.
 const ROOT: &str = "root";
 
 impl UserPair {
-    /// Reads `alice`, or `bob:operator`.
+    /// Parses `alice`, or `bob:operator`.
     ///
     /// # Errors
-    /// One of the two is no user name.
+    /// One of the two is not a user name.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let (there, here) = text.split_once(':').unwrap_or((text, text));
         Ok(Self {
@@ -66,14 +66,14 @@ impl fmt::Display for Users {
     }
 }
 
-/// What `users=` says for nobody at all.
+/// The value of `users=` that allows no user.
 const NOBODY: &str = "-";
 
 impl Users {
-    /// Reads the value of `users=`.
+    /// Parses the value of `users=`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with the value.
     pub fn parse(value: &str) -> Result<Self, Fault> {
         if value == NOBODY {
             return Ok(Self::Pairs(Vec::new()));
@@ -81,8 +81,9 @@ impl Users {
         list(value, UserPair::parse).map(Self::Pairs)
     }
 
-    /// Whom a user there is here, who asks to be `asked`. He who asks to be himself,
-    /// and is named for others only, is the first of these. `None`: nobody.
+    /// Returns the local user for the remote user `there` who asks for `asked`; `None`: denied. A
+    /// user who asks for their own name, and is listed only with other names, gets the first of
+    /// these.
     pub fn whom(&self, there: &UserName, asked: &UserName) -> Option<UserName> {
         match self {
             Self::SameName => (there == asked && asked.as_str() != ROOT).then(|| asked.clone()),
@@ -95,8 +96,7 @@ impl Users {
         }
     }
 
-    /// Whether root may be the account behind a user here: only where that user is
-    /// named, by whatever name.
+    /// Returns whether root's account may be used under any name: only if `users=` lists the users.
     pub const fn name_their_users(&self) -> bool {
         matches!(self, Self::Pairs(_))
     }
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(whom(some, "alice", "alice").as_deref(), Some("alice"));
         assert_eq!(whom(some, "alice", "operator"), None);
         assert_eq!(whom(some, "alice", "root"), None);
-        // Who names nobody asks to be himself.
+        // A client that names no user asks for its own name.
         assert_eq!(whom(some, "bob", "bob").as_deref(), Some("operator"));
         assert_eq!(whom(some, "bob", "backup").as_deref(), Some("backup"));
         assert_eq!(whom(some, "bob", "root"), None);

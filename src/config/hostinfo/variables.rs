@@ -3,7 +3,7 @@
 use crate::config::words::quoted;
 use crate::fault::Fault;
 
-/// The name of a variable that a peer may be allowed to set.
+/// Checks the name of a variable that a peer may be allowed to set.
 pub(super) fn variable(name: &str) -> Result<String, Fault> {
     let wrong = |why: &str| Err(Fault::new(format!("{} {why}", quoted(name))));
     let right = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
@@ -21,8 +21,8 @@ pub(super) fn variable(name: &str) -> Result<String, Fault> {
     Ok(name.to_owned())
 }
 
-/// What the daemon sets, or leaves unset because it should be: bash reads a file by
-/// `SSH_CLIENT`, or by the other.
+/// Variables that the daemon sets, or leaves unset on purpose: bash reads a startup file because of
+/// `SSH_CLIENT` or the like.
 const SET_BY_US: &[&str] = &[
     "COS_HOST",
     "COS_USER",
@@ -35,8 +35,8 @@ const SET_BY_US: &[&str] = &[
     "USER",
 ];
 
-/// What the common shells and interpreters, and the C library, run or load because a
-/// variable says so. Others have more: hostinfo(5) says that it is not all.
+/// Variables that make common shells, interpreters or the C library run or load code. There are
+/// more: hostinfo(5) says that the list is not complete.
 const RUNS_OTHER_CODE: &[&str] = &[
     "BASHOPTS",
     "BASH_ENV",

@@ -1,7 +1,7 @@
-//! Writing the administrator's files: at once or not at all.
+//! Writes the administrator's files atomically.
 //!
-//! What is written goes to a draft of its own in the same folder, is synced,
-//! and then takes its name; the folder is synced last.
+//! The content goes to a temporary file in the same folder, is synced, and is then renamed to the
+//! target. The folder is synced last.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -16,28 +16,27 @@ use crate::fault::Fault;
 use crate::secret;
 use crate::sys::acl;
 
-/// The bits of a mode that are for others than the owner.
+/// The mode bits of group and others.
 const OTHERS: u32 = 0o077;
 
-/// How the name of a draft begins and ends; one is left only by a crash.
+/// Prefix and suffix of a temporary file's name; only a crash leaves one.
 pub const DRAFT: (&str, &str) = (".cosserver-", ".tmp");
 
-/// Whether a new file could be made.
+/// Whether a new file was created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Created {
-    /// It was made.
+    /// It was created.
     New,
-    /// There was one already, which was left as it is.
+    /// It already existed and was left as it is.
     There,
 }
 
-/// Makes a file with all of its content at once, unless there is one of that
-/// name: of two that race, one makes it and the other is told so.
+/// Creates a file with all of its content atomically, unless one of that name exists. If two
+/// processes race, one creates it and the other gets [`Created::There`].
 ///
 /// # Errors
-/// The folder is not to be trusted, or the system refused, for example
-/// because the disk is full; then there is no file, unless the fault says that it
-/// was written but not synced.
+/// The folder is not trusted, or a system call failed, for example because the disk is full. The
+/// file then does not exist, unless the fault says that it was written but not synced.
 pub fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<Created, Fault> {
     let (folder, target) = writing(path, false)?;
     let draft = TempFile::write(&folder, content, mode).map_err(|e| not_written(path, e))?;
@@ -51,17 +50,16 @@ pub fn create_new(path: &Path, content: &[u8], mode: u32) -> Result<Created, Fau
     Ok(Created::New)
 }
 
-/// Makes a file or puts another in its place, at once: whoever opens it sees
-/// the old one or the new one whole. A symbolic link stays, and its target is
-/// replaced.
+/// Creates or replaces a file atomically: a reader sees either the old or the new file, complete. A
+/// symbolic link stays, and its target is replaced.
 ///
-/// A file that is replaced keeps its owner, group, mode and access control list. `mode` is
-/// that of a new one; where it gives nothing to others the file is a secret, and what an old
-/// one gave them is taken away.
+/// A replaced file keeps its owner, group, mode and access control list. `mode` is that of a new
+/// file. If `mode` gives nothing to others, the file is a secret, and any access that the old one
+/// gave to others is removed.
 ///
 /// # Errors
-/// As [`create_new`], or the owner, the group or the list cannot be kept; then the old file is
-/// as it was, with the same exception.
+/// As [`create_new`], or the owner, the group or the list cannot be kept. The old file is then
+/// unchanged, with the same exception.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
     let (folder, target) = writing(path, true)?;
     let kept = Kept::of(&target, mode).map_err(|e| not_written(path, e))?;
@@ -71,10 +69,10 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Fault> {
     sync_folder(&folder).map_err(|e| not_synced(path, e))
 }
 
-/// Removes a file; whether there was one.
+/// Removes a file, and returns whether it existed.
 ///
 /// # Errors
-/// The system refused.
+/// A system call failed.
 pub fn remove(path: &Path) -> Result<bool, Fault> {
     match fs::remove_file(path) {
         Ok(()) => {}
@@ -91,22 +89,22 @@ pub fn remove(path: &Path) -> Result<bool, Fault> {
     Ok(true)
 }
 
-/// Makes a folder of that mode, where there is none, in a trustworthy one.
+/// Creates a folder of that mode in a trustworthy folder, if it does not exist.
 ///
 /// # Errors
-/// The folder above is missing or not to be trusted, or the system refused.
+/// The folder above is missing or not trusted, or a system call failed.
 pub fn make_folder(path: &Path, mode: u32) -> Result<Created, Fault> {
     Checker::new().make_folder(path, mode)
 }
 
 impl Checker {
-    /// Makes a folder as [`make_folder`] does; folders that were already found trustworthy are
+    /// Creates a folder as [`make_folder`] does; folders that were already found trustworthy are
     /// not checked again.
     ///
     /// # Errors
     /// The same.
     pub fn make_folder(&self, path: &Path, mode: u32) -> Result<Created, Fault> {
-        // One that is there is walked to once, with those above it.
+        // An existing one is walked to once, with those above it.
         if self.folder(path).map_err(|why| why.told(path))?.is_some() {
             return Ok(Created::There);
         }
@@ -122,20 +120,20 @@ impl Checker {
             }
             Err(e) => return Err(Fault::of(path, format!("not made: {e}"))),
         }
-        // The umask may have taken bits away.
+        // The umask may have removed bits.
         fs::set_permissions(path, fs::Permissions::from_mode(mode))
             .map_err(|e| Fault::of(path, e))?;
         Ok(Created::New)
     }
 }
 
-/// Makes a folder and those above it that are missing, each in a trustworthy one: nothing is
-/// made below a folder, or through a link, that others could put another in the place of.
+/// Creates a folder and the missing ones above it, each in a trustworthy folder. Nothing is created
+/// below a folder, or through a link, that other users could replace.
 ///
 /// # Errors
 /// As [`make_folder`].
 pub fn make_folders(path: &Path, mode: u32) -> Result<Created, Fault> {
-    // A link that leads nowhere is there, and is refused as what it is.
+    // A dangling link exists, and is rejected as what it is.
     let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
     let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
     let mut created = Created::There;
@@ -146,8 +144,8 @@ pub fn make_folders(path: &Path, mode: u32) -> Result<Created, Fault> {
     Ok(created)
 }
 
-/// Where to write: the trustworthy folder, and the file in it. When the file
-/// is to be replaced, links at the end of the path are followed.
+/// Returns the trustworthy folder to write in, and the file in it. If the file is to be replaced,
+/// links at the end of the path are followed.
 fn writing(path: &Path, follow: bool) -> Result<(PathBuf, PathBuf), Fault> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Fault::of(path, "it is no file"));
@@ -164,7 +162,7 @@ fn writing(path: &Path, follow: bool) -> Result<(PathBuf, PathBuf), Fault> {
     Ok((folder, target))
 }
 
-/// A file that does not exist, unless a link leads to it: replacing it would replace the link.
+/// Checks that a missing target is not a dangling link: replacing it would replace the link.
 fn not_a_link(path: &Path, target: PathBuf) -> Result<PathBuf, Fault> {
     if target.is_symlink() {
         let words = "it is a symbolic link to a file that does not exist, so nothing was written";
@@ -173,16 +171,17 @@ fn not_a_link(path: &Path, target: PathBuf) -> Result<PathBuf, Fault> {
     Ok(target)
 }
 
-/// What a file keeps when it is replaced.
+/// The attributes that a file keeps when it is replaced.
 struct Kept {
-    /// Its group, where it exists.
+    /// Its group, if the file exists.
     group: Option<u32>,
     mode: u32,
     list: Option<Vec<u8>>,
 }
 
 impl Kept {
-    /// What the file at this path has, which is no link; `mode` is that of a new one.
+    /// Reads the attributes of the file at this path, which is not a link; `mode` is that of a new
+    /// file.
     fn of(path: &Path, mode: u32) -> io::Result<Self> {
         let about = match fs::symlink_metadata(path) {
             Ok(about) => about,
@@ -199,7 +198,8 @@ impl Kept {
             return Err(io::Error::other("it is no regular file"));
         }
         let me = geteuid();
-        // As another user's, the new file would not be trusted; as ours, it was root's.
+        // Owned by another user, the new file would not be trusted; owned by the caller, it would
+        // no longer be root's.
         if about.uid() == 0 && !me.is_root() {
             return Err(io::Error::other(
                 "it is owned by root, and a new one would not be; root can change it",
@@ -220,9 +220,9 @@ impl Kept {
         })
     }
 
-    /// Gives it to the file that is to take the old one's place.
+    /// Applies the attributes to the file that replaces the old one.
     fn give(&self, draft: &Path) -> io::Result<()> {
-        // While its mode lets the owner read it.
+        // Open it while its mode lets the owner read it.
         let file = File::open(draft)?;
         let about = file.metadata()?;
         if let Some(group) = self.group.filter(|group| *group != about.gid()) {
@@ -230,7 +230,7 @@ impl Kept {
                 .map_err(|e| io::Error::new(e.kind(), format!("its group cannot be kept: {e}")))?;
         }
         if self.group.is_some() {
-            // Its folder may have given the new file a list of its own.
+            // Its folder may have given the new file a default list.
             acl::set_access_list(draft, self.list.as_deref()).map_err(|e| {
                 io::Error::new(e.kind(), format!("its access list cannot be kept: {e}"))
             })?;
@@ -251,13 +251,13 @@ fn not_synced(path: &Path, e: io::Error) -> Fault {
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder)?.sync_all() {
-        // Some file systems have no way to sync a folder.
+        // Some file systems cannot sync a folder.
         Err(e) if e.raw_os_error() == Some(Errno::EINVAL as i32) => Ok(()),
         other => other,
     }
 }
 
-/// A whole file under a name of its own, gone when dropped.
+/// A complete temporary file, removed when dropped.
 struct TempFile(PathBuf);
 
 impl TempFile {
@@ -279,7 +279,7 @@ impl TempFile {
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        // After a rename it is gone already.
+        // After a rename it no longer exists.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -1,5 +1,5 @@
-//! The one table of settings: name, type, bounds, default, unit and meaning
-//! of every key of `cosserver.toml`.
+//! The table of settings: name, type, bounds, default, unit and meaning of every key of
+//! `cosserver.toml`.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::sys::socket::KEEP_ALIVE_MOST;
 pub struct Table {
     /// Its name; empty for the keys before the first `[table]`.
     pub name: &'static str,
-    /// What its keys are about, in a line.
+    /// The subject of its keys, in one line.
     pub meaning: &'static str,
 }
 
@@ -24,23 +24,23 @@ pub struct Key {
     pub table: &'static str,
     /// Its name.
     pub name: &'static str,
-    /// Its default as TOML; where it depends on the machine, an example.
+    /// Its default as TOML; an example if it depends on the machine.
     pub default: &'static str,
-    /// In which words the default is told when it depends on the machine.
+    /// Describes the default if it depends on the machine.
     pub depends: Option<&'static str>,
-    /// Whether it counts only when the daemon starts, and not at SIGHUP.
+    /// Whether it takes effect only at the daemon's start, and not at SIGHUP.
     pub at_start: bool,
-    /// What it means, in a line.
+    /// Its meaning, in one line.
     pub meaning: &'static str,
     pub(super) slot: Slot,
 }
 
-/// Where a value goes and what it may be.
+/// The field that a value sets, and its allowed values.
 #[derive(Debug)]
 pub(super) enum Slot {
-    /// Whole seconds, from and to.
+    /// Whole seconds, least and most.
     Seconds(fn(&mut Settings) -> &mut Duration, u64, u64),
-    /// A number, from and to.
+    /// A number, least and most.
     Count(fn(&mut Settings) -> &mut usize, u64, u64),
     /// A TCP port, 0 to 65535.
     Port(fn(&mut Settings) -> &mut u16),
@@ -48,7 +48,7 @@ pub(super) enum Slot {
     Host(fn(&mut Settings) -> &mut HostName),
     /// A user's name.
     User(fn(&mut Settings) -> &mut UserName),
-    /// Absolute folders with colons between them.
+    /// Absolute folders, separated by colons.
     Folders(fn(&mut Settings) -> &mut String),
     /// Yes or no.
     Switch(fn(&mut Settings) -> &mut bool),
@@ -60,7 +60,7 @@ pub(super) enum Slot {
 
 const DAY: u64 = 24 * 60 * 60;
 const MANY: u64 = 1_000_000;
-/// MiB: more than all the sessions that there can be have use for.
+/// In MiB: more than all possible sessions can use.
 const WINDOWS: u64 = 65_536;
 
 /// The tables of the file, in the order in which they are written.
@@ -352,7 +352,7 @@ const fn key(
 }
 
 impl Key {
-    /// The unit of its value; empty where it has none.
+    /// Returns the unit of its value; empty if it has none.
     pub const fn unit(&self) -> &'static str {
         if matches!(self.slot, Slot::Seconds(..)) {
             "seconds"
@@ -361,7 +361,7 @@ impl Key {
         }
     }
 
-    /// What it may be, in words.
+    /// Returns its allowed values, in words.
     pub fn bounds(&self) -> String {
         match self.slot {
             Slot::Seconds(_, least, most) => format!("whole seconds from {least} to {most}"),

@@ -1,4 +1,4 @@
-//! Reading a settings text against the table of keys.
+//! Parses a settings text against the table of keys.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -23,21 +23,20 @@ const GUI: &str = "gui";
 /// The table of subsystems.
 const SUBSYSTEM: &str = "subsystem";
 
-/// A mistake and where in the text it begins.
+/// A mistake and its offset in the text.
 type Mistake = (usize, String);
 
-/// The text of a file. TOML is UTF-8, but a comment may be in any encoding: what is none
-/// becomes a replacement sign there.
+/// Returns the text of a file. TOML is UTF-8, but a comment may be in any encoding: invalid bytes
+/// in it become replacement characters.
 ///
-/// # Errors
-/// It is not UTF-8 elsewhere; the first line that is not. Where a mistake of TOML's stands
-/// elsewhere, that is left to [`apply`] to tell.
+/// Returns the first line that is not UTF-8 outside a comment. If there is another mistake in the
+/// TOML, [`apply`] reports that one.
 pub(super) fn text_of(bytes: &[u8]) -> Result<Cow<'_, str>, usize> {
     let e = match std::str::from_utf8(bytes) {
         Ok(text) => return Ok(Cow::Borrowed(text)),
         Err(e) => e,
     };
-    // Where another sign, as long, in those places changes nothing, all are in comments.
+    // If another character of the same length in those places changes nothing, all are in comments.
     let replaced = |sign: &str| -> String {
         let chunks = bytes.utf8_chunks();
         let text = |c: std::str::Utf8Chunk<'_>| {
@@ -55,7 +54,7 @@ pub(super) fn text_of(bytes: &[u8]) -> Result<Cow<'_, str>, usize> {
             let before = one.get(..at).unwrap_or("");
             let line = before.rsplit('\n').next().unwrap_or(before);
             let next = one.get(at..).and_then(|rest| rest.chars().next());
-            // Without a sign on its line before it, the mistake is another one.
+            // If its line has no replacement character up to there, the mistake is another one.
             if line.chars().chain(next).any(|c| c == '\u{fffd}') {
                 return Err(line_of(&one, at));
             }
@@ -68,8 +67,7 @@ pub(super) fn text_of(bytes: &[u8]) -> Result<Cow<'_, str>, usize> {
     }
 }
 
-/// Puts what the text says into the settings; the table and name of each key
-/// that it gave.
+/// Applies the text to the settings. Returns the table and the name of each key that it sets.
 pub(super) fn apply(
     settings: &mut Settings,
     text: &str,
@@ -115,7 +113,7 @@ pub(super) fn apply(
     }
 }
 
-/// One key: found, checked and set, or a mistake.
+/// Finds, checks and sets one key, or returns its mistake.
 fn one<'i>(
     settings: &mut Settings,
     table: &str,
@@ -153,7 +151,7 @@ fn find(table: &str, name: &str) -> Option<&'static Key> {
         .find(|key| key.table == table && key.name == name)
 }
 
-/// An unknown key: it may belong to another table, or be a slip.
+/// Describes an unknown key: it may belong to another table, or be a typing error.
 fn unknown(table: &str, name: &str) -> String {
     let place = |table: &str| {
         if table.is_empty() {
@@ -266,7 +264,7 @@ fn list<T>(value: &DeValue<'_>, parse: impl Fn(&str) -> Result<T, Wrong>) -> Res
         .collect()
 }
 
-/// What the TOML reader found wrong, in one line.
+/// Describes a TOML syntax error in one line.
 fn syntax(error: &toml::de::Error, text: &str) -> Mistake {
     let at = error
         .span()
@@ -282,7 +280,7 @@ fn syntax(error: &toml::de::Error, text: &str) -> Mistake {
     (at, message)
 }
 
-/// What begins at this place: a key, or the whole `[header]` that it is part of.
+/// Returns what begins at this offset: a key, or the whole `[header]` that it is part of.
 fn key_or_header(text: &str, at: usize) -> String {
     let begin = text
         .get(..at)
@@ -299,7 +297,7 @@ fn key_or_header(text: &str, at: usize) -> String {
     }
 }
 
-/// The line of a place in the text; 1 is the first.
+/// Returns the line number of an offset in the text; 1 is the first.
 fn line_of(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|b| *b == b'\n').count() + 1
 }

@@ -1,6 +1,5 @@
-//! The port that `/etc/services` gives to `cosserver`. The file is read
-//! plainly, without the name service, so that neither a slow directory nor a
-//! library is on the way of a command.
+//! The port of `cosserver` in `/etc/services`. The file is read directly, without the name service,
+//! so that no command waits for a slow directory or runs a library's code.
 
 use std::fs::OpenOptions;
 use std::io::Read;
@@ -9,20 +8,21 @@ use std::path::Path;
 
 use crate::config::words::readable;
 
-/// The port where nothing else is said.
+/// The default port.
 const PORT: u16 = 9002;
 const SERVICE: &str = "cosserver";
 const FILE: &str = "/etc/services";
-/// The longest services file that is read, in bytes; the longest that are
-/// shipped have some 700,000.
+/// The longest services file that is read, in bytes; the longest that are shipped have some
+/// 700,000.
 const FILE_MAX: u64 = 2 * 1024 * 1024;
 
-/// The TCP port of `cosserver` in `/etc/services`, else 9002.
+/// Returns the TCP port of `cosserver` in `/etc/services`, else 9002.
 pub fn default_port() -> u16 {
     port_of(Path::new(FILE))
 }
 
-/// What a file says; one that is missing, or is no file, says nothing.
+/// Returns the port in a file, else the default; the default also if the file is missing or not a
+/// regular file.
 fn port_of(file: &Path) -> u16 {
     let read = || -> std::io::Result<Vec<u8>> {
         let file = OpenOptions::new()
@@ -31,7 +31,7 @@ fn port_of(file: &Path) -> u16 {
             .open(file)?;
         let about = file.metadata()?;
         let length = about.len().min(FILE_MAX);
-        // Without room to begin with it is read in small pieces.
+        // Without initial capacity it is read in small pieces.
         let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
         if about.is_file() {
             file.take(FILE_MAX).read_to_end(&mut bytes)?;
@@ -41,9 +41,9 @@ fn port_of(file: &Path) -> u16 {
     read().ok().and_then(|bytes| find(&bytes)).unwrap_or(PORT)
 }
 
-/// `name port/protocol alias…`, with comments after `#`.
+/// Finds the service in lines `name port/protocol alias…`, with comments after `#`.
 fn find(text: &[u8]) -> Option<u16> {
-    // Most have it not, and have hundreds of lines.
+    // Most files have hundreds of lines and no such service, so search the text first.
     let service = SERVICE.as_bytes();
     text.windows(service.len()).find(|w| *w == service)?;
     for line in text.split(|b| *b == b'\n') {
@@ -81,13 +81,13 @@ mod tests {
         assert_eq!(said(b"ssh 22/tcp\ncosserver 9102/tcp\n"), 9102);
         assert_eq!(said(b"ssh 22/tcp\n"), 9002);
         assert_eq!(said(b""), 9002);
-        // No more than so much of it is read.
+        // Not more than this is read.
         let mut long = vec![b'\n'; usize::try_from(FILE_MAX).unwrap()];
         long.extend_from_slice(b"cosserver 9102/tcp\n");
         assert_eq!(said(&long), 9002);
         assert_eq!(said(&long[1000..]), 9102);
         assert_eq!(port_of(&scratch.path().join("none")), 9002);
-        // What is no file is neither waited for nor read.
+        // A fifo neither blocks nor is read.
         let fifo = scratch.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
         let (tell, hear) = std::sync::mpsc::channel();

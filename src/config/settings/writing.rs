@@ -1,5 +1,5 @@
-//! Settings as text: a key's value in force, the defaults, and the commented
-//! file that `cosadm init` writes. The other way is `reading`.
+//! Writes settings as text: a key's value in force, the defaults, and the commented file that
+//! `cosadm init` writes. The opposite direction is `reading`.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::config::applications::Applications;
 use crate::config::subsystems::{SFTP, Subsystems, USUAL};
 
 impl Key {
-    /// The value in force, as TOML.
+    /// Returns the value in force, as TOML.
     pub fn value(&self, settings: &Settings) -> String {
         let mut copy = settings.clone();
         let s = &mut copy;
@@ -27,7 +27,7 @@ impl Key {
     }
 }
 
-/// The defaults that do not depend on the machine, as a settings file.
+/// Returns the defaults that do not depend on the machine, as a settings file.
 pub(super) fn defaults() -> String {
     let mut out = String::new();
     for table in TABLES {
@@ -44,7 +44,7 @@ pub(super) fn defaults() -> String {
     out
 }
 
-/// The commented file that `cosadm init` writes.
+/// Returns the commented file that `cosadm init` writes.
 pub(super) fn template() -> String {
     let mut out = String::from(
         "# Settings of cosserver(8). Every key stands here with its default; take the # away to\n\
@@ -95,7 +95,7 @@ pub(super) fn template() -> String {
     out
 }
 
-/// Writes the subsystems as a settings file has them.
+/// Writes the subsystems in the form of a settings file.
 pub(super) fn subsystems(out: &mut String, all: &Subsystems) {
     out.push_str("\n[subsystem]\n");
     if all.all().all(|(name, _)| name != SFTP) {
@@ -106,7 +106,7 @@ pub(super) fn subsystems(out: &mut String, all: &Subsystems) {
     }
 }
 
-/// The applications, as a settings file has them.
+/// Writes the applications in the form of a settings file.
 pub(super) fn applications(out: &mut String, all: &Applications) {
     for (name, a) in all.all() {
         let _ = writeln!(out, "\n[gui.{}]", quoted_key(name));
@@ -124,7 +124,7 @@ pub(super) fn applications(out: &mut String, all: &Applications) {
     }
 }
 
-/// A key of TOML, in quotes where it needs them.
+/// Returns a TOML key, in quotes if it needs them.
 fn quoted_key(name: &str) -> String {
     let bare = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
     if name.bytes().all(bare) {
@@ -134,7 +134,7 @@ fn quoted_key(name: &str) -> String {
     }
 }
 
-/// A TOML basic string.
+/// Returns a TOML basic string.
 fn string(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {

@@ -1,9 +1,9 @@
 //! One-time passwords and the backdoor password (seed 002, steps 19 to 24).
 //!
-//! What the manager chose is kept as argon2id under one salt of the file, so that one
-//! computation looks it up among all. What we made has a selector and 128 random bits,
-//! and is kept as a plain hash: nobody guesses those. A password is erased in the
-//! transaction that registers its machine, so that it serves once, whoever races.
+//! A password that the administrator chose is stored as argon2id under one salt per file, so that
+//! one computation finds it among all. A generated password has a selector and 128 random bits,
+//! which cannot be guessed, so it is stored as a plain hash. A one-time password is erased in the
+//! transaction that registers its machine, so it works only once, even if two machines race.
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -19,7 +19,7 @@ use crate::secret::{self, same_bytes};
 const MEMORY: u32 = 9_216;
 const PASSES: u32 = 4;
 
-/// Longest password, bytes: that of an answer.
+/// Longest password, bytes: the longest answer.
 const LONGEST: usize = crate::protocol::limits::REPLY;
 
 /// Crockford's base32: without I, L, O and U.
@@ -28,18 +28,18 @@ const SELECTOR_DIGITS: usize = 8;
 const SECRET_DIGITS: usize = 26;
 const LABEL: &[u8] = b"cosserver activation password 1";
 
-/// A one-time password that nobody has used yet.
+/// An unused one-time password.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pending {
-    /// The name that its machine will have.
+    /// The name that its machine will get.
     pub name: String,
-    /// When it was made.
+    /// When it was created.
     pub made: Occurred,
-    /// Whether we made it; else the manager chose it.
+    /// Whether it was generated; otherwise the administrator chose it.
     pub generated: bool,
 }
 
-/// A password that we made, to be shown once.
+/// A generated password, to be shown once.
 pub struct Generated {
     selector: [u8; 5],
     secret: Zeroizing<[u8; 16]>,
@@ -53,7 +53,7 @@ impl Generated {
         })
     }
 
-    /// As it is typed: 34 digits of Crockford's base32, in groups.
+    /// Returns it as it is typed: 34 digits of Crockford's base32, in groups.
     pub fn shown(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(48));
         let mut count = 0;
@@ -75,7 +75,7 @@ impl Generated {
         text
     }
 
-    /// Reads one as it was typed: in either case, with or without its dashes.
+    /// Parses a typed password: in either case, with or without its dashes.
     fn parse(text: &[u8]) -> Option<Self> {
         let mut digits = Zeroizing::new(Vec::with_capacity(SELECTOR_DIGITS + SECRET_DIGITS));
         for byte in text.iter().filter(|b| !matches!(b, b'-' | b' ')) {
@@ -121,20 +121,20 @@ impl Generated {
     }
 }
 
-/// What was typed, made ready to be looked up.
+/// A typed password, ready for lookup.
 enum Typed {
     Generated(Generated),
     Chosen(Zeroizing<[u8; 32]>),
 }
 
-/// How a password was right.
+/// Which password matched.
 enum Right {
     OneTime(Name),
     Backdoor,
 }
 
 impl Inner {
-    /// The one-time passwords that nobody has used yet, in the order of their names.
+    /// Returns the unused one-time passwords, in the order of their names.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -155,7 +155,7 @@ impl Inner {
         read().map_err(|e| self.tell(&e))
     }
 
-    /// Whether there is one that nobody has used yet.
+    /// Returns whether there is an unused one-time password.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -165,7 +165,7 @@ impl Inner {
         found.map_err(|e| self.tell(&e))
     }
 
-    /// Makes a one-time password for whoever will have this name.
+    /// Generates a one-time password for the machine that will have this name.
     ///
     /// # Errors
     /// There is one for that name, or the file cannot be written.
@@ -176,11 +176,11 @@ impl Inner {
         Ok(password)
     }
 
-    /// Takes a one-time password that the manager chose. It takes a moment.
+    /// Stores a one-time password that the administrator chose. Its hash takes a moment.
     ///
     /// # Errors
-    /// There is one for that name, it is another's, it is empty or longer than an answer
-    /// may be, or the file cannot be written.
+    /// There is one for that name, it is already that of another name, it is empty or longer than
+    /// an answer may be, or the file cannot be written.
     pub fn add_chosen(&mut self, name: &Name, password: &[u8]) -> Result<(), Fault> {
         no_generated(password)?;
         let hash = self.hash(password)?;
@@ -214,7 +214,7 @@ impl Inner {
         taken.map_or(Ok(()), |why| Err(Fault::new(format!("{name}: {why}"))))
     }
 
-    /// Deletes the one-time password of that name. `false`: there is none.
+    /// Deletes the one-time password of that name. Returns `false` if there is none.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -222,11 +222,11 @@ impl Inner {
         self.change(|t| Ok(t.execute("DELETE FROM password WHERE name = ?1", [name])? > 0))
     }
 
-    /// Sets the backdoor password, or takes it away. It takes a moment.
+    /// Sets or removes the backdoor password. Its hash takes a moment.
     ///
     /// # Errors
-    /// It is somebody's one-time password, empty, or longer than an answer may be, or the
-    /// file cannot be written.
+    /// It is a pending one-time password, empty, or longer than an answer may be, or the file
+    /// cannot be written.
     pub fn set_backdoor(&mut self, password: Option<&[u8]>) -> Result<(), Fault> {
         password.map_or(Ok(()), no_generated)?;
         let hash = password.map(|p| self.hash(p)).transpose()?;
@@ -251,12 +251,12 @@ impl Inner {
         Ok(())
     }
 
-    /// Registers a machine by a one-time password, which is erased, or by the backdoor
-    /// password, under the name `otherwise`. The name it has now; `None`: the password is
-    /// wrong. It takes a moment.
+    /// Registers a machine by a one-time password, which is erased, or by the backdoor password,
+    /// under the name `otherwise`. Returns the machine's current name, or `None` if the password is
+    /// wrong. The hash takes a moment.
     ///
     /// # Errors
-    /// The file cannot be written. The password is as good as before then.
+    /// The file cannot be written. The password then remains valid.
     pub fn activate(
         &mut self,
         id: &Id,
@@ -271,7 +271,7 @@ impl Inner {
             None => Typed::Chosen(self.hash(password)?),
         };
         self.change_if(still, |t| {
-            // It was registered meanwhile; the password is left to others.
+            // Another request has registered it; leave the password for another machine.
             if let Some(known) = known_as(t, id)? {
                 return Ok(Some(known));
             }
@@ -285,7 +285,7 @@ impl Inner {
         })
     }
 
-    /// The hash of a password that a person chose.
+    /// Returns the hash of a password that the administrator chose.
     fn hash(&mut self, password: &[u8]) -> Result<Zeroizing<[u8; 32]>, Fault> {
         if password.is_empty() || password.len() > LONGEST {
             return Err(Fault::new(format!(
@@ -303,7 +303,7 @@ impl Inner {
         Ok(hash)
     }
 
-    /// The one salt of the file, made when it is needed first.
+    /// Returns the one salt of the file, which is created on first use.
     fn salt(&mut self) -> Result<Vec<u8>, Fault> {
         let found = settings::get(&self.0.db, "salt").map_err(|e| self.tell(&e))?;
         if let Some(salt) = found {
@@ -318,7 +318,7 @@ impl Inner {
     }
 }
 
-/// A password that reads like one that we make would be looked for among those alone.
+/// Rejects a password in the form of a generated one: it would be looked up only among those.
 fn no_generated(password: &[u8]) -> Result<(), Fault> {
     if Generated::parse(password).is_none() {
         return Ok(());
@@ -328,7 +328,7 @@ fn no_generated(password: &[u8]) -> Result<(), Fault> {
     ))
 }
 
-/// Whether a password is right; a one-time one is erased.
+/// Returns which password matches, and erases it if it is a one-time password.
 fn take(t: &Connection, typed: &Typed) -> rusqlite::Result<Option<Right>> {
     let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?));
     let found = match typed {

@@ -7,23 +7,23 @@ use crate::config::words;
 use crate::fault::Fault;
 use crate::registry::file;
 
-/// Longest welcome message, bytes: it travels with the acceptance.
+/// Longest welcome message, bytes: it is sent with the acceptance.
 pub const WELCOME: usize = 512;
 
-/// What the manager has set. Out of the box nothing is.
+/// The administrator's settings. By default none is set.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Settings {
-    /// While the outer door is open, whoever types a name is registered.
+    /// While the outer door is open, a user who types a name registers the machine.
     pub build_mode: bool,
-    /// Machines that call from the host itself are not asked about.
+    /// Machines that connect from this host itself are not checked.
     pub remote_only: bool,
-    /// There is a password that registers a machine and is not erased.
+    /// There is a backdoor password: it registers a machine and is not erased.
     pub backdoor: bool,
-    /// What is said to whoever is let in; empty: nothing.
+    /// The message for an allowed machine; empty: none.
     pub welcome: String,
 }
 
-/// One setting and what it becomes. The backdoor password has a function of its own.
+/// One setting and its new value. The backdoor password has its own function.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Setting {
     /// See [`Settings::build_mode`].
@@ -35,7 +35,7 @@ pub enum Setting {
 }
 
 impl Inner {
-    /// The settings.
+    /// Returns the settings.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -89,7 +89,7 @@ pub(super) fn read(db: &Connection) -> rusqlite::Result<Settings> {
         "backdoor" => all.backdoor = true,
         "welcome" => {
             let text = std::str::from_utf8(value).unwrap_or_default();
-            // Another host wrote it.
+            // Another host wrote it, so check it.
             all.welcome = check_welcome(text).map_or_else(|_| String::new(), |()| text.into());
         }
         _ => {}

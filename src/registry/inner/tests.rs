@@ -71,7 +71,7 @@ fn each_name_has_a_password_of_its_own() {
     assert!(inner.delete_password("one").unwrap() && !inner.delete_password("one").unwrap());
 }
 
-/// No password that the manager chose, or that we made, stands in the file.
+/// No chosen or generated password is readable in the file.
 #[test]
 fn passwords_are_kept_as_hashes() {
     let (scratch, mut inner) = inner();
@@ -96,7 +96,7 @@ fn a_machine_that_is_known_uses_no_password_up() {
     assert_eq!(inner.machine(&id(1)).unwrap().unwrap().name, name("pc"));
 }
 
-/// Whoever types a name renames no machine that the manager has named meanwhile.
+/// A user who types a name does not rename a machine that the administrator has named first.
 #[test]
 fn build_mode_renames_nobody() {
     let (_scratch, mut inner) = inner();
@@ -113,7 +113,7 @@ fn build_mode_renames_nobody() {
     assert_eq!(register(&mut inner, 1, "joan"), Some(name("joan")));
 }
 
-/// Its journal would be played back into the new file.
+/// SQLite would play the journal back into the new file.
 #[test]
 fn a_journal_without_its_file_is_left_alone() {
     let scratch = Scratch::new();
@@ -150,7 +150,7 @@ fn a_host_does_not_bring_itself_back() {
     );
 }
 
-/// A file that is no inner door, is damaged, or newer, is refused and left as it is.
+/// A file that is not an inner door, is damaged, or is newer, is rejected and left unchanged.
 #[test]
 fn what_is_not_right_is_left_alone() {
     let (scratch, mut inner) = inner();
@@ -187,7 +187,7 @@ fn what_is_not_right_is_left_alone() {
     }
 }
 
-/// Who else can make the file cannot make it do anything.
+/// Another user who can write the file cannot make it run anything.
 #[test]
 fn a_foreign_trigger_is_refused() {
     let (scratch, inner) = inner();
@@ -204,7 +204,7 @@ fn a_foreign_trigger_is_refused() {
     );
 }
 
-/// Page by page, each machine once, in the order of the names.
+/// Machines come page by page, each once, in the order of their names.
 #[test]
 fn machines_come_in_pages() {
     let (_scratch, mut inner) = inner();
@@ -237,7 +237,7 @@ fn machines_come_in_pages() {
     }
 }
 
-/// No list is sorted in memory, or read again from its start.
+/// No list is sorted in memory or read again from its start.
 #[test]
 fn a_page_is_found_by_its_index() {
     let (_scratch, inner) = inner();

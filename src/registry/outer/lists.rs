@@ -1,4 +1,4 @@
-//! The two lists of the outer door, as the manager keeps them (seed 002, SESTAB).
+//! The two lists of the outer door, as the administrator manages them (seed 002, SESTAB).
 
 use rusqlite::{OptionalExtension, params};
 
@@ -10,23 +10,23 @@ use crate::registry::id::{Id, Name, Occurred};
 /// A machine on one of the lists.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Item {
-    /// Which machine.
+    /// The machine's ID.
     pub id: Id,
-    /// Its name, as the manager knows it; may be empty.
+    /// Its name, as the administrator knows it; may be empty.
     pub name: String,
-    /// Since when it is on the list.
+    /// When it was put on the list.
     pub since: Occurred,
 }
 
-/// Takes one machine.
+/// Accepts one machine.
 pub type Taking<'a> = dyn FnMut(&Id, &Name) -> Result<(), Fault> + 'a;
 
-/// Gives machines, one after the other.
+/// Passes machines on, one after the other.
 pub type Giving<'a> = dyn FnMut(&mut Taking<'_>) -> Result<(), Fault> + 'a;
 
 impl Outer {
-    /// At most so many machines on a list in the order of their names: the first ones, or
-    /// those behind `after`. Nobody who writes waits between one call and the next.
+    /// Returns at most `most` machines on a list in the order of their names: the first ones, or
+    /// those after `after`. No lock is held between calls, so writers do not wait.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -47,7 +47,7 @@ impl Outer {
         self.some(&query, params![after.name, after.id.0, most])
     }
 
-    /// At most so many machines on a list in the order of their names, without the first
+    /// Returns at most `most` machines on a list in the order of their names, without the first
     /// `skipped`.
     ///
     /// # Errors
@@ -69,8 +69,8 @@ impl Outer {
         read().map_err(|e| self.tell(&e))
     }
 
-    /// The machines on a list in the order of their IDs, each given to `each`. Nobody who
-    /// writes waits for all of them.
+    /// Passes each machine on a list to `each`, in the order of their IDs. Reads in pages, so that
+    /// writers do not wait for the whole list.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -79,7 +79,7 @@ impl Outer {
             "SELECT id, '', 0 FROM {} WHERE id > ?1 ORDER BY id LIMIT 1000",
             list.table()
         );
-        // Every ID is behind the empty one.
+        // Every ID sorts after the empty one.
         let mut last = Vec::new();
         loop {
             let page = self.some(&query, params![last])?;
@@ -91,7 +91,7 @@ impl Outer {
         }
     }
 
-    /// A machine on a list.
+    /// Returns a machine on a list.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -101,7 +101,7 @@ impl Outer {
         found.optional().map_err(|e| self.tell(&e))
     }
 
-    /// How many machines are on a list.
+    /// Returns the number of machines on a list.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -111,7 +111,7 @@ impl Outer {
         found.map_err(|e| self.tell(&e))
     }
 
-    /// Puts a machine on a list. `false`: it was there, and has this name now.
+    /// Puts a machine on a list. Returns `false` if it was already there; it then has the new name.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -130,7 +130,7 @@ impl Outer {
         Ok(!there)
     }
 
-    /// Names a machine on a list. `false`: it is there no more.
+    /// Renames a machine on a list. Returns `false` if it is no longer there.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -140,7 +140,7 @@ impl Outer {
         done.map(|n| n > 0).map_err(|e| self.tell(&e))
     }
 
-    /// Takes a machine off a list. `false`: it was not there.
+    /// Takes a machine off a list. Returns `false` if it was not there.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -150,13 +150,13 @@ impl Outer {
         done.map(|n| n > 0).map_err(|e| self.tell(&e))
     }
 
-    /// Closes the outer door: the include list becomes these machines, which `machines`
-    /// gives one after the other, in the order of their IDs. How many they are. What is as
-    /// it was is not written again, so that others do not wait long for a long list.
+    /// Closes the outer door: the include list becomes these machines, which `machines` passes in
+    /// the order of their IDs. Returns their number. Unchanged entries are not written again, so
+    /// that a long list does not block others for long.
     ///
     /// # Errors
-    /// There are none, which would lock everybody out; or the file cannot be written.
-    /// Nothing has changed then.
+    /// There are none, which would lock out every machine; or the file cannot be written. Nothing
+    /// has changed then.
     pub fn close(&mut self, machines: &mut Giving<'_>) -> Result<u64, Fault> {
         self.0.keep_writes_back(true)?;
         let count = self.take_over(machines);
@@ -170,7 +170,7 @@ impl Outer {
         let t = self.0.write(WHAT)?;
         let mut count = 0;
         let since = Occurred::now().0;
-        // Every ID is behind the empty one.
+        // Every ID sorts after the empty one.
         let mut last = Vec::new();
         {
             let mut put = t
