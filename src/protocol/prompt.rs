@@ -31,7 +31,7 @@ impl Style {
         matches!(self, Self::Hidden | Self::Shown)
     }
 
-    /// Its number on the wire.
+    /// Returns its number on the wire.
     pub const fn number(self) -> u8 {
         self as u8
     }
