@@ -1,5 +1,8 @@
-//! What the server answers to a ClientHello: AuthAccept or AuthContinue inside
-//! Noise, or Denied in the clear, which says nothing but a random reference.
+//! The server's answers to a ClientHello: AuthAccept or AuthContinue inside Noise, or Denied in the
+//! clear. Denied carries only a random reference.
+//!
+//! Pure: bytes in, values or bytes out. The monitor composes the answers, and the client reads
+//! them.
 
 use super::prompt::{self, Asks, Text};
 use super::record::{self, Kind};
@@ -10,19 +13,19 @@ use super::{Malformed, cbor, limits};
 pub enum Answer {
     /// AuthAccept: the connection is accepted.
     Accept {
-        /// The server's own proof where the client has given one: HMAC-SHA-256
-        /// under the server's label, see [`super::proof`].
+        /// The server's own proof where the client has given one: HMAC-SHA-256 under the server's
+        /// label, see [`super::proof`].
         proof: Option<[u8; 32]>,
-        /// What there is to be told: the host's welcome, and what PAM says at a login.
+        /// The messages to show: the host's welcome, and PAM's messages at a login.
         texts: Vec<Text>,
     },
     /// AuthContinue: the server waits for the rest of the command.
     SendCommand,
     /// AuthContinue: the server waits for the answers to these prompts.
     Prompts {
-        /// Who asks: the answers are for him and nobody else.
+        /// What prompts. The client must give the answers to nothing else.
         by: Asks,
-        /// The prompts, and what is to be told with them.
+        /// The prompts, and the messages that come with them.
         texts: Vec<Text>,
     },
 }
@@ -32,7 +35,7 @@ const SEND_COMMAND: u8 = 1;
 const PROMPTS: u8 = 2;
 
 impl Answer {
-    /// The answer that accepts a host's request, with what is to be told.
+    /// Returns the answer that accepts a host's request, with the messages to show.
     pub const fn accept(proof: [u8; 32], texts: Vec<Text>) -> Self {
         Self::Accept {
             proof: Some(proof),
@@ -40,7 +43,7 @@ impl Answer {
         }
     }
 
-    /// The answer's bytes, the payload of a Noise message.
+    /// Returns the answer's bytes, the payload of a Noise message.
     ///
     /// # Errors
     /// None that the fields can cause.
@@ -108,19 +111,19 @@ impl Answer {
     }
 }
 
-/// The random reference of a refusal: the same in the peer's hands and in the log.
+/// The random reference of a refusal: the peer and the log get the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reference(pub [u8; limits::REFERENCE]);
 
 impl Reference {
-    /// The reference as 16 hexadecimal digits.
+    /// Returns the reference as 16 hexadecimal digits.
     pub fn to_hex(self) -> String {
         crate::secret::to_hex(&self.0)
     }
 }
 
-/// The whole record of a refusal: the same bytes whatever the cause, but for
-/// the reference.
+/// Returns the whole record of a refusal. Its bytes are the same for every cause, except for the
+/// reference.
 ///
 /// # Errors
 /// None that a reference can cause.
@@ -128,10 +131,10 @@ pub fn compose_denied(reference: Reference) -> Result<Vec<u8>, Malformed> {
     record::compose(Kind::Denied, &reference.0)
 }
 
-/// The reference in the content of a refusal.
+/// Parses the reference in the content of a refusal.
 ///
 /// # Errors
-/// Another length than a reference has.
+/// The content has another length than a reference.
 pub fn parse_denied(content: &[u8]) -> Result<Reference, Malformed> {
     content
         .try_into()

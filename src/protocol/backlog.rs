@@ -1,19 +1,20 @@
-//! Bytes of a stream that wait for its reader. No I/O of its own: the caller writes.
+//! Bytes of a stream that wait for its reader.
 //!
-//! They lie in pieces, so that a long backlog takes no more memory than it has bytes, and gives it
-//! back while it becomes shorter. Used by the relay for a job's input and by the client for a
-//! command's outputs; the stream's window bounds it.
+//! Used by the relay for a job's input and by the client for a command's outputs. Does no I/O: the
+//! caller writes. The bytes are kept in pieces, so that a long backlog takes no more memory than it
+//! has bytes, and gives the memory back as it becomes shorter. The stream's window bounds it.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-/// Bytes of a piece: memory that the allocator gives back to the system by itself.
+/// Size of a piece, bytes: a size that the allocator returns to the system by itself.
 const PIECE: usize = 64 * 1024;
 
-/// Pieces for one call.
+/// The most pieces for one call of writev(2).
 const AT_ONCE: usize = 16;
 
-/// Emptied pieces that are kept for the next bytes: fresh ones cost a page fault for each page.
+/// The most emptied pieces that are kept for the next bytes: new ones cost a page fault for each
+/// page.
 const SPARES: usize = 16;
 
 /// Bytes that wait.
@@ -21,15 +22,15 @@ const SPARES: usize = 16;
 pub struct Backlog {
     /// None of them is empty, and all but the last are full.
     pieces: VecDeque<Vec<u8>>,
-    /// Bytes of the first one that were taken.
+    /// Bytes of the first piece that were already taken.
     taken: usize,
     length: usize,
-    /// Some that were emptied.
+    /// Emptied pieces.
     spares: Vec<Vec<u8>>,
 }
 
 impl Backlog {
-    /// One with nothing in it, which holds no memory.
+    /// Returns an empty backlog, which holds no memory.
     pub const fn new() -> Self {
         Self {
             pieces: VecDeque::new(),
@@ -44,7 +45,7 @@ impl Backlog {
         self.length
     }
 
-    /// Whether nothing waits.
+    /// Returns whether no bytes wait.
     pub const fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -69,7 +70,7 @@ impl Backlog {
         }
     }
 
-    /// The first bytes, as one call can write them.
+    /// Returns the first bytes, as one call can write them.
     pub fn parts(&self) -> Vec<IoSlice<'_>> {
         let mut skip = self.taken;
         let pieces = self.pieces.iter().take(AT_ONCE);
@@ -81,7 +82,7 @@ impl Backlog {
             .collect()
     }
 
-    /// Takes so many bytes away from the beginning.
+    /// Removes `bytes` bytes from the beginning.
     pub fn take(&mut self, bytes: usize) {
         let mut left = bytes.min(self.length);
         self.length = self.length.saturating_sub(left);
@@ -101,12 +102,12 @@ impl Backlog {
         }
     }
 
-    /// Whether memory is held in which nothing is.
+    /// Returns whether it holds unused memory.
     pub fn holds_spare(&self) -> bool {
         !self.spares.is_empty()
     }
 
-    /// Gives the memory back in which nothing is.
+    /// Frees the unused memory.
     pub fn give_back(&mut self) {
         self.spares = Vec::new();
         if self.is_empty() {
@@ -158,7 +159,7 @@ mod tests {
         assert_eq!(held(&backlog), 16 << 20);
         backlog.take(15 << 20);
         assert_eq!(held(&backlog), 1 << 20);
-        // More than there is: nothing is left.
+        // More than there is: nothing remains.
         backlog.take(usize::MAX);
         assert_eq!((held(&backlog), backlog.len()), (0, 0));
         backlog.push(b"x");

@@ -1,8 +1,8 @@
-//! Data records of one read: the payload is read straight into the places where
-//! its records will lie, and sealed there. No I/O of its own: the caller reads
-//! and sends.
+//! The data records of one read.
 //!
-//! Used by the relay for a job's output and by the client for standard input.
+//! Used by the relay for a job's output and by the client for standard input. The payload is read
+//! directly into the slots of its records, and sealed there. Does no I/O: the caller reads and
+//! sends.
 
 use std::io::IoSliceMut;
 
@@ -13,22 +13,22 @@ use super::stream::Stream;
 
 /// Records that one read can fill: 256 KiB, what a busy pipe gives at once.
 const PLACES: usize = 4;
-/// A whole record, in bytes.
+/// Size of a whole record, bytes.
 const PLACE: usize = LENGTH_BYTES + RECORD_BODY;
-/// What lies before a record's payload.
+/// Bytes before a record's payload.
 const HEAD: usize = LENGTH_BYTES + DATA_HEADER;
 
-/// Places for records side by side, and how much of them has still to be sent.
+/// Slots for adjacent records, and the range of them that is still to be sent.
 #[derive(Default)]
 pub struct Batch {
-    /// Empty until the first read, and once it was given back.
+    /// Empty before the first read, and after the memory was freed.
     places: Vec<u8>,
     from: usize,
     to: usize,
 }
 
 impl Batch {
-    /// One that holds no memory yet.
+    /// Returns a batch that holds no memory yet.
     pub const fn new() -> Self {
         Self {
             places: Vec::new(),
@@ -37,30 +37,29 @@ impl Batch {
         }
     }
 
-    /// Whether all of it has been sent.
+    /// Returns whether all of it has been sent.
     pub const fn is_sent(&self) -> bool {
         self.from == self.to
     }
 
-    /// Whether the memory of the places is held.
+    /// Returns whether the memory of the slots is held.
     pub fn holds_memory(&self) -> bool {
         !self.places.is_empty()
     }
 
-    /// Gives the memory back, if nothing is in it.
+    /// Frees the memory, if nothing is in it.
     pub fn give_back(&mut self) {
         if self.is_sent() {
             self.places = Vec::new();
         }
     }
 
-    /// Has at most `most` bytes of payload read into their places; what was in
-    /// them is gone. To be followed by [`Self::seal`] with the number of bytes
-    /// that were read.
+    /// Calls `read` to read at most `most` bytes of payload into the slots; their former content is
+    /// lost. The caller must call [`Self::seal`] next, with the number of bytes that were read.
     pub fn read<T>(&mut self, most: usize, read: impl FnOnce(&mut [IoSliceMut<'_>]) -> T) -> T {
         if self.places.is_empty() {
-            // Fresh zero pages from the kernel: only those that are read into are
-            // ever touched. To resize would write them all.
+            // Zero pages from the kernel: only those that are read into are ever touched. `resize`
+            // would write them all.
             self.places = vec![0; PLACES * PLACE];
         }
         (self.from, self.to) = (0, 0);
@@ -85,7 +84,7 @@ impl Batch {
     /// Seals the `n` bytes that were read as records of this stream.
     ///
     /// # Errors
-    /// The sealer is at its end.
+    /// The sealer's counter is exhausted.
     pub fn seal(&mut self, sealer: &mut Sealer, of: Stream, n: usize) -> Result<(), Malformed> {
         let mut left = n;
         for place in self.places.chunks_exact_mut(PLACE) {
@@ -100,12 +99,12 @@ impl Batch {
         Ok(())
     }
 
-    /// The records, or parts of them, that have still to be sent.
+    /// Returns the records, or parts of them, that are still to be sent.
     pub fn unsent(&self) -> &[u8] {
         self.places.get(self.from..self.to).unwrap_or_default()
     }
 
-    /// So many bytes of [`Self::unsent`] have been sent.
+    /// Records that `n` bytes of [`Self::unsent`] have been sent.
     pub const fn sent(&mut self, n: usize) {
         self.from = self.from.saturating_add(n);
     }

@@ -1,14 +1,14 @@
-//! The memory that the windows of all streams together may promise beyond what each begins with.
+//! The memory that the windows of all streams together may promise beyond their initial size.
 //!
-//! One for the relay, whose threads share it, and one for a client. A promise counts from the
-//! grant that makes it until it has shrunk, or its stream has ended: what was granted cannot be
-//! taken back. No stream takes more than it leaves for the others, so that whoever takes all that
+//! The relay has one budget, which its threads share, and a client has one. A promise counts from
+//! the grant that makes it until the window has shrunk or the stream has ended: a grant cannot be
+//! taken back. No stream takes more than it leaves for the others, so a stream that takes all that
 //! it can get leaves something for the next one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that may be promised, and that are.
+/// The limit of promised bytes, and the bytes that are promised.
 #[derive(Debug, Default)]
 pub struct Budget {
     limit: AtomicUsize,
@@ -16,7 +16,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// Returns a budget of `limit` bytes.
     pub const fn new(limit: usize) -> Self {
         Self {
             limit: AtomicUsize::new(limit),
@@ -24,18 +24,19 @@ impl Budget {
         }
     }
 
-    /// Sets the limit; what is promised beyond it stays promised.
+    /// Sets the limit. Promises beyond it stay in force.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Bytes that are promised now.
+    /// Returns the bytes that are promised now.
     pub fn promised(&self) -> usize {
         self.promised.load(Ordering::Relaxed)
     }
 
-    /// Takes at most `wanted` bytes, in whole `steps`, for a stream that has `held`. The number
-    /// that it got, which leaves as much for others as the stream then has.
+    /// Takes at most `wanted` bytes, in multiples of `step`, for a stream that already holds
+    /// `held`. Returns the number of bytes taken, which leaves as much for others as the stream
+    /// then holds.
     fn take(&self, held: usize, wanted: usize, step: usize) -> usize {
         let limit = self.limit.load(Ordering::Relaxed);
         let mut got = 0;
@@ -59,16 +60,16 @@ impl Budget {
     }
 }
 
-/// What one stream has of a budget. It goes back when this is dropped.
+/// The part of a budget that one stream holds. Dropping it gives the part back.
 #[derive(Debug, Default)]
 pub struct Share {
-    /// `None`: it can have nothing.
+    /// `None`: it can take nothing.
     budget: Option<Arc<Budget>>,
     held: usize,
 }
 
 impl Share {
-    /// Nothing yet, of this budget.
+    /// Returns an empty share of this budget.
     pub const fn of(budget: Arc<Budget>) -> Self {
         Self {
             budget: Some(budget),
@@ -76,7 +77,7 @@ impl Share {
         }
     }
 
-    /// Takes at most `wanted` bytes in whole `steps`; the number that it got.
+    /// Takes at most `wanted` bytes, in multiples of `step`, and returns the number of bytes taken.
     pub(super) fn take(&mut self, wanted: u32, step: u32) -> u32 {
         let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
         let Some(budget) = &self.budget else {
@@ -87,7 +88,7 @@ impl Share {
         u32::try_from(got).unwrap_or(wanted)
     }
 
-    /// Gives so many bytes back.
+    /// Gives `bytes` bytes back.
     pub(super) fn give(&mut self, bytes: u32) {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.held);
         self.held = self.held.saturating_sub(bytes);
@@ -119,13 +120,13 @@ mod tests {
         for _ in 0..12 {
             let mut share = Share::of(Arc::clone(&budget));
             got.push(share.take(15 * MIB, MIB) / MIB);
-            // Asking again brings nothing more to who got less than it wanted.
+            // A stream that got less than it wanted gets nothing more by asking again.
             assert!(got.last() == Some(&15) || share.take(MIB, MIB) == 0);
             shares.push(share);
         }
         assert_eq!(got, [15, 15, 15, 9, 5, 2, 1, 1, 0, 0, 0, 0]);
         assert_eq!(budget.promised(), 63 << 20);
-        // What goes back can be had again; what ends gives all of its own back.
+        // What is given back can be taken again. A dropped share gives back all that it holds.
         shares[0].give(15 * MIB);
         assert_eq!(shares[11].take(15 * MIB, MIB), 8 * MIB);
         drop(shares);

@@ -1,11 +1,10 @@
-//! The canonical form that every CBOR message must have, checked before it is
-//! decoded: then no two decoders can read it differently.
+//! The canonical form that every CBOR message must have. It is checked before the message is
+//! decoded, so that no two decoders can read it differently.
 //!
-//! RFC 8949 section 4.2.1 (core deterministic encoding), narrowed: definite
-//! lengths, shortest integers and lengths, map keys that are unsigned integers
-//! or text and strictly ascending (so that none is there twice), no floats, no
-//! tags, `true` and `false` the only simple values, nothing after the end,
-//! and a bounded depth.
+//! The form is that of RFC 8949 section 4.2.1 (core deterministic encoding), narrowed: definite
+//! lengths; shortest integers and lengths; map keys that are unsigned integers or texts in strictly
+//! ascending order (so that no key occurs twice); no floats, no tags; `true` and `false` the only
+//! simple values; nothing after the end; a bounded depth.
 
 use std::convert::Infallible;
 
@@ -13,10 +12,10 @@ use minicbor::{Decoder, Encoder, encode};
 
 use super::{Malformed, limits};
 
-/// What a message is written into.
+/// The encoder that a message is written into.
 pub(crate) type Out = Encoder<Vec<u8>>;
 
-/// Writes one message; keys are to be written in ascending order.
+/// Writes one message. The caller must write the keys in ascending order.
 pub(crate) fn write(
     f: impl FnOnce(&mut Out) -> Result<(), encode::Error<Infallible>>,
 ) -> Result<Vec<u8>, Malformed> {
@@ -25,9 +24,9 @@ pub(crate) fn write(
     Ok(e.into_writer())
 }
 
-/// Checks the canonical form of a message that is a map, then hands each key
-/// with the decoder before its value to `f`, which reads the value or, for a
-/// key that it does not know, returns false and has it skipped.
+/// Checks the canonical form of a message that is a map, then calls `f` with each key and the
+/// decoder before its value. `f` reads the value; for a key that it does not know, it returns
+/// false, and the value is skipped.
 pub(crate) fn each_pair<'b>(
     bytes: &'b [u8],
     mut f: impl FnMut(u64, &mut Decoder<'b>) -> Result<bool, Malformed>,
@@ -44,7 +43,7 @@ pub(crate) fn each_pair<'b>(
     Ok(())
 }
 
-/// The length of an array that may have at most `most` items.
+/// Reads the length of an array that may have at most `most` items.
 pub(crate) fn array(d: &mut Decoder<'_>, most: usize) -> Result<usize, Malformed> {
     d.array()?
         .and_then(|n| usize::try_from(n).ok())
@@ -52,19 +51,19 @@ pub(crate) fn array(d: &mut Decoder<'_>, most: usize) -> Result<usize, Malformed
         .ok_or(Malformed("a list with more items than it may have"))
 }
 
-/// A byte string of exactly `N` bytes.
+/// Reads a byte string of exactly `N` bytes.
 pub(crate) fn exactly<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N], Malformed> {
     d.bytes()?
         .try_into()
         .map_err(|_| Malformed("a key, nonce or digest of another length"))
 }
 
-/// The length of a list, as CBOR writes it.
+/// Returns the length of a list, as CBOR writes it.
 pub(crate) fn len(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
 }
 
-/// Checks that `bytes` are one canonical item and nothing more.
+/// Checks that `bytes` are exactly one canonical item.
 ///
 /// # Errors
 /// The first rule that is broken.

@@ -1,5 +1,7 @@
-//! The two messages in the clear: Hello and ServerHello. Every byte of both is
-//! bound into the Noise handshake, so that changing one ends the connection.
+//! The two messages in the clear: Hello and ServerHello.
+//!
+//! Pure; used by the client and the monitor. Every byte of both messages is in the prologue of the
+//! Noise handshake, so a changed byte ends the connection.
 
 use minicbor::Decoder;
 
@@ -7,10 +9,10 @@ use super::record::{self, Kind};
 use super::{Malformed, cbor, limits};
 use crate::secret::PublicKey;
 
-/// The protocol's version that this code speaks.
+/// The protocol version that this code speaks.
 pub const VERSION: u32 = 1;
 
-/// How a connection is encrypted. There is no suite without encryption.
+/// The cipher suite of a connection. There is no suite without encryption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Suite {
     /// `Noise_IK_25519_AESGCM_SHA256`
@@ -20,20 +22,20 @@ pub enum Suite {
 }
 
 impl Suite {
-    /// The suite's number on the wire.
+    /// Returns the suite's number on the wire.
     pub const fn number(self) -> u32 {
         self as u32
     }
 
-    /// The suite of a number on the wire; `None`: it is none of ours.
+    /// Returns the suite with this number on the wire; `None` if it is unknown.
     pub fn of(number: u32) -> Option<Self> {
         [Self::AesGcm, Self::ChaChaPoly]
             .into_iter()
             .find(|s| s.number() == number)
     }
 
-    /// What this machine does best: AES where the processor has it, else
-    /// ChaCha20, first.
+    /// Returns the suites in this machine's order of preference: AES first where the processor has
+    /// AES instructions, else ChaCha20.
     pub fn preferred() -> [Self; 2] {
         if aes_in_hardware() {
             [Self::AesGcm, Self::ChaChaPoly]
@@ -58,14 +60,14 @@ fn aes_in_hardware() -> bool {
 pub struct Hello {
     /// The highest version that the client speaks, at least 1.
     pub version: u32,
-    /// The suites it offers that we know, the best first; never empty.
+    /// The known suites among those that it offers, in its order of preference; never empty.
     pub suites: Vec<Suite>,
     /// Whether it asks for the host's public key (first contact).
     pub wants_host_key: bool,
 }
 
 impl Hello {
-    /// The whole record.
+    /// Returns the whole record.
     ///
     /// # Errors
     /// More suites than a Hello may offer.
@@ -90,7 +92,7 @@ impl Hello {
     /// Parses a whole record.
     ///
     /// # Errors
-    /// Anything but a canonical Hello that offers a suite we know.
+    /// Anything but a canonical Hello that offers a known suite.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let content = record::parse(bytes, &[Kind::Hello])?.content;
         let (mut version, mut suites, mut wants_host_key) = (None, None, false);
@@ -131,16 +133,16 @@ pub struct ServerHello {
     pub version: u32,
     /// The suite of the connection, one that the client offered.
     pub suite: Suite,
-    /// Drawn by the monitor for this connection, used once.
+    /// The nonce. The monitor draws it for this connection and uses it once.
     pub nonce: [u8; limits::NONCE],
     /// The largest ClientHello body that the server takes, bytes.
     pub greeting_limit: u32,
-    /// The host's public key, where the client asked.
+    /// The host's public key, if the client asked for it.
     pub host_key: Option<PublicKey>,
 }
 
 impl ServerHello {
-    /// The whole record.
+    /// Returns the whole record.
     ///
     /// # Errors
     /// None that the fields can cause.

@@ -1,13 +1,13 @@
-//! The language spoken with peers: records, suites, messages, streams, limits.
+//! The wire protocol: records, suites, messages, streams, limits.
 //!
-//! Used by every process and by the client; `docs/PROTOCOL.md` is its prose.
-//! This room is pure: bytes in, values or bytes out. It does no I/O, reads no
-//! clock, and sees no other room but `secret`, `curve` and `fault`.
+//! Used by every process and by the client; `docs/PROTOCOL.md` describes it. This module is pure:
+//! bytes in, values or bytes out. It must do no I/O and read no clock, and uses no other module of
+//! the crate but `secret`, `curve` and `fault`.
 //!
-//! In the order of a connection: `hello` (the client's and the server's) in the clear,
-//! `noise` around `opening` (mechanism, request, proof), `answer` (accepted, to
-//! be continued, denied) with `prompt`, then `seal`, `stream` and `batch` for the data, with
-//! `window`, `budget` and `backlog` where it is read.
+//! In the order of a connection: `hello` (the client's and the server's) in the clear; `noise`
+//! around `opening` (mechanism, request, proof); `answer` (accepted, to be continued, denied) with
+//! `prompt`; then `seal`, `stream` and `batch` for the data, with `window`, `budget` and `backlog`
+//! on the reading side.
 #![deny(
     clippy::arithmetic_side_effects,
     reason = "lengths here come from peers"
@@ -36,8 +36,8 @@ pub mod window;
 
 use std::fmt;
 
-/// Bytes that are not what the protocol says they must be, with the reason for
-/// the log. It never reaches the peer, and holds no byte of the peer's.
+/// Bytes that break the protocol, with the reason for the log. The reason never reaches the peer,
+/// and contains no byte from the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 

@@ -1,8 +1,8 @@
-//! Names of users and subsystems, which requests carry and files list, and which characters
-//! of a text may be shown at all.
+//! Names of users and subsystems, which requests carry and files list, and the test for characters
+//! that may be displayed.
 //!
-//! A user's name reaches environments, PAM's items, logs and terminals. It is parsed once,
-//! where it comes in, into a type that nothing else can make. Pure; used by every program.
+//! A user's name reaches environments, PAM's items, logs and terminals. It is parsed once, where it
+//! enters, into a type that nothing else can make. Pure; used by every program.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -11,9 +11,9 @@ use std::str::FromStr;
 use super::limits;
 use crate::fault::{Fault, quoted};
 
-/// The name of a user: 1 to 255 bytes, not beginning with `-` (a program would take it for
-/// an option), without `/`, `:`, `,`, white space, control characters and characters that
-/// are not seen. Upper and lower case differ.
+/// The name of a user: 1 to 255 bytes, not beginning with `-` (a program would take it for an
+/// option), without `/`, `:`, `,`, white space, control characters and invisible characters. Upper
+/// and lower case differ.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UserName(String);
 
@@ -21,7 +21,7 @@ impl UserName {
     /// Checks a name.
     ///
     /// # Errors
-    /// What is wrong with the name.
+    /// The rule that the name breaks.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let wrong = |why: &str| {
             Err(Fault::new(format!(
@@ -50,7 +50,7 @@ impl UserName {
         Ok(Self(text.to_owned()))
     }
 
-    /// The name as it was written.
+    /// Returns the name as it was written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -90,9 +90,9 @@ pub fn is_service_name(name: &[u8]) -> bool {
         && name.iter().all(plain)
 }
 
-/// Whether a character may be shown where another host chose it: neither one that steers
-/// a terminal, nor one that is not seen and changes what is (Unicode's Cc, Cf, Zl and Zp,
-/// and others that are ignorable).
+/// Returns whether a character that another host chose may be displayed. Excluded are characters
+/// that control a terminal, and invisible characters that change what is displayed (Unicode's Cc,
+/// Cf, Zl and Zp, and other ignorable ones).
 pub fn is_shown(c: char) -> bool {
     !c.is_control()
         && !matches!(

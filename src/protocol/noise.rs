@@ -1,7 +1,7 @@
-//! The handshake: `Noise_IK_25519_{AESGCM|ChaChaPoly}_SHA256` by `snow`, its
-//! prologue binding every byte that was said in the clear.
+//! The handshake: `Noise_IK_25519_{AESGCM|ChaChaPoly}_SHA256` by `snow`. Its prologue covers every
+//! byte that was sent in the clear.
 //!
-//! Run by the monitor (responder) and by the client (initiator).
+//! The monitor runs it as responder, the client as initiator.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ fn prologue(hello: &[u8], server_hello: &[u8]) -> Vec<u8> {
     [LABEL, hello, server_hello].concat()
 }
 
-/// What of a handshake's arithmetic was done beforehand: nothing, an ephemeral
-/// pair for one handshake, shared secrets. Diffie-Hellman takes most of a
-/// handshake's time, and these do not depend on what the peer will say.
+/// Key agreement that was computed before the handshake: nothing, or an ephemeral pair for one
+/// handshake, or shared secrets. Diffie-Hellman takes most of a handshake's time, and these do not
+/// depend on the peer's messages.
 #[derive(Default)]
 pub struct Prepared {
     ephemeral: Option<KeyPair>,
@@ -32,15 +32,15 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// An ephemeral pair, and secrets that were computed before.
+    /// Takes an ephemeral pair, and secrets that were computed before.
     pub const fn new(ephemeral: Option<KeyPair>, shared: Arc<SharedSecrets>) -> Self {
         Self { ephemeral, shared }
     }
 
-    /// All that an initiator can do before the hellos are exchanged.
+    /// Computes all that an initiator can before the hellos are exchanged.
     ///
     /// # Errors
-    /// No random bytes were to be had, or the host's key is of low order.
+    /// No random bytes were available, or the host's key is of low order.
     pub fn for_initiator(own: &KeyPair, host: &PublicKey) -> Result<Self, Malformed> {
         let ephemeral = KeyPair::random().map_err(|_| BROKEN)?;
         let mut shared = SharedSecrets::default();
@@ -54,13 +54,13 @@ impl Prepared {
     }
 }
 
-/// Secrets that pairs of keys share, by both public keys. No map by hashes, as the client's
-/// would panic where getrandom(2) fails.
+/// Shared secrets of key pairs, indexed by both public keys. It is no hash map, because a `HashMap`
+/// would panic in the client where getrandom(2) fails.
 #[derive(Clone, Default)]
 pub struct SharedSecrets(BTreeMap<(PublicKey, PublicKey), Secret>);
 
 impl SharedSecrets {
-    /// Computes one and keeps it.
+    /// Computes a shared secret and keeps it.
     ///
     /// # Errors
     /// The peer's key is of low order.
@@ -70,30 +70,30 @@ impl SharedSecrets {
         Ok(())
     }
 
-    /// The secret of two keys: the one that is kept, or computed now. `None`: theirs
-    /// is of low order.
+    /// Returns the shared secret of two keys: the one that is kept, or one that is computed now.
+    /// `None`: `theirs` is of low order.
     pub fn agree(&self, own: &KeyPair, theirs: &PublicKey) -> Option<Secret> {
         let known = self.0.get(&(own.public, *theirs)).cloned();
         known.or_else(|| agree(own, theirs))
     }
 
-    /// Whether this one is kept.
+    /// Returns whether the secret of these keys is kept.
     pub fn has(&self, own: &PublicKey, theirs: &PublicKey) -> bool {
         self.0.contains_key(&(*own, *theirs))
     }
 
-    /// How many are kept.
+    /// Returns how many secrets are kept.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether none is kept.
+    /// Returns whether no secret is kept.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// The secret of two keys. `None`: theirs is of low order.
+/// Computes the shared secret of two keys. `None`: `theirs` is of low order.
 fn agree(own: &KeyPair, theirs: &PublicKey) -> Option<Secret> {
     crate::curve::agree(own.private.expose(), &theirs.0).map(|shared| Secret::new(*shared))
 }
@@ -124,8 +124,8 @@ fn builder<'a>(
 pub struct Initiator(Suite, snow::HandshakeState);
 
 impl Initiator {
-    /// Begins a handshake with the host whose public key is `host`, after the
-    /// two hellos (whole records).
+    /// Begins a handshake with the host whose public key is `host`, after the two hellos (whole
+    /// records).
     ///
     /// # Errors
     /// A key that cannot be used.
@@ -144,18 +144,18 @@ impl Initiator {
             .map_err(|_| BROKEN)
     }
 
-    /// Message 1 around the opening.
+    /// Returns message 1, with the opening as its payload.
     ///
     /// # Errors
-    /// The payload is too long, or no random bytes were to be had.
+    /// The payload is too long, or no random bytes were available.
     pub fn message_1(&mut self, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
         write(&mut self.1, payload)
     }
 
-    /// Opens message 2; its payload is the answer.
+    /// Opens message 2 and returns its payload, the answer, and the keys.
     ///
     /// # Errors
-    /// It was not made by the host that we called.
+    /// The called host did not make the message.
     pub fn read_2(mut self, message: &[u8]) -> Result<(Zeroizing<Vec<u8>>, Keys), Malformed> {
         let payload = read(&mut self.1, message)?;
         Ok((payload, keys(self.0, self.1)))
@@ -165,13 +165,13 @@ impl Initiator {
 /// The server's side after message 1 was opened, before message 2 is made.
 pub struct Responder(Suite, snow::HandshakeState);
 
-/// What message 1 brought.
+/// The content of message 1.
 pub struct Opened {
-    /// The machine key that the handshake has proven.
+    /// The machine key that the handshake has authenticated.
     pub machine: PublicKey,
     /// The opening's bytes.
     pub payload: Zeroizing<Vec<u8>>,
-    /// For the answer.
+    /// The state that makes the answer.
     pub responder: Responder,
 }
 
@@ -193,8 +193,8 @@ impl Responder {
             .build_responder()
             .map_err(|_| BROKEN)?;
         let payload = read(&mut state, message_1).inspect_err(|_| {
-            // One that does not open takes as long whether or not it got as far as the
-            // second key agreement, and whether or not that one is kept.
+            // A message that does not open takes the same time whether or not it reached the second
+            // key agreement, and whether or not the secret of that one is kept.
             let theirs = state.get_remote_static().and_then(|k| k.try_into().ok());
             if theirs.is_none_or(|key| kept.has(&own.public, &PublicKey(key))) {
                 std::hint::black_box(agree(own, &own.public));
@@ -211,10 +211,10 @@ impl Responder {
         })
     }
 
-    /// Message 2 around an answer.
+    /// Returns message 2, with an answer as its payload, and the keys.
     ///
     /// # Errors
-    /// No random bytes were to be had.
+    /// No random bytes were available.
     pub fn message_2(mut self, payload: &[u8]) -> Result<(Vec<u8>, Keys), Malformed> {
         let message = write(&mut self.1, payload)?;
         Ok((message, keys(self.0, self.1)))
@@ -241,7 +241,7 @@ fn read(state: &mut snow::HandshakeState, message: &[u8]) -> Result<Zeroizing<Ve
 
 /// The keys of a connection: both directions, each with its counter.
 pub struct Keys {
-    /// The suite, which says the cipher.
+    /// The suite, which determines the cipher.
     pub suite: Suite,
     /// Client to server.
     pub to_server: Direction,
@@ -273,9 +273,8 @@ fn keys(suite: Suite, mut state: snow::HandshakeState) -> Keys {
     keys
 }
 
-/// snow's own primitives, but for a Diffie-Hellman that knows what was computed
-/// before: our own public half, which snow would compute anew for every
-/// handshake, and what is [`Prepared`].
+/// snow's own primitives, except for a Diffie-Hellman that uses what was computed before: the own
+/// public key, which snow would compute again for every handshake, and what is [`Prepared`].
 struct Resolver {
     own: KeyPair,
     ephemeral: Option<KeyPair>,
@@ -289,8 +288,8 @@ impl CryptoResolver for Resolver {
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
         match choice {
-            // snow asks for the long-term key's first, then for the ephemeral's:
-            // which is which shows in the call that follows, `set` or `generate`.
+            // snow asks for the long-term key's instance first, then for the ephemeral key's. The
+            // next call, `set` or `generate`, shows which one it is.
             DHChoice::Curve25519 => Some(Box::new(X25519 {
                 pair: self.own.clone(),
                 known: self.own.clone(),
@@ -331,7 +330,7 @@ impl Dh for X25519 {
     }
 
     fn set(&mut self, private: &[u8]) {
-        // snow hands over what `builder` gave it: 32 bytes.
+        // snow passes what `builder` gave it: 32 bytes.
         let Ok(bytes) = <[u8; 32]>::try_from(private) else {
             return;
         };

@@ -1,17 +1,18 @@
 //! The opening: the payload of Noise message 1, which only the host can read.
-//! By which mechanism somebody asks, with what to prove it, and the request's
-//! exact bytes.
+//!
+//! Pure; the client encodes it and the monitor decodes it. It has the mechanism, its credential,
+//! and the request's exact bytes.
 
 use super::{Malformed, cbor, limits};
 use crate::secret::PublicKey;
 
-/// A hash under a cookie, by whoever may read it (seeds 000 and 001).
+/// A hash under a cookie, made by a process that may read the cookie (seeds 000 and 001).
 pub const HASH: &str = "hash";
-/// The same for an ordinary user, by the signer of his host.
+/// The same for an ordinary user, made by the signer of the user's host.
 pub const VOUCH: &str = "vouch";
-/// What PAM asks: the answers come later, when the host has proven itself.
+/// Answers to PAM's prompts. They come later, when the host has authenticated itself.
 pub const PASSWORD: &str = "password";
-/// Nothing but the machine key, to be registered at the doors (seed 002).
+/// Only the machine key, for registration at the doors (seed 002).
 pub const MACHINE: &str = "machine";
 
 /// The payload of the ClientHello.
@@ -19,37 +20,37 @@ pub const MACHINE: &str = "machine";
 pub struct Opening<'a> {
     /// The request, exactly as a proof covers it.
     pub request: &'a [u8],
-    /// By what its sender will be believed.
+    /// The credential by which the sender is authenticated.
     pub credential: Credential,
 }
 
-/// The mechanism, and what it needs beforehand.
+/// The mechanism, and the data that it needs in the opening.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
-    /// A host asks, and has the cookie.
+    /// The request of a host that has the cookie.
     Hash(Hosts),
-    /// A user of a host asks; his host's signer vouches for his name.
+    /// The request of a user of a host; the host's signer vouches for the user's name.
     Vouch(Hosts, PublicKey),
-    /// Somebody asks who will be asked for a password.
+    /// The request of a user whom PAM will prompt.
     Password,
-    /// A machine wants to be registered: the key that shook hands, and nothing else. For
-    /// the service `enrol` alone, which comes by no other mechanism.
+    /// The request of a machine that asks to be registered: only the static key of the handshake.
+    /// Only for the service `enrol`, which comes by no other mechanism.
     Machine,
 }
 
-/// Who calls whom, and the proof.
+/// The names of both hosts, and the proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hosts {
-    /// The name under which the host knows the caller.
+    /// The name by which the server knows the caller.
     pub caller: String,
-    /// The host's own name, as it stood on the invitation.
+    /// The server's own name, as it was on the invitation.
     pub server: String,
-    /// HMAC-SHA-256 of what [`super::proof`] says.
+    /// HMAC-SHA-256 over the fields of [`super::proof`].
     pub proof: [u8; 32],
 }
 
 impl Credential {
-    /// Who calls whom, where a host asks.
+    /// Returns both hosts' names and the proof, if the mechanism has them.
     pub const fn hosts(&self) -> Option<&Hosts> {
         match self {
             Self::Hash(hosts) | Self::Vouch(hosts, _) => Some(hosts),
@@ -59,11 +60,11 @@ impl Credential {
 }
 
 impl<'a> Opening<'a> {
-    /// The payload's bytes.
+    /// Returns the payload's bytes.
     ///
     /// # Errors
-    /// None that the fields can cause; a payload too long fails later, where
-    /// the record is made.
+    /// None that the fields can cause. A payload that is too long fails later, where the record is
+    /// made.
     pub fn encode(&self) -> Result<Vec<u8>, Malformed> {
         let (mechanism, machine) = match &self.credential {
             Credential::Hash(_) => (HASH, None),
@@ -96,7 +97,7 @@ impl<'a> Opening<'a> {
     /// Parses a payload.
     ///
     /// # Errors
-    /// Anything but a canonical opening of a mechanism that exists.
+    /// Anything but a canonical opening of a known mechanism.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (mut mechanism, mut caller, mut server) = (None, None, None);
         let (mut request, mut proof, mut machine) = (None, None, None);

@@ -1,8 +1,8 @@
-//! The conversation of a login: what the server asks and tells, and what the
-//! client answers (RFC 4256 has the same for SSH; the styles are those of PAM).
+//! The conversation of a login: the server's prompts and messages, and the client's answers (RFC
+//! 4256 has the same for SSH; the styles are those of PAM).
 //!
-//! Both travel sealed between client and monitor, after the host has proven
-//! itself, so that neither gate nor relay can read an answer.
+//! Pure; used by client and monitor. Both directions are sealed between them, after the host has
+//! authenticated itself, so neither gate nor relay can read an answer.
 
 use std::convert::Infallible;
 
@@ -10,51 +10,51 @@ use zeroize::Zeroizing;
 
 use super::{Malformed, cbor, limits};
 
-/// How a text is meant: the message styles of PAM (pam_conv(3)).
+/// The kind of a text: the message styles of PAM (pam_conv(3)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// A prompt; the answer is not to be seen.
+    /// A prompt with a hidden answer.
     Hidden = 1,
-    /// A prompt; the answer may be seen.
+    /// A prompt with a visible answer.
     Shown = 2,
-    /// Something to know.
+    /// Information.
     Info = 3,
-    /// Something that went wrong.
+    /// An error.
     Error = 4,
 }
 
 impl Style {
     const ALL: [Self; 4] = [Self::Hidden, Self::Shown, Self::Info, Self::Error];
 
-    /// Whether an answer is expected.
+    /// Returns whether an answer is expected.
     pub const fn is_prompt(self) -> bool {
         matches!(self, Self::Hidden | Self::Shown)
     }
 
-    /// Its number on the wire.
+    /// Returns its number on the wire.
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// The style of this number.
+    /// Returns the style with this number.
     pub fn of(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|s| s.number() == number)
     }
 }
 
-/// Who asks for answers.
+/// What prompts for answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asks {
-    /// PAM, for a login: whatever it likes.
+    /// PAM, for a login: any prompts.
     Login,
-    /// The inner door, which registers whoever says his name (seed 002, build mode).
+    /// The inner door, which registers each machine that gives a name (seed 002, build mode).
     Name,
-    /// The inner door, which wants an activation password (seed 002).
+    /// The inner door, which asks for an activation password (seed 002).
     Activation,
 }
 
 impl Asks {
-    /// Its number on the wire; PAM has none.
+    /// Returns its number on the wire; PAM has none.
     pub const fn number(self) -> Option<u8> {
         match self {
             Self::Login => None,
@@ -63,15 +63,15 @@ impl Asks {
         }
     }
 
-    /// Whoever has this number.
+    /// Returns the value with this number.
     pub fn of(number: u8) -> Option<Self> {
         [Self::Name, Self::Activation]
             .into_iter()
             .find(|a| a.number() == Some(number))
     }
 
-    /// Whether it may ask so: PAM with at least one prompt; the door with one of its own
-    /// style, which stands last, behind texts to know alone.
+    /// Returns whether it may send these texts: PAM with at least one prompt; the door with exactly
+    /// one prompt, of the door's own style, after texts of information only.
     pub fn may_ask(self, texts: &[Text]) -> bool {
         let style = match self {
             Self::Login => return texts.iter().any(|t| t.style.is_prompt()),
@@ -84,19 +84,18 @@ impl Asks {
     }
 }
 
-/// One text: a prompt, or something to be told.
+/// One text: a prompt or a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
-    /// How it is meant.
+    /// Its style.
     pub style: Style,
-    /// The words, at most [`limits::PROMPT`] bytes. A terminal must not be given its
-    /// control characters.
+    /// The words, at most [`limits::PROMPT`] bytes. Their control characters must not be passed to
+    /// a terminal.
     pub words: String,
 }
 
-/// Cuts texts to what one message may carry: the first [`limits::PROMPTS`], and of
-/// each the first [`limits::PROMPT`] bytes; together at most
-/// [`limits::PROMPTS_BYTES`].
+/// Cuts texts to the limits of one message: the first [`limits::PROMPTS`] texts, of each the first
+/// [`limits::PROMPT`] bytes, and together at most [`limits::PROMPTS_BYTES`].
 pub fn fit(texts: Vec<Text>) -> Vec<Text> {
     let mut room = limits::PROMPTS_BYTES;
     let mut cut = |mut text: Text| {
@@ -144,8 +143,8 @@ pub(super) fn get(d: &mut minicbor::Decoder<'_>) -> Result<Vec<Text>, Malformed>
     Ok(texts)
 }
 
-/// How long a filler is that takes so many bytes with its key and its length, as CBOR has them.
-/// `None`: there is none.
+/// Returns the length of the padding that, with its CBOR key and length, takes exactly this many
+/// bytes. `None`: no padding does.
 const fn filler_of(bytes: usize) -> Option<usize> {
     match bytes {
         2..=25 => bytes.checked_sub(2),
@@ -166,10 +165,10 @@ const fn zeros() -> &'static [u8] {
 pub struct Answers(Vec<Zeroizing<Vec<u8>>>);
 
 impl Answers {
-    /// These answers.
+    /// Checks these answers.
     ///
     /// # Errors
-    /// One is longer than PAM takes, or has a NUL byte in it.
+    /// There are too many, or one is longer than PAM takes, or one contains a NUL byte.
     pub fn new(answers: Vec<Zeroizing<Vec<u8>>>) -> Result<Self, Malformed> {
         if answers.len() > limits::PROMPTS {
             return Err(Malformed("more answers than there can be prompts"));
@@ -188,13 +187,13 @@ impl Answers {
         &self.0
     }
 
-    /// The bytes of the message that carries them.
+    /// Returns the bytes of the message that carries them.
     ///
     /// # Errors
     /// None that answers can cause.
     pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>, Malformed> {
         let most = self.0.iter().map(|a| a.len().saturating_add(3));
-        // It never moves while it is written, so that no copy is left behind.
+        // The buffer never moves while it is written, so no copy remains in memory.
         let mut bytes = Zeroizing::new(Vec::with_capacity(most.sum::<usize>().saturating_add(8)));
         let mut e = minicbor::Encoder::new(&mut *bytes);
         let mut write = || -> Result<(), minicbor::encode::Error<Infallible>> {
@@ -208,8 +207,8 @@ impl Answers {
         Ok(bytes)
     }
 
-    /// The same, filled up so that its length does not tell how long a password is, as far
-    /// as a record holds it.
+    /// Returns the same, padded so that its length does not reveal a password's length, as far as a
+    /// record holds it.
     ///
     /// # Errors
     /// As of [`Self::encode`].
@@ -227,7 +226,7 @@ impl Answers {
         };
         let mut bytes = Zeroizing::new(Vec::with_capacity(room));
         bytes.extend_from_slice(&plain);
-        // The map has one pair more.
+        // The map has one more pair now.
         if let Some(map) = bytes.first_mut() {
             *map = TWO_PAIRS;
         }
@@ -240,10 +239,10 @@ impl Answers {
         Ok(bytes)
     }
 
-    /// Parses the message; exactly so many answers are expected.
+    /// Parses the message, which must have exactly `expected` answers.
     ///
     /// # Errors
-    /// Anything but canonical answers of that number.
+    /// Anything but that number of canonical answers.
     pub fn decode(bytes: &[u8], expected: usize) -> Result<Self, Malformed> {
         let mut answers = None;
         cbor::each_pair(bytes, |key, d| {
@@ -316,12 +315,12 @@ mod tests {
         for n in 0..=247 {
             assert_eq!(padded(&[n]), limits::ANSWERS_PADDING, "{n}");
         }
-        // The longest name, and what no filler makes even.
+        // The longest name, and lengths that no padding completes.
         assert_eq!(padded(&[251]), limits::ANSWERS_PADDING);
         for n in [248, 480, 505, limits::REPLY] {
             assert_eq!(padded(&[n]), 2 * limits::ANSWERS_PADDING, "{n}");
         }
-        // What a record cannot hold more of goes as it is.
+        // A message that a record cannot hold with padding has none.
         assert!(padded(&[500; 8]) <= limits::COMMAND_PIECE);
     }
 

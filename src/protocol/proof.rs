@@ -1,14 +1,16 @@
-//! The hash of seed 000: the monitor's nonce hashed with the request, under a
-//! key that only the two hosts have.
+//! The proof of seed 000: the monitor's nonce, hashed with the request under a key that only the
+//! two hosts have.
 //!
-//! `K = HKDF-SHA-256(salt = none, ikm = cookie, info = "cosserver hash v1")`, then
-//! HMAC-SHA-256 under `K` over label, both names, both public keys, nonce and
-//! the request's exact bytes, each with its length (32 bits, big-endian) before it.
+//! `K = HKDF-SHA-256(salt = none, ikm = cookie, info = "cosserver hash v1")`, then HMAC-SHA-256
+//! under `K` over label, both names, both public keys, nonce and the request's exact bytes, each
+//! after its length (32 bits, big-endian).
 //!
-//! Where a host's signer vouches for a user, the user's own key is the caller's in
-//! this, labels and info say `vouch`, the salt is the secret that his host's machine
-//! key shares with the server's, and that machine key stands behind the caller's: one
-//! hash shows cookie and machine key both.
+//! Where a host's signer vouches for a user, the caller's key is the user's own, and labels and
+//! info say `vouch`. The salt is the secret that the machine key of the user's host shares with the
+//! server's key, and that machine key follows the caller's: one hash shows both cookie and machine
+//! key.
+//!
+//! Pure; used by the client, the signer and the monitor.
 
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
@@ -18,14 +20,14 @@ use zeroize::Zeroizing;
 use super::{Malformed, limits};
 use crate::secret::{PublicKey, Secret, same_bytes};
 
-/// What a proof is about.
+/// The fields that a proof covers.
 #[derive(Clone, Copy)]
 pub struct Claim<'a> {
     /// The calling host's name.
     pub caller: &'a str,
     /// The server host's name.
     pub server: &'a str,
-    /// The calling machine's public key, as the handshake has proven it.
+    /// The calling machine's public key, as the handshake has authenticated it.
     pub caller_key: &'a PublicKey,
     /// The server host's public key.
     pub server_key: &'a PublicKey,
@@ -33,7 +35,7 @@ pub struct Claim<'a> {
     pub nonce: &'a [u8; limits::NONCE],
     /// The request's exact bytes.
     pub request: &'a [u8],
-    /// Who vouches for the caller, if he is a user of the calling host.
+    /// The machine that vouches for the caller, if the caller is a user of the calling host.
     pub voucher: Option<Voucher<'a>>,
 }
 
@@ -46,8 +48,8 @@ pub struct Voucher<'a> {
     pub shared: &'a Secret,
 }
 
-/// Whose proof it is; each side has a label of its own, so that neither can
-/// send the other's back.
+/// The side that makes the proof. Each side has its own label, so neither can send the other's
+/// proof back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The calling host's proof, in the ClientHello.
@@ -67,7 +69,7 @@ impl Side {
     }
 }
 
-/// The proof of one side, 32 bytes.
+/// Computes the proof of one side, 32 bytes.
 ///
 /// # Errors
 /// None that a claim can cause.
@@ -98,7 +100,7 @@ pub fn make(cookie: &Secret, side: Side, claim: &Claim<'_>) -> Result<[u8; 32], 
     Ok(mac.finalize().into_bytes().into())
 }
 
-/// Whether a proof is right, in constant time.
+/// Returns whether a proof is right, in constant time.
 pub fn verify(cookie: &Secret, side: Side, claim: &Claim<'_>, proof: &[u8; 32]) -> bool {
     make(cookie, side, claim).is_ok_and(|right| same_bytes(&right, proof))
 }

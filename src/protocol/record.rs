@@ -1,6 +1,8 @@
-//! Records: a length of 16 bits, big-endian, and a body. And the envelope of
-//! the records before AuthAccept: a magic and a type, so that whatever else may
-//! talk to our port is told apart by its first bytes (seed 001, MCOP).
+//! Records: a length of 16 bits, big-endian, and a body. Also the envelope of the records before
+//! AuthAccept: a magic and a type, so that the first bytes tell other protocols on the port apart
+//! (seed 001, MCOP).
+//!
+//! Pure; used by the client and by gate, monitor and relay.
 
 use super::{Malformed, limits};
 
@@ -10,7 +12,7 @@ pub const MAGIC: [u8; 4] = *b"COSs";
 /// Bytes of magic and type, before the content.
 pub const ENVELOPE: usize = 5;
 
-/// What a record before AuthAccept is.
+/// The type of a record before AuthAccept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Client: version and suites.
@@ -23,12 +25,12 @@ pub enum Kind {
     Answer = 4,
     /// Server: the refusal.
     Denied = 5,
-    /// Either: a Noise transport message, while the conversation goes on.
+    /// Either side: a Noise transport message, while the conversation goes on.
     Sealed = 6,
 }
 
 impl Kind {
-    /// The type's byte on the wire.
+    /// Returns the type's byte on the wire.
     pub const fn byte(self) -> u8 {
         self as u8
     }
@@ -47,10 +49,10 @@ impl Kind {
     }
 }
 
-/// The body length that a record's first two bytes announce.
+/// Returns the body length that a record's first two bytes announce.
 ///
 /// # Errors
-/// It is over `limit`, or zero.
+/// It is zero or over `limit`.
 pub fn body_length(head: [u8; 2], limit: usize) -> Result<usize, Malformed> {
     match usize::from(u16::from_be_bytes(head)) {
         0 => Err(Malformed("a record without a body")),
@@ -59,7 +61,7 @@ pub fn body_length(head: [u8; 2], limit: usize) -> Result<usize, Malformed> {
     }
 }
 
-/// The largest body that a peer may send where `kind` is due.
+/// Returns the largest body that a peer may send where `kind` is due.
 pub const fn limit_of(kind: Kind) -> usize {
     match kind {
         Kind::Hello | Kind::ServerHello | Kind::Denied => limits::HELLO_BODY,
@@ -67,7 +69,7 @@ pub const fn limit_of(kind: Kind) -> usize {
     }
 }
 
-/// A whole record before AuthAccept: length, magic, type, content.
+/// Returns a whole record before AuthAccept: length, magic, type, content.
 ///
 /// # Errors
 /// The content does not fit such a record.
@@ -88,14 +90,13 @@ pub fn compose(kind: Kind, content: &[u8]) -> Result<Vec<u8>, Malformed> {
 /// A record before AuthAccept, parsed: its type and its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Envelope<'a> {
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
-    /// What follows magic and type.
+    /// The bytes after magic and type.
     pub content: &'a [u8],
 }
 
-/// Parses a whole record (length and body), which must be of one of the kinds
-/// that are due.
+/// Parses a whole record (length and body), which must be of one of the kinds that are due.
 ///
 /// # Errors
 /// Wrong length, magic or type, or a message out of turn.

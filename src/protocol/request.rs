@@ -1,7 +1,7 @@
-//! The request: what the client wants to have done, as the proof covers it.
+//! The request: what the client asks for, as the proof covers it.
 //!
-//! The request's bytes are kept as they came, because the proof is over these
-//! bytes and no others.
+//! Pure; used by the client, the signer and the monitor. The caller keeps the request's bytes as
+//! they came, because the proof covers exactly these bytes.
 
 use std::collections::BTreeSet;
 
@@ -11,9 +11,8 @@ use super::name::UserName;
 use super::wanted::{Wanted, WantedFields};
 use super::{Malformed, cbor, limits};
 
-/// The command that a client asks for where it was given none: the user's login shell, which
-/// reads commands from standard input. The host sets SHELL, and all common shells take these
-/// words.
+/// The command that a client asks for where it was given none: the user's login shell, which reads
+/// commands from standard input. The host sets SHELL, and all common shells accept these words.
 pub const LOGIN_SHELL: &str = "exec \"$SHELL\" -l";
 
 /// A command: the argument vector as the client was given it.
@@ -21,9 +20,9 @@ pub const LOGIN_SHELL: &str = "exec \"$SHELL\" -l";
 pub enum Command {
     /// The words themselves, at least one where the service runs a command.
     Words(Vec<Vec<u8>>),
-    /// A command too long for the ClientHello, or one with variables that are
-    /// ([`super::rest`]): SHA-256 of their encoding, which follows in records of its own, and
-    /// the encoding's length in bytes.
+    /// A command too long for the ClientHello, or one whose variables are ([`super::rest`]). The
+    /// request has SHA-256 of their encoding and its length in bytes; the encoding follows in
+    /// records of its own.
     Follows {
         /// SHA-256 of the encoding.
         digest: [u8; 32],
@@ -33,8 +32,8 @@ pub enum Command {
 }
 
 impl Command {
-    /// What a log shows of it: the words with single spaces between them, the
-    /// first 200 bytes. Whoever writes it escapes it.
+    /// Returns what a log shows of it: the words with single spaces between them, the first 200
+    /// bytes. The caller must escape it.
     pub fn shown(&self) -> String {
         const MOST: usize = 200;
         let Self::Words(words) = self else {
@@ -49,22 +48,22 @@ impl Command {
     }
 }
 
-/// What is asked for (seed 000).
+/// The service that is asked for (seed 000).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Service {
     /// A command, its streams and its status.
     Exec,
-    /// A program of the server's settings, whose name is the only word. It has streams and a
-    /// status like a command.
+    /// A program of the server's settings. Its name is the only word. It has streams and a status
+    /// like a command.
     Subsystem,
     /// An application of the server's table: the first word is its name.
     Gui(Gui),
-    /// The machine of whoever asks is to be registered at the doors (seed 002). No
-    /// command, no variables, no display.
+    /// The registration of the client's machine at the doors (seed 002). No command, no variables,
+    /// no display.
     Enrol,
 }
 
-/// Where an application is to be displayed, and whether it goes on alone.
+/// Where an application is to be displayed, and whether it is detached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gui {
     /// `GUI_HOST`: an address or a host's name; `None`: the address that the
@@ -72,7 +71,7 @@ pub struct Gui {
     pub host: Option<String>,
     /// `GUI_PORT`.
     pub port: u16,
-    /// Whether it is left running by itself.
+    /// Whether it outlives the connection.
     pub detach: bool,
 }
 
@@ -81,21 +80,21 @@ pub struct Gui {
 pub struct Request {
     /// What is asked for.
     pub service: Service,
-    /// The remote user; the caller's own name where the client names none.
+    /// The user to run as; the caller's own name where the client names none.
     pub user: String,
-    /// The name of the user who calls, as the calling host says it.
+    /// The calling user's name, as the calling host says it.
     pub caller_user: UserName,
     /// What to run; no words for a service that runs nothing.
     pub command: Command,
     /// Variables to pass, name and value.
     pub environment: Vec<(String, Vec<u8>)>,
-    /// How many seconds the outputs of what has ended must be quiet, while another process
-    /// holds them open, before End; [`limits::UNTIL_CLOSED`]: until they are closed.
-    /// `None`: as the server has it.
+    /// How many seconds the outputs of an ended job must be quiet, while another process holds them
+    /// open, before End. [`limits::UNTIL_CLOSED`]: until they are closed. `None`: the server's
+    /// setting.
     pub linger: Option<u32>,
 }
 
-/// The names of the services in the request.
+/// Service name in a request: a command.
 pub const EXEC: &str = "exec";
 /// A program that the server's settings name.
 pub const SUBSYSTEM: &str = "subsystem";
@@ -105,7 +104,7 @@ pub const GUI: &str = "gui";
 pub const ENROL: &str = "enrol";
 
 impl Service {
-    /// Its name in a request.
+    /// Returns its name in a request.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Exec => EXEC,
@@ -116,11 +115,11 @@ impl Service {
     }
 }
 
-/// The first key of what is wanted in a request.
+/// The first key of the fields of [`Wanted`] in a request.
 const WANTED: u8 = 4;
 
 impl Request {
-    /// The request's bytes.
+    /// Returns the request's bytes.
     ///
     /// # Errors
     /// A field is longer than the protocol allows.
@@ -152,8 +151,7 @@ impl Request {
     /// Parses a request's bytes.
     ///
     /// # Errors
-    /// Anything but a canonical request for a service that exists, each field
-    /// within its limit.
+    /// Anything but a canonical request for a known service, with each field within its limit.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let (mut service, mut user, mut caller_user) = (None, None, None);
         let mut wanted = WantedFields::default();
@@ -166,7 +164,7 @@ impl Request {
             }
             Ok(true)
         })?;
-        // What belongs to another service is passed over, as what is not known.
+        // Fields of another service are skipped, like unknown keys.
         let linger = wanted.linger();
         let (service, command, environment) = wanted.of(service)?;
         let linger = linger.filter(|_| service != Service::Enrol);
@@ -185,7 +183,7 @@ pub(super) fn fits(length: u32) -> bool {
     usize::try_from(length).is_ok_and(|n| n > 0 && n <= limits::COMMAND)
 }
 
-/// Encodes the words of a command, for one that follows the ClientHello.
+/// Encodes the words of a command that follows the ClientHello.
 ///
 /// # Errors
 /// More words or bytes than a command may have.
@@ -197,8 +195,8 @@ pub fn encode_words(words: &[Vec<u8>]) -> Result<Vec<u8>, Malformed> {
     Ok(bytes)
 }
 
-/// Parses the words of a command that followed the ClientHello, and checks
-/// that it is the one that the proof was about.
+/// Parses the words of a command that followed the ClientHello, and checks that it is the one that
+/// the proof covers.
 ///
 /// # Errors
 /// Another digest, or anything but canonical words.
@@ -210,8 +208,8 @@ pub fn decode_words(bytes: &[u8], digest: &[u8; 32]) -> Result<Vec<Vec<u8>>, Mal
     get_words(&mut minicbor::Decoder::new(bytes))
 }
 
-/// The command as a request carries it: its words where they fit the
-/// ClientHello, else their digest; and then the encoding that must follow.
+/// Returns the command as a request carries it, the words where they fit the ClientHello, else
+/// their digest; and the encoding that must follow, if any.
 ///
 /// # Errors
 /// More words or bytes than a command may have.
@@ -223,7 +221,7 @@ pub fn pack_words(words: Vec<Vec<u8>>) -> Result<(Command, Option<Vec<u8>>), Mal
     Ok((follows(&bytes)?, Some(bytes)))
 }
 
-/// What stands in a request for what follows it.
+/// Returns the command that a request carries in place of `bytes`, which follow it.
 pub(super) fn follows(bytes: &[u8]) -> Result<Command, Malformed> {
     let length = u32::try_from(bytes.len()).map_err(|_| Malformed("a command too long"))?;
     Ok(Command::Follows {
@@ -280,13 +278,13 @@ fn name(text: &str) -> Result<String, Malformed> {
     Ok(text.to_owned())
 }
 
-/// The name of the user who calls: it reaches the job's environment and PAM.
+/// Parses the calling user's name, which reaches the job's environment and PAM.
 fn caller(text: &str) -> Result<UserName, Malformed> {
     UserName::parse(text).map_err(|_| Malformed("a caller's name that no user can have"))
 }
 
-/// What `GUI_HOST` may be: an address or a host's name, nothing that a program
-/// could take for something else.
+/// Checks a value for `GUI_HOST`: an address or a host's name, nothing that a program could take
+/// for something else.
 pub(super) fn display_host(text: &str) -> Result<String, Malformed> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'_' | b'%');
     if text.starts_with('-') || !text.bytes().all(plain) {
@@ -295,7 +293,7 @@ pub(super) fn display_host(text: &str) -> Result<String, Malformed> {
     name(text)
 }
 
-/// Whether a variable may have this name: a shell takes it, and it is not too long.
+/// Returns whether a variable may have this name: a shell accepts it, and it is not too long.
 pub fn is_variable(name: &str) -> bool {
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     let digit_first = name.bytes().next().is_none_or(|b| b.is_ascii_digit());
@@ -348,7 +346,7 @@ mod tests {
         assert_eq!(bytes.first(), Some(&0xa3), "three fields");
         assert_eq!(Request::decode(&bytes), Ok(enrol()));
 
-        // What belongs to other services is passed over, and not written either.
+        // Fields of other services are skipped, and not written either.
         let gui = Request {
             service: Service::Gui(Gui {
                 host: Some("pc-17".to_owned()),
@@ -361,7 +359,7 @@ mod tests {
             ..enrol()
         };
         let mut bytes = gui.encode().unwrap();
-        // Behind the map's head and the key 1: "gui" makes way for "enrol".
+        // After the map's head and the key 1, "enrol" replaces "gui".
         let mut written = vec![bytes[0], 1, 0x65];
         written.extend_from_slice(b"enrol");
         written.extend(bytes.split_off(6));

@@ -1,6 +1,7 @@
-//! What follows a ClientHello that cannot carry it: the words of a long command, or the words
-//! with the variables that go along. The request has its digest and length, so that the
-//! proof covers it (PROTOCOL 6.2).
+//! What follows a ClientHello that cannot carry it: the words of a long command, or the words with
+//! the variables. The request has its digest and length, so the proof covers it (PROTOCOL 6.2).
+//!
+//! Pure; used by the client, which packs, and the monitor, which unpacks.
 
 use sha2::{Digest, Sha256};
 
@@ -8,35 +9,34 @@ use super::request::{self, Command, put_variables, put_words};
 use super::wanted::Environment;
 use super::{Malformed, cbor, limits};
 
-/// The keys of a map that follows, which are those of the request.
+/// The keys of a map that follows; they are those of the request.
 const WORDS: u8 = 4;
 const VARIABLES: u8 = 5;
 
 /// A command with its variables, as a request carries them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
-    /// The words, or what stands for them.
+    /// The words, or their digest and length.
     pub command: Command,
-    /// The variables that stand in the request itself.
+    /// The variables that are in the request itself.
     pub environment: Environment,
-    /// What must follow.
+    /// The encoding that must follow, if any.
     pub follows: Option<Vec<u8>>,
 }
 
-/// Whether a command of so many bytes leaves room in the ClientHello for these variables,
+/// Returns whether a command of `words` bytes leaves room in the ClientHello for these variables,
 /// whatever the names in it.
 fn fit_hello(words: usize, variables: usize) -> bool {
     let most = limits::COMMAND_IN_HELLO.saturating_add(limits::VARIABLES_IN_HELLO);
     variables <= limits::VARIABLES_IN_HELLO || words.saturating_add(variables) <= most
 }
 
-/// Returns how many bytes the encoding of these variables has.
+/// Returns the length of the variables' encoding, bytes.
 pub fn length_of(environment: &[(String, Vec<u8>)]) -> usize {
     cbor::write(|e| put_variables(e, environment)).map_or(usize::MAX, |bytes| bytes.len())
 }
 
-/// Puts the words of a command and its variables where they fit: into the request, or behind
-/// it.
+/// Puts the words of a command and its variables where they fit: into the request, or after it.
 ///
 /// # Errors
 /// More words or bytes than a command may have with its variables.
@@ -64,13 +64,13 @@ pub fn pack(words: Vec<Vec<u8>>, environment: Environment) -> Result<Packed, Mal
     })
 }
 
-/// Parses what followed the ClientHello: an array of words, or a map of these with
-/// variables. Checks that it is what the proof was about.
+/// Parses what followed the ClientHello: an array of words, or a map of words and variables. Checks
+/// that it is what the proof covers.
 ///
 /// # Errors
 /// Another digest, or anything but canonical words and variables.
 pub fn unpack(bytes: &[u8], digest: &[u8; 32]) -> Result<(Vec<Vec<u8>>, Environment), Malformed> {
-    // The three bits of a major type 5 are 101.
+    // Major type 5, a map, is 101 in the first three bits.
     if bytes.first().is_none_or(|head| head >> 5 != 5) {
         let words = request::decode_words(bytes, digest)?;
         return Ok((words, Environment::new()));

@@ -1,9 +1,9 @@
-//! Sealing and opening the records after the handshake: Noise's own transport
-//! messages (nonce a counter, no associated data), with Noise's rekey every
-//! [`limits::RECORDS_PER_KEY`] records, by `ring`.
+//! Sealing and opening of the records after the handshake: Noise's own transport messages (nonce a
+//! counter, no associated data), with Noise's rekey every [`limits::RECORDS_PER_KEY`] records, by
+//! `ring`.
 //!
-//! Run by the relay, by the client's pump and, while a conversation goes on, by
-//! the monitor. Any failure to open is final: the caller closes the connection.
+//! Run by the relay, by the client's pump and, while a conversation goes on, by the monitor. Any
+//! failure to open is final: the caller must close the connection.
 
 use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroizing;
@@ -17,8 +17,7 @@ use crate::secret::Secret;
 const UNUSABLE: Malformed = Malformed("a traffic key that cannot be used");
 const FORGED: Malformed = Malformed("a record that was changed, or not the one that is due");
 
-/// A key as `ring` has it. It stays where it was made, because a value that moves
-/// leaves copies behind.
+/// A key as `ring` has it. It is boxed, because a value that moves leaves copies behind.
 struct Cipher {
     suite: Suite,
     key: Box<LessSafeKey>,
@@ -37,7 +36,7 @@ impl Cipher {
 }
 
 impl Drop for Cipher {
-    /// `ring` does not wipe its keys: another takes the place of this one.
+    /// `ring` does not wipe its keys, so a key of zeros overwrites this one.
     fn drop(&mut self) {
         let algorithm = self.key.algorithm();
         if let Ok(nothing) = UnboundKey::new(algorithm, &[0; 32]) {
@@ -59,7 +58,7 @@ impl State {
         })
     }
 
-    /// The nonce of the next record, once the key has been changed if it is due.
+    /// Returns the nonce of the next record, and first changes the key if that is due.
     fn next(&mut self) -> Result<Nonce, Malformed> {
         if self.counter != 0 && self.counter.checked_rem(limits::RECORDS_PER_KEY) == Some(0) {
             self.rekey()?;
@@ -74,7 +73,8 @@ impl State {
         Ok(())
     }
 
-    /// Noise section 4.2: the first 32 bytes of 32 zeros sealed under nonce 2^64-1.
+    /// Computes the next key, Noise section 4.2: the first 32 bytes of 32 zeros sealed under nonce
+    /// 2^64-1.
     fn next_key(&self) -> Result<Zeroizing<[u8; 32]>, Malformed> {
         let mut new = Zeroizing::new([0_u8; 32]);
         let last = nonce(self.cipher.suite, u64::MAX);
@@ -86,7 +86,7 @@ impl State {
         Ok(new)
     }
 
-    /// For whoever goes on under the next key and must not read what came before.
+    /// Returns the direction under the next key, for a process that must not read what came before.
     fn successor(&self) -> Result<Direction, Malformed> {
         Ok(Direction {
             key: Secret::new(*self.next_key()?),
@@ -95,8 +95,8 @@ impl State {
     }
 }
 
-/// Noise section 12: AESGCM counts big-endian, ChaChaPoly little-endian, both
-/// after four zero bytes.
+/// Returns Noise's nonce, section 12: after four zero bytes the counter, big-endian for AESGCM,
+/// little-endian for ChaChaPoly.
 fn nonce(suite: Suite, counter: u64) -> Nonce {
     let [a, b, c, d, e, f, g, h] = match suite {
         Suite::AesGcm => counter.to_be_bytes(),
@@ -109,7 +109,7 @@ fn nonce(suite: Suite, counter: u64) -> Nonce {
 pub struct Sealer(State);
 
 impl Sealer {
-    /// Goes on where the direction's counter stands.
+    /// Continues at the direction's counter.
     ///
     /// # Errors
     /// A key that cannot be used.
@@ -117,10 +117,10 @@ impl Sealer {
         State::new(suite, direction).map(Self)
     }
 
-    /// Seals `text` where it lies; the tag goes behind it.
+    /// Seals `text` in place and returns the tag, which goes after it.
     ///
     /// # Errors
-    /// The counter is at its end.
+    /// The counter is exhausted.
     pub fn seal(&mut self, text: &mut [u8]) -> Result<[u8; limits::TAG], Malformed> {
         let nonce = self.0.next()?;
         let tag = self
@@ -132,10 +132,10 @@ impl Sealer {
         tag.as_ref().try_into().map_err(|_| UNUSABLE)
     }
 
-    /// A whole record (length, ciphertext, tag) around a short `text`.
+    /// Returns a whole record (length, ciphertext, tag) for a short `text`.
     ///
     /// # Errors
-    /// It does not fit a record, or the counter is at its end.
+    /// It does not fit a record, or the counter is exhausted.
     pub fn record(&mut self, text: &[u8]) -> Result<Vec<u8>, Malformed> {
         let body = text.len().saturating_add(limits::TAG);
         let length = u16::try_from(body).map_err(|_| Malformed("a record too long"))?;
@@ -148,11 +148,11 @@ impl Sealer {
         Ok(record)
     }
 
-    /// Makes a data record of the `n` bytes of payload that lie in their place,
-    /// behind room for length and header; the record's whole length.
+    /// Makes a data record of the `n` bytes of payload that are already in `place`, after room for
+    /// length and header. Returns the record's whole length.
     ///
     /// # Errors
-    /// The place is too small, or the counter is at its end.
+    /// `place` is too small, or the counter is exhausted.
     pub fn data_in_place(
         &mut self,
         place: &mut [u8],
@@ -184,8 +184,7 @@ impl Sealer {
         self.0.rekey()
     }
 
-    /// The direction as it goes on under the next key, from which this one cannot be
-    /// computed.
+    /// Returns the direction under the next key. The present key cannot be computed from it.
     ///
     /// # Errors
     /// A key that cannot be used.
@@ -198,7 +197,7 @@ impl Sealer {
 pub struct Opener(State);
 
 impl Opener {
-    /// Goes on where the direction's counter stands.
+    /// Continues at the direction's counter.
     ///
     /// # Errors
     /// A key that cannot be used.
@@ -206,10 +205,10 @@ impl Opener {
         State::new(suite, direction).map(Self)
     }
 
-    /// Opens a record's body where it lies; what it says is returned.
+    /// Opens a record's body in place and returns its plaintext.
     ///
     /// # Errors
-    /// It was changed, replayed or left out of turn: the connection must end.
+    /// It was changed, replayed or sent out of turn: the connection must end.
     pub fn open<'a>(&mut self, body: &'a mut [u8]) -> Result<&'a mut [u8], Malformed> {
         let nonce = self.0.next()?;
         self.0
@@ -227,8 +226,7 @@ impl Opener {
         self.0.rekey()
     }
 
-    /// The direction as it goes on under the next key, from which this one cannot be
-    /// computed.
+    /// Returns the direction under the next key. The present key cannot be computed from it.
     ///
     /// # Errors
     /// A key that cannot be used.
@@ -272,7 +270,7 @@ mod tests {
             let mut opener = Opener::new(suite, &server.to_server).unwrap();
             let mut record = sealer.record(b"text").unwrap();
             assert_eq!(opener.open(&mut record[2..]).unwrap(), b"text");
-            // A replayed record is refused.
+            // A replayed record is rejected.
             let mut again = sealer.record(b"text").unwrap();
             let mut replay = again.clone();
             opener.open(&mut again[2..]).unwrap();

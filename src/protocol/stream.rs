@@ -1,11 +1,13 @@
-//! What a record after AuthAccept says: data of a stream, its end, a reader
-//! that is gone, credit, a signal, the job's end. And the sending side's account of credit;
-//! the reading side's is in `window`.
+//! The plaintext of a record after AuthAccept: data of a stream, its end, a closed reader, credit,
+//! a signal, the job's end. Also the sending side's account of credit; the reading side's is in
+//! `window`.
+//!
+//! Pure; used by the relay and the client.
 
 use super::{Malformed, limits};
 
-/// The streams of a command. Each has a direction of its own: the client sends
-/// on `Main` what the job reads (stdin), the server what it writes (stdout).
+/// The streams of a command. Each direction is separate: the client sends on `Main` what the job
+/// reads (stdin), the server what the job writes (stdout).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// stdin towards the server, stdout towards the client.
@@ -15,7 +17,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// The stream's byte on the wire.
+    /// Returns the stream's byte on the wire.
     pub const fn byte(self) -> u8 {
         self as u8
     }
@@ -43,12 +45,12 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// The signal's byte on the wire.
+    /// Returns the signal's byte on the wire.
     pub const fn byte(self) -> u8 {
         self as u8
     }
 
-    /// The signal of a byte on the wire.
+    /// Returns the signal with this byte on the wire.
     pub fn of(byte: u8) -> Option<Self> {
         [Self::Hangup, Self::Interrupt, Self::Quit, Self::Terminate]
             .into_iter()
@@ -61,7 +63,7 @@ impl Signal {
 pub enum End {
     /// It exited with this status.
     Exited(u8),
-    /// This signal ended it; numbers as Linux has them.
+    /// This signal ended it; Linux's number.
     Killed(u8),
     /// It could not be started; a sentence for the caller, at most 255 bytes.
     NotStarted(String),
@@ -72,11 +74,11 @@ pub enum End {
 pub enum Message<'a> {
     /// Bytes of a stream, at least one.
     Data(Stream, &'a [u8]),
-    /// The stream is at its end: nothing more will come on it.
+    /// The stream is at its end: nothing more comes on it.
     Eof(Stream),
-    /// The reader of this stream is gone: send no more on it.
+    /// The reader of this stream has closed it: send no more on it.
     Reset(Stream),
-    /// The reader of this stream takes so many more bytes.
+    /// The reader of this stream grants so many more bytes.
     Credit(Stream, u32),
     /// Client only: a signal for the job.
     Signal(Signal),
@@ -97,7 +99,7 @@ const KILLED: u8 = 1;
 const NOT_STARTED: u8 = 2;
 
 impl<'a> Message<'a> {
-    /// Parses the text of an opened record.
+    /// Parses the plaintext of an opened record.
     ///
     /// # Errors
     /// Anything that is not exactly one message.
@@ -128,7 +130,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The text of a record that is not data.
+    /// Returns the plaintext of a record.
     pub fn compose(&self) -> Vec<u8> {
         match self {
             Self::Data(s, bytes) => [&[DATA, s.byte()], *bytes].concat(),
@@ -175,22 +177,22 @@ impl Default for Allowance {
 }
 
 impl Allowance {
-    /// Bytes that may be sent now.
+    /// Returns the bytes that may be sent now.
     pub fn left(&self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 
-    /// Takes note of bytes sent; never more than were left.
+    /// Records bytes sent; the caller must not send more than were left.
     pub fn spend(&mut self, bytes: usize) {
         self.0 = self
             .0
             .saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
-    /// Takes note of a grant.
+    /// Records a grant.
     ///
     /// # Errors
-    /// More than may ever be outstanding.
+    /// More credit than may ever be outstanding.
     pub fn granted(&mut self, bytes: u32) -> Result<(), Malformed> {
         self.0 = self
             .0

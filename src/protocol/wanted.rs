@@ -1,5 +1,7 @@
-//! What is wanted of a host: the fields that a request and what the signer is asked
-//! (`signer/fields.rs`) have alike, under eight keys that follow each other.
+//! The fields that a request and a message to the signer (`signer/fields.rs`) have in common, under
+//! eight consecutive keys.
+//!
+//! Pure; used by the client, the signer and the monitor.
 
 use std::convert::Infallible;
 
@@ -16,7 +18,7 @@ use super::{Malformed, cbor, limits};
 /// Variables, each a name and a value.
 pub(crate) type Environment = Vec<(String, Vec<u8>)>;
 
-/// What is wanted, to be written.
+/// The fields, to be written.
 pub(crate) struct Wanted<'a> {
     pub(crate) service: &'a Service,
     pub(crate) command: &'a Command,
@@ -32,18 +34,18 @@ impl Wanted<'_> {
         }
     }
 
-    /// Whether something is to be run at all.
+    /// Returns whether the service runs anything.
     const fn runs(&self) -> bool {
         !matches!(self.service, Service::Enrol)
     }
 
-    /// How many of its keys are there.
+    /// Returns how many of its keys are present.
     pub(crate) fn fields(&self) -> u64 {
         if !self.runs() {
             return 0;
         }
         let gui = self.gui();
-        // The words, or digest and length.
+        // The words; or digest and length.
         let command = match self.command {
             Command::Words(_) => 1,
             Command::Follows { .. } => 2,
@@ -58,7 +60,7 @@ impl Wanted<'_> {
         cbor::len(optional.into_iter().filter(|there| *there).count()).saturating_add(command)
     }
 
-    /// Writes them, the first under that key.
+    /// Writes the fields. The first has the key `first`.
     pub(crate) fn put(&self, e: &mut cbor::Out, first: u8) -> Result<(), Error<Infallible>> {
         if !self.runs() {
             return Ok(());
@@ -89,7 +91,7 @@ impl Wanted<'_> {
     }
 }
 
-/// The same while it is read.
+/// The fields while they are read.
 #[derive(Default)]
 pub(crate) struct WantedFields {
     words: Option<Vec<Vec<u8>>>,
@@ -103,8 +105,8 @@ pub(crate) struct WantedFields {
 }
 
 impl WantedFields {
-    /// Takes the field of this key, where the first has that one. `false`: there is none
-    /// such.
+    /// Reads the field of this key, where the first field has the key `first`. Returns `false` for
+    /// a key that is none of these fields.
     pub(crate) fn take(
         &mut self,
         key: u64,
@@ -125,17 +127,17 @@ impl WantedFields {
         Ok(true)
     }
 
-    /// Whether there is a field of an application's alone.
+    /// Returns whether a field is present that only an application has.
     pub(crate) const fn has_display(&self) -> bool {
         self.host.is_some() || self.port.is_some() || self.detach
     }
 
-    /// The quiet time that is asked for.
+    /// Returns the quiet time that is asked for.
     pub(crate) const fn linger(&self) -> Option<u32> {
         self.linger
     }
 
-    /// What is wanted of the service of that name.
+    /// Returns service, command and environment for the service of that name.
     pub(crate) fn of(
         self,
         service: Option<&str>,
@@ -148,7 +150,7 @@ impl WantedFields {
                 port,
                 detach: self.detach,
             }),
-            // It runs nothing, and what other services have is nothing to it.
+            // It runs nothing and ignores the fields of other services.
             (Some(ENROL), _) => {
                 return Ok((
                     Service::Enrol,

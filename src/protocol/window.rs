@@ -1,15 +1,15 @@
 //! The reading side's account of a stream: how much its sender may still send, when it is granted
 //! more, and how large the window is.
 //!
-//! A window begins with [`limits::CREDIT`] and holds to it as long as that is enough. Where the
-//! path is long, it becomes four times what comes in a round trip, if the reader keeps up. The
-//! caller says how long the kernel takes the round trip to be. A better measure is the sender that
-//! waits: data stops at exactly the byte that was granted last, and what comes next comes a round
-//! trip after the grant that allowed it. That sees through a proxy too. A window shrinks by not
-//! granting again what was consumed.
+//! Used by the relay for a job's input and by the client for a command's outputs. Pure: the caller
+//! passes the time in.
 //!
-//! Used by the relay for a job's input and by the client for a command's outputs. The caller says
-//! what time it is.
+//! A window begins with [`limits::CREDIT`] and keeps that size as long as it is enough. Where the
+//! path is long, the window becomes four times what arrives in a round trip, if the reader keeps
+//! up. The caller passes in the kernel's estimate of the round trip. A sender that waits gives a
+//! better measure: data stops at exactly the byte that was granted last, and the next data arrives
+//! a round trip after the grant that allowed it. That works through a proxy too. A window shrinks
+//! when consumed bytes are not granted again.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,30 +17,31 @@ use std::time::{Duration, Instant};
 use super::budget::Share;
 use super::{Malformed, limits};
 
-/// The least that is worth a record of its own.
+/// The least credit that is worth a record of its own.
 const STEP: u32 = limits::CREDIT / 4;
 
-/// A window has room for what comes in so many round trips, while the sender becomes faster: one
-/// that doubles its rate with each of them is not held up by grants that are under way.
+/// While the sender accelerates, a window has room for the data of this many round trips: a sender
+/// that doubles its rate with each of them is not delayed by grants in transit.
 const GROWING: u64 = 4;
 
-/// And in so many once it no longer does: what is under way in both directions, and some.
+/// The same, once the sender no longer accelerates: what is in transit in both directions, and a
+/// margin.
 const SETTLED: u64 = 2;
 
-/// Round trips of the kernel's below this are no distance.
+/// A kernel's round trip below this does not count as distance.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// Nor are those of grants below this, where the kernel knows of no distance: in so much time the
-/// processes have their turns.
+/// Where the kernel knows of no distance, a grant's round trip below this does not count as
+/// distance either: scheduling of the processes takes as long.
 const TURNS: Duration = Duration::from_millis(8);
 
-/// And where the kernel knows of none, so many grants must have shown one.
+/// Where the kernel knows of no distance, this many grants must have shown one.
 const SHOWN: u32 = 8;
 
-/// Silence above this is the sender's own, however long the path.
+/// Silence above this is the sender's own pause, however long the path.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// A stream that was silent for so long begins anew with a small window.
+/// A stream that was silent for this long starts again with a small window.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// A grant of which the sender has used nothing yet.
@@ -57,50 +58,52 @@ pub struct Window {
     open: u32,
     /// Bytes that the reader has taken and that were not granted again.
     consumed: u32,
-    /// Most bytes that the sender can make us hold: those of `open`, those of `consumed`, and
-    /// those that wait for the reader.
+    /// Most bytes that the sender can make the receiver hold: those of `open`, those of `consumed`,
+    /// and those that wait for the reader.
     size: u32,
     /// The size to which it shrinks.
     aim: u32,
     share: Share,
-    /// Grants that the sender has not begun to use, the oldest first, and the bytes before that.
+    /// Grants that the sender has not begun to use, the oldest first, and the granted bytes before
+    /// the first of them.
     grants: VecDeque<Grant>,
     before_next: u32,
-    /// Since when all that was granted before the oldest of them has come, and nothing else.
+    /// When all that was granted before the oldest of `grants` had arrived, if nothing has arrived
+    /// since.
     used_up: Option<Instant>,
     /// The shortest round trip of a grant that the sender waited for.
     waited_for: Option<Duration>,
-    /// How many of those there were.
+    /// How many such round trips there were.
     waits: u32,
-    /// The kernel's, in place of that.
+    /// The kernel's round trip, used where no grant has shown one.
     kernels: Option<Duration>,
-    /// Room for so many round trips.
+    /// How many round trips' data the window has room for.
     trips: u64,
-    /// What has come since when, for about a round trip.
+    /// Bytes that have arrived since `trip_began`, for about a round trip.
     trip: u64,
     trip_began: Option<Instant>,
-    /// What the sender can use, where that is more than it has.
+    /// The window that the sender can use, where that is larger than it has.
     wanted: Option<u32>,
-    /// Bytes in all: that have come, and that the reader has taken.
+    /// Total bytes: arrived, and taken by the reader.
     received: u64,
     taken: u64,
-    /// When data came last.
+    /// When data last arrived.
     heard: Option<Instant>,
-    /// The most that has come in a round trip since `received` was at `since`.
+    /// The most bytes that have arrived in a round trip since `received` was at `since`.
     peak: u64,
     since: u64,
     is_closed: bool,
 }
 
 impl Default for Window {
-    /// One that never grows.
+    /// Returns a window that never grows.
     fn default() -> Self {
         Self::new(Share::default())
     }
 }
 
 impl Window {
-    /// A window that grows as far as its share of a budget allows.
+    /// Returns a window that grows as far as its share of a budget allows.
     pub const fn new(share: Share) -> Self {
         Self {
             open: limits::CREDIT,
@@ -127,13 +130,13 @@ impl Window {
         }
     }
 
-    /// Takes note of what the kernel takes the round trip to be. It counts until a grant has made
-    /// a better one known, and is none where it is too short to be the distance.
+    /// Sets the kernel's round trip. It counts until a grant has shown a better one. It is ignored
+    /// where it is too short to be the distance.
     pub fn set_round_trip(&mut self, round_trip: Option<Duration>) {
         self.kernels = round_trip.filter(|trip| *trip >= SHORTEST);
     }
 
-    /// Takes note of bytes that came.
+    /// Records bytes that arrived.
     ///
     /// # Errors
     /// The sender had no credit for them.
@@ -169,10 +172,11 @@ impl Window {
         Ok(())
     }
 
-    /// Data came so long after the grant that allowed it, and after silence since all other
-    /// credit had been used up, if it had.
+    /// Learns from data that arrived `trip` after the grant that allowed it, and `waited` after all
+    /// other credit had been used up, if it had.
     fn learn(&mut self, waited: Option<Duration>, trip: Duration) {
-        // Where the silence was a small part of it, the sender was about to go on by itself.
+        // Where the silence was a small part of the trip, the sender was about to continue by
+        // itself.
         let has_waited = waited.is_some_and(|waited| waited.saturating_mul(8) >= trip);
         if has_waited && trip <= LONGEST {
             self.waits = self.waits.saturating_add(1);
@@ -183,7 +187,7 @@ impl Window {
         self.waited_for = self.waited_for.map(|least| least.min(trip));
     }
 
-    /// Counts what comes in a round trip, and sees what window that takes.
+    /// Counts what arrives in a round trip, and computes the window that this needs.
     fn measure(&mut self, bytes: u32, now: Instant) {
         let (least, shown) = self.kernels.map_or((TURNS, SHOWN), |_| (SHORTEST, 1));
         let of_grants = self.waited_for.filter(|_| self.waits >= shown);
@@ -207,8 +211,8 @@ impl Window {
         }
     }
 
-    /// Takes note of bytes that the reader has taken, with so many waiting for it; returns a
-    /// grant to send once it is worth a record.
+    /// Records bytes that the reader has taken, while `waiting` bytes wait for it. Returns a grant
+    /// to send once it is worth a record.
     pub fn consumed(&mut self, bytes: usize, waiting: usize, now: Instant) -> Option<u32> {
         if self.is_closed {
             return None;
@@ -230,11 +234,11 @@ impl Window {
         Some(grant)
     }
 
-    /// Makes the window as large as the sender was seen to need, if the reader keeps up. The
-    /// bytes by which it grew.
+    /// Makes the window as large as the sender was seen to need, if the reader keeps up. Returns
+    /// the bytes by which it grew.
     fn grow(&mut self, waiting: usize) -> u32 {
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
-        // A pipe holds as much as this without anybody who reads it.
+        // A pipe holds as much as this without any reader.
         let is_read = self.taken > limits::CREDIT.into() && waiting <= self.size / 8;
         let Some(wanted) = self.wanted.take().filter(|_| is_read) else {
             return 0;
@@ -250,8 +254,8 @@ impl Window {
         more
     }
 
-    /// Makes a window smaller that has not grown for long, by half at most, as far as bytes are
-    /// there that need not be granted again.
+    /// Shrinks a window that has not grown for long, by half at most, and only by consumed bytes
+    /// that need not be granted again.
     fn shrink(&mut self) {
         let period = u64::from(self.size).saturating_mul(2);
         if self.received.saturating_sub(self.since) >= period {
@@ -266,7 +270,7 @@ impl Window {
         self.share.give(less);
     }
 
-    /// Gives the memory back in which nothing is.
+    /// Frees unused memory.
     pub fn give_back(&mut self) {
         self.grants.shrink_to_fit();
     }
@@ -276,21 +280,21 @@ impl Window {
         self.peak = 0;
     }
 
-    /// Nothing that comes is kept any more: the stream has ended and was read, or nobody reads
-    /// it. What was promised no longer counts, and nothing more is granted.
+    /// Closes the window: the stream has ended and was read, or it has no reader, so nothing that
+    /// arrives is kept. What was promised no longer counts, and nothing more is granted.
     pub fn close(&mut self) {
         self.is_closed = true;
         self.share = Share::default();
         self.grants = VecDeque::new();
     }
 
-    /// The most that the sender can make us hold, bytes.
+    /// Returns the most that the sender can make the receiver hold, bytes.
     pub const fn size(&self) -> u32 {
         self.size
     }
 }
 
-/// The window for so many bytes in a round trip, in whole steps.
+/// Returns the window for this many bytes in a round trip, in whole steps.
 fn size_for(in_one: u64, trips: u64) -> u32 {
     let step = u64::from(STEP);
     let size = in_one.saturating_mul(trips).div_ceil(step);

@@ -1,5 +1,4 @@
-//! Windows over paths that are made up: a clock that the test moves, and a sender that does
-//! nothing but what credit allows.
+//! Windows over simulated paths: a clock that the test moves, and a sender limited only by credit.
 #![allow(
     clippy::arithmetic_side_effects,
     reason = "the numbers are the tests' own, and one that overflows fails its test"
@@ -17,7 +16,7 @@ const CREDIT: usize = limits::CREDIT as usize;
 /// A sender, a path and a reader.
 struct Scene {
     start: Instant,
-    /// Microseconds since then.
+    /// Microseconds since the start.
     now: u64,
     /// Microseconds one way.
     delay: u64,
@@ -25,10 +24,10 @@ struct Scene {
     data: VecDeque<(u64, usize)>,
     grants: VecDeque<(u64, u32)>,
     window: Window,
-    /// What waits for the reader, and all that it has read.
+    /// Bytes that wait for the reader, and all that it has read.
     waiting: usize,
     read: usize,
-    /// The most that was on its way or waited.
+    /// The most bytes that were in transit or waited.
     most: usize,
 }
 
@@ -48,8 +47,8 @@ impl Scene {
         }
     }
 
-    /// Goes on for so many microseconds in steps of 100: the source has `source` bytes in each
-    /// step, and the reader takes `reader`.
+    /// Runs for this many microseconds in steps of 100: the source has `source` bytes in each step,
+    /// and the reader takes `reader`.
     fn run(&mut self, microseconds: u64, source: usize, reader: usize) -> usize {
         let before = self.read;
         for _ in 0..microseconds / 100 {
@@ -111,14 +110,14 @@ fn a_long_path_is_filled_within_some_round_trips() {
 #[test]
 fn a_window_is_no_larger_than_the_sender_can_use() {
     let budget = Arc::new(Budget::new(64 << 20));
-    // Near enough for what there is to begin with.
+    // Paths for which the initial window is enough.
     for (delay, rate) in [(20, 100_000), (2_000, GIGABIT), (40_000, 100)] {
         let mut near = Scene::new(&budget, delay);
         let carried = near.run(2 * SECOND, rate, ALL);
         assert!(carried > rate * 19_000, "{carried} of {rate} at {delay}");
         assert_eq!(near.window.size(), limits::CREDIT, "{rate} at {delay}");
     }
-    // 30 MB/s at 80 ms: 2.4 MB are on their way.
+    // 30 MB/s at 80 ms: 2.4 MB are in transit.
     let mut middle = Scene::new(&budget, 40_000);
     middle.run(2 * SECOND, 3_000, ALL);
     assert_eq!(middle.run(SECOND, 3_000, ALL), 30_000_000);
@@ -129,7 +128,7 @@ fn a_window_is_no_larger_than_the_sender_can_use() {
 #[test]
 fn a_reader_that_does_not_keep_up_gets_no_more() {
     let budget = Arc::new(Budget::new(64 << 20));
-    // One that never reads, one behind a pipe that holds a mebibyte, slow ones.
+    // A reader that never reads, one behind a pipe that holds a mebibyte, slow ones.
     let mut never = Scene::new(&budget, 40_000);
     never.run(SECOND, GIGABIT, 0);
     assert_eq!(never.waiting, CREDIT);
@@ -146,7 +145,7 @@ fn a_reader_that_does_not_keep_up_gets_no_more() {
         assert_eq!(slow.window.size(), limits::CREDIT, "{reader}");
         assert!(slow.most <= CREDIT, "{reader}");
     }
-    // One that pauses, and takes everything at once.
+    // A reader that pauses, and takes everything at once.
     let mut fits = Scene::new(&budget, 40_000);
     for _ in 0..20 {
         fits.run(SECOND, GIGABIT, 0);
@@ -166,12 +165,12 @@ fn a_stalled_reader_holds_what_was_promised_and_goes_on() {
     assert!(far.waiting <= size as usize && far.waiting + CREDIT / 4 > size as usize);
     far.run(SECOND, GIGABIT, ALL);
     assert_eq!(far.run(SECOND, GIGABIT, ALL), 125_000_000);
-    // A slow one shrinks it, and the budget has it back.
+    // A slow reader shrinks it, and the bytes go back to the budget.
     far.run(120 * SECOND, GIGABIT, 150);
     assert_eq!(far.window.size(), limits::CREDIT);
     assert!(far.waiting <= CREDIT);
     assert_eq!(budget.promised(), 0);
-    // And once it is quick again it grows again.
+    // Once the reader is fast again, the window grows again.
     far.run(2 * SECOND, GIGABIT, ALL);
     assert_eq!(far.run(SECOND, GIGABIT, ALL), 125_000_000);
 }
@@ -185,7 +184,7 @@ fn a_silent_stream_begins_anew() {
     let size = far.window.size();
     far.run(SECOND / 5, GIGABIT, ALL);
     assert_eq!(far.window.size(), size);
-    // What is out cannot be taken back, and counts until it is used up.
+    // A grant cannot be taken back, and counts until it is used up.
     far.run(11 * SECOND, 0, ALL);
     let promised = (size - MIB) as usize;
     assert_eq!(budget.promised(), promised);
@@ -206,7 +205,7 @@ fn the_budget_bounds_all_windows_and_gets_them_back() {
     let beyond = |s: &Scene| (s.window.size() - limits::CREDIT) as usize;
     assert_eq!(scenes.iter().map(beyond).sum::<usize>(), budget.promised());
     assert!(beyond(&scenes[0]) <= 4 << 20 && beyond(&scenes[0]) > beyond(&scenes[5]));
-    // Nobody reads what is still under way.
+    // What is still in transit is not read.
     scenes[0].window.close();
     assert_eq!(
         budget.promised(),
@@ -221,8 +220,8 @@ fn the_budget_bounds_all_windows_and_gets_them_back() {
     assert_eq!(budget.promised(), 0);
 }
 
-/// TCP's own start: what is on its way doubles in each round trip. The window leads it, where the
-/// kernel says how long that is; else the sender waits once.
+/// TCP's own start: what is in transit doubles in each round trip. The window stays ahead of it,
+/// where the kernel reports the round trip; else the sender waits once.
 #[test]
 fn a_sender_that_starts_slowly_is_not_held_up() {
     let budget = Arc::new(Budget::new(64 << 20));
@@ -258,7 +257,7 @@ fn what_a_grant_takes_counts_more_than_what_the_kernel_says() {
     }
 }
 
-/// Silence of the sender's own is no distance, wherever it falls.
+/// The sender's own silence does not count as distance, whenever it occurs.
 #[test]
 fn pauses_of_the_source_are_no_round_trips() {
     let budget = Arc::new(Budget::new(64 << 20));
@@ -269,7 +268,7 @@ fn pauses_of_the_source_are_no_round_trips() {
         near.run(3 * SECOND, 0, ALL);
     }
     assert_eq!(near.window.size(), limits::CREDIT);
-    // Shorter ones may be: then it is not larger than what comes between them takes.
+    // Shorter pauses may count: then the window is no larger than what arrives between them needs.
     for _ in 0..40 {
         near.run(100, CREDIT, ALL);
         near.run(SECOND / 2, 0, ALL);
