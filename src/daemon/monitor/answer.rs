@@ -1,8 +1,9 @@
-//! The verdict: what the monitor says to each of the gate's questions. The whole
-//! walk of a request is here, top to bottom:
+//! How the monitor answers each of the gate's questions. The path of a request, top to bottom:
 //!
-//! `Greeted` → `Opened` → (the doors, [`super::doors`]: `Admitted` → `AuthenticatedHost` → `Known`) →
-//! (the rest of a long command) → `Granted` → (the account) → `Running` → the relay.
+//! `Greeted` → `Opened` → (the doors, [`super::doors`]: `Admitted` → `AuthenticatedHost` → `Known`)
+//! → (the rest of a long command) → `Granted` → (the account) → `Running` → the relay.
+//!
+//! Runs in the monitor.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,22 +31,22 @@ use crate::registry::{Admitted, Id, Known, Machine as _};
 use crate::sys::account::UserRecord;
 use crate::sys::socket;
 
-/// A stranger, as far as the monitor knows him.
+/// An unauthenticated connection, as the monitor sees it.
 pub(super) enum Preauth {
-    /// The ServerHello is out.
+    /// The ServerHello is sent.
     Greeted(Box<Greeted>),
-    /// At the doors.
+    /// It waits for the doors' decision.
     AtDoor(Box<PendingAdmission>),
-    /// Known; the rest of a long command is coming.
+    /// It is admitted; the rest of a long command is coming.
     Asked(Box<Asked>),
-    /// Granted; the account is being looked up.
+    /// The request is granted; the account is being looked up.
     Waiting(LookUp),
-    /// Asked for an application; PAM has its turn, or he is prompted.
+    /// It asks for an application; PAM is working, or the user is prompted.
     LoggingIn(LoginId),
 }
 
 impl Preauth {
-    /// His login, if he is in the midst of one.
+    /// Returns its login, if one is under way.
     pub(super) const fn login(&self) -> Option<LoginId> {
         if let Self::LoggingIn(id) = self {
             Some(*id)
@@ -55,7 +56,7 @@ impl Preauth {
     }
 }
 
-/// A known caller whose command is still coming.
+/// An admitted client whose command is still coming.
 pub(super) struct Asked {
     known: Known<AuthenticatedHost>,
     socket: OwnedFd,
@@ -66,18 +67,18 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// The address he calls from.
+    /// Returns the client's address.
     pub(super) const fn peer(&self) -> IpAddr {
         self.known.inner().peer()
     }
 
-    /// The machines that ask.
+    /// Returns the machines that made the request.
     pub(super) fn machines(&self) -> Vec<Id> {
         self.known.inner().machines()
     }
 }
 
-/// How the connection will be told that it is accepted.
+/// How the client is told that it is accepted.
 pub(super) enum Acceptance {
     /// By message 2, which is still to be made.
     Message2,
@@ -91,17 +92,17 @@ pub(super) struct Pending {
     pub(super) granted: Granted<Exec>,
     pub(super) socket: OwnedFd,
     pub(super) acceptance: Acceptance,
-    /// What is said to him when he is accepted.
+    /// What the client is shown on acceptance.
     pub(super) welcome: Vec<Text>,
 }
 
-/// What a step came to, when the walk did not end in a running job.
+/// Why a step did not lead to a running job.
 pub(super) enum Reject {
-    /// Refused: the peer hears `denied`, the log why.
+    /// Refused: the peer is sent `denied`, the log has the reason.
     Refused(Refusal),
-    /// Something that must not be answered at all; and whose it is, if known.
+    /// Closed without an answer; the peer, if known.
     Closed(&'static str, Option<IpAddr>),
-    /// It would have gone on, and its peer has left.
+    /// It would have gone on, but its peer has left.
     Left(IpAddr),
 }
 
@@ -113,13 +114,13 @@ impl From<Refusal> for Reject {
 
 impl From<Malformed> for Reject {
     fn from(m: Malformed) -> Self {
-        // Only our own answers to proven callers are made by way of this.
+        // Only the monitor's own answers to authenticated clients fail this way.
         Self::Refused(Refusal::new(Cause::System, m))
     }
 }
 
 impl Monitor {
-    /// A step of the walk, for `-d`.
+    /// Logs a step of a request, for `-d`.
     pub(super) fn step(&mut self, what: &str, pairs: &[(&str, &dyn std::fmt::Display)]) {
         self.log.say(Level::Debug, what, pairs);
     }
@@ -151,7 +152,7 @@ impl Monitor {
         }
     }
 
-    /// Hello: a nonce is drawn, and nothing else happens.
+    /// Handles a Hello: draws a nonce, and does nothing else.
     fn greet(&mut self, c: Connection, from: IpAddr, record: &[u8]) {
         let full = self.unauthenticated.len() >= self.settings.limits.silent.saturating_mul(2);
         if full || self.unauthenticated.contains_key(&c) {
@@ -176,7 +177,7 @@ impl Monitor {
         }
     }
 
-    /// ClientHello: opened, and then it is the doors' turn.
+    /// Handles a ClientHello: opens it, and then asks the doors.
     fn decide(
         &mut self,
         c: Connection,
@@ -187,8 +188,8 @@ impl Monitor {
         let Some(Preauth::Greeted(greeted)) = self.unauthenticated.remove(&c) else {
             return Err(Reject::Closed("a ClientHello out of turn", None));
         };
-        // The kernel leaves out what we have no descriptor for: the shortage is ours, and no
-        // fault of the peer's.
+        // The kernel drops a descriptor that does not fit our limit: the shortage is ours, not the
+        // peer's fault.
         let lost = || {
             let words = "no descriptor was left for its socket (limit of open files)";
             Refusal::new(Cause::Busy, words).from_unauthenticated(true)
@@ -215,7 +216,7 @@ impl Monitor {
         self.arrive(c, opened, socket, peer.ip(), now)
     }
 
-    /// Holds what an admitted host shows against HOSTINFO and its cookie.
+    /// Verifies an admitted host against HOSTINFO and its cookie.
     pub(super) fn authenticate_host(
         &mut self,
         admitted: Admitted<Opened>,
@@ -225,7 +226,7 @@ impl Monitor {
             .hosts
             .table()
             .map_err(|e| Refusal::new(Cause::NoHostinfo, e))?;
-        // The folders above cookies and keys are looked at once for this proof.
+        // Check the folders above cookies and keys once for this proof.
         let paths = self.paths.clone().once();
         let authenticated = hash::authenticate_host(
             admitted,
@@ -253,7 +254,7 @@ impl Monitor {
         Ok(authenticated)
     }
 
-    /// AuthContinue: the caller is known, its command too long for the greeting.
+    /// Sends AuthContinue: the client is admitted, but its command does not fit the ClientHello.
     pub(super) fn ask_for_command(
         &mut self,
         c: Connection,
@@ -293,7 +294,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// A piece of a long command; with the last one the walk goes on.
+    /// Takes a piece of a long command; the last one continues the request.
     fn take_piece(&mut self, c: Connection, record: &[u8], now: Instant) -> Result<(), Reject> {
         let preauth = self.unauthenticated.remove(&c);
         if let Some(Preauth::LoggingIn(id)) = preauth {
@@ -337,7 +338,7 @@ impl Monitor {
         self.grant(c, known, socket, acceptance, welcome, now)
     }
 
-    /// Policy, then the account.
+    /// Applies the policy, then looks up the account.
     pub(super) fn grant(
         &mut self,
         connection: Connection,
@@ -380,7 +381,7 @@ impl Monitor {
         }
     }
 
-    /// Why no job may be started now, if so.
+    /// Returns why no job may be started now, if so.
     pub(super) fn cannot_start(&self) -> Option<&'static str> {
         let sessions = self.sessions.len() + self.logins.detached_count();
         if sessions >= self.settings.limits.sessions {
@@ -389,24 +390,24 @@ impl Monitor {
         if self.inetd.is_none() && sessions >= self.room {
             return Some("too many sessions for the limit of open files");
         }
-        // Who was greeted before SIGTERM is a newcomer all the same.
+        // A client that was greeted before SIGTERM is new all the same.
         if self.stopping.is_some() {
             return Some("the daemon is stopping");
         }
-        // A command that nobody can serve must not even begin.
+        // Without a relay a command must not even begin.
         if self.relay.channel().is_none() {
             return Some("the relay is dead, and not yet started anew");
         }
         None
     }
 
-    /// The same of those whose session it would be.
+    /// Does the same, including the shares of these holders.
     pub(super) fn cannot_start_for(&self, holders: &[Holder]) -> Option<String> {
         let why = self.cannot_start().map(str::to_owned);
         why.or_else(|| self.has_its_share(holders))
     }
 
-    /// The look-up of a user has ended.
+    /// Handles the end of a user's look-up.
     pub(super) fn user_found(
         &mut self,
         which: LookUp,
@@ -438,7 +439,7 @@ impl Monitor {
         }
     }
 
-    /// What a walk came to that did not end in a running job.
+    /// Handles the outcome of a step.
     pub(super) fn conclude(&mut self, c: Connection, outcome: Result<(), Reject>) {
         match outcome {
             Ok(()) => {}
