@@ -345,7 +345,7 @@ impl Sessions {
         now: Instant,
     ) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
-        // Init reaps it now, without asking the monitor.
+        // Its new parent reaps it, without asking the monitor.
         session.reaped = true;
         let end = End::NotStarted("its login worker died".into());
         self.unsent.extend(session.tell(end).then_some(id));
