@@ -1,4 +1,4 @@
-//! Which event belongs to whom: the tokens of the monitor's loop.
+//! The event sources: the tokens of the monitor's event loop.
 
 use mio::Token;
 
@@ -14,11 +14,11 @@ pub(super) const DOOR: Token = Token(5);
 pub(super) const REGISTRAR: Token = Token(6);
 pub(super) const GUARD: Token = Token(7);
 
-/// The kinds of tokens that there are many of: session, job, and so on. The first so
-/// many numbers are those above.
+/// How many kinds of source have many instances: session, job, and so on. The lowest numbers are
+/// the single sources above.
 const KINDS: usize = 8;
 
-/// Whose event it is.
+/// The source of an event.
 pub(super) enum EventSource {
     Signals,
     Gate,
@@ -35,15 +35,15 @@ pub(super) enum EventSource {
     Guard,
     /// The signer's socket.
     Sign,
-    /// One who has called there.
+    /// A client of the signer's socket.
     WantsSignature(u64),
-    /// A door process.
+    /// A registry worker.
     Door(WorkerKind),
     /// The administrator's socket.
     Control,
-    /// One who has called there.
+    /// A client of the administrator's socket.
     Administers(u64),
-    /// Nobody's.
+    /// None.
     Nobody,
 }
 
