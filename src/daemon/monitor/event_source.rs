@@ -14,8 +14,8 @@ pub(super) const DOOR: Token = Token(5);
 pub(super) const REGISTRAR: Token = Token(6);
 pub(super) const GUARD: Token = Token(7);
 
-/// How many kinds of source have many instances: session, job, and so on. The lowest numbers are
-/// the single sources above.
+/// How many kinds of source have many instances: session, job, and so on. As many numbers, the
+/// lowest, are the single sources above.
 const KINDS: usize = 8;
 
 /// The source of an event.

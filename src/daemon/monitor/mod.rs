@@ -107,7 +107,7 @@ struct Monitor {
     accounts: Accounts,
     look_ups: LookUps,
     unauthenticated: HashMap<Connection, Preauth>,
-    /// The peak of `unauthenticated`: its memory is released after a crowd.
+    /// Counts `unauthenticated`, to release the memory once a crowd of them has left.
     crowd: Crowd,
     /// Requests that wait for an account.
     pending: HashMap<LookUp, Vec<Pending>>,

@@ -189,7 +189,7 @@ fn links_pipes_and_others_files_are_put_aside() {
     assert!(making::open(&scratch.path().join("no/table"), &BOOT).is_err());
 }
 
-/// Random bytes in every part: no panic, and no penalty beyond the longest.
+/// Invalid contents in every part: no panic, and no penalty beyond the longest.
 #[test]
 fn no_content_makes_it_panic() {
     let scratch = Scratch::new();
