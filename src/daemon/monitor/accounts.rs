@@ -1,9 +1,8 @@
-//! Accounts as the monitor knows them: asked of a look-up process, kept for a moment, and
-//! forgotten at once when a local account file changes. And whether one may be used.
+//! The monitor's cache of accounts, filled by a look-up process and dropped when a local account
+//! file changes; and whether an account may be used.
 //!
-//! Runs in the monitor. Owns the accounts that are known and the look-ups of users under way.
-//! Must never call NSS itself, whose modules may block and are the code of others; it reads
-//! local files alone.
+//! Runs in the monitor. Owns the cached accounts and the look-ups of users under way. Must never
+//! call NSS itself, whose modules may block and are third-party code. It reads local files only.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -21,34 +20,34 @@ use crate::sys::shadow::{self, Validity};
 
 /// How long an account from a directory server may be stale.
 const FRESH: Duration = Duration::from_secs(30);
-/// Look-ups of numbers at the same time, beside those of names: local users cause them.
+/// Most look-ups of user IDs at the same time, besides those of names: local users cause them.
 const NUMBERS: usize = USERS_AT_ONCE / 2;
-/// Accounts kept.
+/// Most accounts kept.
 const KEPT: usize = 1024;
 
-/// The files that say who there is, and which accounts may be used.
+/// The files that define which accounts there are, and which may be used.
 const FILES: [&str; 4] = [
     NSSWITCH,
     "/etc/passwd",
     "/etc/group",
     crate::sys::shadow::SHADOW,
 ];
-/// The file that says whom NSS asks.
+/// The configuration file of NSS.
 const NSSWITCH: &str = "/etc/nsswitch.conf";
 
-/// What tells one state of a file from another.
+/// The version of a file.
 type Stamp = Option<[i64; 4]>;
 
-/// Accounts, and look-ups under way.
+/// The cached accounts, and the look-ups under way.
 pub(super) struct Accounts {
-    /// The only account there is, when this is not root.
+    /// The only account, if this is not root.
     own: Option<Account>,
     known: HashMap<String, (UserRecord, Instant)>,
-    /// The names behind numbers.
+    /// The names of user IDs.
     names: HashMap<u32, (String, Instant)>,
     /// What `/etc/shadow` says of accounts.
     validity: HashMap<String, Option<Validity>>,
-    /// The numbers that `/etc/passwd` has, once that was asked.
+    /// The user IDs in `/etc/passwd`, once read.
     local: Option<BTreeSet<u32>>,
     files: [Stamp; FILES.len()],
     /// How often the files have changed.
@@ -56,31 +55,31 @@ pub(super) struct Accounts {
     looking: HashMap<LookUp, Looking>,
 }
 
-/// A look-up under way: of whom, and how often the files had changed when it began.
+/// A look-up under way: the user, and how often the files had changed when it began.
 struct Looking {
     whom: Whom,
     changes: u64,
 }
 
-/// Who is looked up.
+/// The user that is looked up.
 #[derive(PartialEq, Eq)]
 enum Whom {
     Name(String),
     Number(u32),
 }
 
-/// What is known of a user.
+/// The result of a request for a user.
 pub(super) enum Known {
     /// The account.
     User(Box<UserRecord>),
     /// It is being looked up.
     Looking(LookUp),
-    /// It cannot be, and why: too many look-ups, or no process to be had.
+    /// It cannot be looked up, and why: too many look-ups, or no process available.
     Busy(String),
 }
 
 impl Accounts {
-    /// For root, or for the one user that this process is.
+    /// Serves all accounts as root, or only the one user of this process.
     pub(super) fn new(own: Option<Account>) -> Self {
         Self {
             own,
@@ -94,7 +93,7 @@ impl Accounts {
         }
     }
 
-    /// The name of the only user that can be served, when this is not root.
+    /// Returns the name of the only user that can be served, if this is not root.
     pub(super) fn serves(&self) -> Option<&str> {
         self.own.as_ref().map(|a| a.name.as_str())
     }
@@ -107,7 +106,7 @@ impl Accounts {
         })))
     }
 
-    /// Looks a user up: at once, or by a look-up process.
+    /// Finds a user: in the cache, or by a look-up process.
     pub(super) fn find(
         &mut self,
         look_ups: &mut LookUps,
@@ -128,8 +127,8 @@ impl Accounts {
         self.look_up(look_ups, registry, Whom::Name(name.to_owned()), now)
     }
 
-    /// Looks up whose number that is. These look-ups take no slot of those of names, which
-    /// others cause from outside, and those none of these.
+    /// Finds the user of a user ID. These look-ups share no slots with those of names, which remote
+    /// peers cause.
     pub(super) fn find_number(
         &mut self,
         look_ups: &mut LookUps,
@@ -151,7 +150,7 @@ impl Accounts {
         self.look_up(look_ups, registry, Whom::Number(uid), now)
     }
 
-    /// How many numbers are being looked up.
+    /// Returns how many user IDs are being looked up.
     pub(super) fn numbers(&self) -> usize {
         let all = self.looking.values();
         all.filter(|l| matches!(l.whom, Whom::Number(_))).count()
@@ -179,8 +178,8 @@ impl Accounts {
         self.local = None;
     }
 
-    /// Whether `/etc/passwd` has this number, or somebody of it was found lately: a user,
-    /// and not one of the many numbers that a user may have besides (subuid(5)).
+    /// Whether this user ID is in `/etc/passwd`, or was found lately: it is a user's, and not one
+    /// of a user's many subordinate IDs (subuid(5)).
     pub(super) fn is_somebody(&mut self, look_ups: &mut LookUps, uid: u32) -> bool {
         self.forget_changed(look_ups);
         let local = self.local.get_or_insert_with(local_numbers);
@@ -194,7 +193,7 @@ impl Accounts {
         whom: Whom,
         now: Instant,
     ) -> Known {
-        // One look-up serves all who ask for the same user meanwhile.
+        // One look-up serves all concurrent requests for the same user.
         let same = |l: &Looking| l.whom == whom && l.changes == self.changes;
         if let Some((which, _)) = self.looking.iter().find(|(_, l)| same(l)) {
             return Known::Looking(*which);
@@ -211,8 +210,8 @@ impl Accounts {
         }
         match look_ups.ask(registry, question, now) {
             Ok(which) => {
-                // Read now, while the look-up process works. What went wrong is met again, and
-                // told, when the account is checked.
+                // Read it now, while the look-up process works. A fault is found and reported again
+                // when the account is checked.
                 if let Whom::Name(name) = &whom {
                     let _ = self.validity(name);
                 }
@@ -224,12 +223,12 @@ impl Accounts {
         }
     }
 
-    /// A look-up has ended.
+    /// Handles the end of a look-up.
     pub(super) fn heard(&mut self, which: LookUp, found: Option<&UserRecord>, now: Instant) {
         let Some(looking) = self.looking.remove(&which) else {
             return;
         };
-        // What was asked before a change may be out of date.
+        // An answer to a question from before a change may be out of date.
         let Some(record) = found.filter(|_| looking.changes == self.changes) else {
             return;
         };
@@ -237,7 +236,7 @@ impl Accounts {
             self.known.clear();
             self.names.clear();
         }
-        // By the name that was asked for: that in the record is a module's word.
+        // Cached by the requested name: a module of NSS provides the one in the record.
         let name = match looking.whom {
             Whom::Name(name) => name,
             Whom::Number(uid) => {
@@ -249,7 +248,7 @@ impl Accounts {
         self.known.insert(name, (record.clone(), now + FRESH));
     }
 
-    /// What `/etc/shadow` says of an account.
+    /// Returns what `/etc/shadow` says of an account.
     fn validity(&mut self, name: &str) -> Result<Option<Validity>, String> {
         if let Some(known) = self.validity.get(name) {
             return Ok(*known);
@@ -262,10 +261,10 @@ impl Accounts {
         Ok(read)
     }
 
-    /// Whether an account may be used for a command.
+    /// Checks whether an account may be used for a command.
     ///
     /// # Errors
-    /// Why not.
+    /// Returns why it may not.
     pub(super) fn check(&mut self, record: &UserRecord) -> Result<(), String> {
         let Account { name, uid, .. } = &record.account;
         let is_root = *uid == 0;
@@ -273,7 +272,7 @@ impl Accounts {
             return Err(format!("{file} is there, so nobody but root may log in"));
         }
         if self.own.is_some() {
-            // Shadow is root's alone to read, and this is that user already.
+            // Only root can read the shadow file, and the process runs as that user already.
             return Ok(());
         }
         let Some(validity) = self.validity(name)?.or(record.validity) else {
@@ -282,31 +281,31 @@ impl Accounts {
         if validity.expires.is_some_and(|day| shadow::today() >= day) {
             return Err(format!("the account {name} has expired"));
         }
-        // Root's says that nobody logs in by root's password, and no more.
+        // For root, it only means that root's password does not log in.
         if validity.locked && !is_root {
             return Err(format!("the password of {name} is locked"));
         }
         Ok(())
     }
 
-    /// Looks whether a file has changed since an account was asked for.
+    /// Drops what a change of a file has made out of date.
     pub(super) fn look_again(&mut self, look_ups: &mut LookUps) {
         self.forget_changed(look_ups);
     }
 }
 
-/// Whether an account's name is one: a module of NSS may make it of what it likes, and it
-/// reaches a job's environment, and the log.
+/// Whether an account's name is valid. An NSS module may return anything, and the name reaches a
+/// job's environment and the log.
 pub(super) fn has_a_name(account: &Account) -> bool {
     UserName::parse(&account.name).is_ok()
 }
 
-/// The numbers in `/etc/passwd`, as far as that is not longer than any should be.
+/// Returns the user IDs in `/etc/passwd`, up to a size that no real file has.
 fn local_numbers() -> BTreeSet<u32> {
     const LONGEST: u64 = 16 << 20;
     let mut bytes = Vec::new();
     if let Ok(file) = File::open("/etc/passwd") {
-        // What cannot be read names nobody.
+        // A file that cannot be read lists no user.
         let _ = file.take(LONGEST).read_to_end(&mut bytes);
     }
     let text = String::from_utf8_lossy(&bytes);
@@ -314,7 +313,7 @@ fn local_numbers() -> BTreeSet<u32> {
     numbers.filter_map(|n| n.parse().ok()).collect()
 }
 
-/// What tells one state of the local account files from another.
+/// Returns the versions of the local account files.
 fn stamps() -> [Stamp; FILES.len()] {
     FILES.map(|file| {
         let m = std::fs::metadata(file).ok()?;
@@ -398,7 +397,7 @@ mod tests {
         assert!(!accounts.is_somebody(&mut look_ups, 4_000_000_001));
     }
 
-    /// What stands in the record is the word of a module.
+    /// The name in the record comes from an NSS module.
     #[test]
     fn an_account_is_kept_under_the_name_that_was_asked_for() {
         let mut accounts = Accounts::new(None);
@@ -409,7 +408,7 @@ mod tests {
         assert!(accounts.knows_any(now) && !accounts.knows_any(now + FRESH));
     }
 
-    /// The answer to a question that was asked before a file changed was once kept.
+    /// An answer to a question from before a file's change was once cached.
     #[test]
     fn what_was_asked_before_a_change_is_not_kept() {
         let mut accounts = Accounts::new(None);

@@ -1,8 +1,9 @@
-//! The verdict: what the monitor says to each of the gate's questions. The whole
-//! walk of a request is here, top to bottom:
+//! How the monitor answers each of the gate's questions. The path of a request, top to bottom:
 //!
-//! `Greeted` → `Opened` → (the doors, [`super::doors`]: `Admitted` → `AuthenticatedHost` → `Known`) →
-//! (the rest of a long command) → `Granted` → (the account) → `Running` → the relay.
+//! `Greeted` → `Opened` → (the doors, [`super::doors`]: `Admitted` → `AuthenticatedHost` → `Known`)
+//! → (the rest of a long command) → `Granted` → (the account) → `Running` → the relay.
+//!
+//! Runs in the monitor.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,7 +31,7 @@ use crate::sys::account::UserRecord;
 use crate::sys::socket;
 
 impl Monitor {
-    /// A step of the walk, for `-d`.
+    /// Logs a step of a request, for `-d`.
     pub(super) fn step(&mut self, what: &str, pairs: &[(&str, &dyn std::fmt::Display)]) {
         self.log.say(Level::Debug, what, pairs);
     }
@@ -62,7 +63,7 @@ impl Monitor {
         }
     }
 
-    /// Hello: a nonce is drawn, and nothing else happens.
+    /// Handles a Hello: draws a nonce, and does nothing else.
     fn greet(&mut self, c: Connection, from: IpAddr, record: &[u8]) {
         let full = self.unauthenticated.len() >= self.settings.limits.silent.saturating_mul(2);
         if full || self.unauthenticated.contains_key(&c) {
@@ -87,7 +88,7 @@ impl Monitor {
         }
     }
 
-    /// ClientHello: opened, and then it is the doors' turn.
+    /// Handles a ClientHello: opens it, and then asks the doors.
     fn decide(
         &mut self,
         c: Connection,
@@ -98,8 +99,8 @@ impl Monitor {
         let Some(Preauth::Greeted(greeted)) = self.unauthenticated.remove(&c) else {
             return Err(Reject::Closed("a ClientHello out of turn", None));
         };
-        // The kernel leaves out what we have no descriptor for: the shortage is ours, and no
-        // fault of the peer's.
+        // The kernel drops a descriptor that does not fit our limit: the shortage is ours, not the
+        // peer's fault.
         let lost = || {
             let words = "no descriptor was left for its socket (limit of open files)";
             Refusal::new(Cause::Busy, words).from_unauthenticated(true)
@@ -126,7 +127,7 @@ impl Monitor {
         self.arrive(c, opened, socket, peer.ip(), now)
     }
 
-    /// Holds what an admitted host shows against HOSTINFO and its cookie.
+    /// Verifies an admitted host against HOSTINFO and its cookie.
     pub(super) fn authenticate_host(
         &mut self,
         admitted: Admitted<Opened>,
@@ -136,7 +137,7 @@ impl Monitor {
             .hosts
             .table()
             .map_err(|e| Refusal::new(Cause::NoHostinfo, e))?;
-        // The folders above cookies and keys are looked at once for this proof.
+        // Check the folders above cookies and keys once for this proof.
         let paths = self.paths.clone().once();
         let authenticated = hash::authenticate_host(
             admitted,
@@ -164,7 +165,7 @@ impl Monitor {
         Ok(authenticated)
     }
 
-    /// AuthContinue: the caller is known, its command too long for the greeting.
+    /// Sends AuthContinue: the client is admitted, but its command does not fit the ClientHello.
     pub(super) fn ask_for_command(
         &mut self,
         c: Connection,
@@ -204,7 +205,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// A piece of a long command; with the last one the walk goes on.
+    /// Takes a piece of a long command; the last one continues the request.
     fn take_piece(&mut self, c: Connection, record: &[u8], now: Instant) -> Result<(), Reject> {
         let preauth = self.unauthenticated.remove(&c);
         if let Some(Preauth::LoggingIn(id)) = preauth {
@@ -248,7 +249,7 @@ impl Monitor {
         self.grant(c, known, socket, acceptance, welcome, now)
     }
 
-    /// Policy, then the account.
+    /// Applies the policy, then looks up the account.
     pub(super) fn grant(
         &mut self,
         connection: Connection,
@@ -291,7 +292,7 @@ impl Monitor {
         }
     }
 
-    /// Why no job may be started now, if so.
+    /// Returns why no job may be started now, if so.
     pub(super) fn cannot_start(&self) -> Option<&'static str> {
         let sessions = self.sessions.len() + self.logins.detached_count();
         if sessions >= self.settings.limits.sessions {
@@ -300,24 +301,24 @@ impl Monitor {
         if self.inetd.is_none() && sessions >= self.room {
             return Some("too many sessions for the limit of open files");
         }
-        // Who was greeted before SIGTERM is a newcomer all the same.
+        // A client that was greeted before SIGTERM is new all the same.
         if self.stopping.is_some() {
             return Some("the daemon is stopping");
         }
-        // A command that nobody can serve must not even begin.
+        // Without a relay a command must not even begin.
         if self.relay.channel().is_none() {
             return Some("the relay is dead, and not yet started anew");
         }
         None
     }
 
-    /// The same of those whose session it would be.
+    /// Does the same, including the shares of these holders.
     pub(super) fn cannot_start_for(&self, holders: &[Holder]) -> Option<String> {
         let why = self.cannot_start().map(str::to_owned);
         why.or_else(|| self.has_its_share(holders))
     }
 
-    /// The look-up of a user has ended.
+    /// Handles the end of a user's look-up.
     pub(super) fn user_found(
         &mut self,
         which: LookUp,
@@ -349,7 +350,7 @@ impl Monitor {
         }
     }
 
-    /// What a walk came to that did not end in a running job.
+    /// Handles the outcome of a step.
     pub(super) fn conclude(&mut self, c: Connection, outcome: Result<(), Reject>) {
         match outcome {
             Ok(()) => {}

@@ -1,5 +1,5 @@
-//! The last steps of the walk: the job is started, the connection accepted, and
-//! both are given to the relay.
+//! The last steps of a request: starts the job, accepts the connection, and gives both to the
+//! relay. Runs in the monitor.
 
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -56,7 +56,7 @@ impl Monitor {
         };
         let pair = Channel::pair().map_err(|e| Refusal::new(Cause::System, e).of(peer))?;
         self.protection.make_way(&mut self.starter, now);
-        // The job first: it starts while we do the handshake's arithmetic.
+        // The job first: it starts during the handshake's key agreement.
         let (granted, starter) = (&pending.granted, &mut self.starter);
         let start = |leader: Option<&_>| exec::start(granted, account, &setting, starter, leader);
         let groups = self.sessions.groups_mut();
@@ -97,8 +97,8 @@ impl Monitor {
                 self.log_start(id, &pending.granted, account);
                 let [stdin, stdout, stderr] = running.into_pipes();
                 let fds = vec![pending.socket, theirs, stdin, stdout, stderr];
-                // Should the relay be dead, the descriptors go, and the session's
-                // channel ends: the job is hung up by the same path as always.
+                // If the relay is dead, the descriptors are closed, and the session's channel ends:
+                // the job is hung up on the usual path.
                 self.send_to_relay(session.encode(), fds);
                 if self.inetd.is_some() {
                     self.guard.begin_later(inetd::SHORT, now);
@@ -114,7 +114,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// Looks up the program of the subsystem that a request names, where it names one.
+    /// Looks up the program of the subsystem that a request names, if it names one.
     pub(super) fn subsystem_of(&self, request: &Request) -> Option<Result<Vec<String>, Fault>> {
         match (&request.service, &request.command) {
             (Service::Subsystem, Command::Words(_)) => {
@@ -124,7 +124,7 @@ impl Monitor {
         }
     }
 
-    /// The quiet time of a session, milliseconds: the request's own, else that of the host's
+    /// Returns a session's linger time in milliseconds: the request's own, else that of the host's
     /// line, else the daemon's.
     pub(super) fn linger(&self, host: Option<&Entry>, request: &Request) -> u32 {
         let asked = request.linger.map(|seconds| match seconds {
@@ -138,12 +138,12 @@ impl Monitor {
         )
     }
 
-    /// What the windows of all sessions may promise, bytes.
+    /// Returns what the windows of all sessions may promise together, bytes.
     pub(super) const fn windows(&self) -> usize {
         self.settings.limits.windows.saturating_mul(1 << 20)
     }
 
-    /// Ends a job that no session has.
+    /// Kills a job that has no session.
     fn kill(&mut self, leader: Pid) {
         process::signal_group(leader, Signal::SIGKILL);
         self.sessions.groups_mut().leave(leader);
@@ -169,7 +169,7 @@ impl Monitor {
             ("user", &account.name),
             ("caller", caller),
         ];
-        // A command is what this event tells of; the rest has its service's name.
+        // The event is about commands; other services add their names.
         if service != EXEC {
             pairs.push(("service", &service));
         }
@@ -178,7 +178,7 @@ impl Monitor {
     }
 }
 
-/// The record that accepts the connection, and its keys.
+/// Returns the record that accepts the connection, and its keys.
 fn accept(pending: &mut Pending) -> Result<(Vec<u8>, Keys), Malformed> {
     let welcome = std::mem::take(&mut pending.welcome);
     let authenticated = pending.granted.authenticated_mut();

@@ -1,5 +1,5 @@
-//! What a gate must know: its limits, whose slots are reserved, where to listen.
-//! And HOSTINFO, from which the second of these comes.
+//! The gate's configuration: its limits, the networks with reserved slots, the listening sockets.
+//! Also HOSTINFO, which defines those networks. Runs in the monitor.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -17,19 +17,19 @@ use crate::sys::passing;
 const NETWORKS: usize = 1024;
 
 impl Monitor {
-    /// Limits, networks, listeners.
+    /// Sends limits, networks, and listeners.
     pub(super) fn brief_gate(&mut self) {
         self.gate_is_empty = false;
         self.send_to_gate(Order::Limits(self.limits()).encode());
         self.send_networks();
         if let Err(e) = self.send_listeners() {
-            // A gate that does not listen everywhere is none: a new one will.
+            // A gate that does not listen everywhere is unusable: start a new one.
             self.log.say(Level::Error, "fault", &[("why", &e)]);
             self.lost(Which::Gate, Instant::now());
         }
     }
 
-    /// As many with each message as one can carry.
+    /// Sends as many with each message as it can carry.
     fn send_listeners(&mut self) -> Result<(), Fault> {
         for part in self.listeners.chunks(passing::DESCRIPTORS) {
             let copies: std::io::Result<Vec<OwnedFd>> = part
@@ -84,7 +84,7 @@ impl Monitor {
 
     // ---- HOSTINFO ----
 
-    /// Loads HOSTINFO anew if it has changed.
+    /// Loads HOSTINFO again if it has changed.
     pub(super) fn refresh_hosts(&mut self) {
         if matches!(self.hosts.refresh(&self.paths), Refreshed::New) {
             self.hosts_are_new();
@@ -115,7 +115,7 @@ impl Monitor {
         }
     }
 
-    /// The look-up of a host has ended.
+    /// Handles the end of a host's look-up.
     pub(super) fn host_found(
         &mut self,
         which: LookUp,

@@ -1,6 +1,8 @@
-//! Those who call at a socket of this machine: so many in all and so many a user, each
-//! for so long. So many more wait in a line until there is a place. What they want stands
-//! with whoever listens: [`super::signing`] and [`super::control`].
+//! The clients of a local Unix socket. Limits how many are connected at the same time, in all and
+//! for each user, and for how long. A bounded queue holds further clients until a slot is free.
+//!
+//! Runs in the monitor. The owners of the sockets handle the requests: [`super::signing`] and
+//! [`super::control`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd};
@@ -17,87 +19,87 @@ use crate::ipc::{Channel, Incoming};
 use crate::sys::local;
 use crate::sys::untrusted::{self, Listener};
 
-/// Whoever calls says at once what he wants: who has not by then goes first when others
-/// wait for a place.
+/// A client is expected to send its request at once. When others wait for a slot, a client that has
+/// sent nothing after this time is dropped first.
 const SILENT: Duration = Duration::from_millis(250);
 
-/// Calls taken in one go.
+/// Most connections accepted in one pass.
 const AT_ONCE: usize = 64;
 
-/// Sockets that have still to be closed by a child: beyond it no more calls are taken.
+/// Most sockets that a child has still to close: beyond it no connection is accepted.
 const UNCLOSED: usize = 64;
 
-/// Children that close sockets at the same time.
+/// Most children that close sockets at the same time.
 const CLOSERS: usize = 8;
 
-/// When a child that could not be started is tried again.
+/// Delay before a child that could not be started is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// One who calls.
+/// A client of the socket.
 pub(super) struct Caller<T> {
     pub(super) channel: Channel<untrusted::Caller>,
-    /// His number, by the kernel's word.
+    /// Its user ID, from the kernel.
     pub(super) uid: u32,
-    /// When he was let in.
+    /// When it got its slot.
     since: Instant,
-    /// Whether he has said something.
+    /// Whether it has sent something.
     spoke: bool,
-    /// When he is dropped.
+    /// When it is dropped.
     until: Instant,
-    /// Whether all has been said to him.
+    /// Whether the whole answer has been queued for it.
     answered: bool,
-    /// What is known of what he wants.
+    /// What is known of its request.
     pub(super) state: T,
 }
 
 impl<T> Caller<T> {
-    /// Whether all has been said to him.
+    /// Whether the whole answer has been queued for it.
     pub(super) const fn is_answered(&self) -> bool {
         self.answered
     }
 }
 
-/// What a socket takes.
+/// The limits of a socket.
 pub(super) struct Terms {
-    /// Calls at the same time, of all users together.
+    /// Most clients at the same time, of all users.
     pub(super) most: usize,
-    /// Of one user.
+    /// The same for one user.
     pub(super) each: usize,
-    /// Further calls that may wait for a place, of all users together.
+    /// Most further clients in the queue, of all users.
     pub(super) line: usize,
-    /// Of one user.
+    /// The same for one user.
     pub(super) line_each: usize,
-    /// How long one may wait for a place, and how long he may then take.
+    /// How long a client may wait for a slot, and how long it may then hold it.
     pub(super) time: Duration,
 }
 
-/// One who waits for a place. What he says is read when he has one.
+/// A client that waits for a slot. Its request is read once it has one.
 struct Waiting {
     socket: untrusted::Caller,
     uid: u32,
     until: Instant,
 }
 
-/// A socket and its callers.
+/// A socket and its clients.
 pub(super) struct Callers<T> {
     all: BTreeMap<u64, Caller<T>>,
-    /// In the order in which they came.
+    /// In order of arrival.
     line: VecDeque<Waiting>,
     next: u64,
-    /// No calls are taken until sockets have been closed.
+    /// No connection is accepted until sockets have been closed.
     paused: bool,
-    /// Children that close sockets.
+    /// The children that close sockets.
     closers: Vec<Pid>,
-    /// When one is to be started that could not be.
+    /// When to try again to start a child.
     retry: Option<Instant>,
     terms: Terms,
     event_source: fn(u64) -> Token,
-    /// Dropped after its callers, whose unread sockets it takes.
+    /// Dropped after its clients: it takes over their sockets that have unread data.
     listener: Option<(Listener, PathBuf, Token)>,
 }
 
 impl<T: Default> Callers<T> {
-    /// Nobody yet, and no socket.
+    /// No client and no socket.
     pub(super) const fn new(terms: Terms, event_source: fn(u64) -> Token) -> Self {
         Self {
             listener: None,
@@ -120,7 +122,7 @@ impl<T: Default> Callers<T> {
     /// Listens at a path.
     ///
     /// # Errors
-    /// It cannot.
+    /// Fails if it cannot.
     pub(super) fn open(
         &mut self,
         registry: &Registry,
@@ -137,10 +139,10 @@ impl<T: Default> Callers<T> {
         Ok(())
     }
 
-    /// Listens no more, and takes the socket's file away.
+    /// Stops listening and removes the socket's file.
     pub(super) fn close(&mut self) {
-        // The listener last: it leaves what cannot be closed here to the end of the process,
-        // and its callers hand such sockets to it.
+        // Drop the listener last. The clients hand it the sockets that cannot be closed here, and
+        // it leaves them open until the process ends.
         self.all.clear();
         self.line.clear();
         if let Some((_, path, _)) = self.listener.take() {
@@ -148,8 +150,8 @@ impl<T: Default> Callers<T> {
         }
     }
 
-    /// Takes those who have called and may. Who is one too many waits in the line; who
-    /// would be one too many there is hung up, unless he is somebody and another there is
+    /// Accepts new clients that are permitted. A client for which there is no slot is queued. If
+    /// the queue is full too, it is closed, unless its user exists and a queued client's user does
     /// not.
     pub(super) fn take(
         &mut self,
@@ -182,15 +184,15 @@ impl<T: Default> Callers<T> {
                 self.line.push_back(Waiting { socket, uid, until });
             }
         }
-        // They who call without end have their next turn later.
+        // A client that connects without pause does not starve others: the rest is accepted later.
         if let Some((listener, _, own)) = &self.listener {
             let fd = listener.as_raw_fd();
             let _ = registry.reregister(&mut SourceFd(&fd), *own, Interest::READABLE);
         }
     }
 
-    /// Whether one more may stand in the line, who has so many there already: where it is
-    /// full the last of whoever has most of it goes.
+    /// Whether the queue takes one more of a user who has `his` entries in it. If it is full, the
+    /// last entry of the user with the most entries is removed to make room.
     fn has_room_in_line(&mut self, his: usize) -> bool {
         if self.line.len() < self.terms.line {
             return true;
@@ -208,9 +210,9 @@ impl<T: Default> Callers<T> {
             .is_some()
     }
 
-    /// Whether the last in the line who is nobody in particular has made way for one who is
-    /// somebody: a user may have thousands of numbers, and each is another's until it has a
-    /// name.
+    /// Whether the last queued client whose user does not exist was removed for one whose user
+    /// does. One user may own thousands of user IDs; without a name each counts as a user of its
+    /// own.
     fn nobody_makes_way(&mut self, uid: u32, is_somebody: &mut impl FnMut(u32) -> bool) -> bool {
         if !is_somebody(uid) {
             return false;
@@ -219,8 +221,8 @@ impl<T: Default> Callers<T> {
         last.and_then(|at| self.line.remove(at)).is_some()
     }
 
-    /// Has a child close the sockets on which something was left unread, descriptors perhaps:
-    /// this process might wait in close(2). Returns the users who had called there.
+    /// Starts a child that closes the sockets with unread data, which may be descriptors: close(2)
+    /// could block this process. Returns the users of these sockets.
     pub(super) fn close_unread(
         &mut self,
         registry: &Registry,
@@ -256,7 +258,7 @@ impl<T: Default> Callers<T> {
         users
     }
 
-    /// Lets in those in the line for whom there is a place now.
+    /// Gives free slots to queued clients.
     pub(super) fn admit(&mut self, registry: &Registry, now: Instant) {
         if !self.line.is_empty() {
             self.all.retain(|_, c| c.spoke || c.since + SILENT > now);
@@ -296,17 +298,17 @@ impl<T: Default> Callers<T> {
         self.next += 1;
     }
 
-    /// One of them.
+    /// Returns a client.
     pub(super) fn get(&mut self, id: u64) -> Option<&mut Caller<T>> {
         self.all.get_mut(&id)
     }
 
-    /// All of them, by number.
+    /// Returns all clients, with their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Caller<T>)> {
         self.all.iter().map(|(id, caller)| (*id, caller))
     }
 
-    /// What one says, if he has said something. Who is gone, or says too much, is dropped.
+    /// Returns a client's message, if there is one. Drops a client that is gone or sends too much.
     pub(super) fn hear(&mut self, id: u64, buffer: &mut [u8]) -> Option<Zeroizing<Vec<u8>>> {
         let caller = self.all.get_mut(&id)?;
         match caller.channel.receive(buffer) {
@@ -322,7 +324,7 @@ impl<T: Default> Callers<T> {
         }
     }
 
-    /// Tells one the rest, which ends his call once he has taken it.
+    /// Sends a client the last messages. Its connection ends once it has read them.
     pub(super) fn answer(&mut self, registry: &Registry, id: u64, messages: Vec<Vec<u8>>) {
         let Some(caller) = self.all.get_mut(&id) else {
             return;
@@ -337,7 +339,8 @@ impl<T: Default> Callers<T> {
         self.settle(registry, id);
     }
 
-    /// Whether one has been answered, and only has still to take it: it goes on here.
+    /// Whether a client has been answered and only has still to read the answer; continues sending
+    /// it.
     pub(super) fn settle(&mut self, registry: &Registry, id: u64) -> bool {
         let Some(caller) = self.all.get_mut(&id).filter(|c| c.answered) else {
             return false;
@@ -356,7 +359,7 @@ impl<T: Default> Callers<T> {
         true
     }
 
-    /// When the next one is dropped.
+    /// Returns when the next client is due to be dropped.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let waiting = self.line.iter().map(|w| w.until);
         let silent = self
@@ -368,7 +371,7 @@ impl<T: Default> Callers<T> {
         all.chain(waiting).chain(silent).chain(self.retry).min()
     }
 
-    /// Drops those whose time is over.
+    /// Drops clients whose time is over.
     pub(super) fn tend(&mut self, now: Instant) {
         self.all.retain(|_, c| c.until > now);
         self.line.retain(|w| w.until > now);

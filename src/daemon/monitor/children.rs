@@ -1,5 +1,5 @@
-//! The gate and the relay as the monitor sees them: started anew when they die,
-//! with a back-off, and told what they must know.
+//! The gate and the relay as the monitor sees them: starts them, restarts them with a back-off when
+//! they die, and sends them their sandbox configuration. Runs in the monitor.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -15,27 +15,27 @@ use crate::sys::oom::OomPriority;
 use crate::sys::process;
 use crate::sys::sandbox::{Role, SandboxConfig, SandboxStatus};
 
-/// One that lives this long was no failed start.
+/// A child that lived this long did not fail to start.
 const LIVED: Duration = Duration::from_secs(10);
-/// First and longest pause before the next start, after one that did not live.
+/// First and longest delay before the next start, after a child that did not live that long.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long a new one may take until its walls stand: it needs some milliseconds, and
-/// the monitor waits.
+/// How long a new child may take until it is sandboxed while the monitor waits. It needs some
+/// milliseconds.
 const STARTING: Duration = Duration::from_secs(3);
-/// The same where nobody waits: inetd may start hundreds at the same time.
+/// The same where the monitor does not wait: inetd may start hundreds at the same time.
 const BEGINNING: Duration = Duration::from_secs(30);
 
-/// A process of ours.
+/// A child process: gate or relay.
 pub(super) struct Child {
     role: Role,
     pid: Option<Pid>,
     channel: Option<Channel>,
-    /// Its channel from its start until its walls stand, where somebody waits for that.
+    /// Its channel from its start until it is sandboxed, if the monitor waits for that.
     coming: Option<Channel>,
-    /// Whether it has still to be told where its cell is.
+    /// Whether it has still to be sent its sandbox configuration.
     untold: bool,
-    /// Until when it must have said that its walls stand, where nobody waits for that.
+    /// Until when it must have reported its sandbox, if the monitor does not wait for that.
     due: Option<Instant>,
     watch: Option<Watch>,
     started: Instant,
@@ -43,7 +43,7 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// One that is still to be started.
+    /// Returns a child that is still to be started.
     pub(super) fn new(role: Role) -> Self {
         Self {
             role,
@@ -58,7 +58,7 @@ impl Child {
         }
     }
 
-    /// Its name in the log.
+    /// Returns its name in the log.
     pub(super) const fn name(&self) -> &'static str {
         match self.role {
             Role::Gate => "gate",
@@ -66,11 +66,11 @@ impl Child {
         }
     }
 
-    /// Starts it: this program anew, or what is given, in a copy of this process. It
-    /// gets itself ready meanwhile and waits to be told where its cell is.
+    /// Starts it: executes this program again, or runs the given function in a fork of this
+    /// process. It initializes itself and then waits for its sandbox configuration.
     ///
     /// # Errors
-    /// No process or descriptor was to be had.
+    /// Fails if no process or descriptor is available.
     pub(super) fn launch(&mut self, copy: Option<fn() -> u8>) -> Result<(), Fault> {
         self.started = Instant::now();
         let (argv0, (ours, theirs)) = match self.role {
@@ -91,10 +91,10 @@ impl Child {
         Ok(())
     }
 
-    /// Tells it where its cell is, into which it goes by itself, unless it was told before.
+    /// Sends it its sandbox configuration, unless that was done before. It sandboxes itself.
     ///
     /// # Errors
-    /// It has died.
+    /// Fails if it has died.
     pub(super) fn send_in(&mut self, into: Option<&SandboxConfig>) -> Result<(), Fault> {
         let channel = self.coming.as_mut().or(self.channel.as_mut());
         if let Some(channel) = channel.filter(|_| self.untold) {
@@ -105,10 +105,10 @@ impl Child {
         Ok(())
     }
 
-    /// Starts it, as far as that was not done before, and waits until its walls stand.
+    /// Starts it, unless that was done before, and waits until it is sandboxed.
     ///
     /// # Errors
-    /// No process or descriptor was to be had, or it died at once.
+    /// Fails if no process or descriptor is available, or if it dies at once.
     pub(super) fn start(&mut self, into: Option<&SandboxConfig>) -> Result<SandboxStatus, Fault> {
         if self.coming.is_none() {
             self.launch(None)?;
@@ -123,12 +123,11 @@ impl Child {
         Ok(sandbox_status)
     }
 
-    /// Takes it for started, without waiting for its walls: what it is sent once it was
-    /// told where its cell is, it reads when they stand. That they do is its first
-    /// message, which [`Self::report`] is to be given.
+    /// Treats it as started without waiting for its sandbox. It reads messages only once it is
+    /// sandboxed. Its first message reports that, and must be given to [`Self::report`].
     ///
     /// # Errors
-    /// No process or descriptor was to be had.
+    /// Fails if no process or descriptor is available.
     pub(super) fn begin(&mut self) -> Result<(), Fault> {
         if self.coming.is_none() {
             self.launch(None)?;
@@ -137,22 +136,22 @@ impl Child {
         Ok(())
     }
 
-    /// Until when it must have said that its walls stand, if it has not.
+    /// Returns until when it must have reported its sandbox, if it has not.
     pub(super) const fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Takes its first message: which walls stand, or why it could not go in. `None`: it is
-    /// no report.
+    /// Takes its first message: its sandbox status, or why it could not sandbox itself. `None`: the
+    /// message is no report.
     pub(super) fn report(&mut self, message: &[u8]) -> Option<Result<SandboxStatus, Fault>> {
         self.due = None;
         sandbox_config::parse_report(message)
     }
 
-    /// Puts its channel into the loop.
+    /// Registers its channel with the event loop.
     ///
     /// # Errors
-    /// The loop takes no more.
+    /// Fails if the event loop takes no more.
     pub(super) fn watch(&mut self, registry: &Registry, event_source: Token) -> Result<(), Fault> {
         let watch = self
             .channel
@@ -162,10 +161,10 @@ impl Child {
         Ok(())
     }
 
-    /// Has what is still unread reported again: an edge comes once.
+    /// Has unread data reported again: events are edge-triggered.
     ///
     /// # Errors
-    /// None that a channel in the loop has.
+    /// A registered channel has none.
     pub(super) fn look_again(&mut self, registry: &Registry) -> Result<(), Fault> {
         match (&mut self.watch, &self.channel) {
             (Some(watch), Some(channel)) => watch.renew(registry, channel),
@@ -173,10 +172,10 @@ impl Child {
         }
     }
 
-    /// Watches for room while messages wait.
+    /// Watches for writability while messages wait.
     ///
     /// # Errors
-    /// None that a channel in the loop has.
+    /// A registered channel has none.
     pub(super) fn update_watch(&mut self, registry: &Registry) -> Result<(), Fault> {
         match (&mut self.watch, &self.channel) {
             (Some(watch), Some(channel)) => watch.update(registry, channel),
@@ -184,25 +183,24 @@ impl Child {
         }
     }
 
-    /// Its channel, while it lives.
+    /// Returns its channel, while it lives.
     pub(super) const fn channel(&self) -> Option<&Channel> {
         self.channel.as_ref()
     }
 
-    /// Sends it a message. `false`: it is dead, or must be taken for dead.
+    /// Sends it a message. `false`: it is dead, or must be treated as dead.
     pub(super) fn send(&mut self, message: Vec<u8>, fds: Vec<std::os::fd::OwnedFd>) -> bool {
         self.channel
             .as_mut()
             .is_some_and(|c| c.send(message, fds).is_ok())
     }
 
-    /// Sends what waits for it.
+    /// Sends queued messages.
     pub(super) fn flush(&mut self) -> bool {
         self.channel.as_mut().is_none_or(|c| c.flush().is_ok())
     }
 
-    /// Makes sure that it is dead. Its number, to be reaped; and when the next
-    /// may be started.
+    /// Kills it. Returns its process ID, to be reaped, and when the next one may be started.
     pub(super) fn discard(&mut self, now: Instant) -> (Option<Pid>, Instant) {
         (self.channel, self.watch, self.coming, self.due) = (None, None, None, None);
         let pid = self.pid.take();

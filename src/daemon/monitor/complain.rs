@@ -1,6 +1,6 @@
 //! Messages to the user or the program that started the daemon: errors and warnings, on standard
-//! error. Run by the monitor while it starts. Must not write to standard error where that is a
-//! peer's connection, nor decide whether the daemon starts.
+//! error. Run by the monitor while it starts. Must not write to standard error if that is a peer's
+//! connection, nor decide whether the daemon starts.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::log::{self, Level, Log};
 use crate::sys::socket;
 
-/// A fault, and what helps on a line of its own.
+/// Reports a fault, and its remedy on a line of its own.
 pub(super) fn complain_of(fault: &Fault) {
     complain(fault);
     if let Some(remedy) = fault.remedy() {
@@ -22,9 +22,9 @@ pub(super) fn complain_of(fault: &Fault) {
     }
 }
 
-/// Writes a message for the user or the program that started the daemon: to standard error, or
-/// to the log where that is a peer's connection. A standard error that cannot be written to (a
-/// full disk) keeps no daemon from its start.
+/// Writes a message for the user or the program that started the daemon: to standard error, or to
+/// the log if that is a peer's connection. A standard error that cannot be written to (a full disk)
+/// does not prevent the start.
 pub(super) fn complain(what: &dyn std::fmt::Display) {
     if stderr_is_the_peers() {
         Log::syslog(Level::Error).line(Level::Error, what);
@@ -33,13 +33,13 @@ pub(super) fn complain(what: &dyn std::fmt::Display) {
     }
 }
 
-/// inetd makes the connection standard error as well: what is wrong here is not
-/// for the peer to read.
+/// Whether standard error is the connection, as under inetd: the peer must not read our faults.
 pub(super) fn stderr_is_the_peers() -> bool {
     socket::peer(std::io::stderr().as_fd()).is_ok()
 }
 
-/// Not a mistake: the daemon serves without that account. Only root needs it.
+/// Warns that the daemon's account is missing. That is no fault: it serves without. Only root needs
+/// it.
 pub(super) fn warn_of_user(settings: &Settings) {
     let daemon = &settings.daemon;
     if geteuid().is_root() && matches!(account_of(daemon.user.as_str(), None), Ok(None)) {
@@ -48,8 +48,8 @@ pub(super) fn warn_of_user(settings: &Settings) {
     }
 }
 
-/// Not a mistake either: syslog may be started later, and has the log from then on. Under inetd
-/// it would be said at each connection.
+/// Warns that the log goes nowhere. That is no fault either: syslog may be started later, and has
+/// the log from then on. Not under inetd, where it would be repeated at each connection.
 pub(super) fn warn_of_log(asked: &Asked) {
     if asked.stderr || asked.inetd {
         return;

@@ -1,7 +1,8 @@
-//! The administrator's socket, `run/control`: who is on, and hanging one up.
+//! The administrator's socket, `run/control`: lists the sessions, and hangs one up.
 //!
-//! How many bytes went through a session its thread in the relay knows, and is asked;
-//! whoever does not say so in time is shown without.
+//! Runs in the monitor. A session's thread in the relay knows how many bytes it has passed on, and
+//! is asked for that. A session whose thread does not answer in time is listed without these
+//! counts.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::ipc::control::{Answer, QUESTION, Question};
 use crate::log::Level;
 use crate::registry::Id;
 
-/// Administrators at the same time; each must take all of a long answer in this time.
+/// The limits for administrators. Each must read all of a long answer in this time.
 const TERMS: Terms = Terms {
     most: 8,
     each: 8,
@@ -24,24 +25,24 @@ const TERMS: Terms = Terms {
 /// How long the relay's threads may take to count.
 const COUNTING: Duration = Duration::from_millis(250);
 
-/// What one who calls waits for.
+/// What an administrator waits for.
 #[derive(Default)]
 pub(super) struct Wanted {
-    /// The sessions that have still to say their count, and until when.
+    /// The sessions whose counts are outstanding, and until when to wait for them.
     counting: Option<(Vec<u64>, Instant)>,
 }
 
-/// The administrator's desk.
+/// The administrator's socket and its clients.
 pub(super) type Control = Callers<Wanted>;
 
-/// A desk without a socket.
+/// Returns a control without a socket.
 pub(super) const fn control() -> Control {
     Callers::new(TERMS, event_source::administers)
 }
 
 impl Monitor {
-    /// Opens the sockets of this machine that are not open yet; why one cannot be. Without
-    /// them the daemon serves all the same.
+    /// Opens the local sockets that are not open yet. Returns why one could not be opened; the
+    /// daemon serves without them, too.
     pub(super) fn open_sockets(&mut self) -> Vec<Fault> {
         let mut wrong = Vec::new();
         if !self.sign_socket.is_open() {
@@ -53,28 +54,28 @@ impl Monitor {
         wrong
     }
 
-    /// Opens the socket, to whoever this daemon is, and root.
+    /// Opens the socket to the daemon's own user and root.
     pub(super) fn open_control(&mut self) -> Result<(), Fault> {
         let path = self.paths.control();
         self.control
             .open(self.poll.registry(), (&path, 0o600), event_source::CONTROL)
     }
 
-    /// The only user besides root that this daemon obeys, where it is not root's.
+    /// Returns the only user besides root that this daemon obeys, if it does not run as root.
     pub(super) fn own_number(&self) -> Option<u32> {
         self.accounts
             .serves()
             .map(|_| nix::unistd::geteuid().as_raw())
     }
 
-    /// An administrator calls.
+    /// Accepts new administrators.
     pub(super) fn take_administrators(&mut self, now: Instant) {
         let own = self.own_number();
         let may = |uid| uid == 0 || own == Some(uid);
         self.control.take(self.poll.registry(), may, |_| true, now);
     }
 
-    /// An administrator says something.
+    /// Handles an administrator's request.
     pub(super) fn handle_administrator(&mut self, id: u64, now: Instant) {
         if self.control.settle(self.poll.registry(), id) {
             return;
@@ -108,7 +109,7 @@ impl Monitor {
         }
     }
 
-    /// Answers those for whom all have counted, or whose time to wait for that is over.
+    /// Answers the administrators whose sessions have all counted, or whose time to wait is over.
     pub(super) fn tell_who(&mut self, now: Instant) {
         let sessions = &self.sessions;
         let done = |counting: &Option<(Vec<u64>, Instant)>| {
@@ -137,7 +138,7 @@ impl Monitor {
         }
     }
 
-    /// Hangs up a session, or an application that goes on by itself. Whether it was there.
+    /// Hangs up a session, or a detached application. Returns whether it was there.
     fn kill_session(&mut self, session: u64, uid: u32, now: Instant) -> bool {
         let kill_after = self.settings.exec.hup_to_kill;
         let there = if self.logins.kill_detached(session, kill_after, now) {
@@ -154,8 +155,8 @@ impl Monitor {
         there
     }
 
-    /// Hangs up whatever a machine has here: sessions, applications that go on by
-    /// themselves, and what is still to be decided. How many these were.
+    /// Hangs up all that a machine has here: sessions, detached applications, and undecided
+    /// requests. Returns how many these were.
     pub(super) fn cut_off(&mut self, machine: Id, uid: u32, now: Instant) -> u64 {
         let mut all = self.sessions.of_machine(machine);
         all.extend(self.logins.detached_of(machine));
@@ -171,7 +172,7 @@ impl Monitor {
         count
     }
 
-    /// When an administrator must have his answer.
+    /// Returns when an administrator must get an answer.
     pub(super) fn control_deadline(&self) -> Option<Instant> {
         let counting = self.control.iter().filter(|(_, c)| !c.is_answered());
         let counting = counting.filter_map(|(_, c)| Some(c.state.counting.as_ref()?.1));

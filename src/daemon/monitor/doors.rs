@@ -1,9 +1,10 @@
-//! How a stranger comes through the doors, top to bottom: he arrives, the outer door is
-//! asked about his machine, he shows who he is, the inner door is asked, he may be
-//! prompted, and he is let in.
+//! The admission of a connection, top to bottom: the outer door is checked for its machine, the
+//! client authenticates, the inner door is checked, the user may be prompted, and the connection is
+//! admitted.
 //!
-//! `Opened` → `Admitted` → `LoginClaim`, `AuthenticatedMachine` or `AuthenticatedHost` → `Known`. The files of the
-//! doors are another process's ([`registry_client`]); what is decided by them stands here.
+//! `Opened` → `Admitted` → `LoginClaim`, `AuthenticatedMachine` or `AuthenticatedHost` → `Known`.
+//! Runs in the monitor. Another process accesses the registry's files ([`registry_client`]); this
+//! module makes the decisions from its answers.
 
 mod awaited;
 mod denied;
@@ -44,8 +45,8 @@ use registry_client::Ticket;
 pub(super) use registry_client::{RegistryClient, Told as Heard};
 
 impl Monitor {
-    /// A handshake has opened: the doors are asked about its machine, before anything else
-    /// of it is looked at.
+    /// Handles an opened handshake: queries the registry about its machine before it looks at
+    /// anything else of it.
     pub(super) fn arrive(
         &mut self,
         c: Connection,
@@ -69,7 +70,7 @@ impl Monitor {
         self.ask_doors(c, Box::new(admission), Question::Look(id), now)
     }
 
-    /// Asks the doors about a visitor, who waits meanwhile.
+    /// Queries the registry about a pending admission, which waits for the answer.
     fn ask_doors(
         &mut self,
         c: Connection,
@@ -97,7 +98,7 @@ impl Monitor {
         }
     }
 
-    /// What was to be written down, and nobody waits for, is; or is not.
+    /// Logs the outcome of a registry write that no connection waits for.
     pub(super) fn log_note(&mut self, told: Told) {
         match told {
             Told::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) => {
@@ -114,14 +115,14 @@ impl Monitor {
         }
     }
 
-    /// The doors have answered about this connection's question.
+    /// Handles the registry's answer to this connection's question.
     fn doors_told(&mut self, c: Connection, ticket: Ticket, told: Told, now: Instant) {
         match self.unauthenticated.remove(&c) {
             Some(Preauth::AtDoor(admission)) if admission.ticket == Some(ticket) => {
                 let outcome = self.doors_say(c, *admission, told, now);
                 self.conclude(c, outcome);
             }
-            // He has left meanwhile, or it is another of the same number.
+            // // The peer has left, or this is another connection of the same number.
             other => {
                 self.unauthenticated.extend(other.map(|s| (c, s)));
                 if let Told::RegistrationOutcome(RegistrationOutcome::Registered(pass, name)) = told
@@ -132,14 +133,14 @@ impl Monitor {
         }
     }
 
-    /// A door process has something to say.
+    /// Handles messages of a registry worker.
     pub(super) fn handle_registry(&mut self, which: WorkerKind, now: Instant) {
         let registry = self.poll.registry();
         let heard = self.doors.hear(registry, which, &mut self.unreaped, now);
         self.pass_on(heard, now);
     }
 
-    /// What the doors should have answered by now.
+    /// Handles registry questions that are overdue.
     pub(super) fn tend_doors(&mut self, now: Instant) {
         let registry = self.poll.registry();
         let heard = self.doors.tend(registry, &mut self.unreaped, now);
@@ -223,7 +224,8 @@ impl Monitor {
                     let admission = admission(Step::VouchedFor(applicant), welcome);
                     return self.at_inner_door(c, admission, &status, now);
                 }
-                // It is the host's machine that counts where its signer vouches for a user.
+                // A signer may vouch for a user with its own key: the inner door checks the host's
+                // machine.
                 let admission = admission(Step::VouchedFor(applicant), welcome);
                 self.ask_doors(c, admission, Question::Look(machine), now)
             }
@@ -242,7 +244,8 @@ impl Monitor {
             ) => {
                 let id = pass.id();
                 self.log_registered(id, &name, &peer);
-                // While that took its time, the manager may have closed the door to it.
+                // Ask again: the manager may have closed the inner door to it during the
+                // registration.
                 let admission = admission(Step::Registered(applicant, talk), welcome);
                 self.ask_doors(c, admission, Question::Look(id), now)
             }
@@ -276,14 +279,14 @@ impl Monitor {
         }
     }
 
-    /// A machine is on the inner door's list now, whether or not its user waits for that.
+    /// Logs that a machine is now on the inner door's list, whether or not its user still waits.
     fn log_registered(&mut self, id: Id, name: &Name, peer: &dyn std::fmt::Display) {
         let pairs: [(&str, &dyn std::fmt::Display); 3] =
             [("machine", &id), ("name", name), ("peer", peer)];
         self.log.say(Level::Info, "registered", &pairs);
     }
 
-    /// Who it is that the outer door has let through: what he shows is looked at now.
+    /// Authenticates what the outer door has admitted, as far as it can without PAM.
     fn recognise(
         &mut self,
         c: Connection,
@@ -317,7 +320,7 @@ impl Monitor {
         }
     }
 
-    /// The inner door has been asked about his machine.
+    /// Applies the inner door's decision about the applicant's machine.
     fn at_inner_door(
         &mut self,
         c: Connection,
@@ -342,7 +345,7 @@ impl Monitor {
         }
     }
 
-    /// What is to be written down of somebody who passes: nobody waits for that.
+    /// Has the registry record what is new about an admitted machine. No connection waits for that.
     fn note_admission(
         &mut self,
         applicant: &Applicant,
@@ -366,7 +369,7 @@ impl Monitor {
         }
     }
 
-    /// Both doors let him in: he goes on with what he came for.
+    /// Continues with the request of an applicant that both doors have admitted.
     fn let_in(
         &mut self,
         c: Connection,
@@ -420,7 +423,7 @@ impl Monitor {
     }
 }
 
-/// What lets a machine in that is sent away.
+/// Returns the command that admits a denied machine, for the log.
 fn remedy(paths: &Paths, status: &MachineStatus, is_host: bool) -> String {
     let add = format!("machine add {} --name NAME", status.id);
     let (add, close) = (paths.cosadm(add), paths.cosadm("door close"));
@@ -434,7 +437,7 @@ fn remedy(paths: &Paths, status: &MachineStatus, is_host: bool) -> String {
     }
 }
 
-/// What is said to whoever is let in.
+/// Returns the welcome text for an admitted client.
 fn greeting(welcome: String) -> Vec<Text> {
     let style = Style::Info;
     let welcome = Some(welcome).filter(|w| !w.is_empty());

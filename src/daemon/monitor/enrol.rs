@@ -1,5 +1,5 @@
-//! A machine that wanted to be known is: it hears so, and that is all. The last step of
-//! its walk; what goes to the relay is a session without anything in it.
+//! The last step of a registration: tells the machine that it is registered, and gives the relay an
+//! empty session. Runs in the monitor.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -23,7 +23,7 @@ use crate::registry::{Id, Known, Machine};
 use crate::sys::socket;
 
 impl Monitor {
-    /// Tells a machine that it is known.
+    /// Tells a machine that it is registered.
     pub(super) fn accept_registration(
         &mut self,
         connection: Connection,
@@ -62,7 +62,7 @@ impl Monitor {
             command: String::new(),
             holders: Vec::new(),
         };
-        // Whoever is let in can cause as many as he likes.
+        // An admitted machine can cause any number of these.
         self.log.log_ratelimited(
             Level::Info,
             "enrol",

@@ -1,4 +1,4 @@
-//! Which event belongs to whom: the tokens of the monitor's loop.
+//! The event sources: the tokens of the monitor's event loop.
 
 use mio::Token;
 
@@ -13,20 +13,20 @@ pub(super) const DOOR: Token = Token(5);
 pub(super) const REGISTRAR: Token = Token(6);
 pub(super) const GUARD: Token = Token(7);
 
-/// The kinds of tokens that there are many of: session, job, and so on. The first so
-/// many numbers are those above.
+/// How many kinds of source have many instances: session, job, and so on. As many numbers, the
+/// lowest, are the single sources above.
 const KINDS: usize = 8;
 
 /// Which of the two registry workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WorkerKind {
-    /// It looks.
+    /// It reads.
     Looks = 0,
     /// It registers.
     Writes = 1,
 }
 
-/// Whose event it is.
+/// The source of an event.
 pub(super) enum EventSource {
     Signals,
     Gate,
@@ -43,15 +43,15 @@ pub(super) enum EventSource {
     Guard,
     /// The signer's socket.
     Sign,
-    /// One who has called there.
+    /// A client of the signer's socket.
     WantsSignature(u64),
-    /// A door process.
+    /// A registry worker.
     Door(WorkerKind),
     /// The administrator's socket.
     Control,
-    /// One who has called there.
+    /// A client of the administrator's socket.
     Administers(u64),
-    /// Nobody's.
+    /// None.
     Nobody,
 }
 

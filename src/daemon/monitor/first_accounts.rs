@@ -1,5 +1,5 @@
-//! The accounts that a daemon must know before it serves: that of gate and relay, and its own
-//! where it is no root. Waited for, as all else at the start.
+//! The accounts that a daemon must know before it serves: that of gate and relay, and its own if it
+//! is not root. Runs in the monitor, which waits for them, as for all else at the start.
 
 use std::time::Duration;
 
@@ -11,14 +11,15 @@ use crate::ipc::lookup::Question;
 use crate::sys::account::{self, Account, UserRecord};
 use crate::sys::id_number::IdNumber;
 
-/// Who gate and relay are where their own account is missing.
+/// The user of gate and relay if their own account is missing.
 pub(super) const NOBODY: &str = "nobody";
 
 /// How long the user database may take to answer at the start.
 const LOOKING: Duration = Duration::from_secs(30);
 
-/// An account of this name: a local one at once, another by a look-up process, which runs as
-/// nobody, since it is not known yet whom it is to become. `begun`: one that was begun.
+/// Returns the account of a name. A local one is found at once, another by a look-up process. That
+/// runs as nobody, since the user that it is to become is not known yet. `begun`: a process that
+/// was started before.
 pub(super) fn account_of(
     name: &str,
     begun: Option<&mut Process>,
@@ -34,7 +35,7 @@ pub(super) fn account_of(
     Ok(found.map(|record| record.account))
 }
 
-/// The user that this process is; by a process that was begun before, if there is one.
+/// Returns the user of this process, asked of `begun` or of a new process.
 pub(super) fn own_account(begun: Option<&mut Process>) -> Result<Account, Fault> {
     let question = Question::Number(geteuid().as_raw());
     let found = ask_once(begun, None, &question);
@@ -43,7 +44,7 @@ pub(super) fn own_account(begun: Option<&mut Process>) -> Result<Account, Fault>
     Ok(own.account)
 }
 
-/// Asks a process that was begun, or one of its own, which becomes this user.
+/// Asks a process that was started before, or a new one, which becomes this user.
 fn ask_once(
     begun: Option<&mut Process>,
     user: Option<(IdNumber, IdNumber)>,

@@ -1,14 +1,15 @@
-//! The guard: a job ends with its daemon, all of it, however that ends.
+//! The guard: ends all of a job's processes when the daemon ends, however that happens.
 //!
-//! The kernel hangs up the leader of a job whose monitor dies, and nobody else. So a
-//! process of its own, as mighty as the monitor, waits for the monitor's end, and does then
-//! what the monitor would have done: it hangs up every group that is left and kills it
-//! after the grace. It is a fork of the monitor that was made before any secret was read
-//! (under inetd, or in place of one that died: later), listens to nobody, and learns of
-//! the groups from memory that the monitor writes and it only reads, so that a command
-//! costs neither of them a message; no other fork of the monitor has that memory. Under inetd
-//! it is forked when the command has run for a moment; until then there is a standby guard
-//! ([`Standby`]), which is cheaper to start. What a login has started is its worker's to end.
+//! When a monitor dies, the kernel hangs up only the leader of each of its jobs. So a separate
+//! process with the monitor's privileges waits for the monitor's end, and then does what the
+//! monitor would have done: it hangs up every remaining group and kills it after the grace.
+//!
+//! The guard is a fork of the monitor from before any secret was read (later under inetd, or if it
+//! replaces one that died). It takes no requests. It learns of the groups from memory that the
+//! monitor writes and it only reads, so a command costs no message; no other fork of the monitor
+//! has that memory. Under inetd it is forked when the command has run for a moment. Until then
+//! there is a standby guard ([`Standby`]), which is cheaper to start. What a login has started is
+//! ended by its worker.
 
 #[cfg(test)]
 mod tests;
@@ -35,29 +36,28 @@ use crate::sys::process::CHANNEL;
 use crate::sys::standby::{self, Places, Standby};
 use crate::sys::{pidfd, process, session, signals, socket};
 
-/// Most groups: as many as `[limits] sessions` may say.
+/// Most groups: the maximum of `[limits] sessions`.
 const GROUPS: usize = 1_000_000;
 
-/// How often it looks whether anybody is left.
+/// How often it checks whether a process is left.
 const LOOKING: Duration = Duration::from_millis(50);
 
 /// How often it looks, while it kills, for processes that those have started.
 const LOOKS: usize = 100;
 
-/// One that lived this long is replaced at once when it dies.
+/// A guard that lived this long is replaced at once when it dies.
 const LIVED: Duration = Duration::from_secs(1);
-/// First and longest pause before the next start, after one that failed or did not live.
+/// First and longest delay before the next start, after one that failed or did not live.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The places in the table: the grace in milliseconds, the last place that was ever taken,
-/// and from here on the leaders' numbers, 0 where there is none. That of a leader that was
-/// reaped is negative.
+/// The entries of the table: the grace in milliseconds, the last entry that was ever used, and from
+/// here on the leaders' process IDs, 0 for none. The ID of a leader that was reaped is negative.
 const GRACE: usize = 0;
 const LAST: usize = 1;
 const FIRST: usize = 2;
 
-/// The groups of the jobs, which the guard reads.
+/// The process groups of the jobs, which the guard reads.
 pub(super) struct Groups {
     numbers: Option<Rc<Numbers>>,
     places: HashMap<Pid, usize>,
@@ -72,7 +72,7 @@ impl Default for Groups {
 }
 
 impl Groups {
-    /// An empty table. Where there is no memory for it none is kept.
+    /// Returns an empty table. Without memory for it, no table is kept.
     pub(super) fn new() -> Self {
         let length = NonZeroUsize::MIN.saturating_add(LAST + GROUPS);
         Self {
@@ -83,9 +83,9 @@ impl Groups {
         }
     }
 
-    /// Starts a job and enters its leader. `start` gets the entry, and has the leader's number
-    /// written to it before the leader runs, where the system can do that: a monitor that is
-    /// killed right then leaves a job that the guard knows.
+    /// Starts a job and enters its leader. `start` gets the entry, and has the leader's process ID
+    /// written to it before the leader runs, if the system supports that. Then the guard knows the
+    /// job even if the monitor is killed at that moment.
     ///
     /// # Errors
     /// Those of `start`.
@@ -99,7 +99,7 @@ impl Groups {
         };
         let place = self.free.pop().unwrap_or(self.next);
         let Some(entry) = numbers.word(place) else {
-            // The table is full: as many as `[limits] sessions` may say.
+            // The table is full: it has the maximum of `[limits] sessions`.
             return start(None);
         };
         if place == self.next {
@@ -109,7 +109,7 @@ impl Groups {
         let started = start(Some(entry));
         if let Ok(started) = &started {
             let leader = leader(started);
-            // The system may not have done it.
+            // The system may not support that.
             numbers.set(place, leader.as_raw());
             self.places.insert(leader, place);
         } else {
@@ -119,7 +119,7 @@ impl Groups {
         started
     }
 
-    /// Takes a job out, before its number can be another's.
+    /// Removes a job, before its leader's process ID can be reused.
     pub(super) fn leave(&mut self, leader: Pid) {
         if let (Some(numbers), Some(place)) = (&self.numbers, self.places.remove(&leader)) {
             numbers.set(place, 0);
@@ -127,10 +127,10 @@ impl Groups {
         }
     }
 
-    /// Reaps a job's leader that has ended, while others of its group may live. From then on a
-    /// process of its number is another's. Whether it was reaped.
+    /// Reaps a job's leader that has ended while others of its group may live. From then on its
+    /// process ID may be reused. Returns whether it was reaped.
     pub(super) fn reap(&self, leader: Pid) -> bool {
-        // Before: its number may be another's at once.
+        // Before reaping: the process ID may be reused at once.
         self.set(leader, -leader.as_raw());
         let reaped = process::reap(leader);
         if !reaped {
@@ -145,10 +145,10 @@ impl Groups {
         }
     }
 
-    /// Goes into the background with the table.
+    /// Goes into the background and keeps the table.
     ///
     /// # Errors
-    /// No process was to be had.
+    /// Fails if no process is available.
     pub(super) fn to_background(&self) -> nix::Result<OwnedFd> {
         match &self.numbers {
             Some(numbers) => numbers.taken_along(process::to_background),
@@ -169,7 +169,7 @@ impl Groups {
         Standby::start(c"cosserver: guard", numbers, places)
     }
 
-    /// How long a group that was hung up has until it is killed.
+    /// Sets the time between hang-up and kill of a group.
     pub(super) fn set_grace(&self, grace: Duration) {
         if let Some(numbers) = &self.numbers {
             numbers.set(GRACE, i32::try_from(grace.as_millis()).unwrap_or(i32::MAX));
@@ -184,11 +184,11 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Starts one that watches over these groups, with its channel in the loop, if there is
-    /// one yet: later there may be jobs, which a guard whose channel was dropped would end.
+    /// Starts a guard for these groups. Registers its channel with the event loop if there is one
+    /// already: later there may be jobs, which a guard would end if its channel were dropped.
     ///
     /// # Errors
-    /// No process was to be had, or no memory to share with it, or the loop takes no more.
+    /// Fails if there is no process, no memory to share with it, or no room in the event loop.
     pub(super) fn start(groups: &Groups, registry: Option<&Registry>) -> Result<Self, Fault> {
         let (channel, theirs) = Channel::pair()?;
         let numbers = groups.numbers.clone();
@@ -202,10 +202,10 @@ impl Guard {
         Ok(guard)
     }
 
-    /// Puts its channel into the loop, where its end shows.
+    /// Registers its channel with the event loop, to notice its end.
     ///
     /// # Errors
-    /// The loop takes no more.
+    /// Fails if the event loop takes no more.
     fn watch(&self, registry: &Registry) -> Result<(), Fault> {
         let fd = self.channel.as_fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), event_source::GUARD, Interest::READABLE)?;
@@ -213,7 +213,7 @@ impl Guard {
     }
 }
 
-/// The guard, while it lives, or else when the next one is started.
+/// The guard, while it lives, or when the next one is started.
 #[derive(Default)]
 pub(super) struct Guarding {
     guard: Option<Guard>,
@@ -222,17 +222,17 @@ pub(super) struct Guarding {
     due: Option<Instant>,
     /// How many in a row could not be started or did not live.
     failures: u32,
-    /// Why the last start failed, as the log has it.
+    /// Why the last start failed, as logged.
     told: Option<String>,
 }
 
 impl Guarding {
-    /// When the next one is started.
+    /// Returns when the next one is started.
     pub(super) const fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Takes one that was started. `true`: the log has said that there was none to be had.
+    /// Takes a guard that was started. `true`: the log has said that none could be started.
     fn started(&mut self, guard: Guard) -> bool {
         (self.guard, self.due) = (Some(guard), None);
         if let Some(standby) = self.standby.take() {
@@ -241,7 +241,7 @@ impl Guarding {
         self.told.take().is_some()
     }
 
-    /// Notes that none was to be had. `true`: the log has not said so yet.
+    /// Notes that none could be started. `true`: the log has not said so yet.
     fn failed(&mut self, why: String, now: Instant) -> bool {
         self.fall_due(now);
         let is_new = self.told.as_ref() != Some(&why);
@@ -263,8 +263,8 @@ impl Guarding {
         true
     }
 
-    /// Has the first one started after a while, where none is due before: a job that ends sooner
-    /// would wait for two forks more than it needs.
+    /// Has the first one started after a delay, unless one is due before. A job that ends sooner
+    /// would wait for two forks that it does not need.
     pub(super) fn begin_later(&mut self, after: Duration, now: Instant) {
         if self.guard.is_none() {
             self.due = self.due.or(Some(now + after));
@@ -279,7 +279,7 @@ impl Guarding {
 }
 
 impl Monitor {
-    /// Starts a guard where there is none. Without one the daemon serves all the same.
+    /// Starts a guard if there is none. The daemon serves without one, too.
     pub(super) fn start_guard(&mut self) {
         if self.guard.guard.is_some() {
             return;
@@ -290,9 +290,9 @@ impl Monitor {
         self.guard_started(started);
     }
 
-    /// Under inetd, before the one job is started: starts a standby guard, which ends the job if
-    /// this process is killed before there is a guard. Where the system does not allow that, the
-    /// guard is started right away.
+    /// Under inetd, starts a standby guard before the one job: it ends the job if this process is
+    /// killed before there is a guard. If the system does not support that, the guard is started at
+    /// once.
     pub(super) fn start_standby_guard(&mut self) {
         let standby = self.guard.standby.take_if(|standby| standby.has_ended());
         if let Some(ended) = standby {
@@ -304,13 +304,13 @@ impl Monitor {
         self.update_guard();
         match self.sessions.groups().start_standby() {
             Ok(standby) => self.guard.standby = Some(standby),
-            // A guard would not be started either, and takes two processes.
+            // Starting a guard would fail too, and takes two processes.
             Err(Errno::EAGAIN | Errno::ENOMEM) => {}
             Err(_) => self.start_guard(),
         }
     }
 
-    /// Takes one that was started before there was a loop, or a job.
+    /// Takes a guard that was started before there was an event loop, or a job.
     pub(super) fn take_guard(&mut self, started: Result<Guard, Fault>) {
         let watched = started.and_then(|g| g.watch(self.poll.registry()).map(|()| g));
         self.guard_started(watched);
@@ -336,25 +336,26 @@ impl Monitor {
         }
     }
 
-    /// The guard has nothing to say: it is dead. The next one is started when it is due.
+    /// Notes that the guard is dead, since it never sends anything. The next one is started when it
+    /// is due.
     pub(super) fn guard_ended(&mut self, now: Instant) {
         if self.guard.ended(now) {
             self.log.say(Level::Error, "lost", &[("process", &"guard")]);
         }
     }
 
-    /// A reload may have changed the grace.
+    /// Passes on the grace, which a reload may have changed.
     pub(super) fn update_guard(&self) {
         let grace = self.settings.exec.hup_to_kill;
         self.sessions.groups().set_grace(grace);
     }
 }
 
-/// The guard's life.
+/// Runs the guard.
 fn wait_and_end(numbers: &Numbers) -> u8 {
     process::set_name("cos: guard");
     process::quiet();
-    // No file system is to be kept busy.
+    // Keep no file system busy.
     let _ = nix::unistd::chdir("/");
     let Ok(channel) = socket::inherited(CHANNEL).map(Channel::new) else {
         return process::FAILURE;
@@ -371,9 +372,9 @@ fn wait_and_end(numbers: &Numbers) -> u8 {
     process::SUCCESS
 }
 
-/// Ends the one job of a monitor that has ended: the program of a standby guard ([`Standby`]).
-/// Its arguments are the grace in milliseconds and the leader's number, as the table has them.
-/// Every signal is blocked.
+/// Ends the one job of a monitor that has ended: the program of a standby guard ([`Standby`]). Its
+/// arguments are the grace in milliseconds and the leader's process ID, as in the table. Every
+/// signal is blocked.
 pub fn standby_main() -> u8 {
     process::set_name("cos: guard");
     let _ = nix::unistd::chdir("/");
@@ -382,20 +383,20 @@ pub fn standby_main() -> u8 {
     let (Some(Ok(after)), Some(Ok(number))) = (numbers.next(), numbers.next()) else {
         return process::FAILURE;
     };
-    // A leader that was reaped since has given its number up.
+    // The process ID of a leader that was reaped since may have been reused.
     let is_reaped = process.is_some_and(|process| !pidfd::is_there(&process));
     let number = if is_reaped { -number.abs() } else { number };
     end_all([number], grace(after));
     process::SUCCESS
 }
 
-/// The grace, as the table has it.
+/// Returns the grace, as in the table.
 fn grace(milliseconds: i32) -> Duration {
     Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
 }
 
-/// Hangs up every group, and whatever of its session is in another, and kills after the grace
-/// what is left. `numbers`: the leaders', as the table has them.
+/// Hangs up every group, and the processes of its session in other groups, and kills after the
+/// grace what is left. `numbers`: the leaders' process IDs, as in the table.
 fn end_all(numbers: impl IntoIterator<Item = i32>, grace: Duration) {
     let until = Instant::now() + grace;
     let leaders: BTreeSet<i32> = numbers.into_iter().filter_map(leader).collect();
@@ -415,7 +416,7 @@ fn end_all(numbers: impl IntoIterator<Item = i32>, grace: Duration) {
         left.retain(Group::is_there);
         apart.retain(|process| !process.has_ended());
         if left.is_empty() && apart.is_empty() {
-            // What was started meanwhile.
+            // Processes that were started since.
             apart = session::apart(&leaders);
             if apart.is_empty() {
                 return;
@@ -432,7 +433,7 @@ fn end_all(numbers: impl IntoIterator<Item = i32>, grace: Duration) {
     for group in &left {
         group.signal(Signal::SIGKILL);
     }
-    // One that is starting others is stopped by the next look, or the one after it.
+    // The next look, or the one after it, stops a process that is starting others.
     for _ in 0..LOOKS {
         let apart = session::apart(&leaders);
         if apart.is_empty() {
@@ -444,12 +445,12 @@ fn end_all(numbers: impl IntoIterator<Item = i32>, grace: Duration) {
     }
 }
 
-/// The leader of which a number in the table tells. `None`: there is none, or it was reaped
-/// and its group is gone, since its number is another process's.
+/// Returns the leader of a number in the table. `None`: there is none, or it was reaped and its
+/// group is gone, so that another process has its number.
 fn leader(number: i32) -> Option<i32> {
     match number {
         2.. => Some(number),
-        // As long as its group has a member, no process gets its number.
+        // While its group has a member, no process gets its number.
         ..=-2 => {
             let is_free = kill(Pid::from_raw(number.checked_neg()?), None) == Err(Errno::ESRCH);
             is_free.then_some(number.checked_neg()?)
@@ -461,7 +462,7 @@ fn leader(number: i32) -> Option<i32> {
 /// A process group whose leader's parent is dead.
 struct Group {
     leader: Pid,
-    /// `None`: it has ended and was reaped by whoever inherited it.
+    /// `None`: it has ended, and its new parent has reaped it.
     pidfd: Option<OwnedFd>,
 }
 
@@ -474,7 +475,7 @@ impl Group {
     fn signal(&self, signal: Signal) {
         match &self.pidfd {
             Some(leader) => pidfd::signal_led(leader, self.leader, signal),
-            // As long as its group has a member, its number is nobody else's.
+            // While its group has a member, no other has its number.
             None if kill(self.leader, None) == Err(Errno::ESRCH) => {
                 let _ = killpg(self.leader, signal);
             }
@@ -490,7 +491,7 @@ impl Group {
         {
             Some(Ok(())) => true,
             Some(Err(Errno::ESRCH)) => false,
-            // The system has no such thing.
+            // The system does not support that.
             Some(Err(_)) | None => killpg(self.leader, None).is_ok(),
         }
     }

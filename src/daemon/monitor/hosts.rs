@@ -1,8 +1,8 @@
-//! HOSTINFO as the monitor has it: loaded, loaded anew when the file changes,
-//! and the names in it resolved by a look-up process.
+//! HOSTINFO in the monitor: loaded at the start and when the file changes. A look-up process
+//! resolves the names in it.
 //!
-//! Runs in the monitor. Owns the host table, the addresses of its names, and the queue of
-//! names to be looked up. Must never resolve a name itself, or wait for an answer.
+//! Runs in the monitor. Owns the host table, the addresses of its names, and the queue of names to
+//! be looked up. Must never resolve a name itself, or wait for an answer.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
@@ -20,26 +20,26 @@ use crate::config::paths::Paths;
 use crate::fault::Fault;
 use crate::ipc::lookup::{HOSTS, Question};
 
-/// While names are being resolved, those that are known are told this often.
+/// While names are being resolved, the known ones are reported this often.
 const TOLD: Duration = Duration::from_secs(1);
 
-/// A name that did not resolve is asked for again after this time, then after twice that, and
-/// so on up to [`SELDOM`].
+/// A name that did not resolve is looked up again after this time, then after twice that, and so on
+/// up to [`SELDOM`].
 const AGAIN: Duration = Duration::from_secs(5);
 const SELDOM: Duration = Duration::from_secs(300);
-/// A name is asked for at most this often because a connection needs it.
+/// A name is looked up at most this often because a connection needs it.
 const ON_DEMAND: Duration = Duration::from_secs(1);
 
-/// First and longest pause before names are asked for again for which no look-up process was
-/// to be had.
+/// First and longest pause before names are looked up again for which no look-up process was
+/// available.
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// So many look-ups at a time are kept for names that a connection needs: a resolver that does
-/// not answer for others must not keep it waiting.
+/// This many look-ups are reserved for names that a connection needs: a resolver that does not
+/// answer for others must not delay it.
 const KEPT: usize = 2;
 
-/// What tells one state of a file from another.
+/// The version of a file.
 type Stamp = Option<(u64, u64, i64, i64, i64, i64, u64, u32, u32)>;
 
 fn stamp(path: &Path) -> Stamp {
@@ -63,30 +63,30 @@ pub(super) struct Hosts {
     table: Result<HostTable, Fault>,
     seen: [Stamp; 2],
     resolved: HashMap<HostName, Vec<IpAddr>>,
-    /// Names that are still to be asked for.
+    /// Names that are still to be looked up.
     waiting: VecDeque<HostName>,
-    /// Those that a connection needs, which are asked for first.
+    /// Names that a connection needs, which are looked up first.
     wanted: VecDeque<HostName>,
-    /// Names that are being looked up. One that has left the table stays until its answer
-    /// comes: the process still has the question, and has no more room than that.
+    /// Names that are being looked up. One that has left the table stays until its answer comes:
+    /// the process still has the question, and no room for more than that.
     looking: HashMap<LookUp, HostName>,
     /// The table's names that are to be resolved.
     names: HashSet<HostName>,
-    /// How often in a row no look-up process was to be had, and when the next try is.
+    /// How often in a row no look-up process was available, and when the next try is.
     failures: u32,
     retry: Option<Instant>,
-    /// When each name's last look-up ended, and how that was.
+    /// When each name's last look-up ended, and how.
     ended: HashMap<HostName, Ended>,
-    /// When the next name is due that did not resolve.
+    /// When the next name that did not resolve is due.
     due: Option<Instant>,
-    /// Since when the others must know of the names that are resolved.
+    /// When the resolved names were last reported.
     told: Instant,
 }
 
 /// The end of a name's last look-up.
 struct Ended {
     at: Instant,
-    /// After what time it is asked for again, where it did not resolve.
+    /// The delay until the next look-up, if it did not resolve.
     again: Option<Duration>,
 }
 
@@ -96,31 +96,31 @@ impl Ended {
     }
 }
 
-/// A name that does not resolve, and why, when that is new.
+/// A name that does not resolve, and why, if that is new.
 pub(super) type Unresolved = Option<(HostName, String)>;
 
-/// What [`Hosts::refresh`] found.
+/// The result of [`Hosts::refresh`].
 pub(super) enum Refreshed {
     /// Nothing has changed.
     Same,
-    /// The table is another one now.
+    /// The table was replaced.
     New,
 }
 
 /// What the end of a name's look-up means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Names {
-    /// No look-up of these, or one of many: nobody needs to know yet.
+    /// No name of ours, or one of many: nothing is to be reported yet.
     Same,
     /// Some names have their addresses; others are still being looked up.
     Some,
-    /// Every name has its addresses, as far as it resolves.
+    /// Every name that resolves has its addresses.
     All,
 }
 
 impl Hosts {
-    /// Loads the table. A table that cannot be read denies everybody. Its names are not asked
-    /// for before [`Self::resolve`].
+    /// Loads the table. A table that cannot be read denies every host. Its names are not looked up
+    /// before [`Self::resolve`].
     pub(super) fn load(paths: &Paths) -> Self {
         let mut hosts = Self {
             table: Err(Fault::new("hostinfo was not read yet")),
@@ -140,14 +140,14 @@ impl Hosts {
         hosts
     }
 
-    /// Loads the table anew whatever its stamp says.
+    /// Loads the table again, whatever its stamp says.
     pub(super) fn reload(&mut self, paths: &Paths) {
         self.seen = [stamp(&paths.hostinfo()), stamp(&paths.dir)];
         self.table = HostTable::load(paths);
         self.list_names();
     }
 
-    /// Loads the table anew if the file, or its folder, has changed.
+    /// Loads the table again if the file, or its folder, has changed.
     pub(super) fn refresh(&mut self, paths: &Paths) -> Refreshed {
         if [stamp(&paths.hostinfo()), stamp(&paths.dir)] == self.seen {
             return Refreshed::Same;
@@ -156,23 +156,23 @@ impl Hosts {
         Refreshed::New
     }
 
-    /// The table, or why there is none.
+    /// Returns the table, or why there is none.
     pub(super) const fn table(&self) -> Result<&HostTable, &Fault> {
         self.table.as_ref()
     }
 
-    /// What a host's name resolves to; `None`: it does not, or has not yet.
+    /// Returns what a host's name resolves to; `None`: it does not, or has not yet.
     pub(super) fn addresses_of(&self, name: &HostName) -> Option<Vec<IpAddr>> {
         self.resolved.get(name).cloned()
     }
 
-    /// The hosts that may ask for anything at all.
+    /// Returns the hosts that may make any request at all.
     fn callers(&self) -> impl Iterator<Item = &Entry> {
         let all = self.table.iter().flat_map(HostTable::entries);
         all.filter(|e| e.may_ask())
     }
 
-    /// Every address and network that may call, with its prefix length.
+    /// Returns every address and network that may connect, with its prefix length.
     pub(super) fn networks(&self) -> Vec<(IpAddr, u8)> {
         let mut all = Vec::new();
         for entry in self.callers() {
@@ -187,14 +187,14 @@ impl Hosts {
         all
     }
 
-    /// Lists all names that are to be resolved, but for those that are being looked up.
+    /// Lists all names that are to be resolved, except those that are being looked up.
     fn list_names(&mut self) {
         let names: HashSet<HostName> = self
             .callers()
             .filter(|e| matches!(e.addresses, Addresses::ByName))
             .map(|e| e.name.clone())
             .collect();
-        // What was known of those that are still there stays until the new answer comes.
+        // The known addresses of names that stay are kept until the new answer comes.
         self.resolved.retain(|name, _| names.contains(name));
         self.ended.retain(|name, _| names.contains(name));
         self.find_due();
@@ -207,11 +207,11 @@ impl Hosts {
         self.retry = None;
     }
 
-    /// Has the names looked up that are still to be, as many at a time as one process takes.
-    /// Those that cannot be asked for now stay in the queue.
+    /// Starts the look-ups of the queued names, as many at a time as one process takes. Names that
+    /// cannot be looked up now stay in the queue.
     ///
     /// # Errors
-    /// No process is to be had, and that is new. It is tried again at [`Self::deadline`].
+    /// Fails if no process is available, and that is new. It is tried again at [`Self::deadline`].
     pub(super) fn resolve(
         &mut self,
         look_ups: &mut LookUps,
@@ -245,7 +245,7 @@ impl Hosts {
         Ok(())
     }
 
-    /// The queue whose first name is asked for next, if one more may be asked for now.
+    /// Returns the queue of the name to look up next, if one more may be looked up now.
     fn next_queue(&mut self) -> Option<&mut VecDeque<HostName>> {
         let slots = HOSTS.saturating_sub(self.looking.len());
         if slots > 0 && !self.wanted.is_empty() {
@@ -254,14 +254,14 @@ impl Hosts {
         (slots > KEPT && !self.waiting.is_empty()).then_some(&mut self.waiting)
     }
 
-    /// How many names did not resolve at the last try.
+    /// Returns how many names did not resolve at the last try.
     pub(super) fn unresolved(&self) -> usize {
         let failed = self.ended.values().filter(|ended| ended.again.is_some());
         failed.count()
     }
 
-    /// Asks for a name because a connection needs it, and whether that is worth waiting for:
-    /// it is being looked up, or was not a moment ago.
+    /// Looks a name up because a connection needs it. Returns whether that is worth waiting for:
+    /// the name is being looked up, or was not looked up a moment ago.
     pub(super) fn want(&mut self, name: &HostName, now: Instant) -> bool {
         if self.looking.values().any(|under_way| under_way == name) {
             return true;
@@ -277,16 +277,17 @@ impl Hosts {
         true
     }
 
-    /// When a name that did not resolve, or could not be asked for, is to be asked for again.
+    /// Returns when a name that did not resolve, or could not be looked up, is to be looked up
+    /// again.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.due.into_iter().chain(self.retry).min()
     }
 
-    /// Lists the names that are due again, to be resolved.
+    /// Queues the names that are due again.
     pub(super) fn tend(&mut self, now: Instant) {
         for (name, ended) in &mut self.ended {
             if ended.due().is_some_and(|due| due <= now) {
-                // It is due once: its next end says when it is again.
+                // It is due once: the end of the look-up sets the next time.
                 ended.at = now;
                 let under_way = self.looking.values().any(|looking| looking == name);
                 let is_wanted = self.wanted.contains(name);
@@ -302,7 +303,7 @@ impl Hosts {
         self.due = self.ended.values().filter_map(Ended::due).min();
     }
 
-    /// Takes note of how a look-up ended; why, where that is new.
+    /// Notes how a look-up ended. Returns why it failed, if that is new.
     fn note_end(&mut self, name: &HostName, why: Option<String>, now: Instant) -> Unresolved {
         let before = self.ended.get(name).and_then(|ended| ended.again);
         let again = why
@@ -314,7 +315,7 @@ impl Hosts {
             .map(|why| (name.clone(), why))
     }
 
-    /// Whether there is a host that is known by its name alone.
+    /// Whether there is a host that is known by its name only.
     pub(super) fn have_names(&self) -> bool {
         !self.names.is_empty()
     }
@@ -332,12 +333,12 @@ impl Hosts {
         !self.waiting.is_empty() || !self.wanted.is_empty()
     }
 
-    /// The name that is being looked up under this number.
+    /// Returns the name that is being looked up under this number.
     pub(super) fn looked_up(&self, which: LookUp) -> Option<&HostName> {
         self.looking.get(&which)
     }
 
-    /// The look-up of a name has ended.
+    /// Handles the end of a name's look-up.
     pub(super) fn heard(
         &mut self,
         which: LookUp,
@@ -350,7 +351,7 @@ impl Hosts {
         if !self.names.contains(&name) {
             return (Names::Same, None);
         }
-        // A name server that is away for once takes no host's address away.
+        // A temporary failure of a name server removes no host's address.
         let unresolved = match found {
             Ok(addresses) if addresses.is_empty() => {
                 self.note_end(&name, Some("it has no address".into()), now)

@@ -1,10 +1,10 @@
-//! `cosserver -i`: one connection, which inetd has accepted, by the path of every other.
-//! What many such monitors must know of each other stands in their [`Table`].
+//! `cosserver -i`: serves one connection, which inetd has accepted, on the same path as any other.
+//! Such monitors share their state in the [`Table`].
 //!
-//! Gate and relay are begun before anything is read, side by side. The connection
-//! takes a slot among those of all monitors, by the gate's own rules, and is given to the
-//! gate as if that had accepted it. What the gate makes of it, and what it is told
-//! to do, is noted here on its way: penalties, and when the slot is free.
+//! Runs in the monitor. Starts gate and relay side by side before it reads anything. The connection
+//! takes a slot among those of all monitors, by the gate's own rules, and is given to the gate as
+//! if the gate had accepted it. This module notes the gate's questions and orders as they pass:
+//! they decide penalties, and when the slot is free.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,40 +33,39 @@ use crate::sys::{locks, socket};
 
 /// The one connection, among those of all monitors.
 pub(super) struct InetdConnection {
-    /// Until it is the gate's.
+    /// The socket, until the gate has it.
     connection: Option<OwnedFd>,
     peer: IpAddr,
     table: Option<Rc<Table>>,
-    /// Its slot, as long as it is a stranger's.
+    /// Its slot, while it is unauthenticated.
     slot: Option<usize>,
-    /// Whether its login waits for a turn with PAM, and may be turned out meanwhile.
+    /// Whether its login waits for a PAM slot and may be evicted.
     waits: bool,
-    /// A ClientHello that waits until the names of HOSTINFO are resolved, and how long.
+    /// A ClientHello that waits until the names in HOSTINFO are resolved, and its deadline.
     postponed: Option<(Vec<u8>, Vec<OwnedFd>, Instant)>,
-    /// The machines that the doors were asked about: its own, and that of its host.
+    /// The machines that the registry was asked about: its own, and that of its host.
     pub(super) machines: Vec<Id>,
 }
 
-/// How long a caller waits for the names of HOSTINFO, of which one may be its own: longer
-/// than name servers take that answer.
+/// How long a client waits for the names in HOSTINFO, of which one may be its own. Longer than name
+/// servers take to answer.
 const NAMES: Duration = Duration::from_secs(5);
 
 /// How long a session runs before its guard is started and its look-up process ended, so that a
 /// short command waits for neither.
 pub(super) const SHORT: Duration = Duration::from_millis(10);
 
-/// What is begun before anything is read.
+/// The processes that are started before anything is read.
 pub(super) struct Begun {
     pub(super) connection: InetdConnection,
     pub(super) gate: Child,
     pub(super) relay: Child,
-    /// Looks the user up, once it is known who.
+    /// Looks up the user, once known.
     pub(super) look_up: Process,
 }
 
-/// The one who called waits for every process that is still to be started: they are
-/// begun at once, side by side. None of them needs a program of its own: this process has
-/// read nothing yet that they must not have.
+/// Starts the processes that the client would otherwise wait for, all at once, side by side. They
+/// are forks without an exec: this process has read nothing yet that they must not have.
 pub(super) fn begin(
     asked: &Asked,
     apart: &Apart,
@@ -96,16 +95,17 @@ pub(super) fn begin(
 }
 
 impl Monitor {
-    /// Takes a slot for the connection and gives it to the gate. Where there is no table
-    /// to be had it is served all the same: what the table bounds is load, and an
-    /// administrator who must get in to free a full disk is not to be shut out by it.
+    /// Takes a slot for the connection and gives it to the gate. Without the table the connection
+    /// is served all the same: the table bounds load only, and must not lock out an administrator
+    /// who has to free a full disk.
     pub(super) fn take_slot(&mut self) {
         let Some(connection) = &mut self.inetd else {
             return;
         };
         match Table::open(&self.paths.inetd_table()) {
             Ok(table) => {
-                // Without it, it is only not found: what it serves is not less safe.
+                // Without this, `cosadm` cannot find this monitor. Its connection is no less
+                // secure.
                 let _ = table.be_found();
                 connection.table = Some(Rc::new(table));
             }
@@ -117,8 +117,8 @@ impl Monitor {
         self.admit();
     }
 
-    /// Decides whether the connection may stay, as far as that is known yet: while the
-    /// names of HOSTINFO are being resolved, it may still be a host's.
+    /// Decides whether the connection may stay, as far as that is known. While the names in
+    /// HOSTINFO are being resolved, it may still be a host's.
     pub(super) fn admit(&mut self) {
         let limits = self.limits();
         let Some(connection) = self.inetd.as_mut().filter(|s| s.connection.is_some()) else {
@@ -144,7 +144,7 @@ impl Monitor {
         }
     }
 
-    /// Goes on without the table.
+    /// Continues without the table.
     fn lose_table(&mut self, why: &dyn std::fmt::Display) {
         if let Some(connection) = &mut self.inetd {
             (connection.table, connection.slot) = (None, None);
@@ -155,7 +155,7 @@ impl Monitor {
         self.log.say(Level::Warning, "no-table", &pairs);
     }
 
-    /// Ends without a word to the peer.
+    /// Closes the connection without an answer to the peer.
     fn turn_away(&mut self, why: Complaint) {
         let Some(connection) = &mut self.inetd else {
             return;
@@ -170,8 +170,8 @@ impl Monitor {
         self.lost(Which::Gate, Instant::now());
     }
 
-    /// `cosadm` has excluded a machine: whatever that has here is hung up. For a daemon that
-    /// stands, `cosadm` asks for it at its socket.
+    /// Closes what an excluded machine has here, after `cosadm` has excluded one. A standalone
+    /// daemon gets that request at its control socket.
     pub(super) fn look_again(&mut self, now: Instant) {
         self.paths.forget();
         let machines = self
@@ -185,7 +185,8 @@ impl Monitor {
         }
     }
 
-    /// Another monitor needs the slot. (Where it was given back meanwhile, none does.)
+    /// Evicts the connection because another monitor needs the slot, unless the slot is free
+    /// already.
     pub(super) fn make_room(&mut self) {
         let Some(connection) = &self.inetd else {
             return;
@@ -205,7 +206,7 @@ impl Monitor {
         self.turn_away(Complaint::Crowd);
     }
 
-    /// `false`: another monitor has told it to go.
+    /// Notes the connection's stage in the table. `false`: another monitor has evicted it.
     fn set_stage(&mut self, stage: PreauthStage) -> bool {
         let Some(connection) = &self.inetd else {
             return true;
@@ -222,16 +223,16 @@ impl Monitor {
         }
     }
 
-    /// Notes what a question of the gate means for the slot. `false`: it is too late, the
-    /// connection had to make room.
+    /// Notes what a question of the gate means for the slot. `false`: the connection was evicted
+    /// before.
     pub(super) fn note_question(&mut self, question: &Question<'_>) -> bool {
         if self.inetd.is_none() {
             return true;
         }
         match *question {
             Question::ClientHello(..) | Question::Sealed(..) => {
-                // Its walls go up while the caller's proof is looked at: earlier it would
-                // keep gate and look-up from a processor, later the command from its end.
+                // The relay sandboxes itself while the client's proof is verified. Earlier it would
+                // keep gate and look-up process from a processor, later it would delay the command.
                 let _ = self.relay.send_in(self.sandbox_config.as_ref());
                 if !self.set_stage(PreauthStage::Asking) {
                     self.turn_away(Complaint::Crowd);
@@ -244,9 +245,9 @@ impl Monitor {
         true
     }
 
-    /// Keeps a ClientHello back as long as the caller may be a host that HOSTINFO has by its
-    /// name alone: a daemon that was just started does not know its address yet. Gives
-    /// back the descriptors of what is to be answered now.
+    /// Postpones a ClientHello while the client may be a host that HOSTINFO lists by name only: a
+    /// new daemon does not know its address yet. Returns the descriptors of a message that is to be
+    /// answered now.
     pub(super) fn unless_postponed(
         &mut self,
         message: &[u8],
@@ -263,12 +264,12 @@ impl Monitor {
             return Some(fds);
         };
         connection.postponed = Some((message.to_vec(), fds, now + NAMES));
-        // Nothing is proven, and others wait for slots.
+        // It has not authenticated, and others wait for slots.
         self.set_stage(PreauthStage::Waiting);
         None
     }
 
-    /// Whether the one connection comes from an address that HOSTINFO has.
+    /// Whether the connection comes from an address that HOSTINFO lists.
     pub(super) fn has_listed_caller(&self) -> bool {
         let Some(connection) = &self.inetd else {
             return false;
@@ -277,23 +278,23 @@ impl Monitor {
         known.has(connection.peer)
     }
 
-    /// When a caller has waited long enough for the names.
+    /// Returns until when a client waits for the names.
     pub(super) fn names_deadline(&self) -> Option<Instant> {
         let postponed = self.inetd.as_ref()?.postponed.as_ref();
         postponed.map(|(.., until)| *until)
     }
 
-    /// Goes on with what had to wait for the names.
+    /// Continues with what waited for the names.
     pub(super) fn go_on(&mut self, now: Instant) {
         self.admit();
         let postponed = self
             .inetd
             .as_mut()
             .and_then(|connection| connection.postponed.take());
-        // Who has left meanwhile asks nothing more.
+        // A client that has left asks nothing more.
         if let Some((message, fds, _)) = postponed.filter(|_| !self.unauthenticated.is_empty()) {
             if let Some(question) = Question::decode(&message) {
-                // One that was told to go meanwhile is turned away here.
+                // A connection that was evicted in the meantime is closed here.
                 if self.note_question(&question) {
                     self.answer(&question, fds, now);
                 }
@@ -301,7 +302,7 @@ impl Monitor {
         }
     }
 
-    /// Notes whether the login waits for its turn with PAM: so long it makes room.
+    /// Notes whether the login waits for a PAM slot: if so, it may be evicted.
     pub(super) fn note_pam_slot(&mut self) {
         let login = self
             .unauthenticated
@@ -312,7 +313,7 @@ impl Monitor {
         };
         let waits = self.logins.is_queued(login);
         if std::mem::replace(&mut connection.waits, waits) != waits {
-            // One that was told to go meanwhile will hear of it by its signal.
+            // If it was evicted before, the signal for that follows.
             self.set_stage(match waits {
                 true => PreauthStage::Prompted,
                 false => PreauthStage::Asking,
@@ -326,7 +327,7 @@ impl Monitor {
             return;
         }
         match Order::decode(order) {
-            // One that was told to go meanwhile will hear of it by its signal.
+            // If it was evicted before, the signal for that follows.
             Some(Order::Continue(..)) => {
                 self.set_stage(PreauthStage::Waiting);
             }
@@ -353,7 +354,7 @@ impl Monitor {
             }
             Some(Order::Taken(_)) => {
                 self.leave_slot();
-                // Nobody else is served, so nothing is looked up any more.
+                // No other request is served, so nothing more is looked up.
                 self.look_ups.retire(SHORT, Instant::now());
                 // The session may last for days.
                 self.paths.forget();
@@ -362,7 +363,8 @@ impl Monitor {
         }
     }
 
-    /// A gate that died of its stranger has not said what he did.
+    /// Penalizes the peer of an unauthenticated connection whose gate died: it may have caused
+    /// that.
     pub(super) fn note_gate_is_lost(&mut self) {
         let is_unauthenticated = |connection: &InetdConnection| {
             connection.slot.is_some() && connection.connection.is_none()
@@ -393,7 +395,7 @@ impl Monitor {
         }
     }
 
-    /// Gives the slot back: the connection is a session's, or over.
+    /// Releases the slot: the connection is authenticated, or closed.
     pub(super) fn leave_slot(&mut self) {
         if let Some(connection) = &mut self.inetd {
             if let (Some(table), Some(slot)) = (&connection.table, connection.slot.take()) {

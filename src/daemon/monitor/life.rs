@@ -1,4 +1,4 @@
-//! The monitor's life: signals, deadlines, and the end.
+//! The monitor's signals, deadlines, and end.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ impl Monitor {
         }
     }
 
-    /// A broken configuration keeps the old one, and says so.
+    /// Reloads the settings. If they are faulty, logs that and keeps the old ones.
     fn reload(&mut self) {
         self.manager.tell(&notify::reloading());
         let read = start::settings(&self.paths.settings(), self.port)
@@ -79,8 +79,8 @@ impl Monitor {
         self.manager.tell("READY=1");
     }
 
-    /// The host's key is read at the start alone: the sessions that run, and the
-    /// handshakes that are under way, were begun with it.
+    /// Warns of a changed host key. The key is read at the start only: running sessions and
+    /// handshakes were begun with it.
     fn warn_of_another_key(&mut self) {
         let why: String = match keys::load_host_key(&self.paths) {
             Ok(key) if key.public == self.host.public => return,
@@ -95,7 +95,7 @@ impl Monitor {
         self.log.say(Level::Warning, "needs-restart", &pairs);
     }
 
-    /// Accepts no more, and gives running jobs their grace. A second signal ends it.
+    /// Stops accepting connections, and gives running jobs their grace. A second signal ends that.
     fn stop(&mut self, now: Instant) {
         if self.stopping.is_some() {
             self.stopping = Some(now);
@@ -106,7 +106,7 @@ impl Monitor {
         self.log
             .say(Level::Info, "stopping", &[("sessions", &sessions)]);
         self.stopping = Some(now + self.settings.daemon.grace);
-        // Nobody is started any more, so nobody's time is waited for.
+        // No process is started any more, so no restart is waited for.
         self.restart = [None, None];
         self.claim.give_up();
         self.listeners.clear();
@@ -257,7 +257,7 @@ impl Monitor {
 
     pub(super) fn is_over(&self) -> bool {
         let idle = self.sessions.len() == 0 && !self.logins.is_busy();
-        // A daemon of inetd's sees to it that its worker gets no longer than any other.
+        // Under inetd the daemon waits for a concluding worker, to enforce its time limit.
         let nobody_is_left = self.gate_is_empty && self.pending.is_empty();
         let served = self.inetd.is_some() && nobody_is_left && !self.logins.concludes();
         idle && (self.stopping.is_some() || served)

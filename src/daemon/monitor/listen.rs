@@ -1,5 +1,5 @@
-//! Where connections come from: our own listening sockets, the service manager's,
-//! or inetd's one connection. Run by the monitor at its start; it accepts nothing.
+//! The sources of connections: our own listening sockets, the service manager's, or inetd's one
+//! connection. Run by the monitor at its start; it accepts nothing.
 
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +12,7 @@ use crate::sys::socket;
 /// How often a port that the system chose for one address is tried for the others.
 const PORT_TRIES: usize = 16;
 
-/// inetd: the connection on descriptor 0.
+/// Returns inetd's connection, on descriptor 0.
 pub(super) fn adopted() -> Result<OwnedFd, Fault> {
     let socket = socket::inherited(0)?;
     socket::peer(socket.as_fd())
@@ -21,7 +21,7 @@ pub(super) fn adopted() -> Result<OwnedFd, Fault> {
     Ok(socket)
 }
 
-/// The service manager's sockets, or ours: the same port on every address.
+/// Returns the service manager's sockets, or opens ours: the same port on every address.
 pub(super) fn listeners(settings: &Settings) -> Result<Vec<TcpListener>, Fault> {
     let inherited = notify::inherited_listeners()?;
     if !inherited.is_empty() {
@@ -47,7 +47,7 @@ fn listen_on_all(settings: &Settings) -> Result<Vec<TcpListener>, Fault> {
                 port = listener.local_addr()?.port();
                 all.push(listener);
             }
-            // A host without IPv6, or without this address for now.
+            // The host may have no IPv6, or not this address for now.
             Err(e) if ip.is_ipv6() && no_such_address(&e) && settings.listen.len() > 1 => {}
             Err(e) => {
                 let hint = if e.kind() == std::io::ErrorKind::AddrInUse {

@@ -1,7 +1,8 @@
-//! A login's way through the monitor, top to bottom: begun, prompted, answered,
-//! known, granted, started, accepted; and its end.
+//! A login's path through the monitor, top to bottom: begun, prompted, answered, authenticated,
+//! granted, started, accepted. [`super::login_end`] has its end.
 //!
-//! `LoginClaim` or `AuthenticatedHost` → (PAM, in a worker) → `Caller` → `Granted` → running.
+//! `LoginClaim` or `AuthenticatedHost` → (PAM, in a worker) → `Caller` → `Granted` → running. Runs
+//! in the monitor.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -33,11 +34,11 @@ use crate::services::gui;
 use crate::sys::account::Account;
 use crate::sys::socket;
 
-/// So much of an application's name stands in the log, bytes.
+/// Most bytes of an application's name in the log.
 const NAME: usize = 64;
 
 impl Monitor {
-    /// A request for an application: it waits for its turn with PAM.
+    /// Begins a request for an application: it waits for a PAM slot.
     pub(super) fn begin_login(
         &mut self,
         connection: Connection,
@@ -102,7 +103,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// Whoever waits for PAM gets his turn, as long as there are any.
+    /// Gives PAM slots to waiting logins while any are free.
     pub(super) fn grant_pam_slots(&mut self, now: Instant) {
         let (most, check) = (self.settings.login.checks, self.settings.login.check);
         loop {
@@ -115,9 +116,9 @@ impl Monitor {
         }
     }
 
-    /// A login's worker has something to say.
+    /// Handles the messages of a login's worker.
     pub(super) fn handle_worker(&mut self, id: LoginId, buffer: &mut [u8], now: Instant) {
-        // Until it was refused: its turn is another's then.
+        // Only until the login is refused: then its PAM slot is another's.
         while let Some(login) = self.logins.get(id) {
             match login.channel().map(|c| c.receive(buffer)) {
                 Some(Ok(Incoming::Message(message, _))) => {
@@ -187,7 +188,7 @@ impl Monitor {
         }
     }
 
-    /// It is known who he is: may he start what he asks for?
+    /// Decides whether the authenticated user may start the requested application.
     fn grant_login(&mut self, id: LoginId, known: Known, now: Instant) -> Result<(), Reject> {
         let holders = match self.logins.get(id).and_then(|login| login.who.as_ref()) {
             Some(Who::Host(host, _)) => Holder::of(host.inner()),
@@ -221,7 +222,7 @@ impl Monitor {
         };
         let granted = policy::grant_application(caller, &known.groups, &self.settings.gui, serves)
             .map_err(|r| r.of(peer))?;
-        // A module may have made him another, whose session it is then.
+        // A PAM module may have changed the user; the session is that user's.
         login.begin.user.clone_from(&granted.to().account().name);
         let application = gui::prepare(&granted, &self.settings.exec.path)?;
         let detach = granted.service().detach;
@@ -245,7 +246,7 @@ impl Monitor {
         }
     }
 
-    /// The application runs: the connection is accepted, and given to the relay.
+    /// Accepts the connection of an application that runs, and gives it to the relay.
     fn accept_login(&mut self, id: LoginId, started: Started, now: Instant) -> Result<(), Reject> {
         let Some(login) = self.logins.get(id) else {
             return Ok(());
@@ -274,7 +275,7 @@ impl Monitor {
                 self.unauthenticated.remove(&connection);
                 self.send_to_gate(Order::Taken(connection).encode());
             }
-            // The peer has left meanwhile. What was to be left running is.
+            // The peer has left. An application that was to run detached goes on.
             if !detach {
                 self.hang_up_unseen(id, session, info(&granted), "client-gone", now);
             }
@@ -313,7 +314,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// Hangs up what runs already and has not become a session.
+    /// Hangs up an application that runs already and has not become a session.
     fn hang_up_unseen(
         &mut self,
         id: LoginId,
@@ -374,7 +375,7 @@ impl Monitor {
     }
 }
 
-/// Who asks for what, before the words of a refusal.
+/// Returns the user and the request, for the start of a refusal's log text.
 fn asks(user: &UserName, command: &Command) -> String {
     let first = match command {
         Command::Words(words) => words.first(),
@@ -385,7 +386,7 @@ fn asks(user: &UserName, command: &Command) -> String {
     format!("{user} asks for {application}: ")
 }
 
-/// A host's user must be who was asked for, whatever a module made of him.
+/// Checks that a host's user is the requested one, whatever a PAM module changed.
 fn same_user(begin: &Begin, account: Account) -> Result<Account, Refusal> {
     if account.name == begin.user {
         return Ok(account);
@@ -394,7 +395,7 @@ fn same_user(begin: &Begin, account: Account) -> Result<Account, Refusal> {
     Err(Refusal::new(Cause::User, words))
 }
 
-/// Pipes whose other ends are closed: nothing to read, and nobody who reads.
+/// Returns pipes whose other ends are closed: nothing to read, and no reader.
 pub(super) fn nothing() -> Result<[OwnedFd; 3], crate::fault::Fault> {
     let flags = nix::fcntl::OFlag::O_CLOEXEC | nix::fcntl::OFlag::O_NONBLOCK;
     let (_, stdin) = pipe2(flags)?;

@@ -1,4 +1,4 @@
-//! What PAM asks in a login, and what the peer answers.
+//! PAM's prompts in a login, and the peer's answers. Runs in the monitor.
 
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::refusal::{Cause, Refusal};
 use crate::sys::socket;
 
 impl Monitor {
-    /// PAM asks: the peer is prompted. A stranger who has left is asked nothing.
+    /// Prompts the peer for PAM. Kills the worker if an unauthenticated peer has left.
     pub(super) fn prompt(
         &mut self,
         id: LoginId,
@@ -39,7 +39,7 @@ impl Monitor {
             .encode()?,
         )?;
         login.stage = Stage::Prompted(prompts);
-        // In whole seconds, and not one less than there are.
+        // In whole seconds, rounded up.
         let left = login.until.saturating_duration_since(now);
         let left = left.as_millis().div_ceil(1000).max(1);
         let seconds = u32::try_from(left).unwrap_or(u32::MAX);
@@ -51,13 +51,13 @@ impl Monitor {
         Ok(())
     }
 
-    /// A worker has something to say whose peer was refused before PAM had decided: there is no
-    /// answer to whatever it asks, and any verdict is the end of it.
+    /// Handles messages of a worker whose peer was refused before PAM decided: there is no answer
+    /// to any prompt, and any verdict ends the login.
     pub(super) fn handle_conclusion(&mut self, id: LoginId, word: &WorkerToMonitor) {
         match word {
             WorkerToMonitor::Ask(_) => {
                 if let Some(login) = self.logins.get(id) {
-                    // One that is dead is heard of.
+                    // If it is dead, the end of its channel follows.
                     login.tell(&ToWorker::NoAnswer, Vec::new());
                 }
             }
@@ -72,8 +72,8 @@ impl Monitor {
         }
     }
 
-    /// The peer's answers: they wait for their turn with PAM. Whoever breaks the protocol after
-    /// an answer that PAM has is refused for a wrong guess, and not only closed.
+    /// Takes the peer's answers, which wait for a PAM slot. A peer that breaks the protocol after
+    /// PAM has an answer is refused for a wrong guess, and not only closed.
     pub(super) fn take_answers(
         &mut self,
         id: LoginId,

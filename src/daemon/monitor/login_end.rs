@@ -1,8 +1,8 @@
-//! A login's end in the monitor: the application has ended, the worker has died, the
-//! peer has left, the time is over, or PAM or policy said no.
+//! The end of a login: the application has ended, the worker has died, the peer has left, the time
+//! is over, or PAM or policy denied it.
 //!
-//! What has been opened in PAM is closed again on every one of these ways: by the
-//! worker that opened it, or by another in its place.
+//! Runs in the monitor. Whatever was opened in PAM is closed on each of these paths: by the worker
+//! that opened it, or by a cleanup worker in its place.
 
 use std::ffi::CString;
 use std::net::IpAddr;
@@ -15,11 +15,11 @@ use crate::log::Level;
 use crate::protocol::stream::End;
 use crate::refusal::Cause;
 
-/// Why a login fails whose peer has answered, and left before PAM asked again.
+/// Why a login fails whose peer has answered, and left before PAM prompted again.
 pub(super) const ASKED_ON: &str = "PAM asked on, and the peer had left";
 
 impl Monitor {
-    /// An application has ended, which its worker waits to reap.
+    /// Handles the end of an application, which its worker waits to reap.
     pub(super) fn application_ended(&mut self, id: LoginId, end: End, now: Instant) {
         let Some(login) = self.logins.get(id) else {
             return;
@@ -30,7 +30,8 @@ impl Monitor {
             login.stage = Stage::Ended(session, variables);
             let finished = self.sessions.told(session, end, now);
             self.log_end(finished);
-            // Else when the session is over: so long its group has a number alone.
+            // Otherwise when the session is over: until then only its leader reserves the group's
+            // number.
             if self.sessions.may_be_reaped(session) {
                 self.logins.session_is_over(session, check);
             }
@@ -44,8 +45,8 @@ impl Monitor {
         }
     }
 
-    /// A worker has ended. One that should not have leaves a PAM session open, which
-    /// another must close, and an application, which is hung up.
+    /// Handles the end of a worker. A worker that died leaves a PAM session open, which a cleanup
+    /// worker closes, and an application, which is hung up.
     pub(super) fn worker_ended(&mut self, id: LoginId, now: Instant) {
         let Some(mut login) = self.hang_up_login(id) else {
             return;
@@ -58,7 +59,7 @@ impl Monitor {
         let denial = login.is_under_way().then(|| login.deny(Cause::Pam, words));
         let variables = match std::mem::replace(&mut login.stage, Stage::Over) {
             Stage::Over => return,
-            // What it has kept unreaped is init's now.
+            // Init reaps the leader that it has kept unreaped.
             Stage::Ended(_, variables) => Some(variables),
             Stage::Queued(_) | Stage::Checking | Stage::Prompted(_) | Stage::Concluding => None,
             Stage::Launching(..) => Some(Vec::new()),
@@ -91,7 +92,7 @@ impl Monitor {
         }
     }
 
-    /// Has another worker close the PAM session of one that died.
+    /// Starts a cleanup worker for the PAM session of a worker that died.
     fn close_pam_session(
         &mut self,
         peer: IpAddr,
@@ -108,29 +109,30 @@ impl Monitor {
         self.grant_pam_slots(now);
     }
 
-    /// Forgets a login, which ends its worker's line: a worker that has started something
-    /// hangs it up, and does the rest.
+    /// Forgets a login, which closes its worker's channel: a worker that has started something
+    /// hangs it up and cleans up.
     pub(super) fn hang_up_login(&mut self, id: LoginId) -> Option<Login> {
         let (login, pid) = self.logins.remove(id)?;
         self.unreaped.extend(pid);
         Some(login)
     }
 
-    /// The same without leaving its worker the time to do so.
+    /// Does the same, but kills the worker first.
     fn cut_login_off(&mut self, id: LoginId) -> Option<Login> {
         self.logins.kill(id);
         self.hang_up_login(id)
     }
 
-    /// Refuses a login that PAM has decided, or will not. A worker that works is killed; one that
-    /// waits for us, or has said no, ends its transaction by itself when its line ends.
+    /// Refuses a login that PAM has decided, or will not decide. A worker that is working is
+    /// killed. One that waits for the monitor, or has reported a denial, ends its transaction when
+    /// its channel closes.
     pub(super) fn refuse_login(&mut self, id: LoginId, cause: Cause, words: &str) {
         let Some(login) = self.logins.get(id) else {
             return;
         };
         let denial = login.deny(cause, words);
         let (peer, works, is_cleanup) = (login.peer, login.late.is_some(), login.is_cleanup());
-        // It is in the midst of opening the PAM session.
+        // The worker may be in the middle of opening the PAM session.
         let left_open =
             (works && matches!(login.stage, Stage::Launching(..))).then(|| login.begin.clone());
         if works {
@@ -146,15 +148,15 @@ impl Monitor {
         }
     }
 
-    /// Refuses a login that PAM may not have decided yet. Where PAM has an answer already, it is
-    /// a guess like any other, and the worker takes PAM to its verdict by itself: whatever ends a
-    /// login early, a wrong guess is counted.
+    /// Refuses a login that PAM may not have decided yet. If PAM has an answer already, the login
+    /// counts as a guess, and the worker takes PAM to its verdict by itself: a wrong guess is
+    /// counted, whatever ends the login early.
     pub(super) fn interrupt_login(&mut self, id: LoginId, cause: Cause, words: &str) {
         let check = self.settings.login.check;
         match self.logins.get(id) {
             Some(login) if login.is_undecided() => {
                 let mut denial = login.deny(cause, words);
-                // Whoever makes room has no place any more.
+                // A login that makes room for another has no login slot any more.
                 denial.guess.has_slot &= cause != Cause::Busy;
                 login.conclude(check);
                 self.deny_login(denial);
@@ -171,8 +173,8 @@ impl Monitor {
         self.refuse_checked(denial.connection, &denial.refusal, &denial.checked);
     }
 
-    /// PAM has said yes to one who has left: it opens no session, and keeps place and slot as
-    /// long as one who was refused.
+    /// Ends a login that PAM allowed after its peer had left. It opens no session, and holds login
+    /// slot and PAM slot as long as a refused one.
     pub(super) fn part_login(&mut self, id: LoginId) {
         let Some(login) = self.logins.get(id) else {
             return;
@@ -185,15 +187,15 @@ impl Monitor {
         self.part(denial.connection, peer, &why, &denial.checked);
     }
 
-    /// He has no other turn, and keeps his place, before this is told: when either is free
-    /// again must not say how long PAM took, as it does not when he is told.
+    /// Holds the login slot and a PAM slot of a wrong guess for the refusal interval. Otherwise
+    /// their release would leak how long PAM took, which the delayed refusal hides.
     fn guessed_wrong(&mut self, guess: Guess) {
         let (now, interval) = (Instant::now(), self.settings.daemon.refusal_interval);
         self.logins.has_failed(guess, interval, now);
     }
 
-    /// A worker for which nobody waits any more, and which is not done in time, is killed. A PAM
-    /// session is left as it is: another worker would fare no better.
+    /// Kills an overdue worker that no peer waits for. Its PAM session stays open: a cleanup worker
+    /// would do no better.
     fn give_up(&mut self, id: LoginId, late: Late) {
         if let Some(login) = self.cut_login_off(id) {
             let why = match late {
@@ -209,8 +211,8 @@ impl Monitor {
         }
     }
 
-    /// A stranger has left, or was refused, in the middle of his login, and the gate has
-    /// forgotten him. What he has answered is judged all the same.
+    /// Handles a login whose peer has left or was refused, and which the gate has forgotten. PAM
+    /// still judges an answer that it was given.
     pub(super) fn abandon_login(&mut self, id: LoginId) {
         if let Some(login) = self.logins.get(id) {
             login.connection = None;
@@ -221,8 +223,8 @@ impl Monitor {
         }
     }
 
-    /// Whether a login whose peer has left goes on: where it has answered, to PAM's verdict; and
-    /// what is being started is hung up once its worker says that it runs.
+    /// Whether a login goes on without its peer: if the peer has answered, to PAM's verdict. An
+    /// application that is being started is hung up once its worker reports that it runs.
     pub(super) fn login_goes_on_without_peer(&mut self, id: LoginId) -> bool {
         let Some(login) = self.logins.get(id) else {
             return true;
@@ -238,7 +240,7 @@ impl Monitor {
         }
     }
 
-    /// The daemon ends: PAM's verdicts are still reached, by workers that outlive it.
+    /// Ends all logins before the daemon stops. Workers outlive it to reach PAM's verdicts.
     pub(super) fn leave_logins(&mut self) {
         for id in self.logins.undecided() {
             let words = "the daemon stops, and PAM has not decided yet";
@@ -246,7 +248,7 @@ impl Monitor {
         }
     }
 
-    /// Logins whose time is over.
+    /// Ends logins whose time is over.
     pub(super) fn tend_logins(&mut self, now: Instant) {
         for (id, late) in self.logins.late(now) {
             let (cause, words) = match late {

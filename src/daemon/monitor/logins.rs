@@ -1,8 +1,8 @@
-//! The logins under way and their workers: who waits for his turn with PAM, who is
-//! asked, what runs. What is decided about them stands in [`super::login`].
+//! The logins under way and their workers: which wait for a PAM slot, which are prompted, which
+//! run. [`super::login`] makes the decisions about them.
 //!
-//! A worker that waits for a person's answer takes no turn: so many may wait, few
-//! may check at the same time, because a check costs a core and some 20 MB.
+//! Runs in the monitor. A worker that waits for a user's answer holds no PAM slot: many may wait,
+//! few may check at the same time, because a check costs a core and some 20 MB.
 
 mod detached;
 mod guesses;
@@ -45,52 +45,53 @@ pub(super) use slots::{Room, Slot};
 pub(super) use times::Late;
 use worker::Worker;
 
-/// Why one that PAM did not have in hand is refused.
+/// Why a login is refused that makes room for another while PAM is not working on it.
 pub(super) const MADE_ROOM: &str = "it was there longest, and others wanted to log in too";
 
-/// A login's number; a number is never used twice.
+/// A login's number, which is never reused.
 pub(super) type LoginId = u64;
 
 /// Who logs in.
 pub(super) enum Who {
-    /// Somebody whom PAM is to ask.
+    /// A user whom PAM has still to authenticate.
     LoginClaim(Known<Box<LoginClaim>>),
-    /// A host that has proven itself asks, for this user.
+    /// An authenticated host, for this user.
     Host(Known<Box<AuthenticatedHost>>, UserName),
 }
 
-/// Where a login stands.
+/// The stage of a login.
 pub(super) enum Stage {
-    /// It waits for its turn, to tell its worker this.
+    /// Waits for a PAM slot, to send its worker this order.
     Queued(Order),
     /// PAM works.
     Checking,
-    /// So many answers are due from the peer.
+    /// The peer owes this many answers.
     Prompted(usize),
-    /// Its peer was refused before PAM had decided: the worker takes PAM to its verdict.
+    /// Its peer was refused before PAM decided: the worker takes PAM to its verdict.
     Concluding,
-    /// The application is being started; our ends of its pipes, unless it is left alone.
+    /// The application is being started; our ends of its pipes, unless it is started detached.
     Launching(Box<Granted<Gui, Caller>>, Option<[OwnedFd; 3]>),
-    /// It runs, in this session; PAM's variables, for whoever must close the PAM session.
+    /// The application runs in this session; PAM's variables, for the worker that closes the PAM
+    /// session.
     Running(u64, Vec<CString>),
-    /// It runs by itself; the same, and its leader.
+    /// The application runs detached: its leader, and PAM's variables.
     Detached(Pid, Vec<CString>),
-    /// It has ended; its worker reaps it when this session is over. The same.
+    /// The application has ended; its worker reaps it when this session is over. PAM's variables.
     Ended(u64, Vec<CString>),
-    /// It is over; the worker closes the PAM session and ends.
+    /// Over: the worker closes the PAM session and ends.
     Over,
 }
 
-/// How far the peer's answers to PAM's prompts have come.
+/// How far PAM has got with the peer's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answered {
-    /// None was given.
+    /// The peer has given none.
     Nothing,
-    /// One was, and waits for its turn.
+    /// The peer has given one, which waits for a PAM slot.
     Given,
-    /// PAM has one, and has not said yes or no: what ends here was a guess.
+    /// PAM has one and has not decided: if the login ends here, it counts as a guess.
     Taken,
-    /// PAM has said what it makes of them.
+    /// PAM has decided.
     Judged,
 }
 
@@ -100,32 +101,32 @@ pub(super) struct Login {
     pub(super) connection: Option<Connection>,
     pub(super) peer: IpAddr,
     slot: Slot,
-    /// Who asks for what, for the log.
+    /// The user and the request, for the log.
     pub(super) asks: String,
-    /// The machines that ask.
+    /// The machines that made the request.
     machines: Vec<Id>,
-    /// What is said to him when he is accepted, beside what PAM says.
+    /// What the user is shown on acceptance, besides PAM's messages.
     pub(super) welcome: Vec<Text>,
-    /// Until it is known who he is.
+    /// The applicant, until PAM has decided.
     pub(super) who: Option<Who>,
     pub(super) socket: Option<OwnedFd>,
-    /// Once message 2 is out.
+    /// The conversation, once message 2 is sent.
     pub(super) talk: Option<Box<Talk>>,
     pub(super) stage: Stage,
-    /// When the whole login must be done.
+    /// Deadline of the whole login.
     pub(super) until: Instant,
-    /// When the worker must have said something.
+    /// Deadline of the worker's next message.
     pub(super) late: Option<Instant>,
-    /// When its request came, or its last answers.
+    /// When its request or its last answers came.
     pub(super) asked: Instant,
-    /// When its last turn began.
+    /// When it last got a PAM slot.
     pub(super) begun: Option<Instant>,
-    /// What has become of the peer's answers to PAM.
+    /// How far PAM has got with the peer's answers.
     pub(super) answers: Answered,
-    /// Whether its peer has left, and is not to be asked or served any more.
+    /// Whether its peer has left and must not be prompted or served any more.
     pub(super) has_left: bool,
     pub(super) begin: Begin,
-    /// Of what goes on by itself.
+    /// Set for a detached application.
     pub(super) detached: Option<Detached>,
     worker: Option<Worker>,
 }
@@ -163,7 +164,7 @@ impl Login {
         }
     }
 
-    /// Nobody's login: its worker closes what another has left open, and ends.
+    /// Returns a login without a peer: its worker closes the PAM session of a worker that died.
     pub(super) fn cleanup_worker(peer: IpAddr, begin: Begin, until: Instant) -> Self {
         Self {
             connection: None,
@@ -188,22 +189,22 @@ impl Login {
         }
     }
 
-    /// Whether it only closes what another has left open.
+    /// Whether its worker only closes the PAM session of another.
     pub(super) const fn is_cleanup(&self) -> bool {
         matches!(self.slot, Slot::CleanupWorker)
     }
 
-    /// Whether it is somebody's who has still to prove himself.
+    /// Whether its user has not authenticated yet.
     pub(super) const fn is_unauthenticated(&self) -> bool {
         matches!(self.who, Some(Who::LoginClaim(_)))
     }
 
-    /// Starts what was granted.
+    /// Starts the application that was granted.
     pub(super) fn launch(&mut self, launch: Launch, fds: [OwnedFd; 3]) -> bool {
         self.tell(&Order::Launch(launch), fds.into())
     }
 
-    /// Whether its peer is still to be told what it comes to.
+    /// Whether its peer still waits for the outcome.
     pub(super) const fn is_under_way(&self) -> bool {
         matches!(
             self.stage,
@@ -222,22 +223,22 @@ impl Login {
 /// All logins.
 #[derive(Default)]
 pub(super) struct Logins {
-    /// Where there is something to log in for.
+    /// The workers' program, if there are applications to log in for.
     program: Option<LoginProgram>,
     all: BTreeMap<LoginId, Login>,
     next: LoginId,
-    /// Sources that have guessed wrong, until they are told.
+    /// Sources of wrong guesses, until the refusal is sent.
     failed: VecDeque<Failed>,
-    /// Turns in which PAM said no rest until then: see [`guesses`].
+    /// The PAM slots of refused logins, held until these times: see [`guesses`].
     resting: Vec<Instant>,
-    /// Applications whose worker has died, to be killed then.
+    /// Applications whose worker has died, and when to kill them.
     leftovers: Vec<Leftover>,
-    /// Under inetd: what they have of the places and turns of all monitors.
+    /// Under inetd: the login slots and PAM slots held in the table of all monitors.
     shared: Shared,
 }
 
 impl Logins {
-    /// With the program of their workers, where there is something to log in for.
+    /// Takes the workers' program, if there are applications to log in for.
     pub(super) fn new(program: Option<LoginProgram>) -> Self {
         Self {
             program,
@@ -245,17 +246,17 @@ impl Logins {
         }
     }
 
-    /// The same, once there is: the program that was open first stays, as our own does.
+    /// Sets the program after a reload. The one that was opened first stays, like our own program.
     pub(super) fn go_on(&mut self, program: Option<LoginProgram>) {
         self.program = self.program.take().or(program);
     }
 
-    /// Places and turns are those of all monitors, from now on.
+    /// Shares login slots and PAM slots with all monitors from now on.
     pub(super) fn share(&mut self, table: Option<Rc<Table>>) {
         self.shared = Shared::new(table);
     }
 
-    /// Takes a login that waits for its turn.
+    /// Adds a login, which waits for a PAM slot.
     pub(super) fn add(&mut self, mut login: Login) -> LoginId {
         let id = self.next;
         self.next += 1;
@@ -264,7 +265,7 @@ impl Logins {
         id
     }
 
-    /// Gives back what no login needs now of the places and turns of all monitors.
+    /// Releases the shared login slots and PAM slots that no login needs now.
     pub(super) fn hand_back(&mut self) {
         let now = Instant::now();
         self.resting.retain(|until| *until > now);
@@ -273,36 +274,35 @@ impl Logins {
         self.shared.hand_back(self.busy(), in_places);
     }
 
-    /// How many turns are taken.
+    /// Returns how many PAM slots are in use.
     fn busy(&self) -> usize {
         let working = self.all.values().filter(|l| l.takes_a_pam_slot());
         working.count() + self.resting.len()
     }
 
-    /// A login.
+    /// Returns a login.
     pub(super) fn get(&mut self, id: LoginId) -> Option<&mut Login> {
         self.all.get_mut(&id)
     }
 
-    /// Forgets a login and its worker, whose number is left to be reaped.
+    /// Removes a login and its worker, whose process ID is returned to be reaped.
     pub(super) fn remove(&mut self, id: LoginId) -> Option<(Login, Option<Pid>)> {
         let login = self.all.remove(&id)?;
         let pid = login.worker.as_ref().map(|w| w.pid);
         Some((login, pid))
     }
 
-    /// Kills a login's worker: its channel's end comes as its last event.
+    /// Kills a login's worker. The end of its channel follows as its last event.
     pub(super) fn kill(&self, id: LoginId) {
         if let Some(worker) = self.all.get(&id).and_then(|l| l.worker.as_ref()) {
             process::signal(worker.pid, Signal::SIGKILL);
         }
     }
 
-    /// The login that waits longest, of the source that has the fewest turns now. The
-    /// last turn is for none that has all the others: whoever guesses from one place
-    /// makes nobody else wait.
-    /// Wrong guesses that have not been told yet count as turns: nobody guesses
-    /// faster by not waiting for the answer.
+    /// Returns the login that has waited longest, of the source that holds the fewest PAM slots
+    /// now. No source gets the last slot if it holds all the others, so that guesses from one place
+    /// delay no others. Wrong guesses whose refusal is not sent yet count as slots: a client
+    /// guesses no faster by not waiting for the answer.
     fn next_for_pam(&self, most: usize) -> Option<LoginId> {
         let for_one = table::for_one(most);
         let pam_slots = |peer: IpAddr| {
@@ -319,8 +319,8 @@ impl Logins {
             .map(|(_, id)| id)
     }
 
-    /// Gives the next one his turn, if there is one to be had: his worker is started, or
-    /// told to go on. What failed is told, with whose it was.
+    /// Gives the next login a PAM slot if one is free: starts its worker, or tells it to continue.
+    /// Returns the login and whether that failed.
     pub(super) fn grant_pam_slot(
         &mut self,
         registry: &Registry,
@@ -333,7 +333,7 @@ impl Logins {
         let cleanup_worker = |(id, l): (&LoginId, &Login)| {
             (l.is_cleanup() && matches!(l.stage, Stage::Queued(_))).then_some(*id)
         };
-        // What another has left open is closed at once.
+        // A cleanup worker needs no slot.
         let id = match self.all.iter().find_map(cleanup_worker) {
             Some(cleanup_worker) => cleanup_worker,
             None => {
@@ -360,20 +360,20 @@ impl Logins {
         ))
     }
 
-    /// Whether it has one of the places that all monitors share.
+    /// Whether a login holds one of the login slots that all monitors share.
     pub(super) fn has_shared_slot(&self) -> bool {
         self.shared.has_slot()
     }
 
-    /// Whether a login waits for its turn.
+    /// Whether a login waits for a PAM slot.
     pub(super) fn is_queued(&self, id: LoginId) -> bool {
         let login = self.all.get(&id);
         login.is_some_and(|l| matches!(l.stage, Stage::Queued(_)))
     }
 
-    /// Whether something is being started, or must still be closed or killed. (What runs is
-    /// a session, what runs by itself needs nobody, and a worker closes its PAM session
-    /// alone.)
+    /// Whether something is being started, or must still be closed or killed. A running application
+    /// counts as a session, a detached one needs no process of ours, and a worker closes its PAM
+    /// session by itself.
     pub(super) fn is_busy(&self) -> bool {
         let busy = |l: &Login| l.is_cleanup() || matches!(l.stage, Stage::Launching(..));
         self.all.values().any(busy) || !self.leftovers.is_empty()

@@ -1,12 +1,11 @@
-//! The look-up processes as the monitor sees them: started when something is to be looked up,
-//! asked again and again, ended when they are idle, and killed when they are late.
+//! The look-up processes as the monitor sees them: starts them when something is to be looked up,
+//! reuses them, ends them when they are idle, and kills them when they are late.
 //!
-//! A process that looks users up is asked one thing at a time, so that a user who takes long
-//! keeps nobody else waiting; hosts are all looked up by one process, which has threads.
+//! A process that looks up users gets one question at a time, so that a slow user delays no other.
+//! One process, which has threads, looks up all hosts.
 //!
-//! Runs in the monitor. Owns the processes and the questions that they have not answered. Must
-//! never wait for one of them, and takes nothing that one says for true but the answer to what
-//! it was asked.
+//! Runs in the monitor. Owns the processes and their unanswered questions. Must never wait for a
+//! process, and accepts from it only answers to the questions that it was asked.
 
 mod heard;
 mod process;
@@ -32,16 +31,16 @@ use crate::sys::untrusted::{self, Unclosed};
 use process::{Asked, IDLE, Kind, add_groups, record_of};
 pub(super) use process::{NotAsked, Process, USERS_AT_ONCE, ask_once};
 
-/// So many in a row may fail before there is a pause.
+/// This many failures in a row cause a pause.
 const FAILURES: u32 = 3;
-/// First and longest pause before the next process, after so many that failed.
+/// First and longest pause before the next process, after that many failures.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// A question's number; a number is never used twice.
+/// A question's number, which is never reused.
 pub(super) type LookUp = u64;
 
-/// What came of a look-up.
+/// The result of a look-up.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// A user; `None`: there is none, or it was not found in time; or why it cannot be used.
@@ -50,7 +49,7 @@ pub(super) enum Found {
     Host(Result<Vec<IpAddr>, String>),
 }
 
-/// What the log and the monitor hear of the processes.
+/// What the processes report to the log and the monitor.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum LookUpEvent {
     /// A process is ready; whether it is the first one, or the first after a failure.
@@ -61,27 +60,27 @@ pub(super) enum LookUpEvent {
     Found(LookUp, Found),
 }
 
-/// The processes.
+/// The look-up processes.
 pub(super) struct LookUps {
-    /// Whom they become.
+    /// The user that they become.
     user: Option<(IdNumber, IdNumber)>,
     all: BTreeMap<u64, Process>,
     next_process: u64,
     next: LookUp,
     /// How many of each kind have failed in a row, and until when none is started.
     failed: [(u32, Option<Instant>); 2],
-    /// Whether the log has said how they are protected, since one failed last.
+    /// Whether the log has their sandbox status since the last failure.
     reported: bool,
-    /// The dead that are still to be reaped.
+    /// Dead processes that are still to be reaped.
     unreaped: Vec<Pid>,
     /// Sockets that a child is to close.
     unclosed: Unclosed,
-    /// What nobody has heard yet.
+    /// Events that the monitor has not taken yet.
     event: Vec<LookUpEvent>,
 }
 
 impl LookUps {
-    /// None yet, who are to become this user.
+    /// Returns no processes yet; they will become this user.
     pub(super) const fn new(user: Option<(IdNumber, IdNumber)>) -> Self {
         Self {
             user,
@@ -96,10 +95,10 @@ impl LookUps {
         }
     }
 
-    /// Takes a process that was begun before, unless it has become somebody else meanwhile.
+    /// Takes a process that was started before, unless it has become another user.
     ///
     /// # Errors
-    /// The loop takes no more.
+    /// Fails if the event loop takes no more.
     pub(super) fn take_begun(
         &mut self,
         registry: &Registry,
@@ -123,20 +122,19 @@ impl LookUps {
         Ok(id)
     }
 
-    /// A user will be asked for, when the peer has shown who it is: a process gets ready
-    /// meanwhile.
+    /// Starts a process for a user that will be asked for once the peer has authenticated.
     pub(super) fn prepare(&mut self, registry: &Registry, now: Instant) {
         if self.all.values().all(|p| p.kind != Kind::Users) && self.may_start(Kind::Users, now) {
-            // What is wrong is said when somebody asks.
+            // A fault is reported when the question comes.
             let _ = self.start(registry, Kind::Users);
         }
     }
 
-    /// Asks. The answer comes as [`LookUpEvent`].
+    /// Asks a question. The answer comes as [`LookUpEvent`].
     ///
     /// # Errors
-    /// As many look-ups are under way as may be, no process is to be had, or nobody can have
-    /// that name.
+    /// Fails if the maximum of look-ups is under way, no process is available, or the name is
+    /// invalid.
     pub(super) fn ask(
         &mut self,
         registry: &Registry,
@@ -185,7 +183,7 @@ impl LookUps {
             };
             match process.send(asked, message.clone()) {
                 Ok(()) => return Ok(()),
-                // It is dead, and its channel's end was not heard yet.
+                // It is dead, and the end of its channel was not handled yet.
                 Err(back) => asked = back,
             }
             self.lose(registry, id, "it has died", now);
@@ -207,8 +205,8 @@ impl LookUps {
         Ok(self.start(registry, kind)?)
     }
 
-    /// Whether there may be one more. Those that are stale take no more questions, and do not
-    /// count: as many as have questions, whose number is bounded, can live beside the others.
+    /// Whether one more may be started. Stale ones take no more questions and do not count: only
+    /// those that have questions live on beside the others, and the number of questions is bounded.
     fn has_room(&self, kind: Kind) -> bool {
         let all = self.all.values();
         let there = all.filter(|p| p.kind == kind && !p.is_stale).count();
@@ -231,7 +229,7 @@ impl LookUps {
         self.adopt(registry, process)
     }
 
-    /// A process has something to say.
+    /// Handles the messages of a process.
     pub(super) fn hear(&mut self, registry: &Registry, id: u64, buffer: &mut [u8], now: Instant) {
         while let Some(process) = self.all.get_mut(&id) {
             let heard = process
@@ -303,8 +301,8 @@ impl LookUps {
         Ok(())
     }
 
-    /// A process is dead, or must be. What is late has failed, and what was asked before of
-    /// another that died; the rest is asked again.
+    /// Handles a process that is dead or must be killed. A question fails if it is late, or if it
+    /// was asked before of another process that died. The others are asked again.
     fn lose(&mut self, registry: &Registry, id: u64, why: &str, now: Instant) {
         let Some(mut process) = self.all.remove(&id) else {
             return;
@@ -329,7 +327,7 @@ impl LookUps {
                 self.event
                     .push(asked.failed("the look-up process has died twice"));
             } else {
-                // It is not to be blamed where another was late.
+                // It is not to blame if another was late.
                 asked.again = !late;
                 asked.until = now + kind.time();
                 asked.groups.clear();
@@ -343,7 +341,7 @@ impl LookUps {
 
     fn discard(&mut self, (pid, unclosed): (Pid, Unclosed)) {
         self.unclosed.extend(unclosed);
-        // One that died by itself sends no other signal that it has ended.
+        // A process that died by itself sends no further SIGCHLD.
         if !processes::reap(pid) {
             self.unreaped.push(pid);
         }
@@ -355,8 +353,8 @@ impl LookUps {
         }
     }
 
-    /// What they have read is out of date: those that are idle end, the others with their
-    /// last answer.
+    /// Marks what they have read as out of date: idle processes end now, the others with their last
+    /// answer.
     pub(super) fn renew(&mut self) {
         for process in self.all.values_mut() {
             process.is_stale = true;
@@ -364,7 +362,7 @@ impl LookUps {
         self.dismiss_all(|p| p.is_stale && p.asked.is_empty());
     }
 
-    /// Gives them no more questions, and ends each once it has been idle for so long.
+    /// Gives them no more questions, and ends each once it has been idle for this time.
     pub(super) fn retire(&mut self, after: Duration, now: Instant) {
         for process in self.all.values_mut() {
             process.is_stale = true;
@@ -393,7 +391,7 @@ impl LookUps {
         }
     }
 
-    /// When something is due.
+    /// Returns when something is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let of = |p: &Process| {
             let asked = p.asked.iter().map(|a| a.until);
@@ -403,30 +401,30 @@ impl LookUps {
         self.all.values().filter_map(of).min()
     }
 
-    /// What they have said since the last call.
+    /// Returns the events since the last call.
     pub(super) fn event(&mut self) -> Vec<LookUpEvent> {
         std::mem::take(&mut self.event)
     }
 
-    /// The dead that are still to be reaped.
+    /// Returns the dead processes that are still to be reaped.
     pub(super) fn unreaped(&mut self) -> Vec<Pid> {
         std::mem::take(&mut self.unreaped)
     }
 
-    /// Has a child close the sockets on which something was left unread, descriptors perhaps:
-    /// this process might wait in close(2).
+    /// Starts a child that closes the sockets with unread data, which may be descriptors: close(2)
+    /// could block this process.
     pub(super) fn close_unread(&mut self) {
         if self.unclosed.is_empty() {
             return;
         }
         match untrusted::close_elsewhere(std::mem::take(&mut self.unclosed)) {
             Ok(pid) => self.unreaped.push(pid),
-            // Later, then.
+            // Try again later.
             Err((_, sockets)) => self.unclosed = sockets,
         }
     }
 
-    /// Ends them all. Their numbers: one that hangs may take its time.
+    /// Kills them all. Returns their process IDs: one that hangs may end later.
     pub(super) fn finish(&mut self) -> Vec<Pid> {
         untrusted::leave_open(std::mem::take(&mut self.unclosed));
         let end = |process: Process| {
@@ -441,7 +439,7 @@ impl LookUps {
 
 const OUT_OF_TURN: &str = "it spoke out of turn";
 
-/// How long no process is started after so many that failed in a row.
+/// Returns how long no process is started after a number of failures in a row.
 fn pause(failed: u32) -> Option<Duration> {
     let times = failed.checked_sub(FAILURES)?;
     let pause = PAUSE.saturating_mul(2_u32.saturating_pow(times));

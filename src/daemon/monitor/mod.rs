@@ -1,9 +1,9 @@
-//! The monitor: secrets, HOSTINFO, decisions, jobs, and the log. One thread, one
-//! event loop, root where the daemon is root.
+//! The monitor: owns the secrets, HOSTINFO, the decisions, the jobs, and the log. One thread, one
+//! event loop; runs as root if the daemon does.
 //!
-//! It decides on what it decoded itself from the bytes that the proof covers,
-//! and believes nothing of the gate but that these bytes came. It must never
-//! block: names and accounts are looked up by processes of their own, with a time limit.
+//! It decides on what it decoded itself from the bytes that the proof covers. It trusts the gate
+//! only to have received these bytes. It must never block: separate processes with a time limit
+//! look up names and accounts.
 
 mod accounts;
 mod answer;
@@ -77,14 +77,14 @@ use sessions::Sessions;
 
 pub use guard::standby_main as standby_guard;
 
-/// Questions of the gate answered in one go.
+/// Most questions of the gate answered in one pass.
 const AT_ONCE: usize = 256;
 
-/// Everything the monitor has.
+/// The state of the monitor.
 struct Monitor {
     paths: Paths,
     settings: Settings,
-    /// The command line's port, which goes before that of the settings.
+    /// The command line's port, which overrides that of the settings.
     port: Option<u16>,
     host: KeyPair,
     log: Log,
@@ -92,12 +92,12 @@ struct Monitor {
     poll: Poll,
     signals: Signals,
     sandbox_config: Option<SandboxConfig>,
-    /// The limits that a job gets back.
+    /// The resource limits that a job gets back.
     inherited: process::Limits,
     listeners: Vec<TcpListener>,
     gate: Child,
     relay: Child,
-    /// When a dead one may be started anew.
+    /// When a dead child may be started again.
     restart: [Option<Instant>; 2],
     unreaped: Vec<Pid>,
     hosts: Hosts,
@@ -108,43 +108,43 @@ struct Monitor {
     accounts: Accounts,
     look_ups: LookUps,
     unauthenticated: HashMap<Connection, Preauth>,
-    /// How many there are: what a crowd of them leaves is given back.
+    /// Counts `unauthenticated`, to release the memory once a crowd of them has left.
     crowd: Crowd,
-    /// Those who wait for an account.
+    /// Requests that wait for an account.
     pending: HashMap<LookUp, Vec<Pending>>,
     sessions: Sessions,
-    /// How many sessions there are open files for.
+    /// How many sessions the limit of open files allows.
     room: usize,
     logins: Logins,
-    /// Where the doors are asked.
+    /// The access to the machine registry.
     doors: RegistryClient,
-    /// How fast activation passwords come from where.
+    /// Rate limits of activation passwords, by source.
     guesses: doors::Guesses,
-    /// Where users of this host have their requests signed.
+    /// The socket at which users of this host have their requests signed.
     sign_socket: signing::SignSocket,
-    /// Where the administrator asks who is on.
+    /// The socket at which the administrator lists sessions.
     control: control::Control,
-    /// What of the run folder is ours.
+    /// What this daemon owns in the run folder.
     claim: pid_file::Claim,
-    /// What the daemon has served without since its start, if anything.
+    /// What the daemon has lacked since its start, if anything.
     degraded: Option<String>,
-    /// What the service manager was told last: `None`: nothing is missing.
+    /// The status last reported to the service manager. `None`: nothing is missing.
     status: Option<String>,
-    /// What starts jobs.
+    /// Starts the jobs.
     starter: Starter,
-    /// What ends the jobs should this process be killed.
+    /// Ends the jobs if this process is killed.
     guard: guard::Guarding,
-    /// That this process is not the first to be ended for want of memory.
+    /// Protects this process from being the first that the OOM killer ends.
     protection: protect::Protection,
     key_cache: KeyCache,
-    /// Serving the one connection of inetd.
+    /// Set when serving the one connection of inetd.
     inetd: Option<inetd::InetdConnection>,
     gate_is_empty: bool,
     stopping: Option<Instant>,
     hung_up: bool,
 }
 
-/// The daemon's life, as its first process; its exit status.
+/// Runs the daemon as its first process, and returns its exit status.
 pub fn main(apart: &process::Apart) -> u8 {
     match start::start(apart) {
         start::Started::Serving(mut monitor) => monitor.serve(),
@@ -152,7 +152,7 @@ pub fn main(apart: &process::Apart) -> u8 {
     }
 }
 
-/// Which child.
+/// One of the two children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Which {
     Gate = 0,
@@ -182,7 +182,7 @@ impl Monitor {
             let until = self.next_deadline();
             let left = || until.map(|d| d.saturating_duration_since(Instant::now()));
             while let Err(e) = events.wait(&mut self.poll, left()) {
-                // Stopped meanwhile: what has come is looked at before a deadline is.
+                // The process may have been stopped: handle events before a deadline.
                 if e.kind() != std::io::ErrorKind::Interrupted {
                     self.log.say(Level::Error, "fault", &[("why", &e)]);
                     return process::FAILURE;
@@ -253,7 +253,7 @@ impl Monitor {
                 Ok(Incoming::Gone) | Err(_) => return self.lost(Which::Gate, now),
             }
         }
-        // A gate that never stops asking does not keep the others from their turn.
+        // A gate that asks without pause does not starve the others.
         if self.gate.look_again(self.poll.registry()).is_err() {
             self.lost(Which::Gate, now);
         }
@@ -267,13 +267,13 @@ impl Monitor {
                 heard = self.relay.channel().map(|c| c.receive(buffer));
             }
         }
-        // The relay has nothing to say on this channel but that it is there.
+        // The relay sends nothing on this channel but its report.
         if !alive || !matches!(heard, Some(Ok(Incoming::Nothing)) | None) {
             self.lost(Which::Relay, now);
         }
     }
 
-    /// Whatever has messages that wait is watched for room.
+    /// Watches for writability each child that has messages waiting.
     fn update_watches(&mut self, now: Instant) {
         for which in [Which::Gate, Which::Relay] {
             let registry = self.poll.registry();
@@ -302,7 +302,7 @@ impl Monitor {
     }
 
     fn send_to_relay(&mut self, message: Vec<u8>, fds: Vec<OwnedFd>) {
-        // Under inetd it may not have been.
+        // Under inetd that may not have been done yet.
         if self.relay.send_in(self.sandbox_config.as_ref()).is_err() {
             return self.lost(Which::Relay, Instant::now());
         }
@@ -311,7 +311,7 @@ impl Monitor {
         }
     }
 
-    /// A child is dead, or must be: it is buried, and a new one will be started.
+    /// Handles a child that is dead or must be killed: reaps it, and has a new one started.
     fn lost(&mut self, which: Which, now: Instant) {
         let is_wanted = self.inetd.is_none() || !self.gate_is_empty;
         let child = self.child(which);
@@ -322,7 +322,7 @@ impl Monitor {
         let (pid, when) = child.discard(now);
         let name = child.name();
         self.unreaped.extend(pid);
-        // One that died by itself sends no other signal that it has ended.
+        // A child that died by itself sends no further SIGCHLD.
         self.unreaped.retain(|pid| !process::reap(*pid));
         if which == Which::Gate {
             for (_, preauth) in std::mem::take(&mut self.unauthenticated) {
@@ -357,14 +357,14 @@ impl Monitor {
         }
     }
 
-    /// Starts a child, and tells a gate what it must know.
+    /// Starts a child, and configures a gate.
     fn start_child(&mut self, which: Which) -> Result<(), crate::fault::Fault> {
         let sandbox_config = self.sandbox_config.clone();
         let (child, event_source) = match which {
             Which::Gate => (&mut self.gate, event_source::GATE),
             Which::Relay => (&mut self.relay, event_source::RELAY),
         };
-        // Whoever called inetd waits; the others have a daemon that says whether it starts.
+        // Under inetd the client waits. Otherwise the daemon waits, and reports whether it starts.
         let sandbox_status = if self.inetd.is_some() {
             child.begin()?;
             if which == Which::Gate {
@@ -384,7 +384,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// A child has said which walls stand. `false`: it has said something else.
+    /// Handles a child's sandbox report. `false`: it sent something else.
     fn reported(&mut self, which: Which, message: &[u8]) -> bool {
         match self.child(which).report(message) {
             Some(Ok(sandbox_status)) => {
@@ -420,7 +420,7 @@ impl Monitor {
         }
     }
 
-    /// A protection is missing because the kernel, or a container's filter, refused it.
+    /// Logs a protection that is missing because the kernel, or a container's filter, refused it.
     fn warn_of_missing(&mut self, process: &str, protection: &str, why: &dyn std::fmt::Display) {
         let pairs: [(&str, &dyn std::fmt::Display); 3] = [
             ("process", &process),

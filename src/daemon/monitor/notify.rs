@@ -1,5 +1,5 @@
-//! systemd's two conversations, spoken directly: NOTIFY_SOCKET (sd_notify(3))
-//! and LISTEN_FDS (sd_listen_fds(3)). No libsystemd (lesson of xz).
+//! systemd's two protocols, implemented directly: NOTIFY_SOCKET (sd_notify(3)) and LISTEN_FDS
+//! (sd_listen_fds(3)). No libsystemd (lesson of xz). Runs in the monitor.
 
 use std::ffi::OsString;
 use std::net::TcpListener;
@@ -9,16 +9,16 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use crate::fault::Fault;
 use crate::sys::socket;
 
-/// The way to the service manager, if there is one.
+/// The socket of the service manager, if there is one.
 pub(super) struct Manager(Option<OsString>);
 
 impl Manager {
-    /// As the environment says.
+    /// Returns the one that the environment names.
     pub(super) fn from_environment() -> Self {
         Self(std::env::var_os("NOTIFY_SOCKET").filter(|s| !s.is_empty()))
     }
 
-    /// Tells the manager a state. What it does not take is lost.
+    /// Sends the manager a state. A failure is ignored.
     pub(super) fn tell(&self, state: &str) {
         let Some(path) = &self.0 else { return };
         let Ok(socket) = UnixDatagram::unbound() else {
@@ -38,8 +38,8 @@ impl Manager {
     }
 }
 
-/// What sd_notify(3) wants said before a reload: the state, and the monotonic
-/// clock's microseconds at its beginning.
+/// Returns the state that sd_notify(3) requires before a reload, with the monotonic clock's
+/// microseconds at its beginning.
 pub(super) fn reloading() -> String {
     use nix::time::{ClockId, clock_gettime};
     let micros = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |t| {
@@ -48,10 +48,10 @@ pub(super) fn reloading() -> String {
     format!("RELOADING=1\nMONOTONIC_USEC={micros}")
 }
 
-/// The listening sockets that the service manager has opened for us.
+/// Returns the listening sockets that the service manager has opened for us.
 ///
 /// # Errors
-/// It says that there are some, and one is none.
+/// Fails if one of the announced sockets is none.
 pub(super) fn inherited_listeners() -> Result<Vec<TcpListener>, Fault> {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<i32>().ok());
     if number("LISTEN_PID") != i32::try_from(std::process::id()).ok() {

@@ -1,4 +1,5 @@
-//! The daemon's command line. Flags follow sshd where sshd has one.
+//! The daemon's command line. Flags follow sshd if sshd has them. Runs in the process that becomes
+//! the monitor.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use crate::fault::Fault;
 /// One flag: letter, name of its value if it has one, meaning.
 pub type Flag = (&'static str, Option<&'static str>, &'static str);
 
-/// Every flag, once: parser, `--help` and the documents' check read it.
+/// Every flag, once: the parser, `--help` and the check of the documents use it.
 pub const FLAGS: &[Flag] = &[
     ("D", None, "stay in the foreground"),
     ("d", None, "debug: -D and -e, and every step in the log"),
@@ -93,7 +94,7 @@ pub fn help() -> String {
 /// Parses the command line, without the program's name.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns what is wrong with it.
 pub fn parse(words: &[String]) -> Result<Asked, Fault> {
     let m = options()
         .parse(words)
@@ -133,7 +134,7 @@ pub fn parse(words: &[String]) -> Result<Asked, Fault> {
     })
 }
 
-/// What to say where `-f` names a folder, as `cosadm -C` takes one.
+/// Returns the fault for `-f` with a folder, which `cosadm -C` takes.
 fn no_file(folder: &Path) -> Fault {
     let file = folder.join(SETTINGS);
     let meant = if file.is_file() {

@@ -1,8 +1,8 @@
-//! What a daemon claims of its run folder: the lock, the pid file, and the sockets for
-//! users and administrator. Of two daemons on one folder one has them; inetd's have none.
+//! What a daemon owns in its run folder: the lock, the pid file, and the sockets for users and the
+//! administrator. Of two daemons on one folder one has them; inetd's have none.
 //!
-//! Run by the monitor when it starts, and again from its event loop until it has all of
-//! them: its predecessor may still be ending, or the file system be full.
+//! Run by the monitor when it starts, and again from its event loop until it has all of them: its
+//! predecessor may still be ending, or the file system be full.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,11 +18,11 @@ use crate::config::secure;
 use crate::fault::Fault;
 use crate::log::Level;
 
-/// First and longest pause before what is missing is tried again.
+/// First and longest delay before what is missing is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// What of the run folder is this daemon's.
+/// What this daemon owns in the run folder.
 #[derive(Default)]
 pub(super) struct Claim {
     lock: Option<Flock<File>>,
@@ -30,11 +30,11 @@ pub(super) struct Claim {
     /// When what is missing is tried again.
     due: Option<Instant>,
     pause: Duration,
-    /// What was said to be missing.
+    /// What was logged as missing.
     told: Vec<Missing>,
 }
 
-/// What of the run folder could not be had, and why.
+/// What of the run folder is missing, and why.
 #[derive(Debug, PartialEq, Eq)]
 enum Missing {
     PidFile(String),
@@ -42,12 +42,12 @@ enum Missing {
 }
 
 impl Claim {
-    /// When what is missing is tried again.
+    /// Returns when what is missing is tried again.
     pub(super) const fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Tries no more.
+    /// Stops trying.
     pub(super) const fn give_up(&mut self) {
         self.due = None;
     }
@@ -63,7 +63,7 @@ impl Claim {
         if self.lock.is_some() {
             return Ok(());
         }
-        // It was not made when the daemon started, or has been lost since.
+        // It was not created at the start, or has been lost since.
         secure::make_folder(&paths.run, 0o755)?;
         let path = paths.daemon_lock();
         let file = File::options()
@@ -96,8 +96,8 @@ impl Claim {
 }
 
 impl Monitor {
-    /// Takes what is missing of the run folder, and says what is not to be had; that is
-    /// tried again later.
+    /// Takes what is missing of the run folder. Logs what cannot be taken, which is tried again
+    /// later.
     pub(super) fn claim_run_folder(&mut self, now: Instant) {
         self.claim.due = None;
         let wrong = self.take_what_is_missing();
@@ -121,7 +121,7 @@ impl Monitor {
         self.notify_status();
     }
 
-    /// Without the lock nothing else is taken: it is another daemon's.
+    /// Without the lock nothing else is taken: the folder is another daemon's.
     fn take_what_is_missing(&mut self) -> Vec<Missing> {
         if let Err(why) = self.claim.lock(&self.paths) {
             return vec![Missing::PidFile(why.to_string())];
@@ -145,7 +145,7 @@ impl Monitor {
         }
     }
 
-    /// Tells the service manager what the daemon serves without, if that has changed.
+    /// Tells the service manager what the daemon lacks, if that has changed.
     fn notify_status(&mut self) {
         let claim = self.claim.told.first().map(|missing| match missing {
             Missing::PidFile(why) | Missing::Socket(why) => why.clone(),
@@ -158,9 +158,9 @@ impl Monitor {
     }
 }
 
-/// The state line for the service manager.
+/// Returns the state line for the service manager.
 pub(super) fn status(why: Option<&str>) -> String {
-    /// Longest reason that is passed on, characters.
+    /// The longest reason that is passed on, characters.
     const LONGEST: usize = 300;
     let one_line = |c: char| if c.is_control() { ' ' } else { c };
     let words = why.map(|why| why.chars().take(LONGEST).map(one_line).collect::<String>());
@@ -183,7 +183,7 @@ fn why_not_locked(lock: &Path, e: Errno) -> String {
 mod tests {
     use super::*;
 
-    /// A file system that cannot lock is not another daemon.
+    /// A file system that does not support locks is not another daemon.
     #[test]
     fn only_a_lock_that_is_held_means_another_daemon() {
         let lock = Path::new("/run/cosserver/cosserver.lock");

@@ -15,22 +15,22 @@ use crate::protocol::prompt::Text;
 use crate::refusal::{Cause, Refusal};
 use crate::registry::{Id, Known};
 
-/// A stranger, as far as the monitor knows him.
+/// An unauthenticated connection, as the monitor sees it.
 pub(super) enum Preauth {
-    /// The ServerHello is out.
+    /// The ServerHello is sent.
     Greeted(Box<Greeted>),
-    /// At the doors.
+    /// It waits for the doors' decision.
     AtDoor(Box<PendingAdmission>),
-    /// Known; the rest of a long command is coming.
+    /// It is admitted; the rest of a long command is coming.
     Asked(Box<Asked>),
-    /// Granted; the account is being looked up.
+    /// The request is granted; the account is being looked up.
     Waiting(LookUp),
-    /// Asked for an application; PAM has its turn, or he is prompted.
+    /// It asks for an application; PAM is working, or the user is prompted.
     LoggingIn(LoginId),
 }
 
 impl Preauth {
-    /// His login, if he is in the midst of one.
+    /// Returns its login, if one is under way.
     pub(super) const fn login(&self) -> Option<LoginId> {
         if let Self::LoggingIn(id) = self {
             Some(*id)
@@ -40,7 +40,7 @@ impl Preauth {
     }
 }
 
-/// A known caller whose command is still coming.
+/// An admitted client whose command is still coming.
 pub(super) struct Asked {
     pub(super) known: Known<AuthenticatedHost>,
     pub(super) socket: OwnedFd,
@@ -51,18 +51,18 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// The address he calls from.
+    /// Returns the client's address.
     pub(super) const fn peer(&self) -> IpAddr {
         self.known.inner().peer()
     }
 
-    /// The machines that ask.
+    /// Returns the machines that made the request.
     pub(super) fn machines(&self) -> Vec<Id> {
         self.known.inner().machines()
     }
 }
 
-/// How the connection will be told that it is accepted.
+/// How the client is told that it is accepted.
 pub(super) enum Acceptance {
     /// By message 2, which is still to be made.
     Message2,
@@ -76,17 +76,17 @@ pub(super) struct Pending {
     pub(super) granted: Granted<Exec>,
     pub(super) socket: OwnedFd,
     pub(super) acceptance: Acceptance,
-    /// What is said to him when he is accepted.
+    /// What the client is shown on acceptance.
     pub(super) welcome: Vec<Text>,
 }
 
-/// What a step came to, when the walk did not end in a running job.
+/// Why a step did not lead to a running job.
 pub(super) enum Reject {
-    /// Refused: the peer hears `denied`, the log why.
+    /// Refused: the peer is sent `denied`, the log has the reason.
     Refused(Refusal),
-    /// Something that must not be answered at all; and whose it is, if known.
+    /// Closed without an answer; the peer, if known.
     Closed(&'static str, Option<IpAddr>),
-    /// It would have gone on, and its peer has left.
+    /// It would have gone on, but its peer has left.
     Left(IpAddr),
 }
 
@@ -98,7 +98,7 @@ impl From<Refusal> for Reject {
 
 impl From<Malformed> for Reject {
     fn from(m: Malformed) -> Self {
-        // Only our own answers to proven callers are made by way of this.
+        // Only the monitor's own answers to authenticated clients fail this way.
         Self::Refused(Refusal::new(Cause::System, m))
     }
 }

@@ -1,6 +1,5 @@
-//! When the monitor's own place among those whom the kernel ends for want of memory is
-//! lowered ([`crate::sys::oom`]): as long as no job is being started, and always where memory
-//! is short.
+//! The times at which the monitor's OOM score is lowered ([`crate::sys::oom`]): while no job is
+//! being started, and always if memory is short. Runs in the monitor.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +7,12 @@ use crate::sys::job::Starter;
 use crate::sys::oom;
 use crate::sys::shortage::Gauge;
 
-/// How long after a job's start it is first seen whether that has a memory of its own, and
-/// the longest pause between two looks: it may wait for a slow home folder.
+/// The delay after a job's start until the first check whether it has its own memory, and the
+/// longest delay between two checks: it may wait for a slow home folder.
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The monitor's value, and when it is lowered again.
+/// The monitor's score, and when it is lowered again.
 #[derive(Default)]
 pub(super) struct Protection {
     own: oom::Protection,
@@ -22,16 +21,15 @@ pub(super) struct Protection {
 }
 
 impl Protection {
-    /// Lowers the value at once: no job was started yet.
+    /// Lowers the score at once: no job was started yet.
     pub(super) fn begin(&mut self) {
         self.own.lower();
         self.gauge = Gauge::new();
     }
 
-    /// A job is about to be started, which inherits the value: the original is taken back
-    /// for a while. Not where memory is short: a job's start is what uses the rest up, and
-    /// the kernel would end this process for it. The job is then started at a higher price,
-    /// with a memory and a value of its own.
+    /// Restores the original score for a while, because a job that is about to be started inherits
+    /// it. Not if memory is short: the job's start would use up the rest, and the kernel would kill
+    /// this process for it. The job is then started with its own memory and score, which is slower.
     pub(super) fn make_way(&mut self, starter: &mut Starter, now: Instant) {
         if self.gauge.is_short() && self.own.may_be_lowered() {
             if !starter.shares_memory() {
@@ -44,19 +42,19 @@ impl Protection {
         self.soon(now);
     }
 
-    /// Lowers the value soon, if it is not lowered.
+    /// Lowers the score soon, if it is not lowered.
     pub(super) fn soon(&mut self, now: Instant) {
         if self.own.is_lifted() {
             self.next = Some((now + PAUSE, PAUSE));
         }
     }
 
-    /// When it must be seen to.
+    /// Returns when [`Self::go_on`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.next.map(|(at, _)| at)
     }
 
-    /// Lowers the value again, unless a job shares our memory still.
+    /// Lowers the score again, unless a job still shares our memory.
     pub(super) fn go_on(&mut self, starter: &mut Starter, now: Instant) {
         let Some((_, pause)) = self.next.take() else {
             return;

@@ -1,5 +1,6 @@
-//! How the monitor sends a stranger away: refused with a reference, closed without a
-//! word, or forgotten because he has left. The log says why; the wire never does.
+//! How the monitor rejects unauthenticated connections: refused with a reference, closed without an
+//! answer, or forgotten because the peer has left. The log has the reason; the peer is never sent
+//! it. Runs in the monitor.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -16,21 +17,21 @@ use crate::registry::Id;
 use crate::registry::asked::Question;
 use crate::secret;
 
-/// Why one whom nothing else kept out goes no further.
+/// The reason for a connection whose only obstacle is that its peer has left.
 pub(super) const LEFT: &str = "the peer left before it was let in";
 
-/// What PAM had checked of what is refused.
+/// What PAM had checked of a refused request.
 #[derive(Default)]
 pub(super) struct Checked {
-    /// When it began.
+    /// When the check began.
     pub(super) begun: Option<Instant>,
-    /// Whether a guess is refused, though PAM has not said whether it was right: that may
-    /// depend on who he says he is, and what it costs, in penalties and turns, must not.
+    /// Whether this refuses a guess that PAM has not judged. Whether PAM has may depend on the user
+    /// name; the cost in penalties and slots must not.
     pub(super) has_guessed: bool,
 }
 
 impl Checked {
-    /// How long ago PAM began, milliseconds, for the gate; 0: it did not.
+    /// Returns how long ago PAM began, in milliseconds, for the gate; 0 if it did not.
     fn ago(&self) -> u32 {
         let ago = self.begun.map_or(0, |at| at.elapsed().as_millis().max(1));
         u32::try_from(ago).unwrap_or(u32::MAX)
@@ -38,13 +39,13 @@ impl Checked {
 }
 
 impl Monitor {
-    /// Refuses a request: `denied` on the wire, the cause in the log, and the penalty.
+    /// Refuses a request: sends `denied`, logs the cause, and sets the penalty.
     pub(super) fn refuse(&mut self, c: Connection, refusal: &Refusal) {
         self.refuse_checked(Some(c), refusal, &Checked::default());
     }
 
-    /// Refuses what PAM began to check then. Without a connection, whose end the gate has told
-    /// of before, it is in the log all the same.
+    /// Refuses a request that PAM may have begun to check. Logs it even without a connection, whose
+    /// end the gate has then reported before.
     pub(super) fn refuse_checked(
         &mut self,
         c: Option<Connection>,
@@ -86,8 +87,8 @@ impl Monitor {
         }
     }
 
-    /// Closes a connection that would have been accepted, had its peer not left. Its slot is its
-    /// own as long as if it had been refused.
+    /// Closes a connection that would have been accepted if its peer had not left. It holds its
+    /// slot as long as a refused one.
     pub(super) fn part(
         &mut self,
         c: Option<Connection>,
@@ -109,7 +110,7 @@ impl Monitor {
         );
         let price = sources::price(Complaint::Left, &self.limits());
         match (c, secret::random().map(Reference)) {
-            // Nobody reads the refusal.
+            // The peer has left and does not read the refusal.
             (Some(c), Ok(reference)) => {
                 self.send_to_gate(Order::Deny(c, reference, price, checked.ago()).encode());
             }
@@ -118,8 +119,8 @@ impl Monitor {
         }
     }
 
-    /// Does the rest of the work that other refusals are: how long this one takes shows in
-    /// when another connection is answered.
+    /// Does the work that other refusals include. Otherwise the answers to other connections would
+    /// show how long this one took.
     fn work_out(&mut self, is_worked_out: bool) {
         self.key_cache.make_up(&self.host);
         if is_worked_out {
@@ -132,10 +133,10 @@ impl Monitor {
         }
     }
 
-    /// Asks the doors about no machine, for a handshake that did not open.
+    /// Queries the registry about no machine, for a handshake that did not open.
     pub(super) fn look_up_dummy(&mut self, now: Instant) {
         let nobody = Question::Look(Id([0; 16]));
-        // What it is, nobody waits for.
+        // No connection waits for the answer.
         let _ = self.doors.ask(self.poll.registry(), None, nobody, now);
     }
 
@@ -152,7 +153,7 @@ impl Monitor {
 
     pub(super) fn forget(&mut self, c: Connection) {
         match self.unauthenticated.remove(&c) {
-            // The look-up goes on, for the others and the next who ask.
+            // The look-up goes on, for others that wait for it and for later requests.
             Some(Preauth::Waiting(which)) => {
                 if let Some(waiting) = self.pending.get_mut(&which) {
                     waiting.retain(|p| p.connection != c);
@@ -164,12 +165,12 @@ impl Monitor {
         }
     }
 
-    /// A peer does not wait for what is being decided about it. What it has sent to be judged is
-    /// judged; anything else is over.
+    /// Handles a peer that has left. What it has sent for a decision is still decided; all else
+    /// ends.
     pub(super) fn handle_left(&mut self, c: Connection) {
         self.step("left", &[("connection", &c)]);
         match self.unauthenticated.get_mut(&c) {
-            // It is decided, and the gate will hear of it.
+            // It is decided already, and the gate will get the order.
             None => return,
             Some(Preauth::AtDoor(admission)) if admission.is_decided_without_peer() => {
                 admission.has_left = true;
@@ -189,7 +190,7 @@ impl Monitor {
         self.send_to_gate(Order::Taken(c).encode());
     }
 
-    /// Forgets a stranger who is refused or closed, and his login with him.
+    /// Forgets an unauthenticated connection that is refused or closed, and its login.
     fn leave_login(&mut self, c: Connection) {
         if let Some(Preauth::LoggingIn(id)) = self.unauthenticated.remove(&c) {
             self.abandon_login(id);

@@ -1,20 +1,21 @@
-//! How many sessions there are open files for: none is started that the relay could not
-//! take.
+//! The number of sessions that the limit of open files allows: none is started that the relay could
+//! not take. Runs in the monitor.
 
 use super::Monitor;
 use crate::config::settings::Settings;
 use crate::ipc::relay::SESSION_DESCRIPTORS;
 use crate::log::Level;
 
-/// Descriptors that a process of ours has besides those of sessions: the relay's of clients
-/// that are still to hang up (256), the monitor's of what waits for a decision, and some.
+/// Descriptors that one of our processes has besides those of sessions: in the relay those of
+/// clients that are still to hang up (256), in the monitor those of requests that wait for a
+/// decision, and some.
 const BESIDES: u64 = 320;
 
-/// Descriptors of a session: the relay's. The monitor has fewer of each.
+/// Descriptors of a session in the relay. The monitor has fewer for each.
 const EACH: u64 = SESSION_DESCRIPTORS as u64;
 
-/// How many open files these settings need in one of our processes: the relay's sessions,
-/// or the gate's connections.
+/// Returns how many open files these settings need in one of our processes: for the relay's
+/// sessions, or the gate's connections.
 pub(super) fn wanted(settings: &Settings) -> u64 {
     let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let sessions = number(settings.limits.sessions).saturating_mul(EACH);
@@ -22,14 +23,14 @@ pub(super) fn wanted(settings: &Settings) -> u64 {
     sessions.max(silent).saturating_add(BESIDES)
 }
 
-/// How many sessions there may be with so many open files; at least one.
+/// Returns how many sessions this many open files allow; at least one.
 pub(super) fn sessions(descriptors: u64) -> usize {
     let room = descriptors.saturating_sub(BESIDES) / EACH;
     usize::try_from(room).unwrap_or(usize::MAX).max(1)
 }
 
 impl Monitor {
-    /// The settings allow more sessions than there are open files for.
+    /// Warns if the settings allow more sessions than the limit of open files does.
     pub(super) fn warn_of_few_descriptors(&mut self) {
         let (wanted, room) = (self.settings.limits.sessions, self.room);
         if self.inetd.is_some() || wanted <= room {

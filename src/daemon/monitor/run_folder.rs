@@ -1,14 +1,14 @@
 //! The folders that a daemon needs when it starts, and the empty root of gate and relay.
 //!
-//! Run by the monitor at its start. A folder that a full or read-only file system does not
-//! let it make is reported and done without; one that is not to be trusted is an error.
+//! Run by the monitor at its start. A folder that a full or read-only file system does not let it
+//! create is reported, and the daemon does without it. One that is not to be trusted is an error.
 
 use std::path::{Path, PathBuf};
 
 use crate::config::paths::Paths;
 use crate::fault::Fault;
 
-/// Folders that systems keep empty, for when the run folder cannot have one.
+/// Folders that systems keep empty, for use if the run folder cannot have one.
 const EMPTY: [&str; 4] = [
     "/var/empty",
     "/run/sshd",
@@ -16,21 +16,21 @@ const EMPTY: [&str; 4] = [
     "/var/lib/empty",
 ];
 
-/// Makes the state and run folders; what could not be made, and why, goes to `degraded`.
+/// Creates the state and run folders; adds to `degraded` what could not be created, and why.
 ///
 /// # Errors
-/// A folder is there and not to be trusted.
+/// Fails if a folder exists and is not to be trusted.
 pub(super) fn make(paths: &Paths, degraded: &mut Vec<Fault>) -> Result<(), Fault> {
     make_or_note(paths, &paths.state, 0o700, degraded)?;
     make_or_note(paths, &paths.machines(), 0o700, degraded)?;
     make_or_note(paths, &paths.run, 0o755, degraded)
 }
 
-/// The root for gate and relay: an empty folder that nobody else can write to. `None`:
-/// there is none, which goes to `degraded`.
+/// Returns the root for gate and relay: an empty folder to which no other user can write. `None`:
+/// there is none, which is added to `degraded`.
 ///
 /// # Errors
-/// The folder is there and not to be trusted.
+/// Fails if the folder exists and is not to be trusted.
 pub(super) fn empty_root(
     paths: &Paths,
     degraded: &mut Vec<Fault>,
@@ -66,7 +66,7 @@ fn make_or_note(
     let Err(why) = paths.make_folder(folder, mode) else {
         return Ok(());
     };
-    // A folder that is there was not made because it is not to be trusted.
+    // A folder that exists was rejected because it is not to be trusted.
     if folder.symlink_metadata().is_ok() {
         return Err(why);
     }

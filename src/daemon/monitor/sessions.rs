@@ -1,10 +1,9 @@
-//! The jobs that run, and how each ends.
+//! The running jobs, and how each ends.
 //!
-//! A job's leader stays unreaped until its session is over, so that the numbers of its
-//! session and process group cannot become another's while they may still have to be
-//! signalled. Only where there is no `/proc`, and a descriptor stands for the group, is the
-//! leader of a job that was hung up reaped before: as long as it is there, nobody can tell
-//! whether it is alone.
+//! Runs in the monitor. A job's leader stays unreaped until its session is over. Until then its
+//! session and process group may have to be signalled, so their numbers must not be reused. One
+//! exception: without `/proc`, where a pidfd refers to the group, the leader of a job that was hung
+//! up is reaped earlier. While it is unreaped, one cannot tell whether the group has other members.
 
 mod group;
 mod hanging;
@@ -35,35 +34,35 @@ use crate::sys::{pidfd, process};
 use hanging::Hung;
 use sweep::Sweep;
 
-/// Words of one session heard in one go.
+/// Most messages of one session handled in one pass.
 const AT_ONCE: usize = 16;
 
-/// Whose session it is, for the log.
+/// Information on a session, for the log.
 #[derive(Debug, Clone)]
 pub(super) struct SessionInfo {
     pub(super) host: String,
     pub(super) user: String,
     pub(super) peer: IpAddr,
-    /// Who called there, as his host says.
+    /// The calling user, as the host reports it.
     pub(super) caller: String,
     /// `exec`, or `gui` and the application.
     pub(super) service: String,
-    /// The machines that asked for it.
+    /// The machines that made the request.
     pub(super) machines: Vec<Id>,
-    /// What it runs, bounded; empty for an application, which `service` names.
+    /// The command, bounded; empty for an application, which `service` names.
     pub(super) command: String,
-    /// Whose share of the sessions it is of.
+    /// The holders that this session counts for in the shares.
     pub(super) holders: Vec<shares::Holder>,
 }
 
-/// Who leads the processes of a session.
+/// The leader of a session's processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leader {
-    /// A child of ours.
+    /// A child of the monitor.
     Ours(Pid),
-    /// A login worker's child: the worker tells its end, and reaps it afterwards.
+    /// A child of a login worker, which reports its end and reaps it afterwards.
     Workers(Pid),
-    /// Nobody: what was started goes on by itself.
+    /// None: the application runs detached.
     Nobody,
 }
 
@@ -81,39 +80,39 @@ struct Session {
     info: SessionInfo,
     since: Instant,
     began: SystemTime,
-    /// Bytes sent and got, as its thread counted them when it was asked last.
+    /// Bytes sent and received, as its thread last reported them.
     counted: Option<(u64, u64)>,
     leader: Leader,
     pidfd: Option<OwnedFd>,
-    /// Its number may be another's by now: only `pidfd` counts.
+    /// Its number may be reused: only `pidfd` is valid.
     reaped: bool,
     channel: Option<Channel>,
     watch: Watch,
-    /// Its thread was asked for its count, and has not answered yet.
+    /// Its thread was asked for its counts and has not answered yet.
     counting: bool,
     end: Option<End>,
     over: Option<(Closing, u64, u64)>,
-    /// The signals that its client has sent, a bit each.
+    /// The signals that its client has sent, one bit each.
     passed_on: u32,
     hung: Option<Hung>,
     killed: bool,
-    /// The system does not show its processes: its first group stands for them.
+    /// Its processes cannot be listed (no `/proc`): its first group stands for them.
     is_unseen: bool,
 }
 
 impl Session {
-    /// Tells its client how it ended. Whether that must wait until its thread reads.
+    /// Tells its client how it ended. Returns whether the message waits until its thread reads.
     fn tell(&mut self, end: End) -> bool {
         self.end = Some(end.clone());
         self.send(&MonitorToRelay::Ended(end))
     }
 
-    /// Tells its thread something. Whether that must wait until it reads.
+    /// Sends its thread a message. Returns whether it waits until the thread reads.
     fn send(&mut self, message: &MonitorToRelay) -> bool {
         let Some(channel) = &mut self.channel else {
             return false;
         };
-        // Should it fail, the thread is gone, and its channel's end comes.
+        // If this fails, the thread is gone, and the channel's end follows.
         let _ = channel.send(message.encode(), Vec::new());
         channel.is_waiting()
     }
@@ -125,10 +124,10 @@ pub(super) struct Finished {
     pub(super) info: SessionInfo,
     pub(super) lasted: Duration,
     pub(super) end: Option<End>,
-    /// What was started goes on by itself: its end is another, and will be told.
+    /// The application runs on detached: its own end is logged later.
     pub(super) goes_on: bool,
     pub(super) how: &'static str,
-    /// How the relay closed it, where it did.
+    /// How the relay closed it, if it did.
     pub(super) closing: Option<Closing>,
     pub(super) sent: u64,
     pub(super) got: u64,
@@ -138,51 +137,51 @@ pub(super) struct Finished {
 #[derive(Default)]
 pub(super) struct Sessions {
     all: HashMap<u64, Session>,
-    /// Those that were hung up and may have to be killed.
+    /// Sessions that were hung up and may have to be killed.
     hanging: Vec<u64>,
-    /// The look for their processes that is under way.
+    /// The sweep of all processes that is under way.
     sweep: Option<Sweep>,
-    /// When the next may begin.
+    /// When the next sweep may begin.
     rested: Option<Instant>,
-    /// Those for whose threads something began to wait since the last look.
+    /// Sessions that have messages for their threads waiting since the last look.
     unsent: Vec<u64>,
-    /// The jobs' groups, for the guard.
+    /// The jobs' process groups, for the guard.
     groups: Groups,
     /// Whether some job had no pidfd.
     blind: bool,
-    /// How many each has of them.
+    /// How many sessions each holder has.
     held: HashMap<shares::Holder, usize>,
     crowd: Crowd,
     next: u64,
 }
 
 impl Sessions {
-    /// How many there are.
+    /// Returns how many sessions there are.
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// The jobs' groups.
+    /// Returns the jobs' groups.
     pub(super) const fn groups(&self) -> &Groups {
         &self.groups
     }
 
-    /// The jobs' groups, to be changed.
+    /// Returns the jobs' groups, to be changed.
     pub(super) const fn groups_mut(&mut self) -> &mut Groups {
         &mut self.groups
     }
 
-    /// A number for a session, which no other will have.
+    /// Returns a new session number, which is never reused.
     pub(super) const fn number(&mut self) -> u64 {
         let id = self.next;
         self.next += 1;
         id
     }
 
-    /// Takes a job that runs as the session of this number, and our end of its channel.
+    /// Adds a running job as the session of this number, with the monitor's end of its channel.
     ///
     /// # Errors
-    /// It cannot be watched.
+    /// Fails if the channel cannot be watched.
     pub(super) fn add(
         &mut self,
         registry: &Registry,
@@ -225,7 +224,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// Hears what a session's thread says. The session, if it is over.
+    /// Handles the messages of a session's thread. Returns the session if it is over.
     pub(super) fn hear(
         &mut self,
         registry: &Registry,
@@ -235,7 +234,7 @@ impl Sessions {
     ) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
         let channel = session.channel.as_mut()?;
-        // Should it fail, the thread is gone; what it has said before is read first.
+        // If this fails, the thread is gone; earlier messages from it are read first.
         let _ = channel.flush();
         if session.watch.update(registry, channel).is_err() {
             return self.close(id, kill_after, now);
@@ -261,8 +260,7 @@ impl Sessions {
                 Ok(Incoming::Gone) | Err(_) => return self.close(id, kill_after, now),
             }
         }
-        // A client that never stops sending signals does not keep the others from
-        // their turn.
+        // A client that sends signals without pause does not starve the others.
         let channel = session.channel.as_ref()?;
         if session.watch.renew(registry, channel).is_err() {
             return self.close(id, kill_after, now);
@@ -270,8 +268,8 @@ impl Sessions {
         None
     }
 
-    /// Watches for room the channels on which something waits: it is sent when the thread
-    /// has read. The sessions that are finished by it.
+    /// Watches for writability the channels that have messages waiting. Returns the sessions that
+    /// are over because of it.
     pub(super) fn watch_unsent(
         &mut self,
         registry: &Registry,
@@ -292,8 +290,8 @@ impl Sessions {
         finished
     }
 
-    /// A session is at its end: the job has ended and its client knows it, or it is
-    /// hung up, and killed after a grace.
+    /// Ends a session: either the job has ended and its client knows it, or it is hung up now and
+    /// killed after the grace.
     fn close(&mut self, id: u64, kill_after: Duration, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
         let is_told = session.over.is_some_and(|(how, ..)| how.is_told());
@@ -305,7 +303,7 @@ impl Sessions {
         self.look(id, now)
     }
 
-    /// A job may have ended: tell its client. The session, if that was all.
+    /// Checks whether a job has ended, and tells its client. Returns the session if it is over.
     pub(super) fn job_ended(&mut self, id: u64, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
         if let (None, Leader::Ours(pid)) = (&session.end, session.leader) {
@@ -315,11 +313,12 @@ impl Sessions {
         self.after_the_end(id, now)
     }
 
-    /// What a login worker started has ended so. The session, if that was all.
+    /// Handles the end of a login worker's application. Returns the session if it is over.
     pub(super) fn told(&mut self, id: u64, end: End, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
-        // The worker has it unreaped still, so this must succeed where there is such a call. It
-        // keeps what is hung up, and so its number, until nobody is left.
+        // The worker has not reaped it yet, so this must succeed where the system has that call.
+        // For a session that was hung up, the worker keeps it, and so its number, until no process
+        // is left.
         session.reaped = matches!(session.leader, Leader::Workers(_))
             && (session.hung.is_none() || session.is_unseen)
             && session
@@ -332,13 +331,13 @@ impl Sessions {
         self.after_the_end(id, now)
     }
 
-    /// Whether a session's leader may be reaped by the worker whose child it is: nobody
-    /// will signal its group by its number any more.
+    /// Whether the login worker may reap the leader of a session: the monitor signals its group by
+    /// number no more.
     pub(super) fn may_be_reaped(&self, id: u64) -> bool {
         self.all.get(&id).is_none_or(|s| s.reaped)
     }
 
-    /// A login worker is dead, and what it started is hung up.
+    /// Hangs up the application of a login worker that died.
     pub(super) fn orphaned(
         &mut self,
         id: u64,
@@ -346,7 +345,7 @@ impl Sessions {
         now: Instant,
     ) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
-        // Whoever reaps it now does not ask us.
+        // Its new parent reaps it, without asking the monitor.
         session.reaped = true;
         let end = End::NotStarted("its login worker died".into());
         self.unsent.extend(session.tell(end).then_some(id));
@@ -364,8 +363,7 @@ impl Sessions {
         }
     }
 
-    /// Every job that the system does not tell of in particular: none, where it
-    /// has pidfds.
+    /// Returns every job whose end must be polled for: none where the system has pidfds.
     pub(super) fn unwatched(&self) -> Vec<u64> {
         if !self.blind {
             return Vec::new();

@@ -1,8 +1,8 @@
-//! The signer's socket, `run/sign`: ordinary users ask the monitor to vouch for them
-//! to another host (mechanism `vouch`).
+//! The signer's socket, `run/sign`: ordinary users ask the monitor to vouch for them to another
+//! host (mechanism `vouch`).
 //!
-//! `called` → (what he asks, in fields) → (his name, which a child looks up) → signed.
-//! Who he is the kernel says; what is signed [`crate::signer`] builds.
+//! connected → (the request, in fields) → (the user name, which a child looks up) → signed. Runs in
+//! the monitor. The kernel reports the user; [`crate::signer`] builds what is signed.
 
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,10 @@ use crate::signer::fields::{Ask, MESSAGE, Reply, Signed};
 use crate::signer::{self, check_number};
 use crate::sys::account::Account;
 
-/// How many call at the same time, in all and of one user, and for how long: as long
-/// as a look-up of a name may take, and a little more.
+/// The limits of the socket. A client may stay a little longer than the look-up of a name may take.
 ///
-/// A user's script may start as many programs side by side as it likes: they wait in
-/// the line, and whoever finds that full too calls again.
+/// A user's script may start any number of programs side by side: they wait in the queue. A program
+/// that finds the queue full tries again.
 const TERMS: Terms = Terms {
     most: 64,
     each: 8,
@@ -30,24 +29,24 @@ const TERMS: Terms = Terms {
     time: Duration::from_secs(12),
 };
 
-/// What one who calls wants. With neither, he has yet to say it; without a look-up, it
-/// cannot begin before another has ended.
+/// A client's request. Without `ask`, it has not come yet. Without `look_up`, its look-up cannot
+/// begin before another has ended.
 #[derive(Default)]
 pub(super) struct Wanted {
     ask: Option<Box<Ask>>,
     look_up: Option<LookUp>,
 }
 
-/// The desk at which is signed.
+/// The signer's socket and its clients.
 pub(super) type SignSocket = Callers<Wanted>;
 
-/// A desk without a socket.
+/// Returns a signer without a socket.
 pub(super) const fn sign_socket() -> SignSocket {
     Callers::new(TERMS, event_source::wants_signature)
 }
 
 impl Monitor {
-    /// Opens the desk: to every user where this is root, else to one's own alone.
+    /// Opens the socket: to every user if this is root, else only to the daemon's own user.
     pub(super) fn open_sign_socket(&mut self) -> Result<(), Fault> {
         let mode = if self.accounts.serves().is_none() {
             0o666
@@ -59,7 +58,7 @@ impl Monitor {
             .open(self.poll.registry(), (&path, mode), event_source::SIGN)
     }
 
-    /// Somebody calls.
+    /// Accepts new clients.
     pub(super) fn take_calls_to_sign(&mut self, now: Instant) {
         let own = self.own_number();
         let may = |uid| own.is_none_or(|own| uid == own || uid == 0);
@@ -69,8 +68,7 @@ impl Monitor {
             .take(self.poll.registry(), may, is_somebody, now);
     }
 
-    /// Closes the sockets of those who sent what is not received: descriptors, or more than
-    /// was asked for.
+    /// Closes the sockets with data that is never read: descriptors, or more than was asked for.
     pub(super) fn close_unread(&mut self, now: Instant) {
         let registry = self.poll.registry();
         let mut users = self
@@ -84,7 +82,7 @@ impl Monitor {
         }
     }
 
-    /// Somebody who has called says something.
+    /// Handles a client's request.
     pub(super) fn handle_caller(&mut self, id: u64, now: Instant) {
         if self.sign_socket.settle(self.poll.registry(), id) {
             return;
@@ -103,7 +101,8 @@ impl Monitor {
             .as_ref()
             .is_some_and(|sandbox_config| sandbox_config.uid == uid);
         let checked = check_number(uid).and_then(|()| match is_ours {
-            // A look-up process that was taken over could ask, and be it on other hosts.
+            // A compromised look-up process could otherwise request a signature and act on other
+            // hosts.
             true => Err(Fault::new(format!("user {uid} is the daemon's own"))),
             false => Ok(()),
         });
@@ -115,7 +114,7 @@ impl Monitor {
         self.find_caller(id, uid, now);
     }
 
-    /// Looks up who has asked, or leaves it to when another look-up ends.
+    /// Looks up a client's user, or leaves that until another look-up ends.
     fn find_caller(&mut self, id: u64, uid: u32, now: Instant) {
         let registry = self.poll.registry();
         let found = self
@@ -136,8 +135,8 @@ impl Monitor {
         }
     }
 
-    /// A look-up has ended: whoever waits for his name hears of it, and whoever could
-    /// not be looked up may be now.
+    /// Handles the end of a look-up: continues the requests that wait for it, and tries the
+    /// look-ups that could not begin.
     pub(super) fn caller_found(&mut self, which: LookUp, account: Option<&Account>) {
         let waiting = self
             .sign_socket
@@ -190,7 +189,7 @@ impl Monitor {
         signer::sign(&self.paths.clone().once(), entry, user, ask)
     }
 
-    /// Answers, and says in the log what was done for whom.
+    /// Answers a client, and logs for which user something was signed.
     fn answer_caller(
         &mut self,
         id: u64,

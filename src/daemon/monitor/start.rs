@@ -1,5 +1,5 @@
-//! From the command line to a daemon that serves. The parent, where there is
-//! one, exits only when that has succeeded.
+//! The start, from the command line to a daemon that serves. The parent process, if there is one,
+//! exits only when that has succeeded. Runs in the process that becomes the monitor.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -39,14 +39,14 @@ use crate::sys::sandbox::{Role, SandboxConfig};
 use crate::sys::signals::Signals;
 use crate::sys::{inherited, kernel, memory, process, signals, socket};
 
-/// Exit code for a command line that is wrong, as sshd has none and most have.
+/// The exit code for a wrong command line, as in most programs; sshd has none.
 const USAGE: u8 = 2;
 
-/// What starting came to.
+/// The result of the start.
 pub(super) enum Started {
     /// A daemon, ready to serve.
     Serving(Box<Monitor>),
-    /// Nothing is left to do.
+    /// Nothing is left to do; the exit code.
     Done(u8),
 }
 
@@ -76,7 +76,7 @@ pub(super) fn start(apart: &Apart) -> Started {
         ))),
         Task::Print => Started::Done(print_settings(&asked)),
         Task::Test => Started::Done(test(&asked)),
-        // The one who called has reset the connection: there is nothing to do, or to say.
+        // The client has reset the connection: there is nothing to do, or to report.
         Task::Serve if asked.inetd && socket::was_reset(std::io::stdin().as_fd()) => {
             Started::Done(process::SUCCESS)
         }
@@ -104,7 +104,7 @@ fn print(text: &str) -> u8 {
     }
 }
 
-/// The settings of a file, with the command line's port where it gives one.
+/// Loads the settings of a file, and applies the command line's port, if given.
 pub(super) fn settings(file: &Path, port: Option<u16>) -> Result<Settings, Fault> {
     let mut settings = Settings::load(file)?;
     if let Some(port) = port {
@@ -126,7 +126,7 @@ fn print_settings(asked: &Asked) -> u8 {
     }
 }
 
-/// Root by any name is no account for the processes that strangers talk to.
+/// Refuses root, by any name, as the account of the processes that handle unauthenticated input.
 fn cannot_be(user: &UserName) -> Option<Fault> {
     if !geteuid().is_root() {
         return None;
@@ -143,8 +143,7 @@ fn is_root(user: &UserName) -> Fault {
     ))
 }
 
-/// Whether people can log in, where there is an application to log in for; by which
-/// program.
+/// Returns the program of the login workers, if an application is configured to log in for.
 pub(super) fn can_log_in(settings: &Settings) -> Result<Option<LoginProgram>, Fault> {
     if settings.gui.all().next().is_none() {
         return Ok(None);
@@ -155,7 +154,7 @@ pub(super) fn can_log_in(settings: &Settings) -> Result<Option<LoginProgram>, Fa
     }
 }
 
-/// `-t`: everything that starting would read, and every fault in it.
+/// Handles `-t`: checks everything that the start would read, and reports every fault.
 fn test(asked: &Asked) -> u8 {
     let paths = Paths::of_file(&asked.file);
     let mut faults = Vec::new();
@@ -195,15 +194,15 @@ fn serve(
     memory::keep_small();
     signals::all_default();
     let sessions = Sessions::default();
-    // Forked while there is no secret, and little memory in use of which it would keep a
-    // copy. Under inetd the caller would wait for it.
+    // Fork it while there is no secret, and little memory that it would keep a copy of. Under inetd
+    // the client would wait for it.
     let guard = (!asked.inetd).then(|| Guard::start(sessions.groups(), None));
     let mut begun = asked
         .inetd
         .then(|| inetd::begin(asked, apart, saved_stderr))
         .transpose()?;
     let paths = Paths::of_file(&asked.file);
-    // Under inetd it reads its files once, until the connection is a session's.
+    // Under inetd it reads its files once, until the connection has become a session.
     let paths = if asked.inetd { paths.once() } else { paths };
     let settings = settings(&asked.file, asked.port)?;
     sessions.groups().set_grace(settings.exec.hup_to_kill);
@@ -345,7 +344,8 @@ fn serve(
         monitor.start_child(Which::Relay)?;
         monitor.take_slot();
     } else {
-        // Not under inetd before there is a session: strangers' daemons must not outlast others.
+        // Under inetd only with a session: a daemon that serves an unauthenticated client gets no
+        // protection.
         monitor.protection.begin();
         if let Some(guard) = guard {
             monitor.take_guard(guard);
@@ -359,7 +359,7 @@ fn serve(
 }
 
 impl Monitor {
-    /// Says that it is ready: to the log, the pid file, the parent, the manager.
+    /// Reports that it is ready: to the log, the pid file, the parent, and the service manager.
     fn announce(&mut self, ready: Option<OwnedFd>) -> Result<(), Fault> {
         for (protection, why) in kernel::missing() {
             self.warn_of_missing("monitor", protection, &why);
@@ -378,8 +378,8 @@ impl Monitor {
     }
 }
 
-/// Where gate and relay live, and as whom, and whether that is not who was
-/// wanted. Only for root.
+/// Returns the root and the user of gate and relay, and whether that user is only the fallback.
+/// Only for root.
 fn sandbox_config(
     paths: &Paths,
     settings: &Settings,

@@ -1,15 +1,14 @@
-//! What inetd's many monitors know in common: `run/inetd.table`, root's alone (or the
-//! user's, in his own folder), of a fixed size, gone with a reboot.
+//! The state that inetd's monitors share: `run/inetd.table`. It belongs to root (or to the user, in
+//! the user's own folder), has a fixed size, and does not survive a reboot.
 //!
-//! Run by a monitor that inetd started. Penalties are remembered in it, and who holds a
-//! slot: of silent connections, of logins under way, of PAM's checks; and wrong guesses
-//! until they are told. A slot is a lock
-//! on a byte beyond the file's end ([`locks`]), so that the kernel frees it when its
-//! monitor dies; what stands in the file about a slot counts while that lock is held.
+//! Runs in each monitor that inetd started. The table holds the penalties; the holders of slots
+//! (silent connections, logins under way, PAM checks); and wrong guesses until their refusals are
+//! sent. A slot is a lock on a byte beyond the file's end ([`locks`]), so the kernel releases it
+//! when its monitor dies. A slot's record is valid while that lock is held.
 //!
-//! Nothing in the file is believed that cannot be so: one that is short, old, of another
-//! boot or another's is replaced. Whoever writes holds byte 0 of the locks, for
-//! microseconds; nobody waits for it longer than [`PATIENCE`].
+//! Impossible contents are never trusted: a file that is short, old, from another boot or of
+//! another owner is replaced. A writer holds byte 0 of the locks, for microseconds. No monitor
+//! waits for it longer than [`PATIENCE`].
 
 mod failures;
 mod making;
@@ -31,20 +30,19 @@ use crate::sys::locks;
 pub(super) use pam_slots::for_one;
 pub(super) use preauth::{Admission, PreauthStage};
 
-/// How long a monitor waits for the others to be done with the table: they need
-/// microseconds, unless somebody has stopped one of them.
+/// How long a monitor waits for the others to release the table: they need microseconds, unless one
+/// of them was stopped.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Between two tries.
+/// Delay between two tries.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// How many sources of each family can have a penalty.
+/// Most sources of each family with a penalty.
 const SOURCES: usize = 65_536;
-/// How many wrong guesses of each family are remembered until they are told.
+/// Most wrong guesses of each family that are remembered until their refusals are sent.
 const GUESSES: usize = 4_096;
-/// How many silent connections there can be, whatever the settings allow: each is three
-/// processes.
+/// Most silent connections, whatever the settings allow: each takes three processes.
 const STRANGERS: usize = 16_384;
-/// How many logins can be checked at the same time: the most that the settings allow.
+/// Most logins checked at the same time: the maximum of the setting.
 const TURNS: usize = 256;
 
 /// Where the parts of the file begin, bytes.
@@ -59,16 +57,15 @@ const FAILURES: [u64; 2] = [
 const FAILURES_AT: u64 = TURNS_AT + (TURNS * pam_slots::SIZE) as u64;
 const LENGTH: u64 = FAILURES[1] + (GUESSES * penalties::SIZE) as u64;
 
-/// Which byte of the locks stands for what: far beyond the file's end.
+/// The meaning of the lock bytes, far beyond the file's end.
 const LOCKS: u32 = 1 << 30;
 const WHOLE: u32 = LOCKS;
 const STRANGER: u32 = LOCKS + (1 << 20);
 const TURN: u32 = LOCKS + (2 << 20);
 const WAITING: u32 = LOCKS + (3 << 20);
 
-/// Where the header's numbers stand: penalties of IPv4 and of IPv6, the number
-/// after the highest slot of a stranger that is in use, and wrong guesses of IPv4 and of
-/// IPv6.
+/// Offsets of the header's counts: penalties of IPv4 and of IPv6, one more than the highest slot in
+/// use by an unauthenticated connection, and wrong guesses of IPv4 and of IPv6.
 const COUNTS: [u64; 5] = [40, 44, 48, 52, 56];
 const HIGHEST: usize = 2;
 const GUESSED: usize = 3;
@@ -79,23 +76,23 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Opens the table, and makes it where it is missing or cannot be believed.
+    /// Opens the table, and creates it if it is missing or invalid.
     ///
     /// # Errors
-    /// The folder cannot be written, or its file system cannot lock.
+    /// Fails if the folder cannot be written, or if its file system does not support locks.
     pub(super) fn open(path: &Path) -> Result<Self, Fault> {
         making::open(path, &making::boot()).map_err(|e| Fault::of(path, e))
     }
 
-    /// Lets `cosadm` find this monitor.
+    /// Makes this monitor visible to `cosadm`.
     ///
     /// # Errors
-    /// The file system cannot lock.
+    /// Fails if the file system does not support locks.
     pub(super) fn be_found(&self) -> std::io::Result<bool> {
         Ok(inetd::be_found(&self.file)?)
     }
 
-    /// Does something while no other monitor writes.
+    /// Runs `work` while no other monitor writes.
     fn locked<T>(&self, work: impl FnOnce(&Self) -> std::io::Result<T>) -> std::io::Result<T> {
         lock(&self.file)?;
         let done = work(self);
@@ -103,7 +100,7 @@ impl Table {
         done
     }
 
-    /// One of the header's counts, never more than there is room for.
+    /// Returns one of the header's counts, at most the capacity.
     fn count(&self, which: usize) -> std::io::Result<usize> {
         let at = COUNTS.get(which).copied().unwrap_or(LENGTH);
         let count = usize::try_from(u32::from_le_bytes(self.read(at)?)).unwrap_or(usize::MAX);
@@ -126,7 +123,7 @@ impl Table {
         Ok(bytes)
     }
 
-    /// So many records of a size from there on.
+    /// Reads a number of records of one size.
     fn read_many(&self, at: u64, count: usize, size: usize) -> std::io::Result<Vec<u8>> {
         let mut bytes = vec![0; count * size];
         self.file.read_exact_at(&mut bytes, at)?;
@@ -147,12 +144,12 @@ fn lock(file: &File) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The number of a slot's lock.
+/// Returns the number of a slot's lock.
 fn byte(of: u32, slot: usize) -> u32 {
     of.saturating_add(u32::try_from(slot).unwrap_or(u32::MAX))
 }
 
-/// Where a record stands.
+/// Returns the offset of a record.
 fn place(first: u64, slot: usize, size: usize) -> u64 {
     first.saturating_add(u64::try_from(slot * size).unwrap_or(u64::MAX))
 }

@@ -1,5 +1,5 @@
-//! The monitor's own conversation with a stranger, from message 2 until the relay has
-//! the keys: the rest of a long command, or PAM's prompts and the answers to them.
+//! The monitor's own conversation with an unauthenticated client, from message 2 until the relay
+//! has the keys: the rest of a long command, or PAM's prompts and the answers to them.
 
 use super::logins::{Login, Who};
 use crate::auth::policy::{Caller, Granted, Gui};
@@ -11,7 +11,7 @@ use crate::protocol::prompt::{self, Text};
 use crate::protocol::record::{self, Kind};
 use crate::protocol::seal::{Opener, Sealer};
 
-/// A conversation that goes on after message 2.
+/// A conversation that continues after message 2.
 pub(super) struct Talk {
     suite: Suite,
     sealer: Sealer,
@@ -19,7 +19,7 @@ pub(super) struct Talk {
 }
 
 impl Talk {
-    /// A conversation with the keys of message 2.
+    /// Starts a conversation with the keys of message 2.
     pub(super) fn new(keys: &Keys) -> Result<Self, Malformed> {
         Ok(Self {
             sealer: Sealer::new(keys.suite, &keys.to_client)?,
@@ -28,7 +28,7 @@ impl Talk {
         })
     }
 
-    /// The record that carries this to the peer.
+    /// Returns the record that carries a payload to the peer.
     pub(super) fn seal(&mut self, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
         let mut text = payload.to_vec();
         let tag = self.sealer.seal(&mut text)?;
@@ -36,8 +36,8 @@ impl Talk {
         record::compose(Kind::Sealed, &text)
     }
 
-    /// The next keys with the counters as they stand, for whoever goes on: what was
-    /// said here, a password perhaps, cannot be read with them.
+    /// Returns the next keys, with the current counters, for the relay: they cannot decrypt what
+    /// was said before, which may include a password.
     pub(super) fn into_keys(self) -> Result<Keys, Malformed> {
         Ok(Keys {
             suite: self.suite,
@@ -48,7 +48,7 @@ impl Talk {
 }
 
 impl Login {
-    /// The next record to the peer, with this answer: message 2, or a sealed one.
+    /// Returns the next record to the peer with this answer: message 2, or a sealed one.
     pub(super) fn say(&mut self, payload: &[u8]) -> Result<Vec<u8>, Malformed> {
         if let Some(talk) = &mut self.talk {
             return talk.seal(payload);
@@ -63,7 +63,7 @@ impl Login {
         record::compose(Kind::Answer, &message)
     }
 
-    /// The record that accepts, and the keys that the relay goes on with.
+    /// Returns the accepting record, and the relay's keys.
     pub(super) fn accept(
         &mut self,
         granted: &mut Granted<Gui, Caller>,

@@ -1,10 +1,10 @@
-//! Connections whose host HOSTINFO has by its name alone, and whose address is not known to be
-//! that name's: the name is looked up while they wait, in a process of its own.
+//! Connections whose host HOSTINFO lists by its name only, and whose address is not known for that
+//! name. They wait while a look-up process resolves the name.
 //!
-//! They wait no longer than until a refusal would leave, so that waiting tells no more than
-//! a refusal does. They have proven nothing, so the gate may evict them meanwhile, and so many
-//! at most wait: beyond it the oldest of the source that has most of them waits no longer, and
-//! is refused when the others are. Each holds a descriptor of the monitor's.
+//! They wait at most until a refusal would be sent, so that waiting reveals no more than a refusal
+//! does. They have not authenticated, so the gate may evict them, and their number is limited.
+//! Beyond the limit the oldest one of the source that has the most stops waiting, and is refused at
+//! the same time as the others. Each holds a descriptor of the monitor. Runs in the monitor.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,13 +19,13 @@ use crate::daemon::sources::Source;
 use crate::ipc::gate::{Connection, Order};
 use crate::registry::{Admitted, asked::Question};
 
-/// How many may wait for one name.
+/// Most connections that wait for one name.
 const EACH_NAME: usize = 8;
 
-/// How many of one source may wait.
+/// Most connections of one source that wait.
 const EACH_SOURCE: usize = 8;
 
-/// How many may wait in all.
+/// Most connections that wait in all.
 const ALL: usize = 64;
 
 /// A connection that waits for a name, and until when.
@@ -36,8 +36,8 @@ pub(in crate::daemon::monitor) struct Awaited {
     until: Instant,
 }
 
-/// Which of those that wait has to go on without its name, if there are too many of them; the
-/// oldest come first.
+/// Returns the connection that must continue without its name if there are too many. `all` has the
+/// oldest first.
 fn one_too_many(all: &[Awaited]) -> Option<Connection> {
     let last = all.last()?;
     let named = |a: &&Awaited| a.name == last.name;
@@ -63,7 +63,8 @@ fn oldest_of_greediest<'a>(all: impl Iterator<Item = &'a Awaited> + Clone) -> Op
 }
 
 impl Monitor {
-    /// The name that is to be looked up before this handshake's proof is looked at, and is.
+    /// Returns the name to look up before this handshake's proof is verified, if it is being looked
+    /// up.
     pub(super) fn name_to_await(
         &mut self,
         admitted: &Admitted<Opened>,
@@ -84,7 +85,7 @@ impl Monitor {
         Some(name)
     }
 
-    /// Notes who waits for a name, and from where.
+    /// Notes a connection that waits for a name, and its source.
     pub(super) fn await_name(
         &mut self,
         connection: Connection,
@@ -102,7 +103,7 @@ impl Monitor {
             until,
         });
         self.send_to_gate(Order::MayGo(connection, true).encode());
-        // Those that were evicted or excluded meanwhile wait no longer.
+        // Those that were evicted or excluded wait no longer.
         let waits =
             |c| matches!(self.unauthenticated.get(&c), Some(Preauth::AtDoor(v)) if v.awaits_name());
         self.awaited.retain(|a| waits(a.connection));
@@ -111,17 +112,17 @@ impl Monitor {
         }
     }
 
-    /// When the next of them has waited long enough.
+    /// Returns when the next of them has waited long enough.
     pub(in crate::daemon::monitor) fn awaited_deadline(&self) -> Option<Instant> {
         self.awaited.iter().map(|a| a.until).min()
     }
 
-    /// The look-up of a name has ended: who waits for it goes on.
+    /// Continues with the connections that waited for a name whose look-up has ended.
     pub(in crate::daemon::monitor) fn name_is_known(&mut self, name: &HostName, now: Instant) {
         self.resume(now, |awaited| awaited.name == *name);
     }
 
-    /// Who has waited long enough goes on, with what is known.
+    /// Continues with connections that have waited long enough, with the addresses known so far.
     pub(in crate::daemon::monitor) fn tend_awaited(&mut self, now: Instant) {
         self.resume(now, |awaited| awaited.until <= now);
     }
@@ -131,7 +132,7 @@ impl Monitor {
         let (these, rest) = all.into_iter().partition(which);
         self.awaited = rest;
         for Awaited { connection: c, .. } in these {
-            // It may have left meanwhile.
+            // Its peer may have left.
             match self.unauthenticated.remove(&c) {
                 Some(Preauth::AtDoor(admission)) if admission.awaits_name() => {
                     let peer = admission.peer;
@@ -150,7 +151,7 @@ impl Monitor {
         }
     }
 
-    /// The proof is looked at; then the doors once more, which may have changed meanwhile.
+    /// Verifies the proof, and then asks the registry once more: it may have changed.
     fn authenticate_awaited(
         &mut self,
         c: Connection,
@@ -201,7 +202,7 @@ mod tests {
             assert_eq!(come(9, source), None);
         }
         assert_eq!(come(9, 1), Some(9), "the first of source 1");
-        // And all: the oldest of those that have most.
+        // And all: the oldest of the source that has the most.
         let mut gone = None;
         for n in 0..ALL {
             gone = gone.or(come(100 + n, 100 + n));

@@ -1,5 +1,5 @@
-//! A machine is excluded while it is here: whoever is at the doors, logs in, waits for his
-//! account, or is in a session from there is sent away (`cosadm exclude add --now`).
+//! Exclusion of a machine that is connected (`cosadm exclude add --now`): ends its pending
+//! admissions, logins, requests that wait for an account, and sessions. Runs in the monitor.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use crate::refusal::{Cause, Refusal};
 use crate::registry::Id;
 
 impl Monitor {
-    /// Sends away whoever of an excluded machine is still to be decided. How many.
+    /// Refuses all undecided requests of an excluded machine. Returns how many there were.
     pub(in super::super) fn send_away(&mut self, id: Id) -> usize {
         let all = self.unauthenticated.iter();
         let all: Vec<(Connection, IpAddr)> = all
@@ -29,7 +29,8 @@ impl Monitor {
         all.len() + logins.len()
     }
 
-    /// From where a stranger calls by this machine; `None`: by another, or he logs in.
+    /// Returns the address of an unauthenticated connection of this machine; `None`: it is
+    /// another's, or a login.
     fn comes_from(&self, c: Connection, preauth: &Preauth, id: Id) -> Option<IpAddr> {
         match preauth {
             Preauth::AtDoor(admission) => {

@@ -1,5 +1,5 @@
-//! How fast activation passwords may be guessed from one place: whoever does not wait for
-//! his refusal is no faster than one who does.
+//! The rate limit of activation-password guesses by source. A peer that does not wait for its
+//! refusal is no faster than one that does. Runs in the monitor.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::daemon::sources::Source;
 
-/// So many answers of one source are looked up in the time that a refusal takes: people
-/// behind one address may register side by side.
+/// Answers of one source that are looked up in the time that a refusal takes: users behind one
+/// address may register at the same time.
 const AT_A_TIME: usize = 4;
 
-/// So many are remembered.
+/// Most answers that are remembered.
 const MOST: usize = 4_096;
 
 /// Answers that were looked up lately, the oldest first.
@@ -19,7 +19,8 @@ const MOST: usize = 4_096;
 pub(in super::super) struct Guesses(VecDeque<(Source, Instant)>);
 
 impl Guesses {
-    /// Takes one more from there. `false`: there were too many, and it is not looked up.
+    /// Counts one more answer of a source. `false`: there were too many, and it must not be looked
+    /// up.
     pub(super) fn take(&mut self, from: IpAddr, interval: Duration, now: Instant) -> bool {
         let source = Source::of(from);
         while self.0.front().is_some_and(|(_, until)| *until <= now) {

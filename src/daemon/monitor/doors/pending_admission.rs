@@ -1,4 +1,4 @@
-//! Somebody at the doors: who he is, and how far he has come.
+//! A connection that waits for the registry's decision: who it is, and how far it has come.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -11,45 +11,45 @@ use crate::protocol::Malformed;
 use crate::protocol::noise::Keys;
 use crate::registry::{Admitted, Id, Machine, PromptFor};
 
-/// Somebody at the doors.
+/// A connection that waits for the registry's decision.
 pub(in super::super) struct PendingAdmission {
     pub(super) socket: OwnedFd,
     pub(super) peer: IpAddr,
-    /// He calls from this host itself.
+    /// Whether it comes from this host itself.
     pub(super) is_local: bool,
     pub(super) step: Step,
-    /// What the doors have been asked last.
+    /// The registry question that it waits for.
     pub(super) ticket: Option<Ticket>,
     pub(super) welcome: String,
-    /// The gate has said that he has left.
+    /// The gate has reported that the peer has left.
     pub(in super::super) has_left: bool,
 }
 
-/// How far he has come.
+/// How far it has come.
 pub(super) enum Step {
-    /// The doors are asked about the machine of the handshake.
+    /// The registry is asked about the machine of the handshake.
     Arrives(Box<Opened>),
-    /// The outer door has let it through, and its host's name is being looked up.
+    /// The outer door has admitted it, and its host's name is being resolved.
     AwaitsName(Box<Admitted<Opened>>),
-    /// The doors are asked about the machine of the host that vouches for him.
+    /// The registry is asked about the machine of the host that vouches for the user.
     VouchedFor(Applicant),
-    /// He has been asked.
+    /// The user has been prompted.
     Prompted(Applicant, PromptFor, Box<Talk>),
-    /// He is being registered.
+    /// The machine is being registered.
     Registers(Applicant, Box<Talk>),
-    /// He is; the doors are asked once more.
+    /// The machine is registered; the registry is asked once more.
     Registered(Applicant, Box<Talk>),
 }
 
-/// Who wants to come in, and what he has shown.
+/// The applicant, and what it has presented.
 pub(super) enum Applicant {
-    /// A host, or its user, for a command.
+    /// A host, or a user it vouches for, with a command.
     Exec(Box<AuthenticatedHost>),
     /// The same for an application, as this user.
     Gui(Box<AuthenticatedHost>, UserName),
-    /// Somebody who will be asked for his password.
+    /// A user who is to be asked for a password.
     LoginClaim(Box<LoginClaim>),
-    /// A machine that wants to be known.
+    /// A machine that wants to be registered.
     AuthenticatedMachine(Box<AuthenticatedMachine>),
 }
 
@@ -62,7 +62,7 @@ impl Applicant {
         })
     }
 
-    /// The machines that an exclusion concerns.
+    /// Returns the machines that an exclusion concerns.
     fn machines(&self) -> Vec<Id> {
         match self {
             Self::Exec(p) | Self::Gui(p, _) => p.machines(),
@@ -70,7 +70,7 @@ impl Applicant {
         }
     }
 
-    /// The host whose cookie was proven.
+    /// Returns the host, if it has proved its cookie.
     pub(super) fn host(&self) -> Option<&AuthenticatedHost> {
         match self {
             Self::Exec(p) | Self::Gui(p, _) => Some(p),
@@ -78,7 +78,7 @@ impl Applicant {
         }
     }
 
-    /// Who sits there, as his machine says.
+    /// Returns the calling user, as the client's machine reports it.
     pub(super) fn caller(&self) -> &str {
         match self {
             Self::Exec(p) | Self::Gui(p, _) => p.request().caller_user.as_str(),
@@ -97,7 +97,7 @@ impl Applicant {
 }
 
 impl PendingAdmission {
-    /// Whose machines an exclusion would concern.
+    /// Returns the machines that an exclusion concerns.
     pub(in super::super) fn machines(&self) -> Vec<Id> {
         match &self.step {
             Step::Arrives(opened) => vec![Id::of(opened.machine())],
@@ -109,12 +109,12 @@ impl PendingAdmission {
         }
     }
 
-    /// Whether its host's name is being looked up.
+    /// Whether its host's name is being resolved.
     pub(super) const fn awaits_name(&self) -> bool {
         matches!(self.step, Step::AwaitsName(_))
     }
 
-    /// Whether he holds a prompt of the inner door.
+    /// Whether it holds a prompt of the inner door.
     pub(super) const fn is_prompted(&self) -> bool {
         matches!(
             self.step,
@@ -122,17 +122,17 @@ impl PendingAdmission {
         )
     }
 
-    /// Whether it is the doors' turn to decide, and nothing is due from him.
+    /// Whether the decision is due from the registry, and nothing from the peer.
     pub(in super::super) const fn is_decided_without_peer(&self) -> bool {
         !matches!(self.step, Step::Prompted(..))
     }
 
-    /// Whether he has answered it.
+    /// Whether the user has answered the prompt.
     pub(super) const fn has_answered(&self) -> bool {
         matches!(self.step, Step::Registers(..) | Step::Registered(..))
     }
 
-    /// Whether he has proven nothing but his key.
+    /// Whether it has proved nothing but possession of its key.
     pub(super) fn is_unauthenticated(&self) -> bool {
         match &self.step {
             Step::Arrives(_) | Step::AwaitsName(_) => true,

@@ -1,4 +1,4 @@
-//! What the inner door asks of whoever sits at an unknown machine, and his answer.
+//! The inner door's prompt to the user of an unknown machine, and the answer. Runs in the monitor.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -20,12 +20,12 @@ use crate::registry::asked::Question;
 use crate::registry::{Name, PromptFor};
 use crate::sys::socket;
 
-/// So many strangers may be prompted by the inner door at the same time: each of them may
-/// answer what takes a hash to be looked up, one after the other.
+/// Most unauthenticated connections that the inner door prompts at the same time: each answer may
+/// cost a hash, and they are checked one after the other.
 const PROMPTED: usize = 64;
 
 impl Monitor {
-    /// An unknown machine, while the outer door is open: whoever sits there is asked.
+    /// Prompts the user of an unknown machine while the outer door is open.
     pub(super) fn prompt_applicant(
         &mut self,
         c: Connection,
@@ -87,7 +87,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// What was typed at the door: the machine is registered by it, or not.
+    /// Takes the answer to the inner door's prompt, which may register the machine.
     pub(in super::super) fn take_applicants_answer(
         &mut self,
         c: Connection,
@@ -139,8 +139,8 @@ impl Monitor {
         self.ask_doors(c, admission, question, now)
     }
 
-    /// One more is to be prompted: where there are too many, the one that waits longest of
-    /// the source that has most makes room. Who has answered is not sent away.
+    /// Makes room for one more prompt. If there are too many, the connection that has waited
+    /// longest of the source that has the most is evicted. One that has answered is not.
     fn make_room_at_the_door(&mut self, authenticated_machine: IpAddr) -> Result<(), Reject> {
         let at_door = self.unauthenticated.iter().filter_map(|(c, s)| match s {
             Preauth::AtDoor(v) => Some((*c, v)),

@@ -1,6 +1,8 @@
-//! Where the doors are asked. Who stands looks by himself where that keeps nobody waiting,
-//! and else asks two processes of his, one that looks and one that registers; under inetd,
-//! where there is nobody else, it is all done right here.
+//! The monitor's access to the machine registry.
+//!
+//! Runs in the monitor. A standalone daemon reads the registry itself if that does not block.
+//! Otherwise it asks two worker processes, one that reads and one that registers. Under inetd,
+//! where no other connection would wait, everything is done in the monitor.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,45 +19,45 @@ use crate::ipc::gate::Connection;
 use crate::registry::asked::{Answer, Question};
 use crate::registry::{Doors, Id, NonblockingReader, process};
 
-/// A question's number; a number is never used twice.
+/// A question's number, which is never reused.
 pub(in super::super) type Ticket = u64;
 
-/// How long a look at the doors may take: longer than one waits for another who writes.
+/// How long a read of the registry may take: longer than a reader waits for a writer.
 const LOOKING: Duration = Duration::from_secs(8);
 
-/// The same of what is written, behind others: `cos` waits 30 s for an answer.
+/// The same for a write, which is queued behind others: `cos` waits 30 s for an answer.
 const WRITING: Duration = Duration::from_secs(20);
 
-/// How long a process stays when there is nothing to be done.
+/// How long a worker stays without questions.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Notes that nobody waits for: beyond so many none is taken.
+/// Most notes that no connection waits for: beyond that they are dropped.
 const NOTES: usize = 64;
 
-/// What asking came to.
+/// The result of a question.
 pub(in super::super) enum Asked {
     /// The answer.
     Now(Answer),
-    /// It will come, with this number.
+    /// The answer will come, with this number.
     Later(Ticket),
 }
 
-/// An answer, and whose it is.
+/// An answer, and the connection that it is for.
 pub(in super::super) struct Told {
     pub(in super::super) whose: Option<Connection>,
     pub(in super::super) ticket: Ticket,
     pub(in super::super) answer: Answer,
 }
 
-/// Where the doors are asked.
+/// The monitor's access to the registry.
 pub(in super::super) enum RegistryClient {
-    /// Here; and what is to be written down when the one connection is over.
+    /// In this process; with the notes to be written when the one connection is over.
     Here(Box<Doors>, Vec<Question>),
-    /// By processes of their own.
+    /// By worker processes.
     Apart(Box<Apart>),
 }
 
-/// Own eyes, and the two processes.
+/// The nonblocking reader, and the two workers.
 pub(in super::super) struct Apart {
     settings: PathBuf,
     eyes: NonblockingReader,
@@ -65,11 +67,11 @@ pub(in super::super) struct Apart {
 }
 
 impl RegistryClient {
-    /// For a daemon that stands: the doors are opened, and must be sound. What of them it
-    /// starts without is the second.
+    /// Opens the registry for a standalone daemon, and checks it. Also returns the faults despite
+    /// which the daemon starts.
     ///
     /// # Errors
-    /// They are not, or there is no process to be had.
+    /// Fails if the registry is not sound, or if no process is available.
     pub(in super::super) fn apart(paths: &Paths) -> Result<(Self, Vec<Fault>), Fault> {
         let settings = paths.settings();
         let without = RegistryWorker::check(&settings)?;
@@ -83,24 +85,24 @@ impl RegistryClient {
         Ok((registry_client, without))
     }
 
-    /// For inetd's one connection.
+    /// Opens the registry for inetd's one connection.
     ///
     /// # Errors
-    /// What was never made cannot be made now.
+    /// Fails if the registry has never been made and cannot be made now.
     pub(in super::super) fn here(paths: &Paths) -> Result<Self, Fault> {
         Doors::make_first(paths)?;
         Ok(Self::Here(Box::new(Doors::of(paths)), Vec::new()))
     }
 
-    /// A question will come, when the peer has computed its part: under inetd the files
-    /// are opened meanwhile.
+    /// Announces a question, which comes once the peer has computed its part. Under inetd, opens
+    /// the files in that time.
     pub(in super::super) fn prepare(&mut self) {
         if let Self::Here(doors, _) = self {
             doors.prepare();
         }
     }
 
-    /// Under inetd: whether a machine is excluded now.
+    /// Whether a machine is excluded now; under inetd only.
     pub(in super::super) fn is_excluded(&mut self, id: Id) -> bool {
         match self {
             Self::Here(doors, _) => doors.look(id).is_ok_and(|status| status.excluded),
@@ -108,10 +110,10 @@ impl RegistryClient {
         }
     }
 
-    /// Asks.
+    /// Asks a question.
     ///
     /// # Errors
-    /// There is no process to be had.
+    /// Fails if no process is available.
     pub(in super::super) fn ask(
         &mut self,
         registry: &Registry,
@@ -132,10 +134,10 @@ impl RegistryClient {
         }
     }
 
-    /// Has something written down that nobody waits for.
+    /// Has something written that no connection waits for.
     ///
     /// # Errors
-    /// There is no process to be had.
+    /// Fails if no process is available.
     pub(super) fn note(
         &mut self,
         registry: &Registry,
@@ -154,8 +156,8 @@ impl RegistryClient {
         Ok(())
     }
 
-    /// Writes down what was left for the end; what that came to. Adds the processes, which are
-    /// killed, to the unreaped: one that hangs at its disk may not even die.
+    /// Writes the notes that were left for the end, and returns the outcomes. Kills the workers and
+    /// adds them to the unreaped: a worker blocked in disk I/O may not even die.
     pub(in super::super) fn finish(&mut self, unreaped: &mut Vec<Pid>) -> Vec<Answer> {
         let mut all = Vec::new();
         match self {
@@ -171,7 +173,7 @@ impl RegistryClient {
         all
     }
 
-    /// One of the processes has something to say.
+    /// Handles the messages of one of the workers.
     pub(in super::super) fn hear(
         &mut self,
         registry: &Registry,
@@ -185,7 +187,7 @@ impl RegistryClient {
         }
     }
 
-    /// Watches the processes for room while questions wait for it.
+    /// Watches the workers' channels for writability while questions wait.
     pub(in super::super) fn watch_unsent(&mut self, registry: &Registry) {
         if let Self::Apart(apart) = self {
             for worker in [&mut apart.looks, &mut apart.writes].into_iter().flatten() {
@@ -194,7 +196,7 @@ impl RegistryClient {
         }
     }
 
-    /// Somebody has left.
+    /// Drops the questions of a connection whose peer has left.
     pub(in super::super) fn forget(&mut self, connection: Connection) {
         if let Self::Apart(apart) = self {
             if let Some(writes) = &mut apart.writes {
@@ -203,7 +205,7 @@ impl RegistryClient {
         }
     }
 
-    /// What must have been answered by now is not; and a process that is idle ends.
+    /// Fails overdue questions, and ends a worker that is idle.
     pub(in super::super) fn tend(
         &mut self,
         registry: &Registry,
@@ -226,7 +228,7 @@ impl RegistryClient {
         told
     }
 
-    /// When something is due.
+    /// Returns when something is due.
     pub(in super::super) fn deadline(&self) -> Option<Instant> {
         let Self::Apart(apart) = self else {
             return None;
@@ -298,8 +300,8 @@ impl Apart {
         }
     }
 
-    /// A process is gone, or must be: the one that it was busy with hears so, unless the
-    /// inner door was only moved; the others are asked anew.
+    /// Handles a worker that is dead or must be killed. If a question is late, all fail. Otherwise
+    /// the questions are asked again, except for a first one that was asked again before.
     fn lost(
         &mut self,
         registry: &Registry,
@@ -315,11 +317,11 @@ impl Apart {
         let mut waiting = old.take_waiting();
         unreaped.push(old.discard());
         if is_late {
-            // Whoever keeps it keeps the others waiting as well.
+            // What delays one question delays the others as well.
             let late = "the doors did not answer in time";
             told.extend(waiting.drain(..).map(|a| a.failed(late)));
         } else if waiting.front().is_some_and(|a| a.again) {
-            // Else it may have ended because the inner door was moved.
+            // The first time, the worker may have ended because the inner door was moved.
             let first = waiting.pop_front();
             told.extend(first.map(|a| a.failed("the door process has died, twice")));
         }
@@ -344,7 +346,8 @@ impl Apart {
     }
 }
 
-/// One that registers is sent one thing at a time: for who has left nothing is asked then.
+/// Starts a worker. One that registers is sent one question at a time, so that the questions of a
+/// peer that has left can be dropped.
 fn start(registry: &Registry, settings: &Path, which: WorkerKind) -> Result<RegistryWorker, Fault> {
     match which {
         WorkerKind::Looks => {
@@ -360,7 +363,7 @@ mod tests {
     use super::*;
     use crate::config::scratch::Scratch;
 
-    /// One that hung at its disk once kept the daemon from ending.
+    /// A worker blocked in disk I/O once kept the daemon from ending.
     #[test]
     fn finish_waits_for_no_door_process() {
         let paths = Scratch::new().paths();

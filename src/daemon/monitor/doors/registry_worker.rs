@@ -1,5 +1,5 @@
-//! One door process as the monitor sees it: what it was asked, in the order in which it
-//! will answer.
+//! One registry worker as the monitor sees it, and its questions, in the order in which it will
+//! answer. Runs in the monitor.
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -22,8 +22,8 @@ use crate::registry::process as door;
 use crate::sys::oom::OomPriority;
 use crate::sys::process;
 
-/// How long one may look whether the files are sound: a million machines take a
-/// second on a quick disk.
+/// How long a worker may check whether the files are sound: a million machines take a second on a
+/// fast disk.
 const STARTING: Duration = Duration::from_secs(120);
 
 /// A question that was asked.
@@ -37,7 +37,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Nobody has answered it.
+    /// Returns a failure as its answer.
     pub(super) fn failed(self, why: &str) -> Told {
         Told {
             whose: self.whose,
@@ -47,15 +47,15 @@ impl Asked {
     }
 }
 
-/// A door process.
+/// A registry worker.
 pub(super) struct RegistryWorker {
     pid: Pid,
     channel: Channel,
-    /// In the event loop, where it is.
+    /// Set if it is registered with the event loop.
     watch: Option<Watch>,
-    /// Whether it has said that the doors are open.
+    /// Whether it has reported that the registry is open.
     began: bool,
-    /// What the daemon starts without.
+    /// The faults despite which the daemon starts.
     without: Vec<Fault>,
     waiting: VecDeque<Asked>,
     /// How many of these it has been sent, and how many it may be sent at a time.
@@ -85,7 +85,7 @@ impl RegistryWorker {
         at_a_time: usize,
     ) -> Result<Self, Fault> {
         let (channel, theirs) = Channel::pair()?;
-        // Before there is a process, which would else have to be killed and reaped.
+        // Before there is a process, which would otherwise have to be killed and reaped.
         let watch =
             watched.map(|(registry, event_source)| Watch::new(registry, &channel, event_source));
         let watch = watch.transpose()?;
@@ -105,18 +105,18 @@ impl RegistryWorker {
         }
     }
 
-    /// One for a daemon that starts: it looks whether the doors are sound, and has ended
-    /// then. What of them the daemon starts without.
+    /// Runs a worker that checks whether the registry is sound, for a daemon that starts, and then
+    /// ends. Returns the faults despite which the daemon starts.
     ///
     /// # Errors
-    /// They are not, or there is no process to be had.
+    /// Fails if the registry is not sound, or if no process is available.
     pub(super) fn check(settings: &Path) -> Result<Vec<Fault>, Fault> {
         let mut worker = Self::launch(settings, None, 0)?;
         let until = Instant::now() + STARTING;
         let checked = worker.wait_for_the_beginning(until);
         let without = std::mem::take(&mut worker.without);
         let pid = worker.discard();
-        // One that hangs at its disk may not even die.
+        // A process blocked in disk I/O may not even die.
         if Instant::now() < until {
             let _ = waitpid(pid, None);
         }
@@ -133,10 +133,10 @@ impl RegistryWorker {
         Ok(())
     }
 
-    /// One for a daemon that runs: it says itself when it is ready.
+    /// Starts a worker for a running daemon: it reports when it is ready.
     ///
     /// # Errors
-    /// There is no process to be had.
+    /// Fails if no process is available.
     pub(super) fn start(
         registry: &Registry,
         settings: &Path,
@@ -146,15 +146,15 @@ impl RegistryWorker {
         Self::launch(settings, Some((registry, event_source)), at_a_time)
     }
 
-    /// Watches for room while questions wait for it.
+    /// Watches for writability while questions wait.
     pub(super) fn watch_unsent(&mut self, registry: &Registry) {
         if let Some(watch) = &mut self.watch {
-            // Without it they go with its next answer, or are late.
+            // If that fails, they are sent when its next answer comes, or time out.
             let _ = watch.update(registry, &self.channel);
         }
     }
 
-    /// Asks it.
+    /// Asks it a question.
     pub(super) fn ask(
         &mut self,
         ticket: Ticket,
@@ -173,26 +173,26 @@ impl RegistryWorker {
         self.ask_again(asked, idle_until);
     }
 
-    /// Asks it what another has not answered.
+    /// Asks it a question that another worker has not answered.
     pub(super) fn ask_again(&mut self, asked: Asked, idle_until: Instant) {
         self.waiting.push_back(asked);
         self.idle_until = Some(idle_until);
         self.send();
     }
 
-    /// Sends it what it may be sent now.
+    /// Sends it as many questions as it may have now.
     fn send(&mut self) {
         while self.sent < self.at_a_time {
             let Some(asked) = self.waiting.get(self.sent) else {
                 return;
             };
-            // Should it be dead, its channel's end comes, and this is asked of the next.
+            // If it is dead, the end of its channel follows, and the next worker is asked.
             let _ = self.channel.send(asked.question.to_vec(), Vec::new());
             self.sent += 1;
         }
     }
 
-    /// Somebody has left: what he asked, and it was not sent yet, is not asked.
+    /// Drops the questions of a connection whose peer has left, if they were not sent yet.
     pub(super) fn forget(&mut self, connection: Connection) {
         let mut at = 0;
         let sent = self.sent;
@@ -202,10 +202,10 @@ impl RegistryWorker {
         });
     }
 
-    /// What it says; `None`: nothing now.
+    /// Returns its messages; `None`: there are none now.
     ///
     /// # Errors
-    /// It is gone, or speaks out of turn, or the doors cannot be opened.
+    /// Fails if it is gone, sends something out of turn, or cannot open the registry.
     pub(super) fn hear(&mut self, idle_until: Instant) -> Result<Option<Vec<Told>>, Fault> {
         let mut buffer = vec![0; MESSAGE];
         self.channel.flush()?;
@@ -216,7 +216,7 @@ impl RegistryWorker {
         };
         let wrong = || Fault::new("the door process spoke out of turn");
         let (ticket, answer) = Answer::decode(&message).ok_or_else(wrong)?;
-        // Only while somebody waits with a time limit: the event loop would hear notes for ever.
+        // Only during the start, which has a time limit: the event loop would handle notes forever.
         let may_note = !self.began && self.watch.is_none();
         if let (door::WITHOUT, Answer::Fault(why), true) = (ticket, &answer, may_note) {
             self.without.push(Fault::new(why));
@@ -226,7 +226,7 @@ impl RegistryWorker {
             self.began = true;
             return match answer {
                 Answer::Fault(why) if self.waiting.is_empty() => Err(Fault::new(why)),
-                // It ends now: whoever waits hears why.
+                // It ends now: all that wait get the reason.
                 Answer::Fault(why) => {
                     let waiting = self.take_waiting();
                     Ok(Some(waiting.into_iter().map(|a| a.failed(&why)).collect()))
@@ -248,18 +248,18 @@ impl RegistryWorker {
         }]))
     }
 
-    /// How many questions it has not answered.
+    /// Returns how many questions it has not answered.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Gives back what it has not answered.
+    /// Takes the questions that it has not answered.
     pub(super) fn take_waiting(&mut self) -> VecDeque<Asked> {
         self.sent = 0;
         std::mem::take(&mut self.waiting)
     }
 
-    /// When its next answer must be here.
+    /// Returns the deadline of its next answer.
     pub(super) fn due(&self) -> Option<Instant> {
         self.waiting.front().map(|a| a.until)
     }
@@ -269,17 +269,17 @@ impl RegistryWorker {
         self.due().is_some_and(|until| until <= now)
     }
 
-    /// Until when it stays without a question.
+    /// Returns until when it stays without a question.
     pub(super) const fn idle_until(&self) -> Option<Instant> {
         self.idle_until
     }
 
-    /// Whether it has had nothing to do for long.
+    /// Whether it has been idle for long.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         self.waiting.is_empty() && self.idle_until.is_some_and(|until| until <= now)
     }
 
-    /// Makes sure that it is dead. Its number, to be reaped.
+    /// Kills it. Returns its process ID, to be reaped.
     pub(super) fn discard(self) -> Pid {
         process::signal(self.pid, Signal::SIGKILL);
         self.pid
@@ -291,14 +291,14 @@ pub(super) mod tests {
     use super::*;
     use crate::sys::forked::Forked;
 
-    /// A door process that does this with its end of the channel instead.
+    /// Returns a registry worker that runs this with its end of the channel instead.
     pub(in super::super) fn forked(work: impl FnOnce(Channel)) -> RegistryWorker {
         let (ours, theirs) = Channel::pair().unwrap();
         let child = Forked::start(|| work(Channel::new(theirs))).unwrap();
         RegistryWorker::of(child.pid, ours, 1)
     }
 
-    /// Notes of what the daemon starts without, one after another, once held its start for ever.
+    /// Endless notes about faults once delayed the daemon's start forever.
     #[test]
     fn a_door_process_that_never_stops_talking_holds_up_no_start() {
         const LIMIT: Duration = Duration::from_millis(200);
@@ -313,7 +313,7 @@ pub(super) mod tests {
         waitpid(worker.discard(), None).unwrap();
     }
 
-    /// The event loop would hear them for as long as they come.
+    /// The event loop would handle them for as long as they come.
     #[test]
     fn notes_to_a_daemon_that_runs_are_out_of_turn() {
         let poll = mio::Poll::new().unwrap();

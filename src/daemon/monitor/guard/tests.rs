@@ -8,13 +8,13 @@ fn guard(since: Instant) -> Guard {
     Guard { channel, since }
 }
 
-/// One that could not be started, or died at once, was once given up for the daemon's life.
+/// A guard that could not be started, or died at once, was once given up for the daemon's life.
 #[test]
 fn a_guard_that_fails_is_started_again_after_growing_pauses_for_ever() {
     let mut guarding = Guarding::default();
     let mut now = Instant::now();
     for failed in 0..100 {
-        // What the log has said once it does not say again.
+        // A reason is logged once only.
         assert_eq!(guarding.failed("EAGAIN".into(), now), failed == 0);
         let pause = guarding.due().unwrap() - now;
         let least = PAUSE * 2_u32.saturating_pow(failed.min(10));
@@ -35,8 +35,8 @@ fn a_guard_that_fails_is_started_again_after_growing_pauses_for_ever() {
     assert_eq!(guarding.due(), Some(now + PAUSE));
 }
 
-/// The table kept the number of a leader that was reaped until the next look at its group:
-/// whoever had got the number meanwhile was killed.
+/// The table kept the number of a leader that was reaped until the next look at its group: a
+/// process that had got the number since was killed.
 #[test]
 fn a_process_that_has_a_reaped_leaders_number_is_left_alone() {
     let mut groups = Groups::new();
@@ -47,10 +47,10 @@ fn a_process_that_has_a_reaped_leaders_number_is_left_alone() {
     assert!(!groups.reap(pid), "it lives");
     assert_eq!(leader(numbers.get(FIRST)), Some(pid.as_raw()));
     groups.set(pid, -pid.as_raw());
-    // It stands for another process, which has its number now.
+    // The number is another process's now.
     assert_eq!(leader(numbers.get(FIRST)), None);
     process.end();
-    // Nobody has it: what is left of the group is still ended.
+    // No process has it: what is left of the group is still ended.
     assert_eq!(leader(numbers.get(FIRST)), Some(pid.as_raw()));
     groups.leave(pid);
     for none in [numbers.get(FIRST), 1, -1, i32::MIN] {

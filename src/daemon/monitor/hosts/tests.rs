@@ -1,4 +1,4 @@
-//! The table's names: when each is asked for, and what an answer means.
+//! The table's names: when each is looked up, and what an answer means.
 
 use super::super::look_ups::tests::{asked_for_hosts, none_until, reap};
 use super::*;
@@ -14,7 +14,7 @@ fn ip(text: &str) -> IpAddr {
 
 const TABLE: &str = "one cos run-as=root\ntwo cos run-as=root\n";
 
-/// A table of which this was known, and whose names are being looked up, as 1, 2 and on.
+/// Returns a table with known addresses, whose names are being looked up as 1, 2 and so on.
 fn looking(table: &str) -> Hosts {
     let scratch = Scratch::new();
     scratch.file("hostinfo", table, 0o600);
@@ -45,13 +45,13 @@ fn a_name_that_does_not_resolve_for_once_keeps_its_addresses() {
         hosts.addresses_of(&name("two")),
         Some(vec![ip("192.0.2.2")])
     );
-    // One that is no longer in the table has none.
+    // A name that is no longer in the table has none.
     hosts.table = Ok(HostTable::parse(b"", Path::new("hostinfo")));
     hosts.list_names();
     assert_eq!(hosts.addresses_of(&name("two")), None);
 }
 
-/// One name that takes long was once waited for before the others counted.
+/// One slow name once kept the others from counting.
 #[test]
 fn a_slow_name_does_not_hold_up_those_that_are_resolved() {
     let mut hosts = looking(TABLE);
@@ -69,7 +69,7 @@ fn a_slow_name_does_not_hold_up_those_that_are_resolved() {
     assert_eq!(hosts.waiting, [name("two")]);
 }
 
-/// After 5 s, then twice as long, and so on; and at once where a connection needs it.
+/// After 5 s, then twice as long, and so on; and at once if a connection needs it.
 #[test]
 fn a_name_that_does_not_resolve_is_asked_for_again() {
     let mut hosts = looking(TABLE);
@@ -77,7 +77,7 @@ fn a_name_that_does_not_resolve_is_asked_for_again() {
     let mut which = 2;
     for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
         let (_, unresolved) = hosts.heard(which, Err("away".into()), now);
-        // That is told once.
+        // It is reported once.
         assert_eq!(unresolved.is_some(), seconds == 5);
         let due = now + Duration::from_secs(seconds);
         assert_eq!(hosts.deadline(), Some(due));
@@ -136,7 +136,7 @@ fn table_of(hosts: &mut Hosts, text: &str) {
     hosts.list_names();
 }
 
-/// Has names asked for, and returns whether that went well and how many are being looked up.
+/// Starts look-ups. Returns whether that succeeded and how many are under way.
 fn resolve(hosts: &mut Hosts, asked: &mut (LookUps, mio::Poll), now: Instant) -> (bool, usize) {
     let (look_ups, poll) = asked;
     let resolved = hosts.resolve(look_ups, poll.registry(), now);
@@ -161,7 +161,7 @@ fn names_that_left_the_table_hold_their_slots_until_their_answers_come() {
         assert!(hosts.ended.is_empty() && hosts.deadline().is_none());
         assert_eq!(hosts.is_resolving(), !text.is_empty());
     }
-    // An answer of a name that is not there makes room, and means nothing else.
+    // An answer for a name that is not in the table makes room, and has no other effect.
     let which = *hosts.looking.keys().next().unwrap();
     let heard = hosts.heard(which, Ok(vec![ip("192.0.2.9")]), now);
     assert_eq!(heard, (Names::Same, None));
@@ -186,8 +186,7 @@ fn names_for_which_there_is_no_room_stay_queued() {
     reap(asked.0);
 }
 
-/// A failure of a name server that came after one of a process once counted as known, and was
-/// in no log.
+/// A name server's failure after a process's failure once counted as known, and was not logged.
 #[test]
 fn names_for_which_no_process_is_to_be_had_stay_queued_and_new() {
     let mut hosts = looking("");
@@ -198,7 +197,7 @@ fn names_for_which_no_process_is_to_be_had_stay_queued_and_new() {
     let mut failing = (none_until(now + LONGEST_PAUSE * 2), poll);
     let mut due = now;
     for (failed, seconds) in [0.5, 1.0, 2.0, 4.0, 5.0].into_iter().enumerate() {
-        // That is told once.
+        // It is reported once.
         let told = (failed > 0, 0);
         assert_eq!(resolve(&mut hosts, &mut failing, due), told);
         let next = due + Duration::from_secs_f64(seconds);
@@ -209,7 +208,7 @@ fn names_for_which_no_process_is_to_be_had_stay_queued_and_new() {
         due = next;
         failing.0 = none_until(due + LONGEST_PAUSE);
     }
-    // Nobody waits for them meanwhile; they are in no log as unresolved.
+    // No connection waits for them, and they are not logged as unresolved.
     assert!(!hosts.is_resolving() && hosts.ended.is_empty());
     let mut asked = asked_for_hosts(0);
     assert_eq!(resolve(&mut hosts, &mut asked, due), (true, 2));

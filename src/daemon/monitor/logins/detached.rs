@@ -1,5 +1,5 @@
-//! Applications that go on by themselves (`--detach`): no session and no relay knows
-//! them, so their logins do.
+//! Detached applications (`--detach`). No session and no relay tracks them, so their logins do.
+//! Runs in the monitor.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,14 +14,14 @@ use crate::registry::Id;
 use crate::sys::pidfd;
 use crate::sys::session::{self, Number};
 
-/// What is known of an application that goes on by itself.
+/// Information on a detached application.
 pub(in super::super) struct Detached {
     /// The number of the session in which it was started.
     session: u64,
     info: SessionInfo,
     began: SystemTime,
     since: Instant,
-    /// What stands for its leader, should its worker die.
+    /// The descriptor that stands for its leader if its worker dies.
     group: Option<OwnedFd>,
     /// When it is killed, if it has been hung up.
     kill_at: Option<Instant>,
@@ -41,7 +41,7 @@ impl Detached {
 }
 
 impl Detached {
-    /// Its end, for the log.
+    /// Returns its end, for the log.
     pub(in super::super) fn finished(
         self,
         how: &'static str,
@@ -62,15 +62,15 @@ impl Detached {
     }
 }
 
-/// What a worker that died has left running: hung up, and killed then.
+/// What a worker that died has left running: hung up, and killed at this time.
 pub(super) struct Leftover {
     number: Number,
     pub(super) kill_at: Instant,
 }
 
 impl Login {
-    /// The leader of an application that goes on by itself, as long as its worker has
-    /// not said that it has ended: so long its number is nobody else's.
+    /// Returns the leader of a detached application while its worker has not reported its end:
+    /// until then the process ID is not reused.
     fn detached_leader(&self) -> Option<(Pid, &Detached)> {
         match (&self.stage, &self.detached) {
             (Stage::Detached(pid, _), Some(detached)) => Some((*pid, detached)),
@@ -85,18 +85,18 @@ impl Login {
 }
 
 impl Logins {
-    /// How many applications go on by themselves.
+    /// Returns how many applications are detached.
     pub(in super::super) fn detached_count(&self) -> usize {
         self.all.values().filter_map(Login::detached_leader).count()
     }
 
-    /// The same of those whose session this holds for.
+    /// Returns how many are detached that match.
     pub(in super::super) fn detached_count_of(&self, is: impl Fn(&SessionInfo) -> bool) -> usize {
         let all = self.all.values().filter_map(Login::detached_leader);
         all.filter(|(_, detached)| is(&detached.info)).count()
     }
 
-    /// Every application that goes on by itself.
+    /// Returns every detached application.
     pub(in super::super) fn detached(&self) -> Vec<On> {
         let all = self.all.values().filter_map(Login::detached_leader);
         all.map(|(pid, detached)| On {
@@ -112,14 +112,14 @@ impl Logins {
         .collect()
     }
 
-    /// Those of a machine, by the numbers of their sessions.
+    /// Returns those of a machine, by their session numbers.
     pub(in super::super) fn detached_of(&self, machine: Id) -> Vec<u64> {
         let all = self.all.values().filter_map(Login::detached_leader);
         let all = all.filter(|(_, detached)| detached.info.machines.contains(&machine));
         all.map(|(_, detached)| detached.session).collect()
     }
 
-    /// Hangs one of them up, to be killed after a grace. Whether it was there.
+    /// Hangs one of them up; it is killed after a grace. Returns whether it was there.
     pub(in super::super) fn kill_detached(
         &mut self,
         session: u64,
@@ -142,7 +142,8 @@ impl Logins {
         false
     }
 
-    /// The worker of one of them has died: it is hung up, and killed then. Its end.
+    /// Handles the death of a detached application's worker: hangs the application up, and kills it
+    /// at the given time. Returns its end.
     pub(in super::super) fn orphaned(
         &mut self,
         pid: Pid,
@@ -158,8 +159,8 @@ impl Logins {
         detached.finished("detached", None, now)
     }
 
-    /// One of them has ended. Where it was hung up, what is left of its session is killed at the
-    /// same time as it would have been.
+    /// Handles the end of a detached application. If it was hung up, what is left of its session is
+    /// killed at the time set before.
     pub(in super::super) fn leave_the_rest(&mut self, pid: Pid, detached: &mut Detached) {
         let Some(kill_at) = detached.kill_at else {
             return;

@@ -1,5 +1,5 @@
-//! Guesses: what an answer that PAM took and did not accept costs, whether or not its peer
-//! waits to be told.
+//! Guesses: the cost of an answer that PAM took and did not accept, whether or not its peer waits
+//! for the refusal. Runs in the monitor.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -11,25 +11,25 @@ use crate::ipc::gate::Connection;
 use crate::ipc::login::Order;
 use crate::refusal::{Cause, Refusal};
 
-/// A turn in which PAM said no is another's only so long after it began: when it is free
-/// would else tell how long PAM took, which takes longer where there is such a user.
+/// Hold the PAM slot for a minimum time after a failure. Otherwise its release leaks how long PAM
+/// took, which is longer if there is such a user.
 const REST: Duration = Duration::from_millis(100);
 
-/// A guess that was wrong.
+/// A wrong guess.
 pub(in super::super) struct Guess {
     from: IpAddr,
     /// When its answers came, or its request.
     asked: Instant,
-    /// When PAM began with them.
+    /// When PAM began to check them.
     begun: Option<Instant>,
-    /// Whether it keeps its place until it is told.
+    /// Whether it holds its login slot until the refusal is sent.
     pub(in super::super) has_slot: bool,
 }
 
-/// A login's refusal, and what it costs.
+/// A login's refusal, and its cost.
 pub(in super::super) struct Denial {
     pub(in super::super) refusal: Refusal,
-    /// `None`: nobody is there to be told.
+    /// `None`: the peer has left.
     pub(in super::super) connection: Option<Connection>,
     pub(in super::super) checked: Checked,
     pub(in super::super) guess: Guess,
@@ -42,16 +42,16 @@ impl Denial {
     }
 }
 
-/// A wrong guess that has not been told yet.
+/// A wrong guess whose refusal was not sent yet.
 pub(super) struct Failed {
     pub(super) source: Source,
     pub(super) until: Instant,
-    /// Whether its place is still its own.
+    /// Whether it still holds its login slot.
     pub(super) has_slot: bool,
 }
 
 impl Login {
-    /// What was guessed, should it be wrong.
+    /// Returns the guess, in case it is wrong.
     const fn guess(&self) -> Guess {
         Guess {
             from: self.peer,
@@ -61,7 +61,7 @@ impl Login {
         }
     }
 
-    /// Its refusal, with all that is to be done about it. The connection is the refusal's then.
+    /// Returns its refusal and what that costs. Takes the connection.
     pub(in super::super) fn deny(&mut self, cause: Cause, words: &str) -> Denial {
         let words = format!("{}{words}", self.asks);
         let refusal = Refusal::new(cause, words).of(self.peer);
@@ -76,7 +76,7 @@ impl Login {
         }
     }
 
-    /// Whether PAM has an answer, and has still to say what it makes of it.
+    /// Whether PAM has an answer and has not decided.
     pub(in super::super) const fn is_undecided(&self) -> bool {
         let is_open = matches!(
             self.stage,
@@ -85,11 +85,11 @@ impl Login {
         is_open && matches!(self.answers, Answered::Taken)
     }
 
-    /// Has the worker take PAM to its verdict without its peer, within so long: whatever a module
-    /// does about a wrong guess, it does.
+    /// Has the worker take PAM to its verdict without the peer, within the time limit, so that the
+    /// modules handle a wrong guess as usual.
     pub(in super::super) fn conclude(&mut self, check: Duration) {
         self.stage = Stage::Concluding;
-        // Where it waits for an answer there is none.
+        // If it waits for an answer, there is none.
         if self.late.is_none() {
             self.tell(&Order::NoAnswer, Vec::new());
             self.late = Some(Instant::now() + check);
@@ -98,20 +98,20 @@ impl Login {
 }
 
 impl Logins {
-    /// Whether a worker takes PAM to a verdict that its peer does not wait for.
+    /// Whether a worker takes PAM to a verdict that no peer waits for.
     pub(in super::super) fn concludes(&self) -> bool {
         let concludes = |l: &Login| matches!(l.stage, Stage::Concluding);
         self.all.values().any(concludes)
     }
 
-    /// The logins in which PAM has an answer and has still to decide.
+    /// Returns the logins in which PAM has an answer and has not decided.
     pub(in super::super) fn undecided(&self) -> Vec<LoginId> {
         let all = self.all.iter().filter(|(_, l)| l.is_undecided());
         all.map(|(id, _)| *id).collect()
     }
 
-    /// A source has guessed wrong, and will be told when its refusal leaves. So many are
-    /// remembered.
+    /// Notes a wrong guess of a source, which counts until its refusal is sent. The number of such
+    /// notes is limited.
     pub(in super::super) fn has_failed(&mut self, guess: Guess, interval: Duration, now: Instant) {
         const MOST: usize = 4096;
         let until = sources::told_at(guess.asked, guess.begun, now, interval);

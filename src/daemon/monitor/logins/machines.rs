@@ -1,10 +1,10 @@
-//! Which machines log in: an exclusion concerns them.
+//! The machines that log in, for exclusions. Runs in the monitor.
 
 use super::{Login, LoginId, Logins, Who};
 use crate::registry::{Id, Machine};
 
 impl Who {
-    /// The machines that ask.
+    /// Returns the machines that make the request.
     pub(super) fn machines(&self) -> Vec<Id> {
         match self {
             Self::LoginClaim(known) => vec![Id::of(known.inner().machine())],
@@ -14,7 +14,7 @@ impl Who {
 }
 
 impl Logins {
-    /// The logins of a machine that are still to be decided.
+    /// Returns the undecided logins of a machine.
     pub(in super::super) fn of_machine(&self, id: Id) -> Vec<LoginId> {
         let of = |l: &Login| l.is_under_way() && l.machines.contains(&id);
         let all = self.all.iter().filter(|(_, l)| of(l));

@@ -1,8 +1,8 @@
-//! What this monitor's logins have of the places and turns of all of inetd's monitors.
-//! Where there is no table they have what they want: the daemon's own limits hold.
+//! What this monitor's logins hold of the login slots and PAM slots that all of inetd's monitors
+//! share. Without a table only the daemon's own limits apply.
 //!
-//! A monitor that inetd started has one login, and at its end perhaps a worker that
-//! closes what another has left open: one place and one turn serve them.
+//! Runs in the monitor. A monitor that inetd started has one login, and at its end perhaps a
+//! cleanup worker: one login slot and one PAM slot serve both.
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -12,18 +12,18 @@ use super::super::table::Table;
 use crate::daemon::sources::Source;
 use crate::sys::locks;
 
-/// How long one who found no turn waits until the next try: nobody tells him.
+/// The delay before the next try for a PAM slot: a freed slot is not signalled.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// Place and turn among those of all monitors.
+/// The login slot and the PAM slot, among those of all monitors.
 #[derive(Default)]
 pub(super) struct Shared {
     table: Option<Rc<Table>>,
     slot: Option<usize>,
-    /// It has none yet, and others were made to give one of so many up.
+    /// Set if it has no login slot yet, after another was evicted for it: the number of slots.
     owed: Option<usize>,
     pam_slot: Option<usize>,
-    /// When a turn is tried for again.
+    /// When to try again for a PAM slot.
     again: Option<Instant>,
 }
 
@@ -35,13 +35,13 @@ impl Shared {
         }
     }
 
-    /// Takes a place among so many logins under way, or that of one who only sits in it: it
-    /// is free in a moment, and whoever comes next finds out whether it is.
+    /// Takes one of this many login slots, or evicts an idle login. The slot of that is free in a
+    /// moment; [`Self::take_pam_slot`] takes it.
     pub(super) fn take_slot(&mut self, from: IpAddr, most: usize) -> bool {
         let Some(table) = self.table.as_ref().filter(|_| self.slot.is_none()) else {
             return true;
         };
-        // What cannot be asked bounds nothing.
+        // A table that cannot be read limits nothing.
         let Ok(slot) = table.take_login_slot(most) else {
             return true;
         };
@@ -53,10 +53,10 @@ impl Shared {
         table.make_slot(Source::of(from)).unwrap_or(true)
     }
 
-    /// Takes one of so many turns with PAM.
+    /// Takes one of this many PAM slots.
     pub(super) fn take_pam_slot(&mut self, peer: IpAddr, most: usize, now: Instant) -> bool {
         self.again = None;
-        // First the place of the one who was made to go.
+        // First the slot of the evicted login.
         if let (Some(table), Some(owed)) = (&self.table, self.owed) {
             self.slot = table.take_login_slot(owed).unwrap_or_default();
             if self.slot.is_none() {
@@ -78,15 +78,15 @@ impl Shared {
         pam_slot.is_some()
     }
 
-    /// A source has guessed wrong, and will be told after so long.
+    /// Notes a wrong guess of a source, whose refusal is sent after this time.
     pub(super) fn has_failed(&self, from: IpAddr, told_after: Duration) {
         if let Some(table) = &self.table {
-            // What cannot be written bounds nothing.
+            // A table that cannot be written limits nothing.
             let _ = table.has_failed(Source::of(from), told_after, locks::uptime());
         }
     }
 
-    /// Gives back what nobody here needs now.
+    /// Releases what this monitor does not need now.
     pub(super) fn hand_back(&mut self, busy: usize, under_way: usize) {
         let Some(table) = &self.table else { return };
         if let Some(pam_slot) = self.pam_slot.take_if(|_| busy == 0) {
@@ -97,12 +97,12 @@ impl Shared {
         }
     }
 
-    /// Whether a place is held.
+    /// Whether a login slot is held.
     pub(super) const fn has_slot(&self) -> bool {
         self.slot.is_some()
     }
 
-    /// When a turn is tried for again.
+    /// Returns when to try again for a PAM slot.
     pub(super) const fn again(&self) -> Option<Instant> {
         self.again
     }

@@ -1,5 +1,5 @@
-//! Whose logins may be under way: so many places there are, and nobody who only sits
-//! in them keeps the others out.
+//! The login slots: a limited number of logins is under way, and idle ones cannot deny the others a
+//! slot. Runs in the monitor.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -8,14 +8,14 @@ use std::time::Instant;
 use super::{Failed, Login, LoginId, Logins, Stage, Who};
 use crate::daemon::sources::Source;
 
-/// Whose place a login takes. Hosts have as many as strangers, of their own.
+/// The kind of slot that a login takes. Hosts have a set of their own, as large as that of users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Slot {
-    /// Somebody's who has still to prove himself.
+    /// Of a user who has not authenticated.
     User,
-    /// That of a host that has.
+    /// Of an authenticated host.
     Host,
-    /// None: it only closes what another has left open.
+    /// None: it only closes the PAM session of a worker that died.
     CleanupWorker,
 }
 
@@ -28,32 +28,32 @@ impl Slot {
     }
 }
 
-/// Whether there is a place for one more.
+/// Whether there is a slot for one more login.
 #[derive(Debug, PartialEq, Eq)]
 pub(in super::super) enum Room {
-    /// There is.
+    /// There is one.
     Free,
-    /// There is when this one goes, the oldest of the greediest source that PAM has not in
-    /// hand.
+    /// There is one if this login is evicted: the oldest, of the source that holds the most, that
+    /// PAM is not working on.
     Instead(LoginId),
     /// There is none.
     Full,
 }
 
 impl Logins {
-    /// How many are still to be decided.
+    /// Returns how many logins are undecided.
     pub(super) fn under_way(&self) -> usize {
         self.all.values().filter(|l| l.is_under_way()).count()
     }
 
-    /// Whether one more of these may come from there, where there are so many places.
+    /// Returns whether one more login of this kind and source may begin, given this many slots.
     pub(in super::super) fn room(&mut self, who: &Who, from: IpAddr, slots: usize) -> Room {
         let slot = Slot::of(who);
         if slot == Slot::User && !self.shared.take_slot(from, slots) {
             return Room::Full;
         }
         let same = |l: &&Login| l.slot == slot && l.is_under_way();
-        // Who is refused keeps his place until he is told.
+        // A refused login holds its slot until the refusal is sent.
         let now = Instant::now();
         let untold = |f: &&Failed| slot == Slot::User && f.has_slot && f.until > now;
         let of = |source: Source| {
@@ -66,8 +66,8 @@ impl Logins {
         if all + self.failed.iter().filter(untold).count() < slots {
             return Room::Free;
         }
-        // Who sits and is waited for, and who waits for a turn: of those whose source has
-        // guessed wrong that may be long. What PAM has in hand goes on.
+        // Evict prompted and queued logins only; those of a source that guessed wrong may stay
+        // queued for long. What PAM is working on goes on.
         let idle = |l: &Login| matches!(l.stage, Stage::Prompted(_) | Stage::Queued(_));
         let waits = self.all.iter().filter(|(_, l)| same(l) && idle(l));
         let greediest = waits
@@ -77,7 +77,7 @@ impl Logins {
         let refused = failed.map(|(at, f)| (of(f.source), at)).max();
         let own = of(Source::of(from));
         match (greediest, refused) {
-            // The place alone: he is told all the same.
+            // Only its slot is taken: its refusal is sent all the same.
             (greediest, Some((held, at)))
                 if held > own && greediest.is_none_or(|(most, _)| held >= most) =>
             {

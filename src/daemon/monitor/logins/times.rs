@@ -1,32 +1,32 @@
-//! How long each stage of a login may take. Who is late is told what for; what the
-//! gate should have ended and has not is ended here.
+//! The time limits of a login's stages. Returns what is late and why. Also ends what the gate
+//! should have ended and did not. Runs in the monitor.
 
 use std::time::{Duration, Instant};
 
 use super::{Login, LoginId, Logins, Stage};
 use crate::ipc::login::Order;
 
-/// The gate sees to it that answers come in time: how long it may be late itself.
+/// The gate enforces the time limit of answers: how much later it may be.
 const GATE: Duration = Duration::from_secs(5);
 
 /// What took too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Late {
-    /// Its turn did not come.
+    /// No PAM slot became free.
     PamSlot,
-    /// No answer came, and the gate has not said so.
+    /// No answer came, and the gate has not reported that.
     Answer,
     /// PAM, or a module.
     Check,
-    /// PAM again, when nobody waited for it any more.
+    /// PAM again, while no peer waits for it.
     Concluding,
-    /// PAM again, when it had only to close the session.
+    /// PAM again, while closing the session.
     Closing,
 }
 
 impl Login {
-    /// When what is under way must be over, and what it is. An heir does nothing but
-    /// close.
+    /// Returns the deadline of the current stage, and what is then late. A cleanup worker does
+    /// nothing but close the session.
     fn due(&self) -> Option<(Instant, Late)> {
         match self.stage {
             Stage::Queued(_) if self.is_cleanup() => Some((self.until, Late::Closing)),
@@ -42,7 +42,7 @@ impl Login {
 }
 
 impl Logins {
-    /// When something must be done at the latest.
+    /// Returns the next time at which something is due.
     pub(in super::super) fn deadline(&self) -> Option<Instant> {
         let due = self.all.values().filter_map(|l| l.due().map(|(at, _)| at));
         let detached = self.all.values().filter_map(Login::kill_at);
@@ -57,7 +57,7 @@ impl Logins {
         due.chain(left).chain(rest).min()
     }
 
-    /// Those whose time is over.
+    /// Returns the logins whose time is over.
     pub(in super::super) fn late(&self, now: Instant) -> Vec<(LoginId, Late)> {
         let due = self.all.iter().filter_map(|(id, l)| Some((*id, l.due()?)));
         due.filter(|(_, (at, _))| *at <= now)
@@ -65,8 +65,8 @@ impl Logins {
             .collect()
     }
 
-    /// A session is over: the worker that has kept its leader reaps it, and closes the PAM
-    /// session, which may take so long.
+    /// Handles the end of a session: the worker that has kept its leader reaps it, and closes the
+    /// PAM session, for which it has this long.
     pub(in super::super) fn session_is_over(&mut self, session: u64, check: Duration) {
         let kept = |l: &&mut Login| matches!(l.stage, Stage::Ended(of, _) if of == session);
         if let Some(login) = self.all.values_mut().find(kept) {

@@ -1,5 +1,5 @@
-//! A login's worker as the monitor sees it: started with the first turn, and told what to
-//! do over a channel of its own.
+//! A login's worker as the monitor sees it: started with the login's first PAM slot, and given
+//! orders over its own channel. Runs in the monitor.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -14,7 +14,7 @@ use crate::ipc::login::Order;
 use crate::ipc::watch::Watch;
 use crate::sys::process::LoginProgram;
 
-/// There is no program of login workers: none was needed.
+/// The reason if the workers' program is not open: no application needed it.
 const NO_APPLICATION: &str = "there is no [gui.NAME] in cosserver.toml: add one, and reload";
 
 /// A worker that runs.
@@ -25,21 +25,21 @@ pub(super) struct Worker {
 }
 
 impl Login {
-    /// The worker's channel, while it lives, with what has waited for room sent.
+    /// Returns the worker's channel, while it lives. First sends messages that were waiting.
     pub(in super::super) fn channel(&mut self) -> Option<&Channel> {
         let worker = self.worker.as_mut()?;
-        // Should it fail, the worker is gone, and its channel's end comes.
+        // If this fails, the worker is gone, and the channel's end follows.
         let _ = worker.channel.flush();
         Some(&worker.channel)
     }
 
-    /// Tells the worker something. `false`: it is dead.
+    /// Sends the worker an order. `false`: it is dead.
     pub(in super::super) fn tell(&mut self, order: &Order, fds: Vec<OwnedFd>) -> bool {
         let worker = self.worker.as_mut();
         worker.is_some_and(|w| w.channel.send(order.encode(), fds).is_ok())
     }
 
-    /// Starts the worker, or tells the one that waits to go on.
+    /// Starts the worker, or has the waiting one continue.
     pub(super) fn begin_pam(
         &mut self,
         registry: &Registry,
@@ -67,11 +67,12 @@ impl Login {
 }
 
 impl Logins {
-    /// Watches for room the channels of workers for which orders wait.
+    /// Watches for writability the channels of workers that have orders waiting.
     pub(in super::super) fn watch_unsent(&mut self, registry: &Registry) {
         for login in self.all.values_mut() {
             if let Some(worker) = &mut login.worker {
-                // Without it the order goes with the worker's next word, or its time is over.
+                // If that fails, the order is sent after the worker's next message, or the login
+                // times out.
                 let _ = worker.watch.update(registry, &worker.channel);
             }
         }

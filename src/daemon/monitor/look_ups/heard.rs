@@ -1,7 +1,7 @@
-//! What the look-up processes have said, on its way to whoever asked.
+//! The events of the look-up processes, passed on to the requests that wait for them.
 //!
-//! Runs in the monitor. Owns nothing: takes the news of [`super::LookUps`], logs it, and hands
-//! each answer to who waits for it. Must not wait, and logs no text of a process but as a value.
+//! Runs in the monitor. Owns nothing: takes the events of [`super::LookUps`], logs them, and passes
+//! on each answer. Must not wait, and logs no text of a process but as a value.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -13,9 +13,9 @@ use crate::sys::confine::Confined;
 use super::super::Monitor;
 
 impl Monitor {
-    /// A request is coming: a process gets ready to look its user up. Not for an address that
-    /// HOSTINFO does not list; not while an account is known, which it probably asks for; and
-    /// only for root, which alone serves more than one user.
+    /// Prepares a look-up process for the user of a request that is coming. Not for an address that
+    /// HOSTINFO does not list; not while an account is known, which the request probably needs; and
+    /// only as root, since others serve one user only.
     pub(in super::super) fn prepare_look_up(&mut self, from: IpAddr) {
         let now = Instant::now();
         let serves_others = self.accounts.serves().is_none();
@@ -24,7 +24,7 @@ impl Monitor {
         }
     }
 
-    /// Takes what the look-up processes have said.
+    /// Handles the events of the look-up processes.
     pub(in super::super) fn take_look_ups(&mut self, now: Instant) {
         loop {
             let all = self.look_ups.event();

@@ -1,7 +1,7 @@
-//! One look-up process, and what it was asked.
+//! One look-up process, and its questions.
 //!
-//! Runs in the monitor. Owns the process, the channel to it, and its questions. Must not wait
-//! for it without a time limit, nor close a socket on which it may have left descriptors.
+//! Runs in the monitor. Owns the process, the channel to it, and its questions. Must not wait for
+//! it without a time limit, nor close a socket on which it may have left descriptors.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -27,15 +27,15 @@ use crate::sys::untrusted::{self, Caller, Unclosed};
 
 /// How long a look-up of a user may take.
 pub(super) const USER: Duration = Duration::from_secs(10);
-/// The same of a host: three name servers are asked twice, for 5 s each, and there may be a
+/// The same for a host: three name servers are asked twice, for 5 s each, and there may be a
 /// directory besides.
 const HOST: Duration = Duration::from_secs(40);
-/// How long a new process may take until it is confined: it needs some milliseconds, but
-/// inetd may start hundreds at the same time.
+/// How long a new process may take until it is sandboxed: it needs some milliseconds, but inetd may
+/// start hundreds at the same time.
 const STARTING: Duration = Duration::from_secs(30);
 /// How long a process stays when there is nothing to look up.
 pub(super) const IDLE: Duration = Duration::from_secs(60);
-/// Look-ups of users by name, at the same time.
+/// Most look-ups of users by name at the same time.
 pub(in super::super) const USERS_AT_ONCE: usize = 8;
 /// What is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +59,11 @@ impl Kind {
         }
     }
 
-    /// Questions that one process may have at a time, and processes.
+    /// Returns how many questions one process may have at a time, and how many processes there may
+    /// be.
     pub(super) const fn most(self) -> (usize, usize) {
         match self {
-            // Names have so many, and numbers, which local users cause, half as many beside them.
+            // This many for names, and half as many besides for user IDs, which local users cause.
             Self::Users => (1, USERS_AT_ONCE + USERS_AT_ONCE / 2),
             Self::Hosts => (HOSTS, 1),
         }
@@ -76,7 +77,7 @@ pub(super) struct Asked {
     pub(super) until: Instant,
     /// It was asked before, of a process that has died.
     pub(super) again: bool,
-    /// The groups that have come so far.
+    /// The groups received so far.
     pub(super) groups: Vec<IdNumber>,
 }
 
@@ -93,9 +94,9 @@ impl Asked {
 /// Why a question was not asked.
 #[derive(Debug)]
 pub(in super::super) enum NotAsked {
-    /// As many look-ups are under way as may be: there is room when one of them has ended.
+    /// The maximum of look-ups is under way: there is room when one of them has ended.
     NoRoom,
-    /// No process is to be had, or nobody can have that name.
+    /// No process is available, or the name is invalid.
     Failed(Fault),
 }
 
@@ -118,11 +119,11 @@ impl fmt::Display for NotAsked {
 pub(in super::super) struct Process {
     pub(super) kind: Kind,
     pid: Pid,
-    /// It receives no descriptors: a module's fault may have somebody else's sent there.
+    /// It receives no descriptors: a faulty module may cause others' descriptors to be sent there.
     pub(super) channel: Channel<Caller>,
-    /// Where `channel` leaves its socket, if something is left unread there.
+    /// Where `channel` leaves its socket if there is unread data.
     unclosed: Rc<RefCell<Unclosed>>,
-    /// Whom it was told to become, once it was told.
+    /// The user that it was told to become, once it was told.
     whom: Option<Option<(IdNumber, IdNumber)>>,
     /// Until when it must be ready; `None`: it is.
     pub(super) due: Option<Instant>,
@@ -133,11 +134,11 @@ pub(in super::super) struct Process {
 }
 
 impl Process {
-    /// Starts one: this program anew, or what is given, in a copy of this process. It runs no
-    /// module before it is told whom to become.
+    /// Starts one: executes this program again, or runs the given function in a fork of this
+    /// process. It runs no module before it is told which user to become.
     ///
     /// # Errors
-    /// No process or descriptor was to be had.
+    /// Fails if no process or descriptor is available.
     pub(in super::super) fn launch(copy: Option<fn() -> u8>) -> Result<Self, Fault> {
         let unclosed = Rc::default();
         let own = nix::unistd::geteuid().as_raw();
@@ -164,15 +165,15 @@ impl Process {
         }
     }
 
-    /// Whether it was told to become somebody, and who that is, if it is another user.
+    /// Whether it was told to become a user, and which, if it is another user.
     pub(in super::super) const fn whom(&self) -> Option<Option<(IdNumber, IdNumber)>> {
         self.whom
     }
 
-    /// Tells it whom to become.
+    /// Tells it which user to become.
     ///
     /// # Errors
-    /// It has died.
+    /// Fails if it has died.
     pub(in super::super) fn begin(
         &mut self,
         user: Option<(IdNumber, IdNumber)>,
@@ -183,10 +184,10 @@ impl Process {
         self.channel.send(begin.encode(), Vec::new())
     }
 
-    /// Asks a process that nobody else asks, and waits for the answer.
+    /// Asks a process that has no other questions, and waits for the answer.
     ///
     /// # Errors
-    /// It has died, or did not answer in time.
+    /// Fails if it has died, or did not answer in time.
     pub(in super::super) fn ask_and_wait(
         &mut self,
         question: &Question,
@@ -215,31 +216,30 @@ impl Process {
         }
     }
 
-    /// Puts its channel into the loop.
+    /// Registers its channel with the event loop.
     ///
     /// # Errors
-    /// The loop takes no more.
+    /// Fails if the event loop takes no more.
     pub(super) fn watch(&self, registry: &Registry, event_source: Token) -> Result<(), Fault> {
         let fd = self.channel.as_fd().as_raw_fd();
         registry.register(&mut SourceFd(&fd), event_source, Interest::READABLE)?;
         Ok(())
     }
 
-    /// Whether it ends when it has been idle for long: it has no question, and is ready or will
-    /// get none.
+    /// Whether it ends when it has been idle for long: it has no question, and is ready or will get
+    /// none.
     pub(super) fn may_end_idle(&self) -> bool {
         self.asked.is_empty() && (self.due.is_none() || self.is_stale)
     }
 
-    /// Makes sure that it is dead. Returns its number, to be reaped, and its socket where that
-    /// must be closed by a child.
+    /// Kills it. Returns its process ID, to be reaped, and its socket if a child must close that.
     pub(super) fn end(self) -> (Pid, Unclosed) {
         process::signal(self.pid, Signal::SIGKILL);
         drop(self.channel);
         (self.pid, self.unclosed.take())
     }
 
-    /// Asks it. What it was asked comes back where it is dead.
+    /// Asks it a question. Returns the question if it is dead.
     pub(super) fn send(&mut self, asked: Asked, message: Vec<u8>) -> Result<(), Asked> {
         match self.channel.send(message, Vec::new()) {
             Ok(()) => {
@@ -251,11 +251,11 @@ impl Process {
     }
 }
 
-/// Has a process of its own look a user up, and waits for it: at most so long. For what a
-/// daemon must know before it serves.
+/// Looks a user up with a process of its own, and waits for it up to the limit. For what a daemon
+/// must know before it serves.
 ///
 /// # Errors
-/// No process was to be had, or it did not answer in time.
+/// Fails if no process is available, or if it does not answer in time.
 pub(in super::super) fn ask_once(
     user: Option<(IdNumber, IdNumber)>,
     question: &Question,
@@ -266,7 +266,7 @@ pub(in super::super) fn ask_once(
     let found = begun.and_then(|()| process.ask_and_wait(question, limit));
     let (pid, unclosed) = process.end();
     untrusted::leave_open(unclosed);
-    // One that hangs at its disk may not even die: whoever comes after us reaps it.
+    // A process blocked in disk I/O may not even die: its next parent reaps it.
     if found.is_ok() {
         let _ = nix::sys::wait::waitpid(pid, None);
     }
@@ -274,7 +274,7 @@ pub(in super::super) fn ask_once(
 }
 
 pub(super) fn add_groups(groups: &mut Vec<IdNumber>, more: Vec<IdNumber>) -> Result<(), Fault> {
-    // Only its last message is not full: one that sends each group by itself keeps us busy.
+    // All messages but the last must be full: one group per message would keep the monitor busy.
     if groups.len() % GROUPS != 0 {
         return Err(Fault::new("groups in more messages than they need"));
     }
@@ -285,8 +285,8 @@ pub(super) fn add_groups(groups: &mut Vec<IdNumber>, more: Vec<IdNumber>) -> Res
     Ok(())
 }
 
-/// The record with its groups, if it is that of the user who was asked for. A module may
-/// return another's: shadow(5), which says who is locked, would be asked about that other.
+/// Returns the record with its groups, if it is that of the requested user. A module may return
+/// another's, and shadow(5), which says who is locked, would then be checked for the wrong user.
 pub(super) fn record_of(
     question: &Question,
     found: Result<Option<Box<UserRecord>>, String>,
@@ -309,7 +309,7 @@ pub(super) fn record_of(
     ))
 }
 
-/// The record with its groups: those that came before it, or, where they are few, with it.
+/// Returns the record with its groups: those sent before it, or, if they are few, with it.
 fn whole(mut record: UserRecord, mut groups: Vec<IdNumber>) -> Result<UserRecord, Fault> {
     let own = std::mem::take(&mut record.account.groups);
     if !own.is_empty() {

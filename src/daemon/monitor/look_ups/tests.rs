@@ -1,4 +1,4 @@
-//! The processes by themselves: when they end, and what is said of those that fail.
+//! The processes by themselves: when they end, and what is reported of those that fail.
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -19,7 +19,7 @@ fn deaf() -> u8 {
     }
 }
 
-/// Processes of which one waits, deaf, and an event loop for them.
+/// Returns one process that never answers, and an event loop for it.
 pub(in super::super) fn one_deaf() -> (LookUps, mio::Poll) {
     let poll = mio::Poll::new().unwrap();
     let mut all = LookUps::new(None);
@@ -28,7 +28,7 @@ pub(in super::super) fn one_deaf() -> (LookUps, mio::Poll) {
     (all, poll)
 }
 
-/// The same, where it looks hosts up and this many are asked of it.
+/// Returns the same for hosts, with this many questions asked of it.
 pub(in super::super) fn asked_for_hosts(most: usize) -> (LookUps, mio::Poll) {
     let (mut all, poll) = one_deaf();
     for process in all.all.values_mut() {
@@ -41,7 +41,7 @@ pub(in super::super) fn asked_for_hosts(most: usize) -> (LookUps, mio::Poll) {
     (all, poll)
 }
 
-/// None, and until then none is to be had that looks hosts up.
+/// Returns no process, and none for hosts can be started before this time.
 pub(in super::super) fn none_until(until: Instant) -> LookUps {
     let mut all = LookUps::new(None);
     all.failed[Kind::Hosts as usize] = (FAILURES, Some(until));
@@ -68,7 +68,7 @@ fn a_process_that_is_idle_for_a_minute_ends() {
     reap(all);
 }
 
-/// Of inetd's one that had not begun when its session did: the monitor polled without a pause.
+/// Under inetd, one had not begun when its session did: the monitor polled without a pause.
 #[test]
 fn a_process_that_gets_no_more_questions_ends_soon_even_if_it_was_never_ready() {
     let (mut all, poll) = one_deaf();
@@ -98,7 +98,7 @@ fn a_question_that_is_not_answered_in_time_has_failed() {
     reap(all);
 }
 
-/// Such a question was in no list any more, and its caller waited for ever.
+/// Such a question was in no list any more, and its client waited forever.
 #[test]
 fn an_answer_of_the_wrong_kind_loses_no_question() {
     let (mut all, poll) = one_deaf();
@@ -126,13 +126,13 @@ fn the_pause_comes_with_the_third_failure_in_a_row_and_grows() {
     assert_eq!(last, Some(LONGEST_PAUSE));
 }
 
-/// A process that was taken over can be sent a socket that lingers by any user, and pass it on:
-/// whoever drops it waits in close(2).
+/// Any user can send a compromised process a socket that lingers, and it can pass that on: the
+/// process that drops it waits in close(2).
 #[test]
 fn descriptors_from_a_process_that_was_taken_over_keep_the_monitor_waiting_nowhere() {
     use std::io::Read;
     let begun = Instant::now();
-    // Refused by the look at it; left unread behind what is out of turn.
+    // Rejected when checked; left unread behind a message that is out of turn.
     for words in [&[&b"x"[..]][..], &[b"first", b"x"]] {
         let poll = mio::Poll::new().unwrap();
         let mut all = LookUps::new(None);
@@ -171,7 +171,7 @@ fn a_process_that_is_stale_leaves_room_for_the_next() {
     reap(all);
 }
 
-/// Its number was once forgotten, and its socket closed by this process.
+/// Its process ID was once forgotten, and its socket closed by this process.
 #[test]
 fn a_process_that_cannot_be_watched_is_killed_and_its_socket_closed_elsewhere() {
     let begun = Instant::now();
@@ -197,7 +197,7 @@ fn a_process_that_cannot_be_watched_is_killed_and_its_socket_closed_elsewhere() 
     assert!(begun.elapsed() < LINGER);
 }
 
-/// It once held the daemon's start for as long as it liked.
+/// It once delayed the daemon's start for as long as it liked.
 #[test]
 fn a_process_that_is_ready_again_and_again_holds_up_nobody() {
     const TALKS: Duration = Duration::from_secs(5);

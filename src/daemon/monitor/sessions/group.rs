@@ -1,4 +1,5 @@
-//! Signals to a session's first process group, and whether anybody is left in it.
+//! Signals to a session's first process group, and whether a process is left in it. Runs in the
+//! monitor.
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -27,7 +28,7 @@ impl Session {
         }
     }
 
-    /// Signals the first process group, as the client asks.
+    /// Signals the first process group at the client's request.
     pub(super) fn pass_on(&mut self, wish: stream::Signal) {
         let signal = match wish {
             stream::Signal::Hangup => Signal::SIGHUP,
@@ -40,7 +41,7 @@ impl Session {
     }
 
     /// Whether its client has ended the job: with SIGTERM or SIGHUP, or the job died of another
-    /// signal from there.
+    /// signal that the client sent.
     pub(super) fn was_ended_by_client(&self) -> bool {
         let mut end = 0;
         if let Some(End::Killed(n)) = self.end {
@@ -50,7 +51,7 @@ impl Session {
         self.passed_on & ending != 0
     }
 
-    /// The number of the session, as long as the system may show its processes by it.
+    /// Returns the session's number, if the system may show its processes by it.
     pub(super) fn number(&self) -> Option<Number> {
         let pid = self.leader.pid().filter(|_| !self.is_unseen)?;
         if !self.reaped {
@@ -60,21 +61,21 @@ impl Session {
         Some(Number::loose(pid, copy))
     }
 
-    /// Whether nobody is left of a job that has ended and is told to nobody, as far as its first
-    /// group shows it. `false` also where the system cannot tell.
+    /// Whether no process is left of a job that has ended and whose thread is gone, as far as its
+    /// first group shows. `false` also if the system cannot tell.
     pub(super) fn is_gone(&mut self, groups: &Groups) -> bool {
         let (Some(group), Some(_), None) = (&self.pidfd, &self.end, &self.channel) else {
             return false;
         };
         if let (false, Leader::Ours(pid)) = (self.reaped, self.leader) {
-            // A zombie counts, so this must succeed where there is such a call.
+            // A zombie counts, so this must succeed if the system has that call.
             self.reaped = pidfd::signal_group(group, None).is_ok() && groups.reap(pid);
         }
         self.reaped && pidfd::signal_group(group, None) == Err(Errno::ESRCH)
     }
 }
 
-/// The place of a signal in a set of them.
+/// Returns a signal's bit in a set of signals.
 fn bit(signal: i32) -> u32 {
     let place = u32::try_from(signal).unwrap_or(u32::MAX);
     1_u32.checked_shl(place).unwrap_or(0)

@@ -1,9 +1,9 @@
-//! Sessions that are hung up: every process gets SIGHUP, and what is left after a grace
-//! SIGKILL, in whatever process groups of the session; it is over when nobody is left.
+//! Sessions that are hung up. Every process gets SIGHUP, and what is left after a grace gets
+//! SIGKILL, in all process groups of the session. The session is over when no process is left.
 //!
-//! Before SIGHUP is sent the whole session is looked for, since what a process starts to handle
-//! that signal is to be left alone. Where the system does not show the session (no `/proc`),
-//! its first process group stands for it.
+//! The whole session is searched for before SIGHUP is sent, since what a process starts to handle
+//! that signal must not be signalled. If the system does not show the session (no `/proc`), its
+//! first process group stands for it. Runs in the monitor.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -14,24 +14,24 @@ use super::sweep::{SLICE, Sweep, Wanted};
 use super::{Finished, Session, Sessions};
 use crate::sys::session::{self, Found, GATHERINGS, KILLINGS};
 
-/// A session that is hung up, and what comes next.
+/// A session that is hung up, and its next step.
 pub(super) struct Hung {
     stage: Stage,
     /// When what is left of it is killed.
     kill_at: Instant,
     /// When to look at it again.
     look_at: Instant,
-    /// How long to wait before the look after that.
+    /// The delay before the look after that.
     pause: Duration,
     /// How many looks this stage has had.
     looks: usize,
-    /// Whether the next look need not wait until the monitor has had its rest.
+    /// Whether the next look may ignore the monitor's rest between sweeps.
     is_urgent: bool,
-    /// Whether the last look, since SIGHUP was sent, has found somebody.
+    /// Whether the last look since SIGHUP found a process.
     was_left: bool,
     /// Processes that were found: those to be sent SIGHUP, or those that were sent SIGKILL.
     known: BTreeSet<i32>,
-    /// Whether the first group is left alone: its client has signalled that itself.
+    /// Whether the first group is not signalled: its client has done that itself.
     spares_group: bool,
     /// Whether its thread's channel is to be closed once SIGHUP was sent.
     disconnects: bool,
@@ -39,7 +39,7 @@ pub(super) struct Hung {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nothing was sent yet: the session is being looked for.
+    /// Nothing was sent yet: the session is being searched for.
     Gathering,
     /// It was sent SIGHUP.
     Waiting,
@@ -47,12 +47,11 @@ enum Stage {
     Killing,
 }
 
-/// First and longest pause between two looks at a session that was hung up.
+/// First and longest delay between two looks at a session that was hung up.
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// After a look that took so long the monitor does not look again for so many times as long,
-/// and for this at most.
+/// After a sweep the monitor rests for this multiple of the sweep's time, up to a limit.
 const REST: u32 = 4;
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
@@ -66,7 +65,7 @@ impl Hung {
         self.pause = LONGEST_PAUSE.min(self.pause.saturating_mul(2));
     }
 
-    /// Takes what a look has found. Whether some of it is new, and there may be another look.
+    /// Adds what a look has found. Returns whether some of it is new and another look is allowed.
     fn learn(&mut self, found: impl IntoIterator<Item = i32>, looks: usize) -> bool {
         let before = self.known.len();
         self.known.extend(found);
@@ -76,18 +75,18 @@ impl Hung {
 }
 
 impl Session {
-    /// Whether all that keeps the session is what may be left of its processes.
+    /// Whether only its remaining processes, if any, keep the session from being over.
     fn is_over_but_for_them(&self) -> bool {
         self.end.is_some() && !self.is_connected()
     }
 
-    /// Whether it has a thread that will speak with it still.
+    /// Whether it has a thread that will still communicate with it.
     pub(super) fn is_connected(&self) -> bool {
         let disconnects = self.hung.as_ref().is_some_and(|h| h.disconnects);
         self.channel.is_some() && !disconnects
     }
 
-    /// When something is to be done about a session that is hung up. `rested`: when the monitor
+    /// Returns when something is due for a session that is hung up. `rested`: when the monitor
     /// looks at all processes again.
     fn due(&self, rested: Option<Instant>) -> Option<Instant> {
         let hung = self.hung.as_ref()?;
@@ -102,7 +101,7 @@ impl Session {
 }
 
 impl Sessions {
-    /// Hangs a session up, once: to be killed after a grace.
+    /// Hangs a session up, once; it is killed after a grace.
     pub(super) fn hang_up(&mut self, id: u64, kill_after: Duration, now: Instant) {
         let Some(session) = self.all.get_mut(&id) else {
             return;
@@ -125,8 +124,8 @@ impl Sessions {
         self.hanging.push(id);
     }
 
-    /// A job has ended and its client knows it: the session is over. Where the client has ended
-    /// it by a signal, which goes to the first group alone, the others are hung up first.
+    /// Ends a session whose job has ended and whose client knows it. If the client ended it by a
+    /// signal, which goes to the first group only, the other groups are hung up first.
     pub(super) fn end_told(
         &mut self,
         id: u64,
@@ -144,8 +143,8 @@ impl Sessions {
         None
     }
 
-    /// Closes the channel to a session's thread, which closes the job's pipes then: not before
-    /// SIGHUP was sent. A job that handles that would die of SIGPIPE otherwise.
+    /// Closes the channel to a session's thread, which then closes the job's pipes: only after
+    /// SIGHUP. A job that handles SIGHUP would die of SIGPIPE otherwise.
     pub(super) fn disconnect(&mut self, id: u64) {
         let Some(session) = self.all.get_mut(&id) else {
             return;
@@ -156,7 +155,7 @@ impl Sessions {
         }
     }
 
-    /// Something of a session that is hung up has ended: whether all of it has is looked at.
+    /// Checks whether all of a session that is hung up has ended, after a part of it has.
     pub(super) fn look(&mut self, id: u64, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
         let hung = session.hung.as_mut()?;
@@ -178,7 +177,7 @@ impl Sessions {
         None
     }
 
-    /// When a session that is hung up must be looked at, or killed.
+    /// Returns when a session that is hung up must be looked at, or killed.
     pub(in super::super) fn deadline(&self) -> Option<Instant> {
         if let Some(sweep) = &self.sweep {
             return Some(sweep.began());
@@ -187,7 +186,7 @@ impl Sessions {
         all.filter_map(|s| s.due(self.rested)).min()
     }
 
-    /// Goes on with the sessions that are hung up; those that are finished by it.
+    /// Continues with the sessions that are hung up. Returns those that are over.
     pub(in super::super) fn tend_hung(&mut self, now: Instant) -> Vec<Finished> {
         let mut finished = Vec::new();
         for id in self.hanging.clone() {
@@ -210,8 +209,8 @@ impl Sessions {
         finished
     }
 
-    /// What needs no look at all processes: the end of the grace, and sessions that the system
-    /// does not show.
+    /// Does what needs no sweep of all processes: the end of the grace, and sessions that the
+    /// system does not show.
     fn tend(&mut self, id: u64, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
         let has_number = session.number().is_some();
@@ -237,8 +236,8 @@ impl Sessions {
         }
     }
 
-    /// Begins a look at all processes, if it is time for one. Where there is no `/proc`, the
-    /// sessions that are finished by that.
+    /// Begins a sweep of all processes, if one is due. Without `/proc`, returns the sessions that
+    /// are over because of it.
     fn begin_sweep(&mut self, now: Instant) -> Vec<Finished> {
         let rested = self.rested;
         let all = self.hanging.iter().filter_map(|id| {
@@ -272,7 +271,7 @@ impl Sessions {
         }
     }
 
-    /// A look at all processes is over. The session, if it is finished by that.
+    /// Handles the end of a sweep for a session. Returns the session if it is over.
     fn found(&mut self, wanted: &Wanted, is_whole: bool, now: Instant) -> Option<Finished> {
         let (id, found) = (wanted.id, &wanted.found);
         let session = self.all.get_mut(&id)?;
@@ -286,7 +285,7 @@ impl Sessions {
         let hung = session.hung.as_mut()?;
         let was_left = std::mem::replace(&mut hung.was_left, is_left);
         match hung.stage {
-            // What one of them has started before it ended may have been missed.
+            // What a process started before it ended may have been missed.
             Stage::Waiting if is_over && was_left => hung.look_again_at_once(now),
             Stage::Gathering | Stage::Waiting if is_over => return self.finish(id, now),
             Stage::Gathering => {
@@ -305,13 +304,13 @@ impl Sessions {
                 }
                 return self.killed(id, now);
             }
-            // Its grace was over after this look had begun.
+            // Its grace ended after this look had begun.
             Stage::Killing => {}
         }
         None
     }
 
-    /// Sends SIGHUP to what was found of a session. The session, if that is over.
+    /// Sends SIGHUP to what was found of a session. Returns the session if it is over.
     fn send_hang_up(&mut self, id: u64, now: Instant) -> Option<Finished> {
         let session = self.all.get_mut(&id)?;
         let number = session.number();
@@ -338,7 +337,7 @@ impl Sessions {
         }
     }
 
-    /// SIGKILL was sent to all of a session. The session, if its leader has ended.
+    /// Handles a session whose processes were all sent SIGKILL. Returns it if its leader has ended.
     fn killed(&mut self, id: u64, now: Instant) -> Option<Finished> {
         self.hanging.retain(|other| *other != id);
         let session = self.all.get_mut(&id)?;
@@ -346,7 +345,7 @@ impl Sessions {
         self.job_ended(id, now)
     }
 
-    /// Hangs every job up; the sessions that are finished by it.
+    /// Hangs every job up. Returns the sessions that are over.
     pub(in super::super) fn hang_up_all(
         &mut self,
         kill_after: Duration,
@@ -360,7 +359,7 @@ impl Sessions {
                 continue;
             };
             if session.hung.is_none() && !session.killed {
-                // A client whose job has ended may hear the rest of it meanwhile.
+                // A client whose job has ended may still receive the rest.
                 let is_told = session.end.is_some();
                 self.hang_up(id, kill_after, now);
                 if !is_told {

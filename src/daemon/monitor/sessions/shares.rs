@@ -1,24 +1,24 @@
-//! Who holds how many of the sessions: no host and no user may hold them all where others
-//! may ask too.
+//! The shares of the sessions: no host and no user may hold all of them if others may connect too.
+//! Runs in the monitor.
 
 use super::{SessionInfo, Sessions};
 use crate::auth::AuthenticatedHost;
 use crate::config::settings::Limits;
 use crate::daemon::monitor::Monitor;
 
-/// Who holds sessions.
+/// A holder of sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in super::super) enum Holder {
-    /// A host, by its name here: its own and those of its users.
+    /// A host, by its name here: its own sessions and those of its users.
     Host(String),
-    /// A user whom a host vouches for, by both names.
+    /// A user that a host vouches for, by both names.
     UserOf(String, String),
     /// A user who has logged in.
     User(String),
 }
 
 impl Holder {
-    /// Those who hold the sessions of a proven caller.
+    /// Returns the holders of an authenticated client's sessions.
     pub(in super::super) fn of(authenticated: &AuthenticatedHost) -> Vec<Self> {
         let host = authenticated.caller().name.to_string();
         let user = &authenticated.request().caller_user;
@@ -29,27 +29,27 @@ impl Holder {
     }
 }
 
-/// Three quarters, at least one.
+/// Returns three quarters, at least one.
 const fn share(of: usize) -> usize {
     of - of / 4
 }
 
 impl SessionInfo {
-    /// Whether these are a holder's.
+    /// Whether the session counts for a holder.
     fn are_of(&self, holder: &Holder) -> bool {
         self.holders.contains(holder)
     }
 }
 
 impl Sessions {
-    /// Counts one that has begun.
+    /// Counts a session that has begun.
     pub(super) fn count_in(&mut self, info: &SessionInfo) {
         for holder in &info.holders {
             *self.held.entry(holder.clone()).or_default() += 1;
         }
     }
 
-    /// Counts one no more.
+    /// Stops counting a session.
     pub(super) fn count_out(&mut self, info: &SessionInfo) {
         for holder in &info.holders {
             if let Some(held) = self.held.get_mut(holder) {
@@ -63,7 +63,7 @@ impl Sessions {
 }
 
 impl Monitor {
-    /// Why none of these may have one more session, if so.
+    /// Returns why one of these holders may have no further session, if so.
     pub(in super::super) fn has_its_share(&self, holders: &[Holder]) -> Option<String> {
         holders.iter().find_map(|holder| self.has_all(holder))
     }
@@ -78,7 +78,7 @@ impl Monitor {
                 let share = share_of_user(limits, self.share_of_host(host));
                 (share, format!("{user} of {host}"), "sessions-per-user")
             }
-            // Who serves one user alone has nobody to keep a part for.
+            // A daemon that serves one user only has no other to reserve sessions for.
             Holder::User(_) if self.accounts.serves().is_some() => return None,
             Holder::User(user) => {
                 let share = share_of_user(limits, limits.sessions);

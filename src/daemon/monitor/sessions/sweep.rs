@@ -1,7 +1,7 @@
-//! One look at every process of the system, for all sessions that have to end.
+//! One sweep of all processes of the system, for all sessions that have to end.
 //!
-//! The monitor goes on with it in slices, between which it serves everybody else: there may be
-//! many thousands of processes.
+//! Runs in the monitor, in slices, between which it handles other events: there may be many
+//! thousands of processes.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,35 +10,35 @@ use nix::sys::signal::Signal;
 
 use crate::sys::session::{self, Found, Number, Walk};
 
-/// How long the monitor looks before it turns to something else.
+/// How long the monitor sweeps before it handles other events.
 pub(super) const SLICE: Duration = Duration::from_millis(1);
 
-/// So many processes are looked at between two looks at the clock.
+/// Processes looked at between two checks of the time.
 const BETWEEN: usize = 32;
 
-/// A session that is looked for.
+/// A session that is searched for.
 pub(super) struct Wanted {
     pub(super) id: u64,
     pub(super) number: Number,
-    /// Whether what is found is killed; and where so, whether that is also for the first group.
+    /// Whether what is found is killed, and then whether the first group is spared.
     pub(super) kills: bool,
     pub(super) spares_group: bool,
     pub(super) found: Found,
 }
 
-/// A look that is under way.
+/// A sweep that is under way.
 pub(super) struct Sweep {
     walk: Walk,
     wanted: Vec<Wanted>,
-    /// Where in it the session of a leader is. One whose number has become another's is found
-    /// by nobody, and at the end to be gone.
+    /// The index in `wanted` of each leader's session. A session whose number was reused is not in
+    /// it, so it is gone at the end of the sweep.
     slots: HashMap<i32, usize>,
     began: Instant,
     spent: Duration,
 }
 
 impl Sweep {
-    /// Begins to look for these. `Err`: there is no `/proc`.
+    /// Begins a sweep for these. `Err`: there is no `/proc`.
     pub(super) fn begin(
         wanted: impl Iterator<Item = Wanted>,
         now: Instant,
@@ -60,12 +60,12 @@ impl Sweep {
         })
     }
 
-    /// When it began: it goes on at once.
+    /// Returns when it began: it continues at once.
     pub(super) const fn began(&self) -> Instant {
         self.began
     }
 
-    /// Goes on for about so long. `true`: every process was looked at.
+    /// Continues for about this time. `true`: every process was looked at.
     pub(super) fn go_on(&mut self, slice: Duration) -> bool {
         let start = Instant::now();
         loop {
@@ -89,7 +89,7 @@ impl Sweep {
         }
     }
 
-    /// What it has found, whether that is all there was; and how long it took.
+    /// Returns what it has found, whether that is complete, and how long it took.
     pub(super) fn into_found(self) -> (Vec<(Wanted, bool)>, Duration) {
         let walk = &self.walk;
         let found = self.wanted.into_iter().map(|mut w| {
@@ -121,8 +121,8 @@ mod tests {
 
     const CROWD: usize = 100;
 
-    /// However many processes there are, nobody waits for more than a few of them. The session is
-    /// the test's own: the leader of that in which it runs may have ended.
+    /// However many processes there are, a slice handles only a few of them. The session is the
+    /// test's own: the leader of the session in which it runs may have ended.
     #[test]
     fn it_is_made_in_slices_and_misses_nobody() {
         let script = format!(

@@ -17,8 +17,8 @@ fn info() -> SessionInfo {
     }
 }
 
-/// The thread of a session does not read while the job ends: it hears the end all the same,
-/// once it reads again, and nothing but room on the channel has to come for that.
+/// The thread of a session does not read while the job ends. It still gets the end once it reads
+/// again; only room on the channel is needed for that.
 #[test]
 fn an_end_that_could_not_be_sent_at_once_is_sent_when_there_is_room() {
     let mut poll = Poll::new().unwrap();
@@ -84,7 +84,7 @@ fn a_session_is_looked_for_before_it_is_sent_anything() {
         }
     };
     until(&|| nix::unistd::getsid(Some(pid)) == Ok(pid));
-    // What is stopped shows what it was sent.
+    // A stopped process shows the signals it was sent.
     kill(pid, Signal::SIGSTOP).unwrap();
     until(&|| status("State") == "T");
 

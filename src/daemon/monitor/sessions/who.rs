@@ -1,4 +1,4 @@
-//! Who is on, and hanging one up: what the administrator asks of the sessions.
+//! The administrator's requests: lists the sessions, and hangs one up. Runs in the monitor.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use crate::ipc::relay::MonitorToRelay;
 use crate::registry::Id;
 use nix::unistd::Pid;
 
-/// Whose session an application is.
+/// Returns the session information of an application.
 pub(in super::super) fn info(granted: &Granted<Gui, Caller>) -> SessionInfo {
     let to = granted.to();
     SessionInfo {
@@ -29,7 +29,7 @@ pub(in super::super) fn info(granted: &Granted<Gui, Caller>) -> SessionInfo {
 }
 
 impl Sessions {
-    /// Has every session's thread count its bytes; those that will.
+    /// Asks every session's thread for its byte counts. Returns the sessions that will answer.
     pub(in super::super) fn count_bytes(&mut self) -> Vec<u64> {
         let mut counting = Vec::new();
         for (id, session) in &mut self.all {
@@ -48,13 +48,13 @@ impl Sessions {
         counting
     }
 
-    /// Whether a session's thread has said its count, or never will.
+    /// Whether a session's thread has answered, or never will.
     pub(in super::super) fn has_counted(&self, id: u64) -> bool {
         let session = self.all.get(&id);
         session.is_none_or(|s| s.counted.is_some() || !s.is_connected())
     }
 
-    /// Every session.
+    /// Returns every session.
     pub(in super::super) fn who(&self) -> Vec<On> {
         let all = self.all.iter();
         all.map(|(id, s)| {
@@ -64,15 +64,15 @@ impl Sessions {
         .collect()
     }
 
-    /// The sessions that a machine has asked for.
+    /// Returns the sessions that a machine has requested.
     pub(in super::super) fn of_machine(&self, id: Id) -> Vec<u64> {
         let all = self.all.iter();
         let all = all.filter(|(_, s)| s.info.machines.contains(&id));
         all.map(|(id, _)| *id).collect()
     }
 
-    /// Hangs one up, and its client with it. Whether it was there, and the session, if
-    /// that was all.
+    /// Hangs up a session and its client. Returns whether it was there, and the session if it is
+    /// over.
     pub(in super::super) fn kill(
         &mut self,
         id: u64,
@@ -93,7 +93,7 @@ impl Sessions {
     }
 }
 
-/// A line of who is on.
+/// Returns a line of the session list.
 pub(in super::super) fn on(
     id: u64,
     info: &SessionInfo,

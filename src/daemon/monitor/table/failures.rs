@@ -1,5 +1,6 @@
-//! Wrong guesses that have not been told yet: until then each counts as a turn of its
-//! source, in all monitors, so that nobody guesses faster by not waiting for the answer.
+//! Wrong guesses whose refusals were not sent yet. Until then each counts as a PAM slot of its
+//! source, in all monitors, so that a client guesses no faster by not waiting for the answer. Runs
+//! in the monitor.
 
 use std::io::Result;
 use std::os::unix::fs::FileExt;
@@ -9,14 +10,14 @@ use super::penalties::{Penalty, SIZE};
 use super::{FAILURES, GUESSED, GUESSES, Table};
 use crate::daemon::sources::Source;
 
-/// The longest that one counts: what `[daemon] refusal-interval` can be.
+/// The longest that one counts: the maximum of `[daemon] refusal-interval`.
 const LONGEST: Duration = Duration::from_secs(60);
 
 impl Table {
-    /// A source has guessed wrong, and will be told after so long.
+    /// Notes a wrong guess of a source, whose refusal is sent after this time.
     ///
     /// # Errors
-    /// The table cannot be written.
+    /// Fails if the table cannot be written.
     pub(in super::super) fn has_failed(
         &self,
         source: Source,
@@ -30,7 +31,7 @@ impl Table {
                 number: source.number(),
                 end: now + told_after.min(LONGEST),
             });
-            // Of too many those that end first are forgotten.
+            // If there are too many, those that end first are forgotten.
             if all.len() > GUESSES {
                 all.sort_unstable_by_key(|f| f.end);
                 all.drain(..all.len() - GUESSES);
@@ -43,13 +44,13 @@ impl Table {
         })
     }
 
-    /// How many wrong guesses of a source have not been told, for one who has the lock.
+    /// Returns how many wrong guesses of a source count. The caller must hold the lock.
     pub(super) fn untold(&self, source: Source, now: Duration) -> Result<usize> {
         let all = self.failures(usize::from(source.is_v6()), now)?;
         Ok(all.iter().filter(|f| f.number == source.number()).count())
     }
 
-    /// Those of a family that are not over, and are no longer than any can be.
+    /// Returns those of a family that are not over, and not longer than is possible.
     fn failures(&self, family: usize, now: Duration) -> Result<Vec<Penalty>> {
         let at = FAILURES.get(family).copied().unwrap_or_default();
         let bytes = self.read_many(at, self.count(GUESSED + family)?, SIZE)?;

@@ -1,7 +1,8 @@
-//! Opening the table so that nobody else's file is taken for it, and making it anew.
+//! Opens the inetd table so that no other user's file is mistaken for it, and creates it.
 //!
-//! A table is made under a name of its own and then takes its place whole. Of two that
-//! race one wins: the other finds, once it has the lock, that its path leads elsewhere.
+//! A table is created under a temporary name and then put in place whole. Of two that race one
+//! wins: the other finds, once it has the lock, that its path leads to another file. Runs in the
+//! monitor.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Error, ErrorKind, Result};
@@ -15,15 +16,15 @@ use crate::config::secure::DRAFT;
 use crate::secret;
 use crate::sys::locks;
 
-/// What a table begins with: that it is one, and of which making.
+/// The start of a table: identifies the file and its format.
 const MAGIC: &[u8; 16] = b"cosserver-inetd1";
-/// What tells one boot from another, after it.
+/// Length of the boot ID that follows.
 const BOOT: usize = 16;
-/// Tries, where others make the table at the same time.
+/// Tries, in case others create the table at the same time.
 const TRIES: usize = 16;
 
-/// This boot's own number, so that no time of an earlier one is taken for ours. Nothing
-/// where the system has none: then a time can only be too late to be true.
+/// Returns this boot's ID, so that no time of an earlier boot is taken for one of this. Zeros if
+/// the system has none: then a time can at most be implausibly late.
 pub(super) fn boot() -> [u8; BOOT] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
@@ -48,7 +49,7 @@ pub(super) fn open(path: &Path, boot: &[u8; BOOT]) -> Result<Table> {
                 make(path, boot, Place::Free)?;
                 continue;
             }
-            // A link, a device, another's file: what it leads to is not touched.
+            // A link, a device, another user's file: what it leads to is not touched.
             Ok(_) | Err(_) => {
                 make(path, boot, Place::Taken)?;
                 continue;
@@ -62,13 +63,13 @@ pub(super) fn open(path: &Path, boot: &[u8; BOOT]) -> Result<Table> {
             locks::release(&file, WHOLE);
             return Ok(Table { file });
         }
-        // Those who wait for its lock will find that it is no longer there.
+        // Those that wait for its lock will find that the path leads elsewhere.
         make(path, boot, Place::Taken)?;
     }
     Err(Error::other("it changes all the time"))
 }
 
-/// Whether nobody else can have written it.
+/// Whether only this user can have written it.
 fn is_ours(file: &File) -> Result<bool> {
     let about = file.metadata()?;
     let private = about.mode() & 0o7177 == 0;
@@ -90,14 +91,14 @@ fn is_believed(file: &File, boot: &[u8; BOOT]) -> Result<bool> {
     Ok(head.split_at(MAGIC.len()) == (MAGIC.as_slice(), boot.as_slice()))
 }
 
-/// Whether something stands where the table is to be.
+/// Whether something is at the table's path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Free,
     Taken,
 }
 
-/// Makes an empty table. Where another was faster its one stays.
+/// Creates an empty table. If another monitor was faster, its table stays.
 fn make(path: &Path, boot: &[u8; BOOT], place: Place) -> Result<()> {
     let draft = TempFile::new(path)?;
     draft.write(boot)?;
@@ -110,7 +111,7 @@ fn make(path: &Path, boot: &[u8; BOOT], place: Place) -> Result<()> {
     }
 }
 
-/// A table under a name of its own, gone when dropped.
+/// A table under a temporary name, removed when dropped.
 struct TempFile(PathBuf);
 
 impl TempFile {
@@ -129,7 +130,7 @@ impl TempFile {
         let mut head = [MAGIC.as_slice(), boot].concat();
         head.resize(usize::try_from(HEADER).unwrap_or_default(), 0);
         file.write_all_at(&head, 0)?;
-        // The rest takes no room until it is written.
+        // The rest takes no disk space until it is written.
         file.set_len(LENGTH)
     }
 }

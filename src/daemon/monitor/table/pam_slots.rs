@@ -1,4 +1,4 @@
-//! The logins of all monitors: who is under way, and whose turn with PAM it is.
+//! The login slots and PAM slots that all monitors share. Runs in the monitor.
 
 use std::io::Result;
 use std::net::IpAddr;
@@ -12,17 +12,17 @@ use crate::sys::locks::{self, Holder};
 /// Bytes of a record: the peer's source and its family.
 pub(super) const SIZE: usize = 24;
 
-/// How many turns one source may have of so many: the last is for none that has all
-/// the others, so that whoever guesses from one place makes nobody else wait.
+/// Returns how many of this many PAM slots one source may have. It never gets the last one if it
+/// holds all the others, so that guesses from one place delay no others.
 pub(in super::super) fn for_one(most: usize) -> usize {
     most.saturating_sub(1).max(1)
 }
 
 impl Table {
-    /// Takes a place among so many logins under way; its number.
+    /// Takes one of this many login slots. Returns its number.
     ///
     /// # Errors
-    /// The file system cannot lock.
+    /// Fails if the file system does not support locks.
     pub(in super::super) fn take_login_slot(&self, most: usize) -> Result<Option<usize>> {
         for number in 0..most {
             if locks::take(&self.file, byte(WAITING, number))? {
@@ -32,16 +32,16 @@ impl Table {
         Ok(None)
     }
 
-    /// Gives that place back.
+    /// Releases that login slot.
     pub(in super::super) fn release_login_slot(&self, number: usize) {
         locks::release(&self.file, byte(WAITING, number));
     }
 
-    /// Takes one of so many turns with PAM, if there is one for this peer; its number.
-    /// What its source has guessed wrong and was not told yet counts as turns of it.
+    /// Takes one of this many PAM slots, if there is one for this peer. Returns its number. Wrong
+    /// guesses of its source count as slots until their refusals are sent.
     ///
     /// # Errors
-    /// The table cannot be written.
+    /// Fails if the table cannot be written.
     pub(in super::super) fn take_pam_slot(
         &self,
         peer: IpAddr,
@@ -71,7 +71,7 @@ impl Table {
         })
     }
 
-    /// Gives that turn back.
+    /// Releases that PAM slot.
     pub(in super::super) fn release_pam_slot(&self, number: usize) {
         locks::release(&self.file, byte(TURN, number));
     }

@@ -1,4 +1,4 @@
-//! The penalties of sources: when each ends, by the time since the machine was started.
+//! The penalties of sources: when each ends, in time since boot. Runs in the monitor.
 
 use std::io::Result;
 use std::os::unix::fs::FileExt;
@@ -36,7 +36,7 @@ impl Penalty {
 }
 
 impl Table {
-    /// What is left of a source's penalty, for one who has the lock.
+    /// Returns what is left of a source's penalty. The caller must hold the lock.
     pub(super) fn penalty_left(
         &self,
         source: Source,
@@ -48,10 +48,10 @@ impl Table {
         Ok(found.map_or(Duration::ZERO, |p| p.end.saturating_sub(now)))
     }
 
-    /// Adds to a source's penalty. Of too many those that end first are forgotten.
+    /// Adds to a source's penalty. If there are too many, those that end first are forgotten.
     ///
     /// # Errors
-    /// The table cannot be written.
+    /// Fails if the table cannot be written.
     pub(in super::super) fn punish(
         &self,
         source: Source,
@@ -86,7 +86,7 @@ impl Table {
         })
     }
 
-    /// Those of a family that are not over, and are no longer than any can be.
+    /// Returns those of a family that are not over, and not longer than is possible.
     fn penalties(&self, is_v6: bool, limits: &Limits, now: Duration) -> Result<Vec<Penalty>> {
         let family = usize::from(is_v6);
         let at = PENALTIES.get(family).copied().unwrap_or_default();

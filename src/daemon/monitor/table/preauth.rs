@@ -1,5 +1,5 @@
-//! The silent connections of all monitors: who holds a slot, and who must make room.
-//! The rules are the gate's, which has the same for the connections of one daemon.
+//! The silent connections of all monitors: which hold a slot, and which are evicted. The rules are
+//! the gate's, which has the same for the connections of one daemon.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -14,25 +14,25 @@ use crate::daemon::sources::{self, Source};
 use crate::ipc::gate::Limits;
 use crate::sys::locks::{self, Holder};
 
-/// Bytes of a record: the source's number, when it came in nanoseconds, the family,
-/// where it stands, and six that say nothing.
+/// Bytes of a record: the source's number, its arrival in nanoseconds, the family, its stage, and
+/// six that are unused.
 pub(super) const SIZE: usize = 24;
 
-/// How many are looked at when there is no room, should their monitors be dead.
+/// How many slots of dead monitors are looked for when there is no room.
 const LOOKED_AT: usize = 1024;
 
-/// Where one stands.
+/// The stage of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum PreauthStage {
-    /// We wait for it: it may be turned out.
+    /// We wait for it: it may be evicted.
     Waiting = 1,
     /// It waits for us.
     Asking = 2,
-    /// It was told to go, and counts no more.
+    /// It was evicted, and no longer counts.
     Leaving = 3,
-    /// It is asked for a password, or waits for a turn with PAM: it may be turned out.
+    /// It is asked for a password, or waits for a PAM slot: it may be evicted.
     Prompted = 4,
-    /// It was refused, and has a place until it is told: it may be turned out.
+    /// It was refused, and holds its slot until the refusal is sent: it may be evicted.
     Refused = 5,
 }
 
@@ -83,15 +83,15 @@ impl Slot {
 pub(in super::super) enum Admission {
     /// It has this slot.
     Slot(usize),
-    /// There is none for its source, and nobody who could make room.
+    /// There is none for its source, and no connection that can be evicted.
     NoSlot,
 }
 
 impl Table {
-    /// Gives a new connection its slot, or makes room for it, or turns it away.
+    /// Gives a new connection a slot, evicting another if necessary, or rejects it.
     ///
     /// # Errors
-    /// The table cannot be written.
+    /// Fails if the table cannot be written.
     pub(in super::super) fn admit(
         &self,
         source: Source,
@@ -123,9 +123,9 @@ impl Table {
         Ok(admitted)
     }
 
-    /// Makes room in a group that is full: what the dead have left holds nothing, and else
-    /// the oldest of its greediest source is turned out. How many are left; `None`: all
-    /// of them may stay.
+    /// Makes room in a full group: frees the slots of dead monitors, or else evicts the oldest
+    /// connection of the source that has the most. Returns how many are left; `None`: none may be
+    /// evicted.
     fn make_room(
         &self,
         all: &mut Vec<Slot>,
@@ -172,12 +172,12 @@ impl Table {
         Ok(Some(left.len() - 1))
     }
 
-    /// Makes room for a login from a source where all places are taken: the oldest that PAM
-    /// has not in hand of the greediest source is turned out, if that has more of them. `false`: it
-    /// has not.
+    /// Makes room for a login from a source when all login slots are in use. Evicts the oldest one
+    /// that PAM is not working on, of the source that has the most, if that has more than this
+    /// source. Returns whether it did.
     ///
     /// # Errors
-    /// The table cannot be written.
+    /// Fails if the table cannot be written.
     pub(in super::super) fn make_slot(&self, source: Source) -> Result<bool> {
         let evicted = self.locked(|table| {
             let mut asked = table.unauthenticated()?;
@@ -195,7 +195,7 @@ impl Table {
         Ok(evicted.is_some())
     }
 
-    /// The first slot that nobody holds.
+    /// Takes the first free slot.
     fn take_slot(&self, source: Source, now: Duration) -> Result<Admission> {
         let highest = self.count(HIGHEST)?;
         let bytes = self.read_many(STRANGERS_AT, highest, SIZE)?;
@@ -203,7 +203,7 @@ impl Table {
         let is_free = |s: Option<Slot>| s.is_none_or(|s| s.stage == PreauthStage::Leaving);
         let free = slots.filter(|(n, b)| is_free(Slot::parse(*n, b)));
         let free = free.map(|(n, _)| n).chain(highest..STRANGERS);
-        // At last those of the dead.
+        // Last those of dead monitors.
         for number in free.chain(0..highest) {
             if locks::take(&self.file, byte(STRANGER, number))? {
                 self.write(&Slot {
@@ -219,10 +219,10 @@ impl Table {
         Ok(Admission::NoSlot)
     }
 
-    /// Says where our own stands. `false`: it was told to go meanwhile.
+    /// Sets the stage of our own slot. `false`: it was evicted before.
     ///
     /// # Errors
-    /// The table cannot be written.
+    /// Fails if the table cannot be written.
     pub(in super::super) fn set_stage(&self, number: usize, stage: PreauthStage) -> Result<bool> {
         self.locked(|table| {
             let bytes: [u8; SIZE] = table.read(place(STRANGERS_AT, number, SIZE))?;
@@ -236,14 +236,14 @@ impl Table {
         })
     }
 
-    /// Whether our own may stay: nobody has told it to go.
+    /// Whether our own may stay: it was not evicted.
     pub(in super::super) fn stays(&self, number: usize) -> bool {
         let bytes = self.read::<SIZE>(place(STRANGERS_AT, number, SIZE));
         let slot = bytes.ok().and_then(|bytes| Slot::parse(number, &bytes));
         slot.is_none_or(|s| s.stage != PreauthStage::Leaving)
     }
 
-    /// Gives our own slot back.
+    /// Releases our own slot.
     pub(in super::super) fn leave(&self, number: usize) {
         let _ = self.locked(|table| {
             table.clear(number)?;
@@ -259,7 +259,7 @@ impl Table {
         locks::release(&self.file, byte(STRANGER, number));
     }
 
-    /// Those who count.
+    /// Returns those that count.
     fn unauthenticated(&self) -> Result<Vec<Slot>> {
         let bytes = self.read_many(STRANGERS_AT, self.count(HIGHEST)?, SIZE)?;
         let all = bytes.chunks_exact(SIZE).enumerate();
@@ -267,7 +267,7 @@ impl Table {
         Ok(all.filter(|s| s.stage != PreauthStage::Leaving).collect())
     }
 
-    /// How many count.
+    /// Returns how many count.
     #[cfg(test)]
     pub(super) fn unauthenticated_total(&self) -> Result<usize> {
         self.unauthenticated().map(|all| all.len())
@@ -278,13 +278,13 @@ impl Table {
         locks::signal_holder(&self.file, byte(STRANGER, number), Signal::SIGUSR1);
     }
 
-    /// It counts no more, and is told so next.
+    /// Marks a slot as evicted: it no longer counts. The signal follows.
     fn mark_leaving(&self, slot: &Slot) -> Result<()> {
         let stage = PreauthStage::Leaving;
         self.write(&Slot { stage, ..*slot })
     }
 
-    /// The sources of those who count, in the order of their slots.
+    /// Returns the sources of those that count, in the order of their slots.
     #[cfg(test)]
     pub(super) fn unauthenticated_left(&self) -> Result<Vec<Source>> {
         Ok(self.unauthenticated()?.iter().map(|s| s.source).collect())

@@ -1,5 +1,5 @@
-//! The table by itself: what it believes, and what it does when it is full. Monitors
-//! that hold slots are children here, since a process cannot take from itself.
+//! The table by itself: what it accepts, and what it does when it is full. Monitors that hold slots
+//! are child processes here, since locks of one process do not conflict.
 
 use std::fs;
 use std::net::IpAddr;
@@ -91,7 +91,7 @@ fn of_too_many_those_that_end_first_are_forgotten() {
     assert_eq!(left(&table, "192.0.2.1", 1), 300);
     assert_eq!(left(&table, "198.51.100.249", 1), 250);
     assert_eq!(left(&table, "198.51.100.100", 1), 0);
-    // Whoever has a whole network of IPv6 to call from pushes no IPv4 out.
+    // A client with a whole IPv6 network displaces no IPv4 source.
     for n in 0..250 {
         let from = source(&format!("2001:db8:{n:x}::1"));
         table.punish(from, 600, &Limits::FEW, at(1)).unwrap();
@@ -103,7 +103,7 @@ fn of_too_many_those_that_end_first_are_forgotten() {
     assert_eq!(left(&table, "192.0.2.1", 1), 300);
 }
 
-/// What cannot be the table of this boot is replaced, and a penalty in it forgotten.
+/// A file that cannot be the table of this boot is replaced, and a penalty in it is lost.
 #[test]
 fn a_table_that_cannot_be_believed_is_replaced() {
     let made = |path: &Path| {
@@ -161,7 +161,7 @@ fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// What a link leads to is neither read nor written, nor a pipe waited for.
+/// The target of a link is neither read nor written, and a pipe is not waited for.
 #[test]
 fn links_pipes_and_others_files_are_put_aside() {
     let scratch = Scratch::new();
@@ -189,7 +189,7 @@ fn links_pipes_and_others_files_are_put_aside() {
     assert!(making::open(&scratch.path().join("no/table"), &BOOT).is_err());
 }
 
-/// Bytes without sense in every part: no panic, and no penalty beyond the longest.
+/// Invalid contents in every part: no panic, and no penalty beyond the longest.
 #[test]
 fn no_content_makes_it_panic() {
     let scratch = Scratch::new();
@@ -222,8 +222,8 @@ fn no_content_makes_it_panic() {
     }
 }
 
-/// A monitor of which only this is left: it takes what it is told to, says that it has
-/// it, and holds it until it is killed.
+/// Starts a stand-in for a monitor: it takes what it is told to, reports that it has it, and holds
+/// it until it is killed.
 fn holds(path: &Path, work: impl FnOnce(&Table) -> bool) -> (Forked, bool) {
     let said = path.with_file_name("said");
     let draft = path.with_file_name("saying");
@@ -257,7 +257,7 @@ fn path(scratch: &Scratch) -> PathBuf {
     path
 }
 
-/// A monitor with a slot; whether it got one.
+/// Starts a monitor with a slot. Returns whether it got one.
 fn preauth(path: &Path, from: &str, stage: PreauthStage, now: u64) -> (Forked, bool) {
     let from = source(from);
     holds(path, |table| {
@@ -277,13 +277,13 @@ fn a_source_has_so_many_slots_and_one_under_penalty_one() {
     let there = || table.locked(Table::unauthenticated_total).unwrap();
     let a = "192.0.2.1";
     let asking: Vec<Forked> = (0..3).map(|n| preauth(&path, a, Asking, n).0).collect();
-    // Nobody of its own may go, so there is no slot for it; another has one.
+    // None of its own may be evicted, so there is no slot for it; another source has one.
     let (refused, has) = preauth(&path, a, Waiting, 5);
     assert!(!has);
     end(refused);
     assert_eq!(there(), 3);
     asking.into_iter().for_each(end);
-    // Whatever the dead have left behind holds nothing.
+    // Whatever dead monitors have left behind holds nothing.
     let (first, has) = preauth(&path, a, Waiting, 6);
     assert!(has);
     table.punish(source(a), 20, &Limits::FEW, at(7)).unwrap();
@@ -389,11 +389,11 @@ fn wrong_guesses_are_turns_until_they_are_told() {
     assert!(pam_slot("192.0.2.3", 11), "another's are his own");
     assert!(pam_slot("::c000:201", 11), "of IPv6, too");
     assert!(pam_slot("192.0.2.1", 12), "they have been told");
-    // Longer than any can be, or of another time: not believed.
+    // Longer than is possible, or of another time: not accepted.
     let untold = |from, now| table.locked(|t| t.untold(source(from), at(now))).unwrap();
     assert_eq!((untold("192.0.2.2", 69), untold("192.0.2.2", 70)), (1, 0));
     assert_eq!(untold("192.0.2.2", 5), 0);
-    // Of too many those that end last are remembered, another's among them.
+    // If there are too many, those that end last are remembered, another source's among them.
     for n in 0..5000_u64 {
         let told_after = Duration::from_millis(10_000 + n);
         table
@@ -403,8 +403,8 @@ fn wrong_guesses_are_turns_until_they_are_told() {
     assert_eq!(untold("192.0.2.9", 21), GUESSES - 1);
 }
 
-/// It was always the one of the highest address: whoever had it was kept out by
-/// newcomers from all over, though others had sat there longer.
+/// The one with the highest address was always evicted: it lost its slot to new clients from
+/// anywhere, even if others had been there longer.
 #[test]
 fn of_those_who_are_asked_the_oldest_makes_a_place() {
     let scratch = Scratch::new();
