@@ -5,8 +5,8 @@
 #
 # WARNING and CRITICAL are percentages in use.
 # Exit status and output are those of a Nagios plug-in: 0 OK, 1 WARNING, 2 CRITICAL,
-# 3 UNKNOWN, which is also the answer when the host does not run the command, when df's answer
-# is not understood, and when this script is ended by a signal.
+# 3 UNKNOWN, which is also the result when the host does not run the command, when df's output
+# cannot be parsed, and when this script is ended by a signal.
 set -u
 
 unknown() {
@@ -15,7 +15,7 @@ unknown() {
 }
 [ $# -eq 4 ] || unknown 'usage: check-disk.sh HOST FOLDER WARNING CRITICAL'
 host=$1 folder=$2 warning=$3 critical=$4
-# The words reach df as they are where commands= allows them, and by a shell elsewhere.
+# The words reach df as they are if commands= allows them, otherwise by a shell.
 case $folder in
 /*) ;;
 *) unknown "$folder is no absolute path" ;;
@@ -29,7 +29,7 @@ for threshold in "$warning" "$critical"; do
 	esac
 done
 
-# The client runs in the background, so that the shell hears signals at once.
+# The client runs in the background, so that the shell handles signals at once.
 output=$(mktemp) || unknown 'mktemp failed'
 trap 'rm -f -- "$output"' EXIT
 # shellcheck disable=SC2317 # the traps call it

@@ -1,16 +1,16 @@
 #!/bin/sh
-# Sets up a chroot in which inetd runs cosserver: its callers reach what lies in it, and no more.
+# Sets up a chroot in which inetd runs cosserver: clients reach only what is in it.
 #
 #   chroot-inetd.sh FOLDER [PROGRAM...]
 #
 # Copies cosserver, cosadm, a shell and each PROGRAM with its shared libraries below FOLDER,
-# makes the devices, the accounts and cosserver's own folders there, and prints the line for
+# creates the devices, the accounts and cosserver's own folders there, and prints the line for
 # inetd.conf. FOLDER and PROGRAM are absolute paths. Run it again after an update: keys, tables
 # and accounts are kept.
 # Invite a host inside: chroot FOLDER /usr/local/sbin/cosadm host invite NAME --addr ADDRESS ...
-# cosserver logs to FOLDER/dev/log: without a socket there the reason of a refusal is nowhere.
-# rsyslog makes it by input(type="imuxsock" Socket="FOLDER/dev/log").
-# A command that runs as root can leave a chroot: let the hosts run theirs as another user.
+# cosserver logs to FOLDER/dev/log: without a socket there the reason of a refusal is lost.
+# rsyslog creates it by input(type="imuxsock" Socket="FOLDER/dev/log").
+# A command that runs as root can leave a chroot: let the hosts run commands as another user.
 # Run as root, on Linux.
 set -eu
 
@@ -24,7 +24,7 @@ refuse() {
 	echo "chroot-inetd.sh: $1" >&2
 	exit 2
 }
-# Before anything is made: what is joined with FOLDER must stay below it.
+# Check first: every path that is joined with FOLDER must stay below it.
 for word in "$root" "$@"; do
 	case $word in
 	*/../* | */..) refuse "$word leads out of its folder" ;;
@@ -37,7 +37,7 @@ if [ -d "$root" ] && [ "$(cd "$root" && pwd -P)" = / ]; then
 	refuse "$root is the root folder"
 fi
 
-# Removed first: a program that is running cannot be written to.
+# Remove first: a running program cannot be overwritten.
 put() { # FILE PLACE
 	mkdir -p "$root$(dirname "$2")"
 	rm -f "$root$2"

@@ -3,9 +3,9 @@
 #
 #   copy-file.sh FILE HOST PATH
 #
-# The file is written beside PATH and renamed to it only when its SHA-256 is right: nobody on
-# HOST ever sees a part of it. An existing PATH keeps its owner and mode; a new one gets the
-# permissions of FILE. PATH must name the file: a folder, or a device, is refused.
+# The file is written next to PATH and renamed to it only when its SHA-256 is right: PATH
+# never has a part of it. An existing PATH keeps its owner and mode; a new one gets the
+# permissions of FILE. PATH must name the file: a folder, or a device, is rejected.
 # Exit status: 0; 1 when the checksum differs; any other status when reading, sending or writing failed.
 set -eu
 
@@ -24,8 +24,8 @@ quote() {
 # From standard input: a name with a backslash would change the line's form.
 sum=$(sha256sum <"$file")
 sum=${sum%% *}
-# As chmod(1) takes it: -rw-r----- is u=rw,g=r,o= here. There is no stat(1) in POSIX.
-# shellcheck disable=SC2012 # the name is not looked at
+# In the form of chmod(1): -rw-r----- is u=rw,g=r,o= here. There is no stat(1) in POSIX.
+# shellcheck disable=SC2012 # the name is not used
 mode=$(ls -ldL -- "$file" | sed -n '1s/^.\(...\)\(...\)\(...\).*/u=\1,g=\2,o=\3/p' | sed 's/[-ST]//g; s/[st]/x/g')
 
 # shellcheck disable=SC2016 # the shell on the other host expands these

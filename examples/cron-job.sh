@@ -6,11 +6,11 @@
 # A crontab line: 17 * * * *  /usr/local/bin/cron-job.sh report hostb '/srv/report --hourly'
 #
 # NAME names the lock, in LOCK_FOLDER (/var/run/cron-job; for other users than root
-# ~/.cron-job). The folder must be the user's own, and writable for nobody else: who can open
-# a lock can hold it. A run that finds the lock held does nothing and succeeds.
-# Prints nothing when the command succeeds, so that cron sends mail about failures alone;
+# ~/.cron-job). The folder must be the user's own, and not writable for others: any user who can
+# open a lock can hold it. A run that finds the lock held does nothing and succeeds.
+# Prints nothing when the command succeeds, so that cron sends mail only about failures;
 # otherwise prints what the command has printed.
-# The command ends with this script. Where this script is killed, cos holds the lock until the
+# The command ends with this script. If this script is killed, cos holds the lock until the
 # command has ended.
 # Exit status: that of the command; 2 for wrong arguments; 128 + n when signal n ended this
 # script; 255 when cos failed or the lock could not be taken. Needs flock(1) of util-linux.

@@ -5,9 +5,9 @@
 #
 # Unpacks ARCHIVE (a tar file, not compressed) into TOP/releases/NAME on HOST, NAME being the
 # archive's name and a date, and points the link TOP/current at it. CHECK is a command that
-# runs on HOST in TOP/current; when it fails, or this script is interrupted, the link goes back
-# to the release before.
-# An archive that was cut short is refused, as far as that can be seen: tar ends each with zeros.
+# runs on HOST in TOP/current; when it fails, or this script is interrupted, the link is reset
+# to the previous release.
+# A truncated archive is rejected, as far as that can be detected: tar ends each with zeros.
 # Exit status: 0 deployed; 1 the check failed, rolled back; 2 wrong arguments; 3 nothing was
 # changed; 4 the roll-back failed: TOP/current may be the release that was not checked;
 # 128 + n ended by signal n, nothing was changed or rolled back; 255 cos failed. When the
@@ -26,14 +26,14 @@ quote() {
 	printf "'%s'" "${quoted%.}"
 }
 
-# tar cannot tell an archive that was cut between two files from a whole one.
+# tar cannot distinguish an archive that was cut between two files from a whole one.
 if [ "$(tail -c 1024 <"$archive" | tr '\000' 0)" != "$(printf %01024d 0)" ]; then
 	echo "deploy.sh: $archive is no tar file, or was cut short" >&2
 	exit 3
 fi
 name=$(basename -- "$archive" | sed 's/\..*//')-$(date +%Y%m%dT%H%M%S)-$$
 
-# Ends the child that runs, and this script with it.
+# Ends the running child, and this script with it.
 stop() {
 	trap '' HUP INT TERM
 	kill "${!-}" 2>/dev/null || :
@@ -56,8 +56,8 @@ cos run -- "$host" "sh -c $(quote "$unpack") sh $(quote "$top/releases/$name")" 
 wait "$!"
 
 # rename(2) replaces a link at once: no request finds TOP/current missing. `mv -T` is GNU's
-# and busybox's; the BSDs call it `mv -h`. The check is waited for in the background, so that
-# the shell hears at once that the client has gone.
+# and busybox's; the BSDs call it `mv -h`. The check runs in the background, so that the
+# shell notices at once that the client has disconnected.
 # shellcheck disable=SC2016 # the shell on the other host expands these
 switch='
 	top=$1 name=$2 check=$3 new=current.new.$$

@@ -4,8 +4,8 @@
 #   follow-log.sh FILE HOST...
 #
 # Reconnects when a connection ends, with growing pauses of up to 60 seconds; lines that were
-# written in between are not shown. Runs until SIGHUP, SIGINT or SIGTERM, and takes the
-# commands on the hosts along; then its status is 0. It is 1 when nobody reads the lines any more.
+# written in between are not shown. Runs until SIGHUP, SIGINT or SIGTERM, and ends the commands
+# on the hosts; then its status is 0. It is 1 when its output is no longer read.
 set -eu
 
 if [ $# -lt 2 ]; then
@@ -23,7 +23,7 @@ quote() {
 
 folder=$(mktemp -d)
 followers='' status=0
-# $! is the last child, which a trap may come too early to find in a variable.
+# $! is the last child; a trap may run before a variable has its number.
 end() {
 	trap '' HUP INT TERM USR1
 	# shellcheck disable=SC2086 # a list of numbers
@@ -33,15 +33,15 @@ end() {
 	exit "$status"
 }
 trap end HUP INT TERM
-# A follower that cannot go on ends the others too.
+# A follower that cannot continue ends the others too.
 trap 'status=1; end' USR1
 
 label() {
 	while IFS= read -r line; do printf '%s: %s\n' "$1" "$line"; done
 }
 
-# The shell waits for `cos`, not for its output, so that it hears signals at once. It ends
-# `label` too, which hangs where `cos` never opened the pipe.
+# The shell waits for `cos`, not for its output, so that it handles signals at once. It ends
+# `label` too, which hangs if `cos` never opened the pipe.
 follow() { # HOST PIPE
 	cos='' label='' pause=1
 	trap 'kill $cos $label "${!-}" 2>/dev/null || :; wait; exit 0' HUP INT TERM

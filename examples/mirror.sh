@@ -3,8 +3,8 @@
 #
 #   mirror.sh FOLDER HOST:FOLDER [RSYNC-OPTION...]
 #
-# Files that are no longer in FOLDER are deleted on HOST. `HOST:` alone is the home folder
-# there. A run whose connection failed is repeated up to twice, three runs in all; rsync
+# Files that are no longer in FOLDER are deleted on HOST. `HOST:` without a path is the home
+# folder there. A run whose connection failed is repeated up to twice, three runs in all; rsync
 # continues where it stopped.
 # Exit status: that of rsync; 2 for wrong arguments; 128 + n when signal n ended this script.
 set -eu
@@ -23,11 +23,11 @@ case $to in
 *:*) ;;
 *) usage ;;
 esac
-# With a slash at its end, a path is what lies in the folder.
+# With a slash at its end, a path means the contents of the folder.
 case $from in */) ;; *) from=$from/ ;; esac
 case $to in *: | */) ;; *) to=$to/ ;; esac
 
-# Ends the child that runs, and this script with it.
+# Ends the running child, and this script with it.
 stop() {
 	trap '' HUP INT TERM
 	kill "${!-}" 2>/dev/null || :

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Lets an ordinary user restart one service on another host, and do nothing else as root there.
+# Allows an ordinary user to restart one service on another host, and to do nothing else as root there.
 #
 #   restart-service.sh HOST SERVICE
 #
@@ -9,7 +9,7 @@
 #   cosadm host invite hosta --addr 192.0.2.1 --users alice:root -o card
 #   hosta cos addr=192.0.2.1 users=alice:root commands="/usr/sbin/service httpd restart"
 #
-# The command runs without a shell: no argument of the user's can make another one of it.
+# The command runs without a shell: no argument of the user's can turn it into another command.
 # cosserver on the user's own host, or cos-sign, vouches for the user.
 # Exit status: that of the command, or 255 when cos failed or the request was denied.
 set -eu

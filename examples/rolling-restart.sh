@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs a command on a list of hosts, so many at a time, and stops at the first failure.
+# Runs a command on a list of hosts, a limited number at a time, and stops at the first failure.
 #
 #   rolling-restart.sh [-P NUMBER] FILE COMMAND
 #
@@ -9,7 +9,7 @@
 # Prints a line for each host, and the output of a command that failed.
 # Exit status: 0 when the command succeeded everywhere; 1 when it failed on a host; 2 for wrong
 # arguments; 128 + n when signal n ended this script, and the commands with it. No further
-# host is begun then, and this script waits for what runs.
+# host is started then, and this script waits for the running commands.
 set -eu
 
 usage() {
@@ -22,14 +22,14 @@ if [ "${1:-}" = -P ] && [ $# -gt 1 ]; then
 	shift 2
 fi
 [ $# -eq 2 ] || usage
-# Also false for what is no number.
+# Also false if it is not a number.
 [ "$parallel" -ge 1 ] 2>/dev/null || usage
 hosts=$1 command=$2
 
 folder=$(mktemp -d)
 trap 'rm -rf -- "$folder"' EXIT
 running=
-# $! is the last child, which a trap may come too early to find in a variable.
+# $! is the last child; a trap may run before a variable has its number.
 stop() {
 	trap '' HUP INT TERM
 	# shellcheck disable=SC2086 # a list of numbers
