@@ -335,7 +335,7 @@ fn identity(number: u32) -> Identity {
     }
 }
 
-/// Regression: a change of user that changes nothing leaves the job as root, and reports success.
+/// A change of user that changes nothing leaves the job as root, and reports success.
 #[test]
 fn a_user_that_was_not_become_is_noticed() {
     let own = |number: u32| IdNumber::new(number).unwrap();
