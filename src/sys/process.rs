@@ -222,7 +222,7 @@ fn null_onto_stdin_and_stdout() {
     // SAFETY: the string ends with NUL.
     let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
     for number in [0, 1] {
-        // SAFETY: duplicates onto the standard numbers.
+        // SAFETY: duplicates onto standard descriptors.
         unsafe { libc::dup2(null, number) };
     }
     if null > CHANNEL {

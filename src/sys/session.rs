@@ -79,7 +79,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// Returns the process of this number, if it is in the session of this leader.
+    /// Returns the process with this ID, if it is in the session of this leader.
     pub fn of(pid: Pid, leader: Pid) -> Option<Self> {
         let is_one = || of(pid) == Some(leader);
         if !is_one() {
