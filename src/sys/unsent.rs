@@ -131,7 +131,7 @@ impl Unsent {
 
 #[cfg(not(target_os = "linux"))]
 impl Unsent {
-    /// There is no such limit here.
+    /// Returns [`Outlook::Acknowledged`]: there is no such limit on this system.
     pub fn look(&mut self, _: BorrowedFd<'_>) -> Outlook {
         Outlook::Acknowledged
     }

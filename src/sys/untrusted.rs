@@ -27,7 +27,7 @@ pub type Unclosed = Vec<(u32, OwnedFd)>;
 /// end of this process closes it: connections that were never accepted may hold descriptors too.
 pub struct Listener {
     fd: ManuallyDrop<OwnedFd>,
-    /// Whether the kernel refuses descriptors there.
+    /// Whether the kernel refuses descriptors on it.
     refuses: bool,
     unclosed: Rc<RefCell<Unclosed>>,
 }
@@ -202,7 +202,7 @@ fn is_drained(socket: BorrowedFd<'_>) -> bool {
 /// What a peek shows of a message, which stays in the queue.
 struct Peeked {
     length: usize,
-    /// It carries descriptors.
+    /// Whether it carries descriptors.
     descriptors: bool,
     credentials: bool,
 }

@@ -15,7 +15,7 @@ use crate::sys::{local, passing};
 /// Longer than any test waits for an operation that must not block.
 pub(crate) const LINGER: Duration = Duration::from_secs(20);
 
-/// A connection whose close would take [`LINGER`], and its other end.
+/// Returns a connection whose close would take [`LINGER`], and its other end.
 pub(crate) fn lingering() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     setsockopt(&listener, sockopt::RcvBuf, &2048).unwrap();
