@@ -1,4 +1,4 @@
-//! Accounts that no process may become, and records of another account than the one asked for.
+//! Accounts that no process may become, and NSS records of an account other than the requested one.
 
 use crate::daemon;
 

@@ -1,4 +1,4 @@
-//! `cosadm` as an administrator runs it: the real program, private folders.
+//! `cosadm` as an administrator runs it: the real program in private directories.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! What gate, relay and monitor keep from each other, and how they come through
-//! what hits one of them: signals, a back-off, a broken listener, crowds.
+//! What gate, relay and monitor hide from each other, and how they survive a fault of one of them:
+//! signals, a back-off, a broken listener, many connections.
 #![allow(
     clippy::undocumented_unsafe_blocks,
     unsafe_code,

@@ -1,5 +1,5 @@
-//! Strangers: everything that is refused is refused within its limit, logged
-//! once with peer and reason, and starts nothing.
+//! Unauthenticated connections: every rejection comes within its time limit, is logged once with
+//! peer and reason, and starts nothing.
 
 use crate::daemon;
 

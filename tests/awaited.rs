@@ -1,5 +1,5 @@
-//! Connections that wait for a host's name keep nobody out, and a daemon that is short of
-//! descriptors blames no peer for it.
+//! Connections that wait for a host's name do not lock others out, and a daemon that is short of
+//! descriptors does not blame a peer for it.
 
 use crate::daemon;
 

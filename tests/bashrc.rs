@@ -1,5 +1,5 @@
-//! `SSH_CLIENT`, by which bash reads `~/.bashrc`: with the real bash, and accounts of the tests'
-//! own.
+//! `SSH_CLIENT`, which makes bash read `~/.bashrc`: with the real bash, and with the tests' own
+//! accounts.
 
 use crate::daemon;
 use crate::program;

@@ -1,5 +1,5 @@
-//! `cos enrol`, and what the inner door asks of every subcommand: hosts in the test's
-//! hands ask, and see who answers. `cos key show`.
+//! `cos enrol`, and what the inner door asks of every subcommand: hosts simulated by the test send
+//! the prompts, and the test checks who answers. Also `cos key show`.
 
 #[cfg(test)]
 use crate::client_host;

@@ -1,5 +1,5 @@
-//! `cos gui` and hosts in the test's hands, which need not be what they say: what the
-//! client believes them, and what it shows of their words.
+//! `cos gui` and hosts simulated by the test, which need not be what they claim: what the client
+//! accepts from them, and what it shows of their texts.
 
 #[cfg(test)]
 use crate::client_host;

@@ -1,5 +1,5 @@
-//! The real `cos` against a host that refuses it, breaks the protocol or is
-//! not there: status 255, one line that says what is wrong, no hang, no panic.
+//! The real `cos` against a host that rejects it, breaks the protocol or does not exist: status
+//! 255, one line that says what is wrong, no hang, no panic.
 
 #[cfg(test)]
 use crate::client_host;

@@ -1,5 +1,5 @@
-//! The real `cos` against a host in the test's hands: what it asks, how it ends,
-//! and the signals between. What it carries is in `client_streams.rs`.
+//! The real `cos` against a host simulated by the test: what it requests, how it ends, and the
+//! signals in between. The data that it carries is in `client_streams.rs`.
 
 #[cfg(test)]
 use crate::client_host;

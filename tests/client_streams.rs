@@ -1,5 +1,5 @@
-//! The real `cos` against a host in the test's hands: what it carries from its
-//! standard input and to its outputs, whatever these are.
+//! The real `cos` against a host simulated by the test: the data that it carries from its standard
+//! input and to its outputs, whatever kind of file these are.
 
 #[cfg(test)]
 use crate::client_host;

@@ -1,5 +1,5 @@
-//! The daemon's configuration: tested, printed, loaded anew; the host table,
-//! cookies and machine keys while it runs.
+//! The daemon's configuration: tested, printed, reloaded; the host table, cookies and machine keys
+//! while it runs.
 
 use crate::daemon;
 

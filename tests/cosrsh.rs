@@ -1,6 +1,5 @@
-//! rsh's command line, as the tools of the ecosystem send it, against the real
-//! daemon: each argument vector verbatim, and what the remote program was
-//! given. And one host table for a mixed park.
+//! rsh's command line, as other tools use it, against the real daemon: each argument vector
+//! verbatim, and what the remote program receives. Also one host table for a mixed set of hosts.
 
 use crate::daemon;
 use crate::program;

@@ -1,5 +1,5 @@
-//! What the daemon serves without: a state or run folder that is full, read-only or lost,
-//! at its start and while it runs; and a registry that is an older copy.
+//! What the daemon can serve without: a state or run directory that is full, read-only or lost, at
+//! its start and while it runs; and a registry that is an older copy.
 
 use crate::daemon;
 

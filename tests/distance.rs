@@ -1,6 +1,6 @@
-//! Windows over a long line: `cos` and the daemon with a delay between them, and a host in the
-//! test's hands that answers late. A window grows where the sender would have to wait for credit,
-//! and only there; the daemon's budget bounds it; what was promised is kept, and given back.
+//! Windows on a line with a long delay: `cos` and the daemon with a delay between them, and a host
+//! simulated by the test that answers late. A window grows only if the sender would have to wait
+//! for credit; the daemon's budget limits it; granted credit is honoured, and memory is released.
 
 use crate::client_host;
 use crate::daemon;

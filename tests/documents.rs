@@ -1,5 +1,5 @@
-//! The documents and the code agree: the limits and times of the protocol, the
-//! tests that guard against threats, links, versions, and what `make` makes.
+//! The documents and the code agree: the limits and times of the protocol, the tests that guard
+//! against threats, links, versions, and the targets of `make`.
 
 use crate::tree;
 

@@ -1,5 +1,5 @@
-//! The doors of a real daemon: who is let in, who is asked, who is sent away, and that
-//! each change counts for the next who calls.
+//! The registry of a real daemon: which machine is allowed, prompted or denied, and that each
+//! change applies to the next connection.
 
 use crate::daemon;
 

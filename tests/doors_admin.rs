@@ -1,4 +1,4 @@
-//! `cosadm`'s subcommands of the doors, as an administrator or his script runs them.
+//! `cosadm`'s subcommands for the registry, as an administrator or a script runs them.
 
 use crate::daemon;
 use crate::host;

@@ -1,5 +1,5 @@
-//! A machine that is excluded among a million: refused before anything that it asks is
-//! decoded, and its tries leave nothing behind.
+//! An excluded machine among a million: it is denied before any of its request is decoded, and its
+//! attempts leave nothing behind.
 
 use crate::daemon;
 use crate::door;

@@ -1,5 +1,5 @@
-//! Whoever is killed in the midst of a write loses nothing: at each single write of each
-//! change, and at any moment while machines register with a daemon.
+//! A process that is killed during a write loses nothing: at every single write of every change,
+//! and at any moment while machines register with a daemon.
 
 use crate::daemon;
 use crate::door;

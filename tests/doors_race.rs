@@ -1,5 +1,5 @@
-//! Who races for a one-time password: whatever they do, it registers one machine, under
-//! the name that the manager chose.
+//! A race for a one-time password: it registers exactly one machine, under the name that the
+//! manager chose.
 
 use crate::daemon;
 use crate::door;

@@ -1,5 +1,5 @@
-//! Four hosts with one inner door between them, each with an outer door of its own: what
-//! is changed at one counts at all for whoever calls next.
+//! Four hosts with one shared inner door, each with its own outer door: a change at one of them
+//! applies at all to the next connection.
 
 use crate::daemon;
 use crate::door;

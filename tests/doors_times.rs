@@ -1,4 +1,4 @@
-//! What the time of a refusal at the doors tells: not why.
+//! The time of a denial by the registry does not reveal its cause.
 
 use crate::daemon;
 use crate::door;

@@ -1,6 +1,5 @@
-//! The real tools over `cosrsh` against the real daemon, and their results byte
-//! for byte. `scripts/need test` installs them; where one is missing the test
-//! says so, and fails in CI.
+//! The real tools over `cosrsh` against the real daemon, with their results compared byte for byte.
+//! `scripts/need test` installs them; if one is missing the test says so, and fails in CI.
 
 use crate::daemon;
 use crate::tool;

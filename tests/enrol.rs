@@ -1,5 +1,5 @@
-//! The inner door of a real daemon and the real client: who is registered, by what, and
-//! who is turned away.
+//! The inner door of a real daemon and the real client: which machine is registered, by what, and
+//! which is denied.
 
 use crate::daemon;
 use crate::login;

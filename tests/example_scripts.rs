@@ -1,5 +1,5 @@
-//! The scripts of `examples/`, each run as an administrator would run it, on a machine of its
-//! own with the daemon installed. `make lint` checks them with shellcheck and checkbashisms.
+//! The scripts of `examples/`, each run as an administrator would run it, on a test machine with
+//! the daemon installed. `make lint` checks them with shellcheck and checkbashisms.
 
 use crate::daemon;
 use crate::machine;

@@ -1,8 +1,8 @@
-//! Every example of README.md and of the manual pages is run as it is written.
+//! Every example of README.md and of the manual pages is run as written.
 //!
-//! `hosta`, `hostb`, `hostc` and `pc` are machines of the test, with the accounts, files and
-//! programs that the examples name. An example that is not run stands in `NOT_RUN` with its
-//! reason; one that is in neither fails the test.
+//! `hosta`, `hostb`, `hostc` and `pc` are test machines, with the accounts, files and programs that
+//! the examples use. An example that is not run is listed in `NOT_RUN` with its reason; one that is
+//! neither run nor listed fails the test.
 
 use crate::daemon;
 use crate::machine;

@@ -1,5 +1,4 @@
-//! The main job against the real daemon: what a command is started with, and
-//! what its caller learns of its end.
+//! Jobs on the real daemon: what a command is started with, and what the client learns of its end.
 
 use crate::daemon;
 

@@ -1,4 +1,4 @@
-//! Protections and system calls that a kernel, or a container's filter, does not have: the
+//! Protections and system calls that a kernel, or a container's filter, does not provide: the
 //! daemon starts, runs commands, and its log names what is missing.
 #![cfg(target_os = "linux")]
 

@@ -1,5 +1,5 @@
-//! System calls of the daemon that fail, as strace(1) injects it: what one of them has to do
-//! with ends, and nothing else.
+//! System calls of the daemon that fail, as injected by strace(1): what depends on the failed call
+//! ends, and nothing else.
 #![cfg(target_os = "linux")]
 
 use crate::daemon;

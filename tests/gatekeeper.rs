@@ -1,9 +1,8 @@
-//! A gate taken over: the real gate is stopped, its end of the channel taken
-//! from it, and the test asks the monitor whatever an attacker might. Nothing
-//! is started and nothing learned.
+//! A compromised gate: the real gate is stopped, the test takes over its end of the channel, and
+//! sends the monitor whatever an attacker might. Nothing is started and nothing is learned.
 //!
-//! Needs root, for the descriptor of another process; as an ordinary user these
-//! tests say so and pass.
+//! Needs root, for the descriptor of another process; for an ordinary user these tests report that
+//! and pass.
 #![allow(
     clippy::undocumented_unsafe_blocks,
     unsafe_code,

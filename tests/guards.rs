@@ -1,5 +1,5 @@
-//! Policy that cannot be believed denies, on the real daemon: wrong files,
-//! wrong lines, wrong addresses, arguments that try to get past an allow list.
+//! An unusable policy denies, on the real daemon: wrong files, wrong lines, wrong addresses,
+//! arguments that try to get past an allow list.
 
 use crate::daemon;
 

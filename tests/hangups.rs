@@ -1,5 +1,5 @@
-//! A session that is hung up ends whole, in whatever process groups its processes are:
-//! `timeout`, shells with job control. What has a session of its own lives on.
+//! A session that is hung up ends completely, in all process groups of its processes: `timeout`,
+//! shells with job control. A process with its own session lives on.
 
 use crate::daemon;
 

@@ -1,4 +1,4 @@
-//! The house itself: what may see what, and where unsafe code may be.
+//! The structure of the sources: which part may use which, and where unsafe code may be.
 
 use crate::tree;
 

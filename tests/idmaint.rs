@@ -1,5 +1,4 @@
-//! IDMAINT: `cosadm` without a command, on a terminal, with the keyboard and the screen in
-//! the test's hands.
+//! IDMAINT: `cosadm` without a command, on a terminal that the test controls.
 
 use crate::daemon;
 use crate::host;

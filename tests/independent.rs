@@ -1,6 +1,5 @@
-//! The independent client of `tests/independent`, written from the protocol's
-//! page alone, against the real daemon: what it asks for is done, and what it
-//! does wrong is refused as the page says.
+//! The independent client of `tests/independent`, written only from the protocol page, against the
+//! real daemon: its requests are served, and its violations are rejected as the page says.
 
 use crate::daemon;
 #[path = "independent/doors.rs"]

@@ -1,5 +1,5 @@
-//! `-J`: a command on a host that is reached through others, with two real daemons; what the
-//! host in between sees, and what is said when it fails.
+//! `-J`: a command on a host that is reached through other hosts, with two real daemons; what the
+//! intermediate host sees, and the messages when it fails.
 
 use crate::daemon;
 use crate::program;

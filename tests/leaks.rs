@@ -1,5 +1,5 @@
-//! After much work the daemon's processes are what they were: descriptors,
-//! threads, children and memory.
+//! After much work the daemon's processes use as much as before: descriptors, threads, children and
+//! memory.
 
 use crate::daemon;
 

@@ -1,5 +1,4 @@
-//! The daemon's life: how it starts, under inetd and systemd and alone, and how
-//! it stops.
+//! The daemon's life cycle: how it starts, under inetd, systemd and standalone, and how it stops.
 
 use crate::daemon;
 

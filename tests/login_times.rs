@@ -1,5 +1,5 @@
-//! What the time of an answer tells, and who waits for whom, with passwords hashed as
-//! Debian hashes them.
+//! What the time of an answer reveals, and which login waits for which, with passwords hashed as on
+//! Debian.
 
 use crate::daemon;
 use crate::login;

@@ -1,5 +1,5 @@
-//! Logins through real PAM, with pam_unix and real accounts: who gets in, who does
-//! not, and what either is told.
+//! Logins through real PAM, with pam_unix and real accounts: who can log in, who cannot, and what
+//! each of them is told.
 
 use crate::daemon;
 use crate::login;

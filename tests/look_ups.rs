@@ -1,6 +1,5 @@
-//! The processes in which NSS modules and the resolver run: what they have and can do, and
-//! that they are used again, replaced, and keep nobody waiting. And which accounts a command
-//! may use.
+//! The processes in which NSS modules and the resolver run: their privileges, that they are reused
+//! and replaced, and that they do not delay others. Also which accounts a command may use.
 
 use crate::daemon;
 

@@ -1,5 +1,5 @@
-//! The manual pages and the programs agree: flags, commands, settings, host
-//! options, causes, events and exit codes; in both directions where it can be.
+//! The manual pages and the programs agree: flags, commands, settings, host options, causes, events
+//! and exit codes; in both directions where possible.
 
 use crate::tree;
 

@@ -1,8 +1,7 @@
-//! Mutated messages: 262,144 deterministic mutants of every kind of message that
-//! a peer can send. None may panic, hang or make memory grow; what is taken must
-//! be what its own encoder makes, and no mutant of a sealed record may open. Of a
-//! ClientHello, whose every mutant costs a Diffie-Hellman, as many are tried under
-//! COS_LONG alone, and 2,048 for each suite otherwise.
+//! Mutated messages: 262,144 deterministic mutants of every kind of message that a peer can send.
+//! None may panic, hang or make memory grow; an accepted mutant must equal the output of its own
+//! encoder, and no mutant of a sealed record may open. A mutant of a ClientHello costs a
+//! Diffie-Hellman each: as many are tried only under COS_LONG, and otherwise 2,048 for each suite.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -1,5 +1,5 @@
-//! Our declarations of libpam (`pam-sys/`) against the headers that are installed: the compiler
-//! compares every constant, every structure and every function.
+//! The declarations of libpam (`pam-sys/`) against the installed headers: the compiler compares
+//! every constant, every structure and every function.
 
 use std::ffi::c_int;
 use std::fmt::Write as _;

@@ -1,5 +1,5 @@
-//! Deaths and shortages: gate, relay and monitor killed at any time; too few
-//! descriptors, too few processes. What can go on goes on, and nothing leaks.
+//! Deaths and shortages: gate, relay and monitor killed at any time; too few descriptors, too few
+//! processes. What can continue continues, and nothing leaks.
 
 use crate::daemon;
 use crate::program;

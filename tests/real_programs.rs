@@ -1,7 +1,6 @@
-//! Programs that call a remote shell, as Debian packages them, between two machines of a test's
-//! own: from `hosta`, where `cosrsh` takes the place of ssh, to `hostb`, where the daemon runs.
-//! What arrives is compared byte for byte. They run in `make soak`, for which `scripts/need`
-//! unpacks the packages.
+//! Programs that call a remote shell, as Debian packages them, between two test machines: from
+//! `hosta`, where `cosrsh` replaces ssh, to `hostb`, where the daemon runs. The results are
+//! compared byte for byte. They run in `make soak`, for which `scripts/need` unpacks the packages.
 
 use crate::daemon;
 use crate::machine;

@@ -1,7 +1,6 @@
-//! What was recorded of connections that were accepted is replayed: whole handshakes, a
-//! nonce with a handshake of its own, and a signature that vouched for a user; to the
-//! same daemon, to one that was started anew, and to those that inetd starts. A
-//! hundred thousand times in `make soak`.
+//! Replays of recordings of accepted connections: whole handshakes, a nonce with a new handshake,
+//! and a signature that vouched for a user; to the same daemon, to a restarted one, and to those
+//! that inetd starts. A hundred thousand times in `make soak`.
 
 use crate::daemon;
 

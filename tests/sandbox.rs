@@ -1,8 +1,8 @@
-//! The walls around the gate and the relay: no privilege, no secret, no file, and
-//! an end to whoever runs against them.
+//! The sandbox of gate and relay: no privilege, no secret, no file, and the end of a process that
+//! violates it.
 //!
-//! Needs root, for another process's memory and for a cell; as an ordinary user
-//! most of these tests say so and pass.
+//! Needs root, for another process's memory and for the sandbox; for an ordinary user most of these
+//! tests report that and pass.
 #![allow(
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,

@@ -1,7 +1,7 @@
-//! Seed 002, "How to Implement the Machine-Specific Security System", steps 1 to 27,
-//! against a real daemon with real clients: once in the menu program at a terminal, and
-//! once by the subcommands. Step 14's remote user calls from another address, which takes
-//! a network of the test's own, and so root.
+//! Seed 002, "How to Implement the Machine-Specific Security System", steps 1 to 27, against a real
+//! daemon with real clients: once in the menu program at a terminal, and once by the subcommands.
+//! Step 14's remote user connects from another address, which takes a private network for the test,
+//! and therefore root.
 
 use crate::daemon;
 use crate::seat;

@@ -1,7 +1,7 @@
-//! The real programs that ask for the subsystem `sftp`, over `cosrsh` against the real daemon
-//! and the real sftp-server, and their results byte for byte. sshfs, restic and lftp run in
+//! The real programs that request the subsystem `sftp`, over `cosrsh` against the real daemon and
+//! the real sftp-server, with their results compared byte for byte. sshfs, restic and lftp run in
 //! `make soak`; rclone's `--sftp-ssh` is newer than what distributions have, and its command line
-//! stands in `tests/cosrsh.rs`.
+//! is in `tests/cosrsh.rs`.
 
 use crate::daemon;
 use crate::tool;

@@ -1,4 +1,4 @@
-//! Signals, both ways, and a client that is gone: against the real daemon.
+//! Signals in both directions, and a client that is gone: against the real daemon.
 
 use crate::daemon;
 

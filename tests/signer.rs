@@ -1,5 +1,5 @@
-//! Ordinary users: their `cos` and `cosrsh` by the signer of their host, its socket and
-//! its set-uid program; whom they may be on the other host; and every misuse of it.
+//! Ordinary users: their `cos` and `cosrsh` by the signer of their host, its socket and its set-uid
+//! program; which users they may be on the other host; and every misuse of it.
 
 use crate::daemon;
 

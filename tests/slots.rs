@@ -1,5 +1,5 @@
-//! Who holds how many slots: caps in all and by source, penalties, reserved
-//! slots, and a crowd of the silent that keeps nobody from being served.
+//! Which source holds how many slots: limits in total and by source, penalties, reserved slots, and
+//! many silent connections that do not prevent others from being served.
 
 use crate::daemon;
 

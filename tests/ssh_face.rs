@@ -1,5 +1,5 @@
-//! ssh's command line against the real daemon: the flags that act, those that are passed over
-//! with a word or without one, those that are refused, and what stands for a missing command.
+//! ssh's command line against the real daemon: the flags that act, those that are ignored with or
+//! without a message, those that are rejected, and what replaces a missing command.
 
 use crate::daemon;
 use crate::program;

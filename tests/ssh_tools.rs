@@ -1,5 +1,5 @@
-//! Tools that take the client for ssh, with the flags of ssh that they add, against the real
-//! daemon: their results byte for byte. `scripts/need test` installs them; where one is missing
+//! Tools that use the client as ssh, with the flags of ssh that they add, against the real daemon,
+//! with their results compared byte for byte. `scripts/need test` installs them; if one is missing
 //! the test says so, and fails in CI.
 
 use crate::daemon;

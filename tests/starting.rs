@@ -1,4 +1,4 @@
-//! How the daemon starts, and what it says where it cannot.
+//! How the daemon starts, and what it reports if it cannot.
 #![allow(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,

@@ -1,5 +1,5 @@
-//! The three streams of a command against the real daemon: whole, apart,
-//! back-pressured, and to their end whatever either side does meanwhile.
+//! The three streams of a command against the real daemon: complete, separate, with back-pressure,
+//! and to their end whatever either side does in between.
 
 use crate::daemon;
 

@@ -1,5 +1,5 @@
-//! Subsystems: programs that a host asks for by a name of `[subsystem]`. Which hosts and users
-//! may, what runs, and how a refusal is told.
+//! Subsystems: programs that a host requests by a name of `[subsystem]`. Which hosts and users may,
+//! what runs, and how a denial is reported.
 
 use crate::daemon;
 use crate::program;

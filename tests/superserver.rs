@@ -1,5 +1,5 @@
-//! Many daemons, one for each connection (`cosserver -i`), that know of each other what
-//! one daemon would know of its connections: penalties, slots, logins.
+//! Many daemons, one for each connection (`cosserver -i`), that know of each other what one daemon
+//! would know of its connections: penalties, slots, logins.
 
 use crate::daemon;
 use crate::login;

@@ -1,4 +1,4 @@
-//! What stands around the programs: scripts, installation, linking, the demo.
+//! The programs' surroundings: scripts, installation, linking, the demo.
 
 use crate::program;
 use crate::tree;

@@ -1,5 +1,5 @@
-//! The crate's wire against the vectors of `tests/vectors`, which the
-//! independent implementation in `tests/independent` made.
+//! The crate's wire format against the vectors of `tests/vectors`, which the independent
+//! implementation in `tests/independent` made.
 
 use cosserver::protocol::answer::{self, Answer, Reference};
 use cosserver::protocol::hello::{Hello, ServerHello, Suite};

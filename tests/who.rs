@@ -1,4 +1,4 @@
-//! `cosadm who` and `cosadm kill`: who is on, with how many bytes, and hung up.
+//! `cosadm who` and `cosadm kill`: who is connected, with how many bytes, and hanging a session up.
 
 use crate::daemon;
 

@@ -1,5 +1,5 @@
-//! Where a card goes, and that setting up takes two commands: `-o`, repeated invitations, and
-//! the folder that `host invite` and `host join` make first.
+//! Where a card is written, and setup in two commands: `-o`, repeated invitations, and the
+//! configuration directory that `host invite` and `host join` create if it is missing.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What a command rewrites keeps its group, mode, access control list and symbolic link.
+//! A command that rewrites a file keeps its group, mode, access control list and symbolic link.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, symlink};

@@ -1,5 +1,5 @@
-//! Rotation and joining where something is lost on the way: no host is shut out
-//! by what was not asked for, and what is told is how it is.
+//! Rotation and joining when something is lost on the way: a host is never locked out as a side
+//! effect, and the messages are correct.
 
 use std::fs::{self, File};
 use std::process::{Output, Stdio};

@@ -1,5 +1,5 @@
-//! What `cosadm` tells whoever has not read the manual: what a line comes to,
-//! what was kept, what to do next. A command that it suggests is one that works.
+//! Messages of `cosadm` for administrators who have not read the manual: what a line means, what
+//! was kept, what to do next. A suggested command works.
 
 use std::fs::{self, File};
 use std::os::unix::fs::chown;

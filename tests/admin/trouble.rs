@@ -1,5 +1,5 @@
-//! What goes wrong under an administrator's hands: mistyped, insecure, full,
-//! unreadable, another user's.
+//! Mistakes and faults that an administrator can meet: mistyped input, insecure files, a full disk,
+//! unreadable files, other users' files.
 
 use std::fs::{self, File};
 use std::os::unix::fs::chown;

@@ -1,4 +1,4 @@
-//! Files that keep `cosadm` waiting, and words of others on its terminal.
+//! Files that could block `cosadm`, and text from others on its terminal.
 
 use std::process::{Command, Stdio};
 

@@ -1,5 +1,5 @@
-//! A host for the client to call: the server's side of the protocol with the
-//! test in its hands, and a private configuration folder that leads there.
+//! A host for the client to connect to: the server's side of the protocol, controlled by the test,
+//! and a private configuration directory for it.
 #![allow(
     dead_code,
     unreachable_pub,

@@ -1,5 +1,5 @@
-//! A client that keeps to the protocol only as far as the test wants: it speaks
-//! records by hand, from any address of the loopback network.
+//! A client that follows the protocol only as far as the test wants: it sends records by hand, from
+//! any address of the loopback network.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};

@@ -1,6 +1,6 @@
-//! A superserver of a few lines, which starts a daemon for each connection as inetd
-//! does: what it is given are the flags of a daemon that stands, and it says where it
-//! listens as that does. It ends those that it has started.
+//! A minimal superserver, which starts a daemon for each connection as inetd does. It takes the
+//! flags of a standalone daemon, and reports in the same way where it listens. It ends the daemons
+//! that it has started.
 
 use std::process::Command;
 

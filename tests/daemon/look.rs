@@ -1,4 +1,4 @@
-//! A look at the daemon from outside: its settings set, its processes watched.
+//! Observation of the daemon from outside: sets its configuration, watches its processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The daemon's program under a seccomp filter that takes system calls away.
+//! The daemon's program under a seccomp filter that denies system calls.
 #![cfg(target_os = "linux")]
 #![allow(
     unsafe_code,

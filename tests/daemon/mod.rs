@@ -1,6 +1,5 @@
-//! A real daemon with folders of its own, for the integration tests: made by
-//! `cosadm` as an administrator would, listening on a port that the system
-//! chose, stopped by its pid.
+//! A real daemon with its own directories, for the integration tests: set up by `cosadm` as an
+//! administrator would, listening on a port that the system chose, stopped by its process ID.
 #![allow(
     dead_code,
     unreachable_pub,

@@ -1,5 +1,5 @@
-//! Accounts and NSS modules of a test's own, for a daemon that has another `/etc` than the
-//! machine, in a mount namespace.
+//! A test's own accounts and NSS modules, for a daemon that has another `/etc` than the machine, in
+//! a mount namespace.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

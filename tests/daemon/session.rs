@@ -1,6 +1,5 @@
-//! A client that runs while the test looks on, and what a test waits for:
-//! lines, the end of a process, a pipe with a name. Nothing here waits for
-//! longer than [`PATIENCE`].
+//! A client that runs while the test watches, and what a test waits for: lines, the end of a
+//! process, a named pipe. Nothing here waits for longer than [`PATIENCE`].
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-//! What samples of times tell, and an order in which they are taken.
+//! Statistics of time samples, and an order in which they are taken.
 
 /// Welch's t of two samples.
 pub fn welch(a: &[f64], b: &[f64]) -> f64 {

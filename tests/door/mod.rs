@@ -1,5 +1,5 @@
-//! Machines in the test's hands that call at the doors, and the manager's hand on both
-//! files. Each machine has a key of its own and speaks the protocol by itself.
+//! Machines simulated by the test that connect to the registry, and the manager's access to both of
+//! its files. Each machine has its own key and implements the protocol by itself.
 #![allow(
     dead_code,
     unreachable_pub,

@@ -1,4 +1,4 @@
-//! A configuration folder, and `cosadm` on it.
+//! A configuration directory, and `cosadm` on it.
 #![allow(
     dead_code,
     unreachable_pub,

@@ -1,4 +1,4 @@
-//! What goes wrong with the doors' files: full, read-only, damaged, newer, many at once.
+//! Faults of the registry's files: full, read-only, damaged, newer, many at once.
 
 use std::fs;
 use std::path::Path;

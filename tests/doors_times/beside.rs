@@ -1,4 +1,5 @@
-//! What another connection's ServerHello tells of the work that a refusal was: not why.
+//! The delay of another connection's ServerHello shows how much work a denial was. It does not
+//! reveal the cause.
 
 use std::time::Instant;
 

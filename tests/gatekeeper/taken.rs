@@ -1,5 +1,4 @@
-//! The gate's place, taken: its end of the channel to the monitor in the test's
-//! hands.
+//! The gate's role, taken over: its end of the channel to the monitor is in the test's hands.
 #![allow(
     dead_code,
     unreachable_pub,

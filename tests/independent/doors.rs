@@ -1,5 +1,5 @@
-//! The doors by the independent client: a machine registers itself, and clients that do
-//! not keep to the protocol while they are asked.
+//! The registry with the independent client: a machine registers itself, and clients violate the
+//! protocol while they are prompted.
 
 use std::fs;
 

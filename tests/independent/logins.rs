@@ -1,6 +1,5 @@
-//! Logins by the independent client: by password, with whatever PAM asks, and by the
-//! cookie from inside an application; and clients that do not keep to the protocol
-//! while they log in.
+//! Logins by the independent client: by password, with any of PAM's prompts, and by the cookie from
+//! inside an application; and clients that violate the protocol while they log in.
 
 use std::fs;
 use std::process::Command;

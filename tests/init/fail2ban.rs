@@ -1,5 +1,5 @@
-//! The filter for fail2ban, by fail2ban itself, on lines that a real daemon has written
-//! about real strangers, some of whom would have others banned.
+//! The filter for fail2ban, by fail2ban itself, on lines that a real daemon has written about real
+//! unauthenticated connections, some of which try to get other addresses banned.
 
 use std::collections::BTreeSet;
 use std::fs;

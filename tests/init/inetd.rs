@@ -1,5 +1,5 @@
-//! Without a daemon that stands ready: each inetd, really started with the lines that
-//! `etc/` has for it, and systemd's sockets.
+//! No standalone daemon: each inetd, really started with its lines from `etc/`, and systemd's
+//! sockets.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;

@@ -1,5 +1,5 @@
-//! `make install` and `make uninstall`: what goes where, and what an administrator has
-//! changed stays as it is.
+//! `make install` and `make uninstall`: what is installed where, and an administrator's changes are
+//! kept.
 
 use std::collections::BTreeMap;
 use std::fs;

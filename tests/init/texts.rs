@@ -1,4 +1,4 @@
-//! What cannot be started here: units, scripts of other systems; and the examples.
+//! Files that cannot be started here: units, scripts of other systems; and the examples.
 
 use std::collections::BTreeMap;
 use std::fs;

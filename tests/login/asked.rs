@@ -1,4 +1,4 @@
-//! What PAM asks and tells, and what comes through to whom.
+//! PAM's prompts and messages, and which of them reach the client.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! `cos gui`: who answers its prompts, whom it trusts, and what it never sends.
+//! `cos gui`: who answers its prompts, which hosts it trusts, and what it never sends.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

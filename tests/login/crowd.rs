@@ -1,4 +1,5 @@
-//! Who waits for whom: places and turns, how long they are kept, and what that tells.
+//! Competition for slots: slots of pending logins and PAM slots, how long they are held, and what
+//! that reveals.
 
 use std::fs;
 

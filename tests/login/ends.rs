@@ -1,4 +1,4 @@
-//! However a login ends, PAM's session and credentials are closed, once.
+//! However a login ends, PAM's session and credentials are closed, exactly once.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

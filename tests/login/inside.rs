@@ -1,4 +1,4 @@
-//! What an application finds, told by itself.
+//! The environment of an application, as reported by the application itself.
 
 use std::collections::BTreeMap;
 use std::fs;

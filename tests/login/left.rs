@@ -1,7 +1,7 @@
-//! Whoever has answered a prompt and hangs up has guessed all the same: PAM comes to its verdict,
-//! what it does about a wrong guess is done, and the log, the penalty and the slot are as if he had
-//! waited. Here `pam_faillock` counts, after a module that takes its time where the password is
-//! wrong.
+//! A client that has answered a prompt and hangs up has guessed all the same: PAM reaches its
+//! verdict, its reaction to a wrong guess takes place, and the log, the penalty and the slot are as
+//! if the client had waited. Here `pam_faillock` counts, after a module that takes its time if the
+//! password is wrong.
 
 use std::fs;
 use std::io::Write;

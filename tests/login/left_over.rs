@@ -1,5 +1,5 @@
-//! What an application leaves behind is hung up and killed, also where the kernel has no
-//! descriptor for a process group (before Linux 6.9).
+//! What an application leaves behind is hung up and killed, also if the kernel cannot signal a
+//! process group by a descriptor (before Linux 6.9).
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;

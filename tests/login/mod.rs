@@ -1,6 +1,6 @@
-//! Real PAM with accounts of the tests' own: each test's thread gets a mount namespace
-//! with another `/etc`, which whatever it starts sees too, and the machine's files
-//! stay as they are. For root alone.
+//! Real PAM with the tests' own accounts: each test's thread gets a mount namespace with another
+//! `/etc`, which the processes that it starts see too, and the machine's files stay unchanged. Only
+//! for root.
 #![allow(
     dead_code,
     unreachable_pub,

@@ -1,4 +1,4 @@
-//! An ordinary user's own daemon: PAM by the user's rights, and nobody but that user.
+//! An ordinary user's own daemon: PAM runs with that user's rights, and only that user can log in.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! Somebody who logs in by hand: each record is seen as it comes.
+//! A manual login: the test sees each record as it arrives.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! A client at a terminal, with the keyboard and the screen in the test's hands.
+//! A client at a terminal that the test controls.
 #![allow(
     dead_code,
     unreachable_pub,

@@ -1,5 +1,5 @@
-//! PAM's file for us: missing, incomplete, or open to others; and the program that asks
-//! PAM.
+//! PAM's file for the service: missing, incomplete, or writable by others; and the program that
+//! runs PAM.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! The tables `[gui.NAME]`: who may start what, with which words.
+//! The tables `[gui.NAME]`: who may start which application, with which arguments.
 
 use std::fs;
 

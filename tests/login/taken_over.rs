@@ -1,5 +1,5 @@
-//! A gate taken over in the midst of logins: what it sees of them, and what it can do
-//! with what it carries.
+//! A gate that is compromised during logins: what it sees of them, and what it can do with the data
+//! that it carries.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! Modules that hang, crash or refuse.
+//! PAM modules that hang, crash or reject.
 
 use std::fs;
 

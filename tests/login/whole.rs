@@ -1,4 +1,4 @@
-//! An application ends with its login in whatever process groups its processes are.
+//! An application ends with its login, in all process groups of its processes.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

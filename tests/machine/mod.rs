@@ -1,6 +1,6 @@
-//! A machine of the test's own: the files of this one, of which every change is lost
-//! at the end (an overlay), a loopback network, processes, `/dev` and `/run` of its own.
-//! What is installed and started in it touches nothing outside. Root alone can make one.
+//! A test machine: the files of this one, with every change discarded at the end (an overlay), and
+//! its own loopback network, processes, `/dev` and `/run`. What is installed and started in it
+//! touches nothing outside. Only root can create one.
 #![allow(
     dead_code,
     unreachable_pub,

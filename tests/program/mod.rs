@@ -1,6 +1,6 @@
-//! Executable files for the tests, written by a process of their own: a descriptor open
-//! for writing, which a fork in another thread has for a moment too, would make the
-//! kernel refuse to execute the file (ETXTBSY).
+//! Executable files for the tests, written by a separate process: a descriptor that is open for
+//! writing, which a fork in another thread also holds for a moment, would make the kernel refuse to
+//! execute the file (ETXTBSY).
 #![allow(
     dead_code,
     unreachable_pub,

@@ -1,5 +1,5 @@
-//! Programs that run a command on several hosts, of which each gives outputs and statuses its own
-//! way.
+//! Programs that run a command on several hosts, each with its own way to report outputs and
+//! statuses.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Many who ask the signer at the same time: as many programs of one user as he likes,
-//! many users, and what the log has of it.
+//! Many clients of the signer at the same time: many programs of one user, many users, and what the
+//! log says of it.
 
 use std::fs;
 use std::time::Instant;

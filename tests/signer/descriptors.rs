@@ -1,4 +1,4 @@
-//! A user who sends the signer's socket descriptors whose close takes as long as he likes.
+//! A user sends the signer's socket descriptors whose close takes as long as the user likes.
 
 use std::fs;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! The real tools that call `cosrsh`: whether they are here, how they are started, and trees of
-//! files to carry, compared byte for byte.
+//! The real tools that call `cosrsh`: whether they are installed, how they are started, and trees
+//! of files to transfer, compared byte for byte.
 #![allow(
     dead_code,
     unreachable_pub,
