@@ -1,5 +1,5 @@
 //! Four hosts with one shared inner door, each with its own outer door: a change at one of them
-//! applies at all to the next connection.
+//! applies, at all four, to the next connection.
 
 use crate::daemon;
 use crate::door;
