@@ -11,7 +11,7 @@ use nix::unistd::geteuid;
 
 use super::{Folder, Scratch, chmod, content, host, me, mode, text};
 
-/// The arguments of an invitation of hosta from loopback.
+/// Returns the arguments of an invitation of hosta from loopback.
 fn inviting<'a>(me: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let terms = ["host", "invite", "hosta", "--addr", "127.0.0.1", "--run-as"];
     [&terms[..], &[me], more].concat()

@@ -166,7 +166,7 @@ fn a_folder_does_not_join_itself() {
         assert!(told.contains("made here") && told.contains("for hosta to join"));
         assert_eq!(content(&s.0), before);
     }
-    // A folder without a host key has made no card.
+    // A directory without a host key has made no card.
     fs::remove_file(a.paths().host_key()).unwrap();
     assert!(a.join(&card, &[]).status.success());
 }
