@@ -110,7 +110,8 @@ fn an_interrupted_read_of_the_gate_goes_on() {
     if !daemon::needs_root() {
         return;
     }
-    // The filter of a gate does not allow restart calls that strace injects.
+    // strace replaces the call by an invalid one, for which the gate's seccomp filter would kill
+    // it.
     let d = Daemon::start_by(
         daemon::missing::without(libc::SYS_seccomp, libc::ENOSYS),
         daemon::configured("", ""),

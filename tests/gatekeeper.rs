@@ -34,8 +34,8 @@ use daemon::{Daemon, PATIENCE, needs_root};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use taken::{Taken, sockets_of};
 
-/// A daemon, a caller whom it knows, and what that caller would start if it were
-/// let: a file that is not there.
+/// A daemon, a known client, and what that client would start if it were allowed: a file that does
+/// not exist.
 struct Scene {
     d: Daemon,
     caller: Caller,
@@ -44,7 +44,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// With these settings. `None`: not root, and nothing to do.
+    /// Starts one with these settings. `None`: not root, and nothing to do.
     fn set(settings: &str) -> Option<Self> {
         needs_root().then(|| {
             let d = Daemon::start_as(settings, "");
