@@ -195,7 +195,7 @@ fn the_turn_of_one_that_hangs_is_anothers() {
     if !needs_root() {
         return;
     }
-    // Only bob's login hangs, and it has the only turn.
+    // Only bob's login hangs, and it has the only PAM slot.
     let plan = Plan {
         settings: "[login]\nchecks = 1\ncheck = 1\n",
         ..Plan::around(BOB_HANGS, "")
