@@ -408,7 +408,7 @@ fn a_socket_for_another_process_is_not_listened_on() {
     }
 }
 
-// ---- alone ----
+// ---- standalone ----
 
 /// Returns the port of the process that listens on an IPv4 address, according to the system.
 fn port_listened_on(address: std::net::Ipv4Addr) -> Option<u16> {

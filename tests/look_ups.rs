@@ -181,7 +181,7 @@ fn under_inetd_a_look_up_has_no_privileges_either() {
 }
 
 /// Regression: each look-up was a new process. A process that is killed is replaced, and its
-/// request is repeated; a name that kills it twice fails alone.
+/// request is repeated; only a name that kills it twice fails.
 #[test]
 fn a_look_up_process_is_used_again_and_replaced_when_it_dies() {
     if !needs_root() {

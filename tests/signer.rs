@@ -789,7 +789,7 @@ fn what_was_signed_is_good_for_its_connection_alone_and_as_it_was_signed() {
     let (said, _) = v.stranger.session(noise).finish();
     assert!(said.starts_with(b"uid=0(root)"), "{said:?}");
 
-    // Replayed on another connection: the nonce differs, whoever makes the handshake.
+    // Replayed on another connection: the nonce differs, with any key in the handshake.
     let again = Vouched::greet(&m);
     denied(again, &signed, "proof");
     let again = Vouched {
