@@ -53,7 +53,7 @@ pub fn prepare() -> io::Result<()> {
             open_null(fd.fd)?;
         }
     }
-    // SAFETY: ignoring a signal runs no code of ours.
+    // SAFETY: ignoring a signal runs no code of this program.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     Ok(())
 }
