@@ -826,7 +826,7 @@ fn cut(d: &Daemon, id: Id) -> u64 {
     }
 }
 
-// ---- the door process ----
+// ---- the registry worker ----
 
 /// Starts a daemon whose inner door is in a directory that other hosts share, which it reads by a
 /// registry worker. One has been used.

@@ -562,7 +562,7 @@ fn the_examples_of_hostinfo_are_right() {
     }
 }
 
-// ---- what is said to people: causes, events, exit codes ----
+// ---- messages to users: causes, events, exit codes ----
 
 #[test]
 fn the_causes_of_refusals() {

@@ -138,7 +138,7 @@ fn hold_no_secret(d: &Daemon, processes: fn(&Daemon) -> Processes) {
         );
         assert!(!has(pid, secret.as_bytes()), "{name} has the request");
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
-        // glibc may have put an end in place of the colon.
+        // glibc may have replaced the colon by a NUL byte.
         let words = environment.split(|b| matches!(b, 0 | b':'));
         let words = words.filter(|w| !w.is_empty());
         // The allocator's settings, and nothing else.
