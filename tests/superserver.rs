@@ -106,7 +106,7 @@ fn every_kind_of_failure_costs_a_penalty() {
         let _second = held(&d, "127.7.7.9");
         !first.is_open()
     });
-    // This kills the gate.
+    // As if the connection had killed the gate.
     let mut s = held(&d, "127.7.7.10");
     let gates = daemons(&d).into_iter().flat_map(children);
     let gates: Vec<i32> = gates.filter(|pid| name(*pid) == "cos: gate").collect();
