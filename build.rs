@@ -1,13 +1,11 @@
-//! Says how jobs are started here and how SQLite is built, and links libgcc into the programs,
-//! so that they need no library beyond libc.
+//! Tells the crate how jobs are started on the target and how SQLite is built, and links libgcc
+//! statically, so that the programs need no library beyond libc.
 //!
-//! Rust's standard library asks the linker for `libgcc_s`, the shared half of
-//! the compiler's own library. We put a linker script of that name first in the
-//! search path, and it names the static halves. Where the compiler has no
-//! static `libgcc_eh`, or the target is another than Linux with glibc, nothing
-//! is done and the programs need `libgcc_s.so.1`, as any Rust program does.
-//! A library lost that way costs megabytes of nothing but a slower start, so
-//! failing here never fails the build.
+//! Rust's standard library asks the linker for `libgcc_s`, the shared half of the compiler's own
+//! library. This script puts a linker script of that name first in the search path; it names the
+//! static halves. If the compiler has no static `libgcc_eh`, or the target is not Linux with glibc,
+//! nothing is done, and the programs need `libgcc_s.so.1` as any Rust program does. That costs only
+//! megabytes and a slower start, so a failure here never fails the build.
 #![allow(
     clippy::disallowed_methods,
     reason = "a build script asks the compiler where its library is; it is no part of the programs"
@@ -17,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// Defaults of SQLite that take the place of the statements in `src/registry/file.rs`.
+/// SQLite defaults that replace the statements in `src/registry/file.rs`.
 const SQLITE: [&str; 5] = [
     "-DSQLITE_MAX_MMAP_SIZE=0",
     "-DSQLITE_DEFAULT_CACHE_SIZE=-256",
@@ -37,8 +35,7 @@ fn main() {
     if os == "linux" && has_direct_calls() {
         say("cargo:rustc-cfg=direct_calls");
     }
-    // As `.cargo/config.toml` has it, unless the builder sets other flags, or takes the
-    // system's library.
+    // As in `.cargo/config.toml`, unless the builder sets other flags or uses the system's library.
     say("cargo:rerun-if-env-changed=LIBSQLITE3_FLAGS");
     say("cargo:rerun-if-env-changed=LIBSQLITE3_SYS_USE_PKG_CONFIG");
     say("cargo:rustc-check-cfg=cfg(sqlite_defaults)");
@@ -53,7 +50,7 @@ fn main() {
     {
         say("cargo:rustc-cfg=sqlite_defaults");
     }
-    // A cross build's compiler is not ours to guess.
+    // In a cross build the compiler's paths are unknown.
     let native = variable("HOST") == variable("TARGET");
     if os != "linux" || abi != "gnu" || !native {
         return;
@@ -69,17 +66,16 @@ fn main() {
     }
 }
 
-/// Where a job's child makes its system calls itself (`src/sys/job/calls.rs`): the
-/// architectures of Linux that `Cargo.toml` takes `syscalls` for, whose calls
-/// have the same arguments.
+/// Returns whether a job's child makes its system calls directly (`src/sys/job/calls.rs`): on the
+/// Linux architectures for which `Cargo.toml` uses `syscalls`, whose calls take the same arguments.
 fn has_direct_calls() -> bool {
     let arch = variable("CARGO_CFG_TARGET_ARCH");
     let same = ["x86_64", "aarch64", "riscv64"].contains(&arch.as_str());
     same && variable("CARGO_CFG_TARGET_POINTER_WIDTH") == "64"
 }
 
-/// Where the compiler has one of its libraries, if it has it at all: it prints
-/// the bare name where it has not.
+/// Returns the path of one of the compiler's libraries, if it has it. The compiler prints the bare
+/// name if it does not.
 fn library(name: &str) -> Option<PathBuf> {
     let cc = env::var_os("CC").unwrap_or_else(|| "cc".into());
     let output = Command::new(cc)
@@ -96,7 +92,7 @@ fn variable(name: &str) -> String {
     env::var(name).unwrap_or_default()
 }
 
-/// How a build script talks to cargo.
+/// Prints an instruction for cargo.
 #[allow(
     clippy::print_stdout,
     reason = "cargo reads a build script's standard output"

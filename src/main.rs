@@ -1,11 +1,11 @@
-//! The daemon. Which process this is, its name says.
+//! The daemon. The process's name (`argv[0]`) selects its role.
 #![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
 
 use cosserver::sys::process::Apart;
 
 cosserver::entry!(run);
 
-/// The roles that the monitor forks for inetd's one connection.
+/// The roles that the monitor forks to serve inetd's single connection.
 const APART: Apart = Apart {
     gate: cosserver::daemon::gate::main,
     relay: cosserver::daemon::relay::main_alone,

@@ -1,4 +1,4 @@
-//! Accounts that no process may become, and records of another account than the one asked for.
+//! Accounts that no process may become, and NSS records of an account other than the requested one.
 
 use crate::daemon;
 
@@ -9,10 +9,11 @@ use std::process::{Command, Stdio};
 use daemon::session::{Ended, Session};
 use daemon::{COSSERVER, Daemon, Folder, needs_root, nss, run};
 
-/// A line of shadow(5) of an account that may be used.
+/// A line of shadow(5) for an account that may be used.
 const USUAL: &str = "*:20000:0:99999:7:::";
 
-/// Folders whose host may be these users, of whom each is in an `/etc` of the test's own.
+/// Creates the directories of a host that may be these users, and an `/etc` for the test that
+/// contains them.
 fn with_users(users: &[(&str, &str)]) -> (Folder, PathBuf) {
     let folder = daemon::configured("", "");
     let hostinfo = folder.path("S/hostinfo");
@@ -44,7 +45,7 @@ fn ended(d: &Daemon, user: &str) -> Ended {
     session.finish()
 }
 
-/// Why this user was refused, as the log has it.
+/// Returns why this user was denied, according to the log.
 fn denied(d: &Daemon, user: &str) -> String {
     let from = d.log.all().len();
     let ended = ended(d, user);
@@ -54,8 +55,8 @@ fn denied(d: &Daemon, user: &str) -> String {
     line
 }
 
-/// setresuid(-1, -1, -1) changes nothing and succeeds: such a user's commands ran as root. Some
-/// C libraries make -1 of all numbers that are too large.
+/// Regression: setresuid(-1, -1, -1) changes nothing and succeeds, so such a user's commands ran as
+/// root. Some C libraries turn all numbers that are too large into -1.
 #[test]
 fn a_number_that_means_no_change_makes_nobody_root() {
     if !needs_root() {
@@ -84,7 +85,7 @@ fn a_number_that_means_no_change_makes_nobody_root() {
     let d = start(folder, &etc);
     for (number, name) in numbers.iter().zip(&names) {
         let line = denied(&d, name);
-        // Whether there is a user of a number that is too large depends on the C library.
+        // Whether a user with a number that is too large exists depends on the C library.
         let none = format!("there is no user {name}");
         let why = format!("user {name} cannot be used: the number of");
         assert!(line.contains(&why) || line.contains(&none), "{line}");
@@ -97,8 +98,8 @@ fn a_number_that_means_no_change_makes_nobody_root() {
     assert_eq!(ended(&d, "root").out, ["0", "0"]);
 }
 
-/// shadow(5) was asked about the name in the record, of whom it knows nothing: a user who is
-/// locked or expired was let in.
+/// Regression: shadow(5) was searched for the name in the record, which is not there, so a locked
+/// or expired user was allowed.
 #[test]
 fn a_record_of_another_name_lets_no_locked_user_in() {
     if !needs_root() {
@@ -124,7 +125,7 @@ fn a_record_of_another_name_lets_no_locked_user_in() {
     assert_eq!(ended(&d, "bob").out, ["40003", "40003"]);
 }
 
-/// A module that knows alice and gone, and has another name for both.
+/// An NSS module that knows alice and gone, and returns another name for both.
 const OTHER: &str = r#"
 #include <errno.h>
 #include <nss.h>
@@ -145,7 +146,7 @@ enum nss_status _nss_other_getpwnam_r(const char *name, struct passwd *p, char *
 }
 "#;
 
-/// Gate, relay and look-up process would have stayed root.
+/// Regression: gate, relay and look-up process would have stayed root.
 #[test]
 fn gate_and_relay_become_no_user_whose_number_means_no_change() {
     if !needs_root() {

@@ -1,4 +1,4 @@
-//! `cosadm` as an administrator runs it: the real program, private folders.
+//! `cosadm` as an administrator runs it: the real program in private directories.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -32,7 +32,7 @@ mod words;
 
 const COSADM: &str = env!("CARGO_BIN_EXE_cosadm");
 
-/// A private folder, gone at the end of the test.
+/// A private directory, removed at the end of the test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -46,7 +46,7 @@ impl Scratch {
         Self(path)
     }
 
-    /// A folder in it that `cosadm init` made.
+    /// Creates a directory in it by `cosadm init`.
     fn init(&self, name: &str) -> Folder {
         let folder = Folder(self.0.join(name));
         folder.good(&["init"]);
@@ -60,7 +60,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A configuration folder.
+/// A configuration directory.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -78,7 +78,7 @@ impl Folder {
         self.command(arguments).output().unwrap()
     }
 
-    /// Runs what must succeed; its standard output.
+    /// Runs a command that must succeed, and returns its standard output.
     fn good(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(
@@ -89,7 +89,7 @@ impl Folder {
         text(&output.stdout)
     }
 
-    /// Runs what must fail with that exit code; its standard error.
+    /// Runs a command that must fail with that exit code, and returns its standard error.
     fn bad(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let told = text(&output.stderr);
@@ -102,7 +102,7 @@ impl Folder {
         told
     }
 
-    /// Invites a host from loopback, to run commands as whoever runs the test.
+    /// Invites a host from loopback, to run commands as the user that runs the test.
     fn invite(&self, name: &str) -> String {
         self.good(&[
             "host",
@@ -149,7 +149,7 @@ impl Folder {
         fs::read_to_string(self.paths().hostinfo()).unwrap()
     }
 
-    /// The lines of hostinfo that are no comment.
+    /// Returns the lines of hostinfo that are not comments.
     fn lines(&self) -> Vec<String> {
         let table = self.table();
         table
@@ -188,7 +188,7 @@ fn me() -> String {
     User::from_uid(geteuid()).unwrap().unwrap().name
 }
 
-/// Every file below a folder with its content.
+/// Returns every file below a directory with its content.
 fn content(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -374,7 +374,7 @@ fn rotating() {
         machines::record(&s.paths(), &hosta, PublicKey([7; 32])).unwrap(),
         Recorded::New
     );
-    // What was written by hand on the client stays.
+    // Manual changes on the client are kept.
     let table = a.table().replace("port=9002", "user=jo port=9102") + "# the end";
     fs::write(a.paths().hostinfo(), table).unwrap();
 
@@ -415,7 +415,7 @@ fn both_ways_between_two_hosts() {
             .status
             .success()
     );
-    // The host that was joined is invited: the same line then says both.
+    // The joined host is invited: the same line then has both roles.
     let card = a.good(&["host", "invite", "hostb", "--run-as", &me()]);
     assert!(b.join(&card, &["--name", "hosta"]).status.success());
     for (folder, other) in [(&a, "hostb"), (&b, "hosta")] {
@@ -431,7 +431,7 @@ fn both_ways_between_two_hosts() {
 fn removing() {
     let scratch = Scratch::new();
     let (s, a) = (scratch.init("S"), scratch.init("A"));
-    // The first command that changes something makes the lock file.
+    // The first command that changes something creates the lock file.
     let (before_s, before_a) = (content(&s.0), content(&a.0));
     assert!(
         a.join(&s.invite("hosta"), &["--name", "hostb"])
@@ -444,7 +444,7 @@ fn removing() {
     a.good(&["host", "remove", "hostb"]);
     fs::remove_file(a.paths().known_hosts()).unwrap();
     assert_eq!(content(&a.0), before_a);
-    // Lines that are wrong, or two, go as well.
+    // Invalid or duplicate lines are removed as well.
     s.append("hosta cos prot=1\nhosta cos\nhostc cos\n");
     s.good(&["host", "remove", "hosta"]);
     assert_eq!(s.lines(), ["hostc cos"]);
@@ -485,7 +485,7 @@ fn hosts_invited_at_the_same_time_are_all_there() {
     }
     assert_eq!(s.lines().len(), 17);
     assert!(s.table().contains("# kept\nother ssh   # as it is\n"));
-    // Several that invite the same host print one card.
+    // Several commands that invite the same host print one card.
     let children: Vec<_> = (0..8).map(|_| start("same")).collect();
     let outputs = children
         .into_iter()

@@ -1,5 +1,5 @@
-//! What gate, relay and monitor keep from each other, and how they come through
-//! what hits one of them: signals, a back-off, a broken listener, crowds.
+//! What gate, relay and monitor hide from each other, and how they survive a fault of one of them:
+//! signals, a back-off, a broken listener, many connections.
 #![allow(
     clippy::undocumented_unsafe_blocks,
     unsafe_code,
@@ -31,15 +31,15 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::socket::{Shutdown, SockType, shutdown};
 use nix::unistd::Pid;
 
-/// Processor time that a process has had, in the kernel's ticks of 10 ms.
+/// Returns the processor time of a process, in the kernel's ticks of 10 ms.
 fn ticks(pid: i32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// Not dumpable: what /proc shows of them is root's alone, and no other process of
-/// their user can trace them. And their standard error is not the monitor's log.
+/// They are not dumpable: only root can read their files in /proc, and no other process of their
+/// user can trace them. Their standard error is not the monitor's log.
 #[test]
 fn gate_and_relay_are_closed_to_their_user_and_cannot_write_the_log() {
     if !needs_root() {
@@ -57,8 +57,8 @@ fn gate_and_relay_are_closed_to_their_user_and_cannot_write_the_log() {
     }
 }
 
-/// Ctrl-C in the terminal of `cosserver -D`: the monitor alone decides what it means,
-/// and the commands that run have their grace.
+/// Ctrl-C in the terminal of `cosserver -D`: only the monitor decides what it means, and running
+/// commands have their grace period.
 #[test]
 fn a_signal_to_the_whole_group_leaves_the_commands_their_grace() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
@@ -79,7 +79,7 @@ fn a_signal_to_the_whole_group_leaves_the_commands_their_grace() {
     }
 }
 
-/// The same signals sent to gate and relay themselves.
+/// The same signals, sent directly to gate and relay.
 #[test]
 fn gate_and_relay_end_by_no_signal_that_is_meant_for_the_daemon() {
     let d = Daemon::start();
@@ -94,7 +94,7 @@ fn gate_and_relay_end_by_no_signal_that_is_meant_for_the_daemon() {
     assert_eq!(d.log.count("lost process="), 0);
 }
 
-/// A gate that is to be started anew later, when the daemon stops: nobody waits for
+/// Regression: the gate was to be started again later, but the daemon stopped: nothing waits for
 /// that moment any more.
 #[test]
 fn a_daemon_that_stops_during_a_back_off_does_not_spin() {
@@ -102,7 +102,7 @@ fn a_daemon_that_stops_during_a_back_off_does_not_spin() {
     let mut go = Gate::new(folder.path("go"));
     let mut said = Fifo::new(folder.path("said"));
     let mut d = Daemon::start_in(folder, &[]);
-    // Longer than the gate's last pause, and then time in which nothing is to be done.
+    // Longer than the gate's last pause, followed by time in which nothing is due.
     let script = format!(
         "exec 8>{}; echo ready >&8; read x <{1}; sleep 1; echo due >&8; sleep 2; \
          echo later >&8; read x <{1}",
@@ -136,7 +136,7 @@ fn a_daemon_that_stops_during_a_back_off_does_not_spin() {
     assert!(took < 10, "the monitor took {took} ticks to wait");
 }
 
-/// A listening socket that no longer listens is tried now and then, not all the time.
+/// A listening socket that no longer listens is tried from time to time, not continuously.
 #[test]
 fn a_listener_that_fails_for_good_does_not_make_the_gate_spin() {
     if !needs_root() {
@@ -146,7 +146,7 @@ fn a_listener_that_fails_for_good_does_not_make_the_gate_spin() {
     let mut go = Gate::new(folder.path("go"));
     let mut said = Fifo::new(folder.path("said"));
     let d = Daemon::start_in(folder, &[]);
-    // Time in which nothing is to be done: what is measured is what the gate does in it.
+    // Time in which nothing is due: the gate's work in it is measured.
     let script = format!(
         "read x <{}; sleep 2; echo later >{}",
         go.name(),
@@ -180,7 +180,7 @@ fn every_one_of_many_addresses_is_listened_on() {
     assert_eq!(d.log.count("fault"), 0);
 }
 
-/// How often these bytes are in a process's memory.
+/// Counts these bytes in a process's memory.
 fn copies(pid: i32, wanted: &[u8]) -> usize {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let mut memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
@@ -208,8 +208,8 @@ fn copies(pid: i32, wanted: &[u8]) -> usize {
     found
 }
 
-/// While a session lives its thread keeps the ciphers, and neither the message that
-/// brought the keys nor what was read from it; and when it is over, nothing.
+/// During a session its thread keeps the ciphers, but neither the message that brought the keys nor
+/// the data read from it; after the session, it keeps nothing.
 #[test]
 fn the_relay_keeps_a_sessions_keys_once() {
     if !needs_root() {
@@ -230,7 +230,7 @@ fn the_relay_keeps_a_sessions_keys_once() {
         opener: Opener::new(keys.suite, &keys.to_client).unwrap(),
         stranger: s,
     };
-    // Its thread serves: the job's output has come.
+    // The session's thread is serving: the job's output has arrived.
     session.until(b"ready\n");
     let relay = d.process("relay");
     let both = [&keys.to_server.key, &keys.to_client.key];
@@ -246,8 +246,8 @@ fn the_relay_keeps_a_sessions_keys_once() {
     }
 }
 
-/// A client that was told the end of its command and does not hang up is waited for,
-/// but not by as many threads as there are such clients.
+/// The daemon waits for a client that was told the end of its command and does not hang up, but not
+/// with as many threads as there are such clients.
 #[test]
 fn clients_that_do_not_hang_up_hold_a_bounded_number_of_threads() {
     const CLIENTS: usize = 340;
@@ -278,7 +278,7 @@ fn clients_that_do_not_hang_up_hold_a_bounded_number_of_threads() {
     );
 }
 
-/// `LC_` is no category, and not passed as if it were one.
+/// `LC_` is not a category, and is not passed as one.
 #[test]
 fn a_bare_lc_is_not_passed() {
     let d = Daemon::start();
@@ -303,7 +303,7 @@ fn a_bare_lc_is_not_passed() {
     );
 }
 
-/// PROTOCOL.md, 8: a grant for a stream that has ended means nothing, however much.
+/// PROTOCOL.md, 8: a grant for a stream that has ended is ignored, however large.
 #[test]
 fn credit_for_a_stream_that_has_ended_means_nothing() {
     let d = Daemon::start();
@@ -322,10 +322,10 @@ fn credit_for_a_stream_that_has_ended_means_nothing() {
     assert_eq!(session.finish(), (b"over\n".to_vec(), Some(End::Exited(0))));
 }
 
-/// A daemon in the background holds no file system on which it was started.
+/// A daemon in the background does not keep the file system busy on which it was started.
 #[test]
 fn a_daemon_in_the_background_stands_in_the_root() {
-    // It is closed to its own user: where it stands only root may see.
+    // The daemon is closed to its own user: only root can see its working directory.
     if !daemon::needs_root() {
         return;
     }

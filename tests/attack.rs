@@ -1,5 +1,5 @@
-//! Strangers: everything that is refused is refused within its limit, logged
-//! once with peer and reason, and starts nothing.
+//! Unauthenticated connections: every rejection comes within its time limit, is logged once with
+//! peer and reason, and starts nothing.
 
 use crate::daemon;
 
@@ -15,11 +15,10 @@ use cosserver::secret::{KeyPair, Secret};
 use daemon::Daemon;
 use daemon::hostile::{Caller, RawConnection, hello, timed};
 
-/// Deadlines and refusals of a second, and no penalty that would turn the
-/// stranger's next try away.
+/// Deadlines and rejections of one second, and no penalty that would deny the next attempt.
 const QUICK: &str = "limits.hello = 1\nlimits.handshake = 1\ndaemon.refusal-interval = 1\n";
 
-/// What the log says of the next stranger that is turned away, from line `from` on.
+/// Checks the log's next rejection of an unauthenticated connection, from line `from` on.
 fn turned_away(d: &Daemon, from: usize, cause: &str) {
     let (_, line) = d.log.wait_from(from, |l| l.starts_with("turned-away "));
     assert!(
@@ -28,8 +27,8 @@ fn turned_away(d: &Daemon, from: usize, cause: &str) {
     );
 }
 
-/// So many were turned away, and the log has each once: what a command that
-/// follows left in it stands behind all that was said before.
+/// Checks that this many connections were rejected, and that the log has each once: the line of a
+/// later command comes after all of theirs.
 fn each_logged_once(d: &Daemon, count: usize) {
     let from = d.log.all().len();
     d.says(0, &["true"]);
@@ -37,7 +36,7 @@ fn each_logged_once(d: &Daemon, count: usize) {
     d.log.said_times("turned-away ", count);
 }
 
-/// A record with this length, magic and type, and content.
+/// Returns a record with this length, magic, type and content.
 fn raw(length: u16, magic: &[u8; 4], kind: u8, content: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes()[..], magic, &[kind], content].concat()
 }
@@ -130,7 +129,7 @@ fn garbage_after_the_hello_is_closed_without_an_answer_and_logged_once() {
 #[test]
 fn silence_ends_at_its_deadline_without_thread_or_process() {
     let d = Daemon::start_as(QUICK, "");
-    // What a host's first command starts is there, and stays for a minute.
+    // The processes that a host's first command starts exist, and stay for a minute.
     d.says(0, &["true"]);
     d.log.wait("introduced machine=");
     let gate = d.process("gate");
@@ -178,7 +177,7 @@ fn silence_ends_at_its_deadline_without_thread_or_process() {
 fn a_byte_at_a_time_does_not_move_the_deadline() {
     let d = Daemon::start_as(QUICK, "");
     let mut s = RawConnection::connect(d.port);
-    // The pace is the read's time-out; the last byte is never sent.
+    // The read's time-out sets the pace; the last byte is never sent.
     let pace = Duration::from_millis(80);
     s.socket.set_read_timeout(Some(pace)).unwrap();
     let bytes = hello();
@@ -218,12 +217,12 @@ fn who_hangs_up_in_the_middle_is_logged_once_and_costs_nothing() {
         turned_away(&d, from, "left");
     }
     daemon::until("descriptors are back", || daemon::descriptors(gate) == open);
-    // One of them is ours, by whom the gate's rest was found.
+    // One of them is the test's own connection, by which the gate's baseline was measured.
     each_logged_once(&d, 1 + 4);
 }
 
-/// Every refusal: the same bytes but for the reference, at a multiple of the
-/// interval, with its cause in the log and nothing started.
+/// Every denial: the same bytes but for the reference, at a multiple of the interval, with its
+/// cause in the log and nothing started.
 #[test]
 fn every_refusal_is_the_same_and_comes_at_the_same_time() {
     let d = Daemon::start_as("", "commands=\"/bin/echo *\"");
@@ -235,7 +234,7 @@ fn every_refusal_is_the_same_and_comes_at_the_same_time() {
         change(&mut c);
         c
     };
-    // The machine's key is recorded by a proof that is right.
+    // A valid proof records the machine's key.
     let mut first = RawConnection::connect(d.port);
     let greeting = first.greet();
     let words = Command::Words(vec![b"/bin/echo".to_vec(), b"x".to_vec()]);
@@ -277,7 +276,7 @@ fn every_refusal_is_the_same_and_comes_at_the_same_time() {
                 );
             });
         }
-        // Another address than its own, though all else is right.
+        // From an address that is not its own, although everything else is right.
         scope.spawn(|| {
             let mut s = RawConnection::from_address("127.9.9.9".parse().unwrap(), d.port);
             let greeting = s.greet();
@@ -295,8 +294,8 @@ fn every_refusal_is_the_same_and_comes_at_the_same_time() {
     d.log.said_times("exec session=", 1);
 }
 
-/// A byte changed at every position: of the Hello on its way (the server sees
-/// another than the client sent), of the ServerHello, of the ClientHello.
+/// A byte changed at every position: of the Hello in transit (so the server sees another than the
+/// client sent), of the ServerHello, of the ClientHello.
 #[test]
 fn a_changed_byte_anywhere_is_refused() {
     let d = Daemon::start_as(QUICK, "");
@@ -319,7 +318,7 @@ fn a_changed_byte_anywhere_is_refused() {
         s.socket
             .set_read_timeout(Some(Duration::from_secs(5)))
             .unwrap();
-        // Many a changed Hello is still one; then the handshake must fail.
+        // Many a changed Hello is still valid; then the handshake must fail.
         let Some(server_hello) = s.record() else {
             closed += 1;
             continue;
@@ -360,8 +359,8 @@ fn a_changed_byte_anywhere_is_refused() {
     d.says(0, &["true"]);
 }
 
-/// A good ClientHello, recorded, and sent again: on its own connection, on
-/// others, many at once, and to the daemon that is started anew.
+/// A valid ClientHello, recorded and sent again: on its own connection, on others, many at once,
+/// and to the restarted daemon.
 #[test]
 fn a_replayed_handshake_starts_nothing() {
     let mut d = Daemon::start_as(&format!("{QUICK}limits.silent-per-source = 5000\n"), "");
@@ -374,7 +373,7 @@ fn a_replayed_handshake_starts_nothing() {
     s.send(&recorded);
     let mut session = s.session(noise);
     session.finish();
-    // On the connection of the session: it is no record of it.
+    // On the session's own connection it is not a valid record.
     session.stranger.send(&recorded);
     session.stranger.rest();
 
@@ -396,11 +395,11 @@ fn a_replayed_handshake_starts_nothing() {
         });
     };
     burst(d.port);
-    // While legitimate calls come in between, each with its own nonce.
+    // With legitimate connections in between, each with its own nonce.
     for _ in 0..3 {
         d.says(0, &["true"]);
     }
-    // A daemon that is started anew has drawn other nonces.
+    // A restarted daemon has drawn other nonces.
     d.signal(nix::sys::signal::Signal::SIGTERM);
     d.child.wait().unwrap();
     let folder = std::mem::take(&mut d.folder);
@@ -412,7 +411,7 @@ fn a_replayed_handshake_starts_nothing() {
     assert!(d.log.wait("denied ").contains("cause=handshake"));
 }
 
-/// The nonce is consumed by the first verification, right or wrong.
+/// The first verification consumes the nonce, whether or not it succeeds.
 #[test]
 fn a_nonce_serves_one_try() {
     let d = Daemon::start_as(QUICK, "");
@@ -423,10 +422,10 @@ fn a_nonce_serves_one_try() {
     let greeting = s.greet();
     s.send(&thief.client_hello(&greeting, &thief.request("true")).0);
     d.log.wait("cause=proof");
-    // The right one comes too late, also before the refusal has left.
+    // The valid one comes too late, even before the rejection has been sent.
     s.send(&caller.client_hello(&greeting, &caller.request("true")).0);
     s.closed();
-    // And on another connection it was drawn for nobody.
+    // On another connection the nonce is unknown.
     let mut other = RawConnection::connect(d.port);
     other.greet();
     other.send(&caller.client_hello(&greeting, &caller.request("true")).0);
@@ -439,8 +438,8 @@ fn long_words(marker: &std::path::Path) -> Vec<Vec<u8>> {
     vec![format!("touch {}; : {filler}", marker.display()).into_bytes()]
 }
 
-/// A long command in the smallest pieces that there are, all sent at once: they
-/// are more than the gate may hold, and it must carry them in its own time.
+/// A long command in the smallest possible pieces, all sent at once: they are more than the gate
+/// may hold, and it must forward them at its own pace.
 #[test]
 fn a_long_command_in_pieces_of_one_byte_is_no_burden() {
     let d = Daemon::start_as("", "");
@@ -463,7 +462,7 @@ fn a_long_command_in_pieces_of_one_byte_is_no_burden() {
     daemon::until("the command ran", || marker.exists());
 }
 
-/// What is wrong with the pieces of a long command is refused, and starts nothing.
+/// Invalid pieces of a long command are rejected, and start nothing.
 #[test]
 fn a_long_command_that_is_another_is_refused() {
     let d = Daemon::start_as(QUICK, "");
@@ -495,7 +494,7 @@ fn a_long_command_that_is_another_is_refused() {
             _ => {}
         }
         let from = d.log.all().len();
-        // The first alone where the rest would come after its refusal.
+        // Only the first, if the rest would come after its rejection.
         let send = if wrong == "shuffled" {
             &pieces[..1]
         } else {
@@ -533,8 +532,7 @@ fn a_callers_name_with_an_escape_or_a_newline_is_denied() {
     let marker = d.folder.path("marker");
     let request = caller.request(&format!("touch {}", marker.display()));
     let at = request.windows(6).position(|w| w == b"tester").unwrap();
-    // The last is what other names are: it is let in, and so the others are not refused for
-    // anything but their characters.
+    // The last name is valid and allowed, so the others are denied only for their characters.
     let names = [
         "te\u{1b}ter",
         "te\nter",

@@ -1,5 +1,5 @@
-//! Connections that wait for a host's name keep nobody out, and a daemon that is short of
-//! descriptors blames no peer for it.
+//! Connections that wait for a host's name do not lock others out, and a daemon that is short of
+//! descriptors does not blame a peer for it.
 
 use crate::daemon;
 
@@ -12,15 +12,15 @@ use cosserver::secret::Secret;
 use daemon::hostile::{Caller, RawConnection};
 use daemon::{Daemon, append, descriptors, must, needs_root, nss, until};
 
-/// As many as one source has slots for: those that HOSTINFO lists have 64 at least.
+/// The slots of one source: those that HOSTINFO lists have at least 64.
 const SLOTS: usize = 64;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// A daemon whose hosts `hangs1` and so on have no address, and whose resolver does not answer
-/// for them; and somebody who only says that it is the first of them.
+/// Starts a daemon whose hosts `hangs1` and so on have no address, and whose resolver does not
+/// answer for them; also returns a caller that only claims to be the first of them.
 fn hanging(settings: &str) -> (Daemon, Caller) {
     let folder = daemon::configured(settings, "");
     let lines: String = (1..=2)
@@ -41,7 +41,7 @@ fn hanging(settings: &str) -> (Daemon, Caller) {
     (d, caller)
 }
 
-/// A connection from there that asks as this caller.
+/// Connects from that address with this caller's request.
 fn asks(d: &Daemon, caller: &Caller, from: &str) -> RawConnection {
     let mut s = RawConnection::from_address(ip(from), d.port);
     let greeting = s.greet();
@@ -49,16 +49,16 @@ fn asks(d: &Daemon, caller: &Caller, from: &str) -> RawConnection {
     s
 }
 
-/// Waits until so many connections have begun to wait for a name.
+/// Waits until this many connections have begun to wait for a name.
 fn begun(d: &Daemon, wanted: usize) {
     until("they wait for the name", || {
         d.log.count("name connection=") >= wanted
     });
 }
 
-/// They could not be evicted before a refusal was due, and each held a descriptor of the
-/// monitor's: a neighbour of a known host took all of its slots by naming a host whose name
-/// server does not answer.
+/// Regression: these connections could not be evicted before a denial was due, and each held a
+/// descriptor of the monitor. A neighbour of a known host took all of its slots by naming a host
+/// whose name server does not answer.
 #[test]
 fn hosts_that_wait_for_a_name_keep_nobody_out() {
     if !needs_root() {
@@ -71,7 +71,7 @@ fn hosts_that_wait_for_a_name_keep_nobody_out() {
     d.says(0, &["true"]);
     let held = descriptors(d.pid()).saturating_sub(before);
     assert!(held < 16, "{held} descriptors more, {before} before");
-    // No refusal shows early that there were too many: but for those that made room, all wait.
+    // No early denial reveals that there were too many: all but those that made room wait.
     let open = all
         .iter_mut()
         .filter_map(|s| s.is_open().then_some(()))
@@ -79,7 +79,7 @@ fn hosts_that_wait_for_a_name_keep_nobody_out() {
     assert!(open >= SLOTS - 4, "{open}");
 }
 
-/// Of whoever has one slot, the one that waits makes room for the next.
+/// If a source has only one slot, its waiting connection makes room for the next.
 #[test]
 fn who_waits_for_a_name_makes_room_for_its_neighbour() {
     if !needs_root() {
@@ -95,8 +95,8 @@ fn who_waits_for_a_name_makes_room_for_its_neighbour() {
     d.log.wait("cause=crowd");
 }
 
-/// The kernel drops a socket that the monitor has no descriptor for: its peer was turned away
-/// as one that does not speak the protocol, and penalised.
+/// Regression: the kernel drops a socket for which the monitor has no descriptor. Its peer was
+/// rejected for not speaking the protocol, and penalised.
 #[test]
 fn a_shortage_of_descriptors_is_no_peers_fault() {
     if !needs_root() {

@@ -1,5 +1,5 @@
-//! `SSH_CLIENT`, by which bash reads `~/.bashrc`: with the real bash, and accounts of the tests'
-//! own.
+//! `SSH_CLIENT`, which makes bash read `~/.bashrc`: with the real bash, and with the tests' own
+//! accounts.
 
 use crate::daemon;
 use crate::program;
@@ -16,10 +16,10 @@ const USERS: [(&str, &str); 2] = [
     ("dasher", "*:20000:0:99999:7:::"),
 ];
 
-/// As it is without a setting.
+/// The default value.
 const ON: &str = "[exec]\nssh-client = true\n";
 
-/// A daemon that these users may be asked for, of whom each has a `.bashrc` that sets `PATH`.
+/// Starts a daemon that allows these users, each with a `.bashrc` that sets `PATH`.
 fn start(settings: &str, options: &str) -> Daemon {
     let folder = daemon::prepare(settings, options);
     let hostinfo = folder.path("S/hostinfo");
@@ -43,7 +43,7 @@ fn start(settings: &str, options: &str) -> Daemon {
     Daemon::start_by(nss::with_etc(&etc, COSSERVER), folder, &[])
 }
 
-/// A home folder with a program of its own that its `.bashrc` finds.
+/// Creates a home directory with a program that its `.bashrc` puts on the path.
 fn home(folder: &Folder, name: &str) -> String {
     let home = folder.path(name);
     fs::create_dir_all(home.join("tools")).unwrap();
@@ -64,7 +64,7 @@ fn asked(d: &Daemon, user: &str, words: &[&str]) -> Output {
     let port = d.port.to_string();
     command.arg("-C").arg(d.client());
     command.args(["run", "-p", &port, "-l", user, "-oSendEnv=SSH*"]);
-    // What a client says of itself counts for nothing.
+    // What a client claims about itself is ignored.
     command
         .env("SSH_CLIENT", "192.0.2.9 1 2")
         .env("SSH2_CLIENT", "x");
@@ -78,7 +78,7 @@ fn says(d: &Daemon, user: &str, words: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-/// Whether this bash was built to look for the variable, as Debian's is.
+/// Returns whether this bash was built to check the variable, as Debian's is.
 fn looks_for_it() -> bool {
     let file = fs::read(on_path("bash").unwrap()).unwrap();
     let has = file.windows(10).any(|part| part == b"SSH_CLIENT");
@@ -96,10 +96,10 @@ fn a_path_that_bashrc_sets_holds_for_commands() {
     }
     let d = start(ON, "");
     assert_eq!(says(&d, "basher", &["own-tool"]), "found\n");
-    // A shell below it, of which bash counts the level, does not read the file again.
+    // A nested shell, whose level bash counts, does not read the file again.
     let below = "unset SOURCED; bash -c 'echo /$SOURCED/'; :";
     assert_eq!(says(&d, "basher", &[below]), "//\n");
-    // A shell that does not look for it is as it was.
+    // A shell that does not check the variable is not affected.
     assert_eq!(says(&d, "dasher", &["echo /$SOURCED/"]), "//\n");
     assert_eq!(asked(&d, "dasher", &["own-tool"]).status.code(), Some(127));
 }
@@ -131,7 +131,7 @@ fn a_setting_leaves_bashrc_unread() {
     assert_eq!(asked(&d, "basher", &["own-tool"]).status.code(), Some(127));
 }
 
-/// Nothing that such a command starts reads a file because of it.
+/// No process that such a command starts reads a file because of it.
 #[test]
 fn a_restricted_command_has_no_ssh_client() {
     if !needs_root() {

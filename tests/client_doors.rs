@@ -1,5 +1,5 @@
-//! `cos enrol`, and what the inner door asks of every subcommand: hosts in the test's
-//! hands ask, and see who answers. `cos key show`.
+//! `cos enrol`, and what the inner door asks of every subcommand: hosts simulated by the test send
+//! the prompts, and the test checks who answers. Also `cos key show`.
 
 #[cfg(test)]
 use crate::client_host;
@@ -32,14 +32,14 @@ use daemon::session::{Ended, Session};
 use daemon::{COS, until};
 use seat::Seat;
 
-/// Nothing in these tests takes so long; what hangs fails.
+/// Longer than anything in these tests takes; a process that hangs fails the test.
 const HANGS: Duration = Duration::from_secs(60);
 
 const REGISTRATION: &str = "Welcome to the Authorization Registration";
 const NAME: &str = "Enter Your Name: ";
 const ACTIVATION: &str = "Please enter your ACTIVATION password: ";
 
-/// A client that has asked a host in the test's hands for something.
+/// A client that has sent a request to the simulated host.
 struct Called {
     socket: TcpStream,
     responder: Option<Responder>,
@@ -51,7 +51,7 @@ struct Called {
 }
 
 impl Called {
-    /// Waits for the next client, and hears what it asks.
+    /// Waits for the next client, and reads its request.
     fn take(host: &Host) -> Self {
         host.listener.set_nonblocking(true).unwrap();
         let mut came = None;
@@ -102,7 +102,7 @@ impl Called {
         }
     }
 
-    /// Message 2 with this, or a sealed record.
+    /// Sends message 2 with this answer, or a sealed record.
     fn says(&mut self, answer: &Answer) {
         let payload = answer.encode().unwrap();
         let record = match (self.responder.take(), &mut self.keys) {
@@ -142,7 +142,7 @@ impl Called {
         self.asks(Asks::Activation, &[told, (Style::Hidden, ACTIVATION)]);
     }
 
-    /// The next record's text.
+    /// Returns the next record's text.
     fn hears(&mut self) -> Vec<u8> {
         let record = whole_record(&mut self.socket);
         let sealed = record::parse(&record, &[Kind::Sealed]).unwrap();
@@ -153,14 +153,14 @@ impl Called {
         text
     }
 
-    /// The one answer.
+    /// Returns the single answer.
     fn answer(&mut self) -> String {
         let text = self.hears();
         let answers = Answers::decode(&text, 1).unwrap();
         String::from_utf8(answers.all()[0].to_vec()).unwrap()
     }
 
-    /// AuthAccept with these texts, and the end of whatever it was.
+    /// Sends AuthAccept with these texts, and ends the session.
     fn accepts(mut self, texts: &[(Style, &str)]) {
         let texts = texts.iter().map(|(style, words)| text(*style, words));
         let (proof, texts) = (self.proof, texts.collect());
@@ -186,7 +186,7 @@ impl Called {
         gone(&mut self.socket);
     }
 
-    /// The client hangs up, and has said nothing more.
+    /// Checks that the client hangs up without sending anything else.
     fn leaves(mut self) {
         let mut rest = Vec::new();
         let _ = self.socket.read_to_end(&mut rest);
@@ -201,7 +201,7 @@ fn text(style: Style, words: &str) -> Text {
     }
 }
 
-/// `cos WORDS…` with the host's folder, and nothing of this test's environment.
+/// Creates `cos WORDS…` with the host's directory, and nothing of this test's environment.
 fn cos(host: &Host, words: &[&str]) -> Command {
     let mut command = Command::new(COS);
     command.arg("-C").arg(&host.folder).args(words);
@@ -211,7 +211,7 @@ fn cos(host: &Host, words: &[&str]) -> Command {
     command
 }
 
-/// The same where there is no terminal.
+/// Creates the same without a terminal.
 fn alone(host: &Host, words: &[&str]) -> Command {
     let inner = cos(host, words);
     let mut command = Command::new("setsid");
@@ -230,7 +230,7 @@ fn id(host: &Host) -> String {
     keys::fingerprint(&key.public)
 }
 
-/// Its status is 255, and it has said this in its one line.
+/// Checks that the status is 255, and that its one line contains this text.
 fn failed(ended: &Ended, words: &str) {
     assert_eq!((ended.status, ended.out.len()), (Some(255), 0), "{ended:?}");
     // The line of the failure, which a remedy of two lines may follow.
@@ -355,7 +355,7 @@ fn an_activation_password_comes_from_a_descriptor_a_program_or_a_person() {
     assert!(!seat.seen.contains("1234"));
     registered(seat.ends());
 
-    // An empty one is a guess that cannot be right.
+    // An empty password is a guess that cannot be right.
     let mut client = Session::spawn(&mut alone(&host, &["enrol", "--password-fd", "0", "hostb"]));
     client.say("");
     let mut called = Called::take(&host);
@@ -421,7 +421,7 @@ fn a_machine_that_is_turned_away_is_told_what_may_be_wrong() {
         called.answer();
         called.denies();
         let ended = client.finish();
-        // The name that was given is the manager's affair then.
+        // Then the manager decides on the name.
         let is_told = |l: &String| l.starts_with("cos: hostb: --name is not used: ");
         assert_eq!(ended.err.iter().any(is_told), !is_name, "{ended:?}");
         let words = if is_name {
@@ -433,7 +433,7 @@ fn a_machine_that_is_turned_away_is_told_what_may_be_wrong() {
     }
 }
 
-/// Whatever a script has given for its login stays with it.
+/// What a script has prepared for its login is not used here.
 #[test]
 fn a_script_is_not_asked_by_the_door() {
     let host = Host::new();
@@ -469,7 +469,8 @@ fn a_script_is_not_asked_by_the_door() {
         }
     }
     assert!(!host.folder.join("askpass.asked").exists());
-    // Nor is a person who has named where the answers are, or said that nobody is there.
+    // Nor is a user prompted who has named a source of the answers, or said that no user is
+    // present.
     for words in [
         &["gui", "--password-fd", "0", "hostb", "hello"][..],
         &["run", "-o", "BatchMode=yes", "hostb", "true"],
@@ -482,7 +483,7 @@ fn a_script_is_not_asked_by_the_door() {
     }
 }
 
-/// The door first, then PAM, each his own answer.
+/// First the inner door, then PAM, each with its own answer.
 #[test]
 fn a_person_at_a_terminal_answers_the_door_and_then_pam() {
     let host = Host::new();
@@ -503,7 +504,7 @@ fn a_person_at_a_terminal_answers_the_door_and_then_pam() {
     assert_eq!(ended.err.last().map(String::as_str), Some("welcome"));
 }
 
-/// Nobody is left at a prompt whose host has gone, whoever asks, and whatever is half typed.
+/// A user at a prompt is told when the host has gone, whatever prompted and whatever is half typed.
 #[test]
 fn who_sits_at_a_prompt_is_told_when_the_host_hangs_up() {
     let host = Host::new();
@@ -548,7 +549,7 @@ fn who_sits_at_a_prompt_is_told_when_the_host_hangs_up() {
     failed(&seat.ends(), closed);
 }
 
-/// And before a command is asked for that follows.
+/// Also before the host asks for the rest of a command.
 #[test]
 fn a_person_answers_the_door_for_a_command_too() {
     let host = Host::new();
@@ -568,7 +569,7 @@ fn a_person_answers_the_door_for_a_command_too() {
     let ended = seat.ends();
     assert_eq!(ended.status, Some(0), "{ended:?}");
 
-    // Whom it turns away then it does not ask again, by another cookie.
+    // After a denial it does not connect again with another cookie.
     host.cookies(&[host.cookie.clone(), host.cookie.clone()]);
     let mut seat = Seat::take(&cos(&host, &["run", "hostb", "true"]));
     let mut called = Called::take(&host);
@@ -590,7 +591,7 @@ fn who_asks_out_of_turn_gets_no_answer() {
         let _ = client.stdin.as_mut().unwrap().write_all(b"secret\nmore\n");
         client
     };
-    // The door twice.
+    // The inner door, twice.
     let client = start(&enrol);
     let mut called = Called::take(&host);
     called.asks_name();
@@ -598,7 +599,7 @@ fn who_asks_out_of_turn_gets_no_answer() {
     called.asks_activation();
     called.leaves();
     failed(&client.finish(), told);
-    // PAM, where nobody logs in.
+    // PAM, where no login takes place.
     for words in [&enrol[..], &["run", "hostb", "true"]] {
         let client = start(words);
         let mut called = Called::take(&host);
@@ -606,7 +607,7 @@ fn who_asks_out_of_turn_gets_no_answer() {
         called.leaves();
         failed(&client.finish(), told);
     }
-    // The door behind PAM.
+    // The inner door after PAM.
     let client = start(&["gui", "--password-fd", "0", "hostb", "hello"]);
     let mut called = Called::take(&host);
     called.asks(Asks::Login, &[(Style::Hidden, "Password: ")]);
@@ -614,7 +615,7 @@ fn who_asks_out_of_turn_gets_no_answer() {
     called.asks_activation();
     called.leaves();
     failed(&client.finish(), told);
-    // The door behind a command that followed.
+    // The inner door after the rest of a command.
     let long = "x".repeat(limits::COMMAND_IN_HELLO);
     let mut seat = Seat::take(&cos(&host, &["run", "hostb", "true", &long]));
     let mut called = Called::take(&host);
@@ -626,7 +627,7 @@ fn who_asks_out_of_turn_gets_no_answer() {
     failed(&seat.ends(), told);
 }
 
-/// A script's errors are its command's alone.
+/// A script's standard error contains only what its command writes.
 #[test]
 fn a_commands_errors_have_no_welcome_unless_somebody_watches() {
     let host = Host::new();
@@ -643,7 +644,7 @@ fn a_commands_errors_have_no_welcome_unless_somebody_watches() {
         let told = ended.err.iter().any(|l| l == "Welcome to hostb");
         assert_eq!(told, is_told, "{ended:?}");
     }
-    // At a terminal it is shown there.
+    // At a terminal the welcome is shown there.
     let inner = cos(&host, &["run", "hostb", "true"]);
     let mut shell = Command::new("sh");
     shell.args(["-c", "exec \"$@\" 2>/dev/tty", "sh"]);
@@ -685,7 +686,7 @@ fn a_key_is_made_and_shown() {
         file.display()
     );
     assert_eq!(show(&["--json"]), json);
-    // A key that others can read is none.
+    // A key that others can read is not used.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let ended = Session::spawn(&mut cos(
         &host,

@@ -1,5 +1,5 @@
-//! `cos gui` and hosts in the test's hands, which need not be what they say: what the
-//! client believes them, and what it shows of their words.
+//! `cos gui` and hosts simulated by the test, which need not be what they claim: what the client
+//! accepts from them, and what it shows of their texts.
 
 #[cfg(test)]
 use crate::client_host;
@@ -26,10 +26,10 @@ use daemon::session::Session;
 use daemon::{COS, until};
 use seat::Seat;
 
-/// Nothing in these tests takes so long; what hangs fails.
+/// Longer than anything in these tests takes; a process that hangs fails the test.
 const HANGS: Duration = Duration::from_secs(60);
 
-/// A host in the test's hands that has shown a key.
+/// A simulated host that has shown a key.
 struct Shown {
     socket: TcpStream,
     hello: Vec<u8>,
@@ -64,7 +64,7 @@ impl Shown {
         }
     }
 
-    /// Proves the key, and asks.
+    /// Proves the key, and sends prompts.
     fn asks(mut self, host: &Host, texts: &[(Style, &str)]) -> (TcpStream, Keys) {
         let record = whole_record(&mut self.socket);
         let message = record::parse(&record, &[Kind::ClientHello]).unwrap();
@@ -95,14 +95,14 @@ fn prompts(texts: &[(Style, &str)]) -> Answer {
     }
 }
 
-/// A host that is in the table, and whose key is not pinned.
+/// Creates a host that is in the table, but whose key is not pinned.
 fn unknown() -> Host {
     let host = Host::new();
     fs::remove_file(host.paths.known_hosts()).unwrap();
     host
 }
 
-/// `cos gui FLAGS… -l alice hostb hello`, where `hostb` is a host in the test's hands.
+/// Creates `cos gui FLAGS… -l alice hostb hello`, where `hostb` is a simulated host.
 fn asks_of(host: &Host, flags: &[&str]) -> Command {
     let mut command = Command::new(COS);
     command.arg("-C").arg(&host.folder).arg("gui").args(flags);
@@ -113,12 +113,13 @@ fn asks_of(host: &Host, flags: &[&str]) -> Command {
     command
 }
 
-/// It once was pinned as soon as somebody had said yes: the real host then had "changed".
+/// Regression: a key was pinned as soon as the user had said yes, and the real host then had
+/// "changed".
 #[test]
 fn a_key_is_pinned_once_it_is_proven_and_not_before() {
     let host = unknown();
     let known_hosts = host.paths.known_hosts();
-    // A host with a key that is not its own, or none that can be proven.
+    // A host with a key that is not its own, or one that cannot be proven.
     let foreign = KeyPair::random().unwrap().public;
     let mut one = [0; 32];
     one[0] = 1;
@@ -136,7 +137,7 @@ fn a_key_is_pinned_once_it_is_proven_and_not_before() {
         assert_eq!((ended.status, ended.out.len()), (Some(255), 0), "{ended:?}");
         assert!(!known_hosts.exists(), "{key:?}: {ended:?}");
     }
-    // Another key than the one that was agreed to.
+    // Another key than the accepted one.
     let mut seat = Seat::take(&asks_of(&host, &[]));
     let _first = Shown::to_next(&host, &host.key.public);
     seat.sees("(yes/no) ");
@@ -161,7 +162,7 @@ fn a_key_is_pinned_once_it_is_proven_and_not_before() {
     drop(held);
 }
 
-/// Asks again, in answer to an answer.
+/// Sends further prompts in reply to an answer.
 fn asks_again(socket: &mut TcpStream, sealer: &mut Sealer, texts: &[(Style, &str)]) {
     whole_record(socket);
     let mut question = prompts(texts).encode().unwrap();
@@ -177,7 +178,7 @@ fn a_host_that_does_not_stop_asking_is_given_up() {
     let mut command = asks_of(&host, &["--password-fd", "0"]);
     command.stdin(Stdio::piped());
     let mut client = Session::spawn(&mut command);
-    // One answer more than it may ask for: they do not run out.
+    // One answer more than the host may request, so that they do not run out.
     for _ in 0..=ROUNDS {
         client.say("secret");
     }
@@ -217,12 +218,13 @@ fn a_prompt_is_no_option_of_the_program_that_answers() {
     assert!(asked.ends_with("@hostb: --help\n"), "{asked}");
 }
 
-/// A shell's `kill -TSTP` once left it without; and the prompt was over when it went on.
+/// Regression: a shell's `kill -TSTP` left the terminal without echo, and the prompt was over when
+/// the client continued.
 #[test]
 fn a_client_that_is_stopped_gives_the_echo_back_and_asks_again() {
     let host = Host::new();
     let client = asks_of(&host, &[]);
-    // Only a job of a shell is stopped so.
+    // Only a job of a shell is stopped in this way.
     let mut shell = Command::new("sh");
     shell.env_remove("COS_ASKPASS");
     shell.env_remove("GUI_HOST").env_remove("GUI_PORT");
@@ -244,7 +246,7 @@ fn a_client_that_is_stopped_gives_the_echo_back_and_asks_again() {
     seat.types(b"\n");
     seat.sees("Pass?word?: ");
     seat.types_unseen(b"secret\n");
-    // What was typed before is not in the answer.
+    // Input typed before is not in the answer.
     let record = whole_record(&mut socket);
     let mut answers = record::parse(&record, &[Kind::Sealed])
         .unwrap()
@@ -258,7 +260,7 @@ fn a_client_that_is_stopped_gives_the_echo_back_and_asks_again() {
     assert_eq!(seat.ends().status, Some(255));
 }
 
-/// The answers in the record that a client sends.
+/// Returns the answer in the record that a client sends.
 fn answer(socket: &mut TcpStream, opener: &mut Opener) -> Vec<u8> {
     let record = whole_record(socket);
     let mut answers = record::parse(&record, &[Kind::Sealed])
@@ -272,8 +274,8 @@ fn has(answers: &[u8], words: &[u8]) -> bool {
     answers.windows(words.len()).any(|w| w == words)
 }
 
-/// The prompt was once shown before the echo was off: 3 of 40 logins showed the password,
-/// and then waited for it, since what was typed was thrown away.
+/// Regression: the prompt was shown before the echo was off: 3 of 40 logins showed the password,
+/// and then waited for it, because the typed input was discarded.
 #[test]
 fn a_password_typed_as_soon_as_the_prompt_appears_is_taken_and_not_shown() {
     let host = Host::new();
@@ -292,14 +294,14 @@ fn a_password_typed_as_soon_as_the_prompt_appears_is_taken_and_not_shown() {
     }
 }
 
-/// A program that answers early was left waiting: its answer was thrown away.
+/// Regression: a program that answers early was left waiting, because its answer was discarded.
 #[test]
 fn a_password_typed_before_the_prompt_is_taken() {
     let host = Host::new();
     let mut seat = Seat::take(&asks_of(&host, &[]));
     let shown = Shown::to_next(&host, &host.key.public);
     seat.types(b"early\n");
-    // The terminal has it before the client asks.
+    // The terminal has it before the client sends the prompt.
     seat.sees("early");
     let question = [(Style::Hidden, "Password: ")];
     let (mut socket, keys) = shown.asks(&host, &question);
@@ -307,7 +309,7 @@ fn a_password_typed_before_the_prompt_is_taken() {
     assert!(has(&answer(&mut socket, &mut opener), b"early"));
     drop(socket);
     seat.sees("Password: ");
-    // It was shown as it was typed, by the terminal, and not again.
+    // The terminal showed it as it was typed, and it is not shown again.
     assert_eq!(seat.seen.matches("early").count(), 1, "{:?}", seat.seen);
     assert_eq!(seat.ends().status, Some(255));
 }

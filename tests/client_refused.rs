@@ -1,5 +1,5 @@
-//! The real `cos` against a host that refuses it, breaks the protocol or is
-//! not there: status 255, one line that says what is wrong, no hang, no panic.
+//! The real `cos` against a host that rejects it, breaks the protocol or does not exist: status
+//! 255, one line that says what is wrong, no hang, no panic.
 
 #[cfg(test)]
 use crate::client_host;
@@ -60,7 +60,7 @@ fn the_newest_pin_first_then_the_older_ones() {
     host.accept().end(End::Exited(6));
     assert_eq!(finish(child).status, Some(6));
 
-    // One key more than may be tried: it ends.
+    // One key more than may be tried: the client ends.
     for _ in 0..4 {
         host.pin(&KeyPair::random().unwrap().public);
     }
@@ -101,7 +101,7 @@ fn what_is_missing_is_named_with_its_file() {
     assert!(err.contains("hostinfo: "), "{err}");
 }
 
-/// It once passed over such a table, went by DNS and sent the password.
+/// Regression: it ignored such a table, used DNS and sent the password.
 #[test]
 fn cos_gui_stops_at_a_host_table_that_is_broken_or_that_others_can_write() {
     let host = Host::new();
@@ -148,14 +148,14 @@ fn nobody_listens() {
     );
 }
 
-/// The variables of a subsystem come with its request, which has no room for long ones.
+/// The variables of a subsystem are in its request, which has no room for long ones.
 #[test]
 fn variables_that_do_not_fit_a_request_for_a_subsystem_are_named() {
     for length in [2_900, 200_000] {
         let host = Host::new();
         let mut command = host.cosrsh(&["hostb", "-s", "sftp"]);
         command.env_clear().env("COS_CONFIG_DIR", &host.folder);
-        // Two of them: the kernel takes no longer one than 128 KiB.
+        // Two of them: the kernel accepts none longer than 128 KiB.
         let value = "v".repeat(length / 2);
         command
             .env("LC_LONG", format!("{value}v"))
@@ -248,7 +248,7 @@ fn a_hello_that_offers_what_we_did_not() {
             .try_hear_nothing();
     });
     assert!(told.contains("no request of more than 100 bytes"), "{told}");
-    // Either suite is taken, since both were offered.
+    // Either suite is accepted, since both were offered.
     for suite in [Suite::AesGcm, Suite::ChaChaPoly] {
         let child = host.start(&["hostb", "x"]);
         host.take()
@@ -291,7 +291,7 @@ fn an_answer_that_is_not_the_hosts() {
     assert!(told.contains("asks for a command"), "{told}");
 }
 
-/// What a host that has been taken over might say after it accepted.
+/// What a compromised host might send after it has accepted.
 #[test]
 fn a_server_that_breaks_the_protocol() {
     type Fault = fn(&mut Session);
@@ -315,8 +315,8 @@ fn a_server_that_breaks_the_protocol() {
         }),
         ("data beyond the credit", |s| {
             let mut left = usize::try_from(CREDIT).unwrap() + 1;
-            // Standard output is a pipe that nobody reads yet: nothing is granted
-            // beyond what the pipe holds, and the client keeps count.
+            // Standard output is a pipe that is not read yet: the client grants no more than the
+            // pipe holds, and keeps count.
             while left > 0 {
                 let n = left.min(DATA_PAYLOAD);
                 s.say(&Message::Data(Stream::Error, &vec![b'e'; n]));
@@ -354,7 +354,7 @@ fn a_server_that_breaks_the_protocol() {
         let mut session = host.accept();
         session.expect(&Said::Eof);
         fault(&mut session);
-        // Nothing but its hanging up, with the credit for what was read before.
+        // Only its hang-up, with the credit for what was read before.
         while let Some(said) = session.hear() {
             assert!(matches!(said, Said::Credit(..)), "{what}: {said:?}");
         }
@@ -372,8 +372,8 @@ fn a_server_that_breaks_the_protocol() {
     }
 }
 
-/// A stream that goes on may not be granted too much; one that has ended is granted
-/// nothing, whatever is said.
+/// Too much credit must not be granted for a stream that continues; for one that has ended, any
+/// grant is ignored.
 #[test]
 fn more_credit_than_may_be_counts_while_there_is_input() {
     let host = Host::new();

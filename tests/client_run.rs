@@ -1,5 +1,5 @@
-//! The real `cos` against a host in the test's hands: what it asks, how it ends,
-//! and the signals between. What it carries is in `client_streams.rs`.
+//! The real `cos` against a host simulated by the test: what it requests, how it ends, and the
+//! signals in between. The data that it carries is in `client_streams.rs`.
 
 #[cfg(test)]
 use crate::client_host;
@@ -128,7 +128,7 @@ fn a_long_command_follows_its_digest() {
     socket
         .write_all(&record::compose(Kind::Sealed, &text).unwrap())
         .unwrap();
-    // The conversation is over: both go on under the next keys.
+    // The prompts are over: both sides continue with the next keys.
     sealer.rekey().unwrap();
     opener.rekey().unwrap();
     let mut session = client_host::Session::new(socket, &keys);
@@ -179,9 +179,9 @@ fn signals_reach_the_command() {
         session.expect(&Said::Eof);
         send_signal(&child, kill);
         session.expect(&Said::Signal(signal));
-        // A command may take a signal and go on.
+        // A command may handle a signal and continue.
         session.say(&Message::Data(Stream::Main, b"caught"));
-        // And these may come as often as the user likes: a second HUP or TERM ends the client.
+        // The user may send these as often as needed: a second HUP or TERM ends the client.
         if matches!(signal, Signal::Interrupt | Signal::Quit) {
             send_signal(&child, kill);
             session.expect(&Said::Signal(signal));
@@ -250,7 +250,7 @@ fn ssh_and_rsh_take_our_place() {
     let ended = run(&["hostd", "uptime"]);
     assert_eq!(String::from_utf8_lossy(&ended.out), "rsh|hostd|uptime|");
 
-    // Where the line lists addresses, the first of them is dialled.
+    // If the line lists addresses, the client connects to the first of them.
     let said = |words: &[&str]| String::from_utf8(run(words).out).unwrap();
     assert_eq!(
         said(&["hoste", "x"]),
@@ -266,7 +266,7 @@ fn ssh_and_rsh_take_our_place() {
     assert_eq!((ended.status, ended.out.len()), (Some(255), 0));
     assert!(ended.err.contains("no address of the family"), "{ended:?}");
 
-    // SIGPIPE is what it was, though Rust programs ignore it.
+    // SIGPIPE keeps its original action, although Rust programs ignore it.
     script(
         &host.folder,
         "ssh",
@@ -276,7 +276,7 @@ fn ssh_and_rsh_take_our_place() {
     let ignored = u64::from_str_radix(told.split_whitespace().last().unwrap(), 16).unwrap();
     assert_eq!(ignored & (1 << 12), 0, "{told}");
 
-    // A link to ourselves would go round for ever.
+    // A link to this program itself would loop forever.
     std::fs::remove_file(host.folder.join("rsh")).unwrap();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_cos"), host.folder.join("rsh")).unwrap();
     let mut command = host.cosrsh(&["hostd", "uptime"]);

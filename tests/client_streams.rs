@@ -1,5 +1,5 @@
-//! The real `cos` against a host in the test's hands: what it carries from its
-//! standard input and to its outputs, whatever these are.
+//! The real `cos` against a host simulated by the test: the data that it carries from its standard
+//! input and to its outputs, whatever kind of file these are.
 
 #[cfg(test)]
 use crate::client_host;
@@ -203,12 +203,12 @@ fn a_reader_that_goes_resets_its_stream() {
         let mut line = [0; 2];
         out.read_exact(&mut line).unwrap();
         drop(out);
-        // At rest it is noticed all the same, as a local tail -f would.
+        // It is noticed also when idle, as with a local tail -f.
         if !at_rest {
             session.say(&Message::Data(Stream::Main, b"y\n"));
         }
         session.expect(&Said::Reset(Stream::Main));
-        // Data on its way is thrown away, as long as there was credit for it.
+        // Data in transit is discarded, as long as there was credit for it.
         session.say(&Message::Data(Stream::Main, &[b'y'; 60_000]));
         session.say(&Message::Data(Stream::Error, b"Broken pipe"));
         session.end(End::Killed(13));
@@ -220,8 +220,8 @@ fn a_reader_that_goes_resets_its_stream() {
     }
 }
 
-/// Starts the client with a fault in its system calls, as strace(1) injects them: `what` is
-/// `CALL:error=E`. `None`: this system has no strace, or lets nobody trace.
+/// Starts the client with a fault in its system calls, as strace(1) injects it: `what` is
+/// `CALL:error=E`. `None`: this system has no strace, or denies tracing.
 fn faulty(host: &Host, what: &str) -> Option<Command> {
     let probe = Command::new("strace")
         .args(["-o", "/dev/null", "true"])
@@ -248,8 +248,8 @@ fn faulty(host: &Host, what: &str) -> Option<Command> {
     Some(command)
 }
 
-/// An error of sending was once taken for a server that is gone, whose last word was then
-/// waited for, for ever.
+/// Regression: a send error was mistaken for a server that is gone, and the client waited for its
+/// last message forever.
 #[test]
 fn a_send_error_ends_the_client() {
     for (error, words) in [
@@ -285,7 +285,7 @@ fn a_read_error_is_no_end_of_input() {
     let ended = finish(child);
     let line = "cos: hostb: standard input: Out of memory\n".to_owned();
     assert_eq!((ended.status, ended.err), (Some(255), line));
-    // A disk's fault: the command must not take a part of its input for all of it.
+    // A disk error: the command must not take a part of its input for all of it.
     let Some(mut command) = faulty(&host, "readv:error=EIO") else {
         return;
     };
@@ -300,8 +300,8 @@ fn a_read_error_is_no_end_of_input() {
     assert_eq!((ended.status, ended.err), (Some(255), line));
 }
 
-/// The error of a descriptor that was not opened for this once ended the stream alone also
-/// where it was, and the command took a part of its input for all of it.
+/// Regression: the client ended only the stream after a read error, as is right for a descriptor
+/// not opened for reading, also if it was. The command took a part of its input for all of it.
 #[test]
 fn an_error_of_a_good_descriptor_is_no_end_of_its_stream() {
     let host = Host::new();
@@ -322,7 +322,7 @@ fn an_error_of_a_good_descriptor_is_no_end_of_its_stream() {
     let Some(command) = faulty(&host, "writev:error=EBADF") else {
         return;
     };
-    // Not on the socket, which is written to by the same call.
+    // Not on the socket, to which the same system call writes.
     let mut words: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
     words.splice(0..0, ["-P".into(), file.clone().into_os_string()]);
     let output = std::fs::OpenOptions::new().write(true).open(&file);
@@ -343,7 +343,7 @@ fn an_error_of_a_good_descriptor_is_no_end_of_its_stream() {
     assert_eq!(ended.status, Some(255));
 }
 
-/// A map by hashes once panicked where there were no random numbers.
+/// Regression: a hash map panicked if there were no random numbers.
 #[test]
 fn without_random_numbers_there_is_an_error_and_no_panic() {
     let host = Host::new();
@@ -354,7 +354,7 @@ fn without_random_numbers_there_is_an_error_and_no_panic() {
     assert_eq!(ended.status, Some(255), "{}", ended.err);
     assert!(ended.err.contains("cos: hostb: "), "{}", ended.err);
     assert!(!ended.err.contains("panicked"), "{}", ended.err);
-    // Beyond those for its keys it needs none.
+    // It needs none beyond those for its keys.
     let host = Host::new();
     let Some(mut command) = faulty(&host, "getrandom:error=EIO:when=4+") else {
         return;
@@ -370,7 +370,7 @@ fn dev_full() -> std::fs::File {
     full.unwrap()
 }
 
-/// It once was told only when the command had ended, which may never be.
+/// Regression: the error was reported only after the command had ended, which may never happen.
 #[test]
 fn a_disk_that_is_full_ends_the_session() {
     let host = Host::new();
@@ -385,7 +385,7 @@ fn a_disk_that_is_full_ends_the_session() {
     assert_eq!((ended.status, ended.err), (Some(255), line));
 }
 
-/// As with ssh: nothing can be said there, and nothing else is wrong.
+/// As with ssh: nothing can be reported there, and nothing else is wrong.
 #[test]
 fn standard_error_that_cannot_be_written_ends_alone() {
     let host = Host::new();
@@ -401,7 +401,7 @@ fn standard_error_that_cannot_be_written_ends_alone() {
     assert_eq!((ended.status, ended.out.as_slice()), (Some(3), &b"out"[..]));
 }
 
-/// `nohup cos run`, `0>/dev/null` and `</tmp` once ended the whole command.
+/// Regression: `nohup cos run`, `0>/dev/null` and `</tmp` ended the whole command.
 #[test]
 fn unreadable_input_ends_that_stream_alone() {
     let host = Host::new();
@@ -410,7 +410,7 @@ fn unreadable_input_ends_that_stream_alone() {
     let folder = std::fs::File::open(&host.folder).unwrap();
     let bad = "cos: hostb: standard input: Bad file number\n";
     for (stdin, line) in [
-        // Nobody who did this expects an input.
+        // A user who does this expects no input.
         (Stdio::from(writable("/dev/null")), ""),
         (Stdio::from(writable("/dev/zero")), bad),
         (Stdio::from(write), bad),
@@ -455,7 +455,7 @@ fn a_command_that_reads_no_more_stops_the_input() {
     let mut session = host.accept();
     session.say(&Message::Reset(Stream::Main));
     let mut stdin = child.stdin.take().unwrap();
-    // Whoever writes to it learns it, while the command goes on.
+    // A process that writes to it gets an error, while the command continues.
     let block = [0; 4096];
     let error = loop {
         if let Err(e) = stdin.write_all(&block) {
@@ -495,7 +495,7 @@ fn an_output_that_nobody_reads_holds_nothing_up() {
     for piece in sent.chunks(DATA_PAYLOAD) {
         session.say(&Message::Data(Stream::Main, piece));
     }
-    // Behind a megabyte that nobody reads: errors, input and its credit, signals.
+    // After a megabyte that is not read: errors, input and its credit, signals.
     session.say(&Message::Data(Stream::Error, b"trouble"));
     let mut err = [0; 7];
     child.stderr.as_mut().unwrap().read_exact(&mut err).unwrap();
@@ -507,7 +507,7 @@ fn an_output_that_nobody_reads_holds_nothing_up() {
     session.say(&Message::Eof(Stream::Main));
     session.say(&Message::Eof(Stream::Error));
     session.say(&Message::End(End::Killed(2)));
-    // What has come is still there for whoever reads it at last.
+    // The data that has arrived is still there for a late reader.
     let ended = finish(child);
     assert_eq!(ended.status, Some(130));
     assert!(ended.out == sent);
@@ -531,7 +531,7 @@ fn after_the_end_a_signal_stops_the_writing() {
         .read_exact(&mut seen)
         .unwrap();
     session.say(&Message::End(End::Exited(0)));
-    // It hangs up though its output is not written yet.
+    // It hangs up although its output is not written yet.
     session.until_gone();
     send_signal(&child, Kill::SIGTERM);
     assert_eq!(finish(child).status, Some(143));
@@ -563,7 +563,7 @@ fn descriptors_that_are_closed_at_the_start() {
     }
 }
 
-/// A user must always get away, with one signal where the host is dead.
+/// A user must always be able to stop the client: with one signal if the host is dead.
 #[test]
 fn one_signal_ends_a_client_whose_host_does_not_answer() {
     let signals = [
@@ -607,7 +607,7 @@ fn a_second_signal_ends_the_client_whatever_the_host_does() {
         session.say(&Message::Data(Stream::Error, b"x"));
         let mut err = [0];
         child.stderr.as_mut().unwrap().read_exact(&mut err).unwrap();
-        // Two that come together are one.
+        // Two that arrive together count as one.
         let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
         while child.try_wait().unwrap().is_none() {
             assert!(std::time::Instant::now() < until, "it does not end");
@@ -616,7 +616,7 @@ fn a_second_signal_ends_the_client_whatever_the_host_does() {
         }
         assert_eq!(session.hear(), None);
         let ended = finish(child);
-        // By itself, or by the next one, which it no longer caught.
+        // By itself, or killed by the next signal, which it no longer caught.
         let by = ended.signal.map(|number| number + 128);
         assert_eq!(ended.status.or(by), Some(status));
     }

@@ -1,5 +1,5 @@
-//! The daemon's configuration: tested, printed, loaded anew; the host table,
-//! cookies and machine keys while it runs.
+//! The daemon's configuration: tested, printed, reloaded; the host table, cookies and machine keys
+//! while it runs.
 
 use crate::daemon;
 
@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 
 fn flag(flag: &str, folder: &Folder) -> Output {
     let mut command = daemon::cosserver();
-    // With -e it is no matter whether there is a syslog here.
+    // With -e it does not matter whether there is a syslog here.
     daemon::run(
         command
             .args([flag, "-e", "-f"])
@@ -30,7 +30,7 @@ fn adm(d: &Daemon, words: &[&str]) -> Vec<u8> {
 
 #[test]
 fn t_finds_every_mistake_and_names_file_line_and_what_was_meant() {
-    // An account that is there, so that nothing is warned of.
+    // An existing account, so that there is no warning.
     let folder = daemon::configured("limits.hello = 7\ndaemon.user = \"nobody\"\n", "");
     let good = flag("-t", &folder);
     assert!(good.status.success() && good.stderr.is_empty(), "{good:?}");
@@ -77,7 +77,7 @@ fn t_finds_every_mistake_and_names_file_line_and_what_was_meant() {
                 "{said}"
             );
         }
-        // A daemon does not start with broken settings, and says why.
+        // A daemon does not start with invalid settings, and says why.
         if line.is_empty() {
             let mut command = daemon::cosserver();
             let out = daemon::run(command.args(["-D", "-e", "-p", "0", "-f"]).arg(&toml));
@@ -94,12 +94,12 @@ fn t_finds_every_mistake_and_names_file_line_and_what_was_meant() {
         assert_eq!(out.status.code(), Some(1), "{missing}: {out:?}");
         fs::rename(&aside, folder.path(missing)).unwrap();
     }
-    // What is wrong with the command line is another status.
+    // An error in the command line has another status.
     let out = daemon::run(daemon::cosserver().arg("--nonsense"));
     assert_eq!(out.status.code(), Some(2));
 }
 
-/// A daemon that root starts serves without the account: that is no mistake.
+/// A daemon started by root serves without the account, so this is not an error.
 #[test]
 fn t_warns_of_a_missing_account_and_does_not_fail() {
     let folder = daemon::configured("daemon.user = \"no-such-user-here\"\n", "");
@@ -193,18 +193,18 @@ fn sighup_applies_new_limits_and_a_broken_file_keeps_the_old_ones() {
     assert_eq!(session.finish().1, Some(End::Exited(0)));
 }
 
-/// What counts at the start alone is not taken, and not in silence.
+/// Keys that take effect only at the start are not applied, and the log says so.
 #[test]
 fn sighup_names_the_keys_that_take_a_restart() {
     let d = Daemon::start_as("port = 7\nlisten = [\"127.0.0.1\"]\n", "");
     let toml = d.server().join("cosserver.toml");
-    // The port was given on the command line: that of the file is none's.
+    // The port was given on the command line, so the file's port is not used.
     fs::write(
         &toml,
         "port = 8\nlisten = [\"127.0.0.2\"]\ndaemon.user = \"daemon\"\n",
     )
     .unwrap();
-    // The second time too: what is in force is still another.
+    // The second time too: the value in force still differs.
     for _ in 0..2 {
         let lines = d.log.all().len();
         d.signal(Signal::SIGHUP);
@@ -221,7 +221,7 @@ fn sighup_names_the_keys_that_take_a_restart() {
         d.says(0, &["true"]);
     }
     assert_eq!(d.log.count("key=port"), 0);
-    // Back at what is in force there is nothing to say.
+    // With the value in force again there is nothing to report.
     fs::write(&toml, "listen = [\"127.0.0.1\"]\n").unwrap();
     let lines = d.log.all().len();
     d.signal(Signal::SIGHUP);
@@ -230,7 +230,7 @@ fn sighup_names_the_keys_that_take_a_restart() {
     d.log.said_times("needs-restart", 4);
 }
 
-/// What the administrator changes counts from the next connection on.
+/// An administrator's change takes effect with the next connection.
 #[test]
 fn the_host_table_is_read_anew_when_it_changes() {
     let d = Daemon::start_as("daemon.refusal-interval = 1\n", "");
@@ -249,7 +249,7 @@ fn the_host_table_is_read_anew_when_it_changes() {
     is_served();
     fs::write(&hostinfo, text.replace("hosta ", "hostx ")).unwrap();
     is_denied("unknown-host");
-    // Replaced whole, as editors do.
+    // Replaced as a whole, as editors do.
     let draft = d.server().join("draft");
     fs::write(&draft, &text).unwrap();
     fs::rename(&draft, &hostinfo).unwrap();
@@ -260,7 +260,7 @@ fn the_host_table_is_read_anew_when_it_changes() {
     is_denied("no-cookie");
 }
 
-/// Two cookies are live while they are rotated; the recorded machine is forgotten.
+/// Two cookies are valid during a rotation; the recorded machine is forgotten.
 #[test]
 fn a_rotated_cookie_lives_beside_the_old_one_until_finish() {
     let d = Daemon::start_as("daemon.refusal-interval = 1\n", "");
@@ -287,7 +287,7 @@ fn a_rotated_cookie_lives_beside_the_old_one_until_finish() {
     let mut new = old.clone();
     new.cookie = cosserver::secret::Secret::from_hex(cookie.trim()).unwrap();
     assert!(!new.cookie.same(&old.cookie));
-    // Rotation forgot the machine: whoever proves it first is recorded.
+    // The rotation forgot the machine: the first one that proves the cookie is recorded.
     new.machine = other.machine.clone();
     served(&new);
     denied(&old, "machine-key");
@@ -295,18 +295,18 @@ fn a_rotated_cookie_lives_beside_the_old_one_until_finish() {
     both.machine = other.machine.clone();
     served(&both);
     adm(&d, &["host", "rotate", "hosta", "--finish"]);
-    // Finishing may forget the machine again; the old cookie counts no more.
+    // Finishing may forget the machine again; the old cookie is no longer valid.
     served(&new);
     denied(&both, "proof");
 }
 
-/// A state folder that nothing can be written to: the first proof is refused,
-/// and says why; a machine that is recorded already is served.
+/// A state directory that cannot be written: the first proof is rejected, with the reason; a
+/// machine that is recorded already is served.
 #[test]
 fn a_machine_that_cannot_be_recorded_is_refused() {
     let d = Daemon::start_as("daemon.refusal-interval = 1\n", "");
     let caller = Caller::of(&d);
-    // Root writes in spite of a mode: a file in the folder's place stops it.
+    // Root can write despite the mode; a file in place of the directory prevents it.
     let machines = d.server().join("state/machines");
     fs::remove_dir(&machines).unwrap();
     fs::write(&machines, "").unwrap();
@@ -323,8 +323,7 @@ fn a_machine_that_cannot_be_recorded_is_refused() {
     );
 }
 
-/// A name that no name server answers for costs its own host, and its time is
-/// nobody else's.
+/// A name for which no name server answers affects only its own host, and delays no other.
 #[test]
 fn a_name_that_does_not_resolve_delays_nobody() {
     let folder = daemon::configured("daemon.refusal-interval = 1\n", "");
@@ -344,7 +343,7 @@ fn a_name_that_does_not_resolve_delays_nobody() {
     );
 }
 
-/// A host without `addr=` calls from an address of its name.
+/// A host without `addr=` connects from an address of its name.
 #[test]
 fn a_name_that_resolves_is_its_hosts_address() {
     let d = Daemon::start_as("daemon.refusal-interval = 1\n", "");
@@ -366,7 +365,7 @@ fn a_name_that_resolves_is_its_hosts_address() {
     assert!(d.log.wait(&elsewhere.denied()).contains("cause=address"));
 }
 
-/// It was invited without an address: nobody has looked its name up yet, or there was no
+/// It was invited without an address, and its name has not been looked up yet, or there was no
 /// answer when the daemon started.
 #[test]
 fn a_hosts_first_command_waits_for_its_name() {
@@ -393,13 +392,13 @@ fn a_hosts_first_command_waits_for_its_name() {
     add(&d.server(), "newhost");
     caller.name = "newhost".into();
     assert_eq!(runs(&caller), Some(End::Exited(0)));
-    // The other is asked for again, by itself.
+    // The other name is looked up again, without a request.
     let from = d.log.all().len();
     fs::write(etc.join("hosts"), "127.0.0.1 newhost latehost\n").unwrap();
     d.log.wait_from(from, |l| l.contains("names=resolved"));
     caller.name = "latehost".into();
     assert_eq!(runs(&caller), Some(End::Exited(0)));
-    // Who calls from elsewhere waits no longer than a refusal takes.
+    // A connection from elsewhere waits no longer than a denial takes.
     let mut elsewhere = RawConnection::from_address("127.9.9.9".parse().unwrap(), d.port);
     let greeting = elsewhere.greet();
     elsewhere.send(&caller.client_hello(&greeting, &caller.request("true")).0);

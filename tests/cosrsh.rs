@@ -1,6 +1,5 @@
-//! rsh's command line, as the tools of the ecosystem send it, against the real
-//! daemon: each argument vector verbatim, and what the remote program was
-//! given. And one host table for a mixed park.
+//! rsh's command line, as other tools use it, against the real daemon: each argument vector
+//! verbatim, and what the remote program receives. Also one host table for a mixed set of hosts.
 
 use crate::daemon;
 use crate::program;
@@ -12,8 +11,7 @@ use std::process::Command;
 
 use daemon::{Daemon, Folder, me, must, run};
 
-/// A program that says its name and its arguments, each in brackets, and
-/// copies its input.
+/// A program that prints its name and its arguments, each in brackets, and copies its input.
 const ECHOING: &str =
     "#!/bin/sh\nprintf '%s' \"${0##*/}\"\nfor a; do printf '[%s]' \"$a\"; done\necho\nexec cat\n";
 
@@ -21,8 +19,8 @@ fn install(folder: &Path, name: &str, text: &str) {
     program::script(&folder.join(name), text);
 }
 
-/// A daemon whose commands find echoing programs under the names of the real
-/// ones, and the folder that these are in.
+/// Starts a daemon whose commands find echoing programs under the real ones' names, and returns the
+/// directory with them.
 fn daemon_with_tools() -> (Daemon, Folder) {
     let tools = Folder::new();
     let folder = tools.0.display();
@@ -266,7 +264,7 @@ fn open_mpi_asks_for_the_shell_and_git_for_our_flags() {
         .shell;
     let out = said(&d, &["hostb", "echo $SHELL"]);
     assert_eq!(out.trim_end(), shell.to_str().unwrap());
-    // The probe answers by its status, and calls nobody.
+    // The probe answers by its status, and makes no connection.
     assert_eq!(
         said(
             &d,
@@ -283,7 +281,7 @@ fn the_environment_names_the_folder() {
     d.install_cosrsh();
     let out = must(&mut d.cosrsh(&["hostb", "uptime"]));
     assert!(String::from_utf8(out).unwrap().contains("load average"));
-    // Nothing but the environment does: rsync's RSYNC_RSH and git's GIT_SSH have no flag for it.
+    // Only the environment does: rsync's RSYNC_RSH and git's GIT_SSH have no flag for it.
     let elsewhere = Folder::new();
     let mut command = d.cosrsh(&["hostb", "uptime"]);
     let out = run(command.env("COS_CONFIG_DIR", &elsewhere.0));
@@ -407,7 +405,7 @@ fn one_table_serves_a_mixed_park() {
         (status, &*said, &*err),
         (Some(42), "rsh[-n][-l][jo][byold][uptime]\n", "")
     );
-    // Subsystems are ssh's too; rsh has none, and is not given a command of that name.
+    // ssh has subsystems too; rsh has none, and gets no command of that name.
     let (status, said, _) = by(&["bysecure", "-s", "sftp"], "");
     assert_eq!(
         (status, &*said),
@@ -416,10 +414,10 @@ fn one_table_serves_a_mixed_park() {
     let (status, said, err) = by(&["-s", "byold", "sftp"], "");
     assert_eq!((status, &*said), (Some(255), ""), "{err}");
     assert!(err.contains("rsh, which has no subsystems"), "{err}");
-    // The host that is ours is reached as always, by the same table.
+    // A host that runs cosserver is reached as before, by the same table.
     let (status, said, _) = by(&["hostb", "cat"], "to ours\n");
     assert_eq!((status, &*said), (Some(0), "to ours\n"));
-    // Where there is no such program, it says so.
+    // If there is no such program, it says so.
     let mut command = d.cosrsh(&["bysecure", "true"]);
     let out = run(command.env("PATH", "/nonexistent"));
     assert_eq!(out.status.code(), Some(255));

@@ -1,5 +1,5 @@
-//! What the daemon serves without: a state or run folder that is full, read-only or lost,
-//! at its start and while it runs; and a registry that is an older copy.
+//! What the daemon can serve without: a state or run directory that is full, read-only or lost, at
+//! its start and while it runs; and a registry that is an older copy.
 
 use crate::daemon;
 
@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use daemon::{COS, COSADM, COSSERVER, Daemon, Folder, must, run};
 use nix::sys::signal::Signal;
 
-/// The daemon in a mount namespace of its own, after a script in which `$T` is this folder.
+/// Starts the daemon in its own mount namespace, after a script in which `$T` is this directory.
 fn after(script: &str, target: &Path) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-ec"]);
@@ -22,14 +22,14 @@ fn after(script: &str, target: &Path) -> Command {
 
 const READ_ONLY: &str = "mount --bind \"$T\" \"$T\"; mount -o remount,bind,ro \"$T\"";
 
-/// A file system of its own, with what was there, and then without room.
+/// A separate file system with the earlier contents, then filled up.
 const FULL: &str = "cp -a \"$T\" \"$T.copy\"
 mount -t tmpfs -o size=300k,nr_inodes=64,mode=700 none \"$T\"
 cp -a \"$T.copy/.\" \"$T/\"
 dd if=/dev/zero of=\"$T/fill\" bs=1k 2>/dev/null || :
 i=0; while true >\"$T/fill.$i\"; do i=$((i+1)); done 2>/dev/null || :";
 
-/// Folders of a host that has served its caller before, and is registered.
+/// Creates the directories of a host that has served its client before, and is registered.
 fn served() -> Folder {
     let mut d = Daemon::start_in(daemon::configured("", ""), &[]);
     d.says(0, &["true"]);
@@ -47,13 +47,14 @@ fn cosadm(server: &Path, words: &[&str]) -> Output {
     run(Command::new(COSADM).arg("-C").arg(server).args(words))
 }
 
-/// Ends the daemon, and gives back the folders it was in.
+/// Ends the daemon, and returns its directories.
 fn folder_of(mut d: Daemon) -> Folder {
     stop(&mut d);
     std::mem::take(&mut d.folder)
 }
 
-/// Regression: the daemon did not start, and so locked out whoever was to free the disk.
+/// Regression: the daemon did not start, which locked out the administrator who had to free the
+/// disk.
 #[test]
 fn full_or_read_only_state_at_start_serves_known_hosts() {
     if !daemon::needs_root() {
@@ -72,7 +73,7 @@ fn full_or_read_only_state_at_start_serves_known_hosts() {
         folder = folder_of(d);
         let _ = fs::remove_dir_all(folder.path("S/state.copy"));
     }
-    // Who is excluded is looked up as before.
+    // The exclude list is checked as before.
     let id = must(
         Command::new(COS)
             .arg("-C")
@@ -87,7 +88,8 @@ fn full_or_read_only_state_at_start_serves_known_hosts() {
     d.log.wait("cause=excluded");
 }
 
-/// Without a run folder there is no pid file and no socket; both come when it is back.
+/// Without a run directory there is no pid file and no socket; the daemon creates both when it is
+/// back.
 #[test]
 fn full_or_read_only_run_at_start_serves_and_is_claimed_later() {
     if !daemon::needs_root() {
@@ -126,17 +128,17 @@ fn full_or_read_only_run_at_start_serves_and_is_claimed_later() {
     }
 }
 
-/// A script in a daemon's mount namespace.
+/// Runs a script in a daemon's mount namespace.
 fn within(d: &Daemon, script: &str, target: &Path) -> Command {
     let mut command = Command::new("nsenter");
-    // Its root as well: the tests may run in another one than the namespace's.
+    // Its root as well: the tests may run in another root than the namespace's.
     let pid = d.pid().to_string();
     command.args(["--mount", "--root", "-t", &pid, "sh", "-ec", script]);
     command.env("T", target);
     command
 }
 
-/// What fills up, or becomes read-only, while the daemon runs stops nothing either.
+/// Disks that fill up, or become read-only, while the daemon runs stop nothing either.
 #[test]
 fn state_or_run_that_fills_up_or_becomes_read_only_stops_nothing() {
     if !daemon::needs_root() {
@@ -159,8 +161,8 @@ fn state_or_run_that_fills_up_or_becomes_read_only_stops_nothing() {
 
 // ---- lost state ----
 
-/// Regression: with the state folder its exclusions were forgotten without a word, because
-/// what told of them lay there as well.
+/// Regression: with the state directory its exclusions were forgotten without a message, because
+/// the note about them was in the same directory.
 #[test]
 fn lost_state_denies_until_it_is_back() {
     let folder = served();
@@ -189,7 +191,7 @@ fn lost_state_denies_until_it_is_back() {
         String::from_utf8_lossy(&checked.stdout).contains("gone"),
         "{checked:?}"
     );
-    // A command that makes what is missing does not make it anew either.
+    // A command that creates missing files does not recreate it either.
     let (key, copy) = (server.join("machine.key"), d.folder.path("machine.key"));
     fs::rename(&key, &copy).unwrap();
     let words = [
@@ -205,7 +207,7 @@ fn lost_state_denies_until_it_is_back() {
     assert_eq!(invited.status.code(), Some(1), "{invited:?}");
     assert!(!state.join("sestab.db").exists(), "{invited:?}");
     fs::rename(&copy, &key).unwrap();
-    // The disk is mounted: the daemon goes on as it was.
+    // The disk is mounted again: the daemon continues as before.
     fs::remove_dir_all(&state).unwrap();
     fs::rename(&away, &state).unwrap();
     assert_eq!(d.says(0, &["echo back"]), b"back\n");
@@ -226,7 +228,7 @@ fn under_inetd_lost_state_denies() {
     );
 }
 
-/// An installation of before the note was kept has one from its next start on.
+/// An installation from before the note existed gets one at its next start.
 #[test]
 fn an_older_installation_gets_its_note_at_the_next_start() {
     let folder = served();
@@ -244,7 +246,7 @@ fn an_older_installation_gets_its_note_at_the_next_start() {
     assert_eq!(fs::metadata(&note).unwrap().modified().unwrap(), before);
 }
 
-/// Regression: a backup that was put back brought back whom it did not exclude yet.
+/// Regression: a restored backup allowed machines again that were excluded after it was made.
 #[test]
 fn older_backup_is_reported_at_start_and_by_check() {
     let folder = served();
@@ -265,18 +267,18 @@ fn older_backup_is_reported_at_start_and_by_check() {
         assert_eq!(told, [true, true], "reported by start and by check");
         folder = again;
     }
-    // Under the name of the file that is older, not of the note.
+    // The message names the older file, not the note.
     let checked = cosadm(&server, &["check"]);
     let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
     let line = checked.lines().find(|l| l.contains("older copy")).unwrap();
     let file = format!("{}: an older copy", state.join("sestab.db").display());
     assert!(line.contains(&file) && !line.contains("registry"), "{line}");
-    // The administrator takes it as it is.
+    // The administrator accepts it as it is.
     assert!(cosadm(&server, &["init"]).status.success());
     assert_eq!(starts_with(folder).1, [false, false]);
 }
 
-/// Starts a daemon, which serves; whether its log and `cosadm check` tell of an older copy.
+/// Starts a daemon, which serves; returns whether its log and `cosadm check` report an older copy.
 fn starts_with(folder: Folder) -> (Folder, [bool; 2]) {
     let d = Daemon::start_in(folder, &[]);
     d.says(0, &["true"]);
@@ -285,7 +287,7 @@ fn starts_with(folder: Folder) -> (Folder, [bool; 2]) {
     let checked = cosadm(&d.server(), &["check"]);
     let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
     let tells = |text: &str| text.contains("older copy");
-    // The log has room for what helps as well.
+    // The log line also contains the remedy.
     let in_log = log.iter().find(|l| tells(l));
     assert!(in_log.is_none_or(|l| l.contains("init")), "{in_log:?}");
     let told = [in_log.is_some(), tells(&checked)];

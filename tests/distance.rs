@@ -1,6 +1,6 @@
-//! Windows over a long line: `cos` and the daemon with a delay between them, and a host in the
-//! test's hands that answers late. A window grows where the sender would have to wait for credit,
-//! and only there; the daemon's budget bounds it; what was promised is kept, and given back.
+//! Windows on a line with a long delay: `cos` and the daemon with a delay between them, and a host
+//! simulated by the test that answers late. A window grows only if the sender would have to wait
+//! for credit; the daemon's budget limits it; granted credit is honoured, and memory is released.
 
 use crate::client_host;
 use crate::daemon;
@@ -21,14 +21,14 @@ use daemon::session::{self, Gate, Later, Patient, later, status_number};
 use daemon::{Daemon, until};
 
 const MIB: usize = 1 << 20;
-/// One way. A round trip is so long that no scheduling takes as much.
+/// One way. No scheduling delay is as long as such a round trip.
 const DELAY: Duration = Duration::from_millis(25);
-/// What is too much for a small window, records' heads and tags included.
+/// More than a small window holds, including the records' headers and tags.
 const MORE: usize = MIB + MIB / 8;
-/// To be carried: some windows, and some more round trips.
+/// The bytes to transfer: some windows, and some more round trips.
 const VOLUME: usize = 48 * MIB;
 
-/// What went one way through a line.
+/// What passed through a line in one direction.
 #[derive(Default)]
 struct Count {
     all: AtomicUsize,
@@ -41,12 +41,12 @@ impl Count {
         self.all.load(Ordering::Relaxed)
     }
 
-    /// The most that was in the line at the same time.
+    /// Returns the most that was in the line at the same time.
     fn most(&self) -> usize {
         self.most.load(Ordering::Relaxed)
     }
 
-    /// Waits until nothing more comes for some round trips.
+    /// Waits until nothing more arrives for some round trips.
     fn rests(&self) -> usize {
         let mut before = usize::MAX;
         until("the line rests", || {
@@ -62,7 +62,7 @@ impl Count {
     }
 }
 
-/// A long line that ends at a port of this machine, and both ways through it.
+/// A line with a long delay to a port of this machine, in both directions.
 struct Line {
     port: u16,
     up: Arc<Count>,
@@ -91,7 +91,7 @@ impl Line {
     }
 }
 
-/// Carries what comes on one connection to the other, each byte so much later.
+/// Copies data from one connection to the other, each byte after the delay.
 fn carry(from: &TcpStream, to: &TcpStream, count: Arc<Count>) {
     from.set_nodelay(true).unwrap();
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
@@ -123,7 +123,7 @@ fn carry(from: &TcpStream, to: &TcpStream, count: Arc<Count>) {
     });
 }
 
-/// A daemon at the end of a long line.
+/// Starts a daemon at the end of a long line.
 fn far(settings: &str) -> (Daemon, Line) {
     let mut d = Daemon::start_with(settings, "");
     let line = Line::to(d.port);
@@ -140,13 +140,13 @@ fn piped(command: &mut Command) -> Child {
         .unwrap()
 }
 
-/// Gives a client so much of a pattern, and then the end.
+/// Writes this much of a pattern to a client, and then the end of input.
 fn give(client: &mut Child, length: usize) -> Later<bool> {
     let mut stdin = client.stdin.take().unwrap();
     later(move || stdin.write_all(&pattern(length)).is_ok())
 }
 
-/// All that a client writes to its standard output.
+/// Reads everything that a client writes to its standard output.
 fn all_of(client: &mut Child) -> Later<Vec<u8>> {
     let mut out = client.stdout.take().unwrap();
     later(move || {
@@ -192,7 +192,7 @@ fn from_afar_both_ways_at_once_are_whole() {
     assert!(line.down.most() > MORE, "{}", line.down.most());
 }
 
-/// Where the end of a line is near the window is large enough.
+/// If the line is short, the initial window is large enough.
 #[test]
 fn without_a_distance_no_window_grows() {
     let host = Host::new();
@@ -235,8 +235,8 @@ fn a_job_that_does_not_read_is_promised_no_more() {
     exits(client);
 }
 
-/// What was promised is kept while the job pauses, the rest of the session goes on, and the
-/// memory is given back.
+/// Granted credit is honoured while the job pauses, the rest of the session continues, and the
+/// memory is released.
 #[test]
 fn a_job_that_pauses_gets_all_of_its_input_and_its_memory_goes_back() {
     let (d, line) = far("");
@@ -263,7 +263,7 @@ fn a_job_that_pauses_gets_all_of_its_input_and_its_memory_goes_back() {
         let _ = held.recv();
         all
     });
-    // Errors pass by the input that waits.
+    // Standard error is not blocked by the waiting input.
     assert_eq!(hear(), "paused\n");
     let sent = line.up.rests() - VOLUME;
     let memory = || usize::try_from(status_number(relay, "RssAnon")).unwrap() * 1024;
@@ -281,8 +281,8 @@ fn a_job_that_pauses_gets_all_of_its_input_and_its_memory_goes_back() {
     exits(client);
 }
 
-/// Of a hundred that had carried much, each left some 30 KiB among what the others still used,
-/// and 6 KiB for its own thread's next pieces.
+/// Regression: each of a hundred sessions that had transferred much left some 30 KiB among memory
+/// that others still used, and 6 KiB in its own thread's cache.
 #[test]
 fn sessions_that_have_carried_much_and_rest_leave_no_memory_behind() {
     const SESSIONS: usize = 64;
@@ -337,7 +337,7 @@ fn a_reader_that_pauses_gets_all_of_the_output() {
     out.read_exact(&mut first).unwrap();
     let sent = line.down.rests() - VOLUME;
     assert!(sent > 3 * MIB, "{sent}");
-    // Nobody reads, and the rest of the session goes on.
+    // The output is not read, and the rest of the session continues.
     gate.open();
     let mut err = BufReader::new(Patient(client.stderr.take().unwrap()));
     let mut said = String::new();
@@ -349,7 +349,7 @@ fn a_reader_that_pauses_gets_all_of_the_output() {
     exits(client);
 }
 
-/// The second session gets as much as the first one, whose client went in the middle.
+/// The second session gets as much as the first one, whose client left in the middle.
 #[test]
 fn a_client_that_goes_in_the_middle_gives_its_share_back() {
     let (d, line) = far("[limits]\nwindows = 2\n");
@@ -379,7 +379,7 @@ struct Grants {
     allowance: Allowance,
     lag: Duration,
     late: VecDeque<(Instant, u32)>,
-    /// The most that was granted and not sent, under way or not.
+    /// The most that was granted and not sent, including grants in transit.
     most: usize,
 }
 
@@ -399,7 +399,7 @@ impl Grants {
         self.allowance.left() + late as usize
     }
 
-    /// Sends so much, as far as there is credit, and hears grants where there is none.
+    /// Sends this much, as far as there is credit, and waits for grants if there is none.
     fn send(&mut self, volume: usize) {
         let zeros = vec![0; DATA_PAYLOAD];
         let mut left = volume;
@@ -418,7 +418,7 @@ impl Grants {
                 continue;
             }
             if let Some((due, _)) = self.late.front() {
-                // What was granted meanwhile counts from when it came.
+                // A grant that arrived in the meantime counts from its arrival.
                 let rest = due.saturating_duration_since(now);
                 let limit = Some(rest.max(Duration::from_millis(1)));
                 self.session.socket.set_read_timeout(limit).unwrap();
@@ -457,7 +457,7 @@ fn a_client_grants_more_to_a_host_that_waits_for_it() {
     assert_eq!(out.get().len(), VOLUME);
 }
 
-/// And none where its own reader is slow.
+/// It also grants no more if its own reader is slow.
 #[test]
 fn a_client_whose_reader_is_slow_grants_no_more() {
     let host = Host::new();
@@ -465,7 +465,7 @@ fn a_client_whose_reader_is_slow_grants_no_more() {
     let mut out = child.stdout.take().unwrap();
     let reader = later(move || {
         let (mut block, mut all) = (vec![0; 64 * 1024], 0);
-        // A sixteenth of a mebibyte in 8 ms: in a round trip less than half of one.
+        // A sixteenth of a mebibyte in 8 ms: less than half a mebibyte in a round trip.
         loop {
             match out.read(&mut block).unwrap() {
                 0 => return all,

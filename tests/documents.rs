@@ -1,5 +1,5 @@
-//! The documents and the code agree: the limits and times of the protocol, the
-//! tests that guard against threats, links, versions, and what `make` makes.
+//! The documents and the code agree: the limits and times of the protocol, the tests that guard
+//! against threats, links, versions, and the targets of `make`.
 
 use crate::tree;
 
@@ -9,14 +9,14 @@ use cosserver::config::settings::KEYS;
 use cosserver::protocol::limits;
 use tree::{Set, agree, files, relative, set, text};
 
-/// A document with its line breaks and runs of blanks made one blank.
+/// Reads a document with each run of white space replaced by one space.
 fn flat(path: &str) -> String {
     text(path).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 // ---- the protocol ----
 
-/// A number as the page writes it: 65,535.
+/// Formats a number as the page does: 65,535.
 fn grouped_digits(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
@@ -32,7 +32,7 @@ fn grouped_digits(number: u64) -> String {
 #[test]
 fn the_limits_of_the_protocol() {
     let page = flat("docs/PROTOCOL.md");
-    // Each constant with the sentences of the page that say it; {} is its value.
+    // Each constant with the sentences of the page that state it; {} is its value.
     let said: &[(&str, u64, &[&str])] = &[
         (
             "LENGTH_BYTES",
@@ -210,11 +210,11 @@ fn the_limits_of_the_protocol() {
             );
         }
     }
-    // DATA_HEADER is said by the layout: type, one byte, then one byte.
+    // The page states DATA_HEADER by the layout: type, one byte, then one byte.
     assert_eq!(limits::DATA_HEADER, 2);
     assert!(page.contains("The plaintext is type, one byte, then one byte, then the rest"));
 
-    // The manual page has the most important of them too.
+    // The manual page has the most important ones too.
     let short = flat("docs/man/cosserver-protocol.7");
     for (value, sentence) in [
         (limits::GREETING_BODY as u64, "{} bytes in all at most"),
@@ -250,7 +250,7 @@ fn the_limits_of_the_protocol() {
     );
 }
 
-/// The seconds of a constant that is no setting, as its source has them.
+/// Returns the seconds of a constant that is not a setting, from its source.
 fn seconds(source: &str, constant: &str) -> String {
     let text = text(source);
     let start = format!("const {constant}: Duration = Duration::from_secs(");
@@ -344,7 +344,7 @@ fn the_times_of_the_protocol() {
 
 // ---- the other documents ----
 
-/// The page had no word about the card's form and its check.
+/// Regression: the page did not describe the card's format and checksum.
 #[test]
 fn the_card_of_the_protocol_page_is_read_and_written_as_it_stands_there() {
     use cosserver::config::card::Card;
@@ -369,7 +369,7 @@ fn the_card_of_the_protocol_page_is_read_and_written_as_it_stands_there() {
     let sum = sha2::Sha256::digest(covered.as_bytes());
     let digits: String = sum[..4].iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(between[6], format!("check: {digits}"));
-    // What the page says does not matter, and what it says does.
+    // Differences that the page ignores, and differences that it does not.
     let loose = format!(
         "Hello,\n\n{}\r\n\n{}bye\n",
         "-----BEGIN COSSERVER INVITATION-----",
@@ -464,7 +464,7 @@ fn make_has_what_the_documents_name() {
     let mut named = 0;
     for document in ["README.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile"] {
         let page = text(document);
-        // In the text as `make test`, in examples at a line's begin.
+        // In the text as `make test`, in examples at the beginning of a line.
         for start in ["`make ", "\n    make ", "&& make ", "'make "] {
             for (at, _) in page.match_indices(start) {
                 let rest = page[at + start.len()..].chars();
@@ -500,7 +500,7 @@ fn the_fuzz_targets_are_those_that_are_built_and_told_of() {
     agree(&sources, &set(told), "fuzz/README.md");
 }
 
-/// Under inetd nothing of ours bounds the number of connections.
+/// Under inetd the daemon itself does not limit the number of connections.
 #[test]
 fn xinetd_is_told_how_many_there_may_be() {
     let example = text("etc/xinetd");

@@ -1,5 +1,5 @@
-//! The doors of a real daemon: who is let in, who is asked, who is sent away, and that
-//! each change counts for the next who calls.
+//! The registry of a real daemon: which machine is allowed, prompted or denied, and that each
+//! change applies to the next connection.
 
 use crate::daemon;
 
@@ -27,7 +27,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use zeroize::Zeroizing;
 
-/// The manager's hands on both doors of a folder.
+/// The manager's access to both doors of a directory.
 struct Manager {
     outer: Outer,
     inner: Inner,
@@ -54,7 +54,7 @@ fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
 }
 
-/// A machine of its own, which calls a daemon.
+/// A machine with its own key that connects to a daemon.
 struct Machine {
     key: KeyPair,
     host: Caller,
@@ -62,14 +62,14 @@ struct Machine {
     from: IpAddr,
 }
 
-/// What it hears at first.
+/// The first answer that it gets.
 enum Heard {
     Accepted(Vec<String>),
     Asked(Asks, Box<Talk>),
     Denied(String),
 }
 
-/// A conversation at the door.
+/// An exchange of prompts with the inner door.
 struct Talk {
     stranger: RawConnection,
     sealer: Sealer,
@@ -102,7 +102,7 @@ impl Machine {
         (stranger, noise)
     }
 
-    /// Asks by this mechanism for this.
+    /// Sends a request with this mechanism and service.
     fn asks(&self, credential: Credential, service: Service, words: &[&str]) -> Heard {
         let request = self.request(service, words);
         let opening = Opening {
@@ -132,12 +132,12 @@ impl Machine {
         }
     }
 
-    /// Wants to be known.
+    /// Requests registration.
     fn enrols(&self) -> Heard {
         self.asks(Credential::Machine, Service::Enrol, &[])
     }
 
-    /// Wants to be known; whether it is asked. It may be turned away without a word.
+    /// Requests registration; returns whether it is prompted. It may be closed without an answer.
     fn tries(&self) -> Option<Talk> {
         let mut stranger = RawConnection::try_from_address(self.from, self.port).ok()?;
         let greeting = stranger.try_greet()?;
@@ -171,7 +171,7 @@ impl Machine {
         request.encode().unwrap()
     }
 
-    /// Wants to be known, and is asked.
+    /// Requests registration, and must be prompted.
     fn is_asked(&self) -> (Asks, Talk) {
         match self.enrols() {
             Heard::Asked(by, talk) => (by, *talk),
@@ -180,7 +180,7 @@ impl Machine {
         }
     }
 
-    /// Wants to log in.
+    /// Requests a login.
     fn logs_in(&self) -> Heard {
         let (host, port, detach) = (None, 9003, false);
         let gui = Gui { host, port, detach };
@@ -191,7 +191,7 @@ impl Machine {
         matches!(self.enrols(), Heard::Accepted(_))
     }
 
-    /// Must be refused for this cause.
+    /// Must be denied for this cause.
     fn is_refused(&self, d: &Daemon, cause: &str) -> String {
         match self.enrols() {
             Heard::Denied(reference) => must_be(d, &reference, cause),
@@ -201,7 +201,7 @@ impl Machine {
 }
 
 impl Talk {
-    /// Answers; whether it is let in, else the refusal's reference.
+    /// Answers; returns whether it is allowed, otherwise the denial's reference.
     fn answers(&mut self, text: &str) -> Result<Vec<String>, String> {
         self.sends(text);
         let record = self.stranger.record().expect("neither yes nor no");
@@ -231,14 +231,14 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// The log has this cause under that reference.
+/// Checks that the log has this cause under that reference.
 fn must_be(d: &Daemon, reference: &str, cause: &str) -> String {
     let line = d.log.wait(&format!("denied ref={reference} "));
     assert!(line.contains(&format!(" cause={cause} ")), "{line}");
     line
 }
 
-/// A refusal of one is not to slow the next one down.
+/// A denial must not slow down the next one.
 const SETTINGS: &str = "[daemon]\nrefusal-interval = 1\n[penalties]\nexempt = [\"127.0.0.0/8\"]\n";
 
 fn start() -> (Daemon, Manager) {
@@ -257,7 +257,7 @@ fn out_of_the_box_hosts_with_a_cookie_pass_and_nobody_else() {
     };
     must_be(&d, &reference, "unknown-machine");
     assert_eq!(d.says(0, &["echo", "in"]), b"in\n");
-    // And is on the list by its name from now on.
+    // From now on it is listed by its name.
     let id = Id::of(&Caller::of(&d).machine.public);
     until("the host is on the list", || {
         m.inner
@@ -299,7 +299,7 @@ fn an_excluded_host_is_refused_whatever_cookie_it_has() {
     d.says(0, &["true"]);
 }
 
-/// What `cosadm check` says, whether it finds problems or not.
+/// Returns the output of `cosadm check`, with or without problems.
 fn checked(d: &Daemon) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cosadm"));
     let out = daemon::run(command.arg("-C").arg(d.server()).arg("check"));
@@ -324,7 +324,7 @@ fn a_host_that_was_deleted_is_not_known_again_by_its_cookie() {
     m.inner.delete(&id).unwrap();
     d.says(255, &["true"]);
     d.log.wait("cause=unknown-machine");
-    // The table says so where it says whom it lets in.
+    // The host table's listing also says that the machine is denied.
     for told in [
         cosadm(&["host", "list", "--json"]),
         cosadm(&["host", "show", "hosta"]),
@@ -332,7 +332,7 @@ fn a_host_that_was_deleted_is_not_known_again_by_its_cookie() {
         assert!(told.contains("denied by the doors"), "{told}");
         assert!(told.contains(&format!("machine add {id}")), "{told}");
     }
-    // At level 1 it is refused as well, also while a one-time password waits for it.
+    // At level 1 it is denied as well, also while a one-time password is waiting for it.
     m.outer.set_level(Level::Open).unwrap();
     for (reason, password) in [
         ("its machine was deleted from the inner door", "x"),
@@ -361,7 +361,7 @@ fn a_host_that_was_deleted_is_not_known_again_by_its_cookie() {
     }
     m.inner.add(&id, &name("hosta"), true).unwrap();
     d.says(0, &["true"]);
-    // The trust is taken back, and the machine stays known, as any PC's is.
+    // The trust is revoked, but the machine stays known, as any PC does.
     let told = cosadm(&["host", "remove", "hosta"]);
     assert!(told.contains(&format!("machine delete {id}")), "{told}");
 }
@@ -371,7 +371,7 @@ fn a_closed_door_wants_a_machine_on_both_lists() {
     let (d, mut m) = start();
     let machine = Machine::new(&d);
     m.inner.add(&machine.id(), &name("pc"), true).unwrap();
-    // The log says what would let it in, and nothing more.
+    // The log names the command that would allow it, and nothing more.
     let is_told = |add, close| {
         let line = machine.is_refused(&d, "unknown-machine");
         let told = ["machine add", "door close"].map(|words| line.contains(words));
@@ -439,11 +439,12 @@ fn an_activation_password_registers_once_under_the_managers_name() {
     assert_eq!(talk.answers(&made), Ok(vec![]));
     let named = |n: usize| m.inner.machine(&machines[n].id()).unwrap().unwrap().name;
     assert_eq!((named(0), named(1)), (name("Reception PC"), name("Store")));
-    // There is no password left that could be right.
+    // No password is left that could be right.
     machines[2].is_refused(&d, "unknown-machine");
 }
 
-/// Whoever only sits at the door's prompt makes room for others, and keeps nobody out.
+/// A connection that only waits at the inner door's prompt makes room for others, and does not lock
+/// them out.
 #[test]
 fn who_sits_at_the_prompt_makes_room_for_another_address() {
     let d = Daemon::start_with(
@@ -454,7 +455,7 @@ fn who_sits_at_the_prompt_makes_room_for_another_address() {
     m.outer.set_level(Level::Open).unwrap();
     m.inner.add_chosen(&name("pc"), b"secret").unwrap();
     let mut sitting: Vec<Talk> = (0..64).map(|_| Machine::new(&d).is_asked().1).collect();
-    // The same address has no more room.
+    // The same address gets no more room.
     Machine::new(&d).is_refused(&d, "busy");
     let other = Machine {
         from: IpAddr::from([127, 0, 0, 2]),
@@ -495,8 +496,8 @@ fn a_door_that_closes_meanwhile_registers_nobody() {
     assert_eq!(m.inner.count().unwrap(), 0);
 }
 
-/// Who writes keeps a registration waiting, and the manager closes the door meanwhile: what
-/// was decided before he did counts no more.
+/// A writer delays a registration, and the manager closes the outer door at the same time: the
+/// decision from before no longer counts.
 #[test]
 fn a_door_that_closes_while_a_registration_waits_lets_nobody_in() {
     let (d, mut m) = start();
@@ -523,7 +524,8 @@ fn a_door_that_closes_while_a_registration_waits_lets_nobody_in() {
     }
 }
 
-/// Each costs its source what a wrong proof costs: one slot at a time is left to it.
+/// Each denial has the penalty of a wrong proof for its source, which is left with one slot at a
+/// time.
 #[test]
 fn whoever_is_refused_at_the_doors_is_penalised() {
     let settings =
@@ -557,7 +559,7 @@ fn whoever_is_refused_at_the_doors_is_penalised() {
     has_one_slot(&guesser);
 }
 
-/// The page said that End comes at once, and three messages came before it.
+/// Regression: the page said that End comes at once, but three messages came before it.
 #[test]
 fn what_comes_with_a_registration_is_what_the_page_says() {
     use cosserver::protocol::stream::Message;
@@ -587,8 +589,8 @@ fn what_comes_with_a_registration_is_what_the_page_says() {
     assert_eq!(came, ["Eof 0", "Eof 1", "Reset 0"]);
 }
 
-/// Whoever hung up before he was told paid for leaving alone, and where the door took its time
-/// no line told of his guess.
+/// Regression: a client that hung up before it was told was only penalised for leaving, and if the
+/// inner door was slow, the log did not show its guess.
 #[test]
 fn hanging_up_hides_no_wrong_activation_password_and_no_other_refusal() {
     let settings = "[daemon]\nrefusal-interval = 1\n[penalties]\nauthfail = 100\nnoauth = 0\n\
@@ -597,7 +599,7 @@ fn hanging_up_hides_no_wrong_activation_password_and_no_other_refusal() {
     let mut m = Manager::of(&d.server());
     m.outer.set_level(Level::Open).unwrap();
     m.inner.add_chosen(&name("pc"), b"secret").unwrap();
-    // Soon after the line: the gate hears of the penalty a moment later.
+    // Soon after the log line: the gate learns of the penalty a moment later.
     let has_one_slot = |from: IpAddr| {
         until("one slot is left", || {
             let mut both = [(); 2].map(|()| RawConnection::greeted(from, d.port));
@@ -621,7 +623,7 @@ fn hanging_up_hides_no_wrong_activation_password_and_no_other_refusal() {
         "{line}"
     );
     has_one_slot(guesser.from);
-    // A host at an address that is not its own; it leaves with its last byte.
+    // A host at an address that is not its own; it leaves after its last byte.
     let from = IpAddr::from([127, 9, 8, 2]);
     let caller = Caller::of(&d);
     let mut stranger = RawConnection::from_address(from, d.port);
@@ -633,7 +635,7 @@ fn hanging_up_hides_no_wrong_activation_password_and_no_other_refusal() {
     has_one_slot(from);
 }
 
-/// When a machine was seen last is written down, once an hour.
+/// The time when a machine was last seen is recorded, once an hour.
 #[test]
 fn a_machine_that_is_let_in_was_seen() {
     let (d, mut m) = start();
@@ -653,7 +655,7 @@ fn a_machine_that_is_let_in_was_seen() {
     };
     let before = set(&m, 3_000);
     assert!(machine.is_let_in());
-    // Behind this, nothing that was to be written is still to come.
+    // After this, no earlier write is still pending.
     m.inner.set(&[Setting::BuildMode(true)]).unwrap();
     assert_eq!(Machine::new(&d).is_asked().1.answers("new"), Ok(vec![]));
     assert_eq!(seen(&m), before);
@@ -662,7 +664,7 @@ fn a_machine_that_is_let_in_was_seen() {
     until("it was seen again", || seen(&m) > before);
 }
 
-/// Whoever guesses and hangs up is no faster than one who waits for his refusal.
+/// A client that guesses and hangs up is not faster than one that waits for its denial.
 #[test]
 fn guesses_without_waiting_for_the_answer_are_no_faster() {
     let d = Daemon::start_with("[penalties]\nexempt = []\n", "");
@@ -673,10 +675,10 @@ fn guesses_without_waiting_for_the_answer_are_no_faster() {
     let mut guesses = 0;
     while std::time::Instant::now() < end {
         let mut machine = Machine::new(&d);
-        // No host of the table, for which slots are kept.
+        // Not a host of the table, for which slots are reserved.
         machine.from = IpAddr::from([127, 0, 0, 77]);
         if let Some(mut talk) = machine.tries() {
-            // What is looked up is seen by what it does: it is right.
+            // The effect shows that a guess is checked: this one is right.
             talk.sends("sesame");
             guesses += 1;
         }
@@ -704,7 +706,7 @@ fn the_welcome_reaches_whoever_is_let_in() {
         panic!("it is not let in");
     };
     assert_eq!(texts, [words]);
-    // A command's output stays what it is.
+    // A command's output is not changed.
     assert_eq!(d.says(0, &["echo", "x"]), b"x\n");
 }
 
@@ -727,8 +729,8 @@ fn at_level_0_nobody_is_asked_about() {
     assert_eq!(m.inner.count().unwrap(), 0);
 }
 
-/// Where a host's signer vouches for a user, the doors look at the host's machine; but a
-/// user whose own key is excluded stays out.
+/// If a host's signer vouches for a user, the registry checks the host's machine; but a user whose
+/// own key is excluded is denied.
 #[test]
 fn the_doors_look_at_the_machine_of_the_host_that_vouches() {
     let (d, mut m) = start();
@@ -745,7 +747,7 @@ fn the_doors_look_at_the_machine_of_the_host_that_vouches() {
         let envelope = record::parse(&record, &[Kind::Answer, Kind::Denied]).unwrap();
         (envelope.kind == Kind::Denied).then(|| hex(envelope.content))
     };
-    // What a user may be is another matter: the doors have let him through.
+    // Which user it may be is checked later: the registry has allowed it.
     if let Some(reference) = asks() {
         must_be(&d, &reference, "user");
     }
@@ -771,7 +773,7 @@ fn the_doors_look_at_the_machine_of_the_host_that_vouches() {
     );
 }
 
-/// A machine without a cookie gets nothing by being known.
+/// A known machine without a cookie gains nothing.
 #[test]
 fn a_known_machine_is_no_host() {
     let (d, mut m) = start();
@@ -802,7 +804,7 @@ fn a_session_of_a_machine_that_is_excluded_at_once_is_hung_up() {
     let ended = session.finish();
     assert_ne!(ended.status, Some(0));
     d.log.wait("how=cut");
-    // Whoever is at the door as well.
+    // Also a machine at the inner door's prompt.
     let machine = Machine::new(&d);
     let (_, mut talk) = machine.is_asked();
     assert_eq!(cut(&d, machine.id()), 1);
@@ -810,7 +812,7 @@ fn a_session_of_a_machine_that_is_excluded_at_once_is_hung_up() {
     assert_eq!(cut(&d, machine.id()), 0);
 }
 
-/// Asks the daemon to hang a machine up, as `cosadm exclude add --now` does.
+/// Tells the daemon to hang a machine up, as `cosadm exclude add --now` does.
 fn cut(d: &Daemon, id: Id) -> u64 {
     use cosserver::ipc::control::{Answer, Question};
     use cosserver::sys::local;
@@ -824,10 +826,10 @@ fn cut(d: &Daemon, id: Id) -> u64 {
     }
 }
 
-// ---- the door process ----
+// ---- the registry worker ----
 
-/// A daemon whose inner door stands in a folder that other hosts share, which is what it
-/// asks a process of its own for. One has been asked.
+/// Starts a daemon whose inner door is in a directory that other hosts share, which it reads by a
+/// registry worker. One has been used.
 fn start_shared() -> (Daemon, Manager) {
     let (d, mut m) = start();
     let shared = d.folder.path("shared");
@@ -843,11 +845,11 @@ fn door_process(d: &Daemon) -> Pid {
     Pid::from_raw(d.process("door"))
 }
 
-/// It holds the doors' files and its channel, and no socket of a stranger's; that it has no
-/// key is tests/sandbox.rs's.
+/// It holds the registry's files and its channel, and no socket of an unauthenticated connection;
+/// tests/sandbox.rs checks that it has no key.
 #[test]
 fn the_door_process_can_open_nothing_else() {
-    // Nobody else sees what it holds.
+    // Only root can see what it holds.
     if !daemon::needs_root() {
         return;
     }
@@ -895,8 +897,8 @@ fn a_door_process_that_hangs_costs_its_time_and_denies() {
     assert!(Machine::new(&d).is_let_in());
 }
 
-/// The process that is started for it waits for the outer door once, and says for which
-/// file; the next who calls when it is free again is let in.
+/// The registry worker that is started for it waits for the outer door once, and reports which file
+/// is locked; the next connection after the lock is released is allowed.
 #[test]
 fn whoever_keeps_the_outer_door_locked_is_named_by_its_file() {
     let (d, _m) = start();
@@ -927,8 +929,8 @@ fn a_door_that_is_damaged_while_the_daemon_runs_denies_and_says_where() {
     d.says(0, &["true"]);
 }
 
-/// The inner door is moved to another folder: the process that could not look there is
-/// another's turn.
+/// The inner door is moved to another directory: another registry worker replaces the one that
+/// could not read there.
 #[test]
 fn the_inner_door_is_moved_under_a_running_daemon() {
     let (d, mut m) = start();
@@ -952,13 +954,13 @@ fn the_inner_door_is_moved_under_a_running_daemon() {
         inner.look(&newcomer.id()).unwrap().0,
         RegistrationState::Known { .. }
     ));
-    // Gone with its folder: nobody is let in, and nothing is made there.
+    // Gone with its directory: every machine is denied, and nothing is created there.
     drop(inner);
     fs::rename(&shared, d.folder.path("away")).unwrap();
     machine.is_refused(&d, "doors");
     fs::rename(d.folder.path("away"), &shared).unwrap();
     assert!(machine.is_let_in());
-    // Another folder in its place, as one that is mounted anew.
+    // Another directory in its place, as after a new mount.
     let copy = d.folder.path("copy");
     daemon::must(Command::new("cp").arg("-a").args([&shared, &copy]));
     fs::rename(&shared, d.folder.path("old")).unwrap();
@@ -966,8 +968,8 @@ fn the_inner_door_is_moved_under_a_running_daemon() {
     assert!(machine.is_let_in());
 }
 
-/// The doors of the host alone: the monitor looks by itself, and has no process for it.
-/// Only where somebody is writing has it one, which waits for him; nobody else does.
+/// The registry is on this host only: the monitor reads it by itself, without a registry worker.
+/// Only while a process is writing does a worker wait for it; other connections are not delayed.
 #[test]
 fn whoever_writes_keeps_nobody_waiting_but_who_is_asked_about() {
     let (d, mut m) = start();
@@ -976,7 +978,7 @@ fn whoever_writes_keeps_nobody_waiting_but_who_is_asked_about() {
     m.outer.set_level(Level::Open).unwrap();
     m.inner.add(&known.id(), &name("pc"), true).unwrap();
     m.outer.put(List::Exclude, &banned.id(), "banned").unwrap();
-    // What is written down of the host's first proof, and of who is seen, is.
+    // The records of the host's first proof, and of machines seen, are written.
     let host = Id::of(&Caller::of(&d).machine.public);
     until("the host is on the list", || {
         m.inner.machine(&host).unwrap().is_some()
@@ -996,7 +998,7 @@ fn whoever_writes_keeps_nobody_waiting_but_who_is_asked_about() {
         until("a process waits for whoever writes", || {
             processes() > before
         });
-        // The monitor does not: whoever else calls is answered at once.
+        // The monitor does not wait: other connections are answered at once.
         let (_, took) = timed(|| RawConnection::greeted(banned.from, d.port));
         assert!(took < Duration::from_secs(1), "{took:?}");
         banned.is_refused(&d, "excluded");
@@ -1007,7 +1009,7 @@ fn whoever_writes_keeps_nobody_waiting_but_who_is_asked_about() {
 
 // ---- the start ----
 
-/// Both `-t` and a start say all of these, in one line.
+/// Both `-t` and a start report all of these, in one line.
 fn refuses_to_start(folder: &Folder, words: &[&str]) {
     for flag in ["-t", "-D"] {
         let mut command = Command::new(COSSERVER);
@@ -1049,8 +1051,8 @@ fn a_daemon_whose_doors_are_not_sound_does_not_start_and_changes_nothing() {
     d.says(0, &["true"]);
 }
 
-/// A door's file that is gone is not made anew without a word: who was excluded, or
-/// deleted, would be let in. The daemon starts, denies, and serves when the file is back.
+/// A missing registry file is not silently recreated: excluded or deleted machines would be
+/// allowed. The daemon starts, denies, and serves again when the file is back.
 #[test]
 fn a_door_that_is_gone_is_not_made_anew_without_a_word() {
     let mut folder = daemon::prepare("", "");
@@ -1085,7 +1087,7 @@ fn a_door_that_is_gone_is_not_made_anew_without_a_word() {
     }
 }
 
-/// What was decided yesterday counts today.
+/// Earlier decisions still apply after a restart.
 #[test]
 fn the_doors_are_as_they_were_after_a_restart() {
     let folder = daemon::prepare("", "");
@@ -1124,7 +1126,7 @@ fn under_inetd_the_doors_are_the_same() {
     d.says(255, &["true"]);
 }
 
-/// Each of inetd's daemons knows of its own connection alone: it is told to look again.
+/// Each of inetd's daemons knows only its own connection: it is told to check again.
 #[test]
 fn under_inetd_a_machine_that_is_excluded_at_once_is_hung_up() {
     let d = Daemon::inetd_as(SETTINGS);
@@ -1147,7 +1149,7 @@ fn under_inetd_a_machine_that_is_excluded_at_once_is_hung_up() {
             session
         })
         .collect();
-    // Another machine's exclusion is none of theirs.
+    // The exclusion of another machine does not affect them.
     let said = exclude(Machine::new(&d).id());
     assert!(said.contains(r#""told":3"#), "{said}");
     assert_eq!(daemon::children(d.pid()).len(), 3);
@@ -1160,7 +1162,7 @@ fn under_inetd_a_machine_that_is_excluded_at_once_is_hung_up() {
         daemon::children(d.pid()).is_empty()
     });
     d.log.said_times("how=cut", 3);
-    // Whoever is at the door as well.
+    // Also a machine at the inner door's prompt.
     m.outer.set_level(Level::Open).unwrap();
     m.inner.add_chosen(&name("pc"), b"secret").unwrap();
     let machine = Machine::new(&d);

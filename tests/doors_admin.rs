@@ -1,4 +1,4 @@
-//! `cosadm`'s subcommands of the doors, as an administrator or his script runs them.
+//! `cosadm`'s subcommands for the registry, as an administrator or a script runs them.
 
 use crate::daemon;
 use crate::host;
@@ -33,7 +33,7 @@ fn machines_are_added_listed_renamed_and_deleted() {
     );
     let added = s.json(&["machine", "add", A, "--name", "Reception PC"]);
     assert_eq!((&added["id"], &added["added"]), (&A.into(), &true.into()));
-    // As it is shown in groups, and in capitals.
+    // As displayed, in groups, and in capitals.
     let grouped = format!("{} {}", &B[..16], &B[16..]).to_uppercase();
     let told = s.tells(&["machine", "add", &grouped, "--name", "attic", "--local"]);
     assert!(
@@ -87,7 +87,7 @@ fn machines_are_added_listed_renamed_and_deleted() {
         (&excluded[0]["id"], &excluded[0]["name"]),
         (&B.into(), &"attic".into())
     );
-    // Who is not there is not excluded by a slip.
+    // A machine that does not exist is not excluded by mistake.
     s.bad(1, &["machine", "delete", A, "--exclude"]);
     assert_eq!(
         s.json(&["exclude", "list"])["excluded"]
@@ -100,7 +100,7 @@ fn machines_are_added_listed_renamed_and_deleted() {
     assert!(told.contains("on the exclude list"), "{told}");
 }
 
-/// `machine add` is one command, also while the outer door is closed.
+/// `machine add` needs no second command, also while the outer door is closed.
 #[test]
 fn a_machine_that_is_added_while_the_outer_door_is_closed_is_let_in() {
     let s = Host::new();
@@ -113,7 +113,7 @@ fn a_machine_that_is_added_while_the_outer_door_is_closed_is_let_in() {
         (&meets["included"], &meets["meets"]),
         (&true.into(), &"in".into())
     );
-    // Once is enough, and an open door asks for no list.
+    // Once is enough, and while the outer door is open no list is needed.
     let again = s.json(&["machine", "add", A, "--name", "a"]);
     assert_eq!(again["included"], false);
     s.good(&["door", "open"]);
@@ -130,7 +130,7 @@ fn a_machine_is_named_by_its_name_where_one_alone_has_it() {
     s.good(&["machine", "add", A, "--name", "Reception PC"]);
     s.good(&["machine", "add", B, "--name", "attic"]);
     s.good(&["machine", "rename", "reception pc", "Attic"]);
-    // Of two with one name neither is taken, and both are listed.
+    // If two have the same name neither is taken, and both are listed.
     for command in [
         &["machine", "delete", "attic"][..],
         &["machine", "rename", "ATTIC", "x"],
@@ -147,7 +147,7 @@ fn a_machine_is_named_by_its_name_where_one_alone_has_it() {
         told.contains("no authorized machine has the ID or the name"),
         "{told}"
     );
-    // An ID is an ID, and what can be neither is a mistake of the command line.
+    // An ID is taken as an ID, and what can be neither is an error of the command line.
     s.bad(2, &["machine", "delete", "\u{1b}x"]);
     assert_eq!(s.json(&["exclude", "add", "attic"])["id"], B);
     assert_eq!(
@@ -156,13 +156,13 @@ fn a_machine_is_named_by_its_name_where_one_alone_has_it() {
     );
 }
 
-/// A name may be that of several machines, which the manager is told.
+/// Several machines may have the same name, and the manager is told.
 #[test]
 fn who_has_a_name_already_is_told() {
     let s = Host::new();
     let told = s.tells(&["machine", "add", A, "--name", "attic"]);
     assert!(!told.contains("as well"), "{told}");
-    // Once more, in other letters: it is itself.
+    // The same machine again, with different capitals, is not another one.
     let told = s.tells(&["machine", "add", A, "--name", "Attic"]);
     assert!(!told.contains("as well"), "{told}");
     let same = format!("another machine is called Attic as well: {A}");
@@ -225,14 +225,14 @@ fn the_excluded_are_listed_and_let_go() {
         (&added["added"], &added["cut"]),
         (&true.into(), &serde_json::Value::Null)
     );
-    // What is open is not hung up, which is said.
+    // Open connections are not hung up, and the message says so.
     let told = s.tells(&["exclude", "add", B]);
     let now = format!(
         "goes on, and `cosadm -C {} exclude add {B} --now`",
         s.dir.display()
     );
     assert!(told.contains(&now), "{told}");
-    // Once more keeps its name.
+    // A second exclusion keeps its name.
     let added = s.json(&["exclude", "add", B]);
     assert_eq!(
         (&added["added"], &added["name"]),
@@ -270,8 +270,8 @@ fn who_is_excluded_now_is_hung_up() {
     assert_eq!(s.json(&["exclude", "add", &machine, "--now"])["cut"], 0);
 }
 
-/// `otp add NAME > FILE`, done twice, emptied the file: the shell does that first. With `-o`
-/// the password of the first time stays.
+/// Regression: `otp add NAME > FILE`, run twice, emptied the file, because the shell does that
+/// first. With `-o` the first password stays.
 #[test]
 fn a_one_time_password_goes_to_a_new_file_or_is_not_made() {
     use std::os::unix::fs::PermissionsExt;
@@ -299,7 +299,7 @@ fn a_one_time_password_goes_to_a_new_file_or_is_not_made() {
         "{told}"
     );
     assert_eq!(fs::read(&file).unwrap(), password);
-    // One that cannot be written is withdrawn.
+    // A password that cannot be written is withdrawn.
     let nowhere = file.join("none");
     let told = s.bad(
         1,
@@ -319,7 +319,7 @@ fn one_time_passwords_are_made_chosen_and_deleted() {
     let s = Host::new();
     let out = s.run(&["otp", "add", "Reception PC"]);
     let (password, told) = (text(&out.stdout), text(&out.stderr));
-    // Alone on standard output, so that a script can take it.
+    // Nothing else is on standard output, so that a script can read it.
     assert_eq!(
         (password.len(), password.lines().count()),
         (40, 1),
@@ -376,7 +376,7 @@ fn one_time_passwords_are_made_chosen_and_deleted() {
             .contains("is not open")
     );
     s.bad(2, &["otp", "add", "x", "--password-fd", "y"]);
-    // They are what the inner door takes, each once, without what a line ends with.
+    // The inner door accepts each of them once, without the end of the line.
     let mut inner = s.inner();
     for (n, typed, name) in [
         (1, password.trim_end(), "Reception PC"),
@@ -424,7 +424,7 @@ fn the_outer_door_closes_over_who_is_authorized() {
         assert!(told.contains(words), "{told}");
     }
     assert_eq!(s.json(&["door", "status"])["level"], 1);
-    // As it was out of the box.
+    // As after installation.
     let told = s.tells(&["sestab", "level", "2"]);
     assert!(
         told.contains("the include list is empty: hosts of hostinfo")
@@ -454,7 +454,7 @@ fn the_outer_door_closes_over_who_is_authorized() {
         assert_eq!(status[field], value, "{field}");
     }
     assert_eq!(status["folder"], s.paths().state.to_str().unwrap());
-    // A machine that is authorized while the door is open is let in once it is closed again.
+    // A machine that is authorized while the outer door is open is allowed after it is closed.
     let c = "0123456789abcdef0123456789abcdef";
     s.good(&["door", "open"]);
     s.good(&["machine", "add", c, "--name", "c"]);
@@ -526,7 +526,7 @@ fn settings_are_set_and_shown() {
     s.good(&["settings", "set", "welcome", "x"]);
     let told = s.tells(&["settings", "set", "welcome"]);
     assert_eq!(told, "cosadm: there is no welcome message now\n");
-    // First what was done.
+    // The message begins with what was done.
     for (name, value, words) in [
         (
             "build-mode",
@@ -586,7 +586,7 @@ fn the_backdoor_is_read_and_never_shown() {
         .inner()
         .activate(&id(A), b"a long backdoor", &other, true, &mut || Ok(true));
     assert_eq!(known.unwrap(), Some(other));
-    // No line is no empty line.
+    // No line is not an empty line.
     assert_eq!(set(b"").status.code(), Some(1));
     assert_eq!(s.good(&["settings", "get", "backdoor-password"]), "set\n");
     assert!(text(&set(b"short\n").stderr).contains("fewer than 8"));
@@ -616,7 +616,7 @@ fn the_inner_door_is_moved() {
     assert_eq!(s.good(&["settings", "get", "folder"]).trim(), shared);
     assert_eq!(s.json(&["door", "status"])["authorized"], 0);
     s.good(&["machine", "add", B, "--name", "b"]);
-    // Another host on the same folder.
+    // Another host on the same directory.
     let t = Host::new();
     let told = t.tells(&["settings", "set", "folder", shared]);
     assert!(told.contains("as it was there"), "{told}");
@@ -624,13 +624,13 @@ fn the_inner_door_is_moved() {
     let told = t.tells(&["settings", "set", "folder", "default"]);
     assert!(told.contains("did not come along"), "{told}");
     assert_eq!(t.json(&["door", "status"])["authorized"], 0);
-    // One that others can write is refused, and changes nothing.
+    // A directory that others can write is rejected, and nothing changes.
     let open = s.folder("open", 0o777);
     let told = s.bad(1, &["settings", "set", "folder", open.to_str().unwrap()]);
     assert!(told.contains("can be written by everybody"), "{told}");
     assert_eq!(s.good(&["settings", "get", "folder"]).trim(), shared);
     assert!(fs::read_dir(&open).unwrap().next().is_none());
-    // Sticky or not.
+    // With or without the sticky bit.
     chmod(&open, 0o1777);
     let told = s.bad(1, &["settings", "set", "folder", open.to_str().unwrap()]);
     assert!(
@@ -648,7 +648,7 @@ fn the_inner_door_is_moved() {
     );
     chmod(shared.as_ref(), 0o700);
     assert!(s.run(&["check"]).status.success());
-    // A folder that is not mounted is named, and there is a way back.
+    // A directory that is not mounted is named, and there is a way to correct the setting.
     fs::remove_dir_all(shared).unwrap();
     let told = s.bad(1, &["machine", "list"]);
     assert!(told.contains("is its folder mounted?"), "{told}");
@@ -678,7 +678,7 @@ fn the_ten_calls_of_the_session_table() {
         true
     );
     assert_eq!(s.json(&["sestab", "set", "I", A])["name"], "Reception");
-    // What the inner door does not know it refuses.
+    // A machine that the inner door does not know is denied there.
     let told = s.tells(&["sestab", "set", "I", A]);
     assert!(
         told.contains("inner door does not know")
@@ -758,7 +758,7 @@ fn a_machine_is_inquired_as_the_daemon_decides() {
         (&seen["standing"], &seen["meets_as_host"]),
         (&"unknown".into(), &"in".into())
     );
-    // It calls from this host itself.
+    // It connects from this host itself.
     s.good(&["settings", "set", "remote-only", "yes"]);
     assert_eq!(s.json(&["sestab", "inquire"])["meets"], "in");
     assert_eq!(s.json(&["sestab", "inquire", A])["meets"], "refused");
@@ -834,7 +834,7 @@ fn check_says_whom_the_doors_let_in() {
     assert!(s.run(&["check"]).status.success());
 }
 
-/// Whoever reads a list slowly keeps nobody from writing.
+/// A slow reader of a list does not block writers.
 #[test]
 fn a_list_that_nobody_reads_stops_no_writer() {
     let s = Host::new();
@@ -852,7 +852,7 @@ fn a_list_that_nobody_reads_stops_no_writer() {
     let mut out = list.stdout.take().unwrap();
     let mut read = vec![0; 16];
     out.read_exact(&mut read).unwrap();
-    // More than a pipe holds is still to come.
+    // There is more data than a pipe holds.
     s.good(&["machine", "add", A, "--name", "zzz"]);
     out.read_to_end(&mut read).unwrap();
     assert!(list.wait().unwrap().success());
@@ -879,7 +879,7 @@ fn the_inner_door_may_be_missing_where_only_the_outer_is_asked() {
     assert!(told.contains("nobody new is let in"), "{told}");
     assert!(s.good(&["init"]).contains("anew: nobody is authorized"));
     assert_eq!(s.json(&["exclude", "list"])["excluded"][0]["id"], A);
-    // The outer one as well.
+    // The outer door as well.
     fs::remove_file(cosserver::registry::Outer::path(&s.paths())).unwrap();
     for command in [["exclude", "list"], ["door", "status"]] {
         let told = s.bad(1, &command);
@@ -893,7 +893,7 @@ fn the_inner_door_may_be_missing_where_only_the_outer_is_asked() {
     assert!(s.good(&["init"]).contains("anew: whoever was excluded"));
 }
 
-/// What a command leaves undone is told, and what undoes it.
+/// A command reports what it leaves undone, and the command for it.
 #[test]
 fn what_is_left_to_be_done_is_told() {
     let s = Host::new();

@@ -1,5 +1,5 @@
-//! A machine that is excluded among a million: refused before anything that it asks is
-//! decoded, and its tries leave nothing behind.
+//! An excluded machine among a million: it is denied before any of its request is decoded, and its
+//! attempts leave nothing behind.
 
 use crate::daemon;
 use crate::door;
@@ -12,17 +12,17 @@ use cosserver::registry::{Doors, Id, Level, List, Outer};
 use daemon::{Daemon, descriptors_at_rest, long, of_role, prepare};
 use door::{At, Machine, Manager};
 
-/// How many machines are excluded.
+/// Number of excluded machines.
 const MILLION: u32 = 1_000_000;
 
-/// What a process may grow by, KiB, from the first thousand tries on: what its allocator
-/// keeps when a crowd of 500 has left. Two bytes of each of 100,000 would be more.
+/// The most that a process may grow by, KiB, after the first thousand attempts: what its allocator
+/// keeps after 500 concurrent connections. Two bytes for each of 100,000 would be more.
 const GROWS: u64 = 128;
 
-/// No penalties: else one slot at a time is left to a source that tries so often.
+/// No penalties: otherwise a source with that many attempts has one slot at a time.
 const SETTINGS: &str = "[penalties]\nauthfail = 0\nnoauth = 0\n[daemon]\nrefusal-interval = 1\n";
 
-/// Puts a million machines on a host's exclude list, past the manager's way, which takes
+/// Puts a million machines on a host's exclude list directly, because the manager's interface adds
 /// them one by one.
 fn exclude_a_million(paths: &Paths) {
     let mut db = rusqlite::Connection::open(Outer::path(paths)).unwrap();
@@ -32,7 +32,7 @@ fn exclude_a_million(paths: &Paths) {
         let mut put = t.prepare(query).unwrap();
         for n in 0..MILLION {
             let mut id = [0x33; 16];
-            // In their order, and far from each other.
+            // In ascending order, and far from each other.
             id[..4].copy_from_slice(&(n * 4_294).to_be_bytes());
             put.execute(rusqlite::params![id, format!("machine {n}")])
                 .unwrap();
@@ -41,8 +41,8 @@ fn exclude_a_million(paths: &Paths) {
     t.commit().unwrap();
 }
 
-/// A process's share of memory, KiB: all of it; and what is its own, for the program's
-/// pages are shared with whatever else runs it just then.
+/// Returns a process's memory use, KiB: in total, and its private part, because other processes may
+/// share the program's pages.
 fn memory(pid: i32) -> (u64, u64) {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let number = |key: &str| -> u64 {
@@ -52,7 +52,8 @@ fn memory(pid: i32) -> (u64, u64) {
     (number("Pss:"), number("Pss_Anon:"))
 }
 
-/// Tries with what is no opening, so many at a time; the reference of the last refusal.
+/// Makes attempts with an invalid opening, this many at a time; returns the reference of the last
+/// denial.
 fn tries(at: &At, machine: &Machine, count: usize) -> String {
     let mut last = String::new();
     let mut left = count;
@@ -72,7 +73,7 @@ fn tries(at: &At, machine: &Machine, count: usize) -> String {
 
 #[test]
 fn an_excluded_machine_is_refused_before_it_is_listened_to() {
-    // Nobody else sees how much memory the daemon has.
+    // Only root can see how much memory the daemon has.
     if !daemon::needs_root() {
         return;
     }
@@ -91,7 +92,8 @@ fn an_excluded_machine_is_refused_before_it_is_listened_to() {
         m.outer.count(List::Exclude).unwrap(),
         u64::from(MILLION) + 1
     );
-    // The same bytes behind the same handshake: only who is not excluded is listened to.
+    // The same bytes after the same handshake: only a machine that is not excluded gets as far as
+    // decoding.
     let cause_of = |machine: &Machine| {
         let line = d.log.wait(&tries(&at, machine, 1));
         let (_, cause) = line.split_once("cause=").unwrap();
@@ -129,7 +131,7 @@ fn an_excluded_machine_is_refused_before_it_is_listened_to() {
     assert_eq!(cause_of(&excluded), "excluded");
     assert_eq!(cause_of(&other), "handshake");
     assert_eq!(d.log.count("lost process="), 0);
-    // And once it is forgiven, it is listened to.
+    // Without the exclusion, its request is decoded again.
     m.outer.delete(List::Exclude, &excluded.id()).unwrap();
     assert_eq!(cause_of(&excluded), "handshake");
 }

@@ -1,5 +1,5 @@
-//! Whoever is killed in the midst of a write loses nothing: at each single write of each
-//! change, and at any moment while machines register with a daemon.
+//! A process that is killed during a write loses nothing: at every single write of every change,
+//! and at any moment while machines register with a daemon.
 
 use crate::daemon;
 use crate::door;
@@ -22,14 +22,14 @@ use nix::unistd::Pid;
 use daemon::{COSADM, Daemon, Folder, children, long, must, run};
 use door::{At, Heard, Machine, Manager, QUICK, name};
 
-/// Machines that are there before: more than one page of each file holds.
+/// Number of existing machines: more than one page of each file holds.
 const MACHINES: u16 = 300;
 const CHOSEN: &str = "a password that the manager chose";
 const BACKDOOR: &str = "the back door's password";
 
 fn id(n: u16) -> Id {
     let mut id = [0x5a; 16];
-    // Spread over the whole of the list.
+    // Spread over the whole list.
     id[..2].copy_from_slice(&n.wrapping_mul(0x9e37).to_be_bytes());
     id[2..4].copy_from_slice(&n.to_be_bytes());
     Id(id)
@@ -39,7 +39,7 @@ fn id(n: u16) -> Id {
 const NEW: Id = Id([0x77; 16]);
 const OTHER: Id = Id([0x78; 16]);
 
-/// One change: what it is called, and its transactions one after the other.
+/// A change: its name, and its transactions in order.
 type Work = (&'static str, &'static [fn(&Path)]);
 
 const WORKS: &[Work] = &[
@@ -181,12 +181,12 @@ fn activate(at: &Path, id: Id, password: &str) -> RegistrationOutcome {
     outcome.unwrap()
 }
 
-/// The generated password of a folder that [`filled`] has made.
+/// Returns the generated password of a directory that [`filled`] has created.
 fn generated(at: &Path) -> String {
     fs::read_to_string(at.join("generated")).unwrap()
 }
 
-/// A configuration folder with full doors, the outer one open.
+/// Creates a configuration directory with a full registry, the outer door open.
 fn filled() -> Folder {
     let folder = empty();
     let paths = Paths::of_dir(&folder.0);
@@ -217,7 +217,7 @@ fn empty() -> Folder {
     folder
 }
 
-/// The same folder once more.
+/// Copies the directory.
 fn copy_of(folder: &Folder) -> Folder {
     let copy = empty();
     fs::copy(folder.path("generated"), copy.path("generated")).unwrap();
@@ -229,7 +229,7 @@ fn copy_of(folder: &Folder) -> Folder {
     copy
 }
 
-/// All that both files hold, but for the times.
+/// The contents of both files without the times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct State {
     level: Level,
@@ -242,7 +242,7 @@ struct State {
 }
 
 impl State {
-    /// Of files that are sound.
+    /// Reads intact files.
     fn of(at: &Path) -> Self {
         let mut m = Manager::in_folder(at);
         m.outer.check_whole().unwrap();
@@ -270,7 +270,7 @@ impl State {
     }
 }
 
-/// The library that kills whoever has it loaded.
+/// Builds the library that kills the process into which it is loaded.
 fn killer(folder: &Folder) -> PathBuf {
     let library = folder.path("killer.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/door/killer.c");
@@ -280,7 +280,8 @@ fn killer(folder: &Folder) -> PathBuf {
     library
 }
 
-/// Has a process of its own do this work there, killed at its n-th write. Whether it was.
+/// Has a separate process do this work there, killed at its n-th write. Returns whether it was
+/// killed.
 fn is_killed(killer: &Path, at: &Path, what: &str, n: u32, torn: bool) -> bool {
     let mut child = Command::new(std::env::current_exe().unwrap());
     let (_, module) = module_path!().split_once("::").unwrap();
@@ -290,7 +291,7 @@ fn is_killed(killer: &Path, at: &Path, what: &str, n: u32, torn: bool) -> bool {
     ends_by_kill(&mut child, killer, at, n, torn)
 }
 
-/// Runs this to its end or its n-th write there. Whether it was killed.
+/// Runs this to its end or its n-th write there. Returns whether it was killed.
 fn ends_by_kill(child: &mut Command, killer: &Path, at: &Path, n: u32, torn: bool) -> bool {
     let there = fs::canonicalize(at).unwrap().join("state");
     child.env("KILL_IN", there).env("KILL_AT", n.to_string());
@@ -303,7 +304,7 @@ fn ends_by_kill(child: &mut Command, killer: &Path, at: &Path, n: u32, torn: boo
     killed
 }
 
-/// What the others start in processes of their own; by itself it has nothing to do.
+/// The other tests start this one in separate processes; by itself it does nothing.
 #[test]
 fn a_process_that_may_be_killed() {
     let Some(what) = std::env::var_os("KILLED_WORK") else {
@@ -319,7 +320,7 @@ fn a_process_that_may_be_killed() {
     }
 }
 
-/// Whether a write of it is to be played back.
+/// Returns whether it has a write to roll back.
 fn is_half_written(at: &Path) -> bool {
     let journal = |file: &str| fs::metadata(at.join(file)).is_ok_and(|m| m.len() > 0);
     journal("state/sestab.db-journal") || journal("state/idfile.db-journal")
@@ -337,7 +338,7 @@ fn a_change_is_made_whole_or_not_at_all() {
     while round == 0 || kills < enough {
         let torn = round % 2 == 1;
         for (what, steps) in WORKS {
-            // What may be found: what was there, and what is there after each step.
+            // The allowed contents: those from before, and those after each step.
             let whole = copy_of(&template);
             let mut allowed = vec![before.clone()];
             for step in *steps {
@@ -374,7 +375,7 @@ fn a_change_is_made_whole_or_not_at_all() {
     eprintln!("{kills} killed, {played_back} of them to be played back");
 }
 
-/// The same of the manager's own program.
+/// The same with the manager's own program.
 #[test]
 fn cosadm_changes_the_whole_or_nothing() {
     let tools = Folder::new();
@@ -403,7 +404,7 @@ fn cosadm_changes_the_whole_or_nothing() {
         let mut allowed = vec![before.clone(), State::of(&whole.0)];
         assert_ne!(allowed[0], allowed[1], "{words:?} does nothing");
         if words.contains(&"--exclude") {
-            // It is kept out before it is deleted.
+            // It is excluded before it is deleted.
             let mut excluded = before.clone();
             excluded.exclude.clone_from(&allowed[1].exclude);
             allowed.push(excluded);
@@ -427,8 +428,8 @@ fn cosadm_changes_the_whole_or_nothing() {
     eprintln!("cosadm: {kills} killed");
 }
 
-/// A password is there and its machine is not registered, or it is gone and it is; and
-/// it serves nobody else.
+/// Either the password exists and its machine is not registered, or the password is gone and the
+/// machine is registered; and it registers no other machine.
 fn serves_once(at: &Path, found: &State) {
     let is_in = |id: Id| found.machines.iter().any(|m| m.0 == id);
     for (called, password) in [("chosen", CHOSEN.to_owned()), ("generated", generated(at))] {
@@ -483,7 +484,7 @@ fn doors_are_made_whole_or_not_at_all() {
     }
 }
 
-/// The door processes of a daemon.
+/// Returns the registry workers of a daemon.
 fn door_processes(d: &Daemon) -> Vec<i32> {
     let is_door = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -492,8 +493,8 @@ fn door_processes(d: &Daemon) -> Vec<i32> {
     children(d.pid()).into_iter().filter(is_door).collect()
 }
 
-/// Eight machines type a password at once, and meanwhile somebody is killed: a door
-/// process by turns with the whole daemon.
+/// Eight machines type a password at once while a process is killed: alternately a registry worker
+/// and the whole daemon.
 #[test]
 fn a_daemon_that_is_killed_has_registered_one_or_none() {
     let mut d = Daemon::start_with(QUICK, "");
@@ -530,7 +531,7 @@ fn a_daemon_that_is_killed_has_registered_one_or_none() {
                 })
                 .collect();
             start.wait();
-            // Any moment will do: that is what is tested.
+            // Any moment is suitable: that is what is tested.
             std::thread::park_timeout(moment);
             if round % 2 == 0 {
                 for pid in door_processes(&d) {
@@ -570,7 +571,7 @@ fn a_daemon_that_is_killed_has_registered_one_or_none() {
         assert_eq!(m.machines().len(), registered, "round {round}: one is lost");
         if is_left {
             early += 1;
-            // It is as good as before, for one machine.
+            // The password still works, for one machine.
             let at = At::of(&d);
             let again = Machine::new();
             let heard = again.is_asked(&at, Asks::Activation).types(&password);

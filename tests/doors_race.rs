@@ -1,5 +1,5 @@
-//! Who races for a one-time password: whatever they do, it registers one machine, under
-//! the name that the manager chose.
+//! A race for a one-time password: it registers exactly one machine, under the name that the
+//! manager chose.
 
 use crate::daemon;
 use crate::door;
@@ -12,11 +12,11 @@ use cosserver::registry::{Doors, Inner, Level, Outer};
 use daemon::{Daemon, Folder, long, prepare};
 use door::{At, Heard, Machine, Manager, QUICK, machines, name, shared_door};
 
-/// How many race.
+/// Number of competing machines.
 const RACERS: usize = 64;
 
-/// One race: each machine is asked for a password, and then all type it at once. Whoever
-/// has won.
+/// Runs one race: each machine is prompted for a password, then all type it at once. Returns the
+/// machines that were registered.
 fn race(at: &[At], password: &str) -> Vec<Machine> {
     let start = Barrier::new(RACERS);
     let won = Mutex::new(Vec::new());
@@ -38,9 +38,9 @@ fn race(at: &[At], password: &str) -> Vec<Machine> {
     won.into_inner().unwrap()
 }
 
-/// So many rounds, chosen and generated passwords by turns.
+/// Runs this many rounds, alternately with chosen and generated passwords.
 fn rounds(at: &[At], inner: &mut Inner, count: usize) {
-    // Somebody else's password keeps the door asking whatever is used up.
+    // A password for another name keeps the inner door prompting after the others are used up.
     inner.add_generated(&name("nobody")).unwrap();
     for round in 0..count {
         let called = name(&format!("PC {round}"));

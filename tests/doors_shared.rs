@@ -1,5 +1,5 @@
-//! Four hosts with one inner door between them, each with an outer door of its own: what
-//! is changed at one counts at all for whoever calls next.
+//! Four hosts with one shared inner door, each with its own outer door: a change at one of them
+//! applies, at all four, to the next connection.
 
 use crate::daemon;
 use crate::door;
@@ -14,7 +14,7 @@ use cosserver::registry::{Doors, Inner, Level, List, Outer};
 use daemon::{Daemon, Folder, long, prepare};
 use door::{At, Heard, Machine, Manager, QUICK, name, shared_door};
 
-/// Four daemons, and the folder of their inner door.
+/// Four daemons, and the directory of their inner door.
 struct Hosts {
     all: Vec<Daemon>,
     at: Vec<At>,
@@ -44,12 +44,12 @@ impl Hosts {
         }
     }
 
-    /// The manager of one of the hosts.
+    /// Returns the manager of one of the hosts.
     fn manager(&self, which: usize) -> Manager {
         Manager::of(&self.all[which])
     }
 
-    /// Refused by each host, for this cause.
+    /// Checks that each host denies it, for this cause.
     fn refuse(&self, machine: &Machine, cause: &str) {
         for n in 0..4 {
             self.refused_by(n, machine, cause);
@@ -57,7 +57,7 @@ impl Hosts {
     }
 
     fn refused_by(&self, n: usize, machine: &Machine, cause: &str) {
-        // From elsewhere each time, for a source that is refused often is kept small.
+        // From a new address each time, because a source with many denials gets few slots.
         let mut machine = machine.clone();
         machine.from = door::fresh_address();
         let reference = machine.is_refused(&self.at[n]);
@@ -75,7 +75,7 @@ impl Hosts {
 #[test]
 fn what_one_host_learns_all_know() {
     let mut hosts = Hosts::start();
-    // Registered at one, by each of the ways.
+    // Registered at one host, in each of the ways.
     let (by_name, by_password) = (Machine::new(), Machine::new());
     hosts.refuse(&by_name, "unknown-machine");
     let build = |hosts: &mut Hosts, on| hosts.inner.set(&[Setting::BuildMode(on)]).unwrap();
@@ -86,7 +86,7 @@ fn what_one_host_learns_all_know() {
     hosts.know(&by_name);
     let made = hosts.inner.add_generated(&name("PC 18")).unwrap().shown();
     let talk = by_password.is_asked(&hosts.at[1], Asks::Activation);
-    // Somebody at another host was asked for the same password.
+    // A machine at another host was prompted for the same password.
     let late = Machine::new().is_asked(&hosts.at[2], Asks::Activation);
     let heard = talk.types(&made);
     assert!(matches!(heard, Heard::In(_)), "{heard:?}");
@@ -94,7 +94,8 @@ fn what_one_host_learns_all_know() {
     assert!(matches!(heard, Heard::Denied(_)), "{heard:?}");
     hosts.know(&by_password);
 
-    // One host closes, with those two; the others take a third in, which it does not.
+    // One host closes its outer door, with those two on the list; the others allow a third, which
+    // it denies.
     assert_eq!(hosts.manager(3).close(), 2);
     let third = Machine::new();
     hosts.inner.add(&third.id(), &name("third"), true).unwrap();
@@ -104,24 +105,24 @@ fn what_one_host_learns_all_know() {
     hosts.refused_by(3, &third, "unknown-machine");
     hosts.know(&by_name);
 
-    // One host keeps a machine out; the others do not.
+    // One host excludes a machine; the others do not.
     let excluded = &mut hosts.manager(2).outer;
     excluded.put(List::Exclude, &by_name.id(), "PC 17").unwrap();
     hosts.refused_by(2, &by_name, "excluded");
     by_name.is_known(&hosts.at[0]);
 
-    // Deleted through one, it is unknown to all, the closed one too.
+    // Deleted at one host, it is unknown at all, including the closed one.
     assert!(hosts.manager(1).inner.delete(&by_password.id()).unwrap());
     hosts.refuse(&by_password, "unknown-machine");
     let left = hosts.manager(0).machines();
     let mut left: Vec<_> = left.iter().map(|m| m.name.as_str()).collect();
-    // They come in the order of their IDs.
+    // They are ordered by their IDs.
     left.sort_unstable();
     assert_eq!(left, ["PC 17", "third"]);
 }
 
-/// Whoever is authorized is let in by all four, whatever the manager does meanwhile to
-/// others; and whoever is not never is.
+/// All four allow every authorized machine, whatever the manager changes for other machines; an
+/// unauthorized one is never allowed.
 #[test]
 fn all_serve_while_the_manager_works() {
     let mut hosts = Hosts::start();
@@ -153,7 +154,7 @@ fn all_serve_while_the_manager_works() {
                     stranger.from = door::fresh_address();
                     match stranger.calls(at) {
                         Heard::Denied(_) => {}
-                        // A password was pending just then.
+                        // A password was pending at that moment.
                         Heard::Asked(talk) => {
                             let heard = talk.types("wrong");
                             assert!(matches!(heard, Heard::Denied(_)), "{heard:?}");

@@ -1,4 +1,4 @@
-//! What the time of a refusal at the doors tells: not why.
+//! The time of a denial by the registry does not reveal its cause.
 
 use crate::daemon;
 use crate::door;
@@ -17,10 +17,10 @@ use daemon::stats::{furthest, median, order};
 use daemon::{Daemon, long};
 use door::{At, Machine, Manager, fresh_address};
 
-/// Strangers who call at the same time; each gets a refusal a second.
+/// Connections at the same time; each gets a denial per second.
 const STRANGERS: usize = 32;
 
-/// Refused at the first door, behind it, at the second, and for what was no request.
+/// Denied by the outer door, after it, by the inner door, and for an invalid request.
 #[derive(Clone, Copy, Debug)]
 enum Why {
     Excluded,
@@ -36,7 +36,7 @@ const CAUSES: [(Why, &str); 4] = [
     (Why::WrongAddress, "address"),
 ];
 
-/// Calls, is refused for that, and how long it took from its last word to the end, µs.
+/// Connects, is denied for that cause, and returns the time from its last message to the end, µs.
 fn refused(why: Why, at: &At, banned: &Machine, caller: &Caller) -> (String, f64) {
     let garbage = [0xff; 300];
     let mut stranger = match why {
@@ -74,8 +74,8 @@ fn no_cause_of_a_refusal_at_the_doors_shows_in_its_time() {
         let line = d.log.wait(&refused(why, &at, &banned, &caller).0);
         assert!(line.contains(&format!("cause={cause} ")), "{line}");
     }
-    // What else the machine does can set two of them apart by chance; what the daemon tells
-    // shows the more, the more often one looks.
+    // Other load on the machine can separate two of them by chance; a real difference shows more
+    // clearly with more samples.
     let looks: &[usize] = if long() { &[2_000] } else { &[200, 800] };
     let mut last = String::new();
     for each in looks {
@@ -87,7 +87,7 @@ fn no_cause_of_a_refusal_at_the_doors_shows_in_its_time() {
     panic!("{last}");
 }
 
-/// Has each cause refused so often. Which two are told apart, if two are.
+/// Has each cause denied this often. Returns two causes that can be distinguished, if any.
 fn told_apart(each: usize, at: &At, banned: &Machine, caller: &Caller) -> Option<String> {
     let samples: Mutex<BTreeMap<&str, Vec<f64>>> = Mutex::default();
     std::thread::scope(|threads| {

@@ -1,6 +1,5 @@
-//! The real tools over `cosrsh` against the real daemon, and their results byte
-//! for byte. `scripts/need test` installs them; where one is missing the test
-//! says so, and fails in CI.
+//! The real tools over `cosrsh` against the real daemon, with their results compared byte for byte.
+//! `scripts/need test` installs them; if one is missing the test says so, and fails in CI.
 
 use crate::daemon;
 use crate::tool;
@@ -116,7 +115,7 @@ fn tar_to_and_from_a_remote_archive() {
     let rmt = format!("--rmt-command={}", on_path("rmt").unwrap().display());
     let rsh = format!("--rsh-command={}", d.folder.path("bin/cosrsh").display());
     let file = d.folder.path("archive.tar");
-    // tar looks the host up itself before it calls anybody, so the test names an address.
+    // tar looks up the host name itself before it connects, so the test uses an address.
     for archive in [
         format!("127.0.0.1:{}", file.display()),
         format!("{}@127.0.0.1:{}", me(), file.display()),
@@ -135,7 +134,7 @@ fn tar_to_and_from_a_remote_archive() {
         }
         tar(&["-c", "-C", here.to_str().unwrap(), "."]);
         assert!(fs::metadata(&file).unwrap().len() > 6_000_000);
-        // The archive is a whole one for a tar that reads it here, too.
+        // The archive is complete for a local tar, too.
         let here_listed = must(tool(&d, "tar").arg("-tf").arg(&file));
         assert_eq!(tar(&["-t"]), here_listed);
         tar(&["-x", "-C", back.to_str().unwrap()]);
@@ -195,7 +194,7 @@ fn parallel_over_remote_hosts() {
     let d = start();
     let count = if long() { 1000 } else { 24 };
     let mut parallel = tool(&d, "parallel");
-    // A home of its own: it keeps notes there.
+    // With its own home directory: it keeps notes there.
     parallel
         .env("HOME", &d.folder.0)
         .env("PARALLEL_HOME", d.folder.path("notes"));
@@ -211,13 +210,13 @@ fn parallel_over_remote_hosts() {
     parallel.arg("echo {} $((6*7)) 'it'\\''s'; test {} -ne 3");
     parallel.arg(":::").args((1..=count).map(|n| n.to_string()));
     let out = daemon::run(&mut parallel);
-    // Its status is the number of jobs that failed.
+    // Its status is the number of failed jobs.
     assert_eq!(out.status.code(), Some(1), "{out:?}");
     let expected: String = (1..=count).map(|n| format!("{n} 42 it's\n")).collect();
     assert_eq!(String::from_utf8(out.stdout).unwrap(), expected);
     d.log.said_at_least("exec session=", count);
 
-    // Files carried there and back, and the input distributed.
+    // Files transferred in both directions, and the input distributed.
     let mut parallel = tool(&d, "parallel");
     parallel
         .env("HOME", &d.folder.0)
@@ -248,8 +247,8 @@ fn parallel_over_remote_hosts() {
     assert_eq!(sum, 500_000);
 }
 
-/// GNU parallel kills the `cosrsh` of a job; the job itself it has put into a process group of
-/// its own over there, which was left behind.
+/// Regression: GNU parallel kills the `cosrsh` of a job; the job itself, which it has put into its
+/// own process group on the host, was left behind.
 #[test]
 fn jobs_of_parallel_end_by_timeout_and_halt() {
     if !have(&["parallel"]) {
@@ -265,7 +264,7 @@ fn jobs_of_parallel_end_by_timeout_and_halt() {
     {
         let (pids, fails) = (d.folder.path(&format!("pids{n}")), stops[0] == "--halt");
         let mut parallel = tool(&d, "parallel");
-        // A home of its own: it keeps notes there.
+        // With its own home directory: it keeps notes there.
         parallel
             .env("HOME", &d.folder.0)
             .env("PARALLEL_HOME", &notes);

@@ -1,5 +1,5 @@
-//! The inner door of a real daemon and the real client: who is registered, by what, and
-//! who is turned away.
+//! The inner door of a real daemon and the real client: which machine is registered, by what, and
+//! which is denied.
 
 use crate::daemon;
 use crate::login;
@@ -23,7 +23,7 @@ use seat::Seat;
 
 const ADDRESS: &str = "127.0.0.1";
 
-/// The doors of a daemon, with the manager's hand on them.
+/// The registry of a daemon, with the manager's access to it.
 struct Doors {
     outer: Outer,
     inner: Inner,
@@ -42,7 +42,7 @@ impl Doors {
         self.inner.set(&[setting]).unwrap();
     }
 
-    /// The names of all authorized machines.
+    /// Returns the names of all authorized machines.
     fn names(&self) -> Vec<String> {
         let mut all = Vec::new();
         let mut push = |m: cosserver::registry::inner::Machine| {
@@ -55,8 +55,8 @@ impl Doors {
     }
 }
 
-/// A machine that the daemon has never heard of: its folder, where the daemon's key is
-/// pinned, and nothing else.
+/// A machine that is unknown to the daemon: its directory, where the daemon's key is pinned, and
+/// nothing else.
 struct Machine {
     folder: Folder,
     port: u16,
@@ -84,7 +84,7 @@ impl Machine {
         enrol(&self.folder.0, self.port, ADDRESS, flags)
     }
 
-    /// The same in a script, which gives these lines.
+    /// The same in a script, which supplies these lines.
     fn enrols(&self, flags: &[&str], lines: &[&str]) -> Ended {
         ended(&self.enrol(flags), lines)
     }
@@ -103,7 +103,7 @@ fn enrol(folder: &Path, port: u16, host: &str, flags: &[&str]) -> Command {
     command
 }
 
-/// How a client ends that has no terminal, and these lines on its standard input.
+/// Runs a client without a terminal, with these lines on its standard input, to its end.
 fn ended(command: &Command, lines: &[&str]) -> Ended {
     let mut alone = Command::new("setsid");
     alone.arg("--wait").arg(command.get_program());
@@ -137,7 +137,7 @@ fn is_let_in_already(ended: &Ended, id: Id) {
     );
 }
 
-/// Denied, for the cause in the log, and with these words.
+/// Checks that it was denied, for this cause in the log, and with this message.
 fn is_denied(d: &Daemon, ended: &Ended, cause: &str, words: &str) {
     assert_eq!((ended.status, ended.out.len()), (Some(255), 0), "{ended:?}");
     let said = ended.err.concat();
@@ -170,12 +170,12 @@ fn in_build_mode_a_name_registers() {
         line.contains(&m.id().to_string()) && line.contains("PC 17"),
         "{line}"
     );
-    // From now on it is asked nothing, in build mode or not.
+    // From now on it is not prompted, in build mode or not.
     for on in [true, false] {
         doors.set(Setting::BuildMode(on));
         is_let_in_already(&m.enrols(&[], &[]), m.id());
     }
-    // A person types it.
+    // A user types it.
     doors.set(Setting::BuildMode(true));
     let other = Machine::new(&d);
     let mut seat = Seat::take(&other.enrol(&[]));
@@ -185,14 +185,14 @@ fn in_build_mode_a_name_registers() {
     seat.types(b"Y\n");
     is_registered(&seat.ends(), other.id());
     assert_eq!(doors.names(), ["Joan", "PC 17"]);
-    // And a script that gives none is no try.
+    // A script that gives no name makes no attempt.
     let none = Machine::new(&d);
     let ended = none.enrols(&["--password-fd", "0"], &["Joan"]);
     assert!(ended.err.concat().contains("give --name NAME"), "{ended:?}");
     assert_eq!(doors.names(), ["Joan", "PC 17"]);
 }
 
-/// As at a login: the host's key first, and by a person.
+/// As at a login: the user accepts the host's key first.
 #[test]
 fn a_host_whose_key_is_not_pinned_is_asked_nothing_before_somebody_agrees() {
     let d = Daemon::start();
@@ -205,7 +205,7 @@ fn a_host_whose_key_is_not_pinned_is_asked_nothing_before_somebody_agrees() {
     let ended = m.enrols(&["--name", "PC", "--password-fd", "0"], &[]);
     assert_eq!(ended.status, Some(255), "{ended:?}");
     assert!(ended.err.concat().contains(pinned.trim_end()), "{ended:?}");
-    // A refusal proves no key: it is agreed to in vain.
+    // A denial does not prove the key, so accepting it has no effect.
     doors.outer.set_level(Level::Closed).unwrap();
     let mut seat = Seat::take(&m.enrol(&["--name", "PC"]));
     seat.sees("(yes/no) ");
@@ -242,7 +242,7 @@ fn a_one_time_password_registers_once_and_under_the_managers_name() {
     is_denied(&d, &by(&one, "0000-0000"), "activation", used);
     is_registered(&by(&one, &password.shown()), one.id());
     is_denied(&d, &by(&two, &password.shown()), "activation", used);
-    // At a terminal it is not seen.
+    // At a terminal it is not echoed.
     let mut seat = Seat::take(&two.enrol(&[]));
     seat.sees("ACTIVATION password: ");
     seat.types_unseen(b"open sesame\n");
@@ -250,7 +250,7 @@ fn a_one_time_password_registers_once_and_under_the_managers_name() {
     is_registered(&seat.ends(), two.id());
     assert!(!seen.contains("sesame"), "{seen}");
     assert_eq!(doors.names(), ["Counter", "Reception PC"]);
-    // The last one is gone: nobody is asked any more.
+    // The last one is used up: no machine is prompted any more.
     is_denied(
         &d,
         &by(&three, "open sesame"),
@@ -278,8 +278,8 @@ fn the_backdoor_registers_whoever_knows_it() {
     );
 }
 
-/// While the outer door is closed, or the machine excluded, nothing is asked, whatever could
-/// be answered.
+/// While the outer door is closed, or the machine excluded, it is not prompted, whatever the answer
+/// would be.
 #[test]
 fn whoever_is_kept_out_is_not_asked() {
     let d = Daemon::start();
@@ -296,30 +296,30 @@ fn whoever_is_kept_out_is_not_asked() {
     );
     doors.outer.put(List::Include, &m.id(), "PC").unwrap();
     is_denied(&d, &tries(), "unknown-machine", &m.id().to_string());
-    // Both lists, and it is in.
+    // On both lists, it is allowed.
     doors.inner.add(&m.id(), &name("PC"), true).unwrap();
     is_let_in_already(&tries(), m.id());
-    // Excluded, whatever else there is.
+    // If excluded, it is denied whatever else applies.
     for level in Level::ALL {
         doors.outer.set_level(level).unwrap();
         doors.outer.put(List::Exclude, &m.id(), "PC").unwrap();
         is_denied(&d, &tries(), "excluded", &m.id().to_string());
         doors.outer.delete(List::Exclude, &m.id()).unwrap();
     }
-    // Level 0 asks no list of machines.
+    // Level 0 checks no list of machines.
     doors.outer.set_level(Level::Off).unwrap();
     let other = Machine::new(&d);
     is_let_in_already(&other.enrols(&[], &[]), other.id());
     assert_eq!(doors.names(), ["PC"]);
 }
 
-/// A host that the manager has deleted is unknown, cookie or not.
+/// A host that the manager has deleted is unknown, even with a valid cookie.
 #[test]
 fn a_deleted_host_is_asked_for_its_commands_and_registers_again() {
     let d = Daemon::start();
     let mut doors = Doors::of(&d, Level::Open);
     doors.set(Setting::Welcome("Welcome to hostb".into()));
-    // By its first proof it is known, under its name.
+    // Its first proof makes it known, under its name.
     let out = daemon::run(&mut d.cos(&["-v", "true"]));
     assert!(out.status.success(), "{out:?}");
     let err = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -342,7 +342,7 @@ fn a_deleted_host_is_asked_for_its_commands_and_registers_again() {
         d.port
     );
     assert_eq!(ended_without.err, [said]);
-    // At a terminal whoever sits there is asked, before a long command is.
+    // At a terminal the user is prompted, before the rest of a long command is requested.
     let long = "x".repeat(5_000);
     let mut seat = Seat::take(&d.cos(&["echo", &long]));
     seat.sees("nter your name: ");
@@ -358,7 +358,7 @@ fn a_deleted_host_is_asked_for_its_commands_and_registers_again() {
     );
     assert_eq!(doors.names(), ["hosta again"]);
     d.says(0, &["true"]);
-    // Or it is registered by itself.
+    // Or it is registered by a separate command.
     assert!(doors.inner.delete(&id).unwrap());
     let command = enrol(&d.client(), d.port, "hostb", &["--name", "third"]);
     let ended = self::ended(&command, &[]);
@@ -396,7 +396,7 @@ fn at_a_login_the_door_asks_first_and_a_script_is_not_asked() {
         .unwrap();
     let m = Machine::new(d);
     let folder: &PathBuf = &m.folder.0;
-    // The login's password stays where it is.
+    // The login's password is not used.
     let ended = ended(&gui(folder, d.port, &["--password-fd", "0"]), &[PASSWORD]);
     let said = format!(
         "cos: {ADDRESS}: this machine is not known to {ADDRESS}; `cos -C {} enrol -p {} {ADDRESS}` first",
@@ -420,7 +420,7 @@ fn at_a_login_the_door_asks_first_and_a_script_is_not_asked() {
         ended.err
     );
     assert_eq!(doors.names(), ["Desk"]);
-    // From then on a script is asked for its login alone.
+    // From then on a script is prompted only for its login.
     let ended = self::ended(&gui(folder, d.port, &["--password-fd", "0"]), &[PASSWORD]);
     assert_eq!(
         (ended.status, ended.out),
@@ -428,7 +428,7 @@ fn at_a_login_the_door_asks_first_and_a_script_is_not_asked() {
         "{:?}",
         ended.err
     );
-    // Closed, an unknown machine is asked for no password at all.
+    // While closed, an unknown machine is not prompted for any password.
     doors.outer.set_level(Level::Closed).unwrap();
     let ended = self::ended(&gui(folder, d.port, &["--password-fd", "0"]), &[PASSWORD]);
     is_denied(d, &ended, "unknown-machine", "access denied");

@@ -1,5 +1,5 @@
-//! The scripts of `examples/`, each run as an administrator would run it, on a machine of its
-//! own with the daemon installed. `make lint` checks them with shellcheck and checkbashisms.
+//! The scripts of `examples/`, each run as an administrator would run it, on a test machine with
+//! the daemon installed. `make lint` checks them with shellcheck and checkbashisms.
 
 use crate::daemon;
 use crate::machine;
@@ -24,17 +24,17 @@ const SCRIPTS: [&str; 10] = [
     "rolling-restart.sh",
 ];
 
-/// What each shell of these tests begins with.
+/// The first lines of each shell of these tests.
 const CLIENT: &str = "export COS_CONFIG_DIR=/root/A; cd /srv/checkout/examples\n";
 
-/// A machine that serves root's client on it as `hostb`.
+/// Starts a machine that serves root's client on it as `hostb`.
 fn serving() -> Option<Machine> {
     let machine = Machine::with_cosserver("none")?;
     machine.must("cosserver");
     Some(machine)
 }
 
-/// Runs this in the folder of the scripts, with this exit status; all it said.
+/// Runs this in the directory of the scripts, with this exit status; returns all its output.
 fn ends(machine: &Machine, status: i32, script: &str) -> String {
     machine.ends(status, &[CLIENT, script].concat())
 }
@@ -43,13 +43,13 @@ fn must(machine: &Machine, script: &str) -> String {
     ends(machine, 0, &["set -e\n", script].concat())
 }
 
-/// A command that tells `interrupt` that it runs, and does not end by itself.
+/// A command that signals `interrupt` that it runs, and does not end by itself.
 const HANGS: &str = "echo x >/root/begun; exec sleep 1234";
 
-/// Runs this script until something in it `HANGS`, and sends it the signal; all it said. It must
-/// end with this status, and its clients before it.
+/// Runs this script until a command in it `HANGS`, and sends it the signal; returns all its output.
+/// It must end with this status, and its clients before it.
 fn interrupt(machine: &Machine, signal: &str, status: i32, script: &str) -> String {
-    // What a shell starts in the background ignores SIGINT.
+    // A shell makes background processes ignore SIGINT.
     let line = format!(
         "rm -f /root/begun; mkfifo /root/begun
          env --default-signal=INT {script} >/root/said 2>&1 & pid=$!
@@ -113,7 +113,7 @@ fn backup_keeps_the_newest_archives_and_fails_without_a_trace() {
     );
     assert!(said.contains("tar failed with status 2\n"), "{said}");
     assert_eq!(must(&machine, "ls /root/backup"), before);
-    // Where cos itself failed, its own line is all that is said.
+    // If cos itself failed, its own line is the only message.
     let said = ends(&machine, 255, "./backup.sh nowhere / /root/backup 1");
     assert!(said.starts_with("cos: nowhere: "), "{said}");
     assert!(!said.contains("tar failed"), "{said}");
@@ -335,8 +335,8 @@ fn rolling_restart_stops_at_the_first_failure() {
 fn rolling_restart_waits_for_the_others_after_a_failure() {
     let Some(machine) = serving() else { return };
     must(&machine, MORE_NAMES);
-    // The first waits until the second has failed, and then leaves time to a script that does
-    // not wait for it.
+    // The first waits until the second has failed, and then leaves time to a script that does not
+    // wait for it.
     machine.must(
         "mkfifo /root/go
          cat >/root/restart <<'END'
@@ -374,7 +374,7 @@ fn rolling_restart_interrupted_begins_no_further_host() {
             assert_eq!(machine.running("rolling-restart"), Vec::<String>::new());
         }
     }
-    // Of two hosts the second may not have come to its command.
+    // Of two hosts the second may not have reached its command.
     let count: u32 = machine.must("wc -l </root/all").trim().parse().unwrap();
     assert!((6..=9).contains(&count), "{count}");
 }
@@ -389,7 +389,7 @@ fn rolling_restart_refuses_a_number_of_none() {
     }
 }
 
-/// `follow-log.sh`, running.
+/// Starts `follow-log.sh`.
 fn follower(machine: &Machine, script: &str, stdout: Stdio) -> Child {
     machine
         .shell(&[CLIENT, script].concat())
@@ -399,7 +399,7 @@ fn follower(machine: &Machine, script: &str, stdout: Stdio) -> Child {
         .unwrap()
 }
 
-/// Waits until so many commands follow a file.
+/// Waits until this many commands follow a file.
 fn tails(machine: &Machine, count: usize) {
     machine.until("the hosts follow the file", |m| {
         m.running("tail -n 0 -F -- /root").len() == count
@@ -441,7 +441,7 @@ fn follow_log_follows_a_host_that_is_named_twice() {
 fn follow_log_ends_when_nobody_reads_its_lines() {
     let Some(machine) = serving() else { return };
     must(&machine, MORE_NAMES);
-    // One host's log says nothing: its follower cannot find out.
+    // One host's log has no new lines, so its follower cannot notice.
     machine.must(
         "cat >/usr/local/bin/tail <<'END'
 #!/bin/sh
@@ -469,7 +469,7 @@ END
 #[test]
 fn follow_log_ends_before_the_client_has_opened_its_pipe() {
     let Some(machine) = serving() else { return };
-    // sed quotes the file's name for the client, which the shell has not started then.
+    // sed quotes the file's name for the client, which the shell has not started at that time.
     stub(&machine, "sed", "echo x >/root/begun; exec sleep 4321");
     machine.must("mkfifo /root/begun");
     let script = "PATH=/root/stub:$PATH exec ./follow-log.sh /root/log hostb";
@@ -488,7 +488,7 @@ fn follow_log_reconnects_and_leaves_nothing_behind() {
     let mut follower = follower(&machine, script, Stdio::piped());
     let said = daemon::Lines::collect(follower.stdout.take().unwrap());
     let hears = |word: &str| {
-        // A tail has its name before it has opened the file: what is written until then is lost.
+        // A tail has its name before it has opened the file: lines written until then are lost.
         machine.until("both hosts' lines come", |m| {
             m.must(&format!("echo {word} >>'/root/the logs/l'"));
             let comes = |host: &str| said.count(&format!("{host}: {word}")) > 0;
@@ -497,7 +497,7 @@ fn follow_log_reconnects_and_leaves_nothing_behind() {
     };
     tails(&machine, 2);
     hears("first");
-    // One connection ends: its follower comes back, the other one is not disturbed.
+    // One connection ends: its follower reconnects, the other one is not disturbed.
     let one = machine.running("tail -n 0 -F -- /root").remove(0);
     let pid = one.split(' ').next().unwrap();
     machine.must(&format!("kill {pid}"));
@@ -691,7 +691,7 @@ fn deploy_rolls_back_when_the_check_fails() {
     let said = deploy(1, "/root/bad.tar");
     assert!(said.contains(&format!("rolled back to {link}")), "{said}");
     assert_eq!(must(&machine, current), "good\n");
-    // What is no archive changes nothing, though its end looks like that of one.
+    // An invalid archive changes nothing, even if its end looks like that of a valid one.
     machine.must("{ cat /etc/passwd; head -c 10240 /dev/zero; } >/root/none.tar");
     deploy(3, "/root/none.tar");
     assert_eq!(must(&machine, "readlink \"/srv/it's here/current\""), link);
@@ -701,7 +701,7 @@ fn deploy_rolls_back_when_the_check_fails() {
     );
 }
 
-/// Makes the archives of two releases, and deploys the first below /srv/app.
+/// Creates the archives of two releases, and deploys the first below /srv/app.
 fn deployed(machine: &Machine) -> String {
     must(
         machine,
@@ -757,7 +757,7 @@ fn deploy_tells_a_failed_roll_back() {
     );
     assert!(said.contains("the roll-back FAILED"), "{said}");
     assert!(!said.contains("rolled back"), "{said}");
-    // And it does not begin where there is no link to go back to.
+    // It does not begin if there is no link to roll back to.
     let said = ends(&machine, 3, "./deploy.sh hostb /root/new.tar /srv/app true");
     assert!(said.contains("is no link"), "{said}");
 }
@@ -811,7 +811,7 @@ fn copy_file_gives_a_new_file_the_permissions_of_its_source() {
         );
         assert_eq!(said.trim(), copy, "{source}");
     }
-    // Meanwhile nobody else can read it.
+    // Until it is complete, no other user can read it.
     stub(
         &machine,
         "sha256sum",
@@ -838,7 +838,7 @@ fn chroot_inetd_makes_nothing_outside_its_folder() {
         ("/.", "is the root folder"),
         ("//", "is the root folder"),
     ] {
-        // Where it is not refused, it is not to go far.
+        // If a case is not rejected, it must not get far.
         let line = format!("PATH=/root/none; ./chroot-inetd.sh {words}");
         let said = ends(&machine, 2, &line);
         assert!(said.contains(why), "{words}: {said}");
@@ -948,7 +948,7 @@ fn chroot_inetd_serves_what_lies_in_it() {
     let back = must(&machine, &format!("echo in | {run} cat"));
     assert_eq!(back, "in\n");
     ends(&machine, 3, &format!("{run} 'exit 3'"));
-    // An update: keys and the table stay.
+    // After an update, keys and the table stay.
     must(
         &machine,
         &format!("PATH=$PATH:/usr/local/sbin; ./chroot-inetd.sh /srv/jail >/dev/null; {run} true"),

@@ -1,8 +1,8 @@
-//! Every example of README.md and of the manual pages is run as it is written.
+//! Every example of README.md and of the manual pages is run as written.
 //!
-//! `hosta`, `hostb`, `hostc` and `pc` are machines of the test, with the accounts, files and
-//! programs that the examples name. An example that is not run stands in `NOT_RUN` with its
-//! reason; one that is in neither fails the test.
+//! `hosta`, `hostb`, `hostc` and `pc` are test machines, with the accounts, files and programs that
+//! the examples use. An example that is not run is listed in `NOT_RUN` with its reason; one that is
+//! neither run nor listed fails the test.
 
 use crate::daemon;
 use crate::machine;
@@ -75,12 +75,12 @@ const NOT_RUN: &[(&str, &str)] = &[
     ),
 ];
 
-/// Programs of others that examples call. Without one its examples are passed over; CI fails.
+/// Third-party programs that examples call. Without one its examples are skipped; CI fails.
 const PROGRAMS: [&str; 10] = [
     "git", "rsync", "pdsh", "parallel", "jq", "hg", "unison", "ansible", "sftp", "scp",
 ];
 
-/// The program that this command lacks, which is said.
+/// Returns the program that this command lacks, and reports it.
 fn lacks(command: &str) -> bool {
     let words: BTreeSet<&str> = command
         .split(|c: char| !c.is_ascii_alphanumeric())
@@ -98,11 +98,11 @@ fn lacks(command: &str) -> bool {
     true
 }
 
-/// What takes an installation away: run last, on hostc.
+/// Commands that remove an installation: run last, on hostc.
 const LAST: [&str; 2] = ["rm -rf ", "userdel "];
 
-/// What must be there before the first example that has this word in it: on which host, and
-/// the commands that make it.
+/// The prerequisites of the first example that contains this word: on which host, and the commands
+/// that create them.
 const BEFORE: &[(&str, &str, &str)] = &[
     (
         "hg clone",
@@ -121,8 +121,8 @@ const BEFORE: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// What a user types at a terminal: the end of a prompt, and the answer; `OTP` is the
-/// password that `cosadm otp add` has printed last.
+/// What a user types at a terminal: the end of a prompt, and the answer; `OTP` is the password that
+/// `cosadm otp add` printed last.
 const TYPED: &[(&str, &[(&str, &str)])] = &[
     (
         "pc$ cos enrol hostb",
@@ -136,14 +136,14 @@ const TYPED: &[(&str, &[(&str, &str)])] = &[
     ),
 ];
 
-/// An example: where it stands, and its lines.
+/// An example: its location and its lines.
 struct Block {
     at: String,
     page: &'static str,
     lines: Vec<String>,
 }
 
-/// The blocks of README: its numbered lines, which are one, and what is indented.
+/// Returns the blocks of README: its numbered lines, which form one, and indented blocks.
 fn of_readme() -> Vec<Block> {
     let page = text("README.md");
     let mut blocks: Vec<Block> = Vec::new();
@@ -184,7 +184,7 @@ fn of_readme() -> Vec<Block> {
     blocks
 }
 
-/// The literal blocks of a manual page.
+/// Returns the literal blocks of a manual page.
 fn of_page(page: &'static str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut open = false;
@@ -224,7 +224,7 @@ fn blocks() -> Vec<Block> {
     all
 }
 
-/// The commands of a block: a line that ends with `|` or `\` goes on in the next.
+/// Returns the commands of a block: a line that ends with `|` or `\` continues in the next.
 fn commands(block: &Block) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     let mut goes_on = false;
@@ -242,7 +242,7 @@ fn commands(block: &Block) -> Vec<String> {
     all
 }
 
-/// A command without the comment behind it.
+/// Returns a command without the comment after it.
 fn bare(command: &str) -> &str {
     command.split("  #").next().unwrap().trim()
 }
@@ -265,7 +265,7 @@ struct Park {
     wrong: RefCell<Vec<String>>,
 }
 
-/// The accounts and the files that the examples name, where their hosts have them.
+/// The accounts and files that the examples use, on their hosts.
 const ACCOUNTS: &str = "
     hostname $NAME
     printf '192.0.2.1 hosta\\n192.0.2.7 hostb\\n192.0.2.9 hostc\\n192.0.2.20 pc\\n' >>/etc/hosts
@@ -319,7 +319,7 @@ impl Park {
         }
     }
 
-    /// What this example needs, unless it is there.
+    /// Creates what this example needs, if it is missing.
     fn prepare(&self, command: &str) {
         for (number, (word, host, script)) in BEFORE.iter().enumerate() {
             if !command.contains(word) || !self.prepared.borrow_mut().insert(number) {
@@ -333,14 +333,14 @@ impl Park {
         }
     }
 
-    /// Carries a card to hosta.
+    /// Copies a card to hosta.
     fn carry(&self, card: &str, from: &str, to: &str) {
         let card = self.host(from).path(card);
         std::fs::copy(card, self.hosta.path(to)).unwrap();
     }
 
-    /// Runs a command of this block there, as the prompt before it says, in a folder of its
-    /// own.
+    /// Runs a command of this block on the host that the prompt before it names, in a separate
+    /// directory.
     fn run(&self, at: &str, number: usize, line: &str) {
         let (host, command, is_root) = match line.split_once("# ") {
             Some((host, command)) if !host.contains(' ') => (host, command, true),
@@ -389,7 +389,7 @@ impl Park {
             let printed = said.lines().next().unwrap();
             self.otp.replace(printed.to_owned());
         }
-        // What is made on hosta stays there.
+        // What is created on hosta stays there.
         let card = command.split_once("-o ").filter(|_| host != "hosta");
         if let Some((_, card)) = card {
             let card = format!("{folder}/{}", bare(card));
@@ -428,7 +428,7 @@ impl Park {
     }
 }
 
-/// A command to its end: its status, and what it said, standard output first.
+/// Runs a command to its end: its status, and its output, standard output first.
 fn whole(mut command: Command) -> (Option<i32>, String) {
     let out = command.output().unwrap();
     let said = [out.stdout, out.stderr].concat();
@@ -438,7 +438,7 @@ fn whole(mut command: Command) -> (Option<i32>, String) {
     )
 }
 
-/// Each block is run, read, or excused; what is excused is there.
+/// Each block is run, read, or excused; each excused one exists.
 #[test]
 fn every_example_runs_as_it_is_written() {
     if !daemon::needs_root() {
@@ -503,7 +503,7 @@ fn every_example_runs_as_it_is_written() {
     assert!(park.run.get() > 40, "only {} were run", park.run.get());
 }
 
-/// What is indented or literal is found in every document, so that no example is missed.
+/// Indented and literal blocks are found in every document, so that no example is missed.
 #[test]
 fn every_document_is_searched_for_examples() {
     for path in files() {

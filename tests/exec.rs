@@ -1,5 +1,4 @@
-//! The main job against the real daemon: what a command is started with, and
-//! what its caller learns of its end.
+//! Jobs on the real daemon: what a command is started with, and what the client learns of its end.
 
 use crate::daemon;
 
@@ -13,7 +12,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use daemon::{COS, COSADM, COSSERVER, Daemon, me, must, needs_root, passed_over, prepare, run};
 use nix::unistd::{Uid, User};
 
-/// Refusals that come soon.
+/// Denials that come soon.
 const SOON: &str = "[daemon]\nrefusal-interval = 1\n";
 
 fn own_account() -> User {
@@ -72,7 +71,7 @@ fn the_words_are_joined_by_single_spaces_and_never_quoted() {
     assert_eq!(said(&["printf", "'%s|'", "'a  b'", "$((6*7))"]), "a  b|42|");
     assert_eq!(said(&["echo a; echo b"]), "a\nb\n");
     assert_eq!(said(&["cat <<E\nline 1\n'2'\nE"]), "line 1\n'2'\n");
-    // Bytes that are no text.
+    // Bytes that are not text.
     let word = OsString::from_vec(b"printf %s \xff\xfe\x80".to_vec());
     assert_eq!(must(d.cos(&[]).arg(word)), b"\xff\xfe\x80");
 }
@@ -80,7 +79,7 @@ fn the_words_are_joined_by_single_spaces_and_never_quoted() {
 #[test]
 fn the_environment_is_exactly_what_it_should_be() {
     let d = Daemon::start_with("[exec]\nssh-client = true\n", "accept-env=DEPLOY_TAG");
-    // The environment that the shell was started with, before it adds its own.
+    // The environment that the shell was started with, before it adds its own variables.
     let mut command = Command::new(COS);
     let port = d.port.to_string();
     command.arg("-C").arg(d.client());
@@ -114,7 +113,7 @@ fn the_environment_is_exactly_what_it_should_be() {
         .collect();
     got.sort();
     let own = own_account();
-    // The client's port is its system's to choose.
+    // The client's system chooses its port.
     let client = got.iter().position(|v| v.starts_with("SSH_CLIENT="));
     let client = got.remove(client.unwrap());
     let ends: Vec<&str> = client["SSH_CLIENT=".len()..].split(' ').collect();
@@ -132,7 +131,7 @@ fn the_environment_is_exactly_what_it_should_be() {
         "LC_TIME=de_DE.UTF-8".to_owned(),
         "LC_ALL=C".to_owned(),
         "GIT_PROTOCOL=version=2".to_owned(),
-        // Asked for and allowed; SECRET was asked for alone.
+        // Requested and allowed; SECRET was only requested.
         "DEPLOY_TAG=v1 = x".to_owned(),
     ];
     expected.sort();
@@ -160,7 +159,7 @@ fn variables_asked_for_arrive_whole_and_one_too_long_is_named() {
         cos.envs(names.iter().map(|n| (n, n.repeat(20))));
         run(&mut cos)
     };
-    // Beside the command in the greeting, and behind it: more than 32, and longer than 256.
+    // In the same record as the command, and after it: more than 32, and longer than 256.
     for big in [1, 257, 3_000, 100_000] {
         let out = asks(big, "cat /proc/$$/environ; true");
         assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
@@ -175,7 +174,7 @@ fn variables_asked_for_arrive_whole_and_one_too_long_is_named() {
     // With a long command.
     let out = asks(30_000, &format!(": {}; echo ${{#BIG}}", "x".repeat(60_000)));
     assert_eq!(out.stdout, b"30000\n", "{}", text(&out.stderr));
-    // More than a message carries is said, and nothing is sent.
+    // More than a message carries is an error, and nothing is sent.
     let out = asks(131_000, "true");
     let said = text(&out.stderr);
     assert_eq!(out.status.code(), Some(255));
@@ -242,7 +241,7 @@ fn a_host_is_reached_by_an_address_of_a_link() {
     if !needs_root() {
         return;
     }
-    // The link is the loopback interface of a network of the test's own.
+    // The link is the loopback interface of a private network for the test.
     let script = "ip link set lo up && ip addr add fe80::5/64 dev lo && exec \"$@\"";
     let own = |program: &str| {
         let mut command = Command::new("unshare");
@@ -291,7 +290,7 @@ fn standard_error_that_takes_nothing_costs_no_status() {
             .args(words);
         cos.stderr(full()).output().unwrap()
     };
-    // What cos itself has to say may be lost, as ssh's may.
+    // Messages of cos itself may be lost, as with ssh.
     let out = asks(&["-v", "hostb", "echo out; exit 7"]);
     assert_eq!(
         (out.status.code(), &out.stdout[..]),
@@ -299,7 +298,7 @@ fn standard_error_that_takes_nothing_costs_no_status() {
     );
     let out = asks(&["nowhere", "true"]);
     assert_eq!(out.status.code(), Some(255));
-    // So may what the command writes there: the status is the command's.
+    // So may the command's output there: the status is the command's.
     let out = asks(&["hostb", "echo lost >&2; echo out; exit 7"]);
     assert_eq!(
         (out.status.code(), &out.stdout[..]),
@@ -313,7 +312,7 @@ fn the_path_is_the_configured_one() {
     assert_eq!(d.says(0, &["echo $PATH"]), b"/opt/x/bin:/usr/bin:/bin\n");
 }
 
-/// The value of a line of `/proc/PID/status`.
+/// Returns the value of a line of `/proc/PID/status`.
 fn field<'a>(status: &'a str, name: &str) -> &'a str {
     let line = status.lines().find(|l| l.starts_with(name)).unwrap();
     line.split_once(':').unwrap().1.trim()
@@ -332,7 +331,7 @@ fn a_job_starts_from_a_clean_slate() {
     let d = Daemon::start_by(dirty, folder, &[]);
 
     let status = text(&d.says(0, &["exec cat /proc/self/status"]));
-    // 32 and 33 are glibc's own: no program can change them by its means.
+    // 32 and 33 are glibc's own: no program can change them through glibc.
     let own_of_libc = 3_u64 << 31;
     for mask in ["SigBlk", "SigIgn", "SigPnd", "ShdPnd"] {
         let bits = u64::from_str_radix(field(&status, mask), 16).unwrap();
@@ -392,7 +391,7 @@ fn a_job_has_the_limits_that_the_daemon_was_started_with() {
 #[test]
 fn long_commands_arrive_and_too_long_ones_are_refused_here() {
     let d = Daemon::start();
-    // Around what a greeting carries, around a piece, and the most there can be:
+    // Around the size of a request in the greeting, around that of a piece, and the maximum:
     // 131,072 bytes of encoding are a word of 131,066.
     for length in [2_540, 2_560, 4_000, 4_100, 100_000, 131_066] {
         let head = "printf %s \"${#x}\" #";
@@ -453,7 +452,7 @@ fn allowed_commands_run_without_a_shell_and_no_others() {
             scope.spawn(move || assert_denied(d, words, "command"));
         }
     });
-    // What is allowed and cannot be executed says so as a shell would.
+    // An allowed program that cannot be executed reports it as a shell would.
     for (path, status, why) in [
         ("/nonexistent/x", 127, "no such file"),
         ("/etc/passwd", 126, "permission denied"),
@@ -482,7 +481,7 @@ fn the_log_shows_a_command_that_is_not_allowed() {
             format!("this command: /bin/id {}…", &long[..200 - 8]),
         ),
     ];
-    // Nobody typed a login shell's words: the client was given no command.
+    // There is no interactive session: the client was given no command.
     d.install_cosrsh();
     let mut no_command = d.cosrsh(&["hostb"]);
     let line = denied_as(&d, no_command.stdin(Stdio::null()), "command");
@@ -500,12 +499,12 @@ fn the_log_shows_a_command_that_is_not_allowed() {
     });
 }
 
-/// The caller hears `denied` and a reference, and the log has the cause.
+/// Checks that the client gets `denied` and a reference, and that the log has the cause.
 fn assert_denied(d: &Daemon, words: &[&str], cause: &str) {
     denied_as(d, &mut d.cos(words), cause);
 }
 
-/// The same; the line of the log.
+/// The same; returns the log line.
 fn denied_as(d: &Daemon, command: &mut Command, cause: &str) -> String {
     let out = run(command);
     let said = text(&out.stderr);
@@ -547,9 +546,8 @@ fn a_user_who_is_not_listed_is_denied() {
     assert_eq!(d.log.count("exec session="), 0, "{}", d.log_text());
 }
 
-/// A second account as this machine has it, and one with a shell, two groups
-/// and a home of its own where the kernel lets root show the daemon another
-/// `/etc/passwd`.
+/// A second account that this machine has, and one with its own shell, two groups and a home
+/// directory if root can show the daemon another `/etc/passwd`.
 #[test]
 fn a_job_is_its_user_and_nobody_else() {
     if !needs_root() {
@@ -626,7 +624,7 @@ fn a_job_is_its_user_and_nobody_else() {
         ]
     );
 
-    // A shell that is not there; a home that is not there.
+    // A missing shell; a missing home directory.
     let (status, out, err) = as_user("gone", "id");
     assert_eq!((status, &*out), (Some(127), ""));
     assert_eq!(
@@ -666,7 +664,7 @@ fn another_user_of_this_machine_by_an_allowed_command() {
     assert_eq!(says(&["/usr/bin/id", "-u"]), nobody.uid.to_string());
     let groups = text(&must(Command::new("id").args(["-G", "nobody"])));
     assert_eq!(says(&["/usr/bin/id", "-G"]), groups.trim_end());
-    // Its home is not there: it starts in the root folder.
+    // Its home directory is missing: it starts in the root directory.
     let expected = if nobody.dir.is_dir() {
         nobody.dir.to_str().unwrap()
     } else {
@@ -675,7 +673,7 @@ fn another_user_of_this_machine_by_an_allowed_command() {
     assert_eq!(says(&["/bin/pwd"]), expected);
 }
 
-/// A daemon, or inetd's, where `nobody` may have `/bin/sh` run anything.
+/// Starts a daemon, standalone or by inetd, where `nobody` may run anything with `/bin/sh`.
 fn for_nobody(inetd: bool) -> Daemon {
     let folder = daemon::prepare("", "commands='/bin/sh -c *'");
     let hostinfo = folder.path("S/hostinfo");
@@ -701,7 +699,7 @@ fn as_nobody(d: &Daemon, script: &str) -> std::process::Output {
     child.wait_with_output().unwrap()
 }
 
-/// Root makes the pipes, and the user opens them anew by their names.
+/// Root creates the pipes, and the user opens them again by their names.
 #[test]
 fn job_owns_its_standard_streams() {
     if !needs_root() {
@@ -722,7 +720,7 @@ fn job_owns_its_standard_streams() {
     }
 }
 
-/// The command runs in `/` then, and its caller is told.
+/// The command then runs in `/`, and the client is told.
 #[test]
 fn a_missing_home_folder_is_told() {
     if !needs_root() {

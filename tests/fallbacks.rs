@@ -1,4 +1,4 @@
-//! Protections and system calls that a kernel, or a container's filter, does not have: the
+//! Protections and system calls that a kernel, or a container's filter, does not provide: the
 //! daemon starts, runs commands, and its log names what is missing.
 #![cfg(target_os = "linux")]
 
@@ -9,7 +9,7 @@ use std::process::Command;
 use daemon::missing::{ALLOW, FIRST_ARGUMENT, answer, errno, load, under, unless, without};
 use daemon::{COSSERVER, Daemon};
 
-/// Starts the daemon, runs a command from end to end, and ends both; what the log says of
+/// Starts the daemon, runs a command to its end, and ends both; returns what the log says of
 /// missing protections.
 fn serves(command: Command, settings: &str) -> Vec<String> {
     let d = Daemon::start_by(command, daemon::configured(settings, ""), &[]);
@@ -29,8 +29,8 @@ fn serves(command: Command, settings: &str) -> Vec<String> {
 
 const ERRORS: [i32; 3] = [libc::ENOSYS, libc::EINVAL, libc::EPERM];
 
-/// Takes a call away in every way in which it can be missing, and looks for these words of
-/// each of these processes.
+/// Denies a system call in every way in which it can be missing, and looks for the message for each
+/// of these processes.
 fn is_named(call: libc::c_long, processes: &[&str], protection: &str) {
     for error in ERRORS {
         let said = serves(without(call, error), "");
@@ -46,12 +46,12 @@ fn is_named(call: libc::c_long, processes: &[&str], protection: &str) {
     }
 }
 
-/// The processes that have these protections. Of the look-up process the log once said
-/// nothing but `false`.
+/// The processes that have these protections. Regression: of the look-up process the log said only
+/// `false`.
 const CONFINED: &[&str] = &["gate", "relay", "lookup"];
 
-/// Regression: seccompiler reports seccomp(2) by another error than the one that was
-/// matched, and the daemon did not start.
+/// Regression: seccompiler reports seccomp(2) by another error than the one that the code matched,
+/// and the daemon did not start.
 #[test]
 fn without_seccomp_the_daemon_starts_and_says_so() {
     is_named(libc::SYS_seccomp, CONFINED, "seccomp");
@@ -62,7 +62,8 @@ fn without_landlock_the_daemon_starts_and_says_so() {
     is_named(libc::SYS_landlock_create_ruleset, CONFINED, "landlock");
 }
 
-/// A filter may know landlock's first call and not the others: the daemon did not start.
+/// Regression: if a filter allows landlock's first system call but not the others, the daemon did
+/// not start.
 #[test]
 fn without_a_part_of_landlock_the_daemon_starts_and_says_so() {
     is_named(
@@ -70,7 +71,7 @@ fn without_a_part_of_landlock_the_daemon_starts_and_says_so() {
         &["gate", "lookup"],
         "landlock",
     );
-    // Gate and relay, which have no files, make no rule.
+    // Gate and relay, which have no files, add no rule.
     is_named(libc::SYS_landlock_add_rule, &["lookup"], "landlock");
 }
 
@@ -103,7 +104,7 @@ fn without_clone3_or_memfd_create_nothing_is_missing() {
     }
 }
 
-/// A kernel without IPv6: the other address is listened on.
+/// On a kernel without IPv6, the daemon listens on the other address.
 #[test]
 fn without_ipv6_the_other_address_is_served() {
     let socket = u32::try_from(libc::SYS_socket).unwrap();
@@ -120,7 +121,7 @@ fn without_ipv6_the_other_address_is_served() {
     assert_eq!(serves(under(filter), settings), Vec::<String>::new());
 }
 
-/// A root without `/proc`, such as a bare chroot.
+/// A root directory without `/proc`, such as a bare chroot.
 #[test]
 fn without_proc_the_daemon_starts_and_says_so() {
     if !daemon::needs_root() {
@@ -134,8 +135,8 @@ fn without_proc_the_daemon_starts_and_says_so() {
     assert!(said.iter().any(|l| l.starts_with(wanted)), "{said:?}");
 }
 
-/// Regression: a capability that was missing was told in the same words as a missing
-/// protection. Root without it is told which one, and the daemon does not start.
+/// Regression: a missing capability was reported in the same words as a missing protection. If root
+/// lacks one, the message names it, and the daemon does not start.
 #[test]
 fn a_missing_capability_is_named() {
     if !daemon::needs_root() {

@@ -1,5 +1,5 @@
-//! System calls of the daemon that fail, as strace(1) injects it: what one of them has to do
-//! with ends, and nothing else.
+//! System calls of the daemon that fail, as injected by strace(1): what depends on the failed call
+//! ends, and nothing else.
 #![cfg(target_os = "linux")]
 
 use crate::daemon;
@@ -11,11 +11,11 @@ use daemon::{Daemon, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The calls of a process that fail, until the value is dropped.
+/// The failing system calls of a process, until the value is dropped.
 struct Failing(Child);
 
 impl Failing {
-    /// `what` is `CALL:error=E:when=N`. `None`: this machine has no strace, or lets nobody trace.
+    /// `what` is `CALL:error=E:when=N`. `None`: this machine has no strace, or denies tracing.
     fn of(pid: i32, what: &str) -> Option<Self> {
         let probe = Command::new("strace")
             .args(["-o", "/dev/null", "true"])
@@ -45,15 +45,15 @@ impl Failing {
 
 impl Drop for Failing {
     fn drop(&mut self) {
-        // It lets the process go, which goes on.
+        // strace detaches from the process, which continues.
         let pid = Pid::from_raw(self.0.id().try_into().unwrap());
         let _ = kill(pid, Signal::SIGTERM);
         let _ = self.0.wait();
     }
 }
 
-/// The kernel had no memory for a message to the relay or the gate, which was taken for dead:
-/// every session ended.
+/// Regression: if the kernel had no memory for a message to the relay or the gate, the process was
+/// taken for dead, and every session ended.
 #[test]
 fn a_lack_of_memory_is_no_end_of_a_process() {
     if !daemon::needs_root() {
@@ -67,7 +67,7 @@ fn a_lack_of_memory_is_no_end_of_a_process() {
         ("recvmsg", &["ENOMEM", "ENOBUFS"]),
     ] {
         for error in errors {
-            // Every other one.
+            // Every second call.
             let Some(_failing) = Failing::of(d.pid(), &format!("{call}:error={error}:when=1+2"))
             else {
                 return;
@@ -84,7 +84,8 @@ fn a_lack_of_memory_is_no_end_of_a_process() {
     assert_eq!(d.log.count("lost process="), 0, "{}", d.log_text());
 }
 
-/// A job's end that could not be told was never told, and the client waited for ever.
+/// Regression: if a job's end could not be reported, it was never reported, and the client waited
+/// forever.
 #[test]
 fn a_session_whose_end_cannot_be_told_is_hung_up() {
     if !daemon::needs_root() {
@@ -102,14 +103,15 @@ fn a_session_whose_end_cannot_be_told_is_hung_up() {
     assert_eq!(d.log.count("how=done"), 0, "{}", d.log_text());
 }
 
-/// A gate whose reading was interrupted waited for the next byte of its peer, which waited for
-/// an answer.
+/// Regression: a gate whose read was interrupted waited for the peer's next byte, while the peer
+/// waited for an answer.
 #[test]
 fn an_interrupted_read_of_the_gate_goes_on() {
     if !daemon::needs_root() {
         return;
     }
-    // The filter of a gate knows no call that was replaced by none.
+    // strace replaces the call by an invalid one, for which the gate's seccomp filter would kill
+    // it.
     let d = Daemon::start_by(
         daemon::missing::without(libc::SYS_seccomp, libc::ENOSYS),
         daemon::configured("", ""),
@@ -124,7 +126,8 @@ fn an_interrupted_read_of_the_gate_goes_on() {
     peer.greet();
 }
 
-/// The system tells once that a process has ended. A call that then failed was not made again.
+/// Regression: the kernel reports only once that a process has ended. A call that then failed was
+/// not repeated.
 #[test]
 fn a_jobs_end_is_asked_for_again() {
     if !daemon::needs_root() {

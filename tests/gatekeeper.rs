@@ -1,9 +1,8 @@
-//! A gate taken over: the real gate is stopped, its end of the channel taken
-//! from it, and the test asks the monitor whatever an attacker might. Nothing
-//! is started and nothing learned.
+//! A compromised gate: the real gate is stopped, the test takes over its end of the channel, and
+//! sends the monitor whatever an attacker might. Nothing is started and nothing is learned.
 //!
-//! Needs root, for the descriptor of another process; as an ordinary user these
-//! tests say so and pass.
+//! Needs root, for the descriptor of another process; for an ordinary user these tests report that
+//! and pass.
 #![allow(
     clippy::undocumented_unsafe_blocks,
     unsafe_code,
@@ -35,8 +34,8 @@ use daemon::{Daemon, PATIENCE, needs_root};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use taken::{Taken, sockets_of};
 
-/// A daemon, a caller whom it knows, and what that caller would start if it were
-/// let: a file that is not there.
+/// A daemon, a known client, and what that client would start if it were allowed: a file that does
+/// not exist.
 struct Scene {
     d: Daemon,
     caller: Caller,
@@ -45,7 +44,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// With these settings. `None`: not root, and nothing to do.
+    /// Starts one with these settings. `None`: not root, and nothing to do.
     fn set(settings: &str) -> Option<Self> {
         needs_root().then(|| {
             let d = Daemon::start_as(settings, "");
@@ -59,7 +58,7 @@ impl Scene {
         })
     }
 
-    /// The caller with a cookie that is nobody's.
+    /// Returns the client with an invalid cookie.
     fn thief(&self) -> Caller {
         Caller {
             cookie: Secret::random().unwrap(),
@@ -67,7 +66,7 @@ impl Scene {
         }
     }
 
-    /// Nothing may have been started, nor begun.
+    /// Checks that nothing was started, or begun.
     fn started_nothing(&self) {
         assert!(!self.marker.exists(), "something was started");
         assert_eq!(self.d.log.count("exec session="), 0);
@@ -90,7 +89,7 @@ fn a_clienthello_needs_its_own_hello_its_own_nonce_and_its_own_socket() {
     gate.ask(&Question::ClientHello(77, &good), vec![socket]);
     gate.closed(77, "never greeted");
 
-    // Twice for one Hello: the first try consumes it, right or wrong.
+    // Twice for one Hello: the first attempt consumes it, whether or not it succeeds.
     let (c, greeting) = gate.greet();
     let thief = scene.thief();
     let wrong = thief.client_hello(&greeting, &request).0;
@@ -102,7 +101,7 @@ fn a_clienthello_needs_its_own_hello_its_own_nonce_and_its_own_socket() {
     gate.ask(&Question::ClientHello(c, &good), vec![copy]);
     gate.closed(c, "a second ClientHello");
 
-    // Greeting twice under one number forgets both.
+    // Two greetings with the same number discard both.
     let (c, greeting) = gate.greet();
     let from = [127, 0, 0, 1].into();
     gate.ask(&Question::Hello(c, from, &greeting.hello), vec![]);
@@ -118,7 +117,7 @@ fn a_clienthello_needs_its_own_hello_its_own_nonce_and_its_own_socket() {
     let _peer = gate.submit(c, &old, "127.0.0.1");
     gate.denied(d, c, "handshake");
 
-    // Another host's address, another host's cookie.
+    // The address of another host, the cookie of another host.
     let (c, greeting) = gate.greet();
     let good = caller.client_hello(&greeting, &request).0;
     let _peer = gate.submit(c, &good, "127.9.9.9");
@@ -151,8 +150,8 @@ fn a_clienthello_needs_its_own_hello_its_own_nonce_and_its_own_socket() {
     scene.started_nothing();
 }
 
-/// A handshake that was right, asked again by a gate that kept its bytes and a copy
-/// of its socket: its nonce was used up, and another's does not fit.
+/// A valid handshake, submitted again by a gate that kept its bytes and a copy of its socket: its
+/// nonce is used up, and another connection's does not match.
 #[test]
 fn a_handshake_that_succeeded_is_worth_nothing_again() {
     let Some(scene) = Scene::set("") else {
@@ -171,12 +170,12 @@ fn a_handshake_that_succeeded_is_worth_nothing_again() {
     let mut session = RawConnection { socket: peer }.session(noise);
     assert!(session.finish().1.is_some());
 
-    // Under its own number, with the socket of then and with another.
+    // With its own number, with the original socket and with another.
     gate.ask(&Question::ClientHello(c, &bytes), vec![copy]);
     gate.closed(c, "the same again");
     let _peer = gate.submit(c, &bytes, "127.0.0.1");
     gate.closed(c, "the same on another socket");
-    // Under a new greeting, and under one that has its number once more.
+    // With a new greeting, and with one that reuses its number.
     let (new, _) = gate.greet();
     let _peer = gate.submit(new, &bytes, "127.0.0.1");
     gate.denied(d, new, "handshake");
@@ -187,8 +186,8 @@ fn a_handshake_that_succeeded_is_worth_nothing_again() {
     assert_eq!(fs::read(&count).unwrap(), b"x\n");
 }
 
-/// The gate changes what passes through it, a byte at a time: the Hello that it
-/// tells the monitor, the ServerHello that it tells the client, the ClientHello.
+/// The gate changes what passes through it, one byte at a time: the Hello that it forwards to the
+/// monitor, the ServerHello that it forwards to the client, the ClientHello.
 #[test]
 fn a_byte_that_the_gate_changes_is_found_out() {
     let Some(scene) = Scene::set("") else {
@@ -238,24 +237,24 @@ fn a_byte_that_the_gate_changes_is_found_out() {
         let _peer = gate.submit(c, &bytes, "127.0.0.1");
         gate.refused(c, "another ClientHello");
     }
-    // Of both hellos some changes leave a hello; of those none goes unnoticed.
+    // Some changes of the hellos leave a valid hello; none of them goes unnoticed.
     assert!(denied[0] > 1 && denied[1] >= 32, "{denied:?}");
-    // The log has as many as it writes of strangers' noise.
+    // The log has as many lines as it allows for unauthenticated peers.
     d.log.wait("denied ref=");
     let all = d.log.count("denied ref=");
     assert!(all > 0 && d.log.count(" cause=handshake ") == all);
     scene.started_nothing();
 }
 
-/// No delay and a probe of a silent peer, on both sides of a connection, while it
-/// waits in the gate and while it runs.
+/// No delay, and a probe of a silent peer, on both sides of a connection, while it waits in the
+/// gate and while it runs.
 #[test]
 fn a_connection_has_no_delay_and_is_probed_on_both_sides() {
     let Some(scene) = Scene::set("daemon.keep-alive = 44\n") else {
         return;
     };
     let d = &scene.d;
-    // A process's connected sockets; their settings.
+    // Returns the settings of a process's connected sockets.
     let of = |pid: i32| -> Vec<(bool, bool, u32)> {
         let connected = |s: &OwnedFd| cosserver::sys::socket::peer(s.as_fd()).is_ok();
         let told = |s: OwnedFd| {
@@ -325,13 +324,13 @@ fn what_comes_with_a_clienthello_must_be_a_connected_tcp_socket() {
     for (what, fds) in cases {
         let (c, greeting) = gate.greet();
         let good = caller.client_hello(&greeting, &request).0;
-        // By hand: the channel itself would not send so many.
+        // By hand: the channel itself would not send that many.
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let message = Question::ClientHello(c, &good).encode();
         cosserver::sys::passing::send(gate.channel.as_fd(), &message, &borrowed).unwrap();
         match fds.len() {
             1 => gate.closed(c, what),
-            // It looks as if the monitor had been short of descriptors.
+            // For the monitor it looks like a shortage of its own descriptors.
             _ => gate.denied(d, c, "busy"),
         }
     }
@@ -342,7 +341,7 @@ fn what_comes_with_a_clienthello_must_be_a_connected_tcp_socket() {
     assert_eq!(d.log.count("lost process=gate"), 0);
 }
 
-/// Closes so that the other side is no longer connected.
+/// Closes the connection in such a way that the other side is no longer connected.
 fn left_with_reset(socket: TcpStream) {
     let linger = libc::linger {
         l_onoff: 1,
@@ -352,8 +351,8 @@ fn left_with_reset(socket: TcpStream) {
     drop(socket);
 }
 
-/// A gate that kept a copy of a connection which the relay now serves gains
-/// nothing by it, and the session does not notice.
+/// A gate that kept a copy of a connection which the relay now serves gains nothing by it, and the
+/// session is not affected.
 #[test]
 fn the_socket_of_a_running_session_opens_nothing() {
     let Some(scene) = Scene::set("") else {
@@ -387,7 +386,7 @@ fn questions_out_of_turn_start_nothing_and_the_monitor_goes_on() {
     let (d, caller) = (&scene.d, &scene.caller);
     let mut gate = Taken::from(d);
     let from = [127, 0, 0, 1].into();
-    // What nobody asked for is passed over, whatever its number.
+    // Answers that the monitor did not ask for are ignored, whatever their number.
     for c in [0, 1, u64::MAX] {
         gate.ask(&Question::Sealed(c, &hello()), vec![]);
         gate.ask(&Question::Gone(c), vec![]);
@@ -398,7 +397,7 @@ fn questions_out_of_turn_start_nothing_and_the_monitor_goes_on() {
         gate.ask(&Question::Hello(c, from, &[0xff; 60_000]), vec![]);
         gate.closed(c, "a Hello of 60,000 bytes");
     }
-    // A piece of a command where the whole was due, and the other way about.
+    // A piece of a command when the whole was due, and the reverse.
     let (c, greeting) = gate.greet();
     gate.ask(&Question::Sealed(c, &hello()), vec![]);
     let long = vec![vec![b'x'; 5000]];
@@ -410,12 +409,12 @@ fn questions_out_of_turn_start_nothing_and_the_monitor_goes_on() {
     let order = gate.order();
     assert!(matches!(Order::decode(&order), Some(Order::Continue(..))));
     drop((noise, rest));
-    // Asked for more, it answers with a ClientHello, and then with what it likes.
+    // When asked for more, it answers with a ClientHello, and then with arbitrary data.
     gate.ask(&Question::ClientHello(c, &bytes), vec![copy]);
     gate.closed(c, "a ClientHello in place of a piece");
     gate.ask(&Question::Sealed(c, &[0; 4000]), vec![]);
 
-    // A flood of Hellos: the monitor keeps at most so many.
+    // A flood of Hellos: the monitor keeps a limited number.
     let mut kept = 0;
     for c in 1000..1100 {
         gate.ask(&Question::Hello(c, from, &hello()), vec![]);
@@ -429,7 +428,7 @@ fn questions_out_of_turn_start_nothing_and_the_monitor_goes_on() {
     for c in 1000..1100 {
         gate.ask(&Question::Gone(c), vec![]);
     }
-    // It learned nothing that it did not have, and can still do its honest work.
+    // It learned nothing new, and can still do its normal work.
     let (c, greeting) = gate.greet();
     let (mut peer, socket) = gate.stranger("127.0.0.1");
     let words = Command::Words(vec![scene.command.clone().into_bytes()]);
@@ -446,7 +445,7 @@ fn questions_out_of_turn_start_nothing_and_the_monitor_goes_on() {
     assert_eq!(peer.read(&mut [0]).unwrap(), 0);
 }
 
-/// What is no question ends this gate, and a new one serves.
+/// An invalid question ends this gate, and a new one serves.
 #[test]
 fn garbage_on_the_channel_costs_the_gate_its_place() {
     let Some(scene) = Scene::set("") else {
@@ -488,7 +487,7 @@ fn garbage_on_the_channel_costs_the_gate_its_place() {
     daemon::until("two children", || daemon::without_doors(d.pid()) == 2);
 }
 
-/// A gate that asks without end does not keep the monitor from the others.
+/// A gate that sends questions without end does not prevent the monitor from serving the others.
 #[test]
 fn a_flood_of_questions_does_not_stop_the_monitor() {
     let Some(scene) = Scene::set("") else {

@@ -1,5 +1,5 @@
-//! Policy that cannot be believed denies, on the real daemon: wrong files,
-//! wrong lines, wrong addresses, arguments that try to get past an allow list.
+//! An unusable policy denies, on the real daemon: wrong files, wrong lines, wrong addresses,
+//! arguments that try to get past an allow list.
 
 use crate::daemon;
 
@@ -11,10 +11,10 @@ use cosserver::secret::KeyPair;
 use daemon::hostile::Caller;
 use daemon::{Daemon, append, me};
 
-/// Makes something of a daemon's files wrong.
+/// Makes some of a daemon's files invalid.
 type Spoil = fn(&Daemon);
 
-/// Runs a command, which must be refused for this cause.
+/// Runs a command, which must be denied for this cause.
 fn refused(d: &Daemon, cause: &str, words: &[&str]) {
     let out = daemon::run(&mut d.cos(words));
     let said = String::from_utf8(out.stderr).unwrap();
@@ -51,8 +51,8 @@ fn an_address_that_is_not_listed_is_refused() {
     d.says(0, &["true"]);
 }
 
-/// The administrator has said which machine it is: with the right cookie, and
-/// although no key was recorded yet, another is refused and leaves no trace.
+/// The administrator has pinned the machine's key: another one is denied even with the right
+/// cookie, although no key was recorded yet, and leaves no trace.
 #[test]
 fn a_pinned_machine_key_beats_the_first_to_come() {
     let d = Daemon::start_with("[daemon]\nrefusal-interval = 1\n", "");
@@ -64,7 +64,7 @@ fn a_pinned_machine_key_beats_the_first_to_come() {
     let recorded = d.server().join("state/machines/hosta");
     assert!(!recorded.exists(), "the refused machine was recorded");
     assert_eq!(d.log.count("machine-recorded"), 0);
-    // The pin alone was in the way; and it still is once a key is recorded.
+    // Only the pin prevented it; and it still does once a key is recorded.
     edit_hosta(&d, &other, &ours);
     d.says(0, &["true"]);
     assert!(fs::read_to_string(&recorded).unwrap().contains(&ours));
@@ -92,7 +92,7 @@ fn a_missing_broken_or_unsafe_file_denies() {
             fs::remove_file(d.server().join("hostinfo")).unwrap()
         }),
         ("no-hostinfo", |d| mode(&d.server().join("hostinfo"), 0o666)),
-        // The doors stand below it, and are looked at before.
+        // The registry is below it, and is checked first.
         ("doors", |d| mode(&d.server(), 0o777)),
         ("unknown-host", |d| edit_hosta(d, "run-as=", "run-ass=")),
         ("no-cookie", |d| {
@@ -113,7 +113,7 @@ fn a_missing_broken_or_unsafe_file_denies() {
             scope.spawn(move || {
                 let d = Daemon::start();
                 d.says(0, &["true"]);
-                // What has changed is opened anew.
+                // What has changed is opened again.
                 d.log.wait("introduced ");
                 spoil(&d);
                 refused(&d, cause, &["true"]);

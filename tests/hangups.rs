@@ -1,5 +1,5 @@
-//! A session that is hung up ends whole, in whatever process groups its processes are:
-//! `timeout`, shells with job control. What has a session of its own lives on.
+//! A session that is hung up ends completely, in all process groups of its processes: `timeout`,
+//! shells with job control. A process with its own session lives on.
 
 use crate::daemon;
 
@@ -11,7 +11,7 @@ use daemon::{COSADM, COSSERVER, Daemon, members, must, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Nobody is killed while the test lasts: what ends, ends by its hang-up.
+/// No process is killed during the test: what ends, ends by its hang-up.
 const NEVER_KILL: &str = "[exec]\nhup-to-kill = 1000\n";
 const KILL_SOON: &str = "[exec]\nhup-to-kill = 1\n";
 
@@ -20,7 +20,8 @@ fn groups(leader: i32) -> usize {
     groups.collect::<BTreeSet<_>>().len()
 }
 
-/// The leader of a session, which says its number, once it has so many processes and groups.
+/// Returns the leader of a session, which prints its process ID, once the session has this many
+/// processes and groups.
 fn leader(session: &Session, processes: usize, in_groups: usize) -> i32 {
     let (_, leader) = session.out.wait_from(0, |l| l.parse::<i32>().is_ok());
     let leader = leader.parse().unwrap();
@@ -36,7 +37,7 @@ fn is_gone(leader: i32) {
     });
 }
 
-/// A script for bash, whose job control needs no terminal, whatever shell the user has.
+/// Wraps a script for bash, whose job control needs no terminal, whatever the user's shell is.
 fn bash(script: &str) -> String {
     format!("exec bash -c '{}'", script.replace('\'', "'\\''"))
 }
@@ -54,7 +55,7 @@ fn cosadm_kill(d: &Daemon, id: &str) {
     );
 }
 
-/// A shell, and `timeout` with its command in a group of its own.
+/// A shell, and `timeout` with its command in its own group.
 const TIMEOUT: &str = "echo $$; timeout 1000 sleep 1000; echo never";
 
 #[test]
@@ -126,7 +127,7 @@ fn another_process_group_is_killed_after_the_grace_and_another_session_lives_on(
     assert!(ms >= 1000, "not before the grace: {line}");
 }
 
-/// A session keeps its slot while a process of it is left in any group, and no longer.
+/// A session keeps its slot while one of its processes is left in any group, and no longer.
 #[test]
 fn the_last_of_another_group_frees_the_slot() {
     let settings =
@@ -153,8 +154,8 @@ fn the_last_of_another_group_frees_the_slot() {
     assert_eq!(d.session(&["true"]).finish().status, Some(0));
 }
 
-/// What a command starts to handle its hang-up may be in another group, and is no part of what
-/// is hung up.
+/// A process that a command starts to handle its hang-up may be in another group, and is not hung
+/// up.
 #[test]
 fn a_command_tidies_up_by_what_it_starts_in_another_group() {
     let d = Daemon::start_with(NEVER_KILL, "");
@@ -178,7 +179,7 @@ fn a_command_tidies_up_by_what_it_starts_in_another_group() {
     is_gone(leader);
 }
 
-/// Those that fork while they are looked for.
+/// Processes that fork during the search for them.
 #[test]
 fn a_command_that_never_stops_starting_process_groups_is_killed() {
     let d = Daemon::start_with(KILL_SOON, "");
@@ -192,7 +193,7 @@ fn a_command_that_never_stops_starting_process_groups_is_killed() {
     is_gone(leader);
 }
 
-/// An ordinary end signals nobody, whatever group it is in.
+/// A normal end sends no signal to a process, whatever group it is in.
 #[test]
 fn what_a_command_leaves_behind_at_its_end_lives_on() {
     let d = Daemon::start();
@@ -208,8 +209,8 @@ fn what_a_command_leaves_behind_at_its_end_lives_on() {
     }
 }
 
-/// A signal goes to the first group. Where it ends the command, or asks for its end, the others
-/// end as well; one that the command goes on after changes nothing for them.
+/// A signal goes to the first group. If it ends the command, or requests its end, the other groups
+/// end as well; if the command continues after it, the others are not affected.
 #[test]
 fn what_a_signalled_command_leaves_in_other_groups_is_hung_up() {
     let cases = [
@@ -234,7 +235,7 @@ fn what_a_signalled_command_leaves_in_other_groups_is_hung_up() {
             .iter()
             .find(|(pid, group)| *group == leader && *pid != leader);
         let beside = beside.unwrap().0;
-        // Until then they have not all that their shell gives them: to ignore SIGINT, say.
+        // Until then their shell has not set them up completely: to ignore SIGINT, for example.
         until("both sleep", || {
             [beside, apart].map(|pid| daemon::status(pid, "Name")) == ["sleep"; 2]
         });
@@ -247,7 +248,7 @@ fn what_a_signalled_command_leaves_in_other_groups_is_hung_up() {
         } else {
             assert!(!lives(apart), "{signal} {trap}");
         }
-        // It has had the signal: a shell has its background ignore SIGINT.
+        // It has received the signal: a shell makes its background processes ignore SIGINT.
         if signal == Signal::SIGINT {
             assert!(lives(beside), "{signal} {trap}");
             slay(beside);
@@ -255,7 +256,7 @@ fn what_a_signalled_command_leaves_in_other_groups_is_hung_up() {
     }
 }
 
-/// A chroot without `/proc`, or one that shows nothing of others.
+/// A chroot without `/proc`, or with one that shows no other processes.
 #[test]
 fn without_proc_the_first_group_is_hung_up_and_killed() {
     if !daemon::needs_root() {
@@ -278,7 +279,7 @@ fn without_proc_the_first_group_is_hung_up_and_killed() {
     let left = members(leader);
     assert_eq!(left.len(), 1);
     slay(left[0].0);
-    // And a signal of its client.
+    // Also on a signal of its client.
     let session = d.session(&["echo $$; read x"]);
     session.out.wait_from(0, |l| l.parse::<i32>().is_ok());
     session.signal(Signal::SIGTERM);
@@ -286,7 +287,7 @@ fn without_proc_the_first_group_is_hung_up_and_killed() {
     d.log.wait("end session=1 ");
 }
 
-/// Processes that do nothing, gone with the value.
+/// Idle processes, ended with the value.
 struct Crowd(Vec<Child>);
 
 impl Crowd {
@@ -305,7 +306,7 @@ impl Drop for Crowd {
     }
 }
 
-/// Other commands are served while a machine of many processes is looked at.
+/// Other commands are served while a machine with many processes is searched.
 #[test]
 fn a_look_at_many_processes_keeps_nobody_waiting() {
     let d = Daemon::start_with(NEVER_KILL, "");

@@ -1,4 +1,4 @@
-//! The house itself: what may see what, and where unsafe code may be.
+//! The structure of the sources: which part may use which, and where unsafe code may be.
 
 use crate::tree;
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tree::{files, relative};
 
-/// What each part may import besides itself. A part is a folder or file of `src/`, or of
+/// What each part may import besides itself. A part is a directory or file of `src/`, or of
 /// `src/daemon/`. `main.rs` and `bin/` pick a role and call it.
 const ARROWS: &[(&str, &str)] = &[
     ("fault", ""),
@@ -53,7 +53,7 @@ fn sources() -> Vec<PathBuf> {
         .collect()
 }
 
-/// A source without its comments, and without its tests, which stand last.
+/// Returns a source without its comments and its tests, which come last.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     if relative(path).ends_with("tests.rs") {
@@ -70,7 +70,7 @@ fn code(path: &Path) -> String {
     out
 }
 
-/// The parts of all paths that begin with `root::`, also in braces.
+/// Returns the parts of all paths that begin with `root::`, also in braces.
 fn named(code: &str, root: &str) -> BTreeSet<String> {
     let mut found = first_parts(code, root);
     if found.remove("daemon") {
@@ -80,7 +80,7 @@ fn named(code: &str, root: &str) -> BTreeSet<String> {
     found
 }
 
-/// The first parts of all paths that begin with `root::`, also in braces.
+/// Returns the first parts of all paths that begin with `root::`, also in braces.
 fn first_parts(code: &str, root: &str) -> BTreeSet<String> {
     let start = format!("{root}::");
     let mut found = BTreeSet::new();
@@ -123,7 +123,7 @@ fn first_word(text: &str) -> String {
         .collect()
 }
 
-/// The part of the tree that a source belongs to.
+/// Returns the part to which a source belongs.
 fn part(path: &Path) -> String {
     let name = relative(path).strip_prefix("src/").unwrap();
     let mut names = name.split('/').map(|name| name.trim_end_matches(".rs"));
@@ -174,7 +174,7 @@ fn imports_point_down() {
                 ));
             }
         }
-        // No part is left by way of `super`.
+        // No part reaches outside itself by `super`.
         let depth = relative(&path).split('/').count()
             - 1
             - usize::from(path.ends_with("mod.rs"))
@@ -323,7 +323,7 @@ fn only_main_sees_a_process() {
         ) {
             continue;
         }
-        // A part of cosserver-login itself: see the next test.
+        // Part of cosserver-login itself: see the next test.
         if relative(&path).starts_with("src/sys/pam") {
             continue;
         }
@@ -337,8 +337,8 @@ fn only_main_sees_a_process() {
     }
 }
 
-/// The library names no function of libpam, so that no linker finds a reason to link it to
-/// another program than `cosserver-login`.
+/// The library uses no function of libpam, so that no linker has a reason to link it to another
+/// program than `cosserver-login`.
 #[test]
 fn pam_is_in_the_login_worker_alone() {
     let ours = |path: &Path| {
@@ -393,7 +393,7 @@ fn unsafe_code_is_in_sys_alone() {
 
 #[test]
 fn nothing_is_left_undone_and_nothing_names_a_machine() {
-    // Put together here, so that this file does not have them.
+    // Assembled here, so that this file does not contain them.
     let words = [
         ["TO", "DO"].concat(),
         ["FIX", "ME"].concat(),
@@ -417,17 +417,17 @@ fn nothing_is_left_undone_and_nothing_names_a_machine() {
     }
 }
 
-/// A struct or enum of the project's.
+/// A struct or enum of the project.
 struct Type {
     path: PathBuf,
     name: String,
     /// The attributes before it.
     attributes: String,
-    /// What it holds: the types of its fields.
+    /// The types of its fields.
     fields: String,
 }
 
-/// Every struct and enum of a source.
+/// Returns every struct and enum of a source.
 fn types(path: &Path) -> Vec<Type> {
     let code = code(path);
     let mut found = Vec::new();
@@ -441,7 +441,7 @@ fn types(path: &Path) -> Vec<Type> {
             continue;
         }
         let (_, rest) = rest.split_once(' ').unwrap();
-        // To the `;` of a tuple, or to the brace that closes the first.
+        // Up to the `;` of a tuple struct, or to the brace that closes the first.
         let (mut depth, mut end) = (0, rest.len());
         for (i, c) in rest.char_indices() {
             depth += i32::from("{([".contains(c)) - i32::from("})]".contains(c));
@@ -452,7 +452,7 @@ fn types(path: &Path) -> Vec<Type> {
         }
         let name = first_word(rest);
         let body = &rest[name.len()..end];
-        // Names of variants are no types.
+        // Names of variants are not types.
         let fields = if code[at..].starts_with("enum") {
             body.split(['(', '{'])
                 .skip(2)
@@ -476,15 +476,15 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric() && c != '_')
 }
 
-/// Whatever holds a secret, itself or in what it holds, can be neither printed
-/// nor compared but by what the secret itself has for it.
+/// A type that holds a secret, directly or in a field, can be neither printed nor compared except
+/// as the secret's own type allows.
 #[test]
 fn who_holds_a_secret_cannot_print_or_compare_it() {
-    // Ours, and those of the libraries.
+    // The project's types, and those of the libraries.
     let by_itself = ["Secret", "Zeroizing", "LessSafeKey", "HandshakeState"];
     let all: Vec<Type> = sources().iter().flat_map(|p| types(p)).collect();
     let mut secret: Vec<bool> = all.iter().map(|t| t.name == "Secret").collect();
-    // Of several types of one name the nearest is meant.
+    // Of several types with one name the nearest is meant.
     let holds = |word: &str, path: &Path, secret: &[bool]| {
         let named = || (0..all.len()).filter(|i| all[*i].name == word);
         let in_file = named().find(|i| all[*i].path == path);
@@ -594,8 +594,8 @@ fn secrets_are_compared_in_constant_time() {
     );
 }
 
-/// Cargo finds no test by itself (`autotests = false`): a file that no group names would never
-/// run, nor would a group that `scripts/test` does not.
+/// Cargo finds no test by itself (`autotests = false`): a file that is in no group would never run,
+/// nor would a group that is not in `scripts/test`.
 #[test]
 fn every_test_belongs_to_a_group_that_runs() {
     let cargo = tree::text("Cargo.toml");
@@ -605,7 +605,7 @@ fn every_test_belongs_to_a_group_that_runs() {
         .map(|part| part.split('"').nth(1).unwrap())
         .collect();
     assert!(groups.len() >= 4);
-    // `most)` and `soak)` are all there is, and `all)` is both.
+    // `most)` and `soak)` are all there are, and `all)` is both.
     let runner = tree::text("scripts/test");
     let arm = |name: &str| -> BTreeSet<String> {
         let line = runner.lines().find(|l| l.starts_with(&format!("{name})")));
@@ -620,7 +620,7 @@ fn every_test_belongs_to_a_group_that_runs() {
     let every: BTreeSet<String> = groups.iter().map(|g| (*g).to_owned()).collect();
     assert_eq!(both, every, "the groups that scripts/test runs");
 
-    // Each file is a module of one other: by its name, or by its path.
+    // Each file is a module of exactly one other: by its name, or by its path.
     let tests = files().into_iter().map(|f| relative(&f).to_owned());
     let tests: Vec<String> = tests
         .filter(|f| f.starts_with("tests/") && f.ends_with(".rs"))

@@ -1,5 +1,4 @@
-//! IDMAINT: `cosadm` without a command, on a terminal, with the keyboard and the screen in
-//! the test's hands.
+//! IDMAINT: `cosadm` without a command, on a terminal that the test controls.
 
 use crate::daemon;
 use crate::host;
@@ -16,16 +15,16 @@ use daemon::{COSADM, until};
 use host::Host;
 use nix::sys::termios::{LocalFlags, tcgetattr};
 
-/// What a main screen ends with.
+/// The end of a main screen.
 const CHOICE: &str = "Your choice (Enter leaves): ";
 /// The question on leaving.
 const CLOSE: &str = "Close outer door? (Y closes it, N opens it, Enter leaves it as it is) ";
 
-/// The menu at a terminal of its own.
+/// The menu at its own terminal.
 struct Menu {
     terminal: fs::File,
     seen: String,
-    /// How much of that the test has waited for.
+    /// How much of the screen's output the test has waited for.
     at: usize,
     child: Child,
 }
@@ -35,7 +34,7 @@ impl Menu {
         Self::sized(host, None)
     }
 
-    /// On a screen of so many lines.
+    /// Starts it on a screen with this many lines.
     fn sized(host: &Host, rows: Option<u16>) -> Self {
         let size = rows.map(|ws_row| nix::pty::Winsize {
             ws_row,
@@ -57,8 +56,8 @@ impl Menu {
         }
     }
 
-    /// Waits until the screen shows this, behind what was waited for before; what stood
-    /// between the two.
+    /// Waits until the screen shows this, after what was waited for before; returns the text in
+    /// between.
     fn sees(&mut self, what: &str) -> String {
         loop {
             if let Some(found) = self.seen[self.at..].find(what) {
@@ -82,7 +81,7 @@ impl Menu {
         before
     }
 
-    /// The same, once nothing is shown of it.
+    /// The same, once the echo is off.
     fn answers_unseen(&mut self, prompt: &str, line: &str) {
         self.sees(prompt);
         let echoes = || {
@@ -94,12 +93,12 @@ impl Menu {
         self.terminal.write_all(b"\n").unwrap();
     }
 
-    /// Types a key.
+    /// Types keys.
     fn types(&mut self, keys: &[u8]) {
         self.terminal.write_all(keys).unwrap();
     }
 
-    /// Its exit status, once it has ended, and the last of the screen.
+    /// Waits for its end; returns its exit status, and the rest of the screen.
     fn ends(mut self) -> (Option<i32>, String) {
         let mut ended = None;
         until("the menu ends", || {
@@ -160,7 +159,7 @@ fn the_first_run_asks_for_the_folder() {
     menu.answers("Correct? (Y/N) ", "Y");
     menu.sees("The settings are kept.");
     menu.answers(CHOICE, "");
-    // Nobody is authorized, so that it is not closed.
+    // No machine is authorized, so the outer door is not closed.
     menu.sees("The outer door is closed (level 2).");
     menu.answers(CLOSE, "N");
     menu.sees("The outer door is open (level 1).");
@@ -173,12 +172,12 @@ fn the_first_run_asks_for_the_folder() {
     let settings = inner.settings().unwrap();
     assert!(settings.build_mode && !settings.remote_only && !settings.backdoor);
     assert!(settings.welcome.starts_with("Welcome to "));
-    // From now on there is a list, and nothing is asked before it.
+    // From now on there is a list, and no question before it.
     let mut menu = Menu::open(&s);
     let before = menu.sees(CHOICE);
     assert!(!before.contains("Folder") && before.contains("no machine is authorized"));
     drop(menu);
-    // The default is this host's own.
+    // The default is this host's own directory.
     let t = Host::new();
     let mut menu = Menu::open(&t);
     menu.answers("Folder (Enter: ", "");
@@ -219,7 +218,7 @@ fn the_door_is_closed_over_who_is_authorized() {
     menu.sees("Include list: 2 machines. Exclude list: no machine.");
     assert_eq!(menu.ends().0, Some(0));
     assert_eq!(s.outer().count(List::Include).unwrap(), 2);
-    // Enter leaves it, end of input as well.
+    // Enter leaves it as it is; so does end of input.
     add(&s, 3, "Behind it");
     add(&s, 4, "Behind it too");
     let mut menu = Menu::open(&s);
@@ -352,7 +351,7 @@ fn the_backdoor_is_kept_replaced_and_taken_away() {
         }
         menu.seen.clone()
     };
-    // Not correct, so that it is all asked again, and left: nothing has changed.
+    // Not correct, so everything is asked again; then left: nothing has changed.
     settings(&["back door", "back door"], "N");
     let now = s.inner().settings().unwrap();
     assert!(!now.backdoor && !now.remote_only);
@@ -381,7 +380,7 @@ fn a_long_list_is_shown_by_pages() {
     for n in 1..=12 {
         add(&s, n, &format!("machine {n:02}"));
     }
-    // Room for five.
+    // Room for five lines.
     let mut menu = Menu::sized(&s, Some(12));
     let first = menu.answers(CHOICE, "p");
     assert!(first.contains("page 1 of 3, 12 lines"), "{first}");
@@ -404,7 +403,7 @@ fn a_long_list_is_shown_by_pages() {
     assert!(menu.answers(CHOICE, "p").contains("page 3 of 3, 11 lines"));
 }
 
-/// What others do meanwhile is seen, and nobody is deleted in another's place.
+/// Concurrent changes are noticed, and no machine is deleted in place of another.
 #[test]
 fn a_line_is_what_was_shown() {
     let s = Host::new();
@@ -420,7 +419,7 @@ fn a_line_is_what_was_shown() {
     menu.sees("is not among the authorized machines");
     let list = menu.sees(CHOICE);
     assert!(list.contains("1 bert "), "{list}");
-    // Nobody waits for whoever sits at the menu.
+    // An open menu does not block other commands.
     s.good(&["machine", "delete", &id(2).to_string(), "--exclude"]);
     menu.types(b"\n");
     menu.sees("1 excluded.");
@@ -467,6 +466,6 @@ fn what_cannot_be_opened_is_told() {
     let mut menu = Menu::open(&none);
     menu.sees("there is no such folder");
     assert_eq!(menu.ends().0, Some(1));
-    // Without a terminal it is a mistake, as it was.
+    // Without a terminal it is an error, as before.
     assert!(s.bad(2, &[]).contains("on a terminal there is a menu"));
 }

@@ -1,6 +1,5 @@
-//! The independent client of `tests/independent`, written from the protocol's
-//! page alone, against the real daemon: what it asks for is done, and what it
-//! does wrong is refused as the page says.
+//! The independent client of `tests/independent`, written only from the protocol page, against the
+//! real daemon: its requests are served, and its violations are rejected as the page says.
 
 use crate::daemon;
 #[path = "independent/doors.rs"]
@@ -17,12 +16,12 @@ use daemon::{Daemon, me};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// The folder of the Python programs.
+/// Returns the directory of the Python programs.
 fn here() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/independent")
 }
 
-/// A Python with the packages of `requirements.txt`, made once.
+/// Returns a Python with the packages of `requirements.txt`, set up once.
 fn python() -> Command {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     let python = PYTHON.get_or_init(|| {
@@ -34,7 +33,7 @@ fn python() -> Command {
     command
 }
 
-/// One of the programs, with what it needs to reach the daemon.
+/// Returns one of the programs, with what it needs to reach the daemon.
 fn program(d: &Daemon, name: &str) -> Command {
     let mut command = python();
     command
@@ -52,7 +51,7 @@ fn program(d: &Daemon, name: &str) -> Command {
     command
 }
 
-/// `cosclient.py` with these options and this command.
+/// Returns `cosclient.py` with these options and this command.
 fn client(d: &Daemon, options: &[&str], words: &[&str]) -> Command {
     let mut command = program(d, "cosclient.py");
     command
@@ -95,7 +94,7 @@ fn a_command_runs_with_either_suite() {
     }
     said_is(runs(&d, &[], &["kill -KILL $$"]), 137, "", "");
     said_is(runs(&d, &[], &["exit 255"]), 255, "", "");
-    // Words are joined by single spaces; input is at its end.
+    // Words are joined by single spaces; the input is at its end.
     said_is(runs(&d, &[], &["cat;", "echo", "a  b"]), 0, "a b\n", "");
 }
 
@@ -152,7 +151,7 @@ fn a_long_command_follows_its_digest() {
 #[test]
 fn bytes_go_there_and_back_and_half_close_is_carried() {
     let d = Daemon::start();
-    // More than all the credit and all the pipes hold, and every byte value.
+    // More than all the credit and all the pipes hold, with every byte value.
     let bytes: Vec<u8> = (0..12_000_000_u32)
         .map(|i| ((i % 251) ^ (i >> 16)).to_le_bytes()[0])
         .collect();
@@ -171,9 +170,9 @@ fn bytes_go_there_and_back_and_half_close_is_carried() {
     assert_eq!(out.stderr, b"end\n");
 }
 
-/// A client that is far away is granted more than it began with, and never more than the page
-/// allows: it would end the connection. It grants no more than what it read itself, and the server
-/// keeps to that.
+/// A distant client is granted more than at the beginning, but never more than the page allows: the
+/// client would end the connection. It grants no more than it has read itself, and the server
+/// respects that.
 #[test]
 fn a_client_from_afar_is_granted_more() {
     let d = Daemon::start();
@@ -215,7 +214,7 @@ fn a_reader_that_is_gone_stops_the_writer() {
         Some(128 + 13),
         "yes gets SIGPIPE"
     );
-    // And a job that closes its input stops a client that would send for ever.
+    // A job that closes its input stops a client that would send forever.
     let mut endless = client(&d, &[], &["exec <&-; exit 3"]);
     let zeros = std::fs::File::open("/dev/zero").unwrap();
     assert_eq!(endless.stdin(zeros).status().unwrap().code(), Some(3));
@@ -268,8 +267,8 @@ fn a_refusal_is_status_255_and_the_reference_of_the_log() {
     d.log.wait(&format!("denied ref={}", reference.unwrap()));
 }
 
-/// Every case of such a program is refused, for its cause: that of the list it is in,
-/// else `other`.
+/// Checks that every case of such a program is denied, for its cause: that of the list it is in,
+/// otherwise `other`.
 fn all_refused(d: &Daemon, hostile: &mut Command, causes: &[(&str, &[&str])], other: &str) {
     let (status, stdout, stderr) = said(&daemon::run(hostile));
     assert_eq!(status, 0, "{stderr}{stdout}{}", d.log_text());
@@ -283,7 +282,7 @@ fn all_refused(d: &Daemon, hostile: &mut Command, causes: &[(&str, &[&str])], ot
             continue;
         }
         denied += 1;
-        // The log has each refusal once, with its reason.
+        // The log has each denial once, with its reason.
         let named = d.log.wait(&format!("denied ref={reference} "));
         d.log.said_times(reference, 1);
         let cause = causes.iter().find(|(_, cases)| cases.contains(&case));
@@ -296,7 +295,7 @@ fn all_refused(d: &Daemon, hostile: &mut Command, causes: &[(&str, &[&str])], ot
     assert!(denied > 20, "{stdout}");
 }
 
-/// Why the log says that a case of `hostile.py` was refused.
+/// The causes in the log for the cases of `hostile.py`.
 const CAUSES: [(&str, &[&str]); 6] = [
     (
         "handshake",
@@ -310,7 +309,7 @@ const CAUSES: [(&str, &[&str]); 6] = [
             "opening-of-rubbish",
         ],
     ),
-    // The caller is proven: no penalty, and none of its lines is noise.
+    // The client is authenticated: no penalty, and its log lines are not rate-limited.
     (
         "request",
         &[
@@ -340,11 +339,11 @@ const CAUSES: [(&str, &[&str]); 6] = [
 #[test]
 fn clients_that_do_not_keep_to_the_protocol_are_refused() {
     let d = Daemon::start();
-    // The machine's key is recorded with its first proof.
+    // The first proof records the machine's key.
     said_is(runs(&d, &[], &["true"]), 0, "", "");
     let mut hostile = program(&d, "hostile.py");
     hostile.args(["--addr", "127.0.0.1"]);
     all_refused(&d, &mut hostile, &CAUSES, "machine-key");
-    // Whatever they did, the next caller is served.
+    // After all that, the next client is served.
     said_is(runs(&d, &[], &["echo still here"]), 0, "still here\n", "");
 }

@@ -1,5 +1,5 @@
-//! The daemon under the inits and inetds that it is for, each really started, in a
-//! machine of the test's own; and what `make install` puts there.
+//! The daemon under the supported inits and inetds, each really started, in a test machine; and
+//! what `make install` installs.
 
 #[path = "init/fail2ban.rs"]
 mod fail2ban;

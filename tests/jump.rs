@@ -1,5 +1,5 @@
-//! `-J`: a command on a host that is reached through others, with two real daemons; what the
-//! host in between sees, and what is said when it fails.
+//! `-J`: a command on a host that is reached through other hosts, with two real daemons; what the
+//! intermediate host sees, and the messages when it fails.
 
 use crate::daemon;
 use crate::program;
@@ -15,11 +15,11 @@ use daemon::{COS, COSADM, Daemon, Folder, me, must, run, until};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-/// A target, a host in between, and one folder of a client that knows both.
+/// A target, an intermediate host, and one client directory that knows both.
 struct Hosts {
     target: Daemon,
     between: Daemon,
-    /// On the path of the commands of the host in between.
+    /// On the path of the intermediate host's commands.
     tools: Folder,
 }
 
@@ -53,12 +53,12 @@ impl Hosts {
         }
     }
 
-    /// `cosrsh WORDS…`, which reaches the target as `hostb` through `hostj`.
+    /// Creates `cosrsh WORDS…`, which reaches the target as `hostb` through `hostj`.
     fn cosrsh(&self, words: &[&str]) -> Command {
         self.target.cosrsh(&[&["-J", "hostj"], words].concat())
     }
 
-    /// That all sessions on both hosts have ended, of which there were so many.
+    /// Checks that all sessions on both hosts have ended, and their numbers.
     fn sessions_end(&self, on_target: usize, between: usize) {
         for (host, count) in [(&self.target, on_target), (&self.between, between)] {
             until("the sessions have ended", || {
@@ -69,14 +69,14 @@ impl Hosts {
     }
 }
 
-/// Status, output and errors of a command.
+/// Returns status, output and errors of a command.
 fn told(command: &mut Command) -> (Option<i32>, String, String) {
     let out = run(command);
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (out.status.code(), text(out.stdout), text(out.stderr))
 }
 
-/// It became a word for the shell of the host in between, as it was.
+/// Regression: the name reached the shell of the intermediate host unquoted.
 #[test]
 fn a_host_name_for_the_way_is_no_command_there() {
     let hosts = Hosts::start();
@@ -162,7 +162,7 @@ fn streams_status_and_signals_pass_through() {
         (Some(9), "caught")
     );
 
-    // A key at the terminal reaches the whole process group, and must not end the connection.
+    // A key at the terminal signals the whole process group, and must not end the connection.
     let script = "trap 'echo caught; exit 8' INT; echo ready; while :; do read x; done";
     let mut command = hosts.cosrsh(&["hostb", script]);
     let session = Session::spawn(command.process_group(0));
@@ -172,7 +172,7 @@ fn streams_status_and_signals_pass_through() {
     let last = ended.out.last().unwrap().as_str();
     assert_eq!((ended.status, last), (Some(8), "caught"));
 
-    // By `cos run` and by ssh's option, through the same host twice, as somebody.
+    // By `cos run` and by ssh's option, twice through the same host, with a user name.
     let twice = format!("hostj,{}@hostj:{}", me(), hosts.between.port);
     let out = told(hosts.target.cos(&["-J", &twice]).arg("echo x"));
     assert_eq!(out, (Some(0), "x\n".into(), String::new()));
@@ -236,7 +236,7 @@ fn a_jump_that_fails_has_one_clear_error() {
     assert!(err.starts_with(&due) && err.lines().count() == 1, "{err}");
     let hint = "; is cosserver running there, and is this its port?\n";
     assert!(err.ends_with(hint), "{err}");
-    // The host in between is not known, or refuses, or has no such user.
+    // The intermediate host is unknown, or denies, or has no such user.
     let err = told_of(&["-J", "nowhere", "hostb", "true"]);
     assert!(err.starts_with("cos: hostb: through nowhere: "), "{err}");
     assert!(
@@ -260,13 +260,13 @@ fn a_jump_that_fails_has_one_clear_error() {
         err.contains("no hello came") && err.lines().count() == 1,
         "{err}"
     );
-    // The target itself refuses: that is its own word.
+    // The target itself denies: its own message is shown.
     let err = told_of(&["-J", "hostj", "-l", "no-such-user", "hostb", "true"]);
     assert!(
         err.starts_with("cos: hostb: access denied (reference "),
         "{err}"
     );
-    // There is no cos on the host in between, or it is somewhere else.
+    // There is no cos on the intermediate host, or it is elsewhere.
     fs::remove_file(hosts.tools.path("cos")).unwrap();
     let err = told_of(&["-J", "hostj", "hostb", "true"]);
     assert!(
@@ -302,8 +302,8 @@ fn a_host_in_between_that_goes_away_is_named() {
     });
 }
 
-/// The source address is that of the connection that leaves this machine, and the target sees
-/// the host in between.
+/// The source address is that of the connection that leaves this machine, and the target sees the
+/// intermediate host.
 #[test]
 fn a_source_address_is_for_the_first_host() {
     let hosts = Hosts::start();
@@ -317,7 +317,7 @@ fn a_source_address_is_for_the_first_host() {
     assert_eq!(hosts.target.log.count("127.0.0.9"), 0);
 }
 
-/// A host in between may allow nothing but the jump.
+/// An intermediate host may allow only the jump.
 #[test]
 fn a_list_of_commands_may_allow_the_jump_alone() {
     let pattern = format!("commands=\"{COS} connect 127.0.0.1 *\"");

@@ -1,5 +1,5 @@
-//! After much work the daemon's processes are what they were: descriptors,
-//! threads, children and memory.
+//! After much work the daemon's processes use as much as before: descriptors, threads, children and
+//! memory.
 
 use crate::daemon;
 
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use daemon::session::{self, Session};
 use daemon::{Daemon, descriptors, descriptors_at_rest, long, run, until, without_doors};
 
-/// What a process holds.
+/// The resources of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Holds {
     descriptors: usize,
@@ -24,22 +24,22 @@ fn holds(pid: i32) -> Holds {
     }
 }
 
-/// Memory of its own that a process has in use, KiB.
+/// Returns the private memory that a process uses, KiB.
 fn memory(pid: i32) -> u64 {
     session::status_number(pid, "RssAnon")
 }
 
-/// How much work is done: first to warm up, and then to see what it leaves.
+/// The amounts of work: first to warm up, and then to measure.
 #[derive(Clone, Copy)]
 struct Counts {
     first: usize,
     then: usize,
 }
 
-/// Does `work` twice, and holds every process of the daemon to what it held at
-/// first; its memory may grow by `most` KiB in the second part.
+/// Does `work` twice, and checks every process of the daemon against its first measurement; its
+/// memory may grow by `most` KiB in the second part.
 fn comes_back(d: &Daemon, most: u64, counts: Counts, work: impl Fn(usize)) {
-    // The clients are this process's, three descriptors each.
+    // The clients belong to this process, with three descriptors each.
     cosserver::sys::process::raise_descriptors(u64::MAX);
     d.gate_at_rest();
     let all = [
@@ -85,7 +85,7 @@ fn after_many_commands() {
                 scope.spawn(|| {
                     while let Ok(n) = take() {
                         let status = i32::try_from(n % 256).unwrap();
-                        // Now and then one that is long in the asking, or writes much.
+                        // Some commands are long, or write much.
                         let words = match n % 10 {
                             0 => format!("exit {status} #{}", "x".repeat(20_000)),
                             1 => format!("seq 1 30000; exit {status}"),
@@ -118,7 +118,7 @@ fn after_many_held_sessions() {
         for job in &all {
             job.out.wait("ready");
         }
-        // Half of them end well, the others are killed.
+        // Half of them end normally, the others are killed.
         for (n, mut job) in all.drain(..).enumerate() {
             if n % 2 == 0 {
                 job.say("go");
@@ -144,7 +144,7 @@ fn after_many_refusals() {
             assert_eq!(job.finish().status, Some(255));
         }
     });
-    // More in a second than it writes of strangers' noise.
+    // More in a second than the log takes of unauthenticated peers.
     until("the log has them all", || {
         d.log.count("cause=command") == 2 * count
     });

@@ -1,5 +1,4 @@
-//! The daemon's life: how it starts, under inetd and systemd and alone, and how
-//! it stops.
+//! The daemon's life cycle: how it starts, under inetd, systemd and standalone, and how it stops.
 
 use crate::daemon;
 
@@ -32,7 +31,7 @@ fn sigterm_lets_running_jobs_end_within_their_grace() {
     let greeting = greeted.greet();
     d.signal(Signal::SIGTERM);
     assert!(d.log.wait("stopping ").contains("sessions=1"));
-    // No newcomer: not by the port, and not by a greeting from before.
+    // No new connection: not by the port, and not with a greeting from before.
     until("the port is closed", || {
         RawConnection::try_from_address("127.0.0.1".parse().unwrap(), d.port).is_err()
     });
@@ -64,7 +63,7 @@ fn after_the_grace_jobs_are_hung_up_and_then_killed() {
         d.child.wait().unwrap()
     });
     assert!(status.success());
-    // Both settings' seconds, and less than the grace would be without them.
+    // The sum of both settings, and less than the grace period would be without them.
     assert!(
         took > Duration::from_millis(1900) && took < Duration::from_secs(25),
         "{took:?}"
@@ -93,8 +92,8 @@ fn a_second_sigterm_does_not_wait_for_the_grace() {
     assert!(marker.exists());
 }
 
-/// A job that has ended by itself holds nothing up: its client is told, and the
-/// daemon does not wait for a process to kill.
+/// A job that has ended by itself delays nothing: its client is told, and the daemon does not wait
+/// for a process to kill.
 #[test]
 fn a_session_that_is_over_does_not_delay_the_end() {
     for _ in 0..5 {
@@ -106,7 +105,7 @@ fn a_session_that_is_over_does_not_delay_the_end() {
             d.signal(Signal::SIGTERM);
             assert!(d.child.wait().unwrap().success());
         });
-        // Neither the kill's time nor the ten seconds that the client may take.
+        // Neither the time for killing nor the ten seconds that the client may take.
         assert!(took < Duration::from_secs(9), "{took:?}");
         assert!(d.log.wait("end session=0").contains("how=done status=3"));
     }
@@ -121,14 +120,14 @@ fn an_idle_daemon_ends_at_once() {
             d.signal(signal);
             assert!(d.child.wait().unwrap().success());
         });
-        // Not even the ten seconds that a stranger has for its hello.
+        // Not even the ten seconds that an unauthenticated connection has for its hello.
         assert!(took < Duration::from_secs(9), "{took:?}");
     }
 }
 
 // ---- inetd ----
 
-/// A daemon of one connection, and the connection's other end.
+/// Starts a daemon for one connection, and returns the connection's other end.
 fn inetd(folder: &Folder) -> (Child, Lines, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -160,7 +159,7 @@ fn i_serves_the_one_connection_and_ends() {
     session.send(&Message::Data(Stream::Main, b"one\n"));
     session.send(&Message::Eof(Stream::Main));
     assert_eq!(session.finish(), (b"one\n".to_vec(), Some(End::Exited(7))));
-    // The connection is not held open by what inetd gave besides.
+    // inetd's other descriptors do not keep the connection open.
     assert_eq!(session.stranger.rest(), b"");
     drop(session);
     assert!(child.wait().unwrap().success());
@@ -187,7 +186,7 @@ fn i_serves_the_one_connection_and_ends() {
         s.closed();
         assert!(child.wait().unwrap().success());
     }
-    // Hung up at once; and a descriptor 0 that is no connection.
+    // Closed at once by the peer; and a descriptor 0 that is not a connection.
     let (mut child, _log, socket) = inetd(&folder);
     drop(socket);
     assert!(child.wait().unwrap().success());
@@ -222,8 +221,8 @@ fn inetd_alone(flags: &str, folder: &Folder) -> (Child, TcpStream) {
     (child, theirs)
 }
 
-/// Nothing but the protocol reaches the peer, whatever the flags: no log, no
-/// complaint, and nothing of what a job says at its own standard error.
+/// Only the protocol reaches the peer, whatever the flags: no log, no error message, and nothing
+/// that a job writes to its own standard error.
 #[test]
 fn inetds_connection_carries_the_protocol_alone() {
     let folder = daemon::configured("daemon.refusal-interval = 1\n", "");
@@ -233,7 +232,7 @@ fn inetds_connection_carries_the_protocol_alone() {
         let (mut child, socket) = inetd_alone(flags, &folder);
         let mut session = caller.accepted_on(RawConnection { socket }, command.clone());
         session.until(b"ready\n");
-        // Nobody holds the connection by a standard descriptor.
+        // No process holds the connection as a standard descriptor.
         let monitor = i32::try_from(child.id()).unwrap();
         let names = daemon::children(monitor);
         for pid in [monitor].iter().chain(&names) {
@@ -256,7 +255,7 @@ fn inetds_connection_carries_the_protocol_alone() {
         drop(session);
         assert!(child.wait().unwrap().success());
 
-        // One who is refused, and one who is turned away.
+        // One that is denied, and one that is closed without an answer.
         let (mut child, socket) = inetd_alone(flags, &folder);
         let mut liar = caller.clone();
         liar.name = "hostz".into();
@@ -272,7 +271,7 @@ fn inetds_connection_carries_the_protocol_alone() {
         s.closed();
         assert!(child.wait().unwrap().success());
     }
-    // What is wrong with the settings or the flags is not for the peer to read.
+    // Errors in the settings or the flags are not shown to the peer.
     fs::write(folder.path("S/cosserver.toml"), "limits.helo = 7\n").unwrap();
     for (flags, status) in [("-i", 1), ("-ie", 1), ("-iz", 2)] {
         let (mut child, socket) = inetd_alone(flags, &folder);
@@ -311,14 +310,14 @@ fn the_service_manager_is_told() {
     let now = u64::try_from(clock.tv_sec()).unwrap() * 1_000_000 + 1_000_000;
     assert!(micros + 60_000_000 > now && micros < now, "{micros}, {now}");
     assert_eq!(hear(), "READY=1");
-    // The jobs do not hear of it.
+    // The jobs do not get the variable.
     assert_eq!(d.says(0, &["echo ${NOTIFY_SOCKET:-none}"]), b"none\n");
     d.signal(Signal::SIGTERM);
     assert_eq!(hear(), "STOPPING=1");
     d.child.wait().unwrap();
 }
 
-/// The manager's socket may be one without a file.
+/// The manager's socket may be an abstract one.
 #[test]
 fn the_service_manager_is_told_at_a_name_without_a_file() {
     let folder = daemon::configured("", "");
@@ -334,8 +333,8 @@ fn the_service_manager_is_told_at_a_name_without_a_file() {
     assert_eq!(&bytes[..n], b"READY=1");
 }
 
-/// A shell that puts a socket at descriptor 3, and says that it is for the process
-/// of this number, a word of the shell's: `$$` is the daemon.
+/// Starts a shell that puts a socket at descriptor 3, and declares it for the process with this ID,
+/// a word of the shell: `$$` is the daemon.
 fn with_listen_fds(of: &str, folder: &Folder, socket: OwnedFd) -> Start {
     let run = format!(
         "exec 3<&0 </dev/null; LISTEN_PID={of} LISTEN_FDS=1 exec \"$0\" -D -e -p 0 -f \"$1\""
@@ -371,7 +370,7 @@ fn a_socket_of_the_service_manager_is_listened_on() {
     d.signal(Signal::SIGTERM);
     assert!(d.child.wait().unwrap().success());
 
-    // One that does not listen is a mistake, and no busy loop.
+    // A socket that does not listen is an error, and causes no busy loop.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let out = with_listen_fds("$$", &d.folder, connected.into())
@@ -385,7 +384,7 @@ fn a_socket_of_the_service_manager_is_listened_on() {
     );
 }
 
-/// A socket for another process, whose environment we have, is not for us.
+/// A socket for another process, whose environment was inherited, is not used.
 #[test]
 fn a_socket_for_another_process_is_not_listened_on() {
     for other in ["1", "$PPID", ""] {
@@ -409,9 +408,9 @@ fn a_socket_for_another_process_is_not_listened_on() {
     }
 }
 
-// ---- alone ----
+// ---- standalone ----
 
-/// The port of whoever listens on an IPv4 address, as the system tells.
+/// Returns the port of the process that listens on an IPv4 address, according to the system.
 fn port_listened_on(address: std::net::Ipv4Addr) -> Option<u16> {
     let wanted = format!("{:08X}", u32::from_ne_bytes(address.octets()));
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
@@ -423,11 +422,11 @@ fn port_listened_on(address: std::net::Ipv4Addr) -> Option<u16> {
     })
 }
 
-/// Without -D the parent returns when the daemon listens, keeps nothing of its
-/// starter's, and the pid file says whom to stop.
+/// Without -D the parent returns when the daemon listens, keeps no descriptor of its starter, and
+/// the pid file names the process to stop.
 #[test]
 fn in_the_background_the_parent_ends_when_it_listens() {
-    // An address of this test's alone, by which its port is found.
+    // An address that only this test uses, by which its port is found.
     let [high, low] = [std::process::id() >> 8, std::process::id()].map(|n| n.to_le_bytes()[0]);
     let address = std::net::Ipv4Addr::new(127, 28, high, low);
     let settings = format!("listen = [\"{address}\"]\ndaemon.refusal-interval = 1\n");
@@ -441,7 +440,7 @@ fn in_the_background_the_parent_ends_when_it_listens() {
         let mut command = daemon::cosserver();
         command.args(["-p", &port.to_string(), "-f"]);
         command.arg(folder.path("S/cosserver.toml"));
-        // To the end of its output: nothing may keep the pipes.
+        // To the end of its output: no process may keep the pipes.
         later(move || daemon::run(&mut command)).get()
     };
     let out = start(0);

@@ -1,4 +1,4 @@
-//! The sources, documents, manual pages and scripts themselves: nothing is started but tools.
+//! Checks of the sources, documents, manual pages and scripts: only tools are started.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

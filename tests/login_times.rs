@@ -1,5 +1,5 @@
-//! What the time of an answer tells, and who waits for whom, with passwords hashed as
-//! Debian hashes them.
+//! What the time of an answer reveals, and which login waits for which, with passwords hashed as on
+//! Debian.
 
 use crate::daemon;
 use crate::login;
@@ -14,7 +14,7 @@ use daemon::stats::{furthest, median, order, welch};
 use login::person::{Person, Said};
 use login::{DEBIANS, Logins, PASSWORD, Plan, WRONG};
 
-/// Says a figure where it is seen, also when the test passes.
+/// Prints a figure where it is visible, also when the test passes.
 macro_rules! say {
     ($($words:tt)*) => { writeln!(std::io::stderr(), $($words)*).unwrap() };
 }
@@ -22,7 +22,7 @@ macro_rules! say {
 /// One test at a time: each needs the machine for itself.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// The causes of refusals: a name, who asks for what, and the answer.
+/// The causes of denials: a name, the user, the requested application, and the answer.
 const CAUSES: [(&str, &str, &str, &str); 5] = [
     ("wrong password", "alice", "hello", WRONG),
     ("unknown user", "nobodyhere", "hello", PASSWORD),
@@ -31,7 +31,7 @@ const CAUSES: [(&str, &str, &str, &str); 5] = [
     ("no such application", "alice", "nothing", PASSWORD),
 ];
 
-/// Strangers who log in at the same time.
+/// Number of simultaneous logins.
 const STRANGERS: usize = 32;
 
 #[test]
@@ -70,7 +70,7 @@ fn no_cause_of_a_refusal_shows_in_its_time() {
                     for n in order(CAUSES.len(), stranger, round) {
                         let (name, user, application, answer) = CAUSES[n];
                         let mut person = Person::new(&l.d, user, application);
-                        // Wrong guesses of one source have to wait for each other.
+                        // Wrong guesses of one source wait for each other.
                         person.from = std::net::Ipv4Addr::new(127, 1, 0, own).into();
                         let (shape, after) = person.refused(answer);
                         assert_eq!((shape.len(), shape[1]), (2, (15, 5)));
@@ -95,7 +95,7 @@ fn no_cause_of_a_refusal_shows_in_its_time() {
     assert!(t <= 4.5, "{a} and {b} are told apart: |t| {t:.2}");
 }
 
-/// How long the real client takes for a right login, in milliseconds.
+/// Returns how long the real client takes for a successful login, in milliseconds.
 fn right(l: &Logins) -> f64 {
     let begun = Instant::now();
     assert_eq!(l.alice_says(&["hello"]), ["hello"]);
@@ -110,8 +110,8 @@ fn a_right_login_is_served_while_32_wrong_ones_are_refused() {
     let _alone = ALONE.lock();
     let l = with_debians_passwords();
     let rounds = if daemon::long() { 25 } else { 5 };
-    // Whatever else the machine does makes it worse, never better: a second look, and a
-    // third, before it is believed.
+    // Other load on the machine makes it slower, never faster: measure up to three times before
+    // failing.
     let mut seen = Vec::new();
     for _ in 0..3 {
         let mut quiet: Vec<f64> = (0..rounds).map(|_| right(&l)).collect();
@@ -126,7 +126,7 @@ fn a_right_login_is_served_while_32_wrong_ones_are_refused() {
     panic!("more than 3 times the quiet time: {seen:?}");
 }
 
-/// The same while 32 wrong ones, from another address, are checked and refused.
+/// The same while 32 wrong ones, from another address, are checked and denied.
 fn among_wrong_ones(l: &Logins) -> f64 {
     let start = Barrier::new(33);
     let line = l.d.log.all().len();
@@ -155,7 +155,7 @@ fn among_wrong_ones(l: &Logins) -> f64 {
                 "it came after {after:?}"
             );
         }
-        // However slow the machine is: it did not wait for all of them.
+        // However slow the machine is, it did not wait for all of them.
         let (at, _) = l.d.log.wait_from(line, |l| l.starts_with("login session="));
         let log = l.d.log.all();
         let before = log[line..at]

@@ -1,5 +1,5 @@
-//! Logins through real PAM, with pam_unix and real accounts: who gets in, who does
-//! not, and what either is told.
+//! Logins through real PAM, with pam_unix and real accounts: who can log in, who cannot, and what
+//! each of them is told.
 
 use crate::daemon;
 use crate::login;
@@ -49,7 +49,7 @@ fn a_right_password_gets_in() {
             .all(|n| n.contains("user=alice rhost=127.0.0.1 tty=cosserver ruser=? tag=")),
         "{notes:?}"
     );
-    // PAM opens and closes in one and the same process, with its variables.
+    // PAM opens and closes in the same process, with its variables.
     let end = |n: &String| n.split("tag=").nth(1).unwrap().to_owned();
     assert!(notes.iter().all(|n| end(n) == end(&notes[0])), "{notes:?}");
     assert!(end(&notes[0]).starts_with("mine "));

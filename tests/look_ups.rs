@@ -1,6 +1,5 @@
-//! The processes in which NSS modules and the resolver run: what they have and can do, and
-//! that they are used again, replaced, and keep nobody waiting. And which accounts a command
-//! may use.
+//! The processes in which NSS modules and the resolver run: their privileges, that they are reused
+//! and replaced, and that they do not delay others. Also which accounts a command may use.
 
 use crate::daemon;
 
@@ -15,10 +14,11 @@ use daemon::{COSSERVER, Daemon, Folder, needs_root, nss, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Whom hosta may be: users whom the module knows, and some of `/etc/passwd`.
+/// The users that hosta may be: users that the module knows, and some of `/etc/passwd`.
 const RUN_AS: &str = "run-as=root,alice,bob,spy1,spy2,spy3,spy4,hang1,hang2,crash1";
 
-/// Folders whose host `hosta` has these options, and an `/etc` with our module in it.
+/// Creates directories whose host `hosta` has these options, and an `/etc` with the test module in
+/// it.
 fn spied_on(options: &str) -> (Folder, PathBuf) {
     let folder = daemon::configured("", "");
     let hostinfo = folder.path("S/hostinfo");
@@ -70,7 +70,7 @@ fn ended(d: &Daemon, user: &str, words: &str) -> Ended {
     session.finish()
 }
 
-/// What the module says of the process in which it looked this user up.
+/// Returns the module's report of the process in which it looked this user up.
 fn report(d: &Daemon, user: &str) -> String {
     let ended = ended(d, user, "echo \"$HOME\"");
     assert_eq!(ended.status, Some(0), "{ended:?}\n{}", d.log_text());
@@ -95,7 +95,7 @@ fn is_harmless(report: &str) {
     }
 }
 
-/// Why this user was refused, as the log has it.
+/// Returns why this user was denied, as in the log.
 fn denied(d: &Daemon, user: &str) -> String {
     let from = d.log.all().len();
     let ended = ended(d, user, "true");
@@ -103,7 +103,7 @@ fn denied(d: &Daemon, user: &str) -> String {
     d.log.wait_from(from, |l| l.contains("denied ref=")).1
 }
 
-/// NSS modules ran as root, in a fork that had host.key in its memory.
+/// Regression: NSS modules ran as root, in a fork that had host.key in its memory.
 #[test]
 fn nss_modules_run_without_the_host_key_and_without_privileges() {
     if !needs_root() {
@@ -113,7 +113,7 @@ fn nss_modules_run_without_the_host_key_and_without_privileges() {
     is_harmless(&report(&d, "spy1"));
     let line = d.log.wait("started process=lookup");
     assert!(line.contains("user=true"), "{line}");
-    // Not even root's look at it finds more: its user, capabilities, protections.
+    // Root also sees nothing more in /proc: its user, capabilities, protections.
     let pid = d.process("lookup");
     for (name, value) in [
         ("Uid", "990\t990\t990\t990"),
@@ -128,7 +128,7 @@ fn nss_modules_run_without_the_host_key_and_without_privileges() {
     assert!(daemon::descriptors(pid) <= 8, "{pid}");
 }
 
-/// So did the resolver.
+/// Regression: so did the resolver.
 #[test]
 fn host_names_are_resolved_without_the_host_key_and_without_privileges() {
     if !needs_root() {
@@ -140,7 +140,7 @@ fn host_names_are_resolved_without_the_host_key_and_without_privileges() {
     assert_eq!(ended.status, Some(0), "{ended:?}\n{}", d.log_text());
 }
 
-/// A program with variables that steer the resolver.
+/// Returns a program with variables that affect the resolver.
 fn steered(mut command: Command) -> Command {
     let aliases = std::env::temp_dir().join("no-such-aliases");
     command
@@ -150,7 +150,7 @@ fn steered(mut command: Command) -> Command {
     command
 }
 
-/// A daemon that stands passed three variables of the resolver on, one of inetd's none.
+/// Regression: a standalone daemon passed on three variables of the resolver, one of inetd's none.
 #[test]
 fn a_look_up_has_no_environment_whoever_starts_the_daemon() {
     if !needs_root() {
@@ -180,8 +180,8 @@ fn under_inetd_a_look_up_has_no_privileges_either() {
     is_harmless(&report(&d, "spy1"));
 }
 
-/// Each look-up was a new process. One that is killed is replaced, and what it was asked is
-/// asked again; one that dies of a name twice costs that name alone.
+/// Regression: each look-up was a new process. A process that is killed is replaced, and its
+/// request is repeated; only a name that kills it twice fails.
 #[test]
 fn a_look_up_process_is_used_again_and_replaced_when_it_dies() {
     if !needs_root() {
@@ -197,7 +197,7 @@ fn a_look_up_process_is_used_again_and_replaced_when_it_dies() {
     let third = report(&d, "spy3");
     assert_ne!(field(&third, "pid"), pid.to_string());
     is_harmless(&third);
-    // Killed in the midst of a look-up.
+    // Killed during a look-up.
     let mut hangs = Session::spawn(&mut client(&d, "hang1", "true"));
     drop(hangs.stdin.take());
     let asleep = |pid: i32| {
@@ -219,7 +219,7 @@ fn a_look_up_process_is_used_again_and_replaced_when_it_dies() {
     d.says(0, &["true"]);
 }
 
-/// A name that hangs costs the time of a look-up; the others go on meanwhile.
+/// A name that hangs takes only the time limit of a look-up; the others continue in the meantime.
 #[test]
 fn a_look_up_that_hangs_is_killed_and_keeps_nobody_waiting() {
     if !needs_root() {
@@ -245,7 +245,7 @@ fn a_look_up_that_hangs_is_killed_and_keeps_nobody_waiting() {
     is_harmless(&report(&d, "spy3"));
 }
 
-/// A name server that does not answer for one host was waited for before the others counted.
+/// Regression: other hosts were not available while a name server did not answer for one host.
 #[test]
 fn a_host_that_does_not_resolve_keeps_no_other_waiting() {
     if !needs_root() {
@@ -260,8 +260,8 @@ fn a_host_that_does_not_resolve_keeps_no_other_waiting() {
     assert_eq!(d.log.count("names=resolved"), 0);
 }
 
-/// A resolver that did not answer for as many names as are asked for at a time kept a host
-/// waiting that was added then: its first connection was denied.
+/// Regression: if the resolver did not answer for as many names as are looked up at a time, a new
+/// host had to wait, and its first connection was denied.
 #[test]
 fn names_that_hang_leave_room_for_a_host_that_connects_for_the_first_time() {
     if !needs_root() {
@@ -275,7 +275,7 @@ fn names_that_hang_leave_room_for_a_host_that_connects_for_the_first_time() {
         .collect();
     fs::write(&hostinfo, &hangs).unwrap();
     let d = Daemon::start_by(nss::with_etc(&etc, COSSERVER), folder, &[]);
-    // 14 of them, each with a thread of its own, beside the main one.
+    // 14 of them, each with its own thread, in addition to the main one.
     until("the names are being looked up", || {
         let all = daemon::children(d.pid()).into_iter();
         all.filter_map(|pid| daemon::status(pid, "Threads").parse::<usize>().ok())
@@ -286,8 +286,8 @@ fn names_that_hang_leave_room_for_a_host_that_connects_for_the_first_time() {
     assert_eq!(ended.status, Some(0), "{ended:?}\n{}", d.log_text());
 }
 
-/// `/etc/shadow` and `/etc/nologin` were not looked at for a command. A change counts at
-/// once, also for an account that was looked up a moment ago.
+/// Regression: `/etc/shadow` and `/etc/nologin` were not checked for a command. A change applies at
+/// once, also for an account that was just looked up.
 #[test]
 fn a_command_is_refused_for_an_expired_account_and_while_nologin_is_there() {
     if !needs_root() {
@@ -330,7 +330,7 @@ fn a_command_is_refused_for_an_expired_account_and_while_nologin_is_there() {
         may_not("alice", why);
         may("bob");
     }
-    // Tomorrow is not today; and one that never had a password has none that is locked.
+    // Tomorrow is not today; and an account that never had a password is not locked.
     for line in [
         format!("*:20000:0:99999:7::{}:", today + 2),
         "!:20000:0:99999:7:::".to_owned(),
@@ -347,13 +347,13 @@ fn a_command_is_refused_for_an_expired_account_and_while_nologin_is_there() {
     may("root");
     fs::remove_file(&nologin).unwrap();
     may("alice");
-    // Root's lock says that nobody logs in by its password; an expired root is expired.
+    // Root's lock means that root cannot log in by password; an expired root is expired.
     let root = |line: &str| fs::write(etc.join("shadow"), format!("root:{line}\n")).unwrap();
     root("!$6$x$y:20000:0:99999:7:::");
     may("root");
     root("$6$x$y:20000:0:99999:7::1:");
     may_not("root", "has expired");
-    // Who has no line there is none of its users.
+    // A user without a line there is not subject to it.
     may("alice");
     fs::remove_file(etc.join("shadow")).unwrap();
     may("root");

@@ -1,5 +1,5 @@
-//! The manual pages and the programs agree: flags, commands, settings, host
-//! options, causes, events and exit codes; in both directions where it can be.
+//! The manual pages and the programs agree: flags, commands, settings, host options, causes, events
+//! and exit codes; in both directions where possible.
 
 use crate::tree;
 
@@ -28,7 +28,7 @@ fn run(program: &str, arguments: &[&str]) -> Output {
         .unwrap_or_else(|e| panic!("{program}: {e}"))
 }
 
-/// What `--help` says; it must succeed.
+/// Returns the output of `--help`, which must succeed.
 fn help(program: &str, arguments: &[&str]) -> String {
     let output = run(program, arguments);
     assert!(
@@ -41,7 +41,7 @@ fn help(program: &str, arguments: &[&str]) -> String {
 
 // ---- manual pages ----
 
-/// The lines of a page below a heading (`Sh`, `Ss`), up to the next of its kind.
+/// Returns the lines of a page below a heading (`Sh`, `Ss`), up to the next of its kind.
 fn section(page: &str, heading: &str) -> String {
     let text = text(&format!("docs/man/{page}"));
     let stop = |line: &&str| {
@@ -52,7 +52,7 @@ fn section(page: &str, heading: &str) -> String {
     lines.take_while(stop).collect::<Vec<_>>().join("\n")
 }
 
-/// The flags that a line of mdoc has behind its `Fl` macros, with dashes.
+/// Returns the flags in a line of mdoc after its `Fl` macros, with dashes.
 fn flags_of_line(line: &str) -> Set {
     const MACROS: [&str; 8] = ["Ar", "Ns", "Op", "Oo", "Oc", "Cm", "Pq", "No"];
     let mut found = Set::new();
@@ -71,13 +71,13 @@ fn flags_of_line(line: &str) -> Set {
     found
 }
 
-/// The flags of the items of a page's lists.
+/// Returns the flags of the items of a page's lists.
 fn item_flags(text: &str) -> Set {
     let items = text.lines().filter(|line| line.starts_with(".It Fl"));
     items.flat_map(flags_of_line).collect()
 }
 
-/// What stands behind `.It Cm`, up to the next macro.
+/// Returns the words after `.It Cm`, up to the next macro.
 fn item_words(text: &str) -> Set {
     let items = text.lines().filter_map(|line| line.strip_prefix(".It Cm "));
     items
@@ -85,8 +85,8 @@ fn item_words(text: &str) -> Set {
         .collect()
 }
 
-/// The flags of a help text: the first words of its indented lines, up to the
-/// value or the meaning.
+/// Returns the flags of a help text: the first words of its indented lines, up to the value or the
+/// meaning.
 fn help_flags(help: &str) -> Set {
     let mut found = Set::new();
     for line in help.lines().filter(|line| line.starts_with(' ')) {
@@ -169,7 +169,7 @@ fn the_flags_of_cosserver() {
     );
 }
 
-/// The flags of a subcommand in the SYNOPSIS of cos(1), those before it included.
+/// Returns the flags of a subcommand in the SYNOPSIS of cos(1), including those before it.
 fn synopsis_of_cos(subcommand: &str) -> Set {
     let synopsis = section("cos.1", ".Sh SYNOPSIS");
     let mut blocks = synopsis.split(".Nm ");
@@ -177,7 +177,7 @@ fn synopsis_of_cos(subcommand: &str) -> Set {
     flags_of_synopsis(blocks.find(has).unwrap())
 }
 
-/// The flags of one block of a SYNOPSIS.
+/// Returns the flags of one block of a SYNOPSIS.
 fn flags_of_synopsis(block: &str) -> Set {
     let options = block.lines().filter_map(|l| l.strip_prefix(".Op Fl "));
     let mut found = Set::new();
@@ -228,7 +228,7 @@ fn the_flags_of_cos() {
         let what = format!("SYNOPSIS of cos {subcommand} in cos(1)");
         agree(&flags, &synopsis_of_cos(subcommand), &what);
     }
-    // What is not for a command says for what it is.
+    // A flag that is not for a command says what it is for.
     let mut said = run.clone();
     for (subcommand, flags) in [("gui", &gui), ("enrol", &enrol), ("key", &key)] {
         for flag in flags.difference(&said) {
@@ -263,7 +263,7 @@ fn the_flags_of_cos() {
     );
 }
 
-/// What `--help` says where the client is called by another name.
+/// Returns the output of `--help` if the client is called by another name.
 fn help_as(name: &str) -> String {
     use std::os::unix::process::CommandExt;
     let output = Command::new(COS).arg0(name).arg("--help").output().unwrap();
@@ -271,7 +271,7 @@ fn help_as(name: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The flags that cos(1) has in its lines before this one, from "The options" or "takes" on.
+/// Returns the flags in cos(1) before this line, from "The options" or "takes" on.
 fn flags_before(end: &str) -> Set {
     let section = section("cos.1", ".Sh THE COMMAND LINE OF RSH AND SSH");
     let lines: Vec<&str> = section.lines().collect();
@@ -281,17 +281,17 @@ fn flags_before(end: &str) -> Set {
     before.flat_map(|l| flags_of_line(l)).collect()
 }
 
-/// The keys of `-o` that the program reads, each named by the page.
+/// The page names every key of `-o` that the program reads.
 #[test]
 fn the_options_in_the_form_of_ssh() {
     let source = text("src/client/ssh_options.rs");
     let (_, parse) = source.split_once("fn parse(").unwrap();
     let arms = parse.split("\n}\n").next().unwrap().lines();
-    // `"key" | "key" => …`, `"key" if … =>`, and not what is matched inside of one.
+    // `"key" | "key" => …`, `"key" if … =>`, and no nested patterns.
     let arms = arms.filter(|line| line.starts_with("        \""));
     let patterns = arms.filter_map(|line| line.split(" if ").next()?.split("=>").next());
     let keys = patterns.flat_map(|pattern| pattern.split('"').skip(1).step_by(2));
-    // Only with `ProxyCommand`, which is refused.
+    // Only with `ProxyCommand`, which is rejected.
     let keys = keys.filter(|key| *key != "proxyusefdpass");
     let page = text("docs/man/cos.1");
     let (_, item) = page.split_once(".It Fl o Ar key").unwrap();
@@ -304,7 +304,7 @@ fn the_options_in_the_form_of_ssh() {
     agree(&keys.map(str::to_owned).collect(), &named, "-o of cos(1)");
 }
 
-/// The flags without a value that a SYNOPSIS has in its groups: `.Op Fl abc`.
+/// Returns the flags without a value in the groups of a SYNOPSIS: `.Op Fl abc`.
 fn grouped(synopsis: &str) -> Set {
     let mut found = Set::new();
     for line in synopsis
@@ -325,7 +325,7 @@ fn the_commands_and_flags_of_cosadm() {
     let global = help_flags(&overview);
     agree(&global, &item_flags(&page), "the global flags of cosadm(8)");
 
-    // "  host invite NAME   let NAME run …": lower case words name the command.
+    // "  host invite NAME   let NAME run …": the lower case words are the command.
     let mut commands = Vec::new();
     for line in overview
         .lines()
@@ -373,7 +373,7 @@ fn the_commands_and_flags_of_cosadm() {
     }
 }
 
-/// The fields of `cosadm who --json`, each named by the page.
+/// The page names every field of `cosadm who --json`.
 #[test]
 fn the_fields_of_who_is_on() {
     let source = text("src/admin/who.rs");
@@ -460,7 +460,7 @@ fn the_settings() {
     );
 }
 
-/// The table `[subsystem]`: the programs that stand for `sftp`, in their order.
+/// The table `[subsystem]`: the default programs for `sftp`, in their order.
 #[test]
 fn the_settings_of_subsystems() {
     let page = section("cosserver.toml.5", ".Ss [subsystem]");
@@ -497,7 +497,7 @@ fn the_settings_of_an_application() {
     }
 }
 
-/// What a number of `[limits]` and `[login]` may be, where the page says it.
+/// The range of a number of `[limits]` and `[login]`, if the page states it.
 #[test]
 fn the_bounds_of_the_settings_for_logins() {
     let page = section("cosserver.toml.5", ".Ss [login]");
@@ -506,7 +506,7 @@ fn the_bounds_of_the_settings_for_logins() {
         let item = items.find(|i| i.lines().next() == Some(key.name)).unwrap();
         let bounds = key.bounds();
         let (_, bounds) = bounds.split_once(" from ").unwrap();
-        // A day is no bound that anybody meets.
+        // A day is not a limit that matters in practice.
         let there = bounds.ends_with("86400") || item.contains(bounds);
         assert!(there, "cosserver.toml(5), {}: {bounds}", key.name);
     }
@@ -562,7 +562,7 @@ fn the_examples_of_hostinfo_are_right() {
     }
 }
 
-// ---- what is said to people: causes, events, exit codes ----
+// ---- messages to users: causes, events, exit codes ----
 
 #[test]
 fn the_causes_of_refusals() {
@@ -583,7 +583,7 @@ fn the_causes_of_refusals() {
     }
 }
 
-/// The names that `fn name` of a type has for the log.
+/// Returns the names that a type's `fn name` has for the log.
 fn stable_names(source: &str, of: &str) -> Set {
     let text = text(source);
     let (_, rest) = text.split_once(of).unwrap();
@@ -596,7 +596,7 @@ fn stable_names(source: &str, of: &str) -> Set {
     names
 }
 
-/// The event of each call of `say`, `log_ratelimited` and `say_of_user` in a source.
+/// Returns the event of each call of `say`, `log_ratelimited` and `say_of_user` in a source.
 fn events(code: &str) -> Set {
     let mut found = Set::new();
     for call in ["say(", "log_ratelimited(", "say_of_user(uid,"] {

@@ -1,8 +1,7 @@
-//! Mutated messages: 262,144 deterministic mutants of every kind of message that
-//! a peer can send. None may panic, hang or make memory grow; what is taken must
-//! be what its own encoder makes, and no mutant of a sealed record may open. Of a
-//! ClientHello, whose every mutant costs a Diffie-Hellman, as many are tried under
-//! COS_LONG alone, and 2,048 for each suite otherwise.
+//! Mutated messages: 262,144 deterministic mutants of every kind of message that a peer can send.
+//! None may panic, hang or make memory grow; an accepted mutant must equal the output of its own
+//! encoder, and no mutant of a sealed record may open. A mutant of a ClientHello costs a
+//! Diffie-Hellman each: as many are tried only under COS_LONG, and otherwise 2,048 for each suite.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -25,7 +24,7 @@ use minicbor::{Decoder, Encoder};
 /// Mutants of each kind of message.
 const MUTANTS: u32 = 262_144;
 
-/// Mutants of a ClientHello, for each suite.
+/// Returns the number of mutants of a ClientHello, for each suite.
 fn opened_mutants() -> u32 {
     if std::env::var_os("COS_LONG").is_some() {
         MUTANTS
@@ -34,11 +33,11 @@ fn opened_mutants() -> u32 {
     }
 }
 
-/// Most memory that any test here may ever take, KiB: the seeds, the harness,
-/// and a few messages at a time.
+/// The most memory that any test here may take, KiB: the seeds, the harness, and a few messages at
+/// a time.
 const MEMORY: u64 = 64 * 1024;
 
-/// Numbers that depend on the message type's name alone (splitmix64).
+/// Numbers that depend only on the message type's name (splitmix64).
 struct Numbers(u64);
 
 impl Numbers {
@@ -61,8 +60,8 @@ impl Numbers {
         usize::try_from(self.next() >> 33).unwrap() % bound.max(1)
     }
 
-    /// One to four changes. Bytes that mean something in CBOR or in our records
-    /// come more often than others.
+    /// Makes one to four changes. Bytes that have a meaning in CBOR or in the protocol's records
+    /// are more frequent than others.
     fn mutate(&mut self, seed: &[u8], other: &[u8]) -> Vec<u8> {
         const SPICE: &[u8] = &[
             0, 1, 2, 3, 6, 7, 0x17, 0x18, 0x19, 0x1a, 0x1b, 0x1f, 0x20, 0x3b, 0x40, 0x58, 0x5b,
@@ -99,8 +98,8 @@ impl Numbers {
     }
 }
 
-/// Feeds the mutants of `seeds` to `read`, which says whether it took one. Some
-/// must be taken and some refused, or the mutants would show nothing.
+/// Feeds the mutants of `seeds` to `read`, which returns whether it accepted one. Some must be
+/// accepted and some rejected, or the mutants would show nothing.
 fn feed(name: &str, seeds: &[Vec<u8>], read: impl Fn(&[u8]) -> bool) {
     for seed in seeds {
         assert!(
@@ -113,7 +112,7 @@ fn feed(name: &str, seeds: &[Vec<u8>], read: impl Fn(&[u8]) -> bool) {
     assert!(taken > 0, "{name}: none taken");
 }
 
-/// How many of so many mutants `read` takes.
+/// Returns how many of this many mutants `read` accepts.
 fn count(name: &str, mutants: u32, seeds: &[Vec<u8>], read: impl Fn(&[u8]) -> bool) -> u32 {
     let mut numbers = Numbers::of(name);
     let mut taken = 0;
@@ -131,7 +130,7 @@ fn count(name: &str, mutants: u32, seeds: &[Vec<u8>], read: impl Fn(&[u8]) -> bo
     taken
 }
 
-/// The most memory that this process ever had, as the kernel tells it.
+/// Checks the most memory that this process ever had, as the kernel reports it.
 fn memory_stays_small(name: &str) {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
         return;
@@ -305,7 +304,7 @@ fn envelopes() {
     });
 }
 
-/// A ClientHello whose envelope is whole still has to open: no mutant does.
+/// A ClientHello with a valid envelope must still open: no mutant does.
 #[test]
 fn client_hellos_do_not_open() {
     let (host, machine) = (
@@ -398,7 +397,7 @@ fn long_commands() {
         "command",
         &[&seeds[..], &with_variables].concat(),
         |bytes| {
-            // As a peer can: the digest that it announced is that of what it sends.
+            // As a peer can do: the announced digest is that of the data sent.
             let digest = <sha2::Sha256 as sha2::Digest>::digest(bytes).into();
             if bytes.first().is_some_and(|b| b >> 5 == 5) {
                 let Ok((words, environment)) = rest::unpack(bytes, &digest) else {
@@ -507,7 +506,7 @@ fn data_messages() {
     }
 }
 
-/// No mutant of a sealed record opens, whatever its length says.
+/// No mutant of a sealed record opens, whatever its length field.
 #[test]
 fn sealed_records() {
     for suite in [Suite::AesGcm, Suite::ChaChaPoly] {
@@ -533,13 +532,13 @@ fn sealed_records() {
                 .is_ok()
         };
         assert!(seeds.iter().all(|s| opens(s)));
-        // What only goes on behind a whole record is the next record's.
+        // Additional data after a whole record belongs to the next record.
         let forged = |bytes: &[u8]| opens(bytes) && !seeds.iter().any(|s| bytes.starts_with(s));
         assert_eq!(count("sealed record", MUTANTS, &seeds, forged), 0);
     }
 }
 
-/// What the check of the canonical form takes, another encoder writes the same.
+/// CBOR that passes the check of the canonical form is written the same by another encoder.
 #[test]
 fn canonical_cbor() {
     let unknown = b"\xa3\x01\x82\xf5\x20\x18\x63\x61x\x61y\xa1\x62ab\x42\x00\x01";

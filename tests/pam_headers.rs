@@ -1,5 +1,5 @@
-//! Our declarations of libpam (`pam-sys/`) against the headers that are installed: the compiler
-//! compares every constant, every structure and every function.
+//! The declarations of libpam (`pam-sys/`) against the installed headers: the compiler compares
+//! every constant, every structure and every function.
 
 use std::ffi::c_int;
 use std::fmt::Write as _;
@@ -77,7 +77,7 @@ fn structures() -> String {
     text
 }
 
-/// What the compiler must accept.
+/// Returns the program that the compiler must accept.
 fn program(constants: &[(&str, c_int)]) -> String {
     let mut text = String::from(
         "#include <stddef.h>\n#include <security/pam_modules.h>\n#include <security/pam_appl.h>\n",
@@ -98,7 +98,7 @@ fn program(constants: &[(&str, c_int)]) -> String {
     text
 }
 
-/// What the compiler says of it; empty where it accepts it.
+/// Returns the compiler's errors; empty if it accepts the program.
 fn compile(program: &str) -> String {
     let mut cc = Command::new("cc")
         .args(["-x", "c", "-std=c11", "-Wall", "-Werror", "-c", "-", "-o"])
@@ -119,12 +119,12 @@ fn compile(program: &str) -> String {
 #[test]
 fn declarations_agree_with_the_installed_headers() {
     assert_eq!(compile(&program(ffi::CONSTANTS)), "");
-    // It can fail: a wrong constant is found, and named.
+    // The check can fail: a wrong constant is found, and named.
     let said = compile(&program(&[("PAM_RHOST", ffi::PAM_RHOST + 1)]));
     assert!(said.contains("PAM_RHOST"), "{said}");
 }
 
-/// All functions that are declared are compared.
+/// All declared functions are compared.
 #[test]
 fn every_declared_function_is_compared() {
     let source = include_str!("../pam-sys/src/lib.rs");

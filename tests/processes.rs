@@ -1,5 +1,5 @@
-//! Deaths and shortages: gate, relay and monitor killed at any time; too few
-//! descriptors, too few processes. What can go on goes on, and nothing leaks.
+//! Deaths and shortages: gate, relay and monitor killed at any time; too few descriptors, too few
+//! processes. What can continue continues, and nothing leaks.
 
 use crate::daemon;
 use crate::program;
@@ -26,7 +26,7 @@ fn kill_9(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
 }
 
-/// No child but gate and relay, and none of them a zombie.
+/// Waits until there is no child but gate and relay, and none of them is a zombie.
 fn settled(d: &Daemon) {
     until("gate and relay alone are left", || {
         let children = daemon::children(d.pid());
@@ -34,13 +34,13 @@ fn settled(d: &Daemon) {
     });
 }
 
-/// How many descriptors the monitor has open while nobody is connected.
+/// Returns how many descriptors the monitor has open without connections.
 fn monitor_at_rest(d: &Daemon) -> usize {
     d.gate_at_rest();
     daemon::descriptors_at_rest(d.pid())
 }
 
-/// Settled, and the monitor holds as many descriptors as at first.
+/// Settled, and the monitor has as many descriptors as at first.
 fn settled_at(d: &Daemon, at_rest: usize) {
     settled(d);
     until("the monitor's descriptors are what they were", || {
@@ -63,7 +63,7 @@ fn a_gate_killed_under_load_is_replaced_and_no_session_notices() {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     let out = daemon::run(&mut d.cos(&["echo served"]));
-                    // Who stood in the gate when it died is told so; nobody hangs.
+                    // A client that was in the gate when it died gets an error; none hangs.
                     assert!(matches!(out.status.code(), Some(0 | 255)), "{out:?}");
                     if out.stdout == b"served\n" {
                         served.fetch_add(1, Ordering::Relaxed);
@@ -116,7 +116,7 @@ fn a_relay_that_is_killed_takes_its_jobs_along_and_a_new_one_serves() {
     settled_at(&d, at_rest);
 }
 
-/// Between a relay's death and the next one nothing is started that nobody serves.
+/// Between a relay's death and the start of the next one no command is started without a relay.
 #[test]
 fn without_a_relay_no_command_begins() {
     let d = Daemon::start_as("daemon.refusal-interval = 1\n", "");
@@ -180,24 +180,24 @@ fn repeated_deaths_are_met_with_longer_pauses_and_leave_no_zombie() {
         });
         pauses.push(took);
     }
-    // One of the first two: a machine that is busy may hold one up.
+    // One of the first two: a busy machine may delay one.
     let short = pauses[..2].iter().min();
     assert!(short < Some(&Duration::from_millis(700)), "{pauses:?}");
     assert!(pauses[4] > Duration::from_millis(800), "{pauses:?}");
     settled_at(&d, at_rest);
-    // Connections that came meanwhile waited in the kernel.
+    // Connections made in the meantime waited in the kernel.
     kill_9(d.process("gate"));
     d.says(0, &["true"]);
     settled_at(&d, at_rest);
 }
 
-/// A log that nobody reads does not stop the daemon, and tells afterwards how much
-/// of it is lost.
+/// A log that is not read does not stop the daemon, which reports afterwards how many lines are
+/// lost.
 #[test]
 fn a_full_pipe_behind_stderr_stops_nothing() {
     let folder = daemon::configured("daemon.refusal-interval = 1\n", "");
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
-    // What the kernel gives to a user who has many pipes: it is full soon.
+    // The size that the kernel gives to a user with many pipes: it is full soon.
     fcntl(&write, FcntlArg::F_SETPIPE_SZ(8192)).unwrap();
     let child = daemon::cosserver()
         .args(["-D", "-e", "-p", "0", "-f"])
@@ -226,7 +226,7 @@ fn a_full_pipe_behind_stderr_stops_nothing() {
         log += &hear();
     }
     d.port = port(&log).unwrap();
-    // What a writer would be told: that there is room for a line, or not.
+    // Checks, as a writer would, whether there is room for a line.
     let is_full = || {
         let mut fds = [PollFd::new(write.as_fd(), PollFlags::POLLOUT)];
         poll(&mut fds, PollTimeout::ZERO).unwrap() == 0
@@ -241,14 +241,14 @@ fn a_full_pipe_behind_stderr_stops_nothing() {
         d.says(0, &[&long]);
     }
     assert!(is_full(), "somebody has read it");
-    // Read at last, it goes on, with the number of lines that it had no room for.
+    // When read at last, the log continues, with the number of lines that were dropped.
     let before = hear();
     assert!(!before.contains("dropped lines="), "{before}");
     d.says(0, &["true"]);
     let after = hear();
     let lost = after.lines().next().unwrap().strip_prefix("dropped lines=");
     assert!(lost.unwrap().parse::<u32>().unwrap() > 30, "{after}");
-    // And full once more, it ends as it should.
+    // When full again, the daemon ends normally.
     until("the pipe is full again", || {
         d.says(0, &[&long]);
         is_full()
@@ -257,8 +257,8 @@ fn a_full_pipe_behind_stderr_stops_nothing() {
     assert!(daemon::session::wait(&mut d.child).success());
 }
 
-/// Few descriptors and many connections: the daemon lives, serves whom it can,
-/// and has all back afterwards.
+/// Few descriptors and many connections: the daemon survives, serves as many clients as it can, and
+/// has all descriptors back afterwards.
 #[test]
 fn too_few_descriptors_cost_no_process() {
     let settings = "limits.hello = 2\ndaemon.refusal-interval = 1\nexec.hup-to-kill = 1\n";
@@ -271,27 +271,27 @@ fn too_few_descriptors_cost_no_process() {
     d.gate_at_rest();
     let open = [gate, relay, d.pid()].map(daemon::descriptors);
     let mut silent: Vec<RawConnection> = (0..100).map(|_| RawConnection::connect(d.port)).collect();
-    // A stranger who asks when the gate has no descriptor left to hand over.
+    // An unauthenticated client that greets when the gate has no descriptor left to hand over.
     let mut asks: Vec<RawConnection> = (0..10).map(|_| RawConnection::connect(d.port)).collect();
     for s in &mut asks {
         s.send(&daemon::hostile::hello());
     }
-    // Those who were evicted, or were late, are told by the end of the connection.
+    // Connections that were evicted, or were late, are closed.
     silent.iter_mut().for_each(|s| s.closed());
     for s in &mut asks {
         s.rest();
     }
     assert_eq!(d.says(0, &["echo", "served"]), b"served\n");
-    // So few descriptors are enough for one session, whose place is free when it is logged.
+    // This few descriptors are enough for one session, whose slot is free when its end is logged.
     d.log.wait("end session=");
-    // More sessions than the relay has descriptors for: some are cut or refused,
-    // those that run go on.
+    // More sessions than the relay has descriptors for: some are cut or denied, the running ones
+    // continue.
     let mut first = caller.accepted(d.port, "cat");
     first.send(&Message::Data(Stream::Main, b"first\n"));
     first.until(b"first\n");
     let mut others: Vec<RawConnection> = (0..12).map(|_| caller.ask(d.port, "cat")).collect();
     for s in &mut others {
-        // Each has an answer or an end.
+        // Each gets an answer or is closed.
         s.record();
     }
     first.send(&Message::Data(Stream::Main, b"still\n"));
@@ -308,12 +308,12 @@ fn too_few_descriptors_cost_no_process() {
     assert_eq!(d.says(0, &["echo", "again"]), b"again\n");
 }
 
-/// An ordinary user's daemon, with folders of its own.
+/// Prepares an ordinary user's daemon, with its own directories.
 fn ordinary() -> Option<(daemon::Folder, Start)> {
     if !daemon::is_root() {
         return None;
     }
-    // Its shell may be nologin: programs alone.
+    // The user's shell may be nologin, so only programs are allowed.
     let programs = "commands=\"/usr/bin/id -u\" commands=/bin/true";
     let folder = daemon::configured("daemon.refusal-interval = 1\n", programs);
     let hostinfo = folder.path("S/hostinfo");
@@ -321,7 +321,7 @@ fn ordinary() -> Option<(daemon::Folder, Start)> {
     fs::write(&hostinfo, text.replace("run-as=root", "run-as=nobody")).unwrap();
     let chown = ["-R", "65534:65534"];
     daemon::must(Start::new("chown").args(chown).arg(folder.path("S")));
-    // In a folder of ours, to which the way is open.
+    // In a directory of the test, which the user may enter.
     let copy = folder.path("cosserver");
     program::copy(daemon::COSSERVER, &copy);
     let mut command = Start::new("setpriv");
@@ -329,7 +329,7 @@ fn ordinary() -> Option<(daemon::Folder, Start)> {
     Some((folder, command))
 }
 
-/// As an ordinary user it serves that user alone, in the same processes.
+/// As an ordinary user it serves only that user, in the same processes.
 #[test]
 fn an_ordinary_user_is_served_alone() {
     let Some((folder, mut command)) = ordinary() else {
@@ -346,7 +346,7 @@ fn an_ordinary_user_is_served_alone() {
     assert_eq!((output, end), (b"65534\n".to_vec(), Some(End::Exited(0))));
     for pid in [d.pid(), d.process("gate"), d.process("relay")] {
         assert_eq!(daemon::status(pid, "Uid"), "65534\t65534\t65534\t65534");
-        // Not dumpable: what /proc shows of it is root's alone.
+        // Not dumpable: only root can read its files in /proc.
         use std::os::unix::fs::MetadataExt;
         let about = fs::metadata(format!("/proc/{pid}/environ")).unwrap();
         assert_eq!(about.uid(), 0, "others of this user can read its memory");
@@ -359,7 +359,7 @@ fn an_ordinary_user_is_served_alone() {
     assert_eq!(daemon::status(d.process("gate"), "Seccomp"), "2");
 }
 
-/// No process to be had: denied with the cause, and served again afterwards.
+/// If a process cannot be created: denied with the cause, and served again afterwards.
 #[test]
 fn too_few_processes_are_a_refusal_and_no_death() {
     let Some((folder, mut command)) = ordinary() else {
@@ -381,7 +381,7 @@ fn too_few_processes_are_a_refusal_and_no_death() {
     let reference = caller.ask_for(d.port, program.clone()).denied();
     let line = d.log.wait(&reference);
     // The job's process could not be started; or, while the first command's registration is still
-    // being written, the one that looks at the registry.
+    // being written, the registry worker.
     assert!(
         line.contains("cause=system") || line.contains("cause=doors"),
         "{line}"
@@ -394,12 +394,11 @@ fn too_few_processes_are_a_refusal_and_no_death() {
     settled(&d);
 }
 
-/// A look-up that takes its time holds nothing of the daemon's: not the port,
-/// not the channels.
+/// A slow look-up keeps none of the daemon's resources: not the port, not the channels.
 #[test]
 fn a_slow_look_up_does_not_outlive_the_monitor() {
     let folder = daemon::configured("", "");
-    // A name that no answer comes for, where there is no name server to say no.
+    // A name that gets no answer, if there is no name server to reject it.
     let hostinfo = folder.path("S/hostinfo");
     daemon::append(&hostinfo, "slow.invalid cos run-as=root\n");
     let mut d = Daemon::start_in(folder, &[]);
@@ -411,7 +410,7 @@ fn a_slow_look_up_does_not_outlive_the_monitor() {
         {
             continue;
         }
-        // The helper, if it is still there: its pipe and the standard ones.
+        // The look-up process, if it still exists: its pipe and the standard descriptors.
         assert!(
             daemon::descriptors(*pid) <= 6,
             "{}",
@@ -425,8 +424,8 @@ fn a_slow_look_up_does_not_outlive_the_monitor() {
     std::net::TcpListener::bind(("127.0.0.1", d.port)).unwrap();
 }
 
-/// Many at once, and the first that this daemon sees: one look-up of the account
-/// serves them all, one machine key is recorded, and none is refused.
+/// Many requests at once, the first for this daemon: one look-up of the account serves them all,
+/// one machine key is recorded, and none is denied.
 #[test]
 fn many_first_requests_at_once_are_all_served() {
     let d = Daemon::start();
@@ -449,7 +448,7 @@ fn many_first_requests_at_once_are_all_served() {
     settled(&d);
 }
 
-/// A proven client that never stops signalling its job keeps nobody waiting.
+/// An authenticated client that never stops signalling its job does not delay other clients.
 #[test]
 fn a_flood_of_signals_does_not_stop_the_monitor() {
     use cosserver::protocol::stream::Signal as Wish;
@@ -473,7 +472,7 @@ fn a_flood_of_signals_does_not_stop_the_monitor() {
     assert_eq!(session.finish().1, Some(End::Exited(0)));
 }
 
-/// A daemon, or inetd's.
+/// Starts a standalone daemon, or inetd's.
 fn either(inetd: bool, command: Option<Start>) -> Daemon {
     let folder = daemon::prepare("[exec]\nhup-to-kill = 1\n", "");
     let program = match (inetd, command) {
@@ -492,7 +491,7 @@ fn either(inetd: bool, command: Option<Start>) -> Daemon {
     Daemon::start_by(program, folder, &[])
 }
 
-/// The monitor of the one session that there is.
+/// Returns the monitor of the only session.
 fn monitor(d: &Daemon, inetd: bool) -> i32 {
     if inetd {
         daemon::children(d.pid())[0]
@@ -501,8 +500,8 @@ fn monitor(d: &Daemon, inetd: bool) -> i32 {
     }
 }
 
-/// Whether a daemon of this folder has its guard, which is nobody's child: of inetd's it is
-/// not the process that stands by until then.
+/// Returns whether a daemon of this directory has its guard, which is not the monitor's child.
+/// Under inetd the standby guard does not count.
 fn is_guarded(d: &Daemon, monitor: i32) -> bool {
     let folder = d.folder.0.display().to_string();
     let all = std::fs::read_dir("/proc").unwrap().flatten();
@@ -513,8 +512,8 @@ fn is_guarded(d: &Daemon, monitor: i32) -> bool {
     })
 }
 
-/// The kernel tells the leader of a job alone that its parent is dead. Of its children one
-/// ends when it is hung up, and one must be killed.
+/// The kernel signals only the leader of a job when its parent dies. Of the leader's children one
+/// ends on a hang-up, and one must be killed.
 #[test]
 fn a_monitor_that_is_killed_takes_every_process_of_a_job_along() {
     for inetd in [false, true] {
@@ -527,7 +526,7 @@ fn a_monitor_that_is_killed_takes_every_process_of_a_job_along() {
         let lines = session.out.all();
         let all: Vec<i32> = lines[..3].iter().map(|n| n.parse().unwrap()).collect();
         assert!(all.iter().all(|pid| lives(*pid)));
-        // Under inetd it begins when the job has run for a moment.
+        // Under inetd the guard starts when the job has run for a moment.
         let monitor = monitor(&d, inetd);
         until("the job is guarded", || is_guarded(&d, monitor));
         kill_9(monitor);
@@ -540,8 +539,8 @@ fn a_monitor_that_is_killed_takes_every_process_of_a_job_along() {
     }
 }
 
-/// Regression: under inetd there was no guard in a job's first 10 ms, and everywhere none knew
-/// of the job until the monitor had entered it.
+/// Regression: under inetd there was no guard in a job's first 10 ms, and no guard anywhere knew of
+/// the job until the monitor had recorded it.
 #[test]
 fn a_monitor_that_is_killed_in_a_jobs_first_moment_takes_every_process_along() {
     let without_standby = vec![
@@ -588,8 +587,8 @@ fn a_monitor_that_is_killed_in_a_jobs_first_moment_takes_every_process_along() {
     }
 }
 
-/// A shell with job control starts each command in a process group of its own: the guard once
-/// ended the job's first group alone.
+/// A shell with job control starts each command in its own process group. Regression: the guard
+/// ended only the job's first group.
 #[test]
 fn a_monitor_that_is_killed_takes_every_process_group_of_a_job_along() {
     let mut d = either(false, None);
@@ -611,14 +610,14 @@ fn a_monitor_that_is_killed_takes_every_process_group_of_a_job_along() {
     });
 }
 
-/// What a process has among those that the kernel ends for want of memory.
+/// Returns a process's OOM score adjustment.
 fn oom(pid: i32) -> i32 {
     let value = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
     value.trim().parse().unwrap()
 }
 
-/// The monitor's value is the lowest, and a job's the one that the daemon was started with,
-/// however soon after the job before it comes.
+/// The monitor's value is the lowest, and a job's is the one that the daemon was started with,
+/// however soon it starts after the job before.
 #[test]
 fn jobs_go_before_the_monitor_when_memory_runs_out() {
     if !daemon::needs_root() {
@@ -630,7 +629,7 @@ fn jobs_go_before_the_monitor_when_memory_runs_out() {
         command.args(["-c", script, "sh", value]).args(program);
         command
     };
-    // Without CAP_SYS_RESOURCE what was raised may be taken back, and no more.
+    // Without CAP_SYS_RESOURCE a raised value may be reset, and nothing more.
     let may = daemon::run(&mut with("-1000", &["true"])).status.success();
     let (lowest, relays) = if may { (-1000, -500) } else { (0, 8) };
     for inetd in [false, true] {
@@ -660,11 +659,11 @@ fn jobs_go_before_the_monitor_when_memory_runs_out() {
     }
 }
 
-/// A control group with this limit of memory, for one test; gone with the value.
+/// A control group with this memory limit, for one test; removed with the value.
 struct MemoryGroup(std::path::PathBuf);
 
 impl MemoryGroup {
-    /// `None`: none can be made here.
+    /// `None`: none can be created here.
     fn new(limit: u64) -> Option<Self> {
         let name = format!("cos-test-{}", std::process::id());
         let roots = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"];
@@ -691,8 +690,8 @@ impl Drop for MemoryGroup {
     }
 }
 
-/// In a burst of commands the monitor had its original value all the time, and was the first
-/// that the kernel ended: a command's start is when memory runs out.
+/// Regression: in a burst of commands the monitor had its original value all the time, and the
+/// kernel killed it first: memory runs out when a command starts.
 #[test]
 fn where_memory_is_short_the_monitor_stays_protected_while_jobs_start() {
     if !daemon::needs_root() {

@@ -1,7 +1,6 @@
-//! Programs that call a remote shell, as Debian packages them, between two machines of a test's
-//! own: from `hosta`, where `cosrsh` takes the place of ssh, to `hostb`, where the daemon runs.
-//! What arrives is compared byte for byte. They run in `make soak`, for which `scripts/need`
-//! unpacks the packages.
+//! Programs that call a remote shell, as Debian packages them, between two test machines: from
+//! `hosta`, where `cosrsh` replaces ssh, to `hostb`, where the daemon runs. The results are
+//! compared byte for byte. They run in `make soak`, for which `scripts/need` unpacks the packages.
 
 use crate::daemon;
 use crate::machine;
@@ -24,10 +23,10 @@ use daemon::{PATIENCE, until};
 use machine::Machine;
 use tool::{everything, grow};
 
-/// The addresses of `hosta` and `hostb`, for documentation alone (RFC 5737).
+/// The addresses of `hosta` and `hostb`, reserved for documentation (RFC 5737).
 const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 
-/// What makes a machine one of the two: a home folder without the files of the user of the
+/// Makes a machine one of the two: a home directory without the files of the user that runs the
 /// tests, its own network devices, the names of both, and cosserver.
 const SET_UP: &str = "mount -t tmpfs -o mode=700 machine /root
      mount -t sysfs -o ro machine /sys
@@ -41,8 +40,8 @@ struct Hosts {
 }
 
 impl Hosts {
-    /// The machines, of which `hosta` may run commands on `hostb` as root; none where this is not
-    /// `make soak`, or where one of these programs is missing.
+    /// Starts the machines; `hosta` may run commands on `hostb` as root. `None` if this is not
+    /// `make soak`, or if one of these programs is missing.
     fn start(programs: &[&str]) -> Option<Self> {
         if !daemon::long() {
             daemon::passed_over("for make soak");
@@ -78,7 +77,7 @@ impl Hosts {
         Some(Self { hosta, hostb })
     }
 
-    /// Runs a script in root's home on `hosta` to its end.
+    /// Runs a script in root's home directory on `hosta` to its end.
     fn run(&self, script: &str) -> Ended {
         let mut shell = self.hosta.shell(&format!("set -e; cd /root\n{script}"));
         let mut session = Session::spawn(&mut shell);
@@ -86,7 +85,7 @@ impl Hosts {
         session.finish()
     }
 
-    /// Runs such a script, which must succeed; the lines of its standard output.
+    /// Runs such a script, which must succeed; returns the lines of its standard output.
     fn must(&self, script: &str) -> Vec<String> {
         let ended = self.run(script);
         let log = self.hostb.text("/root/log");
@@ -94,19 +93,19 @@ impl Hosts {
         ended.out
     }
 
-    /// How many commands the daemon has run.
+    /// Returns how many commands the daemon has run.
     fn commands(&self) -> usize {
         let log = self.hostb.text("/root/log");
         let lines = log.lines();
         lines.filter(|l| l.starts_with("exec session=")).count()
     }
 
-    /// Makes a tree of files in root's home on `hosta`.
+    /// Creates a tree of files in root's home directory on `hosta`.
     fn plant(&self, name: &str, files: usize) {
         grow(&self.near(name), files);
     }
 
-    /// A file in root's home on `hosta`, and one on `hostb`.
+    /// Returns a file in root's home directory on `hosta`, and one on `hostb`.
     fn near(&self, name: &str) -> PathBuf {
         self.hosta.path(&format!("/root/{name}"))
     }
@@ -115,21 +114,21 @@ impl Hosts {
         self.hostb.path(&format!("/root/{name}"))
     }
 
-    /// The lines of a file in root's home on `hosta`.
+    /// Returns the lines of a file in root's home directory on `hosta`.
     fn lines(&self, name: &str) -> Vec<String> {
         let text = fs::read_to_string(self.near(name)).unwrap();
         text.lines().map(str::to_owned).collect()
     }
 }
 
-/// The files of a tree and what is in them, for programs that do not keep everything else.
+/// Returns the files of a tree with their contents, for programs that do not keep everything else.
 fn contents(top: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let all = everything(top).into_iter();
     let files = all.map(|(path, (_, _, content))| (path, content));
     files.collect()
 }
 
-/// What [`everything`] has of a tree.
+/// The result of [`everything`] for a tree.
 type Tree = BTreeMap<PathBuf, (u32, i64, Vec<u8>)>;
 
 /// Asserts that two trees have the same files, modes, times and contents.
@@ -155,7 +154,7 @@ fn assert_equal(one: &Tree, other: &Tree) {
     assert!(differing.is_empty(), "{differing:?}");
 }
 
-/// Standard input, both outputs and the status of each command are its own, however many run.
+/// Standard input, both outputs and the status of each command are separate, however many run.
 #[test]
 fn xargs_runs_sixteen_at_a_time() {
     let Some(hosts) = Hosts::start(&["usr/bin/xargs"]) else {
@@ -176,7 +175,7 @@ fn xargs_runs_sixteen_at_a_time() {
         assert_eq!(status, [n.to_string()]);
     }
     assert_eq!(hosts.commands(), 200);
-    // By xargs itself, which has one output for all, and a status of its own.
+    // By xargs itself, which has one output for all, and its own status.
     let mut lines = hosts.must("seq 1 200 | xargs -P 16 -n 1 cosrsh hostb echo");
     lines.sort_by_key(|line| line.parse::<u32>().unwrap());
     let expected: Vec<String> = (1..=200).map(|n| n.to_string()).collect();
@@ -186,7 +185,7 @@ fn xargs_runs_sixteen_at_a_time() {
     assert_eq!(hosts.commands(), 432);
 }
 
-/// A job of cron has no environment but cron's own.
+/// A job of cron has only cron's own environment.
 #[test]
 fn cron_with_an_empty_environment() {
     let Some(hosts) = Hosts::start(&["usr/sbin/cron"]) else {
@@ -227,7 +226,7 @@ fn cron_with_an_empty_environment() {
     }
 }
 
-/// Sends three megabytes from rank 0 to rank 1, and says what each of them has.
+/// Sends three megabytes from rank 0 to rank 1, and prints what each of them has.
 const MPI_PROGRAM: &str = r#"
 import ctypes, hashlib, socket, sys
 def handle(library, name):
@@ -305,7 +304,7 @@ fn distcc_compiles_to_the_same_object() {
     let source = "#include <stdio.h>\n".to_owned() + &lines.collect::<String>();
     fs::write(hosts.near("file.c"), source).unwrap();
     fs::write(hosts.near("wrong.c"), "int f( { return; }\n").unwrap();
-    // Never here, whatever happens there.
+    // Never locally, whatever happens on the other host.
     let distcc = "DISTCC_SSH=cosrsh DISTCC_HOSTS=@hostb DISTCC_FALLBACK=0 distcc";
     for flags in ["-O2", "-O0 -g -fdebug-prefix-map=/root=."] {
         let before = hosts.commands();

@@ -1,7 +1,6 @@
-//! What was recorded of connections that were accepted is replayed: whole handshakes, a
-//! nonce with a handshake of its own, and a signature that vouched for a user; to the
-//! same daemon, to one that was started anew, and to those that inetd starts. A
-//! hundred thousand times in `make soak`.
+//! Replays of recordings of accepted connections: whole handshakes, a nonce with a new handshake,
+//! and a signature that vouched for a user; to the same daemon, to a restarted one, and to those
+//! that inetd starts. A hundred thousand times in `make soak`.
 
 use crate::daemon;
 
@@ -13,27 +12,27 @@ use daemon::{Daemon, configured};
 
 const SETTINGS: &str = "limits.silent-per-source = 5000\ndaemon.refusal-interval = 1\n";
 
-/// Threads that replay, and how many connections each has at a time: of daemons that
-/// inetd starts, each is three processes.
+/// The threads that replay, and how many connections each has at a time: a daemon that inetd starts
+/// has three processes.
 const THREADS: usize = 4;
 const AT_ONCE: usize = 500;
 const AT_ONCE_BY_INETD: usize = 50;
 
-/// What a listener on the path has recorded, and more: a thief has the caller's keys, so
-/// that nothing but the nonce stands in his way.
+/// What an eavesdropper has recorded, and more: the attacker also has the client's keys, so that
+/// only the nonce prevents the replay.
 struct Recorded {
     caller: Caller,
     greeting: Greeting,
     handshake: Vec<u8>,
     request: Vec<u8>,
-    /// What the caller's signer has said about a user, for this key of his.
+    /// The signature of the caller's signer about a user, for this key of the user.
     vouched: Vec<u8>,
     user_key: KeyPair,
     marker: std::path::PathBuf,
 }
 
 impl Recorded {
-    /// Two connections that are accepted.
+    /// Records two connections that are accepted.
     fn of(d: &Daemon) -> Self {
         let caller = Caller::of(d);
         let marker = d.folder.path("count");
@@ -69,14 +68,14 @@ impl Recorded {
         assert_eq!(text, "x\nx\n", "a replay was run");
     }
 
-    /// One replay of each in turn, sent; its answer is still to come.
+    /// Sends one replay of each kind in turn; its answer has not arrived yet.
     fn replay(&self, n: usize, port: u16) -> RawConnection {
         let mut s = RawConnection::connect(port);
         let theirs = s.greet();
         match n % 3 {
-            // The handshake as it was.
+            // The unchanged handshake.
             0 => s.send(&self.handshake),
-            // The nonce in a proof, the handshake around it made for this connection.
+            // The nonce in a proof, with a new handshake for this connection around it.
             1 => {
                 let old = Greeting {
                     hello: theirs.hello.clone(),
@@ -110,7 +109,7 @@ impl Recorded {
         s
     }
 
-    /// So many replays, each of which must be refused.
+    /// Makes this many replays, each of which must be denied.
     fn replay_all(&self, count: usize, port: u16, at_once: usize) {
         std::thread::scope(|scope| {
             for thread in 0..THREADS {
@@ -131,14 +130,14 @@ fn count() -> usize {
     if daemon::long() { 100_000 } else { 300 }
 }
 
-/// Who may vouch for whom.
+/// Returns which host may vouch for which users.
 fn options() -> String {
     format!("users=tester:{}", daemon::me())
 }
 
-/// The daemon has run nothing but what its caller asked it for, and has refused each
-/// replay for its own reason. A daemon's log has so many refusals of strangers a second,
-/// and a count of the others.
+/// Checks that the daemon has run only what its client requested, and has denied each replay for
+/// its own reason. A daemon's log has a limited number of denials of unauthenticated peers a
+/// second, and a count of the others.
 fn refused(d: &Daemon, from: usize, each_is_logged: bool) {
     let count = count();
     let lines = d.log.all();
@@ -169,7 +168,7 @@ fn nothing_recorded_is_accepted_again_also_by_a_daemon_that_was_started_anew() {
     let from = d.log.all().len();
     recorded.replay_all(count(), d.port, AT_ONCE);
     refused(&d, from, false);
-    // While its caller is served.
+    // While its client is served.
     d.says(0, &["true"]);
     d.signal(nix::sys::signal::Signal::SIGTERM);
     d.child.wait().unwrap();

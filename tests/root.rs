@@ -1,5 +1,5 @@
-//! What needs root, namespaces, accounts or init programs of its own. For who is not root most
-//! of it has nothing to do.
+//! Tests that need root, namespaces, accounts or init programs. For other users most of them do
+//! nothing.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

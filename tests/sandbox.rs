@@ -1,8 +1,8 @@
-//! The walls around the gate and the relay: no privilege, no secret, no file, and
-//! an end to whoever runs against them.
+//! The sandbox of gate and relay: no privilege, no secret, no file, and the end of a process that
+//! violates it.
 //!
-//! Needs root, for another process's memory and for a cell; as an ordinary user
-//! most of these tests say so and pass.
+//! Needs root, for another process's memory and for the sandbox; for an ordinary user most of these
+//! tests report that and pass.
 #![allow(
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,
@@ -24,7 +24,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, User, fork};
 
-/// Whether a process's memory or environment has these bytes.
+/// Returns whether a process's memory or environment contains these bytes.
 fn has(pid: i32, wanted: &[u8]) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
     if environment.windows(wanted.len()).any(|w| w == wanted) {
@@ -56,19 +56,19 @@ fn has(pid: i32, wanted: &[u8]) -> bool {
     false
 }
 
-/// The monitor, the gate and the relay of a session that runs.
+/// The monitor, the gate and the relay of a running session.
 struct Processes {
     monitor: i32,
     gate: i32,
     relay: i32,
-    /// Not looked at under inetd: it ends 10 ms after the session has begun.
+    /// Not checked under inetd: it ends 10 ms after the session has begun.
     lookup: Option<i32>,
-    /// Under inetd the monitor looks at the doors itself.
+    /// Under inetd the monitor reads the registry itself.
     door: Option<i32>,
 }
 
 impl Processes {
-    /// Of a daemon that stands.
+    /// Returns those of a standalone daemon.
     fn of(d: &Daemon) -> Self {
         Self {
             monitor: d.pid(),
@@ -79,7 +79,7 @@ impl Processes {
         }
     }
 
-    /// Of the only daemon that a superserver has started.
+    /// Returns those of the only daemon that a superserver has started.
     fn of_inetd(d: &Daemon) -> Self {
         let [monitor] = children(d.pid())[..] else {
             panic!("not one daemon: {}", d.log_text());
@@ -105,7 +105,7 @@ fn gate_and_relay_hold_no_secret() {
     }
 }
 
-/// There they are no programs of their own.
+/// There they do not execute the program again.
 #[test]
 fn under_inetd_gate_and_relay_hold_no_secret() {
     if needs_root() {
@@ -138,10 +138,10 @@ fn hold_no_secret(d: &Daemon, processes: fn(&Daemon) -> Processes) {
         );
         assert!(!has(pid, secret.as_bytes()), "{name} has the request");
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
-        // glibc may have put an end in place of the colon.
+        // glibc may have replaced the colon by a NUL byte.
         let words = environment.split(|b| matches!(b, 0 | b':'));
         let words = words.filter(|w| !w.is_empty());
-        // What its allocator is told, and nothing of ours.
+        // The allocator's settings, and nothing else.
         let told: [&[u8]; 2] = [
             b"GLIBC_TUNABLES=glibc.pthread.stack_cache_size=2097152",
             b"glibc.malloc.tcache_count=0",
@@ -204,17 +204,17 @@ fn have_no_privilege(d: &Daemon, processes: fn(&Daemon) -> Processes) {
         let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
         let core = limits.lines().find(|l| l.starts_with("Max core")).unwrap();
         assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
-        // Sockets, the poll and its waker, /dev/null: no file, no folder, not the log.
+        // Sockets, the poll and its waker, /dev/null: no file, no directory, not the log.
         for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
             let entry = entry.unwrap();
             let Ok(to) = fs::read_link(entry.path()) else {
-                // It was open for a moment.
+                // It was open only for a moment.
                 continue;
             };
             let to = to.to_str().unwrap();
             let number = entry.file_name();
             let mut plain = vec!["socket:", "anon_inode:[eventpoll]", "/dev/null"];
-            // The session's own, which it moves bytes between.
+            // The session's own pipes, between which it moves bytes.
             if name == "relay" {
                 plain.push("pipe:");
             }
@@ -235,8 +235,8 @@ fn have_no_privilege(d: &Daemon, processes: fn(&Daemon) -> Processes) {
     }
 }
 
-/// Whether this kernel has landlock, and it is switched on: asked as the manual
-/// page has it, for its version.
+/// Returns whether this kernel has landlock, and it is enabled: by asking for its version as in the
+/// manual page.
 fn has_landlock() -> bool {
     const VERSION: libc::c_uint = 1;
     let none = std::ptr::null::<libc::c_void>();
@@ -244,8 +244,7 @@ fn has_landlock() -> bool {
     unsafe { libc::syscall(call, none, 0_usize, VERSION) > 0 }
 }
 
-/// Whom gate and relay are: the account of the settings; without it nobody, and
-/// the log says so.
+/// The user of gate and relay: the account of the settings; without it nobody, and the log says so.
 #[test]
 fn gate_and_relay_are_the_account_of_the_settings_or_nobody() {
     if !needs_root() {
@@ -283,8 +282,8 @@ fn gate_and_relay_are_the_account_of_the_settings_or_nobody() {
     }
 }
 
-/// Nothing that has threads forks, and PAM runs in no such process: the monitor
-/// has one, and so has the gate, whatever they do.
+/// No process with threads forks, and PAM runs in no such process: monitor and gate have one
+/// thread, whatever they do.
 #[test]
 fn monitor_and_gate_have_one_thread() {
     let d = Daemon::start();
@@ -298,11 +297,11 @@ fn monitor_and_gate_have_one_thread() {
     for pid in [d.pid(), d.process("gate")] {
         assert_eq!(daemon::status(pid, "Threads"), "1");
     }
-    // Where threads are wanted, they are seen.
+    // The check can fail: the relay has several threads.
     assert_ne!(daemon::status(d.process("relay"), "Threads"), "1");
 }
 
-/// The walls themselves: each of these calls ends the process that makes it.
+/// The sandbox itself: each of these system calls kills the process that makes it.
 #[test]
 fn the_walls_end_who_runs_against_them() {
     use cosserver::sys::sandbox::{Role, enter};
@@ -332,7 +331,7 @@ fn the_walls_end_who_runs_against_them() {
         ("unlink", || unsafe {
             libc::c_long::from(libc::unlink(c"/nothing".as_ptr()))
         }),
-        // Each would have a descriptor signal another process.
+        // Each would make a descriptor signal another process.
         ("setown", || unsafe {
             libc::c_long::from(libc::fcntl(0, libc::F_SETOWN, 1))
         }),
@@ -342,7 +341,7 @@ fn the_walls_end_who_runs_against_them() {
         ("setsig", || unsafe {
             libc::c_long::from(libc::fcntl(0, 10, 9))
         }),
-        // The monitor, which has a copy of each connection, would wait in close(2).
+        // The monitor, which has a copy of each connection, would block in close(2).
         ("linger", || unsafe {
             let on = libc::linger {
                 l_onoff: 1,
@@ -379,7 +378,7 @@ fn the_walls_end_who_runs_against_them() {
     }
 }
 
-/// How a process has memory mapped that it shares with others: `rw-s`, say, for each piece.
+/// Returns the permissions of a process's shared mappings, such as `rw-s`.
 fn shared_memory(pid: i32) -> Vec<String> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     let shared = maps.lines().filter(|l| l.contains("/dev/zero"));
@@ -387,8 +386,8 @@ fn shared_memory(pid: i32) -> Vec<String> {
     modes.map(str::to_owned).collect()
 }
 
-/// Under inetd gate, relay and look-up process are forks of the monitor and had the guard's
-/// table writable: one that was taken over had the guard kill, as root, whom it liked.
+/// Regression: under inetd gate, relay and look-up process are forks of the monitor and had write
+/// access to the guard's table: a compromised one could make the guard kill any process as root.
 #[test]
 fn the_guards_table_is_the_monitors_and_the_guards_alone() {
     if !needs_root() {
@@ -421,9 +420,9 @@ fn the_guards_table_is_the_monitors_and_the_guards_alone() {
     }
 }
 
-/// A module left children without bound, which outlived daemon and all and kept the relay from
-/// threads; had the kernel kill gate and relay by a socket's owner; and took memory that
-/// RLIMIT_DATA does not count.
+/// Regression: a module could leave any number of children, which outlived the daemon and prevented
+/// the relay from starting threads; could make the kernel kill gate and relay by a socket's owner;
+/// and could use memory that RLIMIT_DATA does not count.
 #[test]
 fn a_look_up_process_starts_none_owns_no_signal_and_has_bounded_memory() {
     use cosserver::sys::confine::confine;
@@ -509,13 +508,13 @@ fn a_look_up_process_starts_none_owns_no_signal_and_has_bounded_memory() {
     });
 }
 
-/// The limit counts a user's threads, and gate and relay are the same user.
+/// The limit counts a user's threads, and gate and relay run as the same user.
 #[test]
 fn a_look_up_process_may_have_half_of_the_relays_threads() {
     if !needs_root() {
         return;
     }
-    // Fewer than the look-up process has at the most.
+    // Less than the look-up process's usual limit.
     let mut program = std::process::Command::new("prlimit");
     program.args(["--nproc=300", daemon::COSSERVER]);
     let d = Daemon::start_by(program, daemon::prepare("", ""), &[]);
@@ -529,7 +528,7 @@ fn a_look_up_process_may_have_half_of_the_relays_threads() {
     assert_eq!((most("lookup"), most("relay")), (150, 300));
 }
 
-/// What a child answers that makes a call in this sandbox: how it ended.
+/// Makes a call in a child in this sandbox, and returns how the child ended.
 #[cfg(target_arch = "x86_64")]
 fn ended_in(enter: fn() -> bool, call: fn() -> i32) -> WaitStatus {
     match unsafe { fork() }.unwrap() {
@@ -541,21 +540,22 @@ fn ended_in(enter: fn() -> bool, call: fn() -> i32) -> WaitStatus {
     }
 }
 
-/// The x32 calls have numbers of their own and the architecture of x86-64: a list of what is
-/// denied let them pass. Those of the i386 have another architecture.
+/// Regression: x32 calls have their own numbers and the architecture of x86-64, so a deny list
+/// allowed them. The calls of the i386 have another architecture.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn calls_of_other_abis_pass_no_filter() {
     use cosserver::sys::confine::confine;
     use cosserver::sys::sandbox::{Role, enter};
-    /// ptrace(2) of x32; the kernel itself says ENOSYS where it has no x32. The error.
+    /// Makes ptrace(2) of x32, and returns the error; the kernel itself returns ENOSYS if it has no
+    /// x32.
     fn x32() -> i32 {
         match unsafe { libc::syscall(0x4000_0000 + 521, 0, 0, 0, 0) } {
             -1 => nix::errno::Errno::last_raw(),
             _ => 0,
         }
     }
-    /// getpid(2) of the i386.
+    /// Makes getpid(2) of the i386.
     fn i386() -> i32 {
         unsafe { std::arch::asm!("int 0x80", inout("eax") 20 => _, options(nostack)) };
         0

@@ -1,7 +1,7 @@
-//! Seed 002, "How to Implement the Machine-Specific Security System", steps 1 to 27,
-//! against a real daemon with real clients: once in the menu program at a terminal, and
-//! once by the subcommands. Step 14's remote user calls from another address, which takes
-//! a network of the test's own, and so root.
+//! Seed 002, "How to Implement the Machine-Specific Security System", steps 1 to 27, against a real
+//! daemon with real clients: once in the menu program at a terminal, and once by the subcommands.
+//! Step 14's remote user connects from another address, which takes a private network for the test,
+//! and therefore root.
 
 use crate::daemon;
 use crate::seat;
@@ -20,23 +20,23 @@ use nix::sched::{CloneFlags, unshare};
 use seat::Seat;
 
 const HERE: &str = "127.0.0.1";
-/// The host as the remote user sees it, and where he comes from.
+/// The host as the remote user sees it, and the remote user's address.
 const THERE: &str = "10.99.0.1";
 const FROM: &str = "10.99.0.2";
 
-/// What the manager does, by whatever means.
+/// The manager's actions, by either interface.
 trait Manager {
-    /// Steps 2 and 3: the program is run for the first time, and asks for a folder.
+    /// Steps 2 and 3: the program is run for the first time, and asks for a directory.
     fn first_run(&mut self, folder: &Path);
     /// Steps 4 to 6.
     fn settings(&mut self, build_mode: bool, remote_only: bool, backdoor: &str, welcome: bool);
-    /// Step 7: leaves, with the outer door closed or open. What is said then.
+    /// Step 7: leaves, with the outer door closed or open. Returns the message.
     fn leave(&mut self, close: bool) -> String;
     /// Step 11: the list of authorized machines.
     fn list(&mut self) -> String;
     /// Steps 19 to 21.
     fn add_password(&mut self, name: &str, password: &str);
-    /// Who has not used his one-time password.
+    /// Returns the users that have not used their one-time password.
     fn passwords(&mut self) -> String;
     fn delete_password(&mut self, name: &str);
     /// Steps 25 and 26.
@@ -58,7 +58,7 @@ const MAIN: &str = "Your choice (Enter leaves): ";
 const BELOW: &str = "Your choice (Enter returns): ";
 
 impl Menu {
-    /// The menu at its main screen.
+    /// Returns the menu at its main screen.
     fn seat(&mut self) -> &mut Seat {
         let server = &self.server;
         self.seat.get_or_insert_with(|| {
@@ -68,7 +68,7 @@ impl Menu {
         })
     }
 
-    /// Types, and waits until this is shown; all that was shown since.
+    /// Types, and waits until this is shown; returns everything shown in between.
     fn types(&mut self, keys: &str, until: &str) -> String {
         let seat = self.seat();
         seat.seen.clear();
@@ -77,19 +77,19 @@ impl Menu {
         seat.seen.clone()
     }
 
-    /// The same, of what must not be seen.
+    /// The same for input that must not be shown.
     fn types_unseen(&mut self, keys: &str, until: &str) {
         let seat = self.seat();
         seat.seen.clear();
         seat.types_unseen(keys.as_bytes());
         seat.sees(until);
         let secret = keys.trim_end();
-        // What takes one away is no secret.
+        // The input that removes the password is not secret.
         let is_shown = secret.len() > 1 && seat.seen.contains(secret);
         assert!(!is_shown, "it is shown");
     }
 
-    /// The line's number of a name on a screen.
+    /// Returns the line number of a name on a screen.
     fn line_of(screen: &str, name: &str) -> String {
         let line = screen.lines().find(|l| l.contains(name)).expect(screen);
         line.split_whitespace().next().unwrap().to_owned()
@@ -122,7 +122,7 @@ impl Manager for Menu {
             self.types_unseen("\n", "Welcome message at start-up?");
         } else {
             let typed = format!("{backdoor}\n");
-            // Whoever takes it away types it once, whoever sets one twice.
+            // Removing the password takes it once, setting one takes it twice.
             if backdoor != "-" {
                 self.types_unseen(&typed, "gain");
             }
@@ -198,7 +198,7 @@ impl Manager for Menu {
 
 // ---- the subcommands ----
 
-/// The same by `cosadm`'s subcommands, as a script has it.
+/// The same by `cosadm`'s subcommands, as in a script.
 struct Commands {
     server: PathBuf,
 }
@@ -214,7 +214,7 @@ impl Commands {
         String::from_utf8(must(&mut self.cosadm(words))).unwrap()
     }
 
-    /// Gives it a line on standard input.
+    /// Runs it with a line on standard input.
     fn does_with(&self, words: &[&str], line: &str) {
         let mut session = Session::spawn(&mut self.cosadm(words));
         session.say(line);
@@ -223,7 +223,7 @@ impl Commands {
         assert_eq!(ended.status, Some(0), "{words:?}: {ended:?}");
     }
 
-    /// The ID of a name in a list of objects.
+    /// Returns the ID of a name in a list of objects.
     fn id_of(&self, words: &[&str], name: &str) -> String {
         let list = self.does(&[words, &["--json"]].concat());
         let list: serde_json::Value = serde_json::from_str(&list).unwrap();
@@ -292,7 +292,7 @@ impl Manager for Commands {
 
 // ---- the machines ----
 
-/// A machine with a key of its own, which knows the host's.
+/// A machine with its own key, which knows the host's.
 struct Machine {
     folder: Folder,
     port: u16,
@@ -312,7 +312,7 @@ impl Machine {
         Self { folder, port, host }
     }
 
-    /// Its ID, as its user is told it.
+    /// Returns its ID, as shown to its user.
     fn id(&self) -> String {
         let mut show = Command::new(COS);
         show.arg("-C").arg(&self.folder.0).args(["key", "show"]);
@@ -332,7 +332,7 @@ impl Machine {
         command
     }
 
-    /// Somebody at its terminal types his name.
+    /// A user at its terminal types a name.
     fn types_name(&self, name: &str) -> Ended {
         let mut seat = Seat::take(&self.enrol());
         seat.sees("nter your name: ");
@@ -342,7 +342,7 @@ impl Machine {
         seat.ends()
     }
 
-    /// Somebody at its terminal types an activation password.
+    /// A user at its terminal types an activation password.
     fn types_password(&self, password: &str) -> Ended {
         let mut seat = Seat::take(&self.enrol());
         seat.sees("Please enter your ACTIVATION password");
@@ -357,7 +357,7 @@ impl Machine {
         ended
     }
 
-    /// It calls, and nobody is there to be asked.
+    /// It connects, and no user is there to be prompted.
     fn calls(&self) -> Ended {
         let mut alone = Command::new("setsid");
         alone.arg("--wait").arg(COS).arg("-C").arg(&self.folder.0);
@@ -385,7 +385,7 @@ fn is_in(ended: &Ended) {
     assert_eq!(ended.status, Some(0), "{ended:?}");
 }
 
-/// The row of a machine in a list.
+/// Returns the row of a machine in a list.
 fn row(list: &str, name: &str) -> String {
     let row = list.lines().find(|l| l.contains(name));
     row.unwrap_or_else(|| panic!("no {name} in {list}"))
@@ -394,8 +394,8 @@ fn row(list: &str, name: &str) -> String {
 
 // ---- the walk ----
 
-/// A network of this thread's own, in which the host has a second address, and a caller
-/// of that one another.
+/// Gives this thread its own network, in which the host has a second address, and a client of that
+/// one has another.
 fn take_a_network() {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     for words in [
@@ -436,23 +436,23 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
         format!("cosserver {}", version(COS))
     );
 
-    // 2, 3. The file is made where the manager wants it.
+    // 2, 3. The file is created where the manager wants it.
     let folder = d.folder.path("inner");
     fs::create_dir(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
     m.first_run(&folder);
     assert!(folder.join("idfile.db").exists());
 
-    // 4, 5, 6. Build mode, everybody, no backdoor, a welcome.
+    // 4, 5, 6. Build mode, all machines, no backdoor, a welcome.
     m.settings(true, false, "", true);
 
-    // 7. With nobody authorized the outer door does not close.
+    // 7. With no machine authorized the outer door does not close.
     let said = m.leave(true);
     assert!(said.contains("lock everybody out"), "{said}");
     local.is_refused(&d, "unknown-machine");
     m.leave(false);
 
-    // 8. Whoever calls is asked for his name.
+    // 8. The user of any machine that connects is prompted for a name.
     let ended = local.types_name("Manager");
     is_in(&ended);
     let welcomed = ended
@@ -462,7 +462,7 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
         .any(|l| l.contains("elcome"));
     assert!(welcomed, "{ended:?}");
 
-    // 9, 10. He is on the list, and asked no more.
+    // 9, 10. The machine is on the list, and is not prompted again.
     local.is_let_in();
 
     // 11. Name, ID, date and location.
@@ -473,18 +473,18 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
     );
     assert!(entry.contains("20"), "no date: {entry}");
 
-    // 12, 13. Closed: one authorized, none excluded; and he passes both doors.
+    // 12, 13. Closed: one authorized, none excluded; and the machine passes both doors.
     let said = m.leave(true);
     assert!(said.contains("closed"), "{said}");
     local.is_let_in();
 
-    // 14. A remote user is let in by an open door alone.
+    // 14. A remote user is allowed only while the outer door is open.
     let remote = Machine::new(&d, remote_host);
     remote.is_refused(&d, "unknown-machine");
     m.list();
     m.leave(false);
 
-    // 15, 16. He types his name, and is on the list.
+    // 15, 16. The remote user types a name, and is on the list.
     is_in(&remote.types_name("Remote user"));
     let entry = row(&m.list(), "Remote user");
     assert!(
@@ -492,11 +492,11 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
         "{entry}"
     );
 
-    // 17. So may anybody.
+    // 17. So may any other user.
     let anybody = Machine::new(&d, remote_host);
     is_in(&anybody.types_name("Anybody"));
 
-    // 18. Without build mode he may not.
+    // 18. Without build mode a new user may not.
     m.settings(false, false, "", true);
     let second = Machine::new(&d, remote_host);
     second.is_refused(&d, "unknown-machine");
@@ -505,7 +505,7 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
     m.add_password("Second user", "one time only");
     assert!(m.passwords().contains("Second user"));
 
-    // 22, 23. He types it: it is erased, and he is on the list by that name.
+    // 22, 23. The second user types it: it is erased, and the user is on the list by that name.
     let wrong = second.types_password("another one");
     assert_eq!(wrong.status, Some(255), "{wrong:?}");
     is_in(&second.types_password("one time only"));
@@ -514,7 +514,7 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
     let third = Machine::new(&d, remote_host);
     third.is_refused(&d, "unknown-machine");
 
-    // The footnote: with the outer door closed no password registers anybody.
+    // The footnote: with the outer door closed no password registers a machine.
     m.add_password("Third user", "for the third");
     m.leave(true);
     third.is_refused(&d, "unknown-machine");
@@ -531,8 +531,8 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
     m.settings(false, false, "-", true);
     Machine::new(&d, remote_host).is_refused(&d, "unknown-machine");
 
-    // 25, 26. A deleted user is stopped by the inner door, and in the session table until
-    // the outer door is closed again; an excluded one by the outer door.
+    // 25, 26. A deleted user is stopped by the inner door, and in the session table until the outer
+    // door is closed again; an excluded one by the outer door.
     m.leave(true);
     m.delete("Second user", false);
     second.is_refused(&d, "unknown-machine");
@@ -553,7 +553,7 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
     m.leave(false);
     third.is_refused(&d, "excluded");
 
-    // 27. The list of excluded users, and one taken off it; a password deleted.
+    // 27. The list of excluded users, and one removed from it; a password deleted.
     let excluded = m.excluded();
     assert!(
         excluded.contains("Third user") && !excluded.contains("Second user"),
@@ -568,8 +568,8 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
     let said = m.leave(true);
     assert!(said.contains("closed"), "{said}");
 
-    // The network considerations: a restart leaves the outer door closed; and with remote
-    // users alone secured, a local machine is not asked about.
+    // The network considerations: after a restart the outer door stays closed; and if only remote
+    // users are secured, a local machine is not prompted.
     m.settings(false, true, "", true);
     m.leave(true);
     let folder = restart(d);
@@ -581,7 +581,7 @@ fn walk(make: impl FnOnce(PathBuf) -> Box<dyn Manager>) {
     }
 }
 
-/// Ends a daemon; its folders.
+/// Ends a daemon, and returns its directories.
 fn restart(mut d: Daemon) -> Folder {
     d.signal(nix::sys::signal::Signal::SIGTERM);
     d.child.wait().unwrap();

@@ -1,7 +1,7 @@
-//! The real programs that ask for the subsystem `sftp`, over `cosrsh` against the real daemon
-//! and the real sftp-server, and their results byte for byte. sshfs, restic and lftp run in
+//! The real programs that request the subsystem `sftp`, over `cosrsh` against the real daemon and
+//! the real sftp-server, with their results compared byte for byte. sshfs, restic and lftp run in
 //! `make soak`; rclone's `--sftp-ssh` is newer than what distributions have, and its command line
-//! stands in `tests/cosrsh.rs`.
+//! is in `tests/cosrsh.rs`.
 
 use crate::daemon;
 use crate::tool;
@@ -14,7 +14,7 @@ use cosserver::config::subsystems::USUAL;
 use daemon::{Daemon, long, me, must, passed_over, run};
 use tool::{everything, grow, have, soak_tool, start, tool};
 
-/// Whether OpenSSH's programs are there, sftp-server among them.
+/// Returns whether OpenSSH's programs are installed, including sftp-server.
 fn have_sftp() -> bool {
     if !have(&["sftp", "scp"]) {
         return false;
@@ -28,7 +28,7 @@ fn have_sftp() -> bool {
     there
 }
 
-/// A tree to carry, without symbolic links, which sftp and scp do not carry as such.
+/// Creates a tree to transfer, without symbolic links, which sftp and scp do not transfer as such.
 fn plant(d: &Daemon, files: usize) -> [PathBuf; 3] {
     let [here, there, back] = ["here", "there", "back"].map(|n| d.folder.path(n));
     grow(&here, files);
@@ -36,13 +36,13 @@ fn plant(d: &Daemon, files: usize) -> [PathBuf; 3] {
     [here, there, back]
 }
 
-/// Contents alone, by their names.
+/// Returns only the contents, by name.
 fn contents(top: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let all = everything(top).into_iter();
     all.map(|(name, (_, _, content))| (name, content)).collect()
 }
 
-/// That the subsystem was asked for so often, and no command.
+/// Checks that the subsystem was requested this often, and no command.
 fn asked(d: &Daemon, times: usize) {
     d.log.said_times(" service=subsystem command=sftp", times);
     d.log.said_times("exec session=", times);
@@ -75,7 +75,7 @@ fn sftp_both_ways() {
         "what was got differs"
     );
     asked(&d, 2);
-    // The rest of a file that was cut, a new name, and a failure that is told by the status.
+    // The rest of a truncated file, a new name, and a failure that is reported by the status.
     let large = fs::read(here.join("large")).unwrap();
     fs::write(back.join("large"), large.get(..2_000_000).unwrap()).unwrap();
     must(&mut sftp(format!(
@@ -112,7 +112,7 @@ fn scp_both_ways_in_its_own_mode() {
         "what was pulled differs"
     );
     asked(&d, 2);
-    // The older mode, which runs scp there.
+    // The older mode, which runs scp on the host.
     scp(&["-O", "here/large", &format!("{remote}/again")]);
     d.log.said_times("exec session=", 3);
     assert!(fs::read(there.join("again")).unwrap() == fs::read(here.join("large")).unwrap());
@@ -153,7 +153,7 @@ fn sshfs_mounts_a_folder() {
     for name in ["there", "mnt"] {
         fs::create_dir(d.folder.path(name)).unwrap();
     }
-    // Its mount is in a namespace of its own, and is gone with it.
+    // Its mount is in its own namespace, and ends with it.
     let script = "set -e\n\"$@\"\ntrap 'umount -l mnt' EXIT\ncp -a here mnt/copy\n\
          mv mnt/copy/large mnt/copy/larger\nmv mnt/copy/larger mnt/copy/large\ncp -a mnt/copy back\nln -s large mnt/link\ntest \"$(readlink mnt/link)\" = large";
     let mut command = tool(&d, "unshare");

@@ -1,4 +1,4 @@
-//! Signals, both ways, and a client that is gone: against the real daemon.
+//! Signals in both directions, and a client that is gone: against the real daemon.
 
 use crate::daemon;
 
@@ -52,7 +52,7 @@ fn every_signal_as_the_cause_of_death() {
     });
 }
 
-/// By kill(1), which knows the real-time signals too.
+/// Sends a signal by kill(1), which knows the real-time signals too.
 fn must_kill(pid: i32, n: i32) {
     daemon::must(Command::new("kill").args([&format!("-{n}"), &pid.to_string()]));
 }
@@ -69,7 +69,7 @@ fn the_clients_signals_reach_the_whole_remote_group() {
             (Signal::SIGQUIT, "QUIT"),
         ] {
             scope.spawn(move || {
-                // A shell that waits for another one in the foreground: both hear it.
+                // A shell that waits for another one in the foreground: both receive it.
                 let child = daemon::at_signal(name, "echo child; exit 3");
                 let script = format!("trap 'echo parent' {name}; ({child}); exit 7");
                 let job = d.session(&[&script]);
@@ -84,7 +84,7 @@ fn the_clients_signals_reach_the_whole_remote_group() {
                 );
                 assert_eq!(ended.status, Some(7), "{name}");
 
-                // And by default it ends the command, which the caller learns.
+                // By default the signal ends the command, and the client is told.
                 let job = d.session(&["exec sh -c 'ulimit -c 0; echo ready; read x'"]);
                 job.out.wait("ready");
                 job.signal(signal);
@@ -167,10 +167,9 @@ fn a_job_has_its_whole_grace_to_end_by_itself() {
     let d = Daemon::start_with("[exec]\nhup-to-kill = 1000\n", "");
     let mut fifo = Fifo::new(d.folder.path("fifo"));
     let mut gate = session::Gate::new(d.folder.path("gate"));
-    // Its child is there before the hang-up, and is waited for: else it would count
-    // until the system's first process has reaped it. It is a program by then: what
-    // a shell has only just forked may still have the shell's handlers, which lose
-    // the hang-up.
+    // Its child exists before the hang-up, and is waited for: otherwise it would count until the
+    // system's first process has reaped it. It has executed a program by then: a process that a
+    // shell has only just forked may still have the shell's handlers, which lose the hang-up.
     let script = format!(
         "exec 9>{} 2>/dev/null; trap 'echo hup >&9; read x <{}; wait; echo tidied >&9; exit 0' HUP; sh -c 'echo $PPID; exec sleep 1000' 9>&- & wait",
         fifo.name(),
@@ -183,7 +182,7 @@ fn a_job_has_its_whole_grace_to_end_by_itself() {
     gate.open();
     assert_eq!(fifo.hear_all(), "tidied\n");
     if !groups_outlive_their_leaders() {
-        // The daemon waits out the grace for what else may be in the group.
+        // The daemon waits for the grace period in case the group has other processes.
         killpg(Pid::from_raw(leader), Signal::SIGKILL).unwrap();
         d.signal(Signal::SIGKILL);
         return;
@@ -192,7 +191,7 @@ fn a_job_has_its_whole_grace_to_end_by_itself() {
     assert!(line.contains("how=client-gone status=0"), "{line}");
 }
 
-/// Whether this system can tell of a group without its leader (Linux 6.9).
+/// Returns whether this system can signal a group without its leader (Linux 6.9).
 fn groups_outlive_their_leaders() -> bool {
     let group = pidfd::open(nix::unistd::getpid()).unwrap();
     matches!(
@@ -201,8 +200,7 @@ fn groups_outlive_their_leaders() -> bool {
     )
 }
 
-/// A session whose client is gone keeps its slot while anybody is left of its job,
-/// and no longer.
+/// A session whose client is gone keeps its slot while a process of its job is left, and no longer.
 #[test]
 fn the_last_of_a_job_frees_its_slot() {
     if !groups_outlive_their_leaders() {
@@ -212,7 +210,7 @@ fn the_last_of_a_job_frees_its_slot() {
         "[exec]\nhup-to-kill = 1000\n[limits]\nsessions = 1\n[daemon]\nrefusal-interval = 1\n";
     let d = Daemon::start_with(settings, "");
     let mut gate = session::Gate::new(d.folder.path("gate"));
-    // The leader ends of the hang-up; the one that it waits for does not.
+    // The leader ends on the hang-up; the process that it waits for does not.
     let stays = format!("trap \"\" HUP; echo stays; read x <{}", gate.name());
     let job = d.session(&[&format!("sh -c '{stays}' & echo $$; wait")]);
     let (_, leader) = job.out.wait_from(0, |l| l.parse::<i32>().is_ok());
@@ -241,7 +239,7 @@ fn a_signal_arrives_although_nobody_reads_the_output() {
         d.cos(&["trap 'echo trapped >&2; exit 9' TERM; echo $$ >&2; yes; echo never >&2"]);
     let (mut client, err) = session::start_onto(command, write);
     let shell: i32 = err.wait("").parse().unwrap();
-    // The flood stands: credit, pipes and buffers are full.
+    // The flood has stopped: credit, pipes and buffers are full.
     let child = || daemon::children(shell).first().copied();
     until("the command writes", || child().is_some());
     let yes = child().unwrap();
@@ -264,7 +262,7 @@ fn a_signal_arrives_although_nobody_reads_the_output() {
     .unwrap();
     err.wait("trapped");
     assert!(ends(yes) && ends(shell), "both got it");
-    // What had been written before still arrives, and then the status.
+    // What was written before still arrives, and then the status.
     let mut all = Vec::new();
     Patient(File::from(read)).read_to_end(&mut all).unwrap();
     assert!(all.len() > (1 << 20) && all.iter().all(|b| b"y\n".contains(b)));
@@ -272,7 +270,7 @@ fn a_signal_arrives_although_nobody_reads_the_output() {
     assert_eq!(err.count("never"), 0);
 }
 
-/// Bytes that a process has written so far.
+/// Returns the bytes that a process has written so far.
 fn written(pid: i32) -> u64 {
     let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
     let line = io.lines().find(|l| l.starts_with("wchar:")).unwrap();
@@ -294,8 +292,8 @@ fn a_job_that_is_killed_while_its_output_waits_loses_none_of_it() {
     assert_eq!(session::wait(&mut client).code(), Some(137));
 }
 
-/// It once died of SIGPIPE first, in 32 of 80 cases: its pipes were closed before the
-/// signal was sent.
+/// Regression: it died of SIGPIPE first, in 32 of 80 cases, because its pipes were closed before
+/// the signal was sent.
 #[test]
 fn a_job_that_handles_a_hang_up_is_not_killed_by_sigpipe_first() {
     let d = Daemon::start();
@@ -318,7 +316,7 @@ fn a_job_that_handles_a_hang_up_is_not_killed_by_sigpipe_first() {
             });
         }
     });
-    // The same where the administrator hangs it up.
+    // The same if the administrator hangs it up.
     let file = d.folder.path("killed");
     let job = format!(
         "trap 'echo a; echo hung > {}; exit' HUP; echo ready; while :; do echo y; done",
@@ -326,7 +324,7 @@ fn a_job_that_handles_a_hang_up_is_not_killed_by_sigpipe_first() {
     );
     let client = d.session(&[&job]);
     client.out.wait("ready");
-    // Four threads had eight each before.
+    // Four threads ran eight sessions each before.
     d.log.wait("exec session=32 ");
     daemon::must(
         Command::new(daemon::COSADM)
@@ -337,7 +335,7 @@ fn a_job_that_handles_a_hang_up_is_not_killed_by_sigpipe_first() {
     until("the job handles the hang-up", || file.exists());
 }
 
-/// A command may take long to end, and say nothing meanwhile: the host answers for it.
+/// A command may take long to end, without output in between: the host answers for it.
 #[test]
 fn a_command_has_time_to_handle_a_signal() {
     let d = Daemon::start();
@@ -348,7 +346,8 @@ fn a_command_has_time_to_handle_a_signal() {
     assert_eq!((ended.status, ended.err.len()), (Some(3), 0), "{ended:?}");
 }
 
-/// A deadline that passed while the gate was stopped was looked at before what had come.
+/// Regression: a deadline that passed while the gate was stopped was checked before the received
+/// data was read.
 #[test]
 fn what_came_while_the_gate_was_stopped_is_not_too_late() {
     let d = Daemon::start_with("[limits]\nhello = 3\n", "");
@@ -364,11 +363,12 @@ fn what_came_while_the_gate_was_stopped_is_not_too_late() {
     assert!(stranger.record().is_some(), "{}", d.log_text());
 }
 
-/// The same of a crowd: deadlines were looked at when the first 1,024 had been.
+/// Regression: the same with many connections: deadlines were checked after the first 1,024 had
+/// been read.
 #[test]
 fn what_came_from_a_crowd_while_the_gate_was_stopped_is_not_too_late() {
-    // Whoever connects first must not be late already when the last has: as many seconds as that
-    // takes on a busy machine.
+    // The first connection's deadline must not have passed when the last connects: use as many
+    // seconds as that takes on a busy machine.
     for hello_within in [4, 12, 27] {
         if a_stopped_gates_crowd_is_served(hello_within) {
             return;
@@ -377,7 +377,7 @@ fn what_came_from_a_crowd_while_the_gate_was_stopped_is_not_too_late() {
     panic!("2,000 connections take too long here");
 }
 
-/// Whether all of it was; `false`: connecting took longer than a hello may.
+/// Returns whether all of it was; `false`: connecting took longer than the deadline for a hello.
 fn a_stopped_gates_crowd_is_served(hello_within: u64) -> bool {
     let d = Daemon::start_with(&format!("[limits]\nhello = {hello_within}\n"), "");
     let begin = std::time::Instant::now();
@@ -407,16 +407,16 @@ fn a_stopped_gates_crowd_is_served(hello_within: u64) -> bool {
     true
 }
 
-/// The client's address and the daemon's, in networks of the test's own.
+/// The client's address and the daemon's, in private networks for the test.
 const HERE: &str = "10.99.0.2";
 const THERE: &str = "10.99.0.1";
-/// A card that nobody has: what is sent there arrives nowhere.
+/// A hardware address that no card has: packets sent there are lost.
 const NOBODY: &str = "02:00:00:00:00:99";
 
 /// A daemon in this thread's own network, and another network for its clients.
 struct Apart {
     d: Daemon,
-    /// Holds the clients' network.
+    /// Keeps the clients' network alive.
     holder: std::process::Child,
 }
 
@@ -487,7 +487,7 @@ impl Apart {
         Session::spawn(&mut command)
     }
 
-    /// Has everything lost that is sent between the two, without a word; or no more.
+    /// Makes all packets between the two be lost silently, or no longer.
     fn set_lossy(&self, lossy: bool) {
         let change = if lossy { "replace" } else { "del" };
         for (device, peer, inside) in [("there", HERE, false), ("here", THERE, true)] {
@@ -504,7 +504,7 @@ impl Drop for Apart {
     }
 }
 
-/// A program in the clients' network, or in the daemon's.
+/// Returns a program in the clients' network, or in the daemon's.
 fn in_network(holder: &std::process::Child, inside: bool, program: &str) -> Command {
     if !inside {
         return Command::new(program);
@@ -514,7 +514,7 @@ fn in_network(holder: &std::process::Child, inside: bool, program: &str) -> Comm
     command
 }
 
-/// With data on its way it once took 947 s: keep-alive is for silence alone.
+/// Regression: with data in transit it took 947 s, because keep-alive works only during silence.
 #[test]
 fn a_network_that_dies_ends_both_sides_in_two_intervals() {
     if !daemon::needs_root() {
@@ -522,7 +522,7 @@ fn a_network_that_dies_ends_both_sides_in_two_intervals() {
     }
     let apart = Apart::new();
     let all = [
-        // Nothing on its way, the host sends, the client sends.
+        // Nothing in transit, the host sends, the client sends.
         "echo ready; exec sleep 1000",
         "echo ready; while sleep 0.1; do echo; done",
         "echo ready; exec cat >/dev/null",
@@ -555,13 +555,13 @@ fn a_network_that_dies_ends_both_sides_in_two_intervals() {
 }
 
 impl Apart {
-    /// Stops the daemon's relay, or lets it go on.
+    /// Stops the daemon's relay, or continues it.
     fn signal_relay(&self, signal: Signal) {
         kill(Pid::from_raw(self.d.process("relay")), signal).unwrap();
     }
 }
 
-/// Lets so many seconds pass, which is what the test is about.
+/// Waits for this many seconds, which the test is about.
 fn pass(seconds: u64) {
     let begin = std::time::Instant::now();
     until("the time has passed", || {
@@ -569,8 +569,8 @@ fn pass(seconds: u64) {
     });
 }
 
-/// A closed window lifts the limit that ends a dead connection: if the network died then, it
-/// was noticed after a quarter of an hour.
+/// A closed window lifts the limit that ends a dead connection. Regression: if the network failed
+/// then, it was noticed after a quarter of an hour.
 #[test]
 fn a_network_that_dies_while_the_window_is_closed_ends_both_sides() {
     if !daemon::needs_root() {
@@ -615,8 +615,8 @@ fn a_network_that_dies_while_the_window_is_closed_ends_both_sides() {
     assert!(took.as_secs() < 10, "{took:?}");
 }
 
-/// The client looked at its window only when nothing else happened: input that came all the
-/// time let a host that was stopped look like a dead one.
+/// Regression: the client checked its window only when nothing else happened, so with continuous
+/// input a stopped host looked like a dead one.
 #[test]
 fn a_host_that_is_stopped_is_no_dead_one_while_input_comes() {
     if !daemon::needs_root() {
@@ -626,7 +626,7 @@ fn a_host_that_is_stopped_is_no_dead_one_while_input_comes() {
     let mut client = apart.session(&["echo ready; exec wc -c"]);
     client.out.wait("ready");
     apart.signal_relay(Signal::SIGSTOP);
-    // More than the host's window takes, and less than the system takes from the client.
+    // More than the host's window accepts, and less than the system accepts from the client.
     let much = 150_000;
     let mut stdin = client.stdin.take().unwrap();
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -653,7 +653,7 @@ fn a_host_that_is_stopped_is_no_dead_one_while_input_comes() {
     assert_eq!(ended.out.last(), Some(&(much + more).to_string()));
 }
 
-/// The limit that ends a dead connection counts a closed window in.
+/// The limit that ends a dead connection also counts the time of a closed window.
 #[test]
 fn a_client_that_is_stopped_is_no_dead_one() {
     if !daemon::needs_root() {
@@ -682,13 +682,13 @@ fn a_client_that_is_stopped_is_no_dead_one() {
     assert_eq!(ended.out.iter().map(String::len).sum::<usize>(), 64_000_008);
 }
 
-/// Once the end was told the relay waited 10 s and closed, and the kernel dropped what a stopped
-/// client had no room for: the end of the output, and the status.
+/// Regression: after the end was reported the relay waited 10 s and closed, and the kernel dropped
+/// the data for which a stopped client had no room: the end of the output, and the status.
 #[test]
 fn a_client_that_is_stopped_over_the_commands_end_gets_all_of_it() {
     let d = Daemon::start_with("[daemon]\nkeep-alive = 1\n", "");
-    // What the daemon's system takes from the relay and the client's does not take from it, and
-    // what that takes at once.
+    // A size that the daemon's system accepts from the relay but the client's does not accept from
+    // it, and one that the client's accepts at once.
     let sizes = [700_000, 50_000];
     let clients = sizes.map(|size| {
         let mut gate = session::Gate::new(d.folder.path(&format!("gate{size}")));
@@ -706,8 +706,8 @@ fn a_client_that_is_stopped_over_the_commands_end_gets_all_of_it() {
         until("the command has ended", || !lives(pid));
         client
     });
-    // Longer than the relay waits for a client that has been told, and then than the kernel for
-    // one that has gone.
+    // Longer than the relay waits for a client that has been told, and then than the kernel waits
+    // for one that has gone.
     pass(15);
     assert_eq!(d.log.count("end session=0 "), 0, "{}", d.log_text());
     d.log.wait("end session=1 ");

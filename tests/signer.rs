@@ -1,5 +1,5 @@
-//! Ordinary users: their `cos` and `cosrsh` by the signer of their host, its socket and
-//! its set-uid program; whom they may be on the other host; and every misuse of it.
+//! Ordinary users: their `cos` and `cosrsh` by the signer of their host, its socket and its set-uid
+//! program; which users they may be on the other host; and every misuse of it.
 
 use crate::daemon;
 
@@ -31,7 +31,7 @@ use daemon::{
 
 const COS_SIGN: &str = env!("CARGO_BIN_EXE_cos-sign");
 
-/// Users of the machine of the callers, who have no other rights there.
+/// Users of the callers' machine, who have no other rights there.
 const ALICE: u32 = 61_001;
 const BOB: u32 = 61_002;
 const CAROL: u32 = 61_003;
@@ -40,15 +40,15 @@ fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// The server and a machine `hosta`, which have files of their own in place of the
-/// system's: `/etc` with their users and the host table, `/run` and `/var/lib`.
+/// The server and a machine `hosta`, which have their own files in place of the system's: `/etc`
+/// with their users and the host table, `/run` and `/var/lib`.
 struct Machine {
     server: Daemon,
     bin: PathBuf,
 }
 
 impl Machine {
-    /// `users`: more options for hosta's line on the server.
+    /// `users`: further options for hosta's line on the server.
     fn new(users: &str) -> Self {
         let folder = prepare(
             "[exec]\nhup-to-kill = 1\n[subsystem]\nwho = \"/usr/bin/id -un\"",
@@ -92,7 +92,7 @@ impl Machine {
         }
         fs::remove_file(bin.join("cos-sign")).unwrap();
         std::os::unix::fs::symlink("cos", bin.join("cosrsh")).unwrap();
-        // The server's accounts are its own, though they have the same names.
+        // The server has separate accounts, although with the same names.
         let own = folder.path("s");
         must(Command::new("cp").arg("-a").arg(&root).arg(&own));
         let server = Daemon::start_by(inside(&own, &[COSSERVER.to_owned()]), folder, &[]);
@@ -117,12 +117,12 @@ impl Machine {
         self.server.folder.path("m").join(name)
     }
 
-    /// A program of root there.
+    /// Returns a program of root on that machine.
     fn root(&self, program: &str) -> Command {
         inside(&self.path(""), &[program.to_owned()])
     }
 
-    /// A program of a user there.
+    /// Returns a program of a user on that machine.
     fn of(&self, uid: u32, program: &str) -> Command {
         let mut command = self.of_number(uid, program);
         let name = ["alice", "bob", "carol"][usize::try_from(uid - ALICE).unwrap()];
@@ -130,7 +130,7 @@ impl Machine {
         command
     }
 
-    /// The same of one who has no home.
+    /// The same for a user without a home directory.
     fn of_number(&self, uid: u32, program: &str) -> Command {
         let numbers = [format!("--reuid={uid}"), format!("--regid={uid}")];
         let setpriv = ["setpriv".to_owned(), numbers[0].clone(), numbers[1].clone()];
@@ -143,7 +143,7 @@ impl Machine {
         command
     }
 
-    /// `cos run hostb id -un` of a user there, with these words before the host.
+    /// Runs `cos run hostb id -un` as a user there, with these words before the host.
     fn id(&self, uid: u32, words: &[&str]) -> Output {
         run(self
             .of(uid, "cos")
@@ -152,7 +152,7 @@ impl Machine {
             .args(["hostb", "/usr/bin/id", "-un"]))
     }
 
-    /// Its output, which must be this.
+    /// Checks its output.
     fn is(&self, uid: u32, words: &[&str], user: &str) {
         let out = self.id(uid, words);
         let said = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -205,7 +205,7 @@ impl Machine {
     }
 }
 
-/// A program that has these folders in place of the system's.
+/// Returns a program that has these directories in place of the system's.
 fn inside(root: &Path, before: &[String]) -> Command {
     let mounts = "mount --bind \"$1/etc\" /etc && mount --bind \"$1/run\" /run && \
                   mount --bind \"$1/lib\" /var/lib && \
@@ -229,7 +229,7 @@ fn inside(root: &Path, before: &[String]) -> Command {
     command
 }
 
-/// Applications of the server: one that says who it is, one that stays.
+/// Applications of the server: one that prints its user, one that stays.
 const APPLICATIONS: &str = "
 [gui.who]
 command = [\"/bin/sh\", \"-c\", \"id -un; echo $GUI_HOST $GUI_PORT\"]
@@ -258,7 +258,7 @@ impl Drop for Signing {
     }
 }
 
-/// Whether this run can be that machine.
+/// Returns whether this run can simulate that machine.
 fn can() -> bool {
     needs_root()
 }
@@ -271,7 +271,7 @@ fn users_ask_in_their_hosts_name_by_the_daemons_socket() {
         return;
     }
     let m = Machine::new("users=alice:root,bob:nobody");
-    // Nobody signs yet, and the message says what to do.
+    // There is no signer yet, and the message says what to do.
     let told = String::from_utf8(m.id(ALICE, &[]).stderr).unwrap();
     assert!(
         told.contains("start cosserver(8) here") && told.contains("cos-sign"),
@@ -295,7 +295,7 @@ fn users_ask_in_their_hosts_name_by_the_daemons_socket() {
         .log
         .wait("signed user=alice host=hostb service=exec");
 
-    // As rsh's users call it, and with a command that does not fit the greeting.
+    // As rsh's users call it, and with a command that does not fit into the greeting.
     let out = run(m.of(ALICE, "cosrsh").args(["hostb", "/usr/bin/id", "-u"]));
     assert_eq!(out.stdout, b"0\n", "{out:?}");
     let many = vec!["--zero".to_owned(); 1_000];
@@ -305,13 +305,13 @@ fn users_ask_in_their_hosts_name_by_the_daemons_socket() {
         .args(many));
     assert_eq!(out.stdout, b"0\0", "{out:?}");
 
-    // A user without a home can ask all the same.
+    // A user without a home directory can make requests all the same.
     let out = run(m
         .of(ALICE, "cos")
         .args(["run", "hostb", "/usr/bin/id", "-u"])
         .env("HOME", "/nowhere"));
     assert_eq!(out.stdout, b"0\n", "{out:?}");
-    // His own folder goes first, where it has the host.
+    // The user's own directory takes precedence if it has the host.
     let own = m.path("home/alice/.config/cosserver");
     fs::create_dir_all(&own).unwrap();
     fs::write(own.join("hostinfo"), "hostb cos addr=127.0.0.9 port=9\n").unwrap();
@@ -353,7 +353,7 @@ fn home_that_is_unset_or_anothers_is_taken_from_the_user_database() {
             assert_eq!(out.stdout, b"root\n", "{before:?} {home:?}: {out:?}");
         }
     }
-    // What is hers lies in her own home folder.
+    // Her own files are in her own home directory.
     let mut show = m.of(ALICE, "cos");
     let out = run(show.args(["key", "show", "--json"]).env("HOME", &bobs));
     let file = m.path("home/alice/.config/cosserver/machine.key");
@@ -363,7 +363,7 @@ fn home_that_is_unset_or_anothers_is_taken_from_the_user_database() {
         "{told}"
     );
     assert!(!bobs.join(".config").exists());
-    // Her own is not shown as that of another's folder.
+    // Her own key is not shown as that of another directory.
     let mut show = m.of(ALICE, "cos");
     let out = run(show.args(["-C", "/etc/cosserver", "key", "show"]));
     let told = String::from_utf8(out.stderr).unwrap();
@@ -372,7 +372,7 @@ fn home_that_is_unset_or_anothers_is_taken_from_the_user_database() {
         told,
         "cos: the key of /etc/cosserver is root's\ncos: run it as root\n"
     );
-    // Where the database has no home folder either, the place is the system's.
+    // If the database has no home directory either, the system's directory is used.
     let mut stranger = m.of_number(CAROL + 1, "cos");
     let out = run(stranger.args(["key", "show"]).env_remove("HOME"));
     let told = String::from_utf8(out.stderr).unwrap();
@@ -395,7 +395,7 @@ fn users_ask_by_the_set_uid_program_where_no_daemon_runs() {
     m.is_denied(CAROL, &[]);
     m.is_denied(BOB, &["-l", "root"]);
 
-    // Whatever it is started with is not used.
+    // What it is started with is not used.
     let mut ask = m.ask(&[1; 32], KeyPair::random().unwrap().public);
     let program = |command: &mut Command, ask: &[u8]| {
         let file = m.path("ask");
@@ -418,7 +418,7 @@ fn users_ask_by_the_set_uid_program_where_no_daemon_runs() {
         panic!("not signed");
     };
     assert_eq!(name_in(&signed), "bob");
-    // What the daemon refuses it refuses as well.
+    // It rejects what the daemon rejects.
     ask.pin = PublicKey([4; 32]);
     for message in [
         ask.encode().unwrap(),
@@ -429,13 +429,13 @@ fn users_ask_by_the_set_uid_program_where_no_daemon_runs() {
         let reply = program(&mut m.of(BOB, "cos-sign"), &message);
         assert!(matches!(reply, Reply::Refused(_)), "{reply:?}");
     }
-    // Without its bit it can do nothing.
+    // Without its set-uid bit it can do nothing.
     mode(&m.bin.join("cos-sign"), 0o755);
     let told = String::from_utf8(m.id(ALICE, &[]).stderr).unwrap();
     assert!(told.contains("not set-uid root"), "{told}");
 }
 
-/// The signer signs it as it signs a command, and the host's line says which.
+/// The signer signs it like a command, and the host's line says which are allowed.
 #[test]
 fn users_ask_for_a_subsystem() {
     if !can() {
@@ -503,12 +503,12 @@ fn whom_the_users_of_a_host_may_be() {
         let line = m.is_denied(uid, words);
         assert!(line.contains("cause=user"), "{users}: {line}");
     }
-    // Without users= each is himself.
+    // Without users= each user has the same name there.
     fs::write(&hostinfo, text.replace("users=alice:root,bob:nobody", "")).unwrap();
     m.is(ALICE, &[], "alice");
     m.is(CAROL, &[], "carol");
     m.is_denied(CAROL, &["-l", "alice"]);
-    // But not where that is root here.
+    // But not if that is root here.
     let passwd = m.server.folder.path("s/etc/passwd");
     let accounts = fs::read_to_string(&passwd).unwrap();
     let carol = format!("carol:x:{CAROL}:{CAROL}:");
@@ -520,7 +520,7 @@ fn whom_the_users_of_a_host_may_be() {
         "{line}"
     );
     m.is(ALICE, &[], "alice");
-    // Root there, asking by the signer, is no root here.
+    // Root there, with a request by the signer, is not root here.
     let line = m.signed_request(&hostinfo, &text);
     assert!(line.contains("cause=user"), "{line}");
 }
@@ -558,7 +558,7 @@ fn an_application_starts_another_in_its_users_name() {
     ] {
         assert_eq!(gui(uid, words).status.code(), Some(255), "{words:?}");
     }
-    // One that goes on by itself is shown, and hung up.
+    // A detached one is listed, and can be hung up.
     let out = gui(BOB, &["--detach", "hostb", "stay"]);
     assert_eq!(out.status.code(), Some(0), "{out:?}");
     let ask = |words: &[&str]| {
@@ -588,7 +588,7 @@ fn an_application_starts_another_in_its_users_name() {
     assert!(daemon::session::ends(pid));
     daemon::until("it is gone", || who().is_empty());
     assert_eq!(ask(&["kill", &id]).status.code(), Some(1));
-    // Another that does not hear that is killed.
+    // One that ignores the hang-up is killed.
     assert!(gui(BOB, &["--detach", "hostb", "deaf"]).status.success());
     let deaf = m.path("home/carol/deaf");
     daemon::until("it is deaf", || deaf.exists());
@@ -613,13 +613,13 @@ fn an_application_starts_another_in_its_users_name() {
     assert_eq!(ask(&["kill", &on["id"].to_string()]).status.code(), Some(0));
     assert_eq!(session.finish().status, Some(255));
     daemon::until("it is gone", || who().is_empty());
-    // Without a signer a password is asked for, and it is told why.
+    // Without a signer there is a prompt for a password, and the reason is given.
     drop(signing);
     let stack = m.server.folder.path("s/etc/pam.d/cosserver");
     let text = fs::read_to_string(&stack).unwrap();
     let asks = text.replace("auth required pam_permit.so", "auth required pam_unix.so");
     fs::write(stack, asks).unwrap();
-    // The doors do not know her own machine; where there are none, there is nobody to answer.
+    // The registry does not know her own machine; at level 0, no user can answer.
     for words in ["access denied (reference", "nobody to answer"] {
         let out = gui(ALICE, &["-o", "BatchMode=yes", "hostb", "who"]);
         let told = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -655,7 +655,7 @@ impl Machine {
         local::call(&path, Duration::from_secs(20)).unwrap()
     }
 
-    /// What the signer says to a message; `None`: it hangs up.
+    /// Returns the signer's reply to a message; `None`: it hangs up.
     fn says(&self, message: &[u8]) -> Option<Reply> {
         let socket = self.call();
         match passing::send(socket.as_fd(), message, &[]) {
@@ -667,8 +667,8 @@ impl Machine {
         }
     }
 
-    /// Root of the machine asks the signer, without users= on the server: what the
-    /// server's log says.
+    /// Root of the machine makes a request by the signer, without users= on the server; returns the
+    /// line of the server's log.
     fn signed_request(&self, hostinfo: &Path, text: &str) -> String {
         fs::write(hostinfo, text.replace("users=alice:root,bob:nobody", "")).unwrap();
         let from = self.server.log.all().len();
@@ -686,7 +686,7 @@ impl Machine {
 fn reply(socket: &OwnedFd) -> Option<Reply> {
     let mut buffer = vec![0; MESSAGE];
     let got = match passing::receive(socket.as_fd(), &mut buffer) {
-        // It hung up with something of ours unread.
+        // It hung up with unread data.
         Err(nix::errno::Errno::ECONNRESET) => return None,
         got => got.unwrap(),
     };
@@ -700,7 +700,7 @@ fn name_in(signed: &Signed) -> String {
         .to_string()
 }
 
-/// A connection to the server, for which something is to be signed.
+/// A connection to the server, for which a request is to be signed.
 struct Vouched {
     stranger: RawConnection,
     greeting: Greeting,
@@ -782,14 +782,14 @@ fn what_was_signed_is_good_for_its_connection_alone_and_as_it_was_signed() {
             .1;
         assert!(line.contains(&format!("cause={cause}")), "{line}");
     };
-    // The right one is accepted: whatever fails below, fails for its own reason.
+    // The valid one is accepted: so whatever fails below fails for its own reason.
     let mut v = Vouched::greet(&m);
     let signed = v.signed(&m);
     let noise = v.send(&signed);
     let (said, _) = v.stranger.session(noise).finish();
     assert!(said.starts_with(b"uid=0(root)"), "{said:?}");
 
-    // Replayed on another connection: the nonce is another, whoever shakes hands.
+    // Replayed on another connection: the nonce differs, with any key in the handshake.
     let again = Vouched::greet(&m);
     denied(again, &signed, "proof");
     let again = Vouched {
@@ -797,12 +797,12 @@ fn what_was_signed_is_good_for_its_connection_alone_and_as_it_was_signed() {
         ..Vouched::greet(&m)
     };
     denied(again, &signed, "proof");
-    // Another's handshake, with this connection's nonce.
+    // Another user's handshake, with this connection's nonce.
     let mut v = Vouched::greet(&m);
     let signed = v.signed(&m);
     v.key = KeyPair::random().unwrap();
     denied(v, &signed, "proof");
-    // A changed request: another's name, another command.
+    // A changed request: another name, another command.
     for change in [
         |r: &mut Request| r.caller_user = "alice".parse().unwrap(),
         |r: &mut Request| r.user = "nobody".into(),
@@ -815,7 +815,7 @@ fn what_was_signed_is_good_for_its_connection_alone_and_as_it_was_signed() {
         signed.request = request.encode().unwrap();
         denied(v, &signed, "proof");
     }
-    // The machine that vouches is the recorded one, and no other host's.
+    // The vouching machine must be the recorded one, and no other host's.
     let v = Vouched::greet(&m);
     let mut signed = v.signed(&m);
     signed.machine = v.key.public;
@@ -824,7 +824,7 @@ fn what_was_signed_is_good_for_its_connection_alone_and_as_it_was_signed() {
     let mut signed = v.signed(&m);
     signed.caller = "hostx".into();
     denied(v, &signed, "unknown-host");
-    // A signature for the user is none for the host itself.
+    // A signature for the user is not valid for the host itself.
     let mut v = Vouched::greet(&m);
     let signed = v.signed(&m);
     let caller = Caller {
@@ -900,7 +900,7 @@ fn the_signer_signs_nothing_else() {
     signing.log.wait("not-signed user=root host=hostx why=");
     assert!(m.says(&vec![0xa0; MESSAGE + 1]).is_none(), "too long");
 
-    // Those who say nothing have their own others wait, and nobody else.
+    // Silent connections delay only those of the same user.
     let idle: Vec<OwnedFd> = (0..8).map(|_| m.call()).collect();
     let ninth = m.call();
     let message = ask.encode().unwrap();
@@ -908,21 +908,21 @@ fn the_signer_signs_nothing_else() {
     let out = m.id(ALICE, &[]);
     assert_eq!(out.status.code(), Some(255));
     signing.log.wait("signed user=alice");
-    // Until those who say nothing have had their quarter of a second.
+    // Until the silent ones have used their quarter of a second.
     let answer = reply(&ninth);
     assert!(matches!(answer, Some(Reply::Signed(_))), "{answer:?}");
-    // And so many wait, no more.
+    // This many may wait, and no more.
     let mut waiting: Vec<OwnedFd> = (0..66).map(|_| m.call()).collect();
     let last = waiting.pop().unwrap();
     assert!(reply(&last).is_none(), "a line without an end");
-    // Who has hung up is no longer in it.
+    // Closed connections are removed from the queue.
     drop((idle, waiting));
     daemon::until("the places are given back", || {
         matches!(m.says(&message), Some(Reply::Signed(_)))
     });
 }
 
-/// An NSS module runs as that user, and could ask to be it on other hosts.
+/// An NSS module runs as that user, and could request to be it on other hosts.
 #[test]
 fn the_daemons_own_user_is_not_signed_for() {
     if !can() {
@@ -937,7 +937,7 @@ fn the_daemons_own_user_is_not_signed_for() {
     assert!(told.contains("user 990 is the daemon's own"), "{told}");
 }
 
-/// The kernel's number for users who have none here may have been changed.
+/// The kernel's overflow ID may have been changed.
 #[test]
 fn whoever_has_the_number_of_the_kernel_for_nobody_is_not_signed_for() {
     if !can() {
@@ -967,7 +967,7 @@ fn an_own_daemon_signs_for_its_own_user_alone() {
     assert_eq!(socket.permissions().mode() & 0o777, wanted);
     let control = fs::metadata(d.server().join("run/control")).unwrap();
     assert_eq!(control.permissions().mode() & 0o777, 0o600);
-    // With the daemon they go.
+    // They are removed with the daemon.
     let folder: Folder = prepare("", "");
     let run = folder.path("S/run");
     let mut d = Daemon::start_in(folder, &[]);

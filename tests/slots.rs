@@ -1,5 +1,5 @@
-//! Who holds how many slots: caps in all and by source, penalties, reserved
-//! slots, and a crowd of the silent that keeps nobody from being served.
+//! Which source holds how many slots: limits in total and by source, penalties, reserved slots, and
+//! many silent connections that do not prevent others from being served.
 
 use crate::daemon;
 
@@ -18,12 +18,12 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// A stranger of that source who was greeted, and so holds a slot.
+/// Opens a greeted connection from that source, which holds a slot.
 fn held(d: &Daemon, from: &str) -> RawConnection {
     RawConnection::greeted(ip(from), d.port)
 }
 
-/// Says garbage from there and is turned away, which costs the penalty `noauth`.
+/// Sends garbage from there and is closed, which costs the penalty `noauth`.
 fn garbage(d: &Daemon, from: &str) {
     RawConnection::from_address(ip(from), d.port).says_garbage();
 }
@@ -62,7 +62,7 @@ fn a_penalised_source_has_one_slot_a_listed_or_exempt_one_all() {
     let mut second = held(&d, "127.7.7.7");
     first.closed();
     assert!(second.is_open(), "never none");
-    // Another source has its own, and a listed and an exempt one keep theirs.
+    // Another source has its own slots, and a listed and an exempt one keep theirs.
     for from in ["127.7.7.8", "127.0.0.1", "127.8.1.1"] {
         if from != "127.7.7.8" {
             (0..4).for_each(|_| garbage(&d, from));
@@ -87,7 +87,7 @@ fn wrong_proofs_and_silence_are_penalised_too() {
         first.closed();
         drop(second);
     };
-    // Refused at an address that is not its own.
+    // Denied at an address that is not its own.
     let mut s = RawConnection::from_address(ip("127.7.7.7"), d.port);
     let greeting = s.greet();
     s.send(&caller.client_hello(&greeting, &caller.request("true")).0);
@@ -115,7 +115,7 @@ fn ipv6_is_served_and_counted() {
     let s = RawConnection::from_address(ip("::1"), d.port);
     let words = cosserver::protocol::request::Command::Words(vec![b"echo six".to_vec()]);
     assert_eq!(caller.accepted_on(s, words).finish().0, b"six\n");
-    // Listed, it has its own slots; another would have three.
+    // A listed source has its own slots; another would have three.
     let mut all: Vec<RawConnection> = (0..4).map(|_| held(&d, "::1")).collect();
     assert!(all.iter_mut().all(RawConnection::is_open));
     garbage(&d, "::1");
@@ -129,7 +129,7 @@ fn in_all_the_oldest_of_the_greediest_makes_room() {
     let mut small: Vec<RawConnection> =
         (1..=6).map(|n| held(&d, &format!("127.1.0.{n}"))).collect();
     let mut greedy: Vec<RawConnection> = (0..10).map(|_| held(&d, "127.2.0.1")).collect();
-    // 16 of 20: the last four are for those whom hostinfo lists.
+    // 16 of 20: the last four are reserved for sources that hostinfo lists.
     let mut next: Vec<RawConnection> = (7..=10)
         .map(|n| held(&d, &format!("127.1.0.{n}")))
         .collect();
@@ -152,8 +152,8 @@ fn in_all_the_oldest_of_the_greediest_makes_room() {
     assert!(listed.iter_mut().all(RawConnection::is_open));
 }
 
-/// From a thousand sources, each within its cap: legitimate commands are served
-/// all the while, and the descriptors are back afterwards.
+/// From a thousand sources, each within its limit: legitimate commands are served all the time, and
+/// the descriptors are free afterwards.
 #[test]
 fn a_crowd_of_the_silent_keeps_nobody_out() {
     let d = Daemon::start_as("limits.hello = 3\nlimits.handshake = 3\n", "");
@@ -191,7 +191,7 @@ fn a_crowd_of_the_silent_keeps_nobody_out() {
     d.says(0, &["true"]);
 }
 
-/// More refused at once than there is room for: the rest is closed without a word.
+/// More denied at once than there is room for: the rest is closed without an answer.
 #[test]
 fn refusals_that_wait_are_bounded() {
     let d = Daemon::start_as("limits.refusals = 5\ndaemon.refusal-interval = 2\n", "");
@@ -212,8 +212,8 @@ fn refusals_that_wait_are_bounded() {
     d.log.said_times("cause=unknown-host", 12);
 }
 
-/// Regression: refusals that wait for their time held every slot of their source,
-/// and a known host behind the same address was turned away.
+/// Regression: pending denials held every slot of their source, and a known host behind the same
+/// address was rejected.
 #[test]
 fn refusals_that_wait_make_room_for_a_neighbour() {
     let d = Daemon::start_as(
@@ -228,8 +228,8 @@ fn refusals_that_wait_make_room_for_a_neighbour() {
     drop(refused);
 }
 
-/// Noise beyond a hundred lines a second is counted, and what matters is said. The count was told
-/// with the next line of noise, and never where there was none.
+/// Log lines of unauthenticated peers beyond a hundred a second are counted, and important ones are
+/// written. Regression: the count came with the next such line, and never if there was none.
 #[test]
 fn a_flood_does_not_fill_the_log_and_no_line_of_it_is_lost() {
     let d = Daemon::start_as("limits.silent-per-source = 5000\n", "");
@@ -242,7 +242,7 @@ fn a_flood_does_not_fill_the_log_and_no_line_of_it_is_lost() {
     let before = d.log.count("turned-away");
     assert!(before < 400, "{before} lines");
     d.log.wait("exec session=");
-    // The count is told when the second is over, whether or not anything comes then.
+    // The count is logged when the second is over, whether or not another line comes.
     let counted = || -> usize {
         let all = d.log.all();
         let lines = all
@@ -279,7 +279,7 @@ fn so_many_sessions_run_at_once_and_one_more_when_one_has_ended() {
     assert!(marker.exists());
 }
 
-/// A host of its own in place of `hosta`, whom the table has with these options.
+/// Creates a separate host in place of `hosta`, which the table has with these options.
 fn another_host(d: &Daemon, name: &str, options: &str) -> Caller {
     let mut adm = std::process::Command::new(COSADM);
     adm.arg("-C").arg(d.server());
@@ -300,7 +300,7 @@ fn another_host(d: &Daemon, name: &str, options: &str) -> Caller {
     }
 }
 
-/// Asks for a command and is refused for want of a slot; what the log says.
+/// Checks that a request is denied for lack of a slot; returns the log line.
 fn is_busy(d: &Daemon, mut stranger: RawConnection) -> String {
     let line = d.log.wait(&stranger.denied());
     assert!(line.contains("cause=busy"), "{line}");
@@ -310,14 +310,14 @@ fn is_busy(d: &Daemon, mut stranger: RawConnection) -> String {
 /// A command that stays until its input ends.
 const STAYS: &str = "read x";
 
-/// One known host held all sessions, and no other was served.
+/// Regression: one known host held all sessions, and no other was served.
 #[test]
 fn no_host_and_no_user_holds_all_sessions() {
     let settings = "[limits]\nsessions = 8\n[daemon]\nrefusal-interval = 1\n";
     let users = format!("users=tester:{0},other:{0}", daemon::me());
     let d = Daemon::start_with(settings, &users);
     let hosta = Caller::of(&d);
-    // As long as no other may ask it may have all.
+    // While no other host may make requests it may have all.
     let mut all: Vec<_> = (0..8).map(|_| hosta.accepted(d.port, STAYS)).collect();
     let line = is_busy(&d, hosta.ask(d.port, STAYS));
     assert!(line.contains("too many sessions"), "{line}");
@@ -333,7 +333,7 @@ fn no_host_and_no_user_holds_all_sessions() {
         "{line}"
     );
     let other = hostc.accepted(d.port, STAYS);
-    // A host's own number goes before.
+    // A host's own limit takes precedence.
     let only = hostd.accepted(d.port, STAYS);
     drop(other);
     until("one more has ended", || d.log.count("end session=") == 3);
@@ -342,7 +342,7 @@ fn no_host_and_no_user_holds_all_sessions() {
     drop((only, all));
     until("all have ended", || d.log.count("end session=") == 10);
 
-    // Of a host's six one of its users may have five.
+    // One user may have five of a host's six.
     let vouched = |user: &str| {
         let mut s = RawConnection::connect(d.port);
         let greeting = s.greet();

@@ -1,6 +1,6 @@
-//! What takes long or repeats much: races, kills at every write, replays, real programs.
-//! `make test` leaves it out; continuous integration runs it with short counts, `make soak` with
-//! long ones.
+//! Tests that take long or repeat much: races, kills at every write, replays, real programs. `make
+//! test` omits them; continuous integration runs them with short counts, `make soak` with long
+//! ones.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

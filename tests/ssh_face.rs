@@ -1,5 +1,5 @@
-//! ssh's command line against the real daemon: the flags that act, those that are passed over
-//! with a word or without one, those that are refused, and what stands for a missing command.
+//! ssh's command line against the real daemon: the flags that act, those that are ignored with or
+//! without a message, those that are rejected, and what replaces a missing command.
 
 use crate::daemon;
 use crate::program;
@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use daemon::session::{Fifo, Gate, Session};
 use daemon::{COS, Daemon, must, run, until};
 
-/// A daemon that `bin/ssh` reaches, by the environment and the host table.
+/// Starts a daemon that `bin/ssh` reaches, by the environment and the host table.
 fn start(options: &str) -> Daemon {
     let d = Daemon::start_with("", options);
     d.install_cosrsh();
@@ -20,14 +20,14 @@ fn start(options: &str) -> Daemon {
     d
 }
 
-/// `ssh WORDS…`, which is this program.
+/// Creates `ssh WORDS…`, which is this program.
 fn ssh(d: &Daemon, words: &[&str]) -> Command {
     let mut command = Command::new(d.folder.path("bin/ssh"));
     command.env("COS_CONFIG_DIR", d.client()).args(words);
     command
 }
 
-/// Status, output and errors of a command.
+/// Returns status, output and errors of a command.
 fn told(command: &mut Command) -> (Option<i32>, String, String) {
     let out = run(command);
     (
@@ -37,7 +37,7 @@ fn told(command: &mut Command) -> (Option<i32>, String, String) {
     )
 }
 
-/// The same for one that gets this input.
+/// The same for a command with this input.
 fn with_input(command: &mut Command, input: &str) -> (Option<i32>, String, String) {
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = piped.stderr(Stdio::piped()).spawn().unwrap();
@@ -90,8 +90,8 @@ fn flags_of_ssh_change_nothing_for_a_command() {
     }
 }
 
-/// HostName and StdinNull were passed over: the command ran on another host, and a loop lost its
-/// input.
+/// Regression: HostName and StdinNull were ignored: the command ran on another host, and a loop
+/// lost its input.
 #[test]
 fn options_that_say_where_or_what_to_run_act_as_their_flags() {
     let d = start("accept-env=FOO,BAR");
@@ -107,11 +107,11 @@ fn options_that_say_where_or_what_to_run_act_as_their_flags() {
     };
     runs("HostName=127.0.0.1", &["true"]);
     runs("HostName\t'[127.0.0.1]'", &["true"]);
-    // Nobody listens there.
+    // No process listens there.
     let (status, out, err) = told(&mut option("hostname=127.0.0.77", &["echo ran"]));
     assert_eq!((status, &*out), (Some(255), ""), "{err}");
     assert!(err.contains("127.0.0.77"), "{err}");
-    // Of two the first counts, options and flags alike.
+    // Of two the first counts, for options and flags alike.
     let shown = |words: &[&str]| told(ssh(&d, words).args(["-G", "x@hostb"])).1;
     for (words, line) in [
         (&["-oHostName=%h.invalid"][..], "hostname hostb.invalid"),
@@ -150,7 +150,7 @@ fn options_that_say_where_or_what_to_run_act_as_their_flags() {
     runs("ProxyCommand=none", &["true"]);
     runs("SessionType=default", &["true"]);
     runs("StrictHostKeyChecking=no", &["true"]);
-    // What ssh's own tools send.
+    // As ssh's own tools send them.
     let mut cleared = ssh(
         &d,
         &["-oClearAllForwardings=yes", "-L", "1:x:1", "hostb", "true"],
@@ -321,8 +321,8 @@ fn into_the_background_once_the_host_has_accepted() {
         };
         let mut session = Session::spawn(&mut command);
         session.out.wait("running");
-        // The command is held up at the gate, and the one that was called has ended. What it
-        // was given to read is not the command's.
+        // The command waits at the pipe, and the called program has exited. The command does not
+        // get the program's input.
         let status = daemon::session::wait(&mut session.child);
         assert_eq!(status.code(), Some(0), "{face}");
         gate.open();
@@ -330,7 +330,7 @@ fn into_the_background_once_the_host_has_accepted() {
         session.out.wait("late");
         assert_eq!(session.out.all(), ["running", "late"]);
     }
-    // Who is refused stays where he is.
+    // A program that is denied stays in the foreground.
     let nobody = ["-f", "-l", "no-such-user", "hostb", "true"];
     let (status, _, err) = told(&mut ssh(&d, &nobody));
     assert_eq!(status, Some(255));
@@ -362,7 +362,7 @@ fn own_lines_go_to_the_log() {
         "{said}"
     );
     assert!(lines.last().unwrap().ends_with("exit status 3"), "{said}");
-    // A log that cannot be written to is an error before anything is done.
+    // A log that cannot be written is an error before anything is done.
     let sessions = d.log.count("exec session=");
     let (status, _, err) = told(&mut ssh(&d, &["-E/nowhere/log", "hostb", "true"]));
     assert_eq!(status, Some(255));
@@ -418,7 +418,7 @@ fn without_a_command_the_login_shell_reads_commands() {
     assert_eq!(out.1, "a  b\nx\n", "{out:?}");
 }
 
-/// At a terminal there would be no prompt, and so it says what is missing.
+/// At a terminal there would be no prompt, so it says what is missing.
 #[test]
 fn without_a_command_a_terminal_is_told_that_there_is_none() {
     let d = start("");
@@ -460,7 +460,7 @@ fn a_list_of_commands_holds_for_the_login_shell() {
     assert!(err.contains("access denied"), "{err}");
 }
 
-/// A program that says its name and its arguments, each in brackets.
+/// A program that prints its name and its arguments, each in brackets.
 const ECHOING: &str =
     "#!/bin/sh\nprintf '%s' \"${0##*/}\"\nfor a; do printf '[%s]' \"$a\"; done\necho\n";
 
@@ -505,7 +505,7 @@ fn ssh_itself_is_the_next_on_the_path_that_is_not_this_program() {
     for path in [&[&*bin, &*real][..], &[&*real, &*bin]] {
         let (status, out, err) = by(path, &flags);
         assert_eq!((status, &*out, &*err), (Some(0), passed, ""));
-        // An interactive login is ssh's own.
+        // An interactive login is left to ssh itself.
         let (_, out, _) = by(path, &["-G", "bysecure"]);
         assert_eq!(
             out,
@@ -520,13 +520,13 @@ fn ssh_itself_is_the_next_on_the_path_that_is_not_this_program() {
         err.contains("the only one on PATH is this program itself"),
         "{err}"
     );
-    // What rsh has not is not dropped.
+    // Flags that rsh lacks are not dropped.
     for flag in [&["-J", "a"][..], &["-f"], &["-b", "127.0.0.1"]] {
         let (status, _, err) = by(&[&*real], &[flag, &["byold", "x"]].concat());
         assert_eq!(status, Some(255));
         assert!(err.contains(&format!("rsh has no {}", flag[0])), "{err}");
     }
-    // Two copies of this program would become each other for ever.
+    // Two copies of this program would execute each other forever.
     for copy in ["one", "two"] {
         fs::create_dir(d.folder.path(copy)).unwrap();
         program::copy(COS, &d.folder.path(copy).join("ssh"));
@@ -558,11 +558,11 @@ fn standard_input_and_output_to_a_port() {
     assert_eq!((status, &*err), (Some(0), ""));
     assert!(out == input);
     assert_eq!(server.join().unwrap(), input.len());
-    // Nobody listens there any more.
+    // No process listens there any more.
     let mut connect = Command::new(COS);
     let (status, out, err) = told(connect.args(["connect", "127.0.0.1", &port.to_string()]));
     assert_eq!((status, &*out), (Some(255), ""));
-    // That port may be anybody's.
+    // Any process may have that port.
     let due = format!("cos: 127.0.0.1: 127.0.0.1:{port}: connection refused\n");
     assert_eq!(err, due);
     let (status, _, err) = told(&mut ssh(&d, &[&program, "-W", &target, "hostb"]));
@@ -589,8 +589,8 @@ fn with_two_way(command: &mut Command, input: &str) -> (Option<i32>, String, Str
     (out.status.code(), text(out.stdout), text(out.stderr))
 }
 
-/// Regression: a link called ssh cut off all hosts that were not listed, and did not say how one
-/// is still reached by ssh(1).
+/// Regression: a link called ssh made all unlisted hosts unreachable, and did not say how to reach
+/// them by ssh(1).
 #[test]
 fn called_as_ssh_a_host_that_is_not_listed_has_a_remedy() {
     let d = start("");
@@ -603,7 +603,7 @@ fn called_as_ssh_a_host_that_is_not_listed_has_a_remedy() {
     assert_eq!((status, err.lines().nth(1)), (Some(255), Some(&*remedy)));
     let (_, _, err) = told(&mut d.cosrsh(&["other", "true"]));
     assert!(!err.contains("ssh(1)"), "{err}");
-    // With that line the next ssh on the path has it.
+    // With that line the next ssh on the path is used.
     let text = fs::read_to_string(&table).unwrap();
     fs::write(&table, format!("{text}other ssh\n")).unwrap();
     let bin = d.folder.path("real");

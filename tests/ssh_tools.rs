@@ -1,5 +1,5 @@
-//! Tools that take the client for ssh, with the flags of ssh that they add, against the real
-//! daemon: their results byte for byte. `scripts/need test` installs them; where one is missing
+//! Tools that use the client as ssh, with the flags of ssh that they add, against the real daemon,
+//! with their results compared byte for byte. `scripts/need test` installs them; if one is missing
 //! the test says so, and fails in CI.
 
 use crate::daemon;
@@ -13,7 +13,7 @@ use std::process::Command;
 use daemon::{COS, Daemon, me, must, needs_root, run, until};
 use tool::{everything, grow, have, start, tool};
 
-/// The flags that users give ssh, for a tool's setting that has a whole command line.
+/// The flags that users give ssh, for a tool's setting with a whole command line.
 const FLAGS: [&str; 8] = [
     "-C",
     "-i",
@@ -29,7 +29,7 @@ fn cosrsh_with_flags() -> String {
     format!("cosrsh {}", FLAGS.join(" "))
 }
 
-/// A daemon that is reached by `ssh` on the path, which is the client.
+/// Starts a daemon that is reached by `ssh` on the path, which is the client.
 fn start_as_ssh() -> Daemon {
     let d = start();
     symlink(COS, d.folder.path("bin/ssh")).unwrap();
@@ -63,7 +63,7 @@ fn scp_with_flags_of_ssh() {
     let [here, there, back] = ["here", "there", "back"].map(|n| d.folder.path(n));
     grow(&here, 100);
     fs::remove_file(here.join("link")).unwrap();
-    // The protocol of rcp: -O is new, and older ones know no other.
+    // The protocol of rcp: -O is new, and older versions know no other.
     let knows = run(Command::new("scp").arg("-O"));
     let usage = String::from_utf8(knows.stderr).unwrap();
     let mut words = usage.split_whitespace();
@@ -133,7 +133,7 @@ fn unison_both_ways() {
     grow(&here, 100);
     fs::create_dir(&there).unwrap();
     fs::write(there.join("of there"), "x").unwrap();
-    // Its notes, which are otherwise in the homes of both.
+    // Its notes, which are otherwise in the home directories of both.
     let [notes, others] = ["notes", "others"].map(|n| d.folder.path(n));
     let unison = || {
         let mut command = tool(&d, "unison");
@@ -221,7 +221,7 @@ fn pssh_on_several_hosts() {
     }
 }
 
-/// It has the path of ssh in it, so the client takes that place, in a mount namespace.
+/// It has the path of ssh built in, so the client replaces that file, in a mount namespace.
 #[test]
 fn check_by_ssh() {
     const PLUGIN: &str = "/usr/lib/nagios/plugins/check_by_ssh";
@@ -286,7 +286,7 @@ fn ansible_commands_and_files() {
         back = back.display()
     );
     fs::write(d.folder.path("play.yml"), play).unwrap();
-    // Stock: ssh from the path, with -C and -tt; sftp has the path of ssh in it.
+    // Unmodified: ssh from the path, with -C and -tt; sftp has the path of ssh built in.
     let mut ansible = tool(&d, "ansible-playbook");
     ansible
         .env("HOME", &d.folder.0)
@@ -303,7 +303,7 @@ fn ansible_commands_and_files() {
     assert!(fs::read(&there).unwrap() == bytes && fs::read(&back).unwrap() == bytes);
 }
 
-/// Runs a script of Debian's own Python, which has pexpect.
+/// Runs a script with Debian's own Python, which has pexpect.
 fn pexpect(d: &Daemon, script: &str, words: &[&str]) -> Option<String> {
     let python = "/usr/bin/python3";
     let has = Command::new(python).args(["-c", "import pexpect"]).output();
@@ -319,8 +319,8 @@ fn pexpect(d: &Daemon, script: &str, words: &[&str]) -> Option<String> {
     Some(String::from_utf8(out.stdout).unwrap())
 }
 
-/// pxssh wants a prompt, which takes a terminal there: it fails with what is missing. A session
-/// by pexpect that asks for none works.
+/// pxssh needs a prompt, which takes a terminal on the host: it fails with the message about that.
+/// A session by pexpect without a prompt works.
 #[test]
 fn pxssh_says_what_is_missing() {
     let d = start_as_ssh();
@@ -397,7 +397,7 @@ child.close(force=True)
 }
 
 /// Emacs' TRAMP by its methods sshx and scpx, which name a shell that prompts without a terminal,
-/// and by the one that cos(1) has: what it sends (as Emacs 28 was seen to), and the prompts that it
+/// and by the method in cos(1): what it sends (as observed with Emacs 28), and the prompts that it
 /// waits for.
 #[test]
 fn a_shell_with_a_prompt_for_tramp() {

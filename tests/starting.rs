@@ -1,4 +1,4 @@
-//! How the daemon starts, and what it says where it cannot.
+//! How the daemon starts, and what it reports if it cannot.
 #![allow(
     unsafe_code,
     clippy::undocumented_unsafe_blocks,
@@ -17,8 +17,8 @@ use std::process::{Command, Output, Stdio};
 use daemon::{COSADM, Daemon, run};
 use nix::sys::signal::Signal;
 
-/// What the daemon says to a stranger whose connection inetd made its standard
-/// input, output and error.
+/// Returns what the daemon sends to a peer whose connection inetd made its standard input, output
+/// and error.
 fn by_inetd(settings: &std::path::Path, flags: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut stranger = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -36,7 +36,7 @@ fn by_inetd(settings: &std::path::Path, flags: &str) -> String {
     heard
 }
 
-/// Regression: a missing file or a readable key was told to whoever connected.
+/// Regression: a missing file or a readable key was reported to the connected peer.
 #[test]
 fn a_fault_under_inetd_is_not_told_to_the_peer() {
     let folder = daemon::configured("", "");
@@ -54,7 +54,7 @@ fn said(out: &Output) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
-/// Regression: a bare file name after -f was "an empty path".
+/// Regression: a file name without a directory after -f was "an empty path".
 #[test]
 fn a_settings_file_is_found_from_where_one_stands() {
     let folder = daemon::configured("daemon.user = \"nobody\"\n", "");
@@ -77,7 +77,7 @@ fn without_a_home_f_is_named() {
     }
 }
 
-/// Regression: -t found nothing, and starting said that root does not exist.
+/// Regression: -t reported no error, and the start said that root does not exist.
 #[test]
 fn root_is_no_account_for_gate_and_relay() {
     if !daemon::needs_root() {
@@ -112,7 +112,7 @@ fn output_that_cannot_be_written_is_named() {
     }
 }
 
-/// Regression: a second daemon took the first one's pid file, and took it away.
+/// Regression: a second daemon took over the first one's pid file, and removed it.
 #[test]
 fn a_second_daemon_leaves_the_pid_file_alone() {
     let first = Daemon::start();
@@ -137,8 +137,8 @@ fn a_second_daemon_leaves_the_pid_file_alone() {
     daemon::until("the pid file is gone", || !file.exists());
 }
 
-/// Regression: a daemon that started while another was still ending never had the pid file
-/// and the sockets.
+/// Regression: a daemon that started while another was still ending never got the pid file and the
+/// sockets.
 #[test]
 fn second_daemon_acquires_control_socket_after_first_exits() {
     let mut first = Daemon::start();
@@ -168,14 +168,14 @@ fn second_daemon_acquires_control_socket_after_first_exits() {
     assert_eq!(pid, format!("{number}\n"));
     assert!(folder.join("control").exists() && folder.join("sign").exists());
     assert!(who().status.success(), "{:?}", who());
-    // It was said once, however often it was tried.
+    // It is logged once, however often it was tried.
     log.said_times("no-pid-file", 1);
     cosserver::sys::process::signal(nix::unistd::Pid::from_raw(number), Signal::SIGTERM);
     assert!(second.wait().unwrap().success());
     assert!(!folder.join("cosserver.pid").exists());
 }
 
-/// A descriptor of a lock or a pipe that the daemon's starter has open, under a high number.
+/// Adds the descriptor of a lock or a pipe of the daemon's starter, with a high number.
 fn with_number_9(mut command: Command, write: &OwnedFd) -> Command {
     use std::os::fd::AsRawFd;
     use std::os::unix::process::CommandExt;
@@ -199,8 +199,8 @@ fn is_at_its_end(read: OwnedFd) {
     assert_eq!(fs::File::from(read).read(&mut [0]).unwrap(), 0);
 }
 
-/// Regression: the monitor kept what its starter had open for as long as it ran: a lock
-/// (`flock -n 9 cosserver 9>lock`) stayed locked, and a pipe's reader waited for ever.
+/// Regression: the monitor kept its starter's descriptors open as long as it ran: a lock (`flock -n
+/// 9 cosserver 9>lock`) stayed locked, and a pipe's reader waited forever.
 #[test]
 fn monitor_closes_inherited_descriptors_at_start() {
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
@@ -209,7 +209,7 @@ fn monitor_closes_inherited_descriptors_at_start() {
     drop(write);
     is_at_its_end(read);
     d.says(0, &["true"]);
-    // In the background as well: the port says that it serves.
+    // Also in the background: the open port shows that it serves.
     let folder = daemon::configured("", "");
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let mut command = with_number_9(daemon::cosserver(), &write);
@@ -227,7 +227,7 @@ fn monitor_closes_inherited_descriptors_at_start() {
     });
 }
 
-/// The same where inetd starts a daemon for a connection, which stays.
+/// The same if inetd starts a daemon for a connection, which stays.
 #[test]
 fn under_inetd_inherited_descriptors_are_closed() {
     let folder = daemon::configured("", "");
@@ -243,7 +243,7 @@ fn under_inetd_inherited_descriptors_are_closed() {
     let mut child = command.spawn().unwrap();
     drop((command, write));
     is_at_its_end(read);
-    // It is there still, and answers.
+    // It is still running, and answers.
 
     peer.write_all(&daemon::hostile::hello()).unwrap();
     assert_eq!(peer.read(&mut [0]).unwrap(), 1);
@@ -251,8 +251,8 @@ fn under_inetd_inherited_descriptors_are_closed() {
     child.wait().unwrap();
 }
 
-/// A port that another program has: the daemon says so and ends, and no client mistakes
-/// that program for the host.
+/// Another program has the port: the daemon reports that and ends, and no client mistakes that
+/// program for the host.
 #[test]
 fn squatter_on_the_port_stops_the_daemon_and_is_not_the_host() {
     let d = Daemon::start();
@@ -269,7 +269,7 @@ fn squatter_on_the_port_stops_the_daemon_and_is_not_the_host() {
         "{out:?}"
     );
     drop(squatter);
-    // A cosserver of somebody else's on that port has another key.
+    // Another user's cosserver on that port has another key.
     let other = Daemon::start();
     let mut cos = Command::new(daemon::COS);
     cos.arg("-C").arg(d.client());
@@ -278,7 +278,7 @@ fn squatter_on_the_port_stops_the_daemon_and_is_not_the_host() {
     assert_eq!(other.log.count("exec session="), 0);
 }
 
-/// Regression: a key that was made anew served nobody, and nothing said so.
+/// Regression: a new host key had no effect, without a message.
 #[test]
 fn another_host_key_at_a_sighup_takes_a_restart_and_the_log_says_so() {
     let d = Daemon::start();

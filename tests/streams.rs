@@ -1,5 +1,5 @@
-//! The three streams of a command against the real daemon: whole, apart,
-//! back-pressured, and to their end whatever either side does meanwhile.
+//! The three streams of a command against the real daemon: complete, separate, with back-pressure,
+//! and to their end whatever either side does in between.
 
 use crate::daemon;
 
@@ -15,12 +15,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sha2::{Digest, Sha256};
 
-/// Bytes each way: 1 GiB where the long counts are asked for.
+/// Bytes in each direction: 1 GiB if the long counts are requested.
 fn volume() -> u64 {
     if long() { 1 << 30 } else { 64 << 20 }
 }
 
-/// Bytes that repeat themselves nowhere, the same at every call: xorshift64*.
+/// Bytes that never repeat, the same at every call: xorshift64*.
 struct Noise {
     state: u64,
     left: u64,
@@ -34,7 +34,7 @@ impl Noise {
         }
     }
 
-    /// Fills a block; what it filled, empty at the end.
+    /// Fills a block; returns what it filled, empty at the end.
     fn next<'a>(&mut self, block: &'a mut [u8]) -> &'a [u8] {
         for eight in block.chunks_exact_mut(8) {
             self.state ^= self.state >> 12;
@@ -50,7 +50,7 @@ impl Noise {
     }
 }
 
-/// Writes noise; its checksum.
+/// Writes noise; returns its checksum.
 fn write_noise(mut to: impl Write + Send + 'static, bytes: u64) -> Later<String> {
     later(move || {
         let (mut noise, mut sum, mut block) = (Noise::of(bytes), Sha256::new(), vec![0; 1 << 16]);
@@ -65,7 +65,7 @@ fn write_noise(mut to: impl Write + Send + 'static, bytes: u64) -> Later<String>
     })
 }
 
-/// Reads to the end; how many bytes, and their checksum.
+/// Reads to the end; returns the number of bytes, and their checksum.
 fn read_sum(mut from: impl Read + Send + 'static) -> Later<(u64, String)> {
     later(move || {
         let (mut sum, mut block, mut count) = (Sha256::new(), vec![0; 1 << 16], 0);
@@ -85,7 +85,7 @@ fn hex(sum: Sha256) -> String {
     sum.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// A client with pipes for all three streams.
+/// Starts a client with pipes for all three streams.
 fn piped(command: &mut Command) -> Child {
     command
         .stdin(Stdio::piped())
@@ -103,12 +103,12 @@ fn in_background(mut from: impl Read + Send + 'static) -> Later<Vec<u8>> {
     })
 }
 
-/// What `seq 1 N` says.
+/// Returns the output of `seq 1 N`.
 fn counted(to: u32) -> Vec<u8> {
     must(Command::new("seq").args(["1", &to.to_string()]))
 }
 
-/// More than any number of 32 bits counts, each way, where the long counts are asked for.
+/// More than a 32-bit number can count, in each direction, if the long counts are requested.
 #[test]
 fn more_than_4_gib_in_one_session() {
     const MUCH: u64 = 5 << 30;
@@ -174,7 +174,7 @@ fn stdout_alone_by_checksum() {
 
 #[test]
 fn files_as_the_clients_own_streams() {
-    // No pipes but files: what `cos run HOST cat <in >out 2>err` is.
+    // Not pipes but files: as in `cos run HOST cat <in >out 2>err`.
     let d = Daemon::start();
     let [input, output, errors] = ["in", "out", "err"].map(|n| d.folder.path(n));
     write_noise(File::create(&input).unwrap(), 5 << 20).get();
@@ -197,7 +197,7 @@ fn every_byte_value_on_every_stream() {
     let out = d.with_input(&all, &["tee /dev/stderr"]);
     assert_eq!(out.stdout, all);
     assert_eq!(out.stderr, all);
-    // A line end is what it is, and the last one may be missing.
+    // Line ends are not changed, and the last one may be missing.
     let text = b"a\r\nb\rc\n\n\0d\x04\x1a\x03";
     assert_eq!(d.with_input(text, &["cat"]).stdout, text);
 }
@@ -220,7 +220,7 @@ fn output_and_errors_interleaved() {
 fn output_passes_errors_that_nobody_reads_and_the_other_way_round() {
     let d = Daemon::start();
     for (kept, read) in [("", ">&2"), (">&2", "")] {
-        // The first is never read until the second has come whole.
+        // The first is never read until the second has arrived completely.
         let script = format!("seq 1 800000 {kept} & seq 1 800000 {read}; echo done {read}; wait");
         let mut client = piped(&mut d.cos(&[&script]));
         let (out, err) = (client.stdout.take().unwrap(), client.stderr.take().unwrap());
@@ -248,7 +248,7 @@ fn output_passes_errors_that_nobody_reads_and_the_other_way_round() {
 #[test]
 fn the_end_of_the_input_is_carried_while_the_output_goes_on() {
     let d = Daemon::start();
-    // sort answers only when its input has ended.
+    // sort writes its output only when its input has ended.
     let input: Vec<u8> = (0..50_000_u32)
         .rev()
         .flat_map(|n| format!("{n:05}\n").into_bytes())
@@ -285,7 +285,7 @@ fn no_input_leaves_the_callers_input_alone() {
     let out = cos(input.try_clone().unwrap().into());
     assert_eq!(out.stdout, b"end\n");
     assert_eq!(input.stream_position().unwrap(), 0);
-    // An input that never ends does not hold it up.
+    // An input that never ends does not delay it.
     let (read, _held) = session::pipe();
     let out = cos(read.into());
     assert_eq!((out.status.code(), &*out.stdout), (Some(0), &b"end\n"[..]));
@@ -301,7 +301,7 @@ fn two_hundred_commands_at_once() {
     for job in &all {
         job.out.wait("ready");
     }
-    // All of them are there at the same time.
+    // All of them run at the same time.
     d.log.said_times("exec session=", 200);
     assert_eq!(d.log.count("end session="), 0);
     for (n, job) in all.iter_mut().enumerate() {
@@ -367,14 +367,14 @@ fn a_job_may_close_its_descriptors_and_go_on() {
     );
     let mut client = piped(&mut d.cos(&[&script]));
     assert_eq!(fifo.hear(), "closed\n");
-    // The output is at its end for its reader while the command runs.
+    // The reader sees the end of the output while the command runs.
     let mut out = String::new();
     Patient(client.stdout.take().unwrap())
         .read_to_string(&mut out)
         .unwrap();
     assert_eq!(out, "out\n");
     assert!(client.try_wait().unwrap().is_none());
-    // Nobody reads what it is given any more: the writer learns it.
+    // The input is not read any more: the writer gets an error.
     let mut stdin = client.stdin.take().unwrap();
     let error = later(move || {
         let block = [0; 65_536];
@@ -418,7 +418,7 @@ fn a_child_left_behind_without_the_output_holds_nothing_up() {
 #[test]
 fn a_child_that_goes_on_writing_is_heard_to_its_end() {
     let d = Daemon::start_with("[exec]\nlinger = 2\n", "");
-    // Three seconds of output with pauses far below the linger.
+    // Three seconds of output with pauses far below the linger time.
     let ended = d
         .session(&["(for n in 1 2 3 4 5 6; do sleep 0.5; echo $n; done) & exit 5"])
         .finish();
@@ -426,7 +426,7 @@ fn a_child_that_goes_on_writing_is_heard_to_its_end() {
     assert_eq!(ended.status, Some(5));
 }
 
-/// What comes after the quiet time is lost, and the caller is told that it may be.
+/// Output after the quiet time is lost, and the client is told that it may be.
 #[test]
 fn output_after_the_quiet_time_is_told_as_cut_off() {
     let d = Daemon::start_with("[exec]\nlinger = 0\n", "");
@@ -446,7 +446,7 @@ fn output_after_the_quiet_time_is_told_as_cut_off() {
         line.contains("how=done status=0 ") && line.contains(" cut-off=yes"),
         "{line}"
     );
-    // Whoever ended the command by a signal gets no advice.
+    // A user who ended the command by a signal gets no advice.
     for signal in [Signal::SIGTERM, Signal::SIGHUP] {
         let script = "(trap '' TERM HUP; echo ready; exec sleep 1000) & wait";
         let session = d.session(&[script]);
@@ -456,7 +456,7 @@ fn output_after_the_quiet_time_is_told_as_cut_off() {
         assert_eq!(ended.status, Some(128 + signal as i32));
         assert_eq!(ended.err, Vec::<String>::new());
     }
-    // One that ends its outputs in time is told nothing.
+    // A command that ends its outputs in time causes no message.
     let ended = d.session(&["echo all; echo err >&2"]).finish();
     let said = (&*ended.out, &*ended.err);
     assert_eq!(said, (&["all".to_owned()][..], &["err".to_owned()][..]));
@@ -467,7 +467,7 @@ fn output_after_the_quiet_time_is_told_as_cut_off() {
     );
 }
 
-/// The host's line and the caller set the quiet time, the caller last.
+/// The host's line and the client set the quiet time; the client's takes precedence.
 #[test]
 fn the_quiet_time_is_the_callers_or_the_host_lines() {
     let waits = |d: &Daemon, flags: &[&str], expected: &[&str]| {
@@ -492,15 +492,15 @@ fn the_quiet_time_is_the_callers_or_the_host_lines() {
 fn a_reader_that_pauses_longer_than_the_linger_loses_nothing() {
     let d = Daemon::start_with("[exec]\nlinger = 1\n", "");
     let (read, write) = session::pipe();
-    // More than the credit, and no more than a small pipe holds besides.
+    // More than the credit, but at most what a small pipe holds in addition.
     let file = d.folder.path("file");
     let expected = counted(200_000)[..(1 << 20) + 40_000].to_vec();
     std::fs::write(&file, &expected).unwrap();
     let command = d.cos(&["echo $$ >&2; cat", file.to_str().unwrap()]);
     let (mut client, err) = session::start_onto(command, write);
     let leader: i32 = err.wait("").parse().unwrap();
-    // The command has written everything into the pipes, and is gone; for one
-    // and a half lingers nobody reads.
+    // The command has written everything into the pipes, and is gone; for one and a half linger
+    // times the output is not read.
     assert!(ends(leader));
     std::thread::park_timeout(Duration::from_millis(1500));
     let all = in_background(File::from(read)).get();
@@ -512,7 +512,7 @@ fn a_reader_that_pauses_longer_than_the_linger_loses_nothing() {
 fn a_job_that_never_reads_its_input_and_exits() {
     let d = Daemon::start();
     for script in ["exit 6", "exec <&-; exit 6", "read x; exit 6"] {
-        // Ten MiB for a command that takes none or one line of it.
+        // Ten MiB for a command that reads none or one line of it.
         let mut client = piped(&mut d.cos(&[script]));
         let mut stdin = client.stdin.take().unwrap();
         let writer = later(move || {
@@ -538,7 +538,7 @@ fn a_job_that_never_reads_its_input_and_waits() {
         let block = [0; 65_536];
         (0..160).all(|_| stdin.write_all(&block).is_ok())
     });
-    // The session is full of input that nobody takes, and must end all the same.
+    // The session is full of input that is not read, and must end all the same.
     gate.open();
     assert_eq!(session::wait(&mut client).code(), Some(7));
     assert!(!writer.get());
@@ -583,7 +583,7 @@ fn an_output_that_is_closed_ends_its_command() {
     assert_eq!(err.get(), b"");
     assert!(began.elapsed() < Duration::from_secs(10), "promptly");
 
-    // The job learns it at once, even if it writes nothing, and from nothing else.
+    // The job notices at once, even if it writes nothing, and by nothing else.
     let waits = "import select, sys; p = select.poll(); p.register(1, 0); \
                  print(\"ready\", flush=True); p.poll(); print(\"gone\", file=sys.stderr)";
     let script = format!("python3 -c '{waits}'; exec sh -c 'echo more; echo no >&2'");

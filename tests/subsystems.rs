@@ -1,5 +1,5 @@
-//! Subsystems: programs that a host asks for by a name of `[subsystem]`. Which hosts and users
-//! may, what runs, and how a refusal is told.
+//! Subsystems: programs that a host requests by a name of `[subsystem]`. Which hosts and users may,
+//! what runs, and how a denial is reported.
 
 use crate::daemon;
 use crate::program;
@@ -14,12 +14,12 @@ use daemon::session::Session;
 use daemon::{COS, COSADM, COSSERVER, Daemon, Folder, me, needs_root, prepare, run};
 use nix::sys::signal::Signal;
 
-/// A program that says its name and its arguments, each in brackets, then where and as whom it
-/// runs, complains, copies its input and fails.
+/// A program that prints its name and its arguments, each in brackets, then its directory and its
+/// user, writes an error, copies its input and fails.
 const ECHOING: &str = "#!/bin/sh\nprintf '%s' \"${0##*/}\"\nfor a; do printf '[%s]' \"$a\"; done\n\
     echo; pwd; id -un; echo \"$COS_HOST $LC_TIME,$OTHER\"\necho complaint >&2\ncat\nexit 42\n";
 
-/// The program under a name with a space, in a folder that is gone with the value.
+/// Creates the program under a name with a space, in a directory that is removed with the value.
 fn echoing() -> Folder {
     let folder = Folder::new();
     fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o755)).unwrap();
@@ -27,12 +27,12 @@ fn echoing() -> Folder {
     folder
 }
 
-/// Settings with refusals that come soon, and these lines of `[subsystem]`.
+/// Returns settings with early denials, and these lines of `[subsystem]`.
 fn settings(lines: &str) -> String {
     format!("[daemon]\nrefusal-interval = 1\n[subsystem]\n{lines}\n")
 }
 
-/// A line of `[subsystem]` that runs the echoing program of a folder.
+/// Returns a line of `[subsystem]` that runs the echoing program of a directory.
 fn echo(folder: &Folder) -> String {
     let path = folder.path("my echo");
     format!(
@@ -41,7 +41,7 @@ fn echo(folder: &Folder) -> String {
     )
 }
 
-/// What the echoing program says first.
+/// The first line of the echoing program's output.
 const SAID: &str = "my echo[-x][a  b][][$HOME;id][it\"s]\n";
 
 fn start(lines: &str, options: &str) -> Daemon {
@@ -54,12 +54,12 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// `cosrsh hostb -s NAME`, with an empty input.
+/// Runs `cosrsh hostb -s NAME`, with an empty input.
 fn ask(d: &Daemon, name: &str) -> Output {
     run(&mut d.cosrsh(&["hostb", "-s", name]))
 }
 
-/// The output begins so, and the status is 42.
+/// Checks the beginning of the output, and that the status is 42.
 fn is_echo(d: &Daemon, out: &Output) {
     let said = text(&out.stdout);
     assert_eq!(out.status.code(), Some(42), "{out:?}\n{}", d.log_text());
@@ -67,7 +67,8 @@ fn is_echo(d: &Daemon, out: &Output) {
     assert_eq!(text(&out.stderr), "complaint\n");
 }
 
-/// The caller hears that access is denied; the line of the log, whose cause must be this.
+/// Checks that the client is told that access is denied; returns the log line, whose cause must be
+/// this.
 fn denied(d: &Daemon, out: &Output, cause: &str) -> String {
     let said = text(&out.stderr);
     assert_eq!(
@@ -85,7 +86,7 @@ fn denied(d: &Daemon, out: &Output, cause: &str) -> String {
     line
 }
 
-/// Replaces the options behind `run-as=` of the caller's line.
+/// Replaces the options after `run-as=` of the caller's line.
 fn options(d: &Daemon, options: &str) {
     let hostinfo = d.server().join("hostinfo");
     let text = fs::read_to_string(&hostinfo).unwrap();
@@ -127,7 +128,7 @@ fn is_its_words(of_line: &str) {
     }
     let line = d.log.wait("exec session=");
     assert!(line.ends_with(" service=subsystem command=echo"), "{line}");
-    // The same by `cos run`, with an input; and it is on meanwhile.
+    // The same by `cos run`, with an input; and it is listed while it runs.
     let port = d.port.to_string();
     let mut command = Command::new(COS);
     command.arg("-C").arg(d.client());
@@ -147,7 +148,7 @@ fn is_its_words(of_line: &str) {
     );
     drop(session.stdin.take());
     assert_eq!(session.finish().status, Some(42));
-    // A command's line has no service.
+    // The log line of a command has no service.
     d.says(0, &["true"]);
     d.log.said_times(" command=true", 1);
     d.log.said_times("service=", 5);
@@ -157,12 +158,13 @@ fn is_its_words(of_line: &str) {
 fn which_hosts_may_ask_for_which() {
     let tools = echoing();
     let d = start(&echo(&tools), "");
-    // With commands= alone no other program, by whatever name.
+    // With only commands= no other program is allowed, by whatever name.
     options(&d, "commands=\"/usr/bin/id -u\"");
     let told = denied(&d, &ask(&d, "echo"), "subsystem");
     assert!(told.contains("commands= allows no other program"), "{told}");
     d.says(0, &["/usr/bin/id", "-u"]);
-    // With both, each for itself; a command is no subsystem, nor a subsystem a command.
+    // With both, each applies to its own kind; a command is not a subsystem, nor a subsystem a
+    // command.
     options(&d, "commands=\"/usr/bin/id -u\" subsystems=sftp,echo");
     is_echo(&d, &ask(&d, "echo"));
     d.says(0, &["/usr/bin/id", "-u"]);
@@ -179,14 +181,14 @@ fn which_hosts_may_ask_for_which() {
     }
     options(&d, "");
     is_echo(&d, &ask(&d, "echo"));
-    // As whom is another matter: the user is looked at for a subsystem too.
+    // The user is a separate matter: it is checked for a subsystem too.
     let other = if me() == "daemon" { "bin" } else { "daemon" };
     let out = run(&mut d.cosrsh(&["-l", other, "-s", "hostb", "echo"]));
     denied(&d, &out, "user");
 }
 
-/// An account whose shell refuses every command has the subsystems alone that are named for
-/// the host.
+/// An account whose shell refuses every command can use only the subsystems that are named for the
+/// host.
 #[test]
 fn an_account_without_a_shell_has_the_subsystems_that_the_line_names() {
     if !needs_root() {
@@ -234,7 +236,7 @@ fn what_the_settings_do_not_have_is_refused_with_the_remedy() {
     assert!(told.contains("[subsystem] has no netconf = "), "{told}");
     let told = denied(&d, &ask(&d, "sftp"), "subsystem");
     assert!(told.contains("in [subsystem] turns it off"), "{told}");
-    // A program that cannot be executed says so as a command's does.
+    // A program that cannot be executed reports it as a command's does.
     for (name, status, why) in [
         ("gone", 127, "/nonexistent/x: no such file"),
         ("plain", 126, "/etc/passwd: permission denied"),
@@ -243,7 +245,7 @@ fn what_the_settings_do_not_have_is_refused_with_the_remedy() {
         let said = (out.status.code(), text(&out.stderr));
         assert_eq!(said, (Some(status), format!("cosserver: {why}\n")));
     }
-    // The settings are read anew by SIGHUP.
+    // SIGHUP reloads the settings.
     let file = d.server().join("cosserver.toml");
     let now = fs::read_to_string(&file).unwrap();
     let path = tools.path("my echo");
@@ -275,7 +277,7 @@ fn a_name_that_is_none_is_told_before_anybody_is_called() {
     assert_eq!(d.log.count("denied"), 0);
 }
 
-/// A daemon in a mount namespace where the usual paths of sftp-server are the test's.
+/// Starts a daemon in a mount namespace where the usual paths of sftp-server are the test's.
 #[test]
 fn the_usual_paths_of_sftp_are_tried_when_it_is_asked_for() {
     if !needs_root() {
@@ -285,7 +287,7 @@ fn the_usual_paths_of_sftp_are_tried_when_it_is_asked_for() {
     let (here, empty) = (tools.path("here"), tools.path("empty"));
     fs::create_dir(&here).unwrap();
     fs::create_dir(&empty).unwrap();
-    // A folder of which two of the paths can be: the others' are empty there.
+    // A directory that can contain two of the paths: the others' are empty there.
     let ours = Path::new("/usr/libexec");
     let mut script = format!(
         "set -e\nmount --bind '{}' {}\n",
@@ -298,7 +300,7 @@ fn the_usual_paths_of_sftp_are_tried_when_it_is_asked_for() {
             script += &format!("mount --bind '{}' {}\n", empty.display(), folder.display());
         }
     }
-    // Debian's is a link into one of these folders.
+    // Debian's is a symbolic link into one of these directories.
     let last = fs::canonicalize("/usr/lib/sftp-server");
     let is_in_the_way = last.is_ok_and(|file| file.parent() == Some(Path::new("/usr/lib")));
     if !ours.is_dir() || is_in_the_way {
@@ -318,7 +320,7 @@ fn the_usual_paths_of_sftp_are_tried_when_it_is_asked_for() {
         told.contains("no sftp-server is at its usual paths") && told.contains("[subsystem]"),
         "{told}"
     );
-    // Installed now, it is found at once; and so is one at a path that is tried before.
+    // When installed now, it is found at once; and so is one at a path that is tried before.
     let is = |name: &str| {
         let out = ask(&d, "sftp");
         let said = text(&out.stdout);
@@ -355,7 +357,7 @@ fn the_daemon_of_an_ordinary_user_has_them_too() {
         return;
     }
     let tools = echoing();
-    // Its shell may be nologin.
+    // The user's shell may be nologin.
     let folder = prepare(&settings(&echo(&tools)), "subsystems=echo");
     fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o755)).unwrap();
     let hostinfo = folder.path("S/hostinfo");

@@ -1,4 +1,4 @@
-//! Everything else: daemon, clients and protocol, for root and for an ordinary user.
+//! All other tests: daemon, clients and protocol, for root and for an ordinary user.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! Many daemons, one for each connection (`cosserver -i`), that know of each other what
-//! one daemon would know of its connections: penalties, slots, logins.
+//! Many daemons, one for each connection (`cosserver -i`), that know of each other what one daemon
+//! would know of its connections: penalties, slots, logins.
 
 use crate::daemon;
 use crate::login;
@@ -22,19 +22,19 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// A stranger of that source who was greeted, and so holds a slot.
+/// Opens a greeted connection from that source, which holds a slot.
 fn held(d: &Daemon, from: &str) -> RawConnection {
     RawConnection::greeted(ip(from), d.port)
 }
 
-/// Says garbage from there and is turned away; waits until that is known to all.
+/// Sends garbage from there and is closed; waits until all daemons know that.
 fn garbage(d: &Daemon, from: &str) {
     let before = d.log.count("turned-away");
     RawConnection::from_address(ip(from), d.port).says_garbage();
     until("it is in the log", || d.log.count("turned-away") > before);
 }
 
-/// The daemons that there are now.
+/// Returns the daemons that exist now.
 fn daemons(d: &Daemon) -> Vec<i32> {
     children(d.pid())
 }
@@ -43,7 +43,7 @@ fn table(d: &Daemon) -> PathBuf {
     d.folder.path("S/run/inetd.table")
 }
 
-/// A source under penalty has one slot at a time, among all daemons.
+/// Checks that a source under penalty has one slot at a time, among all daemons.
 fn has_one_slot(d: &Daemon, from: &str) {
     let mut first = held(d, from);
     let mut second = held(d, from);
@@ -60,12 +60,12 @@ fn penalties_hold_across_daemons() {
     garbage(&d, "127.7.7.7");
     let mut all = [held(&d, "127.7.7.7"), held(&d, "127.7.7.7")];
     assert!(all.iter_mut().all(RawConnection::is_open));
-    // Gone without a proof counts as well, once each.
+    // Leaving without a proof counts as well, once each.
     drop(all);
     until("both are gone", || d.log.count("cause=left") == 2);
     has_one_slot(&d, "127.7.7.7");
     d.log.wait("turned-away peer=127.7.7.7 cause=crowd");
-    // Another source has its own, and a listed and an exempt one keep theirs.
+    // Another source has its own slots, and a listed and an exempt one keep theirs.
     for from in ["127.7.7.8", "127.0.0.1", "127.8.1.1"] {
         if from != "127.7.7.8" {
             (0..4).for_each(|_| garbage(&d, from));
@@ -80,7 +80,8 @@ fn penalties_hold_across_daemons() {
     assert_eq!(d.log.count("no-table"), 0, "{}", d.log_text());
 }
 
-/// Also what the gate says in silence, what the monitor refuses, and what kills the gate.
+/// Also for what the gate closes without an answer, what the monitor denies, and what kills the
+/// gate.
 #[test]
 fn every_kind_of_failure_costs_a_penalty() {
     let d = Daemon::inetd_as(
@@ -88,7 +89,7 @@ fn every_kind_of_failure_costs_a_penalty() {
          penalties.grace-exceeded = 100\npenalties.noauth = 100\npenalties.min = 50\n",
     );
     let caller = Caller::of(&d);
-    // Refused at an address that is not its own.
+    // Denied at an address that is not its own.
     let mut s = RawConnection::from_address(ip("127.7.7.7"), d.port);
     let greeting = s.greet();
     s.send(&caller.client_hello(&greeting, &caller.request("true")).0);
@@ -98,14 +99,14 @@ fn every_kind_of_failure_costs_a_penalty() {
     RawConnection::from_address(ip("127.7.7.8"), d.port).closed();
     d.log.wait("peer=127.7.7.8 cause=no-hello");
     has_one_slot(&d, "127.7.7.8");
-    // Gone without a word.
+    // Gone without sending anything.
     drop(RawConnection::from_address(ip("127.7.7.9"), d.port));
     until("that is known", || {
         let mut first = held(&d, "127.7.7.9");
         let _second = held(&d, "127.7.7.9");
         !first.is_open()
     });
-    // The gate dies of it.
+    // As if the connection had killed the gate.
     let mut s = held(&d, "127.7.7.10");
     let gates = daemons(&d).into_iter().flat_map(children);
     let gates: Vec<i32> = gates.filter(|pid| name(*pid) == "cos: gate").collect();
@@ -140,7 +141,7 @@ fn in_all_the_oldest_of_the_greediest_makes_room() {
     let mut greedy: Vec<RawConnection> = (0..3).map(|_| held(&d, "127.7.7.7")).collect();
     let mut small: Vec<RawConnection> =
         (1..=2).map(|n| held(&d, &format!("127.1.0.{n}"))).collect();
-    // One is reserved for whom HOSTINFO lists: the sixth of the others is one too many.
+    // One is reserved for sources that HOSTINFO lists: the sixth of the others is one too many.
     let mut next = held(&d, "127.1.0.9");
     greedy.remove(0).closed();
     assert!(
@@ -158,8 +159,7 @@ fn in_all_the_oldest_of_the_greediest_makes_room() {
     assert!(listed.is_open());
 }
 
-/// A daemon that is killed leaves nothing behind that counts, and a session is no
-/// stranger any more.
+/// A killed daemon leaves no used slots behind, and a session does not count as unauthenticated.
 #[test]
 fn the_slots_of_the_dead_and_of_sessions_are_free() {
     let d =
@@ -193,8 +193,8 @@ fn the_slots_of_the_dead_and_of_sessions_are_free() {
     assert_eq!(d.log.count("cause=crowd"), 0, "{}", d.log_text());
 }
 
-/// Penalties end by the time that the machine is up, sleep included: another namespace
-/// is later here.
+/// Penalties end by the machine's uptime, including sleep: the clock of another time namespace is
+/// ahead here.
 #[test]
 fn a_penalty_ends_with_the_machines_own_time() {
     let later = ["-T", "--boottime", "1000"];
@@ -220,8 +220,8 @@ fn a_penalty_ends_with_the_machines_own_time() {
     assert!(both.iter_mut().all(RawConnection::is_open), "it never ends");
 }
 
-/// What is no table of ours is put aside, and nothing that it leads to is touched; where
-/// none can be made the connection is served, and the log says so.
+/// An invalid table is moved aside, and nothing that it refers to is touched; if none can be
+/// created the connection is served, and the log says so.
 #[test]
 fn what_is_no_table_is_not_believed() {
     let d = Daemon::inetd_as("penalties.noauth = 100\npenalties.min = 50\n");
@@ -231,7 +231,7 @@ fn what_is_no_table_is_not_believed() {
     let both_are_held = |what: &str| {
         let mut both = [held(&d, "127.7.7.7"), held(&d, "127.7.7.7")];
         assert!(both.iter_mut().all(RawConnection::is_open), "{what}");
-        // Costs what is then forgotten with the table.
+        // Costs a penalty that is then forgotten with the table.
         drop(both);
         until("both have ended", || daemons(&d).is_empty());
     };
@@ -258,8 +258,8 @@ fn what_is_no_table_is_not_believed() {
     until("each has said so", || d.log.count("no-table") == 3);
 }
 
-/// A host that HOSTINFO has by its name alone: each daemon must resolve it first, and is
-/// asked before it has.
+/// A host that HOSTINFO has only by name: each daemon must resolve it first, and gets a request
+/// before it has.
 #[test]
 fn a_host_by_its_name_is_served() {
     let folder = daemon::configured("", "");
@@ -285,7 +285,7 @@ fn a_host_by_its_name_is_served() {
             "hostb",
         ],
     );
-    // Alone: nobody has its address listed.
+    // Only by its name: no host has its address listed.
     let hostinfo = server.join("hostinfo");
     let text = fs::read_to_string(&hostinfo).unwrap();
     let line = text.lines().find(|l| l.starts_with("localhost ")).unwrap();
@@ -307,7 +307,7 @@ fn logins(plan: &Plan) -> Logins {
     }
 }
 
-/// The login workers of all daemons.
+/// Returns the login workers of all daemons.
 fn workers(l: &Logins) -> Vec<i32> {
     let all = daemons(&l.d).into_iter().flat_map(children);
     all.filter(|pid| name(*pid) == "cos: login").collect()
@@ -330,7 +330,7 @@ fn pam_checks_so_many_at_once_among_all_daemons() {
     if !needs_root() {
         return;
     }
-    // Bob's logins hang: the turns of one source are one less than there are.
+    // Bob's logins hang: one source may have all PAM slots but one.
     let l = logins(&Plan {
         settings: "[login]\nchecks = 3\ncheck = 60\n",
         ..Plan::around(BOB_HANGS, "")
@@ -340,14 +340,14 @@ fn pam_checks_so_many_at_once_among_all_daemons() {
         .collect();
     until("all wait", || l.d.log.count("user=bob") == 5);
     until("two are checked", || workers(&l).len() == 2);
-    // Another source has its turn all the same, and so is served, while theirs do not change.
+    // Another source gets a PAM slot all the same, and so is served, while theirs do not change.
     let before = workers(&l);
     let mut alice = Person::new(&l.d, "alice", "hello");
     alice.from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
     let said = alice.ask().answer(&["secret"]);
     assert!(matches!(said, login::person::Said::Accepted(_)));
     until("its worker has ended", || workers(&l) == before);
-    // Its monitor dies, and another has the turn.
+    // Its monitor dies, and another login has the PAM slot.
     let victim = daemons(&l.d)
         .into_iter()
         .find(|pid| children(*pid).contains(&before[0]));
@@ -380,7 +380,7 @@ fn so_many_logins_are_under_way_among_all_daemons() {
     assert!(line.contains(&login::reference(&ended.err[0])), "{line}");
     drop(asked.pop());
     until("there is room", || l.alice(&["hello"]).status == Some(0));
-    // Who comes from elsewhere has the place of one who only sits.
+    // A client from elsewhere gets the slot of one that only waits at the prompt.
     asked.push(alice.ask());
     let mut other = alice.clone();
     other.from = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
@@ -388,7 +388,7 @@ fn so_many_logins_are_under_way_among_all_daemons() {
     l.d.log
         .wait("it was there longest, and others wanted to log in too");
     drop((others, asked.pop()));
-    // That of a daemon that was killed is free, too.
+    // The slot of a killed daemon is free, too.
     let victim = daemons(&l.d).into_iter().find(|pid| {
         children(*pid)
             .iter()

@@ -1,5 +1,5 @@
-//! Times that are compared, and distances: each test needs the machine for itself, so they run one
-//! by one. They are left out and run as those of `soak.rs` are.
+//! Tests that compare times, and long distances: each needs the machine for itself, so they run one
+//! by one. They are omitted and run like those of `soak.rs`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! What stands around the programs: scripts, installation, linking, the demo.
+//! The programs' surroundings: scripts, installation, linking, the demo.
 
 use crate::program;
 use crate::tree;
@@ -60,14 +60,14 @@ fn shell_scripts_are_clean() {
     assert!(seen >= 6, "only {seen} scripts were found");
 }
 
-/// A machine of `scripts/need`'s: a folder that is its whole PATH, but for the
-/// two of the system that the script adds.
+/// A machine for `scripts/need`: a directory that is its whole PATH, except for the two system
+/// directories that the script adds.
 struct Machine(PathBuf);
 
 impl Machine {
-    /// With a Rust that is new enough and with apt-get, but whose compiler does
-    /// not link. What apt-get is told is kept in `told`; to install mends the
-    /// compiler, if it can.
+    /// Creates one with a Rust that is new enough and with apt-get, but whose compiler does not
+    /// link. The arguments of apt-get are recorded in `told`; installing repairs the compiler, if
+    /// it can.
     fn new(name: &str, user: u32, installs: bool) -> Self {
         let machine = Self(folder(name));
         let here = machine.0.display();
@@ -105,7 +105,7 @@ impl Machine {
         program::script(&path, &format!("#!/bin/sh\n{script}\n"));
     }
 
-    /// Runs the script: its exit status, what it said, and what apt-get was told.
+    /// Runs the script; returns its exit status, its output, and the arguments of apt-get.
     fn needs(&self) -> (Option<i32>, String, String) {
         let output = run(Command::new("scripts/need")
             .arg("build")
@@ -118,7 +118,7 @@ impl Machine {
     }
 }
 
-/// An apt-cache that offers all but a Rust that is new enough.
+/// An apt-cache that offers everything but a Rust that is new enough.
 const OLD_RUST: &str = "case $* in *cargo*|*rustc*) ;; *) echo '  Candidate: 4.3' ;; esac";
 
 impl Drop for Machine {
@@ -137,7 +137,7 @@ fn who_may_not_install_is_told_the_exact_command() {
     assert!(said.contains(command), "{said}");
     assert_eq!(told, "", "it was not root and called apt-get");
 
-    // An old Rust, and a package that brings a newer one: the same command has it.
+    // An old Rust, and a package with a newer one: the same command installs it.
     machine.has("rustc", "echo rustc 1.50.0");
     machine.has("apt-cache", "echo '  Candidate: 1.999.0'");
     let (status, said, _) = machine.needs();
@@ -149,7 +149,7 @@ fn who_may_not_install_is_told_the_exact_command() {
     assert_eq!(status, Some(3), "{said}");
     assert!(said.contains("https://rustup.rs"), "{said}");
 
-    // Elsewhere there is no such command.
+    // On other systems there is no such command.
     fs::remove_file(machine.0.join("apt-get")).unwrap();
     let (status, said, _) = machine.needs();
     assert_eq!(status, Some(3), "{said}");
@@ -164,7 +164,7 @@ fn an_ordinary_user_with_empty_package_lists_hears_to_update_them_first() {
     let (status, said, told) = machine.needs();
     assert_eq!(status, Some(3), "{said}");
     assert!(said.contains("\n  sudo apt-get update\n"), "{said}");
-    // What is not known is not claimed.
+    // Unknown facts are not claimed.
     assert!(
         !said.contains("rustup") && !said.contains("no package"),
         "{said}"
@@ -172,8 +172,8 @@ fn an_ordinary_user_with_empty_package_lists_hears_to_update_them_first() {
     assert_eq!(told, "", "it was not root and called apt-get");
 }
 
-/// An LLVM without libclang's development link is no obstacle, and nothing asks for libclang:
-/// nothing of the build reads headers (`make demo` failed there in clang-sys).
+/// Regression: an LLVM without libclang's development link must not matter, and nothing requires
+/// libclang: no part of the build reads headers (`make demo` failed there in clang-sys).
 #[test]
 fn the_build_needs_no_libclang() {
     for file in ["Cargo.lock", "fuzz/Cargo.lock"] {
@@ -207,7 +207,7 @@ fn root_gets_installed_what_is_missing_and_no_service_is_started() {
     let policy = fs::read_to_string(machine.0.join("policy-seen")).unwrap();
     assert_eq!(policy, "#!/bin/sh\nexit 101\n");
     assert!(!machine.0.join("policy-rc.d").exists(), "left behind");
-    // All there: nothing is done.
+    // Everything is installed: nothing is done.
     assert_eq!(machine.needs().1, "need: build: all there\n");
 
     let machine = Machine::new("need-fails", 0, false);
@@ -237,8 +237,8 @@ fn ci_runs_the_linters_and_the_tests_and_lets_no_tool_be_missing() {
     );
 }
 
-/// RUSTSEC-2026-0009 was in the tree for months. The real tool is not everywhere, nor is its
-/// database: one of that name stands for it, and says what it was asked.
+/// RUSTSEC-2026-0009 was in the tree for months. The real tool is not installed everywhere, nor is
+/// its database: a program of that name replaces it, and records its arguments.
 #[test]
 fn a_known_vulnerability_fails_the_linters() {
     let folder = folder("audit");
@@ -295,7 +295,7 @@ fn programs_in_python_are_python() {
         .filter(|p| p.extension().is_some_and(|e| e == "py"))
         .collect();
     assert!(scripts.len() > 6, "only {} were found", scripts.len());
-    // Compiled and thrown away: nothing is written beside them.
+    // Compiled in memory: nothing is written beside them.
     let code = "import sys\nfor p in sys.argv[1:]: compile(open(p, 'rb').read(), p, 'exec')";
     well(
         Command::new("python3")
@@ -304,10 +304,10 @@ fn programs_in_python_are_python() {
     );
 }
 
-/// One benchmark at a time: some make an account for the peers, others copy `/etc`.
+/// One benchmark at a time: some create an account for the peers, others copy `/etc`.
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
-/// Whether Python is new enough for the benchmarks; says so if not.
+/// Returns whether Python is new enough for the benchmarks; reports it if not.
 fn has_tomllib() -> bool {
     let there = run(Command::new("python3").args(["-c", "import tomllib"]))
         .status
@@ -347,7 +347,7 @@ fn the_bench_says_what_it_can_and_prints_what_was_measured() {
     fs::remove_dir_all(dir).unwrap();
 }
 
-/// Of what `make bench` and `make distance` have kept.
+/// From the recorded results of `make bench` and `make distance`.
 #[test]
 fn charts_are_drawn_of_what_was_measured() {
     let has = |python: &str| {
@@ -416,7 +416,8 @@ fn charts_are_drawn_of_what_was_measured() {
     fs::remove_dir_all(dir).unwrap();
 }
 
-/// Logins were refused since unknown machines are, and nobody had run this benchmark since.
+/// Regression: logins were denied since unknown machines are, and this benchmark had not been run
+/// since.
 #[test]
 fn the_benchmarks_of_logins_and_doors_run() {
     let _alone = ALONE.lock();
@@ -451,7 +452,7 @@ fn the_benchmark_of_real_programs_runs() {
     command.args(["benches/programs.py", "--only", "rsync,git"]);
     command.args(["--rounds", "1", "--scale", "0.001"]);
     let out = run(command.env("COS_BIN", programs()).env("BENCH_DIR", &work));
-    // Take away what it made, and the user too if the machine had none.
+    // Removes what it created, and the user too if the machine had none.
     if accounts.lines().any(|line| line.starts_with("rbench:")) {
         fs::remove_dir_all(&work).unwrap();
     } else {
@@ -465,7 +466,7 @@ fn the_benchmark_of_real_programs_runs() {
     }
 }
 
-/// The folder of the programs that these tests were built with.
+/// Returns the directory of the programs that these tests were built with.
 fn programs() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_cos"))
         .parent()
@@ -473,7 +474,7 @@ fn programs() -> PathBuf {
         .to_owned()
 }
 
-/// A folder of one's own for a test, empty.
+/// Creates an empty directory for a test.
 fn folder(name: &str) -> PathBuf {
     let path =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("house-{name}-{}", std::process::id()));
@@ -493,14 +494,14 @@ fn install_puts_everything_in_its_place_and_uninstall_takes_it_away() {
             .arg(format!("DESTDIR={}", dest.display()))
             .arg("PREFIX=/opt/cos");
         command.arg(format!("PROGRAMS={}", programs().display()));
-        // Flags of a make around these tests are not for this one.
+        // Flags of a surrounding make do not apply to this one.
         command
             .env_remove("MAKEFLAGS")
             .env_remove("MAKELEVEL")
             .env_remove("MFLAGS");
         well(&mut command);
     };
-    // The second time for a host without a daemon, whose users ask all the same.
+    // The second time for a host without a daemon, whose users make requests all the same.
     for (asked, signer) in [
         (&["install"][..], false),
         (&["install", "SIGNER=setuid"], true),
@@ -533,7 +534,7 @@ fn install_puts_everything_in_its_place_and_uninstall_takes_it_away() {
             );
         }
         assert!(at("share/doc/cosserver/PROTOCOL.md").exists());
-        // What may be copied from there names the programs where they are.
+        // Examples to copy from there name the programs' actual paths.
         for (text, program) in [
             ("doc/cosserver/examples/inetd.conf", "sbin/cosserver"),
             ("doc/cosserver/examples/xinetd", "sbin/cosserver"),
@@ -602,7 +603,7 @@ fn the_demo_says_who_cannot_run_it() {
         let line = String::from_utf8(said.stdout).unwrap();
         line.trim_end().split(':').nth(field).map(str::to_owned)
     };
-    // Where every user may read it, whoever has the project.
+    // In a place where every user may read it, independent of the project's owner.
     let dir = std::env::temp_dir().join(format!("cosserver-demo-{}", std::process::id()));
     fs::create_dir_all(dir.join("demo")).unwrap();
     for folder in [&dir, &dir.join("demo")] {
@@ -623,7 +624,7 @@ fn the_demo_says_who_cannot_run_it() {
         if !nix::unistd::geteuid().is_root() || !is_so {
             continue;
         }
-        // As `make demo` asks before it builds.
+        // As `make demo` runs it before it builds.
         let mut command = Command::new(&demo);
         command.arg("--check").uid(uid).gid(uid).current_dir(&dir);
         let output = command.stdin(Stdio::null()).output().unwrap();

@@ -1,5 +1,5 @@
-//! The crate's wire against the vectors of `tests/vectors`, which the
-//! independent implementation in `tests/independent` made.
+//! The crate's wire format against the vectors of `tests/vectors`, which the independent
+//! implementation in `tests/independent` made.
 
 use cosserver::protocol::answer::{self, Answer, Reference};
 use cosserver::protocol::hello::{Hello, ServerHello, Suite};
@@ -68,7 +68,7 @@ fn suite_of(number: u64) -> Suite {
     }
 }
 
-/// Each of the file's bad samples is refused.
+/// Checks that each of the file's bad samples is rejected.
 fn refuses(samples: &[Value], read: impl Fn(&[u8]) -> bool) {
     for sample in samples {
         assert!(!read(&bytes(sample, "bytes")), "taken: {sample}");
@@ -216,7 +216,7 @@ fn words_at_their_limits() {
         limits::COMMAND
     );
     assert!(request::encode_words(&[vec![b'x'; limits::COMMAND - 5]]).is_err());
-    // 2,560 bytes go into the request, one more goes by digest.
+    // 2,560 bytes fit into the request; one more is sent by digest.
     assert!(
         request::pack_words(vec![vec![b'x'; 2_556]])
             .unwrap()
@@ -263,7 +263,7 @@ fn opening_and_proofs() {
     refuses(list(&file, "bad"), |b| Opening::decode(b).is_ok());
 }
 
-/// Both proofs are the vector's, and neither passes for the other.
+/// Checks that both proofs match the vector, and that neither is valid as the other.
 fn proofs_match(vector: &Value, client_key: &str, host_key: &str) {
     let cookie = Secret::new(array(vector, "cookie"));
     let (request, nonce) = (bytes(vector, "request"), array(vector, "nonce"));
@@ -296,7 +296,7 @@ fn vouched_openings_and_their_proofs() {
         assert_eq!(opening.encode().as_ref(), Ok(&encoded));
         let machine = PublicKey(array(vector, "machine_key"));
         assert!(matches!(opening.credential, Credential::Vouch(_, key) if key == machine));
-        // Either side computes the same secret.
+        // Both sides compute the same secret.
         let agree = |private: &str, public: &str| {
             let shared = cosserver::curve::agree(&array(vector, private), &array(vector, public));
             Secret::new(*shared.unwrap())
@@ -399,7 +399,7 @@ fn answers_to_prompts() {
             assert_eq!(*made == message, is_ours);
         }
     }
-    // Their lengths were not those of the page, and `cos` had others.
+    // Regression: their lengths were not those of the page, and `cos` had others.
     for vector in list(&file, "padded") {
         let (message, replies) = (bytes(vector, "message"), replies_of(vector));
         let read = Answers::decode(&message, replies.len()).unwrap();
@@ -414,7 +414,7 @@ fn answers_to_prompts() {
     }
 }
 
-/// The responder opens message 1 of the vector, and reads what it says.
+/// Opens message 1 of the vector as the responder, and reads its contents.
 fn open_message_1(vector: &Value) {
     let host = KeyPair::of(Secret::new(array(vector, "host_private")));
     assert_eq!(host.public.0, array(vector, "host_public"));
@@ -456,7 +456,7 @@ fn open_message_1(vector: &Value) {
         }
     }
 
-    // A changed byte anywhere, or another host's key, and it does not open.
+    // A changed byte anywhere, or another host's key, prevents it from opening.
     for (i, whole) in [&hello[..], &server_hello, message].into_iter().enumerate() {
         for at in 0..whole.len() {
             let mut changed = whole.to_vec();
@@ -474,9 +474,9 @@ fn open_message_1(vector: &Value) {
     assert!(open(&other, &hello, &server_hello, message).is_err());
 }
 
-/// A second Noise implementation than the vectors' reaches the same bytes and
-/// keys, as initiator and as responder; the crate's own types draw their
-/// ephemeral keys at random, which no vector can hold.
+/// Checks that a second Noise implementation than the vectors' reaches the same bytes and keys, as
+/// initiator and as responder; the crate's own types draw their ephemeral keys at random, which no
+/// vector can contain.
 fn replay_by_snow(vector: &Value) {
     let builder = || {
         let params = text(vector, "protocol").parse().unwrap();
@@ -537,7 +537,7 @@ fn direction(vector: &Value, key: &str, counter: u64) -> Direction {
     }
 }
 
-/// A whole record after acceptance opens to this text, and is made of it.
+/// Checks that a whole record after acceptance opens to this text, and is made of it.
 fn sealed(sealer: &mut Sealer, opener: &mut Opener, text: &[u8], record: &[u8]) {
     assert_eq!(sealer.record(text).unwrap(), record);
     let head = [record[0], record[1]];
@@ -549,7 +549,7 @@ fn sealed(sealer: &mut Sealer, opener: &mut Opener, text: &[u8], record: &[u8]) 
     assert_eq!(opener.open(&mut body).unwrap(), text);
 }
 
-/// A conversation is over: both sides go on under this key.
+/// The prompts are over: both sides continue with this key.
 fn next_key(sealer: &mut Sealer, opener: &mut Opener, key: [u8; 32]) {
     let key = Secret::new(key);
     assert!(sealer.successor().unwrap().key.same(&key));
@@ -639,7 +639,7 @@ fn long_command() {
             assert_eq!(record::compose(Kind::Sealed, &text), Ok(record));
         }
         assert_eq!(arrived, encoding);
-        // The counters go on into the data, under the next keys.
+        // The counters continue into the data, with the next keys.
         next_key(
             &mut sealer,
             &mut opener,
@@ -731,7 +731,7 @@ fn enrol() {
     }
 }
 
-/// A handshake, what is asked and answered after it, and the first records then.
+/// Checks a handshake, the prompts and answers after it, and the first records then.
 fn conversation(vector: &Value, first: [&[u8]; 2]) {
     open_message_1(vector);
     replay_by_snow(vector);
@@ -778,7 +778,7 @@ fn conversation(vector: &Value, first: [&[u8]; 2]) {
         texts: asked,
     };
     assert_eq!(last, Some(told));
-    // The counters go on into the data, under the next keys.
+    // The counters continue into the data, with the next keys.
     for (ends, side, text) in [
         (&mut to_server, "to_server", first[0]),
         (&mut to_client, "to_client", first[1]),
@@ -811,7 +811,7 @@ fn sealed_records_over_the_border_of_a_key() {
     }
 }
 
-/// What the vector says the message is.
+/// Returns the message that the vector describes.
 fn message_of<'a>(vector: &Value, payload: &'a [u8]) -> Message<'a> {
     let second = number(vector, "second") as u8;
     let stream = match second {

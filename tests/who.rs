@@ -1,4 +1,4 @@
-//! `cosadm who` and `cosadm kill`: who is on, with how many bytes, and hung up.
+//! `cosadm who` and `cosadm kill`: who is connected, with how many bytes, and hanging a session up.
 
 use crate::daemon;
 
@@ -11,7 +11,7 @@ fn cosadm(d: &Daemon, words: &[&str]) -> Output {
     run(Command::new(COSADM).arg("-C").arg(d.server()).args(words))
 }
 
-/// What `who --json` says.
+/// Returns the output of `who --json`.
 fn who(d: &Daemon) -> Vec<serde_json::Value> {
     let out = cosadm(d, &["who", "--json"]);
     assert!(out.status.success(), "{out:?}");
@@ -62,7 +62,7 @@ fn a_session_is_shown_with_its_bytes_and_hung_up() {
     assert_eq!(text.lines().count(), 3, "{text}");
     assert!(text.contains(&format!("{}@hosta", me())), "{text}");
 
-    // What it runs, bounded, with nothing that steers a terminal.
+    // The command, limited in length, without control characters for a terminal.
     let command = one["command"].as_str().unwrap();
     assert!(command.starts_with("echo $$; read x; "), "{command}");
     assert_eq!(all[1]["command"], "echo on; read x");
@@ -83,7 +83,7 @@ fn a_session_is_shown_with_its_bytes_and_hung_up() {
     until("one is left", || who(&d).len() == 1);
     assert_eq!(who(&d)[0]["id"], all[1]["id"]);
 
-    // It is gone, and what never was is not there either.
+    // It is gone, and one that never existed is not listed either.
     for wrong in [&*id, "999999"] {
         let out = cosadm(&d, &["kill", wrong]);
         assert_eq!(out.status.code(), Some(1), "{out:?}");
@@ -137,7 +137,7 @@ fn a_relay_that_does_not_answer_holds_nobody_up() {
 fn it_is_for_root_and_for_whose_daemon_it_is() {
     let folder = prepare("", "");
     let paths = folder.path("S");
-    // No daemon, and the words say so.
+    // There is no daemon, and the message says so.
     let out = run(Command::new(COSADM).arg("-C").arg(&paths).arg("who"));
     let told = String::from_utf8(out.stderr).unwrap();
     assert!(
@@ -182,7 +182,7 @@ fn it_is_for_root_and_for_whose_daemon_it_is() {
             "{told}"
         );
     }
-    // Were the file's mode ever wrong, the kernel's word counts all the same.
+    // If the file's mode were ever wrong, the kernel's report of the user would still count.
     let socket = paths.join("run/control");
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
     let out = as_another(&["kill", "0"]);
@@ -190,7 +190,7 @@ fn it_is_for_root_and_for_whose_daemon_it_is() {
     assert_eq!(who(&d).len(), 1, "{}", d.log_text());
 }
 
-/// The socket's file is gone while the daemon runs: that no session is hung up is no success.
+/// The socket's file is gone while the daemon runs: if no session is hung up, that is not success.
 #[test]
 fn a_daemon_that_cannot_be_reached_is_not_taken_for_none() {
     let mut d = Daemon::start();
@@ -221,18 +221,18 @@ fn a_daemon_that_cannot_be_reached_is_not_taken_for_none() {
     ];
     std::fs::remove_file(run_folder.join("control")).unwrap();
     all.iter().for_each(|words| fails(words));
-    // A file that nobody listens at any more.
+    // A file on which no process listens any more.
     drop(cosserver::sys::local::listener(&run_folder.join("control"), 0o600).unwrap());
     all.iter().for_each(|words| fails(words));
-    // The lock's file was tidied away too; the number is still there.
+    // The lock file was removed too; the process ID is still there.
     std::fs::remove_file(run_folder.join("cosserver.lock")).unwrap();
     all.iter().for_each(|words| fails(words));
-    // The session goes on: the exclusion by itself ends none.
+    // The session continues: the exclusion by itself ends none.
     session.say("12345");
     session.out.wait("got 12345");
     assert_eq!(session.finish().status, Some(0));
 
-    // Where no daemon runs there is nothing to hang up, and that is success.
+    // If no daemon runs there is nothing to hang up, and that is success.
     d.signal(nix::sys::signal::Signal::SIGTERM);
     assert!(wait(&mut d.child).success());
     let out = cosadm(&d, all[0]);

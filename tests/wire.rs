@@ -1,5 +1,5 @@
-//! Messages by themselves: no program is started. Some look at the memory of their process, so
-//! that nothing large may run beside them.
+//! Messages by themselves: no program is started. Some tests check the memory of their process, so
+//! nothing large may run beside them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

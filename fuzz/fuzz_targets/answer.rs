@@ -1,4 +1,4 @@
-//! What a server answers, as the client reads it.
+//! Fuzzes the server's answer, as the client reads it.
 #![no_main]
 
 use cosserver::protocol::answer::{self, Answer};
@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(read) = Answer::decode(bytes) {
         if let Answer::Prompts { by, texts } = &read {
-            // What the monitor would make of texts like these, so that a record holds them.
+            // The monitor shortens the texts to what a record can hold.
             let fitting = prompt::fit(texts.clone());
             let bytes: usize = fitting.iter().map(|t| t.words.len()).sum();
             assert!(fitting.len() == texts.len() && bytes <= limits::PROMPTS_BYTES);

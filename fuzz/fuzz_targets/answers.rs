@@ -1,4 +1,4 @@
-//! What a peer answers to prompts, as the monitor reads it.
+//! Fuzzes a peer's answers to prompts, as the monitor reads them.
 #![no_main]
 
 use cosserver::protocol::limits;

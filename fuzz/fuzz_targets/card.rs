@@ -1,4 +1,4 @@
-//! An invitation card, as it comes out of a mail or from paper.
+//! Fuzzes an invitation card, as copied from a mail or from paper.
 #![no_main]
 
 use cosserver::config::card::Card;

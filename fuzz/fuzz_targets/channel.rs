@@ -1,5 +1,5 @@
-//! What our own processes say to each other: a gate or relay that was taken
-//! over may send the monitor anything.
+//! Fuzzes the messages between the processes of the daemon: a compromised gate or relay may send
+//! the monitor anything.
 #![no_main]
 
 use cosserver::ipc::control;

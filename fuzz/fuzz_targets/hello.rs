@@ -1,4 +1,4 @@
-//! Both hellos: as whole records, and as contents put into a right record.
+//! Fuzzes both hellos: as whole records, and as contents of a valid record.
 #![no_main]
 
 use cosserver::protocol::hello::{Hello, ServerHello, Suite};

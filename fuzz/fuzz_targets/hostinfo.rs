@@ -1,4 +1,4 @@
-//! The host table, as the administrator may have written it.
+//! Fuzzes the host table, which the administrator writes.
 #![no_main]
 
 use std::path::Path;

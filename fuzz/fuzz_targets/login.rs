@@ -1,5 +1,5 @@
-//! What the monitor and a login worker say to each other: modules that others wrote
-//! run inside the worker.
+//! Fuzzes the messages between the monitor and a login worker: third-party modules run inside the
+//! worker.
 #![no_main]
 
 use cosserver::ipc::login::{Order, WorkerToMonitor};
@@ -13,7 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
                 assert!(texts.len() <= limits::PROMPTS);
                 assert!(texts.iter().any(|t| t.style.is_prompt()));
             }
-            // Zero would be a signal to whoever is in our own group, one to init.
+            // kill(2) with 0 would signal the own process group, with 1 init.
             WorkerToMonitor::Running(started) => assert!(started.pid > 1),
             WorkerToMonitor::Known(_)
             | WorkerToMonitor::Exited(_)

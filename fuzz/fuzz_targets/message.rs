@@ -1,4 +1,4 @@
-//! What an opened record says after AuthAccept.
+//! Fuzzes the contents of an opened record after AuthAccept.
 #![no_main]
 
 use cosserver::protocol::stream::Message;

@@ -1,6 +1,5 @@
-//! Message 1 as a ClientHello carries it: bytes that are none must not open, the
-//! opening in a right one must come out as it went in, and a changed one must
-//! not open.
+//! Fuzzes message 1 of a ClientHello: arbitrary bytes must not open, the opening in a valid message
+//! must come out unchanged, and a changed message must not open.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -39,7 +38,7 @@ fn made(suite: Suite, payload: &[u8]) -> Option<Vec<u8>> {
 
 fuzz_target!(|bytes: &[u8]| {
     for suite in [Suite::AesGcm, Suite::ChaChaPoly] {
-        // As a stranger sends it: the envelope, and something in it.
+        // As an unauthenticated peer sends it: the envelope with arbitrary content.
         assert!(open(suite, bytes).is_none());
         if let Ok(envelope) = record::parse(bytes, &[Kind::ClientHello]) {
             assert!(open(suite, envelope.content).is_none());
@@ -51,7 +50,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(*opened.payload, bytes);
         assert_eq!(opened.machine, MACHINE.public);
         let _ = Opening::decode(&opened.payload);
-        // Which byte is changed, and how, the input says too.
+        // The input also determines which byte is changed, and how.
         let (at, how) = match bytes {
             [a, b, how, ..] => (u16::from_be_bytes([*a, *b]), *how),
             _ => (0, 0),

@@ -1,5 +1,5 @@
-//! What message 1 holds: the opening, the request in it, and the command that
-//! may follow.
+//! Fuzzes the contents of message 1: the opening, the request in it, and the command that may
+//! follow.
 #![no_main]
 
 use cosserver::protocol::opening::Opening;

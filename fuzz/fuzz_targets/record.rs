@@ -1,4 +1,4 @@
-//! The envelope of the records before AuthAccept.
+//! Fuzzes the envelope of the records before AuthAccept.
 #![no_main]
 
 use cosserver::protocol::record::{self, Kind};

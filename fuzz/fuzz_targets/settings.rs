@@ -1,4 +1,4 @@
-//! `cosserver.toml`, as the administrator may have written it.
+//! Fuzzes `cosserver.toml`, which the administrator writes.
 #![no_main]
 
 use std::path::Path;

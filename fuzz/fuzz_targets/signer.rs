@@ -1,4 +1,4 @@
-//! What any user may send to the signer, and what a client hears of it.
+//! Fuzzes what any user may send to the signer, and what a client receives from it.
 #![no_main]
 
 use cosserver::signer::fields::{Ask, MESSAGE, Reply};
@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(Ask::decode(&read.encode().unwrap()), Ok(read));
     }
     if let Ok(read) = Reply::decode(bytes) {
-        // What it says may be cut once.
+        // Encoding shortens a reason that is too long, and only once.
         let again = read.encode().unwrap();
         assert_eq!(Reply::decode(&again).unwrap().encode(), Ok(again));
     }

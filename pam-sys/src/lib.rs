@@ -1,10 +1,10 @@
-//! Declares the functions, structures and constants of Linux-PAM that cosserver and the crate
-//! `pam` name (`<security/pam_appl.h>`, `<security/_pam_types.h>`; pam(3)).
+//! Declares the functions, structures and constants of Linux-PAM that cosserver and the crate `pam`
+//! use (`<security/pam_appl.h>`, `<security/_pam_types.h>`; pam(3)).
 //!
-//! Takes the place of the published `pam-sys` (`[patch.crates-io]` in Cargo.toml), which runs
-//! bindgen at every build and so needs libclang and LLVM. `tests/pam_headers.rs` compares
-//! everything here with the headers that are installed. Nothing here is called but by
-//! `src/sys/pam.rs`, in `cosserver-login`.
+//! Replaces the published `pam-sys` (`[patch.crates-io]` in Cargo.toml), which runs bindgen at
+//! every build and therefore needs libclang and LLVM. `tests/pam_headers.rs` compares everything
+//! here with the installed headers. Only `src/sys/pam.rs` calls these functions, in
+//! `cosserver-login`.
 #![allow(non_camel_case_types)]
 
 use std::ffi::{c_char, c_int, c_void};
@@ -12,7 +12,7 @@ use std::ffi::{c_char, c_int, c_void};
 #[cfg(not(target_os = "linux"))]
 compile_error!("pam-sys has the numbers of Linux-PAM: another PAM needs its own");
 
-/// A transaction; its content is libpam's own.
+/// A transaction, opaque to the application.
 #[repr(C)]
 pub struct pam_handle_t {
     _private: [u8; 0],
@@ -24,7 +24,7 @@ pub struct pam_handle_t {
 pub struct pam_message {
     /// One of `PAM_PROMPT_ECHO_OFF`, `PAM_PROMPT_ECHO_ON`, `PAM_ERROR_MSG`, `PAM_TEXT_INFO`.
     pub msg_style: c_int,
-    /// The text, which ends with NUL.
+    /// The text, ending with NUL.
     pub msg: *const c_char,
 }
 
@@ -32,7 +32,7 @@ pub struct pam_message {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pam_response {
-    /// What malloc made and the module frees, or null.
+    /// A string allocated by malloc, which the module frees, or null.
     pub resp: *mut c_char,
     /// Unused; zero.
     pub resp_retcode: c_int,
@@ -42,7 +42,7 @@ pub struct pam_response {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct pam_conv {
-    /// Puts the messages to the user and returns the answers.
+    /// Shows the messages to the user and returns the answers.
     pub conv: Option<
         unsafe extern "C" fn(
             num_msg: c_int,
@@ -51,7 +51,7 @@ pub struct pam_conv {
             appdata_ptr: *mut c_void,
         ) -> c_int,
     >,
-    /// What `conv` gets as its last argument.
+    /// The last argument of `conv`.
     pub appdata_ptr: *mut c_void,
 }
 
@@ -95,8 +95,8 @@ unsafe extern "C" {
     pub fn pam_strerror(pamh: *mut pam_handle_t, errnum: c_int) -> *const c_char;
 }
 
-// The crate `pam` names these three functions of libpam_misc, and nothing of ours calls them. So
-// they are no declarations, and libpam_misc is not linked.
+// The crate `pam` refers to these three functions of libpam_misc, but cosserver does not call them.
+// So they are defined here, not declared, and libpam_misc is not linked.
 
 /// Fails: libpam_misc is not linked.
 ///
@@ -133,13 +133,13 @@ macro_rules! constants {
             #[doc = concat!("`", stringify!($name), "` of `<security/_pam_types.h>`.")]
             pub const $name: c_int = $value;
         )*
-        /// All constants by their names, for the test that compares them with the headers.
+        /// All constants by name, for the test that compares them with the headers.
         pub const CONSTANTS: &[(&str, c_int)] = &[$((stringify!($name), $name)),*];
     };
 }
 
 constants! {
-    // What functions return.
+    // Return codes.
     PAM_SUCCESS = 0;
     PAM_OPEN_ERR = 1;
     PAM_SYMBOL_ERR = 2;
@@ -199,7 +199,7 @@ constants! {
     PAM_XAUTHDATA = 12;
     PAM_AUTHTOK_TYPE = 13;
 
-    // Styles of a message.
+    // Message styles.
     PAM_PROMPT_ECHO_OFF = 1;
     PAM_PROMPT_ECHO_ON = 2;
     PAM_ERROR_MSG = 3;

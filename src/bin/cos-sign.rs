@@ -1,6 +1,6 @@
-//! `cos-sign`(8): the signer as a set-uid program, for a host that runs no daemon. It
-//! takes a request's fields on standard input and writes what the daemon's socket would
-//! answer; see [`cosserver::signer`]. It has no options and uses no environment.
+//! `cos-sign`(8): the signer as a set-uid program, for a host without a daemon. Reads a request's
+//! fields from standard input and writes the answer that the daemon's socket would give; see
+//! [`cosserver::signer`]. It has no options and uses no environment.
 
 use std::process::ExitCode;
 

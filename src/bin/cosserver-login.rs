@@ -1,4 +1,4 @@
-//! The login worker of `cosserver`(8), which starts it. The only program that has PAM's code,
+//! The login worker, which `cosserver`(8) starts. It is the only program that contains PAM's code,
 //! and so the only one that is linked with libpam.
 
 #[path = "../sys/pam.rs"]

@@ -1,5 +1,7 @@
-//! Accounts: who a user is, by NSS. A look-up may take as long as a directory server does, and
-//! runs the code of NSS modules: the daemon has it done by a look-up process.
+//! User accounts as NSS knows them.
+//!
+//! A look-up may take as long as a directory server takes, and it runs the code of NSS modules, so
+//! the daemon uses a look-up process for it.
 
 use std::ffi::CString;
 use std::io::Read;
@@ -10,38 +12,38 @@ use nix::unistd::{User, getgrouplist};
 use super::id_number::IdNumber;
 use super::shadow::{self, Validity};
 
-/// What running as a user takes.
+/// What is needed to run a process as a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// The name, as the system writes it.
+    /// The user name, as the system writes it.
     pub name: String,
-    /// User number.
+    /// User ID.
     pub uid: IdNumber,
-    /// Primary group.
+    /// Primary group ID.
     pub gid: IdNumber,
-    /// All groups, the primary one among them.
+    /// All groups, including the primary one.
     pub groups: Vec<IdNumber>,
-    /// Home folder.
+    /// Home directory.
     pub home: PathBuf,
-    /// Login shell; `/bin/sh` where none is named.
+    /// Login shell; `/bin/sh` if none is set.
     pub shell: PathBuf,
 }
 
-/// How much of `/etc/passwd` is read, bytes.
+/// The most that is read of `/etc/passwd`, bytes.
 const PASSWD: u64 = 1024 * 1024;
 
-/// A user as NSS has it.
+/// A user as NSS knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserRecord {
     /// The account.
     pub account: Account,
-    /// What a directory says of its validity. `/etc/shadow`, which NSS may not read here, has
-    /// the word where it has a line for the account.
+    /// What a directory says of the account's validity. If `/etc/shadow`, which NSS may not read
+    /// here, has a line for the account, that line takes precedence.
     pub validity: Option<Validity>,
 }
 
 impl UserRecord {
-    /// Looks the user up here and now, and its validity in what a directory says. May block.
+    /// Looks up the user, with its validity according to a directory, in this process. May block.
     ///
     /// # Errors
     /// Why the user cannot be used.
@@ -67,7 +69,7 @@ impl UserRecord {
         Ok(Some(Self { account, validity }))
     }
 
-    /// The user of that number. May block.
+    /// Looks up the user with this ID. May block.
     ///
     /// # Errors
     /// Why the user cannot be used.
@@ -81,7 +83,7 @@ impl UserRecord {
     }
 }
 
-/// Looks the user up here and now. May block.
+/// Looks up the user in this process. May block.
 ///
 /// # Errors
 /// Why the user cannot be used.
@@ -118,11 +120,11 @@ fn of_user(user: User) -> Result<Option<Account>, String> {
     }))
 }
 
-/// The numbers of an account that stands in `/etc/passwd`, without NSS: for the
-/// daemon's own, which its package has put there. It is alone in its group.
+/// Reads an account from `/etc/passwd` without NSS: for the daemon's own account, which its package
+/// creates. The primary group is its only group.
 pub fn local(name: &str) -> Option<Account> {
     let file = std::fs::File::open("/etc/passwd").ok()?;
-    // With room for its length one read(2) is enough.
+    // With room for the file's length, one read(2) is enough.
     let length = file.metadata().map_or(0, |about| about.len()).min(PASSWD);
     let mut text = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
     file.take(PASSWD).read_to_end(&mut text).ok()?;
@@ -156,7 +158,7 @@ fn parse_local(line: &str, wanted: &str) -> Option<Account> {
     })
 }
 
-/// Whether NSS finds users and groups on this machine alone, by what `nsswitch.conf` says.
+/// Returns whether NSS finds users and groups only on this machine, according to `nsswitch.conf`.
 pub fn asks_nobody_else(nsswitch: &[u8]) -> bool {
     const LOCAL: [&str; 5] = ["files", "compat", "db", "altfiles", "systemd"];
     let text = String::from_utf8_lossy(nsswitch);
@@ -170,7 +172,7 @@ pub fn asks_nobody_else(nsswitch: &[u8]) -> bool {
 }
 
 impl Account {
-    /// The account as bytes, for the pipe.
+    /// Encodes the account, for the pipe.
     pub fn to_bytes(&self) -> Vec<u8> {
         use std::os::unix::ffi::OsStrExt;
         let groups: Vec<String> = self.groups.iter().map(IdNumber::to_string).collect();
@@ -188,7 +190,7 @@ impl Account {
         [head.as_bytes(), &paths.join(&0)].concat()
     }
 
-    /// The account that [`Self::to_bytes`] wrote.
+    /// Decodes what [`Self::to_bytes`] wrote.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         use std::os::unix::ffi::OsStrExt;
         let parts: Vec<&[u8]> = bytes.split(|b| *b == 0).collect();

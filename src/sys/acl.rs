@@ -1,24 +1,24 @@
 //! POSIX access control lists of files, as Linux stores them (`system.posix_acl_access`).
 //!
-//! Used where a file is replaced and its successor must grant what it granted. The list is
-//! copied as bytes and never interpreted. Other systems have none here.
+//! Used when a file is replaced and the new file must grant what the old one granted. The list is
+//! copied as bytes and never interpreted. Other systems have no such lists here.
 
 use std::io;
 use std::path::Path;
 
-/// The access control list of a file; a symbolic link is not followed. `None`: the file has
+/// Returns the access control list of a file; does not follow a symbolic link. `None`: the file has
 /// none, or its file system has no such lists.
 ///
 /// # Errors
-/// The system refused.
+/// The system call failed.
 pub fn access_list(path: &Path) -> io::Result<Option<Vec<u8>>> {
     imp::get(path)
 }
 
-/// Gives a file this access control list, or none.
+/// Sets a file's access control list, or removes it (`None`).
 ///
 /// # Errors
-/// The system refused.
+/// The system call failed.
 pub fn set_access_list(path: &Path, list: Option<&[u8]>) -> io::Result<()> {
     match list {
         Some(list) => imp::set(path, list),
@@ -34,14 +34,14 @@ mod imp {
     use std::path::Path;
 
     const NAME: &CStr = c"system.posix_acl_access";
-    /// The longest extended attribute that Linux has, bytes.
+    /// The longest extended attribute on Linux, bytes.
     const MOST: usize = 65_536;
 
     fn name_of(path: &Path) -> io::Result<CString> {
         CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
     }
 
-    /// Whether the error means that there is no list.
+    /// Returns whether the error means that there is no list.
     fn is_none(e: &io::Error) -> bool {
         matches!(
             e.raw_os_error(),

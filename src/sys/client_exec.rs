@@ -1,5 +1,5 @@
-//! Replaces the client by another program, before it has opened or changed anything; and starts
-//! the set-uid signer, and the client of a host in between. Run by the client alone.
+//! Replaces the client by another program, before it has opened or changed anything; starts the
+//! set-uid signer; starts the client for an intermediate host. Runs only in the client.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -8,18 +8,18 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// Says in the environment of the program that takes our place which process has become it:
-/// where it is this program again, by another file, the two would become each other for ever.
+/// Environment variable for the program that replaces this process: the ID of the process that was
+/// replaced. If that program is this one again, under another file name, the two would otherwise
+/// replace each other forever.
 const BECAME: &str = "COS_BECAME";
 
-/// Whether this process was this program before, and has become it once more.
+/// Returns whether this process was already this program and has executed it again.
 pub fn became_itself() -> bool {
     std::env::var(BECAME).is_ok_and(|pid| pid == std::process::id().to_string())
 }
 
-/// Becomes `program`, called by `name`, with the words after it. SIGPIPE, which
-/// Rust programs ignore, has its default action there. It returns only where
-/// that failed.
+/// Executes `program` with `name` as its `argv[0]` and the given arguments. SIGPIPE, which Rust
+/// programs ignore, gets its default action. Returns only if that fails.
 #[allow(
     clippy::disallowed_methods,
     reason = "this is the one place where the client becomes another program"
@@ -30,11 +30,11 @@ pub fn become_program(program: &Path, name: &OsStr, words: &[OsString]) -> io::E
     command.arg0(name).args(words).exec()
 }
 
-/// Runs a program without words and without environment, gives it `input`, and returns
-/// what it writes, at most `most` bytes; its errors go where ours go.
+/// Runs a program without arguments and environment, sends it `input`, and returns its output, at
+/// most `most` bytes. Its stderr is this process's stderr.
 ///
 /// # Errors
-/// It could not be run, or failed.
+/// The program could not be run, or failed.
 #[allow(
     clippy::disallowed_methods,
     reason = "the client starts one program of ours: the set-uid signer"
@@ -46,7 +46,7 @@ pub fn ask(program: &Path, input: &[u8], most: usize) -> io::Result<Vec<u8>> {
         .stdout(Stdio::piped())
         .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that has said no already reads no more, and says why.
+        // A program that has already rejected the request stops reading, and reports why.
         let written = stdin.write_all(input);
         written.or_else(|e| {
             if e.kind() == io::ErrorKind::BrokenPipe {
@@ -69,12 +69,11 @@ pub fn ask(program: &Path, input: &[u8], most: usize) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Starts this program once more, as `cos` with these words, in a process group of its own, with
-/// this socket as its standard input and output. Its errors go where ours go where they are to
-/// be `seen`, else to a pipe.
+/// Starts this program again as `cos` with these arguments, in its own process group, with `socket`
+/// as standard input and output. If `seen`, its stderr is this process's stderr, otherwise a pipe.
 ///
 /// # Errors
-/// It cannot be started.
+/// The program cannot be started.
 #[allow(
     clippy::disallowed_methods,
     reason = "a client that goes through another host runs itself as a client of that host"

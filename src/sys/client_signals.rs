@@ -1,11 +1,12 @@
-//! Asks how a signal is dealt with, which no safe call tells. Run by the client
-//! and by `cosadm`.
+//! Asks for the disposition of a signal, for which there is no safe call. Runs in the client and in
+//! `cosadm`.
 
 use std::mem::MaybeUninit;
 
 use nix::sys::signal::Signal;
 
-/// Whether a signal is ignored now, as `nohup` leaves it to its programs.
+/// Returns whether a signal is ignored now, as `nohup` leaves SIGHUP for the programs that it
+/// starts.
 pub fn is_ignored(signal: Signal) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: a null new action changes nothing; `action` is large enough for the old one.

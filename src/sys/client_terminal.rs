@@ -1,5 +1,5 @@
-//! Asking a person: the terminal without its echo, or a program that asks. Run by the
-//! client, and at the terminal by `cosadm`.
+//! Asks the user for input: on the terminal without echo, or by a program that asks. Runs in the
+//! client, and on the terminal in `cosadm`.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
@@ -14,10 +14,10 @@ use nix::sys::termios::{
 };
 use zeroize::Zeroizing;
 
-/// The terminal of this session, whatever standard input and output are.
+/// The controlling terminal of this session, regardless of standard input and output.
 pub struct Terminal(std::fs::File);
 
-/// Puts a terminal's settings back.
+/// Restores a terminal's settings when dropped.
 struct Restored<'a>(&'a std::fs::File, Termios);
 
 impl Drop for Restored<'_> {
@@ -26,7 +26,7 @@ impl Drop for Restored<'_> {
     }
 }
 
-/// Control characters that a hidden line is edited with.
+/// Control characters for editing a hidden line.
 const INTERRUPT: u8 = 3;
 const END: u8 = 4;
 const BACKSPACE: u8 = 8;
@@ -34,7 +34,7 @@ const KILL: u8 = 21;
 const DELETE: u8 = 127;
 
 impl Terminal {
-    /// Opens it.
+    /// Opens the controlling terminal.
     ///
     /// # Errors
     /// There is none.
@@ -46,7 +46,7 @@ impl Terminal {
         Ok(Self(file))
     }
 
-    /// Writes words.
+    /// Writes text.
     ///
     /// # Errors
     /// The terminal is gone.
@@ -55,7 +55,7 @@ impl Terminal {
         self.0.flush()
     }
 
-    /// How many lines it shows; `None`: it does not say.
+    /// Returns the number of lines that the terminal shows; `None`: unknown.
     pub fn height(&self) -> Option<u16> {
         let mut size = libc::winsize {
             ws_row: 0,
@@ -68,15 +68,15 @@ impl Terminal {
         (done == 0 && size.ws_row > 0).then_some(size.ws_row)
     }
 
-    /// Reads a line of at most so many bytes, which may be seen.
+    /// Reads a line of at most `most` bytes, with echo.
     ///
     /// # Errors
-    /// The terminal is gone, or the line too long.
+    /// The terminal is gone, or the line is too long.
     pub fn line(&mut self, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
         read_line(&mut self.0, most)
     }
 
-    /// The same, unless `stop` can be read before it is typed: then there is no line.
+    /// Reads a line like [`Self::line`], unless `stop` becomes readable first: then returns `None`.
     ///
     /// # Errors
     /// As [`Self::line`].
@@ -85,7 +85,7 @@ impl Terminal {
         most: usize,
         stop: BorrowedFd<'_>,
     ) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
-        // Waiting stops nobody who is in the background, as reading does.
+        // Unlike reading, poll(2) does not stop a process in the background.
         self.wait_for_turn()?;
         if is_typed(&self.0, &[stop])? {
             return self.line(most).map(Some);
@@ -94,20 +94,20 @@ impl Terminal {
         Ok(None)
     }
 
-    /// Returns once this program may change the terminal's settings: one in the
-    /// background is stopped until then, as by reading.
+    /// Returns once this program may change the terminal's settings. A process in the background is
+    /// stopped until then, as it is by reading.
     ///
     /// # Errors
-    /// The terminal is gone, or nobody could bring it to the foreground.
+    /// The terminal is gone, or no process can bring this one to the foreground.
     pub fn wait_for_turn(&self) -> io::Result<()> {
         let settings = tcgetattr(self.0.as_fd())?;
         Ok(tcsetattr(self.0.as_fd(), SetArg::TCSADRAIN, &settings)?)
     }
 
-    /// [`Self::hidden_line_unless`] with one descriptor to stop by.
+    /// Calls [`Self::hidden_line_unless`] with one descriptor to stop by.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Self::hidden_line_unless`].
     pub fn hidden_line(
         &mut self,
         prompt: &str,
@@ -117,13 +117,14 @@ impl Terminal {
         self.hidden_line_unless(prompt, most, &[stop])
     }
 
-    /// Turns the echo off, shows the prompt, and reads a line. What was typed before the
-    /// prompt belongs to the line: a program that answers early is not left waiting. Signals cannot leave the terminal without its
-    /// echo: its own keys make none meanwhile, and those of others the caller has
-    /// blocked, and knows of by one of `stops`. Once one can be read, there is no line.
+    /// Turns the echo off, shows the prompt, and reads a line. Input typed before the prompt
+    /// belongs to the line, so that a program that answers early is not left waiting. No signal can
+    /// leave the terminal without echo: the terminal's own keys send none during the call, and the
+    /// caller blocks the signals of other processes and learns of them by one of `stops`. Once one
+    /// of `stops` is readable, returns `None`.
     ///
     /// # Errors
-    /// The terminal is gone, the line too long, or somebody interrupted it.
+    /// The terminal is gone, the line is too long, or the user interrupted it.
     pub fn hidden_line_unless(
         &mut self,
         prompt: &str,
@@ -141,12 +142,12 @@ impl Terminal {
                 *slot = value;
             }
         }
-        // Before the prompt, or what is typed at once would be shown; and without throwing
-        // away what was typed already, or nobody would type it again.
+        // Before the prompt, or input typed at once would be echoed; and without discarding earlier
+        // input, because the user would not type it again.
         tcsetattr(self.0.as_fd(), SetArg::TCSADRAIN, &quiet)?;
         let restored = Restored(&self.0, before);
         (&*restored.0).write_all(prompt.as_bytes())?;
-        // It never moves while it grows, so that no copy is left behind.
+        // The buffer never moves while it grows, so that no copy is left behind.
         let mut line = Zeroizing::new(Vec::with_capacity(most.saturating_add(1)));
         let outcome = loop {
             let mut byte = Zeroizing::new(0);
@@ -177,7 +178,7 @@ impl Terminal {
     }
 }
 
-/// Waits until something can be read from the terminal (true), or from one of `stops`.
+/// Waits until the terminal is readable (`true`) or one of `stops` is (`false`).
 fn is_typed(terminal: &std::fs::File, stops: &[BorrowedFd<'_>]) -> io::Result<bool> {
     let all = stops.iter().copied().chain([terminal.as_fd()]);
     let mut all: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -192,23 +193,23 @@ fn is_typed(terminal: &std::fs::File, stops: &[BorrowedFd<'_>]) -> io::Result<bo
     Ok(!stops.any(|fd| fd.any().unwrap_or(true)))
 }
 
-/// A descriptor that this program was started with, to read answers from.
+/// Returns a descriptor that this program was started with, to read answers from.
 ///
 /// # Errors
-/// There is none of that number.
+/// There is no descriptor with that number.
 pub fn answers(number: i32) -> io::Result<std::fs::File> {
-    // SAFETY: asks the kernel whether the number stands for anything.
+    // SAFETY: asks the kernel whether the number is an open descriptor.
     if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the caller was told the number on its command line, and owns it.
+    // SAFETY: the caller got the number on its command line, and owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) }.into())
 }
 
 /// Reads one line, byte by byte, so that the next reader finds the next line.
 ///
 /// # Errors
-/// It is too long, or there is none.
+/// The line is too long, or there is none.
 pub fn read_line(from: &mut impl Read, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut line = Zeroizing::new(Vec::with_capacity(most.saturating_add(1)));
     loop {
@@ -225,11 +226,11 @@ pub fn read_line(from: &mut impl Read, most: usize) -> io::Result<Zeroizing<Vec<
     }
 }
 
-/// Has a program ask: it gets the prompt as its argument, and its first line is the
-/// answer, as ssh's SSH_ASKPASS has it.
+/// Runs a program that asks the user: it gets the prompt as its argument, and the first line of its
+/// output is the answer (the convention of ssh's SSH_ASKPASS).
 ///
 /// # Errors
-/// It cannot be started, failed, or said nothing.
+/// The program cannot be started, failed, or gave no answer.
 #[allow(
     clippy::disallowed_methods,
     reason = "this is the one place where the client starts another program"

@@ -1,9 +1,10 @@
-//! What a look-up process gives up before it runs the code of an NSS module: root, privileges
-//! that a program could bring it, files to write, and calls that reach into other processes.
+//! Confines a look-up process before it runs the code of an NSS module: it gives up root, new
+//! privileges from programs, write access to files, and system calls that reach into other
+//! processes.
 //!
-//! It keeps what modules need: to read files, to speak with the services of this machine and
-//! with servers elsewhere, to have threads. So the list is of what is denied, with an error,
-//! and not of what is allowed, as it is for gate and relay.
+//! It keeps what modules need: reading files, connecting to services on this machine and to servers
+//! elsewhere, starting threads. So the filter is a deny list that returns an error, and not an
+//! allow list as for gate and relay.
 
 use crate::fault::Fault;
 use nix::sys::resource::Resource;
@@ -14,44 +15,44 @@ use super::process;
 use super::rlimits;
 use super::sandbox::{self, become_alone, failed};
 
-/// Which protections a look-up process has.
+/// The protections of a look-up process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Confined {
-    /// It is another user than the monitor.
+    /// Its user is not the monitor's.
     pub user: bool,
-    /// It can write no file, and, where the kernel has scopes (landlock ABI 6, Linux 6.12),
-    /// signal no other process; else seccomp alone denies that.
+    /// It cannot write any file, and, where the kernel has scopes (landlock ABI 6, Linux 6.12),
+    /// cannot signal any other process; otherwise only seccomp denies that.
     pub landlock: bool,
-    /// It can make no call that reaches into other processes or changes the system.
+    /// It cannot make a system call that reaches into other processes or changes the system.
     pub seccomp: bool,
-    /// What the kernel answered where landlock is missing; else 0.
+    /// The kernel's error if landlock is missing; otherwise 0.
     pub landlock_error: i32,
-    /// What it answered where seccomp is missing; else 0.
+    /// The kernel's error if seccomp is missing; otherwise 0.
     pub seccomp_error: i32,
 }
 
 impl Confined {
-    /// The protections that are missing because the kernel refused them: the name of
-    /// each, and its error.
+    /// Returns the protections that are missing because the kernel refused them: the name of each,
+    /// and its error.
     pub fn missing(&self) -> impl Iterator<Item = (&'static str, std::io::Error)> {
         sandbox::missing(self.landlock_error, self.seccomp_error)
     }
 }
 
-/// Descriptors that it may have: some for each of its threads.
+/// Limit of open descriptors: a few for each thread.
 const DESCRIPTORS: u64 = 256;
-/// Memory of its own that it may have, bytes: a directory's largest group is a few MiB.
+/// Limit of private memory, bytes: a directory's largest group takes a few MiB.
 const MEMORY: u64 = 512 << 20;
-/// Addresses that it may use, bytes: that memory, libraries, threads' stacks, and the tables
-/// that nscd and sssd share with those who ask.
+/// Limit of address space, bytes: that memory, libraries, threads' stacks, and the tables that nscd
+/// and sssd share with their clients.
 const ADDRESSES: u64 = 2 << 30;
-/// Most processes and threads of its user with which it may start one more.
+/// RLIMIT_NPROC: the process cannot start a thread while its user has this many.
 const THREADS: u64 = 8192;
 
-/// Confines this process, which becomes this user and this group, if any is given.
+/// Confines this process; if `user` is given, it becomes that user and group.
 ///
 /// # Errors
-/// A protection that the system has could not be had.
+/// A protection that the system has could not be enabled.
 pub fn confine(user: Option<(IdNumber, IdNumber)>) -> Result<Confined, Fault> {
     chdir("/").map_err(|e| failed("chdir", "", e))?;
     for (which, most) in [
@@ -61,8 +62,8 @@ pub fn confine(user: Option<(IdNumber, IdNumber)>) -> Result<Confined, Fault> {
         (Resource::RLIMIT_NPROC, THREADS),
     ] {
         let (_, hard) = rlimits::get(which).map_err(|e| failed("getrlimit", "", e))?;
-        // The kernel counts a user's threads, and holds each process to its own limit: with
-        // half of the relay's this one can never use up what the relay may have.
+        // The kernel counts all threads of a user but checks each process against its own limit.
+        // With half of the relay's limit, this process can never use up the relay's share.
         let is_threads = which == Resource::RLIMIT_NPROC;
         let hard = if is_threads { hard / 2 } else { hard };
         rlimits::set(which, most.min(hard), most.min(hard))
@@ -71,11 +72,11 @@ pub fn confine(user: Option<(IdNumber, IdNumber)>) -> Result<Confined, Fault> {
     let mut confined = Confined::default();
     if let Some((uid, gid)) = user {
         become_alone(uid, gid)?;
-        // The change of user has put back what `fs.suid_dumpable` says.
+        // The change of user has reset the dumpable flag to `fs.suid_dumpable`.
         process::keep_private();
         confined.user = true;
     }
-    // So has it with this.
+    // The change of user has also cleared the parent-death signal.
     process::ends_with_parent(true);
     system::confine(&mut confined).map_err(Fault::from)?;
     Ok(confined)
@@ -107,7 +108,8 @@ mod system {
         Ok(())
     }
 
-    /// Nothing can be written but `/dev/null`. 0, or why the kernel has no landlock.
+    /// Denies writing to any file but `/dev/null`. Returns 0, or the error by which the kernel says
+    /// that it has no landlock.
     fn no_writing() -> io::Result<i32> {
         let write = AccessFs::from_write(ABI::V6);
         let status = Ruleset::default()
@@ -145,7 +147,8 @@ pub(super) mod calls {
     /// FIOSETOWN and SIOCSPGRP, requests of ioctl(2) that set a socket's owner.
     const OWNER_REQUESTS: [u64; 2] = [0x8901, 0x8902];
 
-    /// Denies the calls below. 0, or why the kernel has no such filters.
+    /// Denies the system calls below. Returns 0, or the error by which the kernel says that it has
+    /// no such filters.
     pub(super) fn deny() -> io::Result<i32> {
         match program(std::process::id())? {
             Some(program) => filter::apply(&program),
@@ -153,7 +156,7 @@ pub(super) mod calls {
         }
     }
 
-    /// The filter of the process with this number.
+    /// Compiles the filter for the process with this ID.
     pub(in crate::sys) fn program(own: u32) -> io::Result<Option<BpfProgram>> {
         let (rules, error) = list(own)?;
         let Some(mut program) = filter::compile(rules, error, SeccompAction::Allow)? else {
@@ -164,7 +167,7 @@ pub(super) mod calls {
         Ok(Some(program))
     }
 
-    /// What it may not call, and the error.
+    /// Returns the denied system calls, and the action for them.
     pub(in crate::sys) fn list(own: u32) -> io::Result<(Rules, SeccompAction)> {
         let mut rules = Rules::new();
         for call in DENIED {
@@ -175,23 +178,24 @@ pub(super) mod calls {
             rules.insert(call, vec![others(&[own])?]);
         }
         rules.insert(libc::SYS_prlimit64, vec![others(&[0, own])?]);
-        // A process of its own would outlive this one, and count against its user's limit as
-        // the relay's threads do. (A thread can have no user namespace of its own.)
+        // A child process would outlive this one, and would count against its user's limit as the
+        // relay's threads do. (A thread cannot have its own user namespace.)
         let thread = u64::from(libc::CLONE_THREAD.unsigned_abs());
         let no_thread = SeccompCmpOp::MaskedEq(thread);
         let no_thread = condition(0, SeccompCmpArgLen::Qword, no_thread, 0)?;
         rules.insert(libc::SYS_clone, vec![rule(vec![no_thread])?]);
-        // Signals by way of a descriptor, to gate and relay.
+        // fcntl(2) and ioctl(2) could send signals to gate and relay through a descriptor.
         rules.insert(libc::SYS_fcntl, these(1, &filter::OWNER_COMMANDS)?);
         rules.insert(libc::SYS_ioctl, these(1, &OWNER_REQUESTS)?);
-        // Memory to share with nobody, which RLIMIT_DATA does not count.
+        // Shared anonymous memory: RLIMIT_DATA does not count it.
         let kind = u64::from((libc::MAP_TYPE | libc::MAP_ANONYMOUS).unsigned_abs());
         let shared = u64::from((libc::MAP_SHARED | libc::MAP_ANONYMOUS).unsigned_abs());
         let kind = SeccompCmpOp::MaskedEq(kind);
         let shared = condition(3, SeccompCmpArgLen::Dword, kind, shared)?;
         rules.insert(libc::SYS_mmap, vec![rule(vec![shared])?]);
-        // A socket that lingers, passed over the channel, would hold up the monitor in close(2).
-        // It can be had from others all the same: that is why the monitor receives none there.
+        // A socket with SO_LINGER, passed over the channel, would block the monitor in close(2).
+        // The process can still get one from elsewhere: that is why the monitor receives no
+        // descriptors there.
         let level = u64::from(libc::SOL_SOCKET.unsigned_abs());
         let linger = u64::from(libc::SO_LINGER.unsigned_abs());
         let is = |at, number| condition(at, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, number);
@@ -230,11 +234,11 @@ pub(super) mod calls {
         SeccompRule::new(conditions).map_err(io::Error::other)
     }
 
-    /// memfd_secret(2), which libc has not for every architecture.
+    /// memfd_secret(2), which libc does not define for every architecture.
     const MEMFD_SECRET: i64 = 447;
 
-    /// Calls that no module needs to find a name. Some of them the kernel would let this
-    /// process use on gate and relay, which run as the same user.
+    /// System calls that no module needs to look up a name. Without the filter, the kernel would
+    /// allow this process to use some of them on gate and relay, which run as the same user.
     const DENIED: &[i64] = &[
         // Other processes.
         libc::SYS_ptrace,
@@ -295,7 +299,7 @@ pub(super) mod calls {
         libc::SYS_clock_adjtime,
         libc::SYS_acct,
         libc::SYS_quotactl,
-        // Wide doors into the kernel.
+        // Interfaces with a large attack surface in the kernel.
         libc::SYS_bpf,
         libc::SYS_perf_event_open,
         libc::SYS_userfaultfd,
@@ -305,7 +309,7 @@ pub(super) mod calls {
     ];
 }
 
-/// No filter is made for other processors, as for gate and relay.
+/// There is no filter for other processors, as for gate and relay.
 #[cfg(all(
     target_os = "linux",
     not(any(

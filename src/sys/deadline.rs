@@ -1,11 +1,11 @@
-//! A time after which this process is killed, whatever it does: for code of others that may hang
-//! where nobody else is there to see to it.
+//! Kills this process at a deadline, whatever it does: for third-party code that may hang where no
+//! other process supervises it.
 
 use std::time::Duration;
 
 use crate::fault::Fault;
 
-/// Kills this process when its time has come, unless it is dropped before. No child inherits it.
+/// Kills this process when its time is up, unless dropped before. No child inherits it.
 pub struct Deadline {
     #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd"))]
     _timer: nix::sys::timer::Timer,
@@ -13,7 +13,7 @@ pub struct Deadline {
 
 #[cfg(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd"))]
 impl Deadline {
-    /// Starts the time.
+    /// Starts the timer.
     ///
     /// # Errors
     /// The system has no timer left.
@@ -31,10 +31,10 @@ impl Deadline {
     }
 }
 
-/// Elsewhere by alarm(2), which a module may set for itself.
+/// On other systems by alarm(2), which a module may replace by its own.
 #[cfg(not(any(target_os = "linux", target_os = "freebsd", target_os = "netbsd")))]
 impl Deadline {
-    /// Starts the time.
+    /// Starts the timer.
     ///
     /// # Errors
     /// Never.

@@ -1,11 +1,11 @@
-//! Numbers as text, for a child that shares its parent's memory: without the allocator.
+//! Numbers as text without the allocator, for a child that shares its parent's memory.
 
 #[cfg(direct_calls)]
 use std::ffi::{CStr, c_char};
 
-/// A number in decimal.
+/// A decimal number.
 pub(super) struct Decimal {
-    /// Eleven bytes at most, at the end, and NUL.
+    /// At most eleven bytes, at the end of the buffer, and NUL.
     text: [u8; Self::SIZE],
     at: usize,
 }
@@ -35,7 +35,7 @@ impl Decimal {
         Self { text, at }
     }
 
-    /// Its bytes, and NUL.
+    /// Returns its bytes, with NUL.
     #[cfg(any(test, direct_calls))]
     fn with_nul(&self) -> &[u8] {
         self.text.get(self.at..).unwrap_or_default()
@@ -45,7 +45,7 @@ impl Decimal {
         self.text.get(self.at..Self::SIZE - 1).unwrap_or_default()
     }
 
-    /// As C has it: it ends with NUL.
+    /// Returns it as a C string.
     #[cfg(direct_calls)]
     pub(super) fn as_ptr(&self) -> *const c_char {
         CStr::from_bytes_with_nul(self.with_nul())

@@ -1,18 +1,18 @@
-//! The first thing of all in the client and the daemon: C's own `main`, without what
-//! Rust's runtime does before it.
+//! The program entry of the client and the daemon: C's own `main`, without Rust's runtime
+//! initialization.
 //!
-//! That runtime reads `/proc/self/maps` and sets up a handler for overflowing
-//! stacks, which takes a tenth of the time of a client's whole run. What it does besides
-//! is done here: descriptors 0, 1 and 2 are open, so that no file or socket of
-//! ours can land on them, and SIGPIPE is ignored. The guard page below the
-//! stack is the kernel's and stays. Where the standard library does not find
-//! the arguments by itself (it does with glibc on Linux), its runtime is used.
+//! That initialization reads `/proc/self/maps` and sets up a handler for stack overflow, which
+//! takes a tenth of the time of a client's whole run. This module does the rest of its work: it
+//! opens descriptors 0, 1 and 2 if they are closed, so that no file or socket of this program can
+//! get one of these numbers, and ignores SIGPIPE. The guard page below the stack is the kernel's
+//! and stays. Where the standard library does not find the arguments by itself (it does with glibc
+//! on Linux), Rust's runtime is used.
 
 use std::io;
 
-/// Defines the program's entry, which calls a function without arguments whose
-/// result is the exit status. The file must have
-/// `#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]`.
+/// Defines the program's entry, which calls a function without arguments and exits with its result.
+/// The file must have `#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)),
+/// no_main)]`.
 #[macro_export]
 macro_rules! entry {
     ($run:path) => {
@@ -46,22 +46,22 @@ pub fn prepare() -> io::Result<()> {
         events: 0,
         revents: 0,
     });
-    // SAFETY: three descriptors of that array are looked at; nothing is waited for.
+    // SAFETY: polls the three descriptors of that array, and does not wait.
     let found = unsafe { libc::poll(fds.as_mut_ptr(), 3, 0) };
     if found != 0 {
         for fd in fds.iter().filter(|f| f.revents & libc::POLLNVAL != 0) {
             open_null(fd.fd)?;
         }
     }
-    // SAFETY: ignoring a signal runs no code of ours.
+    // SAFETY: ignoring a signal runs no code of this program.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     Ok(())
 }
 
-/// The lowest free descriptor is taken, which is this one.
+/// Opens `/dev/null` as `fd`, which must be the lowest free descriptor.
 fn open_null(fd: libc::c_int) -> io::Result<()> {
-    // SAFETY: the path is a C string; the descriptor is the standard one from
-    // now on, and nobody's to close.
+    // SAFETY: the path is a C string; the descriptor is a standard one from now on, which no value
+    // owns or closes.
     let got = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
     if got == fd {
         Ok(())

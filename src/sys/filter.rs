@@ -1,13 +1,15 @@
-//! Compiles and installs seccomp filters. Calls that are listed whatever their arguments are
-//! found by binary search; seccompiler compiles the rest; calls that no list can name are added.
+//! Compiles and installs seccomp filters.
 //!
-//! The kernel walks a new filter once for every call there is, and seccompiler compares with
-//! one number after another: that took most of a microsecond for each instruction, before a
-//! process of inetd's could begin.
+//! System calls that are listed without rules for their arguments are found by binary search;
+//! seccompiler compiles the rest; filters for calls that no list can name are added.
 //!
-//! Runs in gate, relay and look-up process, each before its filter stands; the gate takes the
-//! commands alone that no filter lets through. Owns nothing: the callers own their lists. Must
-//! not make a filter let through what its list denies.
+//! The kernel runs a new filter once for every system call that exists, and seccompiler compares
+//! with one number after another. That took most of a microsecond for each instruction, before a
+//! process started by inetd could begin.
+//!
+//! Runs in gate, relay and look-up process, before each of them installs its filter; the lists of
+//! all three deny `OWNER_COMMANDS`. Owns nothing: the callers own their lists. Must not make a
+//! filter allow what its list denies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,7 +20,7 @@ use seccompiler::{
 
 use super::sandbox::is_missing;
 
-/// Rules for the arguments of each call. A call without rules matches whatever its arguments are.
+/// Rules for the arguments of each call. A call without rules matches with any arguments.
 pub(super) type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Compiles a filter that applies `listed` to calls on the list and `others` to all other calls.
@@ -46,10 +48,10 @@ pub(super) fn compile(
     Ok(Some(program))
 }
 
-/// Installs a filter. 0, or the error by which the kernel says that it has none.
+/// Installs a filter. Returns 0, or the error by which the kernel says that it has no filters.
 ///
 /// # Errors
-/// The kernel has filters, and refused this one.
+/// The kernel has filters, but refused this one.
 pub(super) fn apply(program: &BpfProgram) -> io::Result<i32> {
     match apply_filter(program) {
         Ok(()) => Ok(0),
@@ -61,9 +63,11 @@ pub(super) fn apply(program: &BpfProgram) -> io::Result<i32> {
     }
 }
 
-/// Instructions that return `action` for these numbers, and go on behind themselves for others.
+/// Returns instructions that return `action` for these numbers and continue after themselves for
+/// others.
 fn search(numbers: &BTreeSet<u32>, action: u32) -> io::Result<Vec<sock_filter>> {
-    // Where numbers that are listed and numbers that are not take turns; none is below the first.
+    // The bounds alternate: from here on listed, from here on not listed. Numbers below the first
+    // are not listed.
     let mut bounds = Vec::new();
     for number in numbers {
         let next = number.checked_add(1).ok_or_else(too_long)?;
@@ -77,7 +81,7 @@ fn search(numbers: &BTreeSet<u32>, action: u32) -> io::Result<Vec<sock_filter>> 
     }
     let mut steps = Vec::new();
     halve(&bounds, 0, &mut steps);
-    // Behind the steps, and behind the whole.
+    // The positions after the steps, and after the whole program.
     let (listed, other) = (steps.len(), steps.len() + 1);
     let mut program = vec![load_number()];
     for (at, step) in steps.iter().enumerate() {
@@ -103,7 +107,7 @@ fn search(numbers: &BTreeSet<u32>, action: u32) -> io::Result<Vec<sock_filter>> 
     Ok(program)
 }
 
-/// A comparison with a bound, and where to go on.
+/// A comparison with a bound, and where to continue.
 struct Step {
     bound: u32,
     below: Target,
@@ -145,17 +149,18 @@ fn too_long() -> io::Error {
     io::Error::other("the list of calls is too long")
 }
 
-/// Commands of fcntl(2) by which a descriptor's owner and signal are set: with O_ASYNC it sends
-/// SIGKILL to any process of the same user, and no landlock before Linux 6.12 is in the way.
+/// Commands of fcntl(2) that set a descriptor's owner and signal. With O_ASYNC such a descriptor
+/// sends SIGKILL to any process of the same user, and landlock does not prevent that before Linux
+/// 6.12.
 pub(super) const OWNER_COMMANDS: [u64; 3] = [F_SETOWN, F_SETSIG, F_SETOWN_EX];
 
-// Those of `asm-generic/fcntl.h`, which every architecture with a filter uses.
+// The values of `asm-generic/fcntl.h`, which every architecture with a filter uses.
 const F_SETOWN: u64 = 8;
 const F_SETSIG: u64 = 10;
 const F_SETOWN_EX: u64 = 15;
 
-// Codes of `linux/bpf_common.h`: of a word at an address; of the number that is loaded, and a
-// constant.
+// Opcodes of `linux/bpf_common.h`: load a word at an address; compare the loaded number with a
+// constant; return.
 const LOAD: u16 = 0x20;
 const JUMP_IF_EQUAL: u16 = 0x15;
 const JUMP_IF_AT_LEAST: u16 = 0x35;
@@ -166,13 +171,13 @@ const RETURN: u16 = 0x06;
 /// Instructions of seccompiler's own check of the architecture.
 const ARCHITECTURE_CHECK: usize = 3;
 
-/// The bit that an x32 call has in its number. Its architecture is x86-64's, and so the
-/// check of that lets it pass.
+/// The bit that marks an x32 call in its number. x32 has the architecture code of x86-64, so the
+/// architecture check does not reject it.
 #[cfg(target_arch = "x86_64")]
 const X32: u32 = 0x4000_0000;
 
-/// Fails every x32 call with this error: under its own number it stands on no list, and a
-/// list of what is denied would let it pass.
+/// Makes every x32 call fail with this error. Its number is on no list, so a deny list would allow
+/// it.
 #[cfg(any(
     target_arch = "x86_64",
     target_arch = "aarch64",
@@ -184,8 +189,8 @@ pub(super) fn without_x32(program: &mut Vec<sock_filter>, errno: i32) {
     let _ = (program, errno);
 }
 
-/// Fails clone3(2) with ENOSYS: its flags lie behind a pointer that no filter can read. The C
-/// library takes clone(2) instead.
+/// Makes clone3(2) fail with ENOSYS: its flags are behind a pointer, which no filter can read. The
+/// C library falls back to clone(2).
 pub(super) fn without_clone3(program: &mut Vec<sock_filter>) {
     if let Ok(number) = u32::try_from(libc::SYS_clone3) {
         let unless_clone3 = instruction(JUMP_IF_EQUAL, 0, 1, number);
@@ -202,7 +207,7 @@ fn load_number() -> sock_filter {
     instruction(LOAD, 0, 0, 0)
 }
 
-/// Skips so many instructions, unless the number has this bit.
+/// Skips this many instructions, unless the number has this bit.
 #[cfg(target_arch = "x86_64")]
 fn unless_bit(bit: u32, skip: u8) -> sock_filter {
     instruction(JUMP_IF_BIT, 0, skip, bit)
@@ -223,7 +228,7 @@ mod tests {
     use super::super::sandbox::{Role, system};
     use super::*;
 
-    /// What a filter answers to a call, and after how many instructions.
+    /// Returns a filter's answer to a call, and the number of instructions executed.
     fn ask(program: &[sock_filter], number: u32, arguments: [u64; 6]) -> (u32, usize) {
         let word = |at: u32| match at {
             0 => number,
@@ -268,7 +273,7 @@ mod tests {
         (0..1100).chain(edges)
     }
 
-    /// Against the filter that seccompiler makes of the same list.
+    /// Compares with the filter that seccompiler makes of the same list.
     #[track_caller]
     fn says_the_same(list: impl Fn() -> Rules, listed: SeccompAction, others: SeccompAction) {
         let arch = TargetArch::x86_64;
@@ -318,7 +323,7 @@ mod tests {
         says_the_same(|| calls::list(77).unwrap().0, error, allow);
     }
 
-    /// Numbers in a row, single ones, the first and the last; and none at all.
+    /// Consecutive numbers, single ones, the first and the last; and an empty list.
     #[test]
     fn a_search_finds_every_number_of_its_list() {
         let lists: [&[u32]; 6] = [
@@ -341,8 +346,8 @@ mod tests {
         assert!(search(&(0..300).map(|n| 2 * n).collect(), 1).is_err());
     }
 
-    /// The kernel asks a new filter about every call: with one comparison after another that
-    /// took longer than all else that a process does before it can serve.
+    /// The kernel runs a new filter for every system call. With one comparison after another, that
+    /// took longer than everything else that a process does before it can serve.
     #[test]
     fn no_call_is_compared_with_one_number_after_another() {
         let programs = [

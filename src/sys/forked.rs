@@ -1,16 +1,16 @@
-//! A child that a test forks to be another process.
+//! A child that a test forks to have another process.
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-/// Such a child.
+/// Such a child process.
 pub(crate) struct Forked {
-    /// Its number.
+    /// Its process ID.
     pub(crate) pid: Pid,
 }
 
 impl Forked {
-    /// Starts one that does this work.
+    /// Forks a child that runs `work` and exits.
     pub(crate) fn start(work: impl FnOnce()) -> nix::Result<Self> {
         let parent = nix::unistd::getpid();
         if let Some(pid) = super::job::fork_quietly()? {
@@ -22,7 +22,7 @@ impl Forked {
         unsafe { libc::_exit(0) }
     }
 
-    /// Ends it, if it has not ended.
+    /// Kills and reaps it.
     pub(crate) fn end(self) {
         super::process::signal(self.pid, Signal::SIGKILL);
         let _ = nix::sys::wait::waitpid(self.pid, None);

@@ -1,5 +1,5 @@
-//! The guard's needs: a table of process groups in memory that it shares with the monitor, and a
-//! process that is nobody's child.
+//! What the guard needs: a table of process groups in memory that it shares with the monitor, and a
+//! process that is not a child of the monitor.
 
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
@@ -13,22 +13,22 @@ use nix::unistd::Pid;
 
 use super::oom::OomPriority;
 
-/// Numbers in memory that this process shares with the one that [`run_alone`] forks, which
-/// can only read them, and with no other: a fork that is taken over must not say whom the
-/// guard signals. Memory is taken as the numbers are used.
+/// Numbers in memory that this process shares only with the process that [`run_alone`] forks, which
+/// can only read them. No other fork gets the memory: a compromised one must not control which
+/// processes the guard signals. Memory is allocated as the numbers are used.
 pub struct Numbers {
     at: NonNull<AtomicI32>,
     length: NonZeroUsize,
 }
 
 impl Numbers {
-    /// So many numbers, all 0.
+    /// Allocates this many numbers, all 0.
     ///
     /// # Errors
     /// No memory.
     pub fn new(length: NonZeroUsize) -> nix::Result<Self> {
         let use_of_it = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping, which nothing else knows.
+        // SAFETY: a new mapping, to which there is no other pointer.
         let at =
             unsafe { mmap_anonymous(None, Self::bytes(length), use_of_it, MapFlags::MAP_SHARED) }?;
         let numbers = Self {
@@ -39,7 +39,7 @@ impl Numbers {
         Ok(numbers)
     }
 
-    /// Whether a fork gets the mapping.
+    /// Sets whether forks inherit the mapping.
     #[cfg(target_os = "linux")]
     fn pass_on(&self, to_forks: bool) -> nix::Result<()> {
         use nix::sys::mman::{MmapAdvise, madvise};
@@ -51,29 +51,29 @@ impl Numbers {
         unsafe { madvise(self.at.cast(), Self::bytes(self.length).get(), advice) }
     }
 
-    /// This system knows no such thing.
+    /// This system has no such setting.
     #[cfg(not(target_os = "linux"))]
     #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Linux")]
     fn pass_on(&self, _: bool) -> nix::Result<()> {
         Ok(())
     }
 
-    /// Forks a process that gets the mapping.
+    /// Forks a process that inherits the mapping.
     fn fork_with_them(&self) -> nix::Result<Option<Pid>> {
         self.pass_on(true)?;
         let forked = super::job::fork_quietly();
         if !matches!(forked, Ok(None)) {
-            // It does not fail: for a whole mapping it takes no memory.
+            // This does not fail: for a whole mapping it needs no memory.
             let _ = self.pass_on(false);
         }
         forked
     }
 
-    /// Goes on in a fork of this process, which takes the mapping along, and whose own forks
-    /// have none again.
+    /// Continues in a fork of this process, which inherits the mapping; the fork's own forks do
+    /// not.
     ///
     /// # Errors
-    /// Those of `fork`.
+    /// The errors of `fork`.
     pub fn taken_along<T>(&self, fork: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
         self.pass_on(true)?;
         let forked = fork();
@@ -81,7 +81,7 @@ impl Numbers {
         forked
     }
 
-    /// From now on this process can only read them.
+    /// Makes the mapping read-only in this process.
     fn only_read(&self) -> nix::Result<()> {
         let length = Self::bytes(self.length).get();
         // SAFETY: the whole mapping of `new`, to which the caller no longer writes.
@@ -94,23 +94,23 @@ impl Numbers {
     }
 
     fn all(&self) -> &[AtomicI32] {
-        // SAFETY: the mapping is so long, page-aligned, zeroed by the kernel, and lives as
-        // long as this value; its numbers are atomic, so that others may change them.
+        // SAFETY: the mapping has this length, is page-aligned, zeroed by the kernel, and lives as
+        // long as this value; its numbers are atomic, so another process may change them.
         unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.length.get()) }
     }
 
-    /// The number at a place itself.
+    /// Returns the atomic number at a position.
     pub fn word(&self, place: usize) -> Option<&AtomicI32> {
         self.all().get(place)
     }
 
-    /// The number at a place; 0 beyond the last.
+    /// Returns the number at a position; 0 beyond the last.
     pub fn get(&self, place: usize) -> i32 {
         let number = self.word(place);
         number.map_or(0, |number| number.load(Ordering::Acquire))
     }
 
-    /// Sets the number at a place. `false`: there is no such place.
+    /// Sets the number at a position. Returns `false` if there is no such position.
     pub fn set(&self, place: usize, value: i32) -> bool {
         let number = self.word(place);
         number
@@ -121,17 +121,17 @@ impl Numbers {
 
 impl Drop for Numbers {
     fn drop(&mut self) {
-        // SAFETY: the mapping of `new`, which nobody uses any more.
+        // SAFETY: the mapping of `new`, which is no longer used.
         let _ = unsafe { munmap(self.at.cast(), Self::bytes(self.length).get()) };
     }
 }
 
-/// Runs this in a copy of this process that is nobody's child, with this channel and none
-/// else of its descriptors, and with these numbers to read; for a process that has one thread.
-/// It is found by nobody who looks for children of ours, and nobody has to reap it.
+/// Runs `run` in a copy of this process that is not its child, with this channel as its only
+/// descriptor, and read access to these numbers. Only for a process that has one thread. No search
+/// for this process's children finds it, and this process does not have to reap it.
 ///
 /// # Errors
-/// No process was to be had.
+/// The process could not be created.
 pub fn run_alone(
     run: impl FnOnce(&Numbers) -> u8,
     numbers: &Numbers,
@@ -140,7 +140,7 @@ pub fn run_alone(
     run_forked(super::job::fork_quietly, run, numbers, channel)
 }
 
-/// `fork`: how the process in between makes the copy.
+/// Implements [`run_alone`]. `fork`: how the intermediate process makes the copy.
 fn run_forked(
     fork: impl FnOnce() -> nix::Result<Option<Pid>>,
     run: impl FnOnce(&Numbers) -> u8,
@@ -148,7 +148,7 @@ fn run_forked(
     channel: BorrowedFd<'_>,
 ) -> nix::Result<()> {
     if let Some(between) = numbers.fork_with_them()? {
-        // It ends at once, with 0 or with the error's number.
+        // The intermediate process exits at once, with 0 or the error number.
         let ended = loop {
             match waitpid(between, None) {
                 Err(Errno::EINTR) => {}
@@ -182,7 +182,8 @@ mod tests {
 
     use super::*;
 
-    /// A daemon that goes into the background is a fork: it died of its first job.
+    /// Regression: a daemon that goes into the background is a fork, and died when it started its
+    /// first job.
     #[test]
     fn a_daemon_in_the_background_takes_its_numbers_along() {
         let numbers = Numbers::new(NonZeroUsize::MIN).unwrap();
@@ -195,7 +196,7 @@ mod tests {
         assert_eq!(numbers.get(0), 7);
     }
 
-    /// It was once taken for a guard that was started.
+    /// Regression: the failure was mistaken for a started guard.
     #[test]
     fn a_second_fork_that_fails_is_an_error() {
         let (ours, theirs) = crate::sys::passing::pair().unwrap();
@@ -207,7 +208,7 @@ mod tests {
         drop(ours);
     }
 
-    /// How this process has these numbers mapped: `rw-s`, say.
+    /// Returns the permissions with which this process has these numbers mapped, such as `rw-s`.
     fn mapped(numbers: &Numbers) -> Option<String> {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let start = format!("{:x}-", numbers.at.as_ptr() as usize);
@@ -215,8 +216,8 @@ mod tests {
         line.split(' ').nth(1).map(str::to_owned)
     }
 
-    /// Every process that was forked without a program of its own could write to it: under
-    /// inetd gate, relay and look-up process.
+    /// Regression: every process that was forked without its own program could write to them: under
+    /// inetd, gate, relay and look-up process.
     #[test]
     fn a_fork_has_no_numbers_and_the_guard_only_reads_them() {
         use crate::ipc::{Channel, Incoming};
@@ -243,7 +244,7 @@ mod tests {
                 Incoming::Nothing | Incoming::Gone => String::new(),
             };
             assert_eq!(said, "7 Some(\"r--s\")");
-            // Also after that the next has none.
+            // The next fork does not inherit them either.
             match crate::sys::job::fork_quietly().unwrap() {
                 Some(pid) => {
                     let ended = waitpid(pid, None).unwrap();

@@ -1,25 +1,26 @@
-//! The number of a user or group, as a process can become it.
+//! The ID of a user or group that a process can switch to.
 //!
-//! Used by every process that decodes or uses an account. Must never hold `(uid_t)-1`, which
-//! tells setresuid(2), setresgid(2) and chown(2) to change nothing: whoever was to become that
-//! user would stay root. Some C libraries make it of every number in `/etc/passwd` that is too
-//! large.
+//! Used by every process that decodes or uses an account. Must never hold `(uid_t)-1`, which tells
+//! setresuid(2), setresgid(2) and chown(2) to change nothing: a process that should become that
+//! user would stay root. Some C libraries turn every number in `/etc/passwd` that is too large into
+//! it.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The number of a user or group, and not `(uid_t)-1`.
+/// The ID of a user or group, never `(uid_t)-1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)] // a slice of them is setgroups(2)'s
 pub struct IdNumber(u32);
 
 impl IdNumber {
-    /// Root's.
+    /// The ID of root.
     pub const ROOT: Self = Self(0);
-    /// What the kernel shows for a user who has no number here, and most systems call nobody.
+    /// The kernel's overflow ID, shown for a user without an ID here; most systems call that user
+    /// `nobody`.
     pub const OVERFLOW: Self = Self(65_534);
 
-    /// This number; `None`: it is the one that means "no change".
+    /// Returns the ID; `None` for the number that means "no change".
     pub const fn new(number: u32) -> Option<Self> {
         match number {
             u32::MAX => None,
@@ -27,12 +28,12 @@ impl IdNumber {
         }
     }
 
-    /// The number, as the kernel takes it.
+    /// Returns the number for the kernel.
     pub const fn get(self) -> u32 {
         self.0
     }
 
-    /// All of these, or `None` where one is none.
+    /// Returns all of these, or `None` if one is not valid.
     pub fn all(numbers: impl IntoIterator<Item = u32>) -> Option<Vec<Self>> {
         numbers.into_iter().map(Self::new).collect()
     }

@@ -1,5 +1,6 @@
-//! What this process was started with: its starter's descriptors, and its own program's
-//! path. Called first of all, before anything is opened.
+//! What this process inherits at its start: descriptors, and the path of its program.
+//!
+//! Called before the process opens anything.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -8,17 +9,17 @@ use std::sync::OnceLock;
 
 use super::socket::LISTENERS;
 
-/// Closes every descriptor that this process was started with, but the standard ones and
-/// the sockets that a service manager passes to this very process (`LISTEN_FDS`).
+/// Closes every descriptor that this process was started with, except the standard ones and the
+/// sockets that a service manager passes to this process (`LISTEN_FDS`).
 ///
-/// A lock or a pipe of whoever started the daemon would else stay open for as long as it
-/// runs. Only for a process that has opened nothing yet.
+/// Otherwise a lock or a pipe of the process that started the daemon would stay open as long as the
+/// daemon runs. Only for a process that has opened nothing yet.
 pub fn close() {
     super::job::close_from(3_i32.saturating_add(passed()));
 }
 
-/// How many sockets the service manager passes, from number 3 on; 0 where they are another
-/// process's, or more than this program takes.
+/// Returns how many sockets the service manager passes, from number 3 on; 0 if they are for another
+/// process. At most as many as this program takes.
 fn passed() -> i32 {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<i32>().ok());
     if number("LISTEN_PID") != i32::try_from(std::process::id()).ok() {
@@ -28,17 +29,17 @@ fn passed() -> i32 {
     number("LISTEN_FDS").map_or(0, |count| count.clamp(0, most))
 }
 
-/// Whether what `/proc` shows of this process can be used.
+/// Returns whether `/proc` shows this process.
 #[cfg(target_os = "linux")]
 pub(super) fn has_proc() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
     *HAS.get_or_init(|| std::fs::symlink_metadata("/proc/self/exe").is_ok())
 }
 
-/// The path of this program.
+/// Returns the path of this program.
 ///
 /// # Errors
-/// The system does not say it.
+/// The system does not report it.
 pub fn own_path() -> std::io::Result<PathBuf> {
     #[cfg(target_os = "linux")]
     if !has_proc() {
@@ -47,8 +48,8 @@ pub fn own_path() -> std::io::Result<PathBuf> {
     std::env::current_exe()
 }
 
-/// The path by which this program was executed, where `/proc` does not say which file it
-/// is. Asked first before the process changes its folder.
+/// Returns the path by which this program was executed, for systems where `/proc` does not show the
+/// file. First called before the process changes its working directory.
 #[cfg(target_os = "linux")]
 fn executed_as() -> std::io::Result<PathBuf> {
     static PATH: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -59,7 +60,8 @@ fn executed_as() -> std::io::Result<PathBuf> {
         if at.is_null() {
             return None;
         }
-        // SAFETY: the kernel put a string that ends with NUL there, for this process's life.
+        // SAFETY: the kernel put a string there that ends with NUL and lives as long as this
+        // process.
         let path = unsafe { CStr::from_ptr(at) };
         std::path::absolute(OsStr::from_bytes(path.to_bytes())).ok()
     });
@@ -67,8 +69,8 @@ fn executed_as() -> std::io::Result<PathBuf> {
     path.clone().ok_or_else(unknown)
 }
 
-/// This program's own file, to be executed: the running one, even if another has taken its
-/// path, where `/proc` is there to name it.
+/// Returns the path for executing this program's own file: through `/proc` the running file, even
+/// if another file has replaced it at its path.
 pub(super) fn own_program() -> CString {
     #[cfg(target_os = "linux")]
     if has_proc() {

@@ -1,8 +1,8 @@
-//! Starting a job: a child that becomes the user and the program.
+//! Starts a job: a child that becomes the user and executes the program.
 //!
-//! Run by the monitor, which has one thread. Everything that needs memory is
-//! made before the child; it makes system calls only, so that it may block (a
-//! home folder on a slow file system) without the monitor noticing.
+//! Runs in the monitor, which has one thread. Everything that needs memory is allocated before the
+//! child starts. The child makes system calls only, so it may block (a home directory on a slow
+//! file system) without delaying the monitor.
 
 pub(super) mod calls;
 mod child;
@@ -36,23 +36,23 @@ use super::process::Limits;
 pub struct Program {
     /// The file to execute.
     pub path: CString,
-    /// Its arguments, the name it is called by first.
+    /// Its arguments, starting with the name it is called by.
     pub argv: Vec<CString>,
     /// Its whole environment, `NAME=value`.
     pub environment: Vec<CString>,
-    /// The folder it starts in; `/` where that cannot be entered.
+    /// Its working directory; `/` if that cannot be entered.
     pub folder: CString,
     /// Its file mode creation mask.
     pub mask: u16,
-    /// Whom it runs as; `None`: as this process does.
+    /// The user it runs as; `None`: the user of this process.
     pub user: Option<Identity>,
 }
 
-/// The numbers that a user is to the kernel.
+/// A user's IDs for the kernel.
 pub struct Identity {
-    /// User number.
+    /// User ID.
     pub uid: IdNumber,
-    /// Primary group.
+    /// Primary group ID.
     pub gid: IdNumber,
     /// All groups.
     pub groups: Vec<IdNumber>,
@@ -61,8 +61,8 @@ pub struct Identity {
 /// The job's standard descriptors.
 #[derive(Clone, Copy)]
 pub struct Ends<'a> {
-    /// Whether they are pipes made for this job. The user then owns them, or it could not
-    /// open `/dev/stdin`, `/dev/stdout` and `/dev/stderr`.
+    /// Whether they are pipes made for this job. The user then becomes their owner; otherwise the
+    /// job could not open `/dev/stdin`, `/dev/stdout` and `/dev/stderr`.
     pub are_its_own: bool,
     /// What it reads.
     pub stdin: BorrowedFd<'a>,
@@ -72,31 +72,30 @@ pub struct Ends<'a> {
     pub stderr: BorrowedFd<'a>,
 }
 
-/// All that the child needs, so that it need ask nobody.
+/// Everything that the child needs, so that it asks no other process.
 struct Plan {
     program: Program,
-    /// Into the program's strings, ended by a null pointer.
+    /// Pointers to the program's strings, ended by a null pointer.
     argv: Vec<*const libc::c_char>,
-    /// The same of its environment.
+    /// The same for its environment.
     environment: Vec<*const libc::c_char>,
     /// Its standard descriptors, all above 2.
     fds: [RawFd; 3],
-    /// Whether the user is to own them.
+    /// Whether the user becomes their owner.
     gives_fds: bool,
     limits: Limits,
     parent: Pid,
 }
 
 impl Starter {
-    /// Starts the program in a session and process group of its own, with the
-    /// signals, mask, limits and descriptors that a command expects, and hung up
-    /// by the kernel should this process die. A program that cannot be executed says
-    /// so on its stderr and exits 127 (126 where it may not be), as a shell does.
-    /// `leader`: where the kernel writes its number before it runs, if this is Linux on a
-    /// processor whose calls are made directly.
+    /// Starts the program in its own session and process group, with the signals, mask, limits and
+    /// descriptors that a command expects. The kernel sends it SIGHUP if this process dies. A
+    /// program that cannot be executed says so on its stderr and exits with 127 (126 if permission
+    /// is denied), as in a shell. `leader`: where the kernel writes the process ID before the
+    /// program runs, on Linux on a processor for which system calls are made directly.
     ///
     /// # Errors
-    /// No process was to be had.
+    /// The process could not be created.
     pub fn job(
         &mut self,
         program: Program,
@@ -129,9 +128,9 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
         .collect()
 }
 
-/// Forks with every signal blocked: a signal that came to the child before its
-/// handlers are gone would be taken for one to the parent, whose pipe they share.
-/// The child unblocks them with [`default_signals`].
+/// Forks with every signal blocked. A signal to the child before its handlers are reset would be
+/// taken for one to the parent, because both share the handlers' pipe. The child unblocks the
+/// signals with [`default_signals`].
 pub(super) fn fork_quietly() -> nix::Result<Option<Pid>> {
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     // SAFETY: this process has one thread, so the child is as whole as its parent.

@@ -1,11 +1,11 @@
-//! Which of the system calls that the monitor has a fallback for are missing here.
+//! Checks which system calls with a fallback in the monitor are missing on this system.
 //!
-//! Asked once, when a standing daemon starts, so that the log can say so. Decides nothing:
-//! each caller falls back by itself when its own call fails.
+//! Called once, when a standalone daemon starts, so that the log can say so. Decides nothing: each
+//! caller falls back by itself when its own call fails.
 
 use nix::errno::Errno;
 
-/// The features that are missing, and what the system answered.
+/// Returns the missing features, each with the system's error.
 pub fn missing() -> Vec<(&'static str, std::io::Error)> {
     let mut all = vec![("close_range", close_range())];
     #[cfg(target_os = "linux")]
@@ -25,7 +25,7 @@ fn answer(outcome: libc::c_long) -> std::io::Result<()> {
     Ok(Errno::result(outcome).map(drop)?)
 }
 
-/// Asks with a range that has no descriptor in it.
+/// Checks with a range that contains no descriptor.
 #[cfg(target_os = "linux")]
 fn close_range() -> std::io::Result<()> {
     let (first, last) = (u32::MAX, u32::MAX);
@@ -38,8 +38,8 @@ fn close_range() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Asks for the descriptor of this process, and whether it can be signalled by it: with
-/// signal 0, which is none.
+/// Asks for a descriptor of this process, and whether it can be signalled by it, with signal 0,
+/// which sends nothing.
 #[cfg(target_os = "linux")]
 fn pidfds() -> Vec<(&'static str, std::io::Result<()>)> {
     use std::os::fd::AsRawFd;
@@ -48,7 +48,7 @@ fn pidfds() -> Vec<(&'static str, std::io::Result<()>)> {
     };
     let nothing = std::ptr::null::<libc::siginfo_t>();
     let (call, fd) = (libc::SYS_pidfd_send_signal, own.as_raw_fd());
-    // SAFETY: without a siginfo_t the call touches no memory of ours.
+    // SAFETY: without a siginfo_t the call accesses no memory of this process.
     let sent = unsafe { libc::syscall(call, fd, 0, nothing, 0) };
     vec![("pidfd_send_signal", answer(sent))]
 }

@@ -4,8 +4,8 @@ use nix::sys::resource::Resource;
 
 use super::rlimits;
 
-/// The limits that this program changes for itself, as it was started with
-/// them: soft and hard. A job gets them back.
+/// The limits that this program changes for itself, with the values that it was started with (soft
+/// and hard). A job gets them back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Open files.
@@ -15,7 +15,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Those in force now.
+    /// Returns the current limits.
     pub fn now() -> Self {
         Self {
             files: rlimits::get(Resource::RLIMIT_NOFILE).ok(),
@@ -24,7 +24,7 @@ impl Limits {
     }
 }
 
-/// Puts limits back as they were.
+/// Restores limits.
 pub fn restore(limits: &Limits) {
     for (which, limit) in [
         (Resource::RLIMIT_NOFILE, limits.files),
@@ -36,9 +36,9 @@ pub fn restore(limits: &Limits) {
     }
 }
 
-/// Raises the limit of open files for at least so many, a million at most: where there is
-/// no close_range(2) each is closed by its number. The hard limit is raised where it is
-/// lower and this process may (CAP_SYS_RESOURCE); else the limit is that.
+/// Raises the limit of open files to at least `wanted`, or to about a million if that is less:
+/// without close_range(2) each is closed by its number. Raises a lower hard limit if this process
+/// may (CAP_SYS_RESOURCE); otherwise the hard limit applies.
 pub fn raise_descriptors(wanted: u64) {
     if let Ok((_, hard)) = rlimits::get(Resource::RLIMIT_NOFILE) {
         let most = u64::try_from(super::job::DESCRIPTORS).unwrap_or(hard);
@@ -50,7 +50,7 @@ pub fn raise_descriptors(wanted: u64) {
     }
 }
 
-/// How many descriptors this process may have.
+/// Returns how many descriptors this process may have.
 pub fn descriptors() -> u64 {
     rlimits::get(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
 }

@@ -1,5 +1,5 @@
-//! Sockets of this machine alone, by the path of a file: messages with borders, and
-//! the kernel's word on who calls.
+//! Local sockets, by the path of a file: they keep message boundaries, and the kernel reports which
+//! user connects.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -14,19 +14,19 @@ use nix::sys::stat::{Mode, umask};
 
 use super::untrusted::{self, Listener};
 
-/// Calls that may wait to be taken.
+/// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
 
-/// Listens at a path, with this mode from the first moment on: whoever may write the
-/// file may call. What was there before is removed. Only for a process with one thread.
+/// Listens at a path. The file has this mode from the first moment on: a user that may write the
+/// file may connect. Removes an earlier file at that path. Only for a process with one thread.
 ///
 /// # Errors
-/// The folder cannot be written, or the path is longer than such a socket's may be.
+/// The directory cannot be written, or the path is too long for a socket.
 pub fn listener(path: &Path, mode: u32) -> io::Result<Listener> {
     let address = UnixAddr::new(path)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
-    // Before anybody can call: what is accepted has it from the listening socket.
+    // Before any process can connect: accepted sockets inherit it from the listening socket.
     let refuses = untrusted::refuse_descriptors(&fd);
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -42,7 +42,7 @@ pub fn listener(path: &Path, mode: u32) -> io::Result<Listener> {
     Ok(Listener::new(fd, refuses))
 }
 
-/// Takes the next call, nonblocking; `None`: there is none.
+/// Accepts the next connection, nonblocking; `None`: there is none.
 ///
 /// # Errors
 /// No descriptor is left, or the socket does not listen.
@@ -55,10 +55,10 @@ pub(super) fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Calls at a path. Each message sent or awaited takes at most so long.
+/// Connects to a path. Sending and receiving a message each take at most `limit`.
 ///
 /// # Errors
-/// Nobody listens there, or it may not be called.
+/// No process listens there, or access is denied.
 pub fn call(path: &Path, limit: Duration) -> io::Result<OwnedFd> {
     use nix::sys::socket::{setsockopt, sockopt};
     use nix::sys::time::{TimeVal, TimeValLike};
@@ -75,11 +75,11 @@ pub fn call(path: &Path, limit: Duration) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// The user number of the process that called, or that listens: as it was when the
-/// connection was made.
+/// Returns the user ID of the process at the other end, the client's or the listener's, as of when
+/// the connection was made.
 ///
 /// # Errors
-/// The socket is none of these.
+/// The socket is not such a connection.
 pub fn user_of(fd: impl AsFd) -> io::Result<u32> {
     #[cfg(target_os = "linux")]
     {

@@ -1,10 +1,9 @@
-//! Locks on single bytes of a file, by which processes that know nothing of each other
-//! share slots: the kernel frees them when whoever holds one dies, however he dies.
+//! Locks on single bytes of a file, by which processes that know nothing of each other share slots.
+//! The kernel releases a lock when its holder dies, however it dies.
 //!
-//! They are POSIX's (fcntl), because those know who holds them. They belong to a
-//! process and not to a descriptor: a child has none of its parent's, and a process
-//! that closes any descriptor of such a file loses all that it holds there. So a file
-//! with locks is opened once. Never waits.
+//! They are POSIX locks (fcntl), because those record their holder. They belong to a process and
+//! not to a descriptor: a child inherits none, and a process that closes any descriptor of such a
+//! file loses all its locks there. So a file with locks is opened once. Never waits.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -16,21 +15,21 @@ use nix::unistd::Pid;
 
 use super::pidfd;
 
-/// Who holds a byte.
+/// The holder of a byte's lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
-    /// Nobody, or this process.
+    /// No process, or this one.
     Nobody,
-    /// Another process, of that number.
+    /// Another process, with this ID.
     Other(Pid),
-    /// One whose number means nothing here: it is in another namespace.
+    /// A process in another PID namespace, without a usable ID here.
     Elsewhere,
 }
 
-/// Locks a byte, unless another process has it. `false`: it has.
+/// Locks a byte, unless another process holds it: then returns `false`.
 ///
 /// # Errors
-/// The file system cannot lock, or the kernel has no memory for it.
+/// The file system does not support locks, or the kernel has no memory for one.
 pub fn take(file: impl AsFd, byte: u32) -> nix::Result<bool> {
     match fcntl(file, FcntlArg::F_SETLK(&lock(libc::F_WRLCK, byte))) {
         Ok(_) => Ok(true),
@@ -44,19 +43,19 @@ pub fn release(file: impl AsFd, byte: u32) {
     let _ = fcntl(file, FcntlArg::F_SETLK(&lock(libc::F_UNLCK, byte)));
 }
 
-/// Asks who holds a byte.
+/// Returns the holder of a byte.
 ///
 /// # Errors
-/// The file system cannot lock.
+/// The file system does not support locks.
 pub fn holder(file: impl AsFd, byte: u32) -> nix::Result<Holder> {
     Ok(held(file, byte, 1)?.map_or(Holder::Nobody, |(_, holder)| holder))
 }
 
-/// One of so many bytes that other processes hold, and who holds it; `None`: they hold
-/// none of these.
+/// Returns one of `count` bytes that other processes hold, and its holder; `None`: they hold none
+/// of these.
 ///
 /// # Errors
-/// The file system cannot lock.
+/// The file system does not support locks.
 pub fn held(file: impl AsFd, from: u32, count: u32) -> nix::Result<Option<(u32, Holder)>> {
     let mut found = lock(libc::F_WRLCK, from);
     found.l_len = libc::off_t::from(i32::try_from(count).unwrap_or(i32::MAX));
@@ -73,8 +72,8 @@ pub fn held(file: impl AsFd, from: u32, count: u32) -> nix::Result<Option<(u32, 
     Ok(Some((at, holder)))
 }
 
-/// Signals the process that holds a byte. Whether there is one. By a descriptor of the
-/// process: between the two questions its number cannot have become another's.
+/// Signals the process that holds a byte. Returns whether there is one. Uses a pidfd, opened before
+/// the holder is checked again: so the process ID cannot have become another process's.
 pub fn signal_holder(file: impl AsFd, byte: u32, signal: Signal) -> bool {
     let Ok(Holder::Other(pid)) = holder(&file, byte) else {
         return false;
@@ -92,7 +91,7 @@ pub fn signal_holder(file: impl AsFd, byte: u32, signal: Signal) -> bool {
     reason = "the constants of one system have two types, and are small"
 )]
 fn lock(kind: libc::c_int, byte: u32) -> libc::flock {
-    // SAFETY: a structure of numbers alone, for which zero is one.
+    // SAFETY: a structure that contains only numbers, for which zero is valid.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = kind as libc::c_short;
     lock.l_whence = libc::SEEK_SET as libc::c_short;
@@ -101,8 +100,8 @@ fn lock(kind: libc::c_int, byte: u32) -> libc::flock {
     lock
 }
 
-/// How long this machine has been up, sleep included: the same in all processes, and
-/// nobody can set it.
+/// Returns how long this machine has been up, including sleep. The clock is the same in all
+/// processes, and cannot be set.
 pub fn uptime() -> Duration {
     use nix::time::{ClockId, clock_gettime};
     #[cfg(target_os = "linux")]

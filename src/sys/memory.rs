@@ -1,8 +1,8 @@
-//! What the allocator is told, so that a held session stays small.
+//! Settings of the allocator that keep a held session small.
 
-/// One arena for all threads: glibc would otherwise give each of the relay's
-/// threads a heap of its own, of which every one keeps some pages. And big
-/// buffers go back to the system as soon as they are freed.
+/// Limits the allocator to one arena for all threads, and makes it return big buffers to the system
+/// as soon as they are freed. By default glibc gives each of the relay's threads its own heap, and
+/// each heap keeps some pages.
 pub fn keep_small() {
     #[cfg(target_env = "gnu")]
     {
@@ -15,7 +15,7 @@ pub fn keep_small() {
     }
 }
 
-/// Gives freed memory back to the system, after a crowd has left.
+/// Returns freed memory to the system, after many sessions have ended.
 pub fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes the allocator's own locks.
@@ -24,17 +24,16 @@ pub fn trim() {
     };
 }
 
-/// What glibc is told in the environment of a program of ours that is being started
-/// (tunables, `ld.so(8)`; other C libraries know none). Of ended threads' stacks it keeps a
-/// handful for the next ones, not 40 MiB, that is of every thread that has ever run some pages.
-/// And no thread keeps a cache of freed pieces for itself (`tcache_count`): in one arena they lie
-/// among what other sessions use, so that 6 KiB of each session that has moved bytes could not go
-/// back to the system.
+/// glibc's tunables, set in the environment of a process of this program when it starts
+/// (`ld.so(8)`; other C libraries have none). glibc keeps a few stacks of ended threads for the
+/// next ones, instead of 40 MiB, which is some pages of every thread that has ever run. No thread
+/// keeps a cache of freed blocks (`tcache_count`): in one arena they lie between blocks that other
+/// sessions use, so 6 KiB of each session that has moved bytes could not be returned to the system.
 pub(super) const TUNABLES: &std::ffi::CStr =
     c"GLIBC_TUNABLES=glibc.pthread.stack_cache_size=2097152:glibc.malloc.tcache_count=0";
 
-/// Counts how many there are of something that takes memory, and says when a
-/// crowd of them has left and the memory is worth giving back.
+/// Counts objects that take memory, and detects when most of a large number are gone and the memory
+/// is worth returning.
 #[derive(Debug, Default)]
 pub struct Crowd {
     now: std::sync::atomic::AtomicUsize,
@@ -42,10 +41,10 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// So many at once leave memory behind that is worth giving back.
+    /// This many at once leave memory behind that is worth returning.
     const WORTH: usize = 64;
 
-    /// A count of none.
+    /// Creates a count of zero.
     pub const fn new() -> Self {
         use std::sync::atomic::AtomicUsize;
         Self {
@@ -54,28 +53,28 @@ impl Crowd {
         }
     }
 
-    /// One more.
+    /// Adds one.
     pub fn enter(&self) {
         use std::sync::atomic::Ordering;
         let now = self.now.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         self.most.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// One less.
+    /// Subtracts one.
     pub fn leave(&self) {
         use std::sync::atomic::Ordering;
         self.now.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// There are so many now.
+    /// Sets the count.
     pub fn is(&self, now: usize) {
         use std::sync::atomic::Ordering;
         self.now.store(now, Ordering::Relaxed);
         self.most.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// Gives memory back to the system, if most of a crowd have left. To be called
-    /// when what they used is free.
+    /// Returns memory to the system, if most of a large number are gone. To be called after their
+    /// memory is freed.
     pub fn tidy(&self) {
         use std::sync::atomic::Ordering;
         let (now, most) = (

@@ -1,8 +1,8 @@
-//! The ground: what only the operating system can do, behind safe faces.
+//! Operating system services behind safe interfaces.
 //!
-//! All `unsafe` of the project is here, in small files, each block with its
-//! reason. Nothing here decides anything about a peer. `pam.rs` is no part of the library:
-//! `cosserver-login` alone includes it.
+//! All `unsafe` code of the project is here, in small files, with a reason for each block. Nothing
+//! here makes a decision about a peer. `pam.rs` is not part of the library: only `cosserver-login`
+//! includes it.
 #![allow(unsafe_code, reason = "this is the one room where it is allowed")]
 
 pub mod account;

@@ -1,14 +1,14 @@
-//! Which process the kernel ends first when memory runs out (`oom_score_adj`, Linux).
+//! The order in which the kernel kills processes when memory runs out (`oom_score_adj`, Linux).
 //!
-//! The daemon's first process lowers its own value, so that a job is ended before it. What
-//! it starts gets back the value that the daemon was started with, the relay one between.
-//! Without CAP_SYS_RESOURCE it can only undo what has raised the value from 0.
+//! The monitor lowers its own value, so that the kernel kills a job first. The processes that it
+//! starts get the value that the daemon was started with; the relay gets one in between. Without
+//! CAP_SYS_RESOURCE the monitor can only undo a value above 0.
 //!
-//! A job's child shares the monitor's memory until exec, and the kernel keeps the value the
-//! same for all who share a memory. So the monitor takes its own value back before it
-//! starts a job, which inherits that, and lowers it again when no job shares its memory any
-//! more ([`super::job::Starter::shares_memory`]). Where memory is short ([`super::shortage`])
-//! it keeps its value, and the job is forked.
+//! A job's child shares the monitor's memory until exec, and the kernel keeps the value the same
+//! for all processes that share memory. So the monitor restores its original value before it starts
+//! a job, which inherits that, and lowers it again when no job shares its memory any more
+//! ([`super::job::Starter::shares_memory`]). If memory is short ([`super::shortage`]), the monitor
+//! keeps its value lowered and forks the job.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -16,26 +16,26 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use super::decimal::Decimal;
 
-/// The file of a process's own value.
+/// The file with a process's own value.
 const OWN: &str = "/proc/self/oom_score_adj";
 
-/// Never ended for want of memory.
+/// The value of a process that is never killed for lack of memory.
 const NEVER: i32 = -1000;
 
-/// The relay's: ended after the jobs, which it would take along, unless it has grown to
+/// The relay's value: it is killed after the jobs, which would end with it, unless it has grown to
 /// half of the memory.
 const RELAY: i32 = -500;
 
-/// What the daemon was started with; [`UNCHANGED`]: this process has not lowered its own.
+/// The value that the daemon was started with; [`UNCHANGED`]: this process has not lowered its own.
 static ORIGINAL: AtomicI32 = AtomicI32::new(UNCHANGED);
 const UNCHANGED: i32 = i32::MIN;
 
-/// What a process of ours gets.
+/// Which value a process of this program gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OomPriority {
-    /// What the daemon was started with.
+    /// The value that the daemon was started with.
     Original,
-    /// One between that and the monitor's.
+    /// A value between that and the monitor's.
     Relay,
     /// The monitor's.
     Monitor,
@@ -48,16 +48,16 @@ pub struct Protection {
     is_lowered: bool,
 }
 
-/// The file of the value, which is opened when it is needed first.
+/// The file with the value, which is opened when first needed.
 enum Own {
     Unread,
     Open(File),
-    /// It cannot be read, or not be lowered.
+    /// It cannot be read, or the value cannot be lowered.
     Useless,
 }
 
 impl Protection {
-    /// That of this process, which is to be lowered later, if it may be.
+    /// Creates the state for this process, whose value may be lowered later.
     pub const fn new() -> Self {
         Self {
             file: Own::Unread,
@@ -66,7 +66,7 @@ impl Protection {
         }
     }
 
-    /// Whether the value may be lowered at all, or is; reads it first.
+    /// Returns whether the value can be lowered, or is; reads it on the first call.
     pub fn may_be_lowered(&mut self) -> bool {
         if matches!(self.file, Own::Unread) {
             let file = OpenOptions::new().read(true).write(true).open(OWN);
@@ -83,12 +83,12 @@ impl Protection {
         matches!(self.file, Own::Open(_))
     }
 
-    /// Whether the value may still be lowered, as far as that is known.
+    /// Returns whether the value is not lowered and may be lowered, as far as known.
     pub const fn is_lifted(&self) -> bool {
         !matches!(self.file, Own::Useless) && !self.is_lowered
     }
 
-    /// Lowers it, as far as this process may. Where it may not at all, it never tries again.
+    /// Lowers the value, as far as this process may. If it may not at all, never tries again.
     pub fn lower(&mut self) {
         if !self.may_be_lowered() || self.is_lowered {
             return;
@@ -105,7 +105,7 @@ impl Protection {
         }
     }
 
-    /// Takes the original value back, which a job that is started now inherits.
+    /// Restores the original value, which a job that is started now inherits.
     pub fn lift(&mut self) {
         if self.is_lowered && self.write(self.original) {
             self.is_lowered = false;
@@ -127,8 +127,8 @@ impl Default for Protection {
     }
 }
 
-/// Gives this process, which the monitor has just started, its value. It makes system calls
-/// only: it may share the monitor's memory (which waits for it then).
+/// Sets the value of this process, which the monitor has just started. Makes system calls only: it
+/// may share the monitor's memory (the monitor then waits for it).
 pub(super) fn take(standing: OomPriority) {
     let original = ORIGINAL.load(Ordering::Relaxed);
     match standing {
@@ -143,7 +143,7 @@ pub(super) fn take(standing: OomPriority) {
     }
 }
 
-/// Writes this process's own value. Whether it may.
+/// Writes this process's own value. Returns whether that succeeded.
 fn write(value: i32) -> bool {
     let text = Decimal::of(value);
     let text = text.as_bytes();
@@ -154,7 +154,7 @@ fn write(value: i32) -> bool {
     }
     // SAFETY: the bytes live for the call.
     let written = unsafe { libc::write(fd, text.as_ptr().cast(), text.len()) };
-    // SAFETY: opened above, and used no more.
+    // SAFETY: opened above, and no longer used.
     unsafe { libc::close(fd) };
     written > 0
 }

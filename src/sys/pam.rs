@@ -1,9 +1,9 @@
 //! PAM over libpam: the implementation of [`cosserver::daemon::login::pam`].
 //!
-//! Compiled into `cosserver-login` alone (`src/bin/cosserver-login.rs` includes this file), which
-//! has one thread. Over the raw functions of the crate `pam` (`pam::ffi`): its own safe layer
-//! frees the user's name too early and cannot pass the flags that matter. PAM must never run in
-//! another process.
+//! Compiled only into `cosserver-login` (`src/bin/cosserver-login.rs` includes this file), which
+//! has one thread. Uses the raw functions of the crate `pam` (`pam::ffi`): its safe layer frees the
+//! user's name too early and cannot pass the flags that matter. PAM must never run in another
+//! process.
 #![allow(unsafe_code, reason = "it is of src/sys: it calls libpam")]
 
 #[path = "pam/replies.rs"]
@@ -16,7 +16,7 @@ use cosserver::daemon::login::pam::{
 };
 use pam::ffi;
 
-/// Returns the style of PAM's number for it.
+/// Returns the style for PAM's number.
 const fn style_of(number: c_int) -> Option<Style> {
     match number {
         ffi::PAM_PROMPT_ECHO_OFF => Some(Style::Hidden),
@@ -27,7 +27,7 @@ const fn style_of(number: c_int) -> Option<Style> {
     }
 }
 
-/// Returns whether PAM's number says nothing about the user: see [`Failure::is_ours`].
+/// Returns whether a PAM return code says nothing about the user: see [`Failure::is_ours`].
 const fn is_ours(code: c_int) -> bool {
     matches!(
         code,
@@ -50,7 +50,7 @@ const fn is_ours(code: c_int) -> bool {
 /// Begins a transaction for a user.
 ///
 /// # Errors
-/// What PAM returned.
+/// PAM's return code.
 pub(crate) fn start(
     service: &CStr,
     user: &CStr,
@@ -63,13 +63,13 @@ pub(crate) fn start(
 struct Pam {
     handle: *mut ffi::pam_handle_t,
     last: c_int,
-    /// What the handle's conversation points to; it must not move.
+    /// The target of the conversation's pointer; it must not move.
     talker: *mut Talker,
 }
 
 struct Talker(Box<dyn Converse>);
 
-/// Most messages that a module may put at once.
+/// The most messages that a module may send at once.
 const AT_ONCE: usize = 32;
 
 impl Pam {
@@ -80,8 +80,8 @@ impl Pam {
             appdata_ptr: talker.cast(),
         };
         let mut handle = std::ptr::null_mut();
-        // SAFETY: both strings end with NUL; PAM copies them and the structure, whose
-        // pointer lives until `drop`.
+        // SAFETY: both strings end with NUL; PAM copies them and the structure. The structure's
+        // pointer is valid until `drop`.
         let code =
             unsafe { ffi::pam_start(service.as_ptr(), user.as_ptr(), &conversation, &mut handle) };
         let mut pam = Self {
@@ -94,8 +94,8 @@ impl Pam {
         Ok(pam)
     }
 
-    /// PAM's own delay after a failure is off: refusals have their times of their own,
-    /// the same for every cause.
+    /// Switches off PAM's own delay after a failure: rejected logins have their own delay, the same
+    /// for every cause.
     fn switch_delay_off(&mut self) {
         let nothing = no_delay as *const c_void;
         // SAFETY: the item is a function's address; PAM calls it with this signature.
@@ -113,7 +113,7 @@ impl Pam {
         if code == ffi::PAM_SUCCESS {
             return Ok(());
         }
-        // SAFETY: a static string of PAM's, whatever the number.
+        // SAFETY: PAM returns a static string for every number.
         let words = unsafe { ffi::pam_strerror(self.handle, code) };
         let words = if words.is_null() {
             format!("PAM error {code}")
@@ -188,12 +188,12 @@ impl Transaction for Pam {
 
     fn user(&mut self) -> Option<String> {
         let mut value: *const c_void = std::ptr::null();
-        // SAFETY: the handle is open, and the pointer is ours to be set.
+        // SAFETY: the handle is open, and PAM may set the pointer.
         let code = unsafe { ffi::pam_get_item(self.handle, ffi::PAM_USER, &mut value) };
         if code != ffi::PAM_SUCCESS || value.is_null() {
             return None;
         }
-        // SAFETY: PAM's own string, which lives until the item is set anew.
+        // SAFETY: PAM's own string, which is valid until the item is set again.
         let name = unsafe { CStr::from_ptr(value.cast()) };
         name.to_str().ok().map(str::to_owned)
     }
@@ -204,19 +204,19 @@ impl Transaction for Pam {
         let list = unsafe { ffi::pam_getenvlist(self.handle) };
         let mut next = list;
         while !next.is_null() {
-            // SAFETY: the list ends with a null pointer, which was not yet met.
+            // SAFETY: the list ends with a null pointer, which has not been reached.
             let entry = unsafe { *next };
             if entry.is_null() {
                 break;
             }
-            // SAFETY: each entry is a string that malloc made.
+            // SAFETY: each entry is a string allocated by malloc.
             all.push(unsafe { CStr::from_ptr(entry) }.to_owned());
             // SAFETY: the caller of pam_getenvlist frees its entries.
             unsafe { libc::free(entry.cast()) };
             // SAFETY: still within the list.
             next = unsafe { next.add(1) };
         }
-        // SAFETY: and the list itself.
+        // SAFETY: as for its entries.
         unsafe { libc::free(list.cast()) };
         all
     }
@@ -234,7 +234,7 @@ impl Drop for Pam {
             // SAFETY: open until now; nothing uses it after this.
             unsafe { ffi::pam_end(self.handle, self.last) };
         }
-        // SAFETY: made by `start`, and PAM has forgotten it.
+        // SAFETY: made by `start`, and PAM no longer has the pointer.
         drop(unsafe { Box::from_raw(self.talker) });
     }
 }
@@ -254,7 +254,7 @@ extern "C" fn talk(
     }
     let mut all = Vec::new();
     for i in 0..count {
-        // SAFETY: an array of so many pointers (Linux-PAM and OpenPAM).
+        // SAFETY: an array of `count` pointers (Linux-PAM and OpenPAM).
         let at = unsafe { messages.add(i) };
         // SAFETY: within it.
         let message = unsafe { *at };
@@ -264,8 +264,8 @@ extern "C" fn talk(
         all.push(message);
     }
     let prompts: Vec<bool> = all.iter().map(|m| m.style.is_prompt()).collect();
-    // SAFETY: what `start` gave, which lives as long as the handle; PAM calls from
-    // this one thread, and never from within this call.
+    // SAFETY: the pointer that `start` passed, valid as long as the handle; PAM calls from this one
+    // thread, and never from within this call.
     let talker = unsafe { &mut *data.cast::<Talker>() };
     let Some(answers) = talker.0.converse(all) else {
         return ffi::PAM_CONV_ERR;
@@ -281,7 +281,7 @@ extern "C" fn talk(
 }
 
 fn read_message(message: *const ffi::pam_message) -> Option<Message> {
-    // SAFETY: PAM's own structure, which lives for the call, or null.
+    // SAFETY: PAM's own structure, which is valid for the call, or null.
     let message = unsafe { message.as_ref() }?;
     let style = style_of(message.msg_style)?;
     if message.msg.is_null() {

@@ -1,8 +1,8 @@
-//! PAM's own files, as far as the daemon must know of them. Apart from the calls, so
-//! that no program but the login worker is linked with PAM's library.
+//! PAM's service files, as far as the daemon must check them. Separate from the PAM calls, so that
+//! only the login worker is linked with PAM's library.
 //!
-//! PAM asks the service `other` for each kind of line that a service has none of
-//! (pam.conf(5)), and `other` may let people in: ours must have one of each.
+//! PAM asks the service `other` for each kind of line that a service lacks (pam.conf(5)), and
+//! `other` may allow logins: this program's service must have a line of each kind.
 
 use std::fmt;
 use std::fs::File;
@@ -13,26 +13,27 @@ use std::path::{Path, PathBuf};
 /// The service's name.
 pub const SERVICE: &str = "cosserver";
 
-/// Where PAM looks for a service's stack, besides the one file for all of them.
+/// The directories in which PAM looks for a service's file, besides the single file for all
+/// services.
 const FOLDERS: [&str; 3] = ["/etc/pam.d", "/usr/lib/pam.d", "/usr/share/pam.d"];
 
 /// The kinds of lines.
 const KINDS: [&str; 4] = ["auth", "account", "password", "session"];
 
-/// Longest file that is read, bytes.
+/// The longest file that is read, bytes.
 const LONGEST: u64 = 64 << 10;
 
-/// Files that are looked into for one kind of lines, should they include each other.
+/// The most files that are searched for one kind of line, in case they include each other.
 const MOST: usize = 64;
 
-/// Why nobody can be let in by the service's stack.
+/// Why no user can log in by the service's stack.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// There is none.
+    /// There is no file for the service.
     Missing,
-    /// It has no line of that kind.
+    /// It has no line of this kind.
     Lacks(PathBuf, &'static str),
-    /// A file cannot be read, or others can write it.
+    /// A file cannot be read, or other users can write it.
     Unusable(PathBuf, String),
 }
 
@@ -50,10 +51,10 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// Judges the service's stack, with all that it includes.
+/// Checks the service's stack, with all files that it includes.
 ///
 /// # Errors
-/// Nobody is to be let in by it.
+/// No user may log in by it.
 pub fn judge() -> Result<(), Trouble> {
     judge_in(&FOLDERS.map(Path::new), SERVICE)
 }
@@ -70,12 +71,12 @@ fn judge_in(folders: &[&Path], service: &str) -> Result<(), Trouble> {
 }
 
 fn find(folders: &[&Path], name: &str) -> Option<PathBuf> {
-    // A name that is a path stands for itself.
+    // `join` keeps an absolute path as it is.
     let all = folders.iter().map(|f| f.join(name));
     all.into_iter().find(|f| f.is_file())
 }
 
-/// A file that nobody but root, or this user, has written.
+/// Reads a file that only root or this user can write.
 fn read(path: &Path) -> Result<String, Trouble> {
     let unusable = |why: String| Trouble::Unusable(path.to_owned(), why);
     let of = |e: io::Error| unusable(e.to_string());
@@ -95,7 +96,7 @@ fn read(path: &Path) -> Result<String, Trouble> {
     Ok(String::from_utf8_lossy(&bytes).replace("\\\n", " "))
 }
 
-/// Whether some module is asked for what this kind of lines is for.
+/// Returns whether a line of this kind calls some module.
 fn has(folders: &[&Path], text: &str, kind: &str, left: &mut usize) -> Result<bool, Trouble> {
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or_default();
@@ -112,7 +113,7 @@ fn has(folders: &[&Path], text: &str, kind: &str, left: &mut usize) -> Result<bo
             }
             _ => continue,
         };
-        // One that is not there is PAM's to complain of.
+        // A missing included file is left to PAM to report.
         let file = included.and_then(|name| find(folders, name));
         if let Some(file) = file.filter(|_| *left > 0) {
             *left -= 1;
@@ -124,7 +125,8 @@ fn has(folders: &[&Path], text: &str, kind: &str, left: &mut usize) -> Result<bo
     Ok(false)
 }
 
-/// Whether a line that begins so is of that kind. (With a `-` its module may be missing.)
+/// Returns whether a line that begins with this word is of that kind. (With a `-` its module may be
+/// missing.)
 fn is_of(word: &str, kind: &str) -> bool {
     word.strip_prefix('-')
         .unwrap_or(word)
@@ -182,9 +184,9 @@ mod tests {
         assert_eq!(judged(&scratch, all), lacks("session"));
         scratch.file("common", format!("{common}session required a.so\n"), 0o644);
         assert_eq!(judged(&scratch, all), Ok(()));
-        // Of an include the other kinds do not count.
+        // An include counts only for its own kind of line.
         assert_eq!(judged(&scratch, "auth include common\n"), lacks("account"));
-        // For ever.
+        // Includes itself without end.
         let itself = "auth include cosserver\n".repeat(1000);
         assert_eq!(judged(&scratch, &itself), lacks("auth"));
     }

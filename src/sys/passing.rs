@@ -1,5 +1,5 @@
-//! Messages with descriptors between our own processes, over a Unix socket
-//! that keeps the borders of messages.
+//! Messages with descriptors between processes of this program, over a Unix socket that keeps
+//! message boundaries.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -9,11 +9,10 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
 };
 
-/// Most descriptors in one message: some of the listeners, or what a session
-/// needs.
+/// The most descriptors in one message: a part of the listeners, or what a session needs.
 pub const DESCRIPTORS: usize = 16;
 
-/// A connected pair, nonblocking and closed on exec.
+/// Creates a connected pair, nonblocking and closed on exec.
 ///
 /// # Errors
 /// No descriptors are left.
@@ -22,10 +21,10 @@ pub fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
 }
 
-/// What waits on a socket.
+/// What is pending on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// A message that may be received, or what receiving will tell.
+    /// A message that may be received, or a state that receiving reports.
     Message,
     /// Nothing at the moment.
     Nothing,
@@ -33,10 +32,10 @@ pub enum Next {
     Over,
 }
 
-/// One end of a socket that keeps the borders of messages.
+/// One end of a socket that keeps message boundaries.
 pub trait Endpoint: AsFd {
-    /// Returns what waits there. Of our own processes, which send what they should,
-    /// nothing is asked before it is received.
+    /// Returns what is pending. Messages from this program's own processes are trusted, so by
+    /// default nothing is checked before it is received.
     fn next(&self) -> Next {
         Next::Message
     }
@@ -44,17 +43,17 @@ pub trait Endpoint: AsFd {
 
 impl Endpoint for OwnedFd {}
 
-/// How often a call is made again at once while the system is short of memory.
+/// How often a call is repeated at once while the system is short of memory.
 const AGAIN: u32 = 8;
 
-/// Whether an error says that the system is short of something at the moment, memory or
-/// descriptors on their way, and nothing of the other side.
+/// Returns whether an error says that the system is temporarily short of memory or of descriptors
+/// in flight, and nothing about the peer.
 pub const fn is_shortage(e: Errno) -> bool {
     matches!(e, Errno::ENOMEM | Errno::ENOBUFS | Errno::ETOOMANYREFS)
 }
 
-/// Makes a call again where a signal has interrupted it or, some times, where the system is
-/// short of memory.
+/// Repeats a call if a signal interrupted it or, a limited number of times, if the system is short
+/// of memory.
 fn persistently<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     let mut short = 0;
     loop {
@@ -66,11 +65,11 @@ fn persistently<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     }
 }
 
-/// Sends one message whole, or nothing.
+/// Sends one message as a whole, or nothing.
 ///
 /// # Errors
-/// `EAGAIN` when the other side does not read, one that [`is_shortage`] when the system
-/// cannot take it now; anything else when the other side is gone.
+/// `EAGAIN` if the peer does not read; an error for which [`is_shortage`] holds if the system
+/// cannot take the message now; any other error if the peer is gone.
 pub fn send(to: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> nix::Result<()> {
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
@@ -80,13 +79,13 @@ pub fn send(to: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> nix::
     persistently(|| sendmsg::<()>(to.as_raw_fd(), &parts, control, flags, None)).map(drop)
 }
 
-/// A message that came: how many bytes of the buffer it fills, and its
-/// descriptors, closed on exec. Zero bytes: the other side is gone.
+/// A received message: its length in the buffer, and its descriptors, closed on exec. Zero bytes:
+/// the peer is gone.
 pub struct Received {
     /// Bytes in the buffer.
     pub length: usize,
-    /// The descriptors, in the sender's order. None at all where not every one of
-    /// them could be had: too many came, or this process has no number left.
+    /// The descriptors, in the sender's order. Empty if not all of them could be received: there
+    /// were too many, or this process has no descriptor left.
     pub fds: Vec<OwnedFd>,
     /// The message was longer than the buffer.
     pub truncated: bool,
@@ -95,7 +94,7 @@ pub struct Received {
 /// Receives one message.
 ///
 /// # Errors
-/// `EAGAIN` when there is none and the socket does not block.
+/// `EAGAIN` if there is none and the socket does not block.
 pub fn receive(from: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<Received> {
     let mut space = [0_u64; SPACE / 8];
     let mut part = libc::iovec {
@@ -114,7 +113,7 @@ pub fn receive(from: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<Received>
         Errno::result(unsafe { libc::recvmsg(from.as_raw_fd(), &raw mut header, flags) })
     })?;
     let length = usize::try_from(length).unwrap_or(0);
-    // All of them are taken before any is judged, so that none is left open.
+    // All descriptors are taken before any check, so that none is left open.
     let mut fds = descriptors(&header);
     if header.msg_flags & libc::MSG_CTRUNC != 0 {
         fds.clear();
@@ -129,15 +128,15 @@ pub fn receive(from: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<Received>
 /// Bytes of control data for [`DESCRIPTORS`].
 const SPACE: usize = 16 + DESCRIPTORS * size_of::<RawFd>();
 
-/// The descriptors that the kernel has just made for us, also where it could not
-/// make all of them: nix would leave those open.
+/// Takes the descriptors that the kernel has just created, even if it could not create all of them:
+/// nix would leave those open.
 fn descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
     let mut fds = Vec::new();
-    // SAFETY: recvmsg(2) has filled the header in; so for the calls below.
+    // SAFETY: recvmsg(2) has filled the header in; also for the calls below.
     let mut at = unsafe { libc::CMSG_FIRSTHDR(header) };
     // SAFETY: null, or a whole control message in the buffer.
     while let Some(message) = unsafe { at.as_ref() } {
-        // SAFETY: a sum, nothing is read.
+        // SAFETY: computes a length and reads nothing.
         let head = unsafe { libc::CMSG_LEN(0) } as usize;
         #[allow(
             clippy::unnecessary_cast,
@@ -152,8 +151,8 @@ fn descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
                 let place = unsafe { data.add(i) };
                 // SAFETY: the kernel has written a number there, aligned or not.
                 let fd = unsafe { place.read_unaligned() };
-                // SAFETY: the kernel has just made this descriptor for us, and
-                // nothing else in this process knows its number.
+                // SAFETY: the kernel has just created this descriptor, and nothing else in this
+                // process knows its number.
                 fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
             }
         }
@@ -171,15 +170,14 @@ mod tests {
         std::fs::read_dir("/proc/self/fd").unwrap().count()
     }
 
-    /// More descriptors than a message may have: the message comes without any,
-    /// and none stays open.
+    /// A message with more descriptors than allowed arrives without any, and none stays open.
     #[test]
     fn a_message_with_too_many_descriptors_leaves_none_behind() {
         let (a, b) = pair().unwrap();
         let many = vec![a.as_fd(); DESCRIPTORS + 4];
         let mut buffer = [0; 16];
-        // Other tests of this program open files meanwhile: a leak of 16 each
-        // time is told from them.
+        // Other tests of this program open files at the same time: the bound distinguishes them
+        // from a leak of 16 each time.
         let before = open();
         for _ in 0..100 {
             send(a.as_fd(), b"x", &many).unwrap();

@@ -1,7 +1,8 @@
-//! A descriptor that becomes readable when a process has ended: pidfd (Linux
-//! 5.3). Where there is none the monitor looks at all its jobs on SIGCHLD.
-//! And the process group that such a process leads, for as long as anybody is
-//! in it (Linux 6.9).
+//! Process descriptors: a pidfd becomes readable when its process has ended (Linux 5.3). Without
+//! them the monitor checks all its jobs on SIGCHLD.
+//!
+//! A pidfd also stands for the process group that its process leads, as long as the group has a
+//! member (Linux 6.9).
 
 use std::os::fd::OwnedFd;
 
@@ -9,25 +10,25 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-/// The descriptor of a child that has not been reaped, closed on exec.
-/// `None` where the system has no such thing.
+/// Opens the descriptor of a child that has not been reaped, closed on exec. `None` if the system
+/// has no pidfds.
 #[cfg(target_os = "linux")]
 pub fn open(pid: Pid) -> Option<OwnedFd> {
     use std::os::fd::FromRawFd;
-    // SAFETY: the call takes two integers and touches no memory of ours.
+    // SAFETY: the call takes two integers and accesses no memory of this process.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
     let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-    // SAFETY: the kernel has just made this descriptor for us.
+    // SAFETY: the kernel has just created this descriptor.
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// `None`: this system has no such thing.
+/// Returns `None`: this system has no pidfds.
 #[cfg(not(target_os = "linux"))]
 pub fn open(_: Pid) -> Option<OwnedFd> {
     None
 }
 
-/// Whether a process has ended, reaped or not.
+/// Returns whether a process has ended, reaped or not.
 pub fn has_ended(process: &OwnedFd) -> bool {
     use std::os::fd::AsFd;
 
@@ -36,14 +37,14 @@ pub fn has_ended(process: &OwnedFd) -> bool {
     poll(&mut fds, PollTimeout::ZERO) != Ok(0)
 }
 
-/// Whether a process has not been reaped, as far as the system tells: so long its number is
-/// nobody else's.
+/// Returns whether a process has not been reaped, as far as the system tells: until then no other
+/// process gets its ID.
 pub fn is_there(process: &OwnedFd) -> bool {
     #[cfg(target_os = "linux")]
     {
         use std::os::fd::AsRawFd;
         let (fd, nothing) = (process.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
-        // SAFETY: without a siginfo_t the call touches no memory of ours.
+        // SAFETY: without a siginfo_t the call accesses no memory of this process.
         let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, 0, nothing, 0) };
         match Errno::result(done) {
             Ok(_) => return true,
@@ -54,17 +55,17 @@ pub fn is_there(process: &OwnedFd) -> bool {
     !has_ended(process)
 }
 
-/// Signals one process, by the descriptor that [`open`] gave. Where there are none it is
-/// signalled by its number.
+/// Signals one process, by the descriptor that [`open`] returned. Without one, it is signalled by
+/// its ID.
 pub fn signal(process: Option<&OwnedFd>, pid: Pid, signal: Signal) {
     #[cfg(target_os = "linux")]
     if let Some(process) = process {
         use std::os::fd::AsRawFd;
         let nothing = std::ptr::null::<libc::siginfo_t>();
         let (fd, number) = (process.as_raw_fd(), signal as libc::c_int);
-        // SAFETY: without a siginfo_t the call touches no memory of ours.
+        // SAFETY: without a siginfo_t the call accesses no memory of this process.
         let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, nothing, 0) };
-        // Where the call itself is missing or taken away the number must do.
+        // If the system call is missing or denied, use the process ID.
         if matches!(Errno::result(done), Ok(_) | Err(Errno::ESRCH)) {
             return;
         }
@@ -73,29 +74,28 @@ pub fn signal(process: Option<&OwnedFd>, pid: Pid, signal: Signal) {
     let _ = nix::sys::signal::kill(pid, signal);
 }
 
-/// Signals the process group that a process leads, or has led: unlike its
-/// number, its descriptor can become nobody else's, also once it was reaped.
-/// `None` sends nothing and asks only whether anybody is there; a leader that
-/// was not reaped is.
+/// Signals the process group that a process leads, or has led. Unlike the ID, the descriptor never
+/// refers to another process, even after the leader was reaped. With `None` sends nothing and only
+/// checks whether the group has a member; a leader that was not reaped counts.
 ///
 /// # Errors
-/// ESRCH: nobody is in the group any more. Another: the system has no such
-/// thing, or what is left may not be signalled.
+/// ESRCH: the group has no member any more. Any other: the system does not support this, or the
+/// remaining members may not be signalled.
 #[cfg(target_os = "linux")]
 pub fn signal_group(leader: &OwnedFd, signal: Option<Signal>) -> nix::Result<()> {
     use std::os::fd::AsRawFd;
-    /// `PIDFD_SIGNAL_PROCESS_GROUP`: libc does not have it yet.
+    /// `PIDFD_SIGNAL_PROCESS_GROUP`: libc does not define it yet.
     const GROUP: libc::c_uint = 1 << 2;
     let number = signal.map_or(0, |s| s as libc::c_int);
     let nothing = std::ptr::null::<libc::siginfo_t>();
     let fd = leader.as_raw_fd();
-    // SAFETY: without a siginfo_t the call touches no memory of ours.
+    // SAFETY: without a siginfo_t the call accesses no memory of this process.
     let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, nothing, GROUP) };
     Errno::result(done).map(drop)
 }
 
-/// Signals the process group of a leader that others may have reaped. Before Linux 6.9 a
-/// group has a number alone, which is its leader's own as long as that has not ended.
+/// Signals the process group of a leader that other processes may have reaped. Before Linux 6.9 a
+/// group has only an ID, which is safe to use only while its leader has not ended.
 pub fn signal_led(leader: &OwnedFd, pid: Pid, signal: Signal) {
     match signal_group(leader, Some(signal)) {
         Ok(()) | Err(Errno::ESRCH) => {}
@@ -104,7 +104,7 @@ pub fn signal_led(leader: &OwnedFd, pid: Pid, signal: Signal) {
     }
 }
 
-/// An error: this system has no such thing.
+/// Returns an error: this system has no pidfds.
 #[cfg(not(target_os = "linux"))]
 pub fn signal_group(_: &OwnedFd, _: Option<Signal>) -> nix::Result<()> {
     Err(Errno::ENOSYS)
@@ -142,7 +142,7 @@ mod tests {
         }
         drop(stdin);
         stdout.read_to_end(&mut Vec::new()).unwrap();
-        // Whoever inherits the last member has still to reap it.
+        // The process that inherits the last member has still to reap it.
         let end = Instant::now() + Duration::from_secs(30);
         while signal_group(&group, None) != Err(Errno::ESRCH) {
             assert!(Instant::now() < end, "it does not become empty");

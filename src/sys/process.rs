@@ -1,5 +1,5 @@
-//! Our own processes: starting the program anew in another role, waiting for
-//! children, signalling process groups.
+//! Processes of this program: starts the program again in another role, waits for children, signals
+//! process groups.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -20,23 +20,22 @@ use super::oom::{self, OomPriority};
 use super::rlimits;
 use crate::fault::Fault;
 
-/// The exit statuses of our processes.
+/// Exit status of a process of this program that succeeded.
 pub const SUCCESS: u8 = 0;
-/// The same of one that could not do its work.
+/// Exit status of one that could not do its work.
 pub const FAILURE: u8 = 1;
 
-/// The descriptor on which a process of ours finds its channel.
+/// The descriptor on which a process of this program finds its channel.
 pub const CHANNEL: i32 = 3;
 
-/// Starts this very program again under another name, with one descriptor, its
-/// channel, as number 3, stderr kept until it calls [`quiet`], nothing else of ours and
-/// no environment but what its allocator is told; in a session of its own, so that what
-/// a terminal sends to the monitor's group (Ctrl-C) is for the monitor to judge.
-/// A fork alone would take the monitor's secrets along. The caller waits until it has
-/// executed the program.
+/// Starts this program again under another name. It gets its channel as descriptor 3, stderr until
+/// it calls [`quiet`], no other descriptor, and no environment but the allocator's settings. It
+/// runs in its own session, so that the monitor decides about what a terminal sends to its process
+/// group (Ctrl-C). A fork without exec would take the monitor's secrets along. The caller waits
+/// until the child has executed the program.
 ///
 /// # Errors
-/// No process was to be had.
+/// The process could not be created.
 pub fn again(name: &str, channel: BorrowedFd<'_>, standing: OomPriority) -> nix::Result<Pid> {
     start(
         &super::inherited::own_program(),
@@ -47,20 +46,20 @@ pub fn again(name: &str, channel: BorrowedFd<'_>, standing: OomPriority) -> nix:
     )
 }
 
-/// The login worker's program: one of its own beside this one, so that PAM's library is
-/// in no other process. Opened once, as the running program itself is: should another
-/// version take its place meanwhile, that is for the daemon that is started then.
+/// The login worker's program: a separate one beside this one, so that PAM's library is in no other
+/// process. Opened once, like the running program itself: a new version that replaces the file is
+/// used by the next daemon.
 pub struct LoginProgram {
     path: CString,
-    /// Where the system can execute what is open.
+    /// The open file, if the system can execute open files.
     file: Option<OwnedFd>,
 }
 
 impl LoginProgram {
-    /// The one beside this program.
+    /// Opens the program beside this one.
     ///
     /// # Errors
-    /// It is not there, not a program, or others could put another in its place.
+    /// It is missing, not a program, or other users could replace it.
     pub fn open() -> Result<Self, Fault> {
         use std::fs::OpenOptions;
         use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -71,7 +70,8 @@ impl LoginProgram {
                 "{e}; it must lie beside cosserver, where make install puts it"
             ))
         };
-        // What is judged is what will run: the open file, not what has its name then.
+        // The checked file is the one that will run: the open file, not the one that has its name
+        // later.
         let file = if cfg!(target_os = "linux") {
             let mut options = OpenOptions::new();
             options.read(true).custom_flags(libc::O_PATH);
@@ -96,7 +96,7 @@ impl LoginProgram {
                 &"others can write it: chown it to root, chmod it to 755",
             ));
         }
-        // Without /proc it has no name by which it could be executed.
+        // Without /proc the open file has no path by which it could be executed.
         #[cfg(target_os = "linux")]
         let file = file.filter(|_| super::inherited::has_proc());
         let file = file.as_ref().map(above_a_childs).transpose()?;
@@ -107,10 +107,10 @@ impl LoginProgram {
         })
     }
 
-    /// Starts a login worker, as gate and relay are started.
+    /// Starts a login worker, in the same way as gate and relay.
     ///
     /// # Errors
-    /// No process was to be had.
+    /// The process could not be created.
     pub fn start(&self, channel: BorrowedFd<'_>) -> nix::Result<Pid> {
         const OPEN: &CStr = c"/proc/self/fd/4";
         let path = self.file.as_ref().map_or(&*self.path, |_| OPEN);
@@ -120,10 +120,10 @@ impl LoginProgram {
     }
 }
 
-/// The same open file under a number above those that a child of ours uses.
+/// Duplicates an open file to a number above those that a child uses.
 fn above_a_childs(file: &File) -> nix::Result<OwnedFd> {
     let high = fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(CHANNEL + 2))?;
-    // SAFETY: the kernel has just made this descriptor for us.
+    // SAFETY: the kernel has just created this descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(high) })
 }
 
@@ -145,23 +145,23 @@ fn start(
     })
 }
 
-/// What gate, relay and look-up process run, to be forked where no program of their own is
-/// executed.
+/// The functions of gate, relay and look-up process, for forking them without executing the program
+/// again.
 pub struct Apart {
-    /// The gate's life.
+    /// Runs the gate.
     pub gate: fn() -> u8,
-    /// The relay's.
+    /// Runs the relay.
     pub relay: fn() -> u8,
-    /// The look-up process's.
+    /// Runs the look-up process.
     pub lookup: fn() -> u8,
 }
 
-/// Runs this in a copy of this process instead, in the same surroundings as
-/// [`again`]. Only for a process that has one thread and has read no secret yet: what
-/// it knows, the copy knows, and where things lie in its memory.
+/// Runs `run` in a copy of this process, in the same environment as [`again`]. Only for a process
+/// that has one thread and has read no secret yet: the copy knows everything that this process
+/// knows, including its memory layout.
 ///
 /// # Errors
-/// No process was to be had.
+/// The process could not be created.
 pub fn apart(run: fn() -> u8, channel: BorrowedFd<'_>, standing: OomPriority) -> nix::Result<Pid> {
     if let Some(child) = super::job::fork_quietly()? {
         return Ok(child);
@@ -180,41 +180,41 @@ fn forget_environment() {
     }
     // SAFETY: this process has one thread, which is in this call.
     let mut next = unsafe { environ };
-    // SAFETY: an array of pointers, the last of which is null, or none.
+    // SAFETY: an array of pointers that ends with a null pointer, or a null pointer.
     while let Some(entry) = unsafe { next.as_ref() }.filter(|entry| !entry.is_null()) {
         // SAFETY: a string of this process's own memory.
         let length = unsafe { libc::strlen(*entry) };
-        // SAFETY: as above; nobody reads it any more.
+        // SAFETY: as above; nothing reads it any more.
         unsafe { std::ptr::write_bytes(*entry, 0, length) };
-        // SAFETY: not beyond the null pointer, which this one was not.
+        // SAFETY: not beyond the null pointer, because this entry was not null.
         next = unsafe { next.add(1) };
     }
-    // SAFETY: as for the first.
+    // SAFETY: as for `environ` above.
     unsafe { libc::clearenv() };
 }
 
-/// A child of ours: signals as at the start, a session of its own, its channel, no
-/// input or output, and nothing else of ours open but stderr. `file`: what number 4 is
-/// to be until a program is executed.
+/// Sets up a child: default signals, its own session, its channel, no input or output, and no other
+/// open descriptor but stderr. `file`: the file to have as descriptor 4 until a program is
+/// executed.
 pub(super) fn settle_in(channel: BorrowedFd<'_>, file: Option<&OwnedFd>, standing: OomPriority) {
     super::job::default_signals();
     oom::take(standing);
-    // SAFETY: takes nothing, and fails for no child that was just made.
+    // SAFETY: takes no arguments, and does not fail in a new child.
     unsafe { libc::setsid() };
-    // SAFETY: duplicates onto number 3, which is then kept over exec.
+    // SAFETY: duplicates onto descriptor 3, which stays open over exec.
     unsafe { libc::dup2(channel.as_raw_fd(), CHANNEL) };
     if channel.as_raw_fd() == CHANNEL {
-        // SAFETY: it stands there already: only keep it over exec.
+        // SAFETY: it has this number already: only clears close-on-exec.
         unsafe { libc::fcntl(CHANNEL, libc::F_SETFD, 0) };
     }
     null_onto_stdin_and_stdout();
     let mut last = CHANNEL;
     if let Some(file) = file {
         last = CHANNEL + 1;
-        // SAFETY: duplicates onto number 4, which is closed once it is executed.
+        // SAFETY: duplicates onto descriptor 4, which is closed on exec.
         unsafe { libc::dup3(file.as_raw_fd(), last, libc::O_CLOEXEC) };
     }
-    // Not what the daemon itself was started with either.
+    // Also the descriptors that the daemon itself was started with.
     super::job::close_from(last + 1);
 }
 
@@ -222,29 +222,29 @@ fn null_onto_stdin_and_stdout() {
     // SAFETY: the string ends with NUL.
     let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
     for number in [0, 1] {
-        // SAFETY: duplicates onto the standard numbers.
+        // SAFETY: duplicates onto standard descriptors.
         unsafe { libc::dup2(null, number) };
     }
     if null > CHANNEL {
-        // SAFETY: opened above, and used no more.
+        // SAFETY: opened above, and no longer used.
         unsafe { libc::close(null) };
     }
 }
 
-/// Points stderr to nothing, where stdout points already: a process of ours that
-/// was taken over is to write no line into the monitor's log.
+/// Points stderr to `/dev/null`, like stdout: a compromised process must not write a line into the
+/// monitor's log.
 pub fn quiet() {
-    // SAFETY: duplicates onto a standard number.
+    // SAFETY: duplicates onto a standard descriptor.
     unsafe { libc::dup2(1, 2) };
 }
 
-/// Has this process killed when the one that started it ends, or no longer. (Linux; else
-/// it finds out when it speaks next.)
+/// Sets whether the kernel kills this process when its parent ends. (Linux; on other systems the
+/// process learns of it when it next uses its channel.)
 pub fn ends_with_parent(ends: bool) {
     #[cfg(target_os = "linux")]
     {
         let signal = if ends { libc::SIGKILL } else { 0 };
-        // SAFETY: takes a number, and concerns this process alone.
+        // SAFETY: takes a number, and affects only this process.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
     }
     let _ = ends;
@@ -255,21 +255,21 @@ pub fn ends_with_parent(ends: bool) {
 pub enum Ended {
     /// It exited with this status.
     Exited(i32),
-    /// This signal ended it, which may be a real-time one.
+    /// This signal killed it; it may be a real-time one.
     Killed(i32),
 }
 
-/// How often it is asked how a child ended, where the call fails.
+/// How often the call is made if it fails.
 const ATTEMPTS: usize = 3;
 
-/// How a child ended, if it has; it stays unreaped, so that neither its number
-/// nor its process group can become another's. By the raw call: nix's has no
-/// answer where a real-time signal was the cause.
+/// Returns how a child ended, if it has. The child stays unreaped, so that neither its process ID
+/// nor its process group can become another's. Uses the raw call: nix's returns nothing if a
+/// real-time signal was the cause.
 pub fn ended(pid: Pid) -> Option<Ended> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     let id = libc::id_t::try_from(pid.as_raw()).ok()?;
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    // Its end is told once: a call that failed is made again.
+    // The monitor gets one notice of the child's end, so a failed call is repeated.
     let done = (0..ATTEMPTS).find_map(|_| {
         // SAFETY: the structure is large enough and lives for the call.
         let done =
@@ -277,10 +277,10 @@ pub fn ended(pid: Pid) -> Option<Ended> {
         matches!(done, Ok(_) | Err(Errno::ECHILD)).then_some(done)
     })?;
     if done.is_err() {
-        // Reaped by nobody but us; if it is gone all the same, it has ended.
+        // Only this process reaps it; if it is gone all the same, it has ended.
         return Some(Ended::Exited(255));
     }
-    // SAFETY: every bit pattern is one, and it was zeroed.
+    // SAFETY: every bit pattern is valid, and it was zeroed.
     let info = unsafe { info.assume_init() };
     // SAFETY: after waitid the fields of a child's signal are valid, or still zero.
     if unsafe { info.si_pid() } == 0 {
@@ -295,7 +295,7 @@ pub fn ended(pid: Pid) -> Option<Ended> {
     }
 }
 
-/// Reaps a child that has ended. `false`: it has not.
+/// Reaps a child that has ended. Returns `false` if it has not.
 pub fn reap(pid: Pid) -> bool {
     !matches!(
         waitpid(pid, Some(WaitPidFlag::WNOHANG)),
@@ -303,21 +303,21 @@ pub fn reap(pid: Pid) -> bool {
     )
 }
 
-/// Signals a whole process group, whose leader has not been reaped.
+/// Signals a whole process group. Its leader must not have been reaped.
 pub fn signal_group(leader: Pid, signal: Signal) {
-    // The group may be gone, or not yet made: the leader is there in any case.
+    // The group may be gone, or not yet exist: the leader exists in any case.
     if killpg(leader, signal).is_err() {
         let _ = kill(leader, signal);
     }
 }
 
-/// Signals one child of ours.
+/// Signals one child of this process.
 pub fn signal(pid: Pid, signal: Signal) {
     let _ = kill(pid, signal);
 }
 
-/// Does this with the file permissions of a user and its primary group; the other groups
-/// are this process's own. `None`, and on other systems than Linux: as this process.
+/// Runs `what` with the file permissions of a user and its primary group; the supplementary groups
+/// stay this process's own. With `None`, and on systems other than Linux, as this process.
 pub fn as_user<T>(user: Option<(IdNumber, IdNumber)>, what: impl FnOnce() -> T) -> T {
     #[cfg(target_os = "linux")]
     if let Some((uid, gid)) = user {
@@ -335,7 +335,7 @@ pub fn as_user<T>(user: Option<(IdNumber, IdNumber)>, what: impl FnOnce() -> T) 
     what()
 }
 
-/// The name that `ps` and `/proc` show for this process, at most 15 bytes.
+/// Sets the name that `ps` and `/proc` show for this process, at most 15 bytes.
 pub fn set_name(name: &str) {
     #[cfg(target_os = "linux")]
     if let Ok(name) = CString::new(name) {
@@ -346,27 +346,27 @@ pub fn set_name(name: &str) {
     let _ = name;
 }
 
-/// Goes into the background: the parent waits until the child has said that it
-/// is ready, or has failed, and then exits with that. Returns in the child,
-/// with the descriptor to say it on (one byte, then closed).
+/// Goes into the background. The parent waits until the child has reported that it is ready, or has
+/// failed, and exits accordingly. Returns in the child, with the descriptor to report on (one byte,
+/// then closed).
 ///
 /// # Errors
-/// No process was to be had.
+/// The process could not be created.
 pub fn to_background() -> nix::Result<OwnedFd> {
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    // SAFETY: this process has one thread, so the child is as whole as its parent.
+    // SAFETY: this process has one thread, so the child is complete.
     match unsafe { fork() }? {
         ForkResult::Parent { .. } => {
             drop(write);
             let mut byte = [0];
             let ready = nix::unistd::read(&read, &mut byte) == Ok(1);
-            // SAFETY: the child goes on with everything; the parent has nothing to clean up.
+            // SAFETY: the child continues with everything; the parent has nothing to clean up.
             unsafe { libc::_exit(i32::from(!ready)) }
         }
         ForkResult::Child => {
             drop(read);
             nix::unistd::setsid()?;
-            // No file system is to be kept busy: every path of ours is absolute.
+            // So that no file system is busy; all paths of the daemon are absolute.
             nix::unistd::chdir("/")?;
             null_onto_stdin_and_stdout();
             Ok(write)
@@ -374,12 +374,12 @@ pub fn to_background() -> nix::Result<OwnedFd> {
     }
 }
 
-/// What stderr was before [`silence_stderr`].
+/// The stderr from before [`silence_stderr`].
 pub struct SavedStderr(OwnedFd);
 
-/// Points stdin, stdout and, unless `stderr` is to stay, stderr to nothing: a
-/// daemon in the background must not keep the terminal or the pipe of whoever
-/// started it, nor inetd's connection. What it starts inherits that.
+/// Points stdin, stdout and, unless `stderr`, stderr to `/dev/null`: a daemon in the background
+/// must not keep the terminal or the pipe of the process that started it, nor inetd's connection.
+/// Child processes inherit that.
 ///
 /// # Errors
 /// No descriptors are left.
@@ -393,15 +393,15 @@ pub fn silence_stderr(stderr: bool) -> std::io::Result<SavedStderr> {
 }
 
 impl SavedStderr {
-    /// Puts stderr back, to complain on it.
+    /// Restores stderr, to report an error on it.
     pub fn undo(&self) {
-        // SAFETY: duplicates onto a standard number.
+        // SAFETY: duplicates onto a standard descriptor.
         unsafe { libc::dup2(self.0.as_raw_fd(), 2) };
     }
 }
 
-/// No core file and no tracing by others: this process holds secrets. The hard
-/// limit stays, or an ordinary user could not give it back to a job.
+/// Disables core files, and tracing by other processes: this process holds secrets. The hard limit
+/// stays, because without it an ordinary user could not restore a job's limit.
 pub fn keep_private() {
     if let Ok((_, hard)) = rlimits::get(Resource::RLIMIT_CORE) {
         let _ = rlimits::set(Resource::RLIMIT_CORE, 0, hard);

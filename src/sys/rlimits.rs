@@ -1,7 +1,7 @@
 //! Resource limits (getrlimit(2)) as 64-bit numbers on every machine.
 //!
-//! Used by every process. The C library's numbers have 32 bits on 32-bit machines; "no limit"
-//! is [`UNLIMITED`] on all of them.
+//! Used by every process. The C library's numbers have 32 bits on 32-bit machines; "no limit" is
+//! [`UNLIMITED`] on all of them.
 
 use nix::errno::Errno;
 use nix::libc::rlim_t;
@@ -18,7 +18,7 @@ pub(in crate::sys) fn get(which: Resource) -> Result<(u64, u64), Errno> {
     getrlimit(which).map(|(soft, hard)| (widen(soft), widen(hard)))
 }
 
-/// Sets the soft and the hard limit. What the machine cannot express is no limit.
+/// Sets the soft and the hard limit. A value that the machine cannot express means no limit.
 ///
 /// # Errors
 /// As setrlimit(2).

@@ -1,48 +1,48 @@
-//! The walls around gate and relay: another user, an empty root, no new
-//! privileges, no files (landlock), few system calls (seccomp).
+//! The sandbox of gate and relay: another user, an empty root directory, no new privileges, no
+//! files (landlock), few system calls (seccomp).
 //!
-//! Where the kernel lacks landlock or seccomp, or a container's filter takes the system
-//! call away, the process goes on without, and its report says which and why. Where
-//! it has them and they fail, that is an error, which names the protection.
+//! If the kernel lacks landlock or seccomp, or a container's filter denies the system call, the
+//! process continues without it and reports which protection is missing, and why. If the kernel has
+//! a protection and enabling it fails, that is an error, which names the protection.
 
 use std::io;
 
 use super::id_number::IdNumber;
 use crate::fault::Fault;
 
-/// Which process is to be walled in.
+/// The process to sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// One thread, one event loop.
+    /// One thread with one event loop.
     Gate,
     /// Threads that move bytes.
     Relay,
 }
 
-/// Which walls stand.
+/// The protections in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SandboxStatus {
-    /// Another user and an empty root (only root can).
+    /// Another user and an empty root directory (only as root).
     pub chroot: bool,
     /// No file can be opened.
     pub landlock: bool,
-    /// Only the system calls of the role.
+    /// Only the system calls of the role are allowed.
     pub seccomp: bool,
-    /// What the kernel answered where landlock is missing; else 0.
+    /// The kernel's error if landlock is missing; otherwise 0.
     pub landlock_error: i32,
-    /// What it answered where seccomp is missing; else 0.
+    /// The kernel's error if seccomp is missing; otherwise 0.
     pub seccomp_error: i32,
 }
 
 impl SandboxStatus {
-    /// The protections that are missing because the kernel refused them: the name of
-    /// each, and its error.
+    /// Returns the protections that are missing because the kernel refused them: the name of each,
+    /// and its error.
     pub fn missing(&self) -> impl Iterator<Item = (&'static str, io::Error)> {
         missing(self.landlock_error, self.seccomp_error)
     }
 }
 
-/// Names the protections that have an error, and says what that is.
+/// Returns the protections that have an error, and the error.
 pub(super) fn missing(
     landlock: i32,
     seccomp: i32,
@@ -52,15 +52,15 @@ pub(super) fn missing(
     missing.map(|(name, error)| (name, io::Error::from_raw_os_error(error)))
 }
 
-/// Whether an error says that the system has no such call, or not for us: no such call
-/// (ENOSYS), no such operation of it (EINVAL), switched off (EOPNOTSUPP), or taken away by
-/// a container's filter (EPERM).
+/// Returns whether an error says that the system call is not available: it does not exist (ENOSYS),
+/// it lacks the operation (EINVAL), it is disabled (EOPNOTSUPP), or a container's filter denies it
+/// (EPERM).
 pub(super) fn is_missing(error: i32) -> bool {
     [libc::ENOSYS, libc::EINVAL, libc::EOPNOTSUPP, libc::EPERM].contains(&error)
 }
 
-/// Why a protection could not be put up, where that was for want of one of its system calls:
-/// a filter may take away the later ones alone.
+/// Returns the error if a protection could not be enabled because one of its system calls is
+/// missing: a container's filter may deny only the later ones.
 #[cfg(target_os = "linux")]
 pub(super) fn taken_away(e: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut causes = std::iter::successors(Some(e), |e| e.source());
@@ -68,10 +68,10 @@ pub(super) fn taken_away(e: &(dyn std::error::Error + 'static)) -> Option<i32> {
     error.filter(|error| is_missing(*error))
 }
 
-/// Makes this process a user that is alone in its group, and looks whether it is.
+/// Makes this process the given user with that group as its only group, and verifies the result.
 ///
 /// # Errors
-/// The system refused it, or did nothing.
+/// The system denied it, or it had no effect.
 pub(super) fn become_alone(uid: IdNumber, gid: IdNumber) -> Result<(), Fault> {
     use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
     let (user, group) = (Uid::from_raw(uid.get()), Gid::from_raw(gid.get()));
@@ -86,7 +86,8 @@ pub(super) fn become_alone(uid: IdNumber, gid: IdNumber) -> Result<(), Fault> {
     )))
 }
 
-/// Names the step that failed and, where the system refused it, the capability that it takes.
+/// Builds an error that names the failed step and, if it failed with EPERM, the capability that it
+/// needs.
 pub(super) fn failed(step: &str, capability: &str, e: impl Into<io::Error>) -> Fault {
     let e = e.into();
     let hint = if e.raw_os_error() == Some(libc::EPERM) && !capability.is_empty() {
@@ -97,21 +98,22 @@ pub(super) fn failed(step: &str, capability: &str, e: impl Into<io::Error>) -> F
     Fault::new(format!("{step}: {e}{hint}"))
 }
 
-/// Whom the process becomes, and where its root will be. Only for root.
+/// The user that the process becomes, and its root directory. Only for root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxConfig {
-    /// User number.
+    /// User ID.
     pub uid: IdNumber,
-    /// Group number.
+    /// Group ID.
     pub gid: IdNumber,
-    /// The new root: an empty folder that nobody else can write to. `None`: there is none.
+    /// The new root: an empty directory that no other user can write to. `None`: no chroot.
     pub root: Option<std::path::PathBuf>,
 }
 
-/// Goes into the cell (if this is root) and lets the walls down behind.
+/// Enters the sandbox: changes the root directory and the user if `sandbox_config` is given (only
+/// as root), then enables the other protections.
 ///
 /// # Errors
-/// A wall that the system has could not be put up.
+/// A protection that the system has could not be enabled.
 pub fn enter(role: Role, sandbox_config: Option<&SandboxConfig>) -> Result<SandboxStatus, Fault> {
     let mut sandbox_status = SandboxStatus::default();
     if let Some(sandbox_config) = sandbox_config {
@@ -122,18 +124,18 @@ pub fn enter(role: Role, sandbox_config: Option<&SandboxConfig>) -> Result<Sandb
             sandbox_status.chroot = true;
         }
         become_alone(sandbox_config.uid, sandbox_config.gid)?;
-        // The change of user has put back what `fs.suid_dumpable` says.
+        // The change of user has reset the dumpable flag to `fs.suid_dumpable`.
         super::process::keep_private();
     }
     system::seal(role, &mut sandbox_status)?;
     Ok(sandbox_status)
 }
 
-/// Keeps this process to these folders: it can open no other file, and speak with nobody
-/// new. Whether the system has such walls (landlock).
+/// Confines this process to these directories: it can open no other file, and make no new
+/// connection. Returns whether the system supports that (landlock).
 ///
 /// # Errors
-/// A wall that the system has could not be put up.
+/// A protection that the system has could not be enabled.
 pub fn keep_to(folders: &[std::path::PathBuf]) -> Result<bool, Fault> {
     system::keep_to(folders)
 }
@@ -177,12 +179,12 @@ pub(super) mod system {
         these_files(folders).map(|error| error == 0)
     }
 
-    /// Why there is no landlock: asked as the manual page has it, for its version.
+    /// Returns why there is no landlock, by asking for its version as in the manual page.
     pub(in crate::sys) fn landlock_error() -> i32 {
         const VERSION: libc::c_uint = 1;
         let none = std::ptr::null::<libc::c_void>();
         let call = libc::SYS_landlock_create_ruleset;
-        // SAFETY: asks for a number and touches no memory of ours.
+        // SAFETY: asks for a number and accesses no memory of this process.
         let answer = unsafe { libc::syscall(call, none, 0_usize, VERSION) };
         if answer < 0 {
             nix::errno::Errno::last_raw()
@@ -191,7 +193,8 @@ pub(super) mod system {
         }
     }
 
-    /// Keeps to these folders. 0, or why the kernel has no landlock.
+    /// Allows only these directories. Returns 0, or the error by which the kernel says that it has
+    /// no landlock.
     fn these_files(folders: &[std::path::PathBuf]) -> Result<i32, Fault> {
         let abi = ABI::V6;
         let status = Ruleset::default()
@@ -209,7 +212,8 @@ pub(super) mod system {
         }
     }
 
-    /// Keeps to the calls of the role. 0, or why the kernel has no seccomp.
+    /// Allows only the system calls of the role. Returns 0, or the error by which the kernel says
+    /// that it has no seccomp.
     fn few_calls(role: Role) -> Result<i32, Fault> {
         let program = program(role)?;
         program.map_or(Ok(libc::ENOSYS), |program| {
@@ -217,7 +221,7 @@ pub(super) mod system {
         })
     }
 
-    /// The filter of a role.
+    /// Compiles a role's filter.
     pub(in crate::sys) fn program(role: Role) -> Result<Option<BpfProgram>, Fault> {
         let (allow, kill) = (SeccompAction::Allow, SeccompAction::KillProcess);
         let program = filter::compile(list(role)?, allow, kill).map_err(|e| wrong(&e))?;
@@ -234,7 +238,7 @@ pub(super) mod system {
         Fault::new(format!("seccomp: {e}"))
     }
 
-    /// What it may call.
+    /// Returns the allowed system calls of a role.
     pub(in crate::sys) fn list(role: Role) -> Result<Rules, Fault> {
         let mut rules = Rules::new();
         for call in BOTH.iter().chain(match role {
@@ -245,9 +249,9 @@ pub(super) mod system {
         }
         rules.insert(number(libc::SYS_fcntl), vec![no_owner()?]);
         if role == Role::Relay {
-            // Threads and nothing else: a process of its own has no CLONE_VM.
+            // Threads only: clone(2) of a process does not set CLONE_THREAD.
             rules.insert(number(libc::SYS_clone), vec![thread_only()?]);
-            // Those of `unsent`, and no others.
+            // The options that `unsent` uses, and no others.
             let limit = (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT);
             let state = (libc::IPPROTO_TCP, libc::TCP_INFO);
             let pause = (libc::IPPROTO_TCP, TCP_RTO_MAX_MS);
@@ -257,8 +261,8 @@ pub(super) mod system {
                 options(&[limit, state, pause])?,
             );
         } else {
-            // Those that it sets on a connection, and no others: one that it made linger would
-            // hold up the monitor, which has a copy, in close(2).
+            // The options that the gate sets on a connection, and no others: with SO_LINGER set,
+            // the monitor, which has a copy, would block in close(2).
             let set = [
                 (libc::IPPROTO_TCP, libc::TCP_NODELAY),
                 (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
@@ -272,7 +276,7 @@ pub(super) mod system {
         Ok(rules)
     }
 
-    /// The number of a system call as seccompiler takes it.
+    /// Converts the number of a system call for seccompiler.
     #[allow(
         clippy::useless_conversion,
         reason = "32 bits on 32-bit machines, 64 on others"
@@ -281,7 +285,7 @@ pub(super) mod system {
         i64::from(call)
     }
 
-    /// Every command of fcntl(2) but those that give a descriptor an owner to signal.
+    /// Allows every command of fcntl(2) except those that give a descriptor an owner to signal.
     fn no_owner() -> Result<SeccompRule, Fault> {
         let differs = |command: &u64| {
             SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, *command)
@@ -299,7 +303,7 @@ pub(super) mod system {
             .map_err(|e| Fault::new(format!("seccomp: {e}")))
     }
 
-    /// These options of a socket (level and name), for setsockopt(2) and getsockopt(2).
+    /// Allows these socket options (level and name), for setsockopt(2) and getsockopt(2).
     fn options(all: &[(libc::c_int, libc::c_int)]) -> Result<Vec<SeccompRule>, Fault> {
         let is = |at, number: libc::c_int| {
             let number = u64::from(number.unsigned_abs());

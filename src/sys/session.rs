@@ -1,9 +1,9 @@
-//! The processes of a session, in whatever process groups they are.
+//! The processes of a session, in all their process groups.
 //!
-//! A signal to a process group misses what `timeout`(1), a shell with job control or GNU parallel
-//! has moved to another group. The system lists such processes in `/proc` alone, so without it
-//! nothing here finds any. Only their numbers come from there: which session a process is in is
-//! asked of the kernel, so that the `/proc` of another namespace misleads nobody.
+//! A signal to a process group misses processes that `timeout`(1), a shell with job control or GNU
+//! parallel has moved to another group. The system lists such processes only in `/proc`, so without
+//! it nothing is found here. Only process IDs come from there: the kernel is asked which session a
+//! process is in, so that the `/proc` of another namespace has no effect.
 
 use std::collections::BTreeSet;
 use std::fs::ReadDir;
@@ -15,14 +15,14 @@ use nix::unistd::{Pid, getpgid, getsid};
 
 use super::{pidfd, process};
 
-/// Most looks for processes that are to get SIGHUP: the second finds what was started during
-/// the first.
+/// The most passes over all processes before SIGHUP is sent: the second finds what was started
+/// during the first.
 pub const GATHERINGS: usize = 3;
 
-/// Most looks for processes that are to get SIGKILL.
+/// The most passes over all processes for SIGKILL.
 pub const KILLINGS: usize = 100;
 
-/// One pass over the numbers of all processes.
+/// One pass over the IDs of all processes.
 pub struct Walk {
     entries: ReadDir,
     failed: bool,
@@ -39,7 +39,7 @@ impl Walk {
         })
     }
 
-    /// Whether the pass, which is over, has shown this very process, and so others too.
+    /// Returns whether the finished pass has shown this process, and therefore the others.
     pub const fn is_whole(&self) -> bool {
         self.has_seen_itself && !self.failed
     }
@@ -64,7 +64,7 @@ impl Iterator for Walk {
     }
 }
 
-/// Returns the session of a process: the number of its leader.
+/// Returns the session of a process: the process ID of its leader.
 pub fn of(pid: Pid) -> Option<Pid> {
     getsid(Some(pid)).ok()
 }
@@ -74,12 +74,12 @@ pub struct Member {
     pid: Pid,
     /// Whether it has left the session's first process group.
     is_apart: bool,
-    /// `None`: the system has no such thing.
+    /// `None`: the system has no pidfds.
     pidfd: Option<OwnedFd>,
 }
 
 impl Member {
-    /// Returns the process of this number, if it is in the session of this leader.
+    /// Returns the process with this ID, if it is in the session of this leader.
     pub fn of(pid: Pid, leader: Pid) -> Option<Self> {
         let is_one = || of(pid) == Some(leader);
         if !is_one() {
@@ -91,7 +91,7 @@ impl Member {
             Some(pidfd) => pidfd::has_ended(pidfd),
             None => is_zombie(pid),
         };
-        // Its number may have become another's meanwhile.
+        // The ID may have become another process's in the meantime.
         (!has_ended && is_one()).then_some(Self {
             pid,
             is_apart: group != leader,
@@ -99,7 +99,7 @@ impl Member {
         })
     }
 
-    /// Whether it has left the session's first process group.
+    /// Returns whether it has left the session's first process group.
     pub const fn is_apart(&self) -> bool {
         self.is_apart
     }
@@ -109,16 +109,16 @@ impl Member {
         pidfd::signal(self.pidfd.as_ref(), self.pid, signal);
     }
 
-    /// Whether it has ended, as far as the system tells.
+    /// Returns whether it has ended, as far as the system tells.
     pub fn has_ended(&self) -> bool {
         self.pidfd.as_ref().is_some_and(pidfd::has_ended)
     }
 }
 
-/// Whether a process has ended and was not reaped.
+/// Returns whether a process has ended and was not reaped.
 fn is_zombie(pid: Pid) -> bool {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The program's name, in parentheses, may be anything.
+    // The program's name, in parentheses, may contain any character.
     let end = stat.iter().rposition(|b| *b == b')');
     let state = end.and_then(|end| stat.get(end + 2));
     state.is_none_or(|state| b"ZX".contains(state))
@@ -134,16 +134,16 @@ pub fn apart(leaders: &BTreeSet<i32>) -> Vec<Member> {
     .collect()
 }
 
-/// The number that a session has from its leader.
+/// A session's ID, which is its leader's process ID.
 pub struct Number {
     leader: Pid,
-    /// Of a leader that others may have reaped.
+    /// For a leader that other processes may have reaped.
     pidfd: Option<OwnedFd>,
     is_kept: bool,
 }
 
 impl Number {
-    /// That of a leader which nobody reaps meanwhile.
+    /// Creates it for a leader that no process reaps while this exists.
     pub const fn kept(leader: Pid) -> Self {
         Self {
             leader,
@@ -152,7 +152,7 @@ impl Number {
         }
     }
 
-    /// That of a leader which others may have reaped, with its descriptor.
+    /// Creates it for a leader that other processes may have reaped, with its pidfd.
     pub const fn loose(leader: Pid, pidfd: Option<OwnedFd>) -> Self {
         Self {
             leader,
@@ -161,12 +161,13 @@ impl Number {
         }
     }
 
-    /// The leader.
+    /// Returns the leader.
     pub const fn leader(&self) -> Pid {
         self.leader
     }
 
-    /// Whether it is still the session's: no process gets it while one of the session lives.
+    /// Returns whether the ID is still the session's: no process gets it while a process of the
+    /// session lives.
     pub fn is_its_own(&self) -> bool {
         self.is_kept
             || self.pidfd.as_ref().is_some_and(pidfd::is_there)
@@ -183,20 +184,20 @@ impl Number {
     }
 }
 
-/// What a pass has found of a session, besides its leader.
+/// The processes of a session that a pass has found.
 #[derive(Default)]
 pub struct Found {
-    /// Whether it has shown the leader, and so the others too.
+    /// Whether the pass has shown the leader, and therefore the others.
     pub leader: bool,
-    /// Those in the first process group.
+    /// Processes in the first process group.
     pub in_group: BTreeSet<i32>,
-    /// Those that have left it.
+    /// Processes that have left it.
     pub apart: BTreeSet<i32>,
 }
 
 impl Found {
-    /// Enters a process of the session, and signals it if `signal` says so for one of its kind
-    /// (`true`: one that has left the first group).
+    /// Adds a process of the session, and sends it the signal that `signal` returns for its kind
+    /// (`true`: it has left the first group).
     pub fn enter(&mut self, pid: Pid, number: &Number, signal: impl Fn(bool) -> Option<Signal>) {
         if pid == number.leader() {
             self.leader = true;
@@ -215,7 +216,7 @@ impl Found {
         set.insert(pid.as_raw());
     }
 
-    /// Whether the pass, which is over, has shown what there was to be found.
+    /// Returns whether the finished pass has shown all processes of the session.
     pub const fn is_whole(&self, walk: &Walk, number: &Number) -> bool {
         walk.is_whole() && (self.leader || !number.is_kept)
     }
@@ -233,7 +234,7 @@ pub fn signal_apart(processes: &BTreeSet<i32>, number: &Number, signal: Signal) 
     }
 }
 
-/// Looks at every process for those of one session, at once. `None`: the system does not tell.
+/// Makes one pass for the processes of one session. `None`: the system does not tell.
 fn look(number: &Number, signal: Option<Signal>) -> Option<Found> {
     let mut found = Found::default();
     if !number.is_its_own() {
@@ -248,8 +249,8 @@ fn look(number: &Number, signal: Option<Signal>) -> Option<Found> {
     found.is_whole(&walk, number).then_some(found)
 }
 
-/// Sends SIGHUP to every process of a session. Those outside the first group are sought before
-/// anything is sent: what a process starts to handle the signal is left alone.
+/// Sends SIGHUP to every process of a session. Searches for processes outside the first group
+/// before anything is sent, so that a process started to handle the signal is not signalled.
 pub fn hang_up(number: &Number) {
     let mut known = BTreeSet::new();
     for _ in 0..GATHERINGS {
@@ -263,7 +264,7 @@ pub fn hang_up(number: &Number) {
     signal_apart(&known, number, Signal::SIGHUP);
 }
 
-/// Sends SIGKILL to every process of a session, until a look finds none that is new.
+/// Sends SIGKILL to every process of a session, until a pass finds no new process.
 pub fn kill_all(number: &Number) {
     number.signal_group(Signal::SIGKILL);
     let mut known = BTreeSet::new();
@@ -278,8 +279,8 @@ pub fn kill_all(number: &Number) {
     }
 }
 
-/// Whether a process of the session besides its leader is left. `false` also where the system
-/// does not tell.
+/// Returns whether a process of the session other than its leader is left. Also returns `false` if
+/// the system does not tell.
 pub fn has_others(number: &Number) -> bool {
     look(number, None).is_some_and(|f| !f.in_group.is_empty() || !f.apart.is_empty())
 }
@@ -297,14 +298,14 @@ mod tests {
     use super::*;
     use crate::sys::forked::Forked;
 
-    /// One whose leader was reaped, and whose number another process has got since, is gone.
+    /// A session is gone if its leader was reaped and another process has got its ID since.
     #[test]
     fn a_number_that_another_process_has_is_no_sessions() {
         let another = Forked::start(|| std::thread::sleep(Duration::from_secs(60))).unwrap();
         let number = Number::loose(another.pid, None);
         assert!(!number.is_its_own());
         assert!(Number::kept(another.pid).is_its_own());
-        // Unless it is the leader itself.
+        // Unless the process is the leader itself.
         let pidfd = pidfd::open(another.pid);
         let leads = pidfd.is_some();
         assert_eq!(Number::loose(another.pid, pidfd).is_its_own(), leads);
@@ -312,7 +313,8 @@ mod tests {
         assert!(number.is_its_own());
     }
 
-    /// In a group of its own, in the first one, in another session; and one that has ended.
+    /// Processes in their own group, in the first group, in another session; and one that has
+    /// ended.
     #[test]
     fn what_is_in_a_session_is_found_in_whatever_group() {
         let script = "sleep 60 & echo $!; set -m; sleep 60 & echo $!; setsid sleep 1 & \

@@ -1,17 +1,16 @@
-//! What a set-uid program does first of all: it lets go of whatever its caller has
-//! given it.
+//! The first step of a set-uid program: drops everything that its caller could control.
 
 use nix::sys::resource::Resource;
 use nix::sys::stat::{Mode, umask};
 
 use super::rlimits;
 
-/// Open files that suffice for a look-up of a name and a few files.
+/// Limit of open files: enough to look up a name and read a few files.
 const FILES: u64 = 256;
 
-/// Closes all but the standard descriptors, empties the environment, and has signals,
-/// mask, folder and limits as a program started by init has them. The process ends by
-/// itself after so many seconds.
+/// Closes all descriptors but the standard ones, empties the environment, and sets signals, mask,
+/// working directory and limits to those of a program started by init. The process ends by itself
+/// after `seconds`.
 pub fn drop_inheritance(seconds: u32) {
     super::signals::all_default();
     let _ = super::signals::ignore_sigpipe();

@@ -1,8 +1,8 @@
-//! Whether an account may be used: what shadow(5) and nologin(5) say.
+//! Whether an account may be used, according to shadow(5) and nologin(5).
 //!
-//! The monitor reads `/etc/shadow` itself, of which it takes a lock and a date. The look-up
-//! process must not be able to: the file has every user's password hash, and NSS modules run
-//! there.
+//! The monitor reads `/etc/shadow` itself, and uses only the lock and the expiry date. The look-up
+//! process must not be able to read it: the file has every user's password hash, and NSS modules
+//! run in that process.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,41 +10,41 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-/// Longest `/etc/shadow` that is read, bytes.
+/// The longest `/etc/shadow` that is read, bytes.
 const LONGEST: usize = 16 << 20;
 
-/// While one of these is there, nobody but root may log in: pam_nologin(8) looks at the same.
+/// Files that, if present, allow only root to log in; the same as for pam_nologin(8).
 const NOLOGIN: [&str; 2] = ["/etc/nologin", "/var/run/nologin"];
 
-/// The file that says which passwords are locked, and which accounts have expired.
+/// The file with locked passwords and expiry dates of accounts.
 pub const SHADOW: &str = "/etc/shadow";
 
-/// What is said of an account.
+/// The validity of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
-    /// It has a password, which was locked.
+    /// It has a password, which is locked.
     pub locked: bool,
     /// The first day on which it may no longer be used, counted from 1970-01-01.
     pub expires: Option<u64>,
 }
 
-/// The file for which nobody but root may log in now, if there is one.
+/// Returns the file because of which only root may log in now, if there is one.
 pub fn nologin() -> Option<&'static str> {
     let is_there = |file: &&str| std::fs::metadata(file).is_ok();
     NOLOGIN.into_iter().find(is_there)
 }
 
-/// The day that it is now (UTC), counted as [`Validity::expires`] is.
+/// Returns the current day (UTC), counted as in [`Validity::expires`].
 pub fn today() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs() / 86_400)
 }
 
-/// What `/etc/shadow` says of an account; `None`: it has no line there, or there is no such
-/// file.
+/// Returns what `/etc/shadow` says of an account; `None`: the account has no line there, or there
+/// is no such file.
 ///
 /// # Errors
-/// The file cannot be read, or the account's line cannot be understood.
+/// The file cannot be read, or the account's line is invalid.
 pub fn local(name: &str) -> io::Result<Option<Validity>> {
     let bytes = match read(Path::new(SHADOW)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -56,8 +56,8 @@ pub fn local(name: &str) -> io::Result<Option<Validity>> {
     line.map(|line| parse(line).ok_or_else(wrong)).transpose()
 }
 
-/// The whole file, in memory that is wiped. It is replaced as a rule, and not changed: one
-/// that grows meanwhile is read again.
+/// Reads the whole file, into memory that is wiped. The file is normally replaced and not changed;
+/// if it grows during the read, it is read again.
 fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     const TRIES: usize = 8;
     for _ in 0..TRIES {
@@ -87,7 +87,7 @@ fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     Err(io::Error::other("it changes all the time"))
 }
 
-/// A line behind the name and its colon.
+/// Parses a line after the name and its colon.
 fn parse(line: &[u8]) -> Option<Validity> {
     let mut fields = line.split(|b| *b == b':');
     let locked = is_locked(fields.next()?);
@@ -98,8 +98,8 @@ fn parse(line: &[u8]) -> Option<Validity> {
     Some(Validity { locked, expires })
 }
 
-/// Whether this is a password that was locked, as `usermod -L` and `passwd -l` do: a `!`
-/// before a hash. An account that never had a password (`!` or `*` alone) is not locked.
+/// Returns whether a password is locked, as by `usermod -L` and `passwd -l`: a `!` before a hash.
+/// An account that never had a password (only `!` or `*`) is not locked.
 pub fn is_locked(password: &[u8]) -> bool {
     let rest = password.trim_ascii();
     let hash: &[u8] = match rest.iter().position(|b| *b != b'!') {
@@ -109,15 +109,15 @@ pub fn is_locked(password: &[u8]) -> bool {
     rest.starts_with(b"!") && !hash.starts_with(b"*")
 }
 
-/// What NSS says of an account in a directory; `None`: nothing, or not to this process. May
-/// block.
+/// Returns what NSS says of an account in a directory; `None`: nothing, or nothing to this process.
+/// May block.
 #[cfg(target_os = "linux")]
 pub fn by_nss(name: &str) -> Option<Validity> {
     use std::ffi::{CStr, CString};
     let name = CString::new(name).ok()?;
     let mut buffer = Zeroizing::new(vec![0_u8; 16 * 1024]);
     let mut found = std::ptr::null_mut();
-    // SAFETY: a structure of numbers and pointers, for which zeros are a value.
+    // SAFETY: a structure of numbers and pointers, for which zeros are valid.
     let mut entry: libc::spwd = unsafe { std::mem::zeroed() };
     let (at, length) = (buffer.as_mut_ptr().cast(), buffer.len());
     // SAFETY: the name ends with NUL; buffer, entry and result outlive the call.
@@ -125,7 +125,7 @@ pub fn by_nss(name: &str) -> Option<Validity> {
     if found.is_null() || entry.sp_pwdp.is_null() {
         return None;
     }
-    // SAFETY: a string in the buffer, which lives.
+    // SAFETY: a string in the buffer, which is still valid.
     let password = unsafe { CStr::from_ptr(entry.sp_pwdp) };
     Some(Validity {
         locked: is_locked(password.to_bytes()),
@@ -133,7 +133,7 @@ pub fn by_nss(name: &str) -> Option<Validity> {
     })
 }
 
-/// Elsewhere there is no such call.
+/// This system has no such call.
 #[cfg(not(target_os = "linux"))]
 pub fn by_nss(_: &str) -> Option<Validity> {
     None

@@ -1,25 +1,25 @@
-//! Whether memory is short: that of the system, or of the control group that this process is
-//! in (Linux). Asked before each job's start, so it must cost next to nothing while there is
-//! enough.
+//! Detects whether memory is short: on the system, or in the control group of this process (Linux).
+//!
+//! Checked before each job's start, so it must cost almost nothing while there is enough.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// With less than this left, memory is short, bytes: a burst of jobs takes some MiB each
-/// before the daemon looks again.
+/// With less than this left, memory is short, bytes: a burst of jobs takes some MiB each before the
+/// daemon checks again.
 const ENOUGH: u64 = 64 << 20;
 
-/// A limit beyond this is none.
+/// A limit above this means no limit, bytes.
 const UNLIMITED: u64 = 1 << 60;
 
-/// Where the kernel tells how much memory is left.
+/// The kernel's sources for the remaining memory.
 #[derive(Default)]
 pub struct Gauge {
     groups: Vec<Group>,
 }
 
-/// A control group that has a limit of memory.
+/// A control group with a memory limit.
 struct Group {
     limit: File,
     usage: File,
@@ -27,8 +27,8 @@ struct Group {
 }
 
 impl Gauge {
-    /// Finds the control groups of this process that have a limit now. One that gets a limit
-    /// later is not looked at.
+    /// Finds the control groups of this process that have a limit now. A group that gets a limit
+    /// later is not checked.
     pub fn new() -> Self {
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         Self {
@@ -39,7 +39,7 @@ impl Gauge {
         }
     }
 
-    /// Whether memory is short. What cannot be asked has enough.
+    /// Returns whether memory is short. A source that cannot be read counts as enough.
     pub fn is_short(&self) -> bool {
         self.groups.iter().any(Group::is_short) || system_is_short()
     }
@@ -69,7 +69,7 @@ impl Group {
         if left(usage) >= ENOUGH {
             return false;
         }
-        // What the kernel can give back at once counts as left.
+        // What the kernel can reclaim at once counts as free.
         let stat = std::fs::read_to_string(&self.stat).unwrap_or_default();
         let cached = ["total_inactive_file ", "inactive_file "]
             .iter()
@@ -78,7 +78,8 @@ impl Group {
     }
 }
 
-/// The folders of a process's groups that may limit memory, from what `/proc` says of it.
+/// Returns the directories of a process's groups that may limit memory, from the process's `/proc`
+/// file `cgroup`.
 fn folders(cgroup: &str) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     for line in cgroup.lines() {
@@ -92,14 +93,14 @@ fn folders(cgroup: &str) -> Vec<PathBuf> {
             _ => continue,
         };
         let own = root.join(path.trim_start_matches('/'));
-        // In a container the mount may be the group itself, whatever its path says.
+        // In a container the mount may be the group itself, whatever the path says.
         let above = own.ancestors().take_while(|f| f.starts_with(root));
         folders.extend(above.map(Path::to_path_buf));
     }
     folders
 }
 
-/// The number in a file; `None`: none, or one that means no limit.
+/// Returns the number in a file; `None`: there is none, or it means no limit.
 fn number(file: &File) -> Option<u64> {
     let mut bytes = [0; 32];
     let n = file.read_at(&mut bytes, 0).ok()?;
@@ -107,7 +108,7 @@ fn number(file: &File) -> Option<u64> {
     text.trim().parse().ok().filter(|n| *n < UNLIMITED)
 }
 
-/// The number behind a key at the beginning of a line.
+/// Returns the number after a key at the beginning of a line.
 fn value(text: &str, key: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
     rest.split_ascii_whitespace().next()?.parse().ok()
@@ -120,7 +121,7 @@ fn system_is_short() -> bool {
     if unsafe { libc::sysinfo(info.as_mut_ptr()) } != 0 {
         return false;
     }
-    // SAFETY: the call has filled it in, and every bit pattern is one.
+    // SAFETY: the call has filled it in, and every bit pattern is valid.
     let info = unsafe { info.assume_init() };
     #[allow(
         clippy::useless_conversion,
@@ -130,7 +131,7 @@ fn system_is_short() -> bool {
     if free >= ENOUGH {
         return false;
     }
-    // Most of it may be used for what can be given back: that takes longer to ask.
+    // Memory that is not free may be reclaimable; that takes longer to ask.
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = value(&text, "MemAvailable:");
     kib.is_some_and(|kib| kib.saturating_mul(1024) < ENOUGH)

@@ -1,5 +1,5 @@
-//! Signals as events: the handler writes one byte into a pipe and does nothing
-//! else (regreSSHion: a handler that did more). The loop reads the pipe.
+//! Signals as events: the handler only writes the signal's number into a pipe (regreSSHion was a
+//! handler that did more). The event loop reads the pipe.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -10,7 +10,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{pipe2, read};
 
-/// The last signal's number, the real-time ones counted (Linux).
+/// The last signal's number, including the real-time ones (Linux).
 const LAST: libc::c_int = 64;
 
 static PIPE: AtomicI32 = AtomicI32::new(-1);
@@ -18,9 +18,8 @@ static PIPE: AtomicI32 = AtomicI32::new(-1);
 extern "C" fn handler(number: libc::c_int) {
     let byte = number.to_ne_bytes();
     let errno = Errno::last_raw();
-    // SAFETY: write(2) is async-signal-safe; the pipe does not block, and its
-    // descriptor is never closed once it is in PIPE. A full pipe loses nothing:
-    // the loop will look anyway.
+    // SAFETY: write(2) is async-signal-safe; the pipe does not block, and its descriptor is never
+    // closed once it is in PIPE. A full pipe loses nothing: the event loop will read it anyway.
     unsafe {
         libc::write(
             PIPE.load(Ordering::Relaxed),
@@ -31,14 +30,14 @@ extern "C" fn handler(number: libc::c_int) {
     Errno::set_raw(errno);
 }
 
-/// The reading end of the pipe that the handlers write to.
+/// The read end of the pipe that the handler writes to.
 pub struct Signals {
     read: OwnedFd,
     _write: OwnedFd,
 }
 
 impl Signals {
-    /// Catches these signals from now on. Once in a process.
+    /// Catches these signals from now on. Only once in a process.
     ///
     /// # Errors
     /// No descriptors are left, or it was called before.
@@ -62,14 +61,14 @@ impl Signals {
         })
     }
 
-    /// The signals that have come since the last call, each at most once for
-    /// every time the handler ran.
+    /// Returns the signals received since the last call, each at most once for every time the
+    /// handler ran.
     pub fn take(&self) -> Vec<Signal> {
         let mut bytes = [0_u8; 256];
         let mut all = Vec::new();
         loop {
             match read(&self.read, &mut bytes) {
-                // An edge comes once: what is there is read now.
+                // The event is edge-triggered, so the pipe is read until empty.
                 Err(Errno::EINTR) => {}
                 Ok(0) | Err(_) => return all,
                 Ok(n) => {
@@ -88,31 +87,30 @@ impl std::os::fd::AsFd for Signals {
     }
 }
 
-/// Every signal at its default and none blocked, whatever this process was
-/// started with (nohup, a shell's trap): what it starts must not inherit that.
+/// Sets every signal to its default action and unblocks all, whatever this process was started with
+/// (nohup, a shell's trap): the processes that it starts must not inherit that.
 pub fn all_default() {
     for s in 1..=LAST {
-        // SAFETY: the default action runs no code of ours. Those that cannot be
-        // changed (KILL, STOP, the C library's own) are refused.
+        // SAFETY: the default action runs no code of this program. The call fails for signals that
+        // cannot be changed (KILL, STOP, the C library's own).
         unsafe { libc::signal(s, libc::SIG_DFL) };
     }
     let _ = SigSet::empty().thread_set_mask();
 }
 
-/// Writes to a closed pipe or socket become errors instead of ending us.
+/// Ignores SIGPIPE, so that writes to a closed pipe or socket fail instead of ending this process.
 ///
 /// # Errors
-/// None that a valid signal has.
+/// None for a valid signal.
 pub fn ignore_sigpipe() -> io::Result<()> {
     ignore(&[Signal::SIGPIPE])
 }
 
-/// The same for gate and relay, which no signal that is meant for the daemon
-/// ends either: they end when their channel to the monitor does, and the jobs
-/// have their grace until then.
+/// Ignores the same and, for gate and relay, the signals that are meant for the daemon. Gate and
+/// relay end when their channel to the monitor does; the jobs have their grace period until then.
 ///
 /// # Errors
-/// None that a valid signal has.
+/// None for a valid signal.
 pub fn leave_to_the_monitor() -> io::Result<()> {
     ignore(&[
         Signal::SIGPIPE,
@@ -125,7 +123,7 @@ pub fn leave_to_the_monitor() -> io::Result<()> {
 fn ignore(which: &[Signal]) -> io::Result<()> {
     let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     for signal in which {
-        // SAFETY: ignoring a signal runs no code of ours.
+        // SAFETY: ignoring a signal runs no code of this program.
         unsafe { sigaction(*signal, &action) }?;
     }
     Ok(())

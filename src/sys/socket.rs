@@ -1,4 +1,4 @@
-//! Listening sockets, and what every connection's socket is set to.
+//! Listening sockets, and the options of every connection's socket.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -15,11 +15,11 @@ use nix::sys::socket::{
 /// Connections that may wait to be accepted; the kernel's own limit caps it.
 const BACKLOG: i32 = 4096;
 
-/// Most listening sockets of a daemon: far more addresses than hosts have, and their
-/// events need numbers of their own.
+/// The most listening sockets of a daemon: far more than a host has addresses. Their events need
+/// their own numbers.
 pub const LISTENERS: usize = 63;
 
-/// A nonblocking listening socket on one address; IPv6 takes no IPv4.
+/// Creates a nonblocking listening socket on one address; an IPv6 one accepts no IPv4.
 ///
 /// # Errors
 /// The address is not this host's, or the port is taken.
@@ -39,11 +39,11 @@ pub fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(fd))
 }
 
-/// The most seconds that the system takes as a keep-alive interval.
+/// The longest keep-alive interval that the system accepts, seconds.
 pub const KEEP_ALIVE_MOST: u64 = 32_767;
 
-/// What both sides set on a connection at once: no delay for small records
-/// (Nagle meeting delayed ACKs costs OpenSSH 90 ms).
+/// Sets the options that both sides set on a new connection: no delay for small records (Nagle's
+/// algorithm with delayed ACKs costs OpenSSH 90 ms).
 ///
 /// # Errors
 /// It is not a TCP socket.
@@ -52,9 +52,10 @@ pub fn prepare(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Has a connection end within two intervals of `keep_alive` seconds (0: not), or within 4 s
-/// more than one where that is longer, after its peer has become unreachable: a silent peer is probed, and one that does not acknowledge
-/// data is given up. To be called once the connection stands: connecting has times of its own.
+/// Makes a connection end after its peer has become unreachable: within two intervals of
+/// `keep_alive` seconds (0: never), or within one interval plus 4 s if that is longer. A silent
+/// peer is probed, and the connection to one that does not acknowledge data ends. To be called once
+/// the connection is established: connecting has its own timeouts.
 ///
 /// # Errors
 /// It is not a TCP socket.
@@ -68,46 +69,47 @@ pub fn notice_loss(fd: BorrowedFd<'_>, keep_alive: u32) -> io::Result<()> {
         setsockopt(&fd, sockopt::TcpKeepIdle, &keep_alive)?;
         setsockopt(&fd, sockopt::TcpKeepInterval, &(keep_alive / 4).max(1))?;
         setsockopt(&fd, sockopt::TcpKeepCount, &4)?;
-        // Less than two intervals: the first retransmission takes its time before, and the
-        // probe that finds the limit passed comes after it.
+        // Less than two intervals: the first retransmission takes its time before the limit, and
+        // the probe that finds the limit exceeded comes after it.
         let limit = keep_alive.saturating_mul(1750);
         setsockopt(&fd, sockopt::TcpUserTimeout, &limit)?;
     }
     Ok(())
 }
 
-/// The address at the other end, IPv4 always as IPv4. An error for anything
-/// but a connected TCP socket.
+/// Returns the address of the peer, IPv4 always as IPv4. Fails for anything but a connected TCP
+/// socket.
 ///
 /// # Errors
-/// It is no TCP socket, or not connected.
+/// It is not a TCP socket, or not connected.
 pub fn peer(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     plain(&getpeername::<SockaddrStorage>(fd.as_raw_fd())?)
 }
 
-/// Whether this is a TCP connection that its peer has reset: it has no address any more.
+/// Returns whether this is a TCP connection that its peer has reset: it has no peer address any
+/// more.
 pub fn was_reset(fd: BorrowedFd<'_>) -> bool {
     let peer = getpeername::<SockaddrStorage>(fd.as_raw_fd());
     peer == Err(Errno::ENOTCONN) && local(fd).is_ok() && is_stream(fd) && !listens(fd)
 }
 
-/// The address at our end.
+/// Returns the address of this end.
 ///
 /// # Errors
-/// It is no TCP socket.
+/// It is not a TCP socket.
 pub fn local(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     plain(&getsockname::<SockaddrStorage>(fd.as_raw_fd())?)
 }
 
-/// Both ends of a TCP connection in the form of `SSH_CLIENT` of sshd(8): the peer's address, its
-/// port and ours. `None`: it is no TCP socket, or not connected.
+/// Returns both ends of a TCP connection in the form of `SSH_CLIENT` of sshd(8): the peer's
+/// address, its port and the local port. `None`: it is not a TCP socket, or not connected.
 pub fn ssh_client(fd: BorrowedFd<'_>) -> Option<String> {
     let peer = getpeername::<SockaddrStorage>(fd.as_raw_fd()).ok()?;
     let own = local(fd).ok()?;
     Some(format!("{} {}", with_zone(&peer)?, own.port()))
 }
 
-/// An address as sshd writes it, with a blank before its port.
+/// Formats an address as sshd does, with a space before its port.
 fn with_zone(address: &SockaddrStorage) -> Option<String> {
     let plain = plain(address).ok()?;
     let scope = address.as_sockaddr_in6().map_or(0, |a| a.scope_id());
@@ -119,10 +121,10 @@ fn with_zone(address: &SockaddrStorage) -> Option<String> {
     Some(format!("{}{zone} {}", plain.ip(), plain.port()))
 }
 
-/// The name of a network interface.
+/// Returns the name of a network interface.
 fn interface(number: u32) -> Option<String> {
     let mut name = [0_u8; libc::IF_NAMESIZE];
-    // SAFETY: the call writes at most as many bytes as the array has, a NUL byte among them.
+    // SAFETY: the call writes at most as many bytes as the array has, including a NUL byte.
     let named = unsafe { libc::if_indextoname(number, name.as_mut_ptr().cast()) };
     if named.is_null() {
         return None;
@@ -144,24 +146,24 @@ fn plain(address: &SockaddrStorage) -> io::Result<SocketAddr> {
     Ok(SocketAddr::new(found.ip().to_canonical(), found.port()))
 }
 
-/// Whether this is a stream socket: what a gate hands over must be one.
+/// Returns whether this is a stream socket: what a gate hands over must be one.
 pub fn is_stream(fd: BorrowedFd<'_>) -> bool {
     getsockopt(&fd, sockopt::SockType).is_ok_and(|t| t == SockType::Stream)
 }
 
-/// Whether this is a listening socket: accept(2) on another fails for ever.
+/// Returns whether this is a listening socket: accept(2) on any other always fails.
 pub fn listens(fd: impl AsFd) -> bool {
     getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false)
 }
 
-/// Whether bytes wait to be read; they stay where they are.
+/// Returns whether there are bytes to read; does not consume them.
 pub fn has_bytes(fd: BorrowedFd<'_>) -> bool {
     use nix::sys::socket::{MsgFlags, recv};
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     matches!(recv(fd.as_raw_fd(), &mut [0], flags), Ok(n) if n > 0)
 }
 
-/// Whether the peer has hung up and nothing of his waits to be read.
+/// Returns whether the peer has closed its end and there is nothing left to read.
 pub fn has_hung_up(fd: BorrowedFd<'_>) -> bool {
     use nix::sys::socket::{MsgFlags, recv};
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
@@ -171,37 +173,37 @@ pub fn has_hung_up(fd: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// Sends what a socket takes at once; what it did not take. A peer that is gone
-/// is found out by whoever sends the rest, or reads.
+/// Sends what a socket takes at once, and returns the rest. If the peer is gone, a later send of
+/// the rest, or a read, reports it.
 pub fn send_now(fd: BorrowedFd<'_>, mut bytes: Vec<u8>) -> Vec<u8> {
     let sent = send(fd, &bytes).unwrap_or(0);
     bytes.drain(..sent);
     bytes
 }
 
-/// Sends as much as a socket takes at once. Whether it blocks is a property that
-/// it shares with every copy of it, the gate's among them: here it never does.
+/// Sends as much as a socket takes at once. Every copy of a socket, such as the gate's, shares its
+/// blocking mode; this call never blocks.
 ///
 /// # Errors
-/// `EAGAIN` where it takes nothing now; anything else when the peer is gone.
+/// `EAGAIN` if it takes nothing now; any other error if the peer is gone.
 pub fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> nix::Result<usize> {
     use nix::sys::socket::{MsgFlags, send};
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     send(fd.as_raw_fd(), bytes, flags)
 }
 
-/// Reads what has come, without waiting for it, whatever the copies of the socket
-/// say. Zero bytes: the peer has hung up.
+/// Reads what has arrived, without blocking, whatever mode the copies of the socket set. Zero
+/// bytes: the peer has closed its end.
 ///
 /// # Errors
-/// `EAGAIN` where nothing has come; anything else when the connection is broken.
+/// `EAGAIN` if nothing has arrived; any other error if the connection is broken.
 pub fn receive(fd: BorrowedFd<'_>, into: &mut [u8]) -> nix::Result<usize> {
     use nix::sys::socket::{MsgFlags, recv};
     recv(fd.as_raw_fd(), into, MsgFlags::MSG_DONTWAIT)
 }
 
-/// Whether an error of a connected socket says that the connection is lost, or was closed
-/// by the peer. Anything else, such as a lack of memory, is a failure of this system.
+/// Returns whether an error of a connected socket says that the connection is lost, or was closed
+/// by the peer. Any other error, such as a lack of memory, is a failure of this system.
 pub const fn is_lost(e: Errno) -> bool {
     matches!(
         e,
@@ -221,28 +223,28 @@ pub const fn is_lost(e: Errno) -> bool {
     )
 }
 
-/// Descriptor `number`, which this process was started with, as ours: taken
-/// once, closed on exec from now on.
+/// Takes over descriptor `number`, which this process was started with: only once, and closed on
+/// exec from now on.
 ///
 /// # Errors
 /// There is no such descriptor.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: the caller names a descriptor that it was started with; the call
-    // fails where there is none, and nothing is owned before it succeeded.
+    // SAFETY: the caller names a descriptor that it was started with; the call fails if there is
+    // none, and nothing is owned before it has succeeded.
     let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
     if copy < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made this descriptor for us.
+    // SAFETY: the kernel has just created this descriptor.
     let copy = unsafe { OwnedFd::from_raw_fd(copy) };
     if number > 2 {
-        // SAFETY: no value of this program owns the number it was started with.
+        // SAFETY: no value of this program owns the number that it was started with.
         unsafe { libc::close(number) };
     }
     Ok(copy)
 }
 
-/// A descriptor that the kernel has just made for us, by a call that gives its number.
+/// Takes over a descriptor that the kernel has just created, by a call that returns its number.
 pub(super) fn adopted(fd: RawFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::other("no descriptor"));
@@ -251,10 +253,10 @@ pub(super) fn adopted(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Lets receives on a socket block, each for at most so long: then `EAGAIN`.
+/// Makes receives on a socket block, each for at most `limit`: then `EAGAIN`.
 ///
 /// # Errors
-/// None that an open socket has.
+/// None for an open socket.
 pub fn block_for(socket: &OwnedFd, limit: Duration) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     use nix::sys::socket::{setsockopt, sockopt};
@@ -266,10 +268,10 @@ pub fn block_for(socket: &OwnedFd, limit: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets a descriptor nonblocking.
+/// Makes a descriptor nonblocking.
 ///
 /// # Errors
-/// None that an open descriptor has.
+/// None for an open descriptor.
 pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
@@ -290,7 +292,7 @@ mod tests {
     fn ssh_client_has_the_true_addresses_as_sshd_writes_them() {
         let any = std::net::TcpListener::bind("[::]:0").unwrap();
         let port = any.local_addr().unwrap().port();
-        // By IPv4 the address is a mapped one on this socket.
+        // By IPv4 the address on this socket is a mapped one.
         for address in ["127.0.0.1", "::1"] {
             let client = TcpStream::connect((address, port)).unwrap();
             let (server, _) = any.accept().unwrap();
@@ -302,7 +304,7 @@ mod tests {
         let none = SockFlag::empty();
         let (unix, _) = socketpair(AddressFamily::Unix, SockType::Stream, None, none).unwrap();
         assert_eq!(ssh_client(unix.as_fd()), None);
-        // Of a link, with its interface: by name, where it has one.
+        // A link-local address has its interface as zone: by name, if it has one.
         let lo = nix::net::if_::if_nametoindex("lo").unwrap();
         for (number, zone) in [
             (lo, "lo".to_owned()),
@@ -342,13 +344,13 @@ mod tests {
             #[cfg(not(target_os = "linux"))]
             let _ = between;
         }
-        // No TCP socket, no connection of ours.
+        // Not a TCP socket.
         let (other, _) = std::os::unix::net::UnixStream::pair().unwrap();
         assert!(prepare(other.as_fd()).is_err());
     }
 
-    /// A gate that was taken over can make its copy of a connection block, and
-    /// fill it: that must not stop the monitor, or a session's thread.
+    /// A compromised gate can make its copy of a connection block, and fill it: that must not block
+    /// the monitor, or a session's thread.
     #[test]
     fn a_copy_that_blocks_stops_neither_sending_nor_receiving() {
         let kind = SockType::Stream;

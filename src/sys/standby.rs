@@ -1,13 +1,13 @@
-//! The standby guard: a child that shares this process's memory until this process ends, and
-//! then executes our own program.
+//! The standby guard: a child that shares the monitor's memory until the monitor ends, and then
+//! executes this program.
 //!
-//! Started by the monitor under inetd, just before a job. It costs one clone(2); a fork would
-//! copy the monitor's page tables, and a short command would wait for that. Like a job's child it
-//! makes raw system calls only ([`super::job`]): it writes neither the monitor's `errno` nor any
-//! other memory but its own stack. It keeps no descriptor but `/dev/null`, blocks every signal,
-//! and learns of its parent's end by PR_SET_PDEATHSIG. Memory pressure that ends the monitor ends
-//! it too, because the kernel kills every process that shares the memory. Must not stay for long:
-//! the monitor replaces it by a forked guard once the job has run for a moment.
+//! The monitor starts it under inetd, just before a job. That costs one clone(2); a fork would copy
+//! the monitor's page tables, and a short command would wait for that. Like a job's child it makes
+//! raw system calls only ([`super::job`]): it writes neither the monitor's `errno` nor any other
+//! memory but its own stack. It keeps no descriptor but `/dev/null`, blocks every signal, and
+//! learns of its parent's end by PR_SET_PDEATHSIG. If lack of memory ends the monitor, it ends the
+//! standby guard too, because the kernel kills every process that shares the memory. Must not stay
+//! for long: the monitor replaces it by a forked guard once the job has run for a moment.
 
 use std::os::fd::OwnedFd;
 
@@ -17,26 +17,27 @@ pub use shared::Standby;
 #[cfg(not(direct_calls))]
 pub use missing::Standby;
 
-/// Where the numbers stand in the table that the program gets as its arguments.
+/// Positions in the table of numbers; the program gets the numbers there as its arguments.
 #[derive(Clone, Copy)]
 pub struct Places {
-    /// How long a job that was hung up has until it is killed, milliseconds. First argument.
+    /// Time from a job's SIGHUP to its SIGKILL, milliseconds. First argument.
     pub grace: usize,
-    /// The job's leader; 0: there is no job, and no program is executed. Second argument.
+    /// The process ID of the job's leader; 0: there is no job, and no program is executed. Second
+    /// argument.
     pub leader: usize,
 }
 
-/// The descriptor of the leader's process (pidfd), in the program that the standby guard executes.
+/// The pidfd of the leader, in the program that the standby guard executes.
 const LEADER: i32 = 4;
 
-/// Settles in as the program that a standby guard has executed: takes the monitor's place when
-/// memory runs out, and returns the descriptor of the leader's process if there is one.
+/// Initializes the program that a standby guard has executed: sets the monitor's OOM priority, and
+/// returns the leader's pidfd if there is one.
 pub fn settle_in() -> Option<OwnedFd> {
     use std::os::fd::FromRawFd;
     super::oom::take(super::oom::OomPriority::Monitor);
-    // SAFETY: asks for a flag of a descriptor, which may not be there.
+    // SAFETY: sets a flag of a descriptor, which may not exist.
     let flags = unsafe { libc::fcntl(LEADER, libc::F_SETFD, libc::FD_CLOEXEC) };
-    // SAFETY: it is open, and nothing else of this program uses that number yet.
+    // SAFETY: it is open, and nothing else in this program uses that number yet.
     (flags >= 0).then(|| unsafe { OwnedFd::from_raw_fd(LEADER) })
 }
 
@@ -57,16 +58,16 @@ mod shared {
     use crate::sys::guard::Numbers;
     use crate::sys::job::{Stack, calls, close_from};
 
-    /// How often it looks whether its parent lives, should the kernel's signal not come.
+    /// How often it checks whether its parent lives, in case the kernel's signal does not come.
     const LOOKING: Duration = Duration::from_secs(1);
 
-    /// A standby guard. One that is dropped stays, and acts when this process ends.
+    /// A standby guard. If this value is dropped, the guard stays, and acts when this process ends.
     pub struct Standby {
         pid: Pid,
         lent: NonNull<Lent>,
     }
 
-    /// What it uses of our memory until it is reaped.
+    /// The memory of this process that the guard uses until it is reaped.
     struct Lent {
         numbers: Rc<Numbers>,
         places: Places,
@@ -77,12 +78,12 @@ mod shared {
     }
 
     impl Standby {
-        /// Starts a standby guard. When this process has ended, it executes our program under
-        /// this name, with the numbers at these places as its arguments.
+        /// Starts a standby guard. When this process has ended, the guard executes this program
+        /// under the given name, with the numbers at these positions as its arguments.
         ///
         /// # Errors
-        /// EAGAIN or ENOMEM: no process, or no memory for its stack. Another: the system
-        /// does not allow this.
+        /// EAGAIN or ENOMEM: no process, or no memory for its stack. Any other: the system does not
+        /// allow this.
         pub fn start(name: &CStr, numbers: &Rc<Numbers>, places: Places) -> nix::Result<Self> {
             let program = crate::sys::inherited::own_program();
             Self::start_program(program, name, numbers, places)
@@ -104,13 +105,13 @@ mod shared {
                 parent: nix::unistd::getpid().as_raw(),
                 _stack: stack,
             });
-            // Blocked in the child for good: this process's handlers must not run in it.
+            // Signals stay blocked in the child: this process's handlers must not run in it.
             let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
             let lent = NonNull::from(Box::leak(lent));
-            // Without a signal at its end: only `dismiss` waits for it.
+            // No signal at its end: only `dismiss` waits for it.
             let flags = libc::CLONE_VM;
-            // SAFETY: the stack is the child's alone, and lives, as what it is lent does,
-            // until it is reaped; it makes system calls only and never returns.
+            // SAFETY: only the child uses the stack, which lives until the child is reaped, as does
+            // the lent data; the child makes system calls only and never returns.
             let pid = unsafe {
                 libc::clone(
                     enter,
@@ -137,7 +138,7 @@ mod shared {
             }
         }
 
-        /// Whether it has ended, which it does not by itself.
+        /// Returns whether it has ended, which it never does by itself.
         pub fn has_ended(&self) -> bool {
             let flags = WaitPidFlag::__WCLONE | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
             let id = nix::sys::wait::Id::Pid(self.pid);
@@ -163,7 +164,8 @@ mod shared {
 
     /// The child's first function, on its own stack.
     extern "C" fn enter(lent: *mut c_void) -> libc::c_int {
-        // SAFETY: what `start` gave; nothing writes it but, by atomic stores, the numbers.
+        // SAFETY: the pointer that `start` passed; nothing writes to it except atomic stores to the
+        // numbers.
         let lent = unsafe { &*lent.cast::<Lent>() };
         calls::new_session();
         // 0 and 1 are /dev/null already.
@@ -179,7 +181,7 @@ mod shared {
         if leader == 0 {
             calls::exit(0);
         }
-        // At once: a leader that is reaped while the program starts gives its number up.
+        // At once: if the leader is reaped while the program starts, its process ID becomes free.
         if let Ok(process) = calls::open_process(leader) {
             let _ = calls::duplicate(process, LEADER);
         }
@@ -194,7 +196,8 @@ mod shared {
         let environment = [crate::sys::memory::TUNABLES.as_ptr(), std::ptr::null()];
         // SAFETY: both arrays end with a null pointer, and what they point to lives.
         unsafe { calls::execute(&lent.program, argv.as_ptr(), environment.as_ptr()) };
-        // No memory for it, or it is not there any more: at least the process group ends.
+        // There is no memory for the program, or it no longer exists: at least end the process
+        // group.
         if leader > 1 {
             calls::signal_group(leader, Signal::SIGHUP);
             let grace = Duration::from_millis(u64::try_from(grace).unwrap_or(0));
@@ -280,7 +283,7 @@ mod missing {
     use super::Places;
     use crate::sys::guard::Numbers;
 
-    /// A standby guard. There is none where a child makes no system calls itself.
+    /// A standby guard. There is none where a child does not make system calls directly.
     pub struct Standby(std::convert::Infallible);
 
     impl Standby {
@@ -292,7 +295,7 @@ mod missing {
             Err(Errno::ENOSYS)
         }
 
-        /// Whether it has ended.
+        /// Returns whether it has ended.
         pub fn has_ended(&self) -> bool {
             match self.0 {}
         }

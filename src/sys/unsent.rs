@@ -1,19 +1,19 @@
-//! What a connection's peer has not acknowledged, and when that ends the connection.
+//! Data that a connection's peer has not acknowledged, and when that ends the connection.
 //!
-//! `TCP_USER_TIMEOUT` ends a connection whose peer acknowledges nothing for so long. The
-//! system counts the time of a closed window in, in which a peer that reads nothing (its
-//! program is stopped, say) answers every probe: while it is closed, the limit must not
-//! hold. The answers to the probes tell whether the peer is still there.
+//! `TCP_USER_TIMEOUT` ends a connection whose peer acknowledges nothing for that time. The kernel
+//! also counts the time while the peer's window is closed, although a peer that reads nothing (its
+//! program is stopped, for example) answers every probe. So the limit is lifted while the window is
+//! closed; the answers to the probes then tell whether the peer is still there.
 //!
 //! Runs in the relay, in each session's thread, and in the client. Takes a connection that its
-//! caller owns. Must not read, write or close it, and must not wait: it asks the kernel and sets
-//! options.
+//! caller owns. Must not read, write or close it, and must not wait: it only queries the kernel and
+//! sets options.
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-/// The longest pause between probes and between retransmissions (Linux 6.15): the C library
-/// may not have it yet.
+/// The option for the longest pause between probes and between retransmissions (Linux 6.15). The C
+/// library may not define it yet.
 #[cfg(target_os = "linux")]
 pub(super) const TCP_RTO_MAX_MS: i32 = 44;
 
@@ -24,28 +24,28 @@ pub struct Unsent {
     lifted: Option<Lifted>,
 }
 
-/// What has become of the bytes that were sent.
+/// The state of the bytes that were sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outlook {
     /// The peer has acknowledged all of them.
     Acknowledged,
-    /// Not yet; but all was sent, and the peer's system has room for it, whether or not its
-    /// program reads.
+    /// Not yet acknowledged; but all were sent, and the peer's system has room for them, whether or
+    /// not its program reads.
     Sent,
     /// Some could not be sent yet, or the peer has no room.
     Waiting,
-    /// Its window is closed, and it does not answer the probes any more.
+    /// The peer's window is closed, and the peer no longer answers probes.
     Lost,
 }
 
-/// The shortest round trip of a connection that the system has seen.
+/// Returns the shortest round trip that the kernel has measured on a connection.
 #[cfg(target_os = "linux")]
 pub fn round_trip(socket: BorrowedFd<'_>) -> Option<Duration> {
     let least = system::state(socket)?.least_round_trip?;
     Some(Duration::from_micros(least.into()))
 }
 
-/// It is not told here.
+/// Returns `None`: this system does not report it.
 #[cfg(not(target_os = "linux"))]
 pub fn round_trip(_: BorrowedFd<'_>) -> Option<Duration> {
     None
@@ -59,26 +59,26 @@ struct Lifted {
     limit: u32,
     /// The longest pause between two probes, milliseconds.
     pause: u32,
-    /// What that was before it was shortened.
+    /// The longest pause before it was shortened.
     pause_before: Option<u32>,
 }
 
 #[cfg(target_os = "linux")]
 impl Lifted {
-    /// Whether a peer that is there would have answered a probe by now: one that was sent
-    /// when the pause before it was over, and all that were sent in a limit since.
+    /// Returns whether a reachable peer would have answered a probe by now: the first one, sent
+    /// after the pause before it, and all that were sent within the limit since.
     fn is_lost(&self, state: &system::State) -> bool {
-        // With the shortened pauses it comes to the connection's own limit. Where a seventh of
-        // that is less than the shortest pause there is, at a keep-alive interval below 4 s, it
-        // comes to more: at 1 s to two and a half intervals.
+        // With the shortened pauses the result equals the connection's own limit. If a seventh of
+        // that is less than the shortest possible pause (a keep-alive interval below 4 s), it is
+        // longer: two and a half intervals for an interval of 1 s.
         let answer_within = self.limit.saturating_sub(pause_of(self.limit));
         let pause = state.pause_before_first_unanswered().min(self.pause);
         state.silent_for() >= answer_within.saturating_add(pause)
     }
 }
 
-/// How long the pauses between probes of a closed window may become: a seventh of the
-/// limit, which is a quarter of the keep-alive interval.
+/// Returns the longest allowed pause between probes of a closed window: a seventh of the limit,
+/// which is a quarter of the keep-alive interval.
 #[cfg(target_os = "linux")]
 const fn pause_of(limit: u32) -> u32 {
     limit / 7
@@ -86,8 +86,8 @@ const fn pause_of(limit: u32) -> u32 {
 
 #[cfg(target_os = "linux")]
 impl Unsent {
-    /// Looks at the connection, and lifts its limit while the peer's window is closed. To
-    /// be called now and then until the peer has acknowledged everything.
+    /// Checks the connection, and lifts its limit while the peer's window is closed. To be called
+    /// from time to time until the peer has acknowledged everything.
     pub fn look(&mut self, socket: BorrowedFd<'_>) -> Outlook {
         use nix::sys::socket::{getsockopt, setsockopt, sockopt::TcpUserTimeout};
         let Some(state) = system::state(socket) else {
@@ -109,8 +109,8 @@ impl Unsent {
             (true, Some(lifted)) if lifted.is_lost(&state) => return Outlook::Lost,
             (false, Some(lifted)) => {
                 if setsockopt(&socket, TcpUserTimeout, &lifted.limit).is_ok() {
-                    // A connection that is closed later is dropped with what it has still to
-                    // send once its pauses are as long as they may become.
+                    // After a close, the kernel drops a connection with its unsent data once its
+                    // pauses have reached the longest pause, so restore that.
                     if let Some(pause) = lifted.pause_before {
                         system::limit_pauses(socket, pause);
                     }
@@ -131,7 +131,7 @@ impl Unsent {
 
 #[cfg(not(target_os = "linux"))]
 impl Unsent {
-    /// There is no such limit here.
+    /// Returns [`Outlook::Acknowledged`]: there is no such limit on this system.
     pub fn look(&mut self, _: BorrowedFd<'_>) -> Outlook {
         Outlook::Acknowledged
     }
@@ -144,11 +144,11 @@ mod system {
 
     use super::TCP_RTO_MAX_MS;
 
-    /// What it can be, and is where it is not set: milliseconds.
+    /// The range of the option's values; the largest is the default. Milliseconds.
     const PAUSE_LEAST: u32 = 1_000;
     const PAUSE_MOST: u32 = 120_000;
 
-    /// Words of `struct tcp_info` up to `tcpi_snd_wnd`, which the C library's may lack.
+    /// Words of `struct tcp_info` up to `tcpi_snd_wnd`, which the C library's structure may lack.
     const WORDS: usize = 58;
     const RETRANSMISSION_TIMEOUT: usize = 2;
     const UNACKED: usize = 6;
@@ -157,16 +157,16 @@ mod system {
     const NOT_SENT: usize = 36;
     const LEAST_ROUND_TRIP: usize = 37;
     const WINDOW: usize = 57;
-    /// Bytes of it: probes without an answer, and how often the pause was doubled.
+    /// Byte offsets in it: unanswered probes, and how often the pause was doubled.
     const PROBES: usize = 3;
     const BACKOFF: usize = 4;
 
-    /// A connection's sending side.
+    /// The sending side of a connection.
     #[derive(Debug, Default)]
     pub(super) struct State {
         pub(super) unacknowledged: u32,
         pub(super) not_sent: u32,
-        /// Older systems do not tell it.
+        /// `None`: an older kernel does not report it.
         pub(super) window: Option<u32>,
         /// Milliseconds.
         pub(super) since_ack: u32,
@@ -175,7 +175,7 @@ mod system {
         pub(super) first_pause: u32,
         pub(super) unanswered_probes: u8,
         pub(super) doubled: u8,
-        /// Microseconds, once there was one.
+        /// Microseconds, once measured.
         pub(super) least_round_trip: Option<u32>,
     }
 
@@ -184,22 +184,22 @@ mod system {
             self.unacknowledged == 0 && self.not_sent == 0
         }
 
-        /// Data waits that the peer has no room for.
+        /// Returns whether there is data for which the peer has no room.
         pub(super) fn is_stalled(&self) -> bool {
             !self.is_empty() && (self.unacknowledged == 0 || self.window == Some(0))
         }
 
-        /// How long nothing has come from the peer, milliseconds. An acknowledgement with
-        /// data is not always counted as one.
+        /// Returns how long nothing has come from the peer, milliseconds. The kernel does not
+        /// always count a packet with data as an acknowledgement.
         pub(super) fn silent_for(&self) -> u32 {
             self.since_ack.min(self.since_data)
         }
 
-        /// How long after the peer's last sign the next probe was sent, milliseconds: answers
-        /// do not make the pauses shorter again.
+        /// Returns the time from the peer's last answer to the next probe, milliseconds. Answers do
+        /// not shorten the pauses again.
         pub(super) fn pause_before_first_unanswered(&self) -> u32 {
             if self.unacknowledged > 0 {
-                // Retransmissions stand in for probes, and they are counted elsewhere.
+                // Retransmissions take the place of probes, and are counted elsewhere.
                 return PAUSE_MOST;
             }
             let doubled = self.doubled.saturating_sub(self.unanswered_probes);
@@ -209,8 +209,8 @@ mod system {
         }
     }
 
-    /// Limits the pauses between probes to so many milliseconds, where the system can do that.
-    /// The longest pause that there may be now.
+    /// Limits the pauses between probes, if the system can, to `pause` milliseconds. Returns the
+    /// longest pause that is possible now.
     pub(super) fn limit_pauses(socket: BorrowedFd<'_>, pause: u32) -> u32 {
         let pause = pause.clamp(PAUSE_LEAST, PAUSE_MOST);
         let Ok(length) = libc::socklen_t::try_from(size_of::<u32>()) else {
@@ -229,7 +229,7 @@ mod system {
         if done == 0 { pause } else { PAUSE_MOST }
     }
 
-    /// The longest pause that there may be now, milliseconds. `None`: the system has no such
+    /// Returns the longest pause that is possible now, milliseconds. `None`: the system has no such
     /// option.
     pub(super) fn longest_pause(socket: BorrowedFd<'_>) -> Option<u32> {
         let mut pause = 0_u32;
@@ -248,12 +248,13 @@ mod system {
         (done == 0).then_some(pause)
     }
 
-    /// `None`: it is no TCP connection, or the system does not tell.
+    /// Returns the state of a connection. `None`: it is not a TCP connection, or the system does
+    /// not report it.
     pub(super) fn state(socket: BorrowedFd<'_>) -> Option<State> {
         let mut words = [0_u32; WORDS];
         let mut length = libc::socklen_t::try_from(size_of::<[u32; WORDS]>()).ok()?;
-        // SAFETY: the descriptor is open; `words` has room for `length` bytes, of which the
-        // kernel fills at most so many and says how many.
+        // SAFETY: the descriptor is open; `words` has room for `length` bytes, of which the kernel
+        // fills at most that many and says how many.
         let done = unsafe {
             libc::getsockopt(
                 socket.as_raw_fd(),
@@ -299,7 +300,7 @@ mod tests {
 
     use super::*;
 
-    /// A peer that reads nothing is no dead one: the system would end its connection.
+    /// A peer that reads nothing is not dead, but the kernel would end its connection.
     #[test]
     fn a_peer_that_reads_nothing_lifts_the_limit_until_it_reads() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -329,9 +330,9 @@ mod tests {
             assert!(Instant::now() < until);
         }
         assert_eq!(limit(&ours), 60_000);
-        // With short pauses the system drops what a closed connection has still to send.
+        // With short pauses the kernel drops what a closed connection has still to send.
         assert_eq!(system::longest_pause(ours.as_fd()), pause);
-        // What is no TCP connection has nothing to wait for.
+        // What is not a TCP connection has nothing to wait for.
         let (other, _) = std::os::unix::net::UnixStream::pair().unwrap();
         let outlook = Unsent::default().look(other.as_fd());
         assert_eq!(outlook, Outlook::Acknowledged);
@@ -350,8 +351,8 @@ mod tests {
         assert_eq!(round_trip(other.as_fd()), None);
     }
 
-    /// Without its limit such a connection stood for a quarter of an hour after the network
-    /// had died.
+    /// Regression: without its limit such a connection stayed open for a quarter of an hour after
+    /// the network failed.
     #[test]
     fn a_peer_that_leaves_probes_unanswered_is_lost_in_time() {
         let is_lost = |pause: u32, state: system::State| {
@@ -364,7 +365,7 @@ mod tests {
             };
             lifted.is_lost(&state)
         };
-        // A pause of so many seconds between probes: of 200 ms, doubled so often.
+        // Pauses between probes: 200 ms, doubled this often.
         let stalled = |silent: u32, doubled, unanswered_probes| system::State {
             not_sent: 1,
             since_ack: silent,
@@ -377,12 +378,12 @@ mod tests {
         // With short pauses it is the connection's own limit, less than two intervals of 60 s.
         assert!(!is_lost(15_000, stalled(104_999, 15, 6)));
         assert!(is_lost(15_000, stalled(105_000, 15, 6)));
-        // On older systems the pause that the peer has answered last counts.
+        // On older kernels the last pause that the peer has answered counts.
         assert!(!is_lost(120_000, stalled(91_599, 9, 6)));
         assert!(is_lost(120_000, stalled(91_600, 9, 6)));
         assert!(!is_lost(120_000, stalled(209_999, 15, 1)));
         assert!(is_lost(120_000, stalled(210_000, 15, 1)));
-        // A peer that sends is there, and so is one that answers seldom for long.
+        // A peer that sends data is reachable, and so is one that answers, even if rarely.
         let since_data = 10_000;
         let sends = stalled(500_000, 15, 0);
         assert!(!is_lost(
@@ -393,7 +394,7 @@ mod tests {
             }
         ));
         assert!(!is_lost(120_000, stalled(120_000, 15, 0)));
-        // Where data is unacknowledged nobody counts the probes.
+        // While data is unacknowledged the kernel does not count probes.
         let shrunk = |silent| system::State {
             unacknowledged: 1,
             window: Some(0),

@@ -1,12 +1,12 @@
-//! Sockets of this machine on which any user may send, and how to be rid of what was sent.
+//! Local sockets on which any user may send, and safe disposal of what was sent.
 //!
-//! A message may carry descriptors (SCM_RIGHTS). Whichever process drops the last copy of one
-//! closes it, also by closing a socket on which it was never read, and that takes as long as
-//! its owner likes: a TCP socket with SO_LINGER and unsent data holds close(2) up for hours.
-//! So no descriptor is received here. Where the kernel can refuse them (SO_PASSRIGHTS, Linux
-//! 6.16) the sender gets EPERM. Elsewhere each message is looked at before it is received, and
-//! a socket with anything unread is closed by a child of this process: the kernel lets no
-//! process linger that is ending.
+//! A message may carry descriptors (SCM_RIGHTS). The process that drops the last copy of a
+//! descriptor closes it, also when it closes a socket on which the message was never read. That
+//! takes as long as the descriptor's owner likes: a TCP socket with SO_LINGER and unsent data
+//! blocks close(2) for hours. So no descriptor is received here. If the kernel can refuse them
+//! (SO_PASSRIGHTS, Linux 6.16), the sender gets EPERM. Otherwise each message is checked before it
+//! is received, and a socket with unread data is closed by a child of this process: the kernel does
+//! not let an exiting process linger.
 
 use std::cell::RefCell;
 use std::io;
@@ -20,20 +20,20 @@ use nix::unistd::Pid;
 
 use super::passing::{Endpoint, Next};
 
-/// What has still to be closed, with the users who have called there.
+/// Sockets that are still to be closed, each with the user that connected.
 pub type Unclosed = Vec<(u32, OwnedFd)>;
 
-/// A listening socket that any user may call. It is closed by the end of this process alone:
-/// calls that were never taken may hold descriptors too.
+/// A listening socket that any user may connect to. Unless the kernel refuses descriptors, only the
+/// end of this process closes it: connections that were never accepted may hold descriptors too.
 pub struct Listener {
     fd: ManuallyDrop<OwnedFd>,
-    /// Whether the kernel refuses descriptors there.
+    /// Whether the kernel refuses descriptors on it.
     refuses: bool,
     unclosed: Rc<RefCell<Unclosed>>,
 }
 
 impl Listener {
-    /// Takes over a listening socket, on which [`refuse_descriptors`] has said this.
+    /// Takes over a listening socket. `refuses`: the result of [`refuse_descriptors`].
     pub(super) fn new(fd: OwnedFd, refuses: bool) -> Self {
         Self {
             fd: ManuallyDrop::new(fd),
@@ -42,10 +42,10 @@ impl Listener {
         }
     }
 
-    /// Takes the next call, nonblocking; `None`: there is none.
+    /// Accepts the next connection, nonblocking; `None`: there is none.
     ///
     /// # Errors
-    /// No descriptor is left, or the kernel does not say who calls.
+    /// No descriptor is left, or the kernel does not report the user.
     pub fn accept(&self) -> io::Result<Option<Caller>> {
         let Some(fd) = super::local::accept(&self.fd)? else {
             return Ok(None);
@@ -60,12 +60,12 @@ impl Listener {
         user.map(|_| Some(caller))
     }
 
-    /// How many sockets have still to be closed by [`close_elsewhere`].
+    /// Returns how many sockets are still to be closed by [`close_elsewhere`].
     pub fn unclosed(&self) -> usize {
         self.unclosed.borrow().len()
     }
 
-    /// Takes those sockets.
+    /// Takes these sockets.
     pub fn take_unclosed(&self) -> Unclosed {
         std::mem::take(&mut *self.unclosed.borrow_mut())
     }
@@ -78,7 +78,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // What is left here the kernel closes when this process ends.
+        // The kernel closes the remaining ones when this process ends.
         leave_open(self.take_unclosed());
         if self.refuses {
             // SAFETY: taken once, in drop.
@@ -93,8 +93,8 @@ impl AsRawFd for Listener {
     }
 }
 
-/// The accepted end of a call, or our end of a channel to a process that runs the code of
-/// others ([`pair`]). Dropping it never blocks.
+/// The accepted end of a connection, or this process's end of a channel to a process that runs
+/// third-party code ([`pair`]). Dropping it never blocks.
 pub struct Caller {
     fd: ManuallyDrop<OwnedFd>,
     user: u32,
@@ -103,15 +103,15 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The user number of the process that called, by the kernel's word.
+    /// Returns the user ID of the process that connected, as reported by the kernel.
     pub const fn user(&self) -> u32 {
         self.user
     }
 }
 
-/// Makes both ends of a channel to a process that runs the code of others, as this user: it
-/// may pass on what it was sent by anybody. What was left unread at ours is among `unclosed`
-/// when that is dropped.
+/// Creates both ends of a channel to a process that runs third-party code as this user: such a
+/// process may forward what any other process sent it. If data is left unread when this end is
+/// dropped, the socket is added to `unclosed`.
 ///
 /// # Errors
 /// No descriptors are left.
@@ -136,7 +136,7 @@ pub fn leave_open(sockets: Unclosed) {
 
 #[cfg(test)]
 impl Caller {
-    /// One that has not called anywhere.
+    /// Creates one without a connection.
     pub(crate) fn of(user: u32) -> Self {
         Self {
             fd: ManuallyDrop::new(std::fs::File::open("/dev/null").unwrap().into()),
@@ -182,12 +182,12 @@ impl Drop for Caller {
 fn is_drained(socket: BorrowedFd<'_>) -> bool {
     use nix::sys::socket::{setsockopt, sockopt};
     let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
-    // The sender's credentials tell an empty message from the end.
+    // The sender's credentials distinguish an empty message from the end.
     #[cfg(target_os = "linux")]
     if setsockopt(&socket, sockopt::PassCred, &true).is_err() {
         return false;
     }
-    // An error of the socket comes before what waits there, once.
+    // A pending error of the socket is returned once, before the data.
     let peeked = peek(socket, true).or_else(|_| peek(socket, true));
     matches!(
         peeked,
@@ -199,16 +199,16 @@ fn is_drained(socket: BorrowedFd<'_>) -> bool {
     )
 }
 
-/// What is seen of a message that stays where it is.
+/// What a peek shows of a message, which stays in the queue.
 struct Peeked {
     length: usize,
-    /// It carries descriptors.
+    /// Whether it carries descriptors.
     descriptors: bool,
     credentials: bool,
 }
 
-/// Looks at the next message: nothing of it is taken. Where there is no room for descriptors
-/// the kernel makes none and says so.
+/// Peeks at the next message without consuming it. Without room for descriptors, the kernel creates
+/// none and reports that.
 fn peek(socket: BorrowedFd<'_>, with_credentials: bool) -> nix::Result<Peeked> {
     let mut byte = [0_u8; 1];
     let mut space = [0_u64; CREDENTIALS.div_ceil(8)];
@@ -238,17 +238,17 @@ fn peek(socket: BorrowedFd<'_>, with_credentials: bool) -> nix::Result<Peeked> {
 #[cfg(target_os = "linux")]
 #[allow(clippy::cast_possible_truncation, reason = "the size of three numbers")]
 const CREDENTIALS: usize = {
-    // SAFETY: a sum, nothing is read.
+    // SAFETY: computes a length and reads nothing.
     let space = unsafe { libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) };
     space as usize
 };
 #[cfg(not(target_os = "linux"))]
 const CREDENTIALS: usize = 0;
 
-/// Has the kernel refuse descriptors that are sent to this socket and to those accepted from
-/// it. Returns whether it does.
+/// Makes the kernel refuse descriptors that are sent to this socket and to those accepted from it.
+/// Returns whether it does.
 pub fn refuse_descriptors(socket: impl AsFd) -> bool {
-    // The number of all but SPARC and PA-RISC, which have their own.
+    // The value on all architectures but SPARC and PA-RISC, which have their own.
     #[cfg(all(
         target_os = "linux",
         not(any(target_arch = "sparc", target_arch = "sparc64"))
@@ -279,19 +279,19 @@ pub fn refuse_descriptors(socket: impl AsFd) -> bool {
     }
 }
 
-/// How long the child holds its copies after this process has closed its own: longer than
-/// any other child needs from its fork to its program, which would else be the last to close.
+/// How long the child holds its copies after this process has closed its own: longer than any other
+/// child needs from its fork to exec, which would otherwise be the last to close them.
 static HOLD: libc::timespec = libc::timespec {
     tv_sec: 1,
     tv_nsec: 0,
 };
 
-/// Closes sockets without waiting: a child has copies of them until this process has closed
-/// its own, and then ends, which closes them without lingering. It runs nothing but that, all
-/// signals blocked. Only for a process with one thread.
+/// Closes sockets without waiting. A child holds copies of them until this process has closed its
+/// own, and then exits, which closes them without lingering. It does nothing else, with all signals
+/// blocked. Only for a process with one thread.
 ///
 /// # Errors
-/// No process or descriptor was to be had. Then the sockets are still open.
+/// The process or a descriptor could not be created. The sockets are then still open.
 pub fn close_elsewhere(sockets: Unclosed) -> Result<Pid, (Errno, Unclosed)> {
     let (wait, go) = match nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC) {
         Ok(pipe) => pipe,
@@ -311,16 +311,16 @@ pub fn close_elsewhere(sockets: Unclosed) -> Result<Pid, (Errno, Unclosed)> {
     }
 }
 
-/// The child's life. `kept` is in ascending order, so that each number moves down onto none
+/// Runs the child. `kept` is in ascending order, so that moving a number down never overwrites one
 /// that is still needed.
 fn hold(kept: &[RawFd], wait: RawFd) -> ! {
-    // SAFETY: takes nothing, and fails for no child that was just made.
+    // SAFETY: takes no arguments, and does not fail in a new child.
     unsafe { libc::setsid() };
     let mut next = 3;
     let mut until = wait;
     for fd in kept {
         if *fd != next {
-            // SAFETY: duplicates a descriptor of this process onto a number of its own.
+            // SAFETY: duplicates a descriptor of this process onto one of its own numbers.
             unsafe { libc::dup2(*fd, next) };
         }
         if *fd == wait {
@@ -330,9 +330,9 @@ fn hold(kept: &[RawFd], wait: RawFd) -> ! {
     }
     super::job::close_from(next);
     let mut byte = [0_u8];
-    // SAFETY: reads into a buffer that lives, until every copy of the other end is closed.
+    // SAFETY: reads into a valid buffer, until every copy of the other end is closed.
     unsafe { libc::read(until, byte.as_mut_ptr().cast(), 1) };
-    // SAFETY: the time lives for the call, and what is left of it is not asked for.
+    // SAFETY: the time lives for the call, and the remaining time is not requested.
     unsafe { libc::nanosleep(&raw const HOLD, std::ptr::null_mut()) };
     // SAFETY: ends the child without running what its parent would run at exit.
     unsafe { libc::_exit(0) }

@@ -1,5 +1,5 @@
-//! Where a card goes, and that setting up takes two commands: `-o`, repeated invitations, and
-//! the folder that `host invite` and `host join` make first.
+//! Where a card is written, and setup in two commands: `-o`, repeated invitations, and the
+//! configuration directory that `host invite` and `host join` create if it is missing.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use nix::unistd::geteuid;
 
 use super::{Folder, Scratch, chmod, content, host, me, mode, text};
 
-/// The arguments of an invitation of hosta from loopback.
+/// Returns the arguments of an invitation of hosta from loopback.
 fn inviting<'a>(me: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let terms = ["host", "invite", "hosta", "--addr", "127.0.0.1", "--run-as"];
     [&terms[..], &[me], more].concat()
@@ -29,14 +29,14 @@ fn two_commands_set_up_trust_on_new_hosts() {
     let card = card.to_str().unwrap();
     s.good(&inviting(&me(), &["-o", card]));
     assert_eq!(mode(Path::new(card)), 0o600);
-    // A card that is none makes no folder.
+    // An invalid card creates no directory.
     assert!(!a.join("no card", &[]).status.success());
     assert!(!a.0.exists());
     a.good(&["host", "join", card, "--name", "hostb"]);
     for folder in [&s, &a] {
         assert!(folder.good(&["check"]).ends_with("no problem\n"));
     }
-    // A folder that is complete is left as it is.
+    // A complete directory is left as it is.
     fs::remove_file(a.paths().host_key()).unwrap();
     a.good(&["host", "join", card, "--name", "hostc"]);
     assert!(!a.paths().host_key().exists());
@@ -53,7 +53,7 @@ fn a_card_file_is_new_and_private_or_nothing_is_changed() {
     let told = s.bad(1, &inviting(&me(), &["-o", name]));
     assert!(told.contains("card: the file exists already"), "{told}");
     assert_eq!(fs::read(&file).unwrap(), b"mine");
-    // A link is not followed, wherever it leads.
+    // A symbolic link is not followed.
     let link = scratch.0.join("link");
     std::os::unix::fs::symlink(scratch.0.join("elsewhere"), &link).unwrap();
     s.bad(1, &inviting(&me(), &["-o", link.to_str().unwrap()]));
@@ -63,7 +63,7 @@ fn a_card_file_is_new_and_private_or_nothing_is_changed() {
     assert_eq!(content(&s.0), before);
     assert!(!scratch.0.join("elsewhere").exists());
 
-    // What fails after the card is written leaves none.
+    // A command that fails after writing the card leaves none.
     let fresh = scratch.0.join("fresh");
     let fresh_name = fresh.to_str().unwrap();
     if !geteuid().is_root() {
@@ -92,7 +92,7 @@ fn a_repeated_invitation_leaves_no_empty_card() {
     let s = scratch.init("S");
     let card = s.invite("hosta");
     let before = content(&s.0);
-    // What the shell has emptied is filled with the same card.
+    // A file that the shell has truncated gets the same card.
     let again = s.run(&inviting(&me(), &[]));
     assert!(again.status.success());
     assert_eq!(text(&again.stdout), card);
@@ -102,17 +102,17 @@ fn a_repeated_invitation_leaves_no_empty_card() {
         "{told}"
     );
     assert_eq!(content(&s.0), before);
-    // Without terms those of the line stay; also where root must give some at first.
+    // Without terms the line's terms stay; also as root, who must give some at first.
     assert_eq!(s.good(&["host", "invite", "HostA"]), card);
     assert_eq!(content(&s.0), before);
-    // With -o the card that is there stays.
+    // With -o an existing card stays.
     let file = scratch.0.join("card");
     fs::write(&file, &card).unwrap();
     s.bad(1, &inviting(&me(), &["-o", file.to_str().unwrap()]));
     assert_eq!(fs::read(&file).unwrap(), card.as_bytes());
     assert_eq!(content(&s.0), before);
 
-    // What the command line says is in force afterwards, and what else stands there stays.
+    // The command line's terms apply afterwards, and the rest of the line stays.
     let table = s
         .table()
         .replace("hosta cos", "hosta ssh commands=\"/bin/df\"");
@@ -127,14 +127,14 @@ fn a_repeated_invitation_leaves_no_empty_card() {
     );
     assert_eq!(s.lines(), [line.replace("/bin/df ", "\"/bin/df\" ")]);
 
-    // A machine that is recorded cannot be replaced by the old card, which is told.
+    // The old card cannot replace a recorded machine, and the message says so.
     machines::record(&s.paths(), &host("hosta"), PublicKey([7; 32])).unwrap();
     let told = text(&s.run(&["host", "invite", "hosta"]).stderr);
     assert!(told.contains(" host rotate hosta` prints a card"), "{told}");
-    // The newest card, where a rotation is not finished.
+    // The newest card, while a rotation is not finished.
     let newest = s.good(&["host", "rotate", "hosta"]);
     assert_eq!(s.good(&["host", "invite", "hosta"]), newest);
-    // A cookie that is lost is made anew.
+    // A lost cookie is created again.
     fs::remove_file(s.paths().cookie_in(&host("hosta"))).unwrap();
     let other = s.good(&["host", "invite", "hosta"]);
     assert!(Card::parse(other.as_bytes()).is_ok() && other != newest);

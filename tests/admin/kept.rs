@@ -1,4 +1,4 @@
-//! What a command rewrites keeps its group, mode, access control list and symbolic link.
+//! A command that rewrites a file keeps its group, mode, access control list and symbolic link.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
@@ -9,8 +9,8 @@ use nix::unistd::geteuid;
 
 use super::{Scratch, chmod, host, me, mode};
 
-/// Lets user 65534 read a file of mode 0640: version 2, then tag, permissions and number of
-/// each entry, as the kernel has them.
+/// Allows user 65534 to read a file of mode 0640: the version 2, then tag, permissions and ID of
+/// each entry, as the kernel stores them.
 const LIST: &[u8] = b"\x02\0\0\0\
     \x01\0\x06\0\xff\xff\xff\xff\
     \x02\0\x04\0\xfe\xff\0\0\
@@ -18,11 +18,11 @@ const LIST: &[u8] = b"\x02\0\0\0\
     \x10\0\x04\0\xff\xff\xff\xff\
     \x20\0\0\0\xff\xff\xff\xff";
 
-/// Group `adm` of Debian; any other group would do.
+/// The group `adm` of Debian; any other group would do.
 const GROUP: u32 = 4;
 
-/// Moves a file elsewhere, with a link in its place, and grants others to read it. Whether the
-/// file system has access lists.
+/// Moves a file elsewhere, puts a link in its place, and grants others read access. Returns whether
+/// the file system has access lists.
 fn grant(file: &Path, elsewhere: &Path) -> bool {
     let target = elsewhere.join(file.file_name().unwrap());
     if file.exists() {
@@ -76,7 +76,7 @@ fn commands_keep_what_the_files_grant() {
     kept(&pins, has_lists);
     assert_eq!(a.lines().len(), 1);
 
-    // A cookie: its link and its group, and nothing for others.
+    // A cookie keeps its link and its group, and grants others nothing.
     let cookie = s.paths().cookie_in(&host("hosta"));
     let target = elsewhere.join("hosta.in");
     fs::rename(&cookie, &target).unwrap();

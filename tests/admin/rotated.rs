@@ -1,5 +1,5 @@
-//! Rotation and joining where something is lost on the way: no host is shut out
-//! by what was not asked for, and what is told is how it is.
+//! Rotation and joining when something is lost on the way: a host is never locked out as a side
+//! effect, and the messages are correct.
 
 use std::fs::{self, File};
 use std::process::{Output, Stdio};
@@ -19,7 +19,7 @@ fn live(folder: &Folder) -> Vec<Secret> {
         .unwrap()
 }
 
-/// Runs a command whose standard output is always full.
+/// Runs a command with a full device as standard output.
 fn full(folder: &Folder, arguments: &[&str]) -> Output {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let mut command = folder.command(arguments);
@@ -27,7 +27,7 @@ fn full(folder: &Folder, arguments: &[&str]) -> Output {
     child.unwrap().wait_with_output().unwrap()
 }
 
-/// A command of `cosadm` as it is suggested for a folder.
+/// Returns a command of `cosadm` as it is suggested for a directory.
 fn said(folder: &Folder, words: &str) -> String {
     format!("`cosadm -C {} {words}`", folder.0.display())
 }
@@ -36,7 +36,7 @@ fn said(folder: &Folder, words: &str) -> String {
 fn a_card_that_was_not_written_takes_its_cookie_back() {
     let scratch = Scratch::new();
     let s = scratch.init("S");
-    // At an invitation: the line stays, and a rotation makes the cookie.
+    // At an invitation: the line stays, and a rotation creates the cookie.
     let invite = ["host", "invite", "hosta", "--addr=::1", "--run-as", &me()];
     let output = full(&s, &invite);
     let told = text(&output.stderr);
@@ -47,7 +47,7 @@ fn a_card_that_was_not_written_takes_its_cookie_back() {
     assert!(!s.paths().cookie_in(&host("hosta")).exists());
     s.good(ROTATE);
     let first = live(&s).remove(0);
-    // At a rotation: all is as it was, the recorded machine key as well.
+    // At a rotation: everything is unchanged, including the recorded machine key.
     machines::record(&s.paths(), &host("hosta"), PublicKey([7; 32])).unwrap();
     let before = content(&s.0);
     let output = full(&s, ROTATE);
@@ -56,7 +56,7 @@ fn a_card_that_was_not_written_takes_its_cookie_back() {
     let words = "its cookie is withdrawn: hosta asks with the one it had";
     assert!(told.contains(words), "{told}");
     assert_eq!(content(&s.0), before);
-    // So the next one does not drop the cookie that is in use.
+    // So the next one does not drop the cookie in use.
     s.good(ROTATE);
     assert!(live(&s)[1].same(&first));
     let before = content(&s.0);
@@ -79,7 +79,7 @@ fn of_two_live_cookies_none_is_dropped_unasked() {
         assert!(told.contains(&said(&s, words)), "{told}");
     }
     assert_eq!(content(&s.0), before);
-    // --again replaces the newer, whose card is lost.
+    // --again replaces the newer cookie, because its card is lost.
     let output = s.run(&["host", "rotate", "hosta", "--again"]);
     assert!(text(&output.stderr).contains("the newer of its two cookies"));
     let card = Card::parse(&output.stdout).ok().unwrap();
@@ -122,7 +122,7 @@ fn a_line_without_a_cookie_gets_one() {
     s.invite("hosta");
     let lines = s.lines();
     fs::remove_file(s.paths().cookie_in(&host("hosta"))).unwrap();
-    // Every advice is the same, and it works.
+    // Every message has the same advice, and it works.
     let rotate = said(&s, "host rotate hosta");
     let fault = cookie::load_in(&s.paths(), &host("hosta")).err().unwrap();
     for told in [
@@ -140,7 +140,7 @@ fn a_line_without_a_cookie_gets_one() {
     assert!(live(&s).len() == 1 && live(&s)[0].same(&card.cookie));
     assert_eq!(s.lines(), lines);
     assert!(s.good(&["check"]).ends_with("no problem\n"));
-    // A host that may ask nothing is to be invited.
+    // A host that has no rights yet needs an invitation.
     s.append("hostb cos addr=::1\n");
     let told = s.bad(1, &["host", "rotate", "hostb"]);
     assert!(told.contains(&said(&s, "host invite hostb")), "{told}");
@@ -170,7 +170,7 @@ fn no_card_is_made_where_it_would_be_lost() {
             assert!(told.contains("nothing was changed"), "{told}");
             assert_eq!(content(&s.0), before);
         }
-        // A program's mode, for one, which a careless 1< would have changed.
+        // The mode of a program, for example, which a careless 1< would have changed.
         assert_eq!(mode(&s.0.join("hostinfo")), 0o644);
     }
 }

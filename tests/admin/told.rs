@@ -1,5 +1,5 @@
-//! What `cosadm` tells whoever has not read the manual: what a line comes to,
-//! what was kept, what to do next. A command that it suggests is one that works.
+//! Messages of `cosadm` for administrators who have not read the manual: what a line means, what
+//! was kept, what to do next. A suggested command works.
 
 use std::fs::{self, File};
 use std::os::unix::fs::chown;
@@ -11,7 +11,7 @@ use nix::unistd::geteuid;
 
 use super::{COSADM, Folder, Scratch, chmod, content, me, mode, text};
 
-/// Invites or rotates with a file as standard output; what is told.
+/// Invites or rotates with a file as standard output, and returns the messages.
 fn into(folder: &Folder, file: &Path, arguments: &[&str]) -> String {
     let stdout = File::options().write(true).open(file).unwrap();
     stdout.set_len(0).unwrap();
@@ -50,12 +50,12 @@ fn the_file_of_a_card_is_its_owners_alone() {
         let words = format!("(mode {before:04o}); it is mode 0600 now");
         assert!(told.contains(&words), "{told}");
     }
-    // What is private already stays as it is.
+    // A file that is already private stays as it is.
     let told = into(&s, &file, &rotate);
     assert_eq!(mode(&file), 0o600);
     assert!(!told.contains("standard output"), "{told}");
-    // What is no file keeps its mode. A pipe of our own shows it: were this wrong,
-    // root would close a device such as /dev/null to everybody.
+    // What is not a regular file keeps its mode. The test uses a pipe: with a bug here, root would
+    // make a device such as /dev/null inaccessible to all users.
     let told = text(&s.run(&rotate).stderr);
     assert!(!told.contains("standard output"), "{told}");
     let pipe = scratch.0.join("pipe");
@@ -70,7 +70,7 @@ fn the_file_of_a_card_is_its_owners_alone() {
     assert!(!told.contains("standard output"), "{told}");
     assert_eq!(mode(&pipe), 0o644);
     if geteuid().is_root() {
-        // Another user's file: he can read it whatever its mode.
+        // Another user's file: that user can read it whatever its mode.
         chown(&file, Some(65534), None).unwrap();
         for private in [0o600, 0o644] {
             chmod(&file, private);
@@ -82,7 +82,7 @@ fn the_file_of_a_card_is_its_owners_alone() {
     }
 }
 
-/// Runs a command line that was suggested, as a shell would.
+/// Runs a suggested command line, as a shell would.
 fn suggested(told: &str, before: &str, scratch: &Scratch) -> Output {
     let (_, line) = told
         .split_once(before)
@@ -133,7 +133,7 @@ fn a_new_card_with_another_port_or_address_says_what_is_kept() {
     assert!(!text(&done.stderr).contains("stays"));
     assert!(text(&done.stderr).contains(" run hostb true   (and remove"));
 
-    // The server's own suggestion finds its folder as well.
+    // The server's own suggestion also finds its directory.
     let told = text(&s.run(&["host", "rotate", "hosta", "--again"]).stderr);
     let done = suggested(&told, "once hosta has joined: ", &scratch);
     assert!(done.status.success(), "{}", text(&done.stderr));
@@ -166,7 +166,7 @@ fn a_folder_does_not_join_itself() {
         assert!(told.contains("made here") && told.contains("for hosta to join"));
         assert_eq!(content(&s.0), before);
     }
-    // A folder without a host key has made no card.
+    // A directory without a host key has made no card.
     fs::remove_file(a.paths().host_key()).unwrap();
     assert!(a.join(&card, &[]).status.success());
 }
@@ -227,7 +227,7 @@ fn a_name_that_does_not_resolve_says_how_addresses_are_given() {
         "{told}"
     );
     assert_eq!(s.table(), before);
-    // Later it is the line that says so.
+    // Later the line says so.
     s.invite(name);
     fs::write(
         s.paths().hostinfo(),
@@ -266,7 +266,7 @@ fn check_warns_of_an_account_that_is_missing() {
     assert!(!says("nobody").contains("warning "));
 }
 
-/// What keeps people from their applications is not left for them to find out.
+/// Settings that would prevent users from starting applications are reported.
 #[test]
 fn check_looks_at_applications_and_what_logins_need() {
     let scratch = Scratch::new();
@@ -306,13 +306,13 @@ fn check_looks_at_applications_and_what_logins_need() {
     ] {
         assert!(told.lines().any(|l| l.starts_with(&line)), "{line}: {told}");
     }
-    // PAM's file and the program that runs PAM, whatever is said of them.
+    // PAM's file and the program that runs PAM, whatever the messages say about them.
     assert!(told.contains(" /etc/pam.d/cosserver: "), "{told}");
     assert!(told.contains("/cosserver-login: "), "{told}");
     let count = told.lines().filter(|l| l.starts_with("warning ")).count();
     let last = told.lines().last().unwrap();
     assert!(last.starts_with(&format!("{count} warnings, ")), "{told}");
-    // Warnings alone are no failure.
+    // Warnings without problems are not a failure.
     let problems = told.lines().filter(|l| l.starts_with("problem")).count();
     assert_eq!(out.status.success(), problems == 0, "{told}");
     assert!(
@@ -323,7 +323,7 @@ fn check_looks_at_applications_and_what_logins_need() {
     );
 }
 
-/// What keeps a host from its subsystems, and what its line says of them.
+/// Settings that would deny a host its subsystems, and what its line says of them.
 #[test]
 fn check_and_list_tell_of_subsystems() {
     let scratch = Scratch::new();
@@ -431,7 +431,7 @@ fn which_users_of_a_host_are_let_in_is_said() {
     let json: serde_json::Value =
         serde_json::from_str(&s.good(&["host", "show", "--json", "hostc"])).unwrap();
     assert_eq!(json["users"], serde_json::json!(["alice", "bob:operator"]));
-    // What is no list changes nothing.
+    // An invalid list changes nothing.
     let before = content(&s.0);
     let out = s.run(&[
         "host", "invite", "hostd", "--addr", "::1", "--users", "a:b:c",
@@ -442,7 +442,7 @@ fn which_users_of_a_host_are_let_in_is_said() {
     );
     assert!(content(&s.0) == before);
     if geteuid().is_root() {
-        // A host that asks nothing itself.
+        // A host that makes no requests itself.
         let out = s.run(&[
             "host", "invite", "hoste", "--addr", "::1", "--users", "alice",
         ]);

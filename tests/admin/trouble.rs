@@ -1,5 +1,5 @@
-//! What goes wrong under an administrator's hands: mistyped, insecure, full,
-//! unreadable, another user's.
+//! Mistakes and faults that an administrator can meet: mistyped input, insecure files, a full disk,
+//! unreadable files, other users' files.
 
 use std::fs::{self, File};
 use std::os::unix::fs::chown;
@@ -136,7 +136,7 @@ fn a_mistyped_card() {
     assert!(a.join(&mailed, &[]).status.success());
 }
 
-/// What is done to a right folder, and what `check` then says.
+/// A change to a valid directory, and what `check` then reports.
 type Harm = (&'static str, fn(&Paths));
 
 const HARMS: &[Harm] = &[
@@ -214,7 +214,7 @@ fn check_finds_what_is_wrong() {
                 .any(|line| line.starts_with("problem") && line.contains(words)),
             "{words}: {told}"
         );
-        // Nobody is missing twice.
+        // No user is reported missing twice.
         assert!(told.matches("there is no user").count() <= 1, "{told}");
         // No line names its file twice.
         for line in told.lines() {
@@ -285,7 +285,7 @@ fn output_that_nobody_takes_is_an_error_and_no_panic() {
             );
         }
     }
-    // Where standard error is gone too, the exit code alone tells.
+    // If standard error is gone too, only the exit code reports the failure.
     let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
     let status = s
         .command(&["zzz"])
@@ -352,7 +352,7 @@ fn an_ordinary_user_in_his_own_folder() {
     ]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("as you alone"));
-    // What he may not look at is not missing.
+    // A file that the user may not read is not reported missing.
     let s = scratch.init("S");
     fs::write(s.paths().known_hosts(), "").unwrap();
     let checked = run(&["-C", s.0.to_str().unwrap(), "check"]);
@@ -363,7 +363,7 @@ fn an_ordinary_user_in_his_own_folder() {
         told.contains(&line) && !told.contains("no host is joined"),
         "{told}"
     );
-    // Root does not trust a folder that an ordinary user could change under it.
+    // Root does not trust a directory that an ordinary user could change.
     assert!(
         folder
             .bad(1, &["host", "list"])
@@ -427,8 +427,8 @@ fn root_makes_no_folder_through_another_users_link() {
     assert_eq!(fs::read_dir(&open).unwrap().count(), 0);
 }
 
-/// A disk of 192 KiB that this one shell and its children alone see, filled
-/// before commands that must change nothing, or take trust back all the same.
+/// A disk of 192 KiB that only this shell and its children see, filled before commands that must
+/// change nothing, or must revoke trust all the same.
 const FULL_DISK: &str = r#"
     mount -t tmpfs -o size=192k,mode=0700 tmpfs "$DIR" || exit 99
     cd "$DIR" && "$COSADM" -C S init >/dev/null || exit 10

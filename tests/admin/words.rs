@@ -1,10 +1,10 @@
-//! Files that keep `cosadm` waiting, and words of others on its terminal.
+//! Files that could block `cosadm`, and text from others on its terminal.
 
 use std::process::{Command, Stdio};
 
 use super::{COSADM, Scratch, text};
 
-/// `cosadm`, which may take twenty seconds.
+/// Creates a `cosadm` command that may take twenty seconds.
 fn cosadm(words: &[&str]) -> Command {
     let mut command = Command::new("timeout");
     command.arg("20").arg(COSADM).args(words);
@@ -12,7 +12,7 @@ fn cosadm(words: &[&str]) -> Command {
     command
 }
 
-/// Anybody may make a FIFO, into which nobody writes.
+/// Any user can create a FIFO that no process writes to.
 #[test]
 fn a_card_that_is_no_regular_file_keeps_nobody_waiting() {
     let scratch = Scratch::new();
@@ -27,7 +27,7 @@ fn a_card_that_is_no_regular_file_keeps_nobody_waiting() {
         assert_eq!(out.status.code(), Some(1), "{told}");
         assert!(told.contains("it is no regular file"), "{told}");
     }
-    // What its caller has opened is read all the same.
+    // A file that the caller has opened is read all the same.
     for file in ["-", "/dev/stdin"] {
         let words = ["-C", folder, "host", "join", file];
         let mut command = cosadm(&words);
@@ -38,7 +38,7 @@ fn a_card_that_is_no_regular_file_keeps_nobody_waiting() {
     }
 }
 
-/// A path steered the terminal of whoever had it in `COS_CONFIG_DIR`.
+/// Regression: control characters in the path of `COS_CONFIG_DIR` reached the user's terminal.
 #[test]
 fn nothing_in_a_path_steers_the_terminal() {
     let scratch = Scratch::new();

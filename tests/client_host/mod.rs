@@ -1,5 +1,5 @@
-//! A host for the client to call: the server's side of the protocol with the
-//! test in its hands, and a private configuration folder that leads there.
+//! A host for the client to connect to: the server's side of the protocol, controlled by the test,
+//! and a private configuration directory for it.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -32,12 +32,12 @@ use cosserver::protocol::seal::{Opener, Sealer};
 use cosserver::protocol::stream::{End, Message, Signal, Stream};
 use cosserver::secret::{KeyPair, PublicKey, Secret, random};
 
-/// Nothing in these tests takes so long; what hangs fails.
+/// Longer than anything in these tests takes; a process that hangs fails the test.
 const HANGS: Duration = Duration::from_secs(60);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// A host, and a client's folder in which it is `hostb`.
+/// A host, and a client's directory in which it is `hostb`.
 pub struct Host {
     pub folder: PathBuf,
     pub paths: Paths,
@@ -92,7 +92,7 @@ impl Host {
         cookie::write_out(&self.paths, &name("hostb"), cookies).unwrap();
     }
 
-    /// `cosrsh` with these words, its folder given by the environment.
+    /// Creates `cosrsh` with these arguments; the environment names its directory.
     pub fn cosrsh(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cos"));
         command
@@ -106,18 +106,18 @@ impl Host {
         command
     }
 
-    /// `cosrsh` with these words, started.
+    /// Starts `cosrsh` with these arguments.
     pub fn start(&self, words: &[&str]) -> Child {
         self.cosrsh(words).spawn().unwrap()
     }
 
-    /// The same with its input in the test's hands.
+    /// The same with its input as a pipe.
     pub fn start_with_input(&self, words: &[&str]) -> Child {
         let mut command = self.cosrsh(words);
         command.stdin(Stdio::piped()).spawn().unwrap()
     }
 
-    /// A shell with this command line, the folder given by the environment.
+    /// Creates a shell with this command line; the environment names the directory.
     pub fn shell(&self, line: &str) -> Command {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", line]);
@@ -129,7 +129,7 @@ impl Host {
         command
     }
 
-    /// Takes the next connection.
+    /// Accepts the next connection.
     pub fn take(&self) -> Connection {
         let (socket, _) = self.listener.accept().unwrap();
         socket.set_read_timeout(Some(HANGS)).unwrap();
@@ -141,7 +141,7 @@ impl Host {
         }
     }
 
-    /// Takes the next connection and accepts what it asks.
+    /// Accepts the next connection and its request.
     pub fn accept(&self) -> Session {
         self.take().greet().hear().accept()
     }
@@ -157,7 +157,7 @@ fn name(text: &str) -> HostName {
     HostName::parse(text).unwrap()
 }
 
-/// A connection on which nothing has been said.
+/// A connection on which nothing has been sent.
 pub struct Connection {
     pub socket: TcpStream,
     key: KeyPair,
@@ -165,12 +165,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Hello and ServerHello.
+    /// Exchanges Hello and ServerHello.
     pub fn greet(self) -> Greeted {
         self.greet_with(|_| {})
     }
 
-    /// The same with a ServerHello that is not what it should be.
+    /// The same with a modified ServerHello.
     pub fn greet_with(mut self, change: impl FnOnce(&mut ServerHello)) -> Greeted {
         let hello_record = whole_record(&mut self.socket);
         let hello = Hello::parse(&hello_record).unwrap();
@@ -202,7 +202,7 @@ pub struct Greeted {
 }
 
 impl Greeted {
-    /// The ClientHello, opened; the proof is checked.
+    /// Opens the ClientHello and checks the proof.
     pub fn hear(self) -> Asked {
         let opened = self
             .try_hear()
@@ -211,14 +211,14 @@ impl Greeted {
         opened
     }
 
-    /// Waits until the client has hung up without a word.
+    /// Waits until the client has hung up without sending anything.
     pub fn try_hear_nothing(mut self) {
         let mut rest = Vec::new();
         let _ = self.connection.socket.read_to_end(&mut rest);
         assert!(rest.is_empty());
     }
 
-    /// The same; an error where it was made for another host.
+    /// The same; returns an error if it was made for another host.
     pub fn try_hear(mut self) -> Result<Asked, Connection> {
         let record = whole_record(&mut self.connection.socket);
         let message = record::parse(&record, &[Kind::ClientHello])
@@ -280,12 +280,12 @@ impl Asked {
         deny(&mut self.socket);
     }
 
-    /// AuthAccept.
+    /// Sends AuthAccept.
     pub fn accept(self) -> Session {
         self.accept_with(b"")
     }
 
-    /// AuthAccept and these bytes behind it in one write.
+    /// Sends AuthAccept with these bytes after it in one write.
     pub fn accept_with(self, behind: &[u8]) -> Session {
         let proof = self.our_proof;
         let (mut socket, keys, mut record) = self.answer(&Answer::accept(proof, Vec::new()));
@@ -294,7 +294,7 @@ impl Asked {
         Session::new(socket, &keys)
     }
 
-    /// An answer, not sent yet.
+    /// Returns the record of an answer, without sending it.
     pub fn answer(self, answer: &Answer) -> (TcpStream, Keys, Vec<u8>) {
         let (message, keys) = self.responder.message_2(&answer.encode().unwrap()).unwrap();
         (
@@ -319,7 +319,7 @@ pub struct Session {
     body: Vec<u8>,
 }
 
-/// What a client says, with the bytes of its data.
+/// A message of the client, with the bytes of its data.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Said {
     Data(Vec<u8>),
@@ -339,7 +339,7 @@ impl Session {
         }
     }
 
-    /// The next record; `None` once the client has hung up.
+    /// Returns the next message; `None` once the client has hung up.
     pub fn hear(&mut self) -> Option<Said> {
         let mut head = [0; LENGTH_BYTES];
         self.socket.read_exact(&mut head).ok()?;
@@ -358,7 +358,7 @@ impl Session {
         })
     }
 
-    /// Waits for this, passing credit over.
+    /// Waits for this message, skipping credit.
     pub fn expect(&mut self, what: &Said) {
         loop {
             match self.hear() {
@@ -371,11 +371,11 @@ impl Session {
 
     pub fn say(&mut self, message: &Message<'_>) {
         let record = self.sealer.record(&message.compose()).unwrap();
-        // The client may have gone, as some of these tests mean it to.
+        // The client may have gone, as intended by some of these tests.
         let _ = self.socket.write_all(&record);
     }
 
-    /// Both outputs' ends, and the command's.
+    /// Sends the ends of both outputs, and of the command.
     pub fn end(mut self, end: End) {
         self.say(&Message::Eof(Stream::Main));
         self.say(&Message::Eof(Stream::Error));
@@ -389,7 +389,7 @@ impl Session {
     }
 }
 
-/// A record with its length field.
+/// Reads a record, with its length field.
 pub fn whole_record(socket: &mut TcpStream) -> Vec<u8> {
     let mut record = vec![0; LENGTH_BYTES];
     socket.read_exact(&mut record).unwrap();
@@ -402,14 +402,14 @@ pub fn whole_record(socket: &mut TcpStream) -> Vec<u8> {
 /// How a client ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its status; none where a signal ended it.
+    /// Its status; `None` if a signal killed it.
     pub status: Option<i32>,
     pub signal: Option<i32>,
     pub out: Vec<u8>,
     pub err: String,
 }
 
-/// Waits for a client's end; one that hangs is killed, and the test fails.
+/// Waits for a client's end; a client that hangs is killed, and the test fails.
 pub fn finish(child: Child) -> Ended {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     let (done, hung) = mpsc::channel::<()>();
@@ -429,7 +429,7 @@ pub fn finish(child: Child) -> Ended {
     }
 }
 
-/// Ends a session with status 0; the client must end with it.
+/// Ends a session with status 0; the client must exit with it.
 pub fn ends_well(session: Session, child: Child) -> Ended {
     session.end(End::Exited(0));
     let ended = finish(child);
@@ -442,7 +442,7 @@ pub fn send_signal(child: &Child, signal: nix::sys::signal::Signal) {
     nix::sys::signal::kill(pid, signal).unwrap();
 }
 
-/// Bytes that are the same in every run and do not repeat soon.
+/// Returns bytes that are the same in every run and do not repeat soon.
 pub fn pattern(length: usize) -> Vec<u8> {
     let mut x = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -456,20 +456,20 @@ pub fn pattern(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// An executable file.
+/// Writes an executable file.
 pub fn script(folder: &Path, name: &str, text: &str) -> PathBuf {
     let file = folder.join(name);
     crate::program::script(&file, text);
     file
 }
 
-/// Calls `hostb` and lets the host do something; the line that the client says.
+/// Connects to `hostb`, runs `serve` for the host, and returns the client's error line.
 pub fn complaint(host: &Host, serve: impl FnOnce(&Host)) -> String {
     let child = host.start(&["hostb", "x"]);
     serve(host);
     let ended = finish(child);
     assert_eq!(ended.status, Some(255), "{ended:?}");
-    // At most one remedy follows what is wrong, on a line of its own.
+    // At most one remedy follows the error, on its own line.
     let lines: Vec<&str> = ended.err.lines().collect();
     assert!(
         matches!(lines[..], [_] | [_, _]) && lines[1..].iter().all(|l| l.starts_with("cos: to ")),
@@ -484,7 +484,7 @@ pub fn complaint(host: &Host, serve: impl FnOnce(&Host)) -> String {
         .to_owned()
 }
 
-/// A record with this text, whatever it is.
+/// Sends a record with this text, valid or not.
 pub fn raw(session: &mut Session, text: &[u8]) {
     let record = session.sealer.record(text).unwrap();
     session.socket.write_all(&record).unwrap();

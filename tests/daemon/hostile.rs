@@ -1,5 +1,5 @@
-//! A client that keeps to the protocol only as far as the test wants: it speaks
-//! records by hand, from any address of the loopback network.
+//! A client that follows the protocol only as far as the test wants: it sends records by hand, from
+//! any address of the loopback network.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -24,8 +24,8 @@ use nix::sys::socket as sys;
 
 use super::{Daemon, PATIENCE};
 
-/// The host `hosta` as its folder has it: change a field, and it is a thief, a
-/// stranger or a liar.
+/// The host `hosta` with the keys of its directory. Changing a field makes it a thief of the
+/// cookie, an unknown host or one with a false claim.
 #[derive(Clone)]
 pub struct Caller {
     pub name: String,
@@ -41,7 +41,7 @@ impl Caller {
         Self::in_folder(&d.client())
     }
 
-    /// The same of a client's folder.
+    /// The same with a client's directory.
     pub fn in_folder(folder: &std::path::Path) -> Self {
         let paths = Paths::of_dir(folder);
         let hostb = HostName::parse("hostb").unwrap();
@@ -56,7 +56,7 @@ impl Caller {
         }
     }
 
-    /// A request for a shell command.
+    /// Returns a request for a shell command.
     pub fn request(&self, command: &str) -> Vec<u8> {
         self.request_of(Command::Words(vec![command.into()]))
     }
@@ -73,7 +73,7 @@ impl Caller {
         request.encode().unwrap()
     }
 
-    /// The ClientHello record for a greeting, and what opens its answer.
+    /// Returns the ClientHello record for a greeting, and the state that opens its answer.
     pub fn client_hello(&self, greeting: &Greeting, request: &[u8]) -> (Vec<u8>, Initiator) {
         let nonce = nonce(greeting);
         let claim = Claim {
@@ -96,12 +96,12 @@ impl Caller {
         shake(self, &self.machine, greeting, &opening.encode().unwrap())
     }
 
-    /// Greets and asks for a command; the connection, whatever the answer will be.
+    /// Greets and requests a command; returns the connection before any answer.
     pub fn ask(&self, port: u16, command: &str) -> RawConnection {
         self.ask_for(port, Command::Words(vec![command.into()]))
     }
 
-    /// The same for words of which each is one.
+    /// The same for a command given as separate words.
     pub fn ask_for(&self, port: u16, command: Command) -> RawConnection {
         let mut s = RawConnection::connect(port);
         let greeting = s.greet();
@@ -109,17 +109,17 @@ impl Caller {
         s
     }
 
-    /// Greets, asks for a command and is accepted.
+    /// Greets, requests a command and is accepted.
     pub fn accepted(&self, port: u16, command: &str) -> Session {
         self.accepted_for(port, Command::Words(vec![command.into()]))
     }
 
-    /// The same for words of which each is one.
+    /// The same for a command given as separate words.
     pub fn accepted_for(&self, port: u16, command: Command) -> Session {
         self.accepted_on(RawConnection::connect(port), command)
     }
 
-    /// The same on a connection that is there.
+    /// The same on an existing connection.
     pub fn accepted_on(&self, mut s: RawConnection, command: Command) -> Session {
         let greeting = s.greet();
         let (hello, noise) = self.client_hello(&greeting, &self.request_of(command));
@@ -127,7 +127,7 @@ impl Caller {
         s.session(noise)
     }
 
-    /// Greets and announces a long command; the answer's keys.
+    /// Greets and announces a long command; returns the keys of the answer.
     pub fn announces(&self, port: u16, words: &[Vec<u8>]) -> (RawConnection, Keys, Vec<u8>) {
         let (command, rest) = request::pack_words(words.to_vec()).unwrap();
         let mut s = RawConnection::connect(port);
@@ -142,21 +142,21 @@ impl Caller {
     }
 }
 
-/// Both hellos, whole records.
+/// Both hellos, as whole records.
 #[derive(Clone)]
 pub struct Greeting {
     pub hello: Vec<u8>,
     pub server_hello: Vec<u8>,
 }
 
-/// The nonce of a greeting.
+/// Returns the nonce of a greeting.
 pub fn nonce(greeting: &Greeting) -> [u8; 32] {
     let hello = Hello::parse(&greeting.hello).unwrap();
     let theirs = ServerHello::parse(&greeting.server_hello, &hello).unwrap();
     theirs.nonce
 }
 
-/// An opening in which the caller's signer vouches for its user, as it would sign it.
+/// Returns an opening in which the caller's signer vouches for its user, as the signer would.
 pub fn vouch(caller: &Caller, user_key: &KeyPair, nonce: &[u8; 32], request: &[u8]) -> Vec<u8> {
     let shared = curve::agree(caller.machine.private.expose(), &caller.host.0).unwrap();
     let shared = Secret::new(*shared);
@@ -184,7 +184,7 @@ pub fn vouch(caller: &Caller, user_key: &KeyPair, nonce: &[u8; 32], request: &[u
     opening.encode().unwrap()
 }
 
-/// A handshake by this key, made for this greeting, around an opening.
+/// Makes a handshake with this key for this greeting, around an opening.
 pub fn shake(
     caller: &Caller,
     key: &KeyPair,
@@ -206,7 +206,7 @@ pub fn shake(
     (record::compose(Kind::ClientHello, &message).unwrap(), noise)
 }
 
-/// A Hello as the real client sends it.
+/// Returns a Hello as the real client sends it.
 pub fn hello() -> Vec<u8> {
     let hello = Hello {
         version: 1,
@@ -226,7 +226,7 @@ impl RawConnection {
         Self::from_address("127.0.0.1".parse().unwrap(), port)
     }
 
-    /// From this address of the loopback network to the same family's loopback.
+    /// Connects from this address of the loopback network to the same family's loopback.
     pub fn from_address(from: IpAddr, port: u16) -> Self {
         Self::try_from_address(from, port).unwrap()
     }
@@ -257,20 +257,20 @@ impl RawConnection {
         Ok(Self { socket })
     }
 
-    /// The same, greeted.
+    /// The same, with the greeting.
     pub fn greeted(from: IpAddr, port: u16) -> Self {
         let mut stranger = Self::from_address(from, port);
         stranger.greet();
         stranger
     }
 
-    /// What is no protocol of ours; must be turned away for it.
+    /// Sends data that is not the protocol; must be rejected for it.
     pub fn says_garbage(&mut self) {
         self.send(b"GET / HTTP/1.0\r\n\r\n");
         self.closed();
     }
 
-    /// Sends; a connection that is closed meanwhile is no surprise here.
+    /// Sends; a connection that is closed during the send is expected here.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.socket.write_all(bytes);
     }
@@ -279,7 +279,7 @@ impl RawConnection {
         self.try_greet().expect("no ServerHello")
     }
 
-    /// The same; `None`: it is turned away.
+    /// The same; `None`: it is rejected.
     pub fn try_greet(&mut self) -> Option<Greeting> {
         let hello = hello();
         self.send(&hello);
@@ -290,8 +290,7 @@ impl RawConnection {
         })
     }
 
-    /// The next record, whole with its length; `None` when the connection ends
-    /// before it.
+    /// Returns the next record, with its length; `None` if the connection ends before it.
     pub fn record(&mut self) -> Option<Vec<u8>> {
         let mut record = vec![0; 2];
         self.exactly(&mut record)?;
@@ -309,7 +308,7 @@ impl RawConnection {
         }
     }
 
-    /// Waits for the end of the connection; the bytes that came before it.
+    /// Waits for the end of the connection, and returns the bytes before it.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self.socket.read_to_end(&mut bytes) {
@@ -319,7 +318,7 @@ impl RawConnection {
         }
     }
 
-    /// Whether neither side has closed it.
+    /// Returns whether neither side has closed it.
     pub fn is_open(&mut self) -> bool {
         self.socket.set_nonblocking(true).unwrap();
         let seen = self.socket.peek(&mut [0]);
@@ -332,7 +331,7 @@ impl RawConnection {
         assert_eq!(self.rest(), b"", "an answer to garbage");
     }
 
-    /// Must be denied; the reference as the log has it.
+    /// Must be denied; returns the reference as in the log.
     pub fn denied(&mut self) -> String {
         let record = self.rest();
         let head = [0, 13, b'C', b'O', b'S', b's', 5];
@@ -361,7 +360,7 @@ impl RawConnection {
     }
 }
 
-/// Whether a socket's error is the end of its connection.
+/// Returns whether a socket's error means the end of its connection.
 fn is_end(e: &std::io::Error) -> bool {
     matches!(
         e.kind(),
@@ -385,8 +384,7 @@ impl Session {
         self.stranger.send(&record);
     }
 
-    /// Reads to the end: standard output, and how the job ended. `None`: the
-    /// connection was cut.
+    /// Reads to the end: standard output, and how the job ended. `None`: the connection was cut.
     pub fn finish(&mut self) -> (Vec<u8>, Option<End>) {
         let mut output = Vec::new();
         while let Some(mut record) = self.stranger.record() {
@@ -413,7 +411,7 @@ impl Session {
     }
 }
 
-/// How long something took.
+/// Measures a call.
 pub fn timed<T>(f: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();
     let value = f();

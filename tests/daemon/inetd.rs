@@ -1,6 +1,6 @@
-//! A superserver of a few lines, which starts a daemon for each connection as inetd
-//! does: what it is given are the flags of a daemon that stands, and it says where it
-//! listens as that does. It ends those that it has started.
+//! A minimal superserver, which starts a daemon for each connection as inetd does. It takes the
+//! flags of a standalone daemon, and reports in the same way where it listens. It ends the daemons
+//! that it has started.
 
 use std::process::Command;
 
@@ -41,12 +41,12 @@ while True:
     connection.close()
 "#;
 
-/// The command that becomes such a superserver for [`Daemon::start_by`].
+/// Returns the command that becomes such a superserver for [`Daemon::start_by`].
 pub fn superserver() -> Command {
     superserver_by("python3", &[])
 }
 
-/// The same by way of another program, which executes what it is given.
+/// The same by way of another program, which executes its arguments.
 pub fn superserver_by(program: &str, words: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(words);
@@ -58,13 +58,13 @@ pub fn superserver_by(program: &str, words: &[&str]) -> Command {
 }
 
 impl Daemon {
-    /// A superserver on folders that [`super::prepare`] made, with further flags for each
-    /// daemon.
+    /// Starts a superserver on directories that [`super::prepare`] made, with further flags for
+    /// each daemon.
     pub fn inetd_in(folder: Folder, flags: &[&str]) -> Self {
         Self::start_by(superserver(), folder, flags)
     }
 
-    /// The same with these settings alone.
+    /// The same with only these settings.
     pub fn inetd_as(settings: &str) -> Self {
         Self::inetd_in(super::configured(settings, ""), &[])
     }

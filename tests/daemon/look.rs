@@ -1,4 +1,4 @@
-//! A look at the daemon from outside: its settings set, its processes watched.
+//! Observation of the daemon from outside: sets its configuration, watches its processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use super::hostile::RawConnection;
 use super::{COSSERVER, Daemon, Folder, PATIENCE, prepare};
 
 impl Daemon {
-    /// With these settings alone in `cosserver.toml`.
+    /// Starts a daemon with only these settings in `cosserver.toml`.
     pub fn start_as(settings: &str, options: &str) -> Self {
         Self::start_in(configured(settings, options), &[])
     }
 
-    /// How many descriptors the gate has open when nobody is connected. Asked while
-    /// it holds one who was greeted: before that it may not even listen yet.
+    /// Returns how many descriptors the gate has open without other connections. Measured while it
+    /// holds a greeted connection: before that it may not even listen yet.
     pub fn gate_at_rest(&self) -> usize {
         let gate = self.process("gate");
         let lines = self.log.all().len();
@@ -32,15 +32,15 @@ impl Daemon {
     }
 }
 
-/// The daemon's program, to be started by the test's own hand.
+/// Returns the daemon's program, for a test that starts it itself.
 pub fn cosserver() -> Command {
     Command::new(COSSERVER)
 }
 
-/// Folders as [`prepare`] makes them, with these settings alone in `cosserver.toml`.
+/// Creates directories like [`prepare`], with only these settings in `cosserver.toml`.
 pub fn configured(settings: &str, options: &str) -> Folder {
     let folder = prepare("", options);
-    // Whatever ~/.bashrc the user of the tests has.
+    // Independent of the ~/.bashrc of the user that runs the tests.
     let settings = if settings.contains("[exec]") {
         settings.to_owned()
     } else if settings.contains("exec.") {
@@ -52,8 +52,8 @@ pub fn configured(settings: &str, options: &str) -> Folder {
     folder
 }
 
-/// A job that says `ready`, waits for a signal of this name, and becomes a shell that runs
-/// `then`. A shell with a trap may lose a signal that comes just before it reads or forks;
+/// Returns a job that prints `ready`, waits for the signal of this name, and becomes a shell that
+/// runs `then`. A shell with a trap may lose a signal that comes just before it reads or forks;
 /// sigwait(3) cannot. The signal stays blocked: kernel and guard may both send it.
 pub fn at_signal(name: &str, then: &str) -> String {
     let wait = format!(
@@ -67,7 +67,8 @@ pub fn at_signal(name: &str, then: &str) -> String {
     format!("exec python3 -c '{wait}' '{then}'")
 }
 
-/// A job that says that it runs, and marks its hang-up. SIGPIPE does not end it before.
+/// Returns a job that reports that it runs, and records its hang-up. SIGPIPE does not end it
+/// before.
 pub fn hangs_up(marker: &Path) -> String {
     let marker = marker.display();
     [
@@ -77,26 +78,26 @@ pub fn hangs_up(marker: &Path) -> String {
     .concat()
 }
 
-/// How many children a daemon has beside its door and look-up processes, which come when
-/// there is something to do, and go when there is not.
+/// Counts a daemon's children without its registry workers and look-up processes, which exist only
+/// while there is work for them.
 pub fn without_doors(pid: i32) -> usize {
     lasting_children(pid).len()
 }
 
-/// A daemon's children beside its door and look-up processes.
+/// Returns a daemon's children without its registry workers and look-up processes.
 pub fn lasting_children(pid: i32) -> Vec<i32> {
     loop {
         let all = named_children(pid);
         let lasting = all.iter().filter(|child| !comes_and_goes(**child));
         let lasting = lasting.copied().collect();
-        // One that has ended meanwhile had no name to be known by.
+        // A process that has ended in the meantime had no name to recognize it by.
         if super::children(pid) == all {
             return lasting;
         }
     }
 }
 
-/// How many of a daemon's children have this role.
+/// Counts a daemon's children with this role.
 pub fn of_role(pid: i32, role: &str) -> usize {
     let all = named_children(pid);
     all.iter().filter(|child| has_role(**child, role)).count()
@@ -108,13 +109,13 @@ fn comes_and_goes(pid: i32) -> bool {
 
 fn has_role(pid: i32, role: &str) -> bool {
     let of = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    // One of inetd's has no words of its own.
+    // A process of a daemon started by inetd has no command line of its own.
     of("comm").trim() == format!("cos: {role}")
         || of("cmdline").trim_end_matches('\0') == format!("cosserver: {role}")
 }
 
-/// A daemon's children, once each has a name of its own: what has just been forked still
-/// has its parent's. One that keeps that name for a second is counted by it.
+/// Returns a daemon's children, once each has its own name: a process that has just been forked
+/// still has its parent's. A process that keeps that name for a second is counted with it.
 fn named_children(pid: i32) -> Vec<i32> {
     let parents = status(pid, "Name");
     let end = Instant::now() + Duration::from_secs(1);
@@ -128,7 +129,8 @@ fn named_children(pid: i32) -> Vec<i32> {
     }
 }
 
-/// The processes of a session that have not ended, by its leader's number, and their groups.
+/// Returns the processes of a session that have not ended, by its leader's process ID, with their
+/// groups.
 pub fn members(leader: i32) -> Vec<(i32, i32)> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
@@ -143,18 +145,18 @@ pub fn members(leader: i32) -> Vec<(i32, i32)> {
     pids.filter_map(of).collect()
 }
 
-/// Waits until something is so; for what has no event of its own, such as a
-/// process of another's that ends.
+/// Waits until a condition holds, if it has no event of its own, such as the end of another
+/// process's child.
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < end, "it did not come about: {what}");
-        // Whoever is waited for may want the processor.
+        // The awaited process may need the processor.
         std::thread::park_timeout(Duration::from_millis(2));
     }
 }
 
-/// A line of a process's `/proc/PID/status`.
+/// Returns a line of a process's `/proc/PID/status`.
 pub fn status(pid: i32, key: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text
@@ -163,8 +165,8 @@ pub fn status(pid: i32, key: &str) -> String {
     line.unwrap_or_default().trim().to_owned()
 }
 
-/// Stops a process, and waits until each of its threads stands: the signal alone lets it
-/// answer once more.
+/// Stops a process, and waits until each of its threads is stopped: right after the signal it may
+/// still answer once.
 pub fn stop(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
     until("it is stopped", || {
@@ -174,11 +176,11 @@ pub fn stop(pid: i32) {
     });
 }
 
-/// How many descriptors a process has open, beside its channels to door and look-up
-/// processes, which come and go, and beside one of each door's file: it closes one that is
-/// being written to when it looks, and opens it for the next look.
+/// Counts a process's open descriptors without its channels to registry workers and look-up
+/// processes, which come and go, and without one for each registry file: the process closes a file
+/// that is being written to, and opens it again at the next read.
 pub fn descriptors(pid: i32) -> usize {
-    // One that is started or ends meanwhile would be counted by half.
+    // A process that is started or ends during the count would be counted partly.
     let (children, mut open) = loop {
         let children = named_children(pid);
         let open = open_files(pid);
@@ -195,8 +197,8 @@ pub fn descriptors(pid: i32) -> usize {
     open.len().saturating_sub(doors.count())
 }
 
-/// The same once it has been so for a tenth of a second: what a process opens for a moment
-/// is closed again.
+/// The same once the number is stable for a tenth of a second: what a process opens for a moment is
+/// closed again.
 pub fn descriptors_at_rest(pid: i32) -> usize {
     let mut last = (descriptors(pid), Instant::now());
     until("it is at rest", || {
@@ -209,7 +211,7 @@ pub fn descriptors_at_rest(pid: i32) -> usize {
     last.0
 }
 
-/// To what a process's descriptors lead.
+/// Returns the targets of a process's descriptors.
 fn open_files(pid: i32) -> Vec<PathBuf> {
     let all = fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()

@@ -1,4 +1,4 @@
-//! The daemon's program under a seccomp filter that takes system calls away.
+//! The daemon's program under a seccomp filter that denies system calls.
 #![cfg(target_os = "linux")]
 #![allow(
     unsafe_code,
@@ -12,12 +12,12 @@ use std::process::Command;
 
 use super::COSSERVER;
 
-/// Loads a word of what the kernel shows of a call, at this offset.
+/// Loads a word of the kernel's data about a call, at this offset.
 pub fn load(at: u32) -> libc::sock_filter {
     instruction(0x20, 0, 0, at)
 }
 
-/// Skips so many instructions, where the word is another than this.
+/// Skips this many instructions if the word differs.
 pub fn unless(word: u32, skip: u8) -> libc::sock_filter {
     instruction(0x15, 0, skip, word)
 }
@@ -30,7 +30,7 @@ const fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
 }
 
-/// Where the low half of a call's first argument stands.
+/// Offset of the low half of a call's first argument.
 #[cfg(target_endian = "little")]
 pub const FIRST_ARGUMENT: u32 = 16;
 #[cfg(target_endian = "big")]
@@ -42,12 +42,12 @@ pub fn errno(error: i32) -> u32 {
     0x0005_0000 | u32::try_from(error).unwrap()
 }
 
-/// The daemon's program under a seccomp filter, which all that it starts inherits.
+/// Returns the daemon's program under a seccomp filter, which its children inherit.
 pub fn under(filter: Vec<libc::sock_filter>) -> Command {
     filtered(Command::new(COSSERVER), filter)
 }
 
-/// A command under a seccomp filter, which all that it starts inherits.
+/// Puts a command under a seccomp filter, which its children inherit.
 pub fn filtered(mut command: Command, mut filter: Vec<libc::sock_filter>) -> Command {
     let length = u16::try_from(filter.len()).unwrap();
     let install = move || {
@@ -55,7 +55,7 @@ pub fn filtered(mut command: Command, mut filter: Vec<libc::sock_filter>) -> Com
             len: length,
             filter: filter.as_mut_ptr(),
         };
-        // By prctl(2): seccomp(2) may be the call that is taken away.
+        // By prctl(2): seccomp(2) may be the denied call.
         let done = unsafe {
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
                 | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program)
@@ -70,7 +70,7 @@ pub fn filtered(mut command: Command, mut filter: Vec<libc::sock_filter>) -> Com
     command
 }
 
-/// The daemon's program without one system call: it fails with this error.
+/// Returns the daemon's program without one system call: it fails with this error.
 pub fn without(call: libc::c_long, error: i32) -> Command {
     let number = u32::try_from(call).unwrap();
     let filter = [

@@ -1,6 +1,5 @@
-//! A real daemon with folders of its own, for the integration tests: made by
-//! `cosadm` as an administrator would, listening on a port that the system
-//! chose, stopped by its pid.
+//! A real daemon with its own directories, for the integration tests: set up by `cosadm` as an
+//! administrator would, listening on a port that the system chose, stopped by its process ID.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -27,20 +26,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long anything may take before the test is a failure.
+/// How long anything may take before the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const COSSERVER: &str = env!("CARGO_BIN_EXE_cosserver");
 pub const COS: &str = env!("CARGO_BIN_EXE_cos");
 pub const COSADM: &str = env!("CARGO_BIN_EXE_cosadm");
 
-/// Whether this test run is root: only then are there a cell and other users.
+/// Returns whether this test run is root: only then are there a full sandbox and other users.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// The same. Where it is not so, the test has nothing to do; where this is root without
-/// the right to mounts of its own, continuous integration fails.
+/// The same. If this is not root, the test has nothing to do; if it is root without the right to
+/// its own mounts, continuous integration fails.
 pub fn needs_root() -> bool {
     if !is_root() {
         passed_over("not root");
@@ -52,12 +51,12 @@ pub fn needs_root() -> bool {
     true
 }
 
-/// Whether this is continuous integration, where nothing that root can do is passed over.
+/// Returns whether this is continuous integration, where no test that root can run is skipped.
 pub fn in_ci() -> bool {
     std::env::var("CI").is_ok_and(|v| v == "true")
 }
 
-/// Whether this root has mount namespaces: in a container he may not.
+/// Returns whether this root can create mount namespaces: in a container it may not.
 fn can_mount() -> bool {
     static CAN: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *CAN.get_or_init(|| {
@@ -67,15 +66,15 @@ fn can_mount() -> bool {
     })
 }
 
-/// Says that a test had nothing to do: past the harness, which shows what a test that
-/// passes has said to nobody. `scripts/test` counts these lines.
+/// Reports that a test had nothing to do, bypassing the harness, which hides the output of a test
+/// that passes. `scripts/test` counts these lines.
 pub fn passed_over(why: &str) {
     let test = std::thread::current();
     let name = test.name().unwrap_or("?");
     let _ = std::io::stderr().write_all(format!("passed over: {name}: {why}\n").as_bytes());
 }
 
-/// The user that runs the tests.
+/// Returns the user that runs the tests.
 pub fn me() -> String {
     nix::unistd::User::from_uid(nix::unistd::geteuid())
         .unwrap()
@@ -83,12 +82,12 @@ pub fn me() -> String {
         .name
 }
 
-/// Whether the long counts are asked for (`make soak`).
+/// Returns whether the long counts are requested (`make soak`).
 pub fn long() -> bool {
     std::env::var_os("COS_LONG").is_some()
 }
 
-/// A private folder, gone with the value.
+/// A private directory, removed with the value.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
@@ -117,17 +116,17 @@ impl Drop for Folder {
     }
 }
 
-/// Lines that a process has written, and a way to wait for one.
+/// The lines that a process has written, and a way to wait for one.
 #[derive(Clone, Default)]
 pub struct Lines(Arc<(Mutex<Vec<String>>, Condvar)>);
 
 impl Lines {
-    /// Collects what comes, until its end.
+    /// Collects lines until the end of the input.
     pub fn collect(from: impl std::io::Read + Send + 'static) -> Self {
         Self::collect_to_end(from).0
     }
 
-    /// The same, with the thread that collects, which ends when all has come.
+    /// The same, with the collecting thread, which ends after the last line.
     pub fn collect_to_end(
         from: impl std::io::Read + Send + 'static,
     ) -> (Self, std::thread::JoinHandle<()>) {
@@ -142,13 +141,13 @@ impl Lines {
         (lines, thread)
     }
 
-    /// All lines so far.
+    /// Returns all lines so far.
     pub fn all(&self) -> Vec<String> {
         self.0.0.lock().unwrap().clone()
     }
 
-    /// Waits for a line from number `from` on for which `wanted` holds; its
-    /// number and itself.
+    /// Waits for a line from number `from` on for which `wanted` holds; returns its number and
+    /// text.
     pub fn wait_from(&self, from: usize, wanted: impl Fn(&str) -> bool) -> (usize, String) {
         let until = Instant::now() + PATIENCE;
         let mut lines = self.0.0.lock().unwrap();
@@ -172,12 +171,12 @@ impl Lines {
         self.wait_from(0, |l| l.contains(part)).1
     }
 
-    /// How many lines contain `part`.
+    /// Counts the lines that contain `part`.
     pub fn count(&self, part: &str) -> usize {
         self.all().iter().filter(|l| l.contains(part)).count()
     }
 
-    /// Waits until as many lines contain `part`.
+    /// Waits until at least this many lines contain `part`.
     pub fn said_at_least(&self, part: &str, times: usize) {
         let mut from = 0;
         for _ in 0..times {
@@ -185,8 +184,8 @@ impl Lines {
         }
     }
 
-    /// Waits until as many lines contain `part`: they come later than what they tell of. More
-    /// are a failure.
+    /// Waits until this many lines contain `part`: a line may come later than its event. More are a
+    /// failure.
     pub fn said_times(&self, part: &str, times: usize) {
         self.said_at_least(part, times);
         assert_eq!(self.count(part), times, "{part}: {:#?}", self.all());
@@ -198,15 +197,15 @@ pub fn run(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).output().unwrap()
 }
 
-/// Runs a command that must succeed; its stdout.
+/// Runs a command that must succeed, and returns its stdout.
 pub fn must(command: &mut Command) -> Vec<u8> {
     let out = run(command);
     assert!(out.status.success(), "{command:?}: {out:?}");
     out.stdout
 }
 
-/// A server folder, a client folder that is joined to it as `hostb`, and the
-/// daemon that serves the one for the other.
+/// A server directory, a client directory that is joined to it as `hostb`, and the daemon that
+/// serves the client.
 pub struct Daemon {
     pub folder: Folder,
     pub log: Lines,
@@ -215,24 +214,24 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// With the defaults.
+    /// Starts one with the defaults.
     pub fn start() -> Self {
         Self::start_with("", "")
     }
 
-    /// With further lines in `cosserver.toml`, and further options for the
-    /// caller's line in `hostinfo`.
+    /// Starts one with further lines in `cosserver.toml`, and further options for the caller's line
+    /// in `hostinfo`.
     pub fn start_with(settings: &str, options: &str) -> Self {
         let folder = prepare(settings, options);
         Self::start_in(folder, &[])
     }
 
-    /// In folders that [`prepare`] made, with further flags.
+    /// Starts one in directories that [`prepare`] made, with further flags.
     pub fn start_in(folder: Folder, flags: &[&str]) -> Self {
         Self::start_by(Command::new(COSSERVER), folder, flags)
     }
 
-    /// By a command that becomes the daemon, given its flags.
+    /// Starts one by a command that becomes the daemon, given its flags.
     pub fn start_by(mut command: Command, folder: Folder, flags: &[&str]) -> Self {
         let mut child = command
             .args(["-D", "-e", "-p", "0", "-f"])
@@ -271,16 +270,16 @@ impl Daemon {
         command
     }
 
-    /// `cosrsh WORDS…` as a tool calls it: the folder by the environment, the
-    /// port by the host table. After [`Self::install_cosrsh`].
+    /// Creates `cosrsh WORDS…` as a tool calls it: the environment names the directory, the host
+    /// table the port. After [`Self::install_cosrsh`].
     pub fn cosrsh(&self, words: &[&str]) -> Command {
         let mut command = Command::new(self.folder.path("bin/cosrsh"));
         command.env("COS_CONFIG_DIR", self.client()).args(words);
         command
     }
 
-    /// Links `bin/cosrsh`, and writes the daemon's port into the client's host
-    /// table, as it would stand there for a daemon with a port of its own.
+    /// Links `bin/cosrsh`, and writes the daemon's port into the client's host table, as for a
+    /// daemon with its own port.
     pub fn install_cosrsh(&self) {
         fs::create_dir(self.folder.path("bin")).unwrap();
         std::os::unix::fs::symlink(COS, self.folder.path("bin/cosrsh")).unwrap();
@@ -296,12 +295,12 @@ impl Daemon {
         fs::write(&hostinfo, text.replace(line, &words.join(" "))).unwrap();
     }
 
-    /// Starts `cos -C A run hostb WORDS…`, to look on while it runs.
+    /// Starts `cos -C A run hostb WORDS…`, to watch it while it runs.
     pub fn session(&self, words: &[&str]) -> session::Session {
         session::Session::spawn(&mut self.cos(words))
     }
 
-    /// The output of a command that must have this status.
+    /// Returns the output of a command that must have this status.
     pub fn says(&self, status: i32, words: &[&str]) -> Vec<u8> {
         let out = run(&mut self.cos(words));
         assert_eq!(
@@ -313,7 +312,7 @@ impl Daemon {
         out.stdout
     }
 
-    /// A command that gets `input`.
+    /// Runs a command with `input`.
     pub fn with_input(&self, input: &[u8], words: &[&str]) -> Output {
         let mut child = self
             .cos(words)
@@ -342,15 +341,15 @@ impl Daemon {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), signal).unwrap();
     }
 
-    /// The pid of the daemon's gate, relay or door process. Waits for it: a door process that has
-    /// just been started may not have executed its program yet.
+    /// Returns the process ID of the daemon's gate, relay or registry worker. Waits for it: a
+    /// registry worker that has just been started may not have executed its program yet.
     pub fn process(&self, role: &str) -> i32 {
         let wanted = format!("cosserver: {role}");
         let is_it = |pid: &i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             line.split(|b| *b == 0).next() == Some(wanted.as_bytes())
         };
-        // The kernel may leave one out of the list while another ends: what was found counts.
+        // The kernel may omit one from the list while another ends, so keep what was found.
         let mut found = None;
         until(&format!("there is a {role}"), || {
             found = children(self.pid()).into_iter().find(is_it);
@@ -377,7 +376,7 @@ impl Drop for Daemon {
     }
 }
 
-/// The children of a process.
+/// Returns the children of a process.
 pub fn children(pid: i32) -> Vec<i32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace()
@@ -385,8 +384,8 @@ pub fn children(pid: i32) -> Vec<i32> {
         .collect()
 }
 
-/// Folders `S` and `A`, made and joined by `cosadm`, for a daemon that runs
-/// commands as the user of the tests.
+/// Creates the directories `S` and `A`, joined by `cosadm`, for a daemon that runs commands as the
+/// user that runs the tests.
 pub fn prepare(settings: &str, options: &str) -> Folder {
     let folder = Folder::new();
     let (server, client) = (folder.path("S"), folder.path("A"));
@@ -397,7 +396,7 @@ pub fn prepare(settings: &str, options: &str) -> Folder {
     };
     must(adm(&server).arg("init"));
     settle(&server.join("cosserver.toml"), settings);
-    // Whatever ~/.bashrc the user of the tests has.
+    // Independent of the ~/.bashrc of the user that runs the tests.
     if !settings.contains("ssh-client") {
         settle(&server.join("cosserver.toml"), "[exec]\nssh-client = false");
     }
@@ -431,7 +430,7 @@ pub fn prepare(settings: &str, options: &str) -> Folder {
     folder
 }
 
-/// Security level 0: no machine is asked about. For tests of what lies behind the doors.
+/// Sets security level 0: machines are not checked. For tests that do not concern the registry.
 pub fn take_doors_away(server: &Path) {
     use cosserver::registry::{Doors, Level, Outer};
     let paths = cosserver::config::paths::Paths::of_dir(server);
@@ -440,8 +439,8 @@ pub fn take_doors_away(server: &Path) {
     outer.set_level(Level::Off).unwrap();
 }
 
-/// Writes further lines into a settings file that has all its tables already:
-/// those under a `[table]` of `settings` behind that table's line there.
+/// Writes further lines into a settings file that has all its tables already: lines under a
+/// `[table]` of `settings` go after that table's line.
 pub fn settle(file: &Path, settings: &str) {
     let mut text = fs::read_to_string(file).unwrap();
     let (mut at, mut top) = (0, String::new());

@@ -1,5 +1,5 @@
-//! Accounts and NSS modules of a test's own, for a daemon that has another `/etc` than the
-//! machine, in a mount namespace.
+//! A test's own accounts and NSS modules, for a daemon that has another `/etc` than the machine, in
+//! a mount namespace.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,11 +8,11 @@ use std::process::Command;
 
 use super::{Folder, must};
 
-/// Mounts the folder `$1` as `/etc`, and becomes the rest of the words.
+/// Mounts the directory `$1` as `/etc`, and executes the remaining arguments.
 const WITH_ETC: &str = "mount --bind \"$1\" /etc && shift && exec \"$@\"";
 
-/// An `/etc`: root, nobody, `_cosserver` (990) and these users, of whom each has a number
-/// from 40001 on and a line of shadow(5) behind his name.
+/// Creates an `/etc` with root, nobody, `_cosserver` (990) and these users, each with an ID from
+/// 40001 on and this line of shadow(5) after the name.
 pub fn etc(folder: &Folder, users: &[(&str, &str)]) -> PathBuf {
     let etc = folder.path("etc");
     fs::create_dir(&etc).unwrap();
@@ -37,7 +37,7 @@ pub fn etc(folder: &Folder, users: &[(&str, &str)]) -> PathBuf {
     etc
 }
 
-/// Writes these users' lines of shadow(5), behind root's.
+/// Writes these users' lines of shadow(5), after root's.
 pub fn set_shadow(etc: &Path, users: &[(&str, &str)]) {
     let lines = users.iter().map(|(name, line)| format!("{name}:{line}\n"));
     let text = "root:*:20000:0:99999:7:::\n".to_owned() + &lines.collect::<String>();
@@ -45,7 +45,7 @@ pub fn set_shadow(etc: &Path, users: &[(&str, &str)]) {
     fs::set_permissions(etc.join("shadow"), fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// Compiles an NSS module, and has the loader of this `/etc` find it.
+/// Compiles an NSS module, and makes the loader of this `/etc` find it.
 pub fn install(etc: &Path, folder: &Path, name: &str, source: &Path, defines: &[String]) {
     let file = format!("libnss_{name}.so.2");
     let mut cc = Command::new("cc");
@@ -59,14 +59,14 @@ pub fn install(etc: &Path, folder: &Path, name: &str, source: &Path, defines: &[
     must(ldconfig.arg("-f").arg(listed));
 }
 
-/// A program that has this `/etc`, for [`super::Daemon::start_by`].
+/// Returns a program that has this `/etc`, for [`super::Daemon::start_by`].
 pub fn with_etc(etc: &Path, program: &str) -> Command {
     let mut command = Command::new("unshare");
     command.args(words(etc)).arg(program);
     command
 }
 
-/// The words of unshare(1) before such a program.
+/// Returns the arguments of unshare(1) before such a program.
 pub fn words(etc: &Path) -> Vec<String> {
     let words = [
         "--mount",

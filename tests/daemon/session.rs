@@ -1,6 +1,5 @@
-//! A client that runs while the test looks on, and what a test waits for:
-//! lines, the end of a process, a pipe with a name. Nothing here waits for
-//! longer than [`PATIENCE`].
+//! A client that runs while the test watches, and what a test waits for: lines, the end of a
+//! process, a named pipe. Nothing here waits for longer than [`PATIENCE`].
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -20,7 +19,7 @@ use nix::unistd::Pid;
 
 use super::{Lines, PATIENCE};
 
-/// A client that runs: its input in the test's hands, its outputs as lines.
+/// A running client: its input is a pipe, its outputs are collected as lines.
 pub struct Session {
     pub child: Child,
     pub stdin: Option<ChildStdin>,
@@ -29,7 +28,7 @@ pub struct Session {
     readers: Vec<JoinHandle<()>>,
 }
 
-/// How a client ended, and all that it wrote.
+/// How a client ended, and all its output.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ended {
     pub status: Option<i32>,
@@ -44,8 +43,8 @@ impl Session {
         Self::of(all.stderr(Stdio::piped()).spawn().unwrap())
     }
 
-    /// One that was started with pipes for its outputs; where standard output is none,
-    /// nothing comes there.
+    /// Takes over a client that was started with pipes for its outputs; without one for standard
+    /// output, no lines arrive there.
     pub fn of(mut child: Child) -> Self {
         let (out, one) = match child.stdout.take() {
             Some(out) => Lines::collect_to_end(out),
@@ -61,7 +60,7 @@ impl Session {
         }
     }
 
-    /// Gives the command a line.
+    /// Sends the command a line.
     pub fn say(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().unwrap();
         stdin.write_all(line.as_bytes()).unwrap();
@@ -77,7 +76,7 @@ impl Session {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
-    /// Waits for the client's end, with its input as it is.
+    /// Waits for the client's end, without changing its input.
     pub fn finish(mut self) -> Ended {
         let status = wait(&mut self.child);
         for reader in self.readers.drain(..) {
@@ -91,8 +90,7 @@ impl Session {
     }
 }
 
-/// Starts a client without input whose output goes to this pipe; and its error
-/// lines.
+/// Starts a client without input whose output goes to this pipe; also returns its error lines.
 pub fn start_onto(mut command: Command, out: OwnedFd) -> (Child, Lines) {
     command.stdin(Stdio::null()).stdout(out);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -107,7 +105,7 @@ impl Drop for Session {
     }
 }
 
-/// Waits for a child's end. One that takes too long is killed, and the test fails.
+/// Waits for a child's end. A child that takes too long is killed, and the test fails.
 pub fn wait(child: &mut Child) -> ExitStatus {
     let pid = i32::try_from(child.id()).unwrap();
     if !ends(pid) {
@@ -117,7 +115,7 @@ pub fn wait(child: &mut Child) -> ExitStatus {
     child.wait().unwrap()
 }
 
-/// Whether a process ends within the time that a test has.
+/// Returns whether a process ends within the time limit of a test.
 pub fn ends(pid: i32) -> bool {
     let Some(watch) = pidfd::open(Pid::from_raw(pid)) else {
         return true;
@@ -125,18 +123,18 @@ pub fn ends(pid: i32) -> bool {
     becomes(&watch, PollFlags::POLLIN, PATIENCE)
 }
 
-/// Whether a process is there, and is no zombie.
+/// Returns whether a process exists and is not a zombie.
 pub fn lives(pid: i32) -> bool {
     state(pid).is_some_and(|s| s != 'Z')
 }
 
-/// The letter that `/proc` has for a process's state.
+/// Returns the letter for a process's state in `/proc`.
 pub fn state(pid: i32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
-/// Whether a descriptor becomes ready in time.
+/// Returns whether a descriptor becomes ready in time.
 fn becomes(fd: &impl AsFd, events: PollFlags, within: Duration) -> bool {
     let until = Instant::now() + within;
     loop {
@@ -151,10 +149,10 @@ fn becomes(fd: &impl AsFd, events: PollFlags, within: Duration) -> bool {
     }
 }
 
-/// What another thread will have found out.
+/// A result that another thread will produce.
 pub struct Later<T>(Receiver<T>);
 
-/// Finds something out in another thread, which may block.
+/// Runs a function that may block in another thread.
 pub fn later<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Later<T> {
     let (tell, hear) = channel();
     std::thread::spawn(move || tell.send(work()));
@@ -162,7 +160,7 @@ pub fn later<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> La
 }
 
 impl<T> Later<T> {
-    /// Waits for it; the test fails if it does not come.
+    /// Waits for the result; the test fails if it does not come.
     pub fn get(&self) -> T {
         let patience = if super::long() {
             20 * PATIENCE
@@ -173,7 +171,7 @@ impl<T> Later<T> {
     }
 }
 
-/// Something to read from that must have something to say, or an end, in time.
+/// A reader that must have data, or reach its end, in time.
 pub struct Patient<F>(pub F);
 
 impl<F: Read + AsFd> Read for Patient<F> {
@@ -184,13 +182,12 @@ impl<F: Read + AsFd> Read for Patient<F> {
     }
 }
 
-/// What a status is to a shell: 128 and the signal where one ended it.
+/// Returns a status as a shell sees it: 128 plus the signal if one killed it.
 pub fn as_shell(status: ExitStatus) -> Option<i32> {
     status.code().or_else(|| status.signal().map(|n| 128 + n))
 }
 
-/// A pipe with a name, by which a job and its test tell each other things
-/// besides the three streams.
+/// A named pipe, by which a job and its test communicate besides the three streams.
 pub struct Fifo {
     pub path: PathBuf,
     read: File,
@@ -205,12 +202,12 @@ impl Fifo {
         Self { path, read }
     }
 
-    /// The path, for a command line.
+    /// Returns the path, for a command line.
     pub fn name(&self) -> &str {
         self.path.to_str().unwrap()
     }
 
-    /// Waits until something has been written, and takes it.
+    /// Waits until something has been written, and returns it.
     pub fn hear(&mut self) -> String {
         assert!(becomes(&self.read, PollFlags::POLLIN, PATIENCE), "nothing");
         let mut bytes = [0; 4096];
@@ -218,7 +215,7 @@ impl Fifo {
         String::from_utf8_lossy(&bytes[..n]).into_owned()
     }
 
-    /// Waits until nobody holds it for writing any more, who did; all that was
+    /// Waits until no process has it open for writing any more, after one had; returns all that was
     /// written.
     pub fn hear_all(&mut self) -> String {
         let mut all = Vec::new();
@@ -236,7 +233,7 @@ impl Fifo {
     }
 }
 
-/// A gate with a name at which a job waits (`read x <PATH`) until the test opens it.
+/// A named pipe on which a job waits (`read x <PATH`) until the test opens it.
 pub struct Gate {
     pub path: PathBuf,
     both: File,
@@ -252,12 +249,12 @@ impl Gate {
         }
     }
 
-    /// The path, for a command line.
+    /// Returns the path, for a command line.
     pub fn name(&self) -> &str {
         self.path.to_str().unwrap()
     }
 
-    /// Lets one through.
+    /// Lets one reader continue.
     pub fn open(&mut self) {
         self.both.write_all(b"go\n").unwrap();
     }
@@ -267,18 +264,18 @@ fn nonblocking() -> i32 {
     nix::fcntl::OFlag::O_NONBLOCK.bits()
 }
 
-/// A pipe of our own: its reading and its writing end.
+/// Creates a pipe: its read and its write end.
 pub fn pipe() -> (OwnedFd, OwnedFd) {
     nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap()
 }
 
-/// A number that `/proc/PID/status` has under a name.
+/// Returns a number from `/proc/PID/status` by its name.
 pub fn status_number(pid: i32, name: &str) -> u64 {
     let status = super::status(pid, name);
     status.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// A program by its name, on the path of the tests.
+/// Finds a program by its name, on the path of the tests.
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap();
     std::env::split_paths(&path)

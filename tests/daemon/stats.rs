@@ -1,6 +1,6 @@
-//! What samples of times tell, and an order in which they are taken.
+//! Statistics of time samples, and an order in which they are taken.
 
-/// Welch's t of two samples.
+/// Returns Welch's t of two samples.
 pub fn welch(a: &[f64], b: &[f64]) -> f64 {
     let moments = |x: &[f64]| {
         let n = x.len() as f64;
@@ -12,7 +12,7 @@ pub fn welch(a: &[f64], b: &[f64]) -> f64 {
     (mean_a - mean_b) / (error_a + error_b).sqrt()
 }
 
-/// The largest |t| of each two of these samples, and which two.
+/// Returns the largest |t| of any two of these samples, and which two.
 pub fn furthest<'a>(samples: &'a [(&'a str, Vec<f64>)]) -> (f64, &'a str, &'a str) {
     let mut worst = (0.0, "", "");
     for (i, (a, of_a)) in samples.iter().enumerate() {
@@ -26,14 +26,14 @@ pub fn furthest<'a>(samples: &'a [(&'a str, Vec<f64>)]) -> (f64, &'a str, &'a st
     worst
 }
 
-/// The middle one.
+/// Returns the median.
 pub fn median(times: &mut [f64]) -> f64 {
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]
 }
 
-/// The numbers below `count` in an order that looks random; no two rounds of all strangers
-/// go the same way.
+/// Returns the numbers below `count` in a pseudo-random order, which differs between connections
+/// and rounds.
 pub fn order(count: usize, stranger: usize, round: usize) -> Vec<usize> {
     let mut state = (stranger * 7919 + round + 1) as u64;
     let mut order: Vec<usize> = (0..count).collect();

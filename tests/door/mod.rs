@@ -1,5 +1,5 @@
-//! Machines in the test's hands that call at the doors, and the manager's hand on both
-//! files. Each machine has a key of its own and speaks the protocol by itself.
+//! Machines simulated by the test that connect to the registry, and the manager's access to both of
+//! its files. Each machine has its own key and implements the protocol by itself.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -29,35 +29,35 @@ use zeroize::Zeroizing;
 use crate::daemon::hostile::{RawConnection, Session};
 use crate::daemon::{Daemon, Folder};
 
-/// Refusals leave as soon as they may, and a wrong password costs as it does by default.
+/// Denials come as early as possible, and a wrong password has its default penalty.
 pub const QUICK: &str = "[daemon]\nrefusal-interval = 1\n";
 
-/// A name that is one.
+/// Makes a valid name.
 pub fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
 }
 
-/// An address of the loopback network that nobody has called from.
+/// Returns a loopback address from which no connection has come yet.
 pub fn fresh_address() -> IpAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    // 127.16.0.0 and on: each number once, for 15 million calls.
+    // From 127.16.0.0 on: each number once, for 15 million calls.
     IpAddr::V4(Ipv4Addr::from(0x7f10_0000 + n % 0x00ef_ffff))
 }
 
-/// A daemon's doors, with the manager's hand on them.
+/// A daemon's registry, with the manager's access to it.
 pub struct Manager {
     pub outer: Outer,
     pub inner: Inner,
 }
 
 impl Manager {
-    /// Of a daemon that has made its doors.
+    /// Opens that of a daemon that has created its registry.
     pub fn of(d: &Daemon) -> Self {
         Self::in_folder(&d.server())
     }
 
-    /// The same of its folder.
+    /// Opens that of a directory.
     pub fn in_folder(server: &Path) -> Self {
         let paths = Paths::of_dir(server);
         let outer = Outer::open(&paths).unwrap();
@@ -66,14 +66,14 @@ impl Manager {
         Self { outer, inner }
     }
 
-    /// The same, and the outer door at this level.
+    /// The same, with the outer door at this level.
     pub fn at(d: &Daemon, level: Level) -> Self {
         let mut manager = Self::of(d);
         manager.outer.set_level(level).unwrap();
         manager
     }
 
-    /// Everything that the inner door knows.
+    /// Returns all machines that the inner door knows.
     pub fn machines(&self) -> Vec<Authorized> {
         machines(&self.inner)
     }
@@ -86,7 +86,7 @@ impl Manager {
     }
 }
 
-/// The authorized machines of an inner door.
+/// Returns the authorized machines of an inner door.
 pub fn machines(inner: &Inner) -> Vec<Authorized> {
     let mut all = Vec::new();
     let mut push = |m| {
@@ -97,7 +97,7 @@ pub fn machines(inner: &Inner) -> Vec<Authorized> {
     all
 }
 
-/// A folder for an inner door that several hosts share, and the door in it.
+/// Creates a directory for an inner door that several hosts share, with the inner door in it.
 pub fn shared_door(folder: &Folder) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let path = folder.path("shared");
@@ -107,36 +107,36 @@ pub fn shared_door(folder: &Folder) -> PathBuf {
     path
 }
 
-/// A machine with a key of its own, at an address of its own.
+/// A machine with its own key and its own address.
 #[derive(Clone)]
 pub struct Machine {
     pub key: KeyPair,
     pub from: IpAddr,
 }
 
-/// What a machine hears.
+/// The answer to a machine.
 pub enum Heard {
-    /// The inner door asks.
+    /// The inner door prompts.
     Asked(Box<Talk>),
-    /// It is let in, and this is said to it.
+    /// It is allowed, with these texts.
     In(Vec<Text>),
-    /// Refused, with this reference.
+    /// Denied, with this reference.
     Denied(String),
-    /// The connection was cut without a word: the daemon has died.
+    /// The connection was cut without an answer: the daemon has died.
     Cut,
 }
 
-/// The inner door has asked, and waits.
+/// The inner door has prompted, and waits.
 pub struct Talk {
     stranger: RawConnection,
     sealer: Sealer,
     opener: Opener,
-    /// What it wants.
+    /// What it prompts for.
     pub by: Asks,
 }
 
 impl Machine {
-    /// One that nobody knows.
+    /// Creates an unknown machine.
     pub fn new() -> Self {
         Self {
             key: KeyPair::random().unwrap(),
@@ -144,12 +144,12 @@ impl Machine {
         }
     }
 
-    /// Its ID.
+    /// Returns its ID.
     pub fn id(&self) -> Id {
         Id::of(&self.key.public)
     }
 
-    /// Greets the host that has this key, and shakes hands with this payload.
+    /// Greets the host that has this key, and makes a handshake with this payload.
     pub fn shakes_hands(&self, at: &At, payload: &[u8]) -> Option<(RawConnection, Initiator)> {
         let mut stranger = RawConnection::try_from_address(self.from, at.port).ok()?;
         let hello = crate::daemon::hostile::hello();
@@ -170,7 +170,7 @@ impl Machine {
         Some((stranger, noise))
     }
 
-    /// The opening of one that asks to become known.
+    /// Returns the opening of a registration request.
     pub fn enrolment() -> Vec<u8> {
         let request = Request {
             service: Service::Enrol,
@@ -187,7 +187,7 @@ impl Machine {
         opening.encode().unwrap()
     }
 
-    /// Asks to become known, and hears what comes of it.
+    /// Requests registration, and returns the answer.
     pub fn calls(&self, at: &At) -> Heard {
         let Some((mut stranger, noise)) = self.shakes_hands(at, &Self::enrolment()) else {
             return Heard::Cut;
@@ -214,7 +214,7 @@ impl Machine {
         }
     }
 
-    /// Asks, and must be prompted for this.
+    /// Requests registration, and must be prompted for this.
     pub fn is_asked(&self, at: &At, wanted: Asks) -> Talk {
         match self.calls(at) {
             Heard::Asked(talk) => {
@@ -225,13 +225,13 @@ impl Machine {
         }
     }
 
-    /// Asks, and must be let in without a word from it.
+    /// Requests registration, and must be allowed without a prompt.
     pub fn is_known(&self, at: &At) {
         let heard = self.calls(at);
         assert!(matches!(heard, Heard::In(_)), "not let in: {heard:?}");
     }
 
-    /// Asks, and must be refused; the reference.
+    /// Requests registration, and must be denied; returns the reference.
     pub fn is_refused(&self, at: &At) -> String {
         match self.calls(at) {
             Heard::Denied(reference) => reference,
@@ -251,7 +251,7 @@ impl std::fmt::Debug for Heard {
     }
 }
 
-/// Where to call: a daemon's port and its host's key.
+/// The target of a connection: a daemon's port and its host's key.
 #[derive(Clone)]
 pub struct At {
     pub port: u16,
@@ -259,7 +259,7 @@ pub struct At {
 }
 
 impl At {
-    /// A daemon.
+    /// That of a daemon.
     pub fn of(d: &Daemon) -> Self {
         let paths = Paths::of_dir(&d.server());
         Self {
@@ -270,7 +270,7 @@ impl At {
 }
 
 impl Talk {
-    /// Types this, and hears what comes of it.
+    /// Answers with this text, and returns the reply.
     pub fn types(mut self, text: &str) -> Heard {
         let typed = Zeroizing::new(text.as_bytes().to_vec());
         let mut content = Answers::new(vec![typed]).unwrap().encode().unwrap();
@@ -301,7 +301,7 @@ fn denied(mut stranger: RawConnection, content: &[u8]) -> Heard {
     Heard::Denied(reference.to_hex())
 }
 
-/// Whoever is known has a session in which there is nothing.
+/// A machine that is already known gets an empty session.
 fn is_over(stranger: RawConnection, sealer: Sealer, opener: Opener, texts: Vec<Text>) -> Heard {
     let mut session = Session {
         stranger,

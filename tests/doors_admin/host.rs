@@ -1,4 +1,4 @@
-//! A configuration folder, and `cosadm` on it.
+//! A configuration directory, and `cosadm` on it.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -15,7 +15,7 @@ use cosserver::registry::{Inner, Outer};
 
 use crate::daemon::{COSADM, Folder};
 
-/// A configuration folder that `cosadm init` has made, or a daemon's.
+/// A configuration directory that `cosadm init` has created, or a daemon's.
 pub struct Host {
     pub dir: PathBuf,
     folder: Option<Folder>,
@@ -48,7 +48,7 @@ impl Host {
         Inner::open(&Inner::path(&self.paths(), None)).unwrap()
     }
 
-    /// Another folder, beside the configuration's.
+    /// Creates another directory, beside the configuration directory.
     pub fn folder(&self, name: &str, mode: u32) -> PathBuf {
         let path = self.folder.as_ref().unwrap().path(name);
         fs::create_dir(&path).unwrap();
@@ -67,21 +67,21 @@ impl Host {
         self.command(words).output().unwrap()
     }
 
-    /// A shell that knows the program as `$0` and the folder as `$1`.
+    /// Runs a shell with the program as `$0` and the directory as `$1`.
     pub fn shell(&self, script: &str) -> Output {
         let mut command = Command::new("sh");
         command.args(["-c", script, COSADM]).arg(&self.dir);
         command.stdin(Stdio::null()).output().unwrap()
     }
 
-    /// What a command that succeeds writes.
+    /// Returns the output of a command that succeeds.
     pub fn good(&self, words: &[&str]) -> String {
         let out = self.run(words);
         assert!(out.status.success(), "{words:?}: {}", text(&out.stderr));
         text(&out.stdout)
     }
 
-    /// What a command that succeeds tells people; it has nothing for scripts.
+    /// Returns the messages of a command that succeeds and has no output for scripts.
     pub fn tells(&self, words: &[&str]) -> String {
         let out = self.run(words);
         let told = text(&out.stderr);
@@ -92,7 +92,7 @@ impl Host {
         told
     }
 
-    /// What it writes for scripts.
+    /// Returns its output for scripts.
     pub fn json(&self, words: &[&str]) -> serde_json::Value {
         let words = [words, &["--json"]].concat();
         let written = self.good(&words);
@@ -100,7 +100,7 @@ impl Host {
         serde_json::from_str(&written).unwrap()
     }
 
-    /// What a command tells that fails with this exit code.
+    /// Returns the message of a command that fails with this exit code.
     pub fn bad(&self, code: i32, words: &[&str]) -> String {
         let out = self.run(words);
         let told = text(&out.stderr);

@@ -1,4 +1,4 @@
-//! What goes wrong with the doors' files: full, read-only, damaged, newer, many at once.
+//! Faults of the registry's files: full, read-only, damaged, newer, many at once.
 
 use std::fs;
 use std::path::Path;
@@ -11,8 +11,7 @@ use super::host::{Host, chmod, text};
 use super::{A, B};
 use crate::daemon::{COSADM, Folder, in_ci, needs_root, passed_over, until};
 
-/// A shell of its own mounts, in which nobody else sees what it mounts. `None`: this
-/// user cannot.
+/// Runs a shell with its own mounts, which no other process sees. `None`: this user cannot do that.
 fn apart(dir: &Path, script: &str) -> Option<(Option<i32>, String)> {
     if !needs_root() {
         return None;
@@ -33,7 +32,7 @@ fn apart(dir: &Path, script: &str) -> Option<(Option<i32>, String)> {
     Some((out.status.code(), text(&out.stdout) + &told))
 }
 
-/// A full disk: what is there is as it was, and all works once there is room.
+/// A full disk: the existing data is unchanged, and everything works once there is room.
 const FULL: &str = r#"
     mount -t tmpfs -o size=256k,mode=0700 tmpfs "$DIR" || exit 99
     cd "$DIR" && "$COSADM" -C S init >/dev/null || exit 10
@@ -57,7 +56,7 @@ const FULL: &str = r#"
     s machine delete $A --exclude && s otp delete jo && s settings set build-mode yes || exit 24
 "#;
 
-/// Other ways to the system's folder, before it is there and behind that.
+/// Other paths to the system's directory, before it exists and after that.
 const OTHER_WAYS: &str = r#"
     mkdir -m 755 "$DIR/etc" && cp /etc/passwd /etc/group "$DIR/etc" || exit 99
     mount --bind "$DIR/etc" /etc || exit 99
@@ -82,7 +81,7 @@ const OTHER_WAYS: &str = r#"
     test ! -e /etc/cosserver/state || exit 24
 "#;
 
-/// A second, empty set of doors was made, and asked, where the path was another.
+/// Regression: if the path differed, a second, empty registry was created and used.
 #[test]
 fn a_path_that_leads_to_the_systems_folder_is_the_systems() {
     let folder = Folder::new();
@@ -137,7 +136,7 @@ fn a_medium_that_cannot_be_written_is_read() {
     );
 }
 
-/// What is done to a file, and what is told of it.
+/// A change to a file, and the message about it.
 type Harm = (&'static str, fn(&Path));
 
 const HARMS: &[Harm] = &[
@@ -207,7 +206,7 @@ fn a_file_that_is_not_right_is_named_and_left() {
             if is_outer {
                 assert!(s.bad(1, &["exclude", "list"]).contains(words), "{about}");
             } else {
-                // The other door is as good as before.
+                // The other door still works.
                 assert_eq!(
                     s.json(&["exclude", "list"])["excluded"][0]["id"],
                     B,
@@ -254,7 +253,7 @@ fn eight_who_write_at_the_same_time_all_succeed() {
     assert!(s.run(&["check"]).status.success());
 }
 
-/// A password that nobody got is of no use, and its name is free.
+/// A password that did not reach its recipient is unusable, and its name is free.
 #[test]
 fn a_password_that_was_not_written_is_withdrawn() {
     let s = Host::new();
@@ -266,7 +265,7 @@ fn a_password_that_was_not_written_is_withdrawn() {
         assert_eq!(told.contains("is withdrawn"), sink == "/dev/full", "{told}");
         assert!(s.inner().passwords().unwrap().is_empty());
     }
-    // In a file it is nobody else's.
+    // In a file, only its owner can read it.
     let file = s.dir.join("password");
     let script = format!(
         "umask 022; exec \"$0\" -C \"$1\" otp add Jo >'{}'",
@@ -280,8 +279,8 @@ fn a_password_that_was_not_written_is_withdrawn() {
     );
 }
 
-/// Every command read the inner door's counter of changes before it ran, also where that stands
-/// in a shared folder that hangs: a fifo, which nobody writes, stands for such a file.
+/// Regression: every command read the inner door's change counter before it ran, even if that was
+/// in a shared directory that hangs. Here a FIFO without a writer simulates such a file.
 #[test]
 fn an_inner_door_that_hangs_keeps_no_exclusion_waiting() {
     let s = Host::new();
@@ -310,13 +309,13 @@ fn an_inner_door_that_hangs_keeps_no_exclusion_waiting() {
         waiter.join().unwrap().unwrap();
         assert_eq!(status.success(), command[0] != "kill", "{command:?}");
     }
-    // What was done is noted all the same.
+    // The change is noted all the same.
     let note = fs::read_to_string(s.paths().registry_note()).unwrap();
     assert!(note.contains("sestab.db "), "{note}");
 }
 
-/// The name is looked for last, when the machine is on the list already; and whoever takes
-/// the machine off meanwhile has the last word.
+/// The name is looked up last, when the machine is on the list already; if another command removes
+/// the machine from the list in the meantime, that stays.
 #[test]
 fn what_is_excluded_while_the_inner_door_hangs_is_so_at_once_and_can_be_undone() {
     let s = Host::new();

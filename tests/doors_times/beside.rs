@@ -1,4 +1,5 @@
-//! What another connection's ServerHello tells of the work that a refusal was: not why.
+//! The delay of another connection's ServerHello shows how much work a denial was. It does not
+//! reveal the cause.
 
 use std::time::Instant;
 
@@ -10,20 +11,20 @@ use crate::daemon::stats::{median, order};
 use crate::daemon::{Daemon, long};
 use crate::door::{Machine, Manager, fresh_address};
 
-/// How far apart the work of two causes may be, as a part of the least.
+/// How much the work of two causes may differ, as a fraction of the least.
 const APART: f64 = 0.15;
 
-/// Refusals of one cause in a row.
+/// Consecutive denials of one cause.
 const BATCH: usize = 8;
 
-/// A ClientHello that is refused, and where it comes from.
+/// A ClientHello that is denied, and its source address.
 struct First {
     cause: &'static str,
     makes: fn(&Caller, &mut RawConnection) -> Vec<u8>,
     elsewhere: bool,
 }
 
-/// The hello of a host that differs in one thing from the right one.
+/// Returns the ClientHello of a host that differs in one detail from the valid one.
 fn changed(caller: &Caller, s: &mut RawConnection, change: impl FnOnce(&mut Caller)) -> Vec<u8> {
     let greeting = s.greet();
     let mut other = caller.clone();
@@ -31,7 +32,7 @@ fn changed(caller: &Caller, s: &mut RawConnection, change: impl FnOnce(&mut Call
     other.client_hello(&greeting, &other.request("true")).0
 }
 
-/// One whose handshake opens, around what is no opening.
+/// Returns one whose handshake opens, but contains no valid opening.
 fn no_opening(caller: &Caller, s: &mut RawConnection) -> Vec<u8> {
     let greeting = s.greet();
     let key = KeyPair::random().unwrap();
@@ -81,14 +82,14 @@ const CAUSES: [First; 8] = [
     },
 ];
 
-/// The key of a machine that is excluded.
+/// Returns the key of an excluded machine.
 fn banned() -> KeyPair {
     let private = Secret::new([9; 32]);
     KeyPair::of(private)
 }
 
-/// Asks by the first connection, and greets by the second: the first, which is to stay until
-/// it was looked at, and how long the second took, µs.
+/// Sends a request on the first connection, and greets on the second. Returns the first, which must
+/// stay open until it was measured, and the time of the second, µs.
 fn beside(first: &First, caller: &Caller, port: u16) -> (RawConnection, f64) {
     let from = if first.elsewhere {
         fresh_address()
@@ -106,15 +107,15 @@ fn beside(first: &First, caller: &Caller, port: u16) -> (RawConnection, f64) {
     (one, begun.elapsed().as_secs_f64() * 1e6)
 }
 
-/// What the monitor has used of a processor so far, µs: other programs do not show in it.
+/// Returns the processor time that the monitor has used, µs: other programs do not affect it.
 fn used(monitor: i32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{monitor}/schedstat")).unwrap();
     let nanoseconds: f64 = stat.split_whitespace().next().unwrap().parse().unwrap();
     nanoseconds / 1e3
 }
 
-/// By cause what a refusal takes of the monitor, as a quarter of the batches have it at most, and
-/// how long the other connection waits, as half of them do, µs.
+/// Returns by cause the monitor's work for a denial (the lower quartile of the batches), and the
+/// delay of the other connection (the median), µs.
 fn by_cause(d: &Daemon, caller: &Caller, rounds: usize) -> [Vec<f64>; 2] {
     let mut work = vec![Vec::new(); CAUSES.len()];
     let mut wait = vec![Vec::new(); CAUSES.len()];
@@ -128,7 +129,7 @@ fn by_cause(d: &Daemon, caller: &Caller, rounds: usize) -> [Vec<f64>; 2] {
             wait[n].extend(all.iter().map(|(_, wait)| *wait));
         }
     }
-    // A busy machine makes many dearer, and none cheaper.
+    // Other load makes many samples longer, and none shorter.
     for work in &mut work {
         work.sort_by(f64::total_cmp);
         work.truncate(rounds.div_ceil(2));
@@ -136,15 +137,15 @@ fn by_cause(d: &Daemon, caller: &Caller, rounds: usize) -> [Vec<f64>; 2] {
     [work, wait].map(|mut all| all.iter_mut().map(|s| median(s)).collect())
 }
 
-/// By how much the largest is above the least, of the least.
+/// Returns the difference between the largest and the least, relative to the least.
 fn apart(all: &[f64]) -> f64 {
     let most = all.iter().copied().fold(f64::MIN, f64::max);
     let least = all.iter().copied().fold(f64::MAX, f64::min);
     (most - least) / least
 }
 
-/// How long another connection waited was 262 to 391 µs by cause: how long the monitor had
-/// worked on the first.
+/// Regression: the delay of another connection was 262 to 391 µs depending on the cause: the time
+/// that the monitor had worked on the first.
 #[test]
 fn the_work_for_a_refusal_shows_not_why_to_another_connection() {
     let settings = "[penalties]\nexempt = [\"127.0.0.0/8\"]\n[limits]\nrefusals = 16\n\
@@ -152,7 +153,7 @@ fn the_work_for_a_refusal_shows_not_why_to_another_connection() {
     let d = Daemon::start_with(settings, "");
     let mut m = Manager::at(&d, Level::Open);
     let caller = Caller::of(&d);
-    // Its machine key is recorded with its first proof.
+    // The first proof records its machine key.
     caller.accepted(d.port, "true").finish();
     let machine = Machine {
         key: banned(),

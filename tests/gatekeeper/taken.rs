@@ -1,5 +1,4 @@
-//! The gate's place, taken: its end of the channel to the monitor in the test's
-//! hands.
+//! The gate's role, taken over: its end of the channel to the monitor is in the test's hands.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -23,7 +22,7 @@ use nix::sys::socket::{SockType, getsockopt, sockopt};
 use super::daemon::hostile::{Greeting, RawConnection, hello};
 use super::daemon::{self, Daemon, PATIENCE};
 
-/// Copies of a process's sockets of one type and family.
+/// Returns copies of a process's sockets of one type and family.
 pub fn sockets_of(pid: i32, wanted: SockType, family: libc::c_int) -> Vec<OwnedFd> {
     let handle = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     assert!(handle >= 0, "pidfd_open");
@@ -63,17 +62,17 @@ pub fn sockets_of(pid: i32, wanted: SockType, family: libc::c_int) -> Vec<OwnedF
     found
 }
 
-/// The gate's place, taken.
+/// The gate's role, taken over.
 pub struct Taken {
     pub channel: Channel,
-    /// Strangers who come to us instead.
+    /// Unauthenticated clients connect here instead.
     listener: TcpListener,
     next: Connection,
 }
 
 impl Taken {
     pub fn from(d: &Daemon) -> Self {
-        // By then it has heard all that the monitor said before.
+        // By then it has received everything that the monitor sent before.
         d.gate_at_rest();
         let gate = d.process("gate");
         daemon::stop(gate);
@@ -93,7 +92,7 @@ impl Taken {
         self.channel.send(question.encode(), fds).unwrap();
     }
 
-    /// The monitor's next order but for what concerns no connection.
+    /// Returns the monitor's next order that concerns a connection.
     pub fn order(&self) -> Vec<u8> {
         let mut buffer = vec![0; cosserver::ipc::MESSAGE];
         loop {
@@ -123,37 +122,37 @@ impl Taken {
         });
     }
 
-    /// A connection with both its ends: ours as if it had been accepted.
+    /// Creates both ends of a connection; the test's own is as if it had been accepted.
     pub fn stranger(&self, from: &str) -> (TcpStream, OwnedFd) {
         let theirs = RawConnection::from_address(from.parse().unwrap(), self.port()).socket;
         let (ours, _) = self.listener.accept().unwrap();
         (theirs, ours.into())
     }
 
-    /// Where a client finds us in the gate's place.
+    /// Returns the port on which a client reaches the test instead of the gate.
     pub fn port(&self) -> u16 {
         self.listener.local_addr().unwrap().port()
     }
 
-    /// The next client.
+    /// Accepts the next client.
     pub fn accept(&self) -> TcpStream {
         self.listener.accept().unwrap().0
     }
 
-    /// Has the monitor decide on a ClientHello that came from an address; the peer.
+    /// Makes the monitor decide on a ClientHello that came from an address; returns the peer.
     pub fn submit(&mut self, c: Connection, bytes: &[u8], from: &str) -> TcpStream {
         let (peer, socket) = self.stranger(from);
         self.ask(&Question::ClientHello(c, bytes), vec![socket]);
         peer
     }
 
-    /// The number of a new connection.
+    /// Returns the number of a new connection.
     pub const fn number(&mut self) -> Connection {
         self.next += 1;
         self.next
     }
 
-    /// Has the monitor draw a nonce.
+    /// Makes the monitor draw a nonce.
     pub fn greet(&mut self) -> (Connection, Greeting) {
         let (c, hello) = (self.number(), hello());
         let server_hello = self.greet_as(c, &hello).expect("no ServerHello");
@@ -166,8 +165,8 @@ impl Taken {
         )
     }
 
-    /// Has the monitor answer these bytes as a connection's Hello; `None`: it
-    /// closes the connection instead.
+    /// Makes the monitor answer these bytes as a connection's Hello; `None`: it closes the
+    /// connection instead.
     pub fn greet_as(&mut self, c: Connection, hello: &[u8]) -> Option<Vec<u8>> {
         self.ask(&Question::Hello(c, [127, 0, 0, 1].into(), hello), vec![]);
         match Order::decode(&self.order()) {
@@ -182,7 +181,7 @@ impl Taken {
         while Order::decode(&self.order()) != Some(Order::Taken(c)) {}
     }
 
-    /// The monitor must close this connection.
+    /// Checks that the monitor closes this connection.
     pub fn closed(&self, c: Connection, what: &str) {
         assert_eq!(
             Order::decode(&self.order()),
@@ -191,7 +190,7 @@ impl Taken {
         );
     }
 
-    /// The monitor must refuse this connection; the reference, as the log has it.
+    /// Checks that the monitor denies this connection; returns the reference, as in the log.
     pub fn refused(&self, c: Connection, what: &str) -> String {
         let order = self.order();
         let Some(Order::Deny(to, reference, ..)) = Order::decode(&order) else {
@@ -201,7 +200,7 @@ impl Taken {
         reference.to_hex()
     }
 
-    /// The monitor must refuse this connection, for this cause.
+    /// Checks that the monitor denies this connection, for this cause.
     pub fn denied(&self, d: &Daemon, c: Connection, cause: &str) {
         let line = d.log.wait(&self.refused(c, cause));
         assert!(line.contains(&format!("cause={cause}")), "{line}");

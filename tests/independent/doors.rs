@@ -1,5 +1,5 @@
-//! The doors by the independent client: a machine registers itself, and clients that do
-//! not keep to the protocol while they are asked.
+//! The registry with the independent client: a machine registers itself, and clients violate the
+//! protocol while they are prompted.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use cosserver::registry::{Id, Inner, Level, Outer};
 use super::{all_refused, client, program, said, said_is};
 use crate::daemon::{self, Daemon};
 
-/// A daemon whose outer door is open, and its inner one.
+/// Starts a daemon whose outer door is open, and opens its inner door.
 fn start() -> (Daemon, Inner) {
     let d = Daemon::start_with("[penalties]\nauthfail = 0\nnoauth = 0\n", "");
     let paths = Paths::of_dir(&d.server());
@@ -20,7 +20,7 @@ fn start() -> (Daemon, Inner) {
     (d, inner)
 }
 
-/// The client with a machine key of its own, which is made of this number.
+/// Runs the client with its own machine key, which is derived from this number.
 fn newcomer(d: &Daemon, number: u8, options: &[&str]) -> (i32, String, String) {
     let file = d.folder.path("newcomer");
     fs::write(&file, format!("{number:02x}").repeat(32)).unwrap();
@@ -64,7 +64,7 @@ fn a_machine_registers_itself() {
     let (status, _, stderr) = newcomer(&d, 3, &["--door", "open sesame"]);
     assert_eq!(status, 0, "{stderr}");
     assert_eq!(inner.count().unwrap(), 3);
-    // A host whose machine was deleted is asked for its command, a long one too.
+    // A host whose machine was deleted is prompted when it requests a command, also a long one.
     let own = keys::load_machine_key(&Paths::of_dir(&d.client())).unwrap();
     for words in [&["echo", "in"][..], &["echo", "in", &" ".repeat(5_000)]] {
         d.says(0, &["true"]);
@@ -79,7 +79,7 @@ fn a_machine_registers_itself() {
     }
 }
 
-/// Why the log says that a case was refused; the others are no handshake.
+/// The causes in the log for the cases; the others do not complete a handshake.
 const CAUSES: [(&str, &[&str]); 4] = [
     (
         "activation",
@@ -112,7 +112,7 @@ fn newcomers_that_do_not_keep_to_the_protocol_are_refused() {
         let mut hostile = program(&d, "hostile_doors.py");
         hostile.args(["--addr", "127.0.0.1", "--asks", asks]);
         all_refused(&d, &mut hostile, &CAUSES, "handshake");
-        // Whatever they did: who answered rightly is registered, and nobody else.
+        // After all that, the machines that answered correctly are registered, and no others.
         let registered = if asks == "name" { 3 } else { 2 };
         assert_eq!(inner.count().unwrap(), registered, "{}", d.log_text());
         d.says(0, &["true"]);

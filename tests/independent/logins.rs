@@ -1,6 +1,5 @@
-//! Logins by the independent client: by password, with whatever PAM asks, and by the
-//! cookie from inside an application; and clients that do not keep to the protocol
-//! while they log in.
+//! Logins by the independent client: by password, with any of PAM's prompts, and by the cookie from
+//! inside an application; and clients that violate the protocol while they log in.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +8,7 @@ use super::{all_refused, here, python, said, said_is};
 use crate::daemon::{self, Daemon, needs_root, until};
 use crate::login::{Logins, Plan};
 
-/// One of the programs, with what it needs to ask this daemon as this user.
+/// Returns one of the programs, with what it needs to connect to this daemon as this user.
 fn program(d: &Daemon, name: &str, user: &str) -> Command {
     let mut command = python();
     command
@@ -19,14 +18,14 @@ fn program(d: &Daemon, name: &str, user: &str) -> Command {
     command
 }
 
-/// What an administrator may tell anybody: the host's public key.
+/// Returns the host's public key, which is not secret.
 fn host_key(d: &Daemon) -> String {
     let card = fs::read_to_string(d.folder.path("card")).unwrap();
     let key = card.lines().find_map(|l| l.strip_prefix("key: "));
     key.unwrap().to_owned()
 }
 
-/// Logs in with these answers, a line each, and starts an application. It has neither
+/// Logs in with these answers, one per line, and starts an application. The client has neither
 /// cookie nor machine key.
 fn logs_in(
     l: &Logins,
@@ -43,7 +42,7 @@ fn logs_in(
     said(&daemon::run(&mut command))
 }
 
-/// Starts a daemon; Python is made ready while `/etc` is still the machine's.
+/// Starts a daemon; sets up Python while `/etc` is still the machine's.
 fn start(plan: &Plan) -> Logins {
     drop(python());
     plan.start()
@@ -92,7 +91,7 @@ fn a_password_starts_an_application_with_either_suite() {
     let words = ["words", "a b", "", "-x"];
     let out = logs_in(&l, "bob", "secret\n", &[], &words);
     said_is(out, 0, "<a b>\n<>\n<-x>\n", "Password: \n");
-    // One that goes on by itself is not waited for.
+    // The client does not wait for a detached application.
     let options = ["--detach", "--display", ":9200"];
     said_is(
         logs_in(&l, "alice", "secret\n", &options, &["alone"]),
@@ -119,7 +118,7 @@ fn whatever_pam_asks_is_answered_and_what_it_tells_is_shown() {
     let (status, stdout, _) = logs_in(&l, "alice", "secret\n4711\n4712\n", &[], &["hello"]);
     assert_eq!((status, &*stdout), (255, ""));
     drop(l);
-    // A password that has expired: the old one once more, and the new one twice.
+    // An expired password: the old one once more, and the new one twice.
     let l = start(&plan());
     let news = "secret\nsecret\nQuite-an0ther\nQuite-an0ther\n";
     let (status, stdout, stderr) = logs_in(&l, "stale", news, &[], &["hello"]);
@@ -148,7 +147,7 @@ fn by_its_cookie_a_host_starts_what_is_remote() {
     );
 }
 
-/// Why the log says that a case was refused; the others are no handshake.
+/// The causes in the log for the cases; the others do not complete a handshake.
 const CAUSES: [(&str, &[&str]); 3] = [
     (
         "login",
@@ -182,7 +181,7 @@ fn logins_that_do_not_keep_to_the_protocol_are_refused() {
         .arg(l.d.client().join("machine.key"));
     hostile.args(["--password", "secret"]);
     all_refused(&l.d, &mut hostile, &CAUSES, "handshake");
-    // Whatever they did: what was opened is closed, and the next one is served.
+    // After all that, every opened session is closed, and the next client is served.
     let opened = l.noted("opened");
     l.all_closed(opened);
     let out = logs_in(&l, "alice", "secret\n", &[], &["hello"]);

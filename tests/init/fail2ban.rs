@@ -1,5 +1,5 @@
-//! The filter for fail2ban, by fail2ban itself, on lines that a real daemon has written
-//! about real strangers, some of whom would have others banned.
+//! The filter for fail2ban, by fail2ban itself, on lines that a real daemon has written about real
+//! unauthenticated connections, some of which try to get other addresses banned.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,10 +16,11 @@ use crate::login::person::Person;
 use crate::login::{PASSWORD, Plan, WRONG};
 use crate::machine::{tool, tools, top};
 
-/// Whom the hostile ones would have banned.
+/// The address that the hostile clients try to get banned.
 const VICTIM: &str = "192.0.2.66";
 
-/// fail2ban's own configuration with our files in it; none where it was not unpacked.
+/// Creates fail2ban's own configuration with the project's files in it; `None` if it was not
+/// unpacked.
 fn configuration(folder: &Folder) -> Option<PathBuf> {
     tool("usr/bin/fail2ban-regex")?;
     let conf = folder.path("fail2ban");
@@ -41,7 +42,7 @@ fn fail2ban(program: &str, conf: &Path) -> Command {
     command
 }
 
-/// The addresses that fail2ban counts for these lines of a log, one for each that counts.
+/// Returns the addresses that fail2ban counts for these lines of a log, one for each counted line.
 fn counted(folder: &Folder, conf: &Path, lines: &[String]) -> Vec<String> {
     let log = folder.path("log");
     fs::write(&log, lines.concat()).unwrap();
@@ -58,8 +59,8 @@ fn counted(folder: &Folder, conf: &Path, lines: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// As syslog daemons write them: the traditional way, with a precise time, and with
-/// facility and level (the BSDs).
+/// Formats a line as syslog daemons do: the traditional way, with a precise time, and with facility
+/// and level (the BSDs).
 fn written(line: &str) -> [String; 3] {
     [
         format!("Nov 22 06:52:06 hostb cosserver[123]: {line}\n"),
@@ -85,7 +86,7 @@ fn strangers_faults_count_and_nobody_can_blame_another() {
     )
     .unwrap();
 
-    // What a stranger would like the log to say, in every way that he can say it.
+    // A text that a hostile peer would like in the log, in every form that it can send.
     let line = format!("denied ref=00 peer={VICTIM} cause=proof why=x");
     let forged = [
         format!("x peer={VICTIM} cause=proof"),
@@ -104,7 +105,7 @@ fn strangers_faults_count_and_nobody_can_blame_another() {
         ip.parse().unwrap()
     };
     let honest = Caller::of(&d);
-    // All of them ask, and then hear.
+    // All of them send requests first, and then read.
     let mut asked = Vec::new();
     let mut refused = |caller: &Caller, from: IpAddr, cause: &str, command: &str| {
         let mut s = RawConnection::from_address(from, d.port);
@@ -127,28 +128,28 @@ fn strangers_faults_count_and_nobody_can_blame_another() {
     let mut caller = honest.clone();
     caller.cookie = Secret::new([7; 32]);
     refused(&caller, address(true), "proof", "x");
-    // Proven first by its own machine, then called from another.
+    // First proven by its own machine, then used from another.
     let words = vec![b"/bin/echo".to_vec(), forged[1].clone().into_bytes()];
     let list = cosserver::protocol::request::Command::Words(words);
     assert!(honest.accepted_for(d.port, list).finish().1.is_some());
     let mut caller = honest.clone();
     caller.machine = KeyPair::random().unwrap();
     refused(&caller, address(true), "machine-key", "x");
-    // A proven host's mistakes are its administrator's matter, whatever it says.
+    // Mistakes of an authenticated host do not count, whatever it sends.
     for command in &forged {
         refused(&honest, address(false), "command", command);
     }
     let mut caller = honest.clone();
     caller.user = "daemon".into();
     refused(&caller, address(false), "user", "x");
-    // Outside the network that is listed.
+    // An address outside the listed network.
     let outside: IpAddr = "127.0.0.200".parse().unwrap();
     refused(&honest, outside, "address", "x");
     for (mut s, wanted) in asked {
         let line = d.log.wait(&s.denied());
         assert!(line.contains(&wanted), "{line}: {wanted}");
     }
-    // Without a handshake: something else, nothing, half of it; and who has left.
+    // Without a handshake: other data, nothing, a half one; and a client that has left.
     let garbage = address(true);
     let mut s = RawConnection::from_address(garbage, d.port);
     s.send(line.as_bytes());
@@ -182,12 +183,12 @@ fn strangers_faults_count_and_nobody_can_blame_another() {
     let counted: Vec<String> = counted(&folder, &conf, &in_every_way);
     let who: BTreeSet<String> = counted.iter().cloned().collect();
     assert_eq!(who, guilty);
-    // Each line that counts does so in each way of writing.
+    // Each line that counts does so in each format.
     assert_eq!(counted.len() % 3, 0);
     assert_eq!(counted.len() / 3, guilty.len(), "one each");
 }
 
-/// The lines of logins are those that the daemon writes: by real PAM, for root alone.
+/// The daemon itself writes the lines of logins: with real PAM, only for root.
 #[test]
 fn wrong_logins_and_silent_ones_count() {
     if !daemon::needs_root() {
@@ -234,7 +235,7 @@ fn wrong_logins_and_silent_ones_count() {
     assert_eq!(counted, wanted, "{}", l.log_text());
 }
 
-/// Lines that others write about us, or as if they were us.
+/// Lines that other programs write about the daemon, or as if they were the daemon.
 #[test]
 fn lines_of_others_do_not_count() {
     let folder = Folder::new();
@@ -267,7 +268,7 @@ fn lines_of_others_do_not_count() {
         .map(|l| format!("Nov 22 06:52:06 {l}\n"))
         .collect();
     assert_eq!(counted(&folder, &conf, &lines), Vec::<String>::new());
-    // A time of a stranger's own does not hide a line.
+    // A time that a peer has put into the line does not hide it.
     let hidden = format!(
         "Nov 22 06:52:06 hostb cosserver[123]: {} 2001-01-01T00:00:00 Jan  1 00:00:00\"\n",
         line.replace("why=x", "why=\"x")
@@ -275,7 +276,7 @@ fn lines_of_others_do_not_count() {
     assert_eq!(counted(&folder, &conf, &[hidden]), [VICTIM]);
 }
 
-/// The filter names the causes that are the stranger's own fault, and no other.
+/// The filter names the causes that are the peer's own fault, and no others.
 #[test]
 fn the_filter_has_the_causes_of_the_code() {
     let filter = fs::read_to_string(top().join("etc/fail2ban/filter.d/cosserver.conf")).unwrap();
@@ -299,7 +300,7 @@ fn the_filter_has_the_causes_of_the_code() {
     }
 }
 
-/// fail2ban takes the jail as it is, but for the log's place.
+/// fail2ban accepts the jail unchanged, except for the log's path.
 #[test]
 fn fail2ban_takes_the_jail() {
     let folder = Folder::new();

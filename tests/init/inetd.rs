@@ -1,15 +1,15 @@
-//! Without a daemon that stands ready: each inetd, really started with the lines that
-//! `etc/` has for it, and systemd's sockets.
+//! No standalone daemon: each inetd, really started with its lines from `etc/`, and systemd's
+//! sockets.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
 use crate::machine::{Machine, of_systemd, tool};
 
-/// Our lines, as they are installed.
+/// The project's example lines, as installed.
 const EXAMPLES: &str = "/usr/local/share/doc/cosserver/examples";
 
-/// A machine with this inetd's files; none where it was not unpacked.
+/// Starts a machine with this inetd's files; `None` if it was not unpacked.
 fn with(program: &str) -> Option<Machine> {
     tool(program)?;
     let machine = Machine::with_cosserver("none")?;
@@ -17,7 +17,7 @@ fn with(program: &str) -> Option<Machine> {
     Some(machine)
 }
 
-/// The same with our line in `/etc/services`, which names the port for these.
+/// The same with the project's line in `/etc/services`, which names the port.
 fn with_service(program: &str) -> Option<Machine> {
     let machine = with(program)?;
     machine.must(&format!("cat {EXAMPLES}/services >>/etc/services"));
@@ -87,20 +87,20 @@ fn both_families(machine: &Machine) {
     }
 }
 
-/// What holds for every one of them.
+/// Checks that apply to every one of them.
 fn superserver(machine: &Machine) {
     let log = machine.syslog();
     machine.until("it listens", |m| m.cosrsh("true").status.success());
     machine.serves();
     log.wait("end session=0 ");
     nothing_is_left(machine);
-    // Side by side.
+    // Concurrently.
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| assert!(machine.cosrsh("true").status.success()));
         }
     });
-    // A client that vanishes takes everything along.
+    // A client that vanishes ends all its processes.
     let mut client = machine
         .shell("echo $$; COS_CONFIG_DIR=/root/A exec cosrsh hostb 'echo on; exec sleep 1000'")
         .stdout(Stdio::piped())
@@ -116,7 +116,7 @@ fn superserver(machine: &Machine) {
         m.running("sleep 1000").is_empty()
     });
     nothing_is_left(machine);
-    // So does a stranger, who hears nothing.
+    // So does an unauthenticated peer, which gets no answer.
     let stranger = "import socket
 s = socket.create_connection((\"127.0.0.1\", 9002))
 s.sendall(b\"GET / HTTP/1.0\\r\\n\\r\\n\")
@@ -135,7 +135,7 @@ fn nothing_is_left(machine: &Machine) {
 
 // ---- systemd ----
 
-/// A machine with systemd's own stand-in for its sockets.
+/// Starts a machine with systemd's own test program for its sockets.
 fn with_systemd() -> Option<Machine> {
     of_systemd("systemd-socket-activate")?;
     let machine = Machine::with_cosserver("systemd")?;
@@ -145,7 +145,7 @@ fn with_systemd() -> Option<Machine> {
     Some(machine)
 }
 
-/// What the unit starts, without the options that an administrator may add.
+/// Returns the command that the unit starts, without optional flags.
 fn exec_start(unit: &str) -> String {
     let text = std::fs::read_to_string(crate::machine::top().join("init/systemd").join(unit));
     let text = text.unwrap();
@@ -200,8 +200,8 @@ fn systemds_socket_starts_a_daemon_for_each_caller() {
     manager.wait().unwrap();
 }
 
-/// systemd gives such a service the connection as descriptor 3 as well: the client
-/// hears the end all the same, and so does the daemon.
+/// systemd gives such a service the connection as descriptor 3 as well: client and daemon see the
+/// end of the connection all the same.
 #[test]
 fn a_second_descriptor_of_the_connection_holds_nothing_open() {
     let Some(machine) = Machine::with_cosserver("none") else {

@@ -1,5 +1,5 @@
-//! `make install` and `make uninstall`: what goes where, and what an administrator has
-//! changed stays as it is.
+//! `make install` and `make uninstall`: what is installed where, and an administrator's changes are
+//! kept.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::machine::{CHECKOUT, Machine, PROGRAMS, programs, tool, tools, top};
 const SCRIPT: &str = "/etc/init.d/cosserver";
 const PAM: &str = "/etc/pam.d/cosserver";
 
-/// Every file below a folder with its mode and content; links as they are.
+/// Returns every file below a directory with its mode and content, and symbolic links as such.
 fn tree(folder: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     fn walk(top: &Path, folder: &Path, found: &mut BTreeMap<String, (u32, Vec<u8>)>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -43,13 +43,13 @@ fn tree(folder: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     found
 }
 
-/// A make that is to work in a folder in place of the root.
+/// Creates a make command that works in a directory in place of the root.
 fn make_into(make: &[&str], dest: &Folder, what: &[&str]) -> Command {
     let mut command = Command::new(make[0]);
     command.args(&make[1..]).args(what).current_dir(top());
     command.arg(format!("DESTDIR={}", dest.0.display()));
     command.arg(format!("PROGRAMS={}", programs().display()));
-    // Flags of a make around these tests are not for this one.
+    // Flags of a surrounding make do not apply to this one.
     command
         .env_remove("MAKEFLAGS")
         .env_remove("MAKELEVEL")
@@ -125,7 +125,7 @@ fn each_init_gets_its_files_and_leaves_none_behind() {
             let name = format!("opt/cos/share/doc/cosserver/examples/{example}");
             assert!(all.contains_key(&name), "{name}");
         }
-        // Its folders are these, and the other documents lie beside it.
+        // It names these directories, and the other documents are beside it.
         let readme = dest.0.join("opt/cos/share/doc/cosserver/README.md");
         let readme = fs::read_to_string(readme).unwrap();
         for part in ["](PROTOCOL.md)", "/opt/cos/share/doc/cosserver/examples"] {
@@ -142,7 +142,7 @@ fn each_init_gets_its_files_and_leaves_none_behind() {
             Vec::<&String>::new()
         );
     }
-    // What systemd reads of itself needs no place in /etc.
+    // What systemd finds by itself needs no file in /etc.
     let dest = Folder::new();
     must(&mut make_into(
         &["make"],
@@ -153,7 +153,7 @@ fn each_init_gets_its_files_and_leaves_none_behind() {
         dest.path("usr/lib/systemd/system/cosserver.service")
             .exists()
     );
-    // What is not known is said before anything is put anywhere.
+    // Unknown values are reported before anything is installed.
     for (wrong, words) in [
         ("INIT=upstart", "INIT=upstart: one of sysv, "),
         ("PAM=suse", "PAM=suse: one of debian, "),
@@ -168,7 +168,7 @@ fn each_init_gets_its_files_and_leaves_none_behind() {
     }
 }
 
-/// Nobody reads thirty lines of shell for the one that says what comes next.
+/// The output does not hide the line with the next step among shell commands.
 #[test]
 fn it_says_what_it_does_and_not_how() {
     let dest = Folder::new();
@@ -207,7 +207,7 @@ fn the_make_of_the_bsds_does_the_same() {
     }
 }
 
-/// A copy of what installing needs, to be another version of it.
+/// A copy of the files for installing, to make another version of them.
 const SOURCE: &str = "/srv/source";
 
 fn copy_of_the_source(machine: &Machine) {
@@ -236,7 +236,7 @@ fn an_administrators_changes_are_kept() {
         assert!(!there("/etc/init.d/cosserver.new"));
     }
     machine.must("grep -q '^_cosserver:' /etc/passwd && grep -q '^_cosserver:' /etc/group");
-    // Unchanged ones become the new version's; one that was switched off stays so.
+    // Unchanged files are updated; one that was disabled stays disabled.
     machine.must(&format!(
         "chmod a-x {SCRIPT}
          echo '# second' >>{SOURCE}/init/sysv/cosserver
@@ -247,7 +247,7 @@ fn an_administrators_changes_are_kept() {
     assert!(machine.text(SCRIPT).ends_with("# second\n"));
     assert!(machine.text(PAM).ends_with("# second\n"));
     machine.must(&format!("test ! -x {SCRIPT}; chmod a+x {SCRIPT}"));
-    // Changed ones are kept, also by a version that has the same file.
+    // Changed files are kept, also by a version that has the same file.
     machine.must(&format!("echo '# mine' >>{PAM}"));
     for version in ["second", "third"] {
         machine.must(&format!(
@@ -268,16 +268,17 @@ fn an_administrators_changes_are_kept() {
         );
         assert!(machine.text(SCRIPT).ends_with(&format!("# {version}\n")));
     }
-    // Taken over by hand, it counts as ours again, and what lay beside it goes.
+    // If the new file is copied over by hand, it counts as unchanged again, and the one beside it
+    // is removed.
     machine.must(&format!("cat {PAM}.new >{PAM}"));
     let said = make_there(&machine, "install INIT=sysv");
     assert!(!said.contains("kept"), "{said}");
     assert!(!there("/etc/pam.d/cosserver.new"));
-    // Removed by hand, it is put there again.
+    // A file removed by hand is installed again.
     machine.must(&format!("rm {PAM}"));
     make_there(&machine, "install INIT=sysv");
     assert!(there(PAM));
-    // Taken away: what is as it was. The rest is kept and named, and the account stays.
+    // Unchanged files are removed. The rest is kept and named, and the account stays.
     machine.must(&format!(
         "echo '# mine' >>{SCRIPT}; mkdir /etc/cosserver; touch /etc/cosserver/mine"
     ));
@@ -290,10 +291,10 @@ fn an_administrators_changes_are_kept() {
     assert!(there(SCRIPT) && there("/etc/cosserver/mine") && !there(PAM));
     assert!(!there("/usr/local/lib/cosserver") && !there("/usr/local/share/doc/cosserver"));
     machine.must("grep -q '^_cosserver:' /etc/passwd");
-    // One that was there before us is not ours.
+    // A file that existed before the installation is not replaced.
     let said = make_there(&machine, "install INIT=sysv");
     assert!(said.contains(&format!("kept {SCRIPT}")), "{said}");
-    // Nor is a link that somebody has put in its place.
+    // Nor is a symbolic link that was put in its place.
     machine.must(&format!(
         "rm {SCRIPT}; ln -s /srv/script {SCRIPT}; echo x >/srv/script"
     ));
@@ -304,7 +305,7 @@ fn an_administrators_changes_are_kept() {
     machine.must(&format!("test -h {SCRIPT}"));
 }
 
-/// An old set-uid program was once left in place by the next version's `make install`.
+/// Regression: the next version's `make install` left an old set-uid program in place.
 #[test]
 fn the_set_uid_signer_is_there_when_asked_for_and_never_of_another_version() {
     let Some(machine) = Machine::start() else {
@@ -313,7 +314,7 @@ fn the_set_uid_signer_is_there_when_asked_for_and_never_of_another_version() {
     const SIGN: &str = "/usr/local/bin/cos-sign";
     let built = fs::read(programs().join("cos-sign")).unwrap();
     let install = |signer: &str| machine.make(&format!("install INIT=none {signer}"));
-    // Its page comes and goes with it.
+    // Its page is installed and removed with it.
     let there = || {
         let page = machine
             .path("/usr/local/share/man/man1/cos-sign.1")
@@ -330,7 +331,7 @@ fn the_set_uid_signer_is_there_when_asked_for_and_never_of_another_version() {
     assert!(!there());
     install("SIGNER=setuid");
     is(0o4755);
-    // The next version, which nobody tells of it; and when it has been switched off.
+    // The next version, installed without the option; and after the program was disabled.
     for (mode, then) in [("4755", 0o4755), ("0755", 0o755)] {
         machine.must(&format!("echo old >{SIGN}; chmod {mode} {SIGN}"));
         install("");
@@ -356,7 +357,7 @@ fn it_finds_out_what_the_machine_has() {
     };
     let there = |path: &str| machine.path(path).exists();
     machine.must("rm -rf /run/systemd /etc/inittab /sbin/openrc-run /run/openrc /run/runit");
-    // The init that runs.
+    // The running init.
     for (sign, file) in [
         ("true", ""),
         (
@@ -403,14 +404,14 @@ fn it_finds_out_what_the_machine_has() {
     }
     machine.make("install PAM=none");
     assert!(!there(PAM));
-    // fail2ban's filter where fail2ban is; the jail is the administrator's.
+    // fail2ban's filter is installed if fail2ban is; the administrator sets up the jail.
     machine.must("mkdir -p /etc/fail2ban/filter.d /etc/fail2ban/jail.d");
     machine.make("install");
     assert!(there("/etc/fail2ban/filter.d/cosserver.conf"));
     assert!(!there("/etc/fail2ban/jail.d/cosserver.conf"));
     machine.make("uninstall");
     assert!(!there("/etc/fail2ban/filter.d/cosserver.conf"));
-    // An ordinary user's own folder has nothing to do with the machine's.
+    // An ordinary user's own directory is independent of the machine's.
     machine.must(&format!(
         "touch /etc/inittab; mkdir /tmp/own; chown nobody /tmp/own; cd {CHECKOUT}
          setpriv --reuid=65534 --regid=65534 --clear-groups \\
@@ -418,7 +419,7 @@ fn it_finds_out_what_the_machine_has() {
          test -x /tmp/own/sbin/cosserver; test -e /tmp/own/share/doc/cosserver/examples/hostinfo
          test ! -e {SCRIPT}; test ! -e {PAM}"
     ));
-    // What still leads to it is named.
+    // What still refers to it is named.
     machine.must("mkdir -p /etc/rc2.d; ln -s ../init.d/cosserver /etc/rc2.d/S01cosserver");
     machine.make("install INIT=sysv");
     let said = machine.make("uninstall");
@@ -426,7 +427,7 @@ fn it_finds_out_what_the_machine_has() {
         said.contains("/etc/rc2.d/S01cosserver is still there"),
         "{said}"
     );
-    // An account that cannot be made stops nothing.
+    // If the account cannot be created, the installation continues.
     machine.must("userdel _cosserver; rm -f $(command -v useradd) $(command -v adduser)");
     let said = machine.make("install");
     assert!(

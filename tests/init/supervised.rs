@@ -14,7 +14,7 @@ fn runit_keeps_it_running() {
         return;
     };
     machine.install_tools();
-    // Not set up: said once, and not tried every second for ever.
+    // Not set up: reported once, and not retried every second forever.
     machine.must("mv /etc/cosserver /etc/away");
     let mut runsv = machine
         .shell("cd / && exec runsv /etc/sv/cosserver")
@@ -33,14 +33,14 @@ fn runit_keeps_it_running() {
     machine.must("mv /etc/away /etc/cosserver; sv up /etc/sv/cosserver");
     machine.until("it listens", |_| log().contains("listening on "));
     machine.serves();
-    // The log has a time in it, and is root's alone.
+    // The log has times in it, and only root can read it.
     assert!(log().lines().all(|l| l.starts_with("20")), "{}", log());
     machine.must("test \"$(stat -c %a /var/log/cosserver)\" = 700");
     machine.must("sv hup /etc/sv/cosserver");
     machine.until("it has read its files anew", |_| {
         log().contains(" reloaded")
     });
-    // A daemon that dies is started anew.
+    // A daemon that dies is started again.
     let first = machine.pid();
     machine.must(&format!("kill -KILL {first}"));
     machine.until("another serves", |m| {
@@ -48,7 +48,7 @@ fn runit_keeps_it_running() {
     });
     machine.serves();
     machine.must("sv -w 30 stop /etc/sv/cosserver");
-    // Its guard goes a moment later.
+    // Its guard ends a moment later.
     machine.until("it is gone", |m| m.running("cosserver -D").is_empty());
     machine.must("sv exit /etc/sv/cosserver");
     assert!(runsv.wait().unwrap().success());
@@ -56,7 +56,7 @@ fn runit_keeps_it_running() {
 
 #[test]
 fn openrc_starts_and_stops_it() {
-    // Debian 13 has no /sbin of its own.
+    // Debian 13 has no separate /sbin.
     let merged = tools().join("usr/sbin/openrc-run").exists();
     if !merged && tool("sbin/openrc-run").is_none() {
         return;
@@ -65,7 +65,7 @@ fn openrc_starts_and_stops_it() {
         return;
     };
     machine.install_tools();
-    // What OpenRC makes itself when it boots.
+    // Created as OpenRC does at boot.
     machine.must(
         "cd /etc; mkdir insserv.conf.d; touch insserv.conf
          mkdir /run/openrc; cd /run/openrc; touch softlevel
@@ -91,7 +91,7 @@ fn openrc_starts_and_stops_it() {
     call("reload", 0);
     log.wait(" reloaded");
     machine.serves();
-    // Nor do right settings that could not be served: there is no file for PAM.
+    // Nor do valid settings that could not be served: there is no file for PAM.
     let toml = machine.path("/etc/cosserver/cosserver.toml");
     let right = std::fs::read_to_string(&toml).unwrap();
     let gui = "[gui.x]\ncommand = [\"/bin/true\"]\nusers = [\"root\"]\n";
@@ -103,11 +103,11 @@ fn openrc_starts_and_stops_it() {
     assert!(words.contains("/etc/pam.d/cosserver"), "{words}");
     assert_eq!(machine.pid(), second);
     std::fs::write(&toml, right).unwrap();
-    // Settings with a mistake stop nothing that runs.
+    // Invalid settings do not stop a running daemon.
     machine.must("echo 'lisen = []' >>/etc/cosserver/cosserver.toml");
     assert!(call("reload", 1).contains("lisen"));
     call("checkconfig", 1);
-    // Its exit status is OpenRC's own matter: 0, even if nothing was stopped.
+    // The exit status is OpenRC's: 0, even if nothing was stopped.
     let out = machine.sh("rc-service --nodeps cosserver restart 2>&1");
     assert!(
         String::from_utf8_lossy(&out.stdout).contains("lisen"),
@@ -116,7 +116,7 @@ fn openrc_starts_and_stops_it() {
     assert_eq!(machine.pid(), second);
     machine.serves();
     call("stop", 0);
-    // Its guard goes a moment later.
+    // Its guard ends a moment later.
     machine.until("it is gone", |m| m.running("cosserver").is_empty());
     call("start", 1);
     machine.must("rm /etc/cosserver/cosserver.toml");

@@ -10,7 +10,7 @@ fn script(machine: &Machine, action: &str, status: i32) -> String {
     machine.ends(status, &format!("{SCRIPT} {action}"))
 }
 
-/// A machine with the script, and, if not `whole`, without what distributions add.
+/// Starts a machine with the script, and, if not `whole`, without the distributions' additions.
 fn booted(whole: bool) -> Option<Machine> {
     let machine = Machine::with_cosserver("sysv")?;
     if !whole {
@@ -46,7 +46,7 @@ fn starts_and_stops(whole: bool) {
     let first = machine.pid();
     assert!(call("start", 0).contains("runs already"));
     assert_eq!(machine.pid(), first);
-    // Read anew, by the same process.
+    // Reloaded, by the same process.
     let mut lines = 0;
     for action in ["reload", "force-reload"] {
         call(action, 0);
@@ -61,17 +61,17 @@ fn starts_and_stops(whole: bool) {
     call("try-restart", 0);
     assert_ne!(machine.pid(), second);
     machine.serves();
-    // Stopped, and all of it.
+    // Stopped, with all processes.
     call("stop", 0);
     call("status", 3);
-    // Its guard goes a moment later.
+    // Its guard ends a moment later.
     machine.until("it is gone", |m| m.running("cosserver").is_empty());
     call("restart", 0);
     machine.serves();
     call("stop", 0);
 }
 
-/// Regression: without a syslog all lines were lost, and nothing said so.
+/// Regression: without a syslog all log lines were lost without a message.
 #[test]
 fn a_log_that_goes_nowhere_is_told() {
     let Some(machine) = Machine::with_cosserver("none") else {
@@ -89,7 +89,7 @@ fn a_log_that_goes_nowhere_is_told() {
     checks();
     assert!(machine.must("cosserver").contains(&warned));
     checks();
-    // A syslog that comes later has the log from then on.
+    // A syslog that starts later gets the log from then on.
     machine.serves();
     let log = machine.syslog();
     machine.until("the log is written", |m| {
@@ -113,7 +113,7 @@ fn a_pid_file_that_lies_is_seen_through() {
     let pid = machine.pid();
     machine.must(&format!("kill -KILL {pid}"));
     machine.until("it is dead", |m| m.running("cosserver").is_empty());
-    // Dead, and the file is there.
+    // The daemon is dead, and the file exists.
     assert!(file.exists());
     assert!(call("status", 1).contains("pid file"));
     call("try-restart", 0);
@@ -121,7 +121,7 @@ fn a_pid_file_that_lies_is_seen_through() {
     call("stop", 0);
     assert!(!file.exists());
     call("status", 3);
-    // The number of another program, which is left alone.
+    // The process ID of another program, which is not touched.
     let mut other = machine.shell("exec sleep 1000").spawn().unwrap();
     machine.until("it runs", |m| !m.running("sleep 1000").is_empty());
     let line = &machine.running("sleep 1000")[0];
@@ -138,7 +138,7 @@ fn a_pid_file_that_lies_is_seen_through() {
     call("start", 0);
     assert_ne!(machine.pid().to_string(), number);
     call("stop", 0);
-    // One that has ended and that nobody has asked how: in a container, for ever.
+    // A process that has ended but was not reaped: in a container, forever.
     let dead = "cp /bin/true /run/cosserver/cosserver
         /run/cosserver/cosserver & echo $! >/run/cosserver/cosserver.pid; exec sleep 2000";
     let mut parent = machine.shell(dead).spawn().unwrap();
@@ -153,7 +153,7 @@ fn a_pid_file_that_lies_is_seen_through() {
     call("stop", 0);
     parent.kill().unwrap();
     parent.wait().unwrap();
-    // No number at all: nobody can tell.
+    // No number at all: the status is unknown.
     for text in ["", "x\n", "-1\n", "12 34\n"] {
         fs::write(&file, text).unwrap();
         call("status", 4);
@@ -171,12 +171,12 @@ fn what_cannot_be_done_has_a_status_of_its_own() {
     }
     call("start", 0);
     let pid = machine.pid();
-    // Another user may ask, and nothing else.
+    // Another user may query the status, and nothing else.
     for (action, status) in [("status", 0), ("start", 4), ("stop", 4), ("reload", 4)] {
         let command = "setpriv --reuid=65534 --regid=65534 --clear-groups";
         machine.ends(status, &format!("{command} {SCRIPT} {action}"));
     }
-    // Settings with a mistake stop nothing that runs.
+    // Invalid settings do not stop a running daemon.
     let toml = machine.path("/etc/cosserver/cosserver.toml");
     let right = fs::read_to_string(&toml).unwrap();
     fs::write(&toml, format!("lisen = []\n{right}")).unwrap();
@@ -185,7 +185,7 @@ fn what_cannot_be_done_has_a_status_of_its_own() {
     }
     assert_eq!(machine.pid(), pid);
     machine.serves();
-    // Nor do right settings that could not be served: there is no file for PAM.
+    // Nor do valid settings that could not be served: there is no file for PAM.
     machine.must("rm -f /etc/pam.d/cosserver");
     let gui = "[gui.x]\ncommand = [\"/bin/true\"]\nusers = [\"root\"]\n";
     fs::write(&toml, format!("{right}{gui}")).unwrap();
@@ -197,11 +197,11 @@ fn what_cannot_be_done_has_a_status_of_its_own() {
     fs::write(&toml, format!("lisen = []\n{right}")).unwrap();
     call("stop", 0);
     call("start", 6);
-    // No settings, no program.
+    // No settings, or no program.
     fs::remove_file(&toml).unwrap();
     assert!(call("start", 6).contains("cosadm init"));
     fs::write(&toml, right).unwrap();
-    // A wrong line of the host table keeps nobody from starting.
+    // An invalid line of the host table does not prevent a start.
     let hosts = machine.path("/etc/cosserver/hostinfo");
     let table = fs::read_to_string(&hosts).unwrap();
     fs::write(&hosts, format!("{table}? ?\n")).unwrap();
@@ -210,7 +210,7 @@ fn what_cannot_be_done_has_a_status_of_its_own() {
     machine.serves();
     fs::write(&hosts, table).unwrap();
     call("stop", 0);
-    // The port is another's.
+    // Another program has the port.
     let other = "import socket as s, signal; p = s.socket(); \
                  p.setsockopt(1, 2, 1); p.bind((\"127.0.0.1\", 9002)); \
                  p.listen(); print(1, flush=True); signal.pause()";
@@ -229,13 +229,13 @@ fn what_cannot_be_done_has_a_status_of_its_own() {
     call("status", 3);
 }
 
-/// A command may run for a while yet; what it must not do is to wait for itself.
+/// A command may still run for a while; it must not wait for itself.
 #[test]
 fn a_command_of_the_daemons_can_restart_it() {
     let Some(machine) = booted(true) else { return };
     script(&machine, "start", 0);
     let file = machine.path("/run/cosserver/cosserver.pid");
-    // Nothing in the environment says whose command it is: service(8) empties it.
+    // Nothing in the environment identifies the command: service(8) empties it.
     for start in ["", "env -i "] {
         let first = machine.pid();
         let out = machine.cosrsh(&format!("{start}{SCRIPT} restart"));
@@ -247,7 +247,7 @@ fn a_command_of_the_daemons_can_restart_it() {
         });
         machine.serves();
     }
-    // And a running command has its grace.
+    // A running command has its grace period.
     let mut waiting = machine
         .shell("COS_CONFIG_DIR=/root/A exec cosrsh hostb 'echo on; read x; echo $x'")
         .stdin(std::process::Stdio::piped())

@@ -1,4 +1,4 @@
-//! What cannot be started here: units, scripts of other systems; and the examples.
+//! Files that cannot be started here: units, scripts of other systems; and the examples.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -47,14 +47,14 @@ fn systemd_understands_the_units() {
             command.args(["verify", "--man=no", "--recursive-errors=yes"]);
             let out = run(command.arg(folder.path(unit)));
             assert!(out.status.success(), "{}", said(&out));
-            // It warns of what it does not know, and succeeds.
+            // It warns about unknown settings, and succeeds.
             let about_ours = said(&out).lines().any(|l| l.contains("cosserver"));
             assert!(!about_ours, "{}", said(&out));
         };
         verify("cosserver.service");
         verify("cosserver.socket");
         verify("cosserver@.service");
-        // With a daemon for each connection it is the template that the socket needs.
+        // With a daemon for each connection the socket needs the template.
         fs::create_dir(folder.path("cosserver.socket.d")).unwrap();
         let each = text("init/systemd/cosserver.socket.d/each.conf");
         fs::write(folder.path("cosserver.socket.d/each.conf"), each).unwrap();
@@ -63,7 +63,7 @@ fn systemd_understands_the_units() {
     }
 }
 
-/// `Key=value`, as a unit has it.
+/// Returns whether a line has the form `Key=value` of a unit.
 fn is_setting(line: &str) -> bool {
     line.split_once('=')
         .is_some_and(|(key, _)| !key.is_empty() && key.chars().all(char::is_alphanumeric))
@@ -87,7 +87,7 @@ fn the_daemons_times_fit_into_systemds() {
         );
         assert!(text.contains("\nKillMode=process\n"), "{unit}");
     }
-    // And into those of the scripts, where they cannot ask the daemon.
+    // The scripts contain them as well, where they cannot ask the daemon.
     let script = text("init/sysv/cosserver");
     for name in ["grace", "hup-to-kill"] {
         assert!(
@@ -99,7 +99,7 @@ fn the_daemons_times_fit_into_systemds() {
 
 // ---- the BSDs ----
 
-/// Stands in for FreeBSD's rc.subr: says what the script has set, and calls what it
+/// A replacement for FreeBSD's rc.subr: prints what the script has set, and calls what the original
 /// would call.
 const RC_SUBR: &str = r#"
 load_rc_config() { eval "${1}_enable=\${ENABLE}"; }
@@ -137,7 +137,7 @@ fn the_script_for_the_bsds_says_what_rc_subr_wants() {
         );
         assert!(said(&out).starts_with(&wanted), "{}", said(&out));
     }
-    // What would not start again is not stopped; one host's line keeps nobody from starting.
+    // A daemon that would not start again is not stopped; one host's line does not prevent a start.
     let hosts = folder.path("S/hostinfo");
     let table = fs::read_to_string(&hosts).unwrap();
     fs::write(&hosts, format!("{table}? ?\n")).unwrap();
@@ -168,8 +168,8 @@ fn the_script_for_the_bsds_says_what_rc_subr_wants() {
     }
 }
 
-/// The other scripts are checked wherever the project's scripts are; these have an
-/// interpreter of their own.
+/// The other scripts are checked with all of the project's scripts; these have their own
+/// interpreter.
 #[test]
 fn the_script_for_openrc_is_clean() {
     let path = top().join("init/openrc/cosserver");
@@ -179,7 +179,7 @@ fn the_script_for_openrc_is_clean() {
 
 // ---- examples ----
 
-/// The example is what `cosadm init` writes: made of the table of settings.
+/// The example is the output of `cosadm init`, which is generated from the table of settings.
 #[test]
 fn the_example_of_the_settings_is_what_the_table_says() {
     let folder = Folder::new();
@@ -197,7 +197,7 @@ fn the_example_of_the_settings_is_what_the_table_says() {
             .arg("-f")
             .arg(paths.join("cosserver.toml")),
     );
-    // Each key, its # taken away, is right as well.
+    // Each key, uncommented, is valid as well.
     let mut keys = 0;
     for line in written.lines() {
         let Some(line) = line.strip_prefix('#').filter(|l| !l.starts_with(' ')) else {
@@ -209,8 +209,7 @@ fn the_example_of_the_settings_is_what_the_table_says() {
     assert_eq!(keys, cosserver::config::settings::KEYS.len());
 }
 
-/// Every kind of line of each PAM file, by PAM itself: pamtester goes through them as
-/// cosserver does.
+/// Every kind of line of each PAM file, with PAM itself: pamtester uses them as cosserver does.
 #[test]
 fn pam_takes_the_files_for_it() {
     if tool("usr/bin/pamtester").is_none() {
@@ -220,7 +219,7 @@ fn pam_takes_the_files_for_it() {
         return;
     };
     machine.install_tools();
-    // An account whose password is "secret", and PAM's own files of each family.
+    // An account with the password "secret", and PAM's own files of each family.
     machine.must(
         "useradd -m jo; echo jo:secret | chpasswd
          cd /etc/pam.d; sed -n '/^auth/p' common-auth >system-auth
@@ -241,7 +240,7 @@ fn pam_takes_the_files_for_it() {
         assert!(out.status.success(), "{kind}: {}", said(&out));
         let out = log("wrong", "authenticate");
         assert!(!out.status.success(), "{kind}: {}", said(&out));
-        // While the host goes down nobody but root comes in.
+        // While the host shuts down, only root may log in.
         machine.must("touch /etc/nologin");
         let out = log("secret", "acct_mgmt");
         assert!(!out.status.success(), "{kind}: {}", said(&out));
@@ -255,7 +254,7 @@ fn pam_takes_the_files_for_it() {
     }
 }
 
-/// Each file of PAM says all four kinds, and lets nobody in without a word.
+/// Each PAM file has all four kinds of line, and allows no login without authentication.
 #[test]
 fn the_files_for_pam_are_whole() {
     for kind in ["debian", "redhat", "plain"] {
@@ -273,7 +272,7 @@ fn the_files_for_pam_are_whole() {
         }
         let all: Vec<&str> = kinds.keys().copied().collect();
         assert_eq!(all, ["account", "auth", "password", "session"], "{kind}");
-        // It says which of them to take.
+        // It says which of them to use.
         for other in ["debian", "redhat", "plain"].iter().filter(|o| **o != kind) {
             assert!(
                 text.contains(&format!("cosserver.{other}")),
@@ -283,7 +282,7 @@ fn the_files_for_pam_are_whole() {
     }
 }
 
-/// The line for services names the port that is the daemon's own.
+/// The line for services names the daemon's own default port.
 #[test]
 fn the_examples_name_one_port() {
     let keys = cosserver::config::settings::KEYS.iter();

@@ -1,4 +1,4 @@
-//! What PAM asks and tells, and what comes through to whom.
+//! PAM's prompts and messages, and which of them reach the client.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::daemon::needs_root;
 use crate::login::person::{Person, Said, Talk};
 use crate::login::{Logins, PASSWORD, Plan, WRONG, look_on};
 
-/// One record that asks, and one that denies: what everybody sees who is refused.
+/// Checks for one record that prompts, and one that denies: the same for every denied login.
 fn usual(shape: &[(usize, u8)]) {
     assert_eq!(shape.len(), 2, "{shape:?}");
     assert_eq!(shape[1], (15, 5), "{shape:?}");
@@ -38,7 +38,7 @@ fn denied(said: Said) -> (Vec<(usize, u8)>, Duration) {
     }
 }
 
-/// Shortly after a multiple of the interval, which is a second in these tests.
+/// Checks for a time shortly after a multiple of the interval, which is a second in these tests.
 fn at_a_multiple(after: Duration) {
     let phase = after.as_millis() % 1000;
     assert!(
@@ -49,7 +49,8 @@ fn at_a_multiple(after: Duration) {
 
 const QUICK: &str = "[daemon]\nrefusal-interval = 1\n";
 
-/// A deadline that passed while the monitor was stopped was looked at before the answer.
+/// Regression: a deadline that passed while the monitor was stopped was checked before the answer
+/// was read.
 #[test]
 fn an_answer_that_came_while_the_monitor_was_stopped_is_not_too_late() {
     if !needs_root() {
@@ -63,7 +64,7 @@ fn an_answer_that_came_while_the_monitor_was_stopped_is_not_too_late() {
     let talk = Person::new(&l.d, "alice", "hello").ask();
     l.d.signal(nix::sys::signal::Signal::SIGSTOP);
     let said = crate::daemon::session::later(move || talk.answer(&[PASSWORD]));
-    // The gate has passed it on, and all times are over.
+    // The gate has forwarded it, and all deadlines have passed.
     let begin = Instant::now();
     crate::daemon::until("the times are over", || begin.elapsed().as_secs() >= 9);
     l.d.signal(nix::sys::signal::Signal::SIGCONT);
@@ -100,7 +101,7 @@ fn every_refusal_is_the_same_bytes_at_a_multiple_of_the_interval_after_the_last_
     assert!(shapes.iter().all(|s| *s == shapes[0]), "{shapes:?}");
 }
 
-/// It was closed up to a second before: after 119 s where the page says 120.
+/// Regression: the prompt was closed up to a second early: after 119 s instead of the page's 120.
 #[test]
 fn a_prompt_is_open_for_the_whole_time() {
     if !needs_root() {
@@ -139,7 +140,7 @@ fn a_second_factor_is_asked_for_with_echo_or_without() {
         let talk = prompted(talk.answer(&[PASSWORD]));
         assert_eq!((talk.texts[0].style, talk.words()), (style, vec!["Code: "]));
         assert_eq!(accepted(talk.answer(&["4711"])), Vec::<String>::new());
-        // Whoever has one of the two wrong is told so at the end alone, and not which.
+        // A user with one of the two wrong is told so only at the end, and not which.
         let mut seen = Vec::new();
         for (password, code) in [(PASSWORD, "4712"), (WRONG, "4711"), (WRONG, "4712")] {
             let talk = prompted(alice.ask().answer(&[password]));
@@ -151,7 +152,7 @@ fn a_second_factor_is_asked_for_with_echo_or_without() {
             seen.iter().all(|s| *s == seen[0] && s.len() == 3),
             "{seen:?}"
         );
-        // And by the real client, which takes a line for each.
+        // The same with the real client, which takes a line for each.
         let right = l.ended(&mut l.gui("alice", "secret\n4711\n", &[], &["hello"]));
         assert_eq!(
             (right.status, right.out),
@@ -173,7 +174,7 @@ fn an_expired_password_is_changed_on_the_spot_and_the_new_one_is_good() {
     }
     let l = Logins::start();
     let stale = Person::new(&l.d, "stale", "hello");
-    // Two that differ are not taken; the old one goes on.
+    // Two different new passwords are rejected; the old one stays valid.
     let (mut talk, mut news) = (prompted(stale.ask().answer(&[PASSWORD])), 0);
     let told = talk.words().concat();
     assert!(told.contains("required to change your password"), "{told}");
@@ -191,7 +192,7 @@ fn an_expired_password_is_changed_on_the_spot_and_the_new_one_is_good() {
         }
     };
     assert_eq!(refused.0.last(), Some(&(15, 5)));
-    // And by the client: the old one, as often as it is asked for, and the new one twice.
+    // The same with the client: the old password, as often as prompted, and the new one twice.
     let mut talk = prompted(stale.ask().answer(&[PASSWORD]));
     let mut asked = vec!["secret"];
     loop {
@@ -219,7 +220,7 @@ fn what_a_module_tells_comes_with_the_next_prompt_or_with_success_and_to_no_stra
         return;
     }
     let texts = ["an error text\u{1b}[2J", "an information text"];
-    // Before a prompt: with it.
+    // Before a prompt: together with it.
     let plan = Plan {
         settings: QUICK,
         ..Plan::around("auth required BARE tell", "")
@@ -231,7 +232,7 @@ fn what_a_module_tells_comes_with_the_next_prompt_or_with_success_and_to_no_stra
     assert_eq!(styles, [Style::Error, Style::Info, Style::Hidden]);
     assert_eq!(accepted(talk.answer(&[PASSWORD])), Vec::<String>::new());
     drop(l);
-    // After it, and from account and session: with success, and not with a refusal.
+    // After it, and from account and session: with success, and not with a denial.
     let stack = crate::login::STACK.replace(
         "account required pam_unix.so",
         "account optional BARE tell\naccount required pam_unix.so",
@@ -246,7 +247,7 @@ fn what_a_module_tells_comes_with_the_next_prompt_or_with_success_and_to_no_stra
     assert_eq!(told, [texts, texts].concat());
     for (user, application, answer) in [
         ("alice", "hello", WRONG),
-        // These get as far as the account stage, where the module tells.
+        // These reach the account stage, where the module sends its text.
         ("expired", "hello", PASSWORD),
         ("alice", "nothing", PASSWORD),
     ] {
@@ -256,7 +257,7 @@ fn what_a_module_tells_comes_with_the_next_prompt_or_with_success_and_to_no_stra
         let line = l.refused(user, &format!("{answer}\n"), &[application]);
         assert!(!line.contains("text"), "{line}");
     }
-    // The client shows them, without what could steer a terminal, beside the output.
+    // The client shows them, without control characters for a terminal, separate from the output.
     let ended = l.ended(&mut l.gui("alice", "secret\n", &[], &["hello"]));
     assert_eq!(ended.out, ["hello"]);
     let err = ended.err.join("\n");
@@ -266,7 +267,7 @@ fn what_a_module_tells_comes_with_the_next_prompt_or_with_success_and_to_no_stra
     );
 }
 
-/// It once came out as one line with a ? for each end of a line.
+/// Regression: it was shown as one line with a ? for each line end.
 #[test]
 fn a_text_of_several_lines_is_shown_as_several_lines() {
     if !needs_root() {
@@ -296,7 +297,7 @@ fn whoever_a_module_has_renamed_runs_as_the_one_he_was_made() {
     let run = |user: &str, answer: &str| {
         l.ended(&mut l.gui(user, &format!("{answer}\n"), &[], &["show"]))
     };
-    // Neither has an account of his own that counts.
+    // Neither has an own account that counts.
     for user in ["al", "bob"] {
         let ended = run(user, PASSWORD);
         assert_eq!(ended.status, Some(0), "{ended:?}\n{}", l.log_text());
@@ -309,7 +310,7 @@ fn whoever_a_module_has_renamed_runs_as_the_one_he_was_made() {
     l.d.log.said_at_least("user=alice", 2);
     l.all_closed(2);
     drop(l);
-    // Made somebody who has no account, nobody gets in.
+    // If a module changes the user to one without an account, the login is denied.
     let stack = "auth required BARE rename=ghost\naccount required pam_permit.so\n\
                  password required pam_deny.so\nsession required pam_deny.so\n";
     let l = Plan::stack(stack).start();
@@ -322,7 +323,7 @@ fn many_prompts_are_put_until_it_is_too_many() {
     if !needs_root() {
         return;
     }
-    // pam_unix's and so many more: the last is one too many.
+    // pam_unix's prompt and this many more: the last is one too many.
     let rounds = cosserver::protocol::limits::ROUNDS;
     for (more, is_in) in [(rounds - 1, true), (rounds, false)] {
         let asks = "auth required BARE ask\n".repeat(more);

@@ -36,7 +36,7 @@ fn start() -> Logins {
     }
 }
 
-/// No daemon is left of those that were started for a connection.
+/// Checks that no daemon is left of those that were started for a connection.
 fn nothing_is_left(l: &Logins) {
     until("the daemons have ended", || children(l.d.pid()).is_empty());
 }
@@ -48,7 +48,7 @@ fn runs(l: &Logins) -> (Session, i32) {
     (session, line.parse().unwrap())
 }
 
-/// The login worker among the processes of the daemon that was started last.
+/// Returns the login worker among the processes of the daemon that was started last.
 fn worker(l: &Logins) -> i32 {
     let of_daemons = children(l.d.pid()).into_iter().flat_map(children);
     let is_worker = |pid: &i32| {
@@ -126,7 +126,8 @@ fn what_is_left_running_outlives_its_daemon() {
     l.all_closed(1);
 }
 
-/// A guess whose answer nobody waited for was over at once, and so was the next one.
+/// Regression: a guess whose client did not wait for the answer was over at once, and so was the
+/// next one.
 #[test]
 fn who_does_not_wait_for_the_answer_guesses_no_faster_among_all_daemons() {
     if !needs_root() {
@@ -149,7 +150,7 @@ fn who_does_not_wait_for_the_answer_guesses_no_faster_among_all_daemons() {
         all.push(talk);
         until("it has been checked", || failures() > n);
     }
-    // Whoever guesses on waits for a turn now, and keeps nobody else out meanwhile.
+    // Further guesses wait for a PAM slot now, and do not delay other clients.
     let waiting: Vec<_> = (0..2).map(|_| guesser.ask_only()).collect();
     until("both wait", || children(l.d.pid()).len() == 5);
     let mut alice = Person::new(&l.d, "alice", "hello");
@@ -162,7 +163,7 @@ fn who_does_not_wait_for_the_answer_guesses_no_faster_among_all_daemons() {
     drop((all, waiting));
 }
 
-/// It was free again once PAM had looked, as with one daemon.
+/// Regression: the slot was free again as soon as PAM had decided, as with one daemon.
 #[test]
 fn a_place_does_not_tell_how_long_pam_took_among_all_daemons() {
     if !needs_root() {
@@ -185,7 +186,7 @@ fn a_place_does_not_tell_how_long_pam_took_among_all_daemons() {
     let late = bob.ask_only();
     l.d.log
         .wait("bob asks for hello: too many logins under way");
-    // Whoever comes from elsewhere has a place all the same.
+    // A client from elsewhere gets a slot all the same.
     let mut alice = Person::new(&l.d, "alice", "hello");
     alice.from = "127.0.0.2".parse().unwrap();
     let said = alice.ask().answer(&["secret"]);

@@ -1,4 +1,4 @@
-//! `cos gui`: who answers its prompts, whom it trusts, and what it never sends.
+//! `cos gui`: who answers its prompts, which hosts it trusts, and what it never sends.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ use crate::daemon::{COS, needs_root, until};
 use crate::login::{Logins, Plan};
 use crate::seat::Seat;
 
-/// `cos -C A gui FLAGS… -p PORT -l alice HOST hello`, with nobody to answer but a person.
+/// Creates `cos -C A gui FLAGS… -p PORT -l alice HOST hello`, where only a user can answer.
 fn asks(l: &Logins, flags: &[&str], host: &str) -> Command {
     let mut command = Command::new(COS);
     command.arg("-C").arg(l.d.client()).arg("gui").args(flags);
@@ -32,7 +32,7 @@ fn at_a_terminal_the_password_is_asked_for_and_not_shown() {
     let l = Plan::around("", "auth required BARE ask").start();
     let mut seat = Seat::take(&asks(&l, &[], "hostb"));
     seat.sees("alice@hostb: Password: ");
-    // A mistake is taken back.
+    // A typing error is corrected.
     seat.types_unseen(b"secrex\x7ft\r");
     seat.sees("Code: ");
     until("the echo is on", || seat.echoes());
@@ -70,7 +70,7 @@ fn an_interrupt_at_the_password_leaves_the_terminal_as_it_was() {
     assert_eq!(l.notes(), Vec::<String>::new());
 }
 
-/// A closed window's HUP and `timeout cos gui …` once left it without.
+/// Regression: a closed window's HUP and `timeout cos gui …` left the terminal without echo.
 #[test]
 fn a_signal_at_the_password_gives_the_terminal_its_echo_back() {
     if !needs_root() {
@@ -110,7 +110,7 @@ fn a_key_that_is_not_pinned_is_asked_about_and_pinned() {
             .arg("check"),
     );
     let check = String::from_utf8(check.stdout).unwrap();
-    // By its address it is another host to the client, once the table does not have it.
+    // By its address it is another host to the client, once it is not in the table.
     fs::remove_file(l.d.client().join("hostinfo")).unwrap();
     let mut seat = Seat::take(&asks(&l, &[], "127.0.0.1"));
     seat.sees("(yes/no) ");
@@ -138,7 +138,8 @@ fn a_key_that_is_not_pinned_is_asked_about_and_pinned() {
         l.log_text()
     );
     assert_eq!(fs::read_to_string(&known_hosts).unwrap(), before);
-    // Nobody is asked in batch, or where a descriptor answers; the key is named.
+    // The user is not asked in batch mode, or if a descriptor supplies the answers; the key is
+    // named.
     for flags in [&["-o", "BatchMode=yes"][..], &["--password-fd", "0"]] {
         let seat = Seat::take(&asks(&l, flags, "127.0.0.1"));
         let ended = seat.ends();
@@ -162,7 +163,7 @@ fn a_key_that_is_not_pinned_is_asked_about_and_pinned() {
         added.starts_with("127.0.0.1 ") && added.lines().count() == 1,
         "{after}"
     );
-    // From now on it is known.
+    // From now on the key is known.
     let mut seat = Seat::take(&asks(&l, &[], "127.0.0.1"));
     seat.sees("Password: ");
     assert!(!seat.seen.contains("yes/no"), "{}", seat.seen);
@@ -170,7 +171,7 @@ fn a_key_that_is_not_pinned_is_asked_about_and_pinned() {
     assert_eq!(seat.ends().out, ["hello"]);
 }
 
-/// The host once hung up while the fingerprint was being compared, and "yes" was in vain.
+/// Regression: the host hung up while the user compared the fingerprint, and "yes" had no effect.
 #[test]
 fn a_fingerprint_may_be_compared_for_as_long_as_it_takes() {
     if !needs_root() {
@@ -188,7 +189,7 @@ fn a_fingerprint_may_be_compared_for_as_long_as_it_takes() {
     assert_eq!(ended.out, ["hello"], "{ended:?}");
 }
 
-/// It once passed over such a table, went by DNS and sent the password.
+/// Regression: it ignored such a table, used DNS and sent the password.
 #[test]
 fn a_host_table_of_the_system_that_cannot_be_used_stops_everything() {
     if !needs_root() {
@@ -198,7 +199,7 @@ fn a_host_table_of_the_system_that_cannot_be_used_stops_everything() {
     let system = l.d.folder.path("etc/cosserver");
     fs::create_dir(&system).unwrap();
     let table = system.join("hostinfo");
-    // Where every user may execute it.
+    // In a place where every user may execute it.
     let cos = l.d.folder.path("cos");
     crate::daemon::must(Command::new("cp").args([COS.as_ref(), cos.as_os_str()]));
     for (text, mode, words) in [
@@ -207,7 +208,7 @@ fn a_host_table_of_the_system_that_cannot_be_used_stops_everything() {
     ] {
         fs::write(&table, text).unwrap();
         fs::set_permissions(&table, fs::Permissions::from_mode(mode)).unwrap();
-        // Ordinary users look there when their own folder does not have the host.
+        // Ordinary users use this table if their own directory does not have the host.
         let mut command = Command::new("setpriv");
         command.args(["--reuid=3001", "--regid=3001", "--clear-groups"]);
         command.arg(&cos).args(["gui", "--password-fd", "0"]);
@@ -221,7 +222,7 @@ fn a_host_table_of_the_system_that_cannot_be_used_stops_everything() {
         assert!(ended.err.concat().contains(words), "{text}: {ended:?}");
         assert_eq!(l.d.log.count("peer="), 0, "{text}: {}", l.log_text());
     }
-    // And one that can be used, but has no such host.
+    // A table that is valid, but has no such host.
     fs::write(&table, "hostx cos\n").unwrap();
     let mut command = Command::new("setpriv");
     command.args(["--reuid=3001", "--regid=3001", "--clear-groups"]);
@@ -290,7 +291,7 @@ fn a_program_answers_where_cos_askpass_names_one() {
     let run = |flags: &[&str], program: &std::path::Path| {
         l.ended(asks(&l, flags, "hostb").env("COS_ASKPASS", program))
     };
-    // Also in batch: no person is asked.
+    // Also in batch mode: the user is not asked.
     for flags in [&[][..], &["-o", "BatchMode=yes"]] {
         let ended = run(flags, &good);
         assert_eq!(
@@ -324,7 +325,7 @@ fn where_nobody_can_answer_it_says_what_would() {
         return;
     }
     let l = Logins::start();
-    // No terminal; and one, in batch.
+    // Without a terminal; and with one, in batch mode.
     let mut alone = Command::new("setsid");
     let command = asks(&l, &[], "hostb");
     alone
@@ -341,7 +342,7 @@ fn where_nobody_can_answer_it_says_what_would() {
             assert!(err.contains(part), "{err}");
         }
     }
-    // A name that nobody has is in no table either.
+    // A name that does not exist is in no table either.
     let nobody = l.ended(&mut asks(&l, &[], "no-such-host.invalid"));
     assert_eq!(nobody.status, Some(255));
     let err = nobody.err.concat();

@@ -1,4 +1,5 @@
-//! Who waits for whom: places and turns, how long they are kept, and what that tells.
+//! Competition for slots: slots of pending logins and PAM slots, how long they are held, and what
+//! that reveals.
 
 use std::fs;
 
@@ -15,14 +16,14 @@ fn with(settings: &'static str) -> Logins {
     plan.start()
 }
 
-/// Somebody who asks for an application from that address.
+/// Creates a user who requests an application from that address.
 fn from(l: &Logins, address: &str, user: &str) -> Person {
     let mut person = Person::new(&l.d, user, "hello");
     person.from = address.parse().unwrap();
     person
 }
 
-/// Eight guesses of his at once, of which three are checked.
+/// Makes eight guesses at once, of which three are checked.
 fn eight_guesses(l: &Logins, guesser: &Person) -> Vec<Talk> {
     let mut all: Vec<_> = (0..8).map(|_| guesser.ask()).collect();
     for talk in &mut all {
@@ -56,7 +57,7 @@ fn only_so_many_logins_are_under_way_and_one_who_leaves_makes_room() {
     assert_eq!(asked.len(), 2);
 }
 
-/// Applications too: one user who logs in by a password does not hold all sessions.
+/// Also for applications: one user who logs in by password cannot hold all sessions.
 #[test]
 fn who_logs_in_by_password_holds_a_share_of_the_sessions() {
     if !needs_root() {
@@ -72,7 +73,7 @@ fn who_logs_in_by_password_holds_a_share_of_the_sessions() {
     let line = l.refused_for("busy", "alice", "secret\n", &["hello"]);
     let why = "alice has 3 sessions, which is its share (sessions-per-user)";
     assert!(line.contains(why), "{line}");
-    // The last one is kept for others, and who has given one back gets one again.
+    // The last one is reserved for others; a user who has released one gets one again.
     let bob = stays("bob", 4);
     drop(bob);
     drop(all.pop());
@@ -82,8 +83,8 @@ fn who_logs_in_by_password_holds_a_share_of_the_sessions() {
     l.all_closed(5);
 }
 
-/// They were places of all together: whoever took them and said nothing kept everybody
-/// out for two minutes.
+/// Regression: all sources shared the slots, so a source that took them and sent nothing locked out
+/// all others for two minutes.
 #[test]
 fn who_only_sits_at_the_prompt_keeps_nobody_out() {
     if !needs_root() {
@@ -92,19 +93,19 @@ fn who_only_sits_at_the_prompt_keeps_nobody_out() {
     let l = with("[login]\nwaiting = 3\n[daemon]\nrefusal-interval = 1\n");
     let sitter = from(&l, "127.0.0.2", "bob");
     let mut asked: Vec<_> = (0..3).map(|_| sitter.ask()).collect();
-    // One of another address is served, and the one that was asked longest goes.
+    // A client from another address is served, and the longest waiting prompt is closed.
     assert_eq!(l.alice_says(&["hello"]), ["hello"]);
     let line = l.d.log.wait("it was there longest");
     assert!(line.contains("peer=127.0.0.2 cause=busy"), "{line}");
     let reference = asked.remove(0).denied();
     assert!(line.contains(&reference), "{line}");
-    // Of their own there is room for no more than before.
+    // Clients from the same address get no more room than before.
     asked.push(sitter.ask());
     let mut one_too_many = sitter.clone();
     one_too_many.user = "alice".into();
     one_too_many.is_refused_at_once();
     l.d.log.wait("too many logins under way");
-    // And a host that has proven itself has places of its own.
+    // An authenticated host has its own slots.
     let alice = Person::new(&l.d, "alice", "hello");
     asked.push(alice.ask());
     asked.push(alice.ask());
@@ -114,7 +115,7 @@ fn who_only_sits_at_the_prompt_keeps_nobody_out() {
     assert!(line.contains("has no remote = true"), "{words}: {line}");
 }
 
-/// How many connections a source may have that has said nothing.
+/// Returns how many silent connections a source may have.
 fn slots(l: &Logins, from: &str) -> usize {
     let from = from.parse().unwrap();
     let stranger = || daemon::hostile::RawConnection::from_address(from, l.d.port);
@@ -158,7 +159,7 @@ fn a_wrong_password_costs_its_source_slots_and_the_hosts_own_trouble_does_not() 
     }
 }
 
-/// Whoever went on without waiting for the refusal guessed as fast as PAM would check.
+/// Regression: a client that did not wait for the denial guessed as fast as PAM could check.
 #[test]
 fn who_does_not_wait_for_the_answer_guesses_no_faster() {
     if !needs_root() {
@@ -167,7 +168,7 @@ fn who_does_not_wait_for_the_answer_guesses_no_faster() {
     let l = with("[daemon]\nrefusal-interval = 60\n");
     let guesser = from(&l, "127.0.0.2", "alice");
     let _all = eight_guesses(&l, &guesser);
-    // Of another source everybody has his turn; of this one nobody for a minute.
+    // Clients of another source get a PAM slot; those of this one get none for a minute.
     assert_eq!(l.alice_says(&["hello"]), ["hello"]);
     assert_eq!(failures(&l), 3, "{}", l.log_text());
 }
@@ -194,7 +195,7 @@ fn the_turn_of_one_that_hangs_is_anothers() {
     if !needs_root() {
         return;
     }
-    // Only bob's login hangs, and it has the only turn.
+    // Only bob's login hangs, and it has the only PAM slot.
     let plan = Plan {
         settings: "[login]\nchecks = 1\ncheck = 1\n",
         ..Plan::around(BOB_HANGS, "")
@@ -217,13 +218,13 @@ fn the_turn_of_one_that_hangs_is_anothers() {
     );
 }
 
-/// Whoever has answered keeps it to the end: `left.rs` has that.
+/// A client that has answered keeps it to the end: see `left.rs`.
 #[test]
 fn the_turn_of_one_who_leaves_unasked_is_anothers_at_once() {
     if !needs_root() {
         return;
     }
-    // Only bob's login hangs, longer than a test may take, and it has the only turn.
+    // Only bob's login hangs, for longer than a test may take, and it has the only PAM slot.
     let plan = Plan {
         settings: "[login]\nchecks = 1\ncheck = 100\n",
         ..Plan::around(BOB_HANGS, "")
@@ -238,7 +239,8 @@ fn the_turn_of_one_who_leaves_unasked_is_anothers_at_once() {
     assert_eq!(l.alice_says(&["hello"]), ["hello"]);
 }
 
-/// Whoever left before he was told paid for leaving, and not for a wrong guess.
+/// Regression: a client that left before it was told was penalised for leaving, and not for a wrong
+/// guess.
 #[test]
 fn a_wrong_guess_costs_the_same_whether_or_not_its_peer_waits() {
     if !needs_root() {
@@ -256,12 +258,12 @@ fn a_wrong_guess_costs_the_same_whether_or_not_its_peer_waits() {
     talk.send(&[WRONG]);
     drop(talk);
     l.d.log.wait("denied ref=");
-    // The gate hears of the penalty a moment after the line.
+    // The gate learns of the penalty a moment after the log line.
     until("one slot is left", || slots(&l, "127.0.0.2") == 1);
 }
 
-/// Whoever filled the places with answers that waited for their turn kept everybody out,
-/// because only those who sat at the prompt made room.
+/// Regression: a source that filled the slots with answers waiting for PAM locked out all others,
+/// because only connections at the prompt made room.
 #[test]
 fn who_fills_the_places_with_wrong_guesses_keeps_nobody_out() {
     if !needs_root() {
@@ -269,11 +271,11 @@ fn who_fills_the_places_with_wrong_guesses_keeps_nobody_out() {
     }
     let l = with("[login]\nwaiting = 8\n[daemon]\nrefusal-interval = 60\n");
     let guesser = from(&l, "127.0.0.2", "bob");
-    // Three are refused in a minute, and the others wait for a turn as long.
+    // Three are denied in a minute, and the others wait that long for a PAM slot.
     let all = eight_guesses(&l, &guesser);
     let _more: Vec<_> = (0..3).map(|_| guesser.ask_only()).collect();
-    // One of another address is served, and one of theirs goes: first the places of those
-    // who are refused already.
+    // A client from another address is served, and one of theirs is closed: first those that are
+    // denied already.
     let alice = from(&l, "127.0.0.3", "alice");
     let _sits: Vec<_> = (0..3).map(|_| alice.ask()).collect();
     let said = alice.ask().answer(&[PASSWORD]);
@@ -283,8 +285,8 @@ fn who_fills_the_places_with_wrong_guesses_keeps_nobody_out() {
     drop(all);
 }
 
-/// It took no turn from the next guess, so that who PAM failed for could be told from all
-/// others by how soon the next one was asked or checked.
+/// Regression: such a guess did not occupy the PAM slot before the next one, so the time until the
+/// next prompt or check revealed for which user PAM failed.
 #[test]
 fn a_guess_that_pam_cannot_judge_takes_a_turn_as_a_wrong_one_does() {
     if !needs_root() {
@@ -302,7 +304,7 @@ fn a_guess_that_pam_cannot_judge_takes_a_turn_as_a_wrong_one_does() {
     }
     let theirs = || l.d.log.count("peer=127.0.0.1 cause=pam");
     until("three have been checked", || theirs() >= 3);
-    // Another source has its turn, after the fourth of theirs.
+    // Another source gets the PAM slot after the fourth guess of the first source.
     let mut other = guesser.clone();
     other.from = "127.0.0.2".parse().unwrap();
     let mut last = other.ask();
@@ -311,7 +313,8 @@ fn a_guess_that_pam_cannot_judge_takes_a_turn_as_a_wrong_one_does() {
     assert_eq!(theirs(), 3, "{}", l.log_text());
 }
 
-/// No stranger was believed to cause such a line, and so each had one.
+/// Regression: these lines were not rate-limited as those of unauthenticated peers, so each
+/// rejection had one.
 #[test]
 fn whoever_finds_no_place_does_not_fill_the_log() {
     if !needs_root() {
@@ -332,8 +335,8 @@ fn whoever_finds_no_place_does_not_fill_the_log() {
     drop(asked);
 }
 
-/// It was free again once PAM had looked: at once where there is no such user, some
-/// 40 ms later where there is one, which a second login of the same source found out.
+/// Regression: the slot was free again as soon as PAM had decided: at once for a user that does not
+/// exist, some 40 ms later for one that does. A second login of the same source could measure that.
 #[test]
 fn a_place_does_not_tell_how_long_pam_took() {
     if !needs_root() {
@@ -347,11 +350,11 @@ fn a_place_does_not_tell_how_long_pam_took() {
     let mut guess = unknown.ask();
     guess.send(&[WRONG]);
     l.d.log.wait("nobody-here asks for hello: PAM: ");
-    // PAM is done with it, and it has not been told.
+    // PAM is done with it, and the client has not been told.
     let late = bob.ask_only();
     l.d.log
         .wait("bob asks for hello: too many logins under way");
-    // Whoever comes from elsewhere has that place all the same.
+    // A client from elsewhere gets that slot all the same.
     let alice = from(&l, "127.0.0.2", "alice");
     let said = alice.ask().answer(&[PASSWORD]);
     assert!(matches!(said, Said::Accepted(_)));
@@ -359,8 +362,8 @@ fn a_place_does_not_tell_how_long_pam_took() {
     drop((held, guess, late));
 }
 
-/// A turn was another's as soon as PAM had looked, which somebody of a third source could
-/// see, who waited for it.
+/// Regression: a PAM slot was free as soon as PAM had decided, which a client of a third source
+/// could observe while it waited for the slot.
 #[test]
 fn a_turn_does_not_tell_how_long_pam_took() {
     if !needs_root() {
@@ -375,7 +378,7 @@ fn a_turn_does_not_tell_how_long_pam_took() {
     until("both were checked", || {
         l.d.log.count("nobody-here asks for hello: PAM: ") == 2
     });
-    // The hash of the tests takes a moment alone.
+    // The hash of the tests itself takes only a moment.
     let guess = from(&l, "127.0.0.4", "alice").ask();
     let after = before.elapsed();
     assert!(after.as_millis() >= 100, "{after:?}");

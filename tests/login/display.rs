@@ -41,7 +41,7 @@ fn the_application_calls_the_pc_back() {
     }
     let l = start();
     for (flag, here) in [("-4", "127.0.0.1"), ("-6", "::1")] {
-        // The PC's display.
+        // The display of the PC.
         let here: IpAddr = here.parse().unwrap();
         let listener = TcpListener::bind((here, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -87,12 +87,12 @@ fn gui_host_and_gui_port_are_the_pcs_or_what_display_says() {
     }
 }
 
-/// An application by hash, as root of the host.
+/// Creates an application by the mechanism `hash`, as root of the host.
 pub(crate) fn by_hash(l: &Logins, words: &[&str]) -> Command {
     inside(l, &[], words)
 }
 
-/// `cos gui` as an application inside runs it: GUI_HOST and GUI_PORT are set.
+/// Creates `cos gui` as an application inside runs it: GUI_HOST and GUI_PORT are set.
 fn inside(l: &Logins, flags: &[&str], words: &[&str]) -> Command {
     let mut command = Command::new(COS);
     command
@@ -140,7 +140,7 @@ fn inside_an_application_a_host_is_asked_by_hash_and_displays_on_the_same_pc() {
         "{ended:?}\n{}",
         l.log_text()
     );
-    // PAM opened a session for each, asked nobody, and knows who asked there.
+    // PAM opened a session for each, without a prompt, and knows which user requested it.
     l.all_closed(2);
     assert!(
         l.notes().iter().all(|n| n.contains(" ruser=root ")),
@@ -154,11 +154,11 @@ fn inside_an_application_a_host_is_asked_by_hash_and_displays_on_the_same_pc() {
         let reference = crate::login::reference(&ended.err[0]);
         let line = l.d.log.wait(&format!("ref={reference}"));
         assert!(line.contains(why), "{why}: {line}");
-        // Nobody was asked for a password, and the words say how to give one.
+        // There was no prompt for a password, and the message says how to give one.
         let way = "env -u GUI_HOST -u GUI_PORT cos gui --display 192.0.2.9:9444 ";
         assert!(ended.err.concat().contains(way), "{ended:?}");
     };
-    // Only what is marked for it, for whom the table and the host's line name.
+    // Only applications that are marked for it, for users that the table and the host's line name.
     refused(&["-l", "alice"], &["here"], "has no remote = true");
     refused(&["-l", "bob"], &["who"], "does not name bob");
     refused(
@@ -172,10 +172,10 @@ fn inside_an_application_a_host_is_asked_by_hash_and_displays_on_the_same_pc() {
         &["who", "more"],
         "has no arguments = true",
     );
-    // A host vouches for who somebody is, not for his account.
+    // A host vouches for a user's identity, not for the user's account.
     refused(&["-l", "expired"], &["display"], "User account has expired");
     l.all_closed(2);
-    // By that way a password gets in what the host's word does not.
+    // With a password, that way allows what the host's word does not.
     let display = ["--display", "192.0.2.9:9444"];
     let ended = l.ended(&mut l.gui("alice", "secret\n", &display, &["here"]));
     assert_eq!(ended.out, ["hello"], "{ended:?}");
@@ -213,7 +213,7 @@ fn a_host_without_a_cookie_asks_for_the_password_and_the_display_is_inherited() 
     command.env("GUI_HOST", "192.0.2.9").env("GUI_PORT", "9444");
     let ended = l.ended(&mut command);
     assert_eq!(ended.out, ["192.0.2.9 9444"], "{ended:?}");
-    // What was said goes before what was inherited.
+    // Explicit values go before inherited ones.
     let mut command = l.gui(
         "alice",
         "secret\n",
@@ -252,7 +252,7 @@ remote = true
     l.all_closed(1);
 }
 
-/// Whoever sat at a prompt that a host had asked for kept all other hosts out.
+/// Regression: a login at a prompt that a host had requested locked out all other hosts.
 #[test]
 fn who_only_sits_at_a_hosts_prompt_keeps_no_other_host_out() {
     if !needs_root() {
@@ -267,7 +267,7 @@ fn who_only_sits_at_a_hosts_prompt_keeps_no_other_host_out() {
     let hostinfo = l.d.server().join("hostinfo");
     let text = fs::read_to_string(&hostinfo).unwrap();
     fs::write(&hostinfo, text.replace("run-as=root", "run-as=stale,alice")).unwrap();
-    // The password has expired, and there is nobody who gives a new one.
+    // The password has expired, and no user is present to give a new one.
     let sits = ["-4", "-v", "-l", "stale", "--password-fd", "0"];
     let sitters = [0, 1].map(|_| {
         let sitter = Session::spawn(&mut inside(&l, &sits, &["display"]));
@@ -278,7 +278,7 @@ fn who_only_sits_at_a_hosts_prompt_keeps_no_other_host_out() {
     assert_eq!(ended.out, ["192.0.2.9 9444"], "{ended:?}\n{}", l.log_text());
     let line = l.d.log.wait("it was there longest");
     assert!(line.contains("peer=127.0.0.1 cause=busy"), "{line}");
-    // Of their own there is room for no more than before.
+    // Clients from the same address get no more room than before.
     let ended = l.ended(&mut inside(&l, &["-4", "-l", "alice"], &["display"]));
     assert_eq!(ended.out, ["192.0.2.9 9444"], "{ended:?}\n{}", l.log_text());
     drop(sitters);

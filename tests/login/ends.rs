@@ -1,4 +1,4 @@
-//! However a login ends, PAM's session and credentials are closed, once.
+//! However a login ends, PAM's session and credentials are closed, exactly once.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -7,7 +7,7 @@ use crate::daemon::session::{Session, ends, lives};
 use crate::daemon::{needs_root, until};
 use crate::login::{Logins, Plan, STACK, look_on};
 
-/// Alice's application, which runs; its number.
+/// Starts Alice's application; returns it with its process ID.
 fn runs(l: &Logins) -> (Session, i32) {
     let mut session = Session::spawn(&mut l.gui("alice", "secret\n", &[], &["stay"]));
     let (_, line) = session.out.wait_from(0, |_| true);
@@ -102,7 +102,8 @@ fn the_worker_is_killed_and_an_heir_closes_the_session() {
     if !needs_root() {
         return;
     }
-    // The heir closes it for the user that a module has made, with PAM's variables.
+    // The cleanup worker closes it for the user to which a module has changed, with PAM's
+    // variables.
     for stack in [
         STACK.to_owned(),
         format!("auth required BARE rename=alice\n{STACK}"),
@@ -145,7 +146,7 @@ fn the_daemon_is_killed() {
     l.all_closed(1);
 }
 
-/// It hung on for ever, with nobody to kill it.
+/// Regression: it hung forever, with no process to kill it.
 #[test]
 fn a_module_that_hangs_does_not_outlive_the_daemon() {
     if !needs_root() {
@@ -212,10 +213,10 @@ users = [\"*\", \"root\"]
     }
 }
 
-/// A detached application's number, once it runs.
+/// Starts a detached application; returns its process ID once it runs.
 fn detached(l: &Logins) -> i32 {
     let file = l.d.folder.path("home/alice/pid");
-    // That of one before.
+    // The file of an earlier one.
     let _ = std::fs::remove_file(&file);
     let ended = l.ended(&mut l.gui("alice", "secret\n", &["--detach"], &["alone"]));
     assert_eq!((ended.status, ended.out.len()), (Some(0), 0), "{ended:?}");
@@ -276,7 +277,7 @@ fn detached_it_goes_on_without_client_and_daemon() {
                 assert!(lives(pid));
             }
             _ => {
-                // Nobody would close its session after it: it goes with its worker.
+                // No process would close its session after it: it ends with its worker.
                 slay(l.d.process("login"));
                 assert!(ends(pid));
             }
@@ -293,7 +294,7 @@ fn detached_it_goes_on_without_client_and_daemon() {
     }
 }
 
-/// The page said that End comes at once, and three messages came before it.
+/// Regression: the page said that End comes at once, but three messages came before it.
 #[test]
 fn what_comes_with_a_detached_application_is_what_the_page_says() {
     if !needs_root() {
@@ -317,7 +318,7 @@ fn what_comes_with_a_detached_application_is_what_the_page_says() {
     l.all_closed(1);
 }
 
-/// They counted for nothing: any number could be started.
+/// Regression: they were not counted, so any number could be started.
 #[test]
 fn detached_it_counts_among_the_sessions() {
     if !needs_root() {
@@ -344,7 +345,7 @@ fn detached_it_counts_among_the_sessions() {
     l.all_closed(2);
 }
 
-/// It said nothing, and the client's status was 0.
+/// Regression: there was no message, and the client's status was 0.
 #[test]
 fn what_cannot_be_left_running_is_refused() {
     if !needs_root() {
@@ -385,7 +386,7 @@ fn whoever_leaves_in_the_middle_leaves_nothing_behind() {
         return;
     }
     let l = Logins::start();
-    // Asked for his password, he hangs up.
+    // Prompted for the password, the client hangs up.
     let talk = crate::login::person::Person::new(&l.d, "alice", "hello").ask();
     let worker = l.d.process("login");
     drop(talk);
@@ -446,14 +447,14 @@ fn eight_at_the_same_time_are_eight_sessions() {
         assert_eq!(session.finish().status, Some(128 + 9));
     }
     l.all_closed(8);
-    // And nobody of the daemon's is a zombie.
+    // No process of the daemon is a zombie.
     until("no worker is left", || {
         crate::daemon::without_doors(l.d.pid()) == 2
     });
 }
 
-/// Its worker could not tell the monitor of them: the application, which ran, was denied,
-/// and its session closed a second time by an heir.
+/// Regression: its worker could not send them to the monitor. The application was running but
+/// denied, and a cleanup worker closed its session a second time.
 #[test]
 fn more_variables_than_a_message_holds_end_no_session() {
     if !needs_root() {
@@ -464,7 +465,7 @@ fn more_variables_than_a_message_holds_end_no_session() {
     let l = Plan::stack(&STACK.replace(unix, &readenv)).start();
     std::fs::write(l.d.folder.path("etc/security/pam_env.conf"), "").unwrap();
     let own = l.d.folder.path("home/alice/.pam_environment");
-    // Too many bytes, and too many of them.
+    // Too many bytes, and too many variables.
     for (many, length) in [(80, 980), (5000, 1)] {
         let value = "x".repeat(length);
         let all = (0..many).map(|n| format!("V{n} DEFAULT={value}\n"));

@@ -1,4 +1,4 @@
-//! What an application finds, told by itself.
+//! The environment of an application, as reported by the application itself.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::daemon::needs_root;
 use crate::login::{GAMES, Logins, Plan, STACK, STAFF};
 
-/// What the kernel says of the application, which is the very program that asks.
+/// What the kernel shows of the application, which is the same process that reads it.
 const LOOK: &str = "
 [gui.look]
 command = [\"/bin/cat\", \"/proc/self/status\", \"/proc/self/limits\", \"/proc/self/stat\"]
@@ -34,9 +34,9 @@ fn plan(stack: &str) -> Plan {
     }
 }
 
-/// PAM does not bear threads, and its modules are others' programs: they are in the
-/// login's own process, which has one, and never in one that has a key or speaks with
-/// strangers.
+/// PAM does not support threads, and its modules are third-party code: they run in the login's own
+/// process, which has one thread, and never in a process that has a key or talks to unauthenticated
+/// peers.
 #[test]
 fn pam_is_in_the_logins_process_alone_which_has_one_thread() {
     if !needs_root() {
@@ -60,7 +60,7 @@ fn pam_is_in_the_logins_process_alone_which_has_one_thread() {
     assert_eq!(session.finish().status, Some(7));
 }
 
-/// A line of `/proc/self/status`.
+/// Returns a line of `/proc/self/status`.
 fn of<'a>(lines: &'a [String], name: &str) -> Vec<&'a str> {
     let line = lines
         .iter()
@@ -70,7 +70,7 @@ fn of<'a>(lines: &'a [String], name: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// Soft and hard limit, from `/proc/self/limits`.
+/// Returns soft and hard limit, from `/proc/self/limits`.
 fn limit(lines: &[String], name: &str) -> (String, String) {
     let line = lines.iter().find_map(|l| l.strip_prefix(name)).unwrap();
     let words: Vec<&str> = line.split_whitespace().collect();
@@ -87,7 +87,7 @@ fn it_is_the_user_with_his_groups_and_nothing_more() {
         return;
     }
     let l = plan(&format!("{STACK}auth optional pam_group.so\n")).start();
-    // pam_group's, which pam_setcred adds.
+    // A group from pam_group, which pam_setcred adds.
     let line = "cosserver; *; alice; Al0000-2400; games2\n";
     fs::write(l.d.folder.path("etc/security/group.conf"), line).unwrap();
     let status = l.alice_says(&["look"]);
@@ -116,7 +116,7 @@ fn it_is_the_user_with_his_groups_and_nothing_more() {
     let stat: Vec<&str> = stat.split(' ').collect();
     let pid = of(&status, "Pid")[0];
     assert_eq!((stat[2], stat[3], stat[4]), (pid, pid, "0"), "{stat:?}");
-    // Somebody else has none of alice's groups.
+    // Another user has none of alice's groups.
     let bob = l.ended(&mut l.gui("bob", "secret\n", &[], &["look"]));
     assert!(
         of(&bob.out, "Groups").iter().all(|g| *g == "3002"),
@@ -159,7 +159,7 @@ fn its_environment_is_pams_under_what_is_fixed() {
     cos.env("OF_THE_CLIENT", "1");
     let ended = l.ended(&mut cos);
     assert_eq!(pairs(&ended.out), BTreeMap::from(usual), "{ended:?}");
-    // The locale goes along, and no more; the table adds, and goes before PAM.
+    // The locale is passed, and nothing more; the table adds, and goes before PAM.
     let mut cos = l.gui("alice", "secret\n", &[], &["extra"]);
     cos.env("LANG", "C.UTF-8")
         .env_remove("LC_ALL")
@@ -212,7 +212,7 @@ fn its_limits_are_those_of_the_session_and_never_the_daemons_own() {
         (pair("222", "333"), pair("0", "0"))
     );
     assert_eq!(limit(&status, "Max processes"), pair("555", "555"));
-    // The same daemon's next is another user's, who has no line there.
+    // The next login at the same daemon is another user's, who has no line there.
     let bob = l.ended(&mut l.gui("bob", "secret\n", &[], &["look"]));
     assert_eq!(files(&bob.out), pair("200", "4096"));
 }
@@ -236,11 +236,12 @@ fn its_folder_mask_descriptors_and_terminal() {
         );
     };
     shows(&l, "0022", home.to_str().unwrap());
-    // A home that is not there, or not to be entered, is no reason to refuse.
+    // A home directory that does not exist, or cannot be entered, is no reason to deny.
     fs::remove_dir(&home).unwrap();
     shows(&l, "0022", "/");
     drop(l);
-    // A mask that is the same for a user with a group of his own, whom newer ones let share.
+    // A mask that is the same for a user with a private group, for whom newer versions allow
+    // sharing.
     let stack = format!("{STACK}session optional pam_umask.so umask=0007\n");
     let l = plan(&stack).start();
     shows(&l, "0007", l.d.folder.path("home/alice").to_str().unwrap());
@@ -304,7 +305,7 @@ fn own() -> Plan {
     }
 }
 
-/// Root makes the pipes, and the user opens them anew by their names.
+/// Root creates the pipes, and the user opens them again by their names.
 #[test]
 fn application_owns_its_standard_streams() {
     if !needs_root() {
@@ -326,14 +327,14 @@ fn application_owns_its_standard_streams() {
         let said = (ended.status, &*ended.out, &*ended.err);
         let expected = (Some(0), &["in".to_owned()][..], &["err".to_owned()][..]);
         assert_eq!(said, expected, "inetd {inetd}: {}", l.log_text());
-        // Nor has it the monitor's place among those that the kernel ends for want of memory.
+        // It does not have the monitor's OOM priority either.
         let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
         assert_eq!(l.alice_says(&["oom"]), [own.trim()], "inetd {inetd}");
     }
 }
 
-/// What is left running by itself has nobody to tell that it could not be executed: it is
-/// looked at before, as the user who will execute it and not as root.
+/// A detached application has no client to tell that it could not be executed: it is checked
+/// before, as the user that will execute it and not as root.
 #[test]
 fn a_detached_application_that_its_user_may_not_execute_is_refused() {
     if !needs_root() {
@@ -354,6 +355,6 @@ fn a_detached_application_that_its_user_may_not_execute_is_refused() {
     let line = l.d.log.wait(&format!("ref={reference}"));
     assert!(line.contains("ermission denied"), "{line}");
     mode(0o711);
-    // A script must be read, but that is seen when it is executed.
+    // A script must be readable, but that shows only when it is executed.
     assert_eq!(detached().status, Some(0));
 }

@@ -1,7 +1,7 @@
-//! Whoever has answered a prompt and hangs up has guessed all the same: PAM comes to its verdict,
-//! what it does about a wrong guess is done, and the log, the penalty and the slot are as if he had
-//! waited. Here `pam_faillock` counts, after a module that takes its time where the password is
-//! wrong.
+//! A client that has answered a prompt and hangs up has guessed all the same: PAM reaches its
+//! verdict, its reaction to a wrong guess takes place, and the log, the penalty and the slot are as
+//! if the client had waited. Here `pam_faillock` counts, after a module that takes its time if the
+//! password is wrong.
 
 use std::fs;
 use std::io::Write;
@@ -16,7 +16,7 @@ use crate::daemon::{Daemon, children, needs_root, until};
 use crate::login::person::{Person, Said};
 use crate::login::{BOB_HANGS, Logins, PASSWORD, Plan, WRONG};
 
-/// Three wrong guesses lock the account. After a wrong one PAM waits for the test's word.
+/// Three wrong guesses lock the account. After a wrong one PAM waits for the test.
 const SLOW_NO: &str = "\
 auth requisite pam_faillock.so preauth silent dir=FOLDER/tally deny=3 unlock_time=600
 auth [success=2 default=ignore] pam_unix.so
@@ -41,10 +41,10 @@ session required pam_unix.so
 
 const SETTINGS: &str = "[daemon]\nrefusal-interval = 1\n";
 
-/// A record of `pam_faillock`, bytes.
+/// Size of a record of `pam_faillock`, bytes.
 const RECORD: u64 = 64;
 
-/// A daemon with this stack, and what lets PAM go on once something is written there.
+/// A daemon with this stack, and a file that lets PAM continue once it is written.
 struct Slow {
     l: Logins,
     go: fs::File,
@@ -62,7 +62,7 @@ impl Slow {
         fs::set_permissions(&tally, fs::Permissions::from_mode(0o755)).unwrap();
         let fifo = folder.path("go");
         mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-        // Open in both directions: what is written stays, whoever has not come yet.
+        // Open in both directions: what is written stays until it is read.
         let mut both = fs::OpenOptions::new();
         let go = both.read(true).write(true).open(fifo).unwrap();
         let l = Logins { d: start(folder) };
@@ -77,13 +77,13 @@ impl Slow {
         self.go.write_all(b"go").unwrap();
     }
 
-    /// How many wrong guesses of a user have been counted.
+    /// Returns how many wrong guesses of a user have been counted.
     fn counted(&self, user: &str) -> u64 {
         let tally = self.l.d.folder.path("tally").join(user);
         fs::metadata(tally).map_or(0, |about| about.len() / RECORD)
     }
 
-    /// Alice's guess, which PAM is about to find wrong; whoever guesses waits no longer.
+    /// Makes a guess for Alice, which PAM is about to reject; the client does not wait any longer.
     fn guess_and_leave(&self, nth: usize) {
         let mut talk = Person::new(&self.l.d, "alice", "hello").ask();
         talk.send(&[WRONG]);
@@ -99,8 +99,8 @@ impl Slow {
     }
 }
 
-/// Leaving ended the worker: no wrong guess was counted, and after sixty of them the right
-/// password still got in.
+/// Regression: leaving ended the worker: no wrong guess was counted, and after sixty of them the
+/// right password was still accepted.
 #[test]
 fn hanging_up_hides_no_wrong_guess() {
     if !needs_root() {
@@ -126,7 +126,7 @@ fn hanging_up_hides_no_wrong_guess() {
     assert_eq!(slow.l.noted("opened"), 0);
 }
 
-/// The same where inetd starts a daemon for each connection, which has to outlive it.
+/// The same if inetd starts a daemon for each connection, which has to outlive the connection.
 #[test]
 fn hanging_up_hides_no_wrong_guess_from_inetds_daemon() {
     if !needs_root() {
@@ -145,7 +145,7 @@ fn hanging_up_hides_no_wrong_guess_from_inetds_daemon() {
     });
 }
 
-/// Whoever left at the second prompt had his first answer forgotten.
+/// Regression: if a client left at the second prompt, its first answer was forgotten.
 #[test]
 fn leaving_at_a_further_prompt_is_a_wrong_guess() {
     if !needs_root() {
@@ -176,7 +176,7 @@ fn leaving_at_a_further_prompt_is_a_wrong_guess() {
     }
 }
 
-/// It must not be told apart from a wrong one by whom it keeps waiting, and nobody would be
+/// It must not be distinguishable from a wrong one by whose login it delays, and no client would be
 /// there to use what is started.
 #[test]
 fn a_right_password_of_one_who_has_left_opens_no_session() {
@@ -205,7 +205,7 @@ fn a_right_password_of_one_who_has_left_opens_no_session() {
         (slow.l.noted("opened"), slow.l.noted("cred-established")),
         (0, 0)
     );
-    // He who waits is let in as ever.
+    // A client that waits is allowed as before.
     assert_eq!(slow.l.alice_says(&["hello"]), ["hello"]);
 }
 
@@ -223,7 +223,7 @@ fn a_module_that_hangs_after_its_peer_has_left_is_killed_in_time() {
     let mut bob = Person::new(&l.d, "bob", "hello").ask();
     bob.send(&[PASSWORD]);
     drop(bob);
-    // The only turn is another's then.
+    // Then another login gets the only PAM slot.
     let line = l.d.log.wait("PAM did not answer in time");
     assert!(
         line.contains("cause=pam why=\"bob asks for hello: "),
@@ -232,7 +232,7 @@ fn a_module_that_hangs_after_its_peer_has_left_is_killed_in_time() {
     assert_eq!(l.alice_says(&["hello"]), ["hello"]);
 }
 
-/// The end of the daemon was the end of every guess that PAM had in hand.
+/// Regression: the end of the daemon was the end of every guess that PAM was checking.
 #[test]
 fn the_end_of_the_daemon_hides_no_wrong_guess() {
     if !needs_root() {

@@ -1,5 +1,5 @@
-//! What an application leaves behind is hung up and killed, also where the kernel has no
-//! descriptor for a process group (before Linux 6.9).
+//! What an application leaves behind is hung up and killed, also if the kernel cannot signal a
+//! process group by a descriptor (before Linux 6.9).
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
@@ -16,8 +16,8 @@ use crate::daemon::session::{Session, ends};
 use crate::daemon::{needs_root, until};
 use crate::login::{Logins, Plan};
 
-/// Its leader ends when it is hung up, another of its group does not; and one whose
-/// leader does not.
+/// An application whose leader ends on a hang-up while another process of its group does not; and
+/// one whose leader does not end.
 const APPLICATIONS: &str = "
 [gui.family]
 command = [\"/bin/sh\", \"-c\", \"sh -c 'trap \\\"\\\" HUP; echo $$; exec sleep 600' & wait\"]
@@ -30,7 +30,7 @@ command = [\"/bin/sh\", \"-c\", \"trap '' HUP; echo $$; exec sleep 600\"]
 users = [\"*\"]
 ";
 
-/// A daemon on this kernel, or on one that cannot signal a group by a descriptor.
+/// Starts a daemon on this kernel, or on one that cannot signal a group by a descriptor.
 fn start(old: bool) -> Logins {
     let plan = Plan {
         settings: "[exec]\nhup-to-kill = 1\n",
@@ -58,7 +58,7 @@ fn start(old: bool) -> Logins {
     plan.start_by(command)
 }
 
-/// The application runs; the number that it says.
+/// Starts the application; returns the process ID that it prints.
 fn runs(l: &Logins, name: &str) -> (Session, i32) {
     let mut session = Session::spawn(&mut l.gui("alice", "secret\n", &[], &[name]));
     let (_, line) = session.out.wait_from(0, |_| true);
@@ -85,7 +85,7 @@ fn whoever_ignores_the_hang_up_is_killed_with_a_kernel_old_or_new() {
         assert_eq!(session.finish().status, Some(255));
         l.all_closed(1);
 
-        // The same where it was left running by itself.
+        // The same with a detached application.
         let l = start(old);
         let gui = &mut l.gui("alice", "secret\n", &["--detach"], &["alone"]);
         assert_eq!(l.ended(gui).status, Some(0));
@@ -99,7 +99,7 @@ fn whoever_ignores_the_hang_up_is_killed_with_a_kernel_old_or_new() {
         );
         l.all_closed(1);
 
-        // And what ends by itself is reaped, and its session closed.
+        // An application that ends by itself is reaped, and its session closed.
         let l = start(old);
         let (session, pid) = runs(&l, "stubborn");
         kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();

@@ -1,6 +1,6 @@
-//! Real PAM with accounts of the tests' own: each test's thread gets a mount namespace
-//! with another `/etc`, which whatever it starts sees too, and the machine's files
-//! stay as they are. For root alone.
+//! Real PAM with the tests' own accounts: each test's thread gets a mount namespace with another
+//! `/etc`, which the processes that it starts see too, and the machine's files stay unchanged. Only
+//! for root.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -21,17 +21,17 @@ use nix::sched::{CloneFlags, unshare};
 use crate::daemon::session::{Ended, Session};
 use crate::daemon::{COS, Daemon, Folder, must, until};
 
-/// The password of every account, and of none.
+/// The password of every account, and one that is no account's.
 pub const PASSWORD: &str = "secret";
 pub const WRONG: &str = "wrong";
 
-/// The password's hash, made cheaply, and as Debian makes it.
+/// The password's hash, a cheap one, and one as Debian makes it.
 const CHEAP: &str = "$6$rounds=1000$cosserver$tJquyk4bKGj/gO9ljdi6bo6esro/ZJYw/X8ySLiBcSMfq3mg1c8yJLoCl2pRMV9qUZn7AVf9LRkXaA2dn.uv//";
 pub const DEBIANS: &str =
     "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$GmcwIgvdUC9qLWcKCi6gklUa1dM3ziD43YxYNURLKy0";
 
-/// The accounts: name, number, what stands before the hash in shadow, instead of
-/// `last change` and in `expires`.
+/// The accounts: name, ID, prefix of the hash in shadow, and the fields `last change` and
+/// `expires`.
 const ACCOUNTS: &[(&str, u32, &str, &str, &str)] = &[
     ("alice", 3001, "", "20000", ""),
     ("bob", 3002, "", "20000", ""),
@@ -41,32 +41,32 @@ const ACCOUNTS: &[(&str, u32, &str, &str, &str)] = &[
     ("stale", 3005, "", "0", ""),
 ];
 
-/// What alice is in besides her own group.
+/// The group that alice is in besides her own.
 pub const STAFF: u32 = 3100;
-/// What pam_group adds.
+/// The group that pam_group adds.
 pub const GAMES: u32 = 3200;
 
-/// A daemon with accounts, and what it needs to be asked.
+/// A daemon with accounts, and what is needed to connect to it.
 pub struct Logins {
     pub d: Daemon,
 }
 
-/// How the accounts, the stack and the settings are to be.
+/// The accounts, the stack and the settings of a test.
 pub struct Plan {
-    /// The lines of `pam.d/cosserver`; `MODULE` stands for our module's path and its log,
-    /// `BARE` for its path alone, `FOLDER` for the test's folder.
+    /// The lines of `pam.d/cosserver`; `MODULE` stands for the test module's path and its log,
+    /// `BARE` for only its path, `FOLDER` for the test's directory.
     pub stack: String,
-    /// Further lines of `cosserver.toml`, under tables of its own.
+    /// Further lines of `cosserver.toml`, under their own tables.
     pub settings: &'static str,
-    /// The tables of applications; `FOLDER` stands for the test's folder.
+    /// The tables of applications; `FOLDER` stands for the test's directory.
     pub applications: &'static str,
     /// The password's hash.
     pub hash: &'static str,
-    /// What stands under `[penalties]`.
+    /// The lines under `[penalties]`.
     pub penalties: &'static str,
 }
 
-/// pam_unix and nothing more, but for the counting of sessions.
+/// Only pam_unix, and the counting of sessions.
 pub const STACK: &str = "\
 auth required pam_unix.so
 auth optional MODULE env=TAG=mine
@@ -76,7 +76,7 @@ session required pam_unix.so
 session required MODULE
 ";
 
-/// Applications that most tests do with.
+/// The applications of most tests.
 pub const APPLICATIONS: &str = "
 [gui.hello]
 command = [\"/bin/echo\", \"hello\"]
@@ -101,7 +101,7 @@ impl Default for Plan {
     }
 }
 
-/// Bob's login hangs, and his alone, where it stands around pam_unix's `auth`.
+/// Only bob's login hangs, if this is around pam_unix's `auth`.
 pub const BOB_HANGS: &str =
     "auth [success=1 default=ignore] pam_succeed_if.so quiet user != bob\nauth required BARE hang";
 
@@ -113,13 +113,13 @@ impl Plan {
         }
     }
 
-    /// A stack as usual, with lines before and after those of pam_unix's `auth`.
+    /// Returns the usual stack, with lines before and after those of pam_unix's `auth`.
     pub fn around(before: &str, after: &str) -> Self {
         let auth = "auth required pam_unix.so\n";
         Self::stack(&STACK.replace(auth, &format!("{before}\n{auth}{after}\n")))
     }
 
-    /// Folders, accounts and settings, with this thread in the midst of them.
+    /// Creates directories, accounts and settings, and makes this thread use them.
     pub fn folder(&self) -> Folder {
         leave();
         let settings = format!("[penalties]\n{}{}", self.penalties, self.settings);
@@ -134,7 +134,7 @@ impl Plan {
         make_etc(&etc, &folder, self.hash);
         let stack = self.stack.replace("MODULE", &module).replace("BARE", &bare);
         fs::write(etc.join("pam.d/cosserver"), stack.replace("FOLDER", &here)).unwrap();
-        // Users look into their homes, and nowhere else.
+        // Users can enter their home directories, and nothing else.
         fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o711)).unwrap();
         enter(&etc);
         folder
@@ -146,7 +146,7 @@ impl Plan {
         }
     }
 
-    /// The daemon is started by this command, which becomes it.
+    /// Starts the daemon by this command, which becomes it.
     pub fn start_by(&self, mut command: Command) -> Logins {
         let folder = self.folder();
         command.arg(crate::daemon::COSSERVER);
@@ -161,7 +161,7 @@ thread_local! {
     static ENTERED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// This thread's own view of the mounts, with another `/etc`.
+/// Gives this thread its own view of the mounts, with another `/etc`.
 fn enter(etc: &Path) {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS).expect(
@@ -173,7 +173,7 @@ fn enter(etc: &Path) {
     ENTERED.set(true);
 }
 
-/// The machine's own `/etc` again, for a test that has another to come.
+/// Restores the machine's own `/etc`, for a test that will use another one.
 fn leave() {
     if ENTERED.replace(false) {
         umount2("/etc", MntFlags::MNT_DETACH).unwrap();
@@ -193,7 +193,7 @@ fn log(folder: &Folder) -> PathBuf {
     folder.path("pam.log")
 }
 
-/// Accounts of our own, and of the machine's files what programs need to start.
+/// Creates the tests' accounts, and copies the machine's files that programs need to start.
 fn make_etc(etc: &Path, folder: &Folder, hash: &str) {
     let home = folder.path("home");
     for made in [etc, &etc.join("pam.d"), &etc.join("security"), &home] {
@@ -246,7 +246,7 @@ fn make_etc(etc: &Path, folder: &Folder, hash: &str) {
 }
 
 impl Logins {
-    /// With everything as usual.
+    /// Starts one with the usual plan.
     pub fn start() -> Self {
         Plan::default().start()
     }
@@ -255,8 +255,8 @@ impl Logins {
         self.d.log_text()
     }
 
-    /// `cos -C A gui [FLAGS…] -p PORT -l USER hostb WORDS…`, answered from
-    /// descriptor 3, where these lines wait.
+    /// Creates `cos -C A gui [FLAGS…] -p PORT -l USER hostb WORDS…`, answered from descriptor 3,
+    /// where these lines are waiting.
     pub fn gui(&self, user: &str, answers: &str, flags: &[&str], words: &[&str]) -> Command {
         static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -279,7 +279,7 @@ impl Logins {
         self.ended(&mut self.gui("alice", "secret\n", &[], words))
     }
 
-    /// The same, and its output, where it must have succeeded.
+    /// The same, and returns its output; it must succeed.
     pub fn alice_says(&self, words: &[&str]) -> Vec<String> {
         let ended = self.alice(words);
         assert_eq!(ended.status, Some(0), "{ended:?}\n{}", self.log_text());
@@ -293,7 +293,7 @@ impl Logins {
         session.finish()
     }
 
-    /// A client whose login must be refused; why, as the log has it.
+    /// Runs a client whose login must be denied; returns the reason, as in the log.
     pub fn refused(&self, user: &str, answers: &str, words: &[&str]) -> String {
         self.refused_for("login", user, answers, words)
     }
@@ -303,7 +303,7 @@ impl Logins {
         let ended = self.ended(&mut self.gui(user, answers, &[], words));
         assert_eq!(ended.status, Some(255), "{ended:?}\n{}", self.log_text());
         assert_eq!(ended.out, Vec::<String>::new());
-        // What is wrong, where its reason is logged, and what helps an unknown machine.
+        // The error, where its reason is logged, and what helps an unknown machine.
         let is_help = |l: &String| l.starts_with("cos: to ") || l.starts_with("cos: if the log ");
         assert!(
             matches!(&ended.err[..], [_] | [_, _] | [_, _, _])
@@ -316,13 +316,13 @@ impl Logins {
         line
     }
 
-    /// What our module has written so far.
+    /// Returns what the test module has written so far.
     pub fn notes(&self) -> Vec<String> {
         let text = fs::read_to_string(log(&self.d.folder)).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
-    /// How many of the notes begin with this word.
+    /// Counts the notes that begin with this word.
     pub fn noted(&self, word: &str) -> usize {
         let lines = self.notes();
         lines
@@ -331,7 +331,7 @@ impl Logins {
             .count()
     }
 
-    /// Waits until so many sessions have been closed, and sees that all that was opened
+    /// Waits until this many sessions have been closed, and checks that everything that was opened
     /// and established was closed and deleted exactly once, in order.
     pub fn all_closed(&self, sessions: usize) {
         until("the sessions are closed", || {
@@ -349,7 +349,7 @@ impl Logins {
     }
 }
 
-/// The reference in a client's complaint.
+/// Returns the reference in a client's error message.
 pub fn reference(line: &str) -> String {
     let is_hex = |w: &&str| w.len() == 16 && w.bytes().all(|b| b.is_ascii_hexdigit());
     let mut words = line.split(|c: char| !c.is_ascii_alphanumeric());
@@ -359,7 +359,7 @@ pub fn reference(line: &str) -> String {
         .to_owned()
 }
 
-/// Starts a client with its input closed, to look on.
+/// Starts a client with its input closed, to watch it.
 pub fn look_on(command: &mut Command) -> Session {
     let mut session = Session::spawn(command);
     drop(session.stdin.take());

@@ -1,4 +1,4 @@
-//! An ordinary user's own daemon: PAM by the user's rights, and nobody but that user.
+//! An ordinary user's own daemon: PAM runs with that user's rights, and only that user can log in.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -22,7 +22,7 @@ fn an_ordinary_users_daemon_logs_that_user_in_and_nobody_else() {
         ..Plan::default()
     };
     let folder = plan.folder();
-    // pam_unix asks a helper of group shadow, since the file is not alice's to read.
+    // pam_unix asks a helper of group shadow, since alice may not read the file.
     let shadow = folder.path("etc/shadow");
     std::os::unix::fs::chown(&shadow, None, Some(42)).unwrap();
     fs::set_permissions(&shadow, fs::Permissions::from_mode(0o640)).unwrap();
@@ -31,7 +31,7 @@ fn an_ordinary_users_daemon_logs_that_user_in_and_nobody_else() {
             .args(["-R", "3001:3001"])
             .arg(folder.path("S")),
     );
-    // In a folder of ours, to which the way is open.
+    // In a directory of the test, which alice may enter.
     for name in ["cosserver", "cosserver-login"] {
         let from = std::path::Path::new(COSSERVER).with_file_name(name);
         fs::copy(from, folder.path(name)).unwrap();
@@ -49,7 +49,7 @@ fn an_ordinary_users_daemon_logs_that_user_in_and_nobody_else() {
     assert!(out[1].contains("(staff2)"), "{out:?}");
     let line = l.refused("alice", "wrong\n", &["hello"]);
     assert!(line.contains("PAM: "), "{line}");
-    // Another version takes its place: that is for the daemon that is started then.
+    // Another version replaces the file: only a daemon started later uses it.
     fs::rename(
         l.d.folder.path("show-me-not"),
         l.d.folder.path("cosserver-login"),

@@ -1,4 +1,4 @@
-//! Somebody who logs in by hand: each record is seen as it comes.
+//! A manual login: the test sees each record as it arrives.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -17,25 +17,25 @@ use zeroize::Zeroizing;
 
 use crate::daemon::hostile::{Caller, RawConnection};
 
-/// Who asks whom for what.
+/// A user, and the request that the user makes of a daemon.
 #[derive(Clone)]
 pub struct Person {
     machine: KeyPair,
     host: PublicKey,
     pub port: u16,
-    /// The address he comes from.
+    /// The source address.
     pub from: IpAddr,
     pub user: String,
     pub application: String,
     pub detach: bool,
 }
 
-/// A login under way: the prompts have come.
+/// A login in progress: the prompts have arrived.
 pub struct Talk {
     stranger: RawConnection,
     sealer: Sealer,
     opener: Opener,
-    /// What was asked and told last.
+    /// The texts of the last message.
     pub texts: Vec<Text>,
     /// Length and kind of each record since the ServerHello.
     pub shape: Vec<(usize, u8)>,
@@ -43,11 +43,11 @@ pub struct Talk {
     pub answered: Instant,
 }
 
-/// What came after answers.
+/// The reply to answers.
 pub enum Said {
     Prompts(Box<Talk>),
     Accepted(Vec<Text>),
-    /// The shape of all records, and how long after the last answers the refusal came.
+    /// The shape of all records, and the time from the last answers to the denial.
     Denied(Vec<(usize, u8)>, Duration),
 }
 
@@ -65,7 +65,7 @@ impl Person {
         }
     }
 
-    /// Asks, and takes the first prompts.
+    /// Sends the request, and receives the first prompts.
     pub fn ask(&self) -> Talk {
         let (mut stranger, noise) = self.request();
         let answer = stranger.record().expect("no prompts");
@@ -89,7 +89,7 @@ impl Person {
         }
     }
 
-    /// Asks.
+    /// Sends the request.
     fn request(&self) -> (RawConnection, Initiator) {
         let mut stranger = RawConnection::from_address(self.from, self.port);
         let greeting = stranger.greet();
@@ -126,18 +126,18 @@ impl Person {
         (stranger, noise)
     }
 
-    /// Asks, and waits for nothing.
+    /// Sends the request, and does not wait for a reply.
     pub fn ask_only(&self) -> RawConnection {
         self.request().0
     }
 
-    /// Asks, and must be refused before he is asked anything.
+    /// Sends the request, and must be denied before any prompt.
     pub fn is_refused_at_once(&self) {
         let (mut stranger, _) = self.request();
         stranger.denied();
     }
 
-    /// Asks, answers once, and must be refused.
+    /// Sends the request, answers once, and must be denied.
     pub fn refused(&self, answer: &str) -> (Vec<(usize, u8)>, Duration) {
         match self.ask().answer(&[answer]) {
             Said::Denied(shape, after) => (shape, after),
@@ -148,12 +148,12 @@ impl Person {
 }
 
 impl Talk {
-    /// The words of what was asked and told last.
+    /// Returns the texts of the last message.
     pub fn words(&self) -> Vec<&str> {
         self.texts.iter().map(|t| &*t.words).collect()
     }
 
-    /// Answers, and takes what comes then.
+    /// Answers, and receives the reply.
     pub fn answer(mut self, answers: &[&str]) -> Said {
         self.send(answers);
         let record = self.stranger.record().expect("neither yes nor no");
@@ -175,7 +175,7 @@ impl Talk {
 }
 
 impl Talk {
-    /// Answers, must be accepted, and says nothing more: what comes then, to the end.
+    /// Answers, must be accepted, and sends nothing more: returns what comes then, to the end.
     pub fn hears_all(mut self, answers: &[&str]) -> Vec<String> {
         self.send(answers);
         let record = self.stranger.record().expect("neither yes nor no");
@@ -199,23 +199,23 @@ impl Talk {
         came
     }
 
-    /// He breaks the protocol, and must be refused all the same.
+    /// Breaks the protocol, and must be denied all the same.
     pub fn breaks_off(mut self) {
         self.stranger.send(b"\0\x10GET / HTTP/1.0\r\n");
         self.stranger.denied();
     }
 
-    /// He says nothing until he is turned out.
+    /// Sends nothing until the connection is closed.
     pub fn sits(mut self) {
         self.stranger.closed();
     }
 
-    /// He must be refused without having answered; the reference.
+    /// Must be denied without having answered; returns the reference.
     pub fn denied(mut self) -> String {
         self.stranger.denied()
     }
 
-    /// Answers, and waits for nothing.
+    /// Answers, and does not wait for a reply.
     pub fn send(&mut self, answers: &[&str]) {
         let answers = answers
             .iter()
@@ -229,7 +229,7 @@ impl Talk {
     }
 }
 
-/// A record's length and kind.
+/// Returns a record's length and kind.
 fn shape(record: &[u8]) -> (usize, u8) {
     (record.len(), record[6])
 }

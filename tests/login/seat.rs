@@ -1,4 +1,4 @@
-//! A client at a terminal, with the keyboard and the screen in the test's hands.
+//! A client at a terminal that the test controls.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -15,7 +15,7 @@ use nix::sys::termios::{LocalFlags, tcgetattr};
 use crate::daemon::session::{Patient, Session};
 use crate::daemon::until;
 
-/// A client at a terminal of its own.
+/// A client at its own terminal.
 pub struct Seat {
     terminal: fs::File,
     pub seen: String,
@@ -27,7 +27,7 @@ impl Seat {
         Self::seated(command, false)
     }
 
-    /// The same of a program whose output is the screen as well.
+    /// The same for a program whose output is also the screen.
     pub fn take_whole(command: &Command) -> Self {
         Self::seated(command, true)
     }
@@ -49,7 +49,7 @@ impl Seat {
         if whole {
             setsid.stdout(ends.slave.try_clone().unwrap());
         }
-        // Standard input is the terminal, so that it becomes the session's.
+        // Standard input is the terminal, so that it becomes the session's controlling terminal.
         setsid.stdin(ends.slave);
         let client = Session::of(setsid.spawn().unwrap());
         Self {
@@ -77,7 +77,7 @@ impl Seat {
         settings.local_flags.contains(LocalFlags::ECHO)
     }
 
-    /// Types once nothing is shown of it.
+    /// Types once the echo is off.
     pub fn types_unseen(&mut self, keys: &[u8]) {
         until("the echo is off", || !self.echoes());
         self.terminal.write_all(keys).unwrap();
@@ -87,7 +87,7 @@ impl Seat {
         self.terminal.write_all(keys).unwrap();
     }
 
-    /// The client's end; its echo is on again.
+    /// Waits for the client's end; the echo must be on again.
     pub fn ends(self) -> crate::daemon::session::Ended {
         let Self {
             terminal, client, ..

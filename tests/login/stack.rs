@@ -1,5 +1,5 @@
-//! PAM's file for us: missing, incomplete, or open to others; and the program that asks
-//! PAM.
+//! PAM's file for the service: missing, incomplete, or writable by others; and the program that
+//! runs PAM.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ fn without_a_service_file_applications_are_refused_at_the_start() {
     let folder = Plan::default().folder();
     let toml = folder.path("S/cosserver.toml");
     let service = folder.path("etc/pam.d/cosserver");
-    // As lax as they come: PAM would ask this one.
+    // As lax as possible: PAM would use this one.
     let lax = "auth required pam_permit.so\naccount required pam_permit.so\n\
                session required pam_permit.so\n";
     fs::write(folder.path("etc/pam.d/other"), lax).unwrap();
@@ -42,7 +42,7 @@ fn without_a_service_file_applications_are_refused_at_the_start() {
     let told = String::from_utf8(told.stdout).unwrap();
     let problem = |l: &str| l.starts_with("problem") && l.contains("/etc/pam.d/cosserver");
     assert!(told.lines().any(problem), "{told}");
-    // Nor without the program of the login workers, or with one that others can write.
+    // Nor without the login workers' program, or with one that others can write.
     fs::write(&service, &stack).unwrap();
     let moved = folder.path("cosserver");
     fs::copy(daemon::COSSERVER, &moved).unwrap();
@@ -65,7 +65,7 @@ fn without_a_service_file_applications_are_refused_at_the_start() {
             "{said}"
         );
     }
-    // A daemon that runs keeps its old settings, and lets nobody in by `other` either.
+    // A running daemon keeps its old settings, and allows no login by `other` either.
     fs::write(&service, stack).unwrap();
     let l = Logins {
         d: daemon::Daemon::start_in(folder, &[]),
@@ -77,7 +77,7 @@ fn without_a_service_file_applications_are_refused_at_the_start() {
     let line = l.d.log.wait("not-reloaded");
     assert!(line.contains("/etc/pam.d/cosserver"), "{line}");
     drop(l);
-    // Where there is no application, nobody logs in: no file is needed.
+    // Without applications there are no logins, and no file is needed.
     let none = Plan {
         applications: "",
         ..Plan::default()
@@ -97,7 +97,7 @@ fn without_a_service_file_applications_are_refused_at_the_start() {
     );
 }
 
-/// PAM asked `other` for what the file had no line for, and let anybody in.
+/// Regression: PAM asked `other` for kinds of line that the file lacked, and allowed any user.
 #[test]
 fn a_stack_without_a_kind_of_lines_or_that_others_can_write_lets_nobody_in() {
     if !needs_root() {

@@ -1,4 +1,4 @@
-//! The tables `[gui.NAME]`: who may start what, with which words.
+//! The tables `[gui.NAME]`: who may start which application, with which arguments.
 
 use std::fs;
 
@@ -59,11 +59,11 @@ fn users_and_groups_and_words() {
             }
         }
     }
-    // Everybody is not root, who must be named.
+    // "Everybody" does not include root, who must be named.
     let ended = l.ended(&mut super::display::by_hash(&l, &["everybody"]));
     assert_eq!(ended.status, Some(255), "{ended:?}");
     l.d.log.wait("users of [gui.everybody] does not name root");
-    // Nor is it a user as whom setresuid(2) would leave the application root.
+    // Nor is it a user for whom setresuid(2) would leave the application running as root.
     let passwd = l.d.folder.path("etc/passwd");
     let usual = fs::read_to_string(&passwd).unwrap();
     let changed = usual.replace(":3001:3001:", ":4294967295:3001:");
@@ -79,7 +79,7 @@ fn users_and_groups_and_words() {
         line.contains("[gui.named] has no arguments = true"),
         "{line}"
     );
-    // No shell sees them.
+    // No shell interprets them.
     let words = ["a b", "$HOME", "*", ";id", "", "-x"];
     let mut all = vec!["words"];
     all.extend(words);
@@ -122,7 +122,7 @@ fn mistakes_in_a_table_name_file_line_and_the_nearest_key() {
             "command = [\"/x\"]; environment = { \"A=B\" = \"x\" }",
             &["no variable's name"],
         ),
-        // It was once dropped, and nobody heard of it.
+        // Regression: it was dropped without a message.
         (
             "command = [\"/x\"]; environment = { \"\" = \"x\" }",
             &["environment: \"\" is no variable's name"],

@@ -1,5 +1,5 @@
-//! A gate taken over in the midst of logins: what it sees of them, and what it can do
-//! with what it carries.
+//! A gate that is compromised during logins: what it sees of them, and what it can do with the data
+//! that it carries.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use crate::login::person::{Person, Said};
 use crate::login::{Logins, PASSWORD, Plan};
 use crate::taken::Taken;
 
-/// A login that goes through our hands; its person has been prompted, and has answered.
+/// A login that passes through the test's hands; its user has been prompted, and has answered.
 struct Carried {
     c: Connection,
     socket: TcpStream,
@@ -22,7 +22,7 @@ struct Carried {
     /// The answers.
     sealed: Vec<u8>,
     person: JoinHandle<Said>,
-    /// Every byte that went by, and what the monitor ordered.
+    /// Every byte that passed, and the monitor's orders.
     seen: Vec<u8>,
 }
 
@@ -61,7 +61,7 @@ impl Carried {
         }
     }
 
-    /// The answers go where they belong, and he is in.
+    /// Forwards the answers to where they belong, and the login is accepted.
     fn let_in(self, taken: &mut Taken) -> Vec<u8> {
         taken.ask(&Question::Sealed(self.c, &self.sealed), vec![]);
         let order = taken.order();
@@ -71,7 +71,7 @@ impl Carried {
         [self.seen, order].concat()
     }
 
-    /// He is refused, or hears nothing more.
+    /// Checks that the login is denied, or gets no further answer.
     fn gives_up(self) {
         drop(self.socket);
         assert!(self.person.join().is_err(), "his connection was cut");
@@ -102,7 +102,7 @@ fn it_sees_no_password_no_user_and_no_application() {
     for what in [PASSWORD, "alice", "hello", "Password", "tester"] {
         assert!(!has(&seen, what), "{what} went by in the clear");
     }
-    // What would have been found, had it been there.
+    // A check that the search would have found something.
     assert!(has(&seen, "COSs"));
 }
 
@@ -115,21 +115,21 @@ fn answers_count_once_and_for_their_own_connection_alone() {
     let mut taken = Taken::from(&l.d);
     let alice = Carried::begin(&l, &mut taken, "alice");
     let bob = Carried::begin(&l, &mut taken, "bob");
-    // Alice's answers as bob's: his login is over.
+    // Alice's answers as bob's: bob's login ends.
     taken.ask(&Question::Sealed(bob.c, &alice.sealed), vec![]);
     taken.denied(&l.d, bob.c, "handshake");
-    // Too late for his own.
+    // Too late for bob's own.
     taken.ask(&Question::Sealed(bob.c, &bob.sealed), vec![]);
     let (c, sealed) = (alice.c, alice.sealed.clone());
     alice.let_in(&mut taken);
     bob.gives_up();
-    // Once more, for what runs: nobody hears it.
+    // Once more, for a running session: they have no effect.
     taken.ask(&Question::Sealed(c, &sealed), vec![]);
     taken.greet();
     l.d.log.said_times("login session=", 1);
     assert_eq!(l.noted("opened"), 1);
 
-    // Twice at once: the second are answers that nobody asked for.
+    // Twice at once: the second are answers to no prompt.
     let alice = Carried::begin(&l, &mut taken, "alice");
     for _ in 0..2 {
         taken.ask(&Question::Sealed(alice.c, &alice.sealed), vec![]);
@@ -139,7 +139,7 @@ fn answers_count_once_and_for_their_own_connection_alone() {
     l.d.log.said_times("login session=", 1);
 }
 
-/// The gate alone saw to it that answers come in time.
+/// Regression: only the gate enforced the deadline for answers.
 #[test]
 fn it_cannot_keep_a_login_waiting_for_ever() {
     if !needs_root() {
@@ -167,8 +167,7 @@ fn a_login_that_was_carried_begins_no_other() {
     let mut taken = Taken::from(&l.d);
     let alice = Carried::begin(&l, &mut taken, "alice");
     let workers = without_doors(l.d.pid());
-    // Her request under another nonce, and changed under her own: another user, another
-    // application.
+    // Her request with another nonce, and changed with her own: another user, another application.
     let mut changed: Vec<Vec<u8>> = (7..alice.client_hello.len())
         .step_by(13)
         .map(|at| {
@@ -183,7 +182,7 @@ fn a_login_that_was_carried_begins_no_other() {
         let _peer = taken.submit(c, &bytes, "127.0.0.1");
         taken.denied(&l.d, c, "handshake");
     }
-    // And her connection's number once more.
+    // And her connection's number again.
     let copy = OwnedFd::from(alice.socket.try_clone().unwrap());
     taken.ask(
         &Question::ClientHello(alice.c, &alice.client_hello),
@@ -195,7 +194,8 @@ fn a_login_that_was_carried_begins_no_other() {
     assert_eq!(l.d.log.count("login session="), 0);
 }
 
-/// It ran, and nobody knew: neither the limit of sessions, nor who is on, nor the log.
+/// Regression: it ran without being known: it was not in the limit of sessions, nor in the list of
+/// sessions, nor in the log.
 #[test]
 fn what_is_left_running_counts_also_when_its_client_has_left_too_soon() {
     if !needs_root() {
@@ -218,7 +218,7 @@ fn what_is_left_running_counts_also_when_its_client_has_left_too_soon() {
     taken.ask(&Question::Sealed(alice.c, &alice.sealed), vec![]);
     until("it is being started", || l.noted("cred-established") == 1);
     taken.ask(&Question::Gone(alice.c), vec![]);
-    // It has heard that.
+    // The monitor has read that.
     taken.greet();
     go.open();
     alice.gives_up();

@@ -1,4 +1,4 @@
-//! Modules that hang, crash or refuse.
+//! PAM modules that hang, crash or reject.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ fn plan(stack: Plan) -> Logins {
     .start()
 }
 
-/// No worker is left, and whoever comes next is served by the same daemon.
+/// Checks that no worker is left, and that the same daemon serves the next client.
 fn nothing_is_left(l: &Logins) {
     let is_worker = |pid: i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -38,7 +38,7 @@ fn a_module_that_hangs_is_killed_in_time() {
     if !needs_root() {
         return;
     }
-    // After the password, and before anything is asked.
+    // After the password, and before any prompt.
     for (before, after) in [
         ("", "auth required BARE hang"),
         ("auth required BARE hang", ""),
@@ -125,7 +125,7 @@ fn a_session_module_that_asks_gets_no_answer_and_harms_nobody() {
     assert!(line.contains("PAM: "), "{line}");
 }
 
-/// It waited for a turn, and the daemon's end came first.
+/// Regression: it waited for a PAM slot, and the daemon ended first.
 #[test]
 fn what_a_dead_worker_left_open_is_closed_at_once_and_before_the_daemon_ends() {
     if !needs_root() {
@@ -183,7 +183,7 @@ fn what_can_be_no_user_is_shown_to_no_module() {
         let from = l.d.log.all().len();
         person.is_refused_at_once();
         let (_, line) = l.d.log.wait_from(from, |l| l.starts_with("denied "));
-        // The crash would be `pam`.
+        // The cause of a crash would be `pam`.
         assert!(line.contains("cause=login "), "{line}");
         assert!(!line.contains("worker"), "{line}");
     }

@@ -1,4 +1,4 @@
-//! An application ends with its login in whatever process groups its processes are.
+//! An application ends with its login, in all process groups of its processes.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -8,8 +8,8 @@ use crate::daemon::session::lives;
 use crate::daemon::{COSADM, members, must, needs_root, until};
 use crate::login::{Logins, Plan, look_on};
 
-/// One that ends when it is hung up, with what `timeout` has put into another group, and one
-/// that leaves there what must be killed.
+/// One that ends on a hang-up, with a process that `timeout` has put into another group, and one
+/// that leaves a process there that must be killed.
 const APPLICATIONS: &str = "
 [gui.timed]
 command = [\"/bin/sh\", \"-c\", \"echo $$ >new; mv new pid; timeout 600 sleep 600; echo never\"]
@@ -28,7 +28,7 @@ fn start(grace: &'static str) -> Logins {
     .start()
 }
 
-/// The leader of the application's session, which has so many processes.
+/// Returns the leader of the application's session, which has this many processes.
 fn leader(l: &Logins, processes: usize) -> i32 {
     let file = l.d.folder.path("home/alice/pid");
     until("it runs", || file.exists());

@@ -1,6 +1,6 @@
-//! A machine of the test's own: the files of this one, of which every change is lost
-//! at the end (an overlay), a loopback network, processes, `/dev` and `/run` of its own.
-//! What is installed and started in it touches nothing outside. Root alone can make one.
+//! A test machine: the files of this one, with every change discarded at the end (an overlay), and
+//! its own loopback network, processes, `/dev` and `/run`. What is installed and started in it
+//! touches nothing outside. Only root can create one.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -16,33 +16,35 @@ use std::time::Instant;
 
 use crate::daemon::{self, Folder, Lines, PATIENCE};
 
-/// The folder of the project.
+/// Returns the directory of the project.
 pub(crate) fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The folder of the programs that these tests were built with.
+/// Returns the directory of the programs that these tests were built with.
 pub(crate) fn programs() -> &'static Path {
     Path::new(daemon::COSSERVER).parent().unwrap()
 }
 
-/// Where a machine has the project's folder and its programs: whoever runs the tests may
-/// have them where nobody else can look.
+/// Where a machine has the project's directory and its programs: the original may be in a place
+/// that other users cannot read.
 pub(crate) const CHECKOUT: &str = "/srv/checkout";
 pub(crate) const PROGRAMS: &str = "/srv/programs";
 
-/// What `scripts/need` has unpacked for the tests: inetds, runit, OpenRC, fail2ban.
+/// Returns where `scripts/need` has unpacked packages for the tests: inetds, runit, OpenRC,
+/// fail2ban.
 pub(crate) fn tools() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tools/root")
 }
 
-/// What it has unpacked for `make soak`, to be copied over the files of a machine.
+/// Returns where it has unpacked packages for `make soak`, to be copied over the files of a
+/// machine.
 pub(crate) fn soak_tools() -> PathBuf {
     tools().with_file_name("soak")
 }
 
-/// One of these programs. Where it is not there, its test has nothing to do, and says
-/// so; CI fails.
+/// Returns one of these programs. If it is missing, its test has nothing to do, and says so; CI
+/// fails.
 pub(crate) fn tool(path: &str) -> Option<PathBuf> {
     let found = Some(tools().join(path)).filter(|p| p.exists());
     if found.is_none() {
@@ -53,8 +55,8 @@ pub(crate) fn tool(path: &str) -> Option<PathBuf> {
     found
 }
 
-/// A program of systemd's: the one that is installed, else the one that was unpacked
-/// with its libraries. It may run here or in a machine.
+/// Returns a program of systemd: the installed one, otherwise the one that was unpacked with its
+/// libraries. It may run here or in a machine.
 pub(crate) fn of_systemd(name: &str) -> Option<Command> {
     if let Some(installed) = daemon::session::on_path(name) {
         return Some(Command::new(installed));
@@ -74,7 +76,7 @@ pub(crate) fn of_systemd(name: &str) -> Option<Command> {
     Some(command)
 }
 
-/// The machine, up to its first process, which reaps whatever ends.
+/// Sets up the machine, up to its first process, which reaps all children.
 const BOOT: &str = r#"
 set -e
 here=$1 top=$2 programs=$3
@@ -118,7 +120,7 @@ while True:
 '
 "#;
 
-/// The machine; all of it ends with the value.
+/// A machine; all of it ends with the value.
 pub(crate) struct Machine {
     boot: Child,
     first: i32,
@@ -126,7 +128,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A machine, or none, and a word why, where this user cannot make one.
+    /// Starts a machine; returns `None`, and says why, if this user cannot create one.
     pub(crate) fn start() -> Option<Self> {
         if !daemon::needs_root() {
             return None;
@@ -161,8 +163,8 @@ impl Machine {
         })
     }
 
-    /// A machine with cosserver installed for this init, its folder made, and a client,
-    /// root's, that may run commands there as `hostb`.
+    /// Starts a machine with cosserver installed for this init, its directory created, and root's
+    /// client, which may run commands there as `hostb`.
     pub(crate) fn with_cosserver(init: &str) -> Option<Self> {
         let machine = Self::start()?;
         machine.make(&format!("install INIT={init}"));
@@ -177,7 +179,7 @@ impl Machine {
         Some(machine)
     }
 
-    /// Connects two machines by a cable of their own, at which each has its address.
+    /// Connects two machines by a virtual cable, on which each has its address.
     pub(crate) fn connect(&self, here: &str, other: &Self, there: &str) {
         let end = |address: &str| address.rsplit('.').next().unwrap().to_owned();
         let cable = format!("cable{}-{}", end(here), end(there));
@@ -196,14 +198,14 @@ impl Machine {
         }
     }
 
-    /// `make` in the project's folder, what it says included.
+    /// Runs `make` in the project's directory; returns its output.
     pub(crate) fn make(&self, what: &str) -> String {
         self.must(&format!(
             "make --no-print-directory -s -C {CHECKOUT} PROGRAMS={PROGRAMS} {what} 2>&1"
         ))
     }
 
-    /// A path in the machine, as seen from outside.
+    /// Returns a path in the machine, as seen from outside.
     pub(crate) fn path(&self, inside: &str) -> PathBuf {
         Path::new(&format!("/proc/{}/root", self.first)).join(inside.trim_start_matches('/'))
     }
@@ -212,7 +214,7 @@ impl Machine {
         fs::read_to_string(self.path(inside)).unwrap_or_else(|e| panic!("{inside}: {e}"))
     }
 
-    /// What the machine's programs send to syslog, with its priority in front; must be
+    /// Collects what the machine's programs send to syslog, with its priority in front; must be
     /// called before they start.
     pub(crate) fn syslog(&self) -> Lines {
         Lines::collect(Datagrams(
@@ -220,7 +222,7 @@ impl Machine {
         ))
     }
 
-    /// A shell in the machine that will run this.
+    /// Creates a shell in the machine that will run this script.
     pub(crate) fn shell(&self, script: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -238,12 +240,12 @@ impl Machine {
         command
     }
 
-    /// Runs this to its end.
+    /// Runs a script to its end.
     pub(crate) fn sh(&self, script: &str) -> Output {
         self.shell(script).output().unwrap()
     }
 
-    /// Runs this, which must end with this status; all it said.
+    /// Runs a script, which must end with this status; returns all its output.
     pub(crate) fn ends(&self, status: i32, script: &str) -> String {
         let out = self.sh(script);
         let said = format!(
@@ -255,17 +257,18 @@ impl Machine {
         said
     }
 
-    /// Runs this, each line of which must succeed.
+    /// Runs a script, each line of which must succeed.
     pub(crate) fn must(&self, script: &str) -> String {
         self.ends(0, &format!("set -e\n{script}"))
     }
 
-    /// Puts the unpacked packages' files where they would be if these were installed.
+    /// Puts the unpacked packages' files where they would be if installed.
     pub(crate) fn install_tools(&self) {
         self.install_tree(&tools());
     }
 
-    /// Copies a tree over the machine's own files, which keeps links to folders, such as `/bin`.
+    /// Copies a tree over the machine's own files, and keeps symbolic links to directories, such as
+    /// `/bin`.
     pub(crate) fn install_tree(&self, tree: &Path) {
         let mut from = Command::new("tar");
         from.arg("-C").arg(tree).args(["-cf", "-", "."]);
@@ -279,12 +282,12 @@ impl Machine {
         assert!(out.status.success(), "{out:?}");
     }
 
-    /// `cosrsh hostb WORDS…`, as root's scripts call it.
+    /// Runs `cosrsh hostb WORDS…`, as root's scripts call it.
     pub(crate) fn cosrsh(&self, words: &str) -> Output {
         self.sh(&format!("COS_CONFIG_DIR=/root/A cosrsh hostb {words}"))
     }
 
-    /// Commands with output, input and an exit status go to the machine's daemon and back.
+    /// Checks that the machine's daemon runs commands, with output, input and exit status.
     pub(crate) fn serves(&self) {
         let out = self.cosrsh("'echo out; echo err >&2; exit 3'");
         assert_eq!(out.status.code(), Some(3), "{out:?}");
@@ -294,8 +297,8 @@ impl Machine {
         assert_eq!(self.cosrsh("true").status.code(), Some(0));
     }
 
-    /// The command lines of the machine's processes that have this word in them, without
-    /// those of the commands by which it is asked.
+    /// Returns the command lines of the machine's processes that contain this word, without those
+    /// of the commands that ask.
     pub(crate) fn running(&self, word: &str) -> Vec<String> {
         let mut found = Vec::new();
         for entry in fs::read_dir(self.path("/proc")).unwrap().flatten() {
@@ -308,12 +311,12 @@ impl Machine {
         found
     }
 
-    /// Waits until something is so.
+    /// Waits until a condition holds.
     pub(crate) fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
         daemon::until(what, || is_so(self));
     }
 
-    /// The number in the pid file.
+    /// Returns the process ID in the pid file.
     pub(crate) fn pid(&self) -> i32 {
         self.text("/run/cosserver/cosserver.pid")
             .trim()
@@ -322,7 +325,7 @@ impl Machine {
     }
 }
 
-/// What comes to a socket of datagrams, a line each.
+/// The datagrams that arrive at a socket, one per line.
 struct Datagrams(UnixDatagram);
 
 impl Read for Datagrams {
@@ -338,7 +341,7 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let _ = self.boot.kill();
         let _ = self.boot.wait();
-        // Its first process takes all others along; the folder is free when it is gone.
+        // Its first process ends all others; the directory is free when it is gone.
         let end = Instant::now() + PATIENCE;
         while Path::new(&format!("/proc/{}/root/etc", self.first)).exists() && Instant::now() < end
         {

@@ -1,6 +1,6 @@
-//! Executable files for the tests, written by a process of their own: a descriptor open
-//! for writing, which a fork in another thread has for a moment too, would make the
-//! kernel refuse to execute the file (ETXTBSY).
+//! Executable files for the tests, written by a separate process: a descriptor that is open for
+//! writing, which a fork in another thread also holds for a moment, would make the kernel refuse to
+//! execute the file (ETXTBSY).
 #![allow(
     dead_code,
     unreachable_pub,
@@ -11,13 +11,13 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A copy of a program.
+/// Copies a program.
 pub fn copy(from: impl AsRef<Path>, to: &Path) {
     let done = Command::new("cp").arg(from.as_ref()).arg(to).status();
     assert!(done.unwrap().success(), "{}", to.display());
 }
 
-/// An executable file with this text.
+/// Writes an executable file with this text.
 pub fn script(to: &Path, text: &str) {
     let mut child = Command::new("install")
         .args(["-m", "755", "/dev/stdin"])

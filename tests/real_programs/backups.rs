@@ -23,7 +23,7 @@ fn borg_keeps_a_repository() {
     assert_eq!(borg("borg list --short"), ["one"]);
     borg("mkdir back; cd back; borg extract ::one");
     assert_same(&hosts.near("here"), &hosts.near("back/here"));
-    // The change alone is sent, and the first archive stays as it was.
+    // Only the change is sent, and the first archive stays as it was.
     fs::write(hosts.near("here/new"), "new").unwrap();
     borg(
         "borg create ::two here; borg check --verify-data
@@ -41,7 +41,7 @@ fn rdiff_backup_keeps_increments() {
         return;
     };
     hosts.plant("here", 300);
-    // Its interface 201 cannot restore in Debian 12, without any other host either.
+    // Its interface 201 cannot restore in Debian 12, even without another host.
     let rdiff = |words: &str| {
         let schema = "'cosrsh -q {h} rdiff-backup server'";
         hosts.must(&format!(
@@ -80,7 +80,7 @@ fn duplicity_by_its_backend_for_rsync() {
     duplicity("duplicity full here rsync://root@hostb//root/there");
     fs::write(hosts.near("here/large"), "y".repeat(3_000_000)).unwrap();
     duplicity("duplicity incremental here rsync://root@hostb//root/there");
-    // All that it has is over there.
+    // All its data is on the other host.
     duplicity("rm -r archive; duplicity restore rsync://root@hostb//root/there back");
     assert_same_but_times_of_links(&hosts.near("here"), &hosts.near("back"));
     duplicity("duplicity verify --compare-data rsync://root@hostb//root/there here");
@@ -135,7 +135,7 @@ fn dirvish_fetches_images() {
     assert_same(&image("two"), &hosts.far("there"));
 }
 
-/// It calls ssh by that name, and speaks its own protocol.
+/// It calls ssh by that name, and uses its own protocol.
 #[test]
 fn bup_saves_and_restores() {
     let Some(hosts) = Hosts::start(&["usr/bin/bup"]) else {
@@ -152,7 +152,7 @@ fn bup_saves_and_restores() {
     assert_same(&hosts.near("here"), &hosts.near("back/here"));
 }
 
-/// It follows what changes, and renames and deletes over there by commands of its own.
+/// It follows changes, and renames and deletes on the other host by its own commands.
 #[test]
 fn lsyncd_follows_changes() {
     let Some(hosts) = Hosts::start(&["usr/bin/lsyncd", "usr/bin/rsync"]) else {
@@ -171,7 +171,7 @@ sync {
     fs::write(hosts.near("settings"), settings).unwrap();
     let mut shell = hosts.hosta.shell("cd /root; exec lsyncd -log all settings");
     let lsyncd = Session::spawn(&mut shell);
-    // By a program that is not troubled by what vanishes while it looks.
+    // By a program that tolerates files that vanish while it reads them.
     let follows = |what: &str| {
         until(what, || {
             assert!(lives(lsyncd.pid()), "{:?}", lsyncd.out.all());

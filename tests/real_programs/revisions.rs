@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{Hosts, contents};
 
-/// A repository too large for the buffers on the way, both ways.
+/// A repository too large for the buffers in between, in both directions.
 #[test]
 fn git_pushes_and_clones_much() {
     let Some(hosts) = Hosts::start(&["usr/bin/git"]) else {
@@ -18,7 +18,7 @@ fn git_pushes_and_clones_much() {
              {script}"
         ))
     };
-    // Random bytes, which no compression makes fewer.
+    // Random bytes, which compression does not reduce.
     git("head -c 60000000 /dev/urandom >work/random
          cosrsh hostb git init -q --bare /root/bare
          cd work; git init -q; git add .; git commit -q -m one
@@ -92,7 +92,7 @@ fn fossil_clones_and_synchronizes() {
          cd work; fossil open -f ../near.fossil",
     );
     hosts.plant("work/tree", 100);
-    // No name for it.
+    // A name that it does not accept.
     fs::remove_file(hosts.near("work/tree/it's \"named\" $so; \\n")).unwrap();
     fossil(
         "cd work; fossil add tree; fossil commit --no-warnings -m one; cd ..

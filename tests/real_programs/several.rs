@@ -1,5 +1,5 @@
-//! Programs that run a command on several hosts, of which each gives outputs and statuses its own
-//! way.
+//! Programs that run a command on several hosts, each with its own way to report outputs and
+//! statuses.
 
 use std::fs;
 
@@ -49,7 +49,7 @@ fn dsh_with_any_program() {
     }
 }
 
-/// By its workers for ssh and for rsh, which add flags of theirs.
+/// By its workers for ssh and for rsh, which add their own flags.
 #[test]
 fn clush_by_both_of_its_workers() {
     let Some(hosts) = Hosts::start(&["usr/bin/clush"]) else {

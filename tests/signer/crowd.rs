@@ -1,5 +1,5 @@
-//! Many who ask the signer at the same time: as many programs of one user as he likes,
-//! many users, and what the log has of it.
+//! Many clients of the signer at the same time: many programs of one user, many users, and what the
+//! log says of it.
 
 use std::fs;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use super::{ALICE, Machine, can, inside, mode};
 use crate::daemon::session::{Gate, Session};
 use crate::daemon::{self, append, must};
 
-/// Calls of a user at the signer that say nothing, until the input ends.
+/// Connections of a user to the signer that send nothing, until the input ends.
 const IDLE: &str = "
 import os, socket, sys
 os.setuid(int(sys.argv[1]))
@@ -22,7 +22,7 @@ print('called', flush=True)
 sys.stdin.read()
 ";
 
-/// Of 40 side by side six once failed, with \"Connection reset by peer\".
+/// Regression: of 40 concurrent programs six failed, with \"Connection reset by peer\".
 #[test]
 fn as_many_programs_of_one_user_as_he_likes_ask_side_by_side() {
     if !can() {
@@ -46,7 +46,7 @@ fn as_many_programs_of_one_user_as_he_likes_ask_side_by_side() {
         }
     };
     all_are_root(start(64));
-    // Where even the line is full, they call again.
+    // If even the queue is full, they connect again.
     let words = ["python3", "-c", IDLE, &ALICE.to_string()].map(str::to_owned);
     let mut idle = Session::spawn(&mut inside(&m.path(""), &words));
     idle.out.wait("called");
@@ -58,7 +58,8 @@ fn as_many_programs_of_one_user_as_he_likes_ask_side_by_side() {
     all_are_root(clients);
 }
 
-/// Twelve numbers, as one user may have them (subuid), took every place and said nothing.
+/// Regression: twelve user IDs, as one user may have them (subuid), took every slot and sent
+/// nothing.
 #[test]
 fn who_calls_and_says_nothing_keeps_nobody_else_out() {
     if !can() {
@@ -70,7 +71,7 @@ fn who_calls_and_says_nothing_keeps_nobody_else_out() {
         .map(|n| {
             let words = ["python3", "-c", IDLE, &(63_000 + n).to_string()].map(str::to_owned);
             let idle = Session::spawn(&mut inside(&m.path(""), &words));
-            // Those who find the line full are hung up, and call no more.
+            // Those that find the queue full are hung up, and do not connect again.
             idle.out.wait("called");
             idle
         })
@@ -82,8 +83,8 @@ fn who_calls_and_says_nothing_keeps_nobody_else_out() {
     drop(silent);
 }
 
-/// Users who are not yet known, while a directory takes its time: the fifth was once told
-/// to try again.
+/// Users who are not yet known, while a directory is slow. Regression: the fifth was told to try
+/// again.
 #[test]
 fn many_users_who_are_looked_up_at_the_same_time_all_get_their_names() {
     if !can() {
@@ -131,8 +132,7 @@ fn many_users_who_are_looked_up_at_the_same_time_all_get_their_names() {
     }
 }
 
-/// A directory of accounts that knows nobody, and takes its time until something is written
-/// to a FIFO.
+/// A directory of accounts that knows no user, and answers only when a FIFO is written.
 const SLOW: &str = r#"
 #include <fcntl.h>
 #include <nss.h>
@@ -187,7 +187,7 @@ fn one_users_signatures_fill_no_log() {
     assert!(lines <= 10 * (seconds + 2), "{lines} in {seconds} s");
 }
 
-/// Calls of a user that are no questions, one after the other.
+/// Connections of a user with invalid questions, one after the other.
 const RUBBISH: &str = "
 import os, socket, sys
 os.setuid(int(sys.argv[1]))
@@ -201,8 +201,8 @@ for _ in range(400):
     call.close()
 ";
 
-/// They took the lines that strangers' failures have in a second: a user could have those
-/// of a friend outside, who guesses, left out of the log.
+/// Regression: they used up the log lines that are allowed for failures of unauthenticated peers in
+/// a second. So a user could hide the failed guesses of an outside accomplice from the log.
 #[test]
 fn what_a_user_has_refused_takes_no_lines_from_strangers() {
     if !can() {

@@ -1,4 +1,4 @@
-//! A user who sends the signer's socket descriptors whose close takes as long as he likes.
+//! A user sends the signer's socket descriptors whose close takes as long as the user likes.
 
 use std::fs;
 use std::process::Command;
@@ -10,9 +10,9 @@ use super::{ALICE, BOB, COSADM, Machine, can, inside};
 use crate::daemon::must;
 use crate::daemon::session::{Session, ends};
 
-/// Sends TCP sockets that linger for an hour, with data that nobody reads: as the message, in
-/// an empty one, behind another, on a call that is then closed, and on one that stays. Says
-/// how many the kernel took.
+/// Sends TCP sockets that linger for an hour, with unread data: as the message, in an empty one,
+/// after another, on a connection that is then closed, and on one that stays. Prints how many the
+/// kernel accepted.
 const LINGERING: &str = "
 import array, os, socket, struct, sys
 os.setuid(int(sys.argv[1]))
@@ -53,7 +53,7 @@ print('taken', taken, flush=True)
 sys.stdin.read()
 ";
 
-/// Runs a program on a kernel as before Linux 6.16, which cannot refuse descriptors.
+/// Runs a program as on a kernel before Linux 6.16, which cannot refuse descriptors.
 const OLDER: &str = r#"
 #include <errno.h>
 #include <linux/filter.h>
@@ -84,8 +84,8 @@ int main(int argc, char **argv)
 }
 "#;
 
-/// The monitor dropped what it had been sent and waited in close(2), also while it was told
-/// to end.
+/// Regression: the monitor dropped what it had been sent and blocked in close(2), even when it was
+/// told to end.
 #[test]
 fn lingering_sockets_that_a_user_sends_do_not_stop_the_daemon() {
     if !can() {
@@ -110,7 +110,7 @@ fn lingering_sockets_that_a_user_sends_do_not_stop_the_daemon() {
         if !before.is_empty() {
             assert_ne!(taken, "taken 0");
         }
-        // It answers others, and its administrator.
+        // It answers other users, and its administrator.
         for _ in 0..3 {
             m.is(BOB, &[], "root");
             must(m.root(COSADM).arg("who"));
@@ -118,7 +118,7 @@ fn lingering_sockets_that_a_user_sends_do_not_stop_the_daemon() {
         if taken != "taken 0" {
             signing.log.wait(&format!("unread uid={ALICE}"));
         }
-        // It ends in time, while more of it waits to be read.
+        // It ends in time, with more of such data unread.
         let mut more = Session::spawn(&mut inside(&m.path(""), &words));
         more.out.wait("taken ");
         let pid = i32::try_from(signing.child.id()).unwrap();

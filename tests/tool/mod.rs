@@ -1,5 +1,5 @@
-//! The real tools that call `cosrsh`: whether they are here, how they are started, and trees of
-//! files to carry, compared byte for byte.
+//! The real tools that call `cosrsh`: whether they are installed, how they are started, and trees
+//! of files to transfer, compared byte for byte.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -15,7 +15,7 @@ use std::process::Command;
 use crate::daemon::session::on_path;
 use crate::daemon::{self, Daemon};
 
-/// Whether the tools are there. Where they are not, CI fails.
+/// Returns whether the tools are installed. If not, CI fails.
 pub fn have(tools: &[&str]) -> bool {
     for tool in tools {
         if on_path(tool).is_none() {
@@ -28,14 +28,14 @@ pub fn have(tools: &[&str]) -> bool {
     true
 }
 
-/// A daemon that is reached by `cosrsh` on the path.
+/// Starts a daemon that is reached by `cosrsh` on the path.
 pub fn start() -> Daemon {
     let d = Daemon::start();
     d.install_cosrsh();
     d
 }
 
-/// A tool with `cosrsh` on its path, which finds its folder by the environment.
+/// Returns a tool with `cosrsh` on its path, which finds its directory by the environment.
 pub fn tool(d: &Daemon, program: &str) -> Command {
     let mut command = Command::new(on_path(program).unwrap());
     let path = format!(
@@ -51,8 +51,8 @@ pub fn tool(d: &Daemon, program: &str) -> Command {
     command
 }
 
-/// A tool of `make soak`: installed, or unpacked by `scripts/need test` with its libraries.
-/// Where this is no soak, its test has nothing to do; where it is missing, CI fails.
+/// Returns a tool of `make soak`: installed, or unpacked by `scripts/need test` with its libraries.
+/// If this is not a soak run, its test has nothing to do; if it is missing, CI fails.
 pub fn soak_tool(d: &Daemon, name: &str) -> Option<Command> {
     if !daemon::long() {
         daemon::passed_over("for make soak");
@@ -80,7 +80,7 @@ pub fn soak_tool(d: &Daemon, name: &str) -> Option<Command> {
     Some(command)
 }
 
-/// Everything below a folder: kind, mode, time, and content or target.
+/// Returns everything below a directory: kind, mode, time, and content or target.
 pub fn everything(top: &Path) -> BTreeMap<PathBuf, (u32, i64, Vec<u8>)> {
     fn walk(top: &Path, folder: &Path, all: &mut BTreeMap<PathBuf, (u32, i64, Vec<u8>)>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -106,7 +106,7 @@ pub fn everything(top: &Path) -> BTreeMap<PathBuf, (u32, i64, Vec<u8>)> {
     all
 }
 
-/// A tree of so many files of all kinds, the first of them large.
+/// Creates a tree with this many files of all kinds, the first of them large.
 pub fn grow(top: &Path, files: usize) {
     for n in 0..files {
         let folder = top.join(format!("d{}", n % 100));

@@ -9,12 +9,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The folder of the project.
+/// Returns the directory of the project.
 pub(crate) fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every file of the project, without what is built or fetched.
+/// Returns every file of the project, without built or fetched ones.
 pub(crate) fn files() -> Vec<PathBuf> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -43,12 +43,12 @@ pub(crate) fn files() -> Vec<PathBuf> {
     found
 }
 
-/// Its path below the project's folder.
+/// Returns its path below the project's directory.
 pub(crate) fn relative(path: &Path) -> &str {
     path.strip_prefix(top()).unwrap().to_str().unwrap()
 }
 
-/// Names that are compared.
+/// Names to compare.
 pub(crate) type Set = BTreeSet<String>;
 
 pub(crate) fn text(path: &str) -> String {
@@ -59,7 +59,7 @@ pub(crate) fn set<'a>(items: impl IntoIterator<Item = &'a str>) -> Set {
     items.into_iter().map(str::to_owned).collect()
 }
 
-/// Fails with what is in one set alone.
+/// Fails with the names that are in only one set.
 pub(crate) fn agree(code: &Set, page: &Set, what: &str) {
     assert!(!code.is_empty(), "{what}: nothing was found in the code");
     let unwritten: Vec<_> = code.difference(page).collect();

@@ -1,21 +1,21 @@
-//! What the crate `syslog` names of the crate `time`: the time in UTC, in the two forms of
-//! syslog's protocols.
+//! What the crate `syslog` uses of the crate `time`: the time in UTC, in the two forms of syslog's
+//! protocols.
 //!
-//! Takes the place of the published `time` (`[patch.crates-io]` in Cargo.toml): its versions
-//! before 0.3.47 have RUSTSEC-2026-0009, and later ones need Rust 1.88. cosserver has a
-//! formatter of its own (`src/log.rs`), so that nothing here runs in it; it is right all the same.
+//! Replaces the published `time` (`[patch.crates-io]` in Cargo.toml): its versions before 0.3.47
+//! have RUSTSEC-2026-0009, and later ones need Rust 1.88. cosserver has its own formatter
+//! (`src/log.rs`), so nothing here runs in it; the code is correct all the same.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A moment, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OffsetDateTime {
-    /// Since 1970.
+    /// Seconds since 1970-01-01.
     seconds: u64,
     nanosecond: u32,
 }
 
-/// A moment's parts.
+/// The parts of a moment.
 struct Parts {
     year: u64,
     month: u64,
@@ -26,7 +26,7 @@ struct Parts {
 }
 
 impl OffsetDateTime {
-    /// Returns the time now; 1970 where the clock is before it.
+    /// Returns the current time; 1970 if the clock is before that.
     pub fn now_utc() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let since = since.unwrap_or_default();
@@ -44,7 +44,7 @@ impl OffsetDateTime {
     /// Returns the same moment with other nanoseconds.
     ///
     /// # Errors
-    /// There are not so many in a second.
+    /// A second does not have that many.
     pub const fn replace_nanosecond(self, nanosecond: u32) -> Result<Self, error::ComponentRange> {
         if nanosecond >= 1_000_000_000 {
             return Err(error::ComponentRange);
@@ -52,7 +52,7 @@ impl OffsetDateTime {
         Ok(Self { nanosecond, ..self })
     }
 
-    /// Returns the moment in a form.
+    /// Formats the moment.
     ///
     /// # Errors
     /// None: the type is that of the published crate.
@@ -60,8 +60,8 @@ impl OffsetDateTime {
         Ok(form.of(self))
     }
 
-    /// Counts years from the first of March, so that a leap day comes last, and in eras of 400
-    /// years, which have as many days each.
+    /// Computes the parts. Counts years from 1 March, so that a leap day comes last, in eras of 400
+    /// years, which all have the same number of days.
     const fn parts(self) -> Parts {
         const DAY: u64 = 86_400;
         const ERA: u64 = 146_097;
@@ -83,24 +83,24 @@ impl OffsetDateTime {
     }
 }
 
-/// The forms.
+/// The formats.
 pub mod format_description {
     use super::{OffsetDateTime, error};
 
-    /// One of them.
+    /// A format.
     pub trait Form {
-        /// Returns a moment in it.
+        /// Formats a moment.
         fn of(&self, moment: OffsetDateTime) -> String;
     }
 
-    /// The form of RFC 3164.
+    /// The format of RFC 3164.
     #[derive(Debug, Clone, Copy)]
     pub struct Rfc3164;
 
-    /// Returns the form of this description, of which there is one.
+    /// Returns the format of this description, of which there is one.
     ///
     /// # Errors
-    /// It is another.
+    /// The description is another.
     pub fn parse(description: &str) -> Result<Rfc3164, error::InvalidFormatDescription> {
         match description {
             "[month repr:short] [day] [hour]:[minute]:[second]" => Ok(Rfc3164),
@@ -119,11 +119,11 @@ pub mod format_description {
         }
     }
 
-    /// Forms that have a name.
+    /// Named formats.
     pub mod well_known {
         use super::{Form, OffsetDateTime};
 
-        /// The form of RFC 3339.
+        /// The format of RFC 3339.
         #[derive(Debug, Clone, Copy)]
         pub struct Rfc3339;
 
@@ -142,21 +142,21 @@ pub mod format_description {
     }
 }
 
-/// What can go wrong.
+/// The errors.
 pub mod error {
-    /// A number that is none of its kind.
+    /// A number out of its range.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct ComponentRange;
 
-    /// A description of no form.
+    /// A description of no known format.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct InvalidFormatDescription;
 
-    /// A moment that has not this form.
+    /// A moment that cannot be formatted.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Format;
 
-    /// A system that does not tell its zone.
+    /// The system does not report its time zone.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct IndeterminateOffset;
 }
@@ -166,7 +166,7 @@ mod tests {
     use super::format_description::{self, well_known::Rfc3339};
     use super::{OffsetDateTime, error};
 
-    /// By `date -u -d @SECONDS +%FT%TZ`.
+    /// The expected values are those of `date -u -d @SECONDS +%FT%TZ`.
     #[test]
     fn moments_in_both_forms() {
         let short = "[month repr:short] [day] [hour]:[minute]:[second]";

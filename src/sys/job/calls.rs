@@ -1,9 +1,8 @@
 //! The system calls that a child makes between its start and exec.
 //!
-//! On Linux they go straight to the kernel: a child that shares its parent's
-//! memory must not write the parent's `errno`, as the library's calls do when
-//! they fail. Elsewhere the child is a fork, and the library's calls serve.
-//! Nothing here allocates, locks or can panic.
+//! On Linux they go directly to the kernel: a child that shares its parent's memory must not write
+//! the parent's `errno`, as the C library's functions do when they fail. On other systems the child
+//! is a fork and uses the library's functions. Nothing here allocates, locks or can panic.
 
 #[cfg(direct_calls)]
 pub(in crate::sys) use direct::*;
@@ -23,72 +22,73 @@ mod direct {
     use crate::sys::id_number::IdNumber;
     use syscalls::{Sysno, syscall5};
 
-    /// One system call, its arguments as the kernel takes them.
+    /// Makes one system call, with its arguments as the kernel takes them.
     ///
     /// # Safety
-    /// As the call's own manual page says.
+    /// As in the call's manual page.
     unsafe fn call(number: Sysno, arguments: [usize; 5]) -> Result<usize, Errno> {
         let [a, b, c, d, e] = arguments;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         let outcome = unsafe { syscall5(number, a, b, c, d, e) };
         outcome.map_err(|failed| Errno::from_raw(failed.into_raw()))
     }
 
-    /// A number as the kernel takes it: of a signed one the low half counts.
+    /// Converts a number for the kernel, which uses the low half of a signed one.
     fn word(number: i32) -> usize {
         usize::try_from(number).unwrap_or(usize::MAX)
     }
 
-    /// The number of a user or group.
+    /// Converts a user or group ID for the kernel.
     fn id(number: IdNumber) -> usize {
         usize::try_from(number.get()).unwrap_or(usize::MAX)
     }
 
-    /// dup2(2): onto another number.
+    /// dup2(2).
     pub(in crate::sys) fn duplicate(from: RawFd, onto: RawFd) -> Result<(), Errno> {
-        // SAFETY: changes this process's table of descriptors alone.
+        // SAFETY: changes only this process's descriptor table.
         unsafe { call(Sysno::dup3, [word(from), word(onto), 0, 0, 0]) }.map(drop)
     }
 
-    /// fchown(2): to this user and group.
+    /// fchown(2) to this user and group.
     pub(in crate::sys) fn own(fd: RawFd, uid: IdNumber, gid: IdNumber) {
         // SAFETY: takes numbers.
         let _ = unsafe { call(Sysno::fchown, [word(fd), id(uid), id(gid), 0, 0]) };
     }
 
-    /// Closes every descriptor from this number on.
+    /// Closes every descriptor from `first` on.
     pub(in crate::sys) fn close_range(first: RawFd) -> Result<(), Errno> {
         let last = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
         // SAFETY: nothing in this process uses a descriptor after this.
         unsafe { call(Sysno::close_range, [word(first), last, 0, 0, 0]) }.map(drop)
     }
 
-    /// openat(2) of a folder.
+    /// openat(2) of a directory.
     pub(in crate::sys) fn open_folder(path: &CStr) -> Result<RawFd, Errno> {
         let flags = word(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC);
-        // The path is absolute: the folder that it would start from does not count.
+        // The path is absolute, so the directory descriptor is ignored.
         let arguments = [0, path.as_ptr() as usize, flags, 0, 0];
         // SAFETY: the string ends with NUL.
         let fd = unsafe { call(Sysno::openat, arguments) }?;
         RawFd::try_from(fd).map_err(|_| Errno::EBADF)
     }
 
-    /// getdents64(2): the next entries of a folder, bytes.
+    /// getdents64(2): reads the next entries of a directory into a buffer, and returns their length
+    /// in bytes.
     pub(in crate::sys) fn entries(folder: RawFd, into: &mut [u8]) -> Result<usize, Errno> {
         let at = into.as_mut_ptr() as usize;
-        // SAFETY: the kernel writes no more than the slice has room for.
+        // SAFETY: the kernel writes at most the length of the slice.
         unsafe { call(Sysno::getdents64, [word(folder), at, into.len(), 0, 0]) }
     }
 
     /// close(2).
     pub(in crate::sys) fn close(fd: RawFd) {
-        // SAFETY: as above.
+        // SAFETY: as in `close_range`.
         let _ = unsafe { call(Sysno::close, [word(fd), 0, 0, 0, 0]) };
     }
 
     /// setsid(2).
     pub(in crate::sys) fn new_session() {
-        // SAFETY: takes nothing.
+        // SAFETY: takes no arguments.
         let _ = unsafe { call(Sysno::setsid, [0; 5]) };
     }
 
@@ -96,25 +96,25 @@ mod direct {
     pub(in crate::sys) fn limit(which: Resource, soft: u64, hard: u64) {
         let limit = [soft, hard];
         let arguments = [0, which as usize, limit.as_ptr() as usize, 0, 0];
-        // SAFETY: the kernel's structure is these two numbers; it lives for the call.
+        // SAFETY: the kernel's structure consists of these two numbers; it lives for the call.
         let _ = unsafe { call(Sysno::prlimit64, arguments) };
     }
 
     /// setgroups(2).
     pub(in crate::sys) fn groups(groups: &[IdNumber]) -> Result<(), Errno> {
         let at = groups.as_ptr() as usize;
-        // SAFETY: the slice lives for the call, and is one of the kernel's numbers.
+        // SAFETY: the slice lives for the call and has the kernel's type of number.
         unsafe { call(Sysno::setgroups, [groups.len(), at, 0, 0, 0]) }.map(drop)
     }
 
-    /// setresgid(2), all three.
+    /// setresgid(2), for all three IDs.
     pub(in crate::sys) fn group(gid: IdNumber) -> Result<(), Errno> {
         let gid = id(gid);
         // SAFETY: takes numbers.
         unsafe { call(Sysno::setresgid, [gid, gid, gid, 0, 0]) }.map(drop)
     }
 
-    /// Whether this process is that user and group: real, effective and saved.
+    /// Returns whether this process has that user and group as its real, effective and saved IDs.
     pub(in crate::sys) fn is_user(uid: IdNumber, gid: IdNumber) -> bool {
         let (user, group) = ([uid.get(); 3], [gid.get(); 3]);
         numbers(Sysno::getresuid) == Ok(user) && numbers(Sysno::getresgid) == Ok(group)
@@ -129,9 +129,8 @@ mod direct {
         Ok(all)
     }
 
-    /// setresuid(2), all three. The kernel sets PR_SET_DUMPABLE to what
-    /// `fs.suid_dumpable` says; for a fork, whose own memory holds a copy of our
-    /// secrets, it is closed again at once.
+    /// setresuid(2), for all three IDs. The kernel sets PR_SET_DUMPABLE to `fs.suid_dumpable`; for
+    /// a fork, whose memory is a copy with the monitor's secrets, this clears it again at once.
     pub(in crate::sys) fn user(uid: IdNumber) -> Result<(), Errno> {
         let outcome = become_user(uid);
         process_option(libc::PR_SET_DUMPABLE, 0);
@@ -142,9 +141,9 @@ mod direct {
         outcome.and_then(|()| no_capabilities())
     }
 
-    /// The change of user alone. The capabilities stay (idle): whoever has not the
-    /// same may neither trace this process nor read its memory, not even in the
-    /// moment in which `fs.suid_dumpable` = 1 lets its user.
+    /// Changes only the user. The permitted capabilities stay, without effect: a process that does
+    /// not have them all may neither trace this process nor read its memory, not even in the moment
+    /// in which `fs.suid_dumpable` = 1 would allow it to the new user.
     pub(in crate::sys::job) fn become_user(uid: IdNumber) -> Result<(), Errno> {
         process_option(libc::PR_SET_KEEPCAPS, 1);
         let uid = id(uid);
@@ -152,36 +151,36 @@ mod direct {
         unsafe { call(Sysno::setresuid, [uid, uid, uid, 0, 0]) }.map(drop)
     }
 
-    /// capset(2), to none at all.
+    /// capset(2) to an empty set.
     fn no_capabilities() -> Result<(), Errno> {
         // _LINUX_CAPABILITY_VERSION_3, and this process.
         let header = [0x2008_0522_u32, 0];
-        // Effective, permitted and inheritable, twice 32 of each.
+        // Effective, permitted and inheritable: twice 32 bits of each.
         let none = [0_u32; 6];
         let arguments = [header.as_ptr() as usize, none.as_ptr() as usize, 0, 0, 0];
         // SAFETY: both structures are these numbers, and live for the call.
         unsafe { call(Sysno::capset, arguments) }.map(drop)
     }
 
-    /// SIGHUP for this process when its parent dies.
+    /// Requests SIGHUP for this process when its parent dies.
     pub(in crate::sys) fn die_with_parent() {
         process_option(libc::PR_SET_PDEATHSIG, libc::SIGHUP);
     }
 
-    /// prctl(2) with this process's name.
+    /// Sets this process's name, by prctl(2).
     pub(in crate::sys) fn set_name(name: &CStr) {
         let arguments = [word(libc::PR_SET_NAME), name.as_ptr() as usize, 0, 0, 0];
         // SAFETY: the string ends with NUL, and the kernel copies it.
         let _ = unsafe { call(Sysno::prctl, arguments) };
     }
 
-    /// rt_sigtimedwait(2): waits for this signal, which is blocked, at most so long.
+    /// rt_sigtimedwait(2): waits for this signal, which is blocked, for at most this time.
     pub(in crate::sys) fn wait_for(signal: Signal, most: Duration) {
-        // The kernel's set: one bit for each signal, from the lowest on.
+        // The kernel's signal set: one bit for each signal, starting with the lowest.
         let set = 1_u64 << (signal as u32 - 1);
         let most = [most.as_secs(), u64::from(most.subsec_nanos())];
         let (set, most) = (std::ptr::from_ref(&set) as usize, most.as_ptr() as usize);
-        // SAFETY: the set lives for the call, and so does the time, two numbers of 64 bits.
+        // SAFETY: the set and the time (two 64-bit numbers) live for the call.
         let _ = unsafe { call(Sysno::rt_sigtimedwait, [set, 0, most, SIGNALS, 0]) };
     }
 
@@ -192,7 +191,7 @@ mod direct {
         RawFd::try_from(fd).map_err(|_| Errno::EBADF)
     }
 
-    /// kill(2) of the process group of this number, which is greater than 1.
+    /// kill(2) of the process group with this ID, which is greater than 1.
     pub(in crate::sys) fn signal_group(leader: i32, signal: Signal) {
         let group = usize::try_from(leader).unwrap_or(0).wrapping_neg();
         // SAFETY: takes numbers.
@@ -224,10 +223,10 @@ mod direct {
         unsafe { call(Sysno::chdir, [folder.as_ptr() as usize, 0, 0, 0, 0]) }.map(drop)
     }
 
-    /// execve(2). Returns only when it failed.
+    /// execve(2). Returns only if it failed.
     ///
     /// # Safety
-    /// Both arrays end with a null pointer, and what they point to lives.
+    /// Both arrays end with a null pointer, and what they point to is valid.
     pub(in crate::sys) unsafe fn execute(
         path: &CStr,
         argv: *const *const c_char,
@@ -235,22 +234,23 @@ mod direct {
     ) -> Errno {
         let (argv, environment) = (argv as usize, environment as usize);
         let path = path.as_ptr() as usize;
-        // SAFETY: the caller's promise, and the string ends with NUL.
+        // SAFETY: the caller guarantees it, and the string ends with NUL.
         let outcome = unsafe { call(Sysno::execve, [path, argv, environment, 0, 0]) };
         outcome.err().unwrap_or(Errno::UnknownErrno)
     }
 
-    /// The default action for a signal.
+    /// Sets a signal's default action.
     pub(in crate::sys) fn default_action(signal: Signal) {
-        // The kernel's sigaction: whatever its fields' order, zeros are SIG_DFL,
-        // no flag and an empty mask.
+        // The kernel's sigaction: in any order of its fields, zeros mean SIG_DFL, no flag and an
+        // empty mask.
         let zeros = [0_u64; 4];
         let arguments = [word(signal as i32), zeros.as_ptr() as usize, 0, SIGNALS, 0];
-        // SAFETY: the structure lives for the call; the default runs no code of ours.
+        // SAFETY: the structure lives for the call; the default action runs no code of this
+        // program.
         let _ = unsafe { call(Sysno::rt_sigaction, arguments) };
     }
 
-    /// Blocks no signal.
+    /// Unblocks all signals.
     pub(in crate::sys) fn unblock() {
         let none = [0_u8; SIGNALS];
         let how = word(libc::SIG_SETMASK);
@@ -259,17 +259,17 @@ mod direct {
         let _ = unsafe { call(Sysno::rt_sigprocmask, arguments) };
     }
 
-    /// The kernel's set of signals, bytes.
+    /// The size of the kernel's signal set, bytes.
     const SIGNALS: usize = 8;
 
-    /// write(2); what cannot be written is lost.
+    /// write(2); ignores a short write.
     pub(in crate::sys) fn write(fd: RawFd, bytes: &[u8]) {
         let at = bytes.as_ptr() as usize;
         // SAFETY: the bytes live for the call.
         let _ = unsafe { call(Sysno::write, [word(fd), at, bytes.len(), 0, 0]) };
     }
 
-    /// _exit(2): without running what the parent would run at exit.
+    /// _exit(2): does not run the parent's exit handlers.
     pub(in crate::sys) fn exit(status: i32) -> ! {
         loop {
             // SAFETY: ends this process.
@@ -289,19 +289,19 @@ mod library {
 
     use crate::sys::id_number::IdNumber;
 
-    /// dup2(2): onto another number.
+    /// dup2(2).
     pub(in crate::sys) fn duplicate(from: RawFd, onto: RawFd) -> Result<(), Errno> {
-        // SAFETY: changes this process's table of descriptors alone.
+        // SAFETY: changes only this process's descriptor table.
         Errno::result(unsafe { libc::dup2(from, onto) }).map(drop)
     }
 
-    /// fchown(2): to this user and group.
+    /// fchown(2) to this user and group.
     pub(in crate::sys) fn own(fd: RawFd, uid: IdNumber, gid: IdNumber) {
         // SAFETY: takes numbers.
         unsafe { libc::fchown(fd, uid.get(), gid.get()) };
     }
 
-    /// Closes every descriptor from this number on.
+    /// Closes every descriptor from `first` on.
     pub(in crate::sys) fn close_range(first: RawFd) -> Result<(), Errno> {
         #[cfg(target_os = "linux")]
         // SAFETY: nothing in this process uses a descriptor after this.
@@ -316,19 +316,20 @@ mod library {
         }
     }
 
-    /// open(2) of a folder.
+    /// open(2) of a directory.
     pub(in crate::sys) fn open_folder(path: &CStr) -> Result<RawFd, Errno> {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
         // SAFETY: the string ends with NUL.
         Errno::result(unsafe { libc::open(path.as_ptr(), flags) })
     }
 
-    /// getdents64(2): the next entries of a folder, bytes.
+    /// getdents64(2): reads the next entries of a directory into a buffer, and returns their length
+    /// in bytes.
     pub(in crate::sys) fn entries(folder: RawFd, into: &mut [u8]) -> Result<usize, Errno> {
         #[cfg(target_os = "linux")]
         {
             let (at, length) = (into.as_mut_ptr(), into.len());
-            // SAFETY: the kernel writes no more than the slice has room for.
+            // SAFETY: the kernel writes at most the length of the slice.
             let read = unsafe { libc::syscall(libc::SYS_getdents64, folder, at, length) };
             usize::try_from(Errno::result(read)?).map_err(|_| Errno::EINVAL)
         }
@@ -341,13 +342,13 @@ mod library {
 
     /// close(2).
     pub(in crate::sys) fn close(fd: RawFd) {
-        // SAFETY: as above.
+        // SAFETY: as in `close_range`.
         unsafe { libc::close(fd) };
     }
 
     /// setsid(2).
     pub(in crate::sys) fn new_session() {
-        // SAFETY: takes nothing.
+        // SAFETY: takes no arguments.
         unsafe { libc::setsid() };
     }
 
@@ -363,14 +364,14 @@ mod library {
         Errno::result(outcome).map(drop)
     }
 
-    /// setresgid(2), all three.
+    /// setresgid(2), for all three IDs.
     pub(in crate::sys) fn group(gid: IdNumber) -> Result<(), Errno> {
         let gid = gid.get();
         // SAFETY: takes numbers.
         Errno::result(unsafe { libc::setresgid(gid, gid, gid) }).map(drop)
     }
 
-    /// Whether this process is that user and group: real, effective and saved.
+    /// Returns whether this process has that user and group as its real, effective and saved IDs.
     pub(in crate::sys) fn is_user(uid: IdNumber, gid: IdNumber) -> bool {
         let (user, group) = ([uid.get(); 3], [gid.get(); 3]);
         numbers(libc::getresuid) == Ok(user) && numbers(libc::getresgid) == Ok(group)
@@ -387,8 +388,8 @@ mod library {
         Ok(all)
     }
 
-    /// setresuid(2), all three. On Linux the capabilities stay, idle, until this
-    /// fork's copy of our memory is closed to the user that it becomes.
+    /// setresuid(2), for all three IDs. On Linux the permitted capabilities stay, without effect,
+    /// until the new user can no longer read this fork's copy of the monitor's memory.
     pub(in crate::sys) fn user(uid: IdNumber) -> Result<(), Errno> {
         #[cfg(target_os = "linux")]
         // SAFETY: sets a number of this process.
@@ -399,7 +400,7 @@ mod library {
         // SAFETY: takes numbers.
         let outcome = Errno::result(unsafe { libc::setresuid(uid, uid, uid) }).map(drop);
         #[cfg(target_os = "linux")]
-        // SAFETY: as above, twice; exec takes what capabilities are left.
+        // SAFETY: as above, twice; exec clears the remaining capabilities.
         unsafe {
             libc::prctl(libc::PR_SET_DUMPABLE, 0);
             libc::prctl(libc::PR_SET_KEEPCAPS, 0)
@@ -407,8 +408,8 @@ mod library {
         outcome
     }
 
-    /// SIGHUP for this process when its parent dies (Linux; elsewhere the closed
-    /// pipes must do).
+    /// Requests SIGHUP for this process when its parent dies (Linux; on other systems the job only
+    /// sees its pipes closed).
     pub(in crate::sys) fn die_with_parent() {
         #[cfg(target_os = "linux")]
         // SAFETY: sets a number of this process.
@@ -419,7 +420,7 @@ mod library {
 
     /// getppid(2).
     pub(in crate::sys) fn parent() -> i32 {
-        // SAFETY: takes nothing.
+        // SAFETY: takes no arguments.
         unsafe { libc::getppid() }
     }
 
@@ -435,38 +436,38 @@ mod library {
         Errno::result(unsafe { libc::chdir(folder.as_ptr()) }).map(drop)
     }
 
-    /// execve(2). Returns only when it failed.
+    /// execve(2). Returns only if it failed.
     ///
     /// # Safety
-    /// Both arrays end with a null pointer, and what they point to lives.
+    /// Both arrays end with a null pointer, and what they point to is valid.
     pub(in crate::sys) unsafe fn execute(
         path: &CStr,
         argv: *const *const c_char,
         environment: *const *const c_char,
     ) -> Errno {
-        // SAFETY: the caller's promise, and the string ends with NUL.
+        // SAFETY: the caller guarantees it, and the string ends with NUL.
         unsafe { libc::execve(path.as_ptr(), argv, environment) };
         Errno::last()
     }
 
-    /// The default action for a signal.
+    /// Sets a signal's default action.
     pub(in crate::sys) fn default_action(signal: Signal) {
-        // SAFETY: the default runs no code of ours.
+        // SAFETY: the default action runs no code of this program.
         unsafe { libc::signal(signal as libc::c_int, libc::SIG_DFL) };
     }
 
-    /// Blocks no signal.
+    /// Unblocks all signals.
     pub(in crate::sys) fn unblock() {
         let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
     }
 
-    /// write(2); what cannot be written is lost.
+    /// write(2); ignores a short write.
     pub(in crate::sys) fn write(fd: RawFd, bytes: &[u8]) {
         // SAFETY: the bytes live for the call.
         unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
     }
 
-    /// _exit(2): without running what the parent would run at exit.
+    /// _exit(2): does not run the parent's exit handlers.
     pub(in crate::sys) fn exit(status: i32) -> ! {
         // SAFETY: ends this process.
         unsafe { libc::_exit(status) }

@@ -1,7 +1,7 @@
 //! A job's child between its start and exec.
 //!
-//! Run in the child, which may share its parent's memory: it makes system calls
-//! only, by [`super::calls`], and changes nothing of the parent's but its own stack.
+//! Runs in the child, which may share its parent's memory: it makes system calls only, by
+//! [`super::calls`], and writes no memory of the parent's but its own stack.
 
 use std::ffi::CStr;
 use std::os::fd::RawFd;
@@ -13,14 +13,14 @@ use nix::sys::signal::Signal;
 use super::calls;
 use super::{Identity, Plan};
 
-/// Becomes the program, or says on its stderr why not and exits: 127 where it
-/// is missing, 126 where it may not be executed, as a shell does.
+/// Becomes the program, or reports on its stderr why it cannot and exits: with 127 if the program
+/// is missing, with 126 if it may not be executed, as in a shell.
 pub(super) fn run(plan: &Plan) -> ! {
     let errno = become_job(plan);
     calls::exit(complain(&plan.program.path, errno))
 }
 
-/// Returns only when it failed.
+/// Becomes the program. Returns only if that failed.
 fn become_job(plan: &Plan) -> Errno {
     let program = &plan.program;
     default_actions();
@@ -41,8 +41,8 @@ fn become_job(plan: &Plan) -> Errno {
         }
     }
     if let (true, Some(user)) = (plan.gives_fds, &program.user) {
-        // Where this fails (a container's root without CAP_CHOWN) only the names under
-        // /dev are closed to the job: its descriptors serve it all the same.
+        // If this fails (a container's root without CAP_CHOWN), the job cannot open the names under
+        // /dev, but its descriptors still work.
         for number in 0..3 {
             calls::own(number, user.uid, user.gid);
         }
@@ -67,8 +67,8 @@ fn become_job(plan: &Plan) -> Errno {
     unsafe { calls::execute(&program.path, plan.argv.as_ptr(), plan.environment.as_ptr()) }
 }
 
-/// Groups, group, user: in this order, each checked, and looked at when all is done: a call
-/// that changed nothing would leave the job root.
+/// Sets groups, group and user, in this order. Checks each call, and the IDs at the end: a call
+/// that succeeded without effect would leave the job as root.
 fn become_user(user: &Identity) -> Result<(), Errno> {
     calls::groups(&user.groups)?;
     calls::group(user.gid)?;
@@ -79,23 +79,23 @@ fn become_user(user: &Identity) -> Result<(), Errno> {
     }
 }
 
-/// SIGHUP for this process when its parent dies.
+/// Requests SIGHUP for this process when its parent dies.
 pub(in crate::sys) fn die_with(parent: i32) {
     calls::die_with_parent();
     if cfg!(target_os = "linux") && calls::parent() != parent {
-        // It died before the line above.
+        // The parent died before the request.
         calls::exit(129);
     }
 }
 
-/// Every signal that the daemon catches or ignores at its default.
+/// Resets every signal that the daemon catches or ignores to its default action.
 fn default_actions() {
     for signal in CHANGED {
         calls::default_action(signal);
     }
 }
 
-/// Every signal that the daemon has changed at its default, and none blocked.
+/// Resets every signal that the daemon has changed to its default action, and unblocks all.
 pub(in crate::sys) fn default_signals() {
     default_actions();
     calls::unblock();
@@ -111,11 +111,11 @@ const CHANGED: [Signal; 6] = [
     Signal::SIGUSR1,
 ];
 
-/// No process of ours takes more descriptors than these, whatever the system would
-/// allow (a thousand million, some): each may have to be closed by its number.
+/// The most descriptors that a process of this program uses, even if the system allows more (on
+/// some systems a thousand million): each may have to be closed by its number.
 pub(in crate::sys) const DESCRIPTORS: i32 = 1 << 20;
 
-/// Closes every descriptor from this number on.
+/// Closes every descriptor from `first` on.
 pub(in crate::sys) fn close_from(first: RawFd) {
     if calls::close_range(first).is_ok() || close_listed(first) {
         return;
@@ -123,8 +123,8 @@ pub(in crate::sys) fn close_from(first: RawFd) {
     close_each(first);
 }
 
-/// The same for a kernel without close_range(2) that has `/proc`: what is open there.
-/// Whether all is closed.
+/// Closes the open descriptors that `/proc` lists, on a kernel without close_range(2). Returns
+/// whether all are closed.
 pub(super) fn close_listed(first: RawFd) -> bool {
     let Ok(folder) = calls::open_folder(c"/proc/self/fd") else {
         return false;
@@ -149,10 +149,10 @@ pub(super) fn close_listed(first: RawFd) -> bool {
     done
 }
 
-/// The first entry of a folder as the kernel lists it: the number that is its name, if it
-/// is one, and the entries behind it.
+/// Parses the first directory entry as the kernel lists it. Returns the number that is its name, if
+/// it is one, and the entries after it.
 fn entry(bytes: &[u8]) -> Option<(Option<RawFd>, &[u8])> {
-    /// Where the entry's length and its name stand in it.
+    /// The offsets of the entry's length and name.
     const LENGTH: usize = 16;
     const NAME: usize = 19;
     let length = bytes.get(LENGTH..)?.first_chunk::<2>()?;
@@ -169,10 +169,10 @@ fn entry(bytes: &[u8]) -> Option<(Option<RawFd>, &[u8])> {
     Some((number, next))
 }
 
-/// The same where there is no `/proc` either: every number up to the limit, which
-/// [`super::super::process::raise_descriptors`] keeps within what can be counted.
+/// Closes every number up to the limit, if there is no `/proc` either.
+/// [`super::super::process::raise_descriptors`] keeps the limit low enough for that.
 pub(super) fn close_each(first: RawFd) {
-    // SAFETY: asks a number of this process, and cannot fail in a way that matters.
+    // SAFETY: asks for a number of this process; a failure is handled below.
     let most = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) };
     let most = i32::try_from(most).unwrap_or(DESCRIPTORS);
     for fd in first..most.clamp(64, DESCRIPTORS) {

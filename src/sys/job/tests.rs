@@ -1,4 +1,4 @@
-//! Children of a process that goes on while they begin.
+//! Tests of children whose parent continues while they start.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -17,7 +17,7 @@ use nix::unistd::pipe2;
 
 use super::*;
 
-/// The program's output and errors, and its exit status.
+/// Runs a program and returns its output with its errors, and its exit status.
 fn outcome(starter: &mut Starter, path: &str, argv: &[&str]) -> (String, i32) {
     let string = |s: &str| CString::new(s).unwrap();
     let program = Program {
@@ -55,7 +55,7 @@ fn a_program_gets_its_words_its_environment_and_its_folder() {
     assert_eq!(status, 7);
 }
 
-/// A program that is not there, in a folder that is not there.
+/// A program that does not exist, in a directory that does not exist.
 fn missing() -> Program {
     Program {
         path: c"/nowhere".into(),
@@ -67,7 +67,7 @@ fn missing() -> Program {
     }
 }
 
-/// The child's calls that fail do not show in its parent's `errno`.
+/// Failed calls of the child do not change its parent's `errno`.
 #[test]
 fn errno_is_left_alone() {
     let nothing = OwnedFd::from(File::options().write(true).open("/dev/null").unwrap());
@@ -87,7 +87,7 @@ fn errno_is_left_alone() {
     assert_eq!(status.unwrap(), WaitStatus::Exited(pid, 127));
 }
 
-/// Regression: a guard knew of a job when its starter had said so, which might be dead by then.
+/// Regression: a guard learned of a job from its starter, which might have died before it said so.
 #[cfg(direct_calls)]
 #[test]
 fn a_leaders_number_is_where_it_is_wanted_however_it_is_started() {
@@ -124,8 +124,8 @@ fn a_program_that_cannot_be_executed_says_so() {
     assert_eq!(folder, ("cosserver: /usr: permission denied\n".into(), 126));
 }
 
-/// Without close_range(2) every number is closed, by `/proc` or up to the limit, however
-/// high: where the limit lets a number be that high.
+/// Without close_range(2) every descriptor is closed, by `/proc` or up to the limit, also with a
+/// high number. Skipped where the limit does not allow such a number.
 #[test]
 fn high_numbers_are_closed_one_by_one_too() {
     closes_high_numbers(|first| {
@@ -166,21 +166,21 @@ fn memory_is_shared_only_where_it_stays_closed() {
     assert!(!start::keeps_closed(None));
 }
 
-/// What is lent to a child comes back when it has executed its program: a
-/// thousand in a row leave nothing lent.
+/// What is lent to a child comes back when it has executed its program: after a thousand in a row
+/// nothing is lent.
 #[cfg(direct_calls)]
 #[test]
 fn nothing_stays_lent_to_children_that_have_begun() {
     let mut starter = Starter::default();
     for _ in 0..1000 {
         assert_eq!(outcome(&mut starter, "/bin/true", &["true"]).1, 0);
-        // Ended, so it has said so; at most the one that has just begun is lent.
+        // It has ended, so the kernel has cleared its word.
         assert_eq!(starter.beginning(), 0);
     }
 }
 
-/// A child of this process that has not begun its program, and goes on only when
-/// its complaint is read: that the program is missing.
+/// A child of this process that has not executed its program, and continues only when its error
+/// message is read: that the program is missing.
 #[cfg(direct_calls)]
 struct Stuck {
     starter: Starter,
@@ -226,8 +226,8 @@ impl Stuck {
     }
 }
 
-/// A child that cannot go on to its program stops nobody else: with vfork this
-/// process would wait for it.
+/// A child that cannot continue to its program delays no other process: with vfork this process
+/// would wait for it.
 #[cfg(direct_calls)]
 #[test]
 fn a_child_that_does_not_begin_stops_nobody() {
@@ -237,8 +237,8 @@ fn a_child_that_does_not_begin_stops_nobody() {
     stuck.let_go();
 }
 
-/// The user whom the child has become may stop and end it, and that is all: the
-/// memory that it shares with this process is closed to him.
+/// The user that the child has become may stop and end it, and nothing else: the memory that it
+/// shares with this process is closed to that user.
 #[cfg(direct_calls)]
 #[test]
 fn the_memory_that_a_child_shares_is_closed_to_its_user() {
@@ -277,9 +277,9 @@ fn the_memory_that_a_child_shares_is_closed_to_its_user() {
     stuck.let_go();
 }
 
-/// With `fs.suid_dumpable` = 1 a change of user opens the memory to that user, until
-/// the child closes it: in that moment it is closed to him all the same. The child
-/// is a fork here, stopped in the middle of it.
+/// With `fs.suid_dumpable` = 1 a change of user opens the memory to that user until the child
+/// closes it. The memory must be closed to the user in that moment too. The child is a fork here,
+/// stopped in the middle of the change.
 #[cfg(direct_calls)]
 #[test]
 fn the_moment_in_which_a_change_of_user_opens_the_memory_is_closed_too() {
@@ -291,12 +291,12 @@ fn the_moment_in_which_a_change_of_user_opens_the_memory_is_closed_too() {
     let (hear, tell) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let (wait, go) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let Some(pid) = fork_quietly().unwrap() else {
-        // Should this test fail, the child sees the end of it.
+        // If this test fails, the child reads end of file.
         calls::close(go.as_raw_fd());
         let user = identity(SOMEBODY);
         let groups = calls::groups(&user.groups).and_then(|()| calls::group(user.gid));
         let changed = groups.and_then(|()| calls::become_user(user.uid));
-        // What the kernel would do here.
+        // As the kernel would do here.
         calls::process_option(libc::PR_SET_DUMPABLE, 1);
         calls::write(tell.as_raw_fd(), &[u8::from(changed.is_ok())]);
         let _ = nix::unistd::read(&wait, &mut [0]);
@@ -335,7 +335,7 @@ fn identity(number: u32) -> Identity {
     }
 }
 
-/// A change of user that changes nothing leaves root, and says that it did its work.
+/// A change of user that changes nothing leaves the job as root, and reports success.
 #[test]
 fn a_user_that_was_not_become_is_noticed() {
     let own = |number: u32| IdNumber::new(number).unwrap();

@@ -1,5 +1,5 @@
-//! Answers in the memory that PAM wants: what malloc made, and a module wipes and
-//! frees. Used in the login worker alone.
+//! Replies in the memory that PAM expects: allocated by malloc, wiped and freed by the module. Used
+//! only in the login worker.
 
 use std::ffi::c_char;
 
@@ -7,11 +7,11 @@ use pam::ffi;
 
 use cosserver::daemon::login::pam::Reply;
 
-/// The answers as PAM takes them: an array and strings that malloc made, and that the
-/// module wipes and frees.
+/// Builds the replies for PAM: an array and strings allocated by calloc, which the module wipes and
+/// frees. Returns `None` if memory or an answer is missing, or an answer contains NUL.
 pub(super) fn make(prompts: &[bool], answers: &[Reply]) -> Option<*mut ffi::pam_response> {
     let size = std::mem::size_of::<ffi::pam_response>();
-    // SAFETY: zeroed memory for so many of them.
+    // SAFETY: zeroed memory for `prompts.len()` replies.
     let made: *mut ffi::pam_response = unsafe { libc::calloc(prompts.len(), size) }.cast();
     if made.is_null() {
         return None;
@@ -28,7 +28,7 @@ pub(super) fn make(prompts: &[bool], answers: &[Reply]) -> Option<*mut ffi::pam_
         };
         // SAFETY: within the array.
         let at = unsafe { made.add(i) };
-        // SAFETY: zeroed memory is a reply, and nobody else's yet.
+        // SAFETY: zeroed memory is a valid reply, and there is no other pointer to it yet.
         let reply = unsafe { &mut *at };
         reply.resp = copy;
     }
@@ -36,7 +36,7 @@ pub(super) fn make(prompts: &[bool], answers: &[Reply]) -> Option<*mut ffi::pam_
 }
 
 fn copy_of(answer: &[u8]) -> Option<*mut c_char> {
-    // SAFETY: zeroed memory, one byte more than the answer: it ends with NUL.
+    // SAFETY: zeroed memory, one byte longer than the answer, so it ends with NUL.
     let copy: *mut u8 = unsafe { libc::calloc(answer.len() + 1, 1) }.cast();
     if copy.is_null() || answer.contains(&0) {
         // SAFETY: made above, or null.
@@ -52,12 +52,12 @@ pub(super) fn free(made: *mut ffi::pam_response, count: usize) {
     for i in 0..count {
         // SAFETY: within the array.
         let at = unsafe { made.add(i) };
-        // SAFETY: zeroed memory is a reply, and nobody else's yet.
+        // SAFETY: zeroed memory is a valid reply, and there is no other pointer to it yet.
         let reply = unsafe { &mut *at };
         if !reply.resp.is_null() {
-            // SAFETY: a string of ours, which ends with NUL.
+            // SAFETY: a string made by `copy_of`, which ends with NUL.
             let length = unsafe { libc::strlen(reply.resp) };
-            // SAFETY: so many bytes of it; wiped, because it may be a password.
+            // SAFETY: the string's bytes; wiped, because it may be a password.
             let bytes = unsafe { std::slice::from_raw_parts_mut(reply.resp.cast::<u8>(), length) };
             zeroize::Zeroize::zeroize(bytes);
             // SAFETY: made by calloc.

@@ -1,4 +1,4 @@
-//! Sockets that linger, sent to where none is received.
+//! Tests with lingering sockets, sent to a socket that receives none.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,10 +12,10 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use super::*;
 use crate::sys::{local, passing};
 
-/// Longer than any test waits for what must not wait at all.
+/// Longer than any test waits for an operation that must not block.
 pub(crate) const LINGER: Duration = Duration::from_secs(20);
 
-/// A connection whose close would take [`LINGER`], and its other end.
+/// Returns a connection whose close would take [`LINGER`], and its other end.
 pub(crate) fn lingering() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     setsockopt(&listener, sockopt::RcvBuf, &2048).unwrap();
@@ -31,7 +31,7 @@ pub(crate) fn lingering() -> (TcpStream, TcpStream) {
     (socket, other)
 }
 
-/// Has a socket take descriptors, as on a kernel without SO_PASSRIGHTS.
+/// Makes a socket accept descriptors, as on a kernel without SO_PASSRIGHTS.
 fn accept_descriptors(socket: &impl AsRawFd) {
     let yes: libc::c_int = 1;
     // SAFETY: sets an integer of this length.
@@ -41,7 +41,7 @@ fn accept_descriptors(socket: &impl AsRawFd) {
     }
 }
 
-/// A channel's ends as on a kernel without SO_PASSRIGHTS.
+/// Returns a channel's ends as on a kernel without SO_PASSRIGHTS.
 pub(crate) fn accepting_pair(unclosed: &Rc<RefCell<Unclosed>>) -> (Caller, OwnedFd) {
     let (mut ours, theirs) = pair(7, unclosed).unwrap();
     accept_descriptors(&*ours.fd);
@@ -49,7 +49,7 @@ pub(crate) fn accepting_pair(unclosed: &Rc<RefCell<Unclosed>>) -> (Caller, Owned
     (ours, theirs)
 }
 
-/// A listening socket as of a kernel without SO_PASSRIGHTS.
+/// Returns a listening socket as on a kernel without SO_PASSRIGHTS.
 fn listener(name: &str) -> (Listener, PathBuf) {
     let name = format!("cos-untrusted-{name}-{}", std::process::id());
     let path = std::env::temp_dir().join(name);
@@ -59,7 +59,7 @@ fn listener(name: &str) -> (Listener, PathBuf) {
     (listener, path)
 }
 
-/// A call there, and what came of it.
+/// Connects to it, and returns both ends.
 fn call((listener, path): &(Listener, PathBuf)) -> (OwnedFd, Caller) {
     let call = local::call(path, LINGER).unwrap();
     (call, listener.accept().unwrap().unwrap())
@@ -69,7 +69,7 @@ fn call((listener, path): &(Listener, PathBuf)) -> (OwnedFd, Caller) {
 fn what_carries_descriptors_is_not_received_and_closed_by_a_child() {
     let at = listener("carries");
     let begun = Instant::now();
-    // Unread; refused by the look at it; behind one that was read; an empty one.
+    // Unread; found by the check; after one that was read; empty.
     for words in [&[&b"x"[..]][..], &[b"x"], &[b"first", b"x"], &[b""]] {
         let (socket, mut other) = lingering();
         let (call, caller) = call(&at);
@@ -88,7 +88,7 @@ fn what_carries_descriptors_is_not_received_and_closed_by_a_child() {
         assert_eq!(at.0.unclosed(), 1);
         let pid = close_elsewhere(at.0.take_unclosed()).unwrap();
         assert_eq!(waitpid(pid, None), Ok(WaitStatus::Exited(pid, 0)));
-        // It is closed, and what was sent there arrives.
+        // The socket is closed, and the data sent on it arrives.
         let mut bytes = Vec::new();
         other.read_to_end(&mut bytes).unwrap();
         assert!(!bytes.is_empty());
