@@ -33,8 +33,8 @@ use crate::protocol::seal::{Opener, Sealer};
 use crate::protocol::{Malformed, answer as wire_answer};
 use crate::secret::{PublicKey, same_bytes};
 
-/// How long an answer may take. The server sends a denial at its next two-second boundary; a name
-/// service that the server must ask may take longer.
+/// How long an answer may take. A denial leaves the server at the next multiple of two seconds
+/// after the ClientHello; a name service that the server must ask may take longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// The same limit at a login, whose answers wait for a PAM slot.
