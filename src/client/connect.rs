@@ -62,7 +62,7 @@ pub(super) fn walk(call: &Call) -> Result<u8, Fault> {
 
 struct Carrier {
     socket: TcpStream,
-    /// `None`: it has ended, and the socket's write side is shut down.
+    /// `None`: it has ended and the socket's write side is shut down, or the peer takes no more.
     input: Option<Input>,
     /// What the socket has not taken yet.
     to_socket: Vec<u8>,

@@ -72,8 +72,8 @@ pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     )
 }
 
-/// Returns where to display the application: as the command line says, else on our own display,
-/// else here. Also returns whether we have a display of our own.
+/// Returns where to display the application: as the command line says, else where GUI_HOST and
+/// GUI_PORT say, else here. Also returns whether these two variables are set.
 fn display(call: &Call) -> Result<(Display, bool), Fault> {
     let host = env::var("GUI_HOST").ok().filter(|h| !h.is_empty());
     let port = env::var("GUI_PORT").ok().filter(|p| !p.is_empty());

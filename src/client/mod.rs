@@ -3,9 +3,9 @@
 //! command's status. It also registers this machine at a host (`enrol`), shows this machine's key
 //! (`key`), and connects standard input and output to a port (`connect`).
 //!
-//! One thread and one poll. It sees the wire and its own half of the configuration, and never the
-//! server's data. It must write nothing to a command's standard output that the command has not
-//! written.
+//! One thread and one poll. It uses the wire protocol and its own half of the configuration, and
+//! must not use the server's modules. It must write nothing to a command's standard output that the
+//! command has not written.
 //!
 //! In the order of a run:
 //!
