@@ -1,4 +1,4 @@
-//! Reads the flags of a command line and makes a call of them. Pure: run by the client, by
+//! Reads the flags of a command line and makes a call of them. Pure: runs in the client, called by
 //! [`args`](super::args).
 
 use std::ffi::{OsStr, OsString};
@@ -24,9 +24,9 @@ use crate::fault::Fault;
 /// What has been read of a command line so far.
 #[derive(Default)]
 pub(super) struct ArgParser {
-    /// What is to be told in place of anything else.
+    /// What to print instead of any other action.
     pub(super) tell: Option<Action>,
-    /// Whether the configuration is to be shown (`ssh -G`).
+    /// Whether to show the configuration (`ssh -G`).
     pub(super) shows_config: bool,
     user: Option<UserName>,
     port: Option<NonZeroU16>,
@@ -45,7 +45,7 @@ pub(super) struct ArgParser {
     set_env: Option<Vec<(String, String)>>,
     host_name: Option<String>,
     set_family: Option<Option<Family>>,
-    /// Why there is no forwarding, where one was asked for.
+    /// Why there is no forwarding, if one was requested.
     forwarding: Option<String>,
     clear_forwardings: Option<bool>,
     for_ssh: Vec<String>,
@@ -54,7 +54,7 @@ pub(super) struct ArgParser {
     detach: bool,
     batch: Option<bool>,
     name: Option<String>,
-    /// Whether as JSON.
+    /// Whether to print JSON.
     pub(super) json: bool,
     /// rsh's `-L`, which has no value.
     l_of_rsh: bool,
@@ -69,9 +69,9 @@ pub(super) struct ArgParser {
     set_terminal: Option<Option<bool>>,
     command: Option<Option<String>>,
     of_ssh: OfSsh,
-    /// The keys of `-o` so far, in small letters.
+    /// The keys of `-o` so far, in lower case.
     seen: Vec<String>,
-    /// Keys that are not known, and what is wrong with them; and those that are not reported.
+    /// Unknown keys with their messages, and the patterns of those that are not reported.
     unknown: Vec<(String, String)>,
     ignored: Vec<String>,
 }
@@ -85,18 +85,18 @@ pub(super) struct Taken<'a> {
 }
 
 impl ArgParser {
-    /// Reads flags up to the first word that is none.
+    /// Reads flags up to the first word that is not a flag.
     ///
     /// # Errors
-    /// One is not known, or its value is wrong.
+    /// A flag is unknown, or its value is wrong.
     pub(super) fn take<'a>(
         &mut self,
         personality: Personality,
         table: Table,
         args: &'a [OsString],
     ) -> Result<Taken<'a>, Fault> {
-        // getopts takes text alone. What follows the flags is taken from `args`
-        // itself, so bytes that are no text go through unharmed.
+        // getopts takes only text. What follows the flags is taken from `args` itself, so bytes
+        // that are not text stay unchanged.
         let found = flags::parser(table)
             .parse(args.iter().map(|a| a.to_string_lossy().into_owned()))
             .map_err(|e| wrong(&e, personality))?;
@@ -125,7 +125,7 @@ impl ArgParser {
                 self.set(personality, &value)?;
             }
         }
-        // In the order in which they were given: of some the first counts, of some the last.
+        // In the order of the command line: for some flags ssh uses the first, for others the last.
         for_ssh.sort_by_key(|(at, _)| *at);
         self.for_ssh
             .extend(for_ssh.into_iter().map(|(_, word)| word));
@@ -200,7 +200,7 @@ impl ArgParser {
         Ok(())
     }
 
-    /// Takes an option of `-o`. Of two the first counts, as in ssh.
+    /// Applies an option of `-o`. The first of two counts, as in ssh.
     fn set(&mut self, personality: Personality, setting: &str) -> Result<(), Fault> {
         let parsed = ssh_options::parse(setting)?;
         if !parsed.is_for(personality) {
@@ -246,10 +246,10 @@ impl ArgParser {
         Ok(())
     }
 
-    /// The call that the flags, the host and the words behind it make.
+    /// Returns the call that the flags, the host and the words after it make.
     ///
     /// # Errors
-    /// They do not go together.
+    /// They contradict each other.
     pub(super) fn call(
         mut self,
         personality: Personality,
@@ -295,7 +295,7 @@ impl ArgParser {
         if let Some(wrong) = wrong {
             return Err(Fault::new(wrong));
         }
-        // As in ssh, also what flags asked for.
+        // As in ssh, this also cancels forwardings that flags requested.
         let clears = self.clear_forwardings.unwrap_or_default();
         let forwarding = self.forwarding.filter(|_| !clears);
         self.of_ssh.refused = self.of_ssh.refused.or(forwarding);
@@ -303,7 +303,7 @@ impl ArgParser {
         let unknown = self.unknown.into_iter();
         let unknown = unknown.filter_map(|(key, wrong)| (!ignored(&key)).then_some(wrong));
         self.of_ssh.unknown = unknown.collect();
-        // No tool takes these for ssh.
+        // No tool calls these subcommands as ssh.
         if matches!(
             personality,
             Personality::Gui | Personality::Enrol | Personality::Connect
@@ -365,8 +365,8 @@ impl ArgParser {
     }
 }
 
-/// Whether a word has the form of a value of ssh's `-L`, `[ADDRESS:]PORT:HOST:PORT`, and can be no
-/// address.
+/// Whether a word has the form of a value of ssh's `-L`, `[ADDRESS:]PORT:HOST:PORT`, and cannot be
+/// an address.
 fn is_forwarding(word: &str) -> bool {
     let parts: Vec<&str> = word.split(':').collect();
     let is_port = |part: &&str| words::port(part).is_some();
@@ -379,8 +379,8 @@ fn keep<T>(place: &mut Option<T>, value: T) {
     place.get_or_insert(value);
 }
 
-/// Whether ssh is given a flag as it was, where it takes our place. The others mean nothing to
-/// it, or it is told them in another way.
+/// Whether a flag is given to ssh unchanged when ssh takes our place. The others mean nothing to
+/// ssh, or are given to it in another form.
 const fn is_for_ssh(rule: Rule) -> bool {
     match rule {
         Rule::Verbose
@@ -419,8 +419,8 @@ const fn is_for_ssh(rule: Rule) -> bool {
     }
 }
 
-/// A flag as ssh is to have it, once for each time that it was given, and where that was. What
-/// is ours alone is left out: ssh would refuse it.
+/// Returns a flag in the form for ssh, once for each time that it was given, with its position. Our
+/// own options are left out: ssh would refuse them.
 fn as_given(flag: &Flag, found: &Matches) -> Vec<(usize, String)> {
     if flag.value.is_empty() {
         let positions = found.opt_positions(flag.name()).into_iter();
@@ -439,7 +439,7 @@ fn as_given(flag: &Flag, found: &Matches) -> Vec<(usize, String)> {
         .collect()
 }
 
-/// What is wrong with a flag, and where the flags are listed.
+/// Returns what is wrong with a flag, and where the flags are listed.
 fn wrong(fail: &Fail, personality: Personality) -> Fault {
     let help = personality.program();
     let dashed = |name: &str| match name.chars().count() {

@@ -1,9 +1,8 @@
-//! The command line of `cos` and of its rsh face, parsed into what it asks for.
-//! Pure: run by the client before anything else; it reads no file.
+//! The command line of `cos`, also when called as rsh or ssh, parsed into the action that it asks
+//! for. Pure: runs in the client before anything else, and must not read files.
 //!
-//! Flags may stand before the host and after it, up to the first word of the
-//! command or `--`, as ssh and the BSD rsh take them. The command's words are
-//! kept as they are, byte for byte, and never quoted again.
+//! Flags may precede and follow the host, up to the first word of the command or `--`, as in ssh
+//! and the BSD rsh. The command's words are kept unchanged, byte for byte, and never quoted again.
 
 use std::ffi::{OsStr, OsString};
 
@@ -54,7 +53,7 @@ fn parse_cos(args: &[OsString]) -> Result<Action, Fault> {
     }
 }
 
-/// `cos help`, of a subcommand or of all.
+/// Parses `cos help`, for one subcommand or for all.
 fn parse_help(args: &[OsString]) -> Result<Action, Fault> {
     let word = args.first().map(|word| word.to_string_lossy());
     let personality = match word.as_deref() {
@@ -80,7 +79,7 @@ fn parse_run(
     let table = flags::of(personality);
     let before = parser.take(personality, table, args)?;
     let (host, words) = match before.rest.split_first() {
-        // After "--" before the host nothing is a flag any more, as in ssh.
+        // After "--" before the host no word is a flag, as in ssh.
         Some((host, rest)) if before.terminated => (Some(host), rest),
         Some((host, rest)) => (Some(host), parser.take(personality, table, rest)?.rest),
         None => (None, before.rest),

@@ -112,7 +112,7 @@ fn every_flag_is_in_the_help() {
     }
 }
 
-/// As cosadm and cosserver take them.
+/// In the forms that cosadm and cosserver accept.
 #[test]
 fn help_and_the_version_by_a_letter_or_a_word() {
     for (line, long) in [

@@ -1,11 +1,11 @@
-//! ssh's command line, in the faces of rsh and ssh: what acts, what is passed over, what is
-//! refused, and what goes on to ssh itself.
+//! ssh's command line, called as rsh and as ssh: what acts, what is ignored, what is refused, and
+//! what is given to ssh itself.
 
 use super::tests::{call, complaint, parsed};
 use crate::client::call::*;
 use std::num::NonZeroU16;
 
-/// A later value was taken where it is another kind of setting than the first.
+/// Regression: a later value was used if it was another kind of setting than the first.
 #[test]
 fn of_two_values_of_an_option_the_first_counts() {
     for (first, second) in [
@@ -96,7 +96,7 @@ fn forwardings_are_refused_but_by_ssh_itself() {
     let of_rsh = call(&["cosrsh", "-L", "hostb", "x"]);
     assert_eq!((of_rsh.of_ssh.refused, of_rsh.for_ssh.len()), (None, 0));
     assert!(complaint(&["ssh", "-Q", "cipher"]).starts_with("-Q cipher: "));
-    // What was meant for ssh's is told as such, and an address is a host.
+    // A value for ssh's -L is reported as such, and an address is a host.
     for value in ["8080:localhost:80", "127.0.0.1:8080:x:80", "1:[::1]:80"] {
         for line in [&["cosrsh"][..], &["cos", "run"]] {
             let told = complaint(&[line, &["-L", value, "hostb", "x"]].concat());
@@ -123,7 +123,7 @@ fn jumps() {
     assert_eq!(of("[2001:db8::1]"), ["2001:db8::1"]);
     assert_eq!(of("none"), [""; 0]);
     assert_eq!(jumps(&["ssh", "-oProxyJump=a,b", "hostb", "x"]), ["a", "b"]);
-    // The flag counts, and not the option.
+    // The flag counts, not the option.
     assert_eq!(
         jumps(&["ssh", "-oProxyJump=a", "-J", "none", "hostb", "x"]),
         [""; 0]

@@ -26,7 +26,7 @@ pub(super) fn complaint(line: &[&str]) -> String {
     }
 }
 
-/// Host, user, port and words of a call that is otherwise plain.
+/// Returns host, user, port and words of a call that is otherwise plain.
 fn gist(line: &[&str]) -> (String, String, u16, Vec<String>) {
     let call = call(line);
     let user = call.user.as_ref().map_or("", |u| u.as_str()).to_owned();
@@ -198,7 +198,7 @@ fn scp() {
         "scp -t dir",
     ];
     is(&line, "hostb", "jo", 0, &["scp -t dir"]);
-    // As in ssh, nothing is a flag after "--", not even behind the host.
+    // As in ssh, no word is a flag after "--", not even after the host.
     is(
         &["cosrsh", "--", "hostb", "-l", "--", "x"],
         "hostb",
@@ -299,7 +299,7 @@ fn users() {
         gist(&["cosrsh", "jo@example.org@hostb", "x"]).1,
         "jo@example.org"
     );
-    // As in ssh the first of -l and -o counts, and what stands before @ last.
+    // As in ssh, the first of -l and -o counts, and the user before @ has the lowest precedence.
     assert_eq!(gist(&["cosrsh", "-l", "a", "b@hostb", "x"]).1, "a");
     assert_eq!(gist(&["cosrsh", "-l", "a", "hostb", "-l", "b", "x"]).1, "a");
     assert_eq!(gist(&["cosrsh", "-oUser=a", "b@hostb", "x"]).1, "a");
@@ -438,7 +438,7 @@ fn help_and_version() {
         let Action::Tell(text) = parsed(line).unwrap() else {
             panic!("{line:?}")
         };
-        // Every flag of the table is in it.
+        // The text has every flag of the table.
         for f in flags::of(personality).iter().copied().flatten() {
             assert!(text.contains(&format!("-{}", f.name())), "{}", f.name());
         }

@@ -1,5 +1,5 @@
-//! Who answers a prompt: a descriptor (`--password-fd`), a program (`COS_ASKPASS`), the
-//! person at the terminal. Run by the client.
+//! Sources of the answers to prompts: a descriptor (`--password-fd`), a program (`COS_ASKPASS`), or
+//! the user at the terminal. Runs in the client.
 
 use std::env;
 use std::fs::File;
@@ -20,11 +20,11 @@ use crate::sys::client_terminal::{self, Terminal};
 /// Answers prompts.
 pub struct Asker {
     from: Source,
-    /// Nobody is asked by himself: what there is no answer for fails.
+    /// Do not ask the user: a prompt without another source of answers fails.
     batch: bool,
-    /// Who logs in, and where: `USER@HOST`.
+    /// The login as `USER@HOST`.
     who: String,
-    /// What would have made asking needless.
+    /// What would have made the prompt unnecessary.
     else_by: Option<Fault>,
 }
 
@@ -34,11 +34,11 @@ enum Source {
 }
 
 impl Asker {
-    /// Whoever the caller has named. `batch`: no person is to be asked. `who`: who logs in
-    /// where, as `USER@HOST`; a person is told.
+    /// Returns an asker that reads from the source the caller has named. `batch`: never ask the
+    /// user. `who`: the login as `USER@HOST`, shown in each prompt.
     ///
     /// # Errors
-    /// There is no such descriptor.
+    /// The descriptor is not open.
     pub fn new(password_fd: Option<i32>, batch: bool, who: String) -> Result<Self, Fault> {
         let from = match password_fd {
             None => Source::Anybody,
@@ -57,20 +57,22 @@ impl Asker {
         })
     }
 
-    /// Says what is missing for going on without a question, for when nobody answers it.
+    /// Records what is missing to continue without a prompt. It is reported if the prompt stays
+    /// unanswered.
     pub fn would_not_ask(&mut self, but: Fault) {
         self.else_by = Some(but);
     }
 
-    /// What is missing for going on without a question, where something is known of it.
+    /// Returns what is missing to continue without a prompt, if known.
     pub(super) fn otherwise(&self) -> Option<Fault> {
         self.else_by.clone()
     }
 
-    /// The answers to the prompts among these texts. `host`: its connection.
+    /// Returns the answers to the prompts among these texts, and prints the other texts. `host`:
+    /// the host's connection.
     ///
     /// # Errors
-    /// Nobody answers, or the host does not wait for the person at the terminal.
+    /// There is no answer, or the host does not wait for the user at the terminal.
     pub(super) fn answer(
         &mut self,
         texts: &[Text],
@@ -87,7 +89,7 @@ impl Asker {
         Answers::new(answers).map_err(|m: Malformed| Fault::new(m.to_string()))
     }
 
-    /// The answer to one prompt.
+    /// Returns the answer to one prompt.
     ///
     /// # Errors
     /// As [`Self::answer`].
@@ -106,7 +108,7 @@ impl Asker {
             return client_terminal::read_line(file, REPLY).map_err(|e| failed(&who, &e));
         }
         if let Some(program) = env::var_os("COS_ASKPASS").filter(|p| !p.is_empty()) {
-            // It begins with who logs in where, and so is no option to it.
+            // The argument begins with USER@HOST, so the program cannot take it for an option.
             let argument = format!("{}: {prompt}", self.who);
             let answer = client_terminal::by_program(&program, &argument, REPLY);
             return answer.map_err(|e| failed(&format!("{}", program.to_string_lossy()), &e));
@@ -134,22 +136,21 @@ impl Asker {
         Terminal::open().map_err(|_| nobody())
     }
 
-    /// Whether a person may be asked: nobody has said that none is there, or named where
-    /// the answers are.
+    /// Whether the user may be asked: not in batch mode, and no descriptor was named.
     pub const fn may_ask_a_person(&self) -> bool {
         !self.batch && matches!(self.from, Source::Anybody)
     }
 
-    /// The terminal, for what no descriptor and no program answers: none where nobody is
-    /// at it, or nobody is to be asked.
+    /// Opens the terminal, for questions that no descriptor or program answers. `None`: there is no
+    /// terminal, or batch mode.
     pub(super) fn person(&self) -> Option<Terminal> {
         (!self.batch).then(Terminal::open).and_then(Result::ok)
     }
 
-    /// Asks for yes or no at the terminal, never a program and never in batch.
+    /// Asks for yes or no at the terminal. Never runs a program, and never asks in batch mode.
     ///
     /// # Errors
-    /// There is nobody to ask.
+    /// There is no terminal, or the user may not be asked.
     pub fn confirm(&self, question: &str) -> Result<bool, Fault> {
         let interactive = self.may_ask_a_person();
         let terminal = interactive.then(|| self.person()).flatten();
@@ -174,7 +175,8 @@ impl Asker {
     }
 }
 
-/// A line that may be seen, unless the host, by its connection, does not wait for it.
+/// Reads a line with echo. Fails if the host's connection becomes readable first: the host no
+/// longer waits.
 pub(super) fn shown_line(
     terminal: &mut Terminal,
     prompt: &str,
@@ -185,9 +187,9 @@ pub(super) fn shown_line(
     line.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
 }
 
-/// A line that is not shown, unless the host, by its connection, does not wait for it. A
-/// signal that would end or stop the client does so once the terminal is as it was; when
-/// it goes on, it asks again.
+/// Reads a line without echo. Fails if the host's connection becomes readable first: the host no
+/// longer waits. A signal that would end or stop the client is delivered after the terminal is
+/// restored. If the client continues, it asks again.
 pub(super) fn hidden_line(
     terminal: &mut Terminal,
     prompt: &str,
@@ -207,7 +209,7 @@ pub(super) fn hidden_line(
     }
 }
 
-/// What a host has to tell, line by line: on standard error, never on standard output.
+/// Prints a host's text line by line on standard error, never on standard output.
 pub(super) fn tell(text: &Text) {
     let words = text.words.strip_suffix('\n').unwrap_or(&text.words);
     for line in words.split('\n') {
@@ -215,12 +217,12 @@ pub(super) fn tell(text: &Text) {
     }
 }
 
-/// A prompt for a person, who is told of whom it is.
+/// A prompt for the user, preceded by the host or login that it belongs to.
 pub(super) fn prompted(who: &str, prompt: &Text) -> String {
     format!("{who}: {}", shown(&prompt.words))
 }
 
-/// Why there is no answer.
+/// Returns why there is no answer.
 pub(super) fn why(e: &io::Error) -> String {
     if e.kind() == io::ErrorKind::UnexpectedEof {
         "there is no answer left".to_owned()
@@ -231,7 +233,7 @@ pub(super) fn why(e: &io::Error) -> String {
     }
 }
 
-/// A prompt of more than one line, without what could steer a terminal.
+/// Returns a prompt of one or more lines, without characters that could control a terminal.
 fn shown(words: &str) -> String {
     let lines: Vec<String> = words.split('\n').map(words::shown).collect();
     lines.join("\n")

@@ -1,5 +1,5 @@
-//! By what a host is to believe us: the hash under a cookie that we may read, what the
-//! signer of this host says for us, or what PAM asks. Run by the client.
+//! How the client authenticates to a host: by the hash under a cookie that it may read, by this
+//! host's signer, or by PAM. Runs in the client.
 
 use super::signer::LocalSigner;
 use crate::fault::Fault;
@@ -10,58 +10,58 @@ use crate::protocol::proof::{self, Claim, Side};
 use crate::protocol::request::Request;
 use crate::secret::{KeyPair, PublicKey, Secret};
 
-/// What we ask of a host.
+/// The request to a host.
 pub struct Question {
-    /// What is asked, in its fields.
+    /// The request, in its fields.
     pub asked: Request,
-    /// The same as the bytes that we should send ourselves.
+    /// The same as bytes, for a request that we send without a signer.
     pub request: Vec<u8>,
-    /// The encoding of the command's words, or of these and the variables, where it must follow.
+    /// The encoding of the command's words, or of these and the variables, if it must follow.
     pub follows: Option<Vec<u8>>,
 }
 
-/// Who we are to a host, and how we know it.
+/// Our identity to a host, and its own.
 #[derive(Clone, Copy)]
 pub struct Credentials<'a> {
-    /// The name by which it knows us.
+    /// Our name at the host.
     pub caller: &'a str,
-    /// The name that it has for itself.
+    /// The host's name for itself.
     pub server: &'a str,
     /// Our machine key.
     pub machine: &'a KeyPair,
-    /// Its public key.
+    /// The host's public key.
     pub pin: &'a PublicKey,
-    /// The secret that only we two have.
+    /// The secret that only we and the host have.
     pub cookie: &'a Secret,
 }
 
-/// By what a host is to believe us.
+/// How a host authenticates us.
 #[derive(Clone, Copy)]
 pub enum AuthMethod<'a> {
-    /// The hash under the cookie that only we two have.
+    /// The hash under the cookie that only we and the host have.
     Hash(Credentials<'a>),
-    /// What this host's signer says for us, of the host with this public key, under the
-    /// cookie of this number.
+    /// The statement of this host's signer, for the host with this public key, under the cookie of
+    /// this number.
     Vouch(&'a LocalSigner, &'a PublicKey, u8),
-    /// What it asks, once it has proven to have this public key. Our own key is the
-    /// first.
+    /// The answers to the host's prompts, once it has proven to have this public key. Our own key
+    /// is the first.
     Password(&'a KeyPair, &'a PublicKey),
-    /// Our own key, the first, and nothing else: what a machine is registered by.
+    /// Only our own key, the first. A machine is registered by it.
     Machine(&'a KeyPair, &'a PublicKey),
 }
 
-/// What the opening shows a host.
+/// What the opening shows to a host.
 pub(super) struct Shown {
     /// The request's exact bytes.
     pub(super) request: Vec<u8>,
     /// Mechanism and proof.
     pub(super) credential: Credential,
-    /// The proof that the host must answer with, where it has to prove itself by that.
+    /// The proof that the host must answer with, if it must authenticate by one.
     pub(super) expected: Option<[u8; 32]>,
 }
 
 impl Shown {
-    /// Of somebody who proves nothing but his own key.
+    /// Returns what a client shows that proves nothing but its own key.
     fn unproven(question: &Question, credential: Credential) -> Self {
         Self {
             request: question.request.clone(),
@@ -72,7 +72,7 @@ impl Shown {
 }
 
 impl<'a> AuthMethod<'a> {
-    /// Our own key, and the host's.
+    /// Returns our own key, and the host's.
     pub const fn keys(&self) -> (&'a KeyPair, &'a PublicKey) {
         match self {
             Self::Hash(who) => (who.machine, who.pin),
@@ -81,13 +81,12 @@ impl<'a> AuthMethod<'a> {
         }
     }
 
-    /// Whether it is not worth a connection: the signer has said that it has no such
-    /// cookie.
+    /// Whether it is not worth a connection: the signer has said that it has no such cookie.
     pub fn is_in_vain(&self) -> bool {
         matches!(self, Self::Vouch(signer, _, which) if !signer.has(*which))
     }
 
-    /// What to show a host that has drawn this nonce.
+    /// Returns what to show to a host that has drawn this nonce.
     ///
     /// # Errors
     /// The signer refuses, or there is none.

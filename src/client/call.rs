@@ -11,8 +11,7 @@ use crate::config::linger::Linger;
 use crate::config::name::UserName;
 use crate::config::words::shell_word;
 
-/// How long connecting to one address may take, and then the server's hello,
-/// unless told otherwise.
+/// The default limit for connecting to one address, and then for the server's hello.
 pub const CONNECT_TIMEOUT: ConnectTime = ConnectTime::Each(Duration::from_secs(10));
 
 /// How long connecting may take.
@@ -20,8 +19,8 @@ pub const CONNECT_TIMEOUT: ConnectTime = ConnectTime::Each(Duration::from_secs(1
 pub enum ConnectTime {
     /// Each address, and then the host's hello.
     Each(Duration),
-    /// All of them together, as ssh has it: `-o ConnectTimeout`. The look-up of a name has
-    /// the resolver's own times.
+    /// All of them together, as in ssh: `-o ConnectTimeout`. Resolving a name has the resolver's
+    /// own limits.
     Together(Duration),
 }
 
@@ -32,7 +31,7 @@ pub enum Action {
     Run(Box<Call>),
     /// Log in to a host and start an application there.
     Gui(Box<Call>),
-    /// Have this machine registered at a host's doors.
+    /// Register this machine at a host's inner door.
     Enrol(Box<Call>),
     /// Show this machine's key.
     ShowKey(ShowKey),
@@ -44,80 +43,80 @@ pub enum Action {
     Tell(String),
     /// Print this text on standard error, as `ssh -V` does.
     TellError(String),
-    /// Exit with status 0 at once: git asks whether we take ssh's flags.
+    /// Exit with status 0 at once: git asks whether we accept ssh's flags.
     Probe,
 }
 
-/// What is to be shown of this machine's own key.
+/// What to show of this machine's own key.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ShowKey {
-    /// The configuration folder, where one was given.
+    /// The configuration folder, if given.
     pub folder: Option<PathBuf>,
-    /// Whether as JSON.
+    /// Whether to print JSON.
     pub json: bool,
 }
 
 /// A command to run on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// The host as it was written, without a user before it.
+    /// The host as it was written, without the user.
     pub host: String,
     /// The host to connect to in place of its addresses (`-o HostName`).
     pub host_name: Option<String>,
-    /// The remote user, where one was given.
+    /// The remote user, if given.
     pub user: Option<UserName>,
-    /// The port, where one was given.
+    /// The port, if given.
     pub port: Option<NonZeroU16>,
-    /// Whether standard input is left alone.
+    /// Whether standard input is not read.
     pub no_input: bool,
-    /// The only family of addresses to use, where one was given.
+    /// The only family of addresses to use, if given.
     pub family: Option<Family>,
-    /// Whether to tell each step.
+    /// Whether to report each step.
     pub verbose: bool,
-    /// The configuration folder, where one was given.
+    /// The configuration folder, if given.
     pub folder: Option<PathBuf>,
     /// How long connecting may take.
     pub connect_timeout: ConnectTime,
-    /// A host that has become unreachable is noticed within twice so many seconds (0: not).
+    /// An unreachable host is detected within twice this many seconds (0: never).
     pub keep_alive: u32,
-    /// Variables to pass besides those that always go along, by name or by a pattern.
+    /// Variables to pass besides those that are always passed, by name or by pattern.
     pub send_env: Vec<String>,
-    /// Variables to set for the command, which pass as those do.
+    /// Variables to set for the command, which are passed in the same way.
     pub set_env: Vec<(String, String)>,
-    /// The quiet time after the command's end, where one was given.
+    /// The quiet time after the command's end, if given.
     pub linger: Option<Linger>,
-    /// The command's words, any bytes but NUL. There may be none in the faces of rsh and ssh, and
-    /// there are none at a registration.
+    /// The command's words, any bytes but NUL. They may be empty for rsh and ssh, and are empty at
+    /// a registration.
     pub words: Vec<Vec<u8>>,
     /// Whether the only word names a subsystem.
     pub subsystem: bool,
-    /// Flags that mean nothing to us but something to ssh, as ssh takes them.
+    /// Flags that mean nothing to us but something to ssh, in ssh's form.
     pub for_ssh: Vec<String>,
-    /// Where an application is to be displayed, where that was said.
+    /// Where to display an application, if given.
     pub display: Option<Display>,
-    /// The descriptor that has the answers to prompts, where one was given.
+    /// The descriptor to read the answers to prompts from, if given.
     pub password_fd: Option<i32>,
-    /// Whether the application is left running by itself.
+    /// Whether the application is left running (detached).
     pub detach: bool,
-    /// Whether no person is to be asked.
+    /// Whether the user must not be asked.
     pub batch: bool,
-    /// The name to be registered by, where one was given.
+    /// The name to register, if given.
     pub name: Option<String>,
     /// Whether to go to the background once the host has accepted.
     pub background: bool,
-    /// The file for our own lines, where one was given.
+    /// The file for our own lines, if given.
     pub log: Option<PathBuf>,
-    /// Where the connection comes from.
+    /// The source of the connection.
     pub source: Source,
     /// The hosts to connect through, the nearest first.
     pub jumps: Vec<Destination>,
-    /// `cos` on the hosts in between, where its path was given.
+    /// The path of `cos` on the hosts in between, if given.
     pub jump_program: Option<String>,
-    /// What ssh's flags ask for besides.
+    /// What ssh's flags ask for in addition.
     pub of_ssh: OfSsh,
 }
 
-/// Where a connection comes from, where that was said.
+/// The source of a connection, if given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Source {
     /// An address, or a name that has one.
@@ -126,7 +125,7 @@ pub struct Source {
     pub interface: Option<String>,
 }
 
-/// What ssh's flags ask for that has no other place.
+/// What ssh's flags ask for that has no other field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OfSsh {
     /// Whether the program was called as `ssh`.
@@ -145,9 +144,9 @@ pub struct OfSsh {
     pub command: Option<String>,
     /// The port that standard input and output are connected to (`-W`).
     pub stdio_to: Option<Destination>,
-    /// A flag that cannot be honored, and why.
+    /// Why a flag cannot be honored.
     pub refused: Option<String>,
-    /// What is wrong with options that are not known.
+    /// What is wrong with unknown options.
     pub unknown: Vec<String>,
 }
 
@@ -160,7 +159,7 @@ pub enum Family {
     V6,
 }
 
-/// Whose command line it is.
+/// The program or subcommand that a command line belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Personality {
     /// `cos`, with subcommands.
@@ -180,8 +179,8 @@ pub enum Personality {
 }
 
 impl Call {
-    /// The command that has this machine registered at the same host, in backquotes, to be
-    /// typed as it is: with the folder and the port that were named.
+    /// Returns the command that registers this machine at the same host, in backquotes, ready to be
+    /// typed: with the folder and the port that were named.
     pub(super) fn enrolment(&self) -> String {
         let folder = self.folder.as_ref();
         let folder = folder.map(|f| format!(" -C {}", shell_word(&f.to_string_lossy())));
@@ -192,7 +191,7 @@ impl Call {
 }
 
 impl Personality {
-    /// The face of a program's name, argv[0].
+    /// Returns the personality for a program's name, argv[0].
     pub fn of(program: &OsStr) -> Self {
         match Path::new(program).file_name().map(OsStr::as_bytes) {
             Some(b"cosrsh" | b"rsh") => Self::Rsh,
@@ -201,7 +200,7 @@ impl Personality {
         }
     }
 
-    /// The program as it is called for this face.
+    /// Returns the program as it is called for this personality.
     pub(super) const fn program(self) -> &'static str {
         match self {
             Self::Cos => "cos",

@@ -1,5 +1,5 @@
-//! What a call of ssh's command line runs where cosserver answers: the words that were given, or
-//! what stands for them; and what it cannot have. Run by the client, once it is known that the
+//! The command of a call with ssh's command line where cosserver answers: the given words or their
+//! replacement, and errors for what is not available. Runs in the client, once it is known that the
 //! host is not reached by ssh itself.
 
 use std::borrow::Cow;
@@ -10,10 +10,10 @@ use super::messages;
 use crate::fault::Fault;
 use crate::protocol::request::LOGIN_SHELL;
 
-/// The call with the words that are to run. Tells what is passed over.
+/// Returns the call with the words to run. Reports what is ignored.
 ///
 /// # Errors
-/// It asks for what there is not.
+/// It asks for something that is not available.
 pub(super) fn settle(call: &Call) -> Result<Cow<'_, Call>, Fault> {
     let asked = &call.of_ssh;
     if let Some(refused) = &asked.refused {
@@ -41,7 +41,7 @@ pub(super) fn settle(call: &Call) -> Result<Cow<'_, Call>, Fault> {
     }))
 }
 
-/// The words that stand for the command. `None`: those that were given.
+/// Returns the words that replace the command. `None`: the given words.
 fn words(call: &Call) -> Result<Option<Vec<Vec<u8>>>, Fault> {
     let asked = &call.of_ssh;
     if let Some(target) = &asked.stdio_to {

@@ -1,8 +1,8 @@
-//! `cos connect`: connects standard input and output to a TCP port, for a client that goes
-//! through this host (`-J`). Run by the client; it reads no configuration, and says nothing of
-//! its own on the stream.
+//! `cos connect`: connects standard input and output to a TCP port, for a client that goes through
+//! this host (`-J`). Runs in the client. It reads no configuration, and must write nothing of its
+//! own to the stream.
 //!
-//! One thread, one poll. Of each direction at most one block is held.
+//! One thread and one poll. It holds at most one block of each direction.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
@@ -22,9 +22,9 @@ use crate::fault::Fault;
 use crate::sys::socket::{is_lost, receive, send};
 use crate::sys::unsent::{Outlook, Unsent};
 
-/// What is read at once, bytes.
+/// The most that is read at once, bytes.
 const BLOCK: usize = 64 * 1024;
-/// How often the socket is looked at while its peer has not acknowledged everything.
+/// How often the socket is checked while its peer has not acknowledged everything.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Connects, and carries both directions to their ends.
@@ -62,7 +62,7 @@ pub(super) fn walk(call: &Call) -> Result<u8, Fault> {
 
 struct Carrier {
     socket: TcpStream,
-    /// `None`: it has ended, and the socket has been told.
+    /// `None`: it has ended and the socket's write side is shut down, or the peer takes no more.
     input: Option<Input>,
     /// What the socket has not taken yet.
     to_socket: Vec<u8>,
@@ -70,11 +70,11 @@ struct Carrier {
     unsent: Unsent,
     /// The peer may not have acknowledged all that was sent.
     is_watched: bool,
-    /// When that was looked at.
+    /// When that was last checked.
     looked: Instant,
 }
 
-/// What a wait found.
+/// What a poll found.
 struct Ready {
     input: bool,
     socket: PollFlags,
@@ -89,7 +89,7 @@ impl Carrier {
             if ready.output {
                 self.output.drain().map_err(|e| of_output(&e))?;
             }
-            // What the socket has goes out first: its end is ours.
+            // Handle the socket's data first: its end ends the session.
             if ready.socket.intersects(!PollFlags::POLLOUT) && !self.output.has_backlog() {
                 match receive(self.socket.as_fd(), &mut block) {
                     Ok(0) => return Ok(()),
@@ -112,8 +112,8 @@ impl Carrier {
         }
     }
 
-    /// Ends a connection whose peer is gone. One that only reads nothing is left alone, which
-    /// the system by itself would end.
+    /// Ends a connection whose peer is gone. A peer that only reads nothing is left alone; the
+    /// system by itself would end that connection.
     fn look(&mut self) -> Result<(), Fault> {
         if !self.is_watched || self.looked.elapsed() < LOOK {
             return Ok(());
@@ -127,8 +127,8 @@ impl Carrier {
         Ok(())
     }
 
-    /// Waits until something can be done. There is no limit: a session may be silent for long,
-    /// and a peer that is gone is noticed by the keep-alive.
+    /// Waits until something can be done. There is no limit: a session may be silent for long, and
+    /// the keep-alive detects a peer that is gone.
     fn wait(&self) -> Result<Ready, Fault> {
         let may_read = self.to_socket.is_empty();
         let has_backlog = self.output.has_backlog();
@@ -168,7 +168,7 @@ impl Carrier {
         match input.read(&mut [IoSliceMut::new(block)]) {
             Ok(0) => {
                 self.input = None;
-                // A peer that is gone is found out by reading.
+                // Reading detects a peer that is gone.
                 let _ = self.socket.shutdown(Shutdown::Write);
                 Ok(())
             }
@@ -190,7 +190,7 @@ impl Carrier {
             }
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
             Err(e) if is_lost(e) => {
-                // What it has said before is heard first.
+                // Read first what the peer has sent before.
                 self.input = None;
                 self.to_socket = Vec::new();
                 Ok(())

@@ -1,8 +1,8 @@
-//! Connecting: the addresses of a host in their order, each with its time, and
-//! the Hello sent as soon as one of them answers. Run by the client.
+//! Connecting: tries the addresses of a host in order, each with its time limit, and sends the
+//! Hello as soon as one of them answers. Runs in the client.
 //!
-//! Connecting is begun before anything else is done, so that the network and
-//! the server work while we see what we can and read our keys.
+//! Connecting starts before anything else, so that the network and the server work while the client
+//! detects the CPU's features and reads its keys.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -21,20 +21,20 @@ use crate::fault::Fault;
 use crate::sys::socket::{notice_loss, prepare};
 
 pub(super) const REFUSED: &str = "connection refused";
-/// What is to be looked at where the port that was refused should be cosserver's.
+/// What to check if the port that refused should be cosserver's.
 pub(super) const IS_IT_THERE: &str = "; is cosserver running there, and is this its port?";
 
-/// The times of a connection.
+/// The time limits of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
     /// How long connecting may take.
     pub connect: ConnectTime,
-    /// A host that has become unreachable is noticed within twice so many seconds (0: not).
+    /// An unreachable host is detected within twice this many seconds (0: never).
     pub keep_alive: u32,
 }
 
 impl Times {
-    /// Those that the command line says.
+    /// Returns the limits that the command line sets.
     pub const fn of(call: &Call) -> Self {
         Self {
             connect: call.connect_timeout,
@@ -42,7 +42,7 @@ impl Times {
         }
     }
 
-    /// How long one address, or the host's hello, may take by itself.
+    /// How long one address, or the host's hello, may take.
     const fn each(&self) -> Duration {
         match self.connect {
             ConnectTime::Each(time) | ConnectTime::Together(time) => time,
@@ -53,33 +53,32 @@ impl Times {
 /// A connection that is being made.
 pub struct Dialing<'a> {
     times: Times,
-    /// When all of it must be over, the host's hello too, where the user has said how long
-    /// it may take.
+    /// When everything must be done, including the host's hello, if the user has set a limit.
     until: Option<Instant>,
     left: std::slice::Iter<'a, SocketAddr>,
-    /// Where it comes from, where that was said: one for each family.
+    /// The source addresses, if given: one for each family.
     sources: &'a [SocketAddr],
     attempt: Option<Attempt>,
     /// Whether the port need not be cosserver's.
     any_port: bool,
-    /// Why it failed, and at which addresses so.
+    /// Why the attempts failed, each reason with its addresses.
     failures: Vec<(String, Vec<SocketAddr>)>,
 }
 
-/// A connection that has been made, with the Hello sent.
+/// An established connection, with the Hello sent.
 pub struct Dialed {
     /// The socket; nonblocking.
     pub socket: TcpStream,
-    /// Where it leads.
+    /// The peer.
     pub peer: Peer,
-    /// What carries it, where it leads through other hosts.
+    /// What carries the connection, if it goes through other hosts.
     pub jump: Option<Jump>,
     timeout: Duration,
     until: Option<Instant>,
 }
 
 impl Dialed {
-    /// A connection that stands already.
+    /// Returns a connection over this established socket.
     #[cfg(test)]
     pub(super) const fn of(socket: TcpStream, address: SocketAddr, timeout: Duration) -> Self {
         Self {
@@ -91,7 +90,7 @@ impl Dialed {
         }
     }
 
-    /// A connection through other hosts, whose hello may take so long.
+    /// Returns a connection through other hosts, with this limit for the hello.
     pub(super) const fn through(
         socket: TcpStream,
         peer: Peer,
@@ -120,20 +119,21 @@ struct Attempt {
     socket: TcpStream,
     address: SocketAddr,
     until: Instant,
-    /// How long it is until then.
+    /// The time that the attempt has in all.
     time: Duration,
     keep_alive: u32,
     greeted: bool,
 }
 
 impl<'a> Dialing<'a> {
-    /// Begins to connect to the first address that does not fail at once: each has so long
-    /// or, where the user has set that time, all of them together with the host's hello.
+    /// Starts to connect to the first address that does not fail at once. Each address has its own
+    /// time limit. If the user has set the limit, it covers all addresses and the host's hello.
     pub fn begin(addresses: &'a [SocketAddr], times: Times) -> Self {
         Self::begin_from(addresses, &[], times)
     }
 
-    /// The same, from the one of these addresses that is of the same family, if there are any.
+    /// As [`Self::begin`], from the one of these source addresses that is of the same family, if
+    /// any are given.
     pub fn begin_from(
         addresses: &'a [SocketAddr],
         sources: &'a [SocketAddr],
@@ -157,7 +157,7 @@ impl<'a> Dialing<'a> {
         dialing
     }
 
-    /// The same to a port that need not be cosserver's.
+    /// Allows a port that need not be cosserver's.
     pub fn to_any_port(self) -> Self {
         Self {
             any_port: true,
@@ -165,7 +165,7 @@ impl<'a> Dialing<'a> {
         }
     }
 
-    /// Sends the Hello, if the connection stands already.
+    /// Sends the Hello if the connection is already established.
     pub fn greet(&mut self, hello: &[u8]) {
         if let Some(mut attempt) = self.attempt.take() {
             match attempt.greet(hello) {
@@ -178,11 +178,11 @@ impl<'a> Dialing<'a> {
         }
     }
 
-    /// Waits until the connection stands, trying one address after the other,
-    /// and sends the Hello.
+    /// Waits until the connection is established, trying one address after the other, and sends the
+    /// Hello.
     ///
     /// # Errors
-    /// Nobody answered at any of them; the fault says why for each.
+    /// No address answered; the fault gives the reason for each.
     pub fn finish(mut self, hello: &[u8]) -> Result<Dialed, Fault> {
         while let Some(mut attempt) = self.attempt.take() {
             match attempt.finish(hello) {
@@ -225,7 +225,7 @@ impl<'a> Dialing<'a> {
         }
     }
 
-    /// Why there is no connection, for each of the addresses.
+    /// Returns why there is no connection, for each of the addresses.
     fn fault(self) -> Fault {
         let failures = self.failures.into_iter().map(|(why, addresses)| {
             let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
@@ -239,19 +239,19 @@ impl<'a> Dialing<'a> {
     }
 }
 
-/// Why an attempt failed that had so much time.
+/// Returns why an attempt with this time limit failed.
 fn why(e: &io::Error, time: Duration) -> String {
     if e.kind() == io::ErrorKind::ConnectionRefused {
         return REFUSED.to_owned();
     }
-    // Ours, and not the system's own.
+    // Our own timeout, not the system's.
     if e.kind() == io::ErrorKind::TimedOut && e.raw_os_error().is_none() {
         return format!("no answer within {} s; is the host up?", seconds(time));
     }
     plainly(e)
 }
 
-/// Seconds as a person would say them: to a tenth where there are few.
+/// Formats seconds for the user: with tenths below ten.
 fn seconds(time: Duration) -> String {
     let tenths = time.as_millis().saturating_add(50) / 100;
     match (tenths / 10, tenths % 10) {
@@ -298,8 +298,8 @@ impl Attempt {
         })
     }
 
-    /// Sends the Hello, if the connection stands. It is shorter than any
-    /// socket's empty buffer.
+    /// Sends the Hello if the connection is established. It is shorter than any socket's empty
+    /// buffer.
     fn greet(&mut self, hello: &[u8]) -> io::Result<()> {
         if self.greeted {
             return Ok(());
@@ -310,7 +310,7 @@ impl Attempt {
                 notice_loss(self.socket.as_fd(), self.keep_alive)?;
             }
             Ok(_) => return Err(io::ErrorKind::WriteZero.into()),
-            // Linux says so of a socket that is still connecting.
+            // Linux returns this for a socket that is still connecting.
             Err(e) if is_for_later(&e) || e.kind() == io::ErrorKind::NotConnected => {}
             Err(e) => return Err(e),
         }
@@ -329,14 +329,14 @@ impl Attempt {
     }
 }
 
-/// Waits until a socket is ready for one of these, or something happened to it.
+/// Waits until a socket has one of these events, an error or a hang-up.
 ///
 /// # Errors
-/// `TimedOut` where nothing happened until then.
+/// `TimedOut` if nothing happens until then.
 pub fn wait_for(socket: &TcpStream, events: PollFlags, until: Instant) -> io::Result<()> {
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        // A whole millisecond at least, so that no wait becomes a busy one.
+        // At least a whole millisecond, so that no wait becomes a busy loop.
         let timeout = PollTimeout::try_from(left.saturating_add(Duration::from_millis(1)))
             .unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(socket.as_fd(), events)], timeout) {
@@ -348,7 +348,7 @@ pub fn wait_for(socket: &TcpStream, events: PollFlags, until: Instant) -> io::Re
     }
 }
 
-/// Whether something can be read from a connection now, be it its end.
+/// Whether a connection can be read now; its end counts too.
 pub fn has_news(socket: BorrowedFd<'_>) -> bool {
     let mut ready = [PollFd::new(socket, PollFlags::POLLIN)];
     matches!(poll(&mut ready, PollTimeout::ZERO), Ok(1))

@@ -1,4 +1,4 @@
-//! Addresses that refuse, are silent or are not tried, and what is said of them.
+//! Addresses that refuse, are silent or are not tried, and the messages about them.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -76,10 +76,10 @@ fn a_connect_timeout_is_for_all_addresses_and_the_hello_together() {
     assert_eq!(told, not_tried);
 }
 
-/// It once said "no answer within 3 s" of an address that had one second, or none.
+/// Regression: the message was "no answer within 3 s" for an address that had one second, or none.
 #[test]
 fn an_address_that_was_not_tried_is_not_said_to_be_silent() {
-    // A listener that has no room for another connection answers none.
+    // A listener without room for another connection answers none.
     let flags = SockFlag::SOCK_CLOEXEC;
     let listener = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();

@@ -1,9 +1,9 @@
-//! Who answers the inner door (seed 002), which asks an unknown machine for a name or for
-//! an activation password: what the command line of `cos enrol` says, else the person at
-//! the terminal. Run by the client.
+//! Answers the inner door (seed 002), which asks an unknown machine for a name or an activation
+//! password. The answer comes from the command line of `cos enrol`, else from the user at the
+//! terminal. Runs in the client.
 //!
-//! It never takes an answer that was meant for a login: a script's password must not
-//! become a guess at an activation password.
+//! Never uses an answer that was meant for a login: a script's password must not become a guess at
+//! an activation password.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -17,28 +17,28 @@ use crate::protocol::Malformed;
 use crate::protocol::prompt::{Answers, Asks, Text};
 use crate::sys::client_terminal::Terminal;
 
-/// The manager has given the name with the password (seed 002, steps 18 and 24).
+/// The manager gave the name with the password (seed 002, steps 18 and 24).
 const NAME_UNUSED: &str = "--name is not used: it asks for an activation password, and the name is the one \
     that its administrator gave with it, or USER@ADDRESS with the backdoor password";
 
-/// Who answers the inner door of a host.
+/// Answers the inner door of a host.
 pub struct Door<'a> {
     host: &'a str,
-    /// The command that has this machine registered, in backquotes.
+    /// The command that registers this machine, in backquotes.
     enrolment: String,
     by: By<'a>,
 }
 
 enum By<'a> {
-    /// The person at the terminal, where one may be asked.
+    /// The user at the terminal, if the user may be asked.
     Person(bool),
-    /// A registration: a name that was given, and whoever has the password.
+    /// A registration: the given name, and the source of the password.
     Enrolment(Option<&'a str>, &'a mut Asker),
 }
 
 impl<'a> Door<'a> {
-    /// That of a host that is called for something else: the person at the terminal
-    /// answers it, unless nobody `may_ask` one, who is told of that `enrolment`.
+    /// Returns the answers for a host that is called for another purpose. The user at the terminal
+    /// answers if `may_ask`. Otherwise the error names the `enrolment` command.
     pub const fn by_the_way(host: &'a str, enrolment: String, may_ask: bool) -> Self {
         let by = By::Person(may_ask);
         Self {
@@ -48,8 +48,8 @@ impl<'a> Door<'a> {
         }
     }
 
-    /// That of a host at which this machine is to be registered, by this name if it asks
-    /// for one.
+    /// Returns the answers for a host at which this machine is to be registered, with this name if
+    /// the host asks for one.
     pub const fn to_enrol(host: &'a str, name: Option<&'a str>, asker: &'a mut Asker) -> Self {
         Self {
             host,
@@ -58,11 +58,12 @@ impl<'a> Door<'a> {
         }
     }
 
-    /// The answer to its prompt, the last of these texts. `vouched`: it is the machine of
-    /// this host that it does not know, by whose signer we ask. `line`: the connection.
+    /// Returns the answer to the prompt, which is the last of these texts. `vouched`: this host's
+    /// signer signed the request, and the host does not know this host's machine key. `line`: the
+    /// connection.
     ///
     /// # Errors
-    /// Nobody answers, or the host does not wait for the person at the terminal.
+    /// There is no answer, or the host does not wait for the user at the terminal.
     pub(super) fn answer(
         &mut self,
         by: Asks,
@@ -105,7 +106,7 @@ impl<'a> Door<'a> {
                 asker.one(prompt, line)?
             }
         };
-        // A guess that cannot be right costs the next one time.
+        // Do not send an empty password: each wrong guess delays the next one.
         if reply.is_empty() {
             return Err(Fault::new(
                 "the activation password is empty; nothing was sent",
@@ -115,7 +116,8 @@ impl<'a> Door<'a> {
     }
 }
 
-/// What somebody can do who is not asked.
+/// Returns the error for an unknown machine whose user may not be asked, with the command that
+/// registers it.
 fn unknown(host: &str, enrolment: &str, vouched: bool) -> Fault {
     Fault::new(if vouched {
         format!(
@@ -128,7 +130,7 @@ fn unknown(host: &str, enrolment: &str, vouched: bool) -> Fault {
     })
 }
 
-/// A name that can be one, and that whoever has typed it finds correct.
+/// Reads a valid name that the user has confirmed.
 fn type_name(
     terminal: &mut Terminal,
     prompt: &str,
@@ -146,7 +148,7 @@ fn type_name(
     }
 }
 
-/// The question of the seed.
+/// Asks for confirmation, in the seed's words.
 fn is_correct(terminal: &mut Terminal, line: BorrowedFd<'_>) -> io::Result<bool> {
     loop {
         match shown_line(terminal, "Correct? (Y/N) ", line)?.as_slice() {

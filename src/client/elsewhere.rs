@@ -1,6 +1,6 @@
-//! A host that is reached by `ssh` or `rsh`: that program takes our place, with
-//! the command's words as they are. Pure but for [`become_program`]; run by the
-//! client where the host table says `method=ssh` or `method=rsh`.
+//! A host that is reached by `ssh` or `rsh`: that program replaces this one, with the command's
+//! words unchanged. Pure except for [`become_program`]. Runs in the client if the host table says
+//! `method=ssh` or `method=rsh`.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -14,17 +14,17 @@ use crate::config::hostinfo::Method;
 use crate::fault::Fault;
 use crate::sys::client_exec;
 
-/// The port that ssh has, where nobody names one.
+/// ssh's default port.
 const SSH_PORT: u16 = 22;
 
-/// The argument vector of the other program, its name first.
+/// Returns the argument vector of the other program, its name first.
 ///
-/// Where the line lists addresses, the first one is dialled. ssh is told it
-/// beside the name, so that the sections of its own configuration and the host
-/// keys that it knows stay those of the name; rsh has no words for that.
+/// If the line lists addresses, the first one is dialled. ssh gets it in addition to the name, so
+/// that it still uses the sections of its configuration and the known host keys of that name. rsh
+/// has no flag for that.
 ///
 /// # Errors
-/// No listed address is of the family that was asked for.
+/// No listed address is of the requested family.
 pub fn command_line(call: &Call, route: &Route) -> Result<Vec<OsString>, Fault> {
     let entry = &route.entry;
     let ssh = entry.method == Method::Ssh;
@@ -38,7 +38,7 @@ pub fn command_line(call: &Call, route: &Route) -> Result<Vec<OsString>, Fault> 
     if call.no_input {
         words.push("-n".into());
     }
-    // Before what was given: of two the first counts.
+    // Before the user's flags: ssh uses the first of two values.
     if let Some(user) = call.user.as_ref().or(entry.user.as_ref()) {
         words.extend(["-l".into(), user.as_str().into()]);
     }
@@ -57,7 +57,7 @@ pub fn command_line(call: &Call, route: &Route) -> Result<Vec<OsString>, Fault> 
     }
     let name = entry.name.as_str();
     let host = if ssh && route.has_address() {
-        // As ssh itself writes a host in known_hosts.
+        // The form that ssh itself uses for a host in known_hosts.
         let key_of = match port {
             None | Some(SSH_PORT) => name.to_owned(),
             Some(port) => format!("[{name}]:{port}"),
@@ -74,7 +74,7 @@ pub fn command_line(call: &Call, route: &Route) -> Result<Vec<OsString>, Fault> 
     if ssh {
         words.push("--".into());
     } else if let Some(first) = call.words.first().filter(|word| word.starts_with(b"-")) {
-        // Some read flags behind the host as well, another user's name among them.
+        // Some rsh programs also read flags after the host, including one for another user's name.
         let first = String::from_utf8_lossy(first).escape_debug().to_string();
         return Err(Fault::new(format!(
             "the host table says method=rsh, and rsh takes a command that begins with {first} \
@@ -86,7 +86,7 @@ pub fn command_line(call: &Call, route: &Route) -> Result<Vec<OsString>, Fault> 
     Ok(words)
 }
 
-/// What was asked for that rsh cannot do.
+/// Returns the flag of the call that rsh does not support.
 fn beyond_rsh(call: &Call) -> Option<&'static str> {
     let asked = [
         (call.background, "-f"),
@@ -102,7 +102,7 @@ fn beyond_rsh(call: &Call) -> Option<&'static str> {
     asked.into_iter().find_map(|(is, flag)| is.then_some(flag))
 }
 
-/// Becomes the other program. It returns only where that failed.
+/// Executes the other program. Returns only if that failed.
 pub fn become_program(call: &Call, route: &Route) -> Fault {
     let entry = &route.entry;
     if let Some(refused) = call
@@ -148,7 +148,7 @@ pub fn become_program(call: &Call, route: &Route) -> Fault {
     Fault::of(&program, why)
 }
 
-/// The executables of that name on the path, in its order.
+/// Returns the executables of that name on the path, in its order.
 fn search(name: &OsStr, path: Option<&OsStr>) -> impl Iterator<Item = PathBuf> {
     let path = path.unwrap_or(OsStr::from_bytes(b"/usr/bin:/bin"));
     let files: Vec<PathBuf> = env::split_paths(path)
@@ -160,7 +160,7 @@ fn search(name: &OsStr, path: Option<&OsStr>) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// Whether a program is a link to ourselves: rsh and ssh may well be.
+/// Whether a program is a link to this one, as rsh and ssh may well be.
 fn is_this_program(program: &Path) -> bool {
     let identity = |p: &Path| p.metadata().ok().map(|m| (m.dev(), m.ino()));
     let own = env::current_exe().ok();
@@ -183,7 +183,7 @@ mod tests {
         *call
     }
 
-    /// The words, where the table has this line alone.
+    /// Returns the words, for a table with only this line.
     fn told(line: &[&str], entry: &str) -> Vec<String> {
         let (call, route) = found(line, entry);
         let words = command_line(&call, &route).unwrap().into_iter();
@@ -236,14 +236,14 @@ mod tests {
             ),
             ["ssh", "-6", "-n", "-l", "op", "-s", "--", "HostB", "sftp"]
         );
-        // Of two the first counts, there too.
+        // ssh, too, uses the first of two.
         assert_eq!(
             told(&["ssh", "-l", "b", "-oUser=a", "hostb", "x"], "hostb ssh"),
             ["ssh", "-l", "b", "-oUser=a", "--", "hostb", "x"]
         );
     }
 
-    /// The keys stay those of the host's name, wherever it is reached.
+    /// The keys remain those of the host's name, at every address.
     #[test]
     fn ssh_is_told_where_the_host_is_and_whose_keys_it_has() {
         let line = ["ssh", "-oHostName=%h.x", "hostb", "x"];
@@ -296,7 +296,7 @@ mod tests {
             words(&["cosrsh", "-6", "hostb", "x"], listed),
             by("2001:db8::1", "hostb")
         );
-        // Of several addresses, the one that was asked for.
+        // Of several addresses, the requested one.
         assert_eq!(
             words(&["cosrsh", "192.0.2.2", "x"], listed),
             by("192.0.2.2", "hostb")
@@ -331,7 +331,7 @@ mod tests {
         );
     }
 
-    /// rsh reads its flags behind the host as well: the command's first word chose the user.
+    /// rsh also reads flags after the host: the command's first word would choose the user.
     #[test]
     fn a_command_is_no_flag_of_rsh() {
         let line = ["cosrsh", "hostb", "--", "-l", "root", "id"];

@@ -1,9 +1,8 @@
-//! `cos enrol`: has this machine registered at the inner door of a host. Run by the
-//! client.
+//! `cos enrol`: registers this machine at the inner door of a host. Runs in the client.
 //!
-//! The host proves itself first, by a key that is pinned or that a person has agreed to.
-//! Then it looks at the machine key of the handshake, and asks for a name or an
-//! activation password where it does not know it.
+//! The host authenticates first, by a key that is pinned or that the user has agreed to. Then it
+//! checks the machine key of the handshake, and asks for a name or an activation password if it
+//! does not know the key.
 
 use super::asker::Asker;
 use super::auth_method::AuthMethod;
@@ -20,7 +19,7 @@ use crate::config::keys;
 use crate::fault::Fault;
 use crate::protocol::prompt::Asks;
 
-/// The walk of a registration, to the status that it exits with.
+/// Registers this machine and returns the exit status.
 ///
 /// # Errors
 /// What failed here, in a sentence.
@@ -59,8 +58,8 @@ pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
                 Some(_) => format!("{} has registered this machine: {id}\n", call.host),
                 None => format!("{} lets this machine in already: {id}\n", call.host),
             };
-            // What is accepted is registered; and standard output is closed with the
-            // session's, which ends at once.
+            // Once accepted, the machine is registered. Print this before the session, which ends
+            // at once and closes standard output.
             messages::tell(&words)?;
             outcome(pump::carry(*accepted, true, &call.host)?, call, reporter)
         }
@@ -71,8 +70,8 @@ pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     }
 }
 
-/// That the key which the user has agreed to is not pinned: anybody can send a refusal, so
-/// that it proves no key.
+/// Returns the note that the key which the user has agreed to is not pinned: any host can send a
+/// refusal, so a refusal proves no key.
 pub(super) const fn not_pinned(is_new: bool) -> &'static str {
     if is_new {
         "; its key is not pinned, since a refusal does not prove it"
@@ -81,7 +80,7 @@ pub(super) const fn not_pinned(is_new: bool) -> &'static str {
     }
 }
 
-/// Why a machine was refused that has answered the inner door.
+/// Returns why a machine was refused after it answered the inner door.
 const fn refused(by: Asks) -> &'static str {
     match by {
         Asks::Name | Asks::Login => "the name was not accepted",
@@ -89,7 +88,8 @@ const fn refused(by: Asks) -> &'static str {
     }
 }
 
-/// The same for one that has asked for more: it may be registered now, and that was refused.
+/// As [`refused`], for a call that has another request: the machine may be registered now, and that
+/// request refused.
 pub(super) const fn refused_behind(by: Asks) -> &'static str {
     match by {
         Asks::Name | Asks::Login => "the name was not accepted, or the request was refused",

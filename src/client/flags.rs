@@ -1,10 +1,9 @@
-//! Every flag of `cos` and `cosrsh`, each in one line that feeds the parser
-//! and `--help`. Pure: run by the client before anything else.
+//! Every flag of `cos` and `cosrsh`, each in one entry that feeds the parser and `--help`. Pure:
+//! runs in the client before anything else.
 //!
-//! Beside rsh's own flags stand ssh's, because tools and users take the program for it. Those
-//! that mean something here act. The others are passed over, or refused where passing them over
-//! would promise what cannot be done. All of them go to ssh where the host table says
-//! `method=ssh`.
+//! The table has rsh's own flags and ssh's, because tools and users take the program for ssh. Flags
+//! that apply here act. The others are ignored, or refused where ignoring them would promise what
+//! cannot be done. All of them go to ssh if the host table says `method=ssh`.
 
 use getopts::{Options, ParsingStyle};
 
@@ -19,11 +18,11 @@ pub(super) enum Rule {
     Port,
     /// No standard input.
     NoInput,
-    /// IPv4 alone.
+    /// Only IPv4.
     V4,
-    /// IPv6 alone.
+    /// Only IPv6.
     V6,
-    /// Tell each step.
+    /// Report each step.
     Verbose,
     /// An option in ssh's form, `Key=Value`.
     Setting,
@@ -31,7 +30,7 @@ pub(super) enum Rule {
     Probe,
     /// The command's only word names a subsystem.
     Subsystem,
-    /// Into the background, once the request is accepted.
+    /// Go to the background once the request is accepted.
     Background,
     /// The file for the client's own lines.
     Log,
@@ -41,7 +40,7 @@ pub(super) enum Rule {
     Interface,
     /// The hosts to connect through.
     Jump,
-    /// A terminal, which there is not.
+    /// A terminal, which is not available.
     Terminal,
     /// No terminal.
     NoTerminal,
@@ -49,29 +48,29 @@ pub(super) enum Rule {
     NoCommand,
     /// No notes about flags that are not honored.
     Quiet,
-    /// ssh's compression; the configuration folder in the face of `cos`.
+    /// ssh's compression; for `cos`, the configuration folder.
     Compress,
-    /// Standard input and output to a port that the host reaches.
+    /// Connect standard input and output to a port that the host reaches.
     StdioTo,
     /// Refused, unless the host is reached by ssh.
     Refused,
-    /// The same, of what `-o ClearAllForwardings` takes back.
+    /// The same, unless `-o ClearAllForwardings` cancels it.
     Forwarding,
-    /// ssh's question for algorithms.
+    /// ssh's query for algorithms.
     Query,
-    /// Passed over; ssh would know it.
+    /// Ignored here, and given to ssh if that takes over.
     ForSsh,
-    /// Passed over; ssh would take it for something else, or refuse it.
+    /// Ignored, and not given to ssh, which would take it for something else or refuse it.
     PassedOver,
     /// Where an application is displayed.
     Display,
-    /// The descriptor that has the answers.
+    /// The descriptor to read answers from.
     PasswordFd,
     /// Leave the application running.
     Detach,
-    /// The name to be registered by.
+    /// The name to register.
     Name,
-    /// As JSON.
+    /// Print JSON.
     Json,
     /// The configuration folder.
     Folder,
@@ -81,8 +80,8 @@ pub(super) enum Rule {
     Version,
 }
 
-/// One flag: its letter or long name, its value's name (empty where it takes
-/// none), its line of help.
+/// One flag: its letter or long name, the name of its value (empty if it takes none), and its line
+/// of help.
 pub(super) struct Flag {
     pub(super) letter: &'static str,
     pub(super) long: &'static str,
@@ -205,7 +204,7 @@ const COMMAND: &[Flag] = &[
     VERSION,
 ];
 
-/// What `cos run` passes over.
+/// The flags that `cos run` ignores.
 const RUN_OVER: &[Flag] = &[
     flag("x", "", Rule::ForSsh, ""),
     flag("X", "", Rule::ForSsh, ""),
@@ -220,7 +219,7 @@ const RUN_OVER: &[Flag] = &[
     flag("d", "", Rule::PassedOver, ""),
 ];
 
-/// The rest of ssh's flags, for the faces that take its command line.
+/// The rest of ssh's flags, for `cosrsh` and `ssh`.
 const OF_SSH: &[Flag] = &[
     flag(
         "T",
@@ -385,7 +384,7 @@ pub(super) const CONNECT: &[Flag] = &[
     VERSION,
 ];
 
-/// The flags of a face, around the host where there is one.
+/// Returns the flags of a personality, around the host if there is one.
 pub(super) const fn of(personality: Personality) -> Table {
     match personality {
         Personality::Cos => &[COMMAND, RUN_OVER],
@@ -422,7 +421,7 @@ impl Flag {
     }
 }
 
-/// A parser for a table, which stops at the first word that is no flag.
+/// Returns a parser for a table. It stops at the first word that is not a flag.
 pub(super) fn parser(table: Table) -> Options {
     let mut options = Options::new();
     options.parsing_style(ParsingStyle::StopAtFirstFree);

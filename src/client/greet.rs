@@ -1,8 +1,8 @@
-//! From a connection to an accepted command: hello, proof, answer. Run by the
-//! client; each step takes the value that the one before it returned.
+//! From a connection to an accepted command: hello, proof, answer. Runs in the client. Each step
+//! takes the value that the previous one returned.
 //!
-//! [`Dialed`] → [`Greeted`] (the server's hello) → [`Answer`]: [`Accepted`],
-//! with the server's own proof checked, or denied.
+//! [`Dialed`] → [`Greeted`] (the server's hello) → [`Answer`]: [`Accepted`], after the server's own
+//! proof is checked, or denied.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -33,11 +33,11 @@ use crate::protocol::seal::{Opener, Sealer};
 use crate::protocol::{Malformed, answer as wire_answer};
 use crate::secret::{PublicKey, same_bytes};
 
-/// How long it may take to answer. A refusal waits for the server's next two
-/// seconds; a name service that the server must ask may take longer.
+/// How long an answer may take. A denial leaves the server at the next multiple of two seconds
+/// after the ClientHello; a name service that the server must ask may take longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// The same at a login, whose answers wait for their turn with PAM.
+/// The same limit at a login, whose answers wait for a PAM slot.
 const VERDICT_WITHIN: Duration = Duration::from_secs(660);
 
 /// Our first message, and its bytes.
@@ -47,7 +47,7 @@ pub struct OurHello {
 }
 
 impl OurHello {
-    /// The Hello of this program on this machine.
+    /// Returns the Hello of this program on this machine.
     ///
     /// # Errors
     /// None that can happen.
@@ -55,7 +55,7 @@ impl OurHello {
         Self::asking(false)
     }
 
-    /// The same, which asks for the host's public key too.
+    /// Returns a Hello that can also ask for the host's public key.
     ///
     /// # Errors
     /// None that can happen.
@@ -76,7 +76,7 @@ impl OurHello {
     }
 }
 
-/// A connection whose server has said hello.
+/// A connection whose server has sent its hello.
 pub struct Greeted<'a> {
     line: Line,
     ours: &'a OurHello,
@@ -88,21 +88,21 @@ pub struct Greeted<'a> {
 pub struct Accepted {
     /// The connection, nonblocking.
     pub socket: TcpStream,
-    /// What carries it, where it leads through other hosts.
+    /// What carries the connection, if it goes through other hosts.
     pub jump: Option<Jump>,
-    /// What has come with the answer is in it.
+    /// Holds what came with the answer.
     pub inbox: Inbox,
-    /// For what we send.
+    /// Seals what we send.
     pub sealer: Sealer,
-    /// For what the server sends.
+    /// Opens what the server sends.
     pub opener: Opener,
 }
 
-/// What the server says to a question.
+/// The server's answer to a question.
 pub enum Answer {
-    /// Yes.
+    /// Accepted.
     Accepted(Box<Accepted>),
-    /// No; its log has the reason under this reference.
+    /// Denied; the server's log has the reason under this reference.
     Denied(Reference),
 }
 
@@ -110,7 +110,7 @@ impl<'a> Greeted<'a> {
     /// Waits for the server's hello, as long as connecting may take.
     ///
     /// # Errors
-    /// None came in time, or something else.
+    /// No hello came in time, or something else came.
     pub fn wait(dialed: Dialed, ours: &'a OurHello) -> Result<Self, Fault> {
         let within = dialed.time_for_hello();
         let mut line = Line {
@@ -132,21 +132,21 @@ impl<'a> Greeted<'a> {
         })
     }
 
-    /// The suite of the connection, for the curious.
+    /// The suite of the connection, for `-v`.
     pub const fn suite(&self) -> Suite {
         self.theirs.suite
     }
 
-    /// The host's public key, as it says itself: it has proven nothing yet.
+    /// The public key that the host claims. It is not proven yet.
     pub const fn host_key(&self) -> Option<&PublicKey> {
         self.theirs.host_key.as_ref()
     }
 
-    /// Proves who we are and asks; waits for the answer and checks it. What the host asks
-    /// and tells meanwhile is the conversation's.
+    /// Authenticates us, sends the request, waits for the answer and checks it. `talk` handles what
+    /// the host asks and prints before the answer.
     ///
     /// # Errors
-    /// No answer, or none that the host we mean can have given.
+    /// There is no answer, or it cannot come from the intended host.
     pub fn ask(
         self,
         auth_method: AuthMethod<'_>,
@@ -224,7 +224,7 @@ impl<'a> Greeted<'a> {
                     }
                     sent = true;
                 }
-                // Who gets a command has asked before.
+                // A host must ask before it gets the command, not after.
                 wire_answer::Answer::Prompts { by, texts } if !sent => {
                     let host = line.socket.as_fd();
                     let answers = talk.answer(by, &texts, vouched.is_some(), host);
@@ -254,7 +254,8 @@ impl<'a> Greeted<'a> {
             talked = true;
         };
         if talked {
-            // Whoever goes on there cannot read what was said until now.
+            // Rekey, so that the process that continues on the server cannot read the conversation
+            // so far.
             sealer.rekey().map_err(ours)?;
             opener.rekey().map_err(ours)?;
         }
@@ -279,7 +280,7 @@ impl<'a> Greeted<'a> {
     }
 }
 
-/// What a record of the greeting says.
+/// The content of a record before the acceptance.
 enum Said<'a> {
     Due(&'a [u8]),
     Denied(Reference),
@@ -287,17 +288,17 @@ enum Said<'a> {
 
 /// A connection before it is accepted.
 struct Line {
-    // Before what carries it: that ends once the connection is closed.
+    // Declared before `jump`, and so dropped first: the child ends once the connection is closed.
     socket: TcpStream,
     jump: Option<Jump>,
     peer: Peer,
     inbox: Inbox,
-    /// How long the host may take for an answer, and to take a record.
+    /// How long the host may take to answer, and to accept a record.
     answer_within: Duration,
 }
 
 impl Line {
-    /// How long an answer may take: at a login it waits for its turn with PAM.
+    /// How long an answer may take. At a login it waits for a PAM slot.
     fn within(&self, login: bool) -> Duration {
         if login {
             VERDICT_WITHIN.max(self.answer_within)
@@ -332,7 +333,7 @@ impl Line {
         }
     }
 
-    /// Why the host does not wait for an answer any more, where it does not.
+    /// Returns why the host no longer waits for an answer, if it does not.
     fn cut_short(&mut self) -> Option<Fault> {
         if !has_news(self.socket.as_fd()) {
             return None;
@@ -348,7 +349,7 @@ impl Line {
         })
     }
 
-    /// Reads a record's envelope: what is due, or a refusal where one may come.
+    /// Parses a record's envelope: the record that is due, or a denial where one may come.
     fn envelope(&self, record: Range<usize>, due: Kind) -> Result<Said<'_>, Fault> {
         let bytes = self.inbox.bytes(record);
         let Envelope { kind, content } =
@@ -414,7 +415,7 @@ impl Line {
     }
 
     fn hung_up(&mut self, due: Kind, how: &str) -> Fault {
-        // Where a host in between has failed, that is the reason.
+        // If a host in between has failed, that is the reason.
         if let Some(fault) = self.jump.as_mut().and_then(Jump::failure) {
             return fault;
         }

@@ -1,4 +1,4 @@
-//! Tests of the greeting's times: a host that said hello, and then nothing more.
+//! Tests of the greeting's time limits: a host that sent its hello, and then nothing more.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -16,24 +16,24 @@ use crate::protocol::noise::Responder;
 use crate::protocol::request::{Command, Request, Service};
 use crate::secret::{KeyPair, Secret};
 
-/// What the client waits for here, in place of half a minute.
+/// The client's time limit here, in place of half a minute.
 const WITHIN: Duration = Duration::from_secs(1);
 
-/// How long anything may take before the test is a failure.
+/// How long anything may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How far a host goes before it falls silent.
+/// How far a host goes before it becomes silent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Until {
-    /// It has the ClientHello.
+    /// It has received the ClientHello.
     Asked,
-    /// It has the command that it asked for.
+    /// It has received the command that it asked for.
     Told,
     /// It asked for the command, and reads nothing of it.
     Deaf,
 }
 
-/// The next record of a client.
+/// Returns the next record of a client.
 fn hear(socket: &mut TcpStream) -> Vec<u8> {
     let mut record = vec![0; LENGTH_BYTES];
     socket.read_exact(&mut record).unwrap();
@@ -43,7 +43,7 @@ fn hear(socket: &mut TcpStream) -> Vec<u8> {
     record
 }
 
-/// A host up to where it falls silent; the connection, still open.
+/// Acts as a host until it becomes silent. Returns the connection, still open.
 fn host(listener: &TcpListener, key: &KeyPair, until: Until) -> TcpStream {
     let (mut socket, _) = listener.accept().unwrap();
     let hello = hear(&mut socket);
@@ -74,7 +74,7 @@ fn host(listener: &TcpListener, key: &KeyPair, until: Until) -> TcpStream {
     socket
 }
 
-/// Asks such a host to run a command of that many bytes; what the client says of it.
+/// Asks such a host to run a command of that many bytes. Returns the client's message.
 fn ask(until: Until, command: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

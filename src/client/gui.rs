@@ -1,8 +1,8 @@
-//! `cos gui`: logs in to a host and starts an application there. Run by the client.
+//! `cos gui`: logs in to a host and starts an application there. Runs in the client.
 //!
-//! The host proves itself first, by a key that is pinned or that a person has agreed
-//! to; then its questions are answered. Inside an application that was started so, a
-//! host of the table is asked by hash instead, without a password.
+//! The host authenticates first, by a key that is pinned or that the user has agreed to. Then its
+//! questions are answered. Inside an application that was started in this way, a host of the table
+//! is asked by hash instead, without a password.
 
 use std::env;
 use std::num::NonZeroU16;
@@ -28,10 +28,10 @@ use crate::fault::Fault;
 use crate::protocol::noise::Prepared;
 use crate::protocol::prompt::Asks;
 
-/// Where a PC listens for its applications (seed 000).
+/// The port where a PC listens for its applications (seed 000).
 const DISPLAY_PORT: NonZeroU16 = NonZeroU16::new(9003).unwrap();
 
-/// The walk of a login, to the status that it exits with.
+/// Logs in, runs the application and returns the exit status.
 ///
 /// # Errors
 /// What failed here, in a sentence.
@@ -47,8 +47,8 @@ pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     let question = request::compose_gui(call, &route.entry, &display)?;
     let who = format!("{}@{}", question.asked.user, call.host);
     let mut asker = Asker::new(call.password_fd, call.batch, who)?;
-    // Remote GUI login: we are such an application ourselves, and have a cookie, or a
-    // signer that has.
+    // Remote GUI login: we run inside such an application, and have a cookie, or a signer that has
+    // one.
     let paths = &places.table;
     let has = || match paths.is_anothers() {
         true => LocalSigner::is_there(paths),
@@ -72,8 +72,8 @@ pub(super) fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     )
 }
 
-/// Where it is to be displayed: as the command line says, as our own display is, or
-/// here. And whether it is our own display's.
+/// Returns where to display the application: as the command line says, else where GUI_HOST and
+/// GUI_PORT say, else here. Also returns whether these two variables are set.
 fn display(call: &Call) -> Result<(Display, bool), Fault> {
     let host = env::var("GUI_HOST").ok().filter(|h| !h.is_empty());
     let port = env::var("GUI_PORT").ok().filter(|p| !p.is_empty());
@@ -143,7 +143,7 @@ fn by_cookie(
     ))
 }
 
-/// What somebody can do who was denied without having been asked for a password.
+/// Returns the remedy for a user who was denied without a password prompt.
 fn with_a_password(display: &Display) -> String {
     let host = display.host.as_deref().unwrap_or_default();
     let host = if host.contains(':') {
@@ -194,7 +194,7 @@ fn by_password(
         Answer::Accepted(accepted) => Ok(*accepted),
         Answer::Denied(reference) => {
             tell_otherwise();
-            // The host says nothing more; we know how far it was.
+            // The host tells no cause, but we know how far the conversation went.
             let why = match talk.asked() {
                 Some(Asks::Login) => "wrong password, or no such user or application",
                 Some(by) => enrol::refused_behind(by),

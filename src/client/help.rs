@@ -1,9 +1,9 @@
-//! What `--help` says, and the lines of usage. Pure: run by the client.
+//! The text of `--help`, and the usage lines. Pure: runs in the client.
 
 use super::call::Personality;
 use super::flags::{self, Rule, Table};
 
-/// One line that tells how the program is called.
+/// Returns the usage line.
 pub(super) const fn usage(personality: Personality) -> &'static str {
     match personality {
         Personality::Cos => {
@@ -20,7 +20,7 @@ pub(super) const fn usage(personality: Personality) -> &'static str {
     }
 }
 
-/// What the program or the subcommand is for.
+/// Returns what the program or the subcommand is for.
 const fn purpose(personality: Personality) -> &'static str {
     match personality {
         Personality::Cos => {
@@ -58,7 +58,7 @@ const fn purpose(personality: Personality) -> &'static str {
     }
 }
 
-/// What the signals do, and how it ends.
+/// Returns what the signals do, and the exit status.
 const fn ending(personality: Personality) -> &'static str {
     match personality {
         Personality::Cos | Personality::Gui | Personality::Rsh | Personality::Ssh => {
@@ -74,11 +74,11 @@ const fn ending(personality: Personality) -> &'static str {
     }
 }
 
-/// Where the reason of a refusal is.
+/// Where to find the reason of a refusal.
 const DENIED: &str = "A refusal has a reference: on that host, journalctl -t cosserver or /var/log/auth.log has the reason\n\
      under it.\n";
 
-/// The whole help.
+/// Returns the whole help.
 pub(super) fn help(personality: Personality) -> String {
     let before = match personality {
         Personality::Rsh | Personality::Ssh => {
@@ -116,8 +116,7 @@ pub(super) fn help(personality: Personality) -> String {
     .concat()
 }
 
-/// A table's lines of help; flags that are passed over share one, and so do those that are
-/// refused.
+/// Returns a table's lines of help. Ignored flags share one line, and so do refused flags.
 fn flag_lines(table: Table) -> String {
     let mut text = String::new();
     let (mut over, mut refused) = (Vec::new(), Vec::new());

@@ -1,5 +1,5 @@
-//! What comes from the server: one buffer that records are read into, and
-//! where they are opened in place. Run by the client; it decides nothing.
+//! What comes from the server: one buffer that records are read into, and where they are opened in
+//! place. Runs in the client; it decides nothing.
 
 use std::io::{self, Read};
 use std::net::TcpStream;
@@ -8,8 +8,8 @@ use std::ops::Range;
 use crate::protocol::limits::{LENGTH_BYTES, RECORD_BODY};
 use crate::protocol::{Malformed, record};
 
-/// Four full records: what one read brings of a busy stream. Pages that a
-/// short run does not fill are never touched.
+/// Four full records: what one read returns on a busy stream. Pages that a short run does not fill
+/// are never touched.
 const SIZE: usize = 4 * (LENGTH_BYTES + RECORD_BODY);
 
 /// The receiving buffer.
@@ -19,7 +19,7 @@ pub struct Inbox {
     end: usize,
 }
 
-/// What one read of the socket came to.
+/// The result of one read of the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadOutcome {
     /// So many bytes, at least one.
@@ -41,8 +41,8 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// Reads once. The buffer always has room, because [`Self::next`] has taken
-    /// every whole record out before.
+    /// Reads once. The buffer always has room, because [`Self::next`] has taken out every whole
+    /// record before.
     ///
     /// # Errors
     /// The connection failed.
@@ -64,11 +64,11 @@ impl Inbox {
         }
     }
 
-    /// Takes the next record out, if it is whole: where it lies, its length
-    /// field included. Its body may have at most `limit` bytes.
+    /// Takes out the next record if it is whole, and returns its position, including its length
+    /// field. Its body may have at most `limit` bytes.
     ///
     /// # Errors
-    /// The length field says more than may come here, or nothing.
+    /// The length field is zero or exceeds the limit.
     pub fn next(&mut self, limit: usize) -> Result<Option<Range<usize>>, Malformed> {
         let there = self.buffer.get(self.start..self.end).unwrap_or_default();
         let Some(head) = there.first_chunk::<LENGTH_BYTES>() else {
@@ -83,25 +83,26 @@ impl Inbox {
         Ok(Some(record))
     }
 
-    /// The bytes of a record, or of a part of it, until the next [`Self::fill`].
+    /// Returns the bytes of a record, or of a part of it. They are valid until the next
+    /// [`Self::fill`].
     pub fn bytes(&self, range: Range<usize>) -> &[u8] {
         self.buffer.get(range).unwrap_or_default()
     }
 
-    /// The body of a record, to be opened where it lies.
+    /// Returns the body of a record, to be opened in place.
     pub fn body(&mut self, record: Range<usize>) -> &mut [u8] {
         let body = record.start.saturating_add(LENGTH_BYTES)..record.end;
         self.buffer.get_mut(body).unwrap_or_default()
     }
 
-    /// Whether the server has said the beginning of something.
+    /// Whether there is an incomplete record.
     #[cfg(test)]
     fn has_part(&self) -> bool {
         self.start < self.end
     }
 }
 
-/// Whether a call is to be made again later and has not failed.
+/// Whether a call has not failed and must be repeated later.
 pub fn is_for_later(e: &io::Error) -> bool {
     matches!(
         e.kind(),

@@ -1,10 +1,10 @@
-//! The system's words for an error, as the client prints them.
+//! The system's text for an error, as the client prints it.
 
 use std::io;
 
 use nix::errno::Errno;
 
-/// Returns what the system says of an error, without its number.
+/// Returns the system's text for an error, without its number.
 pub(super) fn plainly(e: &io::Error) -> String {
     let number = e.raw_os_error().map(Errno::from_raw);
     number.map_or_else(|| e.to_string(), |n| n.desc().to_owned())

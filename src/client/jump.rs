@@ -1,10 +1,10 @@
-//! Connecting through other hosts (`-J`): the client runs itself, as a client of the last of
-//! them, with the command `cos connect HOST PORT` there. That stream is the connection, in which
-//! the target's own handshake and encryption run from end to end: the hosts in between see
-//! ciphertext. Run by the client.
+//! Connecting through other hosts (`-J`). The client starts itself as a client of the last of these
+//! hosts, with the command `cos connect HOST PORT` there. That stream is the connection. The
+//! target's own handshake and encryption run in it from end to end, so the hosts in between see
+//! only ciphertext. Runs in the client.
 //!
-//! The child is in a process group of its own, so that a key at the terminal interrupts the
-//! remote command and not the connection. It ends when the connection is closed.
+//! The child has its own process group, so that a key at the terminal interrupts the remote command
+//! and not the connection. It ends when the connection is closed.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -25,17 +25,17 @@ use crate::fault::Fault;
 use crate::sys::client_exec;
 use crate::sys::socket::set_nonblocking;
 
-/// How long each host in between may take, where the command line sets no time: two connections
-/// and a verdict, each of which has a time of its own there.
+/// How long each host in between may take if the command line sets no limit: two connections and a
+/// verdict, each of which has its own limit there.
 const EACH_HOST: Duration = Duration::from_secs(60);
-/// How much longer we wait than the child where the command line sets a time: its reason is the
-/// better one.
+/// How much longer we wait than the child if the command line sets a limit: the child's error
+/// message is the better one.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long the child may take to end once its connection is closed, or has failed.
+/// How long the child may take to end after its connection is closed or has failed.
 const END_WITHIN: Duration = Duration::from_secs(2);
-/// How often it is looked at meanwhile.
+/// How often the child is checked during that time.
 const LOOK: Duration = Duration::from_millis(5);
-/// The most of its errors that is read, bytes.
+/// The most of the child's standard error that is read, bytes.
 const SAID_MOST: u64 = 4096;
 
 /// The status of a child that a signal ended.
@@ -45,17 +45,17 @@ const NOT_FOUND: i32 = 127;
 const WHERE_COS_IS: &str =
     "cos must be on the path of commands there; -o JumpProgram=PATH says where it is";
 
-/// Where a connection leads, for messages.
+/// The peer of a connection, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
-    /// To this address.
+    /// This address.
     At(SocketAddr),
-    /// To that host and port, through others.
+    /// This host, through the other one.
     Through(String, String),
 }
 
 impl Peer {
-    /// The host alone.
+    /// Returns the host without its port.
     pub fn host(&self) -> String {
         match self {
             Self::At(address) => address.ip().to_string(),
@@ -73,19 +73,19 @@ impl fmt::Display for Peer {
     }
 }
 
-/// What carries a connection that leads through other hosts.
+/// What carries a connection that goes through other hosts.
 pub struct Jump {
-    /// The client of the last host in between. `None`: it is not our child any more.
+    /// The client of the last host in between. `None`: it is no longer our child.
     child: Option<Child>,
-    /// Its errors, where the user does not see them.
+    /// Its standard error, if the user does not see it.
     errors: Option<ChildStderr>,
-    /// That host's name.
+    /// The name of that host.
     via: String,
 }
 
 /// A connection through other hosts that is being made.
 pub(super) struct Jumping {
-    // Before what carries it: that ends once the connection is closed.
+    // Declared before `jump`, and so dropped first: the child ends once the connection is closed.
     socket: TcpStream,
     jump: Jump,
     peer: Peer,
@@ -97,7 +97,7 @@ impl Jumping {
     /// Starts the client of the last host in between.
     ///
     /// # Errors
-    /// It cannot be started, or the host has no address of the family asked for.
+    /// It cannot be started, or the host has no address of the requested family.
     pub(super) fn begin(call: &Call, route: &Route) -> Result<Self, Fault> {
         let words = words(call, route)?;
         let via = call
@@ -132,7 +132,7 @@ impl Jumping {
         })
     }
 
-    /// Where it leads.
+    /// The peer.
     pub(super) const fn peer(&self) -> &Peer {
         &self.peer
     }
@@ -140,7 +140,7 @@ impl Jumping {
     /// Sends the Hello, which waits at the child until there is a connection.
     ///
     /// # Errors
-    /// The child has ended already; the fault says why.
+    /// The child has ended already; the fault gives the reason.
     pub(super) fn finish(mut self, hello: &[u8]) -> Result<Dialed, Fault> {
         if let Err(e) = self.socket.write_all(hello) {
             let words = format!("{}: {}", self.peer, plainly(&e));
@@ -157,7 +157,7 @@ impl Jumping {
     }
 }
 
-/// The command line of the child, without the program.
+/// Returns the command line of the child, without the program.
 fn words(call: &Call, route: &Route) -> Result<Vec<String>, Fault> {
     let mut words: Vec<String> = Vec::new();
     let mut add = |more: &[&str]| words.extend(more.iter().map(|w| (*w).to_owned()));
@@ -167,9 +167,9 @@ fn words(call: &Call, route: &Route) -> Result<Vec<String>, Fault> {
     if call.verbose {
         add(&["-v"]);
     }
-    // The terminal is not its own, so nobody can be asked there.
+    // The terminal does not belong to the child, so it must not ask there.
     add(&["run", "-oBatchMode=yes"]);
-    // Without -v its one line of a failure comes to us, and is told as ours.
+    // Without -v we read the child's line about a failure and report it as ours.
     if let Some(log) = call.log.as_ref().filter(|_| call.verbose) {
         add(&["-E", &log.to_string_lossy()]);
     }
@@ -220,8 +220,8 @@ fn words(call: &Call, route: &Route) -> Result<Vec<String>, Fault> {
 }
 
 impl Jump {
-    /// Why the connection has ended, where that was not the target's doing: what the child or
-    /// the host in between says. Waits for the child's end.
+    /// Returns why the connection has ended, if the target did not end it: what the child or the
+    /// host in between reports. Waits for the child's end.
     pub fn failure(&mut self) -> Option<Fault> {
         let seen = self.errors.is_none();
         let said = self.errors.take().map(said_until_end).unwrap_or_default();
@@ -243,7 +243,7 @@ impl Jump {
         let first = own(lines.next()?);
         let via = format!("{}: ", self.via);
         let first = first.strip_prefix(&via).unwrap_or(&first);
-        // `cos connect` does not know whose port it is.
+        // `cos connect` does not know that the port is cosserver's.
         let hint = match first.ends_with(REFUSED) {
             true => IS_IT_THERE,
             false => "",
@@ -259,14 +259,14 @@ impl Jump {
         })
     }
 
-    /// Leaves the child to itself: this process is not its parent any more.
+    /// Gives up the child: this process is no longer its parent.
     pub fn leave(&mut self) {
         self.child = None;
         self.errors = None;
     }
 
-    /// Waits for the child's end, and kills it where it does not come. Its status, where there
-    /// is a child: that of what it ran, or [`KILLED`].
+    /// Waits for the child's end, and kills the child after [`END_WITHIN`]. Returns the status of
+    /// what it ran, or [`KILLED`]. `None`: there is no child.
     fn wait(&mut self) -> Option<i32> {
         let mut child = self.child.take()?;
         let until = Instant::now() + END_WITHIN;
@@ -289,7 +289,8 @@ impl Drop for Jump {
     }
 }
 
-/// What a child has written until its end, as far as that comes soon.
+/// Returns what a child writes to standard error until its end, within [`END_WITHIN`] and
+/// [`SAID_MOST`].
 fn said_until_end(errors: ChildStderr) -> String {
     let until = Instant::now() + END_WITHIN;
     let mut said = Vec::new();

@@ -1,5 +1,5 @@
-//! `cos key show`: this machine's ID, by which the doors of other hosts know it. Run by
-//! the client, without a connection.
+//! `cos key show`: this machine's ID, by which other hosts know it. Runs in the client, without a
+//! connection.
 
 use nix::unistd::User;
 
@@ -9,12 +9,12 @@ use super::route::Places;
 use crate::config::{keys, words};
 use crate::fault::Fault;
 
-/// Prints the ID, alone on its line, or with the public key and its file as JSON. The key
-/// is made where there is none yet.
+/// Prints the ID on a line of its own, or with the public key and its file as JSON. The key is made
+/// if there is none yet.
 ///
 /// # Errors
-/// The folder of `-C` is another user's; or the key cannot be made, is not to be
-/// trusted, or nobody takes the output.
+/// The folder of `-C` is another user's; the key cannot be made or is not trusted; or the output
+/// cannot be written.
 pub(super) fn show(asked: &ShowKey) -> Result<(), Fault> {
     let Places { table, own: paths } = Places::of_folder(asked.folder.as_deref());
     let owner = table.other_owner().filter(|_| asked.folder.is_some());

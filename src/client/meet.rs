@@ -1,8 +1,8 @@
-//! A host is met that need not be in the table: its key is pinned, or a person agrees to
-//! it. Run by the client, for a login and for a registration.
+//! Connecting to a host that need not be in the table: its key is pinned already, or the user
+//! agrees to it. Runs in the client, for a login and for a registration.
 //!
-//! Anybody can show any key: it is pinned once the handshake has proven it, and nothing
-//! was asked or answered before.
+//! Any host can show any key. The key is pinned only after the handshake has proven it, and before
+//! that nothing is asked or answered.
 
 use super::asker::Asker;
 use super::call::Call;
@@ -16,7 +16,7 @@ use crate::fault::Fault;
 use crate::protocol::noise::Prepared;
 use crate::secret::{KeyPair, PublicKey};
 
-/// A host that has shown a key which is believed to be its own.
+/// A host that has shown a key which is pinned or which the user has agreed to.
 pub(super) struct Met<'a> {
     /// The connection.
     pub(super) greeted: Greeted<'a>,
@@ -24,16 +24,16 @@ pub(super) struct Met<'a> {
     pub(super) key: PublicKey,
     /// Our own.
     pub(super) machine: KeyPair,
-    /// The handshake's arithmetic with both.
+    /// The key agreement with both, precomputed.
     pub(super) prepared: Prepared,
-    /// Whether the key is to be pinned once it is proven.
+    /// Whether to pin the key once it is proven.
     pub(super) is_new: bool,
 }
 
-/// Connects to a host until it has shown a key that is pinned, or that a person agrees to.
+/// Connects to a host until it has shown a key that is pinned or that the user agrees to.
 ///
 /// # Errors
-/// It cannot be reached, nobody agrees, or another key is pinned.
+/// It cannot be reached, the user does not agree, or another key is pinned.
 pub(super) fn meet<'a>(
     call: &Call,
     places: &Places,
@@ -69,8 +69,8 @@ pub(super) fn meet<'a>(
         format!("its key is {}, {known}", keys::fingerprint(&key))
     });
     if is_new {
-        // Comparing takes longer than the host waits for a handshake, and a place of its
-        // strangers: nobody holds it meanwhile.
+        // Close the connection first. Comparing takes longer than the host waits for a handshake,
+        // and the connection would hold a slot of its unauthenticated connections.
         drop(greeted);
         check_key(call, paths, route, &key, &pins, asker)?;
         let now;
@@ -108,7 +108,7 @@ pub(super) fn pin(
     Ok(())
 }
 
-/// Asks about a key that is not pinned. Where another one is, everything stops.
+/// Asks about a key that is not pinned. If another one is pinned, everything stops.
 fn check_key(
     call: &Call,
     paths: &Paths,

@@ -1,7 +1,9 @@
-//! What the client says for itself: `-v` steps, and the one line of a failure.
-//! Run by the client alone. Standard error belongs to the remote command, so
-//! without `-v` and without a failure nothing is said, and standard output is
-//! never written to where a command has it. With `-E` all of it goes to that file instead.
+//! What the client itself reports: the steps of `-v`, and the one line of a failure. Runs only in
+//! the client.
+//!
+//! Standard error belongs to the remote command, so the client prints nothing there without `-v`
+//! and without a failure. It must never write to standard output if a command has it. With `-E` all
+//! of its lines go to that file instead.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -18,15 +20,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::config::words::shown;
 use crate::fault::Fault;
 
-/// The file of `-E`, where one was given.
+/// The file of `-E`, if given.
 static LOG: OnceLock<File> = OnceLock::new();
 
-/// Sends all lines from now on to the end of this file, which is made where it is not there.
+/// Appends all lines from now on to this file, which is created if it does not exist.
 ///
 /// # Errors
 /// It cannot be opened.
 pub fn log_to(path: &Path) -> Result<(), Fault> {
-    // A pipe without a reader is an error and not a wait, and neither is one that is full.
+    // Nonblocking: a pipe that has no reader or is full is an error and not a wait.
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o600);
@@ -36,14 +38,14 @@ pub fn log_to(path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Speaks on standard error, each line in one write.
+/// Reports steps on standard error, each line in one write.
 pub struct Reporter {
     verbose: bool,
     begun: Instant,
 }
 
 impl Reporter {
-    /// A voice that tells steps where `verbose` asks for them.
+    /// Returns a reporter that reports steps if `verbose` is set.
     pub fn new(verbose: bool) -> Self {
         Self {
             verbose,
@@ -51,14 +53,13 @@ impl Reporter {
         }
     }
 
-    /// Whether steps are told.
+    /// Whether steps are reported.
     pub const fn is_verbose(&self) -> bool {
         self.verbose
     }
 
-    /// Tells a step with the milliseconds since the start, where `-v` asks for
-    /// it. A step that would have to wait for a reader is left out: telling it
-    /// must never hold up signals or data.
+    /// Reports a step with the milliseconds since the start, if `-v` is given. Skips a step that
+    /// would have to wait for a reader: it must never delay signals or data.
     pub fn step(&self, words: impl FnOnce() -> String) {
         if !self.verbose {
             return;
@@ -71,14 +72,14 @@ impl Reporter {
     }
 }
 
-/// The one line of a failure: `cos: HOST: what is wrong`. What could steer a terminal
-/// or deceive its reader is shown as `?`: part of it may be another host's words.
+/// Prints the one line of a failure: `cos: HOST: what is wrong`. Characters that could control a
+/// terminal or deceive its reader are shown as `?`: part of the text may come from another host.
 pub fn complain(host: Option<&str>, words: &str) {
     let host = host.map_or_else(String::new, |h| format!("{h}: "));
     line(&format!("cos: {host}{words}"));
 }
 
-/// A fault of ours, and what helps on a line of its own.
+/// Prints a fault of ours, and its remedy on lines of its own.
 pub fn fault(host: Option<&str>, fault: &Fault) {
     complain(host, &fault.to_string());
     for line in fault.remedy().into_iter().flat_map(str::lines) {
@@ -86,7 +87,8 @@ pub fn fault(host: Option<&str>, fault: &Fault) {
     }
 }
 
-/// The same where nobody is held up by it. Whether it was said.
+/// As [`complain`], if standard error takes a line without a wait. Returns whether the line was
+/// printed.
 pub fn complain_now(host: &str, words: &str) -> bool {
     let said = can_speak();
     if said {
@@ -105,14 +107,14 @@ fn can_speak() -> bool {
     poll(&mut ready, PollTimeout::ZERO) == Ok(1)
 }
 
-/// Writes to standard output what was asked for: never beside a command's own.
+/// Writes the requested text to standard output. Never used beside a command's output.
 pub fn tell(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
 }
 
-/// One line of the client's own.
+/// Prints one line of the client's own.
 pub fn line(words: &str) {
     match LOG.get() {
         Some(log) => write_line(log, words),
@@ -120,7 +122,7 @@ pub fn line(words: &str) {
     }
 }
 
-/// One line on standard error that is another's: a host's welcome.
+/// Prints one line of a host on standard error, such as its welcome.
 pub fn another(words: &str) {
     write_line(io::stderr(), words);
 }
@@ -128,6 +130,6 @@ pub fn another(words: &str) {
 fn write_line(mut to: impl Write, words: &str) {
     let mut line = shown(words);
     line.push('\n');
-    // Where nobody reads our errors there is nobody to tell that to.
+    // If standard error has no reader, this failure cannot be reported either.
     let _ = to.write_all(line.as_bytes());
 }

@@ -1,19 +1,25 @@
-//! The client: `cos` and its faces of rsh and ssh. It runs a command or an application on
-//! another host, carries input, output, errors and signals, and exits with its status; it has
-//! this machine registered there (`enrol`), shows its key (`key`), and connects its standard
-//! input and output to a port (`connect`).
+//! The client: `cos`, and the same program called as rsh or ssh. It runs a command or an
+//! application on another host, carries input, output, errors and signals, and exits with the
+//! command's status. It also registers this machine at a host (`enrol`), shows this machine's key
+//! (`key`), and connects standard input and output to a port (`connect`).
 //!
-//! One thread, one poll. It sees the wire and its own half of the
-//! configuration, and never the server's rooms. It writes nothing to a command's
-//! standard output that the command has not written.
+//! One thread and one poll. It uses the wire protocol and its own half of the configuration, and
+//! must not use the server's modules. It must write nothing to a command's standard output that the
+//! command has not written.
 //!
-//! In the order of a run: `args` (with `arg_parser` and `flags`) reads the command line, `route`
-//! finds the host, `elsewhere` gives way to ssh or rsh where the table says so, `command` says
-//! what is to run, `reach` connects (by `dial`, from `source`, or by `jump` through others), `request` composes what is asked, `auth_method` proves who we are (by
-//! `signer`, for an ordinary user), `greet` asks, `talk` answers what is asked back (`door`
-//! the inner door, `asker` PAM; `meet` the host's key is agreed to),
-//! `denied` words a refusal, `pump` carries it to its end with `inbox`, `outbox`, `sink`, `stdio` and `signals`;
-//! `messages` is its voice.
+//! In the order of a run:
+//!
+//! - `args` (with `arg_parser` and `flags`) reads the command line.
+//! - `route` finds the host; `elsewhere` starts ssh or rsh instead if the table says so.
+//! - `command` determines the command to run.
+//! - `reach` connects (by `dial`, from `source`, or by `jump` through other hosts).
+//! - `request` composes the request; `auth_method` authenticates us (by `signer`, for an ordinary
+//!   user).
+//! - `greet` sends the request; `talk` answers the host's questions (`door` those of the inner
+//!   door, `asker` those of PAM; `meet` gets agreement to the host's key).
+//! - `denied` words a refusal.
+//! - `pump` carries the session to its end with `inbox`, `outbox`, `sink`, `stdio` and `signals`.
+//! - `messages` prints what the client itself reports.
 #![forbid(unsafe_code)]
 
 mod arg_parser;
@@ -80,20 +86,20 @@ use crate::protocol::stream::End;
 use crate::secret::{KeyPair, PublicKey, Secret};
 use crate::signer as signing;
 
-/// What a shell script sees when we failed ourselves.
+/// The exit status of a failure on our side.
 const FAILED: u8 = 255;
 /// The command has ended, and End came before the end of an output.
 const CUT_OFF: &str =
     "output may be cut off: the command has ended, but another process holds its output open";
 const CUT_OFF_REMEDY: &str = "cos: to wait until that process closes it: -o Linger=none";
-/// What a shell adds to the number of a signal that ended a command.
+/// A shell adds this to the number of the signal that ended a command.
 const KILLED: u8 = 128;
 
-/// Connections that one run may make: each key that is pinned with each cookie
-/// that is live, the likeliest first. A refusal takes two seconds.
+/// Connections that one run may make: each pinned key with each live cookie, the likeliest first. A
+/// refusal takes two seconds.
 const ATTEMPTS: usize = 4;
 
-/// The whole program, to its exit status.
+/// Runs the program and returns its exit status.
 pub fn main() -> u8 {
     let argv: Vec<OsString> = env::args_os().collect();
     match args::parse(&argv) {
@@ -137,7 +143,7 @@ fn run(call: &Call, walk: impl Fn(&Call, &Reporter) -> Result<u8, Fault>) -> u8 
     status
 }
 
-/// The walk of a run, to the status that it exits with.
+/// Runs a command and returns the exit status.
 fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     let (places, route) = route::locate(call).map_err(|fault| about_the_folder(call, fault))?;
     if route.entry.method != Method::Cos {
@@ -157,7 +163,7 @@ fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
         if let Some(jump) = &mut jump {
             jump.leave();
         }
-        // The parent exits with 0; outputs and errors stay where they are.
+        // The parent exits with 0; output and errors stay where they are.
         nix::unistd::daemon(true, true).map_err(|e| Fault::from(e).while_doing("-f"))?;
         Input::default().release();
     }
@@ -169,7 +175,8 @@ fn walk(call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     outcome(ended, call, reporter)
 }
 
-/// A folder in the host's place behind `-C` was probably meant by it.
+/// Adds a hint if a folder follows `-C` in the host's position: the folder was probably meant as
+/// its value.
 fn about_the_folder(call: &Call, fault: Fault) -> Fault {
     let is_folder = call.host.contains('/') || Path::new(&call.host).is_dir();
     if !call.of_ssh.compress || !is_folder {
@@ -180,7 +187,7 @@ fn about_the_folder(call: &Call, fault: Fault) -> Fault {
     )
 }
 
-/// What `ssh -G` prints, as far as it means something here. The host need not be in the table.
+/// Prints what `ssh -G` prints, as far as it applies here. The host need not be in the table.
 fn show_config(call: &Call) -> Result<u8, Fault> {
     let (_, route) = route::find_any(call)?;
     if route.entry.method != Method::Cos {
@@ -199,7 +206,7 @@ fn show_config(call: &Call) -> Result<u8, Fault> {
     Ok(0)
 }
 
-/// The status to exit with.
+/// Returns the exit status.
 fn outcome(ended: Ended, call: &Call, reporter: &Reporter) -> Result<u8, Fault> {
     match ended {
         Ended::Told { end, cut_off } => {
@@ -221,8 +228,8 @@ fn outcome(ended: Ended, call: &Call, reporter: &Reporter) -> Result<u8, Fault> 
     }
 }
 
-/// Connects and asks, with each pair of a pinned key and a live cookie until
-/// the host accepts one.
+/// Connects and sends the request, with each pair of a pinned key and a live cookie until the host
+/// accepts one.
 fn connect(
     call: &Call,
     places: &Places,
@@ -231,7 +238,7 @@ fn connect(
 ) -> Result<Accepted, Fault> {
     let reach = Reach::of(call, route)?;
     let mut first = reach.begin(reporter)?;
-    // To ask the processor what it can takes a while on a virtual machine.
+    // Detecting the CPU's features takes time on a virtual machine, so connecting starts first.
     let hello = OurHello::new()?;
     first.greet(hello.record());
     let mut reaching = Some(first);
@@ -248,7 +255,7 @@ fn connect(
         if dialed.jump.is_none() {
             reporter.step(|| format!("connected to {}", dialed.peer));
         }
-        // Most of the handshake's arithmetic, while the ServerHello is on its way.
+        // Most of the key agreement, while the ServerHello is on its way.
         let prepared =
             Prepared::for_initiator(key, pin).map_err(|m| Fault::of(&paths.known_hosts(), m))?;
         let greeted = Greeted::wait(dialed, &hello)?;
@@ -264,7 +271,7 @@ fn connect(
             }
             Answer::Denied(reference) => {
                 reporter.step(|| format!("denied, reference {}", reference.to_hex()));
-                // The cookie was right, and a person is not asked again.
+                // The host asked, so the cookie was right. Do not ask the user again.
                 if let Some(by) = talk.asked() {
                     let why = enrol::refused_behind(by);
                     return Err(denied_because(&call.host, reference, why));
@@ -279,7 +286,7 @@ fn connect(
     ))
 }
 
-/// What we have to prove ourselves to a host with.
+/// Our credentials for a host.
 struct Own {
     caller: HostName,
     server: HostName,
@@ -287,11 +294,11 @@ struct Own {
     secrets: Secrets,
 }
 
-/// Whose secrets they are.
+/// The owner of the secrets.
 enum Secrets {
-    /// Ours: the machine's key, and the cookies.
+    /// Ours: the machine's key and the cookies.
     Ours(KeyPair, Vec<Secret>),
-    /// Our host's, whose signer uses them for us.
+    /// This host's, whose signer uses them for us.
     Hosts(LocalSigner),
 }
 
@@ -299,8 +306,8 @@ impl Own {
     fn load(places: &Places, route: &Route) -> Result<Self, Fault> {
         let (paths, entry) = (&places.table, &route.entry);
         let secrets = if paths.is_anothers() {
-            // The host knows us by what our signer says: any key will do for a user who
-            // has no folder to keep one in.
+            // The host authenticates us by what the signer states, so any key will do for a user
+            // who has no folder to keep one in.
             let key = keys::own_machine_key(&places.own).or_else(|_| KeyPair::random())?;
             Secrets::Hosts(LocalSigner::new(paths, &entry.name, key))
         } else {
@@ -315,8 +322,8 @@ impl Own {
         })
     }
 
-    /// Each pinned key with each cookie; of both the newest first. The newest
-    /// pin is the last line of its file, the newest cookie the first.
+    /// Returns each pinned key with each cookie, the newest of both first. The newest pin is the
+    /// last line of its file, the newest cookie the first.
     fn pairs(&self) -> impl Iterator<Item = AuthMethod<'_>> {
         let cookies = match &self.secrets {
             Secrets::Ours(_, cookies) => cookies.len(),
@@ -341,7 +348,7 @@ impl Own {
         }
     }
 
-    /// Those that one run tries.
+    /// Returns the pairs that one run tries.
     fn attempts(&self) -> impl Iterator<Item = AuthMethod<'_>> {
         self.pairs().take(ATTEMPTS)
     }

@@ -1,9 +1,8 @@
-//! What goes to the server: standard input, read straight into the places
-//! where its records lie and sealed there, and the short records between. Run
-//! by the client; it decides nothing.
+//! What goes to the server: standard input, read directly into the buffers of its records and
+//! sealed there, and the short records between. Runs in the client; it decides nothing.
 //!
-//! Records leave in the order in which they were sealed: input is sealed only
-//! when nothing waits, and short records that are sealed after it go after it.
+//! Records leave in the order in which they were sealed. Input is sealed only when nothing waits,
+//! and short records that are sealed after it go after it.
 
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::net::TcpStream;
@@ -14,11 +13,11 @@ use crate::protocol::batch::Batch;
 use crate::protocol::seal::Sealer;
 use crate::protocol::stream::{Message, Stream};
 
-/// Short records that may wait for a server that reads nothing. An honest one
-/// cannot make us say so much.
+/// Short records that may wait for a server that reads nothing. An honest server cannot make us
+/// send so much.
 const SHORT: usize = 64 * 1024;
 
-/// Sealed records on their way.
+/// Sealed records that wait to be sent.
 pub struct Outbox {
     sealer: Sealer,
     data: Batch,
@@ -26,7 +25,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Goes on where the sealer stands.
+    /// Returns an outbox that continues from the sealer's state.
     pub const fn new(sealer: Sealer) -> Self {
         Self {
             sealer,
@@ -53,9 +52,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// Reads at most `most` bytes of standard input by `read` and seals them.
-    /// To be called when all is sent; until then it does nothing. The number
-    /// is what `read` returned, 0 at the end of the input.
+    /// Reads at most `most` bytes of standard input by `read` and seals them. Call it when all is
+    /// sent; before that it returns `WouldBlock`. Returns what `read` returned, 0 at the end of the
+    /// input.
     ///
     /// # Errors
     /// Those of `read`; the counter of records is at its end.

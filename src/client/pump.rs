@@ -1,12 +1,10 @@
-//! The pump: one thread, one poll, every byte of an accepted connection in both
-//! directions, the signals, and the end. Run by the client; it must never wait
-//! for anything but the poll.
+//! The pump: one thread and one poll carry every byte of an accepted connection in both directions,
+//! the signals, and the end. Runs in the client. Must never wait for anything but the poll.
 //!
-//! Input goes from its descriptor into the places of its records and from there
-//! to the socket; output is opened where it was received and written from
-//! there. What an output's reader does not take at once waits in a backlog,
-//! which the stream's credit bounds, so that signals, errors and the credit for
-//! the input come through whatever happens to the output.
+//! Input is read from its descriptor into the buffers of its records and sent from there to the
+//! socket. Output is decrypted where it was received and written from there. What an output's
+//! reader does not take at once waits in a backlog, which the stream's credit bounds. Signals,
+//! errors and the credit for the input therefore come through whatever happens to the output.
 
 mod waiting;
 
@@ -38,19 +36,19 @@ use crate::protocol::window::Window;
 use crate::sys::socket::is_lost;
 use crate::sys::unsent::{Unsent, round_trip};
 
-/// How it ended.
+/// How the session ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The server said so.
+    /// The server reported the end.
     Told {
         /// How the command ended.
         end: End,
-        /// Another process held an output open, and what it writes from now on is lost; not
-        /// where a signal was to end the command.
+        /// Another process held an output open, and its later output is lost. False if a signal was
+        /// to end the command.
         cut_off: bool,
     },
-    /// A signal stopped us: after the command's end the writing of its output, before it
-    /// the waiting for that end.
+    /// A signal stopped the client: before the command's end, while it waited for that end; after
+    /// it, while it wrote the rest of the output.
     Stopped(Signal),
 }
 
@@ -62,14 +60,14 @@ struct Pump<'a> {
     unsent: Unsent,
     /// The server may not have acknowledged all that was sent.
     is_watched: bool,
-    /// When that was looked at.
+    /// When that was last checked.
     looked: Instant,
-    /// Since when a deadline is over, and what had come before it is still taken in.
+    /// Since when a deadline has passed while earlier data is still read.
     overdue: Option<Instant>,
-    /// The server takes no more; what it still says is read.
+    /// The server takes no more; what it still sends is read.
     deaf: bool,
     input: Option<Input>,
-    /// Input that the command reads no more.
+    /// Input that the command no longer reads.
     unread: Option<Input>,
     allowance: Allowance,
     sinks: [Sink; 2],
@@ -78,9 +76,9 @@ struct Pump<'a> {
     end: Option<End>,
     /// The end came before that of an output.
     cut_off: bool,
-    /// Why nothing can be sent any more.
+    /// Why nothing more can be sent.
     lost: Option<io::Error>,
-    /// What the user is still to be told: standard error took no line when it happened.
+    /// Lines that the user has not seen yet: standard error took no line at that time.
     notes: Vec<String>,
     host: &'a str,
 }
@@ -88,8 +86,7 @@ struct Pump<'a> {
 /// Carries an accepted connection to this host to its end.
 ///
 /// # Errors
-/// The connection failed, the server broke the protocol, or standard input or
-/// output failed.
+/// The connection failed, the server broke the protocol, or standard input or output failed.
 pub fn carry(accepted: Accepted, no_input: bool, host: &str) -> Result<Ended, Fault> {
     let sinks = sinks(round_trip(accepted.socket.as_fd()));
     let mut pump = Pump {
@@ -161,7 +158,8 @@ impl Pump<'_> {
         }
     }
 
-    /// The server need not wait until our output's reader has taken the rest.
+    /// Shuts the connection down after the end. The server need not wait until our output's reader
+    /// has taken the rest.
     fn hang_up_after_the_end(&mut self) {
         if self.end.is_some() && !self.deaf {
             self.deaf = true;
@@ -169,7 +167,7 @@ impl Pump<'_> {
         }
     }
 
-    /// Reads the socket once and takes in every record that is whole.
+    /// Reads the socket once and handles every complete record.
     fn receive(&mut self) -> Result<(), Fault> {
         match self.inbox.fill(&mut self.socket) {
             Ok(ReadOutcome::Bytes(_)) => {
@@ -184,7 +182,7 @@ impl Pump<'_> {
         }
     }
 
-    /// Opens the records that are whole and does what they say.
+    /// Decrypts the complete records and does what they say.
     fn take_in(&mut self) -> Result<(), Fault> {
         let mut data: Vec<(Stream, Range<usize>)> = Vec::new();
         let now = Instant::now();
@@ -194,7 +192,8 @@ impl Pump<'_> {
             };
             let body = self.inbox.body(record.clone());
             let text = self.opener.open(body).map_err(broken)?;
-            // A record's text lies behind its length field, its payload at the text's end.
+            // A record's plaintext follows its length field; its payload is at the end of the
+            // plaintext.
             let end = record.start.saturating_add(LENGTH_BYTES + text.len());
             let said = match Message::parse(text).map_err(broken)? {
                 Message::Data(stream, payload) => {
@@ -217,7 +216,7 @@ impl Pump<'_> {
             };
             self.obey(said)?;
         }
-        // In the order of their coming, as far as two descriptors can tell it.
+        // In the order of arrival, as far as two descriptors can preserve it.
         for run in data.chunk_by(|(a, _), (b, _)| a == b) {
             if let Some((stream, _)) = run.first() {
                 self.put_out(*stream, run)?;
@@ -231,13 +230,13 @@ impl Pump<'_> {
             Said::Eof(stream) => self.sink(stream).end().map_err(broken)?,
             Said::Reset => self.unread = self.input.take().or_else(|| self.unread.take()),
             Said::Credit(0) => self.receiver.answered(),
-            // A grant for input that has ended means nothing.
+            // A grant for input that has ended is ignored.
             Said::Credit(bytes) if self.input.is_some() => {
                 self.allowance.granted(bytes).map_err(broken)?;
             }
             Said::Credit(_) => {}
             Said::End(end) => {
-                // Whoever ended the command wants no advice on how to have more of its output.
+                // A user who ended the command needs no advice on how to get more of its output.
                 let is_open = self.sinks.iter().any(Sink::is_open);
                 self.cut_off = is_open && !self.receiver.is_to_end();
                 self.end = Some(end);
@@ -273,9 +272,9 @@ impl Pump<'_> {
             .map_or(Ok(()), |message| self.messages(&message))
     }
 
-    /// Lets the readers of outputs that have ended see it, and the writer of an
-    /// input that the command reads no more. Not before we wait: mostly the
-    /// command's end comes together with those.
+    /// Closes outputs that have ended, so that their readers see it, and an input that the command
+    /// no longer reads, so that its writer sees it. Not before the wait: the command's end mostly
+    /// comes together with those.
     fn let_go(&mut self) {
         if let Some(input) = self.unread.take() {
             input.release();
@@ -303,13 +302,13 @@ impl Pump<'_> {
                 self.input = None;
                 self.messages(&Message::Eof(Stream::Main))
             }
-            // To end the input here would tell the command that it had it all.
+            // Ending the input here would tell the command that it had all of it.
             Err(e) => Err(Fault::new(plainly(&e)).while_doing("standard input")),
         }
     }
 
-    /// Sends on the signals that have come. Once the command has ended there is
-    /// nobody to send them to, and the first one stops us.
+    /// Forwards the signals that have come. After the command's end there is no recipient, and the
+    /// first signal stops the client.
     fn forward_signals(&mut self) -> Result<Option<Ended>, Fault> {
         while let Some(signal) = self.signals.next()? {
             if self.end.is_some() {
@@ -324,8 +323,8 @@ impl Pump<'_> {
         Ok(None)
     }
 
-    /// When we give up, and why, if the command does not end before, or its output is not
-    /// written before.
+    /// Returns when and why the client gives up, unless the command ends, or its output is written,
+    /// before that.
     fn deadline(&self) -> Option<(Instant, &'static str)> {
         if self.end.is_some() {
             return self.receiver.deadline_after_the_end();
@@ -340,8 +339,8 @@ impl Pump<'_> {
         self.outbox.add(message).map_err(broken)
     }
 
-    /// Sends what waits. A server that is gone may have said its last word all the
-    /// same: reading will show.
+    /// Sends what waits. If the server is gone, it may still have sent the end before: reading will
+    /// show.
     fn flush(&mut self) -> Result<(), Fault> {
         if self.deaf || self.end.is_some() {
             return Ok(());
@@ -355,13 +354,13 @@ impl Pump<'_> {
         }
         self.deaf = true;
         self.input = None;
-        // A server that is there after all learns that nothing more comes, and hangs up.
+        // A server that still exists learns that nothing more comes, and hangs up.
         let _ = self.socket.shutdown(Shutdown::Write);
         self.lost = Some(e);
         Ok(())
     }
 
-    /// Tells the user something, at the latest at the end.
+    /// Shows the user a line, at the latest at the end.
     fn note(&mut self, words: String) {
         if !messages::complain_now(self.host, &words) {
             self.notes.push(words);
@@ -377,7 +376,7 @@ impl Pump<'_> {
     }
 }
 
-/// Both outputs, of which one alone can have the largest window there is.
+/// Returns both outputs. Their shared budget allows only one of them the largest window.
 fn sinks(round_trip: Option<Duration>) -> [Sink; 2] {
     let most = usize::try_from(CREDIT_MAX).unwrap_or(usize::MAX);
     let budget = Arc::new(Budget::new(most.saturating_mul(2)));
@@ -388,7 +387,7 @@ fn sinks(round_trip: Option<Duration>) -> [Sink; 2] {
     })
 }
 
-/// What the server said, but for data.
+/// A message of the server other than data.
 enum Said {
     Eof(Stream),
     Reset,

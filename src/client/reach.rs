@@ -1,5 +1,5 @@
-//! How a host is reached: by an address of its own, or through other hosts. Run by the client
-//! for a command.
+//! How a host is reached: by an address of its own, or through other hosts. Runs in the client for
+//! a command.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use super::route::Route;
 use super::source;
 use crate::fault::Fault;
 
-/// What has to be known to connect, as often as that is needed.
+/// What is needed to connect, once or several times.
 pub(super) struct Reach<'a> {
     call: &'a Call,
     route: &'a Route,
@@ -28,13 +28,13 @@ pub(super) enum Reaching<'a> {
 }
 
 impl<'a> Reach<'a> {
-    /// The way that a call asks for.
+    /// Returns how a call reaches its host.
     ///
     /// # Errors
     /// The host's name does not resolve, or there is no such source address.
     pub(super) fn of(call: &'a Call, route: &'a Route) -> Result<Self, Fault> {
         let (mut addresses, mut sources) = (Vec::new(), Vec::new());
-        // A name that only the last host in between can resolve is left to that one.
+        // With `-J` the last host in between resolves the name: perhaps only it can.
         if call.jumps.is_empty() {
             sources = source::addresses(&call.source)?;
             addresses = route.addresses(call)?;
@@ -47,7 +47,7 @@ impl<'a> Reach<'a> {
         })
     }
 
-    /// Begins to connect.
+    /// Starts to connect.
     ///
     /// # Errors
     /// The program for the hosts in between cannot be started.
@@ -65,17 +65,17 @@ impl<'a> Reach<'a> {
 }
 
 impl Reaching<'_> {
-    /// Sends the Hello, if the connection stands already.
+    /// Sends the Hello if the connection is already established.
     pub(super) fn greet(&mut self, hello: &[u8]) {
         if let Self::Directly(dialing) = self {
             dialing.greet(hello);
         }
     }
 
-    /// Waits until the connection stands, and sends the Hello.
+    /// Waits until the connection is established, and sends the Hello.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The connection fails.
     pub(super) fn finish(self, hello: &[u8]) -> Result<Dialed, Fault> {
         match self {
             Self::Directly(dialing) => dialing.finish(hello),

@@ -1,5 +1,5 @@
-//! What is asked of a host: the command's words as they are, the user there,
-//! who calls, and the few variables that go along. Run by the client.
+//! The request to a host: the command's words unchanged, the remote user, the calling user, and the
+//! few variables that are passed. Runs in the client.
 
 use std::env;
 use std::ffi::OsString;
@@ -35,7 +35,7 @@ pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
         return compose_subsystem(call, user, caller_user, environment);
     }
     let longest = longest(&environment);
-    // The words by themselves first, so that it is known which of the two is too long.
+    // Encode the words separately first, to know which of the two is too long.
     let words = encode_words(&call.words).map_err(|e| {
         Fault::new(format!(
             "{e} ({COMMAND} bytes in all); send the rest on standard input"
@@ -55,7 +55,7 @@ pub fn compose(call: &Call, entry: &Entry) -> Result<Question, Fault> {
     question(request, follows)
 }
 
-/// The user there: whom the command line names, else the host's line, else the caller.
+/// Returns the remote user: from the command line, else from the host's line, else the caller.
 ///
 /// # Errors
 /// The caller has no name.
@@ -83,7 +83,7 @@ fn compose_subsystem(
     }
     let longest = longest(&environment);
     let most = COMMAND_IN_HELLO.saturating_add(VARIABLES_IN_HELLO);
-    // Nothing of it may follow the request.
+    // No part of it may follow the request.
     let packed = rest::pack(call.words.clone(), environment).ok();
     let packed = packed.filter(|packed| packed.follows.is_none());
     let packed = packed.ok_or_else(|| too_long(longest, most))?;
@@ -106,7 +106,7 @@ pub fn compose_gui(call: &Call, entry: &Entry, display: &Display) -> Result<Ques
     let caller_user = caller()?;
     let user = user(call, entry)?;
     let environment = environment(call)?;
-    // What does not fit by a little is found when the message is made.
+    // A request that is slightly too long is detected when the message is made.
     if rest::length_of(&environment) > GREETING_BODY {
         return Err(too_long(longest(&environment), GREETING_BODY));
     }
@@ -142,7 +142,7 @@ pub fn compose_enrolment() -> Result<Question, Fault> {
     question(request, None)
 }
 
-/// The quiet time that the call asks for, in the wire's seconds.
+/// Returns the quiet time that the call asks for, in the wire's seconds.
 fn linger(call: &Call) -> Option<u32> {
     call.linger.map(|linger| match linger {
         Linger::Seconds(seconds) => seconds,
@@ -159,7 +159,7 @@ fn question(asked: Request, follows: Option<Vec<u8>>) -> Result<Question, Fault>
     })
 }
 
-/// The name of the user who calls. Root's is known without asking.
+/// Returns the name of the calling user. Root's is known without a lookup.
 fn caller() -> Result<UserName, Fault> {
     let uid = getuid();
     if uid.is_root() {
@@ -174,10 +174,10 @@ fn caller() -> Result<UserName, Fault> {
     }
 }
 
-/// The variables that go along with a call: our own, and those that it sets.
+/// Returns the variables that are passed with a call: our own, and those that it sets.
 fn environment(call: &Call) -> Result<Environment, Fault> {
     let mut all = passed_on(env::vars_os(), &call.send_env)?;
-    // As in ssh, what is set counts in place of what is sent, and of two the first.
+    // As in ssh, SetEnv takes precedence over SendEnv, and the first of two SetEnv counts.
     for (name, value) in call.set_env.iter().rev() {
         if !is_variable(name) {
             let words = "a name has letters, digits and _, at most 255";
@@ -197,12 +197,11 @@ fn environment(call: &Call) -> Result<Environment, Fault> {
     Ok(all)
 }
 
-/// The variables that go along: locale, git's protocol, and those that were asked for, by
-/// name or by a pattern as ssh takes it, which the server passes over unless its table
-/// allows them.
+/// Returns the variables to pass: locale, git's protocol, and the requested ones, by name or by a
+/// pattern in ssh's form. The server ignores the requested ones unless its table allows them.
 ///
 /// # Errors
-/// One of them cannot go along; the fault names it.
+/// One of them cannot be passed; the fault names it.
 fn passed_on(
     all: impl Iterator<Item = (OsString, OsString)>,
     asked_for: &[String],
@@ -238,8 +237,7 @@ fn passed_on(
     Ok(passed)
 }
 
-/// Whether a name is as a pattern of ssh_config(5) says: `*` stands for any characters, `?`
-/// for one.
+/// Whether a name matches a pattern of ssh_config(5): `*` matches any characters, `?` matches one.
 pub(super) fn matches(pattern: &str, name: &str) -> bool {
     match pattern.chars().next() {
         None => name.is_empty(),
@@ -262,7 +260,7 @@ pub(super) fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// The longest variable's name, and how many bytes its value has.
+/// Returns the longest variable's name, and the number of bytes of its value.
 fn longest(environment: &[(String, Vec<u8>)]) -> Option<(String, usize)> {
     let all = environment.iter().map(|(n, v)| (n.clone(), v.len()));
     all.max_by_key(|(_, length)| *length)
@@ -277,7 +275,8 @@ fn too_long(longest: Option<(String, usize)>, most: usize) -> Fault {
     Fault::new(words).with_remedy(without(&name))
 }
 
-/// How to call without a variable: its name is one, and so a word of the shell's.
+/// Returns how to call without a variable. Its name is valid, and so is a single word for the
+/// shell.
 pub(super) fn without(name: &str) -> String {
     format!("to call without it: env -u {name} cos ...")
 }
@@ -312,7 +311,7 @@ mod tests {
         for asked_for in [&["TAG", "LANG", "TAG?", "NONE"][..], &["T*G"], &["*A?"]] {
             assert_eq!(names(asked_for).unwrap(), with_tag, "{asked_for:?}");
         }
-        // One that has another name than a variable may have is not asked for by a pattern.
+        // A pattern does not select a variable whose name is invalid.
         assert_eq!(names(&["LC_X*"]).unwrap(), always);
         let told = names(&["LC_X-Y"]).unwrap_err().to_string();
         assert!(told.contains("LC_X-Y"), "{told}");

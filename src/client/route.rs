@@ -1,6 +1,5 @@
-//! Where a host is and how it is reached: its line of the host table, its
-//! addresses, its port. Run by the client, which asks a name service only where
-//! the line has no address.
+//! The location of a host: its line of the host table, its addresses, its port. Runs in the client,
+//! which asks a name service only if the line has no address.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
@@ -14,32 +13,31 @@ use crate::config::paths::{Paths, SYSTEM};
 use crate::config::settings::default_port;
 use crate::fault::Fault;
 
-/// A host's line, and the one address that was asked for where the command
-/// line gave an address for the host.
+/// A host's line, and the address from the command line if it named the host by address.
 pub struct Route {
     /// The line.
     pub entry: Entry,
     address: Option<Address>,
-    /// Whether the table has that line; else it is made up from a name alone.
+    /// Whether the table has that line. Otherwise it is made from the name only.
     listed: bool,
 }
 
-/// The places that a call is about.
+/// The configuration paths that a call uses.
 #[derive(Clone)]
 pub struct Places {
-    /// Where the host stands in the table.
+    /// The paths of the table that has the host.
     pub table: Paths,
-    /// The caller's own, for his own key and pins: mostly the same.
+    /// The paths of the caller's own key and pins. Usually the same as `table`.
     pub own: Paths,
 }
 
 impl Places {
-    /// The places of a call, as far as they are known without looking for its host.
+    /// Returns the paths of a call, as far as they are known before its host is looked up.
     pub fn of(call: &Call) -> Self {
         Self::of_folder(call.folder.as_deref())
     }
 
-    /// The same for a folder that was named, or for none.
+    /// Returns the paths for a named folder, or for none.
     pub fn of_folder(named: Option<&Path>) -> Self {
         let table = Paths::of_caller(named).once();
         let own = if table.is_anothers() {
@@ -50,8 +48,9 @@ impl Places {
         Self { table, own }
     }
 
-    /// The system's, with the caller's own: an ordinary user who names no folder, and has
-    /// no such host in his own table, asks in his machine's name.
+    /// Returns the system's table with the caller's own paths. An ordinary user who names no
+    /// folder, and whose own table has no such host, asks in the machine's name. `None`: a folder
+    /// was named, the table is already the system's, or the system has none.
     fn of_system(&self, call: &Call) -> Option<Self> {
         let system = Paths::of_dir(Path::new(SYSTEM)).once();
         let may = !Paths::is_named(call.folder.as_deref()) && !self.table.system;
@@ -62,12 +61,10 @@ impl Places {
     }
 }
 
-/// Looks a call's host up, by name or by address: in the caller's table, else in the
-/// system's.
+/// Looks up a call's host by name or by address: in the caller's table, else in the system's.
 ///
 /// # Errors
-/// The table is not there or not to be trusted, the host is not in it, or its
-/// line is wrong.
+/// The table is missing or not trusted, the host is not in it, or its line is wrong.
 pub fn locate(call: &Call) -> Result<(Places, Route), Fault> {
     let own = Places::of(call);
     let Some(system) = own.of_system(call) else {
@@ -87,7 +84,8 @@ pub fn locate(call: &Call) -> Result<(Places, Route), Fault> {
     found.ok_or_else(|| or_by_ssh(call, &own.table, Fault::new(words)))
 }
 
-/// Called as ssh, a host that no table has was reached by ssh(1) before: how it still is.
+/// Adds how to reach the host by ssh(1), if the program was called as ssh. Before cosserver, ssh(1)
+/// reached a host that is in no table.
 fn or_by_ssh(call: &Call, paths: &Paths, fault: Fault) -> Fault {
     let name = HostName::parse(&call.host);
     let Some(name) = name.ok().filter(|_| call.of_ssh.is_ssh) else {
@@ -100,10 +98,11 @@ fn or_by_ssh(call: &Call, paths: &Paths, fault: Fault) -> Fault {
     ))
 }
 
-/// Looks a host up in the first of these tables that has it.
+/// Looks up a host in the first of these tables that has it.
 fn search(tables: [Option<Places>; 2], host: &str) -> Result<Option<(Places, Route)>, Fault> {
     for places in tables.into_iter().flatten() {
-        // A table that is not there has no such host; one that cannot be used may have.
+        // Skip a table that does not exist. One that cannot be used is an error: it may have the
+        // host.
         let file = places.table.hostinfo();
         if file.try_exists().map_err(|e| Fault::of(&file, e))? {
             if let Some(route) = look_for(&places.table, host)? {
@@ -114,7 +113,7 @@ fn search(tables: [Option<Places>; 2], host: &str) -> Result<Option<(Places, Rou
     Ok(None)
 }
 
-/// Looks a host up in one table.
+/// Looks up a host in one table.
 ///
 /// # Errors
 /// As [`locate`].
@@ -134,7 +133,7 @@ fn not_there(paths: &Paths) -> Fault {
     Fault::of(&file, words)
 }
 
-/// The same, and none where there is no table.
+/// Looks up a host in one table. `None`: there is no table, or it has no such host.
 fn look_if_there(paths: &Paths, host: &str) -> Result<Option<Route>, Fault> {
     match paths.hostinfo().try_exists() {
         Ok(false) => Ok(None),
@@ -144,7 +143,7 @@ fn look_if_there(paths: &Paths, host: &str) -> Result<Option<Route>, Fault> {
 
 fn look_for(paths: &Paths, host: &str) -> Result<Option<Route>, Fault> {
     let address = literal(host);
-    // An IPv4 address may be a name as well; what has brackets or colons is none.
+    // An IPv4 address may also be a name. A word with brackets or colons is not a name.
     let name = HostName::parse(host).map(Some);
     let name = name.or_else(|e| address.map(|_| None).ok_or(e))?;
     if let Some(name) = name {
@@ -170,10 +169,10 @@ fn look_for(paths: &Paths, host: &str) -> Result<Option<Route>, Fault> {
     Ok(None)
 }
 
-/// Looks a host up that need not be in the table: a person who logs in may name any.
+/// Looks up a host that need not be in the table: at a login the user may name any host.
 ///
 /// # Errors
-/// The table is not to be trusted, the host's line is wrong, or its name is none.
+/// The table is not trusted, the host's line is wrong, or its name is invalid.
 pub fn find_any(call: &Call) -> Result<(Places, Route), Fault> {
     let (own, host) = (Places::of(call), call.host.as_str());
     let tables = [Some(own.clone()), own.of_system(call)];
@@ -182,8 +181,8 @@ pub fn find_any(call: &Call) -> Result<(Places, Route), Fault> {
     }
     let address = literal(host);
     let name = match address {
-        // Keys are pinned under the address then; a name may have no colons, and not begin
-        // with what stands for one.
+        // Keys are pinned under the address then. A name may have no colons and may not begin with
+        // the character that replaces them.
         Some(a) if a.ip().is_ipv6() => {
             format!("ip6-{}", a.to_string().replace(':', "-").replace('%', "_"))
         }
@@ -199,20 +198,20 @@ pub fn find_any(call: &Call) -> Result<(Places, Route), Fault> {
     Ok((own, route))
 }
 
-/// An address, with or without brackets and zone; IPv4 always as IPv4.
+/// Parses an address, with or without brackets and zone. IPv4 is always returned as IPv4.
 fn literal(host: &str) -> Option<Address> {
     Address::parse(host).ok()
 }
 
 impl Route {
-    /// Whether the table has that host, which is then known by more than its name.
+    /// Whether the table has that host.
     pub const fn is_listed(&self) -> bool {
         self.listed
     }
 
-    /// The address for a program that dials a single one: that which the command
-    /// line gave for the host, else the first of the line's plain addresses that
-    /// is of the family asked for. `None`: the line has none.
+    /// Returns the address for a program that dials only one: the address from the command line,
+    /// else the first of the line's plain addresses of the requested family. `None`: the line has
+    /// none.
     ///
     /// # Errors
     /// None of its addresses is of that family.
@@ -225,12 +224,12 @@ impl Route {
         Ok(first.copied())
     }
 
-    /// Whether the table, or the command line, has an address of the host.
+    /// Whether the table or the command line has an address of the host.
     pub(super) fn has_address(&self) -> bool {
         self.address.is_some() || !self.entry.addresses.plain().is_empty()
     }
 
-    /// The addresses that need no name service.
+    /// Returns the addresses that need no name service.
     fn listed_addresses(&self, call: &Call) -> Vec<Address> {
         match (&call.host_name, self.address) {
             (Some(name), _) => literal(name).into_iter().collect(),
@@ -239,22 +238,23 @@ impl Route {
         }
     }
 
-    /// The name to be resolved where there are none.
+    /// Returns the name to resolve if there are none.
     pub(super) fn dialed_name<'a>(&'a self, call: &'a Call) -> &'a str {
         let own = self.entry.name.as_str();
         call.host_name.as_deref().unwrap_or(own)
     }
 
-    /// The port to connect to: as the command line says, else the host's line, else ours.
+    /// Returns the port to connect to: from the command line, else from the host's line, else the
+    /// default.
     pub fn port(&self, call: &Call) -> u16 {
         let port = call.port.map(u16::from).or(self.entry.port);
         port.unwrap_or_else(default_port)
     }
 
-    /// Where to connect, in this order.
+    /// Returns the addresses to connect to, in this order.
     ///
     /// # Errors
-    /// The name does not resolve, or there is no address of the family asked for.
+    /// The name does not resolve, or there is no address of the requested family.
     pub fn addresses(&self, call: &Call) -> Result<Vec<SocketAddr>, Fault> {
         let port = self.port(call);
         let listed = self.listed_addresses(call);
@@ -281,7 +281,7 @@ impl Route {
                     "its line in hostinfo has {has}, and its name does not resolve: {e}"
                 ))
             })?;
-            // An address of a link keeps its zone; IPv4 is IPv4 whatever its record says.
+            // A link-local address keeps its zone. An IPv4-mapped address becomes IPv4.
             all = found
                 .map(|a| match a.ip().to_canonical() {
                     IpAddr::V4(ip) => SocketAddr::new(ip.into(), port),
@@ -361,7 +361,7 @@ mod tests {
         let told = none.err().unwrap().to_string();
         let words = ["there is no host table; ", "host join FILE` adds the host"];
         assert!(words.iter().all(|w| told.contains(w)), "{told}");
-        // A name that looks like an address is a name first.
+        // A name that looks like an address is tried as a name first.
         assert_eq!(
             find(&paths, "192.0.2.9").unwrap().entry.name.as_str(),
             "192.0.2.9"
@@ -375,7 +375,7 @@ mod tests {
             );
         }
         assert!(find(&paths, "-x").is_err());
-        // A network is an addr= and nothing to dial.
+        // A network in addr= cannot be dialled.
         let table = "nowhere.invalid cos addr=10.0.0.0/8\nno.invalid cos\n";
         scratch.file("hostinfo", table, 0o644);
         for (name, words) in [

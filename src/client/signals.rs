@@ -1,7 +1,6 @@
-//! Signals for the remote command: they arrive as events on a descriptor, and
-//! no handler runs. Run by the client, once the command has been accepted;
-//! before that a signal ends the client as it would end any program, and the
-//! server hangs up whatever it may have started.
+//! Signals for the remote command. They arrive as events on a descriptor, and no handler runs. Runs
+//! in the client, once the command has been accepted. Before that, a signal ends the client as it
+//! would end any program, and the server hangs up whatever it may have started.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,11 +12,11 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::protocol::stream::Signal;
 use crate::sys::client_signals::is_ignored;
 
-/// How long a server may be silent that has not answered a signal.
+/// How long a server that has not answered a signal may be silent.
 const UNHEARD: Duration = Duration::from_secs(5);
-/// How long a command may run on after HUP or TERM.
+/// How long a command may continue after HUP or TERM.
 const UNENDED: Duration = Duration::from_secs(60);
-/// Signals of one kind that come so close together are one.
+/// Signals of one kind within this time count as one.
 const TOGETHER: Duration = Duration::from_millis(100);
 
 pub(super) const SILENT: &str =
@@ -27,8 +26,8 @@ const UNREAD: &str = "the output was not read within 60 s after the signal; the 
 
 const FORWARDED: [Kind; 4] = [Kind::SIGHUP, Kind::SIGINT, Kind::SIGQUIT, Kind::SIGTERM];
 
-/// Those that nobody can hold, that neither end nor stop a program, or that it causes by
-/// a fault of its own, which would come again for ever.
+/// Signals that cannot be held, that neither end nor stop a program, or that a program causes by a
+/// fault of its own. A held signal of the last kind would recur forever.
 const NOT_HELD: [Kind; 12] = [
     Kind::SIGKILL,
     Kind::SIGSTOP,
@@ -44,15 +43,15 @@ const NOT_HELD: [Kind; 12] = [
     Kind::SIGSYS,
 ];
 
-/// The signals that are caught; dropping it gives them back to their default.
+/// The caught signals. Dropping this restores the previous mask.
 pub struct Signals {
     descriptor: SignalFd,
     before: SigSet,
 }
 
 impl Signals {
-    /// Catches HUP, INT, QUIT and TERM from now on, but for those that are
-    /// ignored (by nohup, or in a shell's background): they stay so.
+    /// Catches HUP, INT, QUIT and TERM from now on. Signals that are ignored (by nohup, or in a
+    /// shell's background) stay ignored.
     ///
     /// # Errors
     /// No descriptors are left.
@@ -60,7 +59,7 @@ impl Signals {
         Self::catch_of(FORWARDED.into_iter(), SigSet::thread_get_mask()?)
     }
 
-    /// Catches those that would end or stop the client, but for its own faults. They
+    /// Catches the signals that would end or stop the client, except those of its own faults. They
     /// stay pending, and are delivered when this is dropped.
     ///
     /// # Errors
@@ -84,10 +83,10 @@ impl Signals {
         })
     }
 
-    /// The next signal that has come, if there is one.
+    /// Returns the next signal that has come, if there is one.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn next(&self) -> io::Result<Option<Signal>> {
         let outcome = self.descriptor.read_signal()?;
         let number = outcome.and_then(|c| u8::try_from(c.ssi_signo).ok());
@@ -107,36 +106,36 @@ impl Drop for Signals {
     }
 }
 
-/// What becomes of a signal.
+/// What to do with a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is sent to the command.
+    /// Send it to the command.
     Send,
-    /// It is the one that came just before: a program that ends its whole group, as
-    /// timeout(1) does, sends us two.
+    /// It repeats the one just before: a program that ends its whole group, as timeout(1) does,
+    /// sends us two.
     Repeated,
-    /// It ends the client.
+    /// End the client.
     Stop,
 }
 
-/// Whether the server still takes signals, so that a user can always get away.
+/// Tracks whether the server still takes signals, so that a user can always end the client.
 #[derive(Debug, Default)]
 pub struct SignalReceiver {
-    /// Since when the server has said nothing, where it has a signal to answer.
+    /// Since when the server has been silent, if it has a signal to answer.
     silent_since: Option<Instant>,
-    /// The first signal of those that are to end the command, and when it came.
+    /// The first signal that is to end the command, and when it came.
     ending: Option<(Signal, Instant)>,
 }
 
 impl SignalReceiver {
-    /// Takes note that the server has said something.
+    /// Records that the server has sent something.
     pub fn heard(&mut self, now: Instant) {
         if let Some(since) = &mut self.silent_since {
             *since = now;
         }
     }
 
-    /// Takes note that the server has taken the signals.
+    /// Records that the server has taken the signals.
     pub const fn answered(&mut self) {
         self.silent_since = None;
     }
@@ -146,8 +145,8 @@ impl SignalReceiver {
         self.ending.is_some()
     }
 
-    /// What becomes of a signal that comes now. INT and QUIT may come as often as the
-    /// user likes; a second HUP or TERM is the last.
+    /// Returns what to do with a signal that comes now. INT and QUIT may come any number of times;
+    /// a second HUP or TERM ends the client.
     #[must_use]
     pub fn take(&mut self, signal: Signal, now: Instant) -> Verdict {
         if matches!(signal, Signal::Hangup | Signal::Terminate) {
@@ -165,7 +164,7 @@ impl SignalReceiver {
         Verdict::Send
     }
 
-    /// When the client ends by itself, unless something happens before; and why.
+    /// Returns when and why the client ends by itself, unless something happens before.
     pub fn deadline(&self) -> Option<(Instant, &'static str)> {
         let silence = self.silent_since.and_then(|at| at.checked_add(UNHEARD));
         let end = self.ending.and_then(|(_, at)| at.checked_add(UNENDED));
@@ -176,7 +175,7 @@ impl SignalReceiver {
             .min_by_key(|(at, _)| *at)
     }
 
-    /// The same once the command has ended, while its output is still being written.
+    /// As [`Self::deadline`], after the command's end, while its output is still being written.
     pub fn deadline_after_the_end(&self) -> Option<(Instant, &'static str)> {
         let end = self.ending.and_then(|(_, at)| at.checked_add(UNENDED));
         end.map(|at| (at, UNREAD))
@@ -214,7 +213,7 @@ mod tests {
             assert_eq!(receiver.deadline(), None);
             assert_eq!(receiver.take(signal, begin), Verdict::Send);
             assert_eq!(receiver.deadline(), Some((begin + UNHEARD, SILENT)));
-            // Another one gives it no more time.
+            // Another signal does not extend the time.
             let _ = receiver.take(Signal::Interrupt, begin + SECOND);
             assert_eq!(receiver.deadline(), Some((begin + UNHEARD, SILENT)));
             // Data does.
@@ -236,7 +235,7 @@ mod tests {
                 receiver.heard(at);
             }
             assert_eq!(receiver.deadline(), Some((begin + UNENDED, RUNS_ON)));
-            // And one that answers.
+            // The same limit applies to a server that answers.
             receiver.answered();
             assert_eq!(receiver.deadline(), Some((begin + UNENDED, RUNS_ON)));
         }

@@ -1,5 +1,5 @@
-//! The signer of this host, as its users see it: the daemon's socket or, where no
-//! daemon runs, the set-uid program `cos-sign`. Run by the client.
+//! The signer of this host, as its users see it: the daemon's socket or, if no daemon runs, the
+//! set-uid program `cos-sign`. Runs in the client.
 
 use std::cell::Cell;
 use std::io;
@@ -19,27 +19,26 @@ use crate::sys::{client_exec, local, passing};
 
 /// The program, beside the client's own.
 const PROGRAM: &str = "cos-sign";
-/// How long the signer may take: a look-up of our name may take ten seconds.
+/// How long the signer may take: it may look up our name for ten seconds.
 const LIMIT: Duration = Duration::from_secs(15);
-/// How long we wait before we call again where too many called; then twice as long each
-/// time.
+/// The pause before we call again if there were too many callers. It doubles each time.
 const AGAIN: Duration = Duration::from_millis(20);
-/// The longest such pause.
+/// The longest pause.
 const AGAIN_MOST: Duration = Duration::from_millis(500);
 
-/// Where somebody signs for us.
+/// Access to the signer of this host.
 pub struct LocalSigner {
     paths: Paths,
-    /// The host that we want to ask.
+    /// The host that the request is for.
     host: HostName,
     /// Our own key, for the handshake.
     key: KeyPair,
-    /// How many cookies there are, as far as it is known.
+    /// The number of cookies, as far as it is known.
     cookies: Cell<u8>,
 }
 
 impl LocalSigner {
-    /// The desk for requests to that host, of a caller with this key.
+    /// Returns the signer for requests to that host, for a caller with this key.
     pub fn new(paths: &Paths, host: &HostName, key: KeyPair) -> Self {
         Self {
             paths: paths.clone(),
@@ -59,7 +58,7 @@ impl LocalSigner {
         which < self.cookies.get()
     }
 
-    /// Whether there seems to be a signer at all.
+    /// Whether a signer seems to exist.
     pub fn is_there(paths: &Paths) -> bool {
         paths.signer().exists() || program(paths).is_some()
     }
@@ -107,12 +106,12 @@ impl LocalSigner {
         }
     }
 
-    /// Calls until there is an answer: too many of us may call at the same time.
+    /// Calls until there is an answer: too many users may call at the same time.
     fn until_signed(&self, message: &[u8]) -> io::Result<Vec<u8>> {
         let until = Instant::now() + LIMIT;
         let mut pause = AGAIN;
         loop {
-            // A limit of nothing would be none at all.
+            // A limit of zero would mean no limit.
             let left = until.saturating_duration_since(Instant::now()).max(AGAIN);
             let e = match self.by_socket(message, left) {
                 Ok(reply) => return Ok(reply),
@@ -135,8 +134,7 @@ impl LocalSigner {
 
     fn by_socket(&self, message: &[u8], limit: Duration) -> io::Result<Vec<u8>> {
         let socket = local::call(&self.paths.signer(), limit)?;
-        // Root's daemon, or the one that we started ourselves: nobody else may know what
-        // we ask.
+        // Only root's daemon or one that this user started may see the request.
         let uid = local::user_of(&socket)?;
         if uid != 0 && uid != nix::unistd::geteuid().as_raw() {
             let words = format!("user {uid} listens there, and neither root nor we");
@@ -160,7 +158,7 @@ impl LocalSigner {
     }
 }
 
-/// That there is no signer, by which an ordinary user would ask this host.
+/// Returns the fault that there is no signer through which an ordinary user could ask this host.
 pub(super) fn none(paths: &Paths, host: &str) -> Fault {
     Fault::of(
         &paths.signer(),
@@ -171,7 +169,7 @@ pub(super) fn none(paths: &Paths, host: &str) -> Fault {
     )
 }
 
-/// Whether the signer hung up: we were one too many, or it has just been stopped.
+/// Whether the signer hung up: there were too many callers, or it has just been stopped.
 fn is_hang_up(e: &io::Error) -> bool {
     matches!(
         e.kind(),
@@ -186,7 +184,7 @@ fn nobody_listens(e: &io::Error) -> bool {
     )
 }
 
-/// The set-uid program, which knows the system's folder alone.
+/// Returns the set-uid program, which knows only the system's folder.
 fn program(paths: &Paths) -> Option<PathBuf> {
     let own = std::env::current_exe().ok().filter(|_| paths.system)?;
     let program = own.with_file_name(PROGRAM);

@@ -1,6 +1,6 @@
-//! One of the command's outputs on its way to our own: how much may still come,
-//! what waits for its reader, and whether anybody reads it at all. Run by the
-//! client's pump, which says to the server what a sink gives it to say.
+//! One of the command's outputs on its way to ours: how much may still come, what waits for its
+//! reader, and whether it is read at all. Runs in the client's pump, which sends to the server the
+//! messages that a sink returns.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,23 +23,23 @@ pub struct Sink {
     window: Window,
     /// The server has said that nothing more comes.
     ended: bool,
-    /// Nobody reads it here any more, and the server was told, or it is over.
+    /// The output is no longer read here and the server knows it, or the output is complete.
     closed: bool,
 }
 
-/// What is to be done about a sink.
+/// What to do about a sink.
 #[derive(Default)]
 pub struct SinkOutcome {
-    /// What to say to the server.
+    /// The message for the server.
     pub messages: Option<Message<'static>>,
-    /// Why this output is at its end, where the user is to know.
+    /// Why this output has ended, if the user must know.
     pub note: Option<String>,
-    /// What failed here: the session cannot go on.
+    /// What failed here: the session cannot continue.
     pub fault: Option<Fault>,
 }
 
 impl Sink {
-    /// Of a stream, to the output of ours that it is for, with this window.
+    /// Returns the sink of a stream, with this window, to the output of ours that it is for.
     pub fn new(stream: Stream, window: Window) -> Self {
         let which = match stream {
             Stream::Main => Which::Out,
@@ -54,7 +54,7 @@ impl Sink {
         }
     }
 
-    /// Takes note of data that has come; whether anybody wants it.
+    /// Records data that has come. Returns whether it is to be written.
     ///
     /// # Errors
     /// The server had no credit for it, or had said that nothing more comes.
@@ -66,10 +66,10 @@ impl Sink {
         Ok(!self.closed)
     }
 
-    /// Takes note that nothing more comes.
+    /// Records that nothing more comes.
     ///
     /// # Errors
-    /// That was said before.
+    /// The server had said so before.
     pub fn end(&mut self) -> Result<(), Malformed> {
         if self.ended {
             return Err(Malformed("a stream that ended twice"));
@@ -78,8 +78,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Whether more could have come that somebody reads here: the server has not said that
-    /// it is at its end.
+    /// Whether more could have come that is still read here: the server has not ended the stream.
     pub const fn is_open(&self) -> bool {
         !self.ended && !self.closed
     }
@@ -89,8 +88,8 @@ impl Sink {
         self.output.has_backlog()
     }
 
-    /// What to poll the output for; `None`: leave it alone. Whether its reader
-    /// is gone is told without being asked for.
+    /// Returns what to poll the output for. `None`: do not poll it. A poll also reports that the
+    /// reader is gone, even without a requested event.
     pub const fn interest(&self) -> Option<PollFlags> {
         match (self.closed, self.has_backlog()) {
             (true, _) => None,
@@ -108,7 +107,7 @@ impl Sink {
         self.account(written)
     }
 
-    /// Does what a poll has found the output ready for.
+    /// Handles the events that a poll has found.
     pub fn serve(&mut self, ready: PollFlags) -> SinkOutcome {
         let gone = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
         let written = if self.has_backlog() {
@@ -121,8 +120,8 @@ impl Sink {
         self.account(written)
     }
 
-    /// Grants what the reader has taken; or, where nobody reads the output or it cannot
-    /// be written to, tells the server that it is read no more.
+    /// Grants credit for what the reader has taken. If the output has no reader or cannot be
+    /// written, returns a reset that tells the server so.
     fn account(&mut self, written: io::Result<usize>) -> SinkOutcome {
         let mut outcome = SinkOutcome::default();
         match written {
@@ -137,8 +136,8 @@ impl Sink {
                 self.close();
                 outcome.messages = (!self.ended).then_some(Message::Reset(self.stream));
                 let gone = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset];
-                // What is wrong with standard error cannot be said there; as with ssh, the
-                // command goes on without it.
+                // A failure of standard error cannot be reported there. As with ssh, the command
+                // continues without it.
                 if self.stream == Stream::Main && !gone.contains(&e.kind()) {
                     let fault = Fault::new(plainly(&e)).while_doing("standard output");
                     if is_of_the_stream(self.output.as_fd(), OFlag::O_WRONLY, &e) {
@@ -152,7 +151,7 @@ impl Sink {
         outcome
     }
 
-    /// Lets the reader of an output that has ended see it.
+    /// Closes an output that has ended, so that its reader sees the end.
     pub fn let_go(&mut self) {
         if self.ended && !self.closed && !self.has_backlog() {
             self.output.release();
@@ -160,7 +159,7 @@ impl Sink {
         }
     }
 
-    /// Nothing of the stream is kept here any more.
+    /// Stops receiving the stream.
     fn close(&mut self) {
         self.closed = true;
         self.window.close();

@@ -1,5 +1,5 @@
-//! Where a connection comes from: the address of `-b`, or that of the interface of `-B`. Run by
-//! the client before it connects.
+//! The source of a connection: the address of `-b`, or that of the interface of `-B`. Runs in the
+//! client before it connects.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -9,8 +9,8 @@ use super::call::Source;
 use super::io_error::plainly;
 use crate::fault::Fault;
 
-/// The addresses to connect from, the best of each family first; none where nothing was said. As
-/// with ssh, an address goes before an interface.
+/// Returns the addresses to connect from, the best of each family first; none if no source was
+/// given. As in ssh, an address takes precedence over an interface.
 ///
 /// # Errors
 /// There is no such address or interface.

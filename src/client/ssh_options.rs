@@ -1,10 +1,10 @@
-//! ssh's options, `-o KEY=VALUE`, each parsed into what it asks for here. Pure: run by the client
+//! ssh's options, `-o KEY=VALUE`, each parsed into what it asks for here. Pure: runs in the client
 //! while it reads its command line.
 //!
 //! Options that select the host or the command act like the flag that does the same. Options that
-//! cannot be honored are refused, as their flags are. The others of ssh (keys, ciphers, shared
-//! connections) mean nothing here and are ignored, since tools send them with each call. An
-//! option that ssh does not have either is reported.
+//! cannot be honored are refused, as their flags are. ssh's other options (keys, ciphers, shared
+//! connections) mean nothing here and are ignored, since tools send them with each call. An option
+//! that ssh does not have either is reported.
 
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -22,13 +22,13 @@ use crate::fault::Fault;
 pub(super) enum Setting {
     /// How long connecting may take.
     ConnectTimeout(Option<Duration>),
-    /// Seconds of silence after which the host is asked whether it is there.
+    /// Seconds of silence after which the host is probed.
     KeepAlive(u32),
     /// The remote user.
     User(UserName),
     /// The port.
     Port(NonZeroU16),
-    /// The host to connect to, with `%h` for the one that was named.
+    /// The host to connect to, with `%h` for the one on the command line.
     HostName(String),
     /// A family of addresses, or any.
     Family(Option<Family>),
@@ -36,7 +36,7 @@ pub(super) enum Setting {
     SendEnv(Vec<String>),
     /// Variables and their values.
     SetEnv(Vec<(String, String)>),
-    /// Whether no person is to be asked.
+    /// Whether the user must not be asked.
     Batch(bool),
     /// The address to connect from.
     BindAddress(Option<String>),
@@ -46,15 +46,15 @@ pub(super) enum Setting {
     Jumps(Vec<Destination>),
     /// The command, where no words are given.
     RemoteCommand(Option<String>),
-    /// Our own: `cos` on the hosts in between.
+    /// Our own option: `cos` on the hosts in between.
     JumpProgram(String),
-    /// Our own: the quiet time.
+    /// Our own option: the quiet time.
     Linger(Linger),
     /// Whether there is no standard input.
     NoInput(bool),
     /// Whether to go to the background.
     Background(bool),
-    /// Whether a terminal is asked for; `None`: as it comes.
+    /// Whether a terminal is requested; `None`: the default.
     Terminal(Option<bool>),
     /// No command.
     NoCommand,
@@ -62,22 +62,22 @@ pub(super) enum Setting {
     Subsystem,
     /// No notes.
     Quiet,
-    /// Whether forwardings are forgotten.
+    /// Whether forwardings are cancelled.
     ClearForwardings(bool),
-    /// A forwarding; why there is none.
+    /// A forwarding; the text says why there is none.
     Forwarding(String),
-    /// What cannot be honored, and why.
+    /// An option that cannot be honored; the text says why.
     Refused(String),
     /// It changes nothing here.
     PassedOver,
     /// Patterns of options that are not reported.
     IgnoreUnknown(Vec<String>),
-    /// ssh has no such option, as far as we know: its key, and what is wrong with it.
+    /// An option that ssh does not have, as far as we know: its key, and what is wrong with it.
     Unknown(String, String),
 }
 
 impl Setting {
-    /// Whether an option can mean something to a face.
+    /// Whether an option can mean something to a personality.
     pub(super) const fn is_for(&self, personality: Personality) -> bool {
         match self {
             Self::ConnectTimeout(_)
@@ -140,8 +140,8 @@ const ACTING: [&str; 19] = [
     "User",
 ];
 
-/// The others that ssh_config(5) has or had, those that distributions add among them, in small
-/// letters.
+/// The other keys that ssh_config(5) has or had, including those that distributions add, in lower
+/// case.
 const PASSED_OVER: &str = " addkeystoagent afstokenpassing canonicaldomains \
  canonicalizefallbacklocal canonicalizehostname canonicalizemaxdots canonicalizepermittedcnames \
  casignaturealgorithms certificatefile challengeresponseauthentication channeltimeout checkhostip \
@@ -166,11 +166,11 @@ const PASSED_OVER: &str = " addkeystoagent afstokenpassing canonicaldomains \
 
 const NO_FORWARDING: &str = "there is no port forwarding";
 
-/// Parses an option in ssh's form: a key in any case, a `=` or a blank, and its value, which may
-/// stand in quotes.
+/// Parses an option in ssh's form: a key in any case, a `=` or a blank, and its value, which may be
+/// in quotes.
 ///
 /// # Errors
-/// It is not of that form, or the value is none of this key.
+/// It is not of that form, or the value is invalid for this key.
 pub(super) fn parse(setting: &str) -> Result<Setting, Fault> {
     let Some((key, value)) = setting.trim_start_matches(BLANKS).split_once(SEPARATORS) else {
         let words = format!("-o {} is not of the form KEY=VALUE", cut(setting));
@@ -202,7 +202,7 @@ pub(super) fn parse(setting: &str) -> Result<Setting, Fault> {
         "bindaddress" => Setting::BindAddress(given()),
         "bindinterface" => Setting::BindInterface(given()),
         "proxyjump" => Setting::Jumps(values::jumps(value, "-o ProxyJump=")?),
-        // As ssh has it, up to its end and with its quotes.
+        // As in ssh, up to the end and with its quotes.
         "remotecommand" => {
             Setting::RemoteCommand(Some(whole).filter(|_| !is_none).map(str::to_owned))
         }
@@ -250,7 +250,7 @@ pub(super) fn parse(setting: &str) -> Result<Setting, Fault> {
     })
 }
 
-/// What stands between a key and its value, beside `=`.
+/// The separators of a key and its value, besides `=`.
 const BLANKS: [char; 2] = [' ', '\t'];
 const SEPARATORS: [char; 3] = ['=', ' ', '\t'];
 
@@ -260,7 +260,7 @@ pub(super) fn key(setting: &str) -> &str {
     setting.split(SEPARATORS).next().unwrap_or(setting)
 }
 
-/// A word of the command line as a message shows it: at most 60 characters.
+/// Returns a word of the command line as a message shows it: at most 60 characters.
 fn cut(text: &str) -> String {
     const MOST: usize = 60;
     let shown: String = text.chars().take(MOST).collect();
@@ -268,14 +268,14 @@ fn cut(text: &str) -> String {
     format!("{}{more}", shown.escape_debug())
 }
 
-/// Whether ssh keeps notes to itself at this level of its log.
+/// Whether ssh prints no notes at this log level.
 fn is_quiet(level: &str) -> bool {
     ["quiet", "fatal", "error"]
         .iter()
         .any(|quiet| level.eq_ignore_ascii_case(quiet))
 }
 
-/// ssh's words for yes and no.
+/// Parses ssh's words for yes and no.
 fn yes_or_no(value: &str) -> Option<bool> {
     match value.to_ascii_lowercase().as_str() {
         "yes" | "true" => Some(true),
@@ -284,9 +284,9 @@ fn yes_or_no(value: &str) -> Option<bool> {
     }
 }
 
-/// The variables of SetEnv: `NAME=VALUE`, separated by blanks. Quotes hold a value with blanks
-/// together, a backslash stands before a quote or a blank that is meant itself, and # begins a
-/// comment. What the protocol takes for a name is for the request to say.
+/// Parses the variables of SetEnv: `NAME=VALUE`, separated by blanks. Quotes hold a value with
+/// blanks together, a backslash precedes a literal quote or blank, and # begins a comment. The
+/// request checks which names the protocol allows.
 fn variables(text: &str) -> Result<Vec<(String, String)>, Fault> {
     let wrong = |what: &str| Fault::new(format!("-o SetEnv: {what}"));
     let escaped = |c: Option<&char>| matches!(c, Some('"' | '\'' | '\\' | ' '));
@@ -328,8 +328,8 @@ fn variables(text: &str) -> Result<Vec<(String, String)>, Fault> {
     parted.collect()
 }
 
-/// The host of HostName: `%h` is the one that was named, `%%` a percent sign. It becomes a word
-/// for a shell (`-J`), and a line for who parses `ssh -G`.
+/// Expands HostName: `%h` is the host of the command line, `%%` a percent sign. The result becomes
+/// a word for a shell (`-J`), and a line for programs that parse the output of `ssh -G`.
 ///
 /// # Errors
 /// Another letter follows the sign, or the result is neither a host's name nor an address.

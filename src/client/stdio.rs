@@ -1,12 +1,11 @@
-//! Standard input, output and error, used so that none of them can hold the
-//! others up. Run by the client's pump.
+//! Standard input, output and error, used so that none of them can block the others. Runs in the
+//! client's pump.
 //!
-//! The three descriptors are shared with other programs (a shell, a pipeline),
-//! so they are never made nonblocking. A pipe or a terminal is opened again
-//! through `/proc/self/fd`, which gives a description of our own that may be; a
-//! socket has calls that do not block; a file never blocks for long. Where a
-//! pipe cannot be opened again, it is asked first and given so little at a time
-//! that it will not block.
+//! Other programs (a shell, a pipeline) share these three descriptors, so they must never be made
+//! nonblocking. A pipe or a terminal is opened again through `/proc/self/fd`, which gives us an
+//! open file description of our own that may be nonblocking. A socket has calls that do not block,
+//! and a file never blocks for long. A pipe that cannot be opened again is polled first and gets so
+//! little at a time that it does not block.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -21,8 +20,7 @@ use nix::unistd::{dup2_stdin, dup2_stdout, isatty};
 
 use crate::protocol::backlog::Backlog;
 
-/// What a pipe that says it has room takes without blocking (POSIX's PIPE_BUF
-/// on Linux, bytes).
+/// What a pipe that reports room takes without blocking (POSIX's PIPE_BUF on Linux, bytes).
 const SURE: usize = 4096;
 
 /// Parts that one call may gather (POSIX's IOV_MAX on Linux).
@@ -32,11 +30,11 @@ const PARTS: usize = 1024;
 enum StdioMode {
     /// A file, or a device that is no terminal: it does not block for long.
     Plain,
-    /// A description of our own of the same pipe or terminal, nonblocking.
+    /// An open file description of our own for the same pipe or terminal, nonblocking.
     Own(OwnedFd),
     /// A socket: each call says that it must not block.
     Socket,
-    /// Ask first, then a little at a time.
+    /// Poll first, then a little at a time.
     Shared,
 }
 
@@ -47,7 +45,8 @@ impl StdioMode {
         };
         let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
         if !is_open_for(fd, access) {
-            // To open it again would give what we were not given: each use shall fail.
+            // Opening it again would give access that we were not given. Each use must fail
+            // instead.
             return Self::Plain;
         }
         if kind == SFlag::S_IFSOCK {
@@ -63,7 +62,7 @@ impl StdioMode {
     }
 }
 
-/// Whether a descriptor was opened for reading, or for writing.
+/// Whether a descriptor was opened for this access, reading or writing.
 fn is_open_for(fd: BorrowedFd<'_>, access: OFlag) -> bool {
     let Ok(flags) = fcntl(fd, FcntlArg::F_GETFL) else {
         return false;
@@ -72,10 +71,9 @@ fn is_open_for(fd: BorrowedFd<'_>, access: OFlag) -> bool {
     mode == OFlag::O_RDWR || mode == access
 }
 
-/// Whether an error of a descriptor says that it is none to read from, or to write to: not
-/// open for this access, a folder, a terminal that is gone. Anything else, such as a disk's
-/// fault, or the same error of a descriptor that is none of these, is a failure: part of the
-/// data would be lost.
+/// Whether an error shows that a descriptor cannot be read or written at all: it is not open for
+/// this access, is a folder, or is a terminal that is gone. Any other error, such as a disk error,
+/// or the same error on another kind of descriptor, is a failure: part of the data would be lost.
 pub fn is_of_the_stream(fd: BorrowedFd<'_>, access: OFlag, e: &io::Error) -> bool {
     match e.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EBADF) => !is_open_for(fd, access),
@@ -96,7 +94,7 @@ pub struct Input {
 }
 
 impl Default for Input {
-    /// Standard input, untouched yet.
+    /// Standard input, not used yet.
     fn default() -> Self {
         Self {
             stdin: io::stdin(),
@@ -109,7 +107,7 @@ impl Input {
     /// Reads once into these parts, without blocking; 0 is the end.
     ///
     /// # Errors
-    /// `WouldBlock` where nothing is there; what the system says.
+    /// `WouldBlock` if no data is there, or the system's error.
     pub fn read(&mut self, parts: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let fd = self.stdin.as_fd();
         let mode = self
@@ -125,21 +123,20 @@ impl Input {
             StdioMode::Shared => readv(fd, parts),
         };
         match read {
-            // A terminal that is not ours to read now has nothing to say.
+            // A terminal that this process may not read now counts as ended.
             Err(Errno::EIO) if isatty(fd) == Ok(true) => Ok(0),
-            // As nohup leaves it: there was never to be an input.
+            // As nohup leaves it: there never was an input.
             Err(Errno::EBADF) if is_null(fd) => Ok(0),
             other => other.map_err(io::Error::from),
         }
     }
 
-    /// Whether it was opened for reading. A poll of a pipe that was not says nothing.
+    /// Whether it was opened for reading. If not, a poll of a pipe reports nothing.
     pub fn is_readable(&self) -> bool {
         is_open_for(self.stdin.as_fd(), OFlag::O_RDONLY)
     }
 
-    /// Lets go of standard input, so that whoever writes to it learns that
-    /// nobody reads it any more.
+    /// Closes standard input, so that its writer learns that it is no longer read.
     pub fn release(self) {
         if let Ok(null) = open(
             "/dev/null",
@@ -157,7 +154,7 @@ impl AsFd for Input {
     }
 }
 
-/// Which output it is.
+/// Selects an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     /// Standard output.
@@ -166,7 +163,7 @@ pub enum Which {
     Err,
 }
 
-/// Standard output or standard error, with what waits for its reader.
+/// Standard output or standard error, with the bytes that wait for its reader.
 pub struct Output {
     which: Which,
     stdout: io::Stdout,
@@ -176,7 +173,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// An output, untouched yet.
+    /// Returns an output that is not used yet.
     pub fn new(which: Which) -> Self {
         let (stdout, stderr) = (io::stdout(), io::stderr());
         Self {
@@ -193,21 +190,21 @@ impl Output {
         !self.backlog.is_empty()
     }
 
-    /// Bytes that wait for the reader.
+    /// The number of bytes that wait for the reader.
     pub const fn backlog(&self) -> usize {
         self.backlog.len()
     }
 
-    /// Forgets what waits: the reader is gone.
+    /// Drops the waiting bytes: the reader is gone.
     pub fn forget(&mut self) {
         self.backlog = Backlog::new();
     }
 
-    /// Writes these parts as far as the reader takes them now; the rest waits,
-    /// behind what waits already. The number of bytes written.
+    /// Writes these parts as far as the reader takes them now. The rest waits, after the bytes that
+    /// already wait. Returns the number of bytes written.
     ///
     /// # Errors
-    /// The output failed; `BrokenPipe` where its reader is gone.
+    /// The output failed; `BrokenPipe` if its reader is gone.
     pub fn put(&mut self, parts: &mut [IoSlice<'_>]) -> io::Result<usize> {
         let mut rest = parts;
         let mut written = 0_usize;
@@ -220,8 +217,8 @@ impl Output {
         Ok(written)
     }
 
-    /// Writes what waits as far as the reader takes it now. The number of
-    /// bytes written.
+    /// Writes the waiting bytes as far as the reader takes them now. Returns the number of bytes
+    /// written.
     ///
     /// # Errors
     /// As [`Self::put`].
@@ -285,8 +282,8 @@ impl Output {
         }
     }
 
-    /// Lets go of standard output, so that its reader sees the end of it while
-    /// the command goes on. Standard error stays: we may have to speak there.
+    /// Closes standard output, so that its reader sees the end while the command continues.
+    /// Standard error stays open for our own messages.
     pub fn release(&mut self) {
         self.mode = Some(StdioMode::Plain);
         if self.which == Which::Err {

@@ -1,8 +1,8 @@
-//! The conversation with a host from its first answer until it accepts: who answers what
-//! it asks, and what of its words is shown. Run by the client.
+//! The conversation with a host from its first answer until it accepts: which part of the client
+//! answers each prompt, and which of the host's texts are shown. Runs in the client.
 //!
-//! The inner door asks first, and once; then PAM, where a person logs in. Whoever asks is
-//! named on the wire, so that no answer reaches the wrong one.
+//! The inner door asks first, and only once. Then PAM asks, at a login. The message names the part
+//! of the host that asks, so no answer reaches the wrong one.
 
 use std::io::IsTerminal;
 use std::os::fd::BorrowedFd;
@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::protocol::limits::ROUNDS;
 use crate::protocol::prompt::{Answers, Asks, Text};
 
-/// What is done once the host has proven its key.
+/// Called once the host has proven its key.
 pub type OnceAuthenticated<'a> = &'a mut dyn FnMut() -> Result<(), Fault>;
 
 /// A conversation.
@@ -23,23 +23,23 @@ pub struct Talk<'a> {
     door: Door<'a>,
     login: Option<&'a mut Asker>,
     proven: Option<OnceAuthenticated<'a>>,
-    /// Standard error is a person's, and no command's.
+    /// Standard error belongs to the user and not to a command.
     is_persons: bool,
-    /// By whom we were asked last.
+    /// The part of the host that asked last.
     asked: Option<Asks>,
     rounds: usize,
 }
 
 /// Why a question was not answered.
 pub enum Unanswered {
-    /// Nobody could, or would.
+    /// There is no answer.
     Fault(Fault),
-    /// It was not his turn to ask.
+    /// The part of the host that asked may not ask at this point.
     OutOfTurn,
 }
 
 impl<'a> Talk<'a> {
-    /// One in which nobody but the door may ask.
+    /// Returns a conversation in which only the inner door may ask.
     pub const fn new(reporter: &'a Reporter, door: Door<'a>) -> Self {
         Self {
             reporter,
@@ -52,43 +52,43 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// The same, where this asker answers the prompts of a login.
+    /// Adds an asker that answers the prompts of a login.
     pub fn with_login(mut self, asker: &'a mut Asker) -> Self {
         self.login = Some(asker);
         self
     }
 
-    /// The same, which does that once the host has proven its key.
+    /// Adds a function to call once the host has proven its key.
     pub fn once_authenticated(mut self, then: OnceAuthenticated<'a>) -> Self {
         self.proven = Some(then);
         self
     }
 
-    /// The same, where a person is told whatever the host has to tell.
+    /// Shows every text of the host, because standard error belongs to the user.
     pub const fn for_a_person(mut self) -> Self {
         self.is_persons = true;
         self
     }
 
-    /// Whether the answer may have to wait for its turn with PAM.
+    /// Whether this is a login, whose answers may wait for a PAM slot.
     pub const fn is_login(&self) -> bool {
         self.login.is_some()
     }
 
-    /// By whom we were asked last, if at all.
+    /// Returns the part of the host that asked last, if any.
     pub const fn asked(&self) -> Option<Asks> {
         self.asked
     }
 
-    /// Tells a step.
+    /// Reports a step.
     pub(super) fn step(&self, words: impl FnOnce() -> String) {
         self.reporter.step(words);
     }
 
-    /// Does what waits for the host's proof.
+    /// Calls the function that waits for the host's proof.
     ///
     /// # Errors
-    /// It failed.
+    /// That function failed.
     pub fn is_proven(&mut self) -> Result<(), Fault> {
         self.reporter
             .step(|| "the host has proven its key".to_owned());
@@ -98,12 +98,13 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// The answers to the prompts of one message. `vouched`: this host's signer speaks
-    /// for us, and the door looks at this host's machine. `line`: the connection, which
-    /// ends the waiting for a person once something comes on it.
+    /// Returns the answers to the prompts of one message. `vouched`: this host's signer signed the
+    /// request, and the inner door checks this host's machine key. `line`: the connection; data on
+    /// it ends the wait for the user.
     ///
     /// # Errors
-    /// Nobody answers, the host does not wait for it, it is not his turn, or the host does not stop asking.
+    /// There is no answer, the host does not wait for it, that part of the host may not ask now, or
+    /// the host asks too often.
     pub fn answer(
         &mut self,
         by: Asks,
@@ -134,8 +135,9 @@ impl<'a> Talk<'a> {
         answers.map_err(Unanswered::Fault)
     }
 
-    /// Shows what came with the acceptance: the host's welcome, and what PAM tells. The
-    /// standard error of a command that nobody watches has none of it.
+    /// Shows the texts that came with the acceptance: the host's welcome, and PAM's messages.
+    /// Nothing is shown where standard error is a command's and is not a terminal, except with
+    /// `-v`.
     pub fn welcome(&self, texts: &[Text]) {
         let is_watched = || self.reporter.is_verbose() || std::io::stderr().is_terminal();
         if !texts.is_empty() && (self.is_persons || is_watched()) {

@@ -1,5 +1,5 @@
-//! The values of the client's flags, each parsed into what it means. Pure: run by the
-//! client while it reads its command line.
+//! The values of the client's flags, each parsed into what it means. Pure: runs in the client while
+//! it reads its command line.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -11,17 +11,17 @@ use crate::config::words;
 use crate::fault::Fault;
 use crate::sys::socket::KEEP_ALIVE_MOST;
 
-/// `--display`: GUI_HOST, where it was said, and GUI_PORT.
+/// `--display`: GUI_HOST, if given, and GUI_PORT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Display {
-    /// An address or a name; `None`: the address that we come from.
+    /// An address or a name; `None`: the address that the connection comes from.
     pub host: Option<String>,
     /// The port.
     pub port: NonZeroU16,
 }
 
 impl Display {
-    /// `HOST:PORT`, `[ADDRESS]:PORT` or `:PORT`.
+    /// Parses `HOST:PORT`, `[ADDRESS]:PORT` or `:PORT`.
     ///
     /// # Errors
     /// It has no port.
@@ -44,22 +44,23 @@ impl Display {
     }
 }
 
-/// A host as ssh names one: `[USER@]HOST[:PORT]`.
+/// A host in ssh's form: `[USER@]HOST[:PORT]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
-    /// The user there, where one was given.
+    /// The remote user, if given.
     pub user: Option<UserName>,
     /// The host.
     pub host: String,
-    /// The port, where one was given.
+    /// The port, if given.
     pub port: Option<NonZeroU16>,
 }
 
 impl Destination {
-    /// A host of the command line, `[USER@]HOST`. `may_be_uri`: also `ssh://[USER@]HOST[:PORT]`.
+    /// Parses a host of the command line, `[USER@]HOST`. `may_be_uri`: also
+    /// `ssh://[USER@]HOST[:PORT]`.
     ///
     /// # Errors
-    /// It has no host, or the user is none.
+    /// It has no host, or the user is invalid.
     pub(super) fn of_host(text: &str, may_be_uri: bool) -> Result<Self, Fault> {
         match text.strip_prefix("ssh://").filter(|_| may_be_uri) {
             Some(rest) => Self::parse(rest.strip_suffix('/').unwrap_or(rest), "ssh://"),
@@ -67,7 +68,7 @@ impl Destination {
         }
     }
 
-    /// `[USER@]HOST[:PORT]`, with an IPv6 address in brackets.
+    /// Parses `[USER@]HOST[:PORT]`, with an IPv6 address in brackets.
     fn parse(text: &str, whence: &str) -> Result<Self, Fault> {
         let split = |text| {
             let (host, digits) = host_and_port(text);
@@ -111,8 +112,8 @@ impl fmt::Display for Destination {
     }
 }
 
-/// The parts of `HOST[:PORT]` or `[ADDRESS][:PORT]`. An address with colons has a port in
-/// brackets alone.
+/// Splits `HOST[:PORT]` or `[ADDRESS][:PORT]`. An address with colons can have a port only in
+/// brackets.
 fn host_and_port(text: &str) -> (&str, Option<&str>) {
     let bracketed = text.strip_prefix('[').and_then(|t| t.split_once(']'));
     match (bracketed, text.split_once(':')) {
@@ -126,7 +127,7 @@ fn host_and_port(text: &str) -> (&str, Option<&str>) {
 /// The most hosts to connect through.
 const JUMPS: usize = 8;
 
-/// The hosts of `-J`, separated by commas; none for `none`.
+/// Parses the hosts of `-J`, separated by commas. `none` is an empty list.
 pub(super) fn jumps(text: &str, whence: &str) -> Result<Vec<Destination>, Fault> {
     if text.eq_ignore_ascii_case("none") {
         return Ok(Vec::new());
@@ -142,10 +143,10 @@ pub(super) fn jumps(text: &str, whence: &str) -> Result<Vec<Destination>, Fault>
     Ok(all)
 }
 
-/// `HOST:PORT` of `-W`.
+/// Parses `HOST:PORT` of `-W`.
 pub(super) fn stdio_to(text: &str) -> Result<Destination, Fault> {
     let target = Destination::parse(text, "-W")?;
-    // It becomes words for a shell.
+    // It becomes part of a shell command.
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-:%".contains(c);
     let is_plain = target.host.chars().all(plain) && !target.host.starts_with('-');
     if target.user.is_some() || target.port.is_none() || !is_plain {
@@ -154,7 +155,7 @@ pub(super) fn stdio_to(text: &str) -> Result<Destination, Fault> {
     Ok(target)
 }
 
-/// A program's name or path, which a shell on another host is to take as one word.
+/// Parses a program's name or path, which a shell on another host must take as one word.
 pub(super) fn program(text: &str) -> Result<String, Fault> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-".contains(c);
     if text.is_empty() || text.starts_with('-') || !text.chars().all(plain) {
@@ -164,7 +165,8 @@ pub(super) fn program(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-/// A file that getopts could not read as text has its replacement sign in it.
+/// Parses a file's name. If getopts could not read it as text, it contains the replacement
+/// character.
 pub(super) fn file(text: &str, whence: &str) -> Result<PathBuf, Fault> {
     if text.is_empty() || text.contains(char::REPLACEMENT_CHARACTER) {
         return Err(Fault::new(format!("{whence} takes a file's name in UTF-8")));
@@ -172,7 +174,8 @@ pub(super) fn file(text: &str, whence: &str) -> Result<PathBuf, Fault> {
     Ok(text.into())
 }
 
-/// A folder that getopts could not read as text has its replacement sign in it.
+/// Parses a folder's name. If getopts could not read it as text, it contains the replacement
+/// character.
 pub(super) fn folder(text: &str) -> Result<PathBuf, Fault> {
     if text.contains(char::REPLACEMENT_CHARACTER) {
         return Err(Fault::new(
@@ -186,8 +189,8 @@ pub(super) fn user(text: &str, whence: &str) -> Result<UserName, Fault> {
     UserName::parse(text).map_err(|e| e.while_doing(whence))
 }
 
-/// The name of a machine, for the list of those that a host lets in: 1 to 251 bytes that
-/// can be shown, without the blanks around them.
+/// Parses the name of a machine for a host's allow list: 1 to 251 bytes of printable characters.
+/// Surrounding blanks are removed.
 pub(super) fn machine_name(text: &str, whence: &str) -> Result<String, Fault> {
     let name = text.trim();
     let why = if name.is_empty() {
@@ -205,7 +208,8 @@ pub(super) fn machine_name(text: &str, whence: &str) -> Result<String, Fault> {
     Err(Fault::new(format!("{whence} {name} is no name: {why}")))
 }
 
-/// A descriptor's number: not standard output, which is the application's.
+/// Parses a descriptor's number. Standard output and standard error are rejected: they are the
+/// application's.
 pub(super) fn descriptor(text: &str) -> Result<i32, Fault> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     let number = text.parse().ok().filter(|n| digits && *n != 1 && *n != 2);
@@ -221,19 +225,18 @@ pub(super) fn port(text: &str, whence: &str) -> Result<NonZeroU16, Fault> {
         .ok_or_else(|| Fault::new(format!("{whence} {text:?} is no port; give 1 to 65535")))
 }
 
-/// Without `-o ServerAliveInterval`, seconds.
+/// The default of `-o ServerAliveInterval`, seconds.
 pub(super) const KEEP_ALIVE: u32 = 60;
 
-/// An interval of ssh's ServerAliveInterval: none and 0 are no keep-alive, and what the system
-/// cannot take is the most that it takes.
+/// Parses ssh's ServerAliveInterval. none and 0 mean no keep-alive, and a value above the system's
+/// maximum becomes that maximum.
 pub(super) fn keep_alive(text: &str) -> Result<u32, Fault> {
     let interval = seconds(text, "ServerAliveInterval")?.unwrap_or_default();
     let seconds = interval.as_secs().min(KEEP_ALIVE_MOST);
     Ok(u32::try_from(seconds).unwrap_or(KEEP_ALIVE))
 }
 
-/// A time as ssh takes it: seconds, or a number with s, m or h; none and 0 are
-/// the default.
+/// Parses a time in ssh's form: seconds, or a number with s, m or h. none and 0 mean the default.
 pub(super) fn seconds(text: &str, of: &str) -> Result<Option<Duration>, Fault> {
     let (digits, unit) = match text.char_indices().next_back() {
         Some((i, 's' | 'S')) => (text.get(..i), 1),

@@ -1,4 +1,4 @@
-//! Tests of the pump's wait, with the server's side in the test's hands.
+//! Tests of the pump's wait; the test acts as the server.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ use crate::protocol::noise::Direction;
 use crate::protocol::seal::Sealer;
 use crate::secret::Secret;
 
-/// A pump over a connection, and the server's end of it.
+/// Returns a pump over a connection, and the server's end of it.
 fn pump() -> (Pump<'static>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -44,7 +44,7 @@ fn pump() -> (Pump<'static>, TcpStream) {
     (pump, listener.accept().unwrap().0)
 }
 
-/// A client that was stopped for some seconds gave up, although the host had answered.
+/// Regression: a client that was stopped for some seconds gave up, although the host had answered.
 #[test]
 fn an_answer_that_came_before_the_deadline_is_heard_after_it() {
     let (mut pump, mut server) = pump();
@@ -55,7 +55,7 @@ fn an_answer_that_came_before_the_deadline_is_heard_after_it() {
     server.write_all(b"x").unwrap();
     while !crate::client::dial::has_news(pump.socket.as_fd()) {}
     assert!(pump.wait().unwrap().socket);
-    // Not for ever: a host that keeps sending has a limit.
+    // Not forever: a host that keeps sending has a limit.
     let begin = Instant::now();
     let fault = loop {
         match pump.wait() {
@@ -66,7 +66,7 @@ fn an_answer_that_came_before_the_deadline_is_heard_after_it() {
     assert!(begin.elapsed() >= Duration::from_millis(900));
     assert!(fault.to_string().contains("the signal"), "{fault}");
 
-    // Where nothing has come it is over at once.
+    // If nothing has come, the wait ends at once.
     let (mut pump, _server) = self::pump();
     let _ = pump.receiver.take(Signal::Terminate, long_ago);
     let begin = Instant::now();
@@ -75,7 +75,7 @@ fn an_answer_that_came_before_the_deadline_is_heard_after_it() {
     assert!(fault.to_string().contains("does not answer"), "{fault}");
     assert!(fault.remedy().unwrap().contains("cosadm who"), "{fault:?}");
 
-    // What is hung up does not run on: there is nothing to look for.
+    // A command that is hung up does not continue: there is nothing to check.
     let (mut pump, _server) = self::pump();
     let _ = pump.receiver.take(Signal::Terminate, long_ago);
     pump.receiver.answered();
@@ -84,7 +84,7 @@ fn an_answer_that_came_before_the_deadline_is_heard_after_it() {
     assert_eq!(fault.remedy(), None);
 }
 
-/// Each stands on one line, with the program's and the host's name before it.
+/// Each message is on one line, after the program's and the host's name.
 #[test]
 fn what_is_said_of_a_signal_is_short() {
     let begin = Instant::now();

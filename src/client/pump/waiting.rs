@@ -1,7 +1,7 @@
-//! The pump's wait: what it listens to, for how long, and what follows where nothing comes.
+//! The pump's wait: which descriptors it watches, for how long, and what happens if nothing comes.
 //!
-//! Runs in the client, in its one thread. Takes the pump's descriptors as they are. Must not
-//! read or write any of them, and must not wait for anything but the poll.
+//! Runs in the client, in its one thread. Takes the pump's descriptors as they are. Must not read
+//! or write any of them, and must not wait for anything but the poll.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use crate::client::signals::SILENT;
 use crate::fault::Fault;
 use crate::sys::unsent::Outlook;
 
-/// How often the socket is looked at while the server has not acknowledged everything.
+/// How often the socket is checked while the server has not acknowledged everything.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How long what came before a deadline is still taken in after it.
+/// How long after a deadline the data that came before it is still read.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// What a poll found.
@@ -32,7 +32,7 @@ impl Pump<'_> {
     /// Waits until something can be done.
     ///
     /// # Errors
-    /// A deadline is over, or the server is gone.
+    /// A deadline has passed, or the server is gone.
     pub(super) fn wait(&mut self) -> Result<Ready, Fault> {
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(5);
         fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
@@ -59,7 +59,7 @@ impl Pump<'_> {
             if until.is_zero() {
                 over = Some(why);
             } else {
-                // A whole millisecond at least, so that no wait becomes a busy one.
+                // At least a whole millisecond, so that no wait becomes a busy loop.
                 until = until.saturating_add(Duration::from_millis(1));
             }
             left = Some(left.map_or(until, |left| left.min(until)));
@@ -84,13 +84,13 @@ impl Pump<'_> {
         let is_readable = found(socket).intersects(!PollFlags::POLLOUT);
         let goes_on = is_readable || ready.outputs.iter().any(|o| !o.is_empty());
         self.give_up(over, goes_on)?;
-        // Also while input comes: it goes on while the server takes nothing.
+        // Check also while input comes: input can continue while the server accepts nothing.
         if is_watched && self.looked.elapsed() >= LOOK {
             self.looked = Instant::now();
             match self.unsent.look(self.socket.as_fd()) {
                 Outlook::Acknowledged => self.is_watched = false,
                 Outlook::Sent | Outlook::Waiting => {}
-                // What it has said before is heard first.
+                // Read first what the server has sent before.
                 Outlook::Lost if is_readable => {}
                 Outlook::Lost => return Err(connection(&Errno::ETIMEDOUT.into())),
             }
@@ -98,8 +98,8 @@ impl Pump<'_> {
         Ok(ready)
     }
 
-    /// Gives up where a deadline is `over`, but not while there is something left that came
-    /// before it: it may have passed while this program was stopped.
+    /// Gives up if a deadline is `over`, but not while something that came before it is still
+    /// unread: the deadline may have passed while this program was stopped.
     fn give_up(&mut self, over: Option<&'static str>, goes_on: bool) -> Result<(), Fault> {
         let Some(why) = over else {
             self.overdue = None;
@@ -110,7 +110,7 @@ impl Pump<'_> {
             return Ok(());
         }
         let fault = Fault::new(why);
-        // Of a command that has ended, or is hung up, nothing is left to see.
+        // A command that has ended or is hung up leaves nothing to check.
         if why != SILENT {
             return Err(fault);
         }
