@@ -79,9 +79,9 @@ impl Out {
         Ok(())
     }
 
-    /// Writes a complete secret result to standard output. If that is a file that others may open, as
-    /// a shell creates it, sets its mode to 0600 first. If that fails, a message on standard error
-    /// says so, and the result is written all the same, because it is needed.
+    /// Writes a complete secret result to standard output. If that is a file that others may open,
+    /// as a shell creates it, sets its mode to 0600 first. If that fails, a message on standard
+    /// error says so, and the result is written all the same, because it is needed.
     pub(super) fn say_secret(&self, text: &str) -> Result<(), Failure> {
         match close_to_others() {
             Ok(None) => {}
@@ -142,8 +142,8 @@ fn told(written: std::io::Result<()>) -> Result<(), Failure> {
 /// The mode bits of group and others.
 const OTHERS: u32 = 0o077;
 
-/// Removes the access of group and others to the file that is standard output. Returns the mode
-/// that it had, or `None` if it is not a file or already accessible only to its owner.
+/// Sets the mode of the file that is standard output to 0600. Returns the mode that it had, or
+/// `None` if it is not a file, or if only this user has access to it already.
 fn close_to_others() -> Result<Option<u32>, Fault> {
     let file = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
     let about = file.metadata()?;
