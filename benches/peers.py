@@ -112,7 +112,7 @@ def built_in():
              ["/usr/bin/rsh-redone-rsh", "-l", USER, "127.0.0.1", "{cmd}"],
              ["/usr/sbin/in.rshd", "/usr/sbin/inetd"], "/usr/bin/rsh-redone-rsh", ["rsh-redone-rsh", "-?"],
              version=["dpkg-query", "-W", "rsh-redone-server"], needs=[f"{WORK}/rsh/inetd.conf"]),
-        # the floors, see ref/floor.c: the minimum cost with authentication and encryption, or without
+        # the floors, see ref/floor.c: minimum cost with authentication and encryption, or without
         Peer("ref-auth", 42082, [floor, "server", "42082", str(user.pw_uid), str(user.pw_gid)],
              [floor, "client", "42082", "auth", "{cmd}"], [floor], floor, [floor, "nothing"],
              fixed=cannot(("stdout", "stdin", "mixed", "md5", "cat"))),
