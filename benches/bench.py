@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures cosserver beside other remote execution daemons on this machine.
+"""Measures cosserver and other remote execution daemons on this machine.
 
-Runs as root, in a network of its own. `scripts/need bench` installs the peers
-that Debian has, and benches/peers.sh sets them up; it is run if it was not. A
-peer that is not installed is passed over. Prints a table in markdown with each
-figure's ratio to the reference's. Absolute figures move with the machine;
-ratios within one run are what counts.
+Runs as root, in its own network namespace. `scripts/need bench` installs the
+peers that Debian has. The benchmark runs benches/peers.sh, which sets them up.
+A peer that is not installed is skipped. Prints a Markdown table, with the
+ratios of the main figures to the reference's. Absolute figures depend on the
+machine; compare the ratios of one run.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from measure import QUIET, TESTS, Running, measure
 from peers import TOP, WORK, built_in, from_file
 from system import machine, own_network
 
-# figure: its name, its format, whether its ratio is shown
+# figure: its label, its format, whether its ratio is shown
 ROWS = {
     "exec_p50": ("exec latency p50, ms", "{:.2f}", True),
     "exec_p95": ("exec latency p95, ms", "{:.2f}", True),
@@ -164,7 +164,7 @@ def main():
     tests = o.tests.split(",") if o.tests else list(TESTS)
     for name in [c for c in chosen if c not in peers] + [t for t in tests if t not in TESTS]:
         parser.error(f"no such peer or test: {name}")
-    # A shell's background job ignores SIGINT, and so would the clients.
+    # A background job of a shell ignores SIGINT, and the clients would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # and so clean up
     own_network()

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Measures what a stream carries over a long line, beside plain TCP on the same line.
+"""Measures the throughput of a stream over a link with a long delay, and that of plain TCP.
 
-Runs as root: it makes two networks and a line between them (benches/line.py). `--programs` may be
-given several times, as NAME=FOLDER of built programs: they take turns with TCP in each round, and
-the medians and their ratios are printed. MB is 10^6 bytes. Rates are from the first byte that
-arrives to the last; `whole` is from the start of the client to its end.
+Runs as root: it creates two network namespaces and a link between them (benches/line.py).
+`--programs` may be given several times, as NAME=FOLDER of built programs. They alternate with TCP
+in each round, and the medians and their ratios are printed. MB is 10^6 bytes. Rates are measured
+from the first byte that arrives to the last; `whole` is from the start of the client to its end.
 
-With --ssh OpenSSH takes its turns too, by a server of its own, with the cipher and the key exchange
-that are the fastest here. --round-trips measures several lines, one after another, and --json keeps
-all rates, for the chart that benches/figures.py draws.
+With --ssh it also measures OpenSSH, with its own server and the cipher and key exchange that are
+the fastest here. --round-trips measures several links, one after another. --json writes all rates
+to a file, for the chart that benches/figures.py draws.
 
-With --held it measures memory instead: that of the daemon with so many sessions held, before and
-after each has moved --bytes each way.
+With --held it measures the daemon's memory instead, with so many sessions held, before and after
+each session has moved --bytes each way.
 """
 
 import argparse
@@ -43,7 +43,7 @@ CALM = ["net.ipv4.tcp_no_metrics_save=1"]    # no run learns from the one before
 
 
 def read_all(fd, said):
-    """Reads to the end: how many bytes, and the seconds since the first."""
+    """Reads to the end. Appends the number of bytes and the seconds since the first."""
     total, first, block = 0, None, bytearray(BLOCK)
     while n := os.readv(fd, [block]):
         first = first or time.monotonic()
@@ -52,7 +52,7 @@ def read_all(fd, said):
 
 
 def write_all(fd, count, close):
-    """Writes so many zeros."""
+    """Writes `count` zero bytes, and then calls `close`."""
     block, left = memoryview(bytes(BLOCK)), count
     with contextlib.suppress(BrokenPipeError):
         while left:
@@ -61,7 +61,7 @@ def write_all(fd, count, close):
 
 
 def ends(reader, writer, count, close):
-    """Reads all of one descriptor while so many bytes are written to the other."""
+    """Reads all of one descriptor while `count` bytes are written to the other."""
     said = []
     thread = threading.Thread(target=read_all, args=(reader, said))
     thread.start()
@@ -71,13 +71,13 @@ def ends(reader, writer, count, close):
 
 
 def far_end(way, count):
-    """The command at the far end: takes and gives what its way has, and says how long it read."""
+    """The command at the far end: reads and writes as `way` says, and reports how long it read."""
     got, seconds = ends(0, 1, 0 if way == "up" else count, lambda: os.close(1))
     sys.stderr.write(f"{got} {seconds}\n")
 
 
 def raw_server():
-    """Plain TCP's far end: the first line says what is wanted."""
+    """The far end of plain TCP: the first line names the way and the number of bytes."""
     with socket.create_server((FAR, RAW_PORT)) as listener:
         while True:
             sock, _ = listener.accept()
@@ -90,7 +90,7 @@ def raw_server():
 
 
 def raw_client(way, count):
-    """What it carries: says rates of the ways that it sees."""
+    """The near end of plain TCP: prints bytes and seconds of a way; of `both`, only of `down`."""
     sock = socket.create_connection((FAR, RAW_PORT))
     sock.sendall(f"{way} {count}\n".encode())
     if way == "up":
@@ -105,7 +105,7 @@ class Commands:
     """A peer that runs the far end as a command, by its method client()."""
 
     def transfer(self, way, count):
-        """Megabytes a second of the way, the slower one of two, and the whole time."""
+        """Returns the rate in MB/s, that of the slower way of two, and the whole time."""
         begin = time.monotonic()
         sent = 0 if way == "down" else count
         child = self.client([sys.executable, "-B", os.path.abspath(__file__), "--far-end", way, "--bytes", str(count)],
@@ -120,7 +120,7 @@ class Commands:
         return min(rates), whole
 
     def started(self, line, words, name):
-        """Starts the daemon, whose log says when it listens."""
+        """Starts the daemon, and waits until its log says that it listens."""
         self.log = open(os.path.join(self.folder, "log"), "wb")
         self.child = subprocess.Popen(words, stderr=self.log, preexec_fn=line.at(FAR))
         until = time.monotonic() + 10
@@ -137,7 +137,7 @@ class Commands:
 
 
 class Ssh(Commands):
-    """OpenSSH, root's, with keys that are made for this."""
+    """OpenSSH, run as root, with keys generated for this measurement."""
 
     name = "OpenSSH"
 
@@ -163,7 +163,7 @@ class Ssh(Commands):
 
 
 class Daemon(Commands):
-    """A daemon at the far end, and what its client at the near one needs."""
+    """A cosserver daemon at the far end, with the configuration of its client at the near end."""
 
     def __init__(self, name, programs, line, settings, port=PORT):
         self.name, self.programs, self.line = name, programs, line
@@ -173,14 +173,14 @@ class Daemon(Commands):
         subprocess.run([adm, "-C", server, "init"], check=True, stdout=subprocess.DEVNULL)
         with open(f"{server}/cosserver.toml", "w") as f:
             f.write(f'name = "far"\nlisten = ["{FAR}"]\nport = {port}\n{settings}')
-        # Without a line a connection comes from the address that it goes to.
+        # On the loopback device, the source address of a connection is its destination.
         invite = ["host", "invite", "near", "--addr", NEAR, "--addr", FAR, "--run-as", "root"]
         with open(os.open(card, os.O_WRONLY | os.O_CREAT, 0o600), "w") as f:
             subprocess.run([adm, "-C", server, *invite], check=True, stdout=f, stderr=subprocess.DEVNULL,
                            preexec_fn=line.at(FAR))
         print_settings = [os.path.join(programs, "cosserver"), "-T", "-f", f"{server}/cosserver.toml"]
         if "ssh-client" in subprocess.run(print_settings, check=True, capture_output=True, text=True).stdout:
-            # What root's ~/.bashrc takes is not measured.
+            # Exclude the time that root's ~/.bashrc takes.
             with open(f"{server}/cosserver.toml", "a") as f:
                 f.write("\n[exec]\nssh-client = false\n")
         subprocess.run([adm, "-C", client, "init"], check=True, stdout=subprocess.DEVNULL)
@@ -198,7 +198,7 @@ class Daemon(Commands):
         return subprocess.Popen(line, preexec_fn=self.line.at(NEAR), **files)
 
     def memory(self):
-        """PSS of all its processes, KiB."""
+        """Returns the PSS of the daemon and its children except commands, KiB."""
         children = slurp(f"/proc/{self.child.pid}/task/{self.child.pid}/children").split()
         own = [pid for pid in map(int, children) if name_of(pid) not in COMMANDS]
         return memory([self.child.pid, *own])[0]
@@ -230,7 +230,7 @@ class Raw:
 
 
 def measure(o, line):
-    """Every peer's rates and times by each way, under its name."""
+    """Returns the rates and times by name of the peer and way."""
     for setting in CALM + o.sysctl:
         for end in (NEAR, FAR):
             subprocess.run(["sysctl", "-qw", setting], check=True, preexec_fn=line.at(end))
@@ -266,7 +266,7 @@ def report(o, peers, figures):
 
 
 def held(o, line):
-    """Memory of the daemon while sessions are held, before and after each has moved bytes."""
+    """Prints the daemon's memory with held sessions, before and after each has moved bytes."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     job = f"head -c {o.bytes} >/dev/null; head -c {o.bytes} /dev/zero; exec sleep 100000"
@@ -299,7 +299,7 @@ def held(o, line):
 
 
 def settle(daemon):
-    """Waits until the memory stays the same."""
+    """Waits until the memory stays the same within 64 KiB."""
     last, same = None, 0
     while same < 3:
         now = daemon.memory()
@@ -309,7 +309,7 @@ def settle(daemon):
 
 
 def move(child, count):
-    """Gives a session so many bytes, and then reads as many."""
+    """Writes `count` bytes to a session, and then reads as many."""
     write_all(child.stdin.fileno(), count, child.stdin.flush)
     left = count
     while left:

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Measures what the doors add to `cos run HOST true`: a host at security level 0, one
-whose doors are closed where a million machines are registered and included, and one with
-the same inner door in a shared folder, all by turns; with --without, beside the programs
-of a version that has no doors yet (9b5c0c8 is the last of them).
+"""Measures how much the doors add to `cos run HOST true`.
 
-Runs in a network of its own where it can (root). Prints medians and the differences.
+Compares three hosts by turns: one at security level 0, one whose outer door is closed with a
+million machines registered and included, and one with such an inner door in a shared folder. With
+--without, also measures the programs of a version that has no doors (9b5c0c8 is the last one).
+
+Runs in its own network namespace if it is root. Prints medians and the differences.
 Usage: benches/doors.py [--runs N] [--machines N] [--without FOLDER] [--check]    (400, 1000000)
 """
 
@@ -25,12 +26,12 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from system import own_network, slurp
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# What the doors may add, of the time without them.
+# How much time the doors may add, in percent of the time without them.
 BUDGET = 5
 
 
 class Host:
-    """A daemon with a folder of its own, and a client that is joined to it."""
+    """A daemon with its own folder, and a client that is joined to it."""
 
     def __init__(self, folder, programs, name, has_doors=True):
         self.programs, self.server, self.client = programs, f"{folder}/{name}-S", f"{folder}/{name}-A"
@@ -45,7 +46,7 @@ class Host:
         if has_doors:
             own = subprocess.run([f"{programs}/cos", "-C", self.client, "key", "show"], capture_output=True, text=True, check=True)
             self.machine = re.search("[0-9a-f]{32}", own.stdout)[0]
-            # The doors are made by the first who opens one.
+            # Register the client's machine, so that the closed doors allow it.
             self.cosadm("machine", "add", self.machine, "--name", "hosta")
 
     def cosadm(self, *words, place=None):
@@ -70,7 +71,7 @@ class Host:
             self.process.wait()
 
     def door_seconds(self):
-        """Processor time of the process that looks at the doors."""
+        """Returns the processor time of the processes that read the doors, seconds."""
         children = slurp(f"/proc/{self.process.pid}/task/{self.process.pid}/children").split()
         doors = [pid for pid in children if slurp(f"/proc/{pid}/cmdline").startswith("cosserver: door")]
         return sum(int(slurp(f"/proc/{pid}/schedstat").split()[0]) for pid in doors) / 1e9
@@ -80,13 +81,13 @@ class Host:
 
 
 def ids(count):
-    """IDs in their order, far from each other."""
+    """Yields sorted IDs at equal distances."""
     step = (1 << 128) // count
     return ((n * step + step // 2).to_bytes(16, "big") for n in range(count))
 
 
 def fill(file, table, count):
-    """A million rows at once; the manager has a command for each."""
+    """Inserts all rows at once; with `cosadm`, each would need a command."""
     columns = {"machine": "(id, name, authorized, remote, seen) VALUES (?, ?, 1, 1, 1)",
                "include": "(id, name, since) VALUES (?, ?, 1)"}[table]
     db = sqlite3.connect(file)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Draws what `make bench` and `make distances` measured as charts (SVG), for the README.
+"""Draws the results of `make bench` and `make distances` as charts (SVG), for the README.
 
 Reads the figures that benches/bench.py --json or benches/distance.py --json has written, and
-writes bench.svg or distance.svg, with the date and the machine in it; a later run on another
-machine replaces it. Needs matplotlib (python3-matplotlib), which `scripts/need bench` installs.
+writes bench.svg or distance.svg, which name the date and the machine. A later run replaces the
+file. Needs matplotlib (python3-matplotlib), which `scripts/need bench` installs.
 Usage: benches/figures.py FIGURES.json [FOLDER]    (docs/figures)
 """
 
@@ -13,13 +13,13 @@ import statistics
 import sys
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# What is drawn: the figure, its title, its unit, and how a bar is labelled.
+# The panels: the figure, its title, its unit, and the format of a bar's label.
 PANELS = [
     ("exec_p50", "a command, from start to end", "ms, median; shorter is better", "{:.1f}"),
     ("rate", "commands, 8 clients at once", "per second; longer is better", "{:.0f}"),
     ("stdout_mbs", "1 GiB of output", "MB/s; longer is better", "{:.0f}"),
 ]
-# The floors that the benchmark compares with are no programs that people run.
+# The floors of the benchmark are not drawn: they are not programs for use.
 FLOORS = ("ref-plain", "ref-auth")
 SYSTEMS = "/usr/bin/python3"
 OURS, OTHERS = "#1f5fa8", "#b9c4cf"
@@ -29,13 +29,13 @@ NAMES = {"openssh": "OpenSSH", "openssh-lean": "OpenSSH, lean", "dropbear": "Dro
 
 
 def plain(pyplot):
-    """Text stays text, and the same figures give the same file."""
+    """Keeps text as text, and makes the file reproducible from the same figures."""
     pyplot.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "cosserver", "font.size": 9,
                             "font.family": "sans-serif"})
 
 
 def bars(axes, peers, figure, title, unit, label):
-    """One panel: a bar for each peer that has this figure."""
+    """Draws one panel: a bar for each peer that has this figure."""
     found = [(NAMES.get(name, name), figures[figure]) for name, figures in peers.items()
              if name not in FLOORS and figures.get(figure) is not None]
     names, values = [name for name, _ in found][::-1], [value for _, value in found][::-1]
@@ -50,7 +50,7 @@ def bars(axes, peers, figure, title, unit, label):
 
 
 def lines(pyplot, doc):
-    """Throughput against the round trip, one way and the other."""
+    """Draws the throughput against the round trip, in each direction."""
     figure, panels = pyplot.subplots(1, 2, figsize=(10, 2.9), layout="constrained", sharey=True)
     named = {}
     for axes, (way, title) in zip(panels, (("down", "output"), ("up", "standard input"))):
@@ -77,7 +77,7 @@ def lines(pyplot, doc):
 
 
 def compared(pyplot, doc):
-    """Each figure beside the peers'."""
+    """Draws the figures of all peers side by side."""
     figure, panels = pyplot.subplots(1, len(PANELS), figsize=(10, 2.9), layout="constrained")
     for axes, panel in zip(panels, PANELS):
         bars(axes, doc["peers"], *panel)
@@ -90,7 +90,7 @@ def main():
     try:
         import matplotlib
     except ImportError:
-        # Debian's package serves Debian's Python alone.
+        # Debian's package works only with Debian's Python.
         if os.path.realpath(sys.executable) != os.path.realpath(SYSTEMS) and os.access(SYSTEMS, os.X_OK):
             os.execv(SYSTEMS, [SYSTEMS, *sys.argv])
         raise SystemExit("figures.py: no matplotlib: scripts/need bench installs it") from None

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures `cosrsh HOST true` beside `rsh HOST true`, both started by the same inetd.
+"""Measures `cosrsh HOST true` and `rsh HOST true`, both served by the same inetd.
 
-Runs as root, in namespaces of its own. `scripts/need bench` installs openbsd-inetd and
-rsh-redone, and benches/peers.sh sets them up; it is run if it was not. The two take
-turns in pairs, and neither is called before what the other started has ended. Some
-pairs at a time have a network of their own: rsh takes two of its 512 privileged ports
-for each call, and they rest for a minute.
+Runs as root, in its own namespaces. `scripts/need bench` installs openbsd-inetd and
+rsh-redone, and benches/peers.sh, which this program runs, sets them up. The two alternate in
+pairs. No call starts before the processes of the previous one have ended. Each batch of
+pairs has its own network namespace: rsh takes two of its 512 privileged ports for each call,
+and they cannot be reused for a minute.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from system import own_network, slurp
 
 CLONE_NEWNS = 0x00020000
 PORT = 9002
-# Pairs in one network.
+# Pairs in one network namespace.
 BATCH = 40
 
 
 def own_mounts(state):
-    """A view of the mounts of its own, in which the daemon's run folder is in memory, as
-    /run/cosserver is, and there is the account that `make install` makes."""
+    """Creates a mount namespace, in which the daemon's run folder is in memory, as
+    /run/cosserver is, and the account exists that `make install` creates."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNS) != 0:
         raise SystemExit(f"inetd: mounts of its own: {os.strerror(ctypes.get_errno())}; run it as root")
@@ -53,7 +53,7 @@ def children(pid):
 
 
 def seconds(pid):
-    """Processor time of those whom this process has started and reaped, and theirs."""
+    """Returns the processor time of the reaped children and descendants of a process."""
     fields = slurp(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()
     return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
@@ -72,15 +72,15 @@ def listening(port):
 
 
 def once(line, env):
-    """One call: its milliseconds and its exit status."""
+    """Runs one call, and returns its milliseconds and its exit status."""
     said = subprocess.run([f"{WORK}/bin/times", "1", "1", "30", *line], env={**os.environ, **env},
                           stdout=subprocess.PIPE, check=True, text=True).stdout.split()
     return float(said[0]) / 1e3, int(said[1])
 
 
 def batch(conf, calls, pairs, runs, used):
-    """So many pairs by one inetd, whose times are added to those of each, and then as many
-    calls of each in a row, for the processor's time."""
+    """Runs `pairs` pairs with one inetd, and adds their times to `runs`. Then runs as many
+    calls of each in a row, to measure the processor time."""
     own_network()
     inetd = subprocess.Popen(["/usr/sbin/inetd", "-i", "-R", "60000", conf], stdin=subprocess.DEVNULL)
     try:

@@ -1,10 +1,9 @@
-"""A long line: two networks, each of its own, and between them a delay and a rate.
+"""A link with a delay and a rate between two network namespaces.
 
-Both ends are TUN devices of which this machine's processor is the cable: a process of its own
-reads packets on one side and writes them on the other when their time has come. The kernel hands
-over up to 64 KiB in one packet (IFF_VNET_HDR, TSO), so that a Gbit/s costs some thousand packets a
-second. netem does the same where the kernel has it; this line works wherever there is a TUN, and
-is the same everywhere. It loses packets only where its queue is full.
+Both ends are TUN devices. A separate process reads packets at one end and writes them at the other
+when they are due. The kernel passes up to 64 KiB in one packet (IFF_VNET_HDR, TSO), so a Gbit/s
+needs only some thousand packets a second. netem does the same on kernels that have it. This link
+needs only TUN, and behaves the same everywhere. It loses packets only if its queue is full.
 """
 
 import collections
@@ -39,7 +38,7 @@ def check(done, what):
 
 
 def tun(address, peer):
-    """A TUN device in a new network, which is this process's from now on."""
+    """Creates a TUN device in a new network namespace, into which this process moves."""
     check(libc.unshare(CLONE_NEWNET), "a network of its own")
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"line", IFF_TUN | IFF_NO_PI | IFF_VNET_HDR))
@@ -92,7 +91,7 @@ def carry(ways):
         for way in ways:
             way.give()
         due = [way.packets[0][0] for way in ways if way.packets]
-        # Whole milliseconds are too coarse for epoll where a packet is due in less.
+        # epoll's timeout, in whole milliseconds, is too coarse for a packet that is due sooner.
         left = min(due) - time.monotonic() if due else None
         if left is None or left > 0.002:
             ready = [fd for fd, _ in poll.poll(None if left is None else left - 0.001)]
@@ -103,10 +102,10 @@ def carry(ways):
 
 
 class Line:
-    """The line, for the length of a `with`. `enter` of an end is for subprocess's preexec_fn."""
+    """The link, as a context manager. subprocess's preexec_fn takes what `at` returns."""
 
     def __init__(self, round_trip, rate, queue=0.1):
-        """Seconds there and back, bits a second, and seconds of its queue."""
+        """Takes the round trip in seconds, the rate in bits a second, and the queue in seconds."""
         self.round_trip, self.rate, self.queue = round_trip, rate, queue
 
     def __enter__(self):
@@ -134,13 +133,13 @@ class Line:
         os.close(self.far)
 
     def at(self, end):
-        """What puts a child at one end."""
+        """Returns a function that moves a child into the network namespace of one end."""
         network = self.near if end == NEAR else self.far
         return lambda: check(libc.setns(network, CLONE_NEWNET), "the line's end")
 
 
 class Here:
-    """No line at all: the loopback device of a network of its own."""
+    """No link: the loopback device of a separate network namespace."""
 
     def __enter__(self):
         old = os.open("/proc/self/ns/net", os.O_RDONLY)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measures a login beside PAM alone: `cos gui HOST true` with a right password, and
-pam_start to pam_end in a process that stands already, by turns.
+"""Measures a login and PAM without cosserver, by turns: `cos gui HOST true` with a correct
+password, and pam_start to pam_end in a process that already runs.
 
-Runs as root, in a network and with accounts and a PAM service of its own (a mount
-namespace: the machine's files stay as they are). The password is hashed as this
-machine's PAM hashes passwords. Prints medians and the difference in milliseconds.
+Runs as root, with its own network namespace, accounts and PAM service (a mount namespace: the
+machine's files do not change). The password is hashed as this machine's PAM hashes
+passwords. Prints medians and the difference in milliseconds.
 Usage: benches/login.py [LOGINS]    (200)
 """
 
@@ -28,7 +28,7 @@ STACK = "".join(f"{kind} required pam_unix.so\n" for kind in ("auth", "account",
 
 
 def own_accounts(folder):
-    """An /etc of copies in which there is one more account, bench, and our service."""
+    """Mounts a copy of /etc with one more account, bench, and with our PAM service."""
     own_mounts()
     etc = f"{folder}/etc"
     shutil.copytree("/etc", etc, symlinks=True, ignore_dangling_symlinks=True)
@@ -45,7 +45,7 @@ def own_accounts(folder):
 
 
 def daemon(folder, programs):
-    """A daemon that takes any free port, and a client that knows it."""
+    """Starts a daemon on any free port, and configures a client for it."""
     host, person = f"{folder}/S", f"{folder}/A"
     for place in (host, person):
         subprocess.run([f"{programs}/cosadm", "-C", place, "init"], check=True, stdout=subprocess.DEVNULL)
@@ -54,7 +54,7 @@ def daemon(folder, programs):
     key = subprocess.run([f"{programs}/cosadm", "-C", host, "check"], capture_output=True, text=True, check=True)
     own = subprocess.run([f"{programs}/cos", "-C", person, "key", "show"], capture_output=True, text=True, check=True)
     machine = re.search("[0-9a-f]{32}", own.stdout)[0]
-    # An older version includes it only when the door is closed.
+    # An older version includes the machine only when the door is closed.
     for words in (["machine", "add", machine, "--name", "bench"], ["door", "close"]):
         subprocess.run([f"{programs}/cosadm", "-C", host, *words], check=True, capture_output=True)
     with open(f"{person}/known_hosts", "w") as f:
@@ -104,7 +104,7 @@ def main():
         for process in running:
             process.terminate()
             process.wait()
-        # The copied /etc is still mounted, here alone: /etc goes with this process.
+        # The copy of /etc is mounted only in this namespace, which ends with this process.
         subprocess.run(["umount", "-l", "/etc"], check=False)
         shutil.rmtree(folder, ignore_errors=True)
 

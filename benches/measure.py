@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 
 class Running:
-    """A peer whose server is up, for the length of a `with`."""
+    """A peer whose server runs, as a context manager."""
 
     def __init__(self, peer, quick, silent):
         self.peer, self.quick, self.silent = peer, quick, silent
@@ -54,12 +54,12 @@ class Running:
         self.log.close()
 
     def settle(self, seconds=3.0):
-        """Waits until the server is back to its idle processes."""
+        """Waits until the server has only its idle processes again."""
         until(lambda: len(self.server.own()) <= self.idle, seconds)
 
     def times(self, line, count, side_by_side=1, limit=30):
-        """Runs the client so often: (milliseconds, status) of each, and the
-        seconds that it took in all."""
+        """Runs the client `count` times. Returns (milliseconds, status) of each run, and the
+        total seconds."""
         begin = time.monotonic()
         child = self.client.start([f"{WORK}/bin/times", count, side_by_side, limit, *line], self.peer.env,
                                   stdout=subprocess.PIPE)
@@ -75,7 +75,7 @@ class Running:
 
 
 def sockets(port, state):
-    """How many sockets have this local port and state (0A listen, 01 established)."""
+    """Counts the sockets with this local port and state (0A listen, 01 established)."""
     rows = slurp("/proc/net/tcp").splitlines() + slurp("/proc/net/tcp6").splitlines()
     return sum(word[1].endswith(f":{port:04X}") and word[3] == state for word in map(str.split, rows))
 
@@ -95,7 +95,7 @@ def part(values, share):
 
 
 def latency(r):
-    """One command on a new connection by a new client."""
+    """Measures one command on a new connection by a new client."""
     count = 60 if r.quick else 200
     line = r.peer.line("true")
     r.times(line, 5)
@@ -115,7 +115,7 @@ def latency(r):
 
 
 def rate(r):
-    """The same, eight clients side by side."""
+    """Measures commands of eight concurrent clients."""
     count = 120 if r.quick else 2000
     runs, seconds = r.times(r.peer.line("true"), count, side_by_side=8)
     r.settle()
@@ -158,8 +158,8 @@ def stdin(r):
 
 
 def held(r):
-    """Memory, idle and with a hundred sessions that wait: what the first one adds, with what a
-    server starts or allocates once, and what each of the others does."""
+    """Measures the memory of an idle server and of one with a hundred waiting sessions. The first
+    session counts separately, because it includes what a server starts or allocates only once."""
     pss0, rss0 = memory(r.server.own())
     out = {"idle_pss": pss0, "idle_rss": rss0}
     if r.peer.line("hold", seconds=60) is None:
@@ -191,15 +191,14 @@ def held(r):
 
 
 def many_files(count):
-    """Lets this process hold so many descriptors."""
+    """Raises this process's limit of descriptors for `count` connections."""
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, min(most, count + 100)), most))
 
 
 class Silent:
-    """Connections that never say a word, opened within two seconds or so. Of
-    more than a thousand each thousand comes from an address of its own,
-    127.1.0.1 and on."""
+    """Connections that never send anything, opened within about two seconds. If there are
+    more than a thousand, each thousand has its own source address, from 127.1.0.1."""
 
     def __init__(self, port, count):
         self.open, self.dropped = {}, 0
@@ -218,7 +217,7 @@ class Silent:
                 time.sleep(0.05)
 
     def left(self):
-        """How many are left, when those that the server has ended are closed."""
+        """Closes the connections that the server has ended, and returns how many are left."""
         for fd, _ in self.poll.poll(0):
             try:
                 said = self.open[fd].recv(65536)
@@ -231,7 +230,7 @@ class Silent:
         return len(self.open)
 
     def watch(self, seconds, since, marks):
-        """Follows them so long; when the count first fell to each mark."""
+        """Watches them for `seconds`. Returns when the count first fell to each mark."""
         seen, end = {}, time.monotonic() + seconds
         while True:
             left = self.left()
@@ -249,9 +248,9 @@ class Silent:
 
 
 def brief(r):
-    """Latency that one can measure while a flood lasts: of five runs how many
-    went well and their median and, where that is short enough for all to be
-    over before the silent ones are dropped, the p99 of a hundred more."""
+    """Measures the latency during a flood. Returns how many of five runs succeeded, their
+    median, and the p99 of a hundred more. The p99 is omitted if the median is too long for all
+    runs to end before the silent connections are dropped."""
     line = r.peer.line("true")
     good = [ms for ms, status in r.times(line, 5, limit=10)[0] if status == 0]
     if not good:
@@ -263,7 +262,7 @@ def brief(r):
 
 
 def flood(r):
-    """Many silent connections, what they cost, and what they do to others."""
+    """Measures the cost of many silent connections, and their effect on others."""
     count = r.silent
     _, quiet, quiet_p99 = brief(r)
     r.settle()
@@ -296,7 +295,7 @@ def digest(stream):
 
 
 def semantics(r):
-    """What arrives on the other side, and what happens when a client is gone."""
+    """Tests what arrives on the other side, and what happens when a client ends."""
     out = {}
     if r.peer.line("mixed"):
         child = r.run("mixed", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -340,7 +339,7 @@ def semantics(r):
 
 
 def size(r):
-    """Bytes on the disk, with libraries."""
+    """Measures the size on disk, with libraries."""
     server = [sizes(program) for program in r.peer.server_bins]
     client = sizes(r.peer.client_bin)
     return {"size_bin": sum(s[0] for s in server) / 1024, "size_libs": max(s[1] for s in server) / 1024,
@@ -348,7 +347,7 @@ def size(r):
             "size_client_libs": client[1] / 1024}
 
 
-# name: the function, whether other load spoils it, whether it is the server's alone
+# name: the function, whether other load spoils it, whether it depends only on the server
 TESTS = {
     "latency": (latency, True, False),
     "rate": (rate, True, False),
@@ -363,8 +362,8 @@ QUIET = 0.2     # processors that the rest of the machine may keep busy
 
 
 def measure(r, name):
-    """One measurement; again, twice at the most, if the rest of the machine
-    was busy meanwhile. What load remained is kept with it."""
+    """Runs one measurement. Repeats it at most twice if the rest of the machine was busy. The
+    load during the best run is recorded with its figures."""
     function, spoils, _ = TESTS[name]
     best = None
     for _ in range(3 if spoils else 1):

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Makes what benches/peer.toml names: a server folder S and a client folder A
-# under COS_DIR, which let this machine run commands on itself as the user
-# rbench. Run as root; COS_BIN is the folder of the programs. Safe to run again:
-# the folders are made anew.
+# Creates the folders that benches/peer.toml names: a server folder S and a
+# client folder A under COS_DIR, with which this machine can run commands on
+# itself as the user rbench. Run as root; COS_BIN is the folder of the programs.
+# Safe to run again: it recreates the folders.
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
 COS_BIN=${COS_BIN:-${CARGO_TARGET_DIR:-$top/target}/release}

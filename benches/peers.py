@@ -1,6 +1,6 @@
-"""The daemons that are measured: how each is started and called. One is
-measured when its programs and what peers.sh makes for it are there; others can
-be given in a file, see from_file()."""
+"""The daemons that are measured: how each is started and called. A daemon is measured if its
+programs and the files that peers.sh creates for it exist. A file can define more, see
+from_file()."""
 
 import os
 import pwd
@@ -12,7 +12,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WORK = os.environ.get("BENCH_DIR", "/var/tmp/cosserver-bench")
 USER = "rbench"
 
-# What the other side is asked to run.
+# The commands that the other side runs.
 COMMANDS = {
     "true": "true",
     "mixed": "echo out; echo err >&2; exit 42",
@@ -43,7 +43,7 @@ class Peer:
     needs: list = field(default_factory=list)   # files of its set-up
 
     def line(self, what, **values):
-        """The client's command line, or None if the peer cannot do that."""
+        """Returns the client's command line, or None if the peer cannot do that."""
         line = self.fixed.get(what, self.client)
         if line is None:
             return None
@@ -52,7 +52,7 @@ class Peer:
         return [filled(word, fill) for word in line]
 
     def missing(self):
-        """The first thing that it needs and that is not there."""
+        """Returns the first missing program or file that it needs, or None."""
         programs = [self.server[0], self.client[0], *self.server_bins, self.client_bin]
         for program in programs:
             if not shutil.which(program):
@@ -98,7 +98,7 @@ def built_in():
         openssh("openssh-aes128gcm", "-c", "aes128-gcm@openssh.com", same_server_as="openssh"),
         openssh("openssh-mux", "-S", share, same_server_as="openssh",
                 link=ssh_line(42022, "-M", "-N", "-f", "-S", share), unlink=ssh_line(42022, "-S", share, "-O", "exit")),
-        # the least it can do: no PAM, one host key, no post-quantum exchange
+        # the minimum: no PAM, one host key, no post-quantum exchange
         openssh("openssh-lean", "-c", "aes128-gcm@openssh.com", "-o", "KexAlgorithms=curve25519-sha256",
                 port=42023, config="sshd_config.lean"),
         Peer("dropbear", 42032,
@@ -112,7 +112,7 @@ def built_in():
              ["/usr/bin/rsh-redone-rsh", "-l", USER, "127.0.0.1", "{cmd}"],
              ["/usr/sbin/in.rshd", "/usr/sbin/inetd"], "/usr/bin/rsh-redone-rsh", ["rsh-redone-rsh", "-?"],
              version=["dpkg-query", "-W", "rsh-redone-server"], needs=[f"{WORK}/rsh/inetd.conf"]),
-        # the floors, see ref/floor.c: what it costs at the least, proven and encrypted, and neither
+        # the floors, see ref/floor.c: minimum cost with authentication and encryption, or without
         Peer("ref-auth", 42082, [floor, "server", "42082", str(user.pw_uid), str(user.pw_gid)],
              [floor, "client", "42082", "auth", "{cmd}"], [floor], floor, [floor, "nothing"],
              fixed=cannot(("stdout", "stdin", "mixed", "md5", "cat"))),
@@ -125,9 +125,9 @@ def built_in():
 
 
 def from_file(path):
-    """Peers from a TOML file of [[peer]] tables whose keys are the fields of
-    Peer; variables of the environment are filled in, and `false` under `fixed`
-    says that the peer cannot do that."""
+    """Reads peers from a TOML file of [[peer]] tables. The keys are the fields of Peer.
+    Environment variables are expanded, and `false` under `fixed` means that the peer cannot do
+    that."""
     def filled_in(value):
         if isinstance(value, str):
             value = os.path.expandvars(value)

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Makes what bench.py needs, under BENCH_DIR: the user that commands run as, the
-# reference programs, and keys and configuration for each peer that is
-# installed. Run as root; safe to run again. Nothing is left listening.
-#   peers.sh --remove   takes it all away, the user too
+# Creates what bench.py needs: the user that commands run as, and under BENCH_DIR
+# the reference programs, and keys and configuration for each installed peer.
+# Run as root; safe to run again. It starts no daemon.
+#   peers.sh --remove   removes everything, including the user
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 work=${BENCH_DIR:-/var/tmp/cosserver-bench}
@@ -27,7 +27,7 @@ has() {
 	done
 }
 
-# What root runs from here, and keys: nobody else may have made this folder.
+# Root runs programs from this folder, and it holds keys: only root may own it.
 if [ -e "$work" ] && [ "$(stat -c %u "$work")" -ne 0 ]; then
 	echo "peers: $work belongs to somebody else; set BENCH_DIR" >&2
 	exit 1
@@ -61,7 +61,7 @@ if has sshd ssh ssh-keygen; then
 	done
 	[ -e ssh/id ] || ssh-keygen -q -t ed25519 -N '' -C bench -f ssh/id
 	allow <ssh/id.pub
-	# as Debian ships it, but for port and keys
+	# as Debian ships it, except port and keys
 	cat >ssh/sshd_config <<-END
 		Port 42022
 		ListenAddress 127.0.0.1
@@ -88,7 +88,7 @@ if has sshd ssh ssh-keygen; then
 	for port in 42022 42023; do
 		printf '[127.0.0.1]:%s %s\n' $port "$(cat ssh/host_ed25519.pub)"
 	done >ssh/known_hosts
-	# for programs that call ssh: the host's name is the one that cosrsh knows
+	# for programs that call ssh: the host's name is the same as for cosrsh
 	cat >ssh/config <<-END
 		Host hostb
 		HostName 127.0.0.1

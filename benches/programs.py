@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Measures real programs over cosrsh beside the same programs over ssh, by turns, and compares
-every result byte for byte. Prints medians and ssh's time divided by ours.
+"""Measures real programs over cosrsh and over ssh, by turns, and compares every result byte for
+byte. Prints medians and ssh's time divided by ours.
 
-Runs as root, on the loopback device of a network of its own, with mounts of its own (the data is
-in memory) and the daemons of peers.sh, which is run first. ssh has its fastest cipher and no
-post-quantum key agreement (peers.sh writes its configuration); sshd is as Debian ships it.
+Runs as root, on the loopback device of its own network namespace, in its own mount namespace (the
+data is in memory), with the daemons of peers.sh, which it runs first. ssh uses its fastest cipher
+and no post-quantum key agreement (peers.sh writes its configuration); sshd is as Debian ships it.
 
-`scripts/need bench` installs rsync, git and OpenSSH. The other programs are optional, and a task
-whose program is missing is passed over:
+`scripts/need bench` installs rsync, git and OpenSSH. The other programs are optional. A task is
+skipped if its program is missing:
   apt-get install --no-install-recommends sshfs restic borgbackup ansible-core
 """
 
@@ -39,7 +39,7 @@ SSH_CONFIG = f"{WORK}/ssh/config"
 
 @dataclass
 class Side:
-    """One of the two that are compared."""
+    """One of the two compared clients."""
 
     name: str
     peer: Peer
@@ -47,18 +47,18 @@ class Side:
 
     @property
     def command(self):
-        """The client as one word, for programs that split it themselves."""
+        """Returns the client as one word, for programs that split it themselves."""
         return " ".join(self.client)
 
     def sftp(self, *words):
-        """sftp(1) over this client."""
+        """Returns the command line of sftp(1) over this client."""
         through = ["-F", SSH_CONFIG] if self.name == "ssh" else ["-S", f"{WORK}/bin/cosrsh"]
         return ["sftp", "-q", *through, *words, HOST]
 
 
 class Workspace:
-    """The folder of the data, in memory: what is sent, USER's folder as the remote end (`remote`),
-    and the folder for what comes back (`back`)."""
+    """The data folder, in memory: the data to send, USER's folder as the remote end (`remote`), and
+    the folder for data that comes back (`back`)."""
 
     def __init__(self, scale):
         self.folder, self.scale = f"{WORK}/data", scale
@@ -84,12 +84,12 @@ class Workspace:
         self.give(self.remote)
 
     def give(self, top):
-        """Gives a tree to USER."""
+        """Makes USER the owner of a tree."""
         user = pwd.getpwnam(USER)
         subprocess.run(["chown", "-R", f"{user.pw_uid}:{user.pw_gid}", top], check=True)
 
     def file(self, name, size):
-        """A file of random bytes."""
+        """Creates a file of random bytes, unless it exists."""
         if not os.path.exists(self.path(name)):
             with open(self.path(name), "wb") as f:
                 while size > 0:
@@ -97,7 +97,7 @@ class Workspace:
         return self.path(name)
 
     def tree(self, name, files, size):
-        """A tree of so many files of so many random bytes, a hundred in a folder."""
+        """Creates a tree of `files` files of `size` random bytes, a hundred in each folder."""
         top = self.path(name)
         for n in range(0 if os.path.exists(top) else files):
             folder = f"{top}/{n // 100}"
@@ -107,9 +107,9 @@ class Workspace:
         return top
 
     def run(self, argv, env=None, **files):
-        """Runs a program, whose messages go to the log. Raises an error that has them."""
+        """Runs a program with its messages in the log. On failure, raises an error with them."""
         with open(self.log, "w+") as log:
-            # Not a pipe: sshfs and a shared connection of ssh's keep it open.
+            # Not a pipe: sshfs and a shared connection of ssh would keep it open.
             for name, default in (("stdin", subprocess.DEVNULL), ("stdout", log), ("stderr", log)):
                 files.setdefault(name, default)
             child = subprocess.run(argv, env={**self.env, **(env or {})}, check=False, **{"cwd": self.folder, **files})
@@ -127,8 +127,8 @@ class TaskError(Exception):
 
 
 class Task:
-    """What is measured. The constructor makes the data; `run` yields the name of each figure and
-    the function that takes the time, and compares the results in between."""
+    """A measured task. The constructor creates the data. `run` yields the name of each figure and
+    the function to time, and compares the results in between."""
 
     needs = ()
 
@@ -136,10 +136,10 @@ class Task:
         self.space = space
 
     def prepare(self, side):
-        """Is called once for each side, before the first round."""
+        """Called once for each side, before the first round."""
 
     def close(self):
-        """Is called once, after the last round or a failure."""
+        """Called once, after the last round or a failure."""
 
 
 def megabytes(size):
@@ -165,7 +165,7 @@ class Rsync(Task):
 
 
 class Stream(Task):
-    """The client alone: a large file through standard input and output."""
+    """The client without another program: a large file through standard input and output."""
 
     def __init__(self, space):
         super().__init__(space)
@@ -179,7 +179,7 @@ class Stream(Task):
     def run(self, side):
         result = f"{self.space.remote}/result"
         yield f"cat >/dev/null, {megabytes(self.size)}", lambda: self.stdin(side, "cat >/dev/null")
-        # What goes to /dev/null cannot be compared: send it once more, and do not count it.
+        # Output to /dev/null cannot be compared: send it again, untimed.
         self.stdin(side, f"cat >{result}")
         self.space.same(self.large, result)
 
@@ -219,7 +219,7 @@ class Git(Task):
         self.space.run(["git", "-C", path, "config", "receive.autogc", "false"])
 
     def head(self, repository):
-        """The commit that stands for all content, once every object is verified."""
+        """Verifies every object, and returns the commit, which then identifies all content."""
         self.space.run(["git", "-C", repository, "fsck", "--full", "--strict"])
         line = ["git", "-C", repository, "rev-parse", "main"]
         return subprocess.run(line, env=self.space.env, check=True, stdout=subprocess.PIPE).stdout
@@ -273,8 +273,8 @@ class Sftp(Task):
 
 
 class Sshfs(Task):
-    """A folder that is mounted, a tree that is copied there and back. Each way has a mount of its
-    own, so that nothing is read from memory."""
+    """A mounted folder, with a tree that is copied there and back. Each way has its own mount, so
+    that nothing is read from a cache."""
 
     needs = ("sshfs", "/dev/fuse")
 
@@ -303,7 +303,7 @@ class Sshfs(Task):
 
 
 class Backup(Task):
-    """Data for programs that make backups."""
+    """The data for backup programs."""
 
     def __init__(self, space):
         super().__init__(space)
@@ -346,8 +346,8 @@ class Borg(Backup):
 
 
 class Ansible(Task):
-    """A playbook by the stock connection plugin with pipelining. ssh's connection is shared, and
-    is there before the first round; cosrsh, called with the same arguments, makes one a command."""
+    """A playbook with the stock connection plugin and pipelining. ssh's connection is shared, and
+    open before the first round. cosrsh has the same arguments, and opens one for each command."""
 
     needs = ("ansible-playbook",)
     TASKS = 10
@@ -373,7 +373,7 @@ class Ansible(Task):
         share = f"-o ControlMaster=auto -o ControlPersist=3600s -o ControlPath={self.share}"
         env = {
             "ANSIBLE_SSH_EXECUTABLE": side.client[0], "ANSIBLE_PIPELINING": "True", "ANSIBLE_CONFIG": self.settings,
-            # sftp calls ssh by its path: the method that works with any client, for both.
+            # sftp calls ssh by its path. Use for both the method that works with any client.
             "ANSIBLE_SSH_TRANSFER_METHOD": "piped",
             "ANSIBLE_SSH_ARGS": f"-F {SSH_CONFIG} -C {share}",
             "ANSIBLE_HOME": self.space.path("ansible"), "ANSIBLE_REMOTE_TMP": f"{self.space.remote}/tmp",
@@ -399,7 +399,7 @@ TASKS = {"rsync": Rsync, "stream": Stream, "git": Git, "sftp": Sftp, "sshfs": Ss
 
 
 def missing(task):
-    """The first of a task's needs that is not there."""
+    """Returns the first missing program or file that a task needs, or None."""
     for need in task.needs:
         if not (os.path.exists(need) if need.startswith("/") else shutil.which(need)):
             return need
@@ -407,7 +407,7 @@ def missing(task):
 
 
 def sides():
-    """Those of the two that are installed, ours first."""
+    """Returns the installed ones of the two clients, ours first."""
     peers, found = built_in(), []
     ssh = ["/usr/bin/ssh", "-F", SSH_CONFIG]
     for name, peer, client in (("cosrsh", "cosserver", ["cosrsh"]), ("ssh", "openssh", ssh)):
@@ -425,7 +425,7 @@ def sides():
 
 
 def start(peer, stack):
-    """Starts a peer's daemon, until the stack ends."""
+    """Starts a peer's daemon, which ends with the stack."""
     log = stack.enter_context(open(f"{WORK}/log.{peer.name}", "wb"))
     child = stack.enter_context(subprocess.Popen(peer.server, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
     stack.callback(child.terminate)
@@ -443,7 +443,7 @@ def turn(task, side, times):
 
 
 def measure(name, space, both, rounds):
-    """All rounds of a task: seconds by figure and side."""
+    """Runs all rounds of a task, and returns the seconds by figure and side."""
     times = {}
     task = TASKS[name](space)
     side = None

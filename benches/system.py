@@ -1,5 +1,5 @@
-"""What the measurements ask of the system: a network of their own, control
-groups, memory, and how busy the rest of the machine is."""
+"""System access for the measurements: namespaces, control groups, memory, and the load of the
+rest of the machine."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ import time
 
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
 
-# Remote commands and their shells are not the daemon's own memory.
+# Remote commands and their shells do not count as the daemon's memory.
 COMMANDS = {"sh", "dash", "bash", "sleep", "cat", "head", "true", "echo", "md5sum"}
 
 
@@ -20,22 +20,22 @@ def slurp(path):
 
 
 def machine():
-    """Which machine this is, and when."""
+    """Describes this machine, with the current time."""
     lines = slurp("/proc/cpuinfo").splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     return f"{model}, {os.cpu_count()} processors, Linux {platform.release()}, {time.strftime('%F %T')}"
 
 
 def own_network():
-    """Leaves the machine's network for one that has a loopback device alone:
-    nobody else can reach the daemons, and no earlier connection lingers."""
+    """Moves this process to a new network namespace with only a loopback device: no other
+    process can reach the daemons, and no earlier connection remains."""
     unshare(CLONE_NEWNET, "a network of its own")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
 def own_mounts():
-    """Leaves the machine's mounts for copies of them: what is mounted from now on is seen by this
-    process and its children alone, and ends with them."""
+    """Moves this process to a new mount namespace: only this process and its children see what
+    is mounted after that, and it ends with them."""
     unshare(CLONE_NEWNS, "mounts of its own")
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
@@ -55,8 +55,8 @@ def group_root():
 
 
 class Group:
-    """A control group. What is started in it stays in it, whatever it forks,
-    and its processor time counts those that have ended too."""
+    """A control group. Processes started in it stay in it with all their descendants, and its
+    processor time includes that of ended processes."""
 
     def __init__(self, name):
         self.path = f"{group_root()}/cosserver-bench-{os.getpid()}-{name}"
@@ -78,16 +78,16 @@ class Group:
         return [pid for pid in self.pids() if name_of(pid) in names]
 
     def own(self):
-        """The daemon's processes: all but remote commands and the dead."""
+        """Returns the daemon's processes: all except remote commands and dead processes."""
         return [pid for pid in self.pids() if (name := name_of(pid)) and name not in COMMANDS and not is_dead(pid)]
 
     def seconds(self):
-        """User and system seconds so far."""
+        """Returns the user and system seconds so far."""
         stat = dict(line.split() for line in slurp(f"{self.path}/cpu.stat").splitlines())
         return int(stat["user_usec"]) / 1e6, int(stat["system_usec"]) / 1e6
 
     def end(self, first=signal.SIGKILL):
-        """Ends everything in it, and the group itself."""
+        """Kills all its processes, and removes the group."""
         number, until = first, time.monotonic() + 5
         while (pids := self.pids()) and time.monotonic() < until:
             for pid in pids:
@@ -128,7 +128,7 @@ def threads(pids):
 
 
 def memory(pids):
-    """PSS and RSS over the processes, in KiB."""
+    """Returns the total PSS and RSS of the processes, in KiB."""
     total = {"Pss:": 0, "Rss:": 0}
     for pid in pids:
         try:
@@ -142,8 +142,8 @@ def memory(pids):
 
 
 class Rest:
-    """How many processors everything but the given groups kept busy since it
-    was made."""
+    """Measures how many processors all processes outside the given groups have kept busy since
+    its creation."""
 
     def __init__(self, *groups):
         self.groups = groups
@@ -161,8 +161,8 @@ class Rest:
 
 
 def sizes(program):
-    """Bytes of a program, bytes of the libraries it links but libc, and their
-    number."""
+    """Returns the bytes of a program, the bytes of its shared libraries except libc, and the
+    number of those libraries."""
     said = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
     libraries = set()
     for line in said.splitlines():

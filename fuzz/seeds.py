@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Fills fuzz/corpus/ from tests/vectors/, so that fuzzing begins with real messages."""
+"""Fills fuzz/corpus/ from tests/vectors/, so that fuzzing starts with real messages."""
 
 import hashlib
 import json
 import pathlib
 
 HERE = pathlib.Path(__file__).resolve().parent
-# Target: the vector files whose byte strings are its input, and under which keys.
+# Target: the vector files, and the keys in them whose byte strings are its input.
 SOURCES = {
     "record": [("hello", "record bytes"), ("server_hello", "record bytes"), ("answer", "record"),
                ("handshake", "hello server_hello client_hello answer"), ("long_command", "record")],
@@ -30,7 +30,7 @@ TEXTS = {
 
 
 def found(value, keys, key=""):
-    """Every byte string in a vector file that stands under one of the keys."""
+    """Yields every byte string in a vector file under one of the keys."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from found(inner, keys, name)
@@ -42,7 +42,7 @@ def found(value, keys, key=""):
 
 
 def keep(target, data):
-    """One seed, named by its content."""
+    """Writes one seed, named by the hash of its content."""
     folder = HERE / "corpus" / target
     folder.mkdir(parents=True, exist_ok=True)
     (folder / hashlib.sha1(data).hexdigest()).write_bytes(data)

@@ -1,14 +1,14 @@
 /*
- * floor: the least that remote execution costs on this machine. A measuring
- * aid in bare C, not a protocol to use.
+ * floor: measures the minimum cost of remote execution on this machine. A
+ * measuring tool in plain C, not a protocol for use.
  *
  *   floor server PORT UID GID      a thread for each connection, 127.0.0.1 only;
  *                                  commands run as UID and GID
- *   floor client PORT auth CMD     proves and encrypts: keys exchanged, both
- *                                  sides signed, then sh -c CMD
- *   floor client PORT true         neither: starts /bin/true
- *   floor client PORT out BYTES    neither: head -c BYTES /dev/zero to stdout
- *   floor client PORT in           neither: stdin to cat >/dev/null
+ *   floor client PORT auth CMD     authenticated and encrypted: key exchange,
+ *                                  both sides sign, then sh -c CMD
+ *   floor client PORT true         plain: starts /bin/true
+ *   floor client PORT out BYTES    plain: head -c BYTES /dev/zero to stdout
+ *   floor client PORT in           plain: stdin to cat >/dev/null
  *   floor nothing                  starts and ends
  *
  * The exchange of `auth` (X25519, Ed25519, ChaCha20-Poly1305, by libsodium;
@@ -144,7 +144,7 @@ static int unseal(struct channel *c, enum side by, void *plain, const unsigned c
 	return crypto_aead_chacha20poly1305_ietf_decrypt(plain, NULL, NULL, sealed, n, NULL, 0, nonce, c->key[by]);
 }
 
-/* Key and signature, as each side shows them to the other. */
+/* Writes the key and signature that a side sends to the other. */
 static void show_identity(const struct channel *c, enum side side, unsigned char *to)
 {
 	struct identity id = identity_of(side);
@@ -176,7 +176,7 @@ static pid_t start(char *const argv[], int in, int out)
 	pid_t pid = vfork();
 
 	if (pid == 0) {
-		/* bare system calls: the C library's would reach every thread */
+		/* direct system calls: the C library's functions change every thread */
 		if (syscall(SYS_setgroups, 1, &gid) || syscall(SYS_setresgid, gid, gid, gid) ||
 		    syscall(SYS_setresuid, uid, uid, uid))
 			_exit(126);

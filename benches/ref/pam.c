@@ -1,6 +1,6 @@
-/* How long PAM itself takes for a login: pam_start to pam_end in one process that
- * has its libraries already. Usage: pam SERVICE USER PASSWORD; for each line on
- * standard input one login, and the microseconds it took on standard output. */
+/* Measures how long PAM itself takes for a login: pam_start to pam_end in one process that has
+ * loaded its libraries. Usage: pam SERVICE USER PASSWORD; for each line on standard input it does
+ * one login, and writes the microseconds that it took to standard output. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,12 +1,12 @@
 /*
- * times: runs a command many times and says how long each run took, from
- * before it is started until it has been waited for, as a script sees it.
+ * times: runs a command many times and prints how long each run took, from
+ * before its start until it has been waited for, as a script sees it.
  *
  *   times COUNT SIDE_BY_SIDE LIMIT_SECONDS COMMAND [ARGUMENT...]
  *
- * The command's standard input, output and error are /dev/null. One line a
- * run: microseconds, and the exit status or 128 + signal. A run that takes
- * longer than the limit is killed.
+ * The command's standard input, output and error are /dev/null. Prints one line
+ * for each run: microseconds, and the exit status or 128 + signal. A run that
+ * takes longer than the limit is killed.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,7 +29,7 @@ static double microseconds(void)
 	return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
 }
 
-/* One run: its status. SIGCHLD is blocked, so sigtimedwait is the alarm. */
+/* Runs once and returns the status. SIGCHLD is blocked, so sigtimedwait is the timer. */
 static int run(char **argv, posix_spawn_file_actions_t *files, posix_spawnattr_t *attr, int limit)
 {
 	struct timespec left = { limit, 0 };

@@ -1,5 +1,5 @@
-//! Whether a daemon runs on a folder where nothing answers at its socket: only then is it
-//! true that there is nothing to hang up. Run by `cosadm`.
+//! Checks whether a daemon runs on a folder whose socket does not answer. Only if none runs is
+//! there nothing to hang up. Runs in `cosadm`.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -14,7 +14,7 @@ use crate::fault::Fault;
 /// Confirms that no daemon runs in the background on this folder.
 ///
 /// # Errors
-/// One does, though it cannot be reached (`why`), or that cannot be known.
+/// Returns an error if one runs but cannot be reached (`why`), or if that cannot be determined.
 pub(super) fn confirm(paths: &Paths, why: &std::io::Error) -> Result<(), Fault> {
     if !is_locked(paths)? {
         return Ok(());
@@ -27,7 +27,7 @@ pub(super) fn confirm(paths: &Paths, why: &std::io::Error) -> Result<(), Fault> 
     Err(Fault::of(&paths.control(), words).with_remedy(remedy))
 }
 
-/// Whether a daemon holds the lock of this folder.
+/// Returns whether a daemon holds the lock of this folder.
 fn is_locked(paths: &Paths) -> Result<bool, Fault> {
     let path = paths.daemon_lock();
     let file = match File::open(&path) {
@@ -35,7 +35,7 @@ fn is_locked(paths: &Paths) -> Result<bool, Fault> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(is_open_though_removed(paths)),
         Err(e) => return Err(Fault::of(&path, e)),
     };
-    // Held for a moment alone: a daemon that starts just then tries again.
+    // The lock is held only for a moment. A daemon that starts at that moment tries again.
     match Flock::lock(file, FlockArg::LockSharedNonblock) {
         Ok(_) => Ok(false),
         Err((_, Errno::EWOULDBLOCK)) => Ok(true),
@@ -43,8 +43,8 @@ fn is_locked(paths: &Paths) -> Result<bool, Fault> {
     }
 }
 
-/// Whether a process has the lock's file open though it was removed, as those who tidy
-/// folders up may do.
+/// Returns whether a process has the lock's file open although the file was removed, for example
+/// by a cleanup of the folder.
 fn is_open_though_removed(paths: &Paths) -> bool {
     let mut name = paths.daemon_lock().into_os_string();
     name.push(" (deleted)");

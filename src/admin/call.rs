@@ -1,4 +1,4 @@
-//! A subcommand as the table describes it, and a call of one: its flags and operands.
+//! The types of a subcommand in the table, and of a call of one: its flags and operands.
 
 use std::path::Path;
 
@@ -13,12 +13,12 @@ use crate::config::words;
 pub(super) struct Command {
     /// The words that name it.
     pub(super) words: &'static [&'static str],
-    /// What stands after them, as the help shows it; one word an operand.
+    /// The operands, as the help shows them; one word for each.
     pub(super) operands: &'static str,
     pub(super) flags: &'static [Flag],
-    /// What it does, in a line.
+    /// One line about what it does.
     pub(super) meaning: &'static str,
-    /// What more there is to say, in the help of this command.
+    /// Further text in the help of this command.
     pub(super) more: &'static str,
     /// What it may change of the machine registry.
     pub(super) changes: Changes,
@@ -29,10 +29,10 @@ pub(super) struct Command {
 pub(super) struct Flag {
     pub(super) short: &'static str,
     pub(super) long: &'static str,
-    /// What its value looks like; empty where it has none.
+    /// The placeholder for its value; empty if it takes none.
     pub(super) value: &'static str,
     pub(super) repeats: bool,
-    /// The command does nothing without it.
+    /// The command requires it.
     pub(super) needed: bool,
     pub(super) meaning: &'static str,
 }
@@ -61,7 +61,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// What was parsed behind the command, before it, and its operands.
+    /// Takes the flags after the command, those before it, and its operands.
     pub(super) const fn new(matches: Matches, before: Matches, operands: Vec<String>) -> Self {
         Self {
             matches,
@@ -70,13 +70,13 @@ impl Call {
         }
     }
 
-    /// Whether a flag was given, before the command or after it.
+    /// Returns whether a flag was given, before the command or after it.
     pub(super) fn given(&self, name: &str) -> bool {
         self.matches.opt_present(name)
             || (self.before.opt_defined(name) && self.before.opt_present(name))
     }
 
-    /// The value of a flag.
+    /// Returns the value of a flag.
     pub(super) fn value(&self, name: &str) -> Option<String> {
         let before = || {
             self.before
@@ -87,27 +87,27 @@ impl Call {
         self.matches.opt_str(name).or_else(before)
     }
 
-    /// Every value of a flag that repeats.
+    /// Returns all values of a flag that repeats.
     pub(super) fn values(&self, name: &str) -> Vec<String> {
         self.matches.opt_strs(name)
     }
 
-    /// An operand; the table says how many there are.
+    /// Returns an operand; the table says how many there are.
     pub(super) fn operand(&self, number: usize) -> &str {
         self.optional(number).unwrap_or("")
     }
 
-    /// An operand that need not be there.
+    /// Returns an optional operand.
     pub(super) fn optional(&self, number: usize) -> Option<&str> {
         self.operands.get(number).map(String::as_str)
     }
 
-    /// The configuration folder that the command is about.
+    /// Returns the paths of the configuration folder that the command works on.
     pub(super) fn paths(&self) -> Result<Paths, Failure> {
         Ok(Paths::of_caller(self.value("C").as_deref().map(Path::new)))
     }
 
-    /// The value of `--port`.
+    /// Returns the value of `--port`.
     pub(super) fn port(&self) -> Result<Option<u16>, Failure> {
         let Some(text) = self.value("port") else {
             return Ok(None);

@@ -1,11 +1,11 @@
-//! Where an invitation card or a one-time password goes: standard output, or a new file
+//! The destination of an invitation card or a one-time password: standard output, or a new file
 //! (`-o FILE`).
 //!
-//! Run by `cosadm host invite`, `cosadm host rotate` and `cosadm otp add`. A file is created
-//! whole, mode 0600, and is removed again unless the command succeeds, so that no empty or
-//! useless card is left. An invitation's is written before anything else is changed; a
-//! password's after it was stored, and who cannot write it withdraws the password. Must never
-//! replace a file that exists.
+//! Runs in `cosadm host invite`, `cosadm host rotate` and `cosadm otp add`. A file is written
+//! completely, with mode 0600, and removed again unless the command succeeds, so no empty or
+//! useless card remains. An invitation is written before anything else changes. A password is
+//! written after it was stored, and withdrawn if it cannot be written. Must never replace an
+//! existing file.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
@@ -33,7 +33,7 @@ pub(super) const PASSWORD_OUTPUT: Flag = Flag {
     ..OUTPUT
 };
 
-/// Where the card of a command goes.
+/// The destination of a command's card.
 pub(super) enum CardOutput {
     Stdout,
     File(PathBuf),
@@ -43,7 +43,7 @@ impl CardOutput {
     /// Reads `-o`, and checks that a card can be written there.
     ///
     /// # Errors
-    /// The file exists, or standard output cannot keep a secret.
+    /// Returns an error if the file exists, or if standard output cannot take a secret.
     pub(super) fn of(call: &Call, out: &Out) -> Result<Self, Failure> {
         let file = call.value("output").filter(|file| file != "-");
         let Some(file) = file.map(PathBuf::from) else {
@@ -56,10 +56,10 @@ impl CardOutput {
         Ok(Self::File(file))
     }
 
-    /// Writes the card, where it goes to a file.
+    /// Writes the card if the destination is a file.
     ///
     /// # Errors
-    /// The file exists, or it cannot be written; then there is none.
+    /// Returns an error if the file exists or cannot be written. In the second case it is removed.
     pub(super) fn write(&self, card: &str) -> Result<WrittenCard, Fault> {
         let Self::File(path) = self else {
             return Ok(WrittenCard(None));
@@ -103,7 +103,7 @@ impl WrittenCard {
 impl Drop for WrittenCard {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
-            // Its cookie was not stored, so the card is of no use to anybody.
+            // Its cookie was not stored, so the card is useless.
             let _ = fs::remove_file(path);
         }
     }

@@ -1,5 +1,5 @@
-//! `cosadm check`: every file with its owner and mode, every key and every
-//! host, what each means, and what is wrong. It changes nothing.
+//! `cosadm check`: reports every file with its owner and mode, every key and every host, their
+//! meaning, and every problem. It changes nothing.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -31,13 +31,13 @@ mod users;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
-    /// As it should be.
+    /// Correct.
     Right,
-    /// Worth knowing, and no harm.
+    /// Information; harmless.
     Note,
-    /// It works, and not as well as it should.
+    /// It works, but not as well as it should.
     Warning,
-    /// Something does not work, or is not safe.
+    /// Something does not work, or is unsafe.
     Problem,
 }
 
@@ -64,7 +64,7 @@ struct Report<'a> {
     findings: Vec<Finding>,
 }
 
-/// Checks a place and reports.
+/// Checks a configuration folder and prints the report.
 pub(super) fn check(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let mut report = Report {
@@ -104,7 +104,7 @@ impl Report<'_> {
         });
     }
 
-    /// A file or folder that is as it should be: its mode, owner and meaning.
+    /// Adds a correct file or folder: its mode, owner and meaning.
     fn right(&mut self, path: &Path, words: impl std::fmt::Display) {
         self.add(
             Level::Right,
@@ -113,11 +113,11 @@ impl Report<'_> {
         );
     }
 
-    /// A fault about a file; the fault names it itself where it can.
+    /// Adds a fault about a file. If the fault's text begins with the path, it is not repeated.
     fn wrong(&mut self, path: &Path, fault: &Fault) {
         let told = fault.to_string();
         let (about, words) = match told.strip_prefix(&path.display().to_string()) {
-            // With the line, where the fault has one.
+            // Keep the line number, if the fault has one.
             Some(rest) => match rest.split_once(": ") {
                 Some((line, words)) if line.is_empty() || line.starts_with(':') => {
                     (format!("{}{line}", path.display()), words)
@@ -257,7 +257,7 @@ impl Report<'_> {
         self.strays(&table);
     }
 
-    /// One host: what its line means, and what does not go together.
+    /// Adds one host: what its line means, and any contradictions.
     fn host(&mut self, entry: &Entry) {
         let known = Known::of(self.paths, &entry.name);
         let about = format!("host {}", entry.name);
@@ -320,7 +320,7 @@ impl Report<'_> {
         }
     }
 
-    /// Cookies and recorded keys of hosts that the table does not have.
+    /// Adds the cookies and recorded keys of hosts that are not in the table.
     fn strays(&mut self, table: &HostTable) {
         let has = |name: &str| HostName::parse(name).is_ok_and(|host| table.get(&host).is_some());
         let mut strays = Vec::new();
@@ -347,7 +347,7 @@ impl Report<'_> {
 
     fn pins(&mut self) {
         let file = self.paths.known_hosts();
-        // What may not be looked at is not missing: reading it says why.
+        // A file that cannot be examined is not missing. Reading it returns the reason.
         if matches!(file.try_exists(), Ok(false)) {
             self.add(Level::Right, file.display(), "not there: no host is joined");
             return;
@@ -412,7 +412,7 @@ fn mode(path: &Path) -> Option<u32> {
     fs::metadata(path).ok().map(|about| about.mode() & 0o7777)
 }
 
-/// `0600 root, `, or nothing where it is gone.
+/// Formats mode and owner as `0600 root, `; empty if the file does not exist.
 fn mode_and_owner(path: &Path) -> String {
     let Ok(about) = fs::metadata(path) else {
         return String::new();
@@ -422,7 +422,7 @@ fn mode_and_owner(path: &Path) -> String {
     format!("{:04o} {owner}, ", about.mode() & 0o7777)
 }
 
-/// The names in a folder, in order; none where it cannot be read.
+/// Returns the names in a folder, sorted; none if it cannot be read.
 fn names(folder: &Path) -> impl Iterator<Item = String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries

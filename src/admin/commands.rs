@@ -1,4 +1,4 @@
-//! Reads the command line by the table of subcommands and flags.
+//! Parses the command line by the table of subcommands and flags.
 
 use std::ffi::OsString;
 
@@ -10,13 +10,13 @@ use super::out::Failure;
 use super::table::{GLOBAL, commands};
 use crate::config::words::did_you_mean;
 
-/// What a command line asks for.
+/// What a command line requests.
 pub(super) enum Parsed {
-    /// A text: the help, the version.
+    /// A text to print: the help or the version.
     Tell(String),
     /// A command.
     Run(&'static Command, Call),
-    /// Nothing: on a terminal, the menu.
+    /// No command: on a terminal, the menu.
     Nothing(Call),
 }
 
@@ -80,8 +80,8 @@ fn version() -> Parsed {
     Parsed::Tell(concat!("cosadm ", env!("CARGO_PKG_VERSION"), "\n").to_owned())
 }
 
-/// What is wrong with the words behind a command, where the table says which
-/// it takes; what stands in brackets may be left out.
+/// Describes an error in the operands of a command, given those that the table lists. Operands in
+/// brackets are optional.
 fn wrong_operands(wanted: &str, given: &[String]) -> Option<String> {
     let mut given = given.iter();
     let missing: Vec<&str> = wanted
@@ -99,8 +99,8 @@ fn wrong_operands(wanted: &str, given: &[String]) -> Option<String> {
     })
 }
 
-/// The command with what stands behind its words, where these are they. Its
-/// flags may stand between its words as well.
+/// Returns the command and the arguments after its words, if `free` begins with these words. Flags
+/// may also be between the words.
 fn behind(free: &[String], command: &'static Command) -> Option<(&'static Command, Vec<String>)> {
     let (first, more) = command.words.split_first()?;
     let (given, free) = free.split_first()?;
@@ -121,9 +121,9 @@ fn behind(free: &[String], command: &'static Command) -> Option<(&'static Comman
     })
 }
 
-/// A command that does not exist, with the nearest that does.
+/// Formats the error about an unknown command, with the most similar one that exists.
 fn unknown(free: &[String]) -> String {
-    // A flag between the words is not one of them.
+    // A flag between the words is not part of the command.
     let words = free.iter().filter(|word| !word.starts_with('-'));
     let given: Vec<&str> = words.map(String::as_str).take(2).collect();
     let names: Vec<String> = commands().map(|c| c.words.join(" ")).collect();
@@ -139,7 +139,7 @@ fn unknown(free: &[String]) -> String {
         .filter_map(|c| c.words.get(1))
         .copied()
         .collect();
-    // The first word alone is right where others follow it.
+    // The first word is correct if there are commands that begin with it.
     if !both.is_empty() && (given.len() > 1 || below.is_empty()) {
         return format!("unknown command {:?}{both}", given.join(" "));
     }
@@ -177,7 +177,7 @@ fn usage<'a>(fail: &Fail, flags: impl IntoIterator<Item = &'a Flag>, name: &str)
                 .into_iter()
                 .map(|f| f.long)
                 .filter(|long| !long.is_empty());
-            // One of a command, before it.
+            // The flag belongs to a command, but is before it.
             if name == "cosadm" && commands().any(|c| c.flags.iter().any(|f| f.long == *flag)) {
                 let words = format!("--{flag} stands behind the command; see `cosadm --help`");
                 return Failure::Usage(words);

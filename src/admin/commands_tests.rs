@@ -30,7 +30,7 @@ fn command_lines() {
         ("x", Some("T"))
     );
     assert!(self::call("-v check").given("v"));
-    // Flags may stand between the words of a command.
+    // Flags may be between the words of a command.
     let call = self::call("host --json -C list list -v");
     assert!(call.given("json") && call.given("v"));
     assert_eq!(call.value("C").as_deref(), Some("list"));
@@ -106,7 +106,7 @@ fn every_command_and_flag_is_in_the_help() {
             "{help}"
         );
     }
-    // What stands in brackets may be left out.
+    // Operands in brackets are optional.
     assert_eq!(self::call("sestab list").optional(0), None);
     assert_eq!(self::call("sestab list E").optional(0), Some("E"));
     assert_eq!(

@@ -1,6 +1,6 @@
-//! Changing the text of the host table: one line added, one option of a line
-//! changed, the lines of one host removed, and everything else left as it is.
-//! Under a lock, so that of two `cosadm` neither loses the other's line.
+//! Edits the text of the host table: adds a line, changes an option of a line, or removes the lines
+//! of one host. The rest of the text stays as it is. Works under a lock, so that two concurrent
+//! `cosadm` do not lose each other's changes.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,14 +16,14 @@ use crate::config::paths::Paths;
 use crate::config::secure;
 use crate::fault::Fault;
 
-/// The lock that whoever changes the files of a place holds; let go when
-/// dropped, or when the process ends.
+/// The lock for changes to the files of a configuration folder. It is released when dropped, or
+/// when the process ends.
 pub(super) struct Lock {
     _held: Flock<File>,
 }
 
 impl Lock {
-    /// Waits until nobody else changes the files of the place.
+    /// Waits until no other process changes the files of the folder.
     pub(super) fn take(paths: &Paths) -> Result<Self, Fault> {
         if matches!(paths.dir.try_exists(), Ok(false)) {
             let init = paths.cosadm("init");
@@ -50,18 +50,18 @@ impl Lock {
     }
 }
 
-/// What is done with an option of a line.
+/// A change to an option of a line.
 pub(super) enum Change {
     Set(String),
     Remove,
 }
 
-/// The text of a host table, to be changed while a [`Lock`] is held.
+/// The text of a host table, which may be changed while a [`Lock`] is held.
 pub(super) struct Text {
     file: PathBuf,
-    /// What the file has.
+    /// The contents of the file.
     before: Zeroizing<Vec<u8>>,
-    /// Each line with its end.
+    /// Each line with its line ending.
     lines: Vec<Vec<u8>>,
 }
 
@@ -79,10 +79,10 @@ impl Text {
         })
     }
 
-    /// The entry of a host.
+    /// Returns the entry of a host.
     ///
     /// # Errors
-    /// Its line is wrong, or there are two.
+    /// Returns an error if its line is invalid, or if there are two.
     pub(super) fn find(&self, host: &HostName) -> Result<Option<Entry>, Fault> {
         hostinfo::find_in(&self.bytes(), &self.file, host)
     }
@@ -100,8 +100,8 @@ impl Text {
         self.lines.push(line.into_bytes());
     }
 
-    /// Sets the method of a host's one line to `cos`, and changes options of it; its other
-    /// words, blanks and comment stay as they are.
+    /// Sets the method of a host's only line to `cos`, and changes options of it. Its other words,
+    /// blanks and comment stay as they are.
     pub(super) fn change(
         &mut self,
         host: &HostName,
@@ -111,7 +111,7 @@ impl Text {
         self.change_options(host, changes)
     }
 
-    /// The same, where the method stays as it is.
+    /// Changes options of a host's only line. The method and the rest stay as they are.
     pub(super) fn change_options(
         &mut self,
         host: &HostName,
@@ -124,7 +124,7 @@ impl Text {
         Ok(())
     }
 
-    /// A host's one line.
+    /// Returns a host's only line.
     fn line(&mut self, host: &HostName) -> Result<&mut Vec<u8>, Fault> {
         let missing = || Fault::of(&self.file, format!("{host} is not in it"));
         self.lines
@@ -133,13 +133,13 @@ impl Text {
             .ok_or_else(missing)
     }
 
-    /// Removes every line of a host, right or wrong.
+    /// Removes every line of a host, valid or not.
     pub(super) fn remove(&mut self, host: &HostName) {
         self.lines.retain(|line| named(line).as_ref() != Some(host));
     }
 
-    /// Writes the table. `host` is whom the change was about: if its line
-    /// would be wrong, nothing is written.
+    /// Writes the table. `host` is the host whose line has changed; if the line would be invalid,
+    /// nothing is written.
     pub(super) fn save(&self, host: &HostName, _: &Lock) -> Result<(), Fault> {
         let bytes = self.bytes();
         hostinfo::find_in(&bytes, &self.file, host)
@@ -153,7 +153,7 @@ impl Text {
         secure::replace(&self.file, &bytes, 0o644)
     }
 
-    /// The same, where the table is another than the file has; whether it is.
+    /// Writes the table if it differs from the file, and returns whether it does.
     pub(super) fn save_if_changed(&self, host: &HostName, lock: &Lock) -> Result<bool, Fault> {
         if self.bytes() == **self.before {
             return Ok(false);
@@ -167,12 +167,12 @@ impl Text {
     }
 }
 
-/// The host that a line is about, also when the rest of the line is wrong.
+/// Returns the host that a line names, even if the rest of the line is invalid.
 fn named(line: &[u8]) -> Option<HostName> {
     hostinfo::named(bare(line))
 }
 
-/// A line without its end.
+/// Returns a line without its line ending.
 fn bare(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
@@ -204,7 +204,7 @@ fn set_option(line: &mut Vec<u8>, name: &str, change: &Change) -> Result<(), Fau
             line.splice(end..end, format!(" {name}={}", quote(value)).into_bytes());
         }
         (Change::Remove, Some(span)) => {
-            // With the blank before it; the name and the method stand before.
+            // Remove also the blank before it. There is one: the name and the method come first.
             line.splice(span.start.saturating_sub(1)..span.end, []);
         }
         (Change::Remove, None) => {}

@@ -9,7 +9,8 @@ pub(super) fn overview() -> String {
     list("COMMAND", commands())
 }
 
-/// The commands that begin with this word; `None`: there are none, or it is one by itself.
+/// Lists the commands that begin with this word. Returns `None` if there are none, or if the word
+/// is a command by itself.
 pub(super) fn group(first: &str) -> Option<String> {
     let of_it = |c: &&Command| c.words.len() > 1 && c.words.first() == Some(&first);
     commands().find(of_it)?;

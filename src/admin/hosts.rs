@@ -15,11 +15,11 @@ use crate::fault::Fault;
 use crate::registry::{AccessDecision, Doors, Id, RegistrationState, decide};
 use crate::secret::PublicKey;
 
-/// What is known of a host beside its line.
+/// What is stored about a host besides its line.
 pub(super) struct Known {
-    /// How many cookies by which it may ask us are live.
+    /// How many live cookies it can use to request commands from this host.
     pub(super) cookies_in: Result<usize, Fault>,
-    /// How many by which we ask it.
+    /// How many cookies this host has for its own requests to it.
     pub(super) cookies_out: Result<usize, Fault>,
     /// The machine key recorded for it.
     pub(super) recorded: Result<Option<PublicKey>, Fault>,
@@ -38,7 +38,7 @@ impl Known {
         }
     }
 
-    /// What is wrong with the files of the host.
+    /// Returns the faults in the files of the host.
     pub(super) fn faults(&self) -> Vec<&Fault> {
         let faults = [
             self.cookies_in.as_ref().err(),
@@ -50,8 +50,7 @@ impl Known {
     }
 }
 
-/// Why a host's line and what is recorded for it do not go together, so that it
-/// is denied.
+/// Explains why a host is denied because its line contradicts what is recorded for it.
 pub(super) fn at_odds(paths: &Paths, entry: &Entry, known: &Known) -> Option<String> {
     let rotate = || paths.cosadm(format_args!("host rotate {}", entry.name));
     if entry.may_ask() && matches!(known.cookies_in, Ok(0)) {
@@ -74,7 +73,7 @@ pub(super) fn at_odds(paths: &Paths, entry: &Entry, known: &Known) -> Option<Str
     }
 }
 
-/// Why a host is denied that its line would let in.
+/// Explains why a host is denied although its line allows it.
 pub(super) fn denied(paths: &Paths, entry: &Entry, known: &Known) -> Option<String> {
     if !entry.may_ask() {
         return None;
@@ -90,20 +89,20 @@ pub(super) fn denied(paths: &Paths, entry: &Entry, known: &Known) -> Option<Stri
         .or_else(|| shut_out(paths, known))
 }
 
-/// Whether the inner door knows a machine.
+/// Returns whether the inner door has a machine.
 fn is_authorized(paths: &Paths, id: Id) -> bool {
     let status = Doors::of(paths).look(id);
     status.is_ok_and(|s| matches!(s.state, RegistrationState::Known { .. }))
 }
 
-/// Why the doors keep out the machine that is recorded for a host.
+/// Explains why the machine that is recorded for a host is denied by the doors.
 fn shut_out(paths: &Paths, known: &Known) -> Option<String> {
     let id = Id::of(known.recorded.as_ref().ok()?.as_ref()?);
     let status = Doors::of(paths).look(id).ok()?;
     let add = format!("machine add {id} --name NAME");
     let why = match decide(&status, true, false) {
         AccessDecision::Allow(_) => return None,
-        // What a command's client never answers.
+        // The client of a command never answers a prompt.
         AccessDecision::Prompt(_) => {
             return Some(format!(
                 "it is denied by the doors: its machine was deleted; it must register anew (cos \
@@ -124,7 +123,7 @@ fn shut_out(paths: &Paths, known: &Known) -> Option<String> {
     ))
 }
 
-/// What a line means, in sentences.
+/// Describes what a line means, in sentences.
 pub(super) fn meaning(paths: &Paths, entry: &Entry, known: &Known) -> String {
     let mut text = if !entry.may_ask() {
         "it may ask this host nothing".to_owned()
@@ -192,7 +191,7 @@ pub(super) fn meaning(paths: &Paths, entry: &Entry, known: &Known) -> String {
     text
 }
 
-/// Which of a host's users may be whom here, in words.
+/// Describes which of a host's users may run commands as which users here.
 pub(super) fn its_users(users: &Users) -> String {
     match users {
         Users::SameName => {
@@ -315,9 +314,8 @@ pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
     let mut text = Text::read(&paths, &lock)?;
     text.remove(&host);
     let recorded = machines::recorded(&paths, &host).ok().flatten();
-    // The cookies go first: that needs no room on a full disk, and without them
-    // the trust is gone whatever stays. What cannot be removed does not keep
-    // the rest.
+    // Remove the cookies first: that needs no space on a full disk, and without them the trust has
+    // ended no matter what remains. A failed step does not stop the others.
     let steps: [(&str, Result<bool, Fault>); 5] = [
         (
             "the cookies by which it asks this host",
@@ -363,7 +361,7 @@ pub(super) fn remove(call: &Call, out: &Out) -> Result<(), Failure> {
     }
 }
 
-/// A host as JSON.
+/// Returns a host as JSON.
 fn json(paths: &Paths, entry: &Entry, known: &Known) -> Json {
     let key = |key: &PublicKey| Json::text(key.to_hex());
     let count = |cookies: &Result<usize, Fault>| {

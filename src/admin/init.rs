@@ -1,5 +1,4 @@
-//! `cosadm init`: makes the configuration folder with its keys and files, or
-//! what is missing of them.
+//! `cosadm init`: creates the configuration folder with its keys and files, or whatever is missing.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use crate::fault::Fault;
 use crate::registry::noted::Noted;
 use crate::registry::{Doors, Inner, Outer};
 
-/// Makes what is missing, and says what was there.
+/// Creates what is missing, and reports what existed.
 pub(super) fn init(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let mut report = String::new();
@@ -24,7 +23,7 @@ pub(super) fn init(call: &Call, out: &Out) -> Result<(), Failure> {
         Ok(()) => out.say(&(report + &next(&paths))),
         Err(fault) if report.is_empty() => Err(fault.into()),
         Err(fault) => {
-            // What was made is right, so it stays.
+            // Keep what was created; it is complete.
             report.lines().for_each(|line| out.tell(line));
             let again = paths.cosadm("init");
             Err(fault
@@ -36,19 +35,20 @@ pub(super) fn init(call: &Call, out: &Out) -> Result<(), Failure> {
     }
 }
 
-/// Whether the folder lacks the key without which it is of no use to any command.
+/// Returns whether the folder lacks the machine key, which every command needs.
 ///
-/// A folder that has it is never completed unasked: what else is missing there was lost.
+/// If the key exists, nothing is created without `cosadm init`: anything else that is missing
+/// was lost.
 pub(super) fn is_needed(paths: &Paths) -> bool {
     matches!(paths.machine_key().try_exists(), Ok(false))
 }
 
-/// Does what `init` does for a command that needs the folder, and says so.
+/// Runs `init` for a command that needs the folder, and reports it.
 ///
 /// # Errors
-/// Something could not be made.
+/// Returns an error if something cannot be created.
 pub(super) fn make_first(paths: &Paths, out: &Out) -> Result<(), Fault> {
-    // That a lost registry is made anew the administrator says by `init` alone.
+    // Only `cosadm init` recreates a lost registry: the administrator decides that.
     Doors::lost(paths).map_or(Ok(()), Err)?;
     let mut report = String::new();
     let made = make(paths, &mut report);
@@ -59,7 +59,7 @@ pub(super) fn make_first(paths: &Paths, out: &Out) -> Result<(), Fault> {
     made.map_err(|fault| fault.while_doing("the configuration folder is not complete"))
 }
 
-/// Makes what is missing, with a line for each thing.
+/// Creates what is missing, and adds a line about each item to the report.
 fn make(paths: &Paths, report: &mut String) -> Result<(), Fault> {
     let folder_mode = if paths.system { 0o755 } else { 0o700 };
     let mut note = |path: &Path, created: Created, what: &str| {
@@ -118,7 +118,7 @@ fn make(paths: &Paths, report: &mut String) -> Result<(), Fault> {
         "the outer door"
     };
     note(&outer, Outer::create(paths)?, what);
-    // Elsewhere the manager has put it, and its folder may not be mounted now.
+    // Otherwise the administrator has moved it, and its folder may not be mounted now.
     if Outer::open(paths)?.folder()?.is_none() {
         let inner = Inner::path(paths, None);
         let what = if was_made && !inner.exists() {
@@ -129,7 +129,7 @@ fn make(paths: &Paths, report: &mut String) -> Result<(), Fault> {
         note(&inner, Inner::create(&inner)?, what);
     }
     Doors::are_made(paths)?;
-    // Whoever calls for this takes the registry as it is, also an older copy.
+    // With `init`, the administrator accepts the registry as it is, even an older copy.
     Noted::now(paths).write(paths)
 }
 
@@ -175,7 +175,7 @@ mod tests {
         let text = hostinfo_template();
         let table = HostTable::parse(text.as_bytes(), Path::new("hostinfo"));
         assert!(table.entries().is_empty() && table.faults().is_empty());
-        // Its example is right as well.
+        // Its example is valid as well.
         let example = text.lines().last().unwrap().trim_start_matches("# ");
         assert_eq!(
             HostTable::parse(example.as_bytes(), Path::new("hostinfo"))

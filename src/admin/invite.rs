@@ -1,5 +1,5 @@
-//! `cosadm host invite`: lets a host ask this one, and prints the card that
-//! carries its cookie there. `rotate` prints cards too, by the same draft.
+//! `cosadm host invite`: allows a host to run commands here, and prints the card that carries its
+//! cookie there. `rotate` prints cards too, with the same [`Invitation`].
 
 use nix::unistd::{Uid, User, geteuid};
 
@@ -21,10 +21,10 @@ use crate::config::{cookie, keys, machines, secure};
 use crate::fault::Fault;
 use crate::secret::Secret;
 
-/// Lets a host run commands here and writes its card.
+/// Allows a host to run commands here and writes its card.
 ///
-/// For a host that is invited already it sets what the command line says, and writes the card
-/// of the live cookie once more: a repetition invalidates no card.
+/// For a host that is already invited, it changes its line as the command line says and writes the
+/// card of the live cookie again. A repetition therefore invalidates no card.
 pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let host = HostName::parse(call.operand(0))?;
@@ -34,7 +34,7 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
     let networks = networks(&call.values("addr"))?;
     let output = CardOutput::of(call, out)?;
     if init::is_needed(&paths) {
-        // A wrong command line makes no folder.
+        // Check the command line before the folder is created.
         run_as_is_clear(call, &host, users.is_some(), None)?;
         init::make_first(&paths, out)?;
     }
@@ -51,7 +51,7 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
         (None, Some(entry)) => entry.addresses.clone(),
         (None, None) => Addresses::ByName,
     };
-    // The newest is that of the last card.
+    // The newest cookie is that of the last card.
     let live = match &entry {
         Some(_) => cookie::load(&paths, &paths.cookie_in(&host))?,
         None => None,
@@ -68,7 +68,7 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
     )?;
     let written = output.write(&draft.card.print())?;
 
-    // The line comes last: until it is there, the host is denied.
+    // Write the line last: without it, the host is denied.
     if !is_repeated {
         cookie::write_in(&paths, &host, std::slice::from_ref(&draft.card.cookie))?;
         machines::forget(&paths, &host)?;
@@ -116,7 +116,7 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
         if is_repeated {
             return "its cookie stays".to_owned();
         }
-        // A half-written card may be anywhere: its cookie counts no more.
+        // Someone may have a partly written card, so its cookie must become invalid.
         let rotate = paths.cosadm(format_args!("host rotate {host}"));
         match secure::remove(&paths.cookie_in(&host)) {
             Ok(_) => format!("its cookie is withdrawn; {rotate} prints another"),
@@ -125,7 +125,7 @@ pub(super) fn invite(call: &Call, out: &Out) -> Result<(), Failure> {
     })
 }
 
-/// What a host's line allows it, in a sentence.
+/// Describes what a host's line allows, in a sentence.
 fn terms(entry: &Entry) -> String {
     let host = &entry.name;
     let from = from(&entry.addresses, host);
@@ -136,7 +136,7 @@ fn terms(entry: &Entry) -> String {
     }
 }
 
-/// Names the users of `--users` that do not exist here.
+/// Reports the users of `--users` that do not exist here.
 fn warn_of_missing(users: &Users, but: &[UserName], out: &Out) {
     let Users::Pairs(pairs) = users else {
         return;
@@ -151,16 +151,15 @@ fn warn_of_missing(users: &Users, but: &[UserName], out: &Out) {
     }
 }
 
-/// A card that is not handed over yet.
+/// A card that has not been written out yet.
 pub(super) struct Invitation {
     pub(super) card: Card,
     warning: Option<String>,
 }
 
 impl Invitation {
-    /// A card with this cookie, or a new one. `port`: the one to put on it, where it is not
-    /// the configured one; `hint`: what to do where the host's name does not
-    /// resolve.
+    /// Creates a card with this cookie, or with a new one. `port` is the port on the card, by
+    /// default the configured one. `hint` says what to do if the host's name does not resolve.
     pub(super) fn make(
         paths: &Paths,
         host: &HostName,
@@ -195,8 +194,8 @@ impl Invitation {
         })
     }
 
-    /// Prints the card, and nothing else, to standard output, unless it is written to a file.
-    /// Where that fails, `withdraw` takes the card's cookie back and says what came of it.
+    /// Prints only the card to standard output, unless it was written to a file. If that fails,
+    /// `withdraw` withdraws the card's cookie and returns the outcome in words.
     pub(super) fn hand_over(
         &self,
         out: &Out,
@@ -229,15 +228,15 @@ impl Invitation {
     }
 }
 
-/// A list that is to stand on a line, if there is anything in it.
+/// Returns a list for the host's line, unless it is empty.
 fn given(users: &[UserName]) -> Option<String> {
     (!users.is_empty()).then(|| joined(users))
 }
 
-/// Checks that the command line or the host's line says as whom it may run commands.
+/// Checks that the command line or the host's line says as which users it may run commands.
 ///
 /// # Errors
-/// Neither says it, and root has no default.
+/// Returns an error if neither says it and `cosadm` runs as root, for which there is no default.
 fn run_as_is_clear(
     call: &Call,
     host: &HostName,
@@ -253,8 +252,8 @@ fn run_as_is_clear(
     )))
 }
 
-/// Returns the users of `--run-as`; without it nobody, where `--users` or the host's line says
-/// who, and else an ordinary user himself.
+/// Returns the users of `--run-as`. Without it, returns none if the host's line or root's
+/// `--users` names users, and otherwise the ordinary user who runs `cosadm`.
 fn run_as(
     call: &Call,
     host: &HostName,
@@ -303,7 +302,7 @@ fn own_name(me: Uid) -> Result<UserName, Fault> {
     UserName::parse(&account.name)
 }
 
-/// The values of `--addr`, each one or several with commas.
+/// Parses the values of `--addr`, each one or several networks with commas.
 pub(super) fn networks(values: &[String]) -> Result<Vec<Network>, Fault> {
     let mut networks: Vec<Network> = Vec::new();
     for text in values.iter().flat_map(|list| list.split(',')) {
@@ -315,7 +314,7 @@ pub(super) fn networks(values: &[String]) -> Result<Vec<Network>, Fault> {
     Ok(networks)
 }
 
-/// Items with commas between them.
+/// Joins items with commas.
 pub(super) fn joined<T: ToString>(items: &[T]) -> String {
     items
         .iter()
@@ -324,7 +323,7 @@ pub(super) fn joined<T: ToString>(items: &[T]) -> String {
         .join(",")
 }
 
-/// From where a host may ask, in words.
+/// Describes from which addresses a host may send requests.
 pub(super) fn from(addresses: &Addresses, host: &HostName) -> String {
     match addresses {
         Addresses::Listed(networks) => joined(networks).replace(',', ", "),

@@ -1,5 +1,5 @@
-//! `cosadm host join`: installs the card that another host's administrator
-//! made, so that this host can run commands there. It grants nothing here.
+//! `cosadm host join`: installs a card made by another host's administrator, so that this host can
+//! run commands there. It grants no access to this host.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -67,7 +67,7 @@ pub(super) fn join(call: &Call, out: &Out) -> Result<(), Failure> {
             text.add(&name, &options);
         }
     }
-    // The line comes last: until it is there, the host is not known.
+    // Write the line last: without it, the host is not known.
     if replaces {
         known_hosts::unpin(&paths, &name)?;
     }
@@ -119,7 +119,7 @@ pub(super) fn join(call: &Call, out: &Out) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a line says that is there already, and the card says otherwise.
+/// The values of the card that were not taken, because the host's existing line has others.
 #[derive(Default)]
 struct Kept {
     port: Option<u16>,
@@ -127,7 +127,7 @@ struct Kept {
 }
 
 impl Kept {
-    /// The flags that take what the card says; `None` where nothing was kept.
+    /// Returns the flags that set the card's values; `None` if the line kept no other value.
     fn flags(&self) -> Option<String> {
         let address = self.addresses.iter().map(|a| format!(" --addr {a}"));
         let port = self.port.iter().map(|port| format!(" --port {port}"));
@@ -136,8 +136,8 @@ impl Kept {
     }
 }
 
-/// A card that the folder's own host made is for another host. Where there is no
-/// host key to tell by, this folder has made no card.
+/// Rejects a card that this host made: it is meant for another host. A folder without a host key
+/// has made no card.
 fn not_our_own(paths: &Paths, file: &str, card: &Card) -> Result<(), Fault> {
     if !keys::load_host_key(paths).is_ok_and(|own| own.public == card.key) {
         return Ok(());
@@ -150,9 +150,9 @@ fn not_our_own(paths: &Paths, file: &str, card: &Card) -> Result<(), Fault> {
     Err(Fault::of(Path::new(file), words))
 }
 
-/// What changes on a line that is there already: what the card alone can know
-/// is set, what a flag names is set, what is missing is added, and everything
-/// else stays, since it may have been written by hand; that is told.
+/// Returns the changes to an existing line. Values that only the card can know and values of flags
+/// are set, and missing ones are added. Everything else stays, because the administrator may have
+/// written it; differences are reported.
 fn changes(
     entry: &Entry,
     card: &Card,
@@ -165,7 +165,7 @@ fn changes(
     let mut kept = Kept::default();
     let mut old_port = entry.port;
     if entry.method != Method::Cos {
-        // Its port was the other program's.
+        // The old port is that of the other program.
         old_port = None;
         out.tell(format!(
             "{name}: its method was {}, and is cos now, at port {}",
@@ -191,7 +191,7 @@ fn changes(
     }
     match &entry.addresses {
         _ if !dialled.is_empty() => changes.push(("addr", Change::Set(joined(dialled)))),
-        // Listing addresses would also narrow from where the host may ask.
+        // If the host may send requests, a list of addresses also restricts where they come from.
         Addresses::ByName if !entry.may_ask() => {
             changes.push(("addr", Change::Set(joined(&card.addresses))));
         }
@@ -212,7 +212,7 @@ fn changes(
     (changes, kept)
 }
 
-/// Whether the card's key takes the place of another that is pinned.
+/// Returns whether the card's key replaces another pinned key.
 fn pin_fits(paths: &Paths, name: &HostName, card: &Card, replace: bool) -> Result<bool, Fault> {
     let pins = known_hosts::pins(paths, name)?;
     let Some(other) = pins.first().filter(|_| !pins.contains(&card.key)) else {
@@ -233,7 +233,7 @@ fn pin_fits(paths: &Paths, name: &HostName, card: &Card, replace: bool) -> Resul
     ))
 }
 
-/// The addresses of `--addr`: to be dialled, so no networks.
+/// Returns the addresses of `--addr`. They are connected to, so networks are not allowed.
 fn dialled(call: &Call) -> Result<Vec<Address>, Fault> {
     let single = |network: Network| {
         let words = format!("--addr: {network} is a network, and nobody can dial that");
@@ -245,8 +245,8 @@ fn dialled(call: &Call) -> Result<Vec<Address>, Fault> {
         .collect()
 }
 
-/// Opens a file that can keep nobody waiting: at a FIFO open(2) waits for one who writes. What
-/// this process has open already is its caller's own, as standard input is.
+/// Opens a file without blocking: open(2) of a FIFO waits for a writer. A descriptor that this
+/// process has open already was chosen by its caller, like standard input, and may block.
 fn open(file: &str) -> std::io::Result<File> {
     if file == "/dev/stdin" || file.starts_with("/dev/fd/") {
         return File::open(file);
@@ -262,7 +262,7 @@ fn open(file: &str) -> std::io::Result<File> {
     Err(std::io::Error::other(words))
 }
 
-/// Reads the card's file, or standard input for `-`; no more than a card can be.
+/// Reads the card's file, or standard input for `-`, up to the largest size of a card.
 fn read(file: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let wrong = |e: std::io::Error| Fault::of(Path::new(file), e);
     let mut source: Box<dyn Read> = if file == "-" {

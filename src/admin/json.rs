@@ -1,4 +1,4 @@
-//! JSON for scripts (RFC 8259): a value and how it is written. Pure.
+//! JSON output for scripts (RFC 8259). Pure.
 
 use std::fmt::{self, Write};
 
@@ -23,12 +23,12 @@ impl Json {
         Self::Number(u64::try_from(value).unwrap_or(u64::MAX))
     }
 
-    /// A list of texts.
+    /// Returns a list of texts.
     pub(super) fn texts<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> Self {
         Self::List(items.into_iter().map(Self::text).collect())
     }
 
-    /// A text or null.
+    /// Returns a text, or null.
     pub(super) fn maybe(value: Option<impl fmt::Display>) -> Self {
         value.map_or(Self::Null, Self::text)
     }

@@ -1,15 +1,15 @@
-//! `cosadm`, the administrator's program: it makes the configuration folder,
-//! invites hosts and joins them, and says whether everything is right.
+//! `cosadm`, the administrator's program: creates the configuration folder, invites and joins
+//! hosts, manages the machine registry, and checks the configuration.
 //!
-//! It runs as root for `/etc/cosserver`, or as an ordinary user in a folder of
-//! one's own. It speaks with no peer but the daemon of its folder, and starts no process. What it changes it
-//! changes whole and under a lock; it never overwrites a key.
+//! Runs as root for `/etc/cosserver`, or as an ordinary user for a folder of that user. It talks
+//! only to the daemon of its folder, and starts no process. It makes each change completely and
+//! under a lock. It must never overwrite a key.
 //!
-//! `call` has the types, `table` the one table of subcommands and flags, by which `commands` reads
-//! the command line and `help` writes every help; `init`, `invite`, `rotate`,
-//! `join`, `hosts`, `doors` and `check` are what they do; `edit` changes the text of the
-//! host table, `card_output` writes a card, `reach` finds the addresses of a card, `who` asks the running daemon,
-//! `out` and `json` write.
+//! `call` has the types. `table` is the one table of subcommands and flags: `commands` parses the
+//! command line by it, and `help` writes all help texts from it. `init`, `invite`, `rotate`,
+//! `join`, `hosts`, `doors` and `check` implement the subcommands. `edit` changes the text of the
+//! host table, `card_output` writes a card, `reach` finds the addresses of a card, `who` asks the
+//! running daemon, and `out` and `json` write the output.
 
 mod absent;
 mod call;
@@ -40,8 +40,7 @@ use out::{Failure, Out};
 
 /// Runs `cosadm` with the arguments of this process.
 ///
-/// Exit codes: 0 done, 1 failed or a problem was found, 2 the command line is
-/// wrong.
+/// Exit codes: 0 done, 1 failed or a problem was found, 2 the command line is wrong.
 pub fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let mut out = Out::new();
@@ -77,7 +76,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Whether a person types and reads.
+/// Returns whether standard input and standard output are a terminal.
 fn is_at_a_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }

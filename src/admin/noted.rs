@@ -1,28 +1,27 @@
-//! Notes in the configuration folder what a command has changed of the machine registry,
-//! so that an older copy of it, put back later, is found.
+//! Updates the registry note in the configuration folder after a command has changed the machine
+//! registry, so that a restored older copy of the registry is detected.
 //!
-//! Runs in cosadm. Owns no file: it reads and writes by [`Noted`], before and after the command.
-//! Must not wait for the inner door, which may hang, where the command does not change that.
+//! Runs in `cosadm`. Owns no file: it reads and writes through [`Noted`], before and after the
+//! command. Must not wait for the inner door, which may hang, if the command does not change it.
 
 use super::out::{Failure, Out};
 use crate::config::paths::Paths;
 use crate::fault::Fault;
 use crate::registry::noted::Noted;
 
-/// What a command may change of the machine registry.
+/// The part of the machine registry that a command may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Changes {
     Nothing,
-    /// What is this host's own: the outer door and the recorded machine keys. The inner door
-    /// may stand in a folder that hangs (NFS), and whoever excludes a machine must not wait
-    /// for that.
+    /// Only this host's part: the outer door and the recorded machine keys. The inner door may be
+    /// in a folder that hangs (NFS), and the exclusion of a machine must not wait for it.
     Own,
     /// The inner door as well.
     Registry,
 }
 
-/// Runs a command, and notes how many changes the registry has seen then, if the command has
-/// changed it. One that was an older copy before stays noted as it was.
+/// Runs a command. If it has changed the registry, updates the registry note with the new counts
+/// of changes. If the registry was an older copy before the command, the note never lowers a count.
 pub(super) fn noting(
     paths: Option<Paths>,
     changes: Changes,
@@ -46,7 +45,7 @@ pub(super) fn noting(
     done
 }
 
-/// Whether the registry is an older copy, or that cannot be told.
+/// Returns whether the registry is an older copy, or may be one.
 fn is_older(paths: &Paths, now: &Noted) -> bool {
     let Ok(Some(noted)) = Noted::read(paths) else {
         return true;

@@ -1,6 +1,6 @@
-//! What `cosadm` writes: results to standard output, everything else to
-//! standard error as `cosadm: …`. What could steer a terminal or deceive its reader is shown as
-//! `?`: a path or a name may be another's words. A closed pipe is an error, not a panic.
+//! The output of `cosadm`: results to standard output, everything else to standard error as
+//! `cosadm: …`. Characters that could control a terminal or deceive its reader are shown as `?`,
+//! because a path or a name may come from another user. A closed pipe is an error, not a panic.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -15,13 +15,13 @@ use nix::unistd::geteuid;
 use crate::config::words::{is_shown, shown};
 use crate::fault::Fault;
 
-/// Why a command did not end well.
+/// Why a command failed.
 pub(super) enum Failure {
     /// The command line is wrong: exit code 2.
     Usage(String),
-    /// It could not be done: exit code 1.
+    /// The command could not be carried out: exit code 1.
     Fault(Fault),
-    /// A problem was found and has been told: exit code 1.
+    /// A problem was found and has been reported: exit code 1.
     Found,
 }
 
@@ -44,21 +44,20 @@ impl Out {
         self.verbose = verbose;
     }
 
-    /// A result, whole, to standard output.
+    /// Writes a complete result to standard output.
     pub(super) fn say(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = std::io::stdout().lock();
         let written = stdout.write_all(lines(text).as_bytes());
         told(written.and_then(|()| stdout.flush()))
     }
 
-    /// A result of many parts, which need not be there all at once.
+    /// Starts a result that is written in parts, without holding it all in memory.
     pub(super) fn parts(&self) -> Parts {
         Parts(BufWriter::new(std::io::stdout().lock()))
     }
 
-    /// Whether a secret result can be kept, which is asked before it is made.
-    /// A standard output that was closed is `/dev/null` by now, since the
-    /// runtime opens that in its place.
+    /// Checks that standard output can take a secret result, before the secret is created. A closed
+    /// standard output is `/dev/null` here, because the Rust runtime opens that in its place.
     pub(super) fn takes_secrets(&self) -> Result<(), Failure> {
         let stdout = File::from(
             std::io::stdout()
@@ -80,10 +79,9 @@ impl Out {
         Ok(())
     }
 
-    /// A secret result, whole, to standard output. Where that is a file that
-    /// others may open, as the shell makes one, its mode becomes 0600 first;
-    /// where it cannot, standard error says so, since the result is wanted all
-    /// the same.
+    /// Writes a complete secret result to standard output. If that is a file that others may open,
+    /// as a shell creates it, sets its mode to 0600 first. If that fails, a message on standard
+    /// error says so, and the result is written all the same, because it is needed.
     pub(super) fn say_secret(&self, text: &str) -> Result<(), Failure> {
         match close_to_others() {
             Ok(None) => {}
@@ -99,13 +97,13 @@ impl Out {
         self.say(text)
     }
 
-    /// A message to standard error; where that is gone, nobody is left to tell.
+    /// Writes a message to standard error. An error is ignored: there is nowhere to report it.
     pub(super) fn tell(&self, words: impl Display) {
         let line = format!("cosadm: {}\n", shown(&words.to_string()));
         let _ = std::io::stderr().lock().write_all(line.as_bytes());
     }
 
-    /// A message that is wanted with `-v` alone.
+    /// Writes a message only with `-v`.
     pub(super) fn detail(&self, words: impl Display) {
         if self.verbose {
             self.tell(words);
@@ -113,7 +111,7 @@ impl Out {
     }
 }
 
-/// A result that is written part by part.
+/// A result that is written in parts.
 pub(super) struct Parts(BufWriter<StdoutLock<'static>>);
 
 impl Parts {
@@ -121,14 +119,14 @@ impl Parts {
         told(self.0.write_all(lines(text).as_bytes()))
     }
 
-    /// Writes what has not been written yet.
+    /// Flushes what has not been written yet.
     pub(super) fn end(mut self) -> Result<(), Failure> {
         told(self.0.flush())
     }
 }
 
-/// Lines for people, or for a program: JSON has escaped what is not shown. A secret, which has
-/// nothing of that, is not copied.
+/// Replaces characters that must not be shown. JSON output has escaped them already. A secret has
+/// none of them, so it is not copied.
 pub(super) fn lines(text: &str) -> Cow<'_, str> {
     let of = |c| c == '\n' || c == '\t' || is_shown(c);
     if text.chars().all(of) {
@@ -141,11 +139,11 @@ fn told(written: std::io::Result<()>) -> Result<(), Failure> {
     written.map_err(|e| Fault::new(format!("standard output: {e}")).into())
 }
 
-/// The bits of a mode that are for others than the owner.
+/// The mode bits of group and others.
 const OTHERS: u32 = 0o077;
 
-/// Takes the file that is standard output away from others. `Ok(None)`: it is
-/// no file, or the owner's alone already; else the mode that it had.
+/// Sets the mode of the file that is standard output to 0600. Returns the mode that it had, or
+/// `None` if it is not a file, or if only this user has access to it already.
 fn close_to_others() -> Result<Option<u32>, Fault> {
     let file = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
     let about = file.metadata()?;
@@ -158,7 +156,7 @@ fn close_to_others() -> Result<Option<u32>, Fault> {
         return Err(Fault::new(format!("it belongs to user {owner}")));
     }
     file.set_permissions(Permissions::from_mode(0o600))?;
-    // Some file systems say yes and do nothing.
+    // Some file systems report success and do nothing.
     if file.metadata()?.mode() & OTHERS != 0 {
         return Err(Fault::new("its file system has no modes"));
     }

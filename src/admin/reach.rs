@@ -1,5 +1,5 @@
-//! Which addresses stand on an invitation: those at which the host that is
-//! invited will probably reach this one.
+//! Selects the addresses on an invitation: those at which the invited host can probably reach this
+//! one.
 
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
 
@@ -10,17 +10,16 @@ use crate::config::name::HostName;
 use crate::config::settings::Settings;
 use crate::fault::Fault;
 
-/// The addresses for a card, and whether the daemon probably listens where
-/// the host will look.
+/// The addresses for a card, and a warning if the daemon probably does not listen there.
 pub(super) struct Reach {
     pub(super) addresses: Vec<IpAddr>,
     /// What the administrator should know about them.
     pub(super) warning: Option<String>,
 }
 
-/// The configured addresses, where the daemon listens on particular ones; else
-/// those by which this machine reaches the host. `hint` says how the host's
-/// addresses are given, where its name does not resolve.
+/// Returns the configured addresses if the daemon listens on particular ones, and otherwise those
+/// from which this machine reaches the host. `hint` says how to give the host's addresses if its
+/// name does not resolve.
 pub(super) fn reach(
     settings: &Settings,
     host: &HostName,
@@ -28,7 +27,7 @@ pub(super) fn reach(
     hint: &str,
 ) -> Result<Reach, Fault> {
     let targets = match addresses {
-        // A network by its first address.
+        // A network is represented by its first address.
         Addresses::Listed(networks) => networks.iter().map(Network::first).collect(),
         Addresses::ByName => resolve(host, hint)?,
     };
@@ -45,7 +44,7 @@ pub(super) fn reach(
             found.push(address);
         }
     };
-    // Of particular addresses, those that suit one of the targets.
+    // Of the particular addresses, take those that suit one of the targets.
     let suits = |listen: &IpAddr, target: &IpAddr| {
         listen.is_ipv4() == target.is_ipv4() && listen.is_loopback() == target.is_loopback()
     };
@@ -53,7 +52,7 @@ pub(super) fn reach(
         .iter()
         .filter(|listen| targets.iter().any(|target| suits(listen, target)))
         .for_each(|a| add(*a));
-    // `::` is taken for IPv4 as well: where it is not, 0.0.0.0 stands beside it.
+    // Assume that `::` accepts IPv4 as well. If it does not, 0.0.0.0 is also configured.
     let reaches = |source: &IpAddr| any.iter().any(|any| any.is_ipv6() || source.is_ipv4());
     sources().filter(reaches).for_each(&mut add);
     if !found.is_empty() {
@@ -82,10 +81,10 @@ pub(super) fn reach(
     )))
 }
 
-/// How the addresses of a host are given that has a line in the table.
+/// The hint for a host that has a line in the table.
 pub(super) const BY_LINE: &str = "list its addresses with addr= on its line in hostinfo";
 
-/// The addresses of a host's name; `hint` says what to do where it has none.
+/// Resolves a host's name to addresses; `hint` says what to do if it has none.
 pub(super) fn resolve(host: &HostName, hint: &str) -> Result<Vec<IpAddr>, Fault> {
     let wrong = |why: String| Fault::new(format!("{host} does not resolve ({why}); {hint}"));
     let found: Vec<IpAddr> = (host.as_str(), 0)
@@ -100,8 +99,8 @@ pub(super) fn resolve(host: &HostName, hint: &str) -> Result<Vec<IpAddr>, Fault>
     }
 }
 
-/// The address from which this machine sends to that one: the kernel's choice
-/// when a UDP socket is connected, which sends nothing.
+/// Returns the address from which this machine sends to the target. The kernel chooses it when a
+/// UDP socket is connected, which sends nothing.
 fn source(target: IpAddr) -> Option<IpAddr> {
     let any: IpAddr = if target.is_ipv4() {
         [0; 4].into()

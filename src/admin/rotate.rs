@@ -1,9 +1,8 @@
-//! `cosadm host rotate`: another cookie for a host that may ask this one, beside
-//! the one that it has, and the end of the older one.
+//! `cosadm host rotate`: creates a second cookie for a host that may run commands here, and later
+//! drops the older one.
 //!
-//! No record says which of two live cookies the host asks with, so neither is
-//! dropped unless the command line says which: `--finish` the older one,
-//! `--again` the newer one.
+//! There is no record of which of two live cookies the host uses. So `rotate` drops one only if
+//! the command line says which: `--finish` drops the older one, `--again` replaces the newer one.
 
 use super::call::Call;
 use super::card_output::CardOutput;
@@ -18,8 +17,8 @@ use crate::config::{cookie, machines, secure};
 use crate::fault::Fault;
 use crate::secret::Secret;
 
-/// Gives a host a new cookie beside its old one and prints a new card; or,
-/// with `--finish`, drops the old one.
+/// Creates a new cookie for a host besides its old one and prints a new card. With `--finish`,
+/// drops the old one instead.
 pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let host = HostName::parse(call.operand(0))?;
@@ -63,11 +62,11 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
         out,
     )?;
     let written = output.write(&draft.card.print())?;
-    // The oldest stays: with --again it is the one that the host asks with.
+    // Keep the oldest: with --again it is the one that the host uses.
     let mut after = vec![draft.card.cookie.clone()];
     after.extend(before.last().cloned());
     cookie::write_in(&paths, &host, &after)?;
-    // The lock is held until the card is out, so that what was can be put back.
+    // Hold the lock until the card is written, so that the old cookies can be restored.
     draft.hand_over(out, written, || withdrawn(&paths, &host, &before))?;
     let forgotten = machines::forget(&paths, &host)?;
     drop(lock);
@@ -92,7 +91,7 @@ pub(super) fn rotate(call: &Call, out: &Out) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `--finish` prints no card.
+/// Rejects the flags of a card together with `--finish`, which prints no card.
 fn card_flags_are_absent(call: &Call) -> Result<(), Failure> {
     for (flag, given) in [
         ("--port", call.value("port").is_some()),
@@ -122,7 +121,7 @@ fn finished(paths: &Paths, host: &HostName, out: &Out) -> Result<(), Fault> {
     out.tell(format!(
         "{host}: its older cookie is dropped; that of the last card alone is good now"
     ));
-    // The record is forgotten with each new card, so one that is there was made since.
+    // Each new card deletes the recorded key, so an existing one was recorded after that.
     let unseen = if machines::recorded(paths, host).is_ok_and(|known| known.is_none()) {
         format!("{host} has not asked this host since that card was printed. ")
     } else {
@@ -139,7 +138,7 @@ fn finish_command(paths: &Paths, host: &HostName) -> String {
     paths.cosadm(format_args!("host rotate {host} --finish"))
 }
 
-/// Why a third cookie is refused.
+/// Explains why a third cookie is refused.
 fn two_are_live(paths: &Paths, host: &HostName) -> Fault {
     let words = format!(
         "two cookies of {host} are live already, and no record says which it asks with. Where {host} has joined \
@@ -150,7 +149,7 @@ fn two_are_live(paths: &Paths, host: &HostName) -> Fault {
     Fault::of(&paths.cookie_in(host), words)
 }
 
-/// Puts the cookies back as they were, and says so.
+/// Restores the old cookies, and returns the outcome in words.
 fn withdrawn(paths: &Paths, host: &HostName, before: &[Secret]) -> String {
     let done = if before.is_empty() {
         secure::remove(&paths.cookie_in(host)).map(drop)

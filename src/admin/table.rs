@@ -1,5 +1,5 @@
-//! The table of subcommands and flags: `commands` reads a command line by it,
-//! `help` writes every `--help` from it.
+//! The table of subcommands and flags. `commands` parses a command line by it, and `help` writes
+//! every `--help` from it.
 
 mod doors;
 
@@ -8,7 +8,7 @@ use super::card_output::OUTPUT;
 use super::noted::Changes;
 use super::{check, hosts, init, invite, join, rotate, who};
 
-/// The flags that every command has, before it or after it.
+/// The flags that every command takes, before or after its words.
 pub(super) const GLOBAL: &[Flag] = &[
     Flag {
         short: "C",
@@ -52,7 +52,7 @@ const CARD_PORT: Flag = flag(
     "the port on the card, where it is not the configured one",
 );
 
-/// Every subcommand, in the order of the help.
+/// Returns every subcommand, in the order of the help.
 pub(super) fn commands() -> impl Iterator<Item = &'static Command> {
     COMMANDS.iter().chain(doors::COMMANDS)
 }

@@ -1,4 +1,4 @@
-//! `cosadm who` and `cosadm kill`: asked of the running daemon, at its socket.
+//! `cosadm who` and `cosadm kill`: send requests to the running daemon, at its socket.
 
 use std::fmt::Write as _;
 use std::io::ErrorKind;
@@ -17,10 +17,10 @@ use crate::fault::Fault;
 use crate::ipc::control::{ANSWER, Answer, On, Question};
 use crate::sys::{local, passing};
 
-/// How long the daemon may take for each message.
+/// Time limit for each message of the daemon.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Shows who is on.
+/// Shows the current sessions and logins.
 pub(super) fn who(call: &Call, out: &Out) -> Result<(), Failure> {
     let mut all = Vec::new();
     ask(&call.paths()?, Question::Who, |answer| match answer {
@@ -38,7 +38,7 @@ pub(super) fn who(call: &Call, out: &Out) -> Result<(), Failure> {
     out.say(&table(&all))
 }
 
-/// Hangs one up.
+/// Hangs up a session or login.
 pub(super) fn kill(call: &Call, out: &Out) -> Result<(), Failure> {
     let word = call.operand(0);
     let id: u64 = word.parse().map_err(|_| {
@@ -60,8 +60,8 @@ pub(super) fn kill(call: &Call, out: &Out) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Hangs up whatever this machine has here: how much that was; `None`: no daemon runs
-/// that could be asked.
+/// Hangs up everything that this machine has here, and returns the count. Returns `None` if no
+/// daemon runs that could be asked.
 pub(super) fn cut(paths: &Paths, machine: [u8; 16]) -> Result<Option<u64>, Fault> {
     let mut count = 0;
     let heard = ask_if_there(paths, Question::Cut(machine), |answer| {
@@ -73,20 +73,21 @@ pub(super) fn cut(paths: &Paths, machine: [u8; 16]) -> Result<Option<u64>, Fault
     Ok(heard.then_some(count))
 }
 
-/// Whether a daemon that can be asked runs on the folder.
+/// Returns whether a daemon that can be asked runs on the folder.
 ///
 /// # Errors
-/// It cannot be known, for example because its socket is another user's.
+/// Returns an error if that cannot be determined, for example because its socket belongs to
+/// another user.
 pub(super) fn is_running(paths: &Paths) -> Result<bool, Fault> {
     Ok(call(paths)?.is_some())
 }
 
-/// Asks the daemon; each answer goes to `take`, until it returns false.
+/// Asks the daemon and passes each answer to `take`, until that returns false.
 fn ask(paths: &Paths, question: Question, take: impl FnMut(Answer) -> bool) -> Result<(), Fault> {
     if ask_if_there(paths, question, take)? {
         return Ok(());
     }
-    // An ordinary user's folder is his own, and he may have meant the system's.
+    // An ordinary user's default folder is their own, but they may have meant the system's.
     let hint = if geteuid().is_root() || paths.system {
         ""
     } else {
@@ -97,7 +98,7 @@ fn ask(paths: &Paths, question: Question, take: impl FnMut(Answer) -> bool) -> R
     Err(Fault::of(&paths.control(), words))
 }
 
-/// Calls the daemon at its socket; `None`: no daemon is there.
+/// Connects to the daemon's socket; `None` if no daemon is there.
 fn call(paths: &Paths) -> Result<Option<OwnedFd>, Fault> {
     let path = paths.control();
     match local::call(&path, LIMIT) {
@@ -114,7 +115,7 @@ fn call(paths: &Paths) -> Result<Option<OwnedFd>, Fault> {
     }
 }
 
-/// The same; `false`: no daemon is there.
+/// Like `ask`, but returns `false` if no daemon is there.
 fn ask_if_there(
     paths: &Paths,
     question: Question,
@@ -146,7 +147,7 @@ fn ask_if_there(
     }
 }
 
-/// A table: a row a session.
+/// Formats the sessions as a table, with one row each.
 fn table(all: &[On]) -> String {
     let mut rows = vec![
         [
@@ -156,7 +157,7 @@ fn table(all: &[On]) -> String {
     ];
     for on in all {
         let from = match (on.host.as_str(), on.caller.as_str()) {
-            // What a person says of himself, nobody has proven.
+            // The caller's name is only claimed, not authenticated.
             ("", caller) => format!("({caller})"),
             (host, caller) => format!("{caller}@{host}"),
         };
@@ -203,10 +204,10 @@ fn table(all: &[On]) -> String {
     text
 }
 
-/// Seconds since 1970 as people write a time (RFC 3339), in UTC.
+/// Formats seconds since 1970 as a time for people (RFC 3339), in UTC.
 pub(super) fn utc(since: u64) -> String {
     let (days, second) = (since / 86_400, since % 86_400);
-    // The days are counted from 1 March of year 0, so that a leap day ends its year.
+    // Count days from 1 March of year 0, so that a leap day is the last of its year.
     let days = days.saturating_add(719_468);
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
@@ -321,7 +322,7 @@ mod tests {
         };
         let text = table(std::slice::from_ref(&detached));
         assert!(text.contains("gui xterm (detached)"));
-        // A stranger's own word.
+        // A name that an unauthenticated caller claims.
         assert!(text.contains("  (a?[31m?)  "), "{text}");
         let value = json(&detached).to_string();
         assert!(

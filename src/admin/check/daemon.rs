@@ -1,4 +1,4 @@
-//! What `cosadm check` says of the daemon: whether one runs, and whether its log goes anywhere.
+//! The part of `cosadm check` about the daemon: whether one runs, and whether syslog takes its log.
 
 use super::{Level, Report};
 use crate::admin::who;
@@ -6,8 +6,8 @@ use crate::config::words::shell_word;
 use crate::log;
 
 impl Report<'_> {
-    /// Whether a daemon serves this folder. Under inetd none stands, and a host that only
-    /// runs commands elsewhere needs none, so that its absence is no problem.
+    /// Reports whether a daemon serves this folder. Under inetd none runs permanently, and a host
+    /// that only runs commands elsewhere needs none, so its absence is not a problem.
     pub(super) fn daemon(&mut self) {
         let runs = who::is_running(self.paths);
         self.log();
@@ -33,8 +33,8 @@ impl Report<'_> {
         }
     }
 
-    /// Whether syslog takes lines here. A daemon with `-e` has no need of it, so that this is
-    /// no more than a note.
+    /// Reports if syslog does not take lines here. This is only a note, because a daemon with `-e`
+    /// does not need syslog.
     fn log(&mut self) {
         if let Some(why) = log::goes_nowhere() {
             let words = "without -e the daemon's log goes nowhere; start syslog";

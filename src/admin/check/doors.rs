@@ -1,4 +1,5 @@
-//! What `cosadm check` says of the doors: both files, and whom they let in.
+//! The part of `cosadm check` about the outer and the inner door: both files, and which machines
+//! they allow.
 
 use super::{Level, Report};
 use crate::admin::doors::{check_writers, stranger, word};
@@ -7,7 +8,7 @@ use crate::registry::noted::Noted;
 use crate::registry::{self, Doors, Inner, List, Outer};
 
 impl Report<'_> {
-    /// Both doors, and what an unknown machine meets at them.
+    /// Checks both doors, and reports the access decision on an unknown machine.
     pub(super) fn doors(&mut self) {
         self.older_copies();
         let path = Outer::path(self.paths);
@@ -54,7 +55,7 @@ impl Report<'_> {
         }
     }
 
-    /// What of the registry is older than the configuration folder knows it.
+    /// Reports each file of the registry that is older than the registry note says.
     fn older_copies(&mut self) {
         match Noted::read(self.paths) {
             Ok(None) => {}
@@ -67,7 +68,7 @@ impl Report<'_> {
         }
     }
 
-    /// A door's file that is there and sound all through.
+    /// Returns a door whose file exists and is undamaged; otherwise reports why not.
     fn sound<T>(
         &mut self,
         path: &std::path::Path,
@@ -93,7 +94,7 @@ impl Report<'_> {
         }
     }
 
-    /// What makes the doors of little use.
+    /// Warns of settings that weaken the doors.
     fn risks(&mut self, level: registry::Level, build_mode: bool, backdoor: bool) {
         let mut warn = |words: String| self.add(Level::Warning, "doors", words);
         match level {

@@ -1,6 +1,6 @@
-//! What `cosadm check` says of logins: PAM's file, the program that runs PAM, and each
-//! application with its program and its users. It asks the user database, and starts
-//! nothing.
+//! The part of `cosadm check` about logins: PAM's file, the program that runs PAM, and each
+//! application with its program and its users. It queries the user database, and must not start a
+//! process.
 
 use std::path::Path;
 
@@ -12,11 +12,11 @@ use crate::config::settings::Settings;
 use crate::sys::pam_files;
 use crate::sys::process::LoginProgram;
 
-/// The daemon's program, beside which the login worker's must lie.
+/// The daemon's program. The login worker's program must be in the same folder.
 const DAEMON: &str = "cosserver";
 
 impl Report<'_> {
-    /// Everything that people who log in need here; nothing where there is no application.
+    /// Checks everything that a login needs; nothing if no application is configured.
     pub(super) fn logins(&mut self, settings: &Settings) {
         if settings.gui.all().next().is_none() {
             return;
@@ -25,7 +25,7 @@ impl Report<'_> {
         match settings.gui.lacks_service() {
             Some(fault) => self.add(Level::Problem, file.display(), fault),
             None if file.exists() => self.right(&file, "what PAM asks of those who log in"),
-            // It is where PAM has the files of packages.
+            // The file is in the folder where PAM looks for the files of packages.
             None => self.add(Level::Right, "PAM", "it has a file for cosserver"),
         }
         self.login_program();
@@ -34,8 +34,8 @@ impl Report<'_> {
         }
     }
 
-    /// This program is installed beside the daemon; where it was put elsewhere, only the
-    /// daemon can say.
+    /// Checks the login program, if `cosadm` is in the daemon's folder. Otherwise only the daemon
+    /// can know where it is.
     fn login_program(&mut self) {
         let Ok(own) = std::env::current_exe() else {
             return;
@@ -85,13 +85,13 @@ impl Report<'_> {
     }
 }
 
-/// Why a program cannot be executed, as far as this user can tell.
+/// Explains why a program cannot be executed, as far as this user can determine.
 pub(super) fn cannot_run(program: &Path) -> Option<String> {
     let shown = program.display();
     match std::fs::metadata(program) {
         Err(e) => Some(format!("{shown}: {e}")),
         Ok(about) if !about.is_file() => Some(format!("{shown} is no file")),
-        // For root, whatever can be executed by anybody.
+        // For root, access(2) allows any file that some user can execute.
         Ok(_) => access(program, AccessFlags::X_OK).err().map(|_| {
             format!(
                 "{shown} is {}and cannot be executed",
@@ -101,7 +101,7 @@ pub(super) fn cannot_run(program: &Path) -> Option<String> {
     }
 }
 
-/// That there is no such user or group here.
+/// Returns a warning if there is no such user or group here.
 fn nobody(who: &Who) -> Option<String> {
     let (kind, there) = match who {
         Who::Everybody => return None,

@@ -1,4 +1,4 @@
-//! What `cosadm check` says of subsystems: the program of each, and the lines of the host
+//! The part of `cosadm check` about subsystems: the program of each, and the lines of the host
 //! table that name one without a program.
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::config::settings::Settings;
 use crate::config::subsystems::SFTP;
 
 impl Report<'_> {
-    /// Checks the subsystems of the settings, and what the host table says of them.
+    /// Checks the subsystems of the settings, and those that the host table names.
     pub(super) fn subsystems(&mut self, settings: &Settings) {
         let mut names: Vec<&str> = settings.subsystem.all().map(|(name, _)| name).collect();
         if !names.contains(&SFTP) {
@@ -29,7 +29,7 @@ impl Report<'_> {
                 Err(why) => self.add(Level::Note, about, why),
             }
         }
-        // A table that cannot be read is told of by itself.
+        // A table that cannot be read is reported separately.
         let Ok(table) = HostTable::load(self.paths) else {
             return;
         };

@@ -1,11 +1,11 @@
-//! What `cosadm check` says of the users of a host's line: those that are not here, and
-//! those that the daemon cannot become. It asks the user database.
+//! The part of `cosadm check` about the users of a host's line: those that do not exist here, and
+//! those that the daemon cannot become. It queries the user database.
 
 use nix::unistd::{User, geteuid};
 
 use crate::config::hostinfo::{Entry, Users};
 
-/// Why commands could not run as the users of a line, each user once.
+/// Explains why commands cannot run as the users of a line, each user once.
 pub(super) fn wrong(entry: &Entry) -> Vec<String> {
     let run_as = entry.run_as.iter();
     let run_as = run_as.map(|user| (user, format!("run-as={user}")));
@@ -25,7 +25,7 @@ pub(super) fn wrong(entry: &Entry) -> Vec<String> {
         .collect()
 }
 
-/// Why commands could not run as that user.
+/// Explains why commands cannot run as that user.
 fn wrong_user(name: &str) -> Option<String> {
     let me = geteuid();
     match User::from_name(name) {

@@ -1,4 +1,4 @@
-//! `cosadm door`: closing and opening the outer door, and how both doors stand.
+//! `cosadm door`: closes and opens the outer door, and shows the status of both doors.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub(in crate::admin) fn close(call: &Call, out: &Out) -> Result<(), Failure> {
     done(call, out, fields, words)
 }
 
-/// Opens the outer door: the inner one alone decides.
+/// Opens the outer door: then only the inner door decides.
 pub(in crate::admin) fn open(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let mut outer = super::outer(&paths)?;
@@ -38,8 +38,8 @@ pub(in crate::admin) fn open(call: &Call, out: &Out) -> Result<(), Failure> {
     done(call, out, fields, now(&paths))
 }
 
-/// What the outer door is now, and what that means; for a change that is done, so that
-/// an inner door that cannot be read is told too.
+/// Describes the outer door's state and its effect. It runs after a completed change, so an inner
+/// door that cannot be read is reported in the text, not as an error.
 pub(super) fn now(paths: &Paths) -> String {
     let known = Both::open(paths).and_then(|both| {
         let level = both.outer.level()?;
@@ -64,13 +64,13 @@ pub(super) fn now(paths: &Paths) -> String {
     known.unwrap_or_else(|e| format!("as it is now, nobody new is let in: {e}"))
 }
 
-/// How both doors stand.
+/// The status of both doors.
 pub(super) struct Status {
     pub(super) level: Level,
     pub(super) included: u64,
     pub(super) excluded: u64,
     pub(super) authorized: u64,
-    /// How many of those are not on the include list, while that is asked.
+    /// How many of those are not on the include list; `None` if that list is not enforced.
     left_out: Option<u64>,
     pub(super) waiting: u64,
     file: PathBuf,
@@ -98,7 +98,7 @@ impl Status {
         })
     }
 
-    /// The outer door in a sentence.
+    /// Describes the outer door's state in a sentence.
     pub(super) fn outer_door(&self) -> String {
         match self.level {
             Level::Off => {
@@ -109,7 +109,7 @@ impl Status {
         }
     }
 
-    /// Which authorized machines a closed door does not let in, in a sentence.
+    /// Describes in a sentence how many authorized machines the closed outer door denies.
     pub(super) fn not_taken_over(&self) -> Option<String> {
         let count = self.left_out.filter(|count| *count > 0)?;
         let (is, it, host) = if count == 1 {
@@ -185,7 +185,7 @@ impl Status {
     }
 }
 
-/// How many authorized machines are not on the include list.
+/// Counts the authorized machines that are not on the include list.
 fn left_out(doors: &Both) -> Result<u64, Fault> {
     let mut included = Vec::new();
     doors
@@ -199,7 +199,7 @@ fn left_out(doors: &Both) -> Result<u64, Fault> {
     Ok(count)
 }
 
-/// Shows how both doors stand.
+/// Shows the status of both doors.
 pub(in crate::admin) fn status(call: &Call, out: &Out) -> Result<(), Failure> {
     let status = Status::of(&Both::open(&call.paths()?)?)?;
     if call.given("json") {

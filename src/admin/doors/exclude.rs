@@ -1,4 +1,4 @@
-//! `cosadm exclude`: machines that the outer door keeps out for good.
+//! `cosadm exclude`: the machines that the outer door always denies.
 
 use super::super::call::Call;
 use super::super::json::Json;
@@ -12,7 +12,7 @@ use crate::fault::Fault;
 use crate::ipc::inetd;
 use crate::registry::{Id, List, Outer};
 
-/// Lists them.
+/// Lists the excluded machines.
 pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
     let outer = outer(&call.paths()?)?;
     let words = ("excluded", "no machine is excluded");
@@ -21,11 +21,11 @@ pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
     })
 }
 
-/// Excludes one, and hangs up what it has running, if asked.
+/// Excludes a machine, and with `--now` ends its sessions and logins.
 pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let mut outer = outer(&paths)?;
-    // The inner door is asked about a name alone: excluding an ID must not wait for it.
+    // Ask the inner door only about a name: excluding an ID must not wait for it.
     let id = match Id::parse(call.operand(0)) {
         Ok(id) => id,
         Err(_) => machine_id(&paths, &inner(&paths, &outer)?, (call, 0), out)?,
@@ -35,13 +35,14 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
         out.tell("that is the machine ID of this configuration folder itself");
     }
     let hang_up = || {
-        // What keeps one of the two from it does not keep the other.
+        // If one of the two fails, the other still happens.
         let told = inetd::tell_all(&paths.inetd_table());
         Ok((who::cut(&paths, id.0)?, told?))
     };
     let cut = call.given("now").then(hang_up).transpose();
     let cut = cut.map_err(|e: Fault| e.while_doing("it is excluded, but not hung up"))?;
-    // Only now that it is done: the inner door may hang. Excluded it is by any name.
+    // Look the name up only after the exclusion, because the inner door may hang. The exclusion
+    // does not depend on the name.
     let name = name
         .unwrap_or_else(|| named_by_the_inner_door(&paths, &mut outer, List::Exclude, &id, out));
     let called = if name.is_empty() {
@@ -79,14 +80,15 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     done(call, out, fields, words)
 }
 
-/// What excluding does not do by itself.
+/// Returns the hint that excluding does not end what the machine has running.
 pub(super) fn goes_on(paths: &Paths, id: &Id) -> String {
     let now = paths.cosadm(format_args!("exclude add {id} --now"));
     format!("what it has running goes on, and {now} hangs it up")
 }
 
-/// Puts a machine on a list, by the name that is given or that the list has for it: the inner
-/// door, which may hang, is asked for another later. Whether it is new there, and the name.
+/// Puts a machine on a list, with the given name or the one that the list has. Does not ask the
+/// inner door for a name, because it may hang; the caller does so later. Returns whether the
+/// entry is new, and the name.
 pub(super) fn put(
     call: &Call,
     outer: &mut Outer,
@@ -102,8 +104,8 @@ pub(super) fn put(
     Ok((added, name))
 }
 
-/// The name that the inner door has for a machine on a list, which has it from now on too;
-/// none where it cannot be read in time.
+/// Copies the inner door's name of a machine to its entry on a list, and returns it. Returns an
+/// empty name if the inner door cannot be read in time.
 pub(super) fn named_by_the_inner_door(
     paths: &Paths,
     outer: &mut Outer,
@@ -122,8 +124,8 @@ pub(super) fn named_by_the_inner_door(
     }
 }
 
-/// The name that a list or the inner door has for a machine; where neither has, or the
-/// inner door cannot be read in time, none.
+/// Returns the name that a list, or else the inner door, has for a machine. Returns an empty name
+/// if neither has one, or if the inner door cannot be read in time.
 pub(super) fn known_name(
     paths: &Paths,
     outer: &Outer,
@@ -136,13 +138,13 @@ pub(super) fn known_name(
     })
 }
 
-/// The name that the inner door has for a machine, if it can be read in time.
+/// Returns the inner door's name of a machine, empty if there is none or it cannot be read in time.
 fn name_of(paths: &Paths, outer: &Outer, id: &Id) -> String {
     let machine = machine_in_time(paths, outer, id).ok().flatten();
     machine.map_or_else(String::new, |m| m.name.as_str().to_owned())
 }
 
-/// Takes one off the list.
+/// Removes a machine from the exclude list.
 pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let id = id(call, 0)?;
@@ -153,7 +155,7 @@ pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
     done(call, out, fields, format!("{id} is not excluded any more"))
 }
 
-/// A machine that is not on a list.
+/// Returns the error for a machine that is not on a list.
 pub(super) fn not_there(paths: &Paths, list: List, id: &Id) -> Fault {
     let (what, list) = match list {
         List::Include => ("include", paths.cosadm("sestab list I")),
@@ -162,7 +164,7 @@ pub(super) fn not_there(paths: &Paths, list: List, id: &Id) -> Fault {
     Fault::new(format!("{id} is not on the {what} list; {list} shows it"))
 }
 
-/// What was hung up, in words.
+/// Formats how many sessions or logins were ended.
 fn sessions_or_logins(count: u64) -> String {
     match count {
         0 | 1 => many(count, "session or login"),

@@ -11,7 +11,7 @@ use crate::config::paths::Paths;
 use crate::fault::Fault;
 use crate::registry::{Id, Inner, Level, List, Name, Outer};
 
-/// Lists them.
+/// Lists the authorized machines.
 pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
     let doors = Both::open(&call.paths()?)?;
     let words = ("machines", "no machine is authorized");
@@ -20,7 +20,7 @@ pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
     })
 }
 
-/// Authorizes one by the manager's word.
+/// Authorizes a machine, without a registration by that machine.
 pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let id = id(call, 0)?;
@@ -29,7 +29,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let mut doors = Both::open(&paths)?;
     let remote = !call.given("local");
     let added = doors.inner.add(&id, &name, remote)?;
-    // A closed outer door would deny it all the same.
+    // A closed outer door denies a machine that it does not include.
     let is_closed = doors.outer.level()? == Level::Closed;
     let included = is_closed
         && doors.outer.get(List::Include, &id)?.is_none()
@@ -56,7 +56,7 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says which other machine has a name, which need not be one machine's alone.
+/// Reports another machine of the same name. Names need not be unique.
 pub(super) fn warn_of_namesake(
     out: &Out,
     inner: &Inner,
@@ -71,7 +71,7 @@ pub(super) fn warn_of_namesake(
     Ok(())
 }
 
-/// Why a machine that was just authorized is not let in for all that.
+/// Explains why a machine that was just authorized is still denied, if it is excluded.
 fn kept_out(paths: &Paths, outer: &Outer, id: &Id) -> Result<Option<String>, Fault> {
     if outer.get(List::Exclude, id)?.is_some() {
         let delete = paths.cosadm(format_args!("exclude delete {id}"));
@@ -82,7 +82,7 @@ fn kept_out(paths: &Paths, outer: &Outer, id: &Id) -> Result<Option<String>, Fau
     Ok(None)
 }
 
-/// Deletes one.
+/// Deletes a machine.
 pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let mut doors = Both::open(&paths)?;
@@ -119,17 +119,17 @@ pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
 /// A machine that was deleted.
 pub(super) struct Deleted {
     name: Name,
-    /// The host of the host table that it is.
+    /// The host in the host table whose machine this was.
     host: Option<String>,
-    /// What is to be known of that.
+    /// The warning about that host.
     pub(super) warning: Option<String>,
 }
 
-/// Deletes a machine and, if asked, excludes it: first that, so that whoever is killed
-/// between the two has not let it in.
+/// Deletes a machine and optionally excludes it. It is excluded first: a kill between the two
+/// steps then leaves it denied.
 ///
 /// # Errors
-/// There is no such machine, or a file cannot be written.
+/// Returns an error if there is no such machine, or if a file cannot be written.
 pub(super) fn remove(
     paths: &Paths,
     doors: &mut Both,
@@ -172,7 +172,7 @@ pub(super) fn remove(
     })
 }
 
-/// The host of the host table whose recorded machine this is.
+/// Returns the host in the host table whose recorded machine this is.
 fn host_of(paths: &Paths, id: &Id) -> Option<String> {
     let table = HostTable::load(paths).ok()?;
     let is = |key: &crate::secret::PublicKey| Id::of(key) == *id;
@@ -184,7 +184,7 @@ fn host_of(paths: &Paths, id: &Id) -> Option<String> {
     found.map(ToString::to_string)
 }
 
-/// Gives one another name.
+/// Renames a machine.
 pub(in crate::admin) fn rename(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let name = super::name(call.operand(1))?;

@@ -1,18 +1,18 @@
-//! Whom the doors let in, in plain words: by the same rule as the daemon decides. Pure.
+//! The access decision in plain words, by the same rule as the daemon's. Pure.
 
 use crate::registry::inner::Settings;
 use crate::registry::{
     AccessDecision, Id, Level, MachineStatus, PromptFor, RegistrationState, decide,
 };
 
-/// What a machine meets: a word for scripts, and words for people.
+/// An access decision as text: a word for scripts, and words for people.
 pub(in crate::admin) struct Meets {
     pub(in crate::admin) word: &'static str,
     pub(in crate::admin) words: String,
 }
 
-/// What a machine that neither door knows meets, by the level and the settings;
-/// `waiting`: somebody has a one-time password still.
+/// Describes the decision on a machine that neither door knows, by the level and the settings.
+/// `waiting`: there is an unused one-time password.
 pub(in crate::admin) fn stranger(level: Level, settings: &Settings, waiting: bool) -> Meets {
     let status = MachineStatus {
         id: Id([0; 16]),
@@ -37,8 +37,8 @@ pub(in crate::admin) fn stranger(level: Level, settings: &Settings, waiting: boo
     Meets { word, words }
 }
 
-/// What this machine meets, as a host with a cookie or as anybody, from this host itself
-/// or from elsewhere.
+/// Describes the decision on this machine: as a host that proves its cookie or not, connecting
+/// from this host itself or from elsewhere.
 pub(super) fn meets(status: &MachineStatus, is_host: bool, is_local: bool) -> Meets {
     let (word, words) = match decide(status, is_host, is_local) {
         AccessDecision::Allow(_) if status.level == Level::Off => (

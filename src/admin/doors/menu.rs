@@ -1,9 +1,9 @@
-//! `cosadm` without a command, on a terminal: IDMAINT, the menu of seed 002. A letter and
-//! Enter choose; every choice is what a subcommand does too.
+//! IDMAINT, the menu of seed 002: `cosadm` without a command, on a terminal. The administrator
+//! chooses with a letter and Enter. A subcommand exists for every choice.
 //!
-//! It holds no file open while it waits for a person, so that it keeps nobody waiting,
-//! and shows what others have changed meanwhile. Each change is made at the end of its
-//! questions: whoever leaves before, by Ctrl-C or the end of input, has changed nothing.
+//! The menu holds no file open while it waits for input. It therefore blocks no other process, and
+//! shows the changes that others make. It makes each change after the last question about it.
+//! Ctrl-C or the end of input before that changes nothing.
 
 mod excluded;
 mod passwords;
@@ -23,7 +23,7 @@ use crate::fault::Fault;
 use crate::registry::inner::Machine;
 use crate::registry::{Doors, Level, Outer};
 
-/// Runs the menu until the manager leaves it.
+/// Runs the menu until the administrator leaves it.
 pub(in crate::admin) fn run(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     if is_missing(&paths.dir) {
@@ -37,7 +37,7 @@ pub(in crate::admin) fn run(call: &Call, out: &Out) -> Result<(), Failure> {
     }
 }
 
-/// The first run asks where the inner door is to stand.
+/// Asks on the first run for the folder of the inner door.
 fn begin(screen: &mut Screen, paths: &Paths) -> Result<(), Left> {
     if is_missing(&Outer::path(paths)) {
         Doors::make(paths)?;
@@ -66,7 +66,7 @@ fn begin(screen: &mut Screen, paths: &Paths) -> Result<(), Left> {
     }
 }
 
-/// The main screen, again and again.
+/// Runs the main screen in a loop.
 fn main(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<(), Left> {
     let mut pages = Pages::default();
     loop {
@@ -88,7 +88,7 @@ fn main(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<(), Left> {
     }
 }
 
-/// Shows a page of the authorized machines.
+/// Shows a page of the authorized machines and returns it.
 fn list(screen: &mut Screen, paths: &Paths, pages: &mut Pages) -> Result<Vec<Machine>, Left> {
     let doors = Both::open(paths)?;
     pages.of(doors.inner.count()?, screen.room());
@@ -112,7 +112,7 @@ fn list(screen: &mut Screen, paths: &Paths, pages: &mut Pages) -> Result<Vec<Mac
     Ok(page)
 }
 
-/// Deletes a machine, and excludes it if wanted.
+/// Deletes a machine, and excludes it if the administrator confirms that.
 fn delete(
     screen: &mut Screen,
     paths: &Paths,
@@ -122,7 +122,7 @@ fn delete(
     let Some(line) = screen.line_to_delete()? else {
         return Ok(());
     };
-    // A line that was shown is what was shown, whatever the list is by now.
+    // A line number on the screen means the machine shown there, even if the list has changed.
     let on_screen = pages
         .numbers()
         .zip(shown)
@@ -161,7 +161,7 @@ fn delete(
     }
 }
 
-/// The machine of a line that is not on the screen.
+/// Returns the machine of a line that is not on the screen.
 fn at(paths: &Paths, line: u64) -> Result<Option<Machine>, Fault> {
     let Some(before) = line.checked_sub(1) else {
         return Ok(None);
@@ -170,7 +170,7 @@ fn at(paths: &Paths, line: u64) -> Result<Option<Machine>, Fault> {
     Ok(page.into_iter().next())
 }
 
-/// On leaving: how the outer door stands, and whether to close it.
+/// Shows the outer door's state on leaving, and asks whether to close it.
 fn leave(screen: &mut Screen, paths: &Paths) -> Result<(), Left> {
     let status = Status::of(&Both::open(paths)?)?;
     screen.say(&format!(

@@ -1,11 +1,10 @@
-//! The administrator's side of the doors: which machines may call, kept by subcommands
-//! and by a menu (seed 002: SESTAB and IDMAINT).
+//! Administration of the outer and the inner door: subcommands and a menu that manage which
+//! machines may connect (seed 002: SESTAB and IDMAINT).
 //!
-//! Run by `cosadm`. `machine`, `exclude`, `otp`, `door`, `settings` and `sestab` are the
-//! subcommands, `menu` is the program on a terminal; both call the same functions.
-//! `meets` says in words whom the doors let in, and `rows` writes long lists without
-//! holding them. Each change is one transaction, done whole or not at all; no password
-//! that is kept is ever shown again.
+//! Runs in `cosadm`. `machine`, `exclude`, `otp`, `door`, `settings` and `sestab` are the
+//! subcommands, and `menu` is the program on a terminal. Both call the same functions. `meets`
+//! describes the access decision in words, and `rows` writes long lists without holding them in
+//! memory. Each change is one transaction. A stored password must never be shown again.
 
 pub(super) mod door;
 pub(super) mod exclude;
@@ -36,7 +35,7 @@ use crate::fault::Fault;
 use crate::registry::inner::Machine;
 use crate::registry::{Doors, Id, Inner, Level, Name, Occurred, Outer};
 
-/// Both doors of a host, open.
+/// Both doors of a host, opened.
 struct Both {
     outer: Outer,
     inner: Inner,
@@ -49,8 +48,8 @@ impl Both {
         Ok(Self { outer, inner })
     }
 
-    /// Closes the outer door: the inner door's machines become the include list. How many
-    /// they are.
+    /// Closes the outer door: the inner door's machines become the include list. Returns how many
+    /// there are.
     fn close(&mut self, paths: &Paths) -> Result<u64, Fault> {
         let Self { outer, inner } = self;
         if inner.count()? == 0 {
@@ -60,10 +59,10 @@ impl Both {
     }
 }
 
-/// Whom a closed door lets in that includes nobody.
+/// What a closed outer door with an empty include list allows.
 const BUT_HOSTS: &str = "hosts of hostinfo that prove their cookie are let in all the same";
 
-/// Why the outer door is not closed over nobody.
+/// Explains why the outer door is not closed while no machine is authorized.
 fn over_nobody(paths: &Paths, level: Level) -> Fault {
     let add = paths.cosadm("machine add ID --name NAME");
     let why = format!(
@@ -82,7 +81,7 @@ fn over_nobody(paths: &Paths, level: Level) -> Fault {
     ))
 }
 
-/// Opens the outer door.
+/// Opens the outer door's file.
 fn outer(paths: &Paths) -> Result<Outer, Fault> {
     if matches!(paths.dir.try_exists(), Ok(false)) {
         return Err(missing(&paths.dir, "there is no such folder", paths));
@@ -95,12 +94,12 @@ fn outer(paths: &Paths) -> Result<Outer, Fault> {
     Outer::open(paths)
 }
 
-/// Opens the inner door, wherever it stands.
+/// Opens the inner door's file, in the folder that the outer door names.
 fn inner(paths: &Paths, outer: &Outer) -> Result<Inner, Fault> {
     inner_in(paths, outer.folder()?.as_deref())
 }
 
-/// Opens the inner door in this folder, or in the state folder.
+/// Opens the inner door's file in this folder, or by default in the state folder.
 fn inner_in(paths: &Paths, folder: Option<&Path>) -> Result<Inner, Fault> {
     let path = Inner::path(paths, folder);
     if is_missing(&path) {
@@ -119,14 +118,14 @@ fn inner_in(paths: &Paths, folder: Option<&Path>) -> Result<Inner, Fault> {
     Inner::open(&path)
 }
 
-/// How long a command waits for the inner door where it can do without.
+/// How long a command waits for the inner door if it can continue without the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What the inner door knows of a machine, for a command that must not wait for a folder that
-/// hangs.
+/// Returns the inner door's entry of a machine, for a command that must not wait for a folder
+/// that hangs.
 ///
 /// # Errors
-/// It cannot be read, or not in time.
+/// Returns an error if the inner door cannot be read, or not in time.
 fn machine_in_time(paths: &Paths, outer: &Outer, id: &Id) -> Result<Option<Machine>, Fault> {
     let (paths, folder, id) = (paths.clone(), outer.folder()?, *id);
     in_time(PATIENCE, move || {
@@ -134,14 +133,14 @@ fn machine_in_time(paths: &Paths, outer: &Outer, id: &Id) -> Result<Option<Machi
     })
 }
 
-/// Does this in a thread, which is left behind where it takes longer: it ends with this
-/// process.
+/// Runs `work` in a thread and waits for it, at most until the limit. A thread that takes longer
+/// is abandoned, and ends with this process.
 fn in_time<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
     let (tell, told) = std::sync::mpsc::channel();
-    // Who has stopped listening is not told.
+    // The send fails if the caller no longer waits. That is not an error.
     std::thread::Builder::new().spawn(move || drop(tell.send(work())))?;
     let late = |_| Err(Fault::new("the inner door does not answer in time"));
     told.recv_timeout(limit).unwrap_or_else(late)
@@ -155,14 +154,14 @@ fn missing(path: &Path, what: &str, paths: &Paths) -> Fault {
     Fault::of(path, format!("{what}; {} makes it", paths.cosadm("init")))
 }
 
-/// Where the inner door stands from now on, and whether its file is new there.
+/// The new path of the inner door's file, and whether the file was created.
 struct Moved {
     path: PathBuf,
     created: secure::Created,
 }
 
-/// Has the inner door stand in this folder, or in the state folder: the file is made
-/// where there is none, and one that is there must be sound.
+/// Moves the inner door to this folder, or by default to the state folder. Creates its file if
+/// there is none; an existing one must be undamaged.
 fn place_inner(paths: &Paths, outer: &mut Outer, folder: Option<&Path>) -> Result<Moved, Fault> {
     let folder = folder.map(std::path::absolute).transpose()?;
     let folder = folder.filter(|f| *f != paths.state);
@@ -183,8 +182,8 @@ fn place_inner(paths: &Paths, outer: &mut Outer, folder: Option<&Path>) -> Resul
     Ok(Moved { path, created })
 }
 
-/// That a folder is nobody else's to write. A sticky one is no better: whoever may put a
-/// file beside the inner door's may put a journal there.
+/// Checks that group and others cannot write the folder. The sticky bit does not help: a user who
+/// can create a file next to the inner door's can create a journal for it.
 pub(super) fn check_writers(folder: &Path) -> Result<(), Fault> {
     let about = std::fs::metadata(folder).map_err(|e| Fault::of(folder, e))?;
     let mode = about.mode() & 0o7777;
@@ -198,18 +197,18 @@ pub(super) fn check_writers(folder: &Path) -> Result<(), Fault> {
     Err(Fault::of(folder, words))
 }
 
-/// The ID that an operand is.
+/// Parses an operand as a machine ID.
 fn id(call: &Call, number: usize) -> Result<Id, Failure> {
     Id::parse(call.operand(number)).map_err(|e| Failure::Usage(e.to_string()))
 }
 
-/// How many machines of one name are listed where the name is ambiguous.
+/// How many machines of one name are listed if the name is ambiguous.
 const NAMESAKES: u32 = 20;
 
-/// The authorized machine that an operand names: by its ID, or by a name that it alone has.
+/// Returns the ID of the machine that an operand names, by its ID or by a unique name.
 ///
 /// # Errors
-/// No authorized machine has that name, or several have; they are listed.
+/// Returns an error if no authorized machine has that name, or if several do. It lists those.
 fn machine_id(
     paths: &Paths,
     inner: &Inner,
@@ -240,9 +239,9 @@ fn machine_id(
     }
 }
 
-/// At most so many authorized machines that have this name, in whatever case.
+/// Returns the authorized machines that have this name, at most `most`. Ignores case.
 fn namesakes(inner: &Inner, name: &Name, most: u32) -> Result<Vec<Machine>, Fault> {
-    // Before every machine of that name; the list is in the order of names, then IDs.
+    // This position is before every machine of that name: the list is sorted by name, then by ID.
     let before = Machine {
         id: Id([0; 16]),
         name: name.clone(),
@@ -255,18 +254,18 @@ fn namesakes(inner: &Inner, name: &Name, most: u32) -> Result<Vec<Machine>, Faul
     Ok(found)
 }
 
-/// The name that a person gave.
+/// Parses a machine name that the administrator gave.
 fn name(text: &str) -> Result<Name, Failure> {
     Name::parse(text).map_err(|e| Failure::Usage(e.to_string()))
 }
 
-/// The name of `--name`, if it was given.
+/// Returns the name of `--name`, if it was given.
 fn named(call: &Call) -> Result<Option<Name>, Failure> {
     let given = call.value("name");
     given.map(|text| name(&text)).transpose()
 }
 
-/// Says what was done: for scripts on standard output, for people on standard error.
+/// Reports what was done: with `--json` on standard output, otherwise in words on standard error.
 fn done(
     call: &Call,
     out: &Out,
@@ -280,25 +279,25 @@ fn done(
     Ok(())
 }
 
-/// A time for scripts: seconds since 1970.
+/// Returns a time for JSON: seconds since 1970.
 fn seconds(at: Occurred) -> Json {
     Json::Number(u64::try_from(at.0).unwrap_or(0))
 }
 
-/// A time for people, to the minute, in UTC.
+/// Formats a time for people, to the minute, in UTC.
 fn minute(at: Occurred) -> String {
     let text = utc(u64::try_from(at.0).unwrap_or(0));
     let minute = text.get(..16).unwrap_or(&text);
     format!("{}Z", minute.replace('T', " "))
 }
 
-/// The day of a time, in UTC.
+/// Formats the day of a time, in UTC.
 fn day(at: Occurred) -> String {
     let text = utc(u64::try_from(at.0).unwrap_or(0));
     text.get(..10).unwrap_or(&text).to_owned()
 }
 
-/// The outer door in a word.
+/// Returns the outer door's state in one word.
 pub(super) const fn word(level: Level) -> &'static str {
     match level {
         Level::Off => "off",
@@ -307,7 +306,7 @@ pub(super) const fn word(level: Level) -> &'static str {
     }
 }
 
-/// `1 machine`, `2 machines`.
+/// Formats a count with its noun: `no machine`, `1 machine`, `2 machines`.
 fn many(count: u64, what: &str) -> String {
     match count {
         0 => format!("no {what}"),
@@ -320,7 +319,7 @@ fn many(count: u64, what: &str) -> String {
 mod tests {
     use super::*;
 
-    /// An inner door that hangs kept an exclusion by ID waiting, for its name.
+    /// Regression: an exclusion by ID waited for an inner door that hung, only to read a name.
     #[test]
     fn what_hangs_is_waited_for_no_longer_than_the_limit() {
         let (wake, woken) = std::sync::mpsc::channel::<()>();

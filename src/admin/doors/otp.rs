@@ -1,5 +1,4 @@
-//! `cosadm otp`: one-time passwords, by which machines register while the outer door is
-//! open.
+//! `cosadm otp`: one-time passwords, with which machines register while the outer door is open.
 
 use zeroize::Zeroizing;
 
@@ -15,10 +14,10 @@ use crate::fault::Fault;
 use crate::registry::inner::Pending;
 use crate::registry::{Inner, Level, Name};
 
-/// A chosen password that is shorter is guessed soon, in characters.
+/// A chosen password shorter than this is easy to guess. In characters.
 const SHORT: usize = 8;
 
-/// What is wrong with a chosen password, though it is taken.
+/// Returns a warning about a weak chosen password. The password is accepted all the same.
 pub(super) fn weakness(password: &[u8]) -> Option<String> {
     let length = String::from_utf8_lossy(password).chars().count();
     (length < SHORT).then(|| {
@@ -26,7 +25,7 @@ pub(super) fn weakness(password: &[u8]) -> Option<String> {
     })
 }
 
-/// Makes one, or takes the one that was chosen.
+/// Adds a one-time password: generates one, or reads a chosen one from `--password-fd`.
 pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let name = name(call.operand(0))?;
@@ -53,12 +52,12 @@ pub(in crate::admin) fn add(call: &Call, out: &Out) -> Result<(), Failure> {
     hint(out, &paths, &doors)
 }
 
-/// Makes one and hands it over; where nobody gets it, there is none.
+/// Generates a password and writes it out. Withdraws it if it cannot be written.
 fn made(call: &Call, out: &Out, inner: &mut Inner, name: &Name) -> Result<(), Failure> {
     let output = CardOutput::of(call, out)?;
     let password = inner.add_generated(name)?.shown();
     let text = Zeroizing::new(if call.given("json") {
-        // It has digits, letters and dashes alone.
+        // No escaping: a password consists of digits, letters and dashes.
         let name = Json::text(name);
         format!(
             "{{\"name\":{name},\"generated\":true,\"password\":\"{}\"}}\n",
@@ -86,7 +85,7 @@ fn made(call: &Call, out: &Out, inner: &mut Inner, name: &Name) -> Result<(), Fa
     Ok(())
 }
 
-/// Says that a password is of no use yet.
+/// Reports that a password cannot be used yet, if that is so.
 fn hint(out: &Out, paths: &Paths, doors: &Both) -> Result<(), Failure> {
     if let Some(words) = of_no_use(paths, doors)? {
         out.tell(words);
@@ -94,7 +93,7 @@ fn hint(out: &Out, paths: &Paths, doors: &Both) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Why a password is of no use yet.
+/// Explains why a password cannot be used yet; `None` if it can.
 pub(super) fn of_no_use(paths: &Paths, doors: &Both) -> Result<Option<String>, Fault> {
     let build_mode = doors.inner.settings()?.build_mode;
     let (words, until) = match doors.outer.level()? {
@@ -112,13 +111,13 @@ pub(super) fn of_no_use(paths: &Paths, doors: &Both) -> Result<Option<String>, F
     Ok(Some(format!("{words} until {}", paths.cosadm(until))))
 }
 
-/// A one-time password that waits, in a line.
+/// Formats an unused one-time password as a line.
 pub(super) fn row(pending: &Pending) -> String {
     let how = if pending.generated { "made" } else { "chosen" };
     format!("{:<20} {} {how}", pending.name, day(pending.made))
 }
 
-/// Lists who has not used his yet.
+/// Lists the unused one-time passwords.
 pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
     let waiting = Both::open(&call.paths()?)?.inner.passwords()?;
     if call.given("json") {
@@ -140,7 +139,7 @@ pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
     out.say(&lines.collect::<String>())
 }
 
-/// Deletes one.
+/// Deletes a one-time password.
 pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let name = call.operand(0).trim();

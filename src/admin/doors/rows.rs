@@ -1,5 +1,6 @@
-//! Long lists, of machines by the million: read in pages, so that nobody who writes waits
-//! for whoever reads them, and written as they are read, numbered for people or as JSON.
+//! Output of long lists, with up to millions of machines. Lists are read in pages, so that no
+//! writer of the registry waits for the reader of the output. They are written as they are read,
+//! numbered for people or as JSON.
 
 use super::super::json::Json;
 use super::super::out::{Failure, Out, Parts};
@@ -9,14 +10,14 @@ use crate::fault::Fault;
 use crate::registry::inner::Machine;
 use crate::registry::outer::Item;
 
-/// How many are read at once.
+/// How many rows are read at once.
 pub(super) const PAGE: u32 = 500;
 
 /// A row of a list.
 pub(super) trait Row {
-    /// For people; without its number.
+    /// Formats the row for people, without its number.
     fn text(&self) -> String;
-    /// For scripts.
+    /// Formats the row for scripts.
     fn json(&self) -> Json;
 }
 
@@ -37,7 +38,7 @@ impl Row for Machine {
     }
 }
 
-/// A machine in what a screen of 80 columns has room for.
+/// Formats a machine for a screen of 80 columns.
 pub(super) fn short(machine: &Machine) -> String {
     let whence = if machine.remote { "Remote" } else { "Local " };
     let (id, name, day) = (machine.id, machine.name.as_str(), day(machine.authorized));
@@ -59,13 +60,13 @@ impl Row for Item {
     }
 }
 
-/// A line of a list as people see it: its number and the row.
+/// Formats a line of a list for people: its number and the row.
 pub(super) fn numbered(number: u64, text: &str) -> String {
     format!("{:>5} {text}", number)
 }
 
-/// Writes a list's rows; `next` gives those behind a row, or the first ones. How many
-/// there were.
+/// Writes a list's rows and returns their count. `next` returns the rows after a given one, or the
+/// first ones.
 pub(super) fn write<R: Row>(
     parts: &mut Parts,
     is_json: bool,
@@ -91,8 +92,8 @@ pub(super) fn write<R: Row>(
     }
 }
 
-/// Writes one whole list: as an object with this field, or numbered; of an empty one
-/// standard error tells people.
+/// Writes one whole list: as a JSON object with this field, or numbered. Without JSON, an empty
+/// list is reported on standard error.
 pub(super) fn list<R: Row>(
     out: &Out,
     is_json: bool,

@@ -1,5 +1,4 @@
-//! `cosadm sestab`: the ten calls on the session table (seed 002), with its two lists "I"
-//! and "E".
+//! `cosadm sestab`: the ten calls on the session table (seed 002) and its two lists "I" and "E".
 
 use super::super::call::Call;
 use super::super::json::Json;
@@ -13,7 +12,7 @@ use crate::config::words::{quoted, shown};
 use crate::fault::Fault;
 use crate::registry::{Doors, Id, Level, List, Outer, RegistrationState};
 
-/// Which list an operand is.
+/// Parses an operand as the letter of a list.
 fn which(letter: &str) -> Result<List, Failure> {
     let wrong = || {
         let letter = quoted(letter);
@@ -30,7 +29,7 @@ const fn field(list: List) -> &'static str {
     }
 }
 
-/// Whether the list is looked at now.
+/// Returns whether the list is enforced at this level.
 fn is_enforced(list: List, level: Level) -> bool {
     list == List::Exclude || level == Level::Closed
 }
@@ -104,7 +103,7 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
     let (list, id) = (which(call.operand(0))?, id(call, 1)?);
     let mut outer = outer(&paths)?;
     let (added, name) = put(call, &mut outer, list, &id)?;
-    // Only now that it is done: the inner door may hang.
+    // Look the name up only after the change, because the inner door may hang.
     let name = match name {
         Some(name) => name,
         None => named_by_the_inner_door(&paths, &mut outer, list, &id, out),
@@ -122,7 +121,7 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
         fields,
         format!("{id} {how} the {} list", field(list)),
     )?;
-    // An inner door that cannot be read is told by whoever needs it.
+    // An inner door that cannot be read is not reported here: this command does not need it.
     let is_unknown = || matches!(machine_in_time(&paths, &outer, &id), Ok(None));
     if list == List::Include && is_unknown() {
         let add = paths.cosadm(format_args!("machine add {id} --name NAME"));
@@ -134,7 +133,7 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes a machine off a list.
+/// Removes a machine from a list.
 pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let (list, id) = (which(call.operand(0))?, id(call, 1)?);
@@ -154,18 +153,18 @@ pub(in crate::admin) fn delete(call: &Call, out: &Out) -> Result<(), Failure> {
     )
 }
 
-/// Has a list enforced.
+/// Enforces a list.
 pub(in crate::admin) fn enable(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     match which(call.operand(0))? {
         List::Include => enforce(&paths, &mut outer(&paths)?)?,
-        // It always is.
+        // The exclude list is always enforced.
         List::Exclude => drop(outer(&paths)?),
     }
     told(call, out, &paths)
 }
 
-/// Has a list enforced no more.
+/// Stops enforcing a list.
 pub(in crate::admin) fn disable(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     if which(call.operand(0))? == List::Exclude {
@@ -177,7 +176,7 @@ pub(in crate::admin) fn disable(call: &Call, out: &Out) -> Result<(), Failure> {
     told(call, out, &paths)
 }
 
-/// Has the include list enforced, unless it is empty.
+/// Enforces the include list, unless it is empty.
 fn enforce(paths: &Paths, outer: &mut Outer) -> Result<(), Fault> {
     if outer.count(List::Include)? > 0 {
         return outer.set_level(Level::Closed);
@@ -198,7 +197,7 @@ fn enforce(paths: &Paths, outer: &mut Outer) -> Result<(), Fault> {
     }))
 }
 
-/// Says which level there is now.
+/// Reports the level after a change.
 fn told(call: &Call, out: &Out, paths: &Paths) -> Result<(), Failure> {
     let level = outer(paths)?.level()?;
     let fields = vec![
@@ -240,7 +239,7 @@ pub(in crate::admin) fn level(call: &Call, out: &Out) -> Result<(), Failure> {
     told(call, out, &paths)
 }
 
-/// Shows a machine's ID, this machine's own if no other, and what it meets at the doors.
+/// Shows a machine's ID, by default this machine's, and the access decision on it.
 pub(in crate::admin) fn inquire(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let own = keys::load_machine_key(&paths).map(|pair| Id::of(&pair.public));
@@ -260,7 +259,7 @@ pub(in crate::admin) fn inquire(call: &Call, out: &Out) -> Result<(), Failure> {
     let any = meets(&status, false, is_local);
     let host = meets(&status, true, is_local);
     let here = meets(&status, false, true);
-    // The inner door is not asked about everybody.
+    // The inner door is not asked about an excluded machine, or at level 0.
     let is_asked = !status.excluded && status.level != Level::Off;
     let state = is_asked.then_some(match status.state {
         RegistrationState::Never => "unknown",

@@ -1,4 +1,4 @@
-//! `cosadm settings`: the admin settings of the inner door, and where it stands.
+//! `cosadm settings`: the admin settings of the inner door, and its folder.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::fault::Fault;
 use crate::registry::inner::{Setting, Settings};
 use crate::registry::{Inner, Outer};
 
-/// Every name, in the order of the list.
+/// The names of all settings, in the order of the list.
 const NAMES: [&str; 5] = [
     "build-mode",
     "remote-only",
@@ -22,7 +22,7 @@ const NAMES: [&str; 5] = [
     "folder",
 ];
 
-/// One of them.
+/// A setting.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
     BuildMode,
@@ -51,7 +51,7 @@ impl Which {
         })
     }
 
-    /// Its value for people, and its name and value for scripts.
+    /// Returns the value for people, and the name and value for scripts.
     fn value(self, settings: &Settings, inner: &Inner) -> (String, (&'static str, Json)) {
         let yes = |on, name| {
             let word = if on { "yes" } else { "no" };
@@ -77,7 +77,7 @@ impl Which {
     }
 }
 
-/// Lists them.
+/// Lists the settings.
 pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
     let doors = Both::open(&call.paths()?)?;
     let settings = doors.inner.settings()?;
@@ -92,7 +92,7 @@ pub(in crate::admin) fn list(call: &Call, out: &Out) -> Result<(), Failure> {
     out.say(&lines.collect::<String>())
 }
 
-/// Shows one.
+/// Shows a setting.
 pub(in crate::admin) fn get(call: &Call, out: &Out) -> Result<(), Failure> {
     let which = Which::of(call.operand(0))?;
     let doors = Both::open(&call.paths()?)?;
@@ -103,7 +103,7 @@ pub(in crate::admin) fn get(call: &Call, out: &Out) -> Result<(), Failure> {
     out.say(&format!("{text}\n"))
 }
 
-/// Sets one.
+/// Changes a setting.
 pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
     let paths = call.paths()?;
     let which = Which::of(call.operand(0))?;
@@ -158,7 +158,7 @@ pub(in crate::admin) fn set(call: &Call, out: &Out) -> Result<(), Failure> {
     done(call, out, vec![json], words)
 }
 
-/// Sets the backdoor password, or, where it is empty, takes it away.
+/// Sets the backdoor password, or removes it if the new one is empty.
 pub(super) fn backdoor(inner: &mut Inner, password: &[u8], out: &Out) -> Result<(), Fault> {
     if password.is_empty() {
         return inner.set_backdoor(None);
@@ -180,7 +180,7 @@ fn yes_or_no(value: &str) -> Result<bool, Failure> {
     }
 }
 
-/// The welcome message: `yes` is one that names the host, `no` none.
+/// Returns the welcome message of a value: `yes` is one that names the host, `no` is none.
 pub(super) fn welcome(paths: &Paths, value: &str) -> String {
     match value.trim() {
         "yes" => default_welcome(paths),
@@ -189,14 +189,14 @@ pub(super) fn welcome(paths: &Paths, value: &str) -> String {
     }
 }
 
-/// A welcome message that names the host.
+/// Returns a welcome message that names the host.
 pub(super) fn default_welcome(paths: &Paths) -> String {
     let name = crate::config::settings::Settings::load(&paths.settings());
     let name = name.map_or_else(|_| "this host".to_owned(), |s| s.name.to_string());
     format!("Welcome to {name}")
 }
 
-/// Has the inner door stand elsewhere.
+/// Moves the inner door to another folder.
 fn move_to(paths: &Paths, value: &str) -> Result<String, Failure> {
     if value.is_empty() {
         return Err(Failure::Usage("the folder has no name".to_owned()));
@@ -222,7 +222,7 @@ fn move_to(paths: &Paths, value: &str) -> Result<String, Failure> {
     Ok(words)
 }
 
-/// How many machines the inner door has, where it can be read.
+/// Returns the inner door's file and how many machines it has, if it can be read.
 fn machines_of(paths: &Paths, outer: &Outer) -> Option<(std::path::PathBuf, u64)> {
     let inner = inner(paths, outer).ok()?;
     Some((inner.file().to_owned(), inner.count().ok()?))

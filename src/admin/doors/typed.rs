@@ -1,5 +1,4 @@
-//! What a person or a script types: passwords from a descriptor, from standard input, or
-//! from the terminal unseen.
+//! Input of passwords: from a descriptor, from standard input, or from the terminal without echo.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,7 +17,7 @@ use crate::sys::client_terminal::{self, Terminal};
 /// A password, wiped when dropped.
 pub(super) type Password = Zeroizing<Vec<u8>>;
 
-/// The line that waits in a descriptor.
+/// Reads a password, one line, from a descriptor.
 pub(super) fn of_descriptor(number: &str) -> Result<Password, Failure> {
     let wrong = || Failure::Usage(format!("--password-fd: {number:?} is no number"));
     let fd: i32 = number.parse().map_err(|_| wrong())?;
@@ -34,8 +33,8 @@ pub(super) fn of_descriptor(number: &str) -> Result<Password, Failure> {
     Ok(line)
 }
 
-/// A password from standard input: a line of it, or, at a terminal, asked for twice
-/// and not seen. Empty: there is to be none.
+/// Reads a password from standard input: one line, or at a terminal typed twice and not shown. An
+/// empty one means "no password".
 pub(super) fn of_input(prompt: &str) -> Result<Password, Fault> {
     let told = |e: &io::Error| Fault::new(format!("standard input: {}", said(e)));
     let stdin = io::stdin();
@@ -53,7 +52,8 @@ pub(super) fn of_input(prompt: &str) -> Result<Password, Fault> {
     }
 }
 
-/// Asks for a password twice, unless it is one of those that are none; `None`: they differ.
+/// Asks for a password twice, unless the first input is one of `none`, which mean "no password".
+/// Returns `None` if the two differ.
 pub(super) fn twice(
     terminal: &mut Terminal,
     prompt: &str,
@@ -67,8 +67,8 @@ pub(super) fn twice(
     Ok(same_bytes(&first, &second).then_some(first))
 }
 
-/// A line that is not shown. A signal that would end or stop this program does so once
-/// the terminal is as it was; when it goes on, it asks again.
+/// Reads a line without echo. A signal that ends or stops this program takes effect only after the
+/// terminal is restored. If the program continues, it asks again.
 pub(super) fn unseen(terminal: &mut Terminal, prompt: &str) -> io::Result<Password> {
     loop {
         terminal.wait_for_turn()?;
@@ -90,13 +90,13 @@ fn said(e: &io::Error) -> String {
     }
 }
 
-/// Signals that wait until the terminal is as it was.
+/// Signals that are blocked until the terminal is restored.
 struct Held {
     descriptor: SignalFd,
     before: SigSet,
 }
 
-/// Those that end or stop a program and that come from outside.
+/// The signals from outside that end or stop a program.
 const HELD: [Signal; 8] = [
     Signal::SIGHUP,
     Signal::SIGINT,

@@ -1,4 +1,4 @@
-//! The subcommands of the doors.
+//! The table's subcommands for the outer and the inner door.
 
 use super::{Command, Flag, JSON, flag};
 use crate::admin::call::Call;
@@ -28,7 +28,7 @@ const fn command(
 }
 
 impl Command {
-    /// The same, where it may change this of the machine registry.
+    /// Returns the same command, marked as changing this part of the machine registry.
     const fn changing(self, changes: Changes) -> Self {
         Self { changes, ..self }
     }
@@ -38,7 +38,7 @@ const fn named(meaning: &'static str) -> Flag {
     flag("name", "NAME", false, meaning)
 }
 
-/// Every one, in the order of the help.
+/// The subcommands for both doors, in the order of the help.
 pub(in crate::admin) const COMMANDS: &[Command] = &[
     command(
         &["machine", "list"],

@@ -1,4 +1,4 @@
-//! The machines that are excluded (seed 002, step 27).
+//! The menu's screen of excluded machines (seed 002, step 27).
 
 use super::screen::{Left, Pages, Screen};
 use crate::admin::doors::rows::Row;
@@ -8,7 +8,7 @@ use crate::config::words::shown;
 use crate::registry::List;
 use crate::registry::outer::Item;
 
-/// The screen, again and again.
+/// Runs the screen in a loop.
 pub(super) fn screen(screen: &mut Screen, paths: &Paths) -> Result<(), Left> {
     let mut pages = Pages::default();
     loop {

@@ -1,5 +1,5 @@
-//! One-time passwords (seed 002, steps 19 to 22): who has not used his yet, adding and
-//! deleting.
+//! The menu's screen of one-time passwords (seed 002, steps 19 to 22): lists the unused ones, adds
+//! and deletes.
 
 use super::screen::{Left, Pages, Screen};
 use crate::admin::doors::{Both, numbered, otp};
@@ -8,7 +8,7 @@ use crate::config::paths::Paths;
 use crate::registry::Name;
 use crate::registry::inner::Pending;
 
-/// The screen, again and again.
+/// Runs the screen in a loop.
 pub(super) fn screen(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<(), Left> {
     let mut pages = Pages::default();
     loop {
@@ -75,7 +75,7 @@ fn add(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<(), Left> {
     }
 }
 
-/// Says what keeps a new password from being of use.
+/// Shows why a new password cannot be used yet, if that is so.
 fn of_use(screen: &mut Screen, paths: &Paths, doors: &Both) -> Result<(), Left> {
     match otp::of_no_use(paths, doors)? {
         Some(words) => screen.wrong(words),

@@ -1,4 +1,4 @@
-//! The terminal of the menu: lines out, lines in, and lists by pages.
+//! The menu's terminal: writes and reads lines, and divides lists into pages.
 
 use std::fmt::Display;
 use std::io;
@@ -10,18 +10,18 @@ use crate::admin::out::lines;
 use crate::fault::Fault;
 use crate::sys::client_terminal::Terminal;
 
-/// Longest line, bytes: a terminal's own bound.
+/// Longest line, bytes: the limit of a terminal.
 const LINE: usize = 4_096;
-/// Lines of a screen that does not say how many it has.
+/// Lines of a screen of unknown height.
 const HEIGHT: u16 = 24;
-/// Lines of a screen that a list leaves for what stands around it.
+/// Lines of the screen that a list leaves free for the text around it.
 const AROUND: u16 = 7;
 
 /// Why the menu was left before its end.
 pub(super) enum Left {
-    /// There is nobody who types any more.
+    /// The terminal's input has ended.
     EndOfInput,
-    /// Something is wrong that the menu cannot go on with.
+    /// An error that the menu cannot continue after.
     Fault(Fault),
 }
 
@@ -53,7 +53,7 @@ impl Screen {
         terminal.map(Self).map_err(told)
     }
 
-    /// How many lines of a list there is room for.
+    /// Returns how many lines of a list the screen has room for.
     pub(super) fn room(&self) -> u32 {
         let height = self.0.height().unwrap_or(HEIGHT);
         height.saturating_sub(AROUND).max(1).into()
@@ -63,7 +63,7 @@ impl Screen {
         Ok(self.0.tell(&lines(text))?)
     }
 
-    /// What went wrong with a choice; the menu goes on.
+    /// Shows what went wrong with a choice; the menu continues.
     pub(super) fn wrong(&mut self, words: impl Display) -> Result<(), Left> {
         self.say(&format!("  ! {words}\n"))
     }
@@ -72,7 +72,7 @@ impl Screen {
         self.wrong(format_args!("{} is no choice", quoted(choice)))
     }
 
-    /// A line that is typed, without the blanks around it.
+    /// Reads a line, without the blanks around it.
     pub(super) fn ask(&mut self, prompt: &str) -> Result<String, Left> {
         loop {
             self.say(prompt)?;
@@ -84,7 +84,7 @@ impl Screen {
         }
     }
 
-    /// Y or N.
+    /// Asks until the answer is Y or N.
     pub(super) fn yes(&mut self, prompt: &str) -> Result<bool, Left> {
         loop {
             match self.yes_or_enter(prompt)? {
@@ -94,7 +94,7 @@ impl Screen {
         }
     }
 
-    /// Y, N, or Enter alone.
+    /// Asks until the answer is Y, N, or only Enter (`None`).
     pub(super) fn yes_or_enter(&mut self, prompt: &str) -> Result<Option<bool>, Left> {
         loop {
             let answer = self.ask(prompt)?;
@@ -107,7 +107,7 @@ impl Screen {
         }
     }
 
-    /// Which line of the list is to be deleted; `None`: none after all.
+    /// Asks for the line of the list to delete; `None`: the administrator deletes none.
     pub(super) fn line_to_delete(&mut self) -> Result<Option<u64>, Left> {
         loop {
             let line = self.ask("Enter Line# to Delete: ")?;
@@ -121,7 +121,8 @@ impl Screen {
         }
     }
 
-    /// A password, typed twice and not seen, or one of those that are none.
+    /// Reads a password, typed twice and not shown, or one of the inputs in `none`, which mean "no
+    /// password".
     pub(super) fn password(&mut self, prompt: &str, none: &[&[u8]]) -> Result<Password, Left> {
         loop {
             if let Some(password) = typed::twice(&mut self.0, prompt, none)? {
@@ -132,7 +133,7 @@ impl Screen {
     }
 }
 
-/// Which page of a list is shown. Pure.
+/// The page of a list that is shown. Pure.
 #[derive(Default)]
 pub(super) struct Pages {
     page: u64,
@@ -141,7 +142,7 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// The list has so many rows by now, and the screen room for so many.
+    /// Sets how many rows the list has now, and how many the screen has room for.
     pub(super) fn of(&mut self, total: u64, size: u32) {
         self.total = total;
         self.size = size.max(1);
@@ -160,22 +161,22 @@ impl Pages {
         self.page = self.page.saturating_sub(1);
     }
 
-    /// How many rows stand before the page.
+    /// Returns how many rows are before the page.
     pub(super) fn skipped(&self) -> u64 {
         self.page * u64::from(self.size)
     }
 
-    /// How many rows a page has.
+    /// Returns how many rows a page has.
     pub(super) fn size(&self) -> u32 {
         self.size
     }
 
-    /// The numbers of the page's rows.
+    /// Returns the numbers of the page's rows.
     pub(super) fn numbers(&self) -> impl Iterator<Item = u64> + use<> {
         self.skipped() + 1..
     }
 
-    /// What can be chosen where there is more than a page.
+    /// Returns the choices between pages; empty if there is only one page.
     pub(super) fn choices(&self) -> &'static str {
         if self.last() > 0 {
             "  (N)ext page  (P)revious page"
@@ -184,7 +185,7 @@ impl Pages {
         }
     }
 
-    /// Which page it is, where there is more than one.
+    /// Returns the number of the page, as text; empty if there is only one page.
     pub(super) fn which(&self) -> String {
         let (page, last) = (self.page + 1, self.last() + 1);
         if last == 1 {
@@ -212,7 +213,7 @@ mod tests {
         assert_eq!(pages.skipped(), 20);
         assert_eq!(pages.numbers().next(), Some(21));
         assert_eq!(pages.which(), "page 3 of 3, 21 lines\n");
-        // Others have deleted some meanwhile.
+        // Another process has deleted rows.
         pages.of(20, 10);
         assert_eq!(pages.skipped(), 10);
         pages.previous();

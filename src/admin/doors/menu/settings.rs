@@ -1,5 +1,5 @@
-//! The admin settings (seed 002, step 5): four questions, and nothing changes before the
-//! fifth, "Correct?", is answered.
+//! The menu's screen of admin settings (seed 002, step 5): four questions, and a fifth, "Correct?".
+//! Nothing changes before the fifth is answered.
 
 use super::screen::{Left, Screen};
 use crate::admin::doors::Both;
@@ -8,7 +8,7 @@ use crate::admin::out::Out;
 use crate::config::paths::Paths;
 use crate::registry::inner::Setting;
 
-/// Asks for all settings, and keeps them if they are correct. Enter keeps what is.
+/// Asks for all settings, and stores them if the administrator confirms. Enter keeps a value.
 pub(super) fn screen(screen: &mut Screen, paths: &Paths, out: &Out) -> Result<(), Left> {
     screen.say("\nAdmin Settings (Enter keeps what stands in brackets)\n")?;
     loop {
