@@ -104,10 +104,18 @@ impl KeyPair {
 /// The kernel gave no random bytes.
 pub fn random<const N: usize>() -> Result<[u8; N], Fault> {
     let mut bytes = [0; N];
-    SysRng
-        .try_fill_bytes(&mut bytes)
-        .map_err(|e| Fault::new(format!("no random bytes: {e}")))?;
+    fill_random(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Fills the bytes from the kernel's generator.
+///
+/// # Errors
+/// The kernel gave no random bytes.
+pub fn fill_random(bytes: &mut [u8]) -> Result<(), Fault> {
+    SysRng
+        .try_fill_bytes(bytes)
+        .map_err(|e| Fault::new(format!("no random bytes: {e}")))
 }
 
 /// Returns whether two byte strings are equal, in constant time for their length.

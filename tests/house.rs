@@ -507,7 +507,7 @@ fn who_holds_a_secret_cannot_print_or_compare_it() {
         ("src/protocol/noise.rs", "Keys"),
         ("src/protocol/noise.rs", "Direction"),
         ("src/protocol/noise.rs", "Opened"),
-        ("src/protocol/noise.rs", "Prepared"),
+        ("src/protocol/key_agreement.rs", "Prepared"),
         ("src/protocol/seal.rs", "Sealer"),
         ("src/protocol/seal.rs", "Opener"),
         ("src/config/card.rs", "Card"),

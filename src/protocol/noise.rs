@@ -3,15 +3,14 @@
 //!
 //! The monitor runs it as responder, the client as initiator.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use snow::params::{CipherChoice, DHChoice, HashChoice};
-use snow::resolvers::{CryptoResolver, RingResolver};
-use snow::types::{Cipher, Dh, Hash, Random};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::hello::Suite;
+use super::key_agreement::agree;
+pub use super::key_agreement::{Prepared, SharedSecrets};
+use super::primitives::Resolver;
 use super::{Malformed, limits};
 use crate::secret::{KeyPair, PublicKey, Secret};
 
@@ -20,82 +19,6 @@ const BROKEN: Malformed = Malformed("the handshake failed: other keys, or change
 
 fn prologue(hello: &[u8], server_hello: &[u8]) -> Vec<u8> {
     [LABEL, hello, server_hello].concat()
-}
-
-/// Key agreement that was computed before the handshake: nothing, or an ephemeral pair for one
-/// handshake, or shared secrets. Diffie-Hellman takes most of a handshake's time, and these do not
-/// depend on the peer's messages.
-#[derive(Default)]
-pub struct Prepared {
-    ephemeral: Option<KeyPair>,
-    shared: Arc<SharedSecrets>,
-}
-
-impl Prepared {
-    /// Takes an ephemeral pair, and secrets that were computed before.
-    pub const fn new(ephemeral: Option<KeyPair>, shared: Arc<SharedSecrets>) -> Self {
-        Self { ephemeral, shared }
-    }
-
-    /// Computes all that an initiator can before the hellos are exchanged.
-    ///
-    /// # Errors
-    /// No random bytes were available, or the host's key is of low order.
-    pub fn for_initiator(own: &KeyPair, host: &PublicKey) -> Result<Self, Malformed> {
-        let ephemeral = KeyPair::random().map_err(|_| BROKEN)?;
-        let mut shared = SharedSecrets::default();
-        for pair in [&ephemeral, own] {
-            shared.add(pair, host)?;
-        }
-        Ok(Self {
-            ephemeral: Some(ephemeral),
-            shared: Arc::new(shared),
-        })
-    }
-}
-
-/// Shared secrets of key pairs, indexed by both public keys. It is no hash map, because a `HashMap`
-/// would panic in the client where getrandom(2) fails.
-#[derive(Clone, Default)]
-pub struct SharedSecrets(BTreeMap<(PublicKey, PublicKey), Secret>);
-
-impl SharedSecrets {
-    /// Computes a shared secret and keeps it.
-    ///
-    /// # Errors
-    /// The peer's key is of low order.
-    pub fn add(&mut self, own: &KeyPair, theirs: &PublicKey) -> Result<(), Malformed> {
-        self.0
-            .insert((own.public, *theirs), agree(own, theirs).ok_or(BROKEN)?);
-        Ok(())
-    }
-
-    /// Returns the shared secret of two keys: the one that is kept, or one that is computed now.
-    /// `None`: `theirs` is of low order.
-    pub fn agree(&self, own: &KeyPair, theirs: &PublicKey) -> Option<Secret> {
-        let known = self.0.get(&(own.public, *theirs)).cloned();
-        known.or_else(|| agree(own, theirs))
-    }
-
-    /// Returns whether the secret of these keys is kept.
-    pub fn has(&self, own: &PublicKey, theirs: &PublicKey) -> bool {
-        self.0.contains_key(&(*own, *theirs))
-    }
-
-    /// Returns how many secrets are kept.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Returns whether no secret is kept.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// Computes the shared secret of two keys. `None`: `theirs` is of low order.
-fn agree(own: &KeyPair, theirs: &PublicKey) -> Option<Secret> {
-    crate::curve::agree(own.private.expose(), &theirs.0).map(|shared| Secret::new(*shared))
 }
 
 fn builder<'a>(
@@ -109,11 +32,7 @@ fn builder<'a>(
         Suite::ChaChaPoly => "Noise_IK_25519_ChaChaPoly_SHA256",
     };
     let params = name.parse().map_err(|_| BROKEN)?;
-    let resolver = Resolver {
-        own: own.clone(),
-        ephemeral: prepared.ephemeral,
-        shared: prepared.shared,
-    };
+    let resolver = Resolver::new(suite, own, prepared);
     snow::Builder::with_resolver(params, Box::new(resolver))
         .local_private_key(own.private.expose())
         .and_then(|b| b.prologue(prologue))
@@ -271,106 +190,4 @@ fn keys(suite: Suite, mut state: snow::HandshakeState) -> Keys {
     a.zeroize();
     b.zeroize();
     keys
-}
-
-/// snow's own primitives, except for a Diffie-Hellman that uses what was computed before: the own
-/// public key, which snow would compute again for every handshake, and what is [`Prepared`].
-struct Resolver {
-    own: KeyPair,
-    ephemeral: Option<KeyPair>,
-    shared: Arc<SharedSecrets>,
-}
-
-impl CryptoResolver for Resolver {
-    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        RingResolver.resolve_rng()
-    }
-
-    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        match choice {
-            // snow asks for the long-term key's instance first, then for the ephemeral key's. The
-            // next call, `set` or `generate`, shows which one it is.
-            DHChoice::Curve25519 => Some(Box::new(X25519 {
-                pair: self.own.clone(),
-                known: self.own.clone(),
-                next: self.ephemeral.clone(),
-                shared: Arc::clone(&self.shared),
-            })),
-            _ => None,
-        }
-    }
-
-    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
-        RingResolver.resolve_hash(choice)
-    }
-
-    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
-        RingResolver.resolve_cipher(choice)
-    }
-}
-
-struct X25519 {
-    pair: KeyPair,
-    known: KeyPair,
-    next: Option<KeyPair>,
-    shared: Arc<SharedSecrets>,
-}
-
-impl Dh for X25519 {
-    fn name(&self) -> &'static str {
-        "25519"
-    }
-
-    fn pub_len(&self) -> usize {
-        32
-    }
-
-    fn priv_len(&self) -> usize {
-        32
-    }
-
-    fn set(&mut self, private: &[u8]) {
-        // snow passes what `builder` gave it: 32 bytes.
-        let Ok(bytes) = <[u8; 32]>::try_from(private) else {
-            return;
-        };
-        let private = Secret::new(bytes);
-        self.pair = if private.same(&self.known.private) {
-            self.known.clone()
-        } else {
-            KeyPair::of(private)
-        };
-    }
-
-    fn generate(&mut self, rng: &mut dyn Random) -> Result<(), snow::Error> {
-        if let Some(prepared) = self.next.take() {
-            self.pair = prepared;
-            return Ok(());
-        }
-        let mut private = Zeroizing::new([0_u8; 32]);
-        rng.try_fill_bytes(private.as_mut_slice())?;
-        self.pair = KeyPair::of(Secret::new(*private));
-        Ok(())
-    }
-
-    fn pubkey(&self) -> &[u8] {
-        &self.pair.public.0
-    }
-
-    fn privkey(&self) -> &[u8] {
-        self.pair.private.expose()
-    }
-
-    fn dh(&self, public: &[u8], out: &mut [u8]) -> Result<(), snow::Error> {
-        let theirs = public.get(..32).and_then(|p| p.try_into().ok());
-        let theirs = PublicKey(theirs.ok_or(snow::Error::Dh)?);
-        let known = self.shared.0.get(&(self.pair.public, theirs)).cloned();
-        let shared = known
-            .or_else(|| agree(&self.pair, &theirs))
-            .ok_or(snow::Error::Dh)?;
-        out.get_mut(..32)
-            .ok_or(snow::Error::Dh)?
-            .copy_from_slice(shared.expose());
-        Ok(())
-    }
 }

@@ -5,45 +5,17 @@
 //! Run by the relay, by the client's pump and, while a conversation goes on, by the monitor. Any
 //! failure to open is final: the caller must close the connection.
 
-use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use ring::aead::{Aad, Nonce};
 use zeroize::Zeroizing;
 
+use super::cipher::{Cipher, UNUSABLE, nonce};
 use super::hello::Suite;
 use super::noise::Direction;
 use super::stream::{self, Stream};
 use super::{Malformed, limits};
 use crate::secret::Secret;
 
-const UNUSABLE: Malformed = Malformed("a traffic key that cannot be used");
 const FORGED: Malformed = Malformed("a record that was changed, or not the one that is due");
-
-/// A key as `ring` has it. It is boxed, because a value that moves leaves copies behind.
-struct Cipher {
-    suite: Suite,
-    key: Box<LessSafeKey>,
-}
-
-impl Cipher {
-    fn new(suite: Suite, bytes: &[u8; 32]) -> Result<Self, Malformed> {
-        let algorithm = match suite {
-            Suite::AesGcm => &AES_256_GCM,
-            Suite::ChaChaPoly => &CHACHA20_POLY1305,
-        };
-        let key = UnboundKey::new(algorithm, bytes).map_err(|_| UNUSABLE)?;
-        let key = Box::new(LessSafeKey::new(key));
-        Ok(Self { suite, key })
-    }
-}
-
-impl Drop for Cipher {
-    /// `ring` does not wipe its keys, so a key of zeros overwrites this one.
-    fn drop(&mut self) {
-        let algorithm = self.key.algorithm();
-        if let Ok(nothing) = UnboundKey::new(algorithm, &[0; 32]) {
-            *self.key = LessSafeKey::new(nothing);
-        }
-    }
-}
 
 struct State {
     cipher: Cipher,
@@ -93,16 +65,6 @@ impl State {
             counter: self.counter,
         })
     }
-}
-
-/// Returns Noise's nonce, section 12: after four zero bytes the counter, big-endian for AESGCM,
-/// little-endian for ChaChaPoly.
-fn nonce(suite: Suite, counter: u64) -> Nonce {
-    let [a, b, c, d, e, f, g, h] = match suite {
-        Suite::AesGcm => counter.to_be_bytes(),
-        Suite::ChaChaPoly => counter.to_le_bytes(),
-    };
-    Nonce::assume_unique_for_key([0, 0, 0, 0, a, b, c, d, e, f, g, h])
 }
 
 /// Seals one direction's records.
