@@ -191,7 +191,7 @@ impl Call {
 }
 
 impl Personality {
-    /// Returns the personality for a program's name, argv[0].
+    /// Returns the personality for a program's name, `argv[0]`.
     pub fn of(program: &OsStr) -> Self {
         match Path::new(program).file_name().map(OsStr::as_bytes) {
             Some(b"cosrsh" | b"rsh") => Self::Rsh,
