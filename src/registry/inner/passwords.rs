@@ -5,7 +5,7 @@
 //! which cannot be guessed, so it is stored as a plain hash. A one-time password is erased in the
 //! transaction that registers its machine, so it works only once, even if two machines race.
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -297,8 +297,13 @@ impl Inner {
         let mut hash = Zeroizing::new([0; 32]);
         let costs = Params::new(MEMORY, PASSES, 1, Some(hash.len()));
         let costs = costs.map_err(|e| Fault::new(format!("argon2: {e}")))?;
+        let mut memory = Zeroizing::new(Vec::new());
+        memory
+            .try_reserve_exact(costs.block_count())
+            .map_err(|e| Fault::new(format!("argon2: {e}")))?;
+        memory.resize(costs.block_count(), Block::default());
         Argon2::new(Algorithm::Argon2id, Version::V0x13, costs)
-            .hash_password_into(password, &salt, &mut *hash)
+            .hash_password_into_with_memory(password, &salt, &mut *hash, &mut *memory)
             .map_err(|e| Fault::new(format!("argon2: {e}")))?;
         Ok(hash)
     }
