@@ -222,10 +222,8 @@ impl Monitor {
         };
         let peer = asked.known.inner().peer();
         let refuse = |m: Malformed| Refusal::new(Cause::Request, m).of(peer);
-        let envelope = record::parse(record, &[Kind::Sealed]).map_err(refuse)?;
-        let mut body = envelope.content.to_vec();
-        let piece = asked.talk.opener.open(&mut body).map_err(refuse)?;
-        asked.encoding.extend_from_slice(piece);
+        let piece = asked.talk.open(record).map_err(refuse)?;
+        asked.encoding.extend_from_slice(&piece);
         if piece.is_empty() || asked.encoding.len() > asked.length {
             return Err(refuse(Malformed("a command of another length than was said")).into());
         }

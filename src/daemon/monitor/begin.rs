@@ -7,6 +7,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::handover::Handover;
 use super::preauth::{Acceptance, Pending, Reject};
 use super::sessions::shares::Holder;
 use super::sessions::{Leader, SessionInfo};
@@ -70,7 +71,6 @@ impl Monitor {
         };
         // Sent from here, so that the client works while the relay begins.
         let answer = socket::send_now(pending.socket.as_fd(), answer);
-        let (ours, theirs) = pair;
         let authenticated = pending.granted.authenticated();
         let info = SessionInfo {
             host: authenticated.caller().name.to_string(),
@@ -89,17 +89,19 @@ impl Monitor {
             linger,
             windows: self.windows(),
         };
-        let registry = self.poll.registry();
-        let leader = Leader::Ours(running.pid());
-        let id = self.sessions.number();
-        match self.sessions.add(registry, id, info, leader, ours, now) {
+        let (id, pid) = (self.sessions.number(), running.pid());
+        let handover = Handover {
+            id,
+            info,
+            leader: Leader::Ours(pid),
+            streams: running.into_pipes(),
+            socket: pending.socket,
+            channel: pair,
+            session,
+        };
+        match self.hand_over(handover, now) {
             Ok(()) => {
                 self.log_start(id, &pending.granted, account);
-                let [stdin, stdout, stderr] = running.into_pipes();
-                let fds = vec![pending.socket, theirs, stdin, stdout, stderr];
-                // If the relay is dead, the descriptors are closed, and the session's channel ends:
-                // the job is hung up on the usual path.
-                self.send_to_relay(session.encode(), fds);
                 if self.inetd.is_some() {
                     self.guard.begin_later(inetd::SHORT, now);
                 }
@@ -107,7 +109,7 @@ impl Monitor {
             Err(e) => {
                 let e = e.while_doing("a command was killed at once");
                 self.log.say(Level::Error, "fault", &[("why", &e)]);
-                self.kill(running.pid());
+                self.kill(pid);
             }
         }
         self.send_to_gate(Order::Taken(pending.connection).encode());

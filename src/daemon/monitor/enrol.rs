@@ -5,11 +5,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use super::Monitor;
+use super::handover::Handover;
 use super::login;
 use super::preauth::Reject;
 use super::sessions::{Leader, SessionInfo};
 use super::talk::Talk;
 use crate::auth::AuthenticatedMachine;
+use crate::ipc::Channel;
 use crate::ipc::gate::{Connection, Order};
 use crate::ipc::relay::Session;
 use crate::log::Level;
@@ -76,20 +78,21 @@ impl Monitor {
         let answer = socket::send_now(socket.as_fd(), answer);
         self.send_to_gate(Order::Taken(connection).encode());
         let handed = login::nothing().and_then(|streams| {
-            self.hand_over(
-                session,
+            let handover = Handover {
+                id: session,
                 info,
-                Leader::Nobody,
+                leader: Leader::Nobody,
                 streams,
                 socket,
-                &Session {
+                channel: Channel::pair()?,
+                session: Session {
                     answer,
                     keys,
                     linger: 0,
                     windows: self.windows(),
                 },
-                now,
-            )
+            };
+            self.hand_over(handover, now)
         });
         match handed {
             Ok(()) => {

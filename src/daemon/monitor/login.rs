@@ -10,6 +10,7 @@ use std::time::Instant;
 use nix::unistd::{Pid, pipe2};
 
 use super::Monitor;
+use super::handover::Handover;
 use super::login_end::ASKED_ON;
 use super::logins::{Answered, Detached, Login, LoginId, MADE_ROOM, Room, Stage, Who};
 use super::preauth::{Preauth, Reject};
@@ -300,7 +301,16 @@ impl Monitor {
                     linger,
                     windows: self.windows(),
                 };
-                self.hand_over(session, info, leader, streams, socket, &to_relay, now)
+                let handover = Handover {
+                    id: session,
+                    info,
+                    leader,
+                    streams,
+                    socket,
+                    channel: Channel::pair()?,
+                    session: to_relay,
+                };
+                self.hand_over(handover, now)
             });
         if let Err(e) = handed {
             self.log.say(Level::Error, "fault", &[("why", &e)]);
@@ -326,31 +336,6 @@ impl Monitor {
         self.hang_up_login(id);
         let unseen = Detached::new(session, info, None);
         self.log_end(Some(unseen.finished(why, None, now)));
-    }
-
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "each goes to the relay, or to the table"
-    )]
-    pub(super) fn hand_over(
-        &mut self,
-        id: u64,
-        info: SessionInfo,
-        leader: Leader,
-        streams: [OwnedFd; 3],
-        socket: OwnedFd,
-        session: &Session,
-        now: Instant,
-    ) -> Result<(), crate::fault::Fault> {
-        let [stdin, stdout, stderr] = streams;
-        let (ours, theirs) = Channel::pair()?;
-        let registry = self.poll.registry();
-        self.sessions.add(registry, id, info, leader, ours, now)?;
-        self.send_to_relay(
-            session.encode(),
-            vec![socket, theirs, stdin, stdout, stderr],
-        );
-        Ok(())
     }
 
     fn log_login(&mut self, session: u64, granted: &Granted<Gui, Caller>) {

@@ -11,7 +11,6 @@ use crate::ipc::login::{Order as ToWorker, WorkerToMonitor};
 use crate::protocol::Malformed;
 use crate::protocol::answer::Answer;
 use crate::protocol::prompt::{Answers, Asks, Text};
-use crate::protocol::record::{self, Kind};
 use crate::refusal::{Cause, Refusal};
 use crate::sys::socket;
 
@@ -114,10 +113,8 @@ impl Monitor {
             return Err(Reject::Closed("bytes behind answers", Some(peer)));
         }
         let refuse = |m: Malformed| Reject::from(Refusal::new(Cause::Handshake, m).of(peer));
-        let envelope = record::parse(record, &[Kind::Sealed]).map_err(refuse)?;
-        let mut body = zeroize::Zeroizing::new(envelope.content.to_vec());
-        let text = talk.opener.open(&mut body).map_err(refuse)?;
-        let answers = Answers::decode(text, *expected).map_err(refuse)?;
+        let text = talk.open(record).map_err(refuse)?;
+        let answers = Answers::decode(&text, *expected).map_err(refuse)?;
         login.asked = now;
         if login.answers == Answered::Nothing {
             login.answers = Answered::Given;

@@ -18,6 +18,7 @@ mod enrol;
 mod event_source;
 mod first_accounts;
 mod guard;
+mod handover;
 mod hosts;
 mod inetd;
 mod key_cache;

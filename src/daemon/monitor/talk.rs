@@ -1,6 +1,8 @@
 //! The monitor's own conversation with an unauthenticated client, from message 2 until the relay
 //! has the keys: the rest of a long command, or PAM's prompts and the answers to them.
 
+use zeroize::Zeroizing;
+
 use super::logins::{Login, Who};
 use crate::auth::policy::{Caller, Granted, Gui};
 use crate::protocol::Malformed;
@@ -15,7 +17,7 @@ use crate::protocol::seal::{Opener, Sealer};
 pub(super) struct Talk {
     suite: Suite,
     sealer: Sealer,
-    pub(super) opener: Opener,
+    opener: Opener,
 }
 
 impl Talk {
@@ -34,6 +36,15 @@ impl Talk {
         let tag = self.sealer.seal(&mut text)?;
         text.extend_from_slice(&tag);
         record::compose(Kind::Sealed, &text)
+    }
+
+    /// Opens the peer's next record and returns its payload, which may be a password.
+    pub(super) fn open(&mut self, record: &[u8]) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+        let envelope = record::parse(record, &[Kind::Sealed])?;
+        let mut body = Zeroizing::new(envelope.content.to_vec());
+        let length = self.opener.open(&mut body)?.len();
+        body.truncate(length);
+        Ok(body)
     }
 
     /// Returns the next keys, with the current counters, for the relay: they cannot decrypt what

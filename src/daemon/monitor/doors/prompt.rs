@@ -103,10 +103,8 @@ impl Monitor {
             return Err(Reject::Closed("bytes behind answers", Some(peer)));
         }
         let refuse = |m: Malformed| Reject::from(Refusal::new(Cause::Handshake, m).of(peer));
-        let envelope = record::parse(record, &[Kind::Sealed]).map_err(refuse)?;
-        let mut body = zeroize::Zeroizing::new(envelope.content.to_vec());
-        let text = talk.opener.open(&mut body).map_err(refuse)?;
-        let answers = Answers::decode(text, 1).map_err(refuse)?;
+        let text = talk.open(record).map_err(refuse)?;
+        let answers = Answers::decode(&text, 1).map_err(refuse)?;
         let typed = answers.all().first().cloned().unwrap_or_default();
         let (id, remote) = (applicant.machine(), !admission.is_local);
         let question = match want {
